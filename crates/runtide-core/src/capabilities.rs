@@ -1,0 +1,153 @@
+//! What a backend, as connected, can do, verb by verb.
+
+use std::{borrow::Cow, fmt};
+
+use serde::{Deserialize, Serialize};
+
+/// A verb's standing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Support {
+    /// Only a first contact can tell.
+    #[default]
+    Unknown,
+    /// A promise for this connection.
+    Yes,
+    /// A promise that it fails with `Unsupported`, and why, for people.
+    No {
+        /// Why.
+        reason: Cow<'static, str>,
+    },
+}
+
+impl Support {
+    /// `No`, and why.
+    pub fn no(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self::No { reason: reason.into() }
+    }
+
+    /// Whether it is `Yes`.
+    pub fn is_yes(&self) -> bool {
+        matches!(self, Self::Yes)
+    }
+}
+
+impl fmt::Display for Support {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown => f.write_str("unknown"),
+            Self::Yes => f.write_str("yes"),
+            Self::No { reason } => write!(f, "no: {reason}"),
+        }
+    }
+}
+
+/// How a backend learns of changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum WatchSupport {
+    /// Only a first contact can tell.
+    #[default]
+    Unknown,
+    /// By looking.
+    Polled,
+    /// Told as it happens.
+    Pushed,
+    /// Told, with replayable history.
+    Resumable,
+}
+
+macro_rules! capabilities {
+    ($($(#[$doc:meta])* $verb:ident,)*) => {
+        /// What this backend, as connected, can do: flat, `<manager>_<verb>`.
+        #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(default)]
+        #[non_exhaustive]
+        pub struct Capabilities {
+            /// How changes are learnt.
+            pub watch: WatchSupport,
+            $( $(#[$doc])* pub $verb: Support, )*
+        }
+
+        impl Capabilities {
+            /// Every verb with its standing, in order.
+            pub fn verbs(&self) -> impl Iterator<Item = (&'static str, &Support)> {
+                [$( (stringify!($verb), &self.$verb), )*].into_iter()
+            }
+
+            /// Every verb with its standing, to be changed.
+            pub fn verbs_mut(&mut self) -> impl Iterator<Item = (&'static str, &mut Support)> {
+                [$( (stringify!($verb), &mut self.$verb), )*].into_iter()
+            }
+        }
+    };
+}
+
+capabilities! {
+    /// Start.
+    lifecycle_start,
+    /// Stop, with the instance's own signal.
+    lifecycle_stop,
+    /// Stop, with a signal of the caller's.
+    lifecycle_stop_signal,
+    /// Send a signal.
+    lifecycle_kill,
+    /// Restart.
+    lifecycle_restart,
+    /// Freeze and thaw.
+    lifecycle_pause,
+    /// Wait for the end of a life.
+    lifecycle_wait,
+    /// Remove.
+    lifecycle_remove,
+    /// Create from an `InstanceSpec`.
+    provision_create,
+    /// Read the output so far.
+    logs_read,
+    /// Follow the output.
+    logs_follow,
+    /// Run a process inside.
+    exec_run,
+    /// Attach to the main process.
+    exec_attach,
+    /// Resize a terminal.
+    exec_resize,
+    /// List, inspect, tag and remove images.
+    images_manage,
+    /// Pull from a registry.
+    images_pull,
+    /// Import an archive.
+    images_import,
+    /// Build from a context.
+    images_build,
+    /// Create, list and remove networks.
+    networks_manage,
+    /// Connect and disconnect instances.
+    networks_connect,
+    /// Create, list and remove volumes.
+    volumes_manage,
+    /// Export and import a volume's contents.
+    volumes_transfer,
+    /// Start composed sidecars.
+    sidecars_start,
+    /// Create, list, restore and delete snapshots.
+    snapshots_manage,
+    /// Snapshots with memory.
+    snapshots_memory,
+    /// Read resource usage.
+    stats_read,
+}
+
+impl Capabilities {
+    /// Every verb `No`, for this reason: the base that a backend raises its own verbs from.
+    pub fn none(reason: impl Into<Cow<'static, str>>) -> Self {
+        let reason = reason.into();
+        let mut all = Self::default();
+        for (_, support) in all.verbs_mut() {
+            *support = Support::No { reason: reason.clone() };
+        }
+        all
+    }
+}

@@ -1,0 +1,240 @@
+//! What a backend learnt: [`RuntimeEvent`], its [`RuntimeEventKind`] and its [`Cursor`].
+
+use std::{borrow::Cow, fmt, sync::Arc, time::SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{BackendId, Failure, Instance, InstanceId, names::names};
+
+names! {
+    /// The runtime's own position in its history; opaque, read by its source alone.
+    NativeMark;
+    /// Numbering domain of cursors; positions of different epochs do not compare.
+    Epoch;
+}
+
+/// One thing that a backend learnt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct RuntimeEvent {
+    /// Who told.
+    pub backend: BackendId,
+    /// Its place; safe to store.
+    pub cursor: Cursor,
+    /// When it was received here.
+    #[serde(with = "crate::time")]
+    pub observed_at: SystemTime,
+    /// The runtime's clock: information, never order.
+    #[serde(default, with = "crate::time::option", skip_serializing_if = "Option::is_none")]
+    pub native_at: Option<SystemTime>,
+    /// The runtime's own mark of this very fact; absent where it came from a comparison or a look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark: Option<NativeMark>,
+    /// What happened.
+    pub kind: RuntimeEventKind,
+}
+
+impl RuntimeEvent {
+    /// An event without the runtime's time and mark.
+    pub fn new(backend: BackendId, cursor: Cursor, observed_at: SystemTime, kind: RuntimeEventKind) -> Self {
+        Self { backend, cursor, observed_at, native_at: None, mark: None, kind }
+    }
+
+    /// The instance that it speaks of.
+    pub fn instance(&self) -> Option<&Arc<Instance>> {
+        self.kind.instance()
+    }
+
+    /// The identity of a fact that the runtime reported with a mark of its own: equal across reconnects and restarts of
+    /// either side. What came from a comparison has none.
+    ///
+    /// BLAKE3 over (backend, kind, id, mark), each preceded by its length.
+    pub fn key(&self) -> Option<[u8; 32]> {
+        let mark = self.mark.as_ref()?;
+        let id: &InstanceId = &self.instance()?.id;
+        let mut hasher = blake3::Hasher::new();
+        for part in [self.backend.as_str(), self.kind.name(), id.as_str(), mark.as_str()] {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part.as_bytes());
+        }
+        Some(*hasher.finalize().as_bytes())
+    }
+}
+
+/// What happened. Outside a bracket and while connected, each is a fact that the runtime reported, in order per
+/// instance; inside a bracket there is only `Present`, and what differs from before is a net effect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", content = "data", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum RuntimeEventKind {
+    /// A life began. What the report did not carry (ports, addresses) follows as `Updated`.
+    Started(Arc<Instance>),
+    /// Something visible changed, or an instance that never ran was seen for the first time.
+    Updated {
+        /// As it is now.
+        instance: Arc<Instance>,
+        /// The fields that differ from what was delivered before.
+        changed: FieldSet,
+    },
+    /// Ended but still known to the runtime; carries the exit if it was seen.
+    Stopped(Arc<Instance>),
+    /// Gone, as last known. Only an observed removal or a complete look says so.
+    Removed(Arc<Instance>),
+    /// What is held may be stale from here; once per outage.
+    BackendDisconnected {
+        /// `None`: the runtime closed the stream cleanly.
+        cause: Option<Failure>,
+    },
+    /// The outage is over.
+    BackendReconnected {
+        /// Whether a bracket follows.
+        continuity: Continuity,
+    },
+    /// Opens a replace-all bracket: what it does not show by `ResyncEnd` is gone.
+    ResyncBegin {
+        /// Why.
+        gap: Gap,
+    },
+    /// Inside a bracket: this is there.
+    Present(Arc<Instance>),
+    /// Closes the bracket: from here every edge is delivered.
+    ResyncEnd,
+    /// Everything up to this cursor has been delivered: safe to persist on a quiet stream.
+    Bookmark,
+}
+
+impl RuntimeEventKind {
+    /// The kind as it is written in JSON.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Started(_) => "started",
+            Self::Updated { .. } => "updated",
+            Self::Stopped(_) => "stopped",
+            Self::Removed(_) => "removed",
+            Self::BackendDisconnected { .. } => "backend_disconnected",
+            Self::BackendReconnected { .. } => "backend_reconnected",
+            Self::ResyncBegin { .. } => "resync_begin",
+            Self::Present(_) => "present",
+            Self::ResyncEnd => "resync_end",
+            Self::Bookmark => "bookmark",
+        }
+    }
+
+    /// The instance that it speaks of.
+    pub fn instance(&self) -> Option<&Arc<Instance>> {
+        match self {
+            Self::Started(instance)
+            | Self::Updated { instance, .. }
+            | Self::Stopped(instance)
+            | Self::Removed(instance)
+            | Self::Present(instance) => Some(instance),
+            Self::BackendDisconnected { .. }
+            | Self::BackendReconnected { .. }
+            | Self::ResyncBegin { .. }
+            | Self::ResyncEnd
+            | Self::Bookmark => None,
+        }
+    }
+}
+
+/// Names of [`Instance`]'s fields, in its order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct FieldSet(Vec<Cow<'static, str>>);
+
+impl FieldSet {
+    /// The fields in which the two differ; `generation` is not one.
+    pub fn between(before: &Instance, after: &Instance) -> Self {
+        let mut fields = Vec::new();
+        macro_rules! compare {
+            ($($field:ident),*) => { $( if before.$field != after.$field { fields.push(Cow::Borrowed(stringify!($field))); } )* };
+        }
+        compare!(
+            id, incarnation, name, backend, kind, state, health, exit, image, labels, ports, addresses, group, node,
+            created_at, started_at, finished_at, restarts
+        );
+        Self(fields)
+    }
+
+    /// Whether nothing differs.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether this field differs.
+    pub fn contains(&self, field: &str) -> bool {
+        self.iter().any(|name| name == field)
+    }
+
+    /// The names.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|name| &**name)
+    }
+}
+
+impl fmt::Display for FieldSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, name) in self.iter().enumerate() {
+            write!(f, "{}{name}", if n == 0 { "" } else { "," })?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether the runtime's history bridged an outage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Continuity {
+    /// Every edge of the outage follows.
+    Resumed,
+    /// A bracket follows.
+    Lost,
+}
+
+/// Why edges may be missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Gap {
+    /// The watch begins.
+    Initial,
+    /// The link was down, or told less than it should.
+    Disconnected,
+    /// The runtime's history does not reach back far enough.
+    HistoryExpired,
+    /// The runtime itself was restarted, and its history with it.
+    RuntimeRestarted,
+    /// A message could not be read.
+    Undecodable,
+    /// The cursor to resume from is not one of this watch.
+    ForeignCursor,
+    /// The subscriber was too slow for the ring.
+    Lagged {
+        /// How many events it did not get.
+        dropped: u64,
+    },
+}
+
+/// A resume point, safe to store.
+///
+/// Within an epoch `seq` rises by one per event of an unfiltered stream. A bracket has an epoch of its own up to
+/// `ResyncEnd`, which is numbered in the ring's again; a cursor from inside a bracket resumes as a new bracket.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Cursor {
+    /// The numbering domain.
+    pub epoch: Epoch,
+    /// The place in it.
+    pub seq: u64,
+    /// Where the runtime's own history goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub native: Option<NativeMark>,
+}
+
+impl Cursor {
+    /// A place in an epoch.
+    pub fn new(epoch: Epoch, seq: u64, native: Option<NativeMark>) -> Self {
+        Self { epoch, seq, native }
+    }
+}

@@ -1,0 +1,101 @@
+//! One instance and all its verbs: what an idle watcher holds.
+
+use std::sync::Arc;
+
+use crate::{
+    Effect, ExecOptions, ExecSession, ExitStatus, Instance, InstanceId, LifecycleManager, LogOptions, LogStream,
+    RemoveOptions, Result, RuntimeBackend, RuntimeBackendExt, StopOptions, UnixSignal, WatchOptions, watch::EventStream,
+};
+
+/// One instance and all its verbs; cheap to clone, remembers no state.
+///
+/// The verbs and their contracts are the managers', with the id bound; a verb whose manager is not there is `Unsupported`.
+#[derive(Clone, Debug)]
+pub struct InstanceHandle {
+    backend: Arc<dyn RuntimeBackend>,
+    id: InstanceId,
+}
+
+impl InstanceHandle {
+    /// Binds an id; nothing is looked up.
+    pub fn new(backend: Arc<dyn RuntimeBackend>, id: impl Into<InstanceId>) -> Self {
+        Self { backend, id: id.into() }
+    }
+
+    /// The bound id.
+    pub fn id(&self) -> &InstanceId {
+        &self.id
+    }
+
+    /// The backend below.
+    pub fn backend(&self) -> &Arc<dyn RuntimeBackend> {
+        &self.backend
+    }
+
+    fn lifecycle(&self, feature: &'static str) -> Result<&dyn LifecycleManager> {
+        self.backend.lifecycle().ok_or_else(|| self.backend.unsupported(feature))
+    }
+
+    /// See [`RuntimeBackend::inspect`].
+    pub async fn inspect(&self) -> Result<Arc<Instance>> {
+        self.backend.inspect(&self.id).await
+    }
+
+    /// The backend's watch with its brackets and promises, for this one instance. The ids of `options.filter` are replaced.
+    pub async fn watch(&self, options: WatchOptions) -> Result<EventStream> {
+        let only = options.filter.clone().with_ids([self.id.clone()]);
+        self.backend.watch(options.with_filter(only)).await
+    }
+
+    /// See [`LifecycleManager::start`].
+    pub async fn start(&self) -> Result<Effect> {
+        self.lifecycle("lifecycle_start")?.start(&self.id).await
+    }
+
+    /// See [`LifecycleManager::stop`].
+    pub async fn stop(&self, options: StopOptions) -> Result<Effect> {
+        self.lifecycle("lifecycle_stop")?.stop(&self.id, options).await
+    }
+
+    /// See [`LifecycleManager::kill`].
+    pub async fn kill(&self, signal: UnixSignal) -> Result<()> {
+        self.lifecycle("lifecycle_kill")?.kill(&self.id, signal).await
+    }
+
+    /// See [`LifecycleManager::restart`].
+    pub async fn restart(&self, options: StopOptions) -> Result<()> {
+        self.lifecycle("lifecycle_restart")?.restart(&self.id, options).await
+    }
+
+    /// See [`LifecycleManager::pause`].
+    pub async fn pause(&self) -> Result<Effect> {
+        self.lifecycle("lifecycle_pause")?.pause(&self.id).await
+    }
+
+    /// See [`LifecycleManager::unpause`].
+    pub async fn unpause(&self) -> Result<Effect> {
+        self.lifecycle("lifecycle_pause")?.unpause(&self.id).await
+    }
+
+    /// See [`LifecycleManager::wait`].
+    pub async fn wait(&self) -> Result<Option<ExitStatus>> {
+        self.lifecycle("lifecycle_wait")?.wait(&self.id).await
+    }
+
+    /// See [`LifecycleManager::remove`].
+    pub async fn remove(&self, options: RemoveOptions) -> Result<Effect> {
+        self.lifecycle("lifecycle_remove")?.remove(&self.id, options).await
+    }
+
+    /// See [`LogManager::logs`](crate::LogManager::logs).
+    pub async fn logs(&self, options: LogOptions) -> Result<LogStream> {
+        let logs = self.backend.logs().ok_or_else(|| self.backend.unsupported("logs_read"))?;
+        logs.logs(&self.id, options).await
+    }
+
+    /// See [`ExecManager::exec`](crate::ExecManager::exec).
+    pub async fn exec(&self, options: ExecOptions) -> Result<ExecSession> {
+        let exec = self.backend.exec().ok_or_else(|| self.backend.unsupported("exec_run"))?;
+        exec.exec(&self.id, options).await
+    }
+}

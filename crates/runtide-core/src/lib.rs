@@ -1,0 +1,34 @@
+#![doc = include_str!("../README.md")]
+
+mod capabilities;
+mod error;
+mod event;
+mod handle;
+mod instance;
+mod labels;
+mod manager;
+mod names;
+mod runtime;
+mod time;
+pub mod watch;
+
+pub use self::{
+    capabilities::{Capabilities, Support, WatchSupport},
+    error::{Error, ErrorKind, Failure, Result, Retry},
+    event::{Continuity, Cursor, Epoch, FieldSet, Gap, NativeMark, RuntimeEvent, RuntimeEventKind},
+    handle::InstanceHandle,
+    instance::{
+        Address, BackendId, ExitCause, ExitStatus, Group, GroupKind, Health, ImageRef, Incarnation, Instance, InstanceId,
+        InstanceKind, InstanceState, Port, Protocol, UnixSignal,
+    },
+    labels::{LabelMatch, Labels},
+    manager::*,
+    runtime::{
+        Detail, InstanceFilter, ListOptions, RuntimeBackend, RuntimeBackendExt, RuntimeInfo, RuntimeKind, SlowConsumer,
+        WatchOptions,
+    },
+    watch::{
+        Completeness, Driver, DriverOptions, Edge, EventStream, Evidence, Flow, Freshness, Inspection, InstanceTable, Looker,
+        Opened, Signal, SignalBody, Snapshot, Source, Transition, TransitionStream,
+    },
+};

@@ -1,0 +1,478 @@
+//! One runtime: [`RuntimeBackend`], what it says of itself, and what one asks of it.
+
+use std::{
+    fmt::{self, Debug},
+    future::Future,
+    str::FromStr,
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    BackendId, Capabilities, Cursor, Error, ErrorKind, EventStream, ExecManager, Group, ImageManager, Instance, InstanceId,
+    InstanceKind, InstanceState, InstanceTable, LabelMatch, LifecycleManager, LogManager, NetworkManager, ProvisionManager,
+    Result, RuntimeEvent, SidecarManager, Snapshot, SnapshotManager, StatsManager, TransitionStream, VolumeManager,
+    names::setters, watch,
+};
+
+/// One runtime, shared as `Arc<dyn RuntimeBackend>`.
+///
+/// For those who use a runtime, and for those who write a backend. Few methods have a default, since a default hides what
+/// an implementor forgot; the managers have one, since a manager that is not there is the truth for most backends.
+///
+/// # Behavior
+/// * Constructors are synchronous, take a `Config` and fail only on a bad one. Every call connects lazily, and "not up
+///   yet" is a state of the runtime, never an end.
+/// * Every call ends within its deadline (`Timeout`), and may be dropped at any await without harm to the backend.
+/// * An accessor (`lifecycle`, `logs`, …) answers for what the crate can do, [`Capabilities`] for what this server lets it do.
+/// * The trait is frozen once released: a new ability is a new manager.
+#[async_trait]
+pub trait RuntimeBackend: Debug + Send + Sync + 'static {
+    /// The name of this configured backend: the same after a restart of the process.
+    fn id(&self) -> &BackendId;
+
+    /// Which runtime it is, by the server's own word once connected.
+    fn kind(&self) -> RuntimeKind;
+
+    /// As last connected; `Unknown` marks what only a first contact can tell.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Probes and negotiates; idempotent, optional.
+    async fn connect(&self) -> Result<RuntimeInfo>;
+
+    /// One look at the runtime, never the cache.
+    ///
+    /// # Behavior
+    /// * An item that cannot be decoded makes the snapshot partial, and is named in it; it hides no other.
+    async fn list_instances(&self, options: ListOptions) -> Result<Snapshot>;
+
+    /// All that can be known of one instance.
+    ///
+    /// # Errors
+    /// `NotFound` only if the runtime said so.
+    async fn inspect(&self, id: &InstanceId) -> Result<Arc<Instance>>;
+
+    /// The exact view of what happens, brackets and all. Most applications want [`RuntimeBackendExt::transitions`].
+    ///
+    /// # Behavior
+    /// * Succeeds with the runtime down: the outage is then the first item.
+    /// * No instance event precedes the first `ResyncBegin`, unless `from` was resumed without loss.
+    /// * From `ResyncEnd` (or a `BackendReconnected` that resumed) to the next `ResyncBegin` or `BackendDisconnected`,
+    ///   every lifecycle edge that the runtime reports is delivered, in order per instance, at least once.
+    /// * Dropping the stream cancels, and returns every task, socket and descriptor with the last of them.
+    ///
+    /// # Errors
+    /// `InvalidInput` for impossible options, `Cancelled` after `close`; never for the runtime's sake.
+    async fn watch(&self, options: WatchOptions) -> Result<EventStream>;
+
+    /// Ends every stream and every later call with `Cancelled`; tasks and descriptors are back when it returns. Dropping
+    /// the backend does the same, unawaited.
+    async fn close(&self) -> Result<()>;
+
+    /// Start, stop, kill, pause, wait, remove.
+    fn lifecycle(&self) -> Option<&dyn LifecycleManager> {
+        None
+    }
+
+    /// Create instances.
+    fn provision(&self) -> Option<&dyn ProvisionManager> {
+        None
+    }
+
+    /// Read output.
+    fn logs(&self) -> Option<&dyn LogManager> {
+        None
+    }
+
+    /// Run processes inside, attach to them.
+    fn exec(&self) -> Option<&dyn ExecManager> {
+        None
+    }
+
+    /// Images.
+    fn images(&self) -> Option<&dyn ImageManager> {
+        None
+    }
+
+    /// Networks.
+    fn networks(&self) -> Option<&dyn NetworkManager> {
+        None
+    }
+
+    /// Volumes.
+    fn volumes(&self) -> Option<&dyn VolumeManager> {
+        None
+    }
+
+    /// Composed sidecars.
+    fn sidecars(&self) -> Option<&dyn SidecarManager> {
+        None
+    }
+
+    /// Snapshots of instances.
+    fn snapshots(&self) -> Option<&dyn SnapshotManager> {
+        None
+    }
+
+    /// Resource usage.
+    fn stats(&self) -> Option<&dyn StatsManager> {
+        None
+    }
+}
+
+/// Conveniences for every backend; none can be overridden.
+pub trait RuntimeBackendExt: RuntimeBackend {
+    /// Sends every event into a channel of the caller's, until `cancel`, or until the receiver is gone: both are `Ok`.
+    ///
+    /// A full channel stalls this watch alone. Once it is so far behind that its place leaves the ring, it is told by a
+    /// bracket as any slow consumer is.
+    fn watch_into(
+        &self,
+        options: WatchOptions,
+        tx: mpsc::Sender<Arc<RuntimeEvent>>,
+        cancel: CancellationToken,
+    ) -> impl Future<Output = Result<()>> + Send;
+
+    /// What changed, one step at a time, with brackets folded into net effects that are marked as such.
+    ///
+    /// ```no_run
+    /// # async fn example(backend: std::sync::Arc<dyn runtide_core::RuntimeBackend>) -> runtide_core::Result<()> {
+    /// use runtide_core::{RuntimeBackendExt, WatchOptions};
+    ///
+    /// let mut changes = backend.transitions(WatchOptions::default()).await?;
+    /// while let Some(change) = changes.next().await {
+    ///     let change = change?;
+    ///     match (&change.before, &change.after) {
+    ///         (None, Some(new)) => println!("+ {} {}", new.name, new.state),
+    ///         (Some(_), Some(now)) => println!("~ {} {}", now.name, now.state),
+    ///         (Some(old), None) => println!("- {}", old.name),
+    ///         (None, None) => {}
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    fn transitions(&self, options: WatchOptions) -> impl Future<Output = Result<TransitionStream>> + Send;
+
+    /// The first state of `id` that satisfies `until`, the present one included.
+    ///
+    /// # Errors
+    /// `Timeout` after `deadline`; `NotFound` if it is not there, or once it is removed.
+    fn wait_for(
+        &self,
+        id: &InstanceId,
+        until: impl Fn(&Instance) -> bool + Send,
+        deadline: Duration,
+    ) -> impl Future<Output = Result<Arc<Instance>>> + Send;
+
+    /// The `Unsupported` error for what is not there: feature, backend and reason.
+    fn unsupported(&self, feature: &'static str) -> Error;
+}
+
+impl<B: RuntimeBackend + ?Sized> RuntimeBackendExt for B {
+    async fn watch_into(
+        &self,
+        options: WatchOptions,
+        tx: mpsc::Sender<Arc<RuntimeEvent>>,
+        cancel: CancellationToken,
+    ) -> Result<()> {
+        let stream = self.watch(options).await?;
+        watch::pump(stream, tx, cancel).await
+    }
+
+    async fn transitions(&self, options: WatchOptions) -> Result<TransitionStream> {
+        let known = options.known.clone();
+        Ok(watch::transitions(self.watch(options).await?, known.unwrap_or_default()))
+    }
+
+    async fn wait_for(
+        &self,
+        id: &InstanceId,
+        until: impl Fn(&Instance) -> bool + Send,
+        deadline: Duration,
+    ) -> Result<Arc<Instance>> {
+        let only = InstanceFilter { ids: vec![id.clone()], ..InstanceFilter::default() };
+        let waited = async move {
+            let stream = self.watch(WatchOptions::default().with_filter(only)).await?;
+            watch::first_match(stream, id, until).await
+        };
+        let located = |error: Error| error.with_context("backend", self.id()).with_context("instance", id);
+        match tokio::time::timeout(deadline, waited).await {
+            Ok(result) => result.map_err(located),
+            Err(_) => Err(located(Error::new(
+                ErrorKind::Timeout,
+                "runtime.wait_for",
+                format!("the state did not come within {deadline:?}"),
+            ))),
+        }
+    }
+
+    fn unsupported(&self, feature: &'static str) -> Error {
+        let capabilities = self.capabilities();
+        let reason = capabilities.verbs().find(|(verb, _)| *verb == feature).map_or_else(
+            || "this backend has no such manager".to_owned(),
+            |(_, support)| match support {
+                crate::Support::No { reason } => reason.clone().into_owned(),
+                _ => "this backend has no such manager".to_owned(),
+            },
+        );
+        Error::new(ErrorKind::Unsupported, "runtime.capability", format!("{feature} is not supported: {reason}"))
+            .with_context("feature", feature)
+            .with_context("backend", self.id())
+            .with_context("reason", reason)
+    }
+}
+
+/// Which runtime it is.
+///
+/// `FromStr` is loose (`k8s`, `lxd`, `pve`, …) and never guesses `Custom`; its `InvalidInput` lists what is accepted.
+///
+/// ```
+/// use runtide_core::RuntimeKind;
+///
+/// assert_eq!("k8s".parse::<RuntimeKind>()?, RuntimeKind::Kubernetes);
+/// assert!("dokcer".parse::<RuntimeKind>().unwrap_err().to_string().contains("docker"));
+/// # Ok::<(), runtide_core::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum RuntimeKind {
+    /// In memory.
+    Memory,
+    /// Docker Engine.
+    Docker,
+    /// Podman.
+    Podman,
+    /// systemd.
+    Systemd,
+    /// Incus, or LXD.
+    Incus,
+    /// Proxmox VE.
+    Proxmox,
+    /// Kubernetes.
+    Kubernetes,
+    /// Somebody's own.
+    Custom(Arc<str>),
+}
+
+/// Each kind's own name first, then what else is accepted.
+const KINDS: [(RuntimeKind, &[&str]); 7] = [
+    (RuntimeKind::Memory, &["memory", "mem", "in-memory"]),
+    (RuntimeKind::Docker, &["docker", "moby"]),
+    (RuntimeKind::Podman, &["podman", "libpod"]),
+    (RuntimeKind::Systemd, &["systemd"]),
+    (RuntimeKind::Incus, &["incus", "lxd", "lxc"]),
+    (RuntimeKind::Proxmox, &["proxmox", "pve", "proxmox-ve"]),
+    (RuntimeKind::Kubernetes, &["kubernetes", "k8s", "kube"]),
+];
+
+impl RuntimeKind {
+    /// Its name.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Custom(name) => name,
+            known => KINDS.iter().find(|(kind, _)| kind == known).and_then(|(_, names)| names.first()).unwrap_or(&""),
+        }
+    }
+}
+
+impl fmt::Display for RuntimeKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for RuntimeKind {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let wanted = text.trim().to_ascii_lowercase().replace('_', "-");
+        KINDS.iter().find(|(_, names)| names.contains(&wanted.as_str())).map(|(kind, _)| kind.clone()).ok_or_else(|| {
+            let accepted: Vec<&str> = KINDS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
+            Error::new(
+                ErrorKind::InvalidInput,
+                "runtime_kind.parse",
+                format!("'{text}' is not a runtime: expected one of {}", accepted.join(", ")),
+            )
+        })
+    }
+}
+
+/// What answered, and where.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct RuntimeInfo {
+    /// Which configured backend.
+    pub backend: BackendId,
+    /// Which runtime, by the server's own word.
+    pub kind: RuntimeKind,
+    /// The server's version.
+    pub version: String,
+    /// The version of its API that is in use.
+    #[serde(default)]
+    pub api_version: Option<String>,
+    /// Where; it carries no credential.
+    pub endpoint: String,
+    /// The machine that answered, where it says so.
+    #[serde(default)]
+    pub node: Option<String>,
+    /// What it can do.
+    pub capabilities: Capabilities,
+}
+
+impl RuntimeInfo {
+    /// What every runtime can say.
+    pub fn new(
+        backend: BackendId,
+        kind: RuntimeKind,
+        version: impl Into<String>,
+        endpoint: impl Into<String>,
+        capabilities: Capabilities,
+    ) -> Self {
+        Self { backend, kind, version: version.into(), api_version: None, endpoint: endpoint.into(), node: None, capabilities }
+    }
+}
+
+/// Which instances. All given conditions must hold; an empty list does not constrain.
+///
+/// An instance of which the labels or the group are unknown does not satisfy a condition on them. In a watch, what changes
+/// out of the filter is delivered once more, so that the change is seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct InstanceFilter {
+    /// Any of these ids.
+    pub ids: Vec<InstanceId>,
+    /// Any of these names.
+    pub names: Vec<String>,
+    /// Any of these kinds.
+    pub kinds: Vec<InstanceKind>,
+    /// Any of these states.
+    pub states: Vec<InstanceState>,
+    /// All of these.
+    pub labels: Vec<LabelMatch>,
+    /// This group; without a `service`, any role in it.
+    pub group: Option<Group>,
+}
+
+setters!(InstanceFilter {
+    /// Any of these ids.
+    with_ids: ids: Vec<InstanceId>;
+    /// Any of these names.
+    with_names: names: Vec<String>;
+    /// Any of these kinds.
+    with_kinds: kinds: Vec<InstanceKind>;
+    /// Any of these states.
+    with_states: states: Vec<InstanceState>;
+    /// All of these conditions.
+    with_labels: labels: Vec<LabelMatch>;
+    /// This group.
+    with_group: group: Option<Group>;
+});
+
+impl InstanceFilter {
+    /// Whether it constrains nothing.
+    pub fn is_empty(&self) -> bool {
+        let Self { ids, names, kinds, states, labels, group } = self;
+        ids.is_empty() && names.is_empty() && kinds.is_empty() && states.is_empty() && labels.is_empty() && group.is_none()
+    }
+
+    /// Whether an instance satisfies it.
+    pub fn matches(&self, instance: &Instance) -> bool {
+        fn any<T: PartialEq>(wanted: &[T], is: &T) -> bool {
+            wanted.is_empty() || wanted.contains(is)
+        }
+        any(&self.ids, &instance.id)
+            && any(&self.names, &instance.name)
+            && any(&self.kinds, &instance.kind)
+            && any(&self.states, &instance.state)
+            && (self.labels.is_empty()
+                || instance.labels.as_ref().is_some_and(|labels| self.labels.iter().all(|one| one.matches(labels))))
+            && self.group.as_ref().is_none_or(|wanted| {
+                instance.group.as_ref().is_some_and(|is| {
+                    wanted.kind == is.kind
+                        && wanted.name == is.name
+                        && (wanted.service.is_none() || wanted.service == is.service)
+                })
+            })
+    }
+}
+
+/// How closely to look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Detail {
+    /// One request for any number of instances.
+    #[default]
+    Summary,
+    /// May cost one request more for each.
+    Full,
+}
+
+/// For a subscriber whose place left the ring. The driver never waits for anyone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum SlowConsumer {
+    /// A new bracket, `Gap::Lagged`.
+    #[default]
+    Resync,
+    /// A last `Err(Expired)`.
+    Close,
+}
+
+/// What to look at, and how closely.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct ListOptions {
+    /// Which instances.
+    pub filter: InstanceFilter,
+    /// How closely.
+    pub detail: Detail,
+}
+
+setters!(ListOptions {
+    /// Which instances.
+    with_filter: filter: InstanceFilter;
+    /// How closely.
+    with_detail: detail: Detail;
+});
+
+/// What to watch, from where, and how closely.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct WatchOptions {
+    /// Which instances.
+    pub filter: InstanceFilter,
+    /// How closely.
+    pub detail: Detail,
+    /// Resume after this place.
+    pub from: Option<Cursor>,
+    /// What the consumer held at `from`, as a journal does; without it, a resumed watch ends its replay with a bracket.
+    pub known: Option<InstanceTable>,
+    /// What becomes of a subscriber that is too slow for the ring.
+    pub slow_consumer: SlowConsumer,
+    /// The longest quiet time without a `Bookmark`; `None`: none are sent.
+    pub bookmark_every: Option<Duration>,
+}
+
+setters!(WatchOptions {
+    /// Which instances.
+    with_filter: filter: InstanceFilter;
+    /// How closely.
+    with_detail: detail: Detail;
+    /// Resume after this place.
+    with_from: from: Option<Cursor>;
+    /// What the consumer held there.
+    with_known: known: Option<InstanceTable>;
+    /// What becomes of a subscriber that is too slow.
+    with_slow_consumer: slow_consumer: SlowConsumer;
+    /// The longest quiet time without a `Bookmark`.
+    with_bookmark_every: bookmark_every: Option<Duration>;
+});

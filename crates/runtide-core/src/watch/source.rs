@@ -1,0 +1,227 @@
+//! What a backend author writes: translation. Reconnecting, backing off, diffing, queueing and resyncing are the driver's.
+
+use std::{sync::Arc, time::Duration, time::SystemTime};
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Detail, ExitStatus, Failure, Gap, Incarnation, Instance, InstanceId, InstanceState, NativeMark, Result,
+};
+
+/// The stream half of a runtime: what it tells.
+///
+/// The driver makes a source when the first watch opens, drives it from one task, and drops it with the last watch;
+/// dropping it closes its connection. `open` is called again, on the same value, after every end of the stream.
+///
+/// The driver reads `next_batch` all the time, also while a look is under way, so that a runtime which drops slow readers
+/// never meets one. A source needs no task and no queue of its own.
+///
+/// # Order
+/// `open`, then `next_batch` until it ends, while the driver looks through [`Looker`]. Subscribing comes first and
+/// looking second: what happens in between is then in the stream.
+#[async_trait]
+pub trait Source: Send + 'static {
+    /// Subscribes; when it returns, nothing that happens from now on is missed by `next_batch`.
+    ///
+    /// # Behavior
+    /// * Drops an earlier subscription.
+    /// * With `resume`, says `Resumed` only with proof that nothing after that mark is missing; what came after it is then
+    ///   told again, and ends with [`SignalBody::CaughtUp`]. Without proof it says `Fresh` and why.
+    /// * Ends within a deadline.
+    async fn open(&mut self, resume: Option<&NativeMark>) -> Result<Opened>;
+
+    /// What the runtime says next.
+    ///
+    /// # Behavior
+    /// * Appends at least one signal, and as many as are at hand (at most a few hundred): one hand-over for all of them.
+    /// * Waits as long as it takes; silence is the driver's to judge.
+    /// * `Flow::Closed`: the runtime ended the stream cleanly, which is routine. What was appended before still counts.
+    /// * A message that cannot be read is a `Hint` if it names an instance, else `Lost(Gap::Undecodable)`; never an `Err`.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing: the driver does it whenever something else is due.
+    async fn next_batch(&mut self, out: &mut Vec<Signal>) -> Result<Flow>;
+
+    /// The other half.
+    fn looker(&self) -> Arc<dyn Looker>;
+
+    /// The longest silence that a healthy link can show, `Alive` included; past it the driver calls the link dead and opens
+    /// anew. `None`: silence proves nothing.
+    fn max_silence(&self) -> Option<Duration>;
+
+    /// Whether the stream reports lifecycle changes as `Edge` or `Gone`, each of them.
+    ///
+    /// If so, a look that disagrees with what was told so far about the state is taken for one that ran ahead of the stream:
+    /// the driver gives the edge a moment to arrive before it believes the look. If not, looks are all there is, and count
+    /// at once.
+    fn reports_edges(&self) -> bool;
+}
+
+/// The asking half of a runtime: what one can find out by looking. It runs beside the stream and must not wait for it.
+#[async_trait]
+pub trait Looker: Send + Sync + 'static {
+    /// Everything that is there.
+    ///
+    /// # Behavior
+    /// * An item that cannot be decoded makes it `Partial`, not an `Err`, and hides no other.
+    /// * `Complete` only if every page was read, every item decoded, and the permissions are as they were before.
+    async fn snapshot(&self, detail: Detail) -> Result<Snapshot>;
+
+    /// These instances, many in one request where the runtime can: one answer per id, and one failed look is one `Unknown`.
+    async fn inspect(&self, ids: &[InstanceId], detail: Detail) -> Result<Vec<Inspection>>;
+}
+
+/// Whether the runtime goes on telling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// There may be more.
+    Open,
+    /// It ended the stream cleanly.
+    Closed,
+}
+
+/// How a subscription began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// Nothing after the mark is missing.
+    Resumed,
+    /// Something may be, and why.
+    Fresh(Gap),
+}
+
+/// What the runtime said, before anyone believed it.
+#[derive(Clone, Debug)]
+pub struct Signal {
+    /// What.
+    pub body: SignalBody,
+    /// Where to resume after this signal; for an edge, the identity of the fact as well.
+    pub mark: Option<NativeMark>,
+    /// The runtime's clock: information, never order.
+    pub at: Option<SystemTime>,
+}
+
+impl Signal {
+    /// A signal without mark and time.
+    pub fn new(body: SignalBody) -> Self {
+        Self { body, mark: None, at: None }
+    }
+
+    /// With the runtime's mark.
+    #[must_use]
+    pub fn with_mark(mut self, mark: impl Into<Option<NativeMark>>) -> Self {
+        self.mark = mark.into();
+        self
+    }
+
+    /// With the runtime's time.
+    #[must_use]
+    pub fn with_at(mut self, at: impl Into<Option<SystemTime>>) -> Self {
+        self.at = at.into();
+        self
+    }
+}
+
+/// From certain (`State`, `Gone`) through claimed (`Edge`) to suspected (`Hint`). A message that the source does not know
+/// is a hint.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum SignalBody {
+    /// The instance as it is now; what it leaves out (`None`) stays as it was known.
+    State(Arc<Instance>),
+    /// It is gone.
+    Gone(InstanceId),
+    /// It changed in this way.
+    Edge(Edge),
+    /// Something about it may have changed: look.
+    Hint(InstanceId),
+    /// Everything, by a look that the source made itself.
+    Full(Snapshot),
+    /// The link is healthy and there is nothing to say.
+    Alive,
+    /// Something was missed: look at everything.
+    Lost(Gap),
+    /// The replay of a `Resumed` subscription ends here.
+    CaughtUp,
+}
+
+/// A lifecycle change that the runtime claims.
+#[derive(Clone, Debug)]
+pub struct Edge {
+    /// Of which instance.
+    pub id: InstanceId,
+    /// Of which life, where the message says so.
+    pub incarnation: Option<Incarnation>,
+    /// What it became.
+    pub state: InstanceState,
+    /// How the life ended, where the message says so.
+    pub exit: Option<ExitStatus>,
+    /// The instance as the message alone tells it, for one that is gone before anyone could look. Used only where the driver
+    /// does not know the instance.
+    pub described: Option<Arc<Instance>>,
+}
+
+/// What a look at one instance found. `Unknown` changes nothing.
+#[derive(Clone, Debug)]
+pub enum Inspection {
+    /// It is there, so.
+    Present(Arc<Instance>),
+    /// The runtime said that it is not there.
+    Absent(InstanceId),
+    /// The look failed.
+    Unknown {
+        /// At whom.
+        id: InstanceId,
+        /// Why.
+        cause: Failure,
+    },
+}
+
+impl Inspection {
+    /// Whom it is about.
+    pub fn id(&self) -> &InstanceId {
+        match self {
+            Self::Present(instance) => &instance.id,
+            Self::Absent(id) | Self::Unknown { id, .. } => id,
+        }
+    }
+}
+
+/// What one look saw. Absence means removal only if it is `Complete`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// What is there, each id once.
+    pub instances: Vec<Arc<Instance>>,
+    /// Whether that is all.
+    pub completeness: Completeness,
+}
+
+impl Snapshot {
+    /// All that is there.
+    pub fn complete(instances: Vec<Arc<Instance>>) -> Self {
+        Self { instances, completeness: Completeness::Complete }
+    }
+
+    /// Complete if nothing failed.
+    pub fn new(instances: Vec<Arc<Instance>>, failures: Vec<Failure>) -> Self {
+        let completeness = if failures.is_empty() { Completeness::Complete } else { Completeness::Partial(failures) };
+        Self { instances, completeness }
+    }
+
+    /// Whether absence from it means removal.
+    pub fn is_complete(&self) -> bool {
+        self.completeness == Completeness::Complete
+    }
+}
+
+/// Whether a look saw everything.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Completeness {
+    /// Every page read, every item decoded, permissions as before.
+    Complete,
+    /// What could not be read.
+    Partial(Vec<Failure>),
+}

@@ -1,0 +1,198 @@
+//! Fold a stream: the present state, and exact transitions.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{BackendId, Cursor, FieldSet, Gap, Instance, InstanceId, RuntimeEvent, RuntimeEventKind};
+
+/// One step of one instance; `None` on a side: not there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Transition {
+    /// The event that completed it.
+    pub cursor: Cursor,
+    /// As it was.
+    pub before: Option<Arc<Instance>>,
+    /// As it is.
+    pub after: Option<Arc<Instance>>,
+    /// Why it is believed.
+    pub evidence: Evidence,
+}
+
+/// Why a transition is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Evidence {
+    /// The runtime told it.
+    Reported,
+    /// A comparison across this gap shows it; what lay between is not known.
+    Net(Gap),
+}
+
+/// How far a backend's rows can be trusted now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Freshness {
+    /// Every change so far is in it.
+    Live,
+    /// A bracket is open; the rows are those from before it.
+    Resyncing,
+    /// The link is down.
+    Stale,
+}
+
+type Rows = BTreeMap<InstanceId, Arc<Instance>>;
+
+/// The present state, folded from a stream, storable as a checkpoint.
+///
+/// A bracket is swapped in at `ResyncEnd`, so that readers never see half of one.
+///
+/// ```
+/// # async fn example(backend: std::sync::Arc<dyn runtide_core::RuntimeBackend>) -> runtide_core::Result<()> {
+/// use runtide_core::{InstanceTable, WatchOptions};
+///
+/// let mut table = InstanceTable::default();
+/// let mut stream = backend.watch(WatchOptions::default()).await?;
+/// while let Some(event) = stream.next().await {
+///     for change in table.apply(&*event?) {
+///         println!("{:?} -> {:?}", change.before.map(|i| i.state), change.after.map(|i| i.state));
+///     }
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct InstanceTable {
+    rows: BTreeMap<BackendId, Rows>,
+    places: BTreeMap<BackendId, (Cursor, Freshness)>,
+    /// Brackets under way. Not stored: the place is then still the one from before.
+    #[serde(skip)]
+    staged: BTreeMap<BackendId, (Gap, Rows)>,
+}
+
+impl InstanceTable {
+    /// Takes one event in, and gives the steps that it completes. Idempotent: what changes nothing gives nothing.
+    pub fn apply(&mut self, event: &RuntimeEvent) -> Vec<Transition> {
+        let backend = &event.backend;
+        let at_place = self.places.get(backend);
+        if !self.staged.contains_key(backend)
+            && at_place.is_some_and(|(place, _)| place.epoch == event.cursor.epoch && event.cursor.seq < place.seq)
+            && event.instance().is_some()
+        {
+            return Vec::new(); // told again
+        }
+        match &event.kind {
+            RuntimeEventKind::Started(instance)
+            | RuntimeEventKind::Stopped(instance)
+            | RuntimeEventKind::Updated { instance, .. } => {
+                self.mark(event, Freshness::Live);
+                let before = self.rows.entry(backend.clone()).or_default().insert(instance.id.clone(), Arc::clone(instance));
+                step(event, before, Some(Arc::clone(instance)), Evidence::Reported).into_iter().collect()
+            }
+            RuntimeEventKind::Removed(instance) => {
+                self.mark(event, Freshness::Live);
+                let before = self.rows.get_mut(backend).and_then(|rows| rows.remove(&instance.id));
+                step(event, before, None, Evidence::Reported).into_iter().collect()
+            }
+            RuntimeEventKind::Present(instance) => {
+                if let Some((_, rows)) = self.staged.get_mut(backend) {
+                    rows.insert(instance.id.clone(), Arc::clone(instance));
+                }
+                Vec::new()
+            }
+            RuntimeEventKind::ResyncBegin { gap } => {
+                self.staged.insert(backend.clone(), (*gap, Rows::new()));
+                self.freshen(backend, Freshness::Resyncing);
+                Vec::new()
+            }
+            RuntimeEventKind::ResyncEnd => {
+                let Some((gap, new)) = self.staged.remove(backend) else { return Vec::new() };
+                self.mark(event, Freshness::Live);
+                let old = self.rows.insert(backend.clone(), new.clone()).unwrap_or_default();
+                net_steps(event, gap, &old, &new)
+            }
+            RuntimeEventKind::BackendDisconnected { .. } => {
+                self.staged.remove(backend);
+                self.mark(event, Freshness::Stale);
+                Vec::new()
+            }
+            RuntimeEventKind::BackendReconnected { .. } => {
+                self.mark(event, Freshness::Live);
+                Vec::new()
+            }
+            RuntimeEventKind::Bookmark => {
+                if !self.staged.contains_key(backend) {
+                    let fresh = self.places.get(backend).map_or(Freshness::Live, |(_, fresh)| *fresh);
+                    self.mark(event, fresh);
+                }
+                Vec::new()
+            }
+        }
+    }
+
+    /// One row.
+    pub fn get(&self, backend: &BackendId, id: &InstanceId) -> Option<&Arc<Instance>> {
+        self.rows.get(backend)?.get(id)
+    }
+
+    /// Every row, in order of backend and id.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Instance>> {
+        self.rows.values().flat_map(BTreeMap::values)
+    }
+
+    /// One backend's rows, in order of id.
+    pub fn of(&self, backend: &BackendId) -> impl Iterator<Item = &Arc<Instance>> {
+        self.rows.get(backend).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.rows.values().map(BTreeMap::len).sum()
+    }
+
+    /// Whether there are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.rows.values().all(BTreeMap::is_empty)
+    }
+
+    /// The last cursor that is safe to resume from, and how far the rows can be trusted.
+    pub fn place(&self, backend: &BackendId) -> Option<(&Cursor, Freshness)> {
+        self.places.get(backend).map(|(cursor, fresh)| (cursor, *fresh))
+    }
+
+    fn mark(&mut self, event: &RuntimeEvent, fresh: Freshness) {
+        self.places.insert(event.backend.clone(), (event.cursor.clone(), fresh));
+    }
+
+    fn freshen(&mut self, backend: &BackendId, fresh: Freshness) {
+        if let Some(place) = self.places.get_mut(backend) {
+            place.1 = fresh;
+        }
+    }
+}
+
+/// `None` where the two sides are the same.
+fn step(
+    event: &RuntimeEvent,
+    before: Option<Arc<Instance>>,
+    after: Option<Arc<Instance>>,
+    evidence: Evidence,
+) -> Option<Transition> {
+    let same = match (&before, &after) {
+        (Some(before), Some(after)) => FieldSet::between(before, after).is_empty(),
+        (None, None) => true,
+        _ => false,
+    };
+    (!same).then(|| Transition { cursor: event.cursor.clone(), before, after, evidence })
+}
+
+fn net_steps(event: &RuntimeEvent, gap: Gap, old: &Rows, new: &Rows) -> Vec<Transition> {
+    let gone = old.iter().filter(|(id, _)| !new.contains_key(*id)).map(|(_, before)| (Some(before), None));
+    let there = new.iter().map(|(id, after)| (old.get(id), Some(after)));
+    gone.chain(there)
+        .filter_map(|(before, after)| step(event, before.cloned(), after.cloned(), Evidence::Net(gap)))
+        .collect()
+}
