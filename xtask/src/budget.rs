@@ -1,0 +1,82 @@
+//! What the core may pull in: few crates, and no client of any daemon.
+
+use std::collections::BTreeSet;
+
+/// Distinct crates in the tree of `runtide-core`, itself among them.
+const MOST: usize = 50;
+
+/// Clients, and what clients are made of.
+const FORBIDDEN: [&str; 19] = [
+    "bollard",
+    "bollard-stubs",
+    "etcd-client",
+    "h2",
+    "hyper",
+    "hyper-util",
+    "k8s-openapi",
+    "kube",
+    "kube-client",
+    "kube-core",
+    "kube-runtime",
+    "native-tls",
+    "openssl",
+    "openssl-sys",
+    "reqwest",
+    "rustls",
+    "tonic",
+    "tungstenite",
+    "zbus",
+];
+
+/// Judges what `cargo tree -p runtide-core -e normal --prefix none` prints; the number of crates, or what is wrong.
+pub(crate) fn judge(tree: &str) -> Result<usize, String> {
+    let crates: BTreeSet<(&str, &str)> = tree.lines().filter_map(name_and_version).collect();
+    let forbidden: Vec<_> = crates.iter().map(|(name, _)| *name).filter(|name| FORBIDDEN.contains(name)).collect();
+    if crates.is_empty() {
+        Err("the tree is empty".to_owned())
+    } else if !forbidden.is_empty() {
+        Err(format!("no client of any daemon belongs there: {}", forbidden.join(", ")))
+    } else if crates.len() > MOST {
+        Err(format!("{} crates, and {MOST} is the most", crates.len()))
+    } else {
+        Ok(crates.len())
+    }
+}
+
+/// `serde_derive v1.0.229 (proc-macro) (*)`
+fn name_and_version(line: &str) -> Option<(&str, &str)> {
+    let mut words = line.split_whitespace();
+    let (name, version) = (words.next()?, words.next()?);
+    version.starts_with('v').then_some((name, version))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repeated_crates_count_once() {
+        let tree = "runtide-core v0.1.0 (/somewhere)\nserde v1.0.229\nserde_derive v1.0.229 (proc-macro)\nserde v1.0.229 (*)\n";
+        assert_eq!(judge(tree), Ok(3));
+    }
+
+    #[test]
+    fn a_client_is_found_and_a_crate_with_a_similar_name_is_not() {
+        assert_eq!(judge("hyperloglog v1.0.0\nh2o v1.0.0\n"), Ok(2));
+        let error = judge("runtide-core v0.1.0\nhyper v1.0.0\nzbus v5.0.0\n").unwrap_err();
+        assert!(error.ends_with("hyper, zbus"), "{error}");
+    }
+
+    #[test]
+    fn one_crate_too_many_is_too_many() {
+        use std::fmt::Write as _;
+        let mut tree = String::new();
+        for number in 0..MOST {
+            let _ = writeln!(tree, "crate-{number} v1.0.0");
+        }
+        assert_eq!(judge(&tree), Ok(MOST));
+        tree.push_str("crate-0 v2.0.0\n");
+        assert!(judge(&tree).unwrap_err().starts_with("51 crates"), "two versions are two crates");
+        assert!(judge("").is_err(), "a tree that could not be read proves nothing");
+    }
+}

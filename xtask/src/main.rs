@@ -1,0 +1,64 @@
+//! The chores of the workspace, as `cargo xtask <chore>`.
+//!
+//! Exit codes: 0 all is well, 1 something that was checked does not hold, 2 the chore could not be done at all
+//! (an unknown option, no root, a package that is missing), 130 interrupted.
+
+// A tool for the terminal: printing is what it is for.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod budget;
+mod counts;
+mod examples;
+mod failure;
+mod lint;
+mod matrix;
+mod process;
+mod report;
+mod test;
+#[cfg(target_os = "linux")]
+mod testbed;
+#[cfg(not(target_os = "linux"))]
+#[path = "testbed_elsewhere.rs"]
+mod testbed;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "The chores of the Runtide workspace", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Debug, Subcommand)]
+enum Chore {
+    /// Start and stop real daemons in a private folder below target/testbed (Linux, root)
+    Testbed(testbed::Arguments),
+    /// Run everything that can be tested on this machine, and say what could not
+    Test(test::Arguments),
+    /// Write docs/support-matrix.md from the last run's reports
+    SupportMatrix(matrix::Arguments),
+    /// Formatting, clippy, docs, licences, and the budget of runtide-core
+    Lint,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().chore {
+        Chore::Testbed(arguments) => testbed::run(&arguments),
+        Chore::Test(arguments) => test::run(&arguments),
+        Chore::SupportMatrix(arguments) => matrix::run(&arguments),
+        Chore::Lint => lint::run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if let Some(line) = failure.line() {
+                eprintln!("xtask: {line}");
+            }
+            ExitCode::from(failure.code())
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! `cargo xtask support-matrix`: which laws hold on which backend, as a page of the book.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs;
+
+use crate::failure::{Doing, Failure, Outcome};
+use crate::report::{self, Finding, Verdict};
+use crate::workspace;
+
+const PAGE: &str = "docs/support-matrix.md";
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Write nothing; fail if the page says something else than the last run
+    #[arg(long)]
+    check: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
+    let findings = report::read(&workspace::target(report::FOLDER))?;
+    if findings.is_empty() {
+        return Err(Failure::refused("there are no reports: run `cargo xtask test` first"));
+    }
+    if arguments.check { check(&findings) } else { write(&findings) }
+}
+
+/// Writes the page anew.
+pub(crate) fn write(findings: &[Finding]) -> Outcome<()> {
+    let path = workspace::root().join(PAGE);
+    let page = render(findings);
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).doing("cannot make docs")?;
+    }
+    fs::write(&path, page).doing(format_args!("cannot write {PAGE}"))?;
+    println!("{PAGE}: written");
+    Ok(())
+}
+
+fn check(findings: &[Finding]) -> Outcome<()> {
+    let committed = fs::read_to_string(workspace::root().join(PAGE)).doing(format_args!("cannot read {PAGE}"))?;
+    let differences = differences(&results(&committed), &results(&render(findings)));
+    if differences.is_empty() {
+        println!("{PAGE}: agrees with the last run");
+        return Ok(());
+    }
+    for line in &differences {
+        eprintln!("  {line}");
+    }
+    let number = differences.len();
+    Err(Failure::failed(format_args!("{PAGE}: {number} results differ: cargo xtask support-matrix writes it anew")))
+}
+
+/// The page; the same findings give the same bytes, in whatever order they come.
+fn render(findings: &[Finding]) -> String {
+    let backends: BTreeSet<&str> = findings.iter().map(|finding| finding.backend.as_str()).collect();
+    let mut laws: BTreeMap<_, (&Finding, BTreeMap<&str, &Finding>)> = BTreeMap::new();
+    for finding in findings {
+        let (_, row) = laws.entry(report::order(&finding.law)).or_insert_with(|| (finding, BTreeMap::new()));
+        // Tried more than once: what weighs more counts; of equals the first by reason, for the order of the lines is chance.
+        let weight = |finding: &Finding| (finding.outcome, std::cmp::Reverse(finding.reason.clone()));
+        let cell = row.entry(&finding.backend).or_insert(finding);
+        if weight(finding) > weight(cell) {
+            *cell = finding;
+        }
+    }
+
+    let mut page = String::from(
+        "# Support matrix\n\nWhich of the laws hold on which backend, as the conformance suite last found. Generated: do \
+         not edit, but run\n\n```sh\ncargo xtask test --matrix\n```\n\n",
+    );
+    let mut ran = Vec::new();
+    page.push_str("| backend | ran against |\n|---|---|\n");
+    for backend in &backends {
+        let of_it: Vec<_> = findings.iter().filter(|finding| finding.backend == *backend).collect();
+        let against = against(&of_it);
+        let _ = writeln!(page, "| {} | {} |", plain(backend), against.as_deref().unwrap_or("nothing: it was not run"));
+        if against.is_some() {
+            ran.push(*backend);
+        }
+    }
+
+    let _ = writeln!(page, "\n| law |{}", backends.iter().fold(String::new(), |line, b| line + " " + &plain(b) + " |"));
+    let _ = writeln!(page, "|---|{}", "---|".repeat(backends.len()));
+    let mut notes: Vec<String> = Vec::new();
+    for (law, row) in laws.values() {
+        let _ = write!(page, "| {} {} |", plain(&law.law), plain(&law.name));
+        for backend in &backends {
+            let cell = match row.get(backend).filter(|_| ran.contains(backend)) {
+                None => "not run".to_owned(),
+                Some(finding) => match finding.outcome {
+                    Verdict::Passed => "passed".to_owned(),
+                    Verdict::Failed => "**failed**".to_owned(),
+                    Verdict::Skipped => {
+                        let reason = plain(finding.reason.as_deref().unwrap_or("no reason given"));
+                        let at = notes.iter().position(|note| *note == reason).unwrap_or_else(|| {
+                            notes.push(reason);
+                            notes.len() - 1
+                        });
+                        format!("skipped [^{}]", at + 1)
+                    }
+                },
+            };
+            let _ = write!(page, " {cell} |");
+        }
+        page.push('\n');
+    }
+    for (at, note) in notes.iter().enumerate() {
+        let _ = write!(page, "\n[^{}]: {note}\n", at + 1);
+    }
+    page
+}
+
+/// What a backend met; nothing if all its laws were skipped for want of a daemon.
+fn against(findings: &[&Finding]) -> Option<String> {
+    let ran: Vec<_> = findings.iter().filter(|finding| finding.real || finding.outcome != Verdict::Skipped).collect();
+    let versions: BTreeSet<_> = ran.iter().filter_map(|finding| finding.version.as_deref()).collect();
+    let versions = versions.into_iter().map(plain).collect::<Vec<_>>().join(", ");
+    if ran.is_empty() {
+        None
+    } else if !ran.iter().any(|finding| finding.real) {
+        Some("itself, in process".to_owned())
+    } else if versions.is_empty() {
+        Some("a real daemon".to_owned())
+    } else {
+        Some(format!("a real daemon, version {versions}"))
+    }
+}
+
+/// Text that can stand in a cell, and says nothing about the machine it was found on.
+fn plain(text: &str) -> String {
+    let root = workspace::root().display().to_string();
+    let text = text.replace(&root, ".");
+    text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
+}
+
+/// The results that a page holds: (law, backend) → what its cell says, a footnote by its text.
+fn results(page: &str) -> BTreeMap<(String, String), String> {
+    let notes: BTreeMap<&str, &str> =
+        page.lines().filter_map(|line| line.strip_prefix("[^")?.split_once("]: ")).collect();
+    let cells = |line: &str| -> Vec<String> {
+        line.trim().trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect()
+    };
+    let mut results = BTreeMap::new();
+    let mut lines = page.lines().skip_while(|line| !line.starts_with("| law |"));
+    let Some(header) = lines.next() else { return results };
+    let backends: Vec<_> = cells(header).into_iter().skip(1).collect();
+    for line in lines.skip(1).take_while(|line| line.starts_with('|')) {
+        let mut row = cells(line).into_iter();
+        let Some(law) = row.next() else { continue };
+        for (backend, cell) in backends.iter().zip(row) {
+            let note = cell.split_once("[^").and_then(|(_, at)| notes.get(at.trim_end_matches(']')));
+            let said = note.map_or(cell.clone(), |note| format!("skipped: {note}"));
+            results.insert((law.clone(), backend.clone()), said);
+        }
+    }
+    results
+}
+
+fn differences(
+    committed: &BTreeMap<(String, String), String>,
+    found: &BTreeMap<(String, String), String>,
+) -> Vec<String> {
+    let keys: BTreeSet<_> = committed.keys().chain(found.keys()).collect();
+    let differing = keys.into_iter().filter(|key| committed.get(*key) != found.get(*key));
+    differing
+        .map(|key| {
+            let said = |of: &BTreeMap<_, String>| of.get(key).map_or("nothing", String::as_str).to_owned();
+            format!("{} on {}: the page says {}, the run {}", key.0, key.1, said(committed), said(found))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::findings;
+
+    const PAGE: &str = "\
+# Support matrix
+
+Which of the laws hold on which backend, as the conformance suite last found. Generated: do not edit, but run
+
+```sh
+cargo xtask test --matrix
+```
+
+| backend | ran against |
+|---|---|
+| docker | a real daemon, version 20.10.24 |
+| memory | itself, in process |
+
+| law | docker | memory |
+|---|---|---|
+| R1 bracket | passed | passed |
+| R10 dead link | skipped [^1] | **failed** |
+
+[^1]: no half-open
+";
+
+    #[test]
+    fn the_page_has_laws_as_rows_and_skips_as_footnotes() {
+        assert_eq!(render(&findings()), PAGE);
+    }
+
+    #[test]
+    fn the_order_of_the_findings_does_not_matter() {
+        let mut findings = findings();
+        findings.reverse();
+        assert_eq!(render(&findings), PAGE);
+    }
+
+    #[test]
+    fn a_backend_without_its_daemon_was_not_run() {
+        let mut findings = findings();
+        for finding in &mut findings {
+            if finding.backend == "docker" {
+                finding.real = false;
+                finding.outcome = Verdict::Skipped;
+                finding.version = None;
+            }
+        }
+        let page = render(&findings);
+        assert!(page.contains("| docker | nothing: it was not run |"), "{page}");
+        assert!(page.contains("| R1 bracket | not run | passed |"), "{page}");
+        assert!(!page.contains("[^"), "{page}");
+    }
+
+    #[test]
+    fn times_and_versions_are_no_difference_but_results_and_reasons_are() {
+        let committed = results(PAGE);
+        let mut findings = findings();
+        for finding in &mut findings {
+            finding.version = finding.version.as_ref().map(|_| "29.0.0".to_owned());
+        }
+        assert_eq!(differences(&committed, &results(&render(&findings))), Vec::<String>::new());
+        findings[0].reason = Some("another".to_owned());
+        findings[1].outcome = Verdict::Failed;
+        let differences = differences(&committed, &results(&render(&findings)));
+        assert_eq!(
+            differences,
+            [
+                "R1 bracket on docker: the page says passed, the run **failed**",
+                "R10 dead link on docker: the page says skipped: no half-open, the run skipped: another",
+            ]
+        );
+    }
+
+    #[test]
+    fn one_failure_outweighs_every_pass() {
+        let mut findings = findings();
+        let mut again = findings[1].clone();
+        again.outcome = Verdict::Failed;
+        findings.insert(0, again);
+        assert!(render(&findings).contains("| R1 bracket | **failed** | passed |"));
+    }
+}

@@ -1,0 +1,240 @@
+//! Running other programs: every one has a limit, and none outlives an interrupt.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::failure::{Failure, Outcome};
+use crate::workspace;
+
+/// How often a wait looks up.
+pub(crate) const TICK: Duration = Duration::from_millis(20);
+
+/// How long a program that was told to end may take before it is made to.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// How long output may still come after the program has ended: a grandchild may hold the pipe for ever.
+const DRAIN: Duration = Duration::from_secs(5);
+
+static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
+/// From here on Ctrl-C, SIGTERM and SIGHUP end the running program, not this one: it has something to take down.
+pub(crate) fn catch_interrupts() -> Outcome<()> {
+    let flag = INTERRUPTED.get_or_init(Arc::default);
+    #[cfg(unix)]
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
+        signal_hook::flag::register(signal, Arc::clone(flag))
+            .map_err(|error| Failure::failed(format_args!("cannot catch Ctrl-C: {error}")))?;
+    }
+    #[cfg(not(unix))]
+    let _ = flag;
+    Ok(())
+}
+
+/// Whether someone asked this run to end.
+pub(crate) fn interrupted() -> bool {
+    INTERRUPTED.get().is_some_and(|flag| flag.load(Ordering::Relaxed))
+}
+
+/// What a program said.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Said {
+    /// The last line on stderr that says something, for people.
+    pub(crate) fn complaint(&self) -> String {
+        let last = self.stderr.lines().rev().find(|line| !line.trim().is_empty());
+        last.map_or_else(|| self.status.to_string(), |line| line.trim().to_owned())
+    }
+}
+
+/// Whether an interrupt ends the program early; what tears down must finish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Interrupt {
+    Ends,
+    Waits,
+}
+
+/// Runs to the end and keeps what it says.
+pub(crate) fn capture(command: &mut Command, limit: Duration, interrupt: Interrupt) -> Outcome<Said> {
+    let mut stdout = Vec::new();
+    let mut stderr = Vec::new();
+    command.stderr(Stdio::piped());
+    let status = pump(command, limit, interrupt, |source, line| match source {
+        Source::Stdout => stdout.extend_from_slice(line),
+        Source::Stderr => stderr.extend_from_slice(line),
+    })?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok(Said { status, stdout: text(&stdout), stderr: text(&stderr) })
+}
+
+/// Runs to the end; what it prints goes to the terminal, and each line of its stdout also to `look`.
+pub(crate) fn stream(command: &mut Command, limit: Duration, mut look: impl FnMut(&str)) -> Outcome<ExitStatus> {
+    command.stderr(Stdio::inherit());
+    pump(command, limit, Interrupt::Ends, |_, line| {
+        let mut out = std::io::stdout().lock();
+        // A closed pipe on our side must not lose the count.
+        let _ = out.write_all(line).and_then(|()| out.flush());
+        look(&String::from_utf8_lossy(line));
+    })
+}
+
+/// Runs to the end with the terminal as it is.
+pub(crate) fn pass_through(command: &mut Command, limit: Duration) -> Outcome<ExitStatus> {
+    command.stdin(Stdio::null()).stdout(Stdio::inherit()).stderr(Stdio::inherit());
+    let mut child = spawn(command)?;
+    wait(&mut child, command, limit, Interrupt::Ends, || {})
+}
+
+enum Source {
+    Stdout,
+    Stderr,
+}
+
+fn pump(
+    command: &mut Command,
+    limit: Duration,
+    interrupt: Interrupt,
+    mut take: impl FnMut(Source, &[u8]),
+) -> Outcome<ExitStatus> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = spawn(command)?;
+    let (lines, arrived) = mpsc::channel();
+    if let Some(stdout) = child.stdout.take() {
+        let lines = lines.clone();
+        thread::spawn(move || read_lines(stdout, |line| lines.send((Source::Stdout, line)).is_ok()));
+    }
+    if let Some(stderr) = child.stderr.take() {
+        let lines = lines.clone();
+        thread::spawn(move || read_lines(stderr, |line| lines.send((Source::Stderr, line)).is_ok()));
+    }
+    drop(lines);
+    let status = wait(&mut child, command, limit, interrupt, || {
+        while let Ok((source, line)) = arrived.try_recv() {
+            take(source, &line);
+        }
+    });
+    let end = Instant::now() + DRAIN;
+    while let Ok((source, line)) = arrived.recv_timeout(end.saturating_duration_since(Instant::now())) {
+        take(source, &line);
+    }
+    status
+}
+
+fn read_lines(from: impl Read, mut send: impl FnMut(Vec<u8>) -> bool) {
+    let mut from = BufReader::new(from);
+    loop {
+        let mut line = Vec::new();
+        match from.read_until(b'\n', &mut line) {
+            Ok(0) | Err(_) => return,
+            Ok(_) if send(line) => {}
+            Ok(_) => return,
+        }
+    }
+}
+
+fn spawn(command: &mut Command) -> Outcome<Child> {
+    // A group of its own: Ctrl-C at the terminal reaches this tool alone, which then ends the whole group.
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(command, 0);
+    command.spawn().map_err(|error| Failure::refused(format_args!("cannot run {}: {error}", workspace::shown(command))))
+}
+
+fn wait(
+    child: &mut Child,
+    command: &Command,
+    limit: Duration,
+    interrupt: Interrupt,
+    mut meanwhile: impl FnMut(),
+) -> Outcome<ExitStatus> {
+    let end = Instant::now() + limit;
+    let reason = loop {
+        meanwhile();
+        match child.try_wait() {
+            Ok(Some(status)) => return Ok(status),
+            Ok(None) => {}
+            Err(error) => {
+                break Failure::failed(format_args!("cannot wait for {}: {error}", workspace::shown(command)));
+            }
+        }
+        if interrupt == Interrupt::Ends && interrupted() {
+            break Failure::interrupted();
+        }
+        if Instant::now() >= end {
+            let seconds = limit.as_secs();
+            break Failure::failed(format_args!("{} took longer than {seconds} s", workspace::shown(command)));
+        }
+        thread::sleep(TICK);
+    };
+    end_group(child, false);
+    let end = Instant::now() + GRACE;
+    while Instant::now() < end {
+        meanwhile();
+        if let Ok(Some(_)) = child.try_wait() {
+            break;
+        }
+        thread::sleep(TICK);
+    }
+    // Also when the leader has gone: what it started may have stayed.
+    end_group(child, true);
+    let _ = child.wait();
+    Err(reason)
+}
+
+#[cfg(unix)]
+fn end_group(child: &mut Child, by_force: bool) {
+    use rustix::process::{Pid, Signal, kill_process_group};
+    let signal = if by_force { Signal::KILL } else { Signal::TERM };
+    if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        // An empty group is what we want.
+        let _ = kill_process_group(group, signal);
+    }
+}
+
+#[cfg(not(unix))]
+fn end_group(child: &mut Child, _by_force: bool) {
+    let _ = child.kill();
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    fn sh(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[test]
+    fn both_outputs_are_kept_apart() {
+        let said =
+            capture(&mut sh("echo out; echo err >&2; exit 3"), Duration::from_secs(10), Interrupt::Waits).unwrap();
+        assert_eq!((said.stdout.as_str(), said.stderr.as_str(), said.status.code()), ("out\n", "err\n", Some(3)));
+        assert_eq!(said.complaint(), "err");
+    }
+
+    #[test]
+    fn a_program_that_takes_too_long_is_ended_with_its_children() {
+        let begin = Instant::now();
+        let failure =
+            capture(&mut sh("sleep 100 & sleep 100"), Duration::from_millis(100), Interrupt::Waits).unwrap_err();
+        assert!(failure.to_string().contains("took longer"), "{failure}");
+        assert!(begin.elapsed() < DRAIN, "a grandchild kept the pipe");
+    }
+
+    #[test]
+    fn a_program_that_does_not_exist_is_refused() {
+        let failure =
+            capture(&mut Command::new("no-such-program"), Duration::from_secs(1), Interrupt::Waits).unwrap_err();
+        assert_eq!(failure.code(), 2);
+    }
+}

@@ -1,0 +1,295 @@
+//! `cargo xtask test`: everything that can be tested on this machine, and what could not.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::counts::{Counts, Tally};
+use crate::examples::{self, Run};
+use crate::failure::{Doing, Failure, Outcome};
+use crate::process::{self, Interrupt};
+use crate::report::{self, Finding, Verdict};
+use crate::{matrix, testbed, workspace};
+
+/// All of `cargo test`, its build included.
+const TESTS: Duration = Duration::from_secs(35 * 60);
+/// With the installation of packages.
+const UP: Duration = Duration::from_secs(25 * 60);
+const DOWN: Duration = Duration::from_secs(5 * 60);
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Start no daemons, and use none
+    #[arg(long)]
+    no_real: bool,
+    /// Install the packages that the testbed needs (implied by CI=true)
+    #[arg(long)]
+    install: bool,
+    /// Write docs/support-matrix.md from what was found
+    #[arg(long)]
+    matrix: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
+    let required = list(&env::var("RUNTIDE_REQUIRE_REAL").unwrap_or_default());
+    if arguments.no_real && !required.is_empty() {
+        return Err(Failure::refused("--no-real contradicts RUNTIDE_REQUIRE_REAL"));
+    }
+    process::catch_interrupts()?;
+    let _alone = alone()?;
+    let reports = empty_reports()?;
+    let begin = Instant::now();
+
+    let mut stage = Stage::set(arguments)?;
+    let ran = run_on(&stage, &reports);
+    let cleared = stage.clear();
+    let (tally, runs) = ran?;
+
+    let mut problems: Vec<String> = cleared.err().into_iter().map(|failure| failure.to_string()).collect();
+    let findings = report::read(&reports).unwrap_or_else(|failure| {
+        problems.push(failure.to_string());
+        Vec::new()
+    });
+    problems.extend(report::unproven(&required, &findings));
+    if arguments.matrix
+        && !findings.is_empty()
+        && let Err(failure) = matrix::write(&findings)
+    {
+        problems.push(failure.to_string());
+    }
+
+    let mut counts = with_skipped_laws(tally.counts, &findings);
+    counts += examples::count(&runs);
+    counts.failed += u64::try_from(problems.len()).unwrap_or(u64::MAX);
+    summarise(&stage, &findings, &runs, &tally, &problems, begin.elapsed());
+    println!("{} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.skipped);
+    let _ = std::io::stdout().flush();
+    if counts.failed == 0 { Ok(()) } else { Err(Failure::silent()) }
+}
+
+fn list(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+/// Two runs in one checkout would mix their reports, and one would take down the other's daemons.
+fn alone() -> Outcome<File> {
+    let folder = workspace::target("");
+    fs::create_dir_all(&folder).doing("cannot make target")?;
+    let file = File::create(folder.join("xtask-test.lock")).doing("cannot write target/xtask-test.lock")?;
+    file.try_lock().map_err(|_| Failure::refused("another `cargo xtask test` runs in this checkout"))?;
+    Ok(file)
+}
+
+fn empty_reports() -> Outcome<PathBuf> {
+    let folder = workspace::target(report::FOLDER);
+    match fs::remove_dir_all(&folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Failure::failed(format_args!("cannot empty target/{}: {error}", report::FOLDER)));
+        }
+        _ => {}
+    }
+    fs::create_dir_all(&folder).doing(format_args!("cannot make target/{}", report::FOLDER))?;
+    Ok(folder)
+}
+
+/// Runs `cargo test`, then the examples.
+fn run_on(stage: &Stage, reports: &Path) -> Outcome<(Tally, Vec<Run>)> {
+    let mut command = workspace::cargo();
+    command.args(["test", "--workspace", "--all-features", "--no-fail-fast"]);
+    command.env("RUNTIDE_REPORT_DIR", reports);
+    stage.apply(&mut command);
+    println!("test: {}", workspace::shown(&command));
+    let mut tally = Tally::default();
+    let status = process::stream(&mut command, TESTS, |line| tally.take(line));
+    match status {
+        Ok(status) if status.success() => {}
+        Ok(status) if tally.counts.failed == 0 => {
+            // It did not compile, or a test took its whole program down.
+            tally.counts.failed = 1;
+            tally.failures.push(format!("cargo test: {status}, and no test says why"));
+        }
+        Ok(_) => {}
+        Err(_) if process::interrupted() => return Err(Failure::interrupted()),
+        Err(failure) => {
+            tally.counts.failed += 1;
+            tally.failures.push(failure.to_string());
+        }
+    }
+    println!("test: examples");
+    let runs = examples::run(stage.environment.get("RUNTIDE_TEST_DOCKER").map(String::as_str))?;
+    Ok((tally, runs))
+}
+
+/// To cargo's own count a law that skipped itself has passed: it is one test that returned. Not to ours.
+fn with_skipped_laws(counts: Counts, findings: &[Finding]) -> Counts {
+    let skipped = report::count(findings).skipped.min(counts.passed);
+    Counts { passed: counts.passed - skipped, skipped: counts.skipped + skipped, ..counts }
+}
+
+fn summarise(stage: &Stage, findings: &[Finding], runs: &[Run], tally: &Tally, problems: &[String], took: Duration) {
+    println!("\n{}", report::table(findings));
+    let mut rows = vec![["example", "", ""].map(str::to_owned)];
+    for run in runs {
+        let verdict = match run.verdict {
+            Verdict::Passed => "passed",
+            Verdict::Skipped => "skipped",
+            Verdict::Failed => "failed",
+        };
+        rows.push([run.what.clone(), verdict.to_owned(), run.reason.clone().unwrap_or_default()]);
+    }
+    println!("{}", report::aligned(&rows));
+    for (daemon, state) in &stage.daemons {
+        println!("daemon {daemon}: {state}");
+    }
+    for name in &tally.failures {
+        println!("failed: {name}");
+    }
+    for problem in problems {
+        println!("failed: {problem}");
+    }
+    let counts = tally.counts;
+    println!(
+        "cargo test: {} passed, {} failed, {} ignored; all of it took {} s\n",
+        counts.passed,
+        counts.failed,
+        counts.skipped,
+        took.as_secs()
+    );
+}
+
+/// The daemons of a run: what is there for the tests, and what has to go afterwards.
+struct Stage {
+    tool: PathBuf,
+    environment: BTreeMap<String, String>,
+    hermetic: bool,
+    /// Each known daemon, and in words whether it is there.
+    daemons: Vec<(&'static str, String)>,
+    started: Vec<&'static str>,
+}
+
+impl Stage {
+    fn set(arguments: &Arguments) -> Outcome<Self> {
+        let tool = env::current_exe().doing("cannot find this program")?;
+        let mut stage = Self {
+            tool,
+            environment: BTreeMap::new(),
+            hermetic: arguments.no_real,
+            daemons: Vec::new(),
+            started: Vec::new(),
+        };
+        for daemon in testbed::KNOWN {
+            let stands = stage.daemon(daemon, arguments)?;
+            println!("test: {daemon}: {stands}");
+            stage.daemons.push((daemon, stands));
+        }
+        Ok(stage)
+    }
+
+    /// Gets one daemon if it can be had; in words, how it stands.
+    fn daemon(&mut self, daemon: &'static str, arguments: &Arguments) -> Outcome<String> {
+        if arguments.no_real {
+            return Ok("not used (--no-real)".to_owned());
+        }
+        let variable = format!("RUNTIDE_TEST_{}", daemon.to_uppercase());
+        // With the testbed's own variables it may be the testbed's, which can be looked after here.
+        if let Ok(address) = env::var(&variable)
+            && env::var_os("RUNTIDE_TESTBED").is_none()
+        {
+            let state = format!("as {variable} says: {address}");
+            self.environment.insert(variable, address);
+            return Ok(state);
+        }
+        let was_up = self.testbed(&["status", daemon], DOWN)?.status.success();
+        let mut up = vec!["up", daemon];
+        if arguments.install {
+            up.push("--install");
+        }
+        if !was_up {
+            // From here on it may be half up, also if it fails or someone presses Ctrl-C.
+            self.started.push(daemon);
+        }
+        let said = self.testbed(&up, UP)?;
+        if !said.status.success() {
+            let complaint = said.complaint();
+            return Ok(format!("not there: {}", complaint.strip_prefix("xtask: ").unwrap_or(&complaint)));
+        }
+        self.environment.extend(said.stdout.lines().filter_map(exported));
+        let line = said.stdout.lines().find_map(|line| line.strip_prefix(daemon)?.strip_prefix(": up, "));
+        Ok(format!("{}, {}", line.unwrap_or("up"), if was_up { "was up and stays up" } else { "started for this run" }))
+    }
+
+    /// In a process of its own, so that the daemons' parent is not this one, which would have to reap them.
+    fn testbed(&self, words: &[&str], limit: Duration) -> Outcome<process::Said> {
+        process::capture(Command::new(&self.tool).arg("testbed").args(words), limit, Interrupt::Waits)
+    }
+
+    fn apply(&self, command: &mut Command) {
+        if self.hermetic {
+            for (name, _) in env::vars_os() {
+                if name.to_str().is_some_and(|name| name.starts_with("RUNTIDE_TEST")) {
+                    command.env_remove(name);
+                }
+            }
+        }
+        command.envs(&self.environment);
+    }
+
+    fn clear(&mut self) -> Outcome<()> {
+        let mut outcome = Ok(());
+        for daemon in std::mem::take(&mut self.started) {
+            let kept = self.environment.get("RUNTIDE_TESTBED").map(PathBuf::from);
+            self.tool = kept.filter(|tool| tool.exists()).unwrap_or_else(|| self.tool.clone());
+            let down = self.testbed(&["down", daemon], DOWN).and_then(|said| match said.status.code() {
+                // 2: not root, so nothing was started, either.
+                Some(0 | 2) => Ok(()),
+                _ => Err(Failure::failed(said.complaint())),
+            });
+            outcome = outcome.and(down);
+        }
+        outcome
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if let Err(failure) = self.clear() {
+            eprintln!("xtask: {failure}");
+        }
+    }
+}
+
+/// `export NAME=value`, as `testbed up` prints it.
+fn exported(line: &str) -> Option<(String, String)> {
+    let (name, value) = line.strip_prefix("export ")?.split_once('=')?;
+    let quoted = value.strip_prefix('\'').and_then(|value| value.strip_suffix('\''));
+    Some((name.to_owned(), quoted.map_or_else(|| value.to_owned(), |value| value.replace(r"'\''", "'"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_read_with_blanks_and_without() {
+        assert_eq!(list("docker, podman,,"), ["docker", "podman"]);
+        assert!(list("").is_empty());
+    }
+
+    #[test]
+    fn what_the_testbed_exports_is_read_back() {
+        assert_eq!(exported("export A=unix:///x=y"), Some(("A".to_owned(), "unix:///x=y".to_owned())));
+        assert_eq!(exported(r"export B='it'\''s'"), Some(("B".to_owned(), "it's".to_owned())));
+        assert_eq!(exported("docker: up"), None);
+    }
+
+    #[test]
+    fn a_law_that_skipped_itself_did_not_pass() {
+        let counts = Counts { passed: 10, failed: 1, skipped: 2 };
+        let found = with_skipped_laws(counts, &report::tests::findings());
+        assert_eq!(found, Counts { passed: 9, failed: 1, skipped: 3 });
+    }
+}

@@ -1,0 +1,84 @@
+//! The machine as it was before a daemon came, kept in a file until the daemon is taken down.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::network::Network;
+use crate::failure::{Doing, Failure, Outcome};
+
+/// Files and folders outside its own that Docker or containerd make; removed again if they were not there, and folders
+/// only when they are empty. Inner ones first.
+const TRACES: [&str; 13] = [
+    "/etc/docker/key.json",
+    "/etc/docker",
+    "/opt/containerd/bin",
+    "/opt/containerd/lib",
+    "/opt/containerd",
+    "/run/containerd/s",
+    "/run/containerd/fifo",
+    "/run/containerd",
+    "/run/docker/plugins",
+    "/run/docker/libnetwork",
+    "/run/docker",
+    "/var/lib/docker",
+    "/var/lib/containerd",
+];
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Before {
+    /// The picture holds for one boot of the machine.
+    boot: String,
+    network: Network,
+    absent: Vec<PathBuf>,
+}
+
+impl Before {
+    /// Takes the picture, unless it has been taken since the machine booted.
+    pub(super) fn take(file: &Path) -> Outcome<()> {
+        if Self::read(file)?.is_some() {
+            return Ok(());
+        }
+        let absent = TRACES.iter().map(PathBuf::from).filter(|path| !path.exists()).collect();
+        let before = Self { boot: boot(), network: Network::now()?, absent };
+        let text = serde_json::to_string_pretty(&before).doing("cannot write down how the machine is")?;
+        fs::write(file, text).doing(format_args!("cannot write {}", file.display()))
+    }
+
+    /// No picture: a machine without Docker.
+    pub(super) fn unknown() -> Self {
+        Self { boot: boot(), network: Network::default(), absent: Vec::new() }
+    }
+
+    /// The picture, if there is one of this boot.
+    pub(super) fn read(file: &Path) -> Outcome<Option<Self>> {
+        let text = match fs::read_to_string(file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Failure::failed(format_args!("cannot read {}: {error}", file.display()))),
+        };
+        let before: Self = serde_json::from_str(&text).doing(format_args!("cannot read {}", file.display()))?;
+        Ok((before.boot == boot()).then_some(before))
+    }
+
+    /// Puts the machine back; what is left, one line each.
+    pub(super) fn restore(&self) -> Vec<String> {
+        let mut left = self.network.restore();
+        for trace in &self.absent {
+            let removed = if trace.is_dir() { fs::remove_dir(trace) } else { fs::remove_file(trace) };
+            match removed {
+                Err(error) if !matches!(error.kind(), ErrorKind::NotFound) => {
+                    left.push(format!("{}: {error}", trace.display()));
+                }
+                _ => {}
+            }
+        }
+        left
+    }
+}
+
+fn boot() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}

@@ -1,0 +1,61 @@
+//! The control groups of the testbed's containers, in every hierarchy that is mounted.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::{mounts, procfs};
+
+/// Ends every process in the group `name` and below, paused ones too; whether none is left.
+pub(super) fn kill(name: &str) -> bool {
+    let folders = folders(name);
+    for folder in &folders {
+        // A frozen process does not take a signal before it is thawed: v1, then v2.
+        let _ = fs::write(folder.join("freezer.state"), "THAWED");
+        let _ = fs::write(folder.join("cgroup.freeze"), "0");
+    }
+    procfs::wait_until(Duration::from_secs(5), || {
+        let pids: BTreeSet<i32> = folders.iter().flat_map(|folder| members(folder)).collect();
+        for pid in &pids {
+            procfs::send(*pid, Signal::KILL);
+        }
+        !pids.into_iter().any(procfs::alive)
+    })
+}
+
+/// Removes the group `name` and all below it, which must be empty; what is left.
+pub(super) fn remove(name: &str) -> Vec<PathBuf> {
+    // A group is empty only once its zombies are reaped, and process 1 takes its time.
+    procfs::wait_until(Duration::from_secs(5), || {
+        let mut folders = folders(name);
+        folders.reverse();
+        for folder in &folders {
+            let _ = fs::remove_dir(folder);
+        }
+        self::folders(name).is_empty()
+    });
+    folders(name)
+}
+
+fn members(folder: &Path) -> Vec<i32> {
+    let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).collect()
+}
+
+/// The group and all below it, parents before children.
+fn folders(name: &str) -> Vec<PathBuf> {
+    let hierarchies = mounts::mounts().into_iter().filter(|mount| matches!(mount.kind.as_str(), "cgroup" | "cgroup2"));
+    // Bind mounts of one hierarchy would be walked twice, which does no harm.
+    let mut found: Vec<_> = hierarchies.map(|mount| mount.at.join(name)).filter(|group| group.is_dir()).collect();
+    let mut next = 0;
+    while let Some(folder) = found.get(next) {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let below: Vec<_> = entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()).collect();
+        found.extend(below);
+        next += 1;
+    }
+    found
+}

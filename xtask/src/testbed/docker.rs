@@ -1,0 +1,431 @@
+//! A Docker Engine of its own folder, in the machine's own network: tests reach published ports on 127.0.0.1.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use super::before::Before;
+use super::procfs::{self, Process};
+use super::{cgroup, http, image, mounts, network, packages};
+use crate::failure::{Doing, Failure, Outcome};
+use crate::workspace;
+
+/// The containers' control group, so that they can be found whatever becomes of the daemon.
+const GROUP: &str = "runtide-testbed-docker";
+
+/// Where dockerd looks for a containerd before it starts its own.
+const FOREIGN_CONTAINERD: &str = "/run/containerd/containerd.sock";
+
+const ASK: Duration = Duration::from_secs(20);
+const READY: Duration = Duration::from_secs(60);
+const STOP: Duration = Duration::from_secs(30);
+const DIE: Duration = Duration::from_secs(10);
+
+pub(super) struct Docker {
+    /// `target/testbed/docker`.
+    folder: PathBuf,
+    /// The same, or a link to it whose path is short enough for a socket.
+    short: PathBuf,
+}
+
+impl Docker {
+    pub(super) fn below(testbed: &Path) -> Self {
+        let folder = testbed.join("docker");
+        let short = short(&folder);
+        Self { folder, short }
+    }
+
+    pub(super) fn up(&self, install: bool) -> Outcome<()> {
+        packages::require(&packages::DOCKER, install)?;
+        let daemon = self.daemon();
+        match (&daemon, Before::read(&self.before())?) {
+            (None, None) => refuse_beside_others()?,
+            (Some(daemon), None) => {
+                let pid = daemon.pid;
+                return Err(Failure::refused(format_args!(
+                    "this testbed's dockerd runs (pid {pid}), but its files are gone: cargo xtask testbed down docker"
+                )));
+            }
+            (_, Some(_)) => {}
+        }
+        fs::create_dir_all(&self.folder).doing(format_args!("cannot make {}", self.folder.display()))?;
+        if Before::read(&self.before())?.is_none() {
+            // Left from before the machine booted.
+            self.remove_files()?;
+        }
+        if self.short != self.folder && fs::read_link(&self.short).ok().as_ref() != Some(&self.folder) {
+            let _ = fs::remove_file(&self.short);
+            symlink(&self.folder, &self.short).doing(format_args!("cannot make {}", self.short.display()))?;
+        }
+        Before::take(&self.before())?;
+        self.start()?;
+        self.ensure_image()
+    }
+
+    /// Starts the daemon of a testbed that is up; running already is success.
+    pub(super) fn start(&self) -> Outcome<()> {
+        self.must_be_up()?;
+        if self.daemon().is_some() {
+            return self.wait_until_it_answers(None);
+        }
+        self.clear_the_way();
+        let log = self.folder.join("dockerd.log");
+        let out = OpenOptions::new().create(true).append(true).open(&log);
+        let out = out.doing(format_args!("cannot write {}", log.display()))?;
+        let err = out.try_clone().doing(format_args!("cannot write {}", log.display()))?;
+        let begin = out.metadata().map_or(0, |metadata| metadata.len());
+        for folder in ["data", "run"] {
+            let path = self.folder.join(folder);
+            fs::create_dir_all(&path).doing(format_args!("cannot make {}", path.display()))?;
+        }
+        let config = self.folder.join("daemon.json");
+        fs::write(&config, "{}\n").doing(format_args!("cannot write {}", config.display()))?;
+        let mut command = packages::command("dockerd");
+        command
+            .arg("--host")
+            .arg(format!("unix://{}", self.socket().display()))
+            // An empty one: the machine's own must not speak here.
+            .arg(format!("--config-file={}", config.display()))
+            .arg(format!("--data-root={}", self.folder.join("data").display()))
+            .arg(format!("--exec-root={}", self.short.join("run").display()))
+            .arg(self.mark())
+            .arg("--live-restore")
+            .arg("--shutdown-timeout=2")
+            .arg("--exec-opt=native.cgroupdriver=cgroupfs")
+            .arg(format!("--cgroup-parent=/{GROUP}"))
+            .env_remove("NOTIFY_SOCKET")
+            .env_remove("LISTEN_FDS")
+            .current_dir("/")
+            // Out of the terminal's group: Ctrl-C is for whoever runs the tests.
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(out)
+            .stderr(err);
+        let mut child = command.spawn().doing("cannot run dockerd")?;
+        self.wait_until_it_answers(Some((&mut child, &log, begin)))
+    }
+
+    /// SIGTERM, and wait: containers stay.
+    pub(super) fn stop(&self) -> Outcome<()> {
+        self.must_be_up()?;
+        self.end(Signal::TERM, STOP)
+    }
+
+    /// SIGKILL, and wait: containers stay.
+    pub(super) fn kill(&self) -> Outcome<()> {
+        self.must_be_up()?;
+        self.end(Signal::KILL, DIE)
+    }
+
+    /// Stops everything and puts the machine back; whether there was anything to do.
+    pub(super) fn down(&self) -> Outcome<bool> {
+        let before = Before::read(&self.before())?;
+        if before.is_none() && self.daemon().is_none() && self.shims().is_empty() {
+            self.remove_files()?;
+            return Ok(false);
+        }
+        if self.daemon().is_some() && self.answers() {
+            self.empty();
+        }
+        let _ = self.end(Signal::TERM, STOP);
+        self.end(Signal::KILL, DIE)?;
+        let mut left = Vec::new();
+        if !cgroup::kill(GROUP) {
+            left.push("processes of containers".to_owned());
+        }
+        let shims = self.shims();
+        for shim in &shims {
+            procfs::send(*shim, Signal::KILL);
+        }
+        if !procfs::wait_until_dead(&shims, DIE) {
+            left.push("containerd-shim".to_owned());
+        }
+        // The mounts table shows paths without links.
+        let real = fs::canonicalize(&self.folder).unwrap_or_else(|_| self.folder.clone());
+        let mounted = mounts::unmount_below(&real);
+        left.extend(mounted.iter().map(|mount| format!("mount {}", mount.display())));
+        left.extend(cgroup::remove(GROUP).iter().map(|group| format!("group {}", group.display())));
+        if let Some(before) = &before {
+            left.extend(before.restore());
+        } else {
+            // It would not have come up beside a docker0, so what has Docker's name is from here.
+            left.extend(Before::unknown().restore());
+            left.push("ip_forward: how it was before is not known".to_owned());
+        }
+        if mounted.is_empty() {
+            self.remove_files()?;
+        }
+        if left.is_empty() {
+            return Ok(true);
+        }
+        Err(Failure::failed(format_args!("docker: down, but this is left: {}", left.join("; "))))
+    }
+
+    /// One line about a daemon that answers.
+    pub(super) fn summary(&self) -> Outcome<String> {
+        let Some(daemon) = self.daemon() else { return Err(Failure::failed("no daemon of this testbed runs")) };
+        let answer = self.ask("GET", "/version", &[])?.json()?;
+        let text = |key: &str| answer.get(key).and_then(|v| v.as_str()).unwrap_or("?").to_owned();
+        let running = self.ask("GET", "/containers/json", &[])?.json()?.as_array().map_or(0, Vec::len);
+        Ok(format!(
+            "Docker {} (API {}), pid {}, {running} containers running, {}",
+            text("Version"),
+            text("ApiVersion"),
+            daemon.pid,
+            workspace::relative(&self.folder.join("docker.sock"))
+        ))
+    }
+
+    /// What a test needs to know; empty when no daemon is up.
+    pub(super) fn environment(&self) -> BTreeMap<&'static str, String> {
+        if !matches!(Before::read(&self.before()), Ok(Some(_))) {
+            return BTreeMap::new();
+        }
+        BTreeMap::from([
+            ("RUNTIDE_TEST_DOCKER", format!("unix://{}", self.socket().display())),
+            ("RUNTIDE_TEST_DOCKER_DIR", self.folder.display().to_string()),
+            ("RUNTIDE_TEST_DOCKER_PIDFILE", self.pidfile().display().to_string()),
+            ("RUNTIDE_TEST_IMAGE", image::NAME.to_owned()),
+        ])
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.short.join("docker.sock")
+    }
+
+    fn pidfile(&self) -> PathBuf {
+        self.folder.join("dockerd.pid")
+    }
+
+    fn before(&self) -> PathBuf {
+        self.folder.join("before.json")
+    }
+
+    /// The argument by which our daemon is told from any other, also when its files are gone.
+    fn mark(&self) -> String {
+        format!("--pidfile={}", self.pidfile().display())
+    }
+
+    fn daemon(&self) -> Option<Process> {
+        let mark = self.mark();
+        procfs::processes().into_iter().find(|p| p.program().as_deref() == Some("dockerd") && p.has_argument(&mark))
+    }
+
+    /// Our containers' keepers, which outlive the daemon.
+    fn shims(&self) -> Vec<i32> {
+        let run = self.short.join("run");
+        let is_ours = |process: &Process| {
+            let shim = process.program().is_some_and(|program| program.starts_with("containerd-shim"));
+            shim && process.arguments.iter().any(|argument| Path::new(argument).starts_with(&run))
+        };
+        procfs::processes().into_iter().filter(is_ours).map(|process| process.pid).collect()
+    }
+
+    /// The containerd that our daemon starts; it names its configuration in our folder.
+    fn containerd(&self) -> Vec<i32> {
+        let run = self.short.join("run");
+        let is_ours = |process: &Process| {
+            let containerd = process.program().as_deref() == Some("containerd");
+            containerd && process.arguments.iter().any(|argument| Path::new(argument).starts_with(&run))
+        };
+        procfs::processes().into_iter().filter(is_ours).map(|process| process.pid).collect()
+    }
+
+    fn must_be_up(&self) -> Outcome<()> {
+        match Before::read(&self.before())? {
+            Some(_) => Ok(()),
+            None => Err(Failure::refused("the testbed's docker is not up: cargo xtask testbed up docker")),
+        }
+    }
+
+    /// After a SIGKILL the daemons' pid files stay, and a new daemon takes the dead for living while they are zombies.
+    fn clear_the_way(&self) {
+        let leftover = self.containerd();
+        for pid in &leftover {
+            procfs::send(*pid, Signal::KILL);
+        }
+        procfs::wait_until_dead(&leftover, DIE);
+        let _ = fs::remove_file(self.pidfile());
+        let _ = fs::remove_file(self.folder.join("docker.sock"));
+        let _ = fs::remove_file(self.folder.join("run/containerd/containerd.pid"));
+    }
+
+    /// Ends the daemon and the containerd that it started.
+    fn end(&self, signal: Signal, limit: Duration) -> Outcome<()> {
+        let containerd = self.containerd();
+        if let Some(daemon) = self.daemon() {
+            procfs::send(daemon.pid, signal);
+            if !procfs::wait_until_dead(&[daemon.pid], limit) {
+                let seconds = limit.as_secs();
+                return Err(Failure::failed(format_args!("dockerd (pid {}) still runs after {seconds} s", daemon.pid)));
+            }
+        }
+        // Its parent stops it, or the kernel kills it with its parent; an orphan needs telling.
+        if !procfs::wait_until_dead(&containerd, Duration::from_secs(1)) {
+            for pid in &containerd {
+                procfs::send(*pid, signal);
+            }
+        }
+        if procfs::wait_until_dead(&containerd, limit) {
+            return Ok(());
+        }
+        Err(Failure::failed("the testbed's containerd does not end"))
+    }
+
+    fn ask(&self, method: &str, target: &str, body: &[u8]) -> Outcome<http::Answer> {
+        http::ask(&self.socket(), method, target, body, ASK)
+    }
+
+    fn answers(&self) -> bool {
+        http::ask(&self.socket(), "GET", "/_ping", &[], Duration::from_secs(5)).is_ok_and(|answer| answer.is_success())
+    }
+
+    fn wait_until_it_answers(&self, started: Option<(&mut Child, &Path, u64)>) -> Outcome<()> {
+        let end = Instant::now() + READY;
+        let mut started = started;
+        while !self.answers() {
+            if let Some((child, log, begin)) = &mut started
+                && let Ok(Some(status)) = child.try_wait()
+            {
+                let why = last_complaint(log, *begin).unwrap_or_else(|| status.to_string());
+                return Err(Failure::failed(format_args!("dockerd does not start: {why}")));
+            }
+            if Instant::now() >= end {
+                let seconds = READY.as_secs();
+                return Err(Failure::failed(format_args!("dockerd does not answer after {seconds} s")));
+            }
+            std::thread::sleep(crate::process::TICK);
+        }
+        Ok(())
+    }
+
+    fn ensure_image(&self) -> Outcome<()> {
+        if self.ask("GET", &format!("/images/{}/json", image::NAME), &[])?.is_success() {
+            return Ok(());
+        }
+        let tar = image::tar(&self.folder.join("image"))?;
+        let (repository, tag) = image::NAME.split_once(':').unwrap_or((image::NAME, "latest"));
+        let target = format!(
+            "/images/create?fromSrc=-&repo={repository}&tag={tag}&changes=CMD%20%5B%22sh%22%5D\
+             &changes=ENV%20PATH%3D/bin&message=from%20busybox-static"
+        );
+        let answer = self.ask("POST", &target, &tar)?;
+        let text = String::from_utf8_lossy(&answer.body);
+        if answer.is_success() && !text.contains("\"error\"") {
+            return Ok(());
+        }
+        Err(Failure::failed(format_args!("cannot import {}: {}", image::NAME, text.trim())))
+    }
+
+    /// Ends all containers and removes all networks, as far as the daemon does it; the rest is done without it.
+    fn empty(&self) {
+        const LIMIT: Duration = Duration::from_secs(60);
+        let end = Instant::now() + LIMIT;
+        for (list, path, built_in) in [
+            // Only what runs: the others are files in our folder.
+            ("/containers/json", "containers", &[][..]),
+            ("/networks", "networks", &["bridge", "host", "none"][..]),
+        ] {
+            let Ok(found) = self.ask("GET", list, &[]).and_then(|answer| answer.json()) else { continue };
+            for item in found.as_array().into_iter().flatten() {
+                let text = |key: &str| item.get(key).and_then(|value| value.as_str());
+                let Some(id) = text("Id") else { continue };
+                if text("Name").is_some_and(|name| built_in.contains(&name)) || Instant::now() >= end {
+                    continue;
+                }
+                let _ = self.ask("DELETE", &format!("/{path}/{id}?force=1&v=1"), &[]);
+            }
+        }
+    }
+
+    /// Everything of ours but the log, which tells afterwards what went wrong.
+    fn remove_files(&self) -> Outcome<()> {
+        let failed = |error: std::io::Error| {
+            Failure::failed(format_args!("cannot clear {}: {error}", workspace::relative(&self.folder)))
+        };
+        if self.short != self.folder {
+            let _ = fs::remove_file(&self.short);
+        }
+        let Ok(entries) = fs::read_dir(&self.folder) else { return Ok(()) };
+        for entry in entries.flatten() {
+            if entry.file_name() == "dockerd.log" {
+                continue;
+            }
+            let path = entry.path();
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.map_err(failed)?;
+        }
+        Ok(())
+    }
+}
+
+/// Two Docker daemons in one network would fight over docker0 and the packet filter, and one containerd would mix
+/// up their containers.
+fn refuse_beside_others() -> Outcome<()> {
+    let is_foreign = |p: &Process| p.program().as_deref() == Some("dockerd") && p.shares_our_network();
+    if let Some(other) = procfs::processes().into_iter().find(is_foreign) {
+        let pid = other.pid;
+        return Err(Failure::refused(format_args!(
+            "a Docker daemon that this testbed did not start runs here (pid {pid}): stop it first"
+        )));
+    }
+    if Path::new(FOREIGN_CONTAINERD).exists() {
+        return Err(Failure::refused(format_args!(
+            "a containerd that this testbed did not start is at {FOREIGN_CONTAINERD}: stop it first"
+        )));
+    }
+    if network::has_docker0() {
+        return Err(Failure::refused(
+            "docker0 exists, but not from this testbed: if no Docker uses it, ip link delete docker0",
+        ));
+    }
+    Ok(())
+}
+
+/// A path for sockets: the kernel takes 107 bytes, and the longest that dockerd and its containerd add is
+/// `/run/containerd/containerd-debug.sock`.
+fn short(folder: &Path) -> PathBuf {
+    const LIMIT: usize = 107 - 45;
+    if folder.as_os_str().len() <= LIMIT {
+        return folder.to_path_buf();
+    }
+    // FNV-1a: the same name for the same folder, whoever built this.
+    let hash = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    let name = folder.as_os_str().as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, hash);
+    PathBuf::from(format!("/run/runtide-testbed-{name:016x}"))
+}
+
+/// The last line that dockerd logged as it gave up.
+fn last_complaint(log: &Path, begin: u64) -> Option<String> {
+    use std::io::{Read, Seek, SeekFrom};
+    let mut file = File::open(log).ok()?;
+    file.seek(SeekFrom::Start(begin)).ok()?;
+    let mut text = String::new();
+    file.take(1 << 20).read_to_string(&mut text).ok()?;
+    let says = |line: &&str| {
+        line.contains("failed to start daemon") || line.contains("level=fatal") || !line.contains("level=")
+    };
+    let line = text.lines().rev().filter(|line| !line.trim().is_empty()).find(says)?;
+    Some(line.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_path_gets_a_short_name_that_is_always_the_same() {
+        let near = Path::new("/srv/runtide/target/testbed/docker");
+        assert_eq!(short(near), near);
+        let far = Path::new("/home/somebody/with/a/long/name/and/many/folders/runtide/target/testbed/docker");
+        assert_eq!(short(far), short(far));
+        assert!(short(far).as_os_str().len() < 62);
+    }
+}

@@ -1,0 +1,255 @@
+//! Real daemons on this machine, for tests: started in a private folder, taken down without a trace.
+
+mod before;
+mod cgroup;
+mod docker;
+mod http;
+mod image;
+mod mounts;
+mod network;
+mod packages;
+mod procfs;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use self::docker::Docker;
+use crate::failure::{Doing, Failure, Outcome};
+use crate::process::TICK;
+use crate::workspace;
+
+/// The daemons that the testbed can start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Daemon {
+    Docker,
+}
+
+/// The same, by name.
+pub(crate) const KNOWN: [&str; 1] = ["docker"];
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Start daemons, make their images, and write target/testbed/env
+    Up {
+        /// Which (all, unless told)
+        daemons: Vec<Daemon>,
+        /// Install the Debian packages first (implied by CI=true)
+        #[arg(long)]
+        install: bool,
+    },
+    /// Stop daemons and everything in them, and put the machine back as it was
+    Down {
+        /// Which (all, unless told)
+        daemons: Vec<Daemon>,
+    },
+    /// Say what is up; exit code 1 if something asked for is not
+    Status {
+        /// Which (all, unless told)
+        daemons: Vec<Daemon>,
+    },
+    /// For tests: start a daemon of a testbed that is up, if it does not run
+    Start {
+        /// Which
+        #[arg(required = true)]
+        daemons: Vec<Daemon>,
+    },
+    /// For tests: SIGTERM, and wait; containers stay (live-restore)
+    Stop {
+        /// Which
+        #[arg(required = true)]
+        daemons: Vec<Daemon>,
+    },
+    /// For tests: SIGKILL, and wait; containers stay (live-restore)
+    Kill {
+        /// Which
+        #[arg(required = true)]
+        daemons: Vec<Daemon>,
+    },
+    /// For tests: stop and start; containers stay (live-restore)
+    Restart {
+        /// Which
+        #[arg(required = true)]
+        daemons: Vec<Daemon>,
+    },
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
+    if let Verb::Status { daemons } = &arguments.verb {
+        return status(daemons);
+    }
+    if !rustix::process::geteuid().is_root() {
+        return Err(Failure::refused("the testbed needs root: it starts daemons, bridges and mounts"));
+    }
+    let folder = workspace::target("testbed");
+    fs::create_dir_all(&folder).doing(format_args!("cannot make {}", folder.display()))?;
+    let _lock = lock(&folder)?;
+    match &arguments.verb {
+        Verb::Up { daemons, install } => up(&folder, daemons, *install || in_ci()),
+        Verb::Down { daemons } => down(&folder, daemons),
+        Verb::Status { .. } => Ok(()),
+        Verb::Start { daemons } => each(daemons, Docker::start),
+        Verb::Stop { daemons } => each(daemons, Docker::stop),
+        Verb::Kill { daemons } => each(daemons, Docker::kill),
+        Verb::Restart { daemons } => each(daemons, |docker| docker.stop().and_then(|()| docker.start())),
+    }
+}
+
+fn in_ci() -> bool {
+    std::env::var("CI").is_ok_and(|value| value == "true" || value == "1")
+}
+
+fn all_unless_told(daemons: &[Daemon]) -> &[Daemon] {
+    if daemons.is_empty() { Daemon::value_variants() } else { daemons }
+}
+
+fn docker() -> Docker {
+    Docker::below(&workspace::target("testbed"))
+}
+
+fn each(daemons: &[Daemon], verb: impl Fn(&Docker) -> Outcome<()>) -> Outcome<()> {
+    for daemon in daemons {
+        match daemon {
+            Daemon::Docker => verb(&docker())?,
+        }
+    }
+    Ok(())
+}
+
+fn up(folder: &Path, daemons: &[Daemon], install: bool) -> Outcome<()> {
+    for daemon in all_unless_told(daemons) {
+        match daemon {
+            Daemon::Docker => {
+                let docker = docker();
+                docker.up(install)?;
+                println!("docker: up, {}", docker.summary()?);
+            }
+        }
+    }
+    let tool = keep_this_tool(folder)?;
+    let environment = write_environment(folder, Some(&tool))?;
+    print!("{environment}");
+    Ok(())
+}
+
+fn down(folder: &Path, daemons: &[Daemon]) -> Outcome<()> {
+    let mut outcome = Ok(());
+    for daemon in all_unless_told(daemons) {
+        match daemon {
+            Daemon::Docker => match docker().down() {
+                Ok(true) => println!("docker: down"),
+                Ok(false) => println!("docker: was not up"),
+                Err(failure) => outcome = Err(failure),
+            },
+        }
+    }
+    write_environment(folder, None)?;
+    outcome
+}
+
+fn status(daemons: &[Daemon]) -> Outcome<()> {
+    let mut missing = false;
+    for daemon in all_unless_told(daemons) {
+        match daemon {
+            Daemon::Docker => match docker().summary() {
+                Ok(line) => println!("docker: up, {line}"),
+                Err(failure) => {
+                    println!("docker: not up ({failure})");
+                    missing = true;
+                }
+            },
+        }
+    }
+    if missing { Err(Failure::silent()) } else { Ok(()) }
+}
+
+/// Writes what is up as shell lines to `target/testbed/env`, and returns them; nothing up, no file.
+fn write_environment(folder: &Path, tool: Option<&Path>) -> Outcome<String> {
+    let path = folder.join("env");
+    let mut environment = docker().environment();
+    if environment.is_empty() {
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Failure::failed(format_args!("cannot remove {}: {error}", path.display())));
+            }
+            _ => return Ok(String::new()),
+        }
+    }
+    let tool = tool.map_or_else(|| folder.join("xtask"), Path::to_path_buf);
+    environment.insert("RUNTIDE_TESTBED", tool.display().to_string());
+    let lines = shell_lines(&environment);
+    fs::write(&path, &lines).doing(format_args!("cannot write {}", path.display()))?;
+    Ok(lines)
+}
+
+fn shell_lines(environment: &BTreeMap<&'static str, String>) -> String {
+    use std::fmt::Write as _;
+    let mut lines = String::new();
+    for (name, value) in environment {
+        let plain = value.chars().all(|c| c.is_ascii_alphanumeric() || "/:._-+@,=".contains(c));
+        let value = if plain { value.clone() } else { format!("'{}'", value.replace('\'', r"'\''")) };
+        let _ = writeln!(lines, "export {name}={value}");
+    }
+    lines
+}
+
+/// A copy of this program that stays where it is: `cargo test` may build `target/debug/xtask` anew while tests call it.
+fn keep_this_tool(folder: &Path) -> Outcome<PathBuf> {
+    let kept = folder.join("xtask");
+    let this = std::env::current_exe().doing("cannot find this program")?;
+    if this != kept {
+        // Renamed into place: the old copy may be running, and cannot be written to.
+        let new = folder.join("xtask.new");
+        fs::copy(&this, &new)
+            .and_then(|_| fs::rename(&new, &kept))
+            .doing(format_args!("cannot copy this program to {}", kept.display()))?;
+    }
+    Ok(kept)
+}
+
+/// One verb at a time: tests that run at once may each want the daemon restarted.
+fn lock(folder: &Path) -> Outcome<File> {
+    const LIMIT: Duration = Duration::from_secs(300);
+    let path = folder.join("lock");
+    let file = File::create(&path).doing(format_args!("cannot write {}", path.display()))?;
+    let end = Instant::now() + LIMIT;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < end => thread::sleep(TICK),
+            Err(TryLockError::WouldBlock) => {
+                return Err(Failure::failed("another `testbed` command has been running for five minutes"));
+            }
+            Err(TryLockError::Error(error)) => {
+                return Err(Failure::failed(format_args!("cannot lock {}: {error}", path.display())));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_are_those_of_the_command_line() {
+        let names: Vec<_> = Daemon::value_variants().iter().filter_map(ValueEnum::to_possible_value).collect();
+        assert!(names.iter().map(clap::builder::PossibleValue::get_name).eq(KNOWN));
+    }
+
+    #[test]
+    fn the_environment_is_safe_to_source() {
+        let environment = BTreeMap::from([("A", "unix:///a/b.sock".to_owned()), ("B", "it's $HOME".to_owned())]);
+        assert_eq!(shell_lines(&environment), "export A=unix:///a/b.sock\nexport B='it'\\''s $HOME'\n");
+    }
+}

@@ -1,0 +1,64 @@
+//! Mounts, as `/proc/self/mountinfo` shows them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rustix::mount::{UnmountFlags, unmount};
+
+/// A line of mountinfo, as far as it matters here.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Mount {
+    pub(super) at: PathBuf,
+    pub(super) kind: String,
+}
+
+pub(super) fn mounts() -> Vec<Mount> {
+    parse(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
+}
+
+fn parse(text: &str) -> Vec<Mount> {
+    let line = |line: &str| {
+        let at = line.split(' ').nth(4)?;
+        let (_, after) = line.split_once(" - ")?;
+        let kind = after.split(' ').next()?;
+        Some(Mount { at: PathBuf::from(unescape(at)), kind: kind.to_owned() })
+    };
+    text.lines().filter_map(line).collect()
+}
+
+/// Space, tab, newline and backslash are written in octal.
+fn unescape(text: &str) -> String {
+    text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+}
+
+pub(super) fn below(folder: &Path) -> Vec<PathBuf> {
+    mounts().into_iter().map(|mount| mount.at).filter(|at| at.starts_with(folder) && at != folder).collect()
+}
+
+/// Unmounts everything below `folder`, last mounted first; what is left.
+pub(super) fn unmount_below(folder: &Path) -> Vec<PathBuf> {
+    // One mount can hide another at the same place: look again until nothing changes.
+    for _ in 0..10 {
+        let found = below(folder);
+        if found.is_empty() {
+            break;
+        }
+        for at in found.iter().rev() {
+            let _ = unmount(at, UnmountFlags::DETACH);
+        }
+    }
+    below(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn optional_fields_and_escapes_are_read() {
+        let text = "36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 shared:2 - ext3 /dev/root rw,errors=continue\n\
+                    38 35 0:3 net:[4026532] /x/netns/a rw - nsfs nsfs rw\n";
+        let mount = |at: &str, kind: &str| Mount { at: at.into(), kind: kind.into() };
+        assert_eq!(parse(text), [mount("/mnt 2", "ext3"), mount("/x/netns/a", "nsfs")]);
+    }
+}

@@ -1,0 +1,307 @@
+//! What Docker does to the machine's network, and undoing it: bridges, packet filter rules, switches in `/proc/sys`.
+//!
+//! What was there before stays, and so does what others add meanwhile: only what is Docker's by its name goes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::packages;
+use crate::failure::{Doing, Failure, Outcome};
+use crate::process::{self, Interrupt};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// `iptables` and `ip6tables`: programs that take the same commands.
+const FAMILIES: [&str; 2] = ["iptables", "ip6tables"];
+
+/// Switches that some version of Docker turns.
+const SWITCHES: [&str; 5] = [
+    "net/ipv4/ip_forward",
+    "net/ipv6/conf/all/forwarding",
+    "net/ipv6/conf/default/forwarding",
+    "net/bridge/bridge-nf-call-iptables",
+    "net/bridge/bridge-nf-call-ip6tables",
+];
+
+/// The network as it was before the daemon came.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Network {
+    rules: BTreeMap<String, String>,
+    switches: BTreeMap<String, String>,
+    links: BTreeSet<String>,
+}
+
+impl Network {
+    pub(super) fn now() -> Outcome<Self> {
+        let mut rules = BTreeMap::new();
+        for family in FAMILIES {
+            if let Some(text) = saved_rules(family)? {
+                rules.insert(family.to_owned(), text);
+            }
+        }
+        Ok(Self { rules, switches: switches(), links: links() })
+    }
+
+    /// Puts back what Docker changed; what could not be put back, one line each.
+    pub(super) fn restore(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        let ours: BTreeSet<_> =
+            links().into_iter().filter(|l| is_docker_bridge(l) && !self.links.contains(l)).collect();
+        for family in FAMILIES {
+            let before = self.rules.get(family).map_or("", String::as_str);
+            if let Err(failure) = restore_rules(family, before, &ours) {
+                left.push(failure.to_string());
+            }
+        }
+        for link in &ours {
+            if let Err(failure) = run("ip", &["link", "delete", link]) {
+                left.push(failure.to_string());
+            }
+        }
+        for (switch, value) in &self.switches {
+            let path = Path::new("/proc/sys").join(switch);
+            let now = fs::read_to_string(&path).unwrap_or_default();
+            if now.trim() != value
+                && let Err(error) = fs::write(&path, value)
+            {
+                left.push(format!("{switch} is {}, was {value}: {error}", now.trim()));
+            }
+        }
+        left
+    }
+}
+
+fn switches() -> BTreeMap<String, String> {
+    let value = |switch: &str| fs::read_to_string(Path::new("/proc/sys").join(switch)).ok();
+    let read = |switch: &&str| Some(((*switch).to_owned(), value(switch)?.trim().to_owned()));
+    SWITCHES.iter().filter_map(read).collect()
+}
+
+fn links() -> BTreeSet<String> {
+    let entries = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+/// `docker0`, `docker_gwbridge`, and `br-` with the first twelve digits of a network's id.
+fn is_docker_bridge(link: &str) -> bool {
+    let user_made = |id: &str| id.len() == 12 && id.chars().all(|c| c.is_ascii_hexdigit());
+    link == "docker0" || link == "docker_gwbridge" || link.strip_prefix("br-").is_some_and(user_made)
+}
+
+pub(super) fn has_docker0() -> bool {
+    links().contains("docker0")
+}
+
+/// What `iptables-save` prints; nothing where the kernel does not know the family.
+fn saved_rules(family: &str) -> Outcome<Option<String>> {
+    let program = format!("{family}-save");
+    if packages::find(&program).is_none() {
+        return Ok(None);
+    }
+    let said = process::capture(&mut packages::command(&program), LIMIT, Interrupt::Waits)?;
+    Ok(said.status.success().then_some(said.stdout))
+}
+
+fn run(program: &str, arguments: &[&str]) -> Outcome<()> {
+    let said = process::capture(packages::command(program).args(arguments), LIMIT, Interrupt::Waits)?;
+    if said.status.success() {
+        return Ok(());
+    }
+    Err(Failure::failed(format_args!("{program} {}: {}", arguments.join(" "), said.complaint())))
+}
+
+fn restore_rules(family: &str, before: &str, bridges: &BTreeSet<String>) -> Outcome<()> {
+    let Some(now) = saved_rules(family)? else { return Ok(()) };
+    let before = parse(before);
+    let script = undo(&before, &parse(&now), bridges);
+    if !script.is_empty() {
+        feed(&format!("{family}-restore"), &script)?;
+    }
+    // The daemon's first rule also made the table; one that has nothing in it was not there before, either.
+    for (name, table) in parse(&saved_rules(family)?.unwrap_or_default()) {
+        let bare = table.rules.is_empty() && table.chains.values().all(|policy| policy == "ACCEPT");
+        if bare && !before.contains_key(&name) {
+            for chain in table.chains.keys() {
+                // Built-in chains cannot go where tables are the kernel's own (legacy): they cost nothing there.
+                let _ = run(family, &["-w", "-t", &name, "-X", chain]);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Changes all tables in one go each, or not at all.
+fn feed(program: &str, script: &str) -> Outcome<()> {
+    use std::io::Write as _;
+    let mut command = packages::command(program);
+    // `-w` waits for others who change rules, and must be bounded.
+    command.args(["-w", "20", "--noflush"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().doing(program)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(script.as_bytes()).doing(program)?;
+    }
+    let output = child.wait_with_output().doing(program)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    Err(Failure::failed(format_args!("{program}: {}", complaint.lines().next().unwrap_or("failed"))))
+}
+
+/// A table as `iptables-save` prints it.
+#[derive(Debug, Default)]
+struct Table {
+    /// Policy by chain; `-` for a chain that someone made.
+    chains: BTreeMap<String, String>,
+    /// `-A CHAIN …`, in order.
+    rules: Vec<String>,
+}
+
+fn parse(text: &str) -> BTreeMap<String, Table> {
+    let mut tables = BTreeMap::new();
+    let mut name = String::new();
+    for line in text.lines() {
+        if let Some(table) = line.strip_prefix('*') {
+            table.clone_into(&mut name);
+            tables.insert(name.clone(), Table::default());
+        } else if let Some(table) = tables.get_mut(&name) {
+            if let Some(chain) = line.strip_prefix(':') {
+                let mut words = chain.split(' ');
+                if let (Some(chain), Some(policy)) = (words.next(), words.next()) {
+                    table.chains.insert(chain.to_owned(), policy.to_owned());
+                }
+            } else if line.starts_with("-A ") {
+                table.rules.push(line.to_owned());
+            }
+        }
+    }
+    tables
+}
+
+/// The script for `iptables-restore --noflush` that takes Docker's rules and chains of `now` away, so far as they
+/// were not there `before`.
+fn undo(before: &BTreeMap<String, Table>, now: &BTreeMap<String, Table>, bridges: &BTreeSet<String>) -> String {
+    let nothing = Table::default();
+    let mut script = String::new();
+    for (name, table) in now {
+        let was = before.get(name).unwrap_or(&nothing);
+        let mut lines = Vec::new();
+        // A rule can stand there twice: count those that stay.
+        let mut stays: Vec<&String> = was.rules.iter().collect();
+        for rule in &table.rules {
+            if let Some(at) = stays.iter().position(|stay| *stay == rule) {
+                stays.swap_remove(at);
+            } else if is_dockers(rule, bridges) {
+                lines.push(rule.replacen("-A ", "-D ", 1));
+            }
+        }
+        for chain in table.chains.keys().filter(|c| is_docker_chain(c) && !was.chains.contains_key(*c)) {
+            lines.push(format!("-X {chain}"));
+        }
+        if name == "filter"
+            && let Some(policy) = table.chains.get("FORWARD")
+        {
+            let was = was.chains.get("FORWARD").map_or("ACCEPT", String::as_str);
+            if policy != was {
+                lines.push(format!("-P FORWARD {was}"));
+            }
+        }
+        if !lines.is_empty() {
+            let _ = writeln!(script, "*{name}\n{}\nCOMMIT", lines.join("\n"));
+        }
+    }
+    script
+}
+
+fn is_docker_chain(name: &str) -> bool {
+    name == "DOCKER" || name.starts_with("DOCKER-")
+}
+
+fn is_dockers(rule: &str, bridges: &BTreeSet<String>) -> bool {
+    let words: Vec<&str> = rule.split(' ').collect();
+    let after = |option: &str| words.iter().zip(words.iter().skip(1)).find(|(o, _)| **o == option).map(|(_, v)| *v);
+    // A published port's way back to its own container names no bridge.
+    let hairpin = words.last() == Some(&"MASQUERADE") && after("-s").is_some() && after("-s") == after("-d");
+    hairpin || words.iter().any(|word| is_docker_chain(word) || bridges.contains(*word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: &str = "\
+# Generated by iptables-save
+*filter
+:INPUT ACCEPT [0:0]
+:FORWARD DROP [0:0]
+:DOCKER - [0:0]
+:DOCKER-USER - [0:0]
+-A INPUT -i lo -j ACCEPT
+-A FORWARD -j DOCKER-USER
+-A FORWARD -o docker0 -j DOCKER
+-A FORWARD -i tun0 -m comment --comment \"the user's own\" -j ACCEPT
+-A DOCKER -d 172.17.0.2/32 ! -i docker0 -o docker0 -p tcp -j ACCEPT
+-A DOCKER-USER -j RETURN
+COMMIT
+*nat
+:POSTROUTING ACCEPT [0:0]
+:DOCKER - [0:0]
+-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE
+-A POSTROUTING -s 172.17.0.2/32 -d 172.17.0.2/32 -p tcp -m tcp --dport 80 -j MASQUERADE
+-A POSTROUTING -s 10.0.0.0/8 -o eth0 -j MASQUERADE
+COMMIT
+";
+
+    fn bridges() -> BTreeSet<String> {
+        BTreeSet::from(["docker0".to_owned()])
+    }
+
+    #[test]
+    fn only_dockers_rules_go_and_chains_go_after_them() {
+        let expected = "\
+*filter
+-D FORWARD -j DOCKER-USER
+-D FORWARD -o docker0 -j DOCKER
+-D DOCKER -d 172.17.0.2/32 ! -i docker0 -o docker0 -p tcp -j ACCEPT
+-D DOCKER-USER -j RETURN
+-X DOCKER
+-X DOCKER-USER
+-P FORWARD ACCEPT
+COMMIT
+*nat
+-D POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE
+-D POSTROUTING -s 172.17.0.2/32 -d 172.17.0.2/32 -p tcp -m tcp --dport 80 -j MASQUERADE
+-X DOCKER
+COMMIT
+";
+        assert_eq!(undo(&BTreeMap::new(), &parse(NOW), &bridges()), expected);
+    }
+
+    #[test]
+    fn what_was_there_before_stays() {
+        assert_eq!(undo(&parse(NOW), &parse(NOW), &bridges()), "");
+        assert_eq!(undo(&BTreeMap::new(), &BTreeMap::new(), &bridges()), "");
+    }
+
+    #[test]
+    fn a_rule_that_stood_there_once_and_now_twice_goes_once() {
+        let before = "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -o docker0 -j ACCEPT\nCOMMIT\n";
+        let now = before.replace("COMMIT", "-A FORWARD -o docker0 -j ACCEPT\nCOMMIT");
+        let script = undo(&parse(before), &parse(&now), &bridges());
+        assert_eq!(script, "*filter\n-D FORWARD -o docker0 -j ACCEPT\nCOMMIT\n");
+    }
+
+    #[test]
+    fn dockers_bridges_are_known_by_name() {
+        assert!(
+            is_docker_bridge("docker0") && is_docker_bridge("docker_gwbridge") && is_docker_bridge("br-0123456789ab")
+        );
+        assert!(!is_docker_bridge("br-lan") && !is_docker_bridge("eth0") && !is_docker_bridge("br-0123456789abc"));
+    }
+}

@@ -1,0 +1,104 @@
+//! The Debian packages that the testbed needs, and putting them on the machine.
+
+use std::env;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::failure::{Failure, Outcome};
+use crate::process;
+
+/// Programs that the Docker testbed runs, each with the package that has it.
+pub(super) const DOCKER: [(&str, &str); 7] = [
+    ("dockerd", "docker.io"),
+    ("containerd", "containerd"),
+    ("runc", "runc"),
+    ("iptables-save", "iptables"),
+    ("ip", "iproute2"),
+    ("busybox", "busybox-static"),
+    ("tar", "tar"),
+];
+
+/// Where daemons and their helpers are: root's `PATH` may lack the half of it.
+pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+pub(super) fn find(program: &str) -> Option<PathBuf> {
+    env::split_paths(PATH).map(|folder| folder.join(program)).find(|path| path.is_file())
+}
+
+/// A command with the daemons' `PATH`.
+pub(super) fn command(program: &str) -> Command {
+    let mut command = Command::new(find(program).unwrap_or_else(|| program.into()));
+    command.env("PATH", PATH);
+    command
+}
+
+/// Makes sure that all programs are there; installs their packages only if allowed to.
+pub(super) fn require(programs: &[(&str, &str)], install: bool) -> Outcome<()> {
+    let missing = |(program, _): &&(&str, &str)| find(program).is_none();
+    let mut packages: Vec<_> = programs.iter().filter(missing).map(|(_, package)| *package).collect();
+    packages.dedup();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let names = packages.join(" ");
+    if !install {
+        return Err(Failure::refused(format_args!("packages are missing: {names} (--install installs them)")));
+    }
+    if find("apt-get").is_none() {
+        return Err(Failure::refused(format_args!("there is no apt-get to install {names} with")));
+    }
+    let _quiet = NoServices::for_now()?;
+    apt(&["update"], &[])?;
+    apt(&["install", "--yes", "--no-install-recommends"], &packages)?;
+    match programs.iter().find(missing) {
+        None => Ok(()),
+        Some((program, package)) => Err(Failure::refused(format_args!("{package} did not bring {program}"))),
+    }
+}
+
+fn apt(verb: &[&str], packages: &[&str]) -> Outcome<()> {
+    const LIMIT: Duration = Duration::from_secs(600);
+    let mut command = command("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    command.args(["-qq", "-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Use-Pty=0"]).args(verb).args(packages);
+    eprintln!("testbed: apt-get {} {}", verb.join(" "), packages.join(" "));
+    let said = process::capture(&mut command, LIMIT, process::Interrupt::Waits)?;
+    if said.status.success() {
+        return Ok(());
+    }
+    Err(Failure::refused(format_args!("apt-get {}: {}", verb.join(" "), said.complaint())))
+}
+
+/// While it lives, packages start no services: the machine's own Docker would stand in the testbed's way.
+struct NoServices {
+    ours: Option<&'static Path>,
+}
+
+impl NoServices {
+    fn for_now() -> Outcome<Self> {
+        let path = Path::new("/usr/sbin/policy-rc.d");
+        match fs::OpenOptions::new().write(true).create_new(true).mode(0o755).open(path) {
+            Ok(mut file) => {
+                let guard = Self { ours: Some(path) };
+                file.write_all(b"#!/bin/sh\nexit 101\n")
+                    .map_err(|error| Failure::refused(format_args!("cannot write {}: {error}", path.display())))?;
+                Ok(guard)
+            }
+            // The machine has a policy of its own.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(Self { ours: None }),
+            Err(error) => Err(Failure::refused(format_args!("cannot write {}: {error}", path.display()))),
+        }
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if let Some(path) = self.ours {
+            let _ = fs::remove_file(path);
+        }
+    }
+}

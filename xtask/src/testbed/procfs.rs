@@ -1,0 +1,120 @@
+//! Processes, as `/proc` shows them.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::process::TICK;
+
+/// A process that runs; a zombie is not one.
+#[derive(Debug, Clone)]
+pub(super) struct Process {
+    pub(super) pid: i32,
+    pub(super) arguments: Vec<OsString>,
+}
+
+impl Process {
+    /// The file name of the program.
+    pub(super) fn program(&self) -> Option<String> {
+        let program = PathBuf::from(self.arguments.first()?);
+        Some(program.file_name()?.to_string_lossy().into_owned())
+    }
+
+    pub(super) fn has_argument(&self, wanted: &str) -> bool {
+        self.arguments.iter().any(|argument| argument == wanted)
+    }
+
+    /// Whether it uses the same network as we do.
+    pub(super) fn shares_our_network(&self) -> bool {
+        let namespace = |of: &str| fs::read_link(format!("/proc/{of}/ns/net")).ok();
+        namespace(&self.pid.to_string()) == namespace("self")
+    }
+}
+
+/// Every process that runs and has a command line: zombies and kernel threads have none.
+pub(super) fn processes() -> Vec<Process> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter_map(|pid: i32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let line = line.strip_suffix(b"\0").unwrap_or(&line);
+        let arguments: Vec<_> = line.split(|byte| *byte == 0).map(|part| OsString::from_vec(part.to_vec())).collect();
+        (!line.is_empty() && alive(pid)).then_some(Process { pid, arguments })
+    })
+    .collect()
+}
+
+/// Whether the process runs. A zombie does not, though a signal can still be sent to it: where process 1 reaps late or
+/// never, it stays for long.
+pub(super) fn alive(pid: i32) -> bool {
+    state(pid).is_some_and(|state| !matches!(state, 'Z' | 'X'))
+}
+
+fn state(pid: i32) -> Option<char> {
+    parse_state(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+fn parse_state(text: &str) -> Option<char> {
+    // The name is in parentheses and may hold some itself.
+    let (_, rest) = text.rsplit_once(')')?;
+    rest.trim_start().chars().next()
+}
+
+/// Sends a signal; that the process is gone already is as good.
+pub(super) fn send(pid: i32, signal: Signal) {
+    if let Some(pid) = Pid::from_raw(pid) {
+        let _ = kill_process(pid, signal);
+    }
+}
+
+/// Waits until none of them runs; whether that came true.
+pub(super) fn wait_until_dead(pids: &[i32], limit: Duration) -> bool {
+    wait_until(limit, || !pids.iter().any(|pid| alive(*pid)))
+}
+
+/// Looks until it holds; whether it did within the limit.
+pub(super) fn wait_until(limit: Duration, holds: impl Fn() -> bool) -> bool {
+    let end = Instant::now() + limit;
+    loop {
+        if holds() {
+            return true;
+        }
+        if Instant::now() >= end {
+            return false;
+        }
+        thread::sleep(TICK);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_does_not_hide_the_state() {
+        assert_eq!(parse_state("42 (a) Z (b)) S 7 42 42 0"), Some('S'));
+        assert_eq!(parse_state("nonsense"), None);
+    }
+
+    #[test]
+    fn a_zombie_is_dead() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        assert!(wait_until_dead(&[pid], Duration::from_secs(10)), "not reaped yet, and yet dead");
+        child.wait().unwrap();
+        assert!(!alive(pid));
+    }
+
+    #[test]
+    fn this_process_is_found_with_its_arguments() {
+        let this = i32::try_from(std::process::id()).unwrap();
+        let found = processes().into_iter().find(|process| process.pid == this).unwrap();
+        assert!(found.arguments.iter().map(|a| a.to_string_lossy()).eq(std::env::args()));
+        assert!(found.shares_our_network());
+    }
+}

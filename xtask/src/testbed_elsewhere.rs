@@ -1,0 +1,17 @@
+//! The testbed's command line where there is no testbed: its daemons are Linux daemons.
+
+use crate::failure::{Failure, Outcome};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// A verb and the names of daemons
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    words: Vec<String>,
+}
+
+pub(crate) const KNOWN: [&str; 1] = ["docker"];
+
+pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
+    let words = arguments.words.join(" ");
+    Err(Failure::refused(format_args!("`testbed {words}` needs Linux: its daemons are Linux daemons")))
+}
