@@ -1,0 +1,368 @@
+//! The wire: negotiation, requests as bytes, and the verbs' client on the same connections.
+
+use std::{
+    io,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::{Method, Request, Response, body::Incoming, header};
+use runtide_core::{BackendId, Error, ErrorKind, Result, RuntimeKind};
+use serde::Deserialize;
+
+use crate::{
+    config::Config,
+    error::{Place, is_version_mismatch},
+    tls,
+    transport::{Body, BoxError, Connector, Pool},
+    version::ApiVersion,
+};
+
+/// An error body longer than this says nothing more to anyone.
+const ERROR_BODY: usize = 64 * 1024;
+
+/// bollard counts whole seconds and gives up after them; deadlines are ours (trap D18).
+const BOLLARD_TIMEOUT: u64 = 365 * 24 * 3600;
+
+/// One configured daemon. Cheap to clone; nothing is connected before the first call.
+#[derive(Clone, Debug)]
+pub(crate) struct Client(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    config: Config,
+    id: BackendId,
+    endpoint: String,
+    authority: String,
+    connector: Connector,
+    pool: Arc<Pool>,
+    negotiated: Mutex<Option<Arc<Server>>>,
+    /// Held while one call negotiates, so that a burst of first calls asks once.
+    negotiating: tokio::sync::Mutex<()>,
+    closed: AtomicBool,
+}
+
+/// What answered, and how one speaks with it.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) kind: RuntimeKind,
+    pub(crate) version: String,
+    pub(crate) api: ApiVersion,
+    /// The daemon's clock when it answered, to the second and never ahead.
+    pub(crate) date: Option<SystemTime>,
+    bollard: bollard::Docker,
+}
+
+impl Client {
+    pub(crate) fn new(config: Config) -> Result<Self> {
+        config.validate()?;
+        let tls = tls::connector(&config.endpoint, config.tls.as_ref())?;
+        let connector = Connector::new(config.endpoint.clone(), tls, config.connect_deadline);
+        Ok(Self(Arc::new(Inner {
+            id: config.backend_id(),
+            endpoint: config.endpoint.to_string(),
+            authority: config.endpoint.authority(),
+            pool: Arc::new(Pool::new(connector.clone())),
+            connector,
+            config,
+            negotiated: Mutex::new(None),
+            negotiating: tokio::sync::Mutex::new(()),
+            closed: AtomicBool::new(false),
+        })))
+    }
+
+    pub(crate) fn id(&self) -> &BackendId {
+        &self.0.id
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    pub(crate) fn endpoint(&self) -> &str {
+        &self.0.endpoint
+    }
+
+    /// For one request, from its first byte to its last.
+    pub(crate) fn deadline(&self) -> Duration {
+        self.0.config.deadline
+    }
+
+    pub(crate) fn place(&self, operation: &'static str) -> Place<'_> {
+        Place { operation, backend: &self.0.id, endpoint: &self.0.endpoint }
+    }
+
+    /// Classifies what a verb met; where the server's API has changed, the next call negotiates anew.
+    pub(crate) fn error(&self, operation: &'static str, error: bollard::errors::Error) -> Error {
+        if let bollard::errors::Error::DockerResponseServerError { status_code: 400, message } = &error
+            && is_version_mismatch(message)
+        {
+            self.forget();
+        }
+        self.place(operation).bollard(error)
+    }
+
+    /// Every later call is `Cancelled`; idle connections are closed.
+    pub(crate) fn close(&self) {
+        self.0.closed.store(true, Ordering::Release);
+        self.forget();
+        self.0.pool.reset();
+    }
+
+    pub(crate) fn check_open(&self, operation: &'static str) -> Result<()> {
+        if self.0.closed.load(Ordering::Acquire) {
+            return Err(self.place(operation).error(ErrorKind::Cancelled, "the backend was closed"));
+        }
+        Ok(())
+    }
+
+    /// The verbs' client, negotiated. It has no time limit of its own: callers set theirs, [`deadline`](Self::deadline) for most.
+    pub(crate) async fn bollard(&self) -> Result<bollard::Docker> {
+        Ok(self.server().await?.bollard.clone())
+    }
+
+    /// What was negotiated last, if anything.
+    pub(crate) fn known_server(&self) -> Option<Arc<Server>> {
+        self.negotiated().clone()
+    }
+
+    /// The server as negotiated, now if need be.
+    pub(crate) async fn server(&self) -> Result<Arc<Server>> {
+        self.check_open("docker.negotiate")?;
+        if let Some(server) = self.known_server() {
+            return Ok(server);
+        }
+        let _one = self.0.negotiating.lock().await;
+        match self.known_server() {
+            Some(server) => Ok(server),
+            None => self.negotiate().await,
+        }
+    }
+
+    /// Asks the server what it speaks (trap D9: it may be another one than a moment ago).
+    pub(crate) async fn negotiate(&self) -> Result<Arc<Server>> {
+        let place = self.place("docker.negotiate");
+        let deadline = self.deadline();
+        let answered = async {
+            let response = self.head(place, "/version").await?;
+            let date = response.headers().get(header::DATE).and_then(|value| http_date(value.to_str().ok()?));
+            Ok((date, collect(place, response).await?))
+        };
+        let (date, body) = self.within(place, deadline, answered).await?;
+        let reply: VersionReply<'_> = serde_json::from_slice(&body).map_err(|error| place.undecodable(error))?;
+        let server = Arc::new(self.understand(place, &reply, date)?);
+        tracing::debug!(backend = %self.id(), kind = %server.kind, version = server.version, api = %server.api, "negotiated");
+        *self.negotiated() = Some(server.clone());
+        Ok(server)
+    }
+
+    fn understand(&self, place: Place<'_>, reply: &VersionReply<'_>, date: Option<SystemTime>) -> Result<Server> {
+        let parsed = |text: &str| {
+            text.parse::<ApiVersion>()
+                .map_err(|error| place.error(ErrorKind::Protocol, "the server's API version makes no sense").with_source(error))
+        };
+        let offered = reply.api_version.as_deref().filter(|text| !text.is_empty());
+        let Some(offered) = offered else {
+            return Err(place.error(ErrorKind::Protocol, "the server does not say which API it speaks"));
+        };
+        let minimum = reply.min_api_version.as_deref().filter(|text| !text.is_empty()).map(parsed).transpose()?;
+        let api = ApiVersion::negotiate(parsed(offered)?, minimum, self.config().max_api_version).map_err(|why| {
+            place.error(ErrorKind::Unsupported, why.clone()).with_context("feature", "api_version").with_context("reason", why)
+        })?;
+        Ok(Server {
+            kind: reply.kind(),
+            version: reply.version.as_deref().unwrap_or_default().to_owned(),
+            api,
+            date,
+            bollard: self.verbs(place, api)?,
+        })
+    }
+
+    /// bollard on our connections: one pool, one TLS configuration, and its own features off.
+    fn verbs(&self, place: Place<'_>, api: ApiVersion) -> Result<bollard::Docker> {
+        let pool = self.0.pool.clone();
+        let transport = move |request: bollard::BollardRequest| {
+            let pool = pool.clone();
+            async move {
+                let request = request.map(|body| Body::new(body.map_err(BoxError::from)));
+                pool.send(request).await.map_err(|err| bollard::errors::Error::IOError { err })
+            }
+        };
+        let address = format!("http://{}", self.0.authority);
+        bollard::Docker::connect_with_custom_transport(transport, Some(address), BOLLARD_TIMEOUT, &api.to_bollard())
+            .map_err(|error| place.bollard(error))
+    }
+
+    fn negotiated(&self) -> MutexGuard<'_, Option<Arc<Server>>> {
+        self.0.negotiated.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next call negotiates.
+    pub(crate) fn forget(&self) {
+        *self.negotiated() = None;
+    }
+
+    /// The whole answer to a GET of the negotiated API (`path_and_query` begins after the version).
+    ///
+    /// # Cancel safety
+    /// Dropping it drops the request.
+    pub(crate) async fn get_bytes(
+        &self,
+        operation: &'static str,
+        path_and_query: &str,
+        deadline: Duration,
+    ) -> Result<Bytes> {
+        let place = self.place(operation);
+        let answered = async {
+            let path = self.versioned(path_and_query).await?;
+            let response = self.head(place, &path).await?;
+            collect(place, response).await
+        };
+        self.within(place, deadline, answered).await
+    }
+
+    /// The head of an answer within the deadline; its body takes the time it takes.
+    pub(crate) async fn stream(&self, operation: &'static str, path_and_query: &str) -> Result<Response<Incoming>> {
+        let place = self.place(operation);
+        let answered = async {
+            let path = self.versioned(path_and_query).await?;
+            self.head(place, &path).await
+        };
+        self.within(place, self.deadline(), answered).await
+    }
+
+    pub(crate) async fn versioned(&self, path_and_query: &str) -> Result<String> {
+        Ok(format!("/v{}{path_and_query}", self.server().await?.api))
+    }
+
+    pub(crate) fn connector(&self) -> &Connector {
+        &self.0.connector
+    }
+
+    pub(crate) fn request<B>(&self, place: Place<'_>, path_and_query: &str, body: B) -> Result<Request<B>> {
+        Request::builder()
+            .method(Method::GET)
+            .uri(format!("http://{}{path_and_query}", self.0.authority))
+            .header(header::HOST, &self.0.authority)
+            .body(body)
+            .map_err(|error| place.error(ErrorKind::InvalidInput, "the request cannot be written").with_source(error))
+    }
+
+    async fn head(&self, place: Place<'_>, path_and_query: &str) -> Result<Response<Incoming>> {
+        self.check_open(place.operation)?;
+        let body = Body::new(Empty::new().map_err(|never| match never {}));
+        let request = self.request(place, path_and_query, body)?;
+        let response = self.0.pool.send(request).await.map_err(|error| self.broken(place, error))?;
+        self.succeeded(place, response).await
+    }
+
+    /// The answer if it is a success, else its error.
+    pub(crate) async fn succeeded(&self, place: Place<'_>, response: Response<Incoming>) -> Result<Response<Incoming>> {
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        #[derive(Deserialize)]
+        struct Message {
+            message: String,
+        }
+        let body = http_body_util::Limited::new(response.into_body(), ERROR_BODY).collect().await;
+        let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        let message = serde_json::from_slice::<Message>(&body)
+            .map_or_else(|_| String::from_utf8_lossy(&body).into_owned(), |body| body.message);
+        if status == 400 && is_version_mismatch(&message) {
+            self.forget();
+        }
+        Err(place.status(status.as_u16(), &message))
+    }
+
+    /// What cannot be reached may be another server when it can.
+    pub(crate) fn broken(&self, place: Place<'_>, error: io::Error) -> Error {
+        self.forget();
+        place.io(error)
+    }
+
+    pub(crate) async fn within<T>(
+        &self,
+        place: Place<'_>,
+        deadline: Duration,
+        call: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        match tokio::time::timeout(deadline, call).await {
+            Ok(result) => result,
+            Err(_) => {
+                // A peer that stalls on one connection is not worth another try on its idle neighbours.
+                self.0.pool.reset();
+                self.forget();
+                Err(place.timeout(deadline))
+            }
+        }
+    }
+}
+
+async fn collect(place: Place<'_>, response: Response<Incoming>) -> Result<Bytes> {
+    let body = response.into_body().collect().await;
+    body.map(http_body_util::Collected::to_bytes).map_err(|error| place.io(crate::transport::as_io(error)))
+}
+
+/// "Wed, 21 Oct 2015 07:28:00 GMT".
+fn http_date(text: &str) -> Option<SystemTime> {
+    jiff::fmt::rfc2822::parse(text).ok().map(|zoned| zoned.timestamp().into())
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct VersionReply<'a> {
+    #[serde(borrow, default)]
+    version: Option<std::borrow::Cow<'a, str>>,
+    #[serde(borrow, default)]
+    api_version: Option<std::borrow::Cow<'a, str>>,
+    #[serde(borrow, default, rename = "MinAPIVersion")]
+    min_api_version: Option<std::borrow::Cow<'a, str>>,
+    #[serde(borrow, default)]
+    components: Option<Vec<Component<'a>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Component<'a> {
+    #[serde(borrow, default)]
+    name: Option<std::borrow::Cow<'a, str>>,
+}
+
+impl VersionReply<'_> {
+    /// Podman answers on Docker's socket too, and says who it is.
+    fn kind(&self) -> RuntimeKind {
+        let names = self.components.iter().flatten().filter_map(|component| component.name.as_deref());
+        if names.into_iter().any(|name| name.to_ascii_lowercase().contains("podman")) {
+            RuntimeKind::Podman
+        } else {
+            RuntimeKind::Docker
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_servers_date_is_read() {
+        let at = http_date("Tue, 15 Nov 1994 08:12:31 GMT").unwrap();
+        assert_eq!(at.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs(), 784_887_151);
+        assert_eq!(http_date("yesterday"), None);
+    }
+
+    #[test]
+    fn the_server_says_who_it_is() {
+        let kind = |json| serde_json::from_str::<VersionReply<'_>>(json).unwrap().kind();
+        assert_eq!(kind(r#"{"Components":[{"Name":"Engine"},{"Name":"containerd"}]}"#), RuntimeKind::Docker);
+        assert_eq!(kind(r#"{"Components":[{"Name":"Podman Engine"},{"Name":"Conmon"}]}"#), RuntimeKind::Podman);
+        assert_eq!(kind(r#"{"Components":null}"#), RuntimeKind::Docker);
+    }
+}

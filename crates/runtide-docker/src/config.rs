@@ -1,0 +1,313 @@
+//! How to reach a daemon, and how patient to be: [`Config`], [`Endpoint`], [`Tls`].
+
+use std::{fmt, num::NonZeroUsize, path::PathBuf, str::FromStr, time::Duration};
+
+use runtide_core::{BackendId, DriverOptions, Error, ErrorKind, Result};
+
+use crate::{environment::Environment, version::ApiVersion};
+
+/// Where the daemon listens, as `unix:///run/docker.sock` or `tcp://host:2375`. It carries no credential.
+///
+/// ```
+/// use runtide_docker::Endpoint;
+///
+/// let endpoint: Endpoint = "tcp://build-7:2375".parse()?;
+/// assert_eq!(endpoint.to_string(), "tcp://build-7:2375");
+/// # Ok::<(), runtide_core::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Endpoint {
+    /// A unix socket. Where it is mounted into a container, mount its directory: a restarted daemon makes a new file.
+    Unix(PathBuf),
+    /// Tcp, in the clear or (`tls`) not.
+    Tcp {
+        /// Name or address, IPv6 without brackets.
+        host: String,
+        /// Port.
+        port: u16,
+        /// Whether it is `https`.
+        tls: bool,
+    },
+}
+
+impl Endpoint {
+    /// The daemon's own default.
+    pub const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
+    const PORT: u16 = 2375;
+    const TLS_PORT: u16 = 2376;
+
+    /// A unix socket.
+    pub fn unix(path: impl Into<PathBuf>) -> Self {
+        Self::Unix(path.into())
+    }
+
+    /// For the `Host` header and the pool.
+    pub(crate) fn authority(&self) -> String {
+        match self {
+            Self::Unix(_) => "localhost".to_owned(),
+            Self::Tcp { host, port, .. } if host.contains(':') => format!("[{host}]:{port}"),
+            Self::Tcp { host, port, .. } => format!("{host}:{port}"),
+        }
+    }
+
+    pub(crate) fn backend_id(&self) -> BackendId {
+        match self {
+            Self::Unix(path) if is_default_socket(path) => BackendId::new("docker:local"),
+            Self::Unix(path) => BackendId::from(format!("docker:{}", path.display())),
+            Self::Tcp { .. } => BackendId::from(format!("docker:{}", self.authority())),
+        }
+    }
+
+    /// With TLS wherever the scheme leaves it open.
+    pub(crate) fn with_tls(self) -> Self {
+        match self {
+            Self::Tcp { host, port: Self::PORT, tls: false } => Self::Tcp { host, port: Self::PORT, tls: true },
+            Self::Tcp { host, port, .. } => Self::Tcp { host, port, tls: true },
+            unix @ Self::Unix(_) => unix,
+        }
+    }
+
+    fn tcp(authority: &str, tls: bool) -> std::result::Result<Self, String> {
+        let authority = authority.strip_suffix('/').unwrap_or(authority);
+        if authority.contains('@') {
+            return Err("an endpoint carries no credentials".to_owned());
+        }
+        if authority.contains(['/', '?', '#']) || authority.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            return Err("expected host or host:port, without a path".to_owned());
+        }
+        let (host, port) = match authority.strip_prefix('[') {
+            Some(rest) => {
+                let (host, rest) = rest.split_once(']').ok_or("the bracket is not closed")?;
+                host.parse::<std::net::Ipv6Addr>().map_err(|_| "what is in the brackets is no IPv6 address")?;
+                (host, if rest.is_empty() { None } else { Some(rest.strip_prefix(':').ok_or("expected a colon")?) })
+            }
+            None => match authority.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (authority, None),
+            },
+        };
+        if host.is_empty() {
+            return Err("the host is missing".to_owned());
+        }
+        let port = match port {
+            None => if tls { Self::TLS_PORT } else { Self::PORT },
+            Some(port) => match port.parse::<u16>() {
+                Ok(port) if port != 0 => port,
+                _ => return Err("the port is not a number from 1 to 65535".to_owned()),
+            },
+        };
+        Ok(Self::Tcp { host: host.to_owned(), port, tls })
+    }
+}
+
+fn is_default_socket(path: &std::path::Path) -> bool {
+    path == std::path::Path::new(Endpoint::DEFAULT_SOCKET) || path == std::path::Path::new("/run/docker.sock")
+}
+
+impl Default for Endpoint {
+    fn default() -> Self {
+        Self::unix(Self::DEFAULT_SOCKET)
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix://{}", path.display()),
+            Self::Tcp { tls: true, .. } => write!(f, "https://{}", self.authority()),
+            Self::Tcp { .. } => write!(f, "tcp://{}", self.authority()),
+        }
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = Error;
+
+    /// # Errors
+    /// `Unsupported` for `ssh://`, `npipe://` and `fd://`; `InvalidInput` for what makes no sense.
+    fn from_str(text: &str) -> Result<Self> {
+        let shown = without_credentials(text);
+        let invalid = |why: &str| {
+            Error::new(
+                ErrorKind::InvalidInput,
+                "docker.endpoint",
+                format!("'{shown}' is not an endpoint: {why}; expected unix:///path, tcp://host:port or https://host:port"),
+            )
+        };
+        let unsupported = |why: &str| {
+            Error::new(ErrorKind::Unsupported, "docker.endpoint", format!("'{shown}' cannot be reached: {why}"))
+                .with_context("feature", "endpoint")
+                .with_context("reason", why)
+        };
+        let Some((scheme, rest)) = text.split_once("://") else { return Err(invalid("the scheme is missing")) };
+        match scheme.to_ascii_lowercase().as_str() {
+            "unix" if rest.is_empty() => Err(invalid("the path is missing")),
+            "unix" if rest.contains('\0') => Err(invalid("the path has a NUL in it")),
+            "unix" => Ok(Self::unix(rest)),
+            "tcp" | "http" => Self::tcp(rest, false).map_err(|why| invalid(&why)),
+            "https" => Self::tcp(rest, true).map_err(|why| invalid(&why)),
+            "ssh" => Err(unsupported("ssh is not carried; forward the socket instead (ssh -L ./docker.sock:/var/run/docker.sock)")),
+            "npipe" => Err(unsupported("named pipes are not carried; let the daemon listen on tcp")),
+            "fd" => Err(unsupported("fd:// is the daemon's side of socket activation")),
+            _ => Err(invalid("the scheme is unknown")),
+        }
+    }
+}
+
+/// `user:password@` may have been written where no credential belongs, and an error is no place for one.
+pub(crate) fn without_credentials(text: &str) -> String {
+    match (text.split_once("://"), text.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://***@{host}"),
+        (None, Some((_, host))) => format!("***@{host}"),
+        _ => text.to_owned(),
+    }
+}
+
+/// Files for TLS, all PEM. The server is always verified.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Tls {
+    /// Who signs the server; `None`: the machine's own roots.
+    pub ca: Option<PathBuf>,
+    /// The client's certificate and its key, if the server asks for one.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+impl Tls {
+    /// With this signer.
+    #[must_use]
+    pub fn with_ca(mut self, ca: impl Into<PathBuf>) -> Self {
+        self.ca = Some(ca.into());
+        self
+    }
+
+    /// With this client certificate and key.
+    #[must_use]
+    pub fn with_identity(mut self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        self.identity = Some((certificate.into(), key.into()));
+        self
+    }
+}
+
+/// How to reach a daemon, and how patient to be.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use runtide_docker::{Config, Endpoint};
+///
+/// let config = Config::default()
+///     .with_endpoint(Endpoint::unix("/run/user/1000/docker.sock"))
+///     .with_deadline(Duration::from_secs(5));
+/// # let _ = config;
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// Where; `/var/run/docker.sock`.
+    pub endpoint: Endpoint,
+    /// For `https`; without it, the machine's own roots and no client certificate.
+    pub tls: Option<Tls>,
+    /// What the backend is called; else `docker:local`, `docker:host:port` or `docker:/path`.
+    pub id: Option<BackendId>,
+    /// For each request, from its first byte to its last; 30 s. The event stream has none.
+    pub deadline: Duration,
+    /// For making a connection, the TLS handshake included; 5 s.
+    pub connect_deadline: Duration,
+    /// The longest silence of the event stream: half-way through it the stream is proven or replaced. 60 s.
+    pub max_silence: Duration,
+    /// Inspects under way at once; 8.
+    pub inspect_concurrency: NonZeroUsize,
+    /// The newest API version to speak; else the newest that both sides know.
+    pub max_api_version: Option<ApiVersion>,
+    /// The watch driver's own.
+    pub driver: DriverOptions,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            endpoint: Endpoint::default(),
+            tls: None,
+            id: None,
+            deadline: Duration::from_secs(30),
+            connect_deadline: Duration::from_secs(5),
+            max_silence: Duration::from_secs(60),
+            inspect_concurrency: NonZeroUsize::MIN.saturating_add(7),
+            max_api_version: None,
+            driver: DriverOptions::default(),
+        }
+    }
+}
+
+macro_rules! setters {
+    ($($(#[$doc:meta])* $setter:ident: $field:ident: $type:ty;)*) => {
+        impl Config { $(
+            $(#[$doc])*
+            #[must_use]
+            pub fn $setter(mut self, value: impl Into<$type>) -> Self {
+                self.$field = value.into();
+                self
+            }
+        )* }
+    };
+}
+
+setters! {
+    /// Where.
+    with_endpoint: endpoint: Endpoint;
+    /// Files for TLS.
+    with_tls: tls: Option<Tls>;
+    /// What the backend is called.
+    with_id: id: Option<BackendId>;
+    /// For each request.
+    with_deadline: deadline: Duration;
+    /// For making a connection.
+    with_connect_deadline: connect_deadline: Duration;
+    /// The longest silence of the event stream.
+    with_max_silence: max_silence: Duration;
+    /// Inspects under way at once.
+    with_inspect_concurrency: inspect_concurrency: NonZeroUsize;
+    /// The newest API version to speak.
+    with_max_api_version: max_api_version: Option<ApiVersion>;
+    /// The watch driver's own.
+    with_driver: driver: DriverOptions;
+}
+
+impl Config {
+    /// As the `docker` command would find its daemon: `DOCKER_HOST`, else `DOCKER_CONTEXT`, else the current context of
+    /// `DOCKER_CONFIG` (`~/.docker`), else the default socket; with `DOCKER_TLS_VERIFY`, `DOCKER_CERT_PATH` and
+    /// `DOCKER_API_VERSION`. It asks nobody whether a daemon is there; [`detect`](crate::detect()) does.
+    ///
+    /// # Errors
+    /// `InvalidInput` or `Unsupported`, with the variable (or file) and its value.
+    pub fn from_env() -> Result<Self> {
+        Environment::of_process().config()
+    }
+
+    pub(crate) fn backend_id(&self) -> BackendId {
+        self.id.clone().unwrap_or_else(|| self.endpoint.backend_id())
+    }
+
+    pub(crate) fn validate(&self) -> Result<()> {
+        let invalid = |key: &'static str, why: &str| {
+            Err(Error::new(ErrorKind::InvalidInput, "docker.config", why).with_context("key", key))
+        };
+        if self.deadline.is_zero() {
+            return invalid("deadline", "a deadline of zero can never be met");
+        }
+        if self.connect_deadline.is_zero() {
+            return invalid("connect_deadline", "a deadline of zero can never be met");
+        }
+        if self.max_silence < Duration::from_millis(10) {
+            return invalid("max_silence", "less than 10 ms leaves no time to prove the link");
+        }
+        match self.max_api_version {
+            Some(version) if version < ApiVersion::OLDEST => {
+                invalid("max_api_version", &format!("{version} is older than {}, the oldest supported", ApiVersion::OLDEST))
+            }
+            _ => Ok(()),
+        }
+    }
+}

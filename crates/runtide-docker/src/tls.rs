@@ -1,0 +1,81 @@
+//! TLS by rustls with one provider, named here and never taken from the process (a missing or second default would panic).
+
+use std::{path::Path, sync::Arc};
+
+use runtide_core::{Error, ErrorKind, Result};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{
+        ClientConfig, RootCertStore,
+        crypto::ring,
+        pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem, pem::PemObject},
+    },
+};
+
+use crate::config::{Endpoint, Tls};
+
+/// `None` for an endpoint that is not `https`.
+pub(crate) fn connector(endpoint: &Endpoint, tls: Option<&Tls>) -> Result<Option<(TlsConnector, ServerName<'static>)>> {
+    let Endpoint::Tcp { host, tls: true, .. } = endpoint else { return Ok(None) };
+    let name = ServerName::try_from(host.clone())
+        .map_err(|error| invalid(format!("'{host}' is no name that a certificate could have")).with_source(error))?;
+    let roots = match tls.and_then(|tls| tls.ca.as_deref()) {
+        Some(ca) => roots_from(ca)?,
+        None => native_roots()?,
+    };
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| invalid("the provider has no usable protocol version").with_source(error))?
+        .with_root_certificates(roots);
+    let config = match tls.and_then(|tls| tls.identity.as_ref()) {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => builder.with_client_auth_cert(certificates(certificate)?, private_key(key)?).map_err(
+            |error| invalid("the client's certificate and key do not go together").with_context("path", certificate.display()).with_source(error),
+        )?,
+    };
+    Ok(Some((TlsConnector::from(Arc::new(config)), name)))
+}
+
+fn invalid(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidInput, "docker.tls", message)
+}
+
+fn unreadable(path: &Path, what: &str) -> impl FnOnce(pem::Error) -> Error {
+    let message = format!("{what} cannot be read from '{}'", path.display());
+    let path = path.display().to_string();
+    move |error| invalid(message).with_context("path", path).with_source(error)
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    let all: std::result::Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(path).map_err(unreadable(path, "a certificate"))?.collect();
+    let all = all.map_err(unreadable(path, "a certificate"))?;
+    if all.is_empty() {
+        return Err(invalid(format!("there is no certificate in '{}'", path.display())));
+    }
+    Ok(all)
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>> {
+    PrivateKeyDer::from_pem_file(path).map_err(unreadable(path, "a private key"))
+}
+
+fn roots_from(path: &Path) -> Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        roots.add(certificate).map_err(|error| {
+            invalid("this signer's certificate is unusable").with_context("path", path.display()).with_source(error)
+        })?;
+    }
+    Ok(roots)
+}
+
+fn native_roots() -> Result<RootCertStore> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    let (added, _) = roots.add_parsable_certificates(found.certs);
+    if added == 0 {
+        return Err(invalid("this machine has no root certificates, and no CA is configured"));
+    }
+    Ok(roots)
+}

@@ -1,0 +1,216 @@
+//! HTTP/1.1 to one daemon over a unix socket, tcp or TLS: a small pool for requests, and connections of one's own for streams.
+
+use std::{
+    error::Error as StdError,
+    fmt,
+    future::Future,
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::{Request, Response, Uri, body::Incoming};
+use hyper_util::{
+    client::legacy::{
+        self,
+        connect::{Connected, Connection},
+    },
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream, rustls::pki_types::ServerName};
+
+use crate::config::Endpoint;
+
+pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
+pub(crate) type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+/// Idle connections kept: as many as a bounded burst of inspects uses, and not for long.
+const IDLE_CONNECTIONS: usize = 8;
+const IDLE_FOR: Duration = Duration::from_secs(15);
+
+/// Where the daemon is, dialled anew by path or name each time (trap D12: a restart makes a new socket file).
+#[derive(Clone)]
+pub(crate) struct Connector(Arc<Target>);
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Connector({})", self.0.endpoint)
+    }
+}
+
+struct Target {
+    endpoint: Endpoint,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    timeout: Duration,
+}
+
+impl Connector {
+    pub(crate) fn new(
+        endpoint: Endpoint,
+        tls: Option<(TlsConnector, ServerName<'static>)>,
+        timeout: Duration,
+    ) -> Self {
+        Self(Arc::new(Target { endpoint, tls, timeout }))
+    }
+
+    pub(crate) async fn connect(&self) -> io::Result<TokioIo<Link>> {
+        let dialled = tokio::time::timeout(self.0.timeout, self.dial()).await;
+        dialled.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut))).map(TokioIo::new)
+    }
+
+    async fn dial(&self) -> io::Result<Link> {
+        match &self.0.endpoint {
+            #[cfg(unix)]
+            Endpoint::Unix(path) => Ok(Link::Unix(tokio::net::UnixStream::connect(path).await?)),
+            #[cfg(not(unix))]
+            Endpoint::Unix(_) => Err(io::Error::from(io::ErrorKind::Unsupported)),
+            Endpoint::Tcp { host, port, .. } => {
+                let tcp = TcpStream::connect((host.as_str(), *port)).await?;
+                tcp.set_nodelay(true)?;
+                match &self.0.tls {
+                    Some((tls, name)) => Ok(Link::Tls(Box::new(tls.connect(name.clone(), tcp).await?))),
+                    None => Ok(Link::Tcp(tcp)),
+                }
+            }
+        }
+    }
+}
+
+impl tower_service::Service<Uri> for Connector {
+    type Response = TokioIo<Link>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<Link>>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let connector = self.clone();
+        Box::pin(async move { connector.connect().await })
+    }
+}
+
+/// One connection, whatever carries it.
+pub(crate) enum Link {
+    #[cfg(unix)]
+    Unix(tokio::net::UnixStream),
+    Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Connection for Link {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+macro_rules! each_link {
+    ($link:expr, $inner:ident => $call:expr) => {
+        match $link {
+            #[cfg(unix)]
+            Link::Unix($inner) => $call,
+            Link::Tcp($inner) => $call,
+            Link::Tls($inner) => $call,
+        }
+    };
+}
+
+impl AsyncRead for Link {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        each_link!(&mut *self, link => Pin::new(link).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Link {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        each_link!(&mut *self, link => Pin::new(link).poll_write(cx, buf))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each_link!(&mut *self, link => Pin::new(link).poll_flush(cx))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each_link!(&mut *self, link => Pin::new(link).poll_shutdown(cx))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        each_link!(&mut *self, link => Pin::new(link).poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        each_link!(self, link => link.is_write_vectored())
+    }
+}
+
+type PooledClient = legacy::Client<Connector, Body>;
+
+/// The pool. Whoever sees a request fail resets it, since what else is idle in it leads to the same dead peer.
+pub(crate) struct Pool {
+    connector: Connector,
+    client: Mutex<PooledClient>,
+}
+
+impl Pool {
+    pub(crate) fn new(connector: Connector) -> Self {
+        let client = Mutex::new(Self::build(&connector));
+        Self { connector, client }
+    }
+
+    fn build(connector: &Connector) -> PooledClient {
+        legacy::Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_FOR)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            .build(connector.clone())
+    }
+
+    /// Closes what is idle; what is in use ends with its request.
+    pub(crate) fn reset(&self) {
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = Self::build(&self.connector);
+    }
+
+    pub(crate) async fn send(&self, request: Request<Body>) -> io::Result<Response<Incoming>> {
+        let client = self.client.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match client.request(request).await {
+            Ok(response) => Ok(response),
+            Err(error) => {
+                self.reset();
+                Err(as_io(error))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").finish_non_exhaustive()
+    }
+}
+
+/// As an I/O error of the kind that lies at the bottom of its causes, so that nobody needs to look for it again.
+pub(crate) fn as_io(error: impl StdError + Send + Sync + 'static) -> io::Error {
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(&error);
+    let mut kind = io::ErrorKind::ConnectionAborted;
+    while let Some(current) = cause {
+        if let Some(io) = current.downcast_ref::<io::Error>() {
+            kind = io.kind();
+            break;
+        }
+        cause = current.source();
+    }
+    io::Error::new(kind, error)
+}
