@@ -255,7 +255,8 @@ mod tests {
     #[test]
     fn display_is_one_line_and_debug_shows_the_causes() {
         let io = std::io::Error::other("broken pipe");
-        let error = Error::new(ErrorKind::Timeout, "docker.stop", "no answer").with_context("instance", "c1").with_source(io);
+        let error =
+            Error::new(ErrorKind::Timeout, "docker.stop", "no answer").with_context("instance", "c1").with_source(io);
         assert_eq!(error.to_string(), "docker.stop: timeout: no answer (instance=c1)");
         let debug = format!("{error:?}");
         assert!(debug.contains("caused by: broken pipe") && debug.lines().count() >= 4, "{debug}");

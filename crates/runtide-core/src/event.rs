@@ -145,13 +145,43 @@ pub struct FieldSet(Vec<Cow<'static, str>>);
 impl FieldSet {
     /// The fields in which the two differ; `generation` is not one.
     pub fn between(before: &Instance, after: &Instance) -> Self {
+        Self::collect(before, after, &[])
+    }
+
+    /// The fields of which something is known, for an instance seen for the first time.
+    pub(crate) fn known(instance: &Instance) -> Self {
+        let nobody = Instance::new("", "", "", instance.kind, instance.state);
+        Self::collect(&nobody, instance, &["kind", "state"])
+    }
+
+    fn collect(before: &Instance, after: &Instance, always: &[&str]) -> Self {
         let mut fields = Vec::new();
         macro_rules! compare {
-            ($($field:ident),*) => { $( if before.$field != after.$field { fields.push(Cow::Borrowed(stringify!($field))); } )* };
+            ($($field:ident),*) => { $(
+                if before.$field != after.$field || always.contains(&stringify!($field)) {
+                    fields.push(Cow::Borrowed(stringify!($field)));
+                }
+            )* };
         }
         compare!(
-            id, incarnation, name, backend, kind, state, health, exit, image, labels, ports, addresses, group, node,
-            created_at, started_at, finished_at, restarts
+            id,
+            incarnation,
+            name,
+            backend,
+            kind,
+            state,
+            health,
+            exit,
+            image,
+            labels,
+            ports,
+            addresses,
+            group,
+            node,
+            created_at,
+            started_at,
+            finished_at,
+            restarts
         );
         Self(fields)
     }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::{
     Effect, ExecOptions, ExecSession, ExitStatus, Instance, InstanceId, LifecycleManager, LogOptions, LogStream,
-    RemoveOptions, Result, RuntimeBackend, RuntimeBackendExt, StopOptions, UnixSignal, WatchOptions, watch::EventStream,
+    RemoveOptions, Result, RuntimeBackend, RuntimeBackendExt, StopOptions, UnixSignal, WatchOptions,
+    watch::EventStream,
 };
 
 /// One instance and all its verbs; cheap to clone, remembers no state.

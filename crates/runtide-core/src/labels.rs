@@ -265,11 +265,7 @@ impl<'de, 'a> de::Deserializer<'de> for &'a Node<'a> {
         visitor.visit_some(self)
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, DecodeError> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, DecodeError> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -322,7 +318,9 @@ impl<'de, 'a> de::Deserializer<'de> for &'a Node<'a> {
         visitor: V,
     ) -> Result<V::Value, DecodeError> {
         match self.value {
-            Some(text) if self.children.is_empty() => located(self, visitor.visit_enum(StrDeserializer::new(text.trim()))),
+            Some(text) if self.children.is_empty() => {
+                located(self, visitor.visit_enum(StrDeserializer::new(text.trim())))
+            }
             _ if self.children.len() == 1 => located(
                 self,
                 visitor.visit_enum(MapAccessDeserializer::new(Children { rest: self.children.iter(), value: None })),

@@ -18,8 +18,8 @@ pub use self::{
     event::{Continuity, Cursor, Epoch, FieldSet, Gap, NativeMark, RuntimeEvent, RuntimeEventKind},
     handle::InstanceHandle,
     instance::{
-        Address, BackendId, ExitCause, ExitStatus, Group, GroupKind, Health, ImageRef, Incarnation, Instance, InstanceId,
-        InstanceKind, InstanceState, Port, Protocol, UnixSignal,
+        Address, BackendId, ExitCause, ExitStatus, Group, GroupKind, Health, ImageRef, Incarnation, Instance,
+        InstanceId, InstanceKind, InstanceState, Port, Protocol, UnixSignal,
     },
     labels::{LabelMatch, Labels},
     manager::*,
@@ -28,7 +28,7 @@ pub use self::{
         WatchOptions,
     },
     watch::{
-        Completeness, Driver, DriverOptions, Edge, EventStream, Evidence, Flow, Freshness, Inspection, InstanceTable, Looker,
-        Opened, Signal, SignalBody, Snapshot, Source, Transition, TransitionStream,
+        Completeness, Driver, DriverOptions, Edge, EventStream, Evidence, Flow, Freshness, Inspection, InstanceTable,
+        Looker, Opened, Signal, SignalBody, Snapshot, Source, Transition, TransitionStream,
     },
 };

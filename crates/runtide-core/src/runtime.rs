@@ -14,10 +14,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    BackendId, Capabilities, Cursor, Error, ErrorKind, EventStream, ExecManager, Group, ImageManager, Instance, InstanceId,
-    InstanceKind, InstanceState, InstanceTable, LabelMatch, LifecycleManager, LogManager, NetworkManager, ProvisionManager,
-    Result, RuntimeEvent, SidecarManager, Snapshot, SnapshotManager, StatsManager, TransitionStream, VolumeManager,
-    names::setters, watch,
+    BackendId, Capabilities, Cursor, Error, ErrorKind, EventStream, ExecManager, Group, ImageManager, Instance,
+    InstanceId, InstanceKind, InstanceState, InstanceTable, LabelMatch, LifecycleManager, LogManager, NetworkManager,
+    ProvisionManager, Result, RuntimeEvent, SidecarManager, Snapshot, SnapshotManager, StatsManager, TransitionStream,
+    VolumeManager, names::setters, watch,
 };
 
 /// One runtime, shared as `Arc<dyn RuntimeBackend>`.
@@ -292,14 +292,16 @@ impl FromStr for RuntimeKind {
 
     fn from_str(text: &str) -> Result<Self> {
         let wanted = text.trim().to_ascii_lowercase().replace('_', "-");
-        KINDS.iter().find(|(_, names)| names.contains(&wanted.as_str())).map(|(kind, _)| kind.clone()).ok_or_else(|| {
-            let accepted: Vec<&str> = KINDS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
-            Error::new(
-                ErrorKind::InvalidInput,
-                "runtime_kind.parse",
-                format!("'{text}' is not a runtime: expected one of {}", accepted.join(", ")),
-            )
-        })
+        KINDS.iter().find(|(_, names)| names.contains(&wanted.as_str())).map(|(kind, _)| kind.clone()).ok_or_else(
+            || {
+                let accepted: Vec<&str> = KINDS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
+                Error::new(
+                    ErrorKind::InvalidInput,
+                    "runtime_kind.parse",
+                    format!("'{text}' is not a runtime: expected one of {}", accepted.join(", ")),
+                )
+            },
+        )
     }
 }
 
@@ -334,7 +336,15 @@ impl RuntimeInfo {
         endpoint: impl Into<String>,
         capabilities: Capabilities,
     ) -> Self {
-        Self { backend, kind, version: version.into(), api_version: None, endpoint: endpoint.into(), node: None, capabilities }
+        Self {
+            backend,
+            kind,
+            version: version.into(),
+            api_version: None,
+            endpoint: endpoint.into(),
+            node: None,
+            capabilities,
+        }
     }
 }
 
@@ -379,7 +389,12 @@ impl InstanceFilter {
     /// Whether it constrains nothing.
     pub fn is_empty(&self) -> bool {
         let Self { ids, names, kinds, states, labels, group } = self;
-        ids.is_empty() && names.is_empty() && kinds.is_empty() && states.is_empty() && labels.is_empty() && group.is_none()
+        ids.is_empty()
+            && names.is_empty()
+            && kinds.is_empty()
+            && states.is_empty()
+            && labels.is_empty()
+            && group.is_none()
     }
 
     /// Whether an instance satisfies it.

@@ -51,7 +51,8 @@ mod tests {
         let json = serde_json::to_string(&Both { at, maybe: None }).unwrap();
         assert_eq!(json, r#"{"at":"2023-11-14T22:13:20.123456789Z","maybe":null}"#);
         let read: Both =
-            serde_json::from_str(r#"{"at":"2023-11-15T00:13:20.123456789+02:00","maybe":"2023-11-14T22:13:20Z"}"#).unwrap();
+            serde_json::from_str(r#"{"at":"2023-11-15T00:13:20.123456789+02:00","maybe":"2023-11-14T22:13:20Z"}"#)
+                .unwrap();
         assert_eq!(read.at, at);
         assert!(read.maybe.is_some());
         assert!(serde_json::from_str::<Both>(r#"{"at":"yesterday"}"#).is_err());

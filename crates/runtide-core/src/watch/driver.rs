@@ -1,9 +1,35 @@
-//! A backend value's one reconnect loop, cache and ring.
+//! A backend value's one reconnect loop: the thin task that feeds the machine.
 
-use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{
+    num::NonZeroUsize,
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, PoisonError},
+    task::Waker,
+    time::Duration,
+};
 
-use super::{source::Source, stream::EventStream};
-use crate::{BackendId, Result, WatchOptions, names::setters};
+use tokio::{runtime::Handle, time::Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use super::{
+    hub::Hub,
+    machine::{Command, Input, Machine, Resume, Setup},
+    source::{Flow, Inspection, Looker, Signal, Snapshot, Source},
+    stream::EventStream,
+    subscription::{Start, Subscription},
+};
+use crate::{
+    BackendId, Detail, Epoch, Error, ErrorKind, Gap, InstanceId, NativeMark, Result, WatchOptions, names::setters,
+};
+
+/// Ring entries unless told.
+const RING: usize = 4_096;
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
+const HEALTHY_AFTER: Duration = Duration::from_secs(60);
+
+/// A source has deadlines of its own; this one is for a source that has none.
+const GUARD: Duration = Duration::from_secs(180);
 
 /// How a driver keeps its ring and its patience. `None`: the documented default.
 #[derive(Clone, Debug, Default)]
@@ -30,33 +56,272 @@ setters!(DriverOptions {
     with_jitter_seed: jitter_seed: Option<u64>;
 });
 
-/// placeholder
-#[derive(Clone, Debug)]
-pub struct Driver(Arc<()>);
+type MakeSource = dyn Fn() -> Box<dyn Source> + Send + Sync;
 
-impl Driver {
-    /// Nothing is connected yet. `source` is called for each run: from a first watch to the last.
-    pub fn new<S: Source>(
-        _backend: BackendId,
-        _options: DriverOptions,
-        _source: impl Fn() -> S + Send + Sync + 'static,
-    ) -> Self {
-        Self(Arc::new(()))
-    }
-
-    /// A new subscriber. Must be called inside a tokio runtime.
-    pub fn watch(&self, _options: WatchOptions) -> Result<EventStream> {
-        Ok(EventStream::new(Empty))
-    }
-
-    /// Ends every stream with `Cancelled` and returns once the task and the source are gone. Later watches are `Cancelled`.
-    pub async fn close(&self) {}
+/// A backend value's one reconnect loop, cache and ring.
+///
+/// # Behavior
+/// * A run lasts from a first watch to the last: it makes a source, drives it in one task, and drops both with the last
+///   subscriber. Nothing runs while nobody watches.
+/// * It never fails for the runtime's sake: outages are events, and it tries again for ever.
+/// * Dropping it, or [`Driver::close`], ends every stream with `Cancelled`.
+pub struct Driver {
+    backend: BackendId,
+    options: DriverOptions,
+    source: Box<MakeSource>,
+    runs: Mutex<Runs>,
 }
 
-struct Empty;
-impl futures_core::Stream for Empty {
-    type Item = Result<Arc<crate::RuntimeEvent>>;
-    fn poll_next(self: std::pin::Pin<&mut Self>, _: &mut std::task::Context<'_>) -> std::task::Poll<Option<Self::Item>> {
-        std::task::Poll::Ready(None)
+#[derive(Default)]
+struct Runs {
+    current: Option<Run>,
+    /// Runs that were told to end, until they have.
+    ending: Vec<CancellationToken>,
+    closed: bool,
+}
+
+struct Run {
+    hub: Arc<Hub>,
+    /// Cancelled when the task and its source are gone.
+    done: CancellationToken,
+}
+
+impl Driver {
+    /// A driver that is not connected to anything yet. `source` is called once for each run.
+    pub fn new<S: Source>(
+        backend: BackendId,
+        options: DriverOptions,
+        source: impl Fn() -> S + Send + Sync + 'static,
+    ) -> Self {
+        Self { backend, options, source: Box::new(move || Box::new(source())), runs: Mutex::default() }
+    }
+
+    /// A new subscriber.
+    ///
+    /// # Errors
+    /// `Cancelled` after `close`; `Unexpected` outside a tokio runtime.
+    pub fn watch(&self, options: WatchOptions) -> Result<EventStream> {
+        let mut runs = self.lock();
+        if runs.closed {
+            return Err(self.error(ErrorKind::Cancelled, "the backend was closed"));
+        }
+        if let Some(run) = &runs.current {
+            let mut state = run.hub.lock();
+            if !state.over {
+                let start = match &options.from {
+                    None => Start::Bracket(Gap::Initial),
+                    Some(from) if from.epoch != *state.machine.epoch() || from.seq >= state.ring.next() => {
+                        Start::Bracket(Gap::ForeignCursor)
+                    }
+                    Some(from) => Start::At(from.seq + 1),
+                };
+                // Before the first bracket everybody waits for that one.
+                let start = match start {
+                    Start::Bracket(Gap::Initial) if state.ring.next() == 1 => Start::At(1),
+                    start => start,
+                };
+                let full = options.detail == Detail::Full;
+                let subscription = Subscription::new(&run.hub, &mut state, options, start);
+                drop(state);
+                if full {
+                    run.hub.wishes.notify_one();
+                }
+                return Ok(EventStream::from_ring(subscription));
+            }
+        }
+        let handle = Handle::try_current().map_err(|error| {
+            self.error(ErrorKind::Unexpected, "a watch must be opened inside a tokio runtime").with_source(error)
+        })?;
+        let (run, subscription) = self.start(&handle, options);
+        runs.ending.retain(|done| !done.is_cancelled());
+        if let Some(old) = runs.current.replace(run) {
+            runs.ending.push(old.done);
+        }
+        Ok(EventStream::from_ring(subscription))
+    }
+
+    /// Ends every stream with `Cancelled`, and returns once every task and source is gone. Later watches are `Cancelled`.
+    pub async fn close(&self) {
+        let waiting: Vec<CancellationToken> = {
+            let mut runs = self.lock();
+            runs.closed = true;
+            if let Some(run) = runs.current.take() {
+                run.hub.close();
+                runs.ending.push(run.done);
+            }
+            runs.ending.clone()
+        };
+        for done in waiting {
+            done.cancelled().await;
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Runs> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn error(&self, kind: ErrorKind, message: &str) -> Error {
+        Error::new(kind, "watch", message).with_context("backend", &self.backend)
+    }
+
+    fn start(&self, handle: &Handle, options: WatchOptions) -> (Run, Subscription) {
+        let source = (self.source)();
+        let resume = Resume {
+            mark: options.from.as_ref().and_then(|from| from.native.clone()),
+            rows: options
+                .from
+                .as_ref()
+                .and(options.known.as_ref())
+                .map(|known| known.of(&self.backend).cloned().collect()),
+            wanted: options.from.is_some(),
+        };
+        let setup = Setup {
+            backend: self.backend.clone(),
+            epoch: Epoch::new(uuid::Uuid::now_v7().to_string()),
+            reports_edges: source.reports_edges(),
+            max_silence: source.max_silence(),
+            max_backoff: self.options.max_backoff.unwrap_or(MAX_BACKOFF),
+            healthy_after: self.options.healthy_after.unwrap_or(HEALTHY_AFTER),
+            jitter_seed: self.options.jitter_seed,
+            detail: options.detail,
+            resume,
+        };
+        let capacity = self.options.ring.map_or(RING, NonZeroUsize::get);
+        let hub = Arc::new(Hub::new(Machine::new(setup, Instant::now()), capacity));
+        let subscription = Subscription::new(&hub, &mut hub.lock(), options, Start::At(1));
+        let done = CancellationToken::new();
+        let guard = done.clone().drop_guard();
+        let span = tracing::info_span!("runtide.watch", backend = %self.backend);
+        let task = Task { hub: Arc::clone(&hub), looker: source.looker(), source };
+        handle.spawn(
+            async move {
+                let _done = guard;
+                task.run().await;
+            }
+            .instrument(span),
+        );
+        (Run { hub, done }, subscription)
+    }
+}
+
+impl std::fmt::Debug for Driver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Driver").field("backend", &self.backend).field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        if let Some(run) = self.lock().current.take() {
+            run.hub.close();
+        }
+    }
+}
+
+/// One run.
+struct Task {
+    hub: Arc<Hub>,
+    source: Box<dyn Source>,
+    looker: Arc<dyn Looker>,
+}
+
+type Looking<T> = Option<Pin<Box<dyn Future<Output = T> + Send>>>;
+
+impl Task {
+    async fn run(mut self) {
+        let stop = self.hub.stop.clone();
+        let hub = Arc::clone(&self.hub);
+        let (mut commands, mut wake): (Vec<Command>, Vec<Waker>) = (Vec::new(), Vec::new());
+        let mut survey: Looking<Result<Snapshot>> = None;
+        let mut inspect: Looking<(Vec<InstanceId>, Result<Vec<Inspection>>)> = None;
+        let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
+        let (mut deadline, mut open) = hub.step(Input::Tick, &mut commands, &mut wake);
+        let mut batch: Vec<Signal> = Vec::new();
+        loop {
+            for command in commands.drain(..) {
+                match command {
+                    Command::Survey(detail) => survey = Some(self.survey(detail)),
+                    Command::Inspect(ids, detail) => inspect = Some(self.inspect(ids, detail)),
+                    Command::Abandon => (survey, inspect) = (None, None),
+                    Command::Open(resume) => {
+                        let opened = tokio::select! {
+                            biased;
+                            () = stop.cancelled() => return,
+                            opened = open_source(&mut *self.source, resume) => opened,
+                        };
+                        batch.clear();
+                        let mut next = Vec::new();
+                        (deadline, open) = hub.step(Input::Opened(opened), &mut next, &mut wake);
+                        // Opening is asked for alone, when nothing else is under way.
+                        for command in next {
+                            match command {
+                                Command::Survey(detail) => survey = Some(self.survey(detail)),
+                                Command::Inspect(ids, detail) => inspect = Some(self.inspect(ids, detail)),
+                                Command::Abandon => (survey, inspect) = (None, None),
+                                Command::Open(_) => {}
+                            }
+                        }
+                    }
+                }
+            }
+            // A deadline that moved later is met by an early tick, which costs less than setting the timer each time.
+            if let Some(deadline) = deadline
+                && (timer.is_elapsed() || timer.deadline() > deadline)
+            {
+                timer.as_mut().reset(deadline);
+            }
+            let input = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = hub.wishes.notified() => Input::Wanted(hub.lock().wanted()),
+                Some(answer) = poll_some(&mut survey) => { survey = None; Input::Surveyed(answer) }
+                Some((ids, answer)) = poll_some(&mut inspect) => { inspect = None; Input::Inspected(ids, answer) }
+                () = timer.as_mut(), if deadline.is_some() => Input::Tick,
+                flow = self.source.next_batch(&mut batch), if open => match flow {
+                    Ok(flow) => Input::Batch(std::mem::take(&mut batch), flow),
+                    Err(error) => {
+                        // What came before the break counts.
+                        hub.step(Input::Batch(std::mem::take(&mut batch), Flow::Open), &mut commands, &mut wake);
+                        Input::Broken(error)
+                    }
+                },
+            };
+            (deadline, open) = hub.step(input, &mut commands, &mut wake);
+        }
+    }
+
+    fn survey(&self, detail: Detail) -> Pin<Box<dyn Future<Output = Result<Snapshot>> + Send>> {
+        let looker = Arc::clone(&self.looker);
+        Box::pin(async move { guarded("watch.snapshot", looker.snapshot(detail)).await })
+    }
+
+    fn inspect(
+        &self,
+        ids: Vec<InstanceId>,
+        detail: Detail,
+    ) -> Pin<Box<dyn Future<Output = (Vec<InstanceId>, Result<Vec<Inspection>>)> + Send>> {
+        let looker = Arc::clone(&self.looker);
+        Box::pin(async move {
+            let answer = guarded("watch.inspect", looker.inspect(&ids, detail)).await;
+            (ids, answer)
+        })
+    }
+}
+
+async fn open_source(source: &mut dyn Source, resume: Option<NativeMark>) -> Result<super::source::Opened> {
+    guarded("watch.open", source.open(resume.as_ref())).await
+}
+
+async fn guarded<T>(operation: &'static str, work: impl Future<Output = Result<T>>) -> Result<T> {
+    match tokio::time::timeout(GUARD, work).await {
+        Ok(result) => result,
+        Err(_) => Err(Error::new(ErrorKind::Timeout, operation, format!("no answer within {GUARD:?}"))),
+    }
+}
+
+async fn poll_some<T>(looking: &mut Looking<T>) -> Option<T> {
+    match looking {
+        Some(future) => Some(future.await),
+        None => None,
     }
 }

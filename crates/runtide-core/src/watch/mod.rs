@@ -1,17 +1,24 @@
 //! The watch: what a backend writes ([`Source`], [`Looker`]), the [`Driver`] that makes it reliable, and what a subscriber
 //! holds ([`EventStream`], [`InstanceTable`]).
 
+mod backoff;
+mod cache;
 mod driver;
+mod hub;
+mod looks;
+mod machine;
+mod merge;
+mod ring;
 mod source;
 mod stream;
+mod subscription;
+mod survey;
 mod table;
 
+pub(crate) use self::stream::{first_match, pump, transitions};
 pub use self::{
     driver::{Driver, DriverOptions},
-    source::{
-        Completeness, Edge, Flow, Inspection, Looker, Opened, Signal, SignalBody, Snapshot, Source,
-    },
+    source::{Completeness, Edge, Flow, Inspection, Looker, Opened, Signal, SignalBody, Snapshot, Source},
     stream::{EventStream, TransitionStream},
     table::{Evidence, Freshness, InstanceTable, Transition},
 };
-pub(crate) use self::stream::{first_match, pump, transitions};

@@ -5,9 +5,7 @@ use std::{sync::Arc, time::Duration, time::SystemTime};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    Detail, ExitStatus, Failure, Gap, Incarnation, Instance, InstanceId, InstanceState, NativeMark, Result,
-};
+use crate::{Detail, ExitStatus, Failure, Gap, Incarnation, Instance, InstanceId, InstanceState, NativeMark, Result};
 
 /// The stream half of a runtime: what it tells.
 ///

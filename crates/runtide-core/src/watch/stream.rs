@@ -1,39 +1,196 @@
-//! The subscriber's side: [`EventStream`] and [`TransitionStream`].
+//! The subscriber's side: [`EventStream`], and what folds it.
 
-use std::sync::Arc;
+use std::{
+    collections::VecDeque,
+    fmt,
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
 
+use futures_core::Stream;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::table::{InstanceTable, Transition};
-use crate::{Instance, InstanceId, Result, RuntimeEvent, names::streams};
+use super::{
+    subscription::Subscription,
+    table::{InstanceTable, Transition},
+};
+use crate::{Error, ErrorKind, Instance, InstanceId, Result, RuntimeEvent, RuntimeEventKind, names::streams};
+
+/// Events as they come. Owned; dropping it cancels.
+///
+/// Outages are events. An `Err` is the last item: `Expired` (too slow, and [`SlowConsumer::Close`](crate::SlowConsumer) was
+/// asked for) or `Cancelled` (the backend was closed).
+pub struct EventStream {
+    inner: Inner,
+    /// An end that came behind events which were handed out first.
+    last: Option<Error>,
+}
+
+enum Inner {
+    Ring(Box<Subscription>),
+    Other(Pin<Box<dyn Stream<Item = Result<Arc<RuntimeEvent>>> + Send>>),
+}
+
+impl EventStream {
+    /// Wraps any stream of events: for backends with a loop of their own, and for layers.
+    pub fn new(inner: impl Stream<Item = Result<Arc<RuntimeEvent>>> + Send + 'static) -> Self {
+        Self { inner: Inner::Other(Box::pin(inner)), last: None }
+    }
+
+    pub(super) fn from_ring(subscription: Subscription) -> Self {
+        Self { inner: Inner::Ring(Box::new(subscription)), last: None }
+    }
+
+    /// The next event; `None` after the end.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Option<Result<Arc<RuntimeEvent>>> {
+        poll_fn(|cx| self.poll(cx)).await
+    }
+
+    /// Waits for the next event, then appends it and whatever else is at hand, at most `limit` events. `None` after the end.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn next_batch(&mut self, out: &mut Vec<Arc<RuntimeEvent>>, limit: usize) -> Option<Result<usize>> {
+        poll_fn(|cx| {
+            let mut count = 0;
+            while count < limit.max(1) {
+                match self.poll(cx) {
+                    Poll::Ready(Some(Ok(event))) => {
+                        out.push(event);
+                        count += 1;
+                    }
+                    Poll::Ready(Some(Err(error))) if count == 0 => return Poll::Ready(Some(Err(error))),
+                    Poll::Ready(Some(Err(error))) => {
+                        self.last = Some(error);
+                        break;
+                    }
+                    Poll::Ready(None) if count == 0 => return Poll::Ready(None),
+                    Poll::Pending if count == 0 => return Poll::Pending,
+                    Poll::Ready(None) | Poll::Pending => break,
+                }
+            }
+            Poll::Ready(Some(Ok(count)))
+        })
+        .await
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Arc<RuntimeEvent>>>> {
+        if let Some(error) = self.last.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        match &mut self.inner {
+            Inner::Ring(subscription) => subscription.poll_next(cx),
+            Inner::Other(stream) => stream.as_mut().poll_next(cx),
+        }
+    }
+}
+
+impl Stream for EventStream {
+    type Item = Result<Arc<RuntimeEvent>>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll(cx)
+    }
+}
+
+impl fmt::Debug for EventStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventStream").finish_non_exhaustive()
+    }
+}
 
 streams! {
-    /// Owned; dropping it cancels. Outages are events; an `Err` is the last item (`Expired`: too slow, `Cancelled`: the backend was closed).
-    EventStream => Arc<RuntimeEvent>;
     /// As [`EventStream`], with brackets folded into net effects.
     TransitionStream => Transition;
 }
 
-pub(crate) async fn pump(_stream: EventStream, _tx: mpsc::Sender<Arc<RuntimeEvent>>, _cancel: CancellationToken) -> Result<()> {
-    Ok(())
+/// Folds a stream, beginning with what is known.
+pub(crate) fn transitions(stream: EventStream, known: InstanceTable) -> TransitionStream {
+    TransitionStream::new(Folding { stream, table: known, ready: VecDeque::new() })
 }
 
-pub(crate) fn transitions(_stream: EventStream, _known: InstanceTable) -> TransitionStream {
-    struct Empty;
-    impl futures_core::Stream for Empty {
-        type Item = Result<Transition>;
-        fn poll_next(self: std::pin::Pin<&mut Self>, _: &mut std::task::Context<'_>) -> std::task::Poll<Option<Self::Item>> {
-            std::task::Poll::Ready(None)
+struct Folding {
+    stream: EventStream,
+    table: InstanceTable,
+    ready: VecDeque<Transition>,
+}
+
+impl Stream for Folding {
+    type Item = Result<Transition>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            if let Some(transition) = self.ready.pop_front() {
+                return Poll::Ready(Some(Ok(transition)));
+            }
+            match ready!(self.stream.poll(cx)) {
+                Some(Ok(event)) => {
+                    let steps = self.table.apply(&event);
+                    self.ready.extend(steps);
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
         }
     }
-    TransitionStream::new(Empty)
 }
 
+/// Sends every event, until `cancel` or until nobody receives.
+pub(crate) async fn pump(
+    mut stream: EventStream,
+    tx: mpsc::Sender<Arc<RuntimeEvent>>,
+    cancel: CancellationToken,
+) -> Result<()> {
+    loop {
+        let event = tokio::select! {
+            biased;
+            () = cancel.cancelled() => return Ok(()),
+            () = tx.closed() => return Ok(()),
+            event = stream.next() => event,
+        };
+        let Some(event) = event.transpose()? else { return Ok(()) };
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => return Ok(()),
+            sent = tx.send(event) => if sent.is_err() { return Ok(()) },
+        }
+    }
+}
+
+/// The first state of `id` that satisfies `until`.
 pub(crate) async fn first_match(
-    _stream: EventStream,
+    mut stream: EventStream,
     id: &InstanceId,
-    _until: impl Fn(&Instance) -> bool + Send,
+    until: impl Fn(&Instance) -> bool + Send,
 ) -> Result<Arc<Instance>> {
-    Err(crate::Error::new(crate::ErrorKind::NotFound, "runtime.wait_for", id.to_string()))
+    let mut table = InstanceTable::default();
+    loop {
+        let Some(event) = stream.next().await.transpose()? else {
+            return Err(Error::new(ErrorKind::Cancelled, "runtime.wait_for", "the watch ended"));
+        };
+        table.apply(&event);
+        let now = match &event.kind {
+            RuntimeEventKind::ResyncEnd => table.get(&event.backend, id),
+            kind => {
+                kind.instance().filter(|instance| instance.id == *id && !matches!(kind, RuntimeEventKind::Present(_)))
+            }
+        };
+        let gone = match &event.kind {
+            RuntimeEventKind::ResyncEnd => now.is_none(),
+            RuntimeEventKind::Removed(instance) => instance.id == *id,
+            _ => false,
+        };
+        if gone {
+            return Err(Error::new(ErrorKind::NotFound, "runtime.wait_for", "the instance is not there"));
+        }
+        if let Some(now) = now.filter(|now| until(now)) {
+            return Ok(Arc::clone(now));
+        }
+    }
 }

@@ -89,7 +89,8 @@ impl InstanceTable {
             | RuntimeEventKind::Stopped(instance)
             | RuntimeEventKind::Updated { instance, .. } => {
                 self.mark(event, Freshness::Live);
-                let before = self.rows.entry(backend.clone()).or_default().insert(instance.id.clone(), Arc::clone(instance));
+                let before =
+                    self.rows.entry(backend.clone()).or_default().insert(instance.id.clone(), Arc::clone(instance));
                 step(event, before, Some(Arc::clone(instance)), Evidence::Reported).into_iter().collect()
             }
             RuntimeEventKind::Removed(instance) => {

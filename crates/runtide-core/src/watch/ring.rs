@@ -1,0 +1,94 @@
+//! One ring for all subscribers: entries are numbered without gaps, and a subscriber is a number.
+
+use std::{collections::VecDeque, sync::Arc, time::SystemTime};
+
+use super::cache::Picture;
+use crate::{Epoch, Gap, Instance, NativeMark, RuntimeEvent};
+
+/// What the ring holds.
+#[derive(Debug, Clone)]
+pub(super) enum Entry {
+    /// One event, and the instance as it was before, so that a filter sees what leaves it.
+    Event { event: Arc<RuntimeEvent>, before: Option<Arc<Instance>> },
+    /// A bracket for everyone. Its `ResyncEnd` has the entry's number.
+    Bracket(Bracket),
+}
+
+/// A bracket to be read by a subscriber at his own pace.
+#[derive(Debug, Clone)]
+pub(super) struct Bracket {
+    pub(super) gap: Gap,
+    /// The bracket's own numbering.
+    pub(super) epoch: Epoch,
+    /// Where the runtime's history goes on after it.
+    pub(super) native: Option<NativeMark>,
+    pub(super) observed_at: SystemTime,
+    /// `None`: a later bracket took its place, and whoever comes here has lost his.
+    pub(super) picture: Option<Picture>,
+    /// Whether the rows are in full detail.
+    pub(super) full: bool,
+}
+
+/// A bounded history.
+#[derive(Debug)]
+pub(super) struct Ring {
+    entries: VecDeque<Entry>,
+    /// The number of the front entry.
+    first: u64,
+    capacity: usize,
+    /// The one bracket whose picture is kept.
+    bracket: Option<u64>,
+}
+
+impl Ring {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self { entries: VecDeque::new(), first: 1, capacity: capacity.max(1), bracket: None }
+    }
+
+    /// The number of the oldest entry that is kept.
+    pub(super) fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// The number that the next entry will have.
+    pub(super) fn next(&self) -> u64 {
+        self.first + self.entries.len() as u64
+    }
+
+    pub(super) fn get(&self, seq: u64) -> Option<&Entry> {
+        self.entries.get(usize::try_from(seq.checked_sub(self.first)?).ok()?)
+    }
+
+    /// The entries from a number on.
+    pub(super) fn from(&self, seq: u64) -> impl Iterator<Item = &Entry> {
+        let skip = usize::try_from(seq.saturating_sub(self.first)).unwrap_or(usize::MAX).min(self.entries.len());
+        self.entries.range(skip..)
+    }
+
+    pub(super) fn push(&mut self, entry: Entry) {
+        if matches!(entry, Entry::Bracket(_)) {
+            self.release_bracket();
+            self.bracket = Some(self.next());
+        }
+        if self.entries.len() >= self.capacity {
+            self.entries.pop_front();
+            self.first += 1;
+        }
+        self.entries.push_back(entry);
+    }
+
+    /// The number of the bracket whose picture is kept.
+    pub(super) fn bracket(&self) -> Option<u64> {
+        self.bracket
+    }
+
+    /// Gives the picture back: pictures keep old rows alive, so only the last bracket has one, and only while somebody may
+    /// still come to it.
+    pub(super) fn release_bracket(&mut self) {
+        let Some(seq) = self.bracket.take() else { return };
+        let at = seq.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
+        if let Some(Entry::Bracket(bracket)) = at.and_then(|at| self.entries.get_mut(at)) {
+            bracket.picture = None;
+        }
+    }
+}

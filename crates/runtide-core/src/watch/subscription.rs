@@ -1,0 +1,357 @@
+//! One subscriber: a number in the ring, a filter, and the bracket that he is being shown.
+
+use std::{
+    collections::VecDeque,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, SystemTime},
+};
+
+use tokio::time::{Instant, Sleep};
+
+use super::{
+    cache::{Picture, Place},
+    hub::{Hub, State},
+    ring::{Bracket, Entry},
+};
+use crate::{
+    BackendId, Cursor, Detail, Epoch, Error, ErrorKind, Gap, InstanceFilter, NativeMark, Result, RuntimeEvent,
+    RuntimeEventKind, SlowConsumer, WatchOptions,
+};
+
+/// Entries fetched under one lock.
+const FETCH: usize = 128;
+
+/// Where a new subscriber begins.
+#[derive(Debug)]
+pub(super) enum Start {
+    /// At this entry.
+    At(u64),
+    /// With a bracket, and why.
+    Bracket(Gap),
+}
+
+/// One subscriber.
+#[derive(Debug)]
+pub(super) struct Subscription {
+    hub: Arc<Hub>,
+    slot: usize,
+    backend: BackendId,
+    /// The number of the entry to be read next.
+    next: u64,
+    filter: Option<InstanceFilter>,
+    detail: Detail,
+    slow: SlowConsumer,
+    /// A bracket is owed.
+    owed: Option<Gap>,
+    /// The outage was told to this subscriber, and its end not yet.
+    told_outage: bool,
+    /// While a bracket is owed: something was left out.
+    skipped: bool,
+    ready: VecDeque<Arc<RuntimeEvent>>,
+    showing: Option<Showing>,
+    bookmark: Option<Bookmark>,
+    ended: bool,
+}
+
+/// A bracket on its way to a subscriber.
+#[derive(Debug)]
+struct Showing {
+    bracket: Bracket,
+    picture: Picture,
+    place: Place,
+    /// Numbers `ResyncBegin` and `Present` in the bracket's epoch.
+    seq: u64,
+    /// Of `ResyncEnd`, in the ring's.
+    end: Cursor,
+}
+
+#[derive(Debug)]
+struct Bookmark {
+    every: Duration,
+    timer: Pin<Box<Sleep>>,
+    /// Something was delivered since the timer was set.
+    stale: bool,
+}
+
+impl Subscription {
+    pub(super) fn new(hub: &Arc<Hub>, state: &mut State, options: WatchOptions, start: Start) -> Self {
+        let (next, owed) = match start {
+            Start::At(next) => (next, None),
+            Start::Bracket(gap) => (state.ring.next(), Some(gap)),
+        };
+        let slot = state.subscribe(next, options.detail);
+        let every = options.bookmark_every.filter(|every| !every.is_zero());
+        let mut new = Self {
+            hub: Arc::clone(hub),
+            slot,
+            backend: state.machine.backend().clone(),
+            next,
+            filter: Some(options.filter).filter(|filter| !filter.is_empty()),
+            detail: options.detail,
+            slow: options.slow_consumer,
+            owed,
+            told_outage: false,
+            skipped: false,
+            ready: VecDeque::new(),
+            showing: None,
+            bookmark: every.map(|every| Bookmark { every, timer: Box::pin(tokio::time::sleep(every)), stale: false }),
+            ended: false,
+        };
+        new.owe(state, owed);
+        if owed.is_some() {
+            new.tell_outage(state);
+        }
+        new
+    }
+
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Arc<RuntimeEvent>>>> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                if let Some(bookmark) = &mut self.bookmark {
+                    bookmark.stale = true;
+                }
+                return Poll::Ready(Some(Ok(event)));
+            }
+            if self.ended {
+                return Poll::Ready(None);
+            }
+            if self.showing.is_some() {
+                self.show();
+                continue;
+            }
+            match self.fetch(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => {
+                    self.ended = true;
+                    return Poll::Ready(Some(Err(error)));
+                }
+                Poll::Pending => match self.poll_bookmark(cx) {
+                    Some(event) => return Poll::Ready(Some(Ok(event))),
+                    None => return Poll::Pending,
+                },
+            }
+        }
+    }
+
+    /// Takes what is there from the ring. `Ready(Ok)`: there may be something to deliver now.
+    fn fetch(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let hub = Arc::clone(&self.hub);
+        let mut state = hub.lock();
+        let state = &mut *state;
+        if state.closed {
+            return Poll::Ready(Err(Error::new(ErrorKind::Cancelled, "watch", "the backend was closed")
+                .with_context("backend", &self.backend)));
+        }
+        if self.next < state.ring.first() {
+            return Poll::Ready(self.lagged(state));
+        }
+        if let Some(gap) = self.owed {
+            if state.machine.is_live(self.detail) {
+                self.take_picture(state, gap);
+                return Poll::Ready(Ok(()));
+            }
+            return if self.fetch_while_owed(state) { Poll::Ready(Ok(())) } else { self.wait(state, cx) };
+        }
+        let from = self.next;
+        if let Some(Entry::Bracket(bracket)) = state.ring.get(from) {
+            let bracket = bracket.clone();
+            self.enter(state, bracket);
+            return Poll::Ready(Ok(()));
+        }
+        for entry in state.ring.from(from).take(FETCH) {
+            let Entry::Event { event, before } = entry else { break };
+            self.next += 1;
+            let wanted = self.filter.as_ref().is_none_or(|filter| match event.instance() {
+                Some(instance) => {
+                    filter.matches(instance) || before.as_ref().is_some_and(|before| filter.matches(before))
+                }
+                None => true,
+            });
+            if wanted {
+                self.ready.push_back(Arc::clone(event));
+            }
+        }
+        if self.next == from {
+            return self.wait(state, cx);
+        }
+        state.advance(self.slot, self.next);
+        Poll::Ready(Ok(()))
+    }
+
+    /// While a bracket is owed and the rows are not complete: only the state of the link is told. Whether there was news.
+    fn fetch_while_owed(&mut self, state: &mut State) -> bool {
+        let Some(entry) = state.ring.get(self.next) else { return false };
+        match entry {
+            Entry::Bracket(bracket) if bracket.full || self.detail == Detail::Summary => {
+                let bracket = bracket.clone();
+                self.enter(state, bracket);
+                return true;
+            }
+            Entry::Event { event, .. } => match event.kind {
+                // Its number must follow the last one that was told; what was skipped since then hides the outage as well.
+                RuntimeEventKind::BackendDisconnected { .. } if !self.told_outage && !self.skipped => {
+                    self.told_outage = true;
+                    self.ready.push_back(Arc::clone(event));
+                }
+                RuntimeEventKind::BackendReconnected { .. } if self.told_outage => {
+                    self.told_outage = false;
+                    self.ready.push_back(Arc::clone(event));
+                }
+                _ => self.skipped = true,
+            },
+            Entry::Bracket(_) => self.skipped = true,
+        }
+        self.next += 1;
+        state.advance(self.slot, self.next);
+        true
+    }
+
+    fn wait(&self, state: &mut State, cx: &Context<'_>) -> Poll<Result<()>> {
+        state.wait(self.slot, cx.waker());
+        Poll::Pending
+    }
+
+    fn owe(&mut self, state: &mut State, gap: Option<Gap>) {
+        self.owed = gap;
+        state.set_pending(self.slot, gap.is_some());
+    }
+
+    /// The place is lost: the ring went on without this subscriber.
+    fn lagged(&mut self, state: &mut State) -> Result<()> {
+        let dropped = state.ring.next() - self.next;
+        tracing::warn!(backend = %self.backend, dropped, "a subscriber is too slow for the ring");
+        if self.slow == SlowConsumer::Close {
+            return Err(Error::new(
+                ErrorKind::Expired,
+                "watch",
+                format!("too slow: {dropped} events were not delivered"),
+            )
+            .with_context("backend", &self.backend));
+        }
+        self.next = state.ring.next();
+        state.advance(self.slot, self.next);
+        if self.owed.is_none() {
+            self.owe(state, Some(Gap::Lagged { dropped }));
+        }
+        self.tell_outage(state);
+        Ok(())
+    }
+
+    /// To a subscriber who did not see it begin.
+    fn tell_outage(&mut self, state: &State) {
+        let Some(cause) = state.machine.outage() else {
+            self.told_outage = false;
+            return;
+        };
+        if !self.told_outage {
+            self.told_outage = true;
+            let cursor = place(state, self.next.saturating_sub(1));
+            let kind = RuntimeEventKind::BackendDisconnected { cause: cause.clone() };
+            self.ready.push_back(self.event(cursor, SystemTime::now(), kind));
+        }
+    }
+
+    /// A bracket of this subscriber's own, from the rows as they are.
+    fn take_picture(&mut self, state: &mut State, gap: Gap) {
+        let bracket = Bracket {
+            gap,
+            epoch: state.machine.bracket_epoch(),
+            native: state.machine.mark().cloned(),
+            observed_at: SystemTime::now(),
+            picture: Some(state.machine.picture()),
+            full: state.machine.is_full(),
+        };
+        self.next = state.ring.next() - 1; // its end has the number of the last entry
+        self.enter(state, bracket);
+    }
+
+    /// Begins to show the bracket whose end has the number `self.next`.
+    fn enter(&mut self, state: &mut State, mut bracket: Bracket) {
+        let Some(picture) = bracket.picture.take() else {
+            // A later bracket took its place.
+            let dropped = state.ring.next() - self.next;
+            self.next = state.ring.next();
+            state.advance(self.slot, self.next);
+            return self.owe(state, Some(Gap::Lagged { dropped }));
+        };
+        let end = Cursor::new(state.machine.epoch().clone(), self.next, bracket.native.clone());
+        self.next += 1;
+        state.advance(self.slot, self.next);
+        self.owe(state, None);
+        (self.told_outage, self.skipped) = (false, false);
+        let begin = Cursor::new(bracket.epoch.clone(), 1, None);
+        self.ready.push_back(self.event(
+            begin,
+            bracket.observed_at,
+            RuntimeEventKind::ResyncBegin { gap: bracket.gap },
+        ));
+        self.showing = Some(Showing { bracket, picture, place: Place::default(), seq: 1, end });
+    }
+
+    /// The next rows of the bracket, or its end.
+    fn show(&mut self) {
+        let Some(mut showing) = self.showing.take() else { return };
+        while self.ready.len() < FETCH {
+            let Some((row, next)) = showing.picture.row_at(showing.place) else {
+                let end = self.event(showing.end, showing.bracket.observed_at, RuntimeEventKind::ResyncEnd);
+                self.ready.push_back(end);
+                return;
+            };
+            showing.place = next;
+            if self.filter.as_ref().is_none_or(|filter| filter.matches(row)) {
+                showing.seq += 1;
+                let cursor = Cursor::new(showing.bracket.epoch.clone(), showing.seq, None);
+                let kind = RuntimeEventKind::Present(Arc::clone(row));
+                self.ready.push_back(self.event(cursor, showing.bracket.observed_at, kind));
+            }
+        }
+        self.showing = Some(showing);
+    }
+
+    fn event(&self, cursor: Cursor, at: SystemTime, kind: RuntimeEventKind) -> Arc<RuntimeEvent> {
+        Arc::new(RuntimeEvent::new(self.backend.clone(), cursor, at, kind))
+    }
+
+    fn poll_bookmark(&mut self, cx: &mut Context<'_>) -> Option<Arc<RuntimeEvent>> {
+        loop {
+            let bookmark = self.bookmark.as_mut()?;
+            if std::mem::take(&mut bookmark.stale) {
+                let due = Instant::now() + bookmark.every;
+                bookmark.timer.as_mut().reset(due);
+            }
+            if bookmark.timer.as_mut().poll(cx).is_pending() {
+                return None;
+            }
+            bookmark.stale = true;
+            let state = self.hub.lock();
+            if self.owed.is_none() && self.next > 1 && state.machine.outage().is_none() {
+                let cursor = place(&state, self.next - 1);
+                drop(state);
+                return Some(self.event(cursor, SystemTime::now(), RuntimeEventKind::Bookmark));
+            }
+        }
+    }
+}
+
+/// Number `seq` of the ring, with where the runtime's history goes on now.
+fn place(state: &State, seq: u64) -> Cursor {
+    let (epoch, native): (&Epoch, Option<&NativeMark>) = (state.machine.epoch(), state.machine.mark());
+    Cursor::new(epoch.clone(), seq, native.cloned())
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let mut state = self.hub.lock();
+        state.unsubscribe(self.slot);
+        let over = state.over;
+        drop(state);
+        if over {
+            self.hub.stop.cancel();
+        } else if self.detail == Detail::Full {
+            self.hub.wishes.notify_one();
+        }
+    }
+}

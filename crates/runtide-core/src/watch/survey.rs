@@ -1,0 +1,220 @@
+//! One look at everything, from the request to its conclusion: what was told meanwhile is looked at again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::source::{Inspection, Snapshot};
+use crate::{Detail, Gap, Instance, InstanceId};
+
+/// How long the stream must be quiet after a look before the look counts as the later of the two.
+pub(super) const SETTLE: Duration = Duration::from_millis(10);
+
+/// A stream that is never quiet is not waited for any longer.
+const SETTLE_MAX: Duration = Duration::from_millis(200);
+
+/// What was told during a look is looked at again, at most so often; what is still open then is looked at afterwards.
+const ROUNDS: u8 = 3;
+
+/// The pause before a look that came back empty is taken for the truth.
+const SECOND_LOOK: Duration = Duration::from_millis(200);
+
+/// The pause after a look that was not complete, or failed; it doubles up to `AGAIN_MAX`.
+const AGAIN: Duration = Duration::from_secs(5);
+const AGAIN_MAX: Duration = Duration::from_secs(60);
+
+/// What the look is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Everybody is shown what is there.
+    Bracket(Gap),
+    /// Nobody is shown anything unless it differs from what was told.
+    Confirm,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Not yet asked.
+    Waiting {
+        until: Instant,
+    },
+    Asked,
+    /// Answered; the stream may still tell of what lay before the answer.
+    Settling {
+        until: Instant,
+        most: Instant,
+    },
+    /// What was told meanwhile is being looked at.
+    Inspecting,
+    Done,
+}
+
+/// One look at everything.
+#[derive(Debug)]
+pub(super) struct Survey {
+    purpose: Purpose,
+    stage: Stage,
+    detail: Detail,
+    rows: BTreeMap<InstanceId, Arc<Instance>>,
+    complete: bool,
+    /// Told of since the look was asked for, or since it was looked at again.
+    touched: BTreeSet<InstanceId>,
+    rounds: u8,
+    doubted: bool,
+    failures: u32,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) rows: BTreeMap<InstanceId, Arc<Instance>>,
+    pub(super) complete: bool,
+    /// What was told of these is not settled by the look.
+    pub(super) open: BTreeSet<InstanceId>,
+    pub(super) detail: Detail,
+}
+
+impl Survey {
+    pub(super) fn new(purpose: Purpose, now: Instant) -> Self {
+        Self {
+            purpose,
+            stage: Stage::Waiting { until: now },
+            detail: Detail::Summary,
+            rows: BTreeMap::new(),
+            complete: false,
+            touched: BTreeSet::new(),
+            rounds: 0,
+            doubted: false,
+            failures: 0,
+        }
+    }
+
+    /// A look after one that was not complete.
+    pub(super) fn later(now: Instant) -> Self {
+        let mut survey = Self::new(Purpose::Confirm, now);
+        survey.wait_until(now + AGAIN);
+        survey
+    }
+
+    pub(super) fn purpose(&self) -> Purpose {
+        self.purpose
+    }
+
+    pub(super) fn detail(&self) -> Detail {
+        self.detail
+    }
+
+    pub(super) fn wait_until(&mut self, until: Instant) {
+        self.stage = Stage::Waiting { until };
+    }
+
+    /// Something was told of this instance.
+    pub(super) fn touch(&mut self, id: &InstanceId, now: Instant) {
+        if let Stage::Settling { until, most } = &mut self.stage {
+            *until = (now + SETTLE).min(*most).max(*until);
+        }
+        if !self.touched.contains(id) {
+            self.touched.insert(id.clone());
+        }
+    }
+
+    pub(super) fn due(&self) -> Option<Instant> {
+        match self.stage {
+            Stage::Waiting { until } | Stage::Settling { until, .. } => Some(until),
+            Stage::Asked | Stage::Inspecting | Stage::Done => None,
+        }
+    }
+
+    pub(super) fn must_ask(&self, now: Instant) -> bool {
+        matches!(self.stage, Stage::Waiting { until } if until <= now)
+    }
+
+    pub(super) fn asked(&mut self, detail: Detail) {
+        (self.stage, self.detail) = (Stage::Asked, detail);
+    }
+
+    /// Start over: something was missed.
+    pub(super) fn again(&mut self, now: Instant) {
+        self.wait_until(now + SECOND_LOOK);
+    }
+
+    pub(super) fn doubted(&self) -> bool {
+        self.doubted
+    }
+
+    /// Everything vanished: once more before that is believed.
+    pub(super) fn doubt(&mut self, now: Instant) {
+        self.doubted = true;
+        self.wait_until(now + SECOND_LOOK);
+    }
+
+    /// The look failed: try again later.
+    pub(super) fn failed(&mut self, now: Instant) {
+        let pause = AGAIN.saturating_mul(1 << self.failures.min(10)).min(AGAIN_MAX);
+        self.failures += 1;
+        self.wait_until(now + pause);
+    }
+
+    pub(super) fn answered(&mut self, snapshot: Snapshot, now: Instant, settle: Duration) {
+        self.complete = snapshot.is_complete();
+        self.rows = snapshot.instances.into_iter().map(|instance| (instance.id.clone(), instance)).collect();
+        self.stage = Stage::Settling { until: now + settle, most: now + SETTLE_MAX };
+    }
+
+    /// What must be looked at again before the look can be concluded.
+    pub(super) fn must_inspect(&mut self, now: Instant) -> Option<Vec<InstanceId>> {
+        let Stage::Settling { until, .. } = self.stage else { return None };
+        if until > now {
+            return None;
+        }
+        if self.purpose == Purpose::Confirm || self.touched.is_empty() || self.rounds >= ROUNDS {
+            self.stage = Stage::Done;
+            return None;
+        }
+        self.rounds += 1;
+        self.stage = Stage::Inspecting;
+        Some(std::mem::take(&mut self.touched).into_iter().collect())
+    }
+
+    pub(super) fn is_inspecting(&self) -> bool {
+        matches!(self.stage, Stage::Inspecting)
+    }
+
+    pub(super) fn inspected(&mut self, ids: &[InstanceId], answers: Vec<Inspection>, now: Instant) {
+        let mut open: BTreeSet<&InstanceId> = ids.iter().collect();
+        for answer in answers {
+            match answer {
+                Inspection::Present(instance) => {
+                    open.remove(&instance.id);
+                    self.rows.insert(instance.id.clone(), instance);
+                }
+                Inspection::Absent(id) => {
+                    open.remove(&id);
+                    self.rows.remove(&id);
+                }
+                Inspection::Unknown { .. } => {}
+            }
+        }
+        if !open.is_empty() {
+            self.rounds = ROUNDS; // a look that fails is not repeated here
+            self.touched.extend(open.into_iter().cloned());
+        }
+        self.stage = Stage::Settling { until: now, most: now + SETTLE_MAX };
+    }
+
+    pub(super) fn is_done(&self, now: Instant) -> bool {
+        match self.stage {
+            Stage::Done => true,
+            Stage::Settling { until, .. } => until <= now && self.touched.is_empty(),
+            _ => false,
+        }
+    }
+
+    pub(super) fn into_outcome(self) -> Outcome {
+        Outcome { rows: self.rows, complete: self.complete, open: self.touched, detail: self.detail }
+    }
+}
