@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -63,10 +65,20 @@ impl Before {
         Ok((before.boot == boot()).then_some(before))
     }
 
+    pub(super) fn forget(file: &Path) -> Outcome<()> {
+        match fs::remove_file(file) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(Failure::failed(format_args!("cannot remove {}: {error}", file.display())))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Puts the machine back; what is left, one line each.
     pub(super) fn restore(&self) -> Vec<String> {
         let mut left = self.network.restore();
         for trace in &self.absent {
+            remove_dead_sockets(trace);
             let removed = if trace.is_dir() { fs::remove_dir(trace) } else { fs::remove_file(trace) };
             match removed {
                 Err(error) if !matches!(error.kind(), ErrorKind::NotFound) => {
@@ -79,6 +91,39 @@ impl Before {
     }
 }
 
+/// Shims that were killed leave their sockets behind; one that somebody listens on is not theirs.
+fn remove_dead_sockets(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let is_socket = entry.file_type().is_ok_and(|kind| kind.is_socket());
+        let refused = || UnixStream::connect(entry.path()).is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused);
+        if is_socket && refused() {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 fn boot() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn only_sockets_that_nobody_listens_on_are_removed() {
+        let folder = std::env::temp_dir().join(format!("xtask-sockets-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let heard = UnixListener::bind(folder.join("heard")).unwrap();
+        drop(UnixListener::bind(folder.join("dead")).unwrap());
+        fs::write(folder.join("file"), "").unwrap();
+        remove_dead_sockets(&folder);
+        let mut left: Vec<_> = fs::read_dir(&folder).unwrap().flatten().map(|entry| entry.file_name()).collect();
+        left.sort();
+        drop(heard);
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(left, ["file", "heard"]);
+    }
 }

@@ -23,6 +23,9 @@ const GROUP: &str = "runtide-testbed-docker";
 /// Where dockerd looks for a containerd before it starts its own.
 const FOREIGN_CONTAINERD: &str = "/run/containerd/containerd.sock";
 
+/// Stays when all else goes: it tells afterwards what went wrong.
+const LOG: &str = "dockerd.log";
+
 const ASK: Duration = Duration::from_secs(20);
 const READY: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(30);
@@ -33,30 +36,34 @@ pub(super) struct Docker {
     folder: PathBuf,
     /// The same, or a link to it whose path is short enough for a socket.
     short: PathBuf,
+    /// How the machine was. Not in the folder: it must outlive a `cargo clean`, but no boot.
+    before: PathBuf,
 }
 
 impl Docker {
     pub(super) fn below(testbed: &Path) -> Self {
         let folder = testbed.join("docker");
         let short = short(&folder);
-        Self { folder, short }
+        let before = in_run(&folder).with_extension("json");
+        Self { folder, short, before }
     }
 
     pub(super) fn up(&self, install: bool) -> Outcome<()> {
         packages::require(&packages::DOCKER, install)?;
         let daemon = self.daemon();
-        match (&daemon, Before::read(&self.before())?) {
-            (None, None) => refuse_beside_others()?,
-            (Some(daemon), None) => {
+        let picture = Before::read(&self.before)?;
+        match &daemon {
+            None if picture.is_none() => refuse_beside_others()?,
+            Some(daemon) if picture.is_none() || !self.socket().exists() => {
                 let pid = daemon.pid;
                 return Err(Failure::refused(format_args!(
                     "this testbed's dockerd runs (pid {pid}), but its files are gone: cargo xtask testbed down docker"
                 )));
             }
-            (_, Some(_)) => {}
+            _ => {}
         }
         fs::create_dir_all(&self.folder).doing(format_args!("cannot make {}", self.folder.display()))?;
-        if Before::read(&self.before())?.is_none() {
+        if picture.is_none() {
             // Left from before the machine booted.
             self.remove_files()?;
         }
@@ -64,7 +71,7 @@ impl Docker {
             let _ = fs::remove_file(&self.short);
             symlink(&self.folder, &self.short).doing(format_args!("cannot make {}", self.short.display()))?;
         }
-        Before::take(&self.before())?;
+        Before::take(&self.before)?;
         self.start()?;
         self.ensure_image()
     }
@@ -76,7 +83,7 @@ impl Docker {
             return self.wait_until_it_answers(None);
         }
         self.clear_the_way();
-        let log = self.folder.join("dockerd.log");
+        let log = self.folder.join(LOG);
         let out = OpenOptions::new().create(true).append(true).open(&log);
         let out = out.doing(format_args!("cannot write {}", log.display()))?;
         let err = out.try_clone().doing(format_args!("cannot write {}", log.display()))?;
@@ -126,7 +133,7 @@ impl Docker {
 
     /// Stops everything and puts the machine back; whether there was anything to do.
     pub(super) fn down(&self) -> Outcome<bool> {
-        let before = Before::read(&self.before())?;
+        let before = Before::read(&self.before)?;
         if before.is_none() && self.daemon().is_none() && self.shims().is_empty() {
             self.remove_files()?;
             return Ok(false);
@@ -163,6 +170,8 @@ impl Docker {
             self.remove_files()?;
         }
         if left.is_empty() {
+            // Not before: with the picture a second `down` can do what is left.
+            Before::forget(&self.before)?;
             return Ok(true);
         }
         Err(Failure::failed(format_args!("docker: down, but this is left: {}", left.join("; "))))
@@ -185,7 +194,7 @@ impl Docker {
 
     /// What a test needs to know; empty when no daemon is up.
     pub(super) fn environment(&self) -> BTreeMap<&'static str, String> {
-        if !matches!(Before::read(&self.before()), Ok(Some(_))) {
+        if !matches!(Before::read(&self.before), Ok(Some(_))) {
             return BTreeMap::new();
         }
         BTreeMap::from([
@@ -202,10 +211,6 @@ impl Docker {
 
     fn pidfile(&self) -> PathBuf {
         self.folder.join("dockerd.pid")
-    }
-
-    fn before(&self) -> PathBuf {
-        self.folder.join("before.json")
     }
 
     /// The argument by which our daemon is told from any other, also when its files are gone.
@@ -239,7 +244,7 @@ impl Docker {
     }
 
     fn must_be_up(&self) -> Outcome<()> {
-        match Before::read(&self.before())? {
+        match Before::read(&self.before)? {
             Some(_) => Ok(()),
             None => Err(Failure::refused("the testbed's docker is not up: cargo xtask testbed up docker")),
         }
@@ -345,7 +350,7 @@ impl Docker {
         }
     }
 
-    /// Everything of ours but the log, which tells afterwards what went wrong.
+    /// Everything of ours but the log.
     fn remove_files(&self) -> Outcome<()> {
         let failed = |error: std::io::Error| {
             Failure::failed(format_args!("cannot clear {}: {error}", workspace::relative(&self.folder)))
@@ -355,7 +360,7 @@ impl Docker {
         }
         let Ok(entries) = fs::read_dir(&self.folder) else { return Ok(()) };
         for entry in entries.flatten() {
-            if entry.file_name() == "dockerd.log" {
+            if entry.file_name() == LOG {
                 continue;
             }
             let path = entry.path();
@@ -396,6 +401,11 @@ fn short(folder: &Path) -> PathBuf {
     if folder.as_os_str().len() <= LIMIT {
         return folder.to_path_buf();
     }
+    in_run(folder)
+}
+
+/// A short name of its own for each folder.
+fn in_run(folder: &Path) -> PathBuf {
     // FNV-1a: the same name for the same folder, whoever built this.
     let hash = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     let name = folder.as_os_str().as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, hash);

@@ -127,13 +127,35 @@ fn restore_rules(family: &str, before: &str, bridges: &BTreeSet<String>) -> Outc
     for (name, table) in parse(&saved_rules(family)?.unwrap_or_default()) {
         let bare = table.rules.is_empty() && table.chains.values().all(|policy| policy == "ACCEPT");
         if bare && !before.contains_key(&name) {
-            for chain in table.chains.keys() {
-                // Built-in chains cannot go where tables are the kernel's own (legacy): they cost nothing there.
-                let _ = run(family, &["-w", "-t", &name, "-X", chain]);
-            }
+            remove_table(family, &name);
         }
     }
     Ok(())
+}
+
+/// Removes a table without rules, so far as it can be: `iptables` itself has no verb for it, and where tables are the
+/// kernel's own (legacy) they stay, and cost nothing.
+fn remove_table(family: &str, name: &str) {
+    let protocol = if family == "ip6tables" { "ip6" } else { "ip" };
+    if packages::find("nft").is_none() {
+        return;
+    }
+    let listed = process::capture(
+        packages::command("nft").args(["--json", "list", "table", protocol, name]),
+        LIMIT,
+        Interrupt::Waits,
+    );
+    // It may hold what `iptables-save` does not show.
+    if listed.is_ok_and(|said| said.status.success() && holds_only_chains(&said.stdout)) {
+        let _ = run("nft", &["delete", "table", protocol, name]);
+    }
+}
+
+fn holds_only_chains(json: &str) -> bool {
+    let Ok(listed) = serde_json::from_str::<serde_json::Value>(json) else { return false };
+    let Some(items) = listed.get("nftables").and_then(|items| items.as_array()) else { return false };
+    let harmless = |key: &String| matches!(key.as_str(), "metainfo" | "table" | "chain");
+    items.iter().all(|item| item.as_object().is_some_and(|item| item.keys().all(harmless)))
 }
 
 /// Changes all tables in one go each, or not at all.
@@ -295,6 +317,14 @@ COMMIT
         let now = before.replace("COMMIT", "-A FORWARD -o docker0 -j ACCEPT\nCOMMIT");
         let script = undo(&parse(before), &parse(&now), &bridges());
         assert_eq!(script, "*filter\n-D FORWARD -o docker0 -j ACCEPT\nCOMMIT\n");
+    }
+
+    #[test]
+    fn a_table_with_anything_but_chains_is_not_empty() {
+        assert!(holds_only_chains(r#"{"nftables":[{"metainfo":{}},{"table":{"name":"nat"}},{"chain":{}}]}"#));
+        assert!(!holds_only_chains(r#"{"nftables":[{"metainfo":{}},{"chain":{}},{"rule":{}}]}"#));
+        assert!(!holds_only_chains(r#"{"nftables":[{"set":{}}]}"#));
+        assert!(!holds_only_chains("table ip nat"));
     }
 
     #[test]

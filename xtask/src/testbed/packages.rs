@@ -22,6 +22,10 @@ pub(super) const DOCKER: [(&str, &str); 7] = [
     ("tar", "tar"),
 ];
 
+/// Programs without which it works less well, installed with the others: `nft` removes the empty tables that the packet
+/// filter would else keep.
+pub(super) const WANTED: [(&str, &str); 1] = [("nft", "nftables")];
+
 /// Where daemons and their helpers are: root's `PATH` may lack the half of it.
 pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -36,11 +40,11 @@ pub(super) fn command(program: &str) -> Command {
     command
 }
 
-/// Makes sure that all programs are there; installs their packages only if allowed to.
+/// Makes sure that all programs are there; installs their packages, and those of what is wanted, only if allowed to.
 pub(super) fn require(programs: &[(&str, &str)], install: bool) -> Outcome<()> {
     let missing = |(program, _): &&(&str, &str)| find(program).is_none();
-    let mut packages: Vec<_> = programs.iter().filter(missing).map(|(_, package)| *package).collect();
-    packages.dedup();
+    let wanted = WANTED.iter().filter(|_| install);
+    let packages: Vec<_> = programs.iter().chain(wanted).filter(missing).map(|(_, package)| *package).collect();
     if packages.is_empty() {
         return Ok(());
     }
