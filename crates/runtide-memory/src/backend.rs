@@ -1,0 +1,112 @@
+//! [`MemoryBackend`]: what a user of Runtide holds.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use runtide_core::{
+    BackendId, Capabilities, Detail, Driver, Error, EventStream, Instance, InstanceId, LifecycleManager, ListOptions,
+    Looker, Result, RuntimeBackend, RuntimeInfo, RuntimeKind, Snapshot, WatchOptions,
+};
+
+use crate::{
+    client::Client,
+    config::Config,
+    fault::Call,
+    runtime::{MemoryRuntime, missing},
+    source::MemorySource,
+};
+
+/// A [`RuntimeBackend`] on a [`MemoryRuntime`]. Every manager that it has is the client itself.
+#[derive(Debug)]
+pub struct MemoryBackend {
+    client: Client,
+    driver: Driver,
+}
+
+impl MemoryBackend {
+    /// A backend on this runtime; nothing is connected yet.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a configuration that cannot work.
+    pub fn new(config: Config, runtime: MemoryRuntime) -> Result<Self> {
+        config.check()?;
+        Ok(Self::on(config, runtime))
+    }
+
+    /// A backend on a runtime of its own, in this process: [`runtime`](Self::runtime) is its script.
+    pub fn embedded() -> Self {
+        Self::on(Config::default(), MemoryRuntime::new())
+    }
+
+    fn on(config: Config, runtime: MemoryRuntime) -> Self {
+        let client = Client::new(config, runtime);
+        let source = client.clone();
+        let options = client.config.driver.clone();
+        let driver = Driver::new(client.config.id.clone(), options, move || MemorySource::new(source.clone()));
+        Self { client, driver }
+    }
+
+    /// The runtime below.
+    pub fn runtime(&self) -> &MemoryRuntime {
+        &self.client.runtime
+    }
+}
+
+impl Drop for MemoryBackend {
+    fn drop(&mut self) {
+        self.client.closed.cancel();
+    }
+}
+
+#[async_trait]
+impl RuntimeBackend for MemoryBackend {
+    fn id(&self) -> &BackendId {
+        &self.client.config.id
+    }
+
+    fn kind(&self) -> RuntimeKind {
+        // FORK: a runtime of its own is `RuntimeKind::Custom`.
+        RuntimeKind::Memory
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.client.capabilities()
+    }
+
+    async fn connect(&self) -> Result<RuntimeInfo> {
+        // FORK: the server's own version, and its address without credentials.
+        self.client.call(Call::Connect, async { Ok(()) }).await?;
+        let version = env!("CARGO_PKG_VERSION");
+        Ok(RuntimeInfo::new(self.id().clone(), self.kind(), version, "memory:", self.capabilities()))
+    }
+
+    async fn list_instances(&self, options: ListOptions) -> Result<Snapshot> {
+        let mut snapshot = Looker::snapshot(&self.client, options.detail).await?;
+        snapshot.instances.retain(|instance| options.filter.matches(instance));
+        Ok(snapshot)
+    }
+
+    async fn inspect(&self, id: &InstanceId) -> Result<Arc<Instance>> {
+        let item = self.client.inspect(std::slice::from_ref(id)).await?.pop().flatten();
+        let item = item.ok_or_else(|| missing(id, Call::Inspect).with_context("backend", self.id()))?;
+        self.client.instance(&item, Detail::Full).map_err(|failure| {
+            Error::new(failure.kind, Call::Inspect.operation(), failure.message)
+                .with_context("instance", id)
+                .with_context("backend", self.id())
+        })
+    }
+
+    async fn watch(&self, options: WatchOptions) -> Result<EventStream> {
+        self.driver.watch(options)
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.client.closed.cancel();
+        self.driver.close().await;
+        Ok(())
+    }
+
+    fn lifecycle(&self) -> Option<&dyn LifecycleManager> {
+        Some(&self.client)
+    }
+}

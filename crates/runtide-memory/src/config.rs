@@ -1,0 +1,100 @@
+//! How a backend reaches a runtime in memory, and how it understands what it hears.
+//!
+//! FORK: yours says where the daemon is, and has a `from_env` that reads what the field's tools read.
+
+use std::time::Duration;
+
+use runtide_core::{BackendId, DriverOptions, Error, ErrorKind, Result};
+
+use crate::setters::setters;
+
+/// How to connect.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// The name of this backend; `memory:local` unless told.
+    pub id: BackendId,
+    /// How the event stream speaks.
+    pub dialect: Dialect,
+    /// Whether an edge names the life that it belongs to; it does unless told. Docker's do not.
+    pub edges_name_life: bool,
+    /// Whether a [`Summary`](runtide_core::Detail::Summary) leaves out what a list of Docker's leaves out: the incarnation,
+    /// times, the exit, restarts, and the ports and addresses of what does not run.
+    pub lean_summary: bool,
+    /// The longest that any call may take; 30 s unless told.
+    pub deadline: Duration,
+    /// How often a quiet event stream shows that it is alive; 10 s unless told. `None`: never.
+    pub heartbeat: Option<Duration>,
+    /// The silence after which an event stream counts as dead; 30 s unless told. `None`: silence proves nothing.
+    pub max_silence: Option<Duration>,
+    /// The watch driver's own.
+    pub driver: DriverOptions,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            id: BackendId::from("memory:local"),
+            dialect: Dialect::default(),
+            edges_name_life: true,
+            lean_summary: false,
+            deadline: Duration::from_secs(30),
+            heartbeat: Some(Duration::from_secs(10)),
+            max_silence: Some(Duration::from_secs(30)),
+            driver: DriverOptions::default(),
+        }
+    }
+}
+
+setters!(Config {
+    /// The name of this backend.
+    with_id: id: BackendId;
+    /// How the event stream speaks.
+    with_dialect: dialect: Dialect;
+    /// Whether an edge names the life that it belongs to.
+    with_edges_name_life: edges_name_life: bool;
+    /// Summaries leave out what a list of Docker's leaves out.
+    with_lean_summary: lean_summary;
+    /// The longest that any call may take.
+    with_deadline: deadline: Duration;
+    /// How often a quiet event stream shows that it is alive.
+    with_heartbeat: heartbeat: Option<Duration>;
+    /// The silence after which an event stream counts as dead.
+    with_max_silence: max_silence: Option<Duration>;
+    /// The watch driver's own.
+    with_driver: driver: DriverOptions;
+});
+
+impl Config {
+    pub(crate) fn check(&self) -> Result<()> {
+        let wrong = if self.deadline.is_zero() {
+            "the deadline is zero"
+        } else if self.heartbeat.is_some_and(|every| every.is_zero()) {
+            "the heartbeat is zero"
+        } else if self.max_silence.is_some_and(|silence| self.heartbeat.is_none_or(|every| every >= silence)) {
+            "max_silence must be longer than the heartbeat, or a quiet link would count as dead"
+        } else {
+            return Ok(());
+        };
+        Err(Error::new(ErrorKind::InvalidInput, "memory.config", wrong).with_context("backend", &self.id))
+    }
+}
+
+/// How an event stream speaks: the ways of the field.
+///
+/// | what happens | `Edges` (as Docker) | `Hints` (as Incus) | `States` (as Kubernetes) |
+/// |---|---|---|---|
+/// | create, start, die, pause, unpause | `Edge` | `Hint` | `State` |
+/// | remove | `Gone` | `Hint` | `Gone` |
+/// | rename, health, ports, addresses, labels, signal | `Hint` | `Hint` | `State` |
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Dialect {
+    /// It says what happened.
+    #[default]
+    Edges,
+    /// It says to whom something happened.
+    Hints,
+    /// It says how things are now.
+    States,
+}

@@ -1,0 +1,168 @@
+//! What can go wrong on purpose: [`Faults`] hold until they are cleared, and act on what comes over the wire.
+//!
+//! What happens once (`sever`, `half_open`, `lose_history`, …) is a verb of [`MemoryRuntime`](crate::MemoryRuntime).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use runtide_core::InstanceId;
+
+macro_rules! calls {
+    ($($(#[$doc:meta])* $call:ident $operation:literal $(=> $verb:literal)?;)*) => {
+        /// Which call, as the runtime counts them and as faults choose them.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[non_exhaustive]
+        pub enum Call { $( $(#[$doc])* $call, )* }
+
+        impl Call {
+            /// Every call.
+            pub fn all() -> BTreeSet<Self> {
+                [$( Self::$call, )*].into()
+            }
+
+            /// As errors name it.
+            pub fn operation(self) -> &'static str {
+                match self { $( Self::$call => $operation, )* }
+            }
+
+            /// The verb of [`Capabilities`](runtide_core::Capabilities) that it needs.
+            pub fn verb(self) -> Option<&'static str> {
+                match self { $( Self::$call => calls!(@verb $($verb)?), )* }
+            }
+        }
+    };
+    (@verb) => { None };
+    (@verb $verb:literal) => { Some($verb) };
+}
+
+calls! {
+    /// Probe and negotiate.
+    Connect "memory.connect";
+    /// List the instances.
+    List "memory.list";
+    /// Look at some instances.
+    Inspect "memory.inspect";
+    /// The event stream.
+    Events "memory.events";
+    /// Start an instance.
+    Start "memory.start" => "lifecycle_start";
+    /// Stop one.
+    Stop "memory.stop" => "lifecycle_stop";
+    /// Send a signal.
+    Kill "memory.kill" => "lifecycle_kill";
+    /// Stop and start.
+    Restart "memory.restart" => "lifecycle_restart";
+    /// Freeze.
+    Pause "memory.pause" => "lifecycle_pause";
+    /// Thaw.
+    Unpause "memory.unpause" => "lifecycle_pause";
+    /// Wait for the end of a life.
+    Wait "memory.wait" => "lifecycle_wait";
+    /// Remove an instance.
+    Remove "memory.remove" => "lifecycle_remove";
+    /// Create one.
+    Create "memory.create" => "provision_create";
+    /// Read output.
+    Logs "memory.logs" => "logs_read";
+    /// Run a process inside.
+    Exec "memory.exec" => "exec_run";
+    /// Attach to the main process.
+    Attach "memory.attach" => "exec_attach";
+    /// Resize a terminal.
+    Resize "memory.resize" => "exec_resize";
+    /// List, inspect, tag and remove images.
+    Images "memory.images" => "images_manage";
+    /// Pull an image.
+    Pull "memory.pull" => "images_pull";
+    /// Import an image.
+    Import "memory.import" => "images_import";
+    /// Build an image.
+    Build "memory.build" => "images_build";
+    /// Create, list and remove networks.
+    Networks "memory.networks" => "networks_manage";
+    /// Connect and disconnect instances.
+    Links "memory.links" => "networks_connect";
+    /// Create, list and remove volumes.
+    Volumes "memory.volumes" => "volumes_manage";
+    /// Export and import a volume's contents.
+    Transfer "memory.transfer" => "volumes_transfer";
+    /// Snapshots of instances.
+    Snapshots "memory.snapshots" => "snapshots_manage";
+    /// Resource usage.
+    Stats "memory.stats" => "stats_read";
+}
+
+/// What is wrong now. The default is a runtime in good health.
+///
+/// ```
+/// use runtide_memory::{Call, MemoryRuntime};
+///
+/// let runtime = MemoryRuntime::new();
+/// runtime.faults(|faults| faults.deny.insert(Call::List));
+/// runtime.heal();
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own; all combinations make sense")]
+pub struct Faults {
+    /// Every connection is refused with `Unavailable`.
+    pub refuse: bool,
+    /// These calls are `PermissionDenied`.
+    pub deny: BTreeSet<Call>,
+    /// These calls are accepted and then hang, before they have any effect, until this is cleared.
+    pub stall: BTreeSet<Call>,
+    /// These calls have their effect, and the answer does not come until this is cleared.
+    pub mute: BTreeSet<Call>,
+    /// These calls take so long: half of it before their effect (or look), half of it after.
+    pub slow: BTreeMap<Call, Duration>,
+    /// Event streams end cleanly as soon as they are open.
+    pub close_at_once: bool,
+    /// Event streams that open now are dead from the first: they stay open and deliver nothing.
+    pub dead_streams: bool,
+    /// Listings end after so many items, and say that they are cut.
+    pub truncate_list: Option<usize>,
+    /// These instances cannot be decoded, in a listing or alone.
+    pub bad_items: BTreeSet<InstanceId>,
+    /// A lie: looks do not see these instances, and say nothing of it.
+    pub hide: BTreeSet<InstanceId>,
+    /// Events cannot be decoded.
+    pub garble: Option<Garble>,
+    /// Each event is told twice.
+    pub duplicate: bool,
+    /// Neighbouring events of different instances are swapped.
+    pub reorder: bool,
+    /// Events are told so long after looks can see the fact.
+    pub delay: Option<Duration>,
+    /// A lie: what happens is not told, and a resumed stream shows no hole.
+    pub swallow: bool,
+}
+
+/// How an event is spoilt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Garble {
+    /// The instance's id can still be read.
+    Body,
+    /// Nothing of it can be read.
+    Whole,
+}
+
+/// One attempt to reach the runtime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Dial {
+    /// Time since the runtime was made, by tokio's clock.
+    pub at: Duration,
+    /// What for.
+    pub call: Call,
+    /// Whether it was turned away (refused or denied).
+    pub refused: bool,
+}
+
+impl Dial {
+    pub(crate) fn new(at: Duration, call: Call, refused: bool) -> Self {
+        Self { at, call, refused }
+    }
+}

@@ -1,0 +1,18 @@
+#![doc = include_str!("../README.md")]
+
+mod backend;
+mod client;
+mod config;
+mod fault;
+mod manager;
+mod normalize;
+mod runtime;
+mod setters;
+mod source;
+
+pub use self::{
+    backend::MemoryBackend,
+    config::{Config, Dialect},
+    fault::{Call, Dial, Faults, Garble},
+    runtime::{AfterLife, Blueprint, Fact, FactKind, MemoryRuntime, Reboot, RuntimeOptions},
+};

@@ -1,0 +1,3 @@
+//! One file per capability: what [`Client`](crate::client::Client) can do beside watching.
+
+mod lifecycle;

@@ -1,0 +1,133 @@
+//! The runtime's words in, Runtide's words out: pure functions, no I/O.
+//!
+//! FORK: this is where most of a backend's knowledge lives. Keep each mapping total, and test it value by value.
+
+use std::sync::Arc;
+
+use runtide_core::{
+    Detail, Edge, ErrorKind, Failure, Gap, Instance, InstanceId, InstanceState, Signal, SignalBody, Snapshot,
+};
+
+use crate::{
+    config::{Config, Dialect},
+    fault::Garble,
+    runtime::{FactKind, Item, Listing, Message, Phase, Record, Told},
+};
+
+/// | the runtime says | Runtide says |
+/// |---|---|
+/// | created | `Created` |
+/// | starting | `Starting` |
+/// | running | `Running` |
+/// | paused | `Paused` |
+/// | restarting | `Restarting` |
+/// | stopping | `Stopping` |
+/// | exited | `Stopped` |
+/// | failed | `Failed` |
+/// | anything else | `Unknown` |
+pub(crate) fn state(phase: Phase) -> InstanceState {
+    match phase {
+        Phase::Created => InstanceState::Created,
+        Phase::Starting => InstanceState::Starting,
+        Phase::Running => InstanceState::Running,
+        Phase::Paused => InstanceState::Paused,
+        Phase::Restarting => InstanceState::Restarting,
+        Phase::Stopping => InstanceState::Stopping,
+        Phase::Exited => InstanceState::Stopped,
+        Phase::Failed => InstanceState::Failed,
+        Phase::Other => InstanceState::Unknown,
+    }
+}
+
+/// An instance, as a look shows it.
+pub(crate) fn instance(config: &Config, record: &Record, detail: Detail) -> Instance {
+    let Record { id, design, phase, .. } = record;
+    let mut instance = Instance::new(config.id.clone(), id.clone(), design.name.clone(), design.kind, state(*phase));
+    instance.health = design.health;
+    instance.image.clone_from(&design.image);
+    instance.labels = Some(design.labels.clone());
+    instance.group.clone_from(&design.group);
+    instance.node.clone_from(&design.node);
+    instance.created_at = Some(record.created_at);
+    let lean = config.lean_summary && detail == Detail::Summary;
+    if !lean || instance.state.is_alive() {
+        // FORK: in order, each once, so that two looks compare equal.
+        instance.ports = Some(design.ports.clone());
+        instance.addresses = Some(design.addresses.clone());
+    }
+    if !lean {
+        instance.incarnation = record.incarnation();
+        instance.exit = record.exit;
+        instance.started_at = record.started_at;
+        instance.finished_at = record.finished_at;
+        instance.restarts = Some(record.restarts);
+    }
+    instance
+}
+
+/// A listing: what cannot be read is named, and hides nothing else.
+pub(crate) fn snapshot(config: &Config, listing: &Listing, detail: Detail) -> Snapshot {
+    let mut failures = Vec::new();
+    let mut instances = Vec::with_capacity(listing.items.len());
+    for item in &listing.items {
+        match item {
+            Item::Record(record) => instances.push(Arc::new(instance(config, record, detail))),
+            Item::Garbled(id) => failures.push(garbled(id)),
+        }
+    }
+    if listing.cut {
+        failures.push(Failure::new(ErrorKind::Protocol, "memory.list", "the listing was cut"));
+    }
+    Snapshot::new(instances, failures)
+}
+
+pub(crate) fn garbled(id: &InstanceId) -> Failure {
+    let mut failure = Failure::new(ErrorKind::Protocol, "memory.decode", "an item cannot be decoded");
+    failure.context.insert("instance".to_owned(), id.to_string());
+    failure
+}
+
+/// A message of the event stream.
+pub(crate) fn signal(config: &Config, message: &Message) -> Signal {
+    match message {
+        Message::Told(told) => Signal::new(body(config, told)).with_mark(told.fact.mark.clone()).with_at(told.fact.at),
+        Message::CaughtUp => Signal::new(SignalBody::CaughtUp),
+        Message::Alive(mark) => Signal::new(SignalBody::Alive).with_mark(mark.clone()),
+    }
+}
+
+/// FORK: which of your messages say what happened, and which only to whom. When in doubt it is a hint.
+fn body(config: &Config, told: &Told) -> SignalBody {
+    let Told { fact, record, garbled, .. } = told;
+    let id = fact.id.clone();
+    match garbled {
+        Some(Garble::Whole) => return SignalBody::Lost(Gap::Undecodable),
+        Some(Garble::Body) => return SignalBody::Hint(id),
+        None => {}
+    }
+    match (config.dialect, fact.kind) {
+        (Dialect::Hints, _) | (Dialect::Edges, FactKind::Signalled(_) | FactKind::Changed(_)) => SignalBody::Hint(id),
+        (_, FactKind::Removed) => SignalBody::Gone(id),
+        (Dialect::States, _) => SignalBody::State(Arc::new(instance(config, record, Detail::Full))),
+        (Dialect::Edges, _) => SignalBody::Edge(Edge {
+            id,
+            incarnation: if config.edges_name_life { fact.incarnation.clone() } else { None },
+            state: fact.state,
+            exit: fact.exit,
+            described: Some(Arc::new(described(config, told))),
+        }),
+    }
+}
+
+/// The instance as far as an event alone tells it.
+fn described(config: &Config, told: &Told) -> Instance {
+    let Told { fact, record, .. } = told;
+    let mut instance =
+        Instance::new(config.id.clone(), fact.id.clone(), fact.name.clone(), record.design.kind, fact.state);
+    instance.incarnation = if config.edges_name_life { fact.incarnation.clone() } else { None };
+    instance.exit = fact.exit;
+    instance.image.clone_from(&record.design.image);
+    instance.labels = Some(record.design.labels.clone());
+    instance.group.clone_from(&record.design.group);
+    instance
+}

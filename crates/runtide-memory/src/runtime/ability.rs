@@ -1,0 +1,52 @@
+//! What this runtime can do, and what the script forbids it.
+
+use std::sync::Arc;
+
+use runtide_core::{Capabilities, Error, ErrorKind, Result, Support, WatchSupport};
+
+use super::{RuntimeOptions, State};
+use crate::fault::Call;
+
+/// FORK: what your daemon can do, by its version and its configuration.
+pub(super) fn capabilities(options: &RuntimeOptions) -> Capabilities {
+    let mut all = Capabilities::default();
+    for (_, support) in all.verbs_mut() {
+        *support = Support::Yes;
+    }
+    all.watch = if options.history > 0 { WatchSupport::Resumable } else { WatchSupport::Pushed };
+    all.images_build = Support::no("nothing in memory carries out a Dockerfile");
+    all.sidecars_start = Support::no("sidecars are composed over a backend, not by it");
+    all.snapshots_memory = Support::no("a simulated process has no memory to keep");
+    all
+}
+
+impl State {
+    pub(crate) fn capabilities(&self) -> Arc<Capabilities> {
+        Arc::clone(&self.capabilities)
+    }
+
+    /// Whether it said yes to the verb of this call.
+    pub(super) fn check_support(&self, call: Call) -> Result<()> {
+        call.verb().map_or(Ok(()), |verb| self.check_verb(call, verb))
+    }
+
+    pub(crate) fn check_verb(&self, call: Call, verb: &'static str) -> Result<()> {
+        match self.capabilities.verbs().find(|(name, _)| *name == verb) {
+            Some((_, Support::No { reason })) => Err(unsupported(call, verb, reason)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether there is such a verb.
+    pub(super) fn set_support(&mut self, verb: &str, support: Support) -> bool {
+        let all = Arc::make_mut(&mut self.capabilities);
+        let found = all.verbs_mut().find(|(name, _)| *name == verb);
+        found.map(|(_, slot)| *slot = support).is_some()
+    }
+}
+
+pub(crate) fn unsupported(call: Call, feature: &'static str, reason: &str) -> Error {
+    Error::new(ErrorKind::Unsupported, call.operation(), format!("{feature} is not supported: {reason}"))
+        .with_context("feature", feature)
+        .with_context("reason", reason)
+}

@@ -1,0 +1,195 @@
+//! What happened, twice: as the runtime tells it (a bounded history, from which streams resume), and as it was (every fact,
+//! for those who check what was told).
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use runtide_core::{ExitStatus, Gap, Incarnation, InstanceId, InstanceState, NativeMark, UnixSignal};
+use tokio::time::Instant;
+
+use super::{Record, State, Timer};
+use crate::{fault::Garble, normalize};
+
+/// One thing that happened, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Fact {
+    /// Its number, as the event stream marks it.
+    pub mark: NativeMark,
+    /// When, by the runtime's clock.
+    pub at: SystemTime,
+    /// To whom.
+    pub id: InstanceId,
+    /// Its name then.
+    pub name: String,
+    /// In which life; `None`: it had not run yet.
+    pub incarnation: Option<Incarnation>,
+    /// What.
+    pub kind: FactKind,
+    /// The state that it led to (for `Removed`: the last one).
+    pub state: InstanceState,
+    /// For `Stopped`: how the life ended, if the runtime knows.
+    pub exit: Option<ExitStatus>,
+    /// Whether the event stream tells it: not while the runtime is down, nor under [`Faults::swallow`](crate::Faults::swallow).
+    pub told: bool,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FactKind {
+    /// It was made.
+    Created,
+    /// A life began.
+    Started,
+    /// A life ended.
+    Stopped,
+    /// It was frozen.
+    Paused,
+    /// It was thawed.
+    Unpaused,
+    /// It took another state that begins or ends no life.
+    Moved,
+    /// It was removed.
+    Removed,
+    /// A signal was delivered, and ended nothing.
+    Signalled(UnixSignal),
+    /// Something that is no state changed: this field of [`Instance`](runtide_core::Instance).
+    Changed(&'static str),
+}
+
+/// A fact on the wire.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub(crate) fact: Fact,
+    /// The instance as the fact left it.
+    pub(crate) record: Arc<Record>,
+    pub(crate) garbled: Option<Garble>,
+    /// Not before this time.
+    pub(crate) visible_at: Instant,
+}
+
+/// A swapped event does not wait for its neighbour for ever.
+const LONGEST_HOLD: Duration = Duration::from_millis(50);
+
+#[derive(Debug, Default)]
+pub(super) struct History {
+    head: u64,
+    pub(super) recent: VecDeque<Arc<Told>>,
+    pub(super) facts: VecDeque<Fact>,
+    /// Waits for a neighbour to be swapped with.
+    held: Option<Arc<Told>>,
+    /// Marks up to here were lost in a restart.
+    restarted_at: u64,
+    /// Something happened while the runtime was down, and no one will tell.
+    hole: bool,
+}
+
+impl History {
+    /// The newest fact that a new stream has behind it.
+    pub(super) fn newest(&self, now: Instant) -> Option<&NativeMark> {
+        self.recent.iter().take_while(|told| told.visible_at <= now).last().map(|told| &told.fact.mark)
+    }
+
+    /// What came after the mark, if the history proves that nothing is missing: the mark itself must still be in it.
+    pub(super) fn after(&self, mark: &NativeMark) -> Result<impl Iterator<Item = &Arc<Told>>, Gap> {
+        match self.recent.iter().rposition(|told| told.fact.mark == *mark) {
+            Some(place) => Ok(self.recent.iter().skip(place + 1)),
+            None if mark.as_str().parse().is_ok_and(|mark: u64| mark <= self.restarted_at) => {
+                Err(Gap::RuntimeRestarted)
+            }
+            None => Err(Gap::HistoryExpired),
+        }
+    }
+
+    pub(super) fn lose(&mut self) {
+        self.recent.clear();
+        self.held = None;
+    }
+
+    /// What a restart leaves: nothing, if it did not keep its history or could not tell what happened meanwhile.
+    pub(super) fn restart(&mut self, keep: bool) {
+        if !keep || self.hole {
+            self.lose();
+            self.restarted_at = self.head;
+        }
+        self.hole = false;
+    }
+}
+
+impl State {
+    /// Writes a fact down, and tells it as the faults allow.
+    pub(super) fn record_fact(&mut self, record: &Arc<Record>, kind: FactKind) {
+        self.dirty = true;
+        self.history.head += 1;
+        let told = !self.down && !self.faults.swallow;
+        self.history.hole |= self.down;
+        let fact = Fact {
+            mark: NativeMark::from(self.history.head.to_string()),
+            at: self.wall(),
+            id: record.id.clone(),
+            name: record.design.name.clone(),
+            incarnation: record.incarnation(),
+            kind,
+            state: normalize::state(record.phase),
+            exit: record.exit.filter(|_| kind == FactKind::Stopped),
+            told,
+        };
+        if self.options.facts > 0 {
+            if self.history.facts.len() >= self.options.facts {
+                self.history.facts.pop_front();
+            }
+            self.history.facts.push_back(fact.clone());
+        }
+        if !told {
+            return;
+        }
+        let visible_at = self.now + self.faults.delay.unwrap_or_default();
+        let new = Arc::new(Told { fact, record: Arc::clone(record), garbled: self.faults.garble, visible_at });
+        match self.history.held.take() {
+            Some(held) if held.fact.id == new.fact.id => {
+                self.tell(&held);
+                self.hold_or_tell(new);
+            }
+            Some(held) => {
+                self.tell(&new);
+                self.tell(&held);
+            }
+            None => self.hold_or_tell(new),
+        }
+    }
+
+    fn hold_or_tell(&mut self, told: Arc<Told>) {
+        if self.faults.reorder {
+            self.schedule(LONGEST_HOLD, Timer::Release(told.fact.mark.clone()));
+            self.history.held = Some(told);
+        } else {
+            self.tell(&told);
+        }
+    }
+
+    /// Lets a held event go, if it is (still) this one.
+    pub(super) fn release(&mut self, mark: &NativeMark) {
+        if let Some(held) = self.history.held.take_if(|held| held.fact.mark == *mark) {
+            self.tell(&held);
+        }
+    }
+
+    fn tell(&mut self, told: &Arc<Told>) {
+        self.dirty = true;
+        if self.options.history > 0 {
+            if self.history.recent.len() >= self.options.history {
+                self.history.recent.pop_front();
+            }
+            self.history.recent.push_back(Arc::clone(told));
+        }
+        let copies = if self.faults.duplicate { 2 } else { 1 };
+        let room = self.options.stream_buffer;
+        for line in self.lines.values_mut() {
+            line.hear(told, copies, room);
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! What can happen to an instance, one verb at a time. Every verb holds the whole state: no one sees half of one.
+
+use std::{mem, sync::Arc, time::Duration};
+
+use runtide_core::{
+    Effect, Error, ErrorKind, ExitStatus, InstanceId, InstanceState, RestartPolicy, Result, UnixSignal,
+};
+
+use super::{Blueprint, FactKind, Phase, Reboot, Record, State, Timer, check_name, wait::End};
+use crate::fault::Call;
+
+/// The pause before the runtime starts something again; doubled each time, as Docker does it.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+impl State {
+    pub(crate) fn record(&self, id: &InstanceId, call: Call) -> Result<&Arc<Record>> {
+        self.records.get(id).ok_or_else(|| missing(id, call))
+    }
+
+    /// Changes it if it is there, and writes down what happened.
+    fn change(&mut self, id: &InstanceId, kind: FactKind, change: impl FnOnce(&mut Record)) {
+        if let Some(record) = self.records.get_mut(id) {
+            change(Arc::make_mut(record));
+            let record = Arc::clone(record);
+            self.record_fact(&record, kind);
+        }
+    }
+
+    pub(crate) fn create(&mut self, mut design: Blueprint) -> Result<InstanceId> {
+        design.check()?;
+        self.next_id += 1;
+        let id = match self.options.seed {
+            0 => format!("mem-{:06}", self.next_id),
+            seed => format!("mem-{seed}-{:06}", self.next_id),
+        };
+        if design.name.is_empty() {
+            design.name.clone_from(&id);
+        }
+        self.check_free(&design.name, Call::Create)?;
+        let id = InstanceId::from(id);
+        let record = Arc::new(Record::new(id.clone(), design, self.wall()));
+        self.records.insert(id.clone(), Arc::clone(&record));
+        self.record_fact(&record, FactKind::Created);
+        Ok(id)
+    }
+
+    fn check_free(&self, name: &str, call: Call) -> Result<()> {
+        if self.records.values().any(|record| record.design.name == name) {
+            let taken = Error::new(ErrorKind::AlreadyExists, call.operation(), "this name is taken");
+            return Err(taken.with_context("name", name));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn start(&mut self, id: &InstanceId, call: Call) -> Result<Effect> {
+        match self.record(id, call)?.phase {
+            Phase::Running | Phase::Stopping => Ok(Effect::Unchanged),
+            Phase::Paused => Err(conflict(id, call, "it is paused: unpause it")),
+            _ => {
+                self.begin(id, 0);
+                Ok(Effect::Changed)
+            }
+        }
+    }
+
+    fn begin(&mut self, id: &InstanceId, restarts: u32) {
+        let started_at = self.wall();
+        self.change(id, FactKind::Started, |record| {
+            record.life += 1;
+            record.phase = Phase::Running;
+            record.exit = None;
+            record.started_at = Some(started_at);
+            record.finished_at = None;
+            record.restarts = restarts;
+        });
+        let Some(record) = self.records.get(id) else { return };
+        if let Some(life) = record.design.life {
+            let timer = Timer::End(id.clone(), record.life);
+            self.schedule(life, timer);
+        }
+    }
+
+    /// A life ends; `None`: nobody knows how. What was `asked` to end is not started again.
+    fn end(&mut self, id: &InstanceId, exit: Option<ExitStatus>, asked: bool) {
+        let finished_at = self.wall();
+        let Some(record) = self.records.get(id) else { return };
+        let (life, restarts) = (record.life, record.restarts);
+        let again = !asked
+            && match record.design.restart {
+                RestartPolicy::Always | RestartPolicy::UnlessStopped => true,
+                RestartPolicy::OnFailure { attempts } => {
+                    exit.is_some_and(|exit| exit.end != ExitStatus::code(0).end)
+                        && attempts.is_none_or(|most| restarts < most)
+                }
+                _ => false,
+            };
+        self.change(id, FactKind::Stopped, |record| {
+            record.phase = if again { Phase::Restarting } else { Phase::Exited };
+            record.exit = exit;
+            record.finished_at = Some(finished_at);
+            record.pending.clear();
+            record.overdue = false;
+        });
+        self.tell_waiting(id, Some(life), End::Exited(exit));
+        if again {
+            self.schedule(FIRST_PAUSE * 2_u32.pow(restarts.min(9)), Timer::Again(id.clone(), life));
+        }
+    }
+
+    pub(super) fn end_by_itself(&mut self, id: &InstanceId, life: u64) {
+        let due = |record: &&mut Arc<Record>| record.life == life && record.phase.is_alive();
+        if let Some(record) = self.records.get_mut(id).filter(due) {
+            if record.phase == Phase::Paused {
+                Arc::make_mut(record).overdue = true; // a frozen process cannot even end
+                return;
+            }
+            let exit = record.design.exit.unwrap_or_else(|| ExitStatus::code(0));
+            self.end(id, Some(exit), false);
+        }
+    }
+
+    pub(super) fn start_again(&mut self, id: &InstanceId, life: u64) {
+        let waits = |record: &&Arc<Record>| record.life == life && record.phase == Phase::Restarting;
+        if let Some(restarts) = self.records.get(id).filter(waits).map(|record| record.restarts) {
+            self.begin(id, restarts.saturating_add(1));
+        }
+    }
+
+    /// The main process ended by itself.
+    pub(crate) fn exit(&mut self, id: &InstanceId, exit: Option<ExitStatus>) -> Result<()> {
+        self.check_alive(id, Call::Kill)?;
+        self.end(id, exit, false);
+        Ok(())
+    }
+
+    /// Ends it by somebody's wish, gracefully.
+    pub(crate) fn stop_now(&mut self, id: &InstanceId, call: Call) -> Result<Effect> {
+        let record = self.record(id, call)?;
+        if record.phase.is_alive() {
+            let exit = record.design.exit.unwrap_or_else(|| ExitStatus::signal(record.design.stop_signal));
+            self.end(id, Some(exit), true);
+            Ok(Effect::Changed)
+        } else {
+            Ok(self.stay_down(id))
+        }
+    }
+
+    /// What does not run: it does not start again by itself.
+    pub(crate) fn stay_down(&mut self, id: &InstanceId) -> Effect {
+        if self.records.get(id).is_some_and(|record| matches!(record.phase, Phase::Restarting | Phase::Starting)) {
+            self.change(id, FactKind::Moved, |record| record.phase = Phase::Exited);
+            return Effect::Changed;
+        }
+        Effect::Unchanged
+    }
+
+    /// Delivers a signal, which need not end anything.
+    pub(crate) fn signal(&mut self, id: &InstanceId, signal: UnixSignal, call: Call) -> Result<()> {
+        self.check_alive(id, call)?;
+        let record = self.record(id, call)?;
+        let (design, frozen) = (&record.design, record.phase == Phase::Paused);
+        if signal == UnixSignal::KILL {
+            self.end(id, Some(ExitStatus::signal(signal)), true);
+        } else if frozen {
+            self.change(id, FactKind::Signalled(signal), |record| record.pending.push(signal));
+        } else if design.ends_on.contains(&signal) {
+            let exit = design.exit.unwrap_or_else(|| ExitStatus::signal(signal));
+            self.end(id, Some(exit), true);
+        } else {
+            self.change(id, FactKind::Signalled(signal), |_| {});
+        }
+        Ok(())
+    }
+
+    pub(crate) fn pause(&mut self, id: &InstanceId) -> Result<Effect> {
+        match self.record(id, Call::Pause)?.phase {
+            Phase::Paused => Ok(Effect::Unchanged),
+            Phase::Running => {
+                self.change(id, FactKind::Paused, |record| record.phase = Phase::Paused);
+                Ok(Effect::Changed)
+            }
+            _ => Err(conflict(id, Call::Pause, "it does not run")),
+        }
+    }
+
+    pub(crate) fn unpause(&mut self, id: &InstanceId) -> Result<Effect> {
+        match self.record(id, Call::Unpause)?.phase {
+            Phase::Running => Ok(Effect::Unchanged),
+            Phase::Paused => {
+                let (mut pending, mut overdue, mut life) = (Vec::new(), false, 0);
+                self.change(id, FactKind::Unpaused, |record| {
+                    record.phase = Phase::Running;
+                    (pending, overdue, life) =
+                        (mem::take(&mut record.pending), mem::take(&mut record.overdue), record.life);
+                });
+                for signal in pending {
+                    // An earlier one may have ended it.
+                    let _ = self.signal(id, signal, Call::Unpause);
+                }
+                if overdue {
+                    self.end_by_itself(id, life);
+                }
+                Ok(Effect::Changed)
+            }
+            _ => Err(conflict(id, Call::Unpause, "it does not run")),
+        }
+    }
+
+    pub(crate) fn remove(&mut self, id: &InstanceId, kill: bool) -> Result<Effect> {
+        let Some(record) = self.records.get(id) else { return Ok(Effect::Unchanged) };
+        if record.phase.is_alive() {
+            if !kill {
+                return Err(conflict(id, Call::Remove, "it runs"));
+            }
+            self.end(id, Some(ExitStatus::signal(UnixSignal::KILL)), true);
+        }
+        if let Some(record) = self.records.remove(id) {
+            self.record_fact(&record, FactKind::Removed);
+        }
+        self.tell_waiting(id, None, End::Gone);
+        Ok(Effect::Changed)
+    }
+
+    pub(crate) fn rename(&mut self, id: &InstanceId, name: String) -> Result<()> {
+        check_name(&name)?;
+        if self.record(id, Call::Create)?.design.name != name {
+            self.check_free(&name, Call::Create)?;
+            self.change(id, FactKind::Changed("name"), |record| record.design.name = name);
+        }
+        Ok(())
+    }
+
+    /// Changes something that is no state.
+    pub(crate) fn edit(&mut self, id: &InstanceId, field: &'static str, edit: impl FnOnce(&mut Record)) -> Result<()> {
+        self.record(id, Call::Inspect)?;
+        self.change(id, FactKind::Changed(field), edit);
+        Ok(())
+    }
+
+    /// Any state, by way of what begins and ends lives: no life is ever skipped.
+    pub(crate) fn set_state(&mut self, id: &InstanceId, state: InstanceState) -> Result<()> {
+        let (before, after) = (self.record(id, Call::Inspect)?.phase, Phase::from(state));
+        if before == after {
+            return Ok(());
+        }
+        if after.is_alive() && !before.is_alive() {
+            self.begin(id, 0);
+        } else if before.is_alive() && !after.is_alive() {
+            self.end(id, None, true);
+        }
+        if self.record(id, Call::Inspect)?.phase != after {
+            self.change(id, FactKind::Moved, |record| record.phase = after);
+        }
+        Ok(())
+    }
+
+    /// What the start of the runtime does, after it stopped everything or nothing.
+    pub(super) fn reboot(&mut self, reboot: Reboot) {
+        let mut again = Vec::new();
+        self.down = true;
+        for record in self.records.values().cloned().collect::<Vec<_>>() {
+            let stops = record.phase.is_alive() && reboot.stops_instances;
+            if stops {
+                self.end(&record.id, None, true);
+            }
+            let policy = record.design.restart;
+            let down = stops || !record.phase.is_alive();
+            if down && (policy == RestartPolicy::Always || (stops && policy == RestartPolicy::UnlessStopped)) {
+                again.push(record.id.clone());
+            }
+        }
+        self.history.restart(reboot.keeps_history);
+        self.down = false;
+        for id in again {
+            self.begin(&id, 0);
+        }
+    }
+
+    fn check_alive(&self, id: &InstanceId, call: Call) -> Result<()> {
+        if self.record(id, call)?.phase.is_alive() { Ok(()) } else { Err(conflict(id, call, "it does not run")) }
+    }
+}
+
+pub(crate) fn missing(id: &InstanceId, call: Call) -> Error {
+    Error::new(ErrorKind::NotFound, call.operation(), "there is no such instance").with_context("instance", id)
+}
+
+pub(crate) fn conflict(id: &InstanceId, call: Call, message: &'static str) -> Error {
+    Error::new(ErrorKind::Conflict, call.operation(), message).with_context("instance", id)
+}

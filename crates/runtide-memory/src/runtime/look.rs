@@ -1,0 +1,39 @@
+//! What a look over the wire shows: the truth, less what the faults take from it.
+
+use std::sync::Arc;
+
+use runtide_core::InstanceId;
+
+use super::{Record, State};
+
+/// One instance on the wire.
+#[derive(Clone, Debug)]
+pub(crate) enum Item {
+    Record(Arc<Record>),
+    /// Nothing but its id can be read.
+    Garbled(InstanceId),
+}
+
+/// A listing on the wire.
+#[derive(Clone, Debug)]
+pub(crate) struct Listing {
+    pub(crate) items: Vec<Item>,
+    /// There was more.
+    pub(crate) cut: bool,
+}
+
+impl State {
+    pub(crate) fn listing(&self) -> Listing {
+        let most = self.faults.truncate_list.unwrap_or(usize::MAX);
+        let items: Vec<Item> = self.records.keys().filter_map(|id| self.item(id)).take(most).collect();
+        let cut = self.faults.truncate_list.is_some();
+        Listing { items, cut }
+    }
+
+    /// `None`: it is not there.
+    pub(crate) fn item(&self, id: &InstanceId) -> Option<Item> {
+        let record = self.records.get(id).filter(|_| !self.faults.hide.contains(id))?;
+        let garbled = self.faults.bad_items.contains(id);
+        Some(if garbled { Item::Garbled(id.clone()) } else { Item::Record(Arc::clone(record)) })
+    }
+}

@@ -1,0 +1,204 @@
+//! The simulated daemon. It runs no task and no thread: what is due by tokio's clock happens, at its time and in order,
+//! as soon as anybody looks or waits.
+
+mod ability;
+mod blueprint;
+mod history;
+mod life;
+mod line;
+mod look;
+mod options;
+mod record;
+mod script;
+mod wait;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use runtide_core::{Capabilities, InstanceId, NativeMark};
+use tokio::{sync::watch, time::Instant};
+
+pub use self::{
+    blueprint::Blueprint,
+    history::{Fact, FactKind},
+    options::RuntimeOptions,
+    script::{AfterLife, Reboot},
+};
+use self::{blueprint::check_name, history::History, line::Line, wait::Waited};
+pub(crate) use self::{
+    history::Told,
+    life::missing,
+    line::{Connection, Message},
+    look::{Item, Listing},
+    record::{Phase, Record},
+};
+use crate::fault::{Call, Dial, Faults};
+
+/// A runtime in memory: the "daemon", and the script that drives it from outside.
+///
+/// A cheap handle: clones are the same runtime, which lives as long as the last of them or of the backends on it. Any number
+/// of [`MemoryBackend`](crate::MemoryBackend)s may connect to it. The verbs of the script act at once, whatever the
+/// [`Faults`], which stand only between the runtime and its backends.
+///
+/// Time is tokio's, so that a test may pause it; times of day are counted from [`RuntimeOptions::base`].
+#[derive(Clone)]
+pub struct MemoryRuntime {
+    pub(crate) inner: Arc<Inner>,
+}
+
+impl fmt::Debug for MemoryRuntime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryRuntime").finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    state: Mutex<State>,
+    /// Told after every change, so that those who wait look again.
+    changed: watch::Sender<()>,
+}
+
+/// What somebody who waits found.
+pub(crate) enum Look<T> {
+    Ready(T),
+    /// Look again after the next change, and at this time at the latest.
+    Later(Option<Instant>),
+}
+
+impl Look<()> {
+    pub(crate) fn ready_if(condition: bool) -> Self {
+        if condition { Self::Ready(()) } else { Self::Later(None) }
+    }
+}
+
+/// What happens by itself, later.
+#[derive(Debug)]
+enum Timer {
+    /// This life is over.
+    End(InstanceId, u64),
+    /// The runtime starts it again after this life.
+    Again(InstanceId, u64),
+    /// An event was held back long enough.
+    Release(NativeMark),
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    options: RuntimeOptions,
+    born: Instant,
+    now: Instant,
+    /// Whether those who wait must look again.
+    dirty: bool,
+    /// Nothing answers, and nothing is told.
+    down: bool,
+    records: BTreeMap<InstanceId, Arc<Record>>,
+    next_id: u64,
+    history: History,
+    timers: BTreeMap<(Instant, u64), Timer>,
+    next_timer: u64,
+    faults: Faults,
+    capabilities: Arc<Capabilities>,
+    lines: BTreeMap<u64, Line>,
+    next_line: u64,
+    calls: BTreeMap<Call, u64>,
+    dials: VecDeque<Dial>,
+    waits: BTreeMap<u64, Waited>,
+    next_wait: u64,
+}
+
+impl Inner {
+    fn new(options: RuntimeOptions) -> Self {
+        let born = Instant::now();
+        let state = State {
+            born,
+            now: born,
+            dirty: false,
+            down: false,
+            records: BTreeMap::new(),
+            next_id: 0,
+            history: History::default(),
+            timers: BTreeMap::new(),
+            next_timer: 0,
+            faults: Faults::default(),
+            capabilities: Arc::new(ability::capabilities(&options)),
+            lines: BTreeMap::new(),
+            next_line: 0,
+            calls: BTreeMap::new(),
+            dials: VecDeque::new(),
+            waits: BTreeMap::new(),
+            next_wait: 0,
+            options,
+        };
+        Self { state: Mutex::new(state), changed: watch::Sender::new(()) }
+    }
+
+    /// Everything goes through here: first what is due happens, then `act`, then those who wait are told.
+    pub(crate) fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.catch_up(Instant::now());
+        let done = act(&mut state);
+        let dirty = std::mem::take(&mut state.dirty);
+        drop(state);
+        if dirty {
+            self.changed.send_replace(());
+        }
+        done
+    }
+
+    /// Looks until there is something, after every change and whenever something is due.
+    ///
+    /// # Cancel safety
+    /// What a look takes, the same poll returns.
+    pub(crate) async fn until<T>(&self, mut look: impl FnMut(&mut State) -> Look<T>) -> T {
+        let mut changed = self.changed.subscribe();
+        loop {
+            changed.mark_unchanged();
+            let (found, due) = self.with(|state| (look(state), state.next_due()));
+            let wake = match found {
+                Look::Ready(found) => return found,
+                Look::Later(wake) => [wake, due].into_iter().flatten().min(),
+            };
+            let asleep = async {
+                match wake {
+                    Some(wake) => tokio::time::sleep_until(wake).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! { _ = changed.changed() => {}, () = asleep => {} }
+        }
+    }
+}
+
+impl State {
+    fn catch_up(&mut self, now: Instant) {
+        while let Some(entry) = self.timers.first_entry().filter(|entry| entry.key().0 <= now) {
+            let ((due, _), timer) = entry.remove_entry();
+            self.now = self.now.max(due);
+            match timer {
+                Timer::End(id, life) => self.end_by_itself(&id, life),
+                Timer::Again(id, life) => self.start_again(&id, life),
+                Timer::Release(mark) => self.release(&mark),
+            }
+        }
+        self.now = self.now.max(now);
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        self.timers.keys().next().map(|(due, _)| *due)
+    }
+
+    fn schedule(&mut self, after: Duration, timer: Timer) {
+        self.next_timer += 1;
+        self.timers.insert((self.now + after, self.next_timer), timer);
+        self.dirty = true;
+    }
+
+    pub(crate) fn wall(&self) -> SystemTime {
+        self.options.base + (self.now - self.born)
+    }
+}

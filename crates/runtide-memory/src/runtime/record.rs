@@ -1,0 +1,89 @@
+//! One instance as the runtime itself keeps it, in the runtime's own words.
+
+use std::time::SystemTime;
+
+use runtide_core::{ExitStatus, Incarnation, InstanceId, InstanceState, TtySize, UnixSignal};
+
+use super::Blueprint;
+
+/// What travels over the wire, and what `normalize` reads.
+#[derive(Clone, Debug)]
+pub(crate) struct Record {
+    pub(crate) id: InstanceId,
+    /// What it was made from, as changed since.
+    pub(crate) design: Blueprint,
+    pub(crate) phase: Phase,
+    /// Counts its starts; 0: it never ran.
+    pub(crate) life: u64,
+    pub(crate) exit: Option<ExitStatus>,
+    pub(crate) created_at: SystemTime,
+    pub(crate) started_at: Option<SystemTime>,
+    pub(crate) finished_at: Option<SystemTime>,
+    pub(crate) restarts: u32,
+    /// Signals that wait for a frozen process to thaw.
+    pub(super) pending: Vec<UnixSignal>,
+    /// Its life is over once it thaws.
+    pub(super) overdue: bool,
+    pub(super) tty: Option<TtySize>,
+}
+
+/// The runtime's own words for what Runtide calls a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Created,
+    Starting,
+    Running,
+    Paused,
+    Restarting,
+    Stopping,
+    Exited,
+    Failed,
+    /// A word of some later version.
+    Other,
+}
+
+impl Phase {
+    pub(super) fn is_alive(self) -> bool {
+        matches!(self, Self::Running | Self::Paused | Self::Stopping)
+    }
+}
+
+impl From<InstanceState> for Phase {
+    fn from(state: InstanceState) -> Self {
+        match state {
+            InstanceState::Created => Self::Created,
+            InstanceState::Starting => Self::Starting,
+            InstanceState::Running => Self::Running,
+            InstanceState::Paused => Self::Paused,
+            InstanceState::Restarting => Self::Restarting,
+            InstanceState::Stopping => Self::Stopping,
+            InstanceState::Stopped => Self::Exited,
+            InstanceState::Failed => Self::Failed,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl Record {
+    pub(super) fn new(id: InstanceId, design: Blueprint, created_at: SystemTime) -> Self {
+        Self {
+            id,
+            design,
+            phase: Phase::Created,
+            life: 0,
+            exit: None,
+            created_at,
+            started_at: None,
+            finished_at: None,
+            restarts: 0,
+            pending: Vec::new(),
+            overdue: false,
+            tty: None,
+        }
+    }
+
+    /// The present or last life; `None`: it never ran.
+    pub(crate) fn incarnation(&self) -> Option<Incarnation> {
+        (self.life > 0).then(|| Incarnation::from(format!("{}#{}", self.id, self.life)))
+    }
+}

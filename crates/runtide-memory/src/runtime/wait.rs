@@ -1,0 +1,120 @@
+//! Verbs that take time: waiting for the end of a life, and stopping with patience.
+
+use std::time::Duration;
+
+use runtide_core::{Effect, Error, ErrorKind, ExitStatus, InstanceId, Result, UnixSignal};
+use tokio::time::Instant;
+
+use super::{Look, MemoryRuntime, State, life::conflict};
+use crate::fault::Call;
+
+/// Somebody waits for the end of a life.
+#[derive(Debug)]
+pub(super) struct Waited {
+    id: InstanceId,
+    life: u64,
+    end: Option<End>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum End {
+    /// So, if anybody knows.
+    Exited(Option<ExitStatus>),
+    /// It was removed first.
+    Gone,
+}
+
+/// One registered wait; dropping it forgets it.
+struct Waiting<'a> {
+    runtime: &'a MemoryRuntime,
+    number: u64,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.runtime.with(|state| state.waits.remove(&self.number));
+    }
+}
+
+impl Waiting<'_> {
+    async fn end(&self) -> End {
+        let look = |state: &mut State| state.waits.get(&self.number).map_or(Some(End::Gone), |wait| wait.end);
+        self.runtime.inner.until(|state| look(state).map_or(Look::Later(None), Look::Ready)).await
+    }
+}
+
+impl State {
+    /// Tells those who wait for this life (or, when it is gone, for any life of it).
+    pub(super) fn tell_waiting(&mut self, id: &InstanceId, life: Option<u64>, end: End) {
+        let concerned = |wait: &&mut Waited| wait.id == *id && life.is_none_or(|life| wait.life == life);
+        for wait in self.waits.values_mut().filter(concerned) {
+            wait.end.get_or_insert(end);
+        }
+    }
+
+    pub(crate) fn stop_timeout(&self, id: &InstanceId) -> Option<Duration> {
+        self.records.get(id).map(|record| record.design.stop_timeout)
+    }
+
+    fn register(&mut self, id: &InstanceId) -> Result<u64> {
+        let record = self.record(id, Call::Wait)?;
+        let end = match (record.life, record.phase.is_alive()) {
+            (0, _) => return Err(conflict(id, Call::Wait, "it never ran")),
+            (_, true) => None,
+            (_, false) => Some(End::Exited(record.exit)),
+        };
+        let wait = Waited { id: id.clone(), life: record.life, end };
+        self.next_wait += 1;
+        self.waits.insert(self.next_wait, wait);
+        Ok(self.next_wait)
+    }
+}
+
+impl MemoryRuntime {
+    fn waiting(&self, id: &InstanceId) -> Result<Waiting<'_>> {
+        self.with(|state| state.register(id)).map(|number| Waiting { runtime: self, number })
+    }
+
+    /// The end of the present life, at once if it is over.
+    pub(crate) async fn wait(&self, id: &InstanceId) -> Result<Option<ExitStatus>> {
+        match self.waiting(id)?.end().await {
+            End::Exited(exit) => Ok(exit),
+            End::Gone => {
+                let gone =
+                    Error::new(ErrorKind::NotFound, Call::Wait.operation(), "it was removed before its end was seen");
+                Err(gone.with_context("instance", id))
+            }
+        }
+    }
+
+    /// Sends the signal, waits, and kills.
+    pub(crate) async fn stop_within(
+        &self,
+        id: &InstanceId,
+        signal: Option<UnixSignal>,
+        timeout: Option<Duration>,
+        call: Call,
+    ) -> Result<Effect> {
+        let asked = self.with(|state| {
+            let record = state.record(id, call)?;
+            if !record.phase.is_alive() {
+                return Ok(Err(state.stay_down(id)));
+            }
+            let (signal, timeout) =
+                (signal.unwrap_or(record.design.stop_signal), timeout.unwrap_or(record.design.stop_timeout));
+            let number = state.register(id)?;
+            state.signal(id, signal, call)?;
+            Ok(Ok((number, state.now + timeout)))
+        })?;
+        let (number, patience): (u64, Instant) = match asked {
+            Ok(asked) => asked,
+            Err(held) => return Ok(held),
+        };
+        let waiting = Waiting { runtime: self, number };
+        if tokio::time::timeout_at(patience, waiting.end()).await.is_err() {
+            // It may have ended in this very moment, which is as good.
+            let _ = self.with(|state| state.signal(id, UnixSignal::KILL, call));
+        }
+        Ok(Effect::Changed)
+    }
+}

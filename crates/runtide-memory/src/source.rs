@@ -1,0 +1,79 @@
+//! What the runtime tells ([`Source`]), and what one finds out by looking ([`Looker`]). No reconnecting, no diffing, no
+//! queue: those are the driver's.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use runtide_core::{
+    Detail, Error, ErrorKind, Flow, Inspection, InstanceId, Looker, NativeMark, Opened, Result, Signal, Snapshot,
+    Source,
+};
+
+use crate::{client::Client, config::Dialect, normalize, runtime::Connection};
+
+#[derive(Debug)]
+pub(crate) struct MemorySource {
+    client: Client,
+    stream: Option<Connection>,
+}
+
+impl MemorySource {
+    pub(crate) fn new(client: Client) -> Self {
+        Self { client, stream: None }
+    }
+}
+
+#[async_trait]
+impl Source for MemorySource {
+    async fn open(&mut self, resume: Option<&NativeMark>) -> Result<Opened> {
+        self.stream = None;
+        // FORK: subscribed when it returns. `Resumed` only with proof: the mark itself is still in the runtime's history.
+        let (stream, opened) = self.client.events(resume).await?;
+        self.stream = Some(stream);
+        Ok(opened)
+    }
+
+    async fn next_batch(&mut self, out: &mut Vec<Signal>) -> Result<Flow> {
+        let Some(stream) = &self.stream else {
+            return Err(Error::new(ErrorKind::Conflict, "memory.events", "the source is not open"));
+        };
+        // FORK: cancel-safe: whatever is taken from the wire is in `out` or still in the source when this is dropped.
+        match stream.read().await? {
+            Some(messages) => {
+                out.extend(messages.iter().map(|message| normalize::signal(&self.client.config, message)));
+                Ok(Flow::Open)
+            }
+            None => Ok(Flow::Closed),
+        }
+    }
+
+    fn looker(&self) -> Arc<dyn Looker> {
+        Arc::new(self.client.clone())
+    }
+
+    fn max_silence(&self) -> Option<Duration> {
+        // FORK: `None` unless your runtime says something regularly, or can be made to.
+        self.client.config.max_silence
+    }
+
+    fn reports_edges(&self) -> bool {
+        self.client.config.dialect == Dialect::Edges
+    }
+}
+
+#[async_trait]
+impl Looker for Client {
+    async fn snapshot(&self, detail: Detail) -> Result<Snapshot> {
+        Ok(normalize::snapshot(&self.config, &self.list().await?, detail))
+    }
+
+    async fn inspect(&self, ids: &[InstanceId], detail: Detail) -> Result<Vec<Inspection>> {
+        let items = Client::inspect(self, ids).await?;
+        let answers = ids.iter().zip(items).map(|(id, item)| match item.map(|item| self.instance(&item, detail)) {
+            Some(Ok(instance)) => Inspection::Present(instance),
+            Some(Err(cause)) => Inspection::Unknown { id: id.clone(), cause },
+            None => Inspection::Absent(id.clone()),
+        });
+        Ok(answers.collect())
+    }
+}
