@@ -1,17 +1,18 @@
-//! The capability managers of Docker.
+//! The managers: what can be done to containers, as against what is seen of them.
+//!
+//! The verbs go over bollard. It answers 204 and 304 alike, and the daemon's texts differ from version to version, so what
+//! a verb did is told from what the container was before and is after, never from a message.
 
-use crate::client::Client;
+mod container;
+mod frames;
+mod lifecycle;
+mod log;
+mod native;
+mod provision;
+mod remove;
+mod spec;
+mod stamps;
+mod stop;
+mod wait;
 
-macro_rules! placeholders {
-    ($($name:ident)*) => { $(
-        /// A manager over the client.
-        #[derive(Debug)]
-        pub(crate) struct $name(#[expect(dead_code)] Client);
-        impl $name {
-            pub(crate) fn new(client: Client) -> Self {
-                Self(client)
-            }
-        }
-    )* };
-}
-placeholders!(Lifecycle Provision Logs);
+pub(crate) use self::{lifecycle::Lifecycle, log::Logs, provision::Provision};

@@ -1,0 +1,257 @@
+//! One call on one container: its checked name, its deadline, and a look at the container.
+
+use std::{future::Future, time::Duration};
+
+use bollard::{Docker, errors::Error as Refusal};
+use runtide_core::{Effect, Error, ErrorKind, ExitStatus, InstanceId, Result};
+use serde::Deserialize;
+
+use crate::client::Client;
+
+/// What Docker waits before it kills, where neither the caller nor the container says.
+const DEFAULT_GRACE: Duration = Duration::from_secs(10);
+
+/// What Go writes for no time at all.
+const NEVER: &str = "0001-01-01T00:00:00Z";
+
+/// A call in progress.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Call<'a> {
+    pub(super) client: &'a Client,
+    pub(super) operation: &'static str,
+    pub(super) id: &'a str,
+}
+
+impl<'a> Call<'a> {
+    /// Nothing is sent for an id that could be anything but an id: it becomes a part of a path.
+    pub(super) fn on(client: &'a Client, operation: &'static str, id: &'a InstanceId) -> Result<Self> {
+        let id = id.as_str();
+        if !is_name(id) {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                operation,
+                "not the id or name of a container: expected letters, digits, '_', '.', '-', the first a letter or digit",
+            )
+            .with_context("backend", client.id())
+            .with_context("instance", id.escape_debug()));
+        }
+        Ok(Self { client, operation, id })
+    }
+
+    /// Bounds a verb by the client's deadline.
+    pub(super) async fn bounded<T>(self, verb: impl Future<Output = Result<T>>) -> Result<T> {
+        self.within(self.client.deadline(), verb).await
+    }
+
+    /// Bounds a verb that is given `limit`.
+    pub(super) async fn within<T>(self, limit: Duration, verb: impl Future<Output = Result<T>>) -> Result<T> {
+        let place = self.client.place(self.operation);
+        self.client.within(place, limit, async { Ok(verb.await) }).await.map_err(|error| self.located(error))?
+    }
+
+    /// The verbs' client. It has no time-out of its own: [`within`](Self::within) is exact, and counts from the beginning.
+    pub(super) async fn docker(self) -> Result<Docker> {
+        self.client.bollard().await.map_err(|error| self.located(error))
+    }
+
+    /// The container as it is.
+    pub(super) async fn look(self) -> Result<Container> {
+        let path = format!("/containers/{}/json", self.id);
+        let bytes = self.client.get_bytes(self.operation, &path, self.client.deadline()).await;
+        let bytes = bytes.map_err(|error| self.located(error))?;
+        serde_json::from_slice(&bytes).map_err(|error| {
+            self.error(ErrorKind::Protocol, "the container's description cannot be read").with_source(error)
+        })
+    }
+
+    /// The container as it is, `None` if the daemon said that there is none.
+    pub(super) async fn look_if_there(self) -> Result<Option<Container>> {
+        match self.look().await {
+            Ok(container) => Ok(Some(container)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) fn error(self, kind: ErrorKind, message: impl Into<String>) -> Error {
+        self.located(Error::new(kind, self.operation, message).with_context("backend", self.client.id()))
+    }
+
+    pub(super) fn refused(self, refusal: Refusal) -> Error {
+        self.located(self.client.error(self.operation, refusal))
+    }
+
+    pub(super) fn located(self, error: Error) -> Error {
+        error.with_context("instance", self.id)
+    }
+
+    /// After a refusal: looks whether the wanted state holds anyway. What the daemon said is the error if it does not, and
+    /// `Conflict` if the container's state explains it.
+    pub(super) async fn settle(
+        self,
+        refusal: Refusal,
+        holds: impl FnOnce(&State) -> Option<Effect>,
+        forbids: impl FnOnce(&State) -> bool,
+    ) -> Result<Effect> {
+        if !is_answer(&refusal) {
+            return Err(self.refused(refusal));
+        }
+        let state = self.look().await?.state;
+        if let Some(effect) = holds(&state) {
+            return Ok(effect);
+        }
+        if forbids(&state) {
+            let text = self.refused(refusal).message().to_owned();
+            return Err(self.error(ErrorKind::Conflict, text).with_context("state", &state.status));
+        }
+        Err(self.refused(refusal))
+    }
+}
+
+/// Whether the daemon answered at all: then nothing is on its way any more, and a look tells what is.
+pub(super) fn is_answer(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::DockerResponseServerError { .. })
+}
+
+pub(super) fn is_status(refusal: &Refusal, status: u16) -> bool {
+    matches!(refusal, Refusal::DockerResponseServerError { status_code, .. } if *status_code == status)
+}
+
+/// Docker's own rule for names, and every id keeps it. No such name changes the path or the query that it stands in.
+pub(super) fn is_name(text: &str) -> bool {
+    text.len() <= 255
+        && text.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
+}
+
+/// Whether the daemon speaks at least API 1.`minor`.
+pub(super) fn speaks(docker: &Docker, minor: usize) -> bool {
+    let version = docker.client_version();
+    (version.major_version, version.minor_version) >= (1, minor)
+}
+
+/// The part of a container's description that the verbs go by. Read by hand, as one unknown word must not fail a verb.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct Container {
+    pub(super) state: State,
+    pub(super) config: Config,
+    pub(super) host_config: HostConfig,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct State {
+    pub(super) status: String,
+    /// Also while paused, and between two lives.
+    pub(super) running: bool,
+    pub(super) paused: bool,
+    pub(super) restarting: bool,
+    exit_code: Option<i64>,
+    #[serde(rename = "OOMKilled")]
+    oom_killed: Option<bool>,
+    started_at: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct Config {
+    pub(super) tty: bool,
+    stop_timeout: Option<i64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct HostConfig {
+    pub(super) auto_remove: bool,
+    pub(super) memory: Option<i64>,
+    pub(super) nano_cpus: Option<i64>,
+    pub(super) pids_limit: Option<i64>,
+    pub(super) log_config: LogConfig,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct LogConfig {
+    #[serde(rename = "Type")]
+    pub(super) driver: String,
+}
+
+impl State {
+    /// Whether a process of it is there.
+    pub(super) fn is_alive(&self) -> bool {
+        self.running && !self.restarting
+    }
+
+    /// Which life: differs for every start. `None`: there was none yet.
+    pub(super) fn life(&self) -> Option<&str> {
+        Some(self.started_at.as_str()).filter(|at| !at.is_empty() && *at != NEVER)
+    }
+
+    /// How the last life ended, as far as the daemon says.
+    pub(super) fn exit(&self) -> Option<ExitStatus> {
+        exit_of(self.exit_code?).map(|exit| exit.with_oom_killed(self.oom_killed))
+    }
+}
+
+/// `None` for what is no exit code.
+pub(super) fn exit_of(code: i64) -> Option<ExitStatus> {
+    i32::try_from(code).ok().map(ExitStatus::code)
+}
+
+impl Container {
+    /// How long the container is given to end; `None`: for ever.
+    pub(super) fn grace(&self) -> Option<Duration> {
+        match self.config.stop_timeout {
+            None => Some(DEFAULT_GRACE),
+            Some(seconds) => u64::try_from(seconds).ok().map(Duration::from_secs),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_become_paths() {
+        for name in ["a", "0", "web-1.x_y", &"f".repeat(64)] {
+            assert!(is_name(name), "{name}");
+        }
+        let hostile =
+            ["", ".", "..", "../x", "a/b", "a?x=1", "a#b", "a%2f", "a b", "a\n", "a\0", "-a", "_a", "é", "a\u{202e}"];
+        for name in hostile.into_iter().chain([&*"a".repeat(70_000)]) {
+            assert!(!is_name(name), "{name}");
+        }
+    }
+
+    fn container(json: &str) -> Container {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn what_never_ran_has_no_life() {
+        let created = container(
+            r#"{"State":{"Status":"created","Running":false,"ExitCode":127,"StartedAt":"0001-01-01T00:00:00Z"}}"#,
+        );
+        assert_eq!(created.state.life(), None);
+        assert!(!created.state.is_alive());
+    }
+
+    #[test]
+    fn an_unknown_word_does_not_fail_a_verb() {
+        let odd = container(
+            r#"{"State":{"Status":"hibernating","Running":true,"StartedAt":"2024-01-01T00:00:00.5Z","OOMKilled":true,"ExitCode":137},
+                "Config":{"Tty":true,"StopTimeout":null,"New":[]},"HostConfig":{"LogConfig":{"Type":"none"}}}"#,
+        );
+        assert!(odd.state.is_alive() && odd.config.tty);
+        assert_eq!(odd.grace(), Some(Duration::from_secs(10)));
+        assert_eq!(odd.state.exit(), Some(ExitStatus::code(137).with_oom_killed(true)));
+    }
+
+    #[test]
+    fn a_container_may_be_given_for_ever_to_end() {
+        assert_eq!(container(r#"{"Config":{"StopTimeout":-1}}"#).grace(), None);
+        assert_eq!(container(r#"{"Config":{"StopTimeout":0}}"#).grace(), Some(Duration::ZERO));
+    }
+}

@@ -1,0 +1,289 @@
+//! The framing of a log stream, pure: bytes in as they come, pieces of output out.
+//!
+//! Docker multiplexes stdout and stderr in frames: one byte of stream, three zero bytes, the payload's length in four bytes
+//! (big endian), the payload. One frame is one entry of the log. With a terminal there are no frames, only bytes.
+//!
+//! A length comes from the other side, so nothing is ever allocated for it: at most [`HELD`] bytes of a frame are kept
+//! until its rest is there, and a longer frame comes out in several pieces.
+
+use bytes::{Buf, Bytes, BytesMut};
+use runtide_core::LogSource;
+
+/// What is kept of an unfinished frame or line. The daemon's own frames are at most 16 KiB and a time.
+pub(super) const HELD: usize = 64 * 1024;
+
+/// The daemon cuts a longer line into entries of this size.
+pub(super) const ENTRY: usize = 16 * 1024;
+
+/// Some output. One frame or line is one piece, unless it is longer than [`HELD`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Piece {
+    pub(super) origin: Origin,
+    /// Whether an entry begins here; else it goes on with the one before.
+    pub(super) starts: bool,
+    pub(super) bytes: Bytes,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    Output(LogSource),
+    /// The daemon itself speaks: it could not go on.
+    Daemon,
+}
+
+/// The stream is not what it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Malformed {
+    /// Not the head of a frame.
+    Head([u8; 8]),
+    /// It ended inside a frame.
+    Truncated,
+}
+
+/// Cuts a stream of bytes into pieces. Push a chunk, take pieces until there is none, push the next.
+#[derive(Debug)]
+pub(super) struct Decoder {
+    /// The chunk at hand: untouched memory of the HTTP client, of which pieces are slices where they can.
+    chunk: Bytes,
+    /// The beginning of a frame or line whose rest is in a later chunk.
+    held: BytesMut,
+    form: Form,
+}
+
+#[derive(Debug)]
+enum Form {
+    Head { bytes: [u8; 8], got: usize },
+    Payload { origin: Origin, left: usize, starts: bool },
+    Lines { at_most: usize, starts: bool },
+}
+
+const NO_HEAD: Form = Form::Head { bytes: [0; 8], got: 0 };
+
+impl Decoder {
+    /// For frames.
+    pub(super) fn framed() -> Self {
+        Self { chunk: Bytes::new(), held: BytesMut::new(), form: NO_HEAD }
+    }
+
+    /// For the bytes of a terminal, cut at newlines. `stamp`: how long the time in front of each entry is, 0 for none; the
+    /// entries of a long line are then found by their size.
+    pub(super) fn console(stamp: usize) -> Self {
+        let at_most = if stamp == 0 { HELD } else { ENTRY + stamp };
+        Self { chunk: Bytes::new(), held: BytesMut::new(), form: Form::Lines { at_most, starts: true } }
+    }
+
+    /// The next chunk. The one before was taken to its end.
+    pub(super) fn push(&mut self, chunk: Bytes) {
+        debug_assert!(self.chunk.is_empty(), "the pieces of a chunk are taken before the next one is pushed");
+        self.chunk = chunk;
+    }
+
+    /// The next piece, `None` when more bytes are needed.
+    pub(super) fn next(&mut self) -> Result<Option<Piece>, Malformed> {
+        loop {
+            match &mut self.form {
+                Form::Head { bytes, got } => {
+                    let Some(free) = bytes.get_mut(*got..) else { return Err(Malformed::Head(*bytes)) };
+                    let taken = free.len().min(self.chunk.len());
+                    if let Some(free) = free.get_mut(..taken) {
+                        self.chunk.copy_to_slice(free);
+                    }
+                    *got += taken;
+                    if *got < bytes.len() {
+                        return Ok(None);
+                    }
+                    self.form = payload(*bytes)?;
+                }
+                Form::Payload { left: 0, .. } => self.form = NO_HEAD,
+                Form::Payload { origin, left, starts } => {
+                    let space = HELD - self.held.len();
+                    let taken = if self.held.is_empty() && self.chunk.len() >= *left {
+                        *left
+                    } else {
+                        space.min(*left).min(self.chunk.len())
+                    };
+                    let part = self.chunk.split_to(taken);
+                    *left -= taken;
+                    let whole = *left == 0 || taken == space;
+                    let Some(bytes) = joined(&mut self.held, part, whole) else { return Ok(None) };
+                    return Ok(Some(Piece { origin: *origin, starts: std::mem::take(starts), bytes }));
+                }
+                Form::Lines { at_most, starts } => {
+                    let space = *at_most - self.held.len();
+                    let window = self.chunk.get(..space.min(self.chunk.len())).unwrap_or_default();
+                    let newline = window.iter().position(|byte| *byte == b'\n');
+                    let taken = newline.map_or(window.len(), |place| place + 1);
+                    let part = self.chunk.split_to(taken);
+                    let whole = newline.is_some() || taken == space;
+                    let Some(bytes) = joined(&mut self.held, part, whole) else { return Ok(None) };
+                    let piece = Piece { origin: Origin::Output(LogSource::Console), starts: *starts, bytes };
+                    *starts = newline.is_some();
+                    return Ok(Some(piece));
+                }
+            }
+        }
+    }
+
+    /// After the last chunk: what was held, then whether the end was a good one.
+    pub(super) fn finish(mut self) -> (Option<Piece>, Result<(), Malformed>) {
+        let bytes = self.held.split().freeze();
+        let held = (!bytes.is_empty()).then_some(bytes);
+        match self.form {
+            Form::Head { got: 0, .. } | Form::Payload { left: 0, .. } => (None, Ok(())),
+            Form::Head { .. } => (None, Err(Malformed::Truncated)),
+            Form::Payload { origin, starts, .. } => {
+                (held.map(|bytes| Piece { origin, starts, bytes }), Err(Malformed::Truncated))
+            }
+            Form::Lines { starts, .. } => {
+                (held.map(|bytes| Piece { origin: Origin::Output(LogSource::Console), starts, bytes }), Ok(()))
+            }
+        }
+    }
+}
+
+/// A whole piece without a copy where nothing is held; an unfinished one is held.
+fn joined(held: &mut BytesMut, part: Bytes, whole: bool) -> Option<Bytes> {
+    if whole && held.is_empty() {
+        return Some(part);
+    }
+    held.extend_from_slice(&part);
+    whole.then(|| held.split().freeze())
+}
+
+fn payload(head: [u8; 8]) -> Result<Form, Malformed> {
+    let [stream, 0, 0, 0, length @ ..] = head else { return Err(Malformed::Head(head)) };
+    let origin = match stream {
+        1 => Origin::Output(LogSource::Stdout),
+        2 => Origin::Output(LogSource::Stderr),
+        3 => Origin::Daemon,
+        _ => return Err(Malformed::Head(head)),
+    };
+    let left = usize::try_from(u32::from_be_bytes(length)).map_err(|_| Malformed::Head(head))?;
+    Ok(Form::Payload { origin, left, starts: true })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frame(stream: u8, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).unwrap();
+        [&[stream, 0, 0, 0], &length.to_be_bytes()[..], payload].concat()
+    }
+
+    /// All pieces of `input` cut into chunks of `sizes` (again and again), and how it ended.
+    fn decode(mut decoder: Decoder, input: &[u8], sizes: &[usize]) -> (Vec<Piece>, Result<(), Malformed>) {
+        let mut pieces = Vec::new();
+        let mut rest = Bytes::copy_from_slice(input);
+        let mut sizes = sizes.iter().cycle();
+        while !rest.is_empty() {
+            let size = (*sizes.next().unwrap()).clamp(1, rest.len());
+            decoder.push(rest.split_to(size));
+            loop {
+                match decoder.next() {
+                    Ok(Some(piece)) => pieces.push(piece),
+                    Ok(None) => break,
+                    Err(error) => return (pieces, Err(error)),
+                }
+                assert!(decoder.held.capacity() <= 2 * HELD, "memory is bounded");
+            }
+        }
+        let (last, end) = decoder.finish();
+        pieces.extend(last);
+        (pieces, end)
+    }
+
+    fn output(pieces: &[Piece], source: LogSource) -> Vec<u8> {
+        pieces.iter().filter(|p| p.origin == Origin::Output(source)).flat_map(|p| p.bytes.to_vec()).collect()
+    }
+
+    #[test]
+    fn a_frame_is_one_piece_wherever_it_is_cut() {
+        let input = [frame(1, b"out\n"), frame(2, b"err\n"), frame(1, b""), frame(1, b"no newline")].concat();
+        for size in 1..=input.len() {
+            let (pieces, end) = decode(Decoder::framed(), &input, &[size]);
+            let seen: Vec<_> = pieces.iter().map(|piece| (piece.origin, piece.starts, &piece.bytes[..])).collect();
+            let (out, err) = (Origin::Output(LogSource::Stdout), Origin::Output(LogSource::Stderr));
+            assert_eq!(seen, [(out, true, &b"out\n"[..]), (err, true, b"err\n"), (out, true, b"no newline")]);
+            assert_eq!(end, Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_hostile_length_allocates_nothing_and_its_payload_still_comes() {
+        let mut input = vec![1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff];
+        input.extend(vec![7; 3 * HELD + 5]);
+        let (pieces, end) = decode(Decoder::framed(), &input, &[1000]);
+        assert_eq!(pieces.len(), 4);
+        assert_eq!(pieces.iter().map(|piece| piece.starts).collect::<Vec<_>>(), [true, false, false, false]);
+        assert_eq!(output(&pieces, LogSource::Stdout), vec![7; 3 * HELD + 5]);
+        assert_eq!(end, Err(Malformed::Truncated));
+    }
+
+    #[test]
+    fn what_is_no_frame_is_an_error() {
+        for input in [&b"hello, world"[..], &[0, 0, 0, 0, 0, 0, 0, 1, 65], &[4, 0, 0, 0, 0, 0, 0, 1, 65]] {
+            assert!(matches!(decode(Decoder::framed(), input, &[3]).1, Err(Malformed::Head(_))));
+        }
+    }
+
+    #[test]
+    fn a_stream_that_ends_inside_a_frame_is_truncated_but_loses_nothing() {
+        let whole = frame(1, b"abcdef");
+        for cut in 1..whole.len() {
+            let (pieces, end) = decode(Decoder::framed(), &whole[..cut], &[4]);
+            assert_eq!(end, Err(Malformed::Truncated));
+            assert_eq!(output(&pieces, LogSource::Stdout), whole[8.min(cut)..cut]);
+        }
+    }
+
+    #[test]
+    fn a_terminal_is_cut_at_newlines() {
+        for size in 1..12 {
+            let (pieces, end) = decode(Decoder::console(0), b"a\r\n\nlogin: ", &[size]);
+            let seen: Vec<_> = pieces.iter().map(|piece| &piece.bytes[..]).collect();
+            assert_eq!(seen, [&b"a\r\n"[..], b"\n", b"login: "]);
+            assert_eq!(end, Ok(()));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_byte_is_lost_and_no_stream_mixed(
+            frames in prop::collection::vec((1u8..=2, prop::collection::vec(any::<u8>(), 0..300)), 0..20),
+            sizes in prop::collection::vec(1usize..200, 1..8),
+        ) {
+            let input: Vec<u8> = frames.iter().flat_map(|(stream, payload)| frame(*stream, payload)).collect();
+            let (pieces, end) = decode(Decoder::framed(), &input, &sizes);
+            prop_assert_eq!(end, Ok(()));
+            for (stream, source) in [(1, LogSource::Stdout), (2, LogSource::Stderr)] {
+                let sent: Vec<u8> = frames.iter().filter(|(s, _)| *s == stream).flat_map(|(_, p)| p.clone()).collect();
+                prop_assert_eq!(output(&pieces, source), sent);
+            }
+            prop_assert_eq!(pieces.len(), frames.iter().filter(|(_, payload)| !payload.is_empty()).count());
+        }
+
+        #[test]
+        fn any_bytes_end_without_a_panic(
+            input in prop::collection::vec(any::<u8>(), 0..600),
+            sizes in prop::collection::vec(1usize..100, 1..5),
+        ) {
+            let (_, _) = decode(Decoder::framed(), &input, &sizes);
+            let (pieces, end) = decode(Decoder::console(31), &input, &sizes);
+            prop_assert_eq!(end, Ok(()));
+            prop_assert_eq!(output(&pieces, LogSource::Console), input);
+        }
+
+        #[test]
+        fn a_long_line_is_cut_the_same_wherever_chunks_end(
+            length in 0usize..3 * HELD, sizes in prop::collection::vec(1usize..50_000, 1..5),
+        ) {
+            let mut input = vec![b'x'; length];
+            input.extend(b"\nrest");
+            let whole = decode(Decoder::console(0), &input, &[input.len()]);
+            prop_assert_eq!(decode(Decoder::console(0), &input, &sizes), whole);
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Stop and restart, with a signal of the caller's and a time-out.
+//!
+//! * The daemon counts whole seconds: a time-out is rounded up, so that nobody is given less than was asked for.
+//! * A signal of the caller's is a parameter since API 1.42, and silently ignored before. There it is sent by itself, the
+//!   end is awaited for as long as was asked for (whole seconds as well), and then the daemon's own stop without grace makes it
+//!   final: it also holds back a restart policy, which a bare signal does not.
+
+use std::time::Duration;
+
+use bollard::query_parameters::{RestartContainerOptions, StopContainerOptions, WaitContainerOptions};
+use futures_util::StreamExt;
+use runtide_core::{Effect, ErrorKind, Result, StopOptions, UnixSignal};
+
+use super::{
+    container::{Call, Container, is_answer, is_status, speaks},
+    lifecycle::kill,
+};
+
+/// The first API version whose stop and restart take a signal.
+const SIGNALS_SINCE: usize = 42;
+
+pub(super) async fn stop(call: Call<'_>, options: &StopOptions) -> Result<Effect> {
+    let before = call.bounded(call.look()).await?;
+    if !before.state.running {
+        return Ok(Effect::Unchanged);
+    }
+    let grace = grace(options, &before);
+    call.within(limit(call, grace), async {
+        let docker = call.docker().await?;
+        let told = match options.signal {
+            Some(signal) if !speaks(&docker, SIGNALS_SINCE) => {
+                ask_by_signal(call, signal, grace).await?;
+                match docker.stop_container(call.id, Some(StopContainerOptions { t: Some(0), signal: None })).await {
+                    // It ended of the signal, and was made to be removed then.
+                    Err(refusal) if is_status(&refusal, 404) => Ok(()),
+                    told => told,
+                }
+            }
+            signal => {
+                let t = options.timeout.map(whole_seconds);
+                let signal = signal.map(|signal| signal.number().to_string());
+                docker.stop_container(call.id, Some(StopContainerOptions { t, signal })).await
+            }
+        };
+        match told {
+            Ok(()) => Ok(Effect::Changed),
+            Err(refusal) => call.settle(refusal, |now| (!now.running).then_some(Effect::Changed), |_| false).await,
+        }
+    })
+    .await
+}
+
+pub(super) async fn restart(call: Call<'_>, options: &StopOptions) -> Result<()> {
+    let before = call.bounded(call.look()).await?;
+    let grace = grace(options, &before);
+    call.within(limit(call, grace), async {
+        let docker = call.docker().await?;
+        let told = match options.signal {
+            Some(signal) if before.state.running && !speaks(&docker, SIGNALS_SINCE) => {
+                if before.host_config.auto_remove {
+                    let reason = "before API 1.42 a signal of one's own ends the container first, and this one would then \
+                                  be removed instead of started again";
+                    return Err(call
+                        .error(ErrorKind::Unsupported, reason)
+                        .with_context("feature", "restart with a signal")
+                        .with_context("reason", "API before 1.42"));
+                }
+                ask_by_signal(call, signal, grace).await?;
+                docker.restart_container(call.id, Some(RestartContainerOptions { t: Some(0), signal: None })).await
+            }
+            signal => {
+                let t = options.timeout.map(whole_seconds);
+                let signal = signal.map(|signal| signal.number().to_string());
+                docker.restart_container(call.id, Some(RestartContainerOptions { t, signal })).await
+            }
+        };
+        told.map_err(|refusal| call.refused(refusal))
+    })
+    .await
+}
+
+/// How long the container has; `None`: for ever.
+fn grace(options: &StopOptions, container: &Container) -> Option<Duration> {
+    match options.timeout {
+        Some(timeout) => Some(Duration::from_secs(u64::from(whole_seconds(timeout).unsigned_abs()))),
+        None => container.grace(),
+    }
+}
+
+/// The container's time and ours. A container that was made with no limit is still waited for no longer than our own.
+fn limit(call: Call<'_>, grace: Option<Duration>) -> Duration {
+    call.client.deadline().saturating_add(grace.unwrap_or_default())
+}
+
+/// Up to a whole second, and up to what the daemon can count (68 years).
+fn whole_seconds(timeout: Duration) -> i32 {
+    let up = u64::from(timeout.subsec_nanos() > 0);
+    i32::try_from(timeout.as_secs().saturating_add(up)).unwrap_or(i32::MAX)
+}
+
+/// Sends the signal and waits until the container's life is over, at most for `grace`.
+async fn ask_by_signal(call: Call<'_>, signal: UnixSignal, grace: Option<Duration>) -> Result<()> {
+    match kill(call, signal).await {
+        Ok(()) => {}
+        // It ended by itself in between.
+        Err(error) if error.kind() == ErrorKind::Conflict => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    let docker = call.docker().await?;
+    let options = WaitContainerOptions { condition: "not-running".to_owned() };
+    let mut end = docker.wait_container(call.id, Some(options));
+    let waited = async {
+        match end.next().await {
+            Some(Err(refusal)) if is_answer(&refusal) => Err(call.refused(refusal)),
+            _ => Ok(()),
+        }
+    };
+    match grace {
+        Some(grace) => tokio::time::timeout(grace, waited).await.unwrap_or(Ok(())),
+        None => waited.await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_given_less_time_than_was_asked_for() {
+        let cases = [
+            (Duration::ZERO, 0),
+            (Duration::from_nanos(1), 1),
+            (Duration::from_millis(200), 1),
+            (Duration::from_secs(3), 3),
+            (Duration::from_millis(3001), 4),
+            (Duration::MAX, i32::MAX),
+        ];
+        for (timeout, seconds) in cases {
+            assert_eq!(whole_seconds(timeout), seconds);
+        }
+    }
+}
