@@ -14,6 +14,8 @@ mod stream;
 mod subscription;
 mod survey;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use self::stream::{first_match, pump, transitions};
 pub use self::{

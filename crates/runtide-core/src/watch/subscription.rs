@@ -149,11 +149,16 @@ impl Subscription {
             return Poll::Ready(self.lagged(state));
         }
         if let Some(gap) = self.owed {
-            if state.machine.is_live(self.detail) {
-                self.take_picture(state, gap);
+            // First what the ring says of the link, then the rows as they are.
+            while self.ready.is_empty() && self.showing.is_none() && self.fetch_while_owed(state) {}
+            if !self.ready.is_empty() || self.showing.is_some() {
                 return Poll::Ready(Ok(()));
             }
-            return if self.fetch_while_owed(state) { Poll::Ready(Ok(())) } else { self.wait(state, cx) };
+            if !state.machine.is_live(self.detail) {
+                return self.wait(state, cx);
+            }
+            self.take_picture(state, gap);
+            return Poll::Ready(Ok(()));
         }
         let from = self.next;
         if let Some(Entry::Bracket(bracket)) = state.ring.get(from) {

@@ -1,0 +1,132 @@
+//! How a watch begins.
+
+use std::time::Duration;
+
+use super::world::*;
+use crate::{ExitStatus, InstanceState as S, RuntimeEventKind, SignalBody, WatchOptions};
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_begins_with_what_is_there_and_goes_on_live() {
+    let world = World::default();
+    world.change(|w| w.put(instance("a", S::Running)));
+    let driver = world.driver();
+    let mut stream = driver.watch(WatchOptions::default()).unwrap();
+    assert_eq!(briefs(&mut stream, QUIET).await, ["resync_begin Initial", "present a", "resync_end"]);
+    world.change(|w| {
+        w.start("b");
+        w.die("b", 3);
+        w.remove("b");
+    });
+    let events = until_quiet(&mut stream, QUIET).await;
+    let briefs: Vec<String> = events.iter().map(|e| brief(e)).collect();
+    assert_eq!(briefs, ["started b", "stopped b", "removed b"]);
+    assert_eq!(events[1].instance().unwrap().exit, Some(ExitStatus::code(3)));
+    assert!(events.iter().all(|e| e.key().is_some()));
+    assert_eq!(events[1].cursor.native, events[1].mark);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_told_while_the_bracket_is_made_is_looked_at_again() {
+    let world = World::default();
+    world.change(|w| {
+        w.put(instance("a", S::Running));
+        w.look_takes = Duration::from_millis(50);
+        // After the subscription, before the list is taken: told, and not in the list as it was.
+        w.during_snapshot = Some(Box::new(|w| {
+            w.start("b");
+            w.die("a", 1);
+        }));
+    });
+    let driver = world.driver();
+    let mut stream = driver.watch(WatchOptions::default()).unwrap();
+    let events = until_quiet(&mut stream, QUIET).await;
+    let briefs: Vec<String> = events.iter().map(|e| brief(e)).collect();
+    assert_eq!(briefs.len(), 4, "{briefs:?}");
+    assert!(briefs.contains(&"present a".to_owned()) && briefs.contains(&"present b".to_owned()));
+    let a = events.iter().filter_map(|e| e.instance()).find(|i| i.name == "a").unwrap();
+    assert_eq!((a.state, a.exit), (S::Stopped, Some(ExitStatus::code(1))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edge_that_arrives_late_for_the_list_is_not_told_twice() {
+    let world = World::default();
+    world.change(|w| {
+        w.during_snapshot = Some(Box::new(|w| w.put(instance("a", S::Running)))); // it runs, and nobody told yet
+    });
+    let driver = world.driver();
+    let mut stream = watch(&driver).await;
+    world.change(|w| w.tell_edge("a", S::Running, None));
+    assert_eq!(briefs(&mut stream, QUIET).await, [""; 0]);
+    world.change(|w| w.die("a", 0));
+    assert_eq!(briefs(&mut stream, QUIET).await, ["stopped a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partial_list_removes_nothing_and_is_completed_later() {
+    let world = World::default();
+    world.change(|w| {
+        w.put(instance("a", S::Running));
+        w.put(instance("b", S::Running));
+    });
+    let driver = world.driver();
+    let mut stream = watch(&driver).await;
+    world.change(|w| {
+        w.there.remove(&"b".into());
+        w.partial = true;
+        w.tell(SignalBody::Lost(crate::Gap::Undecodable));
+    });
+    let seen = briefs(&mut stream, QUIET * 2).await;
+    assert_eq!(seen.len(), 4, "{seen:?}");
+    assert!(seen.contains(&"present b".to_owned()), "absent from a partial list is not absent");
+    world.change(|w| w.partial = false);
+    let seen = briefs(&mut stream, Duration::from_secs(30)).await;
+    assert_eq!(seen, ["resync_begin Disconnected", "present a", "resync_end"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_falls_to_nothing_is_read_twice() {
+    let world = World::default();
+    world.change(|w| w.put(instance("a", S::Running)));
+    let driver = world.driver();
+    let mut stream = watch(&driver).await;
+    let held = world.lock().there.clone();
+    world.change(|w| {
+        w.there.clear();
+        w.snapshots = 0;
+        w.tell(SignalBody::Lost(crate::Gap::Undecodable));
+        w.during_snapshot = None;
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await; // the first look was empty
+    world.change(|w| w.there = held);
+    assert_eq!(briefs(&mut stream, QUIET * 2).await, ["resync_begin Undecodable", "present a", "resync_end"]);
+    assert_eq!(world.lock().snapshots, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_who_comes_later_gets_a_bracket_of_his_own() {
+    let world = World::default();
+    let driver = world.driver();
+    let mut first = watch(&driver).await;
+    world.change(|w| w.start("a"));
+    assert_eq!(briefs(&mut first, QUIET).await, ["started a"]);
+    let mut second = driver.watch(WatchOptions::default()).unwrap();
+    assert_eq!(briefs(&mut second, QUIET).await, ["resync_begin Initial", "present a", "resync_end"]);
+    world.change(|w| w.die("a", 0));
+    let (one, other) = (until_quiet(&mut first, QUIET).await, until_quiet(&mut second, QUIET).await);
+    assert_eq!(one, other, "the very same events");
+    assert_eq!(world.lock().dials.len(), 1, "and one connection");
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_messages_give_one_bracket_at_a_time() {
+    let world = World::default();
+    let driver = world.driver();
+    let mut stream = watch(&driver).await;
+    for _ in 0..100 {
+        world.change(|w| w.tell(SignalBody::Lost(crate::Gap::Undecodable)));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let events = until_quiet(&mut stream, QUIET * 3).await;
+    let brackets = events.iter().filter(|e| matches!(e.kind, RuntimeEventKind::ResyncEnd)).count();
+    assert!((1..=7).contains(&brackets), "{brackets} brackets in five seconds");
+}

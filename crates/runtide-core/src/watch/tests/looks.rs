@@ -1,0 +1,114 @@
+//! What hints and looks are worth.
+
+use std::time::Duration;
+
+use super::world::*;
+use crate::{Detail, Health, Instance, InstanceState as S, RuntimeEventKind, SignalBody, WatchOptions};
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_is_resolved_by_one_look_for_many_ids() {
+    let world = World::default();
+    world.change(|w| (0..50).for_each(|n| w.put(instance(&format!("i{n}"), S::Running))));
+    let driver = world.driver();
+    let mut stream = watch(&driver).await;
+    world.change(|w| {
+        for n in 0..50 {
+            let name = format!("i{n}");
+            w.put(Instance { health: Some(Health::Healthy), ..instance(&name, S::Running) });
+            w.tell(SignalBody::Hint(name.as_str().into()));
+            w.tell(SignalBody::Hint(name.as_str().into()));
+        }
+    });
+    let events = until_quiet(&mut stream, QUIET).await;
+    assert_eq!(events.len(), 50);
+    for event in &events {
+        let RuntimeEventKind::Updated { changed, .. } = &event.kind else { panic!("{event:?}") };
+        assert_eq!(changed.to_string(), "health");
+        assert_eq!(event.key(), None, "a look is not a report");
+    }
+    assert_eq!(world.lock().inspects.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_that_runs_ahead_of_the_stream_swallows_no_edge() {
+    let world = World::default();
+    world.change(|w| w.put(instance("a", S::Running)));
+    let driver = world.driver();
+    let mut stream = watch(&driver).await;
+    // It died, started and died again; the stream tells of it half a second later.
+    world.change(|w| {
+        w.put(instance("a", S::Stopped));
+        w.tell(SignalBody::Hint("a".into()));
+    });
+    assert_eq!(briefs(&mut stream, Duration::from_millis(500)).await, [""; 0]);
+    world.change(|w| {
+        w.die("a", 1);
+        w.tell_edge("a", S::Running, None);
+        w.die("a", 2);
+    });
+    assert_eq!(briefs(&mut stream, QUIET * 10).await, ["stopped a", "started a", "stopped a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_that_nothing_explains_is_believed_in_the_end() {
+    let world = World::default();
+    world.change(|w| {
+        w.put(instance("a", S::Running));
+        w.put(instance("b", S::Running));
+    });
+    let driver = world.driver();
+    let mut stream = watch(&driver).await;
+    world.change(|w| {
+        w.put(instance("a", S::Stopped));
+        w.there.remove(&"b".into());
+        w.tell(SignalBody::Hint("a".into()));
+        w.tell(SignalBody::Hint("b".into()));
+    });
+    assert_eq!(briefs(&mut stream, QUIET * 10).await, ["stopped a", "removed b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_looks_are_all_there_is_they_count_at_once() {
+    let world = World { hints_only: true, ..World::default() };
+    let driver = world.driver();
+    let mut stream = watch(&driver).await;
+    world.change(|w| {
+        w.put(instance("a", S::Running));
+        w.tell(SignalBody::Hint("a".into()));
+    });
+    assert_eq!(briefs(&mut stream, Duration::from_millis(100)).await, ["started a"]);
+    world.change(|w| {
+        w.there.clear();
+        w.tell(SignalBody::Hint("a".into()));
+    });
+    assert_eq!(briefs(&mut stream, Duration::from_millis(100)).await, ["removed a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_look_delays_no_edge() {
+    let world = World::default();
+    world.change(|w| w.put(instance("a", S::Running)));
+    let driver = world.driver();
+    let mut stream = watch(&driver).await;
+    world.change(|w| {
+        w.look_takes = Duration::from_secs(100);
+        w.tell(SignalBody::Hint("a".into()));
+    });
+    tokio::time::sleep(QUIET).await;
+    world.change(|w| w.start("b"));
+    assert_eq!(briefs(&mut stream, Duration::from_millis(10)).await, ["started b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn full_detail_is_fetched_when_the_first_asks_for_it() {
+    let world = World::default();
+    world.change(|w| w.put(Instance { restarts: Some(3), ..instance("a", S::Running) }));
+    let driver = world.driver();
+    let _summary = watch(&driver).await;
+    let mut full = driver.watch(WatchOptions::default().with_detail(Detail::Full)).unwrap();
+    assert_eq!(briefs(&mut full, QUIET).await, ["resync_begin Initial", "present a", "resync_end"]);
+    world.change(|w| w.start("b"));
+    let events = until_quiet(&mut full, QUIET).await;
+    assert_eq!(events.iter().map(|e| brief(e)).collect::<Vec<_>>(), ["started b", "updated b"]);
+    assert_eq!(events[1].instance().unwrap().restarts, Some(0));
+}
