@@ -88,18 +88,16 @@ fn render(findings: &[Finding]) -> String {
         for backend in &backends {
             let cell = match row.get(backend).filter(|_| ran.contains(backend)) {
                 None => "not run".to_owned(),
-                Some(finding) => match finding.outcome {
-                    Verdict::Passed => "passed".to_owned(),
-                    Verdict::Failed => "**failed**".to_owned(),
-                    Verdict::Skipped => {
-                        let reason = plain(finding.reason.as_deref().unwrap_or("no reason given"));
-                        let at = notes.iter().position(|note| *note == reason).unwrap_or_else(|| {
-                            notes.push(reason);
+                Some(finding) => {
+                    let (word, note) = said(finding);
+                    let at = note.map(|note| {
+                        notes.iter().position(|known| *known == note).unwrap_or_else(|| {
+                            notes.push(note);
                             notes.len() - 1
-                        });
-                        format!("skipped [^{}]", at + 1)
-                    }
-                },
+                        })
+                    });
+                    at.map_or_else(|| word.to_owned(), |at| format!("{word} [^{}]", at + 1))
+                }
             };
             let _ = write!(page, " {cell} |");
         }
@@ -109,6 +107,17 @@ fn render(findings: &[Finding]) -> String {
         let _ = write!(page, "\n[^{}]: {note}\n", at + 1);
     }
     page
+}
+
+/// A cell's word, and its footnote: why a law was skipped, or which parts of it the runtime does not have.
+fn said(finding: &Finding) -> (&'static str, Option<String>) {
+    let reason = finding.reason.as_deref().map(plain);
+    match finding.outcome {
+        Verdict::Passed => ("passed", reason),
+        Verdict::Skipped => ("skipped", Some(reason.unwrap_or_else(|| "no reason given".to_owned()))),
+        // Why is in the test's output, with all that led to it.
+        Verdict::Failed => ("**failed**", None),
+    }
 }
 
 /// What a backend met; nothing if all its laws were skipped for want of a daemon.
@@ -149,8 +158,11 @@ fn results(page: &str) -> BTreeMap<(String, String), String> {
         let mut row = cells(line).into_iter();
         let Some(law) = row.next() else { continue };
         for (backend, cell) in backends.iter().zip(row) {
-            let note = cell.split_once("[^").and_then(|(_, at)| notes.get(at.trim_end_matches(']')));
-            let said = note.map_or(cell.clone(), |note| format!("skipped: {note}"));
+            let word_and_note = cell.split_once(" [^").map(|(word, at)| (word, notes.get(at.trim_end_matches(']'))));
+            let said = match word_and_note {
+                Some((word, Some(note))) => format!("{word}: {note}"),
+                _ => cell,
+            };
             results.insert((law.clone(), backend.clone()), said);
         }
     }
@@ -244,6 +256,17 @@ cargo xtask test --matrix
                 "R10 dead link on docker: the page says skipped: no half-open, the run skipped: another",
             ]
         );
+    }
+
+    #[test]
+    fn what_a_runtime_lacks_of_a_law_is_a_footnote_too() {
+        let mut findings = findings();
+        findings[1].reason = Some("without: health".to_owned());
+        let page = render(&findings);
+        assert!(page.contains("| R1 bracket | passed [^1] | passed |"), "{page}");
+        assert!(page.contains("\n[^1]: without: health\n"), "{page}");
+        let key = ("R1 bracket".to_owned(), "docker".to_owned());
+        assert_eq!(results(&page).get(&key).map(String::as_str), Some("passed: without: health"));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::counts::Counts;
 use crate::failure::{Doing, Failure, Outcome};
-use crate::workspace;
+use crate::{testbed, workspace};
 
 /// Where the suites of a `cargo xtask test` write, as `RUNTIDE_REPORT_DIR` tells them: `<backend>.jsonl`.
 pub(crate) const FOLDER: &str = "conformance";
@@ -72,6 +72,7 @@ pub(crate) fn table(findings: &[Finding]) -> String {
             _ if counts.passed + counts.failed == 0 => "not".to_owned(),
             (true, Some(version)) => format!("for real, {version}"),
             (true, None) => "for real".to_owned(),
+            (false, _) if testbed::KNOWN.contains(backend) => "not for real".to_owned(),
             (false, _) => "in process".to_owned(),
         };
         let number = |number: u64| number.to_string();
@@ -79,7 +80,7 @@ pub(crate) fn table(findings: &[Finding]) -> String {
         rows.push([(*backend).to_owned(), (*suite).to_owned(), ran, passed, failed, skipped]);
     }
     let mut text = aligned(&rows);
-    for verdict in [Verdict::Failed, Verdict::Skipped] {
+    for verdict in [Verdict::Failed, Verdict::Skipped, Verdict::Passed] {
         text.push_str(&reasons(findings, verdict));
     }
     text
@@ -87,16 +88,17 @@ pub(crate) fn table(findings: &[Finding]) -> String {
 
 fn reasons(findings: &[Finding], verdict: Verdict) -> String {
     let title = match verdict {
-        Verdict::Passed => return String::new(),
+        Verdict::Passed => "passed in part",
         Verdict::Skipped => "skipped",
         Verdict::Failed => "failed",
     };
     // Many laws may share a reason, above all that there is no daemon.
     let mut laws: BTreeMap<(&str, &str), Vec<&Finding>> = BTreeMap::new();
     for finding in findings.iter().filter(|finding| finding.outcome == verdict) {
-        laws.entry((&finding.backend, finding.reason.as_deref().unwrap_or("no reason given")))
-            .or_default()
-            .push(finding);
+        let reason = finding.reason.as_deref();
+        if let Some(reason) = reason.or_else(|| (verdict != Verdict::Passed).then_some("no reason given")) {
+            laws.entry((&finding.backend, reason)).or_default().push(finding);
+        }
     }
     let mut text = String::new();
     for ((backend, reason), mut found) in laws {
@@ -194,6 +196,13 @@ memory   runtime  in process               1       1        0
   skipped on docker: R10 dead link: no half-open
 ";
         assert_eq!(table(&findings()), expected);
+    }
+
+    #[test]
+    fn a_law_that_held_only_in_part_says_so() {
+        let mut findings = findings();
+        findings[1].reason = Some("without: health".to_owned());
+        assert!(table(&findings).ends_with("\n  passed in part on docker: R1 bracket: without: health\n"));
     }
 
     #[test]
