@@ -1,0 +1,313 @@
+//! What any stream must obey, whatever happens behind it: [`StreamChecker`].
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use runtide_core::{
+    Continuity, Cursor, Epoch, Incarnation, Instance, InstanceId, InstanceState, RuntimeEvent, RuntimeEventKind as Kind,
+};
+
+use crate::{Law, Violation, outcome::line};
+
+/// How many events a violation shows of what came before.
+const TRAIL: usize = 24;
+
+/// Watches one stream for what every stream must obey: the brackets' shape (R1), the numbering (R2), the order of each
+/// instance's life (R4) and the uniqueness of reported facts (R5).
+///
+/// ```
+/// use runtide_conformance::StreamChecker;
+/// use runtide_core::{Cursor, Gap, RuntimeEvent, RuntimeEventKind};
+///
+/// let event = |seq, kind| RuntimeEvent::new("demo".into(), Cursor::new("e".into(), seq, None), std::time::SystemTime::now(), kind);
+/// let mut checker = StreamChecker::default();
+/// checker.observe(&event(1, RuntimeEventKind::ResyncBegin { gap: Gap::Initial }))?;
+/// assert!(checker.observe(&event(2, RuntimeEventKind::Bookmark)).is_err()); // inside a bracket there is only `Present`
+/// # Ok::<(), runtide_conformance::Violation>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct StreamChecker {
+    filtered: bool,
+    phase: Phase,
+    /// The last event's place; before the first event, the place that the watch resumes from.
+    last: Option<Cursor>,
+    /// The place of the last event outside a bracket.
+    ring: Option<Cursor>,
+    keys: BTreeSet<[u8; 32]>,
+    lives: BTreeMap<InstanceId, LifeSeen>,
+    staged: BTreeMap<InstanceId, LifeSeen>,
+    trail: VecDeque<String>,
+}
+
+/// Where in the stream we are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    /// Nothing came yet.
+    #[default]
+    Fresh,
+    /// Nothing came yet, and the watch has a place to resume from.
+    Resuming,
+    /// The link is down.
+    Down {
+        /// Whether the stream had told anything of instances before.
+        knew: bool,
+    },
+    /// The link is back and a bracket must follow.
+    Lost,
+    /// In a bracket of this epoch.
+    Bracket(Epoch),
+    /// Each edge is delivered.
+    Live,
+}
+
+/// What a stream has told of one instance's lives.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct LifeSeen {
+    alive: bool,
+    incarnation: Option<Incarnation>,
+    /// The life of the last reported start.
+    started: Option<Incarnation>,
+    removed: bool,
+}
+
+impl LifeSeen {
+    fn of(instance: &Instance) -> Self {
+        Self {
+            alive: instance.state.is_alive(),
+            incarnation: instance.incarnation.clone(),
+            started: None,
+            removed: false,
+        }
+    }
+}
+
+impl StreamChecker {
+    /// For a stream with a filter: numbers rise, and may leave some out.
+    #[must_use]
+    pub fn filtered(mut self) -> Self {
+        self.filtered = true;
+        self
+    }
+
+    /// For a stream that resumes after this place. What was seen before, keys included, still counts.
+    #[must_use]
+    pub fn resumed(mut self, from: &Cursor) -> Self {
+        self.phase = Phase::Resuming;
+        self.last = Some(from.clone());
+        self.ring = Some(from.clone());
+        self.staged.clear();
+        // The consumer may have stored an older place than the last event that it saw: what lies between comes again.
+        self.keys.clear();
+        self.lives.clear();
+        self.trail.clear();
+        self
+    }
+
+    /// For a stream that resumes after the very last event that this checker saw: no fact may come a second time.
+    #[must_use]
+    pub fn resumed_after_last(self, from: &Cursor) -> Self {
+        let keys = self.keys.clone();
+        Self { keys, ..self.resumed(from) }
+    }
+
+    /// Whether every edge is delivered at this point of the stream.
+    pub fn is_live(&self) -> bool {
+        self.phase == Phase::Live
+    }
+
+    /// Whether a bracket is open.
+    pub fn in_bracket(&self) -> bool {
+        matches!(self.phase, Phase::Bracket(_))
+    }
+
+    /// The last events, oldest first.
+    pub fn trail(&self) -> impl Iterator<Item = String> {
+        self.trail.iter().cloned()
+    }
+
+    /// Takes the next event.
+    ///
+    /// # Errors
+    /// The violation, with the events before it. The checker is of no use afterwards.
+    pub fn observe(&mut self, event: &RuntimeEvent) -> Result<(), Violation> {
+        if self.trail.len() == TRAIL {
+            self.trail.pop_front();
+        }
+        self.trail.push_back(line(event));
+        let checked = self.shape(event).and_then(|next| {
+            self.numbers(event)?;
+            Ok(next)
+        });
+        let checked = checked.and_then(|next| {
+            self.unique(event)?;
+            self.order(event)?;
+            Ok(next)
+        });
+        let next = checked.map_err(|violation| violation.after(self.trail()))?;
+        if !matches!(next, Phase::Bracket(_)) {
+            self.ring = Some(event.cursor.clone());
+        }
+        self.phase = next;
+        self.last = Some(event.cursor.clone());
+        Ok(())
+    }
+
+    /// R1: which event may come here, and where it leads.
+    fn shape(&self, event: &RuntimeEvent) -> Result<Phase, Violation> {
+        let found = || format!("{} {}", line(event), self.phase.place());
+        let broken = |expected: &str| Err(Violation::of(Law::R1, expected, found()));
+        if let Phase::Bracket(epoch) = &self.phase {
+            return match &event.kind {
+                Kind::Present(_) => Ok(Phase::Bracket(epoch.clone())),
+                Kind::ResyncEnd => Ok(Phase::Live),
+                _ => broken("only `Present` up to `ResyncEnd`"),
+            };
+        }
+        match (&event.kind, &self.phase) {
+            (Kind::Present(_) | Kind::ResyncEnd, _) => broken("`Present` and `ResyncEnd` only after a `ResyncBegin`"),
+            (Kind::ResyncBegin { .. }, _) => Ok(Phase::Bracket(event.cursor.epoch.clone())),
+            (Kind::BackendDisconnected { .. }, Phase::Down { .. }) => broken("one `BackendDisconnected` for each outage"),
+            (Kind::BackendDisconnected { .. }, Phase::Fresh) => Ok(Phase::Down { knew: false }),
+            (Kind::BackendDisconnected { .. }, _) => Ok(Phase::Down { knew: true }),
+            (Kind::BackendReconnected { continuity }, Phase::Down { knew }) => match continuity {
+                Continuity::Resumed if *knew => Ok(Phase::Live),
+                Continuity::Resumed => broken("a bracket after the first connection: there is nothing to resume"),
+                _ => Ok(Phase::Lost),
+            },
+            (Kind::BackendReconnected { continuity }, Phase::Resuming) => match continuity {
+                Continuity::Resumed => Ok(Phase::Live),
+                _ => Ok(Phase::Lost),
+            },
+            (Kind::BackendReconnected { .. }, _) => broken("`BackendReconnected` only after `BackendDisconnected`"),
+            (Kind::Bookmark, Phase::Fresh) => broken("`ResyncBegin` or `BackendDisconnected` first"),
+            (Kind::Bookmark, phase) => Ok(phase.clone()),
+            (_, Phase::Live) => Ok(Phase::Live),
+            // In the same run the ring simply goes on after the cursor.
+            (_, Phase::Resuming) if self.last.as_ref().is_some_and(|last| last.epoch == event.cursor.epoch) => Ok(Phase::Live),
+            (_, Phase::Fresh | Phase::Resuming) => broken("no instance event before the first `ResyncBegin`"),
+            (_, Phase::Down { .. }) => broken("no instance event while the link is down"),
+            (_, Phase::Lost) => broken("a `ResyncBegin` after a reconnect that lost its place"),
+            (_, Phase::Bracket(_)) => broken("only `Present` up to `ResyncEnd`"),
+        }
+    }
+
+    /// R2: the numbers.
+    fn numbers(&self, event: &RuntimeEvent) -> Result<(), Violation> {
+        let Cursor { epoch, seq, .. } = &event.cursor;
+        let broken = |expected: String| Err(Violation::of(Law::R2, expected, line(event)));
+        let follows = |last: &Cursor| if self.filtered { *seq > last.seq } else { Some(*seq) == last.seq.checked_add(1) };
+        let step = if self.filtered { "a number above" } else { "the number after" };
+        match (&event.kind, &self.last) {
+            (Kind::ResyncBegin { .. }, last) => {
+                if last.as_ref().is_some_and(|last| last.epoch == *epoch) {
+                    return broken("an epoch of its own for a bracket".into());
+                }
+                if *seq != 1 && !self.filtered {
+                    return broken("a bracket numbered from 1".into());
+                }
+                Ok(())
+            }
+            (Kind::ResyncEnd, Some(last)) => {
+                if last.epoch == *epoch {
+                    return broken("`ResyncEnd` numbered in the epoch of what follows, not in the bracket's".into());
+                }
+                match &self.ring {
+                    Some(ring) if ring.epoch == *epoch && *seq < ring.seq => {
+                        broken(format!("a number not below {}, the last one of this epoch", ring.seq))
+                    }
+                    _ => Ok(()),
+                }
+            }
+            (Kind::Bookmark, Some(last)) => {
+                let repeats = last.epoch == *epoch && (*seq == last.seq || (self.filtered && *seq > last.seq));
+                if repeats { Ok(()) } else { broken(format!("a bookmark at the last cursor, {}/{}", last.epoch, last.seq)) }
+            }
+            (Kind::BackendReconnected { .. } | Kind::BackendDisconnected { .. }, Some(_)) if self.phase == Phase::Resuming => Ok(()),
+            (_, Some(last)) if last.epoch != *epoch => {
+                broken(format!("epoch {}: it changes only at `ResyncBegin` and `ResyncEnd`", last.epoch))
+            }
+            (_, Some(last)) if !follows(last) => broken(format!("{step} {}", last.seq)),
+            _ => Ok(()),
+        }
+    }
+
+    /// R5: each reported fact once.
+    fn unique(&mut self, event: &RuntimeEvent) -> Result<(), Violation> {
+        match event.key() {
+            Some(key) if !self.keys.insert(key) => {
+                Err(Violation::of(Law::R5, "each reported fact once", format!("a second {}", line(event))))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// R4, as far as the stream alone shows it: no life begins twice, none ends that did not begin, nothing follows removal
+    /// but a new beginning.
+    fn order(&mut self, event: &RuntimeEvent) -> Result<(), Violation> {
+        let broken = |expected: &str| Err(Violation::of(Law::R4, expected, line(event)));
+        match &event.kind {
+            Kind::ResyncBegin { .. } => self.staged.clear(),
+            Kind::Present(instance) => {
+                if self.staged.insert(instance.id.clone(), LifeSeen::of(instance)).is_some() {
+                    return Err(Violation::of(Law::R1, "each instance once in a bracket", format!("a second {}", line(event))));
+                }
+            }
+            Kind::ResyncEnd => self.lives = std::mem::take(&mut self.staged),
+            Kind::Started(instance) => {
+                let before = self.lives.get(&instance.id);
+                let same_life = |before: &LifeSeen| before.incarnation.is_some() && before.incarnation == instance.incarnation;
+                if before.is_some_and(|before| before.alive && same_life(before)) {
+                    return broken("a start only of a life that is not there yet");
+                }
+                if before.is_some_and(|before| before.started.is_some() && before.started == instance.incarnation) {
+                    return broken("one start for each life");
+                }
+                let life = LifeSeen { alive: true, started: instance.incarnation.clone(), ..LifeSeen::of(instance) };
+                self.lives.insert(instance.id.clone(), life);
+            }
+            Kind::Stopped(instance) => {
+                let before = self.lives.get(&instance.id);
+                if before.is_some_and(|before| before.removed) {
+                    return broken("nothing of an instance after its removal");
+                }
+                if instance.state.is_alive() {
+                    return broken("a `Stopped` instance not to be alive");
+                }
+                let started = before.and_then(|before| before.started.clone());
+                self.lives.insert(instance.id.clone(), LifeSeen { started, ..LifeSeen::of(instance) });
+            }
+            Kind::Updated { instance, .. } => {
+                let before = self.lives.get(&instance.id);
+                let started = before.and_then(|before| before.started.clone());
+                self.lives.insert(instance.id.clone(), LifeSeen { started, ..LifeSeen::of(instance) });
+            }
+            Kind::Removed(instance) => {
+                if self.lives.get(&instance.id).is_some_and(|before| before.removed) {
+                    return broken("one removal for each instance");
+                }
+                self.lives.insert(instance.id.clone(), LifeSeen { removed: true, ..LifeSeen::default() });
+            }
+            _ => {}
+        }
+        match &event.kind {
+            Kind::Started(instance) if instance.state == InstanceState::Created => broken("a `Started` instance not to be new"),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Phase {
+    fn place(&self) -> &'static str {
+        match self {
+            Self::Fresh => "at the beginning",
+            Self::Resuming => "at the beginning of a resumed stream",
+            Self::Down { .. } => "while the link is down",
+            Self::Lost => "after the link came back without its place",
+            Self::Bracket(_) => "inside a bracket",
+            Self::Live => "while live",
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "checker_tests.rs"]
+mod tests;

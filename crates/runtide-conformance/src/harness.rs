@@ -1,0 +1,408 @@
+//! [`Harness`]: how the suite drives a runtime from outside.
+
+use std::{fmt, ops::RangeInclusive, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use runtide_core::{
+    Address, DriverOptions, ExitStatus, Health, Incarnation, Instance, InstanceId, InstanceSpec, Labels, LogSource, Port,
+    RuntimeBackend,
+    UnixSignal,
+};
+
+use crate::Law;
+
+/// Drives one runtime from outside, never through the backend under test, and breaks it on demand.
+///
+/// Each law gets a fresh one. What the runtime does not have is [`Obstacle::Unsupported`]; the law then goes on without that
+/// part and says so, or, if nothing is left of it, is skipped, which [`Harness::skips`] must have announced.
+#[async_trait]
+pub trait Harness: Send + Sync {
+    /// The backend's name in the report, as `docker`.
+    fn name(&self) -> &'static str;
+
+    /// Whether a real runtime is behind it.
+    fn is_real(&self) -> bool;
+
+    /// The runtime's version, where it has one.
+    fn version(&self) -> Option<String>;
+
+    /// Which clock the laws run on and how patient they are.
+    fn timing(&self) -> Timing;
+
+    /// What the runtime tells of itself.
+    fn dialect(&self) -> Dialect;
+
+    /// Laws that do not apply here, each with the reason. Printed, counted, and the count is pinned by the backend's tests.
+    fn skips(&self) -> &'static [(Law, &'static str)];
+
+    /// Credentials that were configured: no error may show them.
+    fn secrets(&self) -> Vec<String>;
+
+    /// A new backend value, as an application would make one; of the same identity each time.
+    async fn backend(&self, tuning: &Tuning) -> Done<Arc<dyn RuntimeBackend>>;
+
+    /// Creates an instance that will do `work` once started. The harness may decorate the name.
+    async fn create(&self, name: &str, work: &Workload) -> Done<InstanceId>;
+
+    /// Starts it, and returns once it runs, or has ended.
+    async fn start(&self, id: &InstanceId) -> Done<()>;
+
+    /// Stops it, and returns once it ended.
+    async fn stop(&self, id: &InstanceId) -> Done<()>;
+
+    /// Sends it a signal.
+    async fn kill(&self, id: &InstanceId, signal: UnixSignal) -> Done<()>;
+
+    /// Removes it, running or not, and returns once it is gone.
+    async fn remove(&self, id: &InstanceId) -> Done<()>;
+
+    /// Changes something visible, and returns once it has changed.
+    async fn change(&self, id: &InstanceId, change: &Change) -> Done<()>;
+
+    /// Creates, starts and sees the end of `n` instances one after the other, each living for a time in `life`. Some may be
+    /// removed as soon as they have ended.
+    async fn burst(&self, n: usize, life: RangeInclusive<Duration>) -> Done<Vec<Life>>;
+
+    /// Makes the runtime say something about it that no backend knows.
+    async fn say_unknown(&self, id: &InstanceId) -> Done<()>;
+
+    /// Everything that is there, by a look from outside; what the harness does not look at is `None`.
+    async fn truth(&self) -> Done<Vec<Instance>>;
+
+    /// The lifecycle facts since the harness began, as an outside observer saw them, in order.
+    async fn facts(&self) -> Done<Vec<Fact>>;
+
+    /// How many instances [`Harness::burst`] should make for R21: 1,000 unless a start takes long.
+    fn burst_size(&self) -> usize;
+
+    /// What [`Workload::Print`] writes to one of the outputs, in pieces of any size.
+    fn output(&self, side: LogSource, bytes: u64) -> Box<dyn Iterator<Item = Vec<u8>> + Send>;
+
+    /// What to hand a `ProvisionManager` to get an instance that does `work`.
+    fn spec(&self, name: &str, work: &Workload) -> Done<InstanceSpec>;
+
+    /// Breaks something, at once and until [`Harness::heal`] unless the fault says otherwise.
+    async fn fault(&self, fault: &Fault) -> Supported;
+
+    /// Mends everything; the runtime is reachable when it returns.
+    async fn heal(&self) -> Done<()>;
+
+    /// How often the backend has dialled the runtime so far: attempts to open a connection, or a stream where the runtime
+    /// has no connections.
+    fn dials(&self) -> u64;
+
+    /// What the backend holds now.
+    async fn held(&self) -> Held;
+
+    /// Removes what is left of the instances; called once, after the law.
+    async fn finish(&self);
+}
+
+/// What a verb of the harness gives.
+pub type Done<T> = Result<T, Obstacle>;
+
+/// Why the harness could not do it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// The runtime has no such thing, and why.
+    Unsupported(String),
+    /// It has, and yet it did not work: the test cannot go on.
+    Failed(String),
+}
+
+impl Obstacle {
+    /// The runtime has no such thing.
+    pub fn unsupported(reason: impl Into<String>) -> Self {
+        Self::Unsupported(reason.into())
+    }
+
+    /// It did not work.
+    pub fn failed(reason: impl fmt::Display) -> Self {
+        Self::Failed(reason.to_string())
+    }
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unsupported(reason) => write!(f, "not supported here: {reason}"),
+            Self::Failed(reason) => write!(f, "failed: {reason}"),
+        }
+    }
+}
+
+impl std::error::Error for Obstacle {}
+
+/// The address of a real runtime is not set: the law is skipped, by name, or fails if `RUNTIDE_REQUIRE_REAL` names the backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Absent {
+    /// The backend's name in the report.
+    pub backend: &'static str,
+    /// Which variable is not set, or what did not answer.
+    pub reason: String,
+}
+
+/// Whether the harness can break it so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Supported {
+    /// It is broken now.
+    Yes,
+    /// It cannot, and why; nothing happened.
+    No(String),
+}
+
+/// Something that goes wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// Every connection breaks, once; new ones are welcome.
+    Sever,
+    /// Every connection breaks, and no new one is accepted.
+    Refuse,
+    /// Connections of the event stream stay up and carry nothing more; others work, and so do new ones.
+    HalfOpen,
+    /// Every connection, old or new, is accepted and never answered.
+    Stall,
+    /// Every request is answered, with a denial.
+    Deny,
+    /// The event stream ends cleanly, and each new one as soon as it began.
+    CleanEof,
+    /// The runtime is stopped and started in an orderly way; back when `fault` returns.
+    RestartDaemon,
+    /// The runtime is killed and started again; back when `fault` returns.
+    KillDaemon,
+    /// The link is refused, and so much happens meanwhile that the runtime's history does not reach back to before.
+    ExpireHistory,
+    /// This instance cannot be decoded in any look.
+    BadItem(InstanceId),
+    /// Listings lack this instance, and are marked incomplete or break off.
+    PartialList(InstanceId),
+    /// Each look at everything takes so long, and shows what was there as it began.
+    SlowList(Duration),
+}
+
+/// What an instance does once started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Workload {
+    /// Runs until it is stopped; ends at a `SIGTERM`, survives a `SIGHUP`.
+    Idle,
+    /// Runs so long, then exits with this code.
+    Exit {
+        /// How long it lives.
+        after: Duration,
+        /// The code.
+        code: i32,
+    },
+    /// Is killed by the kernel for want of memory.
+    Oom,
+    /// Writes so many bytes to each output, mixed, and exits with 0: those of [`Harness::output`].
+    Print {
+        /// Bytes on each of stdout and stderr.
+        bytes: u64,
+    },
+}
+
+impl Workload {
+    /// Lines for an instance to print: line `n` is the letter and the number in 14 digits, 16 bytes with the newline; the
+    /// last line is cut where the bytes end.
+    pub fn lines(letter: char, bytes: u64) -> impl Iterator<Item = Vec<u8>> + Send {
+        (0..bytes.div_ceil(16)).map(move |n| {
+            let mut line = format!("{letter}{n:014}\n").into_bytes();
+            let left = bytes.saturating_sub(n.saturating_mul(16));
+            line.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+            line
+        })
+    }
+}
+
+/// A visible change of one instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Change {
+    /// Freeze.
+    Pause,
+    /// Thaw.
+    Unpause,
+    /// The runtime's verdict becomes this.
+    Health(Health),
+    /// Another name; the harness may decorate it.
+    Rename(String),
+    /// Other ports.
+    Ports(Vec<Port>),
+    /// Other addresses; a harness that cannot choose them makes any change to them.
+    Addresses(Vec<Address>),
+    /// Other labels.
+    Labels(Labels),
+    /// Another resource limit.
+    Resources,
+}
+
+impl Change {
+    /// The field of `Instance` in which it shows; a resource limit has none.
+    pub fn field(&self) -> Option<&'static str> {
+        match self {
+            Self::Pause | Self::Unpause => Some("state"),
+            Self::Health(_) => Some("health"),
+            Self::Rename(_) => Some("name"),
+            Self::Ports(_) => Some("ports"),
+            Self::Addresses(_) => Some("addresses"),
+            Self::Labels(_) => Some("labels"),
+            Self::Resources => None,
+        }
+    }
+}
+
+/// One of a burst.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Life {
+    /// Who lived.
+    pub id: InstanceId,
+    /// How it ended.
+    pub exit: ExitStatus,
+}
+
+/// A lifecycle fact that an outside observer saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fact {
+    /// Whose.
+    pub id: InstanceId,
+    /// What.
+    pub what: Happened,
+}
+
+/// What happened to an instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Happened {
+    /// A life began.
+    Started {
+        /// Which, where the observer knows.
+        incarnation: Option<Incarnation>,
+    },
+    /// A life ended.
+    Stopped {
+        /// How, where the observer knows.
+        exit: Option<ExitStatus>,
+    },
+    /// It is gone.
+    Removed,
+}
+
+/// What the runtime tells of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Dialect {
+    /// It reports each start and end.
+    pub edges: bool,
+    /// It keeps a history from which short gaps are replayed.
+    pub history: bool,
+    /// One life of an id can be told from the next.
+    pub incarnations: bool,
+}
+
+impl Dialect {
+    /// Reports edges, keeps history, tells lives apart.
+    pub const FULL: Self = Self { edges: true, history: true, incarnations: true };
+
+    /// Reports nothing but that something changed.
+    pub const HINTS: Self = Self { edges: false, history: false, incarnations: true };
+}
+
+/// How a backend is to be configured for a law. What a backend cannot configure it leaves.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Tuning {
+    /// The watch driver's options.
+    pub driver: DriverOptions,
+    /// The longest silence of a healthy link.
+    pub max_silence: Option<Duration>,
+    /// The deadline of each call.
+    pub deadline: Option<Duration>,
+}
+
+/// Which clock the laws run on, and how patient they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Timing {
+    /// tokio's paused clock, on which waiting is free.
+    pub is_virtual: bool,
+    /// The longest wait for what must come.
+    pub patience: Duration,
+    /// Silence this long is taken for rest.
+    pub quiet: Duration,
+    /// The backoff's cap with which backends are made.
+    pub max_backoff: Duration,
+    /// The healthy period with which backends are made.
+    pub healthy_after: Duration,
+    /// The silence limit with which backends are made for R10.
+    pub max_silence: Duration,
+    /// The deadline with which backends are made for M6.
+    pub deadline: Duration,
+    /// Bytes on each output for M4.
+    pub output_bytes: u64,
+}
+
+impl Timing {
+    /// The documented defaults of the driver on a paused clock.
+    pub const VIRTUAL: Self = Self {
+        is_virtual: true,
+        patience: Duration::from_secs(600),
+        quiet: Duration::from_secs(5),
+        max_backoff: Duration::from_secs(30),
+        healthy_after: Duration::from_secs(60),
+        max_silence: Duration::from_secs(30),
+        deadline: Duration::from_secs(10),
+        output_bytes: 50_000_000,
+    };
+
+    /// The driver's patience scaled down, so that laws about minutes take seconds.
+    pub const REAL: Self = Self {
+        is_virtual: false,
+        patience: Duration::from_secs(30),
+        quiet: Duration::from_millis(400),
+        max_backoff: Duration::from_millis(500),
+        healthy_after: Duration::from_secs(1),
+        max_silence: Duration::from_secs(2),
+        deadline: Duration::from_secs(3),
+        output_bytes: 50_000_000,
+    };
+
+    /// How a backend is configured unless a law needs it otherwise.
+    pub fn tuning(&self) -> Tuning {
+        Tuning {
+            driver: DriverOptions::default().with_max_backoff(self.max_backoff).with_healthy_after(self.healthy_after),
+            ..Tuning::default()
+        }
+    }
+}
+
+/// What the backend holds of the process and the runtime. `None`: cannot be counted here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Held {
+    /// Open connections to the runtime, or streams where it has no connections.
+    pub connections: Option<usize>,
+    /// Open file descriptors of the process.
+    pub descriptors: Option<usize>,
+    /// Tasks alive in this tokio runtime, but for the harness's own.
+    pub tasks: Option<usize>,
+}
+
+impl Held {
+    /// These, and nothing else is known.
+    pub fn new(connections: Option<usize>, descriptors: Option<usize>, tasks: Option<usize>) -> Self {
+        Self { connections, descriptors, tasks }
+    }
+
+    /// Whether nothing is held beyond `baseline`.
+    pub fn is_within(&self, baseline: &Self) -> bool {
+        fn within(now: Option<usize>, then: Option<usize>) -> bool {
+            now.zip(then).is_none_or(|(now, then)| now <= then)
+        }
+        within(self.connections, baseline.connections)
+            && within(self.descriptors, baseline.descriptors)
+            && within(self.tasks, baseline.tasks)
+    }
+}

@@ -1,0 +1,146 @@
+//! How a stream begins, and its shape: R1, R2, R3.
+
+use std::time::Duration;
+
+use runtide_core::{InstanceFilter, RuntimeEventKind as Kind, WatchOptions};
+
+use super::{backend, done, running, try_fault};
+use crate::{Change, Fault, Harness, Law, LawResult, Subscriber, Verdict, Violation, Workload, ensure};
+
+/// **R1 bracket.** No instance event precedes the first `ResyncBegin`, except in a watch that resumed without loss;
+/// `BackendDisconnected` may. Inside a bracket there is only `Present`, and `Present` is nowhere else.
+///
+/// Watches a runtime that is up, one that is down, late ones, and ones whose link breaks; [`StreamChecker`](crate::StreamChecker)
+/// reads each event. Every bracket must show what is there.
+pub async fn r1_bracket(h: &dyn Harness) -> LawResult {
+    let mut without = Vec::new();
+    let here = running(h, "here").await?;
+    let backend_up = backend(h).await?;
+    let mut first = Subscriber::live(h, &backend_up).await?;
+    ensure!(
+        first.events.iter().any(|event| matches!(&event.kind, Kind::Present(instance) if instance.id == here)),
+        R1,
+        "the first bracket to show what is there",
+        "no `Present` of a running instance"
+    );
+
+    let later = running(h, "later").await?;
+    first.until(h, Law::R1, "an event of what came later", |one| one.get(&later).is_some()).await?;
+    let mut late = Subscriber::live(h, &backend_up).await?;
+    ensure!(late.get(&here).is_some() && late.get(&later).is_some(), R1, "a late subscriber's bracket to show what is there", "less");
+
+    for fault in [Fault::Sever, Fault::Refuse] {
+        if try_fault!(h, fault, without) {
+            h.stop(&later).await?;
+            first.read_for(h.timing().quiet).await?;
+            h.heal().await?;
+            h.start(&later).await?;
+            first.converge(h, Law::R1).await?;
+            late.converge(h, Law::R1).await?;
+        }
+    }
+
+    if try_fault!(h, Fault::Refuse, without) {
+        let backend_down = backend(h).await?;
+        let mut early = Subscriber::open(&backend_down, WatchOptions::default()).await?;
+        early.until(h, Law::R1, "the outage as the first item", |one| !one.events.is_empty()).await?;
+        ensure!(
+            early.events.first().is_some_and(|event| matches!(event.kind, Kind::BackendDisconnected { .. })),
+            R1,
+            "the outage as the first item of a watch that opens while the runtime is down",
+            early.lines().next().unwrap_or_default()
+        );
+        let mut meanwhile = Subscriber::open(&backend_up, WatchOptions::default()).await?;
+        meanwhile.read_for(h.timing().quiet).await?;
+        h.heal().await?;
+        for subscriber in [&mut early, &mut meanwhile, &mut first, &mut late] {
+            subscriber.until_live(h).await?;
+            subscriber.converge(h, Law::R1).await?;
+        }
+    }
+    Verdict::kept_without(without)
+}
+
+/// **R2 contiguous.** Within one epoch `seq` rises by exactly one, in a filtered stream it rises. A bracket has an epoch of
+/// its own, numbered from 1; `ResyncEnd` is numbered in the ring's again. A `Bookmark` repeats the last cursor.
+///
+/// Watches changes, an outage and quiet times, unfiltered, filtered and late.
+pub async fn r2_contiguous(h: &dyn Harness) -> LawResult {
+    let mut without = Vec::new();
+    let timing = h.timing();
+    let (watched, other) = (running(h, "watched").await?, running(h, "other").await?);
+    let backend = backend(h).await?;
+    let mut all = Subscriber::open(&backend, WatchOptions::default().with_bookmark_every(timing.quiet)).await?;
+    all.until_live(h).await?;
+    let only = InstanceFilter::default().with_ids([watched.clone()]);
+    let mut filtered = Subscriber::open(&backend, WatchOptions::default().with_filter(only)).await?;
+    filtered.until_live(h).await?;
+
+    for round in 0..3 {
+        for id in [&watched, &other] {
+            h.stop(id).await?;
+            h.start(id).await?;
+            done("rename", h.change(id, &Change::Rename(format!("{id}-{round}"))).await, &mut without)?;
+        }
+        all.read_for(timing.quiet).await?;
+        if round == 1 && try_fault!(h, Fault::Sever, without) {
+            h.heal().await?;
+            all.read_for(timing.quiet).await?;
+        }
+    }
+    without.dedup();
+    all.converge(h, Law::R2).await?;
+    filtered.read_for(timing.quiet).await?;
+    ensure!(
+        filtered.events.iter().all(|event| event.instance().is_none_or(|instance| instance.id == watched)),
+        R2,
+        "a filtered stream to tell of what passes the filter",
+        "an event of another instance"
+    );
+    all.until(h, Law::R2, "a bookmark on a quiet stream", |one| {
+        one.events.last().is_some_and(|event| matches!(event.kind, Kind::Bookmark))
+    })
+    .await?;
+    Subscriber::live(h, &backend).await?.read_for(timing.quiet).await?;
+    Verdict::kept_without(without)
+}
+
+/// **R3 reliable.** Instances that come, change and go *while the watch opens* are all accounted for: folding the stream
+/// equals the truth.
+///
+/// The runtime changes between each of the backend's steps, with looks that take long, so that whoever lists first and
+/// subscribes second loses what lies between.
+pub async fn r3_reliable(h: &dyn Harness) -> LawResult {
+    let mut without = Vec::new();
+    let look = if h.timing().is_virtual { Duration::from_secs(2) } else { Duration::from_millis(600) };
+    for round in 0..3 {
+        let resident = running(h, &format!("resident-{round}")).await?;
+        let leaving = running(h, &format!("leaving-{round}")).await?;
+        let backend = backend(h).await?;
+        if round > 0 {
+            let _ = try_fault!(h, Fault::SlowList(look), without);
+        }
+        let churn = async {
+            for n in 0..8 {
+                let id = h.create(&format!("new-{round}-{n}"), &Workload::Idle).await?;
+                tokio::time::sleep(look / 8).await;
+                h.start(&id).await?;
+                match n {
+                    1 => h.remove(&leaving).await?,
+                    3 => h.stop(&resident).await?,
+                    5 | 6 => h.remove(&id).await?,
+                    _ => tokio::time::sleep(look / 8).await,
+                }
+            }
+            Ok::<(), Violation>(())
+        };
+        let watching = Subscriber::live(h, &backend);
+        let (watched, churned) = tokio::join!(watching, churn);
+        churned?;
+        let mut watched = watched?;
+        h.heal().await?;
+        watched.converge(h, Law::R3).await?;
+    }
+    without.dedup();
+    Verdict::kept_without(without)
+}

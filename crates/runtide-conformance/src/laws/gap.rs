@@ -1,0 +1,115 @@
+//! What a gap hides, and how it is told: R8, R9.
+
+use std::time::Duration;
+
+use runtide_core::{Cursor, Evidence, Gap, InstanceId, RuntimeBackendExt, Transition, TransitionStream, WatchOptions};
+use tokio::time::Instant;
+
+use super::{backend, running, try_fault};
+use crate::{Fault, Harness, Law, LawResult, Subscriber, Verdict, Violation, ensure};
+
+/// **R8 honest gap.** History that was lost gives a bracket that says why, never silence: after an outage that the runtime's
+/// history does not span, and at a cursor that is too old or foreign.
+pub async fn r8_honest_gap(h: &dyn Harness) -> LawResult {
+    let mut without = Vec::new();
+    let timing = h.timing();
+    let (a, b) = (running(h, "a").await?, running(h, "b").await?);
+    let backend_value = backend(h).await?;
+    let mut kept = Subscriber::live(h, &backend_value).await?;
+    kept.converge(h, Law::R8).await?;
+    let stored = kept.table.place(backend_value.id()).map(|(place, _)| place.clone());
+
+    let fault = if h.dialect().history { Fault::ExpireHistory } else { Fault::Refuse };
+    if try_fault!(h, fault, without) {
+        kept.read_for(timing.quiet).await?;
+        let from = kept.events.len();
+        h.stop(&a).await?;
+        h.remove(&b).await?;
+        h.heal().await?;
+        kept.converge(h, Law::R8).await?;
+        let gaps: Vec<Gap> = kept.gaps(from).collect();
+        if gaps.is_empty() {
+            return Err(kept.violation(Law::R8, "a bracket after history was lost", "none"));
+        }
+        ensure!(!gaps.contains(&Gap::Initial), R8, "the bracket to say that something was lost", format!("{gaps:?}"));
+        drop(kept);
+        drop(backend_value);
+
+        // Another process, with the cursor from before.
+        if let Some(stored) = stored {
+            let backend_value = backend(h).await?;
+            let mut resumed = Subscriber::open(&backend_value, WatchOptions::default().with_from(stored)).await?;
+            resumed.converge(h, Law::R8).await?;
+            let gaps: Vec<Gap> = resumed.gaps(0).collect();
+            let honest = gaps.first().is_some_and(|gap| *gap != Gap::Initial);
+            if !honest {
+                let expected = "a bracket that says why, at a cursor that history does not reach";
+                return Err(resumed.violation(Law::R8, expected, &format!("{gaps:?}")));
+            }
+        }
+    }
+
+    let backend_value = backend(h).await?;
+    let foreign = Cursor::new("of-somebody-else".into(), 12_345, None);
+    let mut stranger = Subscriber::open(&backend_value, WatchOptions::default().with_from(foreign)).await?;
+    stranger.converge(h, Law::R8).await?;
+    let gap = stranger.gaps(0).next();
+    ensure!(gap == Some(Gap::ForeignCursor), R8, "a bracket for a foreign cursor", format!("{gap:?}"));
+    Verdict::kept_without(without)
+}
+
+/// **R9 absent means removed.** What vanished during a gap gives one removal, from `InstanceTable` and from `transitions()`:
+/// net where a comparison shows it, reported where the runtime's history told it.
+pub async fn r9_absent_means_removed(h: &dyn Harness) -> LawResult {
+    let mut without = Vec::new();
+    let timing = h.timing();
+    let backend = backend(h).await?;
+    let mut subscriber = Subscriber::live(h, &backend).await?;
+    for fault in [Fault::Refuse, Fault::ExpireHistory] {
+        let (stays, goes) = (running(h, &format!("stays-{fault:?}")).await?, running(h, &format!("goes-{fault:?}")).await?);
+        subscriber.converge(h, Law::R9).await?;
+        let stream = backend.transitions(WatchOptions::default()).await;
+        let mut stream = stream.map_err(|error| Violation::of(Law::R9, "`transitions()`", error.to_string()))?;
+        read_transitions(&mut stream, timing.quiet).await?;
+        let from = subscriber.transitions.len();
+        if !try_fault!(h, fault, without) {
+            continue;
+        }
+        subscriber.read_for(timing.quiet).await?;
+        h.remove(&goes).await?;
+        h.heal().await?;
+        subscriber.converge(h, Law::R9).await?;
+        let folded = subscriber.transitions.get(from..).unwrap_or_default();
+        let streamed = read_transitions(&mut stream, timing.quiet.max(timing.max_backoff)).await?;
+        for (view, steps) in [("`InstanceTable`", folded), ("`transitions()`", &streamed)] {
+            let removals: Vec<&Transition> = steps.iter().filter(|step| is_removal(step, &goes)).collect();
+            ensure!(removals.len() == 1, R9, format!("one removal of {goes} from {view}"), format!("{} of them", removals.len()));
+            let reported = removals.iter().any(|step| step.evidence == Evidence::Reported);
+            ensure!(
+                h.dialect().history || !reported,
+                R9,
+                format!("{view} to mark as net what a comparison shows"),
+                "a removal marked as reported"
+            );
+            ensure!(!steps.iter().any(|step| is_removal(step, &stays)), R9, "who stays to stay", format!("{view} removed {stays}"));
+        }
+    }
+    Verdict::kept_without(without)
+}
+
+fn is_removal(step: &Transition, id: &InstanceId) -> bool {
+    step.after.is_none() && step.before.as_ref().is_some_and(|before| before.id == *id)
+}
+
+async fn read_transitions(stream: &mut TransitionStream, time: Duration) -> Result<Vec<Transition>, Violation> {
+    let deadline = Instant::now() + time;
+    let mut read = Vec::new();
+    while let Ok(next) = tokio::time::timeout_at(deadline, stream.next()).await {
+        match next {
+            Some(Ok(step)) => read.push(step),
+            Some(Err(error)) => return Err(Violation::of(Law::R9, "`transitions()` to go on", error.to_string())),
+            None => return Err(Violation::of(Law::R9, "`transitions()` to go on", "its end")),
+        }
+    }
+    Ok(read)
+}

@@ -1,0 +1,143 @@
+//! Looks that fail in part, and words that nobody knows: R13, R14, R20.
+
+use std::time::Duration;
+
+use runtide_core::{Completeness, InstanceId, ListOptions, RuntimeBackend, Snapshot};
+
+use super::{backend, need_fault, running, try_fault};
+use crate::{Fault, Harness, Law, LawResult, Subscriber, Verdict, Violation, ensure};
+
+async fn list(law: Law, backend: &dyn RuntimeBackend) -> Result<Snapshot, Violation> {
+    let listed = backend.list_instances(ListOptions::default()).await;
+    listed.map_err(|error| Violation::of(law, "a listing that shows what can be read", error.to_string()))
+}
+
+/// Breaks the link and waits until the backend has looked again.
+async fn look_again(h: &dyn Harness, law: Law, subscriber: &mut Subscriber, without: &mut Vec<String>) -> Result<(), Violation> {
+    if try_fault!(h, Fault::Sever, without) {
+        subscriber.read_for(h.timing().quiet.max(h.timing().max_backoff)).await?;
+        subscriber.until(h, law, "the watch to be live again", |one| one.checker.is_live()).await?;
+    }
+    Ok(())
+}
+
+fn is_there(subscriber: &Subscriber, law: Law, id: &InstanceId, why: &str) -> Result<(), Violation> {
+    if subscriber.get(id).is_some() {
+        return Ok(());
+    }
+    Err(subscriber.violation(law, &format!("'{id}' to stay: {why}"), "that it was removed"))
+}
+
+/// **R13 one bad item.** One undecodable item neither blinds the watch nor removes anything, and the listing names it.
+pub async fn r13_one_bad_item(h: &dyn Harness) -> LawResult {
+    let mut without = Vec::new();
+    let (first, bad, last) = (running(h, "a").await?, running(h, "b").await?, running(h, "c").await?);
+    let backend_before = backend(h).await?;
+    let mut subscriber = Subscriber::live(h, &backend_before).await?;
+    subscriber.converge(h, Law::R13).await?;
+
+    need_fault!(h, Fault::BadItem(bad.clone()));
+    let listed = list(Law::R13, &*backend_before).await?;
+    let failures = match &listed.completeness {
+        Completeness::Partial(failures) => failures.len(),
+        _ => 0,
+    };
+    ensure!(failures == 1, R13, "a partial listing with one failure", format!("{:?}", listed.completeness));
+    for id in [&first, &last] {
+        ensure!(listed.instances.iter().any(|row| row.id == *id), R13, "the listing to show the others", format!("no {id}"));
+    }
+
+    look_again(h, Law::R13, &mut subscriber, &mut without).await?;
+    is_there(&subscriber, Law::R13, &bad, "it cannot be decoded, which is not absence")?;
+    h.stop(&last).await?;
+    let stopped = |one: &Subscriber| one.get(&last).is_some_and(|row| !row.state.is_alive());
+    subscriber.until(h, Law::R13, "to hear of the others beside a bad item", stopped).await?;
+    let fresh = running(h, "d").await?;
+    subscriber.until(h, Law::R13, "to hear of a new one beside a bad item", |one| one.get(&fresh).is_some()).await?;
+    is_there(&subscriber, Law::R13, &bad, "it cannot be decoded, which is not absence")?;
+
+    let backend_after = backend(h).await?;
+    let late = Subscriber::live(h, &backend_after).await?;
+    for id in [&first, &last, &fresh] {
+        is_there(&late, Law::R13, id, "another one is bad")?;
+    }
+    h.heal().await?;
+    look_again(h, Law::R13, &mut subscriber, &mut without).await?;
+    subscriber.converge(h, Law::R13).await?;
+    Verdict::kept_without(without)
+}
+
+/// **R14 partial list.** An incomplete or failed listing removes nothing: unknown is not absent.
+pub async fn r14_partial_list(h: &dyn Harness) -> LawResult {
+    let mut without = Vec::new();
+    let timing = h.timing();
+    let (first, hidden) = (running(h, "a").await?, running(h, "b").await?);
+    let mut tuning = timing.tuning();
+    tuning.deadline = Some(timing.deadline);
+    let backend = h.backend(&tuning).await?;
+    let mut subscriber = Subscriber::live(h, &backend).await?;
+    subscriber.converge(h, Law::R14).await?;
+
+    let hiding = [
+        Fault::PartialList(hidden.clone()),
+        Fault::SlowList(timing.deadline.saturating_mul(3)),
+        Fault::Deny,
+    ];
+    for fault in hiding {
+        if !try_fault!(h, fault, without) {
+            continue;
+        }
+        let listed = backend.list_instances(ListOptions::default()).await;
+        if let Ok(listed) = &listed {
+            let honest = !listed.is_complete() || listed.instances.iter().any(|row| row.id == hidden);
+            ensure!(honest, R14, "a listing that is cut to say so", "one that calls itself complete");
+        }
+        let _ = try_fault!(h, Fault::Sever, without);
+        subscriber.read_for(timing.deadline.saturating_mul(4).max(timing.max_backoff)).await?;
+        for id in [&first, &hidden] {
+            is_there(&subscriber, Law::R14, id, &format!("the listing was incomplete ({fault:?}), which is not absence"))?;
+        }
+        h.heal().await?;
+        subscriber.converge(h, Law::R14).await?;
+    }
+    let removed = subscriber.counts(0).get("removed").copied().unwrap_or_default();
+    ensure!(removed == 0, R14, "no removal", format!("{removed} of them"));
+
+    // What is really gone is told once a complete look says so.
+    h.remove(&hidden).await?;
+    subscriber.converge(h, Law::R14).await?;
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    Verdict::kept_without(without)
+}
+
+/// **R20 unknown events.** An event that we do not know is a hint, never an error: the watch neither ends nor breaks, and
+/// what follows is told.
+pub async fn r20_unknown_events(h: &dyn Harness) -> LawResult {
+    let id = running(h, "subject").await?;
+    let backend = backend(h).await?;
+    let mut subscriber = Subscriber::live(h, &backend).await?;
+    subscriber.converge(h, Law::R20).await?;
+    let from = subscriber.events.len();
+    for _ in 0..3 {
+        match h.say_unknown(&id).await {
+            Ok(()) => {}
+            Err(crate::Obstacle::Unsupported(reason)) => return Verdict::not_applicable(reason),
+            Err(failed) => return Err(failed.into()),
+        }
+        subscriber.read_for(h.timing().quiet).await?;
+    }
+    let counts = subscriber.counts(from);
+    ensure!(
+        !subscriber.is_finished() && !counts.contains_key("backend_disconnected"),
+        R20,
+        "the watch to go on after an unknown event",
+        format!("{counts:?}, {:?}", subscriber.ended)
+    );
+    let edges: Vec<&str> = subscriber.edges_of(&id, from).collect();
+    ensure!(edges.is_empty(), R20, "no edge of an instance that did not change", format!("{edges:?}"));
+    h.stop(&id).await?;
+    let stopped = |one: &Subscriber| one.get(&id).is_some_and(|row| !row.state.is_alive());
+    subscriber.until(h, Law::R20, "what follows an unknown event", stopped).await?;
+    subscriber.converge(h, Law::R20).await?;
+    Verdict::kept()
+}

@@ -1,0 +1,167 @@
+//! Hostile words: M8.
+
+use runtide_core::{Error, ErrorKind, InstanceId, InstanceSpec, RemoveOptions, RuntimeBackend, StopOptions};
+
+use super::{lifecycle, ok, seen};
+use crate::{
+    Harness, Law, LawResult, Verdict, Violation, Workload, ensure,
+    laws::{backend, running},
+};
+
+/// Words that break out of where they are pasted.
+fn hostile() -> Vec<String> {
+    let mut words: Vec<String> = [
+        "quo\"te",
+        "quo'te",
+        "new\nline",
+        "../escape",
+        "a/../../b",
+        "nul\0byte",
+        "$(touch pwned)",
+        "`touch pwned`",
+        "; touch pwned",
+        "a?force=1&v=1",
+        "a#fragment",
+        "a%2e%2e%2fb",
+        "a b\tc",
+        "-rf",
+        "--help",
+        "\u{202e}evil",
+        "é",
+        "\\",
+        "",
+        ".",
+        "..",
+        "{}",
+        "*",
+    ]
+    .map(str::to_owned)
+    .into();
+    words.push("x".repeat(64 << 10));
+    words
+}
+
+/// **M8 names.** Hostile names, labels, env and ids are refused with `InvalidInput` or carried through intact; nothing is
+/// ever pasted into a shell or a path, and nobody else is touched.
+pub async fn m8_names(h: &dyn Harness) -> LawResult {
+    let mut without = Vec::new();
+    let backend = backend(h).await?;
+    ok(Law::M8, "connect", backend.connect().await)?;
+    let bystander = running(h, "bystander").await?;
+    let before = seen(h, &bystander).await?;
+    hostile_ids(h, &*backend).await?;
+    match backend.provision() {
+        None => without.push("create: not supported".to_owned()),
+        Some(_) => {
+            for word in hostile() {
+                hostile_specs(h, &*backend, &word).await?;
+            }
+        }
+    }
+    let after = seen(h, &bystander).await?;
+    ensure!(before == after, M8, format!("a bystander to be left alone: {before:?}"), format!("{after:?}"));
+    Verdict::kept_without(without)
+}
+
+fn is_refused(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::NotFound | ErrorKind::Unsupported)
+}
+
+/// No id reaches anyone but the one of that very id.
+async fn hostile_ids(h: &dyn Harness, backend: &dyn RuntimeBackend) -> Result<(), Violation> {
+    let verbs = lifecycle(backend, Law::M8)?;
+    let victim = running(h, "victim").await?;
+    let mut words = hostile();
+    words.extend([
+        format!("{victim}/../{victim}"),
+        format!("{victim}?x=1"),
+        format!("./{victim}"),
+        format!("{victim}/json#"),
+        format!("../containers/{victim}"),
+        format!("{victim}%00"),
+        format!("{victim}\n"),
+        "json".to_owned(),
+        "prune".to_owned(),
+    ]);
+    for word in words {
+        let shown: String = word.chars().take(40).collect();
+        let id = InstanceId::from(word);
+        let refusals = [
+            ("inspect", backend.inspect(&id).await.map(drop)),
+            ("start", verbs.start(&id).await.map(drop)),
+            ("stop", verbs.stop(&id, StopOptions::default()).await.map(drop)),
+            ("wait", verbs.wait(&id).await.map(drop)),
+        ];
+        for (verb, result) in refusals {
+            match result {
+                Ok(()) => return Err(Violation::of(Law::M8, format!("{verb} of {shown:?}, who does not exist, to be refused"), "Ok")),
+                Err(error) => {
+                    let expected = format!("{verb} of {shown:?} to be `invalid_input` or `not_found`");
+                    ensure!(is_refused(&error), M8, expected, error.to_string());
+                }
+            }
+        }
+        // What is not there is removed already, unless it is refused.
+        let removed = verbs.remove(&id, RemoveOptions::default().with_kill()).await;
+        let harmless = match &removed {
+            Ok(effect) => *effect == runtide_core::Effect::Unchanged,
+            Err(error) => is_refused(error),
+        };
+        ensure!(harmless, M8, format!("a removal of {shown:?} to do nothing"), format!("{removed:?}"));
+        let there = seen(h, &victim).await?.is_some_and(|victim| victim.state.is_alive());
+        ensure!(there, M8, format!("verbs with the id {shown:?} to touch nobody else"), "that another instance ended");
+    }
+    Ok(())
+}
+
+/// A spec with the word as its name, in a label, and in the environment.
+async fn hostile_specs(h: &dyn Harness, backend: &dyn RuntimeBackend, word: &str) -> Result<(), Violation> {
+    let plain = || h.spec("plain", &Workload::Idle);
+    let mut named = plain()?;
+    named.name = Some(word.to_owned());
+    let mut labelled = plain()?;
+    labelled.name = None;
+    labelled.labels.insert("word", word);
+    let mut keyed = plain()?;
+    keyed.name = None;
+    keyed.labels.insert(word, "value");
+    let mut env = plain()?;
+    env.name = None;
+    env.env.insert("WORD".to_owned(), word.to_owned());
+    for (place, spec) in [("name", named), ("label", labelled), ("label key", keyed), ("environment", env)] {
+        carried(h, backend, place, word, &spec).await?;
+    }
+    Ok(())
+}
+
+async fn carried(
+    h: &dyn Harness,
+    backend: &dyn RuntimeBackend,
+    place: &str,
+    word: &str,
+    spec: &InstanceSpec,
+) -> Result<(), Violation> {
+    let Some(provision) = backend.provision() else { return Ok(()) };
+    let shown: String = word.chars().take(40).collect();
+    let id = match provision.create(spec).await {
+        Ok(id) => id,
+        Err(error) => {
+            let kind = error.kind();
+            let refused = matches!(kind, ErrorKind::InvalidInput | ErrorKind::Unsupported);
+            ensure!(refused, M8, format!("{shown:?} as {place} to be `invalid_input` or carried through"), error.to_string());
+            return Ok(());
+        }
+    };
+    let Some(there) = seen(h, &id).await? else {
+        return Err(Violation::of(Law::M8, format!("an instance with {shown:?} as {place}"), "Ok, and none is there"));
+    };
+    let intact = match place {
+        "name" => word.is_empty() || there.name == word,
+        "label" => there.labels.as_ref().is_none_or(|labels| labels.get("word").is_some_and(|value| value == word)),
+        "label key" => there.labels.as_ref().is_none_or(|labels| labels.get(word).is_some_and(|value| value == "value")),
+        _ => true,
+    };
+    ensure!(intact, M8, format!("{shown:?} as {place}, intact"), format!("'{}' with {:?}", there.name, there.labels));
+    h.remove(&id).await?;
+    Ok(())
+}

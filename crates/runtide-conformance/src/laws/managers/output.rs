@@ -1,0 +1,143 @@
+//! Every byte of the output, each on its side: M4.
+
+use std::time::Duration;
+
+use runtide_core::{ExecOptions, ExitStatus, LogOptions, LogSource, LogStream};
+
+use super::{lifecycle, ok};
+use crate::{
+    Harness, Law, LawResult, Verdict, Violation, Workload, ensure,
+    laws::{backend, done, running},
+};
+
+/// No more memory than this on top, while 100 MB pass through.
+const BOUND: u64 = 48 << 20;
+
+/// **M4 output.** Logs and exec keep stdout and stderr apart, lose no byte, and follow to the end. 100 MB arrive with the
+/// right digest, and in bounded memory, which is measured where the runtime is not in this process.
+pub async fn m4_output(h: &dyn Harness) -> LawResult {
+    let mut without = Vec::new();
+    let backend = backend(h).await?;
+    ok(Law::M4, "connect", backend.connect().await)?;
+    let can = backend.capabilities();
+    let Some(logs) = backend.logs() else { return Verdict::not_applicable("the backend has no logs") };
+    let verbs = lifecycle(&*backend, Law::M4)?;
+    let bytes = h.timing().output_bytes;
+    let expected = [Digest::of(h.output(LogSource::Stdout, bytes)), Digest::of(h.output(LogSource::Stderr, bytes))];
+
+    let work = Workload::Print { bytes };
+    let Some(id) = done("print", h.create("printer", &work).await, &mut without)? else {
+        return Verdict::not_applicable("no instance that prints can be made");
+    };
+    let before = if h.is_real() { resident_bytes() } else { None };
+    let mut most = 0;
+    let followed = if can.logs_follow.is_yes() {
+        h.start(&id).await?;
+        Some(ok(Law::M4, "logs", logs.logs(&id, LogOptions::default().with_follow()).await)?)
+    } else {
+        without.push("follow: not supported".to_owned());
+        h.start(&id).await?;
+        None
+    };
+    if let Some(stream) = followed {
+        let read = read(stream, &mut most).await?;
+        compare("following", &expected, &read)?;
+    }
+    let _ = ok(Law::M4, "wait", verbs.wait(&id).await)?;
+    let stream = ok(Law::M4, "logs", logs.logs(&id, LogOptions::default()).await)?;
+    compare("logs", &expected, &read(stream, &mut most).await?)?;
+    if let Some(before) = before {
+        let grown = most.saturating_sub(before);
+        ensure!(grown < BOUND, M4, format!("at most {BOUND} bytes of memory for any output"), format!("{grown}"));
+    }
+
+    let one = LogOptions::default().with_sources([LogSource::Stderr]);
+    let stream = ok(Law::M4, "logs of one source", logs.logs(&id, one).await)?;
+    let read_one = read(stream, &mut most).await?;
+    let [_, stderr] = expected;
+    compare("stderr alone", &[Digest::of_bytes(b""), stderr], &read_one)?;
+    let tail = ok(Law::M4, "a tail", logs.logs(&id, LogOptions::default().with_tail(Some(0))).await)?;
+    compare("an empty tail", &[Digest::of_bytes(b""), Digest::of_bytes(b"")], &read(tail, &mut most).await?)?;
+
+    match backend.exec().filter(|_| can.exec_run.is_yes()) {
+        None => without.push("exec: not supported".to_owned()),
+        Some(exec) => {
+            let host = running(h, "host").await?;
+            let argv = ["sh", "-c", "echo out; echo err >&2; exit 3"].map(str::to_owned);
+            let session = exec.exec(&host, ExecOptions::default().with_argv(argv)).await;
+            let session = ok(Law::M4, "exec", session)?;
+            let said = read(session.output, &mut most).await?;
+            let control = tokio::time::timeout(h.timing().patience, session.control.wait()).await;
+            let exit = ok(Law::M4, "the end of an exec", control.map_err(|_| Violation::of(Law::M4, "an end of an exec", "none"))?)?;
+            let lines = [("out\n", said.first()), ("err\n", said.get(1))];
+            for (line, said) in lines {
+                let digest = Digest::of_bytes(line.as_bytes());
+                ensure!(said == Some(&digest), M4, format!("{line:?} of an exec on its side"), format!("{said:?}"));
+            }
+            ensure!(exit == Some(ExitStatus::code(3)) || exit.is_some_and(|exit| exit.end == ExitStatus::code(3).end), M4, "the code of an exec", format!("{exit:?}"));
+        }
+    }
+    Verdict::kept_without(without)
+}
+
+/// How much there was, and its BLAKE3.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Digest {
+    bytes: u64,
+    hash: blake3::Hash,
+}
+
+impl Digest {
+    fn of(output: impl Iterator<Item = Vec<u8>>) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        for piece in output {
+            hasher.update(&piece);
+        }
+        Self { bytes: hasher.count(), hash: hasher.finalize() }
+    }
+
+    fn of_bytes(bytes: &[u8]) -> Self {
+        Self { bytes: u64::try_from(bytes.len()).unwrap_or(u64::MAX), hash: blake3::hash(bytes) }
+    }
+}
+
+/// Reads to the end: stdout, then stderr.
+async fn read(mut stream: LogStream, most: &mut u64) -> Result<[Digest; 2], Violation> {
+    let mut sides = [(blake3::Hasher::new(), 0_u64), (blake3::Hasher::new(), 0_u64)];
+    let mut lines = 0_u64;
+    loop {
+        let next = tokio::time::timeout(Duration::from_secs(120), stream.next()).await;
+        let next = next.map_err(|_| Violation::of(Law::M4, "the end of the output", "silence for two minutes"))?;
+        let Some(line) = next else { break };
+        let line = ok(Law::M4, "reading", line)?;
+        let side = match line.source {
+            LogSource::Stdout => 0,
+            LogSource::Stderr => 1,
+            _ => return Err(Violation::of(Law::M4, "stdout and stderr apart", "output of a console")),
+        };
+        if let Some((hasher, bytes)) = sides.get_mut(side) {
+            hasher.update(&line.bytes);
+            *bytes = bytes.saturating_add(u64::try_from(line.bytes.len()).unwrap_or(u64::MAX));
+        }
+        lines += 1;
+        if lines % 4096 == 0 {
+            *most = resident_bytes().unwrap_or_default().max(*most);
+        }
+    }
+    Ok(sides.map(|(hasher, bytes)| Digest { bytes, hash: hasher.finalize() }))
+}
+
+fn compare(what: &str, expected: &[Digest; 2], read: &[Digest; 2]) -> Result<(), Violation> {
+    for (side, (expected, read)) in ["stdout", "stderr"].iter().zip(expected.iter().zip(read)) {
+        ensure!(expected.bytes == read.bytes, M4, format!("{} bytes of {side} ({what})", expected.bytes), format!("{}", read.bytes));
+        ensure!(expected.hash == read.hash, M4, format!("the digest of {side} ({what})"), "another one: bytes were changed or mixed");
+    }
+    Ok(())
+}
+
+/// What this process holds in memory.
+fn resident_bytes() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
+    pages.checked_mul(4096)
+}

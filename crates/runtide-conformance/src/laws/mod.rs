@@ -1,0 +1,68 @@
+//! The laws, each a free async function over a harness, by subject.
+
+pub mod bracket;
+pub mod contract;
+pub mod edges;
+pub mod gap;
+pub mod link;
+pub mod looks;
+pub mod managers;
+pub mod resources;
+pub mod resume;
+pub mod retry;
+pub mod slow;
+pub mod truth;
+
+use std::sync::Arc;
+
+use runtide_core::{InstanceId, RuntimeBackend};
+
+use crate::{Done, Harness, Obstacle, Violation, Workload};
+
+/// A backend with the harness's usual tuning.
+async fn backend(h: &dyn Harness) -> Done<Arc<dyn RuntimeBackend>> {
+    h.backend(&h.timing().tuning()).await
+}
+
+/// An instance that runs until it is stopped.
+async fn running(h: &dyn Harness, name: &str) -> Done<InstanceId> {
+    let id = h.create(name, &Workload::Idle).await?;
+    h.start(&id).await?;
+    Ok(id)
+}
+
+/// Whether it was done. What the runtime does not have is noted, what failed ends the law.
+fn done<T>(what: &str, result: Done<T>, without: &mut Vec<String>) -> Result<Option<T>, Violation> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(Obstacle::Unsupported(reason)) => {
+            without.push(format!("{what}: {reason}"));
+            Ok(None)
+        }
+        Err(failed) => Err(Violation::harness(what, failed)),
+    }
+}
+
+/// Breaks something that the law is about: without it, it does not apply.
+macro_rules! need_fault {
+    ($h:expr, $fault:expr) => {
+        if let $crate::Supported::No(reason) = $h.fault(&$fault).await {
+            return $crate::Verdict::not_applicable(reason);
+        }
+    };
+}
+
+/// Breaks something that one part of the law is about: whether the harness could.
+macro_rules! try_fault {
+    ($h:expr, $fault:expr, $without:expr) => {
+        match $h.fault(&$fault).await {
+            $crate::Supported::Yes => true,
+            $crate::Supported::No(reason) => {
+                $without.push(format!("{}: {reason}", stringify!($fault)));
+                false
+            }
+        }
+    };
+}
+
+use {need_fault, try_fault};

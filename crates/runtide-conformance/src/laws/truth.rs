@@ -1,0 +1,147 @@
+//! What the stream says, against what is: R6, R19, R22.
+
+use std::{net::IpAddr, num::NonZeroU16, time::Duration};
+
+use runtide_core::{
+    Address, Detail, Health, Labels, ListOptions, Port, Protocol, RuntimeEventKind as Kind, UnixSignal, WatchOptions,
+};
+
+use super::{backend, done, running};
+use crate::{Change, Harness, Law, LawResult, Subscriber, Verdict, Workload, compare::differences, ensure};
+
+/// **R6 converges.** At rest, the fold of the stream, `list_instances()` and what the harness did are the same, in every
+/// field that two of them know; at each level of detail, for who watched from the start and for who comes late.
+pub async fn r6_converges(h: &dyn Harness) -> LawResult {
+    let mut without = Vec::new();
+    let backend = backend(h).await?;
+    let before = running(h, "before").await?;
+    let mut subscriber = Subscriber::live(h, &backend).await?;
+    let mut full = Subscriber::open(&backend, WatchOptions::default().with_detail(Detail::Full)).await?;
+    full.until_live(h).await?;
+
+    h.create("created", &Workload::Idle).await?;
+    let stopped = h.create("exits", &Workload::Exit { after: Duration::from_millis(20), code: 3 }).await?;
+    h.start(&stopped).await?;
+    let killed = running(h, "killed").await?;
+    h.kill(&killed, UnixSignal::KILL).await?;
+    let paused = running(h, "paused").await?;
+    done("pause", h.change(&paused, &Change::Pause).await, &mut without)?;
+    let renamed = running(h, "renamed").await?;
+    done("rename", h.change(&renamed, &Change::Rename("another-name".into())).await, &mut without)?;
+    let removed = running(h, "removed").await?;
+    h.remove(&removed).await?;
+    h.stop(&before).await?;
+    h.start(&before).await?;
+
+    subscriber.converge(h, Law::R6).await?;
+    full.converge(h, Law::R6).await?;
+    let mut late = Subscriber::live(h, &backend).await?;
+    late.converge(h, Law::R6).await?;
+    let truth = h.truth().await?;
+    for detail in [Detail::Summary, Detail::Full] {
+        let listed = backend.list_instances(ListOptions::default().with_detail(detail)).await;
+        let listed = listed.map_err(|error| crate::Violation::of(Law::R6, "a listing", error.to_string()))?;
+        ensure!(listed.is_complete(), R6, "a complete listing of a healthy runtime", format!("{:?}", listed.completeness));
+        let rows = || listed.instances.iter().map(|row| &**row);
+        let mut found = differences("the list", rows(), "the truth", truth.iter());
+        found.extend(differences("the list", rows(), "the fold of the stream", subscriber.rows()));
+        found.extend(differences("the list", rows(), "a late stream", late.rows()));
+        found.extend(differences("the list", rows(), "the stream in full", full.rows()));
+        ensure!(found.is_empty(), R6, format!("one view of what is there, in {detail:?}"), found.join("; "));
+    }
+    Verdict::kept_without(without)
+}
+
+/// **R19 incarnation.** A restart changes the incarnation; the same name recreated is another id, or where names are ids,
+/// another incarnation.
+pub async fn r19_incarnation(h: &dyn Harness) -> LawResult {
+    let backend = backend(h).await?;
+    let mut subscriber = Subscriber::open(&backend, WatchOptions::default().with_detail(Detail::Full)).await?;
+    subscriber.until_live(h).await?;
+    let id = running(h, "phoenix").await?;
+    let life = async |id| {
+        let seen = backend.inspect(id).await;
+        seen.map_err(|error| crate::Violation::of(Law::R19, "to see an instance that is there", error.to_string()))
+    };
+    subscriber.converge(h, Law::R19).await?;
+    let first = life(&id).await?;
+    let first_told = subscriber.get(&id).and_then(|instance| instance.incarnation.clone());
+    ensure!(
+        first.incarnation.is_some() || !h.dialect().incarnations,
+        R19,
+        "the incarnation of a running instance",
+        "none after a close look"
+    );
+
+    h.stop(&id).await?;
+    h.start(&id).await?;
+    subscriber.converge(h, Law::R19).await?;
+    let second = life(&id).await?;
+    if h.dialect().incarnations {
+        ensure!(first.incarnation != second.incarnation, R19, "another incarnation after a restart", format!("{:?} again", second.incarnation));
+        let told = subscriber.get(&id).and_then(|instance| instance.incarnation.clone());
+        ensure!(
+            told.is_none() || told != first_told,
+            R19,
+            "the stream to tell the incarnation of the present life",
+            format!("{told:?}, which was the one before")
+        );
+    }
+
+    h.remove(&id).await?;
+    let again = running(h, "phoenix").await?;
+    subscriber.converge(h, Law::R19).await?;
+    let third = life(&again).await?;
+    ensure!(third.id == again, R19, format!("the recreated instance under its id {again}"), third.id.to_string());
+    ensure!(
+        (third.id != second.id) || (third.incarnation.is_some() && third.incarnation != second.incarnation),
+        R19,
+        "the same name recreated to be another id",
+        format!("{} in incarnation {:?}", third.id, third.incarnation)
+    );
+    let namesakes = subscriber.rows().filter(|row| row.name == third.name).count();
+    ensure!(namesakes == 1, R19, "one instance of the recreated name", format!("{namesakes}"));
+    Verdict::kept()
+}
+
+/// **R22 every visible change.** Pause, unpause, health, rename, port, address and label changes give `Updated`, with the
+/// field among those that changed. A resource limit is no field of an `Instance`: its change must leave the watch right.
+pub async fn r22_every_visible_change(h: &dyn Harness) -> LawResult {
+    let mut without = Vec::new();
+    let backend = backend(h).await?;
+    let mut subscriber = Subscriber::live(h, &backend).await?;
+    let id = running(h, "changing").await?;
+    subscriber.converge(h, Law::R22).await?;
+    let labels: Labels = [("tier".to_owned(), "front".to_owned())].into_iter().collect();
+    let changes = [
+        Change::Pause,
+        Change::Unpause,
+        Change::Health(Health::Unhealthy),
+        Change::Health(Health::Healthy),
+        Change::Rename("changed".into()),
+        Change::Ports(vec![Port::new(NonZeroU16::MIN.saturating_add(8079), Protocol::Tcp)]),
+        Change::Addresses(vec![Address::new(IpAddr::from([10, 9, 8, 7]), Some("testing".to_owned()))]),
+        Change::Labels(labels),
+        Change::Resources,
+    ];
+    for change in &changes {
+        let from = subscriber.events.len();
+        if done(&format!("{change:?}"), h.change(&id, change).await, &mut without)?.is_none() {
+            continue;
+        }
+        if let Some(field) = change.field() {
+            let what = format!("an `Updated` in which `{field}` changed, after {change:?}");
+            subscriber
+                .until(h, Law::R22, &what, |one| {
+                    one.events_of(&id, from)
+                        .any(|event| matches!(&event.kind, Kind::Updated { changed, .. } if changed.contains(field)))
+                })
+                .await?;
+        }
+        subscriber.converge(h, Law::R22).await?;
+    }
+    if without.len() == changes.len() {
+        return Verdict::not_applicable("no visible change can be made");
+    }
+    Verdict::kept_without(without)
+}

@@ -1,0 +1,25 @@
+#![doc = include_str!("../README.md")]
+
+mod checker;
+pub mod compare;
+mod harness;
+mod law;
+pub mod laws;
+mod outcome;
+pub mod proxy;
+pub mod report;
+pub mod run;
+mod subscriber;
+mod suite;
+
+pub use self::{
+    checker::StreamChecker,
+    harness::{
+        Absent, Change, Dialect, Done, Fact, Fault, Happened, Harness, Held, Life, Obstacle, Supported, Timing, Tuning, Workload,
+    },
+    law::Law,
+    outcome::{LawResult, Verdict, Violation, line},
+    run::Clock,
+    subscriber::Subscriber,
+};
+pub(crate) use outcome::ensure;

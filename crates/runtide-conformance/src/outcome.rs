@@ -1,0 +1,138 @@
+//! How a law ends: kept, broken, or not applicable here.
+
+use std::fmt;
+
+use runtide_core::RuntimeEvent;
+
+use crate::{Law, Obstacle};
+
+/// What testing a law gives.
+pub type LawResult = Result<Verdict, Violation>;
+
+/// The law was not broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// It held, as far as the harness could drive the runtime there.
+    Kept {
+        /// Parts that this runtime does not have, each with its reason.
+        without: Vec<String>,
+    },
+    /// The harness cannot produce what the law is about. A failure unless the harness lists it among its skips.
+    NotApplicable(String),
+}
+
+impl Verdict {
+    /// Held in full.
+    pub fn kept() -> LawResult {
+        Ok(Self::Kept { without: Vec::new() })
+    }
+
+    /// Held, but for the parts that this runtime does not have.
+    pub fn kept_without(without: Vec<String>) -> LawResult {
+        Ok(Self::Kept { without })
+    }
+
+    /// The runtime or its harness cannot show this.
+    pub fn not_applicable(reason: impl Into<String>) -> LawResult {
+        Ok(Self::NotApplicable(reason.into()))
+    }
+}
+
+/// A broken law: what was expected, what was found, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Violation {
+    /// The law that is broken; a law's test can find another one broken on its way.
+    pub law: Option<Law>,
+    /// What should have been.
+    pub expected: String,
+    /// What was.
+    pub found: String,
+    /// The events before it, oldest first, one line each.
+    pub trail: Vec<String>,
+}
+
+impl Violation {
+    /// A law is broken.
+    pub fn of(law: Law, expected: impl Into<String>, found: impl Into<String>) -> Self {
+        Self { law: Some(law), expected: expected.into(), found: found.into(), trail: Vec::new() }
+    }
+
+    /// The test could not be carried out; no law is to blame, and yet it is no success.
+    pub fn harness(doing: impl Into<String>, obstacle: impl fmt::Display) -> Self {
+        let expected = format!("the harness to {}", doing.into());
+        Self { law: None, expected, found: obstacle.to_string(), trail: Vec::new() }
+    }
+
+    /// With the events that led to it.
+    #[must_use]
+    pub fn after(mut self, trail: impl IntoIterator<Item = String>) -> Self {
+        if self.trail.is_empty() {
+            self.trail = trail.into_iter().collect();
+        }
+        self
+    }
+}
+
+impl From<Obstacle> for Violation {
+    fn from(obstacle: Obstacle) -> Self {
+        Self::harness("drive the runtime", obstacle)
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.law {
+            Some(law) => write!(f, "{law}: ")?,
+            None => f.write_str("harness: ")?,
+        }
+        write!(f, "expected {}; found {}", self.expected, self.found)?;
+        for line in &self.trail {
+            write!(f, "\n    {line}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Violation {}
+
+/// One event on one line, as violations and traces show it.
+pub fn line(event: &RuntimeEvent) -> String {
+    use runtide_core::RuntimeEventKind as Kind;
+    let epoch = event.cursor.epoch.as_str();
+    let epoch = epoch.get(epoch.len().saturating_sub(6)..).unwrap_or(epoch);
+    let mut line = format!("{epoch}/{} {}", event.cursor.seq, event.kind.name());
+    if let Some(instance) = event.instance() {
+        line.push_str(&format!(" {} '{}' {}", instance.id, instance.name, instance.state));
+        if let Some(incarnation) = &instance.incarnation {
+            line.push_str(&format!(" life={incarnation}"));
+        }
+        if let Some(exit) = &instance.exit {
+            line.push_str(&format!(" exit={:?}", exit.end));
+        }
+    }
+    match &event.kind {
+        Kind::Updated { changed, .. } => line.push_str(&format!(" changed=[{changed}]")),
+        Kind::BackendDisconnected { cause } => {
+            line.push_str(&cause.as_ref().map_or_else(|| " closed cleanly".to_owned(), |cause| format!(" {cause}")));
+        }
+        Kind::BackendReconnected { continuity } => line.push_str(&format!(" {continuity:?}")),
+        Kind::ResyncBegin { gap } => line.push_str(&format!(" {gap:?}")),
+        _ => {}
+    }
+    if let Some(mark) = &event.mark {
+        line.push_str(&format!(" mark={mark}"));
+    }
+    line
+}
+
+/// Returns a [`Violation`] of `$law` unless `$condition` holds.
+macro_rules! ensure {
+    ($condition:expr, $law:ident, $expected:expr, $found:expr $(,)?) => {
+        if !$condition {
+            return Err($crate::Violation::of($crate::Law::$law, $expected, $found));
+        }
+    };
+}
+pub(crate) use ensure;

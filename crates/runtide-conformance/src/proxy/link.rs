@@ -1,0 +1,242 @@
+//! One connection through the proxy.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::watch,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Action, Shared, Socket, dial, lock};
+
+/// How a connection ends.
+enum End {
+    /// In good order: what was written still arrives.
+    Close,
+    /// As abruptly as the socket can.
+    Reset,
+}
+
+/// Carries bytes between a client and the target until either ends, or a rule or the proxy ends it.
+pub(super) async fn carry(mut client: Box<dyn Socket>, id: u64, kill: CancellationToken, shared: Arc<Shared>) {
+    let mut link = Link { id, request: String::new(), answered: 0, withheld: false, held: Vec::new(), shared: Arc::clone(&shared) };
+    let end = tokio::select! {
+        biased;
+        () = kill.cancelled() => End::Reset,
+        end = link.run(&mut *client) => end,
+    };
+    match end {
+        End::Reset => client.reset_on_close(),
+        End::Close => {
+            // The other side may have closed already.
+            let _ = client.shutdown().await;
+        }
+    }
+    drop(client);
+    lock(&shared.live).remove(&id);
+}
+
+struct Link {
+    id: u64,
+    request: String,
+    /// Bytes of the present answer.
+    answered: usize,
+    /// Something was swallowed: the connection is of no use to anyone after that.
+    withheld: bool,
+    /// The end of an answer's piece that may be the beginning of what is to be replaced.
+    held: Vec<u8>,
+    shared: Arc<Shared>,
+}
+
+impl Link {
+    async fn run(&mut self, client: &mut dyn Socket) -> End {
+        let mut changed = self.shared.changed.subscribe();
+        if let Some(end) = self.before_dialling(client, &mut changed).await {
+            return end;
+        }
+        let Ok(mut server) = dial(&self.shared.target).await else { return End::Reset };
+        let (mut up, mut down) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+        let mut client_open = true;
+        loop {
+            tokio::select! {
+                _ = changed.changed() => {
+                    match self.action() {
+                        Some(Action::Refuse) => return End::Reset,
+                        Some(Action::Swallow) => {}
+                        _ if self.withheld => return End::Reset,
+                        _ => {}
+                    }
+                }
+                read = client.read(&mut up), if client_open => {
+                    match read {
+                        Err(_) => return End::Reset,
+                        Ok(0) => {
+                            client_open = false;
+                            if server.shutdown().await.is_err() {
+                                return End::Close;
+                            }
+                        }
+                        Ok(n) => {
+                            let bytes = up.get(..n).unwrap_or_default();
+                            if let Some(end) = self.upwards(bytes, client, &mut *server).await {
+                                return end;
+                            }
+                        }
+                    }
+                }
+                read = server.read(&mut down) => {
+                    match read {
+                        Err(_) => return End::Reset,
+                        Ok(0) => {
+                            if matches!(self.action(), Some(Action::Swallow)) {
+                                self.withheld = true;
+                                self.wait_for_heal(&mut changed).await;
+                                return End::Reset;
+                            }
+                            let held = std::mem::take(&mut self.held);
+                            return if client.write_all(&held).await.is_ok() { End::Close } else { End::Reset };
+                        }
+                        Ok(n) => {
+                            let bytes = down.get(..n).unwrap_or_default();
+                            if let Some(end) = self.downwards(bytes, client).await {
+                                return end;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn action(&self) -> Option<Action> {
+        self.shared.action(self.id, &self.request)
+    }
+
+    /// A rule for every connection acts before the target hears of it.
+    async fn before_dialling(&mut self, client: &mut dyn Socket, changed: &mut watch::Receiver<()>) -> Option<End> {
+        match self.action() {
+            Some(Action::Refuse) => Some(End::Reset),
+            Some(Action::Swallow) => {
+                self.withheld = true;
+                let mut sink = vec![0; 1 << 12];
+                loop {
+                    tokio::select! {
+                        () = self.wait_for_heal(changed) => return Some(End::Reset),
+                        read = client.read(&mut sink) => if read.map_or(true, |n| n == 0) {
+                            return Some(End::Close);
+                        },
+                    }
+                }
+            }
+            _ => None,
+        }
+    }
+
+    /// Until nothing is swallowed any more.
+    async fn wait_for_heal(&self, changed: &mut watch::Receiver<()>) {
+        while matches!(self.action(), Some(Action::Swallow)) {
+            if changed.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// From the client.
+    async fn upwards(&mut self, bytes: &[u8], client: &mut dyn Socket, server: &mut dyn Socket) -> Option<End> {
+        if let Some(request) = request_line(bytes) {
+            self.request.clone_from(&request);
+            self.answered = 0;
+            if let Some(live) = lock(&self.shared.live).get_mut(&self.id) {
+                live.request = request;
+            }
+        }
+        match self.action() {
+            Some(Action::Refuse) => Some(End::Reset),
+            Some(Action::Swallow) => {
+                self.withheld = true;
+                None
+            }
+            Some(Action::Answer(answer)) => {
+                let written = client.write_all(&answer).await.is_ok();
+                Some(if written { End::Close } else { End::Reset })
+            }
+            _ => server.write_all(bytes).await.is_err().then_some(End::Reset),
+        }
+    }
+
+    /// From the target.
+    async fn downwards(&mut self, bytes: &[u8], client: &mut dyn Socket) -> Option<End> {
+        let first = self.answered == 0;
+        self.answered = self.answered.saturating_add(bytes.len());
+        match self.action() {
+            Some(Action::Refuse) => Some(End::Reset),
+            Some(Action::Swallow) => {
+                self.withheld = true;
+                None
+            }
+            Some(Action::Delay(time)) if first => {
+                self.pause(time).await;
+                client.write_all(bytes).await.is_err().then_some(End::Reset)
+            }
+            Some(Action::Cut(most)) => {
+                let before = self.answered.saturating_sub(bytes.len());
+                let pass = bytes.get(..most.saturating_sub(before).min(bytes.len())).unwrap_or_default();
+                let written = client.write_all(pass).await.is_ok() && client.flush().await.is_ok();
+                (!written || self.answered > most).then_some(End::Close)
+            }
+            Some(Action::Replace(from, to)) => {
+                let replaced = replace(&mut self.held, bytes, &from, &to);
+                client.write_all(&replaced).await.is_err().then_some(End::Reset)
+            }
+            _ => {
+                let mut held = std::mem::take(&mut self.held);
+                held.extend_from_slice(bytes);
+                client.write_all(&held).await.is_err().then_some(End::Reset)
+            }
+        }
+    }
+
+    /// Waits so long, or until a rule changes the matter.
+    async fn pause(&self, time: Duration) {
+        let mut changed = self.shared.changed.subscribe();
+        let healed = async {
+            while matches!(self.action(), Some(Action::Delay(_))) && changed.changed().await.is_ok() {}
+        };
+        // Either way the answer goes on.
+        let _ = tokio::time::timeout(time, healed).await;
+    }
+}
+
+/// The first line of a request, if these bytes begin one.
+fn request_line(bytes: &[u8]) -> Option<String> {
+    let line = bytes.split(|byte| *byte == b'\r' || *byte == b'\n').next()?;
+    let line = std::str::from_utf8(line).ok()?;
+    let (method, rest) = line.split_once(' ')?;
+    let is_method = matches!(method, "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS");
+    (is_method && rest.contains(" HTTP/1.")).then(|| line.to_owned())
+}
+
+/// Replaces in a stream that comes in pieces. What may be the beginning of a match is held back until the next piece.
+pub(super) fn replace(held: &mut Vec<u8>, bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    let mut text = std::mem::take(held);
+    text.extend_from_slice(bytes);
+    if from.is_empty() || from.len() != to.len() {
+        return text;
+    }
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_slice();
+    while let Some((first, tail)) = rest.split_first() {
+        if rest.starts_with(from) {
+            out.extend_from_slice(to);
+            rest = rest.get(from.len()..).unwrap_or_default();
+        } else if from.starts_with(rest) {
+            *held = rest.to_vec();
+            break;
+        } else {
+            out.push(*first);
+            rest = tail;
+        }
+    }
+    out
+}

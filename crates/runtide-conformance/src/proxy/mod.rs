@@ -1,0 +1,298 @@
+//! A small proxy in front of a socket, which breaks connections on purpose.
+//!
+//! It passes bytes and understands one thing of them: where an HTTP request begins, so that a [`Rule`] can pick the requests
+//! that it is about (`/events`) also on a connection that carried others before.
+
+mod link;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+/// Where a socket is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Endpoint {
+    /// A socket file.
+    #[cfg(unix)]
+    Unix(PathBuf),
+    /// An address; port 0 lets the system pick where one listens.
+    Tcp(SocketAddr),
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            #[cfg(unix)]
+            Self::Unix(path) => write!(f, "unix://{}", path.display()),
+            Self::Tcp(address) => write!(f, "tcp://{address}"),
+        }
+    }
+}
+
+/// What is done to the connections that a [`Rule`] is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Action {
+    /// Closed at once, with a reset where the socket knows that.
+    Refuse,
+    /// Accepted and kept, and nothing passes in either direction.
+    Swallow,
+    /// These bytes are the answer, and the end.
+    Answer(Vec<u8>),
+    /// The answer comes so much later.
+    Delay(Duration),
+    /// The connection breaks after so many bytes of the answer.
+    Cut(usize),
+    /// Each time these bytes occur in the answer, they are replaced by others of the same length.
+    Replace(Vec<u8>, Vec<u8>),
+}
+
+/// Which connections, and what becomes of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Rule {
+    /// Applies to requests whose first line contains this; `None`: to every connection from its first moment.
+    pub request: Option<String>,
+    /// Whether connections that come after the rule are left alone.
+    pub existing_only: bool,
+    /// What is done.
+    pub action: Action,
+}
+
+impl Rule {
+    /// For every connection, old and new.
+    pub fn all(action: Action) -> Self {
+        Self { request: None, existing_only: false, action }
+    }
+
+    /// For requests whose first line contains this text.
+    pub fn on(request: impl Into<String>, action: Action) -> Self {
+        Self { request: Some(request.into()), existing_only: false, action }
+    }
+
+    /// Only for connections that are there now.
+    #[must_use]
+    pub fn existing_only(mut self) -> Self {
+        self.existing_only = true;
+        self
+    }
+
+    fn matches(&self, newest: u64, connection: u64, request: &str) -> bool {
+        (!self.existing_only || connection <= newest)
+            && self.request.as_ref().is_none_or(|wanted| request.contains(wanted.as_str()))
+    }
+}
+
+/// A proxy that runs until it is dropped, which closes its connections too.
+#[derive(Debug)]
+pub struct Proxy {
+    endpoint: Endpoint,
+    shared: Arc<Shared>,
+    accepting: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    target: Endpoint,
+    /// Each with the newest connection when it was made.
+    rules: Mutex<Vec<(Rule, u64)>>,
+    changed: watch::Sender<()>,
+    live: Mutex<BTreeMap<u64, Live>>,
+    newest: AtomicU64,
+    dials: Mutex<Vec<Instant>>,
+}
+
+#[derive(Debug)]
+struct Live {
+    kill: CancellationToken,
+    /// The first line of the request under way.
+    request: String,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Proxy {
+    /// Listens, and passes what comes on to the target. A socket file that is there already is replaced.
+    ///
+    /// # Errors
+    /// If it cannot listen. The target is dialled for each connection, and may be down.
+    pub async fn start(listen: Endpoint, target: Endpoint) -> io::Result<Self> {
+        let listener = Listener::bind(&listen).await?;
+        let endpoint = listener.endpoint(listen)?;
+        let (changed, _) = watch::channel(());
+        let shared = Arc::new(Shared {
+            target,
+            rules: Mutex::default(),
+            changed,
+            live: Mutex::default(),
+            newest: AtomicU64::new(0),
+            dials: Mutex::default(),
+        });
+        let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
+        Ok(Self { endpoint, shared, accepting })
+    }
+
+    /// Where it listens.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// From now on, until [`Proxy::heal`]. Where several rules are about a connection, the first counts.
+    pub fn add(&self, rule: Rule) {
+        let newest = self.shared.newest.load(Ordering::Acquire);
+        lock(&self.shared.rules).push((rule, newest));
+        self.shared.changed.send_replace(());
+    }
+
+    /// No rule holds any more. Connections from which something was withheld are closed.
+    pub fn heal(&self) {
+        lock(&self.shared.rules).clear();
+        self.shared.changed.send_replace(());
+    }
+
+    /// Breaks every connection; new ones are welcome.
+    pub fn sever(&self) {
+        for live in lock(&self.shared.live).values() {
+            live.kill.cancel();
+        }
+    }
+
+    /// Breaks the connections whose request under way contains this.
+    pub fn sever_requests(&self, request: &str) {
+        for live in lock(&self.shared.live).values().filter(|live| live.request.contains(request)) {
+            live.kill.cancel();
+        }
+    }
+
+    /// How many connections there are.
+    pub fn live(&self) -> usize {
+        lock(&self.shared.live).len()
+    }
+
+    /// The first line of the request under way on each connection; empty where none came yet.
+    pub fn requests(&self) -> Vec<String> {
+        lock(&self.shared.live).values().map(|live| live.request.clone()).collect()
+    }
+
+    /// When somebody dialled, oldest first.
+    pub fn dials(&self) -> Vec<Instant> {
+        lock(&self.shared.dials).clone()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.accepting.abort();
+        self.sever();
+        #[cfg(unix)]
+        if let Endpoint::Unix(path) = &self.endpoint {
+            // Somebody may have removed it before us.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl Shared {
+    /// What is done to a connection now.
+    fn action(&self, connection: u64, request: &str) -> Option<Action> {
+        let rules = lock(&self.rules);
+        rules.iter().find(|(rule, newest)| rule.matches(*newest, connection, request)).map(|(rule, _)| rule.action.clone())
+    }
+}
+
+async fn accept(listener: Listener, shared: Arc<Shared>) {
+    loop {
+        let Ok(client) = listener.accept().await else {
+            // Out of descriptors, most likely: the next round may find some.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            continue;
+        };
+        lock(&shared.dials).push(Instant::now());
+        let id = shared.newest.fetch_add(1, Ordering::AcqRel) + 1;
+        let kill = CancellationToken::new();
+        lock(&shared.live).insert(id, Live { kill: kill.clone(), request: String::new() });
+        tokio::spawn(link::carry(client, id, kill, Arc::clone(&shared)));
+    }
+}
+
+/// A socket of either kind.
+trait Socket: AsyncRead + AsyncWrite + Unpin + Send {
+    /// Makes the close that follows a reset, where the socket knows that.
+    fn reset_on_close(&self) {}
+}
+
+impl Socket for TcpStream {
+    fn reset_on_close(&self) {
+        // If the peer is gone already there is nothing to reset.
+        let _ = self.set_zero_linger();
+    }
+}
+
+#[cfg(unix)]
+impl Socket for tokio::net::UnixStream {}
+
+async fn dial(target: &Endpoint) -> io::Result<Box<dyn Socket>> {
+    Ok(match target {
+        #[cfg(unix)]
+        Endpoint::Unix(path) => Box::new(tokio::net::UnixStream::connect(path).await?),
+        Endpoint::Tcp(address) => Box::new(TcpStream::connect(address).await?),
+    })
+}
+
+enum Listener {
+    #[cfg(unix)]
+    Unix(tokio::net::UnixListener),
+    Tcp(TcpListener),
+}
+
+impl Listener {
+    async fn bind(at: &Endpoint) -> io::Result<Self> {
+        Ok(match at {
+            #[cfg(unix)]
+            Endpoint::Unix(path) => {
+                if path.exists() {
+                    std::fs::remove_file(path)?;
+                }
+                Self::Unix(tokio::net::UnixListener::bind(path)?)
+            }
+            Endpoint::Tcp(address) => Self::Tcp(TcpListener::bind(address).await?),
+        })
+    }
+
+    fn endpoint(&self, asked: Endpoint) -> io::Result<Endpoint> {
+        Ok(match self {
+            #[cfg(unix)]
+            Self::Unix(_) => asked,
+            Self::Tcp(listener) => Endpoint::Tcp(listener.local_addr()?),
+        })
+    }
+
+    async fn accept(&self) -> io::Result<Box<dyn Socket>> {
+        Ok(match self {
+            #[cfg(unix)]
+            Self::Unix(listener) => Box::new(listener.accept().await?.0),
+            Self::Tcp(listener) => Box::new(listener.accept().await?.0),
+        })
+    }
+}

@@ -1,0 +1,171 @@
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::*;
+
+const REQUEST: &[u8] = b"GET /events?since=1 HTTP/1.1\r\nHost: d\r\n\r\n";
+const PATIENCE: Duration = Duration::from_secs(5);
+const MOMENT: Duration = Duration::from_millis(150);
+
+/// A server that sends back what it gets.
+async fn echo() -> Endpoint {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = Endpoint::Tcp(listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut bytes = vec![0; 4096];
+                while let Ok(n) = socket.read(&mut bytes).await {
+                    if n == 0 || socket.write_all(&bytes[..n]).await.is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    endpoint
+}
+
+async fn proxy() -> Proxy {
+    Proxy::start(Endpoint::Tcp("127.0.0.1:0".parse().unwrap()), echo().await).await.unwrap()
+}
+
+async fn client(proxy: &Proxy) -> Box<dyn Socket> {
+    dial(proxy.endpoint()).await.unwrap()
+}
+
+/// What comes back: bytes, nothing for a moment, or the end.
+async fn answer(socket: &mut Box<dyn Socket>) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; 4096];
+    match tokio::time::timeout(MOMENT, socket.read(&mut bytes)).await {
+        Err(_) => Some(Vec::new()),
+        Ok(Err(_) | Ok(0)) => None,
+        Ok(Ok(n)) => Some(bytes[..n].to_vec()),
+    }
+}
+
+async fn ask(socket: &mut Box<dyn Socket>) -> Option<Vec<u8>> {
+    if socket.write_all(REQUEST).await.is_err() {
+        return None;
+    }
+    answer(socket).await
+}
+
+async fn until(condition: impl Fn() -> bool) {
+    let waited = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waited).await.unwrap();
+}
+
+#[tokio::test]
+async fn bytes_pass_and_connections_are_counted() {
+    let proxy = proxy().await;
+    let (mut one, mut two) = (client(&proxy).await, client(&proxy).await);
+    assert_eq!(ask(&mut one).await.as_deref(), Some(REQUEST));
+    assert_eq!(ask(&mut two).await.as_deref(), Some(REQUEST));
+    assert_eq!((proxy.live(), proxy.dials().len()), (2, 2));
+    assert_eq!(proxy.requests(), ["GET /events?since=1 HTTP/1.1"; 2]);
+    drop(one);
+    until(|| proxy.live() == 1).await;
+}
+
+#[tokio::test]
+async fn severing_breaks_what_is_there_and_welcomes_what_comes() {
+    let proxy = proxy().await;
+    let mut old = client(&proxy).await;
+    assert!(ask(&mut old).await.is_some());
+    proxy.sever();
+    assert_eq!(answer(&mut old).await, None);
+    assert!(ask(&mut client(&proxy).await).await.is_some());
+}
+
+#[tokio::test]
+async fn refusing_closes_old_and_new_until_healed() {
+    let proxy = proxy().await;
+    let mut old = client(&proxy).await;
+    assert!(ask(&mut old).await.is_some());
+    proxy.add(Rule::all(Action::Refuse));
+    assert_eq!(answer(&mut old).await, None);
+    assert_eq!(ask(&mut client(&proxy).await).await, None);
+    assert_eq!(proxy.dials().len(), 2);
+    proxy.heal();
+    assert!(ask(&mut client(&proxy).await).await.is_some());
+}
+
+#[tokio::test]
+async fn half_open_is_silence_for_the_old_and_nothing_for_the_new() {
+    let proxy = proxy().await;
+    let mut old = client(&proxy).await;
+    assert!(ask(&mut old).await.is_some());
+    proxy.add(Rule::on("/events", Action::Swallow).existing_only());
+    assert_eq!(ask(&mut old).await.as_deref(), Some(&b""[..]));
+    assert_eq!(ask(&mut client(&proxy).await).await.as_deref(), Some(REQUEST));
+    proxy.heal();
+    assert_eq!(answer(&mut old).await, None, "a connection that lost bytes is of no use");
+}
+
+#[tokio::test]
+async fn stalling_accepts_and_never_answers() {
+    let proxy = proxy().await;
+    proxy.add(Rule::all(Action::Swallow));
+    let mut new = client(&proxy).await;
+    assert_eq!(ask(&mut new).await.as_deref(), Some(&b""[..]));
+    drop(new);
+    until(|| proxy.live() == 0).await;
+}
+
+#[tokio::test]
+async fn an_answer_of_its_own_ends_the_request() {
+    let proxy = proxy().await;
+    proxy.add(Rule::on("/events", Action::Answer(b"no".to_vec())));
+    let mut new = client(&proxy).await;
+    assert_eq!(ask(&mut new).await.as_deref(), Some(&b"no"[..]));
+    assert_eq!(answer(&mut new).await, None);
+    proxy.add(Rule::all(Action::Refuse));
+}
+
+#[tokio::test]
+async fn a_delay_holds_the_answer_back() {
+    let proxy = proxy().await;
+    proxy.add(Rule::on("/events", Action::Delay(MOMENT * 2)));
+    let mut new = client(&proxy).await;
+    assert_eq!(ask(&mut new).await.as_deref(), Some(&b""[..]));
+    tokio::time::sleep(MOMENT * 2).await;
+    assert_eq!(answer(&mut new).await.as_deref(), Some(REQUEST));
+}
+
+#[tokio::test]
+async fn a_cut_answer_breaks_off() {
+    let proxy = proxy().await;
+    proxy.add(Rule::on("/events", Action::Cut(5)));
+    let mut new = client(&proxy).await;
+    assert_eq!(ask(&mut new).await.as_deref(), Some(&b"GET /"[..]));
+    assert_eq!(answer(&mut new).await, None);
+}
+
+#[test]
+fn replacing_finds_what_is_split_over_pieces() {
+    let mut held = Vec::new();
+    let mut out = Vec::new();
+    for piece in ["a b", "ad", " bad b", "a", "dly"] {
+        out.extend(link::replace(&mut held, piece.as_bytes(), b"bad", b"BAD"));
+    }
+    out.extend(held);
+    assert_eq!(String::from_utf8(out).unwrap(), "a BAD BAD BADly");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn it_stands_in_front_of_a_socket_file_too() {
+    let folder = std::env::temp_dir().join(format!("runtide-proxy-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("proxy.sock");
+    let proxy = Proxy::start(Endpoint::Unix(path.clone()), echo().await).await.unwrap();
+    assert!(ask(&mut client(&proxy).await).await.is_some());
+    drop(proxy);
+    assert!(!path.exists());
+    std::fs::remove_dir_all(folder).unwrap();
+}

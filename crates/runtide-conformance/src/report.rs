@@ -1,0 +1,113 @@
+//! What the run leaves behind: one JSON line per law, from which the support matrix is made.
+
+use std::{fs::OpenOptions, io::Write, path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::Law;
+
+/// Names the folder into which reports are written.
+pub const REPORT_DIR: &str = "RUNTIDE_REPORT_DIR";
+
+/// Names the backends, separated by commas, of which a skipped law is a failure.
+pub const REQUIRE_REAL: &str = "RUNTIDE_REQUIRE_REAL";
+
+/// One law on one backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Line {
+    /// Which suite; `runtime` for these laws.
+    pub suite: String,
+    /// The backend's name.
+    pub backend: String,
+    /// Whether a real runtime answered.
+    pub real: bool,
+    /// The law's number, as `R1`.
+    pub law: String,
+    /// The law's name.
+    pub name: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why it failed or was skipped, or which parts were left out.
+    pub reason: Option<String>,
+    /// How long it took, by the wall clock.
+    pub millis: u64,
+    /// The runtime's version.
+    pub version: Option<String>,
+}
+
+/// How a law ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Outcome {
+    /// It held.
+    Passed,
+    /// It was broken, or could not be tested.
+    Failed,
+    /// It does not apply, or there is no runtime to test it on.
+    Skipped,
+}
+
+impl Line {
+    /// A line about a law on a backend.
+    pub fn new(backend: &str, real: bool, law: Law, outcome: Outcome, reason: Option<String>, took: Duration) -> Self {
+        Self {
+            suite: "runtime".to_owned(),
+            backend: backend.to_owned(),
+            real,
+            law: law.id().to_owned(),
+            name: law.name().to_owned(),
+            outcome,
+            reason,
+            millis: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            version: None,
+        }
+    }
+
+    /// With the runtime's version.
+    #[must_use]
+    pub fn with_version(mut self, version: Option<String>) -> Self {
+        self.version = version;
+        self
+    }
+
+    /// Appends it to `<backend>.jsonl` in the folder that the environment names, if it names one.
+    ///
+    /// A line is one `write` to a file opened for appending, so that lines of parallel tests do not mix.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn append(&self) -> std::io::Result<()> {
+        let Some(folder) = std::env::var_os(REPORT_DIR).filter(|folder| !folder.is_empty()).map(PathBuf::from) else {
+            return Ok(());
+        };
+        std::fs::create_dir_all(&folder)?;
+        let mut text = serde_json::to_vec(self)?;
+        text.push(b'\n');
+        let path = folder.join(format!("{}.jsonl", self.backend));
+        OpenOptions::new().create(true).append(true).open(path)?.write_all(&text)
+    }
+}
+
+/// Whether a skip of this backend is a failure in this run.
+pub fn is_required(backend: &str) -> bool {
+    std::env::var(REQUIRE_REAL).is_ok_and(|wanted| wanted.split(',').any(|one| one.trim() == backend))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_written_in_the_documented_form() {
+        let line = Line::new("docker", true, Law::R1, Outcome::Passed, None, Duration::from_millis(123))
+            .with_version(Some("20.10.24".into()));
+        let json = serde_json::to_string(&line).unwrap();
+        assert_eq!(
+            json,
+            r#"{"suite":"runtime","backend":"docker","real":true,"law":"R1","name":"bracket","outcome":"passed","reason":null,"millis":123,"version":"20.10.24"}"#
+        );
+        assert_eq!(serde_json::from_str::<Line>(&json).unwrap(), line);
+    }
+}
