@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::budget;
 use crate::failure::{Failure, Outcome};
 use crate::process::{self, Interrupt};
+use crate::terminal::say;
 use crate::workspace;
 
 const DENY: &str = "0.20.2";
@@ -24,13 +25,13 @@ pub(crate) fn run() -> Outcome<()> {
         [("fmt", fmt), ("clippy", clippy), ("doc", doc), ("deny", deny), ("budget", core_budget)];
     let mut failed = Vec::new();
     for (name, step) in steps {
-        println!("lint: {name}");
+        say!("lint: {name}");
         let begin = Instant::now();
         match step() {
-            Ok(()) => println!("lint: {name}: ok, {} s", begin.elapsed().as_secs()),
+            Ok(()) => say!("lint: {name}: ok, {} s", begin.elapsed().as_secs()),
             Err(_) if process::interrupted() => return Err(Failure::interrupted()),
             Err(failure) => {
-                println!("lint: {name}: {failure}");
+                say!("lint: {name}: {failure}");
                 failed.push(name);
             }
         }
@@ -77,7 +78,7 @@ fn cargo_deny() -> Outcome<OsString> {
             return Ok(candidate.into_os_string());
         }
     }
-    println!("lint: building cargo-deny {DENY} into {}", workspace::relative(&tools));
+    say!("lint: building cargo-deny {DENY} into {}", workspace::relative(&tools));
     let mut command = workspace::cargo();
     command.args(["install", "cargo-deny", "--locked", "--quiet", "--version", DENY, "--root"]).arg(&tools);
     // It runs for seconds: build it fast rather than well.
@@ -99,6 +100,6 @@ fn core_budget() -> Outcome<()> {
         return Err(Failure::failed(said.complaint()));
     }
     let crates = budget::judge(&said.stdout).map_err(|why| Failure::failed(format_args!("runtide-core: {why}")))?;
-    println!("lint: runtide-core pulls in {crates} crates, itself among them");
+    say!("lint: runtide-core pulls in {crates} crates, itself among them");
     Ok(())
 }

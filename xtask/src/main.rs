@@ -3,9 +3,6 @@
 //! Exit codes: 0 all is well, 1 something that was checked does not hold, 2 the chore could not be done at all
 //! (an unknown option, no root, a package that is missing), 130 interrupted.
 
-// A tool for the terminal: printing is what it is for.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
-
 mod budget;
 mod counts;
 mod examples;
@@ -14,6 +11,7 @@ mod lint;
 mod matrix;
 mod process;
 mod report;
+mod terminal;
 mod test;
 #[cfg(target_os = "linux")]
 mod testbed;
@@ -25,6 +23,8 @@ mod workspace;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::terminal::complain;
 
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", about = "The chores of the Runtide workspace", disable_help_subcommand = true)]
@@ -56,7 +56,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if let Some(line) = failure.line() {
-                eprintln!("xtask: {line}");
+                complain!("xtask: {line}");
             }
             ExitCode::from(failure.code())
         }

@@ -6,6 +6,7 @@ use std::fs;
 
 use crate::failure::{Doing, Failure, Outcome};
 use crate::report::{self, Finding, Verdict};
+use crate::terminal::{complain, say};
 use crate::workspace;
 
 const PAGE: &str = "docs/support-matrix.md";
@@ -33,7 +34,7 @@ pub(crate) fn write(findings: &[Finding]) -> Outcome<()> {
         fs::create_dir_all(folder).doing("cannot make docs")?;
     }
     fs::write(&path, page).doing(format_args!("cannot write {PAGE}"))?;
-    println!("{PAGE}: written");
+    say!("{PAGE}: written");
     Ok(())
 }
 
@@ -41,11 +42,11 @@ fn check(findings: &[Finding]) -> Outcome<()> {
     let committed = fs::read_to_string(workspace::root().join(PAGE)).doing(format_args!("cannot read {PAGE}"))?;
     let differences = differences(&results(&committed), &results(&render(findings)));
     if differences.is_empty() {
-        println!("{PAGE}: agrees with the last run");
+        say!("{PAGE}: agrees with the last run");
         return Ok(());
     }
     for line in &differences {
-        eprintln!("  {line}");
+        complain!("  {line}");
     }
     let number = differences.len();
     Err(Failure::failed(format_args!("{PAGE}: {number} results differ: cargo xtask support-matrix writes it anew")))

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::fs::{self, File};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -13,6 +12,7 @@ use crate::examples::{self, Run};
 use crate::failure::{Doing, Failure, Outcome};
 use crate::process::{self, Interrupt};
 use crate::report::{self, Finding, Verdict};
+use crate::terminal::{complain, say};
 use crate::{matrix, testbed, workspace};
 
 /// All of `cargo test`, its build included.
@@ -66,8 +66,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
     counts += examples::count(&runs);
     counts.failed += u64::try_from(problems.len()).unwrap_or(u64::MAX);
     summarise(&stage, &findings, &runs, &tally, &problems, begin.elapsed());
-    println!("{} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.skipped);
-    let _ = std::io::stdout().flush();
+    say!("{} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.skipped);
     if counts.failed == 0 { Ok(()) } else { Err(Failure::silent()) }
 }
 
@@ -102,7 +101,7 @@ fn run_on(stage: &Stage, reports: &Path) -> Outcome<(Tally, Vec<Run>)> {
     command.args(["test", "--workspace", "--all-features", "--no-fail-fast"]);
     command.env("RUNTIDE_REPORT_DIR", reports);
     stage.apply(&mut command);
-    println!("test: {}", workspace::shown(&command));
+    say!("test: {}", workspace::shown(&command));
     let mut tally = Tally::default();
     let status = process::stream(&mut command, TESTS, |line| tally.take(line));
     match status {
@@ -119,7 +118,7 @@ fn run_on(stage: &Stage, reports: &Path) -> Outcome<(Tally, Vec<Run>)> {
             tally.failures.push(failure.to_string());
         }
     }
-    println!("test: examples");
+    say!("test: examples");
     let runs = examples::run(stage.environment.get("RUNTIDE_TEST_DOCKER").map(String::as_str))?;
     Ok((tally, runs))
 }
@@ -131,7 +130,7 @@ fn with_skipped_laws(counts: Counts, findings: &[Finding]) -> Counts {
 }
 
 fn summarise(stage: &Stage, findings: &[Finding], runs: &[Run], tally: &Tally, problems: &[String], took: Duration) {
-    println!("\n{}", report::table(findings));
+    say!("\n{}", report::table(findings));
     let mut rows = vec![["example", "", ""].map(str::to_owned)];
     for run in runs {
         let verdict = match run.verdict {
@@ -141,18 +140,18 @@ fn summarise(stage: &Stage, findings: &[Finding], runs: &[Run], tally: &Tally, p
         };
         rows.push([run.what.clone(), verdict.to_owned(), run.reason.clone().unwrap_or_default()]);
     }
-    println!("{}", report::aligned(&rows));
+    say!("{}", report::aligned(&rows));
     for (daemon, state) in &stage.daemons {
-        println!("daemon {daemon}: {state}");
+        say!("daemon {daemon}: {state}");
     }
     for name in &tally.failures {
-        println!("failed: {name}");
+        say!("failed: {name}");
     }
     for problem in problems {
-        println!("failed: {problem}");
+        say!("failed: {problem}");
     }
     let counts = tally.counts;
-    println!(
+    say!(
         "cargo test: {} passed, {} failed, {} ignored; all of it took {} s\n",
         counts.passed,
         counts.failed,
@@ -183,7 +182,7 @@ impl Stage {
         };
         for daemon in testbed::KNOWN {
             let stands = stage.daemon(daemon, arguments)?;
-            println!("test: {daemon}: {stands}");
+            say!("test: {daemon}: {stands}");
             stage.daemons.push((daemon, stands));
         }
         Ok(stage)
@@ -257,7 +256,7 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         if let Err(failure) = self.clear() {
-            eprintln!("xtask: {failure}");
+            complain!("xtask: {failure}");
         }
     }
 }

@@ -21,6 +21,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use self::docker::Docker;
 use crate::failure::{Doing, Failure, Outcome};
 use crate::process::TICK;
+use crate::terminal::say;
 use crate::workspace;
 
 /// The daemons that the testbed can start.
@@ -132,13 +133,13 @@ fn up(folder: &Path, daemons: &[Daemon], install: bool) -> Outcome<()> {
             Daemon::Docker => {
                 let docker = docker();
                 docker.up(install)?;
-                println!("docker: up, {}", docker.summary()?);
+                say!("docker: up, {}", docker.summary()?);
             }
         }
     }
     let tool = keep_this_tool(folder)?;
     let environment = write_environment(folder, Some(&tool))?;
-    print!("{environment}");
+    say!("{}", environment.trim_end());
     Ok(())
 }
 
@@ -147,8 +148,8 @@ fn down(folder: &Path, daemons: &[Daemon]) -> Outcome<()> {
     for daemon in all_unless_told(daemons) {
         match daemon {
             Daemon::Docker => match docker().down() {
-                Ok(true) => println!("docker: down"),
-                Ok(false) => println!("docker: was not up"),
+                Ok(true) => say!("docker: down"),
+                Ok(false) => say!("docker: was not up"),
                 Err(failure) => outcome = Err(failure),
             },
         }
@@ -162,9 +163,9 @@ fn status(daemons: &[Daemon]) -> Outcome<()> {
     for daemon in all_unless_told(daemons) {
         match daemon {
             Daemon::Docker => match docker().summary() {
-                Ok(line) => println!("docker: up, {line}"),
+                Ok(line) => say!("docker: up, {line}"),
                 Err(failure) => {
-                    println!("docker: not up ({failure})");
+                    say!("docker: not up ({failure})");
                     missing = true;
                 }
             },

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::failure::{Failure, Outcome};
 use crate::process;
+use crate::terminal::complain;
 
 /// Programs that the Docker testbed runs, each with the package that has it.
 pub(super) const DOCKER: [(&str, &str); 7] = [
@@ -69,7 +70,7 @@ fn apt(verb: &[&str], packages: &[&str]) -> Outcome<()> {
     let mut command = command("apt-get");
     command.env("DEBIAN_FRONTEND", "noninteractive");
     command.args(["-qq", "-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Use-Pty=0"]).args(verb).args(packages);
-    eprintln!("testbed: apt-get {} {}", verb.join(" "), packages.join(" "));
+    complain!("testbed: apt-get {} {}", verb.join(" "), packages.join(" "));
     let said = process::capture(&mut command, LIMIT, process::Interrupt::Waits)?;
     if said.status.success() {
         return Ok(());
