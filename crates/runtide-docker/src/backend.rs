@@ -1,13 +1,29 @@
-//! [`DockerBackend`]: one daemon as a [`RuntimeBackend`](runtide_core::RuntimeBackend).
+//! [`DockerBackend`]: one daemon as a [`RuntimeBackend`].
 
-use runtide_core::Result;
+use std::sync::Arc;
 
-use crate::{client::Client, config::Config, manager};
+use async_trait::async_trait;
+use runtide_core::{
+    BackendId, Capabilities, Detail, Driver, EventStream, Instance, InstanceId, LifecycleManager, ListOptions, LogManager,
+    ProvisionManager, Result, RuntimeBackend, RuntimeInfo, RuntimeKind, Snapshot, Support, WatchOptions, WatchSupport,
+};
 
-/// One Docker daemon.
+use crate::{
+    client::{Client, Server},
+    config::Config,
+    ledger,
+    looker::DockerLooker,
+    manager,
+    source::DockerSource,
+};
+
+/// One Docker daemon. See the crate's documentation.
 #[derive(Debug)]
 pub struct DockerBackend {
     client: Client,
+    /// Looks outside the watch know what its stream told: Docker's list lags behind it.
+    looker: DockerLooker,
+    driver: Driver,
     lifecycle: manager::Lifecycle,
     provision: manager::Provision,
     logs: manager::Logs,
@@ -17,14 +33,93 @@ impl DockerBackend {
     /// Connects to nothing yet.
     ///
     /// # Errors
-    /// `InvalidInput` for an impossible configuration or TLS files that cannot be read.
+    /// `InvalidInput` for an impossible configuration, or TLS files that cannot be read.
     pub fn new(config: Config) -> Result<Self> {
+        let driver_options = config.driver.clone();
         let client = Client::new(config)?;
+        let ledger = ledger::Shared::new(client.id().clone());
+        let looker = DockerLooker::new(client.clone(), ledger.clone());
+        let of_source = client.clone();
+        let source = move || DockerSource::new(of_source.clone(), ledger.clone());
         Ok(Self {
+            looker,
+            driver: Driver::new(client.id().clone(), driver_options, source),
             lifecycle: manager::Lifecycle::new(client.clone()),
             provision: manager::Provision::new(client.clone()),
             logs: manager::Logs::new(client.clone()),
             client,
         })
+    }
+}
+
+fn capabilities(server: Option<&Server>) -> Capabilities {
+    let Some(_) = server else { return Capabilities::default() };
+    let mut can = Capabilities::none("not implemented in this version");
+    can.watch = WatchSupport::Resumable;
+    for (verb, support) in can.verbs_mut() {
+        if verb.starts_with("lifecycle_") || verb.starts_with("provision_") || verb.starts_with("logs_") {
+            *support = Support::Yes;
+        }
+    }
+    can
+}
+
+#[async_trait]
+impl RuntimeBackend for DockerBackend {
+    fn id(&self) -> &BackendId {
+        self.client.id()
+    }
+
+    fn kind(&self) -> RuntimeKind {
+        self.client.last_server().map_or(RuntimeKind::Docker, |server| server.kind.clone())
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        capabilities(self.client.last_server().as_deref())
+    }
+
+    async fn connect(&self) -> Result<RuntimeInfo> {
+        self.client.check_open("docker.connect")?;
+        let server = self.client.negotiate().await?;
+        let mut info = RuntimeInfo::new(
+            self.id().clone(),
+            server.kind.clone(),
+            server.version.clone(),
+            self.client.endpoint(),
+            capabilities(Some(&server)),
+        );
+        info.api_version = Some(server.api.to_string());
+        Ok(info)
+    }
+
+    async fn list_instances(&self, options: ListOptions) -> Result<Snapshot> {
+        self.looker.look(&options.filter, options.detail).await
+    }
+
+    async fn inspect(&self, id: &InstanceId) -> Result<Arc<Instance>> {
+        Ok(Arc::new(self.looker.inspect_one(id, Detail::Full).await?))
+    }
+
+    async fn watch(&self, options: WatchOptions) -> Result<EventStream> {
+        self.client.check_open("docker.watch")?;
+        self.driver.watch(options)
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.client.close();
+        self.driver.close().await;
+        Ok(())
+    }
+
+    fn lifecycle(&self) -> Option<&dyn LifecycleManager> {
+        Some(&self.lifecycle)
+    }
+
+    fn provision(&self) -> Option<&dyn ProvisionManager> {
+        Some(&self.provision)
+    }
+
+    fn logs(&self) -> Option<&dyn LogManager> {
+        Some(&self.logs)
     }
 }

@@ -42,6 +42,8 @@ struct Inner {
     connector: Connector,
     pool: Arc<Pool>,
     negotiated: Mutex<Option<Arc<Server>>>,
+    /// The last server that answered, also while it does not.
+    last: Mutex<Option<Arc<Server>>>,
     /// Held while one call negotiates, so that a burst of first calls asks once.
     negotiating: tokio::sync::Mutex<()>,
     closed: AtomicBool,
@@ -53,7 +55,7 @@ pub(crate) struct Server {
     pub(crate) kind: RuntimeKind,
     pub(crate) version: String,
     pub(crate) api: ApiVersion,
-    /// The daemon's clock when it answered, to the second and never ahead.
+    /// The daemon's own clock when it answered, to the second and never ahead; a proxy's clock is none.
     pub(crate) date: Option<SystemTime>,
     bollard: bollard::Docker,
 }
@@ -71,6 +73,7 @@ impl Client {
             connector,
             config,
             negotiated: Mutex::new(None),
+            last: Mutex::new(None),
             negotiating: tokio::sync::Mutex::new(()),
             closed: AtomicBool::new(false),
         })))
@@ -126,8 +129,12 @@ impl Client {
         Ok(self.server().await?.bollard.clone())
     }
 
-    /// What was negotiated last, if anything.
-    pub(crate) fn known_server(&self) -> Option<Arc<Server>> {
+    /// Who answered last, if anyone did.
+    pub(crate) fn last_server(&self) -> Option<Arc<Server>> {
+        self.0.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn known_server(&self) -> Option<Arc<Server>> {
         self.negotiated().clone()
     }
 
@@ -150,7 +157,7 @@ impl Client {
         let deadline = self.deadline();
         let answered = async {
             let response = self.head(place, "/version").await?;
-            let date = response.headers().get(header::DATE).and_then(|value| http_date(value.to_str().ok()?));
+            let date = date_of_daemon(response.headers());
             Ok((date, collect(place, response).await?))
         };
         let (date, body) = self.within(place, deadline, answered).await?;
@@ -158,6 +165,7 @@ impl Client {
         let server = Arc::new(self.understand(place, &reply, date)?);
         tracing::debug!(backend = %self.id(), kind = %server.kind, version = server.version, api = %server.api, "negotiated");
         *self.negotiated() = Some(server.clone());
+        *self.0.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(server.clone());
         Ok(server)
     }
 
@@ -308,6 +316,16 @@ impl Client {
 async fn collect(place: Place<'_>, response: Response<Incoming>) -> Result<Bytes> {
     let body = response.into_body().collect().await;
     body.map(http_body_util::Collected::to_bytes).map_err(|error| place.io(crate::transport::as_io(error)))
+}
+
+/// Only if the answer is the daemon's own: a proxy that writes its name over the daemon's writes its clock as well.
+fn date_of_daemon(headers: &hyper::HeaderMap) -> Option<SystemTime> {
+    let text = |name| headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok());
+    let server = text(header::SERVER)?;
+    if !server.starts_with("Docker/") && !server.starts_with("Libpod/") {
+        return None;
+    }
+    http_date(text(header::DATE)?)
 }
 
 /// "Wed, 21 Oct 2015 07:28:00 GMT".

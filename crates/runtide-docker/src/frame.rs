@@ -1,0 +1,125 @@
+//! The event stream's values, framed by the JSON itself and not by newlines, which not every daemon sends (trap D13).
+
+use runtide_core::InstanceId;
+use serde_json::value::RawValue;
+
+use crate::normalize::Event;
+
+/// One value of the stream.
+#[derive(Debug)]
+pub(crate) enum Framed<'a> {
+    /// A message.
+    Event(Event<'a>),
+    /// What cannot be read as one, and about whom it seems to be.
+    Unreadable(Option<InstanceId>),
+}
+
+/// The first value of `bytes` and how many bytes it takes; `None`: it is not all there yet.
+pub(crate) fn next(bytes: &[u8]) -> Option<(Framed<'_>, usize)> {
+    let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<Event<'_>>();
+    match values.next()? {
+        Ok(event) => Some((Framed::Event(event), values.byte_offset())),
+        Err(error) if error.is_eof() => None,
+        Err(error) => {
+            let length = if error.is_data() { value_length(bytes) } else { None }.unwrap_or_else(|| line_length(bytes));
+            let about = bytes.get(..length).and_then(whom);
+            Some((Framed::Unreadable(about), length))
+        }
+    }
+}
+
+/// JSON, though not a message.
+fn value_length(bytes: &[u8]) -> Option<usize> {
+    let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<&RawValue>();
+    values.next()?.ok()?;
+    Some(values.byte_offset())
+}
+
+/// No JSON: a newline is where it may begin again.
+fn line_length(bytes: &[u8]) -> usize {
+    let content = bytes.iter().position(|byte| !byte.is_ascii_whitespace()).unwrap_or(0);
+    bytes.iter().skip(content).position(|byte| *byte == b'\n').map_or(bytes.len(), |at| content + at + 1)
+}
+
+/// The container that a message speaks of, if the rest of it makes no sense.
+fn whom(bytes: &[u8]) -> Option<InstanceId> {
+    let message: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+    let actor = message.get("Actor");
+    let of_network = message.get("Type").and_then(serde_json::Value::as_str) == Some("network");
+    let id = if of_network {
+        actor?.get("Attributes")?.get("container")?
+    } else {
+        actor.and_then(|actor| actor.get("ID")).or_else(|| message.get("id"))?
+    };
+    id.as_str().filter(|id| !id.is_empty()).map(InstanceId::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const START: &str = r#"{"Type":"container","Action":"start","Actor":{"ID":"a1","Attributes":{"name":"{\"}"}},"timeNano":1}"#;
+
+    fn all(mut bytes: &[u8]) -> (Vec<String>, usize) {
+        let mut found = Vec::new();
+        while let Some((framed, used)) = next(bytes) {
+            assert!(used > 0, "a frame that takes nothing would be read for ever");
+            found.push(match framed {
+                Framed::Event(event) => event.container().unwrap_or("-").to_owned(),
+                Framed::Unreadable(about) => format!("?{}", about.map_or_else(String::new, |id| id.to_string())),
+            });
+            bytes = &bytes[used..];
+        }
+        (found, bytes.len())
+    }
+
+    #[test]
+    fn values_need_no_newline_between_them() {
+        let text = format!("{START}{START}\r\n\n{START}\n");
+        assert_eq!(all(text.as_bytes()).0, ["a1", "a1", "a1"]);
+    }
+
+    #[test]
+    fn an_unreadable_value_hides_no_other() {
+        let odd_type = r#"{"Type":"container","Action":7,"Actor":{"ID":"b2"}}"#;
+        let odd_network = r#"{"Type":"network","Action":7,"Actor":{"ID":"n","Attributes":{"container":"c3"}}}"#;
+        let text = format!("{START}{odd_type}\n[1]\nnonsense {{\n{odd_network}{START}");
+        assert_eq!(all(text.as_bytes()).0, ["a1", "?b2", "?", "?", "?c3", "a1"]);
+    }
+
+    #[test]
+    fn bytes_that_are_not_text_are_unreadable() {
+        let mut text = br#"{"Type":"container","Action":""#.to_vec();
+        text.extend([0xff, 0xfe, b'"', b'}', b'\n']);
+        text.extend(START.as_bytes());
+        assert_eq!(all(&text).0, ["?", "a1"]);
+    }
+
+    proptest! {
+        #[test]
+        fn chunks_may_end_anywhere(cuts in prop::collection::vec(0usize..500, 0..12), newlines in any::<bool>()) {
+            let one = if newlines { format!("{START}\n") } else { START.to_owned() };
+            let text = one.repeat(4);
+            let mut cuts: Vec<usize> = cuts.into_iter().filter(|cut| *cut <= text.len()).collect();
+            cuts.sort_unstable();
+            cuts.push(text.len());
+            let (mut buffer, mut fed, mut found) = (Vec::new(), 0, 0);
+            for cut in cuts {
+                buffer.extend_from_slice(&text.as_bytes()[fed..cut]);
+                fed = cut;
+                let (events, left) = all(&buffer);
+                prop_assert!(events.iter().all(|event| event == "a1"));
+                found += events.len();
+                buffer.drain(..buffer.len() - left);
+            }
+            prop_assert_eq!(found, 4);
+        }
+
+        #[test]
+        fn no_input_stalls_or_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            all(&bytes);
+        }
+    }
+}

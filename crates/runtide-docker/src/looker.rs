@@ -1,0 +1,252 @@
+//! [`DockerLooker`]: one list for any number of containers, inspects only where a list cannot say it.
+
+use std::{collections::HashSet, sync::Arc};
+
+use async_trait::async_trait;
+use futures_util::{StreamExt, stream};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use runtide_core::{
+    Completeness, Detail, Error, ErrorKind, Failure, Inspection, Instance, InstanceFilter, InstanceId, Looker, Result,
+    Snapshot,
+};
+use tokio::time::Instant;
+
+use crate::{client::Client, ledger, normalize};
+
+/// A request line longer than 8 KiB is refused by many a proxy.
+const QUERY_BUDGET: usize = 7 * 1024;
+const UNESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
+
+/// Looks at one daemon.
+#[derive(Clone, Debug)]
+pub(crate) struct DockerLooker {
+    client: Client,
+    ledger: ledger::Shared,
+}
+
+impl DockerLooker {
+    pub(crate) fn new(client: Client, ledger: ledger::Shared) -> Self {
+        Self { client, ledger }
+    }
+
+    /// What a filter lets through; inspects are made only of that.
+    pub(crate) async fn look(&self, filter: &InstanceFilter, detail: Detail) -> Result<Snapshot> {
+        let mut listed = self.list("").await?;
+        listed.instances.retain(|instance| filter.matches(instance));
+        if detail == Detail::Full {
+            listed = self.detailed(listed).await;
+            listed.instances.retain(|instance| filter.matches(instance));
+        }
+        Ok(listed)
+    }
+
+    /// One request, and as many inspects as there are items in which the list is likely to lag behind.
+    async fn list(&self, query: &str) -> Result<Snapshot> {
+        const OPERATION: &str = "docker.list";
+        let path = format!("/containers/json?all=1{query}");
+        let body = self.client.get_bytes(OPERATION, &path, self.client.deadline()).await?;
+        let (mut instances, mut failures) = (Vec::new(), Vec::new());
+        for raw in normalize::items(&body).map_err(|error| self.client.place(OPERATION).undecodable(error))? {
+            match normalize::listed(self.client.id(), raw) {
+                Ok(instance) => instances.push(instance),
+                Err(failure) => failures.push(failure),
+            }
+        }
+        let now = Instant::now();
+        let doubtful: Vec<InstanceId> = {
+            let mut ledger = self.ledger.lock();
+            let doubted = instances.iter().filter(|one| ledger.doubts(one, now)).map(|one| one.id.clone()).collect();
+            instances.iter_mut().for_each(|instance| ledger.complete(instance));
+            doubted
+        };
+        let mut snapshot = Snapshot::new(instances.into_iter().map(Arc::new).collect(), failures);
+        if !doubtful.is_empty() {
+            let looks = self.inspect_each(&doubtful, Detail::Summary).await;
+            replace(&mut snapshot, looks, false);
+        }
+        Ok(snapshot)
+    }
+
+    /// The same instances, each by an inspect of its own.
+    async fn detailed(&self, mut summary: Snapshot) -> Snapshot {
+        let ids: Vec<InstanceId> = summary.instances.iter().map(|instance| instance.id.clone()).collect();
+        let looks = self.inspect_each(&ids, Detail::Full).await;
+        replace(&mut summary, looks, true);
+        summary
+    }
+
+    async fn inspect_each(&self, ids: &[InstanceId], detail: Detail) -> Vec<Inspection> {
+        let bound = self.client.config().inspect_concurrency.get();
+        stream::iter(ids.to_vec())
+            .map(|id| async move {
+                match self.inspect_one(&id, detail).await {
+                    Ok(instance) => Inspection::Present(Arc::new(instance)),
+                    Err(error) if error.kind() == ErrorKind::NotFound => Inspection::Absent(id),
+                    Err(error) => Inspection::Unknown { id, cause: Failure::from(&error) },
+                }
+            })
+            .buffer_unordered(bound)
+            .collect()
+            .await
+    }
+
+    /// Exactly this one: Docker would also take a name or the beginning of an id, which another container may have tomorrow.
+    pub(crate) async fn inspect_one(&self, id: &InstanceId, detail: Detail) -> Result<Instance> {
+        const OPERATION: &str = "docker.inspect";
+        let located = |error: Error| error.with_context("instance", id);
+        let place = self.client.place(OPERATION);
+        if !is_plausible(id) {
+            return Err(located(place.error(ErrorKind::NotFound, "no container has such an id")));
+        }
+        let path = format!("/containers/{}/json", utf8_percent_encode(id.as_str(), UNESCAPED));
+        let body = self.client.get_bytes(OPERATION, &path, self.client.deadline()).await.map_err(located)?;
+        let mut instance = normalize::inspected(self.client.id(), &body)
+            .map_err(|error| located(place.undecodable(error)))?;
+        if instance.id != *id {
+            let why = format!("this is a name, or the beginning, of {}", instance.id);
+            return Err(located(place.error(ErrorKind::NotFound, why)));
+        }
+        if detail == Detail::Summary {
+            instance = normalize::summary(&instance);
+        }
+        self.ledger.lock().complete(&mut instance);
+        Ok(instance)
+    }
+
+    /// Many in one request: absent from a complete answer means gone.
+    async fn inspect_listed(&self, ids: &[InstanceId]) -> Vec<Inspection> {
+        let mut answers = Vec::with_capacity(ids.len());
+        let (plausible, impossible): (Vec<&InstanceId>, Vec<&InstanceId>) = ids.iter().partition(|id| is_plausible(id));
+        answers.extend(impossible.into_iter().cloned().map(Inspection::Absent));
+        for chunk in chunks(&plausible) {
+            let asked: HashSet<&InstanceId> = chunk.iter().copied().collect();
+            let looked = self.list(&id_filter(chunk)).await;
+            match looked {
+                Ok(snapshot) => {
+                    let complete = snapshot.is_complete();
+                    let cause = match snapshot.completeness {
+                        Completeness::Partial(failures) => failures.into_iter().next(),
+                        _ => None,
+                    };
+                    let cause = cause.unwrap_or_else(|| {
+                        Failure::new(ErrorKind::Protocol, "docker.list", "the list was not complete")
+                    });
+                    let mut seen = HashSet::new();
+                    for instance in snapshot.instances {
+                        if asked.contains(&instance.id) && seen.insert(instance.id.clone()) {
+                            answers.push(Inspection::Present(instance));
+                        }
+                    }
+                    answers.extend(chunk.iter().filter(|id| !seen.contains(**id)).map(|id| {
+                        let id = InstanceId::clone(id);
+                        if complete { Inspection::Absent(id) } else { Inspection::Unknown { id, cause: cause.clone() } }
+                    }));
+                }
+                Err(error) => {
+                    let cause = Failure::from(&error);
+                    answers.extend(
+                        chunk.iter().map(|id| Inspection::Unknown { id: InstanceId::clone(id), cause: cause.clone() }),
+                    );
+                }
+            }
+        }
+        answers
+    }
+}
+
+#[async_trait]
+impl Looker for DockerLooker {
+    async fn snapshot(&self, detail: Detail) -> Result<Snapshot> {
+        let snapshot = self.look(&InstanceFilter::default(), detail).await?;
+        self.ledger.lock().prune(&snapshot, Instant::now());
+        Ok(snapshot)
+    }
+
+    async fn inspect(&self, ids: &[InstanceId], detail: Detail) -> Result<Vec<Inspection>> {
+        Ok(match detail {
+            Detail::Summary => self.inspect_listed(ids).await,
+            _ => self.inspect_each(ids, detail).await,
+        })
+    }
+}
+
+/// Puts better looks in place of listed items. What is gone meanwhile leaves; a look that failed leaves the item as listed,
+/// and is named if it was asked for (`wanted`), not if it was only to make sure.
+fn replace(snapshot: &mut Snapshot, looks: Vec<Inspection>, wanted: bool) {
+    let mut by_id: std::collections::HashMap<InstanceId, Inspection> =
+        looks.into_iter().map(|look| (look.id().clone(), look)).collect();
+    let mut failures = Vec::new();
+    let listed = std::mem::take(&mut snapshot.instances);
+    snapshot.instances = listed
+        .into_iter()
+        .filter_map(|instance| match by_id.remove(&instance.id) {
+            None => Some(instance),
+            Some(Inspection::Present(better)) => Some(better),
+            Some(Inspection::Absent(_)) => None,
+            Some(Inspection::Unknown { cause, .. }) => {
+                failures.push(cause);
+                Some(instance)
+            }
+        })
+        .collect();
+    if wanted && !failures.is_empty() {
+        match &mut snapshot.completeness {
+            Completeness::Partial(known) => known.extend(failures),
+            complete => *complete = Completeness::Partial(failures),
+        }
+    }
+}
+
+/// Docker's ids are hexadecimal; what could be a path or a pattern is none.
+fn is_plausible(id: &InstanceId) -> bool {
+    let id = id.as_str();
+    (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
+/// As many ids as fit into one request line.
+fn chunks<'a, 'b>(ids: &'b [&'a InstanceId]) -> impl Iterator<Item = &'b [&'a InstanceId]> {
+    let mut rest = ids;
+    std::iter::from_fn(move || {
+        let mut left = QUERY_BUDGET;
+        let fits = rest
+            .iter()
+            .take_while(|id| {
+                let costs = id.as_str().len() + "%22%22%2C".len();
+                left = left.saturating_sub(costs);
+                left > 0
+            })
+            .count();
+        let (chunk, next) = rest.split_at_checked(fits.max(1))?;
+        rest = next;
+        Some(chunk)
+    })
+}
+
+/// `&filters={"id":["…","…"]}`, escaped.
+fn id_filter(ids: &[&InstanceId]) -> String {
+    let list: Vec<String> = ids.iter().map(|id| format!("%22{id}%22")).collect();
+    format!("&filters=%7B%22id%22%3A%5B{}%5D%7D", list.join("%2C"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_asked_for_in_requests_of_a_bounded_length() {
+        let ids: Vec<InstanceId> = (0..1_000).map(|n| InstanceId::from(format!("{n:064x}"))).collect();
+        let all: Vec<&InstanceId> = ids.iter().collect();
+        let chunks: Vec<_> = chunks(&all).collect();
+        assert_eq!(chunks.concat(), all);
+        assert!(chunks.len() <= 12, "{}", chunks.len());
+        assert!(chunks.iter().all(|chunk| id_filter(chunk).len() < 8 * 1024));
+    }
+
+    #[test]
+    fn what_could_be_a_path_or_a_pattern_is_no_id() {
+        for id in ["", "..", "a/b", "a.*", "web_1", "a\u{e9}", &"a".repeat(129)] {
+            assert!(!is_plausible(&InstanceId::from(id)), "{id}");
+        }
+        assert!(is_plausible(&InstanceId::from("6a00dae10311")));
+    }
+}

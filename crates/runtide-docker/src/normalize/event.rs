@@ -1,0 +1,174 @@
+//! Messages of `/events`, borrowed from the buffer that they came in.
+
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
+
+use runtide_core::NativeMark;
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
+
+use super::{Text, container};
+
+/// Engine 29 (API 1.52) dropped the old top-level fields (trap D8); before API 1.22 there were only those.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Event<'a> {
+    #[serde(borrow, rename = "Type")]
+    kind: Text<'a>,
+    #[serde(borrow, rename = "Action")]
+    action: Text<'a>,
+    #[serde(borrow, rename = "Actor")]
+    actor: Option<Actor<'a>>,
+    #[serde(borrow)]
+    status: Text<'a>,
+    #[serde(borrow)]
+    id: Text<'a>,
+    #[serde(rename = "timeNano")]
+    time_nano: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Actor<'a> {
+    #[serde(borrow, rename = "ID")]
+    id: Text<'a>,
+    #[serde(borrow, rename = "Attributes")]
+    attributes: Option<Attributes<'a>>,
+}
+
+/// What a message says happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    Create,
+    Start,
+    Die,
+    Destroy,
+    Pause,
+    Unpause,
+    Oom,
+    /// An exec or a health check's: says nothing of the container, and there are many.
+    Exec,
+    /// Anything else: a reason to look.
+    Other,
+}
+
+impl Event<'_> {
+    /// What it is about: `container`, `network`, …
+    pub(crate) fn is_network(&self) -> bool {
+        &*self.kind == "network"
+    }
+
+    pub(crate) fn is_container(&self) -> bool {
+        // Only the oldest form has no type, and it knew only containers.
+        &*self.kind == "container" || (self.kind.is_empty() && !self.status.is_empty())
+    }
+
+    fn verb(&self) -> &str {
+        let action = if self.action.is_empty() { &*self.status } else { &*self.action };
+        action.split_once(':').map_or(action, |(verb, _)| verb)
+    }
+
+    pub(crate) fn action(&self) -> Action {
+        match self.verb() {
+            "create" => Action::Create,
+            "start" => Action::Start,
+            "die" | "died" => Action::Die,
+            "destroy" | "remove" => Action::Destroy,
+            "pause" => Action::Pause,
+            "unpause" => Action::Unpause,
+            "oom" => Action::Oom,
+            verb if verb.starts_with("exec_") => Action::Exec,
+            _ => Action::Other,
+        }
+    }
+
+    fn actor_id(&self) -> &str {
+        match &self.actor {
+            Some(actor) if !actor.id.is_empty() => &actor.id,
+            _ => &self.id,
+        }
+    }
+
+    pub(crate) fn attributes(&self) -> Option<&Attributes<'_>> {
+        self.actor.as_ref()?.attributes.as_ref()
+    }
+
+    /// The container that it is about, also where that is the network's.
+    pub(crate) fn container(&self) -> Option<&str> {
+        let id = if self.is_network() {
+            self.attributes().and_then(|attributes| attributes.get("container"))?
+        } else if self.is_container() {
+            self.actor_id()
+        } else {
+            return None;
+        };
+        (!id.is_empty()).then_some(id)
+    }
+
+    pub(crate) fn nanoseconds(&self) -> Option<u64> {
+        self.time_nano.filter(|nano| *nano > 0)
+    }
+
+    pub(crate) fn at(&self) -> Option<SystemTime> {
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_nanos(self.nanoseconds()?))
+    }
+
+    /// `sec.nnnnnnnnn verb id`: the same fact has the same mark in every replay; of a verb only its first word, since what
+    /// follows may be a command line.
+    pub(crate) fn mark(&self) -> Option<NativeMark> {
+        const SECOND: u64 = 1_000_000_000;
+        let nano = self.nanoseconds()?;
+        let who = container::short(self.container().unwrap_or_else(|| self.actor_id()));
+        let what = if self.is_network() { "network-" } else { "" };
+        Some(NativeMark::from(format!("{}.{:09} {what}{} {who}", nano / SECOND, nano % SECOND, self.verb())))
+    }
+}
+
+/// A container's labels and Docker's own keys in one map (trap D16). Few and read once: a list.
+#[derive(Debug, Default)]
+pub(crate) struct Attributes<'a>(Vec<(Text<'a>, Text<'a>)>);
+
+/// Keys that Docker itself writes into a container's messages.
+const NATIVE: [&str; 8] =
+    ["image", "name", "exitCode", "containerExitCode", "execDuration", "signal", "oldName", "execID"];
+
+impl Attributes<'_> {
+    pub(crate) fn get(&self, key: &str) -> Option<&str> {
+        self.0.iter().find(|(name, _)| &**name == key).map(|(_, value)| &**value)
+    }
+
+    pub(crate) fn exit_code(&self) -> Option<i32> {
+        self.get("exitCode").or_else(|| self.get("containerExitCode"))?.parse().ok()
+    }
+
+    /// Without Docker's own keys: a label of such a name cannot be told from them.
+    pub(crate) fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().filter(|(key, _)| !NATIVE.contains(&&**key)).map(|(key, value)| (&**key, &**value))
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Attributes<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Pairs;
+        impl<'de> Visitor<'de> for Pairs {
+            type Value = Attributes<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("attributes")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+                let mut pairs = Vec::with_capacity(4);
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(Attributes(pairs))
+            }
+        }
+        deserializer.deserialize_map(Pairs)
+    }
+}

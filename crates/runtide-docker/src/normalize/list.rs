@@ -1,0 +1,125 @@
+//! Items of `/containers/json`, each decoded by itself: one that cannot be read hides no other (traps D17, D19).
+
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
+
+use runtide_core::{BackendId, ErrorKind, ExitStatus, Failure, Instance, InstanceId, InstanceKind};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{
+    Text, container, network,
+    network::{ListedPort, Networks, Stack},
+    state, status,
+};
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Item<'a> {
+    #[serde(borrow)]
+    id: Cow<'a, str>,
+    #[serde(borrow, default)]
+    names: Option<Vec<Text<'a>>>,
+    #[serde(borrow, default)]
+    image: Text<'a>,
+    #[serde(default)]
+    created: Option<i64>,
+    #[serde(borrow, default)]
+    state: Text<'a>,
+    #[serde(borrow, default)]
+    status: Text<'a>,
+    /// Since API 1.52.
+    #[serde(borrow, default)]
+    health: Option<Health<'a>>,
+    #[serde(borrow, default)]
+    labels: Option<BTreeMap<Text<'a>, Text<'a>>>,
+    #[serde(borrow, default)]
+    ports: Option<Vec<ListedPort<'a>>>,
+    #[serde(borrow, default)]
+    host_config: Option<HostConfig<'a>>,
+    #[serde(borrow, default)]
+    network_settings: Option<NetworkSettings<'a>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Health<'a> {
+    #[serde(borrow)]
+    status: Text<'a>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct HostConfig<'a> {
+    #[serde(borrow)]
+    pub(super) network_mode: Text<'a>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct NetworkSettings<'a> {
+    #[serde(borrow)]
+    networks: Option<Networks<'a>>,
+}
+
+/// The raw items; an error only if the answer is no list at all.
+pub(crate) fn items(body: &[u8]) -> serde_json::Result<Vec<&RawValue>> {
+    Ok(serde_json::from_slice::<Option<Vec<&RawValue>>>(body)?.unwrap_or_default())
+}
+
+/// One item, or the failure that names it.
+pub(crate) fn listed(backend: &BackendId, raw: &RawValue) -> Result<Instance, Failure> {
+    let item: Item<'_> = serde_json::from_str(raw.get()).map_err(|error| undecodable(raw, &error))?;
+    if item.id.is_empty() {
+        return Err(undecodable(raw, &"it has no id"));
+    }
+    Ok(instance(backend, &item))
+}
+
+fn instance(backend: &BackendId, item: &Item<'_>) -> Instance {
+    let id = InstanceId::from(&*item.id);
+    let names = item.names.iter().flatten().map(|name| &**name);
+    let state = state(&item.state);
+    let mut instance = Instance::new(
+        backend.clone(),
+        id,
+        container::name(names, &item.id),
+        InstanceKind::Container,
+        state,
+    );
+    let status = status::parse(&item.status);
+    if state.is_alive() {
+        let stack = Stack::of(item.host_config.as_ref().map_or("", |config| &config.network_mode));
+        instance.health = item.health.as_ref().and_then(|health| status::health(&health.status)).or(status.health);
+        instance.ports = network::listed_ports(stack, item.ports.as_deref());
+        instance.addresses = network::addresses(stack, item.network_settings.as_ref().and_then(|settings| settings.networks.as_ref()));
+    } else {
+        instance.exit = status.exit_code.map(ExitStatus::code);
+    }
+    instance.image = container::image(&item.image);
+    let labels = container::labels(item.labels.as_ref());
+    instance.group = container::group(&labels);
+    instance.labels = Some(labels);
+    instance.created_at = item.created.and_then(|seconds| {
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds.try_into().ok().filter(|seconds| *seconds > 0)?))
+    });
+    instance
+}
+
+/// Names the item by whatever of it can be read.
+fn undecodable(raw: &RawValue, cause: &dyn std::fmt::Display) -> Failure {
+    #[derive(Deserialize)]
+    struct Named {
+        #[serde(rename = "Id")]
+        id: String,
+    }
+    let mut failure =
+        Failure::new(ErrorKind::Protocol, "docker.list", format!("one container cannot be read: {cause}"));
+    if let Ok(Named { id }) = serde_json::from_str(raw.get()) {
+        failure.context.insert("instance".to_owned(), id);
+    }
+    failure
+}

@@ -1,0 +1,109 @@
+//! Pure translation: Docker's JSON in, Runtide's values out. Nothing here waits, and nothing here fails for one field.
+//!
+//! What both the list and an inspect tell is told alike, so that no field flips between a summary and a full look: the
+//! creation time is cut to the list's seconds, and an image that the list can only give as an id is left unknown.
+
+mod container;
+mod event;
+mod inspect;
+mod list;
+mod network;
+mod status;
+
+use std::borrow::Cow;
+
+use runtide_core::InstanceState;
+use serde::{Deserialize, Deserializer};
+
+pub(crate) use self::{
+    container::{described, summary},
+    event::{Action, Attributes, Event},
+    inspect::inspected,
+    list::{items, listed},
+};
+
+/// Text that stays in the buffer unless it has escapes in it; `null` is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Text<'a>(pub(crate) Cow<'a, str>);
+
+impl std::ops::Deref for Text<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Text<'de>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("text")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+
+            fn visit_string<E>(self, text: String) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Owned(text)))
+            }
+
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(Text::default())
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// Total: Docker's own words first, then what a Podman behind the same socket says.
+///
+/// `removing` is told only of what no longer runs; `dead` is Docker's word for what it failed to remove.
+pub(crate) fn state(text: &str) -> InstanceState {
+    match text {
+        "created" | "initialized" | "configured" => InstanceState::Created,
+        "running" => InstanceState::Running,
+        "paused" => InstanceState::Paused,
+        "restarting" => InstanceState::Restarting,
+        "stopping" => InstanceState::Stopping,
+        "removing" | "exited" | "stopped" => InstanceState::Stopped,
+        "dead" => InstanceState::Failed,
+        _ => InstanceState::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_has_its_mapping() {
+        let table = [
+            ("created", InstanceState::Created),
+            ("running", InstanceState::Running),
+            ("paused", InstanceState::Paused),
+            ("restarting", InstanceState::Restarting),
+            ("removing", InstanceState::Stopped),
+            ("exited", InstanceState::Stopped),
+            ("dead", InstanceState::Failed),
+            ("configured", InstanceState::Created),
+            ("initialized", InstanceState::Created),
+            ("stopping", InstanceState::Stopping),
+            ("stopped", InstanceState::Stopped),
+            ("", InstanceState::Unknown),
+            ("Running", InstanceState::Unknown),
+            ("hibernating", InstanceState::Unknown),
+        ];
+        for (text, expected) in table {
+            assert_eq!(state(text), expected, "{text}");
+        }
+    }
+}

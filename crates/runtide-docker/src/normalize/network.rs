@@ -1,0 +1,155 @@
+//! Ports and addresses, from the list's shape and from the inspect's.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    num::NonZeroU16,
+};
+
+use runtide_core::{Address, Port, Protocol};
+use serde::Deserialize;
+
+use super::Text;
+
+/// Whose network stack a container has: its own, the host's, or another container's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stack {
+    Own,
+    Host,
+    Shared,
+}
+
+impl Stack {
+    pub(super) fn of(mode: &str) -> Self {
+        match mode {
+            "host" => Self::Host,
+            mode if mode.starts_with("container:") || mode.starts_with("ns:") => Self::Shared,
+            _ => Self::Own,
+        }
+    }
+}
+
+/// By the network's name.
+pub(super) type Networks<'a> = BTreeMap<Text<'a>, Option<Attachment<'a>>>;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Attachment<'a> {
+    #[serde(borrow, rename = "IPAddress")]
+    v4: Text<'a>,
+    #[serde(borrow, rename = "GlobalIPv6Address")]
+    v6: Text<'a>,
+}
+
+/// `None`: the container answers on somebody else's addresses, or nobody said.
+pub(super) fn addresses(stack: Stack, networks: Option<&Networks<'_>>) -> Option<Vec<Address>> {
+    let mut found: Vec<Address> = networks?
+        .iter()
+        .filter_map(|(name, attachment)| Some((name, attachment.as_ref()?)))
+        .flat_map(|(name, attachment)| {
+            [&attachment.v4, &attachment.v6]
+                .into_iter()
+                .filter_map(|text| text.parse::<IpAddr>().ok())
+                .map(|ip| Address::new(ip, name.0.clone().into_owned()))
+        })
+        .collect();
+    if found.is_empty() && stack != Stack::Own {
+        return None;
+    }
+    found.sort();
+    found.dedup();
+    Some(found)
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct ListedPort<'a> {
+    #[serde(borrow, rename = "IP")]
+    ip: Text<'a>,
+    private_port: u16,
+    public_port: Option<u16>,
+    #[serde(borrow)]
+    r#type: Text<'a>,
+}
+
+/// The list's ports; of a container on the host's network it says nothing.
+pub(super) fn listed_ports(stack: Stack, ports: Option<&[ListedPort<'_>]>) -> Option<Vec<Port>> {
+    if stack != Stack::Own {
+        return None;
+    }
+    let mut table = Table::default();
+    for port in ports? {
+        table.add(port.private_port, &port.r#type, port.public_port.and_then(|public| published(&port.ip, public)));
+    }
+    Some(table.into_ports())
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct Binding<'a> {
+    #[serde(borrow)]
+    host_ip: Text<'a>,
+    #[serde(borrow)]
+    host_port: Text<'a>,
+}
+
+pub(super) type Bindings<'a> = BTreeMap<Text<'a>, Option<Vec<Binding<'a>>>>;
+
+/// The inspect's ports: `80/tcp` and where it is published.
+pub(super) fn inspected_ports(bindings: &Bindings<'_>) -> Vec<Port> {
+    let mut table = Table::default();
+    for (key, bindings) in bindings {
+        let Some((number, protocol)) = port_key(key) else { continue };
+        table.add(number, protocol, None);
+        for binding in bindings.iter().flatten() {
+            let public = binding.host_port.parse().ok();
+            table.add(number, protocol, public.and_then(|public| published(&binding.host_ip, public)));
+        }
+    }
+    table.into_ports()
+}
+
+/// On the host's network what the container exposes answers on the host, under its own number.
+pub(super) fn host_ports<'a>(exposed: impl IntoIterator<Item = &'a str>) -> Vec<Port> {
+    let mut table = Table::default();
+    for (number, protocol) in exposed.into_iter().filter_map(port_key) {
+        table.add(number, protocol, published("", number));
+    }
+    table.into_ports()
+}
+
+fn port_key(key: &str) -> Option<(u16, &str)> {
+    let (number, protocol) = key.split_once('/').unwrap_or((key, "tcp"));
+    Some((number.parse().ok()?, protocol))
+}
+
+/// No address means all of them.
+fn published(ip: &str, port: u16) -> Option<SocketAddr> {
+    let ip = if ip.is_empty() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { ip.parse().ok()? };
+    (port != 0).then_some(SocketAddr::new(ip, port))
+}
+
+/// In order of number and protocol, each host address once.
+#[derive(Default)]
+struct Table(BTreeMap<(NonZeroU16, Protocol), Vec<SocketAddr>>);
+
+impl Table {
+    fn add(&mut self, number: u16, protocol: &str, published: Option<SocketAddr>) {
+        let protocol = match protocol {
+            "tcp" => Protocol::Tcp,
+            "udp" => Protocol::Udp,
+            "sctp" => Protocol::Sctp,
+            _ => return,
+        };
+        if let Some(number) = NonZeroU16::new(number) {
+            self.0.entry((number, protocol)).or_default().extend(published);
+        }
+    }
+
+    fn into_ports(self) -> Vec<Port> {
+        self.0
+            .into_iter()
+            .map(|((number, protocol), hosts)| hosts.into_iter().fold(Port::new(number, protocol), Port::published_at))
+            .collect()
+    }
+}

@@ -1,0 +1,333 @@
+//! [`DockerSource`]: what the daemon tells, in batches.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use runtide_core::{
+    Detail, Error, Flow, Gap, Looker, NativeMark, Opened, Result, RuntimeKind, Signal, SignalBody, Snapshot, Source,
+};
+use tokio::time::{Instant, Sleep};
+
+use crate::{
+    client::{Client, Server},
+    frame::{self, Framed},
+    ledger,
+    looker::DockerLooker,
+    subscription::{self, Proof, Subscription},
+};
+
+/// Signals handed over at once.
+const BATCH: usize = 256;
+
+/// History older than this before the subscription is skipped: a list made afterwards shows it. Longer than Docker takes
+/// to bring its list up to date (see [`ledger`]).
+const SETTLED: Duration = Duration::from_secs(2);
+
+/// History comes at once. Later than this no message is taken for it, whatever the daemon's clock does.
+const HISTORY_COMES_WITHIN: Duration = Duration::from_secs(5);
+
+/// The stream of one daemon.
+pub(crate) struct DockerSource {
+    client: Client,
+    ledger: ledger::Shared,
+    looker: Arc<DockerLooker>,
+    subscription: Option<Subscription>,
+    /// Of the last message, told or not: where to resume.
+    last: Option<NativeMark>,
+    /// Up to the moment, messages older than so many nanoseconds since the epoch are history: worth no more than a mark.
+    settled_before: Option<(Instant, u64)>,
+    /// Bytes of a replay that are still to be read; at zero it is caught up.
+    replaying: Option<usize>,
+    /// To be told before anything else.
+    pending: Option<SignalBody>,
+    /// To be told once everything before it has been.
+    broken: Option<Error>,
+    heard: Instant,
+    alarm: Pin<Box<Sleep>>,
+    probe: Option<Pin<Box<dyn Future<Output = Result<Probed>> + Send>>>,
+}
+
+/// What a second stream found out about the silence of the first.
+enum Probed {
+    Continued(Subscription, Proof),
+    /// There was no mark to go by, so this is what a list showed after the second stream was opened.
+    Looked(Subscription, Snapshot, Arc<Server>),
+}
+
+impl DockerSource {
+    pub(crate) fn new(client: Client, ledger: ledger::Shared) -> Self {
+        let looker = Arc::new(DockerLooker::new(client.clone(), ledger.clone()));
+        Self {
+            client,
+            ledger,
+            looker,
+            subscription: None,
+            last: None,
+            settled_before: None,
+            replaying: None,
+            pending: None,
+            broken: None,
+            heard: Instant::now(),
+            alarm: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            probe: None,
+        }
+    }
+
+    fn adopt(&mut self, subscription: Subscription) {
+        self.subscription = Some(subscription);
+        self.replaying = None;
+        self.settled_before = None;
+        self.hear();
+    }
+
+    fn adopt_fresh(&mut self, subscription: Subscription, server: &Server) {
+        self.adopt(subscription);
+        self.last = None;
+        let settled = server.date.and_then(|date| subscription::nanoseconds(date.checked_sub(SETTLED)?));
+        self.settled_before = settled.map(|nanoseconds| (Instant::now() + HISTORY_COMES_WITHIN, nanoseconds));
+    }
+
+    fn hear(&mut self) {
+        self.heard = Instant::now();
+        self.probe = None;
+    }
+
+    fn poll_batch(&mut self, cx: &mut Context<'_>, out: &mut Vec<Signal>) -> Poll<Result<Flow>> {
+        let before = out.len();
+        let mut noise = false;
+        loop {
+            if let Some(body) = self.pending.take() {
+                out.push(Signal::new(body).with_mark(self.last.clone()));
+            }
+            let read = self.drain(out);
+            noise |= read > 0;
+            if read == BATCH && out.len() - before < BATCH {
+                continue;
+            }
+            let Some(subscription) = &mut self.subscription else {
+                return Poll::Ready(match self.broken.take() {
+                    Some(error) if out.len() == before => Err(error),
+                    later => {
+                        self.broken = later;
+                        Ok(if self.broken.is_some() { Flow::Open } else { Flow::Closed })
+                    }
+                });
+            };
+            let more = if out.len() - before < BATCH { subscription.poll_more(cx) } else { Poll::Pending };
+            match more {
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(ended) => {
+                    self.subscription = None;
+                    self.broken = ended.err();
+                }
+                Poll::Pending => {
+                    if noise && out.len() == before {
+                        // Worth no signal but for the place that it leads to.
+                        out.push(Signal::new(SignalBody::Alive).with_mark(self.last.clone()));
+                    }
+                    if out.len() > before {
+                        self.hear();
+                        return Poll::Ready(Ok(Flow::Open));
+                    }
+                    std::task::ready!(self.poll_silence(cx))?;
+                }
+            }
+        }
+    }
+
+    /// Reads a batch of what is buffered; how many messages there were.
+    fn drain(&mut self, out: &mut Vec<Signal>) -> usize {
+        let Some(subscription) = &mut self.subscription else { return 0 };
+        let (mut used, mut read, mut last) = (0, 0, None);
+        let unread = subscription.unread();
+        if !unread.is_empty() {
+            let now = Instant::now();
+            let settled = self.settled_before.filter(|(until, _)| now < *until).map(|(_, before)| before);
+            let mut ledger = self.ledger.lock();
+            while read < BATCH
+                && let Some((framed, length)) = frame::next(unread.get(used..).unwrap_or_default())
+            {
+                used += length;
+                match framed {
+                    Framed::Event(event) => {
+                        let mark = event.mark();
+                        if event.nanoseconds().zip(settled).is_some_and(|(at, settled)| at < settled) {
+                            ledger.learn(&event);
+                        } else {
+                            ledger.translate(&event, mark.as_ref(), now, out);
+                        }
+                        last = mark.or(last);
+                    }
+                    Framed::Unreadable(about) => {
+                        let body = about.map_or(SignalBody::Lost(Gap::Undecodable), SignalBody::Hint);
+                        tracing::warn!(backend = %self.client.id(), signal = ?body, "a message cannot be read");
+                        out.push(Signal::new(body));
+                    }
+                }
+                read += 1;
+            }
+            drop(ledger);
+            subscription.consume(used);
+        }
+        if last.is_some() {
+            self.last = last;
+        }
+        if let Some(left) = &mut self.replaying {
+            *left = left.saturating_sub(used);
+            if *left == 0 {
+                self.replaying = None;
+                out.push(Signal::new(SignalBody::CaughtUp).with_mark(self.last.clone()));
+            }
+        }
+        read
+    }
+
+    /// Half-way to the longest silence a second stream is opened, which either proves that nothing was missed or tells what
+    /// was; a ping on another connection would prove nothing about this one.
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        loop {
+            if let Some(probe) = &mut self.probe {
+                return match probe.as_mut().poll(cx) {
+                    Poll::Pending => Poll::Pending,
+                    Poll::Ready(Err(error)) => {
+                        self.subscription = None;
+                        self.probe = None;
+                        Poll::Ready(Err(error))
+                    }
+                    Poll::Ready(Ok(probed)) => {
+                        self.swap(probed);
+                        Poll::Ready(Ok(()))
+                    }
+                };
+            }
+            let due = self.heard + self.client.config().max_silence / 2;
+            if self.alarm.deadline() != due {
+                self.alarm.as_mut().reset(due);
+            }
+            if self.alarm.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            tracing::debug!(backend = %self.client.id(), "the event stream is silent: proving it");
+            let (client, looker, last) = (self.client.clone(), Arc::clone(&self.looker), self.last.clone());
+            let ledger = self.ledger.clone();
+            self.probe = Some(Box::pin(async move { probe(&client, &ledger, &looker, last).await }));
+        }
+    }
+
+    fn swap(&mut self, probed: Probed) {
+        self.pending = Some(match probed {
+            Probed::Continued(subscription, Proof::Continues { .. }) => {
+                self.adopt(subscription);
+                SignalBody::Alive
+            }
+            Probed::Continued(subscription, Proof::Expired | Proof::Empty) => {
+                self.adopt(subscription);
+                self.last = None;
+                self.ledger.lock().forget();
+                SignalBody::Lost(Gap::HistoryExpired)
+            }
+            Probed::Looked(subscription, snapshot, server) => {
+                self.adopt_fresh(subscription, &server);
+                SignalBody::Full(snapshot)
+            }
+        });
+    }
+}
+
+impl Drop for DockerSource {
+    /// What was told becomes old once nobody listens.
+    fn drop(&mut self) {
+        self.ledger.lock().forget();
+    }
+}
+
+async fn probe(
+    client: &Client,
+    ledger: &ledger::Shared,
+    looker: &DockerLooker,
+    last: Option<NativeMark>,
+) -> Result<Probed> {
+    if let Some(mark) = last
+        && let Some(since) = subscription::since(&mark)
+    {
+        let server = client.server().await?;
+        let since = history(&server, Some(since)).unwrap_or_default();
+        let (subscription, proof) = Subscription::open_after(client, ledger, &mark, &since).await?;
+        return Ok(Probed::Continued(subscription, proof));
+    }
+    let (subscription, server) = open_fresh(client).await?;
+    let snapshot = looker.snapshot(Detail::Summary).await?;
+    Ok(Probed::Looked(subscription, snapshot, server))
+}
+
+/// From when on to ask for history: Docker's is short, and all of it is wanted; Podman's is a journal that may go back for
+/// months, so only what is needed.
+fn history(server: &Server, needed: Option<String>) -> Option<String> {
+    if server.kind == RuntimeKind::Docker { Some("1".to_owned()) } else { needed }
+}
+
+/// Negotiates, then subscribes from a time before that: the head of the response comes before the subscription, so what
+/// happens between the two must be replayed. What is older is worth its last event's mark.
+async fn open_fresh(client: &Client) -> Result<(Subscription, Arc<Server>)> {
+    let server = client.negotiate().await?;
+    let before = server.date.and_then(|date| subscription::nanoseconds(date.checked_sub(SETTLED)?));
+    let since = history(&server, before.map(|nanoseconds| subscription::stamp(Duration::from_nanos(nanoseconds))));
+    Ok((Subscription::open(client, since.as_deref()).await?, server))
+}
+
+#[async_trait]
+impl Source for DockerSource {
+    async fn open(&mut self, resume: Option<&NativeMark>) -> Result<Opened> {
+        self.subscription = None;
+        (self.pending, self.broken) = (None, None);
+        self.hear();
+        let gap = match resume {
+            None => Gap::Initial,
+            Some(mark) => match subscription::since(mark) {
+                None => Gap::ForeignCursor,
+                Some(since) => {
+                    let server = self.client.negotiate().await?;
+                    let since = history(&server, Some(since)).unwrap_or_default();
+                    let (subscription, proof) =
+                        Subscription::open_after(&self.client, &self.ledger, mark, &since).await?;
+                    match proof {
+                        Proof::Continues { replayed } => {
+                            self.adopt(subscription);
+                            self.last = Some(mark.clone());
+                            self.replaying = Some(replayed);
+                            return Ok(Opened::Resumed);
+                        }
+                        Proof::Expired => Gap::HistoryExpired,
+                        Proof::Empty => Gap::RuntimeRestarted,
+                    }
+                }
+            },
+        };
+        let (subscription, server) = open_fresh(&self.client).await?;
+        self.ledger.lock().forget();
+        self.adopt_fresh(subscription, &server);
+        Ok(Opened::Fresh(gap))
+    }
+
+    async fn next_batch(&mut self, out: &mut Vec<Signal>) -> Result<Flow> {
+        poll_fn(|cx| self.poll_batch(cx, out)).await
+    }
+
+    fn looker(&self) -> Arc<dyn Looker> {
+        self.looker.clone()
+    }
+
+    fn max_silence(&self) -> Option<Duration> {
+        Some(self.client.config().max_silence)
+    }
+
+    fn reports_edges(&self) -> bool {
+        true
+    }
+}

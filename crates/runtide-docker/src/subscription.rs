@@ -1,0 +1,266 @@
+//! One `/events` response: how it is opened, read, and proven to go on where another one ended.
+
+use std::{
+    fmt::Write,
+    future::poll_fn,
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper::{
+    body::{Body, Incoming},
+    client::conn::http1,
+};
+use hyper_util::rt::TokioIo;
+use runtide_core::{ErrorKind, NativeMark, Result};
+use tokio::time::Instant;
+
+use crate::{
+    client::Client,
+    frame::{self, Framed},
+    ledger,
+    transport::{Link, as_io},
+};
+
+pub(crate) const OPERATION: &str = "docker.events";
+
+/// `{"type":["container","network"]}`: an address changes with a network's event alone (trap D10).
+const FILTER: &str = "filters=%7B%22type%22%3A%5B%22container%22%2C%22network%22%5D%7D";
+
+/// A value that grows beyond this is no event.
+const MAX_VALUE: usize = 8 * 1024 * 1024;
+
+/// The daemon stamps an event before it queues it, so that two may stand in its history in the other order.
+const DISORDER: Duration = Duration::from_millis(100);
+
+/// The daemon writes its history at once and in one go. It has ended when, after the event that proves it, nothing follows for
+/// `QUIET`; it does not have that event when nothing follows for `UNPROVEN`, or comes at all for `NOTHING`. Waiting for
+/// `until` to end a second response would be exact, but not every daemon ends it (trap D13).
+const QUIET: Duration = Duration::from_millis(30);
+const UNPROVEN: Duration = Duration::from_millis(250);
+const NOTHING: Duration = Duration::from_millis(500);
+const LONGEST: Duration = Duration::from_secs(5);
+
+/// A connection of its own, driven by whoever reads it: no task, no hand-over, and closed when dropped.
+pub(crate) struct Subscription {
+    client: Client,
+    /// Dropped, it would tell the connection that nobody will ask again.
+    _sender: http1::SendRequest<Empty<Bytes>>,
+    connection: http1::Connection<TokioIo<Link>, Empty<Bytes>>,
+    ended: bool,
+    body: Incoming,
+    buffer: Vec<u8>,
+    /// How much of the buffer has been read.
+    read: usize,
+}
+
+/// What a second response said of the place at which the first one ended.
+pub(crate) enum Proof {
+    /// It goes on there: so many bytes of what is buffered happened in between.
+    Continues { replayed: usize },
+    /// That place is not in the history any more.
+    Expired,
+    /// There is no history at all.
+    Empty,
+}
+
+impl Subscription {
+    /// Subscribes, from a point in the history on.
+    ///
+    /// The daemon sends the response's head *before* it subscribes. So a head alone proves nothing, and every caller names a
+    /// `since` that is older than what it will look at: what happens in between is then replayed.
+    pub(crate) async fn open(client: &Client, since: Option<&str>) -> Result<Self> {
+        let place = client.place(OPERATION);
+        let opened = async {
+            let mut path = client.versioned("/events?").await?;
+            if let Some(since) = since {
+                let _ = write!(path, "since={since}&");
+            }
+            path.push_str(FILTER);
+            let request = client.request(place, &path, Empty::new())?;
+            let io = client.connector().connect().await.map_err(|error| client.broken(place, error))?;
+            let shaken = http1::handshake(io).await;
+            let (mut sender, mut connection) = shaken.map_err(|error| client.broken(place, as_io(error)))?;
+            let (response, ended) = {
+                let mut answered = pin!(sender.send_request(request));
+                let mut ended = false;
+                let response = poll_fn(|cx| {
+                    if let Poll::Ready(response) = answered.as_mut().poll(cx) {
+                        return Poll::Ready(response);
+                    }
+                    if !ended {
+                        // Its error, if any, is the response's as well.
+                        ended = Pin::new(&mut connection).poll(cx).is_ready();
+                    }
+                    answered.as_mut().poll(cx)
+                })
+                .await;
+                (response.map_err(|error| client.broken(place, as_io(error)))?, ended)
+            };
+            if !response.status().is_success() {
+                // The body of an error needs the connection driven while it is read.
+                let explained = client.succeeded(place, response);
+                let mut explained = pin!(explained);
+                return poll_fn(|cx| {
+                    let _ = Pin::new(&mut connection).poll(cx);
+                    explained.as_mut().poll(cx)
+                })
+                .await
+                .and_then(|_| Err(place.error(ErrorKind::Protocol, "the answer changed while it was read")));
+            }
+            let body = response.into_body();
+            Ok(Self { client: client.clone(), _sender: sender, connection, ended, body, buffer: Vec::new(), read: 0 })
+        };
+        client.within(place, client.deadline(), opened).await
+    }
+
+    /// Goes on after `mark`, if the history proves that it can: replay is inclusive, so the marked event must come back
+    /// (trap D3: a history that is too short is cut silently). What stands in the history before it was told already, and
+    /// teaches the ledger what the messages after it leave open.
+    pub(crate) async fn open_after(
+        client: &Client,
+        ledger: &ledger::Shared,
+        mark: &NativeMark,
+        since: &str,
+    ) -> Result<(Self, Proof)> {
+        let mut subscription = Self::open(client, Some(since)).await?;
+        let latest = Instant::now() + LONGEST;
+        let (mut scanned, mut proven) = (0, None);
+        loop {
+            while let Some((framed, length)) = frame::next(subscription.unread().get(scanned..).unwrap_or_default()) {
+                scanned += length;
+                if let Framed::Event(event) = framed
+                    && proven.is_none()
+                {
+                    ledger.lock().learn(&event);
+                    proven = (event.mark().as_ref() == Some(mark)).then_some(scanned);
+                }
+            }
+            let patience = match (proven, scanned) {
+                (Some(_), _) => QUIET,
+                (None, 0) => NOTHING,
+                (None, _) => UNPROVEN,
+            };
+            let more = poll_fn(|cx| subscription.poll_more(cx));
+            match tokio::time::timeout_at(latest.min(Instant::now() + patience), more).await {
+                Ok(Ok(true)) => {}
+                Ok(Err(error)) => return Err(error),
+                // A response that ended is read to its end, and its end is told then.
+                Ok(Ok(false)) | Err(_) => break,
+            }
+        }
+        let proof = match proven {
+            Some(end) => {
+                subscription.consume(end);
+                Proof::Continues { replayed: scanned - end }
+            }
+            None if scanned == 0 => Proof::Empty,
+            None => Proof::Expired,
+        };
+        Ok((subscription, proof))
+    }
+
+    /// What came and was not consumed.
+    pub(crate) fn unread(&self) -> &[u8] {
+        self.buffer.get(self.read..).unwrap_or_default()
+    }
+
+    pub(crate) fn consume(&mut self, length: usize) {
+        self.read = (self.read + length).min(self.buffer.len());
+        if self.read == self.buffer.len() {
+            self.buffer.clear();
+            self.read = 0;
+        }
+    }
+
+    /// `true`: there is more to read; `false`: the daemon ended the response.
+    pub(crate) fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool>> {
+        let data = match ready!(self.poll_data(cx)) {
+            None => return Poll::Ready(Ok(false)),
+            Some(Ok(data)) => data,
+            Some(Err(error)) => {
+                let place = self.client.place(OPERATION);
+                return Poll::Ready(Err(self.client.broken(place, as_io(error))));
+            }
+        };
+        if self.read > 0 {
+            self.buffer.drain(..self.read);
+            self.read = 0;
+        }
+        if self.buffer.len() + data.len() > MAX_VALUE {
+            let place = self.client.place(OPERATION);
+            return Poll::Ready(Err(place.error(ErrorKind::Protocol, "an event is longer than 8 MiB")));
+        }
+        self.buffer.extend_from_slice(&data);
+        Poll::Ready(Ok(true))
+    }
+
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Bytes>>> {
+        loop {
+            match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) if !data.is_empty() => return Poll::Ready(Some(Ok(data))),
+                    _ => continue,
+                },
+                Poll::Ready(end) => return Poll::Ready(end.map(|frame| frame.map(|_| Bytes::new()))),
+                Poll::Pending if self.ended => return Poll::Ready(None),
+                Poll::Pending => {}
+            }
+            // The connection reads from the socket; what it read is then in the body. Its own error comes through the body.
+            self.ended = Pin::new(&mut self.connection).poll(cx).is_ready();
+            if !self.ended
+                && let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx)
+            {
+                match frame {
+                    Some(Ok(frame)) => match frame.into_data() {
+                        Ok(data) if !data.is_empty() => return Poll::Ready(Some(Ok(data))),
+                        _ => continue,
+                    },
+                    end => return Poll::Ready(end.map(|frame| frame.map(|_| Bytes::new()))),
+                }
+            }
+            if !self.ended {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+/// `sec.nnnnnnnnn` out of a mark, a little earlier; `None`: not a mark of this source.
+pub(crate) fn since(mark: &NativeMark) -> Option<String> {
+    let (time, _) = mark.as_str().split_once(' ')?;
+    let (seconds, nanos) = time.split_once('.')?;
+    if nanos.len() != 9 || !nanos.bytes().chain(seconds.bytes()).all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let at = Duration::new(seconds.parse().ok()?, nanos.parse().ok()?);
+    Some(stamp(at.saturating_sub(DISORDER)))
+}
+
+/// Seconds and nanoseconds since the epoch, as the daemon takes them (trap D6: never a float).
+pub(crate) fn stamp(at: Duration) -> String {
+    format!("{}.{:09}", at.as_secs(), at.subsec_nanos())
+}
+
+/// As nanoseconds since the epoch.
+pub(crate) fn nanoseconds(at: SystemTime) -> Option<u64> {
+    at.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_nanos().try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_says_where_to_go_on_and_nothing_else_is_a_mark() {
+        let since = |mark: &str| since(&NativeMark::from(mark));
+        assert_eq!(since("1795196509.137893753 start 6a00dae10311").as_deref(), Some("1795196509.037893753"));
+        assert_eq!(since("1795196509.000000001 die x").as_deref(), Some("1795196508.900000001"));
+        for foreign in ["", "42", "s=1;i=2", "1795196509 start x", "1795196509.1 start x", "+1.000000000 a b", "99999999999999999999.000000000 a b"] {
+            assert_eq!(since(foreign), None, "{foreign}");
+        }
+    }
+}
