@@ -36,9 +36,13 @@ enum Expected {
 
 /// Runs all of them; those for Docker where `docker` is its address.
 pub(crate) fn run(docker: Option<&str>) -> Outcome<Vec<Run>> {
-    let status = process::pass_through(workspace::cargo().args(["build", "--quiet", "--examples"]), BUILD)?;
-    if !status.success() {
-        let reason = Some(status.to_string());
+    let reason = match process::pass_through(workspace::cargo().args(["build", "--quiet", "--examples"]), BUILD) {
+        Ok(status) if status.success() => None,
+        Ok(status) => Some(status.to_string()),
+        Err(_) if process::interrupted() => return Err(Failure::interrupted()),
+        Err(failure) => Some(failure.to_string()),
+    };
+    if reason.is_some() {
         return Ok(vec![Run { what: "cargo build --examples".to_owned(), verdict: Verdict::Failed, reason }]);
     }
     let nowhere = Some("unix:///nonexistent/docker.sock");
