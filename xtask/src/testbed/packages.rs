@@ -27,7 +27,7 @@ pub(super) const DOCKER: [(&str, &str); 7] = [
 /// filter would else keep.
 pub(super) const WANTED: [(&str, &str); 1] = [("nft", "nftables")];
 
-/// Where daemons and their helpers are: root's `PATH` may lack the half of it.
+/// Where daemons and what they call are: root's `PATH` may lack the half of it.
 pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 pub(super) fn find(program: &str) -> Option<PathBuf> {
