@@ -80,19 +80,23 @@ impl Bench {
 
     /// One request, by hand: the look from outside.
     pub(crate) fn raw(&self, method: &str, path: &str, body: &str) -> (u16, Vec<u8>) {
-        let mut stream = UnixStream::connect(&self.socket).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        self.try_raw(method, path, body).expect("the daemon answers")
+    }
+
+    fn try_raw(&self, method: &str, path: &str, body: &str) -> std::io::Result<(u16, Vec<u8>)> {
+        let mut stream = UnixStream::connect(&self.socket)?;
+        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
         write!(
             stream,
             "{method} {path} HTTP/1.0\r\nHost: d\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
-        )
-        .unwrap();
+        )?;
         let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).unwrap();
-        let head = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
-        let status = String::from_utf8_lossy(&answer[..head]).split(' ').nth(1).unwrap().parse().unwrap();
-        (status, answer.split_off(head + 4))
+        stream.read_to_end(&mut answer)?;
+        let head = answer.windows(4).position(|window| window == b"\r\n\r\n");
+        let head = head.ok_or(std::io::ErrorKind::UnexpectedEof)?;
+        let status = String::from_utf8_lossy(&answer[..head]).split(' ').nth(1).and_then(|status| status.parse().ok());
+        Ok((status.ok_or(std::io::ErrorKind::InvalidData)?, answer.split_off(head + 4)))
     }
 
     pub(crate) fn json(&self, method: &str, path: &str, body: &str) -> Value {
@@ -129,7 +133,7 @@ impl Bench {
     fn labelled(&self, kind: &str) -> Vec<Value> {
         // %22 and friends: a JSON filter in a query.
         let filter = format!("%7B%22label%22%3A%5B%22runtide.test%3D{}%22%5D%7D", self.prefix);
-        let (_, body) = self.raw("GET", &format!("/{kind}?all=1&filters={filter}"), "");
+        let (_, body) = self.try_raw("GET", &format!("/{kind}?all=1&filters={filter}"), "").unwrap_or_default();
         match serde_json::from_slice(&body) {
             Ok(Value::Array(items)) => items,
             Ok(Value::Object(mut object)) => match object.remove("Volumes") {
@@ -169,9 +173,9 @@ impl Drop for Bench {
         ] {
             for item in self.labelled(list) {
                 let id = item[key].as_str().unwrap_or_default();
-                let (status, body) = self.raw("DELETE", &format!("/{path}/{id}{query}"), "");
-                if status >= 400 && status != 404 && status != 409 {
-                    eprintln!("left behind: {path} {id}: {}", String::from_utf8_lossy(&body));
+                let removed = self.try_raw("DELETE", &format!("/{path}/{id}{query}"), "");
+                if !matches!(removed, Ok((200..300 | 404 | 409, _))) {
+                    eprintln!("left behind: {path} {id}: {removed:?}");
                 }
             }
         }

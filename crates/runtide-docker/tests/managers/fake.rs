@@ -1,0 +1,159 @@
+//! A daemon on a socket of its own whose answers a test writes.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use runtide_docker::{Config, DockerBackend, Endpoint};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{UnixListener, UnixStream},
+    task::JoinHandle,
+};
+
+/// What it answers.
+pub(crate) enum Reply {
+    /// A status and a JSON body.
+    Json(u16, String),
+    /// Nothing, ever.
+    Stall,
+    /// The connection is closed without an answer.
+    Hangup,
+    /// A stream of these bytes, ended as it should be, or broken off.
+    Stream { bytes: Vec<u8>, whole: bool },
+}
+
+impl Reply {
+    pub(crate) fn ok(body: &str) -> Self {
+        Self::Json(200, body.to_owned())
+    }
+
+    pub(crate) fn message(status: u16, message: &str) -> Self {
+        Self::Json(status, format!(r#"{{"message":"{message}"}}"#))
+    }
+
+    pub(crate) fn empty() -> Self {
+        Self::Json(204, String::new())
+    }
+}
+
+pub(crate) struct Fake {
+    pub(crate) backend: DockerBackend,
+    seen: Arc<Mutex<Vec<String>>>,
+    serving: JoinHandle<()>,
+    _folder: tempfile::TempDir,
+}
+
+impl Fake {
+    /// Speaks API 1.41, gives its client half a second, and answers `METHOD /path?query` as the script says.
+    pub(crate) fn new(script: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Self {
+        Self::speaking("1.41", script)
+    }
+
+    pub(crate) fn speaking(api: &'static str, script: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("docker.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (log, script) = (seen.clone(), Arc::new(script));
+        let serving = tokio::spawn(async move {
+            loop {
+                let Ok((stream, _)) = listener.accept().await else { return };
+                tokio::spawn(serve(stream, api, log.clone(), script.clone()));
+            }
+        });
+        let config = Config::default().with_endpoint(Endpoint::unix(&socket)).with_deadline(Duration::from_millis(500));
+        Self { backend: DockerBackend::new(config).unwrap(), seen, serving, _folder: folder }
+    }
+
+    /// The requests so far, negotiation left out.
+    pub(crate) fn seen(&self) -> Vec<String> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Until such a request was made.
+    pub(crate) async fn sees(&self, begins: &str) {
+        for _ in 0..500 {
+            if self.seen().iter().any(|request| request.starts_with(begins)) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("no {begins} among {:?}", self.seen());
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+async fn serve(
+    mut stream: UnixStream,
+    api: &'static str,
+    seen: Arc<Mutex<Vec<String>>>,
+    script: Arc<impl Fn(&str) -> Reply + Send + Sync + 'static>,
+) {
+    let mut buffer = Vec::new();
+    loop {
+        let head = loop {
+            if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
+                let rest = buffer.split_off(end + 4);
+                break String::from_utf8(std::mem::replace(&mut buffer, rest)).unwrap();
+            }
+            let mut part = [0; 4096];
+            match stream.read(&mut part).await {
+                Ok(got) if got > 0 => buffer.extend_from_slice(&part[..got]),
+                _ => return,
+            }
+        };
+        let length = head.to_ascii_lowercase().lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+        while buffer.len() < length.unwrap_or(0) {
+            let mut part = [0; 4096];
+            match stream.read(&mut part).await {
+                Ok(got) if got > 0 => buffer.extend_from_slice(&part[..got]),
+                _ => return,
+            }
+        }
+        buffer.drain(..length.unwrap_or(0));
+        let mut words = head.split(' ');
+        let (method, path) = (words.next().unwrap(), words.next().unwrap());
+        let reply = if path.ends_with("/version") {
+            Reply::Json(200, format!(r#"{{"Version":"20.10","ApiVersion":"{api}","MinAPIVersion":"1.12"}}"#))
+        } else {
+            let path = path.strip_prefix(&format!("/v{api}")).unwrap_or(path);
+            let request = format!("{method} {path}");
+            seen.lock().unwrap_or_else(PoisonError::into_inner).push(request.clone());
+            script(&request)
+        };
+        let (answer, go_on) = match reply {
+            Reply::Json(204, _) => (b"HTTP/1.1 204 No Content\r\n\r\n".to_vec(), true),
+            Reply::Json(status, body) => {
+                (format!("HTTP/1.1 {status} S\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes(), true)
+            }
+            Reply::Stall => {
+                // Until the client gives up.
+                let _ = stream.read(&mut [0; 1]).await;
+                return;
+            }
+            Reply::Hangup => return,
+            Reply::Stream { bytes, whole } => {
+                let mut answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+                for chunk in bytes.chunks(5) {
+                    answer.extend(format!("{:x}\r\n", chunk.len()).into_bytes());
+                    answer.extend(chunk);
+                    answer.extend(b"\r\n");
+                }
+                if whole {
+                    answer.extend(b"0\r\n\r\n");
+                }
+                (answer, whole)
+            }
+        };
+        if stream.write_all(&answer).await.is_err() || !go_on {
+            return;
+        }
+    }
+}
