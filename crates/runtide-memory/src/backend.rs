@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use runtide_core::{
-    BackendId, Capabilities, Detail, Driver, Error, EventStream, Instance, InstanceId, LifecycleManager, ListOptions,
-    Looker, Result, RuntimeBackend, RuntimeInfo, RuntimeKind, Snapshot, WatchOptions,
+    BackendId, Capabilities, Detail, Driver, Error, EventStream, ExecManager, ImageManager, Instance, InstanceId,
+    LifecycleManager, ListOptions, LogManager, Looker, NetworkManager, ProvisionManager, Result, RuntimeBackend,
+    RuntimeInfo, RuntimeKind, Snapshot, SnapshotManager, StatsManager, VolumeManager, WatchOptions,
 };
 
 use crate::{
@@ -103,10 +104,46 @@ impl RuntimeBackend for MemoryBackend {
     async fn close(&self) -> Result<()> {
         self.client.closed.cancel();
         self.driver.close().await;
+        self.client.tasks.close();
+        self.client.tasks.wait().await;
         Ok(())
     }
 
+    // FORK: only what your runtime has.
+
     fn lifecycle(&self) -> Option<&dyn LifecycleManager> {
+        Some(&self.client)
+    }
+
+    fn provision(&self) -> Option<&dyn ProvisionManager> {
+        Some(&self.client)
+    }
+
+    fn logs(&self) -> Option<&dyn LogManager> {
+        Some(&self.client)
+    }
+
+    fn exec(&self) -> Option<&dyn ExecManager> {
+        Some(&self.client)
+    }
+
+    fn images(&self) -> Option<&dyn ImageManager> {
+        Some(&self.client)
+    }
+
+    fn networks(&self) -> Option<&dyn NetworkManager> {
+        Some(&self.client)
+    }
+
+    fn volumes(&self) -> Option<&dyn VolumeManager> {
+        Some(&self.client)
+    }
+
+    fn snapshots(&self) -> Option<&dyn SnapshotManager> {
+        Some(&self.client)
+    }
+
+    fn stats(&self) -> Option<&dyn StatsManager> {
         Some(&self.client)
     }
 }

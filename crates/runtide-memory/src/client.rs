@@ -11,7 +11,7 @@ use std::{
 };
 
 use runtide_core::{Capabilities, Detail, Error, ErrorKind, Instance, InstanceId, NativeMark, Opened, Result};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::Config,
@@ -27,6 +27,8 @@ pub(crate) struct Client {
     pub(crate) config: Arc<Config>,
     /// The backend was closed.
     pub(crate) closed: CancellationToken,
+    /// Tasks of the backend's own, all of which end when it is closed.
+    pub(crate) tasks: TaskTracker,
     /// As the runtime said last.
     seen: Arc<Mutex<Option<Arc<Capabilities>>>>,
 }
@@ -39,7 +41,8 @@ impl fmt::Debug for Client {
 
 impl Client {
     pub(crate) fn new(config: Config, runtime: MemoryRuntime) -> Self {
-        Self { runtime, config: Arc::new(config), closed: CancellationToken::new(), seen: Arc::default() }
+        let (closed, tasks) = (CancellationToken::new(), TaskTracker::new());
+        Self { runtime, config: Arc::new(config), closed, tasks, seen: Arc::default() }
     }
 
     pub(crate) fn capabilities(&self) -> Capabilities {

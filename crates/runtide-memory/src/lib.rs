@@ -14,5 +14,5 @@ pub use self::{
     backend::MemoryBackend,
     config::{Config, Dialect},
     fault::{Call, Dial, Faults, Garble},
-    runtime::{AfterLife, Blueprint, Fact, FactKind, MemoryRuntime, Reboot, RuntimeOptions},
+    runtime::{AfterLife, Blueprint, Emission, Fact, FactKind, MemoryRuntime, Reboot, RuntimeOptions, ScriptedLife},
 };

@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use runtide_core::{
-    Detail, Edge, ErrorKind, Failure, Gap, Instance, InstanceId, InstanceState, Signal, SignalBody, Snapshot,
+    Address, Detail, Edge, ErrorKind, Failure, Gap, Instance, InstanceId, InstanceState, Port, Signal, SignalBody,
+    Snapshot,
 };
 
 use crate::{
@@ -51,9 +52,8 @@ pub(crate) fn instance(config: &Config, record: &Record, detail: Detail) -> Inst
     instance.created_at = Some(record.created_at);
     let lean = config.lean_summary && detail == Detail::Summary;
     if !lean || instance.state.is_alive() {
-        // FORK: in order, each once, so that two looks compare equal.
-        instance.ports = Some(design.ports.clone());
-        instance.addresses = Some(design.addresses.clone());
+        instance.ports = Some(ports(&design.ports));
+        instance.addresses = Some(addresses(&design.addresses));
     }
     if !lean {
         instance.incarnation = record.incarnation();
@@ -63,6 +63,21 @@ pub(crate) fn instance(config: &Config, record: &Record, detail: Detail) -> Inst
         instance.restarts = Some(record.restarts);
     }
     instance
+}
+
+/// FORK: in order, each once, so that two looks compare equal.
+fn ports(native: &[Port]) -> Vec<Port> {
+    let mut ports = native.to_vec();
+    ports.sort_by_key(|port| (port.number, port.protocol));
+    ports.dedup();
+    ports
+}
+
+fn addresses(native: &[Address]) -> Vec<Address> {
+    let mut addresses = native.to_vec();
+    addresses.sort();
+    addresses.dedup();
+    addresses
 }
 
 /// A listing: what cannot be read is named, and hides nothing else.
@@ -88,11 +103,19 @@ pub(crate) fn garbled(id: &InstanceId) -> Failure {
 }
 
 /// A message of the event stream.
-pub(crate) fn signal(config: &Config, message: &Message) -> Signal {
+pub(crate) fn signals(config: &Config, message: &Message, out: &mut Vec<Signal>) {
     match message {
-        Message::Told(told) => Signal::new(body(config, told)).with_mark(told.fact.mark.clone()).with_at(told.fact.at),
-        Message::CaughtUp => Signal::new(SignalBody::CaughtUp),
-        Message::Alive(mark) => Signal::new(SignalBody::Alive).with_mark(mark.clone()),
+        Message::Told(told) => {
+            let signal = Signal::new(body(config, told)).with_mark(told.fact.mark.clone()).with_at(told.fact.at);
+            let half = matches!(&signal.body, SignalBody::Edge(_));
+            out.push(signal);
+            if half && matches!(told.fact.kind, FactKind::Started | FactKind::Stopped) {
+                // The edge does not carry the times, ports and addresses that begin or end with a life.
+                out.push(Signal::new(SignalBody::Hint(told.fact.id.clone())));
+            }
+        }
+        Message::CaughtUp => out.push(Signal::new(SignalBody::CaughtUp)),
+        Message::Alive(mark) => out.push(Signal::new(SignalBody::Alive).with_mark(mark.clone())),
     }
 }
 

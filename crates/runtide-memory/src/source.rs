@@ -38,13 +38,11 @@ impl Source for MemorySource {
             return Err(Error::new(ErrorKind::Conflict, "memory.events", "the source is not open"));
         };
         // FORK: cancel-safe: whatever is taken from the wire is in `out` or still in the source when this is dropped.
-        match stream.read().await? {
-            Some(messages) => {
-                out.extend(messages.iter().map(|message| normalize::signal(&self.client.config, message)));
-                Ok(Flow::Open)
-            }
-            None => Ok(Flow::Closed),
+        let Some(messages) = stream.read().await? else { return Ok(Flow::Closed) };
+        for message in &messages {
+            normalize::signals(&self.client.config, message, out);
         }
+        Ok(Flow::Open)
     }
 
     fn looker(&self) -> Arc<dyn Looker> {

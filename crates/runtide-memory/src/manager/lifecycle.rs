@@ -34,7 +34,7 @@ impl LifecycleManager for Client {
 
     async fn wait(&self, id: &InstanceId) -> Result<Option<ExitStatus>> {
         // FORK: no deadline on the wait itself, only on reaching the runtime.
-        self.open_ended(Call::Wait, self.runtime.wait(id)).await
+        self.open_ended(Call::Wait, async { self.runtime.waiting(id, None)?.exit().await }).await
     }
 
     async fn remove(&self, id: &InstanceId, options: RemoveOptions) -> Result<Effect> {

@@ -1,3 +1,52 @@
 //! One file per capability: what [`Client`](crate::client::Client) can do beside watching.
+//!
+//! FORK: delete the files of what your runtime has not, and their accessors in `backend.rs`. A verb that only some of your
+//! servers have is `Unsupported` there, and `Capabilities` says so; no verb returns `Ok` without its effect.
 
+mod exec;
+mod image;
 mod lifecycle;
+mod log;
+mod network;
+mod provision;
+mod snapshot;
+mod stats;
+mod volume;
+
+use std::future::Future;
+
+use runtide_core::{Error, Result};
+
+use crate::{
+    client::{Client, cancelled},
+    fault::Call,
+    runtime::{Connection, MemoryRuntime},
+};
+
+/// A connection that a stream reads from: the stream breaks with it, and closes it when it is dropped.
+#[derive(Debug)]
+struct Link {
+    client: Client,
+    connection: Connection,
+    call: Call,
+}
+
+impl Link {
+    /// Connects, and finds what the stream reads from.
+    async fn open<T>(client: &Client, call: Call, find: impl FnOnce(&MemoryRuntime) -> Result<T>) -> Result<(Self, T)> {
+        let connection = client.connect(call).await?;
+        let found = find(&client.runtime).map_err(|error| error.with_context("backend", &client.config.id))?;
+        Ok((Self { client: client.clone(), connection, call }, found))
+    }
+
+    /// The next of the stream, unless the connection breaks or the backend is closed.
+    async fn carry<T>(&self, next: impl Future<Output = T>) -> Result<T> {
+        let error: Error = tokio::select! {
+            biased;
+            () = self.client.closed.cancelled() => cancelled(self.call),
+            error = self.connection.broken() => error,
+            next = next => return Ok(next),
+        };
+        Err(error.with_context("backend", &self.client.config.id))
+    }
+}

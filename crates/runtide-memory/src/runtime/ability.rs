@@ -37,11 +37,13 @@ impl State {
         }
     }
 
-    /// Whether there is such a verb.
-    pub(super) fn set_support(&mut self, verb: &str, support: Support) -> bool {
+    /// Takes a verb away for this reason, or gives it back as it was. Whether there is such a verb.
+    pub(super) fn set_support(&mut self, verb: &str, reason: Option<String>) -> bool {
+        let mut original = capabilities(&self.options);
+        let original = original.verbs_mut().find(|(name, _)| *name == verb);
         let all = Arc::make_mut(&mut self.capabilities);
-        let found = all.verbs_mut().find(|(name, _)| *name == verb);
-        found.map(|(_, slot)| *slot = support).is_some()
+        let found = all.verbs_mut().find(|(name, _)| *name == verb).zip(original);
+        found.map(|((_, slot), (_, original))| *slot = reason.map_or_else(|| original.clone(), Support::no)).is_some()
     }
 }
 

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use runtide_core::{
-    Address, Error, ErrorKind, ExitStatus, Group, Health, ImageRef, InstanceKind, Labels, Port, RestartPolicy, Result,
-    UnixSignal,
+    Address, Error, ErrorKind, ExitStatus, Group, Health, ImageRef, InstanceKind, Labels, Mount, Port, RestartPolicy,
+    Result, UnixSignal,
 };
 
 use crate::setters::setters;
@@ -64,6 +64,8 @@ pub struct Blueprint {
     pub user: String,
     /// The working directory of its processes; `/` unless told.
     pub working_dir: String,
+    /// What is mounted where. Only volumes can be, and only over the wire it is checked that they are there.
+    pub mounts: Vec<Mount>,
     /// Whether its main process has a terminal.
     pub tty: bool,
     /// The memory that it may use, in bytes.
@@ -92,6 +94,7 @@ impl Default for Blueprint {
             command: Vec::new(),
             user: "root".to_owned(),
             working_dir: "/".to_owned(),
+            mounts: Vec::new(),
             tty: false,
             memory_limit: None,
         }
@@ -135,6 +138,8 @@ setters!(Blueprint {
     with_user: user: String;
     /// The working directory of its processes.
     with_working_dir: working_dir: String;
+    /// What is mounted where.
+    with_mounts: mounts: Vec<Mount>;
     /// With a terminal.
     with_tty: tty;
     /// The memory that it may use, in bytes.

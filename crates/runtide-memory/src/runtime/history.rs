@@ -57,7 +57,7 @@ pub enum FactKind {
     Removed,
     /// A signal was delivered, and ended nothing.
     Signalled(UnixSignal),
-    /// Something that is no state changed: this field of [`Instance`](runtide_core::Instance).
+    /// Something that is no state changed: this field of [`Instance`](runtide_core::Instance), or `*` for many.
     Changed(&'static str),
 }
 

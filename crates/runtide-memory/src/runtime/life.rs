@@ -3,10 +3,10 @@
 use std::{mem, sync::Arc, time::Duration};
 
 use runtide_core::{
-    Effect, Error, ErrorKind, ExitStatus, InstanceId, InstanceState, RestartPolicy, Result, UnixSignal,
+    Effect, Error, ErrorKind, ExitStatus, InstanceId, InstanceState, RestartPolicy, Result, TtySize, UnixSignal,
 };
 
-use super::{Blueprint, FactKind, Phase, Reboot, Record, State, Timer, check_name, wait::End};
+use super::{Blueprint, FactKind, Phase, Program, Reboot, Record, State, Timer, check_name, wait::End};
 use crate::fault::Call;
 
 /// The pause before the runtime starts something again; doubled each time, as Docker does it.
@@ -28,20 +28,27 @@ impl State {
 
     pub(crate) fn create(&mut self, mut design: Blueprint) -> Result<InstanceId> {
         design.check()?;
-        self.next_id += 1;
-        let id = match self.options.seed {
-            0 => format!("mem-{:06}", self.next_id),
-            seed => format!("mem-{seed}-{:06}", self.next_id),
-        };
         if design.name.is_empty() {
-            design.name.clone_from(&id);
+            // One that somebody else took already is passed over.
+            while self.check_free(&self.id_after(self.next_id), Call::Create).is_err() {
+                self.next_id += 1;
+            }
+            design.name = self.id_after(self.next_id);
         }
         self.check_free(&design.name, Call::Create)?;
-        let id = InstanceId::from(id);
+        let id = InstanceId::from(self.id_after(self.next_id));
+        self.next_id += 1;
         let record = Arc::new(Record::new(id.clone(), design, self.wall()));
         self.records.insert(id.clone(), Arc::clone(&record));
         self.record_fact(&record, FactKind::Created);
         Ok(id)
+    }
+
+    fn id_after(&self, last: u64) -> String {
+        match self.options.seed {
+            0 => format!("mem-{:06}", last + 1),
+            seed => format!("mem-{seed}-{:06}", last + 1),
+        }
     }
 
     fn check_free(&self, name: &str, call: Call) -> Result<()> {
@@ -73,10 +80,24 @@ impl State {
             record.finished_at = None;
             record.restarts = restarts;
         });
-        let Some(record) = self.records.get(id) else { return };
-        if let Some(life) = record.design.life {
-            let timer = Timer::End(id.clone(), record.life);
-            self.schedule(life, timer);
+        let Some(record) = self.records.get(id).cloned() else { return };
+        // What is written belongs to an instance that is there.
+        let (by_program, exit) = match Program::of(&record.surroundings()) {
+            Program::Print(source, bytes, code) => {
+                let _ = self.write_log(id, source, &bytes);
+                (Some(Duration::ZERO), ExitStatus::code(code))
+            }
+            Program::Emit(source, emission) => {
+                let _ = self.emit_log(id, source, emission);
+                (Some(Duration::ZERO), ExitStatus::code(0))
+            }
+            Program::Cat => (Some(Duration::ZERO), ExitStatus::code(0)), // its input is empty
+            Program::Sleep(life) => (Some(life), ExitStatus::code(0)),
+            Program::Size | Program::Other => (None, ExitStatus::code(0)),
+        };
+        if let Some(life) = record.design.life.or(by_program) {
+            let exit = record.design.exit.unwrap_or(exit);
+            self.schedule(life, Timer::End(id.clone(), record.life, exit));
         }
     }
 
@@ -99,7 +120,7 @@ impl State {
             record.exit = exit;
             record.finished_at = Some(finished_at);
             record.pending.clear();
-            record.overdue = false;
+            record.overdue = None;
         });
         self.tell_waiting(id, Some(life), End::Exited(exit));
         if again {
@@ -107,15 +128,13 @@ impl State {
         }
     }
 
-    pub(super) fn end_by_itself(&mut self, id: &InstanceId, life: u64) {
-        let due = |record: &&mut Arc<Record>| record.life == life && record.phase.is_alive();
-        if let Some(record) = self.records.get_mut(id).filter(due) {
-            if record.phase == Phase::Paused {
-                Arc::make_mut(record).overdue = true; // a frozen process cannot even end
-                return;
+    pub(super) fn end_by_itself(&mut self, id: &InstanceId, life: u64, exit: ExitStatus) {
+        match self.records.get_mut(id).filter(|record| record.life == life) {
+            Some(record) if record.phase == Phase::Paused => {
+                Arc::make_mut(record).overdue = Some(exit); // a frozen process cannot even end
             }
-            let exit = record.design.exit.unwrap_or_else(|| ExitStatus::code(0));
-            self.end(id, Some(exit), false);
+            Some(record) if record.phase.is_alive() => self.end(id, Some(exit), false),
+            _ => {}
         }
     }
 
@@ -187,7 +206,7 @@ impl State {
         match self.record(id, Call::Unpause)?.phase {
             Phase::Running => Ok(Effect::Unchanged),
             Phase::Paused => {
-                let (mut pending, mut overdue, mut life) = (Vec::new(), false, 0);
+                let (mut pending, mut overdue, mut life) = (Vec::new(), None, 0);
                 self.change(id, FactKind::Unpaused, |record| {
                     record.phase = Phase::Running;
                     (pending, overdue, life) =
@@ -197,8 +216,8 @@ impl State {
                     // An earlier one may have ended it.
                     let _ = self.signal(id, signal, Call::Unpause);
                 }
-                if overdue {
-                    self.end_by_itself(id, life);
+                if let Some(exit) = overdue {
+                    self.end_by_itself(id, life, exit);
                 }
                 Ok(Effect::Changed)
             }
@@ -214,6 +233,8 @@ impl State {
             }
             self.end(id, Some(ExitStatus::signal(UnixSignal::KILL)), true);
         }
+        self.logs.remove(id);
+        self.snapshots.remove(id);
         if let Some(record) = self.records.remove(id) {
             self.record_fact(&record, FactKind::Removed);
         }
@@ -235,6 +256,25 @@ impl State {
         self.record(id, Call::Inspect)?;
         self.change(id, FactKind::Changed(field), edit);
         Ok(())
+    }
+
+    /// Changes something that no look shows.
+    pub(crate) fn edit_unseen(&mut self, id: &InstanceId, edit: impl FnOnce(&mut Record)) -> Result<()> {
+        self.record(id, Call::Inspect)?;
+        if let Some(record) = self.records.get_mut(id) {
+            edit(Arc::make_mut(record));
+            self.dirty = true;
+        }
+        Ok(())
+    }
+
+    /// The main process's terminal.
+    pub(crate) fn resize(&mut self, id: &InstanceId, size: TtySize) -> Result<()> {
+        self.check_alive(id, Call::Resize)?;
+        if !self.record(id, Call::Resize)?.design.tty {
+            return Err(conflict(id, Call::Resize, "it has no terminal"));
+        }
+        self.edit_unseen(id, |record| record.tty = Some(size))
     }
 
     /// Any state, by way of what begins and ends lives: no life is ever skipped.

@@ -3,13 +3,22 @@
 
 mod ability;
 mod blueprint;
+mod demo;
 mod history;
+mod image;
 mod life;
 mod line;
+mod log;
 mod look;
+mod network;
 mod options;
+mod process;
+mod provision;
 mod record;
 mod script;
+mod snapshot;
+mod usage;
+mod volume;
 mod wait;
 
 use std::{
@@ -19,22 +28,32 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use runtide_core::{Capabilities, InstanceId, NativeMark};
+use runtide_core::{Capabilities, ExitStatus, InstanceId, NativeMark, VolumeId};
 use tokio::{sync::watch, time::Instant};
 
 pub use self::{
     blueprint::Blueprint,
+    demo::ScriptedLife,
     history::{Fact, FactKind},
     options::RuntimeOptions,
+    process::Emission,
     script::{AfterLife, Reboot},
 };
-use self::{blueprint::check_name, history::History, line::Line, wait::Waited};
 pub(crate) use self::{
+    blueprint::{check_labels, check_name, is_env},
     history::Told,
-    life::missing,
+    life::{conflict, missing},
     line::{Connection, Message},
+    log::LogReader,
     look::{Item, Listing},
+    process::{Program, Surroundings},
+    provision::Order,
     record::{Phase, Record},
+    wait::Waiting,
+};
+use self::{
+    history::History, image::Images, line::Line, log::Log, network::Networks, snapshot::Kept, volume::Volume,
+    wait::Waited,
 };
 use crate::fault::{Call, Dial, Faults};
 
@@ -79,8 +98,8 @@ impl Look<()> {
 /// What happens by itself, later.
 #[derive(Debug)]
 enum Timer {
-    /// This life is over.
-    End(InstanceId, u64),
+    /// This life is over, so.
+    End(InstanceId, u64, ExitStatus),
     /// The runtime starts it again after this life.
     Again(InstanceId, u64),
     /// An event was held back long enough.
@@ -109,6 +128,11 @@ pub(crate) struct State {
     dials: VecDeque<Dial>,
     waits: BTreeMap<u64, Waited>,
     next_wait: u64,
+    logs: BTreeMap<InstanceId, Arc<Mutex<Log>>>,
+    images: Images,
+    networks: Networks,
+    volumes: BTreeMap<VolumeId, Volume>,
+    snapshots: BTreeMap<InstanceId, Vec<Kept>>,
 }
 
 impl Inner {
@@ -132,6 +156,11 @@ impl Inner {
             dials: VecDeque::new(),
             waits: BTreeMap::new(),
             next_wait: 0,
+            logs: BTreeMap::new(),
+            images: Images::default(),
+            networks: Networks::default(),
+            volumes: BTreeMap::new(),
+            snapshots: BTreeMap::new(),
             options,
         };
         Self { state: Mutex::new(state), changed: watch::Sender::new(()) }
@@ -180,7 +209,7 @@ impl State {
             let ((due, _), timer) = entry.remove_entry();
             self.now = self.now.max(due);
             match timer {
-                Timer::End(id, life) => self.end_by_itself(&id, life),
+                Timer::End(id, life, exit) => self.end_by_itself(&id, life, exit),
                 Timer::Again(id, life) => self.start_again(&id, life),
                 Timer::Release(mark) => self.release(&mark),
             }

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use runtide_core::{ExitStatus, Incarnation, InstanceId, InstanceState, TtySize, UnixSignal};
 
-use super::Blueprint;
+use super::{Blueprint, Surroundings};
 
 /// What travels over the wire, and what `normalize` reads.
 #[derive(Clone, Debug)]
@@ -22,9 +22,11 @@ pub(crate) struct Record {
     pub(crate) restarts: u32,
     /// Signals that wait for a frozen process to thaw.
     pub(super) pending: Vec<UnixSignal>,
-    /// Its life is over once it thaws.
-    pub(super) overdue: bool,
+    /// It ends, so, once it thaws.
+    pub(super) overdue: Option<ExitStatus>,
     pub(super) tty: Option<TtySize>,
+    /// In use, in bytes.
+    pub(super) memory: u64,
 }
 
 /// The runtime's own words for what Runtide calls a state.
@@ -77,9 +79,21 @@ impl Record {
             finished_at: None,
             restarts: 0,
             pending: Vec::new(),
-            overdue: false,
+            overdue: None,
             tty: None,
+            memory: 16 << 20,
         }
+    }
+
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.phase == Phase::Paused
+    }
+
+    /// What a process of it is given.
+    pub(crate) fn surroundings(&self) -> Surroundings {
+        let Blueprint { command, env, user, working_dir, .. } = &self.design;
+        let (argv, env) = (command.clone(), env.clone());
+        Surroundings { argv, env, user: user.clone(), working_dir: working_dir.clone() }
     }
 
     /// The present or last life; `None`: it never ran.

@@ -2,12 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use runtide_core::{
-    Address, BackendId, Detail, Error, ErrorKind, ExitStatus, Health, Instance, InstanceId, InstanceState, Labels,
-    Port, Result, Support, UnixSignal,
+    Address, BackendId, Detail, Error, ErrorKind, ExitStatus, Health, ImageInfo, Instance, InstanceId, InstanceState,
+    Labels, LogSource, Port, Result, TtySize, UnixSignal,
 };
 
-use super::{Blueprint, Fact, Inner, MemoryRuntime, RuntimeOptions, State, line::Fate};
+use super::{Blueprint, Emission, Fact, Inner, MemoryRuntime, RuntimeOptions, State, line::Fate};
 use crate::{
     config::Config,
     fault::{Call, Dial, Faults},
@@ -202,6 +203,22 @@ impl MemoryRuntime {
         self.with(|inner| inner.set_state(id, state))
     }
 
+    /// Writes output, split into lines; with a terminal it is `Console`, whatever the source says.
+    pub fn write_log(&self, id: &InstanceId, source: LogSource, bytes: impl Into<Bytes>) -> Result<()> {
+        let bytes = bytes.into();
+        self.with(|state| state.write_log(id, source, &bytes))
+    }
+
+    /// Writes output that is made as it is read: 100 MB of it cost nothing.
+    pub fn emit_log(&self, id: &InstanceId, source: LogSource, emission: Emission) -> Result<()> {
+        self.with(|state| state.emit_log(id, source, emission))
+    }
+
+    /// The memory that it is seen to use, in bytes; 16 MiB unless told.
+    pub fn set_memory(&self, id: &InstanceId, bytes: u64) -> Result<()> {
+        self.with(|state| state.edit_unseen(id, |record| record.memory = bytes))
+    }
+
     /// Instances that live so long each, one after the other, on tokio's time. The n-th ends with code n modulo 100.
     ///
     /// # Cancel safety
@@ -218,6 +235,25 @@ impl MemoryRuntime {
             ids.push(id);
         }
         Ok(ids)
+    }
+}
+
+/// # What is there beside instances
+impl MemoryRuntime {
+    /// Puts an image here. Its names are taken from the image that has them.
+    pub fn add_image(&self, image: ImageInfo) {
+        self.with(|state| state.add_image(image));
+    }
+
+    /// Puts an image into the registry, from where it can be pulled by each of its names; its layers are of these sizes, in
+    /// bytes.
+    pub fn publish_image(&self, image: &ImageInfo, layers: &[u64]) {
+        self.with(|state| state.publish_image(image, layers));
+    }
+
+    /// The size of its main process's terminal, as last set.
+    pub fn tty_size(&self, id: &InstanceId) -> Option<TtySize> {
+        self.with(|state| state.record(id, Call::Inspect).ok()?.tty)
     }
 }
 
@@ -307,7 +343,7 @@ impl MemoryRuntime {
     /// # Errors
     /// `InvalidInput`: there is no such verb.
     pub fn restrict(&self, verb: &str, reason: impl Into<String>) -> Result<()> {
-        self.set_support(verb, Support::no(reason.into()))
+        self.set_support(verb, Some(reason.into()))
     }
 
     /// Gives a verb that was taken away back.
@@ -315,11 +351,11 @@ impl MemoryRuntime {
     /// # Errors
     /// `InvalidInput`: there is no such verb.
     pub fn permit(&self, verb: &str) -> Result<()> {
-        self.set_support(verb, Support::Yes)
+        self.set_support(verb, None)
     }
 
-    fn set_support(&self, verb: &str, support: Support) -> Result<()> {
-        if self.with(|state| state.set_support(verb, support)) {
+    fn set_support(&self, verb: &str, reason: Option<String>) -> Result<()> {
+        if self.with(|state| state.set_support(verb, reason)) {
             return Ok(());
         }
         Err(Error::new(ErrorKind::InvalidInput, "memory.restrict", "there is no such verb")

@@ -25,21 +25,34 @@ pub(super) enum End {
 }
 
 /// One registered wait; dropping it forgets it.
-struct Waiting<'a> {
-    runtime: &'a MemoryRuntime,
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    runtime: MemoryRuntime,
+    id: InstanceId,
     number: u64,
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Waiting {
     fn drop(&mut self) {
         self.runtime.with(|state| state.waits.remove(&self.number));
     }
 }
 
-impl Waiting<'_> {
+impl Waiting {
     async fn end(&self) -> End {
         let look = |state: &mut State| state.waits.get(&self.number).map_or(Some(End::Gone), |wait| wait.end);
         self.runtime.inner.until(|state| look(state).map_or(Look::Later(None), Look::Ready)).await
+    }
+
+    /// The end of the life; again and again the same.
+    pub(crate) async fn exit(&self) -> Result<Option<ExitStatus>> {
+        match self.end().await {
+            End::Exited(exit) => Ok(exit),
+            End::Gone => {
+                let gone = "it was removed before its end was seen";
+                Err(Error::new(ErrorKind::NotFound, Call::Wait.operation(), gone).with_context("instance", &self.id))
+            }
+        }
     }
 }
 
@@ -56,14 +69,17 @@ impl State {
         self.records.get(id).map(|record| record.design.stop_timeout)
     }
 
-    fn register(&mut self, id: &InstanceId) -> Result<u64> {
+    /// `life`: which one; the present or last one if not given.
+    fn register(&mut self, id: &InstanceId, life: Option<u64>) -> Result<u64> {
         let record = self.record(id, Call::Wait)?;
-        let end = match (record.life, record.phase.is_alive()) {
+        let life = life.unwrap_or(record.life);
+        let end = match (life, record.phase.is_alive()) {
             (0, _) => return Err(conflict(id, Call::Wait, "it never ran")),
+            (life, _) if life > record.life => None, // it is about to begin
             (_, true) => None,
             (_, false) => Some(End::Exited(record.exit)),
         };
-        let wait = Waited { id: id.clone(), life: record.life, end };
+        let wait = Waited { id: id.clone(), life, end };
         self.next_wait += 1;
         self.waits.insert(self.next_wait, wait);
         Ok(self.next_wait)
@@ -71,20 +87,10 @@ impl State {
 }
 
 impl MemoryRuntime {
-    fn waiting(&self, id: &InstanceId) -> Result<Waiting<'_>> {
-        self.with(|state| state.register(id)).map(|number| Waiting { runtime: self, number })
-    }
-
-    /// The end of the present life, at once if it is over.
-    pub(crate) async fn wait(&self, id: &InstanceId) -> Result<Option<ExitStatus>> {
-        match self.waiting(id)?.end().await {
-            End::Exited(exit) => Ok(exit),
-            End::Gone => {
-                let gone =
-                    Error::new(ErrorKind::NotFound, Call::Wait.operation(), "it was removed before its end was seen");
-                Err(gone.with_context("instance", id))
-            }
-        }
+    /// Waits for the end of this life, or of the present or last one.
+    pub(crate) fn waiting(&self, id: &InstanceId, life: Option<u64>) -> Result<Waiting> {
+        let number = self.with(|state| state.register(id, life))?;
+        Ok(Waiting { runtime: self.clone(), id: id.clone(), number })
     }
 
     /// Sends the signal, waits, and kills.
@@ -102,7 +108,7 @@ impl MemoryRuntime {
             }
             let (signal, timeout) =
                 (signal.unwrap_or(record.design.stop_signal), timeout.unwrap_or(record.design.stop_timeout));
-            let number = state.register(id)?;
+            let number = state.register(id, None)?;
             state.signal(id, signal, call)?;
             Ok(Ok((number, state.now + timeout)))
         })?;
@@ -110,7 +116,7 @@ impl MemoryRuntime {
             Ok(asked) => asked,
             Err(held) => return Ok(held),
         };
-        let waiting = Waiting { runtime: self, number };
+        let waiting = Waiting { runtime: self.clone(), id: id.clone(), number };
         if tokio::time::timeout_at(patience, waiting.end()).await.is_err() {
             // It may have ended in this very moment, which is as good.
             let _ = self.with(|state| state.signal(id, UnixSignal::KILL, call));

@@ -1,0 +1,245 @@
+//! Run processes inside an instance, and attach to its main one.
+
+use std::{
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures_util::stream;
+use runtide_core::{
+    ByteWriter, Error, ErrorKind, ExecControl, ExecManager, ExecOptions, ExecSession, ExitStatus, InstanceId, LogLine,
+    LogSource, LogStream, Result, TtySize, UnixSignal,
+};
+use tokio::{
+    io::{AsyncReadExt, DuplexStream},
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
+
+use super::{Link, log::lines};
+use crate::{
+    client::Client,
+    fault::Call,
+    runtime::{Emission, LogReader, MemoryRuntime, Program, Surroundings, Waiting, conflict, is_env},
+};
+
+/// As many pieces of output as wait for the reader before the process does.
+const UNREAD: usize = 4;
+
+#[async_trait]
+impl ExecManager for Client {
+    async fn exec(&self, id: &InstanceId, options: ExecOptions) -> Result<ExecSession> {
+        check(&options).map_err(|error| error.with_context("backend", &self.config.id))?;
+        let find = |runtime: &MemoryRuntime| {
+            runtime.with(|state| {
+                let life = state.life(id, Call::Exec)?;
+                let record = state.record(id, Call::Exec)?;
+                if record.is_frozen() {
+                    return Err(conflict(id, Call::Exec, "it is paused"));
+                }
+                Ok((surroundings(record.surroundings(), &options), life))
+            })
+        };
+        let (link, (given, life)) = Link::open(self, Call::Exec, find).await?;
+        Ok(session(link, id.clone(), life, given, &options))
+    }
+
+    async fn attach(&self, id: &InstanceId) -> Result<ExecSession> {
+        self.attached(id, false).await
+    }
+
+    async fn start_attached(&self, id: &InstanceId) -> Result<ExecSession> {
+        let session = self.attached(id, true).await?;
+        let _ = self.ask(Call::Start, |state| state.start(id, Call::Start)).await?;
+        Ok(session)
+    }
+
+    async fn resize(&self, id: &InstanceId, size: TtySize) -> Result<()> {
+        self.ask(Call::Resize, |state| state.resize(id, size)).await
+    }
+}
+
+impl Client {
+    /// The main process, in its present life or in the next; it has no open input.
+    async fn attached(&self, id: &InstanceId, next: bool) -> Result<ExecSession> {
+        let find = |runtime: &MemoryRuntime| {
+            let reader = LogReader::attach(runtime, id, next)?;
+            Ok((runtime.waiting(id, Some(reader.life()))?, reader))
+        };
+        let (link, (waiting, reader)) = Link::open(self, Call::Attach, find).await?;
+        let control = Main { client: self.clone(), id: id.clone(), waiting };
+        Ok(ExecSession { stdin: None, output: lines(link, reader), control: Arc::new(control) })
+    }
+}
+
+/// What can be sent at all.
+fn check(options: &ExecOptions) -> Result<()> {
+    let wrong = if options.argv.is_empty() {
+        "there is no command"
+    } else if options.argv.iter().chain(&options.user).chain(&options.working_dir).any(|word| word.contains('\0')) {
+        "the command, the user or the working directory holds a NUL"
+    } else if options.env.iter().any(|(key, value)| !is_env(key, value)) {
+        "an environment variable is empty, or holds a NUL, or a '=' in its name"
+    } else if options.working_dir.as_ref().is_some_and(|path| !path.starts_with('/')) {
+        "the working directory is not an absolute path"
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(ErrorKind::InvalidInput, Call::Exec.operation(), wrong))
+}
+
+fn surroundings(mut own: Surroundings, options: &ExecOptions) -> Surroundings {
+    own.argv.clone_from(&options.argv);
+    own.env.extend(options.env.clone());
+    own.user = options.user.clone().unwrap_or(own.user);
+    own.working_dir = options.working_dir.clone().unwrap_or(own.working_dir);
+    own
+}
+
+/// The main process, seen through an attached session.
+#[derive(Debug)]
+struct Main {
+    client: Client,
+    id: InstanceId,
+    waiting: Waiting,
+}
+
+#[async_trait]
+impl ExecControl for Main {
+    async fn resize(&self, size: TtySize) -> Result<()> {
+        ExecManager::resize(&self.client, &self.id, size).await
+    }
+
+    async fn wait(&self) -> Result<Option<ExitStatus>> {
+        self.client.open_ended(Call::Wait, self.waiting.exit()).await
+    }
+}
+
+/// One process beside the main one. It ends with the instance's life, and once nobody holds its session any more.
+#[derive(Debug)]
+struct Session {
+    link: Link,
+    task: JoinHandle<()>,
+    end: watch::Receiver<Option<ExitStatus>>,
+    /// Only with a terminal.
+    size: Option<Arc<Mutex<TtySize>>>,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+#[async_trait]
+impl ExecControl for Session {
+    async fn resize(&self, size: TtySize) -> Result<()> {
+        let held = self
+            .size
+            .as_ref()
+            .ok_or_else(|| Error::new(ErrorKind::Conflict, Call::Resize.operation(), "the process has no terminal"))?;
+        self.link.client.ask(Call::Resize, |_| Ok(())).await?;
+        *held.lock().unwrap_or_else(PoisonError::into_inner) = size;
+        Ok(())
+    }
+
+    async fn wait(&self) -> Result<Option<ExitStatus>> {
+        let mut end = self.end.clone();
+        self.link.carry(async move { end.wait_for(Option::is_some).await.ok().and_then(|end| *end) }).await
+    }
+}
+
+fn session(link: Link, id: InstanceId, life: u64, given: Surroundings, options: &ExecOptions) -> ExecSession {
+    let (stdin, input) = options.stdin.then(|| tokio::io::duplex(64 << 10)).unzip();
+    let (output, read) = mpsc::channel(UNREAD);
+    let (ended, end) = watch::channel(None);
+    let size = options.tty.map(|size| Arc::new(Mutex::new(size)));
+    let process = Process { input, output, size: size.clone() };
+    let runtime = link.client.runtime.clone();
+    let closed = link.client.closed.clone();
+    let task = link.client.tasks.spawn(async move {
+        let exit = tokio::select! {
+            biased;
+            () = closed.cancelled() => return,
+            code = process.run(&given) => ExitStatus::code(code),
+            () = runtime.life_over(&id, life) => ExitStatus::signal(UnixSignal::KILL),
+        };
+        ended.send_replace(Some(exit));
+    });
+    let session = Arc::new(Session { link, task, end, size });
+    let control = Arc::clone(&session) as Arc<dyn ExecControl>;
+    let output = stream::unfold(Some((session, read)), |reading| async {
+        let (session, mut read) = reading?;
+        match session.link.carry(read.recv()).await {
+            Ok(piece) => Some((Ok(piece?), Some((session, read)))),
+            Err(error) => Some((Err(error), None)),
+        }
+    });
+    let stdin = stdin.map(|stdin| Box::pin(stdin) as ByteWriter);
+    ExecSession { stdin, output: LogStream::new(output), control }
+}
+
+struct Process {
+    input: Option<DuplexStream>,
+    output: mpsc::Sender<LogLine>,
+    size: Option<Arc<Mutex<TtySize>>>,
+}
+
+impl Process {
+    /// Runs to the end; gives the code.
+    async fn run(mut self, given: &Surroundings) -> i32 {
+        match Program::of(given) {
+            Program::Print(source, bytes, code) => {
+                self.write(source, bytes).await;
+                return code;
+            }
+            Program::Emit(source, emission) => {
+                for chunk in emission.chunks() {
+                    self.write(source, chunk).await;
+                }
+            }
+            Program::Cat => {
+                while let Some(bytes) = self.read().await {
+                    self.write(LogSource::Stdout, bytes).await;
+                }
+            }
+            Program::Size => loop {
+                let Some(size) = self.size.as_ref().map(|size| *size.lock().unwrap_or_else(PoisonError::into_inner))
+                else {
+                    self.write(LogSource::Stderr, "size: there is no terminal\n".into()).await;
+                    return 1;
+                };
+                self.write(LogSource::Stdout, format!("{} {}\n", size.columns, size.rows).into()).await;
+                if self.read().await.is_none() {
+                    break;
+                }
+            },
+            Program::Sleep(time) => tokio::time::sleep(time).await,
+            Program::Other => {
+                let name = given.argv.first().map(String::as_str).unwrap_or_default();
+                self.write(LogSource::Stderr, format!("{name}: not found\n").into()).await;
+                return 127;
+            }
+        }
+        0
+    }
+
+    /// Waits until there is room. What nobody reads any more is lost, as on a terminal that was left.
+    fn write(&self, source: LogSource, bytes: Bytes) -> impl Future<Output = ()> {
+        let source = if self.size.is_some() { LogSource::Console } else { source };
+        async move {
+            if !bytes.is_empty() {
+                let _ = self.output.send(LogLine::new(source, None, bytes)).await;
+            }
+        }
+    }
+
+    /// `None` at the end of the input.
+    async fn read(&mut self) -> Option<Bytes> {
+        let mut bytes = BytesMut::with_capacity(Emission::CHUNK);
+        let count = self.input.as_mut()?.read_buf(&mut bytes).await.ok()?;
+        (count > 0).then(|| bytes.freeze())
+    }
+}

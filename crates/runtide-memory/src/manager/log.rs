@@ -1,0 +1,28 @@
+//! Read an instance's output.
+
+use async_trait::async_trait;
+use futures_util::stream;
+use runtide_core::{InstanceId, LogManager, LogOptions, LogStream, Result};
+
+use super::Link;
+use crate::{client::Client, fault::Call, runtime::LogReader};
+
+#[async_trait]
+impl LogManager for Client {
+    async fn logs(&self, id: &InstanceId, options: LogOptions) -> Result<LogStream> {
+        let open = |runtime: &_| LogReader::open(runtime, id, options);
+        let (link, reader) = Link::open(self, Call::Logs, open).await?;
+        Ok(lines(link, reader))
+    }
+}
+
+/// Piece by piece, as they are asked for: a reader who stops holds nothing in memory. An error is the last item.
+pub(super) fn lines(link: Link, reader: LogReader) -> LogStream {
+    LogStream::new(stream::unfold(Some((link, reader)), |reading| async {
+        let (link, mut reader) = reading?;
+        match link.carry(reader.next()).await.transpose()? {
+            Ok(Ok(piece)) => Some((Ok(piece), Some((link, reader)))),
+            Ok(Err(error)) | Err(error) => Some((Err(error), None)),
+        }
+    }))
+}

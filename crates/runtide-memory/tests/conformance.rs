@@ -1,0 +1,31 @@
+//! The laws, on a runtime in memory, on a paused clock, in each way in which the runtimes of the field speak.
+
+#[path = "conformance/harness.rs"]
+mod harness;
+
+use harness::MemoryHarness;
+
+mod edges {
+    runtide_conformance::runtime_suite!(virtual_time, super::MemoryHarness::edges);
+}
+
+mod lean {
+    runtide_conformance::runtime_suite!(virtual_time, super::MemoryHarness::lean);
+}
+
+mod hints {
+    runtide_conformance::runtime_suite!(virtual_time, super::MemoryHarness::hints);
+}
+
+mod states {
+    runtide_conformance::runtime_suite!(virtual_time, super::MemoryHarness::states);
+}
+
+#[tokio::test]
+async fn nothing_is_skipped() {
+    use runtide_conformance::Harness;
+
+    for name in [harness::EDGES, harness::LEAN, harness::HINTS, harness::STATES] {
+        assert_eq!(MemoryHarness::speaking(name).skips().len(), 0, "{name}");
+    }
+}

@@ -1,0 +1,164 @@
+//! One consumer: folds what it gets, checks the laws of streams, and keeps account of which facts it was owed.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use futures_util::FutureExt;
+use runtide_conformance::StreamChecker;
+use runtide_core::{
+    Continuity, Cursor, EventStream, Gap, InstanceTable, NativeMark, RuntimeEvent, RuntimeEventKind as Kind,
+};
+
+pub struct Subscriber {
+    pub name: usize,
+    pub stream: EventStream,
+    pub table: InstanceTable,
+    pub checker: StreamChecker,
+    /// Does not read for now.
+    pub stalled: bool,
+    pub unfiltered: bool,
+    /// The last place that is safe to store.
+    pub place: Option<Cursor>,
+    account: Account,
+    pub brackets: u64,
+    pub resumed: u64,
+    pub lagged: u64,
+    pub outages: u64,
+}
+
+/// Marks of the facts that were told, and the spans in which each had to be.
+#[derive(Default)]
+struct Account {
+    told: BTreeSet<u64>,
+    /// Half open: after the first, up to and with the second.
+    spans: Vec<(u64, u64)>,
+    /// The span that is open begins after this mark.
+    open: Option<u64>,
+    begins: bool,
+    last: u64,
+}
+
+fn number(mark: Option<&NativeMark>) -> u64 {
+    mark.and_then(|mark| mark.as_str().parse().ok()).unwrap_or(0)
+}
+
+impl Account {
+    fn close(&mut self) {
+        if let Some(from) = self.open.take() {
+            self.spans.push((from, self.last));
+        }
+    }
+
+    fn observe(&mut self, event: &RuntimeEvent) {
+        match &event.kind {
+            Kind::ResyncBegin { .. } => {
+                self.close();
+                self.begins = false;
+            }
+            Kind::ResyncEnd => {
+                // Without a mark the runtime had told nothing yet: the span begins with the first thing that it tells.
+                self.open = event.cursor.native.as_ref().map(|mark| number(Some(mark)));
+                self.last = self.open.unwrap_or(self.last);
+                self.begins = self.open.is_none();
+            }
+            Kind::BackendReconnected { continuity: Continuity::Lost } => self.close(),
+            Kind::BackendReconnected { .. } => {
+                self.open.get_or_insert(self.last);
+            }
+            Kind::Present(_) => {}
+            _ => {
+                if std::mem::take(&mut self.begins) && event.cursor.native.is_some() {
+                    self.open = Some(number(event.cursor.native.as_ref()));
+                }
+                if let Some(mark) = &event.mark {
+                    self.told.insert(number(Some(mark)));
+                }
+                self.last = self.last.max(number(event.cursor.native.as_ref()));
+            }
+        }
+    }
+}
+
+impl Subscriber {
+    pub fn new(name: usize, stream: EventStream, unfiltered: bool) -> Self {
+        let checker = if unfiltered { StreamChecker::default() } else { StreamChecker::default().filtered() };
+        Self {
+            name,
+            stream,
+            table: InstanceTable::default(),
+            checker,
+            stalled: false,
+            unfiltered,
+            place: None,
+            account: Account::default(),
+            brackets: 0,
+            resumed: 0,
+            lagged: 0,
+            outages: 0,
+        }
+    }
+
+    /// Goes on with another stream, from the stored place.
+    pub fn resume(&mut self, stream: EventStream, from: &Cursor) {
+        self.stream = stream;
+        self.checker = std::mem::take(&mut self.checker).resumed(from);
+        self.account.last = number(from.native.as_ref());
+        self.account.close();
+        // What was told after the place comes again, or is in a bracket.
+        self.account.told.retain(|mark| *mark <= self.account.last);
+    }
+
+    /// Reads whatever is at hand.
+    pub fn drain(&mut self, trace: bool) -> Result<(), String> {
+        while let Some(next) = self.stream.next().now_or_never() {
+            let event = match next {
+                Some(Ok(event)) => event,
+                Some(Err(error)) => return Err(format!("subscriber {}: the stream ended: {error}", self.name)),
+                None => return Err(format!("subscriber {}: the stream ended", self.name)),
+            };
+            self.observe(&event, trace)?;
+        }
+        Ok(())
+    }
+
+    fn observe(&mut self, event: &Arc<RuntimeEvent>, trace: bool) -> Result<(), String> {
+        if trace {
+            let (cursor, mark) = (&event.cursor, event.mark.as_ref());
+            let what = event.instance().map(|i| format!("{} {} {:?}", i.id, i.state, i.exit.map(|e| e.end)));
+            let kind = match &event.kind {
+                Kind::ResyncBegin { gap } => format!("resync_begin {gap:?}"),
+                Kind::BackendDisconnected { cause } => format!("disconnected {:?}", cause.as_ref().map(|c| &c.message)),
+                Kind::BackendReconnected { continuity } => format!("reconnected {continuity:?}"),
+                kind => kind.name().to_owned(),
+            };
+            let native = cursor.native.as_ref();
+            println!(
+                "    [{}] {kind} {} ({} @{native:?} mark {mark:?})",
+                self.name,
+                what.unwrap_or_default(),
+                cursor.seq
+            );
+        }
+        self.checker.observe(event).map_err(|violation| format!("subscriber {}: {violation}", self.name))?;
+        self.table.apply(event);
+        self.account.observe(event);
+        match &event.kind {
+            Kind::ResyncBegin { gap } => {
+                self.brackets += 1;
+                self.lagged += u64::from(matches!(gap, Gap::Lagged { .. }));
+            }
+            Kind::BackendReconnected { continuity: Continuity::Resumed } => self.resumed += 1,
+            Kind::BackendDisconnected { .. } => self.outages += 1,
+            _ => {}
+        }
+        self.place = self.table.place(&event.backend).map(|(cursor, _)| cursor.clone());
+        Ok(())
+    }
+
+    /// Which of these marks had to be told and were not, if everything up to `head` was heard.
+    pub fn missing(&mut self, marks: &[u64], head: u64) -> Vec<u64> {
+        self.account.last = self.account.last.max(head);
+        self.account.close();
+        let owed = |mark: u64| self.account.spans.iter().any(|(from, to)| *from < mark && mark <= *to);
+        marks.iter().copied().filter(|mark| owed(*mark) && !self.account.told.contains(mark)).collect()
+    }
+}
