@@ -165,7 +165,9 @@ impl StreamChecker {
         match (&event.kind, &self.phase) {
             (Kind::Present(_) | Kind::ResyncEnd, _) => broken("`Present` and `ResyncEnd` only after a `ResyncBegin`"),
             (Kind::ResyncBegin { .. }, _) => Ok(Phase::Bracket(event.cursor.epoch.clone())),
-            (Kind::BackendDisconnected { .. }, Phase::Down { .. }) => broken("one `BackendDisconnected` for each outage"),
+            (Kind::BackendDisconnected { .. }, Phase::Down { .. }) => {
+                broken("one `BackendDisconnected` for each outage")
+            }
             (Kind::BackendDisconnected { .. }, Phase::Fresh) => Ok(Phase::Down { knew: false }),
             (Kind::BackendDisconnected { .. }, _) => Ok(Phase::Down { knew: true }),
             (Kind::BackendReconnected { continuity }, Phase::Down { knew }) => match continuity {
@@ -182,7 +184,9 @@ impl StreamChecker {
             (Kind::Bookmark, phase) => Ok(phase.clone()),
             (_, Phase::Live) => Ok(Phase::Live),
             // In the same run the ring simply goes on after the cursor.
-            (_, Phase::Resuming) if self.last.as_ref().is_some_and(|last| last.epoch == event.cursor.epoch) => Ok(Phase::Live),
+            (_, Phase::Resuming) if self.last.as_ref().is_some_and(|last| last.epoch == event.cursor.epoch) => {
+                Ok(Phase::Live)
+            }
             (_, Phase::Fresh | Phase::Resuming) => broken("no instance event before the first `ResyncBegin`"),
             (_, Phase::Down { .. }) => broken("no instance event while the link is down"),
             (_, Phase::Lost) => broken("a `ResyncBegin` after a reconnect that lost its place"),
@@ -194,7 +198,8 @@ impl StreamChecker {
     fn numbers(&self, event: &RuntimeEvent) -> Result<(), Violation> {
         let Cursor { epoch, seq, .. } = &event.cursor;
         let broken = |expected: String| Err(Violation::of(Law::R2, expected, line(event)));
-        let follows = |last: &Cursor| if self.filtered { *seq > last.seq } else { Some(*seq) == last.seq.checked_add(1) };
+        let follows =
+            |last: &Cursor| if self.filtered { *seq > last.seq } else { Some(*seq) == last.seq.checked_add(1) };
         let step = if self.filtered { "a number above" } else { "the number after" };
         match (&event.kind, &self.last) {
             (Kind::ResyncBegin { .. }, last) => {
@@ -219,9 +224,17 @@ impl StreamChecker {
             }
             (Kind::Bookmark, Some(last)) => {
                 let repeats = last.epoch == *epoch && (*seq == last.seq || (self.filtered && *seq > last.seq));
-                if repeats { Ok(()) } else { broken(format!("a bookmark at the last cursor, {}/{}", last.epoch, last.seq)) }
+                if repeats {
+                    Ok(())
+                } else {
+                    broken(format!("a bookmark at the last cursor, {}/{}", last.epoch, last.seq))
+                }
             }
-            (Kind::BackendReconnected { .. } | Kind::BackendDisconnected { .. }, Some(_)) if self.phase == Phase::Resuming => Ok(()),
+            (Kind::BackendReconnected { .. } | Kind::BackendDisconnected { .. }, Some(_))
+                if self.phase == Phase::Resuming =>
+            {
+                Ok(())
+            }
             (_, Some(last)) if last.epoch != *epoch => {
                 broken(format!("epoch {}: it changes only at `ResyncBegin` and `ResyncEnd`", last.epoch))
             }
@@ -248,13 +261,18 @@ impl StreamChecker {
             Kind::ResyncBegin { .. } => self.staged.clear(),
             Kind::Present(instance) => {
                 if self.staged.insert(instance.id.clone(), LifeSeen::of(instance)).is_some() {
-                    return Err(Violation::of(Law::R1, "each instance once in a bracket", format!("a second {}", line(event))));
+                    return Err(Violation::of(
+                        Law::R1,
+                        "each instance once in a bracket",
+                        format!("a second {}", line(event)),
+                    ));
                 }
             }
             Kind::ResyncEnd => self.lives = std::mem::take(&mut self.staged),
             Kind::Started(instance) => {
                 let before = self.lives.get(&instance.id);
-                let same_life = |before: &LifeSeen| before.incarnation.is_some() && before.incarnation == instance.incarnation;
+                let same_life =
+                    |before: &LifeSeen| before.incarnation.is_some() && before.incarnation == instance.incarnation;
                 if before.is_some_and(|before| before.alive && same_life(before)) {
                     return broken("a start only of a life that is not there yet");
                 }
@@ -289,7 +307,9 @@ impl StreamChecker {
             _ => {}
         }
         match &event.kind {
-            Kind::Started(instance) if instance.state == InstanceState::Created => broken("a `Started` instance not to be new"),
+            Kind::Started(instance) if instance.state == InstanceState::Created => {
+                broken("a `Started` instance not to be new")
+            }
             _ => Ok(()),
         }
     }

@@ -143,7 +143,10 @@ fn lives_are_told_in_order() {
     assert_eq!(after_opening([at("r", 8, Kind::Stopped(running()))]), Some(Law::R4));
     let second = Kind::Started(instance(InstanceState::Running, "2"));
     let third = Kind::Started(instance(InstanceState::Running, "2"));
-    assert_eq!(after_opening([at("r", 8, stopped()), at("r", 9, second), at("r", 10, stopped()), at("r", 11, third)]), Some(Law::R4));
+    assert_eq!(
+        after_opening([at("r", 8, stopped()), at("r", 9, second), at("r", 10, stopped()), at("r", 11, third)]),
+        Some(Law::R4)
+    );
 }
 
 #[test]
@@ -154,6 +157,10 @@ fn a_violation_shows_what_came_before() {
     }
     let violation = checker.observe(&at("r", 9, updated(running()))).unwrap_err();
     let text = violation.to_string();
-    assert!(text.starts_with("R2 contiguous: expected the number after 7; found r/9 updated 'c1'") || text.contains("r/9 updated"), "{text}");
+    assert!(
+        text.starts_with("R2 contiguous: expected the number after 7; found r/9 updated 'c1'")
+            || text.contains("r/9 updated"),
+        "{text}"
+    );
     assert_eq!(violation.trail.len(), 4);
 }

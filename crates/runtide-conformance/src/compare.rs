@@ -32,7 +32,18 @@ pub fn contradictions(left: &Instance, right: &Instance) -> Vec<String> {
         )* };
     }
     optional!(
-        incarnation, health, image, labels, ports, addresses, group, node, created_at, started_at, finished_at, restarts
+        incarnation,
+        health,
+        image,
+        labels,
+        ports,
+        addresses,
+        group,
+        node,
+        created_at,
+        started_at,
+        finished_at,
+        restarts
     );
     found
 }
@@ -54,7 +65,10 @@ pub fn differences<'a>(
     let mut found = Vec::new();
     for (id, instance) in &left {
         match right.get(id) {
-            None => found.push(format!("'{}' ({id}, {}) is in {left_name} and not in {right_name}", instance.name, instance.state)),
+            None => found.push(format!(
+                "'{}' ({id}, {}) is in {left_name} and not in {right_name}",
+                instance.name, instance.state
+            )),
             Some(other) => {
                 for one in contradictions(instance, other) {
                     found.push(format!("'{}' in {left_name} and {right_name}: {one}", instance.name));
@@ -64,7 +78,10 @@ pub fn differences<'a>(
     }
     for (id, instance) in right {
         if !left.contains_key(id) {
-            found.push(format!("'{}' ({id}, {}) is in {right_name} and not in {left_name}", instance.name, instance.state));
+            found.push(format!(
+                "'{}' ({id}, {}) is in {right_name} and not in {left_name}",
+                instance.name, instance.state
+            ));
         }
     }
     found

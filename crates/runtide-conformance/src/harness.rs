@@ -4,9 +4,8 @@ use std::{fmt, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use runtide_core::{
-    Address, DriverOptions, ExitStatus, Health, Incarnation, Instance, InstanceId, InstanceSpec, Labels, LogSource, Port,
-    RuntimeBackend,
-    UnixSignal,
+    Address, DriverOptions, ExitStatus, Health, Incarnation, Instance, InstanceId, InstanceSpec, Labels, LogSource,
+    Port, RuntimeBackend, UnixSignal,
 };
 
 use crate::Law;
@@ -76,7 +75,10 @@ pub trait Harness: Send + Sync {
     fn burst_size(&self) -> usize;
 
     /// What [`Workload::Print`] writes to one of the outputs, in pieces of any size.
-    fn output(&self, side: LogSource, bytes: u64) -> Box<dyn Iterator<Item = Vec<u8>> + Send>;
+    fn output(&self, side: LogSource, bytes: u64) -> Output;
+
+    /// Commands to run inside an idle instance, which together write `bytes` to either output; none where nothing can be run.
+    fn commands(&self, bytes: u64) -> Vec<Command>;
 
     /// What to hand a `ProvisionManager` to get an instance that does `work`.
     fn spec(&self, name: &str, work: &Workload) -> Done<InstanceSpec>;
@@ -214,6 +216,36 @@ impl Workload {
             line.truncate(usize::try_from(left).unwrap_or(usize::MAX));
             line
         })
+    }
+}
+
+/// Output, in pieces of any size.
+pub type Output = Box<dyn Iterator<Item = Vec<u8>> + Send>;
+
+/// A command to run inside an instance, and what it must give.
+#[non_exhaustive]
+pub struct Command {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// What it writes to its standard output.
+    pub stdout: Output,
+    /// What it writes to its standard error.
+    pub stderr: Output,
+    /// The code with which it ends.
+    pub code: i32,
+}
+
+impl Command {
+    /// One that writes nothing and ends with 0.
+    pub fn new(argv: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        let argv = argv.into_iter().map(Into::into).collect();
+        Self { argv, stdout: Box::new(std::iter::empty()), stderr: Box::new(std::iter::empty()), code: 0 }
+    }
+}
+
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Command").field("argv", &self.argv).field("code", &self.code).finish_non_exhaustive()
     }
 }
 

@@ -15,7 +15,8 @@ mod suite;
 pub use self::{
     checker::StreamChecker,
     harness::{
-        Absent, Change, Dialect, Done, Fact, Fault, Happened, Harness, Held, Life, Obstacle, Supported, Timing, Tuning, Workload,
+        Absent, Change, Command, Dialect, Done, Fact, Fault, Happened, Harness, Held, Life, Obstacle, Output,
+        Supported, Timing, Tuning, Workload,
     },
     law::Law,
     outcome::{LawResult, Verdict, Violation, line},

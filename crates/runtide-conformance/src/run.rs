@@ -74,7 +74,13 @@ where
 fn say(line: &Line) {
     if line.outcome == Outcome::Skipped || line.reason.is_some() {
         let outcome = format!("{:?}", line.outcome).to_lowercase();
-        println!("{} {} on {}: {outcome}: {}", line.law, line.name, line.backend, line.reason.as_deref().unwrap_or("-"));
+        println!(
+            "{} {} on {}: {outcome}: {}",
+            line.law,
+            line.name,
+            line.backend,
+            line.reason.as_deref().unwrap_or("-")
+        );
     }
 }
 
@@ -122,7 +128,11 @@ pub async fn check(law: Law, h: &dyn Harness, clock: Clock) -> LawResult {
         Clock::Real => STUCK_REAL,
     };
     within_real_time(limit, law.check(h)).await.unwrap_or_else(|| {
-        Err(Violation::of(law, format!("an end within {limit:?} of real time"), "none: a loop that does not pause, or a call without a deadline"))
+        Err(Violation::of(
+            law,
+            format!("an end within {limit:?} of real time"),
+            "none: a loop that does not pause, or a call without a deadline",
+        ))
     })
 }
 
@@ -130,9 +140,10 @@ fn judge(result: LawResult) -> (Outcome, Option<String>) {
     match result {
         Ok(Verdict::Kept { without }) if without.is_empty() => (Outcome::Passed, None),
         Ok(Verdict::Kept { without }) => (Outcome::Passed, Some(format!("without: {}", without.join("; ")))),
-        Ok(Verdict::NotApplicable(reason)) => {
-            (Outcome::Failed, Some(format!("not applicable, which the harness does not announce among its skips: {reason}")))
-        }
+        Ok(Verdict::NotApplicable(reason)) => (
+            Outcome::Failed,
+            Some(format!("not applicable, which the harness does not announce among its skips: {reason}")),
+        ),
         Err(violation) => (Outcome::Failed, Some(violation.to_string())),
     }
 }

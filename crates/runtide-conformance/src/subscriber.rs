@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use runtide_core::{
-    Error, Gap, Instance, InstanceId, InstanceTable, RuntimeBackend, RuntimeEvent, RuntimeEventKind as Kind, Transition,
-    WatchOptions, EventStream,
+    Error, EventStream, Gap, Instance, InstanceId, InstanceTable, RuntimeBackend, RuntimeEvent,
+    RuntimeEventKind as Kind, Transition, WatchOptions,
 };
 use tokio::time::Instant;
 
@@ -53,12 +53,20 @@ impl Subscriber {
         checker: StreamChecker,
     ) -> Result<Self, Violation> {
         let table = options.known.clone().unwrap_or_default();
-        let stream = backend
-            .watch(options)
-            .await
-            .map_err(|error| Violation::of(Law::R17, "`watch` to succeed whatever the runtime does", error.to_string()))?;
+        let stream = backend.watch(options).await.map_err(|error| {
+            Violation::of(Law::R17, "`watch` to succeed whatever the runtime does", error.to_string())
+        })?;
         let backend = Arc::clone(backend);
-        Ok(Self { backend, stream, checker, table, events: Vec::new(), transitions: Vec::new(), ended: None, finished: false })
+        Ok(Self {
+            backend,
+            stream,
+            checker,
+            table,
+            events: Vec::new(),
+            transitions: Vec::new(),
+            ended: None,
+            finished: false,
+        })
     }
 
     /// Watches everything, up to the end of the first bracket.
@@ -113,7 +121,9 @@ impl Subscriber {
                         return Err(self.violation(law, what, &format!("the end of the stream, with {end}")));
                     }
                 }
-                Err(_) => return Err(self.violation(law, &format!("{what}, within {limit:?}"), "nothing of that kind")),
+                Err(_) => {
+                    return Err(self.violation(law, &format!("{what}, within {limit:?}"), "nothing of that kind"));
+                }
             }
         }
         Ok(())

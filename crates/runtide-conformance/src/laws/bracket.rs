@@ -27,7 +27,12 @@ pub async fn r1_bracket(h: &dyn Harness) -> LawResult {
     let later = running(h, "later").await?;
     first.until(h, Law::R1, "an event of what came later", |one| one.get(&later).is_some()).await?;
     let mut late = Subscriber::live(h, &backend_up).await?;
-    ensure!(late.get(&here).is_some() && late.get(&later).is_some(), R1, "a late subscriber's bracket to show what is there", "less");
+    ensure!(
+        late.get(&here).is_some() && late.get(&later).is_some(),
+        R1,
+        "a late subscriber's bracket to show what is there",
+        "less"
+    );
 
     for fault in [Fault::Sever, Fault::Refuse] {
         if try_fault!(h, fault, without) {

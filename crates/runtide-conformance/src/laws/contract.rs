@@ -3,8 +3,8 @@
 use std::fmt::Debug;
 
 use runtide_core::{
-    Capabilities, Error, ErrorKind, InstanceId, ListOptions, LogOptions, RemoveOptions, RuntimeBackend, RuntimeBackendExt,
-    StopOptions, Support, UnixSignal, WatchSupport,
+    Capabilities, Error, ErrorKind, InstanceId, ListOptions, LogOptions, RemoveOptions, RuntimeBackend,
+    RuntimeBackendExt, StopOptions, Support, UnixSignal, WatchSupport,
 };
 
 use super::{backend, running, try_fault};
@@ -24,7 +24,12 @@ pub async fn r16_capabilities(h: &dyn Harness) -> LawResult {
         match support {
             Support::Yes => ensure!(has, R16, format!("a manager for {verb}, which is said to be supported"), "none"),
             Support::No { reason } => {
-                ensure!(!reason.trim().is_empty(), R16, format!("a reason why {verb} is not supported"), "an empty one");
+                ensure!(
+                    !reason.trim().is_empty(),
+                    R16,
+                    format!("a reason why {verb} is not supported"),
+                    "an empty one"
+                );
                 let refused = backend.unsupported(verb);
                 is_unsupported(&*backend, verb, Some(refused))?;
             }
@@ -50,8 +55,15 @@ pub async fn r16_capabilities(h: &dyn Harness) -> LawResult {
 }
 
 /// Verbs that a manager can have or not have while it is there, and which can be tried without harm.
-const ABSENT_VERBS: &[&str] =
-    &["lifecycle_stop_signal", "lifecycle_kill", "lifecycle_pause", "lifecycle_restart", "lifecycle_start", "logs_follow", "exec_attach"];
+const ABSENT_VERBS: &[&str] = &[
+    "lifecycle_stop_signal",
+    "lifecycle_kill",
+    "lifecycle_pause",
+    "lifecycle_restart",
+    "lifecycle_start",
+    "logs_follow",
+    "exec_attach",
+];
 
 fn support_of<'a>(capabilities: &'a Capabilities, verb: &str) -> Option<&'a Support> {
     capabilities.verbs().find(|(name, _)| *name == verb).map(|(_, support)| support)
@@ -119,11 +131,23 @@ pub async fn r18_errors(h: &dyn Harness) -> LawResult {
     let nobody = InstanceId::from("runtide-conformance-nobody");
     expect_error(h, &*backend, "a look at who is not there", backend.inspect(&nobody).await, &[ErrorKind::NotFound])?;
     if let Some(lifecycle) = backend.lifecycle() {
-        expect_error(h, &*backend, "a start of who is not there", lifecycle.start(&nobody).await, &[ErrorKind::NotFound])?;
+        expect_error(
+            h,
+            &*backend,
+            "a start of who is not there",
+            lifecycle.start(&nobody).await,
+            &[ErrorKind::NotFound],
+        )?;
         let stopped = h.create("never-ran", &Workload::Idle).await?;
         expect_error(h, &*backend, "a wait for who never ran", lifecycle.wait(&stopped).await, &[ErrorKind::Conflict])?;
         let plain = RemoveOptions::default();
-        expect_error(h, &*backend, "a removal of who runs", lifecycle.remove(&id, plain).await, &[ErrorKind::Conflict])?;
+        expect_error(
+            h,
+            &*backend,
+            "a removal of who runs",
+            lifecycle.remove(&id, plain).await,
+            &[ErrorKind::Conflict],
+        )?;
         if backend.capabilities().lifecycle_kill.is_yes() {
             let killed = lifecycle.kill(&stopped, UnixSignal::TERM).await;
             expect_error(h, &*backend, "a signal to who does not run", killed, &[ErrorKind::Conflict])?;
@@ -165,11 +189,18 @@ pub(super) fn expect_error<T: Debug>(
     kinds: &[ErrorKind],
 ) -> Result<(), Violation> {
     let error = match result {
-        Ok(value) => return Err(Violation::of(Law::R18, format!("{what} to be one of {kinds:?}"), format!("Ok({value:?})"))),
+        Ok(value) => {
+            return Err(Violation::of(Law::R18, format!("{what} to be one of {kinds:?}"), format!("Ok({value:?})")));
+        }
         Err(error) => error,
     };
     ensure!(kinds.contains(&error.kind()), R18, format!("{what} to be one of {kinds:?}"), format!("{error:?}"));
-    ensure!(error.operation().contains('.'), R18, format!("{what} to name its operation"), format!("'{}'", error.operation()));
+    ensure!(
+        error.operation().contains('.'),
+        R18,
+        format!("{what} to name its operation"),
+        format!("'{}'", error.operation())
+    );
     ensure!(
         error.context().iter().any(|(key, value)| *key == "backend" && *value == backend.id().as_str()),
         R18,

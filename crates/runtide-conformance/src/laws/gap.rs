@@ -66,7 +66,8 @@ pub async fn r9_absent_means_removed(h: &dyn Harness) -> LawResult {
     let backend = backend(h).await?;
     let mut subscriber = Subscriber::live(h, &backend).await?;
     for fault in [Fault::Refuse, Fault::ExpireHistory] {
-        let (stays, goes) = (running(h, &format!("stays-{fault:?}")).await?, running(h, &format!("goes-{fault:?}")).await?);
+        let (stays, goes) =
+            (running(h, &format!("stays-{fault:?}")).await?, running(h, &format!("goes-{fault:?}")).await?);
         subscriber.converge(h, Law::R9).await?;
         let stream = backend.transitions(WatchOptions::default()).await;
         let mut stream = stream.map_err(|error| Violation::of(Law::R9, "`transitions()`", error.to_string()))?;
@@ -83,7 +84,12 @@ pub async fn r9_absent_means_removed(h: &dyn Harness) -> LawResult {
         let streamed = read_transitions(&mut stream, timing.quiet.max(timing.max_backoff)).await?;
         for (view, steps) in [("`InstanceTable`", folded), ("`transitions()`", &streamed)] {
             let removals: Vec<&Transition> = steps.iter().filter(|step| is_removal(step, &goes)).collect();
-            ensure!(removals.len() == 1, R9, format!("one removal of {goes} from {view}"), format!("{} of them", removals.len()));
+            ensure!(
+                removals.len() == 1,
+                R9,
+                format!("one removal of {goes} from {view}"),
+                format!("{} of them", removals.len())
+            );
             let reported = removals.iter().any(|step| step.evidence == Evidence::Reported);
             ensure!(
                 h.dialect().history || !reported,
@@ -91,7 +97,12 @@ pub async fn r9_absent_means_removed(h: &dyn Harness) -> LawResult {
                 format!("{view} to mark as net what a comparison shows"),
                 "a removal marked as reported"
             );
-            ensure!(!steps.iter().any(|step| is_removal(step, &stays)), R9, "who stays to stay", format!("{view} removed {stays}"));
+            ensure!(
+                !steps.iter().any(|step| is_removal(step, &stays)),
+                R9,
+                "who stays to stay",
+                format!("{view} removed {stays}")
+            );
         }
     }
     Verdict::kept_without(without)

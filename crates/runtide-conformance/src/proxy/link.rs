@@ -20,7 +20,14 @@ enum End {
 
 /// Carries bytes between a client and the target until either ends, or a rule or the proxy ends it.
 pub(super) async fn carry(mut client: Box<dyn Socket>, id: u64, kill: CancellationToken, shared: Arc<Shared>) {
-    let mut link = Link { id, request: String::new(), answered: 0, withheld: false, held: Vec::new(), shared: Arc::clone(&shared) };
+    let mut link = Link {
+        id,
+        request: String::new(),
+        answered: 0,
+        withheld: false,
+        held: Vec::new(),
+        shared: Arc::clone(&shared),
+    };
     let end = tokio::select! {
         biased;
         () = kill.cancelled() => End::Reset,
@@ -200,9 +207,8 @@ impl Link {
     /// Waits so long, or until a rule changes the matter.
     async fn pause(&self, time: Duration) {
         let mut changed = self.shared.changed.subscribe();
-        let healed = async {
-            while matches!(self.action(), Some(Action::Delay(_))) && changed.changed().await.is_ok() {}
-        };
+        let healed =
+            async { while matches!(self.action(), Some(Action::Delay(_))) && changed.changed().await.is_ok() {} };
         // Either way the answer goes on.
         let _ = tokio::time::timeout(time, healed).await;
     }

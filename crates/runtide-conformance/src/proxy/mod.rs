@@ -217,7 +217,10 @@ impl Shared {
     /// What is done to a connection now.
     fn action(&self, connection: u64, request: &str) -> Option<Action> {
         let rules = lock(&self.rules);
-        rules.iter().find(|(rule, newest)| rule.matches(*newest, connection, request)).map(|(rule, _)| rule.action.clone())
+        rules
+            .iter()
+            .find(|(rule, newest)| rule.matches(*newest, connection, request))
+            .map(|(rule, _)| rule.action.clone())
     }
 }
 

@@ -9,8 +9,8 @@ use std::{
 
 use async_trait::async_trait;
 use runtide_conformance::{
-    Absent, Change, Dialect, Done, Fact, Fault, Happened, Harness, Held, Law, Life, Obstacle, Supported, Timing,
-    Tuning, Workload,
+    Absent, Change, Command, Dialect, Done, Fact, Fault, Happened, Harness, Held, Law, Life, Obstacle, Output,
+    Supported, Timing, Tuning, Workload,
 };
 use runtide_core::{Error, ExitStatus, Instance, InstanceId, InstanceSpec, LogSource, RuntimeBackend, UnixSignal};
 use runtide_memory::{
@@ -233,8 +233,22 @@ impl Harness for MemoryHarness {
         1_000
     }
 
-    fn output(&self, side: LogSource, bytes: u64) -> Box<dyn Iterator<Item = Vec<u8>> + Send> {
+    fn output(&self, side: LogSource, bytes: u64) -> Output {
         Box::new(pieces(side, bytes).flat_map(Emission::chunks).map(|chunk| chunk.to_vec()))
+    }
+
+    fn commands(&self, bytes: u64) -> Vec<Command> {
+        let emit = |seed| Box::new(Emission::new(bytes, seed).chunks().map(|chunk| chunk.to_vec()));
+        let mut echo = Command::new(["echo", "$HOME; exit 1"]);
+        echo.stdout = Box::new(std::iter::once(b"$HOME; exit 1\n".to_vec()));
+        let mut exit = Command::new(["exit", "3"]);
+        exit.code = 3;
+        let (mut out, mut err) = (Command::new(["emit", "", "7"]), Command::new(["emit", "", "8", "stderr"]));
+        for command in [&mut out, &mut err] {
+            command.argv[1] = bytes.to_string();
+        }
+        (out.stdout, err.stderr) = (emit(7), emit(8));
+        vec![echo, exit, out, err]
     }
 
     fn spec(&self, name: &str, work: &Workload) -> Done<InstanceSpec> {

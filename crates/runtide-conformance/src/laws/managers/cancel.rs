@@ -121,10 +121,18 @@ async fn usable(
     // What was sent before it was dropped may be under way still.
     tokio::time::sleep(h.timing().quiet).await;
     if backend.capabilities().lifecycle_pause.is_yes() {
-        within("unpause", Box::pin(async { verbs.unpause(id).await.err().filter(not_conflict).map(|error| error.to_string()) })).await?;
+        within(
+            "unpause",
+            Box::pin(async { verbs.unpause(id).await.err().filter(not_conflict).map(|error| error.to_string()) }),
+        )
+        .await?;
     }
     within("start", Box::pin(async { verbs.start(id).await.err().map(|error| error.to_string()) })).await?;
-    within("list", Box::pin(async { backend.list_instances(ListOptions::default()).await.err().map(|error| error.to_string()) })).await?;
+    within(
+        "list",
+        Box::pin(async { backend.list_instances(ListOptions::default()).await.err().map(|error| error.to_string()) }),
+    )
+    .await?;
     within("inspect", Box::pin(async { backend.inspect(id).await.err().map(|error| error.to_string()) })).await?;
     let alive = super::state(h, id).await?;
     ensure!(alive.is_alive(), M5, after("start"), alive.to_string());

@@ -49,7 +49,10 @@ pub async fn m6_deadlines(h: &dyn Harness) -> LawResult {
     if let Some(logs) = backend.logs() {
         ends(limit, "logs", async {
             let mut stream = logs.logs(&id, LogOptions::default()).await?;
-            stream.next().await.unwrap_or_else(|| Err(Error::new(ErrorKind::Unexpected, "logs", "an end without a word")))
+            stream
+                .next()
+                .await
+                .unwrap_or_else(|| Err(Error::new(ErrorKind::Unexpected, "logs", "an end without a word")))
         })
         .await?;
     }
@@ -77,7 +80,11 @@ pub async fn m6_deadlines(h: &dyn Harness) -> LawResult {
     Verdict::kept()
 }
 
-async fn ends<T>(limit: Duration, what: &str, call: impl Future<Output = Result<T>>) -> std::result::Result<(), Violation> {
+async fn ends<T>(
+    limit: Duration,
+    what: &str,
+    call: impl Future<Output = Result<T>>,
+) -> std::result::Result<(), Violation> {
     let began = Instant::now();
     let margin = limit / 2 + Duration::from_millis(500);
     let expected = || format!("{what} to end with `timeout` within {limit:?} when the daemon stalls");

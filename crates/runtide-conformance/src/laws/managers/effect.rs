@@ -47,7 +47,8 @@ pub async fn m1_effect(h: &dyn Harness) -> LawResult {
         ok(Law::M1, "wait", verbs.wait(&id).await)?;
         expect_ended(h, &id, "kill and wait").await?;
     }
-    ok(Law::M1, "remove", verbs.remove(&id, RemoveOptions::default()).await).and_then(|effect| changed("remove", effect))?;
+    ok(Law::M1, "remove", verbs.remove(&id, RemoveOptions::default()).await)
+        .and_then(|effect| changed("remove", effect))?;
     ensure!(seen(h, &id).await?.is_none(), M1, "a removed instance to be gone", "that it is there");
     let alive = crate::laws::running(h, "alive").await?;
     ok(Law::M1, "remove", verbs.remove(&alive, RemoveOptions::default().with_kill()).await)
@@ -66,10 +67,16 @@ pub async fn m1_effect(h: &dyn Harness) -> LawResult {
             };
             ensure!(there.state == InstanceState::Created, M1, "`create` not to start", there.state.to_string());
             ensure!(spec.name.as_ref() == Some(&there.name), M1, format!("the name {:?}", spec.name), there.name);
-            let labelled = there.labels.as_ref().is_none_or(|labels| labels.get("tier").is_some_and(|tier| tier == "front"));
+            let labelled =
+                there.labels.as_ref().is_none_or(|labels| labels.get("tier").is_some_and(|tier| tier == "front"));
             ensure!(labelled, M1, "the label that was asked for", format!("{:?}", there.labels));
             let taken = provision.create(&spec).await.err().map(|error| error.kind());
-            ensure!(taken == Some(ErrorKind::AlreadyExists), M1, "a name that is taken to be `already_exists`", format!("{taken:?}"));
+            ensure!(
+                taken == Some(ErrorKind::AlreadyExists),
+                M1,
+                "a name that is taken to be `already_exists`",
+                format!("{taken:?}")
+            );
         }
     }
     Verdict::kept_without(without)
@@ -80,7 +87,12 @@ fn changed(verb: &str, effect: Effect) -> Result<(), Violation> {
     Ok(())
 }
 
-async fn expect_state(h: &dyn Harness, id: &runtide_core::InstanceId, verb: &str, wanted: InstanceState) -> Result<(), Violation> {
+async fn expect_state(
+    h: &dyn Harness,
+    id: &runtide_core::InstanceId,
+    verb: &str,
+    wanted: InstanceState,
+) -> Result<(), Violation> {
     let is = state(h, id).await?;
     ensure!(is == wanted, M1, format!("{wanted} as soon as {verb} returns"), is.to_string());
     Ok(())
@@ -102,7 +114,12 @@ pub async fn m2_idempotent(h: &dyn Harness) -> LawResult {
     let id = h.create("subject", &Workload::Idle).await?;
     let unchanged = |verb: &str, result: runtide_core::Result<Effect>| {
         let effect = ok(Law::M2, verb, result)?;
-        ensure!(effect == Effect::Unchanged, M2, format!("{verb} to say that it held already"), "that it changed something");
+        ensure!(
+            effect == Effect::Unchanged,
+            M2,
+            format!("{verb} to say that it held already"),
+            "that it changed something"
+        );
         Ok::<(), Violation>(())
     };
     h.start(&id).await?;
@@ -124,7 +141,12 @@ pub async fn m2_idempotent(h: &dyn Harness) -> LawResult {
         Some(networks) => {
             let network = ok(Law::M2, "create a network", networks.create(&NetworkSpec::named("runtide-m2")).await)?;
             let first = ok(Law::M2, "remove a network", networks.remove(&network).await)?;
-            ensure!(first == Effect::Changed, M2, "the first removal to say that it changed something", "that it held already");
+            ensure!(
+                first == Effect::Changed,
+                M2,
+                "the first removal to say that it changed something",
+                "that it held already"
+            );
             unchanged("removal of a network that is gone", networks.remove(&network).await)?;
         }
     }
@@ -133,7 +155,12 @@ pub async fn m2_idempotent(h: &dyn Harness) -> LawResult {
         Some(volumes) => {
             let volume = ok(Law::M2, "create a volume", volumes.create(&VolumeSpec::named("runtide-m2")).await)?;
             let first = ok(Law::M2, "remove a volume", volumes.remove(&volume).await)?;
-            ensure!(first == Effect::Changed, M2, "the first removal to say that it changed something", "that it held already");
+            ensure!(
+                first == Effect::Changed,
+                M2,
+                "the first removal to say that it changed something",
+                "that it held already"
+            );
             unchanged("removal of a volume that is gone", volumes.remove(&volume).await)?;
         }
     }

@@ -6,7 +6,9 @@ use runtide_core::{ErrorKind, ExitCause, ExitStatus, InstanceId, LifecycleManage
 
 use super::{lifecycle, ok, seen};
 use crate::{
-    Fault, Harness, Law, LawResult, Verdict, Violation, Workload, compare::exits_agree, ensure,
+    Fault, Harness, Law, LawResult, Verdict, Violation, Workload,
+    compare::exits_agree,
+    ensure,
     laws::{backend, done, running, try_fault},
 };
 
@@ -86,7 +88,12 @@ async fn as_seen(h: &dyn Harness, verbs: &dyn LifecycleManager, id: &InstanceId)
     let told: Option<ExitStatus> = ok(Law::M3, "wait for what is over", verbs.wait(id).await)?;
     let truth = seen(h, id).await?.and_then(|instance| instance.exit);
     if let (Some(told), Some(truth)) = (told, truth) {
-        ensure!(exits_agree(told, truth), M3, format!("the end as it is seen from outside, {truth:?}"), format!("{told:?}"));
+        ensure!(
+            exits_agree(told, truth),
+            M3,
+            format!("the end as it is seen from outside, {truth:?}"),
+            format!("{told:?}")
+        );
     }
     Ok(())
 }

@@ -94,7 +94,13 @@ async fn hostile_ids(h: &dyn Harness, backend: &dyn RuntimeBackend) -> Result<()
         ];
         for (verb, result) in refusals {
             match result {
-                Ok(()) => return Err(Violation::of(Law::M8, format!("{verb} of {shown:?}, who does not exist, to be refused"), "Ok")),
+                Ok(()) => {
+                    return Err(Violation::of(
+                        Law::M8,
+                        format!("{verb} of {shown:?}, who does not exist, to be refused"),
+                        "Ok",
+                    ));
+                }
                 Err(error) => {
                     let expected = format!("{verb} of {shown:?} to be `invalid_input` or `not_found`");
                     ensure!(is_refused(&error), M8, expected, error.to_string());
@@ -148,7 +154,12 @@ async fn carried(
         Err(error) => {
             let kind = error.kind();
             let refused = matches!(kind, ErrorKind::InvalidInput | ErrorKind::Unsupported);
-            ensure!(refused, M8, format!("{shown:?} as {place} to be `invalid_input` or carried through"), error.to_string());
+            ensure!(
+                refused,
+                M8,
+                format!("{shown:?} as {place} to be `invalid_input` or carried through"),
+                error.to_string()
+            );
             return Ok(());
         }
     };
@@ -158,7 +169,9 @@ async fn carried(
     let intact = match place {
         "name" => word.is_empty() || there.name == word,
         "label" => there.labels.as_ref().is_none_or(|labels| labels.get("word").is_some_and(|value| value == word)),
-        "label key" => there.labels.as_ref().is_none_or(|labels| labels.get(word).is_some_and(|value| value == "value")),
+        "label key" => {
+            there.labels.as_ref().is_none_or(|labels| labels.get(word).is_some_and(|value| value == "value"))
+        }
         _ => true,
     };
     ensure!(intact, M8, format!("{shown:?} as {place}, intact"), format!("'{}' with {:?}", there.name, there.labels));

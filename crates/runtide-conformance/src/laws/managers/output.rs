@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use runtide_core::{ExecOptions, ExitStatus, LogOptions, LogSource, LogStream};
+use runtide_core::{ExecOptions, ExitCause, LogOptions, LogSource, LogStream};
 
 use super::{lifecycle, ok};
 use crate::{
@@ -63,18 +63,19 @@ pub async fn m4_output(h: &dyn Harness) -> LawResult {
         None => without.push("exec: not supported".to_owned()),
         Some(exec) => {
             let host = running(h, "host").await?;
-            let argv = ["sh", "-c", "echo out; echo err >&2; exit 3"].map(str::to_owned);
-            let session = exec.exec(&host, ExecOptions::default().with_argv(argv)).await;
-            let session = ok(Law::M4, "exec", session)?;
-            let said = read(session.output, &mut most).await?;
-            let control = tokio::time::timeout(h.timing().patience, session.control.wait()).await;
-            let exit = ok(Law::M4, "the end of an exec", control.map_err(|_| Violation::of(Law::M4, "an end of an exec", "none"))?)?;
-            let lines = [("out\n", said.first()), ("err\n", said.get(1))];
-            for (line, said) in lines {
-                let digest = Digest::of_bytes(line.as_bytes());
-                ensure!(said == Some(&digest), M4, format!("{line:?} of an exec on its side"), format!("{said:?}"));
+            for command in h.commands(bytes) {
+                let what = format!("exec of {:?}", command.argv);
+                let session = exec.exec(&host, ExecOptions::default().with_argv(command.argv)).await;
+                let session = ok(Law::M4, &what, session)?;
+                let said = read(session.output, &mut most).await?;
+                compare(&what, &[Digest::of(command.stdout), Digest::of(command.stderr)], &said)?;
+                let Ok(exit) = tokio::time::timeout(h.timing().patience, session.control.wait()).await else {
+                    return Err(Violation::of(Law::M4, format!("an end of the {what}"), "none"));
+                };
+                let exit = ok(Law::M4, "the end of an exec", exit)?;
+                let right = exit.is_some_and(|exit| exit.end == ExitCause::Code(command.code));
+                ensure!(right, M4, format!("code {} of the {what}", command.code), format!("{exit:?}"));
             }
-            ensure!(exit == Some(ExitStatus::code(3)) || exit.is_some_and(|exit| exit.end == ExitStatus::code(3).end), M4, "the code of an exec", format!("{exit:?}"));
         }
     }
     Verdict::kept_without(without)
@@ -129,8 +130,18 @@ async fn read(mut stream: LogStream, most: &mut u64) -> Result<[Digest; 2], Viol
 
 fn compare(what: &str, expected: &[Digest; 2], read: &[Digest; 2]) -> Result<(), Violation> {
     for (side, (expected, read)) in ["stdout", "stderr"].iter().zip(expected.iter().zip(read)) {
-        ensure!(expected.bytes == read.bytes, M4, format!("{} bytes of {side} ({what})", expected.bytes), format!("{}", read.bytes));
-        ensure!(expected.hash == read.hash, M4, format!("the digest of {side} ({what})"), "another one: bytes were changed or mixed");
+        ensure!(
+            expected.bytes == read.bytes,
+            M4,
+            format!("{} bytes of {side} ({what})", expected.bytes),
+            format!("{}", read.bytes)
+        );
+        ensure!(
+            expected.hash == read.hash,
+            M4,
+            format!("the digest of {side} ({what})"),
+            "another one: bytes were changed or mixed"
+        );
     }
     Ok(())
 }
