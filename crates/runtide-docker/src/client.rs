@@ -215,6 +215,13 @@ impl Client {
         *self.negotiated() = None;
     }
 
+    /// Whether somebody who speaks HTTP is there.
+    pub(crate) async fn ping(&self, operation: &'static str) -> Result<()> {
+        let place = self.place(operation);
+        let answered = async { self.head(place, "/_ping").await.map(drop) };
+        self.within(place, self.deadline(), answered).await
+    }
+
     /// The whole answer to a GET of the negotiated API (`path_and_query` begins after the version).
     ///
     /// # Cancel safety

@@ -59,10 +59,9 @@ impl Endpoint {
         }
     }
 
-    /// With TLS wherever the scheme leaves it open.
+    /// With TLS, where it is tcp.
     pub(crate) fn with_tls(self) -> Self {
         match self {
-            Self::Tcp { host, port: Self::PORT, tls: false } => Self::Tcp { host, port: Self::PORT, tls: true },
             Self::Tcp { host, port, .. } => Self::Tcp { host, port, tls: true },
             unix @ Self::Unix(_) => unix,
         }

@@ -1,7 +1,247 @@
-//! What the process was told: `DOCKER_*` and the docker contexts.
-use crate::config::Config;
-pub(crate) struct Environment;
-impl Environment {
-    pub(crate) fn of_process() -> Self { Self }
-    pub(crate) fn config(&self) -> runtide_core::Result<Config> { Ok(Config::default()) }
+//! What the process was told: `DOCKER_*` variables and the docker contexts, read and never changed.
+
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    fmt::Write,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use ring::digest;
+use runtide_core::{Error, ErrorKind, Result};
+use serde::{Deserialize, de::DeserializeOwned};
+
+use crate::{
+    config::{Config, Endpoint, Tls, without_credentials},
+    version::ApiVersion,
+};
+
+/// Where variables are looked up.
+pub(crate) struct Environment {
+    lookup: Box<dyn Fn(&str) -> Option<OsString> + Send + Sync>,
 }
+
+impl Environment {
+    pub(crate) fn of_process() -> Self {
+        Self { lookup: Box::new(|name| env::var_os(name)) }
+    }
+
+    /// These variables and no others.
+    #[cfg(test)]
+    pub(crate) fn of<const N: usize>(variables: [(&str, &OsStr); N]) -> Self {
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Self {
+            lookup: Box::new(move |name| {
+                variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
+            }),
+        }
+    }
+
+    /// An empty variable is an unset one, as for `docker`.
+    fn os(&self, name: &str) -> Option<OsString> {
+        (self.lookup)(name).filter(|value| !value.is_empty())
+    }
+
+    fn text(&self, name: &'static str) -> Result<Option<String>> {
+        self.os(name)
+            .map(|value| value.into_string().map_err(|value| invalid(name, &value.to_string_lossy(), "it is not UTF-8")))
+            .transpose()
+    }
+
+    pub(crate) fn path(&self, name: &str) -> Option<PathBuf> {
+        self.os(name).map(PathBuf::from)
+    }
+
+    pub(crate) fn home(&self) -> Option<PathBuf> {
+        self.path("HOME").or_else(|| self.path("USERPROFILE"))
+    }
+
+    fn docker_folder(&self) -> Option<PathBuf> {
+        self.path("DOCKER_CONFIG").or_else(|| Some(self.home()?.join(".docker")))
+    }
+
+    /// As `docker` would find its daemon.
+    pub(crate) fn config(&self) -> Result<Config> {
+        let config = match self.by_host()? {
+            Some(config) => config,
+            None => self.by_context()?.unwrap_or_default(),
+        };
+        self.with_version(config)
+    }
+
+    /// What `DOCKER_HOST` says.
+    pub(crate) fn by_host(&self) -> Result<Option<Config>> {
+        const HOST: &str = "DOCKER_HOST";
+        let Some(host) = self.text(HOST)? else { return Ok(None) };
+        let endpoint = named(host.parse::<Endpoint>(), HOST, &host)?;
+        let endpoint = if self.os("DOCKER_TLS_VERIFY").is_some() {
+            // Without a port of its own, the encrypted one is meant.
+            if has_port(&host) { endpoint.with_tls() } else { named(secured(&host).parse(), HOST, &host)? }
+        } else {
+            endpoint
+        };
+        let tls = if matches!(endpoint, Endpoint::Tcp { tls: true, .. }) { self.tls()? } else { None };
+        Ok(Some(Config::default().with_endpoint(endpoint).with_tls(tls)))
+    }
+
+    /// `ca.pem`, `cert.pem` and `key.pem` of `DOCKER_CERT_PATH`, else of the docker folder.
+    fn tls(&self) -> Result<Option<Tls>> {
+        let Some(folder) = self.path("DOCKER_CERT_PATH") else {
+            return Ok(self.docker_folder().map(|folder| tls_files(&folder)));
+        };
+        if !folder.is_dir() {
+            return Err(invalid("DOCKER_CERT_PATH", &folder.to_string_lossy(), "there is no such folder"));
+        }
+        Ok(Some(tls_files(&folder)))
+    }
+
+    /// What `DOCKER_CONTEXT`, or the current context, says; `None`: the default one.
+    pub(crate) fn by_context(&self) -> Result<Option<Config>> {
+        const CONTEXT: &str = "DOCKER_CONTEXT";
+        let folder = self.docker_folder();
+        let (name, said_by) = match (self.text(CONTEXT)?, &folder) {
+            (Some(name), _) => (name, CONTEXT),
+            (None, None) => return Ok(None),
+            (None, Some(folder)) => match current_context(&folder.join("config.json"))? {
+                Some(name) => (name, "currentContext"),
+                None => return Ok(None),
+            },
+        };
+        if name == "default" {
+            return Ok(None);
+        }
+        let Some(folder) = folder else {
+            return Err(invalid(said_by, &name, "there is no home folder to look for contexts in"));
+        };
+        context(&folder.join("contexts"), &name).map(Some).map_err(|error| error.with_context("key", said_by))
+    }
+
+    fn with_version(&self, config: Config) -> Result<Config> {
+        const VERSION: &str = "DOCKER_API_VERSION";
+        let Some(text) = self.text(VERSION)? else { return Ok(config) };
+        let version = named(text.parse::<ApiVersion>(), VERSION, &text)?;
+        if version < ApiVersion::OLDEST {
+            let why = format!("{} is the oldest version that is supported", ApiVersion::OLDEST);
+            return Err(invalid(VERSION, &text, &why));
+        }
+        Ok(config.with_max_api_version(version))
+    }
+}
+
+fn invalid(name: &'static str, value: &str, why: &str) -> Error {
+    let value = without_credentials(value);
+    Error::new(ErrorKind::InvalidInput, "docker.config", format!("{name}={value}: {why}"))
+        .with_context("key", name)
+        .with_context("value", value)
+}
+
+/// Says which variable an error is about.
+fn named<T>(parsed: Result<T>, name: &'static str, value: &str) -> Result<T> {
+    parsed.map_err(|error| {
+        let value = without_credentials(value);
+        let message = format!("{name}={value}: {}", error.message());
+        Error::new(error.kind(), "docker.config", message).with_context("key", name).with_context("value", value)
+    })
+}
+
+fn has_port(host: &str) -> bool {
+    let authority = host.split_once("://").map_or(host, |(_, rest)| rest);
+    authority.rsplit_once(':').is_some_and(|(_, port)| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()))
+}
+
+fn secured(host: &str) -> String {
+    match host.split_once("://") {
+        Some(("tcp" | "http", rest)) => format!("https://{rest}"),
+        _ => host.to_owned(),
+    }
+}
+
+/// What of the three files is there.
+fn tls_files(folder: &Path) -> Tls {
+    let there = |name: &str| Some(folder.join(name)).filter(|path| path.is_file());
+    Tls { ca: there("ca.pem"), identity: there("cert.pem").zip(there("key.pem")) }
+}
+
+/// `None`: there is no such file.
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    let located = |kind, message: String| Error::new(kind, "docker.config", message).with_context("path", path.display());
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
+        Err(error) => {
+            return Err(located(ErrorKind::InvalidInput, format!("'{}' cannot be read", path.display())).with_source(error));
+        }
+    };
+    let parsed = serde_json::from_slice(&bytes).map_err(|error| {
+        // serde's text names places and types, and what it quotes is no secret of ours to show: only the place is kept.
+        let place = format!("line {}, column {}", error.line(), error.column());
+        located(ErrorKind::InvalidInput, format!("'{}' is not what docker writes, at {place}", path.display()))
+    })?;
+    Ok(Some(parsed))
+}
+
+fn current_context(path: &Path) -> Result<Option<String>> {
+    #[derive(Deserialize)]
+    struct File {
+        #[serde(rename = "currentContext", default)]
+        current_context: Option<String>,
+    }
+    let file: Option<File> = read_json(path)?;
+    Ok(file.and_then(|file| file.current_context).filter(|name| !name.is_empty()))
+}
+
+/// `meta/<sha256 of the name>/meta.json` and `tls/<the same>/docker/*.pem`.
+fn context(store: &Path, name: &str) -> Result<Config> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Meta {
+        endpoints: Endpoints,
+    }
+    #[derive(Deserialize)]
+    struct Endpoints {
+        docker: Option<DockerEndpoint>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct DockerEndpoint {
+        #[serde(default)]
+        host: String,
+        #[serde(default, rename = "SkipTLSVerify")]
+        skip_tls_verify: bool,
+    }
+    const CONTEXT: &str = "docker context";
+    let folder = sha256(name);
+    let path = store.join("meta").join(&folder).join("meta.json");
+    let meta: Meta = read_json(&path)?.ok_or_else(|| {
+        invalid(CONTEXT, name, "there is no such context").with_context("path", path.display())
+    })?;
+    let Some(docker) = meta.endpoints.docker else {
+        return Err(invalid(CONTEXT, name, "it has no docker endpoint"));
+    };
+    if docker.host.is_empty() {
+        return Ok(Config::default());
+    }
+    if docker.skip_tls_verify {
+        let why = "it asks not to verify the server (SkipTLSVerify); give the context the server's CA instead";
+        return Err(Error::new(ErrorKind::Unsupported, "docker.config", format!("docker context '{name}': {why}"))
+            .with_context("feature", "skip_tls_verify")
+            .with_context("reason", why));
+    }
+    let endpoint = named(docker.host.parse::<Endpoint>(), CONTEXT, &docker.host)?;
+    let tls_folder = store.join("tls").join(&folder).join("docker");
+    let tls = tls_folder.is_dir().then(|| tls_files(&tls_folder));
+    let endpoint = if tls.is_some() { endpoint.with_tls() } else { endpoint };
+    Ok(Config::default().with_endpoint(endpoint).with_tls(tls))
+}
+
+fn sha256(text: &str) -> String {
+    digest::digest(&digest::SHA256, text.as_bytes()).as_ref().iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+#[cfg(test)]
+#[path = "environment_tests.rs"]
+mod tests;

@@ -3,6 +3,7 @@
 mod backend;
 mod client;
 mod config;
+mod detect;
 mod environment;
 mod error;
 mod frame;
@@ -19,5 +20,6 @@ mod version;
 pub use self::{
     backend::DockerBackend,
     config::{Config, Endpoint, Tls},
+    detect::{Candidate, Detection, Origin, Outcome, detect},
     version::ApiVersion,
 };

@@ -1,0 +1,210 @@
+//! [`detect`]: who answers on this machine, and what each of the others said.
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+use runtide_core::{Error, Failure, Result, RuntimeKind};
+
+use crate::{
+    client::Client,
+    config::{Config, Endpoint},
+    environment::Environment,
+};
+
+/// What was found; nothing is installed, started or set by looking.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Detection {
+    /// Every place that was asked, in order of preference.
+    pub candidates: Vec<Candidate>,
+    /// How to reach the first that answered.
+    pub chosen: Option<Config>,
+}
+
+/// One place that was asked.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Candidate {
+    /// Where; `None` if what named it makes no sense.
+    pub endpoint: Option<Endpoint>,
+    /// Who named it.
+    pub origin: Origin,
+    /// What it said.
+    pub outcome: Outcome,
+}
+
+/// Why a place was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Origin {
+    /// `DOCKER_HOST`.
+    Environment,
+    /// `DOCKER_CONTEXT`, or the current docker context.
+    Context,
+    /// The daemon's own default.
+    System,
+    /// A rootless daemon of this user.
+    Rootless,
+    /// Docker Desktop.
+    Desktop,
+    /// Colima.
+    Colima,
+    /// Rancher Desktop.
+    Rancher,
+    /// OrbStack.
+    OrbStack,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Environment => "DOCKER_HOST",
+            Self::Context => "docker context",
+            Self::System => "default socket",
+            Self::Rootless => "rootless",
+            Self::Desktop => "Docker Desktop",
+            Self::Colima => "Colima",
+            Self::Rancher => "Rancher Desktop",
+            Self::OrbStack => "OrbStack",
+        })
+    }
+}
+
+/// What a place said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// It answered, and who it is by its own word: a Podman may listen on Docker's socket.
+    Answered {
+        /// Which runtime.
+        kind: RuntimeKind,
+        /// Its version.
+        version: String,
+    },
+    /// It did not, or not so that one could use it.
+    Failed(Failure),
+}
+
+impl fmt::Display for Candidate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.endpoint {
+            Some(endpoint) => write!(f, "{endpoint} ({}): ", self.origin)?,
+            None => write!(f, "{}: ", self.origin)?,
+        }
+        match &self.outcome {
+            Outcome::Answered { kind, version } => write!(f, "{kind} {version}"),
+            Outcome::Failed(failure) => f.write_str(&failure.message),
+        }
+    }
+}
+
+/// Asks everyone who might be a Docker daemon of this user, each within `deadline`: what `DOCKER_HOST` names, the docker
+/// context, the default sockets, and those of rootless Docker, Docker Desktop, Colima, Rancher Desktop and OrbStack. What
+/// `DOCKER_HOST` or a context names goes first; where it names anything, the others are reported and never chosen.
+///
+/// ```no_run
+/// # async fn example() -> runtide_core::Result<()> {
+/// use std::time::Duration;
+///
+/// let found = runtide_docker::detect(Duration::from_secs(1)).await;
+/// for candidate in &found.candidates {
+///     println!("{candidate}");
+/// }
+/// let backend = found.chosen.map(runtide_docker::DockerBackend::new).transpose()?;
+/// # Ok(()) }
+/// ```
+///
+/// # Cancel safety
+/// It keeps nothing.
+pub async fn detect(deadline: Duration) -> Detection {
+    detect_in(&Environment::of_process(), deadline).await
+}
+
+pub(crate) async fn detect_in(environment: &Environment, deadline: Duration) -> Detection {
+    let asked = candidates(environment);
+    let named = asked.iter().any(|(origin, _)| matches!(origin, Origin::Environment | Origin::Context));
+    let asking = asked.into_iter().map(async |(origin, config)| {
+        let endpoint = config.as_ref().ok().map(|config| config.endpoint.clone());
+        let answered = match config {
+            Ok(config) => ask(config, deadline).await,
+            Err(error) => Err(error),
+        };
+        let (outcome, config) = match answered {
+            Ok((outcome, config)) => (outcome, Some(config)),
+            Err(error) => (Outcome::Failed(Failure::from(&error)), None),
+        };
+        (Candidate { endpoint, origin, outcome }, config)
+    });
+    let mut detection = Detection { candidates: Vec::new(), chosen: None };
+    for (candidate, config) in futures_util::future::join_all(asking).await {
+        let eligible = !named || matches!(candidate.origin, Origin::Environment | Origin::Context);
+        if eligible && detection.chosen.is_none() {
+            detection.chosen = config;
+        }
+        detection.candidates.push(candidate);
+    }
+    detection
+}
+
+async fn ask(config: Config, deadline: Duration) -> Result<(Outcome, Config)> {
+    let connect_deadline = config.connect_deadline.min(deadline);
+    let client = Client::new(config.clone().with_deadline(deadline).with_connect_deadline(connect_deadline))?;
+    client.ping("docker.detect").await?;
+    let server = client.negotiate().await?;
+    Ok((Outcome::Answered { kind: server.kind.clone(), version: server.version.clone() }, config))
+}
+
+/// In order, each endpoint once.
+fn candidates(environment: &Environment) -> Vec<(Origin, Result<Config>)> {
+    let mut found: Vec<(Origin, Result<Config>)> = Vec::new();
+    let host = environment.by_host().transpose();
+    match host {
+        Some(host) => found.push((Origin::Environment, host)),
+        None => found.extend(environment.by_context().transpose().map(|context| (Origin::Context, context))),
+    }
+    for (origin, path) in sockets(environment) {
+        let endpoint = Endpoint::Unix(path);
+        if !found.iter().any(|(_, known)| known.as_ref().is_ok_and(|known| known.endpoint == endpoint)) {
+            found.push((origin, Ok(Config::default().with_endpoint(endpoint))));
+        }
+    }
+    found
+}
+
+fn sockets(environment: &Environment) -> Vec<(Origin, PathBuf)> {
+    let mut sockets = vec![
+        (Origin::System, PathBuf::from(Endpoint::DEFAULT_SOCKET)),
+        (Origin::System, PathBuf::from("/run/docker.sock")),
+    ];
+    if let Some(runtime) = environment.path("XDG_RUNTIME_DIR") {
+        sockets.push((Origin::Rootless, runtime.join("docker.sock")));
+    }
+    if let Some(home) = environment.home() {
+        sockets.extend(
+            [
+                (Origin::Desktop, ".docker/run/docker.sock"),
+                (Origin::Desktop, ".docker/desktop/docker.sock"),
+                (Origin::Colima, ".colima/default/docker.sock"),
+                (Origin::Colima, ".config/colima/default/docker.sock"),
+                (Origin::Rancher, ".rd/docker.sock"),
+                (Origin::OrbStack, ".orbstack/run/docker.sock"),
+            ]
+            .map(|(origin, below)| (origin, home.join(below))),
+        );
+    }
+    sockets
+}
+
+impl Detection {
+    /// The first that answered, or an error that lists what each said.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub fn into_config(self) -> Result<Config> {
+        let Self { candidates, chosen } = self;
+        chosen.ok_or_else(|| {
+            let said: Vec<String> = candidates.iter().map(ToString::to_string).collect();
+            let message = format!("no Docker daemon answers: {}", said.join("; "));
+            Error::new(runtide_core::ErrorKind::Unavailable, "docker.detect", message)
+        })
+    }
+}
