@@ -154,3 +154,6 @@ fn described(config: &Config, told: &Told) -> Instance {
     instance.group.clone_from(&record.design.group);
     instance
 }
+
+#[cfg(test)]
+mod tests;

@@ -75,3 +75,6 @@ impl Looker for Client {
         Ok(answers.collect())
     }
 }
+
+#[cfg(test)]
+mod tests;

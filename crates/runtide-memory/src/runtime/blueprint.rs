@@ -23,7 +23,7 @@ use crate::setters::setters;
 /// runtime.start(&web)?;
 /// # Ok::<(), runtide_core::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Blueprint {
     /// The name; empty: the runtime picks one.

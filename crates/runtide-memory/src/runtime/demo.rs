@@ -52,8 +52,12 @@ impl MemoryRuntime {
     /// ```
     pub fn scripted_life(seed: u64) -> ScriptedLife {
         let runtime = MemoryRuntime::with_options(RuntimeOptions::default().with_facts(10_000_usize));
-        let story =
-            Story { runtime: runtime.clone(), rng: fastrand::Rng::with_seed(seed), services: Vec::new(), jobs: 0 };
+        let story = Story {
+            runtime: runtime.clone(),
+            rng: fastrand::Rng::with_seed(seed),
+            services: Vec::new(),
+            jobs: Vec::new(),
+        };
         ScriptedLife { runtime, task: tokio::spawn(story.run()) }
     }
 }
@@ -73,7 +77,7 @@ struct Story {
     runtime: MemoryRuntime,
     rng: fastrand::Rng,
     services: Vec<(usize, InstanceId)>,
-    jobs: u32,
+    jobs: Vec<InstanceId>,
 }
 
 impl Story {
@@ -128,17 +132,17 @@ impl Story {
                 runtime.set_health(&id, verdict)
             }
             4 | 5 => {
-                self.jobs += 1;
-                let code = if self.rng.u8(0..4) == 0 { 1 } else { 0 };
-                let job = runtime.run(
-                    Blueprint::named(format!("shop-migrate-{}", self.jobs))
-                        .with_image(runtide_core::ImageRef::from("shop/migrate:2.4"))
-                        .with_group(Group::new(GroupKind::Compose, "shop").with_service("migrate".to_owned()))
-                        .with_life(Duration::from_millis(self.rng.u64(50..1500)))
-                        .with_exit(ExitStatus::code(code)),
-                )?;
-                tokio::time::sleep(Duration::from_secs(2)).await;
-                runtime.remove(&job)
+                let number = self.jobs.len() + 1;
+                self.jobs.push(
+                    runtime.run(
+                        Blueprint::named(format!("shop-migrate-{number}"))
+                            .with_image(runtide_core::ImageRef::from("shop/migrate:2.4"))
+                            .with_group(Group::new(GroupKind::Compose, "shop").with_service("migrate".to_owned()))
+                            .with_life(Duration::from_millis(self.rng.u64(50..1500)))
+                            .with_exit(ExitStatus::code(i32::from(self.rng.u8(0..4) == 0))),
+                    )?,
+                );
+                Ok(())
             }
             6 => {
                 runtime.pause(&id)?;
@@ -159,12 +163,10 @@ impl Story {
                 self.enter(role);
                 Ok(())
             }
+            _ if self.jobs.len() > 3 => self.jobs.drain(..).try_for_each(|job| runtime.remove(&job)),
             _ => {
-                let labels: Labels =
-                    [("deployed-by", "ci"), ("build", self.rng.choice(["117", "118", "119"]).unwrap_or("120"))]
-                        .into_iter()
-                        .collect();
-                runtime.set_labels(&id, labels)
+                let build = self.rng.u32(100..1000).to_string();
+                runtime.edit(&id, "labels", |design| design.labels.insert("build", build))
             }
         }
     }

@@ -12,6 +12,9 @@ use crate::fault::Call;
 /// The pause before the runtime starts something again; doubled each time, as Docker does it.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
+/// After a life as long as this the pause is the first one again.
+const LONG_LIFE: Duration = Duration::from_secs(10);
+
 impl State {
     pub(crate) fn record(&self, id: &InstanceId, call: Call) -> Result<&Arc<Record>> {
         self.records.get(id).ok_or_else(|| missing(id, call))
@@ -106,6 +109,7 @@ impl State {
         let finished_at = self.wall();
         let Some(record) = self.records.get(id) else { return };
         let (life, restarts) = (record.life, record.restarts);
+        let calm = record.started_at.and_then(|began| finished_at.duration_since(began).ok()) >= Some(LONG_LIFE);
         let again = !asked
             && match record.design.restart {
                 RestartPolicy::Always | RestartPolicy::UnlessStopped => true,
@@ -124,7 +128,8 @@ impl State {
         });
         self.tell_waiting(id, Some(life), End::Exited(exit));
         if again {
-            self.schedule(FIRST_PAUSE * 2_u32.pow(restarts.min(9)), Timer::Again(id.clone(), life));
+            let doubled = if calm { 0 } else { restarts.min(9) };
+            self.schedule(FIRST_PAUSE * 2_u32.pow(doubled), Timer::Again(id.clone(), life));
         }
     }
 
@@ -251,10 +256,19 @@ impl State {
         Ok(())
     }
 
-    /// Changes something that is no state.
-    pub(crate) fn edit(&mut self, id: &InstanceId, field: &'static str, edit: impl FnOnce(&mut Record)) -> Result<()> {
-        self.record(id, Call::Inspect)?;
-        self.change(id, FactKind::Changed(field), edit);
+    /// Changes something that is no state; no change is no fact.
+    pub(crate) fn edit(
+        &mut self,
+        id: &InstanceId,
+        field: &'static str,
+        edit: impl FnOnce(&mut Blueprint),
+    ) -> Result<()> {
+        let before = &self.record(id, Call::Inspect)?.design;
+        let mut after = before.clone();
+        edit(&mut after);
+        if after != *before {
+            self.change(id, FactKind::Changed(field), |record| record.design = after);
+        }
         Ok(())
     }
 

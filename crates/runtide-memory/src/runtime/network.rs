@@ -154,7 +154,7 @@ impl State {
                 .find(|ip| !taken(ip))
                 .ok_or_else(|| conflict(id, Call::Links, "no address of the network is free"))?,
         };
-        self.edit(id, "addresses", |record| record.design.addresses.push(Address::new(ip, name)))?;
+        self.edit(id, "addresses", |design| design.addresses.push(Address::new(ip, name)))?;
         Ok(Effect::Changed)
     }
 
@@ -165,7 +165,7 @@ impl State {
             return Ok(Effect::Unchanged);
         }
         let stays = |address: &Address| address.network.as_ref() != Some(&name);
-        self.edit(id, "addresses", |record| record.design.addresses.retain(stays))?;
+        self.edit(id, "addresses", |design| design.addresses.retain(stays))?;
         Ok(Effect::Changed)
     }
 

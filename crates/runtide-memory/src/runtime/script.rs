@@ -194,8 +194,8 @@ impl MemoryRuntime {
         self.edit(id, "labels", |design| design.labels = labels)
     }
 
-    fn edit(&self, id: &InstanceId, field: &'static str, edit: impl FnOnce(&mut Blueprint)) -> Result<()> {
-        self.with(|state| state.edit(id, field, |record| edit(&mut record.design)))
+    pub(super) fn edit(&self, id: &InstanceId, field: &'static str, edit: impl FnOnce(&mut Blueprint)) -> Result<()> {
+        self.with(|state| state.edit(id, field, edit))
     }
 
     /// Puts it into any state; a life begins or ends where the state asks for that, and its end is then not known.

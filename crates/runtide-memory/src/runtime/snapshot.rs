@@ -46,10 +46,7 @@ impl State {
             let gone = Error::new(ErrorKind::NotFound, Call::Snapshots.operation(), "there is no such snapshot");
             gone.with_context("instance", id).with_context("snapshot", snapshot)
         })?;
-        self.edit(id, "*", |record| {
-            let name = std::mem::take(&mut record.design.name);
-            record.design = Blueprint { name, ..design };
-        })
+        self.edit(id, "*", |now| *now = Blueprint { name: std::mem::take(&mut now.name), ..design })
     }
 
     pub(crate) fn delete_snapshot(&mut self, id: &InstanceId, snapshot: &SnapshotId) -> Effect {
