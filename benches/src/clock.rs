@@ -1,0 +1,59 @@
+//! Wall time and CPU time of one round.
+
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// Runs from `start` to `stop`.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    wall: Instant,
+    cpu: Duration,
+}
+
+impl Clock {
+    /// Begins to count.
+    pub fn start() -> Self {
+        Self { cpu: process_cpu(), wall: Instant::now() }
+    }
+
+    /// What it took to do this many units.
+    pub fn stop(self, units: u64) -> Round {
+        Round { units, wall: self.wall.elapsed(), cpu: process_cpu().saturating_sub(self.cpu) }
+    }
+}
+
+/// One round of a contender.
+#[derive(Clone, Copy, Debug)]
+pub struct Round {
+    /// Events, deliveries, containers.
+    pub units: u64,
+    /// From begin to end.
+    pub wall: Duration,
+    /// Of all threads of this process.
+    pub cpu: Duration,
+}
+
+impl Round {
+    /// Units per second of wall time.
+    pub fn rate(&self) -> f64 {
+        self.units as f64 / self.wall.as_secs_f64()
+    }
+
+    /// Seconds of CPU for each unit.
+    pub fn cpu_each(&self) -> f64 {
+        self.cpu.as_secs_f64() / self.units as f64
+    }
+}
+
+fn process_cpu() -> Duration {
+    let now = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(now.tv_sec.try_into().unwrap_or(0), now.tv_nsec.try_into().unwrap_or(0))
+}
+
+/// What the process holds in memory, by the kernel's count; `None` where there is no `/proc`.
+pub fn resident_bytes() -> Option<usize> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: usize = statm.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size())
+}

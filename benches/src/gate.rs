@@ -1,0 +1,38 @@
+//! Waiting until a number of tasks have done their part of a round.
+
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use tokio::sync::Notify;
+
+/// A round that has not ended by then never will.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Opens when as many have passed as were announced.
+#[derive(Debug, Default)]
+pub struct Gate {
+    left: AtomicUsize,
+    open: Notify,
+}
+
+impl Gate {
+    /// Announces the next round.
+    pub fn arm(&self, parts: usize) {
+        self.left.store(parts, Ordering::Release);
+    }
+
+    /// One part is done.
+    pub fn pass(&self) {
+        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.open.notify_one();
+        }
+    }
+
+    /// Until all parts are done.
+    pub async fn wait(&self) {
+        let opened = tokio::time::timeout(PATIENCE, self.open.notified()).await;
+        assert!(opened.is_ok(), "a round did not end: {} parts are missing", self.left.load(Ordering::Acquire));
+    }
+}

@@ -1,0 +1,22 @@
+//! What the benches share: a clock that counts CPU beside time, contests between peers in one run, tables, and sources
+//! that deliver on demand. How to run them, and what came of it: `README.md`.
+
+// Benches: a wrong assumption must stop the run, and the table is for the terminal.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout)]
+// Counts become rates here; no count comes near 2^52.
+#![allow(clippy::cast_precision_loss, clippy::missing_panics_doc)]
+
+mod clock;
+mod contest;
+pub mod fleet;
+mod gate;
+mod source;
+mod table;
+
+pub use self::{
+    clock::{Clock, Round, resident_bytes},
+    contest::{Contest, Figures, criterion, is_trial},
+    gate::Gate,
+    source::{Feed, Scripted},
+    table::{Table, bytes, count, met, millis, nanos, percent, times},
+};
