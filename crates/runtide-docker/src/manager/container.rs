@@ -51,13 +51,13 @@ impl<'a> Call<'a> {
 
     /// The verbs' client. It has no time-out of its own: [`within`](Self::within) is exact, and counts from the beginning.
     pub(super) async fn docker(self) -> Result<Docker> {
-        self.client.bollard().await.map_err(|error| self.located(error))
+        Box::pin(self.client.bollard()).await.map_err(|error| self.located(error))
     }
 
     /// The container as it is.
     pub(super) async fn look(self) -> Result<Container> {
         let path = format!("/containers/{}/json", self.id);
-        let bytes = self.client.get_bytes(self.operation, &path, self.client.deadline()).await;
+        let bytes = Box::pin(self.client.get_bytes(self.operation, &path, self.client.deadline())).await;
         let bytes = bytes.map_err(|error| self.located(error))?;
         serde_json::from_slice(&bytes).map_err(|error| {
             self.error(ErrorKind::Protocol, "the container's description cannot be read").with_source(error)

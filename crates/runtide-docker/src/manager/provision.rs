@@ -36,12 +36,13 @@ impl ProvisionManager for Provision {
                 .with_context("field", field)
         })?;
         let place = self.client.place(OPERATION);
-        self.client.within(place, self.client.deadline(), create(&self.client, request)).await
+        let made = Box::pin(create(&self.client, request));
+        self.client.within(place, self.client.deadline(), made).await
     }
 }
 
 async fn create(client: &Client, mut request: Request) -> Result<InstanceId> {
-    let docker = client.bollard().await?;
+    let docker = Box::pin(client.bollard()).await?;
     must_exist(client, "network", "networks", &request.networks).await?;
     must_exist(client, "volume", "volumes", &request.volumes).await?;
     let later = request.join(speaks(&docker, NETWORKS_SINCE));
@@ -99,7 +100,9 @@ fn error_as(client: &Client, kind: ErrorKind, error: &Error) -> Error {
 async fn must_exist(client: &Client, what: &'static str, path: &str, ids: &[String]) -> Result<()> {
     for id in ids {
         let path = format!("/{path}/{id}");
-        client.get_bytes(OPERATION, &path, client.deadline()).await.map_err(|error| error.with_context(what, id))?;
+        Box::pin(client.get_bytes(OPERATION, &path, client.deadline()))
+            .await
+            .map_err(|error| error.with_context(what, id))?;
     }
     Ok(())
 }
@@ -140,7 +143,7 @@ impl Drop for HalfMade {
 
 async fn remove(client: &Client, id: &str) {
     let options = bollard::query_parameters::RemoveContainerOptions { force: true, v: true, link: false };
-    let removed = match client.bollard().await {
+    let removed = match Box::pin(client.bollard()).await {
         Ok(docker) => match docker.remove_container(id, Some(options)).await {
             Err(refusal) if is_status(&refusal, 404) => Ok(()),
             Err(refusal) => Err(client.error(OPERATION, refusal)),

@@ -3,7 +3,7 @@
 //! * The daemon counts whole seconds: a time-out is rounded up, so that nobody is given less than was asked for.
 //! * A signal of the caller's is a parameter since API 1.42, and silently ignored before. There it is sent by itself, the
 //!   end is awaited for as long as was asked for (whole seconds as well), and then the daemon's own stop without grace makes it
-//!   final: it also holds back a restart policy, which a bare signal does not.
+//!   final: it also ends what a restart policy made of a bare signal, be it another life.
 
 use std::time::Duration;
 

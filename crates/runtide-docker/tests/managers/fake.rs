@@ -109,7 +109,8 @@ async fn serve(
                 _ => return,
             }
         };
-        let length = head.to_ascii_lowercase().lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+        let length =
+            head.to_ascii_lowercase().lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
         while buffer.len() < length.unwrap_or(0) {
             let mut part = [0; 4096];
             match stream.read(&mut part).await {

@@ -41,18 +41,25 @@ async fn what_cannot_start_is_a_conflict_and_never_ran() {
 #[tokio::test]
 async fn the_signal_of_a_stop_is_the_one_that_arrives() {
     let Some(bench) = Bench::new("stop-signal") else { return };
-    // The hard case before API 1.42: the policy would start it again after a signal that is not its own.
-    let mut spec = bench.spec("a", USR1_IS_7);
+    let options = StopOptions::default().with_signal(UnixSignal::USR1).with_timeout(Duration::from_secs(5));
+    let id = bench.run("a", USR1_IS_7).await;
+    bench.says(&id, "ready").await;
+    assert_eq!(bench.lifecycle().stop(&id, options.clone()).await.unwrap(), Effect::Changed);
+    assert_eq!(bench.status(&id), "exited");
+    assert_eq!(bench.inspect(&id)["State"]["ExitCode"], 7);
+    assert_eq!(bench.lifecycle().stop(&id, options.clone()).await.unwrap(), Effect::Unchanged);
+
+    // The hard case before API 1.42: the policy starts it again after a signal that is not its own.
+    let mut spec =
+        bench.spec("b", "trap 'echo usr1; exit 7' USR1; trap 'exit 9' TERM; echo ready; while :; do sleep 0.1; done");
     spec.stop_signal = Some(UnixSignal::TERM);
     spec.restart = RestartPolicy::Always;
     let id = bench.run_spec(&spec).await;
     bench.says(&id, "ready").await;
-    let options = StopOptions::default().with_signal(UnixSignal::USR1).with_timeout(Duration::from_secs(5));
-    assert_eq!(bench.lifecycle().stop(&id, options.clone()).await.unwrap(), Effect::Changed);
+    assert_eq!(bench.lifecycle().stop(&id, options).await.unwrap(), Effect::Changed);
     tokio::time::sleep(Duration::from_millis(500)).await;
-    assert_eq!(bench.status(&id), "exited");
-    assert_eq!(bench.inspect(&id)["State"]["ExitCode"], 7);
-    assert_eq!(bench.lifecycle().stop(&id, options).await.unwrap(), Effect::Unchanged);
+    assert_eq!(bench.status(&id), "exited", "and it stays so");
+    bench.says(&id, "usr1").await;
 }
 
 #[tokio::test]

@@ -60,21 +60,28 @@ async fn every_field_of_a_spec_reaches_the_container() {
     assert_eq!(config["Healthcheck"]["Interval"], 5_000_000_000_u64);
     assert_eq!(config["ExposedPorts"], json!({"80/tcp": {}, "53/udp": {}, "99/sctp": {}}));
     let host = &made["HostConfig"];
-    assert_eq!((&host["Memory"], &host["NanoCpus"], &host["PidsLimit"]), (&json!(32 << 20), &json!(250_000_000), &json!(40)));
+    assert_eq!(
+        (&host["Memory"], &host["NanoCpus"], &host["PidsLimit"]),
+        (&json!(32 << 20), &json!(250_000_000), &json!(40))
+    );
     assert_eq!(host["RestartPolicy"], json!({"Name": "on-failure", "MaximumRetryCount": 2}));
     assert_eq!(host["CapDrop"], json!(["NET_RAW"]));
     let mounts: Vec<_> = made["HostConfig"]["Mounts"].as_array().unwrap().iter().map(|m| m["Target"].clone()).collect();
     assert_eq!(mounts, ["/host: tmp", "/data", "/scratch"]);
     assert_eq!(host["Mounts"][0]["ReadOnly"], true);
     let joined = made["NetworkSettings"]["Networks"].as_object().unwrap();
-    assert_eq!(joined.keys().map(String::as_str).collect::<std::collections::BTreeSet<_>>(), [&*first, &*second].into());
+    assert_eq!(
+        joined.keys().map(String::as_str).collect::<std::collections::BTreeSet<_>>(),
+        [&*first, &*second].into()
+    );
 }
 
 #[tokio::test]
 async fn a_published_port_0_is_picked_by_the_daemon() {
     let Some(bench) = Bench::new("port") else { return };
     let mut spec = bench.spec("a", "exec sleep 60");
-    spec.ports = vec![Port::new(NonZeroU16::new(80).unwrap(), Protocol::Tcp).published_at("127.0.0.1:0".parse().unwrap())];
+    spec.ports =
+        vec![Port::new(NonZeroU16::new(80).unwrap(), Protocol::Tcp).published_at("127.0.0.1:0".parse().unwrap())];
     let id = bench.run_spec(&spec).await;
     let binding = bench.inspect(&id)["NetworkSettings"]["Ports"]["80/tcp"][0].clone();
     assert_eq!(binding["HostIp"], "127.0.0.1");

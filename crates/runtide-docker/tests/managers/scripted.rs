@@ -13,12 +13,12 @@ use runtide_core::{
 
 use crate::fake::{Fake, Reply};
 
-const RUNS: &str = r#"{"State":{"Status":"running","Running":true,"StartedAt":"2024-01-01T00:00:00.1Z"},"Config":{},"HostConfig":{}}"#;
+const RUNS: &str =
+    r#"{"State":{"Status":"running","Running":true,"StartedAt":"2024-01-01T00:00:00.1Z"},"Config":{},"HostConfig":{}}"#;
 const RUNS_AGAIN: &str =
     r#"{"State":{"Status":"running","Running":true,"StartedAt":"2024-01-01T00:00:09.1Z"},"Config":{},"HostConfig":{}}"#;
 const CREATED: &str = r#"{"State":{"Status":"created","ExitCode":0,"StartedAt":"0001-01-01T00:00:00Z"}}"#;
-const ENDED_3: &str =
-    r#"{"State":{"Status":"exited","Running":false,"ExitCode":3,"OOMKilled":false,"StartedAt":"2024-01-01T00:00:00.1Z"}}"#;
+const ENDED_3: &str = r#"{"State":{"Status":"exited","Running":false,"ExitCode":3,"OOMKilled":false,"StartedAt":"2024-01-01T00:00:00.1Z"}}"#;
 
 fn id() -> InstanceId {
     InstanceId::from("c1")
@@ -42,7 +42,9 @@ async fn every_verb(fake: &Fake, id: &InstanceId) -> Vec<(&'static str, Result<(
 #[tokio::test]
 async fn hostile_ids_are_refused_before_anything_is_sent() {
     let fake = Fake::new(|_| Reply::ok("{}"));
-    for hostile in ["", "..", "../images", "a/b", "a?force=1", "a b", "a\0", "a\r\nX: y", "%2e%2e", "é", &"x".repeat(1000)] {
+    for hostile in
+        ["", "..", "../images", "a/b", "a?force=1", "a b", "a\0", "a\r\nX: y", "%2e%2e", "é", &"x".repeat(1000)]
+    {
         let id = InstanceId::from(hostile);
         for (verb, result) in every_verb(&fake, &id).await {
             assert_eq!(result.unwrap_err().kind(), ErrorKind::InvalidInput, "{verb} of {hostile:?}");
@@ -71,10 +73,12 @@ async fn every_verb_ends_within_its_deadline_when_the_daemon_stalls() {
     }
 }
 
+type Spoil = fn(&mut InstanceSpec);
+
 #[tokio::test]
 async fn a_spec_that_makes_no_sense_is_refused_before_anything_is_sent() {
     let fake = Fake::new(|_| Reply::ok("{}"));
-    let wrong: [(&str, fn(&mut InstanceSpec)); 5] = [
+    let wrong: [(&str, Spoil); 5] = [
         ("image", |spec| spec.image = None),
         ("name", |spec| spec.name = Some("../x".to_owned())),
         ("env", |spec| drop(spec.env.insert("A=B".to_owned(), "c".to_owned()))),
@@ -178,7 +182,9 @@ async fn a_stop_with_a_signal_is_one_request_since_1_42() {
 async fn a_removal_in_progress_is_waited_for() {
     let looks = AtomicUsize::new(0);
     let fake = Fake::new(move |request| match request {
-        request if request.starts_with("DELETE") => Reply::message(409, "removal of container c1 is already in progress"),
+        request if request.starts_with("DELETE") => {
+            Reply::message(409, "removal of container c1 is already in progress")
+        }
         _ if looks.fetch_add(1, Ordering::Relaxed) < 2 => Reply::ok(r#"{"State":{"Status":"removing"}}"#),
         _ => Reply::message(404, "No such container: c1"),
     });
