@@ -25,6 +25,8 @@ use crate::{
 
 /// Ring entries unless told.
 const RING: usize = 4_096;
+/// An outage, its end and a bracket fit into it.
+const RING_MIN: usize = 8;
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 
@@ -35,7 +37,7 @@ const GUARD: Duration = Duration::from_secs(180);
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct DriverOptions {
-    /// Events kept for all subscribers together; 4,096.
+    /// Events kept for all subscribers together; 4,096 unless told, and at least 8.
     pub ring: Option<NonZeroUsize>,
     /// The longest pause between two attempts; 30 s.
     pub max_backoff: Option<Duration>,
@@ -115,9 +117,9 @@ impl Driver {
                     }
                     Some(from) => Start::At(from.seq + 1),
                 };
-                // Before the first bracket everybody waits for that one.
+                // Before the first bracket everybody waits for that one; a run that resumes may not have one.
                 let start = match start {
-                    Start::Bracket(Gap::Initial) if state.ring.next() == 1 => Start::At(1),
+                    Start::Bracket(Gap::Initial) if state.ring.next() == 1 && !state.machine.is_resuming() => Start::At(1),
                     start => start,
                 };
                 let full = options.detail == Detail::Full;
@@ -186,7 +188,7 @@ impl Driver {
             detail: options.detail,
             resume,
         };
-        let capacity = self.options.ring.map_or(RING, NonZeroUsize::get);
+        let capacity = self.options.ring.map_or(RING, NonZeroUsize::get).max(RING_MIN);
         let hub = Arc::new(Hub::new(Machine::new(setup, Instant::now()), capacity));
         let subscription = Subscription::new(&hub, &mut hub.lock(), options, Start::At(1));
         let done = CancellationToken::new();

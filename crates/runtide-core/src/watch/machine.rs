@@ -200,6 +200,16 @@ impl Machine {
         matches!(self.phase, Phase::Open { .. })
     }
 
+    /// Whether the run began with a place to resume from, and has not reached the runtime yet.
+    pub(super) fn is_resuming(&self) -> bool {
+        self.resuming
+    }
+
+    /// Whether the rows are those of the runtime at some time.
+    pub(super) fn is_grounded(&self) -> bool {
+        self.grounded
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.full
     }
@@ -270,7 +280,9 @@ impl Machine {
         match &mut self.phase {
             Phase::Down { retry_at } if *retry_at <= now => {
                 self.phase = Phase::Opening;
-                self.commands.push(Command::Open(self.mark.clone()));
+                // Where nobody was shown anything yet, there is nothing to go on from.
+                let resume = self.mark.clone().filter(|_| self.grounded || self.resuming);
+                self.commands.push(Command::Open(resume));
                 return;
             }
             Phase::Down { .. } | Phase::Opening => return,
@@ -327,6 +339,7 @@ impl Machine {
             Opened::Resumed if replaying => self.reconnected(Continuity::Resumed),
             Opened::Resumed => {}
             Opened::Fresh(gap) => {
+                self.mark = None; // it could not be resumed from, and will not be later
                 let gap = match gap {
                     Gap::Initial if self.last_bracket.is_some() => Gap::Disconnected,
                     Gap::Initial if self.resuming => Gap::ForeignCursor,
@@ -571,12 +584,15 @@ impl Machine {
 
     fn drive_survey(&mut self, now: Instant) {
         let Some(survey) = &mut self.survey else { return };
+        if matches!(survey.purpose(), Purpose::Bracket(_)) {
+            survey.prove(now, |seen| self.cache.get(&seen.id).is_some_and(|known| merge::life_is_open(known, seen)));
+        }
         if survey.must_ask(now) {
             let detail = self.wanted;
             survey.asked(detail);
             self.commands.push(Command::Survey(detail));
         } else if let Some(ids) = survey.must_inspect(now) {
-            let detail = survey.detail();
+            let detail = survey.closeness();
             self.commands.push(Command::Inspect(ids, detail));
         } else if survey.is_done(now)
             && let Some(survey) = self.survey.take()
@@ -680,7 +696,7 @@ impl Machine {
                     self.cache.insert(instance);
                 }
                 Some(before) => {
-                    let mut after = merge::merged(before, &instance);
+                    let mut after = merge::merged_over_gap(before, &instance);
                     if after != **before {
                         after.generation = before.generation.wrapping_add(1);
                         self.cache.insert(Arc::new(after));

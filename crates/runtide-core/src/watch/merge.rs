@@ -64,6 +64,22 @@ pub(super) fn merged(before: &Instance, look: &Instance) -> Instance {
     after
 }
 
+/// Whether it takes a closer look to tell if they are of one life.
+pub(super) fn life_is_open(before: &Instance, look: &Instance) -> bool {
+    before.incarnation.is_some() && look.incarnation.is_none()
+}
+
+/// What is known after a look across a gap: lives may have begun and ended unseen, so that what was bound to a life is
+/// kept only where the look proves that it is the same one.
+pub(super) fn merged_over_gap(before: &Instance, look: &Instance) -> Instance {
+    if before.incarnation.is_some() && before.incarnation == look.incarnation {
+        return merged(before, look);
+    }
+    let mut forgetful = before.clone();
+    begin(&mut forgetful);
+    merged(&forgetful, look)
+}
+
 /// The instance after its life ended unseen.
 fn ended(before: &Instance) -> Instance {
     let mut after = before.clone();

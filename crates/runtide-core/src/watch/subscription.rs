@@ -17,7 +17,7 @@ use super::{
     ring::{Bracket, Entry},
 };
 use crate::{
-    BackendId, Cursor, Detail, Epoch, Error, ErrorKind, Gap, InstanceFilter, NativeMark, Result, RuntimeEvent,
+    BackendId, Continuity, Cursor, Detail, Epoch, Error, ErrorKind, Failure, Gap, InstanceFilter, NativeMark, Result, RuntimeEvent,
     RuntimeEventKind, SlowConsumer, WatchOptions,
 };
 
@@ -46,10 +46,8 @@ pub(super) struct Subscription {
     slow: SlowConsumer,
     /// A bracket is owed.
     owed: Option<Gap>,
-    /// The outage was told to this subscriber, and its end not yet.
-    told_outage: bool,
-    /// While a bracket is owed: something was left out.
-    skipped: bool,
+    /// What a new subscriber is told before his first bracket.
+    prelude: Option<Prelude>,
     ready: VecDeque<Arc<RuntimeEvent>>,
     showing: Option<Showing>,
     bookmark: Option<Bookmark>,
@@ -66,6 +64,23 @@ struct Showing {
     seq: u64,
     /// Of `ResyncEnd`, in the ring's.
     end: Cursor,
+}
+
+/// The state of the link, told before the first bracket: numbered by itself, so that nobody takes such a place for one
+/// that can be resumed from.
+#[derive(Debug)]
+struct Prelude {
+    epoch: Epoch,
+    told: u64,
+    down: bool,
+}
+
+impl Prelude {
+    fn next(&mut self, down: bool) -> Cursor {
+        self.down = down;
+        self.told += 1;
+        Cursor::new(self.epoch.clone(), self.told, None)
+    }
 }
 
 #[derive(Debug)]
@@ -93,16 +108,15 @@ impl Subscription {
             detail: options.detail,
             slow: options.slow_consumer,
             owed,
-            told_outage: false,
-            skipped: false,
+            prelude: owed.map(|_| Prelude { epoch: state.machine.bracket_epoch(), told: 0, down: false }),
             ready: VecDeque::new(),
             showing: None,
             bookmark: every.map(|every| Bookmark { every, timer: Box::pin(tokio::time::sleep(every)), stale: false }),
             ended: false,
         };
         new.owe(state, owed);
-        if owed.is_some() {
-            new.tell_outage(state);
+        if let Some(cause) = state.machine.outage() {
+            new.tell_outage(cause.clone(), SystemTime::now());
         }
         new
     }
@@ -158,7 +172,7 @@ impl Subscription {
                 return self.wait(state, cx);
             }
             self.take_picture(state, gap);
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(Ok(())); // every entry was passed, so that the rows are those of the place
         }
         let from = self.next;
         if let Some(Entry::Bracket(bracket)) = state.ring.get(from) {
@@ -195,19 +209,12 @@ impl Subscription {
                 self.enter(state, bracket);
                 return true;
             }
-            Entry::Event { event, .. } => match event.kind {
-                // Its number must follow the last one that was told; what was skipped since then hides the outage as well.
-                RuntimeEventKind::BackendDisconnected { .. } if !self.told_outage && !self.skipped => {
-                    self.told_outage = true;
-                    self.ready.push_back(Arc::clone(event));
-                }
-                RuntimeEventKind::BackendReconnected { .. } if self.told_outage => {
-                    self.told_outage = false;
-                    self.ready.push_back(Arc::clone(event));
-                }
-                _ => self.skipped = true,
+            Entry::Event { event, .. } => match &event.kind {
+                RuntimeEventKind::BackendDisconnected { cause } => self.tell_outage(cause.clone(), event.observed_at),
+                RuntimeEventKind::BackendReconnected { .. } => self.tell_its_end(event.observed_at),
+                _ => {}
             },
-            Entry::Bracket(_) => self.skipped = true,
+            Entry::Bracket(_) => {}
         }
         self.next += 1;
         state.advance(self.slot, self.next);
@@ -236,30 +243,36 @@ impl Subscription {
             )
             .with_context("backend", &self.backend));
         }
+        if state.machine.outage().is_some() && state.machine.is_grounded() {
+            // The last entry is the outage: what was known before it, and then the outage itself.
+            self.next = state.ring.next() - 1;
+            self.take_picture(state, Gap::Lagged { dropped: dropped - 1 });
+            return Ok(());
+        }
         self.next = state.ring.next();
         state.advance(self.slot, self.next);
         if self.owed.is_none() {
             self.owe(state, Some(Gap::Lagged { dropped }));
         }
-        self.tell_outage(state);
         Ok(())
     }
 
-    /// To a subscriber who did not see it begin.
-    fn tell_outage(&mut self, state: &State) {
-        let Some(cause) = state.machine.outage() else {
-            self.told_outage = false;
-            return;
-        };
-        if !self.told_outage {
-            self.told_outage = true;
-            let cursor = place(state, self.next.saturating_sub(1));
-            let kind = RuntimeEventKind::BackendDisconnected { cause: cause.clone() };
-            self.ready.push_back(self.event(cursor, SystemTime::now(), kind));
+    /// To a subscriber who came while a bracket is owed to him.
+    fn tell_outage(&mut self, cause: Option<Failure>, at: SystemTime) {
+        if let Some(cursor) = self.prelude.as_mut().filter(|prelude| !prelude.down).map(|prelude| prelude.next(true)) {
+            self.ready.push_back(self.event(cursor, at, RuntimeEventKind::BackendDisconnected { cause }));
         }
     }
 
-    /// A bracket of this subscriber's own, from the rows as they are.
+    fn tell_its_end(&mut self, at: SystemTime) {
+        if let Some(cursor) = self.prelude.as_mut().filter(|prelude| prelude.down).map(|prelude| prelude.next(false)) {
+            // Others may have been able to resume; here a bracket follows.
+            let kind = RuntimeEventKind::BackendReconnected { continuity: Continuity::Lost };
+            self.ready.push_back(self.event(cursor, at, kind));
+        }
+    }
+
+    /// A bracket of this subscriber's own, from the rows as they are; the ring is read on from `self.next`.
     fn take_picture(&mut self, state: &mut State, gap: Gap) {
         let bracket = Bracket {
             gap,
@@ -269,7 +282,7 @@ impl Subscription {
             picture: Some(state.machine.picture()),
             full: state.machine.is_full(),
         };
-        self.next = state.ring.next() - 1; // its end has the number of the last entry
+        self.next -= 1; // its end has the number of the last entry before it
         self.enter(state, bracket);
     }
 
@@ -286,7 +299,7 @@ impl Subscription {
         self.next += 1;
         state.advance(self.slot, self.next);
         self.owe(state, None);
-        (self.told_outage, self.skipped) = (false, false);
+        self.prelude = None;
         let begin = Cursor::new(bracket.epoch.clone(), 1, None);
         self.ready.push_back(self.event(
             begin,

@@ -65,6 +65,8 @@ pub(super) struct Survey {
     touched: BTreeSet<InstanceId>,
     rounds: u8,
     doubted: bool,
+    /// From here on, looks are close.
+    proving: bool,
     failures: u32,
 }
 
@@ -89,6 +91,7 @@ impl Survey {
             touched: BTreeSet::new(),
             rounds: 0,
             doubted: false,
+            proving: false,
             failures: 0,
         }
     }
@@ -104,8 +107,18 @@ impl Survey {
         self.purpose
     }
 
-    pub(super) fn detail(&self) -> Detail {
-        self.detail
+    /// How closely to look at what must be looked at again.
+    pub(super) fn closeness(&self) -> Detail {
+        if self.proving { Detail::Full } else { self.detail }
+    }
+
+    /// Once, when the look is settled: those whose life it leaves open are looked at closely.
+    pub(super) fn prove(&mut self, now: Instant, is_open: impl Fn(&Instance) -> bool) {
+        if self.proving || self.detail == Detail::Full || !matches!(self.stage, Stage::Settling { until, .. } if until <= now) {
+            return;
+        }
+        self.proving = true;
+        self.touched.extend(self.rows.values().filter(|row| is_open(row)).map(|row| row.id.clone()));
     }
 
     pub(super) fn wait_until(&mut self, until: Instant) {
