@@ -169,6 +169,11 @@ impl State {
 
     fn subscribe(&mut self, number: u64, resume: Option<&NativeMark>, beat: Option<Duration>) -> Opened {
         let now = self.now;
+        let fate = match &self.faults {
+            faults if faults.dead_streams => Fate::Dead,
+            faults if faults.close_at_once => Fate::Closed,
+            _ => Fate::Open,
+        };
         let mut queue = VecDeque::new();
         let mut mark = self.history.newest(now).cloned();
         let opened = match resume.map(|resume| (resume, self.history.after(resume))) {
@@ -191,14 +196,11 @@ impl State {
             }
         };
         if matches!(opened, Opened::Fresh(_)) {
+            // Where it begins: without it, a stream that stays quiet could not resume.
+            queue.extend((fate == Fate::Open && mark.is_some()).then(|| Message::Alive(mark.clone())));
             let delayed = self.history.recent.iter().skip_while(|told| told.visible_at <= now);
             queue.extend(delayed.cloned().map(Message::Told));
         }
-        let fate = match &self.faults {
-            faults if faults.dead_streams => Fate::Dead,
-            faults if faults.close_at_once => Fate::Closed,
-            _ => Fate::Open,
-        };
         if let Some(line) = self.lines.get_mut(&number) {
             line.feed = Some(Feed { queue, mark, beat: beat.map(|every| (every, now + every)) });
             line.end(fate);

@@ -102,6 +102,9 @@ impl MemoryRuntime {
         call: Call,
     ) -> Result<Effect> {
         let asked = self.with(|state| {
+            if signal.is_some() {
+                state.check_verb(call, "lifecycle_stop_signal")?;
+            }
             let record = state.record(id, call)?;
             if !record.phase.is_alive() {
                 return Ok(Err(state.stay_down(id)));

@@ -252,6 +252,7 @@ async fn what_is_delayed_when_a_stream_opens_is_still_told() {
     let mut resumed = source(&runtime, Config::default());
     assert_eq!(resumed.open(Some(&NativeMark::from("1"))).await.unwrap(), Opened::Resumed);
     assert_eq!(batch(&mut resumed).await, ["caught up"]);
+    assert_eq!(batch(&mut newcomer).await, ["1 alive"]);
     for source in [&mut newcomer, &mut resumed] {
         assert_eq!(batch(source).await, ["2 edge mem-000002 created"]);
     }
