@@ -3,6 +3,7 @@
 //! `RUNTIDE_TEST_DOCKER` is the address (`unix:///…`), `RUNTIDE_TEST_IMAGE` an image with busybox in it. Without an address
 //! the tests that need one say so and pass.
 
+#![cfg(unix)]
 // Shared code of tests is not itself a test, so the allowance for tests in clippy.toml does not reach it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stderr)]
 
