@@ -161,3 +161,71 @@ pub(super) fn unreadable(call: Call<'_>, reason: impl Into<String>) -> Error {
         .with_context("feature", "logs")
         .with_context("reason", reason)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    const RUNS: &str = r#"{"State":{"Running":true,"StartedAt":"2024-01-01T00:00:00Z"}}"#;
+
+    fn plan(container: &str, options: &LogOptions) -> Result<Option<Plan>> {
+        let client = Client::new(Config::default()).unwrap();
+        let call = Call { client: &client, operation: OPERATION, id: "c" };
+        Plan::new(call, &serde_json::from_str(container).unwrap(), options)
+    }
+
+    fn at(nanos: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos)
+    }
+
+    #[test]
+    fn until_is_exclusive_and_since_inclusive() {
+        let options = LogOptions::default().with_since(at(2_000_000_000)).with_until(at(3_000_000_000));
+        let query = plan("{}", &options).unwrap().unwrap().query;
+        assert_eq!(query, "stdout=true&stderr=true&timestamps=false&since=2.000000000&until=2.999999999");
+        let nothing = LogOptions::default().with_until(SystemTime::UNIX_EPOCH);
+        assert_eq!(plan("{}", &nothing).unwrap(), None);
+    }
+
+    #[test]
+    fn a_tail_is_left_to_the_daemon_only_where_it_counts_alike() {
+        let tail = |options| plan("{}", &options).unwrap().unwrap().tail;
+        let two = LogOptions::default().with_tail(2);
+        assert_eq!(tail(LogOptions::default()), Tail::All);
+        assert_eq!(tail(two.clone().with_since(at(1_000_000_000))), Tail::Daemon(2));
+        assert_eq!(tail(two.clone().with_until(at(1_000_000_000))), Tail::Ours(2));
+        assert_eq!(tail(two.with_sources(vec![LogSource::Stderr])), Tail::Ours(2));
+        let none = LogOptions::default().with_tail(0).with_sources(vec![LogSource::Stderr]);
+        assert_eq!(tail(none), Tail::Daemon(0));
+    }
+
+    #[test]
+    fn only_what_runs_is_followed_and_then_with_times() {
+        let follow = LogOptions::default().with_follow();
+        let ended =
+            plan(r#"{"State":{"Running":false,"StartedAt":"2024-01-01T00:00:00Z"}}"#, &follow).unwrap().unwrap();
+        assert_eq!((ended.follows, ended.stamped), (None, false));
+        let runs = plan(RUNS, &follow).unwrap().unwrap();
+        assert_eq!(
+            (runs.follows.as_deref(), runs.stamped, runs.shows_time),
+            (Some("2024-01-01T00:00:00Z"), true, false)
+        );
+        assert!(runs.path("c", true, Some(u64::MAX)).ends_with("&follow=true&tail=all"));
+        assert!(runs.path("c", true, Some(0)).ends_with("&follow=true&tail=0"));
+    }
+
+    #[test]
+    fn what_cannot_be_read_says_why() {
+        let none = plan(r#"{"HostConfig":{"LogConfig":{"Type":"none"}}}"#, &LogOptions::default()).unwrap_err();
+        let terminal = r#"{"Config":{"Tty":true}}"#;
+        let apart = plan(terminal, &LogOptions::default().with_sources(vec![LogSource::Stdout])).unwrap_err();
+        for error in [none, apart] {
+            assert_eq!(error.kind(), ErrorKind::Unsupported);
+            assert!(error.context().iter().any(|(key, _)| *key == "reason"), "{error}");
+        }
+        let console = LogOptions::default().with_sources(vec![LogSource::Console]);
+        assert!(plan(terminal, &console).unwrap().is_some());
+        assert_eq!(plan("{}", &console).unwrap(), None);
+    }
+}

@@ -253,3 +253,159 @@ fn networks(spec: &InstanceSpec, body: &mut ContainerCreateBody) -> Result<Vec<S
 fn shown(text: &str) -> String {
     text.escape_debug().take(80).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU16;
+
+    use runtide_core::{Mount as CoreMount, NetworkId, Protocol, VolumeId};
+    use serde_json::json;
+
+    use super::*;
+
+    fn spec() -> InstanceSpec {
+        InstanceSpec::of_image("busybox:1")
+    }
+
+    fn body(spec: &InstanceSpec) -> serde_json::Value {
+        serde_json::to_value(Request::new(spec).unwrap().body).unwrap()
+    }
+
+    fn refused(spoil: impl FnOnce(&mut InstanceSpec)) -> &'static str {
+        let mut spec = spec();
+        spoil(&mut spec);
+        Request::new(&spec).unwrap_err().field
+    }
+
+    #[test]
+    fn an_empty_spec_asks_for_the_images_own() {
+        let policy = json!({"RestartPolicy": {"Name": "no"}});
+        assert_eq!(body(&spec()), json!({"Image": "busybox:1", "HostConfig": policy}));
+    }
+
+    #[test]
+    fn an_empty_entry_point_clears_and_an_empty_command_does_not() {
+        let mut spec = spec();
+        spec.entrypoint = Some(vec![]);
+        let body = body(&spec);
+        assert_eq!(body["Entrypoint"], json!([]));
+        assert_eq!(body.get("Cmd"), None);
+    }
+
+    #[test]
+    fn ports_keep_every_protocol_and_address() {
+        let port = |number, protocol| Port::new(NonZeroU16::new(number).unwrap(), protocol);
+        let mut spec = spec();
+        spec.ports = vec![
+            port(53, Protocol::Udp)
+                .published_at("0.0.0.0:53".parse().unwrap())
+                .published_at("[::1]:0".parse().unwrap()),
+            port(53, Protocol::Tcp),
+            port(53, Protocol::Udp).published_at("127.0.0.2:53".parse().unwrap()),
+            port(9, Protocol::Sctp),
+        ];
+        let body = body(&spec);
+        assert_eq!(body["ExposedPorts"], json!({"53/udp": {}, "53/tcp": {}, "9/sctp": {}}));
+        let bindings = json!({"53/udp": [
+            {"HostIp": "0.0.0.0", "HostPort": "53"}, {"HostIp": "::1", "HostPort": ""}, {"HostIp": "127.0.0.2", "HostPort": "53"},
+        ]});
+        assert_eq!(body["HostConfig"]["PortBindings"], bindings);
+    }
+
+    #[test]
+    fn what_the_daemon_counts_otherwise_is_translated() {
+        let policy = |restart| {
+            let mut spec = spec();
+            spec.restart = restart;
+            body(&spec)["HostConfig"]["RestartPolicy"].clone()
+        };
+        assert_eq!(
+            policy(Restart::OnFailure { attempts: Some(0) }),
+            json!({"Name": "no"}),
+            "0 is without end to Docker"
+        );
+        assert_eq!(policy(Restart::OnFailure { attempts: None }), json!({"Name": "on-failure"}));
+        assert_eq!(
+            policy(Restart::OnFailure { attempts: Some(3) }),
+            json!({"Name": "on-failure", "MaximumRetryCount": 3})
+        );
+        assert_eq!(policy(Restart::UnlessStopped), json!({"Name": "unless-stopped"}));
+        let mut spec = spec();
+        (spec.stop_timeout, spec.stop_signal) = (Some(Duration::from_nanos(1)), "RTMIN+16".parse().ok());
+        spec.milli_cpus = std::num::NonZeroU32::new(1);
+        let body = body(&spec);
+        assert_eq!((&body["StopTimeout"], &body["StopSignal"]), (&json!(1), &json!("50")));
+        assert_eq!(body["HostConfig"]["NanoCpus"], 1_000_000);
+    }
+
+    #[test]
+    fn networks_are_joined_at_once_or_one_after_the_other() {
+        let mut spec = spec();
+        spec.networks = ["a", "b", "a", "c"].map(NetworkId::from).to_vec();
+        let mut request = Request::new(&spec).unwrap();
+        assert_eq!(request.networks, ["a", "b", "c"]);
+        assert_eq!(request.clone().join(true), Vec::<String>::new());
+        assert_eq!(request.join(false), ["b", "c"]);
+        let body = serde_json::to_value(&request.body).unwrap();
+        assert_eq!(body["NetworkingConfig"], json!({"EndpointsConfig": {"a": {}}}));
+        assert_eq!(body["HostConfig"]["NetworkMode"], "a");
+
+        spec.networks = vec![NetworkId::from("host")];
+        let mut request = Request::new(&spec).unwrap();
+        assert_eq!(request.join(true), Vec::<String>::new());
+        assert_eq!(request.body.networking_config, None);
+    }
+
+    #[test]
+    fn hostile_words_are_refused() {
+        for name in ["", "a", "../a", "-ab", "a b", "a/b", "a\0b", "é2"] {
+            assert_eq!(refused(|spec| spec.name = Some(name.to_owned())), "name", "{name}");
+        }
+        for image in ["", "a b", "a\nb", "é"] {
+            assert_eq!(refused(|spec| spec.image = Some(image.into())), "image");
+        }
+        for key in ["", "A=B", "A\0"] {
+            assert_eq!(refused(|spec| drop(spec.env.insert(key.to_owned(), String::new()))), "env");
+        }
+        assert_eq!(refused(|spec| drop(spec.env.insert("A".to_owned(), "\0".to_owned()))), "env");
+        assert_eq!(refused(|spec| spec.command = vec!["a\0".to_owned()]), "command");
+        assert_eq!(refused(|spec| spec.entrypoint = Some(vec!["a\0".to_owned()])), "entrypoint");
+        assert_eq!(refused(|spec| spec.working_dir = Some("relative".to_owned())), "working_dir");
+        assert_eq!(refused(|spec| spec.user = Some(String::new())), "user");
+        assert_eq!(refused(|spec| spec.stop_timeout = Some(Duration::MAX)), "stop_timeout");
+        assert_eq!(refused(|spec| spec.memory_bytes = std::num::NonZeroU64::new(u64::MAX)), "memory_bytes");
+        for networks in [&["../a"][..], &["host", "a"], &[""]] {
+            assert_eq!(
+                refused(|spec| spec.networks = networks.iter().copied().map(NetworkId::from).collect()),
+                "networks"
+            );
+        }
+        let both = |spec: &mut InstanceSpec| {
+            spec.networks = vec![NetworkId::from("a")];
+            spec.native.insert("network_mode".to_owned(), "host".to_owned());
+        };
+        assert_eq!(refused(both), "networks");
+    }
+
+    #[test]
+    fn mounts_that_are_none_are_refused() {
+        #[cfg(unix)]
+        let bytes = std::path::PathBuf::from(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"/\xff"));
+        #[cfg(not(unix))]
+        let bytes = std::path::PathBuf::from("relative");
+        let mounts = [
+            CoreMount::new(MountSource::Tmpfs, "relative"),
+            CoreMount::new(MountSource::Tmpfs, "/"),
+            CoreMount::new(MountSource::Tmpfs, "/a/../b"),
+            CoreMount::new(MountSource::Tmpfs, bytes.clone()),
+            CoreMount::new(MountSource::Bind(bytes), "/a"),
+            CoreMount::new(MountSource::Bind("relative".into()), "/a"),
+            CoreMount::new(MountSource::Volume(VolumeId::from("../v")), "/a"),
+        ];
+        for mount in mounts {
+            assert_eq!(refused(|spec| spec.mounts = vec![mount.clone()]), "mounts", "{mount:?}");
+        }
+        let twice = CoreMount::new(MountSource::Tmpfs, "/a");
+        assert_eq!(refused(|spec| spec.mounts = vec![twice.clone(), twice]), "mounts");
+    }
+}

@@ -95,19 +95,3 @@ async fn a_wait_that_is_dropped_leaves_everything_as_it_was() {
     assert_eq!(bench.status(&id), "running");
     let _ = bench.lifecycle().stop(&id, StopOptions::default().with_timeout(Duration::ZERO)).await.unwrap();
 }
-
-#[tokio::test]
-#[ignore = "manual"]
-async fn zz_manual_kill() {
-    let Some(bench) = Bench::new("manual-kill") else { return };
-    let id = bench.run("a", "echo begin; sleep 12; echo end; exit 5").await;
-    let (exit, ()) = tokio::join!(bench.lifecycle().wait(&id), async {
-        let mut stream = bench.logs().logs(&id, runtide_core::LogOptions::default().with_follow()).await.unwrap();
-        while let Some(line) = stream.next().await {
-            eprintln!("{line:?}");
-        }
-        eprintln!("log over");
-    });
-    eprintln!("exit {exit:?}");
-    assert_eq!(exit.unwrap().unwrap().end, ExitStatus::code(5).end);
-}
