@@ -13,7 +13,7 @@ use crate::{
     client::Client,
     config::Config,
     fault::Call,
-    runtime::{MemoryRuntime, missing},
+    runtime::{MemoryRuntime, RuntimeOptions, missing},
     source::MemorySource,
 };
 
@@ -34,9 +34,10 @@ impl MemoryBackend {
         Ok(Self::on(config, runtime))
     }
 
-    /// A backend on a runtime of its own, in this process: [`runtime`](Self::runtime) is its script.
+    /// A backend on a runtime of its own, in this process: [`runtime`](Self::runtime) is its script. It lives long, and so
+    /// keeps no [`history`](MemoryRuntime::history) beyond what streams resume from.
     pub fn embedded() -> Self {
-        Self::on(Config::default(), MemoryRuntime::new())
+        Self::on(Config::default(), MemoryRuntime::with_options(RuntimeOptions::default().with_facts(0_usize)))
     }
 
     fn on(config: Config, runtime: MemoryRuntime) -> Self {

@@ -1,4 +1,5 @@
 //! Lifecycle and provision, through the backend.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
 use std::{collections::BTreeMap, num::NonZeroU16, time::Duration};
 
@@ -81,9 +82,10 @@ async fn a_stop_is_patient_and_then_kills() {
 
 #[tokio::test(start_paused = true)]
 async fn wait_gives_the_true_end() {
+    type End = fn(&MemoryRuntime, &InstanceId);
     let backend = backend();
     let runtime = backend.runtime();
-    let ends: [(fn(&MemoryRuntime, &InstanceId), Option<ExitStatus>); 4] = [
+    let ends: [(End, Option<ExitStatus>); 4] = [
         (|runtime, id| runtime.exit(id, ExitStatus::code(7)).unwrap(), Some(ExitStatus::code(7))),
         (|runtime, id| runtime.kill(id, UnixSignal::KILL).unwrap(), Some(ExitStatus::signal(UnixSignal::KILL))),
         (|runtime, id| runtime.oom(id).unwrap(), Some(ExitStatus::signal(UnixSignal::KILL).with_oom_killed(true))),
@@ -157,6 +159,7 @@ async fn what_is_created_is_as_it_was_described() {
 
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_created_is_refused_before_anything_is_made() {
+    use ErrorKind::{InvalidInput, NotFound, Unsupported};
     let backend = backend();
     let refused = async |kind, change: fn(&mut InstanceSpec)| {
         let mut spec = InstanceSpec::default();
@@ -164,7 +167,6 @@ async fn what_cannot_be_created_is_refused_before_anything_is_made() {
         let error = provision(&backend).create(&spec).await.unwrap_err();
         assert_eq!(error.kind(), kind, "{error}");
     };
-    use ErrorKind::{InvalidInput, NotFound, Unsupported};
     refused(NotFound, |spec| spec.image = Some(ImageRef::from("nowhere"))).await;
     refused(NotFound, |spec| spec.networks = vec![NetworkId::from("nowhere")]).await;
     refused(NotFound, |spec| spec.mounts = vec![Mount::new(MountSource::Volume(VolumeId::from("no")), "/data")]).await;

@@ -1,4 +1,5 @@
 //! Logs and exec, through the backend.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
 use std::{collections::BTreeMap, num::NonZeroU16, time::Duration};
 

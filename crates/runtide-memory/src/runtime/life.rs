@@ -42,6 +42,7 @@ impl State {
         let id = InstanceId::from(self.id_after(self.next_id));
         self.next_id += 1;
         let record = Arc::new(Record::new(id.clone(), design, self.wall()));
+        self.names.insert(record.design.name.clone());
         self.records.insert(id.clone(), Arc::clone(&record));
         self.record_fact(&record, FactKind::Created);
         Ok(id)
@@ -55,7 +56,7 @@ impl State {
     }
 
     fn check_free(&self, name: &str, call: Call) -> Result<()> {
-        if self.records.values().any(|record| record.design.name == name) {
+        if self.names.contains(name) {
             let taken = Error::new(ErrorKind::AlreadyExists, call.operation(), "this name is taken");
             return Err(taken.with_context("name", name));
         }
@@ -241,6 +242,7 @@ impl State {
         self.logs.remove(id);
         self.snapshots.remove(id);
         if let Some(record) = self.records.remove(id) {
+            self.names.remove(&record.design.name);
             self.record_fact(&record, FactKind::Removed);
         }
         self.tell_waiting(id, None, End::Gone);
@@ -249,8 +251,11 @@ impl State {
 
     pub(crate) fn rename(&mut self, id: &InstanceId, name: String) -> Result<()> {
         check_name(&name)?;
-        if self.record(id, Call::Create)?.design.name != name {
+        let before = self.record(id, Call::Create)?.design.name.clone();
+        if before != name {
             self.check_free(&name, Call::Create)?;
+            self.names.remove(&before);
+            self.names.insert(name.clone());
             self.change(id, FactKind::Changed("name"), |record| record.design.name = name);
         }
         Ok(())

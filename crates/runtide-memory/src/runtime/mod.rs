@@ -22,7 +22,7 @@ mod volume;
 mod wait;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashSet, VecDeque},
     fmt,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
@@ -116,6 +116,8 @@ pub(crate) struct State {
     /// Nothing answers, and nothing is told.
     down: bool,
     records: BTreeMap<InstanceId, Arc<Record>>,
+    /// Of all of them: each is there once.
+    names: HashSet<String>,
     next_id: u64,
     history: History,
     timers: BTreeMap<(Instant, u64), Timer>,
@@ -144,6 +146,7 @@ impl Inner {
             dirty: false,
             down: false,
             records: BTreeMap::new(),
+            names: HashSet::new(),
             next_id: 0,
             history: History::default(),
             timers: BTreeMap::new(),

@@ -219,7 +219,7 @@ async fn events_are_told_twice_swapped_late_or_never_as_the_faults_say() {
         runtime.faults(|faults| {
             *faults = Faults::default();
             change(faults);
-        })
+        });
     };
     with(|faults| faults.duplicate = true);
     runtime.create("a").unwrap();
