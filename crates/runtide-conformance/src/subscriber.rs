@@ -185,6 +185,9 @@ impl Subscriber {
 
     /// Takes the next event in; `false` at the end of the stream.
     async fn step(&mut self) -> Result<bool, Violation> {
+        if self.finished {
+            return Ok(false);
+        }
         match self.stream.next().await {
             None => {
                 self.finished = true;

@@ -28,6 +28,7 @@ pub struct MemoryHarness {
     config: Config,
     runtime: MemoryRuntime,
     make: Make,
+    timing: Timing,
     /// Who prints how much on each side once started.
     printers: Mutex<BTreeMap<InstanceId, u64>>,
     /// Tasks of the test itself.
@@ -61,7 +62,14 @@ impl MemoryHarness {
         let history: usize = if dialect.history { 256 } else { 0 };
         let runtime = MemoryRuntime::with_options(RuntimeOptions::deterministic(0).with_history(history));
         let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
-        Self { name, dialect, config, runtime, make, printers: Mutex::default(), tasks }
+        Self { name, dialect, config, runtime, make, timing: Timing::VIRTUAL, printers: Mutex::default(), tasks }
+    }
+
+    /// Whose instances print so many bytes on each side.
+    #[must_use]
+    pub fn printing(mut self, bytes: u64) -> Self {
+        self.timing.output_bytes = bytes;
+        self
     }
 
     pub async fn edges() -> Result<Self, Absent> {
@@ -107,7 +115,7 @@ impl Harness for MemoryHarness {
     }
 
     fn timing(&self) -> Timing {
-        Timing::VIRTUAL
+        self.timing
     }
 
     fn dialect(&self) -> Dialect {
@@ -123,7 +131,8 @@ impl Harness for MemoryHarness {
     }
 
     async fn backend(&self, tuning: &Tuning) -> Done<Arc<dyn RuntimeBackend>> {
-        let mut config = self.config.clone().with_driver(tuning.driver.clone());
+        // The same run each time.
+        let mut config = self.config.clone().with_driver(tuning.driver.clone().with_jitter_seed(Some(1)));
         if let Some(deadline) = tuning.deadline {
             config = config.with_deadline(deadline);
         }

@@ -1,0 +1,83 @@
+//! The laws bite: each mutant fails exactly the laws that are pinned for it, and each law is failed by a mutant.
+
+#[path = "mutants/backend.rs"]
+mod backend;
+#[path = "../../runtide-memory/tests/conformance/harness.rs"]
+#[allow(dead_code, reason = "the memory runtime's own suite uses the rest")]
+mod harness;
+#[path = "mutants/managers.rs"]
+mod managers;
+#[path = "mutants/stream.rs"]
+mod stream;
+#[path = "mutants/table.rs"]
+mod table;
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use backend::Broken;
+use harness::{EDGES, MemoryHarness};
+use runtide_conformance::{
+    Clock, Law,
+    run::{block_on, check},
+};
+use table::Mutant;
+
+/// Runs one law on one mutant; what it found, if it found anything.
+fn try_law(mutant: Mutant, law: Law) -> Option<String> {
+    let tested = block_on(Clock::Virtual, async move {
+        let harness =
+            MemoryHarness::with(EDGES, Arc::new(move |config, runtime| Arc::new(Broken::new(mutant, config, runtime))));
+        // The laws do not ask how much it is, and there are many mutants.
+        let harness = harness.printing(1_000_000);
+        check(law, &harness, Clock::Virtual).await
+    });
+    tested.unwrap().err().map(|violation| violation.to_string())
+}
+
+fn laws_failed_by(mutant: Mutant) -> Vec<(Law, String)> {
+    Law::ALL.iter().filter_map(|&law| try_law(mutant, law).map(|found| (law, found))).collect()
+}
+
+#[test]
+fn each_mutant_fails_exactly_the_laws_that_are_pinned_for_it() {
+    let only = std::env::var("RUNTIDE_MUTANT").ok();
+    let wanted = |mutant: &&Mutant| only.as_ref().is_none_or(|only| format!("{mutant:?}") == *only);
+    let mutants: Vec<Mutant> = Mutant::ALL.iter().filter(wanted).copied().collect();
+    assert!(!mutants.is_empty(), "RUNTIDE_MUTANT names no mutant");
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let surprises = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
+            scope.spawn(|| {
+                while let Some(&mutant) = mutants.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+                    let failed = laws_failed_by(mutant);
+                    let laws: Vec<Law> = failed.iter().map(|(law, _)| *law).collect();
+                    if laws != mutant.fails() || only.is_some() {
+                        let ids: Vec<&str> = laws.iter().map(|law| law.id()).collect();
+                        let found: Vec<&str> = failed.iter().map(|(_, found)| found.as_str()).collect();
+                        let line = format!("{mutant:?} [{}]\n  {}", ids.join(" "), found.join("\n  "));
+                        if laws != mutant.fails() {
+                            surprises.lock().unwrap().push(line);
+                        } else {
+                            println!("{line}");
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let surprises = surprises.into_inner().unwrap();
+    assert!(
+        surprises.is_empty(),
+        "{} mutants fail other laws than those pinned:\n{}",
+        surprises.len(),
+        surprises.join("\n")
+    );
+}
+
+#[test]
+fn each_law_is_failed_by_a_mutant() {
+    let failed: BTreeSet<Law> = Mutant::ALL.iter().flat_map(|mutant| mutant.fails()).copied().collect();
+    let unbroken: Vec<&Law> = Law::ALL.iter().filter(|law| !failed.contains(law)).collect();
+    assert!(unbroken.is_empty(), "no mutant fails {unbroken:?}");
+}
