@@ -55,7 +55,7 @@ impl Source for MemorySource {
     }
 
     fn reports_edges(&self) -> bool {
-        self.client.config.dialect == Dialect::Edges
+        self.client.config.dialect != Dialect::Hints
     }
 }
 

@@ -105,15 +105,16 @@ impl History {
         }
     }
 
+    /// What is still held back was not told yet: it is not history.
     pub(super) fn lose(&mut self) {
         self.recent.clear();
-        self.held = None;
     }
 
     /// What a restart leaves: nothing, if it did not keep its history or could not tell what happened meanwhile.
     pub(super) fn restart(&mut self, keep: bool) {
         if !keep || self.hole {
             self.lose();
+            self.held = None;
             self.restarted_at = self.head;
         }
         self.hole = false;
