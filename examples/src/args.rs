@@ -1,0 +1,130 @@
+//! The options that the examples share.
+
+use std::{str::FromStr, time::Duration};
+
+use clap::Args;
+use runtide_core::{Detail, InstanceFilter, LabelMatch, ListOptions, RuntimeKind, WatchOptions};
+
+use crate::duration;
+
+/// Which runtime, and where.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Place {
+    /// The runtime: auto, memory, docker, …; auto takes what answers on this machine
+    #[arg(long, value_name = "KIND", default_value = "auto")]
+    pub backend: Choice,
+    /// Where Docker listens, as unix:///path or tcp://host:port; implies --backend docker
+    #[arg(long, value_name = "ENDPOINT")]
+    pub host: Option<String>,
+    /// Say who was asked, and what became of it
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+/// What `--backend` says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// What answers on this machine.
+    #[default]
+    Auto,
+    /// This one.
+    Kind(RuntimeKind),
+}
+
+impl FromStr for Choice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.trim().eq_ignore_ascii_case("auto") {
+            return Ok(Self::Auto);
+        }
+        text.parse().map(Self::Kind).map_err(|error: runtide_core::Error| {
+            error.message().replacen("expected one of ", "expected one of auto, ", 1)
+        })
+    }
+}
+
+/// Which instances, and how closely.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Wanted {
+    /// Only instances with this label: KEY or KEY=VALUE; several must all hold
+    #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
+    pub filter: Vec<LabelMatch>,
+    /// Only instances of this name; several: any of them
+    #[arg(long, value_name = "NAME")]
+    pub name: Vec<String>,
+    /// Look closely at each: start times, exact exits, restarts; may cost one request per instance
+    #[arg(long)]
+    pub full: bool,
+}
+
+impl Wanted {
+    /// As a filter.
+    pub fn filter(&self) -> InstanceFilter {
+        InstanceFilter::default().with_labels(self.filter.clone()).with_names(self.name.clone())
+    }
+
+    /// How closely.
+    pub fn detail(&self) -> Detail {
+        if self.full { Detail::Full } else { Detail::Summary }
+    }
+
+    /// For a watch.
+    pub fn watch_options(&self) -> WatchOptions {
+        WatchOptions::default().with_filter(self.filter()).with_detail(self.detail())
+    }
+
+    /// For a list.
+    pub fn list_options(&self) -> ListOptions {
+        ListOptions::default().with_filter(self.filter()).with_detail(self.detail())
+    }
+}
+
+fn label(text: &str) -> Result<LabelMatch, String> {
+    match text.split_once('=') {
+        Some(("", _)) => Err("the key is missing: expected KEY or KEY=VALUE".to_owned()),
+        None if text.is_empty() => Err("expected KEY or KEY=VALUE".to_owned()),
+        None => Ok(LabelMatch::Has(text.to_owned())),
+        Some((key, value)) => Ok(LabelMatch::is(key, value)),
+    }
+}
+
+/// How events are printed, and for how long.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Output {
+    /// End after this time, as 500ms, 10s, 5m or 1h30m; without it, Ctrl-C ends it
+    #[arg(long = "for", value_name = "TIME", value_parser = duration::parse)]
+    pub time: Option<Duration>,
+    /// One event per line, as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_runtimes_are_read_loosely() {
+        assert_eq!("AUTO".parse(), Ok(Choice::Auto));
+        assert_eq!("mem".parse(), Ok(Choice::Kind(RuntimeKind::Memory)));
+        assert_eq!("k8s".parse(), Ok(Choice::Kind(RuntimeKind::Kubernetes)));
+    }
+
+    #[test]
+    fn an_unknown_runtime_is_answered_with_what_is_accepted() {
+        let error = "dokcer".parse::<Choice>().unwrap_err();
+        assert!(error.starts_with("'dokcer' is not a runtime"), "{error}");
+        for accepted in ["auto", "memory", "docker", "podman"] {
+            assert!(error.contains(accepted), "{error}");
+        }
+    }
+
+    #[test]
+    fn labels_are_a_key_or_a_key_and_its_value() {
+        assert_eq!(label("a"), Ok(LabelMatch::Has("a".to_owned())));
+        assert_eq!(label("a=b=c"), Ok(LabelMatch::is("a", "b=c")));
+        assert_eq!(label("a="), Ok(LabelMatch::is("a", "")));
+        assert!(label("=b").is_err() && label("").is_err());
+    }
+}

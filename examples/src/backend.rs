@@ -1,0 +1,172 @@
+//! Which runtime to use: the one that was asked for, or what answers on this machine.
+
+use std::{future, sync::Arc, time::Duration};
+
+use runtide_core::{Error, ErrorKind, RuntimeBackend, RuntimeKind};
+use runtide_docker::{Candidate, Config, Detection, DockerBackend, Endpoint, Origin, Outcome};
+use runtide_memory::{MemoryBackend, MemoryRuntime};
+
+use crate::{Choice, Place, Stop, note, stop::describe};
+
+/// For whoever is asked whether they are there.
+const DEADLINE: Duration = Duration::from_secs(3);
+
+/// Of the scripted life.
+const SEED: u64 = 7;
+
+/// The backend that `--backend` and `--host` ask for.
+///
+/// A watch would wait for a daemon that is not up yet. Somebody who tries an example wants to know at once, so what is
+/// asked for by name must answer.
+///
+/// # Errors
+/// `Refused`, with what to do.
+pub async fn choose(place: &Place) -> Result<Arc<dyn RuntimeBackend>, Stop> {
+    match (&place.backend, &place.host) {
+        (Choice::Auto | Choice::Kind(RuntimeKind::Docker), Some(host)) => {
+            let endpoint: Endpoint = host.parse()?;
+            docker(Config::default().with_endpoint(endpoint), place).await
+        }
+        (Choice::Kind(kind), Some(_)) => Err(Stop::refused(format_args!("--host is for docker, not for {kind}"))),
+        (Choice::Kind(RuntimeKind::Docker), None) => match find(place).await {
+            Detection { chosen: Some(config), .. } => docker(config, place).await,
+            Detection { candidates, .. } => Err(Stop::refused(nobody(&candidates))),
+        },
+        (Choice::Kind(RuntimeKind::Memory), None) => memory().await,
+        (Choice::Kind(kind), None) => {
+            Err(Stop::refused(format_args!("this build has no backend for {kind}; it has memory and docker")))
+        }
+        (Choice::Auto, None) => match find(place).await {
+            Detection { chosen: Some(config), .. } => docker(config, place).await,
+            Detection { candidates, .. } => {
+                let telling = |one: &&Candidate| !place.verbose && (is_named(one) || is_there(one));
+                for candidate in candidates.iter().filter(telling) {
+                    note(format_args!("not used: {candidate}"));
+                }
+                note("No runtime answers on this machine; this is the one in memory, with a scripted life.");
+                memory().await
+            }
+        },
+    }
+}
+
+async fn find(place: &Place) -> Detection {
+    let found = runtide_docker::detect(DEADLINE).await;
+    if place.verbose {
+        for candidate in &found.candidates {
+            note(format_args!("asked: {candidate}"));
+        }
+    }
+    found
+}
+
+async fn docker(config: Config, place: &Place) -> Result<Arc<dyn RuntimeBackend>, Stop> {
+    let endpoint = config.endpoint.clone();
+    let backend = DockerBackend::new(config)?;
+    let answer = tokio::time::timeout(DEADLINE, backend.connect()).await.unwrap_or_else(|_| {
+        Err(Error::new(ErrorKind::Timeout, "docker.connect", format!("no answer within {DEADLINE:?}")))
+    });
+    let info = answer.map_err(|error| {
+        let (kind, said) = (error.kind(), describe(&error));
+        Stop::refused(format_args!("{endpoint}: {said}{}", advice(kind)))
+    })?;
+    if place.verbose {
+        let api = info.api_version.map(|api| format!(", API {api}")).unwrap_or_default();
+        note(format_args!("{}: {} {}{api}, at {}", info.backend, info.kind, info.version, info.endpoint));
+    }
+    Ok(Arc::new(backend))
+}
+
+/// A life that begins with this process, the same each time, and ends with it.
+async fn memory() -> Result<Arc<dyn RuntimeBackend>, Stop> {
+    let life = MemoryRuntime::scripted_life(SEED);
+    let backend = MemoryBackend::new(runtide_memory::Config::default(), life.runtime().clone())?;
+    // Whoever lists it wants to see something.
+    while life.runtime().truth().len() < 3 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    tokio::spawn(async move {
+        let _lives = life;
+        future::pending::<()>().await;
+    });
+    Ok(Arc::new(backend))
+}
+
+/// What to do about it. A denied socket says so itself.
+fn advice(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::Unavailable | ErrorKind::Timeout => {
+            "; start the daemon, or say where it listens with --host or DOCKER_HOST"
+        }
+        ErrorKind::Unauthenticated => "; set DOCKER_CERT_PATH to the folder with this client's certificate",
+        _ => "",
+    }
+}
+
+/// Why nobody was chosen, by the one whose answer helps most: who was named, or else who is there and refused.
+fn nobody(candidates: &[Candidate]) -> String {
+    let named = candidates.iter().find(|one| is_named(one));
+    match named.or_else(|| candidates.iter().find(|one| is_there(one))) {
+        Some(one) => format!("{one}{}", advice(failed(one).unwrap_or(ErrorKind::Unavailable))),
+        None => format!(
+            "no Docker daemon answers in any of the {} places where one may listen (-v lists them){}",
+            candidates.len(),
+            advice(ErrorKind::Unavailable)
+        ),
+    }
+}
+
+/// Whether the user named it.
+fn is_named(candidate: &Candidate) -> bool {
+    matches!(candidate.origin, Origin::Environment | Origin::Context)
+}
+
+/// Whether something is there that did not let us in or did not make sense.
+fn is_there(candidate: &Candidate) -> bool {
+    failed(candidate).is_some_and(|kind| kind != ErrorKind::Unavailable)
+}
+
+fn failed(candidate: &Candidate) -> Option<ErrorKind> {
+    match &candidate.outcome {
+        Outcome::Failed(failure) => Some(failure.kind),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(backend: &str, host: Option<&str>) -> Place {
+        Place { backend: backend.parse().unwrap(), host: host.map(str::to_owned), verbose: false }
+    }
+
+    async fn refusal(place: Place) -> String {
+        match choose(&place).await {
+            Err(Stop::Refused(line)) => line,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn memory_is_always_there() {
+        let backend = choose(&place("memory", None)).await.unwrap();
+        assert_eq!(backend.kind(), RuntimeKind::Memory);
+        assert!(!backend.list_instances(runtide_core::ListOptions::default()).await.unwrap().instances.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_runtime_without_a_backend_in_this_build_is_refused() {
+        assert!(refusal(place("k8s", None)).await.contains("no backend for kubernetes"));
+        assert!(refusal(place("memory", Some("unix:///x"))).await.contains("--host is for docker"));
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_is_asked_for_must_answer() {
+        for backend in ["auto", "docker"] {
+            let line = refusal(place(backend, Some("unix:///nonexistent/docker.sock"))).await;
+            assert!(line.contains("unix:///nonexistent/docker.sock") && line.contains("--host"), "{line}");
+        }
+        assert!(refusal(place("docker", Some("ssh://host"))).await.contains("ssh"));
+    }
+}

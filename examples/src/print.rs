@@ -1,0 +1,72 @@
+//! A watch, printed.
+
+use std::{
+    future,
+    io::{self, Write},
+};
+
+use jiff::tz::TimeZone;
+use runtide_core::{EventStream, InstanceFilter};
+
+use crate::{Output, Stop, line::Lines};
+
+/// Prints events until `--for` is over, until nobody reads any more, or until the watch ends.
+///
+/// # Errors
+/// `Unread` for a closed pipe; `Refused` where the watch ends or the output cannot be written.
+pub async fn events(mut events: EventStream, filter: InstanceFilter, output: &Output) -> Result<(), Stop> {
+    let over = async {
+        match output.time {
+            Some(time) => tokio::time::sleep(time).await,
+            None => future::pending().await,
+        }
+    };
+    let mut over = std::pin::pin!(over);
+    let mut printer = Printer::new(filter, output.json);
+    loop {
+        let event = tokio::select! {
+            biased;
+            () = &mut over => return Ok(()),
+            event = events.next() => event,
+        };
+        match event {
+            Some(event) => printer.print(&*event?)?,
+            None => return Ok(()),
+        }
+    }
+}
+
+enum Printer {
+    Json(io::Stdout),
+    Human(Box<Lines>, anstream::Stdout),
+}
+
+impl Printer {
+    fn new(filter: InstanceFilter, json: bool) -> Self {
+        if json {
+            Self::Json(io::stdout())
+        } else {
+            Self::Human(Box::new(Lines::new(TimeZone::system(), filter)), anstream::stdout())
+        }
+    }
+
+    /// Whoever reads the pipe has each event at once.
+    fn print(&mut self, event: &runtide_core::RuntimeEvent) -> Result<(), Stop> {
+        let mut text = String::new();
+        match self {
+            Self::Json(out) => {
+                text = serde_json::to_string(event)
+                    .map_err(|error| Stop::refused(format_args!("an event cannot be written as JSON: {error}")))?;
+                text.push('\n');
+                out.write_all(text.as_bytes())?;
+                out.flush()?;
+            }
+            Self::Human(lines, out) => {
+                lines.event(event, &mut text);
+                out.write_all(text.as_bytes())?;
+                out.flush()?;
+            }
+        }
+        Ok(())
+    }
+}
