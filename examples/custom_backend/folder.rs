@@ -1,0 +1,123 @@
+//! A folder is the runtime, each file in it an instance, and its text the state (`running`, `stopped 0`).
+//!
+//! The backend only says what is there. What changed, outages, and any number of watchers are the driver's. For one that
+//! passes the conformance suite, fork `runtide-memory`; this one shows how little it takes to begin.
+#![expect(clippy::wildcard_imports, reason = "the vocabulary is what this file is about")]
+
+use std::{fs, io, path::PathBuf, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use runtide_core::*;
+
+/// What the client of a daemon is elsewhere: where it is, and what it is called.
+#[derive(Clone, Debug)]
+struct Folder(PathBuf, BackendId);
+
+fn failed(error: io::Error) -> Error {
+    Error::new(ErrorKind::Unavailable, "folder.read", "the folder or a file in it cannot be read").with_source(error)
+}
+
+impl Folder {
+    /// Three outcomes, never two: there, gone (`None`), and a look that failed, which changes nothing.
+    fn look(&self, id: &InstanceId) -> Result<Option<Arc<Instance>>> {
+        let text = match fs::read_to_string(self.0.join(id.as_str())) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read.map_err(failed)?,
+        };
+        let mut words = text.split_whitespace();
+        // An empty file is one that somebody is about to write.
+        let word = words.next().ok_or_else(|| failed(io::ErrorKind::UnexpectedEof.into()))?;
+        let state = serde_json::from_value(word.into()).unwrap_or(InstanceState::Unknown); // total, whatever it says
+        let mut instance = Instance::new(self.1.clone(), id.clone(), id.as_str(), InstanceKind::Service, state);
+        instance.exit = words.next().and_then(|code| code.parse().ok()).map(ExitStatus::code);
+        Ok(Some(Arc::new(instance)))
+    }
+}
+
+#[async_trait]
+impl Looker for Folder {
+    async fn snapshot(&self, _: Detail) -> Result<Snapshot> {
+        let (mut there, mut failures) = (Vec::new(), Vec::new());
+        for entry in fs::read_dir(&self.0).map_err(failed)? {
+            match self.look(&entry.map_err(failed)?.file_name().to_string_lossy().as_ref().into()) {
+                Ok(found) => there.extend(found),
+                Err(error) => failures.push(Failure::from(&error)),
+            }
+        }
+        Ok(Snapshot::new(there, failures))
+    }
+
+    async fn inspect(&self, ids: &[InstanceId], _: Detail) -> Result<Vec<Inspection>> {
+        let look = |id: &InstanceId| match self.look(id) {
+            Ok(Some(instance)) => Inspection::Present(instance),
+            Ok(None) => Inspection::Absent(id.clone()),
+            Err(error) => Inspection::Unknown { id: id.clone(), cause: Failure::from(&error) },
+        };
+        Ok(ids.iter().map(look).collect())
+    }
+}
+
+#[rustfmt::skip] // one answer, one line
+#[async_trait]
+impl Source for Folder {
+    // There is no history to resume from.
+    async fn open(&mut self, _: Option<&NativeMark>) -> Result<Opened> { Ok(Opened::Fresh(Gap::Initial)) }
+    fn looker(&self) -> Arc<dyn Looker> { Arc::new(self.clone()) }
+    fn max_silence(&self) -> Option<Duration> { None }
+    fn reports_edges(&self) -> bool { false }
+
+    // A folder tells nothing, so it is looked at every now and then; the driver compares.
+    async fn next_batch(&mut self, out: &mut Vec<Signal>) -> Result<Flow> {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        out.push(Signal::new(SignalBody::Full(self.snapshot(Detail::Summary).await?)));
+        Ok(Flow::Open)
+    }
+}
+
+/// What a user holds.
+#[derive(Debug)]
+pub(crate) struct FolderBackend {
+    folder: Folder,
+    driver: Driver,
+}
+
+impl FolderBackend {
+    pub(crate) fn new(path: PathBuf) -> Self {
+        let folder = Folder(path, BackendId::from("folder:demo"));
+        let source = folder.clone();
+        let driver = Driver::new(folder.1.clone(), DriverOptions::default(), move || source.clone());
+        Self { folder, driver }
+    }
+}
+
+#[rustfmt::skip] // one answer, one line
+#[async_trait]
+impl RuntimeBackend for FolderBackend {
+    fn id(&self) -> &BackendId { &self.folder.1 }
+    fn kind(&self) -> RuntimeKind { RuntimeKind::Custom("folder".into()) }
+    async fn watch(&self, options: WatchOptions) -> Result<EventStream> { self.driver.watch(options) }
+    // A complete backend also answers every later call with `Cancelled`.
+    async fn close(&self) -> Result<()> { self.driver.close().await; Ok(()) }
+
+    fn capabilities(&self) -> Capabilities {
+        let mut can = Capabilities::none("a folder can only be looked at");
+        can.watch = WatchSupport::Polled;
+        can
+    }
+
+    async fn connect(&self) -> Result<RuntimeInfo> {
+        let place = self.folder.0.to_string_lossy();
+        fs::read_dir(&self.folder.0).map_err(|error| failed(error).with_context("path", &place))?;
+        Ok(RuntimeInfo::new(self.id().clone(), self.kind(), "1", place, self.capabilities()))
+    }
+
+    async fn list_instances(&self, options: ListOptions) -> Result<Snapshot> {
+        let mut snapshot = self.folder.snapshot(options.detail).await?;
+        snapshot.instances.retain(|instance| options.filter.matches(instance));
+        Ok(snapshot)
+    }
+
+    async fn inspect(&self, id: &InstanceId) -> Result<Arc<Instance>> {
+        self.folder.look(id)?.ok_or_else(|| Error::new(ErrorKind::NotFound, "folder.inspect", "there is no such file"))
+    }
+}

@@ -1,0 +1,37 @@
+//! A backend of one's own ([`folder`], under 100 lines), run through the same printing as `watch`:
+//! `cargo run --example custom_backend`.
+
+mod folder;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Parser;
+use runtide_core::{InstanceFilter, RuntimeBackend, WatchOptions};
+use runtide_examples::{Output, events, folder_life, note, run};
+
+/// Watch a folder: each file in it is an instance, and its text the state, as "running" or "stopped 0".
+#[derive(Debug, Parser)]
+#[command(name = "custom_backend")]
+struct Args {
+    /// The folder; without it, one is made for the time being, and things happen in it
+    #[arg(long, value_name = "PATH")]
+    folder: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
+}
+
+fn main() -> ExitCode {
+    run(async |args: Args| {
+        let own = tempfile::tempdir()?; // gone when this ends
+        let path = args.folder.clone().unwrap_or_else(|| own.path().to_owned());
+        if args.folder.is_none() {
+            folder_life(&path)?;
+        }
+        let hint = format!("Try it: echo running > {}", path.join("me").display());
+        let backend = folder::FolderBackend::new(path);
+        backend.connect().await?;
+        note(hint);
+        let stream = backend.watch(WatchOptions::default()).await?;
+        events(stream, InstanceFilter::default(), &args.output).await
+    })
+}
