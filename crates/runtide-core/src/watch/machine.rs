@@ -108,8 +108,10 @@ pub(super) struct Machine {
     max_silence: Option<Duration>,
     backoff: Backoff,
     healthy_after: Duration,
-    /// Where the runtime's history goes on.
+    /// Where the runtime's history goes on after the rows.
     mark: Option<NativeMark>,
+    /// The same after the bracket that is in the making. Until it is shown, the rows are older than that.
+    ahead: Option<NativeMark>,
     /// The outage, as it was announced.
     outage: Option<Option<Failure>>,
     /// Resumed from a place of another run: said once, in place of the end of an outage.
@@ -160,6 +162,7 @@ impl Machine {
             backoff: Backoff::new(setup.max_backoff, setup.jitter_seed),
             healthy_after: setup.healthy_after,
             mark: setup.resume.mark,
+            ahead: None,
             outage: None,
             resuming: setup.resume.wanted,
             grounded,
@@ -339,7 +342,7 @@ impl Machine {
             Opened::Resumed if replaying => self.reconnected(Continuity::Resumed),
             Opened::Resumed => {}
             Opened::Fresh(gap) => {
-                self.mark = None; // it could not be resumed from, and will not be later
+                self.ahead = None;
                 let gap = match gap {
                     Gap::Initial if self.last_bracket.is_some() => Gap::Disconnected,
                     Gap::Initial if self.resuming => Gap::ForeignCursor,
@@ -384,6 +387,7 @@ impl Machine {
         }
         self.phase = Phase::Down { retry_at: now + pause };
         self.survey = None;
+        self.ahead = None;
         self.looks.clear();
         self.full = false;
         self.commands.push(Command::Abandon);
@@ -420,10 +424,12 @@ impl Machine {
             }
             _ => {}
         }
+        let listing = matches!(self.phase, Phase::Open { mode: Mode::Listing, .. });
+        let place = if listing || matches!(signal.body, SignalBody::Lost(_)) { &mut self.ahead } else { &mut self.mark };
         if signal.mark.is_some() {
-            self.mark.clone_from(&signal.mark);
+            place.clone_from(&signal.mark);
         }
-        if matches!(self.phase, Phase::Open { mode: Mode::Listing, .. }) {
+        if listing {
             self.signal_while_listing(now, signal.body);
         } else {
             self.signal_live(now, signal);
@@ -529,6 +535,17 @@ impl Machine {
         self.adopt(before, after, mark, at);
     }
 
+    /// Takes in what a look saw. Where the stream does not tell of lives, one may have begun and ended unseen.
+    fn take_look(&mut self, instance: &Arc<Instance>) {
+        let before = self.cache.get(&instance.id).cloned();
+        let after = match &before {
+            Some(before) if self.reports_edges => merge::merged(before, instance),
+            Some(before) => merge::merged_over_gap(before, instance),
+            None => Instance::clone(instance),
+        };
+        self.adopt(before, after, None, None);
+    }
+
     fn adopt(
         &mut self,
         before: Option<Arc<Instance>>,
@@ -556,6 +573,9 @@ impl Machine {
         tracing::info!(backend = %self.backend, ?gap, "something was missed");
         if let Phase::Open { mode, .. } = &mut self.phase {
             *mode = Mode::Listing;
+        }
+        if self.ahead.is_none() {
+            self.ahead.clone_from(&self.mark);
         }
         self.commands.push(Command::Abandon);
         let mut survey = Survey::new(Purpose::Bracket(gap), now);
@@ -640,7 +660,7 @@ impl Machine {
             let worth = self.looks.take(id, now);
             let ahead = |known: Option<&Arc<Instance>>| match (known, answer) {
                 (Some(known), Inspection::Present(seen)) => merge::lifecycle_differs(known, seen),
-                (Some(_), Inspection::Absent(_)) => true,
+                (Some(_), Inspection::Absent(_)) | (None, Inspection::Present(_)) => true,
                 _ => false,
             };
             if worth == Worth::Nothing {
@@ -656,7 +676,7 @@ impl Machine {
             }
             self.looks.settle(id);
             match answer {
-                Inspection::Present(instance) => self.take_in(instance, None, None),
+                Inspection::Present(instance) => self.take_look(instance),
                 Inspection::Absent(id) => self.gone(id, None, None),
                 Inspection::Unknown { .. } => {}
             }
@@ -689,6 +709,10 @@ impl Machine {
             }
         } else {
             tracing::warn!(backend = %self.backend, "the look at everything was not complete");
+            let unseen = self.cache.iter().filter(|row| !outcome.rows.contains_key(&row.id));
+            for row in unseen.map(|row| merge::unseen(row)).collect::<Vec<_>>() {
+                self.cache.insert(Arc::new(row));
+            }
         }
         for instance in outcome.rows.into_values() {
             match self.cache.get(&instance.id) {
@@ -706,6 +730,7 @@ impl Machine {
         }
         self.full = outcome.detail == Detail::Full;
         self.grounded = true;
+        self.mark = self.ahead.take();
         self.reconnected(Continuity::Lost);
         self.show(now, gap);
         self.go_live(now);
@@ -773,7 +798,7 @@ impl Machine {
             let seen: Vec<Arc<Instance>> =
                 outcome.rows.values().filter(|seen| !left(&seen.id, &self.looks)).cloned().collect();
             for instance in seen {
-                self.take_in(&instance, None, None);
+                self.take_look(&instance);
             }
             self.full |= outcome.detail == Detail::Full;
         }

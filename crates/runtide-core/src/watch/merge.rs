@@ -56,11 +56,18 @@ pub(super) fn merged(before: &Instance, look: &Instance) -> Instance {
         if !after.state.is_alive() {
             keep!(exit, finished_at);
         }
-        if before.state.is_alive() == after.state.is_alive() {
+        if before.state.is_alive() && after.state.is_alive() {
             keep!(health, ports, addresses);
         }
     }
     after.generation = before.generation;
+    after
+}
+
+/// What is still known across a gap of an instance that the look did not show: not which life it is in.
+pub(super) fn unseen(before: &Instance) -> Instance {
+    let mut after = before.clone();
+    begin(&mut after);
     after
 }
 
@@ -75,9 +82,7 @@ pub(super) fn merged_over_gap(before: &Instance, look: &Instance) -> Instance {
     if before.incarnation.is_some() && before.incarnation == look.incarnation {
         return merged(before, look);
     }
-    let mut forgetful = before.clone();
-    begin(&mut forgetful);
-    merged(&forgetful, look)
+    merged(&unseen(before), look)
 }
 
 /// The instance after its life ended unseen.

@@ -48,11 +48,10 @@ pub trait Source: Send + 'static {
     /// anew. `None`: silence proves nothing.
     fn max_silence(&self) -> Option<Duration>;
 
-    /// Whether the stream reports lifecycle changes as `Edge` or `Gone`, each of them.
+    /// Whether the stream itself tells every lifecycle change, as `Edge`, `State` or `Gone`.
     ///
-    /// If so, a look that disagrees with what was told so far about the state is taken for one that ran ahead of the stream:
-    /// the driver gives the edge a moment to arrive before it believes the look. If not, looks are all there is, and count
-    /// at once.
+    /// If so, a look that disagrees with what was told so far is taken for one that ran ahead of the stream: the driver gives
+    /// the stream a moment to tell it before it believes the look. If not, looks are all there is, and count at once.
     fn reports_edges(&self) -> bool;
 }
 
