@@ -38,6 +38,8 @@ pub(super) enum Worth {
     Nothing,
     /// It counts, unless it runs ahead of the stream.
     Look,
+    /// The same, and the stream had its time to explain an earlier one.
+    Unexplained,
     /// It counts.
     Truth,
 }
@@ -117,13 +119,17 @@ impl Looks {
     pub(super) fn take(&mut self, id: &InstanceId, now: Instant) -> Worth {
         let Some(look) = self.wanted.get_mut(id).filter(|look| look.asked) else { return Worth::Nothing };
         look.asked = false;
-        let believed = look.forced || look.doubt.is_some_and(|since| now >= since + GRACE);
+        let (forced, explained) = (look.forced, look.doubt.is_none_or(|since| now < since + GRACE));
         if look.raced {
             look.due = now;
             self.sooner(now);
             return Worth::Nothing;
         }
-        if believed { Worth::Truth } else { Worth::Look }
+        match (forced, explained) {
+            (true, _) => Worth::Truth,
+            (false, true) => Worth::Look,
+            (false, false) => Worth::Unexplained,
+        }
     }
 
     /// The answer was taken in.
@@ -193,7 +199,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_doubt_is_believed_only_after_the_grace() {
+    async fn a_doubt_has_its_time_to_be_explained() {
         let (mut looks, now) = (Looks::default(), Instant::now());
         let id = InstanceId::from("a");
         looks.hint(&id, now, false);
@@ -205,6 +211,6 @@ mod tests {
         assert!(looks.ask(now).is_empty());
         looks.ask(now + GRACE);
         looks.answered();
-        assert_eq!(looks.take(&id, now + GRACE), Worth::Truth);
+        assert_eq!(looks.take(&id, now + GRACE), Worth::Unexplained);
     }
 }

@@ -14,7 +14,7 @@ use super::{
     merge,
     ring::{Bracket, Entry},
     source::{Edge, Flow, Inspection, Opened, Signal, SignalBody, Snapshot},
-    survey::{Purpose, Survey},
+    survey::{Purpose, Survey, Told},
 };
 use crate::{
     BackendId, Continuity, Cursor, Detail, Epoch, Error, ErrorKind, Failure, Gap, Instance, InstanceId, NativeMark,
@@ -440,9 +440,10 @@ impl Machine {
     fn signal_while_listing(&mut self, now: Instant, body: SignalBody) {
         let Some(survey) = &mut self.survey else { return };
         match body {
-            SignalBody::State(instance) => survey.touch(&instance.id, now),
-            SignalBody::Gone(id) | SignalBody::Hint(id) => survey.touch(&id, now),
-            SignalBody::Edge(edge) => survey.touch(&edge.id, now),
+            SignalBody::State(instance) => survey.touch(&instance.id.clone(), Told::State(instance), now),
+            SignalBody::Gone(id) => survey.touch(&id, Told::Gone, now),
+            SignalBody::Hint(id) => survey.touch(&id, Told::Something, now),
+            SignalBody::Edge(edge) => survey.touch(&edge.id.clone(), Told::Edge(edge), now),
             SignalBody::Full(snapshot) => {
                 self.commands.push(Command::Abandon);
                 self.surveyed(now, Ok(snapshot));
@@ -467,7 +468,7 @@ impl Machine {
             }
             SignalBody::Hint(id) => {
                 if let Some(survey) = &mut self.survey {
-                    survey.touch(&id, now);
+                    survey.touch(&id, Told::Something, now);
                 }
                 self.looks.hint(&id, now, false);
             }
@@ -492,7 +493,7 @@ impl Machine {
     fn told(&mut self, id: &InstanceId, now: Instant) {
         self.looks.told(id);
         if let Some(survey) = &mut self.survey {
-            survey.touch(id, now);
+            survey.touch(id, Told::Something, now);
         }
     }
 
@@ -580,7 +581,7 @@ impl Machine {
         self.commands.push(Command::Abandon);
         let mut survey = Survey::new(Purpose::Bracket(gap), now);
         for id in self.looks.drain() {
-            survey.touch(&id, now);
+            survey.touch(&id, Told::Something, now);
         }
         if let Some(last) = self.last_bracket {
             survey.wait_until(last + BRACKET_SPACING);
@@ -645,7 +646,7 @@ impl Machine {
         if let Some(survey) = &mut self.survey
             && survey.is_inspecting()
         {
-            return survey.inspected(ids, answer.unwrap_or_default(), now);
+            return survey.inspected(answer.unwrap_or_default(), now);
         }
         self.looks.answered();
         let answers = match answer {
@@ -655,6 +656,7 @@ impl Machine {
                 Vec::new()
             }
         };
+        let mut unexplained = None;
         for answer in &answers {
             let id = answer.id();
             let worth = self.looks.take(id, now);
@@ -670,8 +672,12 @@ impl Machine {
                 self.looks.failed(id, now);
                 continue;
             }
-            if worth == Worth::Look && self.reports_edges && ahead(self.cache.get(id)) {
-                self.looks.doubt(id, now);
+            if worth != Worth::Truth && self.reports_edges && ahead(self.cache.get(id)) {
+                if worth == Worth::Unexplained {
+                    unexplained = Some(id.clone());
+                } else {
+                    self.looks.doubt(id, now);
+                }
                 continue;
             }
             self.looks.settle(id);
@@ -683,6 +689,11 @@ impl Machine {
         }
         for id in ids {
             self.looks.failed_if_asked(id, now); // no answer at all
+        }
+        if let Some(id) = unexplained {
+            // The stream should have told it by now: it is late, deaf or dead. A new one tells it again, or shows everything.
+            let message = "a look shows what the stream does not tell";
+            self.fall(now, Some(&Error::new(ErrorKind::Protocol, "watch.look", message).with_context("instance", id)));
         }
     }
 
@@ -696,12 +707,12 @@ impl Machine {
 
     /// The rows are replaced by what was seen, and everybody is shown them.
     fn bracket(&mut self, now: Instant, gap: Gap, survey: Survey) {
-        let outcome = survey.into_outcome();
+        let outcome = survey.into_outcome(&self.backend);
         if outcome.complete {
             let gone: Vec<InstanceId> = self
                 .cache
                 .iter()
-                .filter(|row| !outcome.rows.contains_key(&row.id) && !outcome.open.contains(&row.id))
+                .filter(|row| !outcome.rows.contains_key(&row.id))
                 .map(|row| row.id.clone())
                 .collect();
             for id in gone {
@@ -759,7 +770,7 @@ impl Machine {
 
     /// The rows are compared with what was seen. What was told while looking is left to the stream.
     fn confirm(&mut self, now: Instant, survey: Survey) {
-        let outcome = survey.into_outcome();
+        let outcome = survey.into_outcome(&self.backend);
         let left = |id: &InstanceId, looks: &Looks| outcome.open.contains(id) || looks.is_wanted(id);
         let differs = self.reports_edges
             && (outcome.rows.values().any(|seen| {

@@ -8,8 +8,11 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::source::{Inspection, Snapshot};
-use crate::{Detail, Gap, Instance, InstanceId};
+use super::{
+    merge,
+    source::{Edge, Inspection, Snapshot},
+};
+use crate::{BackendId, Detail, Gap, Instance, InstanceId};
 
 /// How long the stream must be quiet after a look before the look counts as the later of the two.
 pub(super) const SETTLE: Duration = Duration::from_millis(10);
@@ -61,13 +64,25 @@ pub(super) struct Survey {
     detail: Detail,
     rows: BTreeMap<InstanceId, Arc<Instance>>,
     complete: bool,
-    /// Told of since the look was asked for, or since it was looked at again.
-    touched: BTreeSet<InstanceId>,
+    /// Told of since the look was asked for, or since it was looked at again, and what was told last.
+    touched: BTreeMap<InstanceId, Told>,
+    /// The same for those that are being looked at again.
+    asked: BTreeMap<InstanceId, Told>,
     rounds: u8,
     doubted: bool,
     /// From here on, looks are close.
     proving: bool,
     failures: u32,
+}
+
+/// What was told of an instance while a look was under way.
+#[derive(Debug, Clone)]
+pub(super) enum Told {
+    /// That something changed.
+    Something,
+    Edge(Edge),
+    State(Arc<Instance>),
+    Gone,
 }
 
 /// What came of it.
@@ -88,7 +103,8 @@ impl Survey {
             detail: Detail::Summary,
             rows: BTreeMap::new(),
             complete: false,
-            touched: BTreeSet::new(),
+            touched: BTreeMap::new(),
+            asked: BTreeMap::new(),
             rounds: 0,
             doubted: false,
             proving: false,
@@ -118,7 +134,9 @@ impl Survey {
             return;
         }
         self.proving = true;
-        self.touched.extend(self.rows.values().filter(|row| is_open(row)).map(|row| row.id.clone()));
+        for row in self.rows.values().filter(|row| is_open(row)) {
+            self.touched.entry(row.id.clone()).or_insert(Told::Something);
+        }
     }
 
     pub(super) fn wait_until(&mut self, until: Instant) {
@@ -126,12 +144,14 @@ impl Survey {
     }
 
     /// Something was told of this instance.
-    pub(super) fn touch(&mut self, id: &InstanceId, now: Instant) {
+    pub(super) fn touch(&mut self, id: &InstanceId, told: Told, now: Instant) {
         if let Stage::Settling { until, most } = &mut self.stage {
             *until = (now + SETTLE).min(*most).max(*until);
         }
-        if !self.touched.contains(id) {
-            self.touched.insert(id.clone());
+        match self.touched.get_mut(id) {
+            Some(_) if matches!(told, Told::Something) => {}
+            Some(last) => *last = told,
+            None => drop(self.touched.insert(id.clone(), told)),
         }
     }
 
@@ -190,31 +210,36 @@ impl Survey {
         }
         self.rounds += 1;
         self.stage = Stage::Inspecting;
-        Some(std::mem::take(&mut self.touched).into_iter().collect())
+        self.asked = std::mem::take(&mut self.touched);
+        Some(self.asked.keys().cloned().collect())
     }
 
     pub(super) fn is_inspecting(&self) -> bool {
         matches!(self.stage, Stage::Inspecting)
     }
 
-    pub(super) fn inspected(&mut self, ids: &[InstanceId], answers: Vec<Inspection>, now: Instant) {
-        let mut open: BTreeSet<&InstanceId> = ids.iter().collect();
+    pub(super) fn inspected(&mut self, answers: Vec<Inspection>, now: Instant) {
         for answer in answers {
             match answer {
                 Inspection::Present(instance) => {
-                    open.remove(&instance.id);
+                    self.asked.remove(&instance.id);
                     self.rows.insert(instance.id.clone(), instance);
                 }
                 Inspection::Absent(id) => {
-                    open.remove(&id);
+                    self.asked.remove(&id);
                     self.rows.remove(&id);
                 }
                 Inspection::Unknown { .. } => {}
             }
         }
-        if !open.is_empty() {
+        if !self.asked.is_empty() {
             self.rounds = ROUNDS; // a look that fails is not repeated here
-            self.touched.extend(open.into_iter().cloned());
+            for (id, told) in std::mem::take(&mut self.asked) {
+                match self.touched.get(&id) {
+                    Some(Told::Edge(_) | Told::State(_) | Told::Gone) => {}
+                    Some(Told::Something) | None => drop(self.touched.insert(id, told)),
+                }
+            }
         }
         self.stage = Stage::Settling { until: now, most: now + SETTLE_MAX };
     }
@@ -227,7 +252,25 @@ impl Survey {
         }
     }
 
-    pub(super) fn into_outcome(self) -> Outcome {
-        Outcome { rows: self.rows, complete: self.complete, open: self.touched, detail: self.detail }
+    /// What no second look settled is as it was told last: a look from before that is older, and one from behind it agrees.
+    pub(super) fn into_outcome(mut self, backend: &BackendId) -> Outcome {
+        for (id, told) in &self.touched {
+            let row = match (told, self.rows.get(id)) {
+                (Told::Something, _) => continue,
+                (Told::Gone, _) => {
+                    self.rows.remove(id);
+                    continue;
+                }
+                (Told::Edge(edge), Some(row)) => merge::after_edge(row, edge),
+                (Told::Edge(edge), None) => merge::from_edge(backend, edge),
+                (Told::State(state), Some(row)) => Some(merge::merged(row, state)),
+                (Told::State(state), None) => Some(Instance::clone(state)),
+            };
+            if let Some(row) = row {
+                self.rows.insert(id.clone(), Arc::new(row));
+            }
+        }
+        let open = self.touched.into_keys().collect();
+        Outcome { rows: self.rows, complete: self.complete, open, detail: self.detail }
     }
 }

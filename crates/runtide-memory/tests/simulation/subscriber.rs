@@ -34,6 +34,7 @@ struct Account {
     /// The span that is open begins after this mark.
     open: Option<u64>,
     begins: bool,
+    blind: bool,
     last: u64,
 }
 
@@ -48,7 +49,7 @@ impl Account {
         }
     }
 
-    fn observe(&mut self, event: &RuntimeEvent) {
+    fn observe(&mut self, event: &RuntimeEvent, ahead: Option<u64>) {
         match &event.kind {
             Kind::ResyncBegin { .. } => {
                 self.close();
@@ -59,8 +60,13 @@ impl Account {
                 self.open = event.cursor.native.as_ref().map(|mark| number(Some(mark)));
                 self.last = self.open.unwrap_or(self.last);
                 self.begins = self.open.is_none();
+                self.blind = false;
+                // A bracket may show more than a dead stream had told.
+                self.open = ahead.or(self.open);
             }
             Kind::BackendReconnected { continuity: Continuity::Lost } => self.close(),
+            // Who resumes without what he knew is not told of what he cannot know.
+            Kind::BackendReconnected { .. } if std::mem::take(&mut self.blind) => {}
             Kind::BackendReconnected { .. } => {
                 self.open.get_or_insert(self.last);
             }
@@ -98,29 +104,33 @@ impl Subscriber {
     }
 
     /// Goes on with another stream, from the stored place.
-    pub fn resume(&mut self, stream: EventStream, from: &Cursor) {
+    pub fn resume(&mut self, stream: EventStream, from: &Cursor, known: bool) {
+        (self.account.blind, self.account.begins) = (!known, false);
         self.stream = stream;
         self.checker = std::mem::take(&mut self.checker).resumed(from);
-        self.account.last = number(from.native.as_ref());
+        if from.native.is_some() {
+            // What was told after the place comes again, or is in a bracket.
+            let place = number(from.native.as_ref());
+            self.account.last = place;
+            self.account.told.retain(|mark| *mark <= place);
+        }
         self.account.close();
-        // What was told after the place comes again, or is in a bracket.
-        self.account.told.retain(|mark| *mark <= self.account.last);
     }
 
-    /// Reads whatever is at hand.
-    pub fn drain(&mut self, trace: bool) -> Result<(), String> {
+    /// Reads whatever is at hand. `ahead`: how far a look may have seen, where streams were dead.
+    pub fn drain(&mut self, ahead: Option<u64>, trace: bool) -> Result<(), String> {
         while let Some(next) = self.stream.next().now_or_never() {
             let event = match next {
                 Some(Ok(event)) => event,
                 Some(Err(error)) => return Err(format!("subscriber {}: the stream ended: {error}", self.name)),
                 None => return Err(format!("subscriber {}: the stream ended", self.name)),
             };
-            self.observe(&event, trace)?;
+            self.observe(&event, ahead, trace)?;
         }
         Ok(())
     }
 
-    fn observe(&mut self, event: &Arc<RuntimeEvent>, trace: bool) -> Result<(), String> {
+    fn observe(&mut self, event: &Arc<RuntimeEvent>, ahead: Option<u64>, trace: bool) -> Result<(), String> {
         if trace {
             let (cursor, mark) = (&event.cursor, event.mark.as_ref());
             let what = event.instance().map(|i| format!("{} {} {:?}", i.id, i.state, i.exit.map(|e| e.end)));
@@ -140,7 +150,7 @@ impl Subscriber {
         }
         self.checker.observe(event).map_err(|violation| format!("subscriber {}: {violation}", self.name))?;
         self.table.apply(event);
-        self.account.observe(event);
+        self.account.observe(event, ahead);
         match &event.kind {
             Kind::ResyncBegin { gap } => {
                 self.brackets += 1;

@@ -50,6 +50,9 @@ struct World {
     dialect: Dialect,
     /// What the stream tells is spoilt or late in this history: which edge must be told is then not known.
     faithful: bool,
+    down: bool,
+    dead: bool,
+    partial: bool,
 }
 
 pub async fn history(seed: u64, trace: bool) -> Result<Tally, String> {
@@ -74,8 +77,20 @@ pub async fn history(seed: u64, trace: bool) -> Result<Tally, String> {
     let runtime = MemoryRuntime::with_options(RuntimeOptions::deterministic(seed).with_history(history));
     let backend = Arc::new(MemoryBackend::new(config, runtime.clone()).map_err(|error| error.to_string())?);
     let faithful = rng.u8(0..3) > 0;
-    let mut world =
-        World { rng, runtime, backend, subscribers: Vec::new(), ids: Vec::new(), made: 0, trace, dialect, faithful };
+    let mut world = World {
+        rng,
+        runtime,
+        backend,
+        subscribers: Vec::new(),
+        ids: Vec::new(),
+        made: 0,
+        trace,
+        dialect,
+        faithful,
+        down: false,
+        dead: false,
+        partial: false,
+    };
     world.run().await
 }
 
@@ -99,14 +114,14 @@ impl World {
                 68..80 => self.fault(),
                 80..84 => {
                     self.say(|| "heal".into());
-                    self.runtime.heal();
-                    self.runtime.come_up(Reboot::default());
+                    self.heal();
                 }
                 84..88 => self.subscribe().await?,
                 _ => self.meddle().await?,
             }
+            let ahead = self.ahead();
             for subscriber in self.subscribers.iter_mut().filter(|subscriber| !subscriber.stalled) {
-                subscriber.drain(self.trace)?;
+                subscriber.drain(ahead, self.trace)?;
             }
         }
         self.verdict(steps).await
@@ -187,6 +202,19 @@ impl World {
         self.say(|| format!("{what} {id}: {}", if done.is_ok() { "done" } else { "refused" }));
     }
 
+    /// How far a look may have seen, if streams were dead in this history.
+    fn ahead(&self) -> Option<u64> {
+        let newest = self.runtime.history().last().and_then(|fact| fact.mark.as_str().parse().ok());
+        newest.filter(|_| self.dead)
+    }
+
+    fn heal(&mut self) {
+        self.runtime.heal();
+        if std::mem::take(&mut self.down) {
+            self.runtime.come_up(Reboot::default());
+        }
+    }
+
     fn fault(&mut self) {
         let runtime = self.runtime.clone();
         let id = self.any_id();
@@ -202,6 +230,7 @@ impl World {
             }
             4 => {
                 runtime.half_open();
+                self.dead = true;
                 "half-open"
             }
             5 => {
@@ -230,6 +259,7 @@ impl World {
             }
             10 => {
                 runtime.go_down();
+                self.down = true;
                 "down"
             }
             11 => {
@@ -241,15 +271,18 @@ impl World {
                     reboot = reboot.stopping_instances();
                 }
                 runtime.reboot(reboot);
+                self.down = false;
                 "reboot"
             }
             12 => {
                 let few = self.rng.usize(0..3);
                 runtime.faults(|faults| faults.truncate_list = Some(few));
+                self.partial = true;
                 "truncated lists"
             }
             13 => {
                 runtime.faults(|faults| faults.bad_items.extend(id));
+                self.partial = true;
                 "a bad item"
             }
             14 => {
@@ -347,7 +380,7 @@ impl World {
                     options = options.with_known(known);
                 }
                 let stream = self.backend.watch(options).await.map_err(|error| error.to_string())?;
-                back.resume(stream, &from);
+                back.resume(stream, &from, with_known);
                 self.subscribers.push(back);
             }
         }
@@ -357,17 +390,22 @@ impl World {
     /// Healed and at rest: is everybody right?
     async fn verdict(&mut self, steps: u64) -> Result<Tally, String> {
         self.say(|| "heal, and rest".into());
-        self.runtime.heal();
-        self.runtime.come_up(Reboot::default());
+        self.heal();
         for _ in 0..10 {
             tokio::time::sleep(Duration::from_secs(30)).await;
+            let ahead = self.ahead();
             for subscriber in &mut self.subscribers {
-                subscriber.drain(self.trace)?;
+                subscriber.drain(ahead, self.trace)?;
             }
         }
         let truth = self.runtime.truth();
         let facts = self.runtime.history();
-        let lifecycle = |kind: FactKind| matches!(kind, FactKind::Started | FactKind::Stopped | FactKind::Removed);
+        // The end of an instance that no list ever showed cannot be told: its stream names no more than its id.
+        let lifecycle = |kind: FactKind| match kind {
+            FactKind::Started | FactKind::Stopped => true,
+            FactKind::Removed => !self.partial,
+            _ => false,
+        };
         let marks: Vec<u64> = facts
             .iter()
             .filter(|fact| fact.told && lifecycle(fact.kind))

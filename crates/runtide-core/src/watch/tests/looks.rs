@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::world::*;
-use crate::{Detail, Health, Instance, InstanceState as S, RuntimeEventKind, SignalBody, WatchOptions};
+use crate::{Detail, Health, Instance, InstanceState as S, Opened, RuntimeEventKind, SignalBody, WatchOptions};
 
 #[tokio::test(start_paused = true)]
 async fn a_hint_is_resolved_by_one_look_for_many_ids() {
@@ -50,7 +50,7 @@ async fn a_look_that_runs_ahead_of_the_stream_swallows_no_edge() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_look_that_nothing_explains_is_believed_in_the_end() {
+async fn a_look_that_nothing_explains_opens_the_stream_anew() {
     let world = World::default();
     world.change(|w| {
         w.put(instance("a", S::Running));
@@ -64,7 +64,21 @@ async fn a_look_that_nothing_explains_is_believed_in_the_end() {
         w.tell(SignalBody::Hint("a".into()));
         w.tell(SignalBody::Hint("b".into()));
     });
-    assert_eq!(briefs(&mut stream, QUIET * 10).await, ["stopped a", "removed b"]);
+    // The stream was deaf: a new one tells the edge of `a` again, and what nobody tells of `b` is a net effect.
+    world.change(|w| {
+        w.opens.push_back(Ok(Opened::Resumed));
+        w.tell_on_open.push(("a", S::Stopped));
+    });
+    let seen = briefs(&mut stream, QUIET * 10).await;
+    let expected = [
+        "disconnected broken",
+        "reconnected Resumed",
+        "stopped a",
+        "resync_begin Disconnected",
+        "present a",
+        "resync_end",
+    ];
+    assert_eq!(seen, expected);
 }
 
 #[tokio::test(start_paused = true)]

@@ -27,6 +27,8 @@ pub(super) struct State {
     pub(super) told: VecDeque<Told>,
     /// What `open` says next; when empty, `Fresh(Initial)`.
     pub(super) opens: VecDeque<Result<Opened>>,
+    /// Edges that a resumed stream tells, before it has caught up.
+    pub(super) tell_on_open: Vec<(&'static str, InstanceState)>,
     pub(super) dials: Vec<Instant>,
     pub(super) resumes: Vec<Option<NativeMark>>,
     pub(super) snapshots: usize,
@@ -127,6 +129,12 @@ impl Source for TestSource {
         state.resumes.push(resume.cloned());
         let opened = state.opens.pop_front().unwrap_or(Ok(Opened::Fresh(Gap::Initial)));
         self.open = opened.is_ok();
+        if matches!(opened, Ok(Opened::Resumed)) && !state.tell_on_open.is_empty() {
+            for (name, edge) in std::mem::take(&mut state.tell_on_open) {
+                state.tell_edge(name, edge, None);
+            }
+            state.tell(SignalBody::CaughtUp);
+        }
         opened
     }
 
