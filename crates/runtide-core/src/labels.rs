@@ -188,7 +188,7 @@ fn located<T>(node: &Node<'_>, result: Result<T, DecodeError>) -> Result<T, Deco
     result.map_err(|error| DecodeError { key: error.key.or_else(|| Some(node.path.clone())), ..error })
 }
 
-impl<'de, 'a> IntoDeserializer<'de, DecodeError> for &'a Node<'a> {
+impl<'a> IntoDeserializer<'_, DecodeError> for &'a Node<'a> {
     type Deserializer = Self;
 
     fn into_deserializer(self) -> Self {
@@ -413,12 +413,13 @@ mod tests {
         }
     }
 
+    #[derive(Debug, Deserialize)]
+    struct Tree(#[expect(dead_code)] BTreeMap<String, serde_json::Value>);
+
     #[test]
     fn hostile_labels_neither_panic_nor_overflow() {
         let deep = format!("p.{}", "a.".repeat(40_000));
         let labels: Labels = [(deep, "1".to_owned()), ("p..".to_owned(), String::new())].into_iter().collect();
-        #[derive(Debug, Deserialize)]
-        struct Tree(#[expect(dead_code)] BTreeMap<String, serde_json::Value>);
         labels.decode::<Tree>("p").unwrap();
     }
 }
