@@ -96,6 +96,11 @@ impl Figures {
         median(self.rounds(name).iter().map(Round::rate))
     }
 
+    /// Seconds of wall time for one round.
+    pub fn seconds(&self, name: &str) -> f64 {
+        median(self.rounds(name).iter().map(|round| round.wall.as_secs_f64()))
+    }
+
     /// Units per second in the best turn: what it does when nobody else needs the machine.
     pub fn best_rate(&self, name: &str) -> f64 {
         self.rounds(name).iter().map(Round::rate).fold(0.0, f64::max)

@@ -8,10 +8,12 @@
 
 mod clock;
 mod contest;
+pub mod daemon;
 pub mod fleet;
 mod gate;
 mod source;
 mod table;
+pub mod watchers;
 
 pub use self::{
     clock::{Clock, Round, resident_bytes},
