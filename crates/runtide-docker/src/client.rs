@@ -171,8 +171,9 @@ impl Client {
 
     fn understand(&self, place: Place<'_>, reply: &VersionReply<'_>, date: Option<SystemTime>) -> Result<Server> {
         let parsed = |text: &str| {
-            text.parse::<ApiVersion>()
-                .map_err(|error| place.error(ErrorKind::Protocol, "the server's API version makes no sense").with_source(error))
+            text.parse::<ApiVersion>().map_err(|error| {
+                place.error(ErrorKind::Protocol, "the server's API version makes no sense").with_source(error)
+            })
         };
         let offered = reply.api_version.as_deref().filter(|text| !text.is_empty());
         let Some(offered) = offered else {
@@ -180,7 +181,10 @@ impl Client {
         };
         let minimum = reply.min_api_version.as_deref().filter(|text| !text.is_empty()).map(parsed).transpose()?;
         let api = ApiVersion::negotiate(parsed(offered)?, minimum, self.config().max_api_version).map_err(|why| {
-            place.error(ErrorKind::Unsupported, why.clone()).with_context("feature", "api_version").with_context("reason", why)
+            place
+                .error(ErrorKind::Unsupported, why.clone())
+                .with_context("feature", "api_version")
+                .with_context("reason", why)
         })?;
         Ok(Server {
             kind: reply.kind(),
@@ -270,6 +274,7 @@ impl Client {
 
     async fn head(&self, place: Place<'_>, path_and_query: &str) -> Result<Response<Incoming>> {
         self.check_open(place.operation)?;
+        tracing::trace!(operation = place.operation, path_and_query, "request");
         let body = Body::new(Empty::new().map_err(|never| match never {}));
         let request = self.request(place, path_and_query, body)?;
         let response = self.0.pool.send(request).await.map_err(|error| self.broken(place, error))?;
@@ -282,13 +287,9 @@ impl Client {
         if status.is_success() {
             return Ok(response);
         }
-        #[derive(Deserialize)]
-        struct Message {
-            message: String,
-        }
         let body = http_body_util::Limited::new(response.into_body(), ERROR_BODY).collect().await;
         let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-        let message = serde_json::from_slice::<Message>(&body)
+        let message = serde_json::from_slice::<ErrorReply>(&body)
             .map_or_else(|_| String::from_utf8_lossy(&body).into_owned(), |body| body.message);
         if status == 400 && is_version_mismatch(&message) {
             self.forget();
@@ -308,15 +309,13 @@ impl Client {
         deadline: Duration,
         call: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        match tokio::time::timeout(deadline, call).await {
-            Ok(result) => result,
-            Err(_) => {
-                // A peer that stalls on one connection is not worth another try on its idle neighbours.
-                self.0.pool.reset();
-                self.forget();
-                Err(place.timeout(deadline))
-            }
+        if let Ok(result) = tokio::time::timeout(deadline, call).await {
+            return result;
         }
+        // A peer that stalls on one connection is not worth another try on its idle neighbours.
+        self.0.pool.reset();
+        self.forget();
+        Err(place.timeout(deadline))
     }
 }
 
@@ -338,6 +337,12 @@ fn date_of_daemon(headers: &hyper::HeaderMap) -> Option<SystemTime> {
 /// "Wed, 21 Oct 2015 07:28:00 GMT".
 fn http_date(text: &str) -> Option<SystemTime> {
     jiff::fmt::rfc2822::parse(text).ok().map(|zoned| zoned.timestamp().into())
+}
+
+/// What an error's body is.
+#[derive(Deserialize)]
+struct ErrorReply {
+    message: String,
 }
 
 #[derive(Deserialize)]

@@ -90,7 +90,13 @@ impl Endpoint {
             return Err("the host is missing".to_owned());
         }
         let port = match port {
-            None => if tls { Self::TLS_PORT } else { Self::PORT },
+            None => {
+                if tls {
+                    Self::TLS_PORT
+                } else {
+                    Self::PORT
+                }
+            }
             Some(port) => match port.parse::<u16>() {
                 Ok(port) if port != 0 => port,
                 _ => return Err("the port is not a number from 1 to 65535".to_owned()),
@@ -131,7 +137,9 @@ impl FromStr for Endpoint {
             Error::new(
                 ErrorKind::InvalidInput,
                 "docker.endpoint",
-                format!("'{shown}' is not an endpoint: {why}; expected unix:///path, tcp://host:port or https://host:port"),
+                format!(
+                    "'{shown}' is not an endpoint: {why}; expected unix:///path, tcp://host:port or https://host:port"
+                ),
             )
         };
         let unsupported = |why: &str| {
@@ -146,7 +154,9 @@ impl FromStr for Endpoint {
             "unix" => Ok(Self::unix(rest)),
             "tcp" | "http" => Self::tcp(rest, false).map_err(|why| invalid(&why)),
             "https" => Self::tcp(rest, true).map_err(|why| invalid(&why)),
-            "ssh" => Err(unsupported("ssh is not carried; forward the socket instead (ssh -L ./docker.sock:/var/run/docker.sock)")),
+            "ssh" => Err(unsupported(
+                "ssh is not carried; forward the socket instead (ssh -L ./docker.sock:/var/run/docker.sock)",
+            )),
             "npipe" => Err(unsupported("named pipes are not carried; let the daemon listen on tcp")),
             "fd" => Err(unsupported("fd:// is the daemon's side of socket activation")),
             _ => Err(invalid("the scheme is unknown")),
@@ -303,9 +313,10 @@ impl Config {
             return invalid("max_silence", "less than 10 ms leaves no time to prove the link");
         }
         match self.max_api_version {
-            Some(version) if version < ApiVersion::OLDEST => {
-                invalid("max_api_version", &format!("{version} is older than {}, the oldest supported", ApiVersion::OLDEST))
-            }
+            Some(version) if version < ApiVersion::OLDEST => invalid(
+                "max_api_version",
+                &format!("{version} is older than {}, the oldest supported", ApiVersion::OLDEST),
+            ),
             _ => Ok(()),
         }
     }

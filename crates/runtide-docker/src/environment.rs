@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    ffi::{OsStr, OsString},
+    ffi::OsString,
     fmt::Write,
     fs, io,
     path::{Path, PathBuf},
@@ -17,9 +17,11 @@ use crate::{
     version::ApiVersion,
 };
 
+type Lookup = dyn Fn(&str) -> Option<OsString> + Send + Sync;
+
 /// Where variables are looked up.
 pub(crate) struct Environment {
-    lookup: Box<dyn Fn(&str) -> Option<OsString> + Send + Sync>,
+    lookup: Box<Lookup>,
 }
 
 impl Environment {
@@ -29,7 +31,7 @@ impl Environment {
 
     /// These variables and no others.
     #[cfg(test)]
-    pub(crate) fn of<const N: usize>(variables: [(&str, &OsStr); N]) -> Self {
+    pub(crate) fn of<const N: usize>(variables: [(&str, &std::ffi::OsStr); N]) -> Self {
         let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
         Self {
             lookup: Box::new(move |name| {
@@ -45,7 +47,9 @@ impl Environment {
 
     fn text(&self, name: &'static str) -> Result<Option<String>> {
         self.os(name)
-            .map(|value| value.into_string().map_err(|value| invalid(name, &value.to_string_lossy(), "it is not UTF-8")))
+            .map(|value| {
+                value.into_string().map_err(|value| invalid(name, &value.to_string_lossy(), "it is not UTF-8"))
+            })
             .transpose()
     }
 
@@ -165,12 +169,17 @@ fn tls_files(folder: &Path) -> Tls {
 
 /// `None`: there is no such file.
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    let located = |kind, message: String| Error::new(kind, "docker.config", message).with_context("path", path.display());
+    let located =
+        |kind, message: String| Error::new(kind, "docker.config", message).with_context("path", path.display());
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
         Err(error) => {
-            return Err(located(ErrorKind::InvalidInput, format!("'{}' cannot be read", path.display())).with_source(error));
+            return Err(
+                located(ErrorKind::InvalidInput, format!("'{}' cannot be read", path.display())).with_source(error)
+            );
         }
     };
     let parsed = serde_json::from_slice(&bytes).map_err(|error| {
@@ -213,9 +222,8 @@ fn context(store: &Path, name: &str) -> Result<Config> {
     const CONTEXT: &str = "docker context";
     let folder = sha256(name);
     let path = store.join("meta").join(&folder).join("meta.json");
-    let meta: Meta = read_json(&path)?.ok_or_else(|| {
-        invalid(CONTEXT, name, "there is no such context").with_context("path", path.display())
-    })?;
+    let meta: Meta = read_json(&path)?
+        .ok_or_else(|| invalid(CONTEXT, name, "there is no such context").with_context("path", path.display()))?;
     let Some(docker) = meta.endpoints.docker else {
         return Err(invalid(CONTEXT, name, "it has no docker endpoint"));
     };

@@ -1,4 +1,4 @@
-use std::fs;
+use std::{ffi::OsStr, fs};
 
 use super::*;
 
@@ -102,9 +102,8 @@ fn what_is_not_text_is_an_error() {
 fn tls_verify_means_the_encrypted_port_and_the_files_of_the_cert_path() {
     let folder = docker_folder(&[("ca.pem", ""), ("cert.pem", ""), ("key.pem", "")]);
     let path = folder.path().to_str().unwrap();
-    let all = |host: &str| {
-        config([("DOCKER_HOST", host), ("DOCKER_TLS_VERIFY", "1"), ("DOCKER_CERT_PATH", path)]).unwrap()
-    };
+    let all =
+        |host: &str| config([("DOCKER_HOST", host), ("DOCKER_TLS_VERIFY", "1"), ("DOCKER_CERT_PATH", path)]).unwrap();
     assert_eq!(all("tcp://h").endpoint, tcp("h", 2376, true));
     assert_eq!(all("tcp://h:4243").endpoint, tcp("h", 4243, true));
     let tls = Tls::default()
@@ -146,7 +145,11 @@ fn the_current_context_is_followed() {
     assert_eq!(in_folder(&folder, "", "").unwrap().endpoint, endpoint);
     assert_eq!(in_folder(&folder, "DOCKER_CONTEXT", "desktop-linux").unwrap().endpoint, endpoint);
     assert_eq!(in_folder(&folder, "DOCKER_CONTEXT", "default").unwrap().endpoint, Endpoint::default());
-    assert_eq!(in_folder(&folder, "DOCKER_HOST", "tcp://h:1").unwrap().endpoint, tcp("h", 1, false), "the host goes first");
+    assert_eq!(
+        in_folder(&folder, "DOCKER_HOST", "tcp://h:1").unwrap().endpoint,
+        tcp("h", 1, false),
+        "the host goes first"
+    );
 }
 
 #[test]

@@ -59,7 +59,8 @@ impl Place<'_> {
             Bollard::RequestTimeoutError => self.error(ErrorKind::Timeout, "no answer in time"),
             Bollard::IOError { err } => self.io(err),
             Bollard::HyperResponseError { err } => self.io(crate::transport::as_io(err)),
-            error @ (Bollard::JsonDataError { .. } | Bollard::JsonSerdeError { .. } | Bollard::StrParseError { .. }) => {
+            error
+            @ (Bollard::JsonDataError { .. } | Bollard::JsonSerdeError { .. } | Bollard::StrParseError { .. }) => {
                 self.error(ErrorKind::Protocol, "the answer cannot be read").with_source(error)
             }
             error @ (Bollard::URLEncodedError { .. }

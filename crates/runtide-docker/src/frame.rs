@@ -60,7 +60,8 @@ mod tests {
 
     use super::*;
 
-    const START: &str = r#"{"Type":"container","Action":"start","Actor":{"ID":"a1","Attributes":{"name":"{\"}"}},"timeNano":1}"#;
+    const START: &str =
+        r#"{"Type":"container","Action":"start","Actor":{"ID":"a1","Attributes":{"name":"{\"}"}},"timeNano":1}"#;
 
     fn all(mut bytes: &[u8]) -> (Vec<String>, usize) {
         let mut found = Vec::new();

@@ -26,7 +26,7 @@ pub(crate) struct Shared(Arc<Mutex<Ledger>>);
 
 impl Shared {
     pub(crate) fn new(backend: BackendId) -> Self {
-        Self(Arc::new(Mutex::new(Ledger { backend, entries: HashMap::new() })))
+        Self(Arc::new(Mutex::new(Ledger { backend, live: false, entries: HashMap::new() })))
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Ledger> {
@@ -38,6 +38,8 @@ impl Shared {
 #[derive(Debug)]
 pub(crate) struct Ledger {
     backend: BackendId,
+    /// Whether a stream keeps it up to date.
+    live: bool,
     entries: HashMap<Box<str>, Entry>,
 }
 
@@ -53,13 +55,13 @@ struct Entry {
     told: Option<(InstanceState, Instant)>,
     /// When it last was connected to a network or disconnected.
     rewired: Option<Instant>,
-    /// Whether its present life, or the one that ended last, ran out of memory.
-    oom: bool,
+    /// Whether its present life, or the one that ended last, ran out of memory; `None`: nobody said.
+    oom: Option<bool>,
 }
 
 impl Entry {
     fn new(id: &str) -> Self {
-        Self { id: InstanceId::from(id), exit_is_label: None, described: None, told: None, rewired: None, oom: false }
+        Self { id: InstanceId::from(id), exit_is_label: None, described: None, told: None, rewired: None, oom: None }
     }
 
     fn tell(&mut self, state: InstanceState, exit: Option<ExitStatus>, now: Instant) -> Edge {
@@ -68,7 +70,12 @@ impl Entry {
     }
 
     /// The same description as long as the attributes say the same: most containers have a `create`, a `start` and a `die`.
-    fn describe(&mut self, backend: &BackendId, attributes: Option<&Attributes<'_>>, state: InstanceState) -> Option<Arc<Instance>> {
+    fn describe(
+        &mut self,
+        backend: &BackendId,
+        attributes: Option<&Attributes<'_>>,
+        state: InstanceState,
+    ) -> Option<Arc<Instance>> {
         let attributes = attributes?;
         match &self.described {
             Some(known) if is_described_by(known, attributes) => {
@@ -79,8 +86,7 @@ impl Entry {
                 }
             }
             _ => {
-                self.described =
-                    Some(Arc::new(normalize::described(backend, self.id.clone(), attributes, state)));
+                self.described = Some(Arc::new(normalize::described(backend, self.id.clone(), attributes, state)));
             }
         }
         self.described.clone()
@@ -139,7 +145,7 @@ impl Ledger {
                     entry.exit_is_label = Some(exit_is_label(|key| attributes.get(key).is_some()));
                 }
                 let state = if action == Action::Start { InstanceState::Running } else { InstanceState::Created };
-                (entry.oom, entry.rewired) = (false, None);
+                (entry.oom, entry.rewired) = (None, None);
                 let described = entry.describe(backend, attributes, state);
                 Edge { described, ..entry.tell(state, None, now) }
             }
@@ -147,14 +153,14 @@ impl Ledger {
                 let exit = attributes
                     .filter(|_| entry.exit_is_label == Some(false))
                     .and_then(Attributes::exit_code)
-                    .map(|code| ExitStatus::code(code).with_oom_killed(entry.oom.then_some(true)));
+                    .map(|code| ExitStatus::code(code).with_oom_killed(entry.oom));
                 let described = entry.describe(backend, attributes, InstanceState::Stopped);
                 Edge { described, ..entry.tell(InstanceState::Stopped, exit, now) }
             }
             Action::Pause => return say(SignalBody::Edge(entry.tell(InstanceState::Paused, None, now))),
             Action::Unpause => return say(SignalBody::Edge(entry.tell(InstanceState::Running, None, now))),
             Action::Oom => {
-                entry.oom = true;
+                entry.oom = Some(true);
                 return;
             }
             Action::Exec | Action::Destroy => return,
@@ -178,17 +184,19 @@ impl Ledger {
 
     /// Adds to a look what only the stream told, and learns from it what messages alone leave open.
     pub(crate) fn complete(&mut self, instance: &mut Instance) {
-        let entry = self.entries.entry(Box::from(instance.id.as_str())).or_insert_with(|| Entry::new(instance.id.as_str()));
+        let entry =
+            self.entries.entry(Box::from(instance.id.as_str())).or_insert_with(|| Entry::new(instance.id.as_str()));
         if let Some(labels) = &instance.labels {
             entry.exit_is_label = Some(exit_is_label(|key| labels.contains_key(key)));
         }
         // Shared, so that a hundred thousand looks do not hold the id a hundred thousand times twice.
         instance.id = entry.id.clone();
         if let Some(exit) = &mut instance.exit
-            && exit.oom_killed.is_none()
-            && entry.oom
+            && self.live
         {
-            *exit = exit.with_oom_killed(true);
+            // What one look found, the next one does not unsay: a list is silent about it.
+            entry.oom = exit.oom_killed.or(entry.oom);
+            *exit = exit.with_oom_killed(entry.oom);
         }
     }
 
@@ -208,9 +216,15 @@ impl Ledger {
         contradicted || (listed.state.is_alive() && entry.rewired.is_some_and(fresh))
     }
 
-    /// After a gap: what was told before it says nothing of what is now.
+    /// After a gap, what was told before it says nothing of what is now.
     pub(crate) fn forget(&mut self) {
+        self.live = false;
         self.entries.clear();
+    }
+
+    /// From here every end and every start is told.
+    pub(crate) fn go_live(&mut self) {
+        self.live = true;
     }
 
     /// Forgets what a complete look did not show, unless the stream spoke of it just now.

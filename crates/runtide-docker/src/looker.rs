@@ -56,7 +56,9 @@ impl DockerLooker {
         let doubtful: Vec<InstanceId> = {
             let mut ledger = self.ledger.lock();
             let doubted = instances.iter().filter(|one| ledger.doubts(one, now)).map(|one| one.id.clone()).collect();
-            instances.iter_mut().for_each(|instance| ledger.complete(instance));
+            for instance in &mut instances {
+                ledger.complete(instance);
+            }
             doubted
         };
         let mut snapshot = Snapshot::new(instances.into_iter().map(Arc::new).collect(), failures);
@@ -100,8 +102,8 @@ impl DockerLooker {
         }
         let path = format!("/containers/{}/json", utf8_percent_encode(id.as_str(), UNESCAPED));
         let body = self.client.get_bytes(OPERATION, &path, self.client.deadline()).await.map_err(located)?;
-        let mut instance = normalize::inspected(self.client.id(), &body)
-            .map_err(|error| located(place.undecodable(error)))?;
+        let mut instance =
+            normalize::inspected(self.client.id(), &body).map_err(|error| located(place.undecodable(error)))?;
         if instance.id != *id {
             let why = format!("this is a name, or the beginning, of {}", instance.id);
             return Err(located(place.error(ErrorKind::NotFound, why)));

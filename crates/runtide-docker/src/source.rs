@@ -4,7 +4,7 @@ use std::{
     future::{Future, poll_fn},
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -32,6 +32,11 @@ const SETTLED: Duration = Duration::from_secs(2);
 /// History comes at once. Later than this no message is taken for it, whatever the daemon's clock does.
 const HISTORY_COMES_WITHIN: Duration = Duration::from_secs(5);
 
+/// A replay has ended when nothing follows for so long, or when it has reached what is surely live: the daemon writes its
+/// history in one go. Letting `until` end a second response would be exact, but not every daemon ends it (trap D13).
+const QUIET: Duration = Duration::from_millis(30);
+const LONGEST_REPLAY: Duration = Duration::from_secs(2);
+
 /// The stream of one daemon.
 pub(crate) struct DockerSource {
     client: Client,
@@ -42,8 +47,8 @@ pub(crate) struct DockerSource {
     last: Option<NativeMark>,
     /// Up to the moment, messages older than so many nanoseconds since the epoch are history: worth no more than a mark.
     settled_before: Option<(Instant, u64)>,
-    /// Bytes of a replay that are still to be read; at zero it is caught up.
-    replaying: Option<usize>,
+    /// A replay is under way, at most up to this moment, and up to this many nanoseconds since the epoch.
+    replaying: Option<(Instant, u64)>,
     /// To be told before anything else.
     pending: Option<SignalBody>,
     /// To be told once everything before it has been.
@@ -135,7 +140,13 @@ impl DockerSource {
                         self.hear();
                         return Poll::Ready(Ok(Flow::Open));
                     }
-                    std::task::ready!(self.poll_silence(cx))?;
+                    if self.replaying.is_some() {
+                        let quiet = self.heard + QUIET;
+                        ready!(self.arm(quiet).as_mut().poll(cx));
+                        self.caught_up(out);
+                        return Poll::Ready(Ok(Flow::Open));
+                    }
+                    ready!(self.poll_silence(cx))?;
                 }
             }
         }
@@ -144,7 +155,7 @@ impl DockerSource {
     /// Reads a batch of what is buffered; how many messages there were.
     fn drain(&mut self, out: &mut Vec<Signal>) -> usize {
         let Some(subscription) = &mut self.subscription else { return 0 };
-        let (mut used, mut read, mut last) = (0, 0, None);
+        let (mut used, mut read, mut reached, mut last) = (0, 0, 0, None);
         let unread = subscription.unread();
         if !unread.is_empty() {
             let now = Instant::now();
@@ -157,6 +168,7 @@ impl DockerSource {
                 match framed {
                     Framed::Event(event) => {
                         let mark = event.mark();
+                        reached = event.nanoseconds().unwrap_or(reached);
                         if event.nanoseconds().zip(settled).is_some_and(|(at, settled)| at < settled) {
                             ledger.learn(&event);
                         } else {
@@ -178,14 +190,23 @@ impl DockerSource {
         if last.is_some() {
             self.last = last;
         }
-        if let Some(left) = &mut self.replaying {
-            *left = left.saturating_sub(used);
-            if *left == 0 {
-                self.replaying = None;
-                out.push(Signal::new(SignalBody::CaughtUp).with_mark(self.last.clone()));
-            }
+        let live = |(until, reaching)| reached >= reaching || Instant::now() >= until;
+        if self.replaying.is_some_and(live) {
+            self.caught_up(out);
         }
         read
+    }
+
+    fn caught_up(&mut self, out: &mut Vec<Signal>) {
+        self.replaying = None;
+        out.push(Signal::new(SignalBody::CaughtUp).with_mark(self.last.clone()));
+    }
+
+    fn arm(&mut self, due: Instant) -> &mut Pin<Box<Sleep>> {
+        if self.alarm.deadline() != due {
+            self.alarm.as_mut().reset(due);
+        }
+        &mut self.alarm
     }
 
     /// Half-way to the longest silence a second stream is opened, which either proves that nothing was missed or tells what
@@ -207,12 +228,7 @@ impl DockerSource {
                 };
             }
             let due = self.heard + self.client.config().max_silence / 2;
-            if self.alarm.deadline() != due {
-                self.alarm.as_mut().reset(due);
-            }
-            if self.alarm.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
+            ready!(self.arm(due).as_mut().poll(cx));
             tracing::debug!(backend = %self.client.id(), "the event stream is silent: proving it");
             let (client, looker, last) = (self.client.clone(), Arc::clone(&self.looker), self.last.clone());
             let ledger = self.ledger.clone();
@@ -222,7 +238,7 @@ impl DockerSource {
 
     fn swap(&mut self, probed: Probed) {
         self.pending = Some(match probed {
-            Probed::Continued(subscription, Proof::Continues { .. }) => {
+            Probed::Continued(subscription, Proof::Continues) => {
                 self.adopt(subscription);
                 SignalBody::Alive
             }
@@ -230,6 +246,7 @@ impl DockerSource {
                 self.adopt(subscription);
                 self.last = None;
                 self.ledger.lock().forget();
+                self.ledger.lock().go_live();
                 SignalBody::Lost(Gap::HistoryExpired)
             }
             Probed::Looked(subscription, snapshot, server) => {
@@ -297,10 +314,14 @@ impl Source for DockerSource {
                     let (subscription, proof) =
                         Subscription::open_after(&self.client, &self.ledger, mark, &since).await?;
                     match proof {
-                        Proof::Continues { replayed } => {
+                        Proof::Continues => {
                             self.adopt(subscription);
                             self.last = Some(mark.clone());
-                            self.replaying = Some(replayed);
+                            // The date is cut to the second: a second later is surely after the subscription.
+                            let live = server.date.and_then(|date| date.checked_add(Duration::from_secs(1)));
+                            let live = live.and_then(subscription::nanoseconds).unwrap_or(u64::MAX);
+                            self.replaying = Some((Instant::now() + LONGEST_REPLAY, live));
+                            self.ledger.lock().go_live();
                             return Ok(Opened::Resumed);
                         }
                         Proof::Expired => Gap::HistoryExpired,
@@ -311,6 +332,7 @@ impl Source for DockerSource {
         };
         let (subscription, server) = open_fresh(&self.client).await?;
         self.ledger.lock().forget();
+        self.ledger.lock().go_live();
         self.adopt_fresh(subscription, &server);
         Ok(Opened::Fresh(gap))
     }

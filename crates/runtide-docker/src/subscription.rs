@@ -36,10 +36,8 @@ const MAX_VALUE: usize = 8 * 1024 * 1024;
 /// The daemon stamps an event before it queues it, so that two may stand in its history in the other order.
 const DISORDER: Duration = Duration::from_millis(100);
 
-/// The daemon writes its history at once and in one go. It has ended when, after the event that proves it, nothing follows for
-/// `QUIET`; it does not have that event when nothing follows for `UNPROVEN`, or comes at all for `NOTHING`. Waiting for
-/// `until` to end a second response would be exact, but not every daemon ends it (trap D13).
-const QUIET: Duration = Duration::from_millis(30);
+/// The daemon writes its history at once and in one go. It does not have an event when it told a later one, when nothing
+/// follows for `UNPROVEN`, or comes at all for `NOTHING`.
 const UNPROVEN: Duration = Duration::from_millis(250);
 const NOTHING: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(5);
@@ -59,8 +57,8 @@ pub(crate) struct Subscription {
 
 /// What a second response said of the place at which the first one ended.
 pub(crate) enum Proof {
-    /// It goes on there: so many bytes of what is buffered happened in between.
-    Continues { replayed: usize },
+    /// It goes on there: what is unread happened since.
+    Continues,
     /// That place is not in the history any more.
     Expired,
     /// There is no history at all.
@@ -128,38 +126,30 @@ impl Subscription {
     ) -> Result<(Self, Proof)> {
         let mut subscription = Self::open(client, Some(since)).await?;
         let latest = Instant::now() + LONGEST;
-        let (mut scanned, mut proven) = (0, None);
+        let too_late = nanoseconds_of(mark).map(|at| at + DISORDER.as_nanos());
+        let mut scanned = 0;
         loop {
             while let Some((framed, length)) = frame::next(subscription.unread().get(scanned..).unwrap_or_default()) {
                 scanned += length;
-                if let Framed::Event(event) = framed
-                    && proven.is_none()
-                {
-                    ledger.lock().learn(&event);
-                    proven = (event.mark().as_ref() == Some(mark)).then_some(scanned);
+                let Framed::Event(event) = framed else { continue };
+                if event.mark().as_ref() == Some(mark) {
+                    subscription.consume(scanned);
+                    return Ok((subscription, Proof::Continues));
                 }
+                if event.nanoseconds().zip(too_late).is_some_and(|(at, too_late)| u128::from(at) > too_late) {
+                    return Ok((subscription, Proof::Expired));
+                }
+                ledger.lock().learn(&event);
             }
-            let patience = match (proven, scanned) {
-                (Some(_), _) => QUIET,
-                (None, 0) => NOTHING,
-                (None, _) => UNPROVEN,
-            };
+            let patience = if scanned == 0 { NOTHING } else { UNPROVEN };
             let more = poll_fn(|cx| subscription.poll_more(cx));
             match tokio::time::timeout_at(latest.min(Instant::now() + patience), more).await {
                 Ok(Ok(true)) => {}
                 Ok(Err(error)) => return Err(error),
-                // A response that ended is read to its end, and its end is told then.
                 Ok(Ok(false)) | Err(_) => break,
             }
         }
-        let proof = match proven {
-            Some(end) => {
-                subscription.consume(end);
-                Proof::Continues { replayed: scanned - end }
-            }
-            None if scanned == 0 => Proof::Empty,
-            None => Proof::Expired,
-        };
+        let proof = if scanned == 0 { Proof::Empty } else { Proof::Expired };
         Ok((subscription, proof))
     }
 
@@ -231,13 +221,20 @@ impl Subscription {
 
 /// `sec.nnnnnnnnn` out of a mark, a little earlier; `None`: not a mark of this source.
 pub(crate) fn since(mark: &NativeMark) -> Option<String> {
+    Some(stamp(time_of(mark)?.saturating_sub(DISORDER)))
+}
+
+fn nanoseconds_of(mark: &NativeMark) -> Option<u128> {
+    time_of(mark).map(|at| at.as_nanos())
+}
+
+fn time_of(mark: &NativeMark) -> Option<Duration> {
     let (time, _) = mark.as_str().split_once(' ')?;
     let (seconds, nanos) = time.split_once('.')?;
     if nanos.len() != 9 || !nanos.bytes().chain(seconds.bytes()).all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    let at = Duration::new(seconds.parse().ok()?, nanos.parse().ok()?);
-    Some(stamp(at.saturating_sub(DISORDER)))
+    Some(Duration::new(seconds.parse().ok()?, nanos.parse().ok()?))
 }
 
 /// Seconds and nanoseconds since the epoch, as the daemon takes them (trap D6: never a float).
@@ -259,7 +256,15 @@ mod tests {
         let since = |mark: &str| since(&NativeMark::from(mark));
         assert_eq!(since("1795196509.137893753 start 6a00dae10311").as_deref(), Some("1795196509.037893753"));
         assert_eq!(since("1795196509.000000001 die x").as_deref(), Some("1795196508.900000001"));
-        for foreign in ["", "42", "s=1;i=2", "1795196509 start x", "1795196509.1 start x", "+1.000000000 a b", "99999999999999999999.000000000 a b"] {
+        for foreign in [
+            "",
+            "42",
+            "s=1;i=2",
+            "1795196509 start x",
+            "1795196509.1 start x",
+            "+1.000000000 a b",
+            "99999999999999999999.000000000 a b",
+        ] {
             assert_eq!(since(foreign), None, "{foreign}");
         }
     }

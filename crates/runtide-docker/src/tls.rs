@@ -29,9 +29,13 @@ pub(crate) fn connector(endpoint: &Endpoint, tls: Option<&Tls>) -> Result<Option
         .with_root_certificates(roots);
     let config = match tls.and_then(|tls| tls.identity.as_ref()) {
         None => builder.with_no_client_auth(),
-        Some((certificate, key)) => builder.with_client_auth_cert(certificates(certificate)?, private_key(key)?).map_err(
-            |error| invalid("the client's certificate and key do not go together").with_context("path", certificate.display()).with_source(error),
-        )?,
+        Some((certificate, key)) => {
+            builder.with_client_auth_cert(certificates(certificate)?, private_key(key)?).map_err(|error| {
+                invalid("the client's certificate and key do not go together")
+                    .with_context("path", certificate.display())
+                    .with_source(error)
+            })?
+        }
     };
     Ok(Some((TlsConnector::from(Arc::new(config)), name)))
 }

@@ -53,11 +53,7 @@ struct Target {
 }
 
 impl Connector {
-    pub(crate) fn new(
-        endpoint: Endpoint,
-        tls: Option<(TlsConnector, ServerName<'static>)>,
-        timeout: Duration,
-    ) -> Self {
+    pub(crate) fn new(endpoint: Endpoint, tls: Option<(TlsConnector, ServerName<'static>)>, timeout: Duration) -> Self {
         Self(Arc::new(Target { endpoint, tls, timeout }))
     }
 

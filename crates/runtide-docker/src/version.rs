@@ -57,13 +57,15 @@ impl FromStr for ApiVersion {
 
     fn from_str(text: &str) -> Result<Self> {
         let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit()).then(|| part.parse().ok()).flatten();
-        text.split_once('.').and_then(|(major, minor)| Some(Self::new(digits(major)?, digits(minor)?))).ok_or_else(|| {
-            Error::new(
-                ErrorKind::InvalidInput,
-                "docker.api_version",
-                format!("'{text}' is not an API version: expected major.minor, as 1.41"),
-            )
-        })
+        text.split_once('.').and_then(|(major, minor)| Some(Self::new(digits(major)?, digits(minor)?))).ok_or_else(
+            || {
+                Error::new(
+                    ErrorKind::InvalidInput,
+                    "docker.api_version",
+                    format!("'{text}' is not an API version: expected major.minor, as 1.41"),
+                )
+            },
+        )
     }
 }
 

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use runtide_core::{
-    BackendId, Group, GroupKind, ImageRef, Instance, InstanceId, InstanceKind, InstanceState, Labels,
-};
+use runtide_core::{BackendId, Group, GroupKind, ImageRef, Instance, InstanceId, InstanceKind, InstanceState, Labels};
 
 use super::{Attributes, Text};
 

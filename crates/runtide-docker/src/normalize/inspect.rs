@@ -7,10 +7,12 @@ use std::{
 };
 
 use runtide_core::{BackendId, ExitStatus, Incarnation, Instance, InstanceId, InstanceKind};
-use serde::{Deserialize, de::IgnoredAny};
+use serde::{Deserialize, Deserializer};
 
 use super::{
-    Text, container, list::HostConfig, network,
+    Text, container,
+    list::HostConfig,
+    network,
     network::{Bindings, Networks, Stack},
     state, status,
 };
@@ -67,7 +69,7 @@ struct ContainerConfig<'a> {
     #[serde(borrow)]
     labels: Option<BTreeMap<Text<'a>, Text<'a>>>,
     #[serde(borrow)]
-    exposed_ports: Option<BTreeMap<Text<'a>, IgnoredAny>>,
+    exposed_ports: Option<Exposed<'a>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -78,6 +80,20 @@ struct NetworkSettings<'a> {
     #[serde(borrow)]
     networks: Option<Networks<'a>>,
 }
+
+/// `{"80/tcp":{}}`: a set, as Docker writes one.
+#[derive(Default)]
+struct Exposed<'a>(Vec<Text<'a>>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Exposed<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let pairs = BTreeMap::<Text<'de>, Option<Empty>>::deserialize(deserializer)?;
+        Ok(Self(pairs.into_keys().collect()))
+    }
+}
+
+#[derive(Deserialize)]
+struct Empty {}
 
 /// The container of an inspect's body.
 pub(crate) fn inspected(backend: &BackendId, body: &[u8]) -> serde_json::Result<Instance> {
@@ -105,7 +121,7 @@ pub(crate) fn inspected(backend: &BackendId, body: &[u8]) -> serde_json::Result<
         instance.ports = match stack {
             Stack::Own => settings.and_then(|settings| settings.ports.as_ref()).map(network::inspected_ports),
             Stack::Host => found.config.as_ref().map(|config| {
-                network::host_ports(config.exposed_ports.iter().flatten().map(|(key, _)| &**key))
+                network::host_ports(config.exposed_ports.iter().flat_map(|exposed| &exposed.0).map(|key| &**key))
             }),
             Stack::Shared => None,
         };

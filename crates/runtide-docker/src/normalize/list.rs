@@ -83,19 +83,15 @@ fn instance(backend: &BackendId, item: &Item<'_>) -> Instance {
     let id = InstanceId::from(&*item.id);
     let names = item.names.iter().flatten().map(|name| &**name);
     let state = state(&item.state);
-    let mut instance = Instance::new(
-        backend.clone(),
-        id,
-        container::name(names, &item.id),
-        InstanceKind::Container,
-        state,
-    );
+    let mut instance =
+        Instance::new(backend.clone(), id, container::name(names, &item.id), InstanceKind::Container, state);
     let status = status::parse(&item.status);
     if state.is_alive() {
         let stack = Stack::of(item.host_config.as_ref().map_or("", |config| &config.network_mode));
         instance.health = item.health.as_ref().and_then(|health| status::health(&health.status)).or(status.health);
         instance.ports = network::listed_ports(stack, item.ports.as_deref());
-        instance.addresses = network::addresses(stack, item.network_settings.as_ref().and_then(|settings| settings.networks.as_ref()));
+        instance.addresses =
+            network::addresses(stack, item.network_settings.as_ref().and_then(|settings| settings.networks.as_ref()));
     } else {
         instance.exit = status.exit_code.map(ExitStatus::code);
     }

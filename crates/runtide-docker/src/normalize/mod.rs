@@ -81,29 +81,4 @@ pub(crate) fn state(text: &str) -> InstanceState {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_state_has_its_mapping() {
-        let table = [
-            ("created", InstanceState::Created),
-            ("running", InstanceState::Running),
-            ("paused", InstanceState::Paused),
-            ("restarting", InstanceState::Restarting),
-            ("removing", InstanceState::Stopped),
-            ("exited", InstanceState::Stopped),
-            ("dead", InstanceState::Failed),
-            ("configured", InstanceState::Created),
-            ("initialized", InstanceState::Created),
-            ("stopping", InstanceState::Stopping),
-            ("stopped", InstanceState::Stopped),
-            ("", InstanceState::Unknown),
-            ("Running", InstanceState::Unknown),
-            ("hibernating", InstanceState::Unknown),
-        ];
-        for (text, expected) in table {
-            assert_eq!(state(text), expected, "{text}");
-        }
-    }
-}
+mod tests;
