@@ -208,3 +208,82 @@ impl Detection {
         })
     }
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::{
+        ffi::OsStr,
+        io::{Read, Write},
+        os::unix::net::UnixListener,
+        path::Path,
+    };
+
+    use runtide_core::ErrorKind;
+
+    use super::*;
+
+    /// A Podman on Docker's socket, as far as detection asks.
+    fn podman(socket: &Path) {
+        let listener = UnixListener::bind(socket).unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(mut stream) = stream else { return };
+                let mut request = [0; 4096];
+                while let Ok(length @ 1..) = stream.read(&mut request) {
+                    let body = if request[..length].starts_with(b"GET /_ping") {
+                        "OK"
+                    } else {
+                        r#"{"Version":"4.3.1","ApiVersion":"1.41","Components":[{"Name":"Podman Engine"}]}"#
+                    };
+                    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+                    if stream.write_all((head + body).as_bytes()).is_err() {
+                        break;
+                    }
+                }
+            }
+        });
+    }
+
+    fn failure(outcome: &Outcome) -> ErrorKind {
+        match outcome {
+            Outcome::Failed(failure) => failure.kind,
+            Outcome::Answered { .. } => panic!("it answered"),
+        }
+    }
+
+    #[tokio::test]
+    async fn everyone_is_asked_and_says_why_not() {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(home.path().join(".docker/run")).unwrap();
+        std::fs::write(home.path().join(".docker/run/docker.sock"), "").unwrap();
+        let _stalls = UnixListener::bind(home.path().join("docker.sock")).unwrap();
+        std::fs::create_dir_all(home.path().join(".rd")).unwrap();
+        podman(&home.path().join(".rd/docker.sock"));
+        let environment =
+            Environment::of([("HOME", home.path().as_os_str()), ("XDG_RUNTIME_DIR", home.path().as_os_str())]);
+        let found = detect_in(&environment, Duration::from_millis(300)).await;
+        let of = |origin| found.candidates.iter().find(|candidate| candidate.origin == origin).unwrap();
+        assert_eq!(failure(&of(Origin::Rootless).outcome), ErrorKind::Timeout);
+        assert_eq!(failure(&of(Origin::Desktop).outcome), ErrorKind::Unavailable);
+        assert_eq!(failure(&of(Origin::OrbStack).outcome), ErrorKind::Unavailable);
+        let answer = Outcome::Answered { kind: RuntimeKind::Podman, version: "4.3.1".to_owned() };
+        assert_eq!(of(Origin::Rancher).outcome, answer);
+        assert_eq!(found.candidates.len(), 9);
+    }
+
+    #[tokio::test]
+    async fn what_is_named_is_never_replaced_by_what_is_found() {
+        let home = tempfile::tempdir().unwrap();
+        podman(&home.path().join("docker.sock"));
+        let environment = Environment::of([
+            ("DOCKER_HOST", OsStr::new("ssh://elsewhere")),
+            ("XDG_RUNTIME_DIR", home.path().as_os_str()),
+        ]);
+        let found = detect_in(&environment, Duration::from_secs(5)).await;
+        assert_eq!(failure(&found.candidates[0].outcome), ErrorKind::Unsupported);
+        assert!(found.candidates.iter().any(|candidate| matches!(candidate.outcome, Outcome::Answered { .. })));
+        assert!(found.chosen.is_none());
+        let error = found.into_config().unwrap_err();
+        assert!(error.to_string().contains("ssh://elsewhere"), "{error}");
+    }
+}

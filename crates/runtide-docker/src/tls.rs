@@ -83,3 +83,33 @@ fn native_roots() -> Result<RootCertStore> {
     }
     Ok(roots)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_cannot_be_used_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let (missing, empty) = (folder.path().join("missing.pem"), folder.path().join("empty.pem"));
+        std::fs::write(&empty, "").unwrap();
+        let endpoint: Endpoint = "https://host".parse().unwrap();
+        for tls in [
+            Tls::default().with_ca(&missing),
+            Tls::default().with_ca(&empty),
+            Tls::default().with_identity(&missing, &missing),
+        ] {
+            let Err(error) = connector(&endpoint, Some(&tls)) else { panic!("{tls:?} was taken") };
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            let named = [&missing, &empty].iter().any(|path| error.to_string().contains(path.to_str().unwrap()));
+            // A machine without roots of its own says so before it looks at the client's files.
+            assert!(named || error.to_string().contains("root certificates"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_encrypted_needs_no_files() {
+        let tls = Tls::default().with_ca("/nonexistent");
+        assert!(connector(&Endpoint::default(), Some(&tls)).unwrap().is_none());
+    }
+}

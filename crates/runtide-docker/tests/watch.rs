@@ -1,5 +1,8 @@
 //! The watch against a daemon in this process: requests are counted, histories are cut, links are made deaf.
 
+// Helpers panic as tests do; clippy.toml allows it in `#[test]` functions alone.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
 mod fake;
 
 use std::{sync::Arc, time::Duration};
@@ -169,7 +172,9 @@ async fn a_gap_longer_than_the_history_is_a_bracket() {
     let lines = lines(&events);
     assert_eq!(lines[..3], ["backend_disconnected", "reconnected Lost", "resync HistoryExpired"]);
     let mut table = InstanceTable::default();
-    events.iter().for_each(|event| drop(table.apply(event)));
+    for event in &events {
+        drop(table.apply(event));
+    }
     assert_eq!(table.len(), 190);
 }
 
@@ -191,7 +196,8 @@ async fn a_restarted_daemon_is_found_on_its_new_socket_and_asked_what_it_speaks(
 #[tokio::test]
 async fn a_deaf_link_is_replaced_and_what_it_missed_is_told() {
     let fake = Fake::start();
-    let backend = runtide_docker::DockerBackend::new(fake.config().with_max_silence(Duration::from_millis(600))).unwrap();
+    let backend =
+        runtide_docker::DockerBackend::new(fake.config().with_max_silence(Duration::from_millis(600))).unwrap();
     let mut stream = backend.watch(WatchOptions::default()).await.unwrap();
     until(&mut stream, "resync_end").await;
     fake.state().run(&id(1), "one");
@@ -209,7 +215,8 @@ async fn a_deaf_link_is_replaced_and_what_it_missed_is_told() {
 #[tokio::test]
 async fn a_deaf_link_to_a_daemon_without_history_is_replaced_too() {
     let fake = Fake::start();
-    let backend = runtide_docker::DockerBackend::new(fake.config().with_max_silence(Duration::from_millis(600))).unwrap();
+    let backend =
+        runtide_docker::DockerBackend::new(fake.config().with_max_silence(Duration::from_millis(600))).unwrap();
     let mut stream = backend.watch(WatchOptions::default()).await.unwrap();
     until(&mut stream, "resync_end").await;
     {
