@@ -190,6 +190,8 @@ pub enum Fault {
 pub enum Workload {
     /// Runs until it is stopped; ends at a `SIGTERM`, survives a `SIGHUP`.
     Idle,
+    /// As [`Workload::Idle`], with a health check whose verdict [`Change::Health`] decides.
+    Checked,
     /// Runs so long, then exits with this code.
     Exit {
         /// How long it lives.
@@ -397,7 +399,7 @@ impl Timing {
         max_backoff: Duration::from_millis(500),
         healthy_after: Duration::from_secs(1),
         max_silence: Duration::from_secs(2),
-        deadline: Duration::from_secs(3),
+        deadline: Duration::from_secs(2),
         output_bytes: 50_000_000,
     };
 

@@ -88,7 +88,7 @@ pub async fn r14_partial_list(h: &dyn Harness) -> LawResult {
     let mut subscriber = Subscriber::live(h, &backend).await?;
     subscriber.converge(h, Law::R14).await?;
 
-    let hiding = [Fault::PartialList(hidden.clone()), Fault::SlowList(timing.deadline.saturating_mul(3)), Fault::Deny];
+    let hiding = [Fault::PartialList(hidden.clone()), Fault::SlowList(timing.deadline.saturating_mul(2)), Fault::Deny];
     for fault in hiding {
         if !try_fault!(h, fault, without) {
             continue;
@@ -99,7 +99,7 @@ pub async fn r14_partial_list(h: &dyn Harness) -> LawResult {
             ensure!(honest, R14, "a listing that is cut to say so", "one that calls itself complete");
         }
         let _ = try_fault!(h, Fault::Sever, without);
-        subscriber.read_for(timing.deadline.saturating_mul(4).max(timing.max_backoff)).await?;
+        subscriber.read_for(timing.deadline.saturating_mul(3).max(timing.max_backoff)).await?;
         for id in [&first, &hidden] {
             is_there(
                 &subscriber,

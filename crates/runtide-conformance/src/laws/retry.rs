@@ -16,12 +16,13 @@ const CALM: u64 = 10;
 /// of events per second.
 ///
 /// On a virtual clock the day is a day. On a real one it is scaled: backends are made with a short `max_backoff` and
-/// `healthy_after`, a minute is two periods of that backoff, and the day is forty.
+/// `healthy_after`, a minute is two periods of that backoff, and the day is sixteen.
 pub async fn r11_calm_retry(h: &dyn Harness) -> LawResult {
     let mut without = Vec::new();
     let timing = h.timing();
     let minute = timing.max_backoff.saturating_mul(2);
-    let day = if timing.is_virtual { Duration::from_secs(86_400) } else { timing.max_backoff.saturating_mul(40) };
+    let day = if timing.is_virtual { Duration::from_secs(86_400) } else { timing.max_backoff.saturating_mul(16) };
+    let some = if timing.is_virtual { 5 } else { 2 };
     let witness = running(h, "witness").await?;
     for fault in [Fault::Refuse, Fault::Deny, Fault::CleanEof] {
         let backend = backend(h).await?;
@@ -31,11 +32,10 @@ pub async fn r11_calm_retry(h: &dyn Harness) -> LawResult {
         if !try_fault!(h, fault, without) {
             continue;
         }
-        wait_calmly(h, &mut subscriber, minute.saturating_mul(5), None, &fault).await?;
-        wait_calmly(h, &mut subscriber, minute.saturating_mul(5), Some(minute), &fault).await?;
+        wait_calmly(h, &mut subscriber, minute.saturating_mul(some), None, &fault).await?;
         wait_calmly(h, &mut subscriber, day, Some(minute), &fault).await?;
         let before = h.dials();
-        subscriber.read_for(minute.saturating_mul(5)).await?;
+        subscriber.read_for(minute.saturating_mul(some)).await?;
         ensure!(h.dials() > before, R11, format!("to be still trying under {fault:?} after {day:?}"), "no dial");
         one_outage(&subscriber, from, &fault)?;
         h.heal().await?;
@@ -51,11 +51,11 @@ pub async fn r11_calm_retry(h: &dyn Harness) -> LawResult {
     let from = subscriber.events.len();
     let up = timing.healthy_after / 20;
     let flap = |minutes: u32| (minute.as_nanos() / up.as_nanos().max(1)).saturating_mul(minutes.into());
-    for round in 0..flap(10) {
+    for round in 0..flap(2 * some) {
         if !try_fault!(h, Fault::Sever, without) {
             break;
         }
-        if round == flap(5) {
+        if round == flap(some) {
             let before = h.dials();
             for _ in 0..flap(1) {
                 subscriber.read_for(up).await?;

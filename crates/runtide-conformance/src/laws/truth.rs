@@ -120,7 +120,11 @@ pub async fn r22_every_visible_change(h: &dyn Harness) -> LawResult {
     let mut without = Vec::new();
     let backend = backend(h).await?;
     let mut subscriber = Subscriber::live(h, &backend).await?;
-    let id = running(h, "changing").await?;
+    let id = match done("a health check", h.create("changing", &Workload::Checked).await, &mut without)? {
+        Some(id) => id,
+        None => h.create("changing", &Workload::Idle).await?,
+    };
+    h.start(&id).await?;
     subscriber.converge(h, Law::R22).await?;
     let labels: Labels = [("tier".to_owned(), "front".to_owned())].into_iter().collect();
     let changes = [

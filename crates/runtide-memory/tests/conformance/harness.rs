@@ -145,7 +145,7 @@ impl Harness for MemoryHarness {
     async fn create(&self, name: &str, work: &Workload) -> Done<InstanceId> {
         let blueprint = Blueprint::named(name);
         let blueprint = match work {
-            Workload::Idle => blueprint,
+            Workload::Idle | Workload::Checked => blueprint,
             Workload::Exit { after, code } => blueprint.with_life(*after).with_exit(ExitStatus::code(*code)),
             Workload::Oom => blueprint
                 .with_life(Duration::from_millis(50))

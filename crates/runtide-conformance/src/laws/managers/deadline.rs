@@ -1,6 +1,6 @@
 //! Every call ends: M6.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, pin::Pin, task::Poll, time::Duration};
 
 use runtide_core::{
     Error, ErrorKind, ExecOptions, ListOptions, LogOptions, RemoveOptions, Result, StopOptions, UnixSignal,
@@ -27,57 +27,83 @@ pub async fn m6_deadlines(h: &dyn Harness) -> LawResult {
     need_fault!(h, Fault::Stall);
 
     let limit = timing.deadline;
-    ends(limit, "list", backend.list_instances(ListOptions::default())).await?;
-    ends(limit, "inspect", backend.inspect(&id)).await?;
-    ends(limit, "connect", backend.connect()).await?;
-    ends(limit, "start", verbs.start(&id)).await?;
-    ends(limit, "kill", verbs.kill(&id, UnixSignal::HUP)).await?;
+    let spec = h.spec("stalled", &Workload::Idle);
+    // All at once: with none answered, one must not have to wait for another.
+    let mut calls: Vec<Pin<Box<dyn Future<Output = std::result::Result<(), Violation>> + '_>>> = vec![
+        Box::pin(ends(limit, "list", backend.list_instances(ListOptions::default()))),
+        Box::pin(ends(limit, "inspect", backend.inspect(&id))),
+        Box::pin(ends(limit, "connect", backend.connect())),
+        Box::pin(ends(limit, "start", verbs.start(&id))),
+        Box::pin(ends(limit, "kill", verbs.kill(&id, UnixSignal::HUP))),
+        Box::pin(ends(limit, "remove", verbs.remove(&id, RemoveOptions::default().with_kill()))),
+    ];
     if can.lifecycle_pause.is_yes() {
-        ends(limit, "pause", verbs.pause(&id)).await?;
-        ends(limit, "unpause", verbs.unpause(&id)).await?;
+        calls.push(Box::pin(ends(limit, "pause", verbs.pause(&id))));
+        calls.push(Box::pin(ends(limit, "unpause", verbs.unpause(&id))));
     }
     // What the runtime is told to wait for comes on top.
     let grace = Duration::from_secs(1);
     let quick = || StopOptions::default().with_timeout(grace);
-    ends(limit + grace, "stop", verbs.stop(&id, quick())).await?;
-    ends(limit.saturating_mul(2) + grace, "restart", verbs.restart(&id, quick())).await?;
-    ends(limit, "remove", verbs.remove(&id, RemoveOptions::default().with_kill())).await?;
-    if let Some(provision) = backend.provision() {
-        let spec = h.spec("stalled", &Workload::Idle)?;
-        ends(limit, "create", provision.create(&spec)).await?;
+    calls.push(Box::pin(ends(limit + grace, "stop", verbs.stop(&id, quick()))));
+    calls.push(Box::pin(ends(limit.saturating_mul(2) + grace, "restart", verbs.restart(&id, quick()))));
+    if let (Some(provision), Ok(spec)) = (backend.provision(), &spec) {
+        calls.push(Box::pin(ends(limit, "create", provision.create(spec))));
     }
     if let Some(logs) = backend.logs() {
-        ends(limit, "logs", async {
+        calls.push(Box::pin(ends(limit, "logs", async {
             let mut stream = logs.logs(&id, LogOptions::default()).await?;
             stream
                 .next()
                 .await
                 .unwrap_or_else(|| Err(Error::new(ErrorKind::Unexpected, "logs", "an end without a word")))
-        })
-        .await?;
+        })));
     }
     if let Some(exec) = backend.exec().filter(|_| can.exec_run.is_yes()) {
-        ends(limit, "exec", exec.exec(&id, ExecOptions::default().with_argv(["true".to_owned()]))).await?;
+        let argv = ExecOptions::default().with_argv(["true".to_owned()]);
+        calls.push(Box::pin(ends(limit, "exec", exec.exec(&id, argv))));
     }
     if let Some(networks) = backend.networks() {
-        ends(limit, "list networks", networks.list()).await?;
+        calls.push(Box::pin(ends(limit, "list networks", networks.list())));
     }
     if let Some(volumes) = backend.volumes() {
-        ends(limit, "list volumes", volumes.list()).await?;
+        calls.push(Box::pin(ends(limit, "list volumes", volumes.list())));
     }
     if let Some(images) = backend.images() {
-        ends(limit, "list images", images.list()).await?;
+        calls.push(Box::pin(ends(limit, "list images", images.list())));
     }
     if let Some(stats) = backend.stats() {
-        ends(limit, "usage", stats.usage(&id)).await?;
+        calls.push(Box::pin(ends(limit, "usage", stats.usage(&id))));
     }
     if let Some(snapshots) = backend.snapshots() {
-        ends(limit, "list snapshots", snapshots.list(&id)).await?;
+        calls.push(Box::pin(ends(limit, "list snapshots", snapshots.list(&id))));
     }
+    all(calls).await?;
     h.heal().await?;
     let healed = backend.list_instances(ListOptions::default()).await;
     ensure!(healed.is_ok(), M6, "calls to work once the daemon answers again", format!("{healed:?}"));
     Verdict::kept()
+}
+
+/// Waits for all of them, or for the first that breaks the law.
+async fn all(
+    mut calls: Vec<Pin<Box<dyn Future<Output = std::result::Result<(), Violation>> + '_>>>,
+) -> std::result::Result<(), Violation> {
+    std::future::poll_fn(|cx| {
+        let mut broken = None;
+        calls.retain_mut(|call| match call.as_mut().poll(cx) {
+            Poll::Pending => true,
+            Poll::Ready(ended) => {
+                broken = broken.take().or(ended.err());
+                false
+            }
+        });
+        match broken {
+            Some(violation) => Poll::Ready(Err(violation)),
+            None if calls.is_empty() => Poll::Ready(Ok(())),
+            None => Poll::Pending,
+        }
+    })
+    .await
 }
 
 async fn ends<T>(

@@ -1,0 +1,19 @@
+//! The laws, on a real dockerd: `RUNTIDE_TEST_DOCKER` says where, `RUNTIDE_TESTBED` how to kill it.
+//!
+//! Without the address each law reports itself as skipped; with `RUNTIDE_REQUIRE_REAL=docker` that is a failure. One law runs
+//! at a time, whatever the number of test threads, since some of them kill the daemon.
+#![cfg(unix)]
+
+#[path = "conformance/daemon.rs"]
+mod daemon;
+#[path = "conformance/harness.rs"]
+mod harness;
+#[path = "conformance/observe.rs"]
+mod observe;
+
+runtide_conformance::runtime_suite!(harness::DockerHarness::start);
+
+#[test]
+fn nothing_is_skipped_on_a_real_daemon() {
+    assert_eq!(harness::SKIPS.len(), 0);
+}
