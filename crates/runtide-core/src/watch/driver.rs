@@ -119,7 +119,9 @@ impl Driver {
                 };
                 // Before the first bracket everybody waits for that one; a run that resumes may not have one.
                 let start = match start {
-                    Start::Bracket(Gap::Initial) if state.ring.next() == 1 && !state.machine.is_resuming() => Start::At(1),
+                    Start::Bracket(Gap::Initial) if state.ring.next() == 1 && !state.machine.is_resuming() => {
+                        Start::At(1)
+                    }
                     start => start,
                 };
                 let full = options.detail == Detail::Full;
@@ -235,6 +237,7 @@ impl Task {
         let hub = Arc::clone(&self.hub);
         let (mut commands, mut wake): (Vec<Command>, Vec<Waker>) = (Vec::new(), Vec::new());
         let mut survey: Looking<Result<Snapshot>> = None;
+        let mut reinspect: Looking<(Vec<InstanceId>, Result<Vec<Inspection>>)> = None;
         let mut inspect: Looking<(Vec<InstanceId>, Result<Vec<Inspection>>)> = None;
         let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
         let (mut deadline, mut open) = hub.step(Input::Tick, &mut commands, &mut wake);
@@ -244,7 +247,8 @@ impl Task {
                 match command {
                     Command::Survey(detail) => survey = Some(self.survey(detail)),
                     Command::Inspect(ids, detail) => inspect = Some(self.inspect(ids, detail)),
-                    Command::Abandon => (survey, inspect) = (None, None),
+                    Command::Reinspect(ids, detail) => reinspect = Some(self.inspect(ids, detail)),
+                    Command::Abandon => (survey, reinspect, inspect) = (None, None, None),
                     Command::Open(resume) => {
                         let opened = tokio::select! {
                             biased;
@@ -259,7 +263,8 @@ impl Task {
                             match command {
                                 Command::Survey(detail) => survey = Some(self.survey(detail)),
                                 Command::Inspect(ids, detail) => inspect = Some(self.inspect(ids, detail)),
-                                Command::Abandon => (survey, inspect) = (None, None),
+                                Command::Reinspect(ids, detail) => reinspect = Some(self.inspect(ids, detail)),
+                                Command::Abandon => (survey, reinspect, inspect) = (None, None, None),
                                 Command::Open(_) => {}
                             }
                         }
@@ -277,6 +282,7 @@ impl Task {
                 () = stop.cancelled() => return,
                 () = hub.wishes.notified() => Input::Wanted(hub.lock().wanted()),
                 Some(answer) = poll_some(&mut survey) => { survey = None; Input::Surveyed(answer) }
+                Some((_, answer)) = poll_some(&mut reinspect) => { reinspect = None; Input::Reinspected(answer) }
                 Some((ids, answer)) = poll_some(&mut inspect) => { inspect = None; Input::Inspected(ids, answer) }
                 () = timer.as_mut(), if deadline.is_some() => Input::Tick,
                 flow = self.source.next_batch(&mut batch), if open => match flow {

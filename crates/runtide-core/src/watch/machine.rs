@@ -1,6 +1,7 @@
 //! The driver's state machine: a step from (state, input) to (state, entries, commands), without clock, socket or lock.
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -14,11 +15,11 @@ use super::{
     merge,
     ring::{Bracket, Entry},
     source::{Edge, Flow, Inspection, Opened, Signal, SignalBody, Snapshot},
-    survey::{Purpose, Survey, Told},
+    survey::{Purpose, SETTLE, Survey, Told},
 };
 use crate::{
-    BackendId, Continuity, Cursor, Detail, Epoch, Error, ErrorKind, Failure, Gap, Instance, InstanceId, NativeMark,
-    Result, Retry, RuntimeEvent, RuntimeEventKind,
+    BackendId, Continuity, Cursor, Detail, Epoch, Error, ErrorKind, Failure, Gap, Instance, InstanceId, InstanceState,
+    NativeMark, Result, Retry, RuntimeEvent, RuntimeEventKind,
 };
 
 /// From this failure in a row on, a link must stay up for a moment before it is announced: a link that flaps is one
@@ -45,6 +46,8 @@ pub(super) enum Input {
     Broken(Error),
     /// `Looker::snapshot` ended.
     Surveyed(Result<Snapshot>),
+    /// `Looker::inspect` ended, for a look at everything.
+    Reinspected(Result<Vec<Inspection>>),
     /// `Looker::inspect` ended.
     Inspected(Vec<InstanceId>, Result<Vec<Inspection>>),
     /// The deadline passed, or it is time to begin.
@@ -58,6 +61,8 @@ pub(super) enum Input {
 pub(super) enum Command {
     Open(Option<NativeMark>),
     Survey(Detail),
+    /// Look again at what a look at everything leaves open.
+    Reinspect(Vec<InstanceId>, Detail),
     Inspect(Vec<InstanceId>, Detail),
     /// Drop whatever look is under way.
     Abandon,
@@ -121,6 +126,8 @@ pub(super) struct Machine {
     wanted: Detail,
     /// The rows are in full detail.
     full: bool,
+    /// Rows from before a gap that no look has shown since: what they say of the state is no reason to call an edge old.
+    unsure: BTreeSet<InstanceId>,
     looks: Looks,
     survey: Option<Survey>,
     wall: SystemTime,
@@ -168,6 +175,7 @@ impl Machine {
             grounded,
             wanted: setup.detail,
             full: false,
+            unsure: BTreeSet::new(),
             looks: Looks::default(),
             survey: None,
             wall: SystemTime::UNIX_EPOCH,
@@ -260,6 +268,12 @@ impl Machine {
                 }
             }
             Input::Surveyed(answer) => self.surveyed(now, answer),
+            Input::Reinspected(answer) => {
+                let settle = self.settle();
+                if let Some(survey) = &mut self.survey {
+                    survey.inspected(answer.unwrap_or_default(), now, settle);
+                }
+            }
             Input::Inspected(ids, answer) => self.inspected(now, &ids, answer),
             Input::Tick => {}
             Input::Wanted(detail) => {
@@ -317,8 +331,11 @@ impl Machine {
         if matches!(self.phase, Phase::Open { mode: Mode::Live, .. }) && self.looks.due().is_some_and(|due| due <= now)
         {
             let ids = self.looks.ask(now);
+            // A hint may stand for a message that nobody could read: only a look that shows the life proves that it is the same.
+            let lives = ids.iter().any(|id| self.cache.get(id).is_some_and(|known| known.incarnation.is_some()));
+            let detail = if lives { Detail::Full } else { self.wanted };
             if !ids.is_empty() {
-                self.commands.push(Command::Inspect(ids, self.wanted));
+                self.commands.push(Command::Inspect(ids, detail));
             }
         }
     }
@@ -425,7 +442,8 @@ impl Machine {
             _ => {}
         }
         let listing = matches!(self.phase, Phase::Open { mode: Mode::Listing, .. });
-        let place = if listing || matches!(signal.body, SignalBody::Lost(_)) { &mut self.ahead } else { &mut self.mark };
+        let place =
+            if listing || matches!(signal.body, SignalBody::Lost(_)) { &mut self.ahead } else { &mut self.mark };
         if signal.mark.is_some() {
             place.clone_from(&signal.mark);
         }
@@ -448,7 +466,11 @@ impl Machine {
                 self.commands.push(Command::Abandon);
                 self.surveyed(now, Ok(snapshot));
             }
-            SignalBody::Lost(_) => survey.again(now),
+            SignalBody::Lost(_) => {
+                // An answer that is under way may be older than what was missed.
+                self.commands.push(Command::Abandon);
+                survey.again(now);
+            }
             SignalBody::Alive | SignalBody::CaughtUp => {}
         }
     }
@@ -499,7 +521,10 @@ impl Machine {
 
     fn edge(&mut self, now: Instant, edge: &Edge, mark: Option<NativeMark>, at: Option<SystemTime>) {
         self.told(&edge.id, now);
-        let before = self.cache.get(&edge.id).cloned();
+        let mut before = self.cache.get(&edge.id).cloned();
+        if let Some(row) = before.as_mut().filter(|_| self.unsure.contains(&edge.id)) {
+            *row = Arc::new(Instance { state: InstanceState::Unknown, ..Instance::clone(row) });
+        }
         let after = match &before {
             Some(before) => merge::after_edge(before, edge),
             None => merge::from_edge(&self.backend, edge),
@@ -514,13 +539,14 @@ impl Machine {
             None => {
                 tracing::trace!(backend = %self.backend, instance = %edge.id, state = %edge.state, "an old edge");
                 if before.is_none() {
-                    self.looks.hint(&edge.id, now, false);
+                    self.looks.hint(&edge.id, now, true); // nobody described it: a look is all there will be
                 }
             }
         }
     }
 
     fn gone(&mut self, id: &InstanceId, mark: Option<NativeMark>, at: Option<SystemTime>) {
+        self.unsure.remove(id);
         if let Some(last) = self.cache.remove(id) {
             self.emit(RuntimeEventKind::Removed(Arc::clone(&last)), Some(last), mark, at);
         }
@@ -554,18 +580,19 @@ impl Machine {
         mark: Option<NativeMark>,
         at: Option<SystemTime>,
     ) {
+        self.unsure.remove(&after.id);
         after.generation = before.as_ref().map_or(0, |before| before.generation.wrapping_add(1));
         let after = Arc::new(after);
         match merge::events(before.as_ref(), &after) {
             [None, _] => {}
             [Some(only), None] => {
-                self.cache.insert(after);
-                self.emit(only, before, mark, at);
+                let held = self.cache.insert(after);
+                self.emit(only, held, mark, at);
             }
             [Some(end), Some(start)] => {
-                self.cache.insert(after);
-                self.emit(end, before.clone(), None, None); // nobody told it: it follows from the start
-                self.emit(start, before, mark, at);
+                let held = self.cache.insert(after);
+                self.emit(end, held.clone(), None, None); // nobody told it: it follows from the start
+                self.emit(start, held, mark, at);
             }
         }
     }
@@ -605,16 +632,14 @@ impl Machine {
 
     fn drive_survey(&mut self, now: Instant) {
         let Some(survey) = &mut self.survey else { return };
-        if matches!(survey.purpose(), Purpose::Bracket(_)) {
-            survey.prove(now, |seen| self.cache.get(&seen.id).is_some_and(|known| merge::life_is_open(known, seen)));
-        }
+        survey.prove(now, |seen| self.cache.get(&seen.id).is_some_and(|known| merge::life_is_open(known, seen)));
         if survey.must_ask(now) {
             let detail = self.wanted;
             survey.asked(detail);
             self.commands.push(Command::Survey(detail));
         } else if let Some(ids) = survey.must_inspect(now) {
             let detail = survey.closeness();
-            self.commands.push(Command::Inspect(ids, detail));
+            self.commands.push(Command::Reinspect(ids, detail));
         } else if survey.is_done(now)
             && let Some(survey) = self.survey.take()
         {
@@ -622,9 +647,14 @@ impl Machine {
         }
     }
 
+    /// Where the stream tells all, it is given a moment to tell what a look saw.
+    fn settle(&self) -> Duration {
+        if self.reports_edges { SETTLE } else { Duration::ZERO }
+    }
+
     fn surveyed(&mut self, now: Instant, answer: Result<Snapshot>) {
         let held = self.cache.len();
-        let settle = if self.reports_edges { super::survey::SETTLE } else { Duration::ZERO };
+        let settle = self.settle();
         let Some(survey) = &mut self.survey else { return };
         match answer {
             Ok(snapshot)
@@ -643,11 +673,6 @@ impl Machine {
     }
 
     fn inspected(&mut self, now: Instant, ids: &[InstanceId], answer: Result<Vec<Inspection>>) {
-        if let Some(survey) = &mut self.survey
-            && survey.is_inspecting()
-        {
-            return survey.inspected(answer.unwrap_or_default(), now);
-        }
         self.looks.answered();
         let answers = match answer {
             Ok(answers) => answers,
@@ -681,6 +706,9 @@ impl Machine {
                 continue;
             }
             self.looks.settle(id);
+            if let Some(survey) = &mut self.survey {
+                survey.touch(id, Told::Something, now); // its answer may be older than this one
+            }
             match answer {
                 Inspection::Present(instance) => self.take_look(instance),
                 Inspection::Absent(id) => self.gone(id, None, None),
@@ -708,13 +736,10 @@ impl Machine {
     /// The rows are replaced by what was seen, and everybody is shown them.
     fn bracket(&mut self, now: Instant, gap: Gap, survey: Survey) {
         let outcome = survey.into_outcome(&self.backend);
+        self.unsure.clear();
         if outcome.complete {
-            let gone: Vec<InstanceId> = self
-                .cache
-                .iter()
-                .filter(|row| !outcome.rows.contains_key(&row.id))
-                .map(|row| row.id.clone())
-                .collect();
+            let gone: Vec<InstanceId> =
+                self.cache.iter().filter(|row| !outcome.rows.contains_key(&row.id)).map(|row| row.id.clone()).collect();
             for id in gone {
                 self.cache.remove(&id);
             }
@@ -722,6 +747,7 @@ impl Machine {
             tracing::warn!(backend = %self.backend, "the look at everything was not complete");
             let unseen = self.cache.iter().filter(|row| !outcome.rows.contains_key(&row.id));
             for row in unseen.map(|row| merge::unseen(row)).collect::<Vec<_>>() {
+                self.unsure.insert(row.id.clone());
                 self.cache.insert(Arc::new(row));
             }
         }
@@ -741,12 +767,14 @@ impl Machine {
         }
         self.full = outcome.detail == Detail::Full;
         self.grounded = true;
+        self.reconnected(Continuity::Lost); // at the old place: whoever resumes from there has not seen the bracket
         self.mark = self.ahead.take();
-        self.reconnected(Continuity::Lost);
         self.show(now, gap);
         self.go_live(now);
-        for id in outcome.open {
-            self.looks.hint(&id, now, true);
+        for (id, told) in outcome.open {
+            // Of what nobody described, a look is all there will be.
+            let undescribed = matches!(told, Told::Edge(_)) && self.cache.get(&id).is_none();
+            self.looks.hint(&id, now, undescribed);
         }
         if !outcome.complete {
             self.survey = Some(Survey::later(now));
@@ -771,7 +799,7 @@ impl Machine {
     /// The rows are compared with what was seen. What was told while looking is left to the stream.
     fn confirm(&mut self, now: Instant, survey: Survey) {
         let outcome = survey.into_outcome(&self.backend);
-        let left = |id: &InstanceId, looks: &Looks| outcome.open.contains(id) || looks.is_wanted(id);
+        let left = |id: &InstanceId, looks: &Looks| outcome.open.contains_key(id) || looks.is_wanted(id);
         let differs = self.reports_edges
             && (outcome.rows.values().any(|seen| {
                 !left(&seen.id, &self.looks)
@@ -787,6 +815,9 @@ impl Machine {
         } else {
             Vec::new()
         };
+        for id in outcome.rows.keys().filter(|id| !left(id, &self.looks)) {
+            self.unsure.remove(id);
+        }
         if differs {
             tracing::info!(backend = %self.backend, "what was told and what is there differ");
             for id in missing {
@@ -813,7 +844,7 @@ impl Machine {
             }
             self.full |= outcome.detail == Detail::Full;
         }
-        for id in &outcome.open {
+        for id in outcome.open.keys() {
             self.looks.hint(id, now, false);
         }
         if !outcome.complete {

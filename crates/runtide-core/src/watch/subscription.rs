@@ -17,8 +17,8 @@ use super::{
     ring::{Bracket, Entry},
 };
 use crate::{
-    BackendId, Continuity, Cursor, Detail, Epoch, Error, ErrorKind, Failure, Gap, InstanceFilter, NativeMark, Result, RuntimeEvent,
-    RuntimeEventKind, SlowConsumer, WatchOptions,
+    BackendId, Continuity, Cursor, Detail, Epoch, Error, ErrorKind, Failure, Gap, InstanceFilter, NativeMark, Result,
+    RuntimeEvent, RuntimeEventKind, SlowConsumer, WatchOptions,
 };
 
 /// Entries fetched under one lock.

@@ -70,8 +70,8 @@ pub(super) struct Survey {
     asked: BTreeMap<InstanceId, Told>,
     rounds: u8,
     doubted: bool,
-    /// From here on, looks are close.
-    proving: bool,
+    /// Those whose life the look leaves open: a close look proves it. `None`: not asked yet.
+    proof: Option<BTreeSet<InstanceId>>,
     failures: u32,
 }
 
@@ -90,8 +90,8 @@ pub(super) enum Told {
 pub(super) struct Outcome {
     pub(super) rows: BTreeMap<InstanceId, Arc<Instance>>,
     pub(super) complete: bool,
-    /// What was told of these is not settled by the look.
-    pub(super) open: BTreeSet<InstanceId>,
+    /// What was told of these last, and is not settled by the look.
+    pub(super) open: BTreeMap<InstanceId, Told>,
     pub(super) detail: Detail,
 }
 
@@ -107,7 +107,7 @@ impl Survey {
             asked: BTreeMap::new(),
             rounds: 0,
             doubted: false,
-            proving: false,
+            proof: None,
             failures: 0,
         }
     }
@@ -125,17 +125,14 @@ impl Survey {
 
     /// How closely to look at what must be looked at again.
     pub(super) fn closeness(&self) -> Detail {
-        if self.proving { Detail::Full } else { self.detail }
+        if self.proof.is_some() { Detail::Full } else { self.detail }
     }
 
     /// Once, when the look is settled: those whose life it leaves open are looked at closely.
     pub(super) fn prove(&mut self, now: Instant, is_open: impl Fn(&Instance) -> bool) {
-        if self.proving || self.detail == Detail::Full || !matches!(self.stage, Stage::Settling { until, .. } if until <= now) {
-            return;
-        }
-        self.proving = true;
-        for row in self.rows.values().filter(|row| is_open(row)) {
-            self.touched.entry(row.id.clone()).or_insert(Told::Something);
+        let settled = matches!(self.stage, Stage::Settling { until, .. } if until <= now);
+        if settled && self.proof.is_none() && self.detail != Detail::Full {
+            self.proof = Some(self.rows.values().filter(|row| is_open(row)).map(|row| row.id.clone()).collect());
         }
     }
 
@@ -166,8 +163,11 @@ impl Survey {
         matches!(self.stage, Stage::Waiting { until } if until <= now)
     }
 
+    /// The answer will be later than whatever was told so far, which is then no more than a reason to look again.
     pub(super) fn asked(&mut self, detail: Detail) {
         (self.stage, self.detail) = (Stage::Asked, detail);
+        (self.rounds, self.proof) = (0, None);
+        self.touched.values_mut().for_each(|told| *told = Told::Something);
     }
 
     /// Start over: something was missed.
@@ -200,25 +200,37 @@ impl Survey {
 
     /// What must be looked at again before the look can be concluded.
     pub(super) fn must_inspect(&mut self, now: Instant) -> Option<Vec<InstanceId>> {
-        let Stage::Settling { until, .. } = self.stage else { return None };
-        if until > now {
+        if !matches!(self.stage, Stage::Settling { until, .. } if until <= now) {
             return None;
         }
-        if self.purpose == Purpose::Confirm || self.touched.is_empty() || self.rounds >= ROUNDS {
+        let proof = self.proof.as_mut().map(std::mem::take).unwrap_or_default();
+        let mut asked = BTreeMap::new();
+        if self.rounds < ROUNDS {
+            // A comparison leaves what was told meanwhile to the stream.
+            if self.purpose != Purpose::Confirm {
+                asked = std::mem::take(&mut self.touched);
+            }
+            for id in proof {
+                if !self.touched.contains_key(&id) {
+                    asked.entry(id).or_insert(Told::Something);
+                }
+            }
+        }
+        if asked.is_empty() {
             self.stage = Stage::Done;
             return None;
         }
         self.rounds += 1;
         self.stage = Stage::Inspecting;
-        self.asked = std::mem::take(&mut self.touched);
+        self.asked = asked;
         Some(self.asked.keys().cloned().collect())
     }
 
-    pub(super) fn is_inspecting(&self) -> bool {
-        matches!(self.stage, Stage::Inspecting)
-    }
-
-    pub(super) fn inspected(&mut self, answers: Vec<Inspection>, now: Instant) {
+    /// The answers may run ahead of the stream as the first one may: it is given the same time to tell what they show.
+    pub(super) fn inspected(&mut self, answers: Vec<Inspection>, now: Instant, settle: Duration) {
+        if !matches!(self.stage, Stage::Inspecting) {
+            return;
+        }
         for answer in answers {
             match answer {
                 Inspection::Present(instance) => {
@@ -241,7 +253,7 @@ impl Survey {
                 }
             }
         }
-        self.stage = Stage::Settling { until: now, most: now + SETTLE_MAX };
+        self.stage = Stage::Settling { until: now + settle, most: now + SETTLE_MAX };
     }
 
     pub(super) fn is_done(&self, now: Instant) -> bool {
@@ -270,7 +282,6 @@ impl Survey {
                 self.rows.insert(id.clone(), Arc::new(row));
             }
         }
-        let open = self.touched.into_keys().collect();
-        Outcome { rows: self.rows, complete: self.complete, open, detail: self.detail }
+        Outcome { rows: self.rows, complete: self.complete, open: self.touched, detail: self.detail }
     }
 }

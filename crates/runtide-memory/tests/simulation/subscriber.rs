@@ -36,6 +36,9 @@ struct Account {
     begins: bool,
     blind: bool,
     last: u64,
+    /// How far the last bracket may have seen: it may show more than a dead stream had told, also to who resumes from behind
+    /// it with what it showed.
+    seen: u64,
 }
 
 fn number(mark: Option<&NativeMark>) -> u64 {
@@ -61,14 +64,14 @@ impl Account {
                 self.last = self.open.unwrap_or(self.last);
                 self.begins = self.open.is_none();
                 self.blind = false;
-                // A bracket may show more than a dead stream had told.
+                self.seen = ahead.unwrap_or(0);
                 self.open = ahead.or(self.open);
             }
             Kind::BackendReconnected { continuity: Continuity::Lost } => self.close(),
             // Who resumes without what he knew is not told of what he cannot know.
             Kind::BackendReconnected { .. } if std::mem::take(&mut self.blind) => {}
             Kind::BackendReconnected { .. } => {
-                self.open.get_or_insert(self.last);
+                self.open.get_or_insert(self.last.max(self.seen));
             }
             Kind::Present(_) => {}
             _ => {
@@ -103,9 +106,11 @@ impl Subscriber {
         }
     }
 
-    /// Goes on with another stream, from the stored place.
-    pub fn resume(&mut self, stream: EventStream, from: &Cursor, known: bool) {
-        (self.account.blind, self.account.begins) = (!known, false);
+    /// Goes on with another stream, from the stored place. `joins`: others watch, so that it is the same run as theirs.
+    pub fn resume(&mut self, stream: EventStream, from: &Cursor, known: bool, joins: bool) {
+        // A run that began blind does not learn what it did not know from who joins it later.
+        self.account.blind = !known || (self.account.blind && joins);
+        self.account.begins = false;
         self.stream = stream;
         self.checker = std::mem::take(&mut self.checker).resumed(from);
         if from.native.is_some() {

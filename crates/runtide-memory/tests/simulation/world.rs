@@ -380,7 +380,7 @@ impl World {
                     options = options.with_known(known);
                 }
                 let stream = self.backend.watch(options).await.map_err(|error| error.to_string())?;
-                back.resume(stream, &from, with_known);
+                back.resume(stream, &from, with_known, !self.subscribers.is_empty());
                 self.subscribers.push(back);
             }
         }

@@ -130,3 +130,84 @@ async fn lost_messages_give_one_bracket_at_a_time() {
     let brackets = events.iter().filter(|e| matches!(e.kind, RuntimeEventKind::ResyncEnd)).count();
     assert!((1..=7).contains(&brackets), "{brackets} brackets in five seconds");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_second_look_waits_for_the_stream_as_the_first_one_does() {
+    let world = World::default();
+    world.change(|w| {
+        w.during_snapshot = Some(Box::new(|w| w.start("a")));
+        w.during_inspect.push_back(Box::new(|w| w.die("a", 1))); // seen at once, told at once, and read a moment later
+    });
+    let driver = world.driver();
+    let mut stream = driver.watch(WatchOptions::default()).unwrap();
+    let events = until_quiet(&mut stream, QUIET).await;
+    assert_eq!(
+        events.iter().map(|e| brief(e)).collect::<Vec<_>>(),
+        ["resync_begin Initial", "present a", "resync_end"]
+    );
+    assert_eq!(events[1].instance().unwrap().state, S::Stopped);
+    let place = events[2].cursor.native.as_ref().map(|mark| mark.as_str().to_owned());
+    assert_eq!(place.as_deref(), Some("2"), "what is shown lies before the place where the history goes on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_failed_second_look_left_open_is_not_taken_from_ahead_of_the_stream() {
+    let world = World::default();
+    world.change(|w| {
+        w.inspects_fail = 1;
+        w.during_snapshot = Some(Box::new(|w| w.start("a")));
+        w.during_inspect.push_back(Box::new(|_| {}));
+        w.during_inspect.push_back(Box::new(|w| drop(w.there.remove(&"a".into()))));
+    });
+    let driver = world.driver();
+    let mut stream = watch(&driver).await;
+    assert_eq!(world.lock().inspects.len(), 2, "and seen to be gone");
+    world.change(|w| {
+        w.tell_edge("a", S::Stopped, Some(ExitStatus::code(1)));
+        w.tell(SignalBody::Gone("a".into()));
+    });
+    assert_eq!(briefs(&mut stream, QUIET * 10).await, ["stopped a", "removed a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_from_before_a_loss_is_not_waited_for() {
+    let world = World::default();
+    world.change(|w| {
+        w.put(instance("a", S::Running));
+        w.look_takes = Duration::from_millis(500);
+    });
+    let driver = world.driver();
+    let mut stream = driver.watch(WatchOptions::default()).unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    world.change(|w| {
+        w.put(instance("a", S::Stopped));
+        w.tell(SignalBody::Lost(crate::Gap::Undecodable));
+    });
+    let events = until_quiet(&mut stream, QUIET * 2).await;
+    assert_eq!(
+        events.iter().map(|e| brief(e)).collect::<Vec<_>>(),
+        ["resync_begin Initial", "present a", "resync_end"]
+    );
+    assert_eq!(events[1].instance().unwrap().state, S::Stopped);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edge_of_what_the_bracket_could_not_see_is_told() {
+    let world = World::default();
+    world.change(|w| {
+        w.put(instance("a", S::Running));
+        w.put(instance("b", S::Running));
+    });
+    let driver = world.driver();
+    let mut stream = watch(&driver).await;
+    world.change(|w| {
+        w.there.remove(&"b".into()); // it ended in the gap, and cannot be read
+        w.partial = true;
+        w.tell(SignalBody::Lost(crate::Gap::Undecodable));
+    });
+    briefs(&mut stream, QUIET * 2).await;
+    world.change(|w| w.tell_edge("b", S::Running, None));
+    assert_eq!(briefs(&mut stream, QUIET).await, ["started b"], "it is not known to run already");
+    world.change(|w| w.tell_edge("b", S::Running, None));
+    assert_eq!(briefs(&mut stream, QUIET).await, [""; 0], "and now it is");
+}

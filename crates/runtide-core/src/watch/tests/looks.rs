@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::world::*;
-use crate::{Detail, Health, Instance, InstanceState as S, Opened, RuntimeEventKind, SignalBody, WatchOptions};
+use crate::{
+    Detail, Edge, Health, Incarnation, Instance, InstanceState as S, Opened, RuntimeEventKind, SignalBody, WatchOptions,
+};
 
 #[tokio::test(start_paused = true)]
 async fn a_hint_is_resolved_by_one_look_for_many_ids() {
@@ -125,4 +127,87 @@ async fn full_detail_is_fetched_when_the_first_asks_for_it() {
     let events = until_quiet(&mut full, QUIET).await;
     assert_eq!(events.iter().map(|e| brief(e)).collect::<Vec<_>>(), ["started b", "updated b"]);
     assert_eq!(events[1].instance().unwrap().restarts, Some(0));
+}
+
+fn in_life(name: &str, life: &str) -> Instance {
+    Instance { incarnation: Some(Incarnation::new(life)), ..instance(name, S::Running) }
+}
+
+/// `a` runs, and is in another life than the last one that was told.
+async fn untold_life(how_one_hears: impl FnOnce(&mut State)) -> Vec<std::sync::Arc<crate::RuntimeEvent>> {
+    let world = World::default();
+    world.change(|w| w.lean = true);
+    let driver = world.driver();
+    let mut stream = watch(&driver).await;
+    world.change(|w| {
+        w.put(in_life("a", "1"));
+        w.tell(SignalBody::State(std::sync::Arc::new(in_life("a", "1"))));
+    });
+    assert_eq!(briefs(&mut stream, QUIET).await, ["started a"]);
+    world.change(|w| {
+        w.put(in_life("a", "2"));
+        w.opens.push_back(Ok(Opened::Resumed));
+        w.tell_on_open.push(("b", S::Running));
+        w.put(instance("b", S::Running));
+        how_one_hears(w);
+    });
+    until_quiet(&mut stream, QUIET * 10).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_is_looked_at_closely_where_only_that_shows_the_life() {
+    let events = untold_life(|w| w.tell(SignalBody::Hint("a".into()))).await;
+    assert_eq!(brief(&events[0]), "disconnected broken", "nobody explained it");
+    let last = events.iter().rev().filter_map(|e| e.instance()).find(|i| i.name == "a").unwrap();
+    assert_eq!(last.incarnation, Some(Incarnation::new("2")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_comparison_looks_closely_where_only_that_shows_the_life() {
+    let events = untold_life(|w| w.told.push_back(Told::Close)).await;
+    let seen: Vec<String> = events.iter().map(|e| brief(e)).collect();
+    assert_eq!(seen[..4], ["disconnected closed", "reconnected Resumed", "started b", "resync_begin Disconnected"]);
+    let last = events.iter().rev().filter_map(|e| e.instance()).find(|i| i.name == "a").unwrap();
+    assert_eq!(last.incarnation, Some(Incarnation::new("2")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edge_that_nobody_described_is_looked_at_and_that_counts() {
+    let world = World::default();
+    let driver = world.driver();
+    let mut stream = watch(&driver).await;
+    world.change(|w| {
+        w.put(instance("a", S::Running));
+        w.tell(SignalBody::Edge(Edge {
+            id: "a".into(),
+            incarnation: None,
+            state: S::Running,
+            exit: None,
+            described: None,
+        }));
+    });
+    assert_eq!(briefs(&mut stream, QUIET * 10).await, ["started a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_look_at_everything_brings_back_nothing_that_is_gone() {
+    let world = World { hints_only: true, ..World::default() };
+    world.change(|w| w.put(instance("a", S::Running)));
+    let driver = world.driver();
+    let mut stream = watch(&driver).await;
+    world.change(|w| {
+        w.tell(SignalBody::Hint("a".into()));
+        w.opens.push_back(Ok(Opened::Resumed));
+        w.told.push_back(Told::Close);
+        w.tell(SignalBody::CaughtUp);
+        w.tell(SignalBody::Hint("a".into()));
+        // Both looks are asked for at once; the one at `a` is later, and faster.
+        w.look_takes = Duration::from_millis(500);
+        w.during_inspect.push_back(Box::new(|w| {
+            w.there.clear();
+            w.look_takes = Duration::ZERO;
+        }));
+    });
+    let seen = briefs(&mut stream, QUIET * 10).await;
+    assert_eq!(seen, ["disconnected closed", "reconnected Resumed", "removed a"]);
 }

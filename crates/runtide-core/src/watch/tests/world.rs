@@ -40,6 +40,12 @@ pub(super) struct State {
     pub(super) sources: usize,
     /// Runs when a snapshot is asked for, before it is taken.
     pub(super) during_snapshot: Option<Box<dyn FnOnce(&mut State) + Send>>,
+    /// The same, for looks at some.
+    pub(super) during_inspect: VecDeque<Box<dyn FnOnce(&mut State) + Send>>,
+    /// So many looks at some fail.
+    pub(super) inspects_fail: usize,
+    /// What is seen of each in a summary does not tell the life.
+    pub(super) lean: bool,
 }
 
 #[derive(Clone, Default)]
@@ -68,6 +74,13 @@ impl State {
     pub(super) fn tell_edge(&mut self, name: &str, state: InstanceState, exit: Option<ExitStatus>) {
         let described = Some(Arc::new(instance(name, state)));
         self.tell(SignalBody::Edge(Edge { id: name.into(), incarnation: None, state, exit, described }));
+    }
+
+    fn seen(&self, row: &Arc<Instance>, detail: Detail) -> Arc<Instance> {
+        match detail {
+            Detail::Summary if self.lean => Arc::new(Instance { incarnation: None, ..Instance::clone(row) }),
+            _ => Arc::clone(row),
+        }
     }
 
     /// It is so, and it is told.
@@ -180,7 +193,7 @@ impl Source for TestSource {
 
 #[async_trait]
 impl Looker for World {
-    async fn snapshot(&self, _: Detail) -> Result<Snapshot> {
+    async fn snapshot(&self, detail: Detail) -> Result<Snapshot> {
         if let Some(during) = { self.lock().during_snapshot.take() } {
             self.change(during);
         }
@@ -190,7 +203,7 @@ impl Looker for World {
             if state.list_fails {
                 return Err(Error::new(ErrorKind::PermissionDenied, "test.list", "denied"));
             }
-            let mut snapshot = Snapshot::complete(state.there.values().cloned().collect());
+            let mut snapshot = Snapshot::complete(state.there.values().map(|row| state.seen(row, detail)).collect());
             if state.partial {
                 snapshot.completeness = Completeness::Partial(Vec::new());
             }
@@ -201,16 +214,23 @@ impl Looker for World {
     }
 
     async fn inspect(&self, ids: &[InstanceId], detail: Detail) -> Result<Vec<Inspection>> {
+        if let Some(during) = { self.lock().during_inspect.pop_front() } {
+            self.change(during);
+        }
         let (answers, takes) = {
             let mut state = self.lock();
             state.inspects.push(ids.to_vec());
+            if state.inspects_fail > 0 {
+                state.inspects_fail -= 1;
+                return Err(Error::new(ErrorKind::Unavailable, "test.inspect", "severed"));
+            }
             let look = |id: &InstanceId| match state.there.get(id) {
                 Some(instance) if detail == Detail::Full => {
                     let mut instance = Instance::clone(instance);
                     instance.restarts.get_or_insert(0);
                     Inspection::Present(Arc::new(instance))
                 }
-                Some(instance) => Inspection::Present(Arc::clone(instance)),
+                Some(instance) => Inspection::Present(state.seen(instance, detail)),
                 None => Inspection::Absent(id.clone()),
             };
             (ids.iter().map(look).collect(), state.look_takes)
