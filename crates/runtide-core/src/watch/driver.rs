@@ -229,7 +229,12 @@ struct Task {
     looker: Arc<dyn Looker>,
 }
 
-type Looking<T> = Option<Pin<Box<dyn Future<Output = T> + Send>>>;
+type Look<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+type Looking<T> = Option<Look<T>>;
+
+/// Who was looked at, and what was seen.
+type Inspected = (Vec<InstanceId>, Result<Vec<Inspection>>);
 
 impl Task {
     async fn run(mut self) {
@@ -237,8 +242,8 @@ impl Task {
         let hub = Arc::clone(&self.hub);
         let (mut commands, mut wake): (Vec<Command>, Vec<Waker>) = (Vec::new(), Vec::new());
         let mut survey: Looking<Result<Snapshot>> = None;
-        let mut reinspect: Looking<(Vec<InstanceId>, Result<Vec<Inspection>>)> = None;
-        let mut inspect: Looking<(Vec<InstanceId>, Result<Vec<Inspection>>)> = None;
+        let mut reinspect: Looking<Inspected> = None;
+        let mut inspect: Looking<Inspected> = None;
         let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
         let (mut deadline, mut open) = hub.step(Input::Tick, &mut commands, &mut wake);
         let mut batch: Vec<Signal> = Vec::new();
@@ -298,16 +303,12 @@ impl Task {
         }
     }
 
-    fn survey(&self, detail: Detail) -> Pin<Box<dyn Future<Output = Result<Snapshot>> + Send>> {
+    fn survey(&self, detail: Detail) -> Look<Result<Snapshot>> {
         let looker = Arc::clone(&self.looker);
         Box::pin(async move { guarded("watch.snapshot", looker.snapshot(detail)).await })
     }
 
-    fn inspect(
-        &self,
-        ids: Vec<InstanceId>,
-        detail: Detail,
-    ) -> Pin<Box<dyn Future<Output = (Vec<InstanceId>, Result<Vec<Inspection>>)> + Send>> {
+    fn inspect(&self, ids: Vec<InstanceId>, detail: Detail) -> Look<Inspected> {
         let looker = Arc::clone(&self.looker);
         Box::pin(async move {
             let answer = guarded("watch.inspect", looker.inspect(&ids, detail)).await;

@@ -24,7 +24,8 @@ struct Look {
     asked: bool,
     /// Something was told meanwhile: the answer may be older than that.
     raced: bool,
-    /// Whether the answer counts at once, also where it runs ahead of the stream.
+    /// Whether the answer counts at once, also where it runs ahead of the stream: nobody described the instance, and a look
+    /// is all there will be.
     forced: bool,
     /// Since when a look disagrees with what was told.
     doubt: Option<Instant>,

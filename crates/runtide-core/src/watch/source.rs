@@ -51,7 +51,7 @@ pub trait Source: Send + 'static {
     /// Whether the stream itself tells every lifecycle change, as `Edge`, `State` or `Gone`.
     ///
     /// If so, a look that disagrees with what was told so far is taken for one that ran ahead of the stream: the driver gives
-    /// the stream a moment to tell it before it believes the look. If not, looks are all there is, and count at once.
+    /// the stream a moment to tell it, and then opens the stream anew. If not, looks are all there is, and count at once.
     fn reports_edges(&self) -> bool;
 }
 
@@ -154,7 +154,7 @@ pub struct Edge {
     /// How the life ended, where the message says so.
     pub exit: Option<ExitStatus>,
     /// The instance as the message alone tells it, for one that is gone before anyone could look. Used only where the driver
-    /// does not know the instance.
+    /// does not know the instance; without it, all that the driver can tell is what a look still shows.
     pub described: Option<Arc<Instance>>,
 }
 

@@ -25,7 +25,7 @@ use crate::{
 const FETCH: usize = 128;
 
 /// Where a new subscriber begins.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Start {
     /// At this entry.
     At(u64),

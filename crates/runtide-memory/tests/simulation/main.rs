@@ -5,6 +5,16 @@
 //!
 //! `RUNTIDE_SIM_SEEDS=100000` runs that many seeds (10,000 unless told), `RUNTIDE_SIM_SEED=42` replays one with its trace.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and its trace is what it prints"
+)]
+
 mod subscriber;
 mod world;
 

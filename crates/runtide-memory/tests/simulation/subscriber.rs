@@ -8,21 +8,21 @@ use runtide_core::{
     Continuity, Cursor, EventStream, Gap, InstanceTable, NativeMark, RuntimeEvent, RuntimeEventKind as Kind,
 };
 
-pub struct Subscriber {
-    pub name: usize,
-    pub stream: EventStream,
-    pub table: InstanceTable,
-    pub checker: StreamChecker,
+pub(crate) struct Subscriber {
+    pub(crate) name: usize,
+    pub(crate) stream: EventStream,
+    pub(crate) table: InstanceTable,
+    pub(crate) checker: StreamChecker,
     /// Does not read for now.
-    pub stalled: bool,
-    pub unfiltered: bool,
+    pub(crate) stalled: bool,
+    pub(crate) unfiltered: bool,
     /// The last place that is safe to store.
-    pub place: Option<Cursor>,
+    pub(crate) place: Option<Cursor>,
     account: Account,
-    pub brackets: u64,
-    pub resumed: u64,
-    pub lagged: u64,
-    pub outages: u64,
+    pub(crate) brackets: u64,
+    pub(crate) resumed: u64,
+    pub(crate) lagged: u64,
+    pub(crate) outages: u64,
 }
 
 /// Marks of the facts that were told, and the spans in which each had to be.
@@ -88,7 +88,7 @@ impl Account {
 }
 
 impl Subscriber {
-    pub fn new(name: usize, stream: EventStream, unfiltered: bool) -> Self {
+    pub(crate) fn new(name: usize, stream: EventStream, unfiltered: bool) -> Self {
         let checker = if unfiltered { StreamChecker::default() } else { StreamChecker::default().filtered() };
         Self {
             name,
@@ -107,7 +107,7 @@ impl Subscriber {
     }
 
     /// Goes on with another stream, from the stored place. `joins`: others watch, so that it is the same run as theirs.
-    pub fn resume(&mut self, stream: EventStream, from: &Cursor, known: bool, joins: bool) {
+    pub(crate) fn resume(&mut self, stream: EventStream, from: &Cursor, known: bool, joins: bool) {
         // A run that began blind does not learn what it did not know from who joins it later.
         self.account.blind = !known || (self.account.blind && joins);
         self.account.begins = false;
@@ -123,7 +123,7 @@ impl Subscriber {
     }
 
     /// Reads whatever is at hand. `ahead`: how far a look may have seen, where streams were dead.
-    pub fn drain(&mut self, ahead: Option<u64>, trace: bool) -> Result<(), String> {
+    pub(crate) fn drain(&mut self, ahead: Option<u64>, trace: bool) -> Result<(), String> {
         while let Some(next) = self.stream.next().now_or_never() {
             let event = match next {
                 Some(Ok(event)) => event,
@@ -170,7 +170,7 @@ impl Subscriber {
     }
 
     /// Which of these marks had to be told and were not, if everything up to `head` was heard.
-    pub fn missing(&mut self, marks: &[u64], head: u64) -> Vec<u64> {
+    pub(crate) fn missing(&mut self, marks: &[u64], head: u64) -> Vec<u64> {
         self.account.last = self.account.last.max(head);
         self.account.close();
         let owed = |mark: u64| self.account.spans.iter().any(|(from, to)| *from < mark && mark <= *to);

@@ -16,19 +16,19 @@ use crate::subscriber::Subscriber;
 
 /// What happened in all, so that a run can show that it was not idle.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Tally {
-    pub steps: u64,
-    pub facts: u64,
+pub(crate) struct Tally {
+    pub(crate) steps: u64,
+    pub(crate) facts: u64,
     /// Edges that had to be told, and were.
-    pub edges: u64,
-    pub brackets: u64,
-    pub resumed: u64,
-    pub lagged: u64,
-    pub outages: u64,
+    pub(crate) edges: u64,
+    pub(crate) brackets: u64,
+    pub(crate) resumed: u64,
+    pub(crate) lagged: u64,
+    pub(crate) outages: u64,
 }
 
 impl Tally {
-    pub fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.steps += other.steps;
         self.facts += other.facts;
         self.edges += other.edges;
@@ -55,7 +55,7 @@ struct World {
     partial: bool,
 }
 
-pub async fn history(seed: u64, trace: bool) -> Result<Tally, String> {
+pub(crate) async fn history(seed: u64, trace: bool) -> Result<Tally, String> {
     let mut rng = Rng::with_seed(seed);
     let dialect = match rng.u8(0..10) {
         0..6 => Dialect::Edges,

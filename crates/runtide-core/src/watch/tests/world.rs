@@ -21,6 +21,8 @@ pub(super) enum Told {
     Break,
 }
 
+type Change = Box<dyn FnOnce(&mut State) + Send>;
+
 #[derive(Default)]
 pub(super) struct State {
     pub(super) there: BTreeMap<InstanceId, Arc<Instance>>,
@@ -39,9 +41,9 @@ pub(super) struct State {
     pub(super) mark: u64,
     pub(super) sources: usize,
     /// Runs when a snapshot is asked for, before it is taken.
-    pub(super) during_snapshot: Option<Box<dyn FnOnce(&mut State) + Send>>,
+    pub(super) during_snapshot: Option<Change>,
     /// The same, for looks at some.
-    pub(super) during_inspect: VecDeque<Box<dyn FnOnce(&mut State) + Send>>,
+    pub(super) during_inspect: VecDeque<Change>,
     /// So many looks at some fail.
     pub(super) inspects_fail: usize,
     /// What is seen of each in a summary does not tell the life.

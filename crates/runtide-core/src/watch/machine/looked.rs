@@ -1,0 +1,263 @@
+//! What looking says: at everything, for a bracket or a comparison, and at some, for hints.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{Command, Machine};
+use crate::{
+    Continuity, Detail, Error, ErrorKind, Gap, Instance, InstanceId, Result,
+    watch::{
+        looks::{Looks, Worth},
+        merge,
+        ring::{Bracket, Entry},
+        source::{Inspection, Snapshot},
+        survey::{Purpose, SETTLE, Survey, Told},
+    },
+};
+
+impl Machine {
+    /// The next step of a look at everything, if it is due.
+    pub(super) fn drive_survey(&mut self, now: Instant) {
+        let Some(survey) = &mut self.survey else { return };
+        survey.prove(now, |seen| self.cache.get(&seen.id).is_some_and(|known| merge::life_is_open(known, seen)));
+        if survey.must_ask(now) {
+            let detail = self.wanted;
+            survey.asked(detail);
+            self.commands.push(Command::Survey(detail));
+        } else if let Some(ids) = survey.must_inspect(now) {
+            let detail = survey.closeness();
+            self.commands.push(Command::Reinspect(ids, detail));
+        } else if survey.is_done(now)
+            && let Some(survey) = self.survey.take()
+        {
+            self.conclude(now, survey);
+        }
+    }
+
+    /// Where the stream tells all, it is given a moment to tell what a look saw.
+    fn settle(&self) -> Duration {
+        if self.reports_edges { SETTLE } else { Duration::ZERO }
+    }
+
+    pub(super) fn surveyed(&mut self, now: Instant, answer: Result<Snapshot>) {
+        let held = self.cache.len();
+        let settle = self.settle();
+        let Some(survey) = &mut self.survey else { return };
+        match answer {
+            Ok(snapshot)
+                if snapshot.is_complete() && snapshot.instances.is_empty() && held > 0 && !survey.doubted() =>
+            {
+                tracing::info!(backend = %self.backend, held, "everything vanished: looking again");
+                survey.doubt(now);
+            }
+            Ok(snapshot) => survey.answered(snapshot, now, settle),
+            Err(error) if survey.purpose() == Purpose::Confirm => {
+                tracing::warn!(backend = %self.backend, %error, "the look failed");
+                survey.failed(now);
+            }
+            Err(error) => self.fall(now, Some(&error)),
+        }
+    }
+
+    /// A second look at what a look at everything left open.
+    pub(super) fn reinspected(&mut self, now: Instant, answer: Result<Vec<Inspection>>) {
+        let settle = self.settle();
+        if let Some(survey) = &mut self.survey {
+            survey.inspected(answer.unwrap_or_default(), now, settle);
+        }
+    }
+
+    /// Looks at some, as hints asked for them.
+    pub(super) fn inspected(&mut self, now: Instant, ids: &[InstanceId], answer: Result<Vec<Inspection>>) {
+        self.looks.answered();
+        let answers = match answer {
+            Ok(answers) => answers,
+            Err(error) => {
+                tracing::warn!(backend = %self.backend, %error, "the look failed");
+                Vec::new()
+            }
+        };
+        let mut unexplained = None;
+        for answer in &answers {
+            let id = answer.id();
+            let worth = self.looks.take(id, now);
+            let ahead = |known: Option<&Arc<Instance>>| match (known, answer) {
+                (Some(known), Inspection::Present(seen)) => merge::lifecycle_differs(known, seen),
+                (Some(_), Inspection::Absent(_)) | (None, Inspection::Present(_)) => true,
+                _ => false,
+            };
+            if worth == Worth::Nothing {
+                continue;
+            }
+            if matches!(answer, Inspection::Unknown { .. }) {
+                self.looks.failed(id, now);
+                continue;
+            }
+            if worth != Worth::Truth && self.reports_edges && ahead(self.cache.get(id)) {
+                if worth == Worth::Unexplained {
+                    unexplained = Some(id.clone());
+                } else {
+                    self.looks.doubt(id, now);
+                }
+                continue;
+            }
+            self.looks.settle(id);
+            if let Some(survey) = &mut self.survey {
+                survey.touch(id, Told::Something, now); // its answer may be older than this one
+            }
+            match answer {
+                Inspection::Present(instance) => self.take_look(instance),
+                Inspection::Absent(id) => self.gone(id, None, None),
+                Inspection::Unknown { .. } => {}
+            }
+        }
+        for id in ids {
+            self.looks.failed_if_asked(id, now); // no answer at all
+        }
+        if let Some(id) = unexplained {
+            // The stream should have told it by now: it is late, deaf or dead. A new one tells it again, or shows everything.
+            let message = "a look shows what the stream does not tell";
+            self.fall(now, Some(&Error::new(ErrorKind::Protocol, "watch.look", message).with_context("instance", id)));
+        }
+    }
+
+    /// Takes in what a look saw. Where the stream does not tell of lives, one may have begun and ended unseen.
+    fn take_look(&mut self, instance: &Arc<Instance>) {
+        let before = self.cache.get(&instance.id).cloned();
+        let after = match &before {
+            Some(before) if self.reports_edges => merge::merged(before, instance),
+            Some(before) => merge::merged_over_gap(before, instance),
+            None => Instance::clone(instance),
+        };
+        self.adopt(before.as_ref(), after, None, None);
+    }
+
+    /// A look at everything is complete, as far as it goes.
+    fn conclude(&mut self, now: Instant, survey: Survey) {
+        match survey.purpose() {
+            Purpose::Bracket(gap) => self.bracket(now, gap, survey),
+            Purpose::Confirm => self.confirm(now, survey),
+        }
+    }
+
+    /// The rows are replaced by what was seen, and everybody is shown them.
+    fn bracket(&mut self, now: Instant, gap: Gap, survey: Survey) {
+        let outcome = survey.into_outcome(&self.backend);
+        self.unsure.clear();
+        if outcome.complete {
+            let gone: Vec<InstanceId> =
+                self.cache.iter().filter(|row| !outcome.rows.contains_key(&row.id)).map(|row| row.id.clone()).collect();
+            for id in gone {
+                self.cache.remove(&id);
+            }
+        } else {
+            tracing::warn!(backend = %self.backend, "the look at everything was not complete");
+            let unseen = self.cache.iter().filter(|row| !outcome.rows.contains_key(&row.id));
+            for row in unseen.map(|row| merge::unseen(row)).collect::<Vec<_>>() {
+                self.unsure.insert(row.id.clone());
+                self.cache.insert(Arc::new(row));
+            }
+        }
+        for instance in outcome.rows.into_values() {
+            match self.cache.get(&instance.id) {
+                None => {
+                    self.cache.insert(instance);
+                }
+                Some(before) => {
+                    let mut after = merge::merged_over_gap(before, &instance);
+                    if after != **before {
+                        after.generation = before.generation.wrapping_add(1);
+                        self.cache.insert(Arc::new(after));
+                    }
+                }
+            }
+        }
+        self.full = outcome.detail == Detail::Full;
+        self.grounded = true;
+        self.reconnected(Continuity::Lost); // at the old place: whoever resumes from there has not seen the bracket
+        self.mark = self.ahead.take();
+        self.show(now, gap);
+        self.go_live(now);
+        for (id, told) in outcome.open {
+            // Of what nobody described, a look is all there will be.
+            let undescribed = matches!(told, Told::Edge(_)) && self.cache.get(&id).is_none();
+            self.looks.hint(&id, now, undescribed);
+        }
+        if !outcome.complete {
+            self.survey = Some(Survey::later(now));
+        }
+    }
+
+    /// A bracket goes into the ring.
+    fn show(&mut self, now: Instant, gap: Gap) {
+        tracing::debug!(backend = %self.backend, ?gap, instances = self.cache.len(), "resync");
+        let bracket = Bracket {
+            gap,
+            epoch: self.bracket_epoch(),
+            native: self.mark.clone(),
+            observed_at: self.wall,
+            picture: Some(self.cache.picture()),
+            full: self.full,
+        };
+        self.last_bracket = Some(now);
+        self.seq += 1;
+        self.entries.push(Entry::Bracket(bracket));
+    }
+
+    /// The rows are compared with what was seen. What was told while looking is left to the stream.
+    fn confirm(&mut self, now: Instant, survey: Survey) {
+        let outcome = survey.into_outcome(&self.backend);
+        let left = |id: &InstanceId, looks: &Looks| outcome.open.contains_key(id) || looks.is_wanted(id);
+        let differs = self.reports_edges
+            && (outcome.rows.values().any(|seen| {
+                !left(&seen.id, &self.looks)
+                    && self.cache.get(&seen.id).is_none_or(|known| merge::contradicts(known, seen))
+            }) || (outcome.complete
+                && self
+                    .cache
+                    .iter()
+                    .any(|known| !outcome.rows.contains_key(&known.id) && !left(&known.id, &self.looks))));
+        let missing: Vec<InstanceId> = if outcome.complete {
+            let rows = self.cache.iter().map(|known| &known.id);
+            rows.filter(|id| !outcome.rows.contains_key(*id) && !left(id, &self.looks)).cloned().collect()
+        } else {
+            Vec::new()
+        };
+        for id in outcome.rows.keys().filter(|id| !left(id, &self.looks)) {
+            self.unsure.remove(id);
+        }
+        if differs {
+            tracing::info!(backend = %self.backend, "what was told and what is there differ");
+            for id in missing {
+                self.cache.remove(&id);
+            }
+            for seen in outcome.rows.values().filter(|seen| !left(&seen.id, &self.looks)) {
+                let mut after = match self.cache.get(&seen.id) {
+                    Some(before) => merge::merged(before, seen),
+                    None => Instance::clone(seen),
+                };
+                after.generation = after.generation.wrapping_add(1);
+                self.cache.insert(Arc::new(after));
+            }
+            self.full = outcome.detail == Detail::Full;
+            self.show(now, Gap::Disconnected);
+        } else {
+            for id in missing {
+                self.gone(&id, None, None);
+            }
+            let seen: Vec<Arc<Instance>> =
+                outcome.rows.values().filter(|seen| !left(&seen.id, &self.looks)).cloned().collect();
+            for instance in seen {
+                self.take_look(&instance);
+            }
+            self.full |= outcome.detail == Detail::Full;
+        }
+        for id in outcome.open.keys() {
+            self.looks.hint(id, now, false);
+        }
+        if !outcome.complete {
+            self.survey = Some(Survey::later(now));
+        }
+    }
+}

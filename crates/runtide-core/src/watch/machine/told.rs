@@ -1,0 +1,176 @@
+//! What the stream says: live it is taken in, and while a bracket is made it says where to look.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::time::Instant;
+
+use super::{Command, Machine, Mode, Phase};
+use crate::{
+    Detail, Gap, Instance, InstanceId, InstanceState, NativeMark, RuntimeEventKind,
+    watch::{
+        merge,
+        source::{Edge, Signal, SignalBody},
+        survey::{Purpose, Survey, Told},
+    },
+};
+
+/// Signals that are held back during a probation; more of them, and the history counts as lost.
+const HELD: usize = 10_000;
+
+impl Machine {
+    pub(super) fn signal(&mut self, now: Instant, signal: Signal) {
+        let Phase::Open { mode, .. } = &mut self.phase else { return };
+        match mode {
+            Mode::Held { signals, .. } if signals.len() < HELD => return signals.push(signal),
+            Mode::Held { .. } => {
+                *mode = Mode::Listing;
+                self.survey = Some(Survey::new(Purpose::Bracket(Gap::Disconnected), now));
+            }
+            _ => {}
+        }
+        let listing = matches!(self.phase, Phase::Open { mode: Mode::Listing, .. });
+        let place =
+            if listing || matches!(signal.body, SignalBody::Lost(_)) { &mut self.ahead } else { &mut self.mark };
+        if signal.mark.is_some() {
+            place.clone_from(&signal.mark);
+        }
+        if listing {
+            self.signal_while_listing(now, signal.body);
+        } else {
+            self.signal_live(now, signal);
+        }
+    }
+
+    /// What is told while a bracket is made may be older than the bracket: it says where to look, and nothing more.
+    fn signal_while_listing(&mut self, now: Instant, body: SignalBody) {
+        let Some(survey) = &mut self.survey else { return };
+        match body {
+            SignalBody::State(instance) => survey.touch(&instance.id.clone(), Told::State(instance), now),
+            SignalBody::Gone(id) => survey.touch(&id, Told::Gone, now),
+            SignalBody::Hint(id) => survey.touch(&id, Told::Something, now),
+            SignalBody::Edge(edge) => survey.touch(&edge.id.clone(), Told::Edge(edge), now),
+            SignalBody::Full(snapshot) => {
+                self.commands.push(Command::Abandon);
+                self.surveyed(now, Ok(snapshot));
+            }
+            SignalBody::Lost(_) => {
+                // An answer that is under way may be older than what was missed.
+                self.commands.push(Command::Abandon);
+                survey.again(now);
+            }
+            SignalBody::Alive | SignalBody::CaughtUp => {}
+        }
+    }
+
+    fn signal_live(&mut self, now: Instant, signal: Signal) {
+        let Signal { body, mark, at } = signal;
+        match body {
+            SignalBody::Edge(edge) => self.edge(now, &edge, mark, at),
+            SignalBody::State(instance) => {
+                self.told(&instance.id, now);
+                self.take_in(&instance, mark, at);
+            }
+            SignalBody::Gone(id) => {
+                self.told(&id, now);
+                self.looks.settle(&id);
+                self.gone(&id, mark, at);
+            }
+            SignalBody::Hint(id) => {
+                if let Some(survey) = &mut self.survey {
+                    survey.touch(&id, Told::Something, now);
+                }
+                self.looks.hint(&id, now, false);
+            }
+            SignalBody::Full(snapshot) => {
+                self.survey = None;
+                self.commands.push(Command::Abandon);
+                let ids = self.looks.drain();
+                for id in &ids {
+                    self.looks.hint(id, now, false);
+                }
+                let mut survey = Survey::new(Purpose::Confirm, now);
+                survey.answered(snapshot, now, Duration::ZERO);
+                self.survey = Some(survey);
+            }
+            SignalBody::Lost(gap) => self.lost(now, gap),
+            SignalBody::CaughtUp => self.caught_up(now),
+            SignalBody::Alive => {}
+        }
+    }
+
+    /// Something was told of this instance: looks that are under way may be older.
+    fn told(&mut self, id: &InstanceId, now: Instant) {
+        self.looks.told(id);
+        if let Some(survey) = &mut self.survey {
+            survey.touch(id, Told::Something, now);
+        }
+    }
+
+    fn edge(&mut self, now: Instant, edge: &Edge, mark: Option<NativeMark>, at: Option<SystemTime>) {
+        self.told(&edge.id, now);
+        let mut before = self.cache.get(&edge.id).cloned();
+        if let Some(row) = before.as_mut().filter(|_| self.unsure.contains(&edge.id)) {
+            // What was known before the gap must not make an edge from behind it look old.
+            *row = Arc::new(Instance { state: InstanceState::Unknown, ..Instance::clone(row) });
+        }
+        let after = match &before {
+            Some(before) => merge::after_edge(before, edge),
+            None => merge::from_edge(&self.backend, edge),
+        };
+        if let Some(after) = after {
+            self.adopt(before.as_ref(), after, mark, at);
+            if self.wanted == Detail::Full {
+                self.looks.hint(&edge.id, now, false);
+            }
+        } else if before.is_none() {
+            self.looks.hint(&edge.id, now, true); // nobody described it: a look is all there will be
+        } else {
+            tracing::trace!(backend = %self.backend, instance = %edge.id, state = %edge.state, "an old edge");
+        }
+    }
+
+    pub(super) fn gone(&mut self, id: &InstanceId, mark: Option<NativeMark>, at: Option<SystemTime>) {
+        self.unsure.remove(id);
+        if let Some(last) = self.cache.remove(id) {
+            self.emit(RuntimeEventKind::Removed(Arc::clone(&last)), Some(last), mark, at);
+        }
+    }
+
+    /// Takes a state in that counts.
+    fn take_in(&mut self, instance: &Arc<Instance>, mark: Option<NativeMark>, at: Option<SystemTime>) {
+        let before = self.cache.get(&instance.id).cloned();
+        let after = match &before {
+            Some(before) => merge::merged(before, instance),
+            None => Instance::clone(instance),
+        };
+        self.adopt(before.as_ref(), after, mark, at);
+    }
+
+    /// The row becomes this, and whoever watches is told what that means.
+    pub(super) fn adopt(
+        &mut self,
+        before: Option<&Arc<Instance>>,
+        mut after: Instance,
+        mark: Option<NativeMark>,
+        at: Option<SystemTime>,
+    ) {
+        self.unsure.remove(&after.id);
+        after.generation = before.map_or(0, |before| before.generation.wrapping_add(1));
+        let after = Arc::new(after);
+        match merge::events(before, &after) {
+            [None, _] => {}
+            [Some(only), None] => {
+                let held = self.cache.insert(after);
+                self.emit(only, held, mark, at);
+            }
+            [Some(end), Some(start)] => {
+                let held = self.cache.insert(after);
+                self.emit(end, held.clone(), None, None); // nobody told it: it follows from the start
+                self.emit(start, held, mark, at);
+            }
+        }
+    }
+}
