@@ -260,12 +260,10 @@ impl StreamChecker {
         match &event.kind {
             Kind::ResyncBegin { .. } => self.staged.clear(),
             Kind::Present(instance) => {
-                if self.staged.insert(instance.id.clone(), LifeSeen::of(instance)).is_some() {
-                    return Err(Violation::of(
-                        Law::R1,
-                        "each instance once in a bracket",
-                        format!("a second {}", line(event)),
-                    ));
+                let known = self.staged.insert(instance.id.clone(), LifeSeen::of(instance));
+                if known.is_some() {
+                    let found = format!("a second {}", line(event));
+                    return Err(Violation::of(Law::R1, "each instance once in a bracket", found));
                 }
             }
             Kind::ResyncEnd => self.lives = std::mem::take(&mut self.staged),

@@ -23,7 +23,9 @@ pub trait Harness: Send + Sync {
     fn is_real(&self) -> bool;
 
     /// The runtime's version, where it has one.
-    fn version(&self) -> Option<String>;
+    fn version(&self) -> Option<String> {
+        None
+    }
 
     /// Which clock the laws run on and how patient they are.
     fn timing(&self) -> Timing;
@@ -32,10 +34,14 @@ pub trait Harness: Send + Sync {
     fn dialect(&self) -> Dialect;
 
     /// Laws that do not apply here, each with the reason. Printed, counted, and the count is pinned by the backend's tests.
-    fn skips(&self) -> &'static [(Law, &'static str)];
+    fn skips(&self) -> &'static [(Law, &'static str)] {
+        &[]
+    }
 
     /// Credentials that were configured: no error may show them.
-    fn secrets(&self) -> Vec<String>;
+    fn secrets(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// A new backend value, as an application would make one; of the same identity each time.
     async fn backend(&self, tuning: &Tuning) -> Done<Arc<dyn RuntimeBackend>>;
@@ -56,17 +62,26 @@ pub trait Harness: Send + Sync {
     async fn remove(&self, id: &InstanceId) -> Done<()>;
 
     /// Changes something visible, and returns once it has changed.
-    async fn change(&self, id: &InstanceId, change: &Change) -> Done<()>;
+    async fn change(&self, id: &InstanceId, change: &Change) -> Done<()> {
+        Err(Obstacle::unsupported(format!("{change:?} of {id}")))
+    }
 
     /// Creates, starts and sees the end of `n` instances one after the other, each living for a time in `life`. Some may be
     /// removed as soon as they have ended.
     async fn burst(&self, n: usize, life: RangeInclusive<Duration>) -> Done<Vec<Life>>;
 
     /// Makes the runtime say something about it that no backend knows.
-    async fn say_unknown(&self, id: &InstanceId) -> Done<()>;
+    async fn say_unknown(&self, id: &InstanceId) -> Done<()> {
+        Err(Obstacle::unsupported(format!("an unknown event of {id}")))
+    }
 
     /// Everything that is there, by a look from outside; what the harness does not look at is `None`.
     async fn truth(&self) -> Done<Vec<Instance>>;
+
+    /// The environment with which an instance was created, as `KEY=value`, by a look from outside.
+    async fn environment(&self, id: &InstanceId) -> Done<Vec<String>> {
+        Err(Obstacle::unsupported(format!("the environment of {id}")))
+    }
 
     /// The lifecycle facts since the harness began, as an outside observer saw them, in order.
     async fn facts(&self) -> Done<Vec<Fact>>;
@@ -75,10 +90,15 @@ pub trait Harness: Send + Sync {
     fn burst_size(&self) -> usize;
 
     /// What [`Workload::Print`] writes to one of the outputs, in pieces of any size.
-    fn output(&self, side: LogSource, bytes: u64) -> Output;
+    fn output(&self, side: LogSource, bytes: u64) -> Output {
+        Box::new(Workload::lines(if side == LogSource::Stdout { 'o' } else { 'e' }, bytes))
+    }
 
     /// Commands to run inside an idle instance, which together write `bytes` to either output; none where nothing can be run.
-    fn commands(&self, bytes: u64) -> Vec<Command>;
+    fn commands(&self, bytes: u64) -> Vec<Command> {
+        let _ = bytes;
+        Vec::new()
+    }
 
     /// What to hand a `ProvisionManager` to get an instance that does `work`.
     fn spec(&self, name: &str, work: &Workload) -> Done<InstanceSpec>;
@@ -97,7 +117,7 @@ pub trait Harness: Send + Sync {
     async fn held(&self) -> Held;
 
     /// Removes what is left of the instances; called once, after the law.
-    async fn finish(&self);
+    async fn finish(&self) {}
 }
 
 /// What a verb of the harness gives.

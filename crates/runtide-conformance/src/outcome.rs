@@ -1,6 +1,6 @@
 //! How a law ends: kept, broken, or not applicable here.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use runtide_core::RuntimeEvent;
 
@@ -102,27 +102,28 @@ pub fn line(event: &RuntimeEvent) -> String {
     use runtide_core::RuntimeEventKind as Kind;
     let epoch = event.cursor.epoch.as_str();
     let epoch = epoch.get(epoch.len().saturating_sub(6)..).unwrap_or(epoch);
+    // Writing to a `String` cannot fail.
     let mut line = format!("{epoch}/{} {}", event.cursor.seq, event.kind.name());
     if let Some(instance) = event.instance() {
-        line.push_str(&format!(" {} '{}' {}", instance.id, instance.name, instance.state));
+        let _ = write!(line, " {} '{}' {}", instance.id, instance.name, instance.state);
         if let Some(incarnation) = &instance.incarnation {
-            line.push_str(&format!(" life={incarnation}"));
+            let _ = write!(line, " life={incarnation}");
         }
         if let Some(exit) = &instance.exit {
-            line.push_str(&format!(" exit={:?}", exit.end));
+            let _ = write!(line, " exit={:?}", exit.end);
         }
     }
     match &event.kind {
-        Kind::Updated { changed, .. } => line.push_str(&format!(" changed=[{changed}]")),
+        Kind::Updated { changed, .. } => drop(write!(line, " changed=[{changed}]")),
         Kind::BackendDisconnected { cause } => {
             line.push_str(&cause.as_ref().map_or_else(|| " closed cleanly".to_owned(), |cause| format!(" {cause}")));
         }
-        Kind::BackendReconnected { continuity } => line.push_str(&format!(" {continuity:?}")),
-        Kind::ResyncBegin { gap } => line.push_str(&format!(" {gap:?}")),
+        Kind::BackendReconnected { continuity } => drop(write!(line, " {continuity:?}")),
+        Kind::ResyncBegin { gap } => drop(write!(line, " {gap:?}")),
         _ => {}
     }
     if let Some(mark) = &event.mark {
-        line.push_str(&format!(" mark={mark}"));
+        let _ = write!(line, " mark={mark}");
     }
     line
 }

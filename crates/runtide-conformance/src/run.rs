@@ -65,9 +65,8 @@ where
     if let Err(error) = run.line.append() {
         panic!("the report of {law} cannot be written: {error}");
     }
-    if !run.is_acceptable() {
-        panic!("{} on {}: {}", law, run.line.backend, run.line.reason.unwrap_or_default());
-    }
+    let reason = run.line.reason.as_deref().unwrap_or_default();
+    assert!(run.is_acceptable(), "{law} on {}: {reason}", run.line.backend);
 }
 
 #[expect(clippy::print_stdout, reason = "a test's output; skips are to be seen")]

@@ -5,13 +5,7 @@
 /// `$start` is an async function without arguments that gives a fresh harness, or [`Absent`](crate::Absent) where there is no
 /// runtime to test on. `virtual_time` runs each law on tokio's paused clock.
 ///
-/// ```
-/// # use runtide_conformance::{Absent, Harness};
-/// # async fn start() -> Result<Box<NoHarness>, Absent> { Err(Absent { backend: "demo", reason: "RUNTIDE_TEST_DEMO is not set".into() }) }
-/// # type NoHarness = ();
-/// // runtide_conformance::runtime_suite!(MyHarness::start);
-/// // runtide_conformance::runtime_suite!(virtual_time, MyHarness::start);
-/// ```
+/// The crate's documentation has a whole example.
 #[macro_export]
 macro_rules! runtime_suite {
     ($start:expr $(,)?) => {

@@ -2,6 +2,13 @@
 //!
 //! Without the address each law reports itself as skipped; with `RUNTIDE_REQUIRE_REAL=docker` that is a failure. One law runs
 //! at a time, whatever the number of test threads, since some of them kill the daemon.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 #![cfg(unix)]
 
 #[path = "conformance/daemon.rs"]

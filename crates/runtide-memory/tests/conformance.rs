@@ -1,6 +1,14 @@
 //! The laws, on a runtime in memory, on a paused clock, in each way in which the runtimes of the field speak.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 #[path = "conformance/harness.rs"]
+#[allow(dead_code, reason = "the mutants of the conformance crate use the rest")]
 mod harness;
 
 use harness::MemoryHarness;

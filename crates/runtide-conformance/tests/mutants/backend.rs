@@ -79,6 +79,15 @@ pub(crate) fn blurred(how: Mutant, error: Error) -> Error {
     }
 }
 
+/// Ends a task when it is dropped.
+struct Stop(tokio::task::JoinHandle<()>);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// Events through a queue of their own, filled by a task.
 fn queued(mut inner: EventStream, bounded: bool) -> EventStream {
     let (full, mut rest) = mpsc::channel(64);
@@ -93,12 +102,6 @@ fn queued(mut inner: EventStream, bounded: bool) -> EventStream {
             }
         }
     });
-    struct Stop(tokio::task::JoinHandle<()>);
-    impl Drop for Stop {
-        fn drop(&mut self) {
-            self.0.abort();
-        }
-    }
     let mut stop = Some(Stop(pump));
     EventStream::new(futures_util::stream::poll_fn(move |cx| {
         let next = if bounded { rest.poll_recv(cx) } else { any.poll_recv(cx) };
@@ -147,7 +150,7 @@ impl RuntimeBackend for Broken {
             }
             Mutant::PartialListIsTheTruth => listed = Snapshot::complete(listed.instances),
             Mutant::NameIsIdentity => {
-                listed.instances = listed.instances.iter().map(|row| self.shared.canonical(row)).collect()
+                listed.instances = listed.instances.iter().map(|row| self.shared.canonical(row)).collect();
             }
             _ => {}
         }
@@ -180,7 +183,7 @@ impl RuntimeBackend for Broken {
                 if let Ok(listed) = self.inner.list_instances(all).await {
                     let inner = self.inner.watch(options).await?;
                     let spoilt = Spoilt::new(self.how, inner, &self.inner, &self.shared);
-                    return Ok(spoilt.listed_first(listed.instances).into_stream());
+                    return Ok(spoilt.listed_first(&listed.instances).into_stream());
                 }
             }
             _ => {}

@@ -19,6 +19,7 @@ use crate::table::{Mutant, Shared};
 type Item = Result<Arc<RuntimeEvent>, Error>;
 
 /// The stream under way.
+#[allow(clippy::struct_excessive_bools, reason = "each is the whole state of one mutant")]
 pub(crate) struct Spoilt {
     how: Mutant,
     inner: EventStream,
@@ -111,10 +112,10 @@ impl Spoilt {
 
     /// Lists before it subscribes: the rows of that list are its first bracket, and the one that belongs to the subscription
     /// is dropped, as if there had been none.
-    pub(crate) fn listed_first(mut self, rows: Vec<Arc<Instance>>) -> Self {
+    pub(crate) fn listed_first(mut self, rows: &[Arc<Instance>]) -> Self {
         let backend = rows.first().map_or_else(|| "memory:test".into(), |row| row.backend.clone());
         let event = RuntimeEvent::new(backend, Cursor::new("x".into(), 0, None), SystemTime::now(), Kind::ResyncEnd);
-        self.emit_bracket(&event, Gap::Initial, &rows);
+        self.emit_bracket(&event, Gap::Initial, rows);
         self.listed = true;
         self
     }
@@ -304,11 +305,11 @@ impl Spoilt {
                 instance.exit = Some(ExitStatus::code(0));
                 return self.emit(event, Kind::Stopped(Arc::new(instance)));
             }
-            (Mutant::DropsWhatNobodyLookedAt, Kind::Started(instance) | Kind::Stopped(instance)) => {
-                // Each edge is followed by a look, and what is gone by then was never there.
-                if !self.runtime.truth().iter().any(|there| there.id == instance.id) {
-                    return;
-                }
+            // Each edge is followed by a look, and what is gone by then was never there.
+            (Mutant::DropsWhatNobodyLookedAt, Kind::Started(instance) | Kind::Stopped(instance))
+                if !self.runtime.truth().iter().any(|there| there.id == instance.id) =>
+            {
+                return;
             }
             (Mutant::ForgetsRemovals, Kind::Removed(_)) => return,
             (Mutant::OneEventPerAttempt, Kind::BackendDisconnected { cause }) => {
@@ -368,14 +369,13 @@ impl Spoilt {
                 }
                 None => {}
             }
-            match tokio::time::timeout(Duration::from_millis(100), self.inner.next()).await {
-                Ok(next) => read = Some(next),
-                Err(_) => {
-                    for event in std::mem::take(&mut last).into_values() {
-                        self.spoil(&event);
-                    }
-                    return;
+            if let Ok(next) = tokio::time::timeout(Duration::from_millis(100), self.inner.next()).await {
+                read = Some(next);
+            } else {
+                for event in std::mem::take(&mut last).into_values() {
+                    self.spoil(&event);
                 }
+                return;
             }
         }
     }

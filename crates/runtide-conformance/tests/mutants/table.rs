@@ -105,7 +105,7 @@ mutants! {
     /// A byte goes missing at a seam.
     LosesBytes [M4];
     /// A call that is dropped leaves the door locked.
-    PoisonedByCancel [M5];
+    PoisonedByCancel [M5 M6];
     /// It waits as long as it takes.
     NoDeadline [M6];
     /// Names are pasted into paths and shells.

@@ -12,33 +12,33 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// The daemon.
 #[derive(Clone, Debug)]
-pub struct Daemon {
+pub(crate) struct Daemon {
     socket: PathBuf,
 }
 
 /// What it said.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
-    pub fn json(&self) -> Result<Value, String> {
+    pub(crate) fn json(&self) -> Result<Value, String> {
         serde_json::from_slice(&self.body).map_err(|error| format!("{error} in {}", self.text()))
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).chars().take(300).collect()
     }
 }
 
 impl Daemon {
-    pub fn at(socket: PathBuf) -> Self {
+    pub(crate) fn at(socket: PathBuf) -> Self {
         Self { socket }
     }
 
-    pub fn socket(&self) -> &PathBuf {
+    pub(crate) fn socket(&self) -> &PathBuf {
         &self.socket
     }
 
@@ -63,7 +63,7 @@ impl Daemon {
     }
 
     /// Asks, and gives what came, whatever the status.
-    pub async fn try_ask(&self, method: &str, path: &str, body: &Value) -> Result<Answer, String> {
+    pub(crate) async fn try_ask(&self, method: &str, path: &str, body: &Value) -> Result<Answer, String> {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         match tokio::time::timeout(LIMIT, self.ask_once(method, path, &body)).await {
             Ok(answer) => answer.map_err(|error| format!("{method} {path}: {error}")),
@@ -72,7 +72,7 @@ impl Daemon {
     }
 
     /// Asks, and takes nothing but success (and 304, which is as good).
-    pub async fn ask(&self, method: &str, path: &str, body: &Value) -> Result<Answer, String> {
+    pub(crate) async fn ask(&self, method: &str, path: &str, body: &Value) -> Result<Answer, String> {
         let answer = self.try_ask(method, path, body).await?;
         if (200..300).contains(&answer.status) || answer.status == 304 {
             return Ok(answer);
@@ -81,7 +81,7 @@ impl Daemon {
     }
 
     /// Reads the events from a time on, until the daemon ends the stream or the reader has enough.
-    pub async fn events(&self, since: &str, mut each: impl FnMut(Value)) -> Result<(), String> {
+    pub(crate) async fn events(&self, since: &str, mut each: impl FnMut(Value)) -> Result<(), String> {
         let path = format!("/events?since={since}");
         let said = async {
             let mut stream = self.send("GET", &path, "").await?;

@@ -13,8 +13,8 @@ use std::{
 
 use async_trait::async_trait;
 use runtide_conformance::{
-    Absent, Change, Command, Dialect, Done, Fact, Fault, Harness, Held, Law, Life, Obstacle, Output, Supported, Timing,
-    Tuning, Workload,
+    Absent, Change, Dialect, Done, Fact, Fault, Harness, Held, Law, Life, Obstacle, Output, Supported, Timing, Tuning,
+    Workload,
     proxy::{Action, Endpoint as Socket, Proxy, Rule},
 };
 use runtide_core::{ExitStatus, Health, Instance, InstanceId, InstanceSpec, LogSource, RuntimeBackend, UnixSignal};
@@ -33,10 +33,10 @@ const ID: &str = "docker:conformance";
 const LINE: u64 = 1_024;
 
 /// Laws that do not apply to Docker.
-pub const SKIPS: &[(Law, &str)] = &[];
+pub(crate) const SKIPS: &[(Law, &str)] = &[];
 
 /// One test's share of the daemon.
-pub struct DockerHarness {
+pub(crate) struct DockerHarness {
     daemon: Daemon,
     proxy: Proxy,
     observer: Observer,
@@ -68,7 +68,7 @@ async fn alone() -> std::io::Result<File> {
 }
 
 impl DockerHarness {
-    pub async fn start() -> Result<Self, Absent> {
+    pub(crate) async fn start() -> Result<Self, Absent> {
         let Ok(address) = std::env::var("RUNTIDE_TEST_DOCKER") else {
             return Err(absent("RUNTIDE_TEST_DOCKER is not set: cargo xtask testbed up docker"));
         };
@@ -84,9 +84,7 @@ impl DockerHarness {
         let nanos = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos());
         let prefix = format!("rt{:x}", nanos & 0xff_ffff_ffff);
         let folder = std::env::temp_dir().join(format!("runtide-conformance-{prefix}"));
-        let proxy =
-            std::fs::create_dir_all(&folder).map_err(|error| absent(format!("{}: {error}", folder.display())))?;
-        let () = proxy;
+        std::fs::create_dir_all(&folder).map_err(|error| absent(format!("{}: {error}", folder.display())))?;
         let proxy = Proxy::start(Socket::Unix(folder.join("docker.sock")), Socket::Unix(daemon.socket().clone())).await;
         let proxy = proxy.map_err(|error| absent(format!("the proxy: {error}")))?;
         let harness = Self {
@@ -124,7 +122,7 @@ impl DockerHarness {
         }
     }
 
-    fn shell(&self, work: &Workload) -> Option<String> {
+    fn shell(work: &Workload) -> Option<String> {
         Some(match work {
             Workload::Idle | Workload::Checked => "trap '' HUP; trap 'exit 0' TERM INT; sleep 100000 & wait".to_owned(),
             Workload::Exit { after, code } => format!("sleep {}; exit {code}", after.as_secs_f64()),
@@ -213,10 +211,6 @@ impl Harness for DockerHarness {
         SKIPS
     }
 
-    fn secrets(&self) -> Vec<String> {
-        Vec::new()
-    }
-
     async fn backend(&self, tuning: &Tuning) -> Done<Arc<dyn RuntimeBackend>> {
         let mut config = Config::default()
             .with_endpoint(Endpoint::unix(self.folder.join("docker.sock")))
@@ -232,7 +226,7 @@ impl Harness for DockerHarness {
     }
 
     async fn create(&self, name: &str, work: &Workload) -> Done<InstanceId> {
-        let Some(shell) = self.shell(work) else { return Err(Obstacle::unsupported(format!("{work:?}"))) };
+        let Some(shell) = Self::shell(work) else { return Err(Obstacle::unsupported(format!("{work:?}"))) };
         let mut body = json!({
             "Image": self.image,
             "Cmd": ["sh", "-c", shell],
@@ -324,7 +318,7 @@ impl Harness for DockerHarness {
     async fn burst(&self, n: usize, life: RangeInclusive<Duration>) -> Done<Vec<Life>> {
         let mut lives = Vec::with_capacity(n);
         let steps = u32::try_from(n.max(2)).unwrap_or(u32::MAX);
-        let step = (*life.end() - *life.start()) / steps;
+        let step = life.end().saturating_sub(*life.start()) / steps;
         for (number, code) in (0..steps).zip((0..100).cycle()).take(n) {
             let after = *life.start() + step * number;
             let id = self.create(&format!("burst-{number}"), &Workload::Exit { after, code }).await?;
@@ -361,6 +355,12 @@ impl Harness for DockerHarness {
         Ok(truth)
     }
 
+    async fn environment(&self, id: &InstanceId) -> Done<Vec<String>> {
+        let seen = done(self.inspect(id.as_str()).await)?.unwrap_or_default();
+        let env = seen["Config"]["Env"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        Ok(env.map(str::to_owned).collect())
+    }
+
     async fn facts(&self) -> Done<Vec<Fact>> {
         // What has happened is told within a moment.
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -376,12 +376,8 @@ impl Harness for DockerHarness {
         Box::new((0..bytes / LINE).map(move |n| format!("{letter}{n:014}{:1008}\n", "").into_bytes()))
     }
 
-    fn commands(&self, _bytes: u64) -> Vec<Command> {
-        Vec::new()
-    }
-
     fn spec(&self, name: &str, work: &Workload) -> Done<InstanceSpec> {
-        let Some(shell) = self.shell(work) else { return Err(Obstacle::unsupported(format!("{work:?}"))) };
+        let Some(shell) = Self::shell(work) else { return Err(Obstacle::unsupported(format!("{work:?}"))) };
         let mut spec = InstanceSpec::of_image(self.image.as_str());
         spec.name = Some(format!("{}-{name}", self.prefix));
         spec.command = vec!["sh".to_owned(), "-c".to_owned(), shell];

@@ -11,13 +11,13 @@ use tokio::task::JoinHandle;
 use super::daemon::Daemon;
 
 /// Reads the daemon's events on a connection of its own.
-pub struct Observer {
+pub(crate) struct Observer {
     facts: Arc<Mutex<Vec<Fact>>>,
     reading: JoinHandle<()>,
 }
 
 impl Observer {
-    pub fn start(daemon: Daemon) -> Self {
+    pub(crate) fn start(daemon: Daemon) -> Self {
         let facts = Arc::<Mutex<Vec<Fact>>>::default();
         let told = Arc::clone(&facts);
         let reading = tokio::spawn(async move {
@@ -40,7 +40,7 @@ impl Observer {
         Self { facts, reading }
     }
 
-    pub fn facts(&self) -> Vec<Fact> {
+    pub(crate) fn facts(&self) -> Vec<Fact> {
         self.facts.lock().unwrap().clone()
     }
 }
@@ -69,7 +69,7 @@ fn fact(event: &Value) -> Option<Fact> {
 }
 
 /// A container as its inspection shows it; what this does not look at stays unknown.
-pub fn instance(backend: &str, seen: &Value) -> Option<Instance> {
+pub(crate) fn instance(backend: &str, seen: &Value) -> Option<Instance> {
     let state = &seen["State"];
     let is = match state["Status"].as_str()? {
         "created" => InstanceState::Created,

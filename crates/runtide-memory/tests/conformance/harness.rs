@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    future::{Ready, ready},
     ops::RangeInclusive,
     sync::{Arc, Mutex},
     time::Duration,
@@ -9,8 +10,8 @@ use std::{
 
 use async_trait::async_trait;
 use runtide_conformance::{
-    Absent, Change, Command, Dialect, Done, Fact, Fault, Happened, Harness, Held, Law, Life, Obstacle, Output,
-    Supported, Timing, Tuning, Workload,
+    Absent, Change, Command, Dialect, Done, Fact, Fault, Happened, Harness, Held, Life, Obstacle, Output, Supported,
+    Timing, Tuning, Workload,
 };
 use runtide_core::{Error, ExitStatus, Instance, InstanceId, InstanceSpec, LogSource, RuntimeBackend, UnixSignal};
 use runtide_memory::{
@@ -19,10 +20,10 @@ use runtide_memory::{
 };
 
 /// Makes the backend under test; a broken one, for those who test the tests.
-pub type Make = Arc<dyn Fn(Config, MemoryRuntime) -> Arc<dyn RuntimeBackend> + Send + Sync>;
+pub(crate) type Make = Arc<dyn Fn(Config, MemoryRuntime) -> Arc<dyn RuntimeBackend> + Send + Sync>;
 
 /// One runtime in memory, and the backends on it.
-pub struct MemoryHarness {
+pub(crate) struct MemoryHarness {
     name: &'static str,
     dialect: Dialect,
     config: Config,
@@ -36,22 +37,22 @@ pub struct MemoryHarness {
 }
 
 /// It speaks as Docker, but names lives and tells all in a list.
-pub const EDGES: &str = "memory";
+pub(crate) const EDGES: &str = "memory";
 /// It speaks as Docker: edges name no life, and a list tells little.
-pub const LEAN: &str = "memory-lean";
+pub(crate) const LEAN: &str = "memory-lean";
 /// It speaks as Incus: it says to whom something happened, and keeps no history.
-pub const HINTS: &str = "memory-hints";
+pub(crate) const HINTS: &str = "memory-hints";
 /// It speaks as Kubernetes: it says how things are.
-pub const STATES: &str = "memory-states";
+pub(crate) const STATES: &str = "memory-states";
 
 impl MemoryHarness {
     /// A runtime of this speech, with the real backend.
-    pub fn speaking(name: &'static str) -> Self {
+    pub(crate) fn speaking(name: &'static str) -> Self {
         Self::with(name, Arc::new(|config, runtime| Arc::new(MemoryBackend::new(config, runtime).unwrap())))
     }
 
     /// A runtime of this speech, with a backend of the caller's.
-    pub fn with(name: &'static str, make: Make) -> Self {
+    pub(crate) fn with(name: &'static str, make: Make) -> Self {
         let config = Config::default().with_id("memory:test");
         let (dialect, config) = match name {
             LEAN => (Dialect::FULL, config.with_edges_name_life(false).with_lean_summary()),
@@ -67,25 +68,25 @@ impl MemoryHarness {
 
     /// Whose instances print so many bytes on each side.
     #[must_use]
-    pub fn printing(mut self, bytes: u64) -> Self {
+    pub(crate) fn printing(mut self, bytes: u64) -> Self {
         self.timing.output_bytes = bytes;
         self
     }
 
-    pub async fn edges() -> Result<Self, Absent> {
-        Ok(Self::speaking(EDGES))
+    pub(crate) fn edges() -> Ready<Result<Self, Absent>> {
+        ready(Ok(Self::speaking(EDGES)))
     }
 
-    pub async fn lean() -> Result<Self, Absent> {
-        Ok(Self::speaking(LEAN))
+    pub(crate) fn lean() -> Ready<Result<Self, Absent>> {
+        ready(Ok(Self::speaking(LEAN)))
     }
 
-    pub async fn hints() -> Result<Self, Absent> {
-        Ok(Self::speaking(HINTS))
+    pub(crate) fn hints() -> Ready<Result<Self, Absent>> {
+        ready(Ok(Self::speaking(HINTS)))
     }
 
-    pub async fn states() -> Result<Self, Absent> {
-        Ok(Self::speaking(STATES))
+    pub(crate) fn states() -> Ready<Result<Self, Absent>> {
+        ready(Ok(Self::speaking(STATES)))
     }
 }
 
@@ -110,24 +111,12 @@ impl Harness for MemoryHarness {
         false
     }
 
-    fn version(&self) -> Option<String> {
-        None
-    }
-
     fn timing(&self) -> Timing {
         self.timing
     }
 
     fn dialect(&self) -> Dialect {
         self.dialect
-    }
-
-    fn skips(&self) -> &'static [(Law, &'static str)] {
-        &[]
-    }
-
-    fn secrets(&self) -> Vec<String> {
-        Vec::new()
     }
 
     async fn backend(&self, tuning: &Tuning) -> Done<Arc<dyn RuntimeBackend>> {
@@ -201,7 +190,7 @@ impl Harness for MemoryHarness {
     async fn burst(&self, n: usize, life: RangeInclusive<Duration>) -> Done<Vec<Life>> {
         let mut lives = Vec::with_capacity(n);
         let steps = u32::try_from(n.max(2)).unwrap_or(u32::MAX);
-        let step = (*life.end() - *life.start()) / steps;
+        let step = life.end().saturating_sub(*life.start()) / steps;
         for (number, code) in (0..steps).zip((0..100).cycle()).take(n) {
             let id = done(self.runtime.run(Blueprint::default()))?;
             tokio::time::sleep(*life.start() + step * number).await;
@@ -250,14 +239,13 @@ impl Harness for MemoryHarness {
         let emit = |seed| Box::new(Emission::new(bytes, seed).chunks().map(|chunk| chunk.to_vec()));
         let mut echo = Command::new(["echo", "$HOME; exit 1"]);
         echo.stdout = Box::new(std::iter::once(b"$HOME; exit 1\n".to_vec()));
-        let mut exit = Command::new(["exit", "3"]);
-        exit.code = 3;
-        let (mut out, mut err) = (Command::new(["emit", "", "7"]), Command::new(["emit", "", "8", "stderr"]));
-        for command in [&mut out, &mut err] {
-            command.argv[1] = bytes.to_string();
-        }
+        let mut fails = Command::new(["exit", "3"]);
+        fails.code = 3;
+        let (amount, seeds) = (bytes.to_string(), ["7", "8"]);
+        let mut out = Command::new(["emit", &amount, seeds[0]]);
+        let mut err = Command::new(["emit", &amount, seeds[1], "stderr"]);
         (out.stdout, err.stderr) = (emit(7), emit(8));
-        vec![echo, exit, out, err]
+        vec![echo, fails, out, err]
     }
 
     fn spec(&self, name: &str, work: &Workload) -> Done<InstanceSpec> {
@@ -334,6 +322,4 @@ impl Harness for MemoryHarness {
         let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks().saturating_sub(self.tasks);
         Held::new(Some(self.runtime.open_streams() + self.runtime.open_calls()), None, Some(tasks))
     }
-
-    async fn finish(&self) {}
 }

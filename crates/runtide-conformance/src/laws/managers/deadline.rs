@@ -29,7 +29,7 @@ pub async fn m6_deadlines(h: &dyn Harness) -> LawResult {
     let limit = timing.deadline;
     let spec = h.spec("stalled", &Workload::Idle);
     // All at once: with none answered, one must not have to wait for another.
-    let mut calls: Vec<Pin<Box<dyn Future<Output = std::result::Result<(), Violation>> + '_>>> = vec![
+    let mut calls: Vec<Call<'_>> = vec![
         Box::pin(ends(limit, "list", backend.list_instances(ListOptions::default()))),
         Box::pin(ends(limit, "inspect", backend.inspect(&id))),
         Box::pin(ends(limit, "connect", backend.connect())),
@@ -84,10 +84,11 @@ pub async fn m6_deadlines(h: &dyn Harness) -> LawResult {
     Verdict::kept()
 }
 
+/// One call, and whether it ended as it must.
+type Call<'a> = Pin<Box<dyn Future<Output = std::result::Result<(), Violation>> + 'a>>;
+
 /// Waits for all of them, or for the first that breaks the law.
-async fn all(
-    mut calls: Vec<Pin<Box<dyn Future<Output = std::result::Result<(), Violation>> + '_>>>,
-) -> std::result::Result<(), Violation> {
+async fn all(mut calls: Vec<Call<'_>>) -> std::result::Result<(), Violation> {
     std::future::poll_fn(|cx| {
         let mut broken = None;
         calls.retain_mut(|call| match call.as_mut().poll(cx) {

@@ -12,7 +12,7 @@ use runtide_core::{Error, Instance, InstanceId, InstanceState, LifecycleManager,
 use crate::{Done, Harness, Law, Obstacle, Violation};
 
 /// The lifecycle manager, without which nothing of these laws applies.
-fn lifecycle<'a>(backend: &'a dyn RuntimeBackend, law: Law) -> Result<&'a dyn LifecycleManager, Violation> {
+fn lifecycle(backend: &dyn RuntimeBackend, law: Law) -> Result<&dyn LifecycleManager, Violation> {
     backend.lifecycle().ok_or_else(|| Violation::of(law, "a lifecycle manager (or a skip)", "none"))
 }
 

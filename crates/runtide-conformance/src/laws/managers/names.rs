@@ -4,7 +4,7 @@ use runtide_core::{Error, ErrorKind, InstanceId, InstanceSpec, RemoveOptions, Ru
 
 use super::{lifecycle, ok, seen};
 use crate::{
-    Harness, Law, LawResult, Verdict, Violation, Workload, ensure,
+    Harness, Law, LawResult, Obstacle, Verdict, Violation, Workload, ensure,
     laws::{backend, running},
 };
 
@@ -172,7 +172,11 @@ async fn carried(
         "label key" => {
             there.labels.as_ref().is_none_or(|labels| labels.get(word).is_some_and(|value| value == "value"))
         }
-        _ => true,
+        _ => match h.environment(&id).await {
+            Ok(env) => env.contains(&format!("WORD={word}")),
+            Err(Obstacle::Unsupported(_)) => true,
+            Err(failed) => return Err(failed.into()),
+        },
     };
     ensure!(intact, M8, format!("{shown:?} as {place}, intact"), format!("'{}' with {:?}", there.name, there.labels));
     h.remove(&id).await?;

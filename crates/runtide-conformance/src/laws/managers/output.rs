@@ -121,7 +121,7 @@ async fn read(mut stream: LogStream, most: &mut u64) -> Result<[Digest; 2], Viol
             *bytes = bytes.saturating_add(u64::try_from(line.bytes.len()).unwrap_or(u64::MAX));
         }
         lines += 1;
-        if lines % 4096 == 0 {
+        if lines.is_multiple_of(4096) {
             *most = resident_bytes().unwrap_or_default().max(*most);
         }
     }
