@@ -2,6 +2,8 @@
 //!
 //! After a deliberate change: `RUNTIDE_BLESS=1 cargo test -p runtide-core --test golden`, and look at the difference.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests may")]
+
 use std::{
     fmt::Debug,
     num::NonZeroU16,
@@ -75,7 +77,8 @@ fn events() {
     let mut unhealthy = instance();
     unhealthy.health = Some(Health::Unhealthy);
     let changed = FieldSet::between(&shared, &unhealthy);
-    let failure = Failure::from(&Error::new(ErrorKind::Unavailable, "docker.events", "severed").with_context("backend", "b"));
+    let failure =
+        Failure::from(&Error::new(ErrorKind::Unavailable, "docker.events", "severed").with_context("backend", "b"));
     golden(
         "events",
         &vec![
@@ -119,7 +122,13 @@ fn what_a_runtime_says_of_itself() {
     capabilities.watch = WatchSupport::Resumable;
     capabilities.lifecycle_start = Support::Yes;
     capabilities.exec_run = Support::Unknown;
-    let mut info = RuntimeInfo::new("docker:local".into(), RuntimeKind::Docker, "20.10.24", "unix:///run/docker.sock", capabilities);
+    let mut info = RuntimeInfo::new(
+        "docker:local".into(),
+        RuntimeKind::Docker,
+        "20.10.24",
+        "unix:///run/docker.sock",
+        capabilities,
+    );
     info.api_version = Some("1.41".into());
     golden("info", &info);
     golden("kinds", &vec![RuntimeKind::Kubernetes, RuntimeKind::Custom("mine".into())]);
@@ -139,7 +148,8 @@ fn specs_and_filters() {
 #[test]
 fn what_an_older_version_wrote_is_read() {
     // Without the fields that may come later, and with one that went.
-    let old = r#"{"id":"4f0c","name":"web","backend":"docker:local","kind":"container","state":"running","colour":"red"}"#;
+    let old =
+        r#"{"id":"4f0c","name":"web","backend":"docker:local","kind":"container","state":"running","colour":"red"}"#;
     let read: Instance = serde_json::from_str(old).unwrap();
     assert_eq!((read.ports, read.generation), (None, 0));
     let old = r#"{"backend":"b","cursor":{"epoch":"e","seq":1},"observed_at":"2023-11-14T22:13:20Z","kind":{"type":"resync_end"}}"#;
@@ -158,7 +168,11 @@ fn a_key_is_the_same_for_the_same_fact_alone() {
     };
     let key = fact(1, Some("m"), RuntimeEventKind::Started(Arc::clone(&shared)));
     assert!(key.is_some());
-    assert_eq!(key, fact(99, Some("m"), RuntimeEventKind::Started(Arc::clone(&shared))), "another place, the same fact");
+    assert_eq!(
+        key,
+        fact(99, Some("m"), RuntimeEventKind::Started(Arc::clone(&shared))),
+        "another place, the same fact"
+    );
     assert_ne!(key, fact(1, Some("n"), RuntimeEventKind::Started(Arc::clone(&shared))));
     assert_ne!(key, fact(1, Some("m"), RuntimeEventKind::Stopped(Arc::clone(&shared))));
     assert_eq!(None, fact(1, None, RuntimeEventKind::Started(shared)), "what came from a look has none");

@@ -5,9 +5,17 @@
 //! `RUNTIDE_TEST_DOCKER` says where the daemon is and `RUNTIDE_TESTBED` how to kill it; `RUNTIDE_CHURN` is the number of
 //! containers (300).
 #![cfg(unix)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "helpers of a test may"
+)]
 
 #[path = "conformance/daemon.rs"]
-#[allow(dead_code)] // the harness of the laws uses all of it
+#[allow(dead_code, reason = "the harness of the laws uses all of it")]
 mod daemon;
 
 use std::{
