@@ -210,6 +210,7 @@ impl Detection {
 }
 
 #[cfg(all(test, unix))]
+#[expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "helpers of tests may")]
 mod tests {
     use std::{
         ffi::OsStr,

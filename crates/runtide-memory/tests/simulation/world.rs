@@ -39,6 +39,7 @@ impl Tally {
     }
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "what has happened in this history, each by itself")]
 struct World {
     rng: Rng,
     runtime: MemoryRuntime,
@@ -62,17 +63,17 @@ pub(crate) async fn history(seed: u64, trace: bool) -> Result<Tally, String> {
         6..8 => Dialect::Hints,
         _ => Dialect::States,
     };
-    let ring = [2, 8, 64, 4_096][rng.usize(0..4)];
+    let kept = [2, 8, 64, 4_096][rng.usize(0..4)];
     let mut config = Config::default()
         .with_dialect(dialect)
         .with_edges_name_life(rng.bool())
-        .with_driver(DriverOptions::default().with_jitter_seed(seed).with_ring(NonZeroUsize::new(ring)));
+        .with_driver(DriverOptions::default().with_jitter_seed(seed).with_ring(NonZeroUsize::new(kept)));
     if rng.bool() {
         config = config.with_lean_summary();
     }
     let history = [3_usize, 20, 256][rng.usize(0..3)];
     if trace {
-        println!("seed {seed}: {dialect:?}, ring {ring}, history {history}, lean {}", config.lean_summary);
+        println!("seed {seed}: {dialect:?}, ring {kept}, history {history}, lean {}", config.lean_summary);
     }
     let runtime = MemoryRuntime::with_options(RuntimeOptions::deterministic(seed).with_history(history));
     let backend = Arc::new(MemoryBackend::new(config, runtime.clone()).map_err(|error| error.to_string())?);
