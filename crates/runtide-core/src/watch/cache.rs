@@ -10,8 +10,16 @@ use crate::{Instance, InstanceId};
 /// A write copies the one shard it touches, if a picture still holds that shard: a 256th of the rows, as pointers.
 const SHARDS: usize = 256;
 
-/// Sorted by id; the id stands in the instance, so that a row costs one pointer beside it.
-type Shard = Arc<Vec<Arc<Instance>>>;
+/// Sorted by hash, then id.
+type Shard = Arc<Vec<Row>>;
+
+/// A row has its id's hash beside the pointer: a search that had to follow two pointers for each comparison would spend its
+/// time waiting for memory.
+#[derive(Debug, Clone)]
+struct Row {
+    hash: u64,
+    instance: Arc<Instance>,
+}
 
 /// Rows by id.
 #[derive(Debug, Clone)]
@@ -29,14 +37,18 @@ impl Default for Cache {
     }
 }
 
-fn shard_of(id: &InstanceId) -> usize {
+fn hash_of(id: &InstanceId) -> u64 {
     let mut hasher = DefaultHasher::new(); // its keys are fixed: the order of rows repeats
     id.hash(&mut hasher);
-    usize::try_from(hasher.finish() % SHARDS as u64).unwrap_or(0)
+    hasher.finish()
 }
 
-fn find(rows: &[Arc<Instance>], id: &InstanceId) -> Result<usize, usize> {
-    rows.binary_search_by(|row| row.id.cmp(id))
+fn shard_of(hash: u64) -> usize {
+    usize::try_from(hash % SHARDS as u64).unwrap_or(0)
+}
+
+fn find(rows: &[Row], hash: u64, id: &InstanceId) -> Result<usize, usize> {
+    rows.binary_search_by(|row| row.hash.cmp(&hash).then_with(|| row.instance.id.cmp(id)))
 }
 
 impl Cache {
@@ -45,18 +57,20 @@ impl Cache {
     }
 
     pub(super) fn get(&self, id: &InstanceId) -> Option<&Arc<Instance>> {
-        let rows = self.shards.get(shard_of(id))?;
-        rows.get(find(rows, id).ok()?)
+        let hash = hash_of(id);
+        let rows = self.shards.get(shard_of(hash))?;
+        rows.get(find(rows, hash, id).ok()?).map(|row| &row.instance)
     }
 
     /// Gives what stood there.
     pub(super) fn insert(&mut self, instance: Arc<Instance>) -> Option<Arc<Instance>> {
-        let shard = Arc::make_mut(&mut self.shards).get_mut(shard_of(&instance.id))?;
+        let hash = hash_of(&instance.id);
+        let shard = Arc::make_mut(&mut self.shards).get_mut(shard_of(hash))?;
         let rows = Arc::make_mut(shard);
-        match find(rows, &instance.id) {
-            Ok(at) => rows.get_mut(at).map(|row| std::mem::replace(row, instance)),
+        match find(rows, hash, &instance.id) {
+            Ok(at) => rows.get_mut(at).map(|row| std::mem::replace(&mut row.instance, instance)),
             Err(at) => {
-                rows.insert(at, instance);
+                rows.insert(at, Row { hash, instance });
                 self.len += 1;
                 None
             }
@@ -64,12 +78,11 @@ impl Cache {
     }
 
     pub(super) fn remove(&mut self, id: &InstanceId) -> Option<Arc<Instance>> {
-        self.get(id)?;
-        let shard = Arc::make_mut(&mut self.shards).get_mut(shard_of(id))?;
-        let rows = Arc::make_mut(shard);
-        let at = find(rows, id).ok()?;
+        let hash = hash_of(id);
+        let at = find(self.shards.get(shard_of(hash))?, hash, id).ok()?;
+        let shard = Arc::make_mut(&mut self.shards).get_mut(shard_of(hash))?;
         self.len -= 1;
-        Some(rows.remove(at))
+        Some(Arc::make_mut(shard).remove(at).instance)
     }
 
     /// The rows as they are now: no row is copied.
@@ -78,7 +91,7 @@ impl Cache {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Instance>> {
-        self.shards.iter().flat_map(|rows| rows.iter())
+        self.shards.iter().flat_map(|rows| rows.iter().map(|row| &row.instance))
     }
 
     /// The first row at or behind a place, and the place behind it: how a reader walks a picture at his own pace.
@@ -86,8 +99,8 @@ impl Cache {
         let Place { mut shard, mut row } = place;
         loop {
             let rows = self.shards.get(shard)?;
-            if let Some(instance) = rows.get(row) {
-                return Some((instance, Place { shard, row: row + 1 }));
+            if let Some(found) = rows.get(row) {
+                return Some((&found.instance, Place { shard, row: row + 1 }));
             }
             (shard, row) = (shard + 1, 0);
         }
