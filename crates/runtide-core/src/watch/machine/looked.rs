@@ -94,13 +94,17 @@ impl Machine {
                 self.looks.failed(id, now);
                 continue;
             }
-            if worth != Worth::Truth && self.reports_edges && ahead(self.cache.get(id)) {
-                if worth == Worth::Unexplained {
-                    unexplained = Some(id.clone());
-                } else {
+            if worth != Worth::Truth && self.reports_edges {
+                let known = self.cache.get(id);
+                let explained = worth == Worth::Look;
+                if explained && (ahead(known) || self.names_a_life(known, answer)) {
                     self.looks.doubt(id, now);
+                    continue;
                 }
-                continue;
+                if ahead(known) {
+                    unexplained = Some(id.clone());
+                    continue;
+                }
             }
             self.looks.settle(id);
             if let Some(survey) = &mut self.survey {
@@ -120,6 +124,13 @@ impl Machine {
             let message = "a look shows what the stream does not tell";
             self.fall(now, Some(&Error::new(ErrorKind::Protocol, "watch.look", message).with_context("instance", id)));
         }
+    }
+
+    /// Whether a look says in which life a running instance is of which only that was unknown. Where the edges name lives, it
+    /// may be one that the stream did not come to yet, and would make the edges before it look old.
+    fn names_a_life(&self, known: Option<&Arc<Instance>>, answer: &Inspection) -> bool {
+        let (Some(known), Inspection::Present(seen)) = (known, answer) else { return false };
+        self.edges_name_lives && known.state.is_alive() && known.incarnation.is_none() && seen.incarnation.is_some()
     }
 
     /// Takes in what a look saw. Where the stream does not tell of lives, one may have begun and ended unseen.
