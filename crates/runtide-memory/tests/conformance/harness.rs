@@ -183,7 +183,7 @@ impl Harness for MemoryHarness {
             Change::Ports(ports) => self.runtime.set_ports(id, ports.clone()),
             Change::Addresses(addresses) => self.runtime.set_addresses(id, addresses.clone()),
             Change::Labels(labels) => self.runtime.set_labels(id, labels.clone()),
-            other => return Err(Obstacle::unsupported(format!("{other:?} is no change that this runtime knows"))),
+            _ => return Err(Obstacle::unsupported("this runtime knows no such change")),
         })
     }
 
