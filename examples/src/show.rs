@@ -163,7 +163,7 @@ fn value(field: &str, instance: &Instance) -> Option<String> {
         "image" => image(instance.image.as_ref()),
         "ports" => ports(instance.ports.as_deref()),
         "addresses" => addresses(instance.addresses.as_deref()),
-        "group" => group(instance.group.as_ref()),
+        "group" => group(instance.group.as_deref()),
         "node" => clean(instance.node.as_deref().unwrap_or(UNKNOWN)),
         "restarts" => instance.restarts.map_or(UNKNOWN.to_owned(), |count| count.to_string()),
         _ => return None,

@@ -47,7 +47,7 @@ pub(crate) fn instance(config: &Config, record: &Record, detail: Detail) -> Inst
     instance.health = design.health;
     instance.image.clone_from(&design.image);
     instance.labels = Some(design.labels.clone());
-    instance.group.clone_from(&design.group);
+    instance.group = design.group.clone().map(Arc::new);
     instance.node.clone_from(&design.node);
     instance.created_at = Some(record.created_at);
     let lean = config.lean_summary && detail == Detail::Summary;
@@ -151,7 +151,7 @@ fn described(config: &Config, told: &Told) -> Instance {
     instance.exit = fact.exit;
     instance.image.clone_from(&record.design.image);
     instance.labels = Some(record.design.labels.clone());
-    instance.group.clone_from(&record.design.group);
+    instance.group = record.design.group.clone().map(Arc::new);
     instance
 }
 

@@ -82,7 +82,7 @@ impl Hub {
     /// One step of the machine; what came of it is in the ring, and whoever waited is awake.
     pub(super) fn step(
         &self,
-        input: Input,
+        input: Input<'_>,
         commands: &mut Vec<Command>,
         wake: &mut Vec<Waker>,
     ) -> (Option<Instant>, bool) {

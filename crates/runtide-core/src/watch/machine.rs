@@ -30,11 +30,11 @@ use crate::{
 
 /// What a step is told.
 #[derive(Debug)]
-pub(super) enum Input {
+pub(super) enum Input<'a> {
     /// `Source::open` ended.
     Opened(Result<Opened>),
     /// `Source::next_batch` gave something.
-    Batch(Vec<Signal>, Flow),
+    Batch(&'a mut Vec<Signal>, Flow),
     /// `Source::next_batch` failed.
     Broken(Error),
     /// `Looker::snapshot` ended.
@@ -250,14 +250,14 @@ impl Machine {
     }
 
     /// Takes one input in. `entries` and `commands` are then to be fetched.
-    pub(super) fn step(&mut self, now: Instant, wall: SystemTime, input: Input) {
+    pub(super) fn step(&mut self, now: Instant, wall: SystemTime, input: Input<'_>) {
         self.wall = wall;
         match input {
             Input::Opened(Ok(opened)) => self.opened(now, opened),
             Input::Opened(Err(error)) | Input::Broken(error) => self.fall(now, Some(&error)),
             Input::Batch(signals, flow) => {
                 self.heard(now);
-                for signal in signals {
+                for signal in signals.drain(..) {
                     self.signal(now, signal);
                 }
                 if flow == Flow::Closed && self.is_open() {

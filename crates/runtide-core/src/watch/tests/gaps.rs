@@ -23,7 +23,7 @@ async fn an_outage_is_told_once_and_ends_in_a_bracket() {
     let mut stream = watch(&driver).await;
     world.change(|w| {
         w.opens.extend([refused(), refused(), refused(), Ok(Opened::Fresh(Gap::RuntimeRestarted))]);
-        w.there.remove(&"b".into());
+        w.there.remove("b");
         w.told.push_back(Told::Break);
     });
     let seen = briefs(&mut stream, LONG).await;
@@ -46,7 +46,7 @@ async fn what_vanished_in_a_gap_is_one_net_removal() {
         table.apply(&event);
     }
     world.change(|w| {
-        w.there.remove(&"b".into());
+        w.there.remove("b");
         w.put(instance("c", S::Running));
         w.told.push_back(Told::Close);
     });
@@ -159,7 +159,7 @@ async fn what_was_stored_does_not_make_an_edge_look_old() {
         table.apply(&event);
     }
     world.change(|w| {
-        w.there.remove(&"b".into()); // it ended in the gap, and cannot be read: the table still has it
+        w.there.remove("b"); // it ended in the gap, and cannot be read: the table still has it
         w.partial = true;
         w.tell(SignalBody::Lost(crate::Gap::Undecodable));
     });
@@ -219,7 +219,7 @@ async fn a_history_that_expired_is_a_bracket_against_what_was_known() {
         events.last().unwrap().cursor.clone()
     };
     world.change(|w| {
-        w.there.remove(&"a".into());
+        w.there.remove("a");
         w.opens.push_back(Ok(Opened::Fresh(Gap::HistoryExpired)));
     });
     let driver = world.driver();

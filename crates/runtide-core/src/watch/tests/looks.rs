@@ -62,7 +62,7 @@ async fn a_look_that_nothing_explains_opens_the_stream_anew() {
     let mut stream = watch(&driver).await;
     world.change(|w| {
         w.put(instance("a", S::Stopped));
-        w.there.remove(&"b".into());
+        w.there.remove("b");
         w.tell(SignalBody::Hint("a".into()));
         w.tell(SignalBody::Hint("b".into()));
     });
