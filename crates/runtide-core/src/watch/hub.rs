@@ -91,7 +91,9 @@ impl Hub {
         machine.step(Instant::now(), SystemTime::now(), input);
         let bracket = ring.bracket();
         let mut news = false;
-        for entry in machine.take_entries() {
+        let entries = machine.take_entries();
+        ring.make_room(entries.len());
+        for entry in entries {
             ring.push(entry);
             news = true;
         }
