@@ -92,12 +92,12 @@ impl Environment {
     /// `ca.pem`, `cert.pem` and `key.pem` of `DOCKER_CERT_PATH`, else of the docker folder.
     fn tls(&self) -> Result<Option<Tls>> {
         let Some(folder) = self.path("DOCKER_CERT_PATH") else {
-            return Ok(self.docker_folder().map(|folder| tls_files(&folder)));
+            return self.docker_folder().map(|folder| tls_files(&folder)).transpose();
         };
         if !folder.is_dir() {
             return Err(invalid("DOCKER_CERT_PATH", &folder.to_string_lossy(), "there is no such folder"));
         }
-        Ok(Some(tls_files(&folder)))
+        tls_files(&folder).map(Some)
     }
 
     /// What `DOCKER_CONTEXT`, or the current context, says; `None`: the default one.
@@ -161,10 +161,29 @@ fn secured(host: &str) -> String {
     }
 }
 
-/// What of the three files is there.
-fn tls_files(folder: &Path) -> Tls {
-    let there = |name: &str| Some(folder.join(name)).filter(|path| path.is_file());
-    Tls { ca: there("ca.pem"), identity: there("cert.pem").zip(there("key.pem")) }
+/// What of the three files is there. What is there and cannot be read is for whoever reads it to say.
+fn tls_files(folder: &Path) -> Result<Tls> {
+    let there = |name: &str| {
+        let path = folder.join(name);
+        let missing = path.metadata().is_err_and(|error| is_missing(&error));
+        if missing { Err(path) } else { Ok(path) }
+    };
+    let identity = match (there("cert.pem"), there("key.pem")) {
+        (Ok(certificate), Ok(key)) => Some((certificate, key)),
+        (Err(_), Err(_)) => None,
+        (Ok(_), Err(missing)) | (Err(missing), Ok(_)) => {
+            let message =
+                format!("a client certificate takes cert.pem and key.pem, and '{}' is missing", missing.display());
+            return Err(
+                Error::new(ErrorKind::InvalidInput, "docker.config", message).with_context("path", missing.display())
+            );
+        }
+    };
+    Ok(Tls { ca: there("ca.pem").ok(), identity })
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// `None`: there is no such file.
@@ -173,9 +192,7 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
         |kind, message: String| Error::new(kind, "docker.config", message).with_context("path", path.display());
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Ok(None);
-        }
+        Err(error) if is_missing(&error) => return Ok(None),
         Err(error) => {
             return Err(
                 located(ErrorKind::InvalidInput, format!("'{}' cannot be read", path.display())).with_source(error)
@@ -238,7 +255,7 @@ fn context(store: &Path, name: &str) -> Result<Config> {
     }
     let endpoint = named(docker.host.parse::<Endpoint>(), CONTEXT, &docker.host)?;
     let tls_folder = store.join("tls").join(&folder).join("docker");
-    let tls = tls_folder.is_dir().then(|| tls_files(&tls_folder));
+    let tls = tls_folder.is_dir().then(|| tls_files(&tls_folder)).transpose()?;
     let endpoint = if tls.is_some() { endpoint.with_tls() } else { endpoint };
     Ok(Config::default().with_endpoint(endpoint).with_tls(tls))
 }
