@@ -151,6 +151,52 @@ fn a_daemon_that_is_asked_for_by_name_must_answer() {
 }
 
 #[test]
+fn whatever_keeps_a_daemon_from_answering_is_one_clear_line() {
+    let refused = |variable: &str, value: &str| {
+        let mut command = example("ps");
+        // The host goes first where both are set.
+        command.env_remove("DOCKER_HOST").env("HOME", "/nonexistent").env(variable, value);
+        let output = command.args(["--backend", "docker"]).output().unwrap();
+        let (said, complaint) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!((output.status.code(), said.as_str(), complaint.lines().count()), (Some(2), "", 1), "{complaint}");
+        assert!(!complaint.contains("client error") && !complaint.contains("hunter2"), "{complaint}");
+        complaint
+    };
+    for (variable, value, advice) in [
+        ("DOCKER_HOST", "nonsense", "expected unix:///path"),
+        ("DOCKER_HOST", "ssh://me:hunter2@h", "forward the socket"),
+        ("DOCKER_HOST", "tcp://me:hunter2@h:1", "no credentials"),
+        ("DOCKER_HOST", "tcp://127.0.0.1:1", "start the daemon"),
+        ("DOCKER_HOST", "tcp://no-such-host.invalid", "is its name right"),
+        ("DOCKER_CONTEXT", "elsewhere", "docker context ls"),
+        ("DOCKER_API_VERSION", "7", "as 1.41"),
+    ] {
+        let line = refused(variable, value);
+        assert!(line.contains(advice), "{variable}={value}: {line}");
+        let named = line.split("; ").next().unwrap_or_default().matches(variable).count();
+        assert_eq!(named, 1, "what it is from is said once: {line}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn what_answers_and_is_no_daemon_is_said_so() {
+    use std::{io::Write, os::unix::net::UnixListener};
+
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("docker.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(b"SSH-2.0-OpenSSH_10.0\r\n");
+        }
+    });
+    let line = refused("ps", &["--host", &format!("unix://{}", socket.display())]);
+    assert!(line.contains("does not speak http") && line.contains("docker.sock"), "{line}");
+}
+
+#[test]
 fn help_is_not_an_error() {
     for name in EXAMPLES {
         let output = run(name, &["--help"]);

@@ -118,10 +118,10 @@ impl Environment {
         let Some(folder) = folder else {
             return Err(invalid(said_by, &name, "there is no home folder to look for contexts in"));
         };
-        context(&folder.join("contexts"), &name).map(Some).map_err(|error| error.with_context("key", said_by))
+        context(&folder.join("contexts"), said_by, &name).map(Some)
     }
 
-    fn with_version(&self, config: Config) -> Result<Config> {
+    pub(crate) fn with_version(&self, config: Config) -> Result<Config> {
         const VERSION: &str = "DOCKER_API_VERSION";
         let Some(text) = self.text(VERSION)? else { return Ok(config) };
         let version = named(text.parse::<ApiVersion>(), VERSION, &text)?;
@@ -140,11 +140,11 @@ fn invalid(name: &'static str, value: &str, why: &str) -> Error {
         .with_context("value", value)
 }
 
-/// Says which variable an error is about.
+/// Says which variable an error is about; the error quotes the value.
 fn named<T>(parsed: Result<T>, name: &'static str, value: &str) -> Result<T> {
     parsed.map_err(|error| {
         let value = without_credentials(value);
-        let message = format!("{name}={value}: {}", error.message());
+        let message = format!("{name}: {}", error.message());
         Error::new(error.kind(), "docker.config", message).with_context("key", name).with_context("value", value)
     })
 }
@@ -218,7 +218,7 @@ fn current_context(path: &Path) -> Result<Option<String>> {
 }
 
 /// `meta/<sha256 of the name>/meta.json` and `tls/<the same>/docker/*.pem`.
-fn context(store: &Path, name: &str) -> Result<Config> {
+fn context(store: &Path, said_by: &'static str, name: &str) -> Result<Config> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Meta {
@@ -236,24 +236,25 @@ fn context(store: &Path, name: &str) -> Result<Config> {
         #[serde(default, rename = "SkipTLSVerify")]
         skip_tls_verify: bool,
     }
-    const CONTEXT: &str = "docker context";
+    const NO_CONTEXT: &str = "there is no such docker context; `docker context ls` shows those that there are";
     let folder = sha256(name);
     let path = store.join("meta").join(&folder).join("meta.json");
     let meta: Meta = read_json(&path)?
-        .ok_or_else(|| invalid(CONTEXT, name, "there is no such context").with_context("path", path.display()))?;
+        .ok_or_else(|| invalid(said_by, name, NO_CONTEXT).with_context("path", path.display()))?;
     let Some(docker) = meta.endpoints.docker else {
-        return Err(invalid(CONTEXT, name, "it has no docker endpoint"));
+        return Err(invalid(said_by, name, "this docker context has no docker endpoint"));
     };
     if docker.host.is_empty() {
         return Ok(Config::default());
     }
     if docker.skip_tls_verify {
         let why = "it asks not to verify the server (SkipTLSVerify); give the context the server's CA instead";
-        return Err(Error::new(ErrorKind::Unsupported, "docker.config", format!("docker context '{name}': {why}"))
+        return Err(Error::new(ErrorKind::Unsupported, "docker.config", format!("{said_by}={name}: {why}"))
+            .with_context("key", said_by)
             .with_context("feature", "skip_tls_verify")
             .with_context("reason", why));
     }
-    let endpoint = named(docker.host.parse::<Endpoint>(), CONTEXT, &docker.host)?;
+    let endpoint = named(docker.host.parse::<Endpoint>(), said_by, &docker.host)?;
     let tls_folder = store.join("tls").join(&folder).join("docker");
     let tls = tls_folder.is_dir().then(|| tls_files(&tls_folder)).transpose()?;
     let endpoint = if tls.is_some() { endpoint.with_tls() } else { endpoint };

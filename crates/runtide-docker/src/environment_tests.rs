@@ -73,7 +73,8 @@ fn a_bad_host_is_an_error_with_variable_and_value() {
     for host in invalid {
         let error = config([("DOCKER_HOST", host)]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{host}");
-        assert!(error.to_string().contains("DOCKER_HOST") && error.to_string().contains(host), "{error}");
+        let named = error.message().matches("DOCKER_HOST").count();
+        assert!(named == 1 && error.message().contains(host), "{error}");
     }
     for host in ["ssh://", "ssh://user@host", "npipe:////./pipe/docker_engine", "fd://"] {
         let error = config([("DOCKER_HOST", host)]).unwrap_err();
@@ -137,7 +138,7 @@ fn an_api_version_limits_what_is_spoken() {
     for text in ["1.40", "one", "v1.43", "1.43.1"] {
         let error = config([("DOCKER_API_VERSION", text)]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
-        assert!(error.to_string().contains(&format!("DOCKER_API_VERSION={text}")), "{error}");
+        assert!(error.to_string().contains("DOCKER_API_VERSION") && error.to_string().contains(text), "{error}");
     }
 }
 

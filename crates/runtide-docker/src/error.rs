@@ -42,6 +42,9 @@ impl Place<'_> {
         let (kind, message) = match error.kind() {
             io::ErrorKind::NotFound => (ErrorKind::Unavailable, "there is no such socket (is the daemon up?)"),
             io::ErrorKind::ConnectionRefused => (ErrorKind::Unavailable, "nobody listens there (is the daemon up?)"),
+            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+                (ErrorKind::Unavailable, "the host cannot be reached (is its name right, and the network up?)")
+            }
             io::ErrorKind::PermissionDenied => (
                 ErrorKind::PermissionDenied,
                 "this user may not open the socket: join the group that owns it (docker), or run as its owner",
@@ -49,7 +52,7 @@ impl Place<'_> {
             io::ErrorKind::TimedOut => (ErrorKind::Timeout, "the connection was not made in time"),
             io::ErrorKind::InvalidData => (
                 ErrorKind::Protocol,
-                "what answers does not speak http: is it the daemon, and is TLS meant (https://, or DOCKER_TLS_VERIFY=1)?",
+                "what answers does not speak http (is it the daemon? and over tcp: is TLS meant, with DOCKER_TLS_VERIFY=1?)",
             ),
             io::ErrorKind::Unsupported => (ErrorKind::Unsupported, "this platform has no unix sockets"),
             _ => (ErrorKind::Unavailable, "the connection broke"),
@@ -205,6 +208,7 @@ mod tests {
             (io::ErrorKind::NotFound, ErrorKind::Unavailable),
             (io::ErrorKind::ConnectionRefused, ErrorKind::Unavailable),
             (io::ErrorKind::ConnectionReset, ErrorKind::Unavailable),
+            (io::ErrorKind::HostUnreachable, ErrorKind::Unavailable),
             (io::ErrorKind::PermissionDenied, ErrorKind::PermissionDenied),
             (io::ErrorKind::TimedOut, ErrorKind::Timeout),
         ];

@@ -69,7 +69,10 @@ impl Connector {
             #[cfg(not(unix))]
             Endpoint::Unix(_) => Err(io::Error::from(io::ErrorKind::Unsupported)),
             Endpoint::Tcp { host, port, .. } => {
-                let tcp = TcpStream::connect((host.as_str(), *port)).await?;
+                // A name that nobody knows is an error of no kind.
+                let unknown = |error| io::Error::new(io::ErrorKind::HostUnreachable, error);
+                let found: Vec<_> = tokio::net::lookup_host((host.as_str(), *port)).await.map_err(unknown)?.collect();
+                let tcp = TcpStream::connect(&found[..]).await?;
                 tcp.set_nodelay(true)?;
                 match &self.0.tls {
                     Some((tls, name)) => Ok(Link::Tls(Box::new(tls.connect(name.clone(), tcp).await?))),
