@@ -239,8 +239,8 @@ fn context(store: &Path, said_by: &'static str, name: &str) -> Result<Config> {
     const NO_CONTEXT: &str = "there is no such docker context; `docker context ls` shows those that there are";
     let folder = sha256(name);
     let path = store.join("meta").join(&folder).join("meta.json");
-    let meta: Meta = read_json(&path)?
-        .ok_or_else(|| invalid(said_by, name, NO_CONTEXT).with_context("path", path.display()))?;
+    let meta: Meta =
+        read_json(&path)?.ok_or_else(|| invalid(said_by, name, NO_CONTEXT).with_context("path", path.display()))?;
     let Some(docker) = meta.endpoints.docker else {
         return Err(invalid(said_by, name, "this docker context has no docker endpoint"));
     };
