@@ -61,11 +61,14 @@ fn events(name: &str, args: &[&str]) -> Vec<RuntimeEvent> {
 
 #[test]
 fn each_line_of_json_is_an_event_that_reads_back() {
-    let events = events("watch", &["--backend", "memory", "--for", "4s", "--json"]);
+    let events = events("watch", &["--backend", "memory", "--for", "5s", "--json"]);
     assert!(matches!(events[0].kind, RuntimeEventKind::ResyncBegin { .. }), "{:?}", events[0]);
-    for name in ["present", "resync_end", "started", "updated", "stopped"] {
+    for name in ["present", "resync_end", "started", "updated", "stopped", "removed"] {
         assert!(events.iter().any(|event| event.kind.name() == name), "no {name}");
     }
+    let begin = events[0].observed_at;
+    let first = events.iter().find(|event| matches!(event.kind.name(), "started" | "updated" | "stopped")).unwrap();
+    assert!(first.observed_at.duration_since(begin).unwrap() < Duration::from_secs(1), "something happens at once");
 }
 
 #[test]
