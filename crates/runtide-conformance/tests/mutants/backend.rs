@@ -89,8 +89,8 @@ pub(crate) fn leak() -> String {
 }
 
 /// Why it was disconnected, and with which request.
-fn talkative(event: Arc<RuntimeEvent>) -> Arc<RuntimeEvent> {
-    let mut event = RuntimeEvent::clone(&event);
+fn talkative(event: &RuntimeEvent) -> Arc<RuntimeEvent> {
+    let mut event = event.clone();
     if let RuntimeEventKind::BackendDisconnected { cause: Some(cause) } = &mut event.kind {
         cause.message = leak();
     }
@@ -193,7 +193,7 @@ impl RuntimeBackend for Broken {
             Mutant::ForgetsTheMark => options.from = options.from.map(|from| Cursor::new(from.epoch, from.seq, None)),
             Mutant::LeaksTheCredentialInEvents => {
                 let inner = self.inner.watch(options).await?;
-                return Ok(EventStream::new(inner.map(|item| item.map(talkative))));
+                return Ok(EventStream::new(inner.map(|item| item.map(|event| talkative(&event)))));
             }
             Mutant::QueueWithoutEnd => return Ok(queued(self.inner.watch(options).await?, false)),
             Mutant::DropsWhenFull => {
