@@ -32,7 +32,7 @@ pub async fn choose(place: &Place) -> Result<Arc<dyn RuntimeBackend>, Stop> {
             Detection { chosen: Some(config), .. } => docker(config, place).await,
             Detection { candidates, .. } => Err(Stop::refused(nobody(&candidates))),
         },
-        (Choice::Kind(RuntimeKind::Memory), None) => memory().await,
+        (Choice::Kind(RuntimeKind::Memory), None) => memory(),
         (Choice::Kind(kind), None) => {
             Err(Stop::refused(format_args!("this build has no backend for {kind}; it has memory and docker")))
         }
@@ -44,7 +44,7 @@ pub async fn choose(place: &Place) -> Result<Arc<dyn RuntimeBackend>, Stop> {
                     note(format_args!("not used: {candidate}"));
                 }
                 note("No runtime answers on this machine; this is the one in memory, with a scripted life.");
-                memory().await
+                memory()
             }
         },
     }
@@ -78,13 +78,9 @@ async fn docker(config: Config, place: &Place) -> Result<Arc<dyn RuntimeBackend>
 }
 
 /// A life that begins with this process, the same each time, and ends with it.
-async fn memory() -> Result<Arc<dyn RuntimeBackend>, Stop> {
+fn memory() -> Result<Arc<dyn RuntimeBackend>, Stop> {
     let life = MemoryRuntime::scripted_life(SEED);
     let backend = MemoryBackend::new(runtide_memory::Config::default(), life.runtime().clone())?;
-    // Whoever lists it wants to see something.
-    while life.runtime().truth().len() < 3 {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
     tokio::spawn(async move {
         let _lives = life;
         future::pending::<()>().await;

@@ -142,6 +142,28 @@ fn a_list_of_1_52_tells_health_by_itself() {
     assert_eq!(health("null"), None);
 }
 
+/// Docker stops a frozen one's checks and keeps the last verdict; of a stopped one it says `unhealthy`.
+#[test]
+fn health_is_of_what_runs_and_no_look_contradicts_another() {
+    let table = [
+        ("running", "Up 1 second (unhealthy)", Some(Health::Unhealthy), Some(Health::Unhealthy)),
+        ("paused", "Up 1 second (Paused)", None, Some(Health::Unhealthy)),
+        ("exited", "Exited (0) 1 second ago", None, None),
+        ("restarting", "Restarting (1) 1 second ago", None, None),
+        ("dead", "Dead", None, None),
+        ("created", "Created", None, None),
+    ];
+    for (state, line, in_list, in_inspect) in table {
+        let old = item(&format!(r#"{{"Id":"a","State":"{state}","Status":"{line}"}}"#));
+        let new =
+            item(&format!(r#"{{"Id":"a","State":"{state}","Status":"{line}","Health":{{"Status":"unhealthy"}}}}"#));
+        let full = format!(r#"{{"Id":"a","State":{{"Status":"{state}","Health":{{"Status":"unhealthy"}}}}}}"#);
+        let full = inspected(&backend(), full.as_bytes()).unwrap();
+        assert_eq!((old.health, new.health), (in_list, in_list), "{state}");
+        assert_eq!((full.health, summary(&full).health), (in_inspect, in_list), "{state}");
+    }
+}
+
 fn events() -> impl Iterator<Item = Event<'static>> {
     EVENTS.lines().map(|line| serde_json::from_str(line).unwrap())
 }
