@@ -196,10 +196,10 @@ pub(crate) fn changes<'a>(fields: impl Iterator<Item = &'a str>, before: &Instan
 fn labels(before: Option<&Labels>, after: Option<&Labels>) -> String {
     let (Some(before), Some(after)) = (before, after) else { return "labels".to_owned() };
     let mut text = "labels".to_owned();
-    for (key, value) in after.iter().filter(|(key, value)| before.get(*key) != Some(*value)) {
+    for (key, value) in after.iter().filter(|(key, value)| before.get(key) != Some(*value)) {
         let _ = write!(text, " +{}={}", clean(key), clean(value));
     }
-    for (key, _) in before.iter().filter(|(key, _)| !after.contains_key(*key)) {
+    for (key, _) in before.iter().filter(|(key, _)| !after.contains_key(key)) {
         let _ = write!(text, " -{}", clean(key));
     }
     shorten(&text, 80)
