@@ -28,6 +28,8 @@ use super::{
 
 /// Marks what a test made, so that it can be found when the test is gone.
 const LABEL: &str = "runtide.conformance";
+/// In the environment of every container: no error may show it.
+const SECRET: &str = "s3cret-of-the-conformance-suite";
 /// How the backend is called.
 const ID: &str = "docker:conformance";
 const LINE: u64 = 1_024;
@@ -225,6 +227,10 @@ impl Harness for DockerHarness {
         SKIPS
     }
 
+    fn secrets(&self) -> Vec<String> {
+        vec![SECRET.to_owned()]
+    }
+
     async fn backend(&self, tuning: &Tuning) -> Done<Arc<dyn RuntimeBackend>> {
         let mut config = Config::default()
             .with_endpoint(Endpoint::unix(self.folder.join("docker.sock")))
@@ -245,6 +251,7 @@ impl Harness for DockerHarness {
             "Image": self.image,
             "Cmd": ["sh", "-c", shell],
             "Labels": { LABEL: self.prefix },
+            "Env": [format!("TOKEN={SECRET}")],
             "StopTimeout": 5,
             "HostConfig": {},
         });
