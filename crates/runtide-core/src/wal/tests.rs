@@ -1,0 +1,3 @@
+//! The log against real files.
+
+mod basics;
