@@ -17,7 +17,7 @@ use super::{
     damage::{Damage, disk_error},
     engine::{Active, Engine, create_segment},
     format::{CommitHeader, Footer, SegmentHeader},
-    fs::Disk,
+    fs::{Disk, File},
     layout::{Layout, aside_path},
     lock,
     options::{OnDamage, WalOptions},
@@ -49,8 +49,6 @@ pub(super) struct Opened {
     pub(super) engine: Engine,
     pub(super) repaired: Option<Repair>,
     pub(super) damage: Option<Damage>,
-    /// The first record that is kept.
-    pub(super) first: u64,
 }
 
 /// Where a log ends.
@@ -89,12 +87,25 @@ pub(super) fn open(dir: &Path, options: &WalOptions) -> Result<Opened> {
                 Error::new(ErrorKind::Corrupt, OPEN, "all segments are missing").with_context("path", dir.display())
             );
         }
-        None => create(&*disk, dir, options)?,
+        None => create(&*disk, dir, options, 1)?,
     };
-    let first = layout.segments.first().map_or(end.active.first, |(first, _)| *first);
+    let (repaired, damage) = (end.repaired.clone(), end.damage.clone());
+    Ok(Opened { engine: engine(disk, dir, options, lock, end), repaired, damage })
+}
+
+/// Makes a new log whose first record has this number, in a folder that has none.
+pub(super) fn begin_at(dir: &Path, options: &WalOptions, first: u64) -> Result<Engine> {
+    let disk = options.disk();
+    make_folder(&*disk, dir)?;
+    let lock = lock::acquire(&*disk, dir)?;
+    let end = create(&*disk, dir, options, first)?;
+    Ok(engine(disk, dir, options, lock, end))
+}
+
+fn engine(disk: Arc<dyn Disk>, dir: &Path, options: &WalOptions, lock: Box<dyn File>, end: End) -> Engine {
     let head = (end.next.saturating_sub(1), end.hash);
     let published = Published::new(end.chain.log, head, head.0, end.active.first, end.active.index.clone());
-    let engine = Engine {
+    Engine {
         disk,
         dir: dir.to_owned(),
         chain: end.chain,
@@ -105,13 +116,12 @@ pub(super) fn open(dir: &Path, options: &WalOptions) -> Result<Opened> {
         head,
         published: Arc::new(published),
         dirty: !end.clean,
-        lock: Some(lock),
         stale_footer: end.stale_footer,
+        lock: Some(lock),
         next: None,
         sealing: None,
         helper: None,
-    };
-    Ok(Opened { engine, repaired: end.repaired, damage: end.damage, first })
+    }
 }
 
 /// Makes the folder if it is not there, durably.
@@ -128,22 +138,23 @@ fn make_folder(disk: &dyn Disk, dir: &Path) -> Result<()> {
     make().map_err(|error| disk_error(OPEN, dir, error))
 }
 
-fn create(disk: &dyn Disk, dir: &Path, options: &WalOptions) -> Result<End> {
+/// A new log, whose first record has this number.
+fn create(disk: &dyn Disk, dir: &Path, options: &WalOptions, first: u64) -> Result<End> {
     let chain = Chain::new(uuid::Uuid::new_v4().into_bytes(), options.key.clone());
     let header = SegmentHeader {
         log: chain.log,
-        first: 1,
+        first,
         prev: chain.genesis(),
         created: now(),
         epoch: 1,
-        synced: 0,
+        synced: first.saturating_sub(1),
         keyed: chain.key_check(),
     };
     let active = create_segment(disk, dir, &header, options.segment())?;
     Ok(End {
         chain,
         active,
-        next: 1,
+        next: first,
         hash: header.prev,
         epoch: 0,
         repaired: None,
@@ -193,7 +204,7 @@ fn torn_before(before: &Segment, last: &Segment) -> Result<Option<Damage>> {
             return Ok(None);
         }
         let size = last.file.size()?;
-        let mut window = super::window::Window::with_step(&*last.file, size, STEP);
+        let mut window = super::window::Window::new(&*last.file, size, STEP);
         let witness =
             find_commit(&mut window, DATA, size, &last.header.log, |header| header.synced >= walk.next)?.is_some();
         Ok((!witness && last.header.synced < walk.next).then_some(size))

@@ -18,16 +18,19 @@ use super::{
     options::{OnDamage, WalOptions},
     published::Published,
     record::{ReadFrom, Record, Seq},
-    scan::{Whole, check_commit, check_frames, find_commit, find_frame},
+    scan::{Whole, check_commit, check_frames, end_of_bytes, find_commit, find_frame},
     segment::{DATA, Segment},
     walk::STEP,
-    window::{WINDOW, Window},
+    window::Window,
 };
 use crate::{Error, ErrorKind, Result};
 
 const READ: &str = "wal.read";
 
 const DAMAGED: &str = "the log is damaged here";
+
+/// How much is read at once, in bytes: fits the second-level cache, and is far above what a call costs.
+const BLOCK: usize = 256 << 10;
 
 /// How many segments ahead are held open, so that retention cannot take them away: 2 GiB of segments of the usual size.
 const AHEAD: usize = 128;
@@ -66,6 +69,8 @@ pub struct WalReader {
     next: u64,
     /// The hash of the commit before, where it is known.
     hash: Option<Hash>,
+    /// The epoch of the commit before: later ones have no lower one, unless they are what a crash left.
+    epoch: u64,
     /// The run of frames that is being read: where it ends, and its last record.
     run: Option<(u64, u64)>,
     /// Frames before this place are checked, and in the block.
@@ -147,7 +152,14 @@ impl WalReader {
         let at = layout.holding(seq).unwrap_or(0);
         let mut rest = layout.segments.into_iter().skip(at);
         let Some((first, path)) = rest.next() else { return Err(beyond(seq, oldest)) };
-        let segment = Segment::open(&*disk, first, &path, READ)?;
+        let others = rest.clone();
+        let (segment, pending) = match Segment::open(&*disk, first, &path, READ) {
+            Err(error) if error.kind() == ErrorKind::Corrupt && on_damage == OnDamage::GoOn => {
+                let segment = Segment::guess(&*disk, first, &path, others, READ)?;
+                (segment, Some(Damage::new(&path, 0, DATA, None)))
+            }
+            segment => (segment?, None),
+        };
         let mut reader = Self {
             disk,
             dir: dir.to_owned(),
@@ -155,7 +167,8 @@ impl WalReader {
             log: segment.header.log,
             at: DATA,
             next: first,
-            hash: Some(segment.header.prev),
+            hash: Some(segment.header.prev).filter(|_| pending.is_none()),
+            epoch: segment.header.epoch,
             segment,
             ahead: VecDeque::new(),
             run: None,
@@ -165,7 +178,7 @@ impl WalReader {
             bound_at: bound.as_ref().map_or(u64::MAX, |bound| bound.acked()),
             doubtful: bound.is_none(),
             bound,
-            pending: None,
+            pending,
             done: false,
         };
         reader.hold(rest.take(AHEAD))?;
@@ -174,6 +187,16 @@ impl WalReader {
             return Err(beyond(seq, reader.next));
         }
         Ok(reader)
+    }
+
+    /// The number of the next record.
+    pub(super) fn position(&self) -> u64 {
+        self.next
+    }
+
+    /// Whether it has ended for good.
+    pub(super) fn is_done(&self) -> bool {
+        self.done
     }
 
     /// Opens segments before they are needed.
@@ -305,7 +328,7 @@ impl WalReader {
         if end > size {
             return Ok(false);
         }
-        let len = usize::try_from(need.max(WINDOW as u64).min(size - at)).unwrap_or(usize::MAX);
+        let len = usize::try_from(need.max(BLOCK as u64).min(size - at)).unwrap_or(usize::MAX);
         // If nobody has kept a record of the last block, its memory is used again.
         let mut buffer = std::mem::take(&mut self.block).try_into_mut().unwrap_or_default();
         if buffer.capacity() < len {
@@ -334,9 +357,9 @@ impl WalReader {
 
     /// The header here, if it is that of the next commit.
     fn following(&mut self) -> Result<Option<CommitHeader>> {
-        let (next, hash) = (self.next, self.hash);
-        let header = self.header_at(self.at)?;
-        Ok(header.filter(|header| header.first == next && hash.is_none_or(|hash| hash == header.prev)))
+        let (next, hash, epoch) = (self.next, self.hash, self.epoch);
+        let header = self.header_at(self.at)?.filter(|header| header.first == next && header.epoch >= epoch);
+        Ok(header.filter(|header| hash.is_none_or(|hash| hash == header.prev)))
     }
 
     /// Checks the frames from here on, up to the run's end, as far as the block has them and it is worth it; false if the
@@ -386,7 +409,7 @@ impl WalReader {
             return Ok(Enter::Lost);
         }
         self.run = Some((end, header.last()));
-        self.hash = Some(header.hash);
+        (self.hash, self.epoch) = (Some(header.hash), header.epoch);
         self.at += COMMIT_HEADER as u64;
         Ok(Enter::Commit)
     }
@@ -394,7 +417,7 @@ impl WalReader {
     /// Whether every frame of the commit here is sound.
     fn is_whole(&mut self, header: &CommitHeader) -> Result<bool> {
         let size = header.size();
-        if size <= WINDOW as u64 {
+        if size <= BLOCK as u64 {
             if !self.fill(self.at, size)? {
                 return Ok(false);
             }
@@ -407,7 +430,7 @@ impl WalReader {
     }
 
     fn window(&self) -> Result<Window<'_>> {
-        Ok(Window::with_step(&*self.segment.file, self.segment.size(READ)?, STEP))
+        Ok(Window::new(&*self.segment.file, self.segment.size(READ)?, STEP))
     }
 
     /// Into the next segment, if there is one that begins with the next record.
@@ -481,11 +504,13 @@ impl WalReader {
             Some((start, _)) => *start,
             None => self.segment.size(READ)?,
         };
-        let (at, next, log) = (self.at, self.next, self.log);
+        let (at, next, log, epoch) = (self.at, self.next, self.log, self.epoch);
         let was_there = self.bound.is_some()
             || later_segment.is_some()
             || footer.as_ref().is_some_and(|(_, footer)| footer.end > at && footer.last >= next);
-        let accept = |header: &CommitHeader| header.first >= next && (was_there || header.synced >= next);
+        let accept = |header: &CommitHeader| {
+            header.first >= next && header.epoch >= epoch && (was_there || header.synced >= next)
+        };
         let later = find_commit(&mut self.window()?, at, limit, &log, accept).map_err(|error| self.failed(error))?;
         // Written meanwhile?
         if self.appeared()? {
@@ -505,6 +530,14 @@ impl WalReader {
             }
         };
         self.resume(end, last).map(Some)
+    }
+
+    /// What lies behind the end and is no commit: a torn tail, unless it is being written just now.
+    pub(super) fn unfinished(&self) -> Result<Option<Damage>> {
+        let footer = self.segment.footer().map_err(|error| self.failed(error))?;
+        let limit = footer.map_or(u64::MAX, |(start, _)| start);
+        let end = end_of_bytes(&mut self.window()?, self.at, limit).map_err(|error| self.failed(error))?;
+        Ok((end > self.at).then(|| Damage::new(&self.segment.path, self.at, end, None)))
     }
 
     /// The first record of the next segment, if there is one.

@@ -106,7 +106,11 @@ pub enum ReadFrom {
 
 /// The clock, in nanoseconds since 1970; a clock before that reads as 1970. Good until the year 2554.
 pub(super) fn now() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    nanos(SystemTime::now())
+}
+
+pub(super) fn nanos(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 

@@ -44,6 +44,33 @@ impl Segment {
         Ok(Self { path: path.to_owned(), file, header })
     }
 
+    /// A segment whose header is damaged, with what can be known otherwise: which log it is from is told by another segment,
+    /// or by what is left of the header.
+    pub(super) fn guess(
+        disk: &dyn Disk,
+        first: u64,
+        path: &Path,
+        others: impl Iterator<Item = (u64, PathBuf)>,
+        operation: &'static str,
+    ) -> Result<Self> {
+        let failed = |error| disk_error(operation, path, error);
+        let file: Arc<dyn File> = Arc::from(disk.open(path).map_err(failed)?);
+        let mut bytes = [0; 32];
+        file.read_at(&mut bytes, 0).map_err(failed)?;
+        let mut known = others.filter_map(|(first, path)| Self::open(disk, first, &path, operation).ok());
+        let log = known.next().map(|segment| segment.header.log).or_else(|| bytes.last_chunk().copied());
+        let header = SegmentHeader {
+            log: log.unwrap_or_default(),
+            first,
+            prev: [0; 32],
+            created: 0,
+            epoch: 0,
+            synced: 0,
+            keyed: None,
+        };
+        Ok(Self { path: path.to_owned(), file, header })
+    }
+
     pub(super) fn size(&self, operation: &'static str) -> Result<u64> {
         self.file.size().map_err(|error| disk_error(operation, &self.path, error))
     }

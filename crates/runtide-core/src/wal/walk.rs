@@ -37,7 +37,7 @@ impl<'a> Walk<'a> {
     pub(super) fn new(segment: &'a Segment, limit: u64) -> Self {
         let header = &segment.header;
         Self {
-            window: Window::with_step(&*segment.file, limit, STEP),
+            window: Window::new(&*segment.file, limit, STEP),
             log: header.log,
             at: DATA,
             next: header.first,

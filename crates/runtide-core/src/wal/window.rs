@@ -4,9 +4,6 @@ use std::io;
 
 use super::fs::File;
 
-/// How much is read at once, in bytes: fits the second-level cache, and is far above what a call costs.
-pub(super) const WINDOW: usize = 256 << 10;
-
 /// A buffer over a part of a file.
 #[derive(Debug)]
 pub(super) struct Window<'a> {
@@ -18,12 +15,8 @@ pub(super) struct Window<'a> {
 }
 
 impl<'a> Window<'a> {
-    pub(super) fn new(file: &'a dyn File, size: u64) -> Self {
-        Self::with_step(file, size, WINDOW)
-    }
-
     /// Reads so many bytes at once.
-    pub(super) fn with_step(file: &'a dyn File, size: u64, step: usize) -> Self {
+    pub(super) fn new(file: &'a dyn File, size: u64, step: usize) -> Self {
         Self { file, size, step, start: 0, buffer: Vec::new() }
     }
 

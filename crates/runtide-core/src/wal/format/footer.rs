@@ -35,11 +35,6 @@ pub(crate) struct Footer {
 }
 
 impl Footer {
-    /// The size in bytes of a footer with so many entries.
-    pub(crate) fn size(entries: usize) -> u64 {
-        (entries * ENTRY + TRAILER) as u64
-    }
-
     pub(crate) fn encode(&self, log: &LogId) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.index.len() * ENTRY + TRAILER);
         for entry in &self.index {
