@@ -103,11 +103,11 @@ impl Model {
         let (mut files, mut names) = state.base.clone();
         files.resize(state.files.len(), Vec::new());
         let mut acked = 0;
-        let named = history.iter().rposition(|op| matches!(op, Op::SyncDir)).unwrap_or(0);
+        let last_sync = history.iter().rposition(|op| matches!(op, Op::SyncDir)).unwrap_or(0);
         let mut names_go_on = true;
         for (number, op) in history.iter().enumerate() {
             let is_name = matches!(op, Op::Create(..) | Op::Rename(..) | Op::Remove(..));
-            if is_name && number > named && (!names_go_on || !keep()) {
+            if is_name && number > last_sync && (!names_go_on || !keep()) {
                 names_go_on = false;
                 continue;
             }
