@@ -39,7 +39,7 @@ const FIRST_BLOCK: usize = 32 << 10;
 const AHEAD: usize = 128;
 
 /// How many bytes of frames are checked in one go, before they are handed out.
-const CHECKED_AHEAD: u64 = 32 << 10;
+const CHECKED_AHEAD: u64 = 16 << 10;
 
 /// Reads a log from some place to its end, record by record, each with its checksum verified.
 ///

@@ -90,6 +90,19 @@ impl Model {
         self.state().history.len()
     }
 
+    /// A disk that has this one file.
+    pub(super) fn with_file(path: &Path, bytes: Vec<u8>) -> Self {
+        let base = (vec![bytes], BTreeMap::from([(path.to_owned(), 0)]));
+        let (files, names) = base.clone();
+        Self(Arc::new(Mutex::new(State { files, names, base, ..State::default() })))
+    }
+
+    /// What a file has.
+    pub(super) fn read(&self, path: &Path) -> Vec<u8> {
+        let state = self.state();
+        state.files[state.names[path]].clone()
+    }
+
     /// A power cut just now, and nothing is left of what was not synced.
     pub(super) fn crash_now(&self) -> Self {
         self.crash(self.operations(), || false).0
