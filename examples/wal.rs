@@ -1,13 +1,18 @@
 //! Looks into a write-ahead log, whatever is in it: `cargo run --example wal -- --help`.
 
-use std::{fmt::Write as _, fs, io, path::PathBuf, process::ExitCode};
+use std::{
+    fmt::Write as _,
+    fs, io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 use runtide_core::wal::{
-    Anchor, Damage, OnDamage, ReadFrom, Seq, Verified, WalKey, WalOptions, WalReader, dump_with, salvage_with,
+    Anchor, Damage, ReadFrom, Seq, Verified, WalKey, WalOptions, WalReader, dump_with, salvage_with,
     verify_with,
 };
-use runtide_examples::{Progress, Stop, note, run};
+use runtide_examples::{Progress, Stop, log_files, note, run};
 
 /// Look into a write-ahead log, also while it is written.
 #[derive(Debug, Parser)]
@@ -77,7 +82,7 @@ fn read_key(file: PathBuf) -> Result<WalKey, Stop> {
 }
 
 fn look(what: &What, key: Option<WalKey>) -> Result<(), Stop> {
-    let progress = |dir: &PathBuf, doing: &'static str| Progress::over(dir, doing);
+    let progress = |dir: &Path, doing: &'static str| Progress::over(dir, doing);
     let options = |progress: &Progress| WalOptions::default().with_key(key.clone()).with_disk(progress.disk());
     match what {
         What::Dump { dir, from } => {
@@ -86,8 +91,9 @@ fn look(what: &What, key: Option<WalKey>) -> Result<(), Stop> {
         }
         What::Tail { dir, n } => {
             let quiet = WalOptions::default().with_key(key);
-            let end = WalReader::open(dir, ReadFrom::End, quiet.clone())?.position();
-            print(dir, ReadFrom::Seq(Seq(end.0.saturating_sub(*n).max(1))), &quiet)
+            let end = WalReader::open(dir, ReadFrom::End, quiet.clone())?.next_seq();
+            let first = WalReader::open(dir, ReadFrom::Start, quiet.clone())?.next_seq();
+            print(dir, ReadFrom::Seq(Seq(end.0.saturating_sub(*n)).max(first)), &quiet)
         }
         What::Verify { dir, anchor } => {
             let progress = progress(dir, "verifying");
@@ -113,7 +119,7 @@ fn look(what: &What, key: Option<WalKey>) -> Result<(), Stop> {
     }
 }
 
-fn print(dir: &std::path::Path, from: ReadFrom, options: &WalOptions) -> Result<(), Stop> {
+fn print(dir: &Path, from: ReadFrom, options: &WalOptions) -> Result<(), Stop> {
     let mut out = io::stdout().lock();
     match dump_with(dir, from, &mut out, options) {
         Ok(_) => Ok(()),
@@ -145,8 +151,8 @@ fn verdict(verified: &Verified, wanted: bool) -> Result<(), Stop> {
     }
 }
 
-fn stats(dir: &std::path::Path, verified: &Verified) -> Result<(), Stop> {
-    let sizes = runtide_examples::log_files(dir)?;
+fn stats(dir: &Path, verified: &Verified) -> Result<(), Stop> {
+    let sizes = log_files(dir).map_err(|error| Stop::refused(format_args!("{}: {error}", dir.display())))?;
     let (files, bytes) = (sizes.len(), sizes.iter().sum::<u64>());
     let mut text = String::new();
     let mut line = |what: &str, value: String| {

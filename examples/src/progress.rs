@@ -28,7 +28,7 @@ impl Progress {
 
     /// The operating system's disk, counted.
     pub fn disk(&self) -> Arc<dyn Disk> {
-        Arc::new(Counted { disk: OsDisk, bar: self.bar.clone() })
+        Arc::new(Counted { disk: OsDisk::default(), bar: self.bar.clone() })
     }
 
     /// Takes the bar away.
