@@ -10,6 +10,7 @@ mod manager;
 mod names;
 mod runtime;
 mod time;
+pub mod wal;
 pub mod watch;
 
 pub use self::{

@@ -1,0 +1,84 @@
+//! What is wrong in a file, and errors that say so.
+
+use std::{
+    fmt, io,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{format::BadHeader, record::Seq};
+use crate::{Error, ErrorKind};
+
+/// A range of a segment that does not hold what was written there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Damage {
+    /// The segment's file; where a whole segment is missing, the path that it would have.
+    pub segment: PathBuf,
+    /// The first and the last byte, counted from the file's start.
+    pub bytes: RangeInclusive<u64>,
+    /// The first and the last record that are missing, where the chain still tells them.
+    pub seqs: Option<RangeInclusive<Seq>>,
+}
+
+impl Damage {
+    /// `end` is the first byte behind it.
+    pub(super) fn new(segment: &Path, start: u64, end: u64, seqs: Option<(u64, u64)>) -> Self {
+        let seqs = seqs.filter(|(first, last)| first <= last).map(|(first, last)| Seq(first)..=Seq(last));
+        Self { segment: segment.to_owned(), bytes: start..=end.saturating_sub(1).max(start), seqs }
+    }
+
+    pub(super) fn error(&self, operation: &'static str, message: &str) -> Error {
+        let error = Error::new(ErrorKind::Corrupt, operation, message)
+            .with_context("segment", self.segment.display())
+            .with_context("offset", self.bytes.start())
+            .with_context("until", self.bytes.end());
+        match &self.seqs {
+            Some(seqs) => error.with_context("seq", seqs.start()).with_context("last_seq", seqs.end()),
+            None => error,
+        }
+    }
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, bytes {} to {}", self.segment.display(), self.bytes.start(), self.bytes.end())?;
+        match &self.seqs {
+            Some(seqs) => write!(f, ", records {} to {}", seqs.start(), seqs.end()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// An error of the disk, with the file that it met.
+pub(super) fn disk_error(operation: &'static str, path: &Path, error: io::Error) -> Error {
+    let (kind, message) = match error.kind() {
+        io::ErrorKind::NotFound => (ErrorKind::NotFound, "the file is not there"),
+        io::ErrorKind::PermissionDenied => (ErrorKind::PermissionDenied, "the system denies access to the file"),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => (ErrorKind::Unavailable, "the disk is full"),
+        _ => (ErrorKind::Unexpected, "the disk failed"),
+    };
+    Error::new(kind, operation, format!("{message}: {error}")).with_context("path", path.display()).with_source(error)
+}
+
+/// A file that is called a segment and is none.
+pub(super) fn header_error(operation: &'static str, path: &Path, bad: BadHeader) -> Error {
+    match bad {
+        BadHeader::Damaged => Damage::new(path, 0, super::format::SEGMENT_HEADER as u64, None)
+            .error(operation, "the segment's header is damaged, or this is no segment"),
+        BadHeader::Version(version) => Error::new(
+            ErrorKind::Unsupported,
+            operation,
+            format!("version {version} of the format is unknown here; version {} is known", super::format::VERSION),
+        )
+        .with_context("segment", path.display()),
+        BadHeader::Flags(flags) => Error::new(
+            ErrorKind::Unsupported,
+            operation,
+            format!("the segment needs what is unknown here: flags {flags:#x}"),
+        )
+        .with_context("segment", path.display()),
+    }
+}

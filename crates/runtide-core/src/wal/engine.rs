@@ -1,0 +1,325 @@
+//! The files of an open log: writes commits, syncs them, and goes on to the next segment. One thread at a time has it.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread,
+};
+
+use super::{
+    chain::Chain,
+    damage::disk_error,
+    format::{COMMIT_HEADER, CommitHeader, Entry, Footer, HASHED_FROM, Hash, SegmentHeader},
+    fs::{Disk, File},
+    layout::{segment_path, unfinished_path},
+    options::Durability,
+    published::Published,
+    record::now,
+    segment::DATA,
+};
+use crate::Result;
+
+/// An entry of the index at most every so many bytes.
+const INDEX_EVERY: u64 = 64 << 10;
+
+/// The segment that is being written.
+#[derive(Debug)]
+pub(super) struct Active {
+    pub(super) path: PathBuf,
+    pub(super) file: Arc<dyn File>,
+    /// The number of its first record.
+    pub(super) first: u64,
+    /// Where the next commit goes.
+    pub(super) at: u64,
+    /// Where the room that is reserved for commits ends.
+    pub(super) limit: u64,
+    pub(super) commits: u64,
+    pub(super) index: Vec<Entry>,
+    /// The epoch of the last commit.
+    pub(super) epoch: u64,
+}
+
+impl Active {
+    pub(super) fn new(path: PathBuf, file: Arc<dyn File>, first: u64, limit: u64) -> Self {
+        Self { path, file, first, at: DATA, limit, commits: 0, index: Vec::new(), epoch: 0 }
+    }
+
+    /// Takes note of a commit at `at`; the entry that the index got.
+    pub(super) fn note(&mut self, header: &CommitHeader) -> Option<Entry> {
+        let entry = Entry { seq: header.first, at: self.at };
+        let due = self.index.last().is_none_or(|last| self.at - last.at >= INDEX_EVERY);
+        self.index.extend(due.then_some(entry));
+        self.at += header.size();
+        self.commits += 1;
+        self.epoch = header.epoch;
+        due.then_some(entry)
+    }
+
+    fn footer(&self, head: (u64, Hash), synced: u64) -> Footer {
+        Footer {
+            first: self.first,
+            last: head.0,
+            commits: self.commits,
+            hash: head.1,
+            end: self.at,
+            epoch: self.epoch,
+            synced,
+            index: self.index.clone(),
+        }
+    }
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+#[derive(Debug)]
+pub(super) struct Engine {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) dir: PathBuf,
+    pub(super) chain: Chain,
+    pub(super) durability: Durability,
+    pub(super) segment_bytes: u64,
+    /// This opening.
+    pub(super) epoch: u64,
+    pub(super) active: Active,
+    pub(super) head: (u64, Hash),
+    pub(super) published: Arc<Published>,
+    /// Whether there is anything that the footer at the file's end does not say.
+    pub(super) dirty: bool,
+    /// Where the active segment has a footer that the next commit makes untrue.
+    pub(super) stale_footer: Option<u64>,
+    pub(super) lock: Option<Box<dyn File>>,
+    /// The file for the next segment, once asked for.
+    pub(super) next: Option<Receiver<io::Result<Arc<dyn File>>>>,
+    /// The segment before, while its footer is being written and synced.
+    pub(super) sealing: Option<Receiver<io::Result<()>>>,
+    /// Works off the append path; started when first needed.
+    pub(super) helper: Option<Sender<Job>>,
+}
+
+impl Engine {
+    /// Writes a commit: frames with room for the header before them.
+    pub(super) fn write(&mut self, commit: &mut [u8], first: u64, count: u32) -> Result<()> {
+        let size = commit.len() as u64;
+        self.make_room(size)?;
+        self.erase_footer()?;
+        let mut header = CommitHeader {
+            hash: [0; 32],
+            prev: self.head.1,
+            epoch: self.epoch,
+            first,
+            synced: self.published.synced(),
+            count,
+            length: u32::try_from(commit.len().saturating_sub(COMMIT_HEADER)).unwrap_or(u32::MAX),
+        };
+        header.write_hashed(commit);
+        header.hash = self.chain.hash(commit.get(HASHED_FROM..).unwrap_or_default());
+        CommitHeader::write_seal(commit, &header.hash, &self.chain.log, self.active.at);
+        let active = &mut self.active;
+        active.file.write_at(commit, active.at).map_err(|error| disk_error("wal.append", &active.path, error))?;
+        self.dirty = true;
+        self.head = (header.last(), header.hash);
+        let entry = active.note(&header);
+        if self.durability == Durability::Commit {
+            self.sync()?;
+        }
+        self.published.commit(self.head, self.active.first, entry);
+        // Not before it is half full, so that a small log stays one file.
+        if self.active.at > self.active.limit / 2 {
+            self.prepare_next();
+        }
+        Ok(())
+    }
+
+    /// Makes everything that was written durable.
+    pub(super) fn sync(&mut self) -> Result<()> {
+        self.settle()?;
+        self.active.file.sync().map_err(|error| disk_error("wal.append", &self.active.path, error))?;
+        self.published.sync(self.head.0);
+        Ok(())
+    }
+
+    /// What a sync that does not hold up the writer needs: the file, and up to where it will have been synced.
+    pub(super) fn begin_sync(&mut self) -> Result<(Arc<dyn File>, PathBuf, u64)> {
+        self.settle()?;
+        Ok((Arc::clone(&self.active.file), self.active.path.clone(), self.head.0))
+    }
+
+    /// Waits until the segment before is synced. So at most two segments ever have what is not.
+    fn settle(&mut self) -> Result<()> {
+        let Some(sealing) = self.sealing.take() else { return Ok(()) };
+        let done = sealing.recv().unwrap_or_else(|gone| Err(io::Error::other(gone)));
+        done.map_err(|error| disk_error("wal.append", &self.dir, error))?;
+        self.published.sync(self.active.first.saturating_sub(1));
+        Ok(())
+    }
+
+    /// Where a footer is believed, nothing comes behind what it tells: so it goes with the first commit, in the same sync.
+    fn erase_footer(&mut self) -> Result<()> {
+        let Some(at) = self.stale_footer.take() else { return Ok(()) };
+        let active = &self.active;
+        let erase = || {
+            let size = active.file.size()?;
+            active.file.write_at(&vec![0; usize::try_from(size.saturating_sub(at)).unwrap_or(0)], at)
+        };
+        erase().map_err(|error| disk_error("wal.append", &active.path, error))
+    }
+
+    fn make_room(&mut self, size: u64) -> Result<()> {
+        let end = self.active.at.saturating_add(size);
+        if end <= self.active.limit {
+            return Ok(());
+        }
+        if self.head.0.saturating_add(1) > self.active.first {
+            return self.rotate(size);
+        }
+        // It is empty, and too small for this one commit.
+        let active = &mut self.active;
+        active.file.allocate(end).map_err(|error| disk_error("wal.append", &active.path, error))?;
+        active.limit = end;
+        Ok(())
+    }
+
+    /// Goes on to a new segment with room for a commit of this size.
+    fn rotate(&mut self, size: u64) -> Result<()> {
+        self.settle()?;
+        let unfinished = unfinished_path(&self.dir);
+        let prepared = self.next.take().and_then(|next| next.recv().ok()?.ok());
+        let file = match prepared {
+            Some(file) => file,
+            None => prepare(&*self.disk, &self.dir, self.segment_bytes)?,
+        };
+        let limit = self.segment_bytes.max(DATA.saturating_add(size));
+        if limit > self.segment_bytes {
+            file.allocate(limit).map_err(|error| disk_error("wal.append", &unfinished, error))?;
+        }
+        let header = SegmentHeader {
+            log: self.chain.log,
+            first: self.head.0.saturating_add(1),
+            prev: self.head.1,
+            created: now(),
+            epoch: self.epoch,
+            synced: self.published.synced(),
+            keyed: self.chain.key_check(),
+        };
+        let path = begin(&*self.disk, &self.dir, &*file, &header)?;
+        let full = std::mem::replace(&mut self.active, Active::new(path, file, header.first, limit));
+        self.stale_footer = None;
+        // In this order: the next file is needed sooner than the footer.
+        self.prepare_next();
+        self.seal(&full);
+        Ok(())
+    }
+
+    /// Writes the footer of a full segment, off the append path: it is needed by nobody yet.
+    fn seal(&mut self, full: &Active) {
+        let footer = full.footer(self.head, self.published.synced()).encode(&self.chain.log);
+        let (file, at) = (Arc::clone(&full.file), full.at);
+        let (done, sealing) = channel();
+        self.sealing = Some(sealing);
+        self.off_path(Box::new(move || {
+            let seal = || {
+                file.write_at(&footer, at)?;
+                file.truncate(at + footer.len() as u64)?;
+                file.sync()
+            };
+            let _ = done.send(seal());
+        }));
+    }
+
+    /// Has the next segment's file made.
+    fn prepare_next(&mut self) {
+        if self.next.is_some() {
+            return;
+        }
+        let (disk, dir, bytes) = (Arc::clone(&self.disk), self.dir.clone(), self.segment_bytes);
+        let (done, next) = channel();
+        self.next = Some(next);
+        self.off_path(Box::new(move || {
+            let made = prepare(&*disk, &dir, bytes).map_err(io::Error::other);
+            let _ = done.send(made);
+        }));
+    }
+
+    fn off_path(&mut self, job: Job) {
+        let helper = self.helper.take().or_else(|| {
+            let (sender, jobs) = channel::<Job>();
+            let run = move || jobs.into_iter().for_each(|job| job());
+            thread::Builder::new().name("runtide-wal-files".to_owned()).spawn(run).ok().map(|_| sender)
+        });
+        // Without a thread it is done here and now.
+        match helper {
+            None => job(),
+            Some(helper) => {
+                if let Err(unsent) = helper.send(job) {
+                    (unsent.0)();
+                } else {
+                    self.helper = Some(helper);
+                }
+            }
+        }
+    }
+
+    /// Syncs, writes down where the log ends, so that the next opening need not look for it, and gives the lock back. After
+    /// a failure nothing is written any more.
+    pub(super) fn close(&mut self) -> Result<()> {
+        let done = if self.published.failed().is_none() && self.dirty { self.finish() } else { Ok(()) };
+        if let Some(next) = self.next.take().and_then(|next| next.recv().ok()) {
+            drop(next);
+            // A leftover is harmless: the next opening removes it.
+            let _ = self.disk.remove(&unfinished_path(&self.dir));
+        }
+        self.helper = None;
+        self.lock = None;
+        done
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.sync()?;
+        let active = &self.active;
+        let footer = active.footer(self.head, self.published.synced()).encode(&self.chain.log);
+        let write = || {
+            // At the very end of the reserved room, where it is found, and does not lie in the way of the next commit.
+            let at = active.file.size()?.saturating_sub(footer.len() as u64).max(active.at);
+            active.file.write_at(&footer, at)?;
+            active.file.sync()
+        };
+        write().map_err(|error| disk_error("wal.close", &active.path, error))
+    }
+}
+
+/// Makes a file of the size of a segment under a temporary name.
+fn prepare(disk: &dyn Disk, dir: &Path, bytes: u64) -> Result<Arc<dyn File>> {
+    let path = unfinished_path(dir);
+    let make = || {
+        let file = disk.create(&path)?;
+        file.allocate(bytes)?;
+        file.sync()?;
+        Ok(file)
+    };
+    make().map(Arc::from).map_err(|error| disk_error("wal.append", &path, error))
+}
+
+/// Makes the prepared file a segment: the header is durable before the name is, the name before the first commit is
+/// acknowledged.
+fn begin(disk: &dyn Disk, dir: &Path, file: &dyn File, header: &SegmentHeader) -> Result<PathBuf> {
+    let path = segment_path(dir, header.first);
+    let name = || {
+        file.write_at(&header.encode(), 0)?;
+        file.sync()?;
+        disk.rename(&unfinished_path(dir), &path)?;
+        disk.sync_dir(dir)
+    };
+    name().map_err(|error| disk_error("wal.append", &path, error))?;
+    Ok(path)
+}
+
+/// Makes a segment, from the start.
+pub(super) fn create_segment(disk: &dyn Disk, dir: &Path, header: &SegmentHeader, bytes: u64) -> Result<Active> {
+    let file = prepare(disk, dir, bytes)?;
+    let path = begin(disk, dir, &*file, header)?;
+    Ok(Active::new(path, file, header.first, bytes))
+}

@@ -1,0 +1,92 @@
+//! One record.
+
+use super::{Fields, aligned};
+
+/// The size of a frame's header in bytes.
+pub(crate) const FRAME_HEADER: usize = 32;
+
+/// The longest payload in bytes: 16 MiB.
+pub(crate) const MAX_RECORD: usize = 16 << 20;
+
+/// The most bytes of frames that one batch may have: 64 MiB.
+pub(crate) const MAX_BATCH: usize = 64 << 20;
+
+/// The header of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Frame {
+    pub(crate) crc: u32,
+    /// Bytes of payload.
+    pub(crate) length: u32,
+    pub(crate) seq: u64,
+    /// Nanoseconds since 1970.
+    pub(crate) time: u64,
+    pub(crate) kind: u16,
+}
+
+/// Header, payload and padding, in bytes.
+pub(crate) const fn frame_size(payload: u64) -> u64 {
+    FRAME_HEADER as u64 + aligned(payload)
+}
+
+impl Frame {
+    /// Reads a header; `None` if there are too few bytes, or if fields are set that version 1 does not have.
+    #[inline]
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut fields = Fields(bytes);
+        let frame = Self {
+            crc: fields.u32()?,
+            length: fields.u32()?,
+            seq: fields.u64()?,
+            time: fields.u64()?,
+            kind: fields.u16()?,
+        };
+        (fields.bytes::<6>()? == [0; 6]).then_some(frame)
+    }
+
+    /// The whole frame in bytes.
+    #[inline]
+    pub(crate) fn size(&self) -> u64 {
+        frame_size(u64::from(self.length))
+    }
+
+    /// What the checksum runs over, from the frame's start: what is behind checksum and length, without the padding. The
+    /// length is where it starts from ([`Frame::seed`]): so it is covered too, and the rest begins on eight bytes, which is
+    /// what the processor's instruction likes.
+    #[inline]
+    pub(crate) fn covered(&self) -> std::ops::Range<u64> {
+        8..FRAME_HEADER as u64 + u64::from(self.length)
+    }
+
+    /// What the checksum is continued from.
+    #[inline]
+    pub(crate) fn seed(&self) -> u32 {
+        self.length
+    }
+
+    /// Whether the whole frame, given from its start, has the checksum that it says.
+    #[inline]
+    pub(crate) fn holds(&self, frame: &[u8]) -> bool {
+        let end = FRAME_HEADER + self.length as usize;
+        frame.get(8..end).is_some_and(|covered| crc32c::crc32c_append(self.seed(), covered) == self.crc)
+    }
+}
+
+/// Appends a frame. The payload is at most [`MAX_RECORD`] long.
+pub(crate) fn push_frame(bytes: &mut Vec<u8>, seq: u64, time: u64, kind: u16, payload: &[u8]) {
+    let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+    let at = bytes.len();
+    let mut header = [0; FRAME_HEADER];
+    let mut place = header.as_mut_slice();
+    for field in [&[0; 4][..], &length.to_le_bytes(), &seq.to_le_bytes(), &time.to_le_bytes(), &kind.to_le_bytes()] {
+        let Some((here, rest)) = place.split_at_mut_checked(field.len()) else { break };
+        here.copy_from_slice(field);
+        place = rest;
+    }
+    bytes.extend_from_slice(&header);
+    bytes.extend_from_slice(payload);
+    let crc = bytes.get(at + 8..).map_or(0, |covered| crc32c::crc32c_append(length, covered));
+    if let Some(place) = bytes.get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
+        *place = crc.to_le_bytes();
+    }
+    bytes.resize(bytes.len().next_multiple_of(8), 0);
+}

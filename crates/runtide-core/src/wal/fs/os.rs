@@ -1,0 +1,160 @@
+//! The operating system's disk.
+
+use std::{
+    fs,
+    io::{ErrorKind, Result},
+    path::{Path, PathBuf},
+};
+
+use super::{Disk, File};
+
+/// The operating system's disk, which a log uses unless it is told otherwise.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct OsDisk;
+
+impl Disk for OsDisk {
+    fn create_dir(&self, path: &Path) -> Result<()> {
+        fs::create_dir_all(path)
+    }
+
+    fn create(&self, path: &Path) -> Result<Box<dyn File>> {
+        let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+        Ok(Box::new(OsFile(file)))
+    }
+
+    fn open(&self, path: &Path) -> Result<Box<dyn File>> {
+        let file = match fs::OpenOptions::new().read(true).write(true).open(path) {
+            Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => {
+                fs::File::open(path)?
+            }
+            file => file?,
+        };
+        Ok(Box::new(OsFile(file)))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn list(&self, dir: &Path) -> Result<Vec<PathBuf>> {
+        fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect()
+    }
+
+    #[cfg(unix)]
+    fn sync_dir(&self, dir: &Path) -> Result<()> {
+        fs::File::open(dir)?.sync_all()
+    }
+
+    // Elsewhere a folder cannot be opened as a file; the system writes names in the order of their changes.
+    #[cfg(not(unix))]
+    fn sync_dir(&self, _dir: &Path) -> Result<()> {
+        Ok(())
+    }
+
+    fn lock(&self, path: &Path) -> Result<Box<dyn File>> {
+        let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Box::new(OsFile(file))),
+            Err(fs::TryLockError::WouldBlock) => Err(ErrorKind::WouldBlock.into()),
+            Err(fs::TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct OsFile(fs::File);
+
+impl File for OsFile {
+    fn size(&self) -> Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read_at(&self, buf: &mut [u8], at: u64) -> Result<usize> {
+        let mut done = 0;
+        while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            match read_some(&self.0, rest, at + done as u64) {
+                Ok(0) => break,
+                Ok(some) => done += some,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_at(&self, buf: &[u8], at: u64) -> Result<()> {
+        let mut done = 0;
+        while let Some(rest) = buf.get(done..).filter(|rest| !rest.is_empty()) {
+            match write_some(&self.0, rest, at + done as u64) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(some) => done += some,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    #[cfg(target_os = "linux")]
+    fn allocate(&self, len: u64) -> Result<()> {
+        use rustix::{fs::FallocateFlags, io::Errno};
+
+        match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, len) {
+            // Not every file system can reserve: then the size alone is set.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => grow(&self.0, len),
+            done => Ok(done?),
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn allocate(&self, len: u64) -> Result<()> {
+        grow(&self.0, len)
+    }
+
+    fn truncate(&self, len: u64) -> Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.0.sync_data()
+    }
+}
+
+fn grow(file: &fs::File, len: u64) -> Result<()> {
+    if file.metadata()?.len() < len { file.set_len(len) } else { Ok(()) }
+}
+
+#[cfg(unix)]
+fn read_some(file: &fs::File, buf: &mut [u8], at: u64) -> Result<usize> {
+    std::os::unix::fs::FileExt::read_at(file, buf, at)
+}
+
+#[cfg(windows)]
+fn read_some(file: &fs::File, buf: &mut [u8], at: u64) -> Result<usize> {
+    std::os::windows::fs::FileExt::seek_read(file, buf, at)
+}
+
+#[cfg(unix)]
+fn write_some(file: &fs::File, buf: &[u8], at: u64) -> Result<usize> {
+    std::os::unix::fs::FileExt::write_at(file, buf, at)
+}
+
+#[cfg(windows)]
+fn write_some(file: &fs::File, buf: &[u8], at: u64) -> Result<usize> {
+    std::os::windows::fs::FileExt::seek_write(file, buf, at)
+}
+
+#[cfg(not(any(unix, windows)))]
+fn read_some(_file: &fs::File, _buf: &mut [u8], _at: u64) -> Result<usize> {
+    Err(ErrorKind::Unsupported.into())
+}
+
+#[cfg(not(any(unix, windows)))]
+fn write_some(_file: &fs::File, _buf: &[u8], _at: u64) -> Result<usize> {
+    Err(ErrorKind::Unsupported.into())
+}

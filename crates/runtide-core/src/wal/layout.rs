@@ -1,0 +1,111 @@
+//! The names in a log's folder.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use super::fs::Disk;
+
+/// What a segment's name ends in; before it is the number of its first record, in 20 digits, so that names sort as numbers.
+const SEGMENT: &str = ".wal";
+
+/// A file that is being made: not yet, or no longer, part of the log.
+const UNFINISHED: &str = ".tmp";
+
+/// The file that says with which segment the log begins, once retention has dropped some.
+const BEGIN: &str = "begin";
+
+const BEGIN_MAGIC: [u8; 8] = *b"RUNTIDEB";
+
+/// The files of a log.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Layout {
+    /// First record and path, ascending; without what retention dropped.
+    pub(super) segments: Vec<(u64, PathBuf)>,
+    /// What an interrupted retention or creation left.
+    pub(super) leftovers: Vec<PathBuf>,
+    /// The number of the first record that is kept, if retention ever dropped one.
+    pub(super) begin: Option<u64>,
+}
+
+impl Layout {
+    pub(super) fn read(disk: &dyn Disk, dir: &Path) -> io::Result<Self> {
+        let mut layout = Self::default();
+        let mut begin = None;
+        for path in disk.list(dir)? {
+            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+            if let Some(first) = segment_number(name) {
+                layout.segments.push((first, path));
+            } else if name.ends_with(UNFINISHED) {
+                layout.leftovers.push(path);
+            } else if name == BEGIN {
+                begin = Some(path);
+            }
+        }
+        layout.segments.sort_unstable();
+        if let Some(path) = begin {
+            let number = read_begin(disk, &path)?;
+            layout.begin = Some(number);
+            let dropped = layout.segments.partition_point(|(first, _)| *first < number);
+            layout.leftovers.extend(layout.segments.drain(..dropped).map(|(_, path)| path));
+        }
+        Ok(layout)
+    }
+
+    /// The segment that has this record, if any has it.
+    pub(super) fn holding(&self, seq: u64) -> Option<usize> {
+        self.segments.partition_point(|(first, _)| *first <= seq).checked_sub(1)
+    }
+}
+
+pub(super) fn segment_path(dir: &Path, first: u64) -> PathBuf {
+    dir.join(format!("{first:020}{SEGMENT}"))
+}
+
+fn segment_number(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(SEGMENT)?;
+    (digits.len() == 20 && digits.bytes().all(|digit| digit.is_ascii_digit())).then(|| digits.parse().ok())?
+}
+
+/// Where the next segment is made.
+pub(super) fn unfinished_path(dir: &Path) -> PathBuf {
+    dir.join(format!("next{UNFINISHED}"))
+}
+
+/// Where what was cut from a segment is kept: not a segment, so never read as one.
+pub(super) fn aside_path(segment: &Path, epoch: u64, at: u64) -> PathBuf {
+    let mut name = segment.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".torn-{epoch}-{at}"));
+    segment.with_file_name(name)
+}
+
+pub(super) fn lock_path(dir: &Path) -> PathBuf {
+    dir.join("lock")
+}
+
+/// Drops everything before a segment in one step: from the renaming on, what is before it is not part of the log.
+pub(super) fn write_begin(disk: &dyn Disk, dir: &Path, first: u64) -> io::Result<()> {
+    let mut bytes = BEGIN_MAGIC.to_vec();
+    bytes.extend_from_slice(&first.to_le_bytes());
+    let crc = crc32c::crc32c(&bytes);
+    bytes.extend_from_slice(&crc.to_le_bytes());
+    let unfinished = dir.join(format!("{BEGIN}{UNFINISHED}"));
+    let file = disk.create(&unfinished)?;
+    file.write_at(&bytes, 0)?;
+    file.sync()?;
+    disk.rename(&unfinished, &dir.join(BEGIN))?;
+    disk.sync_dir(dir)
+}
+
+fn read_begin(disk: &dyn Disk, path: &Path) -> io::Result<u64> {
+    let mut bytes = [0; 20];
+    let read = disk.open(path)?.read_at(&mut bytes, 0)?;
+    let number = || {
+        let (covered, crc) = bytes.get(..read)?.split_last_chunk::<4>()?;
+        let (magic, number) = covered.split_first_chunk::<8>()?;
+        let sound = *magic == BEGIN_MAGIC && crc32c::crc32c(covered) == u32::from_le_bytes(*crc);
+        sound.then(|| number.first_chunk().copied().map(u64::from_le_bytes))?
+    };
+    number().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the file `begin` is damaged"))
+}

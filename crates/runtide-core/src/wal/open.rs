@@ -1,0 +1,416 @@
+//! Opening for writing: a new log, or the end of one that is there, found and put in order.
+//!
+//! A commit says up to which record everything was durable when it was written. So of what is bad, a later valid commit tells
+//! whether it had been durable, which makes it damage, or not, which makes it a tail that was torn by a crash.
+
+use std::{
+    collections::VecDeque,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    chain::Chain,
+    damage::{Damage, disk_error},
+    engine::{Active, Engine, create_segment},
+    format::{CommitHeader, Footer, SegmentHeader},
+    fs::{Disk, File},
+    layout::{Layout, aside_path},
+    lock,
+    options::{OnDamage, WalOptions},
+    published::Published,
+    record::now,
+    scan::{Whole, check_commit, end_of_bytes, find_commit},
+    segment::{DATA, Segment},
+    walk::{STEP, Walk},
+};
+use crate::{Error, ErrorKind, Result};
+
+const OPEN: &str = "wal.open";
+
+/// How many bytes behind a footer must be zeros for it to be believed that there is no more.
+const PEEK: u64 = 4 << 10;
+
+/// The torn tail that opening cut, and where its copy lies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Repair {
+    /// What was cut: nothing in it had been acknowledged. Its records are known only where a whole header was left.
+    pub cut: Damage,
+    /// The copy. It is no part of the log, and yours to remove.
+    pub copy: PathBuf,
+}
+
+/// A log that is open for writing.
+pub(super) struct Opened {
+    pub(super) engine: Engine,
+    pub(super) repaired: Option<Repair>,
+    pub(super) damage: Option<Damage>,
+}
+
+/// Where a log ends.
+struct End {
+    chain: Chain,
+    active: Active,
+    next: u64,
+    hash: [u8; 32],
+    epoch: u64,
+    repaired: Option<Repair>,
+    damage: Option<Damage>,
+    /// Whether a footer says all of it already.
+    clean: bool,
+    /// Where that footer begins.
+    stale_footer: Option<u64>,
+}
+
+pub(super) fn open(dir: &Path, options: &WalOptions) -> Result<Opened> {
+    let disk = options.disk();
+    make_folder(&*disk, dir)?;
+    let lock = lock::acquire(&*disk, dir)?;
+    let layout = Layout::read(&*disk, dir).map_err(|error| disk_error(OPEN, dir, error))?;
+    for path in &layout.leftovers {
+        disk.remove(path).map_err(|error| disk_error(OPEN, path, error))?;
+    }
+    let end = match layout.segments.first() {
+        Some((first, path)) => {
+            if let Some(begin) = layout.begin.filter(|begin| begin != first) {
+                let damage = Damage::new(path, 0, 0, Some((begin, first.saturating_sub(1))));
+                return Err(damage.error(OPEN, "the first segment is missing"));
+            }
+            recover(&*disk, dir, layout.segments.clone(), options)?
+        }
+        None if layout.begin.is_some() => {
+            return Err(
+                Error::new(ErrorKind::Corrupt, OPEN, "all segments are missing").with_context("path", dir.display())
+            );
+        }
+        None => create(&*disk, dir, options, 1)?,
+    };
+    let (repaired, damage) = (end.repaired.clone(), end.damage.clone());
+    Ok(Opened { engine: engine(disk, dir, options, lock, end), repaired, damage })
+}
+
+/// Makes a new log whose first record has this number, in a folder that has none.
+pub(super) fn begin_at(dir: &Path, options: &WalOptions, first: u64) -> Result<Engine> {
+    let disk = options.disk();
+    make_folder(&*disk, dir)?;
+    let lock = lock::acquire(&*disk, dir)?;
+    let end = create(&*disk, dir, options, first)?;
+    Ok(engine(disk, dir, options, lock, end))
+}
+
+fn engine(disk: Arc<dyn Disk>, dir: &Path, options: &WalOptions, lock: Box<dyn File>, end: End) -> Engine {
+    let head = (end.next.saturating_sub(1), end.hash);
+    let published = Published::new(end.chain.log, head, head.0, end.active.first, end.active.index.clone());
+    Engine {
+        disk,
+        dir: dir.to_owned(),
+        chain: end.chain,
+        durability: options.durability,
+        segment_bytes: options.segment(),
+        epoch: end.epoch.saturating_add(1),
+        active: end.active,
+        head,
+        published: Arc::new(published),
+        dirty: !end.clean,
+        stale_footer: end.stale_footer,
+        lock: Some(lock),
+        next: None,
+        sealing: None,
+        helper: None,
+    }
+}
+
+/// Makes the folder if it is not there, durably.
+fn make_folder(disk: &dyn Disk, dir: &Path) -> Result<()> {
+    match disk.list(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        found => return found.map(drop).map_err(|error| disk_error(OPEN, dir, error)),
+    }
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let make = || {
+        disk.create_dir(dir)?;
+        disk.sync_dir(parent)
+    };
+    make().map_err(|error| disk_error(OPEN, dir, error))
+}
+
+/// A new log, whose first record has this number.
+fn create(disk: &dyn Disk, dir: &Path, options: &WalOptions, first: u64) -> Result<End> {
+    let chain = Chain::new(uuid::Uuid::new_v4().into_bytes(), options.key.clone());
+    let header = SegmentHeader {
+        log: chain.log,
+        first,
+        prev: chain.genesis(),
+        created: now(),
+        epoch: 1,
+        synced: first.saturating_sub(1),
+        keyed: chain.key_check(),
+    };
+    let active = create_segment(disk, dir, &header, options.segment())?;
+    Ok(End {
+        chain,
+        active,
+        next: first,
+        hash: header.prev,
+        epoch: 0,
+        repaired: None,
+        damage: None,
+        clean: false,
+        stale_footer: None,
+    })
+}
+
+/// Finds the end: in the last segment, or in the one before if that was not yet synced when the last one was begun.
+fn recover(disk: &dyn Disk, dir: &Path, mut segments: Vec<(u64, PathBuf)>, options: &WalOptions) -> Result<End> {
+    let mut set_aside = None;
+    loop {
+        let Some((first, path)) = segments.pop() else {
+            return Err(Error::new(ErrorKind::Corrupt, OPEN, "there is no segment").with_context("path", dir.display()));
+        };
+        let segment = Segment::open(disk, first, &path, OPEN)?;
+        let chain = Chain::of(&segment.header, options.key.as_ref(), OPEN)?;
+        if let Some((first_before, path_before)) = segments.last()
+            && !follows_durable(&segment).map_err(|error| disk_error(OPEN, &path, error))?
+        {
+            let before = Segment::open(disk, *first_before, path_before, OPEN)?;
+            if let Some(torn) = torn_before(&before, &segment)? {
+                // Nothing in the last segment was durable, and it hangs on what is not there: it goes, as a whole.
+                let copy = aside_path(&path, segment.header.epoch, 0);
+                let away = || {
+                    disk.rename(&path, &copy)?;
+                    disk.sync_dir(dir)
+                };
+                away().map_err(|error| disk_error(OPEN, &path, error))?;
+                set_aside = Some(Repair { cut: torn, copy });
+                continue;
+            }
+        }
+        let mut end = Recovery::new(disk, dir, &segment, chain, options).run(set_aside.is_none())?;
+        end.repaired = end.repaired.or(set_aside);
+        return Ok(end);
+    }
+}
+
+/// Whether everything before this segment is known to have been durable: when it was begun, or when it was closed.
+fn follows_durable(segment: &Segment) -> io::Result<bool> {
+    let first = segment.header.first;
+    Ok(segment.header.synced.saturating_add(1) >= first
+        || segment.footer()?.is_some_and(|(_, footer)| footer.synced.saturating_add(1) >= first))
+}
+
+/// Whether the segment before the last one ends before the last one begins, though nothing shows that it had been durable.
+fn torn_before(before: &Segment, last: &Segment) -> Result<Option<Damage>> {
+    let limit = before.size(OPEN)?;
+    let mut walk = Walk::new(before, limit);
+    let mut look = || -> io::Result<Option<u64>> {
+        while walk.next < last.header.first && walk.step(None)?.is_some() {}
+        if walk.next == last.header.first && walk.hash == last.header.prev {
+            return Ok(None);
+        }
+        let size = last.file.size()?;
+        let mut window = super::window::Window::new(&*last.file, size, STEP);
+        let witness =
+            find_commit(&mut window, DATA, size, &last.header.log, |header| header.synced >= walk.next)?.is_some();
+        Ok((!witness && last.header.synced < walk.next).then_some(size))
+    };
+    let torn = look().map_err(|error| disk_error(OPEN, &before.path, error))?;
+    Ok(torn.map(|size| Damage::new(&last.path, 0, size, None)))
+}
+
+/// Looks through the last segment, and puts its end in order.
+struct Recovery<'a> {
+    disk: &'a dyn Disk,
+    dir: &'a Path,
+    segment: &'a Segment,
+    chain: Chain,
+    options: &'a WalOptions,
+    active: Active,
+    /// Commits that the newest one does not say to be durable: their last record, and their place.
+    unsynced: VecDeque<(u64, u64)>,
+    damage: Option<Damage>,
+}
+
+impl<'a> Recovery<'a> {
+    fn new(disk: &'a dyn Disk, dir: &'a Path, segment: &'a Segment, chain: Chain, options: &'a WalOptions) -> Self {
+        let active = Active::new(segment.path.clone(), Arc::clone(&segment.file), segment.header.first, 0);
+        Self { disk, dir, segment, chain, options, active, unsynced: VecDeque::new(), damage: None }
+    }
+
+    fn failed(&self, error: io::Error) -> Error {
+        disk_error(OPEN, &self.segment.path, error)
+    }
+
+    fn run(mut self, trust_footer: bool) -> Result<End> {
+        let size = self.segment.size(OPEN)?;
+        let footer = self.segment.footer().map_err(|error| self.failed(error))?.filter(|_| trust_footer);
+        let start = footer.as_ref().map(|(start, _)| *start);
+        let footer = footer.map(|(_, footer)| footer);
+        self.active.limit = start.unwrap_or(size);
+        let mut walk = Walk::new(self.segment, self.active.limit);
+        if let Some(footer) = &footer {
+            self.begin_at_footer(&mut walk, footer).map_err(|error| self.failed(error))?;
+        }
+        let mut bytes_end;
+        loop {
+            self.walk(&mut walk, footer.as_ref()).map_err(|error| self.failed(error))?;
+            bytes_end = Self::end_of_bytes(&mut walk, footer.as_ref()).map_err(|error| self.failed(error))?;
+            if !self.skip_damage(&mut walk, footer.as_ref(), bytes_end)? {
+                break;
+            }
+        }
+        let seen = walk.header().map_err(|error| self.failed(error))?.map_or(0, |header| header.epoch);
+        let clean =
+            bytes_end == walk.at && footer.is_some_and(|footer| footer.end == walk.at && footer.hash == walk.hash);
+        let mut repaired = None;
+        if !clean {
+            repaired = self.put_in_order(&mut walk, bytes_end).map_err(|error| self.failed(error))?;
+        }
+        Ok(End {
+            next: walk.next,
+            hash: walk.hash,
+            epoch: walk.epoch.max(seen).max(self.segment.header.epoch),
+            chain: self.chain,
+            active: self.active,
+            stale_footer: start.filter(|_| repaired.is_none()),
+            repaired,
+            damage: self.damage,
+            clean,
+        })
+    }
+
+    /// Begins at the last place that the footer's index tells, if a commit is there.
+    fn begin_at_footer(&mut self, walk: &mut Walk<'_>, footer: &Footer) -> io::Result<()> {
+        let Some(entry) = footer.index.last() else { return Ok(()) };
+        walk.at = entry.at;
+        if let Some(header) = walk.header()?.filter(|header| header.first == entry.seq) {
+            self.active.index.clone_from(&footer.index);
+            self.active.at = entry.at;
+            (walk.next, walk.hash, walk.epoch) = (entry.seq, header.prev, header.epoch);
+        } else {
+            walk.at = DATA;
+        }
+        Ok(())
+    }
+
+    /// Goes on as long as commits follow each other. The hash of the last one is checked as well: it is what the next one
+    /// builds on.
+    fn walk(&mut self, walk: &mut Walk<'_>, footer: Option<&Footer>) -> io::Result<()> {
+        let mut last = None;
+        loop {
+            let at = walk.at;
+            let Some(header) = walk.step(None)? else { break };
+            self.active.note(&header);
+            if let Some(footer) = footer.filter(|footer| footer.end == walk.at) {
+                self.active.commits = footer.commits;
+            }
+            self.unsynced.push_back((header.last(), at));
+            while self.unsynced.front().is_some_and(|(last, _)| *last <= header.synced) {
+                self.unsynced.pop_front();
+            }
+            last = Some((at, header));
+        }
+        let Some((at, header)) = last else { return Ok(()) };
+        if check_commit(&mut walk.window, at, &header, Some(&self.chain))? != Whole::Yes {
+            (walk.at, walk.next, walk.hash) = (at, header.first, header.prev);
+            self.active.at = at;
+            self.active.commits = self.active.commits.saturating_sub(1);
+            self.active.index.pop_if(|entry| entry.at == at);
+            self.unsynced.pop_back();
+        }
+        Ok(())
+    }
+
+    /// Where what was ever written ends. Behind a footer nothing was written durably, so there a look at the next bytes is
+    /// enough.
+    fn end_of_bytes(walk: &mut Walk<'_>, footer: Option<&Footer>) -> io::Result<u64> {
+        let limit = walk.limit;
+        if footer.is_some_and(|footer| footer.end == walk.at && footer.hash == walk.hash)
+            && end_of_bytes(&mut walk.window, walk.at, limit.min(walk.at + PEEK))? == walk.at
+        {
+            return Ok(walk.at);
+        }
+        end_of_bytes(&mut walk.window, walk.at, limit)
+    }
+
+    /// If what is bad here had been durable, it is damage: refuses it, or goes behind it. False if there is nothing behind.
+    fn skip_damage(&mut self, walk: &mut Walk<'_>, footer: Option<&Footer>, bytes_end: u64) -> Result<bool> {
+        let (at, next, epoch) = (walk.at, walk.next, walk.epoch);
+        let footer = footer.filter(|footer| footer.end > at && footer.last >= next);
+        let accept = |header: &CommitHeader| {
+            header.first > next && header.epoch >= epoch && (header.synced >= next || footer.is_some())
+        };
+        let later = find_commit(&mut walk.window, at, bytes_end, &self.chain.log, accept);
+        let (behind, missing) = match (later.map_err(|error| self.failed(error))?, footer) {
+            (Some((behind, header)), _) => {
+                walk.hash = header.prev;
+                (behind, header.first - 1)
+            }
+            (None, Some(footer)) => {
+                (walk.hash, walk.epoch) = (footer.hash, footer.epoch);
+                self.active.commits = footer.commits;
+                (footer.end, footer.last)
+            }
+            (None, None) => return Ok(false),
+        };
+        let damage = Damage::new(&self.segment.path, at, behind, Some((next, missing)));
+        if self.options.on_damage == OnDamage::Stop {
+            return Err(damage.error(OPEN, "the log is damaged, and goes on behind it"));
+        }
+        self.damage.get_or_insert(damage);
+        walk.at = behind;
+        walk.next = missing + 1;
+        self.active.at = behind;
+        Ok(true)
+    }
+
+    /// Cuts a torn tail, and makes sure that what is before it is on the disk.
+    fn put_in_order(&mut self, walk: &mut Walk<'_>, bytes_end: u64) -> io::Result<Option<Repair>> {
+        let mut repaired = None;
+        if bytes_end > walk.at {
+            repaired = Some(self.set_aside(walk, bytes_end)?);
+            self.segment.file.truncate(walk.at)?;
+            let size = self.options.segment().max(walk.at);
+            self.segment.file.allocate(size)?;
+            self.active.limit = size;
+        }
+        // What a sync failed to write may still be shown by the system, as if it had been written. So what is not known to
+        // be durable is written again before it is synced.
+        let mut at = self.unsynced.front().map_or(walk.at, |(_, at)| *at);
+        while at < walk.at {
+            let piece = walk.window.piece(at, walk.at)?;
+            if piece.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.segment.file.write_at(piece, at)?;
+            at += piece.len() as u64;
+        }
+        self.segment.file.sync()?;
+        self.disk.sync_dir(self.dir)?;
+        Ok(repaired)
+    }
+
+    /// Copies what is to be cut.
+    fn set_aside(&self, walk: &mut Walk<'_>, end: u64) -> io::Result<Repair> {
+        let lost =
+            walk.header()?.filter(|header| header.first == walk.next).map(|header| (header.first, header.last()));
+        let cut = Damage::new(&self.segment.path, walk.at, end, lost);
+        let copy = aside_path(&self.segment.path, walk.epoch.saturating_add(1), walk.at);
+        let file = self.disk.create(&copy)?;
+        let mut at = walk.at;
+        while at < end {
+            let piece = walk.window.piece(at, end)?;
+            if piece.is_empty() {
+                break;
+            }
+            file.write_at(piece, at - walk.at)?;
+            at += piece.len() as u64;
+        }
+        file.sync()?;
+        self.disk.sync_dir(self.dir)?;
+        Ok(Repair { cut, copy })
+    }
+}

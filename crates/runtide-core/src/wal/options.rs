@@ -1,0 +1,119 @@
+//! What a caller can choose.
+
+use std::{fmt, num::NonZeroU64, sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::fs::{Disk, OsDisk};
+use crate::names::setters;
+
+/// The size of a segment unless told otherwise: 16 MiB, which one core reads and checks in well under 10 ms.
+const SEGMENT_BYTES: u64 = 16 << 20;
+
+/// The smallest segment: room for its header and a little more.
+const MIN_SEGMENT_BYTES: u64 = 8 << 10;
+
+/// What an acknowledgement survives.
+///
+/// In no mode does the end of the process lose what was acknowledged; they differ in what a power cut can take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Durability {
+    /// Each commit is synced before it is acknowledged: a power cut loses nothing that was acknowledged.
+    #[default]
+    Commit,
+    /// Acknowledged once written, synced at this interval (at least 1 ms): a power cut can lose what was acknowledged in
+    /// the last interval, and the time of one sync.
+    Every(Duration),
+    /// Acknowledged once written, synced when the system likes to, on [`Wal::sync`](super::Wal::sync) and on closing: a power
+    /// cut can lose what was acknowledged since.
+    Os,
+}
+
+/// What to do about damage before the tail.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum OnDamage {
+    /// Stop there: opening for writing fails, a reader ends with an error.
+    #[default]
+    Stop,
+    /// Go on behind it: opening for writing keeps the damage where it is and appends behind it, a reader gives an error for
+    /// each damaged range and then the records that follow.
+    GoOn,
+}
+
+/// The key of a keyed chain: whoever does not have it cannot make a log that verifies.
+///
+/// Without a key the chain proves integrity only: who can write the files can also compute new hashes. Fixed when the log is
+/// created. It is in no `Debug` output.
+#[derive(Clone)]
+pub struct WalKey(pub(super) [u8; 32]);
+
+impl WalKey {
+    /// Takes 32 bytes from a good source of randomness, or from a key derivation function.
+    pub fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl From<[u8; 32]> for WalKey {
+    fn from(bytes: [u8; 32]) -> Self {
+        Self::new(bytes)
+    }
+}
+
+impl fmt::Debug for WalKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// How to open a log.
+///
+/// ```
+/// use runtide_core::wal::{Durability, WalOptions};
+/// use std::time::Duration;
+///
+/// let options = WalOptions::default().with_durability(Durability::Every(Duration::from_millis(50)));
+/// assert_eq!(options.segment_bytes, None, "16 MiB");
+/// ```
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct WalOptions {
+    /// What an acknowledgement survives; each commit is synced, unless told otherwise.
+    pub durability: Durability,
+    /// The size of new segments in bytes; 16 MiB if `None`, at least 8 KiB. A commit that is larger gets a segment of its own
+    /// that is as large as it must be.
+    pub segment_bytes: Option<NonZeroU64>,
+    /// The key of a keyed chain. A new log is keyed if it is given, and not if it is `None`.
+    pub key: Option<WalKey>,
+    /// What to do about damage before the tail.
+    pub on_damage: OnDamage,
+    /// The disk; the operating system's if `None`.
+    pub disk: Option<Arc<dyn Disk>>,
+}
+
+setters!(WalOptions {
+    /// What an acknowledgement survives.
+    with_durability: durability: Durability;
+    /// The size of new segments in bytes.
+    with_segment_bytes: segment_bytes: Option<NonZeroU64>;
+    /// The key of a keyed chain.
+    with_key: key: Option<WalKey>;
+    /// What to do about damage before the tail.
+    with_on_damage: on_damage: OnDamage;
+    /// Another disk than the operating system's.
+    with_disk: disk: Option<Arc<dyn Disk>>;
+});
+
+impl WalOptions {
+    pub(super) fn disk(&self) -> Arc<dyn Disk> {
+        self.disk.clone().unwrap_or_else(|| Arc::new(OsDisk))
+    }
+
+    pub(super) fn segment(&self) -> u64 {
+        self.segment_bytes.map_or(SEGMENT_BYTES, NonZeroU64::get).max(MIN_SEGMENT_BYTES).next_multiple_of(8)
+    }
+}

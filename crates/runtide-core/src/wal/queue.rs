@@ -1,0 +1,211 @@
+//! What waits to be committed: the group that is forming, and who waits for it.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Wake, Waker},
+    thread::{self, Thread},
+    time::Instant,
+};
+
+use super::{
+    format::{COMMIT_HEADER, push_frame},
+    record::RecordKind,
+};
+
+/// When a group has so many bytes, the next record waits for the next group; a batch that is larger makes a group of its own.
+pub(super) const GROUP_BYTES: usize = 1 << 20;
+
+/// What a caller wants to have in the log.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Request<'a> {
+    One(RecordKind, &'a [u8]),
+    Many(&'a [(RecordKind, &'a [u8])]),
+    /// Nothing more; but that what is there be synced.
+    Sync,
+}
+
+/// A thread that waits.
+#[derive(Debug)]
+pub(super) struct Parker {
+    thread: Thread,
+    /// It is to commit the group that it is in.
+    leads: AtomicBool,
+}
+
+impl Parker {
+    /// The present thread's own.
+    pub(super) fn current() -> Arc<Self> {
+        thread_local! {
+            static OWN: Arc<Parker> = Arc::new(Parker { thread: thread::current(), leads: AtomicBool::new(false) });
+        }
+        OWN.with(Arc::clone)
+    }
+
+    pub(super) fn lead(&self) {
+        self.leads.store(true, Ordering::Release);
+        self.thread.unpark();
+    }
+
+    pub(super) fn takes_lead(&self) -> bool {
+        self.leads.swap(false, Ordering::AcqRel)
+    }
+}
+
+impl Wake for Parker {
+    fn wake(self: Arc<Self>) {
+        self.thread.unpark();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.thread.unpark();
+    }
+}
+
+/// Who asks, and is to be woken.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Caller<'a> {
+    Task(&'a Waker),
+    Thread(&'a Arc<Parker>),
+}
+
+impl Caller<'_> {
+    pub(super) fn waker(self) -> Waker {
+        match self {
+            Self::Task(waker) => waker.clone(),
+            Self::Thread(parker) => Waker::from(Arc::clone(parker)),
+        }
+    }
+}
+
+/// Records that will be one commit.
+#[derive(Debug)]
+pub(super) struct Group {
+    /// Room for the commit's header, then frames.
+    pub(super) bytes: Vec<u8>,
+    pub(super) first: u64,
+    pub(super) count: u32,
+    /// How many calls it is made of.
+    pub(super) callers: usize,
+    pub(super) tasks: Vec<Waker>,
+    pub(super) threads: VecDeque<Arc<Parker>>,
+    /// Somebody asks for a sync, whatever the log's durability.
+    pub(super) sync: bool,
+}
+
+impl Group {
+    pub(super) fn new() -> Self {
+        Self {
+            bytes: vec![0; COMMIT_HEADER],
+            first: 0,
+            count: 0,
+            callers: 0,
+            tasks: Vec::new(),
+            threads: VecDeque::new(),
+            sync: false,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.callers == 0
+    }
+
+    /// Whether so many bytes of frames still fit. An empty group takes anything.
+    pub(super) fn has_room(&self, frames: usize) -> bool {
+        self.count == 0 || frames.saturating_add(self.bytes.len()) <= GROUP_BYTES
+    }
+
+    /// Encodes; the number of the last record.
+    pub(super) fn push(&mut self, next: u64, time: u64, request: Request<'_>) -> u64 {
+        if self.count == 0 {
+            self.first = next;
+        }
+        self.callers += 1;
+        let mut seq = next;
+        let mut one = |kind: RecordKind, payload: &[u8]| {
+            push_frame(&mut self.bytes, seq, time, kind.0, payload);
+            self.count = self.count.saturating_add(1);
+            seq = seq.saturating_add(1);
+        };
+        match request {
+            Request::One(kind, payload) => one(kind, payload),
+            Request::Many(records) => records.iter().for_each(|(kind, payload)| one(*kind, payload)),
+            Request::Sync => self.sync = true,
+        }
+        seq.saturating_sub(1)
+    }
+
+    pub(super) fn wait(&mut self, caller: Caller<'_>) {
+        match caller {
+            Caller::Task(waker) => self.tasks.push(waker.clone()),
+            Caller::Thread(parker) => self.threads.push_back(Arc::clone(parker)),
+        }
+    }
+
+    /// Wakes everyone in it, one by one.
+    pub(super) fn wake(&mut self) {
+        self.tasks.drain(..).for_each(Waker::wake);
+        self.threads.drain(..).for_each(Wake::wake);
+    }
+
+    /// Empties it for another use; a buffer that had to grow for one large batch is not kept.
+    pub(super) fn clear(&mut self) {
+        if self.bytes.capacity() > 2 * GROUP_BYTES {
+            self.bytes = Vec::new();
+        }
+        self.bytes.clear();
+        self.bytes.resize(COMMIT_HEADER, 0);
+        self.count = 0;
+        self.callers = 0;
+        self.sync = false;
+    }
+}
+
+/// The hand-over between those who append and the one who commits.
+#[derive(Debug)]
+pub(super) struct Queue {
+    pub(super) group: Group,
+    /// The number of the next record.
+    pub(super) next: u64,
+    /// Somebody commits, or has been told to.
+    pub(super) busy: bool,
+    /// It is the commit thread's turn.
+    pub(super) turn: bool,
+    pub(super) closing: bool,
+    /// When `Durability::Every` has the next sync due, if anything is to be synced.
+    pub(super) due: Option<Instant>,
+    /// Callers in the last group.
+    pub(super) last: usize,
+    /// Those for whom the group had no room.
+    pub(super) space: Vec<Waker>,
+    /// Those who were polled with another waker than the group has.
+    pub(super) late: Vec<Waker>,
+    /// A group to be used again.
+    pub(super) spare: Option<Group>,
+}
+
+impl Queue {
+    pub(super) fn new(next: u64) -> Self {
+        Self {
+            group: Group::new(),
+            next,
+            busy: false,
+            turn: false,
+            closing: false,
+            due: None,
+            last: 0,
+            space: Vec::new(),
+            late: Vec::new(),
+            spare: None,
+        }
+    }
+
+    /// Takes the forming group, and lets another form.
+    pub(super) fn take(&mut self) -> Group {
+        let fresh = self.spare.take().unwrap_or_else(Group::new);
+        std::mem::replace(&mut self.group, fresh)
+    }
+}

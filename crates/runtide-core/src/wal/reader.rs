@@ -1,0 +1,662 @@
+//! Reading: record after record in constant memory, without a lock, also while the log is being written.
+
+use std::{
+    collections::VecDeque,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::{Bytes, BytesMut};
+
+use super::{
+    chain::Chain,
+    damage::{Damage, disk_error},
+    format::{COMMIT_HEADER, CommitHeader, Entry, FRAME_HEADER, Frame, Hash, LogId, SegmentHeader},
+    fs::{Disk, File},
+    layout::{Layout, segment_path},
+    options::{OnDamage, WalOptions},
+    published::Published,
+    record::{ReadFrom, Record, Seq},
+    scan::{Whole, check_commit, check_frames, end_of_bytes, find_commit, find_frame},
+    segment::{DATA, Segment},
+    walk::STEP,
+    window::Window,
+};
+use crate::{Error, ErrorKind, Result};
+
+const READ: &str = "wal.read";
+
+const DAMAGED: &str = "the log is damaged here";
+
+/// How much is read at once, in bytes: fits the second-level cache, and is far above what a call costs.
+const BLOCK: usize = 256 << 10;
+
+/// How much is read first: who wants the last few records does not read much more. It doubles from there.
+const FIRST_BLOCK: usize = 32 << 10;
+
+/// How many segments ahead are held open, so that retention cannot take them away: 2 GiB of segments of the usual size.
+const AHEAD: usize = 128;
+
+/// How many bytes of frames are checked in one go, before they are handed out.
+const CHECKED_AHEAD: u64 = 16 << 10;
+
+/// Reads a log from some place to its end, record by record, each with its checksum verified.
+///
+/// Made by [`Wal::reader`](super::Wal::reader), which shows what was acknowledged, or by [`WalReader::open`], which needs no
+/// writer and shows what is in the files. It takes no lock, and a writer may be at work meanwhile.
+///
+/// # Behavior
+/// * After the end it gives `None`; called again later, it goes on with what has come meanwhile.
+/// * Damage before the tail is an [`ErrorKind::Corrupt`] that names segment, offset and records. With [`OnDamage::Stop`] the
+///   reader ends there, with [`OnDamage::GoOn`] it goes on behind it. Any other error ends it.
+/// * A commit that was not finished is not shown.
+/// * Retention does not break it: it holds the next 128 segments open. One that falls behind retention by more gets
+///   [`ErrorKind::Expired`].
+/// * Memory: one block of 256 KiB, or the size of a record if that is more, beside what the records that are still held
+///   keep alive.
+#[derive(Debug)]
+pub struct WalReader {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    on_damage: OnDamage,
+    /// What the writer has told; `None` for a reader of its own.
+    bound: Option<Arc<Published>>,
+    log: LogId,
+    segment: Segment,
+    /// Open segments behind this one.
+    ahead: VecDeque<(u64, PathBuf, Arc<dyn File>)>,
+    /// The place of the next frame or commit.
+    at: u64,
+    /// The number of the next record.
+    next: u64,
+    /// The hash of the commit before, where it is known.
+    hash: Option<Hash>,
+    /// The epoch of the commit before: later ones have no lower one, unless they are what a crash left.
+    epoch: u64,
+    /// The run of frames that is being read: where it ends, and its last record.
+    run: Option<(u64, u64)>,
+    /// Frames before this place are checked, and in the block.
+    checked: u64,
+    block: Bytes,
+    block_at: u64,
+    /// How much the next block has.
+    step: usize,
+    /// What was acknowledged before the block was read.
+    bound_at: u64,
+    /// Whether a commit may be unfinished here: nobody tells what was acknowledged, and no later segment proves it.
+    doubtful: bool,
+    /// Found on the way to the next record.
+    pending: Option<Damage>,
+    done: bool,
+}
+
+/// What reading meets.
+#[derive(Debug)]
+pub(super) enum Found {
+    Record(Record),
+    Damage(Damage),
+}
+
+impl WalReader {
+    /// Opens a log for reading alone: no lock is taken, and no writer needs to be there. Of the options it uses the disk,
+    /// `on_damage`, and the key if one is given, which is then compared with the log's.
+    ///
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound) if there is no log, [`Expired`](ErrorKind::Expired) if retention has dropped the
+    /// place, [`InvalidInput`](ErrorKind::InvalidInput) if it lies beyond the end, [`Corrupt`](ErrorKind::Corrupt) if a file
+    /// is not a segment.
+    ///
+    /// ```
+    /// use runtide_core::wal::{ReadFrom, RecordKind, Wal, WalOptions, WalReader};
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let wal = Wal::open(dir.path(), WalOptions::default())?;
+    /// wal.append_blocking(RecordKind(1), b"hello")?;
+    /// for record in WalReader::open(dir.path(), ReadFrom::Start, WalOptions::default())? {
+    ///     assert_eq!(&record?.bytes[..], b"hello");
+    /// }
+    /// # Ok::<(), runtide_core::Error>(())
+    /// ```
+    // Options are given away, here as everywhere.
+    #[expect(clippy::needless_pass_by_value)]
+    pub fn open(dir: &Path, from: ReadFrom, options: WalOptions) -> Result<Self> {
+        let disk = options.disk();
+        let reader = Self::start(disk, dir, from, options.on_damage, None)?;
+        if options.key.is_some() {
+            Chain::of(&reader.segment.header, options.key.as_ref(), READ)?;
+        }
+        Ok(reader)
+    }
+
+    pub(super) fn start(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        from: ReadFrom,
+        on_damage: OnDamage,
+        bound: Option<Arc<Published>>,
+    ) -> Result<Self> {
+        let layout = Layout::read(&*disk, dir).map_err(|error| disk_error(READ, dir, error))?;
+        let Some((oldest, _)) = layout.segments.first().cloned() else {
+            return Err(
+                Error::new(ErrorKind::NotFound, READ, "there is no log here").with_context("path", dir.display())
+            );
+        };
+        let end = bound.as_ref().map(|bound| bound.acked().saturating_add(1));
+        let seq = match from {
+            ReadFrom::Start => oldest,
+            ReadFrom::Seq(Seq(seq)) => seq.max(1),
+            ReadFrom::End => end.unwrap_or(u64::MAX),
+        };
+        if seq < oldest {
+            return Err(Error::new(ErrorKind::Expired, READ, "retention has dropped this record")
+                .with_context("seq", seq)
+                .with_context("first", oldest));
+        }
+        if end.is_some_and(|end| seq > end) {
+            return Err(beyond(seq, end.unwrap_or_default()));
+        }
+        let at = layout.holding(seq).unwrap_or(0);
+        let mut rest = layout.segments.into_iter().skip(at);
+        let Some((first, path)) = rest.next() else { return Err(beyond(seq, oldest)) };
+        let others = rest.clone();
+        let (segment, pending) = match Segment::open(&*disk, first, &path, READ) {
+            Err(error) if error.kind() == ErrorKind::Corrupt && on_damage == OnDamage::GoOn => {
+                let segment = Segment::guess(&*disk, first, &path, others, READ)?;
+                (segment, Some(Damage::new(&path, 0, DATA, None)))
+            }
+            segment => (segment?, None),
+        };
+        let mut reader = Self {
+            disk,
+            dir: dir.to_owned(),
+            on_damage,
+            log: segment.header.log,
+            at: DATA,
+            next: first,
+            hash: Some(segment.header.prev).filter(|_| pending.is_none()),
+            epoch: segment.header.epoch,
+            segment,
+            ahead: VecDeque::new(),
+            run: None,
+            checked: 0,
+            block: Bytes::new(),
+            block_at: 0,
+            step: FIRST_BLOCK,
+            bound_at: bound.as_ref().map_or(u64::MAX, |bound| bound.acked()),
+            doubtful: bound.is_none(),
+            bound,
+            pending,
+            done: false,
+        };
+        reader.hold(rest.take(AHEAD))?;
+        reader.seek(seq)?;
+        if reader.next < seq && from != ReadFrom::End {
+            return Err(beyond(seq, reader.next));
+        }
+        Ok(reader)
+    }
+
+    /// The number of the next record; of a reader at the end, of the one that will be appended next.
+    pub fn next_seq(&self) -> Seq {
+        Seq(self.next)
+    }
+
+    /// Whether it has ended for good.
+    pub(super) fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// Opens segments before they are needed.
+    fn hold(&mut self, segments: impl Iterator<Item = (u64, PathBuf)>) -> Result<()> {
+        for (first, path) in segments {
+            match self.disk.open(&path) {
+                Ok(file) => self.ahead.push_back((first, path, Arc::from(file))),
+                Err(error) => return Err(disk_error(READ, &path, error)),
+            }
+        }
+        self.doubtful = self.bound.is_none() && self.ahead.is_empty();
+        Ok(())
+    }
+
+    /// Goes to a record in this segment, or to the log's end if it is not there: by the index, then from commit to commit.
+    fn seek(&mut self, seq: u64) -> Result<()> {
+        if seq > self.next
+            && let Some(entry) = self.near(seq)?
+            && let Some(header) = self.header_at(entry.at)?
+            && header.first == entry.seq
+            && header.first <= self.bound_at
+        {
+            (self.at, self.next, self.hash) = (entry.at, entry.seq, None);
+        }
+        // Whole commits are passed by their headers; of the one that holds it, the records before it are.
+        while self.next < seq && !self.done {
+            match self.run {
+                Some((end, last)) if last < seq => self.leave(end, last),
+                Some((end, _)) => {
+                    if !self.pass_frame(end)?
+                        && let Some(Found::Damage(damage)) = self.step()?
+                    {
+                        self.meet(&damage)?;
+                    }
+                }
+                None => match self.enter()? {
+                    Enter::Commit | Enter::Segment => {}
+                    Enter::End => break,
+                    Enter::Lost => match self.lost()? {
+                        Some(damage) => self.meet(&damage)?,
+                        None => break,
+                    },
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes behind the frame here, which is not wanted, without looking at its payload; false if it does not look like one.
+    fn pass_frame(&mut self, end: u64) -> Result<bool> {
+        if !self.fill(self.at, FRAME_HEADER as u64)? {
+            return Ok(false);
+        }
+        let frame = Frame::decode(self.bytes(self.at)).filter(|frame| frame.seq == self.next);
+        let behind = frame.map(|frame| self.at + frame.size()).filter(|behind| *behind < end);
+        let Some(behind) = behind else { return Ok(false) };
+        (self.at, self.next) = (behind, self.next.saturating_add(1));
+        Ok(true)
+    }
+
+    /// Damage before the place that is sought.
+    fn meet(&self, damage: &Damage) -> Result<()> {
+        if self.on_damage == OnDamage::GoOn { Ok(()) } else { Err(damage.error(READ, DAMAGED)) }
+    }
+
+    /// A commit at or before this record, by an index.
+    fn near(&self, seq: u64) -> Result<Option<Entry>> {
+        let told = self.bound.as_ref().and_then(|bound| bound.near(self.segment.header.first, seq));
+        if told.is_some() {
+            return Ok(told);
+        }
+        let footer = self.segment.footer().map_err(|error| self.failed(error))?;
+        Ok(footer.and_then(|(_, footer)| {
+            let behind = footer.index.partition_point(|entry| entry.seq <= seq);
+            footer.index.get(behind.checked_sub(1)?).copied()
+        }))
+    }
+
+    fn failed(&self, error: io::Error) -> Error {
+        disk_error(READ, &self.segment.path, error)
+    }
+
+    /// The next record, or damage before it.
+    pub(super) fn step(&mut self) -> Result<Option<Found>> {
+        loop {
+            if self.at < self.checked {
+                if let Some(record) = self.take() {
+                    return Ok(Some(Found::Record(record)));
+                }
+                self.checked = 0;
+            }
+            if let Some(damage) = self.pending.take() {
+                return Ok(Some(Found::Damage(damage)));
+            }
+            let run = self.run;
+            let entered = match run {
+                Some((end, last)) if self.at >= end && self.next > last => {
+                    self.leave(end, last);
+                    Enter::Commit
+                }
+                Some((end, _)) if self.check_ahead(end)? => Enter::Commit,
+                Some(_) => Enter::Lost,
+                None => self.enter()?,
+            };
+            match entered {
+                Enter::Commit | Enter::Segment => {}
+                Enter::End => return Ok(None),
+                Enter::Lost => match self.lost()? {
+                    Some(damage) => return Ok(Some(Found::Damage(damage))),
+                    None if self.run.is_none() && self.block.is_empty() => return Ok(None),
+                    None => {}
+                },
+            }
+        }
+    }
+
+    /// The frame here, which is checked and in the block.
+    #[inline]
+    fn take(&mut self) -> Option<Record> {
+        let skip = usize::try_from(self.at.checked_sub(self.block_at)?).ok()?;
+        let frame = Frame::decode(self.block.get(skip..)?)?;
+        let start = skip + FRAME_HEADER;
+        let bytes = self.block.slice(start..start + frame.length as usize);
+        self.at += frame.size();
+        self.next = frame.seq.saturating_add(1);
+        Some(Record::new(frame.seq, frame.time, frame.kind, bytes))
+    }
+
+    fn leave(&mut self, end: u64, last: u64) {
+        (self.at, self.next, self.run, self.checked) = (end, last.saturating_add(1), None, 0);
+    }
+
+    /// Makes the block have at least `need` bytes from `at` on; false if the file does not.
+    fn fill(&mut self, at: u64, need: u64) -> Result<bool> {
+        let has = self.block_at + self.block.len() as u64;
+        let end = at.saturating_add(need);
+        if at >= self.block_at && end <= has {
+            return Ok(true);
+        }
+        // Looked at before the bytes are read, so that what it covers is in them.
+        let bound_at = self.bound.as_ref().map_or(u64::MAX, |bound| bound.acked());
+        let size = self.segment.size(READ)?;
+        if end > size {
+            return Ok(false);
+        }
+        let len = usize::try_from(need.max(self.step as u64).min(size - at)).unwrap_or(usize::MAX);
+        self.step = (self.step * 2).min(BLOCK);
+        // If nobody has kept a record of the last block, its memory is used again.
+        let mut buffer = std::mem::take(&mut self.block).try_into_mut().unwrap_or_default();
+        if buffer.capacity() < len {
+            buffer = BytesMut::zeroed(len);
+        }
+        buffer.resize(len, 0);
+        let read = self.segment.file.read_at(&mut buffer, at).map_err(|error| self.failed(error))?;
+        buffer.truncate(read);
+        self.block = buffer.freeze();
+        (self.block_at, self.bound_at, self.checked) = (at, bound_at, 0);
+        Ok(read as u64 >= need)
+    }
+
+    /// The bytes from `at` on, as far as the block has them.
+    fn bytes(&self, at: u64) -> &[u8] {
+        let skip = at.checked_sub(self.block_at).and_then(|skip| usize::try_from(skip).ok());
+        skip.and_then(|skip| self.block.get(skip..)).unwrap_or_default()
+    }
+
+    fn header_at(&mut self, at: u64) -> Result<Option<CommitHeader>> {
+        if !self.fill(at, COMMIT_HEADER as u64)? {
+            return Ok(None);
+        }
+        Ok(CommitHeader::decode(self.bytes(at), &self.log, at))
+    }
+
+    /// The header here, if it is that of the next commit.
+    fn following(&mut self) -> Result<Option<CommitHeader>> {
+        let (next, hash, epoch) = (self.next, self.hash, self.epoch);
+        let header = self.header_at(self.at)?.filter(|header| header.first == next && header.epoch >= epoch);
+        Ok(header.filter(|header| hash.is_none_or(|hash| hash == header.prev)))
+    }
+
+    /// Checks the frames from here on, up to the run's end, as far as the block has them and it is worth it; false if the
+    /// first is bad.
+    fn check_ahead(&mut self, end: u64) -> Result<bool> {
+        if !self.fill(self.at, FRAME_HEADER as u64)? {
+            return Ok(false);
+        }
+        let first = Frame::decode(self.bytes(self.at)).filter(|frame| self.at + frame.size() <= end);
+        let Some(first) = first else { return Ok(false) };
+        if !self.fill(self.at, first.size())? {
+            return Ok(false);
+        }
+        let mut rest = self.bytes(self.at);
+        let (mut at, mut seq) = (self.at, self.next);
+        let until = end.min(at + CHECKED_AHEAD.max(first.size()));
+        while at < until {
+            let frame = Frame::decode(rest).filter(|frame| frame.seq == seq && at + frame.size() <= end);
+            let Some(frame) = frame.filter(|frame| frame.holds(rest)) else { break };
+            let behind = usize::try_from(frame.size()).ok().and_then(|size| rest.get(size..));
+            let Some(behind) = behind else { break };
+            rest = behind;
+            at += frame.size();
+            seq = seq.saturating_add(1);
+        }
+        self.checked = at;
+        Ok(at > self.at)
+    }
+
+    /// Goes into the commit that should be here, or into the next segment.
+    fn enter(&mut self) -> Result<Enter> {
+        if let Some(bound) = &self.bound {
+            if self.next > self.bound_at {
+                self.block = Bytes::new();
+                self.bound_at = bound.acked();
+            }
+            if self.next > self.bound_at {
+                return Ok(Enter::End);
+            }
+        }
+        let Some(header) = self.following()? else {
+            return Ok(if self.go_on()? { Enter::Segment } else { Enter::Lost });
+        };
+        let end = self.at + header.size();
+        let within = end <= self.block_at + self.block.len() as u64 || end <= self.segment.size(READ)?;
+        if !within || (self.doubtful && !self.is_whole(&header)?) {
+            return Ok(Enter::Lost);
+        }
+        if self.doubtful && end <= self.block_at + self.block.len() as u64 {
+            // That was the check.
+            self.checked = end;
+        }
+        self.run = Some((end, header.last()));
+        (self.hash, self.epoch) = (Some(header.hash), header.epoch);
+        self.at += COMMIT_HEADER as u64;
+        Ok(Enter::Commit)
+    }
+
+    /// Whether every frame of the commit here is sound.
+    fn is_whole(&mut self, header: &CommitHeader) -> Result<bool> {
+        let size = header.size();
+        if size <= BLOCK as u64 {
+            if !self.fill(self.at, size)? {
+                return Ok(false);
+            }
+            let frames = self.bytes(self.at + COMMIT_HEADER as u64);
+            let frames = frames.get(..header.length as usize).unwrap_or_default();
+            return Ok(check_frames(frames, header.first, header.count).is_ok());
+        }
+        let whole = check_commit(&mut self.window()?, self.at, header, None).map_err(|error| self.failed(error))?;
+        Ok(whole == Whole::Yes)
+    }
+
+    fn window(&self) -> Result<Window<'_>> {
+        Ok(Window::new(&*self.segment.file, self.segment.size(READ)?, STEP))
+    }
+
+    /// Into the next segment, if there is one that begins with the next record.
+    fn go_on(&mut self) -> Result<bool> {
+        if self.next == self.segment.header.first {
+            return Ok(false);
+        }
+        while self.ahead.front().is_some_and(|(first, ..)| *first < self.next) {
+            self.ahead.pop_front();
+        }
+        let (path, file) = match self.ahead.pop_front() {
+            Some((first, path, file)) if first == self.next => (path, file),
+            Some(later) => {
+                self.ahead.push_front(later);
+                return Ok(false);
+            }
+            None => {
+                let path = segment_path(&self.dir, self.next);
+                match self.disk.open(&path) {
+                    Ok(file) => (path, Arc::from(file)),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+                    Err(error) => return Err(disk_error(READ, &path, error)),
+                }
+            }
+        };
+        self.begin(path, file)?;
+        if self.ahead.is_empty() {
+            let layout = Layout::read(&*self.disk, &self.dir).map_err(|error| disk_error(READ, &self.dir, error))?;
+            let next = self.next;
+            self.hold(layout.segments.into_iter().filter(|(first, _)| *first > next).take(AHEAD))?;
+        }
+        Ok(true)
+    }
+
+    /// Begins with the segment that continues this one.
+    fn begin(&mut self, path: PathBuf, file: Arc<dyn File>) -> Result<()> {
+        let read = Segment::read(Arc::clone(&file), self.next, &path, READ).and_then(|segment| {
+            let continues = self.hash.is_none_or(|hash| hash == segment.header.prev) && segment.header.log == self.log;
+            if continues {
+                return Ok(segment);
+            }
+            Err(Damage::new(&path, 0, DATA, None).error(READ, "the segment does not continue the one before it"))
+        });
+        self.segment = match read {
+            Ok(segment) => segment,
+            Err(error) if error.kind() == ErrorKind::Corrupt && self.on_damage == OnDamage::GoOn => {
+                self.pending = Some(Damage::new(&path, 0, DATA, None));
+                let header = SegmentHeader { first: self.next, ..self.segment.header.clone() };
+                Segment { path, file, header }
+            }
+            Err(error) => return Err(error),
+        };
+        self.hash = Some(self.segment.header.prev).filter(|_| self.pending.is_none());
+        (self.at, self.run, self.checked) = (DATA, None, 0);
+        (self.block, self.block_at) = (Bytes::new(), 0);
+        Ok(())
+    }
+
+    /// What should be here is not: finds where it goes on. `None` with an empty block: nowhere, this is the end, or an
+    /// unfinished tail; `None` with a block: it is here after all.
+    fn lost(&mut self) -> Result<Option<Damage>> {
+        if let Some((end, last)) = self.run {
+            return self.resume(end, last).map(Some);
+        }
+        let later_segment = self.later_segment()?;
+        if self.appeared()? {
+            return Ok(None);
+        }
+        let footer = self.segment.footer().map_err(|error| self.failed(error))?;
+        let limit = match &footer {
+            Some((start, _)) => *start,
+            None => self.segment.size(READ)?,
+        };
+        let (at, next, log, epoch) = (self.at, self.next, self.log, self.epoch);
+        let was_there = self.bound.is_some()
+            || later_segment.is_some()
+            || footer.as_ref().is_some_and(|(_, footer)| footer.end > at && footer.last >= next);
+        let accept = |header: &CommitHeader| {
+            header.first >= next && header.epoch >= epoch && (was_there || header.synced >= next)
+        };
+        let later = find_commit(&mut self.window()?, at, limit, &log, accept).map_err(|error| self.failed(error))?;
+        // Written meanwhile?
+        if self.appeared()? {
+            return Ok(None);
+        }
+        let (end, last) = match (later, later_segment, &self.bound, footer) {
+            (Some((end, header)), ..) => (end, header.first - 1),
+            (None, Some(first), ..) => (limit, first - 1),
+            (None, None, _, Some((_, footer))) if was_there => (footer.end.max(at), footer.last),
+            (None, None, Some(bound), _) => {
+                self.done = true;
+                (limit, bound.acked())
+            }
+            (None, None, None, _) => {
+                self.block = Bytes::new();
+                return Ok(None);
+            }
+        };
+        self.resume(end, last).map(Some)
+    }
+
+    /// What lies behind the end and is no commit: a torn tail, unless it is being written just now.
+    pub(super) fn unfinished(&self) -> Result<Option<Damage>> {
+        let footer = self.segment.footer().map_err(|error| self.failed(error))?;
+        let limit = footer.map_or(u64::MAX, |(start, _)| start);
+        let end = end_of_bytes(&mut self.window()?, self.at, limit).map_err(|error| self.failed(error))?;
+        Ok((end > self.at).then(|| Damage::new(&self.segment.path, self.at, end, None)))
+    }
+
+    /// The first record of the next segment, if there is one.
+    fn later_segment(&mut self) -> Result<Option<u64>> {
+        if let Some((first, ..)) = self.ahead.front() {
+            return Ok(Some(*first));
+        }
+        let layout = Layout::read(&*self.disk, &self.dir).map_err(|error| disk_error(READ, &self.dir, error))?;
+        let later = layout.segments.iter().map(|(first, _)| *first).find(|first| *first > self.segment.header.first);
+        if let (Some(later), Some(begin)) = (later, layout.begin)
+            && later == begin
+            && later > self.next
+        {
+            return Err(Error::new(ErrorKind::Expired, READ, "retention has overtaken the reader")
+                .with_context("seq", self.next)
+                .with_context("first", later));
+        }
+        Ok(later)
+    }
+
+    /// Whether the commit is there if one looks again: it may have been written while it was being read.
+    fn appeared(&mut self) -> Result<bool> {
+        self.block = Bytes::new();
+        let Some(header) = self.following()? else { return Ok(false) };
+        let whole = self.at + header.size() <= self.segment.size(READ)? && self.is_whole(&header)?;
+        Ok(whole && !self.block.is_empty())
+    }
+
+    /// Goes on behind damage: at the next sound frame before `end`, where record `last` would end, or there.
+    fn resume(&mut self, end: u64, last: u64) -> Result<Damage> {
+        let found = if last < self.next {
+            None
+        } else {
+            find_frame(&mut self.window()?, self.at, end, self.next..=last).map_err(|error| self.failed(error))?
+        };
+        let (behind, missing) = found.map_or((end, last), |(at, frame)| (at, frame.seq.saturating_sub(1)));
+        let damage = Damage::new(&self.segment.path, self.at, behind, Some((self.next, missing)));
+        (self.at, self.checked, self.hash) = (behind, 0, None);
+        self.next = self.next.max(missing.saturating_add(1));
+        self.run = found.map(|_| (end, last));
+        Ok(damage)
+    }
+}
+
+/// What the next step is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Enter {
+    Commit,
+    Segment,
+    End,
+    Lost,
+}
+
+impl Iterator for WalReader {
+    type Item = Result<Record>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.at < self.checked
+            && !self.done
+            && let Some(record) = self.take()
+        {
+            return Some(Ok(record));
+        }
+        self.next_unchecked()
+    }
+}
+
+impl WalReader {
+    /// The next record, if it is not checked yet.
+    #[inline(never)]
+    fn next_unchecked(&mut self) -> Option<Result<Record>> {
+        if self.done {
+            return None;
+        }
+        match self.step() {
+            Ok(Some(Found::Record(record))) => Some(Ok(record)),
+            Ok(Some(Found::Damage(damage))) => {
+                self.done |= self.on_damage != OnDamage::GoOn;
+                Some(Err(damage.error(READ, DAMAGED)))
+            }
+            Ok(None) => None,
+            Err(error) => {
+                self.done = true;
+                Some(Err(error))
+            }
+        }
+    }
+}
+
+fn beyond(seq: u64, end: u64) -> Error {
+    Error::new(ErrorKind::InvalidInput, READ, "the log does not reach so far")
+        .with_context("seq", seq)
+        .with_context("next", end)
+}

@@ -1,0 +1,144 @@
+//! Salvage: a new log from whatever can still be read of a damaged one.
+
+use std::{path::Path, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    damage::{Damage, disk_error},
+    engine::Engine,
+    format::{COMMIT_HEADER, push_frame},
+    layout::Layout,
+    open,
+    options::{Durability, OnDamage, WalOptions},
+    queue::GROUP_BYTES,
+    reader::{Found, WalReader},
+    record::{ReadFrom, Record, RecordKind, nanos},
+};
+use crate::{Error, ErrorKind, Result};
+
+const SALVAGE: &str = "wal.salvage";
+
+/// How many lost records in a row are believed: more than 4 GiB of them would have been needed for it.
+const MOST_LOST: u64 = 1 << 27;
+
+/// What was read into the new log, and every range that was not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct SalvageReport {
+    /// Records in the new log, without those that stand for lost ones.
+    pub recovered: u64,
+    /// Ranges of the old log that could not be read, an unfinished tail included.
+    pub lost: Vec<Damage>,
+}
+
+/// Reads what can be read of a log, and writes it into a new one; the old one is left as it is.
+///
+/// A record is recovered if its checksum holds, whatever happened to those beside it. It keeps its number, its time and its
+/// kind; a lost one is replaced by an empty record of the kind [`RecordKind::LOST`], so that the numbers stay without gaps. The
+/// new log has a chain of its own, without a key, and its commits are grouped anew: anchors of the old one are not in it.
+///
+/// A tail of which nothing proves that it ever was durable is not recovered, but is in the report.
+///
+/// Memory: one block of what is read and one commit of what is written, and the list of the ranges that were lost.
+///
+/// # Errors
+/// [`NotFound`](ErrorKind::NotFound) if there is no log in `dir`, [`AlreadyExists`](ErrorKind::AlreadyExists) if there is one
+/// in `out`, [`Conflict`](ErrorKind::Conflict) if somebody writes there, and what the disk refuses.
+///
+/// ```
+/// use runtide_core::wal::{RecordKind, Wal, WalOptions, salvage};
+///
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let (old, new) = (dir.path().join("old"), dir.path().join("new"));
+/// let wal = Wal::open(&old, WalOptions::default())?;
+/// wal.append_blocking(RecordKind(1), b"hello")?;
+/// let report = salvage(&old, &new)?;
+/// assert_eq!((report.recovered, report.lost.len()), (1, 0));
+/// # Ok::<(), runtide_core::Error>(())
+/// ```
+pub fn salvage(dir: &Path, out: &Path) -> Result<SalvageReport> {
+    salvage_with(dir, out, &WalOptions::default())
+}
+
+/// [`salvage`] with a choice for the new log: its key, its segments' size, and the disk of both.
+///
+/// # Errors
+/// As [`salvage`].
+pub fn salvage_with(dir: &Path, out: &Path, options: &WalOptions) -> Result<SalvageReport> {
+    let disk = options.disk();
+    let mut reader = WalReader::start(Arc::clone(&disk), dir, ReadFrom::Start, OnDamage::GoOn, None)?;
+    match Layout::read(&*disk, out) {
+        Ok(layout) if !layout.segments.is_empty() => {
+            return Err(Error::new(ErrorKind::AlreadyExists, SALVAGE, "there is a log already")
+                .with_context("path", out.display()));
+        }
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(disk_error(SALVAGE, out, error)),
+        _ => {}
+    }
+    let options = WalOptions { durability: Durability::Os, ..options.clone() };
+    let mut copy =
+        Copy { engine: open::begin_at(out, &options, reader.next_seq().0)?, commit: Vec::new(), first: 0, count: 0 };
+    let mut report = SalvageReport { recovered: 0, lost: Vec::new() };
+    while let Some(found) = reader.step()? {
+        match found {
+            Found::Damage(damage) => report.lost.push(damage),
+            Found::Record(record) => {
+                copy.fill_up_to(&record)?;
+                copy.push(record.seq.0, nanos(record.at), record.kind, &record.bytes)?;
+                report.recovered += 1;
+            }
+        }
+    }
+    report.lost.extend(reader.unfinished()?);
+    copy.flush()?;
+    copy.engine.close()?;
+    Ok(report)
+}
+
+/// The new log, and the commit that is forming for it.
+struct Copy {
+    engine: Engine,
+    commit: Vec<u8>,
+    first: u64,
+    count: u32,
+}
+
+impl Copy {
+    fn next(&self) -> u64 {
+        self.engine.head.0.saturating_add(1).saturating_add(u64::from(self.count))
+    }
+
+    /// Puts something in the place of what was lost before this record.
+    fn fill_up_to(&mut self, record: &Record) -> Result<()> {
+        if record.seq.0.saturating_sub(self.next()) > MOST_LOST {
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                SALVAGE,
+                "more records are missing than can ever have been there",
+            )
+            .with_context("seq", self.next())
+            .with_context("until", record.seq));
+        }
+        while self.next() < record.seq.0 {
+            self.push(self.next(), nanos(record.at), RecordKind::LOST, &[])?;
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, seq: u64, time: u64, kind: RecordKind, payload: &[u8]) -> Result<()> {
+        if self.count == 0 {
+            self.commit.clear();
+            self.commit.resize(COMMIT_HEADER, 0);
+            self.first = seq;
+        }
+        push_frame(&mut self.commit, seq, time, kind.0, payload);
+        self.count += 1;
+        if self.commit.len() >= GROUP_BYTES / 2 { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let count = std::mem::take(&mut self.count);
+        if count == 0 { Ok(()) } else { self.engine.write(&mut self.commit, self.first, count) }
+    }
+}

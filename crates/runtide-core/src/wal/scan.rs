@@ -1,0 +1,208 @@
+//! Looking at what is in a segment: is this commit whole, and is there a valid one further on?
+
+use std::io;
+
+use super::{
+    chain::Chain,
+    format::{COMMIT_HEADER, COMMIT_MAGIC, CommitHeader, FRAME_HEADER, Frame, HASHED_FROM, LogId},
+    window::Window,
+};
+
+/// Whether the frames, one behind the other, are the records from `first` on, and nothing else. An error is the place of the
+/// first one that is not, from the start of `frames`, and how many are before it.
+pub(super) fn check_frames(frames: &[u8], first: u64, count: u32) -> Result<(), (usize, u32)> {
+    let mut rest = frames;
+    for number in 0..count {
+        let bad = (frames.len() - rest.len(), number);
+        let frame = Frame::decode(rest).filter(|frame| frame.seq == first.wrapping_add(u64::from(number)));
+        let Some(frame) = frame.filter(|frame| frame.holds(rest)) else { return Err(bad) };
+        rest = usize::try_from(frame.size()).ok().and_then(|size| rest.get(size..)).ok_or(bad)?;
+    }
+    if rest.is_empty() { Ok(()) } else { Err((frames.len() - rest.len(), count)) }
+}
+
+/// What a look at a whole commit shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whole {
+    Yes,
+    /// The frame at this place is not the record that should be there.
+    Frame {
+        at: u64,
+        seq: u64,
+    },
+    /// Every record is there, but the hash is another.
+    Hash,
+}
+
+/// Looks at all frames of a commit, and at its hash if a chain is given. Its length was checked against the file's.
+pub(super) fn check_commit(
+    window: &mut Window<'_>,
+    at: u64,
+    header: &CommitHeader,
+    chain: Option<&Chain>,
+) -> io::Result<Whole> {
+    let size = usize::try_from(header.size()).unwrap_or(usize::MAX);
+    if size > window.step() {
+        return check_large(window, at, header, chain);
+    }
+    let Some(commit) = window.get(at, size)? else { return Ok(Whole::Frame { at, seq: header.first }) };
+    let frames = commit.get(COMMIT_HEADER..).unwrap_or_default();
+    if let Err((offset, number)) = check_frames(frames, header.first, header.count) {
+        let at = at + (COMMIT_HEADER + offset) as u64;
+        return Ok(Whole::Frame { at, seq: header.first.saturating_add(u64::from(number)) });
+    }
+    let hashed = commit.get(HASHED_FROM..).unwrap_or_default();
+    Ok(if chain.is_none_or(|chain| chain.hash(hashed) == header.hash) { Whole::Yes } else { Whole::Hash })
+}
+
+/// The same for a commit that does not fit the window: piece by piece.
+fn check_large(window: &mut Window<'_>, at: u64, header: &CommitHeader, chain: Option<&Chain>) -> io::Result<Whole> {
+    let end = at + header.size();
+    let mut place = at + COMMIT_HEADER as u64;
+    for number in 0..header.count {
+        let seq = header.first.saturating_add(u64::from(number));
+        let bad = Ok(Whole::Frame { at: place, seq });
+        let frame = window.get(place, FRAME_HEADER)?.and_then(Frame::decode).filter(|frame| frame.seq == seq);
+        let Some(frame) = frame.filter(|frame| place + frame.size() <= end) else { return bad };
+        let (mut from, to) = (place + frame.covered().start, place + frame.covered().end);
+        let mut crc = frame.seed();
+        while from < to {
+            let piece = window.piece(from, to)?;
+            if piece.is_empty() {
+                return bad;
+            }
+            crc = crc32c::crc32c_append(crc, piece);
+            from += piece.len() as u64;
+        }
+        if crc != frame.crc {
+            return bad;
+        }
+        place += frame.size();
+    }
+    if place != end {
+        return Ok(Whole::Frame { at: place, seq: header.last().saturating_add(1) });
+    }
+    let Some(chain) = chain else { return Ok(Whole::Yes) };
+    let mut hasher = chain.hasher();
+    let mut from = at + HASHED_FROM as u64;
+    while from < end {
+        let piece = window.piece(from, end)?;
+        if piece.is_empty() {
+            return Ok(Whole::Hash);
+        }
+        hasher.update(piece);
+        from += piece.len() as u64;
+    }
+    Ok(if hasher.finalize() == header.hash { Whole::Yes } else { Whole::Hash })
+}
+
+/// The first whole commit from `from` to `limit` that is accepted.
+pub(super) fn find_commit(
+    window: &mut Window<'_>,
+    from: u64,
+    limit: u64,
+    log: &LogId,
+    accept: impl Fn(&CommitHeader) -> bool,
+) -> io::Result<Option<(u64, CommitHeader)>> {
+    let limit = limit.min(window.size());
+    let mut at = from.next_multiple_of(8);
+    while at + COMMIT_HEADER as u64 <= limit {
+        let piece = window.piece(at, limit)?;
+        let words = piece.chunks_exact(8);
+        let len = piece.len() & !7;
+        let Some(found) = words.into_iter().position(|word| word.starts_with(&COMMIT_MAGIC)) else {
+            if len == 0 {
+                // The window ends within a word: let it begin here.
+                window.forget();
+            }
+            at += len as u64;
+            continue;
+        };
+        at += (found * 8) as u64;
+        let header = window.get(at, COMMIT_HEADER)?.and_then(|bytes| CommitHeader::decode(bytes, log, at));
+        if let Some(header) = header.filter(|header| at + header.size() <= limit && accept(header))
+            && check_commit(window, at, &header, None)? == Whole::Yes
+        {
+            return Ok(Some((at, header)));
+        }
+        at += 8;
+    }
+    Ok(None)
+}
+
+/// The first valid frame from `from` to `limit` whose number is within `seqs`, at whatever place: bytes may be missing before it.
+pub(super) fn find_frame(
+    window: &mut Window<'_>,
+    from: u64,
+    limit: u64,
+    seqs: std::ops::RangeInclusive<u64>,
+) -> io::Result<Option<(u64, Frame)>> {
+    let limit = limit.min(window.size());
+    let mut at = from;
+    while at + FRAME_HEADER as u64 <= limit {
+        let piece = window.piece(at, limit)?;
+        let found = piece.windows(FRAME_HEADER).position(|bytes| {
+            Frame::decode(bytes)
+                .is_some_and(|frame| seqs.contains(&frame.seq) && frame.length as usize <= super::format::MAX_RECORD)
+        });
+        let Some(found) = found else {
+            let len = piece.len() as u64;
+            if at + len >= limit {
+                return Ok(None);
+            }
+            // A header may lie across the window's end.
+            at += len.saturating_sub(FRAME_HEADER as u64 - 1).max(1);
+            window.forget();
+            continue;
+        };
+        at += found as u64;
+        let frame = window.get(at, FRAME_HEADER)?.and_then(Frame::decode);
+        if let Some(frame) = frame.filter(|frame| at + frame.covered().end <= limit)
+            && frame_holds(window, at, &frame)?
+        {
+            return Ok(Some((at, frame)));
+        }
+        at += 1;
+    }
+    Ok(None)
+}
+
+/// Whether the frame at this place, whatever its size, has its checksum.
+fn frame_holds(window: &mut Window<'_>, at: u64, frame: &Frame) -> io::Result<bool> {
+    let (mut from, to) = (at + frame.covered().start, at + frame.covered().end);
+    let mut crc = frame.seed();
+    while from < to {
+        let piece = window.piece(from, to)?;
+        if piece.is_empty() {
+            return Ok(false);
+        }
+        crc = crc32c::crc32c_append(crc, piece);
+        from += piece.len() as u64;
+    }
+    Ok(crc == frame.crc)
+}
+
+/// The place behind the last byte that is not zero, between two places.
+pub(super) fn end_of_bytes(window: &mut Window<'_>, from: u64, limit: u64) -> io::Result<u64> {
+    let limit = limit.min(window.size());
+    let (mut at, mut end) = (from, from);
+    while at < limit {
+        let piece = window.piece(at, limit)?;
+        if piece.is_empty() {
+            break;
+        }
+        if let Some(last) = last_set(piece) {
+            end = at + last as u64 + 1;
+        }
+        at += piece.len() as u64;
+    }
+    Ok(end)
+}
+
+/// The last byte that is not zero: block by block, since most are zeros.
+fn last_set(bytes: &[u8]) -> Option<usize> {
+    const BLOCK: usize = 512;
+    let block = bytes.chunks(BLOCK).rposition(|block| block.iter().fold(0, |all, byte| all | byte) != 0)?;
+    let within = bytes.get(block * BLOCK..)?.chunks(BLOCK).next()?.iter().rposition(|byte| *byte != 0)?;
+    Some(block * BLOCK + within)
+}

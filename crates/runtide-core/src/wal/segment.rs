@@ -1,0 +1,104 @@
+//! One segment's file: its header, and its footer if it has one.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    damage::{Damage, disk_error, header_error},
+    format::{Footer, SEGMENT_HEADER, SegmentHeader, TRAILER},
+    fs::{Disk, File},
+};
+use crate::Result;
+
+/// Where commits begin in a segment.
+pub(super) const DATA: u64 = SEGMENT_HEADER as u64;
+
+/// An open segment whose header is sound.
+#[derive(Clone, Debug)]
+pub(super) struct Segment {
+    pub(super) path: PathBuf,
+    pub(super) file: Arc<dyn File>,
+    pub(super) header: SegmentHeader,
+}
+
+impl Segment {
+    pub(super) fn open(disk: &dyn Disk, first: u64, path: &Path, operation: &'static str) -> Result<Self> {
+        let file = disk.open(path).map_err(|error| disk_error(operation, path, error))?;
+        Self::read(Arc::from(file), first, path, operation)
+    }
+
+    /// Reads the header of a file that should be the segment that begins with record `first`.
+    pub(super) fn read(file: Arc<dyn File>, first: u64, path: &Path, operation: &'static str) -> Result<Self> {
+        let mut bytes = vec![0; SEGMENT_HEADER];
+        let read = file.read_at(&mut bytes, 0).map_err(|error| disk_error(operation, path, error))?;
+        let header = SegmentHeader::decode(bytes.get(..read).unwrap_or_default())
+            .map_err(|bad| header_error(operation, path, bad))?;
+        if header.first != first {
+            let damage = Damage::new(path, 0, DATA, None);
+            let message = format!("the segment's name and its header differ: it begins with record {}", header.first);
+            return Err(damage.error(operation, &message));
+        }
+        Ok(Self { path: path.to_owned(), file, header })
+    }
+
+    /// A segment whose header is damaged, with what can be known otherwise: which log it is from is told by another segment,
+    /// or by what is left of the header.
+    pub(super) fn guess(
+        disk: &dyn Disk,
+        first: u64,
+        path: &Path,
+        others: impl Iterator<Item = (u64, PathBuf)>,
+        operation: &'static str,
+    ) -> Result<Self> {
+        let failed = |error| disk_error(operation, path, error);
+        let file: Arc<dyn File> = Arc::from(disk.open(path).map_err(failed)?);
+        let mut bytes = [0; 32];
+        file.read_at(&mut bytes, 0).map_err(failed)?;
+        let mut known = others.filter_map(|(first, path)| Self::open(disk, first, &path, operation).ok());
+        let log = known.next().map(|segment| segment.header.log).or_else(|| bytes.last_chunk().copied());
+        let header = SegmentHeader {
+            log: log.unwrap_or_default(),
+            first,
+            prev: [0; 32],
+            created: 0,
+            epoch: 0,
+            synced: 0,
+            keyed: None,
+        };
+        Ok(Self { path: path.to_owned(), file, header })
+    }
+
+    pub(super) fn size(&self, operation: &'static str) -> Result<u64> {
+        self.file.size().map_err(|error| disk_error(operation, &self.path, error))
+    }
+
+    /// The footer at the file's end, and where it begins.
+    pub(super) fn footer(&self) -> io::Result<Option<(u64, Footer)>> {
+        let size = self.file.size()?;
+        let Some(at) = size.checked_sub(TRAILER as u64).filter(|at| *at >= DATA) else { return Ok(None) };
+        let mut trailer = [0; TRAILER];
+        let read = self.file.read_at(&mut trailer, at)?;
+        let Some(length) = trailer.get(..read).and_then(Footer::length) else { return Ok(None) };
+        let Some(start) = size.checked_sub(length).filter(|start| *start >= DATA) else { return Ok(None) };
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+        let read = self.file.read_at(&mut bytes, start)?;
+        let footer = bytes.get(..read).and_then(|bytes| Footer::decode(bytes, &self.header.log));
+        Ok(footer.filter(|footer| self.believes(footer, start)).map(|footer| (start, footer)))
+    }
+
+    /// Whether a footer can be that of this segment.
+    fn believes(&self, footer: &Footer, start: u64) -> bool {
+        let places = footer
+            .index
+            .iter()
+            .all(|entry| (DATA..footer.end).contains(&entry.at) && (footer.first..=footer.last).contains(&entry.seq));
+        footer.first == self.header.first
+            && footer.last.saturating_add(1) >= footer.first
+            && (DATA..=start).contains(&footer.end)
+            && places
+            && footer.index.is_sorted_by(|a, b| a.seq < b.seq && a.at < b.at)
+    }
+}

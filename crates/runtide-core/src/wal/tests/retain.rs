@@ -1,0 +1,92 @@
+//! Retention.
+
+use std::time::Duration;
+
+use super::{KIND, assert_records, copy, log_of, payload, read, segments, small};
+use crate::{
+    ErrorKind,
+    wal::{ReadFrom, Record, Retention, Seq, Wal, WalReader, verify},
+};
+
+#[test]
+fn segments_go_by_sequence_and_nothing_newer_does() {
+    let dir = tempfile::tempdir().unwrap();
+    log_of(dir.path(), small(), 300);
+    let wal = Wal::open(dir.path(), small()).unwrap();
+    let mut before = segments(dir.path()).len();
+    for keep in [1, 2, 100, 150, 299, 10_000] {
+        let retained = wal.retain(Retention::default().with_keep_from(Seq(keep))).unwrap();
+        let left = segments(dir.path()).len();
+        assert_eq!(retained.segments, (before - left) as u64);
+        before = left;
+        assert!(retained.first.0 <= keep && left >= 1);
+        assert_eq!(assert_records(&wal.tail(1000).unwrap(), retained.first.0), 301);
+        let verified = verify(dir.path(), Some(&wal.anchor()), None).unwrap();
+        assert!(verified.damage.is_none() && verified.anchored);
+        assert_eq!(verified.first, retained.first);
+        if retained.first.0 > 1 {
+            let error = wal.reader(ReadFrom::Seq(Seq(retained.first.0 - 1))).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Expired);
+        }
+    }
+    assert_eq!(before, 1, "the segment that is being written stays");
+    assert_eq!(wal.append_blocking(KIND, &payload(301)).unwrap(), Seq(301), "numbers go on");
+    drop(wal);
+    assert_eq!(Wal::open(dir.path(), small()).unwrap().append_blocking(KIND, b"").unwrap(), Seq(302));
+}
+
+#[test]
+fn segments_go_by_size_and_age_but_not_past_what_must_be_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    log_of(dir.path(), small(), 300);
+    let wal = Wal::open(dir.path(), small()).unwrap();
+    let total = |dir| segments(dir).iter().map(|path| path.metadata().unwrap().len()).sum::<u64>();
+    let all = total(dir.path());
+    assert_eq!(wal.retain(Retention::default().with_max_bytes(all)).unwrap().segments, 0);
+    assert_eq!(wal.retain(Retention::default()).unwrap().segments, 0, "nothing asked, nothing done");
+    let retained = wal.retain(Retention::default().with_max_bytes(all - 1)).unwrap();
+    assert_eq!((retained.segments, total(dir.path())), (1, all - retained.bytes));
+    let year = Duration::from_secs(366 * 86_400);
+    assert_eq!(wal.retain(Retention::default().with_max_age(year)).unwrap().segments, 0);
+    let retained = wal.retain(Retention::default().with_max_age(Duration::ZERO).with_keep_from(Seq(200))).unwrap();
+    assert!(retained.segments > 0 && retained.first <= Seq(200));
+    let retained = wal.retain(Retention::default().with_max_bytes(0).with_max_age(year)).unwrap();
+    assert!(retained.first > Seq(200));
+    assert_eq!(segments(dir.path()).len(), 1);
+}
+
+#[test]
+fn open_readers_read_on_in_what_retention_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    log_of(dir.path(), small(), 300);
+    let wal = Wal::open(dir.path(), small()).unwrap();
+    let mut bound = wal.reader(ReadFrom::Start).unwrap();
+    let mut alone = WalReader::open(dir.path(), ReadFrom::Start, small()).unwrap();
+    assert_eq!(bound.next().unwrap().unwrap().seq, Seq(1));
+    wal.retain(Retention::default().with_keep_from(Seq(300))).unwrap();
+    wal.append_blocking(KIND, &payload(301)).unwrap();
+    let rest: Vec<Record> = bound.map(Result::unwrap).collect();
+    assert_eq!(assert_records(&rest, 2), 302);
+    let all: Vec<Record> = alone.by_ref().map(Result::unwrap).collect();
+    assert_eq!(assert_records(&all, 1), 302);
+}
+
+#[test]
+fn an_interrupted_retention_is_done_or_not_done() {
+    let dir = tempfile::tempdir().unwrap();
+    log_of(dir.path(), small(), 300);
+    let whole = copy(dir.path());
+    Wal::open(dir.path(), small()).unwrap().retain(Retention::default().with_keep_from(Seq(200))).unwrap();
+    let left = read(dir.path());
+    // A crash between the decision and the removal of any of the files: they are there, and are not the log's any more.
+    for path in segments(whole.path()).iter().rev().skip(1) {
+        let name = dir.path().join(path.file_name().unwrap());
+        if !name.exists() {
+            std::fs::copy(path, name).unwrap();
+        }
+        assert_eq!(read(dir.path()), left);
+    }
+    drop(Wal::open(dir.path(), small()).unwrap());
+    assert_eq!(read(dir.path()), left);
+    assert!(segments(dir.path()).len() < segments(whole.path()).len(), "the next opening removes them");
+}

@@ -1,0 +1,328 @@
+//! Verifying: every checksum and every hash, segments side by side.
+
+use std::{
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    anchor::Anchor,
+    chain::Chain,
+    damage::{Damage, disk_error},
+    format::Hash,
+    fs::Disk,
+    layout::{Layout, segment_path},
+    options::{WalKey, WalOptions},
+    published::lock,
+    record::Seq,
+    scan::{end_of_bytes, find_commit},
+    segment::{DATA, Segment},
+    walk::Walk,
+};
+use crate::{Error, ErrorKind, Result};
+
+const VERIFY: &str = "wal.verify";
+
+/// How many segments are verified at once, at most: each takes 1 MiB of memory.
+const WORKERS: usize = 8;
+
+/// What a look at a whole log found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Verified {
+    /// Records, up to the first damage.
+    pub records: u64,
+    /// Commits, up to the first damage.
+    pub commits: u64,
+    /// Segments, up to the first damage, that one included.
+    pub segments: u64,
+    /// The first record that is kept, or that will be appended to a log that has none.
+    pub first: Seq,
+    /// The end of the chain, up to the first damage; `None` if not even one header is sound.
+    pub head: Option<Anchor>,
+    /// Whether the anchor that was given is in the chain. Without one it is false: then nothing tells whether a tail was cut
+    /// off, or all of an unkeyed log written anew.
+    pub anchored: bool,
+    /// The first range that does not hold what was written there.
+    pub damage: Option<Damage>,
+    /// A tail of which nothing proves that it ever was durable: torn by a crash, to be cut by the next opening, or just being
+    /// written. It is no damage.
+    pub torn: Option<Damage>,
+}
+
+/// Verifies a log: every header, the checksum of every record, the hash of every commit, and the chain through all segments.
+///
+/// Damage is a finding in the result; an `Err` means that the look itself failed. It takes no lock and works also on a log
+/// that is being written. It reads the files once, on as many threads as there are processors, at most 8, with 1 MiB of memory
+/// for each.
+///
+/// The chain attests what was written, by whoever wrote it: without a key that may be anyone who can write the files. That a
+/// tail was cut off, or a log without a key rewritten as a whole, only an [`Anchor`] shows that was kept elsewhere.
+///
+/// # Errors
+/// [`NotFound`](ErrorKind::NotFound) if there is no log; [`Unauthenticated`](ErrorKind::Unauthenticated) if the key is missing
+/// or another; [`InvalidInput`](ErrorKind::InvalidInput) if the log has none; [`Unsupported`](ErrorKind::Unsupported) if it is
+/// of a later version.
+///
+/// ```
+/// use runtide_core::wal::{RecordKind, Wal, WalOptions, verify};
+///
+/// # let dir = tempfile::tempdir().unwrap();
+/// let wal = Wal::open(dir.path(), WalOptions::default())?;
+/// wal.append_blocking(RecordKind(1), b"hello")?;
+/// let anchor = wal.anchor(); // To be kept elsewhere.
+/// let verified = verify(dir.path(), Some(&anchor), None)?;
+/// assert!(verified.damage.is_none() && verified.anchored);
+/// assert_eq!(verified.records, 1);
+/// # Ok::<(), runtide_core::Error>(())
+/// ```
+pub fn verify(dir: &Path, anchor: Option<&Anchor>, key: Option<&WalKey>) -> Result<Verified> {
+    verify_with(dir, anchor, &WalOptions { key: key.cloned(), ..WalOptions::default() })
+}
+
+/// [`verify`] on another disk: of the options it uses the key and the disk.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_with(dir: &Path, anchor: Option<&Anchor>, options: &WalOptions) -> Result<Verified> {
+    let disk = options.disk();
+    let layout = Layout::read(&*disk, dir).map_err(|error| disk_error(VERIFY, dir, error))?;
+    let Some((first, path)) = layout.segments.first() else {
+        return Err(Error::new(ErrorKind::NotFound, VERIFY, "there is no log here").with_context("path", dir.display()));
+    };
+    let chain = match Segment::open(&*disk, *first, path, VERIFY) {
+        Ok(segment) => Chain::of(&segment.header, options.key.as_ref(), VERIFY)?,
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
+            return Ok(Verified {
+                segments: 1,
+                damage: Some(Damage::new(path, 0, DATA, None)),
+                ..Verified::none(*first)
+            });
+        }
+        Err(error) => return Err(error),
+    };
+    let verifier = Verifier { disk: &*disk, chain: &chain, anchor: anchor.filter(|anchor| anchor.log == chain.log) };
+    let mut found = Verified::none(*first);
+    if let Some(begin) = layout.begin.filter(|begin| begin < first) {
+        found.damage = Some(Damage::new(&segment_path(dir, begin), 0, 0, Some((begin, first.saturating_sub(1)))));
+        return Ok(found);
+    }
+    verifier.join(dir, found, verifier.all(&layout.segments)?)
+}
+
+impl Verified {
+    fn none(first: u64) -> Self {
+        Self {
+            records: 0,
+            commits: 0,
+            segments: 0,
+            first: Seq(first),
+            head: None,
+            anchored: false,
+            damage: None,
+            torn: None,
+        }
+    }
+}
+
+struct Verifier<'a> {
+    disk: &'a dyn Disk,
+    chain: &'a Chain,
+    /// Of this very log.
+    anchor: Option<&'a Anchor>,
+}
+
+/// What one segment shows by itself.
+struct Report {
+    path: PathBuf,
+    /// What its header says is before it; `None` if the header is damaged.
+    begins: Option<(u64, Hash)>,
+    records: u64,
+    commits: u64,
+    /// The next record, and the hash of the last commit.
+    ends: (u64, Hash),
+    anchored: bool,
+    damage: Option<Damage>,
+    torn: Option<Damage>,
+    /// Behind the last commit, as far as commits could lie.
+    rest: (u64, u64),
+    /// Whether a footer agrees that this is the end.
+    sealed: bool,
+}
+
+impl Verifier<'_> {
+    /// Looks at all segments; `None` for one that is gone, which retention may have dropped meanwhile.
+    fn all(&self, segments: &[(u64, PathBuf)]) -> Result<Vec<Option<Report>>> {
+        let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let turn = AtomicUsize::new(0);
+        let reports = Mutex::new(Vec::new());
+        let work = || {
+            loop {
+                let number = turn.fetch_add(1, Ordering::Relaxed);
+                let Some((first, path)) = segments.get(number) else { break };
+                let report = self.segment(*first, path, number + 1 == segments.len());
+                lock(&reports).push((number, report));
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 1..cores.min(WORKERS).min(segments.len()) {
+                // One that cannot be had is not needed: this thread does all that is left.
+                let _ = thread::Builder::new().name("runtide-wal-verify".to_owned()).spawn_scoped(scope, work);
+            }
+            work();
+        });
+        let mut reports = reports.into_inner().unwrap_or_default();
+        reports.sort_unstable_by_key(|(number, _)| *number);
+        reports.into_iter().map(|(_, report)| report).collect()
+    }
+
+    fn segment(&self, first: u64, path: &Path, is_last: bool) -> Result<Option<Report>> {
+        let segment = match Segment::open(self.disk, first, path, VERIFY) {
+            Ok(segment) => segment,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(Some(Report::headless(path, first))),
+            Err(error) => return Err(error),
+        };
+        let header = &segment.header;
+        let strange = header.log != self.chain.log
+            || header.keyed != self.chain.key_check()
+            || (first == 1 && header.prev != self.chain.genesis());
+        if strange {
+            return Ok(Some(Report::headless(path, first)));
+        }
+        self.commits(&segment, is_last).map(Some).map_err(|error| disk_error(VERIFY, path, error))
+    }
+
+    fn commits(&self, segment: &Segment, is_last: bool) -> std::io::Result<Report> {
+        let header = &segment.header;
+        let is_anchor =
+            |seq: u64, hash: &Hash| self.anchor.is_some_and(|anchor| anchor.seq.0 == seq && anchor.hash == *hash);
+        let mut walk = Walk::new(segment, segment.file.size()?);
+        let mut anchored = is_anchor(header.first.saturating_sub(1), &header.prev);
+        let mut commits = 0;
+        loop {
+            while let Some(commit) = walk.step(Some(self.chain))? {
+                commits += 1;
+                anchored |= is_anchor(commit.last(), &commit.hash);
+            }
+            // Read after the last commit was, since both may just have been written.
+            let footer = segment.footer()?;
+            let (at, next, epoch) = (walk.at, walk.next, walk.epoch);
+            let limit = footer.as_ref().map_or(walk.limit, |(start, _)| *start).max(at);
+            let end = end_of_bytes(&mut walk.window, at, limit)?;
+            let told = footer.as_ref().is_some_and(|(_, footer)| footer.end > at && footer.last >= next);
+            let accept = |commit: &super::format::CommitHeader| {
+                commit.first >= next && commit.epoch >= epoch && (told || !is_last || commit.synced >= next)
+            };
+            let later = find_commit(&mut walk.window, at, end, &header.log, accept)?;
+            if later.is_some() {
+                // A commit that was being written while it was read is whole by now.
+                walk.window.forget();
+                if let Some(commit) = walk.step(Some(self.chain))? {
+                    commits += 1;
+                    anchored |= is_anchor(commit.last(), &commit.hash);
+                    continue;
+                }
+            }
+            let damage = match (&later, &footer) {
+                (Some((behind, commit)), _) => Some(((*behind).max(at + 1), commit.first.saturating_sub(1))),
+                (None, Some((_, footer))) if told => Some((footer.end, footer.last)),
+                _ => None,
+            };
+            let damage = damage.map(|(behind, last)| Damage::new(&segment.path, at, behind, Some((next, last))));
+            let torn = (damage.is_none() && is_last && end > at).then(|| Damage::new(&segment.path, at, end, None));
+            return Ok(Report {
+                path: segment.path.clone(),
+                begins: Some((header.first, header.prev)),
+                records: next - header.first,
+                commits,
+                ends: (next, walk.hash),
+                anchored,
+                damage,
+                torn,
+                rest: (at, limit),
+                sealed: footer.is_some_and(|(_, footer)| footer.end == at && end == at),
+            });
+        }
+    }
+
+    /// Puts the segments' reports together: each has to begin where the one before ends.
+    fn join(&self, dir: &Path, mut found: Verified, reports: Vec<Option<Report>>) -> Result<Verified> {
+        let mut before: Option<Report> = None;
+        for report in reports {
+            let Some(report) = report else {
+                if before.is_none() {
+                    // Retention dropped it after we had seen its name.
+                    continue;
+                }
+                return Err(Error::new(
+                    ErrorKind::Expired,
+                    VERIFY,
+                    "retention dropped what was being verified: look again",
+                ));
+            };
+            if let Some(before) = &before {
+                found.damage = gap(dir, before, &report);
+                if found.damage.is_some() {
+                    break;
+                }
+            } else {
+                found.first = Seq(report.begins.map_or(found.first.0, |(first, _)| first));
+            }
+            found.segments += 1;
+            found.damage.clone_from(&report.damage);
+            let Some(_) = report.begins else { break };
+            found.records += report.records;
+            found.commits += report.commits;
+            found.anchored |= report.anchored;
+            found.torn.clone_from(&report.torn);
+            found.head = Some(Anchor::new(self.chain.log, report.ends.0.saturating_sub(1), report.ends.1));
+            if found.damage.is_some() {
+                break;
+            }
+            before = Some(report);
+        }
+        Ok(found)
+    }
+}
+
+impl Report {
+    /// Of a segment whose header cannot be believed.
+    fn headless(path: &Path, first: u64) -> Self {
+        Self {
+            path: path.to_owned(),
+            begins: None,
+            records: 0,
+            commits: 0,
+            ends: (first, [0; 32]),
+            anchored: false,
+            damage: Some(Damage::new(path, 0, DATA, None)),
+            torn: None,
+            rest: (0, 0),
+            sealed: false,
+        }
+    }
+}
+
+/// What is wrong between two segments.
+fn gap(dir: &Path, before: &Report, after: &Report) -> Option<Damage> {
+    let (next, hash) = before.ends;
+    let (first, prev) = after.begins?;
+    if first == next {
+        // The header does not continue the chain: one of the two was exchanged.
+        return (prev != hash).then(|| Damage::new(&after.path, 0, DATA, None));
+    }
+    let missing = Some((next, first.saturating_sub(1)));
+    Some(if before.sealed {
+        Damage::new(&segment_path(dir, next), 0, 0, missing)
+    } else {
+        Damage::new(&before.path, before.rest.0, before.rest.1, missing)
+    })
+}

@@ -1,0 +1,348 @@
+//! [`Wal`]: the one writer of a directory.
+
+use std::{
+    fmt,
+    future::poll_fn,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    thread::{self, JoinHandle},
+};
+
+use super::{
+    anchor::Anchor,
+    commit::{Committer, Pending},
+    damage::Damage,
+    format::{MAX_BATCH, MAX_RECORD, frame_size},
+    fs::Disk,
+    open::{self, Repair},
+    options::{OnDamage, WalOptions},
+    published::lock,
+    queue::Request,
+    reader::WalReader,
+    record::{ReadFrom, Record, RecordKind, Seq},
+};
+use crate::{Error, ErrorKind, Result};
+
+/// The writer under its role's name.
+pub type WalWriter = Wal;
+
+/// A directory's one writer. Clones share it, and it can be used from any thread and any task.
+///
+/// # Behavior
+/// * Records are in the log in the order of their numbers, and get them in the order in which calls were first polled (or, for
+///   the blocking ones, made).
+/// * The last clone to be dropped closes the log: it waits until what was appended is synced, which takes about one sync.
+///   [`Wal::close`] does the same and tells whether it worked.
+/// * It needs no runtime: commits are made by a thread of its own, or by a blocked caller's.
+/// * Memory: two groups of at most 1 MiB, or one batch if that is larger, and the index of one segment.
+///
+/// # Errors
+/// A failed write or sync, which includes a full disk, is told to all whose records were not yet durable, and to every later
+/// call, until the log is opened anew: [`Unavailable`](ErrorKind::Unavailable) if the disk was full, otherwise
+/// [`Unexpected`](ErrorKind::Unexpected) or [`PermissionDenied`](ErrorKind::PermissionDenied). Nothing is tried again. Such a
+/// record may be there after the next opening. What was acknowledged stays readable.
+#[derive(Clone)]
+pub struct Wal {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub(super) committer: Arc<Committer>,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) dir: PathBuf,
+    pub(super) on_damage: OnDamage,
+    repaired: Option<Repair>,
+    damage: Option<Damage>,
+    thread: Mutex<Option<JoinHandle<Result<()>>>>,
+    /// One retention at a time.
+    pub(super) retention: Mutex<()>,
+}
+
+impl Wal {
+    /// The longest payload in bytes: 16 MiB. A longer one is [`InvalidInput`](ErrorKind::InvalidInput).
+    pub const MAX_RECORD: usize = MAX_RECORD;
+
+    /// The most bytes in one batch: 64 MiB, each record counted with 32 bytes more than its payload, rounded up to 8. A
+    /// larger one is [`InvalidInput`](ErrorKind::InvalidInput).
+    pub const MAX_BATCH: usize = MAX_BATCH;
+
+    /// Opens a log for writing, or makes one: the folder too, if it is not there.
+    ///
+    /// Blocks: for next to nothing after an orderly end, for the reading of one segment after a crash. A torn tail is copied
+    /// aside, cut, and the cut is durable before this returns ([`Wal::repaired`]). Nothing else is ever repaired.
+    ///
+    /// # Errors
+    /// * [`Conflict`](ErrorKind::Conflict): another writer has it open, here or in another process; the context names the holder.
+    /// * [`Corrupt`](ErrorKind::Corrupt): the last segment is damaged before its tail, or a segment is missing; the context names
+    ///   segment, offset and records. [`OnDamage::GoOn`] opens a log with a damaged commit all the same; with a damaged
+    ///   header only [`salvage`](super::salvage()) helps.
+    /// * [`Unauthenticated`](ErrorKind::Unauthenticated): the key is missing or another;
+    ///   [`InvalidInput`](ErrorKind::InvalidInput): there is a key, and the log was created without one.
+    /// * [`Unsupported`](ErrorKind::Unsupported): the log is of a later version of the format. Nothing was changed.
+    /// * What the disk refuses.
+    // Options are given away, here as everywhere.
+    #[expect(clippy::needless_pass_by_value)]
+    pub fn open(dir: &Path, options: WalOptions) -> Result<Self> {
+        let opened = open::open(dir, &options)?;
+        let disk = Arc::clone(&opened.engine.disk);
+        let committer = Arc::new(Committer::new(opened.engine));
+        let runs = Arc::clone(&committer);
+        let thread =
+            thread::Builder::new().name("runtide-wal".to_owned()).spawn(move || runs.run()).map_err(|error| {
+                Error::new(ErrorKind::Unavailable, "wal.open", "the system gives no thread").with_source(error)
+            })?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                committer,
+                disk,
+                dir: dir.to_owned(),
+                on_damage: options.on_damage,
+                repaired: opened.repaired,
+                damage: opened.damage,
+                thread: Mutex::new(Some(thread)),
+                retention: Mutex::new(()),
+            }),
+        })
+    }
+
+    /// The torn tail that opening cut, if there was one.
+    pub fn repaired(&self) -> Option<&Repair> {
+        self.inner.repaired.as_ref()
+    }
+
+    /// The damage that opening found in the last segment and, by [`OnDamage::GoOn`], left where it is.
+    pub fn damage(&self) -> Option<&Damage> {
+        self.inner.damage.as_ref()
+    }
+
+    /// Appends a record, and returns its number when it is durable as the log's [`Durability`](super::Durability) says.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if the payload is longer than [`Wal::MAX_RECORD`] or the kind is reserved,
+    /// and nothing was written; [`Cancelled`](ErrorKind::Cancelled) if the log was closed; a failure of the log, see [`Wal`].
+    ///
+    /// # Cancel safety
+    /// A dropped append may still happen, or may not have begun. The log is not harmed.
+    ///
+    /// ```
+    /// use runtide_core::wal::{RecordKind, Seq, Wal, WalOptions};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> runtide_core::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let wal = Wal::open(dir.path(), WalOptions::default())?;
+    /// assert_eq!(wal.append(RecordKind(1), b"first").await?, Seq(1));
+    /// # Ok(()) }
+    /// ```
+    pub async fn append(&self, kind: RecordKind, payload: &[u8]) -> Result<Seq> {
+        check_kind(kind)?;
+        self.put(kind, payload).await
+    }
+
+    /// Appends a record of any kind, also of those that belong to this crate.
+    pub(crate) async fn put(&self, kind: RecordKind, payload: &[u8]) -> Result<Seq> {
+        let frames = check_size(payload)?;
+        Ok(Seq(self.request(Request::One(kind, payload), frames).await?.1))
+    }
+
+    /// Appends records together: after a crash all of them are there, or none. They have consecutive numbers.
+    ///
+    /// # Errors
+    /// As [`Wal::append`]; also [`InvalidInput`](ErrorKind::InvalidInput) if there is no record, or if all together are larger than
+    /// [`Wal::MAX_BATCH`].
+    ///
+    /// # Cancel safety
+    /// As [`Wal::append`]; it still happens as a whole or not at all.
+    ///
+    /// ```
+    /// use runtide_core::wal::{RecordKind, Seq, Wal, WalOptions};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> runtide_core::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let wal = Wal::open(dir.path(), WalOptions::default())?;
+    /// let range = wal.append_batch(&[(RecordKind(1), b"debit"), (RecordKind(1), b"credit")]).await?;
+    /// assert_eq!(range, Seq(1)..=Seq(2));
+    /// # Ok(()) }
+    /// ```
+    pub async fn append_batch(&self, records: &[(RecordKind, &[u8])]) -> Result<RangeInclusive<Seq>> {
+        let frames = check_batch(records)?;
+        let (first, last) = self.request(Request::Many(records), frames).await?;
+        Ok(Seq(first)..=Seq(last))
+    }
+
+    async fn request(&self, request: Request<'_>, frames: usize) -> Result<(u64, u64)> {
+        let mut pending = Pending::new(&self.inner.committer, request, frames);
+        poll_fn(|cx| pending.poll(cx)).await
+    }
+
+    /// [`Wal::append`] for code without a runtime: blocks the thread until the record is durable.
+    ///
+    /// Of many threads that wait, one commits for all, so that a lone one costs no change of threads.
+    ///
+    /// # Errors
+    /// As [`Wal::append`].
+    ///
+    /// ```
+    /// use runtide_core::wal::{RecordKind, Seq, Wal, WalOptions};
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let wal = Wal::open(dir.path(), WalOptions::default())?;
+    /// assert_eq!(wal.append_blocking(RecordKind(1), b"first")?, Seq(1));
+    /// # Ok::<(), runtide_core::Error>(())
+    /// ```
+    pub fn append_blocking(&self, kind: RecordKind, payload: &[u8]) -> Result<Seq> {
+        check_kind(kind)?;
+        let frames = check_size(payload)?;
+        Ok(Seq(self.inner.committer.block(Request::One(kind, payload), frames)?.1))
+    }
+
+    /// [`Wal::append_batch`] for code without a runtime: blocks the thread until the records are durable.
+    ///
+    /// # Errors
+    /// As [`Wal::append_batch`].
+    pub fn append_batch_blocking(&self, records: &[(RecordKind, &[u8])]) -> Result<RangeInclusive<Seq>> {
+        let frames = check_batch(records)?;
+        let (first, last) = self.inner.committer.block(Request::Many(records), frames)?;
+        Ok(Seq(first)..=Seq(last))
+    }
+
+    /// Makes everything that was acknowledged durable. Of use where commits are not synced one by one
+    /// ([`Durability::Every`](super::Durability::Every), [`Durability::Os`](super::Durability::Os)).
+    ///
+    /// # Errors
+    /// [`Cancelled`](ErrorKind::Cancelled) if the log was closed; a failure of the log, see [`Wal`].
+    ///
+    /// # Cancel safety
+    /// The sync may still happen.
+    pub async fn sync(&self) -> Result<()> {
+        self.request(Request::Sync, 0).await.map(drop)
+    }
+
+    /// [`Wal::sync`] for code without a runtime: blocks the thread until it is done.
+    ///
+    /// # Errors
+    /// As [`Wal::sync`].
+    pub fn sync_blocking(&self) -> Result<()> {
+        self.inner.committer.block(Request::Sync, 0).map(drop)
+    }
+
+    /// Reads from a place on what was acknowledged; does the first reading in this very call.
+    ///
+    /// # Errors
+    /// [`Expired`](ErrorKind::Expired) if retention has dropped the place, [`InvalidInput`](ErrorKind::InvalidInput) if it lies
+    /// beyond the next record, [`Corrupt`](ErrorKind::Corrupt) if a header is damaged, and what the disk refuses.
+    ///
+    /// ```
+    /// use runtide_core::wal::{ReadFrom, RecordKind, Wal, WalOptions};
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let wal = Wal::open(dir.path(), WalOptions::default())?;
+    /// wal.append_blocking(RecordKind(1), b"hello")?;
+    /// let mut reader = wal.reader(ReadFrom::Start)?;
+    /// assert_eq!(&reader.next().unwrap()?.bytes[..], b"hello");
+    /// assert!(reader.next().is_none());
+    /// wal.append_blocking(RecordKind(1), b"more")?;
+    /// assert_eq!(&reader.next().unwrap()?.bytes[..], b"more");
+    /// # Ok::<(), runtide_core::Error>(())
+    /// ```
+    pub fn reader(&self, from: ReadFrom) -> Result<WalReader> {
+        let inner = &self.inner;
+        let bound = Some(Arc::clone(&inner.committer.published));
+        WalReader::start(Arc::clone(&inner.disk), &inner.dir, from, inner.on_damage, bound)
+    }
+
+    /// The last `n` records, oldest first, or all if there are fewer. Goes by the index, so that it reads little more than
+    /// these.
+    ///
+    /// # Errors
+    /// As [`Wal::reader`]; [`Corrupt`](ErrorKind::Corrupt) if one of them is damaged.
+    pub fn tail(&self, n: usize) -> Result<Vec<Record>> {
+        let acked = self.inner.committer.published.acked();
+        let first = acked.saturating_add(1).saturating_sub(n as u64).max(1);
+        let reader = match self.reader(ReadFrom::Seq(Seq(first))) {
+            Err(error) if error.kind() == ErrorKind::Expired => self.reader(ReadFrom::Start)?,
+            reader => reader?,
+        };
+        reader.take_while(|record| record.as_ref().map_or(true, |record| record.seq.0 <= acked)).collect()
+    }
+
+    /// The end of the chain as it was acknowledged: keep it elsewhere, and give it to [`verify`](super::verify()) later.
+    ///
+    /// Where commits are not synced one by one, [`Wal::sync`] first: a power cut could take what the anchor names.
+    pub fn anchor(&self) -> Anchor {
+        self.inner.committer.published.head()
+    }
+
+    /// Closes the log for all clones: waits until what was appended is synced, writes down where the log ends, and gives the
+    /// lock back. Blocks for about one sync. Later appends are [`Cancelled`](ErrorKind::Cancelled); reading goes on.
+    ///
+    /// # Errors
+    /// What the disk refuses. After a failure of the log it is closed without an error: that failure was told before.
+    pub fn close(&self) -> Result<()> {
+        self.inner.close()
+    }
+}
+
+impl Inner {
+    fn close(&self) -> Result<()> {
+        self.committer.close();
+        let mut thread = lock(&self.thread);
+        // A waker that the commit thread calls may drop the last clone: it cannot wait for itself.
+        if thread.as_ref().is_some_and(|thread| thread.thread().id() == thread::current().id()) {
+            return Ok(());
+        }
+        let Some(thread) = thread.take() else { return Ok(()) };
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(Error::new(ErrorKind::Unexpected, "wal.close", "the commit thread panicked")))
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Who wants to know calls `Wal::close`.
+        let _ = self.close();
+    }
+}
+
+impl fmt::Debug for Wal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wal").field("dir", &self.inner.dir).field("head", &self.anchor().seq).finish_non_exhaustive()
+    }
+}
+
+fn check_kind(kind: RecordKind) -> Result<()> {
+    if kind.is_reserved() {
+        let message = "kinds from 0x8000 on belong to the crate's own journals";
+        return Err(Error::new(ErrorKind::InvalidInput, "wal.append", message).with_context("kind", kind));
+    }
+    Ok(())
+}
+
+/// The size of the frame.
+fn check_size(payload: &[u8]) -> Result<usize> {
+    if payload.len() > MAX_RECORD {
+        return Err(Error::new(ErrorKind::InvalidInput, "wal.append", "the record is too long")
+            .with_context("bytes", payload.len())
+            .with_context("most", MAX_RECORD));
+    }
+    Ok(usize::try_from(frame_size(payload.len() as u64)).unwrap_or(usize::MAX))
+}
+
+/// The size of all frames.
+fn check_batch(records: &[(RecordKind, &[u8])]) -> Result<usize> {
+    if records.is_empty() {
+        return Err(Error::new(ErrorKind::InvalidInput, "wal.append", "a batch has at least one record"));
+    }
+    let mut frames = 0_usize;
+    for (kind, payload) in records {
+        check_kind(*kind)?;
+        frames = frames.saturating_add(check_size(payload)?);
+    }
+    if frames > MAX_BATCH {
+        return Err(Error::new(ErrorKind::InvalidInput, "wal.append", "the batch is too large")
+            .with_context("bytes", frames)
+            .with_context("most", MAX_BATCH));
+    }
+    Ok(frames)
+}
