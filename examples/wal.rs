@@ -66,15 +66,15 @@ enum What {
 
 fn main() -> ExitCode {
     run(async |args: Args| {
-        let key = args.key.map(read_key).transpose()?;
+        let key = args.key.as_deref().map(read_key).transpose()?;
         // All of it reads and computes, and waits for nobody: off the threads that others need.
         let work = move || look(&args.what, key);
         tokio::task::spawn_blocking(work).await.map_err(Stop::refused)?
     })
 }
 
-fn read_key(file: PathBuf) -> Result<WalKey, Stop> {
-    let bytes = fs::read(&file).map_err(|error| Stop::refused(format_args!("{}: {error}", file.display())))?;
+fn read_key(file: &Path) -> Result<WalKey, Stop> {
+    let bytes = fs::read(file).map_err(|error| Stop::refused(format_args!("{}: {error}", file.display())))?;
     let bytes = <[u8; 32]>::try_from(bytes);
     let length = |bytes: Vec<u8>| Stop::refused(format_args!("{}: {} bytes, not 32", file.display(), bytes.len()));
     bytes.map(WalKey::new).map_err(length)
