@@ -520,7 +520,8 @@ impl WalReader {
     /// unfinished tail; `None` with a block: it is here after all.
     fn lost(&mut self) -> Result<Option<Damage>> {
         if let Some((end, last)) = self.run {
-            return self.resume(end, last).map(Some);
+            // The frame here was refused: whatever else it may look like, it is not looked at again.
+            return self.resume(self.at.saturating_add(1), end, last).map(Some);
         }
         let later_segment = self.later_segment()?;
         if self.appeared()? {
@@ -556,7 +557,12 @@ impl WalReader {
                 return Ok(None);
             }
         };
-        self.resume(end, last).map(Some)
+        if end <= self.at && last < self.next {
+            // Nothing was skipped that was not told already, and nothing follows that continues this.
+            self.block = Bytes::new();
+            return Ok(None);
+        }
+        self.resume(self.at, end, last).map(Some)
     }
 
     /// What lies behind the end and is no commit: a torn tail, unless it is being written just now.
@@ -593,12 +599,12 @@ impl WalReader {
         Ok(whole && !self.block.is_empty())
     }
 
-    /// Goes on behind damage: at the next sound frame before `end`, where record `last` would end, or there.
-    fn resume(&mut self, end: u64, last: u64) -> Result<Damage> {
+    /// Goes on behind damage: at the next sound frame from `from` to `end`, where record `last` would end, or there.
+    fn resume(&mut self, from: u64, end: u64, last: u64) -> Result<Damage> {
         let found = if last < self.next {
             None
         } else {
-            find_frame(&mut self.window()?, self.at, end, self.next..=last).map_err(|error| self.failed(error))?
+            find_frame(&mut self.window()?, from, end, self.next..=last).map_err(|error| self.failed(error))?
         };
         let (behind, missing) = found.map_or((end, last), |(at, frame)| (at, frame.seq.saturating_sub(1)));
         let damage = Damage::new(&self.segment.path, self.at, behind, Some((self.next, missing)));

@@ -157,7 +157,7 @@ pub(super) fn find_frame(
         };
         at += found as u64;
         let frame = window.get(at, FRAME_HEADER)?.and_then(Frame::decode);
-        if let Some(frame) = frame.filter(|frame| at + frame.covered().end <= limit)
+        if let Some(frame) = frame.filter(|frame| at + frame.size() <= limit)
             && frame_holds(window, at, &frame)?
         {
             return Ok(Some((at, frame)));
