@@ -5,6 +5,7 @@ mod error;
 mod event;
 mod handle;
 mod instance;
+pub mod journal;
 mod labels;
 mod manager;
 mod names;
