@@ -10,6 +10,7 @@ mod labels;
 mod manager;
 mod names;
 mod runtime;
+mod sidecar;
 mod time;
 pub mod wal;
 pub mod watch;
@@ -29,6 +30,7 @@ pub use self::{
         Detail, InstanceFilter, ListOptions, RuntimeBackend, RuntimeBackendExt, RuntimeInfo, RuntimeKind, SlowConsumer,
         WatchOptions,
     },
+    sidecar::Sidecars,
     watch::{
         Completeness, Driver, DriverOptions, Edge, EventStream, Evidence, Flow, Freshness, Inspection, InstanceTable,
         Looker, Opened, Signal, SignalBody, Snapshot, Source, Transition, TransitionStream,

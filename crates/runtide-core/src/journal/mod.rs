@@ -10,6 +10,7 @@ mod format;
 mod operation;
 mod options;
 
+pub(crate) use self::blocking::handle;
 pub use self::{
     operation::{
         OPERATION_LABEL, OWNER_LABEL, Operation, OperationLog, OperationRecord, OwnerId, Stage, Undo, UndoAction,
