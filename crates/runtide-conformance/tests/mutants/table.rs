@@ -110,6 +110,10 @@ mutants! {
     NoDeadline [M6];
     /// Names are pasted into paths and shells.
     PastesNames [M8];
+    /// A network keeps no labels: nobody can tell who made it.
+    NetworksWithoutLabels [M7];
+    /// It composes sidecars itself, and what was made before a step failed stays.
+    SidecarsWithoutUndo [M7];
 }
 
 impl Mutant {
@@ -132,6 +136,8 @@ impl Mutant {
                 | Self::PoisonedByCancel
                 | Self::NoDeadline
                 | Self::PastesNames
+                | Self::NetworksWithoutLabels
+                | Self::SidecarsWithoutUndo
         )
     }
 }

@@ -6,9 +6,13 @@
 //! Each has a folder of its own. Payloads are JSON, so that [`wal::dump`](crate::wal::dump()) shows them as they are.
 
 mod blocking;
+mod fold;
 mod format;
+mod history;
 mod operation;
 mod options;
+mod runtime;
+mod stream;
 
 pub(crate) use self::blocking::handle;
 pub use self::{
@@ -16,4 +20,5 @@ pub use self::{
         OPERATION_LABEL, OWNER_LABEL, Operation, OperationLog, OperationRecord, OwnerId, Stage, Undo, UndoAction,
     },
     options::JournalOptions,
+    runtime::RuntimeJournal,
 };
