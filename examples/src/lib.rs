@@ -15,7 +15,7 @@ pub use self::{
     args::{Choice, Output, Place, Wanted},
     backend::choose,
     folder_life::folder_life,
-    print::events,
+    print::{events, events_after},
     run::run,
     stop::Stop,
     table::instances,

@@ -85,9 +85,9 @@ mutants! {
     /// Who did not call `connect` gets nothing.
     ListNeedsConnect [R6 R13 R15 R17];
     /// Every error is the same.
-    EveryErrorIsUnexpected [R15 R17 R18 M1 M3 M6 M8];
+    EveryErrorIsUnexpected [R15 R17 R18 M1 M3 M6 M7 M8];
     /// Who has the same name is the same.
-    NameIsIdentity [R19];
+    NameIsIdentity [R19 M7];
     /// The first incarnation seen is the only one.
     FirstLifeForEver [R1 R2 R4 R5 R6 R7 R10 R11 R19];
     /// What it does not know it cannot bear.

@@ -108,7 +108,7 @@ impl RuntimeJournal {
         Ok(Self { inner: Arc::new(Inner { wal, options, pen, state }) })
     }
 
-    /// The backend's watch, in the log: it resumes where the log ends.
+    /// The backend's watch, in the log: it resumes where the log ends. The stream keeps the backend.
     ///
     /// # Errors
     /// `Conflict` while this journal watches that backend already; `InvalidInput` for options that say where to resume,
@@ -128,7 +128,7 @@ impl RuntimeJournal {
         let filter = options.filter.clone();
         let whole = options.with_filter(crate::InstanceFilter::default()).with_known(from.as_ref().map(|_| known));
         let stream = backend.watch(whole.with_from(from)).await?;
-        Ok(EventStream::new(Journaled::new(stream, watching, handle, filter)))
+        Ok(EventStream::new(Journaled::new(stream, backend, watching, handle, filter)))
     }
 
     fn claim(&self, backend: &BackendId) -> Result<Watching> {

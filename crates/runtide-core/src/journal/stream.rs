@@ -12,7 +12,7 @@ use futures_core::Stream;
 use tokio::{runtime::Handle, task::JoinHandle};
 
 use super::runtime::{Inner, Recorded};
-use crate::{BackendId, Error, ErrorKind, EventStream, InstanceFilter, Result, RuntimeEvent};
+use crate::{BackendId, Error, ErrorKind, EventStream, InstanceFilter, Result, RuntimeBackend, RuntimeEvent};
 
 /// Events in one commit at most.
 const BATCH: usize = 256;
@@ -47,6 +47,8 @@ impl Drop for Watching {
 
 pub(super) struct Journaled {
     inner: EventStream,
+    /// A backend that is dropped ends its streams; it was given to this one.
+    _backend: Arc<dyn RuntimeBackend>,
     watching: Watching,
     handle: Handle,
     filter: Option<InstanceFilter>,
@@ -60,9 +62,16 @@ pub(super) struct Journaled {
 }
 
 impl Journaled {
-    pub(super) fn new(inner: EventStream, watching: Watching, handle: Handle, filter: InstanceFilter) -> Self {
+    pub(super) fn new(
+        inner: EventStream,
+        backend: Arc<dyn RuntimeBackend>,
+        watching: Watching,
+        handle: Handle,
+        filter: InstanceFilter,
+    ) -> Self {
         Self {
             inner,
+            _backend: backend,
             watching,
             handle,
             filter: Some(filter).filter(|filter| !filter.is_empty()),
