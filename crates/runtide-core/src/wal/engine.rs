@@ -59,7 +59,7 @@ impl Active {
         due.then_some(entry)
     }
 
-    fn footer(&self, head: (u64, Hash)) -> Footer {
+    fn footer(&self, head: (u64, Hash), synced: u64) -> Footer {
         Footer {
             first: self.first,
             last: head.0,
@@ -67,6 +67,7 @@ impl Active {
             hash: head.1,
             end: self.at,
             epoch: self.epoch,
+            synced,
             index: self.index.clone(),
         }
     }
@@ -126,7 +127,10 @@ impl Engine {
             self.sync()?;
         }
         self.published.commit(self.head, self.active.first, entry);
-        self.prepare_next();
+        // Not before it is half full, so that a small log stays one file.
+        if self.active.at > self.active.limit / 2 {
+            self.prepare_next();
+        }
         Ok(())
     }
 
@@ -204,13 +208,15 @@ impl Engine {
         let path = begin(&*self.disk, &self.dir, &*file, &header)?;
         let full = std::mem::replace(&mut self.active, Active::new(path, file, header.first, limit));
         self.stale_footer = None;
+        // In this order: the next file is needed sooner than the footer.
+        self.prepare_next();
         self.seal(&full);
         Ok(())
     }
 
     /// Writes the footer of a full segment, off the append path: it is needed by nobody yet.
     fn seal(&mut self, full: &Active) {
-        let footer = full.footer(self.head).encode(&self.chain.log);
+        let footer = full.footer(self.head, self.published.synced()).encode(&self.chain.log);
         let (file, at) = (Arc::clone(&full.file), full.at);
         let (done, sealing) = channel();
         self.sealing = Some(sealing);
@@ -224,10 +230,9 @@ impl Engine {
         }));
     }
 
-    /// Has the next segment's file made, once this one is half full.
+    /// Has the next segment's file made.
     fn prepare_next(&mut self) {
-        let half = DATA + (self.active.limit - DATA) / 2;
-        if self.next.is_some() || self.active.at < half {
+        if self.next.is_some() {
             return;
         }
         let (disk, dir, bytes) = (Arc::clone(&self.disk), self.dir.clone(), self.segment_bytes);
@@ -275,7 +280,7 @@ impl Engine {
     fn finish(&mut self) -> Result<()> {
         self.sync()?;
         let active = &self.active;
-        let footer = active.footer(self.head).encode(&self.chain.log);
+        let footer = active.footer(self.head, self.published.synced()).encode(&self.chain.log);
         let write = || {
             // At the very end of the reserved room, where it is found, and does not lie in the way of the next commit.
             let at = active.file.size()?.saturating_sub(footer.len() as u64).max(active.at);

@@ -1,4 +1,47 @@
-//! A write-ahead log.
+//! A write-ahead log: one directory, one writer, any number of readers.
+//!
+//! What [`Wal`] acknowledged is there after a crash, in order, and once; what a crash left half done is cut before the first
+//! append; what was damaged otherwise is found, named, and neither skipped nor destroyed.
+//!
+//! ```
+//! use runtide_core::wal::{ReadFrom, RecordKind, Wal, WalOptions};
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> runtide_core::Result<()> {
+//! # let dir = tempfile::tempdir().unwrap();
+//! let wal = Wal::open(dir.path(), WalOptions::default())?;
+//! let seq = wal.append(RecordKind(1), b"created").await?; // Returns when it is durable.
+//! wal.append_batch(&[(RecordKind(2), b"renamed"), (RecordKind(2), b"moved")]).await?; // All there, or not there.
+//! for record in wal.reader(ReadFrom::Seq(seq))? {
+//!     let record = record?;
+//!     println!("{} {} {:?}", record.seq, record.kind, record.bytes);
+//! }
+//! assert_eq!(wal.tail(2)?.len(), 2);
+//! # Ok(()) }
+//! ```
+//!
+//! # Promises
+//! * **Durable.** An append returns when its record is durable as [`Durability`] says; by default, when it was synced. Many
+//!   callers share a sync (group commit), and a lone one never waits for others.
+//! * **Numbered.** The writer stamps each record with a [`Seq`] that rises by exactly one, across segments, restarts and
+//!   retention.
+//! * **All or nothing.** A batch is there as a whole or not at all.
+//! * **Torn is not damaged.** [`Wal::open`] cuts a tail only if nothing proves that it ever was durable; it keeps a copy
+//!   ([`Wal::repaired`]). Anything else that is wrong is an error that names the segment, the bytes and the records.
+//! * **Nothing comes back.** What was cut cannot be mistaken for the log later: each opening has an epoch, and each commit
+//!   names the hash of the one before it.
+//! * **Tamper-evident.** Commits are chained with BLAKE3, under a [`WalKey`] if one is given. [`verify`] walks the chain, and an
+//!   [`Anchor`] that is kept elsewhere tells a tail that was cut or rewritten.
+//! * **A failure is final.** After a write or a sync failed, every later call gets that failure, and nothing is written or
+//!   synced again until the log is opened anew; reading goes on.
+//! * **Bounded.** Opening looks at the last segment only (at the last two after a power cut, where commits are not synced one by
+//!   one), or after an orderly end at next to nothing. Reading, verifying and dumping take constant memory.
+//!
+//! # Limits
+//! A record has at most 16 MiB ([`Wal::MAX_RECORD`]), a batch 64 MiB ([`Wal::MAX_BATCH`]). The lock is one of the operating system's
+//! between processes of one machine: do not put a log on a network file system that does not honour it.
+//!
+//! The bytes are described in `docs/wal-format.md` in the repository.
+
 mod anchor;
 mod chain;
 mod commit;

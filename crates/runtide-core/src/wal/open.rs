@@ -173,8 +173,9 @@ fn recover(disk: &dyn Disk, dir: &Path, mut segments: Vec<(u64, PathBuf)>, optio
         };
         let segment = Segment::open(disk, first, &path, OPEN)?;
         let chain = Chain::of(&segment.header, options.key.as_ref(), OPEN)?;
-        let before = segments.last().filter(|_| segment.header.synced.saturating_add(1) < first);
-        if let Some((first_before, path_before)) = before {
+        if let Some((first_before, path_before)) = segments.last()
+            && !follows_durable(&segment).map_err(|error| disk_error(OPEN, &path, error))?
+        {
             let before = Segment::open(disk, *first_before, path_before, OPEN)?;
             if let Some(torn) = torn_before(&before, &segment)? {
                 // Nothing in the last segment was durable, and it hangs on what is not there: it goes, as a whole.
@@ -192,6 +193,13 @@ fn recover(disk: &dyn Disk, dir: &Path, mut segments: Vec<(u64, PathBuf)>, optio
         end.repaired = end.repaired.or(set_aside);
         return Ok(end);
     }
+}
+
+/// Whether everything before this segment is known to have been durable: when it was begun, or when it was closed.
+fn follows_durable(segment: &Segment) -> io::Result<bool> {
+    let first = segment.header.first;
+    Ok(segment.header.synced.saturating_add(1) >= first
+        || segment.footer()?.is_some_and(|(_, footer)| footer.synced.saturating_add(1) >= first))
 }
 
 /// Whether the segment before the last one ends before the last one begins, though nothing shows that it had been durable.
@@ -249,7 +257,7 @@ impl<'a> Recovery<'a> {
         let mut bytes_end;
         loop {
             self.walk(&mut walk, footer.as_ref()).map_err(|error| self.failed(error))?;
-            bytes_end = self.end_of_bytes(&mut walk, footer.as_ref()).map_err(|error| self.failed(error))?;
+            bytes_end = Self::end_of_bytes(&mut walk, footer.as_ref()).map_err(|error| self.failed(error))?;
             if !self.skip_damage(&mut walk, footer.as_ref(), bytes_end)? {
                 break;
             }
@@ -318,7 +326,7 @@ impl<'a> Recovery<'a> {
 
     /// Where what was ever written ends. Behind a footer nothing was written durably, so there a look at the next bytes is
     /// enough.
-    fn end_of_bytes(&self, walk: &mut Walk<'_>, footer: Option<&Footer>) -> io::Result<u64> {
+    fn end_of_bytes(walk: &mut Walk<'_>, footer: Option<&Footer>) -> io::Result<u64> {
         let limit = walk.limit;
         if footer.is_some_and(|footer| footer.end == walk.at && footer.hash == walk.hash)
             && end_of_bytes(&mut walk.window, walk.at, limit.min(walk.at + PEEK))? == walk.at

@@ -148,7 +148,7 @@ impl Group {
     /// Wakes everyone in it, one by one.
     pub(super) fn wake(&mut self) {
         self.tasks.drain(..).for_each(Waker::wake);
-        self.threads.drain(..).for_each(|parker| parker.wake());
+        self.threads.drain(..).for_each(Wake::wake);
     }
 
     /// Empties it for another use; a buffer that had to grow for one large batch is not kept.

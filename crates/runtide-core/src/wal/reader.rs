@@ -32,11 +32,14 @@ const DAMAGED: &str = "the log is damaged here";
 /// How much is read at once, in bytes: fits the second-level cache, and is far above what a call costs.
 const BLOCK: usize = 256 << 10;
 
+/// How much is read first: who wants the last few records does not read much more. It doubles from there.
+const FIRST_BLOCK: usize = 32 << 10;
+
 /// How many segments ahead are held open, so that retention cannot take them away: 2 GiB of segments of the usual size.
 const AHEAD: usize = 128;
 
 /// How many bytes of frames are checked in one go, before they are handed out.
-const CHECKED_AHEAD: u64 = 32 << 10;
+const CHECKED_AHEAD: u64 = 16 << 10;
 
 /// Reads a log from some place to its end, record by record, each with its checksum verified.
 ///
@@ -77,6 +80,8 @@ pub struct WalReader {
     checked: u64,
     block: Bytes,
     block_at: u64,
+    /// How much the next block has.
+    step: usize,
     /// What was acknowledged before the block was read.
     bound_at: u64,
     /// Whether a commit may be unfinished here: nobody tells what was acknowledged, and no later segment proves it.
@@ -113,6 +118,8 @@ impl WalReader {
     /// }
     /// # Ok::<(), runtide_core::Error>(())
     /// ```
+    // Options are given away, here as everywhere.
+    #[expect(clippy::needless_pass_by_value)]
     pub fn open(dir: &Path, from: ReadFrom, options: WalOptions) -> Result<Self> {
         let disk = options.disk();
         let reader = Self::start(disk, dir, from, options.on_damage, None)?;
@@ -175,6 +182,7 @@ impl WalReader {
             checked: 0,
             block: Bytes::new(),
             block_at: 0,
+            step: FIRST_BLOCK,
             bound_at: bound.as_ref().map_or(u64::MAX, |bound| bound.acked()),
             doubtful: bound.is_none(),
             bound,
@@ -213,20 +221,22 @@ impl WalReader {
 
     /// Goes to a record in this segment, or to the log's end if it is not there: by the index, then from commit to commit.
     fn seek(&mut self, seq: u64) -> Result<()> {
-        if seq > self.next {
-            if let Some(entry) = self.near(seq)? {
-                let header = self.header_at(entry.at)?;
-                if header.is_some_and(|header| header.first == entry.seq && header.first <= self.bound_at) {
-                    (self.at, self.next, self.hash) = (entry.at, entry.seq, None);
-                }
-            }
+        if seq > self.next
+            && let Some(entry) = self.near(seq)?
+            && let Some(header) = self.header_at(entry.at)?
+            && header.first == entry.seq
+            && header.first <= self.bound_at
+        {
+            (self.at, self.next, self.hash) = (entry.at, entry.seq, None);
         }
         // Whole commits are passed by their headers; of the one that holds it, the records before it are.
         while self.next < seq && !self.done {
             match self.run {
                 Some((end, last)) if last < seq => self.leave(end, last),
-                Some(_) => {
-                    if let Some(Found::Damage(damage)) = self.step()? {
+                Some((end, _)) => {
+                    if !self.pass_frame(end)?
+                        && let Some(Found::Damage(damage)) = self.step()?
+                    {
                         self.meet(&damage)?;
                     }
                 }
@@ -241,6 +251,18 @@ impl WalReader {
             }
         }
         Ok(())
+    }
+
+    /// Goes behind the frame here, which is not wanted, without looking at its payload; false if it does not look like one.
+    fn pass_frame(&mut self, end: u64) -> Result<bool> {
+        if !self.fill(self.at, FRAME_HEADER as u64)? {
+            return Ok(false);
+        }
+        let frame = Frame::decode(self.bytes(self.at)).filter(|frame| frame.seq == self.next);
+        let behind = frame.map(|frame| self.at + frame.size()).filter(|behind| *behind < end);
+        let Some(behind) = behind else { return Ok(false) };
+        (self.at, self.next) = (behind, self.next.saturating_add(1));
+        Ok(true)
     }
 
     /// Damage before the place that is sought.
@@ -328,7 +350,8 @@ impl WalReader {
         if end > size {
             return Ok(false);
         }
-        let len = usize::try_from(need.max(BLOCK as u64).min(size - at)).unwrap_or(usize::MAX);
+        let len = usize::try_from(need.max(self.step as u64).min(size - at)).unwrap_or(usize::MAX);
+        self.step = (self.step * 2).min(BLOCK);
         // If nobody has kept a record of the last block, its memory is used again.
         let mut buffer = std::mem::take(&mut self.block).try_into_mut().unwrap_or_default();
         if buffer.capacity() < len {
@@ -407,6 +430,10 @@ impl WalReader {
         let within = end <= self.block_at + self.block.len() as u64 || end <= self.segment.size(READ)?;
         if !within || (self.doubtful && !self.is_whole(&header)?) {
             return Ok(Enter::Lost);
+        }
+        if self.doubtful && end <= self.block_at + self.block.len() as u64 {
+            // That was the check.
+            self.checked = end;
         }
         self.run = Some((end, header.last()));
         (self.hash, self.epoch) = (Some(header.hash), header.epoch);
@@ -547,12 +574,13 @@ impl WalReader {
         }
         let layout = Layout::read(&*self.disk, &self.dir).map_err(|error| disk_error(READ, &self.dir, error))?;
         let later = layout.segments.iter().map(|(first, _)| *first).find(|first| *first > self.segment.header.first);
-        if let (Some(later), Some(begin)) = (later, layout.begin) {
-            if later == begin && later > self.next {
-                return Err(Error::new(ErrorKind::Expired, READ, "retention has overtaken the reader")
-                    .with_context("seq", self.next)
-                    .with_context("first", later));
-            }
+        if let (Some(later), Some(begin)) = (later, layout.begin)
+            && later == begin
+            && later > self.next
+        {
+            return Err(Error::new(ErrorKind::Expired, READ, "retention has overtaken the reader")
+                .with_context("seq", self.next)
+                .with_context("first", later));
         }
         Ok(later)
     }
@@ -595,6 +623,20 @@ impl Iterator for WalReader {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
+        if self.at < self.checked
+            && !self.done
+            && let Some(record) = self.take()
+        {
+            return Some(Ok(record));
+        }
+        self.next_unchecked()
+    }
+}
+
+impl WalReader {
+    /// The next record, if it is not checked yet.
+    #[inline(never)]
+    fn next_unchecked(&mut self) -> Option<Result<Record>> {
         if self.done {
             return None;
         }

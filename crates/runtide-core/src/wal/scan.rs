@@ -65,7 +65,7 @@ fn check_large(window: &mut Window<'_>, at: u64, header: &CommitHeader, chain: O
         let frame = window.get(place, FRAME_HEADER)?.and_then(Frame::decode).filter(|frame| frame.seq == seq);
         let Some(frame) = frame.filter(|frame| place + frame.size() <= end) else { return bad };
         let (mut from, to) = (place + frame.covered().start, place + frame.covered().end);
-        let mut crc = 0;
+        let mut crc = frame.seed();
         while from < to {
             let piece = window.piece(from, to)?;
             if piece.is_empty() {
@@ -120,10 +120,10 @@ pub(super) fn find_commit(
         };
         at += (found * 8) as u64;
         let header = window.get(at, COMMIT_HEADER)?.and_then(|bytes| CommitHeader::decode(bytes, log, at));
-        if let Some(header) = header.filter(|header| at + header.size() <= limit && accept(header)) {
-            if check_commit(window, at, &header, None)? == Whole::Yes {
-                return Ok(Some((at, header)));
-            }
+        if let Some(header) = header.filter(|header| at + header.size() <= limit && accept(header))
+            && check_commit(window, at, &header, None)? == Whole::Yes
+        {
+            return Ok(Some((at, header)));
         }
         at += 8;
     }
@@ -157,10 +157,10 @@ pub(super) fn find_frame(
         };
         at += found as u64;
         let frame = window.get(at, FRAME_HEADER)?.and_then(Frame::decode);
-        if let Some(frame) = frame.filter(|frame| at + frame.covered().end <= limit) {
-            if frame_holds(window, at, &frame)? {
-                return Ok(Some((at, frame)));
-            }
+        if let Some(frame) = frame.filter(|frame| at + frame.covered().end <= limit)
+            && frame_holds(window, at, &frame)?
+        {
+            return Ok(Some((at, frame)));
         }
         at += 1;
     }
@@ -170,7 +170,7 @@ pub(super) fn find_frame(
 /// Whether the frame at this place, whatever its size, has its checksum.
 fn frame_holds(window: &mut Window<'_>, at: u64, frame: &Frame) -> io::Result<bool> {
     let (mut from, to) = (at + frame.covered().start, at + frame.covered().end);
-    let mut crc = 0;
+    let mut crc = frame.seed();
     while from < to {
         let piece = window.piece(from, to)?;
         if piece.is_empty() {

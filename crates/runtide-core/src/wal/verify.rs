@@ -109,12 +109,12 @@ pub fn verify_with(dir: &Path, anchor: Option<&Anchor>, options: &WalOptions) ->
         Err(error) => return Err(error),
     };
     let verifier = Verifier { disk: &*disk, chain: &chain, anchor: anchor.filter(|anchor| anchor.log == chain.log) };
-    let mut verified = Verified::none(*first);
+    let mut found = Verified::none(*first);
     if let Some(begin) = layout.begin.filter(|begin| begin < first) {
-        verified.damage = Some(Damage::new(&segment_path(dir, begin), 0, 0, Some((begin, first.saturating_sub(1)))));
-        return Ok(verified);
+        found.damage = Some(Damage::new(&segment_path(dir, begin), 0, 0, Some((begin, first.saturating_sub(1)))));
+        return Ok(found);
     }
-    verifier.join(dir, verified, verifier.all(&layout.segments)?)
+    verifier.join(dir, found, verifier.all(&layout.segments)?)
 }
 
 impl Verified {
@@ -254,7 +254,7 @@ impl Verifier<'_> {
     }
 
     /// Puts the segments' reports together: each has to begin where the one before ends.
-    fn join(&self, dir: &Path, mut verified: Verified, reports: Vec<Option<Report>>) -> Result<Verified> {
+    fn join(&self, dir: &Path, mut found: Verified, reports: Vec<Option<Report>>) -> Result<Verified> {
         let mut before: Option<Report> = None;
         for report in reports {
             let Some(report) = report else {
@@ -269,27 +269,27 @@ impl Verifier<'_> {
                 ));
             };
             if let Some(before) = &before {
-                verified.damage = gap(dir, before, &report);
-                if verified.damage.is_some() {
+                found.damage = gap(dir, before, &report);
+                if found.damage.is_some() {
                     break;
                 }
             } else {
-                verified.first = Seq(report.begins.map_or(verified.first.0, |(first, _)| first));
+                found.first = Seq(report.begins.map_or(found.first.0, |(first, _)| first));
             }
-            verified.segments += 1;
-            verified.damage.clone_from(&report.damage);
+            found.segments += 1;
+            found.damage.clone_from(&report.damage);
             let Some(_) = report.begins else { break };
-            verified.records += report.records;
-            verified.commits += report.commits;
-            verified.anchored |= report.anchored;
-            verified.torn.clone_from(&report.torn);
-            verified.head = Some(Anchor::new(self.chain.log, report.ends.0.saturating_sub(1), report.ends.1));
-            if verified.damage.is_some() {
+            found.records += report.records;
+            found.commits += report.commits;
+            found.anchored |= report.anchored;
+            found.torn.clone_from(&report.torn);
+            found.head = Some(Anchor::new(self.chain.log, report.ends.0.saturating_sub(1), report.ends.1));
+            if found.damage.is_some() {
                 break;
             }
             before = Some(report);
         }
-        Ok(verified)
+        Ok(found)
     }
 }
 
@@ -314,7 +314,7 @@ impl Report {
 /// What is wrong between two segments.
 fn gap(dir: &Path, before: &Report, after: &Report) -> Option<Damage> {
     let (next, hash) = before.ends;
-    let Some((first, prev)) = after.begins else { return None };
+    let (first, prev) = after.begins?;
     if first == next {
         // The header does not continue the chain: one of the two was exchanged.
         return (prev != hash).then(|| Damage::new(&after.path, 0, DATA, None));

@@ -27,7 +27,21 @@ use crate::{Error, ErrorKind, Result};
 /// The writer under its role's name.
 pub type WalWriter = Wal;
 
-/// A directory's one writer. Clones share it; the last one to be dropped closes the log.
+/// A directory's one writer. Clones share it, and it can be used from any thread and any task.
+///
+/// # Behavior
+/// * Records are in the log in the order of their numbers, and get them in the order in which calls were first polled (or, for
+///   the blocking ones, made).
+/// * The last clone to be dropped closes the log: it waits until what was appended is synced, which takes about one sync.
+///   [`Wal::close`] does the same and tells whether it worked.
+/// * It needs no runtime: commits are made by a thread of its own, or by a blocked caller's.
+/// * Memory: two groups of at most 1 MiB, or one batch if that is larger, and the index of one segment.
+///
+/// # Errors
+/// A failed write or sync, which includes a full disk, is told to all whose records were not yet durable, and to every later
+/// call, until the log is opened anew: [`Unavailable`](ErrorKind::Unavailable) if the disk was full, otherwise
+/// [`Unexpected`](ErrorKind::Unexpected) or [`PermissionDenied`](ErrorKind::PermissionDenied). Nothing is tried again. Such a
+/// record may be there after the next opening. What was acknowledged stays readable.
 #[derive(Clone)]
 pub struct Wal {
     pub(super) inner: Arc<Inner>,
@@ -53,7 +67,22 @@ impl Wal {
     /// larger one is [`InvalidInput`](ErrorKind::InvalidInput).
     pub const MAX_BATCH: usize = MAX_BATCH;
 
-    /// Opens for writing.
+    /// Opens a log for writing, or makes one: the folder too, if it is not there.
+    ///
+    /// Blocks: for next to nothing after an orderly end, for the reading of one segment after a crash. A torn tail is copied
+    /// aside, cut, and the cut is durable before this returns ([`Wal::repaired`]). Nothing else is ever repaired.
+    ///
+    /// # Errors
+    /// * [`Conflict`](ErrorKind::Conflict): another writer has it open, here or in another process; the context names the holder.
+    /// * [`Corrupt`](ErrorKind::Corrupt): the last segment is damaged before its tail, or a segment is missing; the context names
+    ///   segment, offset and records. [`OnDamage::GoOn`] opens a log with a damaged commit all the same; with a damaged
+    ///   header only [`salvage`](super::salvage()) helps.
+    /// * [`Unauthenticated`](ErrorKind::Unauthenticated): the key is missing or another;
+    ///   [`InvalidInput`](ErrorKind::InvalidInput): there is a key, and the log was created without one.
+    /// * [`Unsupported`](ErrorKind::Unsupported): the log is of a later version of the format. Nothing was changed.
+    /// * What the disk refuses.
+    // Options are given away, here as everywhere.
+    #[expect(clippy::needless_pass_by_value)]
     pub fn open(dir: &Path, options: WalOptions) -> Result<Self> {
         let opened = open::open(dir, &options)?;
         let disk = Arc::clone(&opened.engine.disk);
@@ -87,7 +116,24 @@ impl Wal {
         self.inner.damage.as_ref()
     }
 
-    /// Appends a record.
+    /// Appends a record, and returns its number when it is durable as the log's [`Durability`](super::Durability) says.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if the payload is longer than [`Wal::MAX_RECORD`] or the kind is reserved,
+    /// and nothing was written; [`Cancelled`](ErrorKind::Cancelled) if the log was closed; a failure of the log, see [`Wal`].
+    ///
+    /// # Cancel safety
+    /// A dropped append may still happen, or may not have begun. The log is not harmed.
+    ///
+    /// ```
+    /// use runtide_core::wal::{RecordKind, Seq, Wal, WalOptions};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> runtide_core::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let wal = Wal::open(dir.path(), WalOptions::default())?;
+    /// assert_eq!(wal.append(RecordKind(1), b"first").await?, Seq(1));
+    /// # Ok(()) }
+    /// ```
     pub async fn append(&self, kind: RecordKind, payload: &[u8]) -> Result<Seq> {
         check_kind(kind)?;
         self.put(kind, payload).await
@@ -99,7 +145,25 @@ impl Wal {
         Ok(Seq(self.request(Request::One(kind, payload), frames).await?.1))
     }
 
-    /// Appends records together.
+    /// Appends records together: after a crash all of them are there, or none. They have consecutive numbers.
+    ///
+    /// # Errors
+    /// As [`Wal::append`]; also [`InvalidInput`](ErrorKind::InvalidInput) if there is no record, or if all together are larger than
+    /// [`Wal::MAX_BATCH`].
+    ///
+    /// # Cancel safety
+    /// As [`Wal::append`]; it still happens as a whole or not at all.
+    ///
+    /// ```
+    /// use runtide_core::wal::{RecordKind, Seq, Wal, WalOptions};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> runtide_core::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let wal = Wal::open(dir.path(), WalOptions::default())?;
+    /// let range = wal.append_batch(&[(RecordKind(1), b"debit"), (RecordKind(1), b"credit")]).await?;
+    /// assert_eq!(range, Seq(1)..=Seq(2));
+    /// # Ok(()) }
+    /// ```
     pub async fn append_batch(&self, records: &[(RecordKind, &[u8])]) -> Result<RangeInclusive<Seq>> {
         let frames = check_batch(records)?;
         let (first, last) = self.request(Request::Many(records), frames).await?;
@@ -111,38 +175,87 @@ impl Wal {
         poll_fn(|cx| pending.poll(cx)).await
     }
 
-    /// Appends a record, and blocks the thread until it is durable.
+    /// [`Wal::append`] for code without a runtime: blocks the thread until the record is durable.
+    ///
+    /// Of many threads that wait, one commits for all, so that a lone one costs no change of threads.
+    ///
+    /// # Errors
+    /// As [`Wal::append`].
+    ///
+    /// ```
+    /// use runtide_core::wal::{RecordKind, Seq, Wal, WalOptions};
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let wal = Wal::open(dir.path(), WalOptions::default())?;
+    /// assert_eq!(wal.append_blocking(RecordKind(1), b"first")?, Seq(1));
+    /// # Ok::<(), runtide_core::Error>(())
+    /// ```
     pub fn append_blocking(&self, kind: RecordKind, payload: &[u8]) -> Result<Seq> {
         check_kind(kind)?;
         let frames = check_size(payload)?;
         Ok(Seq(self.inner.committer.block(Request::One(kind, payload), frames)?.1))
     }
 
-    /// Appends records together, and blocks the thread until they are durable.
+    /// [`Wal::append_batch`] for code without a runtime: blocks the thread until the records are durable.
+    ///
+    /// # Errors
+    /// As [`Wal::append_batch`].
     pub fn append_batch_blocking(&self, records: &[(RecordKind, &[u8])]) -> Result<RangeInclusive<Seq>> {
         let frames = check_batch(records)?;
         let (first, last) = self.inner.committer.block(Request::Many(records), frames)?;
         Ok(Seq(first)..=Seq(last))
     }
 
-    /// Syncs.
+    /// Makes everything that was acknowledged durable. Of use where commits are not synced one by one
+    /// ([`Durability::Every`](super::Durability::Every), [`Durability::Os`](super::Durability::Os)).
+    ///
+    /// # Errors
+    /// [`Cancelled`](ErrorKind::Cancelled) if the log was closed; a failure of the log, see [`Wal`].
+    ///
+    /// # Cancel safety
+    /// The sync may still happen.
     pub async fn sync(&self) -> Result<()> {
         self.request(Request::Sync, 0).await.map(drop)
     }
 
-    /// Syncs, and blocks the thread until it is done.
+    /// [`Wal::sync`] for code without a runtime: blocks the thread until it is done.
+    ///
+    /// # Errors
+    /// As [`Wal::sync`].
     pub fn sync_blocking(&self) -> Result<()> {
         self.inner.committer.block(Request::Sync, 0).map(drop)
     }
 
-    /// Reads.
+    /// Reads from a place on what was acknowledged; does the first reading in this very call.
+    ///
+    /// # Errors
+    /// [`Expired`](ErrorKind::Expired) if retention has dropped the place, [`InvalidInput`](ErrorKind::InvalidInput) if it lies
+    /// beyond the next record, [`Corrupt`](ErrorKind::Corrupt) if a header is damaged, and what the disk refuses.
+    ///
+    /// ```
+    /// use runtide_core::wal::{ReadFrom, RecordKind, Wal, WalOptions};
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let wal = Wal::open(dir.path(), WalOptions::default())?;
+    /// wal.append_blocking(RecordKind(1), b"hello")?;
+    /// let mut reader = wal.reader(ReadFrom::Start)?;
+    /// assert_eq!(&reader.next().unwrap()?.bytes[..], b"hello");
+    /// assert!(reader.next().is_none());
+    /// wal.append_blocking(RecordKind(1), b"more")?;
+    /// assert_eq!(&reader.next().unwrap()?.bytes[..], b"more");
+    /// # Ok::<(), runtide_core::Error>(())
+    /// ```
     pub fn reader(&self, from: ReadFrom) -> Result<WalReader> {
         let inner = &self.inner;
         let bound = Some(Arc::clone(&inner.committer.published));
         WalReader::start(Arc::clone(&inner.disk), &inner.dir, from, inner.on_damage, bound)
     }
 
-    /// The last `n` records, or all if there are fewer.
+    /// The last `n` records, oldest first, or all if there are fewer. Goes by the index, so that it reads little more than
+    /// these.
+    ///
+    /// # Errors
+    /// As [`Wal::reader`]; [`Corrupt`](ErrorKind::Corrupt) if one of them is damaged.
     pub fn tail(&self, n: usize) -> Result<Vec<Record>> {
         let acked = self.inner.committer.published.acked();
         let first = acked.saturating_add(1).saturating_sub(n as u64).max(1);
@@ -153,12 +266,18 @@ impl Wal {
         reader.take_while(|record| record.as_ref().map_or(true, |record| record.seq.0 <= acked)).collect()
     }
 
-    /// The head of the chain.
+    /// The end of the chain as it was acknowledged: keep it elsewhere, and give it to [`verify`](super::verify()) later.
+    ///
+    /// Where commits are not synced one by one, [`Wal::sync`] first: a power cut could take what the anchor names.
     pub fn anchor(&self) -> Anchor {
         self.inner.committer.published.head()
     }
 
-    /// Closes the log.
+    /// Closes the log for all clones: waits until what was appended is synced, writes down where the log ends, and gives the
+    /// lock back. Blocks for about one sync. Later appends are [`Cancelled`](ErrorKind::Cancelled); reading goes on.
+    ///
+    /// # Errors
+    /// What the disk refuses. After a failure of the log it is closed without an error: that failure was told before.
     pub fn close(&self) -> Result<()> {
         self.inner.close()
     }

@@ -30,6 +30,8 @@ pub(crate) struct Footer {
     pub(crate) end: u64,
     /// The epoch of the last commit.
     pub(crate) epoch: u64,
+    /// Everything up to this record was durable when the footer was written.
+    pub(crate) synced: u64,
     /// A sparse index, ascending.
     pub(crate) index: Vec<Entry>,
 }
@@ -46,7 +48,7 @@ impl Footer {
             bytes.extend_from_slice(&field.to_le_bytes());
         }
         bytes.extend_from_slice(&self.hash);
-        for field in [self.end, self.epoch, self.index.len() as u64] {
+        for field in [self.end, self.epoch, self.synced, self.index.len() as u64] {
             bytes.extend_from_slice(&field.to_le_bytes());
         }
         bytes.resize(trailer + TRAILER - 8, 0);
@@ -62,7 +64,7 @@ impl Footer {
         if trailer.last_chunk() != Some(&MAGIC) {
             return None;
         }
-        fields.bytes::<72>()?;
+        fields.bytes::<80>()?;
         fields.u64()?.checked_mul(ENTRY as u64)?.checked_add(TRAILER as u64)
     }
 
@@ -88,6 +90,7 @@ impl Footer {
             hash: fields.bytes()?,
             end: fields.u64()?,
             epoch: fields.u64()?,
+            synced: fields.u64()?,
             index,
         };
         (fields.u64()? == footer.index.len() as u64).then_some(footer)

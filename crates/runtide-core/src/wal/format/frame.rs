@@ -49,17 +49,25 @@ impl Frame {
         frame_size(u64::from(self.length))
     }
 
-    /// What the checksum covers, from the frame's start: everything but itself and the padding.
+    /// What the checksum runs over, from the frame's start: what is behind checksum and length, without the padding. The
+    /// length is where it starts from ([`Frame::seed`]): so it is covered too, and the rest begins on eight bytes, which is
+    /// what the processor's instruction likes.
     #[inline]
     pub(crate) fn covered(&self) -> std::ops::Range<u64> {
-        4..FRAME_HEADER as u64 + u64::from(self.length)
+        8..FRAME_HEADER as u64 + u64::from(self.length)
+    }
+
+    /// What the checksum is continued from.
+    #[inline]
+    pub(crate) fn seed(&self) -> u32 {
+        self.length
     }
 
     /// Whether the whole frame, given from its start, has the checksum that it says.
     #[inline]
     pub(crate) fn holds(&self, frame: &[u8]) -> bool {
         let end = FRAME_HEADER + self.length as usize;
-        frame.get(4..end).is_some_and(|covered| crc32c::crc32c(covered) == self.crc)
+        frame.get(8..end).is_some_and(|covered| crc32c::crc32c_append(self.seed(), covered) == self.crc)
     }
 }
 
@@ -76,7 +84,7 @@ pub(crate) fn push_frame(bytes: &mut Vec<u8>, seq: u64, time: u64, kind: u16, pa
     }
     bytes.extend_from_slice(&header);
     bytes.extend_from_slice(payload);
-    let crc = bytes.get(at + 4..).map_or(0, crc32c::crc32c);
+    let crc = bytes.get(at + 8..).map_or(0, |covered| crc32c::crc32c_append(length, covered));
     if let Some(place) = bytes.get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
         *place = crc.to_le_bytes();
     }

@@ -68,13 +68,12 @@ fn threads_share_one_order_and_each_is_told_its_own_number() {
         let dir = tempfile::tempdir().unwrap();
         let wal = Wal::open(dir.path(), small().with_durability(durability)).unwrap();
         let told = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..12_u64)
+            let threads: Vec<_> = (0..12_u8)
                 .map(|thread| {
                     let wal = &wal;
                     scope.spawn(move || {
-                        let append =
-                            |n: u64| (wal.append_blocking(KIND, &[thread, n].map(|n| n as u8)).unwrap(), thread, n);
-                        (0..40).map(append).collect::<Vec<_>>()
+                        let append = |n| (wal.append_blocking(KIND, &[thread, n]).unwrap(), thread, n);
+                        (0..40_u8).map(append).collect::<Vec<_>>()
                     })
                 })
                 .collect();
@@ -84,7 +83,7 @@ fn threads_share_one_order_and_each_is_told_its_own_number() {
         assert_eq!(records.len(), 480);
         for (seq, thread, n) in told {
             let record = &records[usize::try_from(seq.0).unwrap() - 1];
-            assert_eq!((record.seq, &record.bytes[..]), (seq, &[thread, n].map(|n| n as u8)[..]));
+            assert_eq!((record.seq, &record.bytes[..]), (seq, &[thread, n][..]));
         }
     }
 }

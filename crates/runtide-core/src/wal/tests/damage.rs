@@ -1,9 +1,11 @@
 //! What no crash leaves: bytes that are not what was written.
 
-use super::{KIND, assert_records, copy, log_of, payload, read_with, segments, small};
+use std::{path::Path, sync::Arc};
+
+use super::{KIND, assert_records, copy, log_of, model::Model, payload, read_with, segments, small};
 use crate::{
     ErrorKind,
-    wal::{OnDamage, ReadFrom, Wal, WalOptions, WalReader, verify},
+    wal::{OnDamage, ReadFrom, Wal, WalOptions, WalReader, fs::Disk, verify},
 };
 
 /// The bytes of a record's payload, wherever it is.
@@ -47,13 +49,13 @@ fn every_flipped_byte_of_the_last_segment_is_found_or_lies_outside_or_is_the_tai
     log_of(dir.path(), small(), 12);
     let path = segments(dir.path()).remove(0);
     let sound = std::fs::read(&path).unwrap();
-    let damaged = tempfile::tempdir().unwrap();
-    let damaged_path = damaged.path().join(path.file_name().unwrap());
+    let folder = Path::new("/log");
+    let damaged_path = folder.join(path.file_name().unwrap());
     for at in 0..sound.len() {
         let mut bytes = sound.clone();
         bytes[at] ^= 0x10;
-        std::fs::write(&damaged_path, &bytes).unwrap();
-        match Wal::open(damaged.path(), small()) {
+        let damaged = Model::with_file(&damaged_path, bytes);
+        match Wal::open(folder, small().with_disk(Arc::new(damaged) as Arc<dyn Disk>)) {
             Err(error) => assert_eq!(error.kind(), ErrorKind::Corrupt, "byte {at}: {error}"),
             Ok(wal) => {
                 // A checkpoint spares looking at what is before it; reading looks.
@@ -65,8 +67,6 @@ fn every_flipped_byte_of_the_last_segment_is_found_or_lies_outside_or_is_the_tai
                 assert!(wal.repaired().is_none() || next >= 12, "byte {at}: more than the tail was cut");
             }
         }
-        std::fs::remove_dir_all(damaged.path()).unwrap();
-        std::fs::create_dir(damaged.path()).unwrap();
     }
 }
 

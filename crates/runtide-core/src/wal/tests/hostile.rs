@@ -79,7 +79,7 @@ proptest! {
         file[4096 + 4..4096 + 8].copy_from_slice(&crc.to_le_bytes());
         // The footer's number of entries.
         let end = file.len();
-        file[end - 56..end - 48].copy_from_slice(&entries.to_le_bytes());
+        file[end - 48..end - 40].copy_from_slice(&entries.to_le_bytes());
         std::fs::write(&path, file).unwrap();
         everything(dir.path());
     }

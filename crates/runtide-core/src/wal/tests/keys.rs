@@ -72,10 +72,11 @@ fn a_record_rewritten_with_a_new_checksum_breaks_the_chain() {
     log_of(dir.path(), small(), 100);
     let path = segments(dir.path()).remove(0);
     let mut bytes = std::fs::read(&path).unwrap();
-    // The first frame: checksum, then what it covers.
+    // The first frame: checksum and length, then what is covered.
     let (frame, length) = (4096 + 104, 32 + payload(1).len());
     bytes[frame + length - 1] ^= 1;
-    let crc = crc32c::crc32c(&bytes[frame + 4..frame + length]);
+    let seed = u32::try_from(payload(1).len()).unwrap();
+    let crc = crc32c::crc32c_append(seed, &bytes[frame + 8..frame + length]);
     bytes[frame..frame + 4].copy_from_slice(&crc.to_le_bytes());
     std::fs::write(&path, &bytes).unwrap();
     let verified = verify(dir.path(), None, None).unwrap();

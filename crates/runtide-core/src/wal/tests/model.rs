@@ -90,6 +90,19 @@ impl Model {
         self.state().history.len()
     }
 
+    /// A disk that has this one file.
+    pub(super) fn with_file(path: &Path, bytes: Vec<u8>) -> Self {
+        let base = (vec![bytes], BTreeMap::from([(path.to_owned(), 0)]));
+        let (files, names) = base.clone();
+        Self(Arc::new(Mutex::new(State { files, names, base, ..State::default() })))
+    }
+
+    /// What a file has.
+    pub(super) fn read(&self, path: &Path) -> Vec<u8> {
+        let state = self.state();
+        state.files[state.names[path]].clone()
+    }
+
     /// A power cut just now, and nothing is left of what was not synced.
     pub(super) fn crash_now(&self) -> Self {
         self.crash(self.operations(), || false).0
@@ -103,11 +116,11 @@ impl Model {
         let (mut files, mut names) = state.base.clone();
         files.resize(state.files.len(), Vec::new());
         let mut acked = 0;
-        let named = history.iter().rposition(|op| matches!(op, Op::SyncDir)).unwrap_or(0);
+        let last_sync = history.iter().rposition(|op| matches!(op, Op::SyncDir)).unwrap_or(0);
         let mut names_go_on = true;
         for (number, op) in history.iter().enumerate() {
             let is_name = matches!(op, Op::Create(..) | Op::Rename(..) | Op::Remove(..));
-            if is_name && number > named && (!names_go_on || !keep()) {
+            if is_name && number > last_sync && (!names_go_on || !keep()) {
                 names_go_on = false;
                 continue;
             }

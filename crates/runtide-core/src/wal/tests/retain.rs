@@ -17,7 +17,7 @@ fn segments_go_by_sequence_and_nothing_newer_does() {
     for keep in [1, 2, 100, 150, 299, 10_000] {
         let retained = wal.retain(Retention::default().with_keep_from(Seq(keep))).unwrap();
         let left = segments(dir.path()).len();
-        assert_eq!(retained.segments as usize, before - left);
+        assert_eq!(retained.segments, (before - left) as u64);
         before = left;
         assert!(retained.first.0 <= keep && left >= 1);
         assert_eq!(assert_records(&wal.tail(1000).unwrap(), retained.first.0), 301);
