@@ -54,7 +54,7 @@ pub fn instance(backend: &BackendId, n: usize, health: Health) -> Instance {
     instance.ports = Some(vec![port(80).published_at(host), port(443)]);
     let ip = Ipv4Addr::new(172, 18, low(n / 250), low(n));
     instance.addresses = Some(vec![Address::new(IpAddr::V4(ip), format!("{project}_default"))]);
-    instance.group = Some(Group::new(GroupKind::Compose, project).with_service(service));
+    instance.group = Some(Arc::new(Group::new(GroupKind::Compose, project).with_service(service)));
     instance.created_at = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_750_000_000 + n as u64));
     instance
 }

@@ -36,7 +36,7 @@ pub async fn choose(place: &Place) -> Result<Arc<dyn RuntimeBackend>, Stop> {
             Detection { chosen: Some(config), .. } => docker(config, place).await,
             Detection { candidates, .. } => Err(Stop::refused(nobody(&candidates))),
         },
-        (Choice::Kind(RuntimeKind::Memory), None) => memory().await,
+        (Choice::Kind(RuntimeKind::Memory), None) => memory(),
         (Choice::Kind(kind), None) => {
             Err(Stop::refused(format_args!("this build has no backend for {kind}; it has memory and docker")))
         }
@@ -48,7 +48,7 @@ pub async fn choose(place: &Place) -> Result<Arc<dyn RuntimeBackend>, Stop> {
                     note(format_args!("not used: {candidate}"));
                 }
                 note("No runtime answers on this machine; this is the one in memory, with a scripted life.");
-                memory().await
+                memory()
             }
         },
     }
@@ -82,16 +82,12 @@ async fn docker(config: Config, place: &Place) -> Result<Arc<dyn RuntimeBackend>
 }
 
 /// A life that begins with this process, the same each time, and ends with it.
-async fn memory() -> Result<Arc<dyn RuntimeBackend>, Stop> {
+fn memory() -> Result<Arc<dyn RuntimeBackend>, Stop> {
     let began = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     // Ids of its own: for a journal, the runtime of the last process was another one.
     let options = RuntimeOptions::default().with_facts(10_000_usize).with_seed(began.as_secs() % 1_000_000 + 1);
     let life = MemoryRuntime::with_options(options).live_by_script(SEED);
     let backend = MemoryBackend::new(runtide_memory::Config::default(), life.runtime().clone())?;
-    // Whoever lists it wants to see something.
-    while life.runtime().truth().len() < 3 {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
     tokio::spawn(async move {
         let _lives = life;
         future::pending::<()>().await;

@@ -6,6 +6,7 @@ mod duration;
 mod folder_life;
 mod line;
 mod print;
+mod progress;
 mod run;
 mod show;
 mod stop;
@@ -16,6 +17,7 @@ pub use self::{
     backend::choose,
     folder_life::folder_life,
     print::{events, events_after},
+    progress::{Progress, log_files},
     run::run,
     stop::Stop,
     table::instances,

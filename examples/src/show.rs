@@ -163,7 +163,7 @@ fn value(field: &str, instance: &Instance) -> Option<String> {
         "image" => image(instance.image.as_ref()),
         "ports" => ports(instance.ports.as_deref()),
         "addresses" => addresses(instance.addresses.as_deref()),
-        "group" => group(instance.group.as_ref()),
+        "group" => group(instance.group.as_deref()),
         "node" => clean(instance.node.as_deref().unwrap_or(UNKNOWN)),
         "restarts" => instance.restarts.map_or(UNKNOWN.to_owned(), |count| count.to_string()),
         _ => return None,
@@ -196,10 +196,10 @@ pub(crate) fn changes<'a>(fields: impl Iterator<Item = &'a str>, before: &Instan
 fn labels(before: Option<&Labels>, after: Option<&Labels>) -> String {
     let (Some(before), Some(after)) = (before, after) else { return "labels".to_owned() };
     let mut text = "labels".to_owned();
-    for (key, value) in after.iter().filter(|(key, value)| before.get(*key) != Some(*value)) {
+    for (key, value) in after.iter().filter(|(key, value)| before.get(key) != Some(*value)) {
         let _ = write!(text, " +{}={}", clean(key), clean(value));
     }
-    for (key, _) in before.iter().filter(|(key, _)| !after.contains_key(*key)) {
+    for (key, _) in before.iter().filter(|(key, _)| !after.contains_key(key)) {
         let _ = write!(text, " -{}", clean(key));
     }
     shorten(&text, 80)

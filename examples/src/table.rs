@@ -76,7 +76,7 @@ fn row(instance: &Instance, now: SystemTime) -> [String; 8] {
         show::image(instance.image.as_ref()),
         show::ports(instance.ports.as_deref()),
         show::addresses(instance.addresses.as_deref()),
-        show::group(instance.group.as_ref()),
+        show::group(instance.group.as_deref()),
         show::age(instance.created_at, now),
     ]
     .map(|text| shorten(&text, MOST))

@@ -61,11 +61,14 @@ fn events(name: &str, args: &[&str]) -> Vec<RuntimeEvent> {
 
 #[test]
 fn each_line_of_json_is_an_event_that_reads_back() {
-    let events = events("watch", &["--backend", "memory", "--for", "4s", "--json"]);
+    let events = events("watch", &["--backend", "memory", "--for", "5s", "--json"]);
     assert!(matches!(events[0].kind, RuntimeEventKind::ResyncBegin { .. }), "{:?}", events[0]);
-    for name in ["present", "resync_end", "started", "updated", "stopped"] {
+    for name in ["present", "resync_end", "started", "updated", "stopped", "removed"] {
         assert!(events.iter().any(|event| event.kind.name() == name), "no {name}");
     }
+    let begin = events[0].observed_at;
+    let first = events.iter().find(|event| matches!(event.kind.name(), "started" | "updated" | "stopped")).unwrap();
+    assert!(first.observed_at.duration_since(begin).unwrap() < Duration::from_secs(1), "something happens at once");
 }
 
 #[test]
@@ -148,6 +151,52 @@ fn a_daemon_that_is_asked_for_by_name_must_answer() {
     }
     let line = refused("custom_backend", &["--folder", "/nonexistent/folder"]);
     assert!(line.contains("/nonexistent/folder"), "{line}");
+}
+
+#[test]
+fn whatever_keeps_a_daemon_from_answering_is_one_clear_line() {
+    let refused = |variable: &str, value: &str| {
+        let mut command = example("ps");
+        // The host goes first where both are set.
+        command.env_remove("DOCKER_HOST").env("HOME", "/nonexistent").env(variable, value);
+        let output = command.args(["--backend", "docker"]).output().unwrap();
+        let (said, complaint) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!((output.status.code(), said.as_str(), complaint.lines().count()), (Some(2), "", 1), "{complaint}");
+        assert!(!complaint.contains("client error") && !complaint.contains("hunter2"), "{complaint}");
+        complaint
+    };
+    for (variable, value, advice) in [
+        ("DOCKER_HOST", "nonsense", "expected unix:///path"),
+        ("DOCKER_HOST", "ssh://me:hunter2@h", "forward the socket"),
+        ("DOCKER_HOST", "tcp://me:hunter2@h:1", "no credentials"),
+        ("DOCKER_HOST", "tcp://127.0.0.1:1", "start the daemon"),
+        ("DOCKER_HOST", "tcp://no-such-host.invalid", "is its name right"),
+        ("DOCKER_CONTEXT", "elsewhere", "docker context ls"),
+        ("DOCKER_API_VERSION", "7", "as 1.41"),
+    ] {
+        let line = refused(variable, value);
+        assert!(line.contains(advice), "{variable}={value}: {line}");
+        let named = line.split("; ").next().unwrap_or_default().matches(variable).count();
+        assert_eq!(named, 1, "what it is from is said once: {line}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn what_answers_and_is_no_daemon_is_said_so() {
+    use std::{io::Write, os::unix::net::UnixListener};
+
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("docker.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(b"SSH-2.0-OpenSSH_10.0\r\n");
+        }
+    });
+    let line = refused("ps", &["--host", &format!("unix://{}", socket.display())]);
+    assert!(line.contains("does not speak http") && line.contains("docker.sock"), "{line}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::budget;
 use crate::failure::{Failure, Outcome};
+use crate::links;
 use crate::process::{self, Interrupt};
 use crate::terminal::say;
 use crate::workspace;
@@ -21,8 +22,14 @@ type Step = fn() -> Outcome<()>;
 /// Does everything, also after something failed: who repairs wants to see all of it.
 pub(crate) fn run() -> Outcome<()> {
     process::catch_interrupts()?;
-    let steps: [(&str, Step); 5] =
-        [("fmt", fmt), ("clippy", clippy), ("doc", doc), ("deny", deny), ("budget", core_budget)];
+    let steps: [(&str, Step); 6] = [
+        ("fmt", fmt),
+        ("links", page_links),
+        ("clippy", clippy),
+        ("doc", doc),
+        ("deny", deny),
+        ("budget", core_budget),
+    ];
     let mut failed = Vec::new();
     for (name, step) in steps {
         say!("lint: {name}");
@@ -49,6 +56,12 @@ fn checked(command: &mut Command) -> Outcome<()> {
 
 fn fmt() -> Outcome<()> {
     checked(workspace::cargo().args(["fmt", "--all", "--", "--check"]))
+}
+
+fn page_links() -> Outcome<()> {
+    let followed = links::check()?;
+    say!("lint: {followed} links from page to page");
+    Ok(())
 }
 
 fn clippy() -> Outcome<()> {

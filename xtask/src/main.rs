@@ -7,6 +7,7 @@ mod budget;
 mod counts;
 mod examples;
 mod failure;
+mod links;
 mod lint;
 mod matrix;
 mod process;
@@ -41,7 +42,7 @@ enum Chore {
     Test(test::Arguments),
     /// Write docs/support-matrix.md from the last run's reports
     SupportMatrix(matrix::Arguments),
-    /// Formatting, clippy, docs, licences, and the budget of runtide-core
+    /// Formatting, clippy, docs and their links, licences, and the budget of runtide-core
     Lint,
 }
 

@@ -155,13 +155,27 @@ impl fmt::Display for Obstacle {
 
 impl std::error::Error for Obstacle {}
 
-/// The address of a real runtime is not set: the law is skipped, by name, or fails if `RUNTIDE_REQUIRE_REAL` names the backend.
+/// Why there is no harness.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Absent {
     /// The backend's name in the report.
-    pub backend: &'static str,
-    /// Which variable is not set, or what did not answer.
-    pub reason: String,
+    pub(crate) backend: &'static str,
+    /// What is not set, or what did not work.
+    pub(crate) reason: String,
+    /// A runtime was promised.
+    pub(crate) broken: bool,
+}
+
+impl Absent {
+    /// Nobody said where a real runtime is: the law is skipped, by name, or fails if `RUNTIDE_REQUIRE_REAL` names the backend.
+    pub fn unset(backend: &'static str, reason: impl Into<String>) -> Self {
+        Self { backend, reason: reason.into(), broken: false }
+    }
+
+    /// A runtime was named and cannot be used: the law fails.
+    pub fn broken(backend: &'static str, reason: impl Into<String>) -> Self {
+        Self { backend, reason: reason.into(), broken: true }
+    }
 }
 
 /// Whether the harness can break it so.
@@ -304,6 +318,21 @@ impl Change {
             Self::Addresses(_) => Some("addresses"),
             Self::Labels(_) => Some("labels"),
             Self::Resources => None,
+        }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pause => f.write_str("a pause"),
+            Self::Unpause => f.write_str("an unpause"),
+            Self::Health(_) => f.write_str("another health"),
+            Self::Rename(name) => write!(f, "a rename to '{name}'"),
+            Self::Ports(_) => f.write_str("other ports"),
+            Self::Addresses(_) => f.write_str("other addresses"),
+            Self::Labels(_) => f.write_str("other labels"),
+            Self::Resources => f.write_str("another resource limit"),
         }
     }
 }

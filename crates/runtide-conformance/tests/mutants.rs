@@ -26,8 +26,9 @@ use std::{collections::BTreeSet, sync::Arc};
 use backend::Broken;
 use harness::{EDGES, MemoryHarness};
 use runtide_conformance::{
-    Clock, Law,
-    run::{block_on, check},
+    Absent, Clock, Law,
+    report::Outcome,
+    run::{block_on, check, run},
 };
 use table::Mutant;
 
@@ -89,4 +90,14 @@ fn each_law_is_failed_by_a_mutant() {
     let failed: BTreeSet<Law> = Mutant::ALL.iter().flat_map(|mutant| mutant.fails()).copied().collect();
     let unbroken: Vec<&Law> = Law::ALL.iter().filter(|law| !failed.contains(law)).collect();
     assert!(unbroken.is_empty(), "no mutant fails {unbroken:?}");
+}
+
+#[test]
+fn only_a_runtime_that_nobody_promised_is_a_skip() {
+    let ends = |absent: Absent| {
+        let start = || std::future::ready(Err::<MemoryHarness, _>(absent));
+        block_on(Clock::Virtual, run(Law::R1, start, Clock::Virtual)).unwrap().line.outcome
+    };
+    assert_eq!(ends(Absent::unset("nowhere", "no address is set")), Outcome::Skipped);
+    assert_eq!(ends(Absent::broken("nowhere", "the address does not answer")), Outcome::Failed);
 }

@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     num::{NonZeroU8, NonZeroU16},
     str::FromStr,
+    sync::Arc,
     time::SystemTime,
 };
 
@@ -69,7 +70,7 @@ pub struct Instance {
     pub addresses: Option<Vec<Address>>,
     /// What it belongs to.
     #[serde(default)]
-    pub group: Option<Group>,
+    pub group: Option<Arc<Group>>,
     /// The machine that it runs on, in a cluster.
     #[serde(default)]
     pub node: Option<String>,

@@ -43,7 +43,7 @@ fn instance() -> Instance {
         Port::new(NonZeroU16::new(9).unwrap(), Protocol::Sctp),
     ]);
     web.addresses = Some(vec![Address::new("172.17.0.2".parse().unwrap(), Some("bridge".to_owned()))]);
-    web.group = Some(Group::new(GroupKind::Compose, "shop").with_service(Some("web".to_owned())));
+    web.group = Some(Group::new(GroupKind::Compose, "shop").with_service(Some("web".to_owned())).into());
     web.node = Some("node-1".into());
     web.created_at = Some(at(0));
     web.started_at = Some(at(1));

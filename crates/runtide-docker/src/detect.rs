@@ -86,9 +86,9 @@ pub enum Outcome {
 
 impl fmt::Display for Candidate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.endpoint {
-            Some(endpoint) => write!(f, "{endpoint} ({}): ", self.origin)?,
-            None => write!(f, "{}: ", self.origin)?,
+        // What makes no sense says itself which variable or file it is from.
+        if let Some(endpoint) = &self.endpoint {
+            write!(f, "{endpoint} ({}): ", self.origin)?;
         }
         match &self.outcome {
             Outcome::Answered { kind, version } => write!(f, "{kind} {version}"),
@@ -124,7 +124,7 @@ pub(crate) async fn detect_in(environment: &Environment, deadline: Duration) -> 
     let named = asked.iter().any(|(origin, _)| matches!(origin, Origin::Environment | Origin::Context));
     let asking = asked.into_iter().map(async |(origin, config)| {
         let endpoint = config.as_ref().ok().map(|config| config.endpoint.clone());
-        let answered = match config {
+        let answered = match config.and_then(|config| environment.with_version(config)) {
             Ok(config) => ask(config, deadline).await,
             Err(error) => Err(error),
         };
@@ -286,5 +286,21 @@ mod tests {
         assert!(found.chosen.is_none());
         let error = found.into_config().unwrap_err();
         assert!(error.to_string().contains("ssh://elsewhere"), "{error}");
+        assert_eq!(error.to_string().matches("DOCKER_HOST").count(), 1, "{error}");
+    }
+
+    #[tokio::test]
+    async fn the_api_version_that_is_asked_for_is_spoken_to_whoever_is_found() {
+        let home = tempfile::tempdir().unwrap();
+        podman(&home.path().join("docker.sock"));
+        let asked = async |version: &str| {
+            let runtime = ("XDG_RUNTIME_DIR", home.path().as_os_str());
+            let environment = Environment::of([runtime, ("DOCKER_API_VERSION", OsStr::new(version))]);
+            detect_in(&environment, Duration::from_secs(5)).await
+        };
+        let chosen = asked("1.41").await.candidates.into_iter().find(|one| one.origin == Origin::Rootless).unwrap();
+        assert!(matches!(chosen.outcome, Outcome::Answered { .. }), "{chosen}");
+        let error = asked("seven").await.into_config().unwrap_err();
+        assert!(error.to_string().contains("DOCKER_API_VERSION"), "{error}");
     }
 }

@@ -92,12 +92,12 @@ impl Environment {
     /// `ca.pem`, `cert.pem` and `key.pem` of `DOCKER_CERT_PATH`, else of the docker folder.
     fn tls(&self) -> Result<Option<Tls>> {
         let Some(folder) = self.path("DOCKER_CERT_PATH") else {
-            return Ok(self.docker_folder().map(|folder| tls_files(&folder)));
+            return self.docker_folder().map(|folder| tls_files(&folder)).transpose();
         };
         if !folder.is_dir() {
             return Err(invalid("DOCKER_CERT_PATH", &folder.to_string_lossy(), "there is no such folder"));
         }
-        Ok(Some(tls_files(&folder)))
+        tls_files(&folder).map(Some)
     }
 
     /// What `DOCKER_CONTEXT`, or the current context, says; `None`: the default one.
@@ -118,10 +118,10 @@ impl Environment {
         let Some(folder) = folder else {
             return Err(invalid(said_by, &name, "there is no home folder to look for contexts in"));
         };
-        context(&folder.join("contexts"), &name).map(Some).map_err(|error| error.with_context("key", said_by))
+        context(&folder.join("contexts"), said_by, &name).map(Some)
     }
 
-    fn with_version(&self, config: Config) -> Result<Config> {
+    pub(crate) fn with_version(&self, config: Config) -> Result<Config> {
         const VERSION: &str = "DOCKER_API_VERSION";
         let Some(text) = self.text(VERSION)? else { return Ok(config) };
         let version = named(text.parse::<ApiVersion>(), VERSION, &text)?;
@@ -140,11 +140,11 @@ fn invalid(name: &'static str, value: &str, why: &str) -> Error {
         .with_context("value", value)
 }
 
-/// Says which variable an error is about.
+/// Says which variable an error is about; the error quotes the value.
 fn named<T>(parsed: Result<T>, name: &'static str, value: &str) -> Result<T> {
     parsed.map_err(|error| {
         let value = without_credentials(value);
-        let message = format!("{name}={value}: {}", error.message());
+        let message = format!("{name}: {}", error.message());
         Error::new(error.kind(), "docker.config", message).with_context("key", name).with_context("value", value)
     })
 }
@@ -161,10 +161,29 @@ fn secured(host: &str) -> String {
     }
 }
 
-/// What of the three files is there.
-fn tls_files(folder: &Path) -> Tls {
-    let there = |name: &str| Some(folder.join(name)).filter(|path| path.is_file());
-    Tls { ca: there("ca.pem"), identity: there("cert.pem").zip(there("key.pem")) }
+/// What of the three files is there. What is there and cannot be read is for whoever reads it to say.
+fn tls_files(folder: &Path) -> Result<Tls> {
+    let there = |name: &str| {
+        let path = folder.join(name);
+        let missing = path.metadata().is_err_and(|error| is_missing(&error));
+        if missing { Err(path) } else { Ok(path) }
+    };
+    let identity = match (there("cert.pem"), there("key.pem")) {
+        (Ok(certificate), Ok(key)) => Some((certificate, key)),
+        (Err(_), Err(_)) => None,
+        (Ok(_), Err(missing)) | (Err(missing), Ok(_)) => {
+            let message =
+                format!("a client certificate takes cert.pem and key.pem, and '{}' is missing", missing.display());
+            return Err(
+                Error::new(ErrorKind::InvalidInput, "docker.config", message).with_context("path", missing.display())
+            );
+        }
+    };
+    Ok(Tls { ca: there("ca.pem").ok(), identity })
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// `None`: there is no such file.
@@ -173,9 +192,7 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
         |kind, message: String| Error::new(kind, "docker.config", message).with_context("path", path.display());
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Ok(None);
-        }
+        Err(error) if is_missing(&error) => return Ok(None),
         Err(error) => {
             return Err(
                 located(ErrorKind::InvalidInput, format!("'{}' cannot be read", path.display())).with_source(error)
@@ -201,7 +218,7 @@ fn current_context(path: &Path) -> Result<Option<String>> {
 }
 
 /// `meta/<sha256 of the name>/meta.json` and `tls/<the same>/docker/*.pem`.
-fn context(store: &Path, name: &str) -> Result<Config> {
+fn context(store: &Path, said_by: &'static str, name: &str) -> Result<Config> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Meta {
@@ -219,26 +236,27 @@ fn context(store: &Path, name: &str) -> Result<Config> {
         #[serde(default, rename = "SkipTLSVerify")]
         skip_tls_verify: bool,
     }
-    const CONTEXT: &str = "docker context";
+    const NO_CONTEXT: &str = "there is no such docker context; `docker context ls` shows those that there are";
     let folder = sha256(name);
     let path = store.join("meta").join(&folder).join("meta.json");
-    let meta: Meta = read_json(&path)?
-        .ok_or_else(|| invalid(CONTEXT, name, "there is no such context").with_context("path", path.display()))?;
+    let meta: Meta =
+        read_json(&path)?.ok_or_else(|| invalid(said_by, name, NO_CONTEXT).with_context("path", path.display()))?;
     let Some(docker) = meta.endpoints.docker else {
-        return Err(invalid(CONTEXT, name, "it has no docker endpoint"));
+        return Err(invalid(said_by, name, "this docker context has no docker endpoint"));
     };
     if docker.host.is_empty() {
         return Ok(Config::default());
     }
     if docker.skip_tls_verify {
         let why = "it asks not to verify the server (SkipTLSVerify); give the context the server's CA instead";
-        return Err(Error::new(ErrorKind::Unsupported, "docker.config", format!("docker context '{name}': {why}"))
+        return Err(Error::new(ErrorKind::Unsupported, "docker.config", format!("{said_by}={name}: {why}"))
+            .with_context("key", said_by)
             .with_context("feature", "skip_tls_verify")
             .with_context("reason", why));
     }
-    let endpoint = named(docker.host.parse::<Endpoint>(), CONTEXT, &docker.host)?;
+    let endpoint = named(docker.host.parse::<Endpoint>(), said_by, &docker.host)?;
     let tls_folder = store.join("tls").join(&folder).join("docker");
-    let tls = tls_folder.is_dir().then(|| tls_files(&tls_folder));
+    let tls = tls_folder.is_dir().then(|| tls_files(&tls_folder)).transpose()?;
     let endpoint = if tls.is_some() { endpoint.with_tls() } else { endpoint };
     Ok(Config::default().with_endpoint(endpoint).with_tls(tls))
 }

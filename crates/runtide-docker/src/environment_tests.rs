@@ -73,7 +73,8 @@ fn a_bad_host_is_an_error_with_variable_and_value() {
     for host in invalid {
         let error = config([("DOCKER_HOST", host)]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{host}");
-        assert!(error.to_string().contains("DOCKER_HOST") && error.to_string().contains(host), "{error}");
+        let named = error.message().matches("DOCKER_HOST").count();
+        assert!(named == 1 && error.message().contains(host), "{error}");
     }
     for host in ["ssh://", "ssh://user@host", "npipe:////./pipe/docker_engine", "fd://"] {
         let error = config([("DOCKER_HOST", host)]).unwrap_err();
@@ -117,12 +118,27 @@ fn tls_verify_means_the_encrypted_port_and_the_files_of_the_cert_path() {
 }
 
 #[test]
+fn a_certificate_without_its_key_is_not_left_out_in_silence() {
+    for (there, missing) in [("cert.pem", "key.pem"), ("key.pem", "cert.pem")] {
+        let folder = docker_folder(&[("ca.pem", ""), (there, "")]);
+        let path = folder.path().to_str().unwrap();
+        let error = config([("DOCKER_HOST", "https://h"), ("DOCKER_CERT_PATH", path)]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().contains(&format!("{missing}' is missing")), "{error}");
+    }
+    let folder = docker_folder(&[("ca.pem", "")]);
+    let tls =
+        config([("DOCKER_HOST", "https://h"), ("DOCKER_CERT_PATH", folder.path().to_str().unwrap())]).unwrap().tls;
+    assert_eq!(tls, Some(Tls::default().with_ca(folder.path().join("ca.pem"))));
+}
+
+#[test]
 fn an_api_version_limits_what_is_spoken() {
     assert_eq!(config([("DOCKER_API_VERSION", "1.43")]).unwrap().max_api_version, Some(ApiVersion::new(1, 43)));
     for text in ["1.40", "one", "v1.43", "1.43.1"] {
         let error = config([("DOCKER_API_VERSION", text)]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
-        assert!(error.to_string().contains(&format!("DOCKER_API_VERSION={text}")), "{error}");
+        assert!(error.to_string().contains("DOCKER_API_VERSION") && error.to_string().contains(text), "{error}");
     }
 }
 

@@ -5,6 +5,8 @@ use std::{io, time::Duration};
 use runtide_core::{BackendId, Error, ErrorKind};
 use tokio_rustls::rustls;
 
+use crate::transport::causes;
+
 /// Where a call was made. No endpoint carries a credential: [`Endpoint`](crate::Endpoint) refuses them.
 #[derive(Clone, Copy)]
 pub(crate) struct Place<'a> {
@@ -22,6 +24,10 @@ impl Place<'_> {
 
     /// The daemon answered with something other than success.
     pub(crate) fn status(self, status: u16, message: &str) -> Error {
+        if status == 400 && wants_tls(message) {
+            let message = "the server speaks TLS, and was asked in the clear: use https://, or set DOCKER_TLS_VERIFY=1";
+            return self.error(ErrorKind::Protocol, message).with_context("status", status);
+        }
         let kind = of_status(status, message);
         let text = message.trim();
         let text = if text.is_empty() { format!("the daemon answered {status}") } else { text.to_owned() };
@@ -30,19 +36,24 @@ impl Place<'_> {
 
     /// The daemon could not be reached, or the connection broke.
     pub(crate) fn io(self, error: io::Error) -> Error {
-        if let Some(kind) = of_tls(&error) {
-            let message = "the TLS handshake failed: one side does not trust the other's certificate, or misses it";
+        if let Some((kind, message)) = of_tls(&error) {
             return self.error(kind, message).with_source(error);
         }
         let (kind, message) = match error.kind() {
-            io::ErrorKind::NotFound => (ErrorKind::Unavailable, "there is no such socket: is the daemon up?"),
-            io::ErrorKind::ConnectionRefused => (ErrorKind::Unavailable, "nobody answers: is the daemon up?"),
+            io::ErrorKind::NotFound => (ErrorKind::Unavailable, "there is no such socket (is the daemon up?)"),
+            io::ErrorKind::ConnectionRefused => (ErrorKind::Unavailable, "nobody listens there (is the daemon up?)"),
+            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+                (ErrorKind::Unavailable, "the host cannot be reached (is its name right, and the network up?)")
+            }
             io::ErrorKind::PermissionDenied => (
                 ErrorKind::PermissionDenied,
                 "this user may not open the socket: join the group that owns it (docker), or run as its owner",
             ),
             io::ErrorKind::TimedOut => (ErrorKind::Timeout, "the connection was not made in time"),
-            io::ErrorKind::InvalidData => (ErrorKind::Protocol, "the peer does not speak as expected"),
+            io::ErrorKind::InvalidData => (
+                ErrorKind::Protocol,
+                "what answers does not speak http (is it the daemon? and over tcp: is TLS meant, with DOCKER_TLS_VERIFY=1?)",
+            ),
             io::ErrorKind::Unsupported => (ErrorKind::Unsupported, "this platform has no unix sockets"),
             _ => (ErrorKind::Unavailable, "the connection broke"),
         };
@@ -98,33 +109,63 @@ pub(crate) fn of_status(status: u16, message: &str) -> ErrorKind {
     }
 }
 
-/// What a handshake's failure means, wherever in the causes it is; `None`: it was no failed handshake.
-fn of_tls(error: &io::Error) -> Option<ErrorKind> {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(current) = cause {
-        if let Some(tls) = current.downcast_ref::<rustls::Error>() {
-            return match tls {
-                rustls::Error::InvalidCertificate(_)
-                | rustls::Error::NoCertificatesPresented
-                | rustls::Error::AlertReceived(
-                    rustls::AlertDescription::CertificateRequired
-                    | rustls::AlertDescription::BadCertificate
-                    | rustls::AlertDescription::UnknownCA
-                    | rustls::AlertDescription::CertificateUnknown
-                    | rustls::AlertDescription::CertificateExpired
-                    | rustls::AlertDescription::AccessDenied,
-                ) => Some(ErrorKind::Unauthenticated),
-                _ => None,
-            };
+/// What a handshake's failure means and what to do about it, wherever in the causes it is; `None`: it was no handshake.
+fn of_tls(error: &io::Error) -> Option<(ErrorKind, &'static str)> {
+    use rustls::{AlertDescription as Alert, CertificateError as Certificate, Error as Tls};
+    let tls = causes(error).find_map(|cause| cause.downcast_ref::<Tls>())?;
+    Some(match tls {
+        Tls::InvalidCertificate(why) => (
+            ErrorKind::Unauthenticated,
+            match why {
+                Certificate::UnknownIssuer | Certificate::BadSignature => {
+                    "nobody who is trusted here signed the server's certificate: name the CA that did (ca.pem in \
+                     DOCKER_CERT_PATH, or Tls::with_ca)"
+                }
+                Certificate::Expired | Certificate::ExpiredContext { .. } => {
+                    "the server's certificate has expired: renew it, or set this machine's clock"
+                }
+                Certificate::NotValidYet | Certificate::NotValidYetContext { .. } => {
+                    "the server's certificate is not valid yet: set the clock, here or where it was made"
+                }
+                Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => {
+                    "the server's certificate is not for the name by which it was reached: use a name that is in it, or \
+                     add this one"
+                }
+                _ => "the server's certificate cannot be accepted",
+            },
+        ),
+        // The last one is Go's answer to a client without a certificate, up to TLS 1.2.
+        Tls::AlertReceived(
+            Alert::CertificateRequired
+            | Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            | Alert::AccessDenied
+            | Alert::DecryptError
+            | Alert::HandshakeFailure,
+        ) => (
+            ErrorKind::Unauthenticated,
+            "the server wants a client certificate that it trusts, and got none or another: name it and its key (cert.pem \
+             and key.pem in DOCKER_CERT_PATH, or Tls::with_identity)",
+        ),
+        Tls::InvalidMessage(_) => (
+            ErrorKind::Protocol,
+            "what answers does not speak TLS: is it plain http (tcp://, without DOCKER_TLS_VERIFY), or another service?",
+        ),
+        Tls::PeerIncompatible(_) | Tls::AlertReceived(Alert::ProtocolVersion) => {
+            (ErrorKind::Protocol, "the server and this client have no version of TLS in common (here: 1.2 and 1.3)")
         }
-        // An I/O error's source is the source of what it wraps, which would be passed over.
-        let wrapped = current.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        cause = match wrapped {
-            Some(wrapped) => Some(wrapped),
-            None => current.source(),
-        };
-    }
-    None
+        _ => (ErrorKind::Protocol, "the TLS handshake failed"),
+    })
+}
+
+/// The answers of Go's and of nginx's TLS listeners to plain http.
+fn wants_tls(message: &str) -> bool {
+    message.contains("HTTP request") && message.contains("to an HTTPS server")
+        || message.contains("plain HTTP request was sent to HTTPS port")
 }
 
 /// "client version 1.99 is too new. Maximum supported API version is 1.41", and its opposite.
@@ -167,6 +208,7 @@ mod tests {
             (io::ErrorKind::NotFound, ErrorKind::Unavailable),
             (io::ErrorKind::ConnectionRefused, ErrorKind::Unavailable),
             (io::ErrorKind::ConnectionReset, ErrorKind::Unavailable),
+            (io::ErrorKind::HostUnreachable, ErrorKind::Unavailable),
             (io::ErrorKind::PermissionDenied, ErrorKind::PermissionDenied),
             (io::ErrorKind::TimedOut, ErrorKind::Timeout),
         ];

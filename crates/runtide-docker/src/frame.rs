@@ -14,11 +14,59 @@ pub(crate) enum Framed<'a> {
     Unreadable(Option<InstanceId>),
 }
 
+/// Reads what came, value by value. Text is checked once for all of it.
+#[derive(Debug)]
+pub(crate) struct Frames<'a> {
+    bytes: &'a [u8],
+    /// As much of the bytes as is text; the rest is cut in a letter, or none.
+    text: &'a str,
+    read: usize,
+}
+
+impl<'a> Frames<'a> {
+    pub(crate) fn of(bytes: &'a [u8]) -> Self {
+        let text = match str::from_utf8(bytes) {
+            Ok(text) => text,
+            Err(error) => bytes.get(..error.valid_up_to()).and_then(|valid| str::from_utf8(valid).ok()).unwrap_or(""),
+        };
+        Self { bytes, text, read: 0 }
+    }
+
+    /// How many bytes the values so far took.
+    pub(crate) fn read(&self) -> usize {
+        self.read
+    }
+}
+
+impl<'a> Iterator for Frames<'a> {
+    type Item = Framed<'a>;
+
+    /// `None`: the next value is not all there yet.
+    fn next(&mut self) -> Option<Framed<'a>> {
+        let text = self.text.get(self.read..).and_then(|text| first(serde_json::Deserializer::from_str(text)));
+        let (framed, length) = match text {
+            Some((Ok(event), length)) => (Framed::Event(event), length),
+            Some((Err(error), _)) if error.is_eof() && self.text.len() == self.bytes.len() => return None,
+            _ => next(self.bytes.get(self.read..)?)?,
+        };
+        self.read += length;
+        Some(framed)
+    }
+}
+
+fn first<'a, R: serde_json::de::Read<'a>>(
+    values: serde_json::Deserializer<R>,
+) -> Option<(serde_json::Result<Event<'a>>, usize)> {
+    let mut values = values.into_iter();
+    let value = values.next()?;
+    Some((value, values.byte_offset()))
+}
+
 /// The first value of `bytes` and how many bytes it takes; `None`: it is not all there yet.
-pub(crate) fn next(bytes: &[u8]) -> Option<(Framed<'_>, usize)> {
-    let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<Event<'_>>();
-    match values.next()? {
-        Ok(event) => Some((Framed::Event(event), values.byte_offset())),
+fn next(bytes: &[u8]) -> Option<(Framed<'_>, usize)> {
+    let (value, length) = first(serde_json::Deserializer::from_slice(bytes))?;
+    match value {
+        Ok(event) => Some((Framed::Event(event), length)),
         Err(error) if error.is_eof() => None,
         Err(error) => {
             let length = if error.is_data() { value_length(bytes) } else { None }.unwrap_or_else(|| line_length(bytes));
@@ -63,17 +111,17 @@ mod tests {
     const START: &str =
         r#"{"Type":"container","Action":"start","Actor":{"ID":"a1","Attributes":{"name":"{\"}"}},"timeNano":1}"#;
 
-    fn all(mut bytes: &[u8]) -> (Vec<String>, usize) {
-        let mut found = Vec::new();
-        while let Some((framed, used)) = next(bytes) {
-            assert!(used > 0, "a frame that takes nothing would be read for ever");
+    fn all(bytes: &[u8]) -> (Vec<String>, usize) {
+        let (mut found, mut frames, mut read) = (Vec::new(), Frames::of(bytes), 0);
+        while let Some(framed) = frames.next() {
+            assert!(frames.read() > read, "a frame that takes nothing would be read for ever");
+            read = frames.read();
             found.push(match framed {
                 Framed::Event(event) => event.container().unwrap_or("-").to_owned(),
                 Framed::Unreadable(about) => format!("?{}", about.map_or_else(String::new, |id| id.to_string())),
             });
-            bytes = &bytes[used..];
         }
-        (found, bytes.len())
+        (found, bytes.len() - read)
     }
 
     #[test]

@@ -11,7 +11,8 @@ use std::{
 };
 
 use runtide_core::{
-    BackendId, Edge, ExitStatus, Instance, InstanceId, InstanceState, NativeMark, Signal, SignalBody, Snapshot,
+    BackendId, Edge, ExitStatus, ImageRef, Instance, InstanceId, InstanceState, NativeMark, Signal, SignalBody,
+    Snapshot,
 };
 use tokio::time::Instant;
 
@@ -40,7 +41,7 @@ pub(crate) struct Ledger {
     backend: BackendId,
     /// Whether a stream keeps it up to date.
     live: bool,
-    entries: HashMap<Box<str>, Entry>,
+    entries: HashMap<InstanceId, Entry>,
 }
 
 #[derive(Debug)]
@@ -60,8 +61,8 @@ struct Entry {
 }
 
 impl Entry {
-    fn new(id: &str) -> Self {
-        Self { id: InstanceId::from(id), exit_is_label: None, described: None, told: None, rewired: None, oom: None }
+    fn new(id: InstanceId) -> Self {
+        Self { id, exit_is_label: None, described: None, told: None, rewired: None, oom: None }
     }
 
     fn tell(&mut self, state: InstanceState, exit: Option<ExitStatus>, now: Instant) -> Edge {
@@ -70,43 +71,31 @@ impl Entry {
     }
 
     /// The same description as long as the attributes say the same: most containers have a `create`, a `start` and a `die`.
-    fn describe(
-        &mut self,
-        backend: &BackendId,
-        attributes: Option<&Attributes<'_>>,
-        state: InstanceState,
-    ) -> Option<Arc<Instance>> {
+    /// The state is the edge's to tell.
+    fn describe(&mut self, backend: &BackendId, attributes: Option<&Attributes<'_>>) -> Option<Arc<Instance>> {
         let attributes = attributes?;
-        match &self.described {
-            Some(known) if is_described_by(known, attributes) => {
-                if known.state != state {
-                    let mut described = Instance::clone(known);
-                    described.state = state;
-                    self.described = Some(Arc::new(described));
-                }
-            }
-            _ => {
-                self.described = Some(Arc::new(normalize::described(backend, self.id.clone(), attributes, state)));
-            }
+        if !self.described.as_deref().is_some_and(|known| is_described_by(known, attributes)) {
+            let described = normalize::described(backend, self.id.clone(), attributes, InstanceState::Unknown);
+            self.described = Some(Arc::new(described));
         }
         self.described.clone()
     }
 }
 
 fn is_described_by(known: &Instance, attributes: &Attributes<'_>) -> bool {
-    let Some(labels) = &known.labels else { return false };
-    let mut told = 0;
+    // Go writes a map in the order of its keys, which is that of the labels here. In another order they would count as
+    // others, and be read again.
     attributes.get("name") == Some(known.name.as_str())
-        && attributes.get("image") == known.image.as_ref().map(runtide_core::ImageRef::as_str)
-        && attributes.labels().all(|(key, value)| {
-            told += 1;
-            labels.get(key).is_some_and(|known| known == value)
-        })
-        && told == labels.len()
+        && attributes.get("image") == known.image.as_ref().map(ImageRef::as_str)
+        && known.labels.as_ref().is_some_and(|labels| labels.iter().eq(attributes.labels()))
 }
 
 fn exit_is_label(is_there: impl Fn(&str) -> bool) -> bool {
     is_there("exitCode") || is_there("containerExitCode")
+}
+
+fn new_entry<'a>(entries: &'a mut HashMap<InstanceId, Entry>, id: &str) -> &'a mut Entry {
+    entries.entry(InstanceId::from(id)).or_insert_with_key(|id| Entry::new(id.clone()))
 }
 
 impl Ledger {
@@ -133,7 +122,7 @@ impl Ledger {
         let backend = &self.backend;
         let entry = match self.entries.get_mut(id) {
             Some(entry) => entry,
-            None => self.entries.entry(Box::from(id)).or_insert_with(|| Entry::new(id)),
+            None => new_entry(&mut self.entries, id),
         };
         if !event.is_container() {
             entry.rewired = Some(now);
@@ -146,7 +135,7 @@ impl Ledger {
                 }
                 let state = if action == Action::Start { InstanceState::Running } else { InstanceState::Created };
                 (entry.oom, entry.rewired) = (None, None);
-                let described = entry.describe(backend, attributes, state);
+                let described = entry.describe(backend, attributes);
                 Edge { described, ..entry.tell(state, None, now) }
             }
             Action::Die => {
@@ -154,7 +143,7 @@ impl Ledger {
                     .filter(|_| entry.exit_is_label == Some(false))
                     .and_then(Attributes::exit_code)
                     .map(|code| ExitStatus::code(code).with_oom_killed(entry.oom));
-                let described = entry.describe(backend, attributes, InstanceState::Stopped);
+                let described = entry.describe(backend, attributes);
                 Edge { described, ..entry.tell(InstanceState::Stopped, exit, now) }
             }
             Action::Pause => return say(SignalBody::Edge(entry.tell(InstanceState::Paused, None, now))),
@@ -177,15 +166,17 @@ impl Ledger {
             return;
         }
         if let (Some(id), Some(attributes)) = (event.container(), event.attributes()) {
-            let entry = self.entries.entry(Box::from(id)).or_insert_with(|| Entry::new(id));
+            let entry = match self.entries.get_mut(id) {
+                Some(entry) => entry,
+                None => new_entry(&mut self.entries, id),
+            };
             entry.exit_is_label = Some(exit_is_label(|key| attributes.get(key).is_some()));
         }
     }
 
     /// Adds to a look what only the stream told, and learns from it what messages alone leave open.
     pub(crate) fn complete(&mut self, instance: &mut Instance) {
-        let entry =
-            self.entries.entry(Box::from(instance.id.as_str())).or_insert_with(|| Entry::new(instance.id.as_str()));
+        let entry = self.entries.entry(instance.id.clone()).or_insert_with_key(|id| Entry::new(id.clone()));
         if let Some(labels) = &instance.labels {
             entry.exit_is_label = Some(exit_is_label(|key| labels.contains_key(key)));
         }
@@ -235,7 +226,7 @@ impl Ledger {
         let there: HashSet<&str> = look.instances.iter().map(|instance| instance.id.as_str()).collect();
         self.entries.retain(|id, entry| {
             let spoken_of = entry.told.map(|(_, at)| at).into_iter().chain(entry.rewired).max();
-            there.contains(&**id) || spoken_of.is_some_and(|at| now.duration_since(at) < LAG)
+            there.contains(id.as_str()) || spoken_of.is_some_and(|at| now.duration_since(at) < LAG)
         });
     }
 }

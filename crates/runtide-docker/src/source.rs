@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::{
     client::{Client, Server},
-    frame::{self, Framed},
+    frame::{Framed, Frames},
     ledger,
     looker::DockerLooker,
     subscription::{self, Proof, Subscription},
@@ -155,16 +155,16 @@ impl DockerSource {
     /// Reads a batch of what is buffered; how many messages there were.
     fn drain(&mut self, out: &mut Vec<Signal>) -> usize {
         let Some(subscription) = &mut self.subscription else { return 0 };
-        let (mut used, mut read, mut reached, mut last) = (0, 0, 0, None);
+        let (mut read, mut reached, mut last) = (0, 0, None);
         let unread = subscription.unread();
         if !unread.is_empty() {
             let now = Instant::now();
             let settled = self.settled_before.filter(|(until, _)| now < *until).map(|(_, before)| before);
             let mut ledger = self.ledger.lock();
+            let mut frames = Frames::of(unread);
             while read < BATCH
-                && let Some((framed, length)) = frame::next(unread.get(used..).unwrap_or_default())
+                && let Some(framed) = frames.next()
             {
-                used += length;
                 match framed {
                     Framed::Event(event) => {
                         let mark = event.mark();
@@ -185,6 +185,7 @@ impl DockerSource {
                 read += 1;
             }
             drop(ledger);
+            let used = frames.read();
             subscription.consume(used);
         }
         if last.is_some() {

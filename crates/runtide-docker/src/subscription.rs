@@ -4,7 +4,7 @@ use std::{
     fmt::Write,
     future::poll_fn,
     pin::{Pin, pin},
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::{Duration, SystemTime},
 };
 
@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::{
     client::Client,
-    frame::{self, Framed},
+    frame::{Framed, Frames},
     ledger,
     transport::{Link, as_io},
 };
@@ -32,6 +32,9 @@ const FILTER: &str = "filters=%7B%22type%22%3A%5B%22container%22%2C%22network%22
 
 /// A value that grows beyond this is no event.
 const MAX_VALUE: usize = 8 * 1024 * 1024;
+
+/// What comes in one go is gathered up to this size and then read at once: most chunks hold a single event.
+const AT_ONCE: usize = 64 * 1024;
 
 /// The daemon stamps an event before it queues it, so that two may stand in its history in the other order.
 const DISORDER: Duration = Duration::from_millis(100);
@@ -53,6 +56,8 @@ pub(crate) struct Subscription {
     buffer: Vec<u8>,
     /// How much of the buffer has been read.
     read: usize,
+    /// How the response ended, when there was something to read before that.
+    over: Option<Result<bool>>,
 }
 
 /// What a second response said of the place at which the first one ended.
@@ -110,7 +115,16 @@ impl Subscription {
                 .and_then(|_| Err(place.error(ErrorKind::Protocol, "the answer changed while it was read")));
             }
             let body = response.into_body();
-            Ok(Self { client: client.clone(), _sender: sender, connection, ended, body, buffer: Vec::new(), read: 0 })
+            Ok(Self {
+                client: client.clone(),
+                _sender: sender,
+                connection,
+                ended,
+                body,
+                buffer: Vec::new(),
+                read: 0,
+                over: None,
+            })
         };
         client.within(place, client.deadline(), opened).await
     }
@@ -129,8 +143,10 @@ impl Subscription {
         let too_late = nanoseconds_of(mark).map(|at| at + DISORDER.as_nanos());
         let mut scanned = 0;
         loop {
-            while let Some((framed, length)) = frame::next(subscription.unread().get(scanned..).unwrap_or_default()) {
-                scanned += length;
+            let mut frames = Frames::of(subscription.unread().get(scanned..).unwrap_or_default());
+            let before = scanned;
+            while let Some(framed) = frames.next() {
+                scanned = before + frames.read();
                 let Framed::Event(event) = framed else { continue };
                 if event.mark().as_ref() == Some(mark) {
                     subscription.consume(scanned);
@@ -168,23 +184,33 @@ impl Subscription {
 
     /// `true`: there is more to read; `false`: the daemon ended the response.
     pub(crate) fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool>> {
-        let data = match ready!(self.poll_data(cx)) {
-            None => return Poll::Ready(Ok(false)),
-            Some(Ok(data)) => data,
-            Some(Err(error)) => {
-                let place = self.client.place(OPERATION);
-                return Poll::Ready(Err(self.client.broken(place, as_io(error))));
+        if let Some(over) = self.over.take() {
+            return Poll::Ready(over);
+        }
+        self.buffer.drain(..self.read);
+        self.read = 0;
+        let before = self.buffer.len();
+        while self.buffer.len() - before < AT_ONCE {
+            let over = match self.poll_data(cx) {
+                Poll::Pending if self.buffer.len() == before => return Poll::Pending,
+                Poll::Pending => break,
+                Poll::Ready(Some(Ok(data))) if self.buffer.len() + data.len() <= MAX_VALUE => {
+                    self.buffer.extend_from_slice(&data);
+                    continue;
+                }
+                Poll::Ready(Some(Ok(_))) => {
+                    let place = self.client.place(OPERATION);
+                    Err(place.error(ErrorKind::Protocol, "an event is longer than 8 MiB"))
+                }
+                Poll::Ready(Some(Err(error))) => Err(self.client.broken(self.client.place(OPERATION), as_io(error))),
+                Poll::Ready(None) => Ok(false),
+            };
+            if self.buffer.len() == before {
+                return Poll::Ready(over);
             }
-        };
-        if self.read > 0 {
-            self.buffer.drain(..self.read);
-            self.read = 0;
+            self.over = Some(over);
+            break;
         }
-        if self.buffer.len() + data.len() > MAX_VALUE {
-            let place = self.client.place(OPERATION);
-            return Poll::Ready(Err(place.error(ErrorKind::Protocol, "an event is longer than 8 MiB")));
-        }
-        self.buffer.extend_from_slice(&data);
         Poll::Ready(Ok(true))
     }
 

@@ -31,8 +31,9 @@ pub(crate) fn connector(endpoint: &Endpoint, tls: Option<&Tls>) -> Result<Option
         None => builder.with_no_client_auth(),
         Some((certificate, key)) => {
             builder.with_client_auth_cert(certificates(certificate)?, private_key(key)?).map_err(|error| {
-                invalid("the client's certificate and key do not go together")
+                invalid("the client's certificate and key are unusable, or do not go together")
                     .with_context("path", certificate.display())
+                    .with_context("key", key.display())
                     .with_source(error)
             })?
         }
@@ -44,18 +45,30 @@ fn invalid(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidInput, "docker.tls", message)
 }
 
+/// Why, in words of our own: the parser's quote the line that it could not read, and that may be a key.
 fn unreadable(path: &Path, what: &str) -> impl FnOnce(pem::Error) -> Error {
     let message = format!("{what} cannot be read from '{}'", path.display());
     let path = path.display().to_string();
-    move |error| invalid(message).with_context("path", path).with_source(error)
+    move |error| {
+        let why = match error {
+            pem::Error::Io(error) => return invalid(message).with_context("path", path).with_source(error),
+            pem::Error::NoItemsFound => "there is none in it",
+            pem::Error::IllegalSectionStart { .. } | pem::Error::MissingSectionEnd { .. } => {
+                "a BEGIN or END line is missing, or not on a line of its own"
+            }
+            pem::Error::Base64Decode(_) => "what is between BEGIN and END is not base64",
+            _ => "it is not PEM",
+        };
+        invalid(format!("{message}: {why}")).with_context("path", path)
+    }
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let all: std::result::Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(path).map_err(unreadable(path, "a certificate"))?.collect();
-    let all = all.map_err(unreadable(path, "a certificate"))?;
+    let unreadable = || unreadable(path, "a certificate");
+    let all: std::result::Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(unreadable())?.collect();
+    let all = all.map_err(unreadable())?;
     if all.is_empty() {
-        return Err(invalid(format!("there is no certificate in '{}'", path.display())));
+        return Err(unreadable()(pem::Error::NoItemsFound));
     }
     Ok(all)
 }

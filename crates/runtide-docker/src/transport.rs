@@ -69,7 +69,10 @@ impl Connector {
             #[cfg(not(unix))]
             Endpoint::Unix(_) => Err(io::Error::from(io::ErrorKind::Unsupported)),
             Endpoint::Tcp { host, port, .. } => {
-                let tcp = TcpStream::connect((host.as_str(), *port)).await?;
+                // A name that nobody knows is an error of no kind.
+                let unknown = |error| io::Error::new(io::ErrorKind::HostUnreachable, error);
+                let found: Vec<_> = tokio::net::lookup_host((host.as_str(), *port)).await.map_err(unknown)?.collect();
+                let tcp = TcpStream::connect(&found[..]).await?;
                 tcp.set_nodelay(true)?;
                 match &self.0.tls {
                     Some((tls, name)) => Ok(Link::Tls(Box::new(tls.connect(name.clone(), tcp).await?))),
@@ -185,7 +188,7 @@ impl Pool {
             Ok(response) => Ok(response),
             Err(error) => {
                 self.reset();
-                Err(as_io(error))
+                Err(as_io(Beneath(error)))
             }
         }
     }
@@ -197,16 +200,43 @@ impl fmt::Debug for Pool {
     }
 }
 
-/// As an I/O error of the kind that lies at the bottom of its causes, so that nobody needs to look for it again.
-pub(crate) fn as_io(error: impl StdError + Send + Sync + 'static) -> io::Error {
-    let mut cause: Option<&(dyn StdError + 'static)> = Some(&error);
-    let mut kind = io::ErrorKind::ConnectionAborted;
-    while let Some(current) = cause {
-        if let Some(io) = current.downcast_ref::<io::Error>() {
-            kind = io.kind();
-            break;
+/// hyper-util's error names the step (`client error (Connect)`), which tells a reader nothing: what lies beneath it speaks.
+#[derive(Debug)]
+struct Beneath(legacy::Error);
+
+impl fmt::Display for Beneath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.source() {
+            Some(beneath) => write!(f, "{beneath}"),
+            None => write!(f, "{}", self.0),
         }
-        cause = current.source();
     }
-    io::Error::new(kind, error)
+}
+
+impl StdError for Beneath {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source().and_then(StdError::source)
+    }
+}
+
+/// An error and its causes. An I/O error's source is the source of what it wraps, which would be passed over; here nothing is.
+pub(crate) fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&current| {
+        if let Some(wrapped) = current.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            return Some(wrapped);
+        }
+        match current.downcast_ref::<Beneath>() {
+            Some(Beneath(hidden)) => hidden.source(),
+            None => current.source(),
+        }
+    })
+}
+
+/// As an I/O error of the kind that is among its causes, so that nobody needs to look for it again.
+pub(crate) fn as_io(error: impl StdError + Send + Sync + 'static) -> io::Error {
+    let kind = causes(&error).find_map(|cause| match cause.downcast_ref::<hyper::Error>() {
+        Some(http) => http.is_parse().then_some(io::ErrorKind::InvalidData),
+        None => cause.downcast_ref::<io::Error>().map(io::Error::kind),
+    });
+    io::Error::new(kind.unwrap_or(io::ErrorKind::ConnectionAborted), error)
 }

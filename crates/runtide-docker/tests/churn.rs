@@ -185,11 +185,8 @@ async fn life(daemon: &Daemon, n: usize, image: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn churn_with_a_daemon_that_is_killed_five_times() {
     let Some(address) = std::env::var_os("RUNTIDE_TEST_DOCKER") else {
-        let required = std::env::var("RUNTIDE_REQUIRE_REAL").unwrap_or_default();
-        assert!(
-            !required.split(',').any(|one| one.trim() == "docker"),
-            "a real dockerd is required and RUNTIDE_TEST_DOCKER is not set"
-        );
+        let required = runtide_conformance::report::is_required("docker");
+        assert!(!required, "a real dockerd is required and RUNTIDE_TEST_DOCKER is not set");
         println!("skipped: RUNTIDE_TEST_DOCKER is not set");
         return;
     };

@@ -122,6 +122,27 @@ async fn a_signal_or_an_unknown_message_is_a_reason_to_look_and_no_more() {
 }
 
 #[tokio::test]
+async fn the_health_of_a_paused_one_is_its_last_verdict_and_does_not_flip() {
+    let fake = Fake::start();
+    fake.state().put(&id(1), "web", "running", "Up 1 second (unhealthy)", &json!({}));
+    let (_backend, mut stream) = watched(&fake).await;
+    for (state, line, verb) in
+        [("paused", "Up 1 second (Paused)", "pause"), ("running", "Up 1 second (unhealthy)", "unpause")]
+    {
+        fake.state().put(&id(1), "web", state, line, &json!({}));
+        fake.state().tell(verb, &id(1), &json!({"name": "web"}));
+        // A look at everything follows it, before the next start is told.
+        fake.state().run(&id(2), "mark");
+        for event in until(&mut stream, "started").await {
+            let web = event.kind.instance().filter(|instance| instance.name == "web");
+            assert!(web.is_none_or(|web| web.health == Some(Health::Unhealthy)), "{verb}: {event:?}");
+        }
+        fake.state().die(&id(2), "mark", 0);
+        until(&mut stream, "stopped").await;
+    }
+}
+
+#[tokio::test]
 async fn a_gap_that_the_history_covers_is_replayed() {
     let fake = Fake::start();
     let (_backend, mut stream) = watched(&fake).await;

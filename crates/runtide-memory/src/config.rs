@@ -19,7 +19,7 @@ pub struct Config {
     /// Whether an edge names the life that it belongs to; it does unless told. Docker's do not.
     pub edges_name_life: bool,
     /// Whether a [`Summary`](runtide_core::Detail::Summary) leaves out what a list of Docker's leaves out: the incarnation,
-    /// times, the exit, restarts, and the ports and addresses of what does not run.
+    /// times, the exit and restarts.
     pub lean_summary: bool,
     /// The longest that any call may take; 30 s unless told.
     pub deadline: Duration,

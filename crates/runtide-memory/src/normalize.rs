@@ -44,18 +44,18 @@ pub(crate) fn state(phase: Phase) -> InstanceState {
 pub(crate) fn instance(config: &Config, record: &Record, detail: Detail) -> Instance {
     let Record { id, design, phase, .. } = record;
     let mut instance = Instance::new(config.id.clone(), id.clone(), design.name.clone(), design.kind, state(*phase));
-    instance.health = design.health;
     instance.image.clone_from(&design.image);
     instance.labels = Some(design.labels.clone());
-    instance.group.clone_from(&design.group);
+    instance.group = design.group.clone().map(Arc::new);
     instance.node.clone_from(&design.node);
     instance.created_at = Some(record.created_at);
-    let lean = config.lean_summary && detail == Detail::Summary;
-    if !lean || instance.state.is_alive() {
+    if instance.state.is_alive() {
+        // FORK: of what does not run, a verdict, ports and addresses are a memory of the life before.
+        instance.health = design.health;
         instance.ports = Some(ports(&design.ports));
         instance.addresses = Some(addresses(&design.addresses));
     }
-    if !lean {
+    if !config.lean_summary || detail == Detail::Full {
         instance.incarnation = record.incarnation();
         instance.exit = record.exit;
         instance.started_at = record.started_at;
@@ -151,7 +151,7 @@ fn described(config: &Config, told: &Told) -> Instance {
     instance.exit = fact.exit;
     instance.image.clone_from(&record.design.image);
     instance.labels = Some(record.design.labels.clone());
-    instance.group.clone_from(&record.design.group);
+    instance.group = record.design.group.clone().map(Arc::new);
     instance
 }
 

@@ -52,13 +52,17 @@ fn logged(disk: &MortalDisk) -> Vec<RuntimeEvent> {
 
 fn plain<'a>(rows: impl Iterator<Item = &'a Arc<Instance>>) -> Vec<Instance> {
     let mut rows: Vec<Instance> = rows.map(|row| Instance::clone(row)).collect();
-    rows.iter_mut().for_each(|row| row.generation = 0);
+    for row in &mut rows {
+        row.generation = 0;
+    }
     rows
 }
 
 fn truth(runtime: &MemoryRuntime) -> Vec<Instance> {
     let mut truth = runtime.truth_as(&id());
-    truth.iter_mut().for_each(|row| row.generation = 0);
+    for row in &mut truth {
+        row.generation = 0;
+    }
     truth
 }
 
@@ -96,9 +100,9 @@ async fn script(runtime: MemoryRuntime, begin: oneshot::Receiver<()>) {
 /// One process: it watches until the script is over, or until it dies. What it was given.
 async fn process(disk: &MortalDisk, runtime: &MemoryRuntime, dialect: Dialect) -> Vec<Arc<RuntimeEvent>> {
     let mut given = Vec::new();
-    let (begin, begun) = oneshot::channel();
+    let (begin, signal) = oneshot::channel();
     let mut begin = Some(begin);
-    let mut script = std::pin::pin!(script(runtime.clone(), begun));
+    let mut script = std::pin::pin!(script(runtime.clone(), signal));
     let watch = async {
         let journal = open(disk)?;
         let mut stream = journal.watch(backend(runtime, dialect), WatchOptions::default()).await?;
@@ -145,7 +149,9 @@ async fn killed_at_every_write_and_sync_it_resumes_and_no_fact_is_in_the_log_twi
             assert_eq!(plain(journal.table().iter()), truth(&runtime), "{at}: the table is the truth");
             let logged = logged(&disk);
             let mut fold = InstanceTable::default();
-            logged.iter().for_each(|event| drop(fold.apply(event)));
+            for event in &logged {
+                fold.apply(event);
+            }
             assert_eq!(plain(fold.iter()), truth(&runtime), "{at}: the log comes to the truth");
             let keys: Vec<[u8; 32]> = logged.iter().filter_map(RuntimeEvent::key).collect();
             assert_eq!(keys.iter().collect::<BTreeSet<_>>().len(), keys.len(), "{at}: no fact twice");

@@ -193,6 +193,32 @@ async fn a_reboot_stops_what_it_is_told_to_and_starts_what_always_runs() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_scripted_life_shows_one_of_each_kind_within_four_seconds() {
+    for seed in 0..20 {
+        let life = MemoryRuntime::scripted_life(seed);
+        let runtime = life.runtime();
+        assert!(runtime.truth().iter().filter(|one| one.state == InstanceState::Running).count() >= 3, "at once");
+        let begun = runtime.history().len();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(runtime.history().len() > begun, "within a second");
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let history = runtime.history();
+        let seen = |what: &str, test: &dyn Fn(&runtide_memory::Fact) -> bool| {
+            assert!(history.iter().skip(begun).any(test), "seed {seed}: no {what}");
+        };
+        seen("start", &|fact| fact.kind == FactKind::Started);
+        seen("health", &|fact| fact.kind == FactKind::Changed("health"));
+        seen("end with its code", &|fact| fact.kind == FactKind::Stopped && fact.exit == Some(ExitStatus::code(0)));
+        seen("removal", &|fact| fact.kind == FactKind::Removed);
+        let again = |fact: &runtide_memory::Fact| {
+            fact.kind == FactKind::Started
+                && kinds(runtime, &fact.id).iter().filter(|kind| **kind == FactKind::Started).count() > 1
+        };
+        seen("restart", &again);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_scripted_life_ends_with_its_handle_and_is_the_same_for_its_seed() {
     async fn live(seed: u64) -> Vec<(InstanceId, FactKind)> {
         let life = MemoryRuntime::scripted_life(seed);

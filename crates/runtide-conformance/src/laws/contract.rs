@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use runtide_core::{
     Capabilities, Error, ErrorKind, InstanceId, ListOptions, LogOptions, RemoveOptions, RuntimeBackend,
-    RuntimeBackendExt, StopOptions, Support, UnixSignal, WatchSupport,
+    RuntimeBackendExt, StopOptions, Support, UnixSignal, WatchOptions, WatchSupport,
 };
 
 use super::{backend, running, try_fault};
@@ -153,6 +153,11 @@ pub async fn r18_errors(h: &dyn Harness) -> LawResult {
             expect_error(h, &*backend, "a signal to who does not run", killed, &[ErrorKind::Conflict])?;
         }
     }
+    // What a watch says of an outage travels further than any error.
+    let mut stream = backend
+        .watch(WatchOptions::default())
+        .await
+        .map_err(|error| Violation::of(Law::R18, "a watch to open", error.to_string()))?;
     let faults = [
         (Fault::Refuse, &[ErrorKind::Unavailable][..]),
         (Fault::Stall, &[ErrorKind::Timeout]),
@@ -167,6 +172,11 @@ pub async fn r18_errors(h: &dyn Harness) -> LawResult {
         expect_error(h, &*backend, &format!("a look under {fault:?}"), backend.inspect(&id).await, kinds)?;
         if let Some(lifecycle) = backend.lifecycle() {
             expect_error(h, &*backend, &format!("a start under {fault:?}"), lifecycle.start(&id).await, kinds)?;
+        }
+        // A watch that never is quiet is for another law.
+        for _ in 0..100 {
+            let Ok(Some(told)) = tokio::time::timeout(timing.quiet, stream.next()).await else { break };
+            no_secret(h, "what a watch says of an outage", &format!("{told:?}"))?;
         }
         h.heal().await?;
     }

@@ -140,11 +140,11 @@ pub async fn r22_every_visible_change(h: &dyn Harness) -> LawResult {
     ];
     for change in &changes {
         let from = subscriber.events.len();
-        if done(&format!("{change:?}"), h.change(&id, change).await, &mut without)?.is_none() {
+        if done(&change.to_string(), h.change(&id, change).await, &mut without)?.is_none() {
             continue;
         }
         if let Some(field) = change.field() {
-            let what = format!("an `Updated` in which `{field}` changed, after {change:?}");
+            let what = format!("an `Updated` in which `{field}` changed, after {change}");
             subscriber
                 .until(h, Law::R22, &what, |one| {
                     one.events_of(&id, from)

@@ -9,16 +9,19 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures_util::StreamExt;
 use runtide_core::{
     BackendId, Capabilities, Cursor, Error, ErrorKind, EventStream, ExecManager, ImageManager, Instance, InstanceId,
-    LifecycleManager, ListOptions, LogManager, NetworkManager, ProvisionManager, Result, RuntimeBackend, RuntimeInfo,
-    RuntimeKind, SidecarManager, Snapshot, SnapshotManager, StatsManager, Support, VolumeManager, WatchOptions,
+    LifecycleManager, ListOptions, LogManager, NetworkManager, ProvisionManager, Result, RuntimeBackend, RuntimeEvent,
+    RuntimeEventKind, RuntimeInfo, RuntimeKind, SidecarManager, Snapshot, SnapshotManager, StatsManager, Support,
+    VolumeManager, WatchOptions,
 };
 use runtide_memory::{Config, MemoryBackend, MemoryRuntime};
 use tokio::sync::mpsc;
 
 use crate::{
     composed::Composed,
+    harness::SECRET,
     managers::Verbs,
     stream::Spoilt,
     table::{Mutant, Shared},
@@ -73,13 +76,28 @@ impl Broken {
     }
 }
 
-/// Everything is unexpected.
+/// Everything is unexpected, or more is said of it than should be.
 pub(crate) fn blurred(how: Mutant, error: Error) -> Error {
-    if how == Mutant::EveryErrorIsUnexpected {
-        Error::new(ErrorKind::Unexpected, "mutant.call", error.to_string())
-    } else {
-        error
+    match how {
+        Mutant::EveryErrorIsUnexpected => Error::new(ErrorKind::Unexpected, "mutant.call", error.to_string()),
+        // Display keeps it to itself; Debug, and what travels, show the causes.
+        Mutant::LeaksTheCredential => error.with_source(std::io::Error::other(leak())),
+        _ => error,
     }
+}
+
+/// A request as a client's error quotes it.
+pub(crate) fn leak() -> String {
+    format!("GET http://me:{SECRET}@daemon/containers/json failed")
+}
+
+/// Why it was disconnected, and with which request.
+fn talkative(event: &RuntimeEvent) -> Arc<RuntimeEvent> {
+    let mut event = event.clone();
+    if let RuntimeEventKind::BackendDisconnected { cause: Some(cause) } = &mut event.kind {
+        cause.message = leak();
+    }
+    Arc::new(event)
 }
 
 /// Ends a task when it is dropped.
@@ -176,6 +194,10 @@ impl RuntimeBackend for Broken {
                 options.from = None;
             }
             Mutant::ForgetsTheMark => options.from = options.from.map(|from| Cursor::new(from.epoch, from.seq, None)),
+            Mutant::LeaksTheCredentialInEvents => {
+                let inner = self.inner.watch(options).await?;
+                return Ok(EventStream::new(inner.map(|item| item.map(|event| talkative(&event)))));
+            }
             Mutant::QueueWithoutEnd => return Ok(queued(self.inner.watch(options).await?, false)),
             Mutant::DropsWhenFull => {
                 let inner = queued(self.inner.watch(options).await?, true);

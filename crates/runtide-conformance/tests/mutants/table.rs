@@ -86,6 +86,10 @@ mutants! {
     ListNeedsConnect [R6 R13 R15 R17];
     /// Every error is the same.
     EveryErrorIsUnexpected [R15 R17 R18 M1 M3 M6 M7 M8];
+    /// Its errors quote the request that failed, password and all, as a URL does in many a client.
+    LeaksTheCredential [R18];
+    /// So does what its watch says of an outage, and of nothing else.
+    LeaksTheCredentialInEvents [R18];
     /// Who has the same name is the same.
     NameIsIdentity [R19 M7];
     /// The first incarnation seen is the only one.
@@ -127,6 +131,7 @@ impl Mutant {
                 | Self::LyingCapabilities
                 | Self::ListNeedsConnect
                 | Self::EveryErrorIsUnexpected
+                | Self::LeaksTheCredential
                 | Self::OkWithoutEffect
                 | Self::NotIdempotent
                 | Self::AlwaysChanged

@@ -95,7 +95,7 @@ impl Stream for Follow {
             }
             self.published.follow(cx.waker());
             over = ended(&self.published);
-            if !over && self.published.acked() < self.reader.position() {
+            if !over && self.published.acked() < self.reader.next_seq().0 {
                 return Poll::Pending;
             }
         }

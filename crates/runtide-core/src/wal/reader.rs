@@ -197,9 +197,9 @@ impl WalReader {
         Ok(reader)
     }
 
-    /// The number of the next record.
-    pub(super) fn position(&self) -> u64 {
-        self.next
+    /// The number of the next record; of a reader at the end, of the one that will be appended next.
+    pub fn next_seq(&self) -> Seq {
+        Seq(self.next)
     }
 
     /// Whether it has ended for good.

@@ -78,7 +78,7 @@ pub fn salvage_with(dir: &Path, out: &Path, options: &WalOptions) -> Result<Salv
     }
     let options = WalOptions { durability: Durability::Os, ..options.clone() };
     let mut copy =
-        Copy { engine: open::begin_at(out, &options, reader.position())?, commit: Vec::new(), first: 0, count: 0 };
+        Copy { engine: open::begin_at(out, &options, reader.next_seq().0)?, commit: Vec::new(), first: 0, count: 0 };
     let mut report = SalvageReport { recovered: 0, lost: Vec::new() };
     while let Some(found) = reader.step()? {
         match found {

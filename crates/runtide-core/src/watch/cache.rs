@@ -1,7 +1,10 @@
 //! What the driver knows: rows by id, of which anybody can have a picture without copying them.
 
 use std::{
+    cmp::Ordering,
     hash::{DefaultHasher, Hash, Hasher},
+    iter::Peekable,
+    slice,
     sync::Arc,
 };
 
@@ -30,6 +33,16 @@ pub(super) struct Cache {
 
 /// The rows as they were at one moment, shared with the cache.
 pub(super) type Picture = Cache;
+
+impl Row {
+    fn new(instance: Arc<Instance>) -> Self {
+        Self { hash: hash_of(&instance.id), instance }
+    }
+
+    fn order(&self, other: &Self) -> Ordering {
+        self.hash.cmp(&other.hash).then_with(|| self.instance.id.cmp(&other.instance.id))
+    }
+}
 
 impl Default for Cache {
     fn default() -> Self {
@@ -85,11 +98,35 @@ impl Cache {
         Some(Arc::make_mut(shard).remove(at).instance)
     }
 
+    /// Each row with what the other has of the same id, side by side: no search, as both have the same order.
+    pub(super) fn beside<'a>(
+        &'a self,
+        other: &'a Self,
+    ) -> impl Iterator<Item = (&'a Arc<Instance>, Option<&'a Arc<Instance>>)> {
+        self.shards.iter().zip(other.shards.iter()).flat_map(|(mine, theirs)| {
+            let mut theirs = theirs.iter().peekable();
+            mine.iter().map(move |row| (&row.instance, passing(&mut theirs, row)))
+        })
+    }
+
+    /// The same, to change the rows; their ids must stay.
+    pub(super) fn change_beside(&mut self, other: &Self, mut change: impl FnMut(&mut Arc<Instance>, &Arc<Instance>)) {
+        for (mine, theirs) in Arc::make_mut(&mut self.shards).iter_mut().zip(other.shards.iter()) {
+            let mut theirs = theirs.iter().peekable();
+            for row in Arc::make_mut(mine) {
+                if let Some(other) = passing(&mut theirs, row) {
+                    change(&mut row.instance, other);
+                }
+            }
+        }
+    }
+
     /// The rows as they are now: no row is copied.
     pub(super) fn picture(&self) -> Picture {
         self.clone()
     }
 
+    #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Instance>> {
         self.shards.iter().flat_map(|rows| rows.iter().map(|row| &row.instance))
     }
@@ -104,6 +141,36 @@ impl Cache {
             }
             (shard, row) = (shard + 1, 0);
         }
+    }
+}
+
+/// What stands at this row's place among others in the same order, which are passed on the way.
+fn passing<'a>(others: &mut Peekable<slice::Iter<'a, Row>>, row: &Row) -> Option<&'a Arc<Instance>> {
+    while others.next_if(|other| other.order(row) == Ordering::Less).is_some() {}
+    others.next_if(|other| other.order(row) == Ordering::Equal).map(|other| &other.instance)
+}
+
+/// Of an id that comes twice the last one counts.
+impl FromIterator<Arc<Instance>> for Cache {
+    fn from_iter<I: IntoIterator<Item = Arc<Instance>>>(instances: I) -> Self {
+        let mut shards: Vec<Vec<Row>> = vec![Vec::new(); SHARDS];
+        for row in instances.into_iter().map(Row::new) {
+            if let Some(shard) = shards.get_mut(shard_of(row.hash)) {
+                shard.push(row);
+            }
+        }
+        for shard in &mut shards {
+            shard.sort_by(Row::order);
+            shard.dedup_by(|later, earlier| {
+                let same = later.order(earlier) == Ordering::Equal;
+                if same {
+                    std::mem::swap(later, earlier);
+                }
+                same
+            });
+        }
+        let len = shards.iter().map(Vec::len).sum();
+        Self { shards: Arc::new(shards.into_iter().map(Arc::new).collect()), len }
     }
 }
 
@@ -136,6 +203,33 @@ mod tests {
         assert_eq!((cache.len(), cache.iter().count()), (0, 0));
         assert_eq!((picture.len(), picture.iter().count()), (1_000, 1_000));
         assert!(picture.get(&InstanceId::from("id-7")).is_some());
+    }
+
+    #[test]
+    fn rows_made_in_one_go_are_those_made_one_by_one() {
+        let mut one_by_one = Cache::default();
+        for n in (0..500).chain(200..300) {
+            one_by_one.insert(instance(n));
+        }
+        let at_once: Cache = (0..500).chain(200..300).map(instance).collect();
+        assert_eq!(at_once.len(), 500);
+        assert!(at_once.iter().eq(one_by_one.iter()), "the same rows in the same order");
+        let last = Arc::new(Instance { name: "last".into(), ..Instance::clone(&instance(3)) });
+        let twice: Cache = [instance(3), instance(4), Arc::clone(&last)].into_iter().collect();
+        assert_eq!((twice.len(), twice.get(&last.id)), (2, Some(&last)));
+    }
+
+    #[test]
+    fn side_by_side_each_row_meets_its_own() {
+        let (evens, mut threes) =
+            ((0..600).step_by(2).map(instance), (0..600).step_by(3).map(instance).collect::<Cache>());
+        let evens: Cache = evens.collect();
+        for (row, other) in threes.beside(&evens) {
+            assert_eq!(other, evens.get(&row.id));
+        }
+        assert_eq!(threes.beside(&evens).filter(|(_, other)| other.is_some()).count(), 100);
+        threes.change_beside(&evens, |row, _| Arc::make_mut(row).generation = 7);
+        assert_eq!(threes.iter().filter(|row| row.generation == 7).count(), 100);
     }
 
     #[test]

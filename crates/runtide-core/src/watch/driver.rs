@@ -291,10 +291,10 @@ impl Task {
                 Some((ids, answer)) = poll_some(&mut inspect) => { inspect = None; Input::Inspected(ids, answer) }
                 () = timer.as_mut(), if deadline.is_some() => Input::Tick,
                 flow = self.source.next_batch(&mut batch), if open => match flow {
-                    Ok(flow) => Input::Batch(std::mem::take(&mut batch), flow),
+                    Ok(flow) => Input::Batch(&mut batch, flow),
                     Err(error) => {
                         // What came before the break counts.
-                        hub.step(Input::Batch(std::mem::take(&mut batch), Flow::Open), &mut commands, &mut wake);
+                        hub.step(Input::Batch(&mut batch, Flow::Open), &mut commands, &mut wake);
                         Input::Broken(error)
                     }
                 },

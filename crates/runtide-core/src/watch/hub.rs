@@ -82,7 +82,7 @@ impl Hub {
     /// One step of the machine; what came of it is in the ring, and whoever waited is awake.
     pub(super) fn step(
         &self,
-        input: Input,
+        input: Input<'_>,
         commands: &mut Vec<Command>,
         wake: &mut Vec<Waker>,
     ) -> (Option<Instant>, bool) {
@@ -91,7 +91,9 @@ impl Hub {
         machine.step(Instant::now(), SystemTime::now(), input);
         let bracket = ring.bracket();
         let mut news = false;
-        for entry in machine.take_entries() {
+        let entries = machine.take_entries();
+        ring.make_room(entries.len());
+        for entry in entries {
             ring.push(entry);
             news = true;
         }

@@ -9,6 +9,10 @@ use crate::InstanceId;
 /// How long a look that ran ahead of the stream waits for the edge that explains it.
 pub(super) const GRACE: Duration = Duration::from_secs(2);
 
+/// From one request to the next, at least: under churn hints come by the thousand, and most of what they speak of is gone
+/// or told of again a moment later. The first hint after a pause is looked at once.
+const PACE: Duration = Duration::from_millis(10);
+
 /// Ids in one request; a source may cut it further.
 const BATCH: usize = 512;
 
@@ -52,6 +56,8 @@ pub(super) struct Looks {
     asking: bool,
     /// No look is due before this; `None`: none at all.
     soonest: Option<Instant>,
+    /// Not before this, whatever is due.
+    paced: Option<Instant>,
 }
 
 impl Looks {
@@ -89,7 +95,11 @@ impl Looks {
 
     /// When the next request is due; `None` while one is under way.
     pub(super) fn due(&self) -> Option<Instant> {
-        if self.asking { None } else { self.soonest }
+        if self.asking {
+            None
+        } else {
+            self.soonest.map(|soonest| self.paced.map_or(soonest, |paced| paced.max(soonest)))
+        }
     }
 
     fn sooner(&mut self, at: Instant) {
@@ -107,6 +117,9 @@ impl Looks {
             ids.push(id.clone());
         }
         self.asking = !ids.is_empty();
+        if self.asking {
+            self.paced = Some(now + PACE);
+        }
         self.soonest = self.wanted.values().filter(|look| !look.asked).map(|look| look.due).min();
         ids
     }
@@ -186,6 +199,20 @@ mod tests {
         looks.hint(&"c".into(), now, false);
         assert!(looks.ask(now).is_empty(), "one at a time");
         assert_eq!(looks.take(&"a".into(), now), Worth::Look);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_keep_a_pace() {
+        let (mut looks, now) = (Looks::default(), Instant::now());
+        looks.hint(&"a".into(), now, false);
+        assert_eq!(looks.due(), Some(now), "the first one at once");
+        looks.ask(now);
+        looks.hint(&"b".into(), now, false);
+        looks.answered();
+        looks.settle(&"a".into());
+        assert_eq!(looks.due(), Some(now + PACE));
+        let later = now + PACE * 2;
+        assert_eq!(looks.ask(later), [InstanceId::from("b")]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -30,11 +30,11 @@ use crate::{
 
 /// What a step is told.
 #[derive(Debug)]
-pub(super) enum Input {
+pub(super) enum Input<'a> {
     /// `Source::open` ended.
     Opened(Result<Opened>),
     /// `Source::next_batch` gave something.
-    Batch(Vec<Signal>, Flow),
+    Batch(&'a mut Vec<Signal>, Flow),
     /// `Source::next_batch` failed.
     Broken(Error),
     /// `Looker::snapshot` ended.
@@ -123,6 +123,8 @@ pub(super) struct Machine {
     full: bool,
     /// Rows from before a gap that no look has shown since: what they say of the state is no reason to call an edge old.
     unsure: BTreeSet<InstanceId>,
+    /// Whether edges say of which life they are, as the last one did. Nobody knows before the first.
+    edges_name_lives: bool,
     looks: Looks,
     survey: Option<Survey>,
     wall: SystemTime,
@@ -148,7 +150,10 @@ impl Machine {
     pub(super) fn new(setup: Setup, now: Instant) -> Self {
         let mut cache = Cache::default();
         let grounded = setup.resume.rows.is_some();
+        let mut unsure = BTreeSet::new();
         for row in setup.resume.rows.into_iter().flatten() {
+            // Whoever stored it cannot say whether a look had shown it.
+            unsure.insert(row.id.clone());
             cache.insert(row);
         }
         Self {
@@ -170,7 +175,8 @@ impl Machine {
             grounded,
             wanted: setup.detail,
             full: false,
-            unsure: BTreeSet::new(),
+            unsure,
+            edges_name_lives: true,
             looks: Looks::default(),
             survey: None,
             wall: SystemTime::UNIX_EPOCH,
@@ -244,14 +250,14 @@ impl Machine {
     }
 
     /// Takes one input in. `entries` and `commands` are then to be fetched.
-    pub(super) fn step(&mut self, now: Instant, wall: SystemTime, input: Input) {
+    pub(super) fn step(&mut self, now: Instant, wall: SystemTime, input: Input<'_>) {
         self.wall = wall;
         match input {
             Input::Opened(Ok(opened)) => self.opened(now, opened),
             Input::Opened(Err(error)) | Input::Broken(error) => self.fall(now, Some(&error)),
             Input::Batch(signals, flow) => {
                 self.heard(now);
-                for signal in signals {
+                for signal in signals.drain(..) {
                     self.signal(now, signal);
                 }
                 if flow == Flow::Closed && self.is_open() {

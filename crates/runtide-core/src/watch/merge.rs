@@ -42,26 +42,60 @@ pub(super) fn contradicts(before: &Instance, after: &Instance) -> bool {
         )
 }
 
+/// Whether nothing differs, of two with the same id, but the count of changes.
+pub(super) fn is_same(before: &Instance, after: &Instance) -> bool {
+    macro_rules! same {
+        ($($field:ident),*) => { $( before.$field == after.$field )&&* };
+    }
+    same!(
+        state,
+        health,
+        exit,
+        incarnation,
+        name,
+        backend,
+        kind,
+        image,
+        labels,
+        ports,
+        addresses,
+        group,
+        node,
+        created_at,
+        started_at,
+        finished_at,
+        restarts
+    )
+}
+
+macro_rules! keep {
+    ($before:ident, $after:ident, $($field:ident),*) => {
+        $( if $after.$field.is_none() { $after.$field.clone_from(&$before.$field); } )*
+    };
+}
+
 /// What is known after a look: what it leaves out stays as it was known, unless it was bound to a life, or to being
 /// alive, that is over.
 pub(super) fn merged(before: &Instance, look: &Instance) -> Instance {
     let mut after = look.clone();
-    macro_rules! keep {
-        ($($field:ident),*) => { $( if after.$field.is_none() { after.$field.clone_from(&before.$field); } )* };
-    }
-    keep!(image, labels, group, node, created_at);
+    take(before, &mut after);
+    after
+}
+
+/// The same in place.
+fn take(before: &Instance, after: &mut Instance) {
+    keep!(before, after, image, labels, group, node, created_at);
     let begins = !before.state.is_alive() && after.state.is_alive();
-    if !begins && !other_life(before, look) {
-        keep!(incarnation, started_at, restarts);
+    if !begins && !other_life(before, after) {
+        keep!(before, after, incarnation, started_at, restarts);
         if !after.state.is_alive() {
-            keep!(exit, finished_at);
+            keep!(before, after, exit, finished_at);
         }
         if before.state.is_alive() && after.state.is_alive() {
-            keep!(health, ports, addresses);
+            keep!(before, after, health, ports, addresses);
         }
     }
     after.generation = before.generation;
-    after
 }
 
 /// What is still known across a gap of an instance that the look did not show: not which life it is in.
@@ -79,10 +113,18 @@ pub(super) fn life_is_open(before: &Instance, look: &Instance) -> bool {
 /// What is known after a look across a gap: lives may have begun and ended unseen, so that what was bound to a life is
 /// kept only where the look proves that it is the same one.
 pub(super) fn merged_over_gap(before: &Instance, look: &Instance) -> Instance {
-    if before.incarnation.is_some() && before.incarnation == look.incarnation {
-        return merged(before, look);
+    let mut after = look.clone();
+    take_over_gap(before, &mut after);
+    after
+}
+
+/// The same in place.
+pub(super) fn take_over_gap(before: &Instance, after: &mut Instance) {
+    if before.incarnation.is_some() && before.incarnation == after.incarnation {
+        return take(before, after);
     }
-    merged(&unseen(before), look)
+    keep!(before, after, image, labels, group, node, created_at);
+    after.generation = before.generation;
 }
 
 /// The instance after its life ended unseen.

@@ -9,6 +9,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
+    cache::Cache,
     merge,
     source::{Edge, Inspection, Snapshot},
 };
@@ -62,7 +63,7 @@ pub(super) struct Survey {
     purpose: Purpose,
     stage: Stage,
     detail: Detail,
-    rows: BTreeMap<InstanceId, Arc<Instance>>,
+    rows: Cache,
     complete: bool,
     /// Told of since the look was asked for, or since it was looked at again, and what was told last.
     touched: BTreeMap<InstanceId, Told>,
@@ -88,7 +89,7 @@ pub(super) enum Told {
 /// What came of it.
 #[derive(Debug)]
 pub(super) struct Outcome {
-    pub(super) rows: BTreeMap<InstanceId, Arc<Instance>>,
+    pub(super) rows: Cache,
     pub(super) complete: bool,
     /// What was told of these last, and is not settled by the look.
     pub(super) open: BTreeMap<InstanceId, Told>,
@@ -101,7 +102,7 @@ impl Survey {
             purpose,
             stage: Stage::Waiting { until: now },
             detail: Detail::Summary,
-            rows: BTreeMap::new(),
+            rows: Cache::default(),
             complete: false,
             touched: BTreeMap::new(),
             asked: BTreeMap::new(),
@@ -129,10 +130,12 @@ impl Survey {
     }
 
     /// Once, when the look is settled: those whose life it leaves open are looked at closely.
-    pub(super) fn prove(&mut self, now: Instant, is_open: impl Fn(&Instance) -> bool) {
+    pub(super) fn prove(&mut self, now: Instant, known: &Cache) {
         let settled = matches!(self.stage, Stage::Settling { until, .. } if until <= now);
         if settled && self.proof.is_none() && self.detail != Detail::Full {
-            self.proof = Some(self.rows.values().filter(|row| is_open(row)).map(|row| row.id.clone()).collect());
+            let rows = self.rows.beside(known);
+            let open = rows.filter(|(row, known)| known.is_some_and(|known| merge::life_is_open(known, row)));
+            self.proof = Some(open.map(|(row, _)| row.id.clone()).collect());
         }
     }
 
@@ -194,7 +197,7 @@ impl Survey {
 
     pub(super) fn answered(&mut self, snapshot: Snapshot, now: Instant, settle: Duration) {
         self.complete = snapshot.is_complete();
-        self.rows = snapshot.instances.into_iter().map(|instance| (instance.id.clone(), instance)).collect();
+        self.rows = snapshot.instances.into_iter().collect();
         self.stage = Stage::Settling { until: now + settle, most: now + SETTLE_MAX };
     }
 
@@ -235,7 +238,7 @@ impl Survey {
             match answer {
                 Inspection::Present(instance) => {
                     self.asked.remove(&instance.id);
-                    self.rows.insert(instance.id.clone(), instance);
+                    self.rows.insert(instance);
                 }
                 Inspection::Absent(id) => {
                     self.asked.remove(&id);
@@ -279,7 +282,7 @@ impl Survey {
                 (Told::State(state), None) => Some(Instance::clone(state)),
             };
             if let Some(row) = row {
-                self.rows.insert(id.clone(), Arc::new(row));
+                self.rows.insert(Arc::new(row));
             }
         }
         Outcome { rows: self.rows, complete: self.complete, open: self.touched, detail: self.detail }

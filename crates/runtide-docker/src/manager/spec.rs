@@ -120,7 +120,8 @@ fn process(spec: &InstanceSpec, body: &mut ContainerCreateBody) -> Result<(), In
     body.env = (!spec.env.is_empty()).then(|| spec.env.iter().map(|(key, value)| format!("{key}={value}")).collect());
     body.user.clone_from(&spec.user);
     body.working_dir.clone_from(&spec.working_dir);
-    body.labels = (!spec.labels.is_empty()).then(|| spec.labels.iter().map(|(k, v)| (k.clone(), v.clone())).collect());
+    body.labels = (!spec.labels.is_empty())
+        .then(|| spec.labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect());
     body.stop_signal = spec.stop_signal.map(stop_signal);
     body.stop_timeout = spec.stop_timeout.map(whole_seconds).transpose()?;
     Ok(())

@@ -1,6 +1,6 @@
 //! What list, inspect and events have in common: names, labels, groups, and the summary of a full look.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use runtide_core::{BackendId, Group, GroupKind, ImageRef, Instance, InstanceId, InstanceKind, InstanceState, Labels};
 
@@ -29,10 +29,10 @@ pub(super) fn labels(labels: Option<&BTreeMap<Text<'_>, Text<'_>>>) -> Labels {
     labels.into_iter().flatten().map(|(key, value)| (&**key, &**value)).collect()
 }
 
-pub(super) fn group(labels: &Labels) -> Option<Group> {
+pub(super) fn group(labels: &Labels) -> Option<Arc<Group>> {
     let project = labels.get("com.docker.compose.project").filter(|project| !project.is_empty())?;
-    let service = labels.get("com.docker.compose.service").cloned();
-    Some(Group::new(GroupKind::Compose, project.as_str()).with_service(service))
+    let service = labels.get("com.docker.compose.service").map(ToOwned::to_owned);
+    Some(Arc::new(Group::new(GroupKind::Compose, project).with_service(service)))
 }
 
 /// An image given as a bare id says what the container was made from only if nobody moved its tag since; `None` then.

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use runtide_core::{BackendId, ErrorKind, ExitStatus, Failure, Instance, InstanceId, InstanceKind};
+use runtide_core::{BackendId, ErrorKind, ExitStatus, Failure, Instance, InstanceId, InstanceKind, InstanceState};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -88,7 +88,11 @@ fn instance(backend: &BackendId, item: &Item<'_>) -> Instance {
     let status = status::parse(&item.status);
     if state.is_alive() {
         let stack = Stack::of(item.host_config.as_ref().map_or("", |config| &config.network_mode));
-        instance.health = item.health.as_ref().and_then(|health| status::health(&health.status)).or(status.health);
+        // The line of a paused one says that in place of its health. Since 1.52 the list knows better, but a summary should
+        // not depend on the version; the last verdict is for an inspect to say.
+        if state != InstanceState::Paused {
+            instance.health = item.health.as_ref().and_then(|health| status::health(&health.status)).or(status.health);
+        }
         instance.ports = network::listed_ports(stack, item.ports.as_deref());
         instance.addresses =
             network::addresses(stack, item.network_settings.as_ref().and_then(|settings| settings.networks.as_ref()));

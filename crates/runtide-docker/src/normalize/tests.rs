@@ -42,7 +42,8 @@ fn a_recorded_list_is_read_whole() {
     assert_eq!(web.state, InstanceState::Running);
     assert_eq!(web.image.as_ref().unwrap().as_str(), "runtide/busybox:latest");
     assert_eq!(web.labels.as_ref().unwrap().get("a.b").unwrap(), "q\"uote");
-    assert_eq!(web.group, Some(Group::new(GroupKind::Compose, "shop").with_service("web".to_owned())));
+    let group = Group::new(GroupKind::Compose, "shop").with_service("web".to_owned());
+    assert_eq!(web.group.as_deref(), Some(&group));
     assert_eq!(web.created_at, Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_196_508)));
     assert_eq!(
         web.ports.unwrap(),
@@ -139,6 +140,28 @@ fn a_list_of_1_52_tells_health_by_itself() {
     assert_eq!(health(r#"{"Status":"unhealthy","FailingStreak":3}"#), Some(Health::Unhealthy));
     assert_eq!(health(r#"{"Status":"none"}"#), None);
     assert_eq!(health("null"), None);
+}
+
+/// Docker stops a frozen one's checks and keeps the last verdict; of a stopped one it says `unhealthy`.
+#[test]
+fn health_is_of_what_runs_and_no_look_contradicts_another() {
+    let table = [
+        ("running", "Up 1 second (unhealthy)", Some(Health::Unhealthy), Some(Health::Unhealthy)),
+        ("paused", "Up 1 second (Paused)", None, Some(Health::Unhealthy)),
+        ("exited", "Exited (0) 1 second ago", None, None),
+        ("restarting", "Restarting (1) 1 second ago", None, None),
+        ("dead", "Dead", None, None),
+        ("created", "Created", None, None),
+    ];
+    for (state, line, in_list, in_inspect) in table {
+        let old = item(&format!(r#"{{"Id":"a","State":"{state}","Status":"{line}"}}"#));
+        let new =
+            item(&format!(r#"{{"Id":"a","State":"{state}","Status":"{line}","Health":{{"Status":"unhealthy"}}}}"#));
+        let full = format!(r#"{{"Id":"a","State":{{"Status":"{state}","Health":{{"Status":"unhealthy"}}}}}}"#);
+        let full = inspected(&backend(), full.as_bytes()).unwrap();
+        assert_eq!((old.health, new.health), (in_list, in_list), "{state}");
+        assert_eq!((full.health, summary(&full).health), (in_inspect, in_list), "{state}");
+    }
 }
 
 fn events() -> impl Iterator<Item = Event<'static>> {

@@ -28,6 +28,8 @@ use super::{
 
 /// Marks what a test made, so that it can be found when the test is gone.
 const LABEL: &str = "runtide.conformance";
+/// In the environment of every container: no error may show it.
+const SECRET: &str = "s3cret-of-the-conformance-suite";
 /// How the backend is called.
 const ID: &str = "docker:conformance";
 const LINE: u64 = 1_024;
@@ -52,8 +54,8 @@ pub(crate) struct DockerHarness {
     _alone: File,
 }
 
-fn absent(reason: impl Into<String>) -> Absent {
-    Absent { backend: "docker", reason: reason.into() }
+fn broken(reason: impl Into<String>) -> Absent {
+    Absent::broken("docker", reason)
 }
 
 fn done<T>(result: Result<T, String>) -> Done<T> {
@@ -71,23 +73,23 @@ async fn alone() -> std::io::Result<File> {
 impl DockerHarness {
     pub(crate) async fn start() -> Result<Self, Absent> {
         let Ok(address) = std::env::var("RUNTIDE_TEST_DOCKER") else {
-            return Err(absent("RUNTIDE_TEST_DOCKER is not set: cargo xtask testbed up docker"));
+            return Err(Absent::unset("docker", "RUNTIDE_TEST_DOCKER is not set: cargo xtask testbed up docker"));
         };
         let Some(socket) = address.strip_prefix("unix://") else {
-            return Err(absent(format!("RUNTIDE_TEST_DOCKER is '{address}', expected unix://…")));
+            return Err(broken(format!("RUNTIDE_TEST_DOCKER is '{address}', expected unix://…")));
         };
-        let alone = alone().await.map_err(|error| absent(format!("the lock: {error}")))?;
+        let alone = alone().await.map_err(|error| broken(format!("the lock: {error}")))?;
         let daemon = Daemon::at(PathBuf::from(socket));
         let version = daemon.ask("GET", "/version", &Value::Null).await.and_then(|answer| answer.json());
-        let version = version.map_err(|error| absent(format!("{address} does not answer: {error}")))?;
+        let version = version.map_err(|error| broken(format!("{address} does not answer: {error}")))?;
         let version = version["Version"].as_str().map(str::to_owned);
 
         let nanos = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos());
         let prefix = format!("rt{:x}", nanos & 0xff_ffff_ffff);
         let folder = std::env::temp_dir().join(format!("runtide-conformance-{prefix}"));
-        std::fs::create_dir_all(&folder).map_err(|error| absent(format!("{}: {error}", folder.display())))?;
+        std::fs::create_dir_all(&folder).map_err(|error| broken(format!("{}: {error}", folder.display())))?;
         let proxy = Proxy::start(Socket::Unix(folder.join("docker.sock")), Socket::Unix(daemon.socket().clone())).await;
-        let proxy = proxy.map_err(|error| absent(format!("the proxy: {error}")))?;
+        let proxy = proxy.map_err(|error| broken(format!("the proxy: {error}")))?;
         let harness = Self {
             observer: Observer::start(daemon.clone()),
             daemon,
@@ -105,8 +107,20 @@ impl DockerHarness {
         Ok(harness)
     }
 
-    /// Removes what is there of this test, and of those before it that could not.
+    /// Removes what is there of this test, and of those before it that could not, and returns when it is gone: a removal that
+    /// is under way would be news to the next test.
     async fn clear(&self) {
+        for _ in 0..20 {
+            if self.clear_once().await == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+    }
+
+    /// How many there were.
+    async fn clear_once(&self) -> usize {
+        let mut there = 0;
         let filter = format!("%7B%22label%22%3A%5B%22{LABEL}%22%5D%7D");
         for (kind, list) in [
             ("containers", format!("/containers/json?all=1&filters={filter}")),
@@ -117,10 +131,12 @@ impl DockerHarness {
             };
             for id in found.as_array().into_iter().flatten().filter_map(|one| one["Id"].as_str()) {
                 let suffix = if kind == "containers" { "?force=1&v=1" } else { "" };
-                // What cannot be removed now is found by the next one.
+                there += 1;
+                // What cannot be removed now is found by the next round.
                 let _ = self.daemon.try_ask("DELETE", &format!("/{kind}/{id}{suffix}"), &Value::Null).await;
             }
         }
+        there
     }
 
     fn shell(work: &Workload) -> Option<String> {
@@ -212,6 +228,10 @@ impl Harness for DockerHarness {
         SKIPS
     }
 
+    fn secrets(&self) -> Vec<String> {
+        vec![SECRET.to_owned()]
+    }
+
     async fn backend(&self, tuning: &Tuning) -> Done<Arc<dyn RuntimeBackend>> {
         let mut config = Config::default()
             .with_endpoint(Endpoint::unix(self.folder.join("docker.sock")))
@@ -232,6 +252,7 @@ impl Harness for DockerHarness {
             "Image": self.image,
             "Cmd": ["sh", "-c", shell],
             "Labels": { LABEL: self.prefix },
+            "Env": [format!("TOKEN={SECRET}")],
             "StopTimeout": 5,
             "HostConfig": {},
         });
@@ -312,7 +333,7 @@ impl Harness for DockerHarness {
                 let body = json!({ "Memory": 64 << 20, "MemorySwap": 64 << 20 });
                 done(self.daemon.ask("POST", &format!("/containers/{id}/update"), &body).await.map(drop))
             }
-            other => Err(Obstacle::unsupported(format!("{other:?}: Docker fixes it when it creates a container"))),
+            _ => Err(Obstacle::unsupported("Docker fixes it when it creates a container")),
         }
     }
 

@@ -26,13 +26,13 @@ impl Bench {
 
     pub(crate) fn with(test: &str, configure: impl FnOnce(Config) -> Config) -> Option<Self> {
         let Ok(address) = std::env::var("RUNTIDE_TEST_DOCKER") else {
+            let required = runtide_conformance::report::is_required("docker");
+            assert!(!required, "a real dockerd is required and RUNTIDE_TEST_DOCKER is not set");
             eprintln!("skipped: {test}: RUNTIDE_TEST_DOCKER is not set");
             return None;
         };
-        let Some(socket) = address.strip_prefix("unix://").map(PathBuf::from) else {
-            eprintln!("skipped: {test}: RUNTIDE_TEST_DOCKER is not a unix socket");
-            return None;
-        };
+        let socket = address.strip_prefix("unix://").map(PathBuf::from);
+        let socket = socket.unwrap_or_else(|| panic!("RUNTIDE_TEST_DOCKER is '{address}', expected unix://…"));
         let config = configure(Config::default().with_endpoint(Endpoint::unix(&socket)));
         let backend = DockerBackend::new(config).unwrap();
         let prefix = format!("runtide-managers-{test}-{}", std::process::id());

@@ -7,8 +7,8 @@ use std::{
 };
 
 use runtide_core::{
-    Address, ExitStatus, Group, GroupKind, Health, InstanceId, Labels, LogSource, Port, Protocol, RestartPolicy,
-    Result, UnixSignal,
+    Address, Error, ErrorKind, ExitStatus, Group, GroupKind, Health, InstanceId, Labels, LogSource, Port, Protocol,
+    RestartPolicy, Result, UnixSignal,
 };
 use tokio::task::JoinHandle;
 
@@ -36,7 +36,9 @@ impl Drop for ScriptedLife {
 
 impl MemoryRuntime {
     /// A runtime with a life of its own: services of two compose projects, with ports, labels, health, restarts, short jobs
-    /// and replacements; something happens every 200 to 800 ms. The same seed gives the same life.
+    /// and replacements. Three services run when this returns. Something happens every 200 to 800 ms, and within the first
+    /// four seconds one each of all that there is: a start, health, an end with its code, a restart, and a removal. The same
+    /// seed gives the same life.
     ///
     /// Must be called inside a tokio runtime.
     ///
@@ -46,6 +48,7 @@ impl MemoryRuntime {
     /// use runtide_memory::MemoryRuntime;
     ///
     /// let life = MemoryRuntime::scripted_life(7);
+    /// assert_eq!(life.runtime().truth().len(), 3);
     /// tokio::time::sleep(std::time::Duration::from_secs(10)).await;
     /// assert!(life.runtime().history().len() > 10);
     /// # }
@@ -60,12 +63,14 @@ impl MemoryRuntime {
     /// Must be called inside a tokio runtime.
     pub fn live_by_script(&self, seed: u64) -> ScriptedLife {
         let runtime = self.clone();
-        let story = Story {
+        let mut story = Story {
             runtime: runtime.clone(),
             rng: fastrand::Rng::with_seed(seed),
             services: Vec::new(),
             jobs: Vec::new(),
+            started_jobs: 0,
         };
+        (0..AT_ONCE).for_each(|role| story.enter(role));
         ScriptedLife { runtime, task: tokio::spawn(story.run()) }
     }
 }
@@ -81,18 +86,31 @@ const CAST: [(&str, &str, &str, u16); 7] = [
     ("metrics", "board", "grafana:12.1", 3001),
 ];
 
+/// As many are there before anybody looks.
+const AT_ONCE: usize = 3;
+
 struct Story {
     runtime: MemoryRuntime,
     rng: fastrand::Rng,
     services: Vec<(usize, InstanceId)>,
     jobs: Vec<InstanceId>,
+    started_jobs: u32,
+}
+
+/// Somebody else removed it: the runtime is there for everyone.
+fn nobody() -> Error {
+    Error::new(ErrorKind::NotFound, "memory.scripted_life", "the service is gone")
 }
 
 impl Story {
     async fn run(mut self) {
-        for role in 0..CAST.len() {
+        // Who looks for a few seconds sees of each kind one; after that, chance has it.
+        let _ = self.overture().await;
+        for role in AT_ONCE..CAST.len() {
             self.pause().await;
-            self.enter(role);
+            if !self.services.iter().any(|(there, _)| *there == role) {
+                self.enter(role);
+            }
         }
         loop {
             self.pause().await;
@@ -130,6 +148,47 @@ impl Story {
         }
     }
 
+    /// One thing of each kind, in four seconds at the most: each beat is half a second or less.
+    async fn overture(&mut self) -> Result<()> {
+        let runtime = self.runtime.clone();
+        let id = |at: usize| self.services.get(at).map(|(_, id)| id.clone()).ok_or_else(nobody);
+        let (web, api) = (id(0)?, id(1)?);
+        self.beat().await;
+        runtime.set_health(&web, Health::Healthy)?;
+        let job = self.job(ExitStatus::code(0), Duration::from_millis(300))?;
+        self.beat().await;
+        self.enter(AT_ONCE);
+        self.beat().await;
+        runtime.crash(&api)?; // it is started again
+        self.beat().await;
+        runtime.set_health(&web, Health::Unhealthy)?;
+        self.beat().await;
+        runtime.stop(&web)?;
+        self.beat().await;
+        runtime.start(&web)?;
+        self.beat().await;
+        self.jobs.retain(|other| *other != job);
+        runtime.remove(&job)
+    }
+
+    async fn beat(&mut self) {
+        tokio::time::sleep(Duration::from_millis(self.rng.u64(300..500))).await;
+    }
+
+    /// Something that runs for a while, and ends so.
+    fn job(&mut self, exit: ExitStatus, life: Duration) -> Result<InstanceId> {
+        self.started_jobs += 1;
+        let job = self.runtime.run(
+            Blueprint::named(format!("shop-migrate-{}", self.started_jobs))
+                .with_image(runtide_core::ImageRef::from("shop/migrate:2.4"))
+                .with_group(Group::new(GroupKind::Compose, "shop").with_service("migrate".to_owned()))
+                .with_life(life)
+                .with_exit(exit),
+        )?;
+        self.jobs.push(job.clone());
+        Ok(job)
+    }
+
     /// One thing that happens.
     async fn scene(&mut self) -> Result<()> {
         let runtime = self.runtime.clone();
@@ -140,17 +199,9 @@ impl Story {
                 runtime.set_health(&id, verdict)
             }
             4 | 5 => {
-                let number = self.jobs.len() + 1;
-                self.jobs.push(
-                    runtime.run(
-                        Blueprint::named(format!("shop-migrate-{number}"))
-                            .with_image(runtide_core::ImageRef::from("shop/migrate:2.4"))
-                            .with_group(Group::new(GroupKind::Compose, "shop").with_service("migrate".to_owned()))
-                            .with_life(Duration::from_millis(self.rng.u64(50..1500)))
-                            .with_exit(ExitStatus::code(i32::from(self.rng.u8(0..4) == 0))),
-                    )?,
-                );
-                Ok(())
+                let exit = ExitStatus::code(i32::from(self.rng.u8(0..4) == 0));
+                let life = Duration::from_millis(self.rng.u64(50..1500));
+                self.job(exit, life).map(drop)
             }
             6 => {
                 runtime.pause(&id)?;

@@ -45,6 +45,9 @@ pub(crate) const HINTS: &str = "memory-hints";
 /// It speaks as Kubernetes: it says how things are.
 pub(crate) const STATES: &str = "memory-states";
 
+/// Known to the runtime, and to be shown by nobody.
+pub(crate) const SECRET: &str = "hunter2-correct-horse";
+
 impl MemoryHarness {
     /// A runtime of this speech, with the real backend.
     pub(crate) fn speaking(name: &'static str) -> Self {
@@ -119,6 +122,10 @@ impl Harness for MemoryHarness {
         self.dialect
     }
 
+    fn secrets(&self) -> Vec<String> {
+        vec![SECRET.to_owned()]
+    }
+
     async fn backend(&self, tuning: &Tuning) -> Done<Arc<dyn RuntimeBackend>> {
         // The same run each time.
         let mut config = self.config.clone().with_driver(tuning.driver.clone().with_jitter_seed(Some(1)));
@@ -132,7 +139,8 @@ impl Harness for MemoryHarness {
     }
 
     async fn create(&self, name: &str, work: &Workload) -> Done<InstanceId> {
-        let blueprint = Blueprint::named(name);
+        // What everybody who starts something gives it: a secret in its environment.
+        let blueprint = Blueprint::named(name).with_env(BTreeMap::from([("TOKEN".to_owned(), SECRET.to_owned())]));
         let blueprint = match work {
             Workload::Idle | Workload::Checked => blueprint,
             Workload::Exit { after, code } => blueprint.with_life(*after).with_exit(ExitStatus::code(*code)),
@@ -183,7 +191,7 @@ impl Harness for MemoryHarness {
             Change::Ports(ports) => self.runtime.set_ports(id, ports.clone()),
             Change::Addresses(addresses) => self.runtime.set_addresses(id, addresses.clone()),
             Change::Labels(labels) => self.runtime.set_labels(id, labels.clone()),
-            other => return Err(Obstacle::unsupported(format!("{other:?} is no change that this runtime knows"))),
+            _ => return Err(Obstacle::unsupported("this runtime knows no such change")),
         })
     }
 

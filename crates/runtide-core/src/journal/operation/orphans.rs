@@ -72,7 +72,7 @@ fn take_lease(dir: &Path, owner: &OwnerId) -> Result<Option<Box<dyn File>>> {
 async fn orphans(backend: &dyn RuntimeBackend, owner: &OwnerId) -> Result<(Vec<Undo>, Option<Error>)> {
     let mut found = Vec::new();
     let orphan = |action, name: &str, labels: &Labels| {
-        let made_by = labels.get(OPERATION_LABEL).map(|id| OperationId::from(id.as_str()));
+        let made_by = labels.get(OPERATION_LABEL).map(OperationId::from);
         Undo { backend: backend.id().clone(), action, name: name.to_owned(), made_by }
     };
     let is_his = |labels: &Labels| labels.get(OWNER_LABEL).is_some_and(|label| label == owner.as_str());

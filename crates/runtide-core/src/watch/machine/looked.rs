@@ -8,7 +8,7 @@ use super::{Command, Machine};
 use crate::{
     Continuity, Detail, Error, ErrorKind, Gap, Instance, InstanceId, Result,
     watch::{
-        looks::{Looks, Worth},
+        looks::Worth,
         merge,
         ring::{Bracket, Entry},
         source::{Inspection, Snapshot},
@@ -20,7 +20,7 @@ impl Machine {
     /// The next step of a look at everything, if it is due.
     pub(super) fn drive_survey(&mut self, now: Instant) {
         let Some(survey) = &mut self.survey else { return };
-        survey.prove(now, |seen| self.cache.get(&seen.id).is_some_and(|known| merge::life_is_open(known, seen)));
+        survey.prove(now, &self.cache);
         if survey.must_ask(now) {
             let detail = self.wanted;
             survey.asked(detail);
@@ -94,13 +94,17 @@ impl Machine {
                 self.looks.failed(id, now);
                 continue;
             }
-            if worth != Worth::Truth && self.reports_edges && ahead(self.cache.get(id)) {
-                if worth == Worth::Unexplained {
-                    unexplained = Some(id.clone());
-                } else {
+            if worth != Worth::Truth && self.reports_edges {
+                let known = self.cache.get(id);
+                let explained = worth == Worth::Look;
+                if explained && (ahead(known) || self.names_a_life(known, answer)) {
                     self.looks.doubt(id, now);
+                    continue;
                 }
-                continue;
+                if ahead(known) {
+                    unexplained = Some(id.clone());
+                    continue;
+                }
             }
             self.looks.settle(id);
             if let Some(survey) = &mut self.survey {
@@ -120,6 +124,13 @@ impl Machine {
             let message = "a look shows what the stream does not tell";
             self.fall(now, Some(&Error::new(ErrorKind::Protocol, "watch.look", message).with_context("instance", id)));
         }
+    }
+
+    /// Whether a look says in which life a running instance is of which only that was unknown. Where the edges name lives, it
+    /// may be one that the stream did not come to yet, and would make the edges before it look old.
+    fn names_a_life(&self, known: Option<&Arc<Instance>>, answer: &Inspection) -> bool {
+        let (Some(known), Inspection::Present(seen)) = (known, answer) else { return false };
+        self.edges_name_lives && known.state.is_alive() && known.incarnation.is_none() && seen.incarnation.is_some()
     }
 
     /// Takes in what a look saw. Where the stream does not tell of lives, one may have begun and ended unseen.
@@ -144,35 +155,24 @@ impl Machine {
     /// The rows are replaced by what was seen, and everybody is shown them.
     fn bracket(&mut self, now: Instant, gap: Gap, survey: Survey) {
         let outcome = survey.into_outcome(&self.backend);
+        let mut rows = outcome.rows;
+        rows.change_beside(&self.cache, |seen, before| {
+            merge::take_over_gap(before, Arc::make_mut(seen));
+            if merge::is_same(before, seen) {
+                seen.clone_from(before);
+            } else {
+                Arc::make_mut(seen).generation = before.generation.wrapping_add(1);
+            }
+        });
         self.unsure.clear();
-        if outcome.complete {
-            let gone: Vec<InstanceId> =
-                self.cache.iter().filter(|row| !outcome.rows.contains_key(&row.id)).map(|row| row.id.clone()).collect();
-            for id in gone {
-                self.cache.remove(&id);
-            }
-        } else {
+        if !outcome.complete {
             tracing::warn!(backend = %self.backend, "the look at everything was not complete");
-            let unseen = self.cache.iter().filter(|row| !outcome.rows.contains_key(&row.id));
-            for row in unseen.map(|row| merge::unseen(row)).collect::<Vec<_>>() {
-                self.unsure.insert(row.id.clone());
-                self.cache.insert(Arc::new(row));
+            for (before, _) in self.cache.beside(&rows.picture()).filter(|(_, seen)| seen.is_none()) {
+                self.unsure.insert(before.id.clone());
+                rows.insert(Arc::new(merge::unseen(before)));
             }
         }
-        for instance in outcome.rows.into_values() {
-            match self.cache.get(&instance.id) {
-                None => {
-                    self.cache.insert(instance);
-                }
-                Some(before) => {
-                    let mut after = merge::merged_over_gap(before, &instance);
-                    if after != **before {
-                        after.generation = before.generation.wrapping_add(1);
-                        self.cache.insert(Arc::new(after));
-                    }
-                }
-            }
-        }
+        self.cache = rows;
         self.full = outcome.detail == Detail::Full;
         self.grounded = true;
         self.reconnected(Continuity::Lost); // at the old place: whoever resumes from there has not seen the bracket
@@ -208,34 +208,32 @@ impl Machine {
     /// The rows are compared with what was seen. What was told while looking is left to the stream.
     fn confirm(&mut self, now: Instant, survey: Survey) {
         let outcome = survey.into_outcome(&self.backend);
-        let left = |id: &InstanceId, looks: &Looks| outcome.open.contains_key(id) || looks.is_wanted(id);
-        let differs = self.reports_edges
-            && (outcome.rows.values().any(|seen| {
-                !left(&seen.id, &self.looks)
-                    && self.cache.get(&seen.id).is_none_or(|known| merge::contradicts(known, seen))
-            }) || (outcome.complete
-                && self
-                    .cache
-                    .iter()
-                    .any(|known| !outcome.rows.contains_key(&known.id) && !left(&known.id, &self.looks))));
-        let missing: Vec<InstanceId> = if outcome.complete {
-            let rows = self.cache.iter().map(|known| &known.id);
-            rows.filter(|id| !outcome.rows.contains_key(*id) && !left(id, &self.looks)).cloned().collect()
-        } else {
-            Vec::new()
-        };
-        for id in outcome.rows.keys().filter(|id| !left(id, &self.looks)) {
-            self.unsure.remove(id);
+        let left = |id: &InstanceId| outcome.open.contains_key(id) || self.looks.is_wanted(id);
+        let (mut missing, mut changed, mut contradicted, mut met) = (Vec::new(), Vec::new(), false, 0);
+        for (seen, known) in outcome.rows.beside(&self.cache) {
+            met += usize::from(known.is_some());
+            if left(&seen.id) {
+                continue;
+            }
+            if known.is_none_or(|known| !merge::is_same(known, seen)) {
+                contradicted |= known.is_none_or(|known| merge::contradicts(known, seen));
+                changed.push(Arc::clone(seen));
+            }
         }
-        if differs {
+        if outcome.complete && met < self.cache.len() {
+            let unseen = self.cache.beside(&outcome.rows).filter(|(known, seen)| seen.is_none() && !left(&known.id));
+            missing.extend(unseen.map(|(known, _)| known.id.clone()));
+        }
+        self.unsure.retain(|id| outcome.rows.get(id).is_none() || left(id));
+        if self.reports_edges && (contradicted || !missing.is_empty()) {
             tracing::info!(backend = %self.backend, "what was told and what is there differ");
             for id in missing {
                 self.cache.remove(&id);
             }
-            for seen in outcome.rows.values().filter(|seen| !left(&seen.id, &self.looks)) {
+            for seen in changed {
                 let mut after = match self.cache.get(&seen.id) {
-                    Some(before) => merge::merged(before, seen),
-                    None => Instance::clone(seen),
+                    Some(before) => merge::merged(before, &seen),
+                    None => Instance::clone(&seen),
                 };
                 after.generation = after.generation.wrapping_add(1);
                 self.cache.insert(Arc::new(after));
@@ -246,9 +244,7 @@ impl Machine {
             for id in missing {
                 self.gone(&id, None, None);
             }
-            let seen: Vec<Arc<Instance>> =
-                outcome.rows.values().filter(|seen| !left(&seen.id, &self.looks)).cloned().collect();
-            for instance in seen {
+            for instance in changed {
                 self.take_look(&instance);
             }
             self.full |= outcome.detail == Detail::Full;

@@ -111,15 +111,17 @@ impl Machine {
 
     fn edge(&mut self, now: Instant, edge: &Edge, mark: Option<NativeMark>, at: Option<SystemTime>) {
         self.told(&edge.id, now);
+        self.edges_name_lives = edge.incarnation.is_some();
         let mut before = self.cache.get(&edge.id).cloned();
-        if let Some(row) = before.as_mut().filter(|_| self.unsure.contains(&edge.id)) {
-            // What was known before the gap must not make an edge from behind it look old.
-            *row = Arc::new(Instance { state: InstanceState::Unknown, ..Instance::clone(row) });
-        }
-        let after = match &before {
+        let mut after = match &before {
             Some(before) => merge::after_edge(before, edge),
             None => merge::from_edge(&self.backend, edge),
         };
+        if let Some(row) = before.as_mut().filter(|_| after.is_none() && self.unsure.contains(&edge.id)) {
+            // What was known before the gap must not make an edge from behind it look old.
+            *row = Arc::new(Instance { state: InstanceState::Unknown, ..Instance::clone(row) });
+            after = merge::after_edge(row, edge);
+        }
         if let Some(after) = after {
             self.adopt(before.as_ref(), after, mark, at);
             if self.wanted == Detail::Full {

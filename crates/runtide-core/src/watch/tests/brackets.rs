@@ -71,7 +71,7 @@ async fn a_partial_list_removes_nothing_and_is_completed_later() {
     let driver = world.driver();
     let mut stream = watch(&driver).await;
     world.change(|w| {
-        w.there.remove(&"b".into());
+        w.there.remove("b");
         w.partial = true;
         w.tell(SignalBody::Lost(crate::Gap::Undecodable));
     });
@@ -157,7 +157,7 @@ async fn what_a_failed_second_look_left_open_is_not_taken_from_ahead_of_the_stre
         w.inspects_fail = 1;
         w.during_snapshot = Some(Box::new(|w| w.start("a")));
         w.during_inspect.push_back(Box::new(|_| {}));
-        w.during_inspect.push_back(Box::new(|w| drop(w.there.remove(&"a".into()))));
+        w.during_inspect.push_back(Box::new(|w| drop(w.there.remove("a"))));
     });
     let driver = world.driver();
     let mut stream = watch(&driver).await;
@@ -201,7 +201,7 @@ async fn an_edge_of_what_the_bracket_could_not_see_is_told() {
     let driver = world.driver();
     let mut stream = watch(&driver).await;
     world.change(|w| {
-        w.there.remove(&"b".into()); // it ended in the gap, and cannot be read
+        w.there.remove("b"); // it ended in the gap, and cannot be read
         w.partial = true;
         w.tell(SignalBody::Lost(crate::Gap::Undecodable));
     });

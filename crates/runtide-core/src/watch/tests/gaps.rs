@@ -23,7 +23,7 @@ async fn an_outage_is_told_once_and_ends_in_a_bracket() {
     let mut stream = watch(&driver).await;
     world.change(|w| {
         w.opens.extend([refused(), refused(), refused(), Ok(Opened::Fresh(Gap::RuntimeRestarted))]);
-        w.there.remove(&"b".into());
+        w.there.remove("b");
         w.told.push_back(Told::Break);
     });
     let seen = briefs(&mut stream, LONG).await;
@@ -46,7 +46,7 @@ async fn what_vanished_in_a_gap_is_one_net_removal() {
         table.apply(&event);
     }
     world.change(|w| {
-        w.there.remove(&"b".into());
+        w.there.remove("b");
         w.put(instance("c", S::Running));
         w.told.push_back(Told::Close);
     });
@@ -149,6 +149,38 @@ async fn a_watch_resumes_from_a_stored_place() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_stored_does_not_make_an_edge_look_old() {
+    let world = World::default();
+    let mut table = InstanceTable::default();
+    let driver = world.driver();
+    world.change(|w| ["a", "b"].into_iter().for_each(|name| w.put(instance(name, S::Running))));
+    let mut stream = driver.watch(WatchOptions::default()).unwrap();
+    for event in until_quiet(&mut stream, QUIET).await {
+        table.apply(&event);
+    }
+    world.change(|w| {
+        w.there.remove("b"); // it ended in the gap, and cannot be read: the table still has it
+        w.partial = true;
+        w.tell(SignalBody::Lost(crate::Gap::Undecodable));
+    });
+    for event in until_quiet(&mut stream, QUIET * 2).await {
+        table.apply(&event);
+    }
+    driver.close().await;
+    let from = table.place(&"test".into()).unwrap().0.clone();
+    world.change(|w| {
+        w.tell_edge("b", S::Running, None);
+        w.tell_edge("a", S::Paused, None);
+        w.tell(SignalBody::CaughtUp);
+        w.opens.push_back(Ok(Opened::Resumed));
+    });
+    let driver = world.driver();
+    let mut stream = driver.watch(WatchOptions::default().with_from(from).with_known(table)).unwrap();
+    let seen = briefs(&mut stream, QUIET).await;
+    assert_eq!(seen[..3], ["reconnected Resumed", "started b", "updated a"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_what_was_known_a_replay_ends_in_a_bracket() {
     let world = World::default();
     let from = {
@@ -187,7 +219,7 @@ async fn a_history_that_expired_is_a_bracket_against_what_was_known() {
         events.last().unwrap().cursor.clone()
     };
     world.change(|w| {
-        w.there.remove(&"a".into());
+        w.there.remove("a");
         w.opens.push_back(Ok(Opened::Fresh(Gap::HistoryExpired)));
     });
     let driver = world.driver();

@@ -62,7 +62,7 @@ async fn a_look_that_nothing_explains_opens_the_stream_anew() {
     let mut stream = watch(&driver).await;
     world.change(|w| {
         w.put(instance("a", S::Stopped));
-        w.there.remove(&"b".into());
+        w.there.remove("b");
         w.tell(SignalBody::Hint("a".into()));
         w.tell(SignalBody::Hint("b".into()));
     });
@@ -169,6 +169,38 @@ async fn a_comparison_looks_closely_where_only_that_shows_the_life() {
     assert_eq!(seen[..4], ["disconnected closed", "reconnected Resumed", "started b", "resync_begin Disconnected"]);
     let last = events.iter().rev().filter_map(|e| e.instance()).find(|i| i.name == "a").unwrap();
     assert_eq!(last.incarnation, Some(Incarnation::new("2")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_life_that_only_a_look_shows_does_not_make_the_edges_before_it_old() {
+    let world = World::default();
+    world.change(|w| {
+        w.lean = true;
+        w.put(in_life("a", "1"));
+    });
+    let driver = world.driver();
+    let mut stream = watch(&driver).await;
+    // Somebody wants more, and what answers that is slow.
+    world.change(|w| w.look_takes = Duration::from_millis(500));
+    let _close = driver.watch(WatchOptions::default().with_detail(Detail::Full)).unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    // A look sees the second life, when the stream has not told the end of the first one.
+    world.change(|w| {
+        w.look_takes = Duration::ZERO;
+        w.put(in_life("a", "2"));
+        w.tell(SignalBody::Hint("a".into()));
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let edge = |life: &str, state| {
+        let incarnation = Some(Incarnation::new(life));
+        SignalBody::Edge(Edge { id: "a".into(), incarnation, state, exit: None, described: None })
+    };
+    world.change(|w| {
+        w.tell(edge("1", S::Stopped));
+        w.tell(edge("2", S::Running));
+    });
+    let seen = briefs(&mut stream, QUIET).await;
+    assert_eq!(seen[..2], ["stopped a", "started a"]);
 }
 
 #[tokio::test(start_paused = true)]

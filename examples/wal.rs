@@ -1,0 +1,174 @@
+//! Looks into a write-ahead log, whatever is in it: `cargo run --example wal -- --help`.
+
+use std::{
+    fmt::Write as _,
+    fs, io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+use runtide_core::wal::{
+    Anchor, Damage, ReadFrom, Seq, Verified, WalKey, WalOptions, WalReader, dump_with, salvage_with, verify_with,
+};
+use runtide_examples::{Progress, Stop, log_files, note, run};
+
+/// Look into a write-ahead log, also while it is written.
+#[derive(Debug, Parser)]
+#[command(name = "wal")]
+struct Args {
+    #[command(subcommand)]
+    what: What,
+    /// The file with the 32 bytes of the log's key, if it has one
+    #[arg(long, global = true, value_name = "FILE")]
+    key: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Print every record as a line of JSON, and every damaged range as one
+    Dump {
+        /// The log's directory
+        dir: PathBuf,
+        /// Begin with this record
+        #[arg(long, value_name = "SEQ")]
+        from: Option<u64>,
+    },
+    /// Print the last records as lines of JSON
+    Tail {
+        /// The log's directory
+        dir: PathBuf,
+        /// How many
+        #[arg(short, default_value_t = 10)]
+        n: u64,
+    },
+    /// Check every record, every commit and the chain through all of them
+    Verify {
+        /// The log's directory
+        dir: PathBuf,
+        /// Kept elsewhere, as `stats` printed it: shows a tail that was cut off or rewritten
+        #[arg(long)]
+        anchor: Option<Anchor>,
+    },
+    /// Print what the log consists of, and its present anchor
+    Stats {
+        /// The log's directory
+        dir: PathBuf,
+    },
+    /// Write what can be read of a damaged log into a new one
+    Salvage {
+        /// The damaged log's directory, which is left as it is
+        dir: PathBuf,
+        /// The new log's directory
+        out: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    run(async |args: Args| {
+        let key = args.key.as_deref().map(read_key).transpose()?;
+        // All of it reads and computes, and waits for nobody: off the threads that others need.
+        let work = move || look(&args.what, key);
+        tokio::task::spawn_blocking(work).await.map_err(Stop::refused)?
+    })
+}
+
+fn read_key(file: &Path) -> Result<WalKey, Stop> {
+    let bytes = fs::read(file).map_err(|error| Stop::refused(format_args!("{}: {error}", file.display())))?;
+    let bytes = <[u8; 32]>::try_from(bytes);
+    let length = |bytes: Vec<u8>| Stop::refused(format_args!("{}: {} bytes, not 32", file.display(), bytes.len()));
+    bytes.map(WalKey::new).map_err(length)
+}
+
+fn look(what: &What, key: Option<WalKey>) -> Result<(), Stop> {
+    let progress = |dir: &Path, doing: &'static str| Progress::over(dir, doing);
+    let options = |progress: &Progress| WalOptions::default().with_key(key.clone()).with_disk(progress.disk());
+    match what {
+        What::Dump { dir, from } => {
+            let from = from.map_or(ReadFrom::Start, |seq| ReadFrom::Seq(Seq(seq)));
+            print(dir, from, &options(&progress(dir, "dumping")))
+        }
+        What::Tail { dir, n } => {
+            let quiet = WalOptions::default().with_key(key);
+            let end = WalReader::open(dir, ReadFrom::End, quiet.clone())?.next_seq();
+            let first = WalReader::open(dir, ReadFrom::Start, quiet.clone())?.next_seq();
+            print(dir, ReadFrom::Seq(Seq(end.0.saturating_sub(*n)).max(first)), &quiet)
+        }
+        What::Verify { dir, anchor } => {
+            let progress = progress(dir, "verifying");
+            let verified = verify_with(dir, anchor.as_ref(), &options(&progress))?;
+            progress.done();
+            verdict(&verified, anchor.is_some())
+        }
+        What::Stats { dir } => {
+            let progress = progress(dir, "reading");
+            let verified = verify_with(dir, None, &options(&progress))?;
+            progress.done();
+            stats(dir, &verified)
+        }
+        What::Salvage { dir, out } => {
+            let progress = progress(dir, "salvaging");
+            let report = salvage_with(dir, out, &options(&progress))?;
+            progress.done();
+            for lost in &report.lost {
+                note(format_args!("lost: {lost}"));
+            }
+            say(&format!("{} records in {}, {} ranges lost\n", report.recovered, out.display(), report.lost.len()))
+        }
+    }
+}
+
+fn print(dir: &Path, from: ReadFrom, options: &WalOptions) -> Result<(), Stop> {
+    let mut out = io::stdout().lock();
+    match dump_with(dir, from, &mut out, options) {
+        Ok(_) => Ok(()),
+        // Nobody reads any more (`| head`), which is an end like any other.
+        Err(error) if unread(&error) => Err(Stop::Unread),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn unread(error: &runtide_core::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>());
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// What is wrong is on stderr, and in the exit code.
+fn verdict(verified: &Verified, wanted: bool) -> Result<(), Stop> {
+    let Verified { records, commits, segments, .. } = verified;
+    say(&format!("{records} records in {commits} commits and {segments} segments\n"))?;
+    if let Some(torn) = &verified.torn {
+        note(format_args!("unfinished tail, which the next opening cuts: {torn}"));
+    }
+    if let Some(damage) = &verified.damage {
+        return Err(Stop::refused(format_args!("damaged: {damage}; `wal salvage` reads what is left")));
+    }
+    match (wanted, verified.anchored) {
+        (true, false) => Err(Stop::refused("the anchor is not in this log: its tail was cut off or rewritten")),
+        (true, true) => say("sound, and the anchor is in it\n"),
+        _ => say("sound; whether a tail was cut off only an anchor tells\n"),
+    }
+}
+
+fn stats(dir: &Path, verified: &Verified) -> Result<(), Stop> {
+    let sizes = log_files(dir).map_err(|error| Stop::refused(format_args!("{}: {error}", dir.display())))?;
+    let (files, bytes) = (sizes.len(), sizes.iter().sum::<u64>());
+    let mut text = String::new();
+    let mut line = |what: &str, value: String| {
+        let _ = writeln!(text, "{what:<10}{value}");
+    };
+    line("records", format!("{} (from {})", verified.records, verified.first));
+    line("commits", verified.commits.to_string());
+    line("segments", format!("{files} files, {bytes} bytes"));
+    if let Some(head) = &verified.head {
+        line("anchor", head.to_string());
+    }
+    let whole = |found: &Option<Damage>| found.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
+    line("damage", whole(&verified.damage));
+    line("torn tail", whole(&verified.torn));
+    say(&text)
+}
+
+fn say(text: &str) -> Result<(), Stop> {
+    Ok(io::Write::write_all(&mut io::stdout(), text.as_bytes())?)
+}
