@@ -5,7 +5,7 @@ use std::{num::NonZeroU64, path::Path, sync::Arc};
 
 use runtide_conformance::mortal::{Lifespan, MortalBackend, MortalDisk};
 use runtide_core::{
-    ErrorKind, InstanceSpec, Labels, NetworkSpec, OperationId, Result, RuntimeBackend, VolumeSpec,
+    ConnectOptions, ErrorKind, InstanceSpec, Labels, NetworkSpec, OperationId, Result, RuntimeBackend, VolumeSpec,
     journal::{JournalOptions, OperationLog, Stage, Undo, UndoAction},
     wal::{ReadFrom, WalOptions, WalReader},
 };
@@ -137,6 +137,27 @@ async fn what_existed_before_is_left_alone() {
     assert_eq!((record.stage, record.undone.len()), (Stage::RolledBack, 2));
     assert_eq!(runtime.truth()[0].id, theirs);
     assert_eq!(left(&*backend, &runtime).await, (1, 1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_there_is_put_back_as_it_was() {
+    let runtime = MemoryRuntime::new();
+    let backend = memory(&runtime);
+    let web = runtime.create("web").unwrap();
+    let networks = backend.networks().unwrap();
+    let net = networks.create(&NetworkSpec::named("net")).await.unwrap();
+    let log = open(&unending()).unwrap();
+    let mut operation = log.submit("x", &()).await.unwrap();
+    operation.enter(Stage::Validated).await.unwrap();
+    operation.enter(Stage::Started).await.unwrap();
+    operation.will(Undo::new(BACKEND, UndoAction::Disconnect(net.clone()), "web")).await.unwrap();
+    let _ = networks.connect(&net, &web, ConnectOptions::default()).await.unwrap();
+    operation.will(Undo::new(BACKEND, UndoAction::StopInstance, "web")).await.unwrap();
+    let _ = backend.lifecycle().unwrap().start(&web).await.unwrap();
+    drop(operation);
+    assert_eq!(log.recover(std::slice::from_ref(&backend)).await.unwrap()[0].stage, Stage::RolledBack);
+    assert!(runtime.truth()[0].state.is_ended());
+    assert!(networks.inspect(&net).await.unwrap().members.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
