@@ -1,10 +1,14 @@
 //! Which runtime to use: the one that was asked for, or what answers on this machine.
 
-use std::{future, sync::Arc, time::Duration};
+use std::{
+    future,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use runtide_core::{Error, ErrorKind, RuntimeBackend, RuntimeKind};
 use runtide_docker::{Candidate, Config, Detection, DockerBackend, Endpoint, Origin, Outcome};
-use runtide_memory::{MemoryBackend, MemoryRuntime};
+use runtide_memory::{MemoryBackend, MemoryRuntime, RuntimeOptions};
 
 use crate::{Choice, Place, Stop, note, stop::describe};
 
@@ -79,7 +83,10 @@ async fn docker(config: Config, place: &Place) -> Result<Arc<dyn RuntimeBackend>
 
 /// A life that begins with this process, the same each time, and ends with it.
 fn memory() -> Result<Arc<dyn RuntimeBackend>, Stop> {
-    let life = MemoryRuntime::scripted_life(SEED);
+    let began = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    // Ids of its own: for a journal, the runtime of the last process was another one.
+    let options = RuntimeOptions::default().with_facts(10_000_usize).with_seed(began.as_secs() % 1_000_000 + 1);
+    let life = MemoryRuntime::with_options(options).live_by_script(SEED);
     let backend = MemoryBackend::new(runtide_memory::Config::default(), life.runtime().clone())?;
     tokio::spawn(async move {
         let _lives = life;

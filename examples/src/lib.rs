@@ -16,7 +16,7 @@ pub use self::{
     args::{Choice, Output, Place, Wanted},
     backend::choose,
     folder_life::folder_life,
-    print::events,
+    print::{events, events_after},
     progress::{Progress, log_files},
     run::run,
     stop::Stop,

@@ -37,6 +37,12 @@ impl Lines {
         }
     }
 
+    /// Where so much is known already.
+    pub(crate) fn after(mut self, known: InstanceTable) -> Self {
+        self.table = known;
+        self
+    }
+
     /// Appends what is to be said of an event, each line with its end.
     pub(crate) fn event(&mut self, event: &RuntimeEvent, out: &mut String) {
         let before = event.instance().and_then(|now| self.table.get(&event.backend, &now.id)).cloned();

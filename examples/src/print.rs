@@ -6,7 +6,7 @@ use std::{
 };
 
 use jiff::tz::TimeZone;
-use runtide_core::{EventStream, InstanceFilter};
+use runtide_core::{EventStream, InstanceFilter, InstanceTable};
 
 use crate::{Output, Stop, line::Lines};
 
@@ -14,7 +14,20 @@ use crate::{Output, Stop, line::Lines};
 ///
 /// # Errors
 /// `Unread` for a closed pipe; `Refused` where the watch ends or the output cannot be written.
-pub async fn events(mut events: EventStream, filter: InstanceFilter, output: &Output) -> Result<(), Stop> {
+pub async fn events(events: EventStream, filter: InstanceFilter, output: &Output) -> Result<(), Stop> {
+    events_after(InstanceTable::default(), events, filter, output).await
+}
+
+/// [`events`], where so much is known before the first of them.
+///
+/// # Errors
+/// As [`events`].
+pub async fn events_after(
+    known: InstanceTable,
+    mut events: EventStream,
+    filter: InstanceFilter,
+    output: &Output,
+) -> Result<(), Stop> {
     let over = async {
         match output.time {
             Some(time) => tokio::time::sleep(time).await,
@@ -22,7 +35,7 @@ pub async fn events(mut events: EventStream, filter: InstanceFilter, output: &Ou
         }
     };
     let mut over = std::pin::pin!(over);
-    let mut printer = Printer::new(filter, output.json);
+    let mut printer = Printer::new(known, filter, output.json);
     loop {
         let event = tokio::select! {
             biased;
@@ -42,11 +55,11 @@ enum Printer {
 }
 
 impl Printer {
-    fn new(filter: InstanceFilter, json: bool) -> Self {
+    fn new(known: InstanceTable, filter: InstanceFilter, json: bool) -> Self {
         if json {
             Self::Json(io::stdout())
         } else {
-            Self::Human(Box::new(Lines::new(TimeZone::system(), filter)), anstream::stdout())
+            Self::Human(Box::new(Lines::new(TimeZone::system(), filter).after(known)), anstream::stdout())
         }
     }
 

@@ -13,7 +13,7 @@ use std::{
 
 use runtide_core::{Instance, RuntimeEvent, RuntimeEventKind};
 
-const EXAMPLES: [&str; 3] = ["watch", "ps", "custom_backend"];
+const EXAMPLES: [&str; 4] = ["watch", "ps", "journal", "custom_backend"];
 
 /// Nobody listens here.
 const NOWHERE: &str = "unix:///nonexistent/docker.sock";
@@ -205,6 +205,37 @@ fn help_is_not_an_error() {
         let output = run(name, &["--help"]);
         assert!(output.status.success() && text(&output.stdout).contains("Usage"), "{name}");
     }
+}
+
+#[test]
+fn a_journal_that_was_killed_goes_on_and_says_what_it_missed() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("journal");
+    let args = ["--backend", "memory", "--dir", dir.to_str().unwrap()];
+    let mut first = example("journal").args(args).spawn().unwrap();
+    let mut reader = BufReader::new(first.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("started") {
+        line.clear();
+        assert!(reader.read_line(&mut line).unwrap() > 0, "it ended");
+    }
+    first.kill().unwrap();
+    first.wait().unwrap();
+
+    let second = example("journal").args(args).args(["--for", "2s"]).output().unwrap();
+    let (said, notes) = (text(&second.stdout), text(&second.stderr));
+    assert!(second.status.success() && said.contains("gone"), "{said}{notes}");
+    let anchor = notes.split_whitespace().find(|word| word.starts_with("runtide-anchor:")).expect(&notes).to_owned();
+    let verified = example("journal").args(args).args(["--verify", &anchor]).output().unwrap();
+    assert!(verified.status.success() && text(&verified.stdout).contains("anchored"), "{}", text(&verified.stderr));
+
+    let segment = std::fs::read_dir(&dir).unwrap().map(|file| file.unwrap().path());
+    let segment = segment.filter(|path| path.extension().is_some_and(|end| end == "wal")).min().unwrap();
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[4_300] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    let line = refused("journal", &[&args[..], &["--verify", &anchor]].concat());
+    assert!(line.contains("damaged"), "{line}");
 }
 
 /// Up and printing; killed when the test fails.

@@ -69,6 +69,7 @@ laws! {
     M4 "output" laws::managers::output::m4_output, "logs and exec keep stdout and stderr apart, lose no byte, follow to the end; 100 MB arrives with the right digest in bounded memory";
     M5 "cancel" laws::managers::cancel::m5_cancel, "dropping any future or stream leaves the backend usable and leaks nothing";
     M6 "deadlines" laws::managers::deadline::m6_deadlines, "every call ends within its configured limit when the daemon stalls, with `Timeout`";
+    M7 "undone" laws::managers::undone::m7_undone, "a composed operation that fails, is dropped, or whose process is killed between any two steps leaves nothing behind after `recover()`; undoing is idempotent and may run again when recovery itself dies";
     M8 "names" laws::managers::names::m8_names, "hostile names, labels and env are refused with `InvalidInput` or carried through intact; nothing is ever pasted into a shell or a path";
 }
 
@@ -83,6 +84,6 @@ impl FromStr for Law {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let known = Self::ALL.iter().find(|law| law.id().eq_ignore_ascii_case(text.trim()));
-        known.copied().ok_or_else(|| format!("'{text}' is not a law: expected R1 to R22, M1 to M6 or M8"))
+        known.copied().ok_or_else(|| format!("'{text}' is not a law: expected R1 to R22 or M1 to M8"))
     }
 }

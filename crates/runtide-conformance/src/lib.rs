@@ -5,6 +5,7 @@ pub mod compare;
 mod harness;
 mod law;
 pub mod laws;
+pub mod mortal;
 mod outcome;
 pub mod proxy;
 pub mod report;

@@ -25,7 +25,8 @@ macro_rules! __runtime_laws {
             R8 r8_honest_gap, R9 r9_absent_means_removed, R10 r10_dead_link, R11 r11_calm_retry, R12 r12_slow_consumer,
             R13 r13_one_bad_item, R14 r14_partial_list, R15 r15_drop_closes, R16 r16_capabilities, R17 r17_connect,
             R18 r18_errors, R19 r19_incarnation, R20 r20_unknown_events, R21 r21_edges, R22 r22_every_visible_change,
-            M1 m1_effect, M2 m2_idempotent, M3 m3_exit, M4 m4_output, M5 m5_cancel, M6 m6_deadlines, M8 m8_names
+            M1 m1_effect, M2 m2_idempotent, M3 m3_exit, M4 m4_output, M5 m5_cancel, M6 m6_deadlines, M7 m7_undone,
+            M8 m8_names
         }
     };
 }

@@ -9,6 +9,8 @@
 
 #[path = "mutants/backend.rs"]
 mod backend;
+#[path = "mutants/composed.rs"]
+mod composed;
 #[path = "../../runtide-memory/tests/conformance/harness.rs"]
 #[allow(dead_code, reason = "the memory runtime's own suite uses the rest")]
 mod harness;

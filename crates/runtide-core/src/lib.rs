@@ -5,10 +5,12 @@ mod error;
 mod event;
 mod handle;
 mod instance;
+pub mod journal;
 mod labels;
 mod manager;
 mod names;
 mod runtime;
+mod sidecar;
 mod time;
 pub mod wal;
 pub mod watch;
@@ -28,6 +30,7 @@ pub use self::{
         Detail, InstanceFilter, ListOptions, RuntimeBackend, RuntimeBackendExt, RuntimeInfo, RuntimeKind, SlowConsumer,
         WatchOptions,
     },
+    sidecar::Sidecars,
     watch::{
         Completeness, Driver, DriverOptions, Edge, EventStream, Evidence, Flow, Freshness, Inspection, InstanceTable,
         Looker, Opened, Signal, SignalBody, Snapshot, Source, Transition, TransitionStream,

@@ -13,13 +13,14 @@ use futures_util::StreamExt;
 use runtide_core::{
     BackendId, Capabilities, Cursor, Error, ErrorKind, EventStream, ExecManager, ImageManager, Instance, InstanceId,
     LifecycleManager, ListOptions, LogManager, NetworkManager, ProvisionManager, Result, RuntimeBackend, RuntimeEvent,
-    RuntimeEventKind, RuntimeInfo, RuntimeKind, Snapshot, SnapshotManager, StatsManager, Support, VolumeManager,
-    WatchOptions,
+    RuntimeEventKind, RuntimeInfo, RuntimeKind, SidecarManager, Snapshot, SnapshotManager, StatsManager, Support,
+    VolumeManager, WatchOptions,
 };
 use runtide_memory::{Config, MemoryBackend, MemoryRuntime};
 use tokio::sync::mpsc;
 
 use crate::{
+    composed::Composed,
     harness::SECRET,
     managers::Verbs,
     stream::Spoilt,
@@ -31,6 +32,7 @@ pub(crate) struct Broken {
     how: Mutant,
     inner: Arc<MemoryBackend>,
     verbs: Verbs,
+    composed: Composed,
     shared: Arc<Shared>,
     connected: AtomicBool,
 }
@@ -65,7 +67,8 @@ impl Broken {
         };
         let inner = Arc::new(MemoryBackend::new(config, runtime).unwrap());
         let verbs = Verbs::new(how, Arc::clone(&inner));
-        Self { how, inner, verbs, shared: Arc::default(), connected: AtomicBool::new(false) }
+        let composed = Composed::new(how, Arc::clone(&inner));
+        Self { how, inner, verbs, composed, shared: Arc::default(), connected: AtomicBool::new(false) }
     }
 
     fn error(&self, error: Error) -> Error {
@@ -249,11 +252,15 @@ impl RuntimeBackend for Broken {
     }
 
     fn networks(&self) -> Option<&dyn NetworkManager> {
-        self.inner.networks()
+        Some(&self.composed)
     }
 
     fn volumes(&self) -> Option<&dyn VolumeManager> {
         self.inner.volumes()
+    }
+
+    fn sidecars(&self) -> Option<&dyn SidecarManager> {
+        (self.how == Mutant::SidecarsWithoutUndo).then_some(&self.composed as &dyn SidecarManager)
     }
 
     fn snapshots(&self) -> Option<&dyn SnapshotManager> {

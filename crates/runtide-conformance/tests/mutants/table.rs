@@ -85,13 +85,13 @@ mutants! {
     /// Who did not call `connect` gets nothing.
     ListNeedsConnect [R6 R13 R15 R17];
     /// Every error is the same.
-    EveryErrorIsUnexpected [R15 R17 R18 M1 M3 M6 M8];
+    EveryErrorIsUnexpected [R15 R17 R18 M1 M3 M6 M7 M8];
     /// Its errors quote the request that failed, password and all, as a URL does in many a client.
     LeaksTheCredential [R18];
     /// So does what its watch says of an outage, and of nothing else.
     LeaksTheCredentialInEvents [R18];
     /// Who has the same name is the same.
-    NameIsIdentity [R19];
+    NameIsIdentity [R19 M7];
     /// The first incarnation seen is the only one.
     FirstLifeForEver [R1 R2 R4 R5 R6 R7 R10 R11 R19];
     /// What it does not know it cannot bear.
@@ -114,6 +114,10 @@ mutants! {
     NoDeadline [M6];
     /// Names are pasted into paths and shells.
     PastesNames [M8];
+    /// A network keeps no labels: nobody can tell who made it.
+    NetworksWithoutLabels [M7];
+    /// It composes sidecars itself, and what was made before a step failed stays.
+    SidecarsWithoutUndo [M7];
 }
 
 impl Mutant {
@@ -137,6 +141,8 @@ impl Mutant {
                 | Self::PoisonedByCancel
                 | Self::NoDeadline
                 | Self::PastesNames
+                | Self::NetworksWithoutLabels
+                | Self::SidecarsWithoutUndo
         )
     }
 }

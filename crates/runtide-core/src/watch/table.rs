@@ -164,6 +164,36 @@ impl InstanceTable {
         self.places.get(backend).map(|(cursor, fresh)| (cursor, *fresh))
     }
 
+    /// A bracket that will never be closed: what it showed is forgotten.
+    pub(crate) fn abandon(&mut self, backend: &BackendId) {
+        self.staged.remove(backend);
+    }
+
+    /// One backend's part of it, without a bracket that is open.
+    pub(crate) fn only(&self, backend: &BackendId) -> Self {
+        let mut part = Self::default();
+        part.rows.extend(self.rows.get(backend).map(|rows| (backend.clone(), rows.clone())));
+        part.places.extend(self.places.get(backend).map(|place| (backend.clone(), place.clone())));
+        part
+    }
+
+    /// Rows and places as they were stored.
+    pub(crate) fn restore(
+        &mut self,
+        backend: &BackendId,
+        rows: Vec<Arc<Instance>>,
+        place: Option<(Cursor, Freshness)>,
+    ) {
+        let known = self.rows.entry(backend.clone()).or_default();
+        known.extend(rows.into_iter().map(|row| (row.id.clone(), row)));
+        self.places.extend(place.map(|place| (backend.clone(), place)));
+    }
+
+    /// The backends of which there are rows or a place.
+    pub(crate) fn backends(&self) -> std::collections::BTreeSet<&BackendId> {
+        self.rows.keys().chain(self.places.keys()).collect()
+    }
+
     fn mark(&mut self, event: &RuntimeEvent, fresh: Freshness) {
         self.places.insert(event.backend.clone(), (event.cursor.clone(), fresh));
     }

@@ -54,7 +54,15 @@ impl MemoryRuntime {
     /// # }
     /// ```
     pub fn scripted_life(seed: u64) -> ScriptedLife {
-        let runtime = MemoryRuntime::with_options(RuntimeOptions::default().with_facts(10_000_usize));
+        MemoryRuntime::with_options(RuntimeOptions::default().with_facts(10_000_usize)).live_by_script(seed)
+    }
+
+    /// Gives this runtime such a life. Whoever keeps a journal of it over more than one process gives each of them a
+    /// [`RuntimeOptions::seed`] of its own, since it is another runtime each time, with other ids.
+    ///
+    /// Must be called inside a tokio runtime.
+    pub fn live_by_script(&self, seed: u64) -> ScriptedLife {
+        let runtime = self.clone();
         let mut story = Story {
             runtime: runtime.clone(),
             rng: fastrand::Rng::with_seed(seed),

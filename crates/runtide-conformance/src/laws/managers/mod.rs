@@ -6,6 +6,7 @@ pub mod effect;
 pub mod exit;
 pub mod names;
 pub mod output;
+pub mod undone;
 
 use runtide_core::{Error, Instance, InstanceId, InstanceState, LifecycleManager, RuntimeBackend};
 

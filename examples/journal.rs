@@ -1,0 +1,74 @@
+//! Watches a runtime into a folder, and goes on where it ended: `cargo run --example journal -- --help`.
+
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::Parser;
+use runtide_core::{
+    journal::{JournalOptions, RuntimeJournal},
+    wal::{self, Anchor},
+};
+use runtide_examples::{Output, Place, Stop, Wanted, choose, events_after, note, run};
+
+/// Keep what happens in a folder: killed and started again, it goes on where it ended, and shows what it missed.
+#[derive(Debug, Parser)]
+#[command(name = "journal")]
+struct Args {
+    /// The folder of the journal; made if it is not there
+    #[arg(long, value_name = "FOLDER")]
+    dir: PathBuf,
+    /// Only look whether the journal is what was written: with the anchor that an earlier run told
+    #[arg(long, value_name = "ANCHOR")]
+    verify: Option<Anchor>,
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    wanted: Wanted,
+    #[command(flatten)]
+    output: Output,
+}
+
+fn main() -> ExitCode {
+    run(async |args: Args| {
+        if let Some(anchor) = &args.verify {
+            return verify(&args.dir, anchor);
+        }
+        let backend = choose(&args.place).await?;
+        let journal = RuntimeJournal::open(&args.dir, JournalOptions::default())?;
+        let known = journal.table();
+        match journal.cursor(backend.id()) {
+            Some(_) => note(format_args!("{} instances were known; what happened since comes first", known.len())),
+            None => note("The journal has nothing of this runtime yet."),
+        }
+        if let Some(repair) = journal.repaired() {
+            note(format_args!("an unfinished end was cut off; a copy lies in {}", repair.copy.display()));
+        }
+        let stream = journal.watch(backend, args.wanted.watch_options()).await?;
+        note(format_args!("To be kept elsewhere, for --verify: {}", journal.anchor()));
+        events_after(known, stream, args.wanted.filter(), &args.output).await?;
+        note(format_args!("And at the end: {}", journal.anchor()));
+        Ok(())
+    })
+}
+
+fn verify(dir: &Path, anchor: &Anchor) -> Result<(), Stop> {
+    let found = wal::verify(dir, Some(anchor), None)?;
+    if let Some(damage) = &found.damage {
+        return Err(Stop::refused(format_args!("the journal is damaged: {damage:?}")));
+    }
+    if !found.anchored {
+        return Err(Stop::refused("the journal does not have what the anchor says: its end was cut off or rewritten"));
+    }
+    let Some(head) = found.head else { return Err(Stop::refused("the journal is empty")) };
+    writeln!(
+        io::stdout(),
+        "{} records in {} commits, anchored at {}\n{head}",
+        found.records,
+        found.commits,
+        anchor.seq
+    )?;
+    Ok(())
+}
