@@ -64,6 +64,15 @@ impl Network {
                 left.push(failure.to_string());
             }
         }
+        // A daemon that is killed while it starts a container leaves the container's cable behind.
+        for link in links().iter().filter(|link| is_docker_cable(link) && !self.links.contains(*link)) {
+            // One end takes the other with it.
+            if links().contains(link)
+                && let Err(failure) = run("ip", &["link", "delete", link])
+            {
+                left.push(failure.to_string());
+            }
+        }
         for (switch, value) in &self.switches {
             let path = Path::new("/proc/sys").join(switch);
             let now = fs::read_to_string(&path).unwrap_or_default();
@@ -92,6 +101,11 @@ fn links() -> BTreeSet<String> {
 fn is_docker_bridge(link: &str) -> bool {
     let user_made = |id: &str| id.len() == 12 && id.chars().all(|c| c.is_ascii_hexdigit());
     link == "docker0" || link == "docker_gwbridge" || link.strip_prefix("br-").is_some_and(user_made)
+}
+
+/// `veth` with seven digits, as Docker calls both ends.
+fn is_docker_cable(link: &str) -> bool {
+    link.strip_prefix("veth").is_some_and(|id| id.len() == 7 && id.chars().all(|c| c.is_ascii_hexdigit()))
 }
 
 pub(super) fn has_docker0() -> bool {
@@ -325,6 +339,12 @@ COMMIT
         assert!(!holds_only_chains(r#"{"nftables":[{"metainfo":{}},{"chain":{}},{"rule":{}}]}"#));
         assert!(!holds_only_chains(r#"{"nftables":[{"set":{}}]}"#));
         assert!(!holds_only_chains("table ip nat"));
+    }
+
+    #[test]
+    fn dockers_cables_are_known_by_name() {
+        assert!(is_docker_cable("veth9e63544") && is_docker_cable("vethd67a182"));
+        assert!(!is_docker_cable("veth0") && !is_docker_cable("vethernet01") && !is_docker_cable("eth0"));
     }
 
     #[test]
