@@ -42,30 +42,9 @@ pub(super) fn contradicts(before: &Instance, after: &Instance) -> bool {
         )
 }
 
-/// Whether nothing differs, of two with the same id, but the count of changes.
+/// Whether nothing differs but the count of changes.
 pub(super) fn is_same(before: &Instance, after: &Instance) -> bool {
-    macro_rules! same {
-        ($($field:ident),*) => { $( before.$field == after.$field )&&* };
-    }
-    same!(
-        state,
-        health,
-        exit,
-        incarnation,
-        name,
-        backend,
-        kind,
-        image,
-        labels,
-        ports,
-        addresses,
-        group,
-        node,
-        created_at,
-        started_at,
-        finished_at,
-        restarts
-    )
+    FieldSet::between(before, after).is_empty()
 }
 
 macro_rules! keep {
