@@ -1,7 +1,6 @@
 //! `wal`, run as a user runs it, on a log that this test makes.
 
-// Shared code of tests is not itself a test, so the allowance for tests in clippy.toml does not reach it.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, in what tests share as well")]
 
 use std::{
     env, fs,

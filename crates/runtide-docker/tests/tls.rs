@@ -2,7 +2,13 @@
 
 #![cfg(unix)]
 // Helpers panic as tests do; clippy.toml allows it in `#[test]` functions alone.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 #[path = "tls/authority.rs"]
 mod authority;

@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[derive(Debug, Deserialize)]
-    struct Tree(#[expect(dead_code)] BTreeMap<String, serde_json::Value>);
+    struct Tree(#[expect(dead_code, reason = "what is read is not looked at")] BTreeMap<String, serde_json::Value>);
 
     #[test]
     fn hostile_labels_neither_panic_nor_overflow() {

@@ -84,8 +84,7 @@ impl Wal {
     /// assert_eq!((retained.segments, retained.first), (0, Seq(1)));
     /// # Ok::<(), runtide_core::Error>(())
     /// ```
-    // The policy is given away, as options are everywhere.
-    #[expect(clippy::needless_pass_by_value)]
+    #[expect(clippy::needless_pass_by_value, reason = "the policy is given away, as options are everywhere")]
     pub fn retain(&self, policy: Retention) -> Result<Retained> {
         let inner = &self.inner;
         if let Some(failed) = inner.committer.published.failed() {
