@@ -23,8 +23,8 @@ pub(super) enum Journal {
 impl Journal {
     pub(super) const fn kind(self) -> RecordKind {
         match self {
-            Self::Events => RecordKind(0x7201),
-            Self::Operations => RecordKind(0x7202),
+            Self::Events => RecordKind(0x8001),
+            Self::Operations => RecordKind(0x8002),
         }
     }
 
@@ -123,4 +123,39 @@ pub(super) fn replay(journal: Journal, wal: &Wal) -> Result<(Seq, WalReader)> {
     };
     let from = if checkpoint == Seq(0) { ReadFrom::Start } else { ReadFrom::Seq(checkpoint) };
     Ok((checkpoint, wal.reader(from)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        journal::{JournalOptions, RuntimeJournal},
+        wal::WalOptions,
+    };
+
+    fn opened_behind(payload: &[u8]) -> Error {
+        let dir = tempfile::tempdir().unwrap();
+        let wal = Wal::open(dir.path(), WalOptions::default()).unwrap();
+        wal.put_blocking(&[(Journal::Events.kind(), payload)]).unwrap();
+        wal.close().unwrap();
+        RuntimeJournal::open(dir.path(), JournalOptions::default()).unwrap_err()
+    }
+
+    #[test]
+    fn another_version_is_refused_in_clear_words() {
+        let newer = opened_behind(br#"{"v":2,"anything":"else"}"#);
+        assert_eq!(newer.kind(), ErrorKind::Unsupported);
+        assert!(newer.to_string().contains("format version 2; this build reads version 1"), "{newer}");
+        assert_eq!(opened_behind(b"hello").kind(), ErrorKind::Corrupt);
+    }
+
+    #[test]
+    fn no_application_can_append_what_looks_like_a_journal() {
+        let dir = tempfile::tempdir().unwrap();
+        let wal = Wal::open(dir.path(), WalOptions::default()).unwrap();
+        for journal in [Journal::Events, Journal::Operations] {
+            let refused = wal.append_batch_blocking(&[(journal.kind(), b"{}")]).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+        }
+    }
 }

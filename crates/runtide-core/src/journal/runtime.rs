@@ -265,7 +265,7 @@ impl Inner {
             let count = fits.count().max(1);
             let (now, later) = rest.split_at(count.min(rest.len()));
             let records: Vec<(RecordKind, &[u8])> = now.iter().map(|payload| (kind, payload.as_slice())).collect();
-            self.wal.append_batch_blocking(&records)?;
+            self.wal.put_blocking(&records)?;
             pen.since = pen.since.saturating_add(records.len() as u64);
             rest = later;
         }

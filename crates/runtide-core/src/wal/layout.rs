@@ -80,7 +80,8 @@ pub(super) fn aside_path(segment: &Path, epoch: u64, at: u64) -> PathBuf {
     segment.with_file_name(name)
 }
 
-pub(super) fn lock_path(dir: &Path) -> PathBuf {
+/// The file whose lock the writer holds.
+pub(crate) fn lock_path(dir: &Path) -> PathBuf {
     dir.join("lock")
 }
 

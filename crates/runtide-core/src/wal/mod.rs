@@ -68,6 +68,7 @@ mod walk;
 mod window;
 mod writer;
 
+pub(crate) use self::layout::lock_path;
 pub use self::{
     anchor::Anchor,
     damage::Damage,

@@ -1,5 +1,7 @@
 //! Reading: record after record in constant memory, without a lock, also while the log is being written.
 
+mod behind;
+
 use std::{
     collections::VecDeque,
     io,
@@ -18,7 +20,7 @@ use super::{
     options::{OnDamage, WalOptions},
     published::Published,
     record::{ReadFrom, Record, Seq},
-    scan::{Whole, check_commit, check_frames, end_of_bytes, find_commit, find_frame},
+    scan::{Whole, check_commit, check_frames},
     segment::{DATA, Segment},
     walk::STEP,
     window::Window,
@@ -118,8 +120,7 @@ impl WalReader {
     /// }
     /// # Ok::<(), runtide_core::Error>(())
     /// ```
-    // Options are given away, here as everywhere.
-    #[expect(clippy::needless_pass_by_value)]
+    #[expect(clippy::needless_pass_by_value, reason = "options are given away, here as everywhere")]
     pub fn open(dir: &Path, from: ReadFrom, options: WalOptions) -> Result<Self> {
         let disk = options.disk();
         let reader = Self::start(disk, dir, from, options.on_damage, None)?;
@@ -514,104 +515,6 @@ impl WalReader {
         (self.at, self.run, self.checked) = (DATA, None, 0);
         (self.block, self.block_at) = (Bytes::new(), 0);
         Ok(())
-    }
-
-    /// What should be here is not: finds where it goes on. `None` with an empty block: nowhere, this is the end, or an
-    /// unfinished tail; `None` with a block: it is here after all.
-    fn lost(&mut self) -> Result<Option<Damage>> {
-        if let Some((end, last)) = self.run {
-            // The frame here was refused: whatever else it may look like, it is not looked at again.
-            return self.resume(self.at.saturating_add(1), end, last).map(Some);
-        }
-        let later_segment = self.later_segment()?;
-        if self.appeared()? {
-            return Ok(None);
-        }
-        let footer = self.segment.footer().map_err(|error| self.failed(error))?;
-        let limit = match &footer {
-            Some((start, _)) => *start,
-            None => self.segment.size(READ)?,
-        };
-        let (at, next, log, epoch) = (self.at, self.next, self.log, self.epoch);
-        let was_there = self.bound.is_some()
-            || later_segment.is_some()
-            || footer.as_ref().is_some_and(|(_, footer)| footer.end > at && footer.last >= next);
-        let accept = |header: &CommitHeader| {
-            header.first >= next && header.epoch >= epoch && (was_there || header.synced >= next)
-        };
-        let later = find_commit(&mut self.window()?, at, limit, &log, accept).map_err(|error| self.failed(error))?;
-        // Written meanwhile?
-        if self.appeared()? {
-            return Ok(None);
-        }
-        let (end, last) = match (later, later_segment, &self.bound, footer) {
-            (Some((end, header)), ..) => (end, header.first - 1),
-            (None, Some(first), ..) => (limit, first - 1),
-            (None, None, _, Some((_, footer))) if was_there => (footer.end.max(at), footer.last),
-            (None, None, Some(bound), _) => {
-                self.done = true;
-                (limit, bound.acked())
-            }
-            (None, None, None, _) => {
-                self.block = Bytes::new();
-                return Ok(None);
-            }
-        };
-        if end <= self.at && last < self.next {
-            // Nothing was skipped that was not told already, and nothing follows that continues this.
-            self.block = Bytes::new();
-            return Ok(None);
-        }
-        self.resume(self.at, end, last).map(Some)
-    }
-
-    /// What lies behind the end and is no commit: a torn tail, unless it is being written just now.
-    pub(super) fn unfinished(&self) -> Result<Option<Damage>> {
-        let footer = self.segment.footer().map_err(|error| self.failed(error))?;
-        let limit = footer.map_or(u64::MAX, |(start, _)| start);
-        let end = end_of_bytes(&mut self.window()?, self.at, limit).map_err(|error| self.failed(error))?;
-        Ok((end > self.at).then(|| Damage::new(&self.segment.path, self.at, end, None)))
-    }
-
-    /// The first record of the next segment, if there is one.
-    fn later_segment(&mut self) -> Result<Option<u64>> {
-        if let Some((first, ..)) = self.ahead.front() {
-            return Ok(Some(*first));
-        }
-        let layout = Layout::read(&*self.disk, &self.dir).map_err(|error| disk_error(READ, &self.dir, error))?;
-        let later = layout.segments.iter().map(|(first, _)| *first).find(|first| *first > self.segment.header.first);
-        if let (Some(later), Some(begin)) = (later, layout.begin)
-            && later == begin
-            && later > self.next
-        {
-            return Err(Error::new(ErrorKind::Expired, READ, "retention has overtaken the reader")
-                .with_context("seq", self.next)
-                .with_context("first", later));
-        }
-        Ok(later)
-    }
-
-    /// Whether the commit is there if one looks again: it may have been written while it was being read.
-    fn appeared(&mut self) -> Result<bool> {
-        self.block = Bytes::new();
-        let Some(header) = self.following()? else { return Ok(false) };
-        let whole = self.at + header.size() <= self.segment.size(READ)? && self.is_whole(&header)?;
-        Ok(whole && !self.block.is_empty())
-    }
-
-    /// Goes on behind damage: at the next sound frame from `from` to `end`, where record `last` would end, or there.
-    fn resume(&mut self, from: u64, end: u64, last: u64) -> Result<Damage> {
-        let found = if last < self.next {
-            None
-        } else {
-            find_frame(&mut self.window()?, from, end, self.next..=last).map_err(|error| self.failed(error))?
-        };
-        let (behind, missing) = found.map_or((end, last), |(at, frame)| (at, frame.seq.saturating_sub(1)));
-        let damage = Damage::new(&self.segment.path, self.at, behind, Some((self.next, missing)));
-        (self.at, self.checked, self.hash) = (behind, 0, None);
-        self.next = self.next.max(missing.saturating_add(1));
-        self.run = found.map(|_| (end, last));
-        Ok(damage)
     }
 }
 

@@ -81,8 +81,7 @@ impl Wal {
     ///   [`InvalidInput`](ErrorKind::InvalidInput): there is a key, and the log was created without one.
     /// * [`Unsupported`](ErrorKind::Unsupported): the log is of a later version of the format. Nothing was changed.
     /// * What the disk refuses.
-    // Options are given away, here as everywhere.
-    #[expect(clippy::needless_pass_by_value)]
+    #[expect(clippy::needless_pass_by_value, reason = "options are given away, here as everywhere")]
     pub fn open(dir: &Path, options: WalOptions) -> Result<Self> {
         let opened = open::open(dir, &options)?;
         let disk = Arc::clone(&opened.engine.disk);
@@ -136,11 +135,6 @@ impl Wal {
     /// ```
     pub async fn append(&self, kind: RecordKind, payload: &[u8]) -> Result<Seq> {
         check_kind(kind)?;
-        self.put(kind, payload).await
-    }
-
-    /// Appends a record of any kind, also of those that belong to this crate.
-    pub(crate) async fn put(&self, kind: RecordKind, payload: &[u8]) -> Result<Seq> {
         let frames = check_size(payload)?;
         Ok(Seq(self.request(Request::One(kind, payload), frames).await?.1))
     }
@@ -165,6 +159,7 @@ impl Wal {
     /// # Ok(()) }
     /// ```
     pub async fn append_batch(&self, records: &[(RecordKind, &[u8])]) -> Result<RangeInclusive<Seq>> {
+        check_kinds(records)?;
         let frames = check_batch(records)?;
         let (first, last) = self.request(Request::Many(records), frames).await?;
         Ok(Seq(first)..=Seq(last))
@@ -201,6 +196,12 @@ impl Wal {
     /// # Errors
     /// As [`Wal::append_batch`].
     pub fn append_batch_blocking(&self, records: &[(RecordKind, &[u8])]) -> Result<RangeInclusive<Seq>> {
+        check_kinds(records)?;
+        self.put_blocking(records)
+    }
+
+    /// The same for any kind, also for those that belong to this crate.
+    pub(crate) fn put_blocking(&self, records: &[(RecordKind, &[u8])]) -> Result<RangeInclusive<Seq>> {
         let frames = check_batch(records)?;
         let (first, last) = self.inner.committer.block(Request::Many(records), frames)?;
         Ok(Seq(first)..=Seq(last))
@@ -319,6 +320,10 @@ fn check_kind(kind: RecordKind) -> Result<()> {
     Ok(())
 }
 
+fn check_kinds(records: &[(RecordKind, &[u8])]) -> Result<()> {
+    records.iter().try_for_each(|(kind, _)| check_kind(*kind))
+}
+
 /// The size of the frame.
 fn check_size(payload: &[u8]) -> Result<usize> {
     if payload.len() > MAX_RECORD {
@@ -335,8 +340,7 @@ fn check_batch(records: &[(RecordKind, &[u8])]) -> Result<usize> {
         return Err(Error::new(ErrorKind::InvalidInput, "wal.append", "a batch has at least one record"));
     }
     let mut frames = 0_usize;
-    for (kind, payload) in records {
-        check_kind(*kind)?;
+    for (_, payload) in records {
         frames = frames.saturating_add(check_size(payload)?);
     }
     if frames > MAX_BATCH {

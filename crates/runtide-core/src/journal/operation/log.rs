@@ -164,7 +164,7 @@ impl Inner {
         let mut pen = lock(&self.pen);
         lock(&self.ledger).check(&entry)?;
         let payload = format::encode(Journal::Operations, pen.checkpoint, &entry)?;
-        let seq = self.wal.append_blocking(Journal::Operations.kind(), &payload)?;
+        let seq = *self.wal.put_blocking(&[(Journal::Operations.kind(), &payload)])?.end();
         let rows = {
             let mut ledger = lock(&self.ledger);
             ledger.apply(entry);
@@ -185,7 +185,7 @@ impl Inner {
         let at = format::next(&self.wal);
         let open = lock(&self.ledger).open().cloned().collect();
         let payload = format::encode(Journal::Operations, at, &Entry::Checkpoint(open))?;
-        pen.checkpoint = self.wal.append_blocking(Journal::Operations.kind(), &payload)?;
+        pen.checkpoint = *self.wal.put_blocking(&[(Journal::Operations.kind(), &payload)])?.end();
         let policy = self.options.retention.clone().unwrap_or_default();
         let keep = policy.keep_from.map_or(pen.checkpoint, |keep| keep.min(pen.checkpoint));
         self.wal.retain(policy.with_keep_from(keep)).map(drop)

@@ -10,13 +10,13 @@ use super::{
 use crate::{
     Error, ErrorKind, InstanceFilter, LabelMatch, Labels, ListOptions, OperationId, Result, RuntimeBackend,
     journal::blocking::carry,
-    wal::fs::{Disk, File, OsDisk},
+    wal::{
+        fs::{Disk, File, OsDisk},
+        lock_path,
+    },
 };
 
 const REAP: &str = "operations.reap";
-
-/// The lock file of a log, in its folder.
-const LOCK: &str = "lock";
 
 impl OperationLog {
     /// Removes everything that carries an owner's label: for an owner that is dead and whose log is lost.
@@ -54,7 +54,7 @@ impl OperationLog {
 
 /// The lock of the owner's log. `None`: there is no such log.
 fn take_lease(dir: &Path, owner: &OwnerId) -> Result<Option<Box<dyn File>>> {
-    match OsDisk::default().lock(&dir.join(LOCK)) {
+    match OsDisk::default().lock(&lock_path(dir)) {
         Ok(held) => Ok(Some(held)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
