@@ -161,8 +161,9 @@ fn fill(dir: &Path, options: WalOptions, count: usize) {
 
 fn replay(dir: &Path) {
     let mut seen = Seen::default();
-    for record in WalReader::open(dir, ReadFrom::Start, WalOptions::default()).expect("a reader") {
-        seen.record(&record.expect("a record").bytes);
+    let mut reader = WalReader::open(dir, ReadFrom::Start, WalOptions::default()).expect("a reader");
+    while let Some(record) = reader.next_ref().expect("a record") {
+        seen.record(record.bytes);
     }
     seen.were(million());
 }
