@@ -68,9 +68,10 @@ pub fn span(seconds: f64) -> String {
     }
 }
 
-/// Bytes, as KiB or MiB from one on.
+/// Bytes, in the unit that suits.
 pub fn bytes(value: f64) -> String {
     match value {
+        value if value >= 1_073_741_824.0 => format!("{:.2} GiB", value / 1_073_741_824.0),
         value if value >= 1_048_576.0 => format!("{:.2} MiB", value / 1_048_576.0),
         value if value >= 1_024.0 => format!("{:.2} KiB", value / 1_024.0),
         value => format!("{value:.0} B"),

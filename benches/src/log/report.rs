@@ -33,6 +33,9 @@ pub fn compare(peers: &[&dyn Peer], criterion: &mut Criterion) {
     }
     criterion.final_summary();
     table.print();
+    for peer in peers.iter().filter(|peer| !peer.note().is_empty()) {
+        println!("* {}: {}", peer.name(), peer.note());
+    }
 }
 
 fn row(work: Work, name: &str, figures: &Figures) -> [String; 7] {

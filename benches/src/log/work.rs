@@ -90,6 +90,11 @@ pub trait Peer {
     /// As the table has it.
     fn name(&self) -> &'static str;
 
+    /// What must be known to read its figures; empty if nothing.
+    fn note(&self) -> &'static str {
+        ""
+    }
+
     /// How it does a turn of this work; `None` if it cannot.
     fn turn(&self, work: Work, place: &Place<'_>) -> Option<Turn>;
 
