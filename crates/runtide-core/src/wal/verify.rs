@@ -110,6 +110,9 @@ pub fn verify_with(dir: &Path, anchor: Option<&Anchor>, options: &WalOptions) ->
     };
     let verifier = Verifier { disk: &*disk, chain: &chain, anchor: anchor.filter(|anchor| anchor.log == chain.log) };
     let mut found = Verified::none(*first);
+    if layout.damage.is_some() {
+        return Ok(Verified { damage: layout.damage, ..found });
+    }
     if let Some(begin) = layout.begin.filter(|begin| begin < first) {
         found.damage = Some(Damage::new(&segment_path(dir, begin), 0, 0, Some((begin, first.saturating_sub(1)))));
         return Ok(found);
