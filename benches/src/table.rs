@@ -40,11 +40,12 @@ impl Table {
     }
 }
 
-/// `1.23 k`, `45.6 M`.
+/// `1.2 k`, `45 k`, `45.6 M`.
 pub fn count(value: f64) -> String {
     match value {
         value if value >= 1e6 => format!("{:.1} M", value / 1e6),
-        value if value >= 1e3 => format!("{:.0} k", value / 1e3),
+        value if value >= 1e4 => format!("{:.0} k", value / 1e3),
+        value if value >= 1e3 => format!("{:.1} k", value / 1e3),
         value => format!("{value:.0}"),
     }
 }

@@ -15,12 +15,15 @@ use crate::{Store, store::STEP};
 /// The log of a million records.
 const LARGE: u64 = 1;
 
-/// The log that everybody else's is after.
-static LOGS: AtomicU64 = AtomicU64::new(LARGE);
+/// How many threads have a log of their own.
+static LOGS: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
-    /// This thread's log, and the number of its next entry.
-    static OWN: Cell<(u64, u64)> = Cell::new((LOGS.fetch_add(1, Ordering::Relaxed) + 1, 1));
+    /// This thread's log, which no other process writes to, and the number of its next entry.
+    static OWN: Cell<(u64, u64)> = Cell::new((
+        (u64::from(std::process::id()) << 32) + LOGS.fetch_add(1, Ordering::Relaxed),
+        1,
+    ));
 }
 
 /// An entry is bytes with the number before them, since the engine asks each for its number.
