@@ -69,7 +69,7 @@ impl Work {
     pub fn turns(self) -> usize {
         match self {
             Self::Bulk => 7,
-            Self::ReopenKilled => 9,
+            Self::ReopenClosed | Self::ReopenKilled => 11,
             _ => 21,
         }
     }
