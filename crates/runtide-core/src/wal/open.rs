@@ -18,7 +18,7 @@ use super::{
     engine::{Active, Engine, create_segment},
     format::{CommitHeader, Footer, SegmentHeader},
     fs::{Disk, File},
-    layout::{Layout, aside_path},
+    layout::{Layout, aside_path, write_begin},
     lock,
     options::{OnDamage, WalOptions},
     published::Published,
@@ -75,10 +75,9 @@ pub(super) fn open(dir: &Path, options: &WalOptions) -> Result<Opened> {
         disk.remove(path).map_err(|error| disk_error(OPEN, path, error))?;
     }
     let end = match layout.segments.first() {
-        Some((first, path)) => {
-            if let Some(begin) = layout.begin.filter(|begin| begin != first) {
-                let damage = Damage::new(path, 0, 0, Some((begin, first.saturating_sub(1))));
-                return Err(damage.error(OPEN, "the first segment is missing"));
+        Some(_) => {
+            if let Some(missing) = layout.missing(dir) {
+                return Err(missing.error(OPEN, "the first segment is missing"));
             }
             recover(&*disk, dir, layout.segments.clone(), options)?
         }
@@ -87,7 +86,10 @@ pub(super) fn open(dir: &Path, options: &WalOptions) -> Result<Opened> {
                 Error::new(ErrorKind::Corrupt, OPEN, "all segments are missing").with_context("path", dir.display())
             );
         }
-        None => create(&*disk, dir, options, 1)?,
+        None => {
+            name_folder(&*disk, dir)?;
+            create(&*disk, dir, options, 1)?
+        }
     };
     let (repaired, damage) = (end.repaired.clone(), end.damage.clone());
     Ok(Opened { engine: engine(disk, dir, options, lock, end), repaired, damage })
@@ -98,6 +100,10 @@ pub(super) fn begin_at(dir: &Path, options: &WalOptions, first: u64) -> Result<E
     let disk = options.disk();
     make_folder(&*disk, dir)?;
     let lock = lock::acquire(&*disk, dir)?;
+    name_folder(&*disk, dir)?;
+    if first > 1 {
+        write_begin(&*disk, dir, first).map_err(|error| disk_error(OPEN, dir, error))?;
+    }
     let end = create(&*disk, dir, options, first)?;
     Ok(engine(disk, dir, options, lock, end))
 }
@@ -124,18 +130,31 @@ fn engine(disk: Arc<dyn Disk>, dir: &Path, options: &WalOptions, lock: Box<dyn F
     }
 }
 
-/// Makes the folder if it is not there, durably.
+/// Makes the folder if it is not there, and those above it.
 fn make_folder(disk: &dyn Disk, dir: &Path) -> Result<()> {
     match disk.list(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        found => return found.map(drop).map_err(|error| disk_error(OPEN, dir, error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            disk.create_dir(dir).map_err(|error| disk_error(OPEN, dir, error))
+        }
+        found => found.map(drop).map_err(|error| disk_error(OPEN, dir, error)),
     }
-    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let make = || {
-        disk.create_dir(dir)?;
-        disk.sync_dir(parent)
-    };
-    make().map_err(|error| disk_error(OPEN, dir, error))
+}
+
+/// Makes the names of a new log's folder, and of those above it, durable: whoever made them may not have done so.
+fn name_folder(disk: &dyn Disk, dir: &Path) -> Result<()> {
+    for folder in dir.ancestors().skip(1) {
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        match disk.sync_dir(folder) {
+            // Who must not even look into a folder, or cannot change it, made nothing in it.
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) =>
+            {
+                break;
+            }
+            done => done.map_err(|error| disk_error(OPEN, folder, error))?,
+        }
+    }
+    Ok(())
 }
 
 /// A new log, whose first record has this number.
@@ -246,7 +265,10 @@ impl<'a> Recovery<'a> {
 
     fn run(mut self, trust_footer: bool) -> Result<End> {
         let size = self.segment.size(OPEN)?;
-        let footer = self.segment.footer().map_err(|error| self.failed(error))?.filter(|_| trust_footer);
+        // One that was written together with what it tells, where commits are not synced one by one, may be on the disk
+        // without that.
+        let footer = self.segment.footer().map_err(|error| self.failed(error))?;
+        let footer = footer.filter(|(_, footer)| trust_footer && footer.synced >= footer.last);
         let start = footer.as_ref().map(|(start, _)| *start);
         let footer = footer.map(|(_, footer)| footer);
         self.active.limit = start.unwrap_or(size);

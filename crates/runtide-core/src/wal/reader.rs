@@ -144,8 +144,15 @@ impl WalReader {
             );
         };
         let end = bound.as_ref().map(|bound| bound.acked().saturating_add(1));
+        // What is missing is told before the first record that is there.
+        let missing = layout.missing(dir).filter(|missing| match from {
+            ReadFrom::Start => true,
+            ReadFrom::Seq(Seq(seq)) => missing.has(seq),
+            ReadFrom::End => false,
+        });
         let seq = match from {
             ReadFrom::Start => oldest,
+            ReadFrom::Seq(_) if missing.is_some() => oldest,
             ReadFrom::Seq(Seq(seq)) => seq.max(1),
             ReadFrom::End => end.unwrap_or(u64::MAX),
         };
@@ -187,7 +194,7 @@ impl WalReader {
             bound_at: bound.as_ref().map_or(u64::MAX, |bound| bound.acked()),
             doubtful: bound.is_none(),
             bound,
-            pending,
+            pending: missing.or(pending),
             done: false,
         };
         reader.hold(rest.take(AHEAD))?;

@@ -110,8 +110,8 @@ pub fn verify_with(dir: &Path, anchor: Option<&Anchor>, options: &WalOptions) ->
     };
     let verifier = Verifier { disk: &*disk, chain: &chain, anchor: anchor.filter(|anchor| anchor.log == chain.log) };
     let mut found = Verified::none(*first);
-    if let Some(begin) = layout.begin.filter(|begin| begin < first) {
-        found.damage = Some(Damage::new(&segment_path(dir, begin), 0, 0, Some((begin, first.saturating_sub(1)))));
+    if let Some(missing) = layout.missing(dir) {
+        found.damage = Some(missing);
         return Ok(found);
     }
     verifier.join(dir, found, verifier.all(&layout.segments)?)

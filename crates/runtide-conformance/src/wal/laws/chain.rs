@@ -9,8 +9,7 @@ use crate::wal::{Audit, Effort, LogHarness, Looked, ModelDisk, WalLaw, WalLawRes
 /// whoever can write the files could put them. Every piece is exchanged, swapped and cut.
 pub(crate) fn w7_chain(log: &dyn LogHarness, effort: Effort) -> WalLawResult {
     let tried = Tried { law: WalLaw::W7, log };
-    let begun = ModelDisk::new();
-    tried.written(&begun, 5)?;
+    let begun = begun(tried)?;
     let ours = grow(tried, &begun, b'a', effort.pick(60, 30))?;
     let theirs = grow(tried, &begun, b'b', effort.pick(60, 30))?;
     let anchor = ours.last().map(|step| step.anchor.clone()).unwrap_or_default();
@@ -50,6 +49,16 @@ pub(crate) fn w7_chain(log: &dyn LogHarness, effort: Effort) -> WalLawResult {
         }
     }
     Looked::at(tries, "forgeries")
+}
+
+/// A beginning, as a killed writer leaves it.
+fn begun(tried: Tried<'_>) -> Held<ModelDisk> {
+    let disk = ModelDisk::new();
+    let log = tried.open(&disk)?;
+    for n in 1..=5 {
+        tried.append(&*log, n)?;
+    }
+    Ok(disk.copy())
 }
 
 /// A log after one more record, and where that lies.

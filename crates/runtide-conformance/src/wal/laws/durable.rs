@@ -45,14 +45,17 @@ pub(crate) fn w1_durable(log: &dyn LogHarness, effort: Effort) -> WalLawResult {
     let mut states = 0;
     for durability in durabilities() {
         let life = live(tried, durability, effort.pick(30, 20))?;
-        let mut shown = 0;
-        let mut inner = 0;
+        let (mut shown, mut inner) = (0, 0);
+        let told = |mut broken: super::Broken| {
+            broken.found = format!("{}, with {durability:?}", broken.found);
+            broken
+        };
         states += life.disk.crashes(0..usize::MAX, effort.pick(64, 4), 1, |crash| {
             shown += 1;
             if shown % effort.pick(16, 64) == 0 {
-                inner += survives_twice(tried, &life, crash).map_err(after(crash))?;
+                inner += survives_twice(tried, &life, crash).map_err(after(crash)).map_err(told)?;
             }
-            survives(tried, &life, crash).map_err(after(crash))
+            survives(tried, &life, crash).map_err(after(crash)).map_err(told)
         })?;
         states += inner;
     }

@@ -62,9 +62,10 @@ fn policies(tried: Tried<'_>, whole: &ModelDisk) -> Held {
             read(log.reader(ReadFrom::Start))?,
             read(tried.log.reader(Path::new(DIR), ReadFrom::Start, tried.options(&disk)))?,
         ];
-        let files = disk.files().len();
+        let size = |disk: &ModelDisk| disk.files().iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
+        let before = size(&disk);
         let first = tried.works("drop old records", log.retain(policy.clone()))?;
-        let fine = first > 1 && first <= newest && disk.files().len() < files;
+        let fine = first > 1 && first <= newest && size(&disk) < before;
         tried.ensure(
             fine,
             &format!("old segments to go by {policy:?}, and nothing from {newest} on"),
