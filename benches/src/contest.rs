@@ -6,7 +6,7 @@ use criterion::{BenchmarkId, Criterion, Throughput};
 
 use crate::Round;
 
-/// Turns that each contender takes for the table.
+/// Turns that each contender takes for the table, unless told otherwise.
 const TURNS: usize = 21;
 
 /// Whether the benches are only tried (`--test`): everything once, nothing measured.
@@ -33,13 +33,20 @@ struct Contender<'a> {
 /// figures for the table come from turns taken by all of them in rotation.
 pub struct Contest<'a> {
     title: String,
+    turns: usize,
     contenders: Vec<Contender<'a>>,
 }
 
 impl<'a> Contest<'a> {
     /// A contest without contenders.
     pub fn new(title: impl Into<String>) -> Self {
-        Self { title: title.into(), contenders: Vec::new() }
+        Self { title: title.into(), turns: TURNS, contenders: Vec::new() }
+    }
+
+    /// So many turns for each, where the usual 21 would take too long.
+    #[must_use]
+    pub fn turns(self, turns: usize) -> Self {
+        Self { turns, ..self }
     }
 
     /// One more contender; `turn` does one round.
@@ -51,7 +58,7 @@ impl<'a> Contest<'a> {
 
     /// Runs it.
     pub fn run(mut self, criterion: &mut Criterion) -> Figures {
-        let turns = if is_trial() { 1 } else { TURNS };
+        let turns = if is_trial() { 1 } else { self.turns };
         for contender in &mut self.contenders {
             (contender.turn)(); // warm
         }

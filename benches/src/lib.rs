@@ -11,6 +11,7 @@ mod contest;
 pub mod daemon;
 pub mod fleet;
 mod gate;
+pub mod log;
 mod source;
 mod table;
 pub mod watchers;
@@ -20,5 +21,5 @@ pub use self::{
     contest::{Contest, Figures, criterion, is_trial},
     gate::Gate,
     source::{Feed, Scripted},
-    table::{Table, bytes, count, met, millis, nanos, percent, times},
+    table::{Table, bytes, count, met, millis, nanos, percent, span, times},
 };

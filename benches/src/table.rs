@@ -59,9 +59,22 @@ pub fn millis(seconds: f64) -> String {
     format!("{:.1} ms", seconds * 1e3)
 }
 
-/// Bytes, also as KiB from one on.
+/// Seconds in the unit that suits.
+pub fn span(seconds: f64) -> String {
+    match seconds {
+        seconds if seconds >= 1.0 => format!("{seconds:.2} s"),
+        seconds if seconds >= 1e-3 => format!("{:.2} ms", seconds * 1e3),
+        seconds => nanos(seconds),
+    }
+}
+
+/// Bytes, as KiB or MiB from one on.
 pub fn bytes(value: f64) -> String {
-    if value >= 1024.0 { format!("{:.2} KiB", value / 1024.0) } else { format!("{value:.0} B") }
+    match value {
+        value if value >= 1_048_576.0 => format!("{:.2} MiB", value / 1_048_576.0),
+        value if value >= 1_024.0 => format!("{:.2} KiB", value / 1_024.0),
+        value => format!("{value:.0} B"),
+    }
 }
 
 /// `1.62×`.

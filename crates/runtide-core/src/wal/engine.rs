@@ -5,9 +5,9 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        mpsc::{Receiver, Sender, channel},
+        mpsc::{Receiver, RecvError, Sender, channel},
     },
-    thread,
+    thread::{self, JoinHandle},
 };
 
 use super::{
@@ -75,6 +75,13 @@ impl Active {
 
 type Job = Box<dyn FnOnce() + Send>;
 
+/// A thread that does one job after the other.
+#[derive(Debug)]
+pub(super) struct Helper {
+    jobs: Sender<Job>,
+    thread: JoinHandle<()>,
+}
+
 #[derive(Debug)]
 pub(super) struct Engine {
     pub(super) disk: Arc<dyn Disk>,
@@ -97,7 +104,7 @@ pub(super) struct Engine {
     /// The segment before, while its footer is being written and synced.
     pub(super) sealing: Option<Receiver<io::Result<()>>>,
     /// Works off the append path; started when first needed.
-    pub(super) helper: Option<Sender<Job>>,
+    pub(super) helper: Option<Helper>,
 }
 
 impl Engine {
@@ -187,10 +194,10 @@ impl Engine {
     fn rotate(&mut self, size: u64) -> Result<()> {
         self.settle()?;
         let unfinished = unfinished_path(&self.dir);
-        let prepared = self.next.take().and_then(|next| next.recv().ok()?.ok());
-        let file = match prepared {
-            Some(file) => file,
-            None => prepare(&*self.disk, &self.dir, self.segment_bytes)?,
+        let file = match self.next_file() {
+            Ok(file) => file,
+            // There may be room by now.
+            Err(_) => self.next_file()?,
         };
         let limit = self.segment_bytes.max(DATA.saturating_add(size));
         if limit > self.segment_bytes {
@@ -230,6 +237,21 @@ impl Engine {
         }));
     }
 
+    /// Removes what is no part of the log.
+    pub(super) fn remove(&mut self, paths: Vec<PathBuf>) {
+        let disk = Arc::clone(&self.disk);
+        // What cannot be removed now, the next opening removes.
+        self.off_path(Box::new(move || paths.iter().for_each(|path| drop(disk.remove(path)))));
+    }
+
+    /// The next segment's file; waits for it if need be.
+    fn next_file(&mut self) -> Result<Arc<dyn File>> {
+        self.prepare_next();
+        let made = self.next.take().map_or(Err(RecvError), |next| next.recv());
+        made.unwrap_or_else(|gone| Err(io::Error::other(gone)))
+            .map_err(|error| disk_error("wal.append", &unfinished_path(&self.dir), error))
+    }
+
     /// Has the next segment's file made.
     fn prepare_next(&mut self) {
         if self.next.is_some() {
@@ -239,27 +261,24 @@ impl Engine {
         let (done, next) = channel();
         self.next = Some(next);
         self.off_path(Box::new(move || {
-            let made = prepare(&*disk, &dir, bytes).map_err(io::Error::other);
-            let _ = done.send(made);
+            let _ = done.send(prepare(&*disk, &dir, bytes));
         }));
     }
 
     fn off_path(&mut self, job: Job) {
-        let helper = self.helper.take().or_else(|| {
+        if self.helper.is_none() {
             let (sender, jobs) = channel::<Job>();
             let run = move || jobs.into_iter().for_each(|job| job());
-            thread::Builder::new().name("runtide-wal-files".to_owned()).spawn(run).ok().map(|_| sender)
-        });
+            let thread = thread::Builder::new().name("runtide-wal-files".to_owned()).spawn(run).ok();
+            self.helper = thread.map(|thread| Helper { jobs: sender, thread });
+        }
+        let unsent = match &self.helper {
+            Some(helper) => helper.jobs.send(job).err().map(|unsent| unsent.0),
+            None => Some(job),
+        };
         // Without a thread it is done here and now.
-        match helper {
-            None => job(),
-            Some(helper) => {
-                if let Err(unsent) = helper.send(job) {
-                    (unsent.0)();
-                } else {
-                    self.helper = Some(helper);
-                }
-            }
+        if let Some(job) = unsent {
+            job();
         }
     }
 
@@ -272,7 +291,11 @@ impl Engine {
             // A leftover is harmless: the next opening removes it.
             let _ = self.disk.remove(&unfinished_path(&self.dir));
         }
-        self.helper = None;
+        if let Some(Helper { jobs, thread }) = self.helper.take() {
+            drop(jobs);
+            // Whoever has the lock next finds nobody else at work in the folder.
+            let _ = thread.join();
+        }
         self.lock = None;
         done
     }
@@ -292,15 +315,11 @@ impl Engine {
 }
 
 /// Makes a file of the size of a segment under a temporary name.
-fn prepare(disk: &dyn Disk, dir: &Path, bytes: u64) -> Result<Arc<dyn File>> {
-    let path = unfinished_path(dir);
-    let make = || {
-        let file = disk.create(&path)?;
-        file.allocate(bytes)?;
-        file.sync()?;
-        Ok(file)
-    };
-    make().map(Arc::from).map_err(|error| disk_error("wal.append", &path, error))
+fn prepare(disk: &dyn Disk, dir: &Path, bytes: u64) -> io::Result<Arc<dyn File>> {
+    let file = disk.create(&unfinished_path(dir))?;
+    file.allocate(bytes)?;
+    file.sync()?;
+    Ok(Arc::from(file))
 }
 
 /// Makes the prepared file a segment: the header is durable before the name is, the name before the first commit is
@@ -319,7 +338,7 @@ fn begin(disk: &dyn Disk, dir: &Path, file: &dyn File, header: &SegmentHeader) -
 
 /// Makes a segment, from the start.
 pub(super) fn create_segment(disk: &dyn Disk, dir: &Path, header: &SegmentHeader, bytes: u64) -> Result<Active> {
-    let file = prepare(disk, dir, bytes)?;
+    let file = prepare(disk, dir, bytes).map_err(|error| disk_error("wal.append", &unfinished_path(dir), error))?;
     let path = begin(disk, dir, &*file, header)?;
     Ok(Active::new(path, file, header.first, bytes))
 }

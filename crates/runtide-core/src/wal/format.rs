@@ -22,20 +22,24 @@ pub(super) type Hash = [u8; 32];
 struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {
+    #[inline]
     fn bytes<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (field, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
         Some(*field)
     }
 
+    #[inline]
     fn u16(&mut self) -> Option<u16> {
         self.bytes().map(u16::from_le_bytes)
     }
 
+    #[inline]
     fn u32(&mut self) -> Option<u32> {
         self.bytes().map(u32::from_le_bytes)
     }
 
+    #[inline]
     fn u64(&mut self) -> Option<u64> {
         self.bytes().map(u64::from_le_bytes)
     }

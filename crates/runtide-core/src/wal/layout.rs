@@ -5,7 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{damage::Damage, fs::Disk};
+use super::{damage::Damage, fs::Disk, options::OnDamage};
+use crate::Result;
 
 /// What a segment's name ends in; before it is the number of its first record, in 20 digits, so that names sort as numbers.
 const SEGMENT: &str = ".wal";
@@ -18,6 +19,9 @@ const BEGIN: &str = "begin";
 
 const BEGIN_MAGIC: [u8; 8] = *b"RUNTIDEB";
 
+/// Magic number, record, checksum.
+const BEGIN_SIZE: usize = 20;
+
 /// The files of a log.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Layout {
@@ -27,6 +31,8 @@ pub(super) struct Layout {
     pub(super) leftovers: Vec<PathBuf>,
     /// The number of the first record, if it is not 1: retention has dropped some, or salvage found none before.
     pub(super) begin: Option<u64>,
+    /// The file that says so is damaged: what retention dropped may be there again.
+    pub(super) damage: Option<Damage>,
 }
 
 impl Layout {
@@ -43,7 +49,7 @@ impl Layout {
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
             if let Some(first) = segment_number(name) {
                 layout.segments.push((first, path));
-            } else if name.ends_with(UNFINISHED) {
+            } else if path == unfinished_path(dir) || path == unfinished_begin(dir) {
                 layout.leftovers.push(path);
             } else if name == BEGIN {
                 begin = Some(path);
@@ -51,9 +57,9 @@ impl Layout {
         }
         layout.segments.sort_unstable();
         if let Some(path) = begin {
-            let number = read_begin(disk, &path)?;
-            layout.begin = Some(number);
-            let dropped = layout.segments.partition_point(|(first, _)| *first < number);
+            layout.begin = read_begin(disk, &path)?;
+            layout.damage = layout.begin.is_none().then(|| Damage::new(&path, 0, BEGIN_SIZE as u64, None));
+            let dropped = layout.segments.partition_point(|(first, _)| Some(*first) < layout.begin);
             layout.leftovers.extend(layout.segments.drain(..dropped).map(|(_, path)| path));
         }
         Ok(layout)
@@ -63,7 +69,19 @@ impl Layout {
     pub(super) fn missing(&self, dir: &Path) -> Option<Damage> {
         let (first, _) = self.segments.first()?;
         let begin = self.begin.unwrap_or(1);
-        (begin < *first).then(|| Damage::new(&segment_path(dir, begin), 0, 0, Some((begin, first.saturating_sub(1)))))
+        // If the file that says it is damaged, that is what is told.
+        (self.damage.is_none() && begin < *first)
+            .then(|| Damage::new(&segment_path(dir, begin), 0, 0, Some((begin, first.saturating_sub(1)))))
+    }
+
+    /// The damage, if it may be gone on behind.
+    pub(super) fn damage(&self, on_damage: OnDamage, operation: &'static str) -> Result<Option<Damage>> {
+        match &self.damage {
+            Some(damage) if on_damage == OnDamage::Stop => {
+                Err(damage.error(operation, "the file that says where the log begins is damaged"))
+            }
+            damage => Ok(damage.clone()),
+        }
     }
 
     /// The segment that has this record, if any has it.
@@ -86,6 +104,11 @@ pub(super) fn unfinished_path(dir: &Path) -> PathBuf {
     dir.join(format!("next{UNFINISHED}"))
 }
 
+/// Where the next [`BEGIN`] is made.
+pub(super) fn unfinished_begin(dir: &Path) -> PathBuf {
+    dir.join(format!("{BEGIN}{UNFINISHED}"))
+}
+
 /// Where what was cut from a segment is kept: not a segment, so never read as one.
 pub(super) fn aside_path(segment: &Path, epoch: u64, at: u64) -> PathBuf {
     let mut name = segment.file_name().unwrap_or_default().to_owned();
@@ -104,7 +127,7 @@ pub(super) fn write_begin(disk: &dyn Disk, dir: &Path, first: u64) -> io::Result
     bytes.extend_from_slice(&first.to_le_bytes());
     let crc = crc32c::crc32c(&bytes);
     bytes.extend_from_slice(&crc.to_le_bytes());
-    let unfinished = dir.join(format!("{BEGIN}{UNFINISHED}"));
+    let unfinished = unfinished_begin(dir);
     let file = disk.create(&unfinished)?;
     file.write_at(&bytes, 0)?;
     file.sync()?;
@@ -112,8 +135,9 @@ pub(super) fn write_begin(disk: &dyn Disk, dir: &Path, first: u64) -> io::Result
     disk.sync_dir(dir)
 }
 
-fn read_begin(disk: &dyn Disk, path: &Path) -> io::Result<u64> {
-    let mut bytes = [0; 20];
+/// `None`: it is damaged.
+fn read_begin(disk: &dyn Disk, path: &Path) -> io::Result<Option<u64>> {
+    let mut bytes = [0; BEGIN_SIZE];
     let read = disk.open(path)?.read_at(&mut bytes, 0)?;
     let number = || {
         let (covered, crc) = bytes.get(..read)?.split_last_chunk::<4>()?;
@@ -121,5 +145,5 @@ fn read_begin(disk: &dyn Disk, path: &Path) -> io::Result<u64> {
         let sound = *magic == BEGIN_MAGIC && crc32c::crc32c(covered) == u32::from_le_bytes(*crc);
         sound.then(|| number.first_chunk().copied().map(u64::from_le_bytes))?
     };
-    number().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the file `begin` is damaged"))
+    Ok(number())
 }

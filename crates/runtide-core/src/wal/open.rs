@@ -18,7 +18,7 @@ use super::{
     engine::{Active, Engine, create_segment},
     format::{CommitHeader, Footer, SegmentHeader},
     fs::{Disk, File},
-    layout::{Layout, aside_path, write_begin},
+    layout::{Layout, aside_path, unfinished_begin, write_begin},
     lock,
     options::{OnDamage, WalOptions},
     published::Published,
@@ -70,10 +70,14 @@ pub(super) fn open(dir: &Path, options: &WalOptions) -> Result<Opened> {
     let disk = options.disk();
     make_folder(&*disk, dir)?;
     let lock = lock::acquire(&*disk, dir)?;
-    let layout = Layout::read(&*disk, dir).map_err(|error| disk_error(OPEN, dir, error))?;
-    for path in &layout.leftovers {
-        disk.remove(path).map_err(|error| disk_error(OPEN, path, error))?;
+    let mut layout = Layout::read(&*disk, dir).map_err(|error| disk_error(OPEN, dir, error))?;
+    // Retention may soon use this name, so it is not left to a thread.
+    let begin = unfinished_begin(dir);
+    if let Some(at) = layout.leftovers.iter().position(|path| *path == begin) {
+        layout.leftovers.swap_remove(at);
+        disk.remove(&begin).map_err(|error| disk_error(OPEN, &begin, error))?;
     }
+    let damaged = layout.damage(options.on_damage, OPEN)?;
     let end = match layout.segments.first() {
         Some(_) => {
             if let Some(missing) = layout.missing(dir) {
@@ -91,8 +95,12 @@ pub(super) fn open(dir: &Path, options: &WalOptions) -> Result<Opened> {
             create(&*disk, dir, options, 1)?
         }
     };
-    let (repaired, damage) = (end.repaired.clone(), end.damage.clone());
-    Ok(Opened { engine: engine(disk, dir, options, lock, end), repaired, damage })
+    let (repaired, damage) = (end.repaired.clone(), damaged.or_else(|| end.damage.clone()));
+    let mut engine = engine(disk, dir, options, lock, end);
+    if !layout.leftovers.is_empty() {
+        engine.remove(layout.leftovers);
+    }
+    Ok(Opened { engine, repaired, damage })
 }
 
 /// Makes a new log whose first record has this number, in a folder that has none.

@@ -143,6 +143,7 @@ impl WalReader {
                 Error::new(ErrorKind::NotFound, READ, "there is no log here").with_context("path", dir.display())
             );
         };
+        let damaged = layout.damage(on_damage, READ)?;
         let end = bound.as_ref().map(|bound| bound.acked().saturating_add(1));
         // What is missing is told before the first record that is there.
         let missing = layout.missing(dir).filter(|missing| match from {
@@ -194,7 +195,7 @@ impl WalReader {
             bound_at: bound.as_ref().map_or(u64::MAX, |bound| bound.acked()),
             doubtful: bound.is_none(),
             bound,
-            pending: missing.or(pending),
+            pending: missing.or(pending).or(damaged),
             done: false,
         };
         reader.hold(rest.take(AHEAD))?;
@@ -404,18 +405,22 @@ impl WalReader {
         if !self.fill(self.at, first.size())? {
             return Ok(false);
         }
-        let mut rest = self.bytes(self.at);
-        let (mut at, mut seq) = (self.at, self.next);
-        let until = end.min(at + CHECKED_AHEAD.max(first.size()));
-        while at < until {
-            let frame = Frame::decode(rest).filter(|frame| frame.seq == seq && at + frame.size() <= end);
-            let Some(frame) = frame.filter(|frame| frame.holds(rest)) else { break };
-            let behind = usize::try_from(frame.size()).ok().and_then(|size| rest.get(size..));
-            let Some(behind) = behind else { break };
+        let ahead = usize::try_from((end - self.at).min(CHECKED_AHEAD.max(first.size()))).unwrap_or(usize::MAX);
+        let run = usize::try_from(end - self.at).unwrap_or(usize::MAX);
+        let bytes = self.bytes(self.at);
+        let bytes = bytes.get(..run).unwrap_or(bytes);
+        let (mut rest, mut seq) = (bytes, self.next);
+        while bytes.len() - rest.len() < ahead {
+            let Some(frame) = Frame::decode(rest).filter(|frame| frame.seq == seq) else { break };
+            let size = usize::try_from(frame.size()).unwrap_or(usize::MAX);
+            let Some((here, behind)) = rest.split_at_checked(size) else { break };
+            if !frame.holds(here) {
+                break;
+            }
             rest = behind;
-            at += frame.size();
             seq = seq.saturating_add(1);
         }
+        let at = self.at + (bytes.len() - rest.len()) as u64;
         self.checked = at;
         Ok(at > self.at)
     }

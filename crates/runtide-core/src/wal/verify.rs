@@ -110,8 +110,8 @@ pub fn verify_with(dir: &Path, anchor: Option<&Anchor>, options: &WalOptions) ->
     };
     let verifier = Verifier { disk: &*disk, chain: &chain, anchor: anchor.filter(|anchor| anchor.log == chain.log) };
     let mut found = Verified::none(*first);
-    if let Some(missing) = layout.missing(dir) {
-        found.damage = Some(missing);
+    if let Some(damage) = layout.damage.clone().or_else(|| layout.missing(dir)) {
+        found.damage = Some(damage);
         return Ok(found);
     }
     verifier.join(dir, found, verifier.all(&layout.segments)?)

@@ -4,20 +4,26 @@ use std::io;
 
 use super::fs::File;
 
+/// How much is read first, in bytes.
+const FIRST: usize = 64 << 10;
+
 /// A buffer over a part of a file.
 #[derive(Debug)]
 pub(super) struct Window<'a> {
     file: &'a dyn File,
     size: u64,
+    /// The most that is read at once.
     step: usize,
+    /// How much is read next: more and more, as long as one goes straight on; who wants a little does not read much.
+    ahead: usize,
     start: u64,
     buffer: Vec<u8>,
 }
 
 impl<'a> Window<'a> {
-    /// Reads so many bytes at once.
+    /// Reads at most so many bytes at once.
     pub(super) fn new(file: &'a dyn File, size: u64, step: usize) -> Self {
-        Self { file, size, step, start: 0, buffer: Vec::new() }
+        Self { file, size, step, ahead: FIRST.min(step), start: 0, buffer: Vec::new() }
     }
 
     /// The file's size, beyond which nothing is read.
@@ -35,8 +41,13 @@ impl<'a> Window<'a> {
         let Some(end) = at.checked_add(len as u64).filter(|end| *end <= self.size && len <= self.step) else {
             return Ok(None);
         };
-        if at < self.start || end > self.start + self.buffer.len() as u64 {
-            let room = usize::try_from(self.size - at).unwrap_or(usize::MAX).min(self.step);
+        let has = self.start + self.buffer.len() as u64;
+        if at < self.start || end > has {
+            if !(self.start..=has).contains(&at) {
+                self.ahead = FIRST.min(self.step);
+            }
+            let room = usize::try_from(self.size - at).unwrap_or(usize::MAX).min(self.ahead.max(len));
+            self.ahead = self.ahead.saturating_mul(2).min(self.step);
             self.buffer.resize(room, 0);
             let read = self.file.read_at(&mut self.buffer, at)?;
             self.buffer.truncate(read);
@@ -50,7 +61,7 @@ impl<'a> Window<'a> {
     pub(super) fn piece(&mut self, at: u64, end: u64) -> io::Result<&[u8]> {
         let end = end.min(self.size);
         let has = self.start + self.buffer.len() as u64;
-        let to = if (self.start..has).contains(&at) { has } else { at.saturating_add(self.step as u64) };
+        let to = if (self.start..has).contains(&at) { has } else { at.saturating_add(self.ahead as u64) };
         let len = usize::try_from(to.min(end).saturating_sub(at)).unwrap_or(0);
         Ok(self.get(at, len)?.unwrap_or_default())
     }

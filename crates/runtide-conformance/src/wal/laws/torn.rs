@@ -27,24 +27,27 @@ struct Written {
 fn write(tried: Tried<'_>, records: u64) -> Held<Written> {
     let disk = ModelDisk::new();
     let log = tried.open(&disk)?;
-    let (mut ends, mut start, mut file) = (Vec::new(), None, None);
+    let (mut starts, mut file) = (Vec::new(), None);
     let mut before = disk.files();
-    for n in 1..=records {
+    // One more, whose beginning is where the last one ends.
+    for n in 1..=records + 1 {
         tried.append(&*log, n)?;
         let after = disk.files();
         let changed = after.iter().find(|file| !before.contains(file)).cloned();
         let (path, now) = changed.ok_or_else(|| tried.broken("a record to be in a file", "no file changed"))?;
         let old = before.iter().find(|(old, _)| *old == path).map(|(_, bytes)| bytes.as_slice()).unwrap_or_default();
         let differs = |at: &usize| now.get(*at) != old.get(*at);
-        start = start.or_else(|| (0..now.len()).find(differs));
-        ends.push((0..now.len()).rev().find(differs).map_or(0, |last| last + 1));
-        file = Some((path, now));
-        before = after;
+        starts.extend((0..now.len()).find(differs));
+        if n <= records {
+            file = Some((path, now));
+            before = after;
+        }
     }
+    let (file, bytes) = file.ok_or_else(|| tried.broken("a record to be in a file", "none was appended"))?;
     // As a killed writer leaves it.
     let disk = disk.copy();
-    let (file, bytes) = file.ok_or_else(|| tried.broken("a record to be in a file", "none was appended"))?;
-    Ok(Written { disk, file, bytes, start: start.unwrap_or_default(), ends })
+    disk.put(&file, Some(bytes.clone()));
+    Ok(Written { disk, file, bytes, start: starts.remove(0), ends: starts })
 }
 
 fn every_cut(tried: Tried<'_>, effort: Effort) -> Held<u64> {

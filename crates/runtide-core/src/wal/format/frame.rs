@@ -32,7 +32,8 @@ impl Frame {
     /// Reads a header; `None` if there are too few bytes, or if fields are set that version 1 does not have.
     #[inline]
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut fields = Fields(bytes);
+        let header: &[u8; FRAME_HEADER] = bytes.first_chunk()?;
+        let mut fields = Fields(header);
         let frame = Self {
             crc: fields.u32()?,
             length: fields.u32()?,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{KIND, assert_records, copy, log_of, payload, read, segments, small};
 use crate::{
     ErrorKind,
-    wal::{ReadFrom, Record, Retention, Seq, Wal, WalReader, verify},
+    wal::{OnDamage, ReadFrom, Record, Retention, Seq, Wal, WalReader, verify},
 };
 
 #[test]
@@ -89,4 +89,29 @@ fn an_interrupted_retention_is_done_or_not_done() {
     drop(Wal::open(dir.path(), small()).unwrap());
     assert_eq!(read(dir.path()), left);
     assert!(segments(dir.path()).len() < segments(whole.path()).len(), "the next opening removes them");
+}
+
+#[test]
+fn a_damaged_note_of_where_the_log_begins_is_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    log_of(dir.path(), small(), 300);
+    let first =
+        Wal::open(dir.path(), small()).unwrap().retain(Retention::default().with_keep_from(Seq(200))).unwrap().first;
+    let begin = dir.path().join("begin");
+    std::fs::write(&begin, [0; 20]).unwrap();
+
+    assert_eq!(verify(dir.path(), None, None).unwrap().damage.unwrap().segment, begin);
+    for refused in [Wal::open(dir.path(), small()).err(), WalReader::open(dir.path(), ReadFrom::Start, small()).err()] {
+        assert_eq!(refused.unwrap().kind(), ErrorKind::Corrupt);
+    }
+    let go_on = small().with_on_damage(OnDamage::GoOn);
+    let mut reader = WalReader::open(dir.path(), ReadFrom::Start, go_on.clone()).unwrap();
+    assert_eq!(reader.next().unwrap().unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!(reader.next().unwrap().unwrap().seq, first);
+    // Retention writes it anew.
+    let wal = Wal::open(dir.path(), go_on).unwrap();
+    assert_eq!(wal.damage().unwrap().segment, begin);
+    wal.retain(Retention::default().with_max_bytes(0)).unwrap();
+    drop(wal);
+    assert!(verify(dir.path(), None, None).unwrap().damage.is_none());
 }

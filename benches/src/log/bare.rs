@@ -1,0 +1,182 @@
+//! The bare loops: what the machine gives whoever writes just enough by hand. They are the limit, and keep none of a log's
+//! promises beside the one that is measured: no order over restarts, no repair, no chain.
+
+use std::{
+    any::Any,
+    fs::{self, File},
+    io::Read,
+    os::unix::fs::FileExt,
+    path::Path,
+    sync::Arc,
+};
+
+use super::{
+    drive::{Tasks, Threads, anew, timed},
+    format::{push_frame, read_frames},
+    group::{Reserved, TaskGroup, ThreadGroup},
+    records::{RECORD, Records, Seen},
+    work::{Peer, Place, Turn, Work, million},
+};
+
+/// What is written at once, and read at once.
+const WRITE: usize = 1 << 20;
+const READ: usize = 256 << 10;
+
+/// Frames under one hash.
+const HASHED: usize = 64 << 10;
+
+/// The bare loops.
+#[derive(Clone, Copy, Debug)]
+pub struct Bare;
+
+/// Bare group commit that waits up to 60 µs for those of the last group who have not come back.
+#[derive(Clone, Copy, Debug)]
+pub struct Lingering;
+
+impl Bare {
+    /// Its name in the table.
+    pub const NAME: &'static str = "bare loop";
+}
+
+impl Lingering {
+    /// Its name in the table.
+    pub const NAME: &'static str = "bare, lingering";
+}
+
+impl Peer for Bare {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn turn(&self, work: Work, place: &Place<'_>) -> Option<Turn> {
+        Some(match work {
+            Work::Alone => {
+                let mut file = Reserved::new(&place.new_dir());
+                let (mut frame, records) = (Vec::new(), Records::default());
+                let each = super::each(1_000);
+                Box::new(move || {
+                    timed(each, || {
+                        for record in records.take(each) {
+                            frame.clear();
+                            push_frame(&mut frame, record);
+                            file.commit(&frame);
+                        }
+                    })
+                })
+            }
+            Work::Tasks(tasks) => group(tasks, false, place),
+            Work::Threads(threads) => {
+                let group = ThreadGroup::new(&place.new_dir());
+                Threads::new(threads).turn(move |record| group.append(record))
+            }
+            Work::Bulk => {
+                let records = Records::default();
+                anew(place.new_dir(), million(), empty, move |file| bulk(file, &records, false))
+            }
+            Work::Replay => {
+                let dir = place.million(make);
+                Box::new(move || timed(million(), || self::replay(&dir)))
+            }
+            Work::Verify => {
+                let dir = place.named("hashed", |dir| bulk(&empty(dir), &Records::default(), true));
+                Box::new(move || timed(million(), || verify(&dir)))
+            }
+            Work::VerifyAbreast | Work::ReopenClosed | Work::ReopenKilled | Work::Tail => return None,
+        })
+    }
+
+    fn left_open(&self, _: &Path) -> Box<dyn Any> {
+        Box::new(())
+    }
+
+    fn replay(&self, dir: &Path) {
+        replay(dir);
+    }
+}
+
+impl Peer for Lingering {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn turn(&self, work: Work, place: &Place<'_>) -> Option<Turn> {
+        let Work::Tasks(tasks) = work else { return None };
+        Some(group(tasks, true, place))
+    }
+
+    fn left_open(&self, _: &Path) -> Box<dyn Any> {
+        Box::new(())
+    }
+
+    fn replay(&self, _: &Path) {}
+}
+
+fn group(tasks: usize, linger: bool, place: &Place<'_>) -> Turn {
+    let group = TaskGroup::new(&place.new_dir(), linger);
+    Tasks::new(tasks).turn(Arc::new(group))
+}
+
+fn empty(dir: &Path) -> File {
+    fs::create_dir_all(dir).expect("a folder");
+    File::create(dir.join("log")).expect("a file")
+}
+
+fn make(dir: &Path) {
+    bulk(&empty(dir), &Records::default(), false);
+}
+
+/// Frames in a buffer, a write for each MiB, a sync at the end.
+fn bulk(file: &File, records: &Records, hashed: bool) {
+    let (mut bytes, mut at) = (Vec::with_capacity(WRITE + HASHED), 0);
+    let block = if hashed { HASHED } else { WRITE };
+    for record in records.take(million()) {
+        push_frame(&mut bytes, record);
+        if bytes.len() >= block {
+            at = write(file, &mut bytes, at, hashed);
+        }
+    }
+    write(file, &mut bytes, at, hashed);
+    file.sync_data().expect("a sync");
+}
+
+fn write(file: &File, bytes: &mut Vec<u8>, at: u64, hashed: bool) -> u64 {
+    let mut begin = at;
+    if hashed {
+        file.write_all_at(&(bytes.len() as u64).to_le_bytes(), begin).expect("a write");
+        file.write_all_at(blake3::hash(bytes).as_bytes(), begin + 8).expect("a write");
+        begin += 40;
+    }
+    file.write_all_at(bytes, begin).expect("a write");
+    begin += bytes.len() as u64;
+    bytes.clear();
+    begin
+}
+
+/// A block at a time, every checksum checked.
+fn replay(dir: &Path) {
+    let file = File::open(dir.join("log")).expect("a file");
+    let (mut block, mut at, mut seen) = (vec![0; READ], 0, Seen::default());
+    loop {
+        let read = file.read_at(&mut block, at).expect("a read");
+        let used = read_frames(&block[..read], |record| seen.record(record));
+        if used == 0 {
+            break;
+        }
+        at += used as u64;
+    }
+    seen.were(million());
+}
+
+/// A commit at a time, its hash and every checksum checked.
+fn verify(dir: &Path) {
+    let mut file = File::open(dir.join("log")).expect("a file");
+    let (mut head, mut block, mut seen) = ([0; 40], Vec::with_capacity(HASHED + RECORD * 2), Seen::default());
+    while file.read_exact(&mut head).is_ok() {
+        let (length, hash) = head.split_first_chunk::<8>().expect("40 bytes");
+        block.resize(usize::try_from(u64::from_le_bytes(*length)).expect("a block"), 0);
+        file.read_exact(&mut block).expect("a block");
+        assert_eq!(blake3::hash(&block).as_bytes(), hash, "a damaged block");
+        read_frames(&block, |record| seen.record(record));
+    }
+    seen.were(million());
+}

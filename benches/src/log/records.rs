@@ -1,0 +1,69 @@
+//! What is logged: records of 256 bytes, a few thousand of them in rotation, each told from the next.
+
+/// The size of a record in bytes.
+pub const RECORD: usize = 256;
+
+/// How many differ: 1 MiB of them, so that they do not all come from the nearest cache.
+const DIFFERENT: usize = 4_096;
+
+/// Records in rotation.
+#[derive(Debug)]
+pub struct Records(Vec<u8>);
+
+impl Default for Records {
+    fn default() -> Self {
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut bytes = Vec::with_capacity(DIFFERENT * RECORD);
+        for n in 0..DIFFERENT {
+            // Its own number first, so that a reader can tell one that was left out; then what does not compress.
+            bytes.extend_from_slice(&(n as u64).to_le_bytes());
+            while bytes.len() % RECORD != 0 {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                bytes.extend_from_slice(&state.to_le_bytes());
+            }
+        }
+        Self(bytes)
+    }
+}
+
+impl Records {
+    /// Record number `n`.
+    pub fn get(&self, n: usize) -> &[u8] {
+        let at = (n % DIFFERENT) * RECORD;
+        &self.0[at..at + RECORD]
+    }
+
+    /// So many, from number 0.
+    pub fn take(&self, count: usize) -> impl Iterator<Item = &[u8]> {
+        (0..count).map(|n| self.get(n))
+    }
+}
+
+/// What a reader has seen; it looks into each record, as whoever replays a log does.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seen {
+    /// How many.
+    pub count: u64,
+    sum: u64,
+}
+
+impl Seen {
+    /// One more, which must be the next one.
+    #[inline]
+    pub fn record(&mut self, bytes: &[u8]) {
+        let (head, rest) = bytes.split_first_chunk::<8>().expect("256 bytes");
+        assert_eq!(rest.len(), RECORD - 8);
+        let number = u64::from_le_bytes(*head);
+        assert_eq!(number, self.count % DIFFERENT as u64, "out of order");
+        self.sum = self.sum.wrapping_add(number);
+        self.count += 1;
+    }
+
+    /// That there were so many.
+    pub fn were(self, count: usize) {
+        assert_eq!(self.count, count as u64);
+        std::hint::black_box(self.sum);
+    }
+}

@@ -1,0 +1,180 @@
+//! Runtide's log at each work.
+
+use std::{any::Any, num::NonZeroU64, path::Path, sync::Arc};
+
+use runtide_core::wal::{Durability, ReadFrom, RecordKind, Wal, WalOptions, WalReader, verify};
+
+use super::{
+    child::Child,
+    drive::{Appends, Tasks, Threads, anew, each, timed},
+    records::{Records, Seen},
+    work::{Peer, Place, Turn, Work, million},
+};
+
+const KIND: RecordKind = RecordKind(1);
+
+/// Records in a commit of a log that is read: 64 KiB, as many writers make them.
+const COMMIT: usize = 224;
+
+/// Records handed over at once where a million are appended: about 1 MiB.
+const BATCH: usize = 3_584;
+
+/// Room for a million records, so that one thread verifies them.
+const ONE_SEGMENT: u64 = 384 << 20;
+
+/// A segment is as full as this when the process is killed: nearly full, since opening reads it.
+const NEARLY_FULL: u64 = (16 << 20) / 100 * 95;
+
+/// Runtide's log.
+#[derive(Clone, Copy, Debug)]
+pub struct Runtide;
+
+impl Runtide {
+    /// Its name in the table.
+    pub const NAME: &'static str = "Runtide";
+}
+
+impl Peer for Runtide {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn turn(&self, work: Work, place: &Place<'_>) -> Option<Turn> {
+        Some(match work {
+            Work::Alone => Threads::new(1).turn(appender(&place.new_dir())),
+            Work::Threads(threads) => Threads::new(threads).turn(appender(&place.new_dir())),
+            Work::Tasks(tasks) => Tasks::new(tasks).turn(Arc::new(open(&place.new_dir()))),
+            Work::Bulk => {
+                let records = Records::default();
+                let open = |dir: &Path| Wal::open(dir, unsynced()).expect("a log");
+                anew(place.new_dir(), million(), open, move |wal| append(wal, &records, 0..million(), BATCH))
+            }
+            Work::Replay => {
+                let dir = place.million(make);
+                Box::new(move || timed(million(), || replay(&dir)))
+            }
+            Work::Verify => {
+                let options = unsynced().with_segment_bytes(NonZeroU64::new(ONE_SEGMENT));
+                let dir = place.named("in one segment", |dir| fill(dir, options, million()));
+                Box::new(move || timed(million(), || verified(&dir)))
+            }
+            Work::VerifyAbreast => {
+                let dir = place.million(make);
+                Box::new(move || timed(million(), || verified(&dir)))
+            }
+            Work::ReopenClosed => {
+                let dir = place.named("closed", make);
+                Box::new(move || {
+                    let mut wal = None;
+                    let round = timed(1, || wal = Some(open(&dir)));
+                    let wal = wal.expect("just opened");
+                    // What was only opened need not be closed.
+                    wal.append_blocking(KIND, b"once more").expect("an append");
+                    wal.close().expect("a close");
+                    round
+                })
+            }
+            Work::ReopenKilled => {
+                let dir = place.named("killed", make);
+                Box::new(move || {
+                    Child::leaves_open(Self::NAME, &dir);
+                    let mut wal = None;
+                    let round = timed(1, || wal = Some(open(&dir)));
+                    drop(wal);
+                    round
+                })
+            }
+            Work::Tail => {
+                let wal = open(&place.million(make));
+                Box::new(move || {
+                    timed(each(50), || {
+                        for _ in 0..each(50) {
+                            assert_eq!(wal.tail(100).expect("a tail").len(), 100);
+                        }
+                    })
+                })
+            }
+        })
+    }
+
+    fn left_open(&self, dir: &Path) -> Box<dyn Any> {
+        let wal = open(dir);
+        let records = Records::default();
+        loop {
+            append(&wal, &records, 0..COMMIT, COMMIT);
+            let next = wal.anchor().seq.0;
+            let in_segment = next.saturating_sub(first_of_last_segment(dir)) * 288;
+            if crate::is_trial() || (NEARLY_FULL..NEARLY_FULL + (512 << 10)).contains(&in_segment) {
+                break;
+            }
+        }
+        Box::new(wal)
+    }
+
+    fn replay(&self, dir: &Path) {
+        replay(dir);
+    }
+}
+
+impl Appends for Wal {
+    async fn append(&self, record: &[u8]) {
+        Self::append(self, KIND, record).await.expect("an append");
+    }
+}
+
+fn open(dir: &Path) -> Wal {
+    Wal::open(dir, WalOptions::default()).expect("a log")
+}
+
+fn appender(dir: &Path) -> impl Fn(&[u8]) + Send + Sync + use<> {
+    let wal = open(dir);
+    move |record| {
+        wal.append_blocking(KIND, record).expect("an append");
+    }
+}
+
+fn unsynced() -> WalOptions {
+    WalOptions::default().with_durability(Durability::Os)
+}
+
+/// Appends in batches, and syncs.
+fn append(wal: &Wal, records: &Records, range: std::ops::Range<usize>, batch: usize) {
+    let mut batched = Vec::with_capacity(batch);
+    for begin in range.clone().step_by(batch) {
+        batched.clear();
+        batched.extend((begin..range.end.min(begin + batch)).map(|n| (KIND, records.get(n))));
+        wal.append_batch_blocking(&batched).expect("an append");
+    }
+    wal.sync_blocking().expect("a sync");
+}
+
+fn make(dir: &Path) {
+    fill(dir, unsynced(), million());
+}
+
+/// A log of so many records, closed.
+fn fill(dir: &Path, options: WalOptions, count: usize) {
+    let wal = Wal::open(dir, options).expect("a log");
+    append(&wal, &Records::default(), 0..count, COMMIT);
+    wal.close().expect("a close");
+}
+
+fn replay(dir: &Path) {
+    let mut seen = Seen::default();
+    for record in WalReader::open(dir, ReadFrom::Start, WalOptions::default()).expect("a reader") {
+        seen.record(&record.expect("a record").bytes);
+    }
+    seen.were(million());
+}
+
+fn verified(dir: &Path) {
+    let verified = verify(dir, None, None).expect("a look");
+    assert_eq!((verified.records, verified.damage), (million() as u64, None));
+}
+
+/// Segments are named by their first record.
+fn first_of_last_segment(dir: &Path) -> u64 {
+    let files = std::fs::read_dir(dir).expect("a folder");
+    let numbers = files.filter_map(|file| file.ok()?.file_name().to_str()?.strip_suffix(".wal")?.parse().ok());
+    numbers.max().expect("a segment")
+}

@@ -1,0 +1,14 @@
+//! The log beside the bare loops that stand for the limit. Beside other crates: `peers/`.
+
+#![allow(missing_docs)]
+
+use runtide_benches::{
+    criterion,
+    log::{Bare, Lingering, Peer, Runtide, compare, play_role},
+};
+
+fn main() {
+    let peers: [&dyn Peer; 3] = [&Runtide, &Bare, &Lingering];
+    play_role(&peers);
+    compare(&peers, &mut criterion());
+}
