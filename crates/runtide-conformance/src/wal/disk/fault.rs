@@ -76,7 +76,7 @@ pub struct Load {
     pub largest_read: u64,
     /// Syncs of files, failed ones included.
     pub syncs: u64,
-    /// Syncs of a file whose last sync failed, and that was not written since.
+    /// Syncs of a file whose last sync failed, and that was not changed since.
     pub syncs_tried_again: u64,
 }
 

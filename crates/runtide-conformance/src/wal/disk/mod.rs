@@ -60,7 +60,7 @@ struct State {
     locked: BTreeSet<PathBuf>,
     faults: Faults,
     load: Load,
-    /// Files whose last sync failed, and that were not written since.
+    /// Files whose last sync failed, and that were not changed since.
     failed: BTreeSet<usize>,
 }
 
@@ -88,6 +88,11 @@ impl State {
         let id = self.now.files.len();
         self.act(Op::Create(path.to_owned(), id));
         Ok(id)
+    }
+
+    fn resize(&mut self, id: usize, len: usize) {
+        self.failed.remove(&id);
+        self.act(Op::Resize(id, len));
     }
 
     fn sync(&mut self, id: usize) -> Result<()> {
@@ -206,7 +211,7 @@ impl Disk for ModelDisk {
         }
         let id = state.make(path)?;
         if state.size(id) > 0 {
-            state.act(Op::Resize(id, 0));
+            state.resize(id, 0);
         }
         drop(state);
         Ok(self.open_file(id, None))
@@ -313,7 +318,7 @@ impl File for ModelFile {
         let len = place(len)?;
         if len > state.size(self.id) {
             state.faults.meet(Fault::Full)?;
-            state.act(Op::Resize(self.id, len));
+            state.resize(self.id, len);
         }
         Ok(())
     }
@@ -321,7 +326,7 @@ impl File for ModelFile {
     fn truncate(&self, len: u64) -> Result<()> {
         let mut state = self.disk.state();
         let len = place(len)?;
-        state.act(Op::Resize(self.id, len));
+        state.resize(self.id, len);
         Ok(())
     }
 

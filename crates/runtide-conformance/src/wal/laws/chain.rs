@@ -26,8 +26,7 @@ pub(crate) fn w7_chain(log: &dyn LogHarness, effort: Effort) -> WalLawResult {
             && let Some(swapped) = swapped(&disk, a, b)
         {
             tries += 1;
-            let audit = audit(tried, &swapped, Some(&anchor))?;
-            tried.ensure(audit.damage.is_some(), "two swapped records to be found", format!("{audit:?}"))?;
+            told(tried, b, b.n == ours.len(), &swapped, &anchor, "and the one before it, swapped,")?;
         }
     }
     // The end is cut off, or another one is put in its place: nothing but an anchor tells.
