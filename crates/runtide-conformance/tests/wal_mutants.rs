@@ -16,33 +16,51 @@ mod plain;
 #[path = "wal_mutants/table.rs"]
 mod table;
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use runtide_conformance::wal::{Effort, WalLaw};
 use table::Mutant;
 
+/// The laws that it fails, each with what was found.
+fn laws_failed_by(mutant: Mutant) -> Vec<(WalLaw, String)> {
+    let log = mutant.log();
+    let found = |law: &WalLaw| law.check(&*log, Effort::Brief).err().map(|violation| (*law, violation.to_string()));
+    WalLaw::ALL.iter().filter_map(found).collect()
+}
+
 #[test]
 fn each_mutant_fails_exactly_the_laws_that_are_pinned_for_it() {
     let only = std::env::var("RUNTIDE_MUTANT").ok();
-    let mut surprises = Vec::new();
-    for &mutant in Mutant::ALL {
-        if only.as_ref().is_some_and(|only| format!("{mutant:?}") != *only) {
-            continue;
+    let wanted = |mutant: &&Mutant| only.as_ref().is_none_or(|only| format!("{mutant:?}") == *only);
+    let mutants: Vec<Mutant> = Mutant::ALL.iter().filter(wanted).copied().collect();
+    assert!(!mutants.is_empty(), "RUNTIDE_MUTANT names no mutant");
+    let next = AtomicUsize::new(0);
+    let surprises = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
+            scope.spawn(|| {
+                while let Some(&mutant) = mutants.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let failed = laws_failed_by(mutant);
+                    let laws: Vec<WalLaw> = failed.iter().map(|(law, _)| *law).collect();
+                    let ids: Vec<&str> = laws.iter().map(|law| law.id()).collect();
+                    let found: Vec<&str> = failed.iter().map(|(_, found)| found.as_str()).collect();
+                    let line = format!("{mutant:?} [{}]\n  {}", ids.join(" "), found.join("\n  "));
+                    if laws != mutant.fails() {
+                        surprises.lock().unwrap().push(line);
+                    } else if only.is_some() {
+                        println!("{line}");
+                    }
+                }
+            });
         }
-        let log = mutant.log();
-        let broken =
-            |law: &WalLaw| law.check(&*log, Effort::Brief).err().map(|violation| (*law, violation.to_string()));
-        let failed: Vec<_> = WalLaw::ALL.iter().filter_map(broken).collect();
-        let laws: Vec<WalLaw> = failed.iter().map(|(law, _)| *law).collect();
-        let ids: Vec<&str> = laws.iter().map(|law| law.id()).collect();
-        let found: Vec<&str> = failed.iter().map(|(_, found)| found.as_str()).collect();
-        let line = format!("{mutant:?} [{}]\n  {}", ids.join(" "), found.join("\n  "));
-        if laws != mutant.fails() {
-            surprises.push(line);
-        } else if only.is_some() {
-            println!("{line}");
-        }
-    }
+    });
+    let surprises = surprises.into_inner().unwrap();
     assert!(
         surprises.is_empty(),
         "{} mutants fail other laws than those pinned:\n{}",

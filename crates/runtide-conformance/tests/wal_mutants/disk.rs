@@ -3,10 +3,7 @@
 use std::{
     io::Result,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
 };
 
 use runtide_core::wal::fs::{Disk, File};
@@ -16,7 +13,7 @@ pub(crate) enum DiskBug {
     RetriesSync,
     NoDirectorySync,
     NoLock,
-    NoSyncAfterTruncate,
+    NoTruncate,
 }
 
 /// A disk behind a bug.
@@ -28,7 +25,7 @@ pub(crate) struct BuggyDisk {
 
 impl BuggyDisk {
     fn wrap(&self, file: Box<dyn File>) -> Box<dyn File> {
-        Box::new(BuggyFile { file, bug: self.bug, truncated: AtomicBool::new(false) })
+        Box::new(BuggyFile { file, bug: self.bug })
     }
 }
 
@@ -73,7 +70,6 @@ impl Disk for BuggyDisk {
 struct BuggyFile {
     file: Box<dyn File>,
     bug: DiskBug,
-    truncated: AtomicBool,
 }
 
 impl File for BuggyFile {
@@ -94,8 +90,7 @@ impl File for BuggyFile {
     }
 
     fn truncate(&self, len: u64) -> Result<()> {
-        self.truncated.store(true, Ordering::Relaxed);
-        if self.bug == DiskBug::NoSyncAfterTruncate { Ok(()) } else { self.file.truncate(len) }
+        if self.bug == DiskBug::NoTruncate { Ok(()) } else { self.file.truncate(len) }
     }
 
     fn sync(&self) -> Result<()> {

@@ -38,13 +38,13 @@ mutants! {
     RetriesSync Broken::on(DiskBug::RetriesSync), [W6];
     /// Names are not made durable, so that a whole segment is gone: as in both versions of the job runner's log that this
     /// project began from, which never sync a folder.
-    NoDirectorySync Broken::on(DiskBug::NoDirectorySync), [W1 W2 W4 W6 W8];
+    NoDirectorySync Broken::on(DiskBug::NoDirectorySync), [W1 W2 W6 W8];
     /// Anybody can have the lock: two writers number the same records, as where each opens the file for appending.
     NoLock Broken::on(DiskBug::NoLock), [W5];
-    /// What was cut off a torn tail is only cut in memory.
-    ForgetsTheCut Broken::on(DiskBug::NoSyncAfterTruncate), [W2];
+    /// A torn tail is copied aside, and stays where it is.
+    ForgetsTheCut Broken::on(DiskBug::NoTruncate), [W2];
     /// An append returns when it is written; the sync comes later. Usual where speed is compared.
-    PublishesBeforeSync Broken::by(LogBug::PublishesBeforeSync), [W1 W6];
+    PublishesBeforeSync Broken::by(LogBug::PublishesBeforeSync), [W1 W2 W6 W7 W8];
     /// A record that cannot be read is passed over without a word, as a line that does not parse.
     SkipsDamage Broken::by(LogBug::SkipsDamage), [W3];
     /// The caller brings the number: it is counted from the start of the process.
@@ -53,7 +53,7 @@ mutants! {
     /// darbaan#246.
     AnchorIsANumber Broken::by(LogBug::AnchorIsANumber), [W7];
     /// Opening parses all of the log, and a reader hands out a vector.
-    ReadsAll Broken::by(LogBug::ReadsAll), [W9 W10];
+    ReadsAll Broken::by(LogBug::ReadsAll), [W9 W10 W11];
     /// A log as one writes it in an afternoon: one file, frames with a checksum, the bad end cut off. What it lacks is what
     /// the others below lack as well.
     Plain Plain(PlainBug::None), [W3 W7 W9 W10];
@@ -64,5 +64,5 @@ mutants! {
     TrustsLength Plain(PlainBug::TrustsLength), [W3 W7 W9 W10 W11];
     /// A torn tail stays where it is, and what is appended behind it is never read again: the first thing that was wrong
     /// with the log that this project began from.
-    GluesToTheTornTail Plain(PlainBug::GluesToTheTornTail), [W1 W2 W3 W7 W9 W10];
+    GluesToTheTornTail Plain(PlainBug::GluesToTheTornTail), [W1 W2 W3 W6 W7 W9 W10 W11];
 }

@@ -2,67 +2,117 @@
 
 use std::{
     collections::BTreeSet,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
-use runtide_core::{ErrorKind, wal::OnDamage};
+use runtide_core::{
+    ErrorKind,
+    wal::{OnDamage, ReadFrom, Retention, Seq},
+};
 
-use super::{DIR, Held, Tried, context, payload};
+use super::{DIR, Held, Tried, context, is_data, payload};
 use crate::wal::{Effort, LogHarness, Looked, ModelDisk, WalLaw, WalLawResult};
 
 const RECORDS: u64 = 60;
 
+/// A file with fewer bytes is no segment.
+const SMALL: usize = 1024;
+
 /// A log of several segments, closed in order, of which one byte after the other is flipped, one sector after the other
-/// zeroed, and each file removed. Every reader, `verify`, salvage and a new writer meet each of them.
+/// zeroed, bytes taken out, and each file removed; one from which old records were dropped, less densely; and one that was not
+/// closed, byte by byte. Every reader, `verify`, salvage and a new writer meet each of them.
 pub(crate) fn w3_damage(log: &dyn LogHarness, effort: Effort) -> WalLawResult {
     let tried = Tried { law: WalLaw::W3, log };
-    let sound = ModelDisk::new();
-    tried.written(&sound, RECORDS)?;
-    let sound = sound.copy();
-    tried.sound(&sound, None)?;
+    let whole = ModelDisk::new();
+    tried.written(&whole, RECORDS)?;
+    let whole = whole.copy();
+    tried.sound(&whole, None)?;
+    let retained = whole.copy();
+    let log = tried.open(&retained)?;
+    let first = tried.works("drop old records", log.retain(Retention::default().with_keep_from(Seq(30))))?;
+    tried.works("close the log", log.close())?;
+    drop(log);
+    let mut count = everywhere(tried, &whole, 1, effort.pick(1, 37))?;
+    count += everywhere(tried, &retained.copy(), first, effort.pick(29, 199))?;
+    count += not_closed(tried, effort.pick(2, 61))?;
+    Looked::at(count, "damaged logs")
+}
+
+/// Flips bytes of the newest file of a log that was not closed: only its last record may be taken for a torn tail.
+fn not_closed(tried: Tried<'_>, stride: usize) -> Held<u64> {
+    let disk = ModelDisk::new();
+    let log = tried.open(&disk)?;
+    for n in 1..=RECORDS {
+        tried.append(&*log, n)?;
+    }
+    let disk = disk.copy();
+    drop(log);
+    let Some((path, bytes)) = disk.files().into_iter().rfind(|(_, bytes)| bytes.len() > SMALL) else { return Ok(0) };
+    let ats = (0..bytes.len()).step_by(stride);
+    let count = ats.len() as u64;
+    for at in ats {
+        let mut flipped = bytes.clone();
+        if let Some(byte) = flipped.get_mut(at) {
+            *byte ^= 0x10;
+        }
+        let hurt = Hurt { sound: &disk, path: &path, at: at..at + 1, is_last: true, may_be_torn: true, first: 1 };
+        hurt.met(tried, Some(flipped), false)?;
+    }
+    Ok(count)
+}
+
+/// Damages a log that begins with record `first` at every so many bytes of each file, and smaller files at every byte.
+fn everywhere(tried: Tried<'_>, sound: &ModelDisk, first: u64, stride: usize) -> Held<u64> {
     let files: Vec<_> = sound.files().into_iter().filter(|(path, _)| is_data(path)).collect();
-    let last = files.last().map(|(path, _)| path.clone());
+    let last = files.iter().rfind(|(_, bytes)| bytes.len() > SMALL).map(|(path, _)| path.clone());
     let mut count = 0;
     for (path, bytes) in &files {
         let is_last = Some(path) == last.as_ref();
-        for at in (0..bytes.len()).step_by(effort.pick(1, 37)) {
+        let mut met = |at: Range<usize>, bytes: Option<Vec<u8>>, thoroughly| {
+            count += 1;
+            let of = at.end;
+            let may_be_torn = bytes.as_ref().is_some_and(|bytes| bytes.len() <= of);
+            Hurt { sound, path, at, is_last, may_be_torn, first }.met(tried, bytes, thoroughly)
+        };
+        let stride = if bytes.len() > SMALL { stride } else { 1 };
+        for at in (0..bytes.len()).step_by(stride) {
             let mut flipped = bytes.clone();
             if let Some(byte) = flipped.get_mut(at) {
                 *byte ^= 0x10;
             }
-            let how = Hurt { sound: &sound, path, at: at..at + 1, is_last };
-            count += how.met(tried, Some(flipped), at % effort.pick(61, 37 * 7) == 0)?;
+            met(at..at + 1, Some(flipped), (at / stride) % 61 == 0)?;
         }
         for at in (0..bytes.len()).step_by(512) {
             let mut zeroed = bytes.clone();
             let end = (at + 512).min(bytes.len());
             zeroed.get_mut(at..end).unwrap_or_default().fill(0);
-            count += Hurt { sound: &sound, path, at: at..end, is_last }.met(tried, Some(zeroed), true)?;
+            met(at..end, Some(zeroed), true)?;
         }
         // A missing byte: all that follows moves.
-        for at in (0..bytes.len()).step_by(effort.pick(101, 997)) {
+        for at in (0..bytes.len()).step_by(stride * 29) {
             let mut shorter = bytes.clone();
             shorter.remove(at);
-            count += Hurt { sound: &sound, path, at: at..bytes.len(), is_last }.met(tried, Some(shorter), true)?;
+            met(at.saturating_sub(1)..bytes.len(), Some(shorter), true)?;
         }
         if !is_last {
-            count += Hurt { sound: &sound, path, at: 0..bytes.len(), is_last }.met(tried, None, true)?;
+            met(0..bytes.len(), None, true)?;
         }
     }
-    Looked::at(count, "damaged logs")
-}
-
-/// Whether a file holds records.
-fn is_data(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name != "lock")
+    Ok(count)
 }
 
 /// A log of which a range of one file is not what was written.
 struct Hurt<'a> {
     sound: &'a ModelDisk,
     path: &'a PathBuf,
-    at: std::ops::Range<usize>,
+    at: Range<usize>,
+    /// It is the newest.
     is_last: bool,
+    /// What is hurt reaches to its end, or nothing there tells where it ends.
+    may_be_torn: bool,
+    /// The log's first record.
+    first: u64,
 }
 
 impl Hurt<'_> {
@@ -88,10 +138,12 @@ impl Hurt<'_> {
         let mut read = tried.read(disk, OnDamage::Stop)?;
         let end = read.pop_if(|last| last.is_err());
         let entries: Vec<_> = tried.works("read up to the damage", read.into_iter().collect::<Result<_, _>>())?;
-        let next = tried.in_order(&entries, 1)?;
+        let next = tried.in_order(&entries, self.first)?;
         let told = end.and_then(Result::err);
+        // Where everything from the last record on is hurt, it is a torn tail.
+        let torn = self.is_last && self.may_be_torn && next == RECORDS;
         tried.ensure(
-            told.is_some() || next == RECORDS + 1,
+            told.is_some() || next == RECORDS + 1 || torn,
             "an error for records that are missing",
             format!("{next} is missing in silence"),
         )?;
@@ -124,7 +176,7 @@ impl Hurt<'_> {
 
     /// Told to go on, a reader gives each record that is whole, and names each that is not.
     fn go_on(&self, tried: Tried<'_>, disk: &ModelDisk) -> Held {
-        let mut missing: BTreeSet<u64> = (1..=RECORDS).collect();
+        let mut missing: BTreeSet<u64> = (self.first..=RECORDS).collect();
         let mut named = BTreeSet::new();
         let mut unnamed = 0;
         for read in tried.read(disk, OnDamage::GoOn)? {
@@ -154,13 +206,13 @@ impl Hurt<'_> {
             Ok(log) => log,
             Err(error) => return self.names_it(tried, &error),
         };
-        let read = match log.reader(runtide_core::wal::ReadFrom::Start) {
+        let read = match log.reader(ReadFrom::Start) {
             Ok(entries) => tried.to_the_end(entries)?,
             Err(error) => vec![Err(error)],
         };
         let told = read.iter().any(Result::is_err);
         let good: Vec<_> = read.into_iter().map_while(Result::ok).collect();
-        let next = tried.in_order(&good, 1)?;
+        let next = tried.in_order(&good, self.first)?;
         let fine = told || next > RECORDS || (log.cut().is_some() && self.is_last && next >= RECORDS);
         tried.ensure(fine, "a writer to refuse what is damaged", format!("it goes on behind record {}", next - 1))
     }
@@ -174,7 +226,7 @@ impl Hurt<'_> {
         let after: Vec<_> = disk.files().into_iter().filter(|(path, _)| !path.starts_with(out)).collect();
         tried.ensure(before == after, "salvage to leave the old log as it is", "it changed")?;
         let entries =
-            tried.works("read what was salvaged", tried.log.reader(out, Default::default(), tried.options(disk)))?;
+            tried.works("read what was salvaged", tried.log.reader(out, ReadFrom::Start, tried.options(disk)))?;
         let entries: Vec<_> = tried.works("read what was salvaged", entries.collect::<Result<_, _>>())?;
         let good = entries.iter().filter(|entry| !entry.lost);
         let right = good.clone().all(|entry| entry.bytes == payload(entry.seq));
@@ -187,6 +239,10 @@ impl Hurt<'_> {
         let read = tried.read(disk, OnDamage::GoOn)?;
         let readable = read.iter().filter(|read| read.is_ok()).count() as u64;
         tried.ensure(count == readable, &format!("all {readable} readable records"), count)?;
-        tried.ensure(report.lost > 0 || count == RECORDS, "a report of what was lost", format!("{report:?}"))
+        tried.ensure(
+            report.lost > 0 || count == RECORDS + 1 - self.first,
+            "a report of what was lost",
+            format!("{report:?}"),
+        )
     }
 }

@@ -10,7 +10,7 @@ use runtide_core::{
     wal::{OnDamage, ReadFrom, Seq},
 };
 
-use super::{DIR, Held, Tried};
+use super::{DIR, Held, Tried, is_data};
 use crate::wal::{Effort, Entries, LogHarness, Looked, ModelDisk, WalLaw, WalLawResult, disk::Random};
 
 /// Room that one read may ask for, whatever the size of the file.
@@ -38,15 +38,28 @@ pub(crate) fn w11_hostile(log: &dyn LogHarness, effort: Effort) -> WalLawResult 
             broken
         })?;
     }
-    Looked::at(cases, "hostile logs")
+    Looked::at(cases + cut_anywhere(tried, &sound, effort)?, "hostile logs")
+}
+
+/// The first file of the log ends at every byte: reading ends as well.
+fn cut_anywhere(tried: Tried<'_>, sound: &ModelDisk, effort: Effort) -> Held<u64> {
+    let disk = sound.copy();
+    let Some((path, bytes)) = sound.files().into_iter().find(|(path, _)| is_data(path)) else { return Ok(0) };
+    let cuts = (0..bytes.len()).step_by(effort.pick(1, 64));
+    let count = cuts.len() as u64;
+    for cut in cuts {
+        disk.put(&path, bytes.get(..cut).map(<[u8]>::to_vec));
+        let options = tried.options(&disk).with_on_damage(OnDamage::GoOn);
+        through(tried, &disk, tried.log.reader(Path::new(DIR), ReadFrom::Start, options))?;
+    }
+    Ok(count)
 }
 
 /// A log in which something is wrong, by its seed.
 fn hostile(sound: &ModelDisk, seed: u64) -> ModelDisk {
     let disk = sound.copy();
     let mut random = Random(seed.wrapping_mul(0x5851_F42D_4C95_7F2D));
-    let files: Vec<_> =
-        disk.files().into_iter().filter(|(path, _)| path.file_name() != Some("lock".as_ref())).collect();
+    let files: Vec<_> = disk.files().into_iter().filter(|(path, _)| is_data(path)).collect();
     for _ in 0..=random.below(3) {
         let Some((path, bytes)) = files.get(random.below(files.len())) else { continue };
         let mut bytes = bytes.clone();

@@ -135,12 +135,17 @@ fn after(crash: &Crash<'_>) -> impl FnOnce(Broken) -> Broken {
     }
 }
 
+/// Whether a file belongs to what a log holds: all but the lock do.
+fn is_data(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name != "lock")
+}
+
 /// What is named in an error as its context, as a number.
 fn context(error: &runtide_core::Error, key: &str) -> Option<u64> {
     error.context().iter().find(|(name, _)| *name == key).and_then(|(_, value)| value.parse().ok())
 }
 
-/// Every way in which an acknowledgement can be meant, with what the options are called.
+/// Every way in which an acknowledgement can be meant.
 fn durabilities() -> [Durability; 3] {
     [Durability::Commit, Durability::Os, Durability::Every(std::time::Duration::from_millis(1))]
 }
