@@ -20,8 +20,8 @@ pub struct Looked {
 }
 
 impl Looked {
-    pub(crate) fn at(count: u64, what: &'static str) -> WalLawResult {
-        Ok(Self { count, what })
+    pub(crate) fn at(count: u64, what: &'static str) -> Self {
+        Self { count, what }
     }
 }
 

@@ -73,7 +73,7 @@ impl OpenLog for Wal {
     }
 
     fn tail(&self, n: usize) -> Result<Vec<Entry>> {
-        Self::tail(self, n)?.into_iter().map(entry).collect()
+        Self::tail(self, n)?.iter().map(entry).collect()
     }
 
     fn anchor(&self) -> String {
@@ -95,10 +95,10 @@ impl OpenLog for Wal {
 }
 
 fn entries(reader: WalReader) -> Entries {
-    Box::new(reader.map(|record| entry(record?)))
+    Box::new(reader.map(|record| entry(&record?)))
 }
 
-fn entry(record: Record) -> Result<Entry> {
+fn entry(record: &Record) -> Result<Entry> {
     let lost = record.kind == RecordKind::LOST;
     if !lost && record.kind != KIND {
         return Err(Error::new(ErrorKind::Corrupt, "harness", "a record came back with another kind"));

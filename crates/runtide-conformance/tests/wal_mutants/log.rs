@@ -67,7 +67,7 @@ impl Broken {
     fn entries(self, entries: Result<Entries>) -> Result<Entries> {
         let entries = entries?;
         Ok(match self.log {
-            Some(LogBug::SkipsDamage) => Box::new(entries.filter(Result::is_ok)),
+            Some(LogBug::SkipsDamage) => Box::new(entries.flatten().map(Ok)),
             Some(LogBug::NumbersByCaller) => Box::new(entries.map(|entry| entry.map(numbered_by_caller))),
             Some(LogBug::ReadsAll) => Box::new(entries.collect::<Vec<_>>().into_iter()),
             _ => entries,

@@ -29,7 +29,7 @@ const FRAME: usize = 20;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plain(pub(crate) PlainBug);
 
-fn error(kind: ErrorKind, said: impl ToString) -> Error {
+fn error(kind: ErrorKind, said: &dyn ToString) -> Error {
     Error::new(kind, "plain", said.to_string())
 }
 
@@ -83,23 +83,24 @@ impl Plain {
         }
         Ok(Looked { entries, end, size })
     }
+}
 
-    fn from(self, looked: Looked, from: ReadFrom) -> Result<Entries> {
-        let first = looked.entries.first().map_or(1, |entry| entry.seq);
-        let next = first + looked.entries.len() as u64;
-        let seq = match from {
-            ReadFrom::Seq(seq) => seq.0,
-            ReadFrom::End => next,
-            _ => first,
-        };
-        if seq < first {
-            return Err(error(ErrorKind::Expired, "it is gone"));
-        }
-        if seq > next {
-            return Err(error(ErrorKind::InvalidInput, "there is no such record yet"));
-        }
-        Ok(Box::new(looked.entries.into_iter().filter(move |entry| entry.seq >= seq).map(Ok)))
+/// What a look found, from some record on.
+fn entries_from(looked: Looked, from: ReadFrom) -> Result<Entries> {
+    let first = looked.entries.first().map_or(1, |entry| entry.seq);
+    let next = first + looked.entries.len() as u64;
+    let seq = match from {
+        ReadFrom::Seq(seq) => seq.0,
+        ReadFrom::End => next,
+        _ => first,
+    };
+    if seq < first {
+        return Err(error(ErrorKind::Expired, &"it is gone"));
     }
+    if seq > next {
+        return Err(error(ErrorKind::InvalidInput, &"there is no such record yet"));
+    }
+    Ok(Box::new(looked.entries.into_iter().filter(move |entry| entry.seq >= seq).map(Ok)))
 }
 
 fn disk_of(options: &WalOptions) -> Arc<dyn Disk> {
@@ -148,7 +149,7 @@ impl LogHarness for Plain {
 
     fn reader(&self, dir: &Path, from: ReadFrom, options: WalOptions) -> Result<Entries> {
         let file = disk_of(&options).open(&path(dir)).map_err(refused)?;
-        self.from(self.look(&*file)?, from)
+        entries_from(self.look(&*file)?, from)
     }
 
     fn verify(&self, dir: &Path, anchor: Option<&str>, options: &WalOptions) -> Result<Audit> {
@@ -209,8 +210,8 @@ struct State {
 impl State {
     fn usable(&self) -> Result<()> {
         match &self.failed {
-            Some((kind, said)) => Err(error(*kind, said)),
-            None if self.lock.is_none() => Err(error(ErrorKind::Cancelled, "it is closed")),
+            Some((kind, said)) => Err(error(*kind, &said)),
+            None if self.lock.is_none() => Err(error(ErrorKind::Cancelled, &"it is closed")),
             None => Ok(()),
         }
     }
@@ -252,7 +253,7 @@ impl OpenLog for Open {
         let state = self.state.lock().unwrap();
         let mut looked = self.plain.look(&*state.file)?;
         looked.entries.retain(|entry| entry.seq < state.next);
-        self.plain.from(looked, from)
+        entries_from(looked, from)
     }
 
     fn tail(&self, n: usize) -> Result<Vec<Entry>> {

@@ -51,7 +51,7 @@ impl ModelDisk {
     }
 
     /// Shows `visit` what power cuts may leave: at each moment in `moments` of the history, counted in operations done, every
-    /// subset of what was in doubt, or `most` of them if there are more, chosen by `seed`: nothing and everything are always
+    /// subset of what was in doubt, or `most` of them if there are more, chosen by the number `choice`: nothing and everything are always
     /// among them. A state that was shown before with a mark at least as high is not shown again.
     ///
     /// Gives how many were shown.
@@ -62,14 +62,14 @@ impl ModelDisk {
         &self,
         moments: Range<usize>,
         most: usize,
-        seed: u64,
+        choice: u64,
         mut visit: impl FnMut(&Crash<'_>) -> Result<(), E>,
     ) -> Result<u64, E> {
         let (mut world, history) = {
             let state = self.state();
             (state.base.clone(), state.history.clone())
         };
-        let mut random = Random(seed);
+        let mut random = Random(choice);
         let mut seen: HashMap<blake3::Hash, Option<u64>> = HashMap::new();
         let (mut mark, mut shown) = (None, 0);
         for moment in 0..=history.len().min(moments.end.saturating_sub(1)) {

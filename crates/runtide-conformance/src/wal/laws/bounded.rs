@@ -4,7 +4,7 @@ use std::{num::NonZeroU64, path::Path};
 
 use runtide_core::wal::{OnDamage, ReadFrom, WalOptions};
 
-use super::{DIR, Held, Tried};
+use super::{DIR, Held, Tried, options};
 use crate::wal::{Effort, LogHarness, Looked, Meter, ModelDisk, WalLaw, WalLawResult};
 
 /// How far reading may be ahead of what it has handed out, in bytes, and how much one read may ask for.
@@ -20,7 +20,7 @@ pub(crate) fn w10_bounded(log: &dyn LogHarness, effort: Effort) -> WalLawResult 
     let tried = Tried { law: WalLaw::W10, log };
     let records = effort.pick(8192, 2048);
     let disk = large(tried, records)?;
-    let options = || options(tried, &disk);
+    let options = || large_segments(&disk);
     let meter = log.meter();
     let measured = |what: &str, most: usize, deed: &mut dyn FnMut() -> Held| {
         let held = meter.map(Meter::reset);
@@ -59,16 +59,16 @@ pub(crate) fn w10_bounded(log: &dyn LogHarness, effort: Effort) -> WalLawResult 
         let audit = tried.works("verify", log.verify(Path::new(DIR), None, &options()))?;
         tried.ensure(audit.records == records, &format!("{records} records"), format!("{audit:?}"))
     })?;
-    Looked::at(records * 4096, "bytes")
+    Ok(Looked::at(records * 4096, "bytes"))
 }
 
-fn options(tried: Tried<'_>, disk: &ModelDisk) -> WalOptions {
-    tried.options(disk).with_segment_bytes(NonZeroU64::new(1 << 20)).with_on_damage(OnDamage::Stop)
+fn large_segments(disk: &ModelDisk) -> WalOptions {
+    options(disk).with_segment_bytes(NonZeroU64::new(1 << 20)).with_on_damage(OnDamage::Stop)
 }
 
 fn large(tried: Tried<'_>, records: u64) -> Held<ModelDisk> {
     let disk = ModelDisk::new();
-    let log = tried.open_with(options(tried, &disk))?;
+    let log = tried.open_with(large_segments(&disk))?;
     let payload = vec![7; 4096];
     let batch = vec![payload.as_slice(); 32];
     for _ in 0..records / 32 {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{DIR, Held, Tried};
+use super::{DIR, Held, Tried, options};
 use crate::wal::{Audit, Effort, LogHarness, Looked, ModelDisk, WalLaw, WalLawResult};
 
 /// Two logs grow from the same beginning with records of the same lengths, so that pieces of one fit into the other, as
@@ -15,17 +15,17 @@ pub(crate) fn w7_chain(log: &dyn LogHarness, effort: Effort) -> WalLawResult {
     let anchor = ours.last().map(|step| step.anchor.clone()).unwrap_or_default();
     let disk = ours.last().map(|step| step.disk.copy()).unwrap_or_default();
     tried.sound(&disk, Some(&anchor))?;
-    let mut tries = 0;
+    let mut forged = 0;
     for (step, other) in ours.iter().zip(&theirs) {
         let last = step.n == ours.len();
-        tries += 1;
+        forged += 1;
         told(tried, step, last, &rewritten(tried, &disk, step, other)?, &anchor, "rewritten")?;
     }
     for pair in ours.windows(2) {
         if let [a, b] = pair
             && let Some(swapped) = swapped(&disk, a, b)
         {
-            tries += 1;
+            forged += 1;
             told(tried, b, b.n == ours.len(), &swapped, &anchor, "and the one before it, swapped,")?;
         }
     }
@@ -44,10 +44,10 @@ pub(crate) fn w7_chain(log: &dyn LogHarness, effort: Effort) -> WalLawResult {
             )?;
             let without = audit(tried, disk, None)?;
             tried.ensure(!without.anchored, "no anchor without one", format!("{without:?}"))?;
-            tries += 2;
+            forged += 2;
         }
     }
-    Looked::at(tries, "forgeries")
+    Ok(Looked::at(forged, "forgeries"))
 }
 
 /// A beginning, as a killed writer leaves it.
@@ -82,10 +82,7 @@ fn grow(tried: Tried<'_>, begun: &ModelDisk, with: u8, records: usize) -> Held<V
         let old = |path: &Path| {
             before.iter().find(|(old, _)| old == path).map(|(_, bytes)| bytes.clone()).unwrap_or_default()
         };
-        let changed = after
-            .iter()
-            .filter(|(path, now)| path.extension() != Some("tmp".as_ref()) && old(path) != *now)
-            .next_back();
+        let changed = after.iter().rfind(|(path, now)| path.extension() != Some("tmp".as_ref()) && old(path) != *now);
         let (file, now) =
             changed.cloned().ok_or_else(|| tried.broken("a record to be in a file", "no file changed"))?;
         let was = old(&file);
@@ -98,7 +95,7 @@ fn grow(tried: Tried<'_>, begun: &ModelDisk, with: u8, records: usize) -> Held<V
 }
 
 fn audit(tried: Tried<'_>, disk: &ModelDisk, anchor: Option<&str>) -> Held<Audit> {
-    tried.works("verify", tried.log.verify(Path::new(DIR), anchor, &tried.options(disk)))
+    tried.works("verify", tried.log.verify(Path::new(DIR), anchor, &options(disk)))
 }
 
 /// Our log with one record of theirs.

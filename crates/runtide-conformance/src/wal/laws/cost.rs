@@ -10,10 +10,10 @@ const SLACK: u64 = 32 << 10;
 /// and `tail` read are counted, not timed.
 pub(crate) fn w9_cost(log: &dyn LogHarness, effort: Effort) -> WalLawResult {
     let tried = Tried { law: WalLaw::W9, log };
-    let short = loads(tried, 100)?;
+    let small = loads(tried, 100)?;
     let records = 100 * effort.pick(20, 10);
-    let long = loads(tried, records)?;
-    for ((what, most, long), (_, _, short)) in long.iter().zip(&short) {
+    let large = loads(tried, records)?;
+    for ((what, most, long), (_, _, short)) in large.iter().zip(&small) {
         let fine = long.bytes_read <= most + SLACK;
         let found = format!(
             "{} bytes in {} reads, of a log of {records}; {} of one of 100",
@@ -21,7 +21,7 @@ pub(crate) fn w9_cost(log: &dyn LogHarness, effort: Effort) -> WalLawResult {
         );
         tried.ensure(fine, &format!("{what} to read {} bytes at most", most + SLACK), found)?;
     }
-    Looked::at(records, "records, of which a twentieth is read")
+    Ok(Looked::at(records, "records, of which a twentieth is read"))
 }
 
 /// What was asked of the disk for each deed, and how much it may be.

@@ -11,7 +11,7 @@ use runtide_core::{
     wal::{OnDamage, ReadFrom, Retention, Seq},
 };
 
-use super::{DIR, Held, Tried, context, is_data, payload};
+use super::{DIR, Held, Tried, context, is_data, options, payload};
 use crate::wal::{Effort, LogHarness, Looked, ModelDisk, WalLaw, WalLawResult};
 
 const RECORDS: u64 = 60;
@@ -36,7 +36,7 @@ pub(crate) fn w3_damage(log: &dyn LogHarness, effort: Effort) -> WalLawResult {
     let mut count = everywhere(tried, &whole, 1, effort.pick(1, 37))?;
     count += everywhere(tried, &retained.copy(), first, effort.pick(29, 199))?;
     count += not_closed(tried, effort.pick(2, 61))?;
-    Looked::at(count, "damaged logs")
+    Ok(Looked::at(count, "damaged logs"))
 }
 
 /// Flips bytes of the newest file of a log that was not closed: only its last record may be taken for a torn tail.
@@ -150,7 +150,7 @@ impl Hurt<'_> {
         if let Some(error) = &told {
             self.names_it(tried, error)?;
         }
-        let audit = tried.log.verify(Path::new(DIR), None, &tried.options(disk));
+        let audit = tried.log.verify(Path::new(DIR), None, &options(disk));
         let found = audit.as_ref().map_or(true, |audit| audit.damage.is_some());
         tried.ensure(found || told.is_none(), "verify to find what a reader meets", format!("{audit:?}"))?;
         if told.is_some() {
@@ -202,7 +202,7 @@ impl Hurt<'_> {
 
     /// Either it refuses, or what is wrong is told on reading; and it cuts no more than the last record.
     fn writer(&self, tried: Tried<'_>, disk: &ModelDisk) -> Held {
-        let log = match tried.log.open(Path::new(DIR), tried.options(disk)) {
+        let log = match tried.log.open(Path::new(DIR), options(disk)) {
             Ok(log) => log,
             Err(error) => return self.names_it(tried, &error),
         };
@@ -222,11 +222,10 @@ impl Hurt<'_> {
         let before = disk.files();
         let out = Path::new("/salvaged");
         // A log whose beginning is gone may have nothing left to salvage.
-        let report = tried.works("salvage", tried.log.salvage(Path::new(DIR), out, &tried.options(disk)))?;
+        let report = tried.works("salvage", tried.log.salvage(Path::new(DIR), out, &options(disk)))?;
         let after: Vec<_> = disk.files().into_iter().filter(|(path, _)| !path.starts_with(out)).collect();
         tried.ensure(before == after, "salvage to leave the old log as it is", "it changed")?;
-        let entries =
-            tried.works("read what was salvaged", tried.log.reader(out, ReadFrom::Start, tried.options(disk)))?;
+        let entries = tried.works("read what was salvaged", tried.log.reader(out, ReadFrom::Start, options(disk)))?;
         let entries: Vec<_> = tried.works("read what was salvaged", entries.collect::<Result<_, _>>())?;
         let good = entries.iter().filter(|entry| !entry.lost);
         let right = good.clone().all(|entry| entry.bytes == payload(entry.seq));

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use runtide_core::wal::{Durability, ReadFrom};
 
-use super::{DIR, Held, Tried, after, durabilities, payload};
+use super::{DIR, Held, Tried, after, durabilities, options, payload};
 use crate::wal::{Crash, Effort, LogHarness, Looked, ModelDisk, WalLaw, WalLawResult};
 
 /// What was promised at a place in a log's life.
@@ -59,14 +59,14 @@ pub(crate) fn w1_durable(log: &dyn LogHarness, effort: Effort) -> WalLawResult {
         })?;
         states += inner;
     }
-    Looked::at(states, "crash states")
+    Ok(Looked::at(states, "crash states"))
 }
 
 fn live(tried: Tried<'_>, durability: Durability, steps: u64) -> Held<Life> {
     let mut life = Life::default();
     let mut last = 0;
     for _ in 0..2 {
-        let log = tried.open_with(tried.options(&life.disk).with_durability(durability))?;
+        let log = tried.open_with(options(&life.disk).with_durability(durability))?;
         let mut durable = last;
         for step in 0..steps {
             if step % 7 == 3 {
@@ -136,7 +136,7 @@ fn survives_twice(tried: Tried<'_>, life: &Life, crash: &Crash<'_>) -> Held<u64>
         let entries = tried.works("read from the start", log.reader(ReadFrom::Start))?;
         let entries: Vec<_> = tried.works("read to the end", entries.collect())?;
         kept(tried, life, crash, &entries).map_err(after(second))?;
-        let audit = tried.works("verify", tried.log.verify(Path::new(DIR), None, &tried.options(&second.disk)))?;
+        let audit = tried.works("verify", tried.log.verify(Path::new(DIR), None, &options(&second.disk)))?;
         tried.ensure(audit.damage.is_none(), "a crash to damage nothing", format!("{audit:?}"))
     })
 }

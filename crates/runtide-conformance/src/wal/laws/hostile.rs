@@ -10,7 +10,7 @@ use runtide_core::{
     wal::{OnDamage, ReadFrom, Seq},
 };
 
-use super::{DIR, Held, Tried, is_data};
+use super::{DIR, Held, Tried, is_data, options};
 use crate::wal::{Effort, Entries, LogHarness, Looked, ModelDisk, WalLaw, WalLawResult, disk::Random};
 
 /// Room that one read may ask for, whatever the size of the file.
@@ -38,7 +38,7 @@ pub(crate) fn w11_hostile(log: &dyn LogHarness, effort: Effort) -> WalLawResult 
             broken
         })?;
     }
-    Looked::at(cases + cut_anywhere(tried, &sound, effort)?, "hostile logs")
+    Ok(Looked::at(cases + cut_anywhere(tried, &sound, effort)?, "hostile logs"))
 }
 
 /// The first file of the log ends at every byte: reading ends as well.
@@ -49,8 +49,8 @@ fn cut_anywhere(tried: Tried<'_>, sound: &ModelDisk, effort: Effort) -> Held<u64
     let count = cuts.len() as u64;
     for cut in cuts {
         disk.put(&path, bytes.get(..cut).map(<[u8]>::to_vec));
-        let options = tried.options(&disk).with_on_damage(OnDamage::GoOn);
-        through(tried, &disk, tried.log.reader(Path::new(DIR), ReadFrom::Start, options))?;
+        let going_on = options(&disk).with_on_damage(OnDamage::GoOn);
+        through(tried, &disk, tried.log.reader(Path::new(DIR), ReadFrom::Start, going_on))?;
     }
     Ok(count)
 }
@@ -102,10 +102,10 @@ fn everything(tried: Tried<'_>, disk: &ModelDisk) -> Held {
     let dir = Path::new(DIR);
     for on_damage in [OnDamage::Stop, OnDamage::GoOn] {
         for from in [ReadFrom::Start, ReadFrom::Seq(Seq(3)), ReadFrom::Seq(Seq(40)), ReadFrom::End] {
-            through(tried, disk, log.reader(dir, from, tried.options(disk).with_on_damage(on_damage)))?;
+            through(tried, disk, log.reader(dir, from, options(disk).with_on_damage(on_damage)))?;
         }
         let copy = disk.copy();
-        if let Some(writer) = met(tried, &copy, log.open(dir, tried.options(&copy).with_on_damage(on_damage)))? {
+        if let Some(writer) = met(tried, &copy, log.open(dir, options(&copy).with_on_damage(on_damage)))? {
             tried.works("append to what could be opened", writer.append(b"still of use"))?;
             through(tried, &copy, writer.reader(ReadFrom::Start))?;
             let tail = tried.works("read the tail", writer.tail(1))?;
@@ -113,9 +113,9 @@ fn everything(tried: Tried<'_>, disk: &ModelDisk) -> Held {
             tried.ensure(last, "the record that was just appended", format!("{tail:?}"))?;
         }
     }
-    met(tried, disk, log.verify(dir, None, &tried.options(disk)))?;
-    met(tried, disk, log.dump(dir, &mut std::io::sink(), &tried.options(disk)))?;
-    met(tried, disk, log.salvage(dir, Path::new("/out"), &tried.options(disk)))?;
+    met(tried, disk, log.verify(dir, None, &options(disk)))?;
+    met(tried, disk, log.dump(dir, &mut std::io::sink(), &options(disk)))?;
+    met(tried, disk, log.salvage(dir, Path::new("/out"), &options(disk)))?;
     Ok(())
 }
 

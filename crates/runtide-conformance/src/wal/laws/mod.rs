@@ -35,6 +35,11 @@ fn payload(n: u64) -> Vec<u8> {
     payload
 }
 
+/// How logs are opened here.
+fn options(disk: &ModelDisk) -> WalOptions {
+    WalOptions::default().with_segment_bytes(NonZeroU64::new(SEGMENT)).with_disk(Some(Arc::new(disk.clone()) as Arc<_>))
+}
+
 /// A log of one kind, and the law that is being tested on it.
 #[derive(Clone, Copy)]
 struct Tried<'a> {
@@ -43,12 +48,6 @@ struct Tried<'a> {
 }
 
 impl Tried<'_> {
-    fn options(self, disk: &ModelDisk) -> WalOptions {
-        WalOptions::default()
-            .with_segment_bytes(NonZeroU64::new(SEGMENT))
-            .with_disk(Some(Arc::new(disk.clone()) as Arc<_>))
-    }
-
     fn broken(self, expected: impl Into<String>, found: impl fmt::Display) -> Broken {
         Violation::of(self.law, expected, found.to_string())
     }
@@ -63,7 +62,7 @@ impl Tried<'_> {
     }
 
     fn open(self, disk: &ModelDisk) -> Held<Box<dyn OpenLog>> {
-        self.open_with(self.options(disk))
+        self.open_with(options(disk))
     }
 
     fn open_with(self, options: WalOptions) -> Held<Box<dyn OpenLog>> {
@@ -91,7 +90,7 @@ impl Tried<'_> {
 
     /// Every record and every error that a reader without a writer gives. It has to end.
     fn read(self, disk: &ModelDisk, on_damage: OnDamage) -> Held<Vec<runtide_core::Result<Entry>>> {
-        let options = self.options(disk).with_on_damage(on_damage);
+        let options = options(disk).with_on_damage(on_damage);
         match self.log.reader(Path::new(DIR), ReadFrom::Start, options) {
             Ok(entries) => self.to_the_end(entries),
             Err(error) => Ok(vec![Err(error)]),
@@ -120,7 +119,7 @@ impl Tried<'_> {
 
     /// Asserts that nothing is wrong with a log.
     fn sound(self, disk: &ModelDisk, anchor: Option<&str>) -> Held {
-        let audit = self.log.verify(Path::new(DIR), anchor, &self.options(disk));
+        let audit = self.log.verify(Path::new(DIR), anchor, &options(disk));
         let audit = self.works("verify", audit)?;
         let fine = audit.damage.is_none() && audit.anchored == anchor.is_some();
         self.ensure(fine, "verify to find nothing wrong", format!("{audit:?}"))

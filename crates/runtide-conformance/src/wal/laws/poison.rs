@@ -2,7 +2,7 @@
 
 use runtide_core::wal::{ReadFrom, Retention, Seq};
 
-use super::{Held, Tried, payload};
+use super::{Held, Tried, options, payload};
 use crate::wal::{Effort, Fault, LogHarness, Looked, ModelDisk, OpenLog, WalLaw, WalLawResult};
 
 const RECORDS: u64 = 40;
@@ -27,7 +27,7 @@ pub(crate) fn w6_failed_sync(log: &dyn LogHarness, effort: Effort) -> WalLawResu
             }
         }
     }
-    Looked::at(failures, "failures")
+    Ok(Looked::at(failures, "failures"))
 }
 
 /// Lives with a failure; false if it never came.
@@ -35,7 +35,7 @@ fn fails(tried: Tried<'_>, fault: Fault, nth: u64, for_good: bool) -> Held<bool>
     let disk = ModelDisk::new();
     disk.fail(fault, nth, for_good);
     let mut acknowledged = 0;
-    if let Ok(log) = tried.log.open(super::DIR.as_ref(), tried.options(&disk)) {
+    if let Ok(log) = tried.log.open(super::DIR.as_ref(), options(&disk)) {
         let failed = live(&*log, &mut acknowledged);
         let happened = disk.heal();
         if let Err(error) = failed {

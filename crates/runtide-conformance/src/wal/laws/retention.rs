@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use runtide_core::wal::{OnDamage, ReadFrom, Retention, Seq};
 
-use super::{DIR, Held, Tried, after};
+use super::{DIR, Held, Tried, after, options};
 use crate::wal::{Effort, Entries, LogHarness, Looked, ModelDisk, OpenLog, WalLaw, WalLawResult};
 
 const RECORDS: u64 = 150;
@@ -20,7 +20,7 @@ pub(crate) fn w8_retention(log: &dyn LogHarness, effort: Effort) -> WalLawResult
     for keep in [30, 70, RECORDS] {
         states += interrupted(tried, &whole.copy(), keep, effort)?;
     }
-    Looked::at(states, "crash states")
+    Ok(Looked::at(states, "crash states"))
 }
 
 /// Reads all there is; the first number, when the rest is complete up to the end.
@@ -60,7 +60,7 @@ fn policies(tried: Tried<'_>, whole: &ModelDisk) -> Held {
         };
         let readers = [
             read(log.reader(ReadFrom::Start))?,
-            read(tried.log.reader(Path::new(DIR), ReadFrom::Start, tried.options(&disk)))?,
+            read(tried.log.reader(Path::new(DIR), ReadFrom::Start, options(&disk)))?,
         ];
         let size = |disk: &ModelDisk| disk.files().iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
         let before = size(&disk);
@@ -89,7 +89,7 @@ fn policies(tried: Tried<'_>, whole: &ModelDisk) -> Held {
             let rest = tried.works("read on under retention", rest)?;
             let next = tried.in_order(&rest, 1)?;
             tried.ensure(
-                next >= RECORDS + 1,
+                next > RECORDS,
                 "an open reader to read on to the end",
                 format!("it ends behind {}", next - 1),
             )?;

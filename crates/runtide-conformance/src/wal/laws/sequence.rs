@@ -35,7 +35,7 @@ pub(crate) fn w4_sequence(log: &dyn LogHarness, effort: Effort) -> WalLawResult 
         look().map_err(after(crash))
     })?;
     together(tried)?;
-    Looked::at(states, "crash states")
+    Ok(Looked::at(states, "crash states"))
 }
 
 /// Appends a record, which must get this number.

@@ -12,7 +12,7 @@ use crate::wal::{Crash, Cut, Effort, LogHarness, Looked, ModelDisk, WalLaw, WalL
 /// not synced, and again at every operation of the repair.
 pub(crate) fn w2_torn_tail(log: &dyn LogHarness, effort: Effort) -> WalLawResult {
     let tried = Tried { law: WalLaw::W2, log };
-    Looked::at(every_cut(tried, effort)? + every_crash(tried, effort)?, "cuts and crash states")
+    Ok(Looked::at(every_cut(tried, effort)? + every_crash(tried, effort)?, "cuts and crash states"))
 }
 
 /// A log of a few records in one file, and where each of them ends.

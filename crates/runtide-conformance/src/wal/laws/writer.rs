@@ -4,7 +4,7 @@ use std::path::Path;
 
 use runtide_core::ErrorKind;
 
-use super::{DIR, Tried};
+use super::{DIR, Tried, options};
 use crate::wal::{Effort, LogHarness, Looked, ModelDisk, WalLaw, WalLawResult};
 
 /// A second writer is refused while there is one, and disturbs nothing. The lock goes with the writer, when it closes and
@@ -17,7 +17,7 @@ pub(crate) fn w5_one_writer(log: &dyn LogHarness, _: Effort) -> WalLawResult {
         let log = tried.open(&disk)?;
         tried.append(&*log, next)?;
         let before = disk.files();
-        let second = tried.log.open(Path::new(DIR), tried.options(&disk)).err();
+        let second = tried.log.open(Path::new(DIR), options(&disk)).err();
         let refused = second.as_ref().is_some_and(|error| error.kind() == ErrorKind::Conflict);
         tried.ensure(refused, "a second writer to be refused as Conflict", format!("{second:?}"))?;
         tried.ensure(
@@ -32,5 +32,5 @@ pub(crate) fn w5_one_writer(log: &dyn LogHarness, _: Effort) -> WalLawResult {
         tried.works("close the log", log.close())?;
     }
     tried.ensure(next == 7, "the first writer's records", next - 1)?;
-    Looked::at(3, "second writers")
+    Ok(Looked::at(3, "second writers"))
 }
