@@ -19,8 +19,9 @@ use tokio::sync::oneshot;
 use super::{drive::Appends, format::push_frame};
 use crate::is_trial;
 
-/// The reserved room; the loop begins again at the front when it is full.
-const ROOM: u64 = 256 << 20;
+/// How much room is reserved at once: more than the turns of a table take. What was written once is not written again, since
+/// a disk syncs that faster, and no log can do so.
+const ROOM: u64 = 1 << 30;
 
 /// How long a group waits for those of the last one who have not come back.
 const LINGER: Duration = Duration::from_micros(60);
@@ -32,21 +33,25 @@ pub(super) struct Reserved {
     at: u64,
 }
 
+fn reserve(file: &File, from: u64) -> u64 {
+    let room = if is_trial() { ROOM / 256 } else { ROOM };
+    fallocate(file, FallocateFlags::empty(), from, room).expect("room on the disk");
+    file.sync_all().expect("a sync");
+    from + room
+}
+
 impl Reserved {
     pub(super) fn new(dir: &Path) -> Self {
-        let room = if is_trial() { ROOM / 64 } else { ROOM };
         std::fs::create_dir_all(dir).expect("a folder");
         let file = File::options().read(true).write(true).create(true).truncate(true).open(dir.join("log"));
         let file = file.expect("a file");
-        fallocate(&file, FallocateFlags::empty(), 0, room).expect("room on the disk");
-        file.sync_all().expect("a sync");
-        Self { file, room, at: 0 }
+        Self { room: reserve(&file, 0), file, at: 0 }
     }
 
     /// Writes, and syncs the bytes but not the file's times.
     pub(super) fn commit(&mut self, bytes: &[u8]) {
         if self.at + bytes.len() as u64 > self.room {
-            self.at = 0;
+            self.room = reserve(&self.file, self.room);
         }
         self.file.write_all_at(bytes, self.at).expect("a write");
         self.file.sync_data().expect("a sync");

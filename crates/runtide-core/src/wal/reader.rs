@@ -525,7 +525,9 @@ impl WalReader {
         };
         self.hash = Some(self.segment.header.prev).filter(|_| self.pending.is_none());
         (self.at, self.run, self.checked) = (DATA, None, 0);
-        (self.block, self.block_at) = (Bytes::new(), 0);
+        // Emptied, its memory kept.
+        self.block.clear();
+        self.block_at = 0;
         Ok(())
     }
 }

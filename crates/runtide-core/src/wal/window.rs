@@ -4,8 +4,9 @@ use std::io;
 
 use super::fs::File;
 
-/// How much is read first, in bytes.
+/// How much is read first, in bytes, and the most unless more is asked for: it stays in the second-level cache.
 const FIRST: usize = 64 << 10;
+const MOST: usize = 256 << 10;
 
 /// A buffer over a part of a file.
 #[derive(Debug)]
@@ -47,7 +48,7 @@ impl<'a> Window<'a> {
                 self.ahead = FIRST.min(self.step);
             }
             let room = usize::try_from(self.size - at).unwrap_or(usize::MAX).min(self.ahead.max(len));
-            self.ahead = self.ahead.saturating_mul(2).min(self.step);
+            self.ahead = self.ahead.saturating_mul(2).min(MOST).min(self.step);
             self.buffer.resize(room, 0);
             let read = self.file.read_at(&mut self.buffer, at)?;
             self.buffer.truncate(read);
