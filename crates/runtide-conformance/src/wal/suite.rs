@@ -2,7 +2,8 @@
 
 /// One test per law of the log, named after it: `w1_durable` to `w11_hostile`.
 ///
-/// `$log` is a [`LogHarness`](crate::wal::LogHarness). Each test prints what it looked at.
+/// `$log` is a [`LogHarness`](crate::wal::LogHarness). Each test prints what it looked at; `$and_then`, if given, is called with the
+/// law and what was looked at, and may ask for more.
 ///
 /// ```
 /// runtide_conformance::wal_suite!(runtide_conformance::wal::RealLog);
@@ -11,7 +12,10 @@
 #[macro_export]
 macro_rules! wal_suite {
     ($log:expr $(,)?) => {
-        $crate::__wal_tests! { $log,
+        $crate::wal_suite!($log, |_, _| {});
+    };
+    ($log:expr, $and_then:expr $(,)?) => {
+        $crate::__wal_tests! { $log, $and_then,
             W1 w1_durable, W2 w2_torn_tail, W3 w3_damage, W4 w4_sequence, W5 w5_one_writer, W6 w6_failed_sync,
             W7 w7_chain, W8 w8_retention, W9 w9_cost, W10 w10_bounded, W11 w11_hostile
         }
@@ -21,10 +25,12 @@ macro_rules! wal_suite {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __wal_tests {
-    ($log:expr, $($law:ident $name:ident),*) => { $(
+    ($log:expr, $and_then:expr, $($law:ident $name:ident),*) => { $(
         #[test]
         fn $name() {
-            $crate::wal::test($crate::wal::WalLaw::$law, &$log);
+            let law = $crate::wal::WalLaw::$law;
+            let and_then: fn($crate::wal::WalLaw, $crate::wal::Looked) = $and_then;
+            and_then(law, $crate::wal::test(law, &$log));
         }
     )* };
 }

@@ -21,7 +21,7 @@ pub(crate) fn w9_cost(log: &dyn LogHarness, effort: Effort) -> WalLawResult {
         );
         tried.ensure(fine, &format!("{what} to read {} bytes at most", most + SLACK), found)?;
     }
-    Ok(Looked::at(records, "records, of which a twentieth is read"))
+    Ok(Looked::at(records, "records"))
 }
 
 /// What was asked of the disk for each deed, and how much it may be.

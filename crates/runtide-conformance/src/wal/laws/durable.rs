@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use runtide_core::wal::{Durability, ReadFrom};
+use runtide_core::{
+    ErrorKind,
+    wal::{Durability, ReadFrom},
+};
 
 use super::{DIR, Held, Tried, after, durabilities, options, payload};
 use crate::wal::{Crash, Effort, LogHarness, Looked, ModelDisk, WalLaw, WalLawResult};
@@ -20,6 +23,7 @@ struct Promised {
 #[derive(Default)]
 struct Life {
     disk: ModelDisk,
+    durability: Durability,
     promised: Vec<Promised>,
     batches: Vec<(u64, u64)>,
 }
@@ -63,7 +67,7 @@ pub(crate) fn w1_durable(log: &dyn LogHarness, effort: Effort) -> WalLawResult {
 }
 
 fn live(tried: Tried<'_>, durability: Durability, steps: u64) -> Held<Life> {
-    let mut life = Life::default();
+    let mut life = Life { durability, ..Life::default() };
     let mut last = 0;
     for _ in 0..2 {
         let log = tried.open_with(options(&life.disk).with_durability(durability))?;
@@ -109,6 +113,10 @@ fn kept(tried: Tried<'_>, life: &Life, crash: &Crash<'_>, entries: &[crate::wal:
 }
 
 fn survives(tried: Tried<'_>, life: &Life, crash: &Crash<'_>) -> Held {
+    // Where commits are not synced one by one, what is torn may reach over two segments. Only a writer looks that far.
+    if life.durability == Durability::Commit {
+        unrepaired(tried, life, crash)?;
+    }
     let log = tried.open(&crash.disk)?;
     let there = kept(tried, life, crash, &tried.all(&*log)?)?;
     tried.append(&*log, there + 1)?;
@@ -139,4 +147,16 @@ fn survives_twice(tried: Tried<'_>, life: &Life, crash: &Crash<'_>) -> Held<u64>
         let audit = tried.works("verify", tried.log.verify(Path::new(DIR), None, &options(&second.disk)))?;
         tried.ensure(audit.damage.is_none(), "a crash to damage nothing", format!("{audit:?}"))
     })
+}
+
+/// Who reads before anybody opens the log for writing finds the same, and no damage.
+fn unrepaired(tried: Tried<'_>, life: &Life, crash: &Crash<'_>) -> Held {
+    let read = match tried.log.reader(Path::new(DIR), ReadFrom::Start, options(&crash.disk)) {
+        // There is no log yet.
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        read => tried.to_the_end(tried.works("read before the repair", read)?)?,
+    };
+    let read: Vec<_> = tried.works("read before the repair", read.into_iter().collect::<Result<_, _>>())?;
+    kept(tried, life, crash, &read)?;
+    tried.sound(&crash.disk, None)
 }

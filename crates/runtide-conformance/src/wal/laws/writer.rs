@@ -32,5 +32,5 @@ pub(crate) fn w5_one_writer(log: &dyn LogHarness, _: Effort) -> WalLawResult {
         tried.works("close the log", log.close())?;
     }
     tried.ensure(next == 7, "the first writer's records", next - 1)?;
-    Ok(Looked::at(3, "second writers"))
+    Ok(Looked::at(3, "refused writers"))
 }
