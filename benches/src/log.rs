@@ -9,6 +9,7 @@ mod drive;
 mod folder;
 mod format;
 mod group;
+mod large;
 mod memory;
 mod records;
 mod report;
@@ -18,8 +19,9 @@ mod work;
 pub use self::{
     bare::{Bare, Lingering},
     child::{Child, play_role},
-    drive::{Appends, Tasks, Threads, anew, each, timed},
+    drive::{Appends, Tasks, Threads, anew, each, reopened, timed},
     folder::Folder,
+    large::Large,
     memory::{grown, peak},
     records::{RECORD, Records, Seen},
     report::compare,

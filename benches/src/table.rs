@@ -40,11 +40,12 @@ impl Table {
     }
 }
 
-/// `1.23 k`, `45.6 M`.
+/// `1.2 k`, `45 k`, `45.6 M`.
 pub fn count(value: f64) -> String {
     match value {
         value if value >= 1e6 => format!("{:.1} M", value / 1e6),
-        value if value >= 1e3 => format!("{:.0} k", value / 1e3),
+        value if value >= 1e4 => format!("{:.0} k", value / 1e3),
+        value if value >= 1e3 => format!("{:.1} k", value / 1e3),
         value => format!("{value:.0}"),
     }
 }
@@ -68,9 +69,10 @@ pub fn span(seconds: f64) -> String {
     }
 }
 
-/// Bytes, as KiB or MiB from one on.
+/// Bytes, in the unit that suits.
 pub fn bytes(value: f64) -> String {
     match value {
+        value if value >= 1_073_741_824.0 => format!("{:.2} GiB", value / 1_073_741_824.0),
         value if value >= 1_048_576.0 => format!("{:.2} MiB", value / 1_048_576.0),
         value if value >= 1_024.0 => format!("{:.2} KiB", value / 1_024.0),
         value => format!("{value:.0} B"),

@@ -8,6 +8,7 @@ use std::{
     os::unix::fs::FileExt,
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 
 use super::{
@@ -21,6 +22,9 @@ use super::{
 /// What is written at once, and read at once.
 const WRITE: usize = 1 << 20;
 const READ: usize = 256 << 10;
+
+/// How long a group waits for those of the last one who have not come back.
+const LINGER: Duration = Duration::from_micros(60);
 
 /// Frames under one hash.
 const HASHED: usize = 64 << 10;
@@ -64,11 +68,8 @@ impl Peer for Bare {
                     })
                 })
             }
-            Work::Tasks(tasks) => group(tasks, false, place),
-            Work::Threads(threads) => {
-                let group = ThreadGroup::new(&place.new_dir());
-                Threads::new(threads).turn(move |record| group.append(record))
-            }
+            Work::Tasks(tasks) => group(tasks, Duration::ZERO, place),
+            Work::Threads(threads) => led(threads, Duration::ZERO, place),
             Work::Bulk => {
                 let records = Records::default();
                 anew(place.new_dir(), million(), empty, move |file| bulk(file, &records, false))
@@ -100,8 +101,11 @@ impl Peer for Lingering {
     }
 
     fn turn(&self, work: Work, place: &Place<'_>) -> Option<Turn> {
-        let Work::Tasks(tasks) = work else { return None };
-        Some(group(tasks, true, place))
+        match work {
+            Work::Tasks(tasks) => Some(group(tasks, LINGER, place)),
+            Work::Threads(threads) => Some(led(threads, LINGER, place)),
+            _ => None,
+        }
     }
 
     fn left_open(&self, _: &Path) -> Box<dyn Any> {
@@ -111,9 +115,14 @@ impl Peer for Lingering {
     fn replay(&self, _: &Path) {}
 }
 
-fn group(tasks: usize, linger: bool, place: &Place<'_>) -> Turn {
+fn group(tasks: usize, linger: Duration, place: &Place<'_>) -> Turn {
     let group = TaskGroup::new(&place.new_dir(), linger);
     Tasks::new(tasks).turn(Arc::new(group))
+}
+
+fn led(threads: usize, linger: Duration, place: &Place<'_>) -> Turn {
+    let group = ThreadGroup::new(&place.new_dir(), linger);
+    Threads::new(threads).turn(move |record| group.append(record))
 }
 
 fn empty(dir: &Path) -> File {

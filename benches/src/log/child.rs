@@ -4,25 +4,31 @@ use std::{
     io::{BufRead, BufReader},
     path::Path,
     process::{Command, Stdio},
+    time::Duration,
 };
 
-use super::{memory, work::Peer};
+use super::{large, memory, runtide::Runtide, work::Peer};
 
 const LEAVE_OPEN: &str = "--leave-log-open";
 const REPLAY: &str = "--replay-log";
+const VERIFY: &str = "--verify-log";
 
 /// To be called first in `main`: where this process was started to play a part, it does, and does not come back.
 pub fn play_role(peers: &[&dyn Peer]) {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [role, name, dir, ..] = args.as_slice() else { return };
-    if role != LEAVE_OPEN && role != REPLAY {
+    if ![LEAVE_OPEN, REPLAY, VERIFY].contains(&role.as_str()) {
         return;
     }
+    let dir = Path::new(dir);
     let peer = peers.iter().find(|peer| peer.name() == name).expect("a contender of this name");
     if role == REPLAY {
-        println!("{}", memory::grown(|| peer.replay(Path::new(dir))));
+        println!("{}", memory::grown(|| peer.replay(dir)));
+    } else if role == VERIFY {
+        let (took, peak) = large::verified(dir);
+        println!("{} {peak}", took.as_nanos());
     } else {
-        let log = peer.left_open(Path::new(dir));
+        let log = peer.left_open(dir);
         println!("open");
         // Until it is killed; should the bench have gone, its end of the pipe is closed.
         let _ = std::io::stdin().lines().next();
@@ -49,8 +55,20 @@ impl Child {
 
     /// By how many bytes a contender's memory grows at most while it replays.
     pub fn replays(name: &str, dir: &Path) -> u64 {
-        let output = Self::command(REPLAY, name, dir).output().expect("a process");
-        String::from_utf8_lossy(&output.stdout).trim().parse().expect("a number of bytes")
+        Self::told(REPLAY, name, dir).first().copied().expect("a number of bytes")
+    }
+
+    /// How long it takes to verify Runtide's log, and the most bytes that the process held meanwhile.
+    pub fn verifies(dir: &Path) -> (Duration, u64) {
+        let told = Self::told(VERIFY, Runtide::NAME, dir);
+        let [nanos, peak] = told.as_slice() else { panic!("it told {told:?}") };
+        (Duration::from_nanos(*nanos), *peak)
+    }
+
+    /// The numbers that it prints.
+    fn told(role: &str, name: &str, dir: &Path) -> Vec<u64> {
+        let output = Self::command(role, name, dir).output().expect("a process");
+        String::from_utf8_lossy(&output.stdout).split_whitespace().filter_map(|word| word.parse().ok()).collect()
     }
 
     fn command(role: &str, name: &str, dir: &Path) -> Command {

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::runtime::Runtime;
 
-use super::{folder, records::Records, work::Turn};
+use super::{child::Child, folder, records::Records, work::Turn};
 use crate::{Clock, Round, is_trial};
 
 /// Appends of each appender in one turn: fewer in a trial.
@@ -132,6 +132,25 @@ pub fn anew<L>(dir: PathBuf, units: usize, open: impl Fn(&Path) -> L + 'static, 
         let round = timed(units, || work(&log));
         drop(log);
         folder::clear(&dir);
+        round
+    })
+}
+
+/// A turn that opens a log which was closed, or, if `killed` names the contender, whose process was; then something is appended,
+/// since a log that was only opened need not be closed.
+pub fn reopened<L: 'static>(
+    dir: PathBuf,
+    killed: Option<&'static str>,
+    open: impl Fn(&Path) -> L + 'static,
+    append: impl Fn(&L) + 'static,
+) -> Turn {
+    Box::new(move || {
+        if let Some(name) = killed {
+            Child::leaves_open(name, &dir);
+        }
+        let mut log = None;
+        let round = timed(1, || log = Some(open(&dir)));
+        append(&log.expect("just opened"));
         round
     })
 }

@@ -18,7 +18,7 @@ impl Folder {
     pub fn new() -> io::Result<Self> {
         let exe = std::env::current_exe()?;
         let beside = exe.parent().unwrap_or(Path::new("."));
-        Ok(Self { dir: tempfile::Builder::new().prefix("log-").tempdir_in(beside)?, made: AtomicUsize::new(0) })
+        Ok(Self { dir: tempfile::Builder::new().prefix("runtide-log-").tempdir_in(beside)?, made: AtomicUsize::new(0) })
     }
 
     /// Its path.

@@ -1,15 +1,16 @@
 //! Bare group commit, as one would write it by hand: no order kept over restarts, no chain, one file that is reserved.
 
 use std::{
+    collections::VecDeque,
     fs::File,
     mem,
     os::unix::fs::FileExt,
     path::Path,
     sync::{
         Arc, Condvar, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU8, AtomicUsize, Ordering},
     },
-    thread::{self, JoinHandle},
+    thread::{self, JoinHandle, Thread},
     time::{Duration, Instant},
 };
 
@@ -22,9 +23,6 @@ use crate::is_trial;
 /// How much room is reserved at once: more than the turns of a table take. What was written once is not written again, since
 /// a disk syncs that faster, and no log can do so.
 const ROOM: u64 = 1 << 30;
-
-/// How long a group waits for those of the last one who have not come back.
-const LINGER: Duration = Duration::from_micros(60);
 
 /// A file with its room reserved, so that a sync has no blocks to add to it.
 pub(super) struct Reserved {
@@ -80,7 +78,7 @@ pub(super) struct TaskGroup {
 }
 
 impl TaskGroup {
-    pub(super) fn new(dir: &Path, linger: bool) -> Self {
+    pub(super) fn new(dir: &Path, linger: Duration) -> Self {
         let shared = Arc::<Shared>::default();
         let (of_thread, file) = (Arc::clone(&shared), Reserved::new(dir));
         let thread = Some(thread::spawn(move || of_thread.commit_all(file, linger)));
@@ -114,7 +112,7 @@ impl Appends for TaskGroup {
 }
 
 impl Shared {
-    fn commit_all(&self, mut file: Reserved, linger: bool) {
+    fn commit_all(&self, mut file: Reserved, linger: Duration) {
         let (mut bytes, mut waiting) = (Vec::new(), Vec::new());
         let mut last = 0;
         loop {
@@ -125,13 +123,14 @@ impl Shared {
                 }
                 forming = self.work.wait(forming).expect("no panic");
             }
-            if linger {
+            if !linger.is_zero() {
                 drop(forming);
-                self.linger(last);
+                await_last(&self.arrived, last, linger);
                 forming = self.forming.lock().expect("no panic");
             }
             mem::swap(&mut forming.bytes, &mut bytes);
             mem::swap(&mut forming.waiting, &mut waiting);
+            self.arrived.store(0, Ordering::Release);
             drop(forming);
             last = waiting.len();
             file.commit(&bytes);
@@ -142,60 +141,101 @@ impl Shared {
             }
         }
     }
+}
 
-    fn linger(&self, last: usize) {
-        let until = Instant::now() + LINGER;
-        while self.arrived.load(Ordering::Acquire) < last && Instant::now() < until {
-            thread::yield_now();
-        }
+/// Waits a little until as many have come as the last group had.
+fn await_last(arrived: &AtomicUsize, last: usize, linger: Duration) {
+    let until = Instant::now() + linger;
+    while arrived.load(Ordering::Acquire) < last && Instant::now() < until {
+        thread::yield_now();
     }
 }
 
-/// One thread of those that wait commits for all: no thread of its own, and none to wake for a lone writer.
+/// One thread of those that wait commits for all, and hands that on to one who came meanwhile before it wakes the others: no
+/// thread of its own, and none to wake for a lone writer.
 pub(super) struct ThreadGroup {
     forming: Mutex<Led>,
-    file: Mutex<Reserved>,
-    done: Condvar,
+    arrived: AtomicUsize,
+    file: Mutex<(Reserved, usize)>,
+    linger: Duration,
 }
 
 #[derive(Default)]
 struct Led {
     bytes: Vec<u8>,
-    spare: Vec<u8>,
-    /// The number of the group that forms, and of the last that is durable.
-    number: u64,
-    durable: u64,
+    waiting: VecDeque<Arc<Waiter>>,
+    spare: (Vec<u8>, VecDeque<Arc<Waiter>>),
     busy: bool,
 }
 
+struct Waiter {
+    thread: Thread,
+    told: AtomicU8,
+}
+
+const NOTHING: u8 = 0;
+const LEAD: u8 = 1;
+const DURABLE: u8 = 2;
+
+impl Waiter {
+    fn tell(&self, what: u8) {
+        self.told.store(what, Ordering::Release);
+        self.thread.unpark();
+    }
+}
+
 impl ThreadGroup {
-    pub(super) fn new(dir: &Path) -> Self {
-        let forming = Mutex::new(Led { number: 1, ..Led::default() });
-        Self { forming, file: Mutex::new(Reserved::new(dir)), done: Condvar::new() }
+    pub(super) fn new(dir: &Path, linger: Duration) -> Self {
+        let file = Mutex::new((Reserved::new(dir), 0));
+        Self { forming: Mutex::default(), arrived: AtomicUsize::new(0), file, linger }
     }
 
     pub(super) fn append(&self, record: &[u8]) {
+        thread_local! {
+            static OWN: Arc<Waiter> = Arc::new(Waiter { thread: thread::current(), told: AtomicU8::new(NOTHING) });
+        }
         let mut forming = self.forming.lock().expect("no panic");
         push_frame(&mut forming.bytes, record);
-        let mine = forming.number;
-        while forming.durable < mine {
-            if forming.busy {
-                forming = self.done.wait(forming).expect("no panic");
-                continue;
-            }
+        self.arrived.fetch_add(1, Ordering::Release);
+        if !forming.busy {
             forming.busy = true;
-            forming.number += 1;
-            let fresh = mem::take(&mut forming.spare);
-            let mut bytes = mem::replace(&mut forming.bytes, fresh);
             drop(forming);
-            self.file.lock().expect("no panic").commit(&bytes);
-            bytes.clear();
-            forming = self.forming.lock().expect("no panic");
-            forming.spare = bytes;
-            // One at a time, so the group that was written is the one before the forming one.
-            forming.durable = forming.number - 1;
-            forming.busy = false;
-            self.done.notify_all();
+            return self.lead();
         }
+        let own = OWN.with(Arc::clone);
+        own.told.store(NOTHING, Ordering::Relaxed);
+        forming.waiting.push_back(Arc::clone(&own));
+        drop(forming);
+        loop {
+            match own.told.load(Ordering::Acquire) {
+                NOTHING => thread::park(),
+                LEAD => return self.lead(),
+                _ => return,
+            }
+        }
+    }
+
+    /// Commits the forming group, in which the caller is as well.
+    fn lead(&self) {
+        let mut file = self.file.lock().expect("no panic");
+        await_last(&self.arrived, file.1, self.linger);
+        let (mut bytes, mut waiting) = {
+            let mut forming = self.forming.lock().expect("no panic");
+            let (bytes, waiting) = mem::take(&mut forming.spare);
+            file.1 = self.arrived.swap(0, Ordering::AcqRel);
+            (mem::replace(&mut forming.bytes, bytes), mem::replace(&mut forming.waiting, waiting))
+        };
+        file.0.commit(&bytes);
+        drop(file);
+        {
+            let mut forming = self.forming.lock().expect("no panic");
+            match forming.waiting.pop_front() {
+                Some(next) => next.tell(LEAD),
+                None => forming.busy = false,
+            }
+        }
+        waiting.drain(..).for_each(|waiter| waiter.tell(DURABLE));
+        bytes.clear();
+        self.forming.lock().expect("no panic").spare = (bytes, waiting);
     }
 }

@@ -55,8 +55,13 @@ impl Seen {
     pub fn record(&mut self, bytes: &[u8]) {
         let (head, rest) = bytes.split_first_chunk::<8>().expect("256 bytes");
         assert_eq!(rest.len(), RECORD - 8);
-        let number = u64::from_le_bytes(*head);
-        assert_eq!(number, self.count % DIFFERENT as u64, "out of order");
+        self.number(u64::from_le_bytes(*head));
+    }
+
+    /// One more, of which only the number can be told, counted from 0.
+    #[inline]
+    pub fn number(&mut self, number: u64) {
+        assert_eq!(number % DIFFERENT as u64, self.count % DIFFERENT as u64, "out of order");
         self.sum = self.sum.wrapping_add(number);
         self.count += 1;
     }

@@ -9,7 +9,7 @@ use super::{
     runtide::Runtide,
     work::{Peer, Place, Work},
 };
-use crate::{Contest, Figures, Table, bytes, count, met, nanos, span, times};
+use crate::{Contest, Figures, Table, bytes, count, met, span, times};
 
 /// Runs every work with everyone who can do it, and prints the table.
 pub fn compare(peers: &[&dyn Peer], criterion: &mut Criterion) {
@@ -33,6 +33,9 @@ pub fn compare(peers: &[&dyn Peer], criterion: &mut Criterion) {
     }
     criterion.final_summary();
     table.print();
+    for peer in peers.iter().filter(|peer| !peer.note().is_empty()) {
+        println!("* {}: {}", peer.name(), peer.note());
+    }
 }
 
 fn row(work: Work, name: &str, figures: &Figures) -> [String; 7] {
@@ -45,7 +48,7 @@ fn row(work: Work, name: &str, figures: &Figures) -> [String; 7] {
         (times(faster), beside(work, name).map_or(String::new(), |goal| met(&format!("≥ {goal}×"), faster >= goal)))
     };
     let best = figures.best_rate(name);
-    [work.title(), name.to_owned(), figure(rate), figure(best), nanos(figures.cpu_each(name)), is, goal]
+    [work.title(), name.to_owned(), figure(rate), figure(best), span(figures.cpu_each(name)), is, goal]
 }
 
 /// The goal of Runtide beside this contender.

@@ -5,8 +5,7 @@ use std::{any::Any, num::NonZeroU64, path::Path, sync::Arc};
 use runtide_core::wal::{Durability, ReadFrom, RecordKind, Wal, WalOptions, WalReader, verify};
 
 use super::{
-    child::Child,
-    drive::{Appends, Tasks, Threads, anew, each, timed},
+    drive::{Appends, Tasks, Threads, anew, each, reopened, timed},
     records::{Records, Seen},
     work::{Peer, Place, Turn, Work, million},
 };
@@ -62,28 +61,8 @@ impl Peer for Runtide {
                 let dir = place.million(make);
                 Box::new(move || timed(million(), || verified(&dir)))
             }
-            Work::ReopenClosed => {
-                let dir = place.named("closed", make);
-                Box::new(move || {
-                    let mut wal = None;
-                    let round = timed(1, || wal = Some(open(&dir)));
-                    let wal = wal.expect("just opened");
-                    // What was only opened need not be closed.
-                    wal.append_blocking(KIND, b"once more").expect("an append");
-                    wal.close().expect("a close");
-                    round
-                })
-            }
-            Work::ReopenKilled => {
-                let dir = place.named("killed", make);
-                Box::new(move || {
-                    Child::leaves_open(Self::NAME, &dir);
-                    let mut wal = None;
-                    let round = timed(1, || wal = Some(open(&dir)));
-                    drop(wal);
-                    round
-                })
-            }
+            Work::ReopenClosed => reopened(place.named("closed", make), None, open, once_more),
+            Work::ReopenKilled => reopened(place.named("killed", make), Some(Self::NAME), open, once_more),
             Work::Tail => {
                 let wal = open(&place.million(make));
                 Box::new(move || {
@@ -122,7 +101,7 @@ impl Appends for Wal {
     }
 }
 
-fn open(dir: &Path) -> Wal {
+pub(super) fn open(dir: &Path) -> Wal {
     Wal::open(dir, WalOptions::default()).expect("a log")
 }
 
@@ -133,7 +112,11 @@ fn appender(dir: &Path) -> impl Fn(&[u8]) + Send + Sync + use<> {
     }
 }
 
-fn unsynced() -> WalOptions {
+pub(super) fn once_more(wal: &Wal) {
+    wal.append_blocking(KIND, b"once more").expect("an append");
+}
+
+pub(super) fn unsynced() -> WalOptions {
     WalOptions::default().with_durability(Durability::Os)
 }
 
@@ -153,7 +136,7 @@ fn make(dir: &Path) {
 }
 
 /// A log of so many records, closed.
-fn fill(dir: &Path, options: WalOptions, count: usize) {
+pub(super) fn fill(dir: &Path, options: WalOptions, count: usize) {
     let wal = Wal::open(dir, options).expect("a log");
     append(&wal, &Records::default(), 0..count, COMMIT);
     wal.close().expect("a close");
@@ -161,8 +144,9 @@ fn fill(dir: &Path, options: WalOptions, count: usize) {
 
 fn replay(dir: &Path) {
     let mut seen = Seen::default();
-    for record in WalReader::open(dir, ReadFrom::Start, WalOptions::default()).expect("a reader") {
-        seen.record(&record.expect("a record").bytes);
+    let mut reader = WalReader::open(dir, ReadFrom::Start, WalOptions::default()).expect("a reader");
+    while let Some(record) = reader.next_ref().expect("a record") {
+        seen.record(record.bytes);
     }
     seen.were(million());
 }

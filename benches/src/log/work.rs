@@ -69,7 +69,7 @@ impl Work {
     pub fn turns(self) -> usize {
         match self {
             Self::Bulk => 7,
-            Self::ReopenKilled => 9,
+            Self::ReopenClosed | Self::ReopenKilled => 11,
             _ => 21,
         }
     }
@@ -89,6 +89,11 @@ pub fn million() -> usize {
 pub trait Peer {
     /// As the table has it.
     fn name(&self) -> &'static str;
+
+    /// What must be known to read its figures; empty if nothing.
+    fn note(&self) -> &'static str {
+        ""
+    }
 
     /// How it does a turn of this work; `None` if it cannot.
     fn turn(&self, work: Work, place: &Place<'_>) -> Option<Turn>;

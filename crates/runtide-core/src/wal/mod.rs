@@ -77,7 +77,7 @@ pub use self::{
     open::Repair,
     options::{Durability, OnDamage, WalKey, WalOptions},
     reader::WalReader,
-    record::{ReadFrom, Record, RecordKind, Seq},
+    record::{ReadFrom, Record, RecordKind, RecordRef, Seq},
     retain::{Retained, Retention},
     salvage::{SalvageReport, salvage, salvage_with},
     verify::{Verified, verify, verify_with},

@@ -1,6 +1,9 @@
 //! Reading: record after record in constant memory, without a lock, also while the log is being written.
 
 mod behind;
+mod give;
+
+pub(super) use self::give::Found;
 
 use std::{
     collections::VecDeque,
@@ -19,7 +22,7 @@ use super::{
     layout::{Layout, segment_path},
     options::{OnDamage, WalOptions},
     published::Published,
-    record::{ReadFrom, Record, Seq},
+    record::{ReadFrom, Seq},
     scan::{Whole, check_commit, check_frames},
     segment::{DATA, Segment},
     walk::STEP,
@@ -91,13 +94,6 @@ pub struct WalReader {
     /// Found on the way to the next record.
     pending: Option<Damage>,
     done: bool,
-}
-
-/// What reading meets.
-#[derive(Debug)]
-pub(super) enum Found {
-    Record(Record),
-    Damage(Damage),
 }
 
 impl WalReader {
@@ -296,17 +292,14 @@ impl WalReader {
         disk_error(READ, &self.segment.path, error)
     }
 
-    /// The next record, or damage before it.
-    pub(super) fn step(&mut self) -> Result<Option<Found>> {
+    /// Goes to the next record, which then is checked and in the block, or to damage before it.
+    fn ready(&mut self) -> Result<Option<Ready>> {
         loop {
             if self.at < self.checked {
-                if let Some(record) = self.take() {
-                    return Ok(Some(Found::Record(record)));
-                }
-                self.checked = 0;
+                return Ok(Some(Ready::Record));
             }
             if let Some(damage) = self.pending.take() {
-                return Ok(Some(Found::Damage(damage)));
+                return Ok(Some(Ready::Damage(damage)));
             }
             let run = self.run;
             let entered = match run {
@@ -322,24 +315,12 @@ impl WalReader {
                 Enter::Commit | Enter::Segment => {}
                 Enter::End => return Ok(None),
                 Enter::Lost => match self.lost()? {
-                    Some(damage) => return Ok(Some(Found::Damage(damage))),
+                    Some(damage) => return Ok(Some(Ready::Damage(damage))),
                     None if self.run.is_none() && self.block.is_empty() => return Ok(None),
                     None => {}
                 },
             }
         }
-    }
-
-    /// The frame here, which is checked and in the block.
-    #[inline]
-    fn take(&mut self) -> Option<Record> {
-        let skip = usize::try_from(self.at.checked_sub(self.block_at)?).ok()?;
-        let frame = Frame::decode(self.block.get(skip..)?)?;
-        let start = skip + FRAME_HEADER;
-        let bytes = self.block.slice(start..start + frame.length as usize);
-        self.at += frame.size();
-        self.next = frame.seq.saturating_add(1);
-        Some(Record::new(frame.seq, frame.time, frame.kind, bytes))
     }
 
     fn leave(&mut self, end: u64, last: u64) {
@@ -532,6 +513,13 @@ impl WalReader {
     }
 }
 
+/// What there is to be given.
+#[derive(Debug)]
+enum Ready {
+    Record,
+    Damage(Damage),
+}
+
 /// What the next step is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Enter {
@@ -539,43 +527,6 @@ enum Enter {
     Segment,
     End,
     Lost,
-}
-
-impl Iterator for WalReader {
-    type Item = Result<Record>;
-
-    #[inline]
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.at < self.checked
-            && !self.done
-            && let Some(record) = self.take()
-        {
-            return Some(Ok(record));
-        }
-        self.next_unchecked()
-    }
-}
-
-impl WalReader {
-    /// The next record, if it is not checked yet.
-    #[inline(never)]
-    fn next_unchecked(&mut self) -> Option<Result<Record>> {
-        if self.done {
-            return None;
-        }
-        match self.step() {
-            Ok(Some(Found::Record(record))) => Some(Ok(record)),
-            Ok(Some(Found::Damage(damage))) => {
-                self.done |= self.on_damage != OnDamage::GoOn;
-                Some(Err(damage.error(READ, DAMAGED)))
-            }
-            Ok(None) => None,
-            Err(error) => {
-                self.done = true;
-                Some(Err(error))
-            }
-        }
-    }
 }
 
 fn beyond(seq: u64, end: u64) -> Error {

@@ -89,6 +89,36 @@ impl Record {
     }
 }
 
+/// A record on loan from a reader, see [`WalReader::next_ref`](super::WalReader::next_ref).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RecordRef<'a> {
+    /// Its number.
+    pub seq: Seq,
+    /// The caller's tag.
+    pub kind: RecordKind,
+    /// The payload.
+    pub bytes: &'a [u8],
+    nanos: u64,
+}
+
+impl<'a> RecordRef<'a> {
+    #[inline]
+    pub(super) fn new(seq: u64, nanos: u64, kind: u16, bytes: &'a [u8]) -> Self {
+        Self { seq: Seq(seq), kind: RecordKind(kind), bytes, nanos }
+    }
+
+    /// When it was appended, by the writer's clock, in nanoseconds; order is never taken from it.
+    pub fn at(&self) -> SystemTime {
+        time(self.nanos)
+    }
+
+    /// The record with a copy of the payload, to be kept.
+    pub fn to_record(&self) -> Record {
+        Record::new(self.seq.0, self.nanos, self.kind.0, Bytes::copy_from_slice(self.bytes))
+    }
+}
+
 /// Where reading starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

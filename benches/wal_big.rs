@@ -1,0 +1,63 @@
+//! A large log by hand: opened after an orderly end and after the process was killed, its tail, and all of it verified in a
+//! process of its own. It takes as much room on the disk as it is told, so it runs only when told:
+//!
+//! ```sh
+//! cargo bench -p runtide-benches --bench wal_big -- big      # 10 GB
+//! cargo bench -p runtide-benches --bench wal_big -- big 1    # 1 GB
+//! ```
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, clippy::cast_precision_loss)]
+
+use runtide_benches::{
+    Table, bytes, is_trial,
+    log::{Child, Folder, Large, Runtide, play_role},
+    met, span,
+};
+
+const GIGABYTE: u64 = 1_000_000_000;
+
+/// How often it is opened, and its tail read: the median counts.
+const TURNS: usize = 9;
+
+fn main() {
+    play_role(&[&Runtide]);
+    let Some(size) = size() else {
+        println!("`-- big` makes a log of 10 GB and looks at it, `-- big 1` one of 1 GB");
+        return;
+    };
+    let folder = Folder::new().unwrap();
+    let log = Large::make(folder.new_dir(), size);
+    let mut table = Table::new(["a log of", "figure", "goal"]);
+    let size = bytes(log.size() as f64);
+    let mut row = |what: &str, figure: String, goal: String| table.row([format!("{size}: {what}"), figure, goal]);
+
+    let closed = median(|| log.open_closed());
+    row("opened after an orderly end", span(closed), met("≤ 1 ms", closed <= 1e-3));
+    let killed = median(|| log.open_killed());
+    row("opened after its process was killed", span(killed), met("≤ 10 ms", killed <= 10e-3));
+    let wal = log.open();
+    let tail = median(|| log.tail(&wal));
+    drop(wal);
+    row("tail(100)", span(tail), met("≤ 0.15 ms", tail <= 0.15e-3));
+    let (took, peak) = Child::verifies(log.dir());
+    let took = took.as_secs_f64();
+    row("verified", format!("{}, {}/s", span(took), bytes(log.size() as f64 / took)), String::new());
+    row("memory of the process that verified", bytes(peak as f64), met("≤ 16 MB", peak <= 16_000_000));
+    table.print();
+}
+
+/// In bytes; `None` if it was not asked for.
+fn size() -> Option<u64> {
+    if is_trial() {
+        return Some(GIGABYTE / 20);
+    }
+    let mut args = std::env::args().skip_while(|arg| arg != "big");
+    args.next()?;
+    Some(args.next().and_then(|size| size.parse().ok()).unwrap_or(10) * GIGABYTE)
+}
+
+fn median(mut turn: impl FnMut() -> f64) -> f64 {
+    let mut turns: Vec<f64> = (0..TURNS).map(|_| turn()).collect();
+    turns.sort_by(f64::total_cmp);
+    turns.get(TURNS / 2).copied().unwrap()
+}
