@@ -223,14 +223,14 @@ fn recover(disk: &dyn Disk, dir: &Path, mut segments: Vec<(u64, PathBuf)>, optio
 }
 
 /// Whether everything before this segment is known to have been durable: when it was begun, or when it was closed.
-fn follows_durable(segment: &Segment) -> io::Result<bool> {
+pub(super) fn follows_durable(segment: &Segment) -> io::Result<bool> {
     let first = segment.header.first;
     Ok(segment.header.synced.saturating_add(1) >= first
         || segment.footer()?.is_some_and(|(_, footer)| footer.synced.saturating_add(1) >= first))
 }
 
 /// Whether the segment before the last one ends before the last one begins, though nothing shows that it had been durable.
-fn torn_before(before: &Segment, last: &Segment) -> Result<Option<Damage>> {
+pub(super) fn torn_before(before: &Segment, last: &Segment) -> Result<Option<Damage>> {
     let limit = before.size(OPEN)?;
     let mut walk = Walk::new(before, limit);
     let mut look = || -> io::Result<Option<u64>> {

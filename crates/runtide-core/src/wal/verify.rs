@@ -93,7 +93,8 @@ pub fn verify(dir: &Path, anchor: Option<&Anchor>, key: Option<&WalKey>) -> Resu
 /// As [`verify`].
 pub fn verify_with(dir: &Path, anchor: Option<&Anchor>, options: &WalOptions) -> Result<Verified> {
     let disk = options.disk();
-    let layout = Layout::read(&*disk, dir).map_err(|error| disk_error(VERIFY, dir, error))?;
+    let mut layout = Layout::read(&*disk, dir).map_err(|error| disk_error(VERIFY, dir, error))?;
+    let hanging = layout.leave_out_hanging(&*disk, VERIFY)?;
     let Some((first, path)) = layout.segments.first() else {
         return Err(Error::new(ErrorKind::NotFound, VERIFY, "there is no log here").with_context("path", dir.display()));
     };
@@ -114,7 +115,8 @@ pub fn verify_with(dir: &Path, anchor: Option<&Anchor>, options: &WalOptions) ->
         found.damage = Some(damage);
         return Ok(found);
     }
-    verifier.join(dir, found, verifier.all(&layout.segments)?)
+    let found = verifier.join(dir, found, verifier.all(&layout.segments)?)?;
+    Ok(Verified { torn: found.torn.clone().or(hanging), ..found })
 }
 
 impl Verified {
@@ -217,7 +219,9 @@ impl Verifier<'_> {
             let (at, next, epoch) = (walk.at, walk.next, walk.epoch);
             let limit = footer.as_ref().map_or(walk.limit, |(start, _)| *start).max(at);
             let end = end_of_bytes(&mut walk.window, at, limit)?;
-            let told = footer.as_ref().is_some_and(|(_, footer)| footer.end > at && footer.last >= next);
+            let told = footer.as_ref().is_some_and(|(_, footer)| {
+                footer.end > at && footer.last >= next && (!is_last || footer.synced >= footer.last)
+            });
             let accept = |commit: &super::format::CommitHeader| {
                 commit.first >= next && commit.epoch >= epoch && (told || !is_last || commit.synced >= next)
             };

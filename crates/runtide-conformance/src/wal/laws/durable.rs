@@ -23,7 +23,6 @@ struct Promised {
 #[derive(Default)]
 struct Life {
     disk: ModelDisk,
-    durability: Durability,
     promised: Vec<Promised>,
     batches: Vec<(u64, u64)>,
 }
@@ -67,7 +66,7 @@ pub(crate) fn w1_durable(log: &dyn LogHarness, effort: Effort) -> WalLawResult {
 }
 
 fn live(tried: Tried<'_>, durability: Durability, steps: u64) -> Held<Life> {
-    let mut life = Life { durability, ..Life::default() };
+    let mut life = Life::default();
     let mut last = 0;
     for _ in 0..2 {
         let log = tried.open_with(options(&life.disk).with_durability(durability))?;
@@ -113,10 +112,7 @@ fn kept(tried: Tried<'_>, life: &Life, crash: &Crash<'_>, entries: &[crate::wal:
 }
 
 fn survives(tried: Tried<'_>, life: &Life, crash: &Crash<'_>) -> Held {
-    // Where commits are not synced one by one, what is torn may reach over two segments. Only a writer looks that far.
-    if life.durability == Durability::Commit {
-        unrepaired(tried, life, crash)?;
-    }
+    unrepaired(tried, life, crash)?;
     let log = tried.open(&crash.disk)?;
     let there = kept(tried, life, crash, &tried.all(&*log)?)?;
     tried.append(&*log, there + 1)?;
