@@ -12,6 +12,7 @@ pub mod report;
 pub mod run;
 mod subscriber;
 mod suite;
+pub mod wal;
 
 pub use self::{
     checker::StreamChecker,

@@ -42,20 +42,20 @@ impl Verdict {
 /// A broken law: what was expected, what was found, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Violation {
+pub struct Violation<L = Law> {
     /// The law that is broken; a law's test can find another one broken on its way.
-    pub law: Option<Law>,
+    pub law: Option<L>,
     /// What should have been.
     pub expected: String,
     /// What was.
     pub found: String,
-    /// The events before it, oldest first, one line each.
+    /// What led to it, oldest first, one line each.
     pub trail: Vec<String>,
 }
 
-impl Violation {
+impl<L> Violation<L> {
     /// A law is broken.
-    pub fn of(law: Law, expected: impl Into<String>, found: impl Into<String>) -> Self {
+    pub fn of(law: L, expected: impl Into<String>, found: impl Into<String>) -> Self {
         Self { law: Some(law), expected: expected.into(), found: found.into(), trail: Vec::new() }
     }
 
@@ -65,7 +65,7 @@ impl Violation {
         Self { law: None, expected, found: obstacle.to_string(), trail: Vec::new() }
     }
 
-    /// With the events that led to it.
+    /// With what led to it, one line each.
     #[must_use]
     pub fn after(mut self, trail: impl IntoIterator<Item = String>) -> Self {
         if self.trail.is_empty() {
@@ -81,9 +81,9 @@ impl From<Obstacle> for Violation {
     }
 }
 
-impl fmt::Display for Violation {
+impl<L: fmt::Display> fmt::Display for Violation<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.law {
+        match &self.law {
             Some(law) => write!(f, "{law}: ")?,
             None => f.write_str("harness: ")?,
         }
@@ -95,7 +95,7 @@ impl fmt::Display for Violation {
     }
 }
 
-impl std::error::Error for Violation {}
+impl<L: fmt::Debug + fmt::Display> std::error::Error for Violation<L> {}
 
 /// One event on one line, as violations and traces show it.
 pub fn line(event: &RuntimeEvent) -> String {

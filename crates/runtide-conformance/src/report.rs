@@ -4,7 +4,7 @@ use std::{fs::OpenOptions, io::Write, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::Law;
+use crate::{Law, wal::WalLaw};
 
 /// Names the folder into which reports are written.
 pub const REPORT_DIR: &str = "RUNTIDE_REPORT_DIR";
@@ -16,7 +16,7 @@ pub const REQUIRE_REAL: &str = "RUNTIDE_REQUIRE_REAL";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Line {
-    /// Which suite; `runtime` for these laws.
+    /// Which suite: `runtime`, or `wal` for the laws of the log.
     pub suite: String,
     /// The backend's name.
     pub backend: String,
@@ -63,6 +63,13 @@ impl Line {
             millis: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             version: None,
         }
+    }
+
+    /// A line about a law of the log on a kind of log.
+    pub fn of_log(log: &str, law: WalLaw, outcome: Outcome, reason: Option<String>, took: Duration) -> Self {
+        // Of the other suite's law nothing is left but what is replaced here.
+        let line = Self::new(log, false, Law::R1, outcome, reason, took);
+        Self { suite: "wal".to_owned(), law: law.id().to_owned(), name: law.name().to_owned(), ..line }
     }
 
     /// With the runtime's version.

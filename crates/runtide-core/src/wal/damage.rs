@@ -30,6 +30,11 @@ impl Damage {
         Self { segment: segment.to_owned(), bytes: start..=end.saturating_sub(1).max(start), seqs }
     }
 
+    /// Whether it is known to have cost this record.
+    pub(super) fn has(&self, seq: u64) -> bool {
+        self.seqs.as_ref().is_some_and(|seqs| seqs.contains(&Seq(seq)))
+    }
+
     pub(super) fn error(&self, operation: &'static str, message: &str) -> Error {
         let error = Error::new(ErrorKind::Corrupt, operation, message)
             .with_context("segment", self.segment.display())

@@ -14,7 +14,7 @@ const SEGMENT: &str = ".wal";
 /// A file that is being made: not yet, or no longer, part of the log.
 const UNFINISHED: &str = ".tmp";
 
-/// The file that says with which segment the log begins, once retention has dropped some.
+/// The file that says with which segment the log begins, if not with record 1.
 const BEGIN: &str = "begin";
 
 const BEGIN_MAGIC: [u8; 8] = *b"RUNTIDEB";
@@ -29,7 +29,7 @@ pub(super) struct Layout {
     pub(super) segments: Vec<(u64, PathBuf)>,
     /// What an interrupted retention or creation left.
     pub(super) leftovers: Vec<PathBuf>,
-    /// The number of the first record that is kept, if retention ever dropped one.
+    /// The number of the first record, if it is not 1: retention has dropped some, or salvage found none before.
     pub(super) begin: Option<u64>,
     /// The file that says so is damaged: what retention dropped may be there again.
     pub(super) damage: Option<Damage>,
@@ -37,6 +37,12 @@ pub(super) struct Layout {
 
 impl Layout {
     pub(super) fn read(disk: &dyn Disk, dir: &Path) -> io::Result<Self> {
+        let layout = Self::look(disk, dir)?;
+        // While the names were listed, the file `begin` may have come and a segment gone.
+        if layout.begin.is_none() && layout.missing(dir).is_some() { Self::look(disk, dir) } else { Ok(layout) }
+    }
+
+    fn look(disk: &dyn Disk, dir: &Path) -> io::Result<Self> {
         let mut layout = Self::default();
         let mut begin = None;
         for path in disk.list(dir)? {
@@ -57,6 +63,15 @@ impl Layout {
             layout.leftovers.extend(layout.segments.drain(..dropped).map(|(_, path)| path));
         }
         Ok(layout)
+    }
+
+    /// What is missing before the first segment that is there.
+    pub(super) fn missing(&self, dir: &Path) -> Option<Damage> {
+        let (first, _) = self.segments.first()?;
+        let begin = self.begin.unwrap_or(1);
+        // If the file that says it is damaged, that is what is told.
+        (self.damage.is_none() && begin < *first)
+            .then(|| Damage::new(&segment_path(dir, begin), 0, 0, Some((begin, first.saturating_sub(1)))))
     }
 
     /// The damage, if it may be gone on behind.

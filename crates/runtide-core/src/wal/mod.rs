@@ -51,6 +51,7 @@ mod engine;
 mod follow;
 mod format;
 pub mod fs;
+mod hanging;
 mod layout;
 mod lock;
 mod open;

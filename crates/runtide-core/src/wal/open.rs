@@ -18,7 +18,7 @@ use super::{
     engine::{Active, Engine, create_segment},
     format::{CommitHeader, Footer, SegmentHeader},
     fs::{Disk, File},
-    layout::{Layout, aside_path, unfinished_begin},
+    layout::{Layout, aside_path, unfinished_begin, write_begin},
     lock,
     options::{OnDamage, WalOptions},
     published::Published,
@@ -79,10 +79,9 @@ pub(super) fn open(dir: &Path, options: &WalOptions) -> Result<Opened> {
     }
     let damaged = layout.damage(options.on_damage, OPEN)?;
     let end = match layout.segments.first() {
-        Some((first, path)) => {
-            if let Some(begin) = layout.begin.filter(|begin| begin != first) {
-                let damage = Damage::new(path, 0, 0, Some((begin, first.saturating_sub(1))));
-                return Err(damage.error(OPEN, "the first segment is missing"));
+        Some(_) => {
+            if let Some(missing) = layout.missing(dir) {
+                return Err(missing.error(OPEN, "the first segment is missing"));
             }
             recover(&*disk, dir, layout.segments.clone(), options)?
         }
@@ -91,7 +90,10 @@ pub(super) fn open(dir: &Path, options: &WalOptions) -> Result<Opened> {
                 Error::new(ErrorKind::Corrupt, OPEN, "all segments are missing").with_context("path", dir.display())
             );
         }
-        None => create(&*disk, dir, options, 1)?,
+        None => {
+            name_folder(&*disk, dir)?;
+            create(&*disk, dir, options, 1)?
+        }
     };
     let (repaired, damage) = (end.repaired.clone(), damaged.or_else(|| end.damage.clone()));
     let mut engine = engine(disk, dir, options, lock, end);
@@ -106,6 +108,10 @@ pub(super) fn begin_at(dir: &Path, options: &WalOptions, first: u64) -> Result<E
     let disk = options.disk();
     make_folder(&*disk, dir)?;
     let lock = lock::acquire(&*disk, dir)?;
+    name_folder(&*disk, dir)?;
+    if first > 1 {
+        write_begin(&*disk, dir, first).map_err(|error| disk_error(OPEN, dir, error))?;
+    }
     let end = create(&*disk, dir, options, first)?;
     Ok(engine(disk, dir, options, lock, end))
 }
@@ -132,18 +138,31 @@ fn engine(disk: Arc<dyn Disk>, dir: &Path, options: &WalOptions, lock: Box<dyn F
     }
 }
 
-/// Makes the folder if it is not there, durably.
+/// Makes the folder if it is not there, and those above it.
 fn make_folder(disk: &dyn Disk, dir: &Path) -> Result<()> {
     match disk.list(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        found => return found.map(drop).map_err(|error| disk_error(OPEN, dir, error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            disk.create_dir(dir).map_err(|error| disk_error(OPEN, dir, error))
+        }
+        found => found.map(drop).map_err(|error| disk_error(OPEN, dir, error)),
     }
-    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let make = || {
-        disk.create_dir(dir)?;
-        disk.sync_dir(parent)
-    };
-    make().map_err(|error| disk_error(OPEN, dir, error))
+}
+
+/// Makes the names of a new log's folder, and of those above it, durable: whoever made them may not have done so.
+fn name_folder(disk: &dyn Disk, dir: &Path) -> Result<()> {
+    for folder in dir.ancestors().skip(1) {
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        match disk.sync_dir(folder) {
+            // Who must not even look into a folder, or cannot change it, made nothing in it.
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) =>
+            {
+                break;
+            }
+            done => done.map_err(|error| disk_error(OPEN, folder, error))?,
+        }
+    }
+    Ok(())
 }
 
 /// A new log, whose first record has this number.
@@ -204,14 +223,14 @@ fn recover(disk: &dyn Disk, dir: &Path, mut segments: Vec<(u64, PathBuf)>, optio
 }
 
 /// Whether everything before this segment is known to have been durable: when it was begun, or when it was closed.
-fn follows_durable(segment: &Segment) -> io::Result<bool> {
+pub(super) fn follows_durable(segment: &Segment) -> io::Result<bool> {
     let first = segment.header.first;
     Ok(segment.header.synced.saturating_add(1) >= first
         || segment.footer()?.is_some_and(|(_, footer)| footer.synced.saturating_add(1) >= first))
 }
 
 /// Whether the segment before the last one ends before the last one begins, though nothing shows that it had been durable.
-fn torn_before(before: &Segment, last: &Segment) -> Result<Option<Damage>> {
+pub(super) fn torn_before(before: &Segment, last: &Segment) -> Result<Option<Damage>> {
     let limit = before.size(OPEN)?;
     let mut walk = Walk::new(before, limit);
     let mut look = || -> io::Result<Option<u64>> {
@@ -254,7 +273,10 @@ impl<'a> Recovery<'a> {
 
     fn run(mut self, trust_footer: bool) -> Result<End> {
         let size = self.segment.size(OPEN)?;
-        let footer = self.segment.footer().map_err(|error| self.failed(error))?.filter(|_| trust_footer);
+        // One that was written together with what it tells, where commits are not synced one by one, may be on the disk
+        // without that.
+        let footer = self.segment.footer().map_err(|error| self.failed(error))?;
+        let footer = footer.filter(|(_, footer)| trust_footer && footer.synced >= footer.last);
         let start = footer.as_ref().map(|(start, _)| *start);
         let footer = footer.map(|(_, footer)| footer);
         self.active.limit = start.unwrap_or(size);

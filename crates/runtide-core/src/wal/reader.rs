@@ -133,7 +133,10 @@ impl WalReader {
         on_damage: OnDamage,
         bound: Option<Arc<Published>>,
     ) -> Result<Self> {
-        let layout = Layout::read(&*disk, dir).map_err(|error| disk_error(READ, dir, error))?;
+        let mut layout = Layout::read(&*disk, dir).map_err(|error| disk_error(READ, dir, error))?;
+        if bound.is_none() {
+            layout.leave_out_hanging(&*disk, READ)?;
+        }
         let Some((oldest, _)) = layout.segments.first().cloned() else {
             return Err(
                 Error::new(ErrorKind::NotFound, READ, "there is no log here").with_context("path", dir.display())
@@ -141,8 +144,15 @@ impl WalReader {
         };
         let damaged = layout.damage(on_damage, READ)?;
         let end = bound.as_ref().map(|bound| bound.acked().saturating_add(1));
+        // What is missing is told before the first record that is there.
+        let missing = layout.missing(dir).filter(|missing| match from {
+            ReadFrom::Start => true,
+            ReadFrom::Seq(Seq(seq)) => missing.has(seq),
+            ReadFrom::End => false,
+        });
         let seq = match from {
             ReadFrom::Start => oldest,
+            ReadFrom::Seq(_) if missing.is_some() => oldest,
             ReadFrom::Seq(Seq(seq)) => seq.max(1),
             ReadFrom::End => end.unwrap_or(u64::MAX),
         };
@@ -184,7 +194,7 @@ impl WalReader {
             bound_at: bound.as_ref().map_or(u64::MAX, |bound| bound.acked()),
             doubtful: bound.is_none(),
             bound,
-            pending: pending.or(damaged),
+            pending: missing.or(pending).or(damaged),
             done: false,
         };
         reader.hold(rest.take(AHEAD))?;
@@ -472,11 +482,20 @@ impl WalReader {
         };
         self.begin(path, file)?;
         if self.ahead.is_empty() {
-            let layout = Layout::read(&*self.disk, &self.dir).map_err(|error| disk_error(READ, &self.dir, error))?;
+            let layout = self.layout()?;
             let next = self.next;
             self.hold(layout.segments.into_iter().filter(|(first, _)| *first > next).take(AHEAD))?;
         }
         Ok(true)
+    }
+
+    /// The segments as they are now.
+    fn layout(&self) -> Result<Layout> {
+        let mut layout = Layout::read(&*self.disk, &self.dir).map_err(|error| disk_error(READ, &self.dir, error))?;
+        if self.bound.is_none() && layout.segments.last().is_some_and(|(first, _)| *first > self.segment.header.first) {
+            layout.leave_out_hanging(&*self.disk, READ)?;
+        }
+        Ok(layout)
     }
 
     /// Begins with the segment that continues this one.

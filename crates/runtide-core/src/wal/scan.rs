@@ -120,7 +120,8 @@ pub(super) fn find_commit(
         };
         at += (found * 8) as u64;
         let header = window.get(at, COMMIT_HEADER)?.and_then(|bytes| CommitHeader::decode(bytes, log, at));
-        if let Some(header) = header.filter(|header| at + header.size() <= limit && accept(header))
+        // What it ends with may be zeros, which nobody counts: so it may end behind `limit`.
+        if let Some(header) = header.filter(|header| at + header.size() <= window.size() && accept(header))
             && check_commit(window, at, &header, None)? == Whole::Yes
         {
             return Ok(Some((at, header)));

@@ -1,15 +1,11 @@
-//! The log against real files, damaged files, and a disk that fails.
+//! The log on real files, sound and damaged. What it does on a disk that fails, and after power cuts, is in the laws of the log
+//! (`runtide-conformance`).
 
 mod basics;
-mod crash;
-
 mod damage;
-mod disk;
-
 mod follow;
 mod hostile;
 mod keys;
-mod model;
 mod retain;
 mod salvage;
 mod torn;

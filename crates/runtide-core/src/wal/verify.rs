@@ -93,7 +93,8 @@ pub fn verify(dir: &Path, anchor: Option<&Anchor>, key: Option<&WalKey>) -> Resu
 /// As [`verify`].
 pub fn verify_with(dir: &Path, anchor: Option<&Anchor>, options: &WalOptions) -> Result<Verified> {
     let disk = options.disk();
-    let layout = Layout::read(&*disk, dir).map_err(|error| disk_error(VERIFY, dir, error))?;
+    let mut layout = Layout::read(&*disk, dir).map_err(|error| disk_error(VERIFY, dir, error))?;
+    let hanging = layout.leave_out_hanging(&*disk, VERIFY)?;
     let Some((first, path)) = layout.segments.first() else {
         return Err(Error::new(ErrorKind::NotFound, VERIFY, "there is no log here").with_context("path", dir.display()));
     };
@@ -110,14 +111,12 @@ pub fn verify_with(dir: &Path, anchor: Option<&Anchor>, options: &WalOptions) ->
     };
     let verifier = Verifier { disk: &*disk, chain: &chain, anchor: anchor.filter(|anchor| anchor.log == chain.log) };
     let mut found = Verified::none(*first);
-    if layout.damage.is_some() {
-        return Ok(Verified { damage: layout.damage, ..found });
-    }
-    if let Some(begin) = layout.begin.filter(|begin| begin < first) {
-        found.damage = Some(Damage::new(&segment_path(dir, begin), 0, 0, Some((begin, first.saturating_sub(1)))));
+    if let Some(damage) = layout.damage.clone().or_else(|| layout.missing(dir)) {
+        found.damage = Some(damage);
         return Ok(found);
     }
-    verifier.join(dir, found, verifier.all(&layout.segments)?)
+    let found = verifier.join(dir, found, verifier.all(&layout.segments)?)?;
+    Ok(Verified { torn: found.torn.clone().or(hanging), ..found })
 }
 
 impl Verified {
@@ -220,7 +219,9 @@ impl Verifier<'_> {
             let (at, next, epoch) = (walk.at, walk.next, walk.epoch);
             let limit = footer.as_ref().map_or(walk.limit, |(start, _)| *start).max(at);
             let end = end_of_bytes(&mut walk.window, at, limit)?;
-            let told = footer.as_ref().is_some_and(|(_, footer)| footer.end > at && footer.last >= next);
+            let told = footer.as_ref().is_some_and(|(_, footer)| {
+                footer.end > at && footer.last >= next && (!is_last || footer.synced >= footer.last)
+            });
             let accept = |commit: &super::format::CommitHeader| {
                 commit.first >= next && commit.epoch >= epoch && (told || !is_last || commit.synced >= next)
             };

@@ -6,9 +6,8 @@ use super::{READ, WalReader};
 use crate::{
     Error, ErrorKind, Result,
     wal::{
-        damage::{Damage, disk_error},
+        damage::Damage,
         format::CommitHeader,
-        layout::Layout,
         scan::{end_of_bytes, find_commit, find_frame},
     },
 };
@@ -33,7 +32,9 @@ impl WalReader {
         let (at, next, log, epoch) = (self.at, self.next, self.log, self.epoch);
         let was_there = self.bound.is_some()
             || later_segment.is_some()
-            || footer.as_ref().is_some_and(|(_, footer)| footer.end > at && footer.last >= next);
+            || footer
+                .as_ref()
+                .is_some_and(|(_, footer)| footer.end > at && footer.last >= next && footer.synced >= footer.last);
         let accept = |header: &CommitHeader| {
             header.first >= next && header.epoch >= epoch && (was_there || header.synced >= next)
         };
@@ -76,7 +77,7 @@ impl WalReader {
         if let Some((first, ..)) = self.ahead.front() {
             return Ok(Some(*first));
         }
-        let layout = Layout::read(&*self.disk, &self.dir).map_err(|error| disk_error(READ, &self.dir, error))?;
+        let layout = self.layout()?;
         let later = layout.segments.iter().map(|(first, _)| *first).find(|first| *first > self.segment.header.first);
         if let (Some(later), Some(begin)) = (later, layout.begin)
             && later == begin

@@ -1,6 +1,6 @@
 //! Chains, keys and anchors.
 
-use super::{KIND, copy, log_of, payload, segments, small};
+use super::{log_of, payload, segments, small};
 use crate::{
     ErrorKind,
     wal::{ReadFrom, Wal, WalKey, WalOptions, WalReader, verify},
@@ -36,34 +36,6 @@ fn a_log_without_a_key_takes_none_later() {
     assert_eq!(Wal::open(dir.path(), keyed(1)).unwrap_err().kind(), ErrorKind::InvalidInput);
     let key = WalKey::new([1; 32]);
     assert_eq!(verify(dir.path(), None, Some(&key)).unwrap_err().kind(), ErrorKind::InvalidInput);
-}
-
-#[test]
-fn an_anchor_tells_a_tail_that_was_cut_or_written_anew() {
-    let dir = tempfile::tempdir().unwrap();
-    log_of(dir.path(), small(), 120);
-    let early = copy(dir.path());
-    let wal = Wal::open(dir.path(), small()).unwrap();
-    let old = wal.anchor();
-    for seq in 121..=130 {
-        wal.append_blocking(KIND, &payload(seq)).unwrap();
-    }
-    let anchor = wal.anchor();
-    assert!(verify(dir.path(), Some(&anchor), None).unwrap().anchored);
-    assert!(verify(dir.path(), Some(&old), None).unwrap().anchored, "also one that is not the last");
-    assert!(!verify(dir.path(), None, None).unwrap().anchored, "without one it cannot say");
-
-    // The tail is cut: without the anchor nothing is wrong.
-    let cut = verify(early.path(), Some(&anchor), None).unwrap();
-    assert!(cut.damage.is_none() && !cut.anchored);
-    // A tail of the same length is put there.
-    let other = Wal::open(early.path(), small()).unwrap();
-    for seq in 121..=130 {
-        other.append_blocking(KIND, &payload(seq + 1)).unwrap();
-    }
-    let rewritten = verify(early.path(), Some(&anchor), None).unwrap();
-    assert_eq!(rewritten.head.unwrap().seq, anchor.seq);
-    assert!(rewritten.damage.is_none() && !rewritten.anchored);
 }
 
 #[test]

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::{KIND, assert_records, copy, log_of, payload, read, segments, small};
+use super::{KIND, assert_records, log_of, payload, segments, small};
 use crate::{
     ErrorKind,
-    wal::{OnDamage, ReadFrom, Record, Retention, Seq, Wal, WalReader, verify},
+    wal::{OnDamage, ReadFrom, Retention, Seq, Wal, WalReader, verify},
 };
 
 #[test]
@@ -53,42 +53,6 @@ fn segments_go_by_size_and_age_but_not_past_what_must_be_kept() {
     let retained = wal.retain(Retention::default().with_max_bytes(0).with_max_age(year)).unwrap();
     assert!(retained.first > Seq(200));
     assert_eq!(segments(dir.path()).len(), 1);
-}
-
-#[test]
-fn open_readers_read_on_in_what_retention_dropped() {
-    let dir = tempfile::tempdir().unwrap();
-    log_of(dir.path(), small(), 300);
-    let wal = Wal::open(dir.path(), small()).unwrap();
-    let mut bound = wal.reader(ReadFrom::Start).unwrap();
-    let mut alone = WalReader::open(dir.path(), ReadFrom::Start, small()).unwrap();
-    assert_eq!(bound.next().unwrap().unwrap().seq, Seq(1));
-    wal.retain(Retention::default().with_keep_from(Seq(300))).unwrap();
-    wal.append_blocking(KIND, &payload(301)).unwrap();
-    let rest: Vec<Record> = bound.map(Result::unwrap).collect();
-    assert_eq!(assert_records(&rest, 2), 302);
-    let all: Vec<Record> = alone.by_ref().map(Result::unwrap).collect();
-    assert_eq!(assert_records(&all, 1), 302);
-}
-
-#[test]
-fn an_interrupted_retention_is_done_or_not_done() {
-    let dir = tempfile::tempdir().unwrap();
-    log_of(dir.path(), small(), 300);
-    let whole = copy(dir.path());
-    Wal::open(dir.path(), small()).unwrap().retain(Retention::default().with_keep_from(Seq(200))).unwrap();
-    let left = read(dir.path());
-    // A crash between the decision and the removal of any of the files: they are there, and are not the log's any more.
-    for path in segments(whole.path()).iter().rev().skip(1) {
-        let name = dir.path().join(path.file_name().unwrap());
-        if !name.exists() {
-            std::fs::copy(path, name).unwrap();
-        }
-        assert_eq!(read(dir.path()), left);
-    }
-    drop(Wal::open(dir.path(), small()).unwrap());
-    assert_eq!(read(dir.path()), left);
-    assert!(segments(dir.path()).len() < segments(whole.path()).len(), "the next opening removes them");
 }
 
 #[test]

@@ -1,0 +1,339 @@
+//! A disk in memory that knows every state in which a power cut can leave it.
+//!
+//! # What it models
+//! It is as hostile as POSIX lets a disk be, and more than any one file system is:
+//!
+//! * **Bytes** reach the disk with [`File::sync`], or at any time before, or never, sector by sector of 512 bytes, each for
+//!   itself and in any order. A sector is never torn, and never has a later write without an earlier one.
+//! * **Sizes** are kept or lost apart from the bytes: a file may be longer than what reached it, then there are zeros, or
+//!   shorter, then that is invisible.
+//! * **Names** are durable with [`Disk::sync_dir`] of their folder and with nothing else, not even a sync of the file. Before,
+//!   each making, renaming and removing of a name is kept or lost for itself and in any order; journalling file systems keep
+//!   the order, so their states are among these. A renaming is whole. A file whose name is lost is gone; one whose removal is
+//!   lost is back. A folder has a name as well.
+//! * **A sync that fails** leaves what it was to write in doubt for good: programs go on to see it, the next sync says yes and
+//!   does not write it, unless it is written again. Linux does so with the pages of a failed write-back. Sizes and names stay
+//!   pending, being the file system's own.
+//! * **A write that fails** has written half of its bytes.
+//! * **A full disk** refuses new files and longer files; what lies within a file can be written.
+//! * **A lock** goes with its holder, and with the power.
+//!
+//! Not modelled: bits that rot (the laws on damage do that themselves), sectors that are torn (there the log is cut at every
+//! byte), reads that fail.
+
+mod crash;
+mod fault;
+mod inode;
+mod names;
+mod world;
+
+use std::{
+    collections::BTreeSet,
+    io::{ErrorKind, Result},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use runtide_core::wal::fs::{Disk, File};
+
+pub(crate) use self::crash::Random;
+pub use self::{
+    crash::Crash,
+    fault::{Fault, Load},
+};
+use self::{
+    fault::Faults,
+    inode::Inode,
+    world::{Op, World},
+};
+
+/// A disk in memory with a history. Clones are the same disk.
+#[derive(Clone, Debug, Default)]
+pub struct ModelDisk(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// Where the history begins.
+    base: World,
+    now: World,
+    history: Vec<Op>,
+    locked: BTreeSet<PathBuf>,
+    faults: Faults,
+    load: Load,
+    /// Files whose last sync failed, and that were not changed since.
+    failed: BTreeSet<usize>,
+}
+
+impl State {
+    fn act(&mut self, op: Op) {
+        self.now.apply(&op);
+        self.history.push(op);
+    }
+
+    fn id(&self, path: &Path) -> Result<usize> {
+        self.now.names.file(path).ok_or_else(|| ErrorKind::NotFound.into())
+    }
+
+    fn size(&self, id: usize) -> usize {
+        self.now.bytes(id).len()
+    }
+
+    /// Opens for writing; makes it if need be.
+    fn make(&mut self, path: &Path) -> Result<usize> {
+        if let Ok(id) = self.id(path) {
+            return Ok(id);
+        }
+        let folder = path.parent().unwrap_or(path);
+        self.now.names.get(folder).ok_or(ErrorKind::NotFound)?;
+        let id = self.now.files.len();
+        self.act(Op::Create(path.to_owned(), id));
+        Ok(id)
+    }
+
+    fn resize(&mut self, id: usize, len: usize) {
+        self.failed.remove(&id);
+        self.act(Op::Resize(id, len));
+    }
+
+    fn sync(&mut self, id: usize) -> Result<()> {
+        self.load.syncs += 1;
+        self.load.syncs_tried_again += u64::from(self.failed.contains(&id));
+        if let Err(error) = self.faults.meet(Fault::Sync) {
+            self.failed.insert(id);
+            self.act(Op::FailedSync(id));
+            return Err(error);
+        }
+        self.failed.remove(&id);
+        self.act(Op::Sync(id));
+        Ok(())
+    }
+}
+
+impl ModelDisk {
+    /// An empty disk.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn with(world: World) -> Self {
+        Self(Arc::new(Mutex::new(State { base: world.clone(), now: world, ..State::default() })))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Another disk with what programs see on this one, all of it durable, nothing locked, and no history: what is left when
+    /// every program was killed.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Self::with(self.state().now.seen())
+    }
+
+    /// The files with their bytes, as programs see them.
+    pub fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let state = self.state();
+        state.now.names.files().map(|(path, id)| (path.clone(), state.now.bytes(id).to_vec())).collect()
+    }
+
+    /// What a file has, as programs see it; `None` if there is none.
+    pub fn read(&self, path: &Path) -> Option<Vec<u8>> {
+        let state = self.state();
+        Some(state.now.bytes(state.id(path).ok()?).to_vec())
+    }
+
+    /// Puts a file there behind everybody's back, durably, or takes it away.
+    pub fn put(&self, path: &Path, bytes: Option<Vec<u8>>) {
+        let mut state = self.state();
+        if let Some(bytes) = bytes {
+            for above in path.ancestors().skip(1).filter(|above| !names::is_root(above)) {
+                state.now.apply(&Op::Folder(above.to_owned()));
+            }
+            let id = state.id(path).unwrap_or(state.now.files.len());
+            state.now.apply(&Op::Create(path.to_owned(), id));
+            if let Some(file) = state.now.files.get_mut(id) {
+                *file = Inode::new(bytes);
+            }
+        } else {
+            state.now.apply(&Op::Remove(path.to_owned()));
+        }
+        state.now.names = state.now.names.after(|_| true);
+        state.base = state.now.clone();
+        state.history.clear();
+    }
+
+    /// From the `nth` operation of that sort on, counted from 0 and from now, it fails: once, or until [`ModelDisk::heal`].
+    pub fn fail(&self, fault: Fault, nth: u64, for_good: bool) {
+        self.state().faults.plan(fault, nth, for_good);
+    }
+
+    /// Nothing fails any more; whether anything did since [`ModelDisk::fail`].
+    pub fn heal(&self) -> bool {
+        self.state().faults.heal()
+    }
+
+    /// How much was asked of it so far.
+    pub fn load(&self) -> Load {
+        self.state().load
+    }
+
+    /// Marks this place in its history. Who visits crashes is told the last mark before each.
+    pub fn mark(&self, mark: u64) {
+        self.state().act(Op::Mark(mark));
+    }
+
+    /// How many operations its history has.
+    pub fn operations(&self) -> usize {
+        self.state().history.len()
+    }
+
+    fn open_file(&self, id: usize, lock: Option<PathBuf>) -> Box<dyn File> {
+        Box::new(ModelFile { disk: self.clone(), id, lock })
+    }
+}
+
+impl Disk for ModelDisk {
+    fn create_dir(&self, path: &Path) -> Result<()> {
+        let mut state = self.state();
+        let above: Vec<_> = path.ancestors().filter(|above| !names::is_root(above)).map(Path::to_owned).collect();
+        for folder in above.into_iter().rev() {
+            if state.now.names.get(&folder).is_none() {
+                state.act(Op::Folder(folder));
+            }
+        }
+        Ok(())
+    }
+
+    fn create(&self, path: &Path) -> Result<Box<dyn File>> {
+        let mut state = self.state();
+        if state.id(path).is_err() {
+            state.faults.meet(Fault::Full)?;
+        }
+        let id = state.make(path)?;
+        if state.size(id) > 0 {
+            state.resize(id, 0);
+        }
+        drop(state);
+        Ok(self.open_file(id, None))
+    }
+
+    fn open(&self, path: &Path) -> Result<Box<dyn File>> {
+        let id = self.state().id(path)?;
+        Ok(self.open_file(id, None))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        let mut state = self.state();
+        state.id(from)?;
+        state.faults.meet(Fault::Name)?;
+        state.act(Op::Rename(from.to_owned(), to.to_owned()));
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> Result<()> {
+        let mut state = self.state();
+        state.id(path)?;
+        state.faults.meet(Fault::Name)?;
+        state.act(Op::Remove(path.to_owned()));
+        Ok(())
+    }
+
+    fn list(&self, dir: &Path) -> Result<Vec<PathBuf>> {
+        let state = self.state();
+        state.now.names.get(dir).ok_or(ErrorKind::NotFound)?;
+        Ok(state.now.list(dir))
+    }
+
+    fn sync_dir(&self, dir: &Path) -> Result<()> {
+        let mut state = self.state();
+        state.faults.meet(Fault::Sync)?;
+        state.act(Op::SyncDir(dir.to_owned()));
+        Ok(())
+    }
+
+    fn lock(&self, path: &Path) -> Result<Box<dyn File>> {
+        let mut state = self.state();
+        if state.locked.contains(path) {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let id = state.make(path)?;
+        state.locked.insert(path.to_owned());
+        drop(state);
+        Ok(self.open_file(id, Some(path.to_owned())))
+    }
+}
+
+#[derive(Debug)]
+struct ModelFile {
+    disk: ModelDisk,
+    id: usize,
+    lock: Option<PathBuf>,
+}
+
+impl Drop for ModelFile {
+    fn drop(&mut self) {
+        if let Some(path) = &self.lock {
+            self.disk.state().locked.remove(path);
+        }
+    }
+}
+
+/// A place in a file, which in memory is no larger than the memory.
+fn place(at: u64) -> Result<usize> {
+    usize::try_from(at).map_err(|_| ErrorKind::FileTooLarge.into())
+}
+
+impl File for ModelFile {
+    fn size(&self) -> Result<u64> {
+        Ok(self.disk.state().size(self.id) as u64)
+    }
+
+    fn read_at(&self, buf: &mut [u8], at: u64) -> Result<usize> {
+        let mut state = self.disk.state();
+        let rest = state.now.bytes(self.id).get(place(at)?..).unwrap_or_default();
+        let len = rest.len().min(buf.len());
+        let asked = buf.len() as u64;
+        buf.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+        state.load.read(asked, len as u64);
+        Ok(len)
+    }
+
+    fn write_at(&self, buf: &[u8], at: u64) -> Result<()> {
+        let mut state = self.disk.state();
+        let (at, end) = (place(at)?, place(at)?.saturating_add(buf.len()));
+        let grows = end > state.size(self.id);
+        let met = match state.faults.meet(Fault::Write) {
+            Ok(()) if grows => state.faults.meet(Fault::Full),
+            met => met,
+        };
+        let written = if met.is_ok() { buf } else { buf.get(..buf.len() / 2).unwrap_or_default() };
+        // A full disk may still take what lies within the file.
+        state.act(Op::Write(self.id, at, written.to_vec()));
+        state.failed.remove(&self.id);
+        met
+    }
+
+    fn allocate(&self, len: u64) -> Result<()> {
+        let mut state = self.disk.state();
+        let len = place(len)?;
+        if len > state.size(self.id) {
+            state.faults.meet(Fault::Full)?;
+            state.resize(self.id, len);
+        }
+        Ok(())
+    }
+
+    fn truncate(&self, len: u64) -> Result<()> {
+        let mut state = self.disk.state();
+        let len = place(len)?;
+        state.resize(self.id, len);
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.disk.state().sync(self.id)
+    }
+}
+
+#[cfg(test)]
+mod tests;

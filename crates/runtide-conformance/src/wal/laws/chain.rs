@@ -1,0 +1,128 @@
+//! W7: the chain and the anchor.
+
+use std::path::{Path, PathBuf};
+
+use super::{DIR, Held, Tried, options};
+use crate::wal::{Audit, Effort, LogHarness, Looked, ModelDisk, WalLaw, WalLawResult};
+
+/// Two logs grow from the same beginning with records of the same lengths, so that pieces of one fit into the other, as
+/// whoever can write the files could put them. Every piece is exchanged, swapped and cut.
+pub(crate) fn w7_chain(log: &dyn LogHarness, effort: Effort) -> WalLawResult {
+    let tried = Tried { law: WalLaw::W7, log };
+    let begun = begun(tried)?;
+    let ours = grow(tried, &begun, b'a', effort.pick(60, 30))?;
+    let theirs = grow(tried, &begun, b'b', effort.pick(60, 30))?;
+    let anchor = ours.last().map(|step| step.anchor.clone()).unwrap_or_default();
+    let disk = ours.last().map(|step| step.disk.copy()).unwrap_or_default();
+    tried.sound(&disk, Some(&anchor))?;
+    let mut forged = 0;
+    for (step, other) in ours.iter().zip(&theirs) {
+        let last = step.n == ours.len();
+        forged += 1;
+        told(tried, step, last, &rewritten(tried, &disk, step, other)?, &anchor, "rewritten")?;
+    }
+    for pair in ours.windows(2) {
+        if let [a, b] = pair
+            && let Some(swapped) = swapped(&disk, a, b)
+        {
+            forged += 1;
+            told(tried, b, b.n == ours.len(), &swapped, &anchor, "and the one before it, swapped,")?;
+        }
+    }
+    // The end is cut off, or another one is put in its place: nothing but an anchor tells.
+    for (step, other) in ours.iter().zip(&theirs) {
+        let early = audit(tried, &disk, Some(&step.anchor))?;
+        tried.ensure(early.anchored, "an anchor in the middle to be found", format!("{early:?}"))?;
+        let whole = ours.len() == step.n;
+        for (what, disk) in [("a tail that was cut", &step.disk), ("a log that goes on otherwise", &other.disk)] {
+            let with = audit(tried, disk, Some(&anchor))?;
+            let ours_all = whole && what.ends_with("cut");
+            tried.ensure(
+                with.damage.is_none() && with.anchored == ours_all,
+                &format!("{what} to lack the anchor"),
+                format!("{with:?}"),
+            )?;
+            let without = audit(tried, disk, None)?;
+            tried.ensure(!without.anchored, "no anchor without one", format!("{without:?}"))?;
+            forged += 2;
+        }
+    }
+    Ok(Looked::at(forged, "forgeries"))
+}
+
+/// A beginning, as a killed writer leaves it.
+fn begun(tried: Tried<'_>) -> Held<ModelDisk> {
+    let disk = ModelDisk::new();
+    let log = tried.open(&disk)?;
+    for n in 1..=5 {
+        tried.append(&*log, n)?;
+    }
+    Ok(disk.copy())
+}
+
+/// A log after one more record, and where that lies.
+struct Step {
+    n: usize,
+    disk: ModelDisk,
+    anchor: String,
+    file: PathBuf,
+    place: std::ops::Range<usize>,
+}
+
+/// Goes on with so many records, all of the same length.
+fn grow(tried: Tried<'_>, begun: &ModelDisk, with: u8, records: usize) -> Held<Vec<Step>> {
+    let disk = begun.copy();
+    let log = tried.open(&disk)?;
+    let mut steps: Vec<Step> = Vec::new();
+    for n in 1..=records {
+        let before = disk.files();
+        tried.works("append", log.append(&[[with; 90].as_slice(), &[n.to_le_bytes()[0]]].concat()))?;
+        let after = disk.files();
+        // The newest file that has other bytes, and all of the bytes that are not what they were.
+        let old = |path: &Path| {
+            before.iter().find(|(old, _)| old == path).map(|(_, bytes)| bytes.clone()).unwrap_or_default()
+        };
+        let changed = after.iter().rfind(|(path, now)| path.extension() != Some("tmp".as_ref()) && old(path) != *now);
+        let (file, now) =
+            changed.cloned().ok_or_else(|| tried.broken("a record to be in a file", "no file changed"))?;
+        let was = old(&file);
+        let differs = |at: &usize| now.get(*at).copied().unwrap_or(0) != was.get(*at).copied().unwrap_or(0);
+        let start = (0..now.len()).find(differs).unwrap_or_default();
+        let end = (0..now.len()).rev().find(differs).unwrap_or_default() + 1;
+        steps.push(Step { n, disk: disk.copy(), anchor: log.anchor(), file, place: start..end });
+    }
+    Ok(steps)
+}
+
+fn audit(tried: Tried<'_>, disk: &ModelDisk, anchor: Option<&str>) -> Held<Audit> {
+    tried.works("verify", tried.log.verify(Path::new(DIR), anchor, &options(disk)))
+}
+
+/// Our log with one record of theirs.
+fn rewritten(tried: Tried<'_>, disk: &ModelDisk, ours: &Step, theirs: &Step) -> Held<ModelDisk> {
+    let forged = disk.copy();
+    let mut bytes = forged.read(&ours.file).unwrap_or_default();
+    let piece = theirs.disk.read(&ours.file).and_then(|bytes| bytes.get(ours.place.clone()).map(<[u8]>::to_vec));
+    let piece = piece.ok_or_else(|| tried.broken("logs of equal lengths to lie alike", format!("{:?}", ours.place)))?;
+    bytes.get_mut(ours.place.clone()).unwrap_or_default().copy_from_slice(&piece);
+    forged.put(&ours.file, Some(bytes));
+    Ok(forged)
+}
+
+/// A forged record before the last one is damage; of the last one only the anchor tells.
+fn told(tried: Tried<'_>, step: &Step, last: bool, forged: &ModelDisk, anchor: &str, how: &str) -> Held {
+    let audit = audit(tried, forged, Some(anchor))?;
+    let found = !audit.anchored && (last || audit.damage.is_some());
+    tried.ensure(found, &format!("record {} {how} to be found", step.n), format!("{audit:?}"))
+}
+
+/// Our log with two neighbours in each other's place, if they lie in one file and are of one length.
+fn swapped(disk: &ModelDisk, a: &Step, b: &Step) -> Option<ModelDisk> {
+    let bytes = disk.read(&a.file).filter(|_| a.file == b.file && a.place.len() == b.place.len())?;
+    let mut forged = bytes.clone();
+    forged.get_mut(a.place.clone())?.copy_from_slice(bytes.get(b.place.clone())?);
+    forged.get_mut(b.place.clone())?.copy_from_slice(bytes.get(a.place.clone())?);
+    let disk = disk.copy();
+    disk.put(&a.file, Some(forged));
+    Some(disk)
+}

@@ -1,0 +1,135 @@
+//! W8: retention.
+
+use std::{path::Path, time::Duration};
+
+use runtide_core::wal::{OnDamage, ReadFrom, Retention, Seq};
+
+use super::{DIR, Held, Tried, after, options};
+use crate::wal::{Effort, Entries, LogHarness, Looked, ModelDisk, OpenLog, WalLaw, WalLawResult};
+
+const RECORDS: u64 = 150;
+
+/// A log is dropped from by each policy, under open readers; and each retention is cut off at every operation with every
+/// subset of the names and bytes that were not synced, then opened, read, appended to and cut off again.
+pub(crate) fn w8_retention(log: &dyn LogHarness, effort: Effort) -> WalLawResult {
+    let tried = Tried { law: WalLaw::W8, log };
+    let whole = ModelDisk::new();
+    tried.written(&whole, RECORDS)?;
+    policies(tried, &whole)?;
+    let mut states = 0;
+    for keep in [30, 70, RECORDS] {
+        states += interrupted(tried, &whole.copy(), keep, effort)?;
+    }
+    Ok(Looked::at(states, "crash states"))
+}
+
+/// Reads all there is; the first number, when the rest is complete up to the end.
+fn first_of(tried: Tried<'_>, log: &dyn OpenLog, end: u64) -> Held<u64> {
+    let entries = tried.all(log)?;
+    let first = (end + 1).saturating_sub(entries.len() as u64);
+    let next = tried.in_order(&entries, first)?;
+    tried.ensure(next == end + 1, "every record up to the last", next - 1)?;
+    Ok(first)
+}
+
+fn policies(tried: Tried<'_>, whole: &ModelDisk) -> Held {
+    let year = Duration::from_secs(366 * 86_400);
+    let keep = |seq| Retention::default().with_keep_from(Seq(seq));
+    let nothing_goes =
+        [Retention::default(), Retention::default().with_max_bytes(u64::MAX), Retention::default().with_max_age(year)];
+    for policy in nothing_goes {
+        let log = tried.open(&whole.copy())?;
+        let first = tried.works("drop nothing", log.retain(policy.clone()))?;
+        tried.ensure(first == 1, &format!("nothing to go by {policy:?}"), format!("the log begins with {first}"))?;
+    }
+    let policies = [
+        (keep(40), 40),
+        (keep(RECORDS), RECORDS),
+        (Retention::default().with_max_bytes(0), RECORDS),
+        (Retention::default().with_max_age(Duration::ZERO), RECORDS),
+        (keep(40).with_max_bytes(0), 40),
+        (keep(40).with_max_age(Duration::ZERO), 40),
+    ];
+    for (policy, newest) in policies {
+        let disk = whole.copy();
+        let log = tried.open(&disk)?;
+        let read = |reader: runtide_core::Result<Entries>| {
+            let mut reader = tried.works("read", reader)?;
+            let first = reader.next();
+            Ok::<_, super::Broken>((first, reader))
+        };
+        let readers = [
+            read(log.reader(ReadFrom::Start))?,
+            read(tried.log.reader(Path::new(DIR), ReadFrom::Start, options(&disk)))?,
+        ];
+        let size = |disk: &ModelDisk| disk.files().iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
+        let before = size(&disk);
+        let first = tried.works("drop old records", log.retain(policy.clone()))?;
+        let fine = first > 1 && first <= newest && size(&disk) < before;
+        tried.ensure(
+            fine,
+            &format!("old segments to go by {policy:?}, and nothing from {newest} on"),
+            format!("the log begins with {first}"),
+        )?;
+        tried.append(&*log, RECORDS + 1)?;
+        tried.ensure(
+            first_of(tried, &*log, RECORDS + 1)? == first,
+            "the log to begin where it says",
+            "another place",
+        )?;
+        let expired = log.reader(ReadFrom::Seq(Seq(first - 1))).err().map(|error| error.kind());
+        tried.ensure(
+            expired == Some(runtide_core::ErrorKind::Expired),
+            "what went to be Expired",
+            format!("{expired:?}"),
+        )?;
+        // Whoever was reading reads on.
+        for (begun, rest) in readers {
+            let rest = begun.into_iter().chain(tried.to_the_end(rest)?).collect::<Result<Vec<_>, _>>();
+            let rest = tried.works("read on under retention", rest)?;
+            let next = tried.in_order(&rest, 1)?;
+            tried.ensure(
+                next > RECORDS,
+                "an open reader to read on to the end",
+                format!("it ends behind {}", next - 1),
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn interrupted(tried: Tried<'_>, disk: &ModelDisk, keep: u64, effort: Effort) -> Held<u64> {
+    let log = tried.open(disk)?;
+    let begun = disk.operations();
+    let new = tried.works("drop old records", log.retain(Retention::default().with_keep_from(Seq(keep))))?;
+    disk.mark(1);
+    let done = disk.operations();
+    drop(log);
+    disk.crashes(begun..done + 1, effort.pick(256, 8), 6, |crash| {
+        let look = || {
+            // A reader does not wait for a writer to clean up.
+            let read = tried.read(&crash.disk, OnDamage::Stop)?;
+            let read: Vec<_> = tried.works("read what was left", read.into_iter().collect::<Result<_, _>>())?;
+            let log = tried.open(&crash.disk)?;
+            let first = first_of(tried, &*log, RECORDS)?;
+            tried.ensure(read.len() as u64 == RECORDS + 1 - first, "readers to see what a writer sees", read.len())?;
+            let old_or_new = first == new || (first == 1 && crash.mark.is_none());
+            tried.ensure(
+                old_or_new,
+                &format!("the log to begin with 1 or {new}, and with {new} once that was said"),
+                first,
+            )?;
+            tried.append(&*log, RECORDS + 1)?;
+            // It can be asked again.
+            let again = tried.works("drop again", log.retain(Retention::default().with_keep_from(Seq(keep))))?;
+            tried.ensure(again == new, "the same retention again", again)?;
+            let anchor = log.anchor();
+            let second = crash.disk.crash();
+            drop(log);
+            tried.sound(&second, Some(&anchor))?;
+            let log = tried.open(&second)?;
+            tried.ensure(first_of(tried, &*log, RECORDS + 1)? == new, "it to last", "another beginning")
+        };
+        look().map_err(after(crash))
+    })
+}

@@ -1,0 +1,124 @@
+//! What a log is to the laws.
+
+use std::{fmt::Debug, ops::RangeInclusive, path::Path};
+
+use runtide_core::{
+    Result,
+    wal::{ReadFrom, Retention, WalOptions},
+};
+
+/// A kind of log that the laws can be tested against. All of it lies on the disk that the options name.
+pub trait LogHarness: Debug + Send + Sync {
+    /// Its name.
+    fn name(&self) -> &str;
+
+    /// Opens the log in a folder for writing, or makes one. One writer at a time.
+    fn open(&self, dir: &Path, options: WalOptions) -> Result<Box<dyn OpenLog>>;
+
+    /// Reads a log without a writer.
+    fn reader(&self, dir: &Path, from: ReadFrom, options: WalOptions) -> Result<Entries>;
+
+    /// Looks whether all of a log is as it was written, and whether an anchor is in it.
+    fn verify(&self, dir: &Path, anchor: Option<&str>, options: &WalOptions) -> Result<Audit>;
+
+    /// Reads what can be read of a damaged log into a new one.
+    fn salvage(&self, dir: &Path, out: &Path, options: &WalOptions) -> Result<Salvaged>;
+
+    /// Writes a log out, a line for each record.
+    fn dump(&self, dir: &Path, out: &mut dyn std::io::Write, options: &WalOptions) -> Result<()>;
+
+    /// Counts the bytes that this process holds, where an allocator does that and nothing else runs meanwhile.
+    fn meter(&self) -> Option<&dyn Meter> {
+        None
+    }
+}
+
+/// A log that is open for writing. Dropping it closes it.
+pub trait OpenLog: Send + Sync {
+    /// Appends; the record's number, when it is durable as the options say.
+    fn append(&self, payload: &[u8]) -> Result<u64>;
+
+    /// Appends all or none; the first and the last number.
+    fn append_batch(&self, payloads: &[&[u8]]) -> Result<RangeInclusive<u64>>;
+
+    /// Makes durable what was acknowledged.
+    fn sync(&self) -> Result<()>;
+
+    /// Reads what was acknowledged.
+    fn reader(&self, from: ReadFrom) -> Result<Entries>;
+
+    /// The last records, oldest first.
+    fn tail(&self, n: usize) -> Result<Vec<Entry>>;
+
+    /// The log's end, to be kept elsewhere.
+    fn anchor(&self) -> String;
+
+    /// Drops old records; the first one that is left.
+    fn retain(&self, policy: Retention) -> Result<u64>;
+
+    /// The torn tail that opening cut.
+    fn cut(&self) -> Option<Cut>;
+
+    /// Closes it, and tells whether that worked.
+    fn close(&self) -> Result<()>;
+}
+
+/// Records, or what is wrong with them; ends after an error, unless the options say to go on.
+pub type Entries = Box<dyn Iterator<Item = Result<Entry>> + Send>;
+
+/// A record as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "a harness makes it, and has to know all of it")]
+pub struct Entry {
+    /// Its number.
+    pub seq: u64,
+    /// What was appended.
+    pub bytes: Vec<u8>,
+    /// Stands for a record that salvage could not read.
+    pub lost: bool,
+}
+
+/// What a look at a whole log found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "a harness makes it, and has to know all of it")]
+pub struct Audit {
+    /// Records, up to the first damage.
+    pub records: u64,
+    /// Whether the anchor that was given is in the log.
+    pub anchored: bool,
+    /// What is damaged, in words.
+    pub damage: Option<String>,
+    /// A tail that nobody was promised, in words.
+    pub torn: Option<String>,
+}
+
+/// What salvage did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "a harness makes it, and has to know all of it")]
+pub struct Salvaged {
+    /// Records in the new log that are what was appended.
+    pub recovered: u64,
+    /// Ranges of the old one that could not be read.
+    pub lost: usize,
+}
+
+/// A torn tail, and where its copy lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "a harness makes it, and has to know all of it")]
+pub struct Cut {
+    /// The file that it was cut from.
+    pub file: std::path::PathBuf,
+    /// The first and the last byte.
+    pub bytes: RangeInclusive<u64>,
+    /// The file that has them now.
+    pub copy: std::path::PathBuf,
+}
+
+/// Counts the bytes that a process holds.
+pub trait Meter {
+    /// Forgets the peak; the bytes held now.
+    fn reset(&self) -> usize;
+
+    /// The most bytes held since then.
+    fn peak(&self) -> usize;
+}

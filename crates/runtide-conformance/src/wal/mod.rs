@@ -1,0 +1,24 @@
+//! The laws of the log, W1 to W11, and the disk on which they are tested.
+//!
+//! A log is anything that implements [`LogHarness`]; [`RealLog`] is Runtide's own. Each law is tested on a [`ModelDisk`], which
+//! knows every state in which a power cut can leave it, fails where told to, and counts what is read. So nothing here waits,
+//! and nothing depends on the machine, but on the order in which a log's own threads get their turn.
+//!
+//! What each law looks at, and at how much of it, is in `docs/guarantees.md` of the repository. That the laws bite is shown by
+//! mutants (`tests/wal_mutants.rs`).
+
+mod disk;
+mod law;
+mod laws;
+mod log;
+mod real;
+mod run;
+mod suite;
+
+pub use self::{
+    disk::{Crash, Fault, Load, ModelDisk},
+    law::{Effort, Looked, WalLaw, WalLawResult},
+    log::{Audit, Cut, Entries, Entry, LogHarness, Meter, OpenLog, Salvaged},
+    real::RealLog,
+    run::test,
+};

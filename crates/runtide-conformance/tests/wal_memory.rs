@@ -1,0 +1,68 @@
+//! W10 with an allocator that counts: a process of its own, so that nothing else is counted.
+
+use std::{io::Write, path::Path};
+
+use peak_alloc::PeakAlloc;
+use runtide_conformance::wal::{Audit, Effort, Entries, LogHarness, Meter, OpenLog, RealLog, Salvaged, WalLaw};
+use runtide_core::{
+    Result,
+    wal::{ReadFrom, WalOptions},
+};
+
+#[global_allocator]
+static ALLOCATOR: PeakAlloc = PeakAlloc;
+
+struct Counted;
+
+impl Meter for Counted {
+    fn reset(&self) -> usize {
+        ALLOCATOR.reset_peak_usage();
+        ALLOCATOR.current_usage()
+    }
+
+    fn peak(&self) -> usize {
+        ALLOCATOR.peak_usage()
+    }
+}
+
+/// The log as it is, metered.
+#[derive(Debug)]
+struct Metered;
+
+impl LogHarness for Metered {
+    fn name(&self) -> &'static str {
+        "wal"
+    }
+
+    fn open(&self, dir: &Path, options: WalOptions) -> Result<Box<dyn OpenLog>> {
+        RealLog.open(dir, options)
+    }
+
+    fn reader(&self, dir: &Path, from: ReadFrom, options: WalOptions) -> Result<Entries> {
+        RealLog.reader(dir, from, options)
+    }
+
+    fn verify(&self, dir: &Path, anchor: Option<&str>, options: &WalOptions) -> Result<Audit> {
+        RealLog.verify(dir, anchor, options)
+    }
+
+    fn salvage(&self, dir: &Path, out: &Path, options: &WalOptions) -> Result<Salvaged> {
+        RealLog.salvage(dir, out, options)
+    }
+
+    fn dump(&self, dir: &Path, out: &mut dyn Write, options: &WalOptions) -> Result<()> {
+        RealLog.dump(dir, out, options)
+    }
+
+    fn meter(&self) -> Option<&dyn Meter> {
+        Some(&Counted)
+    }
+}
+
+#[test]
+fn the_log_is_bounded_also_by_what_the_allocator_counts() {
+    let kept = vec![1_u8; 1 << 20];
+    assert!(Counted.reset() >= kept.len(), "it counts");
+    let looked = WalLaw::W10.check(&Metered, Effort::Full);
+    assert!(looked.is_ok(), "{}", looked.err().map(|broken| broken.to_string()).unwrap_or_default());
+}

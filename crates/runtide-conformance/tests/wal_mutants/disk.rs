@@ -1,0 +1,102 @@
+//! Disks that are in the way: what a log would do wrong with a sound one.
+
+use std::{
+    io::Result,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use runtide_core::wal::fs::{Disk, File};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DiskBug {
+    RetriesSync,
+    NoDirectorySync,
+    NoLock,
+    NoTruncate,
+}
+
+/// A disk behind a bug.
+#[derive(Debug)]
+pub(crate) struct BuggyDisk {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) bug: DiskBug,
+}
+
+impl BuggyDisk {
+    fn wrap(&self, file: Box<dyn File>) -> Box<dyn File> {
+        Box::new(BuggyFile { file, bug: self.bug })
+    }
+}
+
+impl Disk for BuggyDisk {
+    fn create_dir(&self, path: &Path) -> Result<()> {
+        self.disk.create_dir(path)
+    }
+
+    fn create(&self, path: &Path) -> Result<Box<dyn File>> {
+        Ok(self.wrap(self.disk.create(path)?))
+    }
+
+    fn open(&self, path: &Path) -> Result<Box<dyn File>> {
+        Ok(self.wrap(self.disk.open(path)?))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> Result<()> {
+        self.disk.remove(path)
+    }
+
+    fn list(&self, dir: &Path) -> Result<Vec<PathBuf>> {
+        self.disk.list(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> Result<()> {
+        if self.bug == DiskBug::NoDirectorySync { Ok(()) } else { self.disk.sync_dir(dir) }
+    }
+
+    fn lock(&self, path: &Path) -> Result<Box<dyn File>> {
+        if self.bug == DiskBug::NoLock {
+            return self.disk.create(path);
+        }
+        self.disk.lock(path)
+    }
+}
+
+#[derive(Debug)]
+struct BuggyFile {
+    file: Box<dyn File>,
+    bug: DiskBug,
+}
+
+impl File for BuggyFile {
+    fn size(&self) -> Result<u64> {
+        self.file.size()
+    }
+
+    fn read_at(&self, buf: &mut [u8], at: u64) -> Result<usize> {
+        self.file.read_at(buf, at)
+    }
+
+    fn write_at(&self, buf: &[u8], at: u64) -> Result<()> {
+        self.file.write_at(buf, at)
+    }
+
+    fn allocate(&self, len: u64) -> Result<()> {
+        self.file.allocate(len)
+    }
+
+    fn truncate(&self, len: u64) -> Result<()> {
+        if self.bug == DiskBug::NoTruncate { Ok(()) } else { self.file.truncate(len) }
+    }
+
+    fn sync(&self) -> Result<()> {
+        match self.bug {
+            DiskBug::RetriesSync => self.file.sync().or_else(|_| self.file.sync()),
+            _ => self.file.sync(),
+        }
+    }
+}

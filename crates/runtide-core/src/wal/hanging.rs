@@ -1,0 +1,45 @@
+//! A last segment that hangs in the air: a power cut tore the one before it, and nothing in either was promised to survive.
+//!
+//! It happens where commits are not synced one by one. Opening for writing sets such a segment aside; whoever reads before
+//! that leaves it out.
+
+use std::path::PathBuf;
+
+use super::{
+    damage::{Damage, disk_error},
+    fs::Disk,
+    layout::Layout,
+    open::{follows_durable, torn_before},
+    segment::Segment,
+};
+use crate::{ErrorKind, Result};
+
+impl Layout {
+    /// Leaves out what hangs in the air; it, if there is any.
+    pub(super) fn leave_out_hanging(&mut self, disk: &dyn Disk, operation: &'static str) -> Result<Option<Damage>> {
+        let mut hanging = None;
+        while let Some(torn) = hangs(disk, &self.segments, operation)? {
+            self.segments.pop();
+            hanging = Some(torn);
+        }
+        Ok(hanging)
+    }
+}
+
+/// Whether the last segment hangs in the air. One whose header cannot be read is for others to judge.
+fn hangs(disk: &dyn Disk, segments: &[(u64, PathBuf)], operation: &'static str) -> Result<Option<Damage>> {
+    let [.., (first_before, path_before), (first, path)] = segments else { return Ok(None) };
+    let Some(last) = sound(Segment::open(disk, *first, path, operation))? else { return Ok(None) };
+    if follows_durable(&last).map_err(|error| disk_error(operation, path, error))? {
+        return Ok(None);
+    }
+    let Some(before) = sound(Segment::open(disk, *first_before, path_before, operation))? else { return Ok(None) };
+    torn_before(&before, &last)
+}
+
+fn sound(segment: Result<Segment>) -> Result<Option<Segment>> {
+    match segment {
+        Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) => Ok(None),
+        segment => segment.map(Some),
+    }
+}
