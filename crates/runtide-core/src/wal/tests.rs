@@ -7,7 +7,6 @@ mod damage;
 mod disk;
 
 mod follow;
-mod hostile;
 mod keys;
 mod model;
 mod retain;
