@@ -5,13 +5,9 @@
 //! last group is still being woken.
 
 use std::{
-    sync::{
-        Arc, Condvar, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, PoisonError},
     task::{Context, Poll, Waker},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::{
@@ -21,6 +17,11 @@ use super::{
     published::{Published, lock},
     queue::{Caller, Group, Parker, Queue, Request},
     record::now,
+    sync::{
+        Condvar, Instant, Mutex,
+        atomic::{AtomicUsize, Ordering},
+        thread,
+    },
 };
 use crate::{Error, ErrorKind, Result};
 
@@ -40,7 +41,7 @@ pub(super) struct Committer {
     arrived: AtomicUsize,
     engine: Mutex<Engine>,
     pub(super) published: Arc<Published>,
-    durability: Durability,
+    pub(super) durability: Durability,
 }
 
 /// What a caller has once it is in a group: which record it waits for, and whether it holds the baton.

@@ -1,13 +1,9 @@
 //! The files of an open log: writes commits, syncs them, and goes on to the next segment. One thread at a time has it.
 
 use std::{
-    io,
+    fmt, io,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        mpsc::{Receiver, Sender, channel},
-    },
-    thread,
+    sync::Arc,
 };
 
 use super::{
@@ -20,6 +16,10 @@ use super::{
     published::Published,
     record::now,
     segment::DATA,
+    sync::{
+        mpsc::{Receiver, Sender, channel},
+        thread,
+    },
 };
 use crate::Result;
 
@@ -73,7 +73,14 @@ impl Active {
     }
 }
 
-type Job = Box<dyn FnOnce() + Send>;
+/// Work off the append path.
+pub(super) struct Job(Box<dyn FnOnce() + Send>);
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Job")
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Engine {
@@ -220,14 +227,14 @@ impl Engine {
         let (file, at) = (Arc::clone(&full.file), full.at);
         let (done, sealing) = channel();
         self.sealing = Some(sealing);
-        self.off_path(Box::new(move || {
+        self.off_path(Job(Box::new(move || {
             let seal = || {
                 file.write_at(&footer, at)?;
                 file.truncate(at + footer.len() as u64)?;
                 file.sync()
             };
             let _ = done.send(seal());
-        }));
+        })));
     }
 
     /// Has the next segment's file made.
@@ -238,24 +245,24 @@ impl Engine {
         let (disk, dir, bytes) = (Arc::clone(&self.disk), self.dir.clone(), self.segment_bytes);
         let (done, next) = channel();
         self.next = Some(next);
-        self.off_path(Box::new(move || {
+        self.off_path(Job(Box::new(move || {
             let made = prepare(&*disk, &dir, bytes).map_err(io::Error::other);
             let _ = done.send(made);
-        }));
+        })));
     }
 
     fn off_path(&mut self, job: Job) {
         let helper = self.helper.take().or_else(|| {
             let (sender, jobs) = channel::<Job>();
-            let run = move || jobs.into_iter().for_each(|job| job());
+            let run = move || jobs.into_iter().for_each(|Job(job)| job());
             thread::Builder::new().name("runtide-wal-files".to_owned()).spawn(run).ok().map(|_| sender)
         });
         // Without a thread it is done here and now.
         match helper {
-            None => job(),
+            None => (job.0)(),
             Some(helper) => {
                 if let Err(unsent) = helper.send(job) {
-                    (unsent.0)();
+                    (unsent.0.0)();
                 } else {
                     self.helper = Some(helper);
                 }

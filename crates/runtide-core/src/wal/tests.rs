@@ -7,6 +7,8 @@ mod damage;
 mod disk;
 
 mod follow;
+#[cfg(shuttle)]
+mod handover;
 mod keys;
 mod model;
 mod retain;
