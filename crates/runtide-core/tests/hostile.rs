@@ -15,7 +15,10 @@ mod place;
 use std::sync::{Arc, LazyLock};
 
 use proptest::prelude::*;
-use runtide_core::wal::{OnDamage, ReadFrom, WalReader, fs::OsDisk, verify};
+use runtide_core::{
+    ErrorKind,
+    wal::{OnDamage, ReadFrom, Wal, WalReader, fs::OsDisk, verify},
+};
 
 use crate::{
     change::{Change, Original},
@@ -117,6 +120,29 @@ fn what_is_forged_after_the_description_of_the_format_is_a_log() {
         let reader = WalReader::open(&place.log(), ReadFrom::Start, place.options()).unwrap();
         let read: Vec<_> = reader.map(|record| record.unwrap().bytes.to_vec()).collect();
         assert_eq!(read, payloads);
+    });
+}
+
+#[test]
+fn a_commit_that_counts_more_records_than_it_has_room_for_is_none() {
+    let mut bytes = forged(&[vec![1; 8], vec![2; 8], vec![3; 8]]);
+    // The second commit, behind one of 104 + 40 bytes.
+    let count = 4096 + 144 + 96;
+    bytes[count..count + 4].copy_from_slice(&3_u32.to_le_bytes());
+    forge::seal(&mut bytes);
+    // Room for what is appended, in this very segment.
+    bytes.resize(8 << 10, 0);
+    on_disk(|place| {
+        place.put(&forge::name(1), &bytes);
+        let refused = Wal::open(&place.log(), place.options()).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Corrupt);
+        let reader = WalReader::open(&place.log(), ReadFrom::Start, place.with(OnDamage::GoOn)).unwrap();
+        let seqs: Vec<_> = reader.flatten().map(|record| record.seq.0).collect();
+        // A frame that is whole is a record, and so is what comes behind it.
+        assert_eq!(seqs, [1, 2, 3]);
+        let wal = Wal::open(&place.log(), place.with(OnDamage::GoOn)).unwrap();
+        let seq = wal.append_blocking(KIND, b"behind it").unwrap();
+        assert_eq!(wal.tail(1).unwrap().last().unwrap().seq, seq);
     });
 }
 

@@ -92,16 +92,20 @@ const STILL_USABLE: &[u8] = b"still usable";
 /// Does everything that can be done with a log: nothing panics, reading ends, and what opens can be written.
 pub(crate) fn everything(place: &Place) {
     let log = &place.log();
+    let mut last = Seq(0);
     for on_damage in BOTH {
         for from in [ReadFrom::Start, ReadFrom::End, ReadFrom::Seq(Seq(3))] {
             if let Ok(reader) = WalReader::open(log, from, place.with(on_damage)) {
-                records(reader);
+                last = last.max(records(reader).last().map_or(Seq(0), |record| record.seq));
             }
         }
     }
     let verified = verify_with(log, None, &place.options());
     let _ = dump_with(log, ReadFrom::Start, &mut io::sink(), &place.options());
-    if let Ok(report) = salvage_with(log, &place.salvaged(), &place.options()) {
+    // Salvage writes something for each number that is missing, of which a forged one may make many: time, but no memory.
+    if last < Seq(MANY as u64)
+        && let Ok(report) = salvage_with(log, &place.salvaged(), &place.options())
+    {
         let saved = verify_with(&place.salvaged(), None, &place.options()).unwrap();
         assert!(saved.damage.is_none() && saved.records >= report.recovered, "{report:?}: {saved:?}");
     }
@@ -116,11 +120,14 @@ pub(crate) fn everything(place: &Place) {
             assert!(head >= verified.seq, "{head} is left of {}", verified.seq);
         }
         let Ok(seq) = wal.append_blocking(KIND, STILL_USABLE) else { continue };
-        let last = wal.tail(1).unwrap();
-        assert_eq!((last[0].seq, &last[0].bytes[..]), (seq, STILL_USABLE));
+        // Behind a commit that contradicts itself under a right checksum, reading stops before it.
+        if wal.damage().is_none() {
+            let last = wal.tail(1).unwrap();
+            assert_eq!((last[0].seq, &last[0].bytes[..]), (seq, STILL_USABLE));
+        }
         wal.close().unwrap();
         let end = WalReader::open(log, ReadFrom::End, place.with(OnDamage::GoOn)).unwrap();
-        assert_eq!(end.next_seq(), seq.next());
+        assert!(end.next_seq() == seq.next() || wal.damage().is_some());
     }
 }
 
