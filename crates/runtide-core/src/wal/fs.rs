@@ -16,7 +16,7 @@ pub use self::os::OsDisk;
 /// Every method blocks. A change of a name (create, rename, remove) is durable only after [`Disk::sync_dir`] of its folder.
 ///
 /// # Behavior
-/// * An absent file is [`NotFound`](std::io::ErrorKind::NotFound), a full disk
+/// * An absent file or folder is [`NotFound`](std::io::ErrorKind::NotFound), a full disk
 ///   [`StorageFull`](std::io::ErrorKind::StorageFull), a lock that somebody holds
 ///   [`WouldBlock`](std::io::ErrorKind::WouldBlock).
 /// * A file that is open stays readable after its name is removed or replaced.

@@ -14,6 +14,9 @@ const SEGMENT: &str = ".wal";
 /// A file that is being made: not yet, or no longer, part of the log.
 const UNFINISHED: &str = ".tmp";
 
+/// The next segment, before it has a number.
+const NEXT: &str = "next";
+
 /// The file that says with which segment the log begins, if not with record 1.
 const BEGIN: &str = "begin";
 
@@ -42,6 +45,11 @@ impl Layout {
         if layout.begin.is_none() && layout.missing(dir).is_some() { Self::look(disk, dir) } else { Ok(layout) }
     }
 
+    /// The log as the writer knows it, from the segment that is being written on: whatever the log's length, nothing is listed.
+    pub(super) fn active(dir: &Path, first: u64) -> Self {
+        Self { segments: vec![(first, segment_path(dir, first))], ..Self::default() }
+    }
+
     fn look(disk: &dyn Disk, dir: &Path) -> io::Result<Self> {
         let mut layout = Self::default();
         let mut begin = None;
@@ -49,7 +57,7 @@ impl Layout {
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
             if let Some(first) = segment_number(name) {
                 layout.segments.push((first, path));
-            } else if path == unfinished_path(dir) || path == unfinished_begin(dir) {
+            } else if [NEXT, BEGIN].iter().any(|made| name.strip_suffix(UNFINISHED) == Some(made)) {
                 layout.leftovers.push(path);
             } else if name == BEGIN {
                 begin = Some(path);
@@ -101,7 +109,7 @@ fn segment_number(name: &str) -> Option<u64> {
 
 /// Where the next segment is made.
 pub(super) fn unfinished_path(dir: &Path) -> PathBuf {
-    dir.join(format!("next{UNFINISHED}"))
+    dir.join(format!("{NEXT}{UNFINISHED}"))
 }
 
 /// Where the next [`BEGIN`] is made.

@@ -68,8 +68,7 @@ struct End {
 
 pub(super) fn open(dir: &Path, options: &WalOptions) -> Result<Opened> {
     let disk = options.disk();
-    make_folder(&*disk, dir)?;
-    let lock = lock::acquire(&*disk, dir)?;
+    let lock = take_lock(&*disk, dir)?;
     let mut layout = Layout::read(&*disk, dir).map_err(|error| disk_error(OPEN, dir, error))?;
     // Retention may soon use this name, so it is not left to a thread.
     let begin = unfinished_begin(dir);
@@ -106,8 +105,7 @@ pub(super) fn open(dir: &Path, options: &WalOptions) -> Result<Opened> {
 /// Makes a new log whose first record has this number, in a folder that has none.
 pub(super) fn begin_at(dir: &Path, options: &WalOptions, first: u64) -> Result<Engine> {
     let disk = options.disk();
-    make_folder(&*disk, dir)?;
-    let lock = lock::acquire(&*disk, dir)?;
+    let lock = take_lock(&*disk, dir)?;
     name_folder(&*disk, dir)?;
     if first > 1 {
         write_begin(&*disk, dir, first).map_err(|error| disk_error(OPEN, dir, error))?;
@@ -138,13 +136,14 @@ fn engine(disk: Arc<dyn Disk>, dir: &Path, options: &WalOptions, lock: Box<dyn F
     }
 }
 
-/// Makes the folder if it is not there, and those above it.
-fn make_folder(disk: &dyn Disk, dir: &Path) -> Result<()> {
-    match disk.list(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            disk.create_dir(dir).map_err(|error| disk_error(OPEN, dir, error))
+/// Takes the lock; makes the folder if it is not there, and those above it.
+fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn File>> {
+    match lock::acquire(disk, dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            disk.create_dir(dir).map_err(|error| disk_error(OPEN, dir, error))?;
+            lock::acquire(disk, dir)
         }
-        found => found.map(drop).map_err(|error| disk_error(OPEN, dir, error)),
+        taken => taken,
     }
 }
 

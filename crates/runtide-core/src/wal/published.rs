@@ -100,6 +100,11 @@ impl Published {
         Anchor::new(place.log, place.head.0, place.head.1)
     }
 
+    /// The first record of the segment that is being written.
+    pub(super) fn segment(&self) -> u64 {
+        lock(&self.place).segment
+    }
+
     /// The commit in the segment being written from which record `seq` is not far.
     pub(super) fn near(&self, segment: u64, seq: u64) -> Option<Entry> {
         let place = lock(&self.place);

@@ -133,7 +133,15 @@ impl WalReader {
         on_damage: OnDamage,
         bound: Option<Arc<Published>>,
     ) -> Result<Self> {
-        let mut layout = Layout::read(&*disk, dir).map_err(|error| disk_error(READ, dir, error))?;
+        let active = bound.as_ref().map(|bound| bound.segment()).filter(|active| match from {
+            ReadFrom::Start => false,
+            ReadFrom::Seq(Seq(seq)) => seq >= *active,
+            ReadFrom::End => true,
+        });
+        let mut layout = match active {
+            Some(active) => Layout::active(dir, active),
+            None => Layout::read(&*disk, dir).map_err(|error| disk_error(READ, dir, error))?,
+        };
         if bound.is_none() {
             layout.leave_out_hanging(&*disk, READ)?;
         }
