@@ -147,6 +147,23 @@ fn a_commit_that_counts_more_records_than_it_has_room_for_is_none() {
 }
 
 #[test]
+fn a_commit_that_counts_records_which_later_commits_have_is_not_gone_on_behind() {
+    let mut bytes = forged(&[vec![1; 8], vec![2; 40], vec![3; 8]]);
+    let count = 4096 + 144 + 96;
+    bytes[count..count + 4].copy_from_slice(&2_u32.to_le_bytes());
+    forge::seal(&mut bytes);
+    bytes.resize(8 << 10, 0);
+    on_disk(|place| {
+        place.put(&forge::name(1), &bytes);
+        for on_damage in [OnDamage::Stop, OnDamage::GoOn] {
+            let refused = Wal::open(&place.log(), place.with(on_damage)).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::Corrupt);
+        }
+        assert_eq!(place.files(), [(forge::name(1), bytes)], "nothing was changed");
+    });
+}
+
+#[test]
 fn an_empty_journal_opens_and_one_with_foreign_records_does_not() {
     assert_eq!(on_disk(|place| checks::any_journal(place, &[])), [true, true]);
     assert_eq!(on_disk(|place| checks::any_journal(place, &[b"hello"])), [false, false]);

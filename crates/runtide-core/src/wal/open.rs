@@ -373,7 +373,16 @@ impl<'a> Recovery<'a> {
             header.first > next && header.epoch >= epoch && (header.synced >= next || footer.is_some())
         };
         let later = find_commit(&mut walk.window, at, bytes_end, &self.chain.log, accept);
-        let (behind, missing) = match (later.map_err(|error| self.failed(error))?, footer) {
+        let later = later.map_err(|error| self.failed(error))?;
+        let told = walk.header().map_err(|error| self.failed(error))?.filter(|header| header.first == next);
+        if let (Some((behind, later)), Some(told)) = (&later, told)
+            && later.first <= told.last()
+        {
+            // No damage does that to checksums that hold. Readers go by what is told, so that an append would not be shown.
+            let damage = Damage::new(&self.segment.path, at, *behind, Some((next, later.first - 1)));
+            return Err(damage.error(OPEN, "two commits contradict each other: only salvage helps"));
+        }
+        let (behind, missing) = match (later, footer) {
             (Some((behind, header)), _) => {
                 walk.hash = header.prev;
                 (behind, header.first - 1)

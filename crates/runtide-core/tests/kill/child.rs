@@ -146,8 +146,8 @@ impl Writer {
             if self.random.u8(..4) == 0 {
                 Line::Anchor(wal.anchor()).say();
             }
-            if writer == 0 && self.random.u8(..50) == 0 {
-                let keep = range.end().0.saturating_sub(300);
+            if writer == 0 && self.random.u8(..30) == 0 {
+                let keep = range.end().0.saturating_sub(100);
                 Line::Keeps(keep).say();
                 wal.retain(Retention::default().with_keep_from(Seq(keep))).unwrap();
             }

@@ -20,7 +20,7 @@ impl Disk for OsDisk {
 
     fn create(&self, path: &Path) -> Result<Box<dyn File>> {
         let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
-        Ok(Box::new(OsFile(file)))
+        Ok(Box::new(OsFile { file, locked: false }))
     }
 
     fn open(&self, path: &Path) -> Result<Box<dyn File>> {
@@ -30,7 +30,7 @@ impl Disk for OsDisk {
             }
             file => file?,
         };
-        Ok(Box::new(OsFile(file)))
+        Ok(Box::new(OsFile { file, locked: false }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> Result<()> {
@@ -57,27 +57,46 @@ impl Disk for OsDisk {
     }
 
     fn lock(&self, path: &Path) -> Result<Box<dyn File>> {
+        Ok(Box::new(OsFile::lock(path)?))
+    }
+}
+
+#[derive(Debug)]
+struct OsFile {
+    file: fs::File,
+    locked: bool,
+}
+
+impl OsFile {
+    fn lock(path: &Path) -> Result<Self> {
         let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         match file.try_lock() {
-            Ok(()) => Ok(Box::new(OsFile(file))),
+            Ok(()) => Ok(Self { file, locked: true }),
             Err(fs::TryLockError::WouldBlock) => Err(ErrorKind::WouldBlock.into()),
             Err(fs::TryLockError::Error(error)) => Err(error),
         }
     }
 }
 
-#[derive(Debug)]
-struct OsFile(fs::File);
+impl Drop for OsFile {
+    fn drop(&mut self) {
+        // A process that this one is just starting has the file too, until it runs its own program: closing would leave it
+        // locked for so long.
+        if self.locked {
+            let _ = self.file.unlock();
+        }
+    }
+}
 
 impl File for OsFile {
     fn size(&self) -> Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn read_at(&self, buf: &mut [u8], at: u64) -> Result<usize> {
         let mut done = 0;
         while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            match read_some(&self.0, rest, at + done as u64) {
+            match read_some(&self.file, rest, at + done as u64) {
                 Ok(0) => break,
                 Ok(some) => done += some,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -90,7 +109,7 @@ impl File for OsFile {
     fn write_at(&self, buf: &[u8], at: u64) -> Result<()> {
         let mut done = 0;
         while let Some(rest) = buf.get(done..).filter(|rest| !rest.is_empty()) {
-            match write_some(&self.0, rest, at + done as u64) {
+            match write_some(&self.file, rest, at + done as u64) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(some) => done += some,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -104,24 +123,24 @@ impl File for OsFile {
     fn allocate(&self, len: u64) -> Result<()> {
         use rustix::{fs::FallocateFlags, io::Errno};
 
-        match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, len) {
+        match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, len) {
             // Not every file system can reserve: then the size alone is set.
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => grow(&self.0, len),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => grow(&self.file, len),
             done => Ok(done?),
         }
     }
 
     #[cfg(not(target_os = "linux"))]
     fn allocate(&self, len: u64) -> Result<()> {
-        grow(&self.0, len)
+        grow(&self.file, len)
     }
 
     fn truncate(&self, len: u64) -> Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
 
     fn sync(&self) -> Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 }
 
@@ -157,4 +176,21 @@ fn read_some(_file: &fs::File, _buf: &mut [u8], _at: u64) -> Result<usize> {
 #[cfg(not(any(unix, windows)))]
 fn write_some(_file: &fs::File, _buf: &[u8], _at: u64) -> Result<usize> {
     Err(ErrorKind::Unsupported.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_ends_when_it_is_dropped_though_a_process_that_is_being_started_still_has_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let held = OsFile::lock(&path).unwrap();
+        let inherited = held.file.try_clone().unwrap();
+        assert_eq!(OsFile::lock(&path).unwrap_err().kind(), ErrorKind::WouldBlock);
+        drop(held);
+        OsFile::lock(&path).unwrap();
+        drop(inherited);
+    }
 }
