@@ -82,7 +82,7 @@ pub(super) fn open(dir: &Path, options: &WalOptions) -> Result<Opened> {
             if let Some(missing) = layout.missing(dir) {
                 return Err(missing.error(OPEN, "the first segment is missing"));
             }
-            recover(&*disk, dir, layout.segments.clone(), options)?
+            recover(&*disk, dir, std::mem::take(&mut layout.segments), options)?
         }
         None if layout.begin.is_some() => {
             return Err(
