@@ -44,7 +44,7 @@ mutants! {
     /// A torn tail is copied aside, and stays where it is.
     ForgetsTheCut Broken::on(DiskBug::NoTruncate), [W2];
     /// An append returns when it is written; the sync comes later. Usual where speed is compared.
-    PublishesBeforeSync Broken::by(LogBug::PublishesBeforeSync), [W1 W2 W6 W7 W8];
+    PublishesBeforeSync Broken::by(LogBug::PublishesBeforeSync), [W1 W2 W3 W6 W7 W8];
     /// A record that cannot be read is passed over without a word, as a line that does not parse.
     SkipsDamage Broken::by(LogBug::SkipsDamage), [W3];
     /// The caller brings the number: it is counted from the start of the process.
