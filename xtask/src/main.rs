@@ -7,6 +7,7 @@ mod budget;
 mod counts;
 mod examples;
 mod failure;
+mod handover;
 mod links;
 mod lint;
 mod matrix;
@@ -42,6 +43,8 @@ enum Chore {
     Test(test::Arguments),
     /// Write docs/support-matrix.md from the last run's reports
     SupportMatrix(matrix::Arguments),
+    /// Check the hand-over between the log's appenders and its commit thread, in many orders (part of `test`)
+    Handover,
     /// Formatting, clippy, docs and their links, licences, and the budget of runtide-core
     Lint,
 }
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Chore::Testbed(arguments) => testbed::run(&arguments),
         Chore::Test(arguments) => test::run(&arguments),
         Chore::SupportMatrix(arguments) => matrix::run(&arguments),
+        Chore::Handover => handover::run(),
         Chore::Lint => lint::run(),
     };
     match outcome {

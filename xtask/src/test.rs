@@ -13,7 +13,7 @@ use crate::failure::{Doing, Failure, Outcome};
 use crate::process::{self, Interrupt};
 use crate::report::{self, Finding, Verdict};
 use crate::terminal::{complain, say};
-use crate::{matrix, testbed, workspace};
+use crate::{handover, matrix, testbed, workspace};
 
 /// All of `cargo test`, its build included.
 const TESTS: Duration = Duration::from_secs(35 * 60);
@@ -95,21 +95,31 @@ fn empty_reports() -> Outcome<PathBuf> {
     Ok(folder)
 }
 
-/// Runs `cargo test`, then the examples.
+/// Runs `cargo test`, the hand-over under its checker, then the examples.
 fn run_on(stage: &Stage, reports: &Path) -> Outcome<(Tally, Vec<Run>)> {
     let mut command = workspace::cargo();
     command.args(["test", "--workspace", "--all-features", "--no-fail-fast"]);
     command.env("RUNTIDE_REPORT_DIR", reports);
     stage.apply(&mut command);
-    say!("test: {}", workspace::shown(&command));
     let mut tally = Tally::default();
-    let status = process::stream(&mut command, TESTS, |line| tally.take(line));
+    tests(&mut command, &mut tally)?;
+    tests(&mut handover::command(), &mut tally)?;
+    say!("test: examples");
+    let runs = examples::run(stage.environment.get("RUNTIDE_TEST_DOCKER").map(String::as_str))?;
+    Ok((tally, runs))
+}
+
+/// Runs one `cargo test`, and adds up what it says.
+pub(crate) fn tests(command: &mut Command, tally: &mut Tally) -> Outcome<()> {
+    say!("test: {}", workspace::shown(command));
+    let failed = tally.counts.failed;
+    let status = process::stream(command, TESTS, |line| tally.take(line));
     match status {
         Ok(status) if status.success() => {}
-        Ok(status) if tally.counts.failed == 0 => {
+        Ok(status) if tally.counts.failed == failed => {
             // It did not compile, or a test took its whole program down.
-            tally.counts.failed = 1;
-            tally.failures.push(format!("cargo test: {status}, and no test says why"));
+            tally.counts.failed += 1;
+            tally.failures.push(format!("{}: {status}, and no test says why", workspace::shown(command)));
         }
         Ok(_) => {}
         Err(_) if process::interrupted() => return Err(Failure::interrupted()),
@@ -118,9 +128,7 @@ fn run_on(stage: &Stage, reports: &Path) -> Outcome<(Tally, Vec<Run>)> {
             tally.failures.push(failure.to_string());
         }
     }
-    say!("test: examples");
-    let runs = examples::run(stage.environment.get("RUNTIDE_TEST_DOCKER").map(String::as_str))?;
-    Ok((tally, runs))
+    Ok(())
 }
 
 /// To cargo's own count a law that skipped itself has passed: it is one test that returned. Not to ours.

@@ -60,9 +60,9 @@ impl Peer for Bare {
                 let each = super::each(1_000);
                 Box::new(move || {
                     timed(each, || {
-                        for record in records.take(each) {
+                        for (number, record) in records.take(each).enumerate() {
                             frame.clear();
-                            push_frame(&mut frame, record);
+                            push_frame(&mut frame, number, record);
                             file.commit(&frame);
                         }
                     })
@@ -138,8 +138,8 @@ fn make(dir: &Path) {
 fn bulk(file: &File, records: &Records, hashed: bool) {
     let (mut bytes, mut at) = (Vec::with_capacity(WRITE + HASHED), 0);
     let block = if hashed { HASHED } else { WRITE };
-    for record in records.take(million()) {
-        push_frame(&mut bytes, record);
+    for (number, record) in records.take(million()).enumerate() {
+        push_frame(&mut bytes, number, record);
         if bytes.len() >= block {
             at = write(file, &mut bytes, at, hashed);
         }

@@ -100,7 +100,8 @@ impl Appends for TaskGroup {
         let (sender, receiver) = oneshot::channel();
         {
             let mut forming = self.shared.forming.lock().expect("no panic");
-            push_frame(&mut forming.bytes, record);
+            let number = forming.waiting.len();
+            push_frame(&mut forming.bytes, number, record);
             forming.waiting.push(sender);
             self.shared.arrived.store(forming.waiting.len(), Ordering::Release);
             if forming.waiting.len() == 1 {
@@ -195,7 +196,8 @@ impl ThreadGroup {
             static OWN: Arc<Waiter> = Arc::new(Waiter { thread: thread::current(), told: AtomicU8::new(NOTHING) });
         }
         let mut forming = self.forming.lock().expect("no panic");
-        push_frame(&mut forming.bytes, record);
+        let number = forming.waiting.len();
+        push_frame(&mut forming.bytes, number, record);
         self.arrived.fetch_add(1, Ordering::Release);
         if !forming.busy {
             forming.busy = true;

@@ -5,13 +5,9 @@
 //! last group is still being woken.
 
 use std::{
-    sync::{
-        Arc, Condvar, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, PoisonError},
     task::{Context, Poll, Waker},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::{
@@ -21,6 +17,11 @@ use super::{
     published::{Published, lock},
     queue::{Caller, Group, Parker, Queue, Request},
     record::now,
+    sync::{
+        Condvar, Instant, Mutex,
+        atomic::{AtomicUsize, Ordering},
+        thread,
+    },
 };
 use crate::{Error, ErrorKind, Result};
 
@@ -40,7 +41,7 @@ pub(super) struct Committer {
     arrived: AtomicUsize,
     engine: Mutex<Engine>,
     pub(super) published: Arc<Published>,
-    durability: Durability,
+    pub(super) durability: Durability,
 }
 
 /// What a caller has once it is in a group: which record it waits for, and whether it holds the baton.
@@ -120,14 +121,29 @@ impl Committer {
         if ticket.leads {
             self.lead();
         }
-        loop {
+        let done = loop {
             if parker.takes_lead() {
                 self.lead();
             }
             if let Some(done) = self.outcome(request, ticket.last) {
-                return done.map(|()| (ticket.first, ticket.last));
+                break done;
             }
             thread::park();
+        };
+        // Only these may be known before their group is committed: the log failed, or what is to be synced is synced already.
+        if done.is_err() || matches!(request, Request::Sync) {
+            self.leave(&parker);
+        }
+        done.map(|()| (ticket.first, ticket.last))
+    }
+
+    /// Who goes before its group is committed must not be handed the baton: it would be lost, and all that come later wait
+    /// forever.
+    fn leave(&self, parker: &Arc<Parker>) {
+        lock(&self.queue).group.threads.retain(|other| !Arc::ptr_eq(other, parker));
+        // It is handed over under the lock: so it has been by now, or never will be.
+        if parker.takes_lead() {
+            self.lead();
         }
     }
 
@@ -307,6 +323,7 @@ pub(super) struct Pending<'a> {
     committer: &'a Committer,
     request: Request<'a>,
     frames: usize,
+    /// And the waker that its group has.
     ticket: Option<(Ticket, Waker)>,
 }
 
@@ -317,15 +334,18 @@ impl<'a> Pending<'a> {
 
     /// Its first and last record, once done.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(u64, u64)>> {
-        let Some((ticket, waker)) = &mut self.ticket else {
+        let Some((ticket, waker)) = &self.ticket else {
             let ticket = self.committer.enqueue(self.request, self.frames, Caller::Task(cx.waker()))?;
             self.ticket = ticket.map(|ticket| (ticket, cx.waker().clone()));
             return Poll::Pending;
         };
         if !waker.will_wake(cx.waker()) {
-            waker.clone_from(cx.waker());
-            // Before the look below: whoever finishes the group after it wakes this one as well.
-            lock(&self.committer.queue).late.push(waker.clone());
+            // Before the look below: whoever finishes a group after it wakes this one as well. Each time anew, since that may
+            // be another group.
+            let mut queue = lock(&self.committer.queue);
+            if !queue.late.iter().any(|other| other.will_wake(cx.waker())) {
+                queue.late.push(cx.waker().clone());
+            }
         }
         match self.committer.outcome(self.request, ticket.last) {
             Some(done) => Poll::Ready(done.map(|()| (ticket.first, ticket.last))),

@@ -1,13 +1,9 @@
 //! The files of an open log: writes commits, syncs them, and goes on to the next segment. One thread at a time has it.
 
 use std::{
-    io,
+    fmt, io,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        mpsc::{Receiver, RecvError, Sender, channel},
-    },
-    thread::{self, JoinHandle},
+    sync::Arc,
 };
 
 use super::{
@@ -20,6 +16,10 @@ use super::{
     published::Published,
     record::now,
     segment::DATA,
+    sync::{
+        mpsc::{Receiver, RecvError, Sender, channel},
+        thread::{self, JoinHandle},
+    },
 };
 use crate::Result;
 
@@ -73,7 +73,14 @@ impl Active {
     }
 }
 
-type Job = Box<dyn FnOnce() + Send>;
+/// Work off the append path.
+pub(super) struct Job(Box<dyn FnOnce() + Send>);
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Job")
+    }
+}
 
 /// A thread that does one job after the other.
 #[derive(Debug)]
@@ -227,21 +234,21 @@ impl Engine {
         let (file, at) = (Arc::clone(&full.file), full.at);
         let (done, sealing) = channel();
         self.sealing = Some(sealing);
-        self.off_path(Box::new(move || {
+        self.off_path(Job(Box::new(move || {
             let seal = || {
                 file.write_at(&footer, at)?;
                 file.truncate(at + footer.len() as u64)?;
                 file.sync()
             };
             let _ = done.send(seal());
-        }));
+        })));
     }
 
     /// Removes what is no part of the log.
     pub(super) fn remove(&mut self, paths: Vec<PathBuf>) {
         let disk = Arc::clone(&self.disk);
         // What cannot be removed now, the next opening removes.
-        self.off_path(Box::new(move || paths.iter().for_each(|path| drop(disk.remove(path)))));
+        self.off_path(Job(Box::new(move || paths.iter().for_each(|path| drop(disk.remove(path))))));
     }
 
     /// The next segment's file; waits for it if need be.
@@ -260,15 +267,15 @@ impl Engine {
         let (disk, dir, bytes) = (Arc::clone(&self.disk), self.dir.clone(), self.segment_bytes);
         let (done, next) = channel();
         self.next = Some(next);
-        self.off_path(Box::new(move || {
+        self.off_path(Job(Box::new(move || {
             let _ = done.send(prepare(&*disk, &dir, bytes));
-        }));
+        })));
     }
 
     fn off_path(&mut self, job: Job) {
         if self.helper.is_none() {
             let (sender, jobs) = channel::<Job>();
-            let run = move || jobs.into_iter().for_each(|job| job());
+            let run = move || jobs.into_iter().for_each(|Job(job)| job());
             let thread = thread::Builder::new().name("runtide-wal-files".to_owned()).spawn(run).ok();
             self.helper = thread.map(|thread| Helper { jobs: sender, thread });
         }
@@ -277,7 +284,7 @@ impl Engine {
             None => Some(job),
         };
         // Without a thread it is done here and now.
-        if let Some(job) = unsent {
+        if let Some(Job(job)) = unsent {
             job();
         }
     }

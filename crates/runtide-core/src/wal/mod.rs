@@ -64,6 +64,7 @@ mod retain;
 mod salvage;
 mod scan;
 mod segment;
+mod sync;
 mod verify;
 mod walk;
 mod window;

@@ -1,16 +1,17 @@
 //! What the writer has told: how far the log reaches, whether it failed, and who waits for more.
 
 use std::{
-    sync::{
-        Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{OnceLock, PoisonError},
     task::Waker,
 };
 
 use super::{
     anchor::Anchor,
     format::{Entry, Hash, LogId},
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 use crate::{Error, ErrorKind, Retry};
 

@@ -2,18 +2,19 @@
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     task::{Wake, Waker},
-    thread::{self, Thread},
-    time::Instant,
 };
 
 use super::{
     format::{COMMIT_HEADER, push_frame},
     record::RecordKind,
+    sync::{
+        Instant,
+        atomic::{AtomicBool, Ordering},
+        thread::{self, Thread},
+        thread_local,
+    },
 };
 
 /// When a group has so many bytes, the next record waits for the next group; a batch that is larger makes a group of its own.

@@ -4,7 +4,8 @@
 mod basics;
 mod damage;
 mod follow;
-mod hostile;
+#[cfg(shuttle)]
+mod handover;
 mod keys;
 mod retain;
 mod salvage;

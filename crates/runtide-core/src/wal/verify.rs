@@ -3,10 +3,7 @@
 use std::{
     num::NonZeroUsize,
     path::{Path, PathBuf},
-    sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
     thread,
 };
 
@@ -24,6 +21,7 @@ use super::{
     record::Seq,
     scan::{end_of_bytes, find_commit},
     segment::{DATA, Segment},
+    sync::Mutex,
     walk::Walk,
 };
 use crate::{Error, ErrorKind, Result};

@@ -44,18 +44,34 @@ impl<'a> Window<'a> {
         };
         let has = self.start + self.buffer.len() as u64;
         if at < self.start || end > has {
-            if !(self.start..=has).contains(&at) {
-                self.ahead = FIRST.min(self.step);
-            }
-            let room = usize::try_from(self.size - at).unwrap_or(usize::MAX).min(self.ahead.max(len));
-            self.ahead = self.ahead.saturating_mul(2).min(MOST).min(self.step);
-            self.buffer.resize(room, 0);
-            let read = self.file.read_at(&mut self.buffer, at)?;
-            self.buffer.truncate(read);
-            self.start = at;
+            self.refill(at, len)?;
         }
         let skip = usize::try_from(at - self.start).unwrap_or(usize::MAX);
         Ok(self.buffer.get(skip..).and_then(|bytes| bytes.get(..len)))
+    }
+
+    /// Reads from `at` on, at least `len` bytes; what was read already is not read again.
+    fn refill(&mut self, at: u64, len: usize) -> io::Result<()> {
+        let skip = at.checked_sub(self.start).and_then(|skip| usize::try_from(skip).ok());
+        let keep = skip.and_then(|skip| self.buffer.len().checked_sub(skip));
+        match (skip, keep) {
+            (Some(skip), Some(_)) => self.buffer.copy_within(skip.., 0),
+            _ => self.ahead = FIRST.min(self.step),
+        }
+        let keep = keep.unwrap_or(0);
+        let room = usize::try_from(self.size - at).unwrap_or(usize::MAX).min(self.ahead.max(len));
+        self.ahead = self.ahead.saturating_mul(2).min(MOST).min(self.step);
+        self.start = at;
+        self.buffer.resize(room, 0);
+        let wanted = self.buffer.get_mut(keep..).unwrap_or_default();
+        match self.file.read_at(wanted, at + keep as u64) {
+            Ok(read) => self.buffer.truncate(keep + read),
+            Err(error) => {
+                self.buffer.clear();
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
     /// Some bytes from `at` on, not beyond `end`: as many as the window has. Empty only at the end.

@@ -5,8 +5,7 @@ use std::{
     future::poll_fn,
     ops::RangeInclusive,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
-    thread::{self, JoinHandle},
+    sync::Arc,
 };
 
 use super::{
@@ -21,6 +20,10 @@ use super::{
     queue::Request,
     reader::WalReader,
     record::{ReadFrom, Record, RecordKind, Seq},
+    sync::{
+        Mutex,
+        thread::{self, JoinHandle},
+    },
 };
 use crate::{Error, ErrorKind, Result};
 

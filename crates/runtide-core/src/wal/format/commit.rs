@@ -1,6 +1,6 @@
 //! The header of a commit: the records that one sync made durable together.
 
-use super::{Fields, Hash, LogId};
+use super::{FRAME_HEADER, Fields, Hash, LogId};
 
 /// The size of a commit's header in bytes.
 pub(crate) const COMMIT_HEADER: usize = 104;
@@ -85,7 +85,9 @@ impl CommitHeader {
             count: fields.u32()?,
             length: fields.u32()?,
         };
-        (header.count > 0 && header.first > 0).then_some(header)
+        // Whoever goes by the headers alone must not take more records for told than can be there.
+        let has_room = u64::from(header.count) * FRAME_HEADER as u64 <= u64::from(header.length);
+        (header.count > 0 && header.first > 0 && has_room).then_some(header)
     }
 }
 
