@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{DIR, Held, Tried, options};
+use super::{DIR, Held, Tried, is_data, options};
 use crate::wal::{Audit, Effort, LogHarness, Looked, ModelDisk, WalLaw, WalLawResult};
 
 /// Two logs grow from the same beginning with records of the same lengths, so that pieces of one fit into the other, as
@@ -82,7 +82,7 @@ fn grow(tried: Tried<'_>, begun: &ModelDisk, with: u8, records: usize) -> Held<V
         let old = |path: &Path| {
             before.iter().find(|(old, _)| old == path).map(|(_, bytes)| bytes.clone()).unwrap_or_default()
         };
-        let changed = after.iter().rfind(|(path, now)| path.extension() != Some("tmp".as_ref()) && old(path) != *now);
+        let changed = after.iter().rfind(|(path, now)| is_data(path) && old(path) != *now);
         let (file, now) =
             changed.cloned().ok_or_else(|| tried.broken("a record to be in a file", "no file changed"))?;
         let was = old(&file);

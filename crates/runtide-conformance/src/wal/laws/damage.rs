@@ -48,7 +48,8 @@ fn not_closed(tried: Tried<'_>, stride: usize) -> Held<u64> {
     }
     let disk = disk.copy();
     drop(log);
-    let Some((path, bytes)) = disk.files().into_iter().rfind(|(_, bytes)| bytes.len() > SMALL) else { return Ok(0) };
+    let newest = disk.files().into_iter().rfind(|(path, bytes)| is_data(path) && bytes.len() > SMALL);
+    let Some((path, bytes)) = newest else { return Ok(0) };
     let ats = (0..bytes.len()).step_by(stride);
     let count = ats.len() as u64;
     for at in ats {

@@ -41,8 +41,8 @@ impl Life {
 }
 
 /// Two openings, several segments, batches, each acknowledgement marked, is cut off at every operation with every subset of
-/// what was not synced, in each durability. What is left is opened, read, appended to and cut off again, at once and, for a
-/// part of the states, at every operation of the opening.
+/// what was not synced, in each durability. What is left is read and verified as it is, opened, appended to and cut off
+/// again, at once and, for a part of the states, at every operation of the opening.
 pub(crate) fn w1_durable(log: &dyn LogHarness, effort: Effort) -> WalLawResult {
     let tried = Tried { law: WalLaw::W1, log };
     let mut states = 0;

@@ -134,9 +134,9 @@ fn after(crash: &Crash<'_>) -> impl FnOnce(Broken) -> Broken {
     }
 }
 
-/// Whether a file belongs to what a log holds: all but the lock do.
+/// Whether a file belongs to what a log holds: all do but the lock, and what is only being made.
 fn is_data(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name != "lock")
+    path.file_name().is_some_and(|name| name != "lock") && path.extension().is_none_or(|end| end != "tmp")
 }
 
 /// What is named in an error as its context, as a number.

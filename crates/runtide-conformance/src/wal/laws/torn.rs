@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use runtide_core::wal::OnDamage;
 
-use super::{Held, Tried, after, payload};
+use super::{Held, Tried, after, is_data, payload};
 use crate::wal::{Crash, Cut, Effort, LogHarness, Looked, ModelDisk, WalLaw, WalLawResult};
 
 /// First a log that was not closed is cut at every byte, as if the rest had never reached the disk, with and without zeros in
@@ -33,7 +33,7 @@ fn write(tried: Tried<'_>, records: u64) -> Held<Written> {
     for n in 1..=records + 1 {
         tried.append(&*log, n)?;
         let after = disk.files();
-        let changed = after.iter().find(|file| !before.contains(file)).cloned();
+        let changed = after.iter().find(|file| is_data(&file.0) && !before.contains(file)).cloned();
         let (path, now) = changed.ok_or_else(|| tried.broken("a record to be in a file", "no file changed"))?;
         let old = before.iter().find(|(old, _)| *old == path).map(|(_, bytes)| bytes.as_slice()).unwrap_or_default();
         let differs = |at: &usize| now.get(*at) != old.get(*at);
