@@ -2,7 +2,8 @@
 //! that deliver on demand. How to run them, and what came of it: `README.md`.
 
 // Benches: a wrong assumption must stop the run, and the table is for the terminal.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 // Counts become rates here; no count comes near 2^52.
 #![allow(clippy::cast_precision_loss, clippy::missing_panics_doc)]
 

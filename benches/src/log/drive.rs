@@ -91,7 +91,7 @@ impl Threads {
     /// With fewer appends in a turn, for a log that takes a sync for each.
     #[must_use]
     pub fn slow(self) -> Self {
-        Self { each: each((1_000 / self.count).max(3)), ..self }
+        Self { each: each((500 / self.count).max(1)), ..self }
     }
 
     /// A turn of theirs: each calls `append`, which returns when the record is durable. Starting them is not counted.
