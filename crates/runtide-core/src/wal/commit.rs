@@ -201,9 +201,16 @@ impl Committer {
             if group.sync { engine.sync() } else { Ok(()) }
         };
         if let Err(error) = write() {
-            self.published.fail(error.into());
+            self.published.fail((&error).into());
         }
         group
+    }
+
+    /// Something else than a commit failed: nothing more is taken, and those who follow are told.
+    pub(super) fn poison(&self, error: Error) -> Error {
+        self.published.fail((&error).into());
+        self.published.wake_followers();
+        error
     }
 
     /// Waits a little for those of the last group who have not come back, if a sync is what limits us. A lone caller never
@@ -303,10 +310,7 @@ impl Committer {
         });
         match synced {
             Ok(seq) => self.published.sync(seq),
-            Err(error) => {
-                self.published.fail(error.into());
-                self.published.wake_followers();
-            }
+            Err(error) => drop(self.poison(error)),
         }
     }
 

@@ -298,13 +298,17 @@ impl Engine {
             // A leftover is harmless: the next opening removes it.
             let _ = self.disk.remove(&unfinished_path(&self.dir));
         }
+        self.let_go();
+        done
+    }
+
+    fn let_go(&mut self) {
         if let Some(Helper { jobs, thread }) = self.helper.take() {
             drop(jobs);
             // Whoever has the lock next finds nobody else at work in the folder.
             let _ = thread.join();
         }
         self.lock = None;
-        done
     }
 
     fn finish(&mut self) -> Result<()> {
@@ -318,6 +322,12 @@ impl Engine {
             active.file.sync()
         };
         write().map_err(|error| disk_error("wal.close", &active.path, error))
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.let_go();
     }
 }
 

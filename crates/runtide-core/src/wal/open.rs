@@ -84,7 +84,7 @@ pub(super) fn open(dir: &Path, options: &WalOptions) -> Result<Opened> {
             }
             recover(&*disk, dir, std::mem::take(&mut layout.segments), options)?
         }
-        None if layout.begin.is_some() => {
+        None if layout.begin.is_some() || layout.damage.is_some() => {
             return Err(
                 Error::new(ErrorKind::Corrupt, OPEN, "all segments are missing").with_context("path", dir.display())
             );
@@ -158,6 +158,8 @@ fn name_folder(disk: &dyn Disk, dir: &Path) -> Result<()> {
             {
                 break;
             }
+            // File systems that cannot sync a folder keep its names otherwise.
+            Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {}
             done => done.map_err(|error| disk_error(OPEN, folder, error))?,
         }
     }

@@ -28,8 +28,8 @@ pub(super) struct Failed {
     context: Vec<(&'static str, String)>,
 }
 
-impl From<Error> for Failed {
-    fn from(error: Error) -> Self {
+impl From<&Error> for Failed {
+    fn from(error: &Error) -> Self {
         Self { kind: error.kind(), message: error.message().to_owned(), context: error.context().to_vec() }
     }
 }

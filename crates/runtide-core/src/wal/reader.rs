@@ -228,6 +228,10 @@ impl WalReader {
         for (first, path) in segments {
             match self.disk.open(&path) {
                 Ok(file) => self.ahead.push_back((first, path, Arc::from(file))),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Err(Error::new(ErrorKind::Expired, READ, "retention has overtaken the reader")
+                        .with_context("first", first));
+                }
                 Err(error) => return Err(disk_error(READ, &path, error)),
             }
         }

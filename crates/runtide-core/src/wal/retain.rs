@@ -1,6 +1,6 @@
 //! Retention: old segments go, as a whole.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -121,14 +121,23 @@ impl Wal {
         let kept = layout.segments.split_off(dropped);
         let first = kept.first().map_or(1, |(first, _)| *first);
         if dropped > 0 {
-            write_begin(disk, dir, first).map_err(|error| disk_error(RETAIN, dir, error))?;
-            // From here on they are not part of the log: what cannot be removed now, the next opening removes.
-            for (_, path) in &layout.segments {
-                disk.remove(path).map_err(|error| disk_error(RETAIN, path, error))?;
-            }
-            disk.sync_dir(dir).map_err(|error| disk_error(RETAIN, dir, error))?;
+            self.drop_segments(&layout.segments, first)?;
         }
         Ok(Retained { segments: dropped as u64, bytes, first: Seq(first) })
+    }
+}
+
+impl Wal {
+    /// A failure poisons the log: of a sync that failed nobody knows what it left, so it is not tried again.
+    fn drop_segments(&self, dropped: &[(u64, PathBuf)], first: u64) -> Result<()> {
+        let (disk, dir) = (&*self.inner.disk, &*self.inner.dir);
+        let drop_all = || {
+            write_begin(disk, dir, first)?;
+            // From here on they are not part of the log: what cannot be removed now, the next opening removes.
+            dropped.iter().try_for_each(|(_, path)| disk.remove(path))?;
+            disk.sync_dir(dir)
+        };
+        drop_all().map_err(|error| self.inner.committer.poison(disk_error(RETAIN, dir, error)))
     }
 }
 

@@ -106,15 +106,23 @@ pub(super) fn find_commit(
 ) -> io::Result<Option<(u64, CommitHeader)>> {
     let limit = limit.min(window.size());
     let mut at = from.next_multiple_of(8);
+    // Whether the window begins here, so that reading again is of no use.
+    let mut anew = false;
     while at + COMMIT_HEADER as u64 <= limit {
         let piece = window.piece(at, limit)?;
         let words = piece.chunks_exact(8);
         let len = piece.len() & !7;
         let Some(found) = words.into_iter().position(|word| word.starts_with(&COMMIT_MAGIC)) else {
             if len == 0 {
+                if std::mem::replace(&mut anew, true) {
+                    // Nothing is there any more: the file has become shorter.
+                    return Ok(None);
+                }
                 // The window ends within a word: let it begin here.
                 window.forget();
+                continue;
             }
+            anew = false;
             at += len as u64;
             continue;
         };
@@ -148,7 +156,7 @@ pub(super) fn find_frame(
         });
         let Some(found) = found else {
             let len = piece.len() as u64;
-            if at + len >= limit {
+            if at + len >= limit || piece.is_empty() {
                 return Ok(None);
             }
             // A header may lie across the window's end.
@@ -206,4 +214,25 @@ fn last_set(bytes: &[u8]) -> Option<usize> {
     let block = bytes.chunks(BLOCK).rposition(|block| block.iter().fold(0, |all, byte| all | byte) != 0)?;
     let within = bytes.get(block * BLOCK..)?.chunks(BLOCK).next()?.iter().rposition(|byte| *byte != 0)?;
     Some(block * BLOCK + within)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wal::fs::{Disk, OsDisk};
+
+    #[test]
+    fn a_file_that_becomes_shorter_ends_the_search() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = OsDisk.create(&dir.path().join("file")).unwrap();
+        file.allocate(1 << 20).unwrap();
+        let log = [0; 16];
+        for left in [0, 5, 4096, 70_003] {
+            let mut window = Window::new(&*file, 1 << 20, 4096);
+            file.truncate(left).unwrap();
+            assert_eq!(find_commit(&mut window, 0, 1 << 20, &log, |_| true).unwrap(), None);
+            assert_eq!(find_frame(&mut window, 0, 1 << 20, 1..=9).unwrap(), None);
+            assert_eq!(end_of_bytes(&mut window, 0, 1 << 20).unwrap(), 0);
+        }
+    }
 }

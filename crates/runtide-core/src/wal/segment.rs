@@ -96,7 +96,7 @@ impl Segment {
             .iter()
             .all(|entry| (DATA..footer.end).contains(&entry.at) && (footer.first..=footer.last).contains(&entry.seq));
         footer.first == self.header.first
-            && footer.last.saturating_add(1) >= footer.first
+            && footer.last.checked_add(1).is_some_and(|next| next >= footer.first)
             && (DATA..=start).contains(&footer.end)
             && places
             && footer.index.is_sorted_by(|a, b| a.seq < b.seq && a.at < b.at)

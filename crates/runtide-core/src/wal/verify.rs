@@ -224,7 +224,7 @@ impl Verifier<'_> {
                 commit.first >= next && commit.epoch >= epoch && (told || !is_last || commit.synced >= next)
             };
             let later = find_commit(&mut walk.window, at, end, &header.log, accept)?;
-            if later.is_some() {
+            if later.is_some() || told {
                 // A commit that was being written while it was read is whole by now.
                 walk.window.forget();
                 if let Some(commit) = walk.step(Some(self.chain))? {

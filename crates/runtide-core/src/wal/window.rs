@@ -74,13 +74,18 @@ impl<'a> Window<'a> {
         Ok(())
     }
 
-    /// Some bytes from `at` on, not beyond `end`: as many as the window has. Empty only at the end.
+    /// Some bytes from `at` on, not beyond `end`: as many as the window has. Empty only at the end, or if the file
+    /// has become shorter.
     pub(super) fn piece(&mut self, at: u64, end: u64) -> io::Result<&[u8]> {
         let end = end.min(self.size);
         let has = self.start + self.buffer.len() as u64;
         let to = if (self.start..has).contains(&at) { has } else { at.saturating_add(self.ahead as u64) };
         let len = usize::try_from(to.min(end).saturating_sub(at)).unwrap_or(0);
-        Ok(self.get(at, len)?.unwrap_or_default())
+        self.get(at, len)?;
+        // The file may have become shorter: then it is less, or nothing.
+        let skip = at.checked_sub(self.start).and_then(|skip| usize::try_from(skip).ok());
+        let rest = skip.and_then(|skip| self.buffer.get(skip..)).unwrap_or_default();
+        Ok(rest.get(..len).unwrap_or(rest))
     }
 
     /// Forgets what was read, so that it is read anew.

@@ -21,6 +21,11 @@ impl WalReader {
             return self.resume(self.at.saturating_add(1), end, last).map(Some);
         }
         let later_segment = self.later_segment()?;
+        if later_segment == Some(self.next) && self.go_on()? {
+            // It got its name since it was looked for: this segment ended here.
+            self.fill(self.at, 1)?;
+            return Ok(None);
+        }
         if self.appeared()? {
             return Ok(None);
         }

@@ -29,8 +29,8 @@ use shuttle::{
     thread,
 };
 
-use self::disk::Watched;
-use super::{KIND, model::Fail, payload};
+use self::disk::{Fail, Watched};
+use super::{KIND, payload};
 use crate::{
     ErrorKind, Result,
     wal::{Durability, ReadFrom, Seq, Wal, WalOptions, WalReader},
@@ -189,7 +189,7 @@ fn a_failure_reaches_everyone_who_waits_and_everyone_who_comes() {
     fn life(fail: Fail, durability: Durability) {
         let disk = Watched::default();
         let wal = open(&disk, durability);
-        disk.model.fail(Some((fail, 1)));
+        disk.fail(fail, 1);
         let work: Vec<_> = (0..4)
             .map(|number| {
                 let (wal, disk) = (wal.clone(), disk.clone());

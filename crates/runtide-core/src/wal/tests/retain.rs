@@ -78,4 +78,10 @@ fn a_damaged_note_of_where_the_log_begins_is_damage() {
     wal.retain(Retention::default().with_max_bytes(0)).unwrap();
     drop(wal);
     assert!(verify(dir.path(), None, None).unwrap().damage.is_none());
+
+    // Without any segment, nobody knows how far the numbers had come.
+    std::fs::write(&begin, [0; 20]).unwrap();
+    segments(dir.path()).iter().for_each(|path| std::fs::remove_file(path).unwrap());
+    let refused = Wal::open(dir.path(), small().with_on_damage(OnDamage::GoOn)).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Corrupt);
 }

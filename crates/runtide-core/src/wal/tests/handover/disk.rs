@@ -1,106 +1,170 @@
-//! The disk of the checker: others may run in the midst of a write and of a sync, and it knows how far it was written.
+//! The disk of the checker, in memory: others may run in the midst of a write and of a sync, it knows how far it was written,
+//! and it fails when told.
 
 use std::{
-    io::Result,
+    collections::BTreeMap,
+    io::{Error, ErrorKind, Result},
     path::{Path, PathBuf},
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
 use shuttle::thread::yield_now;
 
-use crate::wal::{
-    fs::{Disk, File},
-    tests::model::Model,
-};
+use crate::wal::fs::{Disk, File};
+
+/// What fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fail {
+    Write,
+    Sync,
+}
 
 /// Clones are the same disk.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Watched {
-    pub(super) model: Model,
-    progress: Arc<Progress>,
-}
+pub(super) struct Watched(Arc<State>);
 
-/// The last record that was written, and that was synced.
+type Bytes = Arc<Mutex<Vec<u8>>>;
+
 #[derive(Debug, Default)]
-struct Progress {
+struct State {
+    names: Mutex<BTreeMap<PathBuf, Bytes>>,
+    locked: AtomicBool,
+    /// What fails, from so many operations of that sort on.
+    fail: Mutex<Option<(Fail, usize)>>,
+    /// The last record that was written, and that was synced.
     written: AtomicU64,
     synced: AtomicU64,
 }
 
 impl Watched {
     pub(super) fn written(&self) -> u64 {
-        self.progress.written.load(Ordering::Relaxed)
+        self.0.written.load(Ordering::Relaxed)
     }
 
     pub(super) fn synced(&self) -> u64 {
-        self.progress.synced.load(Ordering::Relaxed)
+        self.0.synced.load(Ordering::Relaxed)
     }
 
-    fn file(&self, file: Box<dyn File>) -> Box<dyn File> {
-        Box::new(WatchedFile { file, progress: Arc::clone(&self.progress) })
+    /// After so many more operations of that sort, each fails.
+    pub(super) fn fail(&self, fail: Fail, after: usize) {
+        *self.0.fail.lock().unwrap() = Some((fail, after));
+    }
+
+    fn meet(&self, met: Fail) -> Result<()> {
+        match &mut *self.0.fail.lock().unwrap() {
+            Some((fail, 0)) if *fail == met => Err(Error::other("the disk fails")),
+            Some((fail, left)) if *fail == met => {
+                *left -= 1;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn names(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Bytes>> {
+        self.0.names.lock().unwrap()
+    }
+
+    fn file(&self, bytes: Bytes, is_lock: bool) -> Box<dyn File> {
+        Box::new(WatchedFile { disk: self.clone(), bytes, is_lock })
     }
 }
 
 impl Disk for Watched {
-    fn create_dir(&self, path: &Path) -> Result<()> {
-        self.model.create_dir(path)
+    fn create_dir(&self, _: &Path) -> Result<()> {
+        Ok(())
     }
 
     fn create(&self, path: &Path) -> Result<Box<dyn File>> {
-        Ok(self.file(self.model.create(path)?))
+        let bytes = Bytes::default();
+        self.names().insert(path.to_owned(), Arc::clone(&bytes));
+        Ok(self.file(bytes, false))
     }
 
     fn open(&self, path: &Path) -> Result<Box<dyn File>> {
-        Ok(self.file(self.model.open(path)?))
+        let bytes = self.names().get(path).cloned().ok_or(ErrorKind::NotFound)?;
+        Ok(self.file(bytes, false))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> Result<()> {
-        self.model.rename(from, to)
+        let bytes = self.names().remove(from).ok_or(ErrorKind::NotFound)?;
+        self.names().insert(to.to_owned(), bytes);
+        Ok(())
     }
 
     fn remove(&self, path: &Path) -> Result<()> {
-        self.model.remove(path)
+        self.names().remove(path).map(drop).ok_or_else(|| ErrorKind::NotFound.into())
     }
 
-    fn list(&self, dir: &Path) -> Result<Vec<PathBuf>> {
-        self.model.list(dir)
+    fn list(&self, _: &Path) -> Result<Vec<PathBuf>> {
+        Ok(self.names().keys().cloned().collect())
     }
 
-    fn sync_dir(&self, dir: &Path) -> Result<()> {
-        self.model.sync_dir(dir)
+    fn sync_dir(&self, _: &Path) -> Result<()> {
+        self.meet(Fail::Sync)
     }
 
-    fn lock(&self, path: &Path) -> Result<Box<dyn File>> {
-        self.model.lock(path)
+    fn lock(&self, _: &Path) -> Result<Box<dyn File>> {
+        if self.0.locked.swap(true, Ordering::Relaxed) {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        Ok(self.file(Bytes::default(), true))
     }
 }
 
 #[derive(Debug)]
 struct WatchedFile {
-    file: Box<dyn File>,
-    progress: Arc<Progress>,
+    disk: Watched,
+    bytes: Bytes,
+    is_lock: bool,
+}
+
+impl WatchedFile {
+    fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.bytes.lock().unwrap()
+    }
+}
+
+impl Drop for WatchedFile {
+    fn drop(&mut self) {
+        if self.is_lock {
+            self.disk.0.locked.store(false, Ordering::Relaxed);
+        }
+    }
 }
 
 impl File for WatchedFile {
     fn size(&self) -> Result<u64> {
-        self.file.size()
+        Ok(self.bytes().len() as u64)
     }
 
     fn read_at(&self, buf: &mut [u8], at: u64) -> Result<usize> {
-        self.file.read_at(buf, at)
+        let bytes = self.bytes();
+        let rest = bytes.get(usize::try_from(at).unwrap()..).unwrap_or_default();
+        let len = rest.len().min(buf.len());
+        buf[..len].copy_from_slice(&rest[..len]);
+        Ok(len)
     }
 
     fn write_at(&self, buf: &[u8], at: u64) -> Result<()> {
         yield_now();
-        self.file.write_at(buf, at)?;
+        if !self.is_lock {
+            self.disk.meet(Fail::Write)?;
+        }
+        {
+            let (mut bytes, at) = (self.bytes(), usize::try_from(at).unwrap());
+            let len = bytes.len().max(at + buf.len());
+            bytes.resize(len, 0);
+            bytes[at..at + buf.len()].copy_from_slice(buf);
+        }
         if buf.starts_with(b"RTC1") {
             // The number of the commit's first record, and how many it has.
             let first = u64::from_le_bytes(*buf[80..].first_chunk().unwrap());
             let count = u32::from_le_bytes(*buf[96..].first_chunk().unwrap());
-            let before = self.progress.written.swap(first + u64::from(count) - 1, Ordering::Relaxed);
+            let before = self.disk.0.written.swap(first + u64::from(count) - 1, Ordering::Relaxed);
             assert_eq!(before + 1, first, "commits are written in order");
         }
         yield_now();
@@ -108,19 +172,24 @@ impl File for WatchedFile {
     }
 
     fn allocate(&self, len: u64) -> Result<()> {
-        self.file.allocate(len)
+        let (mut bytes, len) = (self.bytes(), usize::try_from(len).unwrap());
+        if bytes.len() < len {
+            bytes.resize(len, 0);
+        }
+        Ok(())
     }
 
     fn truncate(&self, len: u64) -> Result<()> {
-        self.file.truncate(len)
+        self.bytes().resize(usize::try_from(len).unwrap(), 0);
+        Ok(())
     }
 
     fn sync(&self) -> Result<()> {
         // What is written while the sync is under way may not be in it.
-        let written = self.progress.written.load(Ordering::Relaxed);
+        let written = self.disk.written();
         yield_now();
-        self.file.sync()?;
-        self.progress.synced.fetch_max(written, Ordering::Relaxed);
+        self.disk.meet(Fail::Sync)?;
+        self.disk.0.synced.fetch_max(written, Ordering::Relaxed);
         yield_now();
         Ok(())
     }
