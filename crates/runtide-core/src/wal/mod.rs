@@ -33,8 +33,8 @@
 //!   [`Anchor`] that is kept elsewhere tells a tail that was cut or rewritten.
 //! * **A failure is final.** After a write or a sync failed, every later call gets that failure, and nothing is written or
 //!   synced again until the log is opened anew; reading goes on.
-//! * **Bounded.** Opening looks at the last segment only (at the last two after a power cut, where commits are not synced one by
-//!   one), or after an orderly end at next to nothing. Reading, verifying and dumping take constant memory.
+//! * **Bounded.** Opening looks at the last segment only (at the last two where commits are not synced one by one), or after
+//!   an orderly end at next to nothing. Reading, verifying and dumping take constant memory.
 //!
 //! # Limits
 //! A record has at most 16 MiB ([`Wal::MAX_RECORD`]), a batch 64 MiB ([`Wal::MAX_BATCH`]). The lock is one of the operating system's

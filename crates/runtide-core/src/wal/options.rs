@@ -39,8 +39,9 @@ pub enum OnDamage {
     /// Stop there: opening for writing fails, a reader ends with an error.
     #[default]
     Stop,
-    /// Go on behind it: opening for writing keeps the damage where it is and appends behind it, a reader gives an error for
-    /// each damaged range and then the records that follow.
+    /// Go on behind it: opening for writing keeps the damage where it is and appends behind it, where it can, a reader gives
+    /// an error for each damaged range and then the records that follow. A reader that the writer gave ends at damage in the
+    /// last commit.
     GoOn,
 }
 

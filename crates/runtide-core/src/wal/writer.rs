@@ -78,8 +78,9 @@ impl Wal {
     /// # Errors
     /// * [`Conflict`](ErrorKind::Conflict): another writer has it open, here or in another process; the context names the holder.
     /// * [`Corrupt`](ErrorKind::Corrupt): the last segment is damaged before its tail, or a segment is missing; the context names
-    ///   segment, offset and records. [`OnDamage::GoOn`] opens a log with a damaged commit all the same; with a damaged
-    ///   header only [`salvage`](super::salvage()) helps.
+    ///   segment, offset and records. [`OnDamage::GoOn`] opens a log with a damaged commit all the same, or where the file
+    ///   `begin` is damaged; with a damaged header, a missing segment, or commits that contradict each other, only
+    ///   [`salvage`](super::salvage()) helps.
     /// * [`Unauthenticated`](ErrorKind::Unauthenticated): the key is missing or another;
     ///   [`InvalidInput`](ErrorKind::InvalidInput): there is a key, and the log was created without one.
     /// * [`Unsupported`](ErrorKind::Unsupported): the log is of a later version of the format. Nothing was changed.
