@@ -34,7 +34,7 @@ fn hangs(disk: &dyn Disk, segments: &[(u64, PathBuf)], operation: &'static str) 
         return Ok(None);
     }
     let Some(before) = sound(Segment::open(disk, *first_before, path_before, operation))? else { return Ok(None) };
-    torn_before(&before, &last)
+    torn_before(&before, &last, operation)
 }
 
 fn sound(segment: Result<Segment>) -> Result<Option<Segment>> {

@@ -205,7 +205,7 @@ fn recover(disk: &dyn Disk, dir: &Path, mut segments: Vec<(u64, PathBuf)>, optio
             && !follows_durable(&segment).map_err(|error| disk_error(OPEN, &path, error))?
         {
             let before = Segment::open(disk, *first_before, path_before, OPEN)?;
-            if let Some(torn) = torn_before(&before, &segment)? {
+            if let Some(torn) = torn_before(&before, &segment, OPEN)? {
                 // Nothing in the last segment was durable, and it hangs on what is not there: it goes, as a whole.
                 let copy = aside_path(&path, segment.header.epoch, 0);
                 let away = || {
@@ -231,8 +231,8 @@ pub(super) fn follows_durable(segment: &Segment) -> io::Result<bool> {
 }
 
 /// Whether the segment before the last one ends before the last one begins, though nothing shows that it had been durable.
-pub(super) fn torn_before(before: &Segment, last: &Segment) -> Result<Option<Damage>> {
-    let limit = before.size(OPEN)?;
+pub(super) fn torn_before(before: &Segment, last: &Segment, operation: &'static str) -> Result<Option<Damage>> {
+    let limit = before.size(operation)?;
     let mut walk = Walk::new(before, limit);
     let mut look = || -> io::Result<Option<u64>> {
         while walk.next < last.header.first && walk.step(None)?.is_some() {}
@@ -245,7 +245,7 @@ pub(super) fn torn_before(before: &Segment, last: &Segment) -> Result<Option<Dam
             find_commit(&mut window, DATA, size, &last.header.log, |header| header.synced >= walk.next)?.is_some();
         Ok((!witness && last.header.synced < walk.next).then_some(size))
     };
-    let torn = look().map_err(|error| disk_error(OPEN, &before.path, error))?;
+    let torn = look().map_err(|error| disk_error(operation, &before.path, error))?;
     Ok(torn.map(|size| Damage::new(&last.path, 0, size, None)))
 }
 

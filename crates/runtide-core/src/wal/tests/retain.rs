@@ -81,7 +81,9 @@ fn a_damaged_note_of_where_the_log_begins_is_damage() {
 
     // Without any segment, nobody knows how far the numbers had come.
     std::fs::write(&begin, [0; 20]).unwrap();
-    segments(dir.path()).iter().for_each(|path| std::fs::remove_file(path).unwrap());
+    for path in segments(dir.path()) {
+        std::fs::remove_file(path).unwrap();
+    }
     let refused = Wal::open(dir.path(), small().with_on_damage(OnDamage::GoOn)).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Corrupt);
 }
