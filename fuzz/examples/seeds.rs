@@ -38,7 +38,7 @@ fn events() -> Result<Vec<Vec<u8>>, serde_json::Error> {
     records.extend(events.iter().take(3).map(|event| json!({"event": event})));
     let checkpoint = records.len() + 1;
     let stored =
-        json!({backend: {"place": [events[0]["cursor"], "current"], "resume": events[0]["cursor"], "keys": []}});
+        json!({backend: {"place": [events[0]["cursor"], "live"], "resume": events[0]["cursor"], "keys": []}});
     records.extend([
         json!("checkpoint"),
         json!({"rows": {"backend": backend, "rows": [row]}}),

@@ -1,4 +1,4 @@
-//! The reports of the conformance suites, and the table that ends a run.
+//! The reports of the conformance suites and of tests that did not run, and the table that ends a run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -14,7 +14,7 @@ use crate::{testbed, workspace};
 /// Where the suites of a `cargo xtask test` write, as `RUNTIDE_REPORT_DIR` tells them: `<backend>.jsonl`.
 pub(crate) const FOLDER: &str = "conformance";
 
-/// What one law said on one backend: a line of a report.
+/// What one law said on one backend, or a test without a law (`law` is empty): a line of a report.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Finding {
     pub(crate) suite: String,
@@ -103,7 +103,8 @@ fn reasons(findings: &[Finding], verdict: Verdict) -> String {
     let mut text = String::new();
     for ((backend, reason), mut found) in laws {
         found.sort_by_key(|finding| order(&finding.law));
-        let names: Vec<_> = found.iter().map(|finding| format!("{} {}", finding.law, finding.name)).collect();
+        let names: Vec<_> =
+            found.iter().map(|finding| format!("{} {}", finding.law, finding.name).trim_start().to_owned()).collect();
         let first = reason.lines().next().unwrap_or_default();
         let _ = writeln!(text, "  {title} on {backend}: {}: {first}", names.join(", "));
     }
@@ -196,6 +197,14 @@ memory   runtime  in process               1       1        0
   skipped on docker: R10 dead link: no half-open
 ";
         assert_eq!(table(&findings()), expected);
+    }
+
+    #[test]
+    fn a_test_without_a_law_is_counted_and_named_when_it_did_not_run() {
+        let line = r#"{"suite":"churn","backend":"docker","real":false,"law":"","name":"a churn","outcome":"skipped","reason":"no daemon","millis":0,"version":null}"#;
+        let table = table(&parse(line).unwrap());
+        assert!(table.contains("docker   churn  not       0       0        1"), "{table}");
+        assert!(table.ends_with("\n  skipped on docker: a churn: no daemon\n"), "{table}");
     }
 
     #[test]

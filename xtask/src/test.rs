@@ -103,7 +103,7 @@ fn run_on(stage: &Stage, reports: &Path) -> Outcome<(Tally, Vec<Run>)> {
     stage.apply(&mut command);
     let mut tally = Tally::default();
     tests(&mut command, &mut tally)?;
-    tests(&mut handover::command(), &mut tally)?;
+    handover::tests(&mut tally)?;
     say!("test: examples");
     let runs = examples::run(stage.environment.get("RUNTIDE_TEST_DOCKER").map(String::as_str))?;
     Ok((tally, runs))

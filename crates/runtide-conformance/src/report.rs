@@ -1,4 +1,5 @@
-//! What the run leaves behind: one JSON line per law, from which the support matrix is made.
+//! What the run leaves behind: one JSON line per law, from which the support matrix is made, and one per test without a law
+//! that could not run.
 
 use std::{fs::OpenOptions, io::Write, path::PathBuf, time::Duration};
 
@@ -16,15 +17,15 @@ pub const REQUIRE_REAL: &str = "RUNTIDE_REQUIRE_REAL";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Line {
-    /// Which suite: `runtime`, or `wal` for the laws of the log.
+    /// Which suite: `runtime`, or `wal` for the laws of the log; a test without a law has one of its own.
     pub suite: String,
     /// The backend's name.
     pub backend: String,
     /// Whether a real runtime answered.
     pub real: bool,
-    /// The law's number, as `R1`.
+    /// The law's number, as `R1`; empty for a test without a law.
     pub law: String,
-    /// The law's name.
+    /// The law's name, or the test's.
     pub name: String,
     /// How it ended.
     pub outcome: Outcome,
@@ -50,14 +51,22 @@ pub enum Outcome {
 }
 
 impl Line {
-    /// A line about a law on a backend.
-    pub fn new(backend: &str, real: bool, law: Law, outcome: Outcome, reason: Option<String>, took: Duration) -> Self {
+    /// A line of a suite about the law with this number and name, or about a test, whose number is empty.
+    pub fn new(
+        suite: &str,
+        backend: &str,
+        number: &str,
+        name: &str,
+        outcome: Outcome,
+        reason: Option<String>,
+        took: Duration,
+    ) -> Self {
         Self {
-            suite: "runtime".to_owned(),
+            suite: suite.to_owned(),
             backend: backend.to_owned(),
-            real,
-            law: law.id().to_owned(),
-            name: law.name().to_owned(),
+            real: false,
+            law: number.to_owned(),
+            name: name.to_owned(),
             outcome,
             reason,
             millis: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
@@ -65,11 +74,21 @@ impl Line {
         }
     }
 
+    /// A line about a law on a backend.
+    pub fn of_backend(
+        backend: &str,
+        real: bool,
+        law: Law,
+        outcome: Outcome,
+        reason: Option<String>,
+        took: Duration,
+    ) -> Self {
+        Self { real, ..Self::new("runtime", backend, law.id(), law.name(), outcome, reason, took) }
+    }
+
     /// A line about a law of the log on a kind of log.
     pub fn of_log(log: &str, law: WalLaw, outcome: Outcome, reason: Option<String>, took: Duration) -> Self {
-        // Of the other suite's law nothing is left but what is replaced here.
-        let line = Self::new(log, false, Law::R1, outcome, reason, took);
-        Self { suite: "wal".to_owned(), law: law.id().to_owned(), name: law.name().to_owned(), ..line }
+        Self::new("wal", log, law.id(), law.name(), outcome, reason, took)
     }
 
     /// With the runtime's version.
@@ -108,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_line_is_written_in_the_documented_form() {
-        let line = Line::new("docker", true, Law::R1, Outcome::Passed, None, Duration::from_millis(123))
+        let line = Line::of_backend("docker", true, Law::R1, Outcome::Passed, None, Duration::from_millis(123))
             .with_version(Some("20.10.24".into()));
         let json = serde_json::to_string(&line).unwrap();
         assert_eq!(

@@ -113,7 +113,9 @@ where
         Err(absent) => {
             let failed = absent.broken || is_required(absent.backend);
             let outcome = if failed { Outcome::Failed } else { Outcome::Skipped };
-            return Run { line: Line::new(absent.backend, false, law, outcome, Some(absent.reason), began.elapsed()) };
+            return Run {
+                line: Line::of_backend(absent.backend, false, law, outcome, Some(absent.reason), began.elapsed()),
+            };
         }
     };
     let (outcome, reason) = match h.skips().iter().find(|(skipped, _)| *skipped == law) {
@@ -121,7 +123,7 @@ where
         None => judge(check(law, &h, clock).await),
     };
     h.finish().await;
-    let line = Line::new(h.name(), h.is_real(), law, outcome, reason, began.elapsed()).with_version(h.version());
+    let line = Line::of_backend(h.name(), h.is_real(), law, outcome, reason, began.elapsed()).with_version(h.version());
     Run { line }
 }
 

@@ -27,6 +27,14 @@ use crate::{
 
 static ORIGINAL: LazyLock<Original> = LazyLock::new(|| on_disk(Original::make));
 
+/// What the fuzzer begins with: sound journals, a record in each line.
+const EVENTS: &[u8] = include_bytes!("../../../fuzz/seeds/journal/events");
+const OPERATIONS: &[u8] = include_bytes!("../../../fuzz/seeds/journal/operations");
+
+fn lines(journal: &[u8]) -> Vec<&[u8]> {
+    journal.split(|byte| *byte == b'\n').collect()
+}
+
 /// Works in a folder that is gone afterwards.
 fn on_disk<T>(work: impl FnOnce(&Place) -> T) -> T {
     let dir = tempfile::tempdir().unwrap();
@@ -48,9 +56,16 @@ proptest! {
 
     #[test]
     fn any_bytes_as_a_segment_are_an_error_and_no_panic(
-        bytes in prop::collection::vec(any::<u8>(), 0..12_000),
+        mut bytes in prop::collection::vec(any::<u8>(), 0..12_000),
         first in 0_u64..4,
+        headed in any::<bool>(),
     ) {
+        if headed {
+            // Otherwise nothing behind the header is ever looked at.
+            let mut header = forged(&[]);
+            forge::seal(&mut header);
+            bytes.splice(..0, header);
+        }
         on_disk(|place| checks::any_segment(place, first, &bytes));
     }
 
@@ -104,6 +119,31 @@ proptest! {
         let raw = payloads.iter().map(Vec::as_slice);
         let texts = texts.iter().map(String::as_bytes);
         let payloads: Vec<&[u8]> = if enveloped { texts.collect() } else { raw.collect() };
+        on_disk(|place| checks::any_journal(place, &payloads));
+    }
+
+    #[test]
+    fn a_sound_journal_whose_records_changed_is_an_error_or_opens_and_no_panic(
+        journal in prop::sample::select(vec![EVENTS, OPERATIONS]),
+        changes in prop::collection::vec(any::<(u8, prop::sample::Index, prop::sample::Index, u8)>(), 1..4),
+    ) {
+        let mut lines: Vec<Vec<u8>> = lines(journal).into_iter().map(<[u8]>::to_vec).collect();
+        for (what, line, at, byte) in changes {
+            let line = line.index(lines.len());
+            let at = at.index(lines[line].len().max(1));
+            match what % 5 {
+                // Mostly another digit, letter or sign, so that it is still JSON.
+                0 if !lines[line].is_empty() => lines[line][at] = b' ' + byte % 95,
+                1 if lines.len() > 1 => drop(lines.remove(line)),
+                2 => lines.push(lines[line].clone()),
+                3 => {
+                    let other = usize::from(byte) % lines.len();
+                    lines.swap(line, other);
+                }
+                _ => lines[line].truncate(at),
+            }
+        }
+        let payloads: Vec<&[u8]> = lines.iter().map(Vec::as_slice).collect();
         on_disk(|place| checks::any_journal(place, &payloads));
     }
 }
@@ -167,6 +207,13 @@ fn a_commit_that_counts_records_which_later_commits_have_is_not_gone_on_behind()
 fn an_empty_journal_opens_and_one_with_foreign_records_does_not() {
     assert_eq!(on_disk(|place| checks::any_journal(place, &[])), [true, true]);
     assert_eq!(on_disk(|place| checks::any_journal(place, &[b"hello"])), [false, false]);
+}
+
+#[test]
+fn the_journals_that_the_fuzzer_begins_with_open() {
+    let [events, _] = on_disk(|place| checks::any_journal(place, &lines(EVENTS)));
+    let [_, operations] = on_disk(|place| checks::any_journal(place, &lines(OPERATIONS)));
+    assert!(events && operations, "events: {events}, operations: {operations}");
 }
 
 #[test]

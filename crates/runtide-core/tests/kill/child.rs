@@ -18,7 +18,7 @@ use runtide_core::{
 
 use crate::log::{Identity, KIND, Mode};
 
-pub(crate) const DIR: &str = "RUNTIDE_KILL_DIR";
+const DIR: &str = "RUNTIDE_KILL_DIR";
 const JOB: &str = "RUNTIDE_KILL_JOB";
 
 /// What a life is to do, and where.
@@ -35,7 +35,7 @@ impl Job {
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env::current_exe().unwrap());
         let keyed = u8::from(self.mode.key.is_some());
-        command.args(["--exact", "the_process_that_is_killed", "--ignored", "--nocapture", "--test-threads=1"]);
+        command.args(["--exact", "the_process_that_is_killed", "--nocapture", "--test-threads=1"]);
         command.env(JOB, format!("{} {} {} {keyed}", self.life, self.seed, self.mode.name())).env(DIR, &self.dir);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         command

@@ -48,6 +48,11 @@ pub(crate) struct Identity {
 const IDENTITY: usize = 20;
 
 impl Identity {
+    /// The call that it is a part of: its life, its writer, and its number there.
+    pub(crate) fn of_call(self) -> (u32, u32, u32) {
+        (self.life, self.writer, self.call)
+    }
+
     /// The identity, then bytes that follow from it.
     pub(crate) fn payload(self) -> Vec<u8> {
         let mut payload = Vec::new();

@@ -135,7 +135,10 @@ impl Known {
             let begun = before.filter(|before| before.part + 1 < before.parts);
             let expected = begun.map_or(0, |before| before.part + 1);
             assert!(identity.part == expected || next == first, "{case}: {next}: a part of a batch is missing");
-            assert!(begun.is_none_or(|begun| begun.call == identity.call), "{case}: {next}: batches are mixed");
+            assert!(
+                begun.is_none_or(|begun| begun.of_call() == identity.of_call()),
+                "{case}: {next}: batches are mixed"
+            );
             before = Some(identity);
             seen.insert(next, identity);
         }
