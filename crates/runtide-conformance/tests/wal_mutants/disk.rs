@@ -11,6 +11,8 @@ use runtide_core::wal::fs::{Disk, File};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DiskBug {
     RetriesSync,
+    RetriesFolderSync,
+    RetriesWrite,
     NoDirectorySync,
     NoLock,
     NoTruncate,
@@ -55,7 +57,11 @@ impl Disk for BuggyDisk {
     }
 
     fn sync_dir(&self, dir: &Path) -> Result<()> {
-        if self.bug == DiskBug::NoDirectorySync { Ok(()) } else { self.disk.sync_dir(dir) }
+        match self.bug {
+            DiskBug::NoDirectorySync => Ok(()),
+            DiskBug::RetriesFolderSync => self.disk.sync_dir(dir).or_else(|_| self.disk.sync_dir(dir)),
+            _ => self.disk.sync_dir(dir),
+        }
     }
 
     fn lock(&self, path: &Path) -> Result<Box<dyn File>> {
@@ -82,7 +88,10 @@ impl File for BuggyFile {
     }
 
     fn write_at(&self, buf: &[u8], at: u64) -> Result<()> {
-        self.file.write_at(buf, at)
+        match self.bug {
+            DiskBug::RetriesWrite => self.file.write_at(buf, at).or_else(|_| self.file.write_at(buf, at)),
+            _ => self.file.write_at(buf, at),
+        }
     }
 
     fn allocate(&self, len: u64) -> Result<()> {
