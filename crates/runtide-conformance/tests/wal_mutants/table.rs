@@ -46,8 +46,11 @@ mutants! {
     NoLock Broken::on(DiskBug::NoLock), [W5];
     /// A torn tail is copied aside, and stays where it is.
     ForgetsTheCut Broken::on(DiskBug::NoTruncate), [W2];
+    /// A torn tail is cut, and the copy of it is an empty file.
+    CutsWithoutCopy Broken::on(DiskBug::NoCopy), [W2];
     /// An append returns when it is written; the sync comes later. Usual where speed is compared.
-    PublishesBeforeSync Broken::by(LogBug::PublishesBeforeSync), [W1 W2 W3 W6 W7 W8];
+    /// Opening then has more to look at than the last segment.
+    PublishesBeforeSync Broken::by(LogBug::PublishesBeforeSync), [W1 W2 W3 W6 W7 W8 W9];
     /// A record that cannot be read is passed over without a word, as runtimo-core 0.1.0 does with a line that does not parse.
     SkipsDamage Broken::by(LogBug::SkipsDamage), [W3];
     /// The caller brings the number, counted from the start of the process: in runtimo-core's own example it is always 0.
