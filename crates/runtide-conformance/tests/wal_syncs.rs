@@ -1,7 +1,14 @@
 //! How often the log syncs, and who is told when that fails.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{future::poll_fn, num::NonZeroU64, path::Path, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    num::NonZeroU64,
+    path::Path,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::Stream;
 use runtide_conformance::wal::{Fault, ModelDisk};
@@ -50,7 +57,9 @@ fn an_interval_syncs_by_itself() {
     for _ in 0..2 {
         let before = disk.load().syncs;
         wal.append_blocking(KIND, b"soon").unwrap();
+        let begun = Instant::now();
         while disk.load().syncs == before {
+            assert!(begun.elapsed() < Duration::from_secs(60), "no sync came by itself");
             std::thread::yield_now();
         }
     }

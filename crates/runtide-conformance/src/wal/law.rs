@@ -91,9 +91,9 @@ laws! {
     W6 "failed sync" laws::poison::w6_failed_sync, "a failed write or sync poisons the writer: every later call returns the same error until the log is opened anew; nothing is tried again";
     W7 "chain" laws::chain::w7_chain, "each hash covers the one before: swapping, removing or rewriting records is found; an anchor reveals a tail that was cut or rewritten, and without one `verify` says so";
     W8 "retention" laws::retention::w8_retention, "by age, size or sequence, by whole segments, never what is newer; a crash in the middle leaves the old or the new state; open readers are not broken";
-    W9 "cost" laws::cost::w9_cost, "opening reads one segment at most, whatever the length of the log; `tail(n)` reads in proportion to n";
+    W9 "cost" laws::cost::w9_cost, "opening reads as much as one segment has at most, after a crash as two, whatever the length of the log; `tail(n)` reads in proportion to n";
     W10 "bounded" laws::bounded::w10_bounded, "reading, tail, verify and dump hold the same memory, whatever the length of the log";
-    W11 "hostile" laws::hostile::w11_hostile, "an arbitrary file in the place of a segment gives a clear error: no panic, and no allocation beyond the file's size";
+    W11 "hostile" laws::hostile::w11_hostile, "an arbitrary file in the place of a segment gives a clear error: no panic, and no read asks for more room than the largest file has, or 1 MiB";
 }
 
 impl fmt::Display for WalLaw {

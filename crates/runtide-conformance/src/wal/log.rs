@@ -38,6 +38,11 @@ pub trait OpenLog: Send + Sync {
     /// Appends; the record's number, when it is durable as the options say.
     fn append(&self, payload: &[u8]) -> Result<u64>;
 
+    /// Appends as a task does, where the log has a way of its own for tasks.
+    fn append_in_task(&self, payload: &[u8]) -> Result<u64> {
+        self.append(payload)
+    }
+
     /// Appends all or none; the first and the last number.
     fn append_batch(&self, payloads: &[&[u8]]) -> Result<RangeInclusive<u64>>;
 

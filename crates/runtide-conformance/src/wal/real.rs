@@ -58,6 +58,13 @@ impl OpenLog for Wal {
         Ok(self.append_blocking(KIND, payload)?.0)
     }
 
+    fn append_in_task(&self, payload: &[u8]) -> Result<u64> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|error| {
+            Error::new(ErrorKind::Unavailable, "harness", "the system gives no runtime").with_source(error)
+        })?;
+        Ok(runtime.block_on(Self::append(self, KIND, payload))?.0)
+    }
+
     fn append_batch(&self, payloads: &[&[u8]]) -> Result<RangeInclusive<u64>> {
         let records: Vec<_> = payloads.iter().map(|payload| (KIND, *payload)).collect();
         let range = self.append_batch_blocking(&records)?;

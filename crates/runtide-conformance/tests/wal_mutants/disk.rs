@@ -10,10 +10,14 @@ use runtide_core::wal::fs::{Disk, File};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DiskBug {
+    None,
     RetriesSync,
+    RetriesFolderSync,
+    RetriesWrite,
     NoDirectorySync,
     NoLock,
     NoTruncate,
+    NoCopy,
 }
 
 /// A disk behind a bug.
@@ -23,23 +27,21 @@ pub(crate) struct BuggyDisk {
     pub(crate) bug: DiskBug,
 }
 
-impl BuggyDisk {
-    fn wrap(&self, file: Box<dyn File>) -> Box<dyn File> {
-        Box::new(BuggyFile { file, bug: self.bug })
-    }
-}
-
 impl Disk for BuggyDisk {
     fn create_dir(&self, path: &Path) -> Result<()> {
         self.disk.create_dir(path)
     }
 
     fn create(&self, path: &Path) -> Result<Box<dyn File>> {
-        Ok(self.wrap(self.disk.create(path)?))
+        let torn = path.file_name().is_some_and(|name| name.to_string_lossy().contains("torn"));
+        let bug = if self.bug == DiskBug::NoCopy && !torn { DiskBug::None } else { self.bug };
+        Ok(Box::new(BuggyFile { file: self.disk.create(path)?, bug }))
     }
 
     fn open(&self, path: &Path) -> Result<Box<dyn File>> {
-        Ok(self.wrap(self.disk.open(path)?))
+        // What is copied aside is only made, never opened again by the log.
+        let bug = if self.bug == DiskBug::NoCopy { DiskBug::None } else { self.bug };
+        Ok(Box::new(BuggyFile { file: self.disk.open(path)?, bug }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> Result<()> {
@@ -55,7 +57,11 @@ impl Disk for BuggyDisk {
     }
 
     fn sync_dir(&self, dir: &Path) -> Result<()> {
-        if self.bug == DiskBug::NoDirectorySync { Ok(()) } else { self.disk.sync_dir(dir) }
+        match self.bug {
+            DiskBug::NoDirectorySync => Ok(()),
+            DiskBug::RetriesFolderSync => self.disk.sync_dir(dir).or_else(|_| self.disk.sync_dir(dir)),
+            _ => self.disk.sync_dir(dir),
+        }
     }
 
     fn lock(&self, path: &Path) -> Result<Box<dyn File>> {
@@ -82,7 +88,11 @@ impl File for BuggyFile {
     }
 
     fn write_at(&self, buf: &[u8], at: u64) -> Result<()> {
-        self.file.write_at(buf, at)
+        match self.bug {
+            DiskBug::NoCopy => Ok(()),
+            DiskBug::RetriesWrite => self.file.write_at(buf, at).or_else(|_| self.file.write_at(buf, at)),
+            _ => self.file.write_at(buf, at),
+        }
     }
 
     fn allocate(&self, len: u64) -> Result<()> {

@@ -12,7 +12,7 @@ use std::{
 use runtide_conformance::wal::{Audit, Cut, Entries, Entry, LogHarness, OpenLog, RealLog, Salvaged};
 use runtide_core::{
     Result,
-    wal::{Durability, OnDamage, ReadFrom, Retention, WalOptions},
+    wal::{Durability, OnDamage, ReadFrom, Retention, Seq, WalOptions},
 };
 
 use crate::disk::{BuggyDisk, DiskBug};
@@ -24,6 +24,7 @@ pub(crate) enum LogBug {
     NumbersByCaller,
     AnchorIsANumber,
     ReadsAll,
+    DropsHalf,
 }
 
 /// The log, its disk or its caller being broken, or neither.
@@ -143,6 +144,13 @@ impl OpenLog for Open {
         self.log.append(payload)
     }
 
+    fn append_in_task(&self, payload: &[u8]) -> Result<u64> {
+        if self.how.has(LogBug::NumbersByCaller) {
+            return self.append(payload);
+        }
+        self.log.append_in_task(payload)
+    }
+
     fn append_batch(&self, payloads: &[&[u8]]) -> Result<RangeInclusive<u64>> {
         if self.how.has(LogBug::NumbersByCaller) {
             let stamped: Vec<_> = payloads.iter().map(|payload| self.stamped(payload)).collect();
@@ -173,7 +181,10 @@ impl OpenLog for Open {
         self.log.anchor()
     }
 
-    fn retain(&self, policy: Retention) -> Result<u64> {
+    fn retain(&self, mut policy: Retention) -> Result<u64> {
+        if self.how.has(LogBug::DropsHalf) {
+            policy.keep_from = policy.keep_from.map(|keep| Seq(keep.0 / 2));
+        }
         self.log.retain(policy)
     }
 

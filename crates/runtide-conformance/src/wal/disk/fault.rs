@@ -3,6 +3,7 @@
 use std::{
     io::{Error, ErrorKind, Result},
     ops::Sub,
+    path::PathBuf,
 };
 
 /// A sort of operation that can be made to fail.
@@ -28,6 +29,16 @@ impl Fault {
 pub(super) struct Faults {
     plan: Option<Plan>,
     happened: bool,
+    hits: Vec<Hit>,
+}
+
+/// What an operation that failed was about.
+#[derive(Clone, Debug)]
+pub(crate) struct Hit {
+    /// The file or folder; of a renaming, the new name.
+    pub(crate) path: PathBuf,
+    /// There was nothing in the file yet.
+    pub(crate) blank: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -39,15 +50,21 @@ struct Plan {
 
 impl Faults {
     pub(super) fn plan(&mut self, fault: Fault, nth: u64, for_good: bool) {
-        *self = Self { plan: Some(Plan { fault, left: nth, for_good }), happened: false };
+        *self = Self { plan: Some(Plan { fault, left: nth, for_good }), ..Self::default() };
     }
 
+    /// What it failed on stays known.
     pub(super) fn heal(&mut self) -> bool {
-        std::mem::take(self).happened
+        self.plan = None;
+        std::mem::take(&mut self.happened)
+    }
+
+    pub(super) fn hits(&self) -> &[Hit] {
+        &self.hits
     }
 
     /// An operation of this sort: does it fail?
-    pub(super) fn meet(&mut self, fault: Fault) -> Result<()> {
+    pub(super) fn meet(&mut self, fault: Fault, hit: impl FnOnce() -> Hit) -> Result<()> {
         let Some(plan) = self.plan.as_mut().filter(|plan| plan.fault == fault) else { return Ok(()) };
         if plan.left > 0 {
             plan.left -= 1;
@@ -57,6 +74,7 @@ impl Faults {
             self.plan = None;
         }
         self.happened = true;
+        self.hits.push(hit());
         Err(match fault {
             Fault::Full => ErrorKind::StorageFull.into(),
             _ => Error::other(format!("the model disk fails: {fault:?}")),
@@ -76,8 +94,10 @@ pub struct Load {
     pub largest_read: u64,
     /// Syncs of files, failed ones included.
     pub syncs: u64,
-    /// Syncs of a file whose last sync failed, and that was not changed since.
+    /// Syncs of a file whose last sync failed, and that was not changed since; and of a folder whose last sync failed.
     pub syncs_tried_again: u64,
+    /// Writes to where the last write failed.
+    pub writes_tried_again: u64,
 }
 
 impl Load {
@@ -98,6 +118,7 @@ impl Sub for Load {
             largest_read: self.largest_read,
             syncs: self.syncs - before.syncs,
             syncs_tried_again: self.syncs_tried_again - before.syncs_tried_again,
+            writes_tried_again: self.writes_tried_again - before.writes_tried_again,
         }
     }
 }

@@ -36,11 +36,11 @@ use std::{
 
 use runtide_core::wal::fs::{Disk, File};
 
-pub(crate) use self::crash::Random;
 pub use self::{
     crash::Crash,
     fault::{Fault, Load},
 };
+pub(crate) use self::{crash::Random, fault::Hit};
 use self::{
     fault::Faults,
     inode::Inode,
@@ -62,6 +62,10 @@ struct State {
     load: Load,
     /// Files whose last sync failed, and that were not changed since.
     failed: BTreeSet<usize>,
+    /// Folders whose last sync failed.
+    failed_folders: BTreeSet<PathBuf>,
+    /// Files, and where in them the last write failed.
+    failed_writes: BTreeSet<(usize, usize)>,
 }
 
 impl State {
@@ -90,15 +94,30 @@ impl State {
         Ok(id)
     }
 
+    /// Does an operation on a file fail?
+    fn meet(&mut self, fault: Fault, id: usize) -> Result<()> {
+        let Self { faults, now, .. } = self;
+        faults.meet(fault, || Hit {
+            path: now.names.files().find(|(_, named)| *named == id).map(|(path, _)| path.clone()).unwrap_or_default(),
+            blank: now.bytes(id).iter().all(|byte| *byte == 0),
+        })
+    }
+
+    /// Does an operation on a name fail?
+    fn meet_name(&mut self, fault: Fault, path: &Path) -> Result<()> {
+        self.faults.meet(fault, || Hit { path: path.to_owned(), blank: true })
+    }
+
     fn resize(&mut self, id: usize, len: usize) {
         self.failed.remove(&id);
+        self.failed_writes.retain(|(file, _)| *file != id);
         self.act(Op::Resize(id, len));
     }
 
     fn sync(&mut self, id: usize) -> Result<()> {
         self.load.syncs += 1;
         self.load.syncs_tried_again += u64::from(self.failed.contains(&id));
-        if let Err(error) = self.faults.meet(Fault::Sync) {
+        if let Err(error) = self.meet(Fault::Sync, id) {
             self.failed.insert(id);
             self.act(Op::FailedSync(id));
             return Err(error);
@@ -172,6 +191,11 @@ impl ModelDisk {
         self.state().faults.heal()
     }
 
+    /// What failed since [`ModelDisk::fail`].
+    pub(crate) fn hits(&self) -> Vec<Hit> {
+        self.state().faults.hits().to_vec()
+    }
+
     /// How much was asked of it so far.
     pub fn load(&self) -> Load {
         self.state().load
@@ -207,7 +231,7 @@ impl Disk for ModelDisk {
     fn create(&self, path: &Path) -> Result<Box<dyn File>> {
         let mut state = self.state();
         if state.id(path).is_err() {
-            state.faults.meet(Fault::Full)?;
+            state.meet_name(Fault::Full, path)?;
         }
         let id = state.make(path)?;
         if state.size(id) > 0 {
@@ -225,7 +249,7 @@ impl Disk for ModelDisk {
     fn rename(&self, from: &Path, to: &Path) -> Result<()> {
         let mut state = self.state();
         state.id(from)?;
-        state.faults.meet(Fault::Name)?;
+        state.meet_name(Fault::Name, to)?;
         state.act(Op::Rename(from.to_owned(), to.to_owned()));
         Ok(())
     }
@@ -233,7 +257,7 @@ impl Disk for ModelDisk {
     fn remove(&self, path: &Path) -> Result<()> {
         let mut state = self.state();
         state.id(path)?;
-        state.faults.meet(Fault::Name)?;
+        state.meet_name(Fault::Name, path)?;
         state.act(Op::Remove(path.to_owned()));
         Ok(())
     }
@@ -246,7 +270,11 @@ impl Disk for ModelDisk {
 
     fn sync_dir(&self, dir: &Path) -> Result<()> {
         let mut state = self.state();
-        state.faults.meet(Fault::Sync)?;
+        state.load.syncs_tried_again += u64::from(state.failed_folders.remove(dir));
+        if let Err(error) = state.meet_name(Fault::Sync, dir) {
+            state.failed_folders.insert(dir.to_owned());
+            return Err(error);
+        }
         state.act(Op::SyncDir(dir.to_owned()));
         Ok(())
     }
@@ -302,10 +330,14 @@ impl File for ModelFile {
         let mut state = self.disk.state();
         let (at, end) = (place(at)?, place(at)?.saturating_add(buf.len()));
         let grows = end > state.size(self.id);
-        let met = match state.faults.meet(Fault::Write) {
-            Ok(()) if grows => state.faults.meet(Fault::Full),
+        state.load.writes_tried_again += u64::from(state.failed_writes.remove(&(self.id, at)));
+        let met = match state.meet(Fault::Write, self.id) {
+            Ok(()) if grows => state.meet(Fault::Full, self.id),
             met => met,
         };
+        if met.is_err() {
+            state.failed_writes.insert((self.id, at));
+        }
         let written = if met.is_ok() { buf } else { buf.get(..buf.len() / 2).unwrap_or_default() };
         // A full disk may still take what lies within the file.
         state.act(Op::Write(self.id, at, written.to_vec()));
@@ -317,7 +349,7 @@ impl File for ModelFile {
         let mut state = self.disk.state();
         let len = place(len)?;
         if len > state.size(self.id) {
-            state.faults.meet(Fault::Full)?;
+            state.meet(Fault::Full, self.id)?;
             state.resize(self.id, len);
         }
         Ok(())

@@ -2,11 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use runtide_core::ErrorKind;
+
 use super::{DIR, Held, Tried, is_data, options};
 use crate::wal::{Audit, Effort, LogHarness, Looked, ModelDisk, WalLaw, WalLawResult};
 
 /// Two logs grow from the same beginning with records of the same lengths, so that pieces of one fit into the other, as
-/// whoever can write the files could put them. Every piece is exchanged, swapped and cut.
+/// whoever can write the files could put them. Every piece is exchanged, swapped, taken out and cut.
+/// Each record is a commit of its own here.
 pub(crate) fn w7_chain(log: &dyn LogHarness, effort: Effort) -> WalLawResult {
     let tried = Tried { law: WalLaw::W7, log };
     let begun = begun(tried)?;
@@ -29,6 +32,22 @@ pub(crate) fn w7_chain(log: &dyn LogHarness, effort: Effort) -> WalLawResult {
             told(tried, b, b.n == ours.len(), &swapped, &anchor, "and the one before it, swapped,")?;
         }
     }
+    for pair in ours.windows(2) {
+        if let [a, b] = pair
+            && let Some(removed) = removed(&disk, a, b)
+        {
+            forged += 1;
+            gone(tried, &removed, &anchor, &format!("record {}, taken out with the rest moved up,", a.n))?;
+        }
+    }
+    let segments: Vec<_> =
+        disk.files().into_iter().filter(|(path, _)| ours.iter().any(|step| step.file == *path)).collect();
+    for (path, _) in segments.iter().rev().skip(1) {
+        let removed = disk.copy();
+        removed.put(path, None);
+        forged += 1;
+        gone(tried, &removed, &anchor, &format!("{}, taken out,", path.display()))?;
+    }
     // The end is cut off, or another one is put in its place: nothing but an anchor tells.
     for (step, other) in ours.iter().zip(&theirs) {
         let early = audit(tried, &disk, Some(&step.anchor))?;
@@ -44,7 +63,8 @@ pub(crate) fn w7_chain(log: &dyn LogHarness, effort: Effort) -> WalLawResult {
             )?;
             let without = audit(tried, disk, None)?;
             tried.ensure(!without.anchored, "no anchor without one", format!("{without:?}"))?;
-            forged += 2;
+            // The whole log with its own anchor is none.
+            forged += if ours_all { 0 } else { 2 };
         }
     }
     Ok(Looked::at(forged, "forgeries"))
@@ -114,6 +134,29 @@ fn told(tried: Tried<'_>, step: &Step, last: bool, forged: &ModelDisk, anchor: &
     let audit = audit(tried, forged, Some(anchor))?;
     let found = !audit.anchored && (last || audit.damage.is_some());
     tried.ensure(found, &format!("record {} {how} to be found", step.n), format!("{audit:?}"))
+}
+
+/// What was taken out before the end is found with the anchor, and told as damage, or as a tail that nobody was promised where
+/// nothing behind it is in its place any more.
+fn gone(tried: Tried<'_>, forged: &ModelDisk, anchor: &str, what: &str) -> Held {
+    match tried.log.verify(Path::new(DIR), Some(anchor), &options(forged)) {
+        Ok(audit) => {
+            let found = !audit.anchored && (audit.damage.is_some() || audit.torn.is_some());
+            tried.ensure(found, &format!("{what} to be found"), format!("{audit:?}"))
+        }
+        Err(error) => tried.ensure(error.kind() == ErrorKind::Corrupt, &format!("{what} to be found"), error),
+    }
+}
+
+/// Our log without a record, the rest of its file moved up, if the next one is in the same file.
+fn removed(disk: &ModelDisk, a: &Step, b: &Step) -> Option<ModelDisk> {
+    let mut bytes = disk.read(&a.file).filter(|_| a.file == b.file && a.place.start < b.place.start)?;
+    let len = bytes.len();
+    bytes.drain(a.place.start..b.place.start);
+    bytes.resize(len, 0);
+    let disk = disk.copy();
+    disk.put(&a.file, Some(bytes));
+    Some(disk)
 }
 
 /// Our log with two neighbours in each other's place, if they lie in one file and are of one length.

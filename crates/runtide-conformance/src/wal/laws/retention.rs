@@ -4,24 +4,31 @@ use std::{path::Path, time::Duration};
 
 use runtide_core::wal::{OnDamage, ReadFrom, Retention, Seq};
 
-use super::{DIR, Held, Tried, after, options};
+use super::{DIR, Held, SEGMENT, Tried, after, is_data, options};
 use crate::wal::{Effort, Entries, LogHarness, Looked, ModelDisk, OpenLog, WalLaw, WalLawResult};
 
 const RECORDS: u64 = 150;
 
-/// A log is dropped from by each policy, under open readers; and each retention is cut off at every operation with every
-/// subset of the names and bytes that were not synced, then opened, read, appended to and cut off again.
+/// The log that policies are tried on is many segments long, so that a segment more or less is told from a wrong place.
+const LONG: u64 = 600;
+
+/// A log is dropped from by each policy, under open readers: no more than it asks for, and no less than whole segments
+/// allow. Ages are none and a year, since the writer's clock cannot be set. And each retention is cut off at every operation
+/// with every subset of the names and bytes that were not synced, then opened, read, appended to and cut off again.
 pub(crate) fn w8_retention(log: &dyn LogHarness, effort: Effort) -> WalLawResult {
     let tried = Tried { law: WalLaw::W8, log };
     let whole = ModelDisk::new();
     tried.written(&whole, RECORDS)?;
-    policies(tried, &whole)?;
+    policies(tried)?;
     let mut states = 0;
     for keep in [30, 70, RECORDS] {
         states += interrupted(tried, &whole.copy(), keep, effort)?;
     }
     Ok(Looked::at(states, "crash states"))
 }
+
+/// A file with fewer bytes is no segment.
+const SMALL: u64 = 64;
 
 /// Reads all there is; the first number, when the rest is complete up to the end.
 fn first_of(tried: Tried<'_>, log: &dyn OpenLog, end: u64) -> Held<u64> {
@@ -32,7 +39,15 @@ fn first_of(tried: Tried<'_>, log: &dyn OpenLog, end: u64) -> Held<u64> {
     Ok(first)
 }
 
-fn policies(tried: Tried<'_>, whole: &ModelDisk) -> Held {
+/// Bytes of all that the log holds.
+fn size(disk: &ModelDisk) -> u64 {
+    disk.files().iter().filter(|(path, _)| is_data(path)).map(|(_, bytes)| bytes.len() as u64).sum()
+}
+
+fn policies(tried: Tried<'_>) -> Held {
+    let whole = &ModelDisk::new();
+    tried.written(whole, LONG)?;
+    let half = size(whole) / 2;
     let year = Duration::from_secs(366 * 86_400);
     let keep = |seq| Retention::default().with_keep_from(Seq(seq));
     let nothing_goes =
@@ -43,12 +58,14 @@ fn policies(tried: Tried<'_>, whole: &ModelDisk) -> Held {
         tried.ensure(first == 1, &format!("nothing to go by {policy:?}"), format!("the log begins with {first}"))?;
     }
     let policies = [
-        (keep(40), 40),
-        (keep(RECORDS), RECORDS),
-        (Retention::default().with_max_bytes(0), RECORDS),
-        (Retention::default().with_max_age(Duration::ZERO), RECORDS),
-        (keep(40).with_max_bytes(0), 40),
-        (keep(40).with_max_age(Duration::ZERO), 40),
+        (keep(100), 100),
+        (keep(300), 300),
+        (keep(LONG), LONG),
+        (Retention::default().with_max_bytes(0), LONG),
+        (Retention::default().with_max_age(Duration::ZERO), LONG),
+        (keep(300).with_max_bytes(0), 300),
+        (keep(300).with_max_age(Duration::ZERO), 300),
+        (Retention::default().with_max_bytes(half), LONG),
     ];
     for (policy, newest) in policies {
         let disk = whole.copy();
@@ -62,7 +79,6 @@ fn policies(tried: Tried<'_>, whole: &ModelDisk) -> Held {
             read(log.reader(ReadFrom::Start))?,
             read(tried.log.reader(Path::new(DIR), ReadFrom::Start, options(&disk)))?,
         ];
-        let size = |disk: &ModelDisk| disk.files().iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
         let before = size(&disk);
         let first = tried.works("drop old records", log.retain(policy.clone()))?;
         let fine = first > 1 && first <= newest && size(&disk) < before;
@@ -71,12 +87,18 @@ fn policies(tried: Tried<'_>, whole: &ModelDisk) -> Held {
             &format!("old segments to go by {policy:?}, and nothing from {newest} on"),
             format!("the log begins with {first}"),
         )?;
-        tried.append(&*log, RECORDS + 1)?;
-        tried.ensure(
-            first_of(tried, &*log, RECORDS + 1)? == first,
-            "the log to begin where it says",
-            "another place",
-        )?;
+        let left = size(&disk);
+        if policy.max_bytes == Some(half) {
+            // Beside the segments there is the file that says where they begin.
+            let within = left <= half + SMALL && left + SEGMENT > half;
+            tried.ensure(within, &format!("{half} bytes to be left, or up to a segment less"), left)?;
+        } else {
+            // The segment with the first record that stays, and the room in the newest one.
+            let most = before * (LONG + 1 - newest) / LONG + 2 * SEGMENT;
+            tried.ensure(left <= most, &format!("{policy:?} to leave {most} bytes at most"), left)?;
+        }
+        tried.append(&*log, LONG + 1)?;
+        tried.ensure(first_of(tried, &*log, LONG + 1)? == first, "the log to begin where it says", "another place")?;
         let expired = log.reader(ReadFrom::Seq(Seq(first - 1))).err().map(|error| error.kind());
         tried.ensure(
             expired == Some(runtide_core::ErrorKind::Expired),
@@ -89,7 +111,7 @@ fn policies(tried: Tried<'_>, whole: &ModelDisk) -> Held {
             let rest = tried.works("read on under retention", rest)?;
             let next = tried.in_order(&rest, 1)?;
             tried.ensure(
-                next > RECORDS,
+                next > LONG,
                 "an open reader to read on to the end",
                 format!("it ends behind {}", next - 1),
             )?;

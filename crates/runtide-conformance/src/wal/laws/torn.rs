@@ -170,12 +170,18 @@ fn repair(tried: Tried<'_>, crash: &Crash<'_>) -> Held<u64> {
     let cut = log.cut();
     let opened = disk.operations();
     drop(log);
-    let torn = cut.map(|cut| (crash.disk.read(&cut.file).and_then(|bytes| piece(&bytes, &cut)), cut));
+    let torn = cut.map(|cut| {
+        let torn = crash.disk.read(&cut.file).and_then(|bytes| piece(&bytes, &cut));
+        let torn =
+            torn.ok_or_else(|| tried.broken("the bytes that were cut to have been there", format!("{cut:?}")))?;
+        Ok::<_, super::Broken>((torn, cut))
+    });
+    let torn = torn.transpose()?;
     disk.crashes(0..opened + 1, 4, 4, |second| {
         if let Some((torn, cut)) = &torn {
             let there = |path: &Path| second.disk.read(path);
-            let in_place = there(&cut.file).and_then(|bytes| piece(&bytes, cut)) == *torn;
-            let aside = there(&cut.copy) == *torn;
+            let in_place = there(&cut.file).and_then(|bytes| piece(&bytes, cut)).as_ref() == Some(torn);
+            let aside = there(&cut.copy).as_ref() == Some(torn);
             tried.ensure(in_place || aside, "a copy of the tail before it is cut", "neither").map_err(after(second))?;
         }
         repaired_again(tried, &second.disk, crash.mark.unwrap_or(0)).map_err(after(second))
