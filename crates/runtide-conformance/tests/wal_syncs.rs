@@ -48,6 +48,8 @@ fn without_syncs_there_are_none_until_asked() {
     assert_eq!(disk.load().syncs, before);
     wal.sync_blocking().unwrap();
     assert_eq!(disk.load().syncs, before + 1);
+    wal.sync_blocking().unwrap();
+    assert_eq!(disk.load().syncs, before + 1, "there is nothing new");
 }
 
 #[test]

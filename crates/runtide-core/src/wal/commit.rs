@@ -198,7 +198,8 @@ impl Committer {
             if group.count > 0 {
                 engine.write(&mut group.bytes, group.first, group.count)?;
             }
-            if group.sync { engine.sync() } else { Ok(()) }
+            // What is synced is not synced again: that could only fail, and nobody would be told.
+            if group.sync && self.published.synced() < engine.head.0 { engine.sync() } else { Ok(()) }
         };
         if let Err(error) = write() {
             self.published.fail((&error).into());
