@@ -1,6 +1,6 @@
 //! The log beside the bare loops that stand for the limit. Beside other crates: `peers/`.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, reason = "an executable has no readers of its docs")]
 
 use runtide_benches::{
     criterion,

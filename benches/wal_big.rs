@@ -6,7 +6,13 @@
 //! cargo bench -p runtide-benches --bench wal_big -- big 1    # 1 GB
 //! ```
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, clippy::cast_precision_loss)]
+#![allow(missing_docs, reason = "an executable has no readers of its docs")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a wrong assumption stops it, and the table is for the terminal"
+)]
+#![allow(clippy::cast_precision_loss, reason = "sizes become GB here")]
 
 use runtide_benches::{
     Table, bytes, is_trial,

@@ -1,6 +1,6 @@
 //! Runtide's log beside the bare loops and other crates, in one run.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, reason = "an executable has no readers of its docs")]
 
 use runtide_benches::{
     criterion,
