@@ -1,23 +1,22 @@
 //! The laws by name.
 
-use std::{fmt, str::FromStr};
-
-use serde::{Deserialize, Serialize};
+use std::str::FromStr;
 
 use crate::{Harness, LawResult, laws};
 
-macro_rules! laws {
-    ($($law:ident $name:literal $check:path, $text:literal;)*) => {
-        /// What Runtide promises. Each is a test, guards against a trap, and has a mutant that breaks it.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// An enum of laws: each with its number, its name and its text.
+macro_rules! named_laws {
+    ($(#[$doc:meta])* $laws:ident { $($law:ident $name:literal $text:literal;)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
         #[non_exhaustive]
-        pub enum Law { $( #[doc = concat!("**", $name, "**: ", $text)] $law, )* }
+        pub enum $laws { $( #[doc = concat!("**", $name, "**: ", $text)] $law, )* }
 
-        impl Law {
+        impl $laws {
             /// Every law, in order.
             pub const ALL: &'static [Self] = &[$( Self::$law, )*];
 
-            /// As the specification numbers it: `R1`.
+            /// As the specification numbers it: `R1`, `W1`.
             pub fn id(self) -> &'static str {
                 match self { $( Self::$law => stringify!($law), )* }
             }
@@ -31,7 +30,26 @@ macro_rules! laws {
             pub fn text(self) -> &'static str {
                 match self { $( Self::$law => $text, )* }
             }
+        }
 
+        impl std::fmt::Display for $laws {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(f, "{} {}", self.id(), self.name())
+            }
+        }
+    };
+}
+
+pub(crate) use named_laws;
+
+macro_rules! laws {
+    ($($law:ident $name:literal $check:path, $text:literal;)*) => {
+        named_laws! {
+            /// What Runtide promises. Each is a test, guards against a trap, and has a mutant that breaks it.
+            Law { $($law $name $text;)* }
+        }
+
+        impl Law {
             /// Tests it on a fresh harness.
             pub async fn check(self, h: &dyn Harness) -> LawResult {
                 match self { $( Self::$law => Box::pin($check(h)).await, )* }
@@ -71,12 +89,6 @@ laws! {
     M6 "deadlines" laws::managers::deadline::m6_deadlines, "every call ends within its configured limit when the daemon stalls, with `Timeout`";
     M7 "undone" laws::managers::undone::m7_undone, "a composed operation that fails, is dropped, or whose process is killed between any two steps leaves nothing behind after `recover()`; undoing is idempotent and may run again when recovery itself dies";
     M8 "names" laws::managers::names::m8_names, "hostile names, labels and env are refused with `InvalidInput` or carried through intact; nothing is ever pasted into a shell or a path";
-}
-
-impl fmt::Display for Law {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.id(), self.name())
-    }
 }
 
 impl FromStr for Law {

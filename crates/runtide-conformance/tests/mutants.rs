@@ -16,12 +16,13 @@ mod composed;
 mod harness;
 #[path = "mutants/managers.rs"]
 mod managers;
+mod pinned;
 #[path = "mutants/stream.rs"]
 mod stream;
 #[path = "mutants/table.rs"]
 mod table;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use backend::Broken;
 use harness::{EDGES, MemoryHarness};
@@ -50,46 +51,12 @@ fn laws_failed_by(mutant: Mutant) -> Vec<(Law, String)> {
 
 #[test]
 fn each_mutant_fails_exactly_the_laws_that_are_pinned_for_it() {
-    let only = std::env::var("RUNTIDE_MUTANT").ok();
-    let wanted = |mutant: &&Mutant| only.as_ref().is_none_or(|only| format!("{mutant:?}") == *only);
-    let mutants: Vec<Mutant> = Mutant::ALL.iter().filter(wanted).copied().collect();
-    assert!(!mutants.is_empty(), "RUNTIDE_MUTANT names no mutant");
-    let next = std::sync::atomic::AtomicUsize::new(0);
-    let surprises = std::sync::Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
-            scope.spawn(|| {
-                while let Some(&mutant) = mutants.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
-                    let failed = laws_failed_by(mutant);
-                    let laws: Vec<Law> = failed.iter().map(|(law, _)| *law).collect();
-                    if laws != mutant.fails() || only.is_some() {
-                        let ids: Vec<&str> = laws.iter().map(|law| law.id()).collect();
-                        let found: Vec<&str> = failed.iter().map(|(_, found)| found.as_str()).collect();
-                        let line = format!("{mutant:?} [{}]\n  {}", ids.join(" "), found.join("\n  "));
-                        if laws == mutant.fails() {
-                            println!("{line}");
-                        } else {
-                            surprises.lock().unwrap().push(line);
-                        }
-                    }
-                }
-            });
-        }
-    });
-    let surprises = surprises.into_inner().unwrap();
-    assert!(
-        surprises.is_empty(),
-        "{} mutants fail other laws than those pinned:\n{}",
-        surprises.len(),
-        surprises.join("\n")
-    );
+    pinned::assert_fails(Mutant::ALL, Mutant::fails, laws_failed_by);
 }
 
 #[test]
 fn each_law_is_failed_by_a_mutant() {
-    let failed: BTreeSet<Law> = Mutant::ALL.iter().flat_map(|mutant| mutant.fails()).copied().collect();
-    let unbroken: Vec<&Law> = Law::ALL.iter().filter(|law| !failed.contains(law)).collect();
-    assert!(unbroken.is_empty(), "no mutant fails {unbroken:?}");
+    pinned::assert_all_bite(Law::ALL, Mutant::ALL, Mutant::fails);
 }
 
 #[test]

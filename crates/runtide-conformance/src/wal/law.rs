@@ -2,10 +2,8 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
-
 use super::{LogHarness, laws};
-use crate::Violation;
+use crate::{Violation, law::named_laws};
 
 /// What testing a law of the log gives.
 pub type WalLawResult = Result<Looked, Violation<WalLaw>>;
@@ -49,30 +47,12 @@ impl Effort {
 
 macro_rules! laws {
     ($($law:ident $name:literal $check:path, $text:literal;)*) => {
-        /// What the log promises. Each is a test, guards against a trap, and has a mutant that breaks it.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[non_exhaustive]
-        pub enum WalLaw { $( #[doc = concat!("**", $name, "**: ", $text)] $law, )* }
+        named_laws! {
+            /// What the log promises. Each is a test, guards against a trap, and has a mutant that breaks it.
+            WalLaw { $($law $name $text;)* }
+        }
 
         impl WalLaw {
-            /// Every law, in order.
-            pub const ALL: &'static [Self] = &[$( Self::$law, )*];
-
-            /// As the specification numbers it: `W1`.
-            pub fn id(self) -> &'static str {
-                match self { $( Self::$law => stringify!($law), )* }
-            }
-
-            /// In a word or two.
-            pub fn name(self) -> &'static str {
-                match self { $( Self::$law => $name, )* }
-            }
-
-            /// What must hold.
-            pub fn text(self) -> &'static str {
-                match self { $( Self::$law => $text, )* }
-            }
-
             /// Tests it on logs of this kind, each on a fresh disk. The same call looks at the same things, but for what
             /// the log's own threads do in between; what it was is in the violation.
             pub fn check(self, log: &dyn LogHarness, effort: Effort) -> WalLawResult {
@@ -94,10 +74,4 @@ laws! {
     W9 "cost" laws::cost::w9_cost, "opening reads as much as one segment has at most, after a crash as two, whatever the length of the log; `tail(n)` reads in proportion to n";
     W10 "bounded" laws::bounded::w10_bounded, "reading, tail, verify and dump hold the same memory, whatever the length of the log";
     W11 "hostile" laws::hostile::w11_hostile, "an arbitrary file in the place of a segment gives a clear error: no panic, and no read asks for more room than the largest file has, or 1 MiB";
-}
-
-impl fmt::Display for WalLaw {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.id(), self.name())
-    }
 }
