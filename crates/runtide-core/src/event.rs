@@ -239,6 +239,8 @@ pub enum Gap {
     Undecodable,
     /// The cursor to resume from is not one of this watch.
     ForeignCursor,
+    /// A store was restored from a snapshot.
+    Restored,
     /// The subscriber was too slow for the ring.
     Lagged {
         /// How many events it did not get.

@@ -11,6 +11,7 @@ mod manager;
 mod names;
 mod runtime;
 mod sidecar;
+mod store;
 mod time;
 pub mod wal;
 pub mod watch;
@@ -31,6 +32,7 @@ pub use self::{
         WatchOptions,
     },
     sidecar::Sidecars,
+    store::*,
     watch::{
         Completeness, Driver, DriverOptions, Edge, EventStream, Evidence, Flow, Freshness, Inspection, InstanceTable,
         Looker, Opened, Signal, SignalBody, Snapshot, Source, Transition, TransitionStream,

@@ -1,0 +1,98 @@
+//! What a store must be able to do so that a journal can stand between deciding a write and showing it.
+
+use std::sync::Arc;
+
+use super::{ApplyOutcome, Document, Precondition, Resource, ResourceRef, Revision, StoreBackend};
+use crate::Result;
+
+/// A store that lets a journal stand between deciding a write and showing it.
+///
+/// # Behavior
+/// * `prepare` decides against what is prepared as well as what is published, and shows nothing to anybody.
+/// * What is prepared is published in the order of its revisions, or all of it is forgotten, the last first.
+/// * None of the calls waits for anything but a lock.
+pub trait LocalStore: StoreBackend {
+    /// Decides a write, and reserves its revision; no document is a delete.
+    ///
+    /// # Errors
+    /// `Conflict` if the precondition does not hold; `InvalidInput` as [`StoreBackend::apply`].
+    fn prepare(
+        &self,
+        reference: &ResourceRef,
+        document: Option<Document>,
+        precondition: Precondition,
+    ) -> Result<Planned>;
+
+    /// Shows what was prepared, or what a journal tells: in the order given, which is that of the revisions.
+    fn publish(&self, planned: Vec<Planned>);
+
+    /// Takes a prepared write back.
+    fn forget(&self, planned: Planned);
+
+    /// What is published, at one moment, in the order of the references.
+    fn image(&self) -> StoreImage;
+
+    /// Replaces what is published and drops what is prepared. Watchers get a `Reset`, and the store's revision is the image's.
+    fn load(&self, image: StoreImage);
+}
+
+/// A decided write, its revision reserved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Planned {
+    /// What is written.
+    pub reference: ResourceRef,
+    /// The new body; none for a delete.
+    pub document: Option<Document>,
+    /// What it will do.
+    pub change: PlannedChange,
+    /// The revision of the write; of what is there, if nothing changes.
+    pub revision: Revision,
+}
+
+/// What a decided write will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PlannedChange {
+    /// Make it.
+    Create,
+    /// Replace it.
+    Replace,
+    /// Remove it.
+    Delete,
+    /// Nothing: it is there already, just so, or not there already. There is nothing to publish, nor to forget.
+    Nothing,
+}
+
+impl Planned {
+    /// A decision.
+    pub fn new(reference: ResourceRef, document: Option<Document>, change: PlannedChange, revision: Revision) -> Self {
+        Self { reference, document, change, revision }
+    }
+
+    /// What the caller of an apply is told.
+    pub fn outcome(&self) -> ApplyOutcome {
+        match self.change {
+            PlannedChange::Create => ApplyOutcome::Created,
+            PlannedChange::Replace | PlannedChange::Delete => ApplyOutcome::Changed,
+            PlannedChange::Nothing => ApplyOutcome::Unchanged,
+        }
+    }
+}
+
+/// All that a store holds, at one moment.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct StoreImage {
+    /// The moment.
+    pub revision: Revision,
+    /// In the order of their references.
+    pub resources: Vec<Arc<Resource>>,
+}
+
+impl StoreImage {
+    /// What a store holds.
+    pub fn new(revision: Revision, resources: Vec<Arc<Resource>>) -> Self {
+        Self { revision, resources }
+    }
+}

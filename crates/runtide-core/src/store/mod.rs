@@ -1,0 +1,23 @@
+//! Declared resources: what a store is, and what it holds.
+
+mod backend;
+mod document;
+mod event;
+mod local;
+mod reference;
+mod resource;
+mod select;
+mod snapshot;
+mod write;
+
+pub use self::{
+    backend::{SnapshotSeal, StoreBackend, StoreStats},
+    document::{Document, ResourceFormat},
+    event::{Since, StoreEvent, StoreFeed, StoreStream, StoreWatchOptions},
+    local::{LocalStore, Planned, PlannedChange, StoreImage},
+    reference::ResourceRef,
+    resource::Resource,
+    select::{Page, PageOptions, PageToken, Selector},
+    snapshot::{SnapshotReader, SnapshotWriter},
+    write::{Applied, ApplyOutcome, Digest, Precondition, Revision},
+};

@@ -1,0 +1,80 @@
+//! A resource as a store gives it.
+
+use std::sync::{Arc, OnceLock};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Digest, Document, ResourceFormat, ResourceRef, Revision};
+use crate::{Labels, Result};
+
+/// A resource as a store gives it, in the form that was asked for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Resource {
+    /// What names it.
+    pub reference: ResourceRef,
+    /// Its body, in the format asked for.
+    pub document: Document,
+    /// When it was last written.
+    pub revision: Revision,
+    /// The body as it was written, where `document` is a conversion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    written: Option<Box<Document>>,
+    #[serde(skip)]
+    labels: OnceLock<Option<Labels>>,
+}
+
+impl Resource {
+    /// A resource as it was written.
+    pub fn new(reference: ResourceRef, document: Document, revision: Revision) -> Self {
+        Self { reference, document, revision, written: None, labels: OnceLock::new() }
+    }
+
+    /// The body as it was written.
+    pub fn written(&self) -> &Document {
+        self.written.as_deref().unwrap_or(&self.document)
+    }
+
+    /// The BLAKE3 of the bytes as they were written; computed when it is asked for.
+    pub fn digest(&self) -> Digest {
+        Digest::of(&self.written().bytes)
+    }
+
+    /// The body's own labels, read when they are first asked for. `None` where they are unknown: the body cannot be read,
+    /// or its format is one that this build does not read ([`Document::labels`] says why).
+    pub fn labels(&self) -> Option<&Labels> {
+        self.labels.get_or_init(|| self.written().labels().ok()).as_ref()
+    }
+
+    /// The same in another format.
+    ///
+    /// # Errors
+    /// As [`Document::convert`], with the reference in the context.
+    pub fn convert(self: &Arc<Self>, format: ResourceFormat) -> Result<Arc<Self>> {
+        if self.document.format == format {
+            return Ok(Arc::clone(self));
+        }
+        let converted =
+            self.written().convert(format).map_err(|error| error.with_context("resource", &self.reference))?;
+        let mut resource = Self::new(self.reference.clone(), converted, self.revision);
+        resource.written = Some(Box::new(self.written().clone()));
+        Ok(Arc::new(resource))
+    }
+
+    /// In the format asked for, or as it was written where that format cannot carry it.
+    #[must_use]
+    pub fn shown(self: &Arc<Self>, format: Option<ResourceFormat>) -> Arc<Self> {
+        format.and_then(|format| self.convert(format).ok()).unwrap_or_else(|| Arc::clone(self))
+    }
+}
+
+impl PartialEq for Resource {
+    fn eq(&self, other: &Self) -> bool {
+        self.reference == other.reference
+            && self.revision == other.revision
+            && self.document == other.document
+            && self.written() == other.written()
+    }
+}
+
+impl Eq for Resource {}

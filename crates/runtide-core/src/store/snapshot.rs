@@ -1,0 +1,305 @@
+//! The form of a snapshot, the same for every store: what one wrote, another can restore.
+//!
+//! All numbers are little-endian. A header: the magic `RTSTORE\n`, the version (`u32`), the revision and the count (`u64`
+//! each). Then each resource, in strictly rising order of references: the length of its reference (`u16`), its format (`u8`),
+//! the length of its body (`u32`), its revision (`u64`), the reference, the body. Then BLAKE3 of all bytes before, and the end.
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::{Digest, Document, Resource, ResourceFormat, ResourceRef, Revision, SnapshotSeal};
+use crate::{Error, ErrorKind, Result};
+
+const MAGIC: &[u8; 8] = b"RTSTORE\n";
+const VERSION: u32 = 1;
+const HEADER: usize = 8 + 4 + 8 + 8;
+const ENTRY: usize = 2 + 1 + 4 + 8;
+
+/// Enough for BLAKE3 to hash many blocks side by side.
+const BLOCK: usize = 256 << 10;
+
+const WRITE: &str = "store.snapshot";
+const READ: &str = "store.restore";
+
+/// The number of a format in stored bytes; for ever.
+pub(super) fn format_number(format: ResourceFormat) -> u8 {
+    match format {
+        ResourceFormat::Yaml => 1,
+        ResourceFormat::Json => 2,
+        ResourceFormat::Hcl => 3,
+        ResourceFormat::Cbor => 4,
+        ResourceFormat::Native => 5,
+    }
+}
+
+pub(super) fn format_of(number: u8) -> Option<ResourceFormat> {
+    use ResourceFormat::{Cbor, Hcl, Json, Native, Yaml};
+    [Yaml, Json, Hcl, Cbor, Native].into_iter().find(|format| format_number(*format) == number)
+}
+
+/// Writes a snapshot, for those who implement a store.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> runtide_core::Result<()> {
+/// use runtide_core::{Document, Resource, ResourceRef, Revision, SnapshotReader, SnapshotWriter};
+///
+/// let node = ResourceRef::new("", "Node", None, "n1")?;
+/// let mut bytes = Vec::new();
+/// let mut writer = SnapshotWriter::begin(&mut bytes, Revision(7), 1).await?;
+/// writer.put(&Resource::new(node.clone(), Document::json("{}"), Revision(5))).await?;
+/// let seal = writer.seal().await?;
+///
+/// let mut from = &bytes[..];
+/// let mut reader = SnapshotReader::begin(&mut from).await?;
+/// assert_eq!(reader.next().await?.unwrap().reference, node);
+/// assert!(reader.next().await?.is_none(), "and only now is it known to be whole");
+/// assert_eq!(reader.seal(), Some(seal));
+/// # Ok(()) }
+/// ```
+pub struct SnapshotWriter<'a> {
+    out: &'a mut (dyn AsyncWrite + Send + Unpin),
+    hasher: blake3::Hasher,
+    block: Vec<u8>,
+    revision: Revision,
+    announced: u64,
+    count: u64,
+    last: Option<ResourceRef>,
+}
+
+impl<'a> SnapshotWriter<'a> {
+    /// A snapshot of that many resources at this revision.
+    pub async fn begin(out: &'a mut (dyn AsyncWrite + Send + Unpin), revision: Revision, count: u64) -> Result<Self> {
+        let mut block = Vec::with_capacity(BLOCK + (BLOCK >> 2));
+        block.extend_from_slice(MAGIC);
+        block.extend_from_slice(&VERSION.to_le_bytes());
+        block.extend_from_slice(&revision.0.to_le_bytes());
+        block.extend_from_slice(&count.to_le_bytes());
+        Ok(Self { out, hasher: blake3::Hasher::new(), block, revision, announced: count, count: 0, last: None })
+    }
+
+    /// The next resource, as it was written.
+    ///
+    /// # Errors
+    /// `InvalidInput` if it is not behind the one before; what the writer refuses.
+    pub async fn put(&mut self, resource: &Resource) -> Result<()> {
+        if self.last.as_ref().is_some_and(|last| *last >= resource.reference) {
+            let error = Error::new(ErrorKind::InvalidInput, WRITE, "resources come in the order of their references");
+            return Err(error.with_context("resource", &resource.reference));
+        }
+        let (reference, document) = (resource.reference.as_str().as_bytes(), resource.written());
+        self.block.extend_from_slice(&u16::try_from(reference.len()).unwrap_or(u16::MAX).to_le_bytes());
+        self.block.push(format_number(document.format));
+        let length = u32::try_from(document.bytes.len()).map_err(|_| too_long(&resource.reference))?;
+        self.block.extend_from_slice(&length.to_le_bytes());
+        self.block.extend_from_slice(&resource.revision.0.to_le_bytes());
+        self.block.extend_from_slice(reference);
+        self.block.extend_from_slice(&document.bytes);
+        self.last = Some(resource.reference.clone());
+        self.count += 1;
+        if self.block.len() >= BLOCK { self.flush().await } else { Ok(()) }
+    }
+
+    /// The end.
+    ///
+    /// # Errors
+    /// `InvalidInput` if there were more or fewer than announced; what the writer refuses.
+    pub async fn seal(mut self) -> Result<SnapshotSeal> {
+        if self.count != self.announced {
+            let message = format!("{} resources were announced, and {} were put", self.announced, self.count);
+            return Err(Error::new(ErrorKind::InvalidInput, WRITE, message));
+        }
+        self.flush().await?;
+        let digest = Digest(*self.hasher.finalize().as_bytes());
+        self.out.write_all(&digest.0).await.map_err(refused)?;
+        self.out.flush().await.map_err(refused)?;
+        Ok(SnapshotSeal::new(self.revision, self.count, digest))
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        self.hasher.update(&self.block);
+        self.out.write_all(&self.block).await.map_err(refused)?;
+        self.block.clear();
+        Ok(())
+    }
+}
+
+fn too_long(reference: &ResourceRef) -> Error {
+    Error::new(ErrorKind::InvalidInput, WRITE, "the document is too long").with_context("resource", reference)
+}
+
+fn refused(error: std::io::Error) -> Error {
+    Error::new(ErrorKind::Unexpected, WRITE, "the snapshot cannot be written").with_source(error)
+}
+
+/// Reads a snapshot, for those who implement a store. Nothing that it gave may be believed before it gave `None`.
+pub struct SnapshotReader<'a> {
+    from: &'a mut (dyn AsyncRead + Send + Unpin),
+    hasher: blake3::Hasher,
+    block: Vec<u8>,
+    /// Where the next entry begins in the block.
+    at: usize,
+    revision: Revision,
+    count: u64,
+    left: u64,
+    last: Option<ResourceRef>,
+    seal: Option<SnapshotSeal>,
+}
+
+impl<'a> SnapshotReader<'a> {
+    /// Reads the header.
+    ///
+    /// # Errors
+    /// `Corrupt` if it is not a snapshot; `Unsupported` if it is of a later version.
+    pub async fn begin(from: &'a mut (dyn AsyncRead + Send + Unpin)) -> Result<Self> {
+        let mut reader = Self {
+            from,
+            hasher: blake3::Hasher::new(),
+            block: Vec::new(),
+            at: 0,
+            revision: Revision(0),
+            count: 0,
+            left: 0,
+            last: None,
+            seal: None,
+        };
+        if reader.fill(HEADER).await? < HEADER || reader.take::<8>() != Some(*MAGIC) {
+            return Err(corrupt("this is not a snapshot"));
+        }
+        let version = reader.take().map_or(0, u32::from_le_bytes);
+        if version != VERSION {
+            let message = format!("the snapshot is of version {version}, and {VERSION} is the one that is read here");
+            return Err(Error::new(ErrorKind::Unsupported, READ, message));
+        }
+        reader.revision = Revision(reader.take().map_or(0, u64::from_le_bytes));
+        reader.count = reader.take().map_or(0, u64::from_le_bytes);
+        reader.left = reader.count;
+        Ok(reader)
+    }
+
+    /// The point in time.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// How many it says that there are.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// What sealed it, once all was read.
+    pub fn seal(&self) -> Option<SnapshotSeal> {
+        self.seal
+    }
+
+    /// The next resource, in memory of its own; `None` once all were read and the seal was found to be right.
+    ///
+    /// # Errors
+    /// `Corrupt` if it is damaged; what the reader says.
+    pub async fn next(&mut self) -> Result<Option<Arc<Resource>>> {
+        if self.seal.is_some() {
+            return Ok(None);
+        }
+        if self.left == 0 {
+            self.end().await?;
+            return Ok(None);
+        }
+        if self.fill(ENTRY).await? < ENTRY {
+            return Err(corrupt("the snapshot is cut"));
+        }
+        let reference = usize::from(self.take().map_or(0, u16::from_le_bytes));
+        let format = self.take::<1>().map_or(0, |[format]| format);
+        let length = self.take().map_or(0, u32::from_le_bytes) as usize;
+        let revision = Revision(self.take().map_or(0, u64::from_le_bytes));
+        let format = format_of(format).ok_or_else(|| corrupt("a resource has a format that does not exist"))?;
+        if length > Document::MAX_BYTES {
+            return Err(corrupt("a resource is longer than any can be"));
+        }
+        if self.fill(reference + length).await? < reference + length {
+            return Err(corrupt("the snapshot is cut"));
+        }
+        let (name, rest) =
+            self.block.get(self.at..).unwrap_or_default().split_at_checked(reference).unwrap_or_default();
+        let name = std::str::from_utf8(name).ok().and_then(|name| name.parse::<ResourceRef>().ok());
+        let name = name.ok_or_else(|| corrupt("a resource has a reference that cannot be one"))?;
+        let body = Bytes::copy_from_slice(rest.get(..length).unwrap_or_default());
+        self.at += reference + length;
+        if self.last.as_ref().is_some_and(|last| *last >= name) {
+            return Err(corrupt("the resources are not in order").with_context("resource", name));
+        }
+        self.last = Some(name.clone());
+        self.left -= 1;
+        Ok(Some(Arc::new(Resource::new(name, Document::new(format, body), revision))))
+    }
+
+    async fn end(&mut self) -> Result<()> {
+        self.account();
+        let digest = Digest(*self.hasher.finalize().as_bytes());
+        if self.fill(digest.0.len()).await? < digest.0.len() {
+            return Err(corrupt("the snapshot is cut"));
+        }
+        if self.take() != Some(digest.0) {
+            return Err(corrupt("the snapshot's seal is not that of its bytes"));
+        }
+        if self.fill(1).await? > 0 {
+            return Err(corrupt("something follows the snapshot's end"));
+        }
+        self.seal = Some(SnapshotSeal::new(self.revision, self.count, digest));
+        Ok(())
+    }
+
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let bytes = *self.block.get(self.at..)?.first_chunk()?;
+        self.at += N;
+        Some(bytes)
+    }
+
+    /// Hashes what was read up to here.
+    fn account(&mut self) {
+        self.hasher.update(self.block.get(..self.at).unwrap_or_default());
+        self.block.drain(..self.at);
+        self.at = 0;
+    }
+
+    /// Has so many bytes ahead, unless the end comes before; says how many there are.
+    async fn fill(&mut self, wanted: usize) -> Result<usize> {
+        if self.block.len() - self.at < wanted {
+            self.account();
+        }
+        while self.block.len() < self.at + wanted {
+            // A length may be a lie: room is made as bytes come.
+            self.block.reserve(BLOCK);
+            let read = self.from.read_buf(&mut self.block).await;
+            let read = read.map_err(|error| {
+                Error::new(ErrorKind::Unexpected, READ, "the snapshot cannot be read").with_source(error)
+            })?;
+            if read == 0 {
+                break;
+            }
+        }
+        Ok(self.block.len() - self.at)
+    }
+}
+
+fn corrupt(message: &str) -> Error {
+    Error::new(ErrorKind::Corrupt, READ, message)
+}
+
+impl fmt::Debug for SnapshotWriter<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SnapshotWriter")
+            .field("revision", &self.revision)
+            .field("count", &self.count)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for SnapshotReader<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SnapshotReader")
+            .field("revision", &self.revision)
+            .field("count", &self.count)
+            .finish_non_exhaustive()
+    }
+}
