@@ -163,7 +163,8 @@ pub struct Overrun {
 pub enum Disturbance {
     /// Every link of every client breaks, once; new ones are welcome.
     Sever,
-    /// Every link of every client breaks, and none can be made.
+    /// Every link of [`StoreHarness::store`] breaks, and none can be made. Those of [`StoreHarness::another`] are not touched,
+    /// nor what [`StoreHarness::expire`] does.
     CutOff,
     /// The member that leads is killed. Healing starts it again.
     KillLeader,

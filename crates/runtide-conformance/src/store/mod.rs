@@ -13,6 +13,8 @@ mod law;
 mod laws;
 mod run;
 mod suite;
+mod truth;
+mod watcher;
 
 pub use self::{
     harness::{Disturbance, Overrun, StoreHarness, StoreTuning},

@@ -1,5 +1,8 @@
 //! The laws' tests, by subject.
 
+pub(super) mod expired;
+pub(super) mod order;
+pub(super) mod snapshot;
 pub(super) mod write;
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
@@ -12,8 +15,8 @@ use runtide_core::{
 use super::{StoreHarness, StoreLaw};
 use crate::{Done, Obstacle, Violation};
 
-type Broken = Violation<StoreLaw>;
-type Held<T = ()> = Result<T, Broken>;
+pub(super) type Broken = Violation<StoreLaw>;
+pub(super) type Held<T = ()> = Result<T, Broken>;
 
 /// The kind of the resource that a harness may write to when it makes a place expire.
 pub const EXPIRY: &str = "Expiry";
@@ -39,7 +42,7 @@ pub async fn write_past(store: &dyn StoreBackend, changes: u64) -> Done<()> {
 }
 
 /// The nth resource of the laws' own.
-fn reference(n: usize) -> ResourceRef {
+pub(super) fn reference(n: usize) -> ResourceRef {
     named(&format!("n{n:03}"))
 }
 
@@ -53,7 +56,7 @@ fn refer(group: &str, kind: &str, namespace: Option<&str>, name: &str) -> runtid
 }
 
 /// A body that no other write has, with a label that every second one has.
-fn document(writer: usize, n: usize) -> Document {
+pub(super) fn document(writer: usize, n: usize) -> Document {
     let colour = if (writer + n).is_multiple_of(2) { "red" } else { "blue" };
     Document::json(format!(
         r#"{{"kind":"Thing","metadata":{{"labels":{{"colour":"{colour}"}}}},"writer":{writer},"n":{n}}}"#
@@ -101,32 +104,36 @@ fn if_any<T>(doing: &str, given: Done<T>, without: &mut Vec<String>) -> Held<Opt
 
 /// A client of the store that the law is tested on. Every call must work, unless it says otherwise, and within the patience.
 #[derive(Clone)]
-struct Hand {
+pub(super) struct Hand {
     law: StoreLaw,
-    store: Arc<dyn StoreBackend>,
+    pub(in crate::store) store: Arc<dyn StoreBackend>,
     patience: Duration,
 }
 
 impl Hand {
-    fn broken(&self, expected: impl Into<String>, found: impl fmt::Display) -> Broken {
+    pub(in crate::store) fn broken(&self, expected: impl Into<String>, found: impl fmt::Display) -> Broken {
         Violation::of(self.law, expected, found.to_string())
     }
 
-    fn ensure(&self, holds: bool, expected: impl Into<String>, found: impl fmt::Display) -> Held {
+    pub(in crate::store) fn ensure(&self, holds: bool, expected: impl Into<String>, found: impl fmt::Display) -> Held {
         if holds { Ok(()) } else { Err(self.broken(expected, found)) }
     }
 
-    fn equal<T: PartialEq + fmt::Debug>(&self, what: &str, found: &T, expected: &T) -> Held {
+    pub(in crate::store) fn equal<T: PartialEq + fmt::Debug>(&self, what: &str, found: &T, expected: &T) -> Held {
         self.ensure(found == expected, format!("{what}: {expected:?}"), format!("{found:?}"))
     }
 
     /// What a call gives, which has to end.
-    async fn ends<T>(&self, doing: &str, call: impl Future<Output = T>) -> Held<T> {
+    pub(in crate::store) async fn ends<T>(&self, doing: &str, call: impl Future<Output = T>) -> Held<T> {
         let ended = tokio::time::timeout(self.patience, call).await;
         ended.map_err(|_| self.broken(format!("to {doing}"), format!("no end within {:?}", self.patience)))
     }
 
-    async fn works<T>(&self, doing: &str, call: impl Future<Output = runtide_core::Result<T>>) -> Held<T> {
+    pub(in crate::store) async fn works<T>(
+        &self,
+        doing: &str,
+        call: impl Future<Output = runtide_core::Result<T>>,
+    ) -> Held<T> {
         self.ends(doing, call).await?.map_err(|error| self.broken(format!("to {doing}"), error))
     }
 
@@ -144,20 +151,29 @@ impl Hand {
         }
     }
 
-    async fn put(&self, reference: &ResourceRef, document: &Document) -> Held<Applied> {
+    pub(in crate::store) async fn put(&self, reference: &ResourceRef, document: &Document) -> Held<Applied> {
         self.apply(reference, document, Precondition::None).await
     }
 
-    async fn apply(&self, reference: &ResourceRef, document: &Document, precondition: Precondition) -> Held<Applied> {
+    pub(in crate::store) async fn apply(
+        &self,
+        reference: &ResourceRef,
+        document: &Document,
+        precondition: Precondition,
+    ) -> Held<Applied> {
         let doing = format!("apply {reference}");
         self.works(&doing, self.store.apply(reference, document.clone(), precondition)).await
     }
 
-    async fn delete(&self, reference: &ResourceRef, precondition: Precondition) -> Held<Option<Revision>> {
+    pub(in crate::store) async fn delete(
+        &self,
+        reference: &ResourceRef,
+        precondition: Precondition,
+    ) -> Held<Option<Revision>> {
         self.works(&format!("delete {reference}"), self.store.delete(reference, precondition)).await
     }
 
-    async fn get(&self, reference: &ResourceRef) -> Held<Option<Arc<Resource>>> {
+    pub(in crate::store) async fn get(&self, reference: &ResourceRef) -> Held<Option<Arc<Resource>>> {
         self.works(&format!("get {reference}"), self.store.get(reference, None)).await
     }
 
@@ -215,7 +231,7 @@ fn listed_names(items: &[Arc<Resource>]) -> String {
 }
 
 /// A resource on one line.
-fn told(resource: Option<&Resource>) -> String {
+pub(super) fn told(resource: Option<&Resource>) -> String {
     resource.map_or_else(
         || "absent".to_owned(),
         |found| format!("{} at revision {}: {}", found.reference, found.revision, body(&found.document)),
