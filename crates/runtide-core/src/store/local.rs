@@ -64,19 +64,21 @@ pub enum PlannedChange {
     Nothing,
 }
 
+impl PlannedChange {
+    /// What the caller of an apply is told.
+    pub fn outcome(self) -> ApplyOutcome {
+        match self {
+            Self::Create => ApplyOutcome::Created,
+            Self::Replace | Self::Delete => ApplyOutcome::Changed,
+            Self::Nothing => ApplyOutcome::Unchanged,
+        }
+    }
+}
+
 impl Planned {
     /// A decision.
     pub fn new(reference: ResourceRef, document: Option<Document>, change: PlannedChange, revision: Revision) -> Self {
         Self { reference, document, change, revision }
-    }
-
-    /// What the caller of an apply is told.
-    pub fn outcome(&self) -> ApplyOutcome {
-        match self.change {
-            PlannedChange::Create => ApplyOutcome::Created,
-            PlannedChange::Replace | PlannedChange::Delete => ApplyOutcome::Changed,
-            PlannedChange::Nothing => ApplyOutcome::Unchanged,
-        }
     }
 }
 

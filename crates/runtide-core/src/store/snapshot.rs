@@ -47,7 +47,7 @@ pub(super) fn format_of(number: u8) -> Option<ResourceFormat> {
 ///
 /// let node = ResourceRef::new("", "Node", None, "n1")?;
 /// let mut bytes = Vec::new();
-/// let mut writer = SnapshotWriter::begin(&mut bytes, Revision(7), 1).await?;
+/// let mut writer = SnapshotWriter::begin(&mut bytes, Revision(7), 1);
 /// writer.put(&Resource::new(node.clone(), Document::json("{}"), Revision(5))).await?;
 /// let seal = writer.seal().await?;
 ///
@@ -70,13 +70,13 @@ pub struct SnapshotWriter<'a> {
 
 impl<'a> SnapshotWriter<'a> {
     /// A snapshot of that many resources at this revision.
-    pub async fn begin(out: &'a mut (dyn AsyncWrite + Send + Unpin), revision: Revision, count: u64) -> Result<Self> {
+    pub fn begin(out: &'a mut (dyn AsyncWrite + Send + Unpin), revision: Revision, count: u64) -> Self {
         let mut block = Vec::with_capacity(BLOCK + (BLOCK >> 2));
         block.extend_from_slice(MAGIC);
         block.extend_from_slice(&VERSION.to_le_bytes());
         block.extend_from_slice(&revision.0.to_le_bytes());
         block.extend_from_slice(&count.to_le_bytes());
-        Ok(Self { out, hasher: blake3::Hasher::new(), block, revision, announced: count, count: 0, last: None })
+        Self { out, hasher: blake3::Hasher::new(), block, revision, announced: count, count: 0, last: None }
     }
 
     /// The next resource, as it was written.
