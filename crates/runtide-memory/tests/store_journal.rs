@@ -60,7 +60,7 @@ async fn what_was_acknowledged_is_there_again_with_its_revisions() {
         assert_eq!(store.stats().await.unwrap().revision, stats.revision);
         let again = store.apply(&before[1].reference, before[1].document.clone(), Precondition::None).await.unwrap();
         assert_eq!((again.outcome, again.revision), (ApplyOutcome::Unchanged, before[1].revision));
-        assert!(write(&store, "new", 1).await > stats.revision);
+        assert!(write(&store, "new", stats.revision.0).await > stats.revision);
     }
 }
 
