@@ -158,3 +158,68 @@ fn parse(bytes: &[u8]) -> Option<(Seq, Entry)> {
 fn reference(bytes: &[u8]) -> Option<ResourceRef> {
     std::str::from_utf8(bytes).ok()?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wal::Wal;
+    use proptest::prelude::*;
+
+    /// As the log gives it back.
+    fn appended(payloads: &[&[u8]]) -> Vec<Result<(Seq, Entry)>> {
+        let dir = tempfile::tempdir().unwrap();
+        let wal = Wal::open(dir.path(), crate::wal::WalOptions::default()).unwrap();
+        let records: Vec<_> = payloads.iter().map(|payload| (KIND, *payload)).collect();
+        wal.put_blocking(&records).unwrap();
+        let mut reader = wal.reader(crate::wal::ReadFrom::Start).unwrap();
+        let mut found = Vec::new();
+        while let Some(record) = reader.next_ref().unwrap() {
+            found.push(read(&record));
+        }
+        found
+    }
+
+    #[test]
+    fn every_record_is_read_back() {
+        let name = ResourceRef::new("apps", "Deployment", "shop", "web").unwrap();
+        let document = Document::yaml("a: 1\n");
+        let planned = |document: Option<Document>, change| Planned::new(name.clone(), document, change, Revision(7));
+        let created = planned(Some(document.clone()), PlannedChange::Create);
+        let deleted = planned(None, PlannedChange::Delete);
+        let resource = Resource::new(name.clone(), document, Revision(3));
+        let payloads = [
+            written(Seq(5), &created),
+            written(Seq(5), &deleted),
+            begin(Seq(5), Revision(9), 1, true),
+            part(Seq(5), &resource),
+            end(Seq(8), Revision(9), 1),
+        ];
+        let found = appended(&payloads.each_ref().map(Vec::as_slice));
+        let found: Vec<_> = found.into_iter().map(|one| format!("{:?}", one.unwrap())).collect();
+        assert_eq!(found[0], format!("{:?}", (Seq(5), Entry::Written(created))));
+        assert_eq!(found[1], format!("{:?}", (Seq(5), Entry::Written(deleted))));
+        assert_eq!(
+            found[2],
+            format!("{:?}", (Seq(5), Entry::Begin { revision: Revision(9), count: 1, restore: true }))
+        );
+        assert_eq!(found[3], format!("{:?}", (Seq(5), Entry::Part(resource))));
+        assert_eq!(found[4], format!("{:?}", (Seq(8), Entry::End { count: 1 })));
+    }
+
+    #[test]
+    fn what_cannot_be_read_says_why() {
+        let found = appended(&[b"", &[2, 1], &[1, 1], &[1, 99]]);
+        let kinds: Vec<_> = found.into_iter().map(|one| one.unwrap_err().kind()).collect();
+        assert_eq!(kinds, [ErrorKind::Corrupt, ErrorKind::Unsupported, ErrorKind::Corrupt, ErrorKind::Corrupt]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(what in 0_u8..9, more in prop::collection::vec(any::<u8>(), 0..100)) {
+            let bytes = [&[VERSION, what][..], &more].concat();
+            if let Some((_, Entry::Written(planned))) = parse(&bytes) {
+                prop_assert!(planned.reference.as_str().parse::<ResourceRef>().is_ok());
+            }
+        }
+    }
+}
