@@ -25,6 +25,8 @@ pub(super) struct History {
     reserved: Revision,
     /// Writes that are decided and not yet shown.
     pub(super) prepared: usize,
+    /// A journal decides and shows: nobody else may write.
+    pub(super) journaled: bool,
     /// From here on every write is in `entries`.
     oldest: Revision,
     /// The number of the first entry after the last time that everything was replaced.
@@ -74,6 +76,7 @@ impl History {
             revision,
             reserved: revision,
             prepared: 0,
+            journaled: false,
             oldest: revision,
             replaced: 0,
             count: 0,
@@ -83,6 +86,15 @@ impl History {
             looking: 0,
             pictures: VecDeque::new(),
         }
+    }
+
+    /// Whether anybody may write who is not the journal.
+    pub(super) fn check(&self, operation: &'static str) -> Result<()> {
+        if self.journaled || self.prepared > 0 {
+            let message = "this store belongs to a journal: what does not go through it would be lost";
+            return Err(Error::new(ErrorKind::Conflict, operation, message));
+        }
+        Ok(())
     }
 
     pub(super) fn revision(&self) -> Revision {
