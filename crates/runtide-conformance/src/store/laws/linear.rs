@@ -248,7 +248,9 @@ async fn history(
         let Some(disturbance) = disturbance else { return Ok(true) };
         hand.ends("begin", progress.wait_for(|progress| progress.worked >= calls / 10)).await?.ok();
         if let Supported::No(reason) = tried.h.disturb(disturbance).await {
-            without.push(reason);
+            if !without.contains(&reason) {
+                without.push(reason);
+            }
             tell.send_modify(|progress| progress.goal = 0);
             return Ok(false);
         }
@@ -554,15 +556,15 @@ fn in_order(hand: &Hand, calls: &[(usize, Call<Op>)], listings: &[Listing], floo
         for key in 0..KEYS {
             let of_key = by_key.get(&key).map(Vec::as_slice).unwrap_or_default();
             let until = of_key.partition_point(|(revision, _)| *revision <= listing.revision);
-            let last = until.checked_sub(1).and_then(|last| of_key.get(last));
+            let write = until.checked_sub(1).and_then(|last| of_key.get(last));
             let shown = listing.items.get(&key);
-            let fine = match last {
+            let fine = match write {
                 // What was written without anybody being told may be there instead, or gone.
                 _ if unknown.contains(&key) => shown.is_none_or(|(_, revision)| *revision <= listing.revision),
                 Some((revision, Call { op: Op::Apply(body, ..), .. })) => shown == Some(&(*body, *revision)),
                 _ => shown.is_none(),
             };
-            hand.ensure(fine, format!("the listing to have {last:?}"), format!("{shown:?} in {listing:?}"))?;
+            hand.ensure(fine, format!("the listing to have {write:?}"), format!("{shown:?} in {listing:?}"))?;
         }
     }
     Ok(())
