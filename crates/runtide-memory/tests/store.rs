@@ -6,7 +6,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 
 use runtide_core::{
     ApplyOutcome, Document, ErrorKind, Gap, LocalStore, PageOptions, PlannedChange, Precondition, ResourceRef,
-    Revision, Selector, Since, StoreBackend, StoreEvent, StoreStream, StoreWatchOptions,
+    Revision, Selector, Since, StoreBackend, StoreBackendExt, StoreEvent, StoreStream, StoreWatchOptions,
 };
 use runtide_memory::{MemoryStore, StoreOptions};
 
@@ -67,6 +67,8 @@ async fn pages_show_the_store_as_it_was_at_the_first() {
     }
     let names: Vec<_> = names.iter().map(|(name, same)| (name.as_str(), *same)).collect();
     assert_eq!(names, [("a", true), ("b", true), ("c", true), ("d", true), ("e", true)]);
+    let all = store.list_all(&Selector::all(), None).await.unwrap();
+    assert_eq!((all.items.len(), all.next), (6, None));
     for n in 0..200 {
         write(&store, "x", n).await;
     }

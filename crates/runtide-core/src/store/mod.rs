@@ -12,7 +12,7 @@ mod snapshot;
 mod write;
 
 pub use self::{
-    backend::{SnapshotSeal, StoreBackend, StoreStats},
+    backend::{SnapshotSeal, StoreBackend, StoreBackendExt, StoreStats},
     document::{Document, ResourceFormat},
     event::{Since, StoreEvent, StoreFeed, StoreStream, StoreWatchOptions},
     journaled::JournaledStore,
