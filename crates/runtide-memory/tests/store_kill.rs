@@ -72,7 +72,7 @@ async fn write(store: &JournaledStore<MemoryStore>, writer: u64, made: &AtomicU6
     loop {
         let n = made.fetch_add(1, Ordering::Relaxed);
         let reference = named(writer, n % 20);
-        if n % 5 == 0 {
+        if n.is_multiple_of(5) {
             if let Some(revision) = store.delete(&reference, Precondition::None).await.unwrap() {
                 eprintln!("gone {reference} {revision} 0");
             }

@@ -417,7 +417,7 @@ impl StoreBackend for Plain {
                 }
             }
         }
-        let mut writer = SnapshotWriter::begin(out, Revision(revision), resources.len() as u64).await?;
+        let mut writer = SnapshotWriter::begin(out, Revision(revision), resources.len() as u64);
         let mut resources: Vec<_> = resources.into_values().collect();
         resources.sort_by(|a, b| a.reference.cmp(&b.reference));
         for resource in resources {
