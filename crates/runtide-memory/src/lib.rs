@@ -9,10 +9,12 @@ mod normalize;
 mod runtime;
 mod setters;
 mod source;
+mod store;
 
 pub use self::{
     backend::MemoryBackend,
     config::{Config, Dialect},
     fault::{Call, Dial, Faults, Garble},
     runtime::{AfterLife, Blueprint, Emission, Fact, FactKind, MemoryRuntime, Reboot, RuntimeOptions, ScriptedLife},
+    store::{MemoryStore, StoreOptions},
 };

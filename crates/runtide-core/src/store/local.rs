@@ -29,10 +29,14 @@ pub trait LocalStore: StoreBackend {
     /// Takes a prepared write back.
     fn forget(&self, planned: Planned);
 
+    /// How many resources are published.
+    fn count(&self) -> u64;
+
     /// What is published, at one moment, in the order of the references.
     fn image(&self) -> StoreImage;
 
     /// Replaces what is published and drops what is prepared. Watchers get a `Reset`, and the store's revision is the image's.
+    /// From now on the store belongs to the journal: `apply`, `delete` and `restore` by anybody else are `Conflict`.
     fn load(&self, image: StoreImage);
 }
 
@@ -64,19 +68,21 @@ pub enum PlannedChange {
     Nothing,
 }
 
+impl PlannedChange {
+    /// What the caller of an apply is told.
+    pub fn outcome(self) -> ApplyOutcome {
+        match self {
+            Self::Create => ApplyOutcome::Created,
+            Self::Replace | Self::Delete => ApplyOutcome::Changed,
+            Self::Nothing => ApplyOutcome::Unchanged,
+        }
+    }
+}
+
 impl Planned {
     /// A decision.
     pub fn new(reference: ResourceRef, document: Option<Document>, change: PlannedChange, revision: Revision) -> Self {
         Self { reference, document, change, revision }
-    }
-
-    /// What the caller of an apply is told.
-    pub fn outcome(&self) -> ApplyOutcome {
-        match self.change {
-            PlannedChange::Create => ApplyOutcome::Created,
-            PlannedChange::Replace | PlannedChange::Delete => ApplyOutcome::Changed,
-            PlannedChange::Nothing => ApplyOutcome::Unchanged,
-        }
     }
 }
 

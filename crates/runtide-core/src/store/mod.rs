@@ -5,6 +5,7 @@ mod document;
 mod event;
 mod format;
 mod heading;
+mod journaled;
 mod local;
 mod reference;
 mod resource;
@@ -13,9 +14,10 @@ mod snapshot;
 mod write;
 
 pub use self::{
-    backend::{SnapshotSeal, StoreBackend, StoreStats},
+    backend::{SnapshotSeal, StoreBackend, StoreBackendExt, StoreStats},
     document::{Document, ResourceFormat},
     event::{Since, StoreEvent, StoreFeed, StoreStream, StoreWatchOptions},
+    journaled::JournaledStore,
     local::{LocalStore, Planned, PlannedChange, StoreImage},
     reference::ResourceRef,
     resource::Resource,

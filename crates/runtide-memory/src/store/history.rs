@@ -1,0 +1,258 @@
+//! The one order of a store: what was written last, and who waits for what comes.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Weak},
+    task::Waker,
+};
+
+use runtide_core::{Error, ErrorKind, Resource, ResourceRef, Result, Revision, Since, StoreEvent};
+
+use super::picture::Picture;
+
+/// The one order of a store: its last writes, and who waits for the next one.
+///
+/// Entries are numbered without gaps, and a watcher is such a number: however many watch, there is one history.
+#[derive(Debug)]
+pub(super) struct History {
+    entries: VecDeque<Entry>,
+    /// The number of the front entry.
+    first: u64,
+    capacity: usize,
+    /// Of the last write that is shown.
+    revision: Revision,
+    /// The last one that is given away.
+    reserved: Revision,
+    /// Writes that are decided and not yet shown.
+    pub(super) prepared: usize,
+    /// A journal decides and shows: nobody else may write.
+    pub(super) journaled: bool,
+    /// From here on every write is in `entries`.
+    oldest: Revision,
+    /// The number of the first entry after the last time that everything was replaced.
+    replaced: u64,
+    /// Resources that are there.
+    pub(super) count: u64,
+    pub(super) subscribers: u64,
+    waiting: Vec<Option<Waker>>,
+    /// How often those who waited were woken.
+    woken: u64,
+    /// Who looks at the whole store just now: as long as one does, nothing is dropped.
+    looking: usize,
+    /// What watchers that lost their place are being shown, oldest first.
+    pub(super) pictures: VecDeque<Weak<Picture>>,
+}
+
+/// One write.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) event: StoreEvent,
+    /// What was there before.
+    pub(super) before: Option<Arc<Resource>>,
+}
+
+/// Where a watcher waits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Parked {
+    woken: u64,
+    at: usize,
+}
+
+/// A look at the store as it was at one revision, while writers go on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Look {
+    pub(super) revision: Revision,
+    /// The number of the first entry after it.
+    pub(super) next: u64,
+    replaced: u64,
+}
+
+impl History {
+    pub(super) fn new(capacity: usize, revision: Revision) -> Self {
+        Self {
+            entries: VecDeque::new(),
+            first: 0,
+            capacity: capacity.max(1),
+            revision,
+            reserved: revision,
+            prepared: 0,
+            journaled: false,
+            oldest: revision,
+            replaced: 0,
+            count: 0,
+            subscribers: 0,
+            waiting: Vec::new(),
+            woken: 0,
+            looking: 0,
+            pictures: VecDeque::new(),
+        }
+    }
+
+    /// Whether anybody may write who is not the journal.
+    pub(super) fn check(&self, operation: &'static str) -> Result<()> {
+        if self.journaled || self.prepared > 0 {
+            let message = "this store belongs to a journal: what does not go through it would be lost";
+            return Err(Error::new(ErrorKind::Conflict, operation, message));
+        }
+        Ok(())
+    }
+
+    pub(super) fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    pub(super) fn oldest(&self) -> Revision {
+        self.oldest
+    }
+
+    pub(super) fn reserve(&mut self) -> Revision {
+        self.reserved = Revision(self.reserved.0.saturating_add(1));
+        self.reserved
+    }
+
+    /// The number of the oldest entry that is kept.
+    pub(super) fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// The number that the next entry will have.
+    pub(super) fn next(&self) -> u64 {
+        self.first + self.entries.len() as u64
+    }
+
+    /// Whether everything was replaced after this place.
+    pub(super) fn was_replaced_since(&self, place: u64) -> bool {
+        place < self.replaced
+    }
+
+    /// The entries from a number on.
+    pub(super) fn from(&self, number: u64) -> impl Iterator<Item = &Entry> {
+        let skip = usize::try_from(number.saturating_sub(self.first)).unwrap_or(usize::MAX).min(self.entries.len());
+        self.entries.range(skip..)
+    }
+
+    /// A write is shown. What it pushes out is for the caller to drop, outside of the lock.
+    pub(super) fn push(&mut self, entry: Entry, dropped: &mut Vec<Entry>) {
+        self.revision = entry.event.revision();
+        self.reserved = self.reserved.max(self.revision);
+        match (&entry.event, &entry.before) {
+            (StoreEvent::Deleted { .. }, _) => self.count = self.count.saturating_sub(1),
+            (_, None) => self.count += 1,
+            _ => {}
+        }
+        self.entries.push_back(entry);
+        self.trim(dropped);
+    }
+
+    fn trim(&mut self, dropped: &mut Vec<Entry>) {
+        while self.looking == 0
+            && self.entries.len() > self.capacity
+            && let Some(entry) = self.entries.pop_front()
+        {
+            self.oldest = entry.event.revision();
+            self.first += 1;
+            dropped.push(entry);
+        }
+    }
+
+    /// Everything was replaced: no place from before is good any more.
+    pub(super) fn replace(&mut self, revision: Revision, count: u64, dropped: &mut Vec<Entry>) {
+        // One number is left out, so that also a watcher that had read everything has lost its place.
+        self.first = self.next() + 1;
+        self.replaced = self.first;
+        dropped.extend(self.entries.drain(..));
+        (self.revision, self.oldest, self.count, self.prepared) = (revision, revision, count, 0);
+        self.reserved = self.reserved.max(revision);
+    }
+
+    /// The number at which a watch begins.
+    ///
+    /// # Errors
+    /// `Expired` if the history does not reach back to it, or not yet.
+    pub(super) fn place(&self, since: Since) -> Result<u64> {
+        match since {
+            Since::After(revision) if revision < self.oldest || revision > self.revision => Err(self.expired(revision)),
+            Since::After(revision) => Ok(self.after(revision)),
+            _ => Ok(self.next()),
+        }
+    }
+
+    /// The number of the first entry after a revision.
+    fn after(&self, revision: Revision) -> u64 {
+        self.first + self.entries.partition_point(|entry| entry.event.revision() <= revision) as u64
+    }
+
+    fn expired(&self, revision: Revision) -> Error {
+        let message = if revision > self.revision {
+            "this store has not come to that revision: it is another store's, or of another life of this one"
+        } else {
+            "the history does not reach back to that revision"
+        };
+        Error::new(ErrorKind::Expired, "store.history", message)
+            .with_context("revision", revision)
+            .with_context("oldest", self.oldest)
+            .with_context("newest", self.revision)
+    }
+
+    /// Begins to look at the store as it was; [`History::looked`] ends it.
+    ///
+    /// # Errors
+    /// `Expired` if the history does not reach back to `at`, or not yet.
+    pub(super) fn look(&mut self, at: Option<Revision>) -> Result<Look> {
+        let revision = at.unwrap_or(self.revision);
+        let next = self.place(Since::After(revision))?;
+        self.looking += 1;
+        Ok(Look { revision, next, replaced: self.replaced })
+    }
+
+    /// Ends a look: what was written to meanwhile, each as it was before. `None` if everything was replaced meanwhile.
+    pub(super) fn looked(
+        &mut self,
+        look: Look,
+        dropped: &mut Vec<Entry>,
+    ) -> Option<HashMap<ResourceRef, Option<Arc<Resource>>>> {
+        let mut before = HashMap::new();
+        let same = look.replaced == self.replaced;
+        if same {
+            for entry in self.from(look.next) {
+                if let Some(reference) = entry.event.reference() {
+                    before.entry(reference.clone()).or_insert_with(|| entry.before.clone());
+                }
+            }
+        }
+        self.looking = self.looking.saturating_sub(1);
+        self.trim(dropped);
+        same.then_some(before)
+    }
+
+    /// Waits for the next entry.
+    pub(super) fn park(&mut self, parked: Option<Parked>, waker: &Waker) -> Parked {
+        if let Some(parked) = parked
+            && parked.woken == self.woken
+            && let Some(Some(known)) = self.waiting.get_mut(parked.at)
+        {
+            known.clone_from(waker);
+            return parked;
+        }
+        self.waiting.push(Some(waker.clone()));
+        Parked { woken: self.woken, at: self.waiting.len() - 1 }
+    }
+
+    /// Does not wait any more.
+    pub(super) fn unpark(&mut self, parked: Parked) {
+        if parked.woken == self.woken
+            && let Some(place) = self.waiting.get_mut(parked.at)
+        {
+            *place = None;
+        }
+    }
+
+    /// Those who wait, to be woken outside of the lock.
+    pub(super) fn wake(&mut self) -> Vec<Option<Waker>> {
+        if self.waiting.is_empty() {
+            return Vec::new();
+        }
+        self.woken += 1;
+        std::mem::take(&mut self.waiting)
+    }
+}

@@ -1,0 +1,241 @@
+//! Resources in memory: [`MemoryStore`].
+
+mod history;
+mod options;
+mod picture;
+mod shelf;
+mod subscription;
+mod tree;
+mod write;
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    time::SystemTime,
+};
+
+use async_trait::async_trait;
+use runtide_core::{
+    Applied, Document, Error, ErrorKind, LocalStore, Page, PageOptions, PageToken, Planned, Precondition, Resource,
+    ResourceFormat, ResourceRef, Result, Revision, Selector, SnapshotReader, SnapshotSeal, SnapshotWriter,
+    StoreBackend, StoreImage, StoreStats, StoreStream, StoreWatchOptions,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+pub use self::options::StoreOptions;
+use self::{history::History, subscription::Subscription, tree::Tree};
+
+const LIST: &str = "store.list";
+
+/// As many writes are kept unless told otherwise.
+const HISTORY: usize = 10_000;
+
+/// Resources in memory. Clones share them.
+///
+/// # Behavior
+/// * One order of revisions, over a lock for each kind in each namespace. Readers wait for nobody but a writer of the same kind
+///   and namespace, and that for less than a microsecond.
+/// * Watchers are places in one history of the last 10,000 writes ([`StoreOptions::history`]). However many there are, a write
+///   costs the same, and so does the memory; one that falls behind the history gets a `Reset` with the number of writes that
+///   it missed, and then what is there.
+/// * Bodies are shared by the store, its history and all who read; none is copied.
+/// * A listing without a limit is one page. A page shows the store at its first page's revision, as far back as the history
+///   reaches.
+/// * Nothing survives the process: put it in a [`JournaledStore`](runtide_core::JournaledStore) for that.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> runtide_core::Result<()> {
+/// use runtide_core::{ApplyOutcome, Document, ErrorKind, Precondition, ResourceRef, StoreBackend};
+/// use runtide_memory::MemoryStore;
+///
+/// let store = MemoryStore::new();
+/// let web = ResourceRef::new("apps", "Deployment", "shop", "web")?;
+/// let first = store.apply(&web, Document::json(r#"{"replicas":1}"#), Precondition::Absent).await?;
+/// assert_eq!(first.outcome, ApplyOutcome::Created);
+///
+/// // Compare and set: only who knows the present revision can change it.
+/// let more = Document::json(r#"{"replicas":2}"#);
+/// store.apply(&web, more.clone(), Precondition::Is(first.revision)).await?;
+/// let late = store.apply(&web, more, Precondition::Is(first.revision)).await;
+/// assert_eq!(late.unwrap_err().kind(), ErrorKind::Conflict);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct MemoryStore {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    name: String,
+    /// Whoever writes holds it for reading: held for writing, nobody writes.
+    tree: RwLock<Tree>,
+    /// Taken last, and for a moment only.
+    history: Mutex<History>,
+}
+
+/// No code behind a lock panics, and if some did, what is behind it is whole between any two statements.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Inner {
+    fn tree(&self) -> RwLockReadGuard<'_, Tree> {
+        self.tree.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tree_mut(&self) -> RwLockWriteGuard<'_, Tree> {
+        self.tree.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::with_options(StoreOptions::default())
+    }
+
+    /// An empty store, made as told.
+    pub fn with_options(options: StoreOptions) -> Self {
+        let capacity = options.history.map_or(HISTORY, std::num::NonZeroUsize::get);
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let micros = || Revision(u64::try_from(since.as_micros()).unwrap_or(u64::MAX));
+        let inner = Inner {
+            name: options.name.unwrap_or_else(|| "memory".to_owned()),
+            tree: RwLock::default(),
+            history: Mutex::new(History::new(capacity, options.first.unwrap_or_else(micros))),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    fn find(&self, reference: &ResourceRef) -> Option<Arc<Resource>> {
+        let tree = self.inner.tree();
+        tree.get(reference.scope())?.read().get(reference.name()).cloned()
+    }
+}
+
+#[async_trait]
+impl StoreBackend for MemoryStore {
+    fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    async fn apply(&self, reference: &ResourceRef, document: Document, precondition: Precondition) -> Result<Applied> {
+        let bytes = document.bytes.clone();
+        let written = self.inner.write(reference, Some(document), precondition)?;
+        Ok(Applied::new(written.change.outcome(), written.revision.unwrap_or_default(), bytes))
+    }
+
+    async fn get(&self, reference: &ResourceRef, format: Option<ResourceFormat>) -> Result<Option<Arc<Resource>>> {
+        match (self.find(reference), format) {
+            (Some(resource), Some(format)) => resource.convert(format).map(Some),
+            (found, _) => Ok(found),
+        }
+    }
+
+    async fn list(&self, selector: &Selector, options: PageOptions) -> Result<Page> {
+        let after = options.after.as_ref().map(read_token).transpose()?;
+        let (at, behind) = after.map_or((None, None), |(at, behind)| (Some(at), Some(behind)));
+        let most = options.limit.map_or(usize::MAX, |limit| usize::try_from(limit.get()).unwrap_or(usize::MAX));
+        let found = self.inner.rows(at, selector, behind.as_ref(), most)?;
+        let (mut rows, mut cut) = (found.rows, found.cut);
+        if rows.len() > most {
+            rows.truncate(most);
+            cut = rows.last().map(|last| last.reference.clone());
+        }
+        if !selector.labels.is_empty() {
+            rows.retain(|row| selector.matches(row));
+        }
+        if options.format.is_some() {
+            for row in &mut rows {
+                *row = row.shown(options.format);
+            }
+        }
+        let revision = found.look.revision;
+        Ok(Page::new(rows, revision, cut.map(|cut| PageToken::from(format!("{revision}:{cut}")))))
+    }
+
+    async fn delete(&self, reference: &ResourceRef, precondition: Precondition) -> Result<Option<Revision>> {
+        self.inner.write(reference, None, precondition).map(|written| written.revision)
+    }
+
+    async fn watch(&self, selector: &Selector, options: StoreWatchOptions) -> Result<StoreStream> {
+        Ok(StoreStream::from_feed(Subscription::new(&self.inner, selector, &options)?))
+    }
+
+    async fn snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<SnapshotSeal> {
+        let image = self.image();
+        let mut writer = SnapshotWriter::begin(out, image.revision, image.resources.len() as u64);
+        for resource in &image.resources {
+            writer.put(resource).await?;
+        }
+        writer.seal().await
+    }
+
+    async fn restore(&self, from: &mut (dyn AsyncRead + Send + Unpin)) -> Result<Revision> {
+        let mut reader = SnapshotReader::begin(from).await?;
+        let mut resources = Vec::new();
+        while let Some(resource) = reader.next().await? {
+            resources.push(resource);
+        }
+        self.inner.replace(resources)
+    }
+
+    async fn stats(&self) -> Result<StoreStats> {
+        let history = lock(&self.inner.history);
+        Ok(StoreStats::new(history.count, history.subscribers, history.revision(), history.oldest()))
+    }
+}
+
+impl LocalStore for MemoryStore {
+    fn prepare(
+        &self,
+        reference: &ResourceRef,
+        document: Option<Document>,
+        precondition: Precondition,
+    ) -> Result<Planned> {
+        self.inner.prepare(reference, document.as_ref(), precondition)
+    }
+
+    fn publish(&self, planned: Vec<Planned>) {
+        self.inner.publish(planned);
+    }
+
+    fn forget(&self, planned: Planned) {
+        self.inner.forget(&planned);
+    }
+
+    fn count(&self) -> u64 {
+        lock(&self.inner.history).count
+    }
+
+    fn image(&self) -> StoreImage {
+        // It fails only for a place that is told, and none is.
+        match self.inner.rows(None, &Selector::all(), None, usize::MAX) {
+            Ok(all) => StoreImage::new(all.look.revision, all.rows),
+            Err(_) => StoreImage::default(),
+        }
+    }
+
+    fn load(&self, image: StoreImage) {
+        self.inner.load(image);
+    }
+}
+
+/// `revision:group/kind/namespace/name`
+fn read_token(token: &PageToken) -> Result<(Revision, ResourceRef)> {
+    let read = || {
+        let (revision, reference) = token.as_str().split_once(':')?;
+        Some((Revision(revision.parse().ok()?), reference.parse().ok()?))
+    };
+    read().ok_or_else(|| {
+        let shown: String = token.as_str().chars().take(64).collect();
+        Error::new(ErrorKind::InvalidInput, LIST, "this is no place in a listing of this store")
+            .with_context("token", format!("{shown:?}"))
+    })
+}

@@ -1,0 +1,160 @@
+//! The store as it was at one revision, taken while writers go on.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use runtide_core::{Resource, ResourceRef, Result, Revision, Selector};
+
+use super::{
+    Inner,
+    history::{Entry, Look},
+    lock,
+    tree::Scope,
+};
+
+/// Everything that is there, in order: shared by all watchers that are being shown it.
+#[derive(Debug)]
+pub(super) struct Picture {
+    pub(super) revision: Revision,
+    /// The number of the entry with which it goes on.
+    pub(super) next: u64,
+    /// `None`: it was taken back, since a picture keeps what it shows in memory.
+    rows: Mutex<Option<Vec<Arc<Resource>>>>,
+}
+
+/// Pictures that are kept for watchers that have not yet seen all of them.
+const PICTURES: usize = 4;
+
+/// As many rows a watcher may have for itself alone.
+const OWN: usize = 4_096;
+
+impl Picture {
+    fn new(look: Look, rows: Vec<Arc<Resource>>) -> Self {
+        Self { revision: look.revision, next: look.next, rows: Mutex::new(Some(rows)) }
+    }
+
+    /// Rows from a place on; `None` if the picture was taken back.
+    pub(super) fn rows(&self, from: usize, most: usize, out: &mut Vec<Arc<Resource>>) -> Option<()> {
+        let rows = lock(&self.rows);
+        out.extend(rows.as_ref()?.iter().skip(from).take(most).cloned());
+        Some(())
+    }
+
+    fn take_back(&self) {
+        let rows = lock(&self.rows).take();
+        drop(rows);
+    }
+}
+
+/// What one pass over the store gives.
+pub(super) struct Pass {
+    pub(super) look: Look,
+    /// In the order of their references.
+    pub(super) rows: Vec<Arc<Resource>>,
+    /// Where it was cut; behind it there may be more.
+    pub(super) cut: Option<ResourceRef>,
+}
+
+impl Inner {
+    /// The selected resources as they were at a revision (now, if `None`), behind a reference, about as many as told.
+    /// Labels are not looked at.
+    pub(super) fn rows(
+        &self,
+        at: Option<Revision>,
+        selector: &Selector,
+        behind: Option<&ResourceRef>,
+        most: usize,
+    ) -> Result<Pass> {
+        loop {
+            let look = lock(&self.history).look(at)?;
+            let (mut rows, cut) = self.collect(selector, behind, most);
+            let mut dropped = Vec::new();
+            let before = lock(&self.history).looked(look, &mut dropped);
+            drop(dropped);
+            let Some(before) = before else { continue };
+            if !before.is_empty() {
+                undo(&mut rows, before, |reference| {
+                    selector.names(reference)
+                        && behind.is_none_or(|behind| reference > behind)
+                        && cut.as_ref().is_none_or(|cut| reference <= cut)
+                });
+            }
+            return Ok(Pass { look, rows, cut });
+        }
+    }
+
+    /// What is there now; each scope at its own moment.
+    fn collect(
+        &self,
+        selector: &Selector,
+        behind: Option<&ResourceRef>,
+        most: usize,
+    ) -> (Vec<Arc<Resource>>, Option<ResourceRef>) {
+        let scopes: Vec<Arc<Scope>> = self.tree().scopes(selector, behind);
+        let mut rows: Vec<Arc<Resource>> = Vec::new();
+        for scope in scopes {
+            let name = behind.filter(|behind| behind.scope() == &*scope.key).map(ResourceRef::name);
+            scope.in_order(|shelf| {
+                let left = most - rows.len();
+                match &selector.name {
+                    Some(only) if name.is_none_or(|name| name < only.as_str()) => rows.extend(shelf.get(only).cloned()),
+                    Some(_) => {}
+                    None => {
+                        rows.reserve(left.min(shelf.len()));
+                        rows.extend(shelf.behind(name).take(left).cloned());
+                    }
+                }
+            });
+            if rows.len() >= most {
+                let cut = rows.last().map(|last| last.reference.clone());
+                return (rows, cut);
+            }
+        }
+        (rows, None)
+    }
+
+    /// What a watcher is shown that has lost its place, or has none yet.
+    pub(super) fn picture(&self, selector: &Selector) -> Result<Arc<Picture>> {
+        if let (Some(_), Some(_), Some(_)) = (&selector.group, &selector.kind, &selector.namespace) {
+            let own = self.rows(None, selector, None, OWN)?;
+            if own.cut.is_none() {
+                return Ok(Arc::new(Picture::new(own.look, own.rows)));
+            }
+        }
+        {
+            let mut history = lock(&self.history);
+            history.pictures.retain(|picture| picture.strong_count() > 0);
+            let first = history.first();
+            let usable = history.pictures.iter().rev().filter_map(std::sync::Weak::upgrade);
+            let usable = usable.filter(|picture| picture.next >= first && lock(&picture.rows).is_some());
+            if let Some(picture) = usable.max_by_key(|picture| picture.next) {
+                return Ok(picture);
+            }
+        }
+        let all = self.rows(None, &Selector::all(), None, usize::MAX)?;
+        let picture = Arc::new(Picture::new(all.look, all.rows));
+        let mut history = lock(&self.history);
+        history.pictures.push_back(Arc::downgrade(&picture));
+        let excess = history.pictures.len().saturating_sub(PICTURES);
+        let old: Vec<_> = history.pictures.drain(..excess).collect();
+        drop(history);
+        old.iter().filter_map(std::sync::Weak::upgrade).for_each(|old| old.take_back());
+        Ok(picture)
+    }
+}
+
+/// Makes rows that were collected while writers went on what they were before.
+fn undo(
+    rows: &mut Vec<Arc<Resource>>,
+    before: HashMap<ResourceRef, Option<Arc<Resource>>>,
+    wanted: impl Fn(&ResourceRef) -> bool,
+) {
+    rows.retain(|row| !before.contains_key(&row.reference));
+    rows.extend(before.into_values().flatten().filter(|row| wanted(&row.reference)));
+    rows.sort_by(|one, other| one.reference.cmp(&other.reference));
+}
+
+/// What is to be dropped outside of a lock.
+pub(super) type Dropped = Vec<Entry>;

@@ -1,0 +1,287 @@
+//! Writing: deciding, and showing what was decided.
+
+use std::{
+    sync::{Arc, MutexGuard, RwLockWriteGuard},
+    task::Waker,
+};
+
+use runtide_core::{
+    Document, Error, ErrorKind, Planned, PlannedChange, Precondition, Resource, ResourceRef, Result, Revision,
+    StoreEvent, StoreImage,
+};
+
+use super::{
+    Inner,
+    history::{Entry, History},
+    lock,
+    picture::Dropped,
+    shelf::{Prepared, Shelf},
+    tree::Tree,
+};
+
+const APPLY: &str = "store.apply";
+const RESTORE: &str = "store.restore";
+
+/// More writes than can come while a store is restored.
+const AHEAD: u64 = 1 << 28;
+
+/// What is there, for the one who decides.
+struct Present<'a> {
+    revision: Revision,
+    document: &'a Document,
+}
+
+impl<'a> Present<'a> {
+    fn of(there: Option<&'a Arc<Resource>>) -> Option<Self> {
+        there.map(|there| Self { revision: there.revision, document: &there.document })
+    }
+}
+
+/// What was decided.
+struct Decision {
+    change: PlannedChange,
+    /// Of what is there; none if nothing is.
+    revision: Option<Revision>,
+}
+
+fn decide(
+    reference: &ResourceRef,
+    present: Option<&Present<'_>>,
+    document: Option<&Document>,
+    precondition: Precondition,
+) -> Result<Decision> {
+    let revision = present.map(|present| present.revision);
+    let holds = match precondition {
+        Precondition::Absent => revision.is_none(),
+        Precondition::Is(wanted) => revision == Some(wanted),
+        Precondition::None => true,
+        other => return Err(Error::new(ErrorKind::Unsupported, APPLY, format!("this store does not know {other:?}"))),
+    };
+    if !holds {
+        let actual = revision.map_or_else(|| "absent".to_owned(), |revision| revision.to_string());
+        return Err(Error::new(ErrorKind::Conflict, APPLY, "the resource is not as the precondition says")
+            .with_context("resource", reference)
+            .with_context("revision", actual));
+    }
+    let change = match (present, document) {
+        (None, None) => PlannedChange::Nothing,
+        (None, Some(_)) => PlannedChange::Create,
+        (Some(_), None) => PlannedChange::Delete,
+        (Some(present), Some(document)) if present.document == document => PlannedChange::Nothing,
+        (Some(_), Some(_)) => PlannedChange::Replace,
+    };
+    Ok(Decision { change, revision })
+}
+
+fn check(reference: &ResourceRef, document: Option<&Document>) -> Result<()> {
+    match document.map(|document| document.bytes.len()) {
+        Some(length) if length > Document::MAX_BYTES => {
+            Err(Error::new(ErrorKind::InvalidInput, APPLY, "the document is too long")
+                .with_context("resource", reference)
+                .with_context("bytes", length)
+                .with_context("most", Document::MAX_BYTES))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What a write did, for the one who called.
+pub(super) struct Written {
+    pub(super) change: PlannedChange,
+    /// Of the write, or of what is there; none if nothing was nor is.
+    pub(super) revision: Option<Revision>,
+}
+
+impl Inner {
+    /// Runs with the resource's shelf, which is made if it is wanted for something new. `None`: there is none.
+    fn with_shelf<T>(&self, reference: &ResourceRef, make: bool, write: impl FnOnce(&mut Shelf) -> T) -> Option<T> {
+        loop {
+            let tree = self.tree();
+            if let Some(scope) = tree.get(reference.scope()) {
+                let mut resources = scope.write();
+                let done = write(&mut resources);
+                let empty = resources.is_empty();
+                drop(resources);
+                drop(tree);
+                if empty {
+                    self.tree_mut().tidy(reference.scope());
+                }
+                return Some(done);
+            }
+            drop(tree);
+            if !make {
+                return None;
+            }
+            self.tree_mut().make(reference.scope());
+        }
+    }
+
+    /// Decides a write and shows it.
+    pub(super) fn write(
+        &self,
+        reference: &ResourceRef,
+        document: Option<Document>,
+        precondition: Precondition,
+    ) -> Result<Written> {
+        check(reference, document.as_ref())?;
+        let make = document.is_some() && !matches!(precondition, Precondition::Is(_));
+        let mut dropped = Dropped::new();
+        let mut wakers = Vec::new();
+        let done = self.with_shelf(reference, make, |shelf| {
+            let present = Present::of(shelf.get(reference.name()));
+            let decision = decide(reference, present.as_ref(), document.as_ref(), precondition)?;
+            if decision.change == PlannedChange::Nothing {
+                return Ok(Written { change: decision.change, revision: decision.revision });
+            }
+            // Made before the lock that all writers share; the revision is known only behind it.
+            let mut fresh = document.map(|document| Arc::new(Resource::new(reference.clone(), document, Revision(0))));
+            let mut history = lock(&self.history);
+            history.check(APPLY)?;
+            let revision = history.reserve();
+            if let Some(fresh) = fresh.as_mut().and_then(Arc::get_mut) {
+                fresh.revision = revision;
+            }
+            put(shelf, &mut history, reference, fresh, revision, &mut dropped);
+            wakers = history.wake();
+            Ok(Written { change: decision.change, revision: Some(revision) })
+        });
+        drop(dropped);
+        wakers.into_iter().flatten().for_each(Waker::wake);
+        done.unwrap_or_else(|| {
+            let decision = decide(reference, None, None, precondition)?;
+            Ok(Written { change: decision.change, revision: None })
+        })
+    }
+
+    pub(super) fn prepare(
+        &self,
+        reference: &ResourceRef,
+        document: Option<&Document>,
+        precondition: Precondition,
+    ) -> Result<Planned> {
+        check(reference, document)?;
+        let make = document.is_some() && !matches!(precondition, Precondition::Is(_));
+        let planned = |change, revision| Planned::new(reference.clone(), document.cloned(), change, revision);
+        let done = self.with_shelf(reference, make, |shelf| {
+            let present = match shelf.prepared(reference) {
+                Some(Prepared { revision, document }) => {
+                    document.as_ref().map(|document| Present { revision: *revision, document })
+                }
+                None => Present::of(shelf.get(reference.name())),
+            };
+            let decision = decide(reference, present.as_ref(), document, precondition)?;
+            if decision.change == PlannedChange::Nothing {
+                return Ok(planned(decision.change, decision.revision.unwrap_or_default()));
+            }
+            let revision = {
+                let mut history = lock(&self.history);
+                history.prepared += 1;
+                history.reserve()
+            };
+            shelf.prepare(reference, Prepared { revision, document: document.cloned() });
+            Ok(planned(decision.change, revision))
+        });
+        done.unwrap_or_else(|| {
+            let decision = decide(reference, None, None, precondition)?;
+            Ok(planned(decision.change, Revision::default()))
+        })
+    }
+
+    pub(super) fn publish(&self, planned: Vec<Planned>) {
+        let mut dropped = Dropped::new();
+        for one in planned {
+            let Planned { reference, document, change, revision, .. } = one;
+            if change == PlannedChange::Nothing {
+                continue;
+            }
+            self.with_shelf(&reference, document.is_some(), |shelf| {
+                let prepared = shelf.settle(&reference, revision);
+                let fresh = document.map(|document| Arc::new(Resource::new(reference.clone(), document, revision)));
+                let mut history = lock(&self.history);
+                history.prepared -= usize::from(prepared && history.prepared > 0);
+                put(shelf, &mut history, &reference, fresh, revision, &mut dropped);
+            });
+            dropped.clear();
+        }
+        let wakers = lock(&self.history).wake();
+        wakers.into_iter().flatten().for_each(Waker::wake);
+    }
+
+    pub(super) fn forget(&self, planned: &Planned) {
+        self.with_shelf(&planned.reference, false, |shelf| {
+            if shelf.settle(&planned.reference, planned.revision) {
+                let mut history = lock(&self.history);
+                history.prepared = history.prepared.saturating_sub(1);
+            }
+        });
+    }
+
+    /// Replaces everything by resources in the order of their references, under the next revision, which all of them get.
+    pub(super) fn replace(&self, mut resources: Vec<Arc<Resource>>) -> Result<Revision> {
+        let count = resources.len() as u64;
+        loop {
+            // The revision is sure only while everybody waits. It is guessed far ahead, so that nobody waits for so many stamps.
+            let guess = Revision(lock(&self.history).revision().0.saturating_add(AHEAD));
+            for resource in &mut resources {
+                Arc::make_mut(resource).revision = guess;
+            }
+            let fresh = Tree::of(resources);
+            let tree = self.tree_mut();
+            let mut history = lock(&self.history);
+            history.check(RESTORE)?;
+            if history.reserve() <= guess {
+                swap(tree, history, fresh, guess, count);
+                return Ok(guess);
+            }
+            drop(history);
+            drop(tree);
+            resources = fresh.into_rows();
+        }
+    }
+
+    /// Replaces everything by what a journal says; from now on only it may write.
+    pub(super) fn load(&self, image: StoreImage) {
+        let (revision, count) = (image.revision, image.resources.len() as u64);
+        let fresh = Tree::of(image.resources);
+        let tree = self.tree_mut();
+        let mut history = lock(&self.history);
+        history.journaled = true;
+        swap(tree, history, fresh, revision, count);
+    }
+}
+
+fn swap(
+    mut tree: RwLockWriteGuard<'_, Tree>,
+    mut history: MutexGuard<'_, History>,
+    fresh: Tree,
+    revision: Revision,
+    count: u64,
+) {
+    let mut dropped = Dropped::new();
+    let old = std::mem::replace(&mut *tree, fresh);
+    history.replace(revision, count, &mut dropped);
+    let wakers = history.wake();
+    drop(history);
+    drop(tree);
+    drop((old, dropped));
+    wakers.into_iter().flatten().for_each(Waker::wake);
+}
+
+fn put(
+    shelf: &mut Shelf,
+    history: &mut History,
+    reference: &ResourceRef,
+    fresh: Option<Arc<Resource>>,
+    revision: Revision,
+    dropped: &mut Dropped,
+) {
+    let entry = if let Some(fresh) = fresh {
+        let before = shelf.put(Arc::clone(&fresh));
+        let event = if before.is_some() { StoreEvent::Modified(fresh) } else { StoreEvent::Added(fresh) };
+        Entry { event, before }
+    } else {
+        let before = shelf.remove(reference.name());
+        Entry { event: StoreEvent::Deleted { reference: reference.clone(), revision }, before }
+    };
+    history.push(entry, dropped);
+}
