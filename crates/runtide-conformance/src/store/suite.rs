@@ -27,9 +27,9 @@ macro_rules! __store_tests {
         #[test]
         fn $name() {
             let law = $crate::store::StoreLaw::$law;
-            let and_then: fn($crate::store::StoreLaw, $crate::store::Kept) = $and_then;
+            let and_then: fn($crate::store::StoreLaw, &$crate::store::Kept) = $and_then;
             if let Some(kept) = $crate::store::test(law, || $start()) {
-                and_then(law, kept);
+                and_then(law, &kept);
             }
         }
     )* };
