@@ -1,8 +1,15 @@
-//! Writing to the log from a task: on a thread that may block, so that a future that is dropped leaves nothing half done.
+//! Using the log from a task: on a thread that may block, so that a future that is dropped leaves nothing half done.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::VecDeque,
+    future::Future,
+    pin::Pin,
+    sync::{Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
+};
 
-use tokio::runtime::Handle;
+use futures_core::Stream;
+use tokio::{runtime::Handle, task::JoinHandle};
 
 use crate::{Error, ErrorKind, Result};
 
@@ -25,4 +32,73 @@ pub(crate) async fn carry<T: Send + 'static>(
 /// Nobody panics while holding a lock, and if somebody did, what it guards is whole between any two statements.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Records that are read in one go.
+pub(crate) const STRETCH: usize = 4_096;
+
+/// Something that is read a stretch at a time.
+pub(crate) trait Stretch: Send + Unpin + 'static {
+    type Item: Send + Unpin;
+
+    /// Reads the next stretch; whether there may be more.
+    fn stretch(&mut self, out: &mut VecDeque<Self::Item>) -> Result<bool>;
+}
+
+/// Reads on a thread that may block, one stretch ahead of nobody.
+pub(crate) struct Stretches<R: Stretch> {
+    operation: &'static str,
+    handle: Handle,
+    reading: Option<R>,
+    under_way: Option<JoinHandle<Read<R>>>,
+    ready: VecDeque<R::Item>,
+    failed: Option<Error>,
+}
+
+/// What comes back from the thread that may block.
+struct Read<R: Stretch> {
+    reading: R,
+    out: VecDeque<R::Item>,
+    more: Result<bool>,
+}
+
+impl<R: Stretch> Stretches<R> {
+    pub(crate) fn new(reading: R, operation: &'static str, handle: Handle) -> Self {
+        Self { operation, handle, reading: Some(reading), under_way: None, ready: VecDeque::new(), failed: None }
+    }
+}
+
+impl<R: Stretch> Stream for Stretches<R> {
+    type Item = Result<R::Item>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            if let Some(item) = self.ready.pop_front() {
+                return Poll::Ready(Some(Ok(item)));
+            }
+            if let Some(error) = self.failed.take() {
+                (self.reading, self.under_way) = (None, None);
+                return Poll::Ready(Some(Err(error)));
+            }
+            if let Some(under_way) = &mut self.under_way {
+                let done = ready!(Pin::new(under_way).poll(cx));
+                self.under_way = None;
+                if let Ok(Read { reading, out, more }) = done {
+                    self.ready = out;
+                    self.reading = Some(reading).filter(|_| matches!(more, Ok(true)));
+                    self.failed = more.err();
+                } else {
+                    let over = "the tokio runtime is shutting down";
+                    self.failed = Some(Error::new(ErrorKind::Cancelled, self.operation, over));
+                }
+                continue;
+            }
+            let Some(mut reading) = self.reading.take() else { return Poll::Ready(None) };
+            self.under_way = Some(self.handle.spawn_blocking(move || {
+                let mut out = VecDeque::new();
+                let more = reading.stretch(&mut out);
+                Read { reading, out, more }
+            }));
+        }
+    }
 }

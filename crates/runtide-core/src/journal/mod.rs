@@ -5,7 +5,7 @@
 //!
 //! Each has a folder of its own. Payloads are JSON, so that [`wal::dump`](crate::wal::dump()) shows them as they are.
 
-mod blocking;
+pub(crate) mod blocking;
 mod fold;
 mod format;
 mod history;

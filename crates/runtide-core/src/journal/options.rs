@@ -44,7 +44,7 @@ const CHECKPOINT_EVERY: u64 = 4_096;
 
 impl JournalOptions {
     /// Whether it is time for a checkpoint of so many rows, so many records after the last one.
-    pub(super) fn is_due(&self, records: u64, rows: usize) -> bool {
+    pub(crate) fn is_due(&self, records: u64, rows: usize) -> bool {
         records >= self.checkpoint_every.map_or_else(|| CHECKPOINT_EVERY.max(rows as u64), NonZeroU64::get)
     }
 }

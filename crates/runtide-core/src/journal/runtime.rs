@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    blocking::{carry, handle, lock},
+    blocking::{Stretches, carry, handle, lock},
     fold::{Entry, Fold},
     format::{self, Journal},
     history,
@@ -166,7 +166,8 @@ impl RuntimeJournal {
         let inner = Arc::clone(&self.inner);
         let reader = carry("journal.history", move || inner.wal.reader(crate::wal::ReadFrom::Start)).await?;
         let (head, handle) = (self.anchor().seq, handle("journal.history")?);
-        Ok(EventStream::new(history::History::new(reader, head, handle, backend.clone(), id.clone())))
+        let reading = history::Reading::new(reader, head, backend.clone(), id.clone());
+        Ok(EventStream::new(Stretches::new(reading, "journal.history", handle)))
     }
 
     /// The head of the log's chain: kept elsewhere, it tells a tail that was cut or rewritten.

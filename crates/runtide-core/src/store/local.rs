@@ -29,6 +29,9 @@ pub trait LocalStore: StoreBackend {
     /// Takes a prepared write back.
     fn forget(&self, planned: Planned);
 
+    /// How many resources are published.
+    fn count(&self) -> u64;
+
     /// What is published, at one moment, in the order of the references.
     fn image(&self) -> StoreImage;
 

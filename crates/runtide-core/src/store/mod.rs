@@ -3,6 +3,7 @@
 mod backend;
 mod document;
 mod event;
+mod journaled;
 mod local;
 mod reference;
 mod resource;
@@ -14,6 +15,7 @@ pub use self::{
     backend::{SnapshotSeal, StoreBackend, StoreStats},
     document::{Document, ResourceFormat},
     event::{Since, StoreEvent, StoreFeed, StoreStream, StoreWatchOptions},
+    journaled::JournaledStore,
     local::{LocalStore, Planned, PlannedChange, StoreImage},
     reference::ResourceRef,
     resource::Resource,

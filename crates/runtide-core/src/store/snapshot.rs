@@ -303,3 +303,100 @@ impl fmt::Debug for SnapshotReader<'_> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn block_on<F: Future>(future: F) -> F::Output {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    }
+
+    fn resources(count: u64) -> Vec<Resource> {
+        let one = |n: u64| {
+            let name = ResourceRef::new("", "Pod", "shop", &format!("web{n:04}")).unwrap();
+            Resource::new(name, Document::json(format!("{{\"n\":{n}}}")), Revision(n + 1))
+        };
+        (0..count).map(one).collect()
+    }
+
+    fn written(resources: &[Resource]) -> (Vec<u8>, SnapshotSeal) {
+        let mut bytes = Vec::new();
+        let seal = block_on(async {
+            let mut writer = SnapshotWriter::begin(&mut bytes, Revision(99), resources.len() as u64);
+            for resource in resources {
+                writer.put(resource).await?;
+            }
+            writer.seal().await
+        });
+        (bytes, seal.unwrap())
+    }
+
+    fn read(mut bytes: &[u8]) -> Result<(Vec<Arc<Resource>>, Option<SnapshotSeal>)> {
+        block_on(async {
+            let mut reader = SnapshotReader::begin(&mut bytes).await?;
+            let mut all = Vec::new();
+            while let Some(resource) = reader.next().await? {
+                all.push(resource);
+            }
+            Ok((all, reader.seal()))
+        })
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        for count in [0, 1, 10_000] {
+            let resources = resources(count);
+            let (bytes, seal) = written(&resources);
+            let (found, sealed) = read(&bytes).unwrap();
+            assert!(found.iter().map(|one| &**one).eq(&resources));
+            assert_eq!((sealed, seal.count, seal.revision), (Some(seal), count, Revision(99)));
+        }
+    }
+
+    #[test]
+    fn every_flip_cut_and_addition_is_noticed() {
+        let (bytes, _) = written(&resources(3));
+        for at in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 0x10;
+            assert!(read(&flipped).is_err(), "byte {at}");
+            assert_eq!(read(&bytes[..at]).unwrap_err().kind(), ErrorKind::Corrupt, "cut at {at}");
+        }
+        let longer = [&bytes[..], &[0]].concat();
+        assert_eq!(read(&longer).unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+
+    #[test]
+    fn a_later_version_is_refused_in_clear_words() {
+        let (mut bytes, _) = written(&[]);
+        bytes[8] = 2;
+        let error = read(&bytes).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains("version 2"), "{error}");
+    }
+
+    #[test]
+    fn a_writer_that_is_used_wrongly_is_told() {
+        let mut two = resources(2);
+        two.reverse();
+        let mut bytes = Vec::new();
+        let refused = block_on(async {
+            let mut writer = SnapshotWriter::begin(&mut bytes, Revision(1), 2);
+            writer.put(&two[0]).await.unwrap();
+            let order = writer.put(&two[1]).await.unwrap_err();
+            (order, writer.seal().await.unwrap_err())
+        });
+        assert_eq!((refused.0.kind(), refused.1.kind()), (ErrorKind::InvalidInput, ErrorKind::InvalidInput));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(more in prop::collection::vec(any::<u8>(), 0..200), count in any::<u64>()) {
+            let mut bytes = [&MAGIC[..], &VERSION.to_le_bytes(), &7_u64.to_le_bytes(), &count.to_le_bytes()].concat();
+            bytes.extend(more);
+            prop_assert!(read(&bytes).is_err());
+        }
+    }
+}

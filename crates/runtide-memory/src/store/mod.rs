@@ -210,6 +210,10 @@ impl LocalStore for MemoryStore {
         self.inner.forget(&planned);
     }
 
+    fn count(&self) -> u64 {
+        lock(&self.inner.history).count
+    }
+
     fn image(&self) -> StoreImage {
         // It fails only for a place that is told, and none is.
         match self.inner.rows(None, &Selector::all(), None, usize::MAX) {

@@ -1,0 +1,134 @@
+//! From the log to the store: what opening reads.
+
+use std::sync::Arc;
+
+use super::{
+    super::{LocalStore, Planned, Resource, Revision, StoreImage},
+    format::{self, Entry},
+};
+use crate::{
+    Error, ErrorKind, Result,
+    wal::{ReadFrom, Seq, Wal},
+};
+
+/// Writes that are shown together while reading.
+const TOGETHER: usize = 1_024;
+
+/// What opening found.
+pub(super) struct Replayed {
+    /// The record with which the last whole checkpoint begins; 0 if there is none.
+    pub(super) checkpoint: Seq,
+    /// Records after it.
+    pub(super) since: u64,
+    /// The last revision that the log has.
+    pub(super) last: Option<Revision>,
+}
+
+/// Puts into the store what the log comes to.
+pub(super) fn replay<S: LocalStore>(wal: &Wal, store: &S) -> Result<Replayed> {
+    let mut checkpoint = Seq(0);
+    if let Some(newest) = wal.reader(ReadFrom::Seq(wal.anchor().seq.max(Seq(1))))?.next_ref()? {
+        checkpoint = format::read(&newest)?.0;
+    }
+    let from = if checkpoint == Seq(0) { ReadFrom::Start } else { ReadFrom::Seq(checkpoint) };
+    let mut reader = wal.reader(from)?;
+    let mut reading = Reading { store, image: None, later: Vec::new(), begun: false, last: None };
+    let mut since = 0;
+    while let Some(record) = reader.next_ref()? {
+        let (seq, entry) = (record.seq, format::read(&record)?.1);
+        since += 1;
+        reading.take(entry).map_err(|error| error.with_context("seq", seq))?;
+    }
+    if checkpoint != Seq(0) && !reading.begun {
+        return Err(broken("the checkpoint that the newest record names has no end"));
+    }
+    reading.show();
+    Ok(Replayed { checkpoint, since, last: reading.last })
+}
+
+struct Reading<'a, S> {
+    store: &'a S,
+    /// A checkpoint from which the store begins, or a restore, that has not ended yet.
+    image: Option<Whole>,
+    /// Not shown yet.
+    later: Vec<Planned>,
+    /// The store is what the log says: a checkpoint that begins now tells nothing new.
+    begun: bool,
+    last: Option<Revision>,
+}
+
+struct Whole {
+    image: StoreImage,
+    count: u64,
+    restore: bool,
+}
+
+impl<S: LocalStore> Reading<'_, S> {
+    fn take(&mut self, entry: Entry) -> Result<()> {
+        match entry {
+            Entry::Written(planned) => {
+                // Nothing stands between the parts of a restore: a crash has cut it.
+                self.image.take_if(|whole| whole.restore);
+                if self.last.is_some_and(|last| planned.revision <= last) {
+                    return Err(broken("the revisions do not rise"));
+                }
+                if !self.begun && self.image.is_none() {
+                    // The log is here from its first record on.
+                    let before = Revision(planned.revision.0.saturating_sub(1));
+                    self.store.load(StoreImage::new(before, Vec::new()));
+                    self.begun = true;
+                }
+                self.last = Some(planned.revision);
+                self.later.push(planned);
+                if self.begun && self.image.is_none() && self.later.len() >= TOGETHER {
+                    self.show();
+                }
+            }
+            Entry::Begin { revision, count, restore } => {
+                let image = StoreImage::new(revision, Vec::new());
+                self.image = (restore || !self.begun).then_some(Whole { image, count, restore });
+            }
+            Entry::Part(resource) => {
+                if let Some(whole) = &mut self.image {
+                    whole.image.resources.push(Arc::new(resource));
+                }
+            }
+            Entry::End { count } => {
+                let Some(Whole { mut image, count: announced, .. }) = self.image.take() else { return Ok(()) };
+                if image.resources.len() as u64 != announced || count != announced {
+                    return Err(broken("a checkpoint does not have as many resources as it says"));
+                }
+                if !image.resources.is_sorted_by(|one, other| one.reference < other.reference) {
+                    return Err(broken("the resources of a checkpoint are not in order"));
+                }
+                let revision = image.revision;
+                image.resources.shrink_to_fit();
+                // What was written while a checkpoint was being written comes after it; before a restore, it does not count.
+                self.later.retain(|planned| planned.revision > revision);
+                self.store.load(image);
+                self.begun = true;
+                self.last = self.last.max(Some(revision));
+                self.show();
+            }
+        }
+        Ok(())
+    }
+
+    fn show(&mut self) {
+        if self.begun {
+            self.store.publish(std::mem::take(&mut self.later));
+        }
+    }
+}
+
+fn broken(message: &str) -> Error {
+    Error::new(ErrorKind::Corrupt, "store.open", message)
+}
+
+/// For those who are given resources one by one.
+pub(super) fn stamped(mut resources: Vec<Arc<Resource>>, revision: Revision) -> Vec<Arc<Resource>> {
+    for resource in &mut resources {
+        Arc::make_mut(resource).revision = revision;
+    }
+    resources
+}
