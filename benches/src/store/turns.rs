@@ -4,7 +4,6 @@ use std::{
     any::Any,
     sync::{Arc, Barrier},
     thread,
-    time::Duration,
 };
 
 use fastrand::Rng;
@@ -17,8 +16,8 @@ use super::{
 };
 use crate::{Clock, Round};
 
-/// As many writes are prepared at once.
-const CHUNK: usize = 10_000;
+/// As many writes are made at a time: enough that the clock does not count, and few enough that they stay in the nearest cache.
+const FEW: usize = 8;
 
 fn runtime() -> Runtime {
     Builder::new_current_thread().build().expect("a runtime")
@@ -28,38 +27,24 @@ fn key<C: Contender>(n: usize) -> C::Key {
     C::key(&Objects::namespace(n), &Objects::name(n))
 }
 
-fn write<C: Contender>(objects: Objects, n: usize, version: u64) -> (C::Key, C::Body) {
-    (key::<C>(n), C::body(objects.get(n, version)))
-}
-
-/// Several rounds as one.
-fn sum(rounds: impl Iterator<Item = Round>) -> Round {
-    let nothing = Round { units: 0, wall: Duration::ZERO, cpu: Duration::ZERO };
-    rounds.fold(nothing, |all, one| Round {
-        units: all.units + one.units,
-        wall: all.wall + one.wall,
-        cpu: all.cpu + one.cpu,
-    })
-}
-
-/// Applies in chunks, so that what is prepared is not twice in memory.
+/// Applies what was just made, a few at a time: what belongs together lies together in memory, as when writes come one by one.
 fn apply_all<C: Contender>(runtime: &Runtime, store: &C, objects: Objects, numbers: &[usize], version: u64) -> Round {
-    sum(numbers.chunks(CHUNK).map(|chunk| {
-        let mut keys = Vec::with_capacity(CHUNK);
-        let mut bodies = Vec::with_capacity(CHUNK);
-        for n in chunk {
-            let (key, body) = write::<C>(objects, *n, version);
-            keys.push(key);
-            bodies.push(body);
-        }
-        let clock = Clock::start();
-        runtime.block_on(async {
-            for (key, body) in keys.iter().zip(bodies) {
-                store.apply(key, body).await;
+    runtime.block_on(async {
+        let mut all = Round::sum(std::iter::empty());
+        let mut writes = Vec::with_capacity(FEW);
+        let mut keys = Vec::with_capacity(FEW);
+        for few in numbers.chunks(FEW) {
+            writes.extend(few.iter().map(|n| (key::<C>(*n), C::body(objects.get(*n, version)))));
+            let clock = Clock::start();
+            for (key, body) in writes.drain(..) {
+                store.apply(&key, body).await;
+                keys.push(key);
             }
-        });
-        clock.stop(chunk.len() as u64)
-    }))
+            all = all.and(clock.stop(few.len() as u64));
+            keys.clear();
+        }
+        all
+    })
 }
 
 /// A store with these in it, in the first version, and looked at.
@@ -130,7 +115,7 @@ pub(super) fn list<C: Contender>(store: Arc<C>, objects: Objects) -> Turn {
     let runtime = runtime();
     let namespaces: Vec<C::Namespace> = (0..NAMESPACES).map(|n| C::namespace(&Objects::namespace(n))).collect();
     Box::new(move || {
-        sum(namespaces.iter().map(|namespace| {
+        Round::sum(namespaces.iter().map(|namespace| {
             let clock = Clock::start();
             let found = runtime.block_on(store.list(namespace));
             let round = clock.stop(1);
@@ -146,7 +131,7 @@ pub(super) fn list_after_adding<C: Contender>(store: Arc<C>, objects: Objects) -
     let runtime = runtime();
     let mut added = 0;
     Box::new(move || {
-        sum((0..NAMESPACES).step_by(10).map(|n| {
+        Round::sum((0..NAMESPACES).step_by(10).map(|n| {
             added += 1;
             let (namespace, name) = (Objects::namespace(n), format!("{}-{added}", Objects::name(objects.count / 2)));
             let body = C::body(objects.get(n, 1));
