@@ -20,8 +20,8 @@ use crate::{ErrorKind, Result};
 ///   already, byte for byte and in the same format, changes no revision, and no watcher hears of it.
 /// * A failed precondition is `Conflict`, with the actual `revision` in its context (`absent` if there is none).
 /// * A body is taken as it is: whoever wants it checked calls [`ResourceRef::from_document`] or [`Document::convert`] first.
-/// * `Unknown` is an error: a call that ends with `Timeout` or `Unavailable` may have had its effect; its context says
-///   `outcome=unknown` wherever it may.
+/// * A write of which nobody knows whether it happened is an error whose context says `outcome=unknown`: it may be there, or may
+///   still come.
 ///
 /// # Errors
 /// `InvalidInput` for a document above [`Document::MAX_BYTES`], or above what the store takes; `Unavailable` and `Timeout`

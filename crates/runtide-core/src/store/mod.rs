@@ -3,6 +3,8 @@
 mod backend;
 mod document;
 mod event;
+mod format;
+mod heading;
 mod journaled;
 mod local;
 mod reference;
