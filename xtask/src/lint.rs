@@ -108,11 +108,16 @@ fn has_version(program: &PathBuf) -> bool {
 
 fn core_budget() -> Outcome<()> {
     let arguments = ["tree", "--package", "runtide-core", "--edges", "normal", "--prefix", "none"];
-    let said = process::capture(workspace::cargo().args(arguments), SHORT, Interrupt::Ends)?;
-    if !said.status.success() {
-        return Err(Failure::failed(said.complaint()));
+    for (features, flags, most) in
+        [("no", &[][..], budget::MOST), ("all", &["--all-features"][..], budget::MOST_WITH_FEATURES)]
+    {
+        let said = process::capture(workspace::cargo().args(arguments).args(flags), SHORT, Interrupt::Ends)?;
+        if !said.status.success() {
+            return Err(Failure::failed(said.complaint()));
+        }
+        let crates = budget::judge(&said.stdout, most)
+            .map_err(|why| Failure::failed(format_args!("runtide-core with {features} features: {why}")))?;
+        say!("lint: runtide-core with {features} features pulls in {crates} crates, itself among them");
     }
-    let crates = budget::judge(&said.stdout).map_err(|why| Failure::failed(format_args!("runtide-core: {why}")))?;
-    say!("lint: runtide-core pulls in {crates} crates, itself among them");
     Ok(())
 }

@@ -10,6 +10,7 @@ mod outcome;
 pub mod proxy;
 pub mod report;
 pub mod run;
+pub mod store;
 mod subscriber;
 mod suite;
 pub mod wal;

@@ -5,7 +5,7 @@ use std::{fs::OpenOptions, io::Write, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Law, wal::WalLaw};
+use crate::{Law, store::StoreLaw, wal::WalLaw};
 
 /// Names the folder into which reports are written.
 pub const REPORT_DIR: &str = "RUNTIDE_REPORT_DIR";
@@ -17,7 +17,7 @@ pub const REQUIRE_REAL: &str = "RUNTIDE_REQUIRE_REAL";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Line {
-    /// Which suite: `runtime`, or `wal` for the laws of the log; a test without a law has one of its own.
+    /// Which suite: `runtime`, `store` for the laws of stores, or `wal` for the laws of the log; a test without a law has one of its own.
     pub suite: String,
     /// The backend's name.
     pub backend: String,
@@ -89,6 +89,18 @@ impl Line {
     /// A line about a law of the log on a kind of log.
     pub fn of_log(log: &str, law: WalLaw, outcome: Outcome, reason: Option<String>, took: Duration) -> Self {
         Self::new("wal", log, law.id(), law.name(), outcome, reason, took)
+    }
+
+    /// A line about a law of stores on a store.
+    pub fn of_store(
+        store: &str,
+        real: bool,
+        law: StoreLaw,
+        outcome: Outcome,
+        reason: Option<String>,
+        took: Duration,
+    ) -> Self {
+        Self { real, ..Self::new("store", store, law.id(), law.name(), outcome, reason, took) }
     }
 
     /// With the runtime's version.

@@ -193,3 +193,20 @@ async fn pages_and_closing() {
     assert_eq!(all(&store).await.len(), 10, "reading goes on");
     assert_eq!(all(&open(dir.path(), often())).await.len(), 10);
 }
+
+#[tokio::test]
+async fn the_store_belongs_to_the_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let inner = MemoryStore::new();
+    inner.apply(&named("before"), body(1), Precondition::None).await.unwrap();
+    let mut snapshot = Vec::new();
+    inner.snapshot(&mut snapshot).await.unwrap();
+    let store = JournaledStore::open(dir.path(), inner.clone(), often()).unwrap();
+    assert!(all(&store).await.is_empty(), "it would not be there after the next opening");
+    let past_it = inner.apply(&named("web"), body(1), Precondition::None).await.unwrap_err();
+    assert_eq!(past_it.kind(), ErrorKind::Conflict);
+    assert_eq!(inner.delete(&named("web"), Precondition::None).await.unwrap(), None, "that would change nothing");
+    assert_eq!(inner.restore(&mut &snapshot[..]).await.unwrap_err().kind(), ErrorKind::Conflict);
+    write(&store, "web", 1).await;
+    assert!(inner.get(&named("web"), None).await.unwrap().is_some());
+}

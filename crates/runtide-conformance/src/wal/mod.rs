@@ -15,6 +15,7 @@ mod real;
 mod run;
 mod suite;
 
+pub(crate) use self::disk::Random;
 pub use self::{
     disk::{Crash, Fault, Load, ModelDisk},
     law::{Effort, Looked, WalLaw, WalLawResult},

@@ -1,6 +1,6 @@
 //! What every store can do: [`StoreBackend`].
 
-use std::fmt::Debug;
+use std::{fmt::Debug, sync::Arc};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -10,8 +10,7 @@ use super::{
     Applied, Digest, Document, Page, PageOptions, Precondition, Resource, ResourceFormat, ResourceRef, Revision,
     Selector, StoreStream, StoreWatchOptions,
 };
-use crate::Result;
-use std::sync::Arc;
+use crate::{ErrorKind, Result};
 
 /// Declared resources under one order of revisions.
 ///
@@ -21,8 +20,8 @@ use std::sync::Arc;
 ///   already, byte for byte and in the same format, changes no revision, and no watcher hears of it.
 /// * A failed precondition is `Conflict`, with the actual `revision` in its context (`absent` if there is none).
 /// * A body is taken as it is: whoever wants it checked calls [`ResourceRef::from_document`] or [`Document::convert`] first.
-/// * `Unknown` is an error: a call that ends with `Timeout` or `Unavailable` may have had its effect; its context says
-///   `outcome=unknown` wherever it may.
+/// * A write of which nobody knows whether it happened is an error whose context says `outcome=unknown`: it may be there, or may
+///   still come.
 ///
 /// # Errors
 /// `InvalidInput` for a document above [`Document::MAX_BYTES`], or above what the store takes; `Unavailable` and `Timeout`
@@ -79,6 +78,49 @@ pub trait StoreBackend: Debug + Send + Sync + 'static {
 
     /// Counts, as they are now.
     async fn stats(&self) -> Result<StoreStats>;
+}
+
+/// What every store can do because of what it is.
+pub trait StoreBackendExt: StoreBackend {
+    /// All selected resources at one revision, however many pages that takes: one page without a next. A watch goes on from
+    /// there, `Since::After`.
+    ///
+    /// # Errors
+    /// `Expired` if three times in a row the store went on faster than its pages could be read; as
+    /// [`list`](StoreBackend::list).
+    fn list_all(
+        &self,
+        selector: &Selector,
+        format: Option<ResourceFormat>,
+    ) -> impl Future<Output = Result<Page>> + Send;
+}
+
+impl<S: StoreBackend + ?Sized> StoreBackendExt for S {
+    async fn list_all(&self, selector: &Selector, format: Option<ResourceFormat>) -> Result<Page> {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            match every_page(self, selector, format).await {
+                Err(error) if error.kind() == ErrorKind::Expired && attempts < 3 => {}
+                done => return done,
+            }
+        }
+    }
+}
+
+async fn every_page<S: StoreBackend + ?Sized>(
+    store: &S,
+    selector: &Selector,
+    format: Option<ResourceFormat>,
+) -> Result<Page> {
+    let options = PageOptions::default().with_format(format);
+    let mut all = store.list(selector, options.clone()).await?;
+    while let Some(next) = all.next.take() {
+        let page = store.list(selector, options.clone().with_after(next)).await?;
+        all.items.extend(page.items);
+        all.next = page.next;
+    }
+    Ok(all)
 }
 
 /// Counts, as they are now.

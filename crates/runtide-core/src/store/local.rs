@@ -36,6 +36,7 @@ pub trait LocalStore: StoreBackend {
     fn image(&self) -> StoreImage;
 
     /// Replaces what is published and drops what is prepared. Watchers get a `Reset`, and the store's revision is the image's.
+    /// From now on the store belongs to the journal: `apply`, `delete` and `restore` by anybody else are `Conflict`.
     fn load(&self, image: StoreImage);
 }
 

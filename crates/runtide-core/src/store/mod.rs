@@ -3,6 +3,8 @@
 mod backend;
 mod document;
 mod event;
+mod format;
+mod heading;
 mod journaled;
 mod local;
 mod reference;
@@ -12,7 +14,7 @@ mod snapshot;
 mod write;
 
 pub use self::{
-    backend::{SnapshotSeal, StoreBackend, StoreStats},
+    backend::{SnapshotSeal, StoreBackend, StoreBackendExt, StoreStats},
     document::{Document, ResourceFormat},
     event::{Since, StoreEvent, StoreFeed, StoreStream, StoreWatchOptions},
     journaled::JournaledStore,

@@ -2,11 +2,11 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Weak},
+    sync::{Arc, OnceLock, Weak},
     task::Waker,
 };
 
-use runtide_core::{Error, ErrorKind, Resource, ResourceRef, Result, Revision, Since, StoreEvent};
+use runtide_core::{Error, ErrorKind, Resource, ResourceFormat, ResourceRef, Result, Revision, Since, StoreEvent};
 
 use super::picture::Picture;
 
@@ -27,6 +27,8 @@ pub(super) struct History {
     reserved: Revision,
     /// Writes that are decided and not yet shown.
     pub(super) prepared: usize,
+    /// A journal decides and shows: nobody else may write.
+    pub(super) journaled: bool,
     /// From here on every write is in `entries`.
     oldest: Revision,
     /// The number of the first entry after the last time that everything was replaced.
@@ -34,6 +36,8 @@ pub(super) struct History {
     /// Resources that are there.
     pub(super) count: u64,
     pub(super) subscribers: u64,
+    /// Those among them who watch in another format.
+    pub(super) converting: u64,
     waiting: Vec<Option<Waker>>,
     /// How often those who waited were woken.
     woken: u64,
@@ -49,6 +53,27 @@ pub(super) struct Entry {
     pub(super) event: StoreEvent,
     /// What was there before.
     pub(super) before: Option<Arc<Resource>>,
+    /// What was written in other formats, made once for all who watch in them; none if nobody did at the time.
+    shown: Option<Arc<Shown>>,
+}
+
+/// One resource in each of the formats.
+#[derive(Debug, Default)]
+struct Shown([OnceLock<Arc<Resource>>; 5]);
+
+impl Entry {
+    pub(super) fn new(event: StoreEvent, before: Option<Arc<Resource>>) -> Self {
+        Self { event, before, shown: None }
+    }
+
+    /// What was written, in a format.
+    pub(super) fn shown(&self, resource: &Arc<Resource>, format: Option<ResourceFormat>) -> Arc<Resource> {
+        let place = format.and_then(|format| self.shown.as_ref()?.0.get(format as usize));
+        match place {
+            Some(place) => Arc::clone(place.get_or_init(|| resource.shown(format))),
+            None => resource.shown(format),
+        }
+    }
 }
 
 /// As many are dropped together.
@@ -100,15 +125,26 @@ impl History {
             revision,
             reserved: revision,
             prepared: 0,
+            journaled: false,
             oldest: revision,
             replaced: 0,
             count: 0,
             subscribers: 0,
+            converting: 0,
             waiting: Vec::new(),
             woken: 0,
             looking: 0,
             pictures: VecDeque::new(),
         }
+    }
+
+    /// Whether anybody may write who is not the journal.
+    pub(super) fn check(&self, operation: &'static str) -> Result<()> {
+        if self.journaled || self.prepared > 0 {
+            let message = "this store belongs to a journal: what does not go through it would be lost";
+            return Err(Error::new(ErrorKind::Conflict, operation, message));
+        }
+        Ok(())
     }
 
     pub(super) fn revision(&self) -> Revision {
@@ -146,7 +182,8 @@ impl History {
     }
 
     /// A write is shown. What it pushes out is for the caller to drop, outside of the lock.
-    pub(super) fn push(&mut self, entry: Entry, dropped: &mut Dropped) {
+    pub(super) fn push(&mut self, mut entry: Entry, dropped: &mut Dropped) {
+        entry.shown = (self.converting > 0).then(Arc::default);
         self.revision = entry.event.revision();
         self.reserved = self.reserved.max(self.revision);
         match (&entry.event, &entry.before) {

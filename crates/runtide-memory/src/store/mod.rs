@@ -181,7 +181,7 @@ impl StoreBackend for MemoryStore {
         while let Some(resource) = reader.next().await? {
             resources.push(resource);
         }
-        Ok(self.inner.replace(resources, None))
+        self.inner.replace(resources)
     }
 
     async fn stats(&self) -> Result<StoreStats> {
@@ -221,7 +221,7 @@ impl LocalStore for MemoryStore {
     }
 
     fn load(&self, image: StoreImage) {
-        self.inner.replace(image.resources, Some(image.revision));
+        self.inner.load(image);
     }
 }
 

@@ -1,10 +1,13 @@
 //! Writing: deciding, and showing what was decided.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, MutexGuard, RwLockWriteGuard},
+    task::Waker,
+};
 
 use runtide_core::{
     Applied, Document, Error, ErrorKind, Planned, PlannedChange, Precondition, Resource, ResourceRef, Result, Revision,
-    StoreEvent,
+    StoreEvent, StoreImage,
 };
 
 use super::{
@@ -16,6 +19,7 @@ use super::{
 };
 
 const APPLY: &str = "store.apply";
+const RESTORE: &str = "store.restore";
 
 /// More writes than can come while a store is restored.
 const AHEAD: u64 = 1 << 28;
@@ -148,10 +152,7 @@ impl Inner {
             // Made before the lock that all writers share; the revision is known only behind it.
             let mut fresh = document.map(|document| Arc::new(Resource::new(reference.clone(), document, Revision(0))));
             let mut history = lock(&self.history);
-            if history.prepared > 0 {
-                let message = "a journal has decided writes that are not yet shown: write through the journal";
-                return Err(Error::new(ErrorKind::Conflict, APPLY, message).with_context("resource", reference));
-            }
+            history.check(APPLY)?;
             let revision = history.reserve();
             if let Some(fresh) = fresh.as_mut().and_then(Arc::get_mut) {
                 fresh.revision = revision;
@@ -162,7 +163,7 @@ impl Inner {
             Ok(Written { change: decision.change, revision: Some(revision), resource })
         });
         drop(dropped);
-        wakers.into_iter().flatten().for_each(std::task::Waker::wake);
+        wakers.into_iter().flatten().for_each(Waker::wake);
         done.unwrap_or_else(|| {
             let decision = decide(reference, None, None, precondition)?;
             Ok(Written { change: decision.change, revision: None, resource: None })
@@ -219,7 +220,7 @@ impl Inner {
             });
         }
         let wakers = lock(&self.history).wake();
-        wakers.into_iter().flatten().for_each(std::task::Waker::wake);
+        wakers.into_iter().flatten().for_each(Waker::wake);
     }
 
     pub(super) fn forget(&self, planned: &Planned) {
@@ -231,40 +232,55 @@ impl Inner {
         });
     }
 
-    /// Replaces everything by resources in the order of their references; under the next revision, which all of them get,
-    /// unless one is told.
-    pub(super) fn replace(&self, mut resources: Vec<Arc<Resource>>, at: Option<Revision>) -> Revision {
+    /// Replaces everything by resources in the order of their references, under the next revision, which all of them get.
+    pub(super) fn replace(&self, mut resources: Vec<Arc<Resource>>) -> Result<Revision> {
         let count = resources.len() as u64;
-        let mut dropped = Dropped::default();
         loop {
             // The revision is sure only while everybody waits. It is guessed far ahead, so that nobody waits for so many stamps.
             let guess = Revision(lock(&self.history).revision().0.saturating_add(AHEAD));
-            if at.is_none() {
-                for resource in &mut resources {
-                    Arc::make_mut(resource).revision = guess;
-                }
+            for resource in &mut resources {
+                Arc::make_mut(resource).revision = guess;
             }
             let fresh = Tree::of(resources);
-            let mut tree = self.tree_mut();
+            let tree = self.tree_mut();
             let mut history = lock(&self.history);
-            let next = history.reserve();
-            if at.is_none() && next > guess {
-                drop(history);
-                drop(tree);
-                resources = fresh.into_rows();
-                continue;
+            history.check(RESTORE)?;
+            if history.reserve() <= guess {
+                swap(tree, history, fresh, guess, count);
+                return Ok(guess);
             }
-            let revision = at.unwrap_or(guess);
-            let old = std::mem::replace(&mut *tree, fresh);
-            history.replace(revision, count, &mut dropped);
-            let wakers = history.wake();
             drop(history);
             drop(tree);
-            drop((old, dropped));
-            wakers.into_iter().flatten().for_each(std::task::Waker::wake);
-            return revision;
+            resources = fresh.into_rows();
         }
     }
+
+    /// Replaces everything by what a journal says; from now on only it may write.
+    pub(super) fn load(&self, image: StoreImage) {
+        let (revision, count) = (image.revision, image.resources.len() as u64);
+        let fresh = Tree::of(image.resources);
+        let tree = self.tree_mut();
+        let mut history = lock(&self.history);
+        history.journaled = true;
+        swap(tree, history, fresh, revision, count);
+    }
+}
+
+fn swap(
+    mut tree: RwLockWriteGuard<'_, Tree>,
+    mut history: MutexGuard<'_, History>,
+    fresh: Tree,
+    revision: Revision,
+    count: u64,
+) {
+    let mut dropped = Dropped::default();
+    let old = std::mem::replace(&mut *tree, fresh);
+    history.replace(revision, count, &mut dropped);
+    let wakers = history.wake();
+    drop(history);
+    drop(tree);
+    drop((old, dropped));
+    wakers.into_iter().flatten().for_each(Waker::wake);
 }
 
 fn put(
@@ -278,10 +294,10 @@ fn put(
     let entry = if let Some(fresh) = fresh {
         let before = shelf.put(Arc::clone(&fresh));
         let event = if before.is_some() { StoreEvent::Modified(fresh) } else { StoreEvent::Added(fresh) };
-        Entry { event, before }
+        Entry::new(event, before)
     } else {
         let before = shelf.remove(reference.name());
-        Entry { event: StoreEvent::Deleted { reference: reference.clone(), revision }, before }
+        Entry::new(StoreEvent::Deleted { reference: reference.clone(), revision }, before)
     };
     history.push(entry, dropped);
 }

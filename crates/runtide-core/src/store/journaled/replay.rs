@@ -42,6 +42,10 @@ pub(super) fn replay<S: LocalStore>(wal: &Wal, store: &S) -> Result<Replayed> {
     if checkpoint != Seq(0) && !reading.begun {
         return Err(broken("the checkpoint that the newest record names has no end"));
     }
+    if !reading.begun {
+        // A new log. What the store had is not in it, and so would be lost.
+        store.load(StoreImage::new(store.image().revision, Vec::new()));
+    }
     reading.show();
     Ok(Replayed { checkpoint, since, last: reading.last })
 }

@@ -1,0 +1,371 @@
+//! What happened in a store, as those who wrote were told, and whether a reader or a watcher saw a part of just that.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use runtide_core::{Document, Gap, Resource, ResourceRef, Revision, Selector, Since, StoreEvent, StoreWatchOptions};
+
+/// What is there, at one revision.
+pub(super) type State = BTreeMap<ResourceRef, Arc<Resource>>;
+
+/// What a write did.
+#[derive(Clone, Debug)]
+pub(super) struct Change {
+    pub(super) revision: Revision,
+    pub(super) reference: ResourceRef,
+    /// None if it was removed.
+    pub(super) document: Option<Document>,
+}
+
+impl Change {
+    pub(super) fn new(revision: Revision, reference: ResourceRef, document: Option<Document>) -> Self {
+        Self { revision, reference, document }
+    }
+
+    fn resource(&self) -> Option<Arc<Resource>> {
+        let document = self.document.clone()?;
+        Some(Arc::new(Resource::new(self.reference.clone(), document, self.revision)))
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Fact {
+    Change(Change),
+    /// All that was there from then on.
+    Restored(State),
+}
+
+/// All that happened, from an empty store on, in the order of the revisions.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Truth {
+    facts: Vec<(Revision, Fact)>,
+}
+
+/// Why something cannot have been seen.
+#[derive(Debug)]
+pub(super) struct Mismatch {
+    pub(super) expected: String,
+    pub(super) found: String,
+    /// Of which event, if it was one.
+    pub(super) at: Option<usize>,
+}
+
+fn mismatch(expected: impl Into<String>, found: impl fmt::Display) -> Mismatch {
+    Mismatch { expected: expected.into(), found: found.to_string(), at: None }
+}
+
+/// What a watcher was found to have seen.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// Changes that were told one by one.
+    pub(super) changes: u64,
+    /// Why it was told everything anew, and as of when; the beginning counts.
+    pub(super) resets: Vec<(Gap, Revision)>,
+    /// What is there, to its knowledge, as far as it knew everything.
+    pub(super) place: Revision,
+}
+
+impl Truth {
+    /// What writers were told, in any order.
+    pub(super) fn of(changes: impl IntoIterator<Item = Change>) -> Result<Self, Mismatch> {
+        let mut truth = Self::default();
+        truth.add(changes)?;
+        Ok(truth)
+    }
+
+    /// With what more writers were told.
+    pub(super) fn add(&mut self, changes: impl IntoIterator<Item = Change>) -> Result<(), Mismatch> {
+        self.facts.extend(changes.into_iter().map(|change| (change.revision, Fact::Change(change))));
+        self.sort()
+    }
+
+    /// With a restore, and what was there after it.
+    pub(super) fn restore(&mut self, revision: Revision, state: State) -> Result<(), Mismatch> {
+        self.facts.push((revision, Fact::Restored(state)));
+        self.sort()
+    }
+
+    fn sort(&mut self) -> Result<(), Mismatch> {
+        self.facts.sort_by_key(|(revision, _)| *revision);
+        let twice = self.facts.windows(2).find(|pair| matches!(pair, [(one, _), (other, _)] if one == other));
+        match twice {
+            Some([(revision, one), (_, other)]) => {
+                Err(mismatch("each write to have a revision of its own", format!("{revision}: {one:?} and {other:?}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The last revision.
+    pub(super) fn revision(&self) -> Revision {
+        self.facts.last().map_or(Revision(0), |(revision, _)| *revision)
+    }
+
+    /// What was there at a revision.
+    pub(super) fn at(&self, revision: Revision) -> State {
+        let mut walk = Walk::new(self);
+        walk.to(revision);
+        walk.state
+    }
+
+    /// Whether a listing shows what was there at a revision.
+    pub(super) fn listed(
+        &self,
+        selector: &Selector,
+        revision: Revision,
+        items: &[Arc<Resource>],
+    ) -> Result<(), Mismatch> {
+        same(&self.at(revision), selector, None, items).map_err(|mut broken| {
+            broken.expected = format!("the listing at revision {revision} to have {}", broken.expected);
+            broken
+        })
+    }
+
+    /// Whether these are the events that a watcher had to get, up to wherever it stopped.
+    pub(super) fn explain(
+        &self,
+        selector: &Selector,
+        options: &StoreWatchOptions,
+        counted: bool,
+        events: &[StoreEvent],
+    ) -> Result<Seen, Mismatch> {
+        let mut watch = Watched {
+            walk: Walk::new(self),
+            place: None,
+            selector,
+            options,
+            counted,
+            seen: Seen::default(),
+            block: None,
+        };
+        if let Since::After(revision) = options.since {
+            watch.walk.to(revision);
+            watch.place = Some(revision);
+        }
+        for (at, event) in events.iter().enumerate() {
+            watch.event(event).map_err(|broken| Mismatch { at: Some(at), ..broken })?;
+        }
+        watch.seen.place = watch.place.unwrap_or_default();
+        Ok(watch.seen)
+    }
+}
+
+/// Whether these are all that is selected.
+fn same(
+    state: &State,
+    selector: &Selector,
+    options: Option<&StoreWatchOptions>,
+    items: &[Arc<Resource>],
+) -> Result<(), Mismatch> {
+    let format = options.and_then(|options| options.format);
+    let mut expected: BTreeMap<_, _> =
+        state.iter().filter(|(_, one)| selector.matches(one)).map(|(name, one)| (name, one.shown(format))).collect();
+    for item in items {
+        match expected.remove(&item.reference) {
+            Some(one) if one == *item => {}
+            Some(one) => return Err(mismatch(shown(&one), shown(item))),
+            None => return Err(mismatch("no such resource, or only once", shown(item))),
+        }
+    }
+    match expected.into_values().next() {
+        Some(missing) => Err(mismatch(shown(&missing), "nothing")),
+        None => Ok(()),
+    }
+}
+
+fn shown(resource: &Resource) -> String {
+    super::laws::told(Some(resource))
+}
+
+/// A walk through what happened.
+struct Walk<'t> {
+    rest: std::slice::Iter<'t, (Revision, Fact)>,
+    state: State,
+}
+
+/// What a watcher has to hear next.
+enum Next {
+    Event(StoreEvent),
+    Restored(Revision),
+}
+
+impl<'t> Walk<'t> {
+    fn new(truth: &'t Truth) -> Self {
+        Self { rest: truth.facts.iter(), state: State::new() }
+    }
+
+    fn peek(&self) -> Option<&'t (Revision, Fact)> {
+        self.rest.as_slice().first()
+    }
+
+    /// Takes one step; what was there before under the same name.
+    fn step(&mut self) -> Option<(Revision, Option<Arc<Resource>>, &'t Fact)> {
+        let (revision, fact) = self.rest.next()?;
+        let before = match fact {
+            Fact::Change(change) => match change.resource() {
+                Some(resource) => self.state.insert(change.reference.clone(), resource),
+                None => self.state.remove(&change.reference),
+            },
+            Fact::Restored(state) => {
+                self.state.clone_from(state);
+                None
+            }
+        };
+        Some((*revision, before, fact))
+    }
+
+    /// Goes on to a revision; how many facts were passed, and whether a restore was among them.
+    fn to(&mut self, revision: Revision) -> (u64, bool) {
+        let (mut passed, mut restored) = (0, false);
+        while self.peek().is_some_and(|(at, _)| *at <= revision) {
+            restored |= matches!(self.step(), Some((_, _, Fact::Restored(_))));
+            passed += 1;
+        }
+        (passed, restored)
+    }
+
+    /// Goes on to what a watcher has to hear next, if there is anything up to a revision.
+    fn next(&mut self, up_to: Revision, selector: &Selector, options: &StoreWatchOptions) -> Option<Next> {
+        while self.peek().is_some_and(|(at, _)| *at <= up_to) {
+            let (revision, before, fact) = self.step()?;
+            let Fact::Change(change) = fact else {
+                return Some(Next::Restored(revision));
+            };
+            let before = before.filter(|before| selector.matches(before));
+            let after = change.resource().filter(|after| selector.matches(after));
+            let after = after.map(|after| after.shown(options.format));
+            let event = match (before, after) {
+                (None, None) => continue,
+                (None, Some(after)) => StoreEvent::Added(after),
+                (Some(_), Some(after)) => StoreEvent::Modified(after),
+                (Some(_), None) => {
+                    StoreEvent::Deleted { reference: change.reference.clone(), revision: change.revision }
+                }
+            };
+            return Some(Next::Event(event));
+        }
+        None
+    }
+}
+
+/// A watcher's events, one after the other.
+struct Watched<'a> {
+    walk: Walk<'a>,
+    /// Up to where it was told everything. None before the first event of a watch that does not say.
+    place: Option<Revision>,
+    selector: &'a Selector,
+    options: &'a StoreWatchOptions,
+    counted: bool,
+    seen: Seen,
+    /// Inside a reset: as of when, and what was told so far.
+    block: Option<(Revision, Vec<Arc<Resource>>)>,
+}
+
+impl Watched<'_> {
+    fn event(&mut self, event: &StoreEvent) -> Result<(), Mismatch> {
+        match event {
+            StoreEvent::Reset { gap, revision } => self.reset(*gap, *revision),
+            StoreEvent::Bookmark { revision } => self.bookmark(*revision),
+            event if self.block.is_some() => self.in_block(event),
+            event => self.change(event),
+        }
+    }
+
+    fn reset(&mut self, gap: Gap, revision: Revision) -> Result<(), Mismatch> {
+        if let Some(place) = self.place.filter(|place| *place > revision) {
+            return Err(mismatch(format!("a reset not to go back behind {place}"), revision));
+        }
+        let begins = self.place.is_none() && self.options.since == Since::Start;
+        if begins != (gap == Gap::Initial) {
+            return Err(mismatch(
+                "a reset to say `Initial` where the watch begins and nowhere else",
+                format!("{gap:?}"),
+            ));
+        }
+        let known = self.place.is_some();
+        let (passed, restored) = self.walk.to(revision);
+        let counts = self.counted && known && !restored && *self.selector == Selector::all();
+        match gap {
+            Gap::Lagged { dropped } if counts && dropped != passed => {
+                return Err(mismatch(format!("{passed} changes to be left out"), format!("{gap:?}")));
+            }
+            Gap::Restored if known && !restored => {
+                return Err(mismatch("`Restored` where there was a restore", format!("{gap:?} as of {revision}")));
+            }
+            _ => {}
+        }
+        self.place = Some(revision);
+        self.block = Some((revision, Vec::new()));
+        self.seen.resets.push((gap, revision));
+        Ok(())
+    }
+
+    fn bookmark(&mut self, revision: Revision) -> Result<(), Mismatch> {
+        if let Some((begun, items)) = self.block.take() {
+            if begun != revision {
+                return Err(mismatch(format!("a reset as of {begun} to be closed by its bookmark"), revision));
+            }
+            return same(&self.walk.state, self.selector, Some(self.options), &items).map_err(|mut broken| {
+                broken.expected = format!("a reset as of {begun} to tell of {}", broken.expected);
+                broken
+            });
+        }
+        let Some(place) = self.place else {
+            if self.options.since == Since::Start {
+                return Err(mismatch("the state that is there, first of all", format!("a bookmark of {revision}")));
+            }
+            self.walk.to(revision);
+            self.place = Some(revision);
+            return Ok(());
+        };
+        if revision < place {
+            return Err(mismatch(format!("no bookmark of what is before {place}"), revision));
+        }
+        match self.walk.next(revision, self.selector, self.options) {
+            Some(Next::Event(missing)) => Err(mismatch(line(&missing), format!("a bookmark of {revision}"))),
+            Some(Next::Restored(at)) => {
+                Err(mismatch(format!("a reset as of {at}"), format!("a bookmark of {revision}")))
+            }
+            None => {
+                self.place = Some(revision);
+                Ok(())
+            }
+        }
+    }
+
+    fn in_block(&mut self, event: &StoreEvent) -> Result<(), Mismatch> {
+        let (StoreEvent::Added(resource), Some((_, items))) = (event, &mut self.block) else {
+            return Err(mismatch("nothing but `Added` up to a reset's bookmark", line(event)));
+        };
+        items.push(Arc::clone(resource));
+        Ok(())
+    }
+
+    fn change(&mut self, event: &StoreEvent) -> Result<(), Mismatch> {
+        if self.place.is_none() {
+            let first = if self.options.since == Since::Start { "the state" } else { "a bookmark" };
+            return Err(mismatch(format!("{first} first of all"), line(event)));
+        }
+        match self.walk.next(Revision(u64::MAX), self.selector, self.options) {
+            Some(Next::Event(expected)) if expected == *event => {
+                self.place = Some(event.revision());
+                self.seen.changes += 1;
+                Ok(())
+            }
+            Some(Next::Event(expected)) => Err(mismatch(line(&expected), line(event))),
+            Some(Next::Restored(revision)) => Err(mismatch(format!("a reset as of {revision}"), line(event))),
+            None => Err(mismatch("nothing more", line(event))),
+        }
+    }
+}
+
+/// One event on one line.
+pub(super) fn line(event: &StoreEvent) -> String {
+    match event {
+        StoreEvent::Added(resource) => format!("added {}", shown(resource)),
+        StoreEvent::Modified(resource) => format!("modified {}", shown(resource)),
+        StoreEvent::Deleted { reference, revision } => format!("deleted {reference} at revision {revision}"),
+        StoreEvent::Reset { gap, revision } => format!("reset as of {revision}: {gap:?}"),
+        StoreEvent::Bookmark { revision } => format!("bookmark of {revision}"),
+        other => format!("{other:?}"),
+    }
+}

@@ -1,0 +1,31 @@
+//! In which ways a store can be wrong.
+
+/// What is wrong with a [`Plain`](crate::plain::Plain) store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bug {
+    AcceptsDamagedSnapshot,
+    AcknowledgedBeforeSeen,
+    ClusterIsANamespace,
+    ComparesBytesAlone,
+    CountsLagWrong,
+    ForgetsGroup,
+    FutureReplaysHistory,
+    HalfRestore,
+    IgnoresFormat,
+    IgnoresPrecondition,
+    LagIsSilent,
+    LeaksSubscriber,
+    ListThenRegister,
+    LostConditionalRace,
+    NotFoundIsUnsupported,
+    OrderByArrival,
+    PagesMove,
+    PublishesBeforeDurable,
+    RestoreKeepsRevisions,
+    RestoreSilent,
+    RestoreTurnsBack,
+    ShowsWhatIsLeft,
+    SnapshotIsNoMoment,
+    UnboundedQueue,
+    UnchangedEmits,
+}

@@ -1,0 +1,186 @@
+//! What each format can say, and how it is read and written.
+
+#[cfg(feature = "cbor")]
+mod cbor;
+#[cfg(feature = "hcl")]
+mod hcl;
+mod json;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod value;
+#[cfg(feature = "yaml")]
+mod yaml;
+
+use std::io;
+
+pub(super) use self::{stream::documents, value::Value};
+use super::ResourceFormat;
+use crate::{Document, Error, ErrorKind};
+
+/// Why a document cannot be read, or a value not be written.
+#[derive(Debug)]
+pub(super) struct Problem {
+    kind: ErrorKind,
+    message: String,
+    /// The feature of this crate that is off.
+    feature: Option<&'static str>,
+}
+
+impl Problem {
+    fn invalid(message: impl Into<String>) -> Self {
+        Self { kind: ErrorKind::InvalidInput, message: message.into(), feature: None }
+    }
+
+    fn unsupported(message: impl Into<String>) -> Self {
+        Self { kind: ErrorKind::Unsupported, message: message.into(), feature: None }
+    }
+
+    /// A format that this build knows by name only.
+    #[cfg(not(all(feature = "yaml", feature = "hcl", feature = "cbor")))]
+    fn off(feature: &'static str) -> Self {
+        let message = format!("this build has no {feature}: the feature `{feature}` of runtide-core is off");
+        Self { kind: ErrorKind::Unsupported, message, feature: Some(feature) }
+    }
+
+    /// As an error of `operation` on a document in `format`.
+    pub(super) fn into_error(self, operation: &'static str, format: ResourceFormat) -> Error {
+        let error = Error::new(self.kind, operation, self.message).with_context("format", format);
+        match self.feature {
+            Some(feature) => error.with_context("feature", feature),
+            None => error,
+        }
+    }
+
+    /// As an error of a conversion; what cannot be carried names both formats.
+    pub(super) fn into_conversion(self, from: ResourceFormat, to: ResourceFormat) -> Error {
+        const OPERATION: &str = "document.convert";
+        if self.kind != ErrorKind::Unsupported {
+            return self.into_error(OPERATION, from);
+        }
+        let message = format!("{to} cannot carry this {from}: {}", self.message);
+        let error = Error::new(self.kind, OPERATION, message).with_context("from", from).with_context("to", to);
+        match self.feature {
+            Some(feature) => error.with_context("feature", feature),
+            None => error,
+        }
+    }
+}
+
+type Outcome<T> = std::result::Result<T, Problem>;
+
+/// The document, if it is not too long.
+pub(super) fn bounded(document: &Document) -> Outcome<&[u8]> {
+    let length = document.bytes.len();
+    if length > Document::MAX_BYTES {
+        let message = format!("it has {length} bytes, and {} is the most", Document::MAX_BYTES);
+        return Err(Problem::invalid(message));
+    }
+    Ok(&document.bytes)
+}
+
+/// The document as text.
+pub(super) fn text(document: &Document) -> Outcome<&str> {
+    std::str::from_utf8(bounded(document)?)
+        .map_err(|error| Problem::invalid(format!("it is not UTF-8, at byte {}", error.valid_up_to())))
+}
+
+/// Whether this build reads and writes a format.
+pub(super) fn known(format: ResourceFormat) -> Outcome<()> {
+    match format {
+        ResourceFormat::Json => Ok(()),
+        #[cfg(feature = "yaml")]
+        ResourceFormat::Yaml => Ok(()),
+        #[cfg(not(feature = "yaml"))]
+        ResourceFormat::Yaml => Err(Problem::off("yaml")),
+        #[cfg(feature = "hcl")]
+        ResourceFormat::Hcl => Ok(()),
+        #[cfg(not(feature = "hcl"))]
+        ResourceFormat::Hcl => Err(Problem::off("hcl")),
+        #[cfg(feature = "cbor")]
+        ResourceFormat::Cbor => Ok(()),
+        #[cfg(not(feature = "cbor"))]
+        ResourceFormat::Cbor => Err(Problem::off("cbor")),
+        ResourceFormat::Native => Err(Problem::unsupported("a native document is its store's own, and not read here")),
+    }
+}
+
+/// What a document says.
+pub(super) fn read(document: &Document) -> Outcome<Value> {
+    known(document.format)?;
+    match document.format {
+        ResourceFormat::Json => json::read(text(document)?),
+        #[cfg(feature = "yaml")]
+        ResourceFormat::Yaml => yaml::read(text(document)?),
+        #[cfg(feature = "hcl")]
+        ResourceFormat::Hcl => hcl::read(text(document)?),
+        #[cfg(feature = "cbor")]
+        ResourceFormat::Cbor => cbor::read(bounded(document)?),
+        // `known` refused the others.
+        #[allow(unreachable_patterns)]
+        _ => Err(Problem::unsupported("it is not read here")),
+    }
+}
+
+/// A value, written.
+pub(super) fn write(value: &Value, format: ResourceFormat) -> Outcome<Vec<u8>> {
+    known(format)?;
+    let mut out = Bounded(Vec::new());
+    match format {
+        ResourceFormat::Json => json::write(value, &mut out)?,
+        #[cfg(feature = "yaml")]
+        ResourceFormat::Yaml => yaml::write(value, &mut out)?,
+        #[cfg(feature = "hcl")]
+        ResourceFormat::Hcl => hcl::write(value, &mut out)?,
+        #[cfg(feature = "cbor")]
+        ResourceFormat::Cbor => cbor::write(value, &mut out)?,
+        #[allow(unreachable_patterns)]
+        _ => return Err(Problem::unsupported("it is not written here")),
+    }
+    Ok(out.0)
+}
+
+/// What an HCL document says of itself, which may be read though some of its expressions are not.
+#[cfg(feature = "hcl")]
+pub(super) fn heading(document: &Document) -> Outcome<hcl::Heading> {
+    hcl::heading(text(document)?)
+}
+
+/// Bytes of a document in the making: indentation can make much of little, so that the end is watched from the beginning.
+struct Bounded(Vec<u8>);
+
+impl Bounded {
+    fn put(&mut self, text: &str) -> Outcome<()> {
+        if self.0.len() + text.len() > Document::MAX_BYTES {
+            return Err(too_long());
+        }
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
+
+    #[cfg(any(feature = "yaml", feature = "hcl"))]
+    fn indent(&mut self, spaces: usize) -> Outcome<()> {
+        for _ in 0..spaces {
+            self.put(" ")?;
+        }
+        Ok(())
+    }
+}
+
+fn too_long() -> Problem {
+    Problem::unsupported(format!("it would have more than {} bytes", Document::MAX_BYTES))
+}
+
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > Document::MAX_BYTES {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,8 @@
+//! YAML 1.2 by its core schema.
+
+mod plain;
+mod read;
+mod write;
+
+pub(super) use self::{read::read, write::write};
+use super::{Bounded, Outcome, Problem, Value, documents, value};
