@@ -14,6 +14,7 @@ pub mod fleet;
 mod gate;
 pub mod log;
 mod source;
+pub mod store;
 mod table;
 pub mod watchers;
 

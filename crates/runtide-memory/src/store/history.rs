@@ -2,11 +2,11 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Weak},
+    sync::{Arc, OnceLock, Weak},
     task::Waker,
 };
 
-use runtide_core::{Error, ErrorKind, Resource, ResourceRef, Result, Revision, Since, StoreEvent};
+use runtide_core::{Error, ErrorKind, Resource, ResourceFormat, ResourceRef, Result, Revision, Since, StoreEvent};
 
 use super::picture::Picture;
 
@@ -34,6 +34,8 @@ pub(super) struct History {
     /// Resources that are there.
     pub(super) count: u64,
     pub(super) subscribers: u64,
+    /// Those among them who watch in another format.
+    pub(super) converting: u64,
     waiting: Vec<Option<Waker>>,
     /// How often those who waited were woken.
     woken: u64,
@@ -49,6 +51,27 @@ pub(super) struct Entry {
     pub(super) event: StoreEvent,
     /// What was there before.
     pub(super) before: Option<Arc<Resource>>,
+    /// What was written in other formats, made once for all who watch in them; none if nobody did at the time.
+    shown: Option<Arc<Shown>>,
+}
+
+/// One resource in each of the formats.
+#[derive(Debug, Default)]
+struct Shown([OnceLock<Arc<Resource>>; 5]);
+
+impl Entry {
+    pub(super) fn new(event: StoreEvent, before: Option<Arc<Resource>>) -> Self {
+        Self { event, before, shown: None }
+    }
+
+    /// What was written, in a format.
+    pub(super) fn shown(&self, resource: &Arc<Resource>, format: Option<ResourceFormat>) -> Arc<Resource> {
+        let place = format.and_then(|format| self.shown.as_ref()?.0.get(format as usize));
+        match place {
+            Some(place) => Arc::clone(place.get_or_init(|| resource.shown(format))),
+            None => resource.shown(format),
+        }
+    }
 }
 
 /// Where a watcher waits.
@@ -81,6 +104,7 @@ impl History {
             replaced: 0,
             count: 0,
             subscribers: 0,
+            converting: 0,
             waiting: Vec::new(),
             woken: 0,
             looking: 0,
@@ -132,7 +156,8 @@ impl History {
     }
 
     /// A write is shown. What it pushes out is for the caller to drop, outside of the lock.
-    pub(super) fn push(&mut self, entry: Entry, dropped: &mut Vec<Entry>) {
+    pub(super) fn push(&mut self, mut entry: Entry, dropped: &mut Vec<Entry>) {
+        entry.shown = (self.converting > 0).then(Arc::default);
         self.revision = entry.event.revision();
         self.reserved = self.reserved.max(self.revision);
         match (&entry.event, &entry.before) {

@@ -278,10 +278,10 @@ fn put(
     let entry = if let Some(fresh) = fresh {
         let before = shelf.put(Arc::clone(&fresh));
         let event = if before.is_some() { StoreEvent::Modified(fresh) } else { StoreEvent::Added(fresh) };
-        Entry { event, before }
+        Entry::new(event, before)
     } else {
         let before = shelf.remove(reference.name());
-        Entry { event: StoreEvent::Deleted { reference: reference.clone(), revision }, before }
+        Entry::new(StoreEvent::Deleted { reference: reference.clone(), revision }, before)
     };
     history.push(entry, dropped);
 }
