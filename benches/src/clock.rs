@@ -35,6 +35,18 @@ pub struct Round {
 }
 
 impl Round {
+    /// Both as one.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { units: self.units + other.units, wall: self.wall + other.wall, cpu: self.cpu + other.cpu }
+    }
+
+    /// All of them as one.
+    pub fn sum(rounds: impl Iterator<Item = Self>) -> Self {
+        let nothing = Self { units: 0, wall: Duration::ZERO, cpu: Duration::ZERO };
+        rounds.fold(nothing, Self::and)
+    }
+
     /// Units per second of wall time.
     pub fn rate(&self) -> f64 {
         self.units as f64 / self.wall.as_secs_f64()

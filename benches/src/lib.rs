@@ -10,10 +10,12 @@
 mod clock;
 mod contest;
 pub mod daemon;
+pub mod fan;
 pub mod fleet;
 mod gate;
 pub mod log;
 mod source;
+pub mod store;
 mod table;
 pub mod watchers;
 

@@ -177,3 +177,47 @@ fn a_key_is_the_same_for_the_same_fact_alone() {
     assert_ne!(key, fact(1, Some("m"), RuntimeEventKind::Stopped(Arc::clone(&shared))));
     assert_eq!(None, fact(1, None, RuntimeEventKind::Started(shared)), "what came from a look has none");
 }
+
+#[test]
+fn what_a_store_tells() {
+    let web = ResourceRef::new("apps", "Deployment", "shop", "web").unwrap();
+    let node = ResourceRef::new("", "Node", None, "n1").unwrap();
+    let text = Document::yaml("metadata:\n  labels: {tier: front}\n");
+    let added = Resource::new(web.clone(), text.clone(), Revision(7));
+    let bytes = Resource::new(node.clone(), Document::new(ResourceFormat::Cbor, vec![0xa1, 0xff]), Revision(8));
+    let applied = Arc::new(added.clone());
+    golden(
+        "store_events",
+        &vec![
+            StoreEvent::Reset { gap: Gap::Restored, revision: Revision(6) },
+            StoreEvent::Bookmark { revision: Revision(6) },
+            StoreEvent::Added(Arc::clone(&applied)),
+            StoreEvent::Modified(Arc::new(bytes)),
+            StoreEvent::Deleted { reference: node, revision: Revision(9) },
+        ],
+    );
+    golden("page", &Page::new(vec![applied], Revision(7), Some("7:next".into())));
+    let tier = LabelMatch::is("tier", "front");
+    golden("selector", &Selector::only(&web).with_label(tier));
+    golden("store_stats", &StoreStats::new(2, 1, Revision(9), Revision(3)));
+    golden(
+        "store_words",
+        &(
+            [Precondition::None, Precondition::Absent, Precondition::Is(Revision(7))],
+            [ApplyOutcome::Created, ApplyOutcome::Changed, ApplyOutcome::Unchanged],
+            [Since::Now, Since::Start, Since::After(Revision(7))],
+            Digest::of(b""),
+        ),
+    );
+}
+
+#[cfg(feature = "yaml")]
+#[test]
+fn a_converted_resource_keeps_what_was_written() {
+    let web = ResourceRef::new("apps", "Deployment", "shop", "web").unwrap();
+    let written = Arc::new(Resource::new(web, Document::yaml("a: 1\n"), Revision(7)));
+    let shown = written.convert(ResourceFormat::Json).unwrap();
+    golden("resource_converted", &*shown);
+    let read: Resource = serde_json::from_str(&serde_json::to_string(&shown).unwrap()).unwrap();
+    assert_eq!((read.digest(), read.written()), (written.digest(), &written.document));
+}

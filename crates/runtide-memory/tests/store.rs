@@ -1,12 +1,12 @@
 //! What is particular to the store in memory; what it has in common with others is in the laws.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
 use std::num::{NonZeroU32, NonZeroUsize};
 
 use runtide_core::{
-    ApplyOutcome, Document, ErrorKind, Gap, LocalStore, PageOptions, PlannedChange, Precondition, ResourceRef,
-    Revision, Selector, Since, StoreBackend, StoreBackendExt, StoreEvent, StoreStream, StoreWatchOptions,
+    ApplyOutcome, Document, ErrorKind, Gap, LocalStore, PageOptions, PlannedChange, Precondition, ResourceFormat,
+    ResourceRef, Revision, Selector, Since, StoreBackend, StoreBackendExt, StoreEvent, StoreStream, StoreWatchOptions,
 };
 use runtide_memory::{MemoryStore, StoreOptions};
 
@@ -118,4 +118,36 @@ async fn namespaces_that_are_empty_leave_nothing_behind() {
     }
     assert!(!format!("{store:?}").contains("/Pod/ns50/"), "but for the history, which has ten writes");
     assert_eq!(store.stats().await.unwrap().resource_count, 0);
+}
+
+#[tokio::test]
+async fn watchers_in_another_format_share_what_was_converted() {
+    let store = small(1_000);
+    let options = StoreWatchOptions::default().with_format(Some(ResourceFormat::Cbor));
+    let none = Selector::default().with_name("nobody");
+    let mut idle = store.watch(&none, options.clone()).await.unwrap();
+    let mut watches = [
+        store.watch(&Selector::all(), options.clone()).await.unwrap(),
+        store.watch(&Selector::all(), options).await.unwrap(),
+    ];
+    let mut shown = Vec::new();
+    write(&store, "web", 1).await;
+    for watch in &mut watches {
+        assert!(matches!(next(watch).await, StoreEvent::Bookmark { .. }));
+        let StoreEvent::Added(web) = next(watch).await else { panic!("it was added") };
+        shown.push(web);
+    }
+    assert!(shown[0].document.format == ResourceFormat::Cbor && std::sync::Arc::ptr_eq(&shown[0], &shown[1]));
+    for n in 0..10_000 {
+        write(&store, "web", n).await;
+    }
+    next(&mut idle).await;
+    write(&store, "nobody", 1).await;
+    let event = loop {
+        match next(&mut idle).await {
+            StoreEvent::Reset { gap: Gap::Lagged { .. }, .. } | StoreEvent::Bookmark { .. } => {}
+            other => break other,
+        }
+    };
+    assert!(matches!(event, StoreEvent::Added(one) if one.reference == named("nobody")));
 }

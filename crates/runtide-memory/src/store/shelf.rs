@@ -2,22 +2,31 @@
 
 use std::{
     collections::HashMap,
-    hash::{Hash, Hasher},
+    hash::{BuildHasher, RandomState},
+    mem,
     sync::Arc,
 };
 
-use indexmap::{Equivalent, IndexSet};
+use hashbrown::{HashTable, hash_table::Entry};
 use runtide_core::{Document, Resource, ResourceRef, Revision};
 
 /// The resources of one kind in one namespace, by name.
 ///
 /// A hash of the name finds one with few touches of memory, where a tree would compare a dozen names that lie all over the
-/// place. Listings want an order: it is made when one is asked for, and stays until something is added or removed.
+/// place. Listings want an order: it is made when one is asked for, and what comes later is put into it when the next one is.
 #[derive(Debug, Default)]
 pub(super) struct Shelf {
-    resources: IndexSet<Entry>,
-    /// Whether `resources` are not in the order of their names.
-    mixed: bool,
+    hasher: RandomState,
+    places: HashTable<Place>,
+    /// The same resources, each where it stays until it is removed.
+    slots: Vec<Option<Arc<Resource>>>,
+    /// Slots that can be taken: `order` does not have them.
+    free: Vec<Slot>,
+    /// All other slots. Up to `sorted` they are in the order of the names, and behind it in that in which they came.
+    order: Vec<Slot>,
+    sorted: usize,
+    /// Slots in `order` in which nothing is any more.
+    holes: usize,
     /// Decided and not yet shown, oldest first.
     prepared: HashMap<ResourceRef, Vec<Prepared>>,
 }
@@ -29,105 +38,167 @@ pub(super) struct Prepared {
     pub(super) document: Option<Document>,
 }
 
+/// The number of a slot. So many resources of one kind in one namespace would be a terabyte.
+type Slot = u32;
+
+/// A resource, and its slot. It is held here too, since a touch of memory that waits for another is a quarter of what finding
+/// one takes; and its hash is here, so that the table grows without a look at the names.
 #[derive(Debug)]
-struct Entry(Arc<Resource>);
+struct Place {
+    resource: Arc<Resource>,
+    slot: Slot,
+    hash: u32,
+}
 
-impl Entry {
-    fn name(&self) -> &str {
-        self.0.reference.name()
+impl Place {
+    fn is(&self, hash: u32, name: &str) -> bool {
+        self.hash == hash && self.resource.reference.name() == name
+    }
+
+    fn spread(&self) -> u64 {
+        spread(self.hash)
     }
 }
 
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        self.name() == other.name()
-    }
-}
-
-impl Eq for Entry {}
-
-impl Hash for Entry {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.name().hash(state);
-    }
-}
-
-#[derive(Hash)]
-struct Name<'a>(&'a str);
-
-impl Equivalent<Entry> for Name<'_> {
-    fn equivalent(&self, entry: &Entry) -> bool {
-        self.0 == entry.name()
-    }
+/// The table takes its place from the low bits, and tells neighbours apart by the high ones.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 impl Shelf {
     /// Of resources in the order of their names.
     pub(super) fn of(resources: impl ExactSizeIterator<Item = Arc<Resource>>) -> Self {
-        let mut shelf = Self { resources: IndexSet::with_capacity(resources.len()), ..Self::default() };
-        shelf.resources.extend(resources.map(Entry));
+        let count = resources.len();
+        let mut shelf =
+            Self { places: HashTable::with_capacity(count), slots: Vec::with_capacity(count), ..Self::default() };
+        shelf.order.reserve_exact(count);
+        for resource in resources {
+            shelf.put(resource);
+        }
+        shelf.sorted = shelf.order.len();
         shelf
     }
 
+    fn hash(&self, name: &str) -> u32 {
+        let hash = self.hasher.hash_one(name);
+        (hash ^ (hash >> 32)) as u32
+    }
+
+    fn shown(&self, slot: Slot) -> Option<&Arc<Resource>> {
+        self.slots.get(slot as usize)?.as_ref()
+    }
+
     pub(super) fn get(&self, name: &str) -> Option<&Arc<Resource>> {
-        self.resources.get(&Name(name)).map(|entry| &entry.0)
+        let hash = self.hash(name);
+        self.places.find(spread(hash), |place| place.is(hash, name)).map(|place| &place.resource)
     }
 
     /// Puts it in, and gives what was there before.
     pub(super) fn put(&mut self, resource: Arc<Resource>) -> Option<Arc<Resource>> {
-        let last = self.resources.last().map(Entry::name);
-        let behind = last.is_none_or(|last| last < resource.reference.name());
-        let (_, before) = self.resources.replace_full(Entry(resource));
-        self.mixed |= before.is_none() && !behind;
-        before.map(|entry| entry.0)
+        let name = resource.reference.name();
+        let hash = self.hash(name);
+        let Self { places, slots, free, order, .. } = self;
+        match places.entry(spread(hash), |place| place.is(hash, name), Place::spread) {
+            Entry::Occupied(mut there) => {
+                let there = there.get_mut();
+                if let Some(slot) = slots.get_mut(there.slot as usize) {
+                    *slot = Some(Arc::clone(&resource));
+                }
+                Some(mem::replace(&mut there.resource, resource))
+            }
+            Entry::Vacant(nothing) => {
+                let slot = free.pop().unwrap_or_else(|| {
+                    slots.push(None);
+                    Slot::try_from(slots.len() - 1).unwrap_or(Slot::MAX)
+                });
+                if let Some(free) = slots.get_mut(slot as usize) {
+                    *free = Some(Arc::clone(&resource));
+                }
+                order.push(slot);
+                nothing.insert(Place { resource, slot, hash });
+                None
+            }
+        }
     }
 
     pub(super) fn remove(&mut self, name: &str) -> Option<Arc<Resource>> {
-        let (at, entry) = self.resources.swap_remove_full(&Name(name))?;
-        // The last one took its place.
-        self.mixed |= at < self.resources.len();
-        // What once was large does not stay so.
-        if self.resources.capacity() > 64 && self.resources.len() < self.resources.capacity() / 4 {
-            self.resources.shrink_to(self.resources.len() * 2);
+        let hash = self.hash(name);
+        let found = self.places.find_entry(spread(hash), |place| place.is(hash, name)).ok()?;
+        let (Place { resource, slot, .. }, _) = found.remove();
+        if let Some(slot) = self.slots.get_mut(slot as usize) {
+            *slot = None;
         }
-        Some(entry.0)
+        self.holes += 1;
+        // What once was large does not stay so.
+        if self.slots.capacity() > 64 && self.places.len() < self.slots.capacity() / 4 {
+            self.put_in_order();
+            let resources: Vec<_> = self.behind(None).cloned().collect();
+            let prepared = mem::take(&mut self.prepared);
+            *self = Self { prepared, ..Self::of(resources.into_iter()) };
+        } else if self.holes > self.places.len() {
+            self.close_holes();
+        }
+        Some(resource)
     }
 
     /// Whether nothing is in it, nor about to be.
     pub(super) fn is_empty(&self) -> bool {
-        self.resources.is_empty() && self.prepared.is_empty()
+        self.places.is_empty() && self.prepared.is_empty()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.resources.len()
+        self.places.len()
     }
 
     pub(super) fn is_in_order(&self) -> bool {
-        !self.mixed
+        self.sorted == self.order.len() && self.holes == 0
     }
 
+    /// Puts what came since the last time into the order.
     pub(super) fn put_in_order(&mut self) {
-        if std::mem::take(&mut self.mixed) {
-            // Stable: fast on what is nearly in order already.
-            self.resources.sort_by(|one, other| one.name().cmp(other.name()));
+        self.close_holes();
+        let name = |slot: &Slot| self.shown(*slot).map(|one| one.reference.name());
+        let (sorted, came) = self.order.split_at(self.sorted);
+        let mut came: Vec<_> = came.iter().map(|slot| (name(slot), *slot)).collect();
+        came.sort_unstable();
+        let mut order = Vec::with_capacity(self.order.capacity());
+        let mut rest = sorted;
+        for (of, slot) in came {
+            let (before, behind) = rest.split_at(rest.partition_point(|slot| name(slot) < of));
+            order.extend_from_slice(before);
+            order.push(slot);
+            rest = behind;
         }
+        order.extend_from_slice(rest);
+        self.sorted = order.len();
+        self.order = order;
+    }
+
+    fn close_holes(&mut self) {
+        if mem::take(&mut self.holes) == 0 {
+            return;
+        }
+        let Self { slots, free, order, sorted, .. } = self;
+        let (mut at, mut kept) = (0, 0);
+        order.retain(|slot| {
+            let is_there = slots.get(*slot as usize).is_some_and(Option::is_some);
+            if is_there {
+                kept += usize::from(at < *sorted);
+            } else {
+                free.push(*slot);
+            }
+            at += 1;
+            is_there
+        });
+        *sorted = kept;
     }
 
     /// Those behind a name, in order, if they are in order.
     pub(super) fn behind(&self, name: Option<&str>) -> impl Iterator<Item = &Arc<Resource>> {
         let from = name.map_or(0, |name| {
-            let (mut low, mut high) = (0, self.resources.len());
-            while low < high {
-                let middle = low.midpoint(high);
-                if self.resources.get_index(middle).is_some_and(|entry| entry.name() <= name) {
-                    low = middle + 1;
-                } else {
-                    high = middle;
-                }
-            }
-            low
+            self.order.partition_point(|slot| self.shown(*slot).is_some_and(|one| one.reference.name() <= name))
         });
-        self.resources.get_range(from..).into_iter().flatten().map(|entry| &entry.0)
+        self.order.get(from..).unwrap_or_default().iter().filter_map(|slot| self.shown(*slot))
     }
 
     /// What the latest decided write will make of it.
@@ -148,5 +219,49 @@ impl Shelf {
             self.prepared.remove(reference);
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn resource(name: &str, revision: u64) -> Arc<Resource> {
+        let reference = ResourceRef::new("apps", "Deployment", "shop", name).unwrap();
+        Arc::new(Resource::new(reference, Document::json("{}"), Revision(revision)))
+    }
+
+    #[test]
+    fn it_is_a_sorted_map() {
+        for seed in 0..50 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let (mut shelf, mut map) = (Shelf::default(), BTreeMap::new());
+            // Some seeds mostly add, others mostly remove; names come again and again.
+            let (names, adds) = (rng.usize(1..400), rng.f64());
+            for revision in 0..1_500 {
+                let name = format!("n{}", rng.usize(..names));
+                if rng.f64() < if revision < 500 { 0.9 } else { adds } {
+                    let one = resource(&name, revision);
+                    assert_eq!(shelf.put(Arc::clone(&one)), map.insert(name, one));
+                } else {
+                    assert_eq!(shelf.remove(&name), map.remove(&name));
+                }
+                if rng.u8(..) < 8 {
+                    shelf.put_in_order();
+                    assert!(shelf.is_in_order());
+                }
+                if shelf.is_in_order() {
+                    assert!(shelf.behind(None).eq(map.values()));
+                    let name = format!("n{}", rng.usize(..names));
+                    let behind = map.iter().filter(|(other, _)| **other > name).map(|(_, one)| one);
+                    assert!(shelf.behind(Some(&name)).eq(behind));
+                }
+                let name = format!("n{}", rng.usize(..names));
+                assert_eq!(shelf.get(&name), map.get(&name));
+                assert_eq!((shelf.len(), shelf.is_empty()), (map.len(), map.is_empty()));
+                assert!(shelf.slots.len() <= 4 * map.len().max(16) + 64, "it does not stay large");
+            }
+        }
     }
 }

@@ -52,6 +52,9 @@ struct Showing {
 /// As many entries are looked at under the lock, and as many rows taken from a picture at once.
 const STRIDE: usize = 128;
 
+/// Strides without an event, after which a watcher lets others have their turn.
+const PATIENCE: usize = 16;
+
 /// As many events are read ahead for one that is asked for.
 const AHEAD: usize = 32;
 
@@ -61,6 +64,7 @@ impl Subscription {
         let next = history.place(options.since)?;
         let revision = history.revision();
         history.subscribers += 1;
+        history.converting += u64::from(options.format.is_some());
         drop(history);
         Ok(Self {
             inner: Arc::clone(inner),
@@ -84,7 +88,7 @@ impl Subscription {
             out.extend([greeting]);
             return Ok(1);
         }
-        loop {
+        for _ in 0..PATIENCE {
             if let Some(gap) = self.reset.take() {
                 out.extend([self.begin(gap)?]);
                 return Ok(1);
@@ -100,6 +104,9 @@ impl Subscription {
                 return Ok(count);
             }
         }
+        // Nothing of all that was for this watcher, and there is more: others have their turn first.
+        cx.waker().wake_by_ref();
+        Ok(0)
     }
 
     /// Takes a picture, and says so.
@@ -191,8 +198,8 @@ impl Subscription {
         match &entry.event {
             StoreEvent::Added(now) | StoreEvent::Modified(now) => match (was, selected(now)) {
                 (false, false) => None,
-                (false, true) => Some(StoreEvent::Added(now.shown(self.format))),
-                (true, true) => Some(StoreEvent::Modified(now.shown(self.format))),
+                (false, true) => Some(StoreEvent::Added(entry.shown(now, self.format))),
+                (true, true) => Some(StoreEvent::Modified(entry.shown(now, self.format))),
                 (true, false) => Some(StoreEvent::Deleted { reference: now.reference.clone(), revision: now.revision }),
             },
             StoreEvent::Deleted { .. } => was.then(|| entry.event.clone()),
@@ -262,6 +269,7 @@ impl Drop for Subscription {
     fn drop(&mut self) {
         let mut history = lock(&self.inner.history);
         history.subscribers = history.subscribers.saturating_sub(1);
+        history.converting = history.converting.saturating_sub(u64::from(self.format.is_some()));
         if let Some(parked) = self.parked {
             history.unpark(parked);
         }

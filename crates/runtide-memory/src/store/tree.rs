@@ -1,7 +1,7 @@
 //! Which kinds of which namespaces there are.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     ops::Bound,
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
@@ -12,7 +12,12 @@ use super::shelf::Shelf;
 
 /// The scopes that have something in them, by [`ResourceRef::scope`].
 #[derive(Debug, Default)]
-pub(super) struct Tree(BTreeMap<Arc<str>, Arc<Scope>>);
+pub(super) struct Tree {
+    /// For reads and writes of one resource: a tree would compare half a dozen keys for each.
+    found: HashMap<Arc<str>, Arc<Scope>>,
+    /// For listings.
+    ordered: BTreeMap<Arc<str>, Arc<Scope>>,
+}
 
 /// One kind in one namespace, with a lock of its own.
 #[derive(Debug)]
@@ -46,7 +51,7 @@ impl Scope {
 impl Tree {
     /// Of resources in the order of their references.
     pub(super) fn of(resources: Vec<Arc<Resource>>) -> Self {
-        let mut tree = BTreeMap::new();
+        let mut tree = Self::default();
         let mut resources = resources.into_iter().peekable();
         while let Some(first) = resources.next() {
             let mut same = vec![first];
@@ -55,34 +60,39 @@ impl Tree {
             while let Some(next) = resources.next_if(|next| next.reference.scope() == &*key) {
                 same.push(next);
             }
-            let shelf = RwLock::new(Shelf::of(same.into_iter()));
-            tree.insert(Arc::clone(&key), Arc::new(Scope { key, shelf }));
+            tree.insert(key, Shelf::of(same.into_iter()));
         }
-        Self(tree)
+        tree
+    }
+
+    fn insert(&mut self, key: Arc<str>, shelf: Shelf) {
+        let scope = Arc::new(Scope { key: Arc::clone(&key), shelf: RwLock::new(shelf) });
+        self.ordered.insert(Arc::clone(&key), Arc::clone(&scope));
+        self.found.insert(key, scope);
     }
 
     pub(super) fn get(&self, key: &str) -> Option<&Arc<Scope>> {
-        self.0.get(key)
+        self.found.get(key)
     }
 
     pub(super) fn make(&mut self, key: &str) {
-        if !self.0.contains_key(key) {
-            let key: Arc<str> = key.into();
-            self.0.insert(Arc::clone(&key), Arc::new(Scope { key, shelf: RwLock::default() }));
+        if !self.found.contains_key(key) {
+            self.insert(key.into(), Shelf::default());
         }
     }
 
     /// Lets go of a scope if there is nothing in it. Whoever writes holds the tree, so nobody is in it now.
     pub(super) fn tidy(&mut self, key: &str) {
-        if self.0.get(key).is_some_and(|scope| scope.read().is_empty()) {
-            self.0.remove(key);
+        if self.found.get(key).is_some_and(|scope| scope.read().is_empty()) {
+            self.found.remove(key);
+            self.ordered.remove(key);
         }
     }
 
     /// What is in it, in order.
     pub(super) fn into_rows(self) -> Vec<Arc<Resource>> {
         let mut rows = Vec::new();
-        for scope in self.0.into_values() {
+        for scope in self.ordered.into_values() {
             scope.in_order(|shelf| rows.extend(shelf.behind(None).cloned()));
         }
         rows
@@ -92,12 +102,13 @@ impl Tree {
     pub(super) fn scopes(&self, selector: &Selector, behind: Option<&ResourceRef>) -> Vec<Arc<Scope>> {
         if let (Some(group), Some(kind), Some(namespace)) = (&selector.group, &selector.kind, &selector.namespace) {
             let key = format!("{group}/{kind}/{namespace}/");
-            let scope = self.0.get(key.as_str()).filter(|_| behind.is_none_or(|behind| behind.scope() <= key.as_str()));
+            let scope =
+                self.found.get(key.as_str()).filter(|_| behind.is_none_or(|behind| behind.scope() <= key.as_str()));
             return scope.into_iter().cloned().collect();
         }
         let is = |wanted: Option<&String>, part: &str| wanted.is_none_or(|wanted| wanted == part);
         let from = behind.map_or("", ResourceRef::scope);
-        self.0
+        self.ordered
             .range::<str, _>((Bound::Included(from), Bound::Unbounded))
             .filter(|(key, _)| {
                 let mut parts = key.split('/');

@@ -1,0 +1,24 @@
+//! The stores' works, and who does them: the same in `store` (Runtide beside the bare map that stands for the limit) and in
+//! `peers/` (beside other crates too), so that nothing is written twice.
+//!
+//! Resources are of one kind, a hundred namespaces with as many in each, in an order that is not theirs.
+
+mod contender;
+mod held;
+mod nested;
+mod objects;
+mod report;
+mod runtide;
+mod turns;
+pub mod watch;
+mod work;
+
+pub use self::{
+    contender::{Contender, Peered},
+    held::held,
+    nested::Nested,
+    objects::{KIND, NAMESPACES, Object, Objects},
+    report::compare,
+    runtide::Runtide,
+    work::{Peer, Turn, Work},
+};

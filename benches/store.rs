@@ -1,0 +1,14 @@
+//! The store beside the bare map that stands for the limit. Beside other crates: `peers/`.
+
+#![allow(missing_docs, reason = "an executable has no readers of its docs")]
+
+use runtide_benches::{
+    criterion,
+    store::{Nested, Peer, Peered, Runtide, compare},
+};
+
+fn main() {
+    let (runtide, nested) = (Peered::<Runtide>::default(), Peered::<Nested>::default());
+    let peers: [&dyn Peer; 2] = [&runtide, &nested];
+    compare(&peers, &mut criterion());
+}

@@ -1,0 +1,17 @@
+//! What the store holds in memory, beside the bare map; how that, and its snapshots, grow with the number of resources.
+
+#![allow(missing_docs, reason = "an executable has no readers of its docs")]
+
+use peak_alloc::PeakAlloc;
+use runtide_benches::store::{Nested, Peer, Peered, Runtide, held, watch};
+
+/// Counts what is asked for. It costs each allocation some time, so that speeds are measured without it.
+#[global_allocator]
+static HELD: PeakAlloc = PeakAlloc;
+
+fn main() {
+    let (runtide, nested) = (Peered::<Runtide>::default(), Peered::<Nested>::default());
+    let peers: [&dyn Peer; 2] = [&runtide, &nested];
+    held(&peers, || HELD.current_usage());
+    watch::held(|| HELD.current_usage());
+}

@@ -1,0 +1,26 @@
+#![doc = include_str!("../README.md")]
+
+mod apply;
+mod call;
+mod client;
+mod config;
+mod delete;
+mod environment;
+mod error;
+mod feed;
+mod follower;
+mod keys;
+mod known;
+mod read;
+mod restore;
+mod snapshot;
+mod store;
+mod token;
+mod value;
+mod view;
+mod watch;
+
+pub use self::{
+    config::{Config, Tls},
+    store::EtcdStore,
+};

@@ -1,0 +1,308 @@
+//! Gets, lists and counts. All reads are linearizable: they show every write that was acknowledged before they began.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use etcd_client::{GetOptions, Txn, TxnOp, WatchOptions, proto::PbKeyValue};
+use runtide_core::{
+    Error, ErrorKind, Page, PageOptions, Resource, ResourceFormat, ResourceRef, Result, Revision, Selector, StoreStats,
+};
+
+use crate::{
+    call::Call,
+    client::positive,
+    error::Cure,
+    keys::{self, KeyRange},
+    known::Seen,
+    store::Inner,
+    token::Token,
+    value,
+    view::{View, signed},
+};
+
+const LIST: &str = "etcd.list";
+const STATS: &str = "etcd.stats";
+
+/// Resources in a page, unless told, and at most.
+pub(crate) const PAGE: u32 = 1000;
+
+/// A part of a range, at one revision.
+pub(crate) struct Part {
+    pub(crate) kvs: Vec<PbKeyValue>,
+    pub(crate) more: bool,
+    pub(crate) revision: u64,
+}
+
+/// A range cannot be read at the revision asked for, or at all.
+pub(crate) enum Unread {
+    /// The revision is not kept any more.
+    Compacted(Error),
+    /// Anything else.
+    Failed(Error),
+}
+
+impl From<Unread> for Error {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Compacted(error) | Unread::Failed(error) => error,
+        }
+    }
+}
+
+impl Inner {
+    pub(crate) async fn get(
+        &self,
+        reference: &ResourceRef,
+        format: Option<ResourceFormat>,
+    ) -> Result<Option<Arc<Resource>>> {
+        let mut call = Call::new("etcd.get", self.request_timeout);
+        loop {
+            if call.left().is_zero() {
+                return Err(call.outrun());
+            }
+            let view = self.view(&mut call).await?;
+            let get = view.generation.iter().map(|name| TxnOp::get(self.keys.resource(name, reference), None));
+            let get: Vec<TxnOp> = get.collect();
+            let txn = Txn::new().when([self.is(&view)]).and_then(get).or_else([self.get_pointer()]);
+            let mut answer = self.wire.txn(&mut call, txn).await?;
+            if !answer.held {
+                self.see(answer.one())?;
+                continue;
+            }
+            let Some(kv) = answer.one() else {
+                self.known.set(reference, None);
+                return Ok(None);
+            };
+            let resource = Arc::new(self.decode(reference.clone(), kv)?);
+            self.known.set(reference, Some(Seen::new(resource.revision.0, &resource.document)));
+            return match format {
+                None => Ok(Some(resource)),
+                Some(format) => resource.convert(format).map(Some),
+            };
+        }
+    }
+
+    pub(crate) async fn list(&self, selector: &Selector, options: PageOptions) -> Result<Page> {
+        let mut call = Call::new(LIST, self.request_timeout);
+        let limit = options.limit.map_or(PAGE, |limit| limit.get().min(PAGE));
+        let token = match &options.after {
+            None => None,
+            Some(text) => Some(Token::parse(text).ok_or_else(|| self.foreign())?),
+        };
+        let (generation, part) = match token {
+            Some(token) => {
+                self.check(&mut call, &token).await?;
+                let mut range = self.keys.selected(&token.generation, selector);
+                let behind = keys::after(format!("{}{}", self.root(&token.generation), token.last).as_bytes());
+                range.from = range.from.max(behind);
+                let part = self.part(&mut call, &range, Some(token.revision), limit).await?;
+                (token.generation, part)
+            }
+            None => match self.first_part(&mut call, selector, limit).await? {
+                (Some(generation), part) => (generation.to_string(), part),
+                (None, part) => return Ok(Page::new(Vec::new(), Revision(part.revision), None)),
+            },
+        };
+        let last = part.kvs.last().filter(|_| part.more).and_then(|kv| self.keys.parse(&kv.key));
+        let next = last.map(|(_, last)| {
+            let last = last.to_owned();
+            Token { revision: part.revision, generation: generation.clone(), last }.text()
+        });
+        let mut items = Vec::with_capacity(part.kvs.len());
+        for kv in part.kvs {
+            let resource = Arc::new(self.resource(kv)?);
+            if selector.matches(&resource) {
+                items.push(resource.shown(options.format));
+            }
+        }
+        Ok(Page::new(items, Revision(part.revision), next))
+    }
+
+    /// The first page of a listing, with the generation that was live then.
+    pub(crate) async fn first_part(
+        &self,
+        call: &mut Call,
+        selector: &Selector,
+        limit: u32,
+    ) -> Result<(Option<Arc<str>>, Part)> {
+        let mut limit = limit;
+        loop {
+            if call.left().is_zero() {
+                return Err(call.outrun());
+            }
+            let view = self.view(call).await?;
+            let get = view.generation.iter().map(|name| get(&self.keys.selected(name, selector), None, limit));
+            let get: Vec<TxnOp> = get.collect();
+            let txn = Txn::new().when([self.is(&view)]).and_then(get).or_else([self.get_pointer()]);
+            let mut answer = match self.wire.try_txn(call, txn).await {
+                Ok(answer) => answer,
+                Err(fault) if fault.cure == Cure::Less && limit > 1 => {
+                    limit /= 2;
+                    continue;
+                }
+                Err(fault) => return Err(fault.error),
+            };
+            if !answer.held {
+                self.see(answer.one())?;
+                continue;
+            }
+            let revision = answer.revision;
+            let range = answer.range();
+            return Ok((view.generation, Part { kvs: range.kvs, more: range.more, revision }));
+        }
+    }
+
+    /// A part of a range, at a revision or now; fewer than the limit where they are large.
+    pub(crate) async fn part(
+        &self,
+        call: &mut Call,
+        range: &KeyRange,
+        revision: Option<u64>,
+        limit: u32,
+    ) -> Result<Part, Unread> {
+        if range.from >= range.to {
+            // Behind the last of a selection.
+            return Ok(Part { kvs: Vec::new(), more: false, revision: revision.unwrap_or(0) });
+        }
+        let mut limit = limit;
+        loop {
+            let txn = Txn::new().and_then([get(range, revision, limit)]);
+            match self.wire.try_txn(call, txn).await {
+                Ok(mut answer) => {
+                    let now = answer.revision;
+                    let range = answer.range();
+                    return Ok(Part { kvs: range.kvs, more: range.more, revision: revision.unwrap_or(now) });
+                }
+                Err(fault) if fault.cure == Cure::Less && limit > 1 => limit /= 2,
+                Err(fault) if fault.cure == Cure::Compacted => return Err(Unread::Compacted(fault.error)),
+                Err(fault) => return Err(Unread::Failed(fault.error)),
+            }
+        }
+    }
+
+    /// That a token is of this store: at its revision its generation was live.
+    async fn check(&self, call: &mut Call, token: &Token) -> Result<()> {
+        let at = GetOptions::new().with_revision(signed(token.revision));
+        let txn = Txn::new().and_then([TxnOp::get(self.keys.pointer(), Some(at))]);
+        match self.wire.try_txn(call, txn).await {
+            Ok(mut answer) => match View::of(self, answer.one())?.generation {
+                Some(generation) if *generation == *token.generation => Ok(()),
+                _ => Err(self.foreign()),
+            },
+            Err(fault) if fault.cure == Cure::Future => Err(self.foreign()),
+            Err(fault) => Err(fault.error),
+        }
+    }
+
+    fn foreign(&self) -> Error {
+        Error::new(ErrorKind::InvalidInput, LIST, "this page token is not of this store")
+            .with_context("store", self.wire.name())
+    }
+
+    fn root(&self, generation: &str) -> String {
+        String::from_utf8(self.keys.generation(generation).from).unwrap_or_default()
+    }
+
+    pub(crate) async fn stats(&self) -> Result<StoreStats> {
+        let mut call = Call::new(STATS, self.request_timeout);
+        let (count, revision) = self.count(&mut call).await?;
+        let oldest = self.oldest(&mut call).await?;
+        let subscribers = self.subscribers.load(Ordering::Relaxed);
+        Ok(StoreStats::new(count, subscribers, Revision(revision), Revision(oldest.min(revision))))
+    }
+
+    /// How many resources there are, at which revision.
+    async fn count(&self, call: &mut Call) -> Result<(u64, u64)> {
+        loop {
+            if call.left().is_zero() {
+                return Err(call.outrun());
+            }
+            let view = self.view(call).await?;
+            let get = view.generation.iter().map(|name| {
+                let KeyRange { from, to } = self.keys.generation(name);
+                TxnOp::get(from, Some(GetOptions::new().with_range(to).with_count_only()))
+            });
+            let get: Vec<TxnOp> = get.collect();
+            let txn = Txn::new().when([self.is(&view)]).and_then(get).or_else([self.get_pointer()]);
+            let mut answer = self.wire.txn(call, txn).await?;
+            if answer.held {
+                let revision = answer.revision;
+                return Ok((positive(answer.range().count), revision));
+            }
+            self.see(answer.one())?;
+        }
+    }
+
+    /// The oldest revision that can be read. etcd does not say; but it tells a watch that begins before it.
+    async fn oldest(&self, call: &mut Call) -> Result<u64> {
+        let known = self.oldest.load(Ordering::Relaxed).max(1);
+        let at = GetOptions::new().with_revision(signed(known));
+        let txn = Txn::new().and_then([TxnOp::get(self.keys.pointer(), Some(at))]);
+        match self.wire.try_txn(call, txn).await {
+            Ok(_) => return Ok(known),
+            Err(fault) if fault.cure == Cure::Compacted => {}
+            Err(fault) => return Err(fault.error),
+        }
+        let key = self.keys.pointer();
+        let asked = self.wire.ask(call, |client| {
+            let options = WatchOptions::new().with_start_revision(signed(known));
+            let key = key.clone();
+            async move {
+                let mut stream = client.watch_client().watch(key, Some(options)).await?;
+                while let Some(said) = stream.message().await? {
+                    if said.compact_revision() > 0 {
+                        return Ok(positive(said.compact_revision()));
+                    }
+                }
+                Err(etcd_client::Error::WatchError("it ended".to_owned()))
+            }
+        });
+        let found = asked.await.map_err(|fault| fault.error)?;
+        self.oldest.fetch_max(found, Ordering::Relaxed);
+        Ok(found)
+    }
+
+    /// What a key of the live generation holds.
+    pub(crate) fn resource(&self, kv: PbKeyValue) -> Result<Resource> {
+        let reference = self.keys.parse(&kv.key).and_then(|(_, reference)| reference.parse().ok());
+        let reference = reference.ok_or_else(|| self.corrupt(&kv.key, "its key names no resource"))?;
+        self.decode(reference, kv)
+    }
+
+    fn decode(&self, reference: ResourceRef, kv: PbKeyValue) -> Result<Resource> {
+        let revision = Revision(positive(kv.mod_revision));
+        let (document, _) = value::decode(kv.value).map_err(|why| self.corrupt(&kv.key, why))?;
+        Ok(Resource::new(reference, document, revision))
+    }
+
+    pub(crate) fn corrupt(&self, key: &[u8], why: &str) -> Error {
+        Error::new(ErrorKind::Corrupt, "etcd.decode", format!("a value is not one of this store's: {why}"))
+            .with_context("store", self.wire.name())
+            .with_context("key", String::from_utf8_lossy(key))
+    }
+}
+
+fn get(range: &KeyRange, revision: Option<u64>, limit: u32) -> TxnOp {
+    let options = GetOptions::new().with_range(range.to.clone()).with_limit(i64::from(limit));
+    let options = options.with_revision(revision.map_or(0, signed));
+    TxnOp::get(range.from.clone(), Some(options))
+}
+
+/// What is counted while it lives.
+#[derive(Debug)]
+pub(crate) struct Counted(Arc<AtomicU64>);
+
+impl Counted {
+    pub(crate) fn among(all: &Arc<AtomicU64>) -> Self {
+        all.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(all))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

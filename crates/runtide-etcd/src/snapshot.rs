@@ -1,0 +1,90 @@
+//! Writes points in time: Runtide's own snapshot, and etcd's.
+
+use etcd_client::{GetOptions, Txn, TxnOp};
+use runtide_core::{Error, ErrorKind, Result, Revision, SnapshotSeal, SnapshotWriter};
+use tokio::{
+    io::{AsyncWrite, AsyncWriteExt},
+    time::timeout,
+};
+
+use crate::{
+    call::Call,
+    client::positive,
+    keys::{self, KeyRange},
+    read::PAGE,
+    store::Inner,
+};
+
+const SNAPSHOT: &str = "etcd.snapshot";
+const MAINTENANCE: &str = "etcd.maintenance_snapshot";
+
+impl Inner {
+    pub(crate) async fn snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<SnapshotSeal> {
+        let mut call = Call::new(SNAPSHOT, self.request_timeout);
+        let (generation, revision, count) = loop {
+            if call.left().is_zero() {
+                return Err(call.outrun());
+            }
+            let view = self.view(&mut call).await?;
+            let count = view.generation.iter().map(|name| {
+                let KeyRange { from, to } = self.keys.generation(name);
+                TxnOp::get(from, Some(GetOptions::new().with_range(to).with_count_only()))
+            });
+            let count: Vec<TxnOp> = count.collect();
+            let txn = Txn::new().when([self.is(&view)]).and_then(count).or_else([self.get_pointer()]);
+            let mut answer = self.wire.txn(&mut call, txn).await?;
+            if answer.held {
+                let revision = answer.revision;
+                break (view.generation, revision, positive(answer.range().count));
+            }
+            self.see(answer.one())?;
+        };
+        let mut writer = SnapshotWriter::begin(out, Revision(revision), count);
+        if let Some(generation) = generation {
+            let mut range = self.keys.generation(&generation);
+            loop {
+                let mut call = Call::new(SNAPSHOT, self.request_timeout);
+                let part = self.part(&mut call, &range, Some(revision), PAGE).await?;
+                if let Some(last) = part.kvs.last() {
+                    range.from = keys::after(&last.key);
+                }
+                for kv in part.kvs {
+                    writer.put(&self.resource(kv)?).await?;
+                }
+                if !part.more {
+                    break;
+                }
+            }
+        }
+        writer.seal().await
+    }
+
+    pub(crate) async fn maintenance_snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<u64> {
+        let mut call = Call::new(MAINTENANCE, self.request_timeout);
+        let asked = self.wire.ask(&mut call, |client| async move { client.maintenance_client().snapshot().await });
+        let mut stream = asked.await.map_err(|fault| fault.error)?;
+        let mut written = 0;
+        loop {
+            // A stream that stands still must not be waited for without end.
+            let next = timeout(self.request_timeout, stream.message()).await;
+            let next = next.map_err(|_| broken("the snapshot stands still"))?;
+            let chunk = next.map_err(|error| broken("the snapshot broke off").with_source(error))?;
+            let Some(chunk) = chunk else { break };
+            out.write_all(chunk.blob()).await.map_err(|error| {
+                Error::new(ErrorKind::Unexpected, MAINTENANCE, "the snapshot cannot be written").with_source(error)
+            })?;
+            written += u64::try_from(chunk.blob().len()).unwrap_or(0);
+            if chunk.remaining_bytes() == 0 && chunk.blob().is_empty() {
+                break;
+            }
+        }
+        out.flush().await.map_err(|error| {
+            Error::new(ErrorKind::Unexpected, MAINTENANCE, "the snapshot cannot be written").with_source(error)
+        })?;
+        Ok(written)
+    }
+}
+
+fn broken(message: &str) -> Error {
+    Error::new(ErrorKind::Unavailable, MAINTENANCE, message)
+}

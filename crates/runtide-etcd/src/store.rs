@@ -1,0 +1,123 @@
+//! [`EtcdStore`], and what its parts share.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, atomic::AtomicU64},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use runtide_core::{
+    Applied, Document, Page, PageOptions, Precondition, Resource, ResourceFormat, ResourceRef, Result, Revision,
+    Selector, SnapshotSeal, StoreBackend, StoreStats, StoreStream, StoreWatchOptions,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{client::Wire, config::Config, keys::Keys, known::Known, view::View};
+
+/// Resources in etcd. A clone is the same client.
+#[derive(Clone)]
+pub struct EtcdStore(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) wire: Wire,
+    pub(crate) keys: Keys,
+    pub(crate) known: Known,
+    pub(crate) view: Mutex<Option<View>>,
+    pub(crate) subscribers: Arc<AtomicU64>,
+    /// The newest compaction that was heard of.
+    pub(crate) oldest: AtomicU64,
+    /// The largest document.
+    pub(crate) largest: usize,
+    pub(crate) request_timeout: Duration,
+    pub(crate) max_silence: Duration,
+    pub(crate) bookmark_interval: Duration,
+}
+
+impl EtcdStore {
+    /// Makes a client; it connects with the first call, and anew whenever it has to.
+    ///
+    /// # Errors
+    /// `InvalidInput` if the configuration can never work, with what is wrong; a member that is not there is no such thing.
+    #[expect(clippy::needless_pass_by_value, reason = "as every backend: a configuration is used once")]
+    pub fn new(config: Config) -> Result<Self> {
+        config.validate()?;
+        let wire = Wire::new(&config, config.name()?)?;
+        Ok(Self(Arc::new(Inner {
+            wire,
+            keys: Keys::below(&config.prefix),
+            known: Known::default(),
+            view: Mutex::default(),
+            subscribers: Arc::default(),
+            oldest: AtomicU64::new(0),
+            largest: config.largest_document(),
+            request_timeout: config.request_timeout,
+            max_silence: config.max_silence,
+            bookmark_interval: config.bookmark_interval,
+        })))
+    }
+
+    /// Writes etcd's own snapshot: a database with everything of the whole cluster, of all users, as `etcdctl snapshot save`
+    /// does; `etcdctl snapshot restore` (or `etcdutl`) makes a new cluster of it. The number of its bytes.
+    ///
+    /// # Errors
+    /// `PermissionDenied` unless the user has the role `root`, where etcd asks who one is; `Unavailable` if it breaks off: then
+    /// what was written is of no use.
+    ///
+    /// # Cancel safety
+    /// Can be dropped; what was written is of no use then.
+    pub async fn maintenance_snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<u64> {
+        self.0.maintenance_snapshot(out).await
+    }
+}
+
+#[async_trait]
+impl StoreBackend for EtcdStore {
+    fn name(&self) -> &str {
+        self.0.wire.name()
+    }
+
+    async fn apply(&self, reference: &ResourceRef, document: Document, precondition: Precondition) -> Result<Applied> {
+        self.0.apply(reference, document, precondition).await
+    }
+
+    async fn get(&self, reference: &ResourceRef, format: Option<ResourceFormat>) -> Result<Option<Arc<Resource>>> {
+        self.0.get(reference, format).await
+    }
+
+    async fn list(&self, selector: &Selector, options: PageOptions) -> Result<Page> {
+        self.0.list(selector, options).await
+    }
+
+    async fn delete(&self, reference: &ResourceRef, precondition: Precondition) -> Result<Option<Revision>> {
+        self.0.delete(reference, precondition).await
+    }
+
+    async fn watch(&self, selector: &Selector, options: StoreWatchOptions) -> Result<StoreStream> {
+        crate::watch::open(&self.0, selector, options).await
+    }
+
+    async fn snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<SnapshotSeal> {
+        self.0.snapshot(out).await
+    }
+
+    async fn restore(&self, from: &mut (dyn AsyncRead + Send + Unpin)) -> Result<Revision> {
+        self.0.restore(from).await
+    }
+
+    async fn stats(&self) -> Result<StoreStats> {
+        self.0.stats().await
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inner").field("name", &self.wire.name()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for EtcdStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("EtcdStore").field(&self.name()).finish()
+    }
+}

@@ -1,0 +1,71 @@
+//! Opens watches: finds the place where one begins, and sets a follower on it.
+
+use std::sync::Arc;
+
+use etcd_client::{GetOptions, Txn, TxnOp};
+use runtide_core::{Error, ErrorKind, Gap, Result, Revision, Selector, Since, StoreStream, StoreWatchOptions};
+
+use crate::{
+    call::Call,
+    error::{Cure, Fault},
+    feed::feed,
+    follower::{Begin, Follower, Spot},
+    read::Counted,
+    store::Inner,
+    view::{View, signed},
+};
+
+const OPERATION: &str = "etcd.watch";
+
+pub(crate) async fn open(inner: &Arc<Inner>, selector: &Selector, options: StoreWatchOptions) -> Result<StoreStream> {
+    let mut call = Call::new(OPERATION, inner.request_timeout);
+    let (spot, begin) = match options.since {
+        Since::Now => (inner.spot(&mut call, None).await.map_err(|fault| fault.error)?, Begin::Bookmark),
+        Since::Start => (inner.spot(&mut call, None).await.map_err(|fault| fault.error)?, Begin::State(Gap::Initial)),
+        Since::After(after) => (inner.after(&mut call, after).await?, Begin::There),
+        other => {
+            let message = format!("a watch cannot begin at {other:?} here");
+            return Err(Error::new(ErrorKind::Unsupported, OPERATION, message));
+        }
+    };
+    let (outlet, feed) = feed(Counted::among(&inner.subscribers));
+    let follower = Follower::new(Arc::clone(inner), selector.clone(), options, outlet, spot);
+    let task = tokio::spawn(follower.run(begin));
+    Ok(StoreStream::from_feed(feed.fed_by(task.abort_handle())))
+}
+
+impl Inner {
+    /// Which generation is live, and the store's revision: both now, or as of a revision.
+    pub(crate) async fn spot(&self, call: &mut Call, at: Option<u64>) -> Result<Spot, Fault> {
+        let options = at.map(|at| GetOptions::new().with_revision(signed(at)));
+        let txn = Txn::new().and_then([TxnOp::get(self.keys.pointer(), options)]);
+        let mut answer = self.wire.try_txn(call, txn).await?;
+        let revision = at.unwrap_or(answer.revision);
+        match View::of(self, answer.one()) {
+            Ok(view) => Ok(Spot { generation: view.generation, revision }),
+            Err(error) => Err(Fault { error, maybe: false, cure: Cure::None }),
+        }
+    }
+
+    /// The place of a revision, if etcd still has all that came after it, and has come so far.
+    async fn after(&self, call: &mut Call, after: Revision) -> Result<Spot> {
+        // 0 would mean now; there is nothing at 1.
+        let at = after.0.max(1);
+        let expired = |message: &str| {
+            Error::new(ErrorKind::Expired, OPERATION, message)
+                .with_context("store", self.wire.name())
+                .with_context("revision", after)
+        };
+        if i64::try_from(at).is_err() {
+            return Err(expired("this store has no such revision"));
+        }
+        match self.spot(call, Some(at)).await {
+            Ok(spot) => Ok(spot),
+            Err(fault) if fault.cure == Cure::Future => Err(expired("this store has not come so far")),
+            Err(fault) if fault.cure == Cure::Compacted => {
+                Err(expired("etcd does not keep what came after this revision any more"))
+            }
+            Err(fault) => Err(fault.error),
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Real members of etcd, each test's own: started in a folder that goes away, on ports that were free.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use etcd_client::Client;
+use runtide_conformance::report::{Line, Outcome, is_required};
+use runtide_etcd::{Config, EtcdStore};
+use tempfile::TempDir;
+
+/// The longest wait for what must come.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where the testbed has its members, of one or of three; the name is that of the variable. Without it a test reports that
+/// it did not run, which is a failure where etcd is required.
+pub fn testbed(variable: &str, test: &str) -> Option<Vec<String>> {
+    let backend = if variable == "RUNTIDE_TEST_ETCD3" { "etcd3" } else { "etcd" };
+    if let Ok(text) = std::env::var(variable) {
+        return Some(text.split(',').map(str::to_owned).collect());
+    }
+    assert!(!is_required("etcd"), "etcd is required, and {variable} is not set");
+    let reason = Some(format!("{variable} is not set: cargo xtask testbed up etcd"));
+    Line::new("etcd", backend, "", test, Outcome::Skipped, reason, Duration::ZERO).append().unwrap();
+    println!("skipped: {variable} is not set");
+    None
+}
+
+/// How members are started.
+#[derive(Clone, Debug, Default)]
+pub struct Setup {
+    pub arguments: Vec<String>,
+    /// Certificate, key, and who signs clients.
+    pub tls: Option<(PathBuf, PathBuf, PathBuf)>,
+}
+
+impl Setup {
+    pub fn with(arguments: &[&str]) -> Self {
+        Self { arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(), tls: None }
+    }
+}
+
+pub struct Cluster {
+    folder: TempDir,
+    setup: Setup,
+    members: Vec<Member>,
+}
+
+struct Member {
+    client: u16,
+    peer: u16,
+    /// Where the others reach it, if that is not its own port.
+    seen_at: u16,
+    child: Option<Child>,
+}
+
+/// So many ports that nobody listens on.
+fn free_ports<const N: usize>() -> [u16; N] {
+    let listeners = [(); N].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
+}
+
+impl Cluster {
+    /// One member of one's own; `None`, and a line in the report, where there is no etcd.
+    pub fn one(test: &str) -> Option<Self> {
+        Self::one_with(test, Setup::default())
+    }
+
+    pub fn one_with(test: &str, setup: Setup) -> Option<Self> {
+        testbed("RUNTIDE_TEST_ETCD", test)?;
+        Some(Self::start(1, setup))
+    }
+
+    /// Three.
+    pub fn three(test: &str) -> Option<Self> {
+        testbed("RUNTIDE_TEST_ETCD3", test)?;
+        Some(Self::start(3, Setup::default()))
+    }
+
+    fn start(count: usize, setup: Setup) -> Self {
+        let member = || {
+            let [client, peer] = free_ports();
+            Member { client, peer, seen_at: peer, child: None }
+        };
+        let members = (0..count).map(|_| member()).collect();
+        let mut cluster = Self { folder: tempfile::tempdir().unwrap(), setup, members };
+        for at in 0..count {
+            cluster.run(at);
+        }
+        cluster
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    pub fn address(&self, at: usize) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.members[at].client).into()
+    }
+
+    pub fn endpoint(&self, at: usize) -> String {
+        let scheme = if self.setup.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}", self.members[at].client)
+    }
+
+    pub fn endpoints(&self) -> Vec<String> {
+        (0..self.len()).map(|at| self.endpoint(at)).collect()
+    }
+
+    /// Starts a member, or starts it again.
+    pub fn run(&mut self, at: usize) {
+        if self.is_up(at) {
+            return;
+        }
+        let initial: Vec<_> =
+            (0..self.len()).map(|n| format!("m{n}=http://127.0.0.1:{}", self.members[n].seen_at)).collect();
+        let (client, member) = (self.endpoint(at), &self.members[at]);
+        let log = self.folder.path().join(format!("m{at}.log"));
+        let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
+        let mut command = Command::new("etcd");
+        command
+            .args(["--name", &format!("m{at}"), "--initial-cluster-state", "new", "--logger", "zap"])
+            .args(["--heartbeat-interval", "50", "--election-timeout", "500", "--log-outputs", "stderr"])
+            .args(["--initial-cluster", &initial.join(","), "--initial-cluster-token", "tests"])
+            .arg("--data-dir")
+            .arg(self.folder.path().join(format!("m{at}")))
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &format!("http://127.0.0.1:{}", member.peer)])
+            .args(["--initial-advertise-peer-urls", &format!("http://127.0.0.1:{}", member.seen_at)])
+            .args(&self.setup.arguments)
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
+        if let Some((certificate, key, signer)) = &self.setup.tls {
+            command.arg("--cert-file").arg(certificate).arg("--key-file").arg(key);
+            command.arg("--trusted-ca-file").arg(signer).arg("--client-cert-auth");
+        }
+        self.members[at].child = Some(command.spawn().expect("etcd is installed"));
+    }
+
+    fn is_up(&mut self, at: usize) -> bool {
+        self.members[at].child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// SIGKILL, and it is dead.
+    pub fn kill(&mut self, at: usize) {
+        if let Some(mut child) = self.members[at].child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// Stands still until it is told to go on.
+    pub fn pause(&self, at: usize) {
+        self.signal(at, rustix::process::Signal::STOP);
+    }
+
+    pub fn go_on(&self, at: usize) {
+        self.signal(at, rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, at: usize, signal: rustix::process::Signal) {
+        let pid = self.members[at].child.as_ref().map(Child::id).and_then(|pid| i32::try_from(pid).ok());
+        let pid = pid.and_then(rustix::process::Pid::from_raw).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// etcd's own client of one member, to do what a store does not; waits until the member answers.
+    pub async fn raw(&self, at: usize) -> Client {
+        let end = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let mut client = Client::connect([self.endpoint(at)], None).await.unwrap();
+            // Not `status`: a member that has no leader answers that, too.
+            match tokio::time::timeout(Duration::from_secs(2), client.get("x", None)).await {
+                Ok(Ok(_)) => return client,
+                _ if tokio::time::Instant::now() > end => panic!("{} does not answer", self.endpoint(at)),
+                _ => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+
+    /// Which member leads, as one that is up says; waits for one.
+    pub async fn leader(&mut self) -> usize {
+        let end = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            for at in 0..self.len() {
+                if !self.is_up(at) {
+                    continue;
+                }
+                let Ok(mut client) = Client::connect([self.endpoint(at)], None).await else { continue };
+                let status = tokio::time::timeout(Duration::from_secs(1), client.status()).await;
+                if let Ok(Ok(status)) = status
+                    && status.header().is_some_and(|header| header.member_id() == status.leader())
+                {
+                    return at;
+                }
+            }
+            assert!(tokio::time::Instant::now() < end, "nobody leads");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    pub fn config(&self) -> Config {
+        Config::default().with_endpoints(self.endpoints())
+    }
+
+    pub fn store(&self) -> EtcdStore {
+        EtcdStore::new(self.config()).unwrap()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for at in 0..self.members.len() {
+            if let Some(mut child) = self.members[at].child.take() {
+                // A member that stands still dies all the same.
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+    }
+}
+
+/// Waits for it, as long as patience lasts.
+pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("not within {PATIENCE:?}: {what}"),
+    }
+}
