@@ -538,9 +538,9 @@ fn yaml_says_what_it_means() {
 #[test]
 fn yaml_is_written_for_people() {
     let json = r##"{"apiVersion": "v1", "data": {"run.sh": "#!/bin/sh\necho hi\n", "on": "yes", "port": "80"},
-        "list": [{"a": 1, "b": [[1], []]}, "10Mi", "http://x/y?z"], "none": {}}"##;
+        "list": [{"a": 1, "b": [[1], []]}, "10Mi", "http://x/y?z"], "none": {}, "f": [1e16, -2.5e-7, 1.0]}"##;
     let yaml = Document::json(json).convert(ResourceFormat::Yaml).unwrap();
-    let expected = "apiVersion: v1\ndata:\n  run.sh: |\n    #!/bin/sh\n    echo hi\n  \"on\": \"yes\"\n  port: \"80\"\nlist:\n- a: 1\n  b:\n  - - 1\n  - []\n- 10Mi\n- http://x/y?z\nnone: {}\n";
+    let expected = "apiVersion: v1\ndata:\n  run.sh: |\n    #!/bin/sh\n    echo hi\n  \"on\": \"yes\"\n  port: \"80\"\nlist:\n- a: 1\n  b:\n  - - 1\n  - []\n- 10Mi\n- http://x/y?z\nnone: {}\nf:\n- 1.0e+16\n- -2.5e-7\n- 1.0\n";
     assert_eq!(std::str::from_utf8(&yaml.bytes).unwrap(), expected);
 }
 
