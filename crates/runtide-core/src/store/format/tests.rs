@@ -481,6 +481,33 @@ fn many_values_are_refused_or_take_no_long_time() {
     }
 }
 
+#[test]
+fn a_text_as_long_as_any_is_read_however_it_is_spelled() {
+    let most = Document::MAX_BYTES - 16;
+    let spelled = |begin: &str, part: &str, end: &str| format!("{begin}{}{end}", part.repeat(most / part.len()));
+    for document in [
+        Document::json(spelled("[\"", "\\u00e4", "\"]")),
+        Document::yaml(spelled("a: ", "x\n  ", "x")),
+        Document::yaml(spelled("a: '", "x''\n\n ", "'")),
+        Document::yaml(spelled("a: \"", "\\\n  ", "\"")),
+        Document::yaml(spelled("a: >-\n", "  x\n\n", "")),
+        Document::yaml(spelled("a: |+\n", "  \n", "")),
+        Document::yaml(spelled("a: b #", "#", "")),
+        Document::yaml(spelled("a:", " ", "b")),
+        Document::yaml(spelled("a:", "\n", " b")),
+        Document::hcl(spelled("a = \"", "$", "\"\n")),
+        Document::hcl(spelled("a = \"", "%%{", "\"\n")),
+        Document::hcl(spelled("a = <<-E\n", "  x\n", "  E\n")),
+        Document::hcl(spelled("a = 1 /*", "* /", "*/\n")),
+        Document::hcl(spelled("a =", " ", "1\n")),
+    ] {
+        if formats().contains(&document.format) {
+            let begin = String::from_utf8_lossy(&document.bytes[..20]);
+            assert!(read(&document).is_ok(), "{} {begin:?}: {:?}", document.format, read(&document).err());
+        }
+    }
+}
+
 #[cfg(feature = "yaml")]
 #[test]
 fn a_yaml_bomb_does_not_go_off() {
