@@ -3,7 +3,7 @@
 #![allow(missing_docs, reason = "an executable has no readers of its docs")]
 
 use peak_alloc::PeakAlloc;
-use runtide_benches::store::{Nested, Peer, Peered, Runtide, held};
+use runtide_benches::store::{Nested, Peer, Peered, Runtide, held, watch};
 
 /// Counts what is asked for. It costs each allocation some time, so that speeds are measured without it.
 #[global_allocator]
@@ -13,4 +13,5 @@ fn main() {
     let (runtide, nested) = (Peered::<Runtide>::default(), Peered::<Nested>::default());
     let peers: [&dyn Peer; 2] = [&runtide, &nested];
     held(&peers, || HELD.current_usage());
+    watch::held(|| HELD.current_usage());
 }

@@ -10,6 +10,7 @@
 mod clock;
 mod contest;
 pub mod daemon;
+pub mod fan;
 pub mod fleet;
 mod gate;
 pub mod log;

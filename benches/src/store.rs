@@ -10,6 +10,7 @@ mod objects;
 mod report;
 mod runtide;
 mod turns;
+pub mod watch;
 mod work;
 
 pub use self::{

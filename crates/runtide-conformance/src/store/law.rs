@@ -59,4 +59,5 @@ laws! {
     S8 "restore" laws::snapshot::s8_restore, "a restore is atomic and gives the state at the snapshot's revision; watchers get `Reset`; revisions rise, and places and conditions from before are gone";
     S10 "bounded" laws::expired::s10_bounded, "slow or dropped watchers cost bounded memory; dropping unsubscribes at once";
     S11 "unchanged" laws::write::s11_unchanged, "applying what is already there changes no revision and emits nothing";
+    S12 "linearizable" laws::linear::s12_linearizable, "what many clients did at once could have been done by one after the other, in the order of the revisions";
 }

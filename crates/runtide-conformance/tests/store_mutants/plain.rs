@@ -541,6 +541,7 @@ impl Stream for Watch {
                 dropped += u64::from(this.store.has(Bug::CountsLagWrong));
                 let gap = if this.place < state.restored { Gap::Restored } else { Gap::Lagged { dropped } };
                 (this.at, this.place) = (state.end(), state.revision);
+                state.queues.get_mut(&this.id).into_iter().for_each(VecDeque::clear);
                 block(&state.resources, gap, state.revision, &this.selector, &this.options, &mut this.pending);
                 continue;
             }

@@ -1,9 +1,11 @@
 //! What a write asks for, and what it did.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+
+use super::Resource;
 
 /// A place in the one commit order of a store; it rises also over a restore.
 ///
@@ -46,28 +48,54 @@ pub enum ApplyOutcome {
 }
 
 /// What a write did, and where.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Applied {
     /// What it did.
     pub outcome: ApplyOutcome,
     /// The resource's revision, which `Unchanged` leaves as it was.
     pub revision: Revision,
-    /// What was written.
-    written: Bytes,
+    written: Written,
+}
+
+/// What was written.
+#[derive(Clone, Debug)]
+enum Written {
+    Bytes(Bytes),
+    Resource(Arc<Resource>),
 }
 
 impl Applied {
     /// What a store answers.
     pub fn new(outcome: ApplyOutcome, revision: Revision, written: Bytes) -> Self {
-        Self { outcome, revision, written }
+        Self { outcome, revision, written: Written::Bytes(written) }
+    }
+
+    /// The same, for a store that has the resource at hand: a first clone of its bytes would allocate.
+    pub fn of(outcome: ApplyOutcome, resource: Arc<Resource>) -> Self {
+        Self { outcome, revision: resource.revision, written: Written::Resource(resource) }
+    }
+
+    fn written(&self) -> &Bytes {
+        match &self.written {
+            Written::Bytes(bytes) => bytes,
+            Written::Resource(resource) => &resource.written().bytes,
+        }
     }
 
     /// The BLAKE3 of the bytes as they were written; computed when it is asked for.
     pub fn digest(&self) -> Digest {
-        Digest::of(&self.written)
+        Digest::of(self.written())
     }
 }
+
+impl PartialEq for Applied {
+    fn eq(&self, other: &Self) -> bool {
+        (self.outcome, self.revision, self.written()) == (other.outcome, other.revision, other.written())
+    }
+}
+
+impl Eq for Applied {}
 
 /// A BLAKE3 hash; text and JSON are 64 digits of hexadecimal.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

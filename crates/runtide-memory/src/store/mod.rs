@@ -126,9 +126,7 @@ impl StoreBackend for MemoryStore {
     }
 
     async fn apply(&self, reference: &ResourceRef, document: Document, precondition: Precondition) -> Result<Applied> {
-        let bytes = document.bytes.clone();
-        let written = self.inner.write(reference, Some(document), precondition)?;
-        Ok(Applied::new(written.change.outcome(), written.revision.unwrap_or_default(), bytes))
+        self.inner.apply(reference, document, precondition)
     }
 
     async fn get(&self, reference: &ResourceRef, format: Option<ResourceFormat>) -> Result<Option<Arc<Resource>>> {
@@ -161,7 +159,7 @@ impl StoreBackend for MemoryStore {
     }
 
     async fn delete(&self, reference: &ResourceRef, precondition: Precondition) -> Result<Option<Revision>> {
-        self.inner.write(reference, None, precondition).map(|written| written.revision)
+        self.inner.delete(reference, precondition)
     }
 
     async fn watch(&self, selector: &Selector, options: StoreWatchOptions) -> Result<StoreStream> {

@@ -9,7 +9,7 @@ use runtide_core::{Resource, ResourceRef, Result, Revision, Selector};
 
 use super::{
     Inner,
-    history::{Entry, Look},
+    history::{Dropped, Look},
     lock,
     tree::Scope,
 };
@@ -70,7 +70,7 @@ impl Inner {
         loop {
             let look = lock(&self.history).look(at)?;
             let (mut rows, cut) = self.collect(selector, behind, most);
-            let mut dropped = Vec::new();
+            let mut dropped = Dropped::default();
             let before = lock(&self.history).looked(look, &mut dropped);
             drop(dropped);
             let Some(before) = before else { continue };
@@ -155,6 +155,3 @@ fn undo(
     rows.extend(before.into_values().flatten().filter(|row| wanted(&row.reference)));
     rows.sort_by(|one, other| one.reference.cmp(&other.reference));
 }
-
-/// What is to be dropped outside of a lock.
-pub(super) type Dropped = Vec<Entry>;

@@ -6,15 +6,14 @@ use std::{
 };
 
 use runtide_core::{
-    Document, Error, ErrorKind, Planned, PlannedChange, Precondition, Resource, ResourceRef, Result, Revision,
+    Applied, Document, Error, ErrorKind, Planned, PlannedChange, Precondition, Resource, ResourceRef, Result, Revision,
     StoreEvent, StoreImage,
 };
 
 use super::{
     Inner,
-    history::{Entry, History},
+    history::{Dropped, Entry, History},
     lock,
-    picture::Dropped,
     shelf::{Prepared, Shelf},
     tree::Tree,
 };
@@ -86,10 +85,12 @@ fn check(reference: &ResourceRef, document: Option<&Document>) -> Result<()> {
 }
 
 /// What a write did, for the one who called.
-pub(super) struct Written {
-    pub(super) change: PlannedChange,
-    /// Of the write, or of what is there; none if nothing was nor is.
-    pub(super) revision: Option<Revision>,
+struct Written {
+    change: PlannedChange,
+    /// Of the write; none if it changed nothing.
+    revision: Option<Revision>,
+    /// What is there; none if nothing is.
+    resource: Option<Arc<Resource>>,
 }
 
 impl Inner {
@@ -116,8 +117,23 @@ impl Inner {
         }
     }
 
+    pub(super) fn apply(
+        &self,
+        reference: &ResourceRef,
+        document: Document,
+        precondition: Precondition,
+    ) -> Result<Applied> {
+        let written = self.write(reference, Some(document), precondition)?;
+        let resource = written.resource.ok_or_else(|| Error::new(ErrorKind::Unexpected, APPLY, "nothing is there"))?;
+        Ok(Applied::of(written.change.outcome(), resource))
+    }
+
+    pub(super) fn delete(&self, reference: &ResourceRef, precondition: Precondition) -> Result<Option<Revision>> {
+        self.write(reference, None, precondition).map(|written| written.revision)
+    }
+
     /// Decides a write and shows it.
-    pub(super) fn write(
+    fn write(
         &self,
         reference: &ResourceRef,
         document: Option<Document>,
@@ -125,13 +141,13 @@ impl Inner {
     ) -> Result<Written> {
         check(reference, document.as_ref())?;
         let make = document.is_some() && !matches!(precondition, Precondition::Is(_));
-        let mut dropped = Dropped::new();
+        let mut dropped = Dropped::default();
         let mut wakers = Vec::new();
         let done = self.with_shelf(reference, make, |shelf| {
-            let present = Present::of(shelf.get(reference.name()));
-            let decision = decide(reference, present.as_ref(), document.as_ref(), precondition)?;
+            let there = shelf.get(reference.name());
+            let decision = decide(reference, Present::of(there).as_ref(), document.as_ref(), precondition)?;
             if decision.change == PlannedChange::Nothing {
-                return Ok(Written { change: decision.change, revision: decision.revision });
+                return Ok(Written { change: decision.change, revision: None, resource: there.cloned() });
             }
             // Made before the lock that all writers share; the revision is known only behind it.
             let mut fresh = document.map(|document| Arc::new(Resource::new(reference.clone(), document, Revision(0))));
@@ -141,15 +157,16 @@ impl Inner {
             if let Some(fresh) = fresh.as_mut().and_then(Arc::get_mut) {
                 fresh.revision = revision;
             }
+            let resource = fresh.clone();
             put(shelf, &mut history, reference, fresh, revision, &mut dropped);
             wakers = history.wake();
-            Ok(Written { change: decision.change, revision: Some(revision) })
+            Ok(Written { change: decision.change, revision: Some(revision), resource })
         });
         drop(dropped);
         wakers.into_iter().flatten().for_each(Waker::wake);
         done.unwrap_or_else(|| {
             let decision = decide(reference, None, None, precondition)?;
-            Ok(Written { change: decision.change, revision: None })
+            Ok(Written { change: decision.change, revision: None, resource: None })
         })
     }
 
@@ -188,7 +205,7 @@ impl Inner {
     }
 
     pub(super) fn publish(&self, planned: Vec<Planned>) {
-        let mut dropped = Dropped::new();
+        let mut dropped = Dropped::default();
         for one in planned {
             let Planned { reference, document, change, revision, .. } = one;
             if change == PlannedChange::Nothing {
@@ -201,7 +218,6 @@ impl Inner {
                 history.prepared -= usize::from(prepared && history.prepared > 0);
                 put(shelf, &mut history, &reference, fresh, revision, &mut dropped);
             });
-            dropped.clear();
         }
         let wakers = lock(&self.history).wake();
         wakers.into_iter().flatten().for_each(Waker::wake);
@@ -257,7 +273,7 @@ fn swap(
     revision: Revision,
     count: u64,
 ) {
-    let mut dropped = Dropped::new();
+    let mut dropped = Dropped::default();
     let old = std::mem::replace(&mut *tree, fresh);
     history.replace(revision, count, &mut dropped);
     let wakers = history.wake();
