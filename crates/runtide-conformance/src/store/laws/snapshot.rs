@@ -440,14 +440,12 @@ async fn busy(tried: Tried<'_>) -> Held<u64> {
     }
     hand.holds(truth.add(writers.done().await?))?;
     hand.holds(truth.add(marks))?;
-    let seen = renewed(&watchers, &listings);
     let mut before = begun;
     for (revision, taken) in restores {
+        let mut seen = renewed(&watchers, &listings, revision);
+        seen.retain(|_, at| *at > before && *at <= revision);
         let state = taken.resources.iter().map(|one| {
-            let found = seen.get(&one.reference).into_iter().flatten().filter(|found| {
-                found.document == one.document && found.revision > before && found.revision <= revision
-            });
-            let at = found.map(|found| found.revision).max().unwrap_or(revision);
+            let at = seen.get(&one.reference).copied().unwrap_or(revision);
             (one.reference.clone(), Arc::new(Resource::new(one.reference.clone(), one.document.clone(), at)))
         });
         hand.holds(truth.restore(revision, state.collect()))?;
@@ -464,18 +462,25 @@ async fn busy(tried: Tried<'_>) -> Held<u64> {
     Ok((listings.len() + watchers.len()) as u64)
 }
 
-/// What anybody saw of each resource: which revision a restore gave it is for the store to say.
+/// The revision that a restore gave each resource, which is for the store to say: as watchers were told in its reset, and as
+/// listings of later showed what nobody had written since.
 fn renewed(
     watchers: &[Watcher],
     listings: &[(Revision, Vec<Arc<Resource>>)],
-) -> BTreeMap<ResourceRef, Vec<Arc<Resource>>> {
-    let mut seen: BTreeMap<ResourceRef, Vec<Arc<Resource>>> = BTreeMap::new();
-    let told = watchers.iter().flat_map(|watcher| &watcher.events).filter_map(|event| match event {
-        StoreEvent::Added(resource) | StoreEvent::Modified(resource) => Some(resource),
-        _ => None,
-    });
-    for resource in told.chain(listings.iter().flat_map(|(_, items)| items)) {
-        seen.entry(resource.reference.clone()).or_default().push(Arc::clone(resource));
+    restored: Revision,
+) -> BTreeMap<ResourceRef, Revision> {
+    let mut told: Vec<&Arc<Resource>> = Vec::new();
+    for watcher in watchers {
+        let mut within = false;
+        for event in &watcher.events {
+            match event {
+                StoreEvent::Reset { revision, .. } => within = *revision == restored,
+                StoreEvent::Added(resource) if within => told.push(resource),
+                _ => within = false,
+            }
+        }
     }
-    seen
+    let later = listings.iter().filter(|(revision, _)| *revision >= restored).flat_map(|(_, items)| items);
+    told.extend(later.filter(|one| one.revision <= restored));
+    told.into_iter().map(|one| (one.reference.clone(), one.revision)).collect()
 }
