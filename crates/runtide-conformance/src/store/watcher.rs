@@ -226,7 +226,7 @@ impl Watcher {
     /// The last round of which it was told the end.
     fn seen_mark(&self, from: usize, known: usize) -> usize {
         let number = |event: &StoreEvent| match event {
-            StoreEvent::Added(resource) | StoreEvent::Modified(resource) => round_of(&resource.document),
+            StoreEvent::Added(resource) | StoreEvent::Modified(resource) => round_of(resource.written()),
             _ => None,
         };
         self.events.iter().skip(from).filter_map(number).fold(known, usize::max)

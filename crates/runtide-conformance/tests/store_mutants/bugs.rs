@@ -30,4 +30,5 @@ pub(crate) enum Bug {
     SnapshotIsNoMoment,
     UnboundedQueue,
     UnchangedEmits,
+    WatchIgnoresFormat,
 }

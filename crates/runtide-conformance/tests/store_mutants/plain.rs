@@ -494,7 +494,7 @@ struct Watch {
 impl Watch {
     fn event(&self, happened: &Happened) -> Option<StoreEvent> {
         let matches = |resource: &&Arc<Resource>| self.selector.matches(resource);
-        let format = self.options.format.filter(|_| !self.store.has(Bug::IgnoresFormat));
+        let format = self.options.format.filter(|_| !self.store.has(Bug::WatchIgnoresFormat));
         let after = happened.after.as_ref().filter(matches).map(|after| after.shown(format));
         match (happened.before.as_ref().filter(matches), after) {
             (None, None) => None,

@@ -49,7 +49,7 @@ mutants! {
     FutureReplaysHistory [S6];
     /// A restore takes resource by resource, each with a reset.
     HalfRestore [S7 S8 S9];
-    /// The body comes as it was written, whatever was asked for.
+    /// A get gives the body as it was written, whatever was asked for.
     IgnoresFormat [S1];
     /// The last writer wins.
     IgnoresPrecondition [S3 S8 S12];
@@ -85,4 +85,6 @@ mutants! {
     UnboundedQueue [S6 S10];
     /// What is there already is written again.
     UnchangedEmits [S3 S11 S12];
+    /// A watch tells of bodies as they were written, whatever was asked for.
+    WatchIgnoresFormat [S4];
 }

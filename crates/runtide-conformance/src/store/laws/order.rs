@@ -1,6 +1,6 @@
 //! S4 and S5: what watchers are told while writers run.
 
-use runtide_core::{LabelMatch, Revision, Selector, Since, StoreWatchOptions};
+use runtide_core::{LabelMatch, ResourceFormat, Revision, Selector, Since, StoreWatchOptions};
 
 use tokio::task::JoinSet;
 
@@ -47,7 +47,9 @@ pub(crate) async fn s4_order(h: &dyn StoreHarness) -> StoreLawResult {
     let mut followers = Vec::new();
     for (n, selector) in selectors().into_iter().filter(selectable).enumerate() {
         for (since, hand) in [Since::Now, Since::Start].into_iter().zip(&hands) {
-            let options = StoreWatchOptions::default().with_since(since);
+            // Half of them want another format than that in which everything is written.
+            let format = (since == Since::Start).then_some(ResourceFormat::Cbor);
+            let options = StoreWatchOptions::default().with_since(since).with_format(format);
             let watcher = hand.watch(&selector, options).await?.by(n % 3 * 5 + 1);
             followers.push(Follower::new(watcher, 0, rounds + 1));
         }
