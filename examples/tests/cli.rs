@@ -13,7 +13,7 @@ use std::{
 
 use runtide_core::{Instance, RuntimeEvent, RuntimeEventKind};
 
-const EXAMPLES: [&str; 4] = ["watch", "ps", "journal", "custom_backend"];
+const EXAMPLES: [&str; 5] = ["watch", "ps", "journal", "store", "custom_backend"];
 
 /// Nobody listens here.
 const NOWHERE: &str = "unix:///nonexistent/docker.sock";

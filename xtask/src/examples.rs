@@ -51,8 +51,10 @@ pub(crate) fn run(docker: Option<&str>) -> Outcome<Vec<Run>> {
         ("watch --backend memory --for 2s --json", None, Expected::JsonLines),
         ("ps --backend memory --json", None, Expected::Json),
         ("custom_backend --for 2s", None, Expected::Success),
+        ("store demo", None, Expected::Success),
         ("watch --no-such-option", None, Expected::Refusal),
         ("ps --no-such-option", None, Expected::Refusal),
+        ("store --store nowhere list", None, Expected::OneLineRefusal),
         ("ps --backend docker", nowhere, Expected::OneLineRefusal),
     ] {
         runs.push(one(line, address, expected)?);

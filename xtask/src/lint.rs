@@ -10,18 +10,20 @@ use crate::budget;
 use crate::failure::{Failure, Outcome};
 use crate::links;
 use crate::process::{self, Interrupt};
+use crate::protoc::Buildable;
 use crate::terminal::say;
-use crate::workspace;
+use crate::{testbed, workspace};
 
 const DENY: &str = "0.20.2";
 const LIMIT: Duration = Duration::from_secs(25 * 60);
 const SHORT: Duration = Duration::from_secs(120);
 
-type Step = fn() -> Outcome<()>;
+type Step = fn(&Buildable) -> Outcome<()>;
 
 /// Does everything, also after something failed: who repairs wants to see all of it.
 pub(crate) fn run() -> Outcome<()> {
     process::catch_interrupts()?;
+    let buildable = Buildable::find(testbed::in_ci());
     let steps: [(&str, Step); 6] = [
         ("fmt", fmt),
         ("links", page_links),
@@ -34,7 +36,7 @@ pub(crate) fn run() -> Outcome<()> {
     for (name, step) in steps {
         say!("lint: {name}");
         let begin = Instant::now();
-        match step() {
+        match step(&buildable) {
             Ok(()) => say!("lint: {name}: ok, {} s", begin.elapsed().as_secs()),
             Err(_) if process::interrupted() => return Err(Failure::interrupted()),
             Err(failure) => {
@@ -54,27 +56,35 @@ fn checked(command: &mut Command) -> Outcome<()> {
     Err(Failure::failed(format_args!("{}: {status}", workspace::shown(command))))
 }
 
-fn fmt() -> Outcome<()> {
+fn fmt(_: &Buildable) -> Outcome<()> {
     checked(workspace::cargo().args(["fmt", "--all", "--", "--check"]))
 }
 
-fn page_links() -> Outcome<()> {
+fn page_links(_: &Buildable) -> Outcome<()> {
     let followed = links::check()?;
     say!("lint: {followed} links from page to page");
     Ok(())
 }
 
-fn clippy() -> Outcome<()> {
-    let arguments = ["clippy", "--workspace", "--all-targets", "--all-features", "--quiet", "--", "-D", "warnings"];
-    checked(workspace::cargo().args(arguments))
+fn clippy(buildable: &Buildable) -> Outcome<()> {
+    for selection in buildable.selections() {
+        let mut command = workspace::cargo();
+        command.arg("clippy").args(selection).args(["--all-targets", "--quiet", "--", "-D", "warnings"]);
+        checked(&mut command)?;
+    }
+    Ok(())
 }
 
-fn doc() -> Outcome<()> {
-    let arguments = ["doc", "--workspace", "--no-deps", "--all-features", "--quiet"];
-    checked(workspace::cargo().args(arguments).env("RUSTDOCFLAGS", "-D warnings"))
+fn doc(buildable: &Buildable) -> Outcome<()> {
+    for selection in buildable.selections() {
+        let mut command = workspace::cargo();
+        command.arg("doc").args(selection).args(["--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings");
+        checked(&mut command)?;
+    }
+    Ok(())
 }
 
-fn deny() -> Outcome<()> {
+fn deny(_: &Buildable) -> Outcome<()> {
     let program = cargo_deny()?;
     // The first word tells it that it was called through cargo.
     let mut command = Command::new(program);
@@ -106,7 +116,7 @@ fn has_version(program: &PathBuf) -> bool {
     said.is_ok_and(|said| said.status.success() && said.stdout.split_whitespace().any(|word| word == DENY))
 }
 
-fn core_budget() -> Outcome<()> {
+fn core_budget(_: &Buildable) -> Outcome<()> {
     let arguments = ["tree", "--package", "runtide-core", "--edges", "normal", "--prefix", "none"];
     for (features, flags, most) in
         [("no", &[][..], budget::MOST), ("all", &["--all-features"][..], budget::MOST_WITH_FEATURES)]

@@ -11,6 +11,7 @@ use crate::counts::{Counts, Tally};
 use crate::examples::{self, Run};
 use crate::failure::{Doing, Failure, Outcome};
 use crate::process::{self, Interrupt};
+use crate::protoc::{self, Buildable};
 use crate::report::{self, Finding, Verdict};
 use crate::terminal::{complain, say};
 use crate::{handover, matrix, testbed, workspace};
@@ -44,8 +45,9 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
     let reports = empty_reports()?;
     let begin = Instant::now();
 
+    let buildable = Buildable::find(arguments.install || testbed::in_ci());
     let mut stage = Stage::set(arguments)?;
-    let ran = run_on(&stage, &reports);
+    let ran = run_on(&stage, &buildable, &reports);
     let cleared = stage.clear();
     let (tally, runs) = ran?;
 
@@ -65,6 +67,10 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
     let mut counts = with_skipped_laws(tally.counts, &findings);
     counts += examples::count(&runs);
     counts.failed += u64::try_from(problems.len()).unwrap_or(u64::MAX);
+    if let Some(why) = &buildable.missing {
+        counts.skipped += 1;
+        say!("skipped: all of runtide-etcd: {why} (packages: {}; --install installs them)", protoc::PACKAGES);
+    }
     summarise(&stage, &findings, &runs, &tally, &problems, begin.elapsed());
     say!("{} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.skipped);
     if counts.failed == 0 { Ok(()) } else { Err(Failure::silent()) }
@@ -96,13 +102,15 @@ fn empty_reports() -> Outcome<PathBuf> {
 }
 
 /// Runs `cargo test`, the hand-over under its checker, then the examples.
-fn run_on(stage: &Stage, reports: &Path) -> Outcome<(Tally, Vec<Run>)> {
-    let mut command = workspace::cargo();
-    command.args(["test", "--workspace", "--all-features", "--no-fail-fast"]);
-    command.env("RUNTIDE_REPORT_DIR", reports);
-    stage.apply(&mut command);
+fn run_on(stage: &Stage, buildable: &Buildable, reports: &Path) -> Outcome<(Tally, Vec<Run>)> {
     let mut tally = Tally::default();
-    tests(&mut command, &mut tally)?;
+    for selection in buildable.selections() {
+        let mut command = workspace::cargo();
+        command.arg("test").args(selection).arg("--no-fail-fast");
+        command.env("RUNTIDE_REPORT_DIR", reports);
+        stage.apply(&mut command);
+        tests(&mut command, &mut tally)?;
+    }
     handover::tests(&mut tally)?;
     say!("test: examples");
     let runs = examples::run(stage.environment.get("RUNTIDE_TEST_DOCKER").map(String::as_str))?;

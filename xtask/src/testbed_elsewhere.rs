@@ -9,9 +9,17 @@ pub(crate) struct Arguments {
     words: Vec<String>,
 }
 
-pub(crate) const KNOWN: [&str; 1] = ["docker"];
+pub(crate) const KNOWN: [&str; 2] = ["docker", "etcd"];
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
     let words = arguments.words.join(" ");
     Err(Failure::refused(format_args!("`testbed {words}` needs Linux: its daemons are Linux daemons")))
+}
+
+pub(crate) fn install_protoc() -> Outcome<()> {
+    Err(Failure::refused("packages are installed on Debian alone: install protoc as this system does"))
+}
+
+pub(crate) fn in_ci() -> bool {
+    false
 }

@@ -182,7 +182,7 @@ impl Follower {
     async fn present(&mut self) -> Result<Spot, End> {
         loop {
             let mut call = Call::new(OPERATION, self.inner.request_timeout);
-            match self.inner.spot(&mut call, None).await {
+            match self.inner.spot(&mut call).await {
                 Ok(spot) => return Ok(spot),
                 Err(fault) => self.again(fault.error, fault.cure).await?,
             }

@@ -207,14 +207,15 @@ impl Inner {
 
     pub(crate) async fn stats(&self) -> Result<StoreStats> {
         let mut call = Call::new(STATS, self.request_timeout);
-        let (count, revision) = self.count(&mut call).await?;
-        let oldest = self.oldest(&mut call).await?;
+        let (count, restored, revision) = self.count(&mut call).await?;
+        // No place from before a restore is one any more.
+        let oldest = self.oldest(&mut call).await?.max(restored);
         let subscribers = self.subscribers.load(Ordering::Relaxed);
         Ok(StoreStats::new(count, subscribers, Revision(revision), Revision(oldest.min(revision))))
     }
 
-    /// How many resources there are, at which revision.
-    async fn count(&self, call: &mut Call) -> Result<(u64, u64)> {
+    /// How many resources there are, when the store was last restored, and at which revision that is so.
+    async fn count(&self, call: &mut Call) -> Result<(u64, u64, u64)> {
         loop {
             if call.left().is_zero() {
                 return Err(call.outrun());
@@ -224,14 +225,17 @@ impl Inner {
                 let KeyRange { from, to } = self.keys.generation(name);
                 TxnOp::get(from, Some(GetOptions::new().with_range(to).with_count_only()))
             });
-            let get: Vec<TxnOp> = get.collect();
+            let get: Vec<TxnOp> = std::iter::once(self.get_pointer()).chain(get).collect();
             let txn = Txn::new().when([self.is(&view)]).and_then(get).or_else([self.get_pointer()]);
             let mut answer = self.wire.txn(call, txn).await?;
+            let (revision, pointer) = (answer.revision, answer.one());
             if answer.held {
-                let revision = answer.revision;
-                return Ok((positive(answer.range().count), revision));
+                // Whoever writes first makes the pointer, and only a restore writes it again.
+                let restored = pointer.filter(|pointer| pointer.version > 1);
+                let restored = restored.map_or(0, |pointer| positive(pointer.mod_revision));
+                return Ok((positive(answer.range().count), restored, revision));
             }
-            self.see(answer.one())?;
+            self.see(pointer)?;
         }
     }
 

@@ -22,17 +22,72 @@ const OPERATION: &str = "etcd.restore";
 /// Operations in a transaction: members take 128 unless told otherwise.
 const CHUNK: usize = 100;
 
+/// Bytes that are read ahead of what is written.
+const HELD: usize = 8 << 20;
+
 /// Keys that are removed at a time, so that no single transaction holds the members up.
 const SWEEP: i64 = 1000;
+
+/// A restore under way.
+struct Restored<'a> {
+    inner: &'a Inner,
+    generation: Arc<str>,
+    /// Something of it may be in etcd.
+    begun: bool,
+}
+
+impl Restored<'_> {
+    async fn begin(&mut self) -> Result<()> {
+        if std::mem::replace(&mut self.begun, true) {
+            return Ok(());
+        }
+        let mark = TxnOp::put(self.inner.keys.restoring(&self.generation), Vec::new(), None);
+        self.inner.wire.txn(&mut self.inner.call(), Txn::new().and_then([mark])).await.map(drop)
+    }
+
+    /// Writes all that the snapshot has. Nothing is believed before its seal was found to be right, which is when this ends. Of
+    /// a snapshot that fits into what is held here, nothing is written before that.
+    async fn fill(&mut self, reader: &mut SnapshotReader<'_>) -> Result<()> {
+        let mut held: Vec<Vec<TxnOp>> = Vec::new();
+        let (mut puts, mut bytes, mut all) = (Vec::with_capacity(CHUNK), 0, 0);
+        while let Some(resource) = reader.next().await? {
+            let (key, value) = self.inner.put(&self.generation, &resource)?;
+            let size = key.len() + value.len() + 32;
+            if puts.len() == CHUNK || !puts.is_empty() && bytes + size > self.inner.largest {
+                held.push(std::mem::take(&mut puts));
+                bytes = 0;
+            }
+            bytes += size;
+            all += size;
+            puts.push(TxnOp::put(key, value, None));
+            if all > HELD {
+                self.write(&mut held).await?;
+                all = bytes;
+            }
+        }
+        if !puts.is_empty() {
+            held.push(puts);
+        }
+        self.write(&mut held).await
+    }
+
+    async fn write(&mut self, held: &mut Vec<Vec<TxnOp>>) -> Result<()> {
+        for chunk in held.drain(..) {
+            self.begin().await?;
+            self.inner.write_chunk(&self.generation, chunk).await?;
+        }
+        Ok(())
+    }
+}
 
 impl Inner {
     pub(crate) async fn restore(&self, from: &mut (dyn AsyncRead + Send + Unpin)) -> Result<Revision> {
         let mut reader = SnapshotReader::begin(from).await?;
-        let generation: Arc<str> = keys::new_generation().into();
-        self.begin(&generation).await?;
+        let mut restored = Restored { inner: self, generation: keys::new_generation().into(), begun: false };
         let outcome = async {
-            self.fill(&generation, &mut reader).await?;
-            self.flip(&generation).await
+            restored.fill(&mut reader).await?;
+            restored.begin().await?;
+            self.flip(&restored.generation).await
         };
         match outcome.await {
             Ok(revision) => {
@@ -45,7 +100,9 @@ impl Inner {
             // It may be live: then it must not be touched.
             Err(error) if error.context().iter().any(|(key, _)| *key == "outcome") => Err(error),
             Err(error) => {
-                if let Err(error) = self.discard(&generation, u64::MAX).await {
+                if restored.begun
+                    && let Err(error) = self.discard(&restored.generation, u64::MAX).await
+                {
                     tracing::warn!(store = self.wire.name(), %error, "a restore that failed is not removed yet");
                 }
                 Err(error)
@@ -60,28 +117,6 @@ impl Inner {
     /// That nobody has swept this restore away.
     fn goes_on(&self, generation: &str) -> Compare {
         Compare::create_revision(self.keys.restoring(generation), CompareOp::Greater, 0)
-    }
-
-    async fn begin(&self, generation: &str) -> Result<()> {
-        let mark = TxnOp::put(self.keys.restoring(generation), Vec::new(), None);
-        self.wire.txn(&mut self.call(), Txn::new().and_then([mark])).await.map(drop)
-    }
-
-    /// Writes all that the snapshot has. Nothing is believed before its seal was found to be right, which is when this ends.
-    async fn fill(&self, generation: &str, reader: &mut SnapshotReader<'_>) -> Result<()> {
-        let mut puts = Vec::with_capacity(CHUNK);
-        let mut bytes = 0;
-        while let Some(resource) = reader.next().await? {
-            let (key, value) = self.put(generation, &resource)?;
-            let size = key.len() + value.len() + 32;
-            if puts.len() == CHUNK || !puts.is_empty() && bytes + size > self.largest {
-                self.write_chunk(generation, std::mem::take(&mut puts)).await?;
-                bytes = 0;
-            }
-            bytes += size;
-            puts.push(TxnOp::put(key, value, None));
-        }
-        if puts.is_empty() { Ok(()) } else { self.write_chunk(generation, puts).await }
     }
 
     fn put(&self, generation: &str, resource: &Resource) -> Result<(Vec<u8>, Vec<u8>)> {

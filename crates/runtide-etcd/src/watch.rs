@@ -20,8 +20,8 @@ const OPERATION: &str = "etcd.watch";
 pub(crate) async fn open(inner: &Arc<Inner>, selector: &Selector, options: StoreWatchOptions) -> Result<StoreStream> {
     let mut call = Call::new(OPERATION, inner.request_timeout);
     let (spot, begin) = match options.since {
-        Since::Now => (inner.spot(&mut call, None).await.map_err(|fault| fault.error)?, Begin::Bookmark),
-        Since::Start => (inner.spot(&mut call, None).await.map_err(|fault| fault.error)?, Begin::State(Gap::Initial)),
+        Since::Now => (inner.spot(&mut call).await.map_err(|fault| fault.error)?, Begin::Bookmark),
+        Since::Start => (inner.spot(&mut call).await.map_err(|fault| fault.error)?, Begin::State(Gap::Initial)),
         Since::After(after) => (inner.after(&mut call, after).await?, Begin::There),
         other => {
             let message = format!("a watch cannot begin at {other:?} here");
@@ -35,12 +35,10 @@ pub(crate) async fn open(inner: &Arc<Inner>, selector: &Selector, options: Store
 }
 
 impl Inner {
-    /// Which generation is live, and the store's revision: both now, or as of a revision.
-    pub(crate) async fn spot(&self, call: &mut Call, at: Option<u64>) -> Result<Spot, Fault> {
-        let options = at.map(|at| GetOptions::new().with_revision(signed(at)));
-        let txn = Txn::new().and_then([TxnOp::get(self.keys.pointer(), options)]);
-        let mut answer = self.wire.try_txn(call, txn).await?;
-        let revision = at.unwrap_or(answer.revision);
+    /// Which generation is live, and the store's revision.
+    pub(crate) async fn spot(&self, call: &mut Call) -> Result<Spot, Fault> {
+        let mut answer = self.wire.try_txn(call, Txn::new().and_then([self.get_pointer()])).await?;
+        let revision = answer.revision;
         match View::of(self, answer.one()) {
             Ok(view) => Ok(Spot { generation: view.generation, revision }),
             Err(error) => Err(Fault { error, maybe: false, cure: Cure::None }),
@@ -59,8 +57,17 @@ impl Inner {
         if i64::try_from(at).is_err() {
             return Err(expired("this store has no such revision"));
         }
-        match self.spot(call, Some(at)).await {
-            Ok(spot) => Ok(spot),
+        let then = TxnOp::get(self.keys.pointer(), Some(GetOptions::new().with_revision(signed(at))));
+        let txn = Txn::new().and_then([then, self.get_pointer()]);
+        match self.wire.try_txn(call, txn).await {
+            Ok(mut answer) => {
+                let generation = View::of(self, answer.one())?.generation;
+                let now = View::of(self, answer.one())?.generation;
+                if generation.is_some() && generation != now {
+                    return Err(expired("the store was restored since"));
+                }
+                Ok(Spot { generation, revision: at })
+            }
             Err(fault) if fault.cure == Cure::Future => Err(expired("this store has not come so far")),
             Err(fault) if fault.cure == Cure::Compacted => {
                 Err(expired("etcd does not keep what came after this revision any more"))

@@ -13,6 +13,7 @@ use rustix::process::Signal;
 
 use super::before::Before;
 use super::procfs::{self, Process};
+use super::service::Service;
 use super::{cgroup, http, image, mounts, network, packages};
 use crate::failure::{Doing, Failure, Outcome};
 use crate::workspace;
@@ -47,9 +48,11 @@ impl Docker {
         let before = in_run(&folder).with_extension("json");
         Self { folder, short, before }
     }
+}
 
-    pub(super) fn up(&self, install: bool) -> Outcome<()> {
-        packages::require(&packages::DOCKER, install)?;
+impl Service for Docker {
+    fn up(&self, install: bool) -> Outcome<()> {
+        packages::require(&packages::DOCKER, &packages::WANTED, install)?;
         let daemon = self.daemon();
         let picture = Before::read(&self.before)?;
         match &daemon {
@@ -77,7 +80,7 @@ impl Docker {
     }
 
     /// Starts the daemon of a testbed that is up; running already is success.
-    pub(super) fn start(&self) -> Outcome<()> {
+    fn start(&self) -> Outcome<()> {
         self.must_be_up()?;
         if self.daemon().is_some() {
             return self.wait_until_it_answers(None);
@@ -120,19 +123,19 @@ impl Docker {
     }
 
     /// SIGTERM, and wait: containers stay.
-    pub(super) fn stop(&self) -> Outcome<()> {
+    fn stop(&self) -> Outcome<()> {
         self.must_be_up()?;
         self.end(Signal::TERM, STOP)
     }
 
     /// SIGKILL, and wait: containers stay.
-    pub(super) fn kill(&self) -> Outcome<()> {
+    fn kill(&self) -> Outcome<()> {
         self.must_be_up()?;
         self.end(Signal::KILL, DIE)
     }
 
     /// Stops everything and puts the machine back; whether there was anything to do.
-    pub(super) fn down(&self) -> Outcome<bool> {
+    fn down(&self) -> Outcome<bool> {
         let before = Before::read(&self.before)?;
         if before.is_none() && self.daemon().is_none() && self.shims().is_empty() {
             self.remove_files()?;
@@ -178,7 +181,7 @@ impl Docker {
     }
 
     /// One line about a daemon that answers.
-    pub(super) fn summary(&self) -> Outcome<String> {
+    fn summary(&self) -> Outcome<String> {
         let Some(daemon) = self.daemon() else { return Err(Failure::failed("no daemon of this testbed runs")) };
         let answer = self.ask("GET", "/version", &[])?.json()?;
         let text = |key: &str| answer.get(key).and_then(|v| v.as_str()).unwrap_or("?").to_owned();
@@ -193,7 +196,7 @@ impl Docker {
     }
 
     /// What a test needs to know; empty when no daemon is up.
-    pub(super) fn environment(&self) -> BTreeMap<&'static str, String> {
+    fn environment(&self) -> BTreeMap<&'static str, String> {
         if !matches!(Before::read(&self.before), Ok(Some(_))) {
             return BTreeMap::new();
         }
@@ -204,7 +207,9 @@ impl Docker {
             ("RUNTIDE_TEST_IMAGE", image::NAME.to_owned()),
         ])
     }
+}
 
+impl Docker {
     fn socket(&self) -> PathBuf {
         self.short.join("docker.sock")
     }

@@ -1,8 +1,9 @@
-//! Just enough HTTP to talk to a daemon on a unix socket.
+//! Just enough HTTP to talk to a daemon.
 //!
 //! By hand and not through a client: what sets up the tests must not need what is tested.
 
 use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -25,12 +26,26 @@ impl Answer {
     }
 }
 
-/// Asks once; every read and write waits at most `limit`.
+/// Asks once on a unix socket; every read and write waits at most `limit`.
 pub(super) fn ask(socket: &Path, method: &str, target: &str, body: &[u8], limit: Duration) -> Outcome<Answer> {
     let failed = |error: std::io::Error| Failure::failed(format_args!("{method} {target}: {error}"));
-    let mut stream = UnixStream::connect(socket).map_err(failed)?;
+    let stream = UnixStream::connect(socket).map_err(failed)?;
     stream.set_read_timeout(Some(limit)).map_err(failed)?;
     stream.set_write_timeout(Some(limit)).map_err(failed)?;
+    exchange(stream, method, target, body)
+}
+
+/// The same over tcp, without a body.
+pub(super) fn ask_at(address: SocketAddr, method: &str, target: &str, limit: Duration) -> Outcome<Answer> {
+    let failed = |error: std::io::Error| Failure::failed(format_args!("{method} {target}: {error}"));
+    let stream = TcpStream::connect_timeout(&address, limit).map_err(failed)?;
+    stream.set_read_timeout(Some(limit)).map_err(failed)?;
+    stream.set_write_timeout(Some(limit)).map_err(failed)?;
+    exchange(stream, method, target, &[])
+}
+
+fn exchange(mut stream: impl Read + Write, method: &str, target: &str, body: &[u8]) -> Outcome<Answer> {
+    let failed = |error: std::io::Error| Failure::failed(format_args!("{method} {target}: {error}"));
     // 1.0: the answer is not chunked, and the connection ends with it.
     let head = format!(
         "{method} {target} HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/x-tar\r\nContent-Length: {}\r\n\r\n",

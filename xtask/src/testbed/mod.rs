@@ -3,12 +3,14 @@
 mod before;
 mod cgroup;
 mod docker;
+mod etcd;
 mod http;
 mod image;
 mod mounts;
 mod network;
 mod packages;
 mod procfs;
+mod service;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
@@ -19,6 +21,8 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand, ValueEnum};
 
 use self::docker::Docker;
+use self::etcd::Etcd;
+use self::service::Service;
 use crate::failure::{Doing, Failure, Outcome};
 use crate::process::TICK;
 use crate::terminal::say;
@@ -28,10 +32,28 @@ use crate::workspace;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Daemon {
     Docker,
+    Etcd,
+}
+
+impl Daemon {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Etcd => "etcd",
+        }
+    }
+
+    fn service(self) -> Box<dyn Service> {
+        let testbed = workspace::target("testbed");
+        match self {
+            Self::Docker => Box::new(Docker::below(&testbed)),
+            Self::Etcd => Box::new(Etcd::below(&testbed)),
+        }
+    }
 }
 
 /// The same, by name.
-pub(crate) const KNOWN: [&str; 1] = ["docker"];
+pub(crate) const KNOWN: [&str; 2] = ["docker", "etcd"];
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -65,19 +87,19 @@ enum Verb {
         #[arg(required = true)]
         daemons: Vec<Daemon>,
     },
-    /// For tests: SIGTERM, and wait; containers stay (live-restore)
+    /// For tests: SIGTERM, and wait; containers stay (live-restore), and so does what etcd keeps
     Stop {
         /// Which
         #[arg(required = true)]
         daemons: Vec<Daemon>,
     },
-    /// For tests: SIGKILL, and wait; containers stay (live-restore)
+    /// For tests: SIGKILL, and wait; containers stay (live-restore), and so does what etcd keeps
     Kill {
         /// Which
         #[arg(required = true)]
         daemons: Vec<Daemon>,
     },
-    /// For tests: stop and start; containers stay (live-restore)
+    /// For tests: stop and start; containers stay (live-restore), and so does what etcd keeps
     Restart {
         /// Which
         #[arg(required = true)]
@@ -86,56 +108,61 @@ enum Verb {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
-    if let Verb::Status { daemons } = &arguments.verb {
-        return status(daemons);
+    if let Verb::Status { .. } = &arguments.verb {
+        return status(arguments.verb.daemons());
     }
-    if !rustix::process::geteuid().is_root() {
-        return Err(Failure::refused("the testbed needs root: it starts daemons, bridges and mounts"));
+    if arguments.verb.daemons().contains(&Daemon::Docker) && !rustix::process::geteuid().is_root() {
+        return Err(Failure::refused("the testbed of Docker needs root: it starts daemons, bridges and mounts"));
     }
     let folder = workspace::target("testbed");
     fs::create_dir_all(&folder).doing(format_args!("cannot make {}", folder.display()))?;
     let _lock = lock(&folder)?;
     match &arguments.verb {
-        Verb::Up { daemons, install } => up(&folder, daemons, *install || in_ci()),
-        Verb::Down { daemons } => down(&folder, daemons),
+        Verb::Up { install, .. } => up(&folder, arguments.verb.daemons(), *install || in_ci()),
+        Verb::Down { .. } => down(&folder, arguments.verb.daemons()),
         Verb::Status { .. } => Ok(()),
-        Verb::Start { daemons } => each(daemons, Docker::start),
-        Verb::Stop { daemons } => each(daemons, Docker::stop),
-        Verb::Kill { daemons } => each(daemons, Docker::kill),
-        Verb::Restart { daemons } => each(daemons, |docker| docker.stop().and_then(|()| docker.start())),
+        Verb::Start { daemons } => each(daemons, |service| service.start()),
+        Verb::Stop { daemons } => each(daemons, |service| service.stop()),
+        Verb::Kill { daemons } => each(daemons, |service| service.kill()),
+        Verb::Restart { daemons } => each(daemons, |service| service.stop().and_then(|()| service.start())),
     }
 }
 
-fn in_ci() -> bool {
+impl Verb {
+    /// All, unless told.
+    fn daemons(&self) -> &[Daemon] {
+        let (Self::Up { daemons, .. }
+        | Self::Down { daemons }
+        | Self::Status { daemons }
+        | Self::Start { daemons }
+        | Self::Stop { daemons }
+        | Self::Kill { daemons }
+        | Self::Restart { daemons }) = self;
+        if daemons.is_empty() { Daemon::value_variants() } else { daemons }
+    }
+}
+
+/// Puts the compiler on the machine that the build of runtide-etcd calls.
+pub(crate) fn install_protoc() -> Outcome<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(Failure::refused("to install packages needs root"));
+    }
+    packages::require(&packages::PROTOC, &[], true)
+}
+
+pub(crate) fn in_ci() -> bool {
     std::env::var("CI").is_ok_and(|value| value == "true" || value == "1")
 }
 
-fn all_unless_told(daemons: &[Daemon]) -> &[Daemon] {
-    if daemons.is_empty() { Daemon::value_variants() } else { daemons }
-}
-
-fn docker() -> Docker {
-    Docker::below(&workspace::target("testbed"))
-}
-
-fn each(daemons: &[Daemon], verb: impl Fn(&Docker) -> Outcome<()>) -> Outcome<()> {
-    for daemon in daemons {
-        match daemon {
-            Daemon::Docker => verb(&docker())?,
-        }
-    }
-    Ok(())
+fn each(daemons: &[Daemon], verb: impl Fn(&dyn Service) -> Outcome<()>) -> Outcome<()> {
+    daemons.iter().try_for_each(|daemon| verb(&*daemon.service()))
 }
 
 fn up(folder: &Path, daemons: &[Daemon], install: bool) -> Outcome<()> {
-    for daemon in all_unless_told(daemons) {
-        match daemon {
-            Daemon::Docker => {
-                let docker = docker();
-                docker.up(install)?;
-                say!("docker: up, {}", docker.summary()?);
-            }
-        }
+    for daemon in daemons {
+        let service = daemon.service();
+        service.up(install)?;
+        say!("{}: up, {}", daemon.name(), service.summary()?);
     }
     let tool = keep_this_tool(folder)?;
     let environment = write_environment(folder, Some(&tool))?;
@@ -145,13 +172,11 @@ fn up(folder: &Path, daemons: &[Daemon], install: bool) -> Outcome<()> {
 
 fn down(folder: &Path, daemons: &[Daemon]) -> Outcome<()> {
     let mut outcome = Ok(());
-    for daemon in all_unless_told(daemons) {
-        match daemon {
-            Daemon::Docker => match docker().down() {
-                Ok(true) => say!("docker: down"),
-                Ok(false) => say!("docker: was not up"),
-                Err(failure) => outcome = Err(failure),
-            },
+    for daemon in daemons {
+        match daemon.service().down() {
+            Ok(true) => say!("{}: down", daemon.name()),
+            Ok(false) => say!("{}: was not up", daemon.name()),
+            Err(failure) => outcome = Err(failure),
         }
     }
     write_environment(folder, None)?;
@@ -160,15 +185,13 @@ fn down(folder: &Path, daemons: &[Daemon]) -> Outcome<()> {
 
 fn status(daemons: &[Daemon]) -> Outcome<()> {
     let mut missing = false;
-    for daemon in all_unless_told(daemons) {
-        match daemon {
-            Daemon::Docker => match docker().summary() {
-                Ok(line) => say!("docker: up, {line}"),
-                Err(failure) => {
-                    say!("docker: not up ({failure})");
-                    missing = true;
-                }
-            },
+    for daemon in daemons {
+        match daemon.service().summary() {
+            Ok(line) => say!("{}: up, {line}", daemon.name()),
+            Err(failure) => {
+                say!("{}: not up ({failure})", daemon.name());
+                missing = true;
+            }
         }
     }
     if missing { Err(Failure::silent()) } else { Ok(()) }
@@ -177,7 +200,10 @@ fn status(daemons: &[Daemon]) -> Outcome<()> {
 /// Writes what is up as shell lines to `target/testbed/env`, and returns them; nothing up, no file.
 fn write_environment(folder: &Path, tool: Option<&Path>) -> Outcome<String> {
     let path = folder.join("env");
-    let mut environment = docker().environment();
+    let mut environment = BTreeMap::new();
+    for daemon in Daemon::value_variants() {
+        environment.extend(daemon.service().environment());
+    }
     if environment.is_empty() {
         match fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -246,6 +272,7 @@ mod tests {
     fn the_names_are_those_of_the_command_line() {
         let names: Vec<_> = Daemon::value_variants().iter().filter_map(ValueEnum::to_possible_value).collect();
         assert!(names.iter().map(clap::builder::PossibleValue::get_name).eq(KNOWN));
+        assert!(Daemon::value_variants().iter().map(|daemon| daemon.name()).eq(KNOWN));
     }
 
     #[test]

@@ -23,13 +23,21 @@ pub(super) const DOCKER: [(&str, &str); 7] = [
     ("tar", "tar"),
 ];
 
-/// Programs without which it works less well, installed with the others: `nft` removes the empty tables that the packet
+/// Of etcd: the daemon, and what restores its snapshots.
+pub(super) const ETCD: [(&str, &str); 2] = [("etcd", "etcd-server"), ("etcdctl", "etcd-client")];
+
+/// Of the build of runtide-etcd: the compiler, and what is included by what it compiles.
+pub(super) const PROTOC: [(&str, &str); 2] =
+    [("protoc", "protobuf-compiler"), ("/usr/include/google/protobuf/descriptor.proto", "libprotobuf-dev")];
+
+/// Programs of Docker without which it works less well, installed with the others: `nft` removes the empty tables that the packet
 /// filter would else keep.
 pub(super) const WANTED: [(&str, &str); 1] = [("nft", "nftables")];
 
 /// Where daemons and what they call are: root's `PATH` may lack the half of it.
 pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// Where a program is; a path is where it says.
 pub(super) fn find(program: &str) -> Option<PathBuf> {
     env::split_paths(PATH).map(|folder| folder.join(program)).find(|path| path.is_file())
 }
@@ -42,9 +50,9 @@ pub(super) fn command(program: &str) -> Command {
 }
 
 /// Makes sure that all programs are there; installs their packages, and those of what is wanted, only if allowed to.
-pub(super) fn require(programs: &[(&str, &str)], install: bool) -> Outcome<()> {
+pub(super) fn require(programs: &[(&str, &str)], wanted: &[(&str, &str)], install: bool) -> Outcome<()> {
     let missing = |(program, _): &&(&str, &str)| find(program).is_none();
-    let wanted = WANTED.iter().filter(|_| install);
+    let wanted = wanted.iter().filter(|_| install);
     let packages: Vec<_> = programs.iter().chain(wanted).filter(missing).map(|(_, package)| *package).collect();
     if packages.is_empty() {
         return Ok(());

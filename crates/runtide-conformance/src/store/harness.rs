@@ -98,7 +98,8 @@ pub trait StoreHarness: Send + Sync {
     /// Disturbs the store, at once, and until [`StoreHarness::heal`] unless the disturbance says otherwise. Whether calls fail
     /// meanwhile, with `Timeout` or `Unavailable`, is the store's business.
     async fn disturb(&self, disturbance: Disturbance) -> Supported {
-        Supported::No(format!("{disturbance}: this store is in the process that uses it"))
+        let _ = disturbance;
+        Supported::No("disturbances: this store is in the process that uses it".to_owned())
     }
 
     /// Mends everything; the store answers when this returns.

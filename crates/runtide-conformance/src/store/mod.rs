@@ -11,6 +11,7 @@
 mod harness;
 mod law;
 mod laws;
+mod linear;
 mod run;
 mod suite;
 mod truth;

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::{
-    laws::{Hand, Held, document, reference},
+    laws::{Hand, Held, document, give_way, reference},
     truth::{Change, Mismatch, Seen, Truth, line},
 };
 use crate::wal::Random;
@@ -276,6 +276,7 @@ impl Writers {
                     }
                     changes.extend(change);
                     tell.send_modify(|done| *done += 1);
+                    give_way(&mut random).await;
                 }
                 Ok(changes)
             });

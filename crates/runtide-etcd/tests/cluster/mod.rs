@@ -58,9 +58,15 @@ struct Member {
 }
 
 /// So many ports that nobody listens on.
-fn free_ports<const N: usize>() -> [u16; N] {
+pub fn free_ports<const N: usize>() -> [u16; N] {
     let listeners = [(); N].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
     listeners.map(|listener| listener.local_addr().unwrap().port())
+}
+
+/// In memory where the system has room for files there: what is written outlives a member that is killed, and syncing it, which
+/// 3.4 cannot leave undone, costs nothing.
+fn folder() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
 impl Cluster {
@@ -81,13 +87,16 @@ impl Cluster {
     }
 
     fn start(count: usize, setup: Setup) -> Self {
-        let member = || {
-            let [client, peer] = free_ports();
-            Member { client, peer, seen_at: peer, child: None }
-        };
-        let members = (0..count).map(|_| member()).collect();
-        let mut cluster = Self { folder: tempfile::tempdir().unwrap(), setup, members };
-        for at in 0..count {
+        let ports = (0..count).map(|_| free_ports().map(|port| (port, port))).collect::<Vec<_>>();
+        Self::on(ports.into_iter().map(|[(client, _), peer]| (client, peer)), setup)
+    }
+
+    /// Members on these ports: for clients, for peers, and where peers are to dial.
+    pub fn on(ports: impl IntoIterator<Item = (u16, (u16, u16))>, setup: Setup) -> Self {
+        let member = |(client, (peer, seen_at))| Member { client, peer, seen_at, child: None };
+        let members = ports.into_iter().map(member).collect();
+        let mut cluster = Self { folder: folder(), setup, members };
+        for at in 0..cluster.len() {
             cluster.run(at);
         }
         cluster

@@ -175,12 +175,13 @@ async fn a_snapshot_is_restored_by_another_store_and_every_watcher_is_told() {
     assert_eq!(to.get(&named("old"), None).await.unwrap(), None);
     assert_eq!(to.stats().await.unwrap().resource_count, 250);
 
-    // Whoever comes back from before the restore is told of it, too.
-    let options = StoreWatchOptions::default().with_since(Since::After(before));
-    let mut late = to.watch(&Selector::only(&named("n001")), options).await.unwrap();
-    assert_eq!(next_change(&mut late).await, StoreEvent::Reset { gap: Gap::Restored, revision: restored });
-    assert!(matches!(next(&mut late).await, StoreEvent::Added(_)));
-    assert_eq!(next(&mut late).await, StoreEvent::Bookmark { revision: restored });
+    // What was a place before the restore is none any more, and the oldest one is that of the restore.
+    assert_eq!(to.stats().await.unwrap().oldest, restored);
+    let options = |after: Revision| StoreWatchOptions::default().with_since(Since::After(after));
+    let error = to.watch(&Selector::all(), options(before)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Expired, "{error:?}");
+    let mut late = to.watch(&Selector::all(), options(restored)).await.unwrap();
+    assert_eq!(next_change(&mut late).await.revision(), after.revision);
 }
 
 #[tokio::test]

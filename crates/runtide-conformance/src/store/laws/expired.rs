@@ -115,11 +115,11 @@ async fn too_slow(tried: Tried<'_>, overrun: Overrun) -> Held<u64> {
     let hand = tried.hand();
     let other = tried.other_hand().await?;
     // What was there before is part of what a reset tells.
-    let state = hand.list(&ours(), 0).await?;
+    let state = hand.list(&Selector::all(), 0).await?;
     let mut truth = Truth::default();
     let known = state.1.into_iter().map(|one| (one.reference.clone(), one)).collect();
     hand.holds(truth.restore(state.0, known))?;
-    let selectors = [ours(), Selector::only(&reference(0)), ours().with_namespace("laws")];
+    let selectors = [Selector::all(), Selector::only(&reference(0)), ours().with_namespace("laws")];
     let mut open: Vec<(Watcher, SlowConsumer)> = Vec::new();
     for (n, selector) in selectors.iter().cycle().take(6).enumerate() {
         let slow = if n % 3 == 1 { SlowConsumer::Close } else { SlowConsumer::Resync };

@@ -1,6 +1,8 @@
 //! The laws' tests, by subject.
 
+pub(super) mod durable;
 pub(super) mod expired;
+pub(super) mod linear;
 pub(super) mod order;
 pub(super) mod snapshot;
 pub(super) mod write;
@@ -13,7 +15,7 @@ use runtide_core::{
 };
 
 use super::{StoreHarness, StoreLaw};
-use crate::{Done, Obstacle, Violation};
+use crate::{Done, Obstacle, Violation, wal::Random};
 
 pub(super) type Broken = Violation<StoreLaw>;
 pub(super) type Held<T = ()> = Result<T, Broken>;
@@ -83,6 +85,13 @@ impl Tried<'_> {
 
     fn pick<T>(self, full: T, brief: T) -> T {
         self.h.tuning().effort.pick(full, brief)
+    }
+}
+
+/// Lets others go first, every second time: in a process of few threads, clients would else come one after the other.
+pub(super) async fn give_way(random: &mut Random) {
+    if random.below(2) == 0 {
+        tokio::task::yield_now().await;
     }
 }
 
@@ -216,7 +225,10 @@ impl Hand {
             self.ensure(few, format!("at most {limit} resources in a page"), more.len())?;
             items.extend(more);
             match next {
-                Some(next) => options = options.with_after(Some(next)),
+                Some(next) => {
+                    options = options.with_after(Some(next));
+                    tokio::task::yield_now().await;
+                }
                 None => break,
             }
         }

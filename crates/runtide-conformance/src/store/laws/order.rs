@@ -2,7 +2,9 @@
 
 use runtide_core::{LabelMatch, Revision, Selector, Since, StoreWatchOptions};
 
-use super::{Hand, Held, Tried, document, if_any, reference};
+use tokio::task::JoinSet;
+
+use super::{Hand, Held, Tried, document, give_way, if_any, reference};
 use crate::{
     Supported,
     store::{
@@ -10,6 +12,7 @@ use crate::{
         truth::Truth,
         watcher::{Follower, Watcher, Writers},
     },
+    wal::Random,
 };
 
 /// How many resources the writers write to.
@@ -100,20 +103,15 @@ pub(crate) async fn s5_seamless(h: &dyn StoreHarness) -> StoreLawResult {
     let (mut followers, mut listings, mut marks) = (Vec::new(), Vec::new(), Vec::new());
     for round in 1..=rounds {
         writers.allow(ROUND);
-        let mut opened = Vec::new();
+        let mut tasks = JoinSet::new();
         for (n, selector) in selectors().into_iter().filter(selectable).enumerate() {
-            let hand = hands.get(n % 2).unwrap_or(&hand);
-            let since = match n {
-                0 | 1 => {
-                    let listing = listed(hand, &selector, round).await?;
-                    let at = listing.1;
-                    listings.push(listing);
-                    Since::After(at)
-                }
-                2 => Since::Start,
-                _ => Since::Now,
-            };
-            let watcher = hand.watch(&selector, StoreWatchOptions::default().with_since(since)).await?;
+            let hand = hands.get(n % 2).unwrap_or(&hand).clone();
+            tasks.spawn(async move { open(&hand, selector, n, round).await });
+        }
+        let mut opened = Vec::new();
+        while let Some(ended) = tasks.join_next().await {
+            let (listing, watcher) = ended.unwrap_or_else(|error| Err(hand.broken("no panic", error)))?;
+            listings.extend(listing);
             opened.push(Follower::new(watcher, round - 1, round + 1));
         }
         writers.rest().await?;
@@ -137,6 +135,26 @@ pub(crate) async fn s5_seamless(h: &dyn StoreHarness) -> StoreLawResult {
     let mut without = Vec::new();
     severed(tried, truth, rounds + 2, &mut without).await?;
     Ok(Kept::at(opened, "watches", without))
+}
+
+/// Opens a watch in the midst of the round's writes: after a listing, of what is there, or from now on.
+async fn open(hand: &Hand, selector: Selector, n: usize, round: usize) -> Held<(Option<Listing>, Watcher)> {
+    let mut random = Random((round * 8 + n) as u64);
+    for _ in 0..random.below(ROUND / 4) {
+        tokio::task::yield_now().await;
+    }
+    let (listing, since) = match n {
+        0 | 1 => {
+            let listing = listed(hand, &selector, round).await?;
+            let at = listing.1;
+            give_way(&mut random).await;
+            (Some(listing), Since::After(at))
+        }
+        2 => (None, Since::Start),
+        _ => (None, Since::Now),
+    };
+    let watcher = hand.watch(&selector, StoreWatchOptions::default().with_since(since)).await?;
+    Ok((listing, watcher))
 }
 
 type Listing = (Selector, Revision, Vec<std::sync::Arc<runtide_core::Resource>>);

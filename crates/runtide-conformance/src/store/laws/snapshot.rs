@@ -94,7 +94,13 @@ pub(crate) async fn s7_snapshot(h: &dyn StoreHarness) -> StoreLawResult {
         let mut tasks = JoinSet::new();
         for hand in hands.iter().cycle().take(1 + round % 3) {
             let hand = hand.clone();
-            tasks.spawn(async move { hand.taken().await });
+            let mut random = Random(round as u64);
+            tasks.spawn(async move {
+                for _ in 0..random.below(ROUND / 4) {
+                    tokio::task::yield_now().await;
+                }
+                hand.taken().await
+            });
         }
         while let Some(ended) = tasks.join_next().await {
             snapshots.push(ended.unwrap_or_else(|error| Err(hand.broken("no panic", error)))?);
@@ -386,9 +392,11 @@ async fn busy(tried: Tried<'_>) -> Held<u64> {
     }
     let mut writers = Writers::start(&hands, KEYS, 8);
     let (mut listings, mut marks, mut restores) = (Vec::new(), Vec::new(), Vec::new());
+    // What is restored is what was there a round before.
+    let mut next = hand.taken().await?;
     for round in 1..=rounds {
         writers.allow(ROUND);
-        let taken = hand.taken().await?;
+        let taken = std::mem::replace(&mut next, hand.taken().await?);
         let mut tasks = JoinSet::new();
         for (n, hand) in hands.iter().cycle().take(4).enumerate() {
             let hand = hand.clone();
@@ -400,11 +408,21 @@ async fn busy(tried: Tried<'_>) -> Held<u64> {
                         Ok(listing) => listed.push(listing),
                         Err(error) => hand.equal("the error of a listing", &error.kind(), &ErrorKind::Expired)?,
                     }
+                    tokio::task::yield_now().await;
                 }
                 Ok(listed)
             });
         }
-        let revision = hand.restore(&taken.bytes).await?;
+        let restoring = tokio::spawn({
+            let (hand, bytes) = (hand.clone(), taken.bytes.clone());
+            async move {
+                for _ in 0..round % 5 * 5 {
+                    tokio::task::yield_now().await;
+                }
+                hand.restore(&bytes).await
+            }
+        });
+        let revision = restoring.await.unwrap_or_else(|error| Err(hand.broken("no panic", error)))?;
         restores.push((revision, taken));
         while let Some(ended) = tasks.join_next().await {
             listings.extend(ended.unwrap_or_else(|error| Err(hand.broken("no panic", error)))?);
@@ -422,16 +440,16 @@ async fn busy(tried: Tried<'_>) -> Held<u64> {
     }
     hand.holds(truth.add(writers.done().await?))?;
     hand.holds(truth.add(marks))?;
-    let seen = renewed(&watchers, &listings);
+    let mut before = begun;
     for (revision, taken) in restores {
+        let mut seen = renewed(&watchers, &listings, revision);
+        seen.retain(|_, at| *at > before && *at <= revision);
         let state = taken.resources.iter().map(|one| {
-            let found = seen.get(&one.reference).into_iter().flatten().find(|found| {
-                found.document == one.document && found.revision > taken.seal.revision && found.revision <= revision
-            });
-            let at = found.map_or(revision, |found| found.revision);
+            let at = seen.get(&one.reference).copied().unwrap_or(revision);
             (one.reference.clone(), Arc::new(Resource::new(one.reference.clone(), one.document.clone(), at)))
         });
         hand.holds(truth.restore(revision, state.collect()))?;
+        before = revision;
     }
     for (revision, items) in &listings {
         hand.holds(truth.listed(&Selector::all(), *revision, items))?;
@@ -444,18 +462,25 @@ async fn busy(tried: Tried<'_>) -> Held<u64> {
     Ok((listings.len() + watchers.len()) as u64)
 }
 
-/// What anybody saw of each resource: which revision a restore gave it is for the store to say.
+/// The revision that a restore gave each resource, which is for the store to say: as watchers were told in its reset, and as
+/// listings of later showed what nobody had written since.
 fn renewed(
     watchers: &[Watcher],
     listings: &[(Revision, Vec<Arc<Resource>>)],
-) -> BTreeMap<ResourceRef, Vec<Arc<Resource>>> {
-    let mut seen: BTreeMap<ResourceRef, Vec<Arc<Resource>>> = BTreeMap::new();
-    let told = watchers.iter().flat_map(|watcher| &watcher.events).filter_map(|event| match event {
-        StoreEvent::Added(resource) | StoreEvent::Modified(resource) => Some(resource),
-        _ => None,
-    });
-    for resource in told.chain(listings.iter().flat_map(|(_, items)| items)) {
-        seen.entry(resource.reference.clone()).or_default().push(Arc::clone(resource));
+    restored: Revision,
+) -> BTreeMap<ResourceRef, Revision> {
+    let mut told: Vec<&Arc<Resource>> = Vec::new();
+    for watcher in watchers {
+        let mut within = false;
+        for event in &watcher.events {
+            match event {
+                StoreEvent::Reset { revision, .. } => within = *revision == restored,
+                StoreEvent::Added(resource) if within => told.push(resource),
+                _ => within = false,
+            }
+        }
     }
-    seen
+    let later = listings.iter().filter(|(revision, _)| *revision >= restored).flat_map(|(_, items)| items);
+    told.extend(later.filter(|one| one.revision <= restored));
+    told.into_iter().map(|one| (one.reference.clone(), one.revision)).collect()
 }

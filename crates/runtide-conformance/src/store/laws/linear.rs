@@ -1,0 +1,663 @@
+//! S12: what many clients see at once, also while the store is disturbed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use runtide_core::{
+    ApplyOutcome, Document, Error, ErrorKind, Precondition, Resource, ResourceRef, Revision, Selector, StoreEvent,
+    StoreWatchOptions,
+};
+use tokio::{
+    sync::{Barrier, watch},
+    task::JoinSet,
+};
+
+use super::{Broken, Hand, Held, Tried, done, reference};
+use crate::{
+    Supported,
+    store::{
+        Disturbance, Kept, StoreHarness, StoreLaw, StoreLawResult,
+        linear::{Call, Stuck, linearize},
+    },
+    wal::Random,
+};
+
+/// How many act at once.
+const CLIENTS: usize = 10;
+
+/// To how few resources, so that they meet.
+const KEYS: usize = 4;
+
+/// After so many calls of which nobody knows the outcome a client only reads until the store is mended: each doubles what has to
+/// be tried.
+const UNKNOWN: usize = 4;
+
+/// Calls that a violation shows of those before and after.
+const SHOWN: usize = 10;
+
+/// Which body, by the number that is in it.
+type Body = u64;
+
+/// A call on one resource, and what it gave.
+#[derive(Clone, Debug)]
+enum Op {
+    Get(Option<(Body, u64)>),
+    Apply(Body, Precondition, Gave<(ApplyOutcome, u64)>),
+    Delete(Precondition, Gave<Option<u64>>),
+}
+
+/// What a write gave.
+#[derive(Clone, Debug)]
+enum Gave<T> {
+    Done(T),
+    /// With what is there: a revision, or nothing.
+    Conflict(Option<u64>),
+    /// Neither yes nor no.
+    Unknown,
+}
+
+/// One resource.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Register {
+    body: Option<Body>,
+    /// Of what is there. None if whoever wrote it was not told.
+    revision: Option<u64>,
+    /// The last revision that is known: each later one is higher.
+    floor: u64,
+}
+
+impl Register {
+    const EMPTY: Self = Self { body: None, revision: None, floor: 0 };
+
+    /// The same, if its revision may be this one; then it is.
+    fn at(&self, revision: u64) -> Option<Self> {
+        match self.revision {
+            _ if self.body.is_none() => None,
+            Some(known) => (known == revision).then(|| self.clone()),
+            None => (revision > self.floor).then(|| Self { revision: Some(revision), floor: revision, ..self.clone() }),
+        }
+    }
+
+    /// The same, if a precondition may hold.
+    fn under(&self, precondition: Precondition) -> Option<Self> {
+        match precondition {
+            Precondition::Absent => self.body.is_none().then(|| self.clone()),
+            Precondition::Is(Revision(revision)) => self.at(revision),
+            _ => Some(self.clone()),
+        }
+    }
+
+    /// The same, if a precondition may fail with this as what is there.
+    fn against(&self, precondition: Precondition, actual: Option<u64>) -> Option<Self> {
+        match (precondition, actual) {
+            (Precondition::Absent, Some(actual)) => self.at(actual),
+            (Precondition::Is(wanted), Some(actual)) if wanted.0 != actual => self.at(actual),
+            (Precondition::Is(_), None) => self.body.is_none().then(|| self.clone()),
+            _ => None,
+        }
+    }
+
+    fn written(&self, body: Option<Body>, revision: Option<u64>) -> Option<Self> {
+        let floor = revision.unwrap_or(self.floor);
+        let rises = revision.is_none_or(|revision| revision > self.floor);
+        rises.then_some(Self { body, revision: revision.filter(|_| body.is_some()), floor })
+    }
+
+    /// After a call, if it may have given what it gave.
+    fn after(&self, op: &Op) -> Option<Self> {
+        match *op {
+            Op::Get(None) => self.body.is_none().then(|| self.clone()),
+            Op::Get(Some((body, revision))) => self.at(revision).filter(|_| self.body == Some(body)),
+            Op::Apply(body, precondition, Gave::Done((outcome, revision))) => {
+                let state = self.under(precondition)?;
+                match outcome {
+                    ApplyOutcome::Created if state.body.is_none() => state.written(Some(body), Some(revision)),
+                    ApplyOutcome::Changed if state.body.is_some_and(|there| there != body) => {
+                        state.written(Some(body), Some(revision))
+                    }
+                    ApplyOutcome::Unchanged if state.body == Some(body) => state.at(revision),
+                    _ => None,
+                }
+            }
+            Op::Apply(body, precondition, Gave::Unknown) => self.under(precondition)?.written(Some(body), None),
+            Op::Delete(precondition, Gave::Done(Some(revision))) => {
+                let state = self.under(precondition).filter(|state| state.body.is_some())?;
+                state.written(None, Some(revision))
+            }
+            Op::Delete(precondition, Gave::Done(None)) => self.under(precondition).filter(|state| state.body.is_none()),
+            Op::Delete(precondition, Gave::Unknown) => {
+                self.under(precondition).filter(|state| state.body.is_some())?.written(None, None)
+            }
+            Op::Apply(_, precondition, Gave::Conflict(actual)) | Op::Delete(precondition, Gave::Conflict(actual)) => {
+                self.against(precondition, actual)
+            }
+        }
+    }
+}
+
+/// A listing of everything, and when it was made.
+#[derive(Debug)]
+struct Listing {
+    invoked: u64,
+    returned: u64,
+    revision: u64,
+    items: BTreeMap<usize, (Body, u64)>,
+}
+
+/// What all clients did.
+#[derive(Default)]
+struct Record {
+    clock: AtomicU64,
+    bodies: AtomicU64,
+    calls: Mutex<Vec<(usize, Call<Op>)>>,
+    listings: Mutex<Vec<Listing>>,
+}
+
+impl Record {
+    fn tick(&self) -> u64 {
+        self.clock.fetch_add(1, Ordering::SeqCst)
+    }
+
+    fn body(&self) -> (Body, Document) {
+        let body = self.bodies.fetch_add(1, Ordering::Relaxed) + 1;
+        (body, document(body))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn document(body: Body) -> Document {
+    Document::json(format!("{{\"body\":{body}}}"))
+}
+
+/// Which body it is, if anybody wrote it.
+fn read(hand: &Hand, resource: &Resource) -> Held<(Body, u64)> {
+    let text = std::str::from_utf8(&resource.document.bytes).ok();
+    let body = text.and_then(|text| text.strip_prefix("{\"body\":")?.strip_suffix('}')?.parse().ok());
+    let body = body.ok_or_else(|| hand.broken("a body that was written", super::told(Some(resource))))?;
+    Ok((body, resource.revision.0))
+}
+
+/// How far all clients are together.
+#[derive(Clone, Copy, Debug, Default)]
+struct Progress {
+    /// Calls after which it is over.
+    goal: usize,
+    worked: usize,
+    failed: usize,
+}
+
+/// Ten clients read and write four resources at once, with and without conditions, and list them; alone, and then with each
+/// disturbance that there is. There must be an order of all that they did, for each resource, which gives every one of them
+/// what it was given, and in which nothing comes before what had ended before it began. Revisions must rise in just that
+/// order, over all resources; and a watcher of everything must have been told of every write.
+pub(crate) async fn s12_linearizable(h: &dyn StoreHarness) -> StoreLawResult {
+    let tried = Tried { law: StoreLaw::S12, h };
+    let mut without = Vec::new();
+    let mut calls = history(tried, None, 1, tried.pick(8_000, 1_000), &mut without).await?;
+    for (n, disturbance) in Disturbance::ALL.iter().enumerate() {
+        calls += history(tried, Some(*disturbance), 2 + n as u64, tried.pick(4_000, 1_000), &mut without).await?;
+    }
+    Ok(Kept::at(calls, "calls", without))
+}
+
+/// One history of so many calls, in the middle of which the store is disturbed, if it can be; how many there were.
+async fn history(
+    tried: Tried<'_>,
+    disturbance: Option<Disturbance>,
+    seed: u64,
+    calls: usize,
+    without: &mut Vec<String>,
+) -> Held<u64> {
+    let hands = [tried.hand(), tried.other_hand().await?];
+    let hand = tried.hand();
+    for key in 0..KEYS {
+        // What was there before is no part of it.
+        hand.delete(&reference(key), Precondition::None).await?;
+    }
+    let floor = hand.list(&Selector::all(), 0).await?.0;
+    let record = Arc::new(Record::default());
+    let mut watcher = hand.watch(&Selector::default().with_kind("Thing"), StoreWatchOptions::default()).await?;
+    watcher.step().await?;
+    let (tell, mut progress) = watch::channel(Progress { goal: calls, ..Progress::default() });
+    let tell = Arc::new(tell);
+    let over = |progress: &Progress| progress.worked >= progress.goal;
+    let mut ended = progress.clone();
+    // Else the first might be done before the last has begun.
+    let start = Arc::new(Barrier::new(CLIENTS));
+    let mut tasks = JoinSet::new();
+    for (client, hand) in hands.iter().cycle().take(CLIENTS).enumerate() {
+        let random = Random(seed.wrapping_mul(7_919).wrapping_add(client as u64));
+        let client =
+            Client { hand: hand.clone(), record: Arc::clone(&record), random, tell: Arc::clone(&tell), unknown: 0 };
+        let start = Arc::clone(&start);
+        tasks.spawn(async move {
+            start.wait().await;
+            client.run().await
+        });
+    }
+    let follows = async {
+        // It reads along, so that it does not lose its place.
+        loop {
+            tokio::select! {
+                biased;
+                more = watcher.more() => if let Some(error) = more? { return Err(watcher.broken("a watch to go on", error)); },
+                _ = ended.wait_for(over) => return Ok(()),
+            }
+        }
+    };
+    let disturbs = async {
+        let Some(disturbance) = disturbance else { return Ok(true) };
+        hand.ends("begin", progress.wait_for(|progress| progress.worked >= calls / 10)).await?.ok();
+        if let Supported::No(reason) = tried.h.disturb(disturbance).await {
+            if !without.contains(&reason) {
+                without.push(reason);
+            }
+            tell.send_modify(|progress| progress.goal = 0);
+            return Ok(false);
+        }
+        let failed = progress.borrow().failed;
+        let enough = |progress: &Progress| progress.worked >= calls / 2 || progress.failed >= failed + calls / 20;
+        hand.ends("get on, or be refused", progress.wait_for(enough)).await?.ok();
+        done("mend what was disturbed", tried.h.heal().await)?;
+        Ok(true)
+    };
+    let acts = async {
+        while let Some(ended) = tasks.join_next().await {
+            let ended = ended.unwrap_or_else(|error| Err(hand.broken("no panic", error)));
+            if ended.is_err() {
+                tell.send_modify(|progress| progress.goal = 0);
+                return ended;
+            }
+        }
+        Ok::<(), Broken>(())
+    };
+    let (followed, disturbed, acted) =
+        tokio::join!(follows, disturbs, hand.ends("see all clients come to the end", acts));
+    acted??;
+    if !disturbed? {
+        return Ok(0);
+    }
+    // At rest, everybody sees the same.
+    for hand in &hands {
+        for key in 0..KEYS {
+            let mut last = Client::last(hand, &record);
+            last.get(key).await?;
+        }
+    }
+    let mark = hand.mark(1).await?;
+    followed?;
+    watcher.until(mark.revision).await?;
+    let told = Told::of(&hand, &watcher.events, mark.revision)?;
+    explained(&hand, &record, &told, floor.0, disturbance)
+}
+
+/// Whether all that was recorded could have been done by one after the other; how many calls there were.
+fn explained(hand: &Hand, record: &Record, told: &Told, floor: u64, during: Option<Disturbance>) -> Held<u64> {
+    let mut calls = std::mem::take(&mut *lock(&record.calls));
+    calls.sort_by_key(|(_, call)| call.invoked);
+    let listings = std::mem::take(&mut *lock(&record.listings));
+    in_order(hand, &calls, &listings, floor)?;
+    told.has_all(hand, &calls)?;
+    let mut by_key: BTreeMap<usize, Vec<Call<Op>>> = BTreeMap::new();
+    let count = (calls.len() + listings.len()) as u64;
+    for (key, call) in calls {
+        by_key.entry(key).or_default().push(call);
+    }
+    for listing in &listings {
+        for key in 0..KEYS {
+            let op = Op::Get(listing.items.get(&key).copied());
+            let call = Call { invoked: listing.invoked, returned: Some(listing.returned), op };
+            by_key.entry(key).or_default().push(call);
+        }
+    }
+    for (key, mut calls) in by_key {
+        calls.sort_by_key(|call| call.invoked);
+        let begin = Register { floor, ..Register::EMPTY };
+        linearize(&calls, begin, Register::after).map_err(|stuck| stuck_at(hand, key, &calls, &stuck, during))?;
+    }
+    Ok(count)
+}
+
+fn stuck_at(hand: &Hand, key: usize, calls: &[Call<Op>], stuck: &Stuck, during: Option<Disturbance>) -> Broken {
+    let meanwhile = during.map_or_else(String::new, |during| format!(", with {during}"));
+    let expected =
+        format!("an order of the {} calls on {} that explains what they gave{meanwhile}", calls.len(), reference(key));
+    let call = |at: usize| calls.get(at).map_or_else(String::new, |call| format!("{at}: {call:?}"));
+    let found = format!("none: after {} of them, there is no place for {}", stuck.explained, call(stuck.at));
+    let shown = stuck.at.saturating_sub(SHOWN)..stuck.at + SHOWN / 2;
+    hand.broken(expected, found).after(shown.map(call))
+}
+
+/// One client.
+struct Client {
+    hand: Hand,
+    record: Arc<Record>,
+    random: Random,
+    tell: Arc<watch::Sender<Progress>>,
+    /// Calls of which it does not know the outcome.
+    unknown: usize,
+}
+
+/// What became of a call.
+enum Ended<T> {
+    Done(T),
+    Conflict(Option<u64>),
+    /// It may have had its effect.
+    Unknown,
+    /// It had none.
+    Failed,
+}
+
+impl Client {
+    fn last(hand: &Hand, record: &Arc<Record>) -> Self {
+        let tell = Arc::new(watch::channel(Progress::default()).0);
+        Self { hand: hand.clone(), record: Arc::clone(record), random: Random(0), tell, unknown: 0 }
+    }
+
+    async fn run(mut self) -> Held {
+        let mut seen: HashMap<usize, u64> = HashMap::new();
+        loop {
+            let Progress { goal, worked, .. } = *self.tell.borrow();
+            if worked >= goal {
+                return Ok(());
+            }
+            let key = self.random.below(KEYS);
+            let choice = self.random.below(20);
+            let worked = match choice {
+                _ if self.unknown >= UNKNOWN && choice < 14 => self.read(key, &mut seen).await?,
+                0..=4 => self.apply(key, Precondition::None).await?,
+                5..=8 => {
+                    // What it knows may be old; every second time it looks first.
+                    if choice.is_multiple_of(2) {
+                        self.read(key, &mut seen).await?;
+                    }
+                    let known = seen.get(&key).map_or(Precondition::Absent, |known| Precondition::Is(Revision(*known)));
+                    self.apply(key, known).await?
+                }
+                9 => self.apply(key, Precondition::Absent).await?,
+                10 => self.delete(key, Precondition::None).await?,
+                11 => {
+                    let known = seen.get(&key).map_or(Precondition::None, |known| Precondition::Is(Revision(*known)));
+                    self.delete(key, known).await?
+                }
+                12 => self.again(key).await?,
+                13 => self.list().await?,
+                _ => self.read(key, &mut seen).await?,
+            };
+            self.tell.send_modify(|progress| {
+                if worked {
+                    progress.worked += 1;
+                } else {
+                    progress.failed += 1;
+                }
+            });
+            super::give_way(&mut self.random).await;
+        }
+    }
+
+    async fn read(&mut self, key: usize, seen: &mut HashMap<usize, u64>) -> Held<bool> {
+        let Some(found) = self.get(key).await? else { return Ok(false) };
+        match found {
+            Some((_, revision)) => drop(seen.insert(key, revision)),
+            None => drop(seen.remove(&key)),
+        }
+        Ok(true)
+    }
+
+    fn told(&self, key: usize, invoked: u64, op: Op, known: bool) {
+        let returned = known.then(|| self.record.tick());
+        lock(&self.record.calls).push((key, Call { invoked, returned, op }));
+    }
+
+    /// Reads; what was there, if the call worked.
+    async fn get(&mut self, key: usize) -> Held<Option<Option<(Body, u64)>>> {
+        let reference = reference(key);
+        let invoked = self.record.tick();
+        let got = self.hand.ends("get", self.hand.store.get(&reference, None)).await?;
+        match self.ended(got)? {
+            Ended::Done(found) => {
+                let found = found.map(|found| read(&self.hand, &found)).transpose()?;
+                self.told(key, invoked, Op::Get(found), true);
+                Ok(Some(found))
+            }
+            Ended::Conflict(_) => Err(self.hand.broken("a get not to meet a conflict", "one")),
+            Ended::Unknown | Ended::Failed => Ok(None),
+        }
+    }
+
+    async fn apply(&mut self, key: usize, precondition: Precondition) -> Held<bool> {
+        let (body, document) = self.record.body();
+        self.write(key, body, document, precondition).await
+    }
+
+    /// Writes what is there, if nobody changes it meanwhile.
+    async fn again(&mut self, key: usize) -> Held<bool> {
+        let Some(found) = self.get(key).await? else { return Ok(false) };
+        let Some((body, _)) = found else { return Ok(true) };
+        self.write(key, body, document(body), Precondition::None).await
+    }
+
+    async fn write(&mut self, key: usize, body: Body, document: Document, precondition: Precondition) -> Held<bool> {
+        let reference = reference(key);
+        let invoked = self.record.tick();
+        let call = self.hand.store.apply(&reference, document, precondition);
+        let applied = self.hand.ends("apply", call).await?;
+        let gave = match self.ended(applied)? {
+            Ended::Done(applied) => Gave::Done((applied.outcome, applied.revision.0)),
+            Ended::Conflict(actual) => Gave::Conflict(actual),
+            Ended::Unknown => Gave::Unknown,
+            Ended::Failed => return Ok(false),
+        };
+        let known = !matches!(gave, Gave::Unknown);
+        self.told(key, invoked, Op::Apply(body, precondition, gave), known);
+        Ok(known)
+    }
+
+    async fn delete(&mut self, key: usize, precondition: Precondition) -> Held<bool> {
+        let reference = reference(key);
+        let invoked = self.record.tick();
+        let gone = self.hand.ends("delete", self.hand.store.delete(&reference, precondition)).await?;
+        let gave = match self.ended(gone)? {
+            Ended::Done(gone) => Gave::Done(gone.map(|revision| revision.0)),
+            Ended::Conflict(actual) => Gave::Conflict(actual),
+            Ended::Unknown => Gave::Unknown,
+            Ended::Failed => return Ok(false),
+        };
+        let known = !matches!(gave, Gave::Unknown);
+        self.told(key, invoked, Op::Delete(precondition, gave), known);
+        Ok(known)
+    }
+
+    async fn list(&mut self) -> Held<bool> {
+        let invoked = self.record.tick();
+        let selector = Selector::default().with_kind("Thing");
+        let listed = self.hand.listed(&selector, 0, None).await?;
+        let Ended::Done((revision, items)) = self.ended(listed)? else { return Ok(false) };
+        let returned = self.record.tick();
+        let mut shown = BTreeMap::new();
+        for item in &items {
+            let key = (0..KEYS).find(|key| item.reference == super::reference(*key));
+            let key = key.ok_or_else(|| self.hand.broken("only what was written", &item.reference))?;
+            shown.insert(key, read(&self.hand, item)?);
+        }
+        lock(&self.record.listings).push(Listing { invoked, returned, revision: revision.0, items: shown });
+        Ok(true)
+    }
+
+    fn ended<T>(&mut self, result: runtide_core::Result<T>) -> Held<Ended<T>> {
+        let error = match result {
+            Ok(value) => return Ok(Ended::Done(value)),
+            Err(error) => error,
+        };
+        let unknown = |error: &Error| {
+            error.kind() == ErrorKind::Timeout
+                || error.context().iter().any(|(key, value)| *key == "outcome" && value == "unknown")
+        };
+        let said = |error: &Error| {
+            let revision = error.context().iter().find(|(key, _)| *key == "revision")?.1.clone();
+            if revision == "absent" { Some(None) } else { Some(Some(revision.parse().ok()?)) }
+        };
+        match error.kind() {
+            ErrorKind::Conflict => match said(&error) {
+                Some(actual) => Ok(Ended::Conflict(actual)),
+                None => Err(self.hand.broken("a conflict to say what is there", error)),
+            },
+            _ if unknown(&error) => {
+                self.unknown += 1;
+                Ok(Ended::Unknown)
+            }
+            ErrorKind::Unavailable | ErrorKind::RateLimited => Ok(Ended::Failed),
+            _ => Err(self.hand.broken("an answer, or none", error)),
+        }
+    }
+}
+
+/// Asserts that revisions rise in the order of time, over all resources, and that listings show what was there.
+fn in_order(hand: &Hand, calls: &[(usize, Call<Op>)], listings: &[Listing], floor: u64) -> Held {
+    let mut writes: Vec<(u64, usize, &Call<Op>)> = Vec::new();
+    for (key, call) in calls {
+        writes.extend(written(&call.op).map(|revision| (revision, *key, call)));
+    }
+    writes.sort_by_key(|(revision, ..)| *revision);
+    let mut latest_invoked: Option<&(u64, usize, &Call<Op>)> = None;
+    for pair in writes.windows(2) {
+        if let [(one, ..), (other, ..)] = pair {
+            hand.ensure(one < other, "each write to have a revision of its own", format!("{pair:?}"))?;
+        }
+    }
+    // Whoever has a lower revision must not have begun after one with a higher revision had ended.
+    for write in &writes {
+        let ended = write.2.returned.unwrap_or(u64::MAX);
+        if let Some(earlier) = latest_invoked.filter(|earlier| earlier.2.invoked > ended) {
+            let expected = format!("revision {} to be before {}, as it ended before that began", write.0, earlier.0);
+            return Err(hand.broken(expected, format!("{write:?} and {earlier:?}")));
+        }
+        if latest_invoked.is_none_or(|latest| latest.2.invoked < write.2.invoked) {
+            latest_invoked = Some(write);
+        }
+    }
+    let lowest = writes.first().map_or(u64::MAX, |(revision, ..)| *revision);
+    hand.ensure(lowest > floor, format!("revisions after {floor}"), lowest)?;
+    let mut by_key: BTreeMap<usize, Vec<(u64, &Call<Op>)>> = BTreeMap::new();
+    for (revision, key, call) in &writes {
+        by_key.entry(*key).or_default().push((*revision, call));
+    }
+    let unknown: BTreeSet<usize> =
+        calls.iter().filter(|(_, call)| call.returned.is_none()).map(|(key, _)| *key).collect();
+    let mut ended: Vec<(u64, u64)> = writes.iter().filter_map(|(at, _, call)| Some((call.returned?, *at))).collect();
+    ended.sort_unstable();
+    // The highest revision of all that had ended by then.
+    let highest: Vec<(u64, u64)> = ended
+        .into_iter()
+        .scan(0, |highest, (returned, revision)| {
+            *highest = revision.max(*highest);
+            Some((returned, *highest))
+        })
+        .collect();
+    for listing in listings {
+        let before = highest.partition_point(|(returned, _)| *returned < listing.invoked);
+        let least = before.checked_sub(1).and_then(|last| highest.get(last)).map_or(0, |(_, revision)| *revision);
+        let current = listing.revision >= least;
+        hand.ensure(
+            current,
+            format!("a listing of what ended before it began, at {least} or later"),
+            format!("{listing:?}"),
+        )?;
+        for key in 0..KEYS {
+            let of_key = by_key.get(&key).map(Vec::as_slice).unwrap_or_default();
+            let until = of_key.partition_point(|(revision, _)| *revision <= listing.revision);
+            let write = until.checked_sub(1).and_then(|last| of_key.get(last));
+            let shown = listing.items.get(&key);
+            let fine = match write {
+                // What was written without anybody being told may be there instead, or gone.
+                _ if unknown.contains(&key) => shown.is_none_or(|(_, revision)| *revision <= listing.revision),
+                Some((revision, Call { op: Op::Apply(body, ..), .. })) => shown == Some(&(*body, *revision)),
+                _ => shown.is_none(),
+            };
+            hand.ensure(fine, format!("the listing to have {write:?}"), format!("{shown:?} in {listing:?}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// The revision that a write took.
+fn written(op: &Op) -> Option<u64> {
+    match op {
+        Op::Apply(_, _, Gave::Done((ApplyOutcome::Created | ApplyOutcome::Changed, revision)))
+        | Op::Delete(_, Gave::Done(Some(revision))) => Some(*revision),
+        _ => None,
+    }
+}
+
+/// What a watcher of everything was told.
+struct Told {
+    /// Where it was told everything anew, and up to where.
+    anew: Vec<(u64, u64)>,
+    /// Revision: of which resource, and the body, if it was not removed.
+    changes: BTreeMap<u64, (ResourceRef, Option<Body>)>,
+}
+
+impl Told {
+    fn of(hand: &Hand, events: &[StoreEvent], end: Revision) -> Held<Self> {
+        let mut told = Self { anew: Vec::new(), changes: BTreeMap::new() };
+        let mut block = false;
+        let mut place = 0;
+        for event in events.iter().take_while(|event| event.revision() < end) {
+            match event {
+                StoreEvent::Reset { revision, .. } => {
+                    told.anew.push((place, revision.0));
+                    block = true;
+                    place = revision.0;
+                }
+                StoreEvent::Bookmark { .. } => block = false,
+                _ if block => {}
+                event => {
+                    let revision = event.revision().0;
+                    hand.ensure(revision > place, format!("a change after {place}"), crate::store::truth::line(event))?;
+                    place = revision;
+                    let body = match event {
+                        StoreEvent::Added(one) | StoreEvent::Modified(one) => Some(read(hand, one)?.0),
+                        _ => None,
+                    };
+                    if let Some(reference) = event.reference() {
+                        told.changes.insert(revision, (reference.clone(), body));
+                    }
+                }
+            }
+        }
+        Ok(told)
+    }
+
+    /// Asserts that it was told of every write that somebody was told to have made, and of none that nobody made.
+    fn has_all(&self, hand: &Hand, calls: &[(usize, Call<Op>)]) -> Held {
+        let mut unknown: Vec<(usize, Option<Body>)> = Vec::new();
+        let mut told = self.changes.clone();
+        for (key, call) in calls {
+            let body = match call.op {
+                Op::Apply(body, ..) => Some(body),
+                _ => None,
+            };
+            if matches!(call.op, Op::Apply(_, _, Gave::Unknown) | Op::Delete(_, Gave::Unknown)) {
+                unknown.push((*key, body));
+            }
+            let Some(revision) = written(&call.op) else { continue };
+            let anew = self.anew.iter().any(|(from, to)| *from < revision && revision <= *to);
+            let found = told.remove(&revision);
+            let fine = found.as_ref().map_or(anew, |found| *found == (reference(*key), body));
+            hand.ensure(fine, format!("a watcher to be told of {call:?}"), format!("{found:?}"))?;
+        }
+        for (revision, (named, body)) in told {
+            let fine = unknown.iter().any(|(key, wrote)| reference(*key) == named && *wrote == body);
+            hand.ensure(fine, "a watcher to be told of writes only", format!("{named} at {revision}, body {body:?}"))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,128 @@
+//! `apply`: every document of a file, and what it changed.
+
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use clap::Args;
+use runtide_core::{
+    Applied, ApplyOutcome, Document, ErrorKind, Precondition, Resource, ResourceFormat, ResourceRef, Revision,
+    StoreBackend,
+};
+use runtide_examples::{Stop, note};
+use tokio::sync::oneshot;
+
+use crate::{
+    command::{format, unreadable},
+    difference,
+    session::Lines,
+    show,
+};
+
+/// How often somebody else may come first.
+const ATTEMPTS: usize = 10;
+
+#[derive(Args, Debug)]
+pub(crate) struct Apply {
+    /// The file, or - for stdin
+    file: PathBuf,
+    /// How it is written; else its ending says it, and yaml is assumed
+    #[arg(long, value_name = "FORMAT", value_parser = format)]
+    format: Option<ResourceFormat>,
+    /// Only if it is not there yet
+    #[arg(long, conflicts_with = "if_revision")]
+    if_absent: bool,
+    /// Only if it was last written at this revision; for one document
+    #[arg(long, value_name = "REVISION")]
+    if_revision: Option<u64>,
+}
+
+/// Applies every document, in their order; the first that cannot be applied ends it.
+pub(crate) async fn apply(store: &dyn StoreBackend, what: &Apply, lines: Option<&mut Lines>) -> Result<(), Stop> {
+    let from_stdin = what.file == Path::new("-");
+    let bytes = match lines {
+        Some(lines) if from_stdin => lines.body().await?.into_bytes(),
+        _ if from_stdin => all_of_stdin().await?,
+        _ => tokio::fs::read(&what.file).await.map_err(|error| unreadable(&what.file, &error))?,
+    };
+    let ending = what.file.extension().and_then(|ending| ending.to_str()).and_then(|ending| ending.parse().ok());
+    let written = what.format.or(ending).unwrap_or(ResourceFormat::Yaml);
+    let documents = Document::new(written, bytes).split()?;
+    if documents.is_empty() {
+        note("there is no document in it");
+    }
+    if what.if_revision.is_some() && documents.len() > 1 {
+        return Err(Stop::refused("--if-revision is for one document, and there are several"));
+    }
+    // All are read before any is applied: half a file is worse than none.
+    let named: Vec<(ResourceRef, Document)> = documents
+        .into_iter()
+        .enumerate()
+        .map(|(at, document)| match ResourceRef::from_document(&document) {
+            Ok(reference) => Ok((reference, document)),
+            Err(error) => Err(Stop::from(error.with_context("document", at + 1))),
+        })
+        .collect::<Result<_, _>>()?;
+    for (reference, document) in named {
+        one(store, what, &reference, document).await?;
+    }
+    Ok(())
+}
+
+async fn one(store: &dyn StoreBackend, what: &Apply, reference: &ResourceRef, document: Document) -> Result<(), Stop> {
+    let (before, applied) = if what.if_absent {
+        (None, store.apply(reference, document.clone(), Precondition::Absent).await?)
+    } else if let Some(revision) = what.if_revision {
+        let before = store.get(reference, None).await?;
+        (before, store.apply(reference, document.clone(), Precondition::Is(Revision(revision))).await?)
+    } else {
+        replace(store, reference, &document).await?
+    };
+    let outcome = match applied.outcome {
+        ApplyOutcome::Created => "created",
+        ApplyOutcome::Changed => "changed",
+        _ => "unchanged",
+    };
+    show::line(format_args!("{outcome:<9}  {reference} at {}", applied.revision))?;
+    match before {
+        Some(before) if applied.outcome == ApplyOutcome::Changed => {
+            difference::show(&before, &document, applied.revision)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Replaces just what was looked at, so that the difference shown is the one that was made.
+async fn replace(
+    store: &dyn StoreBackend,
+    reference: &ResourceRef,
+    document: &Document,
+) -> Result<(Option<Arc<Resource>>, Applied), Stop> {
+    for _ in 0..ATTEMPTS {
+        let before = store.get(reference, None).await?;
+        let precondition = before.as_ref().map_or(Precondition::Absent, |before| Precondition::Is(before.revision));
+        match store.apply(reference, document.clone(), precondition).await {
+            Ok(applied) => return Ok((before, applied)),
+            // Somebody came between: what is there now is looked at.
+            Err(error) if error.kind() == ErrorKind::Conflict => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(Stop::refused(format_args!("{reference} is changed by others all the time; try again")))
+}
+
+/// On a thread that nobody waits for: Ctrl-C ends the program while it reads.
+async fn all_of_stdin() -> Result<Vec<u8>, Stop> {
+    let (done, waits) = oneshot::channel();
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // One byte more than can be right is enough to know.
+        let most = u64::try_from(Document::MAX_BYTES + 1).unwrap_or(u64::MAX);
+        let read = std::io::stdin().lock().take(most).read_to_end(&mut bytes);
+        let _ = done.send(read.map(|_| bytes));
+    });
+    let read = waits.await.map_err(Stop::refused)?;
+    read.map_err(|error| Stop::refused(format_args!("stdin: {error}")))
+}

@@ -1,0 +1,52 @@
+//! What changed in a body, line by line.
+
+use std::{io::Write, time::Duration};
+
+use anstyle::{AnsiColor, Style};
+use runtide_core::{Document, Resource, ResourceFormat, Revision};
+use runtide_examples::{Stop, note};
+use similar::{ChangeTag, TextDiff};
+
+use crate::show::harmless;
+
+/// Two texts of 8 MiB that have nothing in common would take very long to compare well.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Prints it as `diff -u` does.
+pub(crate) fn show(before: &Resource, after: &Document, revision: Revision) -> Result<(), Stop> {
+    let Some((old, new)) = texts(before.written(), after) else {
+        note("what changed cannot be shown as text");
+        return Ok(());
+    };
+    let diff = TextDiff::configure().timeout(PATIENCE).diff_lines(&old, &new);
+    let mut out = anstream::stdout().lock();
+    let (red, green, dim) = (AnsiColor::Red.on_default(), AnsiColor::Green.on_default(), AnsiColor::Cyan.on_default());
+    let format = |document: &Document| document.format;
+    let mut put = |style: Style, line: &str| writeln!(out, "  {style}{}{style:#}", harmless(line));
+    put(Style::new().bold(), &format!("--- {} at {}", format(before.written()), before.revision))?;
+    put(Style::new().bold(), &format!("+++ {} at {revision}", format(after)))?;
+    for hunk in diff.unified_diff().context_radius(3).iter_hunks() {
+        put(dim, &hunk.header().to_string())?;
+        for change in hunk.iter_changes() {
+            let (sign, style) = match change.tag() {
+                ChangeTag::Delete => ("-", red),
+                ChangeTag::Insert => ("+", green),
+                ChangeTag::Equal => (" ", Style::new()),
+            };
+            put(style, &format!("{sign}{}", change.value().trim_end_matches(['\n', '\r'])))?;
+        }
+    }
+    Ok(())
+}
+
+/// Both as text in one format: as they were written, or else as YAML.
+fn texts(before: &Document, after: &Document) -> Option<(String, String)> {
+    let text = |document: &Document| String::from_utf8(document.bytes.to_vec()).ok();
+    if before.format == after.format
+        && let (Some(before), Some(after)) = (text(before), text(after))
+    {
+        return Some((before, after));
+    }
+    let yaml = |document: &Document| document.convert(ResourceFormat::Yaml).ok().as_ref().and_then(text);
+    Some((yaml(before)?, yaml(after)?))
+}

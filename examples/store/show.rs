@@ -1,0 +1,115 @@
+//! What the commands print.
+
+use std::{
+    fmt, future,
+    io::{self, IsTerminal, Write},
+    sync::Arc,
+};
+
+use anstyle::{AnsiColor, Style};
+use runtide_core::{Document, Gap, Resource, StoreEvent, StoreStream};
+use runtide_examples::{Output, Stop};
+
+/// One line of the answer.
+pub(crate) fn line(line: impl fmt::Display) -> Result<(), Stop> {
+    Ok(writeln!(io::stdout(), "{line}")?)
+}
+
+/// A body as it is, and a line's end behind a text that has none. What others wrote does not steer a terminal.
+pub(crate) fn body(document: &Document, out: &mut io::StdoutLock<'_>) -> Result<(), Stop> {
+    let text = std::str::from_utf8(&document.bytes);
+    match text {
+        Ok(text) if out.is_terminal() => out.write_all(harmless(text).as_bytes())?,
+        Err(_) if out.is_terminal() => out.write_all(b"(bytes that are no text)\n")?,
+        _ => out.write_all(&document.bytes)?,
+    }
+    if text.is_ok_and(|text| !text.ends_with('\n')) {
+        out.write_all(b"\n")?;
+    }
+    Ok(out.flush()?)
+}
+
+/// Without what a terminal would obey.
+pub(crate) fn harmless(text: &str) -> String {
+    text.chars().map(|char| if char.is_control() && !matches!(char, '\n' | '\t') { '?' } else { char }).collect()
+}
+
+/// What there is, a line each.
+pub(crate) fn table(resources: &[Arc<Resource>]) -> Result<(), Stop> {
+    let rows = resources.iter().map(|resource| {
+        let document = resource.written();
+        [
+            resource.reference.to_string(),
+            resource.revision.to_string(),
+            document.format.to_string(),
+            document.bytes.len().to_string(),
+        ]
+    });
+    let head = ["RESOURCE", "REVISION", "FORMAT", "BYTES"].map(str::to_owned);
+    let rows: Vec<[String; 4]> = std::iter::once(head).chain(rows).collect();
+    let width = |at: usize| rows.iter().filter_map(|row| row.get(at)).map(String::len).max().unwrap_or(0);
+    let (first, second, third) = (width(0), width(1), width(2));
+    let mut out = io::stdout().lock();
+    for [resource, revision, format, bytes] in &rows {
+        writeln!(out, "{resource:<first$}  {revision:>second$}  {format:<third$}  {bytes:>7}")?;
+    }
+    Ok(())
+}
+
+/// Events until `--for` is over, until nobody reads any more, or until the watch ends.
+pub(crate) async fn events(mut events: StoreStream, output: &Output) -> Result<(), Stop> {
+    let over = async {
+        match output.time {
+            Some(time) => tokio::time::sleep(time).await,
+            None => future::pending().await,
+        }
+    };
+    let mut over = std::pin::pin!(over);
+    let mut out = anstream::stdout();
+    loop {
+        let event = tokio::select! {
+            biased;
+            () = &mut over => return Ok(()),
+            event = events.next() => event,
+        };
+        let Some(event) = event else { return Ok(()) };
+        let event = event?;
+        if output.json {
+            let json = serde_json::to_string(&event);
+            let json = json.map_err(|error| Stop::refused(format_args!("an event is no JSON: {error}")))?;
+            writeln!(io::stdout(), "{json}")?;
+        } else {
+            let (style, text) = told(&event);
+            writeln!(out, "{style}{text}{style:#}")?;
+        }
+    }
+}
+
+fn told(event: &StoreEvent) -> (Style, String) {
+    let (green, cyan, red, dim) = (
+        AnsiColor::Green.on_default(),
+        AnsiColor::Cyan.on_default(),
+        AnsiColor::Red.on_default(),
+        Style::new().dimmed(),
+    );
+    match event {
+        StoreEvent::Added(resource) => (green, format!("added      {} at {}", resource.reference, resource.revision)),
+        StoreEvent::Modified(resource) => (cyan, format!("modified   {} at {}", resource.reference, resource.revision)),
+        StoreEvent::Deleted { reference, revision } => (red, format!("deleted    {reference} at {revision}")),
+        StoreEvent::Reset { gap, revision } => {
+            (dim, format!("reset      {}; what is there at {revision} follows", why(*gap)))
+        }
+        StoreEvent::Bookmark { revision } => (dim, format!("bookmark   all of it is told up to {revision}")),
+        _ => (dim, "something else".to_owned()),
+    }
+}
+
+fn why(gap: Gap) -> String {
+    match gap {
+        Gap::Initial => "the watch begins".to_owned(),
+        Gap::Lagged { dropped } => format!("{dropped} changes came faster than they were read"),
+        Gap::Disconnected => "the link was down".to_owned(),
+        Gap::HistoryExpired => "the history was too short".to_owned(),
+        _ => "the store was replaced".to_owned(),
+    }
+}
