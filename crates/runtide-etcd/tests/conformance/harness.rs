@@ -55,7 +55,7 @@ impl Members {
     async fn start(name: &'static str, variable: &'static str, count: usize) -> Result<Self, Absent> {
         if std::env::var_os(variable).is_none() {
             assert!(!runtide_conformance::report::is_required("etcd"), "etcd is required, and {variable} is not set");
-            return Err(Absent::unset(name, &format!("{variable} is not set: cargo xtask testbed up etcd")));
+            return Err(Absent::unset(name, format!("{variable} is not set: cargo xtask testbed up etcd")));
         }
         let (mut clients, mut others) = (Vec::new(), Vec::new());
         let (mut peers, mut ports) = (Vec::new(), Vec::new());
