@@ -58,6 +58,14 @@ fn small() -> StoreOptions {
     StoreOptions::default().with_first(Revision(0))
 }
 
+#[cfg(feature = "etcd")]
+fn etcd(members: &[String]) -> Result<Box<dyn StoreBackend>, Stop> {
+    // Who to be, and whose certificates to believe, the environment says as it does to etcdctl.
+    let config = runtide_etcd::Config::from_env()?.with_endpoints(members);
+    Ok(Box::new(runtide_etcd::EtcdStore::new(config)?))
+}
+
+#[cfg(not(feature = "etcd"))]
 fn etcd(members: &[String]) -> Result<Box<dyn StoreBackend>, Stop> {
     Err(Stop::refused(format_args!(
         "etcd at {} needs the feature `etcd` of these examples, and `protoc` to build it (Debian: protobuf-compiler)",

@@ -2,7 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::{
+    num::{NonZeroU32, NonZeroUsize},
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+};
 
 use runtide_core::{
     ApplyOutcome, Document, ErrorKind, Gap, LocalStore, PageOptions, PlannedChange, Precondition, ResourceFormat,
@@ -44,6 +52,68 @@ async fn a_watcher_that_falls_behind_is_told_exactly_how_much_it_missed() {
     assert_eq!(reset, StoreEvent::Reset { gap: Gap::Lagged { dropped: 7 }, revision: Revision(7) });
     assert!(matches!(next(&mut watch).await, StoreEvent::Added(web) if web.document == body(6)));
     assert_eq!(next(&mut watch).await, StoreEvent::Bookmark { revision: Revision(7) });
+}
+
+#[tokio::test]
+async fn what_happens_in_other_namespaces_neither_wakes_a_watcher_nor_leaves_it_behind() {
+    let store = small(4);
+    let shop = Selector::all().with_group("apps").with_kind("Deployment").with_namespace("shop");
+    let elsewhere = ResourceRef::new("apps", "Deployment", "farm", "web").unwrap();
+    let mut watch = store.watch(&shop, StoreWatchOptions::default()).await.unwrap();
+    let mut late = store.watch(&shop, StoreWatchOptions::default()).await.unwrap();
+    next(&mut watch).await;
+    next(&mut late).await;
+
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut poll =
+        |watch: &mut StoreStream| pin!(watch.next()).poll(&mut Context::from_waker(&waker)).map(Option::unwrap);
+    assert!(poll(&mut watch).is_pending());
+    for n in 0..100 {
+        store.apply(&elsewhere, body(n), Precondition::None).await.unwrap();
+    }
+    assert_eq!(woken.0.load(Ordering::Relaxed), 0);
+    write(&store, "web", 1).await;
+    assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+    assert!(matches!(poll(&mut watch), Poll::Ready(Ok(StoreEvent::Added(web))) if web.document == body(1)));
+    assert!(poll(&mut watch).is_pending());
+
+    // One that does not read loses its place only once the history has lost what was for it.
+    for n in 100..103 {
+        store.apply(&elsewhere, body(n), Precondition::None).await.unwrap();
+    }
+    let mut third = store.watch(&shop, StoreWatchOptions::default()).await.unwrap();
+    next(&mut third).await;
+    assert!(matches!(poll(&mut late), Poll::Ready(Ok(StoreEvent::Added(web))) if web.document == body(1)));
+    write(&store, "web", 2).await;
+    for n in 103..107 {
+        store.apply(&elsewhere, body(n), Precondition::None).await.unwrap();
+    }
+    for behind in [&mut watch, &mut late, &mut third] {
+        let lagged = poll(behind);
+        assert!(matches!(lagged, Poll::Ready(Ok(StoreEvent::Reset { gap: Gap::Lagged { .. }, .. }))), "{lagged:?}");
+        assert!(matches!(poll(behind), Poll::Ready(Ok(StoreEvent::Added(web))) if web.document == body(2)));
+        assert!(matches!(poll(behind), Poll::Ready(Ok(StoreEvent::Bookmark { .. }))));
+        assert!(poll(behind).is_pending());
+    }
+    drop((late, third));
+
+    // A restore is told to all of them.
+    let mut snapshot = Vec::new();
+    store.snapshot(&mut snapshot).await.unwrap();
+    store.restore(&mut &snapshot[..]).await.unwrap();
+    let restored = poll(&mut watch);
+    assert!(matches!(restored, Poll::Ready(Ok(StoreEvent::Reset { gap: Gap::Restored, .. }))), "{restored:?}");
+}
+
+/// Counts how often it was woken.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 #[tokio::test]

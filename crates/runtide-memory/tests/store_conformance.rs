@@ -36,6 +36,10 @@ impl StoreHarness for Memory {
         StoreTuning::LOCAL
     }
 
+    fn skips(&self) -> &'static [(StoreLaw, &'static str)] {
+        &[(StoreLaw::S9, "it is gone with its process; a `JournaledStore` around it is not")]
+    }
+
     fn store(&self) -> Arc<dyn StoreBackend> {
         Arc::new(self.0.clone())
     }
@@ -54,6 +58,11 @@ impl StoreHarness for Memory {
 }
 
 runtide_conformance::store_suite!(start, in_full);
+
+#[test]
+fn one_law_is_skipped() {
+    assert_eq!(Memory(empty()).skips().len(), 1);
+}
 
 /// Nothing is left out, but what can happen to a store that is elsewhere.
 fn in_full(law: StoreLaw, kept: &Kept) {

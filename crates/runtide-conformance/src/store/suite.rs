@@ -15,7 +15,7 @@ macro_rules! store_suite {
     ($start:expr, $and_then:expr $(,)?) => {
         $crate::__store_tests! { $start, $and_then,
             S1 s1_read_your_write, S2 s2_identity, S3 s3_compare_and_set, S4 s4_order, S5 s5_seamless, S6 s6_expired,
-            S7 s7_snapshot, S8 s8_restore, S10 s10_bounded, S11 s11_unchanged, S12 s12_linearizable
+            S7 s7_snapshot, S8 s8_restore, S9 s9_durable, S10 s10_bounded, S11 s11_unchanged, S12 s12_linearizable
         }
     };
 }

@@ -107,6 +107,26 @@ impl Truth {
         walk.state
     }
 
+    /// The last moment between two revisions at which just this was there, and what had happened until then. What was made and
+    /// removed again leaves the same behind as if it had never been, so there may be more than one.
+    pub(super) fn up_to(&self, least: Revision, most: Revision, there: &State) -> Option<(Revision, Self)> {
+        let mut walk = Walk::new(self);
+        walk.to(least);
+        let mut found = None;
+        let mut moment = least;
+        loop {
+            if walk.state == *there {
+                found = Some((moment, self.facts.len() - walk.rest.len()));
+            }
+            match walk.peek() {
+                Some((next, _)) if *next <= most => moment = walk.step()?.0,
+                _ => break,
+            }
+        }
+        let (moment, until) = found?;
+        Some((moment, Self { facts: self.facts.get(..until)?.to_vec() }))
+    }
+
     /// Whether a listing shows what was there at a revision.
     pub(super) fn listed(
         &self,

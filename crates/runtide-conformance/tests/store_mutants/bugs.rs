@@ -5,6 +5,7 @@
 pub(crate) enum Bug {
     AcceptsDamagedSnapshot,
     AcknowledgedBeforeSeen,
+    AcknowledgedBeforeSync,
     ClusterIsANamespace,
     ComparesBytesAlone,
     CountsLagWrong,
@@ -21,6 +22,7 @@ pub(crate) enum Bug {
     OrderByArrival,
     PagesMove,
     PublishesBeforeDurable,
+    RestoreInPieces,
     RestoreKeepsRevisions,
     RestoreSilent,
     RestoreTurnsBack,

@@ -57,7 +57,7 @@ impl StoreHarness for PlainHarness {
     }
 
     async fn open_on(&self, disk: &ModelDisk) -> Done<Arc<dyn StoreBackend>> {
-        let journal = Journal::open(disk).map_err(Obstacle::failed)?;
+        let journal = Journal::open(disk, self.bug).map_err(Obstacle::failed)?;
         let history = usize::try_from(HISTORY).unwrap();
         Ok(Arc::new(Plain::with_journal(journal, history, self.bug).map_err(Obstacle::failed)?))
     }

@@ -1,21 +1,22 @@
 //! What makes a [`Plain`](crate::plain::Plain) store durable: a record in a log for each write, before it is seen.
 
-use std::{path::Path, sync::Arc};
+use std::{num::NonZeroU64, path::Path, sync::Arc};
 
 use runtide_conformance::store::ModelDisk;
 use runtide_core::{
     Document, Error, ErrorKind, Resource, ResourceRef, Result, Revision,
-    wal::{ReadFrom, RecordKind, Wal, WalOptions},
+    wal::{Durability, ReadFrom, RecordKind, Wal, WalOptions},
 };
 use serde::{Deserialize, Serialize};
 
-use crate::plain::Resources;
+use crate::{bugs::Bug, plain::Resources};
 
 const DIR: &str = "/plain";
 const KIND: RecordKind = RecordKind(9);
 
 pub(crate) struct Journal {
     wal: Wal,
+    in_pieces: bool,
 }
 
 /// What a journal says.
@@ -36,9 +37,13 @@ fn failed(error: serde_json::Error) -> Error {
 }
 
 impl Journal {
-    pub(crate) fn open(disk: &ModelDisk) -> Result<Self> {
-        let options = WalOptions::default().with_disk(Some(Arc::new(disk.clone()) as Arc<_>));
-        Ok(Self { wal: Wal::open(Path::new(DIR), options)? })
+    pub(crate) fn open(disk: &ModelDisk, bug: Option<Bug>) -> Result<Self> {
+        let durability = if bug == Some(Bug::AcknowledgedBeforeSync) { Durability::Os } else { Durability::Commit };
+        let options = WalOptions::default()
+            .with_segment_bytes(NonZeroU64::new(8 << 10))
+            .with_durability(durability)
+            .with_disk(Some(Arc::new(disk.clone()) as Arc<_>));
+        Ok(Self { wal: Wal::open(Path::new(DIR), options)?, in_pieces: bug == Some(Bug::RestoreInPieces) })
     }
 
     fn line(&self, line: &Line) -> Result<()> {
@@ -52,6 +57,10 @@ impl Journal {
     }
 
     pub(crate) fn replace(&self, revision: u64, resources: &Resources) -> Result<()> {
+        if self.in_pieces {
+            self.line(&Line::Replace { revision, resources: Vec::new() })?;
+            return resources.values().try_for_each(|one| self.write(revision, &one.reference, Some(one)));
+        }
         self.line(&Line::Replace { revision, resources: resources.values().cloned().collect() })
     }
 

@@ -96,7 +96,7 @@ impl Plain {
             let told = journal.told()?;
             state.revision = told.revision;
             state.oldest = told.revision;
-            state.resources = told.resources;
+            state.resources = told.resources.into_iter().map(|(name, one)| (store.key(&name), one)).collect();
             state.journal = Some(journal);
         }
         Ok(store)
@@ -171,6 +171,13 @@ impl Plain {
             }
         }
         let (happened, outcome, revision) = done?;
+        if self.has(Bug::PublishesBeforeDurable) {
+            tokio::task::yield_now().await;
+            let state = self.state();
+            if let Some(journal) = &state.journal {
+                journal.write(revision.0, reference, state.resources.get(&key).map(|resource| &**resource))?;
+            }
+        }
         if let Some(happened) = happened {
             if self.has(Bug::OrderByArrival) {
                 tokio::task::yield_now().await;
@@ -219,11 +226,6 @@ impl Plain {
         let later = self.has(Bug::OrderByArrival);
         if !later {
             self.remember(&mut state, happened.clone());
-        }
-        if self.has(Bug::PublishesBeforeDurable)
-            && let Some(journal) = &state.journal
-        {
-            journal.write(revision, reference, after.as_deref())?;
         }
         Ok((later.then_some(happened), Some(outcome), Revision(revision)))
     }

@@ -35,6 +35,8 @@ mutants! {
     AcceptsDamagedSnapshot [S7];
     /// While writes are under way, readers see what was there before the first of them: each alone is in order.
     AcknowledgedBeforeSeen [S12];
+    /// A write is acknowledged when the system has it, and synced later.
+    AcknowledgedBeforeSync [S9];
     /// What belongs to no namespace is kept as what belongs to one with a name of its own, and collides with it.
     ClusterIsANamespace [S2];
     /// Only the bytes are compared, so that another format of the same bytes is no change.
@@ -46,7 +48,7 @@ mutants! {
     /// A watch from the future begins with what is kept.
     FutureReplaysHistory [S6];
     /// A restore takes resource by resource, each with a reset.
-    HalfRestore [S7 S8];
+    HalfRestore [S7 S8 S9];
     /// The body comes as it was written, whatever was asked for.
     IgnoresFormat [S1];
     /// The last writer wins.
@@ -60,21 +62,23 @@ mutants! {
     /// The condition is looked at, and then the write is made.
     LostConditionalRace [S3 S12];
     /// What is not there is an error, and of a kind that says nothing.
-    NotFoundIsUnsupported [S1 S2 S3 S4 S5 S7 S8 S11 S12];
+    NotFoundIsUnsupported [S1 S2 S3 S4 S5 S7 S8 S9 S11 S12];
     /// Changes are told in the order in which writers come to tell them.
     OrderByArrival [S4 S5 S8 S12];
     /// Each page shows what is there when it is asked for.
     PagesMove [S5 S8];
     /// A write is shown before it is in the journal.
-    PublishesBeforeDurable [];
+    PublishesBeforeDurable [S9];
+    /// A restore is in the journal as the removal of everything, and then one write after the other.
+    RestoreInPieces [S9];
     /// A restore gives resources the revisions of the snapshot.
     RestoreKeepsRevisions [S8];
     /// A restore tells nobody.
     RestoreSilent [S8];
     /// A restore goes back to the revisions of the snapshot.
-    RestoreTurnsBack [S8];
+    RestoreTurnsBack [S8 S9];
     /// A watch from a place that is not kept goes on with the oldest one that is.
-    ShowsWhatIsLeft [S6 S8];
+    ShowsWhatIsLeft [S6 S8 S9];
     /// A snapshot has each resource as it is when its turn comes.
     SnapshotIsNoMoment [S7];
     /// Each watcher has a queue of its own, as long as it takes.

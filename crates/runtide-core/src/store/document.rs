@@ -86,7 +86,7 @@ impl fmt::Display for ResourceFormat {
 ///
 /// What is read from one is bounded, by [`MAX_BYTES`](Self::MAX_BYTES), [`MAX_DEPTH`](Self::MAX_DEPTH) and
 /// [`MAX_VALUES`](Self::MAX_VALUES), the aliases of YAML with what they name: no choice of bytes takes more memory than that
-/// many values do (some 250 MiB while HCL is read, less in the other formats), nor a stack that grows with it.
+/// many values do (some 200 MiB while HCL is read, 100 MiB in the other formats), nor a stack that grows with it.
 ///
 /// In JSON it is an object of `format` and `text`, or of `format` and `hex` where the bytes are no text.
 ///

@@ -8,7 +8,7 @@ use std::{
 
 use runtide_core::{Error, ErrorKind, Resource, ResourceFormat, ResourceRef, Result, Revision, Since, StoreEvent};
 
-use super::picture::Picture;
+use super::{picture::Picture, tree::ScopeNumber};
 
 /// The one order of a store: its last writes, and who waits for the next one.
 ///
@@ -35,12 +35,15 @@ pub(super) struct History {
     replaced: u64,
     /// Resources that are there.
     pub(super) count: u64,
-    pub(super) subscribers: u64,
+    subscribers: u64,
     /// Those among them who watch in another format.
     pub(super) converting: u64,
-    waiting: Vec<Option<Waker>>,
-    /// How often those who waited were woken.
-    woken: u64,
+    /// Those who watch more than one scope.
+    waiting: Crowd,
+    /// Scopes that are watched by those who watch no other.
+    topics: HashMap<ScopeNumber, Topic>,
+    /// Those of topics, who are to be woken.
+    called: Vec<Option<Waker>>,
     /// Who looks at the whole store just now: as long as one does, nothing is dropped.
     looking: usize,
     /// What watchers that lost their place are being shown, oldest first.
@@ -50,6 +53,7 @@ pub(super) struct History {
 /// One write.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
+    pub(super) scope: ScopeNumber,
     pub(super) event: StoreEvent,
     /// What was there before.
     pub(super) before: Option<Arc<Resource>>,
@@ -62,8 +66,8 @@ pub(super) struct Entry {
 struct Shown([OnceLock<Arc<Resource>>; 5]);
 
 impl Entry {
-    pub(super) fn new(event: StoreEvent, before: Option<Arc<Resource>>) -> Self {
-        Self { event, before, shown: None }
+    pub(super) fn new(scope: ScopeNumber, event: StoreEvent, before: Option<Arc<Resource>>) -> Self {
+        Self { scope, event, before, shown: None }
     }
 
     /// What was written, in a format.
@@ -99,6 +103,35 @@ impl Drop for Dropped {
     }
 }
 
+/// Those who wait for one thing.
+#[derive(Debug, Default)]
+struct Crowd {
+    waiting: Vec<Option<Waker>>,
+    /// How often those who waited were woken.
+    woken: u64,
+}
+
+impl Crowd {
+    fn call(&mut self, called: &mut Vec<Option<Waker>>) {
+        if !self.waiting.is_empty() {
+            self.woken += 1;
+            called.append(&mut self.waiting);
+        }
+    }
+}
+
+/// A scope that is watched by those who watch no other: what happens elsewhere does not wake them, nor do they fall behind by it.
+#[derive(Debug)]
+struct Topic {
+    watchers: usize,
+    crowd: Crowd,
+    /// The number behind its last entry. What was before there was a topic counts as its own, as in `lost`.
+    end: u64,
+    /// The number behind its last entry that is not kept any more.
+    lost: u64,
+    since: u64,
+}
+
 /// Where a watcher waits.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Parked {
@@ -131,8 +164,9 @@ impl History {
             count: 0,
             subscribers: 0,
             converting: 0,
-            waiting: Vec::new(),
-            woken: 0,
+            waiting: Crowd::default(),
+            topics: HashMap::new(),
+            called: Vec::new(),
             looking: 0,
             pictures: VecDeque::new(),
         }
@@ -149,6 +183,10 @@ impl History {
 
     pub(super) fn revision(&self) -> Revision {
         self.revision
+    }
+
+    pub(super) fn subscribers(&self) -> u64 {
+        self.subscribers
     }
 
     pub(super) fn oldest(&self) -> Revision {
@@ -191,6 +229,13 @@ impl History {
             (_, None) => self.count += 1,
             _ => {}
         }
+        if !self.topics.is_empty() {
+            let end = self.next() + 1;
+            if let Some(topic) = self.topics.get_mut(&entry.scope) {
+                topic.end = end;
+                topic.crowd.call(&mut self.called);
+            }
+        }
         self.entries.push_back(entry);
         self.trim(dropped);
     }
@@ -202,6 +247,11 @@ impl History {
         {
             self.oldest = entry.event.revision();
             self.first += 1;
+            if !self.topics.is_empty()
+                && let Some(topic) = self.topics.get_mut(&entry.scope)
+            {
+                topic.lost = self.first;
+            }
             self.fallen.push(entry);
         }
         if self.fallen.len() >= FALLEN {
@@ -218,6 +268,40 @@ impl History {
         dropped.0.extend(self.entries.drain(..));
         (self.revision, self.oldest, self.count, self.prepared) = (revision, revision, count, 0);
         self.reserved = self.reserved.max(revision);
+        for topic in self.topics.values_mut() {
+            topic.crowd.call(&mut self.called);
+        }
+    }
+
+    /// A watcher comes; of one scope only, if that is told.
+    pub(super) fn enter(&mut self, scope: Option<ScopeNumber>) {
+        self.subscribers += 1;
+        let since = self.next();
+        if let Some(scope) = scope {
+            let new = || Topic { watchers: 0, crowd: Crowd::default(), end: since, lost: 0, since };
+            self.topics.entry(scope).or_insert_with(new).watchers += 1;
+        }
+    }
+
+    /// It goes. What it leaves is for the caller to drop, outside of the lock.
+    pub(super) fn leave(&mut self, scope: Option<ScopeNumber>) -> Option<impl Sized + use<>> {
+        self.subscribers = self.subscribers.saturating_sub(1);
+        let (scope, topic) = scope.and_then(|scope| Some((scope, self.topics.get_mut(&scope)?)))?;
+        topic.watchers = topic.watchers.saturating_sub(1);
+        if topic.watchers == 0 { self.topics.remove(&scope) } else { None }
+    }
+
+    /// Where a watcher reads on: the same place, or one behind what does not concern it. `None` if it lost its place.
+    pub(super) fn resume(&self, place: u64, scope: Option<ScopeNumber>) -> Option<u64> {
+        if self.was_replaced_since(place) {
+            return None;
+        }
+        match scope.and_then(|scope| self.topics.get(&scope)) {
+            Some(topic) if topic.end <= place => Some(self.next()),
+            Some(topic) if topic.lost.max(self.first.min(topic.since)) <= place => Some(place.max(self.first)),
+            Some(_) => None,
+            None => (place >= self.first).then_some(place),
+        }
     }
 
     /// The number at which a watch begins.
@@ -280,34 +364,37 @@ impl History {
         same.then_some(before)
     }
 
+    fn crowd(&mut self, scope: Option<ScopeNumber>) -> &mut Crowd {
+        match scope.and_then(|scope| self.topics.get_mut(&scope)) {
+            Some(topic) => &mut topic.crowd,
+            None => &mut self.waiting,
+        }
+    }
+
     /// Waits for the next entry.
-    pub(super) fn park(&mut self, parked: Option<Parked>, waker: &Waker) -> Parked {
+    pub(super) fn park(&mut self, parked: Option<Parked>, scope: Option<ScopeNumber>, waker: &Waker) -> Parked {
+        let crowd = self.crowd(scope);
         if let Some(parked) = parked
-            && parked.woken == self.woken
-            && let Some(Some(known)) = self.waiting.get_mut(parked.at)
+            && parked.woken == crowd.woken
+            && let Some(Some(known)) = crowd.waiting.get_mut(parked.at)
         {
             known.clone_from(waker);
             return parked;
         }
-        self.waiting.push(Some(waker.clone()));
-        Parked { woken: self.woken, at: self.waiting.len() - 1 }
+        crowd.waiting.push(Some(waker.clone()));
+        Parked { woken: crowd.woken, at: crowd.waiting.len() - 1 }
     }
 
-    /// Does not wait any more.
-    pub(super) fn unpark(&mut self, parked: Parked) {
-        if parked.woken == self.woken
-            && let Some(place) = self.waiting.get_mut(parked.at)
-        {
-            *place = None;
-        }
+    /// Does not wait any more. What it leaves is for the caller to drop, outside of the lock.
+    pub(super) fn unpark(&mut self, parked: Parked, scope: Option<ScopeNumber>) -> Option<Waker> {
+        let crowd = self.crowd(scope);
+        if parked.woken == crowd.woken { crowd.waiting.get_mut(parked.at)?.take() } else { None }
     }
 
     /// Those who wait, to be woken outside of the lock.
     pub(super) fn wake(&mut self) -> Vec<Option<Waker>> {
-        if self.waiting.is_empty() {
-            return Vec::new();
-        }
-        self.woken += 1;
-        std::mem::take(&mut self.waiting)
+        let mut called = std::mem::take(&mut self.called);
+        self.waiting.call(&mut called);
+        called
     }
 }

@@ -22,7 +22,11 @@ use runtide_core::{
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use self::options::StoreOptions;
-use self::{history::History, subscription::Subscription, tree::Tree};
+use self::{
+    history::History,
+    subscription::Subscription,
+    tree::{Growing, Tree},
+};
 
 const LIST: &str = "store.list";
 
@@ -36,7 +40,8 @@ const HISTORY: usize = 10_000;
 ///   and namespace, and that for less than a microsecond.
 /// * Watchers are places in one history of the last 10,000 writes ([`StoreOptions::history`]). However many there are, a write
 ///   costs the same, and so does the memory; one that falls behind the history gets a `Reset` with the number of writes that
-///   it missed, and then what is there.
+///   it missed, and then what is there. One that watches a single kind in a single namespace is neither woken nor left behind by
+///   what happens elsewhere.
 /// * Bodies are shared by the store, its history and all who read; none is copied.
 /// * A listing without a limit is one page. A page shows the store at its first page's revision, as far back as the history
 ///   reaches.
@@ -177,16 +182,19 @@ impl StoreBackend for MemoryStore {
 
     async fn restore(&self, from: &mut (dyn AsyncRead + Send + Unpin)) -> Result<Revision> {
         let mut reader = SnapshotReader::begin(from).await?;
-        let mut resources = Vec::new();
-        while let Some(resource) = reader.next().await? {
-            resources.push(resource);
+        let guess = self.inner.guess();
+        let mut fresh = Growing::default();
+        while let Some(mut resource) = reader.next().await? {
+            // Here and now, while it lies in the nearest cache.
+            Arc::make_mut(&mut resource).revision = guess;
+            fresh.push(resource);
         }
-        self.inner.replace(resources)
+        self.inner.replace(fresh, guess)
     }
 
     async fn stats(&self) -> Result<StoreStats> {
         let history = lock(&self.inner.history);
-        Ok(StoreStats::new(history.count, history.subscribers, history.revision(), history.oldest()))
+        Ok(StoreStats::new(history.count, history.subscribers(), history.revision(), history.oldest()))
     }
 }
 

@@ -18,6 +18,7 @@ use super::{
     history::{Entry, Parked},
     lock,
     picture::Picture,
+    tree::ScopeNumber,
 };
 
 /// One watcher: a place in the history, or in a picture of the whole store.
@@ -27,6 +28,8 @@ pub(super) struct Subscription {
     selector: Selector,
     /// Whether the selector takes everything.
     whole: bool,
+    /// The only scope that it takes.
+    scope: Option<ScopeNumber>,
     format: Option<ResourceFormat>,
     slow_consumer: SlowConsumer,
     /// The number of the entry to be read next.
@@ -63,12 +66,14 @@ impl Subscription {
         let mut history = lock(&inner.history);
         let next = history.place(options.since)?;
         let revision = history.revision();
-        history.subscribers += 1;
+        let scope = ScopeNumber::only(selector);
+        history.enter(scope);
         history.converting += u64::from(options.format.is_some());
         drop(history);
         Ok(Self {
             inner: Arc::clone(inner),
             whole: *selector == Selector::all(),
+            scope,
             selector: selector.clone(),
             format: options.format,
             slow_consumer: options.slow_consumer,
@@ -151,7 +156,7 @@ impl Subscription {
         most: usize,
     ) -> Result<Option<usize>> {
         let mut history = lock(&self.inner.history);
-        if self.next < history.first() {
+        let Some(next) = history.resume(self.next, self.scope) else {
             let replaced = history.was_replaced_since(self.next);
             let dropped = history.next().saturating_sub(self.next);
             drop(history);
@@ -165,9 +170,10 @@ impl Subscription {
             }
             self.reset = Some(if replaced { Gap::Restored } else { Gap::Lagged { dropped } });
             return Ok(Some(0));
-        }
+        };
+        self.next = next;
         if self.next == history.next() {
-            self.parked = Some(history.park(self.parked, cx.waker()));
+            self.parked = Some(history.park(self.parked, self.scope, cx.waker()));
             return Ok(None);
         }
         self.parked = None;
@@ -182,7 +188,11 @@ impl Subscription {
         }
         // Labels and other formats take long: not under the lock.
         let mut passed = 0;
-        let names = |entry: &&Entry| entry.event.reference().is_some_and(|reference| self.selector.names(reference));
+        let names = |entry: &&Entry| {
+            // Most are told apart without a look at what was written, which lies elsewhere in memory.
+            self.scope.is_none_or(|scope| entry.scope == scope)
+                && entry.event.reference().is_some_and(|reference| self.selector.names(reference))
+        };
         let stride = history.from(self.next).take(most.max(STRIDE));
         let entries: Vec<Entry> = stride.inspect(|_| passed += 1).filter(names).take(most).cloned().collect();
         drop(history);
@@ -268,10 +278,10 @@ impl StoreFeed for Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         let mut history = lock(&self.inner.history);
-        history.subscribers = history.subscribers.saturating_sub(1);
         history.converting = history.converting.saturating_sub(u64::from(self.format.is_some()));
-        if let Some(parked) = self.parked {
-            history.unpark(parked);
-        }
+        let waker = self.parked.and_then(|parked| history.unpark(parked, self.scope));
+        let topic = history.leave(self.scope);
+        drop(history);
+        drop((waker, topic));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    hash::{DefaultHasher, Hash, Hasher},
     ops::Bound,
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
@@ -19,10 +20,34 @@ pub(super) struct Tree {
     ordered: BTreeMap<Arc<str>, Arc<Scope>>,
 }
 
+/// A hash of a scope's key. Should two scopes have the same, watchers of one are woken for the other, and no more than that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct ScopeNumber(u64);
+
+impl ScopeNumber {
+    fn of(key: &str) -> Self {
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        Self(hasher.finish())
+    }
+
+    /// Of the only scope that a selector takes; `None` if it takes more.
+    pub(super) fn only(selector: &Selector) -> Option<Self> {
+        only(selector).map(|key| Self::of(&key))
+    }
+}
+
+/// The key of the only scope that a selector takes.
+fn only(selector: &Selector) -> Option<String> {
+    let (group, kind, namespace) = (selector.group.as_ref()?, selector.kind.as_ref()?, selector.namespace.as_ref()?);
+    Some(format!("{group}/{kind}/{namespace}/"))
+}
+
 /// One kind in one namespace, with a lock of its own.
 #[derive(Debug)]
 pub(super) struct Scope {
     pub(super) key: Arc<str>,
+    pub(super) number: ScopeNumber,
     shelf: RwLock<Shelf>,
 }
 
@@ -48,25 +73,53 @@ impl Scope {
     }
 }
 
+/// A tree that is made of resources as they come, in the order of their references.
+#[derive(Debug, Default)]
+pub(super) struct Growing {
+    tree: Tree,
+    /// Those of the scope that comes just now.
+    same: Vec<Arc<Resource>>,
+    count: u64,
+}
+
+impl Growing {
+    pub(super) fn push(&mut self, resource: Arc<Resource>) {
+        if self.same.last().is_some_and(|last| last.reference.scope() != resource.reference.scope()) {
+            self.put_down();
+        }
+        self.count += 1;
+        self.same.push(resource);
+    }
+
+    fn put_down(&mut self) {
+        if let Some(first) = self.same.first() {
+            let key = first.reference.scope().into();
+            self.tree.insert(key, Shelf::of(self.same.drain(..)));
+        }
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        self.count
+    }
+
+    pub(super) fn done(mut self) -> Tree {
+        self.put_down();
+        self.tree
+    }
+}
+
 impl Tree {
     /// Of resources in the order of their references.
     pub(super) fn of(resources: Vec<Arc<Resource>>) -> Self {
-        let mut tree = Self::default();
-        let mut resources = resources.into_iter().peekable();
-        while let Some(first) = resources.next() {
-            let mut same = vec![first];
-            let scope = |one: &Arc<Resource>| one.reference.scope().to_owned();
-            let key: Arc<str> = same.first().map(scope).unwrap_or_default().into();
-            while let Some(next) = resources.next_if(|next| next.reference.scope() == &*key) {
-                same.push(next);
-            }
-            tree.insert(key, Shelf::of(same.into_iter()));
+        let mut growing = Growing::default();
+        for resource in resources {
+            growing.push(resource);
         }
-        tree
+        growing.done()
     }
 
     fn insert(&mut self, key: Arc<str>, shelf: Shelf) {
-        let scope = Arc::new(Scope { key: Arc::clone(&key), shelf: RwLock::new(shelf) });
+        let scope = Arc::new(Scope { key: Arc::clone(&key), number: ScopeNumber::of(&key), shelf: RwLock::new(shelf) });
         self.ordered.insert(Arc::clone(&key), Arc::clone(&scope));
         self.found.insert(key, scope);
     }
@@ -100,8 +153,7 @@ impl Tree {
 
     /// Those that may have selected resources behind a reference, in order.
     pub(super) fn scopes(&self, selector: &Selector, behind: Option<&ResourceRef>) -> Vec<Arc<Scope>> {
-        if let (Some(group), Some(kind), Some(namespace)) = (&selector.group, &selector.kind, &selector.namespace) {
-            let key = format!("{group}/{kind}/{namespace}/");
+        if let Some(key) = only(selector) {
             let scope =
                 self.found.get(key.as_str()).filter(|_| behind.is_none_or(|behind| behind.scope() <= key.as_str()));
             return scope.into_iter().cloned().collect();

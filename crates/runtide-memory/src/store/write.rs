@@ -15,7 +15,7 @@ use super::{
     history::{Dropped, Entry, History},
     lock,
     shelf::{Prepared, Shelf},
-    tree::Tree,
+    tree::{Growing, ScopeNumber, Tree},
 };
 
 const APPLY: &str = "store.apply";
@@ -95,12 +95,17 @@ struct Written {
 
 impl Inner {
     /// Runs with the resource's shelf, which is made if it is wanted for something new. `None`: there is none.
-    fn with_shelf<T>(&self, reference: &ResourceRef, make: bool, write: impl FnOnce(&mut Shelf) -> T) -> Option<T> {
+    fn with_shelf<T>(
+        &self,
+        reference: &ResourceRef,
+        make: bool,
+        write: impl FnOnce(&mut Shelf, ScopeNumber) -> T,
+    ) -> Option<T> {
         loop {
             let tree = self.tree();
             if let Some(scope) = tree.get(reference.scope()) {
                 let mut resources = scope.write();
-                let done = write(&mut resources);
+                let done = write(&mut resources, scope.number);
                 let empty = resources.is_empty();
                 drop(resources);
                 drop(tree);
@@ -143,7 +148,7 @@ impl Inner {
         let make = document.is_some() && !matches!(precondition, Precondition::Is(_));
         let mut dropped = Dropped::default();
         let mut wakers = Vec::new();
-        let done = self.with_shelf(reference, make, |shelf| {
+        let done = self.with_shelf(reference, make, |shelf, scope| {
             let there = shelf.get(reference.name());
             let decision = decide(reference, Present::of(there).as_ref(), document.as_ref(), precondition)?;
             if decision.change == PlannedChange::Nothing {
@@ -158,7 +163,7 @@ impl Inner {
                 fresh.revision = revision;
             }
             let resource = fresh.clone();
-            put(shelf, &mut history, reference, fresh, revision, &mut dropped);
+            put((shelf, scope), &mut history, reference, fresh, revision, &mut dropped);
             wakers = history.wake();
             Ok(Written { change: decision.change, revision: Some(revision), resource })
         });
@@ -179,7 +184,7 @@ impl Inner {
         check(reference, document)?;
         let make = document.is_some() && !matches!(precondition, Precondition::Is(_));
         let planned = |change, revision| Planned::new(reference.clone(), document.cloned(), change, revision);
-        let done = self.with_shelf(reference, make, |shelf| {
+        let done = self.with_shelf(reference, make, |shelf, _| {
             let present = match shelf.prepared(reference) {
                 Some(Prepared { revision, document }) => {
                     document.as_ref().map(|document| Present { revision: *revision, document })
@@ -211,12 +216,12 @@ impl Inner {
             if change == PlannedChange::Nothing {
                 continue;
             }
-            self.with_shelf(&reference, document.is_some(), |shelf| {
+            self.with_shelf(&reference, document.is_some(), |shelf, scope| {
                 let prepared = shelf.settle(&reference, revision);
                 let fresh = document.map(|document| Arc::new(Resource::new(reference.clone(), document, revision)));
                 let mut history = lock(&self.history);
                 history.prepared -= usize::from(prepared && history.prepared > 0);
-                put(shelf, &mut history, &reference, fresh, revision, &mut dropped);
+                put((shelf, scope), &mut history, &reference, fresh, revision, &mut dropped);
             });
         }
         let wakers = lock(&self.history).wake();
@@ -224,7 +229,7 @@ impl Inner {
     }
 
     pub(super) fn forget(&self, planned: &Planned) {
-        self.with_shelf(&planned.reference, false, |shelf| {
+        self.with_shelf(&planned.reference, false, |shelf, _| {
             if shelf.settle(&planned.reference, planned.revision) {
                 let mut history = lock(&self.history);
                 history.prepared = history.prepared.saturating_sub(1);
@@ -232,16 +237,17 @@ impl Inner {
         });
     }
 
-    /// Replaces everything by resources in the order of their references, under the next revision, which all of them get.
-    pub(super) fn replace(&self, mut resources: Vec<Arc<Resource>>) -> Result<Revision> {
-        let count = resources.len() as u64;
+    /// A revision for resources that are to replace everything. It is sure only while everybody waits, and guessed far ahead,
+    /// so that nobody waits for so many stamps.
+    pub(super) fn guess(&self) -> Revision {
+        Revision(lock(&self.history).revision().0.saturating_add(AHEAD))
+    }
+
+    /// Replaces everything by resources that have a guessed revision, or, should that be too late, the next.
+    pub(super) fn replace(&self, fresh: Growing, mut guess: Revision) -> Result<Revision> {
+        let count = fresh.count();
+        let mut fresh = fresh.done();
         loop {
-            // The revision is sure only while everybody waits. It is guessed far ahead, so that nobody waits for so many stamps.
-            let guess = Revision(lock(&self.history).revision().0.saturating_add(AHEAD));
-            for resource in &mut resources {
-                Arc::make_mut(resource).revision = guess;
-            }
-            let fresh = Tree::of(resources);
             let tree = self.tree_mut();
             let mut history = lock(&self.history);
             history.check(RESTORE)?;
@@ -251,7 +257,12 @@ impl Inner {
             }
             drop(history);
             drop(tree);
-            resources = fresh.into_rows();
+            guess = self.guess();
+            let mut resources = fresh.into_rows();
+            for resource in &mut resources {
+                Arc::make_mut(resource).revision = guess;
+            }
+            fresh = Tree::of(resources);
         }
     }
 
@@ -284,7 +295,7 @@ fn swap(
 }
 
 fn put(
-    shelf: &mut Shelf,
+    (shelf, scope): (&mut Shelf, ScopeNumber),
     history: &mut History,
     reference: &ResourceRef,
     fresh: Option<Arc<Resource>>,
@@ -294,10 +305,10 @@ fn put(
     let entry = if let Some(fresh) = fresh {
         let before = shelf.put(Arc::clone(&fresh));
         let event = if before.is_some() { StoreEvent::Modified(fresh) } else { StoreEvent::Added(fresh) };
-        Entry::new(event, before)
+        Entry::new(scope, event, before)
     } else {
         let before = shelf.remove(reference.name());
-        Entry::new(StoreEvent::Deleted { reference: reference.clone(), revision }, before)
+        Entry::new(scope, StoreEvent::Deleted { reference: reference.clone(), revision }, before)
     };
     history.push(entry, dropped);
 }

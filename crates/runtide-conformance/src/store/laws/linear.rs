@@ -12,7 +12,10 @@ use runtide_core::{
     ApplyOutcome, Document, Error, ErrorKind, Precondition, Resource, ResourceRef, Revision, Selector, StoreEvent,
     StoreWatchOptions,
 };
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::{Barrier, watch},
+    task::JoinSet,
+};
 
 use super::{Broken, Hand, Held, Tried, done, reference};
 use crate::{
@@ -227,12 +230,18 @@ async fn history(
     let tell = Arc::new(tell);
     let over = |progress: &Progress| progress.worked >= progress.goal;
     let mut ended = progress.clone();
+    // Else the first might be done before the last has begun.
+    let start = Arc::new(Barrier::new(CLIENTS));
     let mut tasks = JoinSet::new();
     for (client, hand) in hands.iter().cycle().take(CLIENTS).enumerate() {
         let random = Random(seed.wrapping_mul(7_919).wrapping_add(client as u64));
         let client =
             Client { hand: hand.clone(), record: Arc::clone(&record), random, tell: Arc::clone(&tell), unknown: 0 };
-        tasks.spawn(client.run());
+        let start = Arc::clone(&start);
+        tasks.spawn(async move {
+            start.wait().await;
+            client.run().await
+        });
     }
     let follows = async {
         // It reads along, so that it does not lose its place.
@@ -286,14 +295,19 @@ async fn history(
     let mark = hand.mark(1).await?;
     followed?;
     watcher.until(mark.revision).await?;
+    let told = Told::of(&hand, &watcher.events, mark.revision)?;
+    explained(&hand, &record, &told, floor.0, disturbance)
+}
+
+/// Whether all that was recorded could have been done by one after the other; how many calls there were.
+fn explained(hand: &Hand, record: &Record, told: &Told, floor: u64, during: Option<Disturbance>) -> Held<u64> {
     let mut calls = std::mem::take(&mut *lock(&record.calls));
     calls.sort_by_key(|(_, call)| call.invoked);
     let listings = std::mem::take(&mut *lock(&record.listings));
-    let told = Told::of(&hand, &watcher.events, mark.revision)?;
-    in_order(&hand, &calls, &listings, floor.0)?;
-    told.has_all(&hand, &calls)?;
+    in_order(hand, &calls, &listings, floor)?;
+    told.has_all(hand, &calls)?;
     let mut by_key: BTreeMap<usize, Vec<Call<Op>>> = BTreeMap::new();
-    let count = calls.len() as u64;
+    let count = (calls.len() + listings.len()) as u64;
     for (key, call) in calls {
         by_key.entry(key).or_default().push(call);
     }
@@ -306,8 +320,8 @@ async fn history(
     }
     for (key, mut calls) in by_key {
         calls.sort_by_key(|call| call.invoked);
-        let begin = Register { floor: floor.0, ..Register::EMPTY };
-        linearize(&calls, begin, Register::after).map_err(|stuck| stuck_at(&hand, key, &calls, &stuck, disturbance))?;
+        let begin = Register { floor, ..Register::EMPTY };
+        linearize(&calls, begin, Register::after).map_err(|stuck| stuck_at(hand, key, &calls, &stuck, during))?;
     }
     Ok(count)
 }
@@ -361,6 +375,10 @@ impl Client {
                 _ if self.unknown >= UNKNOWN && choice < 14 => self.read(key, &mut seen).await?,
                 0..=4 => self.apply(key, Precondition::None).await?,
                 5..=8 => {
+                    // What it knows may be old; every second time it looks first.
+                    if choice.is_multiple_of(2) {
+                        self.read(key, &mut seen).await?;
+                    }
                     let known = seen.get(&key).map_or(Precondition::Absent, |known| Precondition::Is(Revision(*known)));
                     self.apply(key, known).await?
                 }

@@ -1,5 +1,6 @@
 //! The laws' tests, by subject.
 
+pub(super) mod durable;
 pub(super) mod expired;
 pub(super) mod linear;
 pub(super) mod order;

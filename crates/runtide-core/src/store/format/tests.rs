@@ -481,6 +481,33 @@ fn many_values_are_refused_or_take_no_long_time() {
     }
 }
 
+#[test]
+fn a_text_as_long_as_any_is_read_however_it_is_spelled() {
+    let most = Document::MAX_BYTES - 16;
+    let spelled = |begin: &str, part: &str, end: &str| format!("{begin}{}{end}", part.repeat(most / part.len()));
+    for document in [
+        Document::json(spelled("[\"", "\\u00e4", "\"]")),
+        Document::yaml(spelled("a: ", "x\n  ", "x")),
+        Document::yaml(spelled("a: '", "x''\n\n ", "'")),
+        Document::yaml(spelled("a: \"", "\\\n  ", "\"")),
+        Document::yaml(spelled("a: >-\n", "  x\n\n", "")),
+        Document::yaml(spelled("a: |+\n", "  \n", "")),
+        Document::yaml(spelled("a: b #", "#", "")),
+        Document::yaml(spelled("a:", " ", "b")),
+        Document::yaml(spelled("a:", "\n", " b")),
+        Document::hcl(spelled("a = \"", "$", "\"\n")),
+        Document::hcl(spelled("a = \"", "%%{", "\"\n")),
+        Document::hcl(spelled("a = <<-E\n", "  x\n", "  E\n")),
+        Document::hcl(spelled("a = 1 /*", "* /", "*/\n")),
+        Document::hcl(spelled("a =", " ", "1\n")),
+    ] {
+        if formats().contains(&document.format) {
+            let begin = String::from_utf8_lossy(&document.bytes[..20]);
+            assert!(read(&document).is_ok(), "{} {begin:?}: {:?}", document.format, read(&document).err());
+        }
+    }
+}
+
 #[cfg(feature = "yaml")]
 #[test]
 fn a_yaml_bomb_does_not_go_off() {
@@ -538,9 +565,9 @@ fn yaml_says_what_it_means() {
 #[test]
 fn yaml_is_written_for_people() {
     let json = r##"{"apiVersion": "v1", "data": {"run.sh": "#!/bin/sh\necho hi\n", "on": "yes", "port": "80"},
-        "list": [{"a": 1, "b": [[1], []]}, "10Mi", "http://x/y?z"], "none": {}}"##;
+        "list": [{"a": 1, "b": [[1], []]}, "10Mi", "http://x/y?z"], "none": {}, "f": [1e16, -2.5e-7, 1.0]}"##;
     let yaml = Document::json(json).convert(ResourceFormat::Yaml).unwrap();
-    let expected = "apiVersion: v1\ndata:\n  run.sh: |\n    #!/bin/sh\n    echo hi\n  \"on\": \"yes\"\n  port: \"80\"\nlist:\n- a: 1\n  b:\n  - - 1\n  - []\n- 10Mi\n- http://x/y?z\nnone: {}\n";
+    let expected = "apiVersion: v1\ndata:\n  run.sh: |\n    #!/bin/sh\n    echo hi\n  \"on\": \"yes\"\n  port: \"80\"\nlist:\n- a: 1\n  b:\n  - - 1\n  - []\n- 10Mi\n- http://x/y?z\nnone: {}\nf:\n- 1.0e+16\n- -2.5e-7\n- 1.0\n";
     assert_eq!(std::str::from_utf8(&yaml.bytes).unwrap(), expected);
 }
 

@@ -10,7 +10,7 @@ use crate::Document;
 
 /// The most levels of blocks, lists, objects, parentheses, calls and templates; a `for` counts as two.
 pub(super) const DEPTH: usize = 32;
-/// The most comparisons of keys: half a second, and 11,000 keys in one object.
+/// The most comparisons of keys: about a second, and 11,000 keys in one object.
 const COMPARISONS: usize = 1 << 26;
 
 #[derive(Clone, Copy, PartialEq)]

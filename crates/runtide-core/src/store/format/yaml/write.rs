@@ -84,8 +84,7 @@ fn scalar(value: &Value, indent: usize, out: &mut Bounded) -> Outcome<()> {
         Value::Negative(value) => out.put(&value.to_string())?,
         Value::Float(value) if value.is_nan() => out.put(".nan")?,
         Value::Float(value) if value.is_infinite() => out.put(if *value > 0.0 { ".inf" } else { "-.inf" })?,
-        // The shortest digits that are read back as the same, and never those of an integer.
-        Value::Float(value) => out.put(&format!("{value:?}"))?,
+        Value::Float(value) => out.put(&fraction(*value))?,
         Value::Text(text) if is_plain(text) => out.put(text)?,
         Value::Text(text) if is_literal(text) => return literal(text, indent, out),
         Value::Text(text) => out.put(&quoted(text))?,
@@ -95,6 +94,16 @@ fn scalar(value: &Value, indent: usize, out: &mut Bounded) -> Outcome<()> {
         Value::Bytes(_) => {}
     }
     out.put("\n")
+}
+
+/// The shortest digits that are read back as the same, and never those of an integer. A reader of 1.1 takes `1e16` for a text:
+/// it wants a point, and a sign before the exponent.
+fn fraction(value: f64) -> String {
+    let written = format!("{value:?}");
+    let Some((mantissa, exponent)) = written.split_once('e') else { return written };
+    let point = if mantissa.contains('.') { "" } else { ".0" };
+    let sign = if exponent.starts_with('-') { "" } else { "+" };
+    format!("{mantissa}{point}e{sign}{exponent}")
 }
 
 /// What YAML 1.1 takes for a boolean, in any case.
