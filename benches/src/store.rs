@@ -4,6 +4,7 @@
 //! Resources are of one kind, a hundred namespaces with as many in each, in an order that is not theirs.
 
 mod contender;
+mod durable;
 mod held;
 mod nested;
 mod objects;
@@ -15,6 +16,7 @@ mod work;
 
 pub use self::{
     contender::{Contender, Peered},
+    durable::durable,
     held::held,
     nested::Nested,
     objects::{KIND, NAMESPACES, Object, Objects},

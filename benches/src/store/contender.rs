@@ -3,7 +3,7 @@
 use std::{cell::RefCell, fmt, sync::Arc};
 
 use super::{
-    objects::{Object, Objects},
+    objects::{NAMESPACES, Object, Objects},
     turns,
     work::{Holder, Peer, Turn, Work, of_million},
 };
@@ -19,8 +19,11 @@ pub trait Contender: Send + Sync + Sized + 'static {
     /// Whether it can write and read snapshots.
     const SNAPSHOTS: bool = true;
 
-    /// A part of a million that is enough for a turn.
+    /// How many of a million are enough for a turn.
     const PART: usize = 100_000;
+
+    /// How many listings are.
+    const LISTS: usize = NAMESPACES;
 
     /// What names a resource to it.
     type Key: Send + Sync + 'static;

@@ -110,12 +110,15 @@ pub(super) fn get<C: Contender>(store: Arc<C>, objects: Objects, part: usize) ->
     })
 }
 
-/// Each turn lists every namespace once.
+/// Each turn lists other namespaces, or all of them once.
 pub(super) fn list<C: Contender>(store: Arc<C>, objects: Objects) -> Turn {
     let runtime = runtime();
     let namespaces: Vec<C::Namespace> = (0..NAMESPACES).map(|n| C::namespace(&Objects::namespace(n))).collect();
+    let mut listed = 0;
     Box::new(move || {
-        Round::sum(namespaces.iter().map(|namespace| {
+        let from = listed;
+        listed += C::LISTS;
+        Round::sum(namespaces.iter().cycle().skip(from % NAMESPACES).take(C::LISTS).map(|namespace| {
             let clock = Clock::start();
             let found = runtime.block_on(store.list(namespace));
             let round = clock.stop(1);
@@ -126,12 +129,12 @@ pub(super) fn list<C: Contender>(store: Arc<C>, objects: Objects) -> Turn {
     })
 }
 
-/// Each turn lists ten namespaces to each of which one was added, in the middle of the names.
+/// Each turn lists at most ten namespaces, to each of which one was added, in the middle of the names.
 pub(super) fn list_after_adding<C: Contender>(store: Arc<C>, objects: Objects) -> Turn {
     let runtime = runtime();
     let mut added = 0;
     Box::new(move || {
-        Round::sum((0..NAMESPACES).step_by(10).map(|n| {
+        Round::sum((0..NAMESPACES).step_by(10).take(C::LISTS).map(|n| {
             added += 1;
             let (namespace, name) = (Objects::namespace(n), format!("{}-{added}", Objects::name(objects.count / 2)));
             let body = C::body(objects.get(n, 1));
