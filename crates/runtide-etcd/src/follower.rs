@@ -295,15 +295,21 @@ impl Follower {
             // Only what was there before tells whether it ceases to match.
             options = options.with_prev_key();
         }
+        let pointer = self.inner.keys.pointer();
         let open = |client: Client| async move {
+            // Where the whole cluster is, whatever this member has heard of.
+            let now = client.kv_client().get(pointer, None).await?;
+            let now = now.header().map_or(0, |header| positive(header.revision()));
             // A member that does not say its version is believed less.
             let status = client.maintenance_client().status().await;
             let trusted = status.is_ok_and(|status| keeps_order(status.version()));
             let mut watch = client.watch_client().max_decoding_message_size(LARGEST);
-            Ok((watch.watch(from, Some(options)).await?.split(), trusted))
+            Ok((watch.watch(from, Some(options)).await?.split(), trusted, now))
         };
         match self.inner.wire.attempt(OPERATION, self.inner.request_timeout, open).await {
-            Ok(((ask, answers), trusted)) => Ok((ask, answers, trusted)),
+            // Set back to a backup: revisions of before mean nothing, and those to come would be waited for.
+            Ok((_, _, now)) if now < self.spot.revision => Err(End::Lost),
+            Ok(((ask, answers), trusted, _)) => Ok((ask, answers, trusted)),
             Err(Fault { error, cure, .. }) if is_final(&error, cure) => Err(End::Fatal(error)),
             Err(fault) => Err(End::Broken(fault.error)),
         }

@@ -54,13 +54,10 @@ impl Inner {
         Ok(view)
     }
 
-    /// Believes in it, unless something newer is known.
+    /// Believes in it. It may be older than what was known: of a cluster that was set back to a backup it has to be, and else it
+    /// costs a request.
     pub(crate) fn believe(&self, view: View) {
-        let mut known = self.view.lock().unwrap_or_else(PoisonError::into_inner);
-        // A pointer that is gone (somebody removed everything) is no older than any other.
-        if known.as_ref().is_none_or(|known| view.pointer == 0 || view.pointer >= known.pointer) {
-            *known = Some(view);
-        }
+        *self.view.lock().unwrap_or_else(PoisonError::into_inner) = Some(view);
     }
 
     pub(crate) fn get_pointer(&self) -> TxnOp {

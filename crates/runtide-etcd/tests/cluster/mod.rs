@@ -168,6 +168,23 @@ impl Cluster {
         }
     }
 
+    /// Sets the one member back to a backup, as whoever operates it would.
+    pub fn set_back(&mut self, backup: &Path) {
+        self.kill(0);
+        let folder = self.folder.path().join("m0");
+        std::fs::remove_dir_all(&folder).unwrap();
+        let peer = format!("http://127.0.0.1:{}", self.members[0].seen_at);
+        let restored = Command::new("etcdctl")
+            .args(["snapshot", "restore", "--name", "m0", "--initial-cluster-token", "tests"])
+            .args(["--initial-cluster", &format!("m0={peer}"), "--initial-advertise-peer-urls", &peer, "--data-dir"])
+            .args([folder.as_path(), backup])
+            .env("ETCDCTL_API", "3")
+            .output()
+            .unwrap();
+        assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
+        self.run(0);
+    }
+
     /// Stands still until it is told to go on.
     pub fn pause(&self, at: usize) {
         self.signal(at, rustix::process::Signal::STOP);

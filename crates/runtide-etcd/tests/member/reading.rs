@@ -282,6 +282,68 @@ async fn restores_at_once_leave_one_of_them_whole() {
 }
 
 #[tokio::test]
+async fn a_snapshot_that_is_larger_than_what_is_held_is_all_there_or_not_at_all() {
+    let test = "a_snapshot_that_is_larger_than_what_is_held_is_all_there_or_not_at_all";
+    let Some(cluster) = Cluster::one(test) else { return };
+    let store = cluster.store();
+    let body = |n: usize| json(&format!("\"{}{n:02}\"", "x".repeat(1 << 20)));
+    let mut bytes = Vec::new();
+    let mut writer = runtide_core::SnapshotWriter::begin(&mut bytes, Revision(1), 20);
+    for n in 0..20 {
+        writer.put(&runtide_core::Resource::new(named(&format!("n{n:02}")), body(n), Revision(1))).await.unwrap();
+    }
+    writer.seal().await.unwrap();
+    let before = store.apply(&named("old"), json("{}"), Precondition::None).await.unwrap().revision;
+    let options = StoreWatchOptions::default().with_since(Since::After(before));
+    let mut stream = store.watch(&Selector::all(), options).await.unwrap();
+    let mut damaged = bytes.clone();
+    let last = damaged.len() - 1;
+    damaged[last] ^= 1;
+    assert_eq!(store.restore(&mut &damaged[..]).await.unwrap_err().kind(), ErrorKind::Corrupt);
+    let all = etcd_client::GetOptions::new().with_all_keys().with_keys_only();
+    let keys = cluster.raw(0).await.get(vec![0], Some(all)).await.unwrap();
+    assert_eq!(keys.kvs().len(), 2, "the pointer and what was there: {:?}", keys.kvs());
+    let next = store.apply(&named("old"), json("[]"), Precondition::Is(before)).await.unwrap().revision;
+    assert_eq!(next_change(&mut stream).await.revision(), next);
+
+    let restored = store.restore(&mut &bytes[..]).await.unwrap();
+    assert_eq!(next_change(&mut stream).await, StoreEvent::Reset { gap: Gap::Restored, revision: restored });
+    for n in 0..20 {
+        let StoreEvent::Added(resource) = crate::next(&mut stream).await else { panic!("{n} is missing") };
+        assert_eq!(resource.document, body(n));
+    }
+    let mut again = Vec::new();
+    assert_eq!(store.snapshot(&mut again).await.unwrap().count, 20);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_that_is_set_back_to_a_backup_is_followed_there() {
+    let Some(mut cluster) = Cluster::one("a_cluster_that_is_set_back_to_a_backup_is_followed_there") else { return };
+    let store = cluster.store();
+    let first = store.apply(&named("a"), json("1"), Precondition::None).await.unwrap().revision;
+    let backup = cluster.folder().join("backup.db");
+    let mut file = tokio::fs::File::create(&backup).await.unwrap();
+    store.maintenance_snapshot(&mut file).await.unwrap();
+    let mut bytes = Vec::new();
+    store.snapshot(&mut bytes).await.unwrap();
+    // Another generation, which the backup does not have.
+    store.restore(&mut &bytes[..]).await.unwrap();
+    let lost = store.apply(&named("a"), json("2"), Precondition::None).await.unwrap().revision;
+    let options = StoreWatchOptions::default().with_since(Since::After(lost));
+    let mut stream = store.watch(&Selector::all(), options.clone()).await.unwrap();
+    tokio::task::block_in_place(|| cluster.set_back(&backup));
+    let got = store.get(&named("a"), None).await.unwrap().unwrap();
+    assert_eq!((got.revision, &got.document), (first, &json("1")));
+    let reset = next_change(&mut stream).await;
+    assert!(matches!(reset, StoreEvent::Reset { gap: Gap::HistoryExpired, .. }), "{reset:?}");
+    assert!(matches!(next(&mut stream).await, StoreEvent::Added(resource) if resource.revision == first));
+    let error = store.watch(&Selector::all(), options).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Expired, "{error:?}");
+    let again = store.apply(&named("a"), json("3"), Precondition::Is(first)).await.unwrap().revision;
+    assert_eq!(next_change(&mut stream).await.revision(), again);
+}
+
+#[tokio::test]
 async fn etcds_own_snapshot_is_one_that_etcdctl_takes() {
     let Some(cluster) = Cluster::one("etcds_own_snapshot_is_one_that_etcdctl_takes") else { return };
     let store = cluster.store();
