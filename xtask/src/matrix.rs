@@ -13,8 +13,11 @@ use crate::workspace;
 
 const PAGE: &str = "docs/support-matrix.md";
 
-/// The suite of the laws that a backend keeps or breaks.
-const SUITE: &str = "runtime";
+/// The suites of the laws that a backend keeps or breaks: each with what its columns are called, and what comes before them.
+const SUITES: [(&str, &str, &str); 2] = [
+    ("runtime", "backend", ""),
+    ("store", "store", "\n## Stores\n\nThe laws S1 to S12, on whatever holds declared resources.\n\n"),
+];
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -59,10 +62,29 @@ fn check(findings: &[Finding]) -> Outcome<()> {
 
 /// The page; the same findings give the same bytes, in whatever order they come.
 fn render(findings: &[Finding]) -> String {
-    let findings: Vec<Finding> = findings.iter().filter(|finding| finding.suite == SUITE).cloned().collect();
+    let mut page = String::from(
+        "# Support matrix\n\nWhich of the laws hold on which backend, as the conformance suite last found. Generated: do \
+         not edit, but run\n\n```sh\ncargo xtask test --matrix\n```\n\n",
+    );
+    let mut notes: Vec<String> = Vec::new();
+    for (suite, what, heading) in SUITES {
+        let of_it: Vec<&Finding> = findings.iter().filter(|finding| finding.suite == suite).collect();
+        if !of_it.is_empty() {
+            page.push_str(heading);
+            tables(&of_it, what, &mut page, &mut notes);
+        }
+    }
+    for (at, note) in notes.iter().enumerate() {
+        let _ = write!(page, "\n[^{}]: {note}\n", at + 1);
+    }
+    page
+}
+
+/// What each backend of a suite ran against, and its laws.
+fn tables(findings: &[&Finding], what: &str, page: &mut String, notes: &mut Vec<String>) {
     let backends: BTreeSet<&str> = findings.iter().map(|finding| finding.backend.as_str()).collect();
     let mut laws: BTreeMap<_, (&Finding, BTreeMap<&str, &Finding>)> = BTreeMap::new();
-    for finding in &findings {
+    for finding in findings.iter().copied() {
         let (_, row) = laws.entry(report::order(&finding.law)).or_insert_with(|| (finding, BTreeMap::new()));
         // Tried more than once: what weighs more counts; of equals the first by reason, for the order of the lines is chance.
         let weight = |finding: &Finding| (finding.outcome, std::cmp::Reverse(finding.reason.clone()));
@@ -72,14 +94,10 @@ fn render(findings: &[Finding]) -> String {
         }
     }
 
-    let mut page = String::from(
-        "# Support matrix\n\nWhich of the laws hold on which backend, as the conformance suite last found. Generated: do \
-         not edit, but run\n\n```sh\ncargo xtask test --matrix\n```\n\n",
-    );
     let mut ran = Vec::new();
-    page.push_str("| backend | ran against |\n|---|---|\n");
+    let _ = write!(page, "| {what} | ran against |\n|---|---|\n");
     for backend in &backends {
-        let of_it: Vec<_> = findings.iter().filter(|finding| finding.backend == *backend).collect();
+        let of_it: Vec<_> = findings.iter().copied().filter(|finding| finding.backend == *backend).collect();
         let against = against(&of_it);
         let _ = writeln!(page, "| {} | {} |", plain(backend), against.as_deref().unwrap_or("nothing: it was not run"));
         if against.is_some() {
@@ -89,7 +107,6 @@ fn render(findings: &[Finding]) -> String {
 
     let _ = writeln!(page, "\n| law |{}", backends.iter().fold(String::new(), |line, b| line + " " + &plain(b) + " |"));
     let _ = writeln!(page, "|---|{}", "---|".repeat(backends.len()));
-    let mut notes: Vec<String> = Vec::new();
     for (law, row) in laws.values() {
         let _ = write!(page, "| {} {} |", plain(&law.law), plain(&law.name));
         for backend in &backends {
@@ -110,10 +127,6 @@ fn render(findings: &[Finding]) -> String {
         }
         page.push('\n');
     }
-    for (at, note) in notes.iter().enumerate() {
-        let _ = write!(page, "\n[^{}]: {note}\n", at + 1);
-    }
-    page
 }
 
 /// A cell's word, and its footnote: why a law was skipped, or which parts of it the runtime does not have.
@@ -158,19 +171,21 @@ fn results(page: &str) -> BTreeMap<(String, String), String> {
         line.trim().trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect()
     };
     let mut results = BTreeMap::new();
-    let mut lines = page.lines().skip_while(|line| !line.starts_with("| law |"));
-    let Some(header) = lines.next() else { return results };
-    let backends: Vec<_> = cells(header).into_iter().skip(1).collect();
-    for line in lines.skip(1).take_while(|line| line.starts_with('|')) {
-        let mut row = cells(line).into_iter();
-        let Some(law) = row.next() else { continue };
-        for (backend, cell) in backends.iter().zip(row) {
-            let word_and_note = cell.split_once(" [^").map(|(word, at)| (word, notes.get(at.trim_end_matches(']'))));
-            let said = match word_and_note {
-                Some((word, Some(note))) => format!("{word}: {note}"),
-                _ => cell,
-            };
-            results.insert((law.clone(), backend.clone()), said);
+    let mut lines = page.lines();
+    while let Some(header) = lines.find(|line| line.starts_with("| law |")) {
+        let backends: Vec<_> = cells(header).into_iter().skip(1).collect();
+        for line in lines.by_ref().skip(1).take_while(|line| line.starts_with('|')) {
+            let mut row = cells(line).into_iter();
+            let Some(law) = row.next() else { continue };
+            for (backend, cell) in backends.iter().zip(row) {
+                let word_and_note =
+                    cell.split_once(" [^").map(|(word, at)| (word, notes.get(at.trim_end_matches(']'))));
+                let said = match word_and_note {
+                    Some((word, Some(note))) => format!("{word}: {note}"),
+                    _ => cell,
+                };
+                results.insert((law.clone(), backend.clone()), said);
+            }
         }
     }
     results
@@ -228,6 +243,50 @@ cargo xtask test --matrix
         let of_the_log = Finding { suite: "wal".to_owned(), backend: "wal".to_owned(), ..findings[0].clone() };
         findings.push(of_the_log);
         assert_eq!(render(&findings), PAGE);
+    }
+
+    #[test]
+    fn stores_have_tables_of_their_own_and_share_the_footnotes() {
+        let mut findings = findings();
+        let of_a_store = |law: &str, name: &str, outcome, reason: Option<&str>| Finding {
+            suite: "store".to_owned(),
+            backend: "memory".to_owned(),
+            real: false,
+            law: law.to_owned(),
+            name: name.to_owned(),
+            outcome,
+            reason: reason.map(str::to_owned),
+            version: None,
+        };
+        findings.push(of_a_store("S10", "bounded", Verdict::Passed, None));
+        findings.push(of_a_store("S9", "durable", Verdict::Skipped, Some("it is gone")));
+        let page = render(&findings);
+        let stores = "\
+| R10 dead link | skipped [^1] | **failed** |
+
+## Stores
+
+The laws S1 to S12, on whatever holds declared resources.
+
+| store | ran against |
+|---|---|
+| memory | itself, in process |
+
+| law | memory |
+|---|---|
+| S9 durable | skipped [^2] |
+| S10 bounded | passed |
+
+[^1]: no half-open
+
+[^2]: it is gone
+";
+        assert!(page.ends_with(stores), "{page}");
+        let found = results(&page);
+        let said = |law: &str, backend: &str| found.get(&(law.to_owned(), backend.to_owned())).map(String::as_str);
+        assert_eq!(said("S9 durable", "memory"), Some("skipped: it is gone"));
+        assert_eq!(said("R10 dead link", "docker"), Some("skipped: no half-open"));
+        assert_eq!(found.len(), 6);
     }
 
     #[test]

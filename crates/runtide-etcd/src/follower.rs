@@ -206,10 +206,10 @@ impl Follower {
         let mut range = self.inner.keys.selected(&generation, &self.selector);
         loop {
             let mut call = Call::new(OPERATION, self.inner.request_timeout);
-            let part = match self.inner.part(&mut call, &range, Some(self.spot.revision), PAGE).await {
+            let part = match self.inner.part(&mut call, &range, self.spot.revision, PAGE).await {
                 Ok(part) => part,
                 Err(Unread::Compacted(_)) => return Ok(false),
-                Err(Unread::Failed(error)) => {
+                Err(Unread::Future(error) | Unread::Failed(error)) => {
                     self.again(error, Cure::Elsewhere).await?;
                     continue;
                 }

@@ -33,12 +33,16 @@ pub(crate) struct Part {
     pub(crate) kvs: Vec<PbKeyValue>,
     pub(crate) more: bool,
     pub(crate) revision: u64,
+    /// As it was at that revision.
+    pub(crate) pointer: Option<PbKeyValue>,
 }
 
 /// A range cannot be read at the revision asked for, or at all.
 pub(crate) enum Unread {
     /// The revision is not kept any more.
     Compacted(Error),
+    /// The revision has not been reached.
+    Future(Error),
     /// Anything else.
     Failed(Error),
 }
@@ -46,7 +50,7 @@ pub(crate) enum Unread {
 impl From<Unread> for Error {
     fn from(unread: Unread) -> Self {
         match unread {
-            Unread::Compacted(error) | Unread::Failed(error) => error,
+            Unread::Compacted(error) | Unread::Future(error) | Unread::Failed(error) => error,
         }
     }
 }
@@ -93,12 +97,18 @@ impl Inner {
         };
         let (generation, part) = match token {
             Some(token) => {
-                self.check(&mut call, &token).await?;
                 let mut range = self.keys.selected(&token.generation, selector);
                 let behind = keys::after(format!("{}{}", self.root(&token.generation), token.last).as_bytes());
                 range.from = range.from.max(behind);
-                let part = self.part(&mut call, &range, Some(token.revision), limit).await?;
-                (token.generation, part)
+                let part = match self.part(&mut call, &range, token.revision, limit).await {
+                    Err(Unread::Future(_)) => return Err(self.foreign()),
+                    part => part?,
+                };
+                // Of this store it is if its generation was live at its revision.
+                match View::of(self, part.pointer.clone())?.generation {
+                    Some(generation) if *generation == *token.generation => (token.generation, part),
+                    _ => return Err(self.foreign()),
+                }
             }
             None => match self.first_part(&mut call, selector, limit).await? {
                 (Some(generation), part) => (generation.to_string(), part),
@@ -150,49 +160,37 @@ impl Inner {
             }
             let revision = answer.revision;
             let range = answer.range();
-            return Ok((view.generation, Part { kvs: range.kvs, more: range.more, revision }));
+            return Ok((view.generation, Part { kvs: range.kvs, more: range.more, revision, pointer: None }));
         }
     }
 
-    /// A part of a range, at a revision or now; fewer than the limit where they are large.
+    /// A part of a range, at a revision; fewer than the limit where they are large.
     pub(crate) async fn part(
         &self,
         call: &mut Call,
         range: &KeyRange,
-        revision: Option<u64>,
+        revision: u64,
         limit: u32,
     ) -> Result<Part, Unread> {
-        if range.from >= range.to {
-            // Behind the last of a selection.
-            return Ok(Part { kvs: Vec::new(), more: false, revision: revision.unwrap_or(0) });
-        }
         let mut limit = limit;
         loop {
-            let txn = Txn::new().and_then([get(range, revision, limit)]);
-            match self.wire.try_txn(call, txn).await {
+            let at = GetOptions::new().with_revision(signed(revision));
+            let mut gets = vec![TxnOp::get(self.keys.pointer(), Some(at))];
+            // Else it is behind the last of a selection.
+            if range.from < range.to {
+                gets.push(get(range, Some(revision), limit));
+            }
+            match self.wire.try_txn(call, Txn::new().and_then(gets)).await {
                 Ok(mut answer) => {
-                    let now = answer.revision;
+                    let pointer = answer.one();
                     let range = answer.range();
-                    return Ok(Part { kvs: range.kvs, more: range.more, revision: revision.unwrap_or(now) });
+                    return Ok(Part { kvs: range.kvs, more: range.more, revision, pointer });
                 }
                 Err(fault) if fault.cure == Cure::Less && limit > 1 => limit /= 2,
                 Err(fault) if fault.cure == Cure::Compacted => return Err(Unread::Compacted(fault.error)),
+                Err(fault) if fault.cure == Cure::Future => return Err(Unread::Future(fault.error)),
                 Err(fault) => return Err(Unread::Failed(fault.error)),
             }
-        }
-    }
-
-    /// That a token is of this store: at its revision its generation was live.
-    async fn check(&self, call: &mut Call, token: &Token) -> Result<()> {
-        let at = GetOptions::new().with_revision(signed(token.revision));
-        let txn = Txn::new().and_then([TxnOp::get(self.keys.pointer(), Some(at))]);
-        match self.wire.try_txn(call, txn).await {
-            Ok(mut answer) => match View::of(self, answer.one())?.generation {
-                Some(generation) if *generation == *token.generation => Ok(()),
-                _ => Err(self.foreign()),
-            },
-            Err(fault) if fault.cure == Cure::Future => Err(self.foreign()),
-            Err(fault) => Err(fault.error),
         }
     }
 

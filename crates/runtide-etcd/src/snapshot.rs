@@ -44,7 +44,7 @@ impl Inner {
             let mut range = self.keys.generation(&generation);
             loop {
                 let mut call = Call::new(SNAPSHOT, self.request_timeout);
-                let part = self.part(&mut call, &range, Some(revision), PAGE).await?;
+                let part = self.part(&mut call, &range, revision, PAGE).await?;
                 if let Some(last) = part.kvs.last() {
                     range.from = keys::after(&last.key);
                 }

@@ -213,6 +213,7 @@ async fn what_was_acknowledged_is_there_though_leaders_die_and_stand_still() {
 async fn without_a_majority_a_write_is_not_guessed_at_and_lands_or_not_later() {
     let test = "without_a_majority_a_write_is_not_guessed_at_and_lands_or_not_later";
     let Some(mut cluster) = Cluster::three(test) else { return };
+    cluster.store().stats().await.unwrap();
     let config = cluster.config().with_request_timeout(Duration::from_secs(3));
     let store = EtcdStore::new(config).unwrap();
     let before = store.apply(&named("a"), json("1"), Precondition::None).await.unwrap().revision;

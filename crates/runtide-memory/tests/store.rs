@@ -66,8 +66,7 @@ async fn what_happens_in_other_namespaces_neither_wakes_a_watcher_nor_leaves_it_
 
     let woken = Arc::new(Woken::default());
     let waker = Waker::from(Arc::clone(&woken));
-    let mut poll =
-        |watch: &mut StoreStream| pin!(watch.next()).poll(&mut Context::from_waker(&waker)).map(Option::unwrap);
+    let poll = |watch: &mut StoreStream| pin!(watch.next()).poll(&mut Context::from_waker(&waker)).map(Option::unwrap);
     assert!(poll(&mut watch).is_pending());
     for n in 0..100 {
         store.apply(&elsewhere, body(n), Precondition::None).await.unwrap();

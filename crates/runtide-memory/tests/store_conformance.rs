@@ -1,12 +1,14 @@
 //! The laws of stores, on the store in memory.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod store_laws;
+
 use std::{num::NonZeroUsize, sync::Arc};
 
 use async_trait::async_trait;
 use runtide_conformance::{
     Absent, Done,
-    store::{Kept, Overrun, StoreHarness, StoreLaw, StoreTuning, write_past},
+    store::{Overrun, StoreHarness, StoreLaw, StoreTuning, write_past},
 };
 use runtide_core::{Revision, StoreBackend};
 use runtide_memory::{MemoryStore, StoreOptions};
@@ -57,16 +59,9 @@ impl StoreHarness for Memory {
     }
 }
 
-runtide_conformance::store_suite!(start, in_full);
+runtide_conformance::store_suite!(start, store_laws::as_much_as_the_book_says);
 
 #[test]
 fn one_law_is_skipped() {
     assert_eq!(Memory(empty()).skips().len(), 1);
-}
-
-/// Nothing is left out, but what can happen to a store that is elsewhere.
-fn in_full(law: StoreLaw, kept: &Kept) {
-    let elsewhere = matches!(law, StoreLaw::S5 | StoreLaw::S6 | StoreLaw::S12);
-    let without: &[&str] = if elsewhere { &["disturbances: this store is in the process that uses it"] } else { &[] };
-    assert_eq!(kept.without, without, "{law}");
 }

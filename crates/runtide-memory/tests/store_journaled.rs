@@ -1,6 +1,8 @@
 //! The laws of stores, on the store in memory behind the log: on a folder, and on a disk of which every power cut is known.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod store_laws;
+
 use std::{
     num::{NonZeroU64, NonZeroUsize},
     path::Path,
@@ -10,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use runtide_conformance::{
     Absent, Done, Obstacle,
-    store::{Effort, Kept, ModelDisk, Overrun, StoreHarness, StoreLaw, StoreTuning, write_past},
+    store::{Effort, ModelDisk, Overrun, StoreHarness, StoreTuning, write_past},
 };
 use runtide_core::{JournaledStore, Revision, StoreBackend, journal::JournalOptions, wal::WalOptions};
 use runtide_memory::{MemoryStore, StoreOptions};
@@ -73,16 +75,6 @@ impl StoreHarness for Journaled {
     }
 }
 
-/// Nothing is left out, but what can happen to a store that is elsewhere.
-fn in_full(law: StoreLaw, kept: &Kept) {
-    let elsewhere = matches!(law, StoreLaw::S5 | StoreLaw::S6 | StoreLaw::S12);
-    let without: &[&str] = if elsewhere { &["disturbances: this store is in the process that uses it"] } else { &[] };
-    assert_eq!(kept.without, without, "{law}");
-    if law == StoreLaw::S9 {
-        assert!(kept.looked.count >= 2_000, "{}", kept.looked);
-    }
-}
-
 mod on_a_model_disk {
     use super::*;
 
@@ -93,7 +85,7 @@ mod on_a_model_disk {
         std::future::ready(Ok(Journaled { name: "journaled", tuning, store, foreign, _folders: None }))
     }
 
-    runtide_conformance::store_suite!(start, in_full);
+    runtide_conformance::store_suite!(start, store_laws::as_much_as_the_book_says);
 }
 
 mod on_a_folder {
@@ -107,12 +99,5 @@ mod on_a_folder {
         std::future::ready(Ok(Journaled { name: "journaled-folder", tuning, store, foreign, _folders: Some(folders) }))
     }
 
-    fn in_brief(law: StoreLaw, kept: &Kept) {
-        // What a power cut leaves is looked at on the other disk.
-        if law != StoreLaw::S9 {
-            in_full(law, kept);
-        }
-    }
-
-    runtide_conformance::store_suite!(start, in_brief);
+    runtide_conformance::store_suite!(start, store_laws::in_full);
 }

@@ -284,6 +284,8 @@ impl Inner {
         (pen.checkpoint, pen.since) = (at, 0);
         let Some(policy) = self.options.retention.clone() else { return Ok(()) };
         let keep = policy.keep_from.map_or(at, |keep| keep.min(at));
+        // A log that is not synced with each commit must be, before what the checkpoint stands for goes.
+        self.wal.sync_blocking()?;
         self.wal.retain(policy.with_keep_from(keep)).map(drop)
     }
 }

@@ -218,6 +218,17 @@ impl Cluster {
         }
     }
 
+    /// A number that the first member counts; the name with its labels, and the blank behind it.
+    pub async fn metric(&self, name: &str) -> u64 {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut socket = tokio::net::TcpStream::connect(self.address(0)).await.unwrap();
+        socket.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.unwrap();
+        let mut text = String::new();
+        socket.read_to_string(&mut text).await.unwrap();
+        let number = text.lines().find_map(|line| line.strip_prefix(name)).expect("the metric");
+        number.parse().unwrap()
+    }
+
     pub fn config(&self) -> Config {
         Config::default().with_endpoints(self.endpoints())
     }
@@ -241,8 +252,6 @@ impl Drop for Cluster {
 
 /// Waits for it, as long as patience lasts.
 pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, future).await {
-        Ok(value) => value,
-        Err(_) => panic!("not within {PATIENCE:?}: {what}"),
-    }
+    let ended = tokio::time::timeout(PATIENCE, future).await;
+    ended.unwrap_or_else(|_| panic!("not within {PATIENCE:?}: {what}"))
 }

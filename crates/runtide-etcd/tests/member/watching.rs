@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use runtide_core::{
-    ErrorKind, Gap, Precondition, Revision, Selector, Since, SlowConsumer, StoreBackend, StoreEvent, StoreWatchOptions,
+    ErrorKind, Gap, LabelMatch, Precondition, Revision, Selector, Since, SlowConsumer, StoreBackend, StoreEvent,
+    StoreWatchOptions,
 };
 use runtide_etcd::EtcdStore;
 
@@ -194,13 +195,43 @@ async fn a_quiet_watch_is_marked_as_time_goes_on() {
 
 /// How many watches the member has.
 async fn watches(cluster: &Cluster) -> u64 {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut socket = tokio::net::TcpStream::connect(cluster.address(0)).await.unwrap();
-    socket.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.unwrap();
-    let mut text = String::new();
-    socket.read_to_string(&mut text).await.unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix("etcd_debugging_mvcc_watcher_total "));
-    line.expect("the metric").parse().unwrap()
+    cluster.metric("etcd_debugging_mvcc_watcher_total ").await
+}
+
+#[tokio::test]
+async fn who_watches_by_labels_is_told_what_enters_and_what_leaves() {
+    let Some(store) = shared("who_watches_by_labels_is_told_what_enters_and_what_leaves") else { return };
+    let labelled = |colour: &str, n: u32| {
+        json(&format!("{{\"kind\":\"Thing\",\"metadata\":{{\"labels\":{{\"colour\":\"{colour}\"}}}},\"n\":{n}}}"))
+    };
+    let red = Selector::all().with_label(LabelMatch::is("colour", "red"));
+    let mut stream = store.watch(&red, since(Since::Now)).await.unwrap();
+    next(&mut stream).await;
+    let write = async |name: &str, colour: &str, n: u32| {
+        store.apply(&named(name), labelled(colour, n), Precondition::None).await.unwrap().revision
+    };
+    let a = write("a", "red", 1).await;
+    write("b", "blue", 1).await;
+    let b = write("b", "red", 2).await;
+    let a2 = write("a", "red", 2).await;
+    let a3 = write("a", "blue", 3).await;
+    write("a", "blue", 4).await;
+    store.delete(&named("a"), Precondition::None).await.unwrap();
+    let b2 = store.delete(&named("b"), Precondition::None).await.unwrap().unwrap();
+    let mut told = Vec::new();
+    while told.len() < 5 {
+        let event = next_change(&mut stream).await;
+        let what = match &event {
+            StoreEvent::Added(_) => "added",
+            StoreEvent::Modified(_) => "modified",
+            StoreEvent::Deleted { .. } => "deleted",
+            other => panic!("{other:?}"),
+        };
+        told.push((what, event.reference().unwrap().name().to_owned(), event.revision()));
+    }
+    let expected =
+        [("added", "a", a), ("added", "b", b), ("modified", "a", a2), ("deleted", "a", a3), ("deleted", "b", b2)];
+    assert!(told.iter().map(|(what, name, at)| (*what, name.as_str(), *at)).eq(expected), "{told:?}");
 }
 
 #[tokio::test]

@@ -92,16 +92,16 @@ async fn of_many_that_compare_and_set_one_wins() {
             })
             .collect();
         let mut won = Vec::new();
-        let mut lost = Vec::new();
+        let mut refused = Vec::new();
         for writer in writers {
             match writer.await.unwrap() {
                 Ok(applied) => won.push(applied),
-                Err(error) => lost.push(error),
+                Err(error) => refused.push(error),
             }
         }
         assert_eq!(won.len(), 1, "round {round}: {won:?}");
         last = Some(won[0].revision);
-        for error in lost {
+        for error in refused {
             assert_eq!(error.kind(), ErrorKind::Conflict);
             assert!(error.context().contains(&("revision", won[0].revision.to_string())), "{error}");
         }
@@ -168,4 +168,41 @@ async fn a_member_that_takes_more_is_given_more() {
     // More than one answer can carry.
     let page = store.list(&runtide_core::Selector::all(), runtide_core::PageOptions::default()).await.unwrap();
     assert!(!page.items.is_empty() && page.next.is_some());
+}
+
+/// What the call gives, having made so many requests.
+async fn costs<T>(cluster: &Cluster, requests: u64, call: impl Future<Output = runtide_core::Result<T>>) -> T {
+    let counted =
+        "grpc_server_started_total{grpc_method=\"Txn\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"} ";
+    let before = cluster.metric(counted).await;
+    let given = call.await.unwrap();
+    assert_eq!(cluster.metric(counted).await - before, requests);
+    given
+}
+
+#[tokio::test]
+async fn a_call_makes_as_many_requests_as_the_documentation_says() {
+    let test = "a_call_makes_as_many_requests_as_the_documentation_says";
+    let Some(c) = Cluster::one(test) else { return };
+    c.raw(0).await;
+    let (a, b, web, none) = (c.store(), c.store(), named("web"), Precondition::None);
+    // The first call of a client finds out which generation is live.
+    costs(&c, 1 + 1, a.apply(&web, json("1"), none)).await;
+    costs(&c, 1, a.apply(&named("x"), json("1"), Precondition::Absent)).await;
+    costs(&c, 1, a.apply(&web, json("2"), none)).await;
+    costs(&c, 1, a.apply(&web, json("2"), none)).await;
+    let seen = costs(&c, 1, a.get(&web, None)).await.unwrap().revision;
+    costs(&c, 1, a.apply(&web, json("3"), Precondition::Is(seen))).await;
+    let seen = costs(&c, 1 + 1, b.get(&web, None)).await.unwrap().revision;
+    costs(&c, 1, b.apply(&web, json("4"), Precondition::Is(seen))).await;
+    costs(&c, 2, a.apply(&web, json("5"), none)).await;
+    costs(&c, 1 + 2, c.store().apply(&web, json("6"), none)).await;
+    let at = b.list(&runtide_core::Selector::all(), runtide_core::PageOptions::default()).await.unwrap();
+    // A listing is not remembered: what is compared first is read.
+    costs(&c, 2, b.apply(&web, json("7"), Precondition::Is(at.items[0].revision))).await;
+    costs(&c, 1, b.delete(&web, none)).await;
+    costs(&c, 1, b.delete(&web, none)).await;
+    a.apply(&web, json("8"), none).await.unwrap();
+    costs(&c, 2, b.delete(&web, none)).await;
+    costs(&c, 2, a.stats()).await;
 }

@@ -107,6 +107,8 @@ impl Drop for Dropped {
 #[derive(Debug, Default)]
 struct Crowd {
     waiting: Vec<Option<Waker>>,
+    /// Places in it that somebody left.
+    left: Vec<usize>,
     /// How often those who waited were woken.
     woken: u64,
 }
@@ -115,6 +117,7 @@ impl Crowd {
     fn call(&mut self, called: &mut Vec<Option<Waker>>) {
         if !self.waiting.is_empty() {
             self.woken += 1;
+            self.left.clear();
             called.append(&mut self.waiting);
         }
     }
@@ -131,6 +134,9 @@ struct Topic {
     lost: u64,
     since: u64,
 }
+
+/// What was there before a write; none if nothing was.
+pub(super) type Before = (ResourceRef, Option<Arc<Resource>>);
 
 /// Where a watcher waits.
 #[derive(Debug, Clone, Copy)]
@@ -344,24 +350,21 @@ impl History {
         Ok(Look { revision, next, replaced: self.replaced })
     }
 
-    /// Ends a look: what was written to meanwhile, each as it was before. `None` if everything was replaced meanwhile.
-    pub(super) fn looked(
-        &mut self,
-        look: Look,
-        dropped: &mut Dropped,
-    ) -> Option<HashMap<ResourceRef, Option<Arc<Resource>>>> {
-        let mut before = HashMap::new();
-        let same = look.replaced == self.replaced;
-        if same {
-            for entry in self.from(look.next) {
-                if let Some(reference) = entry.event.reference() {
-                    before.entry(reference.clone()).or_insert_with(|| entry.before.clone());
-                }
-            }
-        }
+    /// Entries from a number on that concern somebody, of so many; and the number behind those.
+    pub(super) fn part(&self, from: u64, many: usize, wanted: impl Fn(&ResourceRef) -> bool) -> (Vec<Before>, u64) {
+        let mut passed = 0;
+        let part = self.from(from).take(many).inspect(|_| passed += 1).filter_map(|entry| {
+            let reference = entry.event.reference().filter(|reference| wanted(reference))?;
+            Some((reference.clone(), entry.before.clone()))
+        });
+        (part.collect(), from + passed)
+    }
+
+    /// Ends a look; whether everything was replaced meanwhile.
+    pub(super) fn looked(&mut self, look: Look, dropped: &mut Dropped) -> bool {
         self.looking = self.looking.saturating_sub(1);
         self.trim(dropped);
-        same.then_some(before)
+        look.replaced != self.replaced
     }
 
     fn crowd(&mut self, scope: Option<ScopeNumber>) -> &mut Crowd {
@@ -381,14 +384,26 @@ impl History {
             known.clone_from(waker);
             return parked;
         }
-        crowd.waiting.push(Some(waker.clone()));
+        let waker = Some(waker.clone());
+        if let Some(at) = crowd.left.pop()
+            && let Some(place) = crowd.waiting.get_mut(at)
+        {
+            *place = waker;
+            return Parked { woken: crowd.woken, at };
+        }
+        crowd.waiting.push(waker);
         Parked { woken: crowd.woken, at: crowd.waiting.len() - 1 }
     }
 
     /// Does not wait any more. What it leaves is for the caller to drop, outside of the lock.
     pub(super) fn unpark(&mut self, parked: Parked, scope: Option<ScopeNumber>) -> Option<Waker> {
         let crowd = self.crowd(scope);
-        if parked.woken == crowd.woken { crowd.waiting.get_mut(parked.at)?.take() } else { None }
+        if parked.woken != crowd.woken {
+            return None;
+        }
+        let waker = crowd.waiting.get_mut(parked.at)?.take()?;
+        crowd.left.push(parked.at);
+        Some(waker)
     }
 
     /// Those who wait, to be woken outside of the lock.

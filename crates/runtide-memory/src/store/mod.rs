@@ -37,11 +37,11 @@ const HISTORY: usize = 10_000;
 ///
 /// # Behavior
 /// * One order of revisions, over a lock for each kind in each namespace. Readers wait for nobody but a writer of the same kind
-///   and namespace, and that for less than a microsecond.
-/// * Watchers are places in one history of the last 10,000 writes ([`StoreOptions::history`]). However many there are, a write
-///   costs the same, and so does the memory; one that falls behind the history gets a `Reset` with the number of writes that
-///   it missed, and then what is there. One that watches a single kind in a single namespace is neither woken nor left behind by
-///   what happens elsewhere.
+///   and namespace; a listing after something was added or removed puts the names of that namespace in order, and its
+///   writers wait for that.
+/// * Watchers are places in one history of the last 10,000 writes ([`StoreOptions::history`]), so that memory does not grow
+///   with their number. A write wakes those who wait for it, and does nothing else for them. One that falls behind the history
+///   gets a `Reset` with the number of writes that it missed, and then what is there.
 /// * Bodies are shared by the store, its history and all who read; none is copied.
 /// * A listing without a limit is one page. A page shows the store at its first page's revision, as far back as the history
 ///   reaches.

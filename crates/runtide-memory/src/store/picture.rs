@@ -27,6 +27,9 @@ pub(super) struct Picture {
 /// Pictures that are kept for watchers that have not yet seen all of them.
 const PICTURES: usize = 4;
 
+/// As many entries are looked at in one go.
+const PART: usize = 512;
+
 /// As many rows a watcher may have for itself alone.
 const OWN: usize = 4_096;
 
@@ -70,19 +73,46 @@ impl Inner {
         loop {
             let look = lock(&self.history).look(at)?;
             let (mut rows, cut) = self.collect(selector, behind, most);
+            let wanted = |reference: &ResourceRef| {
+                selector.names(reference)
+                    && behind.is_none_or(|behind| reference > behind)
+                    && cut.as_ref().is_none_or(|cut| reference <= cut)
+            };
+            let before = self.written_since(look, wanted);
             let mut dropped = Dropped::default();
-            let before = lock(&self.history).looked(look, &mut dropped);
+            let replaced = lock(&self.history).looked(look, &mut dropped);
             drop(dropped);
-            let Some(before) = before else { continue };
+            if replaced {
+                continue;
+            }
             if !before.is_empty() {
-                undo(&mut rows, before, |reference| {
-                    selector.names(reference)
-                        && behind.is_none_or(|behind| reference > behind)
-                        && cut.as_ref().is_none_or(|cut| reference <= cut)
-                });
+                undo(&mut rows, before);
             }
             return Ok(Pass { look, rows, cut });
         }
+    }
+
+    /// What was written since a look began, each as it was before. What comes while this is read is younger than what was
+    /// collected, and does not matter.
+    fn written_since(
+        &self,
+        look: Look,
+        wanted: impl Fn(&ResourceRef) -> bool,
+    ) -> HashMap<ResourceRef, Option<Arc<Resource>>> {
+        let (mut before, mut at) = (HashMap::new(), look.next);
+        let end = lock(&self.history).next();
+        while at < end {
+            // A part at a time, so that writers go on.
+            let (part, next) = lock(&self.history).part(at, PART, &wanted);
+            for (reference, was) in part {
+                before.entry(reference).or_insert(was);
+            }
+            if next == at {
+                break;
+            }
+            at = next;
+        }
+        before
     }
 
     /// What is there now; each scope at its own moment.
@@ -96,17 +126,17 @@ impl Inner {
         let mut rows: Vec<Arc<Resource>> = Vec::new();
         for scope in scopes {
             let name = behind.filter(|behind| behind.scope() == &*scope.key).map(ResourceRef::name);
-            scope.in_order(|shelf| {
-                let left = most - rows.len();
-                match &selector.name {
-                    Some(only) if name.is_none_or(|name| name < only.as_str()) => rows.extend(shelf.get(only).cloned()),
-                    Some(_) => {}
-                    None => {
-                        rows.reserve(left.min(shelf.len()));
-                        rows.extend(shelf.behind(name).take(left).cloned());
-                    }
+            let left = most - rows.len();
+            match &selector.name {
+                Some(only) if name.is_none_or(|name| name < only.as_str()) => {
+                    rows.extend(scope.read().get(only).cloned());
                 }
-            });
+                Some(_) => {}
+                None => scope.in_order(|shelf| {
+                    rows.reserve(left.min(shelf.len()));
+                    rows.extend(shelf.behind(name).take(left).cloned());
+                }),
+            }
             if rows.len() >= most {
                 let cut = rows.last().map(|last| last.reference.clone());
                 return (rows, cut);
@@ -115,24 +145,28 @@ impl Inner {
         (rows, None)
     }
 
-    /// What a watcher is shown that has lost its place, or has none yet.
-    pub(super) fn picture(&self, selector: &Selector) -> Result<Arc<Picture>> {
+    /// What a watcher is shown that has lost its place, or has none yet: the store at a revision, or later.
+    pub(super) fn picture(&self, selector: &Selector, least: Revision) -> Result<Arc<Picture>> {
         if let (Some(_), Some(_), Some(_)) = (&selector.group, &selector.kind, &selector.namespace) {
             let own = self.rows(None, selector, None, OWN)?;
             if own.cut.is_none() {
                 return Ok(Arc::new(Picture::new(own.look, own.rows)));
             }
         }
-        {
+        let (known, first) = {
             let mut history = lock(&self.history);
             history.pictures.retain(|picture| picture.strong_count() > 0);
-            let first = history.first();
-            let usable = history.pictures.iter().rev().filter_map(std::sync::Weak::upgrade);
-            let usable = usable.filter(|picture| picture.next >= first && lock(&picture.rows).is_some());
-            if let Some(picture) = usable.max_by_key(|picture| picture.next) {
-                return Ok(picture);
-            }
+            // Kept until the lock is given back: one of them may be the last, with all its rows.
+            let known: Vec<_> = history.pictures.iter().filter_map(std::sync::Weak::upgrade).collect();
+            (known, history.first())
+        };
+        let usable = known
+            .iter()
+            .filter(|picture| picture.next >= first && picture.revision >= least && lock(&picture.rows).is_some());
+        if let Some(picture) = usable.max_by_key(|picture| picture.next) {
+            return Ok(Arc::clone(picture));
         }
+        drop(known);
         let all = self.rows(None, &Selector::all(), None, usize::MAX)?;
         let picture = Arc::new(Picture::new(all.look, all.rows));
         let mut history = lock(&self.history);
@@ -146,12 +180,8 @@ impl Inner {
 }
 
 /// Makes rows that were collected while writers went on what they were before.
-fn undo(
-    rows: &mut Vec<Arc<Resource>>,
-    before: HashMap<ResourceRef, Option<Arc<Resource>>>,
-    wanted: impl Fn(&ResourceRef) -> bool,
-) {
+fn undo(rows: &mut Vec<Arc<Resource>>, before: HashMap<ResourceRef, Option<Arc<Resource>>>) {
     rows.retain(|row| !before.contains_key(&row.reference));
-    rows.extend(before.into_values().flatten().filter(|row| wanted(&row.reference)));
+    rows.extend(before.into_values().flatten());
     rows.sort_by(|one, other| one.reference.cmp(&other.reference));
 }

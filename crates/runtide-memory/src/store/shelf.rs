@@ -1,7 +1,7 @@
 //! The resources of one kind in one namespace.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     hash::{BuildHasher, RandomState},
     mem,
     sync::Arc,
@@ -28,7 +28,7 @@ pub(super) struct Shelf {
     /// Slots in `order` in which nothing is any more.
     holes: usize,
     /// Decided and not yet shown, oldest first.
-    prepared: HashMap<ResourceRef, Vec<Prepared>>,
+    prepared: HashMap<ResourceRef, VecDeque<Prepared>>,
 }
 
 /// What a decided write will make of a resource.
@@ -81,7 +81,8 @@ impl Shelf {
 
     fn hash(&self, name: &str) -> u32 {
         let hash = self.hasher.hash_one(name);
-        (hash ^ (hash >> 32)) as u32
+        let [.., a, b, c, d] = (hash ^ (hash >> 32)).to_be_bytes();
+        u32::from_be_bytes([a, b, c, d])
     }
 
     fn shown(&self, slot: Slot) -> Option<&Arc<Resource>> {
@@ -203,11 +204,11 @@ impl Shelf {
 
     /// What the latest decided write will make of it.
     pub(super) fn prepared(&self, reference: &ResourceRef) -> Option<&Prepared> {
-        if self.prepared.is_empty() { None } else { self.prepared.get(reference)?.last() }
+        if self.prepared.is_empty() { None } else { self.prepared.get(reference)?.back() }
     }
 
     pub(super) fn prepare(&mut self, reference: &ResourceRef, prepared: Prepared) {
-        self.prepared.entry(reference.clone()).or_default().push(prepared);
+        self.prepared.entry(reference.clone()).or_default().push_back(prepared);
     }
 
     /// A decided write is shown or taken back; whether it was there.

@@ -9,8 +9,8 @@ use std::{
 
 use futures_util::Stream;
 use runtide_core::{
-    Error, ErrorKind, Gap, Resource, ResourceFormat, Result, Selector, Since, SlowConsumer, StoreEvent, StoreFeed,
-    StoreWatchOptions,
+    Error, ErrorKind, Gap, Resource, ResourceFormat, Result, Revision, Selector, Since, SlowConsumer, StoreEvent,
+    StoreFeed, StoreWatchOptions,
 };
 
 use super::{
@@ -34,6 +34,8 @@ pub(super) struct Subscription {
     slow_consumer: SlowConsumer,
     /// The number of the entry to be read next.
     next: u64,
+    /// What was written when the watch was opened is in the first picture that is shown.
+    least: Revision,
     /// A place to be told, before anything else.
     greeting: Option<StoreEvent>,
     showing: Option<Showing>,
@@ -54,6 +56,9 @@ struct Showing {
 
 /// As many entries are looked at under the lock, and as many rows taken from a picture at once.
 const STRIDE: usize = 128;
+
+/// As many events are taken at once, whatever is asked for.
+const MOST: usize = 1_024;
 
 /// Strides without an event, after which a watcher lets others have their turn.
 const PATIENCE: usize = 16;
@@ -78,6 +83,7 @@ impl Subscription {
             format: options.format,
             slow_consumer: options.slow_consumer,
             next,
+            least: revision,
             greeting: (options.since == Since::Now).then_some(StoreEvent::Bookmark { revision }),
             showing: None,
             reset: (options.since == Since::Start).then_some(Gap::Initial),
@@ -99,7 +105,7 @@ impl Subscription {
                 return Ok(1);
             }
             let count = match self.showing.take() {
-                Some(showing) => self.show(showing, out, most),
+                Some(showing) => self.show(showing, out, most)?,
                 None => match self.follow(cx, out, most)? {
                     Some(count) => count,
                     None => return Ok(0),
@@ -116,7 +122,7 @@ impl Subscription {
 
     /// Takes a picture, and says so.
     fn begin(&mut self, gap: Gap) -> Result<StoreEvent> {
-        let picture = self.inner.picture(&self.selector)?;
+        let picture = self.inner.picture(&self.selector, self.least)?;
         let gap = match gap {
             Gap::Lagged { .. } => Gap::Lagged { dropped: picture.next.saturating_sub(self.next) },
             other => other,
@@ -127,16 +133,16 @@ impl Subscription {
         Ok(StoreEvent::Reset { gap, revision })
     }
 
-    fn show(&mut self, mut showing: Showing, out: &mut impl Extend<StoreEvent>, most: usize) -> usize {
+    fn show(&mut self, mut showing: Showing, out: &mut impl Extend<StoreEvent>, most: usize) -> Result<usize> {
         let mut rows = Vec::with_capacity(most.min(STRIDE));
         if showing.picture.rows(showing.at, most.min(STRIDE), &mut rows).is_none() {
             // The picture was taken back, since the store has gone on far beyond it.
             self.reset = Some(Gap::Lagged { dropped: 0 });
-            return 0;
+            return if self.slow_consumer == SlowConsumer::Close { Err(too_slow(0)) } else { Ok(0) };
         }
         if rows.is_empty() {
             out.extend([StoreEvent::Bookmark { revision: showing.picture.revision }]);
-            return 1;
+            return Ok(1);
         }
         showing.at += rows.len();
         self.showing = Some(showing);
@@ -145,7 +151,7 @@ impl Subscription {
             count += 1;
             StoreEvent::Added(row.shown(self.format))
         }));
-        count
+        Ok(count)
     }
 
     /// Reads the history. `None`: there is nothing new.
@@ -161,12 +167,7 @@ impl Subscription {
             let dropped = history.next().saturating_sub(self.next);
             drop(history);
             if self.slow_consumer == SlowConsumer::Close && !replaced {
-                return Err(Error::new(
-                    ErrorKind::Expired,
-                    "store.watch",
-                    "the watcher was too slow for the store's history",
-                )
-                .with_context("dropped", dropped));
+                return Err(too_slow(dropped));
             }
             self.reset = Some(if replaced { Gap::Restored } else { Gap::Lagged { dropped } });
             return Ok(Some(0));
@@ -179,7 +180,7 @@ impl Subscription {
         self.parked = None;
         let mut count = 0;
         if self.whole && self.format.is_none() {
-            out.extend(history.from(self.next).take(most).map(|entry| {
+            out.extend(history.from(self.next).take(most.min(MOST)).map(|entry| {
                 count += 1;
                 entry.event.clone()
             }));
@@ -193,7 +194,7 @@ impl Subscription {
             self.scope.is_none_or(|scope| entry.scope == scope)
                 && entry.event.reference().is_some_and(|reference| self.selector.names(reference))
         };
-        let stride = history.from(self.next).take(most.max(STRIDE));
+        let stride = history.from(self.next).take(most.clamp(STRIDE, MOST));
         let entries: Vec<Entry> = stride.inspect(|_| passed += 1).filter(names).take(most).cloned().collect();
         drop(history);
         self.next += passed;
@@ -239,6 +240,11 @@ impl Subscription {
             }
         }
     }
+}
+
+fn too_slow(dropped: u64) -> Error {
+    let message = "the watcher was too slow for the store's history";
+    Error::new(ErrorKind::Expired, "store.watch", message).with_context("dropped", dropped)
 }
 
 impl Stream for Subscription {

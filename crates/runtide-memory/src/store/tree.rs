@@ -62,11 +62,15 @@ impl Scope {
 
     /// Looks at the resources in the order of their names.
     pub(super) fn in_order(&self, look: impl FnOnce(&Shelf)) {
-        let as_it_is = self.read();
-        if as_it_is.is_in_order() {
-            return look(&as_it_is);
+        for _ in 0..3 {
+            let as_it_is = self.read();
+            if as_it_is.is_in_order() {
+                return look(&as_it_is);
+            }
+            drop(as_it_is);
+            // Writers wait while the order is made, and not while somebody looks.
+            self.write().put_in_order();
         }
-        drop(as_it_is);
         let mut ordered = self.write();
         ordered.put_in_order();
         look(&ordered);
@@ -118,8 +122,9 @@ impl Tree {
         growing.done()
     }
 
-    fn insert(&mut self, key: Arc<str>, shelf: Shelf) {
-        let scope = Arc::new(Scope { key: Arc::clone(&key), number: ScopeNumber::of(&key), shelf: RwLock::new(shelf) });
+    fn insert(&mut self, key: Arc<str>, resources: Shelf) {
+        let (number, resources) = (ScopeNumber::of(&key), RwLock::new(resources));
+        let scope = Arc::new(Scope { key: Arc::clone(&key), number, shelf: resources });
         self.ordered.insert(Arc::clone(&key), Arc::clone(&scope));
         self.found.insert(key, scope);
     }

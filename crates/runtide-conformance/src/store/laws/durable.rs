@@ -85,7 +85,7 @@ struct Life {
 
 async fn power_cuts(tried: Tried<'_>) -> Held<u64> {
     let mut life = Life { disk: ModelDisk::new(), truth: Truth::default(), promised: Promised::default() };
-    let rounds = tried.pick(6, 2);
+    let rounds = tried.pick(8, 2);
     first(tried, &mut life, rounds).await?;
     second(tried, &mut life).await?;
     let most = tried.pick(24, 6);
@@ -165,7 +165,7 @@ async fn second(tried: Tried<'_>, life: &mut Life) -> Held {
     hand.holds(life.truth.listed(&Selector::all(), life.truth.revision(), &items))?;
     let told = Told { hand: hand.clone(), looks };
     for writer in 0..2 {
-        let changes = told.clone().write(writer, 100, tried.pick(8, 4)).await?;
+        let changes = told.clone().write(writer, 100, tried.pick(24, 4)).await?;
         hand.holds(life.truth.add(changes))?;
     }
     Ok(())

@@ -188,6 +188,8 @@ impl Inner {
         pen.checkpoint = *self.wal.put_blocking(&[(Journal::Operations.kind(), &payload)])?.end();
         let policy = self.options.retention.clone().unwrap_or_default();
         let keep = policy.keep_from.map_or(pen.checkpoint, |keep| keep.min(pen.checkpoint));
+        // A log that is not synced with each commit must be, before what the checkpoint stands for goes.
+        self.wal.sync_blocking()?;
         self.wal.retain(policy.with_keep_from(keep)).map(drop)
     }
 }

@@ -39,15 +39,17 @@ const RESTORE: &str = "store.restore";
 /// Room for writes that are under way, in KiB; each takes one at least.
 const ROOM: u32 = 64 << 10;
 
-/// A local store on the write-ahead log: what it acknowledged is there after a crash. Clones are the same store.
+/// A local store on the write-ahead log: what it acknowledged is there after a crash, as the log's
+/// [`Durability`](crate::wal::Durability) says; by default also after a power cut. Clones are the same store.
 ///
 /// # Behavior
 /// * A write is decided, made durable, and only then shown: nobody reads or watches what a crash could take back. Many writers
 ///   share a sync.
 /// * An answer that rests on an earlier write (`Unchanged`, or `Conflict` with its revision) waits until that one is durable.
 /// * A checkpoint is written while writers go on, after [`JournalOptions::checkpoint_every`] records and at least as many as
-///   there are resources: opening reads one checkpoint and what came after it, at most about twice as many records as
-///   there are resources, or twice `checkpoint_every` if that is more.
+///   there are resources, so that checkpoints take half of the log at most. Opening reads one checkpoint, what came after it,
+///   and what there is of the next one: about three times as many records as there are resources, or as `checkpoint_every`
+///   says if that is more.
 /// * Opened again, revisions go on rising, and a watch `After` a revision resumes as far back as the records that were read:
 ///   [`StoreStats::oldest`] says how far.
 /// * Nothing is dropped from the log unless [`JournalOptions::retention`] says so: [`history`](Self::history) and
@@ -55,7 +57,7 @@ const ROOM: u32 = 64 << 10;
 /// * A restore is in the log as a whole or not at all. Reads go on meanwhile, writes wait.
 ///
 /// # Recovery
-/// A write or a sync that fails is told to all whose writes were not yet durable, and to every later writer, until the store
+/// A write or a sync that fails is told to all whose writes were not yet durable, and to every later write, until the store
 /// is opened again; none of these writes is shown, and each may be there after the next opening (`outcome=unknown`). Reading
 /// and watching go on.
 ///
@@ -195,7 +197,7 @@ impl<S: LocalStore> JournaledStore<S> {
                 }
                 // The answer rests on what may not be durable yet.
                 decided if !queue.is_at_rest() => {
-                    desk.push(&mut queue, Task::Barrier { done });
+                    desk.push(&mut queue, Task::Barrier { done, room });
                     decided.map(|planned| (planned.change, planned.revision))
                 }
                 decided => return decided.map(|planned| (planned.change, planned.revision)),
@@ -213,7 +215,12 @@ fn gone(operation: &'static str) -> Error {
 impl<S: LocalStore> Owner<S> {
     fn finish(&self) {
         self.desk.close();
-        if let Some(scribe) = lock(&self.scribe).take() {
+        // A waker that the scribe calls may drop the last clone: it cannot wait for itself.
+        let mut scribe = lock(&self.scribe);
+        if scribe.as_ref().is_some_and(|scribe| scribe.thread().id() == thread::current().id()) {
+            return;
+        }
+        if let Some(scribe) = scribe.take() {
             // It catches nothing and throws nothing.
             let _ = scribe.join();
         }

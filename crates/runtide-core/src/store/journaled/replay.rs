@@ -32,15 +32,19 @@ pub(super) fn replay<S: LocalStore>(wal: &Wal, store: &S) -> Result<Replayed> {
     }
     let from = if checkpoint == Seq(0) { ReadFrom::Start } else { ReadFrom::Seq(checkpoint) };
     let mut reader = wal.reader(from)?;
-    let mut reading = Reading { store, image: None, later: Vec::new(), begun: false, last: None };
-    let mut since = 0;
+    let whole = reader.next_seq() <= Seq(1);
+    let mut reading = Reading { store, whole, image: None, later: Vec::new(), begun: false, last: None };
+    let (mut since, mut read) = (0, Seq(0));
     while let Some(record) = reader.next_ref()? {
-        let (seq, entry) = (record.seq, format::read(&record)?.1);
-        since += 1;
-        reading.take(entry).map_err(|error| error.with_context("seq", seq))?;
+        read = record.seq;
+        let counts = reading.take(format::read(&record)?.1).map_err(|error| error.with_context("seq", read))?;
+        since = if counts { 0 } else { since + 1 };
     }
-    if checkpoint != Seq(0) && !reading.begun {
-        return Err(broken("the checkpoint that the newest record names has no end"));
+    if read != wal.anchor().seq {
+        return Err(broken("the log ends before what it acknowledged"));
+    }
+    if !reading.begun && !whole {
+        return Err(broken("the log does not reach back to a whole checkpoint, nor to its beginning"));
     }
     if !reading.begun {
         // A new log. What the store had is not in it, and so would be lost.
@@ -52,6 +56,8 @@ pub(super) fn replay<S: LocalStore>(wal: &Wal, store: &S) -> Result<Replayed> {
 
 struct Reading<'a, S> {
     store: &'a S,
+    /// The log is read from its first record on.
+    whole: bool,
     /// A checkpoint from which the store begins, or a restore, that has not ended yet.
     image: Option<Whole>,
     /// Not shown yet.
@@ -68,7 +74,8 @@ struct Whole {
 }
 
 impl<S: LocalStore> Reading<'_, S> {
-    fn take(&mut self, entry: Entry) -> Result<()> {
+    /// Whether that ended a checkpoint, or a restore, that counts.
+    fn take(&mut self, entry: Entry) -> Result<bool> {
         match entry {
             Entry::Written(planned) => {
                 // Nothing stands between the parts of a restore: a crash has cut it.
@@ -76,8 +83,7 @@ impl<S: LocalStore> Reading<'_, S> {
                 if self.last.is_some_and(|last| planned.revision <= last) {
                     return Err(broken("the revisions do not rise"));
                 }
-                if !self.begun && self.image.is_none() {
-                    // The log is here from its first record on.
+                if !self.begun && self.image.is_none() && self.whole {
                     let before = Revision(planned.revision.0.saturating_sub(1));
                     self.store.load(StoreImage::new(before, Vec::new()));
                     self.begun = true;
@@ -98,7 +104,7 @@ impl<S: LocalStore> Reading<'_, S> {
                 }
             }
             Entry::End { count } => {
-                let Some(Whole { mut image, count: announced, .. }) = self.image.take() else { return Ok(()) };
+                let Some(Whole { mut image, count: announced, .. }) = self.image.take() else { return Ok(false) };
                 if image.resources.len() as u64 != announced || count != announced {
                     return Err(broken("a checkpoint does not have as many resources as it says"));
                 }
@@ -113,9 +119,10 @@ impl<S: LocalStore> Reading<'_, S> {
                 self.begun = true;
                 self.last = self.last.max(Some(revision));
                 self.show();
+                return Ok(true);
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     fn show(&mut self) {

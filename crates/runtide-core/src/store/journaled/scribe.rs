@@ -41,7 +41,7 @@ pub(super) enum Task {
     /// A decided write.
     Write { planned: Planned, done: oneshot::Sender<Result<()>>, room: OwnedSemaphorePermit },
     /// Says when all that came before is durable.
-    Barrier { done: oneshot::Sender<Result<()>> },
+    Barrier { done: oneshot::Sender<Result<()>>, room: OwnedSemaphorePermit },
     /// Replaces everything. Nothing else is under way.
     Restore { resources: Vec<Arc<Resource>>, done: oneshot::Sender<Result<Revision>>, room: OwnedSemaphorePermit },
 }
@@ -111,6 +111,7 @@ impl<S: LocalStore> Desk<S> {
 
     /// What the scribe's thread does.
     pub(super) fn run(&self, checkpoint: Seq, since: u64) {
+        let _ends = Ends(self);
         let mut scribe = Scribe { desk: self, checkpoint, since, writing: None };
         let mut last = 0;
         loop {
@@ -189,7 +190,10 @@ impl<S: LocalStore> Scribe<'_, S> {
             }
             match tasks.pop_front() {
                 None => return,
-                Some(Task::Barrier { done }) => drop(done.send(Ok(()))),
+                Some(Task::Barrier { done, room }) => {
+                    drop(room);
+                    let _ = done.send(Ok(()));
+                }
                 Some(Task::Restore { resources, done, room }) => {
                     let restored = self.restore(resources);
                     drop(room);
@@ -264,8 +268,10 @@ impl<S: LocalStore> Scribe<'_, S> {
         tracing::debug!(at = %begin, "a checkpoint of the store");
         let Some(policy) = self.desk.options.retention.clone() else { return };
         let keep = policy.keep_from.map_or(begin, |keep| keep.min(begin));
-        if let Err(error) = self.desk.wal.retain(policy.with_keep_from(keep)) {
-            // Everything is durable, and the log is only longer than it need be.
+        // What is acknowledged may not be synced, if the log was told so: the checkpoint must be, before what it stands for goes.
+        let wal = &self.desk.wal;
+        if let Err(error) = wal.sync_blocking().and_then(|()| wal.retain(policy.with_keep_from(keep))) {
+            // If it is a failure of the log, the next write is told.
             tracing::warn!(%error, "nothing was dropped from the store's log");
         }
     }
@@ -316,6 +322,7 @@ impl<S: LocalStore> Scribe<'_, S> {
         self.writing = None;
         let mut queue = self.desk.queue();
         let mut waiting: Vec<oneshot::Sender<Result<()>>> = Vec::new();
+        let mut restores = Vec::new();
         let mut planned: Vec<Planned> = Vec::new();
         for (write, done, _) in writes {
             planned.push(write);
@@ -327,8 +334,8 @@ impl<S: LocalStore> Scribe<'_, S> {
                     planned.push(write);
                     waiting.push(done);
                 }
-                Task::Barrier { done } => waiting.push(done),
-                Task::Restore { done, .. } => drop(done.send(Err(unknown(error)))),
+                Task::Barrier { done, .. } => waiting.push(done),
+                Task::Restore { done, .. } => restores.push(done),
             }
         }
         planned.into_iter().rev().for_each(|write| self.desk.store.forget(write));
@@ -336,12 +343,34 @@ impl<S: LocalStore> Scribe<'_, S> {
         for done in waiting {
             let _ = done.send(Err(unknown(error)));
         }
+        for done in restores {
+            // It was not begun.
+            let _ = done.send(Err(same(error)));
+        }
     }
 }
 
-/// The same failure, for one of many: what was being written may be there after the next opening.
-fn unknown(error: &Error) -> Error {
+/// The same failure, for one of many.
+fn same(error: &Error) -> Error {
     let same = Error::new(error.kind(), "store.apply", error.message()).with_retry(Retry::Never);
-    let same = error.context().iter().fold(same, |same, (key, value)| same.with_context(key, value));
-    same.with_context("outcome", "unknown")
+    error.context().iter().fold(same, |same, (key, value)| same.with_context(key, value))
+}
+
+/// What was being written may be there after the next opening.
+fn unknown(error: &Error) -> Error {
+    same(error).with_context("outcome", "unknown")
+}
+
+/// However the scribe ends, nobody waits for it.
+struct Ends<'a, S>(&'a Desk<S>);
+
+impl<S> Drop for Ends<'_, S> {
+    fn drop(&mut self) {
+        let tasks = {
+            let mut queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            queue.closed = true;
+            std::mem::take(&mut queue.tasks)
+        };
+        drop(tasks);
+    }
 }
