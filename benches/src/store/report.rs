@@ -13,6 +13,8 @@ use crate::{Contest, Figures, Table, count, met, span, times};
 /// Runs every work with everyone who can do it, and prints the table.
 pub fn compare(peers: &[&dyn Peer], criterion: &mut Criterion) {
     let mut table = Table::new(["work", "by", "figure", "best turn", "CPU each", "Runtide is", "goal"]);
+    // A rotation of many contenders is long.
+    let most = if peers.len() > 2 { 7 } else { usize::MAX };
     for work in Work::ALL {
         eprintln!("{}", work.title());
         if work == Work::Snapshot {
@@ -21,7 +23,7 @@ pub fn compare(peers: &[&dyn Peer], criterion: &mut Criterion) {
                 peer.clear();
             }
         }
-        let mut contest = Contest::new(work.title()).turns(work.turns());
+        let mut contest = Contest::new(work.title()).turns(work.turns().min(most));
         for peer in peers {
             if let Some(turn) = peer.turn(work) {
                 contest = contest.with(peer.name(), turn);

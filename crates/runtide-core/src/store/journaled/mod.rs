@@ -192,18 +192,17 @@ impl<S: LocalStore> JournaledStore<S> {
             match decided {
                 Ok(planned) if planned.change != PlannedChange::Nothing => {
                     let decided = (planned.change, planned.revision);
-                    queue.push(Task::Write { planned, done, room });
+                    desk.push(&mut queue, Task::Write { planned, done, room });
                     Ok(decided)
                 }
                 // The answer rests on what may not be durable yet.
                 decided if !queue.is_at_rest() => {
-                    queue.push(Task::Barrier { done, room });
+                    desk.push(&mut queue, Task::Barrier { done, room });
                     decided.map(|planned| (planned.change, planned.revision))
                 }
                 decided => return decided.map(|planned| (planned.change, planned.revision)),
             }
         };
-        desk.ring();
         waits.await.unwrap_or_else(|_| Err(gone(APPLY)))?;
         decided
     }
@@ -291,9 +290,8 @@ impl<S: LocalStore> StoreBackend for JournaledStore<S> {
         {
             let mut queue = self.inner.desk.queue();
             queue.check()?;
-            queue.push(Task::Restore { resources, done, room });
+            self.inner.desk.push(&mut queue, Task::Restore { resources, done, room });
         }
-        self.inner.desk.ring();
         waits.await.unwrap_or_else(|_| Err(gone(RESTORE)))
     }
 

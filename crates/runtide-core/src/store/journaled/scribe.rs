@@ -2,7 +2,12 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -15,7 +20,7 @@ use super::{
 use crate::{
     Error, ErrorKind, Result, Retry,
     journal::JournalOptions,
-    wal::{Seq, Wal},
+    wal::{Durability, Seq, Wal},
 };
 
 /// Records, and bytes, that are committed together at most.
@@ -24,6 +29,9 @@ const BYTES: usize = 8 << 20;
 
 /// Bytes of a checkpoint that are written with each commit, so that writers hardly notice.
 const STEP: usize = 1 << 20;
+
+/// How long a group waits for writers of the last one who have not come back: less than a sync takes.
+const LINGER: Duration = Duration::from_micros(60);
 
 /// What a record takes beside its body, about.
 const OVERHEAD: usize = 128;
@@ -46,12 +54,14 @@ pub(super) struct Desk<S> {
     /// Held while a write is decided, so that the order of the log is that of the revisions.
     queue: Mutex<Queue>,
     more: Condvar,
+    /// Writes in the queue, to be looked at without the lock.
+    arrived: AtomicUsize,
 }
 
 #[derive(Default)]
 pub(super) struct Queue {
     tasks: VecDeque<Task>,
-    /// The scribe has taken tasks and not yet done them.
+    /// The scribe has something to do.
     busy: bool,
     closed: bool,
     /// The last revision that was given away.
@@ -64,13 +74,6 @@ impl Queue {
         self.tasks.is_empty() && !self.busy
     }
 
-    pub(super) fn push(&mut self, task: Task) {
-        if let Task::Write { planned, .. } = &task {
-            self.last = self.last.max(planned.revision);
-        }
-        self.tasks.push_back(task);
-    }
-
     pub(super) fn check(&self) -> Result<()> {
         if self.closed { Err(Error::new(ErrorKind::Cancelled, "store.apply", "the store was closed")) } else { Ok(()) }
     }
@@ -79,7 +82,7 @@ impl Queue {
 impl<S: LocalStore> Desk<S> {
     pub(super) fn new(store: S, wal: Wal, options: JournalOptions, last: Revision) -> Self {
         let queue = Mutex::new(Queue { last, ..Queue::default() });
-        Self { store, wal, options, queue, more: Condvar::new() }
+        Self { store, wal, options, queue, more: Condvar::new(), arrived: AtomicUsize::new(0) }
     }
 
     /// Nobody panics while holding it.
@@ -87,21 +90,30 @@ impl<S: LocalStore> Desk<S> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// There is something to do.
-    pub(super) fn ring(&self) {
-        self.more.notify_one();
+    /// One more thing to do.
+    pub(super) fn push(&self, queue: &mut Queue, task: Task) {
+        if let Task::Write { planned, .. } = &task {
+            queue.last = queue.last.max(planned.revision);
+            self.arrived.fetch_add(1, Ordering::Release);
+        }
+        queue.tasks.push_back(task);
+        // Who finds the scribe at work, or another before it, need not wake it, which takes longer than all else here.
+        if !queue.busy && queue.tasks.len() == 1 {
+            self.more.notify_one();
+        }
     }
 
     /// The scribe does what is in the queue, and ends.
     pub(super) fn close(&self) {
         self.queue().closed = true;
-        self.ring();
+        self.more.notify_one();
     }
 
     /// What the scribe's thread does.
     pub(super) fn run(&self, checkpoint: Seq, since: u64) {
         let _ends = Ends(self);
         let mut scribe = Scribe { desk: self, checkpoint, since, writing: None };
+        let mut last = 0;
         loop {
             let mut tasks = VecDeque::new();
             {
@@ -114,9 +126,25 @@ impl<S: LocalStore> Desk<S> {
                     return;
                 }
                 queue.busy = true;
+            }
+            self.linger(last);
+            {
+                let mut queue = self.queue();
                 std::mem::swap(&mut tasks, &mut queue.tasks);
+                last = self.arrived.swap(0, Ordering::AcqRel);
             }
             scribe.work(tasks);
+        }
+    }
+
+    /// Waits a little for writers of the last group who have not come back, as the log does. A lone writer never waits.
+    fn linger(&self, last: usize) {
+        if last < 2 || self.options.wal.durability != Durability::Commit {
+            return;
+        }
+        let until = Instant::now() + LINGER;
+        while self.arrived.load(Ordering::Acquire) < last && Instant::now() < until {
+            thread::yield_now();
         }
     }
 }
