@@ -8,7 +8,11 @@ use std::{
 
 use runtide_core::{Error, ErrorKind, Resource, ResourceFormat, ResourceRef, Result, Revision, Since, StoreEvent};
 
-use super::{picture::Picture, tree::ScopeNumber};
+use super::{
+    ahead::{ask, ask_for_bytes},
+    picture::Picture,
+    tree::ScopeNumber,
+};
 
 /// The one order of a store: its last writes, and who waits for the next one.
 ///
@@ -91,15 +95,11 @@ impl Drop for Dropped {
     /// Nobody has touched most of it for ten thousand writes. To free it one by one is to wait for memory four times for each;
     /// here all of it is asked for first, by reads that wait for no other.
     fn drop(&mut self) {
-        let bytes = |one: &Arc<Resource>| {
-            let first = |bytes: &[u8]| bytes.first().copied().map_or(0, usize::from);
-            first(one.reference.as_str().as_bytes()) + first(&one.document.bytes)
-        };
-        let read = self.0.iter().map(|entry| {
-            let there = entry.event.revision().0;
-            entry.before.as_ref().map_or(0, bytes) ^ usize::from(there == 0)
-        });
-        std::hint::black_box(read.fold(0, usize::wrapping_add));
+        ask_for_bytes(self.0.iter().filter_map(|entry| entry.before.as_ref()));
+        ask(self.0.iter().filter_map(|entry| match &entry.event {
+            StoreEvent::Added(now) | StoreEvent::Modified(now) => Some(now),
+            _ => None,
+        }));
     }
 }
 

@@ -1,5 +1,6 @@
 //! Resources in memory: [`MemoryStore`].
 
+mod ahead;
 mod history;
 mod options;
 mod picture;
@@ -23,6 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use self::options::StoreOptions;
 use self::{
+    ahead::{FEW, ask_for_bytes},
     history::History,
     subscription::Subscription,
     tree::{Growing, Tree},
@@ -174,8 +176,13 @@ impl StoreBackend for MemoryStore {
     async fn snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<SnapshotSeal> {
         let image = self.image();
         let mut writer = SnapshotWriter::begin(out, image.revision, image.resources.len() as u64);
-        for resource in &image.resources {
-            writer.put(resource).await?;
+        let mut resources = image.resources.into_iter();
+        while !resources.as_slice().is_empty() {
+            ask_for_bytes(resources.as_slice().iter().take(FEW));
+            // Each is let go of while it lies in the nearest cache.
+            for resource in resources.by_ref().take(FEW) {
+                writer.put(&resource).await?;
+            }
         }
         writer.seal().await
     }

@@ -9,6 +9,7 @@ use runtide_core::{Resource, ResourceRef, Result, Revision, Selector};
 
 use super::{
     Inner,
+    ahead::{FEW, ask},
     history::{Dropped, Look},
     lock,
     tree::Scope,
@@ -134,7 +135,16 @@ impl Inner {
                 Some(_) => {}
                 None => scope.in_order(|shelf| {
                     rows.reserve(left.min(shelf.len()));
-                    rows.extend(shelf.behind(name).take(left).cloned());
+                    let mut found = shelf.behind(name).take(left);
+                    let mut few = Vec::with_capacity(FEW);
+                    loop {
+                        few.extend(found.by_ref().take(FEW));
+                        if few.is_empty() {
+                            break;
+                        }
+                        ask(few.iter().copied());
+                        rows.extend(few.drain(..).cloned());
+                    }
                 }),
             }
             if rows.len() >= most {
