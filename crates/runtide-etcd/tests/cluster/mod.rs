@@ -4,6 +4,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -57,10 +58,23 @@ struct Member {
     child: Option<Child>,
 }
 
-/// So many ports that nobody listens on.
+/// So many ports that nobody listens on, each given once by this process.
+///
+/// They are below those that the system gives to connections: one of these, given to a connection of anybody while a member is
+/// down or not yet up, would keep it from starting.
 pub fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners = [(); N].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
+    const FIRST: u32 = 20_000;
+    const MANY: u32 = 12_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    [(); N].map(|()| {
+        let begin = std::process::id().wrapping_mul(397);
+        let mut candidates = std::iter::repeat_with(|| begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % MANY);
+        let free = candidates.by_ref().take(MANY as usize).find_map(|candidate| {
+            let port = u16::try_from(FIRST + candidate).ok()?;
+            TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok().then_some(port)
+        });
+        free.expect("a port that nobody listens on")
+    })
 }
 
 /// In memory where the system has room for files there: what is written outlives a member that is killed, and syncing it, which
