@@ -8,7 +8,7 @@ use std::{
 
 use kube::{
     Resource,
-    api::ObjectMeta,
+    core::ObjectMeta,
     runtime::{
         reflector::{ObjectRef, Store, store::Writer},
         watcher::Event,

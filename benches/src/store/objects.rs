@@ -33,7 +33,11 @@ pub struct Objects {
 impl Objects {
     /// Resource number `n` in one of its versions. Of two versions the bodies differ.
     pub fn get(self, n: usize, version: u64) -> Object {
-        let (namespace, name) = (Self::namespace(n), Self::name(n));
+        self.named(Self::namespace(n), Self::name(n), version)
+    }
+
+    /// The same, of any name.
+    pub fn named(self, namespace: String, name: String, version: u64) -> Object {
         let mut body = String::with_capacity(self.size);
         let (group, kind) = KIND;
         let written = write!(

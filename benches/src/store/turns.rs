@@ -137,8 +137,8 @@ pub(super) fn list_after_adding<C: Contender>(store: Arc<C>, objects: Objects) -
         Round::sum((0..NAMESPACES).step_by(10).take(C::LISTS).map(|n| {
             added += 1;
             let (namespace, name) = (Objects::namespace(n), format!("{}-{added}", Objects::name(objects.count / 2)));
-            let body = C::body(objects.get(n, 1));
-            runtime.block_on(store.apply(&C::key(&namespace, &name), body));
+            let (key, body) = (C::key(&namespace, &name), C::body(objects.named(namespace.clone(), name, 1)));
+            runtime.block_on(store.apply(&key, body));
             let namespace = C::namespace(&namespace);
             let clock = Clock::start();
             let found = runtime.block_on(store.list(&namespace));
