@@ -34,6 +34,7 @@ pub fn contradictions(left: &Instance, right: &Instance) -> Vec<String> {
     optional!(
         incarnation,
         health,
+        reason,
         image,
         labels,
         ports,

@@ -172,6 +172,7 @@ impl FieldSet {
             state,
             health,
             exit,
+            reason,
             image,
             labels,
             ports,

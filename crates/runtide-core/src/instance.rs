@@ -56,6 +56,10 @@ pub struct Instance {
     /// How the last life ended.
     #[serde(default)]
     pub exit: Option<ExitStatus>,
+    /// Why it failed, where the runtime calls it a failure and says more than the exit does: in its own word, as `watchdog`,
+    /// `oom-kill` or `start-limit-hit` of systemd.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Arc<str>>,
     /// What it was made from.
     #[serde(default)]
     pub image: Option<ImageRef>,
@@ -109,6 +113,7 @@ impl Instance {
             state,
             health: None,
             exit: None,
+            reason: None,
             image: None,
             labels: None,
             ports: None,
@@ -452,18 +457,28 @@ pub struct Group {
     /// The instance's role in it.
     #[serde(default)]
     pub service: Option<String>,
+    /// What else of the group starts the instance, in order: sockets, timers and paths of a service manager.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub triggers: Vec<String>,
 }
 
 impl Group {
     /// A group without a role.
     pub fn new(kind: GroupKind, name: impl Into<String>) -> Self {
-        Self { kind, name: name.into(), service: None }
+        Self { kind, name: name.into(), service: None, triggers: Vec::new() }
     }
 
     /// With the instance's role.
     #[must_use]
     pub fn with_service(mut self, service: impl Into<Option<String>>) -> Self {
         self.service = service.into();
+        self
+    }
+
+    /// With what else of it starts the instance.
+    #[must_use]
+    pub fn with_triggers(mut self, triggers: impl Into<Vec<String>>) -> Self {
+        self.triggers = triggers.into();
         self
     }
 }

@@ -29,6 +29,7 @@ pub(super) fn contradicts(before: &Instance, after: &Instance) -> bool {
             incarnation,
             health,
             exit,
+            reason,
             image,
             labels,
             ports,
@@ -68,7 +69,7 @@ fn take(before: &Instance, after: &mut Instance) {
     if !begins && !other_life(before, after) {
         keep!(before, after, incarnation, started_at, restarts);
         if !after.state.is_alive() {
-            keep!(before, after, exit, finished_at);
+            keep!(before, after, exit, reason, finished_at);
         }
         if before.state.is_alive() && after.state.is_alive() {
             keep!(before, after, health, ports, addresses);
@@ -110,7 +111,7 @@ pub(super) fn take_over_gap(before: &Instance, after: &mut Instance) {
 fn ended(before: &Instance) -> Instance {
     let mut after = before.clone();
     after.state = InstanceState::Stopped;
-    (after.exit, after.finished_at) = (None, None);
+    (after.exit, after.reason, after.finished_at) = (None, None, None);
     (after.health, after.ports, after.addresses) = (None, None, None);
     after
 }
@@ -147,7 +148,7 @@ pub(super) fn after_edge(before: &Instance, edge: &Edge) -> Option<Instance> {
 
 /// Forgets what was bound to an earlier life.
 fn begin(after: &mut Instance) {
-    (after.incarnation, after.exit, after.restarts) = (None, None, None);
+    (after.incarnation, after.exit, after.reason, after.restarts) = (None, None, None, None);
     (after.started_at, after.finished_at) = (None, None);
     (after.health, after.ports, after.addresses) = (None, None, None);
 }

@@ -1,0 +1,282 @@
+//! The wire: connections, calls with deadlines, and what the manager says of itself.
+
+use std::{
+    fmt,
+    num::NonZeroUsize,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use runtide_core::{BackendId, Error, ErrorKind, Result};
+use serde::{Serialize, de::DeserializeOwned};
+use zbus::{Connection, DynamicType, Message, OwnedObjectPath, OwnedVariant, Type, Variant, connection::Builder};
+
+use crate::{config::Config, error::Place, names};
+
+pub(crate) const SYSTEMD: &str = "org.freedesktop.systemd1";
+pub(crate) const ROOT: &str = "/org/freedesktop/systemd1";
+pub(crate) const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+pub(crate) const UNIT: &str = "org.freedesktop.systemd1.Unit";
+pub(crate) const SERVICE: &str = "org.freedesktop.systemd1.Service";
+pub(crate) const SCOPE: &str = "org.freedesktop.systemd1.Scope";
+pub(crate) const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
+pub(crate) const BUS: &str = "org.freedesktop.DBus";
+pub(crate) const BUS_PATH: &str = "/org/freedesktop/DBus";
+pub(crate) const PEER: &str = "org.freedesktop.DBus.Peer";
+
+/// One configured manager. Cheap to clone; nothing is connected before the first call.
+#[derive(Clone)]
+pub(crate) struct Client(Arc<Inner>);
+
+struct Inner {
+    config: Config,
+    id: BackendId,
+    /// For calls; signals have their own (trap S6).
+    calls: Mutex<Option<Connection>>,
+    /// Held while one call dials, so that a burst of first calls dials once.
+    dialling: tokio::sync::Mutex<()>,
+    /// The last manager that answered, also while it does not.
+    last: Mutex<Option<Arc<Server>>>,
+    closed: AtomicBool,
+}
+
+/// What answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Server {
+    /// `252.39-1~deb12u1`.
+    pub(crate) version: String,
+    /// The number in front of it.
+    pub(crate) major: u32,
+    /// Differs for every boot of the manager, and not for its re-execution.
+    pub(crate) boot: u64,
+    /// Where unit files lie, in order of precedence.
+    pub(crate) unit_path: Vec<String>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("id", &self.0.id)
+            .field("address", &self.0.config.address)
+            .finish_non_exhaustive()
+    }
+}
+
+fn held<T>(lock: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Client {
+    pub(crate) fn new(config: Config) -> Result<Self> {
+        config.validate()?;
+        Ok(Self(Arc::new(Inner {
+            id: config.backend_id(),
+            config,
+            calls: Mutex::default(),
+            dialling: tokio::sync::Mutex::default(),
+            last: Mutex::default(),
+            closed: AtomicBool::new(false),
+        })))
+    }
+
+    pub(crate) fn id(&self) -> &BackendId {
+        &self.0.id
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    pub(crate) fn endpoint(&self) -> &str {
+        &self.0.config.address
+    }
+
+    pub(crate) fn place(&self, operation: &'static str) -> Place<'_> {
+        Place { operation, backend: &self.0.id, endpoint: self.endpoint() }
+    }
+
+    /// Every later call is `Cancelled`.
+    pub(crate) fn close(&self) {
+        self.0.closed.store(true, Ordering::Release);
+        held(&self.0.calls).take();
+    }
+
+    pub(crate) fn check_open(&self, operation: &'static str) -> Result<()> {
+        if self.0.closed.load(Ordering::Acquire) {
+            return Err(self.place(operation).error(ErrorKind::Cancelled, "the backend was closed"));
+        }
+        Ok(())
+    }
+
+    /// Who answered last, if anyone did.
+    pub(crate) fn last_server(&self) -> Option<Arc<Server>> {
+        held(&self.0.last).clone()
+    }
+
+    /// A connection of the caller's own, which queues so many messages before it stops reading.
+    pub(crate) async fn dial(&self, operation: &'static str, queue: NonZeroUsize) -> Result<Connection> {
+        self.check_open(operation)?;
+        let place = self.place(operation);
+        let deadline = self.config().connect_deadline;
+        let mut first = None;
+        for address in self.config().addresses() {
+            let built = Builder::address(address).max_queued(queue).build();
+            match tokio::time::timeout(deadline, built).await {
+                Ok(Ok(connection)) => return Ok(connection),
+                Ok(Err(error)) => first.get_or_insert(place.dbus(error)),
+                Err(_) => first.get_or_insert(place.timeout(deadline)),
+            };
+        }
+        Err(first.unwrap_or_else(|| place.error(ErrorKind::InvalidInput, "there is no address")))
+    }
+
+    /// The connection for calls, made if there is none.
+    pub(crate) async fn connection(&self, operation: &'static str) -> Result<Connection> {
+        self.check_open(operation)?;
+        let known = || held(&self.0.calls).clone().filter(|connection| !connection.is_closed());
+        if let Some(connection) = known() {
+            return Ok(connection);
+        }
+        let _one = self.0.dialling.lock().await;
+        if let Some(connection) = known() {
+            return Ok(connection);
+        }
+        let connection = self.dial(operation, NonZeroUsize::MIN).await?;
+        *held(&self.0.calls) = Some(connection.clone());
+        self.check_open(operation).inspect_err(|_| drop(held(&self.0.calls).take()))?;
+        Ok(connection)
+    }
+
+    /// A call within the deadline, its connection included.
+    ///
+    /// # Cancel safety
+    /// What was sent may be done, whether or not anybody waits for the answer.
+    pub(crate) async fn call<B>(
+        &self,
+        operation: &'static str,
+        (path, interface, method): (&str, &str, &str),
+        body: &B,
+    ) -> Result<Message>
+    where
+        B: Serialize + DynamicType + Sync,
+    {
+        self.call_at(operation, SYSTEMD, (path, interface, method), body, self.config().deadline).await
+    }
+
+    pub(crate) async fn call_at<B>(
+        &self,
+        operation: &'static str,
+        destination: &str,
+        (path, interface, method): (&str, &str, &str),
+        body: &B,
+        deadline: Duration,
+    ) -> Result<Message>
+    where
+        B: Serialize + DynamicType + Sync,
+    {
+        let called = async {
+            let connection = self.connection(operation).await?;
+            let answered = connection.call_method(Some(destination), path, Some(interface), method, body).await;
+            answered.map_err(|error| self.place(operation).dbus(error))
+        };
+        match tokio::time::timeout(deadline, called).await {
+            Ok(answered) => answered,
+            Err(_) => {
+                // Whoever stalls on one connection is asked on another next time.
+                held(&self.0.calls).take();
+                Err(self.place(operation).timeout(deadline))
+            }
+        }
+    }
+
+    /// A call of the manager.
+    pub(crate) async fn manager<B>(&self, operation: &'static str, method: &str, body: &B) -> Result<Message>
+    where
+        B: Serialize + DynamicType + Sync,
+    {
+        self.call(operation, (ROOT, MANAGER, method), body).await
+    }
+
+    /// What an answer says.
+    pub(crate) fn read<T: DeserializeOwned + Type>(&self, operation: &'static str, answer: &Message) -> Result<T> {
+        answer.body().deserialize().map_err(|error| self.place(operation).undecodable(error))
+    }
+
+    /// The object of a unit that is loaded; never loads one (trap S2).
+    ///
+    /// # Errors
+    /// `NotFound` if it is not loaded.
+    pub(crate) async fn get_unit(&self, operation: &'static str, unit: &str) -> Result<OwnedObjectPath> {
+        let answer = self.manager(operation, "GetUnit", &(unit,)).await?;
+        self.read(operation, &answer)
+    }
+
+    /// All properties of an interface of an object, to be read from the answer; of every interface if it is empty.
+    pub(crate) async fn get_all(&self, operation: &'static str, path: &str, interface: &str) -> Result<Message> {
+        self.call(operation, (path, PROPERTIES, "GetAll"), &(interface,)).await
+    }
+
+    /// One property.
+    pub(crate) async fn get<T>(&self, operation: &'static str, path: &str, interface: &str, name: &str) -> Result<T>
+    where
+        T: TryFrom<OwnedVariant>,
+    {
+        let answer = self.call(operation, (path, PROPERTIES, "Get"), &(interface, name)).await?;
+        let value: OwnedVariant = self.read(operation, &answer)?;
+        T::try_from(value).map_err(|_| {
+            self.place(operation).error(ErrorKind::Protocol, format!("the property {name} is of another type"))
+        })
+    }
+
+    /// What answers now: two calls.
+    pub(crate) async fn identify(&self, operation: &'static str) -> Result<Arc<Server>> {
+        let answer = self.get_all(operation, ROOT, MANAGER).await?;
+        let body = answer.body();
+        let said: ManagerProperties = body.deserialize().map_err(|error| self.place(operation).undecodable(error))?;
+        let version = said.version.unwrap_or_default();
+        let digits: String = version.trim_start_matches('v').chars().take_while(char::is_ascii_digit).collect();
+        let server = Arc::new(Server {
+            major: digits.parse().unwrap_or(0),
+            version,
+            boot: said.userspace_timestamp_monotonic.unwrap_or(0),
+            unit_path: said.unit_path.unwrap_or_default(),
+        });
+        *held(&self.0.last) = Some(Arc::clone(&server));
+        Ok(server)
+    }
+
+    /// As it was when it last answered, asked now if it never did.
+    pub(crate) async fn server(&self, operation: &'static str) -> Result<Arc<Server>> {
+        match self.last_server() {
+            Some(server) => Ok(server),
+            None => self.identify(operation).await,
+        }
+    }
+
+    /// An error of the caller's making.
+    pub(crate) fn invalid(&self, operation: &'static str, message: impl Into<String>) -> Error {
+        self.place(operation).error(ErrorKind::InvalidInput, message)
+    }
+
+    /// The name of a unit, or why it is none.
+    pub(crate) fn checked<'a>(&self, operation: &'static str, unit: &'a str) -> Result<&'a str> {
+        match names::flaw(unit) {
+            None => Ok(unit),
+            Some(why) => Err(self.invalid(operation, why).with_context("instance", format!("{unit:?}"))),
+        }
+    }
+}
+
+#[derive(Default, zbus::DeserializeDict, zbus::Type)]
+#[zbus(signature = "a{sv}", rename_all = "PascalCase")]
+struct ManagerProperties {
+    version: Option<String>,
+    userspace_timestamp_monotonic: Option<u64>,
+    unit_path: Option<Vec<String>>,
+}
+
+/// Properties to set, by name.
+pub(crate) type Settings<'a> = Vec<(&'a str, Variant<'a>)>;

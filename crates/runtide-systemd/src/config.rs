@@ -1,0 +1,289 @@
+//! How to reach a manager, and which of its units are instances.
+
+use std::{fmt, num::NonZeroUsize, path::PathBuf, time::Duration};
+
+use runtide_core::{BackendId, DriverOptions, Error, ErrorKind, Result};
+
+use crate::selection::Selection;
+
+/// Where the system's bus is where nobody says otherwise.
+const SYSTEM_BUS: &str = "unix:path=/run/dbus/system_bus_socket";
+
+/// Which manager.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Scope {
+    /// The system's: PID 1.
+    #[default]
+    System,
+    /// A user's own: `systemd --user`.
+    User,
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::System => "system",
+            Self::User => "user",
+        })
+    }
+}
+
+/// How to reach a manager, how patient to be, and which of its units are instances.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use runtide_systemd::{Config, Selection};
+///
+/// let config = Config::system()
+///     .with_selection(Selection::default().with_pattern("shop-*.service"))
+///     .with_deadline(Duration::from_secs(5));
+/// # let _ = config;
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// Which manager.
+    pub scope: Scope,
+    /// The address of its bus, as D-Bus writes it: `unix:path=…` or `tcp:host=…,port=…`; several, separated by `;`, are tried in
+    /// order.
+    pub address: String,
+    /// Where the manager's file system is seen from here, for unit files, control groups and the journal; `/`. `None`: it
+    /// cannot be seen, as that of another machine.
+    pub root: Option<PathBuf>,
+    /// What the backend is called; else `systemd:system`, `systemd:user`, or `systemd:` and the address.
+    pub id: Option<BackendId>,
+    /// Which units are instances.
+    pub selection: Selection,
+    /// For each call; 30 s.
+    pub deadline: Duration,
+    /// For making a connection, the handshake included; 5 s.
+    pub connect_deadline: Duration,
+    /// How long the jobs of a verb (start, stop, restart) may take; 120 s. A unit's own time-outs are 90 s unless told.
+    pub job_deadline: Duration,
+    /// The longest silence of the stream: half-way through it the manager is asked for a sign of life. 60 s.
+    pub max_silence: Duration,
+    /// Units asked about at once; 64.
+    pub inspect_concurrency: NonZeroUsize,
+    /// The watch driver's own.
+    pub driver: DriverOptions,
+}
+
+macro_rules! setters {
+    ($($(#[$doc:meta])* $setter:ident: $field:ident: $type:ty;)*) => {
+        impl Config { $(
+            $(#[$doc])*
+            #[must_use]
+            pub fn $setter(mut self, value: impl Into<$type>) -> Self {
+                self.$field = value.into();
+                self
+            }
+        )* }
+    };
+}
+
+setters! {
+    /// The address of the bus.
+    with_address: address: String;
+    /// Where the manager's file system is seen from here.
+    with_root: root: Option<PathBuf>;
+    /// What the backend is called.
+    with_id: id: Option<BackendId>;
+    /// Which units are instances.
+    with_selection: selection: Selection;
+    /// For each call.
+    with_deadline: deadline: Duration;
+    /// For making a connection.
+    with_connect_deadline: connect_deadline: Duration;
+    /// For the jobs of a verb.
+    with_job_deadline: job_deadline: Duration;
+    /// The longest silence of the stream.
+    with_max_silence: max_silence: Duration;
+    /// Units asked about at once.
+    with_inspect_concurrency: inspect_concurrency: NonZeroUsize;
+    /// The watch driver's own.
+    with_driver: driver: DriverOptions;
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::system()
+    }
+}
+
+impl Config {
+    fn new(scope: Scope, address: String) -> Self {
+        Self {
+            scope,
+            address,
+            root: Some(PathBuf::from("/")),
+            id: None,
+            selection: Selection::default(),
+            deadline: Duration::from_secs(30),
+            connect_deadline: Duration::from_secs(5),
+            job_deadline: Duration::from_secs(120),
+            max_silence: Duration::from_secs(60),
+            inspect_concurrency: NonZeroUsize::MIN.saturating_add(63),
+            driver: DriverOptions::default(),
+        }
+    }
+
+    /// This machine's manager.
+    pub fn system() -> Self {
+        Self::new(Scope::System, SYSTEM_BUS.to_owned())
+    }
+
+    /// The manager of the user whose folder for sockets (`XDG_RUNTIME_DIR`, as `/run/user/1000`) this is.
+    pub fn user(runtime_dir: impl Into<PathBuf>) -> Self {
+        Self::new(Scope::User, format!("unix:path={}", escaped(&runtime_dir.into().join("bus").to_string_lossy())))
+    }
+
+    /// As `systemctl` finds its manager: the system's at `DBUS_SYSTEM_BUS_ADDRESS`, else where it always is. With
+    /// `RUNTIDE_SYSTEMD=user` the user's own, at `DBUS_SESSION_BUS_ADDRESS`, else in `XDG_RUNTIME_DIR`.
+    ///
+    /// # Errors
+    /// `InvalidInput`, with the variable; `Unavailable` if the user's manager is asked for and neither variable is set.
+    pub fn from_env() -> Result<Self> {
+        Self::from_variables(|name| std::env::var_os(name))
+    }
+
+    fn from_variables(variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> Result<Self> {
+        let text = |name: &'static str| match variable(name).filter(|value| !value.is_empty()) {
+            None => Ok(None),
+            Some(value) => value.into_string().map(Some).map_err(|_| {
+                Error::new(ErrorKind::InvalidInput, "systemd.config", "the variable is not UTF-8")
+                    .with_context("key", name)
+            }),
+        };
+        let config = match text("RUNTIDE_SYSTEMD")?.as_deref() {
+            None | Some("system") => {
+                let address = text("DBUS_SYSTEM_BUS_ADDRESS")?;
+                Self::new(Scope::System, address.unwrap_or_else(|| SYSTEM_BUS.to_owned()))
+            }
+            Some("user") => match (text("DBUS_SESSION_BUS_ADDRESS")?, text("XDG_RUNTIME_DIR")?) {
+                (Some(address), _) => Self::new(Scope::User, address),
+                (None, Some(folder)) => Self::user(folder),
+                (None, None) => {
+                    let message =
+                        "neither DBUS_SESSION_BUS_ADDRESS nor XDG_RUNTIME_DIR is set: no user is logged in here";
+                    return Err(Error::new(ErrorKind::Unavailable, "systemd.config", message));
+                }
+            },
+            Some(other) => {
+                let message = format!("'{other}' is no manager: expected system or user");
+                let error = Error::new(ErrorKind::InvalidInput, "systemd.config", message);
+                return Err(error.with_context("key", "RUNTIDE_SYSTEMD"));
+            }
+        };
+        config.validate()?;
+        Ok(config)
+    }
+
+    pub(crate) fn backend_id(&self) -> BackendId {
+        self.id.clone().unwrap_or_else(|| {
+            let name = match (self.scope, self.address.as_str()) {
+                (Scope::System, SYSTEM_BUS) => "system",
+                (Scope::User, address) if address.ends_with("/bus") => "user",
+                (_, address) => address,
+            };
+            BackendId::from(format!("systemd:{name}"))
+        })
+    }
+
+    /// The addresses, in order.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = &str> {
+        self.address.split(';').filter(|address| !address.is_empty())
+    }
+
+    pub(crate) fn validate(&self) -> Result<()> {
+        let error = |kind, key: &'static str, why: String| {
+            Err(Error::new(kind, "systemd.config", why).with_context("key", key))
+        };
+        if self.addresses().next().is_none() {
+            return error(ErrorKind::InvalidInput, "address", "there is no address".to_owned());
+        }
+        for address in self.addresses() {
+            // Others start programs (unixexec, autolaunch), which nobody expects of an address.
+            let transport = address.split_once(':').map_or(address, |(transport, _)| transport);
+            if !matches!(transport, "unix" | "tcp") {
+                let why = format!("'{transport}' is not carried: unix and tcp are");
+                return error(ErrorKind::Unsupported, "address", why);
+            }
+            if let Err(why) = address.parse::<zbus::Address>() {
+                return error(ErrorKind::InvalidInput, "address", format!("'{address}' is no address: {why}"));
+            }
+        }
+        for (key, deadline) in [
+            ("deadline", self.deadline),
+            ("connect_deadline", self.connect_deadline),
+            ("job_deadline", self.job_deadline),
+        ] {
+            if deadline.is_zero() {
+                return error(ErrorKind::InvalidInput, key, "a deadline of zero can never be met".to_owned());
+            }
+        }
+        if self.max_silence < Duration::from_millis(10) {
+            let why = "less than 10 ms leaves no time to prove the link";
+            return error(ErrorKind::InvalidInput, "max_silence", why.to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// A value of an address, as the specification of D-Bus escapes it.
+fn escaped(value: &str) -> String {
+    use fmt::Write as _;
+    let mut text = String::new();
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_/.\\*".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            let _ = write!(text, "%{byte:02x}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(variables: &[(&str, &str)]) -> Result<Config> {
+        Config::from_variables(|name| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into()))
+    }
+
+    #[test]
+    fn the_environment_is_that_of_systemctl() {
+        let plain = of(&[]).unwrap();
+        assert_eq!((plain.scope, plain.address.as_str()), (Scope::System, SYSTEM_BUS));
+        assert_eq!(plain.backend_id().as_str(), "systemd:system");
+        let told = of(&[("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/x/y")]).unwrap();
+        assert_eq!((told.address.as_str(), told.backend_id().as_str()), ("unix:path=/x/y", "systemd:unix:path=/x/y"));
+        let user = of(&[("RUNTIDE_SYSTEMD", "user"), ("XDG_RUNTIME_DIR", "/run/user/1 0")]).unwrap();
+        assert_eq!((user.scope, user.address.as_str()), (Scope::User, "unix:path=/run/user/1%200/bus"));
+        assert_eq!(user.backend_id().as_str(), "systemd:user");
+        assert_eq!(of(&[("RUNTIDE_SYSTEMD", "user")]).unwrap_err().kind(), ErrorKind::Unavailable);
+        assert_eq!(of(&[("RUNTIDE_SYSTEMD", "usr")]).unwrap_err().kind(), ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn an_address_starts_no_program() {
+        for (address, kind) in [
+            ("unixexec:path=/bin/sh", ErrorKind::Unsupported),
+            ("autolaunch:", ErrorKind::Unsupported),
+            ("", ErrorKind::InvalidInput),
+            ("unix:", ErrorKind::InvalidInput),
+            ("unix:path=/a;unixexec:path=/bin/sh", ErrorKind::Unsupported),
+        ] {
+            assert_eq!(Config::system().with_address(address).validate().unwrap_err().kind(), kind, "{address}");
+        }
+        Config::system().with_address("unix:path=/a;tcp:host=localhost,port=1").validate().unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        assert!(Config::system().with_deadline(Duration::ZERO).validate().is_err());
+        assert!(Config::system().with_max_silence(Duration::ZERO).validate().is_err());
+    }
+}

@@ -1,0 +1,154 @@
+//! What a failure means: [`ErrorKind`] by the name of the D-Bus error, by the socket's, by the deadline.
+
+use std::{io, time::Duration};
+
+use runtide_core::{BackendId, Error, ErrorKind};
+use zbus::fdo;
+
+/// Where a call was made. An address carries no credential.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) operation: &'static str,
+    pub(crate) backend: &'a BackendId,
+    pub(crate) endpoint: &'a str,
+}
+
+impl Place<'_> {
+    pub(crate) fn error(self, kind: ErrorKind, message: impl Into<String>) -> Error {
+        Error::new(kind, self.operation, message)
+            .with_context("backend", self.backend)
+            .with_context("endpoint", self.endpoint)
+    }
+
+    pub(crate) fn timeout(self, deadline: Duration) -> Error {
+        self.error(ErrorKind::Timeout, format!("no answer within {deadline:?}"))
+    }
+
+    pub(crate) fn undecodable(self, error: zbus::Error) -> Error {
+        self.error(ErrorKind::Protocol, "the answer cannot be read").with_source(error)
+    }
+
+    pub(crate) fn dbus(self, error: zbus::Error) -> Error {
+        match &error {
+            zbus::Error::MethodError(name, message, _) => {
+                let (name, message) = (name.as_str(), message.as_deref().unwrap_or_default());
+                self.error(of_name(name), said(name, message)).with_context("reason", short(name))
+            }
+            zbus::Error::FDO(said) => {
+                let (kind, message) = of_fdo(said);
+                self.error(kind, message)
+            }
+            zbus::Error::InputOutput(cause) | zbus::Error::Connection(cause, _) => {
+                let (kind, message) = of_io(cause);
+                self.error(kind, message).with_source(error)
+            }
+            zbus::Error::Address(why) => self.error(ErrorKind::InvalidInput, format!("no address of a bus: {why}")),
+            zbus::Error::Handshake(why) if why.to_ascii_lowercase().contains("auth") || why.contains("REJECTED") => {
+                self.error(ErrorKind::Unauthenticated, format!("the bus does not let this user in: {why}"))
+            }
+            zbus::Error::Handshake(why) => {
+                self.error(ErrorKind::Protocol, format!("what answers does not speak D-Bus: {why}"))
+            }
+            zbus::Error::Unsupported => self.error(ErrorKind::Unsupported, "this kind of address is not carried"),
+            _ => self.error(ErrorKind::Protocol, "the bus said what cannot be understood").with_source(error),
+        }
+    }
+}
+
+fn said(name: &str, message: &str) -> String {
+    if message.is_empty() { format!("systemd answered {}", short(name)) } else { message.to_owned() }
+}
+
+fn short(name: &str) -> &str {
+    name.rsplit_once('.').map_or(name, |(_, last)| last)
+}
+
+fn of_io(error: &io::Error) -> (ErrorKind, &'static str) {
+    match error.kind() {
+        io::ErrorKind::NotFound => (ErrorKind::Unavailable, "there is no such socket (does systemd run here?)"),
+        io::ErrorKind::ConnectionRefused => (ErrorKind::Unavailable, "nobody listens there (is the bus up?)"),
+        io::ErrorKind::PermissionDenied => {
+            (ErrorKind::PermissionDenied, "this user may not open the socket of the bus")
+        }
+        io::ErrorKind::TimedOut => (ErrorKind::Timeout, "the bus did not answer in time"),
+        _ => (ErrorKind::Unavailable, "the connection to the bus broke"),
+    }
+}
+
+fn of_fdo(error: &fdo::Error) -> (ErrorKind, String) {
+    use fdo::Error as E;
+    let (kind, text) = match error {
+        E::ServiceUnknown(text)
+        | E::NameHasNoOwner(text)
+        | E::NoServer(text)
+        | E::Disconnected(text)
+        | E::NoNetwork(text)
+        | E::SpawnExecFailed(text)
+        | E::SpawnFailed(text)
+        | E::SpawnChildExited(text)
+        | E::SpawnServiceNotFound(text) => (ErrorKind::Unavailable, text),
+        // Whoever was asked left the bus: it may have done it, or not.
+        E::NoReply(text) | E::Timeout(text) | E::TimedOut(text) => (ErrorKind::Timeout, text),
+        E::AccessDenied(text) | E::InteractiveAuthorizationRequired(text) => (ErrorKind::PermissionDenied, text),
+        E::AuthFailed(text) => (ErrorKind::Unauthenticated, text),
+        E::NotSupported(text) | E::UnknownMethod(text) | E::UnknownInterface(text) | E::UnknownProperty(text) => {
+            (ErrorKind::Unsupported, text)
+        }
+        E::UnknownObject(text) | E::FileNotFound(text) => (ErrorKind::NotFound, text),
+        E::FileExists(text) => (ErrorKind::AlreadyExists, text),
+        E::InvalidArgs(text) | E::PropertyReadOnly(text) | E::InvalidSignature(text) | E::InvalidFileContent(text) => {
+            (ErrorKind::InvalidInput, text)
+        }
+        E::LimitsExceeded(text) => (ErrorKind::RateLimited, text),
+        other => return (ErrorKind::Unexpected, other.to_string()),
+    };
+    (kind, text.clone())
+}
+
+/// The errors of systemd itself, by name; total.
+fn of_name(name: &str) -> ErrorKind {
+    match short(name) {
+        "NoSuchUnit" | "NoSuchUnitFile" | "NoSuchJob" | "NoUnitForPID" | "NoUnitForInvocationID" | "NoSuchProcess" => {
+            ErrorKind::NotFound
+        }
+        "UnitExists" => ErrorKind::AlreadyExists,
+        "UnitMasked"
+        | "UnitInactive"
+        | "UnitBusy"
+        | "OnlyByDependency"
+        | "NoIsolation"
+        | "JobTypeNotApplicable"
+        | "TransactionIsDestructive"
+        | "TransactionJobsConflicting"
+        | "TransactionOrderIsCyclic"
+        | "FileDescriptorStoreDisabled" => ErrorKind::Conflict,
+        "LoadFailed" | "BadUnitSetting" | "InvalidName" => ErrorKind::InvalidInput,
+        "ShuttingDown" => ErrorKind::Unavailable,
+        "NotSubscribed" | "NotReferenced" | "Disk" => ErrorKind::Unexpected,
+        "SELinuxAccessDenied" => ErrorKind::PermissionDenied,
+        "ENOENT" => ErrorKind::NotFound,
+        "EEXIST" => ErrorKind::AlreadyExists,
+        "EBUSY" => ErrorKind::Conflict,
+        "EOPNOTSUPP" | "ENOTSUP" => ErrorKind::Unsupported,
+        "EPERM" | "EACCES" => ErrorKind::PermissionDenied,
+        _ => ErrorKind::Unexpected,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_of_systemd_have_kinds() {
+        for (name, kind) in [
+            ("org.freedesktop.systemd1.NoSuchUnit", ErrorKind::NotFound),
+            ("org.freedesktop.systemd1.UnitExists", ErrorKind::AlreadyExists),
+            ("org.freedesktop.systemd1.TransactionIsDestructive", ErrorKind::Conflict),
+            ("org.freedesktop.systemd1.BadUnitSetting", ErrorKind::InvalidInput),
+            ("org.example.Other", ErrorKind::Unexpected),
+        ] {
+            assert_eq!(of_name(name), kind, "{name}");
+        }
+    }
+}
