@@ -30,6 +30,65 @@ pub(crate) fn of_environment<'a>(environment: impl IntoIterator<Item = &'a str>)
     map.into_iter().collect()
 }
 
+/// The labels in the file that systemd writes for a transient unit: those of its environment.
+pub(crate) fn of_transient(file: &UnitFile) -> Labels {
+    let lines: Vec<String> =
+        file.entries("Service").filter(|(key, _)| *key == "Environment").flat_map(|(_, line)| words(line)).collect();
+    of_environment(lines.iter().map(String::as_str))
+}
+
+/// The words of a line as systemd writes them: in quotes where it must, with the escapes of C, and `%` doubled.
+fn words(line: &str) -> Vec<String> {
+    let (mut found, mut word, mut open) = (Vec::new(), None::<Vec<u8>>, None);
+    let mut bytes = line.bytes();
+    while let Some(byte) = bytes.next() {
+        match (byte, open) {
+            (b'"' | b'\'', None) => {
+                open = Some(byte);
+                word.get_or_insert_default();
+            }
+            (_, Some(quote)) if byte == quote => open = None,
+            (b' ' | b'\t', None) => found.extend(word.take()),
+            (b'\\', _) => word.get_or_insert_default().push(match bytes.next() {
+                Some(b'n') => b'\n',
+                Some(b't') => b'\t',
+                Some(b'r') => b'\r',
+                Some(b'a') => 7,
+                Some(b'b') => 8,
+                Some(b'f') => 12,
+                Some(b'v') => 11,
+                Some(b's') => b' ',
+                Some(b'x') => hex(&mut bytes),
+                Some(digit @ b'0'..=b'3') => octal(digit, &mut bytes),
+                Some(other) => other,
+                None => b'\\',
+            }),
+            (b'%', _) => {
+                word.get_or_insert_default().push(b'%');
+                let mut ahead = bytes.clone();
+                if ahead.next() == Some(b'%') {
+                    bytes = ahead;
+                }
+            }
+            _ => word.get_or_insert_default().push(byte),
+        }
+    }
+    found.extend(word);
+    found.into_iter().filter_map(|word| String::from_utf8(word).ok()).collect()
+}
+
+fn hex(bytes: &mut std::str::Bytes<'_>) -> u8 {
+    let digit = |byte: u8| char::from(byte).to_digit(16).unwrap_or(0);
+    let value = bytes.by_ref().take(2).fold(0, |value, byte| value * 16 + digit(byte));
+    u8::try_from(value).unwrap_or(b'?')
+}
+
+fn octal(first: u8, bytes: &mut std::str::Bytes<'_>) -> u8 {
+    let digit = |byte: u8| u32::from(byte.saturating_sub(b'0'));
+    let value = bytes.by_ref().take(2).fold(digit(first), |value, byte| value * 8 + digit(byte));
+    u8::try_from(value).unwrap_or(b'?')
+}
+
 /// The labels in the `X-` sections of a unit's files, main file first; the last assignment of a key counts.
 pub(crate) fn of_files<'a>(files: impl IntoIterator<Item = &'a UnitFile>) -> Labels {
     let mut found = BTreeMap::new();
@@ -54,6 +113,14 @@ mod tests {
         assert_eq!(of_environment(["PATH=/bin", &text]), labels);
         assert_eq!(of_environment(["RUNTIDE_LABELS=[1]", "RUNTIDE_LABELSX={}"]), Labels::new());
         assert_eq!(assignment(&Labels::from_iter([("a", "x".repeat(LONGEST))])), None);
+    }
+
+    #[test]
+    fn the_file_of_a_transient_unit_is_read_as_systemd_writes_it() {
+        let text = "[Service]\nEnvironment=\"A=1 2\" \"RUNTIDE_LABELS={\\\"a.b\\\":\\\"x%%y\\\\n\\\"}\"\n";
+        let file = UnitFile::parse(text).unwrap();
+        assert_eq!(of_transient(&file), Labels::from_iter([("a.b", "x%y\n")]));
+        assert_eq!(words("a 'b c' \"d\\x41\\101\" e"), ["a", "b c", "dAA", "e"]);
     }
 
     #[test]

@@ -1,16 +1,22 @@
 #![doc = include_str!("../README.md")]
 
+mod backend;
 mod client;
 mod config;
 mod error;
+mod files;
 mod labels;
+mod ledger;
+mod looker;
 mod names;
 mod normalize;
 mod properties;
 mod selection;
+mod source;
 mod unit_file;
 
 pub use self::{
+    backend::SystemdBackend,
     config::{Config, Scope},
     selection::{Selection, UnitType},
 };

@@ -1,6 +1,6 @@
 //! What the manager says of a unit, as it says it. What it leaves out is `None`; what nobody needs is not read.
 
-use zbus::{DeserializeDict, Type};
+use zbus::{DeserializeDict, OwnedObjectPath, Type};
 
 /// Of `org.freedesktop.systemd1.Unit`.
 #[derive(Clone, Debug, Default, DeserializeDict, Type)]
@@ -26,6 +26,8 @@ pub(crate) struct UnitProperties {
     pub(crate) inactive_enter_timestamp: Option<u64>,
     pub(crate) inactive_enter_timestamp_monotonic: Option<u64>,
     pub(crate) state_change_timestamp_monotonic: Option<u64>,
+    /// What is to be done with it next; 0: nothing.
+    pub(crate) job: Option<(u32, OwnedObjectPath)>,
 }
 
 /// Of `org.freedesktop.systemd1.Service` and, as far as it has them, `….Scope`.

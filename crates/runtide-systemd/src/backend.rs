@@ -1,0 +1,88 @@
+//! [`SystemdBackend`]: one manager as a [`RuntimeBackend`].
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use runtide_core::{
+    BackendId, Capabilities, Detail, Driver, EventStream, Instance, InstanceId, ListOptions, Result, RuntimeBackend,
+    RuntimeInfo, RuntimeKind, Snapshot, WatchOptions, WatchSupport,
+};
+
+use crate::{
+    client::{Client, Server},
+    config::Config,
+    ledger,
+    looker::UnitLooker,
+    source::UnitSource,
+};
+
+/// One systemd. See the crate's documentation.
+#[derive(Debug)]
+pub struct SystemdBackend {
+    client: Client,
+    looker: UnitLooker,
+    driver: Driver,
+}
+
+impl SystemdBackend {
+    /// Connects to nothing yet.
+    ///
+    /// # Errors
+    /// `InvalidInput` or `Unsupported` for an impossible configuration.
+    pub fn new(config: Config) -> Result<Self> {
+        let driver_options = config.driver.clone();
+        let client = Client::new(config)?;
+        let ledger = ledger::Shared::default();
+        let looker = UnitLooker::new(client.clone(), ledger.clone());
+        let of_source = client.clone();
+        let source = move || UnitSource::new(of_source.clone(), ledger.clone());
+        Ok(Self { looker, driver: Driver::new(client.id().clone(), driver_options, source), client })
+    }
+}
+
+fn capabilities(server: Option<&Server>) -> Capabilities {
+    let Some(_) = server else { return Capabilities::default() };
+    let mut can = Capabilities::none("systemd has no such thing");
+    can.watch = WatchSupport::Pushed;
+    can
+}
+
+#[async_trait]
+impl RuntimeBackend for SystemdBackend {
+    fn id(&self) -> &BackendId {
+        self.client.id()
+    }
+
+    fn kind(&self) -> RuntimeKind {
+        RuntimeKind::Systemd
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        capabilities(self.client.last_server().as_deref())
+    }
+
+    async fn connect(&self) -> Result<RuntimeInfo> {
+        let server = self.client.identify("systemd.connect").await?;
+        let can = capabilities(Some(&server));
+        Ok(RuntimeInfo::new(self.id().clone(), self.kind(), server.version.clone(), self.client.endpoint(), can))
+    }
+
+    async fn list_instances(&self, options: ListOptions) -> Result<Snapshot> {
+        self.looker.look(&options.filter, options.detail).await
+    }
+
+    async fn inspect(&self, id: &InstanceId) -> Result<Arc<Instance>> {
+        Ok(Arc::new(self.looker.inspect_one(id, Detail::Full).await?))
+    }
+
+    async fn watch(&self, options: WatchOptions) -> Result<EventStream> {
+        self.client.check_open("systemd.watch")?;
+        self.driver.watch(options)
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.client.close();
+        self.driver.close().await;
+        Ok(())
+    }
+}

@@ -1,0 +1,249 @@
+//! [`UnitLooker`]: one call for the list, and for each instance what a list does not say: which life, whether it is frozen, how it
+//! ended.
+
+use std::{collections::HashSet, sync::Arc};
+
+use async_trait::async_trait;
+use futures_util::{StreamExt, stream};
+use runtide_core::{
+    Detail, Error, ErrorKind, Failure, Inspection, Instance, InstanceFilter, InstanceId, Looker, Result, Snapshot,
+};
+use zbus::OwnedObjectPath;
+
+use crate::{
+    client::{Client, SCOPE, SERVICE, UNIT},
+    files, labels, ledger, names,
+    names::LONGEST,
+    normalize,
+    properties::{ServiceProperties, UnitProperties},
+    selection::UnitType,
+};
+
+const LIST: &str = "systemd.list";
+const INSPECT: &str = "systemd.inspect";
+
+/// Name, description, load state, active state, sub-state, whom it follows, object, job, its type, its object.
+type Listed = (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
+
+/// Looks at one manager.
+#[derive(Clone, Debug)]
+pub(crate) struct UnitLooker {
+    client: Client,
+    ledger: ledger::Shared,
+}
+
+impl UnitLooker {
+    pub(crate) fn new(client: Client, ledger: ledger::Shared) -> Self {
+        Self { client, ledger }
+    }
+
+    /// What the selection and a filter let through.
+    pub(crate) async fn look(&self, filter: &InstanceFilter, detail: Detail) -> Result<Snapshot> {
+        let selection = &self.client.config().selection;
+        let states: &[&str] = &[];
+        let answer = self.client.manager(LIST, "ListUnitsByPatterns", &(states, selection.asked())).await?;
+        let listed: Vec<Listed> = self.client.read(LIST, &answer)?;
+        drop(answer);
+        let wanted = |unit: &Listed| {
+            is_there(&unit.2, &unit.3)
+                && selection.takes_name(&unit.0)
+                && (filter.ids.is_empty() || filter.ids.iter().any(|id| id.as_str() == unit.0))
+                && (filter.names.is_empty() || filter.names.iter().any(|name| name == normalize::name(&unit.0)))
+        };
+        let units: Vec<(String, OwnedObjectPath)> =
+            listed.into_iter().filter(wanted).map(|unit| (unit.0, unit.6)).collect();
+        let bound = self.client.config().inspect_concurrency.get();
+        let looks: Vec<Result<Option<Instance>>> = stream::iter(units)
+            .map(|(unit, path)| async move { self.one(&unit, &path, detail).await })
+            .buffer_unordered(bound)
+            .collect()
+            .await;
+        let (mut instances, mut failures) = (Vec::with_capacity(looks.len()), Vec::new());
+        for look in looks {
+            match look {
+                Ok(Some(instance)) if filter.matches(&instance) => instances.push(Arc::new(instance)),
+                Ok(_) => {}
+                // Each of them failed for the same reason: there is no list.
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Cancelled) =>
+                {
+                    return Err(error);
+                }
+                Err(error) => failures.push(Failure::from(&error)),
+            }
+        }
+        instances.sort_by(|one, other| one.id.cmp(&other.id));
+        Ok(Snapshot::new(instances, failures))
+    }
+
+    /// One instance by its id.
+    ///
+    /// # Errors
+    /// `NotFound` if it is not loaded, or the selection leaves it out.
+    pub(crate) async fn inspect_one(&self, id: &InstanceId, detail: Detail) -> Result<Instance> {
+        let located = |error: Error| error.with_context("instance", id);
+        let absent = |why: &str| Err(located(self.client.place(INSPECT).error(ErrorKind::NotFound, why)));
+        let unit = id.as_str();
+        if unit.len() > LONGEST || names::flaw(unit).is_some() {
+            return absent("no unit has such a name");
+        }
+        if !self.client.config().selection.takes_name(unit) {
+            return absent("the configured selection leaves it out");
+        }
+        let path = self.client.get_unit(INSPECT, unit).await.map_err(located)?;
+        match self.one(unit, &path, detail).await.map_err(located)? {
+            Some(instance) => Ok(instance),
+            None => absent("it is not loaded, or the configured selection leaves it out"),
+        }
+    }
+
+    /// `None`: it is gone, is no instance, or is not selected.
+    async fn one(&self, unit: &str, path: &str, detail: Detail) -> Result<Option<Instance>> {
+        let client = &self.client;
+        let answer = client.get_all(INSPECT, path, UNIT).await?;
+        let about: UnitProperties = client.read(INSPECT, &answer)?;
+        drop(answer);
+        let (load, active) = (about.load_state.as_deref().unwrap_or_default(), about.active_state.as_deref());
+        // A unit that went between the list and this look was loaded by looking (trap S2), and is unloaded again.
+        if !is_there(load, active.unwrap_or_default()) || about.id.as_deref().is_some_and(|id| id != unit) {
+            return Ok(None);
+        }
+        let id = InstanceId::from(unit);
+        let interface = match UnitType::of(unit) {
+            Some(UnitType::Scope) => SCOPE,
+            _ => SERVICE,
+        };
+        let known = self.ledger.lock().get(&id).cloned();
+        let changed = about.state_change_timestamp_monotonic.unwrap_or(0);
+        let began = about.inactive_exit_timestamp_monotonic.unwrap_or(0) != 0;
+        let is_up = matches!(active, Some("active" | "reloading" | "deactivating"));
+        let known_rest =
+            known.as_ref().and_then(|known| known.rest.clone()).filter(|(at, _)| *at == changed && changed != 0);
+        let service = if detail == Detail::Summary && is_up && about.sub_state.as_deref() != Some("exited") {
+            // It runs: of the service itself, only where it runs is needed, once.
+            match known.as_ref().and_then(|known| known.group.clone()) {
+                Some(group) => ServiceProperties { slice: Some(group.name.clone()), ..ServiceProperties::default() },
+                None => {
+                    let group: String = client.get(INSPECT, path, interface, "ControlGroup").await?;
+                    ServiceProperties { slice: slice_of(&group).map(str::to_owned), ..ServiceProperties::default() }
+                }
+            }
+        } else if detail == Detail::Summary
+            && let Some((_, rest)) = known_rest
+        {
+            rest
+        } else {
+            let answer = client.get_all(INSPECT, path, interface).await?;
+            client.read(INSPECT, &answer)?
+        };
+        let Some(mut instance) = normalize::instance(client.id(), unit, &about, Some(&service)) else {
+            return Err(client.place(INSPECT).error(ErrorKind::Protocol, "the unit has no state"));
+        };
+        if instance.group.is_none() {
+            instance.group = known.as_ref().and_then(|known| known.group.clone());
+        }
+        let is_same_life =
+            known.as_ref().is_some_and(|known| known.life == instance.incarnation && known.labels.is_some());
+        instance.labels = match known.as_ref().and_then(|known| known.labels.clone()).filter(|_| is_same_life && began)
+        {
+            Some(labels) => Some(labels),
+            None => self.labels(unit, path, interface, &about, &service).await?,
+        };
+        if detail == Detail::Full && instance.state.is_alive() {
+            instance.ports = self.ports(&service, &about).await;
+        }
+        let is_job = service.kind.as_deref().map(|kind| kind == "oneshot");
+        let rest = (service.exec_main_code.is_some() && !is_up).then_some((changed, service));
+        self.ledger.lock().saw(&instance, is_job, rest);
+        Ok(client.config().selection.takes(&instance).then_some(instance))
+    }
+
+    /// Read once per life.
+    async fn labels(
+        &self,
+        unit: &str,
+        path: &str,
+        interface: &str,
+        about: &UnitProperties,
+        service: &ServiceProperties,
+    ) -> Result<Option<runtide_core::Labels>> {
+        if about.transient == Some(true) {
+            if UnitType::of(unit) == Some(UnitType::Scope) {
+                return Ok(Some(runtide_core::Labels::new())); // a scope has no environment
+            }
+            let environment = match &service.environment {
+                Some(environment) => environment.clone(),
+                None => self.client.get(INSPECT, path, interface, "Environment").await?,
+            };
+            return Ok(Some(labels::of_environment(environment.iter().map(String::as_str))));
+        }
+        let Some(root) = self.client.config().root.clone() else { return Ok(None) };
+        let fragment = about.fragment_path.clone().unwrap_or_default();
+        let drop_ins = about.drop_in_paths.clone().unwrap_or_default();
+        let read = tokio::task::spawn_blocking(move || files::labels(&root, &fragment, &drop_ins)).await;
+        Ok(read.unwrap_or_default())
+    }
+
+    async fn ports(&self, service: &ServiceProperties, about: &UnitProperties) -> Option<Vec<runtide_core::Port>> {
+        let _ = (service, about, &self.client);
+        None
+    }
+}
+
+/// Whether a unit is more than a name that others mention.
+fn is_there(load: &str, active: &str) -> bool {
+    matches!(load, "loaded" | "merged") || !matches!(active, "inactive" | "")
+}
+
+/// A unit's control group lies in that of its slice.
+fn slice_of(control_group: &str) -> Option<&str> {
+    let (above, unit) = control_group.rsplit_once('/')?;
+    if unit.is_empty() {
+        return None;
+    }
+    let slice = above.rsplit_once('/').map_or(above, |(_, slice)| slice);
+    if slice.is_empty() { Some("-.slice") } else { slice.ends_with(".slice").then_some(slice) }
+}
+
+#[async_trait]
+impl Looker for UnitLooker {
+    async fn snapshot(&self, detail: Detail) -> Result<Snapshot> {
+        let snapshot = self.look(&InstanceFilter::default(), detail).await?;
+        if snapshot.is_complete() {
+            let ids: HashSet<InstanceId> = snapshot.instances.iter().map(|instance| instance.id.clone()).collect();
+            self.ledger.lock().keep(&ids);
+        }
+        Ok(snapshot)
+    }
+
+    async fn inspect(&self, ids: &[InstanceId], detail: Detail) -> Result<Vec<Inspection>> {
+        let bound = self.client.config().inspect_concurrency.get();
+        let looks = stream::iter(ids.to_vec()).map(|id| async move {
+            match self.inspect_one(&id, detail).await {
+                Ok(instance) => Inspection::Present(Arc::new(instance)),
+                Err(error) if error.kind() == ErrorKind::NotFound => Inspection::Absent(id),
+                Err(error) => Inspection::Unknown { id, cause: Failure::from(&error) },
+            }
+        });
+        Ok(looks.buffer_unordered(bound).collect().await)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slice_is_where_the_control_group_lies() {
+        for (group, slice) in [
+            ("/system.slice/web.service", Some("system.slice")),
+            ("/shop.slice/shop-web.slice/web.service", Some("shop-web.slice")),
+            ("/user.slice/user-0.slice/user@0.service/app.slice/a.service", Some("app.slice")),
+            ("/init.scope", Some("-.slice")),
+            ("/weird/a.service", None),
+            ("", None),
+        ] {
+            assert_eq!(slice_of(group), slice, "{group}");
+        }
+    }
+}

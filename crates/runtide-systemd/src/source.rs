@@ -1,0 +1,431 @@
+//! [`UnitSource`]: what the manager tells, in batches.
+
+use std::{
+    future::{Future, poll_fn},
+    num::{NonZeroU32, NonZeroUsize},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use futures_core::Stream;
+use runtide_core::{
+    ErrorKind, Flow, Gap, InstanceId, InstanceState, Looker, NativeMark, Opened, Result, Signal, SignalBody, Source,
+};
+use tokio::time::{Instant, Sleep};
+use zbus::{
+    Connection, Message, MessageStream,
+    message::{Header, Type},
+};
+
+use crate::{
+    client::{BUS, BUS_PATH, Client, MANAGER, PEER, PROPERTIES, ROOT, SCOPE, SERVICE, SYSTEMD, UNIT},
+    files, ledger,
+    looker::UnitLooker,
+    names, normalize,
+    properties::{ServiceProperties, UnitProperties},
+};
+
+const OPEN: &str = "systemd.watch";
+
+/// Messages handed over at once.
+const BATCH: usize = 256;
+
+/// Messages that may wait while the subscription is made, before anybody reads (trap S6: the default of 64 would not do).
+const QUEUE: NonZeroUsize = NonZeroUsize::MIN.saturating_add(16 * 1024 - 1);
+
+/// How long the manager may be off the bus, as it is while it executes itself anew, before that is an outage.
+const AWAY: Duration = Duration::from_secs(5);
+
+/// The stream of one manager.
+pub(crate) struct UnitSource {
+    client: Client,
+    ledger: ledger::Shared,
+    looker: Arc<UnitLooker>,
+    link: Option<Link>,
+    /// Of the manager that was subscribed to last.
+    boot: Option<u64>,
+    unit_path: Vec<String>,
+    alarm: Pin<Box<Sleep>>,
+}
+
+/// One subscription.
+struct Link {
+    messages: MessageStream,
+    connection: Connection,
+    heard: Instant,
+    asked: bool,
+    /// A daemon-reload is under way: units go and come back only in name.
+    reloading: bool,
+    /// The manager is off the bus since.
+    away: Option<Instant>,
+    /// The manager came back and was asked to tell again: the answer has this number.
+    subscribing: Option<NonZeroU32>,
+    /// What a service said last; what its unit says follows at once.
+    service: Option<(String, ServiceProperties)>,
+    sending: Option<Pin<Box<dyn Future<Output = zbus::Result<()>> + Send>>>,
+}
+
+impl UnitSource {
+    pub(crate) fn new(client: Client, ledger: ledger::Shared) -> Self {
+        let looker = Arc::new(UnitLooker::new(client.clone(), ledger.clone()));
+        Self {
+            client,
+            ledger,
+            looker,
+            link: None,
+            boot: None,
+            unit_path: Vec::new(),
+            alarm: Box::pin(tokio::time::sleep(Duration::ZERO)),
+        }
+    }
+
+    fn poll_batch(&mut self, cx: &mut Context<'_>, out: &mut Vec<Signal>) -> Poll<Result<Flow>> {
+        let before = out.len();
+        let (mut read, mut alive) = (0, false);
+        let Self { client, ledger, link: maybe, unit_path, alarm, .. } = self;
+        loop {
+            let Some(link) = maybe else { return Poll::Ready(Ok(Flow::Closed)) };
+            let limit = client.config().max_silence;
+            if let Some(sending) = &mut link.sending {
+                match sending.as_mut().poll(cx) {
+                    Poll::Pending => {}
+                    Poll::Ready(Ok(())) => link.sending = None,
+                    Poll::Ready(Err(error)) => {
+                        *maybe = None;
+                        return Poll::Ready(Err(client.place(OPEN).dbus(error)));
+                    }
+                }
+            }
+            while read < BATCH {
+                match Pin::new(&mut link.messages).poll_next(cx) {
+                    Poll::Ready(Some(Ok(message))) => {
+                        read += 1;
+                        alive = true;
+                        link.take(client, ledger, unit_path, &message, out);
+                    }
+                    Poll::Ready(Some(Err(error))) => {
+                        *maybe = None;
+                        return Poll::Ready(Err(client.place(OPEN).dbus(error)));
+                    }
+                    Poll::Ready(None) => {
+                        *maybe = None;
+                        let why = "the bus closed the connection";
+                        return Poll::Ready(Err(client.place(OPEN).error(ErrorKind::Unavailable, why)));
+                    }
+                    Poll::Pending => break,
+                }
+            }
+            let now = Instant::now();
+            if alive {
+                (link.heard, link.asked) = (now, false);
+            }
+            if out.len() > before {
+                return Poll::Ready(Ok(Flow::Open));
+            }
+            if alive {
+                out.push(Signal::new(SignalBody::Alive));
+                return Poll::Ready(Ok(Flow::Open));
+            }
+            if let Some(since) = link.away
+                && now >= since + AWAY
+            {
+                *maybe = None;
+                let why = "systemd left the bus";
+                return Poll::Ready(Err(client.place(OPEN).error(ErrorKind::Unavailable, why)));
+            }
+            let ask = link.heard + limit / 2;
+            if now >= ask && !link.asked && link.sending.is_none() {
+                link.asked = true;
+                if let Err(error) = link.ask() {
+                    *maybe = None;
+                    return Poll::Ready(Err(client.place(OPEN).dbus(error)));
+                }
+                continue;
+            }
+            let due = [(!link.asked).then_some(ask), link.away.map(|since| since + AWAY)];
+            let Some(due) = due.into_iter().flatten().min() else { return Poll::Pending };
+            if alarm.deadline() != due {
+                alarm.as_mut().reset(due);
+            }
+            if alarm.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+/// Beside the manager's own signals: what changes of each unit, and who is the manager.
+const RULES: [&str; 3] = [
+    "type='signal',sender='org.freedesktop.systemd1',path='/org/freedesktop/systemd1',interface='org.freedesktop.systemd1.Manager'",
+    "type='signal',sender='org.freedesktop.systemd1',path_namespace='/org/freedesktop/systemd1/unit',\
+     interface='org.freedesktop.DBus.Properties',member='PropertiesChanged'",
+    "type='signal',sender='org.freedesktop.DBus',interface='org.freedesktop.DBus',member='NameOwnerChanged',\
+     arg0='org.freedesktop.systemd1'",
+];
+
+impl Link {
+    async fn subscribe(client: &Client) -> Result<Self> {
+        let connection = client.dial(OPEN, QUEUE).await?;
+        let messages = MessageStream::from(connection.clone());
+        let place = client.place(OPEN);
+        for rule in RULES {
+            let added = connection.call_method(Some(BUS), BUS_PATH, Some(BUS), "AddMatch", &(rule,)).await;
+            added.map_err(|error| place.dbus(error))?;
+        }
+        // Last, so that nothing is told before somebody listens (trap S1: without it nothing is told at all).
+        match connection.call_method(Some(SYSTEMD), ROOT, Some(MANAGER), "Subscribe", &()).await {
+            Ok(_) => {}
+            Err(error) => return Err(place.dbus(error)),
+        }
+        Ok(Self {
+            messages,
+            connection,
+            heard: Instant::now(),
+            asked: false,
+            reloading: false,
+            away: None,
+            subscribing: None,
+            service: None,
+            sending: None,
+        })
+    }
+
+    /// Asks the manager for a sign of life: the answer comes behind everything that it told before.
+    fn ask(&mut self) -> zbus::Result<()> {
+        let ping = Message::method_call(ROOT, "Ping").destination(SYSTEMD).interface(PEER).build(&())?;
+        self.send(ping);
+        Ok(())
+    }
+
+    fn send(&mut self, message: Message) {
+        let connection = self.connection.clone();
+        self.sending = Some(Box::pin(async move { connection.send(&message).await }));
+    }
+
+    /// What one message says.
+    fn take(
+        &mut self,
+        client: &Client,
+        ledger: &ledger::Shared,
+        unit_path: &[String],
+        message: &Message,
+        out: &mut Vec<Signal>,
+    ) {
+        let header = message.header();
+        match message.message_type() {
+            Type::Signal => {}
+            Type::MethodReturn | Type::Error => {
+                if self.subscribing.is_some() && header.reply_serial() == self.subscribing {
+                    self.subscribing = None;
+                    ledger.lock().forget_told();
+                    out.push(Signal::new(SignalBody::Lost(Gap::RuntimeRestarted)));
+                }
+                return;
+            }
+            Type::MethodCall => return,
+        }
+        let (Some(interface), Some(member)) = (header.interface(), header.member()) else { return };
+        let read = match (interface.as_str(), member.as_str()) {
+            (PROPERTIES, "PropertiesChanged") => self.changed(client, ledger, unit_path, &header, message, out),
+            (MANAGER, "UnitNew" | "UnitRemoved") => {
+                if self.reloading {
+                    return;
+                }
+                let body = message.body();
+                body.deserialize::<(&str, zbus::ObjectPath<'_>)>().map(|(unit, _)| {
+                    if !client.config().selection.takes_name(unit) {
+                        return;
+                    }
+                    let id = InstanceId::from(unit);
+                    if member.as_str() == "UnitNew" {
+                        // Nothing is asked of it: that would load it once more when it goes (trap S2).
+                        ledger.lock().loaded(id);
+                    } else {
+                        ledger.lock().unloaded(id, out);
+                    }
+                })
+            }
+            (MANAGER, "Reloading") => message.body().deserialize::<bool>().map(|begins| {
+                self.reloading = begins;
+                if !begins {
+                    ledger.lock().forget_told();
+                    out.push(Signal::new(SignalBody::Lost(Gap::Disconnected)));
+                }
+            }),
+            (BUS, "NameOwnerChanged") => {
+                let body = message.body();
+                let read = body.deserialize::<(&str, &str, &str)>().map(|(_, _, now)| !now.is_empty());
+                read.and_then(|is_back| {
+                    self.reloading = false;
+                    if !is_back {
+                        self.away.get_or_insert_with(Instant::now);
+                        return Ok(());
+                    }
+                    self.away = None;
+                    let call = Message::method_call(ROOT, "Subscribe").destination(SYSTEMD).interface(MANAGER);
+                    let call = call.build(&())?;
+                    self.subscribing = Some(call.primary_header().serial_num());
+                    self.send(call);
+                    Ok(())
+                })
+            }
+            _ => Ok(()),
+        };
+        if let Err(error) = read {
+            tracing::warn!(backend = %client.id(), member = member.as_str(), %error, "a message cannot be read");
+            let about = header.path().and_then(|path| names::unit_of(path.as_str()));
+            out.push(Signal::new(
+                about.map_or(SignalBody::Lost(Gap::Undecodable), |unit| SignalBody::Hint(unit.into())),
+            ));
+        }
+    }
+
+    /// A service's own changes come first, and its unit's follow at once: together they are one state.
+    fn changed(
+        &mut self,
+        client: &Client,
+        ledger: &ledger::Shared,
+        unit_path: &[String],
+        header: &Header<'_>,
+        message: &Message,
+        out: &mut Vec<Signal>,
+    ) -> zbus::Result<()> {
+        let Some(path) = header.path() else { return Ok(()) };
+        let path = path.as_str();
+        // By the end of the path most are left out unread.
+        if !path.ends_with("_2eservice") && !path.ends_with("_2escope") {
+            return Ok(());
+        }
+        let Some(unit) = names::unit_of(path).filter(|unit| client.config().selection.takes_name(unit)) else {
+            return Ok(());
+        };
+        let body = message.body();
+        // What comes behind the values (names of what must be asked for) is not read.
+        match body.deserialize_ignore_signature::<&str>()? {
+            SERVICE | SCOPE => {
+                let (_, service): (&str, ServiceProperties) = body.deserialize_ignore_signature()?;
+                self.service = Some((unit, service));
+            }
+            UNIT => {
+                let (_, about): (&str, UnitProperties) = body.deserialize_ignore_signature()?;
+                let service = self.service.take().filter(|(whose, _)| *whose == unit).map(|(_, service)| service);
+                tell(client, ledger, unit_path, &unit, &about, service, out);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// What a unit's change means.
+fn tell(
+    client: &Client,
+    ledger: &ledger::Shared,
+    unit_path: &[String],
+    unit: &str,
+    about: &UnitProperties,
+    service: Option<ServiceProperties>,
+    out: &mut Vec<Signal>,
+) {
+    let id = InstanceId::from(unit);
+    let mut ledger = ledger.lock();
+    let service = service.map(|mut service| {
+        let is_job = ledger.get(&id).and_then(|known| known.is_job) == Some(true);
+        service.kind = is_job.then(|| "oneshot".to_owned());
+        service
+    });
+    let Some(instance) = normalize::instance(client.id(), unit, about, service.as_ref()) else {
+        return out.push(Signal::new(SignalBody::Hint(id)));
+    };
+    let began = about.inactive_exit_timestamp_monotonic.unwrap_or(0);
+    let rests = matches!(about.active_state.as_deref(), Some("inactive" | "failed" | "maintenance"));
+    let starts = about.condition_timestamp_monotonic.unwrap_or(0);
+    if rests && starts > began {
+        // A start is under way that changed nothing yet. If it is over, a condition was not met.
+        if about.job.as_ref().is_none_or(|(job, _)| *job == 0) {
+            out.push(Signal::new(SignalBody::Hint(id)));
+        }
+        return;
+    }
+    if instance.state == InstanceState::Created && ledger.get(&id).is_none_or(|known| known.life.is_none()) {
+        // Loaded, and no more than that: what there is to know of it takes a look.
+        return out.push(Signal::new(SignalBody::Hint(id)));
+    }
+    let selection = &client.config().selection;
+    let ran = match &service {
+        Some(service) if names::type_of(unit) == Some("service") => {
+            service.exec_main_code.unwrap_or(0) != 0 && service.exec_main_exit_timestamp_monotonic.unwrap_or(0) >= began
+        }
+        _ => true,
+    };
+    let mut signals = Vec::new();
+    let root = client.config().root.as_deref();
+    let labels = || root.and_then(|root| files::transient_labels(root, unit_path, unit));
+    ledger.told(instance, ran, labels, &mut signals);
+    if selection.asks_for_more() {
+        let taken = |signal: &Signal| match &signal.body {
+            SignalBody::State(instance) => selection.takes(instance),
+            _ => true,
+        };
+        // What is not known to be selected takes a look.
+        if !signals.iter().all(taken) {
+            signals.retain(taken);
+            signals.push(Signal::new(SignalBody::Hint(id)));
+        }
+    }
+    out.append(&mut signals);
+}
+
+#[async_trait]
+impl Source for UnitSource {
+    async fn open(&mut self, resume: Option<&NativeMark>) -> Result<Opened> {
+        self.link = None;
+        self.ledger.lock().forget_told();
+        let deadline = self.client.config().deadline;
+        let client = self.client.clone();
+        let opened = async {
+            let link = Link::subscribe(&client).await?;
+            let server = client.identify(OPEN).await?;
+            Ok((link, server))
+        };
+        let (link, server) = match tokio::time::timeout(deadline, opened).await {
+            Ok(opened) => opened?,
+            Err(_) => return Err(self.client.place(OPEN).timeout(deadline)),
+        };
+        self.link = Some(link);
+        self.unit_path.clone_from(&server.unit_path);
+        let gap = match self.boot.replace(server.boot) {
+            Some(boot) if boot != server.boot => Gap::RuntimeRestarted,
+            Some(_) => Gap::Disconnected,
+            None if resume.is_some() => Gap::HistoryExpired,
+            None => Gap::Initial,
+        };
+        Ok(Opened::Fresh(gap)) // systemd keeps no history of signals
+    }
+
+    async fn next_batch(&mut self, out: &mut Vec<Signal>) -> Result<Flow> {
+        poll_fn(|cx| self.poll_batch(cx, out)).await
+    }
+
+    fn looker(&self) -> Arc<dyn Looker> {
+        self.looker.clone()
+    }
+
+    fn max_silence(&self) -> Option<Duration> {
+        Some(self.client.config().max_silence)
+    }
+
+    fn reports_edges(&self) -> bool {
+        true
+    }
+}
+
+impl Drop for UnitSource {
+    /// What was told becomes old once nobody listens.
+    fn drop(&mut self) {
+        self.ledger.lock().forget_told();
+    }
+}
