@@ -94,6 +94,12 @@ pub trait Harness: Send + Sync {
         Box::new(Workload::lines(if side == LogSource::Stdout { 'o' } else { 'e' }, bytes))
     }
 
+    /// Whether the runtime keeps the outputs of an instance in one, so that nobody can tell them apart. Lines are then told apart
+    /// by their first letter, which [`Harness::output`] must make `o` and `e`.
+    fn is_console(&self) -> bool {
+        false
+    }
+
     /// Commands to run inside an idle instance, which together write `bytes` to either output; none where nothing can be run.
     fn commands(&self, bytes: u64) -> Vec<Command> {
         let _ = bytes;

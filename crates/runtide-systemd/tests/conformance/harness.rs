@@ -1,0 +1,455 @@
+//! Drives a real systemd from outside, with a proxy between its bus and the backend.
+
+use std::{
+    fs::File,
+    ops::RangeInclusive,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use async_trait::async_trait;
+use runtide_conformance::{
+    Absent, Change, Dialect, Done, Fact, Fault, Harness, Held, Law, Life, Obstacle, Output, Supported, Timing, Tuning,
+    Workload,
+};
+use runtide_core::{
+    Instance, InstanceId, InstanceKind, InstanceSpec, InstanceState, Labels, LogSource, RuntimeBackend, UnixSignal,
+};
+use runtide_systemd::{Config, Selection, SystemdBackend};
+use zbus::Variant;
+
+use super::{
+    bus::Bus,
+    machine::{self, Machine, Properties, Settings},
+    observe::Observer,
+};
+
+/// How the backend is called.
+const ID: &str = "systemd:conformance";
+const LINE: u64 = 1_024;
+
+/// Laws that do not apply to systemd.
+pub(crate) const SKIPS: &[(Law, &str)] =
+    &[(Law::M7, "operations are composed of networks and images, which systemd does not have")];
+
+/// One test's share of the machine.
+pub(crate) struct SystemdHarness {
+    machine: Arc<Machine>,
+    bus: Bus,
+    observer: Observer,
+    version: String,
+    root: Option<PathBuf>,
+    testbed: Option<PathBuf>,
+    prefix: String,
+    folder: PathBuf,
+    /// One test at a time: some of them kill the machine.
+    _alone: File,
+}
+
+fn broken(reason: impl Into<String>) -> Absent {
+    Absent::broken("systemd", reason)
+}
+
+fn done<T>(result: Result<T, String>) -> Done<T> {
+    result.map_err(Obstacle::Failed)
+}
+
+/// The right to use the machine, across threads and processes.
+async fn alone() -> std::io::Result<File> {
+    let path = std::env::temp_dir().join("runtide-conformance-systemd.lock");
+    let file = File::options().create(true).append(true).open(path)?;
+    let locked = tokio::task::spawn_blocking(move || file.lock().map(|()| file)).await;
+    locked.map_err(std::io::Error::other)?
+}
+
+impl SystemdHarness {
+    pub(crate) async fn start() -> Result<Self, Absent> {
+        let Ok(address) = std::env::var("RUNTIDE_TEST_SYSTEMD") else {
+            return Err(Absent::unset("systemd", "RUNTIDE_TEST_SYSTEMD is not set: cargo xtask testbed up systemd"));
+        };
+        let alone = alone().await.map_err(|error| broken(format!("the lock: {error}")))?;
+        let machine = Arc::new(Machine::at(&address));
+        let Some(socket) = machine.socket() else {
+            return Err(broken(format!("RUNTIDE_TEST_SYSTEMD is '{address}', expected unix:path=…")));
+        };
+        let version = machine.version().await.map_err(|error| broken(format!("{address}: {error}")))?;
+        let nanos = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos());
+        let prefix = format!("rt{:x}", nanos & 0xff_ffff_ffff);
+        let folder = std::env::temp_dir().join(format!("runtide-conformance-{prefix}"));
+        std::fs::create_dir_all(&folder).map_err(|error| broken(format!("{}: {error}", folder.display())))?;
+        let bus = Bus::start(&folder.join("bus"), &socket).map_err(|error| broken(format!("the proxy: {error}")))?;
+        let observer = Observer::start(Arc::clone(&machine), prefix.clone()).await;
+        let harness = Self {
+            observer: observer.map_err(|error| broken(format!("the observer: {error}")))?,
+            machine,
+            bus,
+            version,
+            root: std::env::var_os("RUNTIDE_TEST_SYSTEMD_ROOT").map(PathBuf::from),
+            testbed: std::env::var_os("RUNTIDE_TESTBED").map(PathBuf::from),
+            prefix,
+            folder,
+            _alone: alone,
+        };
+        Ok(harness)
+    }
+
+    /// Frees what this test, or one before it that could not, left behind.
+    async fn clear(&self) {
+        let Ok(units) = self.machine.units("rt*.service").await else { return };
+        for unit in units {
+            // What cannot be removed now is in nobody's way: names are never used again.
+            let _ = self.remove(&InstanceId::from(unit)).await;
+        }
+    }
+
+    fn shell(work: &Workload) -> Option<String> {
+        Some(match work {
+            Workload::Idle => "trap '' HUP; trap 'exit 0' TERM INT; sleep 100000 & wait".to_owned(),
+            Workload::Exit { after, code } => format!("sleep {}; exit {code}", after.as_secs_f64()),
+            Workload::Print { bytes } => {
+                let lines = bytes / LINE;
+                let print = "BEGIN { p = sprintf(\"%1008s\", \"\"); for (i = 0; i < n; i++) { printf \"%s%014d%s\\n\", c, i, p; \
+                             fflush() } }";
+                format!("print() {{ awk -v c=$1 -v n={lines} '{print}'; }}; print o & print e >&2; wait")
+            }
+            _ => return None,
+        })
+    }
+
+    async fn testbed(&self, verbs: &[&str]) -> Supported {
+        let Some(program) = &self.testbed else { return Supported::No("RUNTIDE_TESTBED is not set".into()) };
+        for verb in verbs {
+            let mut command = std::process::Command::new(program);
+            command.args(["testbed", verb, "systemd"]);
+            match tokio::task::spawn_blocking(move || command.output()).await {
+                Ok(Ok(run)) if run.status.success() => {}
+                Ok(Ok(run)) => {
+                    return Supported::No(format!("testbed {verb}: {}", String::from_utf8_lossy(&run.stderr)));
+                }
+                Ok(Err(error)) => return Supported::No(format!("testbed {verb}: {error}")),
+                Err(error) => return Supported::No(format!("testbed {verb}: {error}")),
+            }
+        }
+        Supported::Yes
+    }
+
+    /// Executes the manager anew, and returns once it answers again.
+    async fn reexecute(&self) -> Supported {
+        // It leaves the bus without an answer.
+        let Ok(connection) = self.machine.dial().await else { return Supported::No("no connection".into()) };
+        let systemd = "org.freedesktop.systemd1";
+        let manager = "org.freedesktop.systemd1.Manager";
+        let called = connection.call_method(Some(systemd), "/org/freedesktop/systemd1", Some(manager), "Reexecute", &());
+        let _ = tokio::time::timeout(Duration::from_secs(30), called).await;
+        match self.machine.version().await {
+            Ok(_) => Supported::Yes,
+            Err(error) => Supported::No(error),
+        }
+    }
+
+    async fn properties(&self, id: &InstanceId) -> Done<Option<Properties>> {
+        done(self.machine.properties(id.as_str()).await)
+    }
+
+    async fn verb(&self, method: &str, id: &InstanceId) -> Done<()> {
+        done(self.machine.manager(method, &(id.as_str(), "replace")).await.map(drop))
+    }
+}
+
+/// A unit as all of its properties show it; what this does not look at stays unknown.
+fn instance(unit: &str, seen: &Properties) -> Option<Instance> {
+    let began = machine::number(seen, "InactiveExitTimestampMonotonic") != 0;
+    let state = match (machine::text(seen, "ActiveState").as_str(), machine::text(seen, "SubState").as_str()) {
+        ("active", "running") if machine::text(seen, "FreezerState") == "frozen" => InstanceState::Paused,
+        ("active", "running") => InstanceState::Running,
+        ("active", "exited") => InstanceState::Stopped,
+        ("activating", "auto-restart") => InstanceState::Restarting,
+        ("activating", _) => InstanceState::Starting,
+        ("deactivating", _) => InstanceState::Stopping,
+        ("failed", _) => InstanceState::Failed,
+        ("inactive", _) if began => InstanceState::Stopped,
+        ("inactive", _) => InstanceState::Created,
+        _ => InstanceState::Unknown,
+    };
+    let name = unit.strip_suffix(".service").unwrap_or(unit);
+    let mut instance = Instance::new(ID, unit, name, InstanceKind::Service, state);
+    if began {
+        instance.incarnation = machine::life(seen).map(Into::into);
+    }
+    if state.is_ended() {
+        instance.exit = machine::exit(seen);
+    }
+    let environment = machine::texts(seen, "Environment");
+    let labels = environment.iter().find_map(|one| one.strip_prefix("RUNTIDE_LABELS="));
+    let labels: std::collections::BTreeMap<String, String> =
+        labels.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    instance.labels = Some(labels.into_iter().collect::<Labels>());
+    instance.restarts = u32::try_from(machine::number(seen, "NRestarts")).ok();
+    Some(instance)
+}
+
+#[async_trait]
+impl Harness for SystemdHarness {
+    fn name(&self) -> &'static str {
+        "systemd"
+    }
+
+    fn is_real(&self) -> bool {
+        true
+    }
+
+    fn version(&self) -> Option<String> {
+        Some(self.version.clone())
+    }
+
+    fn timing(&self) -> Timing {
+        Timing::REAL
+    }
+
+    fn dialect(&self) -> Dialect {
+        let mut dialect = Dialect::FULL;
+        dialect.history = false;
+        dialect
+    }
+
+    fn skips(&self) -> &'static [(Law, &'static str)] {
+        SKIPS
+    }
+
+    fn is_console(&self) -> bool {
+        true
+    }
+
+    async fn backend(&self, tuning: &Tuning) -> Done<Arc<dyn RuntimeBackend>> {
+        let mut config = Config::system()
+            .with_address(format!("unix:path={}", self.folder.join("bus").display()))
+            .with_root(self.root.clone())
+            .with_id(runtide_core::BackendId::from(ID))
+            .with_selection(Selection::default().with_pattern(format!("{}*", self.prefix)))
+            .with_driver(tuning.driver.clone());
+        if let Some(max_silence) = tuning.max_silence {
+            config = config.with_max_silence(max_silence);
+        }
+        if let Some(deadline) = tuning.deadline {
+            config = config.with_deadline(deadline).with_connect_deadline(deadline).with_job_deadline(deadline);
+        }
+        match SystemdBackend::new(config) {
+            Ok(backend) => Ok(Arc::new(backend)),
+            Err(error) => Err(Obstacle::failed(error)),
+        }
+    }
+
+    async fn create(&self, name: &str, work: &Workload) -> Done<InstanceId> {
+        let Some(shell) = Self::shell(work) else { return Err(Obstacle::unsupported(format!("{work:?}"))) };
+        let unit = format!("{}-{name}.service", self.prefix);
+        let holder = format!("{}h{}.slice", self.prefix, name.replace('-', ""));
+        let exec = vec![("/bin/sh".to_owned(), vec!["/bin/sh".to_owned(), "-c".to_owned(), shell], false)];
+        let settings: Settings<'_> = vec![
+            ("ExecStart", Variant::from(exec)),
+            ("TimeoutStopUSec", Variant::from(5_000_000_u64)),
+            ("LogRateLimitIntervalUSec", Variant::from(0_u64)),
+        ];
+        done(self.machine.create(&holder, &unit, settings).await)?;
+        Ok(InstanceId::from(unit))
+    }
+
+    async fn start(&self, id: &InstanceId) -> Done<()> {
+        let before = self.properties(id).await?.as_ref().and_then(machine::life);
+        self.verb("StartUnit", id).await?;
+        let began = |seen: Option<&Properties>| {
+            seen.is_some_and(|seen| {
+                machine::life(seen) != before
+                    && machine::number(seen, "InactiveExitTimestampMonotonic")
+                        >= machine::number(seen, "ConditionTimestampMonotonic")
+                    && machine::text(seen, "ActiveState") != "activating"
+            })
+        };
+        done(self.machine.until(id.as_str(), began).await)
+    }
+
+    async fn stop(&self, id: &InstanceId) -> Done<()> {
+        self.verb("StopUnit", id).await?;
+        done(self.machine.until(id.as_str(), |seen| seen.is_none_or(machine::rests)).await)
+    }
+
+    async fn kill(&self, id: &InstanceId, signal: UnixSignal) -> Done<()> {
+        let body = (id.as_str(), "main", i32::from(signal.number()));
+        done(self.machine.manager("KillUnit", &body).await.map(drop))?;
+        if signal == UnixSignal::KILL {
+            done(self.machine.until(id.as_str(), |seen| seen.is_none_or(machine::rests)).await)?;
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, id: &InstanceId) -> Done<()> {
+        let Some(seen) = self.properties(id).await? else { return Ok(()) };
+        if !machine::rests(&seen) {
+            let _ = self.machine.manager("ThawUnit", &(id.as_str(),)).await;
+            done(self.machine.manager("KillUnit", &(id.as_str(), "all", 9_i32)).await.map(drop))?;
+            self.stop(id).await?;
+        }
+        // Whoever made it, a slice that comes before it keeps it.
+        let own = machine::text(&seen, "Slice");
+        for holder in machine::texts(&seen, "After").iter().filter(|unit| unit.ends_with(".slice") && **unit != own) {
+            let _ = self.machine.manager("StopUnit", &(holder.as_str(), "replace")).await;
+        }
+        let _ = self.machine.manager("ResetFailedUnit", &(id.as_str(),)).await;
+        done(self.machine.until(id.as_str(), |seen| seen.is_none()).await)
+    }
+
+    async fn change(&self, id: &InstanceId, change: &Change) -> Done<()> {
+        match change {
+            Change::Pause => done(self.machine.manager("FreezeUnit", &(id.as_str(),)).await.map(drop)),
+            Change::Unpause => done(self.machine.manager("ThawUnit", &(id.as_str(),)).await.map(drop)),
+            Change::Resources => {
+                let settings: Settings<'_> = vec![("TasksMax", Variant::from(1_000_u64))];
+                done(self.machine.manager("SetUnitProperties", &(id.as_str(), true, settings)).await.map(drop))
+            }
+            _ => Err(Obstacle::unsupported("a unit of systemd does not change in that")),
+        }
+    }
+
+    async fn burst(&self, n: usize, life: RangeInclusive<Duration>) -> Done<Vec<Life>> {
+        let mut lives = Vec::with_capacity(n);
+        let steps = u32::try_from(n.max(2)).unwrap_or(u32::MAX);
+        let step = life.end().saturating_sub(*life.start()) / steps;
+        for (number, code) in (0..steps).zip((0..100).cycle()).take(n) {
+            let after = *life.start() + step * number;
+            let unit = format!("{}-burst-{number}.service", self.prefix);
+            let shell = format!("sleep {}; exit {code}", after.as_secs_f64());
+            let exec = vec![("/bin/sh".to_owned(), vec!["/bin/sh".to_owned(), "-c".to_owned(), shell], false)];
+            let settings: Settings<'_> = vec![
+                ("ExecStart", Variant::from(exec)),
+                // Every other one goes as soon as it has ended.
+                ("CollectMode", Variant::from("inactive-or-failed")),
+            ];
+            let aux: Vec<(&str, Settings<'_>)> = Vec::new();
+            let body = (unit.as_str(), "fail", settings, aux);
+            done(self.machine.manager("StartTransientUnit", &body).await)?;
+            done(self.machine.until(&unit, |seen| seen.is_none_or(machine::rests)).await)?;
+            lives.push(Life { id: InstanceId::from(unit), exit: runtide_core::ExitStatus::code(code) });
+        }
+        Ok(lives)
+    }
+
+    async fn say_unknown(&self, id: &InstanceId) -> Done<()> {
+        let path = zbus_path(id.as_str());
+        let message = zbus::Message::signal(path.as_str(), "org.freedesktop.DBus.Properties", "PropertiesZapped")
+            .build(&("zap", 7_u32))
+            .map_err(Obstacle::failed)?;
+        self.bus.say(&message);
+        Ok(())
+    }
+
+    async fn truth(&self) -> Done<Vec<Instance>> {
+        let mut truth = Vec::new();
+        for unit in done(self.machine.units(&format!("{}*.service", self.prefix)).await)? {
+            // Gone between the two looks is gone.
+            if let Some(seen) = self.properties(&InstanceId::from(unit.as_str())).await? {
+                truth.extend(instance(&unit, &seen));
+            }
+        }
+        Ok(truth)
+    }
+
+    async fn environment(&self, id: &InstanceId) -> Done<Vec<String>> {
+        Ok(self.properties(id).await?.map(|seen| machine::texts(&seen, "Environment")).unwrap_or_default())
+    }
+
+    async fn facts(&self) -> Done<Vec<Fact>> {
+        // What has happened is told within a moment.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        Ok(self.observer.facts())
+    }
+
+    fn burst_size(&self) -> usize {
+        1_000
+    }
+
+    fn output(&self, side: LogSource, bytes: u64) -> Output {
+        let letter = if side == LogSource::Stdout { 'o' } else { 'e' };
+        Box::new((0..bytes / LINE).map(move |n| format!("{letter}{n:014}{:1008}\n", "").into_bytes()))
+    }
+
+    fn spec(&self, name: &str, work: &Workload) -> Done<InstanceSpec> {
+        let Some(shell) = Self::shell(work) else { return Err(Obstacle::unsupported(format!("{work:?}"))) };
+        let mut spec = InstanceSpec::default();
+        spec.name = Some(format!("{}-{name}", self.prefix));
+        spec.command = vec!["/bin/sh".to_owned(), "-c".to_owned(), shell];
+        Ok(spec)
+    }
+
+    async fn fault(&self, fault: &Fault) -> Supported {
+        match fault {
+            Fault::Sever => self.bus.sever(false),
+            Fault::Refuse => {
+                self.bus.break_with(|broken, _| broken.refuse = true);
+                self.bus.sever(false);
+            }
+            Fault::HalfOpen => self.bus.break_with(|broken, newest| broken.half_open = Some(newest)),
+            Fault::Stall => self.bus.break_with(|broken, _| broken.stall = true),
+            Fault::Deny => {
+                self.bus.break_with(|broken, _| broken.deny = true);
+                self.bus.sever(false);
+            }
+            Fault::CleanEof => {
+                self.bus.break_with(|broken, _| broken.clean_end = true);
+                self.bus.sever(true);
+            }
+            Fault::RestartDaemon => return self.reexecute().await,
+            Fault::KillDaemon => {
+                let killed = self.testbed(&["kill", "start"]).await;
+                if killed == Supported::Yes
+                    && let Err(error) = self.machine.version().await
+                {
+                    return Supported::No(error);
+                }
+                return killed;
+            }
+            Fault::BadItem(id) => {
+                let path = zbus_path(id.as_str());
+                self.bus.break_with(|broken, _| broken.bad_item = Some(path));
+            }
+            Fault::PartialList(_) => self.bus.break_with(|broken, _| broken.cut_list = true),
+            Fault::SlowList(time) => self.bus.break_with(|broken, _| broken.slow_list = Some(*time)),
+            Fault::ExpireHistory => return Supported::No("systemd keeps no history of signals".into()),
+            other => return Supported::No(format!("{other:?} is no fault of this harness")),
+        }
+        Supported::Yes
+    }
+
+    async fn heal(&self) -> Done<()> {
+        self.bus.heal();
+        Ok(())
+    }
+
+    fn dials(&self) -> u64 {
+        self.bus.dials()
+    }
+
+    async fn held(&self) -> Held {
+        let descriptors = std::fs::read_dir("/proc/self/fd").ok().map(Iterator::count);
+        let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        Held::new(Some(self.bus.live()), descriptors, Some(tasks))
+    }
+
+    async fn finish(&self) {
+        self.clear().await;
+        // The next run makes its own.
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// The object of a unit.
+fn zbus_path(unit: &str) -> String {
+    let mut path = "/org/freedesktop/systemd1/unit/".to_owned();
+    for (n, byte) in unit.bytes().enumerate() {
+        if byte.is_ascii_alphabetic() || (n > 0 && byte.is_ascii_digit()) {
+            path.push(char::from(byte));
+        } else {
+            path.push_str(&format!("_{byte:02x}"));
+        }
+    }
+    path
+}

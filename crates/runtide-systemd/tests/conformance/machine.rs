@@ -1,0 +1,164 @@
+//! The manager, asked on a connection of the harness's own: nothing of the backend under test is between it and the truth.
+
+use std::{collections::HashMap, path::PathBuf, time::Duration};
+
+use runtide_core::{ExitStatus, UnixSignal};
+use serde::Serialize;
+use tokio::sync::Mutex;
+use zbus::{Connection, DynamicType, Message, OwnedObjectPath, OwnedVariant, Variant, connection::Builder};
+
+const SYSTEMD: &str = "org.freedesktop.systemd1";
+const ROOT: &str = "/org/freedesktop/systemd1";
+const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+const LIMIT: Duration = Duration::from_secs(60);
+
+pub(crate) type Properties = HashMap<String, OwnedVariant>;
+type Listed = (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
+
+/// A unit's settings.
+pub(crate) type Settings<'a> = Vec<(&'a str, Variant<'a>)>;
+
+pub(crate) struct Machine {
+    address: String,
+    connection: Mutex<Option<Connection>>,
+}
+
+impl Machine {
+    pub(crate) fn at(address: &str) -> Self {
+        Self { address: address.to_owned(), connection: Mutex::default() }
+    }
+
+    /// Where its socket is.
+    pub(crate) fn socket(&self) -> Option<PathBuf> {
+        self.address.strip_prefix("unix:path=").map(PathBuf::from)
+    }
+
+    pub(crate) async fn dial(&self) -> Result<Connection, String> {
+        let built = Builder::address(self.address.as_str()).max_queued(16_384.try_into().unwrap()).build();
+        let built = tokio::time::timeout(LIMIT, built).await.map_err(|_| "no connection in time".to_owned())?;
+        built.map_err(|error| error.to_string())
+    }
+
+    /// A call that is made again on a new connection if the old one broke.
+    pub(crate) async fn call<B>(&self, path: &str, interface: &str, method: &str, body: &B) -> Result<Message, String>
+    where
+        B: Serialize + DynamicType + Sync,
+    {
+        let mut held = self.connection.lock().await;
+        for _ in 0..40 {
+            if held.as_ref().is_none_or(Connection::is_closed) {
+                match self.dial().await {
+                    Ok(connection) => *held = Some(connection),
+                    Err(_) => {
+                        tokio::time::sleep(Duration::from_millis(250)).await;
+                        continue;
+                    }
+                }
+            }
+            let Some(connection) = held.as_ref() else { continue };
+            let called = connection.call_method(Some(SYSTEMD), path, Some(interface), method, body);
+            match tokio::time::timeout(LIMIT, called).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error @ (zbus::Error::MethodError(..) | zbus::Error::FDO(_)))) => {
+                    let text = error.to_string();
+                    if text.contains("ServiceUnknown") || text.contains("NameHasNoOwner") || text.contains("activat") {
+                        tokio::time::sleep(Duration::from_millis(250)).await;
+                        continue;
+                    }
+                    return Err(format!("{method}: {text}"));
+                }
+                Ok(Err(_)) => *held = None,
+                Err(_) => return Err(format!("{method}: no answer")),
+            }
+        }
+        Err(format!("{method}: the manager is not there"))
+    }
+
+    pub(crate) async fn manager<B>(&self, method: &str, body: &B) -> Result<Message, String>
+    where
+        B: Serialize + DynamicType + Sync,
+    {
+        self.call(ROOT, MANAGER, method, body).await
+    }
+
+    pub(crate) async fn version(&self) -> Result<String, String> {
+        let answer = self.call(ROOT, "org.freedesktop.DBus.Properties", "Get", &(MANAGER, "Version")).await?;
+        let value: OwnedVariant = answer.body().deserialize().map_err(|error| error.to_string())?;
+        String::try_from(value).map_err(|error| error.to_string())
+    }
+
+    /// The names of the loaded units that a pattern covers.
+    pub(crate) async fn units(&self, pattern: &str) -> Result<Vec<String>, String> {
+        let states: &[&str] = &[];
+        let answer = self.manager("ListUnitsByPatterns", &(states, [pattern].as_slice())).await?;
+        let listed: Vec<Listed> = answer.body().deserialize().map_err(|error| error.to_string())?;
+        Ok(listed.into_iter().filter(|unit| unit.2 == "loaded").map(|unit| unit.0).collect())
+    }
+
+    /// All that there is to know of a unit; `None`: it is not loaded.
+    pub(crate) async fn properties(&self, unit: &str) -> Result<Option<Properties>, String> {
+        let path: OwnedObjectPath = match self.manager("GetUnit", &(unit,)).await {
+            Ok(answer) => answer.body().deserialize().map_err(|error| error.to_string())?,
+            Err(error) if error.contains("not loaded") => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let answer = self.call(&path, "org.freedesktop.DBus.Properties", "GetAll", &("",)).await?;
+        let properties: Properties = answer.body().deserialize().map_err(|error| error.to_string())?;
+        // It went between the two calls, and the second one loaded its name.
+        let gone = text(&properties, "LoadState") != "loaded";
+        Ok((!gone).then_some(properties))
+    }
+
+    /// A unit that is there and not started, kept by a slice until that is stopped.
+    pub(crate) async fn create(&self, holder: &str, unit: &str, settings: Settings<'_>) -> Result<(), String> {
+        let aux: Vec<(&str, Settings<'_>)> = vec![(unit, settings)];
+        let holding: Settings<'_> = vec![("Before", Variant::from(vec![unit]))];
+        self.manager("StartTransientUnit", &(holder, "fail", holding, aux)).await.map(drop)
+    }
+
+    /// Waits until what a unit says satisfies this; `None` stands for a unit that is not loaded.
+    pub(crate) async fn until(&self, unit: &str, done: impl Fn(Option<&Properties>) -> bool) -> Result<(), String> {
+        for _ in 0..3_000 {
+            if done(self.properties(unit).await?.as_ref()) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Err(format!("{unit} never came to the state that was waited for"))
+    }
+}
+
+pub(crate) fn text(properties: &Properties, name: &str) -> String {
+    properties.get(name).and_then(|value| <&str>::try_from(&**value).ok()).unwrap_or_default().to_owned()
+}
+
+pub(crate) fn number(properties: &Properties, name: &str) -> u64 {
+    let Some(value) = properties.get(name) else { return 0 };
+    u64::try_from(&**value)
+        .or_else(|_| u32::try_from(&**value).map(u64::from))
+        .or_else(|_| i32::try_from(&**value).map(|number| u64::try_from(number).unwrap_or(0)))
+        .unwrap_or(0)
+}
+
+pub(crate) fn texts(properties: &Properties, name: &str) -> Vec<String> {
+    properties.get(name).and_then(|value| Vec::<String>::try_from(value.clone()).ok()).unwrap_or_default()
+}
+
+pub(crate) fn life(properties: &Properties) -> Option<String> {
+    let bytes = Vec::<u8>::try_from(properties.get("InvocationID")?.clone()).ok()?;
+    (!bytes.is_empty()).then(|| bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+pub(crate) fn rests(properties: &Properties) -> bool {
+    matches!(text(properties, "ActiveState").as_str(), "inactive" | "failed")
+}
+
+/// How its main process ended last.
+pub(crate) fn exit(properties: &Properties) -> Option<ExitStatus> {
+    let status = number(properties, "ExecMainStatus");
+    match number(properties, "ExecMainCode") {
+        1 => Some(ExitStatus::code(i32::try_from(status).ok()?)),
+        2 | 3 => Some(ExitStatus::signal(UnixSignal(u8::try_from(status).ok()?.try_into().ok()?))),
+        _ => None,
+    }
+}

@@ -1,0 +1,145 @@
+//! What an outside observer sees: the manager's signals as facts.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures_util::StreamExt;
+use runtide_conformance::{Fact, Happened};
+use runtide_core::InstanceId;
+use tokio::task::JoinHandle;
+use zbus::{MessageStream, OwnedVariant};
+
+use super::machine::{self, Machine, Properties};
+
+/// Reads the manager's signals on a connection of its own.
+pub(crate) struct Observer {
+    facts: Arc<Mutex<Vec<Fact>>>,
+    reading: JoinHandle<()>,
+}
+
+/// What was seen of one unit.
+#[derive(Default)]
+struct Seen {
+    service: Properties,
+    begun: Option<String>,
+    ended: Option<String>,
+}
+
+impl Observer {
+    pub(crate) async fn start(machine: Arc<Machine>, prefix: String) -> Result<Self, String> {
+        let facts = Arc::<Mutex<Vec<Fact>>>::default();
+        let told = Arc::clone(&facts);
+        let mut messages = Some(subscribe(&machine).await?);
+        let reading = tokio::spawn(async move {
+            let mut seen = HashMap::new();
+            loop {
+                if let Some(mut messages) = messages.take() {
+                    while let Some(Ok(message)) = messages.next().await {
+                        told.lock().unwrap().extend(facts_of(&message, &prefix, &mut seen));
+                    }
+                }
+                // The manager may be down: it tells when it is back.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                messages = subscribe(&machine).await.ok();
+            }
+        });
+        Ok(Self { facts, reading })
+    }
+
+    pub(crate) fn facts(&self) -> Vec<Fact> {
+        self.facts.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Observer {
+    fn drop(&mut self) {
+        self.reading.abort();
+    }
+}
+
+async fn subscribe(machine: &Machine) -> Result<MessageStream, String> {
+    let connection = machine.dial().await?;
+    let messages = MessageStream::from(connection.clone());
+    let failed = |error: zbus::Error| error.to_string();
+    let bus = "org.freedesktop.DBus";
+    let rule = "type='signal',sender='org.freedesktop.systemd1'";
+    connection.call_method(Some(bus), "/org/freedesktop/DBus", Some(bus), "AddMatch", &(rule,)).await.map_err(failed)?;
+    let systemd = "org.freedesktop.systemd1";
+    let manager = "org.freedesktop.systemd1.Manager";
+    connection
+        .call_method(Some(systemd), "/org/freedesktop/systemd1", Some(manager), "Subscribe", &())
+        .await
+        .map_err(failed)?;
+    Ok(messages)
+}
+
+fn facts_of(message: &zbus::Message, prefix: &str, seen: &mut HashMap<String, Seen>) -> Vec<Fact> {
+    let header = message.header();
+    let body = message.body();
+    match header.member().map(|member| member.as_str()) {
+        Some("UnitRemoved") => {
+            let Ok((unit, _)) = body.deserialize::<(String, zbus::OwnedObjectPath)>() else { return Vec::new() };
+            if !unit.starts_with(prefix) || seen.remove(&unit).is_none() {
+                return Vec::new();
+            }
+            vec![Fact { id: InstanceId::from(unit), what: Happened::Removed }]
+        }
+        Some("PropertiesChanged") => {
+            let Ok((interface, values, _)) = body.deserialize::<(String, Properties, Vec<String>)>() else {
+                return Vec::new();
+            };
+            let path = header.path().map(|path| path.as_str().to_owned()).unwrap_or_default();
+            let Some(unit) = path.rsplit_once('/').map(|(_, label)| unescaped(label)) else { return Vec::new() };
+            if !unit.starts_with(prefix) {
+                return Vec::new();
+            }
+            let known = seen.entry(unit.clone()).or_default();
+            if interface.ends_with(".Service") {
+                known.service = values;
+                return Vec::new();
+            }
+            unit_facts(&unit, &values, known)
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn unit_facts(unit: &str, values: &HashMap<String, OwnedVariant>, known: &mut Seen) -> Vec<Fact> {
+    let Some(life) = machine::life(values) else { return Vec::new() };
+    let mut facts = Vec::new();
+    let fact = |what| Fact { id: InstanceId::from(unit), what };
+    let began = machine::number(values, "InactiveExitTimestampMonotonic");
+    let starts = machine::number(values, "ConditionTimestampMonotonic");
+    let is_over = machine::rests(values) || machine::text(values, "SubState") == "auto-restart";
+    if machine::rests(values) && starts > began {
+        return facts; // a start that has changed nothing yet
+    }
+    let is_up = machine::text(values, "ActiveState") == "active";
+    let begins = |known: &Seen| known.begun.as_ref() != Some(&life);
+    if (is_up || is_over) && begins(known) {
+        known.begun = Some(life.clone());
+        facts.push(fact(Happened::Started { incarnation: Some(life.as_str().into()) }));
+    }
+    if is_over && known.ended.as_ref() != Some(&life) {
+        known.ended = Some(life);
+        facts.push(fact(Happened::Stopped { exit: machine::exit(&known.service) }));
+    }
+    facts
+}
+
+fn unescaped(label: &str) -> String {
+    let mut name = String::new();
+    let mut rest = label;
+    while let Some(at) = rest.find('_') {
+        name.push_str(&rest[..at]);
+        match u8::from_str_radix(&rest[at + 1..at + 3], 16) {
+            Ok(byte) => name.push(char::from(byte)),
+            Err(_) => return String::new(),
+        }
+        rest = &rest[at + 3..];
+    }
+    name + rest
+}
