@@ -13,6 +13,7 @@ mod places;
 mod procfs;
 mod service;
 mod systemd;
+mod systemd_user;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
@@ -26,6 +27,7 @@ use self::docker::Docker;
 use self::etcd::Etcd;
 use self::service::Service;
 use self::systemd::Machine;
+use self::systemd_user::SystemdUser;
 use crate::failure::{Doing, Failure, Outcome};
 use crate::process::TICK;
 use crate::terminal::say;
@@ -38,6 +40,7 @@ pub(crate) enum Daemon {
     Etcd,
     Systemd,
     Systemd2,
+    SystemdUser,
 }
 
 impl Daemon {
@@ -47,6 +50,7 @@ impl Daemon {
             Self::Etcd => "etcd",
             Self::Systemd => "systemd",
             Self::Systemd2 => "systemd2",
+            Self::SystemdUser => "systemd-user",
         }
     }
 
@@ -55,7 +59,9 @@ impl Daemon {
         match self {
             Self::Docker => Some("it starts daemons, bridges and mounts"),
             Self::Etcd => None,
-            Self::Systemd | Self::Systemd2 => Some("it makes namespaces, control groups and mounts"),
+            Self::Systemd | Self::Systemd2 | Self::SystemdUser => {
+                Some("it makes namespaces, control groups and mounts")
+            }
         }
     }
 
@@ -66,12 +72,13 @@ impl Daemon {
             Self::Etcd => Box::new(Etcd::below(&testbed)),
             Self::Systemd => Box::new(Machine::first(&testbed)),
             Self::Systemd2 => Box::new(Machine::second(&testbed)),
+            Self::SystemdUser => Box::new(SystemdUser::below(&testbed)),
         }
     }
 }
 
 /// The same, by name.
-pub(crate) const KNOWN: [&str; 4] = ["docker", "etcd", "systemd", "systemd2"];
+pub(crate) const KNOWN: [&str; 5] = ["docker", "etcd", "systemd", "systemd2", "systemd-user"];
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {

@@ -36,6 +36,16 @@ pub(super) const SYSTEMD: [(&str, &str); 6] = [
     ("mount", "mount"),
 ];
 
+/// Of a user's systemd.
+pub(super) const SYSTEMD_USER: [(&str, &str); 6] = [
+    ("/lib/systemd/systemd", "systemd"),
+    ("busctl", "systemd"),
+    ("dbus-daemon", "dbus"),
+    ("/usr/lib/systemd/user/dbus.service", "dbus-user-session"),
+    ("unshare", "util-linux"),
+    ("mount", "mount"),
+];
+
 /// Of the build of runtide-etcd: the compiler, and what is included by what it compiles.
 pub(super) const PROTOC: [(&str, &str); 2] =
     [("protoc", "protobuf-compiler"), ("/usr/include/google/protobuf/descriptor.proto", "libprotobuf-dev")];

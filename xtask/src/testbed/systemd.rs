@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{XattrFlags, setxattr};
@@ -23,7 +23,7 @@ use crate::process::{self, Interrupt, TICK};
 /// Stays when all else goes: it tells afterwards what went wrong.
 const LOG: &str = "boot.log";
 
-/// The machine's files, in its state: what it wrote, what overlayfs wants to itself, where it is mounted (seen by the machine
+/// The machine's files, in its state, which is a file system in memory: what it wrote, what overlayfs wants to itself, where it is mounted (seen by the machine
 /// alone), the way in, and that all of it is there.
 const WRITTEN: &str = "rw";
 const WORK: &str = "work";
@@ -33,7 +33,7 @@ const FURNISHED: &str = "furnished";
 
 const ASK: Duration = Duration::from_secs(10);
 const READY: Duration = Duration::from_secs(60);
-const STOP: Duration = Duration::from_secs(20);
+pub(super) const STOP: Duration = Duration::from_secs(20);
 const DIE: Duration = Duration::from_secs(20);
 
 /// Where Debian's packages have their units.
@@ -115,89 +115,171 @@ ForwardToWall=no
 const MASKED: [&str; 4] =
     ["modprobe@.service", "systemd-modules-load.service", "systemd-sysctl.service", "systemd-journald-audit.socket"];
 
-pub(super) struct Machine {
-    name: &'static str,
-    /// What it calls itself.
-    host: &'static str,
-    address: &'static str,
-    root: &'static str,
-    /// `target/testbed/systemd`.
-    folder: PathBuf,
-    /// A file system in memory: what the machine wrote. In `/run`, where a `cargo clean` does not reach it.
-    state: PathBuf,
+/// Where a systemd is kept, and how it is found.
+pub(super) struct Place {
+    pub(super) name: &'static str,
+    /// `target/testbed/systemd`: the log.
+    pub(super) folder: PathBuf,
+    /// What it wrote. In `/run`, where a `cargo clean` does not reach it, and whose paths are short enough for sockets.
+    pub(super) state: PathBuf,
     /// Its control group.
-    group: String,
+    pub(super) group: String,
 }
 
-impl Machine {
-    pub(super) fn first(testbed: &Path) -> Self {
-        Self::new(testbed, "systemd", "runtide-systemd", ["RUNTIDE_TEST_SYSTEMD", "RUNTIDE_TEST_SYSTEMD_ROOT"])
-    }
-
-    pub(super) fn second(testbed: &Path) -> Self {
-        Self::new(testbed, "systemd2", "runtide-systemd2", ["RUNTIDE_TEST_SYSTEMD2", "RUNTIDE_TEST_SYSTEMD2_ROOT"])
-    }
-
-    fn new(testbed: &Path, name: &'static str, host: &'static str, [address, root]: [&'static str; 2]) -> Self {
+impl Place {
+    pub(super) fn below(testbed: &Path, name: &'static str) -> Self {
         let folder = testbed.join(name);
         let state = in_run(&folder);
         let group = state.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        Self { name, host, address, root, folder, state, group }
+        Self { name, folder, state, group }
     }
 
-    fn root(&self) -> PathBuf {
-        self.state.join(ROOT)
-    }
-
-    fn address(&self) -> String {
-        format!("unix:path={}", self.root().join("run/dbus/system_bus_socket").display())
-    }
-
-    /// The argument by which what keeps our machine is told from anything else.
+    /// The argument by which what keeps our systemd is told from anything else.
     fn mark(&self) -> String {
         format!("runtide-testbed={}", self.state.display())
     }
 
-    fn is_up(&self) -> bool {
-        mounts::is_mounted(&self.state) && self.state.join(FURNISHED).exists()
+    /// The shells that start it, and what stays of them.
+    pub(super) fn keepers(&self) -> Vec<i32> {
+        let mark = self.mark();
+        let ours = procfs::processes().into_iter().filter(|process| process.has_argument(&mark));
+        ours.map(|process| process.pid).collect()
     }
 
-    fn must_be_up(&self) -> Outcome<()> {
-        if self.is_up() {
+    pub(super) fn must_be_up(&self, is_up: bool) -> Outcome<()> {
+        if is_up {
             return Ok(());
         }
         let name = self.name;
         Err(Failure::refused(format_args!("the testbed's {name} is not up: cargo xtask testbed up {name}")))
     }
 
+    /// Ends all of it: these, and what else is in the group.
+    pub(super) fn end(&self, pids: &[i32]) -> Outcome<()> {
+        for pid in pids {
+            procfs::send(*pid, Signal::KILL);
+        }
+        if procfs::wait_until_dead(pids, DIE) && cgroup::kill(&self.group) {
+            cgroup::remove(&self.group);
+            return Ok(());
+        }
+        let (name, seconds) = (self.name, DIE.as_secs());
+        Err(Failure::failed(format_args!("the testbed's {name} still runs after {seconds} s")))
+    }
+
+    /// Runs a script with the state, the group and these as its arguments, and returns when `is_ready`, which says whether
+    /// systemd runs and then whether it is ready.
+    pub(super) fn run(&self, script: &str, arguments: &[&str], is_ready: impl Fn() -> Progress) -> Outcome<()> {
+        let group = cgroup::make(&self.group)?;
+        fs::create_dir_all(&self.folder).doing(format_args!("cannot make {}", self.folder.display()))?;
+        let log = self.folder.join(LOG);
+        let out = OpenOptions::new().create(true).append(true).open(&log);
+        let out = out.doing(format_args!("cannot write {}", log.display()))?;
+        let err = out.try_clone().doing(format_args!("cannot write {}", log.display()))?;
+        let begin = out.metadata().map_or(0, |metadata| metadata.len());
+        let mut command = packages::command("sh");
+        command
+            .args(["-c", script, &self.mark()])
+            .arg(&self.state)
+            .arg(group)
+            .args(arguments)
+            .env_remove("NOTIFY_SOCKET")
+            .env_remove("LISTEN_FDS")
+            .current_dir("/")
+            // Out of the terminal's group: Ctrl-C is for whoever runs the tests.
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(out)
+            .stderr(err);
+        let mut child = command.spawn().doing("cannot run sh")?;
+        self.wait(Some((&mut child, &log, begin)), is_ready)
+    }
+
+    pub(super) fn wait(
+        &self,
+        mut started: Option<(&mut Child, &Path, u64)>,
+        is_ready: impl Fn() -> Progress,
+    ) -> Outcome<()> {
+        let end = Instant::now() + READY;
+        let name = self.name;
+        let mut ran = false;
+        loop {
+            match is_ready() {
+                Progress::Ready => return Ok(()),
+                Progress::Runs => ran = true,
+                Progress::Nothing => {}
+            }
+            if let Some((child, log, begin)) = &mut started
+                && let Ok(Some(_)) = child.try_wait()
+            {
+                let why = last_line(log, *begin).unwrap_or_else(|| "it does not say why".to_owned());
+                return Err(if ran {
+                    Failure::failed(format_args!("{name} ended as it started: {why}"))
+                } else {
+                    Failure::refused(format_args!("{name} cannot be started here: {why}"))
+                });
+            }
+            if Instant::now() >= end {
+                let seconds = READY.as_secs();
+                return Err(Failure::failed(format_args!("{name} is not up after {seconds} s")));
+            }
+            std::thread::sleep(TICK);
+        }
+    }
+}
+
+/// How far a systemd has come.
+pub(super) enum Progress {
+    Nothing,
+    Runs,
+    Ready,
+}
+
+pub(super) struct Machine {
+    place: Place,
+    /// What it calls itself.
+    host: &'static str,
+    /// The variables that say where its bus and its files are.
+    variables: [&'static str; 2],
+}
+
+impl Machine {
+    pub(super) fn first(testbed: &Path) -> Self {
+        let variables = ["RUNTIDE_TEST_SYSTEMD", "RUNTIDE_TEST_SYSTEMD_ROOT"];
+        Self { place: Place::below(testbed, "systemd"), host: "runtide-systemd", variables }
+    }
+
+    pub(super) fn second(testbed: &Path) -> Self {
+        let variables = ["RUNTIDE_TEST_SYSTEMD2", "RUNTIDE_TEST_SYSTEMD2_ROOT"];
+        Self { place: Place::below(testbed, "systemd2"), host: "runtide-systemd2", variables }
+    }
+
+    fn root(&self) -> PathBuf {
+        self.place.state.join(ROOT)
+    }
+
+    fn address(&self) -> String {
+        format!("unix:path={}", self.root().join("run/dbus/system_bus_socket").display())
+    }
+
+    fn is_up(&self) -> bool {
+        mounts::is_mounted(&self.place.state) && self.place.state.join(FURNISHED).exists()
+    }
+
     /// Its process 1, also after it was executed anew and has other arguments.
     fn first_process(&self) -> Option<i32> {
         let is_it = |pid: &i32| procfs::is_first_below(*pid) && procfs::alive(*pid);
-        cgroup::processes(&self.group).into_iter().find(is_it)
-    }
-
-    fn keepers(&self) -> Vec<i32> {
-        let mark = self.mark();
-        let ours = procfs::processes().into_iter().filter(|process| process.has_argument(&mark));
-        ours.map(|process| process.pid).collect()
+        cgroup::processes(&self.place.group).into_iter().find(is_it)
     }
 
     /// Ends what lives of it, as if the power had gone: what it wrote stays.
     fn cut_power(&self) -> Outcome<()> {
         // The kernel ends all others with the first, before that is dead itself.
-        let mut pids = self.keepers();
+        let mut pids = self.place.keepers();
         pids.extend(self.first_process());
-        for pid in &pids {
-            procfs::send(*pid, Signal::KILL);
-        }
-        if !procfs::wait_until_dead(&pids, DIE) || !cgroup::kill(&self.group) {
-            let (name, seconds) = (self.name, DIE.as_secs());
-            return Err(Failure::failed(format_args!("the testbed's {name} still runs after {seconds} s")));
-        }
+        self.place.end(&pids)?;
         // Its number may soon be that of a process which sees the machine's own files there.
-        self.remove_the_way_in()?;
-        cgroup::remove(&self.group);
-        Ok(())
+        self.remove_the_way_in()
     }
 
     fn remove_the_way_in(&self) -> Outcome<()> {
@@ -217,80 +299,24 @@ impl Machine {
         }
         let target = PathBuf::from(format!("/proc/{pid}/root"));
         if fs::read_link(self.root()).ok().as_ref() != Some(&target) {
-            let new = self.state.join("root.new");
+            let new = self.place.state.join("root.new");
             let _ = fs::remove_file(&new);
             symlink(&target, &new).and_then(|()| fs::rename(&new, self.root())).ok()?;
         }
         Some(())
     }
 
-    fn boot(&self) -> Outcome<()> {
-        self.cut_power()?;
-        let group = cgroup::make(&self.group)?;
-        fs::create_dir_all(&self.folder).doing(format_args!("cannot make {}", self.folder.display()))?;
-        let log = self.folder.join(LOG);
-        let out = OpenOptions::new().create(true).append(true).open(&log);
-        let out = out.doing(format_args!("cannot write {}", log.display()))?;
-        let err = out.try_clone().doing(format_args!("cannot write {}", log.display()))?;
-        let begin = out.metadata().map_or(0, |metadata| metadata.len());
-        let mut command = packages::command("sh");
-        command
-            .args(["-c", KEEPER, &self.mark()])
-            .arg(&self.state)
-            .arg(group)
-            .args([self.host, ENTER, BOOT])
-            .env_remove("NOTIFY_SOCKET")
-            .env_remove("LISTEN_FDS")
-            .current_dir("/")
-            // Out of the terminal's group: Ctrl-C is for whoever runs the tests.
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stdout(out)
-            .stderr(err);
-        let mut child = command.spawn().doing("cannot run sh")?;
-        self.wait_until_it_runs(Some((&mut child, &log, begin)))
-    }
-
-    fn wait_until_it_runs(&self, booted: Option<(&mut Child, &Path, u64)>) -> Outcome<()> {
-        let end = Instant::now() + READY;
-        let mut booted = booted;
-        let mut ran = false;
-        loop {
-            if self.make_the_way_in().is_some() {
-                ran = true;
-                if self.root().join("run/dbus/system_bus_socket").exists()
-                    && matches!(self.ask("SystemState").as_deref(), Ok("running" | "degraded"))
-                {
-                    return Ok(());
-                }
-            }
-            let name = self.name;
-            if let Some((child, log, begin)) = &mut booted
-                && let Ok(Some(_)) = child.try_wait()
-            {
-                let why = last_line(log, *begin).unwrap_or_else(|| "it does not say why".to_owned());
-                return Err(if ran {
-                    Failure::failed(format_args!("{name} ended while it booted: {why}"))
-                } else {
-                    Failure::refused(format_args!("{name} cannot be booted here: {why}"))
-                });
-            }
-            if Instant::now() >= end {
-                let seconds = READY.as_secs();
-                return Err(Failure::failed(format_args!("{name} is not up after {seconds} s")));
-            }
-            std::thread::sleep(TICK);
+    fn progress(&self) -> Progress {
+        if self.make_the_way_in().is_none() {
+            return Progress::Nothing;
         }
-    }
-
-    /// A property of the manager, in words.
-    fn ask(&self, property: &str) -> Outcome<String> {
-        manager_says(packages::command("busctl"), &self.address(), property)
+        let has_bus = self.root().join("run/dbus/system_bus_socket").exists();
+        if has_bus && is_started(&self.address()) { Progress::Ready } else { Progress::Runs }
     }
 
     /// What the machine finds on its disk at its first boot.
     fn furnish(&self) -> Outcome<()> {
-        let state = &self.state;
+        let state = &self.place.state;
         mounts::unmount_all(state);
         let doing = || format!("cannot write {}", state.display());
         fs::create_dir_all(state).doing(doing())?;
@@ -316,16 +342,17 @@ impl Service for Machine {
     }
 
     fn start(&self) -> Outcome<()> {
-        self.must_be_up()?;
+        self.place.must_be_up(self.is_up())?;
         if self.first_process().is_some() {
-            return self.wait_until_it_runs(None);
+            return self.place.wait(None, || self.progress());
         }
-        self.boot()
+        self.cut_power()?;
+        self.place.run(KEEPER, &[self.host, ENTER, BOOT], || self.progress())
     }
 
     /// An orderly power off.
     fn stop(&self) -> Outcome<()> {
-        self.must_be_up()?;
+        self.place.must_be_up(self.is_up())?;
         if let Some(pid) = self.first_process() {
             let mut kill = packages::command("sh");
             kill.args(["-c", r#"kill "$1" "$2""#, "kill", POWER_OFF, &pid.to_string()]);
@@ -336,44 +363,55 @@ impl Service for Machine {
     }
 
     fn kill(&self) -> Outcome<()> {
-        self.must_be_up()?;
+        self.place.must_be_up(self.is_up())?;
         self.cut_power()
     }
 
     fn down(&self) -> Outcome<bool> {
-        let was_up = self.is_up() || self.first_process().is_some() || !self.keepers().is_empty();
+        let was_up = self.is_up() || self.first_process().is_some() || !self.place.keepers().is_empty();
         self.cut_power()?;
         let mut left: Vec<String> =
-            cgroup::remove(&self.group).iter().map(|group| format!("group {}", group.display())).collect();
-        if !mounts::unmount_all(&self.state) {
-            left.push(format!("mount {}", self.state.display()));
-        } else if let Err(error) = fs::remove_dir_all(&self.state)
+            cgroup::remove(&self.place.group).iter().map(|group| format!("group {}", group.display())).collect();
+        let state = &self.place.state;
+        if !mounts::unmount_all(state) {
+            left.push(format!("mount {}", state.display()));
+        } else if let Err(error) = fs::remove_dir_all(state)
             && error.kind() != ErrorKind::NotFound
         {
-            left.push(format!("{}: {error}", self.state.display()));
+            left.push(format!("{}: {error}", state.display()));
         }
         if left.is_empty() {
             return Ok(was_up);
         }
-        Err(Failure::failed(format_args!("{}: down, but this is left: {}", self.name, left.join("; "))))
+        Err(Failure::failed(format_args!("{}: down, but this is left: {}", self.place.name, left.join("; "))))
     }
 
     fn summary(&self) -> Outcome<String> {
         let Some(pid) = self.first_process() else { return Err(Failure::failed("no machine of this testbed runs")) };
-        let (version, state) = (self.ask("Version")?, self.ask("SystemState")?);
-        Ok(format!("systemd {version}, {state}, pid {pid}, {}", self.root().display()))
+        Ok(format!("{}, pid {pid}, {}", summary(&self.address())?, self.root().display()))
     }
 
     fn environment(&self) -> BTreeMap<&'static str, String> {
         if !self.is_up() {
             return BTreeMap::new();
         }
-        BTreeMap::from([(self.address, self.address()), (self.root, self.root().display().to_string())])
+        let [address, root] = self.variables;
+        BTreeMap::from([(address, self.address()), (root, self.root().display().to_string())])
     }
 }
 
-/// Asks the manager at this address for a property of its own, in words.
-pub(super) fn manager_says(mut busctl: Command, address: &str, property: &str) -> Outcome<String> {
+/// Whether the manager at this address has started all that it starts of itself.
+pub(super) fn is_started(address: &str) -> bool {
+    matches!(says(address, "SystemState").as_deref(), Ok("running" | "degraded"))
+}
+
+pub(super) fn summary(address: &str) -> Outcome<String> {
+    Ok(format!("systemd {}, {}", says(address, "Version")?, says(address, "SystemState")?))
+}
+
+/// What the manager at this address says of itself.
+fn says(address: &str, property: &str) -> Outcome<String> {
+    let mut busctl = packages::command("busctl");
     busctl.arg(format!("--address={address}")).args(["--timeout=5", "get-property", "org.freedesktop.systemd1"]);
     busctl.args(["/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager", property]);
     let said = process::capture(&mut busctl, ASK, Interrupt::Waits)?;
@@ -389,12 +427,13 @@ fn unquoted(line: &str) -> String {
     line.split_once(' ').map_or(line, |(_, value)| value).trim_matches('"').to_owned()
 }
 
+/// What a machine needs of the one that it runs on.
 fn refuse_where_impossible() -> Outcome<()> {
     // The layer below is one file system: what is mounted into it is not seen.
     let folders = ["/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc"];
     if let Some(folder) = folders.iter().find(|folder| mounts::is_mounted(Path::new(folder))) {
         return Err(Failure::refused(format_args!(
-            "systemd cannot be booted here: {folder} is a file system of its own"
+            "systemd cannot be started here: {folder} is a file system of its own"
         )));
     }
     let mut probe = packages::command("unshare");
@@ -403,7 +442,7 @@ fn refuse_where_impossible() -> Outcome<()> {
     if said.status.success() {
         return Ok(());
     }
-    Err(Failure::refused(format_args!("systemd cannot be booted here: {}", said.complaint())))
+    Err(Failure::refused(format_args!("systemd cannot be started here: {}", said.complaint())))
 }
 
 fn furnish(state: &Path, host: &str, machine_id: &str) -> std::io::Result<()> {
@@ -477,7 +516,7 @@ impl Written {
 }
 
 /// The last line of a log from there on.
-pub(super) fn last_line(log: &Path, begin: u64) -> Option<String> {
+fn last_line(log: &Path, begin: u64) -> Option<String> {
     let text = fs::read(log).ok()?;
     let text = String::from_utf8_lossy(text.get(usize::try_from(begin).ok()?..)?).into_owned();
     text.lines().rev().find(|line| !line.trim().is_empty()).map(|line| line.trim().to_owned())
