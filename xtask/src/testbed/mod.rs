@@ -112,13 +112,13 @@ enum Verb {
         #[arg(required = true)]
         daemons: Vec<Daemon>,
     },
-    /// For tests: SIGTERM, and wait; containers stay (live-restore), and so does what etcd keeps
+    /// For tests: SIGTERM, and wait; containers stay (live-restore), and so does what etcd keeps. Of systemd: power off
     Stop {
         /// Which
         #[arg(required = true)]
         daemons: Vec<Daemon>,
     },
-    /// For tests: SIGKILL, and wait; containers stay (live-restore), and so does what etcd keeps
+    /// For tests: SIGKILL, and wait; containers stay (live-restore), and so does what etcd keeps. Of systemd: cut the power
     Kill {
         /// Which
         #[arg(required = true)]
