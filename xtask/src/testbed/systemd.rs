@@ -65,6 +65,7 @@ state=$1 name=$3
 mount -t overlay overlay -o "lowerdir=/,upperdir=$state/rw,workdir=$state/work,index=off" "$state/mnt"
 cd "$state/mnt"
 mount -t proc proc proc
+echo "$name" > proc/sys/kernel/hostname
 mount --bind proc/sys proc/sys
 mount -o remount,ro,bind proc/sys
 mount -t sysfs -o ro sysfs sys
@@ -87,7 +88,6 @@ mount -t tmpfs -o mode=755 tmpfs run
 # Of each boot its own, as a machine's is.
 cat /proc/sys/kernel/random/uuid > run/boot-id
 mount --bind run/boot-id proc/sys/kernel/random/boot_id
-hostname "$name"
 mkdir run/old
 pivot_root . run/old
 cd /
@@ -334,11 +334,12 @@ impl Service for Machine {
     fn up(&self, install: bool) -> Outcome<()> {
         packages::require(&packages::SYSTEMD, &[], install)?;
         refuse_where_impossible()?;
-        if !self.is_up() {
-            self.cut_power()?;
-            self.furnish()?;
+        if self.is_up() {
+            return self.start();
         }
-        self.start()
+        self.cut_power()?;
+        // One that never ran must not be taken for one that a test has stopped.
+        self.furnish().and_then(|()| self.start()).inspect_err(|_| drop(self.down()))
     }
 
     fn start(&self) -> Outcome<()> {
@@ -525,6 +526,32 @@ fn last_line(log: &Path, begin: u64) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_stands_before_a_folder_of_the_machine_has_its_mode() {
+        let at = std::env::temp_dir().join(format!("xtask-written-{}", std::process::id()));
+        fs::create_dir(&at).unwrap();
+        let written = Written { at: at.clone() };
+        written.file("tmp/a/b/file", "text").unwrap();
+        written.file("tmp/a/b/other", "").unwrap();
+        written.link("tmp/a/link", "/dev/null").unwrap();
+        let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        let modes = (mode(at.join("tmp")), mode(at.join("tmp/a")), mode(at.join("tmp/a/b/file")));
+        let (text, link) = (fs::read_to_string(at.join("tmp/a/b/file")), fs::read_link(at.join("tmp/a/link")));
+        fs::remove_dir_all(&at).unwrap();
+        assert_eq!(modes, (mode(PathBuf::from("/tmp")), 0o755, 0o644));
+        assert_eq!((text.unwrap().as_str(), link.unwrap().as_path()), ("text", Path::new("/dev/null")));
+    }
+
+    #[test]
+    fn the_last_line_is_that_of_this_boot() {
+        let log = std::env::temp_dir().join(format!("xtask-boot-log-{}", std::process::id()));
+        fs::write(&log, "before\nmount: it cannot be done\n\n").unwrap();
+        let (last, none) = (last_line(&log, 7), last_line(&log, 1000));
+        let nothing_new = last_line(&log, 33);
+        fs::remove_file(&log).unwrap();
+        assert_eq!((last.as_deref(), none, nothing_new), (Some("mount: it cannot be done"), None, None));
+    }
 
     #[test]
     fn what_busctl_prints_is_read() {

@@ -146,11 +146,13 @@ impl SystemdUser {
 impl Service for SystemdUser {
     fn up(&self, install: bool) -> Outcome<()> {
         packages::require(&packages::SYSTEMD_USER, &[], install)?;
-        if !self.is_up() {
-            self.end()?;
-            self.furnish().doing(format_args!("cannot write {}", self.place.state.display()))?;
+        if self.is_up() {
+            return self.start();
         }
-        self.start()
+        self.end()?;
+        let furnished = self.furnish().doing(format_args!("cannot write {}", self.place.state.display()));
+        // One that never ran must not be taken for one that a test has stopped.
+        furnished.and_then(|()| self.start()).inspect_err(|_| drop(self.down()))
     }
 
     fn start(&self) -> Outcome<()> {
