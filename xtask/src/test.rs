@@ -241,7 +241,7 @@ impl Stage {
         }
         // Somebody's own systemd comes with what else somebody wants to be used.
         let main = self::variable(backend(daemon));
-        if main != variable && self.environment.contains_key(&main) && env::var_os("RUNTIDE_TESTBED").is_none() {
+        if main != variable && env::var_os(&main).is_some() && env::var_os("RUNTIDE_TESTBED").is_none() {
             return Ok(format!("not used: {main} is set, and {variable} is not"));
         }
         let was_up = self.testbed(&["status", daemon], DOWN)?.status.success();
