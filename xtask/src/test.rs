@@ -57,6 +57,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
         Vec::new()
     });
     problems.extend(report::unproven(&required, &findings));
+    problems.extend(stage.missing.iter().filter_map(|(daemon, why)| unmet(&required, daemon, why)));
     if arguments.matrix
         && !findings.is_empty()
         && let Err(failure) = matrix::write(&findings)
@@ -78,6 +79,23 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
 
 fn list(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+/// A further daemon of a backend that is required for real, and is not there: what its tests lack shows in no suite of its own.
+fn unmet(required: &[String], daemon: &str, why: &str) -> Option<String> {
+    let backend = backend(daemon);
+    let is_unmet = backend != daemon && required.iter().any(|name| name == backend);
+    is_unmet.then(|| format!("{backend}: required for real, and {daemon} is {why}"))
+}
+
+/// Whose tests meet this daemon: those of the backend of its name, unless it is a further one of another.
+fn backend(daemon: &str) -> &str {
+    if daemon.starts_with("systemd") { "systemd" } else { daemon }
+}
+
+/// The variable that says where a daemon is.
+fn variable(daemon: &str) -> String {
+    format!("RUNTIDE_TEST_{}", daemon.to_uppercase().replace('-', "_"))
 }
 
 /// Two runs in one checkout would mix their reports, and one would take down the other's daemons.
@@ -183,6 +201,8 @@ struct Stage {
     hermetic: bool,
     /// Each known daemon, and in words whether it is there.
     daemons: Vec<(&'static str, String)>,
+    /// Those that could not be had, and why.
+    missing: Vec<(&'static str, String)>,
     started: Vec<&'static str>,
 }
 
@@ -194,6 +214,7 @@ impl Stage {
             environment: BTreeMap::new(),
             hermetic: arguments.no_real,
             daemons: Vec::new(),
+            missing: Vec::new(),
             started: Vec::new(),
         };
         for daemon in testbed::KNOWN {
@@ -209,7 +230,7 @@ impl Stage {
         if arguments.no_real {
             return Ok("not used (--no-real)".to_owned());
         }
-        let variable = format!("RUNTIDE_TEST_{}", daemon.to_uppercase());
+        let variable = variable(daemon);
         // With the testbed's own variables it may be the testbed's, which can be looked after here.
         if let Ok(address) = env::var(&variable)
             && env::var_os("RUNTIDE_TESTBED").is_none()
@@ -217,6 +238,11 @@ impl Stage {
             let state = format!("as {variable} says: {address}");
             self.environment.insert(variable, address);
             return Ok(state);
+        }
+        // Somebody's own systemd comes with what else somebody wants to be used.
+        let main = self::variable(backend(daemon));
+        if main != variable && env::var_os(&main).is_some() && env::var_os("RUNTIDE_TESTBED").is_none() {
+            return Ok(format!("not used: {main} is set, and {variable} is not"));
         }
         let was_up = self.testbed(&["status", daemon], DOWN)?.status.success();
         let mut up = vec!["up", daemon];
@@ -230,7 +256,9 @@ impl Stage {
         let said = self.testbed(&up, UP)?;
         if !said.status.success() {
             let complaint = said.complaint();
-            return Ok(format!("not there: {}", complaint.strip_prefix("xtask: ").unwrap_or(&complaint)));
+            let why = format!("not there: {}", complaint.strip_prefix("xtask: ").unwrap_or(&complaint));
+            self.missing.push((daemon, why.clone()));
+            return Ok(why);
         }
         self.environment.extend(said.stdout.lines().filter_map(exported));
         let line = said.stdout.lines().find_map(|line| line.strip_prefix(daemon)?.strip_prefix(": up, "));
@@ -292,6 +320,19 @@ mod tests {
     fn lists_are_read_with_blanks_and_without() {
         assert_eq!(list("docker, podman,,"), ["docker", "podman"]);
         assert!(list("").is_empty());
+    }
+
+    #[test]
+    fn each_daemon_has_its_variable_and_its_backend() {
+        assert_eq!(variable("etcd"), "RUNTIDE_TEST_ETCD");
+        assert_eq!(variable("systemd-user"), "RUNTIDE_TEST_SYSTEMD_USER");
+        let required = list("docker,systemd");
+        assert_eq!(unmet(&required, "systemd", "not there: why"), None, "its suite says so");
+        assert_eq!(unmet(&list("docker"), "systemd2", "not there: why"), None);
+        assert_eq!(
+            unmet(&required, "systemd-user", "not there: why").as_deref(),
+            Some("systemd: required for real, and systemd-user is not there: why")
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ pub(crate) struct Arguments {
     words: Vec<String>,
 }
 
-pub(crate) const KNOWN: [&str; 2] = ["docker", "etcd"];
+pub(crate) const KNOWN: [&str; 5] = ["docker", "etcd", "systemd", "systemd2", "systemd-user"];
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
     let words = arguments.words.join(" ");

@@ -1,4 +1,4 @@
-//! The control groups of the testbed's containers, in every hierarchy that is mounted.
+//! The control groups of what the testbed runs, in every hierarchy that is mounted.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,6 +8,26 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::{mounts, procfs};
+use crate::failure::{Failure, Outcome};
+
+/// Makes the group `name` in the second version's hierarchy, wherever that is mounted.
+pub(super) fn make(name: &str) -> Outcome<PathBuf> {
+    let Some(hierarchy) = mounts::mounts().into_iter().find(|mount| mount.kind == "cgroup2") else {
+        return Err(Failure::refused("no cgroup2 hierarchy is mounted here"));
+    };
+    let group = hierarchy.at.join(name);
+    match fs::create_dir(&group) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(Failure::refused(format_args!("cannot make the control group {}: {error}", group.display())))
+        }
+        _ => Ok(group),
+    }
+}
+
+/// Every process in the group `name` and below.
+pub(super) fn processes(name: &str) -> BTreeSet<i32> {
+    folders(name).iter().flat_map(|folder| members(folder)).collect()
+}
 
 /// Ends every process in the group `name` and below, paused ones too; whether none is left.
 pub(super) fn kill(name: &str) -> bool {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -12,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::before::Before;
+use super::places::in_run;
 use super::procfs::{self, Process};
 use super::service::Service;
 use super::{cgroup, http, image, mounts, network, packages};
@@ -407,14 +407,6 @@ fn short(folder: &Path) -> PathBuf {
         return folder.to_path_buf();
     }
     in_run(folder)
-}
-
-/// A short name of its own for each folder.
-fn in_run(folder: &Path) -> PathBuf {
-    // FNV-1a: the same name for the same folder, whoever built this.
-    let hash = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-    let name = folder.as_os_str().as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, hash);
-    PathBuf::from(format!("/run/runtide-testbed-{name:016x}"))
 }
 
 /// The last line that dockerd logged as it gave up.

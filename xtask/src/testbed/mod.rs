@@ -9,8 +9,11 @@ mod image;
 mod mounts;
 mod network;
 mod packages;
+mod places;
 mod procfs;
 mod service;
+mod systemd;
+mod systemd_user;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
@@ -23,6 +26,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use self::docker::Docker;
 use self::etcd::Etcd;
 use self::service::Service;
+use self::systemd::Machine;
+use self::systemd_user::SystemdUser;
 use crate::failure::{Doing, Failure, Outcome};
 use crate::process::TICK;
 use crate::terminal::say;
@@ -33,6 +38,9 @@ use crate::workspace;
 pub(crate) enum Daemon {
     Docker,
     Etcd,
+    Systemd,
+    Systemd2,
+    SystemdUser,
 }
 
 impl Daemon {
@@ -40,6 +48,20 @@ impl Daemon {
         match self {
             Self::Docker => "docker",
             Self::Etcd => "etcd",
+            Self::Systemd => "systemd",
+            Self::Systemd2 => "systemd2",
+            Self::SystemdUser => "systemd-user",
+        }
+    }
+
+    /// What it cannot do as somebody else.
+    fn needs_root(self) -> Option<&'static str> {
+        match self {
+            Self::Docker => Some("it starts daemons, bridges and mounts"),
+            Self::Etcd => None,
+            Self::Systemd | Self::Systemd2 | Self::SystemdUser => {
+                Some("it makes namespaces, control groups and mounts")
+            }
         }
     }
 
@@ -48,12 +70,15 @@ impl Daemon {
         match self {
             Self::Docker => Box::new(Docker::below(&testbed)),
             Self::Etcd => Box::new(Etcd::below(&testbed)),
+            Self::Systemd => Box::new(Machine::first(&testbed)),
+            Self::Systemd2 => Box::new(Machine::second(&testbed)),
+            Self::SystemdUser => Box::new(SystemdUser::below(&testbed)),
         }
     }
 }
 
 /// The same, by name.
-pub(crate) const KNOWN: [&str; 2] = ["docker", "etcd"];
+pub(crate) const KNOWN: [&str; 5] = ["docker", "etcd", "systemd", "systemd2", "systemd-user"];
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -87,13 +112,13 @@ enum Verb {
         #[arg(required = true)]
         daemons: Vec<Daemon>,
     },
-    /// For tests: SIGTERM, and wait; containers stay (live-restore), and so does what etcd keeps
+    /// For tests: SIGTERM, and wait; containers stay (live-restore), and so does what etcd keeps. Of systemd: power off
     Stop {
         /// Which
         #[arg(required = true)]
         daemons: Vec<Daemon>,
     },
-    /// For tests: SIGKILL, and wait; containers stay (live-restore), and so does what etcd keeps
+    /// For tests: SIGKILL, and wait; containers stay (live-restore), and so does what etcd keeps. Of systemd: cut the power
     Kill {
         /// Which
         #[arg(required = true)]
@@ -111,8 +136,11 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
     if let Verb::Status { .. } = &arguments.verb {
         return status(arguments.verb.daemons());
     }
-    if arguments.verb.daemons().contains(&Daemon::Docker) && !rustix::process::geteuid().is_root() {
-        return Err(Failure::refused("the testbed of Docker needs root: it starts daemons, bridges and mounts"));
+    if !rustix::process::geteuid().is_root()
+        && let Some((daemon, why)) =
+            arguments.verb.daemons().iter().find_map(|daemon| Some((daemon, daemon.needs_root()?)))
+    {
+        return Err(Failure::refused(format_args!("the testbed of {} needs root: {why}", daemon.name())));
     }
     let folder = workspace::target("testbed");
     fs::create_dir_all(&folder).doing(format_args!("cannot make {}", folder.display()))?;

@@ -31,6 +31,22 @@ fn unescape(text: &str) -> String {
     text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 }
 
+pub(super) fn is_mounted(at: &Path) -> bool {
+    mounts().iter().any(|mount| mount.at == at)
+}
+
+/// Unmounts everything below `folder`, and whatever is mounted at it; whether nothing is left.
+pub(super) fn unmount_all(folder: &Path) -> bool {
+    for _ in 0..10 {
+        unmount_below(folder);
+        if !is_mounted(folder) {
+            break;
+        }
+        let _ = unmount(folder, UnmountFlags::DETACH);
+    }
+    !is_mounted(folder)
+}
+
 pub(super) fn below(folder: &Path) -> Vec<PathBuf> {
     mounts().into_iter().map(|mount| mount.at).filter(|at| at.starts_with(folder) && at != folder).collect()
 }

@@ -26,6 +26,26 @@ pub(super) const DOCKER: [(&str, &str); 7] = [
 /// Of etcd: the daemon, and what restores its snapshots.
 pub(super) const ETCD: [(&str, &str); 2] = [("etcd", "etcd-server"), ("etcdctl", "etcd-client")];
 
+/// Of the machines that systemd boots, and what boots them.
+pub(super) const SYSTEMD: [(&str, &str); 6] = [
+    ("/lib/systemd/systemd", "systemd"),
+    ("busctl", "systemd"),
+    ("dbus-daemon", "dbus"),
+    ("/lib/systemd/system/dbus.service", "dbus"),
+    ("unshare", "util-linux"),
+    ("mount", "mount"),
+];
+
+/// Of a user's systemd.
+pub(super) const SYSTEMD_USER: [(&str, &str); 6] = [
+    ("/lib/systemd/systemd", "systemd"),
+    ("busctl", "systemd"),
+    ("dbus-daemon", "dbus"),
+    ("/usr/lib/systemd/user/dbus.service", "dbus-user-session"),
+    ("unshare", "util-linux"),
+    ("mount", "mount"),
+];
+
 /// Of the build of runtide-etcd: the compiler, and what is included by what it compiles.
 pub(super) const PROTOC: [(&str, &str); 2] =
     [("protoc", "protobuf-compiler"), ("/usr/include/google/protobuf/descriptor.proto", "libprotobuf-dev")];

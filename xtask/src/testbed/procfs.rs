@@ -65,6 +65,21 @@ fn parse_state(text: &str) -> Option<char> {
     rest.trim_start().chars().next()
 }
 
+/// The program's name, as the kernel keeps it.
+pub(super) fn name(pid: i32) -> Option<String> {
+    Some(fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_owned())
+}
+
+/// Whether it is the first of a process namespace that is directly below ours.
+pub(super) fn is_first_below(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|status| parse_is_first_below(&status))
+}
+
+fn parse_is_first_below(status: &str) -> bool {
+    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    line.is_some_and(|line| line.split_whitespace().skip(1).eq(["1"]))
+}
+
 /// Sends a signal; that the process is gone already is as good.
 pub(super) fn send(pid: i32, signal: Signal) {
     if let Some(pid) = Pid::from_raw(pid) {
@@ -99,6 +114,16 @@ mod tests {
     fn a_name_with_parentheses_does_not_hide_the_state() {
         assert_eq!(parse_state("42 (a) Z (b)) S 7 42 42 0"), Some('S'));
         assert_eq!(parse_state("nonsense"), None);
+    }
+
+    #[test]
+    fn the_first_of_a_namespace_is_told_from_its_children_and_grandchildren() {
+        let status = |nspid: &str| format!("Name:\tsystemd\nNSpid:\t{nspid}\nNSsid:\t1\n");
+        assert!(parse_is_first_below(&status("4711\t1")));
+        assert!(!parse_is_first_below(&status("4712\t2")));
+        assert!(!parse_is_first_below(&status("1")));
+        assert!(!parse_is_first_below(&status("4713\t3\t1")));
+        assert!(!parse_is_first_below(""));
     }
 
     #[test]
