@@ -193,22 +193,24 @@ impl Place {
             .stdout(out)
             .stderr(err);
         let mut child = command.spawn().doing("cannot run sh")?;
-        self.wait(Some((&mut child, &log, begin)), is_ready)
+        self.wait(Some((&mut child, &log, begin)), is_ready).map(drop)
     }
 
-    pub(super) fn wait(
-        &self,
-        mut started: Option<(&mut Child, &Path, u64)>,
-        is_ready: impl Fn() -> Progress,
-    ) -> Outcome<()> {
+    /// Waits for one that runs already; false if it ends instead, as one does that was just told to.
+    pub(super) fn wait_for_running(&self, is_ready: impl Fn() -> Progress) -> Outcome<bool> {
+        self.wait(None, is_ready)
+    }
+
+    fn wait(&self, mut started: Option<(&mut Child, &Path, u64)>, is_ready: impl Fn() -> Progress) -> Outcome<bool> {
         let end = Instant::now() + READY;
         let name = self.name;
         let mut ran = false;
         loop {
             match is_ready() {
-                Progress::Ready => return Ok(()),
+                Progress::Ready => return Ok(true),
                 Progress::Runs => ran = true,
-                Progress::Nothing => {}
+                Progress::Nothing if started.is_none() => return Ok(false),
+                Progress::Nothing | Progress::Begins => {}
             }
             if let Some((child, log, begin)) = &mut started
                 && let Ok(Some(_)) = child.try_wait()
@@ -232,6 +234,8 @@ impl Place {
 /// How far a systemd has come.
 pub(super) enum Progress {
     Nothing,
+    /// There is a process, which is not systemd yet.
+    Begins,
     Runs,
     Ready,
 }
@@ -305,8 +309,7 @@ impl Machine {
     }
 
     /// Once systemd runs: before, its process 1 still sees the machine's own files.
-    fn make_the_way_in(&self) -> Option<()> {
-        let pid = self.first_process()?;
+    fn make_the_way_in(&self, pid: i32) -> Option<()> {
         if procfs::name(pid).as_deref() != Some("systemd") {
             return None;
         }
@@ -320,8 +323,9 @@ impl Machine {
     }
 
     fn progress(&self) -> Progress {
-        if self.make_the_way_in().is_none() {
-            return Progress::Nothing;
+        let Some(pid) = self.first_process() else { return Progress::Nothing };
+        if self.make_the_way_in(pid).is_none() {
+            return Progress::Begins;
         }
         let has_bus = self.root().join("run/dbus/system_bus_socket").exists();
         if has_bus && is_started(&self.address()) { Progress::Ready } else { Progress::Runs }
@@ -364,8 +368,8 @@ impl Service for Machine {
 
     fn start(&self) -> Outcome<()> {
         self.place.must_be_up(self.is_up())?;
-        if self.first_process().is_some() {
-            return self.place.wait(None, || self.progress());
+        if self.place.wait_for_running(|| self.progress())? {
+            return Ok(());
         }
         self.cut_power()?;
         self.place.run(KEEPER, &[self.host, ENTER, BOOT, &self.files.to_string_lossy()], || self.progress())
