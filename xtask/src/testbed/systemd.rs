@@ -23,8 +23,8 @@ use crate::process::{self, Interrupt, TICK};
 /// Stays when all else goes: it tells afterwards what went wrong.
 const LOG: &str = "boot.log";
 
-/// The machine's files, in its state, which is a file system in memory: what it wrote, what overlayfs wants to itself, where it is mounted (seen by the machine
-/// alone), the way in, and that all of it is there.
+/// In the machine's state, which is a file system in memory: what it wrote, what overlayfs wants to itself, where its files are
+/// mounted (seen by the machine alone), the way in, and that all of it is there.
 const WRITTEN: &str = "rw";
 const WORK: &str = "work";
 const MOUNTED: &str = "mnt";
