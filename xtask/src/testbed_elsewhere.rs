@@ -9,7 +9,9 @@ pub(crate) struct Arguments {
     words: Vec<String>,
 }
 
-pub(crate) const KNOWN: [&str; 5] = ["docker", "etcd", "systemd", "systemd2", "systemd-user"];
+pub(crate) const KNOWN: [&str; 6] = ["docker", "etcd", "systemd", "systemd2", "systemd-user", "systemd257"];
+
+pub(crate) const LATER: [&str; 1] = ["systemd257"];
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
     let words = arguments.words.join(" ");

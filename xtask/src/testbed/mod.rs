@@ -12,6 +12,7 @@ mod packages;
 mod places;
 mod procfs;
 mod service;
+mod suite;
 mod systemd;
 mod systemd_user;
 
@@ -41,6 +42,7 @@ pub(crate) enum Daemon {
     Systemd,
     Systemd2,
     SystemdUser,
+    Systemd257,
 }
 
 impl Daemon {
@@ -51,6 +53,7 @@ impl Daemon {
             Self::Systemd => "systemd",
             Self::Systemd2 => "systemd2",
             Self::SystemdUser => "systemd-user",
+            Self::Systemd257 => "systemd257",
         }
     }
 
@@ -59,9 +62,7 @@ impl Daemon {
         match self {
             Self::Docker => Some("it starts daemons, bridges and mounts"),
             Self::Etcd => None,
-            Self::Systemd | Self::Systemd2 | Self::SystemdUser => {
-                Some("it makes namespaces, control groups and mounts")
-            }
+            _ => Some("it makes namespaces, control groups and mounts"),
         }
     }
 
@@ -73,12 +74,19 @@ impl Daemon {
             Self::Systemd => Box::new(Machine::first(&testbed)),
             Self::Systemd2 => Box::new(Machine::second(&testbed)),
             Self::SystemdUser => Box::new(SystemdUser::below(&testbed)),
+            Self::Systemd257 => Box::new(Machine::newer(&testbed)),
         }
     }
 }
 
 /// The same, by name.
-pub(crate) const KNOWN: [&str; 5] = ["docker", "etcd", "systemd", "systemd2", "systemd-user"];
+pub(crate) const KNOWN: [&str; 6] = ["docker", "etcd", "systemd", "systemd2", "systemd-user", "systemd257"];
+
+/// Those that are started only for who asks for them by name, and for the support matrix: they take their time.
+pub(crate) const LATER: [&str; 1] = ["systemd257"];
+
+/// All that are started for who names none.
+const USUAL: [Daemon; 5] = [Daemon::Docker, Daemon::Etcd, Daemon::Systemd, Daemon::Systemd2, Daemon::SystemdUser];
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -90,7 +98,7 @@ pub(crate) struct Arguments {
 enum Verb {
     /// Start daemons, make their images, and write target/testbed/env
     Up {
-        /// Which (all, unless told)
+        /// Which (all but systemd257, unless told)
         daemons: Vec<Daemon>,
         /// Install the Debian packages first (implied by CI=true)
         #[arg(long)]
@@ -157,7 +165,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
 }
 
 impl Verb {
-    /// All, unless told.
+    /// All, unless told; what is up late goes down with the others.
     fn daemons(&self) -> &[Daemon] {
         let (Self::Up { daemons, .. }
         | Self::Down { daemons }
@@ -166,7 +174,11 @@ impl Verb {
         | Self::Stop { daemons }
         | Self::Kill { daemons }
         | Self::Restart { daemons }) = self;
-        if daemons.is_empty() { Daemon::value_variants() } else { daemons }
+        match self {
+            _ if !daemons.is_empty() => daemons,
+            Self::Down { .. } => Daemon::value_variants(),
+            _ => &USUAL,
+        }
     }
 }
 
@@ -301,6 +313,8 @@ mod tests {
         let names: Vec<_> = Daemon::value_variants().iter().filter_map(ValueEnum::to_possible_value).collect();
         assert!(names.iter().map(clap::builder::PossibleValue::get_name).eq(KNOWN));
         assert!(Daemon::value_variants().iter().map(|daemon| daemon.name()).eq(KNOWN));
+        let usual = USUAL.iter().map(|daemon| daemon.name());
+        assert!(usual.chain(LATER).eq(KNOWN));
     }
 
     #[test]

@@ -36,6 +36,10 @@ pub(super) const SYSTEMD: [(&str, &str); 6] = [
     ("mount", "mount"),
 ];
 
+/// Of the files of another Debian.
+pub(super) const SUITE: [(&str, &str); 2] =
+    [("mmdebstrap", "mmdebstrap"), ("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring")];
+
 /// Of a user's systemd.
 pub(super) const SYSTEMD_USER: [(&str, &str); 6] = [
     ("/lib/systemd/systemd", "systemd"),

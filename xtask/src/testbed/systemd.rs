@@ -16,15 +16,15 @@ use rustix::process::Signal;
 
 use super::places::in_run;
 use super::service::Service;
-use super::{cgroup, mounts, packages, procfs};
+use super::{cgroup, mounts, packages, procfs, suite};
 use crate::failure::{Doing, Failure, Outcome};
 use crate::process::{self, Interrupt, TICK};
 
 /// Stays when all else goes: it tells afterwards what went wrong.
 const LOG: &str = "boot.log";
 
-/// The machine's files, in its state, which is a file system in memory: what it wrote, what overlayfs wants to itself, where it is mounted (seen by the machine
-/// alone), the way in, and that all of it is there.
+/// In the machine's state, which is a file system in memory: what it wrote, what overlayfs wants to itself, where its files are
+/// mounted (seen by the machine alone), the way in, and that all of it is there.
 const WRITTEN: &str = "rw";
 const WORK: &str = "work";
 const MOUNTED: &str = "mnt";
@@ -62,7 +62,8 @@ exec unshare --cgroup -- sh -c "$5" "$0" "$@"
 const BOOT: &str = r#"
 set -e
 state=$1 name=$3
-mount -t overlay overlay -o "lowerdir=/,upperdir=$state/rw,workdir=$state/work,index=off" "$state/mnt"
+cd "$6"
+mount -t overlay overlay -o "lowerdir=.,upperdir=$state/rw,workdir=$state/work,index=off" "$state/mnt"
 cd "$state/mnt"
 mount -t proc proc proc
 echo "$name" > proc/sys/kernel/hostname
@@ -192,22 +193,24 @@ impl Place {
             .stdout(out)
             .stderr(err);
         let mut child = command.spawn().doing("cannot run sh")?;
-        self.wait(Some((&mut child, &log, begin)), is_ready)
+        self.wait(Some((&mut child, &log, begin)), is_ready).map(drop)
     }
 
-    pub(super) fn wait(
-        &self,
-        mut started: Option<(&mut Child, &Path, u64)>,
-        is_ready: impl Fn() -> Progress,
-    ) -> Outcome<()> {
+    /// Waits for one that runs already; false if it ends instead, as one does that was just told to.
+    pub(super) fn wait_for_running(&self, is_ready: impl Fn() -> Progress) -> Outcome<bool> {
+        self.wait(None, is_ready)
+    }
+
+    fn wait(&self, mut started: Option<(&mut Child, &Path, u64)>, is_ready: impl Fn() -> Progress) -> Outcome<bool> {
         let end = Instant::now() + READY;
         let name = self.name;
         let mut ran = false;
         loop {
             match is_ready() {
-                Progress::Ready => return Ok(()),
+                Progress::Ready => return Ok(true),
                 Progress::Runs => ran = true,
-                Progress::Nothing => {}
+                Progress::Nothing if started.is_none() => return Ok(false),
+                Progress::Nothing | Progress::Begins => {}
             }
             if let Some((child, log, begin)) = &mut started
                 && let Ok(Some(_)) = child.try_wait()
@@ -231,6 +234,8 @@ impl Place {
 /// How far a systemd has come.
 pub(super) enum Progress {
     Nothing,
+    /// There is a process, which is not systemd yet.
+    Begins,
     Runs,
     Ready,
 }
@@ -241,17 +246,29 @@ pub(super) struct Machine {
     host: &'static str,
     /// The variables that say where its bus and its files are.
     variables: [&'static str; 2],
+    /// Where the files are that it boots from: this machine's, or those of another Debian.
+    files: PathBuf,
+    suite: Option<&'static str>,
 }
 
 impl Machine {
     pub(super) fn first(testbed: &Path) -> Self {
-        let variables = ["RUNTIDE_TEST_SYSTEMD", "RUNTIDE_TEST_SYSTEMD_ROOT"];
-        Self { place: Place::below(testbed, "systemd"), host: "runtide-systemd", variables }
+        Self::here(testbed, "systemd", "runtide-systemd", ["RUNTIDE_TEST_SYSTEMD", "RUNTIDE_TEST_SYSTEMD_ROOT"])
     }
 
     pub(super) fn second(testbed: &Path) -> Self {
-        let variables = ["RUNTIDE_TEST_SYSTEMD2", "RUNTIDE_TEST_SYSTEMD2_ROOT"];
-        Self { place: Place::below(testbed, "systemd2"), host: "runtide-systemd2", variables }
+        Self::here(testbed, "systemd2", "runtide-systemd2", ["RUNTIDE_TEST_SYSTEMD2", "RUNTIDE_TEST_SYSTEMD2_ROOT"])
+    }
+
+    /// Of a newer systemd than a Debian of 2023 has.
+    pub(super) fn newer(testbed: &Path) -> Self {
+        let variables = ["RUNTIDE_TEST_SYSTEMD257", "RUNTIDE_TEST_SYSTEMD257_ROOT"];
+        let machine = Self::here(testbed, "systemd257", "runtide-systemd257", variables);
+        Self { files: testbed.join("trixie"), suite: Some("trixie"), ..machine }
+    }
+
+    fn here(testbed: &Path, name: &'static str, host: &'static str, variables: [&'static str; 2]) -> Self {
+        Self { place: Place::below(testbed, name), host, variables, files: PathBuf::from("/"), suite: None }
     }
 
     fn root(&self) -> PathBuf {
@@ -292,8 +309,7 @@ impl Machine {
     }
 
     /// Once systemd runs: before, its process 1 still sees the machine's own files.
-    fn make_the_way_in(&self) -> Option<()> {
-        let pid = self.first_process()?;
+    fn make_the_way_in(&self, pid: i32) -> Option<()> {
         if procfs::name(pid).as_deref() != Some("systemd") {
             return None;
         }
@@ -307,8 +323,9 @@ impl Machine {
     }
 
     fn progress(&self) -> Progress {
-        if self.make_the_way_in().is_none() {
-            return Progress::Nothing;
+        let Some(pid) = self.first_process() else { return Progress::Nothing };
+        if self.make_the_way_in(pid).is_none() {
+            return Progress::Begins;
         }
         let has_bus = self.root().join("run/dbus/system_bus_socket").exists();
         if has_bus && is_started(&self.address()) { Progress::Ready } else { Progress::Runs }
@@ -325,7 +342,7 @@ impl Machine {
             .map_err(|error| Failure::refused(format_args!("cannot mount a tmpfs at {}: {error}", state.display())))?;
         let machine_id = fs::read_to_string("/proc/sys/kernel/random/uuid").doing("cannot make a machine id")?;
         let machine_id = machine_id.replace('-', "");
-        furnish(state, self.host, &machine_id).doing(doing())?;
+        furnish(state, &self.files, self.host, &machine_id).doing(doing())?;
         fs::write(state.join(FURNISHED), "").doing(doing())
     }
 }
@@ -333,7 +350,14 @@ impl Machine {
 impl Service for Machine {
     fn up(&self, install: bool) -> Outcome<()> {
         packages::require(&packages::SYSTEMD, &[], install)?;
-        refuse_where_impossible()?;
+        if let Some(suite) = self.suite {
+            packages::require(&packages::SUITE, &[], install)?;
+            refuse_where_impossible()?;
+            suite::ensure(suite, "systemd,dbus,mount,util-linux", &self.files)?;
+        } else {
+            refuse_where_parted()?;
+            refuse_where_impossible()?;
+        }
         if self.is_up() {
             return self.start();
         }
@@ -344,11 +368,11 @@ impl Service for Machine {
 
     fn start(&self) -> Outcome<()> {
         self.place.must_be_up(self.is_up())?;
-        if self.first_process().is_some() {
-            return self.place.wait(None, || self.progress());
+        if self.place.wait_for_running(|| self.progress())? {
+            return Ok(());
         }
         self.cut_power()?;
-        self.place.run(KEEPER, &[self.host, ENTER, BOOT], || self.progress())
+        self.place.run(KEEPER, &[self.host, ENTER, BOOT, &self.files.to_string_lossy()], || self.progress())
     }
 
     /// An orderly power off.
@@ -428,15 +452,19 @@ fn unquoted(line: &str) -> String {
     line.split_once(' ').map_or(line, |(_, value)| value).trim_matches('"').to_owned()
 }
 
-/// What a machine needs of the one that it runs on.
-fn refuse_where_impossible() -> Outcome<()> {
-    // The layer below is one file system: what is mounted into it is not seen.
+/// The layer below is one file system: what is mounted into it is not seen.
+fn refuse_where_parted() -> Outcome<()> {
     let folders = ["/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc"];
     if let Some(folder) = folders.iter().find(|folder| mounts::is_mounted(Path::new(folder))) {
         return Err(Failure::refused(format_args!(
             "systemd cannot be started here: {folder} is a file system of its own"
         )));
     }
+    Ok(())
+}
+
+/// What a machine needs of the one that it runs on.
+fn refuse_where_impossible() -> Outcome<()> {
     let mut probe = packages::command("unshare");
     probe.args(["--mount", "--propagation", "slave", "--pid", "--fork", "--uts", "--ipc", "--cgroup", "--", "true"]);
     let said = process::capture(&mut probe, ASK, Interrupt::Waits)?;
@@ -446,17 +474,19 @@ fn refuse_where_impossible() -> Outcome<()> {
     Err(Failure::refused(format_args!("systemd cannot be started here: {}", said.complaint())))
 }
 
-fn furnish(state: &Path, host: &str, machine_id: &str) -> std::io::Result<()> {
+fn furnish(state: &Path, files: &Path, host: &str, machine_id: &str) -> std::io::Result<()> {
     for folder in [WRITTEN, WORK, MOUNTED] {
         fs::create_dir(state.join(folder))?;
         fs::set_permissions(state.join(folder), Permissions::from_mode(0o755))?;
     }
-    let written = Written { at: state.join(WRITTEN) };
+    let written = Written { at: state.join(WRITTEN), before: files.to_path_buf() };
     // Nothing that is enabled, configured or masked on the machine itself, and none of its logs.
     written.opaque("etc/systemd")?;
     written.opaque("var/log/journal")?;
-    let vendor = fs::canonicalize(UNITS)?.join("multi-user.target.wants");
-    written.opaque(vendor.strip_prefix("/").unwrap_or(&vendor))?;
+    // `/lib` is a link, or it is not.
+    let files = fs::canonicalize(files)?;
+    let vendor = fs::canonicalize(files.join(UNITS.trim_start_matches('/')))?.join("multi-user.target.wants");
+    written.opaque(vendor.strip_prefix(&files).unwrap_or(&vendor))?;
     for (target, unit) in [("multi-user", "dbus.service"), ("sockets", "dbus.socket")] {
         let link = format!("etc/systemd/system/{target}.target.wants/{unit}");
         written.link(&link, &format!("{UNITS}/{unit}"))?;
@@ -472,14 +502,15 @@ fn furnish(state: &Path, host: &str, machine_id: &str) -> std::io::Result<()> {
     written.link("var/lib/dbus/machine-id", "/etc/machine-id")
 }
 
-/// The upper layer: a folder in it stands before the one of the machine, with its own owner and mode.
+/// The upper layer: a folder in it stands before the one below, with its own owner and mode.
 struct Written {
     at: PathBuf,
+    before: PathBuf,
 }
 
 impl Written {
     fn folder(&self, path: &Path) -> std::io::Result<PathBuf> {
-        let (mut here, mut below) = (self.at.clone(), PathBuf::from("/"));
+        let (mut here, mut below) = (self.at.clone(), self.before.clone());
         for part in path {
             here.push(part);
             below.push(part);
@@ -531,7 +562,7 @@ mod tests {
     fn what_stands_before_a_folder_of_the_machine_has_its_mode() {
         let at = std::env::temp_dir().join(format!("xtask-written-{}", std::process::id()));
         fs::create_dir(&at).unwrap();
-        let written = Written { at: at.clone() };
+        let written = Written { at: at.clone(), before: PathBuf::from("/") };
         written.file("tmp/a/b/file", "text").unwrap();
         written.file("tmp/a/b/other", "").unwrap();
         written.link("tmp/a/link", "/dev/null").unwrap();

@@ -157,8 +157,8 @@ impl Service for SystemdUser {
 
     fn start(&self) -> Outcome<()> {
         self.place.must_be_up(self.is_up())?;
-        if self.manager().is_some() {
-            return self.place.wait(None, || self.progress());
+        if self.place.wait_for_running(|| self.progress())? {
+            return Ok(());
         }
         self.end()?;
         let runtime = self.at(RUNTIME);
