@@ -43,7 +43,7 @@ impl Place<'_> {
                 self.error(kind, message).with_source(error)
             }
             zbus::Error::Address(why) => self.error(ErrorKind::InvalidInput, format!("no address of a bus: {why}")),
-            zbus::Error::Handshake(why) if why.to_ascii_lowercase().contains("auth") || why.contains("REJECTED") => {
+            zbus::Error::Handshake(why) if why.to_ascii_lowercase().contains("reject") => {
                 self.error(ErrorKind::Unauthenticated, format!("the bus does not let this user in: {why}"))
             }
             zbus::Error::Handshake(why) => {

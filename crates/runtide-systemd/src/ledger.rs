@@ -26,6 +26,8 @@ impl Shared {
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     units: HashMap<InstanceId, Known>,
+    /// Instances that live, and where: to be looked out for by the source.
+    alive: Vec<(InstanceId, String)>,
 }
 
 /// What is known of a unit.
@@ -42,6 +44,9 @@ pub(crate) struct Known {
     pub(crate) looked: bool,
     pub(crate) labels: Option<Labels>,
     pub(crate) group: Option<Arc<Group>>,
+    pub(crate) control_group: Option<String>,
+    /// The life that the source was asked to look out for.
+    watched: Option<Incarnation>,
     /// Its type is `oneshot`.
     pub(crate) is_job: Option<bool>,
     /// What the service said in the state that it entered at this time.
@@ -53,7 +58,9 @@ impl Ledger {
     pub(crate) fn forget_told(&mut self) {
         for known in self.units.values_mut() {
             (known.life, known.lived, known.ended, known.last, known.looked) = (None, false, false, None, false);
+            known.watched = None;
         }
+        self.alive.clear();
         self.units.retain(|_, known| known.group.is_some() || known.labels.is_some());
     }
 
@@ -72,7 +79,13 @@ impl Ledger {
     }
 
     /// A look saw it so.
-    pub(crate) fn saw(&mut self, seen: &Instance, is_job: Option<bool>, rest: Option<(u64, ServiceProperties)>) {
+    pub(crate) fn saw(
+        &mut self,
+        seen: &Instance,
+        control_group: Option<&str>,
+        is_job: Option<bool>,
+        rest: Option<(u64, ServiceProperties)>,
+    ) {
         let known = self.units.entry(seen.id.clone()).or_default();
         if known.life.is_none() {
             known.life.clone_from(&seen.incarnation);
@@ -83,6 +96,12 @@ impl Ledger {
         known.is_job = is_job.or(known.is_job);
         if rest.is_some() {
             known.rest = rest;
+        }
+        if let Some(group) = control_group.filter(|group| !group.is_empty()) {
+            known.control_group = Some(group.to_owned());
+        }
+        if seen.state.is_alive() {
+            self.alive.extend(known.to_watch(&seen.id));
         }
     }
 
@@ -125,6 +144,9 @@ impl Ledger {
         known.lived |= is_alive;
         known.ended = is_ended;
         let id = told.id.clone();
+        if is_alive {
+            self.alive.extend(known.to_watch(&id));
+        }
         let told = Arc::new(told);
         known.last = Some(Arc::clone(&told));
         out.push(Signal::new(SignalBody::State(told)).with_mark(mark).with_at(at));
@@ -132,6 +154,16 @@ impl Ledger {
             known.looked = true;
             out.push(Signal::new(SignalBody::Hint(id)));
         }
+    }
+
+    /// Instances of which it was learnt since the last call that they live, and their control groups.
+    pub(crate) fn take_alive(&mut self) -> Vec<(InstanceId, String)> {
+        std::mem::take(&mut self.alive)
+    }
+
+    /// Whether nothing but that it was loaded is known of a unit.
+    pub(crate) fn is_untold(&self, id: &InstanceId) -> bool {
+        self.units.get(id).is_some_and(|known| known.life.is_none() && known.last.is_none() && !known.looked)
     }
 
     /// It was unloaded. A life whose end nobody told has ended all the same (trap S3).
@@ -144,6 +176,18 @@ impl Ledger {
             out.push(state(end, mark, None));
         }
         out.push(Signal::new(SignalBody::Gone(id)));
+    }
+}
+
+impl Known {
+    /// Once for each life.
+    fn to_watch(&mut self, id: &InstanceId) -> Option<(InstanceId, String)> {
+        let group = self.control_group.clone()?;
+        if self.life.is_none() || self.watched == self.life {
+            return None;
+        }
+        self.watched.clone_from(&self.life);
+        Some((id.clone(), group))
     }
 }
 
@@ -198,7 +242,7 @@ mod tests {
         ledger.told(told(S::Stopped, "1"), true, || None, &mut out);
         assert_eq!(states(&out).len(), 1);
         let (mut ledger, mut out) = (Ledger::default(), Vec::new());
-        ledger.saw(&told(S::Stopped, "1"), None, None);
+        ledger.saw(&told(S::Stopped, "1"), None, None, None);
         ledger.told(told(S::Stopped, "1"), true, || None, &mut out);
         assert_eq!(states(&out).len(), 1);
         ledger.told(told(S::Starting, "2"), false, || None, &mut out);

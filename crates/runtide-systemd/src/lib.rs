@@ -5,6 +5,7 @@ mod client;
 mod config;
 mod error;
 mod files;
+mod freezer;
 mod labels;
 mod ledger;
 mod looker;

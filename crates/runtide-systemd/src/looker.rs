@@ -121,11 +121,16 @@ impl UnitLooker {
             known.as_ref().and_then(|known| known.rest.clone()).filter(|(at, _)| *at == changed && changed != 0);
         let service = if detail == Detail::Summary && is_up && about.sub_state.as_deref() != Some("exited") {
             // It runs: of the service itself, only where it runs is needed, once.
-            match known.as_ref().and_then(|known| known.group.clone()) {
-                Some(group) => ServiceProperties { slice: Some(group.name.clone()), ..ServiceProperties::default() },
+            match known.as_ref().and_then(|known| Some((known.group.clone()?, known.control_group.clone()?))) {
+                Some((group, control_group)) => ServiceProperties {
+                    slice: Some(group.name.clone()),
+                    control_group: Some(control_group),
+                    ..ServiceProperties::default()
+                },
                 None => {
                     let group: String = client.get(INSPECT, path, interface, "ControlGroup").await?;
-                    ServiceProperties { slice: slice_of(&group).map(str::to_owned), ..ServiceProperties::default() }
+                    let slice = slice_of(&group).map(str::to_owned);
+                    ServiceProperties { slice, control_group: Some(group), ..ServiceProperties::default() }
                 }
             }
         } else if detail == Detail::Summary
@@ -153,8 +158,9 @@ impl UnitLooker {
             instance.ports = self.ports(&service, &about).await;
         }
         let is_job = service.kind.as_deref().map(|kind| kind == "oneshot");
+        let control_group = service.control_group.clone();
         let rest = (service.exec_main_code.is_some() && !is_up).then_some((changed, service));
-        self.ledger.lock().saw(&instance, is_job, rest);
+        self.ledger.lock().saw(&instance, control_group.as_deref(), is_job, rest);
         Ok(client.config().selection.takes(&instance).then_some(instance))
     }
 

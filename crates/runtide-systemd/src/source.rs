@@ -1,6 +1,7 @@
 //! [`UnitSource`]: what the manager tells, in batches.
 
 use std::{
+    collections::VecDeque,
     future::{Future, poll_fn},
     num::{NonZeroU32, NonZeroUsize},
     pin::Pin,
@@ -22,7 +23,9 @@ use zbus::{
 
 use crate::{
     client::{BUS, BUS_PATH, Client, MANAGER, PEER, PROPERTIES, ROOT, SCOPE, SERVICE, SYSTEMD, UNIT},
-    files, ledger,
+    files,
+    freezer::Freezer,
+    ledger,
     looker::UnitLooker,
     names, normalize,
     properties::{ServiceProperties, UnitProperties},
@@ -38,6 +41,10 @@ const QUEUE: NonZeroUsize = NonZeroUsize::MIN.saturating_add(16 * 1024 - 1);
 
 /// How long the manager may be off the bus, as it is while it executes itself anew, before that is an outage.
 const AWAY: Duration = Duration::from_secs(5);
+
+/// How long a unit must stay loaded, without a word about it, to be looked at: what is loaded only because somebody looked at it
+/// goes at once, and would be loaded again by a look (trap S2).
+const SETTLED: Duration = Duration::from_millis(200);
 
 /// The stream of one manager.
 pub(crate) struct UnitSource {
@@ -66,6 +73,10 @@ struct Link {
     /// What a service said last; what its unit says follows at once.
     service: Option<(String, ServiceProperties)>,
     sending: Option<Pin<Box<dyn Future<Output = zbus::Result<()>> + Send>>>,
+    /// `None`: the kernel gives us none.
+    freezer: Option<Freezer>,
+    /// Loaded at these times, oldest first, and nothing was told of them yet.
+    loaded: VecDeque<(Instant, InstanceId)>,
 }
 
 impl UnitSource {
@@ -118,7 +129,14 @@ impl UnitSource {
                     Poll::Pending => break,
                 }
             }
+            link.look_out(client, ledger);
+            if let Some(freezer) = &mut link.freezer
+                && let Poll::Ready(changed) = freezer.poll_changed(cx)
+            {
+                out.extend(changed.into_iter().map(|id| Signal::new(SignalBody::Hint(id))));
+            }
             let now = Instant::now();
+            link.settle(now, ledger, out);
             if alive {
                 (link.heard, link.asked) = (now, false);
             }
@@ -145,7 +163,8 @@ impl UnitSource {
                 }
                 continue;
             }
-            let due = [(!link.asked).then_some(ask), link.away.map(|since| since + AWAY)];
+            let settled = link.loaded.front().map(|(at, _)| *at + SETTLED);
+            let due = [(!link.asked).then_some(ask), link.away.map(|since| since + AWAY), settled];
             let Some(due) = due.into_iter().flatten().min() else { return Poll::Pending };
             if alarm.deadline() != due {
                 alarm.as_mut().reset(due);
@@ -190,7 +209,30 @@ impl Link {
             subscribing: None,
             service: None,
             sending: None,
+            freezer: Freezer::new().ok(),
+            loaded: VecDeque::new(),
         })
+    }
+
+    /// Looks out for the control groups of what lives.
+    fn look_out(&mut self, client: &Client, ledger: &ledger::Shared) {
+        let (Some(freezer), Some(root)) = (&mut self.freezer, &client.config().root) else { return };
+        for (id, group) in ledger.lock().take_alive() {
+            freezer.watch(root, id, &group);
+        }
+    }
+
+    /// What was loaded and is still there is worth a look.
+    fn settle(&mut self, now: Instant, ledger: &ledger::Shared, out: &mut Vec<Signal>) {
+        while let Some((at, id)) = self.loaded.front() {
+            if *at + SETTLED > now {
+                return;
+            }
+            if ledger.lock().is_untold(id) {
+                out.push(Signal::new(SignalBody::Hint(id.clone())));
+            }
+            self.loaded.pop_front();
+        }
     }
 
     /// Asks the manager for a sign of life: the answer comes behind everything that it told before.
@@ -241,8 +283,9 @@ impl Link {
                     }
                     let id = InstanceId::from(unit);
                     if member.as_str() == "UnitNew" {
-                        // Nothing is asked of it: that would load it once more when it goes (trap S2).
-                        ledger.lock().loaded(id);
+                        // Nothing is asked of it now: that would load it once more when it goes (trap S2).
+                        ledger.lock().loaded(id.clone());
+                        self.loaded.push_back((Instant::now(), id));
                     } else {
                         ledger.lock().unloaded(id, out);
                     }
@@ -272,7 +315,13 @@ impl Link {
                     Ok(())
                 })
             }
-            _ => Ok(()),
+            // Of a unit, and nobody knows what: it may have changed.
+            _ => {
+                let unit = header.path().and_then(|path| names::unit_of(path.as_str()));
+                let unit = unit.filter(|unit| client.config().selection.takes_name(unit));
+                out.extend(unit.map(|unit| Signal::new(SignalBody::Hint(unit.into()))));
+                Ok(())
+            }
         };
         if let Err(error) = read {
             tracing::warn!(backend = %client.id(), member = member.as_str(), %error, "a message cannot be read");

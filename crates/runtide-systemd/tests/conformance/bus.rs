@@ -180,14 +180,20 @@ async fn carry(
 ) -> io::Result<()> {
     shared.passes(id).await;
     let (from_client, mut to_client) = client.into_split();
+    let mut from_client = BufReader::new(from_client);
     if lock(&shared.broken).deny {
-        return to_client.write_all(b"REJECTED EXTERNAL\r\n").await;
+        let mut line = Vec::new();
+        while from_client.read_until(b'\n', &mut line).await? > 0 {
+            to_client.write_all(b"REJECTED EXTERNAL\r\n").await?;
+            line.clear();
+        }
+        return Ok(());
     }
     // The bus asks the socket who its client is: that is this process, as it would be without a proxy.
     let (from_bus, to_bus) = UnixStream::connect(&shared.target).await?.into_split();
     let calls = Calls::default();
     tokio::select! {
-        done = up(id, BufReader::new(from_client), to_bus, &calls, shared) => done,
+        done = up(id, from_client, to_bus, &calls, shared) => done,
         done = down(id, BufReader::new(from_bus), to_client, said, &calls, shared) => done,
     }
 }

@@ -1,10 +1,11 @@
 //! Drives a real systemd from outside, with a proxy between its bus and the backend.
 
 use std::{
+    collections::HashMap,
     fs::File,
     ops::RangeInclusive,
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
@@ -43,6 +44,8 @@ pub(crate) struct SystemdHarness {
     testbed: Option<PathBuf>,
     prefix: String,
     folder: PathBuf,
+    /// What was created, to be there again after the machine was killed, as what lies on a disk would be.
+    made: Mutex<HashMap<InstanceId, (String, String)>>,
     /// One test at a time: some of them kill the machine.
     _alone: File,
 }
@@ -89,6 +92,7 @@ impl SystemdHarness {
             testbed: std::env::var_os("RUNTIDE_TESTBED").map(PathBuf::from),
             prefix,
             folder,
+            made: Mutex::default(),
             _alone: alone,
         };
         Ok(harness)
@@ -140,12 +144,23 @@ impl SystemdHarness {
         let Ok(connection) = self.machine.dial().await else { return Supported::No("no connection".into()) };
         let systemd = "org.freedesktop.systemd1";
         let manager = "org.freedesktop.systemd1.Manager";
-        let called = connection.call_method(Some(systemd), "/org/freedesktop/systemd1", Some(manager), "Reexecute", &());
+        let called =
+            connection.call_method(Some(systemd), "/org/freedesktop/systemd1", Some(manager), "Reexecute", &());
         let _ = tokio::time::timeout(Duration::from_secs(30), called).await;
         match self.machine.version().await {
             Ok(_) => Supported::Yes,
             Err(error) => Supported::No(error),
         }
+    }
+
+    async fn make(&self, holder: &str, unit: &str, shell: &str) -> Result<(), String> {
+        let exec = vec![("/bin/sh".to_owned(), vec!["/bin/sh".to_owned(), "-c".to_owned(), shell.to_owned()], false)];
+        let settings: Settings<'_> = vec![
+            ("ExecStart", Variant::from(exec)),
+            ("TimeoutStopUSec", Variant::from(5_000_000_u64)),
+            ("LogRateLimitIntervalUSec", Variant::from(0_u64)),
+        ];
+        self.machine.create(holder, unit, settings).await
     }
 
     async fn properties(&self, id: &InstanceId) -> Done<Option<Properties>> {
@@ -244,17 +259,19 @@ impl Harness for SystemdHarness {
         let Some(shell) = Self::shell(work) else { return Err(Obstacle::unsupported(format!("{work:?}"))) };
         let unit = format!("{}-{name}.service", self.prefix);
         let holder = format!("{}h{}.slice", self.prefix, name.replace('-', ""));
-        let exec = vec![("/bin/sh".to_owned(), vec!["/bin/sh".to_owned(), "-c".to_owned(), shell], false)];
-        let settings: Settings<'_> = vec![
-            ("ExecStart", Variant::from(exec)),
-            ("TimeoutStopUSec", Variant::from(5_000_000_u64)),
-            ("LogRateLimitIntervalUSec", Variant::from(0_u64)),
-        ];
-        done(self.machine.create(&holder, &unit, settings).await)?;
-        Ok(InstanceId::from(unit))
+        done(self.make(&holder, &unit, &shell).await)?;
+        let id = InstanceId::from(unit);
+        self.made.lock().unwrap().insert(id.clone(), (holder, shell));
+        Ok(id)
     }
 
     async fn start(&self, id: &InstanceId) -> Done<()> {
+        if self.properties(id).await?.is_none() {
+            let made = self.made.lock().unwrap().get(id).cloned();
+            if let Some((holder, shell)) = made {
+                done(self.make(&holder, id.as_str(), &shell).await)?;
+            }
+        }
         let before = self.properties(id).await?.as_ref().and_then(machine::life);
         self.verb("StartUnit", id).await?;
         let began = |seen: Option<&Properties>| {

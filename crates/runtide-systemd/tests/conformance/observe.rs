@@ -66,7 +66,10 @@ async fn subscribe(machine: &Machine) -> Result<MessageStream, String> {
     let failed = |error: zbus::Error| error.to_string();
     let bus = "org.freedesktop.DBus";
     let rule = "type='signal',sender='org.freedesktop.systemd1'";
-    connection.call_method(Some(bus), "/org/freedesktop/DBus", Some(bus), "AddMatch", &(rule,)).await.map_err(failed)?;
+    connection
+        .call_method(Some(bus), "/org/freedesktop/DBus", Some(bus), "AddMatch", &(rule,))
+        .await
+        .map_err(failed)?;
     let systemd = "org.freedesktop.systemd1";
     let manager = "org.freedesktop.systemd1.Manager";
     connection
