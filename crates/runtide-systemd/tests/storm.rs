@@ -87,8 +87,9 @@ async fn listen(backend: &SystemdBackend) -> (Told, tokio::task::JoinHandle<()>)
     let told = Told::default();
     let telling = Arc::clone(&told);
     let task = tokio::spawn(async move {
-        while let Some(event) = stream.next().await {
-            telling.lock().unwrap().push((Instant::now(), event.unwrap()));
+        // Its last word is that the backend was closed.
+        while let Some(Ok(event)) = stream.next().await {
+            telling.lock().unwrap().push((Instant::now(), event));
         }
     });
     let live = || told.lock().unwrap().iter().any(|(_, event)| matches!(event.kind, Kind::ResyncEnd));
@@ -223,7 +224,7 @@ async fn every_edge_outside_the_brackets_is_told_through_reloads_reexecutions_an
     assert!(edges.values().all(|(starts, stops)| *starts <= 1 && stops.len() <= 1), "no edge is told twice");
     compare(&told, &machine, &prefix).await;
     backend.close().await.unwrap();
-    listening.abort();
+    listening.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -261,7 +262,7 @@ async fn other_monitors_change_nothing_and_none_is_needed() {
         }
     }
     backend.close().await.unwrap();
-    listening.abort();
+    listening.await.unwrap();
 }
 
 /// Never to be imitated.
