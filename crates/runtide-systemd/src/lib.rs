@@ -9,6 +9,7 @@ mod freezer;
 mod labels;
 mod ledger;
 mod looker;
+mod manager;
 mod names;
 mod normalize;
 mod properties;

@@ -1,0 +1,116 @@
+//! The verbs of a unit's life; start, stop, wait and remove have files of their own.
+//!
+//! * An instance is a unit, and its id the unit's full name. What rests and has a unit file is loaded to be looked at.
+//! * `kill` goes to the main process, and where there is none (scopes, a service that is just being stopped) to all. To reach
+//!   all processes of a service, stop it: that goes to all, and so does the kill at the end of its time.
+//! * `pause` freezes the unit's control group, which a signal that kills passes through.
+//! * `start` begins with a clean slate: that it failed, and how often it was started, is forgotten (`systemctl reset-failed`).
+//! * `remove` is for transient units. That of a unit with a file is `Unsupported`: it would be there again at the next look.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use runtide_core::{
+    Effect, ErrorKind, ExitStatus, InstanceId, LifecycleManager, RemoveOptions, Result, StopOptions, UnixSignal,
+};
+
+use super::{
+    remove, start, stop,
+    unit::{Call, Whom},
+    wait,
+};
+use crate::client::Client;
+
+/// The verbs of a unit's life.
+#[derive(Debug, Clone)]
+pub(crate) struct Lifecycle {
+    client: Client,
+}
+
+impl Lifecycle {
+    pub(crate) fn new(client: Client) -> Self {
+        Self { client }
+    }
+}
+
+#[async_trait]
+impl LifecycleManager for Lifecycle {
+    async fn start(&self, id: &InstanceId) -> Result<Effect> {
+        let call = Call::on(&self.client, "systemd.start", id)?;
+        call.within(Duration::ZERO, start::start(call)).await
+    }
+
+    async fn stop(&self, id: &InstanceId, options: StopOptions) -> Result<Effect> {
+        let call = Call::on(&self.client, "systemd.stop", id)?;
+        call.within(stop::extra(&options), stop::stop(call, &options)).await
+    }
+
+    async fn kill(&self, id: &InstanceId, signal: UnixSignal) -> Result<()> {
+        let call = Call::on(&self.client, "systemd.kill", id)?;
+        call.within(Duration::ZERO, kill(call, signal)).await
+    }
+
+    async fn restart(&self, id: &InstanceId, options: StopOptions) -> Result<()> {
+        let call = Call::on(&self.client, "systemd.restart", id)?;
+        call.within(stop::extra(&options), stop::restart(call, &options)).await
+    }
+
+    async fn pause(&self, id: &InstanceId) -> Result<Effect> {
+        let call = Call::on(&self.client, "systemd.pause", id)?;
+        call.within(Duration::ZERO, pause(call)).await
+    }
+
+    async fn unpause(&self, id: &InstanceId) -> Result<Effect> {
+        let call = Call::on(&self.client, "systemd.unpause", id)?;
+        call.within(Duration::ZERO, unpause(call)).await
+    }
+
+    async fn wait(&self, id: &InstanceId) -> Result<Option<ExitStatus>> {
+        let call = Call::on(&self.client, "systemd.wait", id)?;
+        wait::wait(call).await.map_err(|error| call.located(error))
+    }
+
+    async fn remove(&self, id: &InstanceId, options: RemoveOptions) -> Result<Effect> {
+        let call = Call::on(&self.client, "systemd.remove", id)?;
+        call.within(Duration::ZERO, remove::remove(call, &options)).await
+    }
+}
+
+async fn kill(call: Call<'_>, signal: UnixSignal) -> Result<()> {
+    let seen = call.look().await?;
+    if !seen.lives() {
+        return Err(call.conflict("it does not run", &seen));
+    }
+    call.signal(Whom::Main, signal.number()).await
+}
+
+async fn pause(call: Call<'_>) -> Result<Effect> {
+    let before = call.look().await?;
+    if !before.is_up() {
+        return Err(call.conflict("it does not run", &before));
+    }
+    // Also if it is said to be frozen: what was killed while it was is said to be so in its next life.
+    call.client.manager(call.operation, "FreezeUnit", &(call.unit,)).await?;
+    let frozen = call.until(|seen| match seen {
+        Some(seen) if seen.is_frozen() => Some(true),
+        Some(seen) if seen.is_up() => None,
+        _ => Some(false),
+    });
+    if !frozen.await? {
+        return Err(call.error(ErrorKind::Conflict, "it ended meanwhile"));
+    }
+    Ok(if before.is_frozen() { Effect::Unchanged } else { Effect::Changed })
+}
+
+async fn unpause(call: Call<'_>) -> Result<Effect> {
+    let before = call.look().await?;
+    if !before.is_up() {
+        return Err(call.conflict("it does not run", &before));
+    }
+    if !before.is_frozen() && before.about.freezer_state.as_deref() != Some("thawing") {
+        return Ok(Effect::Unchanged);
+    }
+    call.client.manager(call.operation, "ThawUnit", &(call.unit,)).await?;
+    call.until(|seen| seen.is_none_or(|seen| !seen.is_up() || seen.about.freezer_state.as_deref() == Some("running")).then_some(())).await?;
+    Ok(Effect::Changed)
+}

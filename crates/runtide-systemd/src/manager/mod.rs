@@ -1,0 +1,18 @@
+//! The managers: what can be done to units, as against what is seen of them.
+
+mod fragment;
+mod holder;
+mod job;
+mod lifecycle;
+mod native;
+mod provision;
+mod remove;
+mod spec;
+mod start;
+mod stop;
+#[cfg(test)]
+mod tests;
+mod unit;
+mod wait;
+
+pub(crate) use self::{lifecycle::Lifecycle, provision::Provision};

@@ -1,0 +1,233 @@
+//! Create a transient unit from a spec: loaded, never started, and there until it is removed.
+//!
+//! A scope is made of processes that run already, so that it runs from its creation on, and is gone when the last of them is.
+
+use std::{
+    hash::{BuildHasher, Hasher},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use runtide_core::{Error, ErrorKind, InstanceId, InstanceSpec, ProvisionManager, Result};
+use zbus::Variant;
+
+use super::{
+    fragment, holder,
+    job::{Jobs, failed},
+    remove,
+    spec::{Refusal, Request, shown},
+    unit::{Call, Seen},
+};
+use crate::client::{Client, SERVICE, Settings};
+
+const OPERATION: &str = "systemd.create";
+
+/// How often to make a unit anew whose file systemd read before it was put right.
+const ATTEMPTS: usize = 3;
+
+/// Makes transient units.
+#[derive(Debug, Clone)]
+pub(crate) struct Provision {
+    client: Client,
+}
+
+impl Provision {
+    pub(crate) fn new(client: Client) -> Self {
+        Self { client }
+    }
+}
+
+#[async_trait]
+impl ProvisionManager for Provision {
+    async fn create(&self, spec: &InstanceSpec) -> Result<InstanceId> {
+        self.client.check_open(OPERATION)?;
+        let request = Request::new(spec).map_err(|refusal| refused(&self.client, refusal))?;
+        let unit = request.unit.clone().unwrap_or_else(any_name);
+        if !self.client.config().selection.takes_name(&unit) {
+            let message = format!("name: '{}' is none of those that this backend selects", shown(&unit));
+            return Err(self.client.invalid(OPERATION, message).with_context("field", "name"));
+        }
+        let call = Call { client: &self.client, operation: OPERATION, unit: &unit };
+        call.within(Duration::ZERO, create(call, &request)).await?;
+        Ok(InstanceId::from(unit))
+    }
+}
+
+fn refused(client: &Client, refusal: Refusal) -> Error {
+    let place = client.place(OPERATION);
+    match refusal {
+        Refusal::Invalid { field, message } => {
+            place.error(ErrorKind::InvalidInput, format!("{field}: {message}")).with_context("field", field)
+        }
+        Refusal::Unsupported { feature, reason } => place
+            .error(ErrorKind::Unsupported, format!("{feature}: {reason}"))
+            .with_context("feature", feature)
+            .with_context("reason", reason),
+    }
+}
+
+/// A name that nobody has.
+fn any_name() -> String {
+    // Seeded by the system's randomness, anew for each.
+    let random = || std::collections::hash_map::RandomState::new().build_hasher().finish();
+    format!("runtide-{:016x}{:016x}.service", random(), random())
+}
+
+async fn create(call: Call<'_>, request: &Request) -> Result<()> {
+    has_controllers(call, request).await?;
+    if request.is_at_risk && call.client.config().root.is_none() {
+        return Err(garbled(call, "the manager's files cannot be seen from here"));
+    }
+    if request.is_scope {
+        return scope(call, request).await;
+    }
+    for _ in 0..ATTEMPTS {
+        if service(call, request).await? {
+            return Ok(());
+        }
+    }
+    Err(call.error(ErrorKind::Conflict, "systemd was told to read its units anew again and again meanwhile"))
+}
+
+/// Whether it is what was asked for; if not, it is gone again.
+async fn service(call: Call<'_>, request: &Request) -> Result<bool> {
+    let name = holder::of(call.unit);
+    let mut jobs = Jobs::open(call, &name).await?;
+    let holding: Settings<'_> = vec![
+        ("Description", Variant::from(format!("Holds {}", call.unit))),
+        ("Before", Variant::from(vec![call.unit.to_owned()])),
+    ];
+    let units = vec![(call.unit, settings(call, request)?)];
+    let job = jobs.send("StartTransientUnit", &(&name, "fail", holding, units)).await?;
+    // From here on it is there, and nobody knows of it but this call.
+    let made = HalfMade::of(call);
+    let finished = async {
+        let end = jobs.end(&job).await?;
+        if !end.may_be_done() {
+            return Err(failed(call, "what is to hold it did not start", &end));
+        }
+        let seen = call.look_if_loaded().await?;
+        let seen = seen.ok_or_else(|| call.error(ErrorKind::NotFound, "it was removed while it was made"))?;
+        if seen.about.load_state.as_deref() != Some("loaded") {
+            let why = seen.more.load_error.map_or_else(String::new, |(_, why)| why);
+            return Err(call.error(ErrorKind::InvalidInput, format!("systemd does not take these settings together: {why}")));
+        }
+        if request.is_at_risk { mended(call, request, &seen).await } else { Ok(true) }
+    };
+    let finished = finished.await;
+    match finished {
+        Ok(true) => made.keep(),
+        _ => made.undo().await,
+    }
+    finished
+}
+
+async fn scope(call: Call<'_>, request: &Request) -> Result<()> {
+    let mut jobs = Jobs::open(call, call.unit).await?;
+    let none: Vec<(&str, Settings<'_>)> = Vec::new();
+    let made = (call.unit, "fail", settings(call, request)?, none);
+    let end = jobs.run("StartTransientUnit", &made).await?;
+    if end.may_be_done() { Ok(()) } else { Err(failed(call, "its start", &end)) }
+}
+
+fn settings(call: Call<'_>, request: &Request) -> Result<Settings<'static>> {
+    let copied = request.properties.iter().map(|(name, value)| Ok((*name, value.try_clone()?)));
+    copied.collect::<zbus::Result<_>>().map_err(|error| call.error(ErrorKind::InvalidInput, error.to_string()))
+}
+
+/// A limit that nobody enforces is none.
+async fn has_controllers(call: Call<'_>, request: &Request) -> Result<()> {
+    let config = call.client.config();
+    let (Some(root), false) = (&config.root, request.controllers.is_empty()) else { return Ok(()) };
+    let group: String =
+        call.client.get(call.operation, crate::client::ROOT, crate::client::MANAGER, "ControlGroup").await?;
+    let group = group.strip_suffix("/init.scope").unwrap_or(&group);
+    let path = fragment::seen_from(root, &format!("/sys/fs/cgroup{group}/cgroup.controllers"));
+    // Where it is laid out otherwise, systemd is trusted.
+    let Ok(Ok(there)) = tokio::task::spawn_blocking(move || std::fs::read_to_string(path)).await else { return Ok(()) };
+    for (field, controller) in &request.controllers {
+        if !there.split_whitespace().any(|one| one == *controller) {
+            let reason = format!("the control groups have no controller {controller} here");
+            return Err(refused(call.client, Refusal::Unsupported { feature: field, reason }));
+        }
+    }
+    Ok(())
+}
+
+fn garbled(call: Call<'_>, why: &str) -> Error {
+    let reason = format!("systemd changes them when it reads its units anew, and that cannot be put right: {why}");
+    call.error(ErrorKind::Unsupported, format!("a command with ';' or '$': {reason}"))
+        .with_context("feature", "a command with ';' or '$'")
+        .with_context("reason", reason)
+}
+
+/// Puts the file right, and looks whether systemd read it before.
+async fn mended(call: Call<'_>, request: &Request, seen: &Seen) -> Result<bool> {
+    let (Some(root), Some(path)) = (&call.client.config().root, &seen.about.fragment_path) else { return Ok(true) };
+    let path = fragment::seen_from(root, path);
+    let mended = tokio::task::spawn_blocking(move || fragment::mend(&path)).await;
+    match mended {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return Err(garbled(call, &error.to_string()).with_source(error)),
+        Err(_) => return Err(call.error(ErrorKind::Cancelled, "the program is ending")),
+    }
+    type Command = (String, Vec<String>, bool, u64, u64, u64, u64, u32, i32, i32);
+    let path = call.client.get_unit(call.operation, call.unit).await?;
+    let answer = call
+        .client
+        .call(call.operation, (&path, crate::client::PROPERTIES, "Get"), &(SERVICE, "ExecStart"))
+        .await?;
+    let body = answer.body();
+    let value: Variant<'_> = body.deserialize().map_err(|error| call.client.place(call.operation).undecodable(error))?;
+    let commands: Vec<Command> = match value {
+        Variant::Array(commands) => Vec::try_from(commands)
+            .map_err(|error| call.client.place(call.operation).undecodable(error))?,
+        _ => Vec::new(),
+    };
+    Ok(commands.iter().any(|(_, words, ..)| *words == request.command))
+}
+
+/// A unit that is not yet what was asked for: removed when the call fails, and also when it is dropped.
+struct HalfMade {
+    client: Client,
+    unit: Option<String>,
+}
+
+impl HalfMade {
+    fn of(call: Call<'_>) -> Self {
+        Self { client: call.client.clone(), unit: Some(call.unit.to_owned()) }
+    }
+
+    fn keep(mut self) {
+        self.unit = None;
+    }
+
+    async fn undo(mut self) {
+        if let Some(unit) = &self.unit {
+            forget(&self.client, unit).await;
+        }
+        // After the await: dropped inside it, the removal is begun anew.
+        self.unit = None;
+    }
+}
+
+impl Drop for HalfMade {
+    fn drop(&mut self) {
+        if let (Some(unit), Ok(runtime)) = (self.unit.take(), tokio::runtime::Handle::try_current()) {
+            let client = self.client.clone();
+            runtime.spawn(async move { forget(&client, &unit).await });
+        }
+    }
+}
+
+async fn forget(client: &Client, unit: &str) {
+    let call = Call { client, operation: OPERATION, unit };
+    let limit = client.config().deadline;
+    let forgotten = match tokio::time::timeout(limit, remove::forget(call)).await {
+        Ok(forgotten) => forgotten,
+        Err(_) => Err(client.place(OPERATION).timeout(limit)),
+    };
+    if let Err(error) = forgotten {
+        tracing::warn!(backend = %client.id(), instance = unit, %error, "half made, and could not be removed");
+    }
+}

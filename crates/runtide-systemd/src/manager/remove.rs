@@ -1,0 +1,59 @@
+//! Remove: what was created goes with what holds it.
+
+use runtide_core::{Effect, ErrorKind, RemoveOptions, Result};
+
+use super::{
+    holder,
+    job::{Jobs, failed},
+    stop,
+    unit::{Call, Seen},
+};
+
+pub(super) async fn remove(call: Call<'_>, options: &RemoveOptions) -> Result<Effect> {
+    let Some(before) = call.look_if_loaded().await? else { return Ok(Effect::Unchanged) };
+    if !before.is_transient() {
+        let reason = "it has a unit file, which is a declared resource: to delete that is the store's";
+        return Err(call
+            .error(ErrorKind::Unsupported, reason)
+            .with_context("feature", "remove of a unit with a file")
+            .with_context("reason", before.about.fragment_path.unwrap_or_default()));
+    }
+    if !options.kill && !before.rests() && !before.has_exited() {
+        return Err(call.conflict("it runs, and the options do not say to kill it", &before));
+    }
+    if !before.rests() {
+        let mut jobs = Jobs::open(call, call.unit).await?;
+        match jobs.send("StopUnit", &(call.unit, "replace")).await {
+            Ok(job) => {
+                if options.kill {
+                    // The stop is on its way: what is killed is not started again.
+                    stop::kill_all(call).await?;
+                }
+                let end = jobs.end(&job).await?;
+                if !end.may_be_done() && call.look_if_loaded().await?.is_some_and(|seen| !seen.rests()) {
+                    return Err(failed(call, "its stop", &end));
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    forget(call).await?;
+    Ok(Effect::Changed)
+}
+
+/// Lets systemd forget a unit that rests, and returns when it did.
+pub(super) async fn forget(call: Call<'_>) -> Result<()> {
+    call.reset_failed(call.unit).await?;
+    let holder = holder::of(call.unit);
+    match call.client.manager(call.operation, "StopUnit", &(&holder, "replace")).await {
+        Ok(_) => {}
+        // Nothing holds it: somebody else created it.
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    call.until(|seen: Option<&Seen>| seen.is_none().then_some(())).await?;
+    // The name can be taken again only when both are gone.
+    let holder = Call { unit: &holder, ..call };
+    holder.until(|seen: Option<&Seen>| seen.is_none().then_some(())).await
+}

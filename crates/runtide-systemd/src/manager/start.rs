@@ -1,0 +1,102 @@
+//! Start, and what counts as having started.
+
+use runtide_core::{Effect, Error, ErrorKind, ExitCause, Result};
+
+use super::{
+    job::{End, Jobs, failed},
+    unit::{Call, Seen},
+};
+
+/// What systemd's own steps before a program runs end with (systemd.exec(5), "Process Exit Codes").
+const BEFORE_EXEC: std::ops::RangeInclusive<i32> = 200..=245;
+
+pub(super) async fn start(call: Call<'_>) -> Result<Effect> {
+    let before = call.look().await?;
+    if before.is_up() {
+        return Ok(Effect::Unchanged);
+    }
+    let mut jobs = Jobs::open(call, call.unit).await?;
+    begin(call, &mut jobs, &before).await?;
+    Ok(Effect::Changed)
+}
+
+/// Starts what is not up, and returns when it is, or was.
+pub(super) async fn begin(call: Call<'_>, jobs: &mut Jobs<'_>, before: &Seen) -> Result<()> {
+    if before.rests() {
+        // A start that somebody asks for is not one of those that the unit's own limit counts.
+        call.reset_failed(call.unit).await?;
+    }
+    // What is up without a process would be left as it is by a start.
+    let method = if before.has_exited() { "RestartUnit" } else { "StartUnit" };
+    let job = jobs.send(method, &(call.unit, "replace")).await.map_err(|error| refused(call, error))?;
+    let end = if before.service.kind.as_deref() == Some("oneshot") {
+        // Its job ends when its work does: until it is at work is what counts.
+        let at_work = call.until(|seen| {
+            let seen = seen?;
+            (seen.is_up() && seen.life() != before.life()).then_some(End(None))
+        });
+        tokio::select! {
+            biased;
+            end = jobs.end(&job) => end?,
+            end = at_work => end?,
+        }
+    } else {
+        jobs.end(&job).await?
+    };
+    // Gone already: it ran, ended, and was forgotten.
+    let Some(after) = call.look_if_loaded().await? else {
+        return if end.may_be_done() { Ok(()) } else { Err(failed(call, "its start", &end)) };
+    };
+    let is_new = after.life() != before.life();
+    if end.may_be_done() {
+        if after.is_up() || is_new || !before.rests() {
+            return thawed(call, &after).await;
+        }
+        let why = match after.more.condition_result {
+            Some(false) => "its start: a condition of the unit does not hold",
+            _ => "its start changed nothing",
+        };
+        return Err(call.conflict(why, &after));
+    }
+    if end.is("failed") && is_new && ran(&after) {
+        return Ok(());
+    }
+    let error = failed(call, "its start", &end);
+    let status = after.service.exec_main_status.filter(|_| is_new && after.exit().is_some());
+    let error = match status {
+        Some(status) => error.with_context("exit", status),
+        None => error,
+    };
+    Err(match after.service.result {
+        Some(result) => error.with_context("result", result),
+        None => error,
+    })
+}
+
+/// Whether the unit's program ran in this life, and ended: then its start is what was asked for, however it ended.
+fn ran(after: &Seen) -> bool {
+    if matches!(after.service.result.as_deref(), Some("timeout" | "protocol" | "start-limit-hit" | "resources")) {
+        return false;
+    }
+    match after.exit().map(|exit| exit.end) {
+        // The start of an `exec` fails only if the program could not be executed; of the others these codes say so.
+        Some(ExitCause::Code(code)) => after.service.kind.as_deref() != Some("exec") && !BEFORE_EXEC.contains(&code),
+        other => other.is_some(),
+    }
+}
+
+/// What was killed while it was frozen is said to be frozen in its next life too, and is not.
+async fn thawed(call: Call<'_>, after: &Seen) -> Result<()> {
+    if after.is_frozen() && after.is_up() {
+        call.client.manager(call.operation, "ThawUnit", &(call.unit,)).await?;
+    }
+    Ok(())
+}
+
+/// What is wrong with a unit's settings is its state; this call's input was right.
+fn refused(call: Call<'_>, error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::InvalidInput => call.error(ErrorKind::Conflict, error.message()),
+        _ => error,
+    }
+}
