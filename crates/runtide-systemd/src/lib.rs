@@ -4,6 +4,7 @@ mod client;
 mod config;
 mod error;
 mod labels;
+mod manager;
 mod names;
 mod normalize;
 mod properties;
