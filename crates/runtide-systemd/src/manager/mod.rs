@@ -3,16 +3,19 @@
 mod fragment;
 mod holder;
 mod job;
+mod life;
 mod lifecycle;
+mod log;
 mod native;
 mod provision;
 mod remove;
 mod spec;
 mod start;
+mod stats;
 mod stop;
 #[cfg(test)]
 mod tests;
 mod unit;
 mod wait;
 
-pub(crate) use self::{lifecycle::Lifecycle, provision::Provision};
+pub(crate) use self::{lifecycle::Lifecycle, log::Logs, provision::Provision, stats::Stats};

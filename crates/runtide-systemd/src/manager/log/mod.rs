@@ -1,0 +1,199 @@
+//! Output, as the journal kept it.
+//!
+//! * What a unit's processes print, and what they log by syslog or the journal's own protocol, is read by `journalctl` as a
+//!   child (docs/decisions/0020). What the manager says about the unit is not its output.
+//! * One entry is one [`LogLine`](runtide_core::LogLine), with what ended the line where it was printed. journald cuts a line at
+//!   48 KiB (`LineMax=`); its pieces come as they are, without a newline of ours between.
+//! * Both outputs of a unit go to one socket of journald, or to two of which nobody says which is which: all is `Console`.
+//! * Every life of the unit that the journal has is read, also of an earlier boot, and of an earlier unit of that name.
+//!   Following goes to the end of the life that is there, or was about to be, when the log was opened.
+//! * What is lost in journald before anyone reads it: empty lines; a `<3>` in front of a line (`SyslogLevelPrefix=`); lines
+//!   above the rate limit (`LogRateLimitIntervalSec=`); what a process logged by syslog just before it ended, whose unit
+//!   journald can no longer find out.
+
+mod export;
+mod flush;
+mod journal;
+mod reading;
+#[cfg(test)]
+mod tests;
+
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use futures_util::stream;
+use runtide_core::{ErrorKind, Incarnation, InstanceId, LogManager, LogOptions, LogSource, LogStream, Result};
+use zbus::{DeserializeDict, Type};
+
+use self::{
+    journal::{Journal, unreadable},
+    reading::Reading,
+};
+use super::life::{self, Life};
+use crate::{
+    client::{Client, SERVICE},
+    names,
+};
+
+const OPERATION: &str = "systemd.logs";
+
+/// Units' output.
+#[derive(Debug, Clone)]
+pub(crate) struct Logs {
+    client: Client,
+}
+
+impl Logs {
+    pub(crate) fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// The output of one life, or of all.
+    pub(crate) async fn of(
+        &self,
+        id: &InstanceId,
+        incarnation: Option<&Incarnation>,
+        options: LogOptions,
+    ) -> Result<LogStream> {
+        let client = &self.client;
+        let unit = client.checked(OPERATION, id.as_str())?;
+        if !options.sources.is_empty() && !options.sources.contains(&LogSource::Console) {
+            let reason = "the journal does not tell stdout and stderr apart: ask for the console";
+            return Err(unreadable(client, OPERATION, unit, reason));
+        }
+        let journal = Journal::find(client, OPERATION, unit, incarnation).await?;
+        let about = life::about(client, OPERATION, unit).await?;
+        if about.as_ref().is_some_and(|about| about.load_state.as_deref() != Some("not-found")) {
+            self.check_goes_to_journal(unit).await?;
+        } else if !self.has_file(unit).await? {
+            journal.flush().await?;
+            if journal.last().await?.is_none() {
+                let message = "there is no such unit, and the journal has nothing of it";
+                return Err(journal.error(ErrorKind::NotFound, message));
+            }
+        }
+        let life = about.as_ref().and_then(Life::of);
+        let life = life.filter(|life| incarnation.is_none() || life.incarnation.as_ref() == incarnation);
+        let Some(plan) = Plan::new(unit, life, &options, SystemTime::now()) else {
+            return Ok(LogStream::new(stream::empty()));
+        };
+        let reading = Reading::open(client.clone(), journal, plan).await?;
+        Ok(LogStream::new(stream::unfold(Some(reading), |reading| async {
+            let mut reading = reading?;
+            match reading.line().await {
+                Ok(Some(piece)) => Some((Ok(piece), Some(reading))),
+                Ok(None) => None,
+                Err(error) => Some((Err(error), None)),
+            }
+        })))
+    }
+
+    /// Whether there is a file of a unit that is not loaded.
+    async fn has_file(&self, unit: &str) -> Result<bool> {
+        match self.client.manager(OPERATION, "GetUnitFileState", &(unit,)).await {
+            Ok(_) => Ok(true),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn check_goes_to_journal(&self, unit: &str) -> Result<()> {
+        if names::type_of(unit) != Some("service") {
+            return Ok(());
+        }
+        let asked = async {
+            let path = self.client.get_unit(OPERATION, unit).await?;
+            let answer = self.client.get_all(OPERATION, path.as_str(), SERVICE).await?;
+            self.client.read::<Outputs>(OPERATION, &answer)
+        };
+        let outputs = match asked.await {
+            Ok(outputs) => outputs,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        match outputs.elsewhere() {
+            None => Ok(()),
+            Some(reason) => Err(unreadable(&self.client, OPERATION, unit, reason)),
+        }
+    }
+}
+
+#[async_trait]
+impl LogManager for Logs {
+    async fn logs(&self, id: &InstanceId, options: LogOptions) -> Result<LogStream> {
+        self.of(id, None, options).await
+    }
+}
+
+/// Where a service's output goes.
+#[derive(Debug, Default, DeserializeDict, Type)]
+#[zbus(signature = "a{sv}", rename_all = "PascalCase")]
+struct Outputs {
+    standard_output: Option<String>,
+    standard_error: Option<String>,
+    log_namespace: Option<String>,
+}
+
+impl Outputs {
+    /// Why the journal has none of it.
+    fn elsewhere(&self) -> Option<String> {
+        let namespace = self.log_namespace.as_deref().unwrap_or_default();
+        if !namespace.is_empty() {
+            return Some(format!("it goes to a journal of its own (LogNamespace={namespace})"));
+        }
+        let is_kept = |output: &str| ["journal", "syslog"].iter().any(|kept| output.starts_with(kept));
+        let out = self.standard_output.as_deref()?;
+        let err = self.standard_error.as_deref().filter(|err| *err != "inherit").unwrap_or(out);
+        (!is_kept(out) && !is_kept(err))
+            .then(|| format!("it does not go to the journal (StandardOutput={out}, StandardError={err})"))
+    }
+}
+
+/// What is wanted of the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Plan {
+    unit: String,
+    /// The first and the last microsecond since 1970.
+    since: Option<u64>,
+    until: Option<u64>,
+    /// The last so many of what is there.
+    tail: Option<u32>,
+    /// The life whose end is waited for.
+    follows: Option<Life>,
+    /// Following ends at this time.
+    deadline: Option<SystemTime>,
+    timestamps: bool,
+}
+
+impl Plan {
+    /// `None`: there can be no such output.
+    fn new(unit: &str, life: Option<Life>, options: &LogOptions, now: SystemTime) -> Option<Self> {
+        // journald counts microseconds. The first one that is not before, and the last one that is before.
+        let since = options.since.map(|since| nanoseconds(since).div_ceil(1000));
+        let until = match options.until {
+            Some(until) => Some(nanoseconds(until).checked_sub(1)? / 1000),
+            None => None,
+        };
+        let follows = life.filter(|_| options.follow && options.until.is_none_or(|until| until > now));
+        let tail = match options.tail {
+            Some(0) if follows.is_none() => return None,
+            // journalctl counts no further; nobody has so many.
+            tail => tail.and_then(|tail| u32::try_from(tail).ok()).filter(|tail| i32::try_from(*tail).is_ok()),
+        };
+        let in_range = |microseconds: u128| u64::try_from(microseconds).unwrap_or(u64::MAX);
+        Some(Self {
+            unit: unit.to_owned(),
+            since: since.map(in_range),
+            until: until.map(in_range),
+            tail,
+            deadline: options.until.filter(|_| follows.is_some()),
+            follows,
+            timestamps: options.timestamps,
+        })
+    }
+}
+
+/// Since 1970; before, there was no journal.
+fn nanoseconds(at: SystemTime) -> u128 {
+    at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_nanos()
+}

@@ -1,0 +1,197 @@
+//! One opened log: which parts of the journal are read, one after another, by one child each.
+//!
+//! * What is there: one part, to its end.
+//! * Following: what is there and what comes, until the life is over. Then journald catches up, and what the follower did not
+//!   print yet is read to the end, so that nobody has to guess how long the last line may take.
+//!
+//! A part that goes on behind another begins at the last entry, not behind it. If that entry is not the first to come, the
+//! journal threw it away, and perhaps what came after it as well: `Expired`.
+
+use std::{fmt, future::Future, pin::Pin, time::SystemTime};
+
+use bytes::Bytes;
+use runtide_core::{ErrorKind, LogLine, LogSource, Result};
+
+use super::{
+    Plan,
+    export::Entry,
+    journal::{From, Journal, Journalctl, Order},
+};
+use crate::client::Client;
+
+pub(super) struct Reading {
+    journal: Journal,
+    plan: Plan,
+    child: Journalctl,
+    part: Part,
+    /// The last entry that was read, whether or not it was wanted.
+    last: Option<String>,
+    /// The child's first entry must be that one.
+    resumes: bool,
+    /// Until there is nothing to follow any more, and journald has written all of it.
+    over: Pin<Box<dyn Future<Output = Result<()>> + Send>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// What is there; then, if it is followed, what comes.
+    There,
+    Coming,
+    /// What came at the end.
+    Rest,
+}
+
+impl fmt::Debug for Reading {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reading").field("part", &self.part).field("last", &self.last).finish_non_exhaustive()
+    }
+}
+
+impl Reading {
+    pub(super) async fn open(client: Client, journal: Journal, plan: Plan) -> Result<Self> {
+        journal.flush().await?;
+        let (mut part, mut last) = (Part::There, None);
+        let first;
+        let from = match (&plan.follows, plan.tail, plan.until) {
+            (None, None, until) => From { since: plan.since, until, ..From::default() },
+            // With `--since`, `--lines` counts from there on, and with `--until` what comes later too.
+            (None, Some(tail), None) => From { last: Some(tail), ..From::default() },
+            (None, Some(tail), until) => {
+                first = beginning(&journal, tail, until).await?;
+                let nothing = first.is_none().then_some(0);
+                From { cursor: first.as_deref(), until, last: nothing, ..From::default() }
+            }
+            (Some(_), None, _) => {
+                part = Part::Coming;
+                From { since: plan.since, order: Order::Follow, ..From::default() }
+            }
+            (Some(_), Some(tail), _) => {
+                // What comes begins behind this one if the tail is empty.
+                last = journal.last().await?.map(|entry| entry.cursor);
+                From { last: Some(tail), ..From::default() }
+            }
+        };
+        let child = journal.read(&from)?;
+        let over = over(client, journal.clone(), plan.clone());
+        Ok(Self { journal, plan, child, part, last, resumes: false, over })
+    }
+
+    /// The next line; `None`: that was all.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub(super) async fn line(&mut self) -> Result<Option<LogLine>> {
+        loop {
+            let entry = if self.part == Part::Coming {
+                tokio::select! {
+                    over = &mut self.over => {
+                        over?;
+                        self.go_on(Part::Rest)?;
+                        continue;
+                    }
+                    entry = self.child.entry() => entry,
+                }
+            } else {
+                self.child.entry().await
+            };
+            match entry {
+                Ok(Some(entry)) => {
+                    let is_first = std::mem::take(&mut self.resumes);
+                    let is_known = self.last.as_deref() == Some(entry.cursor.as_str());
+                    if is_first && !is_known {
+                        return Err(self.expired());
+                    }
+                    self.last = Some(entry.cursor.clone());
+                    if is_first {
+                        continue;
+                    }
+                    if let Some(line) = self.plan.take(entry) {
+                        return Ok(Some(line));
+                    }
+                }
+                Ok(None) if self.resumes => return Err(self.expired()),
+                Ok(None) => match self.part {
+                    Part::There if self.plan.follows.is_some() => self.go_on(Part::Coming)?,
+                    Part::There | Part::Rest => return Ok(None),
+                    Part::Coming => {
+                        return Err(self.journal.error(ErrorKind::Unavailable, "journalctl left off following"));
+                    }
+                },
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn go_on(&mut self, part: Part) -> Result<()> {
+        self.part = part;
+        self.resumes = self.last.is_some();
+        let order = if part == Part::Coming { Order::Follow } else { Order::Forward };
+        let since = if self.resumes { None } else { self.plan.since };
+        let from = From { cursor: self.last.as_deref(), since, order, ..From::default() };
+        // The child before it is killed here, and reaped by the runtime.
+        self.child = self.journal.read(&from)?;
+        Ok(())
+    }
+
+    /// As if somebody else ended the child.
+    #[cfg(test)]
+    pub(super) fn kill(&mut self) {
+        self.child.kill();
+    }
+
+    fn expired(&self) -> runtide_core::Error {
+        self.journal.error(ErrorKind::Expired, "the journal threw entries away before they were read")
+    }
+}
+
+/// The first of the last `tail` entries up to a time.
+async fn beginning(journal: &Journal, tail: u32, until: Option<u64>) -> Result<Option<String>> {
+    let mut child = journal.read(&From { last: Some(tail), until, order: Order::Backward, ..From::default() })?;
+    let mut first = None;
+    while let Some(entry) = child.entry().await? {
+        first = Some(entry.cursor);
+    }
+    Ok(first)
+}
+
+/// When there is nothing to follow any more, and journald has all of it: the life ended, or the time came.
+fn over(client: Client, journal: Journal, plan: Plan) -> Pin<Box<dyn Future<Output = Result<()>> + Send>> {
+    Box::pin(async move {
+        let Some(life) = &plan.follows else { return std::future::pending().await };
+        let time = async {
+            match plan.deadline {
+                Some(until) => tokio::time::sleep(until.duration_since(SystemTime::now()).unwrap_or_default()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            ended = life.ended(&client, super::OPERATION, &plan.unit) => ended?,
+            () = time => {}
+        }
+        journal.flush().await
+    })
+}
+
+impl Plan {
+    fn take(&self, entry: Entry) -> Option<LogLine> {
+        self.wants(&entry).then(|| {
+            let at = if self.timestamps { crate::normalize::time(entry.at) } else { None };
+            LogLine::new(LogSource::Console, at, Bytes::from(entry.bytes))
+        })
+    }
+
+    fn wants(&self, entry: &Entry) -> bool {
+        if self.since.is_some_and(|since| entry.at < since) || self.until.is_some_and(|until| entry.at > until) {
+            return false;
+        }
+        // Of the lives that began since, none is followed.
+        self.follows.as_ref().is_none_or(|life| {
+            let is_its_own = match (&entry.invocation, &life.incarnation) {
+                (Some(entry), Some(life)) => entry == life.as_str(),
+                _ => true,
+            };
+            let is_before = life.began.is_none_or(|began| crate::normalize::time(entry.at).is_none_or(|at| at < began));
+            is_its_own || is_before
+        })
+    }
+}

@@ -1,0 +1,327 @@
+//! On a real journal, where the testbed names one: `RUNTIDE_TEST_SYSTEMD` is the address of the bus, `RUNTIDE_TEST_SYSTEMD_ROOT`
+//! where its file system is seen. Without them the tests that need one say so and pass.
+
+use std::time::Instant;
+
+use futures_util::StreamExt as _;
+use runtide_core::LogLine;
+use zbus::Variant;
+
+use super::*;
+use crate::config::Config;
+
+const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+
+fn at(nanos: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos)
+}
+
+fn life() -> Life {
+    Life { incarnation: Some(Incarnation::from("a".repeat(32))), began: Some(at(5_000)) }
+}
+
+#[test]
+fn until_is_exclusive_and_since_inclusive_by_the_microsecond() {
+    for (since, until, expected) in
+        [(2_000, 4_000, (2, 3)), (2_001, 4_001, (3, 4)), (1_999, 3_999, (2, 3)), (0, 1, (0, 0))]
+    {
+        let options = LogOptions::default().with_since(at(since)).with_until(at(until));
+        let plan = Plan::new("a.service", None, &options, NOW).unwrap();
+        assert_eq!((plan.since, plan.until), (Some(expected.0), Some(expected.1)), "{since} {until}");
+    }
+    let nothing = LogOptions::default().with_until(SystemTime::UNIX_EPOCH);
+    assert_eq!(Plan::new("a.service", None, &nothing, NOW), None);
+}
+
+#[test]
+fn only_a_life_that_lasts_beyond_now_is_followed() {
+    let follow = LogOptions::default().with_follow();
+    let plan = |life, options: &LogOptions| Plan::new("a.service", life, options, at(1_000_000));
+    assert_eq!(plan(Some(life()), &follow).unwrap().follows, Some(life()));
+    assert_eq!(plan(Some(life()), &LogOptions::default()).unwrap().follows, None);
+    assert_eq!(plan(None, &follow).unwrap().follows, None);
+    let past = plan(Some(life()), &follow.clone().with_until(at(10))).unwrap();
+    assert_eq!((past.follows, past.deadline), (None, None));
+    assert_eq!(plan(None, &follow.clone().with_tail(0)), None);
+    assert!(plan(Some(life()), &follow.with_tail(0)).is_some());
+}
+
+#[test]
+fn a_tail_that_nobody_can_count_to_is_all() {
+    let plan = Plan::new("a.service", None, &LogOptions::default().with_tail(u64::MAX), NOW).unwrap();
+    assert_eq!(plan.tail, None);
+}
+
+#[test]
+fn output_that_goes_elsewhere_is_known_and_said() {
+    let outputs = |out: &str, err: &str, namespace: &str| Outputs {
+        standard_output: Some(out.to_owned()),
+        standard_error: Some(err.to_owned()),
+        log_namespace: Some(namespace.to_owned()),
+    };
+    for (out, err) in [("journal", "inherit"), ("null", "journal"), ("journal+console", "inherit"), ("syslog", "null")]
+    {
+        assert_eq!(outputs(out, err, "").elsewhere(), None, "{out} {err}");
+    }
+    for (out, err) in [("null", "inherit"), ("file", "append"), ("kmsg", "inherit"), ("inherit", "inherit")] {
+        assert!(outputs(out, err, "").elsewhere().is_some(), "{out} {err}");
+    }
+    assert!(outputs("journal", "inherit", "own").elsewhere().is_some());
+    assert_eq!(Outputs::default().elsewhere(), None);
+}
+
+struct Bed {
+    client: Client,
+    logs: Logs,
+}
+
+impl Bed {
+    fn find() -> Option<Self> {
+        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let (Some(address), Some(root)) = (variable("RUNTIDE_TEST_SYSTEMD"), variable("RUNTIDE_TEST_SYSTEMD_ROOT"))
+        else {
+            eprintln!("skipped: RUNTIDE_TEST_SYSTEMD and RUNTIDE_TEST_SYSTEMD_ROOT name no systemd");
+            return None;
+        };
+        let config = Config::system().with_address(address).with_root(std::path::PathBuf::from(root));
+        let client = Client::new(config).unwrap();
+        Some(Self { logs: Logs::new(client.clone()), client })
+    }
+
+    /// Starts a unit of this script, and waits for it to be up.
+    async fn start(&self, script: &str, more: Vec<(&str, Variant<'_>)>) -> InstanceId {
+        let unit = format!("rt-log-{:016x}.service", rand());
+        type Exec = Vec<(String, Vec<String>, bool)>;
+        let exec: Exec = vec![("/bin/sh".into(), vec!["/bin/sh".into(), "-c".into(), script.into()], false)];
+        let mut settings = vec![("ExecStart", Variant::from(exec)), ("LogRateLimitIntervalUSec", Variant::from(0u64))];
+        settings.extend(more);
+        let others: Vec<(&str, Vec<(&str, Variant<'_>)>)> = vec![];
+        self.client.manager("test", "StartTransientUnit", &(&unit, "fail", settings, others)).await.unwrap();
+        InstanceId::from(unit)
+    }
+
+    async fn ended(&self, id: &InstanceId) {
+        while life::about(&self.client, "test", id.as_str())
+            .await
+            .unwrap()
+            .as_ref()
+            .is_some_and(|unit| Life::of(unit).is_some())
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn stop(&self, id: &InstanceId) {
+        let _ = self.client.manager("test", "StopUnit", &(id.as_str(), "replace")).await;
+    }
+
+    async fn read(&self, id: &InstanceId, options: LogOptions) -> Vec<LogLine> {
+        self.logs.logs(id, options).await.unwrap().map(Result::unwrap).collect().await
+    }
+
+    async fn text(&self, id: &InstanceId, options: LogOptions) -> String {
+        text(&self.read(id, options).await)
+    }
+}
+
+fn text(lines: &[LogLine]) -> String {
+    lines.iter().map(|line| String::from_utf8_lossy(&line.bytes)).collect()
+}
+
+fn rand() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
+
+/// The children of this process that read journals, also those that nobody waited for.
+fn children() -> usize {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap();
+    let of = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+    threads.map(|thread| of(thread.unwrap()).split_whitespace().count()).sum()
+}
+
+#[tokio::test]
+async fn what_was_printed_is_there_when_the_unit_ended() {
+    let Some(bed) = Bed::find() else { return };
+    let script = r#"echo out; echo err >&2; printf 'nul\000x\n'; printf 'bin\377\376\n'; printf 'no end'"#;
+    let id = bed.start(script, vec![]).await;
+    bed.ended(&id).await;
+    let lines = bed.read(&id, LogOptions::default().with_timestamps()).await;
+    let bytes: Vec<u8> = lines.iter().flat_map(|line| line.bytes.to_vec()).collect();
+    assert_eq!(bytes, b"out\nerr\nnul\0x\nbin\xff\xfe\nno end");
+    assert!(lines.iter().all(|line| line.source == LogSource::Console && line.at.is_some()));
+    let apart = bed.logs.logs(&id, LogOptions::default().with_sources(vec![LogSource::Stderr])).await.unwrap_err();
+    assert_eq!(apart.kind(), ErrorKind::Unsupported);
+}
+
+#[tokio::test]
+async fn tails_and_times_are_exact() {
+    let Some(bed) = Bed::find() else { return };
+    let id = bed.start("for i in 1 2 3 4 5; do echo $i; sleep 0.02; done", vec![]).await;
+    bed.ended(&id).await;
+    let lines = bed.read(&id, LogOptions::default().with_timestamps()).await;
+    assert_eq!(text(&lines), "1\n2\n3\n4\n5\n");
+    let all = LogOptions::default;
+    let time = |n: usize| lines[n].at.unwrap();
+    let tick = Duration::from_nanos(1);
+    for (options, expected) in [
+        (all().with_tail(2), "4\n5\n"),
+        (all().with_tail(0), ""),
+        (all().with_tail(9), "1\n2\n3\n4\n5\n"),
+        (all().with_since(time(2)), "3\n4\n5\n"),
+        (all().with_since(time(2) + tick), "4\n5\n"),
+        (all().with_until(time(2)), "1\n2\n"),
+        (all().with_until(time(2) + tick), "1\n2\n3\n"),
+        (all().with_since(time(1)).with_until(time(3)), "2\n3\n"),
+        (all().with_since(time(1)).with_tail(2), "4\n5\n"),
+        (all().with_since(time(3)).with_tail(4), "4\n5\n"),
+        (all().with_until(time(3)).with_tail(2), "2\n3\n"),
+        (all().with_until(time(0)).with_tail(2), ""),
+        (all().with_since(time(2)).with_until(time(4)).with_tail(3), "3\n4\n"),
+        (all().with_since(SystemTime::now() + Duration::from_secs(400_000_000_000)), ""),
+    ] {
+        assert_eq!(bed.text(&id, options.clone()).await, expected, "{options:?}");
+    }
+}
+
+#[tokio::test]
+async fn following_ends_with_the_life_and_has_its_last_line() {
+    let Some(bed) = Bed::find() else { return };
+    for options in [LogOptions::default(), LogOptions::default().with_tail(0), LogOptions::default().with_tail(100)] {
+        let id = bed.start("sleep 0.7; for i in $(seq 200); do echo $i; done; sleep 0.1; echo last", vec![]).await;
+        let seen = tokio::time::timeout(Duration::from_secs(20), bed.text(&id, options.with_follow())).await.unwrap();
+        assert_eq!(seen.lines().count(), 201, "{seen}");
+        assert!(seen.starts_with("1\n2\n") && seen.ends_with("200\nlast\n"), "{seen}");
+    }
+}
+
+#[tokio::test]
+async fn following_ends_with_the_life_though_the_next_one_prints() {
+    let Some(bed) = Bed::find() else { return };
+    let more = vec![("Restart", Variant::from("always")), ("RestartUSec", Variant::from(0u64))];
+    let id = bed.start("echo begin $$; sleep 0.6; echo end $$", more).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let follow = bed.text(&id, LogOptions::default().with_follow());
+    let seen = tokio::time::timeout(Duration::from_secs(20), follow).await.unwrap();
+    let about = life::about(&bed.client, "test", id.as_str()).await.unwrap().unwrap();
+    let now = Life::of(&about).unwrap().incarnation;
+    let of_now = bed.logs.of(&id, now.as_ref(), LogOptions::default().with_follow()).await.unwrap();
+    let of_now: Vec<_> = of_now.map(Result::unwrap).collect().await;
+    bed.stop(&id).await;
+    let words: Vec<_> = seen.split_whitespace().collect();
+    assert!(matches!(words[..], ["begin", one, "end", other] if one == other), "{seen}");
+    assert_eq!(of_now.len(), 2);
+    assert!(!text(&of_now).contains(words[1]), "another life's");
+}
+
+#[tokio::test]
+async fn following_goes_up_to_a_time() {
+    let Some(bed) = Bed::find() else { return };
+    let id = bed.start("while :; do echo x; sleep 0.05; done", vec![]).await;
+    let until = SystemTime::now() + Duration::from_millis(700);
+    let options = LogOptions::default().with_follow().with_timestamps().with_until(until);
+    let lines = tokio::time::timeout(Duration::from_secs(20), bed.read(&id, options)).await.unwrap();
+    bed.stop(&id).await;
+    assert!(lines.len() > 5 && lines.iter().all(|line| line.at.unwrap() < until), "{}", lines.len());
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_not_found() {
+    let Some(bed) = Bed::find() else { return };
+    let id = InstanceId::from(format!("rt-none-{:x}.service", rand()));
+    let error = bed.logs.logs(&id, LogOptions::default()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    let elsewhere = bed.start("sleep 5", vec![("StandardOutput", Variant::from("null"))]).await;
+    let error = bed.logs.logs(&elsewhere, LogOptions::default()).await.unwrap_err();
+    bed.stop(&elsewhere).await;
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+}
+
+#[tokio::test]
+async fn whoever_drops_a_log_leaves_no_child() {
+    let Some(bed) = Bed::find() else { return };
+    let id = bed.start("while :; do echo x; sleep 0.05; done", vec![]).await;
+    for _ in 0..10 {
+        let mut log = bed.logs.logs(&id, LogOptions::default().with_follow()).await.unwrap();
+        log.next().await.unwrap().unwrap();
+        assert!(children() > 0);
+        drop(log);
+    }
+    bed.stop(&id).await;
+    let since = Instant::now();
+    while children() > 0 {
+        assert!(since.elapsed() < Duration::from_secs(10), "{} children are left", children());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_killed_child_is_no_end() {
+    let Some(bed) = Bed::find() else { return };
+    let id = bed.start("while :; do echo x; sleep 0.05; done", vec![]).await;
+    let journal = Journal::find(&bed.client, OPERATION, id.as_str(), None).await.unwrap();
+    let about = life::about(&bed.client, "test", id.as_str()).await.unwrap().unwrap();
+    let plan = Plan::new(id.as_str(), Life::of(&about), &LogOptions::default().with_follow(), SystemTime::now());
+    let mut reading = Reading::open(bed.client.clone(), journal, plan.unwrap()).await.unwrap();
+    reading.line().await.unwrap().unwrap();
+    reading.kill();
+    let error = loop {
+        match reading.line().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("a complete log"),
+            Err(error) => break error,
+        }
+    };
+    bed.stop(&id).await;
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+}
+
+#[tokio::test]
+async fn a_hundred_megabytes_arrive_whole_and_are_not_held() {
+    let Some(bed) = Bed::find() else { return };
+    let megabytes: usize = std::env::var("RUNTIDE_TEST_LOG_MB").ok().and_then(|mb| mb.parse().ok()).unwrap_or(20);
+    let line = "x".repeat(1023 - 9);
+    let script =
+        format!("i=0; while [ $i -lt {} ]; do printf '%08d %s\\n' $i {line}; i=$((i+1)); done", megabytes * 1024);
+    for follow in [false, true] {
+        let id = bed.start(&script, vec![]).await;
+        let begun = Instant::now();
+        if !follow {
+            bed.ended(&id).await;
+        }
+        let printed = begun.elapsed();
+        let mut options = LogOptions::default();
+        options.follow = follow;
+        let begun = Instant::now();
+        let (before, mut peak) = (resident(), 0);
+        let mut log = bed.logs.logs(&id, options).await.unwrap();
+        let (mut digest, mut bytes, mut lines) = (blake3::Hasher::new(), 0, 0);
+        while let Some(line) = log.next().await {
+            let line = line.unwrap();
+            digest.update(&line.bytes);
+            bytes += line.bytes.len();
+            lines += 1;
+            if lines % 1024 == 0 {
+                peak = peak.max(resident());
+            }
+        }
+        let mut expected = blake3::Hasher::new();
+        (0..megabytes * 1024).for_each(|n| {
+            expected.update(format!("{n:08} {line}\n").as_bytes());
+        });
+        assert_eq!(bytes, megabytes * 1024 * 1024, "follow: {follow}");
+        assert_eq!(digest.finalize(), expected.finalize());
+        let (took, grown) = (begun.elapsed(), peak.saturating_sub(before));
+        eprintln!(
+            "{megabytes} MB, follow: {follow}: printed in {printed:?}, read in {took:?}, {grown} KiB more resident"
+        );
+        assert!(grown < 16 * 1024, "{grown} KiB are held");
+    }
+}
+
+/// In KiB.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
