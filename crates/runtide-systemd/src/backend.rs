@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use runtide_core::{
-    BackendId, Capabilities, Detail, Driver, EventStream, Instance, InstanceId, ListOptions, Result, RuntimeBackend,
-    RuntimeInfo, RuntimeKind, Snapshot, WatchOptions, WatchSupport,
+    BackendId, Capabilities, Detail, Driver, EventStream, Instance, InstanceId, LifecycleManager, ListOptions, LogManager,
+    ProvisionManager, Result, RuntimeBackend, RuntimeInfo, RuntimeKind, Snapshot, StatsManager, Support, WatchOptions,
+    WatchSupport,
 };
 
 use crate::{
@@ -13,6 +14,7 @@ use crate::{
     config::Config,
     ledger,
     looker::UnitLooker,
+    manager,
     source::UnitSource,
 };
 
@@ -22,6 +24,10 @@ pub struct SystemdBackend {
     client: Client,
     looker: UnitLooker,
     driver: Driver,
+    lifecycle: manager::Lifecycle,
+    provision: manager::Provision,
+    logs: manager::Logs,
+    stats: manager::Stats,
 }
 
 impl SystemdBackend {
@@ -36,7 +42,15 @@ impl SystemdBackend {
         let looker = UnitLooker::new(client.clone(), ledger.clone());
         let of_source = client.clone();
         let source = move || UnitSource::new(of_source.clone(), ledger.clone());
-        Ok(Self { looker, driver: Driver::new(client.id().clone(), driver_options, source), client })
+        Ok(Self {
+            looker,
+            driver: Driver::new(client.id().clone(), driver_options, source),
+            lifecycle: manager::Lifecycle::new(client.clone()),
+            provision: manager::Provision::new(client.clone()),
+            logs: manager::Logs::new(client.clone()),
+            stats: manager::Stats::new(client.clone()),
+            client,
+        })
     }
 }
 
@@ -44,6 +58,11 @@ fn capabilities(server: Option<&Server>) -> Capabilities {
     let Some(_) = server else { return Capabilities::default() };
     let mut can = Capabilities::none("systemd has no such thing");
     can.watch = WatchSupport::Pushed;
+    for (verb, support) in can.verbs_mut() {
+        if ["lifecycle_", "provision_", "logs_", "stats_"].iter().any(|manager| verb.starts_with(manager)) {
+            *support = Support::Yes;
+        }
+    }
     can
 }
 
@@ -84,5 +103,21 @@ impl RuntimeBackend for SystemdBackend {
         self.client.close();
         self.driver.close().await;
         Ok(())
+    }
+
+    fn lifecycle(&self) -> Option<&dyn LifecycleManager> {
+        Some(&self.lifecycle)
+    }
+
+    fn provision(&self) -> Option<&dyn ProvisionManager> {
+        Some(&self.provision)
+    }
+
+    fn logs(&self) -> Option<&dyn LogManager> {
+        Some(&self.logs)
+    }
+
+    fn stats(&self) -> Option<&dyn StatsManager> {
+        Some(&self.stats)
     }
 }

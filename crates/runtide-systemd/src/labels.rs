@@ -14,7 +14,7 @@ pub(crate) const VARIABLE: &str = "RUNTIDE_LABELS";
 const LONGEST: usize = 128 * 1024 - 1;
 
 /// The section whose keys are labels as they are; those of any other `X-Name` are `Name.key`.
-const SECTION: &str = "X-Labels";
+pub(crate) const SECTION: &str = "X-Labels";
 
 /// `RUNTIDE_LABELS={…}`; `None`: longer than any process can be given.
 pub(crate) fn assignment(labels: &Labels) -> Option<String> {

@@ -15,10 +15,12 @@ mod normalize;
 mod properties;
 mod selection;
 mod source;
+mod store;
 mod unit_file;
 
 pub use self::{
     backend::SystemdBackend,
     config::{Config, Scope},
     selection::{Selection, UnitType},
+    store::{UnitFileName, UnitForm, UnitStore, UnitStoreConfig, Units, Verify},
 };

@@ -74,11 +74,50 @@ impl UnitFile {
         Ok(())
     }
 
+    /// The text of it, which is read back as the same.
+    ///
+    /// # Errors
+    /// What cannot be written, and why.
+    pub(crate) fn render(&self) -> Result<String, (String, &'static str)> {
+        let mut text = String::new();
+        for section in &self.sections {
+            let name = &section.name;
+            if name.is_empty() || name.contains(['[', ']']) || name.chars().any(char::is_control) {
+                return Err((name.clone(), "this is no name of a section"));
+            }
+            if !text.is_empty() {
+                text.push('\n');
+            }
+            text.extend(["[", name, "]\n"]);
+            for (key, value) in &section.entries {
+                if let Some(why) = unsayable(key, value) {
+                    return Err((key.clone(), why));
+                }
+                text.extend([key, "=", value, "\n"]);
+            }
+        }
+        Ok(text)
+    }
+
     /// The assignments of all sections of this name, in order.
     pub(crate) fn entries<'a>(&'a self, section: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
         let sections = self.sections.iter().filter(move |one| one.name == section);
         sections.flat_map(|one| one.entries.iter().map(|(key, value)| (key.as_str(), value.as_str())))
     }
+}
+
+/// Why no line of a file can say this.
+fn unsayable(key: &str, value: &str) -> Option<&'static str> {
+    if key.is_empty() || key.trim() != key || key.contains('=') || key.starts_with(['[', '#', ';']) {
+        return Some("this is no name of an assignment");
+    }
+    if key.chars().chain(value.chars()).any(|char| char.is_control() && char != '\t') {
+        return Some("a line break or another control character cannot be in an assignment");
+    }
+    if value.trim() != value || value.ends_with('\\') {
+        return Some("a value neither begins nor ends with a space, nor ends with a backslash");
+    }
+    None
 }
 
 #[cfg(test)]

@@ -1,0 +1,39 @@
+//! A watch in another format than the bodies were written in.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use futures_core::Stream;
+use runtide_core::{Resource, ResourceFormat, Result, StoreEvent, StoreStream};
+
+use super::form::UnitForm;
+
+/// In the format asked for, or as it was written where that cannot carry it.
+pub(super) fn shown(form: &dyn UnitForm, resource: Arc<Resource>, format: ResourceFormat) -> Arc<Resource> {
+    form.shown(&resource, format).unwrap_or(resource)
+}
+
+/// What a watch tells, in another format.
+pub(super) struct Shown {
+    pub(super) inner: StoreStream,
+    pub(super) form: Arc<dyn UnitForm>,
+    pub(super) format: ResourceFormat,
+}
+
+impl Stream for Shown {
+    type Item = Result<StoreEvent>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let next = std::task::ready!(Pin::new(&mut self.inner).poll_next(cx));
+        Poll::Ready(next.map(|event| {
+            event.map(|event| match event {
+                StoreEvent::Added(one) => StoreEvent::Added(shown(&*self.form, one, self.format)),
+                StoreEvent::Modified(one) => StoreEvent::Modified(shown(&*self.form, one, self.format)),
+                other => other,
+            })
+        }))
+    }
+}

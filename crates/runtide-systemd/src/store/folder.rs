@@ -1,0 +1,329 @@
+//! The folder of the unit files: what lies in it, and writing so that each file is always whole.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Debug,
+    fs,
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use runtide_core::{Digest, wal::fs::Disk};
+
+use super::name::UnitFileName;
+
+/// A file that is longer is none of the store's: systemd takes a mebibyte in a line, and nobody writes such units.
+pub(super) const LONGEST: u64 = 4 << 20;
+
+/// What temporary files begin with. systemd does not look at hidden files.
+const TEMPORARY: &str = ".runtide-";
+
+/// What was changed so lately may change again within the same tick of the file system's clock.
+const TICK: Duration = Duration::from_secs(2);
+
+/// Tells one state of a file from another, but for what changes within a tick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    inode: u64,
+    size: u64,
+    changed: (i64, i64),
+    modified: (i64, i64),
+}
+
+/// What a name stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sort {
+    File,
+    Folder,
+    /// A link, or something that cannot be read: never followed.
+    Other,
+}
+
+/// A name in a folder.
+#[derive(Clone, Debug)]
+pub(super) struct Named {
+    pub(super) name: String,
+    pub(super) sort: Sort,
+    /// `None`: the file has to be read to know whether it is the same.
+    pub(super) stamp: Option<Stamp>,
+}
+
+/// What can be seen of names without opening anything.
+pub(super) trait Names: Debug + Send + Sync {
+    /// All names in a folder.
+    fn names(&self, dir: &Path) -> io::Result<Vec<Named>>;
+
+    /// What one stands for; `None` if nothing is there.
+    fn sort(&self, path: &Path) -> io::Result<Option<Sort>>;
+}
+
+/// The system's own.
+#[derive(Debug)]
+pub(super) struct OsNames;
+
+impl Names for OsNames {
+    fn names(&self, dir: &Path) -> io::Result<Vec<Named>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            // What is no text is no name of a unit either.
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            match entry.metadata() {
+                Ok(metadata) => found.push(Named { name, sort: sort_of(&metadata), stamp: stamp_of(&metadata) }),
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+
+    fn sort(&self, path: &Path) -> io::Result<Option<Sort>> {
+        match fs::symlink_metadata(path) {
+            Ok(metadata) => Ok(Some(sort_of(&metadata))),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn sort_of(metadata: &fs::Metadata) -> Sort {
+    match metadata.file_type() {
+        kind if kind.is_file() => Sort::File,
+        kind if kind.is_dir() => Sort::Folder,
+        _ => Sort::Other,
+    }
+}
+
+fn stamp_of(metadata: &fs::Metadata) -> Option<Stamp> {
+    use std::os::unix::fs::MetadataExt;
+    let (changed, modified) = ((metadata.ctime(), metadata.ctime_nsec()), (metadata.mtime(), metadata.mtime_nsec()));
+    let settled = SystemTime::now().checked_sub(TICK)?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    let latest = u64::try_from(changed.0.max(modified.0)).ok()?;
+    (latest < settled.as_secs()).then(|| Stamp { inode: metadata.ino(), size: metadata.len(), changed, modified })
+}
+
+/// The folder of the unit files, and which of them are the store's.
+#[derive(Clone, Debug)]
+pub(super) struct Folder {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) names: Arc<dyn Names>,
+    pub(super) path: PathBuf,
+    pub(super) prefix: String,
+}
+
+/// What lies in the folder.
+#[derive(Debug, Default)]
+pub(super) struct Scan {
+    pub(super) files: BTreeMap<UnitFileName, Found>,
+    /// What looks like the store's and is not taken for it, with the reason.
+    pub(super) skipped: Vec<(String, &'static str)>,
+}
+
+/// A file that lies there.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// As it was when it was last looked at.
+    Same,
+    /// To be compared.
+    Read(Bytes, Option<Stamp>),
+}
+
+/// What became of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Put {
+    Done,
+    /// Somebody else changed the file meanwhile: nothing was written.
+    Foreign,
+}
+
+impl Folder {
+    /// Makes the folder if need be, and removes what an earlier life left half-written.
+    pub(super) fn prepare(&self) -> io::Result<()> {
+        if self.names.sort(&self.path)?.is_none() {
+            self.disk.create_dir(&self.path)?;
+            self.disk.sync_dir(self.path.parent().unwrap_or(&self.path))?;
+        }
+        let ours = self.temporary("");
+        for named in self.names.names(&self.path)? {
+            if named.sort == Sort::File && named.name.starts_with(&ours) {
+                self.disk.remove(&self.path.join(named.name))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn temporary(&self, file: &str) -> String {
+        let prefix = Digest::of(self.prefix.as_bytes()).to_string();
+        format!("{TEMPORARY}{}-{file}", prefix.get(..16).unwrap_or_default())
+    }
+
+    pub(super) fn is_ours(&self, file: &UnitFileName) -> bool {
+        file.unit_name().starts_with(&self.prefix)
+    }
+
+    /// Looks at everything; what has the stamp that is known is not read.
+    pub(super) fn scan(&self, known: &BTreeMap<UnitFileName, Option<Stamp>>) -> io::Result<Scan> {
+        let mut scan = Scan::default();
+        for named in self.names.names(&self.path)? {
+            if !named.name.starts_with(&self.prefix) {
+                continue;
+            }
+            match (named.sort, named.name.strip_suffix(".d")) {
+                (Sort::Folder, Some(unit)) if UnitFileName::unit(unit).is_ok() => {
+                    for inner in self.inner(&named.name)? {
+                        let file = UnitFileName::in_folder(unit, &inner.name).map_err(|_| "systemd does not look at it");
+                        self.meet(&mut scan, known, file, &inner, &format!("{}/{}", named.name, inner.name))?;
+                    }
+                }
+                (Sort::Folder, _) => {}
+                _ => {
+                    let file = UnitFileName::unit(&named.name).map_err(|_| "this is no name of a unit");
+                    self.meet(&mut scan, known, file, &named, &named.name)?;
+                }
+            }
+        }
+        Ok(scan)
+    }
+
+    fn inner(&self, folder: &str) -> io::Result<Vec<Named>> {
+        match self.names.names(&self.path.join(folder)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+            names => names,
+        }
+    }
+
+    fn meet(
+        &self,
+        scan: &mut Scan,
+        known: &BTreeMap<UnitFileName, Option<Stamp>>,
+        file: Result<UnitFileName, &'static str>,
+        named: &Named,
+        shown: &str,
+    ) -> io::Result<()> {
+        let found = match (file, named.sort) {
+            (Err(why), _) => Err(why),
+            (Ok(_), Sort::Other) => Err("it is a link, which is not followed, or no file"),
+            (Ok(_), Sort::Folder) => Err("it is a folder"),
+            (Ok(file), Sort::File) => match known.get(&file) {
+                Some(Some(stamp)) if Some(*stamp) == named.stamp => Ok(Some((file, Found::Same))),
+                _ => match self.read(&file)? {
+                    Some(Ok(text)) => Ok(Some((file, Found::Read(text, named.stamp)))),
+                    Some(Err(why)) => Err(why),
+                    None => Ok(None),
+                },
+            },
+        };
+        match found {
+            Ok(found) => scan.files.extend(found),
+            Err(why) => scan.skipped.push((shown.to_owned(), why)),
+        }
+        Ok(())
+    }
+
+    /// A file's text; `None` if it is not there, or why it is not the store's to read.
+    pub(super) fn read(&self, file: &UnitFileName) -> io::Result<Option<Result<Bytes, &'static str>>> {
+        let path = self.path.join(file.path());
+        match self.sort(file)? {
+            None => return Ok(None),
+            Some(Sort::File) => {}
+            Some(_) => return Ok(Some(Err("it is a link, which is not followed, or no file"))),
+        }
+        let opened = match self.disk.open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        let size = opened.size()?;
+        if size > LONGEST {
+            return Ok(Some(Err("it is longer than 4 MiB")));
+        }
+        let mut text = vec![0; usize::try_from(size).unwrap_or(0)];
+        let read = opened.read_at(&mut text, 0)?;
+        text.truncate(read);
+        Ok(Some(Ok(text.into())))
+    }
+
+    /// What a file's name stands for; of a drop-in, its folder counts as well.
+    fn sort(&self, file: &UnitFileName) -> io::Result<Option<Sort>> {
+        if file.drop_in_name().is_some() {
+            match self.names.sort(&self.path.join(file.drop_ins()))? {
+                None => return Ok(None),
+                Some(Sort::Folder) => {}
+                Some(_) => return Ok(Some(Sort::Other)),
+            }
+        }
+        self.names.sort(&self.path.join(file.path()))
+    }
+
+    /// The digest of a file that is there.
+    pub(super) fn digest(&self, file: &UnitFileName) -> io::Result<Option<Digest>> {
+        match self.read(file)? {
+            Some(Ok(text)) => Ok(Some(Digest::of(&text))),
+            Some(Err(why)) => Err(io::Error::other(why)),
+            None => Ok(None),
+        }
+    }
+
+    /// Writes a file, or removes it, if it is still what it was; to be made durable by [`sync`](Self::sync).
+    pub(super) fn put(&self, file: &UnitFileName, before: Option<Digest>, text: Option<&Bytes>) -> io::Result<Put> {
+        let path = self.path.join(file.path());
+        let temporary = text.map(|text| self.written(file, text)).transpose()?;
+        if self.digest(file)? != before {
+            if let Some(temporary) = temporary {
+                self.disk.remove(&temporary)?;
+            }
+            return Ok(Put::Foreign);
+        }
+        match temporary {
+            Some(temporary) => self.disk.rename(&temporary, &path)?,
+            None if before.is_some() => self.disk.remove(&path)?,
+            None => {}
+        }
+        Ok(Put::Done)
+    }
+
+    /// A temporary file with this text, durable but for its name.
+    fn written(&self, file: &UnitFileName, text: &Bytes) -> io::Result<PathBuf> {
+        if file.drop_in_name().is_some() {
+            let folder = self.path.join(file.drop_ins());
+            if self.names.sort(&folder)?.is_none() {
+                self.disk.create_dir(&folder)?;
+                self.disk.sync_dir(&self.path)?;
+            }
+        }
+        // Names of units may be as long as names of files.
+        let digest = Digest::of(file.to_string().as_bytes()).to_string();
+        let path = self.path.join(self.temporary(digest.get(..32).unwrap_or_default()));
+        match self.disk.remove(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let open = self.disk.create(&path)?;
+        open.write_at(text, 0)?;
+        open.sync()?;
+        Ok(path)
+    }
+
+    /// Makes the names of these files durable.
+    pub(super) fn sync<'a>(&self, files: impl Iterator<Item = &'a UnitFileName>) -> io::Result<()> {
+        let mut folders: Vec<PathBuf> = vec![self.path.clone()];
+        folders.extend(files.filter(|file| file.drop_in_name().is_some()).map(|file| self.path.join(file.drop_ins())));
+        folders.sort();
+        folders.dedup();
+        for folder in folders {
+            match self.disk.sync_dir(&folder) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                synced => synced?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a unit's folder of drop-ins, if nothing is left in it.
+    pub(super) fn tidy(&self, file: &UnitFileName) {
+        // Whatever is in it stays; that it stays is no harm.
+        let _ = fs::remove_dir(self.path.join(file.drop_ins()));
+    }
+}

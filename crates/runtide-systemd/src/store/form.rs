@@ -1,0 +1,203 @@
+//! How resources become unit files, and back: [`UnitForm`], and systemd's own, [`Units`].
+
+use std::{fmt::Debug, sync::Arc};
+
+use bytes::Bytes;
+use runtide_core::{Document, Error, ErrorKind, Resource, ResourceFormat, ResourceRef, Result};
+
+use super::{name::UnitFileName, sections};
+use crate::{names, unit_file::UnitFile};
+
+const APPLY: &str = "store.apply";
+const GET: &str = "store.get";
+
+/// How resources become unit files, and back. [`Units`] is what it is unless told otherwise: a resource is a unit file. Others
+/// may declare something else that systemd is to run, and say how it is written as units.
+///
+/// # Behavior
+/// * No two references share a file.
+/// * What is read back from a file is what was written, or the document is kept in the store's record as well: a form need
+///   not be able to.
+/// * None of the calls waits for anything.
+pub trait UnitForm: Debug + Send + Sync + 'static {
+    /// The file of a resource.
+    ///
+    /// # Errors
+    /// `InvalidInput` if no unit file can be its.
+    fn file(&self, reference: &ResourceRef) -> Result<UnitFileName>;
+
+    /// What is in the file.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a document that cannot be a unit.
+    fn text(&self, reference: &ResourceRef, document: &Document) -> Result<Bytes>;
+
+    /// The resource of a file that somebody else wrote; `None` if it is none.
+    fn read(&self, file: &UnitFileName, text: &Bytes) -> Option<(ResourceRef, Document)>;
+
+    /// A resource in another format.
+    ///
+    /// # Errors
+    /// As [`Document::convert`].
+    fn shown(&self, resource: &Arc<Resource>, format: ResourceFormat) -> Result<Arc<Resource>> {
+        resource.convert(format)
+    }
+}
+
+/// A resource is a unit file, and its name is that of the file.
+///
+/// * `web.service` is of the kind `service`, in no namespace, with the name `web`; templates (`web@`) and instances (`web@1`)
+///   have such names too.
+/// * A drop-in `web.service.d/10-limits.conf` is of the kind `service.d`, in the namespace `web`, with the name `10-limits`.
+/// * There is no group.
+///
+/// So no two resources share a file. In the native format a body is the file's text, byte for byte. In the other formats it is
+/// a list of sections, with the labels that systemd does not have; the file has those in a section `[X-Labels]`:
+///
+/// ```json
+/// {
+///   "metadata": {"labels": {"team": "shop"}},
+///   "sections": [{"name": "Service", "entries": [["ExecStart", "/usr/bin/web"], ["Restart", "always"]]}]
+/// }
+/// ```
+///
+/// Comments are kept only in the native format. A selector sees the labels of what was not applied in the native format.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Units;
+
+impl UnitForm for Units {
+    fn file(&self, reference: &ResourceRef) -> Result<UnitFileName> {
+        let (kind, name) = (reference.kind(), reference.name());
+        let named = match (kind.strip_suffix(".d"), reference.namespace()) {
+            _ if !reference.group().is_empty() => Err(refused("a unit file is of no group")),
+            (None, None) => UnitFileName::unit(&format!("{name}.{kind}")),
+            (None, Some(_)) => Err(refused("a unit file is in no namespace")),
+            (Some(kind), Some(unit)) => UnitFileName::drop_in(&format!("{unit}.{kind}"), name),
+            (Some(_), None) => Err(refused("a drop-in is in the namespace of its unit's name")),
+        };
+        named.map_err(|error| error.with_context("resource", reference))
+    }
+
+    fn text(&self, reference: &ResourceRef, document: &Document) -> Result<Bytes> {
+        let text = match document.format {
+            ResourceFormat::Native => checked(&document.bytes).map(|()| document.bytes.clone()),
+            ResourceFormat::Json => sections::to_text(&document.bytes),
+            _ => document.convert(ResourceFormat::Json).and_then(|json| sections::to_text(&json.bytes)),
+        };
+        text.map_err(|error| error.with_context("resource", reference))
+    }
+
+    fn read(&self, file: &UnitFileName, text: &Bytes) -> Option<(ResourceRef, Document)> {
+        let (name, kind) = file.unit_name().rsplit_once('.')?;
+        names::type_of(file.unit_name())?;
+        let reference = match file.drop_in_name() {
+            None => ResourceRef::new("", kind, None, name),
+            Some(drop_in) => ResourceRef::new("", &format!("{kind}.d"), name, drop_in),
+        };
+        Some((reference.ok()?, Document::new(ResourceFormat::Native, text.clone())))
+    }
+
+    fn shown(&self, resource: &Arc<Resource>, format: ResourceFormat) -> Result<Arc<Resource>> {
+        let written = resource.written();
+        let converted = match (written.format, format) {
+            (from, to) if from == to => return Ok(Arc::clone(resource)),
+            (ResourceFormat::Native, _) => {
+                let json = sections::to_json(&written.bytes).map(Document::json);
+                json.and_then(|json| json.convert(format))
+            }
+            (_, ResourceFormat::Native) => {
+                self.text(&resource.reference, written).map(|text| Document::new(ResourceFormat::Native, text))
+            }
+            _ => return resource.convert(format),
+        };
+        let converted = converted.map_err(|error| {
+            Error::new(error.kind(), GET, error.message().to_owned()).with_context("resource", &resource.reference)
+        })?;
+        Ok(Arc::new(Resource::new(resource.reference.clone(), converted, resource.revision)))
+    }
+}
+
+fn refused(why: &str) -> Error {
+    Error::new(ErrorKind::InvalidInput, APPLY, why)
+}
+
+/// Whether it is the text of a unit file.
+fn checked(bytes: &[u8]) -> Result<()> {
+    let text = std::str::from_utf8(bytes).map_err(|_| refused("the text of a unit file is UTF-8"))?;
+    if text.contains('\0') {
+        return Err(refused("a zero byte is in it, which systemd does not read"));
+    }
+    match UnitFile::parse(text) {
+        Ok(_) => Ok(()),
+        Err(flaw) => Err(refused(flaw.why).with_context("line", flaw.line)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use runtide_core::Revision;
+
+    fn named(kind: &str, namespace: Option<&str>, name: &str) -> ResourceRef {
+        ResourceRef::new("", kind, namespace, name).unwrap()
+    }
+
+    #[test]
+    fn every_reference_has_a_file_of_its_own() {
+        for (reference, file) in [
+            (named("service", None, "web"), "web.service"),
+            (named("service", None, "web@"), "web@.service"),
+            (named("timer", None, "a.service"), "a.service.timer"),
+            (named("service", None, "a\\x2db"), "a\\x2db.service"),
+            (named("service.d", Some("web"), "10-limits"), "web.service.d/10-limits.conf"),
+            (named("service.d", Some("web@1"), "10"), "web@1.service.d/10.conf"),
+        ] {
+            let found = Units.file(&reference).unwrap();
+            assert_eq!(found.to_string(), file);
+            assert_eq!(Units.read(&found, &Bytes::new()).unwrap().0, reference);
+        }
+    }
+
+    #[test]
+    fn what_has_no_file_is_refused() {
+        for reference in [
+            ResourceRef::new("apps", "service", None, "web").unwrap(),
+            named("service", Some("shop"), "web"),
+            named("service.d", None, "web"),
+            named("Deployment", None, "web"),
+            named("service", None, "web+1"),
+            named("service", None, ".web"),
+            named("service", None, &"a".repeat(255)),
+        ] {
+            assert_eq!(Units.file(&reference).unwrap_err().kind(), ErrorKind::InvalidInput, "{reference}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_unit_is_refused() {
+        let web = named("service", None, "web");
+        for (bytes, why) in [
+            (&b"[Unit\n"[..], "not closed"),
+            (b"a=1\n", "before the first section"),
+            (b"[Unit]\n\xff=1\n", "UTF-8"),
+            (b"[Unit]\na=\0\n", "zero byte"),
+        ] {
+            let error = Units.text(&web, &Document::new(ResourceFormat::Native, bytes)).unwrap_err();
+            assert!(error.kind() == ErrorKind::InvalidInput && error.message().contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn each_form_is_shown_in_the_others() {
+        let web = named("service", None, "web");
+        let text = "# kept\n[Service]\nExecStart=/bin/a\n";
+        let native = Document::new(ResourceFormat::Native, text);
+        let native = Arc::new(Resource::new(web.clone(), native, Revision(1)));
+        let json = Units.shown(&native, ResourceFormat::Json).unwrap();
+        assert_eq!(Units.shown(&native, ResourceFormat::Native).unwrap(), native);
+        let yaml = Units.shown(&native, ResourceFormat::Yaml).unwrap();
+        assert_eq!(Units.text(&web, &yaml.document).unwrap(), Units.text(&web, &json.document).unwrap());
+        let back = Units.shown(&json, ResourceFormat::Native).unwrap();
+        assert_eq!(back.document.bytes, "[Service]\nExecStart=/bin/a\n");
+    }
+}

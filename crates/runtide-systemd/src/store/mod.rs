@@ -1,0 +1,430 @@
+//! Unit files as declared resources: [`UnitStore`].
+
+mod config;
+mod feed;
+mod folder;
+mod form;
+mod keeper;
+mod manager;
+mod name;
+mod notices;
+mod record;
+mod sections;
+#[cfg(test)]
+mod tests;
+mod verify;
+
+use std::{
+    fmt,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use runtide_core::{
+    Applied, Document, Effect, Error, ErrorKind, LocalStore, Page, PageOptions, PlannedChange, Precondition, Resource,
+    ResourceFormat, ResourceRef, Result, Revision, Selector, SnapshotReader, SnapshotSeal, StoreBackend, StoreStats,
+    StoreStream, StoreWatchOptions,
+    wal::fs::{Disk, OsDisk},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::{Notify, OnceCell, mpsc, oneshot},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+pub use self::{
+    config::{UnitStoreConfig, Verify},
+    form::{UnitForm, Units},
+    name::UnitFileName,
+};
+use self::{
+    feed::{Shown, shown},
+    folder::{Folder, Names, OsNames, Sort},
+    keeper::{Ask, Body, Fresh, Keeper, Shared, Write},
+    manager::Manager,
+    record::Record,
+};
+use crate::client::Client;
+
+const OPEN: &str = "store.open";
+const APPLY: &str = "store.apply";
+const RESTORE: &str = "store.restore";
+
+/// The most bytes of a document. systemd takes no longer line, and nobody writes such units.
+const LARGEST: usize = 1 << 20;
+
+/// Writes that wait for the keeper; more wait for room.
+const QUEUE: usize = 1024;
+
+/// How long an opening waits for a store before it to let go.
+const HANDOVER: Duration = Duration::from_secs(2);
+
+/// The unit files of a folder, as declared resources. Clones are the same store.
+///
+/// The files are in the folder, what is shown to readers and watchers in a front that is given (a `MemoryStore`), and what
+/// is in neither, the revisions and the bodies that were not written as text, in a record beside the folder.
+///
+/// # Behavior
+/// * `Ok` means that the file is on the disk, that the manager read it anew and takes it, and that the record says so. Writes
+///   that come together share one reload.
+/// * What the manager refuses (`LoadState` is `bad-setting` or `error`), or `systemd-analyze verify` where it can be asked, is
+///   `InvalidInput` in systemd's own words: the file is as it was before, and was read again. Nobody saw the other.
+/// * A delete stops the unit and waits for its end, disables it, and removes its file and its drop-ins, each of which has a
+///   revision. Instances of a template are not stopped.
+/// * What others change is seen before each write, at each word of the manager, and every [`UnitStoreConfig::poll`]. It raises
+///   the revision, watchers hear of it, and a precondition that does not know of it is a `Conflict`. A write compares what is in
+///   the file right before it is replaced. What others changed is shown as it is on the disk, whether or not the manager was told.
+/// * Links are never followed. They, what has no name of a unit, and what is longer than 4 MiB are left alone:
+///   [`skipped`](Self::skipped) tells of them, and to write there is a `Conflict`.
+/// * One process has a folder open at a time; it is a `Conflict` for others, on every call.
+///
+/// # Recovery
+/// What was not acknowledged when the process died is taken back by the next opening, and the manager told. Revisions go on
+/// rising; a watch from a revision of before is `Expired`. Should the record fail to be written, every later write is that
+/// error until the store is opened again. Without its record (it may be removed while no store is open) all files are taken
+/// in anew.
+///
+/// # Cancel safety
+/// A dropped write may still happen, whole. Everything else can be dropped at any time.
+///
+/// ```no_run
+/// # async fn example(front: impl runtide_core::LocalStore) -> runtide_core::Result<()> {
+/// use runtide_core::{Document, Precondition, ResourceFormat, ResourceRef, StoreBackend};
+/// use runtide_systemd::{Config, UnitStore, UnitStoreConfig};
+///
+/// let config = UnitStoreConfig::new(Config::system(), "/etc/systemd/system").with_prefix("shop-");
+/// let store = UnitStore::new(config, front)?;
+/// let web = ResourceRef::new("", "service", None, "shop-web")?;
+/// let unit = Document::new(ResourceFormat::Native, "[Service]\nExecStart=/usr/bin/shop\n");
+/// store.apply(&web, unit, Precondition::Absent).await?; // And systemd has it.
+/// store.enable(&web).await?;
+/// # Ok(()) }
+/// ```
+pub struct UnitStore<S: LocalStore> {
+    inner: Arc<Inner<S>>,
+}
+
+struct Inner<S> {
+    config: UnitStoreConfig,
+    name: String,
+    shared: Arc<Shared<S>>,
+    manager: Option<Manager>,
+    disk: Arc<dyn Disk>,
+    names: Arc<dyn Names>,
+    keeper: OnceCell<mpsc::Sender<Ask>>,
+    closed: CancellationToken,
+    /// Ended with the last clone.
+    listening: Mutex<Option<tokio::task::AbortHandle>>,
+}
+
+impl<S: LocalStore> UnitStore<S> {
+    /// A store of unit files. Nothing is opened or connected before the first call.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a configuration that cannot be one; `Unsupported` if the manager's files cannot be seen from here.
+    pub fn new(config: UnitStoreConfig, front: S) -> Result<Self> {
+        Self::with_form(config, front, Units)
+    }
+
+    /// A store of what is written as unit files.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_form(config: UnitStoreConfig, front: S, form: impl UnitForm) -> Result<Self> {
+        let client = Client::new(config.systemd.clone())?;
+        let manager = Manager::new(client, config.is_runtime());
+        Self::made(config, front, Arc::new(form), Some(manager), Arc::new(OsDisk::default()), Arc::new(OsNames))
+    }
+
+    fn made(
+        config: UnitStoreConfig,
+        front: S,
+        form: Arc<dyn UnitForm>,
+        manager: Option<Manager>,
+        disk: Arc<dyn Disk>,
+        names: Arc<dyn Names>,
+    ) -> Result<Self> {
+        config.validate()?;
+        let name = format!("{}:{}", config.systemd.backend_id(), config.directory.join(&config.prefix).display());
+        let inner = Inner {
+            name,
+            config,
+            shared: Arc::new(Shared { front, form, skipped: Mutex::default() }),
+            manager,
+            disk,
+            names,
+            keeper: OnceCell::new(),
+            closed: CancellationToken::new(),
+            listening: Mutex::default(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Ends the store for all clones, at once: every later call is `Cancelled`. What is under way may be done or not, and is
+    /// taken back by the next opening if it was not.
+    pub fn close(&self) {
+        self.inner.closed.cancel();
+    }
+
+    /// What lies in the folder and is not taken for a resource, each with the reason, as of the last look.
+    ///
+    /// # Errors
+    /// As every call: if the folder cannot be opened.
+    pub async fn skipped(&self) -> Result<Vec<(String, &'static str)>> {
+        self.opened().await?;
+        Ok(self.inner.shared.skipped())
+    }
+
+    /// Has a unit started with what its `[Install]` section names, and tells the manager. Below `/run` it lasts until the next
+    /// boot.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such resource; `InvalidInput` if it has nothing to be enabled by.
+    ///
+    /// # Cancel safety
+    /// A dropped call may still happen.
+    pub async fn enable(&self, reference: &ResourceRef) -> Result<Effect> {
+        let (manager, unit) = self.installable("systemd.store.enable", reference).await?;
+        manager.enable(&unit).await
+    }
+
+    /// Takes that back. It goes on if it runs.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such resource.
+    ///
+    /// # Cancel safety
+    /// A dropped call may still happen.
+    pub async fn disable(&self, reference: &ResourceRef) -> Result<Effect> {
+        let (manager, unit) = self.installable("systemd.store.disable", reference).await?;
+        manager.disable(&unit).await
+    }
+
+    async fn installable(&self, operation: &'static str, reference: &ResourceRef) -> Result<(&Manager, String)> {
+        let error = |kind, why: &str| Error::new(kind, operation, why).with_context("resource", reference);
+        if self.get(reference, None).await?.is_none() {
+            return Err(error(ErrorKind::NotFound, "there is no such resource"));
+        }
+        let file = self.inner.shared.form.file(reference)?;
+        if file.drop_in_name().is_some() {
+            return Err(error(ErrorKind::InvalidInput, "a drop-in is not enabled by itself: its unit is"));
+        }
+        let manager = self.inner.manager.as_ref();
+        let manager = manager.ok_or_else(|| error(ErrorKind::Unsupported, "no manager looks at these files"))?;
+        Ok((manager, file.unit_name().to_owned()))
+    }
+
+    /// Opens the store with its first call.
+    async fn opened(&self) -> Result<&mpsc::Sender<Ask>> {
+        if self.inner.closed.is_cancelled() {
+            return Err(closed(OPEN));
+        }
+        self.inner.keeper.get_or_try_init(|| self.open()).await
+    }
+
+    async fn open(&self) -> Result<mpsc::Sender<Ask>> {
+        let inner = &self.inner;
+        let folder = Folder {
+            disk: Arc::clone(&inner.disk),
+            names: Arc::clone(&inner.names),
+            path: inner.config.folder(),
+            prefix: inner.config.prefix.clone(),
+        };
+        self.plain(&folder.path)?;
+        let until = Instant::now() + HANDOVER;
+        let record = loop {
+            let (disk, path) = (Arc::clone(&inner.disk), inner.config.record());
+            let opened = tokio::task::spawn_blocking(move || Record::open(disk, &path)).await;
+            match opened.map_err(|error| closed(OPEN).with_source(error))? {
+                // One that was dropped just now ends what it has begun.
+                Err(error) if error.kind() == ErrorKind::Conflict && Instant::now() < until => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                record => break record?,
+            }
+        };
+        let keeper = Keeper::open(Arc::clone(&inner.shared), folder, record, inner.manager.clone()).await?;
+        let (ask, asks) = mpsc::channel(QUEUE);
+        let (told, closed, poll) = (Arc::new(Notify::new()), inner.closed.clone(), inner.config.poll);
+        if let Some(manager) = &inner.manager {
+            let listening = tokio::spawn(notices::listen(manager.client().clone(), Arc::clone(&told)));
+            let mut slot = inner.listening.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            *slot = Some(listening.abort_handle());
+        }
+        tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                () = closed.cancelled() => {}
+                () = keeper.run(asks, told, poll) => {}
+            }
+        });
+        Ok(ask)
+    }
+
+    /// Below another root no part of the path may be a link: it would be followed from this process's root.
+    fn plain(&self, folder: &Path) -> Result<()> {
+        let root = self.inner.config.systemd.root.as_deref().unwrap_or(Path::new("/"));
+        if self.inner.config.is_here() {
+            return Ok(());
+        }
+        for part in folder.ancestors().take_while(|part| *part != root && part.starts_with(root)) {
+            if matches!(self.inner.names.sort(part), Ok(Some(Sort::Other | Sort::File))) {
+                let error = Error::new(ErrorKind::InvalidInput, OPEN, "the folder's path has a link in it, below the root");
+                return Err(error.with_context("path", part.display()));
+            }
+        }
+        Ok(())
+    }
+
+    async fn ask<T>(
+        &self,
+        operation: &'static str,
+        ask: impl FnOnce(oneshot::Sender<Result<T>>) -> Ask,
+    ) -> Result<T> {
+        let keeper = self.opened().await?;
+        let (done, waits) = oneshot::channel();
+        if keeper.send(ask(done)).await.is_err() {
+            return Err(closed(operation));
+        }
+        waits.await.unwrap_or_else(|_| Err(closed(operation).with_context("outcome", "unknown")))
+    }
+
+    /// How a body is written, if it may be.
+    async fn body(&self, reference: &ResourceRef, document: Document) -> Result<Body> {
+        let refused = |why: &str| Error::new(ErrorKind::InvalidInput, APPLY, why).with_context("resource", reference);
+        if document.bytes.len() > LARGEST {
+            let error = refused("the document is too long");
+            return Err(error.with_context("bytes", document.bytes.len()).with_context("most", LARGEST));
+        }
+        let file = self.file(reference)?;
+        let text = self.inner.shared.form.text(reference, &document)?;
+        if text.len() as u64 > folder::LONGEST {
+            return Err(refused("the unit file would be too long").with_context("bytes", text.len()));
+        }
+        let there = self.inner.shared.front.get(reference, None).await?;
+        let new = there.is_none_or(|there| *there.written() != document);
+        if new && self.inner.config.verify == Verify::Auto && self.inner.config.is_here() && self.inner.manager.is_some() {
+            let systemd = &self.inner.config.systemd;
+            let verified = verify::verify(systemd.scope, systemd.deadline, &file, &text).await;
+            verified.map_err(|error| error.with_context("resource", reference))?;
+        }
+        Ok(Body { document, file, text })
+    }
+
+    /// The file of a resource of this store.
+    fn file(&self, reference: &ResourceRef) -> Result<UnitFileName> {
+        let file = self.inner.shared.form.file(reference)?;
+        if !file.unit_name().starts_with(&self.inner.config.prefix) {
+            let error = Error::new(ErrorKind::InvalidInput, APPLY, "its name does not begin with the store's prefix");
+            return Err(error.with_context("resource", reference).with_context("prefix", &self.inner.config.prefix));
+        }
+        Ok(file)
+    }
+}
+
+fn closed(operation: &'static str) -> Error {
+    Error::new(ErrorKind::Cancelled, operation, "the store was closed")
+}
+
+impl<S> Drop for Inner<S> {
+    fn drop(&mut self) {
+        let listening = self.listening.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(listening) = listening.take() {
+            listening.abort();
+        }
+    }
+}
+
+impl<S: LocalStore> Clone for UnitStore<S> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<S: LocalStore> fmt::Debug for UnitStore<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UnitStore").field("name", &self.inner.name).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl<S: LocalStore> StoreBackend for UnitStore<S> {
+    fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    async fn apply(&self, reference: &ResourceRef, document: Document, precondition: Precondition) -> Result<Applied> {
+        self.opened().await?;
+        let bytes = document.bytes.clone();
+        let body = self.body(reference, document).await?;
+        let reference = reference.clone();
+        let (change, revision) =
+            self.ask(APPLY, |done| Ask::Write(Write { reference, fresh: Some(body), precondition, done })).await?;
+        Ok(Applied::new(change.outcome(), revision, bytes))
+    }
+
+    async fn get(&self, reference: &ResourceRef, format: Option<ResourceFormat>) -> Result<Option<Arc<Resource>>> {
+        self.opened().await?;
+        let found = self.inner.shared.front.get(reference, None).await?;
+        match (found, format) {
+            (Some(found), Some(format)) => self.inner.shared.form.shown(&found, format).map(Some),
+            (found, _) => Ok(found),
+        }
+    }
+
+    async fn list(&self, selector: &Selector, mut options: PageOptions) -> Result<Page> {
+        self.opened().await?;
+        let format = options.format.take();
+        let mut page = self.inner.shared.front.list(selector, options).await?;
+        if let Some(format) = format {
+            let form = &*self.inner.shared.form;
+            page.items = page.items.into_iter().map(|one| shown(form, one, format)).collect();
+        }
+        Ok(page)
+    }
+
+    async fn delete(&self, reference: &ResourceRef, precondition: Precondition) -> Result<Option<Revision>> {
+        let reference = reference.clone();
+        let asked = self.ask("store.delete", |done| Ask::Write(Write { reference, fresh: None, precondition, done }));
+        let (change, revision) = asked.await?;
+        Ok(Some(revision).filter(|_| change != PlannedChange::Nothing))
+    }
+
+    async fn watch(&self, selector: &Selector, mut options: StoreWatchOptions) -> Result<StoreStream> {
+        self.opened().await?;
+        let format = options.format.take();
+        let inner = self.inner.shared.front.watch(selector, options).await?;
+        Ok(match format {
+            Some(format) => StoreStream::new(Shown { inner, form: Arc::clone(&self.inner.shared.form), format }),
+            None => inner,
+        })
+    }
+
+    async fn snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<SnapshotSeal> {
+        self.opened().await?;
+        self.inner.shared.front.snapshot(out).await
+    }
+
+    async fn restore(&self, from: &mut (dyn AsyncRead + Send + Unpin)) -> Result<Revision> {
+        self.opened().await?;
+        let mut reader = SnapshotReader::begin(from).await?;
+        let mut resources = Vec::new();
+        while let Some(resource) = reader.next().await? {
+            resources.push(resource);
+        }
+        let mut fresh = Vec::new();
+        for resource in resources {
+            let Body { file, text, .. } = self.body(&resource.reference, resource.written().clone()).await?;
+            fresh.push(Fresh { resource, file, text });
+        }
+        self.ask(RESTORE, |done| Ask::Restore { fresh, done }).await
+    }
+
+    async fn stats(&self) -> Result<StoreStats> {
+        self.opened().await?;
+        self.inner.shared.front.stats().await
+    }
+}

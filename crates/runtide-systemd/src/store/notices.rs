@@ -1,0 +1,68 @@
+//! What the manager says when it read unit files anew, so that changes by others are seen at once.
+
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+
+use futures_util::StreamExt;
+use runtide_core::Result;
+use tokio::sync::Notify;
+use zbus::MessageStream;
+
+use crate::client::{BUS, BUS_PATH, Client, MANAGER, ROOT, SYSTEMD};
+
+const LISTEN: &str = "systemd.store.listen";
+
+/// Signals that are queued for one who is slow: each of them says the same.
+const QUEUE: usize = 64;
+
+const SHORTEST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// Listens until it is dropped. Without a link there is still the slow look at the folder.
+pub(super) async fn listen(client: Client, told: Arc<Notify>) {
+    let mut pause = SHORTEST;
+    loop {
+        let began = tokio::time::Instant::now();
+        let Err(error) = heard(&client, &told).await;
+        tracing::debug!(%error, "no word of unit files that changed; it is tried again");
+        if began.elapsed() > LONGEST {
+            pause = SHORTEST;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST);
+    }
+}
+
+async fn heard(client: &Client, told: &Notify) -> Result<std::convert::Infallible> {
+    let place = client.place(LISTEN);
+    let deadline = client.config().deadline;
+    let queue = NonZeroUsize::MIN.saturating_add(QUEUE - 1);
+    let connection = client.dial(LISTEN, queue).await?;
+    let mut signals = MessageStream::from(&connection);
+    let rules = [
+        format!("type='signal',sender='{SYSTEMD}',interface='{MANAGER}',path='{ROOT}',member='UnitFilesChanged'"),
+        format!("type='signal',sender='{SYSTEMD}',interface='{MANAGER}',path='{ROOT}',member='Reloading'"),
+        format!("type='signal',sender='{BUS}',interface='{BUS}',member='NameOwnerChanged',arg0='{SYSTEMD}'"),
+    ];
+    let asked = async {
+        for rule in &rules {
+            connection.call_method(Some(BUS), BUS_PATH, Some(BUS), "AddMatch", &(rule.as_str(),)).await?;
+        }
+        connection.call_method(Some(SYSTEMD), ROOT, Some(MANAGER), "Subscribe", &()).await
+    };
+    let subscribed = tokio::time::timeout(deadline, asked).await;
+    subscribed.map_err(|_| place.timeout(deadline))?.map_err(|error| place.dbus(error))?;
+    // What happened before is in no signal.
+    told.notify_one();
+    // It may be silent for days: what it would tell is seen by the slow look as well.
+    while let Some(message) = signals.next().await {
+        let message = message.map_err(|error| place.dbus(error))?;
+        let header = message.header();
+        match header.member().map(|member| member.as_str()) {
+            Some("UnitFilesChanged" | "Reloading") => told.notify_one(),
+            // A manager that was run anew does not know its subscribers.
+            Some("NameOwnerChanged") => break,
+            _ => {}
+        }
+    }
+    Err(place.error(runtide_core::ErrorKind::Unavailable, "the manager, or its bus, went away"))
+}
