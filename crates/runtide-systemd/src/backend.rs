@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use runtide_core::{
-    BackendId, Capabilities, Detail, Driver, EventStream, Instance, InstanceId, LifecycleManager, ListOptions, LogManager,
-    ProvisionManager, Result, RuntimeBackend, RuntimeInfo, RuntimeKind, Snapshot, StatsManager, Support, WatchOptions,
-    WatchSupport,
+    BackendId, Capabilities, Detail, Driver, EventStream, Instance, InstanceId, LifecycleManager, ListOptions,
+    LogManager, ProvisionManager, Result, RuntimeBackend, RuntimeInfo, RuntimeKind, Snapshot, StatsManager, Support,
+    WatchOptions, WatchSupport,
 };
 
 use crate::{

@@ -90,7 +90,8 @@ impl UnitStoreConfig {
 
     pub(super) fn validate(&self) -> Result<()> {
         let error = |kind, key: &'static str, why: &str| Err(Error::new(kind, CONFIG, why).with_context("key", key));
-        let plain = |path: &Path| path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+        let plain =
+            |path: &Path| path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
         if !self.directory.is_absolute() || !plain(&self.directory) || self.directory.file_name().is_none() {
             return error(ErrorKind::InvalidInput, "directory", "it is an absolute path, without . and ..");
         }

@@ -174,7 +174,8 @@ impl Folder {
             match (named.sort, named.name.strip_suffix(".d")) {
                 (Sort::Folder, Some(unit)) if UnitFileName::unit(unit).is_ok() => {
                     for inner in self.inner(&named.name)? {
-                        let file = UnitFileName::in_folder(unit, &inner.name).map_err(|_| "systemd does not look at it");
+                        let file =
+                            UnitFileName::in_folder(unit, &inner.name).map_err(|_| "systemd does not look at it");
                         self.meet(&mut scan, known, file, &inner, &format!("{}/{}", named.name, inner.name))?;
                     }
                 }

@@ -536,7 +536,9 @@ impl<S: LocalStore> Keeper<S> {
     /// Whether a file is this resource's to write.
     fn free(&self, file: &UnitFileName, reference: &ResourceRef) -> Result<()> {
         let conflict = |why: String| {
-            Err(Error::new(ErrorKind::Conflict, APPLY, why).with_context("resource", reference).with_context("file", file))
+            Err(Error::new(ErrorKind::Conflict, APPLY, why)
+                .with_context("resource", reference)
+                .with_context("file", file))
         };
         if self.files.get(file).is_some_and(|held| held.reference != *reference) {
             return conflict("the file is another resource's".to_owned());
