@@ -111,6 +111,9 @@ async fn unpause(call: Call<'_>) -> Result<Effect> {
         return Ok(Effect::Unchanged);
     }
     call.client.manager(call.operation, "ThawUnit", &(call.unit,)).await?;
-    call.until(|seen| seen.is_none_or(|seen| !seen.is_up() || seen.about.freezer_state.as_deref() == Some("running")).then_some(())).await?;
+    call.until(|seen| {
+        seen.is_none_or(|seen| !seen.is_up() || seen.about.freezer_state.as_deref() == Some("running")).then_some(())
+    })
+    .await?;
     Ok(Effect::Changed)
 }

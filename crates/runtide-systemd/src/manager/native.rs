@@ -4,7 +4,7 @@
 
 use zbus::Variant;
 
-use super::spec::{Properties, shown};
+use super::spec::{Properties, shown, whole_milliseconds};
 use crate::names;
 
 /// How a value is written in a unit's file.
@@ -66,7 +66,10 @@ const fn renamed(name: &'static str, property: &'static str, form: Form) -> Key 
     Key { name, property, form, is_for_scopes: false }
 }
 
-use Form::{Capabilities, Choice, Filter, Flag, Limit, Mode, Number, Paths, Processes, Size, Text, Time, Unit, Units, Weight, Words};
+use Form::{
+    Capabilities, Choice, Filter, Flag, Limit, Mode, Number, Paths, Processes, Size, Text, Time, Unit, Units, Weight,
+    Words,
+};
 
 /// All that is taken, in order.
 const KEYS: &[Key] = &[
@@ -192,7 +195,10 @@ pub(super) fn apply(properties: &mut Properties, is_scope: bool, given: &str, va
         return Err(format!("that is a setting of {whose}"));
     }
     if value.chars().any(char::is_control) || value.ends_with('\\') || value.trim() != value {
-        return Err("blanks at its ends, a backslash at its end and control characters cannot be written in a unit's file".to_owned());
+        return Err(
+            "blanks at its ends, a backslash at its end and control characters cannot be written in a unit's file"
+                .to_owned(),
+        );
     }
     let read = match key.form {
         Flag => Variant::from(flag(value)?),
@@ -211,9 +217,12 @@ pub(super) fn apply(properties: &mut Properties, is_scope: bool, given: &str, va
             properties.insert(soft, Variant::from(size(first)?));
             Variant::from(size(last)?)
         }
-        Time => Variant::from(time(value)?),
+        Time => Variant::from(whole_milliseconds(time(value)?)),
         Mode => Variant::from(
-            u32::from_str_radix(value, 8).ok().filter(|mode| *mode <= 0o7777).ok_or_else(|| expected("an octal mode", value))?,
+            u32::from_str_radix(value, 8)
+                .ok()
+                .filter(|mode| *mode <= 0o7777)
+                .ok_or_else(|| expected("an octal mode", value))?,
         ),
         Filter => {
             let (is_allowed, rest) = value.strip_prefix('~').map_or((true, value), |rest| (false, rest));
@@ -259,7 +268,10 @@ fn words(value: &str) -> Result<Vec<String>, String> {
 }
 
 fn path(value: &str) -> Result<&str, String> {
-    if value.starts_with('/') && !value.split('/').any(|part| part == "..") && !value.contains([' ', '"', '\'', '\\', ':']) {
+    if value.starts_with('/')
+        && !value.split('/').any(|part| part == "..")
+        && !value.contains([' ', '"', '\'', '\\', ':'])
+    {
         Ok(value)
     } else {
         Err(expected("an absolute path without blanks, colons, quotes and backslashes", value))
@@ -312,7 +324,8 @@ fn size(value: &str) -> Result<u64, String> {
         Some(b'T') => (value.len() - 1, 40),
         _ => (value.len(), 0),
     };
-    let number: Option<u64> = value.get(..digits).filter(|digits| !digits.starts_with('+')).and_then(|digits| digits.parse().ok());
+    let number: Option<u64> =
+        value.get(..digits).filter(|digits| !digits.starts_with('+')).and_then(|digits| digits.parse().ok());
     let bytes = number.and_then(|number| number.checked_mul(1 << shift));
     bytes.filter(|bytes| *bytes != u64::MAX).ok_or_else(|| expected("a number, with K, M, G or T, or infinity", value))
 }
@@ -352,11 +365,47 @@ fn time(value: &str) -> Result<u64, String> {
 
 /// By their numbers; capabilities(7).
 const CAPABILITIES: [&str; 41] = [
-    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP", "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER", "SYS_MODULE", "SYS_RAWIO",
-    "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME",
-    "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG",
-    "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF", "CHECKPOINT_RESTORE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
 ];
 
 fn capabilities(value: &str) -> Result<u64, String> {
@@ -426,7 +475,10 @@ mod tests {
             assert_eq!(made(name, value).unwrap().get(property), Some(&expected), "{name}");
         }
         let limit = made("LimitNOFILE", "10:20").unwrap();
-        assert_eq!((&limit["LimitNOFILESoft"], &limit["LimitNOFILE"]), (&Variant::from(10_u64), &Variant::from(20_u64)));
+        assert_eq!(
+            (&limit["LimitNOFILESoft"], &limit["LimitNOFILE"]),
+            (&Variant::from(10_u64), &Variant::from(20_u64))
+        );
     }
 
     #[test]

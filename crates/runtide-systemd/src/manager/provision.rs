@@ -110,7 +110,9 @@ async fn service(call: Call<'_>, request: &Request) -> Result<bool> {
         let seen = seen.ok_or_else(|| call.error(ErrorKind::NotFound, "it was removed while it was made"))?;
         if seen.about.load_state.as_deref() != Some("loaded") {
             let why = seen.more.load_error.map_or_else(String::new, |(_, why)| why);
-            return Err(call.error(ErrorKind::InvalidInput, format!("systemd does not take these settings together: {why}")));
+            return Err(
+                call.error(ErrorKind::InvalidInput, format!("systemd does not take these settings together: {why}"))
+            );
         }
         if request.is_at_risk { mended(call, request, &seen).await } else { Ok(true) }
     };
@@ -173,15 +175,15 @@ async fn mended(call: Call<'_>, request: &Request, seen: &Seen) -> Result<bool> 
     }
     type Command = (String, Vec<String>, bool, u64, u64, u64, u64, u32, i32, i32);
     let path = call.client.get_unit(call.operation, call.unit).await?;
-    let answer = call
-        .client
-        .call(call.operation, (&path, crate::client::PROPERTIES, "Get"), &(SERVICE, "ExecStart"))
-        .await?;
+    let answer =
+        call.client.call(call.operation, (&path, crate::client::PROPERTIES, "Get"), &(SERVICE, "ExecStart")).await?;
     let body = answer.body();
-    let value: Variant<'_> = body.deserialize().map_err(|error| call.client.place(call.operation).undecodable(error))?;
+    let value: Variant<'_> =
+        body.deserialize().map_err(|error| call.client.place(call.operation).undecodable(error))?;
     let commands: Vec<Command> = match value {
-        Variant::Array(commands) => Vec::try_from(commands)
-            .map_err(|error| call.client.place(call.operation).undecodable(error))?,
+        Variant::Array(commands) => {
+            Vec::try_from(commands).map_err(|error| call.client.place(call.operation).undecodable(error))?
+        }
         _ => Vec::new(),
     };
     Ok(commands.iter().any(|(_, words, ..)| *words == request.command))

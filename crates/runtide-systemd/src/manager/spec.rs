@@ -101,26 +101,31 @@ impl Request {
             (spec.restart != RestartPolicy::No, "restart of a scope"),
         ] {
             if is_given {
-                return unsupported(feature, "systemd does not start a scope's processes, and keeps no environment for them");
+                return unsupported(
+                    feature,
+                    "systemd does not start a scope's processes, and keeps no environment for them",
+                );
             }
         }
         self.stopping(spec)
     }
 
     fn process(&mut self, spec: &InstanceSpec) -> Result<(), Refusal> {
-        let words: Vec<&str> =
-            spec.entrypoint.iter().flatten().chain(&spec.command).map(String::as_str).collect();
+        let words: Vec<&str> = spec.entrypoint.iter().flatten().chain(&spec.command).map(String::as_str).collect();
         let Some((&program, arguments)) = words.split_first() else {
             return invalid("command", "there is nothing to run: entrypoint or command names a program");
         };
-        if program.is_empty() || program.chars().any(|one| one.is_whitespace() || one.is_control() || ";$\"'\\".contains(one)) {
+        if program.is_empty()
+            || program.chars().any(|one| one.is_whitespace() || one.is_control() || ";$\"'\\".contains(one))
+        {
             return invalid("command", format!("'{}' is no program that a unit's file can name", shown(program)));
         }
         if !program.starts_with('/') && program.contains('/') {
             return invalid("command", format!("'{}' is neither an absolute path nor a bare name", shown(program)));
         }
         // systemd puts variables into the words of a command, and makes one `$` of two.
-        self.command = std::iter::once(program.to_owned()).chain(arguments.iter().map(|word| word.replace('$', "$$"))).collect();
+        self.command =
+            std::iter::once(program.to_owned()).chain(arguments.iter().map(|word| word.replace('$', "$$"))).collect();
         self.is_at_risk = fragment::is_at_risk(words.iter().copied());
         texts("command", words.iter().copied())?;
         self.set("ExecStart", vec![(program.to_owned(), self.command.clone(), false)]);
@@ -135,9 +140,11 @@ impl Request {
             if key == labels::VARIABLE {
                 return invalid("env", format!("{key} carries the labels"));
             }
-            let is_name = |at: usize, byte: u8| byte == b'_' || byte.is_ascii_alphabetic() || (at > 0 && byte.is_ascii_digit());
+            let is_name =
+                |at: usize, byte: u8| byte == b'_' || byte.is_ascii_alphabetic() || (at > 0 && byte.is_ascii_digit());
             if key.is_empty() || !key.bytes().enumerate().all(|(at, byte)| is_name(at, byte)) {
-                let message = format!("'{}' is no variable's name: letters, digits and '_', no digit first", shown(key));
+                let message =
+                    format!("'{}' is no variable's name: letters, digits and '_', no digit first", shown(key));
                 return invalid("env", message);
             }
             environment.push(format!("{key}={value}"));
@@ -159,7 +166,10 @@ impl Request {
             };
             for name in std::iter::once(user).chain(group) {
                 if name.is_empty() || name.chars().any(|one| one.is_whitespace() || one.is_control()) {
-                    return invalid("user", format!("'{}' is no user[:group]", shown(spec.user.as_deref().unwrap_or_default())));
+                    return invalid(
+                        "user",
+                        format!("'{}' is no user[:group]", shown(spec.user.as_deref().unwrap_or_default())),
+                    );
                 }
             }
             self.set("User", user.to_owned());
@@ -182,7 +192,7 @@ impl Request {
         }
         if let Some(timeout) = spec.stop_timeout {
             // None at all stands for ever with systemd.
-            self.set("TimeoutStopUSec", microseconds(timeout).max(1));
+            self.set("TimeoutStopUSec", whole_milliseconds(microseconds(timeout).max(1)));
         }
         Ok(())
     }
@@ -195,7 +205,8 @@ impl Request {
         if let Some(thousandths) = spec.milli_cpus {
             let thousandths = thousandths.get();
             if thousandths % 10 != 0 {
-                let reason = format!("systemd keeps whole hundredths of a core, and {thousandths} thousandths are none");
+                let reason =
+                    format!("systemd keeps whole hundredths of a core, and {thousandths} thousandths are none");
                 return unsupported("milli_cpus", reason);
             }
             self.controllers.push(("milli_cpus", "cpu"));
@@ -267,7 +278,10 @@ impl Request {
 /// What systemd has no word for.
 fn refused(spec: &InstanceSpec) -> Result<(), Refusal> {
     if spec.image.is_some() {
-        return unsupported("image", "a service runs what is on the host; native RootDirectory and RootImage name another root");
+        return unsupported(
+            "image",
+            "a service runs what is on the host; native RootDirectory and RootImage name another root",
+        );
     }
     if !spec.ports.is_empty() {
         return unsupported("ports", "a service shares the host's network: what it listens on is there as it is");
@@ -303,10 +317,17 @@ fn texts<'a>(field: &'static str, words: impl Iterator<Item = &'a str>) -> Resul
             return invalid(field, "NUL cannot be in it");
         }
         if word.len() >= LONGEST_WORD {
-            return invalid(field, format!("one of {} bytes is longer than a process can be given (128 KiB)", word.len()));
+            return invalid(
+                field,
+                format!("one of {} bytes is longer than a process can be given (128 KiB)", word.len()),
+            );
         }
         // As it is escaped in the file: four bytes for what is not plain, and the quotes.
-        line += word.bytes().map(|byte| if byte.is_ascii_graphic() && !b"\\\"'%;$".contains(&byte) || byte == b' ' { 1 } else { 4 }).sum::<usize>() + 3;
+        line += word
+            .bytes()
+            .map(|byte| if byte.is_ascii_graphic() && !b"\\\"'%;$".contains(&byte) || byte == b' ' { 1 } else { 4 })
+            .sum::<usize>()
+            + 3;
     }
     if line > LONGEST_LINE {
         return invalid(field, "together they are longer than a line of a unit's file can be (1 MiB)");
@@ -319,7 +340,10 @@ pub(super) fn path(field: &'static str, text: &str) -> Result<String, Refusal> {
     if !text.starts_with('/') {
         return invalid(field, format!("'{}' is not an absolute path", shown(text)));
     }
-    if text.chars().any(char::is_control) || text.ends_with(['\\', ' ']) || text.contains("..") && text.split('/').any(|part| part == "..") {
+    if text.chars().any(char::is_control)
+        || text.ends_with(['\\', ' '])
+        || text.contains("..") && text.split('/').any(|part| part == "..")
+    {
         return invalid(field, format!("'{}' cannot be written in a unit's file", shown(text)));
     }
     Ok(text.to_owned())
@@ -330,7 +354,10 @@ fn place(found: &std::path::Path) -> Result<String, Refusal> {
     let Some(text) = found.to_str() else { return invalid("mounts", "a path is not UTF-8") };
     let text = path("mounts", text)?;
     if text.contains([' ', ':', '"', '\'', '\\']) {
-        let message = format!("'{}': systemd writes it where blanks, colons, quotes and backslashes have a meaning", shown(&text));
+        let message = format!(
+            "'{}': systemd writes it where blanks, colons, quotes and backslashes have a meaning",
+            shown(&text)
+        );
         return invalid("mounts", message);
     }
     Ok(text)
@@ -338,6 +365,11 @@ fn place(found: &std::path::Path) -> Result<String, Refusal> {
 
 pub(super) fn microseconds(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Up to what systemd writes into a unit's file: of less nothing is left after it was read from there, and nothing is for ever.
+pub(super) fn whole_milliseconds(microseconds: u64) -> u64 {
+    if microseconds == u64::MAX { u64::MAX } else { microseconds.div_ceil(1000).saturating_mul(1000) }
 }
 
 /// A text of the caller's as it can stand in a message.
@@ -381,9 +413,15 @@ mod tests {
     fn what_makes_no_sense_is_refused() {
         let long = "x".repeat(LONGEST_WORD);
         for words in [&[][..], &[""], &["./a"], &["a b"], &["/bin/$x"], &["a\0"], &["/bin/a", "b\0"], &["a", &long]] {
-            assert!(matches!(Request::new(&spec(words)), Err(Refusal::Invalid { field: "command", .. })), "{}", words.len());
+            assert!(
+                matches!(Request::new(&spec(words)), Err(Refusal::Invalid { field: "command", .. })),
+                "{}",
+                words.len()
+            );
         }
-        for (key, value) in [("", "x"), ("1A", "x"), ("A=B", "x"), ("A-B", "x"), ("A", "\0"), ("A", &long), ("RUNTIDE_LABELS", "")] {
+        for (key, value) in
+            [("", "x"), ("1A", "x"), ("A=B", "x"), ("A-B", "x"), ("A", "\0"), ("A", &long), ("RUNTIDE_LABELS", "")]
+        {
             let mut spec = spec(&["a"]);
             spec.env.insert(key.into(), value.into());
             assert!(matches!(Request::new(&spec), Err(Refusal::Invalid { field: "env", .. })), "{key}");

@@ -10,7 +10,10 @@ use runtide_core::{
     ProvisionManager, RemoveOptions, RestartPolicy, StopOptions, UnixSignal,
 };
 
-use super::{Lifecycle, Provision, holder, unit::{Call, Seen}};
+use super::{
+    Lifecycle, Provision, holder,
+    unit::{Call, Seen},
+};
 use crate::{client::Client, config::Config, labels, selection::Selection};
 
 struct Bed {
@@ -380,7 +383,9 @@ async fn settings_that_do_not_go_together_leave_nothing() {
 async fn settings_of_a_spec_are_kept_over_a_reload() {
     let Some(bed) = bed("native") else { return };
     let file = format!("vb-native-{}", std::process::id());
-    let mut spec = shell(&format!("(pwd; id -un; cat /mnt/x; ls -A /media; umask; ulimit -n) > /run/{file}.n; mv /run/{file}.n /run/{file}"));
+    let mut spec = shell(&format!(
+        "(pwd; id -un; cat /mnt/x; ls -A /media; umask; ulimit -n) > /run/{file}.n; mv /run/{file}.n /run/{file}"
+    ));
     spec.user = Some("root:root".into());
     spec.working_dir = Some("/usr/local".into());
     std::fs::create_dir_all(bed.root.join("run").join(format!("{file}-d"))).unwrap();
@@ -475,13 +480,11 @@ async fn a_start_goes_on_while_systemd_is_executed_anew() {
     let id = bed.started(slow).await;
     let deaf = bed.started(shell("trap '' TERM; while :; do sleep 0.05; done")).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
-    let (stopped, ()) = tokio::join!(
-        bed.verbs.stop(&deaf, StopOptions::default().with_timeout(Duration::from_millis(1500))),
-        async {
+    let (stopped, ()) =
+        tokio::join!(bed.verbs.stop(&deaf, StopOptions::default().with_timeout(Duration::from_millis(1500))), async {
             tokio::time::sleep(Duration::from_millis(300)).await;
             bed.tell("Reexecute").await;
-        }
-    );
+        });
     assert_eq!(stopped.unwrap(), Effect::Changed);
     assert!(bed.seen(&deaf).await.rests());
     assert!(bed.seen(&id).await.is_up());
