@@ -163,6 +163,9 @@ fn garbled(call: Call<'_>, why: &str) -> Error {
         .with_context("reason", reason)
 }
 
+/// As the bus tells of one: what is executed, its words, and how it went.
+type Command = (String, Vec<String>, bool, u64, u64, u64, u64, u32, i32, i32);
+
 /// Puts the file right, and looks whether systemd read it before.
 async fn mended(call: Call<'_>, request: &Request, seen: &Seen) -> Result<bool> {
     let (Some(root), Some(path)) = (&call.client.config().root, &seen.about.fragment_path) else { return Ok(true) };
@@ -173,7 +176,6 @@ async fn mended(call: Call<'_>, request: &Request, seen: &Seen) -> Result<bool> 
         Ok(Err(error)) => return Err(garbled(call, &error.to_string()).with_source(error)),
         Err(_) => return Err(call.error(ErrorKind::Cancelled, "the program is ending")),
     }
-    type Command = (String, Vec<String>, bool, u64, u64, u64, u64, u32, i32, i32);
     let path = call.client.get_unit(call.operation, call.unit).await?;
     let answer =
         call.client.call(call.operation, (&path, crate::client::PROPERTIES, "Get"), &(SERVICE, "ExecStart")).await?;

@@ -257,8 +257,7 @@ impl Request {
     fn restart(&mut self, spec: &InstanceSpec) -> Result<(), Refusal> {
         // No limit of starts but the one that was asked for: systemd's own is five in ten seconds, also of those by hand.
         let (policy, attempts) = match spec.restart {
-            RestartPolicy::No => ("no", None),
-            RestartPolicy::OnFailure { attempts: Some(0) } => ("no", None),
+            RestartPolicy::No | RestartPolicy::OnFailure { attempts: Some(0) } => ("no", None),
             RestartPolicy::OnFailure { attempts } => ("on-failure", attempts),
             RestartPolicy::Always | RestartPolicy::UnlessStopped => ("always", None),
             _ => return unsupported("restart", "systemd has no such policy"),

@@ -3,7 +3,11 @@
 //! `RUNTIDE_TEST_SYSTEMD` is the address of its bus, `RUNTIDE_TEST_SYSTEMD_ROOT` where its file system is seen from here.
 //! Without an address the tests say so and pass.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use runtide_core::{
     Effect, Error, ErrorKind, ExitStatus, InstanceId, InstanceSpec, Labels, LifecycleManager, Mount, MountSource,
@@ -21,9 +25,13 @@ struct Bed {
     verbs: Lifecycle,
     maker: Provision,
     root: PathBuf,
-    made: std::sync::Mutex<Vec<String>>,
+    made: Mutex<Vec<String>>,
     name: &'static str,
+    /// Some of the tests have systemd execute itself anew, which the others would notice.
+    _alone: MutexGuard<'static, ()>,
 }
+
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// A place for one test; `name` begins the names of its units.
 fn bed(name: &'static str) -> Option<Bed> {
@@ -43,8 +51,9 @@ fn bed(name: &'static str) -> Option<Bed> {
         maker: Provision::new(client.clone()),
         client,
         root,
-        made: std::sync::Mutex::default(),
+        made: Mutex::default(),
         name,
+        _alone: ALONE.lock().unwrap_or_else(PoisonError::into_inner),
     })
 }
 
