@@ -513,3 +513,75 @@ async fn a_hundred_at_once_are_made_run_and_gone() {
     futures_util::future::join_all(made).await;
     bed.end().await;
 }
+
+#[tokio::test]
+async fn a_create_that_is_dropped_leaves_nothing() {
+    let Some(bed) = bed("drop") else { return };
+    let mut whole = 0;
+    for n in 0..60_u64 {
+        let mut spec = shell("a; b");
+        let name = format!("vb-drop-{}-{n}.service", std::process::id());
+        spec.name = Some(name.clone());
+        let id = InstanceId::from(name);
+        if tokio::time::timeout(Duration::from_micros(n * 900), bed.maker.create(&spec)).await.is_ok() {
+            whole += 1;
+            let _ = bed.verbs.remove(&id, RemoveOptions::default()).await.unwrap();
+        }
+        let holder = InstanceId::from(holder::of(id.as_str()));
+        within(async {
+            while bed.look(&id).await.is_some() || bed.look(&holder).await.is_some() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+    }
+    eprintln!("{whole} of 60 were done in time");
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn units_with_files_and_those_of_others_are_served_too() {
+    let Some(bed) = bed("disk") else { return };
+    let name = format!("vb-disk-{}.service", std::process::id());
+    let path = bed.root.join("run/systemd/system").join(&name);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(&path, "[Service]\nType=exec\nExecStart=/bin/sleep 0.3\n").unwrap();
+    let id = InstanceId::from(name.clone());
+    bed.tell("Reload").await;
+    let mut taken = spec(&["sleep", "1"]);
+    taken.name = Some(name);
+    assert_eq!(kind(bed.maker.create(&taken).await), ErrorKind::AlreadyExists);
+    assert_eq!(bed.verbs.stop(&id, StopOptions::default()).await.unwrap(), Effect::Unchanged);
+    assert_eq!(kind(bed.verbs.wait(&id).await), ErrorKind::Conflict);
+    assert_eq!(bed.verbs.start(&id).await.unwrap(), Effect::Changed);
+    assert_eq!(kind(bed.verbs.remove(&id, RemoveOptions::default().with_kill()).await), ErrorKind::Unsupported);
+    // systemd forgets it the moment that it ended.
+    assert_eq!(within(bed.verbs.wait(&id)).await.unwrap(), Some(ExitStatus::code(0)));
+    bed.verbs.restart(&id, StopOptions::default()).await.unwrap();
+    bed.verbs.restart(&id, StopOptions::default()).await.unwrap();
+    assert_eq!(bed.verbs.stop(&id, StopOptions::default()).await.unwrap(), Effect::Changed);
+    std::fs::remove_file(&path).unwrap();
+    bed.tell("Reload").await;
+    assert_eq!(kind(bed.verbs.start(&id).await), ErrorKind::NotFound);
+
+    let other = InstanceId::from(format!("vb-other-{}.service", std::process::id()));
+    let exec = vec![("/bin/sleep".to_owned(), vec!["sleep".to_owned(), "1000".to_owned()], false)];
+    let settings = vec![("ExecStart", zbus::Variant::from(exec))];
+    let none: Vec<(&str, Vec<(&str, zbus::Variant<'_>)>)> = Vec::new();
+    let body = (other.as_str(), "fail", settings, none);
+    bed.client.manager("test", "StartTransientUnit", &body).await.unwrap();
+    within(async {
+        while !bed.seen(&other).await.is_up() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    let first = bed.seen(&other).await.life();
+    // Nothing holds it between its two lives but the verb.
+    bed.verbs.restart(&other, StopOptions::default()).await.unwrap();
+    let second = bed.seen(&other).await;
+    assert!(second.is_up() && second.life() != first);
+    assert_eq!(bed.verbs.remove(&other, RemoveOptions::default().with_kill()).await.unwrap(), Effect::Changed);
+    assert!(bed.look(&other).await.is_none());
+    bed.end().await;
+}
