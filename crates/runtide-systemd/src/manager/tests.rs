@@ -585,3 +585,61 @@ async fn units_with_files_and_those_of_others_are_served_too() {
     assert!(bed.look(&other).await.is_none());
     bed.end().await;
 }
+
+/// A manager that is stopped, until this is dropped.
+struct Stalled(String);
+
+impl Stalled {
+    /// `None`: which process it is cannot be told from here.
+    fn new(root: &std::path::Path) -> Option<Self> {
+        let pid = root.to_str()?.strip_prefix("/proc/")?.strip_suffix("/root")?;
+        let stalled = Self(pid.to_owned());
+        stalled.send("-STOP").then_some(stalled)
+    }
+
+    fn send(&self, signal: &str) -> bool {
+        std::process::Command::new("kill").args([signal, &self.0]).status().is_ok_and(|status| status.success())
+    }
+}
+
+impl Drop for Stalled {
+    fn drop(&mut self) {
+        self.send("-CONT");
+    }
+}
+
+#[tokio::test]
+async fn a_manager_that_stalls_is_a_timeout() {
+    let Some(bed) = bed("stall") else { return };
+    let id = bed.started(spec(&["sleep", "1000"])).await;
+    let limit = Duration::from_millis(300);
+    let config = bed.client.config().clone().with_deadline(limit).with_job_deadline(limit);
+    let client = Client::new(config).unwrap();
+    let (verbs, maker) = (Lifecycle::new(client.clone()), Provision::new(client));
+    {
+        let Some(_stalled) = Stalled::new(&bed.root) else { return bed.end().await };
+        let began = std::time::Instant::now();
+        for verb in [
+            kind(verbs.start(&id).await),
+            kind(verbs.stop(&id, StopOptions::default()).await),
+            kind(verbs.kill(&id, UnixSignal::TERM).await),
+            kind(verbs.restart(&id, StopOptions::default()).await),
+            kind(verbs.pause(&id).await),
+            kind(verbs.unpause(&id).await),
+            kind(verbs.wait(&id).await),
+            kind(verbs.remove(&id, RemoveOptions::default().with_kill()).await),
+            kind(maker.create(&spec(&["sleep", "1"])).await),
+        ] {
+            assert_eq!(verb, ErrorKind::Timeout);
+        }
+        assert!(began.elapsed() < limit * 9 * 3);
+    }
+    within(async {
+        while bed.verbs.start(&id).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    assert!(bed.seen(&id).await.is_up());
+    bed.end().await;
+}
