@@ -95,6 +95,14 @@ async fn create(call: Call<'_>, request: &Request) -> Result<()> {
     Err(call.error(ErrorKind::Conflict, "systemd was told to read its units anew again and again meanwhile"))
 }
 
+/// What systemd says of a value that it does not take has no name of its own, but always begins so.
+fn not_taken(call: Call<'_>, error: Error) -> Error {
+    if error.kind() == ErrorKind::Unexpected && error.message().starts_with("Failed to set unit properties") {
+        return call.error(ErrorKind::InvalidInput, error.message());
+    }
+    error
+}
+
 /// Whether it is what was asked for; if not, it is gone again.
 async fn service(call: Call<'_>, request: &Request) -> Result<bool> {
     let name = holder::of(call.unit);
@@ -106,7 +114,8 @@ async fn service(call: Call<'_>, request: &Request) -> Result<bool> {
     // From here on it may be there, and nobody knows of it but this call.
     let made = HalfMade { client: call.client.clone(), link: jobs.link(), mark, unit: Some(call.unit.to_owned()) };
     let finished = async {
-        let job = jobs.send("StartTransientUnit", &(&name, "fail", holding, units)).await?;
+        let job = jobs.send("StartTransientUnit", &(&name, "fail", holding, units)).await;
+        let job = job.map_err(|error| not_taken(call, error))?;
         let end = jobs.end(&job).await?;
         if !end.may_be_done() {
             return Err(failed(call, "what is to hold it did not start", &end));

@@ -15,7 +15,7 @@ use runtide_core::{
 };
 
 use super::{
-    Lifecycle, Provision, holder,
+    Lifecycle, Provision, holder, native,
     unit::{Call, Seen},
 };
 use crate::{client::Client, config::Config, labels, selection::Selection};
@@ -641,5 +641,29 @@ async fn a_manager_that_stalls_is_a_timeout() {
     })
     .await;
     assert!(bed.seen(&id).await.is_up());
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn every_setting_is_taken_and_read_again() {
+    let Some(bed) = bed("keys") else { return };
+    let mut refused = Vec::new();
+    let mut made = Vec::new();
+    for (key, value) in native::samples() {
+        let mut spec = spec(&["/bin/true"]);
+        spec.native.insert(key.to_owned(), value.to_owned());
+        match bed.maker.create(&spec).await {
+            Ok(id) => made.push((key, id)),
+            Err(error) => refused.push(format!("{key}={value}: {error}")),
+        }
+    }
+    bed.tell("Reload").await;
+    for (key, id) in made {
+        if bed.seen(&id).await.about.load_state.as_deref() != Some("loaded") {
+            refused.push(format!("{key}: not read again"));
+        }
+        let _ = bed.verbs.remove(&id, RemoveOptions::default()).await.unwrap();
+    }
+    assert_eq!(refused, Vec::<String>::new());
     bed.end().await;
 }
