@@ -4,7 +4,7 @@
 
 use zbus::Variant;
 
-use super::spec::{Properties, shown};
+use super::spec::{Properties, shown, whole_milliseconds};
 use crate::names;
 
 /// How a value is written in a unit's file.
@@ -77,7 +77,6 @@ const KEYS: &[Key] = &[
     key("AmbientCapabilities", Capabilities),
     any("Before", Units),
     any("BindsTo", Units),
-    key("CPUSchedulingPolicy", Choice(&["other", "batch", "idle", "fifo", "rr"])),
     any("CPUWeight", Weight),
     key("CapabilityBoundingSet", Capabilities),
     any("Conflicts", Units),
@@ -217,7 +216,7 @@ pub(super) fn apply(properties: &mut Properties, is_scope: bool, given: &str, va
             properties.insert(soft, Variant::from(size(first)?));
             Variant::from(size(last)?)
         }
-        Time => Variant::from(time(value)?),
+        Time => Variant::from(whole_milliseconds(time(value)?)),
         Mode => Variant::from(
             u32::from_str_radix(value, 8)
                 .ok()
@@ -440,6 +439,36 @@ fn distance(given: &str, known: &str) -> usize {
         row = next;
     }
     row.last().copied().unwrap_or_default()
+}
+
+/// Each setting of a service, with a value that can be taken.
+#[cfg(test)]
+pub(super) fn samples() -> impl Iterator<Item = (&'static str, &'static str)> {
+    KEYS.iter().filter(|key| key.form != Processes).map(|key| {
+        let value = match (key.name, key.form) {
+            ("RootImage" | "RootDirectory", _) => "/srv",
+            ("StandardOutput" | "StandardError", _) => "null",
+            ("Type", _) => "simple",
+            ("OnFailure" | "OnSuccess" | "After" | "Before", _) => "vb-a.service vb-b.service",
+            ("RestrictAddressFamilies", _) => "~AF_PACKET AF_INET",
+            ("SystemCallFilter", _) => "@system-service",
+            ("SupplementaryGroups", _) => "adm",
+            (_, Flag) => "yes",
+            (_, Choice([.., last])) => last,
+            (_, Text | Words) => "vb",
+            (_, Paths) => "-/srv /opt",
+            (_, Units) => "vb-a.service",
+            (_, Unit(_)) => "vbx.slice",
+            (_, Number(..)) => "5",
+            (_, Weight) => "50",
+            (_, Size) => "64M",
+            (_, Limit(_)) => "50:100",
+            (_, Mode) => "0022",
+            (_, Capabilities) => "CAP_CHOWN CAP_KILL",
+            _ => "1min 30s",
+        };
+        (key.name, value)
+    })
 }
 
 #[cfg(test)]

@@ -3,13 +3,13 @@
 //! A scope is made of processes that run already, so that it runs from its creation on, and is gone when the last of them is.
 
 use std::{
-    hash::{BuildHasher, Hasher},
+    hash::{BuildHasher, Hasher, RandomState},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use runtide_core::{Error, ErrorKind, InstanceId, InstanceSpec, ProvisionManager, Result};
-use zbus::Variant;
+use zbus::{Connection, Variant};
 
 use super::{
     fragment, holder,
@@ -18,7 +18,10 @@ use super::{
     spec::{Refusal, Request, shown},
     unit::{Call, Seen},
 };
-use crate::client::{Client, SERVICE, Settings};
+use crate::{
+    client::{Client, MANAGER, PROPERTIES, ROOT, SERVICE, SYSTEMD, Settings, UNIT},
+    names,
+};
 
 const OPERATION: &str = "systemd.create";
 
@@ -68,9 +71,12 @@ fn refused(client: &Client, refusal: Refusal) -> Error {
 
 /// A name that nobody has.
 fn any_name() -> String {
-    // Seeded by the system's randomness, anew for each.
-    let random = || std::collections::hash_map::RandomState::new().build_hasher().finish();
     format!("runtide-{:016x}{:016x}.service", random(), random())
+}
+
+fn random() -> u64 {
+    // Seeded by the system's randomness, anew for each.
+    RandomState::new().build_hasher().finish()
 }
 
 async fn create(call: Call<'_>, request: &Request) -> Result<()> {
@@ -89,19 +95,27 @@ async fn create(call: Call<'_>, request: &Request) -> Result<()> {
     Err(call.error(ErrorKind::Conflict, "systemd was told to read its units anew again and again meanwhile"))
 }
 
+/// What systemd says of a value that it does not take has no name of its own, but always begins so.
+fn not_taken(call: Call<'_>, error: Error) -> Error {
+    if error.kind() == ErrorKind::Unexpected && error.message().starts_with("Failed to set unit properties") {
+        return call.error(ErrorKind::InvalidInput, error.message());
+    }
+    error
+}
+
 /// Whether it is what was asked for; if not, it is gone again.
 async fn service(call: Call<'_>, request: &Request) -> Result<bool> {
     let name = holder::of(call.unit);
     let mut jobs = Jobs::open(call, &name).await?;
-    let holding: Settings<'_> = vec![
-        ("Description", Variant::from(format!("Holds {}", call.unit))),
-        ("Before", Variant::from(vec![call.unit.to_owned()])),
-    ];
+    let mark = format!("Holds {} ({:016x})", call.unit, random());
+    let holding: Settings<'_> =
+        vec![("Description", Variant::from(mark.clone())), ("Before", Variant::from(vec![call.unit.to_owned()]))];
     let units = vec![(call.unit, settings(call, request)?)];
-    let job = jobs.send("StartTransientUnit", &(&name, "fail", holding, units)).await?;
-    // From here on it is there, and nobody knows of it but this call.
-    let made = HalfMade::of(call);
+    // From here on it may be there, and nobody knows of it but this call.
+    let made = HalfMade { client: call.client.clone(), link: jobs.link(), mark, unit: Some(call.unit.to_owned()) };
     let finished = async {
+        let job = jobs.send("StartTransientUnit", &(&name, "fail", holding, units)).await;
+        let job = job.map_err(|error| not_taken(call, error))?;
         let end = jobs.end(&job).await?;
         if !end.may_be_done() {
             return Err(failed(call, "what is to hold it did not start", &end));
@@ -141,8 +155,7 @@ fn settings(call: Call<'_>, request: &Request) -> Result<Settings<'static>> {
 async fn has_controllers(call: Call<'_>, request: &Request) -> Result<()> {
     let config = call.client.config();
     let (Some(root), false) = (&config.root, request.controllers.is_empty()) else { return Ok(()) };
-    let group: String =
-        call.client.get(call.operation, crate::client::ROOT, crate::client::MANAGER, "ControlGroup").await?;
+    let group: String = call.client.get(call.operation, ROOT, MANAGER, "ControlGroup").await?;
     let group = group.strip_suffix("/init.scope").unwrap_or(&group);
     let path = fragment::seen_from(root, &format!("/sys/fs/cgroup{group}/cgroup.controllers"));
     // Where it is laid out otherwise, systemd is trusted.
@@ -163,6 +176,9 @@ fn garbled(call: Call<'_>, why: &str) -> Error {
         .with_context("reason", reason)
 }
 
+/// As the bus tells of one: what is executed, its words, and how it went.
+type Command = (String, Vec<String>, bool, u64, u64, u64, u64, u32, i32, i32);
+
 /// Puts the file right, and looks whether systemd read it before.
 async fn mended(call: Call<'_>, request: &Request, seen: &Seen) -> Result<bool> {
     let (Some(root), Some(path)) = (&call.client.config().root, &seen.about.fragment_path) else { return Ok(true) };
@@ -173,10 +189,8 @@ async fn mended(call: Call<'_>, request: &Request, seen: &Seen) -> Result<bool> 
         Ok(Err(error)) => return Err(garbled(call, &error.to_string()).with_source(error)),
         Err(_) => return Err(call.error(ErrorKind::Cancelled, "the program is ending")),
     }
-    type Command = (String, Vec<String>, bool, u64, u64, u64, u64, u32, i32, i32);
     let path = call.client.get_unit(call.operation, call.unit).await?;
-    let answer =
-        call.client.call(call.operation, (&path, crate::client::PROPERTIES, "Get"), &(SERVICE, "ExecStart")).await?;
+    let answer = call.client.call(call.operation, (&path, PROPERTIES, "Get"), &(SERVICE, "ExecStart")).await?;
     let body = answer.body();
     let value: Variant<'_> =
         body.deserialize().map_err(|error| call.client.place(call.operation).undecodable(error))?;
@@ -192,21 +206,21 @@ async fn mended(call: Call<'_>, request: &Request, seen: &Seen) -> Result<bool> 
 /// A unit that is not yet what was asked for: removed when the call fails, and also when it is dropped.
 struct HalfMade {
     client: Client,
+    /// The one on which it was asked for: what is asked there next is answered after.
+    link: Connection,
+    /// Tells what this call made from what another one did under the same name.
+    mark: String,
     unit: Option<String>,
 }
 
 impl HalfMade {
-    fn of(call: Call<'_>) -> Self {
-        Self { client: call.client.clone(), unit: Some(call.unit.to_owned()) }
-    }
-
     fn keep(mut self) {
         self.unit = None;
     }
 
     async fn undo(mut self) {
         if let Some(unit) = &self.unit {
-            forget(&self.client, unit).await;
+            forget(&self.client, &self.link, &self.mark, unit).await;
         }
         // After the await: dropped inside it, the removal is begun anew.
         self.unit = None;
@@ -216,18 +230,31 @@ impl HalfMade {
 impl Drop for HalfMade {
     fn drop(&mut self) {
         if let (Some(unit), Ok(runtime)) = (self.unit.take(), tokio::runtime::Handle::try_current()) {
-            let client = self.client.clone();
-            runtime.spawn(async move { forget(&client, &unit).await });
+            let (client, link, mark) = (self.client.clone(), self.link.clone(), std::mem::take(&mut self.mark));
+            runtime.spawn(async move { forget(&client, &link, &mark, &unit).await });
         }
     }
 }
 
-async fn forget(client: &Client, unit: &str) {
-    let call = Call { client, operation: OPERATION, unit };
+async fn forget(client: &Client, link: &Connection, mark: &str, unit: &str) {
+    let place = client.place(OPERATION);
     let limit = client.config().deadline;
-    let forgotten = match tokio::time::timeout(limit, remove::forget(call)).await {
+    let forgetting = async {
+        let path = names::path_of(&holder::of(unit));
+        let body = (UNIT, "Description");
+        let answer = link.call_method(Some(SYSTEMD), path.as_str(), Some(PROPERTIES), "Get", &body).await;
+        let answer = answer.map_err(|error| place.dbus(error))?;
+        let body = answer.body();
+        match body.deserialize::<Variant<'_>>() {
+            Ok(Variant::Str(found)) if found.as_str() == mark => {
+                remove::forget(Call { client, operation: OPERATION, unit }).await
+            }
+            _ => Ok(()),
+        }
+    };
+    let forgotten = match tokio::time::timeout(limit, forgetting).await {
         Ok(forgotten) => forgotten,
-        Err(_) => Err(client.place(OPERATION).timeout(limit)),
+        Err(_) => Err(place.timeout(limit)),
     };
     if let Err(error) = forgotten {
         tracing::warn!(backend = %client.id(), instance = unit, %error, "half made, and could not be removed");

@@ -23,10 +23,13 @@ pub(super) async fn remove(call: Call<'_>, options: &RemoveOptions) -> Result<Ef
     }
     if !before.rests() {
         let mut jobs = Jobs::open(call, call.unit).await?;
+        if options.kill {
+            stop::kill_all(call).await?;
+        }
         match jobs.send("StopUnit", &(call.unit, "replace")).await {
             Ok(job) => {
                 if options.kill {
-                    // The stop is on its way: what is killed is not started again.
+                    // Whatever was started again meanwhile: with the stop on its way, nothing more is.
                     stop::kill_all(call).await?;
                 }
                 let end = jobs.end(&job).await?;

@@ -192,7 +192,7 @@ impl Request {
         }
         if let Some(timeout) = spec.stop_timeout {
             // None at all stands for ever with systemd.
-            self.set("TimeoutStopUSec", microseconds(timeout).max(1));
+            self.set("TimeoutStopUSec", whole_milliseconds(microseconds(timeout).max(1)));
         }
         Ok(())
     }
@@ -257,8 +257,7 @@ impl Request {
     fn restart(&mut self, spec: &InstanceSpec) -> Result<(), Refusal> {
         // No limit of starts but the one that was asked for: systemd's own is five in ten seconds, also of those by hand.
         let (policy, attempts) = match spec.restart {
-            RestartPolicy::No => ("no", None),
-            RestartPolicy::OnFailure { attempts: Some(0) } => ("no", None),
+            RestartPolicy::No | RestartPolicy::OnFailure { attempts: Some(0) } => ("no", None),
             RestartPolicy::OnFailure { attempts } => ("on-failure", attempts),
             RestartPolicy::Always | RestartPolicy::UnlessStopped => ("always", None),
             _ => return unsupported("restart", "systemd has no such policy"),
@@ -365,6 +364,11 @@ fn place(found: &std::path::Path) -> Result<String, Refusal> {
 
 pub(super) fn microseconds(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Up to what systemd writes into a unit's file: of less nothing is left after it was read from there, and nothing is for ever.
+pub(super) fn whole_milliseconds(microseconds: u64) -> u64 {
+    if microseconds == u64::MAX { u64::MAX } else { microseconds.div_ceil(1000).saturating_mul(1000) }
 }
 
 /// A text of the caller's as it can stand in a message.

@@ -79,8 +79,8 @@ fn ran(after: &Seen) -> bool {
         return false;
     }
     match after.exit().map(|exit| exit.end) {
-        // The start of an `exec` fails only if the program could not be executed; of the others these codes say so.
-        Some(ExitCause::Code(code)) => after.service.kind.as_deref() != Some("exec") && !BEFORE_EXEC.contains(&code),
+        // A program that ends at once fails its start as one that could not be executed does; these codes tell them apart.
+        Some(ExitCause::Code(code)) => !BEFORE_EXEC.contains(&code),
         other => other.is_some(),
     }
 }

@@ -49,7 +49,7 @@ async fn end(call: Call<'_>, jobs: &mut Jobs<'_>, before: &Seen, options: &StopO
     if let Some(signal) = options.signal.filter(|_| before.lives()) {
         let own = before.more.timeout_stop.filter(|own| *own != u64::MAX).map(Duration::from_micros);
         ask(call, before, signal, options.timeout.or(own)).await?;
-        if !call.look_if_loaded().await?.is_some_and(|seen| !seen.rests()) {
+        if call.look_if_loaded().await?.is_none_or(|seen| seen.rests()) {
             return Ok(());
         }
     }
@@ -59,14 +59,14 @@ async fn end(call: Call<'_>, jobs: &mut Jobs<'_>, before: &Seen, options: &StopO
         job => job?,
     };
     let ended = match options.timeout.filter(|_| options.signal.is_none()) {
-        None => jobs.end(&job).await?,
-        Some(grace) => match tokio::time::timeout(grace, jobs.end(&job)).await {
-            Ok(ended) => ended?,
-            Err(_) => {
-                kill_all(call).await?;
-                jobs.end(&job).await?
-            }
-        },
+        None => Some(jobs.end(&job).await?),
+        Some(grace) => tokio::time::timeout(grace, jobs.end(&job)).await.ok().transpose()?,
+    };
+    let ended = if let Some(ended) = ended {
+        ended
+    } else {
+        kill_all(call).await?;
+        jobs.end(&job).await?
     };
     if !ended.may_be_done() && call.look_if_loaded().await?.is_some_and(|seen| !seen.rests()) {
         return Err(failed(call, "its stop", &ended));

@@ -3,7 +3,11 @@
 //! `RUNTIDE_TEST_SYSTEMD` is the address of its bus, `RUNTIDE_TEST_SYSTEMD_ROOT` where its file system is seen from here.
 //! Without an address the tests say so and pass.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use runtide_core::{
     Effect, Error, ErrorKind, ExitStatus, InstanceId, InstanceSpec, Labels, LifecycleManager, Mount, MountSource,
@@ -11,7 +15,7 @@ use runtide_core::{
 };
 
 use super::{
-    Lifecycle, Provision, holder,
+    Lifecycle, Provision, holder, native,
     unit::{Call, Seen},
 };
 use crate::{client::Client, config::Config, labels, selection::Selection};
@@ -21,9 +25,13 @@ struct Bed {
     verbs: Lifecycle,
     maker: Provision,
     root: PathBuf,
-    made: std::sync::Mutex<Vec<String>>,
+    made: Mutex<Vec<String>>,
     name: &'static str,
+    /// Some of the tests have systemd execute itself anew, which the others would notice.
+    _alone: MutexGuard<'static, ()>,
 }
+
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// A place for one test; `name` begins the names of its units.
 fn bed(name: &'static str) -> Option<Bed> {
@@ -43,8 +51,9 @@ fn bed(name: &'static str) -> Option<Bed> {
         maker: Provision::new(client.clone()),
         client,
         root,
-        made: std::sync::Mutex::default(),
+        made: Mutex::default(),
         name,
+        _alone: ALONE.lock().unwrap_or_else(PoisonError::into_inner),
     })
 }
 
@@ -502,5 +511,159 @@ async fn a_hundred_at_once_are_made_run_and_gone() {
         assert_eq!(bed.verbs.remove(&id, RemoveOptions::default()).await.unwrap(), Effect::Changed);
     });
     futures_util::future::join_all(made).await;
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn a_create_that_is_dropped_leaves_nothing() {
+    let Some(bed) = bed("drop") else { return };
+    let mut whole = 0;
+    for n in 0..60_u64 {
+        let mut spec = shell("a; b");
+        let name = format!("vb-drop-{}-{n}.service", std::process::id());
+        spec.name = Some(name.clone());
+        let id = InstanceId::from(name);
+        if tokio::time::timeout(Duration::from_micros(n * 900), bed.maker.create(&spec)).await.is_ok() {
+            whole += 1;
+            let _ = bed.verbs.remove(&id, RemoveOptions::default()).await.unwrap();
+        }
+        let holder = InstanceId::from(holder::of(id.as_str()));
+        within(async {
+            while bed.look(&id).await.is_some() || bed.look(&holder).await.is_some() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+    }
+    eprintln!("{whole} of 60 were done in time");
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn units_with_files_and_those_of_others_are_served_too() {
+    let Some(bed) = bed("disk") else { return };
+    let name = format!("vb-disk-{}.service", std::process::id());
+    let path = bed.root.join("run/systemd/system").join(&name);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(&path, "[Service]\nType=exec\nExecStart=/bin/sleep 0.3\n").unwrap();
+    let id = InstanceId::from(name.clone());
+    bed.tell("Reload").await;
+    let mut taken = spec(&["sleep", "1"]);
+    taken.name = Some(name);
+    assert_eq!(kind(bed.maker.create(&taken).await), ErrorKind::AlreadyExists);
+    assert_eq!(bed.verbs.stop(&id, StopOptions::default()).await.unwrap(), Effect::Unchanged);
+    assert_eq!(kind(bed.verbs.wait(&id).await), ErrorKind::Conflict);
+    assert_eq!(bed.verbs.start(&id).await.unwrap(), Effect::Changed);
+    assert_eq!(kind(bed.verbs.remove(&id, RemoveOptions::default().with_kill()).await), ErrorKind::Unsupported);
+    // systemd forgets it the moment that it ended.
+    assert_eq!(within(bed.verbs.wait(&id)).await.unwrap(), Some(ExitStatus::code(0)));
+    bed.verbs.restart(&id, StopOptions::default()).await.unwrap();
+    bed.verbs.restart(&id, StopOptions::default()).await.unwrap();
+    assert_eq!(bed.verbs.stop(&id, StopOptions::default()).await.unwrap(), Effect::Changed);
+    std::fs::remove_file(&path).unwrap();
+    bed.tell("Reload").await;
+    assert_eq!(kind(bed.verbs.start(&id).await), ErrorKind::NotFound);
+
+    let other = InstanceId::from(format!("vb-other-{}.service", std::process::id()));
+    let exec = vec![("/bin/sleep".to_owned(), vec!["sleep".to_owned(), "1000".to_owned()], false)];
+    let settings = vec![("ExecStart", zbus::Variant::from(exec))];
+    let none: Vec<(&str, Vec<(&str, zbus::Variant<'_>)>)> = Vec::new();
+    let body = (other.as_str(), "fail", settings, none);
+    bed.client.manager("test", "StartTransientUnit", &body).await.unwrap();
+    within(async {
+        while !bed.seen(&other).await.is_up() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    let first = bed.seen(&other).await.life();
+    // Nothing holds it between its two lives but the verb.
+    bed.verbs.restart(&other, StopOptions::default()).await.unwrap();
+    let second = bed.seen(&other).await;
+    assert!(second.is_up() && second.life() != first);
+    assert_eq!(bed.verbs.remove(&other, RemoveOptions::default().with_kill()).await.unwrap(), Effect::Changed);
+    assert!(bed.look(&other).await.is_none());
+    bed.end().await;
+}
+
+/// A manager that is stopped, until this is dropped.
+struct Stalled(String);
+
+impl Stalled {
+    /// `None`: which process it is cannot be told from here.
+    fn new(root: &std::path::Path) -> Option<Self> {
+        let pid = root.to_str()?.strip_prefix("/proc/")?.strip_suffix("/root")?;
+        let stalled = Self(pid.to_owned());
+        stalled.send("-STOP").then_some(stalled)
+    }
+
+    fn send(&self, signal: &str) -> bool {
+        std::process::Command::new("kill").args([signal, &self.0]).status().is_ok_and(|status| status.success())
+    }
+}
+
+impl Drop for Stalled {
+    fn drop(&mut self) {
+        self.send("-CONT");
+    }
+}
+
+#[tokio::test]
+async fn a_manager_that_stalls_is_a_timeout() {
+    let Some(bed) = bed("stall") else { return };
+    let id = bed.started(spec(&["sleep", "1000"])).await;
+    let limit = Duration::from_millis(300);
+    let config = bed.client.config().clone().with_deadline(limit).with_job_deadline(limit);
+    let client = Client::new(config).unwrap();
+    let (verbs, maker) = (Lifecycle::new(client.clone()), Provision::new(client));
+    {
+        let Some(_stalled) = Stalled::new(&bed.root) else { return bed.end().await };
+        let began = std::time::Instant::now();
+        for verb in [
+            kind(verbs.start(&id).await),
+            kind(verbs.stop(&id, StopOptions::default()).await),
+            kind(verbs.kill(&id, UnixSignal::TERM).await),
+            kind(verbs.restart(&id, StopOptions::default()).await),
+            kind(verbs.pause(&id).await),
+            kind(verbs.unpause(&id).await),
+            kind(verbs.wait(&id).await),
+            kind(verbs.remove(&id, RemoveOptions::default().with_kill()).await),
+            kind(maker.create(&spec(&["sleep", "1"])).await),
+        ] {
+            assert_eq!(verb, ErrorKind::Timeout);
+        }
+        assert!(began.elapsed() < limit * 9 * 3);
+    }
+    within(async {
+        while bed.verbs.start(&id).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    assert!(bed.seen(&id).await.is_up());
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn every_setting_is_taken_and_read_again() {
+    let Some(bed) = bed("keys") else { return };
+    let mut refused = Vec::new();
+    let mut made = Vec::new();
+    for (key, value) in native::samples() {
+        let mut spec = spec(&["/bin/true"]);
+        spec.native.insert(key.to_owned(), value.to_owned());
+        match bed.maker.create(&spec).await {
+            Ok(id) => made.push((key, id)),
+            Err(error) => refused.push(format!("{key}={value}: {error}")),
+        }
+    }
+    bed.tell("Reload").await;
+    for (key, id) in made {
+        if bed.seen(&id).await.about.load_state.as_deref() != Some("loaded") {
+            refused.push(format!("{key}: not read again"));
+        }
+        let _ = bed.verbs.remove(&id, RemoveOptions::default()).await.unwrap();
+    }
+    assert_eq!(refused, Vec::<String>::new());
     bed.end().await;
 }

@@ -83,15 +83,12 @@ async fn end_of(call: Call<'_>, life: &mut Option<Incarnation>) -> Result<End> {
         None => call.look().await?,
         Some(_) => call.look_if_loaded().await?.ok_or_else(|| gone(call))?,
     };
-    let of = match life {
-        Some(life) => life.clone(),
-        None => {
-            let Some(found) = first.life() else { return Err(call.conflict("it never ran", &first)) };
-            life.insert(found).clone()
-        }
-    };
+    if life.is_none() {
+        *life = first.life();
+    }
+    let Some(of) = life.clone() else { return Err(call.conflict("it never ran", &first)) };
     let mut told = Told::default();
-    if let Some(exit) = told.over(&first, &of) {
+    if let Some(Over(exit)) = told.over(&first, &of) {
         return Ok(End::Over(exit));
     }
     loop {
@@ -99,7 +96,7 @@ async fn end_of(call: Call<'_>, life: &mut Option<Incarnation>) -> Result<End> {
             biased;
             change = changes.unit.next() => match change {
                 Some(Ok(change)) => {
-                    if let Some(exit) = told.hear(&change, &of) {
+                    if let Some(Over(exit)) = told.hear(&change, &of) {
                         return Ok(End::Over(exit));
                     }
                     false
@@ -116,12 +113,12 @@ async fn end_of(call: Call<'_>, life: &mut Option<Incarnation>) -> Result<End> {
             let seen = call.look_if_loaded().await?;
             // What came meanwhile is older than the look, and may say more.
             while let Some(Some(Ok(change))) = futures_util::FutureExt::now_or_never(changes.unit.next()) {
-                if let Some(exit) = told.hear(&change, &of) {
+                if let Some(Over(exit)) = told.hear(&change, &of) {
                     return Ok(End::Over(exit));
                 }
             }
             let Some(seen) = seen else { return Err(gone(call)) };
-            if let Some(exit) = told.over(&seen, &of) {
+            if let Some(Over(exit)) = told.over(&seen, &of) {
                 return Ok(End::Over(exit));
             }
         }
@@ -131,6 +128,10 @@ async fn end_of(call: Call<'_>, life: &mut Option<Incarnation>) -> Result<End> {
 fn gone(call: Call<'_>) -> Error {
     call.error(ErrorKind::NotFound, "the unit is gone, and its end was not seen")
 }
+
+/// A life is over, and this is how it ended, if that was said.
+#[derive(Debug, PartialEq)]
+struct Over(Option<ExitStatus>);
 
 /// What the changes said so far.
 #[derive(Default)]
@@ -143,17 +144,17 @@ struct Told {
 
 impl Told {
     /// How the life ended, if this says that it did.
-    fn over(&mut self, seen: &Seen, life: &Incarnation) -> Option<Option<ExitStatus>> {
+    fn over(&mut self, seen: &Seen, life: &Incarnation) -> Option<Over> {
         if seen.life().as_ref() != Some(life) {
-            return Some(self.exit.take());
+            return Some(Over(self.exit.take()));
         }
         if let Some(exit) = seen.exit() {
             self.exit = Some(exit);
         }
-        (!seen.lives()).then(|| self.exit.take())
+        (!seen.lives()).then(|| Over(self.exit.take()))
     }
 
-    fn hear(&mut self, change: &Message, life: &Incarnation) -> Option<Option<ExitStatus>> {
+    fn hear(&mut self, change: &Message, life: &Incarnation) -> Option<Over> {
         let body = change.body();
         let (about, service) = match body.deserialize::<(String, UnitProperties, Vec<String>)>() {
             Ok((interface, about, _)) if interface == UNIT => (about, std::mem::take(&mut self.service)),
@@ -207,19 +208,19 @@ mod tests {
         };
         let alive = seen(1, "active", 0, 0, [9, 10, 0]);
         assert_eq!(over(std::slice::from_ref(&alive)), None);
-        let three = Some(Some(ExitStatus::code(3)));
-        assert_eq!(over(&[alive.clone(), seen(1, "failed", 1, 3, [9, 10, 20])]), three);
+        let three = || Some(Over(Some(ExitStatus::code(3))));
+        assert_eq!(over(&[alive.clone(), seen(1, "failed", 1, 3, [9, 10, 20])]), three());
         // It waits to be started again.
-        assert_eq!(over(&[alive.clone(), seen(1, "activating", 1, 3, [21, 10, 20])]), three);
+        assert_eq!(over(&[alive.clone(), seen(1, "activating", 1, 3, [21, 10, 20])]), three());
         // Its end was told while its rest was being stopped; then the next life began.
         let next = seen(2, "active", 0, 0, [30, 31, 0]);
-        assert_eq!(over(&[alive.clone(), seen(1, "deactivating", 1, 3, [9, 10, 20]), next.clone()]), three);
+        assert_eq!(over(&[alive.clone(), seen(1, "deactivating", 1, 3, [9, 10, 20]), next.clone()]), three());
         // Nobody told: the next life's exit is not this one's.
-        assert_eq!(over(&[alive.clone(), next]), Some(None));
-        assert_eq!(over(&[alive, seen(2, "failed", 1, 7, [30, 31, 32])]), Some(None));
+        assert_eq!(over(&[alive.clone(), next]), Some(Over(None)));
+        assert_eq!(over(&[alive, seen(2, "failed", 1, 7, [30, 31, 32])]), Some(Over(None)));
         // What failed before its program ran shows the exit of an earlier life.
         let mut earlier = seen(1, "failed", 1, 3, [9, 5, 6]);
         earlier.about.condition_timestamp_monotonic = Some(8);
-        assert_eq!(over(&[earlier]), Some(None));
+        assert_eq!(over(&[earlier]), Some(Over(None)));
     }
 }
