@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod cgroup;
 mod client;
 mod config;
 mod error;
@@ -9,6 +10,7 @@ mod names;
 mod normalize;
 mod properties;
 mod selection;
+mod sockets;
 mod unit_file;
 
 pub use self::{
