@@ -170,7 +170,8 @@ mod tests {
         let stats = Stats::new(bed.client.clone());
         let id = bed.start("i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; sleep 0.6", vec![]).await;
         let usage = stats.usage(&id).await.unwrap();
-        assert!(usage.pids.is_some_and(|pids| pids >= 1), "{usage:?}");
+        // The testbed's control groups have no other controllers.
+        assert!(usage.cpu.is_some(), "{usage:?}");
         let readings = stats.usage_stream(&id, Duration::from_millis(50)).await.unwrap();
         let readings = readings.map(Result::unwrap).collect::<Vec<_>>();
         let readings = tokio::time::timeout(Duration::from_secs(20), readings).await.unwrap();

@@ -232,6 +232,41 @@ async fn a_killed_child_is_no_end() {
 }
 
 #[tokio::test]
+async fn what_was_thrown_away_meanwhile_is_expired_and_not_left_out() {
+    let Some(bed) = Bed::find() else { return };
+    let id = bed.start("while :; do echo x; sleep 0.05; done", vec![]).await;
+    let journal = Journal::find(&bed.client, OPERATION, id.as_str(), None).await.unwrap();
+    let options = LogOptions::default().with_follow().with_tail(1);
+    let plan = Plan::new(id.as_str(), bed.life(&id).await, &options, SystemTime::now());
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let mut reading = Reading::open(bed.client.clone(), journal, plan.unwrap()).await.unwrap();
+    reading.line().await.unwrap().unwrap();
+    reading.lose_last();
+    let error = reading.line().await.unwrap_err();
+    bed.stop(&id).await;
+    assert_eq!(error.kind(), ErrorKind::Expired, "{error}");
+}
+
+#[tokio::test]
+async fn the_journals_files_change_under_a_follower() {
+    const SIGUSR2: i32 = 12;
+    let Some(bed) = Bed::find() else { return };
+    let id = bed.start("sleep 0.3; for i in $(seq 3000); do echo $i; done; sleep 1; echo last", vec![]).await;
+    let rotations = async {
+        for _ in 0..5 {
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            let journald = ("systemd-journald.service", "main", SIGUSR2);
+            bed.client.manager("test", "KillUnit", &journald).await.unwrap();
+        }
+    };
+    let follow = tokio::time::timeout(Duration::from_secs(30), bed.text(&id, LogOptions::default().with_follow()));
+    let (seen, ()) = tokio::join!(follow, rotations);
+    let expected: String = (1..=3000).map(|n| format!("{n}\n")).chain(["last\n".to_owned()]).collect();
+    assert_eq!(seen.unwrap(), expected);
+}
+
+/// journald writes an entry a second time when a file is full: the testbed's file must take all of this.
+#[tokio::test]
 async fn a_hundred_megabytes_arrive_whole_and_are_not_held() {
     let Some(bed) = Bed::find() else { return };
     let megabytes: usize = std::env::var("RUNTIDE_TEST_LOG_MB").ok().and_then(|mb| mb.parse().ok()).unwrap_or(20);
@@ -250,6 +285,7 @@ async fn a_hundred_megabytes_arrive_whole_and_are_not_held() {
         let begun = Instant::now();
         let (before, mut peak) = (resident(), 0);
         let mut log = bed.logs().logs(&id, options).await.unwrap();
+        let opened = begun.elapsed();
         let (mut digest, mut bytes, mut lines) = (blake3::Hasher::new(), 0, 0);
         while let Some(line) = log.next().await {
             let line = line.unwrap();
