@@ -1,5 +1,6 @@
 //! A real manager for tests, where the testbed names one: `RUNTIDE_TEST_SYSTEMD` is the address of its bus,
-//! `RUNTIDE_TEST_SYSTEMD_ROOT` where its file system is seen. Without them the tests that need one say so and pass.
+//! `RUNTIDE_TEST_SYSTEMD_ROOT` where its file system is seen. Without them the tests that need one say so and pass,
+//! unless `RUNTIDE_REQUIRE_REAL` has `systemd` in it.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -18,6 +19,11 @@ impl Bed {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         let (Some(address), Some(root)) = (variable("RUNTIDE_TEST_SYSTEMD"), variable("RUNTIDE_TEST_SYSTEMD_ROOT"))
         else {
+            let required = variable("RUNTIDE_REQUIRE_REAL").unwrap_or_default();
+            assert!(
+                !required.split(',').any(|one| one.trim() == "systemd"),
+                "a systemd is required, and none is named"
+            );
             eprintln!("skipped: RUNTIDE_TEST_SYSTEMD and RUNTIDE_TEST_SYSTEMD_ROOT name no systemd");
             return None;
         };
@@ -25,7 +31,7 @@ impl Bed {
         Some(Self { client: Client::new(config).unwrap() })
     }
 
-    /// Starts a unit of this script.
+    /// Starts a unit of this script; its life has begun then, and may be over.
     pub(super) async fn start(&self, script: &str, more: Vec<(&str, Variant<'_>)>) -> InstanceId {
         type Exec = Vec<(String, Vec<String>, bool)>;
         let unit = format!("rt-{:016x}.service", random());
@@ -34,6 +40,14 @@ impl Bed {
         settings.extend(more);
         let others: Vec<(&str, Vec<(&str, Variant<'_>)>)> = vec![];
         self.client.manager("test", "StartTransientUnit", &(&unit, "fail", settings, others)).await.unwrap();
+        // The answer comes when the start is queued.
+        let has_begun = async || {
+            let about = life::about(&self.client, "test", &unit).await.unwrap();
+            about.is_none_or(|about| about.inactive_exit_timestamp_monotonic.unwrap_or(0) != 0)
+        };
+        while !has_begun().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         InstanceId::from(unit)
     }
 

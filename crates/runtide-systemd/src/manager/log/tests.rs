@@ -304,7 +304,7 @@ async fn a_hundred_megabytes_arrive_whole_and_are_not_held() {
         assert_eq!(digest.finalize(), expected.finalize());
         let (took, grown) = (begun.elapsed(), peak.saturating_sub(before));
         eprintln!(
-            "{megabytes} MB, follow: {follow}: printed in {printed:?}, read in {took:?}, {grown} KiB more resident"
+            "{megabytes} MB, follow: {follow}: printed in {printed:?}, opened in {opened:?}, read in {took:?}, {grown} KiB more resident"
         );
         assert!(grown < 16 * 1024, "{grown} KiB are held");
     }
