@@ -1,6 +1,6 @@
 #![doc = include_str!("../README.md")]
 
-mod backend;
+mod cgroup;
 mod client;
 mod config;
 mod error;
@@ -14,8 +14,7 @@ mod names;
 mod normalize;
 mod properties;
 mod selection;
-mod source;
-mod store;
+mod sockets;
 mod unit_file;
 
 pub use self::{

@@ -1,8 +1,7 @@
 //! The managers: what can be done to units, as against what is seen of them.
 
-mod fragment;
-mod holder;
-mod job;
+#[cfg(test)]
+mod bed;
 mod life;
 mod lifecycle;
 mod log;

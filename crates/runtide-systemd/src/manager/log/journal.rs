@@ -91,7 +91,7 @@ impl Journal {
             )
         })?;
         let mut matches = Vec::new();
-        let mut file = "system.journal".to_owned();
+        let mut owner = None;
         match client.config().scope {
             Scope::System => matches.push(format!("_SYSTEMD_UNIT={unit}")),
             Scope::User => {
@@ -101,7 +101,7 @@ impl Journal {
                 let user: u32 = client.read(operation, &answer)?;
                 matches.push(format!("_SYSTEMD_USER_UNIT={unit}"));
                 matches.push(format!("_UID={user}"));
-                file = format!("user-{user}.journal");
+                owner = Some(user);
             }
         }
         if let Some(incarnation) = incarnation {
@@ -116,7 +116,7 @@ impl Journal {
             // Below another root all machines' journals are read.
             matches.push(format!("_MACHINE_ID={machine}"));
         }
-        check_access(&root, &machine, &file).await.map_err(|(kind, why)| {
+        check_access(&root, &machine, owner).await.map_err(|(kind, why)| {
             place.error(kind, format!("the journal cannot be read: {why}")).with_context("instance", unit)
         })?;
         Ok(Self { client: client.clone(), operation, unit: unit.to_owned(), root, matches })
@@ -319,25 +319,72 @@ fn is_id(text: &str) -> bool {
 }
 
 /// Whether the files can be opened. `journalctl` says nothing of those that it may not, as long as there is one that it may.
-async fn check_access(root: &Path, machine: &str, file: &str) -> std::result::Result<(), (ErrorKind, String)> {
+async fn check_access(root: &Path, machine: &str, user: Option<u32>) -> std::result::Result<(), (ErrorKind, String)> {
+    let folders = ["var/log/journal", "run/log/journal"].map(|folder| root.join(folder).join(machine));
+    let own = user.map(|user| format!("user-{user}"));
+    let looked = tokio::task::spawn_blocking(move || opened(&folders, own.as_deref())).await;
+    match looked {
+        Ok(Some(Ok(()))) => Ok(()),
+        Ok(Some(Err(path))) => {
+            let why = format!("this user may not read {} (the groups systemd-journal and adm may)", path.display());
+            Err((ErrorKind::PermissionDenied, why))
+        }
+        Ok(None) => {
+            Err((ErrorKind::Unavailable, "it has no files (is journald up, and does it store anything?)".to_owned()))
+        }
+        Err(error) => Err((ErrorKind::Unexpected, error.to_string())),
+    }
+}
+
+/// Whether a file of the system's journal, or of a user's own, can be opened, or which cannot; `None`: there is none. While a
+/// file is changed for another there are only old ones, which have more in their names.
+fn opened(folders: &[PathBuf], own: Option<&str>) -> Option<std::result::Result<(), PathBuf>> {
+    // A volatile journal, and one without users' own files, has everything in the system's.
+    let is_meant = |name: &str| {
+        let stem = name.split(['.', '@']).next();
+        stem == Some("system") || (own.is_some() && stem == own)
+    };
+    let is_denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
     let mut denied = None;
-    for folder in ["var/log/journal", "run/log/journal"] {
-        // A volatile journal, and one without users' own files, has everything in the system's.
-        for name in [file, "system.journal"] {
-            let path = root.join(folder).join(machine).join(name);
-            match tokio::fs::File::open(&path).await {
-                Ok(_) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                    denied.get_or_insert_with(|| {
-                        format!("this user may not read {} (the groups systemd-journal and adm may)", path.display())
-                    });
+    for folder in folders {
+        match std::fs::read_dir(folder) {
+            Ok(files) => {
+                for file in files.flatten().filter(|file| file.file_name().to_str().is_some_and(is_meant)) {
+                    match std::fs::File::open(file.path()) {
+                        Ok(_) => return Some(Ok(())),
+                        Err(error) if is_denied(&error) => denied = Some(file.path()),
+                        Err(_) => {}
+                    }
                 }
-                Err(_) => {}
             }
+            Err(error) if is_denied(&error) => denied = Some(folder.clone()),
+            Err(_) => {}
         }
     }
-    Err(match denied {
-        Some(why) => (ErrorKind::PermissionDenied, why),
-        None => (ErrorKind::Unavailable, "it has no files (is journald up, and does it store anything?)".to_owned()),
-    })
+    denied.map(Err)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_is_there_also_while_its_file_is_changed_for_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let folders = [folder.path().to_owned(), folder.path().join("none")];
+        let put = |name: &str| std::fs::write(folder.path().join(name), "").unwrap();
+        put("systemd.txt");
+        put("user-1000.journal");
+        assert_eq!(opened(&folders, None), None);
+        assert_eq!(opened(&folders, Some("user-100")), None);
+        assert_eq!(opened(&folders, Some("user-1000")), Some(Ok(())));
+        put("system@0123-01-02.journal");
+        assert_eq!(opened(&folders, None), Some(Ok(())));
+    }
+
+    #[test]
+    fn times_are_written_as_journalctl_reads_them() {
+        assert_eq!(stamp(1_795_299_829_009_341).as_deref(), Some("@1795299829.009341"));
+        assert_eq!(stamp(u64::MAX), None);
+    }
 }

@@ -6,7 +6,7 @@
 //!   48 KiB (`LineMax=`); its pieces come as they are, without a newline of ours between.
 //! * Both outputs of a unit go to one socket of journald, or to two of which nobody says which is which: all is `Console`.
 //! * Every life of the unit that the journal has is read, also of an earlier boot, and of an earlier unit of that name.
-//!   Following goes to the end of the life that is there, or was about to be, when the log was opened.
+//!   Following goes to the end of the life that is there when the log is opened; what rests has nothing to follow.
 //! * What is lost in journald before anyone reads it: empty lines; a `<3>` in front of a line (`SyslogLevelPrefix=`); lines
 //!   above the rate limit (`LogRateLimitIntervalSec=`); what a process logged by syslog just before it ended, whose unit
 //!   journald can no longer find out.

@@ -139,6 +139,12 @@ impl Reading {
         self.child.kill();
     }
 
+    /// As if the journal had thrown the last entry away.
+    #[cfg(test)]
+    pub(super) fn lose_last(&mut self) {
+        self.last = self.last.take().map(|last| last.replace(";x=", ";x=f"));
+    }
+
     fn expired(&self) -> runtide_core::Error {
         self.journal.error(ErrorKind::Expired, "the journal threw entries away before they were read")
     }

@@ -1,5 +1,4 @@
-//! On a real journal, where the testbed names one: `RUNTIDE_TEST_SYSTEMD` is the address of the bus, `RUNTIDE_TEST_SYSTEMD_ROOT`
-//! where its file system is seen. Without them the tests that need one say so and pass.
+//! The plan of a reading; and readings of a real journal.
 
 use std::time::Instant;
 
@@ -7,8 +6,10 @@ use futures_util::StreamExt as _;
 use runtide_core::LogLine;
 use zbus::Variant;
 
-use super::*;
-use crate::config::Config;
+use super::{
+    super::bed::{Bed, random},
+    *,
+};
 
 const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
@@ -70,53 +71,13 @@ fn output_that_goes_elsewhere_is_known_and_said() {
     assert_eq!(Outputs::default().elsewhere(), None);
 }
 
-struct Bed {
-    client: Client,
-    logs: Logs,
-}
-
 impl Bed {
-    fn find() -> Option<Self> {
-        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let (Some(address), Some(root)) = (variable("RUNTIDE_TEST_SYSTEMD"), variable("RUNTIDE_TEST_SYSTEMD_ROOT"))
-        else {
-            eprintln!("skipped: RUNTIDE_TEST_SYSTEMD and RUNTIDE_TEST_SYSTEMD_ROOT name no systemd");
-            return None;
-        };
-        let config = Config::system().with_address(address).with_root(std::path::PathBuf::from(root));
-        let client = Client::new(config).unwrap();
-        Some(Self { logs: Logs::new(client.clone()), client })
-    }
-
-    /// Starts a unit of this script, and waits for it to be up.
-    async fn start(&self, script: &str, more: Vec<(&str, Variant<'_>)>) -> InstanceId {
-        let unit = format!("rt-log-{:016x}.service", rand());
-        type Exec = Vec<(String, Vec<String>, bool)>;
-        let exec: Exec = vec![("/bin/sh".into(), vec!["/bin/sh".into(), "-c".into(), script.into()], false)];
-        let mut settings = vec![("ExecStart", Variant::from(exec)), ("LogRateLimitIntervalUSec", Variant::from(0u64))];
-        settings.extend(more);
-        let others: Vec<(&str, Vec<(&str, Variant<'_>)>)> = vec![];
-        self.client.manager("test", "StartTransientUnit", &(&unit, "fail", settings, others)).await.unwrap();
-        InstanceId::from(unit)
-    }
-
-    async fn ended(&self, id: &InstanceId) {
-        while life::about(&self.client, "test", id.as_str())
-            .await
-            .unwrap()
-            .as_ref()
-            .is_some_and(|unit| Life::of(unit).is_some())
-        {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    async fn stop(&self, id: &InstanceId) {
-        let _ = self.client.manager("test", "StopUnit", &(id.as_str(), "replace")).await;
+    fn logs(&self) -> Logs {
+        Logs::new(self.client.clone())
     }
 
     async fn read(&self, id: &InstanceId, options: LogOptions) -> Vec<LogLine> {
-        self.logs.logs(id, options).await.unwrap().map(Result::unwrap).collect().await
+        self.logs().logs(id, options).await.unwrap().map(Result::unwrap).collect().await
     }
 
     async fn text(&self, id: &InstanceId, options: LogOptions) -> String {
@@ -126,11 +87,6 @@ impl Bed {
 
 fn text(lines: &[LogLine]) -> String {
     lines.iter().map(|line| String::from_utf8_lossy(&line.bytes)).collect()
-}
-
-fn rand() -> u64 {
-    use std::hash::{BuildHasher, Hasher};
-    std::collections::hash_map::RandomState::new().build_hasher().finish()
 }
 
 /// The children of this process that read journals, also those that nobody waited for.
@@ -143,14 +99,14 @@ fn children() -> usize {
 #[tokio::test]
 async fn what_was_printed_is_there_when_the_unit_ended() {
     let Some(bed) = Bed::find() else { return };
-    let script = r#"echo out; echo err >&2; printf 'nul\000x\n'; printf 'bin\377\376\n'; printf 'no end'"#;
+    let script = r"echo out; echo err >&2; printf 'nul\000x\n'; printf 'bin\377\376\n'; printf 'no end'";
     let id = bed.start(script, vec![]).await;
     bed.ended(&id).await;
     let lines = bed.read(&id, LogOptions::default().with_timestamps()).await;
     let bytes: Vec<u8> = lines.iter().flat_map(|line| line.bytes.to_vec()).collect();
     assert_eq!(bytes, b"out\nerr\nnul\0x\nbin\xff\xfe\nno end");
     assert!(lines.iter().all(|line| line.source == LogSource::Console && line.at.is_some()));
-    let apart = bed.logs.logs(&id, LogOptions::default().with_sources(vec![LogSource::Stderr])).await.unwrap_err();
+    let apart = bed.logs().logs(&id, LogOptions::default().with_sources(vec![LogSource::Stderr])).await.unwrap_err();
     assert_eq!(apart.kind(), ErrorKind::Unsupported);
 }
 
@@ -199,13 +155,12 @@ async fn following_ends_with_the_life_and_has_its_last_line() {
 async fn following_ends_with_the_life_though_the_next_one_prints() {
     let Some(bed) = Bed::find() else { return };
     let more = vec![("Restart", Variant::from("always")), ("RestartUSec", Variant::from(0u64))];
-    let id = bed.start("echo begin $$; sleep 0.6; echo end $$", more).await;
+    let id = bed.start("echo begin $$$$; sleep 0.6; echo end $$$$", more).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     let follow = bed.text(&id, LogOptions::default().with_follow());
     let seen = tokio::time::timeout(Duration::from_secs(20), follow).await.unwrap();
-    let about = life::about(&bed.client, "test", id.as_str()).await.unwrap().unwrap();
-    let now = Life::of(&about).unwrap().incarnation;
-    let of_now = bed.logs.of(&id, now.as_ref(), LogOptions::default().with_follow()).await.unwrap();
+    let now = bed.life(&id).await.unwrap().incarnation;
+    let of_now = bed.logs().of(&id, now.as_ref(), LogOptions::default().with_follow()).await.unwrap();
     let of_now: Vec<_> = of_now.map(Result::unwrap).collect().await;
     bed.stop(&id).await;
     let words: Vec<_> = seen.split_whitespace().collect();
@@ -228,11 +183,11 @@ async fn following_goes_up_to_a_time() {
 #[tokio::test]
 async fn what_is_not_there_is_not_found() {
     let Some(bed) = Bed::find() else { return };
-    let id = InstanceId::from(format!("rt-none-{:x}.service", rand()));
-    let error = bed.logs.logs(&id, LogOptions::default()).await.unwrap_err();
+    let id = InstanceId::from(format!("rt-none-{:x}.service", random()));
+    let error = bed.logs().logs(&id, LogOptions::default()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
     let elsewhere = bed.start("sleep 5", vec![("StandardOutput", Variant::from("null"))]).await;
-    let error = bed.logs.logs(&elsewhere, LogOptions::default()).await.unwrap_err();
+    let error = bed.logs().logs(&elsewhere, LogOptions::default()).await.unwrap_err();
     bed.stop(&elsewhere).await;
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
 }
@@ -242,7 +197,7 @@ async fn whoever_drops_a_log_leaves_no_child() {
     let Some(bed) = Bed::find() else { return };
     let id = bed.start("while :; do echo x; sleep 0.05; done", vec![]).await;
     for _ in 0..10 {
-        let mut log = bed.logs.logs(&id, LogOptions::default().with_follow()).await.unwrap();
+        let mut log = bed.logs().logs(&id, LogOptions::default().with_follow()).await.unwrap();
         log.next().await.unwrap().unwrap();
         assert!(children() > 0);
         drop(log);
@@ -260,8 +215,8 @@ async fn a_killed_child_is_no_end() {
     let Some(bed) = Bed::find() else { return };
     let id = bed.start("while :; do echo x; sleep 0.05; done", vec![]).await;
     let journal = Journal::find(&bed.client, OPERATION, id.as_str(), None).await.unwrap();
-    let about = life::about(&bed.client, "test", id.as_str()).await.unwrap().unwrap();
-    let plan = Plan::new(id.as_str(), Life::of(&about), &LogOptions::default().with_follow(), SystemTime::now());
+    let life = bed.life(&id).await;
+    let plan = Plan::new(id.as_str(), life, &LogOptions::default().with_follow(), SystemTime::now());
     let mut reading = Reading::open(bed.client.clone(), journal, plan.unwrap()).await.unwrap();
     reading.line().await.unwrap().unwrap();
     reading.kill();
@@ -276,6 +231,41 @@ async fn a_killed_child_is_no_end() {
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
 }
 
+#[tokio::test]
+async fn what_was_thrown_away_meanwhile_is_expired_and_not_left_out() {
+    let Some(bed) = Bed::find() else { return };
+    let id = bed.start("while :; do echo x; sleep 0.05; done", vec![]).await;
+    let journal = Journal::find(&bed.client, OPERATION, id.as_str(), None).await.unwrap();
+    let options = LogOptions::default().with_follow().with_tail(1);
+    let plan = Plan::new(id.as_str(), bed.life(&id).await, &options, SystemTime::now());
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let mut reading = Reading::open(bed.client.clone(), journal, plan.unwrap()).await.unwrap();
+    reading.line().await.unwrap().unwrap();
+    reading.lose_last();
+    let error = reading.line().await.unwrap_err();
+    bed.stop(&id).await;
+    assert_eq!(error.kind(), ErrorKind::Expired, "{error}");
+}
+
+#[tokio::test]
+async fn the_journals_files_change_under_a_follower() {
+    const SIGUSR2: i32 = 12;
+    let Some(bed) = Bed::find() else { return };
+    let id = bed.start("sleep 0.3; for i in $(seq 3000); do echo $i; done; sleep 1; echo last", vec![]).await;
+    let rotations = async {
+        for _ in 0..5 {
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            let journald = ("systemd-journald.service", "main", SIGUSR2);
+            bed.client.manager("test", "KillUnit", &journald).await.unwrap();
+        }
+    };
+    let follow = tokio::time::timeout(Duration::from_secs(30), bed.text(&id, LogOptions::default().with_follow()));
+    let (seen, ()) = tokio::join!(follow, rotations);
+    let expected: String = (1..=3000).map(|n| format!("{n}\n")).chain(["last\n".to_owned()]).collect();
+    assert_eq!(seen.unwrap(), expected);
+}
+
+/// journald writes an entry a second time when a file is full: the testbed's file must take all of this.
 #[tokio::test]
 async fn a_hundred_megabytes_arrive_whole_and_are_not_held() {
     let Some(bed) = Bed::find() else { return };
@@ -294,7 +284,8 @@ async fn a_hundred_megabytes_arrive_whole_and_are_not_held() {
         options.follow = follow;
         let begun = Instant::now();
         let (before, mut peak) = (resident(), 0);
-        let mut log = bed.logs.logs(&id, options).await.unwrap();
+        let mut log = bed.logs().logs(&id, options).await.unwrap();
+        let opened = begun.elapsed();
         let (mut digest, mut bytes, mut lines) = (blake3::Hasher::new(), 0, 0);
         while let Some(line) = log.next().await {
             let line = line.unwrap();
@@ -313,7 +304,7 @@ async fn a_hundred_megabytes_arrive_whole_and_are_not_held() {
         assert_eq!(digest.finalize(), expected.finalize());
         let (took, grown) = (begun.elapsed(), peak.saturating_sub(before));
         eprintln!(
-            "{megabytes} MB, follow: {follow}: printed in {printed:?}, read in {took:?}, {grown} KiB more resident"
+            "{megabytes} MB, follow: {follow}: printed in {printed:?}, opened in {opened:?}, read in {took:?}, {grown} KiB more resident"
         );
         assert!(grown < 16 * 1024, "{grown} KiB are held");
     }

@@ -1,0 +1,72 @@
+//! A real manager for tests, where the testbed names one: `RUNTIDE_TEST_SYSTEMD` is the address of its bus,
+//! `RUNTIDE_TEST_SYSTEMD_ROOT` where its file system is seen. Without them the tests that need one say so and pass,
+//! unless `RUNTIDE_REQUIRE_REAL` has `systemd` in it.
+
+use std::{path::PathBuf, time::Duration};
+
+use runtide_core::InstanceId;
+use zbus::Variant;
+
+use super::life::{self, Life};
+use crate::{client::Client, config::Config};
+
+pub(super) struct Bed {
+    pub(super) client: Client,
+}
+
+impl Bed {
+    pub(super) fn find() -> Option<Self> {
+        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let (Some(address), Some(root)) = (variable("RUNTIDE_TEST_SYSTEMD"), variable("RUNTIDE_TEST_SYSTEMD_ROOT"))
+        else {
+            let required = variable("RUNTIDE_REQUIRE_REAL").unwrap_or_default();
+            assert!(
+                !required.split(',').any(|one| one.trim() == "systemd"),
+                "a systemd is required, and none is named"
+            );
+            eprintln!("skipped: RUNTIDE_TEST_SYSTEMD and RUNTIDE_TEST_SYSTEMD_ROOT name no systemd");
+            return None;
+        };
+        let config = Config::system().with_address(address).with_root(PathBuf::from(root));
+        Some(Self { client: Client::new(config).unwrap() })
+    }
+
+    /// Starts a unit of this script; its life has begun then, and may be over.
+    pub(super) async fn start(&self, script: &str, more: Vec<(&str, Variant<'_>)>) -> InstanceId {
+        type Exec = Vec<(String, Vec<String>, bool)>;
+        let unit = format!("rt-{:016x}.service", random());
+        let exec: Exec = vec![("/bin/sh".into(), vec!["/bin/sh".into(), "-c".into(), script.into()], false)];
+        let mut settings = vec![("ExecStart", Variant::from(exec)), ("LogRateLimitIntervalUSec", Variant::from(0u64))];
+        settings.extend(more);
+        let others: Vec<(&str, Vec<(&str, Variant<'_>)>)> = vec![];
+        self.client.manager("test", "StartTransientUnit", &(&unit, "fail", settings, others)).await.unwrap();
+        // The answer comes when the start is queued.
+        let has_begun = async || {
+            let about = life::about(&self.client, "test", &unit).await.unwrap();
+            about.is_none_or(|about| about.inactive_exit_timestamp_monotonic.unwrap_or(0) != 0)
+        };
+        while !has_begun().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        InstanceId::from(unit)
+    }
+
+    pub(super) async fn life(&self, id: &InstanceId) -> Option<Life> {
+        life::about(&self.client, "test", id.as_str()).await.unwrap().as_ref().and_then(Life::of)
+    }
+
+    pub(super) async fn ended(&self, id: &InstanceId) {
+        while self.life(id).await.is_some() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub(super) async fn stop(&self, id: &InstanceId) {
+        let _ = self.client.manager("test", "StopUnit", &(id.as_str(), "replace")).await;
+    }
+}
+
+pub(super) fn random() -> u64 {
+    use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+    RandomState::new().build_hasher().finish()
+}
