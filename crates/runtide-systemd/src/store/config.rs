@@ -76,6 +76,9 @@ setters! {
 }
 
 impl UnitStoreConfig {
+    /// The most bytes of a document: 1 MiB. systemd takes no longer line, and nobody writes such units.
+    pub const LARGEST: usize = 1 << 20;
+
     /// The unit files of this folder, as the manager sees it.
     pub fn new(systemd: Config, directory: impl Into<PathBuf>) -> Self {
         Self {

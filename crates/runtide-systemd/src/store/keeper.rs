@@ -161,7 +161,7 @@ impl<S: LocalStore> Keeper<S> {
         let record = Arc::new(record);
         let image = match record.index()? {
             Some(index) => decode(&index).await?,
-            None => StoreImage::new(shared.front.image().revision, Vec::new()),
+            None => begun_at(&record, shared.front.image().revision).await?,
         };
         let begun = record.intent(image.revision)?;
         let mut keeper = Self {
@@ -721,6 +721,14 @@ impl<S: LocalStore> Keeper<S> {
         self.shared.front.load(image);
         Ok(revision)
     }
+}
+
+/// A store that has no record yet. Where it begins is durable before anything goes out from there.
+async fn begun_at(record: &Arc<Record>, revision: Revision) -> Result<StoreImage> {
+    let index = encode(revision, 0, std::iter::empty()).await?;
+    let record = Arc::clone(record);
+    blocking("store.open", move || record.commit(&index)).await?;
+    Ok(StoreImage::new(revision, Vec::new()))
 }
 
 /// As many writes as can be carried out together: one to each unit and what belongs to it. None if something else comes first.

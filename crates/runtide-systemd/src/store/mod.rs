@@ -53,8 +53,7 @@ const OPEN: &str = "store.open";
 const APPLY: &str = "store.apply";
 const RESTORE: &str = "store.restore";
 
-/// The most bytes of a document. systemd takes no longer line, and nobody writes such units.
-const LARGEST: usize = 1 << 20;
+const LARGEST: usize = UnitStoreConfig::LARGEST;
 
 /// Writes that wait for the keeper; more wait for room.
 const QUEUE: usize = 1024;

@@ -51,6 +51,9 @@ fn refused(why: impl Into<String>) -> Error {
 pub(super) fn to_text(json: &[u8]) -> Result<Bytes> {
     let form: Form = serde_json::from_slice(json)
         .map_err(|error| refused(format!("it is not of sections, as {{\"sections\": […]}}: {error}")))?;
+    if !json.trim_ascii_start().starts_with(b"{") {
+        return Err(refused("it is a list, and not a map of `sections`"));
+    }
     let sections = form.sections.into_iter().map(|one| Section { name: one.name, entries: one.entries });
     let mut file = UnitFile { sections: sections.collect() };
     if !form.metadata.is_empty() {

@@ -1,0 +1,105 @@
+//! A machine that systemd runs, and a part of its folder of units for each test.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use runtide_systemd::{Config, UnitStoreConfig, Verify};
+
+/// Where units lie that do not outlive the machine.
+pub const FOLDER: &str = "/run/systemd/system";
+
+/// A machine that was named.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    pub address: String,
+    /// Its file system, seen from here.
+    pub root: PathBuf,
+}
+
+impl Machine {
+    /// The second one if there is, so that the tests of units that run are left alone.
+    pub fn named() -> Result<Self, &'static str> {
+        let pair = |address: &str, root: &str| Some((std::env::var(address).ok()?, std::env::var_os(root)?));
+        let found = pair("RUNTIDE_TEST_SYSTEMD2", "RUNTIDE_TEST_SYSTEMD2_ROOT")
+            .or_else(|| pair("RUNTIDE_TEST_SYSTEMD", "RUNTIDE_TEST_SYSTEMD_ROOT"));
+        match found {
+            Some((address, root)) => Ok(Self { address, root: root.into() }),
+            None => Err("RUNTIDE_TEST_SYSTEMD and RUNTIDE_TEST_SYSTEMD_ROOT are not set: cargo xtask testbed up systemd"),
+        }
+    }
+
+    /// For a test that is no law: says that it is skipped, and why, where no machine is named.
+    pub fn or_skip() -> Option<Self> {
+        match Self::named() {
+            Ok(machine) => Some(machine),
+            Err(why) => {
+                assert!(!runtide_conformance::report::is_required("systemd"), "systemd is required: {why}");
+                eprintln!("skipped: {why}");
+                None
+            }
+        }
+    }
+
+    pub fn config(&self) -> Config {
+        Config::system().with_address(self.address.clone()).with_root(self.root.clone())
+    }
+
+    /// A part of the folder that is nobody else's.
+    pub fn part(&self) -> Part {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        Part { machine: self.clone(), prefix: format!("rt{}x{number}-", std::process::id()) }
+    }
+
+    /// As one who sits at the machine.
+    pub fn systemctl(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new("systemctl");
+        command.args(arguments).env("DBUS_SYSTEM_BUS_ADDRESS", &self.address).env("SYSTEMD_IGNORE_CHROOT", "1");
+        command.output().unwrap()
+    }
+}
+
+/// A part of a machine's folder of units, which goes with it.
+#[derive(Debug)]
+pub struct Part {
+    pub machine: Machine,
+    pub prefix: String,
+}
+
+impl Part {
+    pub fn config(&self) -> UnitStoreConfig {
+        UnitStoreConfig::new(self.machine.config(), FOLDER)
+            .with_prefix(self.prefix.clone())
+            .with_verify(Verify::Off)
+            .with_poll(Duration::from_millis(500))
+    }
+
+    pub fn folder(&self) -> PathBuf {
+        self.machine.root.join(FOLDER.trim_start_matches('/'))
+    }
+
+    pub fn path(&self, file: &str) -> PathBuf {
+        self.folder().join(file)
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        for folder in [self.folder(), self.machine.root.join("run/systemd/system.runtide")] {
+            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+                if entry.file_name().to_string_lossy().trim_start_matches("units-").starts_with(&self.prefix) {
+                    remove(&entry.path());
+                }
+            }
+        }
+    }
+}
+
+fn remove(path: &Path) {
+    let _ = std::fs::remove_file(path);
+    let _ = std::fs::remove_dir_all(path);
+}

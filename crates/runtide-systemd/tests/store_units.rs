@@ -1,0 +1,305 @@
+//! Unit files as resources, on a real systemd: what is applied can be started, what is refused is taken back, and what others
+//! do is seen.
+#![cfg(target_os = "linux")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    unreachable_pub,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "store/machine.rs"]
+mod machine;
+
+use std::{os::unix::fs::symlink, time::Duration};
+
+use runtide_core::{
+    ApplyOutcome, Document, Effect, ErrorKind, Precondition, ResourceFormat, ResourceRef, Revision, Selector,
+    StoreBackend, StoreBackendExt, StoreEvent, StoreStream, StoreWatchOptions,
+};
+use runtide_memory::MemoryStore;
+use runtide_systemd::UnitStore;
+
+use self::machine::{Machine, Part};
+
+struct Test {
+    part: Part,
+    store: UnitStore<MemoryStore>,
+}
+
+impl Test {
+    /// None where no machine is named.
+    fn new() -> Option<Self> {
+        let part = Machine::or_skip()?.part();
+        Some(Self { store: open(&part), part })
+    }
+
+    fn unit(&self, name: &str) -> String {
+        format!("{}{name}", self.part.prefix)
+    }
+
+    fn service(&self, name: &str) -> ResourceRef {
+        ResourceRef::new("", "service", None, &self.unit(name)).unwrap()
+    }
+
+    fn drop_in(&self, unit: &str, name: &str) -> ResourceRef {
+        ResourceRef::new("", "service.d", self.unit(unit).as_str(), name).unwrap()
+    }
+
+    async fn put(&self, reference: &ResourceRef, text: &str) -> Revision {
+        self.store.apply(reference, native(text), Precondition::None).await.unwrap().revision
+    }
+
+    fn on_disk(&self, file: &str) -> Option<String> {
+        std::fs::read_to_string(self.part.path(&self.unit(file))).ok()
+    }
+
+    /// A property, as systemctl tells it.
+    fn property(&self, name: &str, property: &str) -> String {
+        let output = self.part.machine.systemctl(&["show", "--value", "-p", property, &self.unit(name)]);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    async fn watch(&self) -> StoreStream {
+        let mut watch = self.store.watch(&Selector::all(), StoreWatchOptions::default()).await.unwrap();
+        assert!(matches!(watch.next().await, Some(Ok(StoreEvent::Bookmark { .. }))));
+        watch
+    }
+}
+
+fn open(part: &Part) -> UnitStore<MemoryStore> {
+    UnitStore::new(part.config(), MemoryStore::new()).unwrap()
+}
+
+fn native(text: &str) -> Document {
+    Document::new(ResourceFormat::Native, text.to_owned())
+}
+
+async fn next(watch: &mut StoreStream) -> StoreEvent {
+    tokio::time::timeout(Duration::from_secs(20), watch.next()).await.unwrap().unwrap().unwrap()
+}
+
+const SLEEPS: &str = "# kept\n[Unit]\nDescription=sleeps\n\n[Service]\nExecStart=/bin/sleep 1000\n\n[Install]\nWantedBy=multi-user.target\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_applied_can_be_started_and_a_delete_stops_it() {
+    let Some(test) = Test::new() else { return };
+    let web = test.service("web");
+    test.put(&web, SLEEPS).await;
+    let started = test.part.machine.systemctl(&["start", &test.unit("web.service")]);
+    assert!(started.status.success(), "{started:?}");
+    assert_eq!(test.property("web.service", "ActiveState"), "active");
+    assert_eq!(test.property("web.service", "NeedDaemonReload"), "no");
+    assert_eq!(test.property("web.service", "Description"), "sleeps");
+    assert_eq!(test.property("web.service", "FragmentPath"), format!("{}/{}", machine::FOLDER, test.unit("web.service")));
+    assert_eq!(test.on_disk("web.service").unwrap(), SLEEPS);
+
+    let changed = test.put(&web, &SLEEPS.replace("sleeps", "still sleeps")).await;
+    assert_eq!(test.property("web.service", "Description"), "still sleeps");
+    assert_eq!(test.property("web.service", "ActiveState"), "active");
+
+    let gone = test.store.delete(&web, Precondition::Is(changed)).await.unwrap();
+    assert!(gone > Some(changed));
+    assert_eq!(test.property("web.service", "ActiveState"), "inactive");
+    assert_eq!(test.property("web.service", "LoadState"), "not-found");
+    assert_eq!(test.on_disk("web.service"), None);
+    assert_eq!(test.store.delete(&web, Precondition::None).await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_systemd_refuses_is_taken_back() {
+    let Some(test) = Test::new() else { return };
+    let web = test.service("web");
+    let made = test.put(&web, SLEEPS).await;
+    let mut watch = test.watch().await;
+    for wrong in [
+        "[Service]\nType=simple\n",
+        "[Service]\nExecStart=relative/path\n",
+        "[Service]\nExecStart=/bin/true\nExecStart=/bin/false\n",
+        "no section\n",
+    ] {
+        let error = test.store.apply(&web, native(wrong), Precondition::None).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        let fresh = test.store.apply(&test.service("fresh"), native(wrong), Precondition::None).await.unwrap_err();
+        assert_eq!(fresh.kind(), ErrorKind::InvalidInput, "{fresh}");
+    }
+    assert_eq!(test.on_disk("web.service").unwrap(), SLEEPS);
+    assert_eq!(test.on_disk("fresh.service"), None);
+    assert_eq!(test.property("web.service", "LoadState"), "loaded");
+    assert_eq!(test.property("web.service", "Description"), "sleeps");
+    let found = test.store.get(&web, None).await.unwrap().unwrap();
+    assert_eq!((found.revision, &found.document), (made, &native(SLEEPS)));
+    // Nobody heard of it.
+    let after = test.put(&web, &SLEEPS.replace("sleeps", "again")).await;
+    assert_eq!(next(&mut watch).await.revision(), after);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_is_refused_does_not_harm_those_beside_it() {
+    let Some(test) = Test::new() else { return };
+    let (store, reference) = (&test.store, |n: usize| test.service(&format!("n{n}")));
+    let writes = (0..6).map(|n| async move {
+        let text = if n == 3 { "[Service]\nType=simple\n" } else { SLEEPS };
+        store.apply(&reference(n), native(text), Precondition::Absent).await
+    });
+    for (n, done) in futures_util::future::join_all(writes).await.into_iter().enumerate() {
+        assert_eq!(done.as_ref().err().map(runtide_core::Error::kind), (n == 3).then_some(ErrorKind::InvalidInput), "{n}");
+        assert_eq!(test.on_disk(&format!("n{n}.service")).is_some(), n != 3);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_change_is_seen_and_not_overwritten() {
+    let Some(test) = Test::new() else { return };
+    let web = test.service("web");
+    let made = test.put(&web, SLEEPS).await;
+    let mut watch = test.watch().await;
+    let theirs = SLEEPS.replace("sleeps", "theirs");
+    std::fs::write(test.part.path(&test.unit("web.service")), &theirs).unwrap();
+    let error = test.store.apply(&web, native("[Service]\nExecStart=/bin/true\n"), Precondition::Is(made)).await;
+    let error = error.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+    assert_eq!(test.on_disk("web.service").unwrap(), theirs);
+    let StoreEvent::Modified(seen) = next(&mut watch).await else { panic!("modified") };
+    assert!(seen.document == native(&theirs) && seen.revision > made);
+    // Who knows of it may go on.
+    test.store.apply(&web, native(SLEEPS), Precondition::Is(seen.revision)).await.unwrap();
+    next(&mut watch).await;
+
+    // Nobody writes here: it is seen all the same.
+    std::fs::write(test.part.path(&test.unit("other.service")), SLEEPS).unwrap();
+    assert!(matches!(next(&mut watch).await, StoreEvent::Added(one) if one.reference == test.service("other")));
+    std::fs::remove_file(test.part.path(&test.unit("other.service"))).unwrap();
+    assert!(matches!(next(&mut watch).await, StoreEvent::Deleted { reference, .. } if reference == test.service("other")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drop_ins_are_resources_and_go_with_their_unit() {
+    let Some(test) = Test::new() else { return };
+    let (web, limits) = (test.service("web"), test.drop_in("web", "10-limits"));
+    test.put(&web, SLEEPS).await;
+    let made = test.put(&limits, "[Unit]\nDescription=dropped in\n").await;
+    assert_eq!(test.property("web.service", "Description"), "dropped in");
+    assert_eq!(test.on_disk("web.service.d/10-limits.conf").unwrap(), "[Unit]\nDescription=dropped in\n");
+    let error = test.store.apply(&limits, native("[Service]\nExecStart=/bin/true\n"), Precondition::None).await;
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::InvalidInput, "two commands");
+    assert_eq!(test.property("web.service", "Description"), "dropped in");
+
+    test.store.delete(&limits, Precondition::Is(made)).await.unwrap().unwrap();
+    assert_eq!(test.property("web.service", "Description"), "sleeps");
+    test.put(&limits, "[Unit]\nDescription=dropped in\n").await;
+    let mut watch = test.watch().await;
+    let gone = test.store.delete(&web, Precondition::None).await.unwrap().unwrap();
+    assert!(matches!(next(&mut watch).await, StoreEvent::Deleted { reference, .. } if reference == limits));
+    assert_eq!(next(&mut watch).await, StoreEvent::Deleted { reference: web, revision: gone });
+    assert!(!test.part.path(&test.unit("web.service.d")).exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn units_are_enabled_and_disabled() {
+    let Some(test) = Test::new() else { return };
+    let web = test.service("web");
+    assert_eq!(test.store.enable(&web).await.unwrap_err().kind(), ErrorKind::NotFound);
+    test.put(&web, SLEEPS).await;
+    assert_eq!(test.store.enable(&web).await.unwrap(), Effect::Changed);
+    assert_eq!(test.store.enable(&web).await.unwrap(), Effect::Unchanged);
+    assert!(test.property("web.service", "UnitFileState").starts_with("enabled"));
+    assert_eq!(test.store.disable(&web).await.unwrap(), Effect::Changed);
+    assert_eq!(test.store.disable(&web).await.unwrap(), Effect::Unchanged);
+    test.store.enable(&web).await.unwrap();
+    test.store.delete(&web, Precondition::None).await.unwrap().unwrap();
+    let wants = test.part.folder().join("multi-user.target.wants").join(test.unit("web.service"));
+    assert!(wants.symlink_metadata().is_err(), "a delete disables");
+    test.put(&web, "[Service]\nExecStart=/bin/true\n").await;
+    assert_eq!(test.store.enable(&web).await.unwrap_err().kind(), ErrorKind::InvalidInput, "no [Install]");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_forms_are_kept_as_written_and_shown_as_text() {
+    let Some(test) = Test::new() else { return };
+    let web = test.service("web");
+    let json = Document::json(r#"{"sections":[{"name":"Service","entries":[["ExecStart","/bin/true"]]}]}"#);
+    test.store.apply(&web, json.clone(), Precondition::Absent).await.unwrap();
+    assert_eq!(test.on_disk("web.service").unwrap(), "[Service]\nExecStart=/bin/true\n");
+    assert_eq!(test.store.get(&web, None).await.unwrap().unwrap().document, json);
+    let text = test.store.get(&web, Some(ResourceFormat::Native)).await.unwrap().unwrap();
+    assert_eq!(text.document, native("[Service]\nExecStart=/bin/true\n"));
+    let again = test.store.apply(&web, json.clone(), Precondition::None).await.unwrap();
+    assert_eq!(again.outcome, ApplyOutcome::Unchanged);
+    // Opened again, it is still known how it was written.
+    test.store.close();
+    let store = open(&test.part);
+    let found = store.get(&web, None).await.unwrap().unwrap();
+    assert_eq!((found.revision, &found.document), (again.revision, &json));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_are_never_followed() {
+    let Some(test) = Test::new() else { return };
+    let target = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(target.path(), SLEEPS).unwrap();
+    symlink(target.path(), test.part.path(&test.unit("link.service"))).unwrap();
+    symlink("/etc", test.part.path(&test.unit("dir.service.d"))).unwrap();
+    let long = std::fs::File::create(test.part.path(&test.unit("long.service"))).unwrap();
+    long.set_len(5 << 20).unwrap();
+    assert_eq!(test.store.list_all(&Selector::all(), None).await.unwrap().items, []);
+    let skipped: Vec<String> = test.store.skipped().await.unwrap().into_iter().map(|(name, _)| name).collect();
+    for name in ["link.service", "dir.service.d", "long.service"] {
+        assert!(skipped.contains(&test.unit(name)), "{skipped:?}");
+    }
+    for reference in [test.service("link"), test.service("long"), test.drop_in("dir", "passwd")] {
+        let error = test.store.apply(&reference, native(SLEEPS), Precondition::None).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+    }
+    assert_eq!(std::fs::read_to_string(target.path()).unwrap(), SLEEPS);
+    let elsewhere = ResourceRef::new("", "service", None, "not-of-this-store").unwrap();
+    let error = test.store.apply(&elsewhere, native(SLEEPS), Precondition::None).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_has_one_store_at_a_time() {
+    let Some(test) = Test::new() else { return };
+    test.put(&test.service("web"), SLEEPS).await;
+    let second = open(&test.part);
+    assert_eq!(second.stats().await.unwrap_err().kind(), ErrorKind::Conflict);
+    test.store.close();
+    assert_eq!(test.store.stats().await.unwrap_err().kind(), ErrorKind::Cancelled);
+    assert_eq!(second.stats().await.unwrap().resource_count, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_brings_all_back_or_nothing() {
+    let Some(test) = Test::new() else { return };
+    let (one, two, three) = (test.service("one"), test.service("two"), test.service("three"));
+    test.put(&one, SLEEPS).await;
+    test.put(&two, SLEEPS).await;
+    let mut snapshot = Vec::new();
+    test.store.snapshot(&mut snapshot).await.unwrap();
+    test.put(&one, &SLEEPS.replace("sleeps", "other")).await;
+    test.store.delete(&two, Precondition::None).await.unwrap();
+    test.put(&three, SLEEPS).await;
+    let last = test.put(&three, &SLEEPS.replace("sleeps", "three")).await;
+
+    // One unit in it is none that systemd takes.
+    let mut wrong = Vec::new();
+    let mut writer = runtide_core::SnapshotWriter::begin(&mut wrong, Revision(1), 2);
+    for (reference, text) in [(&one, SLEEPS), (&two, "[Service]\nType=simple\n")] {
+        writer.put(&runtide_core::Resource::new(reference.clone(), native(text), Revision(1))).await.unwrap();
+    }
+    writer.seal().await.unwrap();
+    let error = test.store.restore(&mut &wrong[..]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    assert_eq!(test.property("one.service", "Description"), "other");
+    assert_eq!(test.on_disk("two.service"), None);
+    assert_eq!(test.store.stats().await.unwrap().resource_count, 2);
+
+    let restored = test.store.restore(&mut &snapshot[..]).await.unwrap();
+    assert!(restored > last);
+    assert_eq!(test.property("one.service", "Description"), "sleeps");
+    assert_eq!(test.on_disk("two.service").unwrap(), SLEEPS);
+    assert_eq!(test.on_disk("three.service"), None);
+}
