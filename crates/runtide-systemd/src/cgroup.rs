@@ -60,11 +60,15 @@ fn numbers(text: &str) -> Option<Vec<u32>> {
 
 /// Whether a control group is frozen; `None`: it cannot be seen.
 pub(crate) fn is_frozen(root: &Path, control_group: &str) -> Option<bool> {
-    let events = fs::read_to_string(folder(root, control_group)?.join("cgroup.events")).ok()?;
-    frozen(&events)
+    frozen(&folder(root, control_group)?.join("cgroup.events"))
 }
 
-fn frozen(events: &str) -> Option<bool> {
+/// What a group's `cgroup.events` says of that; `None`: it cannot be read, or says nothing.
+pub(crate) fn frozen(events: &Path) -> Option<bool> {
+    said(&fs::read_to_string(events).ok()?)
+}
+
+fn said(events: &str) -> Option<bool> {
     events.lines().find_map(|line| line.strip_prefix("frozen ")).map(|value| value.trim() == "1")
 }
 
@@ -93,7 +97,7 @@ mod tests {
     fn what_is_not_seen_is_unknown() {
         assert_eq!(numbers("12\n0\n"), None);
         assert_eq!(numbers(""), Some(vec![]));
-        assert_eq!(frozen("populated 1\n"), None);
-        assert_eq!(frozen("populated 1\nfrozen 0\n"), Some(false));
+        assert_eq!(said("populated 1\n"), None);
+        assert_eq!(said("populated 1\nfrozen 0\n"), Some(false));
     }
 }

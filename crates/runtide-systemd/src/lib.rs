@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod backend;
 mod cgroup;
 mod client;
 mod config;
@@ -15,6 +16,8 @@ mod normalize;
 mod properties;
 mod selection;
 mod sockets;
+mod source;
+mod store;
 mod unit_file;
 
 pub use self::{

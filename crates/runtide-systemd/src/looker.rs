@@ -6,17 +6,19 @@ use std::{collections::HashSet, sync::Arc};
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use runtide_core::{
-    Detail, Error, ErrorKind, Failure, Inspection, Instance, InstanceFilter, InstanceId, Looker, Result, Snapshot,
+    Detail, Error, ErrorKind, Failure, Inspection, Instance, InstanceFilter, InstanceId, InstanceState, Looker, Result, Snapshot,
 };
 use zbus::OwnedObjectPath;
 
 use crate::{
+    cgroup,
     client::{Client, SCOPE, SERVICE, UNIT},
     files, labels, ledger, names,
     names::LONGEST,
     normalize,
     properties::{ServiceProperties, UnitProperties},
     selection::UnitType,
+    sockets,
 };
 
 const LIST: &str = "systemd.list";
@@ -144,6 +146,10 @@ impl UnitLooker {
         let Some(mut instance) = normalize::instance(client.id(), unit, &about, Some(&service)) else {
             return Err(client.place(INSPECT).error(ErrorKind::Protocol, "the unit has no state"));
         };
+        let control_group = service.control_group.clone().or_else(|| known.as_ref()?.control_group.clone());
+        if instance.state == InstanceState::Paused && !is_frozen(client, control_group.as_deref()) {
+            instance.state = InstanceState::Running;
+        }
         if instance.group.is_none() {
             instance.group = known.as_ref().and_then(|known| known.group.clone());
         }
@@ -155,10 +161,10 @@ impl UnitLooker {
             None => self.labels(unit, path, interface, &about, &service).await?,
         };
         if detail == Detail::Full && instance.state.is_alive() {
-            instance.ports = self.ports(&service, &about).await;
+            let group = service.control_group.as_deref().unwrap_or_default();
+            instance.ports = sockets::ports(client, group, about.triggered_by.as_deref().unwrap_or_default()).await;
         }
         let is_job = service.kind.as_deref().map(|kind| kind == "oneshot");
-        let control_group = service.control_group.clone();
         let rest = (service.exec_main_code.is_some() && !is_up).then_some((changed, service));
         self.ledger.lock().saw(&instance, control_group.as_deref(), is_job, rest);
         Ok(client.config().selection.takes(&instance).then_some(instance))
@@ -189,11 +195,13 @@ impl UnitLooker {
         let read = tokio::task::spawn_blocking(move || files::labels(&root, &fragment, &drop_ins)).await;
         Ok(read.unwrap_or_default())
     }
+}
 
-    async fn ports(&self, service: &ServiceProperties, about: &UnitProperties) -> Option<Vec<runtide_core::Port>> {
-        let _ = (service, about, &self.client);
-        None
-    }
+/// Whether a unit that systemd calls frozen is: of one that was killed while it was frozen, 252 goes on saying so in its next
+/// life. Where the kernel cannot be asked, systemd's word counts.
+pub(crate) fn is_frozen(client: &Client, control_group: Option<&str>) -> bool {
+    let (Some(root), Some(group)) = (&client.config().root, control_group) else { return true };
+    cgroup::is_frozen(root, group).unwrap_or(true)
 }
 
 /// Whether a unit is more than a name that others mention.

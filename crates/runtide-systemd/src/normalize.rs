@@ -86,6 +86,14 @@ pub(crate) fn name(unit: &str) -> &str {
     unit.strip_suffix(".service").unwrap_or(unit)
 }
 
+/// Whether the main process of which a service speaks ran in its present life, and ended. A life is begun to be started before its
+/// first process is; behind a restart of systemd's own, it ceases to be inactive after that.
+pub(crate) fn is_of_life(about: &UnitProperties, service: &ServiceProperties) -> bool {
+    let began = about.inactive_exit_timestamp_monotonic.unwrap_or(0);
+    let begun = about.condition_timestamp_monotonic.filter(|at| *at != 0).map_or(began, |at| at.min(began));
+    service.exec_main_code.unwrap_or(0) != 0 && service.exec_main_start_timestamp_monotonic.is_some_and(|at| at != 0 && at >= begun)
+}
+
 /// What is known of a unit from these properties; what they leave out is unknown. `None`: they do not say in which state it is.
 pub(crate) fn instance(
     backend: &BackendId,
@@ -113,9 +121,7 @@ pub(crate) fn instance(
     }
     if let Some(service) = service {
         instance.restarts = service.restarts;
-        // What ended before this life began was another life's main process.
-        let is_of_this_life =
-            service.exec_main_exit_timestamp_monotonic.is_some_and(|at| at != 0 && (at >= began || !is_begun));
+        let is_of_this_life = !is_begun || is_of_life(about, service);
         if state.is_ended() && is_of_this_life {
             instance.exit = exit(service);
             instance.finished_at = instance.finished_at.or_else(|| service.exec_main_exit_timestamp.and_then(time));

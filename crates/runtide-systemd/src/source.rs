@@ -26,7 +26,7 @@ use crate::{
     files,
     freezer::Freezer,
     ledger,
-    looker::UnitLooker,
+    looker::{self, UnitLooker},
     names, normalize,
     properties::{ServiceProperties, UnitProperties},
 };
@@ -386,9 +386,15 @@ fn tell(
         service.kind = is_job.then(|| "oneshot".to_owned());
         service
     });
-    let Some(instance) = normalize::instance(client.id(), unit, about, service.as_ref()) else {
+    let Some(mut instance) = normalize::instance(client.id(), unit, about, service.as_ref()) else {
         return out.push(Signal::new(SignalBody::Hint(id)));
     };
+    if instance.state == InstanceState::Paused {
+        let control_group = ledger.get(&id).and_then(|known| known.control_group.as_deref());
+        if !looker::is_frozen(client, control_group) {
+            instance.state = InstanceState::Running;
+        }
+    }
     let began = about.inactive_exit_timestamp_monotonic.unwrap_or(0);
     let rests = matches!(about.active_state.as_deref(), Some("inactive" | "failed" | "maintenance"));
     let starts = about.condition_timestamp_monotonic.unwrap_or(0);
@@ -405,9 +411,7 @@ fn tell(
     }
     let selection = &client.config().selection;
     let ran = match &service {
-        Some(service) if names::type_of(unit) == Some("service") => {
-            service.exec_main_code.unwrap_or(0) != 0 && service.exec_main_exit_timestamp_monotonic.unwrap_or(0) >= began
-        }
+        Some(service) if names::type_of(unit) == Some("service") => normalize::is_of_life(about, service),
         _ => true,
     };
     let mut signals = Vec::new();

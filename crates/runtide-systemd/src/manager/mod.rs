@@ -2,6 +2,9 @@
 
 #[cfg(test)]
 mod bed;
+mod fragment;
+mod holder;
+mod job;
 mod life;
 mod lifecycle;
 mod log;

@@ -1,5 +1,7 @@
 //! Remove: what was created goes with what holds it.
 
+use std::time::Duration;
+
 use runtide_core::{Effect, ErrorKind, RemoveOptions, Result};
 
 use super::{
@@ -8,6 +10,9 @@ use super::{
     stop,
     unit::{Call, Seen},
 };
+
+/// How soon systemd forgets what nothing needs any more: it does so when it has nothing else to do.
+const FORGOTTEN: Duration = Duration::from_secs(10);
 
 pub(super) async fn remove(call: Call<'_>, options: &RemoveOptions) -> Result<Effect> {
     let Some(before) = call.look_if_loaded().await? else { return Ok(Effect::Unchanged) };
@@ -55,7 +60,14 @@ pub(super) async fn forget(call: Call<'_>) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    call.until(|seen: Option<&Seen>| seen.is_none().then_some(())).await?;
+    let gone = call.until(|seen: Option<&Seen>| seen.is_none().then_some(()));
+    match tokio::time::timeout(FORGOTTEN, gone).await {
+        Ok(gone) => gone?,
+        Err(_) => {
+            let message = "it rests, but another unit mentions it, or somebody holds it: systemd does not forget it";
+            return Err(call.error(ErrorKind::Conflict, message));
+        }
+    }
     // The name can be taken again only when both are gone.
     let holder = Call { unit: &holder, ..call };
     holder.until(|seen: Option<&Seen>| seen.is_none().then_some(())).await

@@ -258,7 +258,8 @@ impl Harness for SystemdHarness {
     async fn create(&self, name: &str, work: &Workload) -> Done<InstanceId> {
         let Some(shell) = Self::shell(work) else { return Err(Obstacle::unsupported(format!("{work:?}"))) };
         let unit = format!("{}-{name}.service", self.prefix);
-        let holder = format!("{}h{}.slice", self.prefix, name.replace('-', ""));
+        // As the backend itself does it, so that it knows what keeps the unit.
+        let holder = format!("runtide:{}.slice", unit.replace('_', "_5f").replace('-', "_2d"));
         done(self.make(&holder, &unit, &shell).await)?;
         let id = InstanceId::from(unit);
         self.made.lock().unwrap().insert(id.clone(), (holder, shell));
