@@ -89,11 +89,14 @@ fn text(lines: &[LogLine]) -> String {
     lines.iter().map(|line| String::from_utf8_lossy(&line.bytes)).collect()
 }
 
-/// The children of this process that read journals, also those that nobody waited for.
-fn children() -> usize {
-    let threads = std::fs::read_dir("/proc/self/task").unwrap();
-    let of = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
-    threads.map(|thread| of(thread.unwrap()).split_whitespace().count()).sum()
+/// The children of this process that read the journal of this unit.
+fn children(id: &InstanceId) -> Vec<String> {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let texts = threads.map(|thread| std::fs::read_to_string(thread.path().join("children")).unwrap_or_default());
+    let all: Vec<String> =
+        texts.flat_map(|text| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect();
+    let command = |child: &String| std::fs::read_to_string(format!("/proc/{child}/cmdline")).unwrap_or_default();
+    all.into_iter().filter(|child| command(child).contains(id.as_str())).collect()
 }
 
 #[tokio::test]
@@ -196,16 +199,21 @@ async fn what_is_not_there_is_not_found() {
 async fn whoever_drops_a_log_leaves_no_child() {
     let Some(bed) = Bed::find() else { return };
     let id = bed.start("while :; do echo x; sleep 0.05; done", vec![]).await;
+    let mut started = Vec::new();
     for _ in 0..10 {
         let mut log = bed.logs().logs(&id, LogOptions::default().with_follow()).await.unwrap();
         log.next().await.unwrap().unwrap();
-        assert!(children() > 0);
+        let own = children(&id);
+        assert!(!own.is_empty());
+        started.extend(own);
         drop(log);
     }
     bed.stop(&id).await;
+    // One that nobody waited for would keep its number.
+    let is_left = || started.iter().any(|child| std::fs::exists(format!("/proc/{child}")).unwrap());
     let since = Instant::now();
-    while children() > 0 {
-        assert!(since.elapsed() < Duration::from_secs(10), "{} children are left", children());
+    while is_left() {
+        assert!(since.elapsed() < Duration::from_secs(10), "of {started:?} some are left");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
