@@ -34,8 +34,8 @@ use self::{
     machine::{Machine, Part},
 };
 
-/// Writes that the front keeps for watchers: few, since each write takes a reload.
-const HISTORY: u8 = 48;
+/// Writes that the front keeps for watchers: few, since each write takes a reload, and as many as a law's reader may be behind.
+const HISTORY: u8 = 72;
 
 struct Systemd {
     part: Part,

@@ -56,11 +56,8 @@ impl Test {
         std::fs::read_to_string(self.part.path(&self.unit(file))).ok()
     }
 
-    /// A property, as systemctl tells it.
     fn property(&self, name: &str, property: &str) -> String {
-        let output = self.part.machine.systemctl(&["show", "--value", "-p", property, &self.unit(name)]);
-        assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+        self.part.machine.property(&self.unit(name), property)
     }
 
     async fn watch(&self) -> StoreStream {
@@ -89,10 +86,9 @@ async fn what_is_applied_can_be_started_and_a_delete_stops_it() {
     let Some(test) = Test::new() else { return };
     let web = test.service("web");
     test.put(&web, SLEEPS).await;
-    let started = test.part.machine.systemctl(&["start", &test.unit("web.service")]);
-    assert!(started.status.success(), "{started:?}");
+    test.part.machine.call("StartUnit", "ss", &[&test.unit("web.service"), "replace"]);
     assert_eq!(test.property("web.service", "ActiveState"), "active");
-    assert_eq!(test.property("web.service", "NeedDaemonReload"), "no");
+    assert_eq!(test.property("web.service", "NeedDaemonReload"), "false");
     assert_eq!(test.property("web.service", "Description"), "sleeps");
     assert_eq!(test.property("web.service", "FragmentPath"), format!("{}/{}", machine::FOLDER, test.unit("web.service")));
     assert_eq!(test.on_disk("web.service").unwrap(), SLEEPS);
@@ -135,6 +131,27 @@ async fn what_systemd_refuses_is_taken_back() {
     // Nobody heard of it.
     let after = test.put(&web, &SLEEPS.replace("sleeps", "again")).await;
     assert_eq!(next(&mut watch).await.revision(), after);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn systemd_analyze_is_asked_where_it_sees_what_the_manager_sees() {
+    let Some(test) = Test::new() else { return };
+    if test.part.machine.root != std::path::Path::new("/") {
+        return eprintln!("skipped: the machine's files are not this one's");
+    }
+    let config = test.part.config().with_verify(runtide_systemd::Verify::Auto);
+    let store = UnitStore::new(config, MemoryStore::new()).unwrap();
+    let web = test.service("web");
+    store.apply(&web, native(SLEEPS), Precondition::None).await.unwrap();
+    for wrong in ["[Service]\nExecStart=/no/such/program\n", "[Unit]\nNoSuchKey=1\n[Service]\nExecStart=/bin/true\n"] {
+        let error = store.apply(&web, native(wrong), Precondition::None).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        assert!(error.message().contains("/no/such") || error.message().contains("NoSuchKey"), "{error}");
+    }
+    let drop_in = test.drop_in("web", "10-wrong");
+    let error = store.apply(&drop_in, native("[Service]\nExecStart=/bin/true\n"), Precondition::None).await.unwrap_err();
+    assert!(error.message().contains("more than one ExecStart="), "{error}");
+    assert_eq!(test.on_disk("web.service").unwrap(), SLEEPS);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::Command,
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
@@ -55,13 +55,28 @@ impl Machine {
         Part { machine: self.clone(), prefix: format!("rt{}x{number}-", std::process::id()) }
     }
 
-    /// As one who sits at the machine.
-    pub fn systemctl(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new("systemctl");
-        command.args(arguments).env("DBUS_SYSTEM_BUS_ADDRESS", &self.address).env("SYSTEMD_IGNORE_CHROOT", "1");
-        command.output().unwrap()
+    /// Asks the manager as a program of its own would; what it answers, as D-Bus writes it.
+    pub fn busctl(&self, arguments: &[&str]) -> String {
+        let output = Command::new("busctl").arg(format!("--address={}", self.address)).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    pub fn call(&self, method: &str, signature: &str, arguments: &[&str]) -> String {
+        let manager = ["call", SYSTEMD, "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager", method, signature];
+        self.busctl(&[&manager, arguments].concat())
+    }
+
+    /// A property of a unit, without its type.
+    pub fn property(&self, unit: &str, property: &str) -> String {
+        let loaded = self.call("LoadUnit", "s", &[unit]);
+        let path = loaded.trim_start_matches("o ").trim_matches('"');
+        let said = self.busctl(&["get-property", SYSTEMD, path, "org.freedesktop.systemd1.Unit", property]);
+        said.split_once(' ').unwrap().1.trim_matches('"').to_owned()
     }
 }
+
+const SYSTEMD: &str = "org.freedesktop.systemd1";
 
 /// A part of a machine's folder of units, which goes with it.
 #[derive(Debug)]
