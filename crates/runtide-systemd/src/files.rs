@@ -36,8 +36,12 @@ pub(crate) fn labels(root: &Path, fragment: &str, drop_ins: &[String]) -> Option
 /// The labels of a transient unit by the file that systemd writes for it, before the unit starts; `None`: there is none.
 pub(crate) fn transient_labels(root: &Path, unit_path: &[String], unit: &str) -> Option<Labels> {
     let folder = unit_path.iter().find(|folder| folder.ends_with("/transient"))?;
-    let file = read(&seen(root, folder).join(unit)).ok()?;
-    Some(labels::of_transient(&file))
+    labels_of_transient(root, &format!("{folder}/{unit}"))
+}
+
+/// The same, where the manager says which file.
+pub(crate) fn labels_of_transient(root: &Path, fragment: &str) -> Option<Labels> {
+    Some(labels::of_transient(&read(&seen(root, fragment)).ok()?))
 }
 
 fn read(path: &Path) -> io::Result<UnitFile> {

@@ -105,6 +105,7 @@ Storage=persistent
 RateLimitIntervalSec=0
 RateLimitBurst=0
 SystemMaxUse=1G
+SystemMaxFileSize=1G
 RuntimeMaxUse=1G
 Audit=
 ReadKMsg=no

@@ -59,6 +59,7 @@ struct Shared {
     changed: watch::Sender<()>,
     live: Mutex<BTreeMap<u64, Live>>,
     newest: AtomicU64,
+    calls: Mutex<BTreeMap<String, usize>>,
 }
 
 struct Live {
@@ -81,6 +82,7 @@ impl Bus {
             changed: watch::channel(()).0,
             live: Mutex::default(),
             newest: AtomicU64::new(0),
+            calls: Mutex::default(),
         });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Ok(Self { path: listen.to_path_buf(), shared, accepting })
@@ -118,6 +120,11 @@ impl Bus {
         for live in lock(&self.shared.live).values().filter(|live| live.subscribed) {
             let _ = live.say.send(message.data().bytes().to_vec());
         }
+    }
+
+    /// How often each method was called.
+    pub(crate) fn calls(&self) -> BTreeMap<String, usize> {
+        lock(&self.shared.calls).clone()
     }
 
     /// How many connections there are.
@@ -225,6 +232,7 @@ async fn up(
             {
                 live.subscribed = true;
             }
+            *lock(&shared.calls).entry(call.member.clone()).or_default() += 1;
             lock(calls).insert(header.serial, call);
         }
         to.write_all(&bytes).await?;

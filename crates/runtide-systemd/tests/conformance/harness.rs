@@ -113,7 +113,7 @@ impl SystemdHarness {
             Workload::Exit { after, code } => format!("sleep {}; exit {code}", after.as_secs_f64()),
             Workload::Print { bytes } => {
                 let lines = bytes / LINE;
-                let print = "BEGIN { p = sprintf(\"%1008s\", \"\"); for (i = 0; i < n; i++) { printf \"%s%014d%s\\n\", c, i, p; \
+                let print = "BEGIN { p = sprintf(\"%1008s\", \".\"); for (i = 0; i < n; i++) { printf \"%s%014d%s\\n\", c, i, p; \
                              fflush() } }";
                 format!("print() {{ awk -v c=$1 -v n={lines} '{print}'; }}; print o & print e >&2; wait")
             }
@@ -387,7 +387,7 @@ impl Harness for SystemdHarness {
 
     fn output(&self, side: LogSource, bytes: u64) -> Output {
         let letter = if side == LogSource::Stdout { 'o' } else { 'e' };
-        Box::new((0..bytes / LINE).map(move |n| format!("{letter}{n:014}{:1008}\n", "").into_bytes()))
+        Box::new((0..bytes / LINE).map(move |n| format!("{letter}{n:014}{:>1008}\n", ".").into_bytes()))
     }
 
     fn spec(&self, name: &str, work: &Workload) -> Done<InstanceSpec> {
