@@ -90,7 +90,10 @@ async fn what_is_applied_can_be_started_and_a_delete_stops_it() {
     assert_eq!(test.property("web.service", "ActiveState"), "active");
     assert_eq!(test.property("web.service", "NeedDaemonReload"), "false");
     assert_eq!(test.property("web.service", "Description"), "sleeps");
-    assert_eq!(test.property("web.service", "FragmentPath"), format!("{}/{}", machine::FOLDER, test.unit("web.service")));
+    assert_eq!(
+        test.property("web.service", "FragmentPath"),
+        format!("{}/{}", machine::FOLDER, test.unit("web.service"))
+    );
     assert_eq!(test.on_disk("web.service").unwrap(), SLEEPS);
 
     let changed = test.put(&web, &SLEEPS.replace("sleeps", "still sleeps")).await;
@@ -149,7 +152,8 @@ async fn systemd_analyze_is_asked_where_it_sees_what_the_manager_sees() {
         assert!(error.message().contains("/no/such") || error.message().contains("NoSuchKey"), "{error}");
     }
     let drop_in = test.drop_in("web", "10-wrong");
-    let error = store.apply(&drop_in, native("[Service]\nExecStart=/bin/true\n"), Precondition::None).await.unwrap_err();
+    let error =
+        store.apply(&drop_in, native("[Service]\nExecStart=/bin/true\n"), Precondition::None).await.unwrap_err();
     assert!(error.message().contains("more than one ExecStart="), "{error}");
     assert_eq!(test.on_disk("web.service").unwrap(), SLEEPS);
 }
@@ -159,11 +163,15 @@ async fn one_that_is_refused_does_not_harm_those_beside_it() {
     let Some(test) = Test::new() else { return };
     let (store, reference) = (&test.store, |n: usize| test.service(&format!("n{n}")));
     let writes = (0..6).map(|n| async move {
-        let text = if n == 3 { "[Service]\nType=simple\n" } else { SLEEPS };
-        store.apply(&reference(n), native(text), Precondition::Absent).await
+        let unit = if n == 3 { "[Service]\nType=simple\n" } else { SLEEPS };
+        store.apply(&reference(n), native(unit), Precondition::Absent).await
     });
     for (n, done) in futures_util::future::join_all(writes).await.into_iter().enumerate() {
-        assert_eq!(done.as_ref().err().map(runtide_core::Error::kind), (n == 3).then_some(ErrorKind::InvalidInput), "{n}");
+        assert_eq!(
+            done.as_ref().err().map(runtide_core::Error::kind),
+            (n == 3).then_some(ErrorKind::InvalidInput),
+            "{n}"
+        );
         assert_eq!(test.on_disk(&format!("n{n}.service")).is_some(), n != 3);
     }
 }
@@ -190,7 +198,9 @@ async fn what_others_change_is_seen_and_not_overwritten() {
     std::fs::write(test.part.path(&test.unit("other.service")), SLEEPS).unwrap();
     assert!(matches!(next(&mut watch).await, StoreEvent::Added(one) if one.reference == test.service("other")));
     std::fs::remove_file(test.part.path(&test.unit("other.service"))).unwrap();
-    assert!(matches!(next(&mut watch).await, StoreEvent::Deleted { reference, .. } if reference == test.service("other")));
+    assert!(
+        matches!(next(&mut watch).await, StoreEvent::Deleted { reference, .. } if reference == test.service("other"))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -226,7 +236,7 @@ async fn units_are_enabled_and_disabled() {
     assert!(test.property("web.service", "UnitFileState").starts_with("enabled"));
     assert_eq!(test.store.disable(&web).await.unwrap(), Effect::Changed);
     assert_eq!(test.store.disable(&web).await.unwrap(), Effect::Unchanged);
-    test.store.enable(&web).await.unwrap();
+    assert_eq!(test.store.enable(&web).await.unwrap(), Effect::Changed);
     test.store.delete(&web, Precondition::None).await.unwrap().unwrap();
     let wants = test.part.folder().join("multi-user.target.wants").join(test.unit("web.service"));
     assert!(wants.symlink_metadata().is_err(), "a delete disables");
@@ -242,8 +252,8 @@ async fn other_forms_are_kept_as_written_and_shown_as_text() {
     test.store.apply(&web, json.clone(), Precondition::Absent).await.unwrap();
     assert_eq!(test.on_disk("web.service").unwrap(), "[Service]\nExecStart=/bin/true\n");
     assert_eq!(test.store.get(&web, None).await.unwrap().unwrap().document, json);
-    let text = test.store.get(&web, Some(ResourceFormat::Native)).await.unwrap().unwrap();
-    assert_eq!(text.document, native("[Service]\nExecStart=/bin/true\n"));
+    let shown = test.store.get(&web, Some(ResourceFormat::Native)).await.unwrap().unwrap();
+    assert_eq!(shown.document, native("[Service]\nExecStart=/bin/true\n"));
     let again = test.store.apply(&web, json.clone(), Precondition::None).await.unwrap();
     assert_eq!(again.outcome, ApplyOutcome::Unchanged);
     // Opened again, it is still known how it was written.

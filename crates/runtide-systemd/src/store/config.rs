@@ -16,7 +16,7 @@ const CONFIG: &str = "systemd.store.config";
 #[non_exhaustive]
 pub enum Verify {
     /// Where it can: the program is here, and the manager's file system is this one (`root` is `/`), since it looks for the
-    /// commands that a unit names. Elsewhere, what the manager itself refuses to load is refused.
+    /// commands that a unit names. A key that systemd does not know is refused too, of which it would only warn. Elsewhere, what the manager itself refuses to load is refused.
     #[default]
     Auto,
     /// Never: only what the manager itself refuses to load is refused.
@@ -93,7 +93,8 @@ impl UnitStoreConfig {
 
     pub(super) fn validate(&self) -> Result<()> {
         let error = |kind, key: &'static str, why: &str| Err(Error::new(kind, CONFIG, why).with_context("key", key));
-        let plain = |path: &Path| path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+        let plain =
+            |path: &Path| path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
         if !self.directory.is_absolute() || !plain(&self.directory) || self.directory.file_name().is_none() {
             return error(ErrorKind::InvalidInput, "directory", "it is an absolute path, without . and ..");
         }

@@ -271,18 +271,15 @@ impl<S: LocalStore> UnitStore<S> {
         }
         for part in folder.ancestors().take_while(|part| *part != root && part.starts_with(root)) {
             if matches!(self.inner.names.sort(part), Ok(Some(Sort::Other | Sort::File))) {
-                let error = Error::new(ErrorKind::InvalidInput, OPEN, "the folder's path has a link in it, below the root");
+                let error =
+                    Error::new(ErrorKind::InvalidInput, OPEN, "the folder's path has a link in it, below the root");
                 return Err(error.with_context("path", part.display()));
             }
         }
         Ok(())
     }
 
-    async fn ask<T>(
-        &self,
-        operation: &'static str,
-        ask: impl FnOnce(oneshot::Sender<Result<T>>) -> Ask,
-    ) -> Result<T> {
+    async fn ask<T>(&self, operation: &'static str, ask: impl FnOnce(oneshot::Sender<Result<T>>) -> Ask) -> Result<T> {
         let keeper = self.opened().await?;
         let (done, waits) = oneshot::channel();
         if keeper.send(ask(done)).await.is_err() {
@@ -305,7 +302,11 @@ impl<S: LocalStore> UnitStore<S> {
         }
         let there = self.inner.shared.front.get(reference, None).await?;
         let new = there.is_none_or(|there| *there.written() != document);
-        if new && self.inner.config.verify == Verify::Auto && self.inner.config.is_here() && self.inner.manager.is_some() {
+        if new
+            && self.inner.config.verify == Verify::Auto
+            && self.inner.config.is_here()
+            && self.inner.manager.is_some()
+        {
             let systemd = &self.inner.config.systemd;
             let verified = verify::verify(systemd.scope, systemd.deadline, &file, &text).await;
             verified.map_err(|error| error.with_context("resource", reference))?;

@@ -48,7 +48,10 @@ impl UnitFileName {
         let unit = Self::unit(unit)?.unit;
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b":-_.\\@+~".contains(&byte);
         if name.is_empty() || name.starts_with('.') || !name.bytes().all(allowed) {
-            return Err(bad(name, "a drop-in's name is of letters, digits and : - _ . \\ @ + ~, and no dot is the first"));
+            return Err(bad(
+                name,
+                "a drop-in's name is of letters, digits and : - _ . \\ @ + ~, and no dot is the first",
+            ));
         }
         if name.len() + ENDING.len() > names::LONGEST || unit.len() + 2 > names::LONGEST {
             return Err(bad(name, "it is longer than 255 bytes"));
@@ -108,7 +111,9 @@ mod tests {
     #[test]
     fn hostile_names_are_refused() {
         let long = format!("{}.service", "a".repeat(248));
-        for unit in ["", "..", "../a.service", "a/b.service", "/etc/a.service", "a\0.service", ".a.service", "web", &long] {
+        for unit in
+            ["", "..", "../a.service", "a/b.service", "/etc/a.service", "a\0.service", ".a.service", "web", &long]
+        {
             assert!(UnitFileName::unit(unit).is_err(), "{unit:?}");
         }
         for name in ["", "..", ".a", "a/b", "../a", "a\0", "a b", &"a".repeat(251)] {

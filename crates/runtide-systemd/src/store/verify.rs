@@ -123,9 +123,8 @@ mod tests {
     #[tokio::test]
     async fn a_unit_that_is_wrong_is_refused_where_the_program_is() {
         let file = UnitFileName::unit("runtide-verify-test.service").unwrap();
-        let check = async |text: &'static str| {
-            verify(Scope::System, Duration::from_secs(20), &file, &Bytes::from(text)).await
-        };
+        let check =
+            async |text: &'static str| verify(Scope::System, Duration::from_secs(20), &file, &Bytes::from(text)).await;
         check("[Service]\nExecStart=/bin/sh -c true\n").await.unwrap();
         if std::process::Command::new("systemd-analyze").arg("--version").output().is_ok() {
             let error = check("[Service]\nExecStart=/no/such/program\n").await.unwrap_err();
