@@ -16,11 +16,11 @@ mod machine;
 use std::{os::unix::fs::symlink, time::Duration};
 
 use runtide_core::{
-    ApplyOutcome, Document, Effect, ErrorKind, Precondition, ResourceFormat, ResourceRef, Revision, Selector,
+    ApplyOutcome, Document, Effect, ErrorKind, Precondition, ResourceFormat, ResourceRef, Revision, Selector, Since,
     StoreBackend, StoreBackendExt, StoreEvent, StoreStream, StoreWatchOptions,
 };
 use runtide_memory::MemoryStore;
-use runtide_systemd::UnitStore;
+use runtide_systemd::{Config, UnitStore, UnitStoreConfig};
 
 use self::machine::{Machine, Part};
 
@@ -296,6 +296,67 @@ async fn a_folder_has_one_store_at_a_time() {
     test.store.close();
     assert_eq!(test.store.stats().await.unwrap_err().kind(), ErrorKind::Cancelled);
     assert_eq!(second.stats().await.unwrap().resource_count, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_change_while_it_is_closed_has_revisions_too() {
+    let Some(test) = Test::new() else { return };
+    let (web, gone, fresh) = (test.service("web"), test.service("gone"), test.service("fresh"));
+    let first = test.put(&web, SLEEPS).await;
+    let last = test.put(&gone, SLEEPS).await;
+    test.store.close();
+    let theirs = SLEEPS.replace("sleeps", "theirs");
+    std::fs::write(test.part.path(&test.unit("web.service")), &theirs).unwrap();
+    std::fs::write(test.part.path(&test.unit("fresh.service")), &theirs).unwrap();
+    std::fs::remove_file(test.part.path(&test.unit("gone.service"))).unwrap();
+    let store = open(&test.part);
+    for reference in [&web, &fresh] {
+        let found = store.get(reference, None).await.unwrap().unwrap();
+        assert!(found.document == native(&theirs) && found.revision > last, "{found:?}");
+    }
+    assert_eq!(store.get(&gone, None).await.unwrap(), None);
+    let late = store.delete(&web, Precondition::Is(first)).await.unwrap_err();
+    assert_eq!(late.kind(), ErrorKind::Conflict);
+    let before = StoreWatchOptions::default().with_since(Since::After(last));
+    assert!(store.watch(&Selector::all(), before).await.is_ok(), "three changes after it was opened");
+    let before = StoreWatchOptions::default().with_since(Since::After(first));
+    assert_eq!(store.watch(&Selector::all(), before).await.unwrap_err().kind(), ErrorKind::Expired);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_manager_it_is_read_and_not_written() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("etc/systemd/system");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("web.service"), SLEEPS).unwrap();
+    let config = Config::system().with_address("unix:path=/no/such/bus").with_root(root.path().to_owned());
+    let config = UnitStoreConfig::new(config, "/etc/systemd/system");
+    let store = UnitStore::new(config, MemoryStore::new()).unwrap();
+    let named = |name| ResourceRef::new("", "service", None, name).unwrap();
+    let found = store.get(&named("web"), None).await.unwrap().unwrap();
+    assert_eq!(found.document, native(SLEEPS));
+    let changed = native("[Service]\nExecStart=/bin/true\n");
+    for name in ["web", "fresh"] {
+        let error = store.apply(&named(name), changed.clone(), Precondition::None).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert_eq!(store.delete(&named("web"), Precondition::None).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    }
+    let mut names: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["web.service"], "nothing is left behind");
+    assert_eq!(std::fs::read_to_string(folder.join("web.service")).unwrap(), SLEEPS);
+    assert_eq!(store.stats().await.unwrap().revision, found.revision);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_in_the_path_below_another_root_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(root.path().join("etc")).unwrap();
+    symlink("/tmp", root.path().join("etc/systemd")).unwrap();
+    let config = Config::system().with_address("unix:path=/no/such/bus").with_root(root.path().to_owned());
+    let config = UnitStoreConfig::new(config, "/etc/systemd/system");
+    let store = UnitStore::new(config, MemoryStore::new()).unwrap();
+    assert_eq!(store.stats().await.unwrap_err().kind(), ErrorKind::InvalidInput);
 }
 
 #[tokio::test(flavor = "multi_thread")]
