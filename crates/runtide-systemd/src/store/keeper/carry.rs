@@ -35,7 +35,8 @@ impl<S: LocalStore> Keeper<S> {
                 }
                 Ok(())
             });
-            tidied.await.map_err(Trouble::Failed)?;
+            // It is done, whatever becomes of an empty folder.
+            let _ = tidied.await;
         }
         Ok(())
     }
