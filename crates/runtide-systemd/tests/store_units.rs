@@ -341,9 +341,9 @@ async fn without_a_manager_it_is_read_and_not_written() {
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
         assert_eq!(store.delete(&named("web"), Precondition::None).await.unwrap_err().kind(), ErrorKind::Unavailable);
     }
-    let mut names: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    names.sort();
-    assert_eq!(names, ["web.service"], "nothing is left behind");
+    let mut left: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["web.service"], "nothing is left behind");
     assert_eq!(std::fs::read_to_string(folder.join("web.service")).unwrap(), SLEEPS);
     assert_eq!(store.stats().await.unwrap().revision, found.revision);
 }
