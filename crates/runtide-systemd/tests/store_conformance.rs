@@ -18,6 +18,7 @@ mod machine;
 use std::{
     num::NonZeroUsize,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -68,7 +69,8 @@ impl StoreHarness for Systemd {
     }
 
     fn tuning(&self) -> StoreTuning {
-        StoreTuning::REMOTE.with_effort(Effort::Brief)
+        // Each write takes a reload, and all of the tests share one manager.
+        StoreTuning::REMOTE.with_effort(Effort::Brief).with_patience(Duration::from_secs(400))
     }
 
     fn skips(&self) -> &'static [(StoreLaw, &'static str)] {

@@ -23,7 +23,9 @@ use std::{
     time::Duration,
 };
 
-use runtide_core::{Document, Precondition, ResourceFormat, ResourceRef, Revision, Selector, StoreBackend, StoreBackendExt};
+use runtide_core::{
+    Document, Precondition, ResourceFormat, ResourceRef, Revision, Selector, StoreBackend, StoreBackendExt,
+};
 use runtide_memory::MemoryStore;
 use runtide_systemd::UnitStore;
 

@@ -16,11 +16,11 @@ mod machine;
 use std::{os::unix::fs::symlink, time::Duration};
 
 use runtide_core::{
-    ApplyOutcome, Document, Effect, ErrorKind, Precondition, ResourceFormat, ResourceRef, Revision, Selector,
+    ApplyOutcome, Document, Effect, ErrorKind, Precondition, ResourceFormat, ResourceRef, Revision, Selector, Since,
     StoreBackend, StoreBackendExt, StoreEvent, StoreStream, StoreWatchOptions,
 };
 use runtide_memory::MemoryStore;
-use runtide_systemd::UnitStore;
+use runtide_systemd::{Config, UnitStore, UnitStoreConfig};
 
 use self::machine::{Machine, Part};
 
@@ -90,7 +90,10 @@ async fn what_is_applied_can_be_started_and_a_delete_stops_it() {
     assert_eq!(test.property("web.service", "ActiveState"), "active");
     assert_eq!(test.property("web.service", "NeedDaemonReload"), "false");
     assert_eq!(test.property("web.service", "Description"), "sleeps");
-    assert_eq!(test.property("web.service", "FragmentPath"), format!("{}/{}", machine::FOLDER, test.unit("web.service")));
+    assert_eq!(
+        test.property("web.service", "FragmentPath"),
+        format!("{}/{}", machine::FOLDER, test.unit("web.service"))
+    );
     assert_eq!(test.on_disk("web.service").unwrap(), SLEEPS);
 
     let changed = test.put(&web, &SLEEPS.replace("sleeps", "still sleeps")).await;
@@ -149,7 +152,8 @@ async fn systemd_analyze_is_asked_where_it_sees_what_the_manager_sees() {
         assert!(error.message().contains("/no/such") || error.message().contains("NoSuchKey"), "{error}");
     }
     let drop_in = test.drop_in("web", "10-wrong");
-    let error = store.apply(&drop_in, native("[Service]\nExecStart=/bin/true\n"), Precondition::None).await.unwrap_err();
+    let error =
+        store.apply(&drop_in, native("[Service]\nExecStart=/bin/true\n"), Precondition::None).await.unwrap_err();
     assert!(error.message().contains("more than one ExecStart="), "{error}");
     assert_eq!(test.on_disk("web.service").unwrap(), SLEEPS);
 }
@@ -159,11 +163,15 @@ async fn one_that_is_refused_does_not_harm_those_beside_it() {
     let Some(test) = Test::new() else { return };
     let (store, reference) = (&test.store, |n: usize| test.service(&format!("n{n}")));
     let writes = (0..6).map(|n| async move {
-        let text = if n == 3 { "[Service]\nType=simple\n" } else { SLEEPS };
-        store.apply(&reference(n), native(text), Precondition::Absent).await
+        let unit = if n == 3 { "[Service]\nType=simple\n" } else { SLEEPS };
+        store.apply(&reference(n), native(unit), Precondition::Absent).await
     });
     for (n, done) in futures_util::future::join_all(writes).await.into_iter().enumerate() {
-        assert_eq!(done.as_ref().err().map(runtide_core::Error::kind), (n == 3).then_some(ErrorKind::InvalidInput), "{n}");
+        assert_eq!(
+            done.as_ref().err().map(runtide_core::Error::kind),
+            (n == 3).then_some(ErrorKind::InvalidInput),
+            "{n}"
+        );
         assert_eq!(test.on_disk(&format!("n{n}.service")).is_some(), n != 3);
     }
 }
@@ -190,7 +198,9 @@ async fn what_others_change_is_seen_and_not_overwritten() {
     std::fs::write(test.part.path(&test.unit("other.service")), SLEEPS).unwrap();
     assert!(matches!(next(&mut watch).await, StoreEvent::Added(one) if one.reference == test.service("other")));
     std::fs::remove_file(test.part.path(&test.unit("other.service"))).unwrap();
-    assert!(matches!(next(&mut watch).await, StoreEvent::Deleted { reference, .. } if reference == test.service("other")));
+    assert!(
+        matches!(next(&mut watch).await, StoreEvent::Deleted { reference, .. } if reference == test.service("other"))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -226,7 +236,7 @@ async fn units_are_enabled_and_disabled() {
     assert!(test.property("web.service", "UnitFileState").starts_with("enabled"));
     assert_eq!(test.store.disable(&web).await.unwrap(), Effect::Changed);
     assert_eq!(test.store.disable(&web).await.unwrap(), Effect::Unchanged);
-    test.store.enable(&web).await.unwrap();
+    assert_eq!(test.store.enable(&web).await.unwrap(), Effect::Changed);
     test.store.delete(&web, Precondition::None).await.unwrap().unwrap();
     let wants = test.part.folder().join("multi-user.target.wants").join(test.unit("web.service"));
     assert!(wants.symlink_metadata().is_err(), "a delete disables");
@@ -242,8 +252,8 @@ async fn other_forms_are_kept_as_written_and_shown_as_text() {
     test.store.apply(&web, json.clone(), Precondition::Absent).await.unwrap();
     assert_eq!(test.on_disk("web.service").unwrap(), "[Service]\nExecStart=/bin/true\n");
     assert_eq!(test.store.get(&web, None).await.unwrap().unwrap().document, json);
-    let text = test.store.get(&web, Some(ResourceFormat::Native)).await.unwrap().unwrap();
-    assert_eq!(text.document, native("[Service]\nExecStart=/bin/true\n"));
+    let shown = test.store.get(&web, Some(ResourceFormat::Native)).await.unwrap().unwrap();
+    assert_eq!(shown.document, native("[Service]\nExecStart=/bin/true\n"));
     let again = test.store.apply(&web, json.clone(), Precondition::None).await.unwrap();
     assert_eq!(again.outcome, ApplyOutcome::Unchanged);
     // Opened again, it is still known how it was written.
@@ -286,6 +296,67 @@ async fn a_folder_has_one_store_at_a_time() {
     test.store.close();
     assert_eq!(test.store.stats().await.unwrap_err().kind(), ErrorKind::Cancelled);
     assert_eq!(second.stats().await.unwrap().resource_count, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_change_while_it_is_closed_has_revisions_too() {
+    let Some(test) = Test::new() else { return };
+    let (web, gone, fresh) = (test.service("web"), test.service("gone"), test.service("fresh"));
+    let first = test.put(&web, SLEEPS).await;
+    let last = test.put(&gone, SLEEPS).await;
+    test.store.close();
+    let theirs = SLEEPS.replace("sleeps", "theirs");
+    std::fs::write(test.part.path(&test.unit("web.service")), &theirs).unwrap();
+    std::fs::write(test.part.path(&test.unit("fresh.service")), &theirs).unwrap();
+    std::fs::remove_file(test.part.path(&test.unit("gone.service"))).unwrap();
+    let store = open(&test.part);
+    for reference in [&web, &fresh] {
+        let found = store.get(reference, None).await.unwrap().unwrap();
+        assert!(found.document == native(&theirs) && found.revision > last, "{found:?}");
+    }
+    assert_eq!(store.get(&gone, None).await.unwrap(), None);
+    let late = store.delete(&web, Precondition::Is(first)).await.unwrap_err();
+    assert_eq!(late.kind(), ErrorKind::Conflict);
+    let before = StoreWatchOptions::default().with_since(Since::After(last));
+    assert!(store.watch(&Selector::all(), before).await.is_ok(), "three changes after it was opened");
+    let before = StoreWatchOptions::default().with_since(Since::After(first));
+    assert_eq!(store.watch(&Selector::all(), before).await.unwrap_err().kind(), ErrorKind::Expired);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_manager_it_is_read_and_not_written() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("etc/systemd/system");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("web.service"), SLEEPS).unwrap();
+    let config = Config::system().with_address("unix:path=/no/such/bus").with_root(root.path().to_owned());
+    let config = UnitStoreConfig::new(config, "/etc/systemd/system");
+    let store = UnitStore::new(config, MemoryStore::new()).unwrap();
+    let named = |name| ResourceRef::new("", "service", None, name).unwrap();
+    let found = store.get(&named("web"), None).await.unwrap().unwrap();
+    assert_eq!(found.document, native(SLEEPS));
+    let changed = native("[Service]\nExecStart=/bin/true\n");
+    for name in ["web", "fresh"] {
+        let error = store.apply(&named(name), changed.clone(), Precondition::None).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert_eq!(store.delete(&named("web"), Precondition::None).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    }
+    let mut left: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["web.service"], "nothing is left behind");
+    assert_eq!(std::fs::read_to_string(folder.join("web.service")).unwrap(), SLEEPS);
+    assert_eq!(store.stats().await.unwrap().revision, found.revision);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_in_the_path_below_another_root_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(root.path().join("etc")).unwrap();
+    symlink("/tmp", root.path().join("etc/systemd")).unwrap();
+    let config = Config::system().with_address("unix:path=/no/such/bus").with_root(root.path().to_owned());
+    let config = UnitStoreConfig::new(config, "/etc/systemd/system");
+    let store = UnitStore::new(config, MemoryStore::new()).unwrap();
+    assert_eq!(store.stats().await.unwrap_err().kind(), ErrorKind::InvalidInput);
 }
 
 #[tokio::test(flavor = "multi_thread")]

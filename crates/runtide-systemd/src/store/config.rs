@@ -16,7 +16,7 @@ const CONFIG: &str = "systemd.store.config";
 #[non_exhaustive]
 pub enum Verify {
     /// Where it can: the program is here, and the manager's file system is this one (`root` is `/`), since it looks for the
-    /// commands that a unit names. Elsewhere, what the manager itself refuses to load is refused.
+    /// commands that a unit names. A key that systemd does not know is refused too, of which it would only warn. Elsewhere, what the manager itself refuses to load is refused.
     #[default]
     Auto,
     /// Never: only what the manager itself refuses to load is refused.

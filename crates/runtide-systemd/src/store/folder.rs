@@ -160,10 +160,6 @@ impl Folder {
         format!("{TEMPORARY}{}-{file}", prefix.get(..16).unwrap_or_default())
     }
 
-    pub(super) fn is_ours(&self, file: &UnitFileName) -> bool {
-        file.unit_name().starts_with(&self.prefix)
-    }
-
     /// Looks at everything; what has the stamp that is known is not read.
     pub(super) fn scan(&self, known: &BTreeMap<UnitFileName, Option<Stamp>>) -> io::Result<Scan> {
         let mut scan = Scan::default();
@@ -258,20 +254,20 @@ impl Folder {
         self.names.sort(&self.path.join(file.path()))
     }
 
-    /// The digest of a file that is there.
-    pub(super) fn digest(&self, file: &UnitFileName) -> io::Result<Option<Digest>> {
-        match self.read(file)? {
-            Some(Ok(text)) => Ok(Some(Digest::of(&text))),
-            Some(Err(why)) => Err(io::Error::other(why)),
-            None => Ok(None),
-        }
+    /// Whether a file has a text of this digest, or is not there if there is none. What is not read has no digest.
+    pub(super) fn is(&self, file: &UnitFileName, digest: Option<Digest>) -> io::Result<bool> {
+        Ok(match self.read(file)? {
+            Some(Ok(text)) => Some(Digest::of(&text)) == digest,
+            Some(Err(_)) => false,
+            None => digest.is_none(),
+        })
     }
 
     /// Writes a file, or removes it, if it is still what it was; to be made durable by [`sync`](Self::sync).
     pub(super) fn put(&self, file: &UnitFileName, before: Option<Digest>, text: Option<&Bytes>) -> io::Result<Put> {
         let path = self.path.join(file.path());
         let temporary = text.map(|text| self.written(file, text)).transpose()?;
-        if self.digest(file)? != before {
+        if !self.is(file, before)? {
             if let Some(temporary) = temporary {
                 self.disk.remove(&temporary)?;
             }

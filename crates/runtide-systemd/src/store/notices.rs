@@ -57,7 +57,7 @@ async fn heard(client: &Client, told: &Notify) -> Result<std::convert::Infallibl
     while let Some(message) = signals.next().await {
         let message = message.map_err(|error| place.dbus(error))?;
         let header = message.header();
-        match header.member().map(|member| member.as_str()) {
+        match header.member().map(zbus::names::MemberName::as_str) {
             Some("UnitFilesChanged" | "Reloading") => told.notify_one(),
             // A manager that was run anew does not know its subscribers.
             Some("NameOwnerChanged") => break,

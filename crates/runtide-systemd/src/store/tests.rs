@@ -58,7 +58,7 @@ impl StoreHarness for Model {
     }
 
     fn tuning(&self) -> StoreTuning {
-        StoreTuning::LOCAL.with_effort(Effort::Brief)
+        StoreTuning::LOCAL.with_effort(Effort::Full)
     }
 
     fn store(&self) -> Arc<dyn StoreBackend> {

@@ -20,7 +20,8 @@ impl UnitForm for Anything {
     }
 
     fn text(&self, reference: &ResourceRef, document: &Document) -> Result<Bytes> {
-        let mut text = format!("[X-Resource]\nReference={}\nFormat={}\n", hex(reference.as_str().as_bytes()), document.format);
+        let mut text =
+            format!("[X-Resource]\nReference={}\nFormat={}\n", hex(reference.as_str().as_bytes()), document.format);
         for line in document.bytes.chunks(LINE / 2) {
             text.extend(["Body=", &hex(line), "\n"]);
         }

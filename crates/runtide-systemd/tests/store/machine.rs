@@ -28,7 +28,9 @@ impl Machine {
             .or_else(|| pair("RUNTIDE_TEST_SYSTEMD", "RUNTIDE_TEST_SYSTEMD_ROOT"));
         match found {
             Some((address, root)) => Ok(Self { address, root: root.into() }),
-            None => Err("RUNTIDE_TEST_SYSTEMD and RUNTIDE_TEST_SYSTEMD_ROOT are not set: cargo xtask testbed up systemd"),
+            None => {
+                Err("RUNTIDE_TEST_SYSTEMD and RUNTIDE_TEST_SYSTEMD_ROOT are not set: cargo xtask testbed up systemd")
+            }
         }
     }
 
@@ -57,13 +59,15 @@ impl Machine {
 
     /// Asks the manager as a program of its own would; what it answers, as D-Bus writes it.
     pub fn busctl(&self, arguments: &[&str]) -> String {
-        let output = Command::new("busctl").arg(format!("--address={}", self.address)).args(arguments).output().unwrap();
+        let output =
+            Command::new("busctl").arg(format!("--address={}", self.address)).args(arguments).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {output:?}");
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
     pub fn call(&self, method: &str, signature: &str, arguments: &[&str]) -> String {
-        let manager = ["call", SYSTEMD, "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager", method, signature];
+        let manager =
+            ["call", SYSTEMD, "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager", method, signature];
         self.busctl(&[&manager, arguments].concat())
     }
 

@@ -1,5 +1,9 @@
 //! The one who writes: it takes what was asked for, a group at a time, and nobody else changes the record or shows anything.
 
+mod carry;
+mod look;
+mod restore;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     io,
@@ -8,15 +12,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::future::join_all;
 use runtide_core::{
-    Digest, Document, Error, ErrorKind, LocalStore, Planned, PlannedChange, Precondition, Resource, ResourceFormat,
-    ResourceRef, Result, Revision, StoreImage,
+    Digest, Document, Error, ErrorKind, LocalStore, Planned, PlannedChange, Precondition, Resource, ResourceRef,
+    Result, Revision, StoreImage,
 };
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::{
-    folder::{Folder, Found, Put, Stamp},
+    folder::{Folder, Stamp},
     form::UnitForm,
     manager::{Manager, again},
     name::UnitFileName,
@@ -24,7 +27,6 @@ use super::{
 };
 
 const APPLY: &str = "store.apply";
-const LOOK: &str = "store.look";
 
 /// As many writes share one reload at most.
 const GROUP: usize = 256;
@@ -107,6 +109,9 @@ pub(super) struct Keeper<S> {
     /// What is in the record is in doubt.
     broken: Option<Error>,
 }
+
+/// What others made of a file: the resource, and its body and text, or none if it is gone.
+type Foreign = (ResourceRef, Option<(Document, Bytes)>, UnitFileName);
 
 /// A write that was decided.
 struct Step {
@@ -199,15 +204,10 @@ impl<S: LocalStore> Keeper<S> {
             let mut taken_back = false;
             for (name, after, before) in begun.files {
                 let Some(file) = named(&name) else { continue };
-                let now = match folder.read(&file)? {
-                    Some(Ok(text)) => Some(Digest::of(&text)),
-                    Some(Err(_)) => continue,
-                    None => None,
-                };
                 let before = before.map(|document| document.bytes);
                 // Anything else than what was begun is somebody else's.
-                if now == after && now != before.as_deref().map(Digest::of) {
-                    folder.put(&file, now, before.as_ref())?;
+                if after != before.as_deref().map(Digest::of) && folder.is(&file, after)? {
+                    folder.put(&file, after, before.as_ref())?;
                     taken_back = true;
                 }
                 folder.sync(std::iter::once(&file))?;
@@ -280,89 +280,6 @@ impl<S: LocalStore> Keeper<S> {
                 tracing::warn!(%error, "the manager was not told that its unit files are as before; it will be");
             }
         }
-    }
-
-    /// Takes in what others changed: each change has a revision of its own.
-    async fn look(&mut self) -> Result<()> {
-        self.check()?;
-        let known = self.files.iter().map(|(file, held)| (file.clone(), held.stamp)).collect();
-        let folder = self.folder.clone();
-        let mut scan = blocking(LOOK, move || folder.scan(&known)).await?;
-        let mut gone: BTreeSet<UnitFileName> = self.files.keys().cloned().collect();
-        let mut steps = Vec::new();
-        for (file, found) in std::mem::take(&mut scan.files) {
-            let (text, stamp) = match found {
-                Found::Same => {
-                    gone.remove(&file);
-                    continue;
-                }
-                Found::Read(text, stamp) => (text, stamp),
-            };
-            let digest = Digest::of(&text);
-            if let Some(held) = self.files.get_mut(&file).filter(|held| held.digest == digest) {
-                held.stamp = stamp;
-                gone.remove(&file);
-                continue;
-            }
-            match self.adopted(&file, &text) {
-                Ok((reference, document)) => {
-                    if self.files.get(&file).is_some_and(|held| held.reference == reference) {
-                        gone.remove(&file);
-                    }
-                    steps.push((reference, Some((document, text)), file));
-                }
-                Err(why) => scan.skipped.push((file.to_string(), why)),
-            }
-        }
-        *self.shared.skipped.lock().unwrap_or_else(PoisonError::into_inner) = scan.skipped;
-        if gone.is_empty() && steps.is_empty() {
-            return Ok(());
-        }
-        let gone = gone.into_iter().filter_map(|file| Some((self.files.get(&file)?.reference.clone(), None, file)));
-        let all: Vec<_> = gone.collect::<Vec<_>>().into_iter().chain(steps).collect();
-        self.adopt(all).await
-    }
-
-    /// What somebody else wrote.
-    fn adopted(&self, file: &UnitFileName, text: &Bytes) -> std::result::Result<(ResourceRef, Document), &'static str> {
-        let (reference, document) = self.shared.form.read(file, text).ok_or("it cannot be a resource")?;
-        if document.bytes.len() > super::LARGEST {
-            return Err("it is longer than a mebibyte");
-        }
-        match self.shared.form.file(&reference) {
-            Ok(own) if own == *file => Ok((reference, document)),
-            _ => Err("what it says that it is belongs in another file"),
-        }
-    }
-
-    async fn adopt(&mut self, all: Vec<(ResourceRef, Option<(Document, Bytes)>, UnitFileName)>) -> Result<()> {
-        let mut steps = Vec::new();
-        for (reference, fresh, file) in all {
-            let (document, text) = fresh.unzip();
-            match self.shared.front.prepare(&reference, document, Precondition::None) {
-                Ok(planned) if planned.change == PlannedChange::Nothing => {
-                    if let (Some(held), Some(text)) = (self.files.get_mut(&file), text) {
-                        held.digest = Digest::of(&text);
-                    }
-                }
-                Ok(planned) => steps.push(Step { planned, file, text }),
-                Err(error) => {
-                    self.forget(steps);
-                    return Err(error);
-                }
-            }
-        }
-        if steps.is_empty() {
-            return Ok(());
-        }
-        let (state, revision) = self.after(&steps);
-        let recorded = self.commit(&state, revision).await;
-        if let Err(error) = recorded {
-            self.forget(steps);
-            return Err(error);
-        }
-        self.show(steps, state, revision);
-        Ok(())
     }
 
     fn check(&self) -> Result<()> {
@@ -551,176 +468,6 @@ impl<S: LocalStore> Keeper<S> {
             None => Ok(()),
         }
     }
-
-    /// Changes the files, has the manager take them, and makes that durable; or leaves all as it was.
-    async fn carry_out(
-        &mut self,
-        steps: &[Step],
-        state: &State,
-        revision: Revision,
-    ) -> std::result::Result<(), Trouble> {
-        let changes = steps.iter().map(|step| (step.file.clone(), step.text.clone())).collect();
-        let changes = self.changes(changes).await?;
-        self.retire(&changes).await?;
-        if let Err(trouble) = self.change(&changes).await {
-            return Err(self.take_back(changes, trouble).await);
-        }
-        if let Err(trouble) = self.taken(&changes).await {
-            return Err(self.take_back(changes, trouble).await);
-        }
-        self.commit(state, revision).await.map_err(Trouble::Failed)?;
-        let emptied = changes.into_iter().filter(|one| one.after.is_none() && one.file.drop_in_name().is_some());
-        let (folder, emptied) = (self.folder.clone(), emptied.map(|one| one.file).collect::<Vec<_>>());
-        if !emptied.is_empty() {
-            let tidied = blocking(APPLY, move || {
-                emptied.iter().for_each(|file| folder.tidy(file));
-                Ok(())
-            });
-            tidied.await.map_err(Trouble::Failed)?;
-        }
-        Ok(())
-    }
-
-    /// What is to be changed, with what is there now.
-    async fn changes(&self, files: Vec<(UnitFileName, Option<Bytes>)>) -> std::result::Result<Vec<Change>, Trouble> {
-        let folder = self.folder.clone();
-        let read = blocking(APPLY, move || {
-            let mut changes = Vec::new();
-            for (file, after) in files {
-                let before = folder.read(&file)?.transpose().map_err(io::Error::other)?;
-                changes.push(Change { file, before, after });
-            }
-            Ok(changes)
-        });
-        let mut changes = read.await.map_err(Trouble::Failed)?;
-        for change in &changes {
-            let known = self.files.get(&change.file).map(|held| held.digest);
-            if change.before.as_deref().map(Digest::of) != known {
-                return Err(Trouble::Foreign);
-            }
-        }
-        changes.retain(|change| change.before != change.after);
-        Ok(changes)
-    }
-
-    /// Stops and disables the units that go.
-    async fn retire(&self, changes: &[Change]) -> std::result::Result<(), Trouble> {
-        let Some(manager) = &self.manager else { return Ok(()) };
-        let gone = changes.iter().filter(|one| one.after.is_none() && one.file.drop_in_name().is_none());
-        let retired = join_all(gone.map(|one| async {
-            let unit = one.file.unit_name();
-            manager.retire(unit, one.before.is_some()).await.map_err(|error| (unit.to_owned(), error))
-        }));
-        refusals(retired.await)
-    }
-
-    /// Writes the files. What it was about to do is durable before.
-    async fn change(&self, changes: &[Change]) -> std::result::Result<(), Trouble> {
-        if changes.is_empty() {
-            return Ok(());
-        }
-        let (folder, record, base) = (self.folder.clone(), Arc::clone(&self.record), self.revision);
-        let changes = changes.to_vec();
-        let done = blocking(APPLY, move || {
-            let told = |one: &Change| {
-                let before = one.before.clone().map(|text| Document::new(ResourceFormat::Native, text));
-                (one.file.to_string(), one.after.as_deref().map(Digest::of), before)
-            };
-            record.begin(&Intent { base, files: changes.iter().map(told).collect() })?;
-            for one in &changes {
-                if folder.put(&one.file, one.before.as_deref().map(Digest::of), one.after.as_ref())? == Put::Foreign {
-                    return Ok(Put::Foreign);
-                }
-            }
-            folder.sync(changes.iter().map(|one| &one.file))?;
-            Ok(Put::Done)
-        });
-        match done.await {
-            Ok(Put::Done) => Ok(()),
-            Ok(Put::Foreign) => Err(Trouble::Foreign),
-            Err(error) => Err(Trouble::Failed(error)),
-        }
-    }
-
-    /// Whether the manager takes what was written.
-    async fn taken(&mut self, changes: &[Change]) -> std::result::Result<(), Trouble> {
-        let Some(manager) = self.manager.clone().filter(|_| !changes.is_empty() || self.stale) else { return Ok(()) };
-        self.stale = true;
-        manager.reload().await.map_err(Trouble::Failed)?;
-        self.stale = false;
-        let written = changes.iter().filter(|one| one.after.is_some());
-        let units: BTreeSet<&str> = written.map(|one| one.file.unit_name()).collect();
-        let checks = units.into_iter().map(|unit| {
-            let manager = &manager;
-            async move { manager.check(unit).await.map_err(|error| (unit.to_owned(), error)) }
-        });
-        refusals(join_all(checks).await)
-    }
-
-    /// Puts the files back as they were, where they are still what this store made of them.
-    async fn take_back(&mut self, changes: Vec<Change>, trouble: Trouble) -> Trouble {
-        let (folder, record) = (self.folder.clone(), Arc::clone(&self.record));
-        let back = blocking(APPLY, move || {
-            for one in &changes {
-                let (before, after) = (one.before.as_ref(), one.after.as_deref().map(Digest::of));
-                if folder.digest(&one.file)? == after {
-                    folder.put(&one.file, after, before)?;
-                }
-            }
-            folder.sync(changes.iter().map(|one| &one.file))?;
-            record.done()?;
-            changes.iter().filter(|one| one.file.drop_in_name().is_some()).for_each(|one| folder.tidy(&one.file));
-            Ok(())
-        });
-        if let Err(error) = back.await {
-            let error = error.with_context("outcome", "unknown");
-            self.broken = Some(again(&error));
-            return Trouble::Failed(error);
-        }
-        self.reload_aside().await;
-        trouble
-    }
-
-    /// Replaces everything.
-    async fn restore(&mut self, fresh: Vec<Fresh>) -> Result<Revision> {
-        self.look().await?;
-        let revision = Revision(self.last.max(self.revision).0.saturating_add(1));
-        self.last = revision;
-        let mut wanted: BTreeMap<UnitFileName, Option<Bytes>> =
-            self.files.keys().map(|file| (file.clone(), None)).collect();
-        let (mut state, mut files) = (State::new(), BTreeMap::new());
-        for one in fresh {
-            let reference = &one.resource.reference;
-            if !self.files.contains_key(&one.file) {
-                self.free(&one.file, reference)?;
-            }
-            let held = Held { reference: reference.clone(), digest: Digest::of(&one.text), stamp: None };
-            if files.insert(one.file.clone(), held).is_some() {
-                let error = Error::new(ErrorKind::InvalidInput, "store.restore", "two resources have one file");
-                return Err(error.with_context("resource", reference));
-            }
-            let resource = Resource::new(reference.clone(), one.resource.written().clone(), revision);
-            state.insert(reference.clone(), Arc::new(resource));
-            wanted.insert(one.file, Some(one.text));
-        }
-        let changes = match self.changes(wanted.into_iter().collect()).await {
-            Ok(changes) => changes,
-            Err(trouble) => return Err(told(trouble)),
-        };
-        self.retire(&changes).await.map_err(told)?;
-        let done = match self.change(&changes).await {
-            Ok(()) => self.taken(&changes).await,
-            Err(trouble) => Err(trouble),
-        };
-        if let Err(trouble) = done {
-            return Err(told(self.take_back(changes, trouble).await));
-        }
-        self.commit(&state, revision).await?;
-        let image = StoreImage::new(revision, state.values().cloned().collect());
-        (self.state, self.files, self.revision) = (state, files, revision);
-        self.shared.front.load(image);
-        Ok(revision)
-    }
 }
 
 /// A store that has no record yet. Where it begins is durable before anything goes out from there.
@@ -761,34 +508,6 @@ fn touch(write: &Write) -> String {
     match reference.kind().strip_suffix(".d") {
         Some(kind) => ["", kind, "", reference.namespace().unwrap_or_default()].join("/"),
         None => reference.to_string(),
-    }
-}
-
-fn refusals(all: Vec<std::result::Result<(), (String, Error)>>) -> std::result::Result<(), Trouble> {
-    let (mut refused, mut failed) = (Vec::new(), None);
-    for (unit, error) in all.into_iter().filter_map(std::result::Result::err) {
-        if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Cancelled) {
-            failed.get_or_insert(error);
-        } else {
-            refused.push((unit, error));
-        }
-    }
-    match failed {
-        Some(error) => Err(Trouble::Failed(error)),
-        None if refused.is_empty() => Ok(()),
-        None => Err(Trouble::Refused(refused)),
-    }
-}
-
-/// What whoever asked for all or nothing is told.
-fn told(trouble: Trouble) -> Error {
-    match trouble {
-        Trouble::Failed(error) => error,
-        Trouble::Foreign => Error::new(ErrorKind::Conflict, "store.restore", "somebody else writes to the unit files"),
-        Trouble::Refused(refused) => refused.into_iter().next().map_or_else(
-            || Error::new(ErrorKind::Unexpected, "store.restore", "nothing was refused"),
-            |(_, error)| error,
-        ),
     }
 }
 

@@ -1,0 +1,63 @@
+//! Replacing everything, at once or not at all.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use runtide_core::{Digest, Error, ErrorKind, LocalStore, Resource, Result, Revision, StoreImage};
+
+use super::{super::name::UnitFileName, Fresh, Held, Keeper, State, Trouble};
+
+impl<S: LocalStore> Keeper<S> {
+    /// Replaces everything.
+    pub(super) async fn restore(&mut self, fresh: Vec<Fresh>) -> Result<Revision> {
+        self.look().await?;
+        let revision = Revision(self.last.max(self.revision).0.saturating_add(1));
+        self.last = revision;
+        let mut wanted: BTreeMap<UnitFileName, Option<Bytes>> =
+            self.files.keys().map(|file| (file.clone(), None)).collect();
+        let (mut state, mut files) = (State::new(), BTreeMap::new());
+        for one in fresh {
+            let reference = &one.resource.reference;
+            if !self.files.contains_key(&one.file) {
+                self.free(&one.file, reference)?;
+            }
+            let held = Held { reference: reference.clone(), digest: Digest::of(&one.text), stamp: None };
+            if files.insert(one.file.clone(), held).is_some() {
+                let error = Error::new(ErrorKind::InvalidInput, "store.restore", "two resources have one file");
+                return Err(error.with_context("resource", reference));
+            }
+            let resource = Resource::new(reference.clone(), one.resource.written().clone(), revision);
+            state.insert(reference.clone(), Arc::new(resource));
+            wanted.insert(one.file, Some(one.text));
+        }
+        let changes = match self.changes(wanted.into_iter().collect()).await {
+            Ok(changes) => changes,
+            Err(trouble) => return Err(told(trouble)),
+        };
+        self.retire(&changes).await.map_err(told)?;
+        let done = match self.change(&changes).await {
+            Ok(()) => self.taken(&changes).await,
+            Err(trouble) => Err(trouble),
+        };
+        if let Err(trouble) = done {
+            return Err(told(self.take_back(changes, trouble).await));
+        }
+        self.commit(&state, revision).await?;
+        let image = StoreImage::new(revision, state.values().cloned().collect());
+        (self.state, self.files, self.revision) = (state, files, revision);
+        self.shared.front.load(image);
+        Ok(revision)
+    }
+}
+
+/// What whoever asked for all or nothing is told.
+fn told(trouble: Trouble) -> Error {
+    match trouble {
+        Trouble::Failed(error) => error,
+        Trouble::Foreign => Error::new(ErrorKind::Conflict, "store.restore", "somebody else writes to the unit files"),
+        Trouble::Refused(refused) => refused.into_iter().next().map_or_else(
+            || Error::new(ErrorKind::Unexpected, "store.restore", "nothing was refused"),
+            |(_, error)| error,
+        ),
+    }
+}
