@@ -182,14 +182,12 @@ impl Client {
             let answered = connection.call_method(Some(destination), path, Some(interface), method, body).await;
             answered.map_err(|error| self.place(operation).dbus(error))
         };
-        match tokio::time::timeout(deadline, called).await {
-            Ok(answered) => answered,
-            Err(_) => {
-                // Whoever stalls on one connection is asked on another next time.
-                held(&self.0.calls).take();
-                Err(self.place(operation).timeout(deadline))
-            }
+        if let Ok(answered) = tokio::time::timeout(deadline, called).await {
+            return answered;
         }
+        // Whoever stalls on one connection is asked on another next time.
+        held(&self.0.calls).take();
+        Err(self.place(operation).timeout(deadline))
     }
 
     /// A call of the manager.
@@ -246,14 +244,6 @@ impl Client {
         });
         *held(&self.0.last) = Some(Arc::clone(&server));
         Ok(server)
-    }
-
-    /// As it was when it last answered, asked now if it never did.
-    pub(crate) async fn server(&self, operation: &'static str) -> Result<Arc<Server>> {
-        match self.last_server() {
-            Some(server) => Ok(server),
-            None => self.identify(operation).await,
-        }
     }
 
     /// An error of the caller's making.

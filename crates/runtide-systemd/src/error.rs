@@ -108,10 +108,14 @@ fn of_fdo(error: &fdo::Error) -> (ErrorKind, String) {
 /// The errors of systemd itself, by name; total.
 fn of_name(name: &str) -> ErrorKind {
     match short(name) {
-        "NoSuchUnit" | "NoSuchUnitFile" | "NoSuchJob" | "NoUnitForPID" | "NoUnitForInvocationID" | "NoSuchProcess" => {
-            ErrorKind::NotFound
-        }
-        "UnitExists" => ErrorKind::AlreadyExists,
+        "NoSuchUnit"
+        | "NoSuchUnitFile"
+        | "NoSuchJob"
+        | "NoUnitForPID"
+        | "NoUnitForInvocationID"
+        | "NoSuchProcess"
+        | "ENOENT" => ErrorKind::NotFound,
+        "UnitExists" | "EEXIST" => ErrorKind::AlreadyExists,
         "UnitMasked"
         | "UnitInactive"
         | "UnitBusy"
@@ -121,16 +125,12 @@ fn of_name(name: &str) -> ErrorKind {
         | "TransactionIsDestructive"
         | "TransactionJobsConflicting"
         | "TransactionOrderIsCyclic"
-        | "FileDescriptorStoreDisabled" => ErrorKind::Conflict,
+        | "FileDescriptorStoreDisabled"
+        | "EBUSY" => ErrorKind::Conflict,
         "LoadFailed" | "BadUnitSetting" | "InvalidName" => ErrorKind::InvalidInput,
         "ShuttingDown" => ErrorKind::Unavailable,
-        "NotSubscribed" | "NotReferenced" | "Disk" => ErrorKind::Unexpected,
-        "SELinuxAccessDenied" => ErrorKind::PermissionDenied,
-        "ENOENT" => ErrorKind::NotFound,
-        "EEXIST" => ErrorKind::AlreadyExists,
-        "EBUSY" => ErrorKind::Conflict,
+        "SELinuxAccessDenied" | "EPERM" | "EACCES" => ErrorKind::PermissionDenied,
         "EOPNOTSUPP" | "ENOTSUP" => ErrorKind::Unsupported,
-        "EPERM" | "EACCES" => ErrorKind::PermissionDenied,
         _ => ErrorKind::Unexpected,
     }
 }

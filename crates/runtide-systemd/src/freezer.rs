@@ -31,7 +31,10 @@ struct Group {
 }
 
 impl Freezer {
-    #[expect(deprecated, reason = "the new constructor is unsafe; what makes this one unsound is a descriptor that changes, which an OwnedFd does not")]
+    #[expect(
+        deprecated,
+        reason = "the new constructor is unsafe; what makes this one unsound is a descriptor that changes, which an OwnedFd does not"
+    )]
     pub(crate) fn new() -> io::Result<Self> {
         let fd = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
         Ok(Self { fd: AsyncFd::new(fd)?, groups: HashMap::new() })

@@ -101,7 +101,7 @@ impl Ledger {
             known.control_group = Some(group.to_owned());
         }
         if seen.state.is_alive() {
-            self.alive.extend(known.to_watch(&seen.id));
+            self.alive.extend(known.look_out(&seen.id));
         }
     }
 
@@ -122,8 +122,8 @@ impl Ledger {
             known.life.clone_from(&told.incarnation);
             known.labels = labels();
         }
-        told.labels = known.labels.clone();
-        told.group = known.group.clone();
+        told.labels.clone_from(&known.labels);
+        told.group.clone_from(&known.group);
         let (is_alive, is_ended) = (told.state.is_alive(), told.state.is_ended());
         let mark = |what: &str| told.incarnation.as_ref().map(|life| NativeMark::from(format!("{life}{what}")));
         let (begin, end) = (mark("+"), mark("-"));
@@ -145,7 +145,7 @@ impl Ledger {
         known.ended = is_ended;
         let id = told.id.clone();
         if is_alive {
-            self.alive.extend(known.to_watch(&id));
+            self.alive.extend(known.look_out(&id));
         }
         let told = Arc::new(told);
         known.last = Some(Arc::clone(&told));
@@ -181,7 +181,7 @@ impl Ledger {
 
 impl Known {
     /// Once for each life.
-    fn to_watch(&mut self, id: &InstanceId) -> Option<(InstanceId, String)> {
+    fn look_out(&mut self, id: &InstanceId) -> Option<(InstanceId, String)> {
         let group = self.control_group.clone()?;
         if self.life.is_none() || self.watched == self.life {
             return None;

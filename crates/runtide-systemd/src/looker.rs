@@ -6,7 +6,8 @@ use std::{collections::HashSet, sync::Arc};
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use runtide_core::{
-    Detail, Error, ErrorKind, Failure, Inspection, Instance, InstanceFilter, InstanceId, InstanceState, Looker, Result, Snapshot,
+    Detail, Error, ErrorKind, Failure, Inspection, Instance, InstanceFilter, InstanceId, InstanceState, Looker, Result,
+    Snapshot,
 };
 use zbus::OwnedObjectPath;
 
@@ -123,18 +124,14 @@ impl UnitLooker {
             known.as_ref().and_then(|known| known.rest.clone()).filter(|(at, _)| *at == changed && changed != 0);
         let service = if detail == Detail::Summary && is_up && about.sub_state.as_deref() != Some("exited") {
             // It runs: of the service itself, only where it runs is needed, once.
-            match known.as_ref().and_then(|known| Some((known.group.clone()?, known.control_group.clone()?))) {
-                Some((group, control_group)) => ServiceProperties {
-                    slice: Some(group.name.clone()),
-                    control_group: Some(control_group),
-                    ..ServiceProperties::default()
-                },
-                None => {
-                    let group: String = client.get(INSPECT, path, interface, "ControlGroup").await?;
-                    let slice = slice_of(&group).map(str::to_owned);
-                    ServiceProperties { slice, control_group: Some(group), ..ServiceProperties::default() }
-                }
-            }
+            let place = known.as_ref().and_then(|known| Some((known.group.clone()?, known.control_group.clone()?)));
+            let (slice, control_group) = if let Some((group, control_group)) = place {
+                (Some(group.name.clone()), control_group)
+            } else {
+                let group: String = client.get(INSPECT, path, interface, "ControlGroup").await?;
+                (slice_of(&group).map(str::to_owned), group)
+            };
+            ServiceProperties { slice, control_group: Some(control_group), ..ServiceProperties::default() }
         } else if detail == Detail::Summary
             && let Some((_, rest)) = known_rest
         {
@@ -225,7 +222,7 @@ fn slice_of(control_group: &str) -> Option<&str> {
         return None;
     }
     let slice = above.rsplit_once('/').map_or(above, |(_, slice)| slice);
-    if slice.is_empty() { Some("-.slice") } else { slice.ends_with(".slice").then_some(slice) }
+    if slice.is_empty() { Some("-.slice") } else { (names::type_of(slice) == Some("slice")).then_some(slice) }
 }
 
 #[async_trait]

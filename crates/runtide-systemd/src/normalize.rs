@@ -90,8 +90,9 @@ pub(crate) fn name(unit: &str) -> &str {
 /// first process is; behind a restart of systemd's own, it ceases to be inactive after that.
 pub(crate) fn is_of_life(about: &UnitProperties, service: &ServiceProperties) -> bool {
     let began = about.inactive_exit_timestamp_monotonic.unwrap_or(0);
-    let begun = about.condition_timestamp_monotonic.filter(|at| *at != 0).map_or(began, |at| at.min(began));
-    service.exec_main_code.unwrap_or(0) != 0 && service.exec_main_start_timestamp_monotonic.is_some_and(|at| at != 0 && at >= begun)
+    let tried = about.condition_timestamp_monotonic.filter(|at| *at != 0).map_or(began, |at| at.min(began));
+    service.exec_main_code.unwrap_or(0) != 0
+        && service.exec_main_start_timestamp_monotonic.is_some_and(|at| at != 0 && at >= tried)
 }
 
 /// What is known of a unit from these properties; what they leave out is unknown. `None`: they do not say in which state it is.

@@ -24,7 +24,6 @@ pub(crate) struct UnitProperties {
     pub(crate) inactive_exit_timestamp_monotonic: Option<u64>,
     /// When it last became inactive: a life ended.
     pub(crate) inactive_enter_timestamp: Option<u64>,
-    pub(crate) inactive_enter_timestamp_monotonic: Option<u64>,
     pub(crate) state_change_timestamp_monotonic: Option<u64>,
     /// What is to be done with it next; 0: nothing.
     pub(crate) job: Option<(u32, OwnedObjectPath)>,
@@ -41,7 +40,6 @@ pub(crate) struct ServiceProperties {
     pub(crate) result: Option<String>,
     #[zbus(rename = "NRestarts")]
     pub(crate) restarts: Option<u32>,
-    pub(crate) exec_main_start_timestamp: Option<u64>,
     pub(crate) exec_main_start_timestamp_monotonic: Option<u64>,
     pub(crate) exec_main_exit_timestamp: Option<u64>,
     pub(crate) exec_main_exit_timestamp_monotonic: Option<u64>,

@@ -12,6 +12,7 @@
 )]
 #![cfg(unix)]
 
+#[allow(dead_code, reason = "shared with the other tests")]
 #[path = "conformance/bus.rs"]
 mod bus;
 #[path = "conformance/harness.rs"]

@@ -61,13 +61,11 @@ pub(super) async fn forget(call: Call<'_>) -> Result<()> {
         Err(error) => return Err(error),
     }
     let gone = call.until(|seen: Option<&Seen>| seen.is_none().then_some(()));
-    match tokio::time::timeout(FORGOTTEN, gone).await {
-        Ok(gone) => gone?,
-        Err(_) => {
-            let message = "it rests, but another unit mentions it, or somebody holds it: systemd does not forget it";
-            return Err(call.error(ErrorKind::Conflict, message));
-        }
-    }
+    let Ok(gone) = tokio::time::timeout(FORGOTTEN, gone).await else {
+        let message = "it rests, but another unit mentions it, or somebody holds it: systemd does not forget it";
+        return Err(call.error(ErrorKind::Conflict, message));
+    };
+    gone?;
     // The name can be taken again only when both are gone.
     let holder = Call { unit: &holder, ..call };
     holder.until(|seen: Option<&Seen>| seen.is_none().then_some(())).await

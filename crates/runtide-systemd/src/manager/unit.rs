@@ -158,7 +158,6 @@ fn is_nobody(error: &Error) -> bool {
 #[derive(Clone, Debug, Default, DeserializeDict, Type)]
 #[zbus(signature = "a{sv}", rename_all = "PascalCase")]
 pub(super) struct More {
-    pub(super) job: Option<(u32, OwnedObjectPath)>,
     pub(super) load_error: Option<(String, String)>,
     #[zbus(rename = "TimeoutStopUSec")]
     pub(super) timeout_stop: Option<u64>,

@@ -27,6 +27,7 @@ use zbus::Message;
 
 /// What is broken.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fault of its own; any may come together")]
 pub(crate) struct Broken {
     /// No connection is taken.
     pub(crate) refuse: bool,

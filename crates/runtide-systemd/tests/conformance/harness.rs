@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    fmt::Write as _,
     fs::File,
     ops::RangeInclusive,
     path::PathBuf,
@@ -173,7 +174,7 @@ impl SystemdHarness {
 }
 
 /// A unit as all of its properties show it; what this does not look at stays unknown.
-fn instance(unit: &str, seen: &Properties) -> Option<Instance> {
+fn instance(unit: &str, seen: &Properties) -> Instance {
     let began = machine::number(seen, "InactiveExitTimestampMonotonic") != 0;
     let state = match (machine::text(seen, "ActiveState").as_str(), machine::text(seen, "SubState").as_str()) {
         ("active", "running") if machine::text(seen, "FreezerState") == "frozen" => InstanceState::Paused,
@@ -201,7 +202,7 @@ fn instance(unit: &str, seen: &Properties) -> Option<Instance> {
         labels.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     instance.labels = Some(labels.into_iter().collect::<Labels>());
     instance.restarts = u32::try_from(machine::number(seen, "NRestarts")).ok();
-    Some(instance)
+    instance
 }
 
 #[async_trait]
@@ -309,7 +310,8 @@ impl Harness for SystemdHarness {
         }
         // Whoever made it, a slice that comes before it keeps it.
         let own = machine::text(&seen, "Slice");
-        for holder in machine::texts(&seen, "After").iter().filter(|unit| unit.ends_with(".slice") && **unit != own) {
+        for holder in machine::texts(&seen, "After").iter().filter(|unit| unit.starts_with("runtide:") && **unit != own)
+        {
             let _ = self.machine.manager("StopUnit", &(holder.as_str(), "replace")).await;
         }
         let _ = self.machine.manager("ResetFailedUnit", &(id.as_str(),)).await;
@@ -365,7 +367,7 @@ impl Harness for SystemdHarness {
         for unit in done(self.machine.units(&format!("{}*.service", self.prefix)).await)? {
             // Gone between the two looks is gone.
             if let Some(seen) = self.properties(&InstanceId::from(unit.as_str())).await? {
-                truth.extend(instance(&unit, &seen));
+                truth.push(instance(&unit, &seen));
             }
         }
         Ok(truth)
@@ -466,7 +468,7 @@ fn zbus_path(unit: &str) -> String {
         if byte.is_ascii_alphabetic() || (n > 0 && byte.is_ascii_digit()) {
             path.push(char::from(byte));
         } else {
-            path.push_str(&format!("_{byte:02x}"));
+            let _ = write!(path, "_{byte:02x}");
         }
     }
     path

@@ -1,6 +1,6 @@
 //! The manager, asked on a connection of the harness's own: nothing of the backend under test is between it and the truth.
 
-use std::{collections::HashMap, path::PathBuf, time::Duration};
+use std::{collections::HashMap, fmt::Write as _, path::PathBuf, time::Duration};
 
 use runtide_core::{ExitStatus, UnixSignal};
 use serde::Serialize;
@@ -47,13 +47,11 @@ impl Machine {
         let mut held = self.connection.lock().await;
         for _ in 0..40 {
             if held.as_ref().is_none_or(Connection::is_closed) {
-                match self.dial().await {
-                    Ok(connection) => *held = Some(connection),
-                    Err(_) => {
-                        tokio::time::sleep(Duration::from_millis(250)).await;
-                        continue;
-                    }
-                }
+                let Ok(connection) = self.dial().await else {
+                    tokio::time::sleep(Duration::from_millis(250)).await;
+                    continue;
+                };
+                *held = Some(connection);
             }
             let Some(connection) = held.as_ref() else { continue };
             let called = connection.call_method(Some(SYSTEMD), path, Some(interface), method, body);
@@ -146,7 +144,11 @@ pub(crate) fn texts(properties: &Properties, name: &str) -> Vec<String> {
 
 pub(crate) fn life(properties: &Properties) -> Option<String> {
     let bytes = Vec::<u8>::try_from(properties.get("InvocationID")?.clone()).ok()?;
-    (!bytes.is_empty()).then(|| bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    let mut text = String::new();
+    for byte in bytes {
+        let _ = write!(text, "{byte:02x}");
+    }
+    (!text.is_empty()).then_some(text)
 }
 
 pub(crate) fn rests(properties: &Properties) -> bool {

@@ -82,7 +82,7 @@ async fn subscribe(machine: &Machine) -> Result<MessageStream, String> {
 fn facts_of(message: &zbus::Message, prefix: &str, seen: &mut HashMap<String, Seen>) -> Vec<Fact> {
     let header = message.header();
     let body = message.body();
-    match header.member().map(|member| member.as_str()) {
+    match header.member().map(zbus::names::MemberName::as_str) {
         Some("UnitRemoved") => {
             let Ok((unit, _)) = body.deserialize::<(String, zbus::OwnedObjectPath)>() else { return Vec::new() };
             if !unit.starts_with(prefix) || seen.remove(&unit).is_none() {
