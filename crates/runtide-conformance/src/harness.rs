@@ -389,14 +389,16 @@ pub struct Dialect {
     pub history: bool,
     /// One life of an id can be told from the next.
     pub incarnations: bool,
+    /// It reports each pause, so that two in a row are never taken for one look's worth.
+    pub pauses: bool,
 }
 
 impl Dialect {
     /// Reports edges, keeps history, tells lives apart.
-    pub const FULL: Self = Self { edges: true, history: true, incarnations: true };
+    pub const FULL: Self = Self { edges: true, history: true, incarnations: true, pauses: true };
 
     /// Reports nothing but that something changed.
-    pub const HINTS: Self = Self { edges: false, history: false, incarnations: true };
+    pub const HINTS: Self = Self { edges: false, history: false, incarnations: true, pauses: true };
 }
 
 /// How a backend is to be configured for a law. What a backend cannot configure it leaves.

@@ -12,7 +12,6 @@ use runtide_core::{
 use crate::{
     client::{Client, Server},
     config::Config,
-    ledger,
     looker::UnitLooker,
     manager,
     source::UnitSource,
@@ -38,10 +37,9 @@ impl SystemdBackend {
     pub fn new(config: Config) -> Result<Self> {
         let driver_options = config.driver.clone();
         let client = Client::new(config)?;
-        let ledger = ledger::Shared::default();
-        let looker = UnitLooker::new(client.clone(), ledger.clone());
+        let looker = UnitLooker::new(client.clone(), None);
         let of_source = client.clone();
-        let source = move || UnitSource::new(of_source.clone(), ledger.clone());
+        let source = move || UnitSource::new(of_source.clone());
         Ok(Self {
             looker,
             driver: Driver::new(client.id().clone(), driver_options, source),

@@ -251,11 +251,17 @@ impl Client {
         self.place(operation).error(ErrorKind::InvalidInput, message)
     }
 
-    /// The name of a unit, or why it is none.
+    /// The name of a unit.
+    ///
+    /// # Errors
+    /// `NotFound` for what can be the name of none.
     pub(crate) fn checked<'a>(&self, operation: &'static str, unit: &'a str) -> Result<&'a str> {
         match names::flaw(unit) {
             None => Ok(unit),
-            Some(why) => Err(self.invalid(operation, why).with_context("instance", format!("{unit:?}"))),
+            Some(why) => {
+                let error = self.place(operation).error(ErrorKind::NotFound, format!("no unit has such a name: {why}"));
+                Err(error.with_context("instance", format!("{unit:?}")))
+            }
         }
     }
 }

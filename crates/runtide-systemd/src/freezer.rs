@@ -42,45 +42,47 @@ impl Freezer {
 
     /// Looks out for this group from now on; `false`: it cannot be seen from here.
     pub(crate) fn watch(&mut self, root: &Path, id: InstanceId, control_group: &str) -> bool {
-        let Some(is_frozen) = cgroup::is_frozen(root, control_group) else { return false };
         let Some(folder) = cgroup::folder(root, control_group) else { return false };
         let file = folder.join("cgroup.events");
         let Ok(number) = inotify::add_watch(self.fd.get_ref(), &file, WatchFlags::MODIFY) else { return false };
+        // Read after it is watched: what changes from here on is told.
+        let Some(is_frozen) = cgroup::frozen(&file) else { return false };
         self.groups.insert(number, Group { id, file, is_frozen });
         true
     }
 
     /// Those that were frozen or thawed.
     pub(crate) fn poll_changed(&mut self, cx: &mut Context<'_>) -> Poll<Vec<InstanceId>> {
+        let Self { fd, groups } = self;
+        let mut changed = Vec::new();
         loop {
-            let Poll::Ready(Ok(mut ready)) = self.fd.poll_read_ready(cx) else { return Poll::Pending };
+            let Poll::Ready(Ok(mut ready)) = fd.poll_read_ready(cx) else { break };
             let mut buffer = [MaybeUninit::uninit(); 4_096];
-            let mut reader = Reader::new(self.fd.get_ref(), &mut buffer);
-            let mut changed = Vec::new();
+            let mut reader = Reader::new(fd.get_ref(), &mut buffer);
             loop {
                 match reader.next() {
+                    Ok(event) if event.events().contains(ReadFlags::QUEUE_OVERFLOW) => {
+                        changed.extend(groups.values_mut().filter_map(Group::look));
+                    }
                     Ok(event) if event.events().contains(ReadFlags::IGNORED) => {
-                        self.groups.remove(&event.wd());
+                        groups.remove(&event.wd());
                     }
-                    Ok(event) => {
-                        let Some(group) = self.groups.get_mut(&event.wd()) else { continue };
-                        // The file also says when the last process went.
-                        if let Some(now) = cgroup::frozen(&group.file)
-                            && now != group.is_frozen
-                        {
-                            group.is_frozen = now;
-                            changed.push(group.id.clone());
-                        }
-                    }
+                    Ok(event) => changed.extend(groups.get_mut(&event.wd()).and_then(Group::look)),
                     Err(Errno::INTR) => {}
                     Err(_) => break,
-                }
-                if reader.is_buffer_empty() && !changed.is_empty() {
-                    return Poll::Ready(changed);
                 }
             }
             ready.clear_ready();
         }
+        if changed.is_empty() { Poll::Pending } else { Poll::Ready(changed) }
+    }
+}
+
+impl Group {
+    /// Whose it is, if that changed. The file also says when the last process went.
+    fn look(&mut self) -> Option<InstanceId> {
+        let now = cgroup::frozen(&self.file)?;
+        (std::mem::replace(&mut self.is_frozen, now) != now).then(|| self.id.clone())
     }
 }
 

@@ -1,19 +1,19 @@
-//! What was told and seen of each unit, shared by the source, which tells, and the looker, which sees.
+//! What was told and seen of each unit, shared by the source, which tells, and the driver's looker, which sees.
 //!
 //! It answers two questions. Of a life that has ended: was its beginning told? systemd gathers what changes at once into one
-//! signal, so that a short life may be told by its end alone. And of a unit that is looked at again: what is known already, and
-//! need not be asked for?
+//! signal, so that a short life may be told by its end alone. And of a unit that is looked at again: what is known of this life
+//! already, and need not be asked for? Looks outside of a watch know nothing of it: nobody would tell it what ceased to be so.
 
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use runtide_core::{Group, Incarnation, Instance, InstanceId, Labels, NativeMark, Signal, SignalBody};
+use runtide_core::{Group, Incarnation, Instance, InstanceId, InstanceState, Labels, NativeMark, Signal, SignalBody};
 
 use crate::properties::ServiceProperties;
 
-/// Shared by one backend's source and lookers.
+/// Shared by one watch's source and its looker.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Shared(Arc<Mutex<Ledger>>);
 
@@ -26,59 +26,116 @@ impl Shared {
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     units: HashMap<InstanceId, Known>,
+    /// Rises with everything that is written here.
+    clock: u64,
     /// Instances that live, and where: to be looked out for by the source.
     alive: Vec<(InstanceId, String)>,
+    /// To be told once more: what was told of it was judged before its type was known.
+    again: Vec<Arc<Instance>>,
 }
 
 /// What is known of a unit.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Known {
+struct Known {
+    written: u64,
+    /// It was loaded, told or seen since the subscription began, so that another life of it is a new one.
+    is_seen: bool,
+    /// It was loaded since then, and no life of it was told: all of its lives are to be told.
+    is_fresh: bool,
     /// The life that was told or seen last.
-    pub(crate) life: Option<Incarnation>,
+    life: Option<Incarnation>,
     /// Whether it was told or seen to be alive, and to have ended.
     lived: bool,
     ended: bool,
-    /// As it was last told, for one that goes without a word.
+    /// As it was last told.
     last: Option<Arc<Instance>>,
     /// Of this life: whether details were looked for.
-    pub(crate) looked: bool,
+    looked: bool,
+    details: Details,
+    /// A look found that it is to be an instance.
+    is_selected: bool,
+    /// Its type is `oneshot`.
+    is_job: Option<bool>,
+    /// What the service said in the state that it entered at this time.
+    rest: Option<(u64, ServiceProperties)>,
+    /// The life that the source was asked to look out for.
+    watched: Option<Incarnation>,
+}
+
+/// What does not change within a life.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Details {
+    life: Option<Incarnation>,
     pub(crate) labels: Option<Labels>,
     pub(crate) group: Option<Arc<Group>>,
     pub(crate) control_group: Option<String>,
-    /// The life that the source was asked to look out for.
-    watched: Option<Incarnation>,
-    /// Its type is `oneshot`.
-    pub(crate) is_job: Option<bool>,
-    /// What the service said in the state that it entered at this time.
-    pub(crate) rest: Option<(u64, ServiceProperties)>,
 }
 
 impl Ledger {
-    /// Nobody listens, or something was missed: what was told is not known to be the last word.
+    /// Nobody listens, or something was missed: what was told is not known to be the last word. What is bound to a life stays.
     pub(crate) fn forget_told(&mut self) {
+        self.units.retain(|_, known| known.details.life.is_some());
         for known in self.units.values_mut() {
-            (known.life, known.lived, known.ended, known.last, known.looked) = (None, false, false, None, false);
-            known.watched = None;
+            *known = Known { details: std::mem::take(&mut known.details), is_job: known.is_job, ..Known::default() };
         }
-        self.alive.clear();
-        self.units.retain(|_, known| known.group.is_some() || known.labels.is_some());
+        (self.alive, self.again) = (Vec::new(), Vec::new());
     }
 
-    pub(crate) fn get(&self, id: &InstanceId) -> Option<&Known> {
-        self.units.get(id)
+    /// What is known of this life of a unit.
+    pub(crate) fn details(&self, id: &InstanceId, life: Option<&Incarnation>) -> Option<Details> {
+        let known = self.units.get(id).filter(|_| life.is_some())?;
+        (known.details.life.as_ref() == life).then(|| known.details.clone())
+    }
+
+    /// What its service said in the state that it entered at this time.
+    pub(crate) fn rest(&self, id: &InstanceId, life: Option<&Incarnation>, changed: u64) -> Option<ServiceProperties> {
+        let known = self.units.get(id).filter(|known| changed != 0 && known.details.life.as_ref() == life)?;
+        known.rest.as_ref().filter(|(at, _)| *at == changed).map(|(_, service)| service.clone())
+    }
+
+    /// Where its processes are, or were.
+    pub(crate) fn control_group(&self, id: &InstanceId) -> Option<&str> {
+        self.units.get(id)?.details.control_group.as_deref()
+    }
+
+    pub(crate) fn is_job(&self, id: &InstanceId) -> bool {
+        self.units.get(id).and_then(|known| known.is_job) == Some(true)
+    }
+
+    pub(crate) fn is_selected(&self, id: &InstanceId) -> bool {
+        self.units.get(id).is_some_and(|known| known.is_selected)
+    }
+
+    /// Whether a look found that it is to be an instance.
+    pub(crate) fn select(&mut self, id: &InstanceId, is_selected: bool) {
+        if let Some(known) = self.units.get_mut(id) {
+            known.is_selected = is_selected;
+        }
+    }
+
+    /// Whether a life of it was told or seen.
+    pub(crate) fn has_lived(&self, id: &InstanceId) -> bool {
+        self.units.get(id).is_some_and(|known| known.life.is_some())
     }
 
     /// The unit was loaded just now: any life of it is a new one.
     pub(crate) fn loaded(&mut self, id: InstanceId) {
-        self.units.insert(id, Known::default());
+        let written = self.tick();
+        self.units.insert(id, Known { written, is_seen: true, is_fresh: true, ..Known::default() });
     }
 
-    /// Only these are there.
-    pub(crate) fn keep(&mut self, ids: &HashSet<InstanceId>) {
-        self.units.retain(|id, _| ids.contains(id));
+    /// A moment, for [`keep`](Self::keep).
+    pub(crate) fn tick(&mut self) -> u64 {
+        self.clock += 1;
+        self.clock
     }
 
-    /// A look saw it so.
+    /// Only these were there at that moment; what was written since stays.
+    pub(crate) fn keep(&mut self, ids: &HashSet<InstanceId>, at: u64) {
+        self.units.retain(|id, known| known.written > at || ids.contains(id));
+    }
+
+    /// A look saw it so. `rest`: what its service said, and since when it is in that state.
     pub(crate) fn saw(
         &mut self,
         seen: &Instance,
@@ -86,20 +143,38 @@ impl Ledger {
         is_job: Option<bool>,
         rest: Option<(u64, ServiceProperties)>,
     ) {
+        let written = self.tick();
         let known = self.units.entry(seen.id.clone()).or_default();
-        if known.life.is_none() {
+        known.written = written;
+        if let Some(is_job) = is_job
+            && known.is_job.replace(is_job).is_none()
+            && is_job
+            && let Some(last) = known.last.as_ref().filter(|last| last.state == InstanceState::Starting)
+            && last.incarnation == seen.incarnation
+            && seen.state == InstanceState::Running
+        {
+            let mut again = Instance::clone(last);
+            again.state = InstanceState::Running;
+            self.again.push(Arc::new(again));
+        }
+        // What was told since is newer; and of a unit that was loaded just now all is still to be told.
+        if known.life.is_some() && known.life != seen.incarnation {
+            return;
+        }
+        if known.life.is_none() && !known.is_fresh {
             known.life.clone_from(&seen.incarnation);
             (known.lived, known.ended) = (seen.state.is_alive(), seen.state.is_ended());
         }
-        known.labels.clone_from(&seen.labels);
-        known.group.clone_from(&seen.group);
-        known.is_job = is_job.or(known.is_job);
-        if rest.is_some() {
-            known.rest = rest;
-        }
-        if let Some(group) = control_group.filter(|group| !group.is_empty()) {
-            known.control_group = Some(group.to_owned());
-        }
+        known.is_seen = true;
+        let kept = known.details.control_group.take();
+        let control_group = control_group.filter(|group| !group.is_empty()).map(str::to_owned);
+        known.details = Details {
+            life: seen.incarnation.clone(),
+            labels: seen.labels.clone(),
+            group: seen.group.clone(),
+            control_group: control_group.or(kept),
+        };
+        known.rest = rest;
         if seen.state.is_alive() {
             self.alive.extend(known.look_out(&seen.id));
         }
@@ -114,22 +189,37 @@ impl Ledger {
         labels: impl FnOnce() -> Option<Labels>,
         out: &mut Vec<Signal>,
     ) {
-        let is_known = self.units.contains_key(&told.id);
+        let written = self.tick();
         let known = self.units.entry(told.id.clone()).or_default();
-        let is_same_life = known.life == told.incarnation;
-        if !is_same_life || !is_known {
+        known.written = written;
+        let was_seen = std::mem::replace(&mut known.is_seen, true);
+        known.is_fresh = false;
+        if known.life != told.incarnation || !was_seen {
             (known.lived, known.ended, known.looked, known.rest) = (false, false, false, None);
             known.life.clone_from(&told.incarnation);
-            known.labels = labels();
         }
-        told.labels.clone_from(&known.labels);
-        told.group.clone_from(&known.group);
+        if known.details.life != told.incarnation {
+            let control_group = known.details.control_group.take();
+            known.details = Details { life: told.incarnation.clone(), labels: labels(), group: None, control_group };
+        }
+        told.labels.clone_from(&known.details.labels);
+        told.group.clone_from(&known.details.group);
+        if known.ended && told.state.is_alive() {
+            // A life that ended stays so, whatever its unit does afterwards (RemainAfterExit=, ExecStop=).
+            told.state = InstanceState::Stopped;
+            if let Some(last) = &known.last {
+                (told.exit, told.finished_at) = (last.exit, last.finished_at);
+            }
+        }
+        if told.state == InstanceState::Stopping && !known.lived && !ran {
+            told.state = InstanceState::Starting; // a start that fails before any process of its own ran
+        }
         let (is_alive, is_ended) = (told.state.is_alive(), told.state.is_ended());
         let mark = |what: &str| told.incarnation.as_ref().map(|life| NativeMark::from(format!("{life}{what}")));
         let (begin, end) = (mark("+"), mark("-"));
-        if is_ended && ran && is_known && !known.lived && !known.ended {
+        if is_ended && ran && was_seen && !known.lived && !known.ended {
             let mut before = told.clone();
-            before.state = runtide_core::InstanceState::Running;
+            before.state = InstanceState::Running;
             (before.exit, before.reason, before.finished_at) = (None, None, None);
             out.push(state(before, begin.clone(), told.started_at));
             known.lived = true;
@@ -142,7 +232,7 @@ impl Ledger {
             (None, None)
         };
         known.lived |= is_alive;
-        known.ended = is_ended;
+        known.ended |= is_ended;
         let id = told.id.clone();
         if is_alive {
             self.alive.extend(known.look_out(&id));
@@ -161,9 +251,27 @@ impl Ledger {
         std::mem::take(&mut self.alive)
     }
 
+    /// What is to be told once more.
+    pub(crate) fn take_again(&mut self, out: &mut Vec<Signal>) {
+        for again in std::mem::take(&mut self.again) {
+            // Unless something else was told since.
+            let Some(known) = self.units.get_mut(&again.id) else { continue };
+            if known.last.as_ref().is_none_or(|last| last.state != InstanceState::Starting)
+                || known.life != again.incarnation
+            {
+                continue;
+            }
+            known.lived = true;
+            known.last = Some(Arc::clone(&again));
+            let mark = again.incarnation.as_ref().map(|life| NativeMark::from(format!("{life}+")));
+            let at = again.started_at;
+            out.push(Signal::new(SignalBody::State(again)).with_mark(mark).with_at(at));
+        }
+    }
+
     /// Whether nothing but that it was loaded is known of a unit.
     pub(crate) fn is_untold(&self, id: &InstanceId) -> bool {
-        self.units.get(id).is_some_and(|known| known.life.is_none() && known.last.is_none() && !known.looked)
+        self.units.get(id).is_some_and(|known| known.is_fresh && known.last.is_none())
     }
 
     /// It was unloaded. A life whose end nobody told has ended all the same (trap S3).
@@ -171,7 +279,7 @@ impl Ledger {
         let known = self.units.remove(&id).unwrap_or_default();
         if let Some(last) = known.last.filter(|_| known.lived && !known.ended) {
             let mut end = Instance::clone(&last);
-            end.state = runtide_core::InstanceState::Stopped;
+            end.state = InstanceState::Stopped;
             let mark = end.incarnation.as_ref().map(|life| NativeMark::from(format!("{life}-")));
             out.push(state(end, mark, None));
         }
@@ -182,7 +290,7 @@ impl Ledger {
 impl Known {
     /// Once for each life.
     fn look_out(&mut self, id: &InstanceId) -> Option<(InstanceId, String)> {
-        let group = self.control_group.clone()?;
+        let group = self.details.control_group.clone()?;
         if self.life.is_none() || self.watched == self.life {
             return None;
         }
@@ -249,6 +357,65 @@ mod tests {
         out.clear();
         ledger.told(told(S::Failed, "2"), false, || None, &mut out);
         assert_eq!(states(&out).len(), 1, "no process ran");
+    }
+
+    #[test]
+    fn a_life_that_ended_stays_so_whatever_its_unit_does() {
+        let (mut ledger, mut out) = (Ledger::default(), Vec::new());
+        ledger.loaded("a.service".into());
+        ledger.told(told(S::Running, "1"), false, || None, &mut out);
+        ledger.told(told(S::Stopped, "1"), true, || None, &mut out);
+        out.clear();
+        ledger.told(told(S::Stopping, "1"), true, || None, &mut out);
+        ledger.told(told(S::Stopped, "1"), true, || None, &mut out);
+        let exit = Some(ExitStatus::code(3));
+        assert_eq!(states(&out), [(S::Stopped, None, exit), (S::Stopped, None, exit)], "no start, and no second end");
+    }
+
+    #[test]
+    fn a_job_is_told_again_once_its_type_is_known() {
+        let (mut ledger, mut out) = (Ledger::default(), Vec::new());
+        ledger.loaded("a.service".into());
+        ledger.told(told(S::Starting, "1"), false, || None, &mut out);
+        out.clear();
+        ledger.saw(&told(S::Running, "1"), None, Some(true), None);
+        ledger.take_again(&mut out);
+        assert_eq!(states(&out), [(S::Running, Some("1+"), None)]);
+        out.clear();
+        ledger.take_again(&mut out);
+        assert!(out.is_empty());
+    }
+
+    #[test]
+    fn what_was_written_while_a_list_was_made_is_not_forgotten_for_it() {
+        let (mut ledger, mut out) = (Ledger::default(), Vec::new());
+        ledger.told(told(S::Running, "0"), false, || None, &mut out);
+        let at = ledger.tick();
+        ledger.loaded("b.service".into());
+        ledger.keep(&HashSet::new(), at);
+        out.clear();
+        let mut late = told(S::Stopped, "1");
+        late.id = "b.service".into();
+        ledger.told(late, true, || None, &mut out);
+        assert_eq!(states(&out).len(), 2, "its life is told from its beginning");
+        out.clear();
+        ledger.unloaded("a.service".into(), &mut out);
+        assert_eq!(out.len(), 1, "the other one was not on the list");
+    }
+
+    #[test]
+    fn an_earlier_life_gives_a_later_one_no_details() {
+        let mut ledger = Ledger::default();
+        let mut old = told(S::Running, "1");
+        old.labels = Some(Labels::from_iter([("a", "1")]));
+        ledger.saw(&old, Some("/a.slice/a.service"), None, None);
+        let one = Incarnation::from("1");
+        assert!(ledger.details(&"a.service".into(), Some(&one)).is_some());
+        assert!(ledger.details(&"a.service".into(), Some(&"2".into())).is_none());
+        ledger.told(told(S::Running, "2"), false, || None, &mut Vec::new());
+        ledger.saw(&old, Some("/a.slice/a.service"), None, None);
+        let two = ledger.details(&"a.service".into(), Some(&"2".into())).unwrap();
+        assert_eq!(two.labels, None, "a late look at the earlier life says nothing of this one");
     }
 
     #[test]

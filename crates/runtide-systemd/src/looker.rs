@@ -32,11 +32,12 @@ type Listed = (String, String, String, String, String, String, OwnedObjectPath, 
 #[derive(Clone, Debug)]
 pub(crate) struct UnitLooker {
     client: Client,
-    ledger: ledger::Shared,
+    /// Of the watch that it looks for; outside of one nobody tells what ceased to be so, and nothing is remembered.
+    ledger: Option<ledger::Shared>,
 }
 
 impl UnitLooker {
-    pub(crate) fn new(client: Client, ledger: ledger::Shared) -> Self {
+    pub(crate) fn new(client: Client, ledger: Option<ledger::Shared>) -> Self {
         Self { client, ledger }
     }
 
@@ -116,13 +117,11 @@ impl UnitLooker {
             Some(UnitType::Scope) => SCOPE,
             _ => SERVICE,
         };
-        let known = self.ledger.lock().get(&id).cloned();
         let changed = about.state_change_timestamp_monotonic.unwrap_or(0);
-        let began = about.inactive_exit_timestamp_monotonic.unwrap_or(0) != 0;
-        let is_up = matches!(active, Some("active" | "reloading" | "deactivating"));
-        let known_rest =
-            known.as_ref().and_then(|known| known.rest.clone()).filter(|(at, _)| *at == changed && changed != 0);
-        let service = if detail == Detail::Summary && is_up && about.sub_state.as_deref() != Some("exited") {
+        let life = normalize::life(&about);
+        let known = self.ledger.as_ref().and_then(|ledger| ledger.lock().details(&id, life.as_ref()));
+        let runs = active == Some("active") && about.sub_state.as_deref() != Some("exited");
+        let service = if detail == Detail::Summary && runs {
             // It runs: of the service itself, only where it runs is needed, once.
             let place = known.as_ref().and_then(|known| Some((known.group.clone()?, known.control_group.clone()?)));
             let (slice, control_group) = if let Some((group, control_group)) = place {
@@ -132,13 +131,15 @@ impl UnitLooker {
                 (slice_of(&group).map(str::to_owned), group)
             };
             ServiceProperties { slice, control_group: Some(control_group), ..ServiceProperties::default() }
-        } else if detail == Detail::Summary
-            && let Some((_, rest)) = known_rest
-        {
-            rest
         } else {
-            let answer = client.get_all(INSPECT, path, interface).await?;
-            client.read(INSPECT, &answer)?
+            let ledger = self.ledger.as_ref().filter(|_| detail == Detail::Summary);
+            let rest = ledger.and_then(|ledger| ledger.lock().rest(&id, life.as_ref(), changed));
+            if let Some(rest) = rest {
+                rest
+            } else {
+                let answer = client.get_all(INSPECT, path, interface).await?;
+                client.read(INSPECT, &answer)?
+            }
         };
         let Some(mut instance) = normalize::instance(client.id(), unit, &about, Some(&service)) else {
             return Err(client.place(INSPECT).error(ErrorKind::Protocol, "the unit has no state"));
@@ -150,10 +151,7 @@ impl UnitLooker {
         if instance.group.is_none() {
             instance.group = known.as_ref().and_then(|known| known.group.clone());
         }
-        let is_same_life =
-            known.as_ref().is_some_and(|known| known.life == instance.incarnation && known.labels.is_some());
-        instance.labels = match known.as_ref().and_then(|known| known.labels.clone()).filter(|_| is_same_life && began)
-        {
+        instance.labels = match known.and_then(|known| known.labels) {
             Some(labels) => Some(labels),
             None => self.labels(unit, path, interface, &about, &service).await?,
         };
@@ -162,8 +160,12 @@ impl UnitLooker {
             instance.ports = sockets::ports(client, group, about.triggered_by.as_deref().unwrap_or_default()).await;
         }
         let is_job = service.kind.as_deref().map(|kind| kind == "oneshot");
-        let rest = (service.exec_main_code.is_some() && !is_up).then_some((changed, service));
-        self.ledger.lock().saw(&instance, control_group.as_deref(), is_job, rest);
+        if let Some(ledger) = &self.ledger {
+            let rest = (service.exec_main_code.is_some() && !runs).then_some((changed, service));
+            let mut ledger = ledger.lock();
+            ledger.saw(&instance, control_group.as_deref(), is_job, rest);
+            ledger.select(&id, client.config().selection.takes(&instance));
+        }
         Ok(client.config().selection.takes(&instance).then_some(instance))
     }
 
@@ -228,10 +230,11 @@ fn slice_of(control_group: &str) -> Option<&str> {
 #[async_trait]
 impl Looker for UnitLooker {
     async fn snapshot(&self, detail: Detail) -> Result<Snapshot> {
+        let at = self.ledger.as_ref().map(|ledger| ledger.lock().tick());
         let snapshot = self.look(&InstanceFilter::default(), detail).await?;
-        if snapshot.is_complete() {
+        if let (Some(ledger), Some(at), true) = (&self.ledger, at, snapshot.is_complete()) {
             let ids: HashSet<InstanceId> = snapshot.instances.iter().map(|instance| instance.id.clone()).collect();
-            self.ledger.lock().keep(&ids);
+            ledger.lock().keep(&ids, at);
         }
         Ok(snapshot)
     }

@@ -27,11 +27,14 @@ const SUCCESS: &str = "success";
 ///
 /// `began`: whether it ever left the state in which it was loaded. `is_job`: its type is `oneshot`, so that what systemd calls
 /// its start is all of its life.
-pub(crate) fn state(active: &str, sub: &str, freezer: &str, began: bool, is_job: bool) -> InstanceState {
+/// `is_over`: its main process ran in this life, and ended.
+pub(crate) fn state(active: &str, sub: &str, freezer: &str, began: bool, is_job: bool, is_over: bool) -> InstanceState {
     use InstanceState as S;
     let state = match active {
         // The process is gone, and systemd keeps the unit up (RemainAfterExit=).
         "active" if sub == "exited" => S::Stopped,
+        // What is left to do (ExecStop=, ExecStopPost=, a reload) is not its life.
+        "deactivating" | "reloading" | "refreshing" if is_over => S::Stopped,
         "active" | "reloading" | "refreshing" => S::Running,
         "activating" if sub.starts_with("auto-restart") => S::Restarting,
         "activating" if is_job && sub == "start" => S::Running,
@@ -86,6 +89,27 @@ pub(crate) fn name(unit: &str) -> &str {
     unit.strip_suffix(".service").unwrap_or(unit)
 }
 
+/// Whether nothing of a unit in this state is there.
+pub(crate) fn rests(active: &str) -> bool {
+    matches!(active, "inactive" | "failed" | "maintenance")
+}
+
+/// Whether the start that was begun last has become a life: one that is under way has an InvocationID already and is none yet, and
+/// one whose condition fails never is.
+pub(crate) fn is_begun(about: &UnitProperties) -> bool {
+    let began = about.inactive_exit_timestamp_monotonic.unwrap_or(0);
+    !rests(about.active_state.as_deref().unwrap_or_default())
+        || about.condition_timestamp_monotonic.unwrap_or(0) <= began
+}
+
+/// The life that a unit is in, or was in last.
+pub(crate) fn life(about: &UnitProperties) -> Option<Incarnation> {
+    if about.inactive_exit_timestamp_monotonic.unwrap_or(0) == 0 || !is_begun(about) {
+        return None;
+    }
+    about.invocation_id.as_deref().and_then(incarnation)
+}
+
 /// Whether the main process of which a service speaks ran in its present life, and ended. A life is begun to be started before its
 /// first process is; behind a restart of systemd's own, it ceases to be inactive after that.
 pub(crate) fn is_of_life(about: &UnitProperties, service: &ServiceProperties) -> bool {
@@ -106,14 +130,12 @@ pub(crate) fn instance(
     let freezer = about.freezer_state.as_deref().unwrap_or_default();
     let began = about.inactive_exit_timestamp_monotonic.unwrap_or(0);
     let is_job = service.and_then(|service| service.kind.as_deref()) == Some("oneshot");
-    let state = state(active, sub, freezer, began != 0, is_job);
+    let is_over = service.is_some_and(|service| service.main_pid == Some(0) && is_of_life(about, service));
+    let state = state(active, sub, freezer, began != 0, is_job, is_over);
     let mut instance = Instance::new(backend.clone(), unit, name(unit), InstanceKind::Service, state);
-    let rests = matches!(active, "inactive" | "failed" | "maintenance");
-    // A start that is under way has an InvocationID already, and is not yet a life; one whose condition fails never is.
-    let is_begun = !rests || about.condition_timestamp_monotonic.unwrap_or(0) <= began;
-    if is_begun && began != 0 {
-        instance.incarnation = about.invocation_id.as_deref().and_then(incarnation);
-    }
+    let rests = rests(active);
+    let is_begun = is_begun(about);
+    instance.incarnation = life(about);
     if began != 0 {
         instance.started_at = about.inactive_exit_timestamp.and_then(time);
     }
@@ -141,4 +163,105 @@ pub(crate) fn instance(
         });
     }
     Some(instance)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_of_a_unit_has_one_of_ours() {
+        use InstanceState as S;
+        // ActiveState, SubState, FreezerState, began, is a job, main process over.
+        for (active, sub, freezer, began, is_job, is_over, expected) in [
+            ("inactive", "dead", "running", false, false, false, S::Created),
+            ("inactive", "dead", "running", true, false, true, S::Stopped),
+            ("maintenance", "cleaning", "running", false, false, false, S::Created),
+            ("maintenance", "cleaning", "running", true, false, true, S::Stopped),
+            ("failed", "failed", "running", true, false, true, S::Failed),
+            ("activating", "condition", "running", true, false, false, S::Starting),
+            ("activating", "start-pre", "running", true, true, false, S::Starting),
+            ("activating", "start", "running", true, false, false, S::Starting),
+            ("activating", "start", "running", true, true, false, S::Running),
+            ("activating", "start-post", "running", true, false, false, S::Starting),
+            ("activating", "auto-restart", "running", true, false, true, S::Restarting),
+            ("activating", "auto-restart-queued", "running", true, false, true, S::Restarting),
+            ("active", "running", "running", true, false, false, S::Running),
+            ("active", "exited", "running", true, true, true, S::Stopped),
+            ("active", "abandoned", "running", true, false, false, S::Running),
+            ("active", "running", "freezing", true, false, false, S::Running),
+            ("active", "running", "frozen", true, false, false, S::Paused),
+            ("active", "running", "frozen-by-parent", true, false, false, S::Paused),
+            ("active", "running", "thawing", true, false, false, S::Paused),
+            ("activating", "start", "frozen", true, false, false, S::Paused),
+            ("active", "exited", "frozen", true, true, true, S::Stopped),
+            ("reloading", "reload", "running", true, false, false, S::Running),
+            ("reloading", "reload", "running", true, true, true, S::Stopped),
+            ("refreshing", "refresh", "running", true, false, false, S::Running),
+            ("deactivating", "stop-sigterm", "running", true, false, false, S::Stopping),
+            ("deactivating", "stop", "running", true, true, true, S::Stopped),
+            ("deactivating", "stop-sigterm", "frozen", true, false, false, S::Paused),
+            ("inactive", "dead", "frozen", true, false, true, S::Stopped),
+            ("tumbling", "down", "running", true, false, false, S::Unknown),
+            ("", "", "", false, false, false, S::Unknown),
+        ] {
+            assert_eq!(state(active, sub, freezer, began, is_job, is_over), expected, "{active} {sub} {freezer}");
+        }
+    }
+
+    fn ended(code: i32, status: i32, result: &str) -> ServiceProperties {
+        ServiceProperties {
+            exec_main_code: Some(code),
+            exec_main_status: Some(status),
+            result: Some(result.to_owned()),
+            ..ServiceProperties::default()
+        }
+    }
+
+    #[test]
+    fn an_exit_is_what_systemd_saw_and_nothing_else() {
+        assert_eq!(exit(&ended(EXITED, 3, "exit-code")), Some(ExitStatus::code(3)));
+        assert_eq!(exit(&ended(KILLED, 9, "signal")), Some(ExitStatus::signal(UnixSignal::KILL)));
+        let dumped = exit(&ended(DUMPED, 6, "core-dump")).unwrap();
+        assert_eq!((dumped.end, dumped.oom_killed), (ExitStatus::signal("ABRT".parse().unwrap()).end, None));
+        assert_eq!(exit(&ended(KILLED, 9, "oom-kill")).unwrap().oom_killed, Some(true));
+        for (code, status) in [(0, 0), (KILLED, 0), (KILLED, 4_711), (7, 1)] {
+            assert_eq!(exit(&ended(code, status, "success")), None, "{code} {status}");
+        }
+    }
+
+    fn unit(active: &str, condition: u64, began: u64) -> UnitProperties {
+        UnitProperties {
+            active_state: Some(active.to_owned()),
+            sub_state: Some("dead".to_owned()),
+            invocation_id: Some(vec![0xab; 16]),
+            condition_timestamp_monotonic: Some(condition),
+            inactive_exit_timestamp_monotonic: Some(began),
+            ..UnitProperties::default()
+        }
+    }
+
+    #[test]
+    fn a_life_is_there_once_the_unit_ceased_to_be_inactive() {
+        assert_eq!(life(&unit("inactive", 10, 0)), None, "a start is under way, or its condition was not met");
+        assert_eq!(life(&unit("inactive", 30, 20)), None, "another one is under way");
+        assert_eq!(life(&unit("inactive", 10, 20)), incarnation(&[0xab; 16]));
+        assert_eq!(life(&unit("active", 10, 20)), incarnation(&[0xab; 16]));
+        assert_eq!(incarnation(&[0; 16]), None);
+        assert_eq!(incarnation(&[]), None);
+    }
+
+    #[test]
+    fn an_exit_of_an_earlier_life_is_not_this_ones() {
+        let id = BackendId::from("b");
+        let at = |start| ServiceProperties {
+            exec_main_start_timestamp_monotonic: Some(start),
+            ..ended(EXITED, 3, "exit-code")
+        };
+        let of = |about: &UnitProperties, start| instance(&id, "a.service", about, Some(&at(start))).unwrap().exit;
+        assert_eq!(of(&unit("failed", 10, 20), 12), Some(ExitStatus::code(3)));
+        assert_eq!(of(&unit("failed", 10, 20), 5), None, "ExecStartPre= failed, and the process is of the life before");
+        // Behind a restart of systemd's own the unit ceases to be inactive after its process ended.
+        assert_eq!(of(&unit("failed", 10, 90), 12), Some(ExitStatus::code(3)));
+    }
 }

@@ -13,7 +13,8 @@ use std::{
 use async_trait::async_trait;
 use futures_core::Stream;
 use runtide_core::{
-    ErrorKind, Flow, Gap, InstanceId, InstanceState, Looker, NativeMark, Opened, Result, Signal, SignalBody, Source,
+    Edge, ErrorKind, Flow, Gap, InstanceId, InstanceState, Looker, NativeMark, Opened, Result, Signal, SignalBody,
+    Source,
 };
 use tokio::time::{Instant, Sleep};
 use zbus::{
@@ -62,6 +63,8 @@ pub(crate) struct UnitSource {
 struct Link {
     messages: MessageStream,
     connection: Connection,
+    /// The manager's own name on the bus: anybody may send a signal to anybody, and this one alone is believed.
+    owner: String,
     heard: Instant,
     asked: bool,
     /// A daemon-reload is under way: units go and come back only in name.
@@ -73,6 +76,8 @@ struct Link {
     /// What a service said last; what its unit says follows at once.
     service: Option<(String, ServiceProperties)>,
     sending: Option<Pin<Box<dyn Future<Output = zbus::Result<()>> + Send>>>,
+    /// Said once the one before it is.
+    unsent: VecDeque<Message>,
     /// `None`: the kernel gives us none.
     freezer: Option<Freezer>,
     /// Loaded at these times, oldest first, and nothing was told of them yet.
@@ -80,8 +85,9 @@ struct Link {
 }
 
 impl UnitSource {
-    pub(crate) fn new(client: Client, ledger: ledger::Shared) -> Self {
-        let looker = Arc::new(UnitLooker::new(client.clone(), ledger.clone()));
+    pub(crate) fn new(client: Client) -> Self {
+        let ledger = ledger::Shared::default();
+        let looker = Arc::new(UnitLooker::new(client.clone(), Some(ledger.clone())));
         Self {
             client,
             ledger,
@@ -103,7 +109,11 @@ impl UnitSource {
             if let Some(sending) = &mut link.sending {
                 match sending.as_mut().poll(cx) {
                     Poll::Pending => {}
-                    Poll::Ready(Ok(())) => link.sending = None,
+                    Poll::Ready(Ok(())) => {
+                        link.sending = None;
+                        link.send_next();
+                        continue;
+                    }
                     Poll::Ready(Err(error)) => {
                         *maybe = None;
                         return Poll::Ready(Err(client.place(OPEN).dbus(error)));
@@ -115,7 +125,10 @@ impl UnitSource {
                     Poll::Ready(Some(Ok(message))) => {
                         read += 1;
                         alive = true;
-                        link.take(client, ledger, unit_path, &message, out);
+                        if let Err(error) = link.take(client, ledger, unit_path, &message, out) {
+                            *maybe = None;
+                            return Poll::Ready(Err(error));
+                        }
                     }
                     Poll::Ready(Some(Err(error))) => {
                         *maybe = None;
@@ -129,6 +142,7 @@ impl UnitSource {
                     Poll::Pending => break,
                 }
             }
+            ledger.lock().take_again(out);
             link.look_out(client, ledger);
             if let Some(freezer) = &mut link.freezer
                 && let Poll::Ready(changed) = freezer.poll_changed(cx)
@@ -140,12 +154,11 @@ impl UnitSource {
             if alive {
                 (link.heard, link.asked) = (now, false);
             }
-            if out.len() > before {
-                return Poll::Ready(Ok(Flow::Open));
-            }
-            if alive {
-                out.push(Signal::new(SignalBody::Alive));
-                return Poll::Ready(Ok(Flow::Open));
+            // What the kernel and the clock say is no sign of life of the manager's.
+            if link.asked && now >= link.heard + limit {
+                *maybe = None;
+                let why = format!("systemd has been silent for {limit:?}, and does not answer");
+                return Poll::Ready(Err(client.place(OPEN).error(ErrorKind::Timeout, why)));
             }
             if let Some(since) = link.away
                 && now >= since + AWAY
@@ -154,8 +167,15 @@ impl UnitSource {
                 let why = "systemd left the bus";
                 return Poll::Ready(Err(client.place(OPEN).error(ErrorKind::Unavailable, why)));
             }
+            if out.len() > before {
+                return Poll::Ready(Ok(Flow::Open));
+            }
+            if alive {
+                out.push(Signal::new(SignalBody::Alive));
+                return Poll::Ready(Ok(Flow::Open));
+            }
             let ask = link.heard + limit / 2;
-            if now >= ask && !link.asked && link.sending.is_none() {
+            if now >= ask && !link.asked {
                 link.asked = true;
                 if let Err(error) = link.ask() {
                     *maybe = None;
@@ -164,7 +184,8 @@ impl UnitSource {
                 continue;
             }
             let settled = link.loaded.front().map(|(at, _)| *at + SETTLED);
-            let due = [(!link.asked).then_some(ask), link.away.map(|since| since + AWAY), settled];
+            let silent = if link.asked { link.heard + limit } else { ask };
+            let due = [Some(silent), link.away.map(|since| since + AWAY), settled];
             let Some(due) = due.into_iter().flatten().min() else { return Poll::Pending };
             if alarm.deadline() != due {
                 alarm.as_mut().reset(due);
@@ -199,9 +220,13 @@ impl Link {
             Ok(_) => {}
             Err(error) => return Err(place.dbus(error)),
         }
+        let owner = connection.call_method(Some(BUS), BUS_PATH, Some(BUS), "GetNameOwner", &(SYSTEMD,)).await;
+        let owner = owner.map_err(|error| place.dbus(error))?;
+        let owner: String = client.read(OPEN, &owner)?;
         Ok(Self {
             messages,
             connection,
+            owner,
             heard: Instant::now(),
             asked: false,
             reloading: false,
@@ -209,6 +234,7 @@ impl Link {
             subscribing: None,
             service: None,
             sending: None,
+            unsent: VecDeque::new(),
             freezer: Freezer::new().ok(),
             loaded: VecDeque::new(),
         })
@@ -216,8 +242,9 @@ impl Link {
 
     /// Looks out for the control groups of what lives.
     fn look_out(&mut self, client: &Client, ledger: &ledger::Shared) {
+        let alive = ledger.lock().take_alive();
         let (Some(freezer), Some(root)) = (&mut self.freezer, &client.config().root) else { return };
-        for (id, group) in ledger.lock().take_alive() {
+        for (id, group) in alive {
             freezer.watch(root, id, &group);
         }
     }
@@ -229,7 +256,7 @@ impl Link {
                 return;
             }
             if ledger.lock().is_untold(id) {
-                out.push(Signal::new(SignalBody::Hint(id.clone())));
+                look_at(id, out);
             }
             self.loaded.pop_front();
         }
@@ -243,8 +270,17 @@ impl Link {
     }
 
     fn send(&mut self, message: Message) {
-        let connection = self.connection.clone();
-        self.sending = Some(Box::pin(async move { connection.send(&message).await }));
+        self.unsent.push_back(message);
+        if self.sending.is_none() {
+            self.send_next();
+        }
+    }
+
+    fn send_next(&mut self) {
+        if let Some(message) = self.unsent.pop_front() {
+            let connection = self.connection.clone();
+            self.sending = Some(Box::pin(async move { connection.send(&message).await }));
+        }
     }
 
     /// What one message says.
@@ -255,30 +291,40 @@ impl Link {
         unit_path: &[String],
         message: &Message,
         out: &mut Vec<Signal>,
-    ) {
+    ) -> Result<()> {
         let header = message.header();
         match message.message_type() {
             Type::Signal => {}
-            Type::MethodReturn | Type::Error => {
+            kind @ (Type::MethodReturn | Type::Error) => {
                 if self.subscribing.is_some() && header.reply_serial() == self.subscribing {
+                    let name = header.error_name().map(|name| name.as_str());
+                    if kind == Type::Error && name.is_none_or(|name| !name.ends_with(".AlreadySubscribed")) {
+                        let why = format!("systemd tells nothing any more: {}", name.unwrap_or("it does not say why"));
+                        return Err(client.place(OPEN).error(ErrorKind::Unavailable, why));
+                    }
                     self.subscribing = None;
                     ledger.lock().forget_told();
                     out.push(Signal::new(SignalBody::Lost(Gap::RuntimeRestarted)));
                 }
-                return;
+                return Ok(());
             }
-            Type::MethodCall => return,
+            Type::MethodCall => return Ok(()),
         }
-        let (Some(interface), Some(member)) = (header.interface(), header.member()) else { return };
+        let (Some(interface), Some(member)) = (header.interface(), header.member()) else { return Ok(()) };
+        let sender = header.sender().map_or("", |sender| sender.as_str());
+        if sender != self.owner && sender != BUS {
+            tracing::debug!(backend = %client.id(), sender, "a signal of somebody else's");
+            return Ok(());
+        }
         let read = match (interface.as_str(), member.as_str()) {
             (PROPERTIES, "PropertiesChanged") => self.changed(client, ledger, unit_path, &header, message, out),
             (MANAGER, "UnitNew" | "UnitRemoved") => {
                 if self.reloading {
-                    return;
+                    return Ok(());
                 }
                 let body = message.body();
                 body.deserialize::<(&str, zbus::ObjectPath<'_>)>().map(|(unit, _)| {
-                    if !client.config().selection.takes_name(unit) {
+                    if names::flaw(unit).is_some() || !client.config().selection.takes_name(unit) {
                         return;
                     }
                     let id = InstanceId::from(unit);
@@ -298,12 +344,13 @@ impl Link {
                     out.push(Signal::new(SignalBody::Lost(Gap::Disconnected)));
                 }
             }),
-            (BUS, "NameOwnerChanged") => {
+            (BUS, "NameOwnerChanged") if sender == BUS => {
                 let body = message.body();
-                let read = body.deserialize::<(&str, &str, &str)>().map(|(_, _, now)| !now.is_empty());
-                read.and_then(|is_back| {
+                let read = body.deserialize::<(&str, &str, &str)>();
+                read.and_then(|(_, _, now)| {
                     self.reloading = false;
-                    if !is_back {
+                    now.clone_into(&mut self.owner);
+                    if now.is_empty() {
                         self.away.get_or_insert_with(Instant::now);
                         return Ok(());
                     }
@@ -330,6 +377,7 @@ impl Link {
                 about.map_or(SignalBody::Lost(Gap::Undecodable), |unit| SignalBody::Hint(unit.into())),
             ));
         }
+        Ok(())
     }
 
     /// A service's own changes come first, and its unit's follow at once: together they are one state.
@@ -348,7 +396,8 @@ impl Link {
         if !path.ends_with("_2eservice") && !path.ends_with("_2escope") {
             return Ok(());
         }
-        let Some(unit) = names::unit_of(path).filter(|unit| client.config().selection.takes_name(unit)) else {
+        let is_one = |unit: &String| names::flaw(unit).is_none() && client.config().selection.takes_name(unit);
+        let Some(unit) = names::unit_of(path).filter(is_one) else {
             return Ok(());
         };
         let body = message.body();
@@ -382,32 +431,27 @@ fn tell(
     let id = InstanceId::from(unit);
     let mut ledger = ledger.lock();
     let service = service.map(|mut service| {
-        let is_job = ledger.get(&id).and_then(|known| known.is_job) == Some(true);
-        service.kind = is_job.then(|| "oneshot".to_owned());
+        service.kind = ledger.is_job(&id).then(|| "oneshot".to_owned());
         service
     });
     let Some(mut instance) = normalize::instance(client.id(), unit, about, service.as_ref()) else {
         return out.push(Signal::new(SignalBody::Hint(id)));
     };
     if instance.state == InstanceState::Paused {
-        let control_group = ledger.get(&id).and_then(|known| known.control_group.as_deref());
-        if !looker::is_frozen(client, control_group) {
+        if !looker::is_frozen(client, ledger.control_group(&id)) {
             instance.state = InstanceState::Running;
         }
     }
-    let began = about.inactive_exit_timestamp_monotonic.unwrap_or(0);
-    let rests = matches!(about.active_state.as_deref(), Some("inactive" | "failed" | "maintenance"));
-    let starts = about.condition_timestamp_monotonic.unwrap_or(0);
-    if rests && starts > began {
+    if !normalize::is_begun(about) {
         // A start is under way that changed nothing yet. If it is over, a condition was not met.
         if about.job.as_ref().is_none_or(|(job, _)| *job == 0) {
-            out.push(Signal::new(SignalBody::Hint(id)));
+            look_at(&id, out);
         }
         return;
     }
-    if instance.state == InstanceState::Created && ledger.get(&id).is_none_or(|known| known.life.is_none()) {
+    if instance.state == InstanceState::Created && !ledger.has_lived(&id) {
         // Loaded, and no more than that: what there is to know of it takes a look.
-        return out.push(Signal::new(SignalBody::Hint(id)));
+        return look_at(&id, out);
     }
     let selection = &client.config().selection;
     let ran = match &service {
@@ -419,17 +463,27 @@ fn tell(
     let labels = || root.and_then(|root| files::transient_labels(root, unit_path, unit));
     ledger.told(instance, ran, labels, &mut signals);
     if selection.asks_for_more() {
+        // What a new life has in common with the one before is not known before a look.
+        let is_selected = ledger.is_selected(&id);
         let taken = |signal: &Signal| match &signal.body {
-            SignalBody::State(instance) => selection.takes(instance),
+            SignalBody::State(instance) => is_selected || selection.takes(instance),
             _ => true,
         };
         // What is not known to be selected takes a look.
         if !signals.iter().all(taken) {
             signals.retain(taken);
-            signals.push(Signal::new(SignalBody::Hint(id)));
+            look_at(&id, &mut signals);
         }
     }
     out.append(&mut signals);
+}
+
+/// Asks for a look, which counts at once where nobody knows the instance yet: nothing more will be told of it.
+fn look_at(id: &InstanceId, out: &mut Vec<Signal>) {
+    let state = InstanceState::Created;
+    let edge = Edge { id: id.clone(), incarnation: None, state, exit: None, described: None };
+    out.push(Signal::new(SignalBody::Edge(edge)));
+    out.push(Signal::new(SignalBody::Hint(id.clone())));
 }
 
 #[async_trait]

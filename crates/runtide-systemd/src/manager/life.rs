@@ -35,6 +35,7 @@ impl Life {
             &text(&about.freezer_state),
             began,
             false,
+            false,
         );
         let lives = state.is_alive() || state == InstanceState::Starting;
         lives.then(|| Self {

@@ -226,6 +226,8 @@ impl Harness for SystemdHarness {
     fn dialect(&self) -> Dialect {
         let mut dialect = Dialect::FULL;
         dialect.history = false;
+        // The kernel says that there is something to look at.
+        dialect.pauses = false;
         dialect
     }
 
