@@ -28,7 +28,7 @@ const ATTEMPTS: usize = 10;
 pub(crate) struct Apply {
     /// The file, or - for stdin
     file: PathBuf,
-    /// How it is written; else its ending says it, and yaml is assumed
+    /// How it is written; else its ending says it, and yaml is assumed, or native for a unit of systemd
     #[arg(long, value_name = "FORMAT", value_parser = format)]
     format: Option<ResourceFormat>,
     /// What it is called, if it does not say so itself: GROUP/KIND/NAMESPACE/NAME, as /service//web; else a unit of systemd
@@ -52,7 +52,8 @@ pub(crate) async fn apply(store: &dyn StoreBackend, what: &Apply, lines: Option<
         _ => tokio::fs::read(&what.file).await.map_err(|error| unreadable(&what.file, &error))?,
     };
     let ending = what.file.extension().and_then(|ending| ending.to_str()).and_then(|ending| ending.parse().ok());
-    let assumed = if naming::unit(&what.file).is_some() { ResourceFormat::Native } else { ResourceFormat::Yaml };
+    let is_unit = naming::unit(&what.file).is_some() || what.told.as_ref().is_some_and(naming::is_unit);
+    let assumed = if is_unit { ResourceFormat::Native } else { ResourceFormat::Yaml };
     let written = what.format.or(ending).unwrap_or(assumed);
     let documents = Document::new(written, bytes).split()?;
     if documents.is_empty() {

@@ -23,6 +23,11 @@ pub(crate) fn unit(file: &Path) -> Option<ResourceRef> {
     Units.read(&file.ok()?, &Default::default()).map(|(reference, _)| reference)
 }
 
+/// Whether a unit file can be called so.
+pub(crate) fn is_unit(reference: &ResourceRef) -> bool {
+    Units.file(reference).is_ok()
+}
+
 /// As it was told, as it says itself, or as its file is called. Its number is that among the documents of the file.
 pub(crate) fn of(
     document: &Document,

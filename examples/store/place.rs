@@ -72,6 +72,11 @@ impl Place {
             Self::Etcd(members) => etcd(members),
             Self::Systemd(path) => {
                 let config = units.systemd.answering().await?;
+                // The store would make it, and whoever mistyped it would look at an empty store.
+                let seen = config.root.as_deref().map(|root| root.join(path.strip_prefix("/").unwrap_or(path)));
+                if let Some(seen) = seen.filter(|seen| !seen.is_dir()) {
+                    return Err(Stop::refused(format_args!("{}: there is no such folder", seen.display())));
+                }
                 let config = UnitStoreConfig::new(config, path).with_prefix(units.prefix.clone().unwrap_or_default());
                 let store = UnitStore::new(config, MemoryStore::with_options(small()))?;
                 for (file, why) in store.skipped().await? {
