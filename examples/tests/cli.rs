@@ -186,11 +186,11 @@ fn where_no_systemd_is_the_bus_that_was_asked_is_named() {
     let bus = ["--bus", "unix:path=/nonexistent/bus"];
     for (name, args) in [
         ("ps", &["--backend", "systemd"][..]),
-        ("watch", &[]),
-        ("logs", &["web"]),
-        ("store", &["--store", "systemd:/etc/systemd/system", "list"]),
+        ("watch", &[][..]),
+        ("logs", &["web"][..]),
+        ("store", &["--store", "systemd:/etc/systemd/system", "list"][..]),
     ] {
-        let line = refused(name, &[&bus, args].concat());
+        let line = refused(name, &[&bus[..], args].concat());
         assert!(line.contains("unix:path=/nonexistent/bus") && line.contains("DBUS_SYSTEM_BUS_ADDRESS"), "{line}");
     }
     assert!(refused("ps", &["--backend", "docker", "--root", "/"]).contains("--root is for systemd"));
