@@ -1,6 +1,6 @@
 //! The options that the examples share.
 
-use std::{str::FromStr, time::Duration};
+use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use clap::Args;
 use runtide_core::{Detail, InstanceFilter, LabelMatch, ListOptions, RuntimeKind, WatchOptions};
@@ -10,15 +10,30 @@ use crate::duration;
 /// Which runtime, and where.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Place {
-    /// The runtime: auto, memory, docker, …; auto takes what answers on this machine
+    /// The runtime: auto, memory, docker, systemd; auto takes the Docker that answers on this machine, else memory
     #[arg(long, value_name = "KIND", default_value = "auto")]
     pub backend: Choice,
     /// Where Docker listens, as unix:///path or tcp://host:port; implies --backend docker
     #[arg(long, value_name = "ENDPOINT")]
     pub host: Option<String>,
+    /// Which systemd.
+    #[command(flatten)]
+    pub systemd: Systemd,
     /// Say who was asked, and what became of it
     #[arg(short, long)]
     pub verbose: bool,
+}
+
+/// Which systemd. What is not told, the environment says as it does to `systemctl`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Systemd {
+    /// The bus of systemd, as unix:path=/path or tcp:host=name,port=number; implies systemd. Else the system's own, or
+    /// DBUS_SYSTEM_BUS_ADDRESS; with RUNTIDE_SYSTEMD=user the user's
+    #[arg(long, value_name = "ADDRESS")]
+    pub bus: Option<String>,
+    /// Where the file system of that systemd is seen from here, as of a container; implies systemd. Else /
+    #[arg(long, value_name = "FOLDER")]
+    pub root: Option<PathBuf>,
 }
 
 /// What `--backend` says.

@@ -9,8 +9,9 @@ use std::{
 use runtide_core::{Error, ErrorKind, RuntimeBackend, RuntimeKind};
 use runtide_docker::{Candidate, Config, Detection, DockerBackend, Endpoint, Origin, Outcome};
 use runtide_memory::{MemoryBackend, MemoryRuntime, RuntimeOptions};
+use runtide_systemd::SystemdBackend;
 
-use crate::{Choice, Place, Stop, note, stop::describe};
+use crate::{Choice, Place, Stop, note, stop::describe, systemd};
 
 /// For whoever is asked whether they are there.
 const DEADLINE: Duration = Duration::from_secs(3);
@@ -18,7 +19,7 @@ const DEADLINE: Duration = Duration::from_secs(3);
 /// Of the scripted life.
 const SEED: u64 = 7;
 
-/// The backend that `--backend` and `--host` ask for.
+/// The backend that `--backend`, `--host`, `--bus` and `--root` ask for.
 ///
 /// A watch would wait for a daemon that is not up yet. Somebody who tries an example wants to know at once, so what is
 /// asked for by name must answer.
@@ -26,6 +27,13 @@ const SEED: u64 = 7;
 /// # Errors
 /// `Refused`, with what to do.
 pub async fn choose(place: &Place) -> Result<Arc<dyn RuntimeBackend>, Stop> {
+    if let Some(option) = place.systemd.told() {
+        return match (&place.backend, &place.host) {
+            (_, Some(_)) => Err(Stop::refused(format_args!("{option} is for systemd, and --host for docker"))),
+            (Choice::Auto | Choice::Kind(RuntimeKind::Systemd), None) => systemd(place).await,
+            (Choice::Kind(kind), None) => Err(Stop::refused(format_args!("{option} is for systemd, not for {kind}"))),
+        };
+    }
     match (&place.backend, &place.host) {
         (Choice::Auto | Choice::Kind(RuntimeKind::Docker), Some(host)) => {
             let endpoint: Endpoint = host.parse()?;
@@ -37,8 +45,9 @@ pub async fn choose(place: &Place) -> Result<Arc<dyn RuntimeBackend>, Stop> {
             Detection { candidates, .. } => Err(Stop::refused(nobody(&candidates))),
         },
         (Choice::Kind(RuntimeKind::Memory), None) => memory(),
+        (Choice::Kind(RuntimeKind::Systemd), None) => systemd(place).await,
         (Choice::Kind(kind), None) => {
-            Err(Stop::refused(format_args!("this build has no backend for {kind}; it has memory and docker")))
+            Err(Stop::refused(format_args!("this build has no backend for {kind}; it has memory, docker and systemd")))
         }
         (Choice::Auto, None) => match find(place).await {
             Detection { chosen: Some(config), .. } => docker(config, place).await,
@@ -67,18 +76,30 @@ async fn find(place: &Place) -> Detection {
 async fn docker(config: Config, place: &Place) -> Result<Arc<dyn RuntimeBackend>, Stop> {
     let endpoint = config.endpoint.clone();
     let backend = DockerBackend::new(config)?;
+    let refused =
+        |error: &Error| Stop::refused(format_args!("{endpoint}: {}{}", describe(error), advice(error.kind())));
+    answering(&backend, place).await.map_err(|error| refused(&error))?;
+    Ok(Arc::new(backend))
+}
+
+async fn systemd(place: &Place) -> Result<Arc<dyn RuntimeBackend>, Stop> {
+    let config = place.systemd.config()?;
+    let backend = SystemdBackend::new(config.clone())?;
+    answering(&backend, place).await.map_err(|error| systemd::refusal(&config, &error))?;
+    Ok(Arc::new(backend))
+}
+
+/// Whether it answers in time.
+async fn answering(backend: &dyn RuntimeBackend, place: &Place) -> runtide_core::Result<()> {
     let answer = tokio::time::timeout(DEADLINE, backend.connect()).await.unwrap_or_else(|_| {
-        Err(Error::new(ErrorKind::Timeout, "docker.connect", format!("no answer within {DEADLINE:?}")))
+        Err(Error::new(ErrorKind::Timeout, "example.connect", format!("no answer within {DEADLINE:?}")))
     });
-    let info = answer.map_err(|error| {
-        let (kind, said) = (error.kind(), describe(&error));
-        Stop::refused(format_args!("{endpoint}: {said}{}", advice(kind)))
-    })?;
+    let info = answer?;
     if place.verbose {
         let api = info.api_version.map(|api| format!(", API {api}")).unwrap_or_default();
         note(format_args!("{}: {} {}{api}, at {}", info.backend, info.kind, info.version, info.endpoint));
     }
-    Ok(Arc::new(backend))
+    Ok(())
 }
 
 /// A life that begins with this process, the same each time, and ends with it.
@@ -141,7 +162,7 @@ mod tests {
     use super::*;
 
     fn place(backend: &str, host: Option<&str>) -> Place {
-        Place { backend: backend.parse().unwrap(), host: host.map(str::to_owned), verbose: false }
+        Place { backend: backend.parse().unwrap(), host: host.map(str::to_owned), ..Place::default() }
     }
 
     async fn refusal(place: Place) -> String {
@@ -171,5 +192,21 @@ mod tests {
             assert!(line.contains("unix:///nonexistent/docker.sock") && line.contains("--host"), "{line}");
         }
         assert!(refusal(place("docker", Some("ssh://host"))).await.contains("ssh"));
+    }
+
+    #[tokio::test]
+    async fn a_systemd_that_is_asked_for_must_answer() {
+        let bus = |backend, bus: &str| {
+            let systemd = crate::Systemd { bus: Some(bus.to_owned()), root: None };
+            Place { systemd, ..place(backend, None) }
+        };
+        for backend in ["auto", "systemd"] {
+            let line = refusal(bus(backend, "unix:path=/nonexistent/bus")).await;
+            assert!(line.contains("unix:path=/nonexistent/bus") && line.contains("--bus"), "{line}");
+        }
+        assert!(refusal(bus("docker", "unix:path=/x")).await.contains("--bus is for systemd, not for docker"));
+        assert!(refusal(bus("systemd", "autolaunch:")).await.contains("autolaunch"));
+        let both = Place { host: Some("unix:///x".to_owned()), ..bus("auto", "unix:path=/x") };
+        assert!(refusal(both).await.contains("--host for docker"));
     }
 }

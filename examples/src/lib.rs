@@ -10,11 +10,13 @@ mod progress;
 mod run;
 mod show;
 mod stop;
+mod systemd;
 mod table;
 
 pub use self::{
-    args::{Choice, Output, Place, Wanted},
+    args::{Choice, Output, Place, Systemd, Wanted},
     backend::choose,
+    duration::{ago, parse as duration},
     folder_life::folder_life,
     print::{events, events_after},
     progress::{Progress, log_files},

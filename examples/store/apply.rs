@@ -15,8 +15,8 @@ use runtide_examples::{Stop, note};
 use tokio::sync::oneshot;
 
 use crate::{
-    command::{format, unreadable},
-    difference,
+    command::{format, reference, unreadable},
+    difference, naming,
     session::Lines,
     show,
 };
@@ -28,9 +28,13 @@ const ATTEMPTS: usize = 10;
 pub(crate) struct Apply {
     /// The file, or - for stdin
     file: PathBuf,
-    /// How it is written; else its ending says it, and yaml is assumed
+    /// How it is written; else its ending says it, and yaml is assumed, or native for a unit of systemd
     #[arg(long, value_name = "FORMAT", value_parser = format)]
     format: Option<ResourceFormat>,
+    /// What it is called, if it does not say so itself: GROUP/KIND/NAMESPACE/NAME, as /service//web; else a unit of systemd
+    /// is called as its file
+    #[arg(long = "as", value_name = "REFERENCE", value_parser = reference)]
+    told: Option<ResourceRef>,
     /// Only if it is not there yet
     #[arg(long, conflicts_with = "if_revision")]
     if_absent: bool,
@@ -48,7 +52,9 @@ pub(crate) async fn apply(store: &dyn StoreBackend, what: &Apply, lines: Option<
         _ => tokio::fs::read(&what.file).await.map_err(|error| unreadable(&what.file, &error))?,
     };
     let ending = what.file.extension().and_then(|ending| ending.to_str()).and_then(|ending| ending.parse().ok());
-    let written = what.format.or(ending).unwrap_or(ResourceFormat::Yaml);
+    let is_unit = naming::unit(&what.file).is_some() || what.told.as_ref().is_some_and(naming::is_unit);
+    let assumed = if is_unit { ResourceFormat::Native } else { ResourceFormat::Yaml };
+    let written = what.format.or(ending).unwrap_or(assumed);
     let documents = Document::new(written, bytes).split()?;
     if documents.is_empty() {
         note("there is no document in it");
@@ -56,15 +62,15 @@ pub(crate) async fn apply(store: &dyn StoreBackend, what: &Apply, lines: Option<
     if what.if_revision.is_some() && documents.len() > 1 {
         return Err(Stop::refused("--if-revision is for one document, and there are several"));
     }
+    if what.told.is_some() && documents.len() > 1 {
+        return Err(Stop::refused("--as is for one document, and there are several"));
+    }
     // All are read before any is applied: half a file is worse than none.
     let named: Vec<(ResourceRef, Document)> = documents
         .into_iter()
         .enumerate()
-        .map(|(at, document)| match ResourceRef::from_document(&document) {
-            Ok(reference) => Ok((reference, document)),
-            Err(error) => Err(Stop::from(error.with_context("document", at + 1))),
-        })
-        .collect::<Result<_, _>>()?;
+        .map(|(at, document)| Ok((naming::of(&document, at + 1, &what.file, what.told.as_ref())?, document)))
+        .collect::<Result<_, Stop>>()?;
     for (reference, document) in named {
         one(store, what, &reference, document).await?;
     }

@@ -21,7 +21,7 @@ use crate::{
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Create or replace what a file declares: YAML (one document or many), JSON, HCL or CBOR
+    /// Create or replace what a file declares: YAML (one document or many), JSON, HCL or CBOR; a unit file of systemd as it is
     Apply(Apply),
     /// Print one resource
     Get {
@@ -110,7 +110,7 @@ impl Selected {
     }
 }
 
-fn reference(text: &str) -> Result<ResourceRef, String> {
+pub(crate) fn reference(text: &str) -> Result<ResourceRef, String> {
     text.parse().map_err(|error: runtide_core::Error| error.message().to_owned())
 }
 

@@ -3,6 +3,7 @@
 mod apply;
 mod command;
 mod difference;
+mod naming;
 mod place;
 mod session;
 mod show;
@@ -14,7 +15,7 @@ use runtide_examples::{note, run};
 
 use self::{
     command::Command,
-    place::Place,
+    place::{Place, Units},
     session::{Lines, Session},
 };
 
@@ -25,16 +26,19 @@ use self::{
 #[derive(Debug, Parser)]
 #[command(name = "store")]
 struct Args {
-    /// The store: memory, dir:PATH (a folder, made if it is not there) or etcd:HOST:PORT
+    /// The store: memory, dir:PATH (a folder, made if it is not there), etcd:HOST:PORT or systemd:PATH (the unit files of
+    /// a folder, as systemd sees it)
     #[arg(long, value_name = "STORE", default_value = "memory")]
     store: Place,
+    #[command(flatten)]
+    units: Units,
     #[command(subcommand)]
     command: Option<Command>,
 }
 
 fn main() -> ExitCode {
     run(async |args: Args| {
-        let store = args.store.open().await?;
+        let store = args.store.open(&args.units).await?;
         match args.command {
             None => Session::new(&*store, Lines::of_stdin()).run().await,
             Some(Command::Demo) => Session::new(&*store, Lines::script(DEMO)).aloud().run().await,

@@ -2,9 +2,11 @@
 
 use std::{path::PathBuf, str::FromStr};
 
+use clap::Args;
 use runtide_core::{JournaledStore, Revision, StoreBackend, journal::JournalOptions};
-use runtide_examples::{Stop, note};
+use runtide_examples::{Stop, Systemd, note};
 use runtide_memory::{MemoryStore, StoreOptions};
+use runtide_systemd::{UnitStore, UnitStoreConfig};
 
 /// Which store.
 #[derive(Clone, Debug)]
@@ -15,6 +17,18 @@ pub(crate) enum Place {
     Dir(PathBuf),
     /// On these members of etcd.
     Etcd(Vec<String>),
+    /// The unit files in this folder, as systemd sees it.
+    Systemd(PathBuf),
+}
+
+/// Which unit files.
+#[derive(Args, Debug)]
+pub(crate) struct Units {
+    #[command(flatten)]
+    systemd: Systemd,
+    /// Only units whose names begin with it are in a store of systemd; else all that lie in its folder
+    #[arg(long, value_name = "PREFIX")]
+    prefix: Option<String>,
 }
 
 impl FromStr for Place {
@@ -27,14 +41,21 @@ impl FromStr for Place {
             Some(("etcd", members)) if !members.is_empty() => {
                 Ok(Self::Etcd(members.split(',').map(str::to_owned).collect()))
             }
-            _ => Err("expected memory, dir:PATH or etcd:HOST:PORT".to_owned()),
+            Some(("systemd", path)) if path.starts_with('/') => Ok(Self::Systemd(path.into())),
+            Some(("systemd", _)) => {
+                Err("expected the folder as systemd sees it, as systemd:/etc/systemd/system".to_owned())
+            }
+            _ => Err("expected memory, dir:PATH, etcd:HOST:PORT or systemd:PATH".to_owned()),
         }
     }
 }
 
 impl Place {
     /// Opens it.
-    pub(crate) async fn open(&self) -> Result<Box<dyn StoreBackend>, Stop> {
+    pub(crate) async fn open(&self, units: &Units) -> Result<Box<dyn StoreBackend>, Stop> {
+        if !matches!(self, Self::Systemd(_)) && (units.systemd.is_told() || units.prefix.is_some()) {
+            return Err(Stop::refused("--bus, --root and --prefix are for --store systemd:PATH"));
+        }
         match self {
             Self::Memory => Ok(Box::new(MemoryStore::with_options(small()))),
             Self::Dir(path) => {
@@ -49,6 +70,20 @@ impl Place {
                 Ok(Box::new(store))
             }
             Self::Etcd(members) => etcd(members),
+            Self::Systemd(path) => {
+                let config = units.systemd.answering().await?;
+                // The store would make it, and whoever mistyped it would look at an empty store.
+                let seen = config.root.as_deref().map(|root| root.join(path.strip_prefix("/").unwrap_or(path)));
+                if let Some(seen) = seen.filter(|seen| !seen.is_dir()) {
+                    return Err(Stop::refused(format_args!("{}: there is no such folder", seen.display())));
+                }
+                let config = UnitStoreConfig::new(config, path).with_prefix(units.prefix.clone().unwrap_or_default());
+                let store = UnitStore::new(config, MemoryStore::with_options(small()))?;
+                for (file, why) in store.skipped().await? {
+                    note(format_args!("left alone: {file}: {why}"));
+                }
+                Ok(Box::new(store))
+            }
         }
     }
 }

@@ -13,7 +13,7 @@ use std::{
 
 use runtide_core::{Instance, RuntimeEvent, RuntimeEventKind};
 
-const EXAMPLES: [&str; 5] = ["watch", "ps", "journal", "store", "custom_backend"];
+const EXAMPLES: [&str; 6] = ["watch", "ps", "logs", "journal", "store", "custom_backend"];
 
 /// Nobody listens here.
 const NOWHERE: &str = "unix:///nonexistent/docker.sock";
@@ -179,6 +179,32 @@ fn whatever_keeps_a_daemon_from_answering_is_one_clear_line() {
         let named = line.split("; ").next().unwrap_or_default().matches(variable).count();
         assert_eq!(named, 1, "what it is from is said once: {line}");
     }
+}
+
+#[test]
+fn where_no_systemd_is_the_bus_that_was_asked_is_named() {
+    let bus = ["--bus", "unix:path=/nonexistent/bus"];
+    for (name, args) in [
+        ("ps", &["--backend", "systemd"][..]),
+        ("watch", &[][..]),
+        ("logs", &["web"][..]),
+        ("store", &["--store", "systemd:/etc/systemd/system", "list"][..]),
+    ] {
+        let line = refused(name, &[&bus[..], args].concat());
+        assert!(line.contains("unix:path=/nonexistent/bus") && line.contains("DBUS_SYSTEM_BUS_ADDRESS"), "{line}");
+    }
+    assert!(refused("ps", &["--backend", "docker", "--root", "/"]).contains("--root is for systemd"));
+    assert!(refused("store", &["--root", "/", "list"]).contains("--store systemd:PATH"));
+    assert!(refused("store", &["--store", "systemd:units", "list"]).contains("systemd:/etc/systemd/system"));
+}
+
+#[test]
+fn the_output_of_an_instance_is_found_by_its_name_or_its_id() {
+    let line = refused("logs", &["--backend", "memory", "no-such"]);
+    assert!(line.contains("no instance no-such") && line.contains("ps --all"), "{line}");
+    assert!(refused("logs", &["--since", "yesterday", "x"]).contains("how long ago"));
+    let output = run("logs", &["--backend", "memory", "shop-web-1"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
 }
 
 #[cfg(unix)]

@@ -1,10 +1,12 @@
 //! Running the examples as a user would, and looking at what they say.
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
 use crate::counts::Counts;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Doing, Failure, Outcome};
 use crate::process::{self, Interrupt, Said};
 use crate::report::Verdict;
 use crate::workspace;
@@ -24,6 +26,10 @@ pub(crate) struct Run {
 #[derive(Debug, Clone, Copy)]
 enum Expected {
     Success,
+    /// Success, and this is in stdout.
+    Says(&'static str),
+    /// Success, each line of stdout a JSON value, and this is in one of them.
+    JsonLinesWith(&'static str),
     /// Success, each line of stdout a JSON value, and at least one.
     JsonLines,
     /// Success, and stdout is JSON.
@@ -34,8 +40,9 @@ enum Expected {
     OneLineRefusal,
 }
 
-/// Runs all of them; those for Docker where `docker` is its address.
-pub(crate) fn run(docker: Option<&str>) -> Outcome<Vec<Run>> {
+/// Runs all of them; those for Docker and systemd where the stage has them.
+pub(crate) fn run(stage: &BTreeMap<String, String>) -> Outcome<Vec<Run>> {
+    let docker = stage.get("RUNTIDE_TEST_DOCKER").map(String::as_str);
     let reason = match process::pass_through(workspace::cargo().args(["build", "--quiet", "--examples"]), BUILD) {
         Ok(status) if status.success() => None,
         Ok(status) => Some(status.to_string()),
@@ -46,6 +53,7 @@ pub(crate) fn run(docker: Option<&str>) -> Outcome<Vec<Run>> {
         return Ok(vec![Run { what: "cargo build --examples".to_owned(), verdict: Verdict::Failed, reason }]);
     }
     let nowhere = Some("unix:///nonexistent/docker.sock");
+    let nobus = "--bus unix:path=/nonexistent/bus";
     let mut runs = Vec::new();
     for (line, address, expected) in [
         ("watch --backend memory --for 2s --json", None, Expected::JsonLines),
@@ -57,20 +65,91 @@ pub(crate) fn run(docker: Option<&str>) -> Outcome<Vec<Run>> {
         ("store --store nowhere list", None, Expected::OneLineRefusal),
         ("ps --backend docker", nowhere, Expected::OneLineRefusal),
     ] {
-        runs.push(one(line, address, expected)?);
+        runs.push(one(line, &docker_at(address), expected)?);
+    }
+    for line in [
+        format!("ps --backend systemd {nobus}"),
+        format!("store --store systemd:/etc/systemd/system {nobus} list"),
+        "logs --backend memory no-such-instance".to_owned(),
+    ] {
+        runs.push(one(&line, &[], Expected::OneLineRefusal)?);
     }
     for (line, expected) in [
         ("watch --backend docker --for 2s --json", Expected::JsonLines),
         ("ps --backend docker --all --json", Expected::Json),
     ] {
         runs.push(match docker {
-            Some(_) => one(line, docker, expected)?,
-            None => {
-                Run { what: line.to_owned(), verdict: Verdict::Skipped, reason: Some("no Docker daemon".to_owned()) }
-            }
+            Some(_) => one(line, &docker_at(docker), expected)?,
+            None => skipped(line, "no Docker daemon"),
         });
     }
+    runs.extend(on_systemd(stage)?);
     Ok(runs)
+}
+
+/// A unit of the examples' own, declared, started, watched, read and removed.
+const UNIT: &str = "[Service]\nExecStart=/bin/sh -c 'while :; do echo a line of the example; sleep 0.2; done'\n";
+
+fn on_systemd(stage: &BTreeMap<String, String>) -> Outcome<Vec<Run>> {
+    let unit = workspace::target("runtide-example.service");
+    let file = unit.display().to_string();
+    let store = "store --store systemd:/run/systemd/system --prefix runtide-example";
+    // Each after the one before it; the last leaves nothing behind.
+    let lines = [
+        ("store: apply", format!("{store} apply {file}"), Expected::Says("created    /service//runtide-example at ")),
+        ("store: list", format!("{store} list"), Expected::Says("/service//runtide-example ")),
+        (
+            "store: watch",
+            format!("{store} watch --since start --for 1s"),
+            Expected::Says("/service//runtide-example at "),
+        ),
+        ("watch", "watch --backend systemd --for 2s --json".to_owned(), Expected::JsonLinesWith("\"runtide-example\"")),
+        ("ps", "ps --backend systemd --name runtide-example".to_owned(), Expected::Says("runtide-example  running")),
+        (
+            "logs",
+            "logs --backend systemd --follow --for 2s runtide-example".to_owned(),
+            Expected::Says("a line of the example\n"),
+        ),
+        ("store: delete", format!("{store} delete /service//runtide-example"), Expected::Says("deleted    /service//")),
+    ];
+    let named = |what: &str| format!("{what} on systemd");
+    let (Some(address), Some(root)) = (stage.get("RUNTIDE_TEST_SYSTEMD"), stage.get("RUNTIDE_TEST_SYSTEMD_ROOT"))
+    else {
+        return Ok(lines.iter().map(|(what, ..)| skipped(&named(what), "no systemd")).collect());
+    };
+    fs::write(&unit, UNIT).doing(format_args!("cannot write {file}"))?;
+    let bus = [("DBUS_SYSTEM_BUS_ADDRESS", address.as_str())];
+    let mut runs = Vec::new();
+    for (what, line, expected) in lines {
+        if what == "watch" {
+            start(address)?;
+        }
+        let (example, options) = line.split_once(' ').unwrap_or((&line, ""));
+        let run = one(&format!("{example} --root {root} {options}"), &bus, expected)?;
+        runs.push(Run { what: named(what), ..run });
+    }
+    let _ = fs::remove_file(&unit);
+    Ok(runs)
+}
+
+/// What is not started has nothing to be watched; the runs after it say so.
+fn start(address: &str) -> Outcome<()> {
+    let mut command = Command::new("busctl");
+    command.arg(format!("--address={address}")).args(["call", "org.freedesktop.systemd1", "/org/freedesktop/systemd1"]);
+    command.args(["org.freedesktop.systemd1.Manager", "StartUnit", "ss", "runtide-example.service", "replace"]);
+    match process::capture(&mut command, RUN, Interrupt::Ends) {
+        Err(_) if process::interrupted() => Err(Failure::interrupted()),
+        _ => Ok(()),
+    }
+}
+
+fn skipped(what: &str, why: &str) -> Run {
+    Run { what: what.to_owned(), verdict: Verdict::Skipped, reason: Some(why.to_owned()) }
+}
+
+/// Docker's client looks at no more than the address, where there is one.
+fn docker_at(address: Option<&str>) -> Vec<(&'static str, &str)> {
+    address.map(|address| ("DOCKER_HOST", address)).into_iter().collect()
 }
 
 pub(crate) fn count(runs: &[Run]) -> Counts {
@@ -78,13 +157,16 @@ pub(crate) fn count(runs: &[Run]) -> Counts {
     Counts { passed: count(Verdict::Passed), failed: count(Verdict::Failed), skipped: count(Verdict::Skipped) }
 }
 
-fn one(line: &str, docker: Option<&str>, expected: Expected) -> Outcome<Run> {
+fn one(line: &str, environment: &[(&str, &str)], expected: Expected) -> Outcome<Run> {
     let mut words = line.split(' ');
     let mut command: Command = workspace::cargo();
     command.args(["run", "--quiet", "--example"]).args(words.next()).arg("--").args(words);
-    if let Some(address) = docker {
-        command.env("DOCKER_HOST", address).env_remove("DOCKER_CONTEXT").env_remove("DOCKER_TLS_VERIFY");
+    if !environment.is_empty() {
+        for name in ["DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "RUNTIDE_SYSTEMD"] {
+            command.env_remove(name);
+        }
     }
+    command.envs(environment.iter().copied());
     let judged = match process::capture(&mut command, RUN, Interrupt::Ends) {
         Ok(said) => judge(&said, expected),
         Err(_) if process::interrupted() => return Err(Failure::interrupted()),
@@ -97,7 +179,7 @@ fn one(line: &str, docker: Option<&str>, expected: Expected) -> Outcome<Run> {
 fn judge(said: &Said, expected: Expected) -> Result<(), String> {
     let code = said.status.code();
     let wanted = match expected {
-        Expected::Success | Expected::JsonLines | Expected::Json => 0,
+        Expected::Success | Expected::Says(_) | Expected::JsonLines | Expected::JsonLinesWith(_) | Expected::Json => 0,
         Expected::Refusal | Expected::OneLineRefusal => 2,
     };
     if code != Some(wanted) {
@@ -105,7 +187,9 @@ fn judge(said: &Said, expected: Expected) -> Result<(), String> {
     }
     match expected {
         Expected::Success => Ok(()),
+        Expected::Says(what) => has(&said.stdout, what),
         Expected::JsonLines => json_lines(&said.stdout),
+        Expected::JsonLinesWith(what) => json_lines(&said.stdout).and_then(|()| has(&said.stdout, what)),
         Expected::Json => json(&said.stdout),
         Expected::Refusal | Expected::OneLineRefusal => {
             let lines = said.stderr.lines().filter(|line| !line.trim().is_empty()).count();
@@ -117,6 +201,10 @@ fn judge(said: &Said, expected: Expected) -> Result<(), String> {
             }
         }
     }
+}
+
+fn has(text: &str, what: &str) -> Result<(), String> {
+    if text.contains(what) { Ok(()) } else { Err(format!("{what:?} is not on stdout: {text:?}")) }
 }
 
 fn json_lines(text: &str) -> Result<(), String> {
@@ -155,6 +243,13 @@ mod tests {
         assert!(judge(&said(0, "{}\nhello\n", ""), Expected::JsonLines).unwrap_err().contains("line 2"));
         assert!(judge(&said(0, "{}\n\n", ""), Expected::JsonLines).is_err(), "an empty line is not JSON");
         assert!(judge(&said(1, "{}\n", "no daemon"), Expected::JsonLines).unwrap_err().contains("no daemon"));
+    }
+
+    #[test]
+    fn what_is_to_be_said_must_be_on_stdout() {
+        assert_eq!(judge(&said(0, "created web\n", ""), Expected::Says("created")), Ok(()));
+        assert!(judge(&said(0, "", "created web"), Expected::Says("created")).is_err());
+        assert!(judge(&said(0, "{}\n", ""), Expected::JsonLinesWith("web")).unwrap_err().contains("web"));
     }
 
     #[test]

@@ -131,7 +131,7 @@ fn run_on(stage: &Stage, buildable: &Buildable, reports: &Path) -> Outcome<(Tall
     }
     handover::tests(&mut tally)?;
     say!("test: examples");
-    let runs = examples::run(stage.environment.get("RUNTIDE_TEST_DOCKER").map(String::as_str))?;
+    let runs = examples::run(&stage.environment)?;
     Ok((tally, runs))
 }
 

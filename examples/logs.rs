@@ -1,0 +1,105 @@
+//! Prints the output of an instance: `cargo run --example logs -- --help`.
+
+use std::{
+    future,
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use anstream::adapter::strip_bytes;
+use clap::Parser;
+use runtide_core::{Completeness, Instance, ListOptions, LogOptions, LogSource, RuntimeBackend};
+use runtide_examples::{Place, Stop, ago, choose, duration, run};
+
+/// Print the output of an instance: what it wrote to stdout on stdout, and what it wrote to stderr on stderr.
+///
+/// Where the runtime does not tell the two apart (a terminal, the journal of systemd), all of it is on stdout.
+#[derive(Debug, Parser)]
+#[command(name = "logs")]
+struct Args {
+    /// Its name, or its id, as ps shows them
+    name: String,
+    #[command(flatten)]
+    place: Place,
+    /// Go on with what comes, to the end of the instance's output
+    #[arg(short, long)]
+    follow: bool,
+    /// Only so many lines of what is there
+    #[arg(short = 'n', long, value_name = "N")]
+    tail: Option<u64>,
+    /// Only from then on: so long ago, as 10m, or a time, as 2025-01-31T12:00:00Z
+    #[arg(long, value_name = "WHEN", value_parser = ago)]
+    since: Option<SystemTime>,
+    /// End after this time, as 500ms, 10s, 5m or 1h30m; without it, the output's end or Ctrl-C ends it
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    time: Option<Duration>,
+}
+
+fn main() -> ExitCode {
+    run(async |args: Args| {
+        let backend = choose(&args.place).await?;
+        let instance = find(&*backend, &args.name).await?;
+        let Some(logs) = backend.logs() else {
+            return Err(Stop::refused(format_args!("{} keeps no output", backend.kind())));
+        };
+        let mut options = LogOptions::default().with_tail(args.tail).with_since(args.since);
+        options.follow = args.follow;
+        let mut lines = logs.logs(&instance.id, options).await?;
+        let over = async {
+            match args.time {
+                Some(time) => tokio::time::sleep(time).await,
+                None => future::pending().await,
+            }
+        };
+        let mut over = std::pin::pin!(over);
+        loop {
+            let line = tokio::select! {
+                biased;
+                () = &mut over => return Ok(()),
+                line = lines.next() => line,
+            };
+            let Some(line) = line else { return Ok(()) };
+            let line = line?;
+            match line.source {
+                LogSource::Stderr => put(io::stderr(), &line.bytes)?,
+                _ => put(io::stdout(), &line.bytes)?,
+            }
+        }
+    })
+}
+
+/// Whoever reads a pipe has the bytes as they were written, and at once. A terminal does not obey them.
+fn put(mut out: impl Write + IsTerminal, bytes: &[u8]) -> Result<(), Stop> {
+    if out.is_terminal() {
+        out.write_all(&strip_bytes(bytes).into_vec())?;
+    } else {
+        out.write_all(bytes)?;
+    }
+    Ok(out.flush()?)
+}
+
+/// The one of this id, or else of this name. What does not run any more has output as well.
+async fn find(backend: &dyn RuntimeBackend, name: &str) -> Result<Arc<Instance>, Stop> {
+    let there = backend.list_instances(ListOptions::default()).await?;
+    if let Some(one) = there.instances.iter().find(|one| one.id.as_str() == name) {
+        return Ok(Arc::clone(one));
+    }
+    let named: Vec<_> = there.instances.iter().filter(|one| one.name == name).collect();
+    match named[..] {
+        [one] => Ok(Arc::clone(one)),
+        [] => Err(match there.completeness {
+            Completeness::Partial(failures) => Stop::refused(format_args!(
+                "{name} is not among what could be read, and {} could not: {}",
+                failures.len(),
+                failures.first().map(ToString::to_string).unwrap_or_default()
+            )),
+            _ => Stop::refused(format_args!("{} has no instance {name}; `ps --all` shows what it has", backend.id())),
+        }),
+        _ => {
+            let ids: Vec<_> = named.iter().map(|one| one.id.as_str()).collect();
+            Err(Stop::refused(format_args!("{name} is the name of several; say which: {}", ids.join(", "))))
+        }
+    }
+}

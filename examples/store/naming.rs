@@ -1,0 +1,84 @@
+//! What a document is called: it says so itself, or its file's name does if it is a unit of systemd.
+
+use std::path::Path;
+
+use runtide_core::{Document, ResourceFormat, ResourceRef};
+use runtide_examples::Stop;
+use runtide_systemd::{UnitFileName, UnitForm, Units};
+
+/// The reference of a unit file: `web.service`, `web.service.d/10-limits.conf`, and `web.service.yaml` as well.
+pub(crate) fn unit(file: &Path) -> Option<ResourceRef> {
+    let name = file.file_name()?.to_str()?;
+    let bare = match name.rsplit_once('.') {
+        Some((bare, ending)) if ending.parse::<ResourceFormat>().is_ok() => bare,
+        _ => name,
+    };
+    let folder = file.parent().and_then(Path::file_name).and_then(|folder| folder.to_str());
+    let of_drop_in = folder.and_then(|folder| folder.strip_suffix(".d")).zip(bare.strip_suffix(".conf"));
+    let file = match of_drop_in {
+        Some((unit, name)) => UnitFileName::drop_in(unit, name),
+        None => UnitFileName::unit(bare),
+    };
+    // The text says nothing of the name.
+    Units.read(&file.ok()?, &Default::default()).map(|(reference, _)| reference)
+}
+
+/// Whether a unit file can be called so.
+pub(crate) fn is_unit(reference: &ResourceRef) -> bool {
+    Units.file(reference).is_ok()
+}
+
+/// As it was told, as it says itself, or as its file is called. Its number is that among the documents of the file.
+pub(crate) fn of(
+    document: &Document,
+    number: usize,
+    file: &Path,
+    told: Option<&ResourceRef>,
+) -> Result<ResourceRef, Stop> {
+    if let Some(told) = told {
+        return Ok(told.clone());
+    }
+    let native = document.format == ResourceFormat::Native;
+    if native || has_sections(document) {
+        return unit(file).ok_or_else(|| {
+            Stop::refused(format_args!(
+                "{}: it does not say what it is; name the file as the unit, as web.service, or say it with --as",
+                file.display()
+            ))
+        });
+    }
+    Ok(ResourceRef::from_document(document).map_err(|error| error.with_context("document", number))?)
+}
+
+/// A unit in another form than its own is a list of sections, which has no name.
+fn has_sections(document: &Document) -> bool {
+    let json = document.convert(ResourceFormat::Json).ok();
+    let value = json.and_then(|json| serde_json::from_slice::<serde_json::Value>(&json.bytes).ok());
+    value.is_some_and(|value| value.get("sections").is_some() && value.get("apiVersion").is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_is_called_as_its_file() {
+        for (file, reference) in [
+            ("a/web.service", "/service//web"),
+            ("web@1.service.yaml", "/service//web@1"),
+            ("web.service.d/10-limits.conf", "/service.d/web/10-limits"),
+        ] {
+            assert_eq!(unit(Path::new(file)).unwrap().to_string(), reference);
+        }
+        for file in ["web.yaml", "-", "web.conf", "a/"] {
+            assert!(unit(Path::new(file)).is_none(), "{file}");
+        }
+    }
+
+    #[test]
+    fn what_says_its_name_is_called_so() {
+        let text = "apiVersion: v1\nkind: Service\nmetadata: {name: n}\n";
+        let document = Document::new(ResourceFormat::Yaml, text);
+        assert_eq!(of(&document, 1, Path::new("web.service.yaml"), None).unwrap().to_string(), "/Service//n");
+    }
+}
