@@ -14,6 +14,8 @@ pub mod fan;
 pub mod fleet;
 mod gate;
 pub mod log;
+pub mod manager;
+pub mod signals;
 mod source;
 pub mod store;
 mod table;

@@ -128,7 +128,7 @@ impl std::fmt::Debug for Bare {
 }
 
 /// A deadline that costs nothing where the answer is at hand.
-async fn patient<T>(work: impl Future<Output = T>) -> T {
+pub(crate) async fn patient<T>(work: impl Future<Output = T>) -> T {
     let mut work = std::pin::pin!(work);
     let at_hand = std::future::poll_fn(|cx: &mut Context<'_>| Poll::Ready(work.as_mut().poll(cx))).await;
     match at_hand {
