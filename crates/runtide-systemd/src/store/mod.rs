@@ -314,6 +314,21 @@ impl<S: LocalStore> UnitStore<S> {
         Ok(Body { document, file, text })
     }
 
+    /// A body of a snapshot. One that the form does not write, and reads as it is, was somebody else's file: it is one again.
+    async fn restored(&self, reference: &ResourceRef, document: Document) -> Result<Body> {
+        let form = &self.inner.shared.form;
+        if document.format == ResourceFormat::Native
+            && document.bytes.len() <= LARGEST
+            && form.text(reference, &document).is_err()
+        {
+            let (file, text) = (self.file(reference)?, document.bytes.clone());
+            if form.read(&file, &text).is_some_and(|read| read.0 == *reference && read.1 == document) {
+                return Ok(Body { document, file, text });
+            }
+        }
+        self.body(reference, document).await
+    }
+
     /// The file of a resource of this store.
     fn file(&self, reference: &ResourceRef) -> Result<UnitFileName> {
         let file = self.inner.shared.form.file(reference)?;
@@ -417,7 +432,7 @@ impl<S: LocalStore> StoreBackend for UnitStore<S> {
         }
         let mut fresh = Vec::new();
         for resource in resources {
-            let Body { file, text, .. } = self.body(&resource.reference, resource.written().clone()).await?;
+            let Body { file, text, .. } = self.restored(&resource.reference, resource.written().clone()).await?;
             fresh.push(Fresh { resource, file, text });
         }
         self.ask(RESTORE, |done| Ask::Restore { fresh, done }).await

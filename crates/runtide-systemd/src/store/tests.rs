@@ -3,6 +3,7 @@
 
 #[path = "../../tests/store/anything.rs"]
 mod anything;
+mod files;
 
 use std::{io, num::NonZeroUsize, path::Path, sync::Arc, time::Duration};
 

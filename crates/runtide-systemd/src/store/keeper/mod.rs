@@ -185,7 +185,10 @@ impl<S: LocalStore> Keeper<S> {
         blocking("store.open", move || prepared.prepare()).await?;
         for resource in &image.resources {
             let file = keeper.shared.form.file(&resource.reference)?;
-            let digest = Digest::of(&keeper.shared.form.text(&resource.reference, resource.written())?);
+            // What somebody else wrote a form may refuse to write: it is its file's text, or else the look takes it in anew.
+            let written = resource.written();
+            let text = keeper.shared.form.text(&resource.reference, written);
+            let digest = Digest::of(text.as_ref().unwrap_or(&written.bytes));
             keeper.files.insert(file, Held { reference: resource.reference.clone(), digest, stamp: None });
             keeper.state.insert(resource.reference.clone(), Arc::clone(resource));
         }
