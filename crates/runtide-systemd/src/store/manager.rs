@@ -60,13 +60,12 @@ impl Manager {
         }
     }
 
-    /// Stops a unit and waits for its end, and disables it.
-    pub(super) async fn retire(&self, unit: &str, here: bool) -> Result<()> {
+    /// Stops a unit and waits for its end, and disables it; its file is still there, without which it could not be disabled.
+    pub(super) async fn retire(&self, unit: &str) -> Result<()> {
         if unit.rsplit_once('.').is_some_and(|(stem, _)| !stem.ends_with('@')) {
             self.stop(unit).await?;
         }
-        // Without its file it could not be disabled.
-        if here && self.is_enabled(unit).await? {
+        if self.is_enabled(unit).await? {
             self.client.manager(DELETE, "DisableUnitFiles", &(vec![unit], self.runtime)).await?;
         }
         Ok(())

@@ -72,7 +72,10 @@ const HANDOVER: Duration = Duration::from_secs(2);
 /// * What the manager refuses (`LoadState` is `bad-setting` or `error`), or `systemd-analyze verify` where it can be asked, is
 ///   `InvalidInput` in systemd's own words: the file is as it was before, and was read again. Nobody saw the other.
 /// * A delete stops the unit and waits for its end, disables it, and removes its file and its drop-ins, each of which has a
-///   revision. Instances of a template are not stopped.
+///   revision. Instances of a template are not stopped. A restore does so with the units that go.
+/// * Units are stopped and disabled after all else was written and the manager took it. A delete or a restore that fails later
+///   than that, as their files cannot be removed or the manager goes away, leaves them stopped and disabled: their files are
+///   put back, and nothing else.
 /// * What others change is seen before each write, at each word of the manager, and every [`UnitStoreConfig::poll`]. It raises
 ///   the revision, watchers hear of it, and a precondition that does not know of it is a `Conflict`. A write compares what is in
 ///   the file right before it is replaced. What others changed is shown as it is on the disk, whether or not the manager was told.
@@ -81,8 +84,8 @@ const HANDOVER: Duration = Duration::from_secs(2);
 /// * One process has a folder open at a time; it is a `Conflict` for others, on every call.
 ///
 /// # Recovery
-/// What was not acknowledged when the process died is taken back by the next opening, and the manager told. Revisions go on
-/// rising; a watch from a revision of before is `Expired`. Should the record fail to be written, every later write is that
+/// What was not acknowledged when the process died is taken back by the next opening, and the manager told; a unit that was
+/// stopped or disabled stays so. Revisions go on rising; a watch from a revision of before is `Expired`. Should the record fail to be written, every later write is that
 /// error until the store is opened again. Without its record (it may be removed while no store is open) all files are taken
 /// in anew.
 ///

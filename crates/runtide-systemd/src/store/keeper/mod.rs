@@ -143,16 +143,18 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T> {
     // A disk has no deadline: nobody could say what it did after one.
     match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done.map_err(|error| {
-            let kind = match error.kind() {
-                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ErrorKind::PermissionDenied,
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Unavailable,
-                _ => ErrorKind::Unexpected,
-            };
-            Error::new(kind, operation, format!("the folder of unit files: {error}")).with_source(error)
-        }),
+        Ok(done) => done.map_err(|error| of_disk(operation, error)),
         Err(error) => Err(Error::new(ErrorKind::Cancelled, operation, "the runtime ended").with_source(error)),
     }
+}
+
+fn of_disk(operation: &'static str, error: io::Error) -> Error {
+    let kind = match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ErrorKind::PermissionDenied,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Unavailable,
+        _ => ErrorKind::Unexpected,
+    };
+    Error::new(kind, operation, format!("the folder of unit files: {error}")).with_source(error)
 }
 
 impl<S: LocalStore> Keeper<S> {
