@@ -79,6 +79,7 @@ const HANDOVER: Duration = Duration::from_secs(2);
 /// * What others change is seen before each write, at each word of the manager, and every [`UnitStoreConfig::poll`]. It raises
 ///   the revision, watchers hear of it, and a precondition that does not know of it is a `Conflict`. A write compares what is in
 ///   the file right before it is replaced. What others changed is shown as it is on the disk, whether or not the manager was told.
+/// * A file keeps its mode and its owner when it is replaced or put back; a new one is for everybody to read (0644).
 /// * Links are never followed. They, what has no name of a unit, and what is longer than 4 MiB are left alone:
 ///   [`skipped`](Self::skipped) tells of them, and to write there is a `Conflict`.
 /// * One process has a folder open at a time; it is a `Conflict` for others, on every call.

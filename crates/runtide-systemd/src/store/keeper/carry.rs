@@ -42,7 +42,8 @@ impl<S: LocalStore> Keeper<S> {
             let mut changes = Vec::new();
             for (file, after) in files {
                 let before = folder.read(&file)?.transpose().map_err(io::Error::other)?;
-                changes.push(Change { file, before, after });
+                let access = folder.access(&file)?;
+                changes.push(Change { file, before, access, after });
             }
             Ok(changes)
         });
@@ -90,12 +91,13 @@ impl<S: LocalStore> Keeper<S> {
     }
 
     /// Says in the record what is about to be done.
-    async fn begin(&self, changes: impl Iterator<Item = &Change>) -> Tried {
+    async fn begin(&self, changes: impl Iterator<Item = &Change> + Clone) -> Tried {
         let told = |one: &Change| {
             let before = one.before.clone().map(|text| Document::new(ResourceFormat::Native, text));
             (one.file.to_string(), one.after.as_deref().map(Digest::of), before)
         };
-        let intent = Intent { base: self.revision, files: changes.map(told).collect() };
+        let access = changes.clone().filter_map(|one| Some((one.file.to_string(), one.access?)));
+        let intent = Intent { base: self.revision, access: access.collect(), files: changes.map(told).collect() };
         if intent.files.is_empty() {
             return Ok(());
         }
@@ -122,7 +124,8 @@ impl<S: LocalStore> Keeper<S> {
         let written = blocking(APPLY, move || {
             let mut put = Vec::new();
             for one in changes {
-                match folder.put(&one.file, one.before.as_deref().map(Digest::of), one.after.as_ref()) {
+                let before = one.before.as_deref().map(Digest::of);
+                match folder.put(&one.file, before, one.after.as_ref(), one.access) {
                     Ok(Put::Done) => put.push(one),
                     Ok(Put::Foreign) => return Ok((put, Ok(Put::Foreign))),
                     // It may have been done all the same.
@@ -167,7 +170,7 @@ impl<S: LocalStore> Keeper<S> {
             for one in &changes {
                 let (before, after) = (one.before.as_ref(), one.after.as_deref().map(Digest::of));
                 if folder.is(&one.file, after)? {
-                    folder.put(&one.file, after, before)?;
+                    folder.put(&one.file, after, before, one.access)?;
                 }
             }
             folder.sync(changes.iter().map(|one| &one.file))?;

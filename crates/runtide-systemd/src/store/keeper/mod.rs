@@ -19,7 +19,7 @@ use runtide_core::{
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::{
-    folder::{Folder, Stamp},
+    folder::{Access, Folder, Stamp},
     form::UnitForm,
     manager::{Manager, again},
     name::UnitFileName,
@@ -134,6 +134,8 @@ enum Trouble {
 struct Change {
     file: UnitFileName,
     before: Option<Bytes>,
+    /// Whose it was, if it was there.
+    access: Option<Access>,
     after: Option<Bytes>,
 }
 
@@ -212,7 +214,7 @@ impl<S: LocalStore> Keeper<S> {
                 let before = before.map(|document| document.bytes);
                 // Anything else than what was begun is somebody else's.
                 if after != before.as_deref().map(Digest::of) && folder.is(&file, after)? {
-                    folder.put(&file, after, before.as_ref())?;
+                    folder.put(&file, after, before.as_ref(), begun.access.get(&name).copied())?;
                     taken_back = true;
                 }
                 folder.sync(std::iter::once(&file))?;

@@ -1,11 +1,21 @@
 //! Real files, and others who write them. No manager looks at them.
 
-use std::{fs, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
-use runtide_core::{Document, Precondition, ResourceFormat, ResourceRef, StoreBackend};
+use bytes::Bytes;
+use runtide_core::{Digest, Document, Precondition, ResourceFormat, ResourceRef, StoreBackend};
 use runtide_memory::MemoryStore;
 
-use super::super::{OsNames, UnitStore, UnitStoreConfig, Units};
+use super::super::{
+    OsNames, UnitFileName, UnitStore, UnitStoreConfig, Units,
+    folder::{Folder, Put},
+};
 use crate::config::Config;
 
 struct Files(tempfile::TempDir);
@@ -78,4 +88,46 @@ async fn what_others_wrote_wrongly_does_no_harm() {
         assert_eq!(again.get(&service(name), None).await.unwrap().unwrap().document, native(text));
     }
     assert_eq!(again.get(&service("web"), None).await.unwrap().unwrap().document, web);
+}
+
+#[tokio::test]
+async fn a_file_that_is_replaced_keeps_its_mode_and_its_owner() {
+    let files = Files::new();
+    let path = files.path("secret.service");
+    fs::write(&path, "[Service]\nEnvironment=PASSWORD=x\n").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    // Only root may give a file away.
+    let given = std::os::unix::fs::chown(&path, Some(4242), Some(4243)).is_ok();
+    let seen = |file: &str| {
+        let found = fs::metadata(files.path(file)).unwrap();
+        (found.mode() & 0o777, found.uid(), found.gid())
+    };
+    let before = seen("secret.service");
+    assert!(before.0 == 0o600 && (!given || before.1 == 4242));
+    let store = files.open();
+    store.apply(&service("secret"), native(b"[Service]\nEnvironment=PASSWORD=y\n"), Precondition::None).await.unwrap();
+    assert_eq!(seen("secret.service"), before);
+    store.apply(&service("new"), native(b"[Service]\n"), Precondition::None).await.unwrap();
+    assert_eq!(seen("new.service").0, 0o644);
+}
+
+#[test]
+fn a_file_that_is_put_back_is_whose_it_was() {
+    let files = Files::new();
+    let path = files.path("web.service");
+    let (disk, names) = (Arc::new(runtide_core::wal::fs::OsDisk::default()), Arc::new(OsNames));
+    let folder = Folder { disk, names, path: files.path(""), prefix: String::new() };
+    let web = UnitFileName::unit("web.service").unwrap();
+    let (old, new) = (Bytes::from("[Unit]\n"), Bytes::from("[Service]\n"));
+    fs::write(&path, &old).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    let access = folder.access(&web).unwrap();
+    let was = Some(Digest::of(&old));
+    for after in [Some(&new), None] {
+        assert_eq!(folder.put(&web, was, after, access).unwrap(), Put::Done);
+        let became = after.map(|text| Digest::of(text));
+        assert_eq!(folder.put(&web, became, Some(&old), access).unwrap(), Put::Done);
+        assert_eq!(fs::read(&path).unwrap(), old);
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o640);
+    }
 }
