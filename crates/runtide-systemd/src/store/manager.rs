@@ -5,7 +5,7 @@ use std::time::Duration;
 use runtide_core::{Effect, Error, ErrorKind, Result};
 use tokio::time::Instant;
 
-use crate::client::{Client, UNIT};
+use crate::client::{Client, MANAGER, ROOT, SYSTEMD, UNIT};
 
 const APPLY: &str = "store.apply";
 const DELETE: &str = "store.delete";
@@ -27,9 +27,11 @@ impl Manager {
         &self.client
     }
 
-    /// Has all unit files read anew. It answers when that is done.
+    /// Has all unit files read anew. It answers when that is done, which takes longer than other calls.
     pub(super) async fn reload(&self) -> Result<()> {
-        self.client.manager(APPLY, "Reload", &()).await.map(drop)
+        let config = self.client.config();
+        let deadline = config.job_deadline.max(config.deadline);
+        self.client.call_at(APPLY, SYSTEMD, (ROOT, MANAGER, "Reload"), &(), deadline).await.map(drop)
     }
 
     /// Whether a unit is one that it can load.

@@ -150,9 +150,7 @@ impl<S: LocalStore> Keeper<S> {
     /// Whether the manager takes what was written.
     async fn taken(&mut self, changes: &[Change]) -> Tried {
         let Some(manager) = self.manager.clone().filter(|_| !changes.is_empty() || self.stale) else { return Ok(()) };
-        self.stale = true;
-        manager.reload().await.map_err(Trouble::Failed)?;
-        self.stale = false;
+        self.reload().await.map_err(Trouble::Failed)?;
         let written = changes.iter().filter(|one| one.after.is_some());
         let units: BTreeSet<&str> = written.map(|one| one.file.unit_name()).collect();
         let checks = units.into_iter().map(|unit| {

@@ -16,7 +16,10 @@ use runtide_core::{
     Digest, Document, Error, ErrorKind, LocalStore, Planned, PlannedChange, Precondition, Resource, ResourceRef,
     Result, Revision, StoreImage,
 };
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    time::Instant,
+};
 
 use super::{
     folder::{Access, Folder, Stamp},
@@ -33,6 +36,9 @@ const GROUP: usize = 256;
 
 /// How long a group waits for writers of the last one to come back: a reload takes some fifty times as long.
 const LINGER: Duration = Duration::from_millis(2);
+
+/// How long after a reload that failed the next one is that nobody waits for: at first, and at most.
+const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 
 /// How often a group begins anew because somebody else writes to the same files.
 const ATTEMPTS: usize = 8;
@@ -106,6 +112,8 @@ pub(super) struct Keeper<S> {
     last: Revision,
     /// The manager may not have seen the last change of the files.
     stale: bool,
+    /// When to tell it, after that failed, and how long to wait if it fails again.
+    later: Option<(Instant, Duration)>,
     /// What is in the record is in doubt.
     broken: Option<Error>,
 }
@@ -183,6 +191,7 @@ impl<S: LocalStore> Keeper<S> {
             revision: image.revision,
             last: image.revision,
             stale: false,
+            later: None,
             broken: None,
         };
         let prepared = keeper.folder.clone();
@@ -242,6 +251,7 @@ impl<S: LocalStore> Keeper<S> {
                     },
                     () = told.notified() => self.look_aside().await,
                     _ = ticks.tick() => self.look_aside().await,
+                    () = due(self.reload_due()) => self.reload_aside().await,
                 }
             }
             if queue.is_empty() {
@@ -278,15 +288,38 @@ impl<S: LocalStore> Keeper<S> {
         }
     }
 
+    /// Has the manager read the files anew.
+    async fn reload(&mut self) -> Result<()> {
+        let Some(manager) = &self.manager else { return Ok(()) };
+        self.stale = true;
+        let reloaded = manager.reload().await;
+        self.stale = reloaded.is_err();
+        let [first, most] = PAUSES;
+        self.later = match (&reloaded, self.later) {
+            (Ok(()), _) => None,
+            (Err(_), None) => Some((Instant::now() + first, first * 2)),
+            (Err(_), Some((_, pause))) => Some((Instant::now() + pause, (pause * 2).min(most))),
+        };
+        reloaded
+    }
+
+    /// A reload that nobody waits for; not yet, if the last one failed just now: that may be still under way.
     async fn reload_aside(&mut self) {
-        let Some(manager) = &self.manager else { return };
-        match manager.reload().await {
-            Ok(()) => self.stale = false,
-            Err(error) => {
-                self.stale = true;
-                tracing::warn!(%error, "the manager was not told that its unit files are as before; it will be");
-            }
+        if self.manager.is_none() {
+            return;
         }
+        self.stale = true;
+        if self.later.is_some_and(|(at, _)| Instant::now() < at) {
+            return;
+        }
+        if let Err(error) = self.reload().await {
+            tracing::warn!(%error, "the manager was not told that its unit files are as before; it will be");
+        }
+    }
+
+    /// When the manager is to be told, whatever becomes of the folder meanwhile.
+    fn reload_due(&self) -> Option<Instant> {
+        self.later.filter(|_| self.stale && self.broken.is_none()).map(|(at, _)| at)
     }
 
     fn check(&self) -> Result<()> {
@@ -483,6 +516,13 @@ async fn begun_at(record: &Arc<Record>, revision: Revision) -> Result<StoreImage
     let record = Arc::clone(record);
     blocking("store.open", move || record.commit(&index)).await?;
     Ok(StoreImage::new(revision, Vec::new()))
+}
+
+async fn due(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// As many writes as can be carried out together: one to each unit and what belongs to it. None if something else comes first.
