@@ -423,7 +423,18 @@ impl<S: LocalStore> Keeper<S> {
                     let message = "somebody else writes to the same unit files, again and again";
                     return answer_all(rest.collect(), &Error::new(ErrorKind::Conflict, APPLY, message));
                 }
-                Trouble::Refused(refused) => self.without(rest.collect(), &refused),
+                Trouble::Refused(refused) => {
+                    let rest: Vec<_> = rest.collect();
+                    let before = rest.len();
+                    let rest = self.without(rest, &refused);
+                    match refused.first() {
+                        // What is refused is no write's: without it, it would be refused for ever.
+                        Some((_, error)) if rest.len() == before && attempt >= ATTEMPTS => {
+                            return answer_all(rest, error);
+                        }
+                        _ => rest,
+                    }
+                }
             };
         }
     }
