@@ -73,9 +73,9 @@ const HANDOVER: Duration = Duration::from_secs(2);
 ///   `InvalidInput` in systemd's own words: the file is as it was before, and was read again. Nobody saw the other.
 /// * A delete stops the unit and waits for its end, disables it, and removes its file and its drop-ins, each of which has a
 ///   revision. Instances of a template are not stopped. A restore does so with the units that go.
-/// * Units are stopped and disabled after all else was written and the manager took it. A delete or a restore that fails later
-///   than that, as their files cannot be removed or the manager goes away, leaves them stopped and disabled: their files are
-///   put back, and nothing else.
+/// * Units are stopped and disabled after all else was written and the manager took it. A delete or a restore that fails from
+///   there on, as one cannot be stopped, or a file not removed, or the manager goes away, leaves those stopped and disabled that
+///   were: the files are put back, and nothing else.
 /// * What others change is seen before each write, at each word of the manager, and every [`UnitStoreConfig::poll`]. It raises
 ///   the revision, watchers hear of it, and a precondition that does not know of it is a `Conflict`. A write compares what is in
 ///   the file right before it is replaced. What others changed is shown as it is on the disk, whether or not the manager was told.
