@@ -320,8 +320,8 @@ impl Folder {
         self.names.access(&self.path.join(file.path()))
     }
 
-    /// Writes a file, or removes it, if it is still what it was; to be made durable by [`sync`](Self::sync). Whose it is and who
-    /// may open it stays as it is, and where none is there, is as is said.
+    /// Writes a file, or removes it, if it is still what it was; to be made durable by [`sync`](Self::sync). One that is there
+    /// stays whose it is; `access` is for one that is not.
     pub(super) fn put(
         &self,
         file: &UnitFileName,

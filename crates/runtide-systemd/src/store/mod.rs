@@ -86,9 +86,9 @@ const HANDOVER: Duration = Duration::from_secs(2);
 ///
 /// # Recovery
 /// What was not acknowledged when the process died is taken back by the next opening, and the manager told; a unit that was
-/// stopped or disabled stays so. Revisions go on rising; a watch from a revision of before is `Expired`. Should the record fail to be written, every later write is that
-/// error until the store is opened again. Without its record (it may be removed while no store is open) all files are taken
-/// in anew.
+/// stopped or disabled stays so. Revisions go on rising; a watch from a revision of before is `Expired`. Should the record fail
+/// to be written, every later write is that error until the store is opened again. Without its record (it may be removed while
+/// no store is open) all files are taken in anew.
 ///
 /// # Cancel safety
 /// A dropped write may still happen, whole. Everything else can be dropped at any time.
