@@ -372,7 +372,7 @@ async fn a_restore_brings_all_back_or_nothing() {
     test.put(&three, SLEEPS).await;
     let last = test.put(&three, &SLEEPS.replace("sleeps", "three")).await;
     test.part.machine.call("StartUnit", "ss", &[&test.unit("three.service"), "replace"]);
-    test.store.enable(&three).await.unwrap();
+    assert_eq!(test.store.enable(&three).await.unwrap(), Effect::Changed);
 
     // One unit in it is none that systemd takes.
     let mut wrong = Vec::new();

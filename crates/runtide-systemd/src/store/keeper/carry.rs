@@ -205,3 +205,45 @@ fn refusals(all: Vec<std::result::Result<(), (String, Error)>>) -> Tried {
         None => Err(Trouble::Refused(refused)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{
+            super::{
+                Units,
+                folder::{Folder, OsNames},
+                record::Record,
+            },
+            Shared,
+        },
+        *,
+    };
+    use runtide_core::wal::fs::OsDisk;
+    use runtide_memory::MemoryStore;
+    use std::{fs, sync::Mutex};
+
+    #[tokio::test]
+    async fn what_others_removed_is_not_put_back() {
+        let files = tempfile::tempdir().unwrap();
+        let path = files.path().join("units");
+        fs::create_dir(&path).unwrap();
+        for unit in ["a.service", "b.service", "c.service"] {
+            fs::write(path.join(unit), "[Unit]\n").unwrap();
+        }
+        let disk = Arc::new(OsDisk::default());
+        let names = Arc::new(OsNames);
+        let folder = Folder { disk: disk.clone(), names, path: path.clone(), prefix: String::new() };
+        let record = Record::open(disk, &files.path().join("record")).unwrap();
+        let shared = Shared { front: MemoryStore::new(), form: Arc::new(Units), skipped: Mutex::default() };
+        let mut keeper = Keeper::open(Arc::new(shared), folder, record, None).await.unwrap();
+        let gone = keeper.files.keys().map(|file| (file.clone(), None)).collect();
+        let Ok(changes) = keeper.changes(gone).await else { panic!("nobody else wrote") };
+        assert_eq!(changes.len(), 3);
+        fs::remove_file(path.join("b.service")).unwrap();
+        assert!(matches!(keeper.change(&changes).await, Err(Trouble::Foreign)));
+        assert_eq!(fs::read(path.join("a.service")).unwrap(), b"[Unit]\n", "it was removed, and put back");
+        assert!(!path.join("b.service").exists(), "it was somebody else who removed it");
+        assert!(path.join("c.service").exists());
+    }
+}
