@@ -371,6 +371,8 @@ async fn a_restore_brings_all_back_or_nothing() {
     test.store.delete(&two, Precondition::None).await.unwrap();
     test.put(&three, SLEEPS).await;
     let last = test.put(&three, &SLEEPS.replace("sleeps", "three")).await;
+    test.part.machine.call("StartUnit", "ss", &[&test.unit("three.service"), "replace"]);
+    assert_eq!(test.store.enable(&three).await.unwrap(), Effect::Changed);
 
     // One unit in it is none that systemd takes.
     let mut wrong = Vec::new();
@@ -383,6 +385,9 @@ async fn a_restore_brings_all_back_or_nothing() {
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
     assert_eq!(test.property("one.service", "Description"), "other");
     assert_eq!(test.on_disk("two.service"), None);
+    // What was to go runs on.
+    assert_eq!(test.property("three.service", "ActiveState"), "active");
+    assert!(test.property("three.service", "UnitFileState").starts_with("enabled"));
     assert_eq!(test.store.stats().await.unwrap().resource_count, 2);
 
     let restored = test.store.restore(&mut &snapshot[..]).await.unwrap();
@@ -390,4 +395,7 @@ async fn a_restore_brings_all_back_or_nothing() {
     assert_eq!(test.property("one.service", "Description"), "sleeps");
     assert_eq!(test.on_disk("two.service").unwrap(), SLEEPS);
     assert_eq!(test.on_disk("three.service"), None);
+    assert_eq!(test.property("three.service", "ActiveState"), "inactive");
+    let wants = test.part.folder().join("multi-user.target.wants").join(test.unit("three.service"));
+    assert!(wants.symlink_metadata().is_err());
 }

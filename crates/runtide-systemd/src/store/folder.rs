@@ -5,6 +5,7 @@ use std::{
     fmt::Debug,
     fs,
     io::{self, ErrorKind},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, lchown},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -12,6 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use runtide_core::{Digest, wal::fs::Disk};
+use serde::{Deserialize, Serialize};
 
 use super::name::UnitFileName;
 
@@ -51,13 +53,35 @@ pub(super) struct Named {
     pub(super) stamp: Option<Stamp>,
 }
 
-/// What can be seen of names without opening anything.
+/// Whose a file is, and who may do what with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Access {
+    mode: u32,
+    /// `None`: of whoever writes it.
+    owner: Option<(u32, u32)>,
+}
+
+impl Access {
+    /// Of a file that was not there.
+    const NEW: Self = Self { mode: 0o644, owner: None };
+}
+
+/// What can be seen of names without opening anything, and who may open them.
 pub(super) trait Names: Debug + Send + Sync {
     /// All names in a folder.
     fn names(&self, dir: &Path) -> io::Result<Vec<Named>>;
 
     /// What one stands for; `None` if nothing is there.
     fn sort(&self, path: &Path) -> io::Result<Option<Sort>>;
+
+    /// Who may open a file; `None` if no file is there.
+    fn access(&self, path: &Path) -> io::Result<Option<Access>>;
+
+    /// Makes a file that was not there, for nobody else to open.
+    fn make_private(&self, path: &Path) -> io::Result<()>;
+
+    /// Says who may open a file that was made so.
+    fn give(&self, path: &Path, access: Access) -> io::Result<()>;
 }
 
 /// The system's own.
@@ -87,6 +111,35 @@ impl Names for OsNames {
             Err(error) => Err(error),
         }
     }
+
+    fn access(&self, path: &Path) -> io::Result<Option<Access>> {
+        match fs::symlink_metadata(path) {
+            Ok(found) if found.is_file() => {
+                Ok(Some(Access { mode: found.mode() & 0o777, owner: Some((found.uid(), found.gid())) }))
+            }
+            Ok(_) => Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn make_private(&self, path: &Path) -> io::Result<()> {
+        fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map(drop)
+    }
+
+    fn give(&self, path: &Path, Access { mut mode, owner }: Access) -> io::Result<()> {
+        let found = fs::symlink_metadata(path)?;
+        if let Some((user, group)) = owner.filter(|owner| *owner != (found.uid(), found.gid())) {
+            // Only root may give files away; to a group of one's own everybody may.
+            if let Err(error) = lchown(path, Some(user), Some(group)).or_else(|_| lchown(path, None, Some(group))) {
+                tracing::warn!(%error, path = %path.display(), "the unit file does not keep its owner");
+                // What one group was allowed is not another's.
+                let others = mode & 0o007;
+                mode &= !0o070 | (others << 3);
+            }
+        }
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))
+    }
 }
 
 fn sort_of(metadata: &fs::Metadata) -> Sort {
@@ -98,7 +151,6 @@ fn sort_of(metadata: &fs::Metadata) -> Sort {
 }
 
 fn stamp_of(metadata: &fs::Metadata) -> Option<Stamp> {
-    use std::os::unix::fs::MetadataExt;
     let (changed, modified) = ((metadata.ctime(), metadata.ctime_nsec()), (metadata.mtime(), metadata.mtime_nsec()));
     let settled = SystemTime::now().checked_sub(TICK)?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
     let latest = u64::try_from(changed.0.max(modified.0)).ok()?;
@@ -263,10 +315,22 @@ impl Folder {
         })
     }
 
-    /// Writes a file, or removes it, if it is still what it was; to be made durable by [`sync`](Self::sync).
-    pub(super) fn put(&self, file: &UnitFileName, before: Option<Digest>, text: Option<&Bytes>) -> io::Result<Put> {
+    /// Who may open a file; `None` if it is not there.
+    pub(super) fn access(&self, file: &UnitFileName) -> io::Result<Option<Access>> {
+        self.names.access(&self.path.join(file.path()))
+    }
+
+    /// Writes a file, or removes it, if it is still what it was; to be made durable by [`sync`](Self::sync). One that is there
+    /// stays whose it is; `access` is for one that is not.
+    pub(super) fn put(
+        &self,
+        file: &UnitFileName,
+        before: Option<Digest>,
+        text: Option<&Bytes>,
+        access: Option<Access>,
+    ) -> io::Result<Put> {
         let path = self.path.join(file.path());
-        let temporary = text.map(|text| self.written(file, text)).transpose()?;
+        let temporary = text.map(|text| self.written(file, text, access)).transpose()?;
         if !self.is(file, before)? {
             if let Some(temporary) = temporary {
                 self.disk.remove(&temporary)?;
@@ -282,7 +346,7 @@ impl Folder {
     }
 
     /// A temporary file with this text, durable but for its name.
-    fn written(&self, file: &UnitFileName, text: &Bytes) -> io::Result<PathBuf> {
+    fn written(&self, file: &UnitFileName, text: &Bytes, access: Option<Access>) -> io::Result<PathBuf> {
         if file.drop_in_name().is_some() {
             let folder = self.path.join(file.drop_ins());
             if self.names.sort(&folder)?.is_none() {
@@ -297,8 +361,10 @@ impl Folder {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}
         }
+        self.names.make_private(&path)?;
         let open = self.disk.create(&path)?;
         open.write_at(text, 0)?;
+        self.names.give(&path, self.access(file)?.or(access).unwrap_or(Access::NEW))?;
         open.sync()?;
         Ok(path)
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use runtide_core::{Effect, Error, ErrorKind, Result};
 use tokio::time::Instant;
 
-use crate::client::{Client, UNIT};
+use crate::client::{Client, MANAGER, ROOT, SYSTEMD, UNIT};
 
 const APPLY: &str = "store.apply";
 const DELETE: &str = "store.delete";
@@ -27,9 +27,11 @@ impl Manager {
         &self.client
     }
 
-    /// Has all unit files read anew. It answers when that is done.
+    /// Has all unit files read anew. It answers when that is done, which takes longer than other calls.
     pub(super) async fn reload(&self) -> Result<()> {
-        self.client.manager(APPLY, "Reload", &()).await.map(drop)
+        let config = self.client.config();
+        let deadline = config.job_deadline.max(config.deadline);
+        self.client.call_at(APPLY, SYSTEMD, (ROOT, MANAGER, "Reload"), &(), deadline).await.map(drop)
     }
 
     /// Whether a unit is one that it can load.
@@ -60,13 +62,12 @@ impl Manager {
         }
     }
 
-    /// Stops a unit and waits for its end, and disables it.
-    pub(super) async fn retire(&self, unit: &str, here: bool) -> Result<()> {
+    /// Stops a unit and waits for its end, and disables it; its file is still there, without which it could not be disabled.
+    pub(super) async fn retire(&self, unit: &str) -> Result<()> {
         if unit.rsplit_once('.').is_some_and(|(stem, _)| !stem.ends_with('@')) {
             self.stop(unit).await?;
         }
-        // Without its file it could not be disabled.
-        if here && self.is_enabled(unit).await? {
+        if self.is_enabled(unit).await? {
             self.client.manager(DELETE, "DisableUnitFiles", &(vec![unit], self.runtime)).await?;
         }
         Ok(())

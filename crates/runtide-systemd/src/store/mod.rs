@@ -72,19 +72,23 @@ const HANDOVER: Duration = Duration::from_secs(2);
 /// * What the manager refuses (`LoadState` is `bad-setting` or `error`), or `systemd-analyze verify` where it can be asked, is
 ///   `InvalidInput` in systemd's own words: the file is as it was before, and was read again. Nobody saw the other.
 /// * A delete stops the unit and waits for its end, disables it, and removes its file and its drop-ins, each of which has a
-///   revision. Instances of a template are not stopped.
+///   revision. Instances of a template are not stopped. A restore does so with the units that go.
+/// * Units are stopped and disabled after all else was written and the manager took it. A delete or a restore that fails from
+///   there on, as one cannot be stopped, or a file not removed, or the manager goes away, leaves those stopped and disabled that
+///   were: the files are put back, and nothing else.
 /// * What others change is seen before each write, at each word of the manager, and every [`UnitStoreConfig::poll`]. It raises
 ///   the revision, watchers hear of it, and a precondition that does not know of it is a `Conflict`. A write compares what is in
 ///   the file right before it is replaced. What others changed is shown as it is on the disk, whether or not the manager was told.
+/// * A file keeps its mode and its owner when it is replaced or put back; a new one is for everybody to read (0644).
 /// * Links are never followed. They, what has no name of a unit, and what is longer than 4 MiB are left alone:
 ///   [`skipped`](Self::skipped) tells of them, and to write there is a `Conflict`.
 /// * One process has a folder open at a time; it is a `Conflict` for others, on every call.
 ///
 /// # Recovery
-/// What was not acknowledged when the process died is taken back by the next opening, and the manager told. Revisions go on
-/// rising; a watch from a revision of before is `Expired`. Should the record fail to be written, every later write is that
-/// error until the store is opened again. Without its record (it may be removed while no store is open) all files are taken
-/// in anew.
+/// What was not acknowledged when the process died is taken back by the next opening, and the manager told; a unit that was
+/// stopped or disabled stays so. Revisions go on rising; a watch from a revision of before is `Expired`. Should the record fail
+/// to be written, every later write is that error until the store is opened again. Without its record (it may be removed while
+/// no store is open) all files are taken in anew.
 ///
 /// # Cancel safety
 /// A dropped write may still happen, whole. Everything else can be dropped at any time.
@@ -314,6 +318,21 @@ impl<S: LocalStore> UnitStore<S> {
         Ok(Body { document, file, text })
     }
 
+    /// A body of a snapshot. One that the form does not write, and reads as it is, was somebody else's file: it is one again.
+    async fn restored(&self, reference: &ResourceRef, document: Document) -> Result<Body> {
+        let form = &self.inner.shared.form;
+        if document.format == ResourceFormat::Native
+            && document.bytes.len() <= LARGEST
+            && form.text(reference, &document).is_err()
+        {
+            let (file, text) = (self.file(reference)?, document.bytes.clone());
+            if form.read(&file, &text).is_some_and(|read| read.0 == *reference && read.1 == document) {
+                return Ok(Body { document, file, text });
+            }
+        }
+        self.body(reference, document).await
+    }
+
     /// The file of a resource of this store.
     fn file(&self, reference: &ResourceRef) -> Result<UnitFileName> {
         let file = self.inner.shared.form.file(reference)?;
@@ -417,7 +436,7 @@ impl<S: LocalStore> StoreBackend for UnitStore<S> {
         }
         let mut fresh = Vec::new();
         for resource in resources {
-            let Body { file, text, .. } = self.body(&resource.reference, resource.written().clone()).await?;
+            let Body { file, text, .. } = self.restored(&resource.reference, resource.written().clone()).await?;
             fresh.push(Fresh { resource, file, text });
         }
         self.ask(RESTORE, |done| Ask::Restore { fresh, done }).await

@@ -47,22 +47,65 @@ async fn heard(client: &Client, told: &Notify) -> Result<std::convert::Infallibl
         for rule in &rules {
             connection.call_method(Some(BUS), BUS_PATH, Some(BUS), "AddMatch", &(rule.as_str(),)).await?;
         }
-        connection.call_method(Some(SYSTEMD), ROOT, Some(MANAGER), "Subscribe", &()).await
+        connection.call_method(Some(SYSTEMD), ROOT, Some(MANAGER), "Subscribe", &()).await?;
+        connection.call_method(Some(BUS), BUS_PATH, Some(BUS), "GetNameOwner", &(SYSTEMD,)).await
     };
-    let subscribed = tokio::time::timeout(deadline, asked).await;
-    subscribed.map_err(|_| place.timeout(deadline))?.map_err(|error| place.dbus(error))?;
+    let owner = tokio::time::timeout(deadline, asked).await;
+    let owner = owner.map_err(|_| place.timeout(deadline))?.map_err(|error| place.dbus(error))?;
+    let owner: String = client.read(LISTEN, &owner)?;
     // What happened before is in no signal.
     told.notify_one();
     // It may be silent for days: what it would tell is seen by the slow look as well.
     while let Some(message) = signals.next().await {
         let message = message.map_err(|error| place.dbus(error))?;
         let header = message.header();
-        match header.member().map(zbus::names::MemberName::as_str) {
-            Some("UnitFilesChanged" | "Reloading") => told.notify_one(),
-            // A manager that was run anew does not know its subscribers.
-            Some("NameOwnerChanged") => break,
-            _ => {}
+        let sender = header.sender().map(zbus::names::UniqueName::as_str);
+        match said(&owner, sender, header.member().map(zbus::names::MemberName::as_str)) {
+            Said::Changed => told.notify_one(),
+            Said::Gone => break,
+            Said::Nothing => {}
         }
     }
     Err(place.error(runtide_core::ErrorKind::Unavailable, "the manager, or its bus, went away"))
+}
+
+/// What a message means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    /// Unit files may have changed.
+    Changed,
+    /// A manager that was run anew does not know its subscribers.
+    Gone,
+    Nothing,
+}
+
+/// Anybody on the bus can send a signal to this connection, whatever it asked for: only the owner of the manager's name speaks
+/// for the manager, and only the bus for the bus.
+fn said(owner: &str, sender: Option<&str>, member: Option<&str>) -> Said {
+    match member {
+        Some("UnitFilesChanged" | "Reloading") if sender == Some(owner) => Said::Changed,
+        Some("NameOwnerChanged") if sender == Some(BUS) => Said::Gone,
+        _ => Said::Nothing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_manager_and_the_bus_are_believed() {
+        for (sender, member, means) in [
+            (":1.2", "UnitFilesChanged", Said::Changed),
+            (":1.2", "Reloading", Said::Changed),
+            (":1.99", "UnitFilesChanged", Said::Nothing),
+            (":1.99", "Reloading", Said::Nothing),
+            (BUS, "NameOwnerChanged", Said::Gone),
+            (":1.2", "NameOwnerChanged", Said::Nothing),
+            (":1.99", "NameOwnerChanged", Said::Nothing),
+        ] {
+            assert_eq!(said(":1.2", Some(sender), Some(member)), means, "{sender} {member}");
+        }
+        assert_eq!(said(":1.2", None, Some("Reloading")), Said::Nothing);
+    }
 }

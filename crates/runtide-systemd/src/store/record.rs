@@ -5,6 +5,7 @@
 //! to become: who opens the store after a crash takes back what is not in the index. Both are replaced whole.
 
 use std::{
+    collections::BTreeMap,
     io::{self, ErrorKind as IoKind},
     path::{Path, PathBuf},
     sync::Arc,
@@ -14,6 +15,8 @@ use runtide_core::{
     Digest, Document, Error, ErrorKind, Resource, Result, Revision, SnapshotReader, SnapshotWriter, StoreImage, wal::fs,
 };
 use serde::{Deserialize, Serialize};
+
+use super::folder::Access;
 
 const INDEX: &str = "index";
 const INTENT: &str = "intent";
@@ -35,6 +38,9 @@ pub(super) struct Intent {
     pub(super) base: Revision,
     /// Each file, the digest of its text to come, and the text that was there; `None` where there is none.
     pub(super) files: Vec<(String, Option<Digest>, Option<Document>)>,
+    /// Whose the files were that were there, and who might open them.
+    #[serde(default)]
+    pub(super) access: BTreeMap<String, Access>,
 }
 
 impl Record {

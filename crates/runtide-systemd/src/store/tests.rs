@@ -3,6 +3,7 @@
 
 #[path = "../../tests/store/anything.rs"]
 mod anything;
+mod files;
 
 use std::{io, num::NonZeroUsize, path::Path, sync::Arc, time::Duration};
 
@@ -17,7 +18,7 @@ use runtide_memory::{MemoryStore, StoreOptions};
 use self::anything::Anything;
 use super::{
     UnitFileName, UnitForm, UnitStore, UnitStoreConfig,
-    folder::{Named, Names, Sort},
+    folder::{Access, Named, Names, Sort},
 };
 use crate::config::Config;
 
@@ -38,6 +39,18 @@ impl Names for ModelNames {
             return Ok(Some(Sort::File));
         }
         Ok(self.0.list(path).is_ok().then_some(Sort::Folder))
+    }
+
+    fn access(&self, _: &Path) -> io::Result<Option<Access>> {
+        Ok(None)
+    }
+
+    fn make_private(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn give(&self, _: &Path, _: Access) -> io::Result<()> {
+        Ok(())
     }
 }
 

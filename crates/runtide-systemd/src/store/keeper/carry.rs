@@ -8,7 +8,7 @@ use runtide_core::{Digest, Document, Error, ErrorKind, LocalStore, ResourceForma
 
 use super::{
     super::{folder::Put, manager::again, name::UnitFileName, record::Intent},
-    APPLY, Change, Keeper, State, Step, Trouble, blocking,
+    APPLY, Change, Keeper, State, Step, Trouble, blocking, of_disk,
 };
 
 type Tried<T = ()> = std::result::Result<T, Trouble>;
@@ -18,13 +18,7 @@ impl<S: LocalStore> Keeper<S> {
     pub(super) async fn carry_out(&mut self, steps: &[Step], state: &State, revision: Revision) -> Tried {
         let changes = steps.iter().map(|step| (step.file.clone(), step.text.clone())).collect();
         let changes = self.changes(changes).await?;
-        self.retire(&changes).await?;
-        if let Err(trouble) = self.change(&changes).await {
-            return Err(self.take_back(changes, trouble).await);
-        }
-        if let Err(trouble) = self.taken(&changes).await {
-            return Err(self.take_back(changes, trouble).await);
-        }
+        self.change(&changes).await?;
         self.commit(state, revision).await.map_err(Trouble::Failed)?;
         let emptied = changes.into_iter().filter(|one| one.after.is_none() && one.file.drop_in_name().is_some());
         let (folder, emptied) = (self.folder.clone(), emptied.map(|one| one.file).collect::<Vec<_>>());
@@ -48,7 +42,8 @@ impl<S: LocalStore> Keeper<S> {
             let mut changes = Vec::new();
             for (file, after) in files {
                 let before = folder.read(&file)?.transpose().map_err(io::Error::other)?;
-                changes.push(Change { file, before, after });
+                let access = folder.access(&file)?;
+                changes.push(Change { file, before, access, after });
             }
             Ok(changes)
         });
@@ -63,51 +58,99 @@ impl<S: LocalStore> Keeper<S> {
         Ok(changes)
     }
 
-    /// Stops and disables the units that go.
-    pub(super) async fn retire(&self, changes: &[Change]) -> Tried {
-        let Some(manager) = &self.manager else { return Ok(()) };
-        let gone = changes.iter().filter(|one| one.after.is_none() && one.file.drop_in_name().is_none());
-        let retired = join_all(gone.map(|one| async {
-            let unit = one.file.unit_name();
-            manager.retire(unit, one.before.is_some()).await.map_err(|error| (unit.to_owned(), error))
-        }));
-        refusals(retired.await)
+    /// Changes the files and has the manager take them, or puts the files back. What it was about to do is durable before.
+    ///
+    /// Units that go are stopped and disabled only after the manager took all else, since nobody takes that back; and before
+    /// their files go, which say how they are stopped and what they are enabled by.
+    pub(super) async fn change(&mut self, changes: &[Change]) -> Tried {
+        let unit = |one: &Change| one.file.unit_name().to_owned();
+        let whole = |one: &&Change| one.after.is_none() && one.file.drop_in_name().is_none();
+        let units: BTreeSet<String> = changes.iter().filter(whole).map(unit).collect();
+        let goes = |one: &Change| one.after.is_none() && units.contains(one.file.unit_name());
+        let (last, first): (Vec<_>, Vec<_>) = changes.iter().cloned().partition(goes);
+        let mut put = Vec::new();
+        match self.change_in_turn(&units, first, last, &mut put).await {
+            Ok(()) => Ok(()),
+            Err(trouble) => Err(self.take_back(put, trouble).await),
+        }
     }
 
-    /// Writes the files. What it was about to do is durable before.
-    pub(super) async fn change(&self, changes: &[Change]) -> Tried {
+    async fn change_in_turn(
+        &mut self,
+        units: &BTreeSet<String>,
+        first: Vec<Change>,
+        last: Vec<Change>,
+        put: &mut Vec<Change>,
+    ) -> Tried {
+        self.begin(first.iter().chain(&last)).await?;
+        self.put(first.clone(), put).await?;
+        self.taken(&first).await?;
+        self.retire(units).await?;
+        self.put(last.clone(), put).await?;
+        self.taken(&last).await
+    }
+
+    /// Says in the record what is about to be done.
+    async fn begin(&self, changes: impl Iterator<Item = &Change> + Clone) -> Tried {
+        let told = |one: &Change| {
+            let before = one.before.clone().map(|text| Document::new(ResourceFormat::Native, text));
+            (one.file.to_string(), one.after.as_deref().map(Digest::of), before)
+        };
+        let access = changes.clone().filter_map(|one| Some((one.file.to_string(), one.access?)));
+        let intent = Intent { base: self.revision, access: access.collect(), files: changes.map(told).collect() };
+        if intent.files.is_empty() {
+            return Ok(());
+        }
+        let record = Arc::clone(&self.record);
+        blocking(APPLY, move || record.begin(&intent)).await.map_err(Trouble::Failed)
+    }
+
+    /// Stops and disables units.
+    async fn retire(&self, units: &BTreeSet<String>) -> Tried {
+        let Some(manager) = &self.manager else { return Ok(()) };
+        let retired = units.iter().map(|unit| async move {
+            let retired = manager.retire(unit).await;
+            retired.map_err(|error| (unit.clone(), error))
+        });
+        refusals(join_all(retired).await)
+    }
+
+    /// Writes the files, and says which: what somebody else did is not this store's to take back.
+    async fn put(&self, changes: Vec<Change>, put: &mut Vec<Change>) -> Tried {
         if changes.is_empty() {
             return Ok(());
         }
-        let (folder, record, base) = (self.folder.clone(), Arc::clone(&self.record), self.revision);
-        let changes = changes.to_vec();
-        let done = blocking(APPLY, move || {
-            let told = |one: &Change| {
-                let before = one.before.clone().map(|text| Document::new(ResourceFormat::Native, text));
-                (one.file.to_string(), one.after.as_deref().map(Digest::of), before)
-            };
-            record.begin(&Intent { base, files: changes.iter().map(told).collect() })?;
-            for one in &changes {
-                if folder.put(&one.file, one.before.as_deref().map(Digest::of), one.after.as_ref())? == Put::Foreign {
-                    return Ok(Put::Foreign);
+        let folder = self.folder.clone();
+        let written = blocking(APPLY, move || {
+            let mut put = Vec::new();
+            for one in changes {
+                let before = one.before.as_deref().map(Digest::of);
+                match folder.put(&one.file, before, one.after.as_ref(), one.access) {
+                    Ok(Put::Done) => put.push(one),
+                    Ok(Put::Foreign) => return Ok((put, Ok(Put::Foreign))),
+                    // It may have been done all the same.
+                    Err(error) => {
+                        put.push(one);
+                        return Ok((put, Err(error)));
+                    }
                 }
             }
-            folder.sync(changes.iter().map(|one| &one.file))?;
-            Ok(Put::Done)
+            let synced = folder.sync(put.iter().map(|one| &one.file));
+            Ok((put, synced.map(|()| Put::Done)))
         });
-        match done.await {
+        let (done, outcome) = written.await.map_err(Trouble::Failed)?;
+        put.extend(done);
+        match outcome {
             Ok(Put::Done) => Ok(()),
             Ok(Put::Foreign) => Err(Trouble::Foreign),
-            Err(error) => Err(Trouble::Failed(error)),
+            Err(error) => Err(Trouble::Failed(of_disk(APPLY, error))),
         }
     }
 
     /// Whether the manager takes what was written.
-    pub(super) async fn taken(&mut self, changes: &[Change]) -> Tried {
+    async fn taken(&mut self, changes: &[Change]) -> Tried {
         let Some(manager) = self.manager.clone().filter(|_| !changes.is_empty() || self.stale) else { return Ok(()) };
-        self.stale = true;
-        manager.reload().await.map_err(Trouble::Failed)?;
-        self.stale = false;
+        self.reload().await.map_err(Trouble::Failed)?;
         let written = changes.iter().filter(|one| one.after.is_some());
         let units: BTreeSet<&str> = written.map(|one| one.file.unit_name()).collect();
         let checks = units.into_iter().map(|unit| {
@@ -117,14 +160,15 @@ impl<S: LocalStore> Keeper<S> {
         refusals(join_all(checks).await)
     }
 
-    /// Puts the files back as they were, where they are still what this store made of them.
-    pub(super) async fn take_back(&mut self, changes: Vec<Change>, trouble: Trouble) -> Trouble {
+    /// Puts back as they were those files that were changed, where they are still what this store made of them.
+    async fn take_back(&mut self, changes: Vec<Change>, trouble: Trouble) -> Trouble {
         let (folder, record) = (self.folder.clone(), Arc::clone(&self.record));
+        let nothing = changes.is_empty();
         let back = blocking(APPLY, move || {
             for one in &changes {
                 let (before, after) = (one.before.as_ref(), one.after.as_deref().map(Digest::of));
                 if folder.is(&one.file, after)? {
-                    folder.put(&one.file, after, before)?;
+                    folder.put(&one.file, after, before, one.access)?;
                 }
             }
             folder.sync(changes.iter().map(|one| &one.file))?;
@@ -139,7 +183,9 @@ impl<S: LocalStore> Keeper<S> {
             self.broken = Some(again(&error));
             return Trouble::Failed(error);
         }
-        self.reload_aside().await;
+        if !nothing {
+            self.reload_aside().await;
+        }
         trouble
     }
 }
@@ -157,5 +203,47 @@ fn refusals(all: Vec<std::result::Result<(), (String, Error)>>) -> Tried {
         Some(error) => Err(Trouble::Failed(error)),
         None if refused.is_empty() => Ok(()),
         None => Err(Trouble::Refused(refused)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{
+            super::{
+                Units,
+                folder::{Folder, OsNames},
+                record::Record,
+            },
+            Shared,
+        },
+        *,
+    };
+    use runtide_core::wal::fs::OsDisk;
+    use runtide_memory::MemoryStore;
+    use std::{fs, sync::Mutex};
+
+    #[tokio::test]
+    async fn what_others_removed_is_not_put_back() {
+        let files = tempfile::tempdir().unwrap();
+        let path = files.path().join("units");
+        fs::create_dir(&path).unwrap();
+        for unit in ["a.service", "b.service", "c.service"] {
+            fs::write(path.join(unit), "[Unit]\n").unwrap();
+        }
+        let disk = Arc::new(OsDisk::default());
+        let names = Arc::new(OsNames);
+        let folder = Folder { disk: disk.clone(), names, path: path.clone(), prefix: String::new() };
+        let record = Record::open(disk, &files.path().join("record")).unwrap();
+        let shared = Shared { front: MemoryStore::new(), form: Arc::new(Units), skipped: Mutex::default() };
+        let mut keeper = Keeper::open(Arc::new(shared), folder, record, None).await.unwrap();
+        let gone = keeper.files.keys().map(|file| (file.clone(), None)).collect();
+        let Ok(changes) = keeper.changes(gone).await else { panic!("nobody else wrote") };
+        assert_eq!(changes.len(), 3);
+        fs::remove_file(path.join("b.service")).unwrap();
+        assert!(matches!(keeper.change(&changes).await, Err(Trouble::Foreign)));
+        assert_eq!(fs::read(path.join("a.service")).unwrap(), b"[Unit]\n", "it was removed, and put back");
+        assert!(!path.join("b.service").exists(), "it was somebody else who removed it");
+        assert!(path.join("c.service").exists());
     }
 }

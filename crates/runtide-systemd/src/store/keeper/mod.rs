@@ -16,10 +16,13 @@ use runtide_core::{
     Digest, Document, Error, ErrorKind, LocalStore, Planned, PlannedChange, Precondition, Resource, ResourceRef,
     Result, Revision, StoreImage,
 };
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    time::Instant,
+};
 
 use super::{
-    folder::{Folder, Stamp},
+    folder::{Access, Folder, Stamp},
     form::UnitForm,
     manager::{Manager, again},
     name::UnitFileName,
@@ -33,6 +36,9 @@ const GROUP: usize = 256;
 
 /// How long a group waits for writers of the last one to come back: a reload takes some fifty times as long.
 const LINGER: Duration = Duration::from_millis(2);
+
+/// How long after a reload that failed the next one is that nobody waits for: at first, and at most.
+const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 
 /// How often a group begins anew because somebody else writes to the same files.
 const ATTEMPTS: usize = 8;
@@ -106,6 +112,8 @@ pub(super) struct Keeper<S> {
     last: Revision,
     /// The manager may not have seen the last change of the files.
     stale: bool,
+    /// When to tell it, after that failed, and how long to wait if it fails again.
+    later: Option<(Instant, Duration)>,
     /// What is in the record is in doubt.
     broken: Option<Error>,
 }
@@ -134,6 +142,8 @@ enum Trouble {
 struct Change {
     file: UnitFileName,
     before: Option<Bytes>,
+    /// Whose it was, if it was there.
+    access: Option<Access>,
     after: Option<Bytes>,
 }
 
@@ -143,16 +153,18 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T> {
     // A disk has no deadline: nobody could say what it did after one.
     match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done.map_err(|error| {
-            let kind = match error.kind() {
-                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ErrorKind::PermissionDenied,
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Unavailable,
-                _ => ErrorKind::Unexpected,
-            };
-            Error::new(kind, operation, format!("the folder of unit files: {error}")).with_source(error)
-        }),
+        Ok(done) => done.map_err(|error| of_disk(operation, error)),
         Err(error) => Err(Error::new(ErrorKind::Cancelled, operation, "the runtime ended").with_source(error)),
     }
+}
+
+fn of_disk(operation: &'static str, error: io::Error) -> Error {
+    let kind = match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ErrorKind::PermissionDenied,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Unavailable,
+        _ => ErrorKind::Unexpected,
+    };
+    Error::new(kind, operation, format!("the folder of unit files: {error}")).with_source(error)
 }
 
 impl<S: LocalStore> Keeper<S> {
@@ -179,13 +191,17 @@ impl<S: LocalStore> Keeper<S> {
             revision: image.revision,
             last: image.revision,
             stale: false,
+            later: None,
             broken: None,
         };
         let prepared = keeper.folder.clone();
         blocking("store.open", move || prepared.prepare()).await?;
         for resource in &image.resources {
             let file = keeper.shared.form.file(&resource.reference)?;
-            let digest = Digest::of(&keeper.shared.form.text(&resource.reference, resource.written())?);
+            // What somebody else wrote a form may refuse to write: it is its file's text, or else the look takes it in anew.
+            let written = resource.written();
+            let text = keeper.shared.form.text(&resource.reference, written);
+            let digest = Digest::of(text.as_ref().unwrap_or(&written.bytes));
             keeper.files.insert(file, Held { reference: resource.reference.clone(), digest, stamp: None });
             keeper.state.insert(resource.reference.clone(), Arc::clone(resource));
         }
@@ -207,7 +223,7 @@ impl<S: LocalStore> Keeper<S> {
                 let before = before.map(|document| document.bytes);
                 // Anything else than what was begun is somebody else's.
                 if after != before.as_deref().map(Digest::of) && folder.is(&file, after)? {
-                    folder.put(&file, after, before.as_ref())?;
+                    folder.put(&file, after, before.as_ref(), begun.access.get(&name).copied())?;
                     taken_back = true;
                 }
                 folder.sync(std::iter::once(&file))?;
@@ -235,6 +251,7 @@ impl<S: LocalStore> Keeper<S> {
                     },
                     () = told.notified() => self.look_aside().await,
                     _ = ticks.tick() => self.look_aside().await,
+                    () = due(self.reload_due()) => self.reload_aside().await,
                 }
             }
             if queue.is_empty() {
@@ -271,15 +288,38 @@ impl<S: LocalStore> Keeper<S> {
         }
     }
 
+    /// Has the manager read the files anew.
+    async fn reload(&mut self) -> Result<()> {
+        let Some(manager) = &self.manager else { return Ok(()) };
+        self.stale = true;
+        let reloaded = manager.reload().await;
+        self.stale = reloaded.is_err();
+        let [first, most] = PAUSES;
+        self.later = match (&reloaded, self.later) {
+            (Ok(()), _) => None,
+            (Err(_), None) => Some((Instant::now() + first, first * 2)),
+            (Err(_), Some((_, pause))) => Some((Instant::now() + pause, (pause * 2).min(most))),
+        };
+        reloaded
+    }
+
+    /// A reload that nobody waits for; not yet, if the last one failed just now: that may be still under way.
     async fn reload_aside(&mut self) {
-        let Some(manager) = &self.manager else { return };
-        match manager.reload().await {
-            Ok(()) => self.stale = false,
-            Err(error) => {
-                self.stale = true;
-                tracing::warn!(%error, "the manager was not told that its unit files are as before; it will be");
-            }
+        if self.manager.is_none() {
+            return;
         }
+        self.stale = true;
+        if self.later.is_some_and(|(at, _)| Instant::now() < at) {
+            return;
+        }
+        if let Err(error) = self.reload().await {
+            tracing::warn!(%error, "the manager was not told that its unit files are as before; it will be");
+        }
+    }
+
+    /// When the manager is to be told, whatever becomes of the folder meanwhile.
+    fn reload_due(&self) -> Option<Instant> {
+        self.later.filter(|_| self.stale && self.broken.is_none()).map(|(at, _)| at)
     }
 
     fn check(&self) -> Result<()> {
@@ -383,7 +423,18 @@ impl<S: LocalStore> Keeper<S> {
                     let message = "somebody else writes to the same unit files, again and again";
                     return answer_all(rest.collect(), &Error::new(ErrorKind::Conflict, APPLY, message));
                 }
-                Trouble::Refused(refused) => self.without(rest.collect(), &refused),
+                Trouble::Refused(refused) => {
+                    let rest: Vec<_> = rest.collect();
+                    let before = rest.len();
+                    let rest = self.without(rest, &refused);
+                    match refused.first() {
+                        // What is refused is no write's: without it, it would be refused for ever.
+                        Some((_, error)) if rest.len() == before && attempt >= ATTEMPTS => {
+                            return answer_all(rest, error);
+                        }
+                        _ => rest,
+                    }
+                }
             };
         }
     }
@@ -476,6 +527,13 @@ async fn begun_at(record: &Arc<Record>, revision: Revision) -> Result<StoreImage
     let record = Arc::clone(record);
     blocking("store.open", move || record.commit(&index)).await?;
     Ok(StoreImage::new(revision, Vec::new()))
+}
+
+async fn due(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// As many writes as can be carried out together: one to each unit and what belongs to it. None if something else comes first.

@@ -34,14 +34,7 @@ impl<S: LocalStore> Keeper<S> {
             Ok(changes) => changes,
             Err(trouble) => return Err(told(trouble)),
         };
-        self.retire(&changes).await.map_err(told)?;
-        let done = match self.change(&changes).await {
-            Ok(()) => self.taken(&changes).await,
-            Err(trouble) => Err(trouble),
-        };
-        if let Err(trouble) = done {
-            return Err(told(self.take_back(changes, trouble).await));
-        }
+        self.change(&changes).await.map_err(told)?;
         self.commit(&state, revision).await?;
         let image = StoreImage::new(revision, state.values().cloned().collect());
         (self.state, self.files, self.revision) = (state, files, revision);
