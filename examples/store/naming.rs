@@ -20,7 +20,7 @@ pub(crate) fn unit(file: &Path) -> Option<ResourceRef> {
         None => UnitFileName::unit(bare),
     };
     // The text says nothing of the name.
-    Units.read(&file.ok()?, &Default::default()).map(|(reference, _)| reference)
+    Units.read(&file.ok()?, &Vec::new().into()).map(|(reference, _)| reference)
 }
 
 /// Whether a unit file can be called so.

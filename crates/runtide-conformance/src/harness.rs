@@ -381,6 +381,7 @@ pub enum Happened {
 
 /// What the runtime tells of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[non_exhaustive]
 pub struct Dialect {
     /// It reports each start and end.

@@ -55,8 +55,7 @@ impl Freezer {
     pub(crate) fn poll_changed(&mut self, cx: &mut Context<'_>) -> Poll<Vec<InstanceId>> {
         let Self { fd, groups } = self;
         let mut changed = Vec::new();
-        loop {
-            let Poll::Ready(Ok(mut ready)) = fd.poll_read_ready(cx) else { break };
+        while let Poll::Ready(Ok(mut ready)) = fd.poll_read_ready(cx) {
             let mut buffer = [MaybeUninit::uninit(); 4_096];
             let mut reader = Reader::new(fd.get_ref(), &mut buffer);
             loop {

@@ -36,6 +36,7 @@ pub(crate) struct Ledger {
 
 /// What is known of a unit.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct Known {
     written: u64,
     /// It was loaded, told or seen since the subscription began, so that another life of it is a new one.

@@ -297,7 +297,7 @@ impl Link {
             Type::Signal => {}
             kind @ (Type::MethodReturn | Type::Error) => {
                 if self.subscribing.is_some() && header.reply_serial() == self.subscribing {
-                    let name = header.error_name().map(|name| name.as_str());
+                    let name = header.error_name().map(zbus::names::ErrorName::as_str);
                     if kind == Type::Error && name.is_none_or(|name| !name.ends_with(".AlreadySubscribed")) {
                         let why = format!("systemd tells nothing any more: {}", name.unwrap_or("it does not say why"));
                         return Err(client.place(OPEN).error(ErrorKind::Unavailable, why));
@@ -437,10 +437,8 @@ fn tell(
     let Some(mut instance) = normalize::instance(client.id(), unit, about, service.as_ref()) else {
         return out.push(Signal::new(SignalBody::Hint(id)));
     };
-    if instance.state == InstanceState::Paused {
-        if !looker::is_frozen(client, ledger.control_group(&id)) {
-            instance.state = InstanceState::Running;
-        }
+    if instance.state == InstanceState::Paused && !looker::is_frozen(client, ledger.control_group(&id)) {
+        instance.state = InstanceState::Running;
     }
     if !normalize::is_begun(about) {
         // A start is under way that changed nothing yet. If it is over, a condition was not met.

@@ -159,6 +159,7 @@ impl SystemdHarness {
         let settings: Settings<'_> = vec![
             ("ExecStart", Variant::from(exec)),
             ("TimeoutStopUSec", Variant::from(5_000_000_u64)),
+            ("StartLimitIntervalUSec", Variant::from(0_u64)),
             ("LogRateLimitIntervalUSec", Variant::from(0_u64)),
         ];
         self.machine.create(holder, unit, settings).await
