@@ -399,3 +399,17 @@ async fn a_restore_brings_all_back_or_nothing() {
     let wants = test.part.folder().join("multi-user.target.wants").join(test.unit("three.service"));
     assert!(wants.symlink_metadata().is_err());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_in_which_systemd_does_not_look_takes_nothing() {
+    let Some(machine) = Machine::or_skip() else { return };
+    let name = format!("{}away", machine.part().prefix);
+    std::fs::create_dir_all(machine.root.join("srv")).unwrap();
+    let config = UnitStoreConfig::new(machine.config(), "/srv/units").with_prefix(name.clone());
+    let store = UnitStore::new(config, MemoryStore::new()).unwrap();
+    let web = ResourceRef::new("", "service", None, &name).unwrap();
+    let error = store.apply(&web, native(SLEEPS), Precondition::None).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    assert!(!machine.root.join("srv/units").join(format!("{name}.service")).exists(), "it is taken back");
+    assert_eq!(store.get(&web, None).await.unwrap(), None);
+}

@@ -34,11 +34,11 @@ impl Manager {
         self.client.call_at(APPLY, SYSTEMD, (ROOT, MANAGER, "Reload"), &(), deadline).await.map(drop)
     }
 
-    /// Whether a unit is one that it can load.
+    /// Whether a unit is one that it can load. `has_file`: its file was written, so that it must find one.
     ///
     /// # Errors
     /// `InvalidInput`, in its own words.
-    pub(super) async fn check(&self, unit: &str) -> Result<()> {
+    pub(super) async fn check(&self, unit: &str, has_file: bool) -> Result<()> {
         // A template is no unit: only its instances are.
         if unit.rsplit_once('.').is_some_and(|(stem, _)| stem.ends_with('@')) {
             return Ok(());
@@ -56,6 +56,10 @@ impl Manager {
             Some("bad-setting" | "error") => {
                 let (name, message) = said.load_error.unwrap_or_default();
                 let message = if message.is_empty() { format!("systemd does not load it: {name}") } else { message };
+                Err(self.client.invalid(APPLY, message).with_context("unit", unit))
+            }
+            Some("not-found") if has_file => {
+                let message = "systemd does not look for units in this folder: nothing in it would ever be started";
                 Err(self.client.invalid(APPLY, message).with_context("unit", unit))
             }
             _ => Ok(()),

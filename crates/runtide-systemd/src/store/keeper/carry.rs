@@ -1,6 +1,10 @@
 //! Carrying out what was decided: the files, the manager, the record; or leaving all as it was.
 
-use std::{collections::BTreeSet, io, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -152,10 +156,14 @@ impl<S: LocalStore> Keeper<S> {
         let Some(manager) = self.manager.clone().filter(|_| !changes.is_empty() || self.stale) else { return Ok(()) };
         self.reload().await.map_err(Trouble::Failed)?;
         let written = changes.iter().filter(|one| one.after.is_some());
-        let units: BTreeSet<&str> = written.map(|one| one.file.unit_name()).collect();
-        let checks = units.into_iter().map(|unit| {
+        let mut units: BTreeMap<&str, bool> = BTreeMap::new();
+        for one in written {
+            // Of a unit of which there are drop-ins alone, the file may be anywhere, or nowhere.
+            *units.entry(one.file.unit_name()).or_default() |= one.file.drop_in_name().is_none();
+        }
+        let checks = units.into_iter().map(|(unit, has_file)| {
             let manager = &manager;
-            async move { manager.check(unit).await.map_err(|error| (unit.to_owned(), error)) }
+            async move { manager.check(unit, has_file).await.map_err(|error| (unit.to_owned(), error)) }
         });
         refusals(join_all(checks).await)
     }
