@@ -52,13 +52,16 @@ impl SystemdBackend {
     }
 }
 
-fn capabilities(server: Option<&Server>) -> Capabilities {
+fn capabilities(config: &Config, server: Option<&Server>) -> Capabilities {
     let Some(_) = server else { return Capabilities::default() };
     let mut can = Capabilities::none("systemd has no such thing");
     can.watch = WatchSupport::Pushed;
     for (verb, support) in can.verbs_mut() {
         if ["lifecycle_", "provision_", "logs_", "stats_"].iter().any(|manager| verb.starts_with(manager)) {
             *support = Support::Yes;
+        }
+        if verb.starts_with("logs_") && config.root.is_none() {
+            *support = Support::no("the journal of this machine cannot be seen from here");
         }
     }
     can
@@ -75,12 +78,12 @@ impl RuntimeBackend for SystemdBackend {
     }
 
     fn capabilities(&self) -> Capabilities {
-        capabilities(self.client.last_server().as_deref())
+        capabilities(self.client.config(), self.client.last_server().as_deref())
     }
 
     async fn connect(&self) -> Result<RuntimeInfo> {
         let server = self.client.identify("systemd.connect").await?;
-        let can = capabilities(Some(&server));
+        let can = capabilities(self.client.config(), Some(&server));
         Ok(RuntimeInfo::new(self.id().clone(), self.kind(), server.version.clone(), self.client.endpoint(), can))
     }
 

@@ -8,7 +8,7 @@ use std::{num::NonZeroUsize, time::Duration};
 use futures_util::StreamExt;
 use runtide_core::{Error, ErrorKind, Result};
 use serde::Serialize;
-use zbus::{Connection, DynamicType, MatchRule, MessageStream, OwnedObjectPath, message::Type};
+use zbus::{Connection, DynamicType, MatchRule, Message, MessageStream, OwnedObjectPath, message::Type};
 
 use super::unit::Call;
 use crate::client::{BUS, BUS_PATH, MANAGER, ROOT, SYSTEMD};
@@ -25,6 +25,7 @@ pub(super) struct Jobs<'a> {
     connection: Connection,
     removed: MessageStream,
     owner: MessageStream,
+    systemd: String,
 }
 
 /// How a job ended, in systemd's word; `None`: nobody saw it end.
@@ -60,21 +61,27 @@ pub(super) async fn owner_changes(connection: &Connection) -> zbus::Result<Messa
     MessageStream::for_match_rule(rule, connection, Some(QUEUE)).await
 }
 
-/// A link with these signals asked for, systemd told to send them.
+/// Whether systemd said it, whose own name on the bus this is: anybody may send a signal to anybody.
+pub(super) fn is_from(signal: &Message, systemd: &str) -> bool {
+    signal.header().sender().is_some_and(|sender| sender.as_str() == systemd)
+}
+
+/// A link with these signals asked for, systemd told to send them, and its own name on the bus.
 pub(super) async fn listen<T>(
     call: Call<'_>,
     asked: impl AsyncFnOnce(&Connection) -> zbus::Result<T>,
-) -> Result<(Connection, T)> {
+) -> Result<(Connection, String, T)> {
     let (client, operation) = (call.client, call.operation);
     let connection = client.dial(operation, QUEUE).await?;
     let asking = async {
         let streams = asked(&connection).await?;
         connection.call_method(Some(SYSTEMD), ROOT, Some(MANAGER), "Subscribe", &()).await?;
-        Ok::<_, zbus::Error>(streams)
+        let owner = connection.call_method(Some(BUS), BUS_PATH, Some(BUS), "GetNameOwner", &(SYSTEMD,)).await?;
+        Ok::<_, zbus::Error>((owner.body().deserialize::<String>()?, streams))
     };
     let deadline = client.config().deadline;
     match tokio::time::timeout(deadline, asking).await {
-        Ok(Ok(streams)) => Ok((connection, streams)),
+        Ok(Ok((systemd, streams))) => Ok((connection, systemd, streams)),
         Ok(Err(error)) => Err(client.place(operation).dbus(error)),
         Err(_) => Err(client.place(operation).timeout(deadline)),
     }
@@ -83,13 +90,13 @@ pub(super) async fn listen<T>(
 impl<'a> Jobs<'a> {
     /// Of `unit`, which may be another than the call's.
     pub(super) async fn open(call: Call<'a>, unit: &str) -> Result<Self> {
-        let (connection, (removed, owner)) = listen(call, async |connection: &Connection| {
+        let (connection, systemd, (removed, owner)) = listen(call, async |connection: &Connection| {
             let rule = signals(MANAGER, "JobRemoved").arg(2, unit).build()?;
             let removed = MessageStream::for_match_rule(rule, connection, Some(QUEUE)).await?;
             Ok((removed, owner_changes(connection).await?))
         })
         .await?;
-        Ok(Self { call, connection, removed, owner })
+        Ok(Self { call, connection, removed, owner, systemd })
     }
 
     /// The link itself, for whoever has to ask there what comes after a job was asked for.
@@ -130,6 +137,7 @@ impl<'a> Jobs<'a> {
             tokio::select! {
                 biased;
                 signal = self.removed.next() => match signal {
+                    Some(Ok(signal)) if !is_from(&signal, &self.systemd) => {}
                     Some(Ok(signal)) => {
                         let said: Result<(u32, OwnedObjectPath, String, String), _> = signal.body().deserialize();
                         if let Ok((_, path, _, result)) = said && path == *job {

@@ -19,7 +19,7 @@ use super::{
     unit::{Call, Whom},
     wait,
 };
-use crate::client::Client;
+use crate::{client::Client, looker};
 
 /// The verbs of a unit's life.
 #[derive(Debug, Clone)]
@@ -99,7 +99,8 @@ async fn pause(call: Call<'_>) -> Result<Effect> {
     if !frozen.await? {
         return Err(call.error(ErrorKind::Conflict, "it ended meanwhile"));
     }
-    Ok(if before.is_frozen() { Effect::Unchanged } else { Effect::Changed })
+    let was = before.is_frozen() && looker::is_frozen(call.client, before.service.control_group.as_deref());
+    Ok(if was { Effect::Unchanged } else { Effect::Changed })
 }
 
 async fn unpause(call: Call<'_>) -> Result<Effect> {

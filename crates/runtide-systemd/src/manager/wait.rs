@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use zbus::{Connection, Message, MessageStream};
 
 use super::{
-    job::{listen, owner_changes, signals},
+    job::{is_from, listen, owner_changes, signals},
     unit::{Call, Seen},
 };
 use crate::{
@@ -68,7 +68,7 @@ struct Changes {
 
 async fn end_of(call: Call<'_>, life: &mut Option<Incarnation>) -> Result<End> {
     let path = names::path_of(call.unit);
-    let (_link, mut changes) = listen(call, async |connection: &Connection| {
+    let (_link, systemd, mut changes) = listen(call, async |connection: &Connection| {
         let changed = signals(PROPERTIES, "PropertiesChanged").path(path.clone()).build()?;
         let removed = signals(MANAGER, "UnitRemoved").arg(0, call.unit).build()?;
         Ok(Changes {
@@ -95,6 +95,7 @@ async fn end_of(call: Call<'_>, life: &mut Option<Incarnation>) -> Result<End> {
         let look = tokio::select! {
             biased;
             change = changes.unit.next() => match change {
+                Some(Ok(change)) if !is_from(&change, &systemd) => false,
                 Some(Ok(change)) => {
                     if let Some(Over(exit)) = told.hear(&change, &of) {
                         return Ok(End::Over(exit));
@@ -113,7 +114,9 @@ async fn end_of(call: Call<'_>, life: &mut Option<Incarnation>) -> Result<End> {
             let seen = call.look_if_loaded().await?;
             // What came meanwhile is older than the look, and may say more.
             while let Some(Some(Ok(change))) = futures_util::FutureExt::now_or_never(changes.unit.next()) {
-                if let Some(Over(exit)) = told.hear(&change, &of) {
+                if is_from(&change, &systemd)
+                    && let Some(Over(exit)) = told.hear(&change, &of)
+                {
                     return Ok(End::Over(exit));
                 }
             }

@@ -195,6 +195,15 @@ impl Journal {
         self.read(&From { last: Some(1), ..From::default() })?.entry().await
     }
 
+    /// What comes before there is anything to read has a deadline.
+    pub(super) async fn within<T>(&self, asked: impl Future<Output = Result<T>>) -> Result<T> {
+        let deadline = self.client.config().deadline;
+        match tokio::time::timeout(deadline, asked).await {
+            Ok(answered) => answered,
+            Err(_) => Err(self.client.place(self.operation).timeout(deadline).with_context("instance", &self.unit)),
+        }
+    }
+
     pub(super) async fn flush(&self) -> Result<()> {
         super::flush::flush(&self.client, self.operation, &self.root).await
     }

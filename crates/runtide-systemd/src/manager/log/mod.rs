@@ -67,7 +67,7 @@ impl Logs {
             self.check_goes_to_journal(unit).await?;
         } else if !self.has_file(unit).await? {
             journal.flush().await?;
-            if journal.last().await?.is_none() {
+            if journal.within(journal.last()).await?.is_none() {
                 let message = "there is no such unit, and the journal has nothing of it";
                 return Err(journal.error(ErrorKind::NotFound, message));
             }

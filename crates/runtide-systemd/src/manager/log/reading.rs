@@ -57,7 +57,7 @@ impl Reading {
             // With `--since`, `--lines` counts from there on, and with `--until` what comes later too.
             (None, Some(tail), None) => From { last: Some(tail), ..From::default() },
             (None, Some(tail), until) => {
-                first = beginning(&journal, tail, until).await?;
+                first = journal.within(beginning(&journal, tail, until)).await?;
                 let nothing = first.is_none().then_some(0);
                 From { cursor: first.as_deref(), until, last: nothing, ..From::default() }
             }
@@ -67,7 +67,7 @@ impl Reading {
             }
             (Some(_), Some(tail), _) => {
                 // What comes begins behind this one if the tail is empty.
-                last = journal.last().await?.map(|entry| entry.cursor);
+                last = journal.within(journal.last()).await?.map(|entry| entry.cursor);
                 From { last: Some(tail), ..From::default() }
             }
         };
