@@ -14,8 +14,6 @@ use crate::workspace;
 const ASK: Duration = Duration::from_secs(30);
 const MAKE: Duration = Duration::from_secs(15 * 60);
 
-/// Where Debian is, if apt does not say where it is for this machine.
-const DEBIAN: &str = "http://deb.debian.org/debian/";
 const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// Makes sure that the files of `suite`, with these packages, are at `folder`.
@@ -71,7 +69,8 @@ fn mirror() -> Outcome<String> {
     let mut command = packages::command("apt-get");
     command.args(["indextargets", "--format", "$(ORIGIN) $(COMPONENT) $(REPO_URI)", "Identifier: Packages"]);
     let said = process::capture(&mut command, ASK, Interrupt::Waits)?;
-    Ok(of_debian(&said.stdout).unwrap_or(DEBIAN).to_owned())
+    let none = || Failure::refused("apt does not say where this machine has Debian from");
+    of_debian(&said.stdout).map(str::to_owned).ok_or_else(none)
 }
 
 /// Debian itself, not its security updates, which are elsewhere.
