@@ -98,11 +98,10 @@ fn variable(daemon: &str) -> String {
     format!("RUNTIDE_TEST_{}", daemon.to_uppercase().replace('-', "_"))
 }
 
-/// Two runs in one checkout would mix their reports, and one would take down the other's daemons.
 fn alone() -> Outcome<File> {
-    let folder = workspace::target("");
-    fs::create_dir_all(&folder).doing("cannot make target")?;
-    let file = File::create(folder.join("xtask-test.lock")).doing("cannot write target/xtask-test.lock")?;
+    fs::create_dir_all(workspace::target("")).doing("cannot make target")?;
+    let path = workspace::target(workspace::TEST_LOCK);
+    let file = File::create(&path).doing(format_args!("cannot write {}", workspace::relative(&path)))?;
     file.try_lock().map_err(|_| Failure::refused("another `cargo xtask test` runs in this checkout"))?;
     Ok(file)
 }

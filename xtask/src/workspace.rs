@@ -18,6 +18,10 @@ pub(crate) fn target(below: &str) -> PathBuf {
     root().join("target").join(below)
 }
 
+/// The file in `target/` that a run of all tests holds locked: two in one checkout would mix their reports, and one would take down
+/// the other's daemons.
+pub(crate) const TEST_LOCK: &str = "xtask-test.lock";
+
 /// `path` as one would write it in the root of the checkout.
 pub(crate) fn relative(path: &Path) -> String {
     path.strip_prefix(root()).unwrap_or(path).display().to_string()

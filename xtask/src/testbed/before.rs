@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::network::Network;
+use super::places;
 use crate::failure::{Doing, Failure, Outcome};
 
 /// Files and folders outside its own that Docker or containerd make; removed again if they were not there, and folders
@@ -33,25 +35,42 @@ const TRACES: [&str; 13] = [
 pub(super) struct Before {
     /// The picture holds for one boot of the machine.
     boot: String,
+    /// The daemon's own.
+    #[serde(default)]
+    folder: PathBuf,
     network: Network,
     absent: Vec<PathBuf>,
 }
 
 impl Before {
     /// Takes the picture, unless it has been taken since the machine booted.
-    pub(super) fn take(file: &Path) -> Outcome<()> {
+    pub(super) fn take(file: &Path, folder: &Path) -> Outcome<()> {
         if Self::read(file)?.is_some() {
             return Ok(());
         }
         let absent = TRACES.iter().map(PathBuf::from).filter(|path| !path.exists()).collect();
-        let before = Self { boot: boot(), network: Network::now()?, absent };
+        let before = Self { boot: boot(), folder: folder.to_owned(), network: Network::now()?, absent };
         let text = serde_json::to_string_pretty(&before).doing("cannot write down how the machine is")?;
         fs::write(file, text).doing(format_args!("cannot write {}", file.display()))
     }
 
     /// No picture: a machine without Docker.
     pub(super) fn unknown() -> Self {
-        Self { boot: boot(), network: Network::default(), absent: Vec::new() }
+        Self { boot: boot(), folder: PathBuf::new(), network: Network::default(), absent: Vec::new() }
+    }
+
+    /// Pictures of other checkouts whose testbed was killed with its daemon: nobody else will put the machine back.
+    pub(super) fn of_the_dead(is_alive: impl Fn(&Path) -> bool) -> Vec<(PathBuf, Self)> {
+        let files = fs::read_dir("/run").into_iter().flatten().flatten().map(|entry| entry.path());
+        let pictures = files.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
+        let ours = places::PREFIX.as_bytes();
+        let named = pictures.filter(|path| path.as_os_str().as_bytes().starts_with(ours));
+        let read = named.filter_map(|path| Some((Self::read(&path).ok()??, path)));
+        read.filter(|(before, _)| !is_alive(&before.folder)).map(|(before, path)| (path, before)).collect()
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The picture, if there is one of this boot.

@@ -1,7 +1,8 @@
 //! A Docker Engine of its own folder, in the machine's own network: tests reach published ports on 127.0.0.1.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -56,7 +57,10 @@ impl Service for Docker {
         let daemon = self.daemon();
         let picture = Before::read(&self.before)?;
         match &daemon {
-            None if picture.is_none() => refuse_beside_others()?,
+            None if picture.is_none() => {
+                put_back_after_the_dead()?;
+                refuse_beside_others()?;
+            }
             Some(daemon) if picture.is_none() || !self.socket().exists() => {
                 let pid = daemon.pid;
                 return Err(Failure::refused(format_args!(
@@ -74,7 +78,7 @@ impl Service for Docker {
             let _ = fs::remove_file(&self.short);
             symlink(&self.folder, &self.short).doing(format_args!("cannot make {}", self.short.display()))?;
         }
-        Before::take(&self.before)?;
+        Before::take(&self.before, &self.folder)?;
         self.start()?;
         self.ensure_image()
     }
@@ -157,9 +161,7 @@ impl Service for Docker {
         if !procfs::wait_until_dead(&shims, DIE) {
             left.push("containerd-shim".to_owned());
         }
-        // The mounts table shows paths without links.
-        let real = fs::canonicalize(&self.folder).unwrap_or_else(|_| self.folder.clone());
-        let mounted = mounts::unmount_below(&real);
+        let mounted = self.unmount();
         left.extend(mounted.iter().map(|mount| format!("mount {}", mount.display())));
         left.extend(cgroup::remove(GROUP).iter().map(|group| format!("group {}", group.display())));
         if let Some(before) = &before {
@@ -355,8 +357,18 @@ impl Docker {
         }
     }
 
-    /// Everything of ours but the log.
+    /// What is still mounted below our folder afterwards.
+    fn unmount(&self) -> Vec<PathBuf> {
+        // The mounts table shows paths without links.
+        let real = fs::canonicalize(&self.folder).unwrap_or_else(|_| self.folder.clone());
+        mounts::unmount_below(&real)
+    }
+
+    /// Everything of ours but the log, with what a daemon that was killed left mounted.
     fn remove_files(&self) -> Outcome<()> {
+        if let Some(mount) = self.unmount().first() {
+            return Err(Failure::failed(format_args!("{} is mounted, and cannot be unmounted", mount.display())));
+        }
         let failed = |error: std::io::Error| {
             Failure::failed(format_args!("cannot clear {}: {error}", workspace::relative(&self.folder)))
         };
@@ -374,6 +386,38 @@ impl Docker {
         }
         Ok(())
     }
+}
+
+/// A testbed of another checkout may have been killed together with its daemon, and its checkout be gone: then what it left would
+/// stand in the way of every other, and nobody else puts the machine back.
+fn put_back_after_the_dead() -> Outcome<()> {
+    for (file, before) in Before::of_the_dead(is_in_use) {
+        let left = before.restore();
+        if !left.is_empty() {
+            let folder = before.folder().display();
+            return Err(Failure::failed(format_args!(
+                "left by the testbed at {folder}, which is gone: {}",
+                left.join("; ")
+            )));
+        }
+        Before::forget(&file)?;
+    }
+    Ok(())
+}
+
+/// Whether somebody may still want the testbed's daemon at `folder`, `target/testbed/docker` of some checkout: something of it runs,
+/// or tests do, which kill it and start it again.
+fn is_in_use(folder: &Path) -> bool {
+    let short = short(folder);
+    let names_it = |argument: &OsString| {
+        let argument = argument.to_string_lossy();
+        [folder, &short].iter().any(|path| argument.contains(&*path.to_string_lossy()))
+    };
+    let is_tested = || {
+        let lock = folder.ancestors().nth(2).map(|target| File::open(target.join(workspace::TEST_LOCK)));
+        matches!(lock, Some(Ok(file)) if matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    };
+    is_tested() || procfs::processes().iter().any(|process| process.arguments.iter().any(names_it))
 }
 
 /// Two Docker daemons in one network would fight over docker0 and the packet filter, and one containerd would mix

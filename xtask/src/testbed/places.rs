@@ -3,12 +3,15 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+/// How all of them begin.
+pub(super) const PREFIX: &str = "/run/runtide-testbed-";
+
 /// A short path below `/run`, each folder's own.
 pub(super) fn in_run(folder: &Path) -> PathBuf {
     // FNV-1a: the same name for the same folder, whoever built this.
     let hash = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     let name = folder.as_os_str().as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, hash);
-    PathBuf::from(format!("/run/runtide-testbed-{name:016x}"))
+    PathBuf::from(format!("{PREFIX}{name:016x}"))
 }
 
 #[cfg(test)]
