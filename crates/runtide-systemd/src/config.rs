@@ -4,7 +4,7 @@ use std::{fmt, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use runtide_core::{BackendId, DriverOptions, Error, ErrorKind, Result};
 
-use crate::selection::Selection;
+use crate::{selection::Selection, setters::setters};
 
 /// Where the system's bus is where nobody says otherwise.
 const SYSTEM_BUS: &str = "unix:path=/run/dbus/system_bus_socket";
@@ -70,20 +70,7 @@ pub struct Config {
     pub driver: DriverOptions,
 }
 
-macro_rules! setters {
-    ($($(#[$doc:meta])* $setter:ident: $field:ident: $type:ty;)*) => {
-        impl Config { $(
-            $(#[$doc])*
-            #[must_use]
-            pub fn $setter(mut self, value: impl Into<$type>) -> Self {
-                self.$field = value.into();
-                self
-            }
-        )* }
-    };
-}
-
-setters! {
+setters! { Config {
     /// The address of the bus.
     with_address: address: String;
     /// Where the manager's file system is seen from here.
@@ -104,7 +91,7 @@ setters! {
     with_inspect_concurrency: inspect_concurrency: NonZeroUsize;
     /// The watch driver's own.
     with_driver: driver: DriverOptions;
-}
+} }
 
 impl Default for Config {
     fn default() -> Self {

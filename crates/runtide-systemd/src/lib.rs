@@ -15,6 +15,7 @@ mod names;
 mod normalize;
 mod properties;
 mod selection;
+mod setters;
 mod sockets;
 mod source;
 mod store;

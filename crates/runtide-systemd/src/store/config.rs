@@ -7,7 +7,7 @@ use std::{
 
 use runtide_core::{Error, ErrorKind, Result};
 
-use crate::config::Config;
+use crate::{config::Config, setters::setters};
 
 const CONFIG: &str = "systemd.store.config";
 
@@ -51,20 +51,7 @@ pub struct UnitStoreConfig {
     pub poll: Duration,
 }
 
-macro_rules! setters {
-    ($($(#[$doc:meta])* $setter:ident: $field:ident: $type:ty;)*) => {
-        impl UnitStoreConfig { $(
-            $(#[$doc])*
-            #[must_use]
-            pub fn $setter(mut self, value: impl Into<$type>) -> Self {
-                self.$field = value.into();
-                self
-            }
-        )* }
-    };
-}
-
-setters! {
+setters! { UnitStoreConfig {
     /// Only units whose names begin with it are the store's.
     with_prefix: prefix: String;
     /// The folder for the store's own record.
@@ -73,7 +60,7 @@ setters! {
     with_verify: verify: Verify;
     /// How often the folder is looked at.
     with_poll: poll: Duration;
-}
+} }
 
 impl UnitStoreConfig {
     /// The most bytes of a document: 1 MiB. systemd takes no longer line, and nobody writes such units.
