@@ -9,7 +9,7 @@ use std::fs;
 use crate::failure::{Doing, Failure, Outcome};
 use crate::report::{self, Finding, Verdict};
 use crate::terminal::{complain, say};
-use crate::workspace;
+use crate::{testbed, workspace};
 
 const PAGE: &str = "docs/support-matrix.md";
 
@@ -48,7 +48,15 @@ pub(crate) fn write(findings: &[Finding]) -> Outcome<()> {
 
 fn check(findings: &[Finding]) -> Outcome<()> {
     let committed = fs::read_to_string(workspace::root().join(PAGE)).doing(format_args!("cannot read {PAGE}"))?;
-    let differences = differences(&results(&committed), &results(&render(findings)));
+    let found = results(&render(findings));
+    let mut committed = results(&committed);
+    for daemon in testbed::LATER {
+        if !found.keys().any(|(_, backend)| backend == daemon) {
+            committed.retain(|(_, backend), _| backend != daemon);
+            say!("{PAGE}: {daemon} is not compared: only `cargo xtask test --matrix` runs it");
+        }
+    }
+    let differences = differences(&committed, &found);
     if differences.is_empty() {
         say!("{PAGE}: agrees with the last run");
         return Ok(());

@@ -128,6 +128,25 @@ fn run_on(stage: &Stage, buildable: &Buildable, reports: &Path) -> Outcome<(Tall
         stage.apply(&mut command);
         tests(&mut command, &mut tally)?;
     }
+    for daemon in testbed::LATER {
+        if let Some(again) = stage.again_on(daemon) {
+            let mut command = workspace::cargo();
+            command.args([
+                "test",
+                "--package",
+                "runtide-systemd",
+                "--test",
+                "conformance",
+                "--test",
+                "store_conformance",
+            ]);
+            command.arg("--no-fail-fast").env("RUNTIDE_REPORT_DIR", reports);
+            // Named, it would be taken for the one that the store is to use.
+            stage.apply(&mut command);
+            command.env_remove("RUNTIDE_TEST_SYSTEMD2").envs(again);
+            tests(&mut command, &mut tally)?;
+        }
+    }
     handover::tests(&mut tally)?;
     say!("test: examples");
     let runs = examples::run(&stage.environment)?;
@@ -279,6 +298,16 @@ impl Stage {
             }
         }
         command.envs(&self.environment);
+    }
+
+    /// What makes a suite of its backend meet this further daemon; nothing if it is not there.
+    fn again_on(&self, daemon: &str) -> Option<BTreeMap<String, String>> {
+        let (main, variable) = (variable(backend(daemon)), variable(daemon));
+        let mut again = BTreeMap::from([(format!("{main}_IS"), daemon.to_owned())]);
+        for suffix in ["", "_ROOT"] {
+            again.insert(format!("{main}{suffix}"), self.environment.get(&format!("{variable}{suffix}"))?.clone());
+        }
+        Some(again)
     }
 
     fn clear(&mut self) -> Outcome<()> {

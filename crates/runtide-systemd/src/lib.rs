@@ -19,6 +19,7 @@ mod setters;
 mod sockets;
 mod source;
 mod store;
+mod subscription;
 mod unit_file;
 
 pub use self::{

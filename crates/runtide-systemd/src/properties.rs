@@ -42,7 +42,6 @@ pub(crate) struct ServiceProperties {
     pub(crate) restarts: Option<u32>,
     pub(crate) exec_main_start_timestamp_monotonic: Option<u64>,
     pub(crate) exec_main_exit_timestamp: Option<u64>,
-    pub(crate) exec_main_exit_timestamp_monotonic: Option<u64>,
     pub(crate) exec_main_code: Option<i32>,
     pub(crate) exec_main_status: Option<i32>,
     pub(crate) slice: Option<String>,

@@ -23,13 +23,14 @@ use zbus::{
 };
 
 use crate::{
-    client::{BUS, BUS_PATH, Client, MANAGER, PEER, PROPERTIES, ROOT, SCOPE, SERVICE, SYSTEMD, UNIT},
+    client::{BUS, Client, MANAGER, PEER, PROPERTIES, ROOT, SCOPE, SERVICE, SYSTEMD, UNIT},
     files,
     freezer::Freezer,
     ledger,
     looker::{self, UnitLooker},
     names, normalize,
     properties::{ServiceProperties, UnitProperties},
+    subscription::{add_matches, subscribe},
 };
 
 const OPEN: &str = "systemd.watch";
@@ -208,21 +209,12 @@ const RULES: [&str; 3] = [
 
 impl Link {
     async fn subscribe(client: &Client) -> Result<Self> {
-        let connection = client.dial(OPEN, QUEUE).await?;
-        let messages = MessageStream::from(connection.clone());
-        let place = client.place(OPEN);
-        for rule in RULES {
-            let added = connection.call_method(Some(BUS), BUS_PATH, Some(BUS), "AddMatch", &(rule,)).await;
-            added.map_err(|error| place.dbus(error))?;
-        }
-        // Last, so that nothing is told before somebody listens (trap S1: without it nothing is told at all).
-        match connection.call_method(Some(SYSTEMD), ROOT, Some(MANAGER), "Subscribe", &()).await {
-            Ok(_) => {}
-            Err(error) => return Err(place.dbus(error)),
-        }
-        let owner = connection.call_method(Some(BUS), BUS_PATH, Some(BUS), "GetNameOwner", &(SYSTEMD,)).await;
-        let owner = owner.map_err(|error| place.dbus(error))?;
-        let owner: String = client.read(OPEN, &owner)?;
+        let (connection, owner, messages) = subscribe(client, OPEN, QUEUE, async |connection: &Connection| {
+            let messages = MessageStream::from(connection.clone());
+            add_matches(connection, &RULES).await?;
+            Ok(messages)
+        })
+        .await?;
         Ok(Self {
             messages,
             connection,

@@ -1,5 +1,5 @@
 //! The laws, on a real systemd: `RUNTIDE_TEST_SYSTEMD` says where, `RUNTIDE_TEST_SYSTEMD_ROOT` where its files are seen from here,
-//! `RUNTIDE_TESTBED` how to kill it.
+//! `RUNTIDE_TESTBED` how to kill it, and `RUNTIDE_TEST_SYSTEMD_IS` by which name, if it is not `systemd`.
 //!
 //! Without the address each law reports itself as skipped; with `RUNTIDE_REQUIRE_REAL=systemd` that is a failure. One law runs
 //! at a time, whatever the number of test threads, since some of them kill the machine.
@@ -19,6 +19,8 @@ mod bus;
 mod harness;
 #[path = "conformance/machine.rs"]
 mod machine;
+#[path = "conformance/name.rs"]
+mod name;
 #[path = "conformance/observe.rs"]
 mod observe;
 

@@ -14,6 +14,8 @@ mod anything;
 #[allow(dead_code, reason = "other tests use the rest")]
 #[path = "store/machine.rs"]
 mod machine;
+#[path = "conformance/name.rs"]
+mod name;
 
 use std::{
     num::NonZeroUsize,
@@ -33,6 +35,7 @@ use runtide_systemd::{UnitFileName, UnitForm, UnitStore};
 use self::{
     anything::Anything,
     machine::{Machine, Part},
+    name::known_as,
 };
 
 /// Writes that the front keeps for watchers: few, since each write takes a reload, and as many as a law's reader may be behind.
@@ -42,6 +45,7 @@ struct Systemd {
     part: Part,
     other: Part,
     store: Mutex<UnitStore<MemoryStore>>,
+    version: String,
 }
 
 fn open(part: &Part) -> UnitStore<MemoryStore> {
@@ -51,21 +55,26 @@ fn open(part: &Part) -> UnitStore<MemoryStore> {
 }
 
 async fn start() -> Result<Systemd, Absent> {
-    let machine = Machine::named().map_err(|why| Absent::unset("systemd", why))?;
+    let machine = Machine::named().map_err(|why| Absent::unset(known_as(), why))?;
     let (part, other) = (machine.part(), machine.part());
     let store = open(&part);
-    store.stats().await.map_err(|error| Absent::broken("systemd", error.to_string()))?;
-    Ok(Systemd { part, other, store: Mutex::new(store) })
+    store.stats().await.map_err(|error| Absent::broken(known_as(), error.to_string()))?;
+    let version = machine.version();
+    Ok(Systemd { part, other, store: Mutex::new(store), version })
 }
 
 #[async_trait]
 impl StoreHarness for Systemd {
     fn name(&self) -> &'static str {
-        "systemd"
+        known_as()
     }
 
     fn is_real(&self) -> bool {
         true
+    }
+
+    fn version(&self) -> Option<String> {
+        Some(self.version.clone())
     }
 
     fn tuning(&self) -> StoreTuning {

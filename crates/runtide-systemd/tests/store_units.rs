@@ -10,6 +10,7 @@
     reason = "a test fails by panicking"
 )]
 
+#[allow(dead_code, reason = "other tests use the rest")]
 #[path = "store/machine.rs"]
 mod machine;
 

@@ -8,10 +8,13 @@ use std::{num::NonZeroUsize, time::Duration};
 use futures_util::StreamExt;
 use runtide_core::{Error, ErrorKind, Result};
 use serde::Serialize;
-use zbus::{Connection, DynamicType, MatchRule, Message, MessageStream, OwnedObjectPath, message::Type};
+use zbus::{Connection, DynamicType, MatchRule, MessageStream, OwnedObjectPath, message::Type};
 
 use super::unit::Call;
-use crate::client::{BUS, BUS_PATH, MANAGER, ROOT, SYSTEMD};
+use crate::{
+    client::{BUS, BUS_PATH, MANAGER, ROOT, SYSTEMD},
+    subscription::{is_from, subscribe},
+};
 
 /// More than the signals of one unit's jobs can be between two polls.
 const QUEUE: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
@@ -61,30 +64,12 @@ pub(super) async fn owner_changes(connection: &Connection) -> zbus::Result<Messa
     MessageStream::for_match_rule(rule, connection, Some(QUEUE)).await
 }
 
-/// Whether systemd said it, whose own name on the bus this is: anybody may send a signal to anybody.
-pub(super) fn is_from(signal: &Message, systemd: &str) -> bool {
-    signal.header().sender().is_some_and(|sender| sender.as_str() == systemd)
-}
-
-/// A link with these signals asked for, systemd told to send them, and its own name on the bus.
+/// A link of a verb's own on which these signals are heard.
 pub(super) async fn listen<T>(
     call: Call<'_>,
     asked: impl AsyncFnOnce(&Connection) -> zbus::Result<T>,
 ) -> Result<(Connection, String, T)> {
-    let (client, operation) = (call.client, call.operation);
-    let connection = client.dial(operation, QUEUE).await?;
-    let asking = async {
-        let streams = asked(&connection).await?;
-        connection.call_method(Some(SYSTEMD), ROOT, Some(MANAGER), "Subscribe", &()).await?;
-        let owner = connection.call_method(Some(BUS), BUS_PATH, Some(BUS), "GetNameOwner", &(SYSTEMD,)).await?;
-        Ok::<_, zbus::Error>((owner.body().deserialize::<String>()?, streams))
-    };
-    let deadline = client.config().deadline;
-    match tokio::time::timeout(deadline, asking).await {
-        Ok(Ok((systemd, streams))) => Ok((connection, systemd, streams)),
-        Ok(Err(error)) => Err(client.place(operation).dbus(error)),
-        Err(_) => Err(client.place(operation).timeout(deadline)),
-    }
+    subscribe(call.client, call.operation, QUEUE, asked).await
 }
 
 impl<'a> Jobs<'a> {

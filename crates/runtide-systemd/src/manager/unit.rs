@@ -239,14 +239,6 @@ impl Seen {
 
     /// How the main process of the last life ended; `None` if it did not, if nobody saw it, or if there was none.
     pub(super) fn exit(&self) -> Option<ExitStatus> {
-        let (started, ended) = (
-            self.service.exec_main_start_timestamp_monotonic.unwrap_or(0),
-            self.service.exec_main_exit_timestamp_monotonic.unwrap_or(0),
-        );
-        // A start whose condition fails begins no life, and the wait for a restart counts as a beginning: what is of this
-        // life began after the earlier of the two.
-        let tried = self.about.condition_timestamp_monotonic.unwrap_or(0);
-        let is_of_this_life = started != 0 && ended >= started && started >= tried.min(self.began());
-        if is_of_this_life { normalize::exit(&self.service) } else { None }
+        if normalize::is_of_life(&self.about, &self.service) { normalize::exit(&self.service) } else { None }
     }
 }

@@ -11,13 +11,14 @@ use tokio::time::Instant;
 use zbus::{Connection, Message, MessageStream};
 
 use super::{
-    job::{is_from, listen, owner_changes, signals},
+    job::{listen, owner_changes, signals},
     unit::{Call, Seen},
 };
 use crate::{
     client::{MANAGER, PROPERTIES, SERVICE, UNIT},
     names,
     properties::{ServiceProperties, UnitProperties},
+    subscription::is_from,
 };
 
 /// How long a manager may be away before waiting for it to come back is given up.
@@ -183,8 +184,8 @@ impl Told {
 mod tests {
     use super::*;
 
-    fn seen(id: u8, active: &str, code: i32, status: i32, times: [u64; 3]) -> Seen {
-        let [began, started, ended] = times;
+    fn seen(id: u8, active: &str, code: i32, status: i32, times: [u64; 2]) -> Seen {
+        let [began, started] = times;
         Seen {
             about: UnitProperties {
                 active_state: Some(active.into()),
@@ -198,7 +199,6 @@ mod tests {
                 exec_main_code: Some(code),
                 exec_main_status: Some(status),
                 exec_main_start_timestamp_monotonic: Some(started),
-                exec_main_exit_timestamp_monotonic: Some(ended),
                 ..ServiceProperties::default()
             },
             ..Seen::default()
@@ -207,25 +207,25 @@ mod tests {
 
     #[test]
     fn an_end_is_that_of_the_life_that_is_waited_for() {
-        let life = seen(1, "active", 0, 0, [9, 10, 0]).life().unwrap();
+        let life = seen(1, "active", 0, 0, [9, 10]).life().unwrap();
         let over = |seens: &[Seen]| {
             let mut told = Told::default();
             seens.iter().find_map(|seen| told.over(seen, &life))
         };
-        let alive = seen(1, "active", 0, 0, [9, 10, 0]);
+        let alive = seen(1, "active", 0, 0, [9, 10]);
         assert_eq!(over(std::slice::from_ref(&alive)), None);
         let three = || Some(Over(Some(ExitStatus::code(3))));
-        assert_eq!(over(&[alive.clone(), seen(1, "failed", 1, 3, [9, 10, 20])]), three());
+        assert_eq!(over(&[alive.clone(), seen(1, "failed", 1, 3, [9, 10])]), three());
         // It waits to be started again.
-        assert_eq!(over(&[alive.clone(), seen(1, "activating", 1, 3, [21, 10, 20])]), three());
+        assert_eq!(over(&[alive.clone(), seen(1, "activating", 1, 3, [21, 10])]), three());
         // Its end was told while its rest was being stopped; then the next life began.
-        let next = seen(2, "active", 0, 0, [30, 31, 0]);
-        assert_eq!(over(&[alive.clone(), seen(1, "deactivating", 1, 3, [9, 10, 20]), next.clone()]), three());
+        let next = seen(2, "active", 0, 0, [30, 31]);
+        assert_eq!(over(&[alive.clone(), seen(1, "deactivating", 1, 3, [9, 10]), next.clone()]), three());
         // Nobody told: the next life's exit is not this one's.
         assert_eq!(over(&[alive.clone(), next]), Some(Over(None)));
-        assert_eq!(over(&[alive, seen(2, "failed", 1, 7, [30, 31, 32])]), Some(Over(None)));
+        assert_eq!(over(&[alive, seen(2, "failed", 1, 7, [30, 31])]), Some(Over(None)));
         // What failed before its program ran shows the exit of an earlier life.
-        let mut earlier = seen(1, "failed", 1, 3, [9, 5, 6]);
+        let mut earlier = seen(1, "failed", 1, 3, [9, 5]);
         earlier.about.condition_timestamp_monotonic = Some(8);
         assert_eq!(over(&[earlier]), Some(Over(None)));
     }

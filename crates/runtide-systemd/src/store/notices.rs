@@ -5,9 +5,12 @@ use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 use futures_util::StreamExt;
 use runtide_core::Result;
 use tokio::sync::Notify;
-use zbus::MessageStream;
+use zbus::{Connection, MessageStream};
 
-use crate::client::{BUS, BUS_PATH, Client, MANAGER, ROOT, SYSTEMD};
+use crate::{
+    client::{BUS, Client, MANAGER, ROOT, SYSTEMD},
+    subscription::{add_matches, subscribe},
+};
 
 const LISTEN: &str = "systemd.store.listen";
 
@@ -34,25 +37,18 @@ pub(super) async fn listen(client: Client, told: Arc<Notify>) {
 
 async fn heard(client: &Client, told: &Notify) -> Result<std::convert::Infallible> {
     let place = client.place(LISTEN);
-    let deadline = client.config().deadline;
     let queue = NonZeroUsize::MIN.saturating_add(QUEUE - 1);
-    let connection = client.dial(LISTEN, queue).await?;
-    let mut signals = MessageStream::from(&connection);
-    let rules = [
-        format!("type='signal',sender='{SYSTEMD}',interface='{MANAGER}',path='{ROOT}',member='UnitFilesChanged'"),
-        format!("type='signal',sender='{SYSTEMD}',interface='{MANAGER}',path='{ROOT}',member='Reloading'"),
-        format!("type='signal',sender='{BUS}',interface='{BUS}',member='NameOwnerChanged',arg0='{SYSTEMD}'"),
-    ];
-    let asked = async {
-        for rule in &rules {
-            connection.call_method(Some(BUS), BUS_PATH, Some(BUS), "AddMatch", &(rule.as_str(),)).await?;
-        }
-        connection.call_method(Some(SYSTEMD), ROOT, Some(MANAGER), "Subscribe", &()).await?;
-        connection.call_method(Some(BUS), BUS_PATH, Some(BUS), "GetNameOwner", &(SYSTEMD,)).await
-    };
-    let owner = tokio::time::timeout(deadline, asked).await;
-    let owner = owner.map_err(|_| place.timeout(deadline))?.map_err(|error| place.dbus(error))?;
-    let owner: String = client.read(LISTEN, &owner)?;
+    let (_link, owner, mut signals) = subscribe(client, LISTEN, queue, async |connection: &Connection| {
+        let signals = MessageStream::from(connection);
+        let rules = [
+            format!("type='signal',sender='{SYSTEMD}',interface='{MANAGER}',path='{ROOT}',member='UnitFilesChanged'"),
+            format!("type='signal',sender='{SYSTEMD}',interface='{MANAGER}',path='{ROOT}',member='Reloading'"),
+            format!("type='signal',sender='{BUS}',interface='{BUS}',member='NameOwnerChanged',arg0='{SYSTEMD}'"),
+        ];
+        add_matches(connection, &rules.each_ref().map(String::as_str)).await?;
+        Ok(signals)
+    })
+    .await?;
     // What happened before is in no signal.
     told.notify_one();
     // It may be silent for days: what it would tell is seen by the slow look as well.

@@ -24,6 +24,7 @@ use zbus::Variant;
 use super::{
     bus::Bus,
     machine::{self, Machine, Properties, Settings},
+    name::known_as,
     observe::Observer,
 };
 
@@ -52,7 +53,7 @@ pub(crate) struct SystemdHarness {
 }
 
 fn broken(reason: impl Into<String>) -> Absent {
-    Absent::broken("systemd", reason)
+    Absent::broken(known_as(), reason)
 }
 
 fn done<T>(result: Result<T, String>) -> Done<T> {
@@ -70,7 +71,7 @@ async fn alone() -> std::io::Result<File> {
 impl SystemdHarness {
     pub(crate) async fn start() -> Result<Self, Absent> {
         let Ok(address) = std::env::var("RUNTIDE_TEST_SYSTEMD") else {
-            return Err(Absent::unset("systemd", "RUNTIDE_TEST_SYSTEMD is not set: cargo xtask testbed up systemd"));
+            return Err(Absent::unset(known_as(), "RUNTIDE_TEST_SYSTEMD is not set: cargo xtask testbed up systemd"));
         };
         let alone = alone().await.map_err(|error| broken(format!("the lock: {error}")))?;
         let machine = Arc::new(Machine::at(&address));
@@ -126,7 +127,7 @@ impl SystemdHarness {
         let Some(program) = &self.testbed else { return Supported::No("RUNTIDE_TESTBED is not set".into()) };
         for verb in verbs {
             let mut command = std::process::Command::new(program);
-            command.args(["testbed", verb, "systemd"]);
+            command.args(["testbed", verb, known_as()]);
             match tokio::task::spawn_blocking(move || command.output()).await {
                 Ok(Ok(run)) if run.status.success() => {}
                 Ok(Ok(run)) => {
@@ -209,7 +210,7 @@ fn instance(unit: &str, seen: &Properties) -> Instance {
 #[async_trait]
 impl Harness for SystemdHarness {
     fn name(&self) -> &'static str {
-        "systemd"
+        known_as()
     }
 
     fn is_real(&self) -> bool {

@@ -71,6 +71,12 @@ impl Machine {
         self.busctl(&[&manager, arguments].concat())
     }
 
+    pub fn version(&self) -> String {
+        let manager = "org.freedesktop.systemd1.Manager";
+        let said = self.busctl(&["get-property", SYSTEMD, "/org/freedesktop/systemd1", manager, "Version"]);
+        said.trim_start_matches("s ").trim_matches('"').to_owned()
+    }
+
     /// A property of a unit, without its type.
     pub fn property(&self, unit: &str, property: &str) -> String {
         let loaded = self.call("LoadUnit", "s", &[unit]);
