@@ -161,7 +161,8 @@ async fn blocking<T: Send + 'static>(
 fn of_disk(operation: &'static str, error: io::Error) -> Error {
     let kind = match error.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ErrorKind::PermissionDenied,
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Unavailable,
+        // Not that units are gone: what they lie in is, with its machine or without.
+        io::ErrorKind::NotFound | io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Unavailable,
         _ => ErrorKind::Unexpected,
     };
     Error::new(kind, operation, format!("the folder of unit files: {error}")).with_source(error)
