@@ -25,7 +25,7 @@ use std::{
     time::Duration,
 };
 
-use runtide_conformance::report::{Line, Outcome};
+use runtide_conformance::report;
 use runtide_core::{
     InstanceTable, RuntimeEvent,
     journal::{JournalOptions, RuntimeJournal},
@@ -46,9 +46,7 @@ type Rows = BTreeMap<String, String>;
 #[test]
 fn a_journal_that_is_killed_while_containers_churn_comes_to_what_the_daemon_says() {
     let Ok(address) = std::env::var("RUNTIDE_TEST_DOCKER") else {
-        let required = runtide_conformance::report::is_required("docker");
-        assert!(!required, "a real dockerd is required and RUNTIDE_TEST_DOCKER is not set");
-        report_skipped();
+        report::skip("journal", "docker", "RUNTIDE_TEST_DOCKER is not set");
         return;
     };
     let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -88,13 +86,6 @@ fn a_journal_that_is_killed_while_containers_churn_comes_to_what_the_daemon_says
     assert!(truth.len() > 3 && events > KILLS * 20, "too little happened");
     tokio.block_on(histories(&opened));
     churn.clean_up();
-}
-
-/// So that `cargo xtask test` counts and names it; to cargo it has passed.
-fn report_skipped() {
-    let reason = Some("RUNTIDE_TEST_DOCKER is not set".to_owned());
-    let name = "a journal that is killed while containers churn";
-    Line::new("journal", "docker", "", name, Outcome::Skipped, reason, Duration::ZERO).append().unwrap();
 }
 
 /// `docker ps -a`, read by nothing of ours.

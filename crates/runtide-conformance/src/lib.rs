@@ -13,6 +13,7 @@ pub mod run;
 pub mod store;
 mod subscriber;
 mod suite;
+pub mod testbed;
 pub mod wal;
 
 pub use self::{

@@ -133,6 +133,24 @@ pub fn is_required(backend: &str) -> bool {
     std::env::var(REQUIRE_REAL).is_ok_and(|wanted| wanted.split(',').any(|one| one.trim() == backend))
 }
 
+/// Reports that a test without a law does not run, so that it is counted: to cargo it has passed. Its name is that of its thread,
+/// as the test's harness gives it.
+///
+/// # Panics
+/// If this backend is required for real, and if the report cannot be written.
+#[expect(clippy::panic, clippy::print_stdout, reason = "it is the end of a test, which says so")]
+pub fn skip(suite: &str, backend: &str, why: impl Into<String>) {
+    let why = why.into();
+    assert!(!is_required(backend), "{backend} is required for real: {why}");
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("a test");
+    println!("skipped: {test}: {why}");
+    let line = Line::new(suite, backend, "", test, Outcome::Skipped, Some(why), Duration::ZERO);
+    if let Err(error) = line.append() {
+        panic!("the report cannot be written: {error}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

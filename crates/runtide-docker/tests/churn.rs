@@ -21,13 +21,12 @@ mod daemon;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
-    process::Stdio,
     sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
 use daemon::Daemon;
-use runtide_conformance::report::{Line, Outcome};
+use runtide_conformance::{report, testbed::Testbed};
 use runtide_core::{
     ExitCause, InstanceTable, ListOptions, RuntimeBackend, RuntimeEvent, RuntimeEventKind as Kind, WatchOptions,
 };
@@ -121,19 +120,8 @@ impl Heard {
 }
 
 async fn testbed(verb: &str) {
-    let program = std::env::var("RUNTIDE_TESTBED").expect("RUNTIDE_TESTBED says how to kill the daemon");
-    let done = tokio::task::spawn_blocking({
-        let verb = verb.to_owned();
-        move || {
-            std::process::Command::new(program)
-                .args(["testbed", &verb, "docker"])
-                .stdout(Stdio::null())
-                .status()
-                .expect("the testbed runs")
-        }
-    });
-    let status = done.await.expect("the testbed ends");
-    assert!(status.success(), "testbed {verb}: {status}");
+    let testbed = Testbed::of("docker").expect("RUNTIDE_TESTBED says how to kill the daemon");
+    testbed.run(&[verb]).await.expect("the testbed runs");
 }
 
 /// Tries until it works: the daemon is down now and then.
@@ -186,12 +174,7 @@ async fn life(daemon: &Daemon, n: usize, image: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn churn_with_a_daemon_that_is_killed_five_times() {
     let Some(address) = std::env::var_os("RUNTIDE_TEST_DOCKER") else {
-        let required = runtide_conformance::report::is_required("docker");
-        assert!(!required, "a real dockerd is required and RUNTIDE_TEST_DOCKER is not set");
-        // So that `cargo xtask test` counts and names it; to cargo it has passed.
-        let reason = Some("RUNTIDE_TEST_DOCKER is not set".to_owned());
-        let name = "churn with a daemon that is killed five times";
-        Line::new("churn", "docker", "", name, Outcome::Skipped, reason, Duration::ZERO).append().unwrap();
+        report::skip("churn", "docker", "RUNTIDE_TEST_DOCKER is not set");
         return;
     };
     let socket = PathBuf::from(address.to_string_lossy().trim_start_matches("unix://"));

@@ -79,17 +79,16 @@ impl Authority {
 }
 
 /// A member that wants a certificate of its clients, and its authority.
-fn with_tls(test: &str, names: &[&str]) -> Option<(Cluster, Authority)> {
+fn with_tls(names: &[&str]) -> Option<(Cluster, Authority)> {
     let authority = Authority::new();
     let (certificate, key) = authority.signed("member", names);
     let setup = Setup { tls: Some((certificate, key, authority.ca())), ..Setup::default() };
-    Some((Cluster::one_with(test, setup)?, authority))
+    Some((Cluster::one_with(setup)?, authority))
 }
 
 #[tokio::test]
 async fn a_member_that_wants_a_certificate_is_read_and_watched() {
-    let test = "a_member_that_wants_a_certificate_is_read_and_watched";
-    let Some((cluster, authority)) = with_tls(test, &["127.0.0.1"]) else { return };
+    let Some((cluster, authority)) = with_tls(&["127.0.0.1"]) else { return };
     let (certificate, key) = authority.signed("client", &["client"]);
     let tls = Tls::default().with_ca(authority.ca()).with_identity(certificate, key);
     let store = EtcdStore::new(cluster.config().with_tls(tls)).unwrap();
@@ -106,7 +105,7 @@ async fn a_member_that_wants_a_certificate_is_read_and_watched() {
 
 #[tokio::test]
 async fn a_name_that_is_not_the_address_can_be_given() {
-    let Some((cluster, authority)) = with_tls("a_name_that_is_not_the_address_can_be_given", &["etcd.test"]) else {
+    let Some((cluster, authority)) = with_tls(&["etcd.test"]) else {
         return;
     };
     let (certificate, key) = authority.signed("client", &["client"]);
@@ -121,8 +120,7 @@ async fn a_name_that_is_not_the_address_can_be_given() {
 
 #[tokio::test]
 async fn whoever_is_not_let_in_is_told_why_and_no_key_is_shown() {
-    let test = "whoever_is_not_let_in_is_told_why_and_no_key_is_shown";
-    let Some((cluster, authority)) = with_tls(test, &["127.0.0.1"]) else { return };
+    let Some((cluster, authority)) = with_tls(&["127.0.0.1"]) else { return };
     let other = Authority::new();
     let (certificate, key) = other.signed("client", &["client"]);
     let config = cluster.config().with_request_timeout(Duration::from_secs(2));
@@ -144,8 +142,8 @@ async fn whoever_is_not_let_in_is_told_why_and_no_key_is_shown() {
 }
 
 /// A member that asks who one is: `root`, and `writer`, who may go below `/runtide/`.
-async fn with_users(test: &str, setup: Setup) -> Option<Cluster> {
-    let cluster = Cluster::one_with(test, setup)?;
+async fn with_users(setup: Setup) -> Option<Cluster> {
+    let cluster = Cluster::one_with(setup)?;
     let mut raw = cluster.raw(0).await;
     raw.user_add("root", "toor", None).await.unwrap();
     raw.user_grant_role("root", "root").await.unwrap();
@@ -162,7 +160,7 @@ async fn with_users(test: &str, setup: Setup) -> Option<Cluster> {
 async fn a_user_can_do_what_it_may_and_no_more() {
     // Tokens that live for a second: they are asked for anew.
     let setup = Setup::with(&["--auth-token-ttl", "1"]);
-    let Some(cluster) = with_users("a_user_can_do_what_it_may_and_no_more", setup).await else { return };
+    let Some(cluster) = with_users(setup).await else { return };
     let store = EtcdStore::new(cluster.config().with_user("writer", "hunter2")).unwrap();
     let mut stream = store.watch(&Selector::all(), StoreWatchOptions::default()).await.unwrap();
     let first = store.apply(&named("a"), Document::json("1"), Precondition::None).await.unwrap().revision;
@@ -191,8 +189,7 @@ async fn a_user_can_do_what_it_may_and_no_more() {
 
 #[tokio::test]
 async fn whoever_does_not_say_who_it_is_is_told_so_at_once_and_no_password_is_shown() {
-    let test = "whoever_does_not_say_who_it_is_is_told_so_at_once_and_no_password_is_shown";
-    let Some(cluster) = with_users(test, Setup::default()).await else { return };
+    let Some(cluster) = with_users(Setup::default()).await else { return };
     for config in [cluster.config(), cluster.config().with_user("writer", "12345678")] {
         let store = EtcdStore::new(config.clone()).unwrap();
         let begin = Instant::now();
@@ -207,7 +204,7 @@ async fn whoever_does_not_say_who_it_is_is_told_so_at_once_and_no_password_is_sh
 
 #[tokio::test]
 async fn a_password_for_a_member_that_asks_for_none_is_no_error() {
-    let Some(cluster) = Cluster::one("a_password_for_a_member_that_asks_for_none_is_no_error") else { return };
+    let Some(cluster) = Cluster::one() else { return };
     let store = EtcdStore::new(cluster.config().with_user("writer", "hunter2")).unwrap();
     store.apply(&named("a"), Document::json("{}"), Precondition::None).await.unwrap();
 }

@@ -25,12 +25,12 @@ use runtide_core::{Document, ResourceRef, StoreEvent, StoreStream};
 use runtide_etcd::{Config, EtcdStore};
 
 /// A store below a prefix that nobody else has, on the testbed's member.
-fn shared(test: &str) -> Option<EtcdStore> {
-    EtcdStore::new(shared_config(test)?).ok()
+fn shared() -> Option<EtcdStore> {
+    EtcdStore::new(shared_config()?).ok()
 }
 
-fn shared_config(test: &str) -> Option<Config> {
-    let endpoints = cluster::testbed("RUNTIDE_TEST_ETCD", test)?;
+fn shared_config() -> Option<Config> {
+    let endpoints = cluster::testbed("RUNTIDE_TEST_ETCD")?;
     let prefix = format!("/test/{}/", uuid::Uuid::now_v7().simple());
     Some(Config::default().with_endpoints(endpoints).with_prefix(prefix))
 }

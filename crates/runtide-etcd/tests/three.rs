@@ -61,7 +61,7 @@ fn beginning_with(cluster: &Cluster, first: usize) -> Config {
 
 #[tokio::test]
 async fn a_dead_first_endpoint_costs_little() {
-    let Some(mut cluster) = Cluster::three("a_dead_first_endpoint_costs_little") else { return };
+    let Some(mut cluster) = Cluster::three() else { return };
     cluster.store().stats().await.unwrap();
     let leader = cluster.leader().await;
     let dead = (leader + 1) % 3;
@@ -140,8 +140,7 @@ async fn known(store: &EtcdStore, reference: &ResourceRef) -> Option<Revision> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_is_there_though_leaders_die_and_stand_still() {
     const WRITERS: usize = 6;
-    let test = "what_was_acknowledged_is_there_though_leaders_die_and_stand_still";
-    let Some(mut cluster) = Cluster::three(test) else { return };
+    let Some(mut cluster) = Cluster::three() else { return };
     let watcher = cluster.store();
     watcher.stats().await.unwrap();
     let mut stream = watcher.watch(&Selector::all(), StoreWatchOptions::default()).await.unwrap();
@@ -211,8 +210,7 @@ async fn what_was_acknowledged_is_there_though_leaders_die_and_stand_still() {
 
 #[tokio::test]
 async fn without_a_majority_a_write_is_not_guessed_at_and_lands_or_not_later() {
-    let test = "without_a_majority_a_write_is_not_guessed_at_and_lands_or_not_later";
-    let Some(mut cluster) = Cluster::three(test) else { return };
+    let Some(mut cluster) = Cluster::three() else { return };
     cluster.store().stats().await.unwrap();
     let config = cluster.config().with_request_timeout(Duration::from_secs(3));
     let store = EtcdStore::new(config).unwrap();
@@ -264,8 +262,7 @@ async fn behind_a_proxy(cluster: &Cluster, at: usize) -> (Proxy, Config) {
 
 #[tokio::test]
 async fn a_write_of_which_the_answer_is_lost_is_found_and_not_done_twice() {
-    let test = "a_write_of_which_the_answer_is_lost_is_found_and_not_done_twice";
-    let Some(cluster) = Cluster::three(test) else { return };
+    let Some(cluster) = Cluster::three() else { return };
     cluster.store().stats().await.unwrap();
     let (proxy, config) = behind_a_proxy(&cluster, 0).await;
     let proxy = Arc::new(proxy);
@@ -307,8 +304,7 @@ async fn a_write_of_which_the_answer_is_lost_is_found_and_not_done_twice() {
 async fn a_watch_whose_link_is_cut_goes_on_without_loss_or_repetition() {
     const ROUNDS: usize = 24;
     const WRITES: usize = 20;
-    let test = "a_watch_whose_link_is_cut_goes_on_without_loss_or_repetition";
-    let Some(cluster) = Cluster::three(test) else { return };
+    let Some(cluster) = Cluster::three() else { return };
     let writer = cluster.store();
     writer.stats().await.unwrap();
     let (proxy, config) = behind_a_proxy(&cluster, 1).await;
@@ -353,7 +349,7 @@ async fn a_watch_whose_link_is_cut_goes_on_without_loss_or_repetition() {
 
 #[tokio::test]
 async fn a_watch_whose_link_is_half_open_is_replaced() {
-    let Some(cluster) = Cluster::three("a_watch_whose_link_is_half_open_is_replaced") else { return };
+    let Some(cluster) = Cluster::three() else { return };
     let writer = cluster.store();
     writer.stats().await.unwrap();
     let (proxy, config) = behind_a_proxy(&cluster, 2).await;
@@ -373,7 +369,7 @@ async fn a_watch_whose_link_is_half_open_is_replaced() {
 
 #[tokio::test]
 async fn a_quiet_link_that_is_well_is_left_alone() {
-    let Some(cluster) = Cluster::three("a_quiet_link_that_is_well_is_left_alone") else { return };
+    let Some(cluster) = Cluster::three() else { return };
     let writer = cluster.store();
     writer.stats().await.unwrap();
     let (proxy, config) = behind_a_proxy(&cluster, 0).await;
@@ -389,8 +385,7 @@ async fn a_quiet_link_that_is_well_is_left_alone() {
 
 #[tokio::test]
 async fn a_watch_leaves_a_member_that_is_cut_off_from_the_others_or_dies() {
-    let test = "a_watch_leaves_a_member_that_is_cut_off_from_the_others_or_dies";
-    let Some(mut cluster) = Cluster::three(test) else { return };
+    let Some(mut cluster) = Cluster::three() else { return };
     let writer = cluster.store();
     writer.stats().await.unwrap();
     let mut last = writer.apply(&named("a"), json("0"), Precondition::None).await.unwrap().revision;
@@ -414,8 +409,7 @@ async fn a_watch_leaves_a_member_that_is_cut_off_from_the_others_or_dies() {
 
 #[tokio::test]
 async fn all_members_killed_and_restarted_have_all_that_was_acknowledged() {
-    let test = "all_members_killed_and_restarted_have_all_that_was_acknowledged";
-    let Some(mut cluster) = Cluster::three(test) else { return };
+    let Some(mut cluster) = Cluster::three() else { return };
     let store = cluster.store();
     let mut stream = store.watch(&Selector::all(), StoreWatchOptions::default()).await.unwrap();
     next(&mut stream).await;

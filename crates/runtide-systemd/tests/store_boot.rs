@@ -19,6 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use runtide_conformance::testbed::Testbed;
 use runtide_core::{
     Document, ErrorKind, Precondition, ResourceFormat, ResourceRef, Revision, Selector, StoreBackend, StoreEvent,
     StoreStream, StoreWatchOptions,
@@ -137,13 +138,6 @@ fn described(document: &Document) -> String {
     text.lines().find_map(|line| line.strip_prefix("Description=")).unwrap().to_owned()
 }
 
-fn testbed(verb: &str) -> Option<()> {
-    let program = std::env::var_os("RUNTIDE_TESTBED")?;
-    let run = Command::new(program).args(["testbed", verb, "systemd2"]).output().unwrap();
-    assert!(run.status.success(), "{verb}: {}", String::from_utf8_lossy(&run.stderr));
-    Some(())
-}
-
 /// One test: the second part takes the first one's machine away.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_manager_that_is_executed_anew_and_a_machine_that_is_booted_again() {
@@ -163,16 +157,17 @@ async fn a_manager_that_is_executed_anew_and_a_machine_that_is_booted_again() {
     test.wait();
     test.goes_on("first").await;
 
-    if testbed("kill").is_none() {
+    let Some(testbed) = Testbed::of("systemd2") else {
         eprintln!("skipped: RUNTIDE_TESTBED is not set, so nobody can boot the machine again");
         return test.end().await;
-    }
+    };
+    testbed.run(&["kill"]).await.unwrap();
     // Where the machine is off, nothing is known: neither that the unit is there, nor that it is gone.
     tokio::time::sleep(Duration::from_millis(500)).await;
     let document = Document::new(ResourceFormat::Native, text("lost"));
     let error = test.store.apply(&test.reference(), document, Precondition::None).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-    testbed("start");
+    testbed.run(&["start"]).await.unwrap();
     test.wait();
     test.goes_on("theirs").await;
     test.end().await;

@@ -25,6 +25,7 @@ use std::{
 };
 
 use machine::{Machine, Settings};
+use runtide_conformance::testbed::Testbed;
 use runtide_core::{
     ExitStatus, Gap, InstanceState, InstanceTable, RuntimeBackend, RuntimeEvent, RuntimeEventKind as Kind, WatchOptions,
 };
@@ -42,9 +43,8 @@ struct Life {
 /// The second machine; `None`: nobody says where it is, which must not be where it is required.
 fn machine() -> Option<(Arc<Machine>, SystemdBackend, String)> {
     let Ok(address) = std::env::var("RUNTIDE_TEST_SYSTEMD2") else {
-        let required = std::env::var("RUNTIDE_REQUIRE_REAL").unwrap_or_default();
-        assert!(!required.split(',').any(|name| name.trim() == "systemd"), "RUNTIDE_TEST_SYSTEMD2 is not set");
-        println!("skipped: RUNTIDE_TEST_SYSTEMD2 is not set: cargo xtask testbed up systemd2");
+        let why = "RUNTIDE_TEST_SYSTEMD2 is not set: cargo xtask testbed up systemd2";
+        runtide_conformance::report::skip("storm", "systemd", why);
         return None;
     };
     let prefix = format!("st{:x}", std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() & 0xff_ffff_ffff);
@@ -138,7 +138,7 @@ async fn compare(told: &Told, machine: &Machine, prefix: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_edge_outside_the_brackets_is_told_through_reloads_reexecutions_and_boots() {
     let Some((machine, backend, prefix)) = machine() else { return };
-    let testbed = std::env::var_os("RUNTIDE_TESTBED").map(PathBuf::from);
+    let testbed = Testbed::of("systemd2");
     let (told, listening) = listen(&backend).await;
     let stop = Arc::new(AtomicBool::new(false));
     let churning = tokio::spawn(churn(Arc::clone(&machine), prefix.clone(), 100_000, Arc::clone(&stop)));
@@ -172,12 +172,7 @@ async fn every_edge_outside_the_brackets_is_told_through_reloads_reexecutions_an
         for _ in 0..2 {
             pause().await;
             faults.push((Instant::now(), "kill"));
-            for verb in ["kill", "start"] {
-                let testbed = testbed.clone();
-                let run = move || std::process::Command::new(testbed).args(["testbed", verb, "systemd2"]).output();
-                let run = tokio::task::spawn_blocking(run).await.unwrap().unwrap();
-                assert!(run.status.success(), "testbed {verb}: {}", String::from_utf8_lossy(&run.stderr));
-            }
+            testbed.run(&["kill", "start"]).await.unwrap();
             machine.version().await.unwrap();
             pause().await;
         }

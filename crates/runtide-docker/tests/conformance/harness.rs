@@ -1,7 +1,6 @@
 //! Drives a real dockerd from outside, with the suite's proxy between it and the backend.
 
 use std::{
-    fs::File,
     ops::RangeInclusive,
     path::PathBuf,
     sync::{
@@ -16,6 +15,7 @@ use runtide_conformance::{
     Absent, Change, Dialect, Done, Fact, Fault, Harness, Held, Law, Life, Obstacle, Output, Supported, Timing, Tuning,
     Workload,
     proxy::{Action, Endpoint as Socket, Proxy, Rule},
+    testbed::{Testbed, Turn},
 };
 use runtide_core::{ExitStatus, Health, Instance, InstanceId, InstanceSpec, LogSource, RuntimeBackend, UnixSignal};
 use runtide_docker::{Config, DockerBackend, Endpoint};
@@ -45,13 +45,13 @@ pub(crate) struct DockerHarness {
     observer: Observer,
     version: Option<String>,
     image: String,
-    testbed: Option<PathBuf>,
+    testbed: Option<Testbed>,
     prefix: String,
     networks: AtomicU32,
     folder: PathBuf,
     printers: Mutex<Vec<InstanceId>>,
     /// One test at a time: some of them kill the daemon.
-    _alone: File,
+    _turn: Turn,
 }
 
 fn broken(reason: impl Into<String>) -> Absent {
@@ -62,14 +62,6 @@ fn done<T>(result: Result<T, String>) -> Done<T> {
     result.map_err(Obstacle::Failed)
 }
 
-/// The right to use the daemon, across threads and processes.
-async fn alone() -> std::io::Result<File> {
-    let path = std::env::temp_dir().join("runtide-conformance-docker.lock");
-    let file = File::options().create(true).append(true).open(path)?;
-    let locked = tokio::task::spawn_blocking(move || file.lock().map(|()| file)).await;
-    locked.map_err(std::io::Error::other)?
-}
-
 impl DockerHarness {
     pub(crate) async fn start() -> Result<Self, Absent> {
         let Ok(address) = std::env::var("RUNTIDE_TEST_DOCKER") else {
@@ -78,7 +70,7 @@ impl DockerHarness {
         let Some(socket) = address.strip_prefix("unix://") else {
             return Err(broken(format!("RUNTIDE_TEST_DOCKER is '{address}', expected unix://…")));
         };
-        let alone = alone().await.map_err(|error| broken(format!("the lock: {error}")))?;
+        let turn = Turn::on("docker").await.map_err(|error| broken(format!("the lock: {error}")))?;
         let daemon = Daemon::at(PathBuf::from(socket));
         let version = daemon.ask("GET", "/version", &Value::Null).await.and_then(|answer| answer.json());
         let version = version.map_err(|error| broken(format!("{address} does not answer: {error}")))?;
@@ -96,12 +88,12 @@ impl DockerHarness {
             proxy,
             version,
             image: std::env::var("RUNTIDE_TEST_IMAGE").unwrap_or_else(|_| "runtide/busybox:latest".to_owned()),
-            testbed: std::env::var_os("RUNTIDE_TESTBED").map(PathBuf::from),
+            testbed: Testbed::of("docker"),
             prefix,
             networks: AtomicU32::new(0),
             folder,
             printers: Mutex::default(),
-            _alone: alone,
+            _turn: turn,
         };
         harness.clear().await;
         Ok(harness)
@@ -152,23 +144,6 @@ impl DockerHarness {
             }
             _ => return None,
         })
-    }
-
-    async fn testbed(&self, verbs: &[&str]) -> Supported {
-        let Some(program) = &self.testbed else { return Supported::No("RUNTIDE_TESTBED is not set".into()) };
-        for verb in verbs {
-            let mut command = std::process::Command::new(program);
-            command.args(["testbed", verb, "docker"]);
-            match tokio::task::spawn_blocking(move || command.output()).await {
-                Ok(Ok(run)) if run.status.success() => {}
-                Ok(Ok(run)) => {
-                    return Supported::No(format!("testbed {verb}: {}", String::from_utf8_lossy(&run.stderr)));
-                }
-                Ok(Err(error)) => return Supported::No(format!("testbed {verb}: {error}")),
-                Err(error) => return Supported::No(format!("testbed {verb}: {error}")),
-            }
-        }
-        Supported::Yes
     }
 
     async fn post(&self, path: String) -> Done<()> {
@@ -429,8 +404,8 @@ impl Harness for DockerHarness {
                 proxy.add(Rule::on("/events", http("200 OK", "Transfer-Encoding: chunked\r\n", "0\r\n\r\n")));
                 proxy.sever_requests("/events");
             }
-            Fault::RestartDaemon => return self.testbed(&["restart"]).await,
-            Fault::KillDaemon => return self.testbed(&["kill", "start"]).await,
+            Fault::RestartDaemon => return Testbed::fault(self.testbed.as_ref(), &["restart"]).await,
+            Fault::KillDaemon => return Testbed::fault(self.testbed.as_ref(), &["kill", "start"]).await,
             Fault::ExpireHistory => {
                 proxy.add(Rule::all(Action::Refuse));
                 proxy.sever();

@@ -9,7 +9,7 @@ use std::{
 };
 
 use etcd_client::Client;
-use runtide_conformance::report::{Line, Outcome, is_required};
+use runtide_conformance::report;
 use runtide_etcd::{Config, EtcdStore};
 use tempfile::TempDir;
 
@@ -18,15 +18,13 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where the testbed has its members, of one or of three; the name is that of the variable. Without it a test reports that
 /// it did not run, which is a failure where etcd is required.
-pub fn testbed(variable: &str, test: &str) -> Option<Vec<String>> {
+pub fn testbed(variable: &str) -> Option<Vec<String>> {
     let backend = if variable == "RUNTIDE_TEST_ETCD3" { "etcd3" } else { "etcd" };
     if let Ok(text) = std::env::var(variable) {
         return Some(text.split(',').map(str::to_owned).collect());
     }
-    assert!(!is_required("etcd"), "etcd is required, and {variable} is not set");
-    let reason = Some(format!("{variable} is not set: cargo xtask testbed up etcd"));
-    Line::new("etcd", backend, "", test, Outcome::Skipped, reason, Duration::ZERO).append().unwrap();
-    println!("skipped: {variable} is not set");
+    assert!(!report::is_required("etcd"), "etcd is required, and {variable} is not set");
+    report::skip("etcd", backend, format!("{variable} is not set: cargo xtask testbed up etcd"));
     None
 }
 
@@ -85,18 +83,18 @@ fn folder() -> TempDir {
 
 impl Cluster {
     /// One member of one's own; `None`, and a line in the report, where there is no etcd.
-    pub fn one(test: &str) -> Option<Self> {
-        Self::one_with(test, Setup::default())
+    pub fn one() -> Option<Self> {
+        Self::one_with(Setup::default())
     }
 
-    pub fn one_with(test: &str, setup: Setup) -> Option<Self> {
-        testbed("RUNTIDE_TEST_ETCD", test)?;
+    pub fn one_with(setup: Setup) -> Option<Self> {
+        testbed("RUNTIDE_TEST_ETCD")?;
         Some(Self::start(1, setup))
     }
 
     /// Three.
-    pub fn three(test: &str) -> Option<Self> {
-        testbed("RUNTIDE_TEST_ETCD3", test)?;
+    pub fn three() -> Option<Self> {
+        testbed("RUNTIDE_TEST_ETCD3")?;
         Some(Self::start(3, Setup::default()))
     }
 

@@ -31,7 +31,7 @@ async fn all(store: &EtcdStore, selector: &Selector, limit: u32) -> (Vec<String>
 
 #[tokio::test]
 async fn a_selection_is_the_same_however_it_is_cut() {
-    let Some(store) = shared("a_selection_is_the_same_however_it_is_cut") else { return };
+    let Some(store) = shared() else { return };
     let mut references = Vec::new();
     for kind in ["A", "AB", "B"] {
         for namespace in [None, Some("x"), Some("xy")] {
@@ -72,7 +72,7 @@ async fn a_selection_is_the_same_however_it_is_cut() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_are_paged_at_one_revision_while_others_write() {
     const COUNT: usize = 10_000;
-    let Some(config) = shared_config("ten_thousand_are_paged_at_one_revision_while_others_write") else { return };
+    let Some(config) = shared_config() else { return };
     let store = Arc::new(EtcdStore::new(config.clone()).unwrap());
     // By way of a snapshot, which is quicker than one by one.
     let mut bytes = Vec::new();
@@ -106,8 +106,8 @@ async fn ten_thousand_are_paged_at_one_revision_while_others_write() {
 
 #[tokio::test]
 async fn a_token_that_is_not_this_stores_is_refused() {
-    let Some(store) = shared("a_token_that_is_not_this_stores_is_refused") else { return };
-    let other = shared("another").unwrap();
+    let Some(store) = shared() else { return };
+    let other = shared().unwrap();
     let two = PageOptions::default().with_limit(NonZeroU32::new(1));
     for store in [&store, &other] {
         for name in ["a", "b"] {
@@ -126,7 +126,7 @@ async fn a_token_that_is_not_this_stores_is_refused() {
 
 #[tokio::test]
 async fn a_listing_that_is_compacted_under_way_has_expired() {
-    let Some(cluster) = Cluster::one("a_listing_that_is_compacted_under_way_has_expired") else { return };
+    let Some(cluster) = Cluster::one() else { return };
     let store = cluster.store();
     for name in ["a", "b", "c"] {
         store.apply(&named(name), json("{}"), Precondition::None).await.unwrap();
@@ -143,8 +143,8 @@ async fn a_listing_that_is_compacted_under_way_has_expired() {
 
 #[tokio::test]
 async fn a_snapshot_is_restored_by_another_store_and_every_watcher_is_told() {
-    let Some(from) = shared("a_snapshot_is_restored_by_another_store_and_every_watcher_is_told") else { return };
-    let to = shared("the other").unwrap();
+    let Some(from) = shared() else { return };
+    let to = shared().unwrap();
     for n in 0..250 {
         from.apply(&named(&format!("n{n:03}")), json(&n.to_string()), Precondition::None).await.unwrap();
     }
@@ -186,11 +186,11 @@ async fn a_snapshot_is_restored_by_another_store_and_every_watcher_is_told() {
 
 #[tokio::test]
 async fn a_restore_into_a_store_that_was_never_written_is_told_as_well() {
-    let Some(from) = shared("a_restore_into_a_store_that_was_never_written_is_told_as_well") else { return };
+    let Some(from) = shared() else { return };
     from.apply(&named("a"), json("{}"), Precondition::None).await.unwrap();
     let mut bytes = Vec::new();
     from.snapshot(&mut bytes).await.unwrap();
-    let to = shared("the other").unwrap();
+    let to = shared().unwrap();
     let mut stream = to.watch(&Selector::all(), StoreWatchOptions::default()).await.unwrap();
     let restored = to.restore(&mut &bytes[..]).await.unwrap();
     assert_eq!(next_change(&mut stream).await, StoreEvent::Reset { gap: Gap::Restored, revision: restored });
@@ -200,7 +200,7 @@ async fn a_restore_into_a_store_that_was_never_written_is_told_as_well() {
 
 #[tokio::test]
 async fn a_damaged_snapshot_changes_nothing_and_leaves_nothing() {
-    let Some(cluster) = Cluster::one("a_damaged_snapshot_changes_nothing_and_leaves_nothing") else { return };
+    let Some(cluster) = Cluster::one() else { return };
     let store = cluster.store();
     for n in 0..300 {
         store.apply(&named(&format!("n{n:03}")), json("{\"some\":\"body\"}"), Precondition::None).await.unwrap();
@@ -248,7 +248,7 @@ async fn a_damaged_snapshot_changes_nothing_and_leaves_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn restores_at_once_leave_one_of_them_whole() {
-    let Some(config) = shared_config("restores_at_once_leave_one_of_them_whole") else { return };
+    let Some(config) = shared_config() else { return };
     let store = Arc::new(EtcdStore::new(config).unwrap());
     let mut snapshots = Vec::new();
     for body in ["1", "2", "3"] {
@@ -283,8 +283,7 @@ async fn restores_at_once_leave_one_of_them_whole() {
 
 #[tokio::test]
 async fn a_snapshot_that_is_larger_than_what_is_held_is_all_there_or_not_at_all() {
-    let test = "a_snapshot_that_is_larger_than_what_is_held_is_all_there_or_not_at_all";
-    let Some(cluster) = Cluster::one(test) else { return };
+    let Some(cluster) = Cluster::one() else { return };
     let store = cluster.store();
     let body = |n: usize| json(&format!("\"{}{n:02}\"", "x".repeat(1 << 20)));
     let mut bytes = Vec::new();
@@ -318,7 +317,7 @@ async fn a_snapshot_that_is_larger_than_what_is_held_is_all_there_or_not_at_all(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_that_is_set_back_to_a_backup_is_followed_there() {
-    let Some(mut cluster) = Cluster::one("a_cluster_that_is_set_back_to_a_backup_is_followed_there") else { return };
+    let Some(mut cluster) = Cluster::one() else { return };
     let store = cluster.store();
     let first = store.apply(&named("a"), json("1"), Precondition::None).await.unwrap().revision;
     let backup = cluster.folder().join("backup.db");
@@ -345,7 +344,7 @@ async fn a_cluster_that_is_set_back_to_a_backup_is_followed_there() {
 
 #[tokio::test]
 async fn etcds_own_snapshot_is_one_that_etcdctl_takes() {
-    let Some(cluster) = Cluster::one("etcds_own_snapshot_is_one_that_etcdctl_takes") else { return };
+    let Some(cluster) = Cluster::one() else { return };
     let store = cluster.store();
     store.apply(&named("a"), json("{}"), Precondition::None).await.unwrap();
     let path = cluster.folder().join("snapshot.db");

@@ -19,7 +19,7 @@ fn since(since: Since) -> StoreWatchOptions {
 
 #[tokio::test]
 async fn a_watch_begins_where_it_was_asked_to() {
-    let Some(store) = shared("a_watch_begins_where_it_was_asked_to") else { return };
+    let Some(store) = shared() else { return };
     let mut empty = store.watch(&Selector::all(), since(Since::Start)).await.unwrap();
     assert!(matches!(next(&mut empty).await, StoreEvent::Reset { gap: Gap::Initial, .. }));
     let StoreEvent::Bookmark { revision: nothing } = next(&mut empty).await else { panic!("nothing is there") };
@@ -73,7 +73,7 @@ async fn a_watch_begins_where_it_was_asked_to() {
 
 #[tokio::test]
 async fn a_place_that_is_not_kept_or_not_reached_has_expired() {
-    let Some(cluster) = Cluster::one("a_place_that_is_not_kept_or_not_reached_has_expired") else { return };
+    let Some(cluster) = Cluster::one() else { return };
     let store = cluster.store();
     let first = store.apply(&named("a"), json("1"), Precondition::None).await.unwrap().revision;
     let end = store.delete(&named("a"), Precondition::None).await.unwrap().unwrap();
@@ -109,8 +109,7 @@ async fn outrun(store: &EtcdStore, cluster: &Cluster) {
 
 #[tokio::test]
 async fn a_watcher_that_is_too_slow_for_the_history_starts_over_or_is_closed() {
-    let test = "a_watcher_that_is_too_slow_for_the_history_starts_over_or_is_closed";
-    let Some(cluster) = Cluster::one(test) else { return };
+    let Some(cluster) = Cluster::one() else { return };
     let store = cluster.store();
     let mut stays = store.watch(&Selector::all(), since(Since::Now)).await.unwrap();
     let closing = StoreWatchOptions::default().with_slow_consumer(SlowConsumer::Close);
@@ -153,7 +152,7 @@ async fn a_watcher_that_is_too_slow_for_the_history_starts_over_or_is_closed() {
 
 #[tokio::test]
 async fn a_watcher_that_is_slow_gets_all_as_long_as_the_history_lasts() {
-    let Some(store) = shared("a_watcher_that_is_slow_gets_all_as_long_as_the_history_lasts") else { return };
+    let Some(store) = shared() else { return };
     let mut stream = store.watch(&Selector::all(), since(Since::Now)).await.unwrap();
     let mut revisions = Vec::new();
     for n in 0..3000 {
@@ -167,7 +166,7 @@ async fn a_watcher_that_is_slow_gets_all_as_long_as_the_history_lasts() {
 #[tokio::test]
 async fn a_quiet_watch_is_marked_as_time_goes_on() {
     let setup = Setup::with(&["--experimental-watch-progress-notify-interval", "200ms"]);
-    let Some(cluster) = Cluster::one_with("a_quiet_watch_is_marked_as_time_goes_on", setup) else { return };
+    let Some(cluster) = Cluster::one_with(setup) else { return };
     let config = cluster.config().with_bookmark_interval(Duration::from_millis(100));
     let store = EtcdStore::new(config).unwrap();
     let elsewhere = EtcdStore::new(cluster.config().with_prefix("/elsewhere/")).unwrap();
@@ -200,7 +199,7 @@ async fn watches(cluster: &Cluster) -> u64 {
 
 #[tokio::test]
 async fn who_watches_by_labels_is_told_what_enters_and_what_leaves() {
-    let Some(store) = shared("who_watches_by_labels_is_told_what_enters_and_what_leaves") else { return };
+    let Some(store) = shared() else { return };
     let labelled = |colour: &str, n: u32| {
         json(&format!("{{\"kind\":\"Thing\",\"metadata\":{{\"labels\":{{\"colour\":\"{colour}\"}}}},\"n\":{n}}}"))
     };
@@ -236,7 +235,7 @@ async fn who_watches_by_labels_is_told_what_enters_and_what_leaves() {
 
 #[tokio::test]
 async fn a_stream_that_is_dropped_is_a_watch_less() {
-    let Some(cluster) = Cluster::one("a_stream_that_is_dropped_is_a_watch_less") else { return };
+    let Some(cluster) = Cluster::one() else { return };
     let store = cluster.store();
     let mut streams = Vec::new();
     for _ in 0..8 {
@@ -260,7 +259,7 @@ async fn a_stream_that_is_dropped_is_a_watch_less() {
 
 #[tokio::test]
 async fn a_store_from_which_everything_was_removed_begins_anew() {
-    let Some(cluster) = Cluster::one("a_store_from_which_everything_was_removed_begins_anew") else { return };
+    let Some(cluster) = Cluster::one() else { return };
     let store = cluster.store();
     let other = cluster.store();
     store.apply(&named("a"), json("1"), Precondition::None).await.unwrap();
@@ -283,7 +282,7 @@ async fn a_store_from_which_everything_was_removed_begins_anew() {
 
 #[tokio::test]
 async fn what_is_not_ours_in_our_keys_is_told_and_not_guessed_at() {
-    let Some(cluster) = Cluster::one("what_is_not_ours_in_our_keys_is_told_and_not_guessed_at") else { return };
+    let Some(cluster) = Cluster::one() else { return };
     let store = cluster.store();
     store.apply(&named("a"), json("1"), Precondition::None).await.unwrap();
     let mut stream = store.watch(&Selector::all(), since(Since::Now)).await.unwrap();

@@ -9,7 +9,7 @@ use crate::{cluster::Cluster, json, named, shared, shared_config};
 
 #[tokio::test]
 async fn a_write_says_what_it_did_and_where() {
-    let Some(store) = shared("a_write_says_what_it_did_and_where") else { return };
+    let Some(store) = shared() else { return };
     let web = named("web");
     assert_eq!(store.get(&web, None).await.unwrap(), None);
     let made = store.apply(&web, json("{}"), Precondition::None).await.unwrap();
@@ -35,7 +35,7 @@ async fn a_write_says_what_it_did_and_where() {
 
 #[tokio::test]
 async fn another_client_is_not_misled_by_what_it_saw() {
-    let Some(config) = shared_config("another_client_is_not_misled_by_what_it_saw") else { return };
+    let Some(config) = shared_config() else { return };
     let [a, b] = [(), ()].map(|()| EtcdStore::new(config.clone()).unwrap());
     let web = named("web");
     let first = a.apply(&web, json("1"), Precondition::None).await.unwrap();
@@ -55,7 +55,7 @@ async fn another_client_is_not_misled_by_what_it_saw() {
 
 #[tokio::test]
 async fn a_precondition_that_fails_says_what_is_there() {
-    let Some(store) = shared("a_precondition_that_fails_says_what_is_there") else { return };
+    let Some(store) = shared() else { return };
     let web = named("web");
     let revision = |error: runtide_core::Error| {
         assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}");
@@ -77,7 +77,7 @@ async fn a_precondition_that_fails_says_what_is_there() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_many_that_compare_and_set_one_wins() {
-    let Some(config) = shared_config("of_many_that_compare_and_set_one_wins") else { return };
+    let Some(config) = shared_config() else { return };
     let clients: Vec<_> = (0..4).map(|_| Arc::new(EtcdStore::new(config.clone()).unwrap())).collect();
     let web = named("web");
     let mut last = None;
@@ -110,7 +110,7 @@ async fn of_many_that_compare_and_set_one_wins() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writers_of_one_resource_all_come_through() {
-    let Some(config) = shared_config("writers_of_one_resource_all_come_through") else { return };
+    let Some(config) = shared_config() else { return };
     let store = Arc::new(EtcdStore::new(config).unwrap());
     let web = named("web");
     let writers: Vec<_> = (0..32)
@@ -131,7 +131,7 @@ async fn writers_of_one_resource_all_come_through() {
 
 #[tokio::test]
 async fn what_is_too_large_is_refused_with_the_limit() {
-    let Some(config) = shared_config("what_is_too_large_is_refused_with_the_limit") else { return };
+    let Some(config) = shared_config() else { return };
     let most = config.largest_document();
     let store = EtcdStore::new(config.clone()).unwrap();
     let long =
@@ -157,7 +157,7 @@ async fn what_is_too_large_is_refused_with_the_limit() {
 #[tokio::test]
 async fn a_member_that_takes_more_is_given_more() {
     let setup = crate::cluster::Setup::with(&["--max-request-bytes", "12582912"]);
-    let Some(cluster) = Cluster::one_with("a_member_that_takes_more_is_given_more", setup) else { return };
+    let Some(cluster) = Cluster::one_with(setup) else { return };
     let store = EtcdStore::new(cluster.config().with_max_request_bytes(12usize << 20)).unwrap();
     let body = Document::json(vec![b' '; Document::MAX_BYTES]);
     store.apply(&named("web"), body.clone(), Precondition::None).await.unwrap();
@@ -182,8 +182,7 @@ async fn costs<T>(cluster: &Cluster, requests: u64, call: impl Future<Output = r
 
 #[tokio::test]
 async fn a_call_makes_as_many_requests_as_the_documentation_says() {
-    let test = "a_call_makes_as_many_requests_as_the_documentation_says";
-    let Some(c) = Cluster::one(test) else { return };
+    let Some(c) = Cluster::one() else { return };
     c.raw(0).await;
     let (a, b, web, none) = (c.store(), c.store(), named("web"), Precondition::None);
     // The first call of a client finds out which generation is live.

@@ -4,6 +4,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use runtide_conformance::report;
 use runtide_core::InstanceId;
 use zbus::Variant;
 
@@ -19,12 +20,7 @@ impl Bed {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         let (Some(address), Some(root)) = (variable("RUNTIDE_TEST_SYSTEMD"), variable("RUNTIDE_TEST_SYSTEMD_ROOT"))
         else {
-            let required = variable("RUNTIDE_REQUIRE_REAL").unwrap_or_default();
-            assert!(
-                !required.split(',').any(|one| one.trim() == "systemd"),
-                "a systemd is required, and none is named"
-            );
-            eprintln!("skipped: RUNTIDE_TEST_SYSTEMD and RUNTIDE_TEST_SYSTEMD_ROOT name no systemd");
+            report::skip("logs", "systemd", "RUNTIDE_TEST_SYSTEMD and RUNTIDE_TEST_SYSTEMD_ROOT name no systemd");
             return None;
         };
         let config = Config::system().with_address(address).with_root(PathBuf::from(root));

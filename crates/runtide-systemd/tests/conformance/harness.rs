@@ -3,7 +3,6 @@
 use std::{
     collections::HashMap,
     fmt::Write as _,
-    fs::File,
     ops::RangeInclusive,
     path::PathBuf,
     sync::{Arc, Mutex},
@@ -14,6 +13,7 @@ use async_trait::async_trait;
 use runtide_conformance::{
     Absent, Change, Dialect, Done, Fact, Fault, Harness, Held, Law, Life, Obstacle, Output, Supported, Timing, Tuning,
     Workload,
+    testbed::{Testbed, Turn},
 };
 use runtide_core::{
     Instance, InstanceId, InstanceKind, InstanceSpec, InstanceState, Labels, LogSource, RuntimeBackend, UnixSignal,
@@ -43,13 +43,13 @@ pub(crate) struct SystemdHarness {
     observer: Observer,
     version: String,
     root: Option<PathBuf>,
-    testbed: Option<PathBuf>,
+    testbed: Option<Testbed>,
     prefix: String,
     folder: PathBuf,
     /// What was created, to be there again after the machine was killed, as what lies on a disk would be.
     made: Mutex<HashMap<InstanceId, (String, String)>>,
     /// One test at a time: some of them kill the machine.
-    _alone: File,
+    _turn: Turn,
 }
 
 fn broken(reason: impl Into<String>) -> Absent {
@@ -60,20 +60,12 @@ fn done<T>(result: Result<T, String>) -> Done<T> {
     result.map_err(Obstacle::Failed)
 }
 
-/// The right to use the machine, across threads and processes.
-async fn alone() -> std::io::Result<File> {
-    let path = std::env::temp_dir().join("runtide-conformance-systemd.lock");
-    let file = File::options().create(true).append(true).open(path)?;
-    let locked = tokio::task::spawn_blocking(move || file.lock().map(|()| file)).await;
-    locked.map_err(std::io::Error::other)?
-}
-
 impl SystemdHarness {
     pub(crate) async fn start() -> Result<Self, Absent> {
         let Ok(address) = std::env::var("RUNTIDE_TEST_SYSTEMD") else {
             return Err(Absent::unset(known_as(), "RUNTIDE_TEST_SYSTEMD is not set: cargo xtask testbed up systemd"));
         };
-        let alone = alone().await.map_err(|error| broken(format!("the lock: {error}")))?;
+        let turn = Turn::on("systemd").await.map_err(|error| broken(format!("the lock: {error}")))?;
         let machine = Arc::new(Machine::at(&address));
         let Some(socket) = machine.socket() else {
             return Err(broken(format!("RUNTIDE_TEST_SYSTEMD is '{address}', expected unix:path=…")));
@@ -91,11 +83,11 @@ impl SystemdHarness {
             bus,
             version,
             root: std::env::var_os("RUNTIDE_TEST_SYSTEMD_ROOT").map(PathBuf::from),
-            testbed: std::env::var_os("RUNTIDE_TESTBED").map(PathBuf::from),
+            testbed: Testbed::of(known_as()),
             prefix,
             folder,
             made: Mutex::default(),
-            _alone: alone,
+            _turn: turn,
         };
         Ok(harness)
     }
@@ -121,23 +113,6 @@ impl SystemdHarness {
             }
             _ => return None,
         })
-    }
-
-    async fn testbed(&self, verbs: &[&str]) -> Supported {
-        let Some(program) = &self.testbed else { return Supported::No("RUNTIDE_TESTBED is not set".into()) };
-        for verb in verbs {
-            let mut command = std::process::Command::new(program);
-            command.args(["testbed", verb, known_as()]);
-            match tokio::task::spawn_blocking(move || command.output()).await {
-                Ok(Ok(run)) if run.status.success() => {}
-                Ok(Ok(run)) => {
-                    return Supported::No(format!("testbed {verb}: {}", String::from_utf8_lossy(&run.stderr)));
-                }
-                Ok(Err(error)) => return Supported::No(format!("testbed {verb}: {error}")),
-                Err(error) => return Supported::No(format!("testbed {verb}: {error}")),
-            }
-        }
-        Supported::Yes
     }
 
     /// Executes the manager anew, and returns once it answers again.
@@ -423,7 +398,7 @@ impl Harness for SystemdHarness {
             }
             Fault::RestartDaemon => return self.reexecute().await,
             Fault::KillDaemon => {
-                let killed = self.testbed(&["kill", "start"]).await;
+                let killed = Testbed::fault(self.testbed.as_ref(), &["kill", "start"]).await;
                 if killed == Supported::Yes
                     && let Err(error) = self.machine.version().await
                 {

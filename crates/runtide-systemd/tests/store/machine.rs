@@ -39,8 +39,7 @@ impl Machine {
         match Self::named() {
             Ok(machine) => Some(machine),
             Err(why) => {
-                assert!(!runtide_conformance::report::is_required("systemd"), "systemd is required: {why}");
-                eprintln!("skipped: {why}");
+                runtide_conformance::report::skip("store_units", "systemd", why);
                 None
             }
         }
@@ -48,6 +47,25 @@ impl Machine {
 
     pub fn config(&self) -> Config {
         Config::system().with_address(self.address.clone()).with_root(self.root.clone())
+    }
+
+    /// Runs a test of this program among the machine's own files, and succeeds if it does.
+    pub fn runs_there(&self, test: &str) {
+        // The root of some process of the machine's.
+        let root = std::fs::read_link(&self.root).unwrap();
+        let of = |kind: &str| root.parent().unwrap().join("ns").join(kind).display().to_string();
+        let address = self.address.replace(&*self.root.to_string_lossy(), "");
+        let run = Command::new("nsenter")
+            .args([format!("--mount={}", of("mnt")), format!("--pid={}", of("pid"))])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", test, "--nocapture"])
+            .env("RUNTIDE_TEST_SYSTEMD2", address)
+            .env("RUNTIDE_TEST_SYSTEMD2_ROOT", "/")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&run.stdout);
+        assert!(run.status.success(), "{said}{}", String::from_utf8_lossy(&run.stderr));
+        assert!(said.contains("1 passed"), "{said}");
     }
 
     /// A part of the folder that is nobody else's.
