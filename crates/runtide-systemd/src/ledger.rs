@@ -55,6 +55,8 @@ struct Known {
     details: Details,
     /// A look found that it is to be an instance.
     is_selected: bool,
+    /// Its file went, or was masked, while it ran: it ceases to be an instance when it ends, and nobody tells.
+    is_unfiled: bool,
     /// Its type is `oneshot`.
     is_job: Option<bool>,
     /// What the service said in the state that it entered at this time.
@@ -112,6 +114,17 @@ impl Ledger {
         if let Some(known) = self.units.get_mut(id) {
             known.is_selected = is_selected;
         }
+    }
+
+    /// Whether a look found its file.
+    pub(crate) fn file(&mut self, id: &InstanceId, is_there: bool) {
+        if let Some(known) = self.units.get_mut(id) {
+            known.is_unfiled = !is_there;
+        }
+    }
+
+    pub(crate) fn is_unfiled(&self, id: &InstanceId) -> bool {
+        self.units.get(id).is_some_and(|known| known.is_unfiled)
     }
 
     /// Whether a life of it was told or seen.

@@ -165,6 +165,7 @@ impl UnitLooker {
             let mut ledger = ledger.lock();
             ledger.saw(&instance, control_group.as_deref(), is_job, rest);
             ledger.select(&id, client.config().selection.takes(&instance));
+            ledger.file(&id, is_filed(load));
         }
         Ok(client.config().selection.takes(&instance).then_some(instance))
     }
@@ -212,9 +213,14 @@ pub(crate) fn is_frozen(client: &Client, control_group: Option<&str>) -> bool {
     cgroup::is_frozen(root, group).unwrap_or(true)
 }
 
+/// Whether systemd has a file of it, and is not told to ignore that.
+fn is_filed(load: &str) -> bool {
+    matches!(load, "loaded" | "merged")
+}
+
 /// Whether a unit is more than a name that others mention.
 fn is_there(load: &str, active: &str) -> bool {
-    matches!(load, "loaded" | "merged") || !matches!(active, "inactive" | "")
+    is_filed(load) || !matches!(active, "inactive" | "")
 }
 
 /// A unit's control group lies in that of its slice.

@@ -452,6 +452,10 @@ fn tell(
     let root = client.config().root.as_deref();
     let labels = || root.and_then(|root| files::transient_labels(root, unit_path, unit));
     ledger.told(instance, ran, labels, &mut signals);
+    if about.active_state.as_deref() == Some("inactive") && ledger.is_unfiled(&id) {
+        // No more than a name by now: systemd keeps it loaded for as long as others mention it, and a list leaves it out.
+        ledger.unloaded(id.clone(), &mut signals);
+    }
     if selection.asks_for_more() {
         // What a new life has in common with the one before is not known before a look.
         let is_selected = ledger.is_selected(&id);

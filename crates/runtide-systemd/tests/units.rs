@@ -195,6 +195,42 @@ async fn one_shots_restarts_limits_and_conditions_are_what_they_are() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_loses_its_file_while_it_runs_goes_with_its_life() {
+    let files = [
+        // It keeps the other's name loaded, so that no word comes that it is gone.
+        ("PREkeeper.service", "[Unit]\nWants=PREorphan.service\n[Service]\nExecStart=/bin/sleep 1000\n"),
+        ("PREorphan.service", "[Service]\nExecStart=/bin/sleep 1000\n"),
+    ];
+    let Some(bed) = Bed::with(&files).await else { return };
+    let backend = bed.backend();
+    let mut events = backend.watch(WatchOptions::default()).await.unwrap();
+    let keeper = bed.verb("StartUnit", "PREkeeper.service").await;
+    let orphan = format!("{}orphan.service", bed.prefix);
+    until(&backend, &orphan, |one| one.state == S::Running).await;
+    std::fs::remove_file(bed.files.last().unwrap()).unwrap();
+    bed.machine.manager("Reload", &()).await.unwrap();
+    let seen = backend.inspect(&orphan.as_str().into()).await.unwrap();
+    assert_eq!(seen.state, S::Running, "it runs, file or not");
+    // The reload's bracket shows it once more.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    bed.verb("StopUnit", "PREorphan.service").await;
+    let mut stopped = false;
+    loop {
+        let event = tokio::time::timeout(PATIENCE, events.next()).await.expect("it goes").unwrap().unwrap();
+        match &event.kind {
+            Kind::BackendDisconnected { cause } => panic!("{cause:?}"),
+            Kind::Stopped(one) if one.id.as_str() == orphan => stopped = true,
+            Kind::Removed(one) if one.id.as_str() == orphan => break,
+            _ => {}
+        }
+    }
+    assert!(stopped);
+    let error = backend.inspect(&orphan.as_str().into()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    bed.verb("StopUnit", &keeper).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_users_manager_is_one_like_the_systems() {
     let Some(address) = variable("RUNTIDE_TEST_SYSTEMD_USER") else { return };
     let mut config = Config::user("/nowhere").with_address(address);
