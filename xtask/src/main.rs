@@ -12,6 +12,7 @@ mod links;
 mod lint;
 mod matrix;
 mod process;
+mod programs;
 mod protoc;
 mod report;
 mod terminal;

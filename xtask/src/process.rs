@@ -87,6 +87,23 @@ pub(crate) fn stream(command: &mut Command, limit: Duration, mut look: impl FnMu
     })
 }
 
+/// Runs to the end, and hands each line of its stdout to `look`; what it complains of goes to the terminal.
+pub(crate) fn each_line(command: &mut Command, limit: Duration, mut look: impl FnMut(&str)) -> Outcome<ExitStatus> {
+    command.stderr(Stdio::inherit());
+    pump(command, limit, Interrupt::Ends, |_, line| look(&String::from_utf8_lossy(line)))
+}
+
+/// Runs to the end, and keeps all that it says in the order in which it came, also if it is made to end.
+pub(crate) fn gather(
+    command: &mut Command,
+    limit: Duration,
+    interrupt: Interrupt,
+    text: &mut Vec<u8>,
+) -> Outcome<ExitStatus> {
+    command.stderr(Stdio::piped());
+    pump(command, limit, interrupt, |_, line| text.extend_from_slice(line))
+}
+
 /// Runs to the end with the terminal as it is.
 pub(crate) fn pass_through(command: &mut Command, limit: Duration) -> Outcome<ExitStatus> {
     command.stdin(Stdio::null()).stdout(Stdio::inherit()).stderr(Stdio::inherit());

@@ -11,13 +11,14 @@ use crate::counts::{Counts, Tally};
 use crate::examples::{self, Run};
 use crate::failure::{Doing, Failure, Outcome};
 use crate::process::{self, Interrupt};
+use crate::programs;
 use crate::protoc::{self, Buildable};
 use crate::report::{self, Finding, Verdict};
 use crate::terminal::{complain, say};
 use crate::{handover, matrix, testbed, workspace};
 
-/// All of `cargo test`, its build included.
-const TESTS: Duration = Duration::from_secs(35 * 60);
+/// One `cargo test`, its build included.
+const TESTS: Duration = Duration::from_secs(20 * 60);
 /// With the installation of packages.
 const UP: Duration = Duration::from_secs(25 * 60);
 const DOWN: Duration = Duration::from_secs(5 * 60);
@@ -118,34 +119,34 @@ fn empty_reports() -> Outcome<PathBuf> {
     Ok(folder)
 }
 
-/// Runs `cargo test`, the hand-over under its checker, then the examples.
+/// Runs all test programs, the examples in the documentation, the hand-over under its checker, then the examples.
 fn run_on(stage: &Stage, buildable: &Buildable, reports: &Path) -> Outcome<(Tally, Vec<Run>)> {
     let mut tally = Tally::default();
+    let mut programs = Vec::new();
+    for selection in buildable.selections() {
+        programs.extend(programs::build(&selection)?);
+    }
+    let begin = Instant::now();
+    let prepare = |command: &mut Command| {
+        command.env("RUNTIDE_REPORT_DIR", reports);
+        stage.apply(command);
+    };
+    programs::run(&programs, prepare, &mut tally)?;
+    programs.retain(|program| program.package == "runtide-systemd" && program.target.ends_with("conformance"));
+    for again in testbed::LATER.into_iter().filter_map(|daemon| stage.again_on(daemon)) {
+        let prepare = |command: &mut Command| {
+            prepare(command);
+            // Named, it would be taken for the one that the store is to use.
+            command.env_remove("RUNTIDE_TEST_SYSTEMD2").envs(&again);
+        };
+        programs::run(&programs, prepare, &mut tally)?;
+    }
+    say!("test: all programs took {} s", begin.elapsed().as_secs());
     for selection in buildable.selections() {
         let mut command = workspace::cargo();
-        command.arg("test").args(selection).arg("--no-fail-fast");
-        command.env("RUNTIDE_REPORT_DIR", reports);
+        command.args(["test", "--doc"]).args(selection).arg("--no-fail-fast");
         stage.apply(&mut command);
         tests(&mut command, &mut tally)?;
-    }
-    for daemon in testbed::LATER {
-        if let Some(again) = stage.again_on(daemon) {
-            let mut command = workspace::cargo();
-            command.args([
-                "test",
-                "--package",
-                "runtide-systemd",
-                "--test",
-                "conformance",
-                "--test",
-                "store_conformance",
-            ]);
-            command.arg("--no-fail-fast").env("RUNTIDE_REPORT_DIR", reports);
-            // Named, it would be taken for the one that the store is to use.
-            stage.apply(&mut command);
-            command.env_remove("RUNTIDE_TEST_SYSTEMD2").envs(again);
-            tests(&mut command, &mut tally)?;
-        }
     }
     handover::tests(&mut tally)?;
     say!("test: examples");
