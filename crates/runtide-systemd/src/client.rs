@@ -12,9 +12,14 @@ use std::{
 
 use runtide_core::{BackendId, Error, ErrorKind, Result};
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::Instant;
 use zbus::{Connection, DynamicType, Message, OwnedObjectPath, OwnedVariant, Type, Variant, connection::Builder};
 
-use crate::{config::Config, error::Place, names};
+use crate::{
+    config::Config,
+    error::{Place, is_lost},
+    names,
+};
 
 pub(crate) const SYSTEMD: &str = "org.freedesktop.systemd1";
 pub(crate) const ROOT: &str = "/org/freedesktop/systemd1";
@@ -67,6 +72,33 @@ impl fmt::Debug for Client {
 
 fn held<T>(lock: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     lock.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What changes nothing, and so may be asked twice.
+const QUESTIONS: [&str; 8] =
+    ["Get", "GetAll", "GetUnit", "GetJob", "GetUnitFileState", "ListUnits", "ListUnitsByPatterns", "LoadUnit"];
+
+/// How long a manager that executes itself anew is off the bus at most, before that is an outage.
+const AWAY: Duration = Duration::from_secs(5);
+
+/// Since when a manager is away that left the bus with what it was asked, as it does when it executes itself anew: it is back in a
+/// moment. One that was not there from the first is not waited for.
+#[derive(Debug, Default)]
+pub(crate) struct Left(Option<Instant>);
+
+impl Left {
+    /// Returns when it may be asked once more.
+    ///
+    /// # Errors
+    /// The error, if it did not leave, or does not come back.
+    pub(crate) async fn comes_back(&mut self, error: Error) -> Result<()> {
+        let is_away = is_lost(&error) || self.0.is_some() && error.kind() == ErrorKind::Unavailable;
+        if !is_away || self.0.get_or_insert_with(Instant::now).elapsed() >= AWAY {
+            return Err(error);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Ok(())
+    }
 }
 
 impl Client {
@@ -178,9 +210,15 @@ impl Client {
         B: Serialize + DynamicType + Sync,
     {
         let called = async {
-            let connection = self.connection(operation).await?;
-            let answered = connection.call_method(Some(destination), path, Some(interface), method, body).await;
-            answered.map_err(|error| self.place(operation).dbus(error))
+            let mut left = Left::default();
+            loop {
+                let connection = self.connection(operation).await?;
+                let answered = connection.call_method(Some(destination), path, Some(interface), method, body).await;
+                match answered.map_err(|error| self.place(operation).dbus(error)) {
+                    Err(error) if QUESTIONS.contains(&method) => left.comes_back(error).await?,
+                    answered => return answered,
+                }
+            }
         };
         if let Ok(answered) = tokio::time::timeout(deadline, called).await {
             return answered;

@@ -50,7 +50,8 @@ pub struct Config {
     /// order.
     pub address: String,
     /// Where the manager's file system is seen from here, for unit files, control groups and the journal; `/`. `None`: it
-    /// cannot be seen, as that of another machine.
+    /// cannot be seen, as that of another machine: say so with an address of one. [`Config::from_env`] takes what is asked over
+    /// `tcp` for another machine.
     pub root: Option<PathBuf>,
     /// What the backend is called; else `systemd:system`, `systemd:user`, or `systemd:` and the address.
     pub id: Option<BackendId>,
@@ -101,10 +102,12 @@ impl Default for Config {
 
 impl Config {
     fn new(scope: Scope, address: String) -> Self {
+        // Who is asked over the network has another file system, until somebody says otherwise.
+        let is_far = address.split(';').any(|one| one.starts_with("tcp:"));
         Self {
             scope,
             address,
-            root: Some(PathBuf::from("/")),
+            root: (!is_far).then(|| PathBuf::from("/")),
             id: None,
             selection: Selection::default(),
             deadline: Duration::from_secs(30),
@@ -183,6 +186,14 @@ impl Config {
         self.address.split(';').filter(|address| !address.is_empty())
     }
 
+    /// The user's folder for sockets, if the address is of one there.
+    pub(crate) fn runtime_dir(&self) -> Option<PathBuf> {
+        let path = self.addresses().find_map(|one| one.strip_prefix("unix:path="))?;
+        // What has escapes in it is no folder that anybody has.
+        let path = path.split([',', '%']).next().filter(|plain| *plain == path)?;
+        Some(PathBuf::from(path.strip_suffix("/bus")?))
+    }
+
     pub(crate) fn validate(&self) -> Result<()> {
         let error = |kind, key: &'static str, why: String| {
             Err(Error::new(kind, "systemd.config", why).with_context("key", key))
@@ -247,6 +258,9 @@ mod tests {
         assert_eq!(plain.backend_id().as_str(), "systemd:system");
         let told = of(&[("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/x/y")]).unwrap();
         assert_eq!((told.address.as_str(), told.backend_id().as_str()), ("unix:path=/x/y", "systemd:unix:path=/x/y"));
+        assert_eq!(told.root.as_deref(), Some(std::path::Path::new("/")));
+        let far = of(&[("DBUS_SYSTEM_BUS_ADDRESS", "tcp:host=other,port=7")]).unwrap();
+        assert_eq!(far.root, None, "its files are not this machine's");
         let user = of(&[("RUNTIDE_SYSTEMD", "user"), ("XDG_RUNTIME_DIR", "/run/user/1 0")]).unwrap();
         assert_eq!((user.scope, user.address.as_str()), (Scope::User, "unix:path=/run/user/1%200/bus"));
         assert_eq!(user.backend_id().as_str(), "systemd:user");

@@ -36,7 +36,8 @@ impl Place<'_> {
             }
             zbus::Error::FDO(said) => {
                 let (kind, message) = of_fdo(said);
-                self.error(kind, message)
+                let made = self.error(kind, message);
+                if matches!(**said, fdo::Error::NoReply(_)) { made.with_context("reason", NO_REPLY) } else { made }
             }
             zbus::Error::InputOutput(cause) | zbus::Error::Connection(cause, _) => {
                 let (kind, message) = of_io(cause);
@@ -54,6 +55,15 @@ impl Place<'_> {
         }
     }
 }
+
+/// Whether the bus said that whoever was asked left it: it may have done what it was asked, or not.
+pub(crate) fn is_lost(error: &Error) -> bool {
+    error.kind() == ErrorKind::Timeout
+        && error.context().iter().any(|(key, value)| *key == "reason" && value == NO_REPLY)
+}
+
+/// The last part of the name of the bus's error.
+const NO_REPLY: &str = "NoReply";
 
 fn said(name: &str, message: &str) -> String {
     if message.is_empty() { format!("systemd answered {}", short(name)) } else { message.to_owned() }

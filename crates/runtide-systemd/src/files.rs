@@ -3,19 +3,42 @@
 use std::{
     fs::File,
     io::{self, Read},
-    path::{Path, PathBuf},
+    os::fd::OwnedFd,
+    path::Path,
 };
 
 use runtide_core::Labels;
+use rustix::{
+    fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2},
+    io::Errno,
+};
 
 use crate::{labels, unit_file::UnitFile};
 
 /// systemd itself reads no longer file.
 const LONGEST: u64 = 1024 * 1024;
 
-/// A path of the manager's, as seen from here.
-pub(crate) fn seen(root: &Path, path: &str) -> PathBuf {
-    root.join(path.trim_start_matches('/'))
+/// Opens what the manager calls so: a link leads where it would lead the manager, and nothing leads out of its root.
+pub(crate) fn open(root: &Path, path: &str, flags: OFlags) -> io::Result<OwnedFd> {
+    let flags = flags | OFlags::CLOEXEC;
+    let top = openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let relative = path.trim_start_matches('/');
+    match openat2(&top, relative, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS) {
+        // Before Linux 5.6, and where system calls are filtered. At the machine's own root it makes no difference.
+        Err(Errno::NOSYS | Errno::PERM) if root == Path::new("/") => Ok(openat(&top, relative, flags, Mode::empty())?),
+        opened => Ok(opened?),
+    }
+}
+
+/// A file that was opened, if it is one, and not a pipe that nobody writes to.
+pub(crate) fn text(opened: OwnedFd) -> io::Result<String> {
+    let file = File::from(opened);
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no file"));
+    }
+    let mut text = String::new();
+    file.take(LONGEST).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// The labels of a unit by its files; `None`: they cannot be read.
@@ -23,7 +46,7 @@ pub(crate) fn labels(root: &Path, fragment: &str, drop_ins: &[String]) -> Option
     let paths = [fragment].into_iter().chain(drop_ins.iter().map(String::as_str)).filter(|path| !path.is_empty());
     let mut files = Vec::new();
     for path in paths {
-        match read(&seen(root, path)) {
+        match read(root, path) {
             Ok(file) => files.push(file),
             // Masked, or generated and gone again.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -41,11 +64,44 @@ pub(crate) fn transient_labels(root: &Path, unit_path: &[String], unit: &str) ->
 
 /// The same, where the manager says which file.
 pub(crate) fn labels_of_transient(root: &Path, fragment: &str) -> Option<Labels> {
-    Some(labels::of_transient(&read(&seen(root, fragment)).ok()?))
+    Some(labels::of_transient(&read(root, fragment).ok()?))
 }
 
-fn read(path: &Path) -> io::Result<UnitFile> {
-    let mut text = String::new();
-    File::open(path)?.take(LONGEST).read_to_string(&mut text)?;
+fn read(root: &Path, path: &str) -> io::Result<UnitFile> {
+    let text = text(open(root, path, OFlags::RDONLY | OFlags::NONBLOCK)?)?;
     UnitFile::parse(&text).map_err(|flaw| io::Error::new(io::ErrorKind::InvalidData, flaw.why))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use super::*;
+
+    #[test]
+    fn links_lead_where_they_lead_the_manager() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        fs::create_dir_all(root.join("etc/units")).unwrap();
+        fs::write(root.join("etc/a.service"), "[X-Labels]\nwhere=inside\n").unwrap();
+        fs::write(folder.path().join("secret.service"), "[X-Labels]\nwhere=outside\n").unwrap();
+        symlink("/etc/a.service", root.join("etc/units/absolute.service")).unwrap();
+        symlink("../../../secret.service", root.join("etc/units/out.service")).unwrap();
+        symlink("/etc", root.join("lib")).unwrap();
+        let of = |path: &str| labels(&root, path, &[]).unwrap().get("where").map(str::to_owned);
+        for path in ["/etc/units/absolute.service", "/lib/a.service"] {
+            assert_eq!(of(path).as_deref(), Some("inside"), "{path}");
+        }
+        for path in ["/etc/units/out.service", "/../secret.service"] {
+            assert_eq!(of(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = std::process::Command::new("mkfifo").arg(folder.path().join("a.service")).status().unwrap();
+        assert!(pipe.success());
+        assert_eq!(labels(folder.path(), "/a.service", &[]), None, "unknown, not without labels");
+    }
 }

@@ -1,7 +1,7 @@
 //! [`UnitLooker`]: one call for the list, and for each instance what a list does not say: which life, whether it is frozen, how it
 //! ended.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, pin::pin, sync::Arc};
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
@@ -57,17 +57,14 @@ impl UnitLooker {
         let units: Vec<(String, OwnedObjectPath)> =
             listed.into_iter().filter(wanted).map(|unit| (unit.0, unit.6)).collect();
         let bound = self.client.config().inspect_concurrency.get();
-        let looks: Vec<Result<Option<Instance>>> = stream::iter(units)
-            .map(|(unit, path)| async move { self.one(&unit, &path, detail).await })
-            .buffer_unordered(bound)
-            .collect()
-            .await;
-        let (mut instances, mut failures) = (Vec::with_capacity(looks.len()), Vec::new());
-        for look in looks {
+        let (mut instances, mut failures) = (Vec::with_capacity(units.len()), Vec::new());
+        let looks = stream::iter(units).map(|(unit, path)| async move { self.one(&unit, &path, detail).await });
+        let mut looks = pin!(looks.buffer_unordered(bound));
+        while let Some(look) = looks.next().await {
             match look {
                 Ok(Some(instance)) if filter.matches(&instance) => instances.push(Arc::new(instance)),
                 Ok(_) => {}
-                // Each of them failed for the same reason: there is no list.
+                // The others would fail for the same reason, each in its own time: there is no list.
                 Err(error)
                     if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Cancelled) =>
                 {

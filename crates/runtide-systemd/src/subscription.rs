@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use runtide_core::Result;
 use zbus::{Connection, Message};
 
-use crate::client::{BUS, BUS_PATH, Client, MANAGER, ROOT, SYSTEMD};
+use crate::client::{BUS, BUS_PATH, Client, Left, MANAGER, ROOT, SYSTEMD};
 
 /// A link with these signals asked for, systemd told to send them, and its own name on the bus; within the deadline.
 ///
@@ -17,18 +17,32 @@ pub(crate) async fn subscribe<T>(
     asked: impl AsyncFnOnce(&Connection) -> zbus::Result<T>,
 ) -> Result<(Connection, String, T)> {
     let connection = client.dial(operation, queue).await?;
+    let place = client.place(operation);
     let asking = async {
-        let streams = asked(&connection).await?;
-        connection.call_method(Some(SYSTEMD), ROOT, Some(MANAGER), "Subscribe", &()).await?;
-        let owner = connection.call_method(Some(BUS), BUS_PATH, Some(BUS), "GetNameOwner", &(SYSTEMD,)).await?;
-        Ok::<_, zbus::Error>((owner.body().deserialize::<String>()?, streams))
+        let streams = asked(&connection).await.map_err(|error| place.dbus(error))?;
+        let mut left = Left::default();
+        loop {
+            match tells(&connection).await {
+                Ok(owner) => return Ok((owner, streams)),
+                Err(error) => left.comes_back(place.dbus(error)).await?,
+            }
+        }
     };
     let deadline = client.config().deadline;
-    match tokio::time::timeout(deadline, asking).await {
-        Ok(Ok((systemd, streams))) => Ok((connection, systemd, streams)),
-        Ok(Err(error)) => Err(client.place(operation).dbus(error)),
-        Err(_) => Err(client.place(operation).timeout(deadline)),
+    let (systemd, streams): (String, T) =
+        tokio::time::timeout(deadline, asking).await.map_err(|_| place.timeout(deadline))??;
+    Ok((connection, systemd, streams))
+}
+
+/// Has systemd tell, and says its own name on the bus.
+async fn tells(connection: &Connection) -> zbus::Result<String> {
+    match connection.call_method(Some(SYSTEMD), ROOT, Some(MANAGER), "Subscribe", &()).await {
+        // Asked again, and it had heard the first time.
+        Err(zbus::Error::MethodError(name, ..)) if name.ends_with(".AlreadySubscribed") => {}
+        subscribed => drop(subscribed?),
     }
+    let owner = connection.call_method(Some(BUS), BUS_PATH, Some(BUS), "GetNameOwner", &(SYSTEMD,)).await?;
+    owner.body().deserialize()
 }
 
 /// Asks the bus for the signals that these rules describe.

@@ -1,13 +1,7 @@
 //! The manager under a store of units is executed anew, and its machine is killed and booted again: what was applied is there,
 //! watchers are told what happens and nothing else, and the store goes on.
 #![cfg(target_os = "linux")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stderr,
-    unreachable_pub,
-    reason = "a test fails by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, unreachable_pub, reason = "a test fails by panicking")]
 
 #[allow(dead_code, reason = "other tests use the rest")]
 #[path = "store/machine.rs"]
@@ -19,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use runtide_conformance::testbed::Testbed;
+use runtide_conformance::{report, testbed::Testbed};
 use runtide_core::{
     Document, ErrorKind, Precondition, ResourceFormat, ResourceRef, Revision, Selector, StoreBackend, StoreEvent,
     StoreStream, StoreWatchOptions,
@@ -158,7 +152,7 @@ async fn a_manager_that_is_executed_anew_and_a_machine_that_is_booted_again() {
     test.goes_on("first").await;
 
     let Some(testbed) = Testbed::of("systemd2") else {
-        eprintln!("skipped: RUNTIDE_TESTBED is not set, so nobody can boot the machine again");
+        report::skip("store_boot", "systemd", "RUNTIDE_TESTBED is not set, so nobody can boot the machine again");
         return test.end().await;
     };
     testbed.run(&["kill"]).await.unwrap();

@@ -158,6 +158,108 @@ async fn systemd_analyze_is_asked_where_it_sees_what_the_manager_sees() {
         store.apply(&drop_in, native("[Service]\nExecStart=/bin/true\n"), Precondition::None).await.unwrap_err();
     assert!(error.message().contains("more than one ExecStart="), "{error}");
     assert_eq!(test.on_disk("web.service").unwrap(), SLEEPS);
+
+    // What needs the other is judged with it, and what means nothing yet is not judged.
+    let early = test.drop_in("later", "10-more");
+    store.apply(&early, native("[Unit]\nDescription=more\n"), Precondition::None).await.unwrap();
+    store.apply(&test.service("later"), native(SLEEPS), Precondition::None).await.unwrap();
+    let mut saved = Vec::new();
+    store.snapshot(&mut saved).await.unwrap();
+    for gone in [&early, &test.service("later"), &web] {
+        store.delete(gone, Precondition::None).await.unwrap();
+    }
+    store.restore(&mut saved.as_slice()).await.unwrap();
+    assert_eq!(test.property("later.service", "Description"), "more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_another_one_hides_is_a_conflict() {
+    let Some(test) = Test::new() else { return };
+    let hiding = test.part.machine.root.join("etc/systemd/system").join(test.unit("web.service"));
+    let web = test.service("web");
+    for masked in [false, true] {
+        if masked {
+            symlink("/dev/null", &hiding).unwrap();
+        } else {
+            std::fs::write(&hiding, SLEEPS).unwrap();
+        }
+        let applied = test.store.apply(&web, native(&SLEEPS.replace("sleeps", "ours")), Precondition::None).await;
+        std::fs::remove_file(&hiding).unwrap();
+        let error = applied.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+        assert!(error.to_string().contains("/etc/systemd/system/"), "{error}");
+        assert_eq!(test.on_disk("web.service"), None, "it is taken back");
+    }
+    let drop_in = test.drop_in("web", "10-more");
+    let folder = hiding.with_extension("service.d");
+    test.put(&web, SLEEPS).await;
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("10-more.conf"), "[Unit]\nDescription=theirs\n").unwrap();
+    let applied = test.store.apply(&drop_in, native("[Unit]\nDescription=ours\n"), Precondition::None).await;
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert_eq!(applied.unwrap_err().kind(), ErrorKind::Conflict);
+    test.put(&drop_in, "[Unit]\nDescription=ours\n").await;
+    assert_eq!(test.property("web.service", "Description"), "ours");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_there_already_is_read_by_the_manager_too() {
+    let Some(test) = Test::new() else { return };
+    let web = test.service("web");
+    test.put(&web, SLEEPS).await;
+    test.part.machine.call("StartUnit", "ss", &[&test.unit("web.service"), "replace"]);
+    let mut watch = test.watch().await;
+    let theirs = SLEEPS.replace("sleeps", "theirs");
+    std::fs::write(test.part.path(&test.unit("web.service")), &theirs).unwrap();
+    // Seen, and nobody told the manager.
+    let seen = next(&mut watch).await.revision();
+    let applied = test.store.apply(&web, native(&theirs), Precondition::None).await.unwrap();
+    assert_eq!((applied.outcome, applied.revision), (ApplyOutcome::Unchanged, seen));
+    assert_eq!(test.property("web.service", "Description"), "theirs");
+    test.part.machine.call("StopUnit", "ss", &[&test.unit("web.service"), "replace"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn disabling_undoes_what_others_enabled_elsewhere() {
+    let Some(test) = Test::new() else { return };
+    let web = test.service("web");
+    test.put(&web, SLEEPS).await;
+    let unit = test.unit("web.service");
+    let wants =
+        |below: &str| test.part.machine.root.join(below).join("systemd/system/multi-user.target.wants").join(&unit);
+    // The store's own folder is below /run, so this is not how it would do it.
+    test.part.machine.call("EnableUnitFiles", "asbb", &["1", &unit, "false", "false"]);
+    assert!(wants("etc").is_symlink());
+    assert_eq!(test.store.disable(&web).await.unwrap(), Effect::Changed);
+    assert!(!wants("etc").is_symlink() && !wants("run").is_symlink());
+    assert_eq!(test.store.disable(&web).await.unwrap(), Effect::Unchanged);
+    test.part.machine.call("EnableUnitFiles", "asbb", &["1", &unit, "false", "false"]);
+    test.store.delete(&web, Precondition::None).await.unwrap();
+    assert!(!wants("etc").is_symlink(), "nothing of it is left");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manager_that_read_what_was_taken_back_is_told_by_the_next_opening() {
+    let Some(test) = Test::new() else { return };
+    let web = test.service("web");
+    let made = test.put(&web, SLEEPS).await;
+    test.store.close();
+    // As after a crash: the files are as they were, and the manager read what was begun.
+    let path = test.part.path(&test.unit("web.service"));
+    std::fs::write(&path, SLEEPS.replace("sleeps", "refused")).unwrap();
+    test.part.machine.call("Reload", "", &[]);
+    std::fs::write(&path, SLEEPS).unwrap();
+    let record = test.part.machine.root.join("run/systemd/system.runtide").join(format!("units-{}", test.part.prefix));
+    std::fs::write(record.join("intent"), format!(r#"{{"base":{},"files":[],"access":{{}}}}"#, made.0)).unwrap();
+    let store = open(&test.part);
+    assert_eq!(store.get(&web, None).await.unwrap().unwrap().revision, made);
+    for _ in 0..100 {
+        if test.property("web.service", "Description") == "sleeps" && !record.join("intent").exists() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("nobody told the manager");
 }
 
 #[tokio::test(flavor = "multi_thread")]

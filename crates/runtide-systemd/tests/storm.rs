@@ -25,7 +25,7 @@ use std::{
 };
 
 use machine::{Machine, Settings};
-use runtide_conformance::testbed::Testbed;
+use runtide_conformance::testbed::{Testbed, Turn};
 use runtide_core::{
     ExitStatus, Gap, InstanceState, InstanceTable, RuntimeBackend, RuntimeEvent, RuntimeEventKind as Kind, WatchOptions,
 };
@@ -40,8 +40,8 @@ struct Life {
     code: i32,
 }
 
-/// The second machine; `None`: nobody says where it is, which must not be where it is required.
-fn machine() -> Option<(Arc<Machine>, SystemdBackend, String)> {
+/// The second machine, for one test at a time; `None`: nobody says where it is, which must not be where it is required.
+async fn machine() -> Option<(Arc<Machine>, SystemdBackend, String, Turn)> {
     let Ok(address) = std::env::var("RUNTIDE_TEST_SYSTEMD2") else {
         let why = "RUNTIDE_TEST_SYSTEMD2 is not set: cargo xtask testbed up systemd2";
         runtide_conformance::report::skip("storm", "systemd", why);
@@ -52,7 +52,8 @@ fn machine() -> Option<(Arc<Machine>, SystemdBackend, String)> {
         .with_address(address.clone())
         .with_root(std::env::var_os("RUNTIDE_TEST_SYSTEMD2_ROOT").map(PathBuf::from))
         .with_selection(Selection::default().with_pattern(format!("{prefix}*")));
-    Some((Arc::new(Machine::at(&address)), SystemdBackend::new(config).unwrap(), prefix))
+    let turn = Turn::on("systemd2").await.unwrap();
+    Some((Arc::new(Machine::at(&address)), SystemdBackend::new(config).unwrap(), prefix, turn))
 }
 
 /// Starts services of 10 to 50 ms one after the other, until it is told to stop.
@@ -112,6 +113,18 @@ fn edges(told: &Told) -> HashMap<String, (usize, Vec<Option<ExitStatus>>)> {
     edges
 }
 
+/// Waits for the end of a bracket that came after the last fault.
+async fn bracket(told: &Told, faults: &[(Instant, &str)]) {
+    let (from, what) = *faults.last().unwrap();
+    for _ in 0..600 {
+        if told.lock().unwrap().iter().any(|(at, event)| *at > from && matches!(event.kind, Kind::ResyncEnd)) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("no bracket after a {what}");
+}
+
 async fn at_rest(told: &Told) {
     let mut seen = 0;
     loop {
@@ -137,7 +150,7 @@ async fn compare(told: &Told, machine: &Machine, prefix: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_edge_outside_the_brackets_is_told_through_reloads_reexecutions_and_boots() {
-    let Some((machine, backend, prefix)) = machine() else { return };
+    let Some((machine, backend, prefix, _turn)) = machine().await else { return };
     let testbed = Testbed::of("systemd2");
     let (told, listening) = listen(&backend).await;
     let stop = Arc::new(AtomicBool::new(false));
@@ -166,6 +179,7 @@ async fn every_edge_outside_the_brackets_is_told_through_reloads_reexecutions_an
             )
             .await;
         machine.version().await.unwrap();
+        bracket(&told, &faults).await;
         pause().await;
     }
     if let Some(testbed) = testbed {
@@ -174,8 +188,15 @@ async fn every_edge_outside_the_brackets_is_told_through_reloads_reexecutions_an
             faults.push((Instant::now(), "kill"));
             testbed.run(&["kill", "start"]).await.unwrap();
             machine.version().await.unwrap();
+            bracket(&told, &faults).await;
             pause().await;
         }
+    } else {
+        runtide_conformance::report::skip(
+            "storm",
+            "systemd",
+            "RUNTIDE_TESTBED is not set: nobody can kill the machine",
+        );
     }
     tokio::time::sleep(Duration::from_secs(3)).await;
     stop.store(true, Ordering::Release);
@@ -224,7 +245,7 @@ async fn every_edge_outside_the_brackets_is_told_through_reloads_reexecutions_an
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn other_monitors_change_nothing_and_none_is_needed() {
-    let Some((machine, backend, prefix)) = machine() else { return };
+    let Some((machine, backend, prefix, _turn)) = machine().await else { return };
     // Another one that does what monitors should not: it reads properties of whatever is new (trap S2).
     let (told, listening) = listen(&backend).await;
     for round in ["alone", "beside another"] {
@@ -236,6 +257,12 @@ async fn other_monitors_change_nothing_and_none_is_needed() {
         told.lock().unwrap().clear();
         let round_prefix = format!("{prefix}-{}", round.replace(' ', "-"));
         let lives = churn(Arc::clone(&machine), round_prefix, 50, Arc::default()).await;
+        for _ in 0..600 {
+            if edges(&told).values().filter(|(_, stops)| !stops.is_empty()).count() >= lives.len() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
         at_rest(&told).await;
         let edges = edges(&told);
         assert_eq!(lives.len(), 50);

@@ -17,6 +17,7 @@ mod machine;
 use std::{path::PathBuf, time::Duration};
 
 use machine::Machine;
+use runtide_conformance::testbed::Turn;
 use runtide_core::{
     ErrorKind, ExitStatus, Instance, InstanceSpec, InstanceState as S, LabelMatch, Labels, ListOptions, Protocol,
     RemoveOptions, RuntimeBackend, RuntimeBackendExt, RuntimeEventKind as Kind, WatchOptions,
@@ -34,8 +35,9 @@ fn variable(name: &str) -> Option<String> {
     value
 }
 
-/// The second machine, with unit files of this test on it.
+/// The second machine, with unit files of this test on it, for one test at a time: each has it read all its units anew.
 struct Bed {
+    _turn: Turn,
     machine: Machine,
     config: Config,
     prefix: String,
@@ -51,7 +53,8 @@ impl Bed {
             format!("un{:x}", std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() & 0xff_ffff_ffff);
         let config = Config::system().with_address(address.clone()).with_root(root.clone());
         let config = config.with_selection(Selection::default().with_pattern(format!("{prefix}*")));
-        let mut bed = Self { machine: Machine::at(&address), config, prefix, root, files: Vec::new() };
+        let turn = Turn::on("systemd2").await.unwrap();
+        let mut bed = Self { _turn: turn, machine: Machine::at(&address), config, prefix, root, files: Vec::new() };
         for (name, text) in files {
             let path = bed.root.join("run/systemd/system").join(name.replace("PRE", &bed.prefix));
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();

@@ -413,11 +413,14 @@ fn is_in_use(folder: &Path) -> bool {
         let argument = argument.to_string_lossy();
         [folder, &short].iter().any(|path| argument.contains(&*path.to_string_lossy()))
     };
-    let is_tested = || {
-        let lock = folder.ancestors().nth(2).map(|target| File::open(target.join(workspace::TEST_LOCK)));
-        matches!(lock, Some(Ok(file)) if matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    let is_locked = |file: PathBuf| {
+        File::open(file).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     };
-    is_tested() || procfs::processes().iter().any(|process| process.arguments.iter().any(names_it))
+    // `target/testbed/docker`: the locks of a run of all tests, and of a verb that is under way.
+    let above = |nth: usize, name: &str| folder.ancestors().nth(nth).is_some_and(|at| is_locked(at.join(name)));
+    above(2, workspace::TEST_LOCK)
+        || above(1, super::LOCK)
+        || procfs::processes().iter().any(|process| process.arguments.iter().any(names_it))
 }
 
 /// Two Docker daemons in one network would fight over docker0 and the packet filter, and one containerd would mix

@@ -284,10 +284,13 @@ fn keep_this_tool(folder: &Path) -> Outcome<PathBuf> {
     Ok(kept)
 }
 
+/// Held in a checkout's `target/testbed` while a verb is under way.
+const LOCK: &str = "lock";
+
 /// One verb at a time: tests that run at once may each want the daemon restarted.
 fn lock(folder: &Path) -> Outcome<File> {
     const LIMIT: Duration = Duration::from_secs(300);
-    let path = folder.join("lock");
+    let path = folder.join(LOCK);
     let file = File::create(&path).doing(format_args!("cannot write {}", path.display()))?;
     let end = Instant::now() + LIMIT;
     loop {

@@ -6,9 +6,14 @@
 //! two: `ExecStartEx` is written under a name that is not read at all.
 
 use std::{
+    fs::File,
     io::{self, Write as _},
     path::{Path, PathBuf},
 };
+
+use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
+
+use crate::files;
 
 /// Whether a command holds what comes back changed.
 pub(super) fn is_at_risk<'a>(words: impl IntoIterator<Item = &'a str>) -> bool {
@@ -48,25 +53,29 @@ pub(super) fn seen_from(root: &Path, path: &str) -> PathBuf {
     root.join(path.trim_start_matches('/'))
 }
 
-/// Puts the file right; blocks. Whoever reads it meanwhile finds the one or the other.
-pub(super) fn mend(path: &Path) -> io::Result<()> {
-    let text = std::fs::read_to_string(path)?;
-    let Some(mended) = mended(&text) else { return Ok(()) };
-    let metadata = std::fs::metadata(path)?;
-    let mut name = path.file_name().unwrap_or_default().to_owned();
+/// Puts the file right that the manager calls so; blocks. Whoever reads it meanwhile finds the one or the other.
+pub(super) fn mend(root: &Path, path: &str) -> io::Result<()> {
+    let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let folder = files::open(root, folder, OFlags::PATH | OFlags::DIRECTORY)?;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = openat(&folder, name, flags, Mode::empty())?;
+    let metadata = File::from(opened.try_clone()?).metadata()?;
+    let Some(mended) = mended(&files::text(opened)?) else { return Ok(()) };
     // No unit is of this type, so that systemd does not read it.
-    name.push(".runtide");
-    let beside = path.with_file_name(name);
+    let beside = format!("{name}.runtide");
+    // What an earlier one left that was killed.
+    let _ = unlinkat(&folder, &beside, AtFlags::empty());
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut file = File::from(openat(&folder, &beside, flags, Mode::RUSR | Mode::WUSR)?);
     let written = (|| {
-        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).open(&beside)?;
         file.set_permissions(metadata.permissions())?;
         file.write_all(mended.as_bytes())?;
         // systemd compares the time with that of its own writing, to say that the file was changed.
         file.set_modified(metadata.modified()?)?;
-        std::fs::rename(&beside, path)
+        Ok(renameat(&folder, &beside, &folder, name)?)
     })();
     if written.is_err() {
-        let _ = std::fs::remove_file(&beside);
+        let _ = unlinkat(&folder, &beside, AtFlags::empty());
     }
     written
 }

@@ -40,6 +40,11 @@ impl End {
         self.0.as_deref() == Some(word)
     }
 
+    /// Whether it was seen to do what it was to do.
+    pub(super) fn is_done(&self) -> bool {
+        self.is("done")
+    }
+
     /// Whether it may have done what it was to do: the unit tells.
     pub(super) fn may_be_done(&self) -> bool {
         self.0.as_deref().is_none_or(|word| matches!(word, "done" | "skipped"))

@@ -182,8 +182,8 @@ type Command = (String, Vec<String>, bool, u64, u64, u64, u64, u32, i32, i32);
 /// Puts the file right, and looks whether systemd read it before.
 async fn mended(call: Call<'_>, request: &Request, seen: &Seen) -> Result<bool> {
     let (Some(root), Some(path)) = (&call.client.config().root, &seen.about.fragment_path) else { return Ok(true) };
-    let path = fragment::seen_from(root, path);
-    let mended = tokio::task::spawn_blocking(move || fragment::mend(&path)).await;
+    let (root, path) = (root.clone(), path.clone());
+    let mended = tokio::task::spawn_blocking(move || fragment::mend(&root, &path)).await;
     match mended {
         Ok(Ok(())) => {}
         Ok(Err(error)) => return Err(garbled(call, &error.to_string()).with_source(error)),

@@ -38,7 +38,7 @@ pub(super) async fn remove(call: Call<'_>, options: &RemoveOptions) -> Result<Ef
                     stop::kill_all(call).await?;
                 }
                 let end = jobs.end(&job).await?;
-                if !end.may_be_done() && call.look_if_loaded().await?.is_some_and(|seen| !seen.rests()) {
+                if !end.is_done() && call.look_if_loaded().await?.is_some_and(|seen| !seen.rests()) {
                     return Err(failed(call, "its stop", &end));
                 }
             }

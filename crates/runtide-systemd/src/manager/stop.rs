@@ -68,7 +68,7 @@ async fn end(call: Call<'_>, jobs: &mut Jobs<'_>, before: &Seen, options: &StopO
         kill_all(call).await?;
         jobs.end(&job).await?
     };
-    if !ended.may_be_done() && call.look_if_loaded().await?.is_some_and(|seen| !seen.rests()) {
+    if !ended.is_done() && call.look_if_loaded().await?.is_some_and(|seen| !seen.rests()) {
         return Err(failed(call, "its stop", &ended));
     }
     Ok(())

@@ -29,7 +29,6 @@ const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(20), Duration::
 const QUEUE: std::num::NonZeroUsize = std::num::NonZeroUsize::MIN.saturating_add(255);
 
 pub(super) async fn wait(call: Call<'_>) -> Result<Option<ExitStatus>> {
-    let began = Instant::now();
     let mut life = None;
     let mut away_since = None;
     let mut pause = RETRY_AFTER.0;
@@ -44,8 +43,6 @@ pub(super) async fn wait(call: Call<'_>) -> Result<Option<ExitStatus>> {
             Err(error) if life.is_some() && matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout) => {
                 Some(error)
             }
-            // Not for want of time: it left the bus while it was asked, as it does when it executes itself anew.
-            Err(error) if error.kind() == ErrorKind::Timeout && began.elapsed() < call.client.config().deadline => None,
             Err(error) => return Err(error),
         };
         let since = *away_since.get_or_insert_with(Instant::now);

@@ -1,11 +1,19 @@
 //! What a store asks of the manager: to reload, whether it took a unit, to let go of one, to enable and disable.
 
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use runtide_core::{Effect, Error, ErrorKind, Result};
+use rustix::fs::{OFlags, fstat};
 use tokio::time::Instant;
 
-use crate::client::{Client, MANAGER, ROOT, SYSTEMD, UNIT};
+use super::name::UnitFileName;
+use crate::{
+    client::{Client, MANAGER, ROOT, SYSTEMD, UNIT},
+    files,
+};
 
 const APPLY: &str = "store.apply";
 const DELETE: &str = "store.delete";
@@ -14,13 +22,15 @@ const DELETE: &str = "store.delete";
 #[derive(Clone, Debug)]
 pub(super) struct Manager {
     client: Client,
+    /// Where the unit files are, as it sees them.
+    folder: PathBuf,
     /// What is enabled here does not outlive a reboot.
     runtime: bool,
 }
 
 impl Manager {
-    pub(super) fn new(client: Client, runtime: bool) -> Self {
-        Self { client, runtime }
+    pub(super) fn new(client: Client, folder: PathBuf, runtime: bool) -> Self {
+        Self { client, folder, runtime }
     }
 
     pub(super) fn client(&self) -> &Client {
@@ -34,11 +44,11 @@ impl Manager {
         self.client.call_at(APPLY, SYSTEMD, (ROOT, MANAGER, "Reload"), &(), deadline).await.map(drop)
     }
 
-    /// Whether a unit is one that it can load. `has_file`: its file was written, so that it must find one.
+    /// Whether a unit is one that it can load, and made of these files of the folder.
     ///
     /// # Errors
-    /// `InvalidInput`, in its own words.
-    pub(super) async fn check(&self, unit: &str, has_file: bool) -> Result<()> {
+    /// `InvalidInput`, in its own words; `Conflict` if it takes another file of the same name, which comes before.
+    pub(super) async fn check(&self, unit: &str, files: &[&UnitFileName]) -> Result<()> {
         // A template is no unit: only its instances are.
         if unit.rsplit_once('.').is_some_and(|(stem, _)| stem.ends_with('@')) {
             return Ok(());
@@ -58,12 +68,64 @@ impl Manager {
                 let message = if message.is_empty() { format!("systemd does not load it: {name}") } else { message };
                 Err(self.client.invalid(APPLY, message).with_context("unit", unit))
             }
-            Some("not-found") if has_file => {
+            Some("not-found") if files.iter().any(|file| file.drop_in_name().is_none()) => {
                 let message = "systemd does not look for units in this folder: nothing in it would ever be started";
                 Err(self.client.invalid(APPLY, message).with_context("unit", unit))
             }
-            _ => Ok(()),
+            // A drop-in of a unit that nobody wrote yet: what is not loaded is made of nothing.
+            Some("not-found") => Ok(()),
+            _ => self.is_made_of(unit, files, said).await,
         }
+    }
+
+    async fn is_made_of(&self, unit: &str, files: &[&UnitFileName], said: Loaded) -> Result<()> {
+        let fragment = said.fragment_path.unwrap_or_default();
+        let drop_ins = said.drop_in_paths.unwrap_or_default();
+        for file in files {
+            let own = self.folder.join(file.path());
+            let (taken, what) = match file.drop_in_name() {
+                None => (std::slice::from_ref(&fragment), "the unit"),
+                Some(_) => (drop_ins.as_slice(), "the drop-in"),
+            };
+            if taken.iter().any(|path| Path::new(path) == own) || self.is_one_of(&own, taken).await {
+                continue;
+            }
+            let name = own.file_name();
+            let instead = taken.iter().find(|path| Path::new(path).file_name() == name).map_or("", String::as_str);
+            let message =
+                format!("systemd takes {what} from elsewhere: a file of this name comes before, or it is masked");
+            let error = self.client.place(APPLY).error(ErrorKind::Conflict, message).with_context("unit", unit);
+            return Err(error.with_context("taken", instead).with_context("written", own.display()));
+        }
+        Ok(())
+    }
+
+    /// Whether a file is also known by one of these names: of merged folders systemd may say the one or the other.
+    async fn is_one_of(&self, own: &Path, others: &[String]) -> bool {
+        let Some(root) = self.client.config().root.clone() else { return false };
+        let (own, others) = (own.to_owned(), others.to_vec());
+        let compared = tokio::task::spawn_blocking(move || {
+            let number = |path: &Path| {
+                let opened = files::open(&root, &path.to_string_lossy(), OFlags::PATH).ok()?;
+                let found = fstat(opened).ok()?;
+                Some((found.st_dev, found.st_ino))
+            };
+            let own = number(&own);
+            own.is_some() && others.iter().any(|other| number(Path::new(other)) == own)
+        });
+        compared.await.unwrap_or(false)
+    }
+
+    /// Whether there is a unit of this name, so that drop-ins of it mean something.
+    pub(super) async fn knows(&self, unit: &str) -> Result<bool> {
+        let answer = self.client.manager(APPLY, "LoadUnit", &(unit,)).await;
+        let path: zbus::OwnedObjectPath = match answer {
+            Ok(answer) => self.client.read(APPLY, &answer)?,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let state: String = self.client.get(APPLY, path.as_str(), UNIT, "LoadState").await?;
+        Ok(state != "not-found")
     }
 
     /// Stops a unit and waits for its end, and disables it; its file is still there, without which it could not be disabled.
@@ -72,7 +134,7 @@ impl Manager {
             self.stop(unit).await?;
         }
         if self.is_enabled(unit).await? {
-            self.client.manager(DELETE, "DisableUnitFiles", &(vec![unit], self.runtime)).await?;
+            self.uninstall(DELETE, unit).await?;
         }
         Ok(())
     }
@@ -131,9 +193,19 @@ impl Manager {
     /// Takes that back.
     pub(super) async fn disable(&self, unit: &str) -> Result<Effect> {
         const DISABLE: &str = "systemd.store.disable";
-        let answer = self.client.manager(DISABLE, "DisableUnitFiles", &(vec![unit], self.runtime)).await?;
-        let changes: Vec<(String, String, String)> = self.client.read(DISABLE, &answer)?;
-        self.settled(!changes.is_empty()).await
+        let changed = self.uninstall(DISABLE, unit).await?;
+        self.settled(changed).await
+    }
+
+    /// Takes away what enables a unit, now and after a boot, whoever enabled it where; whether there was anything.
+    async fn uninstall(&self, operation: &'static str, unit: &str) -> Result<bool> {
+        let mut changed = false;
+        for runtime in [self.runtime, !self.runtime] {
+            let answer = self.client.manager(operation, "DisableUnitFiles", &(vec![unit], runtime)).await?;
+            let removed: Vec<(String, String, String)> = self.client.read(operation, &answer)?;
+            changed |= !removed.is_empty();
+        }
+        Ok(changed)
     }
 
     async fn settled(&self, changed: bool) -> Result<Effect> {
@@ -150,6 +222,8 @@ impl Manager {
 struct Loaded {
     load_state: Option<String>,
     load_error: Option<(String, String)>,
+    fragment_path: Option<String>,
+    drop_in_paths: Option<Vec<String>>,
 }
 
 /// The same error for one more caller.

@@ -15,6 +15,7 @@ mod tests;
 mod verify;
 
 use std::{
+    collections::BTreeSet,
     fmt,
     path::Path,
     sync::{Arc, Mutex},
@@ -138,7 +139,7 @@ impl<S: LocalStore> UnitStore<S> {
     /// As [`new`](Self::new).
     pub fn with_form(config: UnitStoreConfig, front: S, form: impl UnitForm) -> Result<Self> {
         let client = Client::new(config.systemd.clone())?;
-        let manager = Manager::new(client, config.is_runtime());
+        let manager = Manager::new(client, config.directory.clone(), config.is_runtime());
         Self::made(config, front, Arc::new(form), Some(manager), Arc::new(OsDisk::default()), Arc::new(OsNames))
     }
 
@@ -306,16 +307,31 @@ impl<S: LocalStore> UnitStore<S> {
         }
         let there = self.inner.shared.front.get(reference, None).await?;
         let new = there.is_none_or(|there| *there.written() != document);
-        if new
-            && self.inner.config.verify == Verify::Auto
-            && self.inner.config.is_here()
-            && self.inner.manager.is_some()
-        {
-            let systemd = &self.inner.config.systemd;
-            let verified = verify::verify(systemd.scope, systemd.deadline, &file, &text).await;
-            verified.map_err(|error| error.with_context("resource", reference))?;
+        Ok(Body { document, file, text, new })
+    }
+
+    /// Has systemd-analyze judge what is new, where it sees what the manager sees; all together, for one may need the other.
+    async fn verified(&self, bodies: &[&Body]) -> Result<()> {
+        let config = &self.inner.config;
+        let Some(manager) = self.inner.manager.as_ref().filter(|_| config.verify == Verify::Auto && config.is_here())
+        else {
+            return Ok(());
+        };
+        let whole =
+            |unit: &str| bodies.iter().any(|body| body.file.drop_in_name().is_none() && body.file.unit_name() == unit);
+        let mut units = BTreeSet::new();
+        for body in bodies.iter().filter(|body| body.new) {
+            let unit = body.file.unit_name();
+            // Of a unit that is not there yet, its drop-ins mean nothing.
+            if !units.contains(unit) && (whole(unit) || manager.knows(unit).await?) {
+                units.insert(unit);
+            }
         }
-        Ok(Body { document, file, text })
+        if units.is_empty() {
+            return Ok(());
+        }
+        let files: Vec<_> = bodies.iter().map(|body| (&body.file, &body.text)).collect();
+        verify::verify(&config.systemd, &files, &units).await
     }
 
     /// A body of a snapshot. One that the form does not write, and reads as it is, was somebody else's file: it is one again.
@@ -327,7 +343,8 @@ impl<S: LocalStore> UnitStore<S> {
         {
             let (file, text) = (self.file(reference)?, document.bytes.clone());
             if form.read(&file, &text).is_some_and(|read| read.0 == *reference && read.1 == document) {
-                return Ok(Body { document, file, text });
+                // systemd itself took it as it was.
+                return Ok(Body { document, file, text, new: false });
             }
         }
         self.body(reference, document).await
@@ -379,6 +396,7 @@ impl<S: LocalStore> StoreBackend for UnitStore<S> {
         self.opened().await?;
         let bytes = document.bytes.clone();
         let body = self.body(reference, document).await?;
+        self.verified(&[&body]).await.map_err(|error| error.with_context("resource", reference))?;
         let reference = reference.clone();
         let (change, revision) =
             self.ask(APPLY, |done| Ask::Write(Write { reference, fresh: Some(body), precondition, done })).await?;
@@ -434,11 +452,13 @@ impl<S: LocalStore> StoreBackend for UnitStore<S> {
         while let Some(resource) = reader.next().await? {
             resources.push(resource);
         }
-        let mut fresh = Vec::new();
-        for resource in resources {
-            let Body { file, text, .. } = self.restored(&resource.reference, resource.written().clone()).await?;
-            fresh.push(Fresh { resource, file, text });
+        let mut bodies = Vec::new();
+        for resource in &resources {
+            bodies.push(self.restored(&resource.reference, resource.written().clone()).await?);
         }
+        self.verified(&bodies.iter().collect::<Vec<_>>()).await?;
+        let fresh = resources.into_iter().zip(bodies);
+        let fresh = fresh.map(|(resource, Body { file, text, .. })| Fresh { resource, file, text }).collect();
         self.ask(RESTORE, |done| Ask::Restore { fresh, done }).await
     }
 

@@ -36,7 +36,8 @@ pub(super) struct Record {
 pub(super) struct Intent {
     /// The index that it goes out from: with another it means nothing.
     pub(super) base: Revision,
-    /// Each file, the digest of its text to come, and the text that was there; `None` where there is none.
+    /// Each file, the digest of its text to come, and the text that was there; `None` where there is none. Without any: all is as
+    /// it was, and the manager is to be told.
     pub(super) files: Vec<(String, Option<Digest>, Option<Document>)>,
     /// Whose the files were that were there, and who might open them.
     #[serde(default)]
@@ -86,7 +87,12 @@ impl Record {
         self.write(INTENT, &serde_json::to_vec(intent)?)
     }
 
-    /// What was begun was taken back.
+    /// What was begun was taken back; the manager is still to be told, by the next opening if need be.
+    pub(super) fn owe(&self, base: Revision) -> io::Result<()> {
+        self.begin(&Intent { base, files: Vec::new(), access: BTreeMap::new() })
+    }
+
+    /// What was begun was taken back, and the manager knows.
     pub(super) fn done(&self) -> io::Result<()> {
         match self.disk.remove(&self.path.join(INTENT)) {
             Err(error) if error.kind() == IoKind::NotFound => return Ok(()),

@@ -1,12 +1,12 @@
 //! What `systemd-analyze verify` says of a unit before it is written.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsString,
     io,
     path::{Path, PathBuf},
     process::Stdio,
     sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -14,27 +14,31 @@ use runtide_core::{Error, ErrorKind, Result};
 use tokio::process::Command;
 
 use super::name::UnitFileName;
-use crate::config::Scope;
+use crate::config::{Config, Scope};
 
 const VERIFY: &str = "store.apply";
+
+/// What it says when it did not come to judge: an option that it did not know before 250, and that it cannot be a manager here.
+const UNABLE: [&str; 3] = ["unrecognized option", "Failed to initialize manager", "Failed to start manager"];
 
 /// The most of its words that are passed on, in bytes.
 const WORDS: usize = 4 << 10;
 
-/// Asks about a copy of the file in a folder of its own, which comes before all others. What the unit needs and is not there is
-/// no fault of it.
+/// Asks about these units, with copies of the files in a folder of their own, which comes before all others. What they need and is
+/// not there is no fault of theirs.
 ///
 /// # Errors
 /// `InvalidInput`, in its words. That the program cannot be run is none.
-pub(super) async fn verify(scope: Scope, deadline: Duration, file: &UnitFileName, text: &Bytes) -> Result<()> {
-    let said = match tokio::time::timeout(deadline, asked(scope, file, text)).await {
+pub(super) async fn verify(config: &Config, files: &[(&UnitFileName, &Bytes)], units: &BTreeSet<&str>) -> Result<()> {
+    let deadline = config.deadline;
+    let said = match tokio::time::timeout(deadline, asked(config, files, units)).await {
         Ok(Ok(said)) => said,
         Ok(Err(error)) => {
-            tracing::debug!(%error, unit = file.unit_name(), "systemd-analyze cannot be run: systemd itself will judge");
+            tracing::debug!(%error, ?units, "systemd-analyze cannot be run: systemd itself will judge");
             return Ok(());
         }
         Err(_) => {
-            tracing::warn!(unit = file.unit_name(), "systemd-analyze did not end in time: systemd itself will judge");
+            tracing::warn!(?units, "systemd-analyze did not end in time: systemd itself will judge");
             return Ok(());
         }
     };
@@ -46,25 +50,31 @@ pub(super) async fn verify(scope: Scope, deadline: Duration, file: &UnitFileName
     }
 }
 
-/// Its words, if it refuses the unit.
-async fn asked(scope: Scope, file: &UnitFileName, text: &Bytes) -> io::Result<Option<String>> {
-    let folder = Folder::new(file, text).await?;
+/// Its words, if it refuses a unit.
+async fn asked(
+    config: &Config,
+    files: &[(&UnitFileName, &Bytes)],
+    units: &BTreeSet<&str>,
+) -> io::Result<Option<String>> {
+    let folder = Folder::new(files).await?;
     let mut path = OsString::from(&folder.0);
     // What comes after is where it always looks.
     path.push(":");
     let mut command = Command::new("systemd-analyze");
     command.args(["verify", "--man=no", "--recursive-errors=no"]);
-    if scope == Scope::User {
+    if config.scope == Scope::User {
         command.arg("--user");
+        if let Some(runtime) = config.runtime_dir() {
+            command.env("XDG_RUNTIME_DIR", runtime);
+        }
     }
-    command.arg("--").arg(file.unit_name()).env("SYSTEMD_UNIT_PATH", path).env("LC_ALL", "C");
+    command.arg("--").args(units).env("SYSTEMD_UNIT_PATH", path).env("LC_ALL", "C");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
     let output = command.output().await?;
     let words = String::from_utf8_lossy(&output.stderr);
     match output.status.code() {
         Some(0) => Ok(None),
-        // Before 250 it did not know this option.
-        Some(_) if words.contains("unrecognized option") => Err(io::Error::other(words.into_owned())),
+        Some(_) if UNABLE.iter().any(|why| words.contains(why)) => Err(io::Error::other(words.into_owned())),
         Some(_) => Ok(Some(plain(&words, &folder.0))),
         None => Err(io::Error::other("it was killed")),
     }
@@ -88,16 +98,18 @@ struct Folder(PathBuf);
 static NUMBER: AtomicU64 = AtomicU64::new(0);
 
 impl Folder {
-    async fn new(file: &UnitFileName, text: &Bytes) -> io::Result<Self> {
+    async fn new(files: &[(&UnitFileName, &Bytes)]) -> io::Result<Self> {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("runtide-verify-{}-{number}", std::process::id()));
         // Nobody else may put anything in it; one that is there already is somebody else's.
         tokio::fs::DirBuilder::new().mode(0o700).create(&path).await?;
         let folder = Self(path);
-        if file.drop_in_name().is_some() {
-            tokio::fs::create_dir(folder.0.join(file.drop_ins())).await?;
+        for (file, text) in files {
+            if file.drop_in_name().is_some() {
+                tokio::fs::create_dir_all(folder.0.join(file.drop_ins())).await?;
+            }
+            tokio::fs::write(folder.0.join(file.path()), text).await?;
         }
-        tokio::fs::write(folder.0.join(file.path()), text).await?;
         Ok(folder)
     }
 }
@@ -123,8 +135,10 @@ mod tests {
     #[tokio::test]
     async fn a_unit_that_is_wrong_is_refused_where_the_program_is() {
         let file = UnitFileName::unit("runtide-verify-test.service").unwrap();
-        let check =
-            async |text: &'static str| verify(Scope::System, Duration::from_secs(20), &file, &Bytes::from(text)).await;
+        let check = async |text: &'static str| {
+            let units = BTreeSet::from([file.unit_name()]);
+            verify(&Config::system(), &[(&file, &Bytes::from(text))], &units).await
+        };
         check("[Service]\nExecStart=/bin/sh -c true\n").await.unwrap();
         if std::process::Command::new("systemd-analyze").arg("--version").output().is_ok() {
             let error = check("[Service]\nExecStart=/no/such/program\n").await.unwrap_err();

@@ -57,8 +57,10 @@ impl Machine {
         let address = self.address.replace(&*self.root.to_string_lossy(), "");
         let run = Command::new("nsenter")
             .args([format!("--mount={}", of("mnt")), format!("--pid={}", of("pid"))])
-            .arg(std::env::current_exe().unwrap())
+            // By a descriptor: the machine has a `/tmp` of its own, where this program may lie.
+            .arg("/proc/self/fd/0")
             .args(["--exact", test, "--nocapture"])
+            .stdin(std::fs::File::open(std::env::current_exe().unwrap()).unwrap())
             .env("RUNTIDE_TEST_SYSTEMD2", address)
             .env("RUNTIDE_TEST_SYSTEMD2_ROOT", "/")
             .output()

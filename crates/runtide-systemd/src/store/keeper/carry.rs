@@ -156,14 +156,13 @@ impl<S: LocalStore> Keeper<S> {
         let Some(manager) = self.manager.clone().filter(|_| !changes.is_empty() || self.stale) else { return Ok(()) };
         self.reload().await.map_err(Trouble::Failed)?;
         let written = changes.iter().filter(|one| one.after.is_some());
-        let mut units: BTreeMap<&str, bool> = BTreeMap::new();
+        let mut units: BTreeMap<&str, Vec<&UnitFileName>> = BTreeMap::new();
         for one in written {
-            // Of a unit of which there are drop-ins alone, the file may be anywhere, or nowhere.
-            *units.entry(one.file.unit_name()).or_default() |= one.file.drop_in_name().is_none();
+            units.entry(one.file.unit_name()).or_default().push(&one.file);
         }
-        let checks = units.into_iter().map(|(unit, has_file)| {
+        let checks = units.into_iter().map(|(unit, files)| {
             let manager = &manager;
-            async move { manager.check(unit, has_file).await.map_err(|error| (unit.to_owned(), error)) }
+            async move { manager.check(unit, &files).await.map_err(|error| (unit.to_owned(), error)) }
         });
         refusals(join_all(checks).await)
     }
@@ -171,7 +170,8 @@ impl<S: LocalStore> Keeper<S> {
     /// Puts back as they were those files that were changed, where they are still what this store made of them.
     async fn take_back(&mut self, changes: Vec<Change>, trouble: Trouble) -> Trouble {
         let (folder, record) = (self.folder.clone(), Arc::clone(&self.record));
-        let nothing = changes.is_empty();
+        let (nothing, base) = (changes.is_empty(), self.revision);
+        let is_told = nothing || self.manager.is_none();
         let back = blocking(APPLY, move || {
             for one in &changes {
                 let (before, after) = (one.before.as_ref(), one.after.as_deref().map(Digest::of));
@@ -180,7 +180,11 @@ impl<S: LocalStore> Keeper<S> {
                 }
             }
             folder.sync(changes.iter().map(|one| &one.file))?;
-            record.done()?;
+            if is_told {
+                record.done()?;
+            } else {
+                record.owe(base)?;
+            }
             for one in changes.iter().filter(|one| one.file.drop_in_name().is_some()) {
                 folder.tidy(&one.file);
             }
@@ -192,6 +196,7 @@ impl<S: LocalStore> Keeper<S> {
             return Trouble::Failed(error);
         }
         if !nothing {
+            self.owes = !is_told;
             self.reload_aside().await;
         }
         trouble

@@ -93,6 +93,7 @@ impl<S: LocalStore> Keeper<S> {
             return Err(error);
         }
         self.show(steps, state, revision);
+        self.unread = true;
         Ok(())
     }
 }

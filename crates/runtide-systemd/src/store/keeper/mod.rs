@@ -63,6 +63,8 @@ pub(super) struct Body {
     pub(super) document: Document,
     pub(super) file: UnitFileName,
     pub(super) text: Bytes,
+    /// It is not what is there.
+    pub(super) new: bool,
 }
 
 /// A resource of a snapshot.
@@ -112,6 +114,10 @@ pub(super) struct Keeper<S> {
     last: Revision,
     /// The manager may not have seen the last change of the files.
     stale: bool,
+    /// That is in the record, for the next opening.
+    owes: bool,
+    /// Others changed files, and nobody knows whether they told the manager.
+    unread: bool,
     /// When to tell it, after that failed, and how long to wait if it fails again.
     later: Option<(Instant, Duration)>,
     /// What is in the record is in doubt.
@@ -192,6 +198,8 @@ impl<S: LocalStore> Keeper<S> {
             revision: image.revision,
             last: image.revision,
             stale: false,
+            owes: false,
+            unread: false,
             later: None,
             broken: None,
         };
@@ -217,22 +225,21 @@ impl<S: LocalStore> Keeper<S> {
     /// What was begun before a crash was acknowledged to nobody.
     async fn take_back_begun(&mut self, begun: Intent) -> Result<()> {
         let (folder, record) = (self.folder.clone(), Arc::clone(&self.record));
-        let found = blocking("store.open", move || {
-            let mut taken_back = false;
+        let taken_back = blocking("store.open", move || {
             for (name, after, before) in begun.files {
                 let Some(file) = named(&name) else { continue };
                 let before = before.map(|document| document.bytes);
                 // Anything else than what was begun is somebody else's.
                 if after != before.as_deref().map(Digest::of) && folder.is(&file, after)? {
                     folder.put(&file, after, before.as_ref(), begun.access.get(&name).copied())?;
-                    taken_back = true;
                 }
                 folder.sync(std::iter::once(&file))?;
             }
-            record.done()?;
-            Ok(taken_back)
+            record.owe(begun.base)
         });
-        self.stale = found.await?;
+        taken_back.await?;
+        // It may have read what was begun, whoever took that back.
+        (self.stale, self.owes) = (true, true);
         Ok(())
     }
 
@@ -295,6 +302,12 @@ impl<S: LocalStore> Keeper<S> {
         self.stale = true;
         let reloaded = manager.reload().await;
         self.stale = reloaded.is_err();
+        self.unread &= reloaded.is_err();
+        if reloaded.is_ok() && self.owes {
+            let record = Arc::clone(&self.record);
+            // If that fails, a later opening tells the manager once more.
+            self.owes = blocking("store.reload", move || record.done()).await.is_err();
+        }
         let [first, most] = PAUSES;
         self.later = match (&reloaded, self.later) {
             (Ok(()), _) => None,
@@ -390,17 +403,17 @@ impl<S: LocalStore> Keeper<S> {
             }
             let mut steps = Vec::new();
             let mut waiting = Vec::new();
+            let mut same = Vec::new();
             for write in group {
                 match self.decide(&write, &mut steps) {
-                    Ok((PlannedChange::Nothing, revision)) => {
-                        let _ = write.done.send(Ok((PlannedChange::Nothing, revision)));
-                    }
+                    Ok((PlannedChange::Nothing, revision)) => same.push((write, revision)),
                     Ok(decided) => waiting.push((write, decided)),
                     Err(error) => {
                         let _ = write.done.send(Err(error));
                     }
                 }
             }
+            self.answer_same(same).await;
             if steps.is_empty() {
                 return;
             }
@@ -437,6 +450,27 @@ impl<S: LocalStore> Keeper<S> {
                     }
                 }
             };
+        }
+    }
+
+    /// Answers those that change nothing. What is there others may have written, without telling the manager.
+    async fn answer_same(&mut self, same: Vec<(Write, Revision)>) {
+        let manager = self.manager.clone().filter(|_| self.stale || self.unread);
+        let applied = same.iter().any(|(write, _)| write.fresh.is_some());
+        let read = match &manager {
+            Some(_) if applied => self.reload().await,
+            _ => Ok(()),
+        };
+        for (write, revision) in same {
+            let taken = match (&read, &write.fresh, &manager) {
+                (Err(error), Some(_), _) => Err(again(error)),
+                (Ok(()), Some(body), Some(manager)) => {
+                    let checked = manager.check(body.file.unit_name(), &[&body.file]).await;
+                    checked.map_err(|error| error.with_context("resource", &write.reference))
+                }
+                _ => Ok(()),
+            };
+            let _ = write.done.send(taken.map(|()| (PlannedChange::Nothing, revision)));
         }
     }
 

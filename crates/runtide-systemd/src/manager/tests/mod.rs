@@ -1,0 +1,133 @@
+//! The verbs, on a real manager.
+//!
+//! `RUNTIDE_TEST_SYSTEMD` is the address of its bus, `RUNTIDE_TEST_SYSTEMD_ROOT` where its file system is seen from here.
+//! Without an address the tests say so and pass.
+
+mod lifecycle;
+mod provision;
+
+use std::{
+    path::PathBuf,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use runtide_core::{
+    Effect, Error, ErrorKind, ExitStatus, InstanceId, InstanceSpec, Labels, LifecycleManager, Mount, MountSource,
+    ProvisionManager, RemoveOptions, RestartPolicy, StopOptions, UnixSignal,
+};
+
+use super::{
+    Lifecycle, Provision, holder, native,
+    unit::{Call, Seen},
+};
+use crate::{client::Client, config::Config, labels, selection::Selection};
+
+struct Bed {
+    client: Client,
+    verbs: Lifecycle,
+    maker: Provision,
+    root: PathBuf,
+    made: Mutex<Vec<String>>,
+    name: &'static str,
+    /// Some of the tests have systemd execute itself anew, which the others would notice.
+    _alone: MutexGuard<'static, ()>,
+}
+
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// A place for one test; `name` begins the names of its units.
+fn bed(name: &'static str) -> Option<Bed> {
+    let Ok(address) = std::env::var("RUNTIDE_TEST_SYSTEMD") else {
+        runtide_conformance::report::skip("managers", "systemd", "RUNTIDE_TEST_SYSTEMD is not set");
+        return None;
+    };
+    let root = PathBuf::from(std::env::var_os("RUNTIDE_TEST_SYSTEMD_ROOT").unwrap_or_else(|| "/".into()));
+    let config = Config::system().with_address(address).with_root(root.clone()).with_selection(Selection::all());
+    let client = Client::new(config.with_job_deadline(Duration::from_secs(20))).unwrap();
+    Some(Bed {
+        verbs: Lifecycle::new(client.clone()),
+        maker: Provision::new(client.clone()),
+        client,
+        root,
+        made: Mutex::default(),
+        name,
+        _alone: ALONE.lock().unwrap_or_else(PoisonError::into_inner),
+    })
+}
+
+fn spec(words: &[&str]) -> InstanceSpec {
+    let mut spec = InstanceSpec::default();
+    spec.command = words.iter().map(ToString::to_string).collect();
+    spec
+}
+
+fn shell(script: &str) -> InstanceSpec {
+    spec(&["/bin/sh", "-c", script])
+}
+
+impl Bed {
+    async fn make(&self, mut spec: InstanceSpec) -> InstanceId {
+        let mut made = self.made.lock().unwrap().clone();
+        let name = format!("vb-{}-{}-{}.service", self.name, std::process::id(), made.len());
+        made.push(name.clone());
+        *self.made.lock().unwrap() = made;
+        spec.name = Some(name.clone());
+        let id = self.maker.create(&spec).await.unwrap();
+        assert_eq!(id.as_str(), name);
+        id
+    }
+
+    async fn started(&self, spec: InstanceSpec) -> InstanceId {
+        let id = self.make(spec).await;
+        assert_eq!(self.verbs.start(&id).await.unwrap(), Effect::Changed);
+        id
+    }
+
+    async fn look(&self, id: &InstanceId) -> Option<Seen> {
+        Call { client: &self.client, operation: "test", unit: id.as_str() }.look_if_loaded().await.unwrap()
+    }
+
+    async fn seen(&self, id: &InstanceId) -> Seen {
+        self.look(id).await.unwrap()
+    }
+
+    async fn tell(&self, method: &str) {
+        let told = self.client.manager("test", method, &()).await;
+        // systemd leaves the bus before it answers that it executes itself anew.
+        assert!(told.is_ok() || method == "Reexecute", "{told:?}");
+    }
+
+    /// Waits until a file in `/run` is there, and takes its content.
+    async fn content(&self, name: &str) -> String {
+        let path = self.root.join("run").join(name);
+        for _ in 0..2000 {
+            if let Ok(text) = std::fs::read_to_string(&path)
+                && !text.is_empty()
+            {
+                let _ = std::fs::remove_file(&path);
+                return text;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("{name} was not written");
+    }
+
+    async fn end(self) {
+        let made = self.made.lock().unwrap().clone();
+        for name in made {
+            let id = InstanceId::from(name);
+            let _ = self.verbs.remove(&id, RemoveOptions::default().with_kill()).await.unwrap();
+            assert!(self.look(&id).await.is_none());
+            assert!(self.look(&InstanceId::from(holder::of(id.as_str()))).await.is_none());
+        }
+    }
+}
+
+fn kind<T: std::fmt::Debug>(result: Result<T, Error>) -> ErrorKind {
+    result.unwrap_err().kind()
+}
+
+async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(15), future).await.expect("in time")
+}
