@@ -72,8 +72,11 @@ const HANDOVER: Duration = Duration::from_secs(2);
 ///   that come together share one reload.
 /// * What the manager refuses (`LoadState` is `bad-setting` or `error`), or `systemd-analyze verify` where it can be asked, is
 ///   `InvalidInput` in systemd's own words: the file is as it was before, and was read again. Nobody saw the other.
-/// * A delete stops the unit and waits for its end, disables it, and removes its file and its drop-ins, each of which has a
-///   revision. Instances of a template are not stopped. A restore does so with the units that go.
+/// * A file that the manager does not make the unit of, since one of the same name comes before it in its path, or the unit is
+///   masked, is a `Conflict` that names the other, and is taken back. A drop-in of a unit that is not there yet is kept for it.
+/// * What is there already is `Unchanged` once the manager has read it as well, whoever wrote it.
+/// * A delete stops the unit and waits for its end, disables it wherever it was enabled, and removes its file and its drop-ins, each
+///   of which has a revision. Instances of a template are not stopped. A restore does so with the units that go.
 /// * Units are stopped and disabled after all else was written and the manager took it. A delete or a restore that fails from
 ///   there on, as one cannot be stopped, or a file not removed, or the manager goes away, leaves those stopped and disabled that
 ///   were: the files are put back, and nothing else.
