@@ -18,12 +18,17 @@ mod bus;
 #[path = "conformance/machine.rs"]
 mod machine;
 
-use std::{path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    num::NonZeroUsize,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bus::Bus;
 use futures_util::{StreamExt, stream};
 use machine::{Machine, Settings};
-use runtide_core::{InstanceState, RuntimeBackend, RuntimeEventKind as Kind, WatchOptions};
+use runtide_core::{ErrorKind, InstanceState, RuntimeBackend, RuntimeEventKind as Kind, WatchOptions};
 use runtide_systemd::{Config, Selection, SystemdBackend};
 use zbus::Variant;
 
@@ -60,14 +65,18 @@ async fn a_watch_begins_with_one_list_and_at_most_two_calls_for_each_unit() {
         .with_address(format!("unix:path={}", folder.path().join("bus").display()))
         .with_root(std::env::var_os("RUNTIDE_TEST_SYSTEMD2_ROOT").map(PathBuf::from))
         .with_selection(Selection::default().with_pattern(format!("{prefix}*")));
+    let backend = SystemdBackend::new(config.clone()).unwrap();
+    let mut events = None;
     for (round, each) in [("the first look", 2), ("a look at what is known", 1)] {
-        let backend = SystemdBackend::new(config.clone()).unwrap();
-        if round != "the first look" {
-            backend.list_instances(runtide_core::ListOptions::default()).await.unwrap();
-        }
         let before: usize = proxy.calls().values().sum();
         let began = Instant::now();
-        let mut events = backend.watch(WatchOptions::default()).await.unwrap();
+        let events = match &mut events {
+            None => events.insert(backend.watch(WatchOptions::default()).await.unwrap()),
+            Some(events) => {
+                machine.manager("Reload", &()).await.unwrap();
+                events
+            }
+        };
         let mut present = 0;
         loop {
             match &events.next().await.unwrap().unwrap().kind {
@@ -84,8 +93,21 @@ async fn a_watch_begins_with_one_list_and_at_most_two_calls_for_each_unit() {
         println!("{round}: {present} units, {calls} calls, {:.2?} to ResyncEnd; {:?}", began.elapsed(), proxy.calls());
         assert_eq!(present, many);
         assert!(calls <= each * many + 12, "{round}: {calls} calls for {many} units: {:?}", proxy.calls());
-        backend.close().await.unwrap();
     }
+    backend.close().await.unwrap();
+    // A manager that stalls in the midst of a list ends it with the first look, not after each in its turn.
+    let config = config.with_deadline(Duration::from_secs(1)).with_inspect_concurrency(NonZeroUsize::MIN);
+    let backend = SystemdBackend::new(config).unwrap();
+    let looks = || proxy.calls().get("GetAll").copied().unwrap_or(0);
+    let before = looks();
+    let listing = tokio::spawn(async move { backend.list_instances(runtide_core::ListOptions::default()).await });
+    while looks() == before {
+        tokio::task::yield_now().await;
+    }
+    proxy.break_with(|broken, _| broken.stall = true);
+    let listed = tokio::time::timeout(Duration::from_secs(20), listing).await.expect("one deadline").unwrap();
+    assert_eq!(listed.unwrap_err().kind(), ErrorKind::Timeout);
+    proxy.heal();
     for number in 0..many {
         let _ = machine.manager("KillUnit", &(format!("{prefix}-{number}.service"), "all", 9_i32)).await;
         let _ = machine.manager("StopUnit", &(format!("{prefix}-{number}.service"), "replace")).await;
