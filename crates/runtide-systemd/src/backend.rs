@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use runtide_core::{
-    BackendId, Capabilities, Detail, Driver, EventStream, Instance, InstanceId, LifecycleManager, ListOptions,
+    BackendId, Capabilities, Detail, Driver, Effect, EventStream, Instance, InstanceId, LifecycleManager, ListOptions,
     LogManager, ProvisionManager, Result, RuntimeBackend, RuntimeInfo, RuntimeKind, Snapshot, StatsManager, Support,
-    WatchOptions, WatchSupport,
+    UnixSignal, WatchOptions, WatchSupport,
 };
 
 use crate::{
@@ -49,6 +49,51 @@ impl SystemdBackend {
             stats: manager::Stats::new(client.clone()),
             client,
         })
+    }
+
+    /// Sends a signal to all processes of a unit. [`LifecycleManager::kill`] reaches the main process alone.
+    ///
+    /// # Behavior
+    /// * Processes that outlived the unit's own end (`KillMode=process`) are reached as well.
+    /// * A unit that is paused takes the signal when it goes on; those that kill it takes at once.
+    /// * It does not wait for what the signal brings about, and `Restart=` holds for a unit that dies of it.
+    ///
+    /// # Errors
+    /// `NotFound`: there is no such unit. `Conflict`: it has no process. `PermissionDenied`, `Unavailable`, `Timeout`,
+    /// `Cancelled` as for every verb.
+    ///
+    /// # Cancel safety
+    /// A call that is dropped was carried out or was not.
+    ///
+    /// ```no_run
+    /// use runtide_core::UnixSignal;
+    ///
+    /// # async fn example(systemd: runtide_systemd::SystemdBackend) -> runtide_core::Result<()> {
+    /// systemd.kill_all(&"web.service".into(), UnixSignal::HUP).await?;
+    /// # Ok(()) }
+    /// ```
+    pub async fn kill_all(&self, id: &InstanceId, signal: UnixSignal) -> Result<()> {
+        self.lifecycle.kill_all(id, signal).await
+    }
+
+    /// Forgets that a unit failed, and how often it was started, as `systemctl reset-failed` does.
+    ///
+    /// # Behavior
+    /// * `Changed`: it was failed, or showed why it once failed (`Result`) or how often it was restarted (`NRestarts`).
+    ///   `Unchanged`: it showed nothing of this.
+    /// * The starts that `StartLimitBurst=` counts are forgotten in either case. systemd shows that count to nobody, so that it
+    ///   has no say in the answer.
+    /// * A unit that is up goes on. One that rests, and that nothing refers to, systemd may unload thereby: a transient unit
+    ///   is gone then.
+    ///
+    /// # Errors
+    /// `NotFound`: it is not loaded, and so has nothing to be forgotten. `PermissionDenied`, `Unavailable`, `Timeout`,
+    /// `Cancelled` as for every verb.
+    ///
+    /// # Cancel safety
+    /// A call that is dropped was carried out or was not.
+    pub async fn reset_failed(&self, id: &InstanceId) -> Result<Effect> {
+        self.lifecycle.reset_failed(id).await
     }
 }
 
