@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use runtide_core::{
-    BackendId, Capabilities, Detail, Driver, EventStream, Instance, InstanceId, LifecycleManager, ListOptions,
+    BackendId, Capabilities, Detail, Driver, Effect, EventStream, Instance, InstanceId, LifecycleManager, ListOptions,
     LogManager, ProvisionManager, Result, RuntimeBackend, RuntimeInfo, RuntimeKind, Snapshot, StatsManager, Support,
-    WatchOptions, WatchSupport,
+    UnixSignal, WatchOptions, WatchSupport,
 };
 
 use crate::{
     client::{Client, Server},
     config::Config,
+    journal::{JournalOptions, JournalStream},
     looker::UnitLooker,
     manager,
     source::UnitSource,
@@ -49,6 +50,87 @@ impl SystemdBackend {
             stats: manager::Stats::new(client.clone()),
             client,
         })
+    }
+
+    /// Sends a signal to all processes of a unit. [`LifecycleManager::kill`] reaches the main process alone.
+    ///
+    /// # Behavior
+    /// * Processes that outlived the unit's own end (`KillMode=process`) are reached as well.
+    /// * A unit that is paused takes the signal when it goes on; those that kill it takes at once.
+    /// * It does not wait for what the signal brings about, and `Restart=` holds for a unit that dies of it.
+    ///
+    /// # Errors
+    /// `NotFound`: there is no such unit. `Conflict`: it has no process. `PermissionDenied`, `Unavailable`, `Timeout`,
+    /// `Cancelled` as for every verb.
+    ///
+    /// # Cancel safety
+    /// A call that is dropped was carried out or was not.
+    ///
+    /// ```no_run
+    /// use runtide_core::UnixSignal;
+    ///
+    /// # async fn example(systemd: runtide_systemd::SystemdBackend) -> runtide_core::Result<()> {
+    /// systemd.kill_all(&"web.service".into(), UnixSignal::HUP).await?;
+    /// # Ok(()) }
+    /// ```
+    pub async fn kill_all(&self, id: &InstanceId, signal: UnixSignal) -> Result<()> {
+        self.lifecycle.kill_all(id, signal).await
+    }
+
+    /// Forgets that a unit failed, and how often it was started, as `systemctl reset-failed` does.
+    ///
+    /// # Behavior
+    /// * `Changed`: it was failed, or showed why it once failed (`Result`) or how often it was restarted (`NRestarts`).
+    ///   `Unchanged`: it showed nothing of this.
+    /// * The starts that `StartLimitBurst=` counts are forgotten in either case. systemd shows that count to nobody, so that it
+    ///   has no say in the answer.
+    /// * A unit that is up goes on. One that rests, and that nothing refers to, systemd may unload thereby: a transient unit
+    ///   is gone then.
+    ///
+    /// # Errors
+    /// `NotFound`: it is not loaded, and so has nothing to be forgotten. `PermissionDenied`, `Unavailable`, `Timeout`,
+    /// `Cancelled` as for every verb.
+    ///
+    /// # Cancel safety
+    /// A call that is dropped was carried out or was not.
+    pub async fn reset_failed(&self, id: &InstanceId) -> Result<Effect> {
+        self.lifecycle.reset_failed(id).await
+    }
+
+    /// Opens a unit's output in the journal: as [`LogManager::logs`], with the place of each line, from which any later
+    /// reading goes on; and, if so wished, of one life alone.
+    ///
+    /// # Behavior
+    /// * Behind [`after`](JournalOptions::after) nothing is lost and nothing comes twice. Of what was thrown away meanwhile
+    ///   nothing is left out in silence: that is `Expired`, and to read without a cursor gives what is still there.
+    /// * With `after`, `since` and `until` hold as well: what comes is behind the entry, and of that time. The entry may be of
+    ///   another life than [`invocation`](JournalOptions::invocation).
+    /// * With `follow` a life is followed to its end, and of an earlier life there is nothing to follow.
+    /// * A life of which the journal has nothing has no lines; where there is no such unit either, it is `NotFound`.
+    ///
+    /// # Errors
+    /// As for [`LogManager::logs`]. `Expired`: the journal does not have the entry of the cursor any more, or it never was this
+    /// unit's. `InvalidInput`: `tail` together with `after`, a life or a cursor that can be none.
+    ///
+    /// # Cancel safety
+    /// Nothing is left behind.
+    ///
+    /// ```no_run
+    /// use runtide_core::LogOptions;
+    /// use runtide_systemd::{JournalCursor, JournalOptions, SystemdBackend};
+    ///
+    /// # async fn example(systemd: SystemdBackend, kept: Option<JournalCursor>) -> runtide_core::Result<()> {
+    /// let options = JournalOptions::default().with_logs(LogOptions::default().with_follow()).with_after(kept);
+    /// let mut journal = systemd.journal(&"web.service".into(), options).await?;
+    /// while let Some(entry) = journal.next().await {
+    ///     let entry = entry?;
+    ///     print!("{}", String::from_utf8_lossy(&entry.line.bytes));
+    ///     std::fs::write("web.cursor", entry.cursor.as_str()).ok(); // the next run goes on here
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub async fn journal(&self, id: &InstanceId, options: JournalOptions) -> Result<JournalStream> {
+        self.logs.journal(id, options).await
     }
 }
 

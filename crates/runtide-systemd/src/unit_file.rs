@@ -31,7 +31,7 @@ impl UnitFile {
                 continue; // also in the middle of a line that is continued
             }
             let (begin, mut whole) = pending.take().unwrap_or((number, String::new()));
-            if let Some(more) = line.strip_suffix('\\') {
+            if let Some(more) = line.strip_suffix('\\').filter(|_| is_continued(line)) {
                 whole.push_str(more);
                 whole.push(' ');
                 pending = Some((begin, whole));
@@ -114,10 +114,16 @@ fn unsayable(key: &str, value: &str) -> Option<&'static str> {
     if key.chars().chain(value.chars()).any(|char| char.is_control() && char != '\t') {
         return Some("a line break or another control character cannot be in an assignment");
     }
-    if value.trim() != value || value.ends_with('\\') {
-        return Some("a value neither begins nor ends with a space, nor ends with a backslash");
+    if value.trim() != value || is_continued(value) {
+        return Some("a value neither begins nor ends with a space, nor ends with a backslash that is not escaped");
     }
     None
+}
+
+/// Whether the next line goes on with this one: its last byte is a backslash that no other escapes. A space behind it ends
+/// the line.
+fn is_continued(line: &str) -> bool {
+    line.bytes().rev().take_while(|byte| *byte == b'\\').count() % 2 == 1
 }
 
 #[cfg(test)]
@@ -134,6 +140,37 @@ mod tests {
         assert_eq!(service, [("ExecStart", "/bin/a    -b  -c"), ("X", ""), ("ExecStart", "/bin/z=1")]);
         let unit: Vec<_> = file.entries("Unit").collect();
         assert_eq!(unit, [("Description", "two words"), ("After", "x")]);
+    }
+
+    #[test]
+    fn only_a_backslash_that_is_not_escaped_continues_a_line() {
+        for (text, expected) in [
+            (r"\", vec![("A", "1  B=2")]),
+            (r"\\", vec![("A", r"1 \\"), ("B", "2")]),
+            (r"\\\", vec![("A", r"1 \\ B=2")]),
+            (r"\\\\", vec![("A", r"1 \\\\"), ("B", "2")]),
+            ("\\ ", vec![("A", r"1 \"), ("B", "2")]),
+        ] {
+            let file = UnitFile::parse(&format!("[S]\nA=1 {text}\nB=2\n")).unwrap();
+            assert_eq!(file.entries("S").collect::<Vec<_>>(), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_would_go_on_in_the_next_line_is_not_written() {
+        let file = |value: &str| UnitFile {
+            sections: vec![Section { name: "S".into(), entries: [("A", value), ("B", "2")].map(own).to_vec() }],
+        };
+        for value in [r"\\", r"a\\", r"a\\\\", r"a\b", ""] {
+            assert_eq!(UnitFile::parse(&file(value).render().unwrap()), Ok(file(value)), "{value}");
+        }
+        for value in [r"\", r"a\", r"a\\\"] {
+            assert_eq!(file(value).render().unwrap_err().0, "A", "{value}");
+        }
+    }
+
+    fn own((key, value): (&str, &str)) -> (String, String) {
+        (key.to_owned(), value.to_owned())
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The verbs of a unit's life; start, stop, wait and remove have files of their own.
 //!
 //! * An instance is a unit, and its id the unit's full name. What rests and has a unit file is loaded to be looked at.
-//! * `kill` goes to the main process, and where there is none (scopes, a service that is just being stopped) to all. To reach
-//!   all processes of a service, stop it: that goes to all, and so does the kill at the end of its time.
+//! * `kill` goes to the main process, and where there is none (scopes, a service that is just being stopped) to all. `kill_all`
+//!   reaches all processes of a service, also those that its main process left behind.
 //! * `pause` freezes the unit's control group, which a signal that kills passes through.
 //! * `start` begins with a clean slate: that it failed, and how often it was started, is forgotten (`systemctl reset-failed`).
 //! * `remove` is for transient units. That of a unit with a file is `Unsupported`: it would be there again at the next look.
@@ -30,6 +30,16 @@ pub(crate) struct Lifecycle {
 impl Lifecycle {
     pub(crate) fn new(client: Client) -> Self {
         Self { client }
+    }
+
+    pub(crate) async fn kill_all(&self, id: &InstanceId, signal: UnixSignal) -> Result<()> {
+        let call = Call::on(&self.client, "systemd.kill_all", id)?;
+        call.within(Duration::ZERO, kill_all(call, signal)).await
+    }
+
+    pub(crate) async fn reset_failed(&self, id: &InstanceId) -> Result<Effect> {
+        let call = Call::on(&self.client, "systemd.reset_failed", id)?;
+        call.within(Duration::ZERO, reset_failed(call)).await
     }
 }
 
@@ -82,6 +92,24 @@ async fn kill(call: Call<'_>, signal: UnixSignal) -> Result<()> {
         return Err(call.conflict("it does not run", &seen));
     }
     call.signal(Whom::Main, signal.number()).await
+}
+
+async fn kill_all(call: Call<'_>, signal: UnixSignal) -> Result<()> {
+    let seen = call.look().await?;
+    // Asked before, since a control group that is empty, and not yet gone, counts as reached.
+    if !call.has_processes().await? {
+        return Err(call.conflict("it has no process", &seen));
+    }
+    call.signal(Whom::All, signal.number()).await
+}
+
+async fn reset_failed(call: Call<'_>) -> Result<Effect> {
+    let Some(before) = call.look_if_loaded().await? else {
+        return Err(call.error(ErrorKind::NotFound, "it is not loaded, so that there is nothing to be forgotten"));
+    };
+    // Also where nothing is seen to change: how often it was started of late, systemd shows to nobody.
+    call.reset_failed(call.unit).await?;
+    Ok(if before.has_failures() { Effect::Changed } else { Effect::Unchanged })
 }
 
 async fn pause(call: Call<'_>) -> Result<Effect> {

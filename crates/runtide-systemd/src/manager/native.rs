@@ -2,6 +2,8 @@
 //!
 //! What the common words of a spec say (memory, environment, restart, …) is said there alone.
 
+use std::net::IpAddr;
+
 use zbus::Variant;
 
 use super::spec::{Properties, shown, whole_milliseconds};
@@ -42,6 +44,14 @@ enum Form {
     Capabilities,
     /// Numbers of processes with blanks between them.
     Processes,
+    /// The kinds of namespaces that are left, after `~` those that are not; `no`: all.
+    Namespaces,
+    /// Addresses with blanks between them, each with the length of its prefix if so wished; `any`, `localhost`, `link-local`,
+    /// `multicast`.
+    Addresses,
+    /// Devices with blanks between them, each followed by what is allowed if that is not all: `/dev/fuse rw char-pts`. A
+    /// unit's file has a line for each.
+    Devices,
 }
 
 struct Key {
@@ -67,8 +77,8 @@ const fn renamed(name: &'static str, property: &'static str, form: Form) -> Key 
 }
 
 use Form::{
-    Capabilities, Choice, Filter, Flag, Limit, Mode, Number, Paths, Processes, Size, Text, Time, Unit, Units, Weight,
-    Words,
+    Addresses, Capabilities, Choice, Devices, Filter, Flag, Limit, Mode, Namespaces, Number, Paths, Processes, Size,
+    Text, Time, Unit, Units, Weight, Words,
 };
 
 /// All that is taken, in order.
@@ -82,8 +92,12 @@ const KEYS: &[Key] = &[
     any("Conflicts", Units),
     any("Delegate", Flag),
     any("Description", Text),
+    any("DeviceAllow", Devices),
+    any("DevicePolicy", Choice(&["auto", "closed", "strict"])),
     key("DynamicUser", Flag),
     any("IOWeight", Weight),
+    any("IPAddressAllow", Addresses),
+    any("IPAddressDeny", Addresses),
     key("IgnoreSIGPIPE", Flag),
     key("InaccessiblePaths", Paths),
     key("KillMode", Choice(&["control-group", "mixed", "process", "none"])),
@@ -99,6 +113,7 @@ const KEYS: &[Key] = &[
     key("LockPersonality", Flag),
     key("LogRateLimitBurst", Number(0, i32::MAX)),
     renamed("LogRateLimitIntervalSec", "LogRateLimitIntervalUSec", Time),
+    key("MemoryDenyWriteExecute", Flag),
     any("MemoryHigh", Size),
     any("MemoryLow", Size),
     any("MemoryMin", Size),
@@ -136,6 +151,7 @@ const KEYS: &[Key] = &[
     any("Requisite", Units),
     renamed("RestartSec", "RestartUSec", Time),
     key("RestrictAddressFamilies", Filter),
+    key("RestrictNamespaces", Namespaces),
     key("RestrictRealtime", Flag),
     key("RestrictSUIDSGID", Flag),
     key("RootDirectory", Paths),
@@ -152,6 +168,7 @@ const KEYS: &[Key] = &[
     key("SupplementaryGroups", Words),
     key("SyslogIdentifier", Text),
     key("SyslogLevelPrefix", Flag),
+    key("SystemCallArchitectures", Words),
     key("SystemCallFilter", Filter),
     renamed("TimeoutStartSec", "TimeoutStartUSec", Time),
     key("Type", Choice(&["simple", "exec", "forking", "oneshot", "dbus", "notify", "idle"])),
@@ -232,6 +249,9 @@ pub(super) fn apply(properties: &mut Properties, is_scope: bool, given: &str, va
             let ids: Option<Vec<u32>> = value.split(' ').map(|id| id.parse().ok().filter(|id| *id > 0)).collect();
             Variant::from(ids.ok_or_else(|| expected("numbers of processes", value))?)
         }
+        Namespaces => Variant::from(namespaces(value)?),
+        Addresses => Variant::from(addresses(value)?),
+        Devices => Variant::from(devices(value)?),
     };
     properties.insert(key.property, read);
     Ok(())
@@ -419,6 +439,93 @@ fn capabilities(value: &str) -> Result<u64, String> {
     Ok(set)
 }
 
+/// By their flags; clone(2), but for that of the time, which systemd 252 does not know.
+const NAMESPACES: [(&str, u64); 7] = [
+    ("mnt", 0x0002_0000),
+    ("cgroup", 0x0200_0000),
+    ("uts", 0x0400_0000),
+    ("ipc", 0x0800_0000),
+    ("user", 0x1000_0000),
+    ("pid", 0x2000_0000),
+    ("net", 0x4000_0000),
+];
+
+/// systemd writes this as an empty assignment in a transient unit's file, which it reads as no restriction at all (252).
+const NONE_LEFT: &str = "that none is left, systemd forgets of a transient unit when it reloads: leave one, as uts";
+
+/// The flags of those that are left.
+fn namespaces(value: &str) -> Result<u64, String> {
+    let all = NAMESPACES.iter().fold(0, |all, (_, flag)| all | flag);
+    if flag(value) == Ok(false) {
+        return Ok(all);
+    }
+    if flag(value) == Ok(true) {
+        return Err(NONE_LEFT.to_owned());
+    }
+    let (is_left, rest) = value.strip_prefix('~').map_or((true, value), |rest| (false, rest));
+    let mut named = 0;
+    for word in words(rest)? {
+        let known = NAMESPACES.iter().find(|(name, _)| *name == word);
+        named |= known.ok_or_else(|| expected("no, or namespaces as ipc and net", &word))?.1;
+    }
+    match if is_left { named } else { all & !named } {
+        0 => Err(NONE_LEFT.to_owned()),
+        left => Ok(left),
+    }
+}
+
+/// The family, the address and the length of its prefix.
+type Prefix = (i32, Vec<u8>, u32);
+
+fn addresses(value: &str) -> Result<Vec<Prefix>, String> {
+    let mut all = Vec::new();
+    for word in words(value)? {
+        let prefixes: &[&str] = match word.as_str() {
+            "any" => &["0.0.0.0/0", "::/0"],
+            "localhost" => &["127.0.0.0/8", "::1/128"],
+            "link-local" => &["169.254.0.0/16", "fe80::/64"],
+            "multicast" => &["224.0.0.0/4", "ff00::/8"],
+            one => &[one],
+        };
+        for one in prefixes {
+            let wrong = || expected("addresses as 10.0.0.0/8, any, localhost, link-local or multicast", one);
+            all.push(prefix(one).ok_or_else(wrong)?);
+        }
+    }
+    Ok(all)
+}
+
+fn prefix(text: &str) -> Option<Prefix> {
+    const AF_INET: i32 = 2;
+    const AF_INET6: i32 = 10;
+    let (address, length) = text.split_once('/').map_or((text, None), |(address, length)| (address, Some(length)));
+    let (family, octets, bits) = match address.parse().ok()? {
+        IpAddr::V4(address) => (AF_INET, address.octets().to_vec(), 32),
+        IpAddr::V6(address) => (AF_INET6, address.octets().to_vec(), 128),
+    };
+    let length = match length {
+        None => bits,
+        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().ok()?,
+        Some(_) => return None,
+    };
+    (length <= bits).then_some((family, octets, length))
+}
+
+fn devices(value: &str) -> Result<Vec<(String, String)>, String> {
+    let mut all: Vec<(String, String)> = Vec::new();
+    for word in words(value)? {
+        let is_device = ["/dev/", "char-", "block-"].iter().any(|start| word.starts_with(start));
+        match all.last_mut() {
+            _ if is_device && !word.split('/').any(|part| part == "..") => all.push((word, String::new())),
+            Some((_, allowed)) if allowed.is_empty() && word.bytes().all(|byte| b"rwm".contains(&byte)) => {
+                *allowed = word;
+            }
+            _ => return Err(expected("devices as /dev/fuse or char-pts, each perhaps with some of rwm", &word)),
+        }
+    }
+    Ok(all)
+}
+
 /// The three settings whose names are most like this one.
 fn near(name: &str) -> Vec<&'static str> {
     let mut by_distance: Vec<_> = KEYS.iter().map(|key| (distance(name, key.name), key.name)).collect();
@@ -453,6 +560,7 @@ pub(super) fn samples() -> impl Iterator<Item = (&'static str, &'static str)> {
             ("RestrictAddressFamilies", _) => "~AF_PACKET AF_INET",
             ("SystemCallFilter", _) => "@system-service",
             ("SupplementaryGroups", _) => "adm",
+            ("SystemCallArchitectures", _) => "native",
             (_, Flag) => "yes",
             (_, Choice([.., last])) => last,
             (_, Text | Words) => "vb",
@@ -465,6 +573,9 @@ pub(super) fn samples() -> impl Iterator<Item = (&'static str, &'static str)> {
             (_, Limit(_)) => "50:100",
             (_, Mode) => "0022",
             (_, Capabilities) => "CAP_CHOWN CAP_KILL",
+            (_, Namespaces) => "~user net",
+            (_, Addresses) => "localhost 10.0.0.0/8 2001:db8::1",
+            (_, Devices) => "/dev/null rw char-pts /dev/zero",
             _ => "1min 30s",
         };
         (key.name, value)
@@ -499,6 +610,24 @@ mod tests {
             ("Nice", "-5", "Nice", Variant::from(-5_i32)),
             ("UMask", "0077", "UMask", Variant::from(0o77_u32)),
             ("CapabilityBoundingSet", "CAP_CHOWN cap_kill", "CapabilityBoundingSet", Variant::from(33_u64)),
+            ("RestrictNamespaces", "no", "RestrictNamespaces", Variant::from(0x7e02_0000_u64)),
+            ("RestrictNamespaces", "ipc net", "RestrictNamespaces", Variant::from(0x4800_0000_u64)),
+            ("RestrictNamespaces", "~ipc net", "RestrictNamespaces", Variant::from(0x3602_0000_u64)),
+            (
+                "IPAddressDeny",
+                "any",
+                "IPAddressDeny",
+                Variant::from(vec![(2, vec![0_u8; 4], 0_u32), (10, vec![0; 16], 0)]),
+            ),
+            ("IPAddressAllow", "10.1.0.0/16", "IPAddressAllow", Variant::from(vec![(2, vec![10_u8, 1, 0, 0], 16_u32)])),
+            (
+                "DeviceAllow",
+                "/dev/fuse rw char-pts",
+                "DeviceAllow",
+                Variant::from(
+                    [("/dev/fuse", "rw"), ("char-pts", "")].map(|(a, b)| (a.to_owned(), b.to_owned())).to_vec(),
+                ),
+            ),
         ];
         for (name, value, property, expected) in cases {
             assert_eq!(made(name, value).unwrap().get(property), Some(&expected), "{name}");
@@ -531,6 +660,18 @@ mod tests {
             ("After", "a/b.service"),
             ("PIDs", "1"),
             ("Type", "fork"),
+            ("RestrictNamespaces", ""),
+            ("RestrictNamespaces", "yes"),
+            ("RestrictNamespaces", "~cgroup ipc mnt net pid user uts"),
+            ("RestrictNamespaces", "net time"),
+            ("IPAddressAllow", "10.0.0.0/33"),
+            ("IPAddressAllow", "10.0.0.0/+8"),
+            ("IPAddressAllow", "example.org"),
+            ("DeviceAllow", "rw"),
+            ("DeviceAllow", "/etc/passwd r"),
+            ("DeviceAllow", "/dev/../etc r"),
+            ("DeviceAllow", "/dev/null rx"),
+            ("DeviceAllow", "/dev/null r w"),
         ] {
             assert!(made(name, value).is_err(), "{name}={value}");
         }

@@ -132,6 +132,19 @@ impl<'a> Call<'a> {
         Err(self.error(ErrorKind::Conflict, message))
     }
 
+    /// Whether it has a process, also one that outlived it.
+    pub(super) async fn has_processes(self) -> Result<bool> {
+        match self.client.manager(self.operation, "GetUnitProcesses", &(self.unit,)).await {
+            Ok(answer) => {
+                let processes: Vec<(String, u32, String)> = self.client.read(self.operation, &answer)?;
+                Ok(!processes.is_empty())
+            }
+            // What rests may be unloaded at any time.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Forgets that it failed, and how often it was started. What is not loaded has nothing to be forgotten.
     pub(super) async fn reset_failed(self, unit: &str) -> Result<()> {
         let told = self.client.call(self.operation, (ROOT, MANAGER, "ResetFailedUnit"), &(unit,)).await;
@@ -219,6 +232,12 @@ impl Seen {
 
     pub(super) fn is_frozen(&self) -> bool {
         matches!(self.about.freezer_state.as_deref(), Some("frozen" | "freezing" | "frozen-by-parent"))
+    }
+
+    /// Whether it shows a failure, or automatic restarts, that a reset takes back.
+    pub(super) fn has_failures(&self) -> bool {
+        let result = self.service.result.as_deref().unwrap_or_default();
+        self.active() == "failed" || !matches!(result, "" | "success") || self.service.restarts.unwrap_or(0) != 0
     }
 
     pub(super) fn is_transient(&self) -> bool {

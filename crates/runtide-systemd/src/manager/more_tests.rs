@@ -1,0 +1,154 @@
+//! The verbs that only systemd has, and settings that a reload must not lose, on a real manager.
+
+use runtide_core::{Effect, ErrorKind, InstanceId, UnixSignal};
+use zbus::{OwnedVariant, Variant};
+
+use super::{
+    bed::{Bed, random},
+    lifecycle::Lifecycle,
+    native,
+    spec::Properties,
+    unit::{Call, Seen},
+};
+use crate::client::SERVICE;
+
+impl Bed {
+    fn verbs(&self) -> Lifecycle {
+        Lifecycle::new(self.client.clone())
+    }
+
+    /// How many processes the unit has.
+    async fn processes(&self, id: &InstanceId) -> usize {
+        let answer = self.client.manager("test", "GetUnitProcesses", &(id.as_str(),)).await.unwrap();
+        self.client.read::<Vec<(String, u32, String)>>("test", &answer).unwrap().len()
+    }
+
+    async fn property(&self, id: &InstanceId, name: &str) -> OwnedVariant {
+        let path = self.client.get_unit("test", id.as_str()).await.unwrap();
+        self.client.get("test", &path, SERVICE, name).await.unwrap()
+    }
+
+    /// Waits until the unit is as it should be.
+    async fn until(&self, id: &InstanceId, is_so: impl Fn(&Seen) -> bool) -> Seen {
+        let call = Call::on(&self.client, "test", id).unwrap();
+        call.within(std::time::Duration::ZERO, call.until(|seen| seen.filter(|seen| is_so(seen)).cloned()))
+            .await
+            .unwrap()
+    }
+}
+
+fn missing() -> InstanceId {
+    InstanceId::from(format!("rt-none-{:x}.service", random()))
+}
+
+#[tokio::test]
+async fn kill_all_reaches_every_process() {
+    let Some(bed) = Bed::find() else { return };
+    // Nobody else ends the second one.
+    let id = bed.start("sleep 1000 & exec sleep 1000", vec![("KillMode", Variant::from("process"))]).await;
+    while bed.processes(&id).await != 2 {
+        tokio::task::yield_now().await;
+    }
+    bed.verbs().kill_all(&id, UnixSignal::KILL).await.unwrap();
+    bed.until(&id, |seen| seen.active() == "failed").await;
+    assert_eq!(bed.processes(&id).await, 0);
+    assert_eq!(bed.verbs().reset_failed(&id).await.unwrap(), Effect::Changed);
+}
+
+#[tokio::test]
+async fn kill_all_says_that_nobody_is_there() {
+    let Some(bed) = Bed::find() else { return };
+    let id = bed.start("exit 0", vec![("RemainAfterExit", Variant::from(true))]).await;
+    bed.until(&id, Seen::has_exited).await;
+    let error = bed.verbs().kill_all(&id, UnixSignal::TERM).await.unwrap_err();
+    bed.stop(&id).await;
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+    let error = bed.verbs().kill_all(&missing(), UnixSignal::TERM).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+}
+
+#[tokio::test]
+async fn kill_all_reaches_what_outlived_its_unit() {
+    let Some(bed) = Bed::find() else { return };
+    let more = vec![("KillMode", Variant::from("process")), ("RemainAfterExit", Variant::from(true))];
+    let id = bed.start("sleep 1000 & exit 0", more).await;
+    bed.until(&id, Seen::has_exited).await;
+    assert_eq!(bed.processes(&id).await, 1);
+    bed.verbs().kill_all(&id, UnixSignal::KILL).await.unwrap();
+    while bed.processes(&id).await != 0 {
+        tokio::task::yield_now().await;
+    }
+    let error = bed.verbs().kill_all(&id, UnixSignal::KILL).await.unwrap_err();
+    bed.stop(&id).await;
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+}
+
+#[tokio::test]
+async fn a_failure_is_forgotten_once() {
+    let Some(bed) = Bed::find() else { return };
+    let id = bed.start("exit 3", vec![]).await;
+    bed.until(&id, |seen| seen.active() == "failed").await;
+    // What keeps it loaded, so that the second call finds it.
+    bed.client.manager("test", "RefUnit", &(id.as_str(),)).await.unwrap();
+    assert_eq!(bed.verbs().reset_failed(&id).await.unwrap(), Effect::Changed);
+    let seen = bed.until(&id, Seen::rests).await;
+    assert_eq!((seen.active(), seen.has_failures()), ("inactive", false));
+    assert_eq!(bed.verbs().reset_failed(&id).await.unwrap(), Effect::Unchanged);
+    bed.client.manager("test", "UnrefUnit", &(id.as_str(),)).await.unwrap();
+    let error = bed.verbs().reset_failed(&missing()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+}
+
+#[tokio::test]
+async fn restarts_are_forgotten_while_it_goes_on() {
+    let Some(bed) = Bed::find() else { return };
+    let more = vec![("Restart", Variant::from("on-failure")), ("RestartUSec", Variant::from(0_u64))];
+    let file = format!("/run/rt-{:x}", random());
+    // Without semicolons: after a reload systemd 252 reads those of a transient unit as the end of the command.
+    let once = format!("rm {file} && exec sleep 1000 || touch {file} && exit 3");
+    let id = bed.start(&once, more).await;
+    bed.until(&id, |seen| seen.service.restarts == Some(1) && seen.active() == "active").await;
+    let verbs = bed.verbs();
+    assert_eq!(verbs.reset_failed(&id).await.unwrap(), Effect::Changed);
+    let seen = bed.until(&id, |seen| seen.service.restarts == Some(0)).await;
+    assert_eq!(seen.active(), "active");
+    assert_eq!(verbs.reset_failed(&id).await.unwrap(), Effect::Unchanged);
+    bed.stop(&id).await;
+}
+
+/// What a transient unit is asked for is written in a file by systemd, and read from there at a reload.
+#[tokio::test]
+async fn a_sandbox_is_the_same_after_a_reload() {
+    const SANDBOX: [(&str, &str); 10] = [
+        ("DeviceAllow", "/dev/null rw"),
+        ("DevicePolicy", "closed"),
+        ("IPAddressAllow", "localhost 10.0.0.0/8 2001:db8::1"),
+        ("IPAddressDeny", "any"),
+        ("MemoryDenyWriteExecute", "yes"),
+        ("RestrictNamespaces", "no"),
+        ("RestrictNamespaces", "ipc net"),
+        ("RestrictNamespaces", "~user net"),
+        ("SystemCallArchitectures", "native"),
+        ("CapabilityBoundingSet", "CAP_CHOWN"),
+    ];
+    let Some(bed) = Bed::find() else { return };
+    let mut made = Vec::new();
+    for (name, value) in SANDBOX {
+        let mut asked = Properties::new();
+        native::apply(&mut asked, false, name, value).unwrap();
+        let asked = asked.into_iter().next().unwrap();
+        let id = bed.start("sleep 1000", vec![asked]).await;
+        let before = bed.property(&id, name).await;
+        made.push((id, name, value, before));
+    }
+    bed.client.manager("test", "Reload", &()).await.unwrap();
+    let mut changed = Vec::new();
+    for (id, name, value, before) in made {
+        let after = bed.property(&id, name).await;
+        if before != after {
+            changed.push(format!("{name}={value}: {before:?} became {after:?}"));
+        }
+        bed.stop(&id).await;
+    }
+    assert_eq!(changed, Vec::<String>::new());
+}
