@@ -8,8 +8,6 @@ mod job;
 mod life;
 mod lifecycle;
 mod log;
-#[cfg(test)]
-mod more_tests;
 mod native;
 mod provision;
 mod remove;

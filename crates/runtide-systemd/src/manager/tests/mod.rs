@@ -4,6 +4,7 @@
 //! Without an address the tests say so and pass.
 
 mod lifecycle;
+mod own;
 mod provision;
 
 use std::{

@@ -3,7 +3,7 @@
 use runtide_core::{Effect, ErrorKind, InstanceId, UnixSignal};
 use zbus::{OwnedVariant, Variant};
 
-use super::{
+use super::super::{
     bed::{Bed, random},
     lifecycle::Lifecycle,
     native,
