@@ -389,7 +389,7 @@ async fn each_of_two_lives_is_read_alone() {
     let more = vec![("Restart", Variant::from("on-failure")), ("RestartUSec", Variant::from(0u64))];
     let file = format!("/run/rt-{:x}", random());
     // Without semicolons: after a reload systemd 252 reads those of a transient unit as the end of the command.
-    let second = format!("rm {file} && echo c && echo d && exec sleep 1000");
+    let second = format!("rm {file} 2>/dev/null && echo c && echo d && exec sleep 1000");
     let script = format!("{second} || touch {file} && echo a && echo b && sleep 1 && exit 3");
     let id = bed.start(&script, more).await;
     let follow = LogOptions::default().with_follow();
