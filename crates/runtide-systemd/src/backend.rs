@@ -12,6 +12,7 @@ use runtide_core::{
 use crate::{
     client::{Client, Server},
     config::Config,
+    journal::{JournalOptions, JournalStream},
     looker::UnitLooker,
     manager,
     source::UnitSource,
@@ -94,6 +95,42 @@ impl SystemdBackend {
     /// A call that is dropped was carried out or was not.
     pub async fn reset_failed(&self, id: &InstanceId) -> Result<Effect> {
         self.lifecycle.reset_failed(id).await
+    }
+
+    /// Opens a unit's output in the journal: as [`LogManager::logs`], with the place of each line, from which any later
+    /// reading goes on; and, if so wished, of one life alone.
+    ///
+    /// # Behavior
+    /// * Behind [`after`](JournalOptions::after) nothing is lost and nothing comes twice. Of what was thrown away meanwhile
+    ///   nothing is left out in silence: that is `Expired`, and to read without a cursor gives what is still there.
+    /// * With `after`, `since` and `until` hold as well: what comes is behind the entry, and of that time. The entry may be of
+    ///   another life than [`invocation`](JournalOptions::invocation).
+    /// * With `follow` a life is followed to its end, and of an earlier life there is nothing to follow.
+    /// * A life of which the journal has nothing has no lines; where there is no such unit either, it is `NotFound`.
+    ///
+    /// # Errors
+    /// As for [`LogManager::logs`]. `Expired`: the journal does not have the entry of the cursor any more, or it never was this
+    /// unit's. `InvalidInput`: `tail` together with `after`, a life or a cursor that can be none.
+    ///
+    /// # Cancel safety
+    /// Nothing is left behind.
+    ///
+    /// ```no_run
+    /// use runtide_core::LogOptions;
+    /// use runtide_systemd::{JournalCursor, JournalOptions, SystemdBackend};
+    ///
+    /// # async fn example(systemd: SystemdBackend, kept: Option<JournalCursor>) -> runtide_core::Result<()> {
+    /// let options = JournalOptions::default().with_logs(LogOptions::default().with_follow()).with_after(kept);
+    /// let mut journal = systemd.journal(&"web.service".into(), options).await?;
+    /// while let Some(entry) = journal.next().await {
+    ///     let entry = entry?;
+    ///     print!("{}", String::from_utf8_lossy(&entry.line.bytes));
+    ///     std::fs::write("web.cursor", entry.cursor.as_str()).ok(); // the next run goes on here
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub async fn journal(&self, id: &InstanceId, options: JournalOptions) -> Result<JournalStream> {
+        self.logs.journal(id, options).await
     }
 }
 

@@ -7,6 +7,7 @@ mod config;
 mod error;
 mod files;
 mod freezer;
+mod journal;
 mod labels;
 mod ledger;
 mod looker;
@@ -25,6 +26,7 @@ mod unit_file;
 pub use self::{
     backend::SystemdBackend,
     config::{Config, Scope},
+    journal::{JournalCursor, JournalLine, JournalOptions, JournalStream},
     selection::{Selection, UnitType},
     store::{UnitFileName, UnitForm, UnitStore, UnitStoreConfig, Units, Verify},
 };

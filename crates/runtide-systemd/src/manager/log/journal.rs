@@ -68,7 +68,7 @@ pub(super) enum Order {
 }
 
 impl Journal {
-    /// Finds it. `incarnation`: only the output of this life.
+    /// Finds it. `invocation`: only the output of this life, which is an id.
     ///
     /// # Errors
     /// `Unsupported` if its files cannot be seen from here, `Unavailable` if it has none, `PermissionDenied`.
@@ -76,7 +76,7 @@ impl Journal {
         client: &Client,
         operation: &'static str,
         unit: &str,
-        incarnation: Option<&Incarnation>,
+        invocation: Option<&Incarnation>,
     ) -> Result<Self> {
         let Some(root) = client.config().root.clone() else {
             let reason = "the manager's file system is not seen from here, and its journal is in files";
@@ -104,11 +104,8 @@ impl Journal {
                 owner = Some(user);
             }
         }
-        if let Some(incarnation) = incarnation {
-            if !is_id(incarnation.as_str()) {
-                return Err(client.invalid(operation, format!("'{incarnation}' is no life: 32 hexadecimal digits are")));
-            }
-            matches.push(format!("_SYSTEMD_INVOCATION_ID={incarnation}"));
+        if let Some(invocation) = invocation {
+            matches.push(format!("_SYSTEMD_INVOCATION_ID={invocation}"));
         }
         // What the kernel's audit says of the unit's processes is not their output.
         matches.extend(["stdout", "syslog", "journal"].map(|transport| format!("_TRANSPORT={transport}")));
@@ -323,7 +320,7 @@ fn stamp(microseconds: u64) -> Option<String> {
 }
 
 /// 128 bits in hexadecimal, as machines, boots and lives are called.
-fn is_id(text: &str) -> bool {
+pub(super) fn is_id(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 

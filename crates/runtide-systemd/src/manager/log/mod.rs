@@ -7,6 +7,7 @@
 //! * Both outputs of a unit go to one socket of journald, or to two of which nobody says which is which: all is `Console`.
 //! * Every life of the unit that the journal has is read, also of an earlier boot, and of an earlier unit of that name.
 //!   Following goes to the end of the life that is there when the log is opened; what rests has nothing to follow.
+//! * Each entry has a cursor, which is given out by `journal` and not by `logs`. Behind it another reading goes on.
 //! * What is lost in journald before anyone reads it: empty lines; a `<3>` in front of a line (`SyslogLevelPrefix=`); lines
 //!   above the rate limit (`LogRateLimitIntervalSec=`); what a process logged by syslog just before it ended, whose unit
 //!   journald can no longer find out.
@@ -21,17 +22,18 @@ mod tests;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use futures_util::stream;
+use futures_util::{TryStreamExt as _, stream};
 use runtide_core::{ErrorKind, Incarnation, InstanceId, LogManager, LogOptions, LogSource, LogStream, Result};
 use zbus::{DeserializeDict, Type};
 
 use self::{
-    journal::{Journal, unreadable},
+    journal::{Journal, is_id, unreadable},
     reading::Reading,
 };
 use super::life::{self, Life};
 use crate::{
     client::{Client, SERVICE},
+    journal::{JournalCursor, JournalOptions, JournalStream},
     names,
 };
 
@@ -48,24 +50,28 @@ impl Logs {
         Self { client }
     }
 
-    /// The output of one life, or of all.
-    pub(crate) async fn of(
-        &self,
-        id: &InstanceId,
-        incarnation: Option<&Incarnation>,
-        options: LogOptions,
-    ) -> Result<LogStream> {
+    /// The output of one life, or of all, with its places.
+    pub(crate) async fn journal(&self, id: &InstanceId, options: JournalOptions) -> Result<JournalStream> {
+        let JournalOptions { logs: options, invocation, after } = options;
         let client = &self.client;
         let unit = client.checked(OPERATION, id.as_str())?;
+        if after.is_some() && options.tail.is_some() {
+            let message = "a tail is counted from the end, so that it cannot be what comes behind an entry as well";
+            return Err(client.invalid(OPERATION, message));
+        }
+        if let Some(invocation) = invocation.as_ref().filter(|invocation| !is_id(invocation.as_str())) {
+            return Err(client.invalid(OPERATION, format!("'{invocation}' is no life: 32 hexadecimal digits are")));
+        }
         if !options.sources.is_empty() && !options.sources.contains(&LogSource::Console) {
             let reason = "the journal does not tell stdout and stderr apart: ask for the console";
             return Err(unreadable(client, OPERATION, unit, reason));
         }
-        let journal = Journal::find(client, OPERATION, unit, incarnation).await?;
+        // Behind an entry of another life, this life is picked out here, so that the entry itself is seen.
+        let journal = Journal::find(client, OPERATION, unit, invocation.as_ref().filter(|_| after.is_none())).await?;
         let about = life::about(client, OPERATION, unit).await?;
         if about.as_ref().is_some_and(|about| about.load_state.as_deref() != Some("not-found")) {
             self.check_goes_to_journal(unit).await?;
-        } else if !self.has_file(unit).await? {
+        } else if after.is_none() && !self.has_file(unit).await? {
             journal.flush().await?;
             if journal.within(journal.last()).await?.is_none() {
                 let message = "there is no such unit, and the journal has nothing of it";
@@ -73,12 +79,13 @@ impl Logs {
             }
         }
         let life = about.as_ref().and_then(Life::of);
-        let life = life.filter(|life| incarnation.is_none() || life.incarnation.as_ref() == incarnation);
+        let life = life.filter(|life| invocation.is_none() || life.incarnation == invocation);
         let Some(plan) = Plan::new(unit, life, &options, SystemTime::now()) else {
-            return Ok(LogStream::new(stream::empty()));
+            return Ok(JournalStream::new(stream::empty()));
         };
+        let plan = Plan { after, invocation, ..plan };
         let reading = Reading::open(client.clone(), journal, plan).await?;
-        Ok(LogStream::new(stream::unfold(Some(reading), |reading| async {
+        Ok(JournalStream::new(stream::unfold(Some(reading), |reading| async {
             let mut reading = reading?;
             match reading.line().await {
                 Ok(Some(piece)) => Some((Ok(piece), Some(reading))),
@@ -121,7 +128,8 @@ impl Logs {
 #[async_trait]
 impl LogManager for Logs {
     async fn logs(&self, id: &InstanceId, options: LogOptions) -> Result<LogStream> {
-        self.of(id, None, options).await
+        let journal = self.journal(id, JournalOptions::default().with_logs(options)).await?;
+        Ok(LogStream::new(journal.map_ok(|entry| entry.line)))
     }
 }
 
@@ -163,6 +171,10 @@ struct Plan {
     /// Following ends at this time.
     deadline: Option<SystemTime>,
     timestamps: bool,
+    /// Only what comes behind this entry.
+    after: Option<JournalCursor>,
+    /// Only what was printed in this life.
+    invocation: Option<Incarnation>,
 }
 
 impl Plan {
@@ -189,6 +201,8 @@ impl Plan {
             deadline: options.until.filter(|_| follows.is_some()),
             follows,
             timestamps: options.timestamps,
+            after: None,
+            invocation: None,
         })
     }
 }

@@ -4,8 +4,8 @@
 //! * Following: what is there and what comes, until the life is over. Then journald catches up, and what the follower did not
 //!   print yet is read to the end, so that nobody has to guess how long the last line may take.
 //!
-//! A part that goes on behind another begins at the last entry, not behind it. If that entry is not the first to come, the
-//! journal threw it away, and perhaps what came after it as well: `Expired`.
+//! A part that goes on behind another, or behind the entry of a cursor, begins at that entry, not behind it. If it is not the
+//! first to come, the journal threw it away, and perhaps what came after it as well: `Expired`.
 
 use std::{fmt, future::Future, pin::Pin, time::SystemTime};
 
@@ -17,7 +17,10 @@ use super::{
     export::Entry,
     journal::{From, Journal, Journalctl, Order},
 };
-use crate::client::Client;
+use crate::{
+    client::Client,
+    journal::{JournalCursor, JournalLine},
+};
 
 pub(super) struct Reading {
     journal: Journal,
@@ -53,6 +56,11 @@ impl Reading {
         let (mut part, mut last) = (Part::There, None);
         let first;
         let from = match (&plan.follows, plan.tail, plan.until) {
+            _ if plan.after.is_some() => {
+                last = plan.after.as_ref().map(ToString::to_string);
+                // A time before that of the entry would keep it from being seen: times are compared here.
+                From { cursor: plan.after.as_ref().map(JournalCursor::as_str), ..From::default() }
+            }
             (None, None, until) => From { since: plan.since, until, ..From::default() },
             // With `--since`, `--lines` counts from there on, and with `--until` what comes later too.
             (None, Some(tail), None) => From { last: Some(tail), ..From::default() },
@@ -73,14 +81,33 @@ impl Reading {
         };
         let child = journal.read(&from)?;
         let over = over(client, journal.clone(), plan.clone());
-        Ok(Self { journal, plan, child, part, last, resumes: false, over })
+        let resumes = plan.after.is_some();
+        let mut reading = Self { journal: journal.clone(), plan, child, part, last, resumes, over };
+        if resumes {
+            journal.within(reading.resume()).await?;
+        }
+        Ok(reading)
+    }
+
+    /// Steps over the entry of a cursor, or says that it is not there.
+    async fn resume(&mut self) -> Result<()> {
+        let entry = self.child.entry().await.map_err(|error| {
+            let is_refused = error.kind() == ErrorKind::Unavailable && error.message().contains("seek to cursor");
+            if is_refused { self.journal.error(ErrorKind::InvalidInput, "journald has no such cursors") } else { error }
+        })?;
+        if entry.is_none_or(|entry| self.last.as_deref() != Some(entry.cursor.as_str())) {
+            let message = "the journal of this unit does not have the entry of the cursor, or not any more";
+            return Err(self.journal.error(ErrorKind::Expired, message));
+        }
+        self.resumes = false;
+        Ok(())
     }
 
     /// The next line; `None`: that was all.
     ///
     /// # Cancel safety
     /// Nothing is lost.
-    pub(super) async fn line(&mut self) -> Result<Option<LogLine>> {
+    pub(super) async fn line(&mut self) -> Result<Option<JournalLine>> {
         loop {
             let entry = if self.part == Part::Coming {
                 tokio::select! {
@@ -105,8 +132,8 @@ impl Reading {
                     if is_first {
                         continue;
                     }
-                    if let Some(line) = self.plan.take(entry) {
-                        return Ok(Some(line));
+                    if self.plan.wants(&entry) {
+                        return self.taken(entry).map(Some);
                     }
                 }
                 Ok(None) if self.resumes => return Err(self.expired()),
@@ -120,6 +147,13 @@ impl Reading {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    fn taken(&self, entry: Entry) -> Result<JournalLine> {
+        let cursor = JournalCursor::new(entry.cursor)
+            .map_err(|error| self.journal.error(ErrorKind::Protocol, "an entry has no cursor").with_source(error))?;
+        let at = if self.plan.timestamps { crate::normalize::time(entry.at) } else { None };
+        Ok(JournalLine { line: LogLine::new(LogSource::Console, at, Bytes::from(entry.bytes)), cursor })
     }
 
     fn go_on(&mut self, part: Part) -> Result<()> {
@@ -179,15 +213,11 @@ fn over(client: Client, journal: Journal, plan: Plan) -> Pin<Box<dyn Future<Outp
 }
 
 impl Plan {
-    fn take(&self, entry: Entry) -> Option<LogLine> {
-        self.wants(&entry).then(|| {
-            let at = if self.timestamps { crate::normalize::time(entry.at) } else { None };
-            LogLine::new(LogSource::Console, at, Bytes::from(entry.bytes))
-        })
-    }
-
     fn wants(&self, entry: &Entry) -> bool {
         if self.since.is_some_and(|since| entry.at < since) || self.until.is_some_and(|until| entry.at > until) {
+            return false;
+        }
+        if self.invocation.as_ref().is_some_and(|life| entry.invocation.as_deref() != Some(life.as_str())) {
             return false;
         }
         // Of the lives that began since, none is followed.

@@ -10,6 +10,7 @@ use super::{
     super::bed::{Bed, random},
     *,
 };
+use crate::journal::JournalLine;
 
 const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
@@ -158,13 +159,14 @@ async fn following_ends_with_the_life_and_has_its_last_line() {
 async fn following_ends_with_the_life_though_the_next_one_prints() {
     let Some(bed) = Bed::find() else { return };
     let more = vec![("Restart", Variant::from("always")), ("RestartUSec", Variant::from(0u64))];
-    let id = bed.start("echo begin $$$$; sleep 0.6; echo end $$$$", more).await;
+    let id = bed.start("echo begin $$$$ && sleep 0.6 && echo end $$$$", more).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     let follow = bed.text(&id, LogOptions::default().with_follow());
     let seen = tokio::time::timeout(Duration::from_secs(20), follow).await.unwrap();
     let now = bed.life(&id).await.unwrap().incarnation;
-    let of_now = bed.logs().of(&id, now.as_ref(), LogOptions::default().with_follow()).await.unwrap();
-    let of_now: Vec<_> = of_now.map(Result::unwrap).collect().await;
+    let options = JournalOptions::default().with_logs(LogOptions::default().with_follow()).with_invocation(now);
+    let of_now = bed.logs().journal(&id, options).await.unwrap();
+    let of_now: Vec<_> = of_now.map(|entry| entry.unwrap().line).collect().await;
     bed.stop(&id).await;
     let words: Vec<_> = seen.split_whitespace().collect();
     assert!(matches!(words[..], ["begin", one, "end", other] if one == other), "{seen}");
@@ -323,4 +325,156 @@ fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+impl Bed {
+    async fn journal(&self, id: &InstanceId, options: JournalOptions) -> Vec<JournalLine> {
+        self.logs().journal(id, options).await.unwrap().map(Result::unwrap).collect().await
+    }
+
+    async fn refused(&self, id: &InstanceId, options: JournalOptions) -> ErrorKind {
+        self.logs().journal(id, options).await.unwrap_err().kind()
+    }
+}
+
+fn words(lines: &[JournalLine]) -> String {
+    lines.iter().map(|entry| String::from_utf8_lossy(&entry.line.bytes)).collect()
+}
+
+fn behind(entry: &JournalLine) -> JournalOptions {
+    JournalOptions::default().with_after(entry.cursor.clone())
+}
+
+#[tokio::test]
+async fn a_reader_goes_on_where_another_left_off() {
+    let Some(bed) = Bed::find() else { return };
+    let id = bed.start("for i in $(seq 1000); do echo $i; done", vec![]).await;
+    bed.ended(&id).await;
+    let all = bed.journal(&id, JournalOptions::default()).await;
+    assert_eq!(all.len(), 1000);
+    let mut half = bed.logs().journal(&id, JournalOptions::default()).await.unwrap();
+    let mut seen = Vec::new();
+    while seen.len() < 500 {
+        seen.push(half.next().await.unwrap().unwrap());
+    }
+    drop(half);
+    let kept: JournalCursor = seen.last().unwrap().cursor.to_string().parse().unwrap();
+    let another = Bed::find().unwrap();
+    seen.extend(another.journal(&id, JournalOptions::default().with_after(kept)).await);
+    assert_eq!(seen, all);
+    assert_eq!(bed.journal(&id, behind(&all[999])).await, []);
+}
+
+#[tokio::test]
+async fn a_follower_goes_on_where_another_left_off() {
+    let Some(bed) = Bed::find() else { return };
+    let id = bed.start("for i in $(seq 40); do echo $i; sleep 0.05; done", vec![]).await;
+    let follow = || JournalOptions::default().with_logs(LogOptions::default().with_follow());
+    let mut seen: Vec<JournalLine> = Vec::new();
+    // Each for a moment; the last to the end.
+    for take in [1, 1, 5, 10, usize::MAX] {
+        let options = follow().with_after(seen.last().map(|entry| entry.cursor.clone()));
+        let log = bed.logs().journal(&id, options).await.unwrap();
+        let more = log.take(take).map(Result::unwrap).collect::<Vec<_>>();
+        seen.extend(tokio::time::timeout(Duration::from_secs(30), more).await.unwrap());
+    }
+    let text = words(&seen);
+    let numbers: Vec<u32> = text.lines().map(|line| line.parse().unwrap()).collect();
+    assert_eq!(numbers, (1..=40).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn each_of_two_lives_is_read_alone() {
+    let Some(bed) = Bed::find() else { return };
+    let more = vec![("Restart", Variant::from("on-failure")), ("RestartUSec", Variant::from(0u64))];
+    let file = format!("/run/rt-{:x}", random());
+    // Without semicolons: after a reload systemd 252 reads those of a transient unit as the end of the command.
+    let second = format!("rm {file} 2>/dev/null && echo c && echo d && exec sleep 1000");
+    let script = format!("{second} || touch {file} && echo a && echo b && sleep 1 && exit 3");
+    let id = bed.start(&script, more).await;
+    let follow = LogOptions::default().with_follow();
+    let first = bed.life(&id).await.unwrap().incarnation;
+    let second = loop {
+        let log = bed.logs().journal(&id, JournalOptions::default().with_logs(follow.clone())).await.unwrap();
+        let lines: Vec<_> = log.take(4).map(Result::unwrap).collect().await;
+        if lines.len() == 4 {
+            assert_eq!(words(&lines), "a\nb\nc\nd\n");
+            break bed.life(&id).await.unwrap().incarnation;
+        }
+    };
+    bed.stop(&id).await;
+    bed.ended(&id).await;
+    let all = bed.journal(&id, JournalOptions::default()).await;
+    let of = |life: &Option<Incarnation>| JournalOptions::default().with_invocation(life.clone());
+    assert_ne!(first, second);
+    for (options, expected) in [
+        (of(&first), "a\nb\n"),
+        (of(&second), "c\nd\n"),
+        (of(&first).with_logs(LogOptions::default().with_tail(1)), "b\n"),
+        (of(&first).with_after(all[0].cursor.clone()), "b\n"),
+        (of(&second).with_after(all[0].cursor.clone()), "c\nd\n"),
+        (of(&second).with_after(all[2].cursor.clone()), "d\n"),
+        (of(&first).with_after(all[2].cursor.clone()), ""),
+    ] {
+        assert_eq!(words(&bed.journal(&id, options.clone()).await), expected, "{options:?}");
+    }
+    let no_life = of(&Some(Incarnation::from("first")));
+    assert_eq!(bed.refused(&id, no_life).await, ErrorKind::InvalidInput);
+    // The unit is gone by now.
+    let another = of(&Some(Incarnation::from("0".repeat(32))));
+    assert_eq!(bed.refused(&id, another).await, ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn times_hold_behind_a_cursor_and_tails_are_refused() {
+    let Some(bed) = Bed::find() else { return };
+    let id = bed.start("for i in 1 2 3 4 5; do echo $i; sleep 0.02; done", vec![]).await;
+    bed.ended(&id).await;
+    let timed = LogOptions::default().with_timestamps();
+    let all = bed.journal(&id, JournalOptions::default().with_logs(timed)).await;
+    let time = |n: usize| all[n].line.at.unwrap();
+    let logs = LogOptions::default;
+    for (logs, expected) in [
+        (logs().with_since(time(3)), "4\n5\n"),
+        (logs().with_since(time(0)), "3\n4\n5\n"),
+        (logs().with_until(time(4)), "3\n4\n"),
+        (logs().with_until(time(1)), ""),
+    ] {
+        let options = behind(&all[1]).with_logs(logs);
+        assert_eq!(words(&bed.journal(&id, options.clone()).await), expected, "{options:?}");
+    }
+    assert_eq!(bed.refused(&id, behind(&all[1]).with_logs(logs().with_tail(1))).await, ErrorKind::InvalidInput);
+}
+
+#[tokio::test]
+async fn behind_what_the_journal_does_not_have_nothing_is_read() {
+    let Some(bed) = Bed::find() else { return };
+    let id = bed.start("echo 1; echo 2; sleep 1000", vec![]).await;
+    let other = bed.start("echo other", vec![]).await;
+    bed.ended(&other).await;
+    let follow = JournalOptions::default().with_logs(LogOptions::default().with_follow());
+    let log = bed.logs().journal(&id, follow.clone()).await.unwrap();
+    let own: Vec<_> = log.take(2).map(Result::unwrap).collect().await;
+    let others = bed.journal(&other, JournalOptions::default()).await;
+    let (first, rest) = own[0].cursor.as_str().split_at(3);
+    // Of an entry that was thrown away, of another journal, of the future, of another unit.
+    let gone = [
+        own[0].cursor.as_str().replace(";x=", ";x=f"),
+        format!("{first}{}{}", if rest.starts_with('0') { '1' } else { '0' }, &rest[1..]),
+        "s=00000000000000000000000000000000;i=ffffff;b=00000000000000000000000000000000;m=1;t=ffffffffffff;x=1"
+            .to_owned(),
+        others[0].cursor.to_string(),
+    ];
+    for cursor in gone {
+        for options in [JournalOptions::default(), follow.clone()] {
+            let options = options.with_after(JournalCursor::new(cursor.as_str()).unwrap());
+            let asked = tokio::time::timeout(Duration::from_secs(20), bed.refused(&id, options));
+            assert_eq!(asked.await.unwrap(), ErrorKind::Expired, "{cursor}");
+        }
+    }
+    let made_up = JournalOptions::default().with_after(JournalCursor::new("--made-up--").unwrap());
+    assert_eq!(bed.refused(&id, made_up).await, ErrorKind::InvalidInput);
+    bed.stop(&id).await;
+    let gone = InstanceId::from(format!("rt-none-{:x}.service", random()));
+    assert_eq!(bed.refused(&gone, behind(&own[0])).await, ErrorKind::Expired);
 }
