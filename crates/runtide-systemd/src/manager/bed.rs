@@ -31,7 +31,9 @@ impl Bed {
     pub(super) async fn start(&self, script: &str, more: Vec<(&str, Variant<'_>)>) -> InstanceId {
         type Exec = Vec<(String, Vec<String>, bool)>;
         let unit = format!("rt-{:016x}.service", random());
-        let exec: Exec = vec![("/bin/sh".into(), vec!["/bin/sh".into(), "-c".into(), script.into()], false)];
+        // After a reload, which may be another test's, systemd 252 takes a semicolon for the end of the command.
+        let script = script.replace(';', "\n");
+        let exec: Exec = vec![("/bin/sh".into(), vec!["/bin/sh".into(), "-c".into(), script], false)];
         let mut settings = vec![("ExecStart", Variant::from(exec)), ("LogRateLimitIntervalUSec", Variant::from(0u64))];
         settings.extend(more);
         let others: Vec<(&str, Vec<(&str, Variant<'_>)>)> = vec![];
