@@ -2,6 +2,7 @@
 //!
 //! Most of them wait for their daemon most of the time. `cargo test` would run one after the other.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
@@ -20,8 +21,17 @@ const BUILD: Duration = Duration::from_secs(40 * 60);
 /// One program.
 const RUN: Duration = Duration::from_secs(25 * 60);
 
-/// Packages whose tests share a daemon, and kill it: one program at a time. What is named in none of them has a lane of its own.
-const LANES: [&[&str]; 3] = [&["runtide-docker", "runtide-examples"], &["runtide-systemd"], &["runtide-etcd"]];
+/// Which programs share a daemon, and kill it: of them one runs at a time. Those that need none share a lane of their own.
+fn lane(package: &str, target: &str) -> Option<u8> {
+    match (package, target) {
+        ("runtide-docker" | "runtide-examples", _) => Some(0),
+        ("runtide-systemd", "runtide_systemd" | "conformance") => Some(1),
+        // On the second machine.
+        ("runtide-systemd", _) => Some(2),
+        ("runtide-etcd", _) => Some(3),
+        _ => None,
+    }
+}
 
 /// A program with tests in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,8 +95,12 @@ impl Program {
         format!("{} {}", self.package, self.target)
     }
 
+    fn lane(&self) -> Option<u8> {
+        lane(&self.package, &self.target)
+    }
+
     fn command(&self) -> Command {
-        let is_patient = !LANES.iter().any(|lane| lane.contains(&self.package.as_str()));
+        let is_patient = self.lane().is_none();
         // What needs no daemon leaves the processor to those who do, and are judged by when they see what it does.
         let mut command = if is_patient && cfg!(unix) { Command::new("nice") } else { Command::new(&self.file) };
         if is_patient && cfg!(unix) {
@@ -123,10 +137,11 @@ pub(crate) fn run(programs: &[Program], prepare: impl Fn(&mut Command) + Sync, t
 
 /// Programs in the order in which they were built, lane by lane.
 fn lanes(programs: &[Program]) -> Vec<Vec<&Program>> {
-    let lane = |program: &&Program| LANES.iter().position(|lane| lane.contains(&program.package.as_str()));
-    let of = |wanted| programs.iter().filter(|program| lane(program) == wanted).collect::<Vec<_>>();
-    let lanes = (0..LANES.len()).map(Some).chain([None]).map(of);
-    lanes.filter(|lane| !lane.is_empty()).collect()
+    let mut lanes: BTreeMap<Option<u8>, Vec<&Program>> = BTreeMap::new();
+    for program in programs {
+        lanes.entry(program.lane()).or_default().push(program);
+    }
+    lanes.into_values().collect()
 }
 
 fn one(program: &Program, command: &mut Command, tally: &mut Tally) {
@@ -189,12 +204,17 @@ mod tests {
             program("runtide-core", "golden"),
             program("runtide-docker", "conformance"),
             program("runtide-systemd", "storm"),
+            program("runtide-systemd", "conformance"),
+            program("runtide-systemd", "units"),
             program("runtide-examples", "killed"),
             program("runtide-memory", "journal"),
         ];
         let named: Vec<Vec<&str>> =
             lanes(&all).iter().map(|lane| lane.iter().map(|program| program.target.as_str()).collect()).collect();
-        assert_eq!(named, [vec!["conformance", "killed"], vec!["storm"], vec!["golden", "journal"]]);
+        assert_eq!(
+            named,
+            [vec!["golden", "journal"], vec!["conformance", "killed"], vec!["conformance"], vec!["storm", "units"]]
+        );
     }
 
     #[cfg(unix)]
