@@ -366,6 +366,34 @@ mod tests {
     }
 
     #[test]
+    fn a_further_daemon_takes_the_place_of_the_usual_one() {
+        let mut stage = Stage {
+            tool: PathBuf::new(),
+            environment: BTreeMap::new(),
+            hermetic: false,
+            daemons: Vec::new(),
+            missing: Vec::new(),
+            started: Vec::new(),
+        };
+        assert_eq!(stage.again_on("systemd257"), None, "it is not there");
+        for (name, value) in [
+            ("RUNTIDE_TEST_SYSTEMD", "unix:path=/a"),
+            ("RUNTIDE_TEST_SYSTEMD_ROOT", "/a"),
+            ("RUNTIDE_TEST_SYSTEMD257", "unix:path=/b"),
+            ("RUNTIDE_TEST_SYSTEMD257_ROOT", "/b"),
+        ] {
+            stage.environment.insert(name.to_owned(), value.to_owned());
+        }
+        let again = [
+            ("RUNTIDE_TEST_SYSTEMD", "unix:path=/b"),
+            ("RUNTIDE_TEST_SYSTEMD_IS", "systemd257"),
+            ("RUNTIDE_TEST_SYSTEMD_ROOT", "/b"),
+        ];
+        let again = again.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(stage.again_on("systemd257"), Some(BTreeMap::from(again)));
+    }
+
+    #[test]
     fn what_the_testbed_exports_is_read_back() {
         assert_eq!(exported("export A=unix:///x=y"), Some(("A".to_owned(), "unix:///x=y".to_owned())));
         assert_eq!(exported(r"export B='it'\''s'"), Some(("B".to_owned(), "it's".to_owned())));
