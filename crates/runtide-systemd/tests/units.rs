@@ -210,12 +210,22 @@ async fn one_that_loses_its_file_while_it_runs_goes_with_its_life() {
     let keeper = bed.verb("StartUnit", "PREkeeper.service").await;
     let orphan = format!("{}orphan.service", bed.prefix);
     until(&backend, &orphan, |one| one.state == S::Running).await;
+    while events.next().await.unwrap().unwrap().instance().is_none_or(|one| one.id.as_str() != orphan) {}
     std::fs::remove_file(bed.files.last().unwrap()).unwrap();
     bed.machine.manager("Reload", &()).await.unwrap();
+    // Its bracket shows it once more.
+    let mut is_shown = false;
+    loop {
+        let event = tokio::time::timeout(PATIENCE, events.next()).await.expect("a bracket").unwrap().unwrap();
+        match &event.kind {
+            Kind::ResyncBegin { .. } => is_shown = false,
+            Kind::Present(one) if one.id.as_str() == orphan => is_shown = true,
+            Kind::ResyncEnd if is_shown => break,
+            _ => {}
+        }
+    }
     let seen = backend.inspect(&orphan.as_str().into()).await.unwrap();
     assert_eq!(seen.state, S::Running, "it runs, file or not");
-    // The reload's bracket shows it once more.
-    tokio::time::sleep(Duration::from_secs(1)).await;
     bed.verb("StopUnit", "PREorphan.service").await;
     let mut stopped = false;
     loop {

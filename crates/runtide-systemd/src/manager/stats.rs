@@ -194,9 +194,16 @@ mod tests {
     #[tokio::test]
     async fn ports_are_those_of_the_processes_in_the_control_group() {
         let Some(bed) = super::super::bed::Bed::find() else { return };
-        let script = "exec python3 -c 'import socket,time; s=socket.socket(); s.bind((\"127.0.0.1\",0)); s.listen(); \
-            u=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); u.bind((\"127.0.0.1\",0)); time.sleep(30)'";
-        let id = bed.start(script, vec![]).await;
+        let lines = [
+            "import socket,time",
+            "s=socket.socket()",
+            "s.bind((\"127.0.0.1\",0))",
+            "s.listen()",
+            "u=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)",
+            "u.bind((\"127.0.0.1\",0))",
+            "time.sleep(30)",
+        ];
+        let id = bed.start(&format!("exec python3 -c '{}'", lines.join("\n")), vec![]).await;
         let path = bed.client.get_unit("test", id.as_str()).await.unwrap();
         let group: String = bed.client.get("test", path.as_str(), SERVICE, "ControlGroup").await.unwrap();
         let mut seen = Vec::new();
