@@ -1,5 +1,7 @@
 //! The verbs that only systemd has, and settings that a reload must not lose, on a real manager.
 
+use std::collections::BTreeSet;
+
 use runtide_core::{Effect, ErrorKind, InstanceId, UnixSignal};
 use zbus::{OwnedVariant, Variant};
 
@@ -145,7 +147,15 @@ async fn a_sandbox_is_the_same_after_a_reload() {
     let mut changed = Vec::new();
     for (id, name, value, before) in made {
         let after = bed.property(&id, name).await;
-        if before != after {
+        // systemd keeps prefixes in no order: each reading of its units may turn it around.
+        let prefixes = |value: &OwnedVariant| {
+            let text = format!("{value:?}");
+            let each =
+                text.split("I32(").skip(1).map(|one| one.split("signature: Structure").next().map(str::to_owned));
+            each.collect::<BTreeSet<_>>()
+        };
+        let is_same = before == after || name.starts_with("IPAddress") && prefixes(&before) == prefixes(&after);
+        if !is_same {
             changed.push(format!("{name}={value}: {before:?} became {after:?}"));
         }
         bed.stop(&id).await;
