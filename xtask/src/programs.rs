@@ -44,7 +44,7 @@ pub(crate) struct Program {
     folder: PathBuf,
 }
 
-/// As `cargo test` would build it.
+/// What cargo says of something that it built.
 #[derive(Deserialize)]
 struct Message {
     reason: String,

@@ -23,7 +23,16 @@ pub(crate) fn open(root: &Path, path: &str, flags: OFlags) -> io::Result<OwnedFd
     let flags = flags | OFlags::CLOEXEC;
     let top = openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let relative = path.trim_start_matches('/');
-    match openat2(&top, relative, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS) {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    // Something was renamed while `..` was followed: the kernel asks to be asked again.
+    let mut opened = openat2(&top, relative, flags, Mode::empty(), resolve);
+    for _ in 0..16 {
+        if !matches!(opened, Err(Errno::AGAIN)) {
+            break;
+        }
+        opened = openat2(&top, relative, flags, Mode::empty(), resolve);
+    }
+    match opened {
         // Before Linux 5.6, and where system calls are filtered. At the machine's own root it makes no difference.
         Err(Errno::NOSYS | Errno::PERM) if root == Path::new("/") => Ok(openat(&top, relative, flags, Mode::empty())?),
         opened => Ok(opened?),

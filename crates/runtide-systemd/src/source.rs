@@ -23,7 +23,7 @@ use zbus::{
 };
 
 use crate::{
-    client::{BUS, Client, MANAGER, PEER, PROPERTIES, ROOT, SCOPE, SERVICE, SYSTEMD, UNIT},
+    client::{AWAY, BUS, Client, MANAGER, PEER, PROPERTIES, ROOT, SCOPE, SERVICE, SYSTEMD, UNIT},
     files,
     freezer::Freezer,
     ledger,
@@ -40,9 +40,6 @@ const BATCH: usize = 256;
 
 /// Messages that may wait while the subscription is made, before anybody reads (trap S6: the default of 64 would not do).
 const QUEUE: NonZeroUsize = NonZeroUsize::MIN.saturating_add(16 * 1024 - 1);
-
-/// How long the manager may be off the bus, as it is while it executes itself anew, before that is an outage.
-const AWAY: Duration = Duration::from_secs(5);
 
 /// How long a unit must stay loaded, without a word about it, to be looked at: what is loaded only because somebody looked at it
 /// goes at once, and would be loaded again by a look (trap S2).
