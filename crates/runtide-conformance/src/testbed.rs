@@ -1,27 +1,46 @@
-//! Real daemons under tests: one test at a time, and taking the daemon away.
+//! Real daemons under tests: tests that take turns, and taking the daemon away.
 
 use std::{fs::File, io, path::PathBuf, process::Command};
 
 use crate::Supported;
 
-/// The right to use a daemon, which one test on this machine has at a time, of whatever process, until it drops this.
+/// The right to use a daemon, until it is dropped: alone, or together with all who do not disturb it. It counts for all tests on
+/// this machine, of whatever process.
 #[derive(Debug)]
 pub struct Turn {
     _locked: File,
 }
 
 impl Turn {
-    /// Waits for it. `daemon` is a name as `docker`, which becomes part of a file's.
+    /// Waits until no other test has a turn: for a test that kills the daemon, reloads it, or asks for all that it has. `daemon`
+    /// is a name as `docker`, which becomes part of a file's.
     ///
     /// # Errors
     /// What the file system says of a lock among the temporary files.
     ///
     /// # Cancel safety
-    /// Whoever is dropped while it waits may get the turn all the same, and gives it back at once.
+    /// A call that is dropped while it waits may get the turn all the same, and gives it back at once.
     pub async fn on(daemon: &str) -> io::Result<Self> {
+        Self::of(daemon, File::lock).await
+    }
+
+    /// Waits until no test has the daemon alone: for a test that looks only at what it made itself.
+    ///
+    /// A test must not ask for a turn while it has one: a test that wants the daemon alone may wait in between.
+    ///
+    /// # Errors
+    /// As for [`on`](Self::on).
+    ///
+    /// # Cancel safety
+    /// As for [`on`](Self::on).
+    pub async fn shared(daemon: &str) -> io::Result<Self> {
+        Self::of(daemon, File::lock_shared).await
+    }
+
+    async fn of(daemon: &str, lock: impl FnOnce(&File) -> io::Result<()> + Send + 'static) -> io::Result<Self> {
         let path = std::env::temp_dir().join(format!("runtide-conformance-{daemon}.lock"));
         let file = File::options().create(true).append(true).open(path)?;
-        let locked = tokio::task::spawn_blocking(move || file.lock().map(|()| file)).await;
+        let locked = tokio::task::spawn_blocking(move || lock(&file).map(|()| file)).await;
         Ok(Self { _locked: locked.map_err(io::Error::other)?? })
     }
 }

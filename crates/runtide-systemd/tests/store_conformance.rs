@@ -56,6 +56,7 @@ fn open(part: &Part) -> UnitStore<MemoryStore> {
 
 async fn start() -> Result<Systemd, Absent> {
     let machine = Machine::named().map_err(|why| Absent::unset(known_as(), why))?;
+    let machine = machine.shared().await;
     let (part, other) = (machine.part(), machine.part());
     let store = open(&part);
     store.stats().await.map_err(|error| Absent::broken(known_as(), error.to_string()))?;

@@ -3,10 +3,14 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
+use runtide_conformance::testbed::Turn;
 use runtide_systemd::{Config, UnitStoreConfig, Verify};
 
 /// Where units lie that do not outlive the machine.
@@ -18,31 +22,45 @@ pub struct Machine {
     pub address: String,
     /// Its file system, seen from here.
     pub root: PathBuf,
+    /// Its name in the testbed.
+    daemon: &'static str,
+    /// Held by all that is made of this machine, so that it outlives what they clean up.
+    _turn: Option<Arc<Turn>>,
 }
 
 impl Machine {
     /// The second one if there is, so that the tests of units that run are left alone.
     pub fn named() -> Result<Self, &'static str> {
-        let pair = |address: &str, root: &str| Some((std::env::var(address).ok()?, std::env::var_os(root)?));
-        let found = pair("RUNTIDE_TEST_SYSTEMD2", "RUNTIDE_TEST_SYSTEMD2_ROOT")
-            .or_else(|| pair("RUNTIDE_TEST_SYSTEMD", "RUNTIDE_TEST_SYSTEMD_ROOT"));
-        match found {
-            Some((address, root)) => Ok(Self { address, root: root.into() }),
-            None => {
-                Err("RUNTIDE_TEST_SYSTEMD and RUNTIDE_TEST_SYSTEMD_ROOT are not set: cargo xtask testbed up systemd")
-            }
-        }
+        let named = |daemon: &'static str, address: &str, root: &str| {
+            let (address, root) = (std::env::var(address).ok()?, std::env::var_os(root)?.into());
+            Some(Self { address, root, daemon, _turn: None })
+        };
+        named("systemd2", "RUNTIDE_TEST_SYSTEMD2", "RUNTIDE_TEST_SYSTEMD2_ROOT")
+            .or_else(|| named("systemd", "RUNTIDE_TEST_SYSTEMD", "RUNTIDE_TEST_SYSTEMD_ROOT"))
+            .ok_or("RUNTIDE_TEST_SYSTEMD and RUNTIDE_TEST_SYSTEMD_ROOT are not set: cargo xtask testbed up systemd")
     }
 
-    /// For a test that is no law: says that it is skipped, and why, where no machine is named.
-    pub fn or_skip() -> Option<Self> {
-        match Self::named() {
-            Ok(machine) => Some(machine),
-            Err(why) => {
-                runtide_conformance::report::skip("store_units", "systemd", why);
-                None
-            }
-        }
+    /// Waits until no test has it alone.
+    pub async fn shared(self) -> Self {
+        let turn = Turn::shared(self.daemon).await.unwrap();
+        Self { _turn: Some(Arc::new(turn)), ..self }
+    }
+
+    /// For a test that is no law, and disturbs no other: reports that it is skipped, and why, where no machine is named.
+    pub async fn shared_or_skip() -> Option<Self> {
+        Some(Self::or_skip()?.shared().await)
+    }
+
+    /// For a test that takes the machine away: waits until no other test uses it.
+    pub async fn alone_or_skip() -> Option<Self> {
+        let machine = Self::or_skip()?;
+        let turn = Turn::on(machine.daemon).await.unwrap();
+        Some(Self { _turn: Some(Arc::new(turn)), ..machine })
+    }
+
+    fn or_skip() -> Option<Self> {
+        let skip = |why| runtide_conformance::report::skip("store_units", "systemd", why);
+        Self::named().map_err(skip).ok()
     }
 
     pub fn config(&self) -> Config {

@@ -1,0 +1,166 @@
+//! Verbs that are broken in one way, around those that are right.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use async_trait::async_trait;
+use runtide_core::{
+    Effect, Error, ErrorKind, ExitStatus, InstanceId, InstanceSpec, LifecycleManager, LogManager, LogOptions,
+    LogSource, LogStream, ProvisionManager, RemoveOptions, Result, RuntimeBackend, StopOptions, UnixSignal,
+};
+use runtide_memory::MemoryBackend;
+
+use super::{backend::blurred, table::Mutant};
+
+/// All the verbs.
+#[derive(Debug)]
+pub(crate) struct Verbs {
+    how: Mutant,
+    inner: Arc<MemoryBackend>,
+    /// A call is under way; left standing by one that was dropped.
+    busy: AtomicBool,
+}
+
+impl Verbs {
+    pub(crate) fn new(how: Mutant, inner: Arc<MemoryBackend>) -> Self {
+        Self { how, inner, busy: AtomicBool::new(false) }
+    }
+
+    fn verbs(&self) -> &dyn LifecycleManager {
+        self.inner.lifecycle().expect("the memory runtime has verbs")
+    }
+
+    /// Whatever comes after the last slash is the id.
+    fn id(&self, id: &InstanceId) -> InstanceId {
+        if self.how != Mutant::PastesNames {
+            return id.clone();
+        }
+        let path = id.as_str().split(['?', '#', '\n', '%']).next().unwrap_or_default();
+        let last = path.trim_end_matches("/json").rsplit('/').next().unwrap_or_default();
+        InstanceId::from(last.to_owned())
+    }
+
+    async fn call<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        if self.how == Mutant::PoisonedByCancel {
+            if self.busy.swap(true, Ordering::AcqRel) {
+                return Err(Error::new(ErrorKind::Unexpected, "mutant.call", "another call is under way"));
+            }
+            let done = work.await;
+            self.busy.store(false, Ordering::Release);
+            return done;
+        }
+        work.await.map_err(|error| blurred(self.how, error))
+    }
+
+    /// For who does not look at what there was to do.
+    fn effect(&self, effect: Result<Effect>) -> Result<Effect> {
+        match (self.how, effect?) {
+            (Mutant::AlwaysChanged, _) => Ok(Effect::Changed),
+            (Mutant::NotIdempotent, Effect::Unchanged) => {
+                Err(Error::new(ErrorKind::Conflict, "mutant.call", "it is so already"))
+            }
+            (_, effect) => Ok(effect),
+        }
+    }
+}
+
+#[async_trait]
+impl LifecycleManager for Verbs {
+    async fn start(&self, id: &InstanceId) -> Result<Effect> {
+        self.effect(self.call(self.verbs().start(&self.id(id))).await)
+    }
+
+    async fn stop(&self, id: &InstanceId, options: StopOptions) -> Result<Effect> {
+        self.effect(self.call(self.verbs().stop(&self.id(id), options)).await)
+    }
+
+    async fn kill(&self, id: &InstanceId, signal: UnixSignal) -> Result<()> {
+        self.call(self.verbs().kill(&self.id(id), signal)).await
+    }
+
+    async fn restart(&self, id: &InstanceId, options: StopOptions) -> Result<()> {
+        self.call(self.verbs().restart(&self.id(id), options)).await
+    }
+
+    async fn pause(&self, id: &InstanceId) -> Result<Effect> {
+        if self.how == Mutant::OkWithoutEffect {
+            return Ok(Effect::Changed);
+        }
+        self.effect(self.call(self.verbs().pause(&self.id(id))).await)
+    }
+
+    async fn unpause(&self, id: &InstanceId) -> Result<Effect> {
+        if self.how == Mutant::OkWithoutEffect {
+            return Ok(Effect::Changed);
+        }
+        self.effect(self.call(self.verbs().unpause(&self.id(id))).await)
+    }
+
+    async fn wait(&self, id: &InstanceId) -> Result<Option<ExitStatus>> {
+        let end = self.call(self.verbs().wait(&self.id(id))).await;
+        if self.how == Mutant::InventsTheExit {
+            // Whatever is not known is a success.
+            return Ok(Some(end.ok().flatten().unwrap_or(ExitStatus::code(0))));
+        }
+        end
+    }
+
+    async fn remove(&self, id: &InstanceId, options: RemoveOptions) -> Result<Effect> {
+        self.effect(self.call(self.verbs().remove(&self.id(id), options)).await)
+    }
+}
+
+#[async_trait]
+impl ProvisionManager for Verbs {
+    async fn create(&self, spec: &InstanceSpec) -> Result<InstanceId> {
+        let mut spec = spec.clone();
+        if self.how == Mutant::PastesNames {
+            // It takes what a shell would have made of it.
+            spec.name =
+                spec.name.map(|name| name.split([';', '/', ' ', '\n', '\0']).next().unwrap_or_default().to_owned());
+        }
+        self.call(self.inner.provision().expect("the memory runtime creates").create(&spec)).await
+    }
+}
+
+#[async_trait]
+impl LogManager for Verbs {
+    async fn logs(&self, id: &InstanceId, options: LogOptions) -> Result<LogStream> {
+        let logs = self.inner.logs().expect("the memory runtime has logs");
+        let stream = self.call(logs.logs(&self.id(id), options)).await?;
+        Ok(match self.how {
+            Mutant::MergesOutputs | Mutant::LosesBytes => {
+                LogStream::new(Lossy { how: self.how, inner: stream, lines: 0 })
+            }
+            _ => stream,
+        })
+    }
+}
+
+struct Lossy {
+    how: Mutant,
+    inner: LogStream,
+    lines: u64,
+}
+
+impl futures_util::Stream for Lossy {
+    type Item = Result<runtide_core::LogLine>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let next = Pin::new(&mut self.inner).poll_next(cx);
+        let Poll::Ready(Some(Ok(mut line))) = next else { return next };
+        self.lines += 1;
+        match self.how {
+            Mutant::MergesOutputs => line.source = LogSource::Stdout,
+            _ if self.lines == 10 => line.bytes = line.bytes.slice(..line.bytes.len() - 1),
+            _ => {}
+        }
+        Poll::Ready(Some(Ok(line)))
+    }
+}

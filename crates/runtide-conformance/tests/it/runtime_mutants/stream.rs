@@ -1,0 +1,420 @@
+//! A watch that is spoilt on its way: the good events of the inner one come in, and what a naive loop would have made of
+//! them goes out, in a numbering of its own.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use futures_util::StreamExt;
+use runtide_core::{
+    Continuity, Cursor, Epoch, Error, ErrorKind, EventStream, ExitStatus, FieldSet, Gap, Incarnation, Instance,
+    InstanceId, InstanceState, RuntimeBackend, RuntimeEvent, RuntimeEventKind as Kind,
+};
+use runtide_memory::{FactKind, MemoryBackend, MemoryRuntime};
+
+use super::table::{Mutant, Shared};
+
+type Item = Result<Arc<RuntimeEvent>, Error>;
+
+/// The stream under way.
+#[allow(clippy::struct_excessive_bools, reason = "each is the whole state of one mutant")]
+pub(crate) struct Spoilt {
+    how: Mutant,
+    inner: EventStream,
+    runtime: MemoryRuntime,
+    out: VecDeque<Item>,
+    numbers: Numbers,
+    /// What the consumer holds.
+    rows: BTreeMap<InstanceId, Arc<Instance>>,
+    /// The bracket under way.
+    bracket: Option<(Gap, Vec<Arc<Instance>>)>,
+    /// For those who hold one back.
+    held: Option<Arc<RuntimeEvent>>,
+    /// For those who tell again.
+    told: VecDeque<Arc<RuntimeEvent>>,
+    /// For those who remember the first life for ever.
+    lives: BTreeMap<InstanceId, Incarnation>,
+    /// What this stream shares with the others of its backend.
+    shared: Arc<Shared>,
+    /// How often it looked in vain.
+    in_vain: u32,
+    /// For those who dial without a pause while the link is down.
+    wire: Arc<MemoryBackend>,
+    down: bool,
+    /// How many facts a reader of every message has read.
+    read: usize,
+    ended: bool,
+    first: bool,
+    /// The first bracket was made from a list of its own.
+    listed: bool,
+}
+
+/// Numbers as the rules ask.
+struct Numbers {
+    ring: Epoch,
+    seq: u64,
+    brackets: u64,
+    bracket: Option<(Epoch, u64)>,
+}
+
+impl Numbers {
+    fn next(&mut self, kind: &Kind, native: &Cursor) -> Cursor {
+        match kind {
+            Kind::ResyncBegin { .. } => {
+                self.brackets += 1;
+                let epoch = Epoch::from(format!("{}.{}", self.ring, self.brackets));
+                self.bracket = Some((epoch.clone(), 1));
+                Cursor::new(epoch, 1, native.native.clone())
+            }
+            Kind::Present(_) => {
+                let (epoch, seq) = self.bracket.as_mut().expect("in a bracket");
+                *seq += 1;
+                Cursor::new(epoch.clone(), *seq, native.native.clone())
+            }
+            Kind::Bookmark => Cursor::new(self.ring.clone(), self.seq, native.native.clone()),
+            _ => {
+                self.bracket = None;
+                self.seq += 1;
+                Cursor::new(self.ring.clone(), self.seq, native.native.clone())
+            }
+        }
+    }
+}
+
+impl Spoilt {
+    pub(crate) fn new(how: Mutant, inner: EventStream, wire: &Arc<MemoryBackend>, shared: &Arc<Shared>) -> Self {
+        let runtime = wire.runtime().clone();
+        let epoch = format!("spoilt-{:016x}", fastrand::u64(..));
+        let read = runtime.history().len();
+        Self {
+            how,
+            inner,
+            runtime,
+            out: VecDeque::new(),
+            numbers: Numbers { ring: Epoch::from(epoch), seq: 0, brackets: 0, bracket: None },
+            rows: BTreeMap::new(),
+            bracket: None,
+            held: None,
+            told: VecDeque::new(),
+            lives: BTreeMap::new(),
+            shared: Arc::clone(shared),
+            in_vain: 0,
+            wire: Arc::clone(wire),
+            down: false,
+            read,
+            ended: false,
+            first: true,
+            listed: false,
+        }
+    }
+
+    /// Lists before it subscribes: the rows of that list are its first bracket, and the one that belongs to the subscription
+    /// is dropped, as if there had been none.
+    pub(crate) fn listed_first(mut self, rows: &[Arc<Instance>]) -> Self {
+        let backend = rows.first().map_or_else(|| "memory:test".into(), |row| row.backend.clone());
+        let event = RuntimeEvent::new(backend, Cursor::new("x".into(), 0, None), SystemTime::now(), Kind::ResyncEnd);
+        self.emit_bracket(&event, Gap::Initial, rows);
+        self.listed = true;
+        self
+    }
+
+    /// Goes on in the numbering of this place.
+    pub(crate) fn after(mut self, from: Option<Cursor>) -> Self {
+        if let Some(from) = from {
+            (self.numbers.ring, self.numbers.seq) = (from.epoch, from.seq);
+            // Brackets of this stream are not those of the one before it.
+            self.numbers.brackets = fastrand::u64(1_000..1_000_000);
+        }
+        self
+    }
+
+    pub(crate) fn into_stream(self) -> EventStream {
+        let spoilt =
+            futures_util::stream::unfold(
+                self,
+                |mut spoilt| async move { spoilt.next().await.map(|item| (item, spoilt)) },
+            );
+        EventStream::new(Box::pin(spoilt.fuse()))
+    }
+
+    async fn next(&mut self) -> Option<Item> {
+        loop {
+            if let Some(item) = self.out.pop_front() {
+                return Some(item);
+            }
+            if self.ended {
+                return None;
+            }
+            match self.how {
+                Mutant::DebouncesEvents => self.debounced().await,
+                Mutant::UnknownEventIsAnError | Mutant::SignalIsAStop | Mutant::GivesUp => {
+                    let read = tokio::time::timeout(Duration::from_millis(100), self.inner.next()).await;
+                    match read {
+                        Ok(read) => self.take(read),
+                        Err(_) => self.read_raw(),
+                    }
+                }
+                Mutant::HotLoop if self.down => {
+                    // Whatever comes of it, again.
+                    let _ = self.wire.connect().await;
+                    if let Ok(read) = tokio::time::timeout(Duration::from_millis(50), self.inner.next()).await {
+                        self.take(read);
+                    }
+                }
+                _ => {
+                    let read = self.inner.next().await;
+                    self.take(read);
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, read: Option<Item>) {
+        match read {
+            None => self.ended = true,
+            Some(Err(error)) => {
+                self.ended = true;
+                self.out.push_back(Err(error));
+            }
+            Some(Ok(event)) => self.spoil(&event),
+        }
+    }
+
+    /// Sends on, numbered.
+    fn emit(&mut self, like: &RuntimeEvent, kind: Kind) {
+        let mut event = like.clone();
+        event.cursor = self.numbers.next(&kind, &like.cursor);
+        if kind.name() != like.kind.name() {
+            event.mark = None;
+        }
+        event.kind = kind;
+        let place = (event.cursor.epoch.clone(), event.cursor.seq);
+        self.shared.places.lock().unwrap().insert(place, like.cursor.clone());
+        match &event.kind {
+            Kind::Removed(instance) => drop(self.rows.remove(&instance.id)),
+            kind => {
+                if let Some(instance) = kind.instance() {
+                    self.rows.insert(instance.id.clone(), Arc::clone(instance));
+                }
+            }
+        }
+        self.out.push_back(Ok(Arc::new(event)));
+    }
+
+    fn emit_bracket(&mut self, like: &RuntimeEvent, gap: Gap, rows: &[Arc<Instance>]) {
+        self.rows.clear();
+        self.emit(like, Kind::ResyncBegin { gap });
+        for row in rows {
+            self.emit(like, Kind::Present(Arc::clone(row)));
+        }
+        self.emit(like, Kind::ResyncEnd);
+    }
+
+    fn spoil(&mut self, event: &Arc<RuntimeEvent>) {
+        match &event.kind {
+            Kind::BackendDisconnected { .. } => self.down = true,
+            Kind::BackendReconnected { .. } => self.down = false,
+            _ => {}
+        }
+        match &event.kind {
+            Kind::ResyncBegin { gap } => self.bracket = Some((*gap, Vec::new())),
+            Kind::Present(row) => {
+                let row = self.named(row);
+                if let Some((_, rows)) = &mut self.bracket {
+                    rows.push(row);
+                }
+            }
+            Kind::ResyncEnd => {
+                let Some((gap, rows)) = self.bracket.take() else { return };
+                self.spoil_bracket(event, gap, rows);
+            }
+            kind => self.spoil_event(event, kind.clone()),
+        }
+    }
+
+    fn spoil_bracket(&mut self, event: &RuntimeEvent, gap: Gap, mut rows: Vec<Arc<Instance>>) {
+        let first = std::mem::take(&mut self.first);
+        match self.how {
+            Mutant::ListsFirst if first && self.listed => return,
+            Mutant::EventsBeforeTheBracket if first => {
+                for row in rows {
+                    self.emit(event, Kind::Updated { instance: row, changed: FieldSet::default() });
+                }
+                return;
+            }
+            Mutant::ForgetsDeletesOverAGap if !first => {
+                let gone = self.rows.values().filter(|old| rows.iter().all(|row| row.id != old.id)).cloned();
+                let gone: Vec<_> = gone.collect();
+                rows.extend(gone);
+            }
+            Mutant::PretendsToHaveResumed if !first => {
+                // What it missed it never mentions.
+                for row in rows {
+                    if let Some(known) = self.rows.get(&row.id)
+                        && known != &row
+                    {
+                        let changed = FieldSet::between(known, &row);
+                        self.emit(event, Kind::Updated { instance: row, changed });
+                    }
+                }
+                return;
+            }
+            Mutant::PartialListIsTheTruth => {
+                let faults = self.runtime.faults(|faults| faults.clone());
+                let cut = faults.truncate_list.unwrap_or(usize::MAX);
+                rows.sort_by(|a, b| a.id.cmp(&b.id));
+                rows = rows.into_iter().take(cut).filter(|row| !faults.bad_items.contains(&row.id)).collect();
+            }
+            _ => {}
+        }
+        self.emit_bracket(event, gap, &rows);
+    }
+
+    fn spoil_event(&mut self, event: &Arc<RuntimeEvent>, kind: Kind) {
+        let kind = self.renamed(kind);
+        match (self.how, &kind) {
+            (Mutant::SkipsNumbers, Kind::Stopped(_)) => self.numbers.seq += 1,
+            (Mutant::PretendsToHaveResumed, Kind::BackendReconnected { .. }) => {
+                return self.emit(event, Kind::BackendReconnected { continuity: Continuity::Resumed });
+            }
+            (Mutant::ReplaysDuplicates, Kind::BackendReconnected { .. }) => {
+                self.emit(event, kind);
+                // From the mark on, inclusive, and nobody looks whether it was there before.
+                for told in std::mem::take(&mut self.told) {
+                    self.emit(&told.clone(), told.kind.clone());
+                }
+                return;
+            }
+            (Mutant::ReplaysDuplicates, _) if event.mark.is_some() => self.told = VecDeque::from([Arc::clone(event)]),
+            (Mutant::SwapsNeighbours, Kind::Stopped(_)) if self.held.is_none() => {
+                self.held = Some(Arc::clone(event));
+                return;
+            }
+            (Mutant::SwapsNeighbours, _) => {
+                self.emit(event, kind);
+                if let Some(held) = self.held.take() {
+                    self.emit(&held, held.kind.clone());
+                }
+                return;
+            }
+            (Mutant::IgnoresSmallChanges, Kind::Updated { changed, .. }) if !changed.contains("state") => return,
+            (Mutant::ExitFromRemove, Kind::Stopped(instance)) => {
+                let mut instance = Instance::clone(instance);
+                instance.exit = Some(ExitStatus::code(0));
+                return self.emit(event, Kind::Stopped(Arc::new(instance)));
+            }
+            // Each edge is followed by a look, and what is gone by then was never there.
+            (Mutant::DropsWhatNobodyLookedAt, Kind::Started(instance) | Kind::Stopped(instance))
+                if !self.runtime.truth().iter().any(|there| there.id == instance.id) =>
+            {
+                return;
+            }
+            (Mutant::ForgetsRemovals, Kind::Removed(_)) => return,
+            (Mutant::OneEventPerAttempt, Kind::BackendDisconnected { cause }) => {
+                for _ in 0..10 {
+                    self.emit(event, Kind::BackendDisconnected { cause: cause.clone() });
+                }
+                return;
+            }
+            _ => {}
+        }
+        self.emit(event, kind);
+    }
+
+    /// Who takes a name for an identity, or the first life for the only one.
+    fn renamed(&mut self, kind: Kind) -> Kind {
+        match kind {
+            Kind::Started(row) => Kind::Started(self.named(&row)),
+            Kind::Stopped(row) => Kind::Stopped(self.named(&row)),
+            Kind::Removed(row) => Kind::Removed(self.named(&row)),
+            Kind::Updated { instance, changed } => Kind::Updated { instance: self.named(&instance), changed },
+            other => other,
+        }
+    }
+
+    fn named(&mut self, row: &Arc<Instance>) -> Arc<Instance> {
+        match self.how {
+            Mutant::NameIsIdentity => self.shared.canonical(row),
+            Mutant::FirstLifeForEver => {
+                let mut row = Instance::clone(row);
+                if let Some(life) = row.incarnation.clone() {
+                    row.incarnation = Some(self.lives.entry(row.id.clone()).or_insert(life).clone());
+                }
+                Arc::new(row)
+            }
+            _ => Arc::clone(row),
+        }
+    }
+
+    /// Waits for quiet, and tells how things are then.
+    async fn debounced(&mut self) {
+        let read = self.inner.next().await;
+        let mut last: BTreeMap<InstanceId, Arc<RuntimeEvent>> = BTreeMap::new();
+        let mut read = Some(read);
+        loop {
+            match read.take() {
+                Some(Some(Ok(event)))
+                    if matches!(event.kind, Kind::Started(_) | Kind::Stopped(_) | Kind::Updated { .. }) =>
+                {
+                    let id = event.instance().expect("of an instance").id.clone();
+                    last.insert(id, event);
+                }
+                Some(other) => {
+                    for event in std::mem::take(&mut last).into_values() {
+                        self.spoil(&event);
+                    }
+                    return self.take(other);
+                }
+                None => {}
+            }
+            if let Ok(next) = tokio::time::timeout(Duration::from_millis(100), self.inner.next()).await {
+                read = Some(next);
+            } else {
+                for event in std::mem::take(&mut last).into_values() {
+                    self.spoil(&event);
+                }
+                return;
+            }
+        }
+    }
+
+    /// Who reads each message of the runtime, also those that mean nothing to him.
+    fn read_raw(&mut self) {
+        let history = self.runtime.history();
+        let new: Vec<_> = history.iter().skip(self.read).cloned().collect();
+        self.read = history.len();
+        for fact in new {
+            match (self.how, fact.kind) {
+                (Mutant::UnknownEventIsAnError, FactKind::Signalled(_)) => {
+                    self.ended = true;
+                    self.out.push_back(Err(Error::new(
+                        ErrorKind::Protocol,
+                        "mutant.events",
+                        "an event of an unknown kind",
+                    )));
+                }
+                (Mutant::SignalIsAStop, FactKind::Signalled(_)) => {
+                    if let Some(row) = self.rows.get(&fact.id).cloned() {
+                        let mut row = Instance::clone(&row);
+                        row.state = InstanceState::Stopped;
+                        let event = RuntimeEvent::new(
+                            row.backend.clone(),
+                            Cursor::new("x".into(), 0, None),
+                            SystemTime::now(),
+                            Kind::Bookmark,
+                        );
+                        self.emit(&event, Kind::Stopped(Arc::new(row)));
+                    }
+                }
+                _ => {}
+            }
+        }
+        if self.how == Mutant::GivesUp && self.down {
+            // Ten minutes of trying are enough for anyone.
+            self.in_vain += 1;
+            self.ended = self.in_vain > 6_000;
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! In which ways a store can be wrong.
+
+/// What is wrong with a [`Plain`](super::plain::Plain) store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bug {
+    AcceptsDamagedSnapshot,
+    AcknowledgedBeforeSeen,
+    AcknowledgedBeforeSync,
+    ClusterIsANamespace,
+    ComparesBytesAlone,
+    CountsLagWrong,
+    ForgetsGroup,
+    FutureReplaysHistory,
+    HalfRestore,
+    IgnoresFormat,
+    IgnoresPrecondition,
+    LagIsSilent,
+    LeaksSubscriber,
+    ListThenRegister,
+    LostConditionalRace,
+    NotFoundIsUnsupported,
+    OrderByArrival,
+    PagesMove,
+    PublishesBeforeDurable,
+    RestoreInPieces,
+    RestoreKeepsRevisions,
+    RestoreSilent,
+    RestoreTurnsBack,
+    ShowsWhatIsLeft,
+    SnapshotIsNoMoment,
+    UnboundedQueue,
+    UnchangedEmits,
+    WatchIgnoresFormat,
+}

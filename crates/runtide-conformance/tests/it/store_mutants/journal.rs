@@ -1,0 +1,89 @@
+//! What makes a [`Plain`](super::plain::Plain) store durable: a record in a log for each write, before it is seen.
+
+use std::{num::NonZeroU64, path::Path, sync::Arc};
+
+use runtide_conformance::store::ModelDisk;
+use runtide_core::{
+    Document, Error, ErrorKind, Resource, ResourceRef, Result, Revision,
+    wal::{Durability, ReadFrom, RecordKind, Wal, WalOptions},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{bugs::Bug, plain::Resources};
+
+const DIR: &str = "/plain";
+const KIND: RecordKind = RecordKind(9);
+
+pub(crate) struct Journal {
+    wal: Wal,
+    in_pieces: bool,
+}
+
+/// What a journal says.
+#[derive(Default)]
+pub(crate) struct Told {
+    pub(crate) revision: u64,
+    pub(crate) resources: Resources,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Line {
+    Write { revision: u64, reference: ResourceRef, document: Option<Document> },
+    Replace { revision: u64, resources: Vec<Arc<Resource>> },
+}
+
+fn failed(error: serde_json::Error) -> Error {
+    Error::new(ErrorKind::Corrupt, "plain.journal", "a line cannot be read").with_source(error)
+}
+
+impl Journal {
+    pub(crate) fn open(disk: &ModelDisk, bug: Option<Bug>) -> Result<Self> {
+        let durability = if bug == Some(Bug::AcknowledgedBeforeSync) { Durability::Os } else { Durability::Commit };
+        let options = WalOptions::default()
+            .with_segment_bytes(NonZeroU64::new(8 << 10))
+            .with_durability(durability)
+            .with_disk(Some(Arc::new(disk.clone()) as Arc<_>));
+        Ok(Self { wal: Wal::open(Path::new(DIR), options)?, in_pieces: bug == Some(Bug::RestoreInPieces) })
+    }
+
+    fn line(&self, line: &Line) -> Result<()> {
+        let bytes = serde_json::to_vec(line).map_err(failed)?;
+        self.wal.append_blocking(KIND, &bytes).map(drop)
+    }
+
+    pub(crate) fn write(&self, revision: u64, reference: &ResourceRef, resource: Option<&Resource>) -> Result<()> {
+        let document = resource.map(|resource| resource.document.clone());
+        self.line(&Line::Write { revision, reference: reference.clone(), document })
+    }
+
+    pub(crate) fn replace(&self, revision: u64, resources: &Resources) -> Result<()> {
+        if self.in_pieces {
+            self.line(&Line::Replace { revision, resources: Vec::new() })?;
+            return resources.values().try_for_each(|one| self.write(revision, &one.reference, Some(one)));
+        }
+        self.line(&Line::Replace { revision, resources: resources.values().cloned().collect() })
+    }
+
+    /// All that was written.
+    pub(crate) fn told(&self) -> Result<Told> {
+        let mut told = Told::default();
+        for record in self.wal.reader(ReadFrom::Start)? {
+            match serde_json::from_slice(&record?.bytes).map_err(failed)? {
+                Line::Write { revision, reference, document } => {
+                    told.revision = revision;
+                    let resource = document
+                        .map(|document| Arc::new(Resource::new(reference.clone(), document, Revision(revision))));
+                    match resource {
+                        Some(resource) => drop(told.resources.insert(reference, resource)),
+                        None => drop(told.resources.remove(&reference)),
+                    }
+                }
+                Line::Replace { revision, resources } => {
+                    told.revision = revision;
+                    told.resources = resources.into_iter().map(|one| (one.reference.clone(), one)).collect();
+                }
+            }
+        }
+        Ok(told)
+    }
+}

@@ -1,0 +1,47 @@
+//! What an allocator counts while a law is tested: a program of its own, since nothing else may be counted.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking, also in what tests share"
+)]
+
+mod store;
+mod wal;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use peak_alloc::PeakAlloc;
+use runtide_conformance::wal::Meter;
+
+#[global_allocator]
+static ALLOCATOR: PeakAlloc = PeakAlloc;
+
+/// Counts the whole process, for one test at a time.
+#[derive(Debug)]
+struct Counted {
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Counted {
+    /// Waits until no other test counts.
+    fn alone() -> Self {
+        static ALONE: Mutex<()> = Mutex::new(());
+        let counted = Self { _alone: ALONE.lock().unwrap_or_else(PoisonError::into_inner) };
+        let kept = vec![1_u8; 1 << 20];
+        assert!(counted.reset() >= kept.len(), "it counts");
+        counted
+    }
+}
+
+impl Meter for Counted {
+    fn reset(&self) -> usize {
+        ALLOCATOR.reset_peak_usage();
+        ALLOCATOR.current_usage()
+    }
+
+    fn peak(&self) -> usize {
+        ALLOCATOR.peak_usage()
+    }
+}

@@ -1,0 +1,28 @@
+//! What is tested of Docker beside the laws: on daemons in this process, whose every answer is written here, and on a real one where
+//! the testbed gives its address.
+//!
+//! `RUNTIDE_TEST_DOCKER` is the address (`unix:///…`), `RUNTIDE_TEST_IMAGE` an image with busybox in it. Without an address
+//! the tests that need one say so and pass. Tests that kill the daemon have it alone, the others share it.
+//!
+//! The laws are in a program of their own, `tests/conformance.rs`: they count what their process holds.
+#![cfg(unix)]
+// Shared code of tests is not itself a test, so the allowance for tests in clippy.toml does not reach it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, also in what tests share, and says what it counted"
+)]
+
+mod churn;
+#[path = "../conformance/daemon.rs"]
+#[allow(dead_code, reason = "the harness of the laws uses all of it")]
+mod daemon;
+mod fake_daemon;
+mod managers;
+mod scripted_daemon;
+mod tls;
+mod watch;

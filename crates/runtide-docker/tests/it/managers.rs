@@ -1,0 +1,8 @@
+//! The managers: on a daemon whose every answer is written here, and on a real one.
+
+mod bench;
+mod lifecycle;
+mod log;
+mod provision;
+mod scripted;
+mod wait;

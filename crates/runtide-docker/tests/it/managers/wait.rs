@@ -1,0 +1,97 @@
+//! How a life ended, on a real daemon.
+
+use std::time::Duration;
+
+use runtide_core::{ErrorKind, ExitStatus, RemoveOptions, RestartPolicy, StopOptions};
+
+use super::bench::Bench;
+
+#[tokio::test]
+async fn the_true_exit_code_comes_when_it_ends_and_at_once_when_it_is_over() {
+    let Some(bench) = Bench::new("wait").await else { return };
+    let id = bench.create("a", "sleep 0.3; exit 3").await;
+    let error = bench.lifecycle().wait(&id).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "it never ran: {error}");
+    let _ = bench.lifecycle().start(&id).await.unwrap();
+    let expected = Some(ExitStatus::code(3).with_oom_killed(false));
+    assert_eq!(bench.lifecycle().wait(&id).await.unwrap(), expected);
+    assert_eq!(bench.lifecycle().wait(&id).await.unwrap(), expected);
+}
+
+#[tokio::test]
+async fn an_end_by_removal_is_still_told() {
+    let Some(bench) = Bench::new("wait-remove").await else { return };
+    let id = bench.run("a", "sleep 60").await;
+    let (exit, removed) = tokio::join!(bench.lifecycle().wait(&id), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        bench.lifecycle().remove(&id, RemoveOptions::default().with_kill()).await
+    });
+    let _ = removed.unwrap();
+    assert_eq!(exit.unwrap().unwrap().end, ExitStatus::code(137).end);
+    assert_eq!(bench.lifecycle().wait(&id).await.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn what_removes_itself_tells_its_end_first() {
+    let Some(bench) = Bench::new("wait-auto").await else { return };
+    let mut spec = bench.spec("a", "sleep 0.5; exit 4");
+    spec.native.insert("auto_remove".to_owned(), "true".to_owned());
+    let id = bench.run_spec(&spec).await;
+    assert_eq!(bench.lifecycle().wait(&id).await.unwrap().unwrap().end, ExitStatus::code(4).end);
+}
+
+#[tokio::test]
+async fn under_a_restart_policy_the_end_is_that_of_the_life_that_was_waited_for() {
+    let Some(bench) = Bench::new("wait-policy").await else { return };
+    let mut spec = bench.spec("a", "sleep 0.2; exit 6");
+    spec.restart = RestartPolicy::Always;
+    let id = bench.run_spec(&spec).await;
+    for _ in 0..5 {
+        let exit = bench.lifecycle().wait(&id).await.unwrap();
+        assert!(exit.is_none_or(|exit| exit.end == ExitStatus::code(6).end), "{exit:?}");
+        tokio::time::sleep(Duration::from_millis(150)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_restart_under_a_wait_gives_the_end_of_the_old_life() {
+    let Some(bench) = Bench::new("wait-restart").await else { return };
+    let id = bench.run("a", "trap 'exit 8' TERM; echo ready; while :; do sleep 0.1; done").await;
+    bench.says(&id, "ready").await;
+    let (exit, restarted) = tokio::join!(bench.lifecycle().wait(&id), async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        bench.lifecycle().restart(&id, StopOptions::default()).await
+    });
+    restarted.unwrap();
+    assert_eq!(exit.unwrap().unwrap().end, ExitStatus::code(8).end);
+}
+
+#[tokio::test]
+async fn an_end_for_want_of_memory_is_told_as_such() {
+    let Some(bench) = Bench::new("wait-oom").await else { return };
+    let mut spec = bench.spec("a", "tail /dev/zero");
+    spec.memory_bytes = std::num::NonZeroU64::new(16 << 20);
+    let id = match bench.provision().create(&spec).await {
+        Err(error) if error.kind() == ErrorKind::Unsupported => {
+            assert_eq!(bench.containers(), 0, "what cannot be honoured is not left behind");
+            eprintln!("memory cannot be limited here, so the refusal was what was tested: {error}");
+            return;
+        }
+        made => made.unwrap(),
+    };
+    let _ = bench.lifecycle().start(&id).await.unwrap();
+    let exit = tokio::time::timeout(Duration::from_secs(60), bench.lifecycle().wait(&id)).await.unwrap().unwrap();
+    assert_eq!(exit, Some(ExitStatus::code(137).with_oom_killed(true)));
+}
+
+#[tokio::test]
+async fn a_wait_that_is_dropped_leaves_everything_as_it_was() {
+    let Some(bench) = Bench::new("wait-drop").await else { return };
+    let id = bench.run("a", "sleep 60").await;
+    for pause in 0..20 {
+        let waited = tokio::time::timeout(Duration::from_millis(pause), bench.lifecycle().wait(&id)).await;
+        assert!(waited.is_err());
+    }
+    assert_eq!(bench.status(&id), "running");
+    let _ = bench.lifecycle().stop(&id, StopOptions::default().with_timeout(Duration::ZERO)).await.unwrap();
+}

@@ -1,0 +1,419 @@
+//! A store on three real members of which some die, stand still, or are cut off: each test has a cluster of its own.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use runtide_conformance::proxy::{Action, Endpoint, Proxy, Rule};
+use runtide_core::{
+    ApplyOutcome, Document, ErrorKind, PageOptions, Precondition, ResourceRef, Revision, Selector, Since, StoreBackend,
+    StoreEvent, StoreStream, StoreWatchOptions,
+};
+use runtide_etcd::{Config, EtcdStore};
+
+use crate::cluster::{Cluster, soon};
+
+fn named(name: &str) -> ResourceRef {
+    ResourceRef::new("apps", "Deployment", "shop", name).unwrap()
+}
+
+fn json(text: impl Into<String>) -> Document {
+    Document::json(text.into())
+}
+
+async fn next(stream: &mut StoreStream) -> StoreEvent {
+    soon("an event", stream.next()).await.expect("it goes on").expect("an event")
+}
+
+async fn next_change(stream: &mut StoreStream) -> StoreEvent {
+    loop {
+        match next(stream).await {
+            StoreEvent::Bookmark { .. } => {}
+            event => return event,
+        }
+    }
+}
+
+/// Which endpoint is listed first.
+fn beginning_with(cluster: &Cluster, first: usize) -> Config {
+    let mut endpoints = cluster.endpoints();
+    endpoints.rotate_left(first);
+    Config::default().with_endpoints(endpoints)
+}
+
+#[tokio::test]
+async fn a_dead_first_endpoint_costs_little() {
+    let Some(mut cluster) = Cluster::three() else { return };
+    cluster.store().stats().await.unwrap();
+    let leader = cluster.leader().await;
+    let dead = (leader + 1) % 3;
+    cluster.kill(dead);
+    let store = EtcdStore::new(beginning_with(&cluster, dead)).unwrap();
+    let begin = Instant::now();
+    for n in 0..20 {
+        store.apply(&named(&format!("n{n}")), json("{}"), Precondition::Absent).await.unwrap();
+    }
+    let mut stream =
+        store.watch(&Selector::all(), StoreWatchOptions::default().with_since(Since::Start)).await.unwrap();
+    for _ in 0..21 {
+        next(&mut stream).await;
+    }
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+}
+
+/// What a writer was told of one resource.
+#[derive(Debug, Default)]
+struct Told {
+    /// Each write that was acknowledged.
+    acknowledged: BTreeMap<Revision, String>,
+    unknown: Vec<String>,
+    refused: Vec<String>,
+}
+
+/// Writes one resource again and again, by compare-and-set on what it knows, until it is told to stop.
+async fn write(store: Arc<EtcdStore>, who: usize, stop: Arc<AtomicBool>) -> Told {
+    let reference = named(&format!("w{who}"));
+    let mut told = Told::default();
+    let mut last: Option<Revision> = None;
+    let mut n = 0;
+    while !stop.load(Ordering::Relaxed) {
+        n += 1;
+        let body = format!("{{\"by\":{who},\"n\":{n}}}");
+        let precondition = last.map_or(Precondition::Absent, Precondition::Is);
+        match store.apply(&reference, json(body.clone()), precondition).await {
+            Ok(applied) => {
+                assert_ne!(applied.outcome, ApplyOutcome::Unchanged);
+                assert!(last.is_none_or(|last| last < applied.revision));
+                assert!(told.acknowledged.insert(applied.revision, body).is_none(), "one revision for two writes");
+                last = Some(applied.revision);
+            }
+            Err(error) if error.context().iter().any(|(key, value)| *key == "outcome" && value == "unknown") => {
+                assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
+                told.unknown.push(body);
+                // It may have been done, or yet be done: look until somebody can say.
+                last = known(&store, &reference).await;
+            }
+            Err(error) => {
+                assert!(
+                    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Conflict),
+                    "{error:?}"
+                );
+                if error.kind() == ErrorKind::Conflict {
+                    // Only a write of its own can have come between, one of those with an unknown outcome.
+                    assert!(!told.unknown.is_empty(), "{error:?}");
+                    last = known(&store, &reference).await;
+                }
+                told.refused.push(body);
+            }
+        }
+    }
+    told
+}
+
+async fn known(store: &EtcdStore, reference: &ResourceRef) -> Option<Revision> {
+    loop {
+        match store.get(reference, None).await {
+            Ok(there) => return there.map(|there| there.revision),
+            Err(error) => assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout), "{error:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_is_there_though_leaders_die_and_stand_still() {
+    const WRITERS: usize = 6;
+    let Some(mut cluster) = Cluster::three() else { return };
+    let watcher = cluster.store();
+    watcher.stats().await.unwrap();
+    let mut stream = watcher.watch(&Selector::all(), StoreWatchOptions::default()).await.unwrap();
+    next(&mut stream).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|who| {
+            let config = beginning_with(&cluster, who % 3).with_request_timeout(Duration::from_secs(6));
+            let store = Arc::new(EtcdStore::new(config).unwrap());
+            tokio::spawn(write(store, who, Arc::clone(&stop)))
+        })
+        .collect();
+    for round in 0..4 {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let leader = cluster.leader().await;
+        if round % 2 == 0 {
+            cluster.kill(leader);
+            cluster.leader().await;
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            cluster.run(leader);
+        } else {
+            cluster.pause(leader);
+            tokio::time::sleep(Duration::from_millis(2500)).await;
+            cluster.go_on(leader);
+        }
+    }
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    stop.store(true, Ordering::Relaxed);
+    let mut all: BTreeMap<Revision, String> = BTreeMap::new();
+    let (mut unknown, mut refused) = (Vec::new(), Vec::new());
+    for writer in writers {
+        let told = soon("a writer", writer).await.unwrap();
+        for (revision, body) in told.acknowledged {
+            assert!(all.insert(revision, body).is_none(), "two writes were told the same revision");
+        }
+        unknown.extend(told.unknown);
+        refused.extend(told.refused);
+    }
+    assert!(all.len() > 50, "the writers got nowhere: {}", all.len());
+
+    // The history, as the watcher saw it over everything that was done to the members.
+    let page = watcher.list(&Selector::all(), PageOptions::default()).await.unwrap();
+    let mut seen: BTreeMap<Revision, String> = BTreeMap::new();
+    let mut last = Revision(0);
+    while last < page.items.iter().map(|item| item.revision).max().unwrap() {
+        match next_change(&mut stream).await {
+            StoreEvent::Added(resource) | StoreEvent::Modified(resource) => {
+                assert!(resource.revision > last, "back in time");
+                last = resource.revision;
+                let body = String::from_utf8(resource.document.bytes.to_vec()).unwrap();
+                assert!(seen.insert(resource.revision, body).is_none());
+            }
+            event => panic!("{event:?}"),
+        }
+    }
+    for (revision, body) in &all {
+        assert_eq!(seen.get(revision), Some(body), "acknowledged at {revision}, and not there");
+    }
+    for (revision, body) in &seen {
+        // Nothing was done that its writer was told to have failed; nor twice.
+        assert!(all.get(revision) == Some(body) || unknown.contains(body), "{body} was done, and nobody knows");
+        assert!(!refused.contains(body), "{body} was done, and its writer was told that it was not");
+        assert_eq!(seen.values().filter(|one| *one == body).count(), 1, "{body} was done twice");
+    }
+    println!("{} acknowledged, {} unknown, {} refused", all.len(), unknown.len(), refused.len());
+}
+
+#[tokio::test]
+async fn without_a_majority_a_write_is_not_guessed_at_and_lands_or_not_later() {
+    let Some(mut cluster) = Cluster::three() else { return };
+    cluster.store().stats().await.unwrap();
+    let config = cluster.config().with_request_timeout(Duration::from_secs(3));
+    let store = EtcdStore::new(config).unwrap();
+    let before = store.apply(&named("a"), json("1"), Precondition::None).await.unwrap().revision;
+    let leader = cluster.leader().await;
+    for at in 0..3 {
+        if at != leader {
+            cluster.pause(at);
+        }
+    }
+    let first = store.apply(&named("a"), json("2"), Precondition::Is(before)).await.unwrap_err();
+    assert_eq!(first.kind(), ErrorKind::Timeout, "{first:?}");
+    assert!(first.context().contains(&("outcome", "unknown".to_owned())), "{first:?}");
+    let read = store.get(&named("a"), None).await.unwrap_err();
+    assert!(!read.to_string().contains("outcome"), "{read:?}");
+    for at in 0..3 {
+        if at != leader {
+            cluster.go_on(at);
+        }
+    }
+    let there = soon("an answer", async {
+        loop {
+            if let Ok(there) = store.get(&named("a"), None).await {
+                return there.unwrap();
+            }
+        }
+    })
+    .await;
+    // Whichever it was, whoever compares is not misled.
+    let third = store.apply(&named("a"), json("3"), Precondition::Is(there.revision)).await;
+    match third {
+        Ok(third) => {
+            // Now the first can never land any more.
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            let there = store.get(&named("a"), None).await.unwrap().unwrap();
+            assert_eq!((there.revision, &there.document), (third.revision, &json("3")));
+        }
+        Err(error) => assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}"),
+    }
+}
+
+/// A cluster of which one member is reached through a proxy; the store knows no other.
+async fn behind_a_proxy(cluster: &Cluster, at: usize) -> (Proxy, Config) {
+    let proxy = Proxy::start(Endpoint::Tcp(([127, 0, 0, 1], 0).into()), Endpoint::Tcp(cluster.address(at))).await;
+    let proxy = proxy.unwrap();
+    let Endpoint::Tcp(address) = proxy.endpoint().clone() else { panic!("tcp") };
+    (proxy, Config::default().with_endpoints([address.to_string()]))
+}
+
+#[tokio::test]
+async fn a_write_of_which_the_answer_is_lost_is_found_and_not_done_twice() {
+    let Some(cluster) = Cluster::three() else { return };
+    cluster.store().stats().await.unwrap();
+    let (proxy, config) = behind_a_proxy(&cluster, 0).await;
+    let proxy = Arc::new(proxy);
+    let store = EtcdStore::new(config.with_request_timeout(Duration::from_secs(6))).unwrap();
+    let mut watch = cluster.store().watch(&Selector::all(), StoreWatchOptions::default()).await.unwrap();
+    next(&mut watch).await;
+    let mut last = store.apply(&named("a"), json("0"), Precondition::Absent).await.unwrap().revision;
+    assert_eq!(next_change(&mut watch).await.revision(), last);
+    for n in 1..8 {
+        // The answer comes too late to be heard: the link is broken when the write was seen to have been done.
+        proxy.add(Rule::all(Action::Delay(Duration::from_secs(20))));
+        let (what, body) = (named("a"), json(n.to_string()));
+        let write = store.apply(&what, body, Precondition::Is(last));
+        let mut seen = Revision(0);
+        let broken = async {
+            seen = next_change(&mut watch).await.revision();
+            proxy.heal();
+            proxy.sever();
+        };
+        let (write, ()) = tokio::join!(write, broken);
+        let write = write.unwrap();
+        assert_eq!((write.outcome, write.revision), (ApplyOutcome::Changed, seen));
+        last = seen;
+    }
+    proxy.add(Rule::all(Action::Delay(Duration::from_secs(20))));
+    let what = named("a");
+    let delete = store.delete(&what, Precondition::Is(last));
+    let mut seen = Revision(0);
+    let broken = async {
+        seen = next_change(&mut watch).await.revision();
+        proxy.heal();
+        proxy.sever();
+    };
+    let (delete, ()) = tokio::join!(delete, broken);
+    assert_eq!(delete.unwrap(), Some(seen));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_whose_link_is_cut_goes_on_without_loss_or_repetition() {
+    const ROUNDS: usize = 24;
+    const WRITES: usize = 20;
+    let Some(cluster) = Cluster::three() else { return };
+    let writer = cluster.store();
+    writer.stats().await.unwrap();
+    let (proxy, config) = behind_a_proxy(&cluster, 1).await;
+    let store = EtcdStore::new(config).unwrap();
+    let mut stream = store.watch(&Selector::all(), StoreWatchOptions::default()).await.unwrap();
+    next(&mut stream).await;
+    let (mut written, mut seen) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        let dials = proxy.dials().len();
+        let some_more = async {
+            for n in round * WRITES..(round + 1) * WRITES {
+                let what = named(&format!("n{}", n % 7));
+                written.extend(match n % 3 {
+                    2 => writer.delete(&what, Precondition::None).await.unwrap(),
+                    _ => Some(writer.apply(&what, json(n.to_string()), Precondition::None).await.unwrap().revision),
+                });
+            }
+        };
+        // While they are written, some of them already told and some not.
+        let cut = async {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            match round % 3 {
+                0 => proxy.sever(),
+                // In the middle of a message, more often than not.
+                1 => proxy.add(Rule::all(Action::Cut(97)).existing_only()),
+                _ => {
+                    proxy.add(Rule::all(Action::Refuse));
+                    tokio::time::sleep(Duration::from_millis(60)).await;
+                }
+            }
+        };
+        tokio::join!(some_more, cut);
+        proxy.heal();
+        proxy.sever();
+        while seen.last() != written.last() {
+            seen.push(next_change(&mut stream).await.revision());
+        }
+        assert!(proxy.dials().len() > dials, "the link was not cut");
+    }
+    assert_eq!(seen, written);
+}
+
+#[tokio::test]
+async fn a_watch_whose_link_is_half_open_is_replaced() {
+    let Some(cluster) = Cluster::three() else { return };
+    let writer = cluster.store();
+    writer.stats().await.unwrap();
+    let (proxy, config) = behind_a_proxy(&cluster, 2).await;
+    let config = config.with_max_silence(Duration::from_millis(900)).with_request_timeout(Duration::from_secs(2));
+    let store = EtcdStore::new(config).unwrap();
+    let mut stream = store.watch(&Selector::all(), StoreWatchOptions::default()).await.unwrap();
+    next(&mut stream).await;
+    let a = writer.apply(&named("a"), json("1"), Precondition::None).await.unwrap().revision;
+    assert_eq!(next_change(&mut stream).await.revision(), a);
+    // What is there hears nothing any more, and nobody says so; what comes is welcome.
+    proxy.add(Rule::all(Action::Swallow).existing_only());
+    let b = writer.apply(&named("b"), json("1"), Precondition::None).await.unwrap().revision;
+    let begin = Instant::now();
+    assert_eq!(next_change(&mut stream).await.revision(), b);
+    assert!(begin.elapsed() < Duration::from_secs(6), "{:?}", begin.elapsed());
+}
+
+#[tokio::test]
+async fn a_quiet_link_that_is_well_is_left_alone() {
+    let Some(cluster) = Cluster::three() else { return };
+    let writer = cluster.store();
+    writer.stats().await.unwrap();
+    let (proxy, config) = behind_a_proxy(&cluster, 0).await;
+    let store = EtcdStore::new(config.with_max_silence(Duration::from_millis(500))).unwrap();
+    let mut stream = store.watch(&Selector::all(), StoreWatchOptions::default()).await.unwrap();
+    next(&mut stream).await;
+    let dials = proxy.dials().len();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(proxy.dials().len(), dials, "it was dialled again, and nothing was wrong");
+    let a = writer.apply(&named("a"), json("1"), Precondition::None).await.unwrap().revision;
+    assert_eq!(next_change(&mut stream).await.revision(), a);
+}
+
+#[tokio::test]
+async fn a_watch_leaves_a_member_that_is_cut_off_from_the_others_or_dies() {
+    let Some(mut cluster) = Cluster::three() else { return };
+    let writer = cluster.store();
+    writer.stats().await.unwrap();
+    let mut last = writer.apply(&named("a"), json("0"), Precondition::None).await.unwrap().revision;
+    let config = cluster.config().with_max_silence(Duration::from_secs(2));
+    let store = EtcdStore::new(config).unwrap();
+    let mut stream =
+        store.watch(&Selector::all(), StoreWatchOptions::default().with_since(Since::After(last))).await.unwrap();
+    for at in 0..3 {
+        cluster.kill(at);
+        last = writer.apply(&named("a"), json(format!("killed {at}")), Precondition::None).await.unwrap().revision;
+        assert_eq!(next_change(&mut stream).await.revision(), last);
+        cluster.run(at);
+        cluster.raw(at).await;
+        cluster.pause(at);
+        last = writer.apply(&named("a"), json(format!("paused {at}")), Precondition::None).await.unwrap().revision;
+        assert_eq!(next_change(&mut stream).await.revision(), last);
+        cluster.go_on(at);
+        cluster.raw(at).await;
+    }
+}
+
+#[tokio::test]
+async fn all_members_killed_and_restarted_have_all_that_was_acknowledged() {
+    let Some(mut cluster) = Cluster::three() else { return };
+    let store = cluster.store();
+    let mut stream = store.watch(&Selector::all(), StoreWatchOptions::default()).await.unwrap();
+    next(&mut stream).await;
+    let mut written = Vec::new();
+    for n in 0..100 {
+        written
+            .push(store.apply(&named(&format!("n{n:03}")), json("{}"), Precondition::Absent).await.unwrap().revision);
+    }
+    for at in 0..3 {
+        cluster.kill(at);
+    }
+    for at in 0..3 {
+        cluster.run(at);
+    }
+    let page = store.list(&Selector::all(), PageOptions::default()).await.unwrap();
+    assert!(page.items.iter().map(|item| item.revision).eq(written.iter().copied()));
+    for revision in written {
+        assert_eq!(next_change(&mut stream).await.revision(), revision);
+    }
+}

@@ -1,0 +1,36 @@
+//! What is tested of systemd beside the laws, on a machine of its own, `RUNTIDE_TEST_SYSTEMD2`: tests that kill it, reload its
+//! manager or count calls have it alone, the others share it.
+//!
+//! The laws are in programs of their own: they count what their process holds (`tests/conformance.rs`), and are run on each
+//! systemd there is (that one, and `tests/store_conformance.rs`).
+#![cfg(unix)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    unreachable_pub,
+    reason = "a test fails by panicking, also in what tests share, and says what it counted"
+)]
+
+#[path = "../conformance/bus.rs"]
+#[allow(dead_code, reason = "the harness of the laws uses the rest")]
+mod bus;
+#[path = "../conformance/machine.rs"]
+#[allow(dead_code, reason = "the harness of the laws uses the rest")]
+mod machine;
+mod many;
+#[cfg(target_os = "linux")]
+mod store_boot;
+#[cfg(target_os = "linux")]
+mod store_kill;
+#[cfg(target_os = "linux")]
+#[path = "../store/machine.rs"]
+#[allow(dead_code, reason = "the laws of stores use the rest")]
+mod store_machine;
+#[cfg(target_os = "linux")]
+mod store_units;
+mod storm;
+mod units;

@@ -1,0 +1,293 @@
+//! Short services back to back, while the manager reloads, executes itself anew, and is killed: on a machine of its own
+//! (`RUNTIDE_TEST_SYSTEMD2`), so that nobody else is disturbed.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use runtide_conformance::testbed::{Testbed, Turn};
+use runtide_core::{
+    ExitStatus, Gap, InstanceState, InstanceTable, RuntimeBackend, RuntimeEvent, RuntimeEventKind as Kind, WatchOptions,
+};
+use runtide_systemd::{Config, Selection, SystemdBackend};
+use zbus::Variant;
+
+use crate::machine::{self, Machine, Settings};
+
+/// One service that lived, as whoever started it knows.
+struct Life {
+    unit: String,
+    from: Instant,
+    to: Instant,
+    code: i32,
+}
+
+/// The second machine, for one test at a time; `None`: nobody says where it is, which must not be where it is required.
+async fn machine() -> Option<(Arc<Machine>, SystemdBackend, String, Turn)> {
+    let Ok(address) = std::env::var("RUNTIDE_TEST_SYSTEMD2") else {
+        let why = "RUNTIDE_TEST_SYSTEMD2 is not set: cargo xtask testbed up systemd2";
+        runtide_conformance::report::skip("storm", "systemd", why);
+        return None;
+    };
+    let prefix = format!("st{:x}", std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() & 0xff_ffff_ffff);
+    let config = Config::system()
+        .with_address(address.clone())
+        .with_root(std::env::var_os("RUNTIDE_TEST_SYSTEMD2_ROOT").map(PathBuf::from))
+        .with_selection(Selection::default().with_pattern(format!("{prefix}*")));
+    let turn = Turn::on("systemd2").await.unwrap();
+    Some((Arc::new(Machine::at(&address)), SystemdBackend::new(config).unwrap(), prefix, turn))
+}
+
+/// Starts services of 10 to 50 ms one after the other, until it is told to stop.
+async fn churn(machine: Arc<Machine>, prefix: String, most: usize, stop: Arc<AtomicBool>) -> Vec<Life> {
+    let mut lives = Vec::new();
+    for number in 0..most {
+        if stop.load(Ordering::Acquire) {
+            break;
+        }
+        let (unit, code) = (format!("{prefix}-{number}.service"), i32::try_from(number % 100).unwrap());
+        let shell = format!("sleep 0.0{}; exit {code}", 10 + number % 40);
+        let exec = vec![("/bin/sh".to_owned(), vec!["/bin/sh".to_owned(), "-c".to_owned(), shell], false)];
+        let settings: Settings<'_> =
+            vec![("ExecStart", Variant::from(exec)), ("CollectMode", Variant::from("inactive-or-failed"))];
+        let aux: Vec<(&str, Settings<'_>)> = Vec::new();
+        let from = Instant::now();
+        if machine.manager("StartTransientUnit", &(unit.as_str(), "fail", settings, aux)).await.is_err() {
+            continue; // the machine went meanwhile
+        }
+        if machine.until(&unit, |seen| seen.is_none_or(machine::rests)).await.is_ok() {
+            lives.push(Life { unit, from, to: Instant::now(), code });
+        }
+    }
+    lives
+}
+
+type Told = Arc<Mutex<Vec<(Instant, Arc<RuntimeEvent>)>>>;
+
+/// Reads a watch to its end, with the time at which each event came.
+async fn listen(backend: &SystemdBackend) -> (Told, tokio::task::JoinHandle<()>) {
+    let mut stream = backend.watch(WatchOptions::default()).await.unwrap();
+    let told = Told::default();
+    let telling = Arc::clone(&told);
+    let task = tokio::spawn(async move {
+        // Its last word is that the backend was closed.
+        while let Some(Ok(event)) = stream.next().await {
+            telling.lock().unwrap().push((Instant::now(), event));
+        }
+    });
+    let live = || told.lock().unwrap().iter().any(|(_, event)| matches!(event.kind, Kind::ResyncEnd));
+    while !live() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    (told, task)
+}
+
+/// Each unit's starts and ends outside of brackets.
+fn edges(told: &Told) -> HashMap<String, (usize, Vec<Option<ExitStatus>>)> {
+    let mut edges: HashMap<String, (usize, Vec<Option<ExitStatus>>)> = HashMap::new();
+    for (_, event) in told.lock().unwrap().iter() {
+        match &event.kind {
+            Kind::Started(instance) => edges.entry(instance.id.to_string()).or_default().0 += 1,
+            Kind::Stopped(instance) => edges.entry(instance.id.to_string()).or_default().1.push(instance.exit),
+            _ => {}
+        }
+    }
+    edges
+}
+
+/// Waits for the end of a bracket that came after the last fault.
+async fn bracket(told: &Told, faults: &[(Instant, &str)]) {
+    let (from, what) = *faults.last().unwrap();
+    for _ in 0..600 {
+        if told.lock().unwrap().iter().any(|(at, event)| *at > from && matches!(event.kind, Kind::ResyncEnd)) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("no bracket after a {what}");
+}
+
+async fn at_rest(told: &Told) {
+    let mut seen = 0;
+    loop {
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        let now = told.lock().unwrap().len();
+        if now == seen {
+            return;
+        }
+        seen = now;
+    }
+}
+
+/// What folding the stream gives, and what the manager lists.
+async fn compare(told: &Told, machine: &Machine, prefix: &str) {
+    let mut table = InstanceTable::default();
+    for (_, event) in told.lock().unwrap().iter() {
+        let _ = table.apply(event);
+    }
+    let folded: BTreeMap<String, InstanceState> = table.iter().map(|one| (one.id.to_string(), one.state)).collect();
+    let listed = machine.units(&format!("{prefix}*.service")).await.unwrap();
+    assert!(listed.iter().eq(folded.keys()), "listed {listed:?}, folded {folded:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_edge_outside_the_brackets_is_told_through_reloads_reexecutions_and_boots() {
+    let Some((machine, backend, prefix, _turn)) = machine().await else { return };
+    let testbed = Testbed::of("systemd2");
+    let (told, listening) = listen(&backend).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let churning = tokio::spawn(churn(Arc::clone(&machine), prefix.clone(), 100_000, Arc::clone(&stop)));
+
+    let mut faults: Vec<(Instant, &str)> = Vec::new();
+    let pause = || tokio::time::sleep(Duration::from_secs(1));
+    for _ in 0..10 {
+        pause().await;
+        faults.push((Instant::now(), "reload"));
+        machine.manager("Reload", &()).await.unwrap();
+    }
+    for _ in 0..3 {
+        pause().await;
+        faults.push((Instant::now(), "reexecute"));
+        // It leaves the bus without an answer.
+        let connection = machine.dial().await.unwrap();
+        let systemd = "org.freedesktop.systemd1";
+        let _ = connection
+            .call_method(
+                Some(systemd),
+                "/org/freedesktop/systemd1",
+                Some("org.freedesktop.systemd1.Manager"),
+                "Reexecute",
+                &(),
+            )
+            .await;
+        machine.version().await.unwrap();
+        bracket(&told, &faults).await;
+        pause().await;
+    }
+    if let Some(testbed) = testbed {
+        for _ in 0..2 {
+            pause().await;
+            faults.push((Instant::now(), "kill"));
+            testbed.run(&["kill", "start"]).await.unwrap();
+            machine.version().await.unwrap();
+            bracket(&told, &faults).await;
+            pause().await;
+        }
+    } else {
+        runtide_conformance::report::skip(
+            "storm",
+            "systemd",
+            "RUNTIDE_TESTBED is not set: nobody can kill the machine",
+        );
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    stop.store(true, Ordering::Release);
+    let lives = churning.await.unwrap();
+    at_rest(&told).await;
+
+    // A fault's time is from when it was made to the end of the last bracket that began before the next one.
+    let ends: Vec<Instant> = told
+        .lock()
+        .unwrap()
+        .iter()
+        .filter(|(_, event)| matches!(event.kind, Kind::ResyncEnd))
+        .map(|(at, _)| *at)
+        .collect();
+    let windows: Vec<(Instant, Instant)> = faults
+        .iter()
+        .enumerate()
+        .map(|(n, (from, what))| {
+            let next = faults.get(n + 1).map_or_else(Instant::now, |(next, _)| *next);
+            let last = ends.iter().filter(|at| **at > *from && **at < next).max();
+            (*from, *last.unwrap_or_else(|| panic!("no bracket after a {what}")))
+        })
+        .collect();
+    let edges = edges(&told);
+    let (mut outside, mut of_all) = (0, 0);
+    for life in &lives {
+        of_all += 1;
+        if windows.iter().any(|(from, to)| life.from <= *to && life.to >= *from) {
+            continue;
+        }
+        outside += 1;
+        let (starts, stops) = edges.get(&life.unit).cloned().unwrap_or_default();
+        assert_eq!((starts, stops), (1, vec![Some(ExitStatus::code(life.code))]), "{}", life.unit);
+    }
+    println!(
+        "{of_all} lives, {outside} of them outside of the brackets, {} faults, {} brackets",
+        faults.len(),
+        ends.len()
+    );
+    assert!(outside > 100, "only {outside} of {of_all} lives lay outside of the brackets");
+    assert!(edges.values().all(|(starts, stops)| *starts <= 1 && stops.len() <= 1), "no edge is told twice");
+    compare(&told, &machine, &prefix).await;
+    backend.close().await.unwrap();
+    listening.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_monitors_change_nothing_and_none_is_needed() {
+    let Some((machine, backend, prefix, _turn)) = machine().await else { return };
+    // Another one that does what monitors should not: it reads properties of whatever is new (trap S2).
+    let (told, listening) = listen(&backend).await;
+    for round in ["alone", "beside another"] {
+        let reader = (round != "alone").then(|| {
+            let machine = Arc::clone(&machine);
+            tokio::spawn(async move { read_whatever_is_new(&machine).await })
+        });
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        told.lock().unwrap().clear();
+        let round_prefix = format!("{prefix}-{}", round.replace(' ', "-"));
+        let lives = churn(Arc::clone(&machine), round_prefix, 50, Arc::default()).await;
+        for _ in 0..600 {
+            if edges(&told).values().filter(|(_, stops)| !stops.is_empty()).count() >= lives.len() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        at_rest(&told).await;
+        let edges = edges(&told);
+        assert_eq!(lives.len(), 50);
+        for life in &lives {
+            let (starts, stops) = edges.get(&life.unit).cloned().unwrap_or_default();
+            assert_eq!((starts, stops), (1, vec![Some(ExitStatus::code(life.code))]), "{round}: {}", life.unit);
+        }
+        let events = told.lock().unwrap().len();
+        assert!(events < 50 * 6, "{round}: {events} events of 50 lives are a storm");
+        let gaps = told
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|(_, event)| matches!(event.kind, Kind::ResyncBegin { gap: Gap::Disconnected }))
+            .count();
+        assert_eq!(gaps, 0, "{round}");
+        if let Some(reader) = reader {
+            reader.abort();
+        }
+    }
+    backend.close().await.unwrap();
+    listening.await.unwrap();
+}
+
+/// Never to be imitated.
+async fn read_whatever_is_new(machine: &Machine) {
+    use futures_util::StreamExt as _;
+    let connection = machine.dial().await.unwrap();
+    let mut messages = zbus::MessageStream::from(connection.clone());
+    let (bus, systemd) = ("org.freedesktop.DBus", "org.freedesktop.systemd1");
+    let rule = "type='signal',sender='org.freedesktop.systemd1',member='UnitNew'";
+    connection.call_method(Some(bus), "/org/freedesktop/DBus", Some(bus), "AddMatch", &(rule,)).await.unwrap();
+    let manager = "org.freedesktop.systemd1.Manager";
+    connection.call_method(Some(systemd), "/org/freedesktop/systemd1", Some(manager), "Subscribe", &()).await.unwrap();
+    while let Some(Ok(message)) = messages.next().await {
+        if let Ok((_, path)) = message.body().deserialize::<(String, zbus::OwnedObjectPath)>() {
+            let _ = machine.call(&path, "org.freedesktop.DBus.Properties", "GetAll", &("",)).await;
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! What units of every sort look like, on a real systemd: labels of files, templates, triggers, one-shots, restarts; and the
+//! manager of a user.
+
+use std::{path::PathBuf, time::Duration};
+
+use runtide_conformance::testbed::Turn;
+use runtide_core::{
+    ErrorKind, ExitStatus, Instance, InstanceSpec, InstanceState as S, LabelMatch, Labels, ListOptions, Protocol,
+    RemoveOptions, RuntimeBackend, RuntimeBackendExt, RuntimeEventKind as Kind, WatchOptions,
+};
+use runtide_systemd::{Config, Selection, SystemdBackend};
+
+use crate::machine::Machine;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A variable of the testbed; `None`: it is not set, which must not be where a real systemd is required.
+fn variable(name: &str) -> Option<String> {
+    let value = std::env::var(name).ok();
+    if value.is_none() {
+        runtide_conformance::report::skip("units", "systemd", format!("{name} is not set: cargo xtask testbed up"));
+    }
+    value
+}
+
+/// The second machine, with unit files of this test on it, for one test at a time: each has it read all its units anew.
+struct Bed {
+    _turn: Turn,
+    machine: Machine,
+    config: Config,
+    prefix: String,
+    root: PathBuf,
+    files: Vec<PathBuf>,
+}
+
+impl Bed {
+    async fn with(files: &[(&str, &str)]) -> Option<Self> {
+        let address = variable("RUNTIDE_TEST_SYSTEMD2")?;
+        let root = PathBuf::from(variable("RUNTIDE_TEST_SYSTEMD2_ROOT")?);
+        let prefix =
+            format!("un{:x}", std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() & 0xff_ffff_ffff);
+        let config = Config::system().with_address(address.clone()).with_root(root.clone());
+        let config = config.with_selection(Selection::default().with_pattern(format!("{prefix}*")));
+        let turn = Turn::on("systemd2").await.unwrap();
+        let mut bed = Self { _turn: turn, machine: Machine::at(&address), config, prefix, root, files: Vec::new() };
+        for (name, text) in files {
+            let path = bed.root.join("run/systemd/system").join(name.replace("PRE", &bed.prefix));
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, text.replace("PRE", &bed.prefix)).unwrap();
+            bed.files.push(path);
+        }
+        bed.machine.manager("Reload", &()).await.unwrap();
+        Some(bed)
+    }
+
+    fn backend(&self) -> SystemdBackend {
+        SystemdBackend::new(self.config.clone()).unwrap()
+    }
+
+    async fn verb(&self, verb: &str, unit: &str) -> String {
+        let unit = unit.replace("PRE", &self.prefix);
+        self.machine.manager(verb, &(unit.as_str(), "replace")).await.unwrap();
+        unit
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        for file in &self.files {
+            let _ = std::fs::remove_file(file);
+        }
+    }
+}
+
+async fn until(backend: &SystemdBackend, unit: &str, done: impl Fn(&Instance) -> bool + Send + Sync) -> Instance {
+    for _ in 0..100 {
+        match backend.wait_for(&unit.into(), &done, PATIENCE).await {
+            Ok(found) => return Instance::clone(&found),
+            // It was only just started, and nobody has told yet that it is there.
+            Err(error) if error.kind() == ErrorKind::NotFound => tokio::time::sleep(Duration::from_millis(50)).await,
+            Err(error) => panic!("{unit}: {error:?}"),
+        }
+    }
+    panic!("{unit} never came");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn labels_templates_and_triggers_are_read_from_the_units() {
+    let files = [
+        ("PREweb@.service", "[Service]\nExecStart=/bin/sleep 1000\n[X-koi]\ndns.name=web-%i\n[X-Labels]\nteam=a b\n"),
+        ("PREweb@.service.d/10.conf", "[X-Labels]\nteam=c\nextra=1\n"),
+        ("PREsock.service", "[Unit]\nRequires=PREsock.socket\n[Service]\nExecStart=/bin/sleep 1000\n"),
+        ("PREsock.socket", "[Socket]\nListenStream=127.0.0.1:28931\n"),
+    ];
+    let Some(bed) = Bed::with(&files).await else { return };
+    let backend = bed.backend();
+    let web = bed.verb("StartUnit", "PREweb@1.service").await;
+    let seen =
+        until(&backend, &web, |one| one.state == S::Running && one.labels.is_some() && one.group.is_some()).await;
+    let labels = Labels::from_iter([("koi.dns.name", "web-%i"), ("team", "c"), ("extra", "1")]);
+    assert_eq!(seen.labels, Some(labels));
+    let group = seen.group.unwrap();
+    assert_eq!(group.service, Some(format!("{}web@.service", bed.prefix)));
+    assert!(group.name.contains(".slice"), "{}", group.name);
+
+    let sock = bed.verb("StartUnit", "PREsock.service").await;
+    until(&backend, &sock, |one| one.state == S::Running).await;
+    let seen = backend.inspect(&sock.as_str().into()).await.unwrap();
+    assert_eq!(seen.group.as_ref().unwrap().triggers, [format!("{}sock.socket", bed.prefix)]);
+    let ports = seen.ports.as_ref().unwrap();
+    assert!(ports.iter().any(|port| port.number.get() == 28931 && port.protocol == Protocol::Tcp), "{ports:?}");
+
+    let chosen = Selection::default()
+        .with_pattern(format!("{}*", bed.prefix))
+        .with_label(LabelMatch::is("koi.dns.name", "web-%i"))
+        .with_slice(group.name.clone());
+    let only = SystemdBackend::new(bed.config.clone().with_selection(chosen)).unwrap();
+    let listed = only.list_instances(ListOptions::default()).await.unwrap();
+    let ids: Vec<&str> = listed.instances.iter().map(|one| one.id.as_str()).collect();
+    assert_eq!(ids, [web.as_str()], "sockets' service has no such label");
+    for unit in [&web, &sock] {
+        bed.verb("StopUnit", unit).await;
+    }
+    bed.verb("StopUnit", "PREsock.socket").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_shots_restarts_limits_and_conditions_are_what_they_are() {
+    let files = [
+        ("PREjob.service", "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'sleep 1; exit 0'\nRemainAfterExit=yes\n"),
+        (
+            "PREloop.service",
+            "[Unit]\nStartLimitIntervalSec=60\nStartLimitBurst=3\n[Service]\nExecStart=/bin/sh -c 'exit 7'\nRestart=always\nRestartSec=200ms\n",
+        ),
+        ("PREnever.service", "[Unit]\nConditionPathExists=/nowhere\n[Service]\nExecStart=/bin/sleep 1000\n"),
+        (
+            "PREdog.service",
+            "[Service]\nType=notify\nNotifyAccess=all\nWatchdogSec=300ms\nWatchdogSignal=KILL\nExecStart=/bin/sh -c 'systemd-notify --ready; sleep 1000'\n",
+        ),
+    ];
+    let Some(bed) = Bed::with(&files).await else { return };
+    let backend = bed.backend();
+    let mut events = backend.watch(WatchOptions::default()).await.unwrap();
+    while !matches!(events.next().await.unwrap().unwrap().kind, Kind::ResyncEnd) {}
+
+    let job = bed.verb("StartUnit", "PREjob.service").await;
+    until(&backend, &job, |one| one.state == S::Running).await;
+    let done = until(&backend, &job, |one| one.state == S::Stopped).await;
+    assert_eq!(done.exit, Some(ExitStatus::code(0)), "its process is gone, and the unit stays up");
+
+    let looping = bed.verb("StartUnit", "PREloop.service").await;
+    let failed = until(&backend, &looping, |one| one.state == S::Failed).await;
+    assert_eq!(
+        (failed.exit, failed.reason.as_deref()),
+        (Some(ExitStatus::code(7)), Some("exit-code")),
+        "systemd keeps what it saw first"
+    );
+    let mut lives = std::collections::BTreeSet::new();
+    let mut exits = Vec::new();
+    while exits.len() < 3 {
+        let event = tokio::time::timeout(PATIENCE, events.next()).await.expect("three ends").unwrap().unwrap();
+        if let Kind::Stopped(one) = &event.kind
+            && one.id.as_str() == looping
+        {
+            lives.insert(one.incarnation.clone().unwrap());
+            exits.push(one.exit);
+        }
+    }
+    assert_eq!((lives.len(), exits), (3, vec![Some(ExitStatus::code(7)); 3]), "each restart is a life of its own");
+
+    let never = bed.prefix.clone() + "never.service";
+    bed.machine.manager("StartUnit", &(never.as_str(), "replace")).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    match backend.inspect(&never.as_str().into()).await {
+        Ok(one) => assert_eq!((one.state, &one.incarnation), (S::Created, &None)),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::NotFound), // forgotten again
+    }
+
+    let dog = bed.verb("StartUnit", "PREdog.service").await;
+    let failed = until(&backend, &dog, |one| one.state == S::Failed).await;
+    assert_eq!(failed.reason.as_deref(), Some("watchdog"), "{failed:?}");
+    for unit in [&job, &looping, &dog] {
+        let _ = bed.machine.manager("StopUnit", &(unit.as_str(), "replace")).await;
+        let _ = bed.machine.manager("ResetFailedUnit", &(unit.as_str(),)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_loses_its_file_while_it_runs_goes_with_its_life() {
+    let files = [
+        // It keeps the other's name loaded, so that no word comes that it is gone.
+        ("PREkeeper.service", "[Unit]\nWants=PREorphan.service\n[Service]\nExecStart=/bin/sleep 1000\n"),
+        ("PREorphan.service", "[Service]\nExecStart=/bin/sleep 1000\n"),
+    ];
+    let Some(bed) = Bed::with(&files).await else { return };
+    let backend = bed.backend();
+    let mut events = backend.watch(WatchOptions::default()).await.unwrap();
+    let keeper = bed.verb("StartUnit", "PREkeeper.service").await;
+    let orphan = format!("{}orphan.service", bed.prefix);
+    until(&backend, &orphan, |one| one.state == S::Running).await;
+    while events.next().await.unwrap().unwrap().instance().is_none_or(|one| one.id.as_str() != orphan) {}
+    std::fs::remove_file(bed.files.last().unwrap()).unwrap();
+    bed.machine.manager("Reload", &()).await.unwrap();
+    // Its bracket shows it once more.
+    let mut is_shown = false;
+    loop {
+        let event = tokio::time::timeout(PATIENCE, events.next()).await.expect("a bracket").unwrap().unwrap();
+        match &event.kind {
+            Kind::ResyncBegin { .. } => is_shown = false,
+            Kind::Present(one) if one.id.as_str() == orphan => is_shown = true,
+            Kind::ResyncEnd if is_shown => break,
+            _ => {}
+        }
+    }
+    let seen = backend.inspect(&orphan.as_str().into()).await.unwrap();
+    assert_eq!(seen.state, S::Running, "it runs, file or not");
+    bed.verb("StopUnit", "PREorphan.service").await;
+    let mut stopped = false;
+    loop {
+        let event = tokio::time::timeout(PATIENCE, events.next()).await.expect("it goes").unwrap().unwrap();
+        match &event.kind {
+            Kind::BackendDisconnected { cause } => panic!("{cause:?}"),
+            Kind::Stopped(one) if one.id.as_str() == orphan => stopped = true,
+            Kind::Removed(one) if one.id.as_str() == orphan => break,
+            _ => {}
+        }
+    }
+    assert!(stopped);
+    let error = backend.inspect(&orphan.as_str().into()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    bed.verb("StopUnit", &keeper).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_users_manager_is_one_like_the_systems() {
+    let Some(address) = variable("RUNTIDE_TEST_SYSTEMD_USER") else { return };
+    let mut config = Config::user("/nowhere").with_address(address);
+    config.selection = Selection::default().with_pattern("runtide-user-*");
+    let backend = SystemdBackend::new(config).unwrap();
+    let info = backend.connect().await.unwrap();
+    assert!(info.version.starts_with(|letter: char| letter.is_ascii_digit() || letter == 'v'), "{}", info.version);
+    let mut spec = InstanceSpec::default();
+    spec.name = Some(format!("runtide-user-{}", std::process::id()));
+    spec.command = vec!["/bin/sh".to_owned(), "-c".to_owned(), "exit 5".to_owned()];
+    spec.labels.insert("a.b", "c");
+    let id = backend.provision().unwrap().create(&spec).await.unwrap();
+    let created = backend.inspect(&id).await.unwrap();
+    assert_eq!((created.state, created.labels.as_ref().unwrap().get("a.b")), (S::Created, Some("c")));
+    let lifecycle = backend.lifecycle().unwrap();
+    let _ = lifecycle.start(&id).await.unwrap();
+    assert_eq!(lifecycle.wait(&id).await.unwrap(), Some(ExitStatus::code(5)));
+    let _ = lifecycle.remove(&id, RemoveOptions::default()).await.unwrap();
+    assert_eq!(backend.inspect(&id).await.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn where_there_is_no_systemd_the_answer_comes_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let backend = SystemdBackend::new(Config::user(folder.path())).unwrap();
+    let began = std::time::Instant::now();
+    let error = backend.connect().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(began.elapsed() < Duration::from_secs(2));
+    let mut events = backend.watch(WatchOptions::default()).await.unwrap();
+    let first = events.next().await.unwrap().unwrap();
+    assert!(matches!(first.kind, Kind::BackendDisconnected { cause: Some(_) }), "{first:?}");
+}
