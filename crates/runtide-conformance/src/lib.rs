@@ -4,6 +4,7 @@ mod checker;
 pub mod compare;
 mod harness;
 mod law;
+mod law_set;
 pub mod laws;
 pub mod mortal;
 mod outcome;
@@ -23,7 +24,8 @@ pub use self::{
         Supported, Timing, Tuning, Workload,
     },
     law::Law,
-    outcome::{LawResult, Verdict, Violation, line},
+    law_set::LawSet,
+    outcome::{Kept, LawResult, Looked, Subject, Verdict, Violation, line},
     run::Clock,
     subscriber::Subscriber,
 };

@@ -7,36 +7,82 @@ use runtide_core::RuntimeEvent;
 use crate::{Law, Obstacle};
 
 /// What testing a law gives.
-pub type LawResult = Result<Verdict, Violation>;
+pub type LawResult<L = Law> = Result<Verdict, Violation<L>>;
 
 /// The law was not broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// It held, as far as the harness could drive the runtime there.
-    Kept {
-        /// Parts that this runtime does not have, each with its reason.
-        without: Vec<String>,
-    },
+    /// It held, as far as the harness could drive things there.
+    Kept(Kept),
     /// The harness cannot produce what the law is about. A failure unless the harness lists it among its skips.
     NotApplicable(String),
+}
+
+/// What was looked at without finding a law broken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Kept {
+    /// How much of what, where the law counts it.
+    pub looked: Option<Looked>,
+    /// Parts that were left out, each with its reason.
+    pub without: Vec<String>,
+}
+
+/// How much was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Looked {
+    /// How many.
+    pub count: u64,
+    /// Of what.
+    pub what: &'static str,
+}
+
+impl Looked {
+    pub(crate) fn at(count: u64, what: &'static str) -> Self {
+        Self { count, what }
+    }
+}
+
+impl fmt::Display for Looked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.count, self.what)
+    }
 }
 
 impl Verdict {
     /// Held in full.
     pub fn kept() -> LawResult {
-        Ok(Self::Kept { without: Vec::new() })
+        Self::kept_without(Vec::new())
     }
 
     /// Held, but for the parts that this runtime does not have.
     pub fn kept_without(without: Vec<String>) -> LawResult {
-        Ok(Self::Kept { without })
+        Ok(Self::Kept(Kept { looked: None, without }))
+    }
+
+    /// Held, as far as so much was looked at.
+    pub(crate) fn looked_at(count: u64, what: &'static str, without: Vec<String>) -> Self {
+        Self::Kept(Kept { looked: Some(Looked::at(count, what)), without })
     }
 
     /// The runtime or its harness cannot show this.
     pub fn not_applicable(reason: impl Into<String>) -> LawResult {
         Ok(Self::NotApplicable(reason.into()))
     }
+}
+
+/// What a report says of a harness.
+#[derive(Clone, Debug)]
+pub struct Subject<'a, L: 'static> {
+    /// The name of what the laws are tested on.
+    pub name: &'a str,
+    /// Whether it is more than a simulation in this process.
+    pub is_real: bool,
+    /// Its version.
+    pub version: Option<String>,
+    /// Laws that do not apply, each with the reason.
+    pub skips: &'static [(L, &'static str)],
 }
 
 /// A broken law: what was expected, what was found, and where.

@@ -5,7 +5,7 @@ use std::{fs::OpenOptions, io::Write, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Law, store::StoreLaw, wal::WalLaw};
+use crate::LawSet;
 
 /// Names the folder into which reports are written.
 pub const REPORT_DIR: &str = "RUNTIDE_REPORT_DIR";
@@ -74,33 +74,17 @@ impl Line {
         }
     }
 
-    /// A line about a law on a backend.
-    pub fn of_backend(
-        backend: &str,
-        real: bool,
-        law: Law,
-        outcome: Outcome,
-        reason: Option<String>,
-        took: Duration,
-    ) -> Self {
-        Self { real, ..Self::new("runtime", backend, law.id(), law.name(), outcome, reason, took) }
+    /// A line about a law on what it was tested on.
+    pub fn of<L: LawSet>(law: L, backend: &str, outcome: Outcome, reason: Option<String>, took: Duration) -> Self {
+        let (number, name) = law.number_and_name();
+        Self::new(L::SUITE, backend, number, name, outcome, reason, took)
     }
 
-    /// A line about a law of the log on a kind of log.
-    pub fn of_log(log: &str, law: WalLaw, outcome: Outcome, reason: Option<String>, took: Duration) -> Self {
-        Self::new("wal", log, law.id(), law.name(), outcome, reason, took)
-    }
-
-    /// A line about a law of stores on a store.
-    pub fn of_store(
-        store: &str,
-        real: bool,
-        law: StoreLaw,
-        outcome: Outcome,
-        reason: Option<String>,
-        took: Duration,
-    ) -> Self {
-        Self { real, ..Self::new("store", store, law.id(), law.name(), outcome, reason, took) }
+    /// From a runtime that answered.
+    #[must_use]
+    pub fn with_real(mut self, is_real: bool) -> Self {
+        self.real = is_real;
+        self
     }
 
     /// With the runtime's version.
@@ -154,10 +138,12 @@ pub fn skip(suite: &str, backend: &str, why: impl Into<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Law;
 
     #[test]
     fn a_line_is_written_in_the_documented_form() {
-        let line = Line::of_backend("docker", true, Law::R1, Outcome::Passed, None, Duration::from_millis(123))
+        let line = Line::of(Law::R1, "docker", Outcome::Passed, None, Duration::from_millis(123))
+            .with_real(true)
             .with_version(Some("20.10.24".into()));
         let json = serde_json::to_string(&line).unwrap();
         assert_eq!(

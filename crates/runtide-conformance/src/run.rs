@@ -1,8 +1,8 @@
-//! Runs one law on one harness: the clock, the skips, the report. What `runtime_suite!` expands to.
+//! Runs one law on one harness, whatever kind of law it is: the clock, the deadline, the skips, the report. What the macros of
+//! the suites expand to.
 
 use std::{
     future::Future,
-    panic::Location,
     pin::Pin,
     sync::{
         Arc, Mutex,
@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::{
-    Absent, Harness, Law, LawResult, Verdict, Violation,
+    Absent, Kept, LawResult, LawSet, Verdict, Violation,
     report::{Line, Outcome, is_required},
 };
 
@@ -24,11 +24,20 @@ pub enum Clock {
     Virtual,
     /// The machine's clock.
     Real,
+    /// None, and no runtime of tokio's: nothing is waited for.
+    None,
 }
 
-/// On a paused clock, a law that takes so much real time has met a loop which does not pause.
-const STUCK_VIRTUAL: Duration = Duration::from_secs(120);
-const STUCK_REAL: Duration = Duration::from_secs(420);
+impl Clock {
+    /// Longest duration of a law, in real time: one that takes longer has met a call without a deadline, or a loop without an
+    /// end; on a paused clock, a loop that does not pause.
+    fn limit(self) -> Duration {
+        match self {
+            Self::Virtual => Duration::from_secs(300),
+            Self::Real | Self::None => Duration::from_secs(600),
+        }
+    }
+}
 
 /// How one law ended on one harness.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,65 +45,83 @@ const STUCK_REAL: Duration = Duration::from_secs(420);
 pub struct Run {
     /// The line of the report.
     pub line: Line,
+    /// What was looked at, if the law held.
+    pub kept: Option<Kept>,
 }
 
 impl Run {
-    /// Whether a test may be green: it passed, or is skipped where that is allowed.
-    pub fn is_acceptable(&self) -> bool {
-        self.line.outcome != Outcome::Failed
+    fn of<L: LawSet>(law: L, backend: &str, ended: Ended, began: Instant) -> Self {
+        Self { line: Line::of(law, backend, ended.outcome, ended.reason, began.elapsed()), kept: ended.kept }
     }
 }
 
-/// Runs one law as a test: builds the runtime, starts the harness, reports.
+/// How one law ended, apart from where.
+struct Ended {
+    outcome: Outcome,
+    reason: Option<String>,
+    kept: Option<Kept>,
+}
+
+impl Ended {
+    fn without(outcome: Outcome, reason: impl Into<String>) -> Self {
+        Self { outcome, reason: Some(reason.into()), kept: None }
+    }
+}
+
+/// Runs one law as a test: builds the runtime, starts the harness, reports, and panics with what was found if the law is broken.
+/// What was looked at, unless the law was skipped.
 ///
 /// # Panics
-/// If the law is broken, as a test does.
+/// If the law is broken, or cannot be tested though it should, or the report cannot be written.
 #[track_caller]
 #[expect(clippy::panic, reason = "it is the body of a test")]
-pub fn test<H, F>(clock: Clock, law: Law, start: impl FnOnce() -> F)
+pub fn test<L, H, F>(law: L, clock: Clock, start: impl FnOnce() -> F, as_harness: fn(&H) -> &L::Harness) -> Option<Kept>
 where
-    H: Harness,
+    L: LawSet,
     F: Future<Output = Result<H, Absent>>,
 {
-    // Laws on a real runtime count what this process holds: a runtime of tokio's that another one builds meanwhile would
-    // be taken for a leak.
+    // A runtime of tokio's that another law builds in the meantime would be taken for a leak.
     static ALONE: Mutex<()> = Mutex::new(());
-    let _alone = (clock == Clock::Real).then(|| lock(&ALONE));
-    let place = Location::caller();
-    let run = match block_on(clock, run(law, start, clock)) {
+    let _alone = (L::ALONE && clock == Clock::Real).then(|| lock(&ALONE));
+    let Run { line, kept } = match block_on(clock, run(law, clock, start, as_harness)) {
         Ok(run) => run,
-        Err(error) => panic!("no tokio runtime for {law} at {place}: {error}"),
+        Err(error) => panic!("{law} cannot be run: {error}"),
     };
-    say(&run.line);
-    if let Err(error) = run.line.append() {
+    show(law, &line, kept.as_ref());
+    if let Err(error) = line.append() {
         panic!("the report of {law} cannot be written: {error}");
     }
-    let reason = run.line.reason.as_deref().unwrap_or_default();
-    assert!(run.is_acceptable(), "{law} on {}: {reason}", run.line.backend);
+    let reason = line.reason.as_deref().unwrap_or_default();
+    assert!(line.outcome != Outcome::Failed, "{law} on {}: {reason}", line.backend);
+    kept
 }
 
+/// Prints how much was looked at, and why anything was left out.
 #[expect(clippy::print_stdout, reason = "a test's output; skips are to be seen")]
-fn say(line: &Line) {
-    if line.outcome == Outcome::Skipped || line.reason.is_some() {
+fn show(law: impl LawSet, line: &Line, kept: Option<&Kept>) {
+    let looked = kept.and_then(|kept| kept.looked).map(|looked| looked.to_string());
+    let parts: Vec<String> = looked.into_iter().chain(line.reason.clone()).collect();
+    if !parts.is_empty() || line.outcome != Outcome::Passed {
         let outcome = format!("{:?}", line.outcome).to_lowercase();
-        println!(
-            "{} {} on {}: {outcome}: {}",
-            line.law,
-            line.name,
-            line.backend,
-            line.reason.as_deref().unwrap_or("-")
-        );
+        println!("{law} on {}: {outcome}: {}", line.backend, parts.join("; "));
     }
 }
 
 /// Runs a future on the clock of a suite.
 ///
 /// # Errors
-/// What the system says if no runtime can be had.
+/// What the system says if no runtime can be had, and, without a clock, that the future waits.
 pub fn block_on<T>(clock: Clock, future: impl Future<Output = T>) -> std::io::Result<T> {
     let runtime = match clock {
         Clock::Virtual => tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build()?,
         Clock::Real => tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?,
+        Clock::None => {
+            let polled = std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop()));
+            return match polled {
+                Poll::Ready(done) => Ok(done),
+                Poll::Pending => Err(std::io::Error::other("it waits, and there is no clock")),
+            };
+        }
     };
     let done = runtime.block_on(future);
     runtime.shutdown_timeout(Duration::from_secs(5));
@@ -102,9 +129,9 @@ pub fn block_on<T>(clock: Clock, future: impl Future<Output = T>) -> std::io::Re
 }
 
 /// Runs one law; never panics, whatever becomes of it.
-pub async fn run<H, F>(law: Law, start: impl FnOnce() -> F, clock: Clock) -> Run
+pub async fn run<L, H, F>(law: L, clock: Clock, start: impl FnOnce() -> F, as_harness: fn(&H) -> &L::Harness) -> Run
 where
-    H: Harness,
+    L: LawSet,
     F: Future<Output = Result<H, Absent>>,
 {
     let began = Instant::now();
@@ -113,26 +140,23 @@ where
         Err(absent) => {
             let failed = absent.broken || is_required(absent.backend);
             let outcome = if failed { Outcome::Failed } else { Outcome::Skipped };
-            return Run {
-                line: Line::of_backend(absent.backend, false, law, outcome, Some(absent.reason), began.elapsed()),
-            };
+            return Run::of(law, absent.backend, Ended::without(outcome, absent.reason), began);
         }
     };
-    let (outcome, reason) = match h.skips().iter().find(|(skipped, _)| *skipped == law) {
-        Some((_, reason)) => (Outcome::Skipped, Some((*reason).to_owned())),
-        None => judge(check(law, &h, clock).await),
+    let h = as_harness(&h);
+    let subject = L::subject(h);
+    let ended = match subject.skips.iter().find(|(skipped, _)| *skipped == law) {
+        Some((_, reason)) => Ended::without(Outcome::Skipped, *reason),
+        None => judge(check(law, clock, h).await),
     };
-    h.finish().await;
-    let line = Line::of_backend(h.name(), h.is_real(), law, outcome, reason, began.elapsed()).with_version(h.version());
-    Run { line }
+    L::finish(h).await;
+    let Run { line, kept } = Run::of(law, subject.name, ended, began);
+    Run { line: line.with_real(subject.is_real).with_version(subject.version), kept }
 }
 
 /// Tests one law on a harness that is fresh, within a limit of real time.
-pub async fn check(law: Law, h: &dyn Harness, clock: Clock) -> LawResult {
-    let limit = match clock {
-        Clock::Virtual => STUCK_VIRTUAL,
-        Clock::Real => STUCK_REAL,
-    };
+pub async fn check<L: LawSet>(law: L, clock: Clock, h: &L::Harness) -> LawResult<L> {
+    let limit = clock.limit();
     within_real_time(limit, law.check(h)).await.unwrap_or_else(|| {
         Err(Violation::of(
             law,
@@ -142,15 +166,17 @@ pub async fn check(law: Law, h: &dyn Harness, clock: Clock) -> LawResult {
     })
 }
 
-fn judge(result: LawResult) -> (Outcome, Option<String>) {
+fn judge<L: LawSet>(result: LawResult<L>) -> Ended {
     match result {
-        Ok(Verdict::Kept { without }) if without.is_empty() => (Outcome::Passed, None),
-        Ok(Verdict::Kept { without }) => (Outcome::Passed, Some(format!("without: {}", without.join("; ")))),
-        Ok(Verdict::NotApplicable(reason)) => (
-            Outcome::Failed,
-            Some(format!("not applicable, which the harness does not announce among its skips: {reason}")),
-        ),
-        Err(violation) => (Outcome::Failed, Some(violation.to_string())),
+        Ok(Verdict::Kept(kept)) => {
+            let reason = (!kept.without.is_empty()).then(|| format!("without: {}", kept.without.join("; ")));
+            Ended { outcome: Outcome::Passed, reason, kept: Some(kept) }
+        }
+        Ok(Verdict::NotApplicable(reason)) => {
+            let why = "not applicable, which the harness does not announce among its skips";
+            Ended::without(Outcome::Failed, format!("{why}: {reason}"))
+        }
+        Err(violation) => Ended::without(Outcome::Failed, violation.to_string()),
     }
 }
 

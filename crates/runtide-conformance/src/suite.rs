@@ -1,4 +1,4 @@
-//! The macro that makes a test of each law.
+//! The macros that make a test of each law.
 
 /// One test per law, named after it: `r1_bracket` to `m8_names`.
 ///
@@ -9,35 +9,66 @@
 #[macro_export]
 macro_rules! runtime_suite {
     ($start:expr $(,)?) => {
-        $crate::__runtime_laws!(Real, $start);
+        $crate::__runtime_laws! { __law_tests [$crate::Law, Real, || $start(), |_, _| {}] }
     };
     (virtual_time, $start:expr $(,)?) => {
-        $crate::__runtime_laws!(Virtual, $start);
+        $crate::__runtime_laws! { __law_tests [$crate::Law, Virtual, || $start(), |_, _| {}] }
     };
 }
 
-#[doc(hidden)]
+/// One test per law of stores, named after it: `s1_read_your_write` to `s12_linearizable`.
+///
+/// `$start` is an async function without arguments that gives a fresh [`StoreHarness`](crate::store::StoreHarness), or
+/// [`Absent`](crate::Absent) where there is no server to test on. Each test prints what it looked at; `$and_then`, if given, is
+/// called with the law and what was looked at, and may ask for more.
+///
+/// The crate's documentation has a whole example.
 #[macro_export]
-macro_rules! __runtime_laws {
-    ($clock:ident, $start:expr) => {
-        $crate::__runtime_tests! { $clock, $start,
-            R1 r1_bracket, R2 r2_contiguous, R3 r3_reliable, R4 r4_ordered, R5 r5_unique, R6 r6_converges, R7 r7_resumable,
-            R8 r8_honest_gap, R9 r9_absent_means_removed, R10 r10_dead_link, R11 r11_calm_retry, R12 r12_slow_consumer,
-            R13 r13_one_bad_item, R14 r14_partial_list, R15 r15_drop_closes, R16 r16_capabilities, R17 r17_connect,
-            R18 r18_errors, R19 r19_incarnation, R20 r20_unknown_events, R21 r21_edges, R22 r22_every_visible_change,
-            M1 m1_effect, M2 m2_idempotent, M3 m3_exit, M4 m4_output, M5 m5_cancel, M6 m6_deadlines, M7 m7_undone,
-            M8 m8_names
+macro_rules! store_suite {
+    ($start:expr $(,)?) => {
+        $crate::store_suite!($start, |_, _| {});
+    };
+    ($start:expr, $and_then:expr $(,)?) => {
+        $crate::__store_laws! { __law_tests [$crate::store::StoreLaw, Real, || $start(), $and_then] }
+    };
+}
+
+/// One test per law of the log, named after it: `w1_durable` to `w11_hostile`.
+///
+/// `$log` is a [`LogHarness`](crate::wal::LogHarness). Each test prints what it looked at; `$and_then`, if given, is called with the
+/// law and what was looked at, and may ask for more.
+///
+/// ```
+/// runtide_conformance::wal_suite!(runtide_conformance::wal::RealLog);
+/// # fn main() {}
+/// ```
+#[macro_export]
+macro_rules! wal_suite {
+    ($log:expr $(,)?) => {
+        $crate::wal_suite!($log, |_, _| {});
+    };
+    ($log:expr, $and_then:expr $(,)?) => {
+        $crate::__wal_laws! {
+            __law_tests [
+                $crate::wal::WalLaw, None, || ::std::future::ready(::std::result::Result::Ok::<_, $crate::Absent>($log)), $and_then
+            ]
         }
     };
 }
 
 #[doc(hidden)]
 #[macro_export]
-macro_rules! __runtime_tests {
-    ($clock:ident, $start:expr, $($law:ident $name:ident),*) => { $(
+macro_rules! __law_tests {
+    (
+        [$laws:ty, $clock:ident, $start:expr, $and_then:expr]
+        $($law:ident $test:ident in $($module:ident)::+, $name:literal $text:literal;)*
+    ) => { $(
         #[test]
-        fn $name() {
-            $crate::run::test($crate::Clock::$clock, $crate::Law::$law, || $start());
+        fn $test() {
+            let and_then: fn($laws, &$crate::Kept) = $and_then;
+            if let Some(kept) = $crate::run::test(<$laws>::$law, $crate::Clock::$clock, $start, |harness| harness) {
+                and_then(<$laws>::$law, &kept);
+            }
         }
     )* };
 }

@@ -6,21 +6,18 @@
 //! writes of all clients together are the one history that every reader and every watcher must have seen a part of.
 //!
 //! What each law looks at, and at how much of it, is in `docs/guarantees.md` of the repository. That the laws bite is shown by
-//! mutants (`tests/store_mutants.rs`).
+//! mutants (`tests/it/store_mutants.rs`).
 
 mod harness;
 mod law;
 mod laws;
 mod linear;
-mod run;
-mod suite;
 mod truth;
 mod watcher;
 
 pub use self::{
     harness::{Disturbance, Overrun, StoreHarness, StoreTuning},
-    law::{Kept, StoreLaw, StoreLawResult, StoreVerdict},
+    law::{StoreLaw, StoreLawResult},
     laws::{EXPIRY, write_past},
-    run::{check, run, test},
 };
-pub use crate::wal::{Effort, Looked, Meter, ModelDisk};
+pub use crate::wal::{Effort, Meter, ModelDisk};

@@ -5,21 +5,19 @@
 //! and nothing depends on the machine, but on the order in which a log's own threads get their turn.
 //!
 //! What each law looks at, and at how much of it, is in `docs/guarantees.md` of the repository. That the laws bite is shown by
-//! mutants (`tests/wal_mutants.rs`).
+//! mutants (`tests/it/wal_mutants.rs`).
 
 mod disk;
 mod law;
 mod laws;
 mod log;
 mod real;
-mod run;
-mod suite;
 
 pub(crate) use self::disk::Random;
 pub use self::{
     disk::{Crash, Fault, Load, ModelDisk},
-    law::{Effort, Looked, WalLaw, WalLawResult},
+    law::{Effort, WalLaw, WalLawResult},
     log::{Audit, Cut, Entries, Entry, LogHarness, Meter, OpenLog, Salvaged},
     real::RealLog,
-    run::test,
 };
+pub(crate) use crate::Looked;

@@ -9,24 +9,61 @@ use std::{
     },
 };
 
+/// Something broken on purpose.
+pub(crate) trait Mutant: Copy + Debug + Sync + 'static {
+    /// What it breaks.
+    type Law: Copy + Debug + PartialEq + 'static;
+
+    /// All of them.
+    const ALL: &'static [Self];
+
+    /// The laws that it must fail, and no other.
+    fn fails(self) -> &'static [Self::Law];
+}
+
+/// An enum of mutants. A row is `Name [R1 R2];`, its documentation before it: which bug it is, and exactly the laws that it fails.
+/// With `=> Type`, each has an expression as well, `Name = expression, [R1 R2];`, which `make` gives.
+macro_rules! mutants {
+    ($law:ty; $($(#[$doc:meta])* $mutant:ident [$($fails:ident)*];)*) => {
+        /// In which way something is broken.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Mutant { $( $(#[$doc])* $mutant, )* }
+
+        impl crate::pinned::Mutant for Mutant {
+            type Law = $law;
+
+            const ALL: &'static [Self] = &[$( Self::$mutant, )*];
+
+            fn fails(self) -> &'static [Self::Law] {
+                match self { $( Self::$mutant => &[$( <$law>::$fails, )*], )* }
+            }
+        }
+    };
+    ($law:ty => $made:ty; $($(#[$doc:meta])* $mutant:ident = $make:expr, [$($fails:ident)*];)*) => {
+        $crate::pinned::mutants! { $law; $($(#[$doc])* $mutant [$($fails)*];)* }
+
+        impl Mutant {
+            /// What is broken in this way.
+            pub(crate) fn make(self) -> $made {
+                match self { $( Self::$mutant => $make, )* }
+            }
+        }
+    };
+}
+
+pub(crate) use mutants;
+
 /// Held while the mutants of one kind are tested: some have deadlines on the machine's clock, so that no more may run at once than
 /// there are processors.
 static ONE_KIND: Mutex<()> = Mutex::new(());
 
 /// Tests all mutants, or the one that `RUNTIDE_MUTANT` names, as many at once as there are processors; the mutants of one kind
 /// after those of another. `failed_by` gives the laws that a mutant fails, each with what was found.
-#[expect(clippy::print_stdout, reason = "who asks for one mutant wants to see what it fails")]
-pub(crate) fn assert_fails<M, L>(
-    all: &[M],
-    pinned: impl Fn(M) -> &'static [L] + Sync,
-    failed_by: impl Fn(M) -> Vec<(L, String)> + Sync,
-) where
-    M: Copy + Debug + Sync,
-    L: Copy + Debug + PartialEq + 'static,
-{
+#[expect(clippy::print_stdout, reason = "whoever asks for one mutant wants to see what it fails")]
+pub(crate) fn assert_fails<M: Mutant>(failed_by: impl Fn(M) -> Vec<(M::Law, String)> + Sync) {
     let only = std::env::var("RUNTIDE_MUTANT").ok();
     let wanted = |mutant: &&M| only.as_ref().is_none_or(|only| format!("{mutant:?}") == *only);
-    let mutants: Vec<M> = all.iter().filter(wanted).copied().collect();
+    let mutants: Vec<M> = M::ALL.iter().filter(wanted).copied().collect();
     assert!(!mutants.is_empty(), "RUNTIDE_MUTANT names no mutant");
     let _alone = ONE_KIND.lock().unwrap_or_else(PoisonError::into_inner);
     let next = AtomicUsize::new(0);
@@ -36,10 +73,10 @@ pub(crate) fn assert_fails<M, L>(
             scope.spawn(|| {
                 while let Some(&mutant) = mutants.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let failed = failed_by(mutant);
-                    let laws: Vec<L> = failed.iter().map(|(law, _)| *law).collect();
+                    let laws: Vec<M::Law> = failed.iter().map(|(law, _)| *law).collect();
                     let found: Vec<&str> = failed.iter().map(|(_, found)| found.as_str()).collect();
                     let line = format!("{mutant:?} {laws:?}\n  {}", found.join("\n  "));
-                    if laws != pinned(mutant) {
+                    if laws != mutant.fails() {
                         surprises.lock().unwrap().push(line);
                     } else if only.is_some() {
                         println!("{line}");
@@ -58,11 +95,8 @@ pub(crate) fn assert_fails<M, L>(
 }
 
 /// A law that no mutant fails is not tested.
-pub(crate) fn assert_all_bite<M: Copy, L: Debug + PartialEq + 'static>(
-    laws: &[L],
-    all: &[M],
-    pinned: impl Fn(M) -> &'static [L],
-) {
-    let unbroken: Vec<&L> = laws.iter().filter(|law| !all.iter().any(|mutant| pinned(*mutant).contains(law))).collect();
+pub(crate) fn assert_all_bite<M: Mutant>(laws: &[M::Law]) {
+    let unbroken: Vec<_> =
+        laws.iter().filter(|law| !M::ALL.iter().any(|mutant| mutant.fails().contains(law))).collect();
     assert!(unbroken.is_empty(), "no mutant fails {unbroken:?}");
 }

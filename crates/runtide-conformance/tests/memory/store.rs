@@ -17,8 +17,8 @@ use bugs::Bug;
 use plain::Plain;
 use runtide_conformance::{
     Clock, Done,
-    run::block_on,
-    store::{Meter, Overrun, StoreHarness, StoreLaw, StoreLawResult, StoreTuning, check, write_past},
+    run::{block_on, check},
+    store::{Meter, Overrun, StoreHarness, StoreLaw, StoreLawResult, StoreTuning, write_past},
 };
 use runtide_core::{Revision, StoreBackend};
 use runtide_memory::{MemoryStore, StoreOptions};
@@ -27,10 +27,10 @@ use crate::Counted;
 
 const HISTORY: usize = 512;
 
-struct Metered<'a>(Arc<dyn StoreBackend>, &'a Counted);
+struct Metered(Arc<dyn StoreBackend>);
 
 #[async_trait]
-impl StoreHarness for Metered<'_> {
+impl StoreHarness for Metered {
     fn name(&self) -> &'static str {
         "metered"
     }
@@ -52,20 +52,20 @@ impl StoreHarness for Metered<'_> {
     }
 
     fn meter(&self) -> Option<&dyn Meter> {
-        Some(self.1)
+        Some(&Counted)
     }
 }
 
-fn bounded(store: impl StoreBackend, counted: &Counted) -> StoreLawResult {
-    block_on(Clock::Real, check(StoreLaw::S10, &Metered(Arc::new(store), counted))).unwrap()
+fn bounded(store: impl StoreBackend) -> StoreLawResult {
+    block_on(Clock::Real, check(StoreLaw::S10, Clock::Real, &Metered(Arc::new(store)))).unwrap()
 }
 
 #[test]
 fn stores_are_bounded_also_by_what_the_allocator_counts() {
-    let counted = Counted::alone();
+    let _alone = Counted::alone();
     let few = StoreOptions::default().with_history(NonZeroUsize::new(HISTORY).unwrap());
-    bounded(MemoryStore::with_options(few), &counted).unwrap();
-    bounded(Plain::new(HISTORY, None), &counted).unwrap();
-    let broken = bounded(Plain::new(HISTORY, Some(Bug::UnboundedQueue)), &counted).unwrap_err();
+    bounded(MemoryStore::with_options(few)).unwrap();
+    bounded(Plain::new(HISTORY, None)).unwrap();
+    let broken = bounded(Plain::new(HISTORY, Some(Bug::UnboundedQueue))).unwrap_err();
     assert!(broken.to_string().contains("bodies to be held"), "a queue without an end is found: {broken}");
 }

@@ -9,7 +9,7 @@ use std::{io, num::NonZeroUsize, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use runtide_conformance::{
-    Absent, Done, Obstacle,
+    Absent, Clock, Done, Obstacle,
     store::{Effort, ModelDisk, StoreHarness, StoreLaw, StoreTuning},
 };
 use runtide_core::{Revision, StoreBackend, wal::fs::Disk};
@@ -92,5 +92,5 @@ impl StoreHarness for Model {
 #[test]
 fn s9_durable_on_a_disk_that_loses_what_was_not_synced() {
     let start = || std::future::ready(Ok::<_, Absent>(Model(ModelDisk::new())));
-    runtide_conformance::store::test(StoreLaw::S9, start).unwrap();
+    runtide_conformance::run::test(StoreLaw::S9, Clock::Real, start, |harness| harness).unwrap();
 }

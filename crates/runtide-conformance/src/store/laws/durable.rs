@@ -13,9 +13,9 @@ use tokio::{
 
 use super::{Broken, Hand, Held, Tried, document, done, give_way, reference};
 use crate::{
-    Obstacle, Violation,
+    Obstacle, Verdict, Violation,
     store::{
-        Kept, ModelDisk, StoreHarness, StoreLaw, StoreLawResult, StoreVerdict,
+        ModelDisk, StoreHarness, StoreLaw, StoreLawResult,
         truth::{Change, State, Truth},
         watcher::{Watcher, is_outage},
     },
@@ -66,11 +66,11 @@ pub(crate) async fn s9_durable(h: &dyn StoreHarness) -> StoreLawResult {
         Ok(store) => {
             drop(store);
             let states = power_cuts(tried).await?;
-            Ok(Kept::at(states, "crash states", Vec::new()))
+            Ok(Verdict::looked_at(states, "crash states", Vec::new()))
         }
         Err(Obstacle::Unsupported(no_disk)) => match kills(tried).await? {
-            Ok(kills) => Ok(Kept::at(kills, "acknowledged writes before a death", Vec::new())),
-            Err(no_crash) => Ok(StoreVerdict::NotApplicable(format!("{no_disk}; {no_crash}"))),
+            Ok(kills) => Ok(Verdict::looked_at(kills, "acknowledged writes before a death", Vec::new())),
+            Err(no_crash) => Ok(Verdict::NotApplicable(format!("{no_disk}; {no_crash}"))),
         },
         Err(obstacle) => Err(Violation::harness("open a store on a disk in memory", obstacle)),
     }

@@ -13,9 +13,9 @@ use runtide_core::{
 
 use super::{Hand, Held, KIND, Tried, document, done, if_any, reference};
 use crate::{
-    Obstacle, Supported,
+    Obstacle, Supported, Verdict,
     store::{
-        Disturbance, Kept, Overrun, StoreHarness, StoreLaw, StoreLawResult,
+        Disturbance, Overrun, StoreHarness, StoreLaw, StoreLawResult,
         truth::{Change, Truth},
         watcher::Watcher,
     },
@@ -41,7 +41,7 @@ pub(crate) async fn s6_expired(h: &dyn StoreHarness) -> StoreLawResult {
         looked += too_slow(tried, overrun).await?;
     }
     looked += outage(tried, &mut without).await?;
-    Ok(Kept::at(looked, "watches", without))
+    Ok(Verdict::looked_at(looked, "watches", without))
 }
 
 /// Places before and after they expire.
@@ -333,7 +333,7 @@ pub(crate) async fn s10_bounded(h: &dyn StoreHarness) -> StoreLawResult {
         hand.equal("the count of subscribers right after they were dropped", &count, &baseline)?;
         looked += 2;
     }
-    Ok(Kept::at(looked, "watches and bodies", without))
+    Ok(Verdict::looked_at(looked, "watches and bodies", without))
 }
 
 /// What is held after many changes and after many more; how many bodies were written.

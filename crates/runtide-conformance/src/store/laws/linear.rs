@@ -19,9 +19,9 @@ use tokio::{
 
 use super::{Broken, Hand, Held, Tried, done, reference};
 use crate::{
-    Supported,
+    Supported, Verdict,
     store::{
-        Disturbance, Kept, StoreHarness, StoreLaw, StoreLawResult,
+        Disturbance, StoreHarness, StoreLaw, StoreLawResult,
         linear::{Call, Stuck, linearize},
     },
     wal::Random,
@@ -205,7 +205,7 @@ pub(crate) async fn s12_linearizable(h: &dyn StoreHarness) -> StoreLawResult {
     for (n, disturbance) in Disturbance::ALL.iter().enumerate() {
         calls += history(tried, Some(*disturbance), 2 + n as u64, tried.pick(4_000, 1_000), &mut without).await?;
     }
-    Ok(Kept::at(calls, "calls", without))
+    Ok(Verdict::looked_at(calls, "calls", without))
 }
 
 /// One history of so many calls, in the middle of which the store is disturbed, if it can be; how many there were.

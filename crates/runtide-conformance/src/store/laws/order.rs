@@ -6,9 +6,9 @@ use tokio::task::JoinSet;
 
 use super::{Hand, Held, Tried, document, give_way, if_any, reference};
 use crate::{
-    Supported,
+    Supported, Verdict,
     store::{
-        Disturbance, Kept, StoreHarness, StoreLaw, StoreLawResult,
+        Disturbance, StoreHarness, StoreLaw, StoreLawResult,
         truth::Truth,
         watcher::{Follower, Watcher, Writers},
     },
@@ -77,7 +77,7 @@ pub(crate) async fn s4_order(h: &dyn StoreHarness) -> StoreLawResult {
         told += seen.changes;
     }
     stands(&hand, &truth).await?;
-    Ok(Kept::at(told, "changes told", Vec::new()))
+    Ok(Verdict::looked_at(told, "changes told", Vec::new()))
 }
 
 /// Asserts that what is there is what was written.
@@ -136,7 +136,7 @@ pub(crate) async fn s5_seamless(h: &dyn StoreHarness) -> StoreLawResult {
     }
     let mut without = Vec::new();
     severed(tried, truth, rounds + 2, &mut without).await?;
-    Ok(Kept::at(opened, "watches", without))
+    Ok(Verdict::looked_at(opened, "watches", without))
 }
 
 /// Opens a watch in the midst of the round's writes: after a listing, of what is there, or from now on.

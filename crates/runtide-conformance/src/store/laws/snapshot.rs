@@ -18,8 +18,9 @@ use tokio::{
 
 use super::{Hand, Held, Tried, document, if_any, listed_names, reference, told};
 use crate::{
+    Verdict,
     store::{
-        Kept, StoreHarness, StoreLaw, StoreLawResult,
+        StoreHarness, StoreLaw, StoreLawResult,
         truth::{State, Truth},
         watcher::{Follower, Watcher, Writers},
     },
@@ -112,7 +113,7 @@ pub(crate) async fn s7_snapshot(h: &dyn StoreHarness) -> StoreLawResult {
         hand.holds(truth.listed(&Selector::all(), taken.seal.revision, &taken.resources))?;
     }
     let damaged = damaged(tried).await?;
-    Ok(Kept::at(snapshots.len() as u64 + damaged, "snapshots", Vec::new()))
+    Ok(Verdict::looked_at(snapshots.len() as u64 + damaged, "snapshots", Vec::new()))
 }
 
 /// Everything that is not a snapshot any more; how many there were.
@@ -246,7 +247,7 @@ pub(crate) async fn s8_restore(h: &dyn StoreHarness) -> StoreLawResult {
     let mut looked = quiet(tried).await?;
     looked += elsewhere(tried, &mut without).await?;
     looked += busy(tried).await?;
-    Ok(Kept::at(looked, "listings and watches", without))
+    Ok(Verdict::looked_at(looked, "listings and watches", without))
 }
 
 async fn quiet(tried: Tried<'_>) -> Held<u64> {

@@ -8,9 +8,12 @@ use runtide_core::{
 };
 
 use super::{Hand, Held, Tried, body, document, named, refer, reference, told};
-use crate::store::{
-    Kept, StoreHarness, StoreLaw, StoreLawResult,
-    truth::{Change, Truth},
+use crate::{
+    Verdict,
+    store::{
+        StoreHarness, StoreLaw, StoreLawResult,
+        truth::{Change, Truth},
+    },
 };
 
 /// Every format.
@@ -56,7 +59,7 @@ pub(crate) async fn s1_read_your_write(h: &dyn StoreHarness) -> StoreLawResult {
         }
     }
     too_large(&hand, h.largest()).await?;
-    Ok(Kept::at(reads, "reads", Vec::new()))
+    Ok(Verdict::looked_at(reads, "reads", Vec::new()))
 }
 
 fn bodies(largest: usize) -> Vec<Document> {
@@ -157,7 +160,7 @@ pub(crate) async fn s2_identity(h: &dyn StoreHarness) -> StoreLawResult {
     }
     looked += alone(&hand, &kept, &references).await?;
     looked += hostile(&hand)?;
-    Ok(Kept::at(looked, "looks", Vec::new()))
+    Ok(Verdict::looked_at(looked, "looks", Vec::new()))
 }
 
 /// References that are not the same, each for a reason of its own.
@@ -339,7 +342,7 @@ pub(crate) async fn s3_compare_and_set(h: &dyn StoreHarness) -> StoreLawResult {
     watcher.until(last).await?;
     let truth = hand.holds(Truth::of(changes))?;
     watcher.explained(&truth, true)?;
-    Ok(Kept::at(contested * CLIENTS as u64, "conditional writes", Vec::new()))
+    Ok(Verdict::looked_at(contested * CLIENTS as u64, "conditional writes", Vec::new()))
 }
 
 const CLIENTS: usize = 16;
@@ -472,7 +475,7 @@ pub(crate) async fn s11_unchanged(h: &dyn StoreHarness) -> StoreLawResult {
     let truth = hand.holds(Truth::of(changes))?;
     watcher.until(truth.revision()).await?;
     watcher.explained(&truth, true)?;
-    Ok(Kept::at(repeated, "repeated writes", Vec::new()))
+    Ok(Verdict::looked_at(repeated, "repeated writes", Vec::new()))
 }
 
 /// Applies what is there, one after the other and many at once; how often.

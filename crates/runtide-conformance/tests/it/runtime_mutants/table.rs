@@ -7,25 +7,9 @@ use std::{
 
 use runtide_core::{Cursor, Epoch, InstanceId};
 
-macro_rules! mutants {
-    ($($(#[$doc:meta])* $mutant:ident [$($law:ident)*];)*) => {
-        /// In which way a backend is broken, and exactly which laws it fails.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(crate) enum Mutant { $( $(#[$doc])* $mutant, )* }
+use crate::pinned::mutants;
 
-        impl Mutant {
-            /// Every one, the sound one first.
-            pub(crate) const ALL: &'static [Self] = &[$( Self::$mutant, )*];
-
-            /// The laws that it must fail, and no other.
-            pub(crate) fn fails(self) -> &'static [runtide_conformance::Law] {
-                match self { $( Self::$mutant => &[$( runtide_conformance::Law::$law, )*], )* }
-            }
-        }
-    };
-}
-
-mutants! {
+mutants! { runtide_conformance::Law;
     /// Nothing is wrong with it, but that its stream goes through the same hands as the others'.
     Sound [];
     /// It lists, then subscribes: what happens in between is lost.

@@ -7,69 +7,48 @@ use super::{
     log::{Broken, LogBug},
     plain::{Plain, PlainBug},
 };
+use crate::pinned::mutants;
 
-macro_rules! mutants {
-    ($($(#[$doc:meta])* $mutant:ident $log:expr, [$($law:ident)*];)*) => {
-        /// In which way a log is broken, and exactly which laws it fails.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(crate) enum Mutant { $( $(#[$doc])* $mutant, )* }
-
-        impl Mutant {
-            /// Every one, the sound one first.
-            pub(crate) const ALL: &'static [Self] = &[$( Self::$mutant, )*];
-
-            /// The laws that it must fail, and no other.
-            pub(crate) fn fails(self) -> &'static [runtide_conformance::wal::WalLaw] {
-                match self { $( Self::$mutant => &[$( runtide_conformance::wal::WalLaw::$law, )*], )* }
-            }
-
-            pub(crate) fn log(self) -> Box<dyn LogHarness> {
-                match self { $( Self::$mutant => Box::new($log), )* }
-            }
-        }
-    };
-}
-
-mutants! {
+mutants! { runtide_conformance::wal::WalLaw => Box<dyn LogHarness>;
     /// Nothing is wrong with it, but that it goes through the same hands as the others.
-    Sound Broken::nowhere(), [];
+    Sound = Box::new(Broken::nowhere()), [];
     /// A sync that fails is tried once more. The system says yes, and the data are gone: PostgreSQL did so until 2018, and
     /// tikv/raft-engine#131, neon#9108 and clockworklabs/SpacetimeDB#985 are about the same.
-    RetriesSync Broken::on(DiskBug::RetriesSync), [W6];
+    RetriesSync = Box::new(Broken::on(DiskBug::RetriesSync)), [W6];
     /// The same with the sync of a folder.
-    RetriesFolderSync Broken::on(DiskBug::RetriesFolderSync), [W6];
+    RetriesFolderSync = Box::new(Broken::on(DiskBug::RetriesFolderSync)), [W6];
     /// A write that fails is tried once more: what the first one left in between is nobody's.
-    RetriesWrite Broken::on(DiskBug::RetriesWrite), [W6];
+    RetriesWrite = Box::new(Broken::on(DiskBug::RetriesWrite)), [W6];
     /// Names are not made durable, so that a whole segment is gone: runtimo-core 0.1.0 and 0.10.3 never sync a folder.
-    NoDirectorySync Broken::on(DiskBug::NoDirectorySync), [W1 W2 W6 W8];
+    NoDirectorySync = Box::new(Broken::on(DiskBug::NoDirectorySync)), [W1 W2 W6 W8];
     /// Anybody can have the lock: two writers of runtimo-core number their records 0, 0, 1, 1.
-    NoLock Broken::on(DiskBug::NoLock), [W5];
+    NoLock = Box::new(Broken::on(DiskBug::NoLock)), [W5];
     /// A torn tail is copied aside, and stays where it is.
-    ForgetsTheCut Broken::on(DiskBug::NoTruncate), [W2];
+    ForgetsTheCut = Box::new(Broken::on(DiskBug::NoTruncate)), [W2];
     /// A torn tail is cut, and the copy of it is an empty file.
-    CutsWithoutCopy Broken::on(DiskBug::NoCopy), [W2];
+    CutsWithoutCopy = Box::new(Broken::on(DiskBug::NoCopy)), [W2];
     /// An append returns when it is written; the sync comes later. Usual where speed is compared.
     /// Opening then has more to look at than the last segment.
-    PublishesBeforeSync Broken::by(LogBug::PublishesBeforeSync), [W1 W2 W3 W6 W7 W8 W9];
+    PublishesBeforeSync = Box::new(Broken::by(LogBug::PublishesBeforeSync)), [W1 W2 W3 W6 W7 W8 W9];
     /// A record that cannot be read is passed over without a word, as runtimo-core 0.1.0 does with a line that does not parse.
-    SkipsDamage Broken::by(LogBug::SkipsDamage), [W3];
+    SkipsDamage = Box::new(Broken::by(LogBug::SkipsDamage)), [W3];
     /// The caller brings the number, counted from the start of the process: in runtimo-core's own example it is always 0.
-    NumbersByCaller Broken::by(LogBug::NumbersByCaller), [W4];
+    NumbersByCaller = Box::new(Broken::by(LogBug::NumbersByCaller)), [W4];
     /// An anchor is a number. A tail of the same length that was put there has it as well: hyprstream/hyprstream#675,
     /// darbaan#246.
-    AnchorIsANumber Broken::by(LogBug::AnchorIsANumber), [W7];
+    AnchorIsANumber = Box::new(Broken::by(LogBug::AnchorIsANumber)), [W7];
     /// Opening parses all of the log, and a reader hands out a vector: runtimo-core, 284 ms for 31 MB at each opening.
-    ReadsAll Broken::by(LogBug::ReadsAll), [W9 W10 W11];
+    ReadsAll = Box::new(Broken::by(LogBug::ReadsAll)), [W9 W10 W11];
     /// Of what may go, only half goes: who pays for the disk finds out.
-    DropsHalf Broken::by(LogBug::DropsHalf), [W8];
+    DropsHalf = Box::new(Broken::by(LogBug::DropsHalf)), [W8];
     /// A log as one writes it in an afternoon: one file, frames with a checksum, the bad end cut off; asked for fewer bytes, it
     /// keeps the last record alone. What it lacks is what the others below lack as well.
-    Plain Plain(PlainBug::None), [W3 W7 W8 W9 W10];
+    Plain = Box::new(Plain(PlainBug::None)), [W3 W7 W8 W9 W10];
     /// Old records go by emptying the file and writing the rest again, as in runtimo-core 0.1.0: who dies in between has lost
     /// everything.
-    TruncatesThenRewrites Plain(PlainBug::TruncatesThenRewrites), [W3 W7 W8 W9 W10];
+    TruncatesThenRewrites = Box::new(Plain(PlainBug::TruncatesThenRewrites)), [W3 W7 W8 W9 W10];
     /// It makes room for whatever length a frame says. etcd and raft-engine bound it by what is left of the file.
-    TrustsLength Plain(PlainBug::TrustsLength), [W3 W7 W8 W9 W10 W11];
+    TrustsLength = Box::new(Plain(PlainBug::TrustsLength)), [W3 W7 W8 W9 W10 W11];
     /// A torn tail stays where it is, and what is appended behind it is never read again: runtimo-core 0.1.0.
-    GluesToTheTornTail Plain(PlainBug::GluesToTheTornTail), [W1 W2 W3 W6 W7 W8 W9 W10 W11];
+    GluesToTheTornTail = Box::new(Plain(PlainBug::GluesToTheTornTail)), [W1 W2 W3 W6 W7 W8 W9 W10 W11];
 }
