@@ -56,24 +56,35 @@ fn events(name: &str, args: &[&str]) -> Vec<RuntimeEvent> {
     text(&output.stdout).lines().map(|line| serde_json::from_str(line).expect(line)).collect()
 }
 
+/// Events up to the first after which each of these kinds was seen; then it is killed.
+fn events_until(name: &str, args: &[&str], mut kinds: Vec<&str>) -> Vec<RuntimeEvent> {
+    let mut running = Running(example(name).args(args).args(["--for", "120s", "--json"]).spawn().unwrap());
+    let lines = BufReader::new(running.0.stdout.take().unwrap()).lines();
+    let mut events: Vec<RuntimeEvent> = Vec::new();
+    for line in lines.map(Result::unwrap) {
+        let event: RuntimeEvent = serde_json::from_str(&line).expect(&line);
+        kinds.retain(|kind| *kind != event.kind.name());
+        events.push(event);
+        if kinds.is_empty() {
+            return events;
+        }
+    }
+    panic!("no {kinds:?} among {events:?}");
+}
+
 #[test]
 fn each_line_of_json_is_an_event_that_reads_back() {
-    let events = events("watch", &["--backend", "memory", "--for", "5s", "--json"]);
+    let kinds = vec!["present", "resync_end", "started", "updated", "stopped", "removed"];
+    let events = events_until("watch", &["--backend", "memory"], kinds);
     assert!(matches!(events[0].kind, RuntimeEventKind::ResyncBegin { .. }), "{:?}", events[0]);
-    for name in ["present", "resync_end", "started", "updated", "stopped", "removed"] {
-        assert!(events.iter().any(|event| event.kind.name() == name), "no {name}");
-    }
     let begin = events[0].observed_at;
     let first = events.iter().find(|event| matches!(event.kind.name(), "started" | "updated" | "stopped")).unwrap();
-    assert!(first.observed_at.duration_since(begin).unwrap() < Duration::from_secs(1), "something happens at once");
+    assert!(first.observed_at.duration_since(begin).unwrap() < Duration::from_secs(5), "something happens at once");
 }
 
 #[test]
 fn a_backend_of_ones_own_is_watched_as_any_other() {
-    let events = events("custom_backend", &["--for", "3s", "--json"]);
-    for name in ["present", "started", "stopped"] {
-        assert!(events.iter().any(|event| event.kind.name() == name), "no {name}: {events:?}");
-    }
+    events_until("custom_backend", &[], vec!["present", "started", "stopped"]);
 }
 
 #[test]
@@ -97,7 +108,7 @@ fn it_ends_when_its_time_is_over() {
         let begun = Instant::now();
         assert!(run(name, &["--for", "1s"]).status.success());
         let took = begun.elapsed();
-        assert!((Duration::from_secs(1)..Duration::from_secs(20)).contains(&took), "{name}: {took:?}");
+        assert!((Duration::from_secs(1)..Duration::from_secs(60)).contains(&took), "{name}: {took:?}");
     }
 }
 
@@ -245,7 +256,7 @@ fn a_journal_that_was_killed_goes_on_and_says_what_it_missed() {
     first.kill().unwrap();
     first.wait().unwrap();
 
-    let second = example("journal").args(args).args(["--for", "2s"]).output().unwrap();
+    let second = example("journal").args(args).args(["--for", "5s"]).output().unwrap();
     let (said, notes) = (text(&second.stdout), text(&second.stderr));
     assert!(second.status.success() && said.contains("gone"), "{said}{notes}");
     let anchor = notes.split_whitespace().find(|word| word.starts_with("runtide-anchor:")).expect(&notes).to_owned();
@@ -298,7 +309,7 @@ fn a_pipe_that_nobody_reads_is_an_end() {
         drop(reader);
         let (status, complaint) = running.end();
         assert_eq!((status.code(), complaint.as_str()), (Some(0), ""));
-        assert!(begun.elapsed() < Duration::from_secs(30), "at the next event");
+        assert!(begun.elapsed() < Duration::from_secs(50), "at the next event");
     }
 }
 
@@ -313,6 +324,6 @@ fn an_interrupt_is_an_end() {
     reader.read_to_string(&mut rest).unwrap();
     let (status, complaint) = running.end();
     assert_eq!((status.code(), complaint.as_str()), (Some(0), ""));
-    assert!(begun.elapsed() < Duration::from_secs(30));
+    assert!(begun.elapsed() < Duration::from_secs(50));
     assert!(rest.is_empty() || rest.ends_with('\n'), "no half line: {rest:?}");
 }

@@ -27,7 +27,7 @@ use crate::daemon::Daemon;
 const KILLS: u32 = 5;
 
 /// At rest: nothing was told for so long.
-const QUIET: Duration = Duration::from_secs(2);
+const QUIET: Duration = Duration::from_secs(5);
 
 /// What `docker ps -a` says: ids, and states by our names.
 type Rows = BTreeMap<String, String>;

@@ -112,7 +112,7 @@ fn what_is_listed_is_selected_by_its_parts_and_its_labels() {
 fn a_watch_tells_what_is_there_and_lines_of_json_read_back() {
     let folder = Folder::with(&[("two.yaml", TWO)]);
     folder.said("apply two.yaml");
-    let json = folder.said("watch --since start --for 300ms --json");
+    let json = folder.said("watch --since start --for 3s --json");
     let events: Vec<StoreEvent> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(
         matches!(

@@ -120,6 +120,12 @@ pub async fn r21_edges(h: &dyn Harness) -> LawResult {
     let from = subscriber.events.len();
     let n = h.burst_size();
     let lives = subscriber.during(h.burst(n, Duration::from_millis(10)..=Duration::from_millis(50))).await??;
+    if h.dialect().edges {
+        // What is gone again is no part of what the fold converges to.
+        let ended = |one: &Subscriber, id| one.events_of(id, from).any(|event| matches!(event.kind, Kind::Stopped(_)));
+        let all = |one: &Subscriber| lives.iter().rev().all(|life| ended(one, &life.id));
+        subscriber.until(h, Law::R21, "to hear of the end of each", all).await?;
+    }
     subscriber.read_for(timing.quiet).await?;
     subscriber.converge(h, Law::R21).await?;
     if h.dialect().edges {

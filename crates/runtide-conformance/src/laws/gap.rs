@@ -81,7 +81,7 @@ pub async fn r9_absent_means_removed(h: &dyn Harness) -> LawResult {
         h.heal().await?;
         subscriber.converge(h, Law::R9).await?;
         let folded = subscriber.transitions.get(from..).unwrap_or_default();
-        let streamed = read_transitions(&mut stream, timing.quiet.max(timing.max_backoff)).await?;
+        let streamed = read_transitions(&mut stream, timing.quiet.saturating_mul(5).max(timing.max_backoff)).await?;
         for (view, steps) in [("`InstanceTable`", folded), ("`transitions()`", &streamed)] {
             let removals: Vec<&Transition> = steps.iter().filter(|step| is_removal(step, &goes)).collect();
             ensure!(

@@ -17,7 +17,7 @@ pub async fn r10_dead_link(h: &dyn Harness) -> LawResult {
         need_fault!(h, Fault::HalfOpen);
         h.stop(&witness).await?;
         let id = running(h, &format!("unheard-{round}")).await?;
-        let limit = timing.max_silence.saturating_mul(2).saturating_add(timing.quiet);
+        let limit = timing.max_silence.saturating_mul(4).saturating_add(timing.quiet);
         subscriber
             .until_within(limit, Law::R10, "to hear of what happened on a dead link", |one| {
                 one.get(&id).is_some() && one.get(&witness).is_some_and(|witness| !witness.state.is_alive())

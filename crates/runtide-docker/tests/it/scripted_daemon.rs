@@ -42,11 +42,11 @@ pub(crate) struct Fake {
     pub(crate) backend: DockerBackend,
     seen: Arc<Mutex<Vec<String>>>,
     serving: JoinHandle<()>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Fake {
-    /// Speaks API 1.41, gives its client half a second, and answers `METHOD /path?query` as the script says.
+    /// Speaks API 1.41, and answers `METHOD /path?query` as the script says.
     pub(crate) fn new(script: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Self {
         Self::speaking("1.41", script)
     }
@@ -63,8 +63,16 @@ impl Fake {
                 tokio::spawn(serve(stream, api, log.clone(), script.clone()));
             }
         });
-        let config = Config::default().with_endpoint(Endpoint::unix(&socket)).with_deadline(Duration::from_millis(500));
-        Self { backend: DockerBackend::new(config).unwrap(), seen, serving, _folder: folder }
+        let config = Config::default().with_endpoint(Endpoint::unix(&socket));
+        Self { backend: DockerBackend::new(config).unwrap(), seen, serving, folder }
+    }
+
+    /// With a client that has this deadline, for what the daemon never answers.
+    pub(crate) fn with_deadline(mut self, deadline: Duration) -> Self {
+        let socket = self.folder.path().join("docker.sock");
+        let config = Config::default().with_endpoint(Endpoint::unix(socket)).with_deadline(deadline);
+        self.backend = DockerBackend::new(config).unwrap();
+        self
     }
 
     /// The requests so far, negotiation left out.
@@ -74,7 +82,7 @@ impl Fake {
 
     /// Until such a request was made.
     pub(crate) async fn sees(&self, begins: &str) {
-        for _ in 0..500 {
+        for _ in 0..6_000 {
             if self.seen().iter().any(|request| request.starts_with(begins)) {
                 return;
             }

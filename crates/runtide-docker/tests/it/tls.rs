@@ -26,7 +26,7 @@ use crate::{
     scripted_daemon::{self, Reply},
 };
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 
 fn backend(endpoint: Endpoint, tls: Tls) -> DockerBackend {

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::fake_daemon::{Fake, id};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn next(stream: &mut EventStream) -> Arc<RuntimeEvent> {
     tokio::time::timeout(PATIENCE, stream.next()).await.expect("an event in time").expect("an event").expect("no error")

@@ -14,7 +14,7 @@ use runtide_etcd::{Config, EtcdStore};
 use tempfile::TempDir;
 
 /// The longest wait for what must come.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where the testbed has its members, of one or of three; the name is that of the variable. Without it a test reports that
 /// it did not run, which is a failure where etcd is required.

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -16,7 +16,7 @@ use runtide_core::{
 };
 use runtide_etcd::{Config, EtcdStore};
 
-use crate::cluster::{Cluster, soon};
+use crate::cluster::{Cluster, PATIENCE, soon};
 
 fn named(name: &str) -> ResourceRef {
     ResourceRef::new("apps", "Deployment", "shop", name).unwrap()
@@ -54,6 +54,7 @@ async fn a_dead_first_endpoint_costs_little() {
     let dead = (leader + 1) % 3;
     cluster.kill(dead);
     let store = EtcdStore::new(beginning_with(&cluster, dead)).unwrap();
+    // Were each call to wait for the dead member, they would take minutes.
     let begin = Instant::now();
     for n in 0..20 {
         store.apply(&named(&format!("n{n}")), json("{}"), Precondition::Absent).await.unwrap();
@@ -63,7 +64,7 @@ async fn a_dead_first_endpoint_costs_little() {
     for _ in 0..21 {
         next(&mut stream).await;
     }
-    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < PATIENCE, "{:?}", begin.elapsed());
 }
 
 /// What a writer was told of one resource.
@@ -76,7 +77,7 @@ struct Told {
 }
 
 /// Writes one resource again and again, by compare-and-set on what it knows, until it is told to stop.
-async fn write(store: Arc<EtcdStore>, who: usize, stop: Arc<AtomicBool>) -> Told {
+async fn write(store: Arc<EtcdStore>, who: usize, stop: Arc<AtomicBool>, acknowledged: Arc<AtomicUsize>) -> Told {
     let reference = named(&format!("w{who}"));
     let mut told = Told::default();
     let mut last: Option<Revision> = None;
@@ -91,6 +92,7 @@ async fn write(store: Arc<EtcdStore>, who: usize, stop: Arc<AtomicBool>) -> Told
                 assert!(last.is_none_or(|last| last < applied.revision));
                 assert!(told.acknowledged.insert(applied.revision, body).is_none(), "one revision for two writes");
                 last = Some(applied.revision);
+                acknowledged.fetch_add(1, Ordering::Relaxed);
             }
             Err(error) if error.context().iter().any(|(key, value)| *key == "outcome" && value == "unknown") => {
                 assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
@@ -132,12 +134,12 @@ async fn what_was_acknowledged_is_there_though_leaders_die_and_stand_still() {
     watcher.stats().await.unwrap();
     let mut stream = watcher.watch(&Selector::all(), StoreWatchOptions::default()).await.unwrap();
     next(&mut stream).await;
-    let stop = Arc::new(AtomicBool::new(false));
+    let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let writers: Vec<_> = (0..WRITERS)
         .map(|who| {
             let config = beginning_with(&cluster, who % 3).with_request_timeout(Duration::from_secs(6));
             let store = Arc::new(EtcdStore::new(config).unwrap());
-            tokio::spawn(write(store, who, Arc::clone(&stop)))
+            tokio::spawn(write(store, who, Arc::clone(&stop), Arc::clone(&acknowledged)))
         })
         .collect();
     for round in 0..4 {
@@ -154,7 +156,12 @@ async fn what_was_acknowledged_is_there_though_leaders_die_and_stand_still() {
             cluster.go_on(leader);
         }
     }
-    tokio::time::sleep(Duration::from_millis(700)).await;
+    soon("writes", async {
+        while acknowledged.load(Ordering::Relaxed) <= 60 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
     stop.store(true, Ordering::Relaxed);
     let mut all: BTreeMap<Revision, String> = BTreeMap::new();
     let (mut unknown, mut refused) = (Vec::new(), Vec::new());
@@ -199,7 +206,7 @@ async fn what_was_acknowledged_is_there_though_leaders_die_and_stand_still() {
 async fn without_a_majority_a_write_is_not_guessed_at_and_lands_or_not_later() {
     let Some(mut cluster) = Cluster::three() else { return };
     cluster.store().stats().await.unwrap();
-    let config = cluster.config().with_request_timeout(Duration::from_secs(3));
+    let config = cluster.config().with_request_timeout(Duration::from_secs(6));
     let store = EtcdStore::new(config).unwrap();
     let before = store.apply(&named("a"), json("1"), Precondition::None).await.unwrap().revision;
     let leader = cluster.leader().await;
@@ -349,9 +356,10 @@ async fn a_watch_whose_link_is_half_open_is_replaced() {
     // What is there hears nothing any more, and nobody says so; what comes is welcome.
     proxy.add(Rule::all(Action::Swallow).existing_only());
     let b = writer.apply(&named("b"), json("1"), Precondition::None).await.unwrap().revision;
+    // By default it is noticed half a minute later.
     let begin = Instant::now();
     assert_eq!(next_change(&mut stream).await.revision(), b);
-    assert!(begin.elapsed() < Duration::from_secs(6), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
 }
 
 #[tokio::test]
@@ -360,11 +368,11 @@ async fn a_quiet_link_that_is_well_is_left_alone() {
     let writer = cluster.store();
     writer.stats().await.unwrap();
     let (proxy, config) = behind_a_proxy(&cluster, 0).await;
-    let store = EtcdStore::new(config.with_max_silence(Duration::from_millis(500))).unwrap();
+    let store = EtcdStore::new(config.with_max_silence(Duration::from_secs(2))).unwrap();
     let mut stream = store.watch(&Selector::all(), StoreWatchOptions::default()).await.unwrap();
     next(&mut stream).await;
     let dials = proxy.dials().len();
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    tokio::time::sleep(Duration::from_secs(8)).await;
     assert_eq!(proxy.dials().len(), dials, "it was dialled again, and nothing was wrong");
     let a = writer.apply(&named("a"), json("1"), Precondition::None).await.unwrap().revision;
     assert_eq!(next_change(&mut stream).await.revision(), a);

@@ -10,7 +10,10 @@ use std::{
     num::NonZeroU64,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        atomic::{AtomicU64, Ordering},
+        mpsc::channel,
+    },
     thread,
     time::Duration,
 };
@@ -113,8 +116,12 @@ fn nothing_told_is_lost_when_the_process_is_killed() {
             .spawn()
             .unwrap();
         let said = BufReader::new(child.stderr.take().unwrap());
-        let wait = Duration::from_millis(random.u64(20..150));
+        // Every eighth may be killed before it has said anything, the others some time after so many lines.
+        let least = if kill % 8 == 0 { 0 } else { random.usize(20..300) };
+        let wait = Duration::from_millis(random.u64(..if least == 0 { 150 } else { 20 }));
+        let (one, so_many) = channel();
         let killer = thread::spawn(move || {
+            let _ = so_many.iter().take(least).count();
             thread::sleep(wait);
             child.kill().unwrap();
             child.wait().unwrap()
@@ -122,6 +129,7 @@ fn nothing_told_is_lost_when_the_process_is_killed() {
         let mut heard = Vec::new();
         for line in said.lines() {
             heard.push(line.unwrap());
+            let _ = one.send(());
         }
         assert!(!killer.join().unwrap().success(), "{heard:?}");
         // The last line may be cut.

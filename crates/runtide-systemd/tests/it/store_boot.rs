@@ -69,7 +69,7 @@ impl Test {
     /// What a watcher is told next, which is of a unit that is there.
     async fn told(&mut self) -> (String, Revision) {
         loop {
-            let event = tokio::time::timeout(Duration::from_secs(20), self.watch.next()).await;
+            let event = tokio::time::timeout(Duration::from_secs(60), self.watch.next()).await;
             match event.unwrap().unwrap().unwrap() {
                 StoreEvent::Added(resource) | StoreEvent::Modified(resource) => {
                     return (described(&resource.document), resource.revision);
@@ -97,7 +97,7 @@ impl Test {
 
     /// Waits until systemd answers again.
     fn wait(&self) {
-        let end = Instant::now() + Duration::from_secs(30);
+        let end = Instant::now() + Duration::from_secs(60);
         let asked = || {
             let mut asked = Command::new("busctl");
             asked.arg(format!("--address={}", self.machine.address)).args(["get-property", "org.freedesktop.systemd1"]);

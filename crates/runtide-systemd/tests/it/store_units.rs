@@ -64,7 +64,7 @@ fn native(text: &str) -> Document {
 }
 
 async fn next(watch: &mut StoreStream) -> StoreEvent {
-    tokio::time::timeout(Duration::from_secs(20), watch.next()).await.unwrap().unwrap().unwrap()
+    tokio::time::timeout(Duration::from_secs(60), watch.next()).await.unwrap().unwrap().unwrap()
 }
 
 const SLEEPS: &str = "# kept\n[Unit]\nDescription=sleeps\n\n[Service]\nExecStart=/bin/sleep 1000\n\n[Install]\nWantedBy=multi-user.target\n";
@@ -243,7 +243,7 @@ async fn a_manager_that_read_what_was_taken_back_is_told_by_the_next_opening() {
     std::fs::write(record.join("intent"), format!(r#"{{"base":{},"files":[],"access":{{}}}}"#, made.0)).unwrap();
     let store = open(&test.part);
     assert_eq!(store.get(&web, None).await.unwrap().unwrap().revision, made);
-    for _ in 0..100 {
+    for _ in 0..600 {
         if test.property("web.service", "Description") == "sleeps" && !record.join("intent").exists() {
             return;
         }

@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -44,11 +44,18 @@ async fn machine() -> Option<(Arc<Machine>, SystemdBackend, String, Turn)> {
     Some((Arc::new(Machine::at(&address)), SystemdBackend::new(config).unwrap(), prefix, turn))
 }
 
+/// How far a churn is, and whether it is to go on.
+#[derive(Default)]
+struct Progress {
+    lives: AtomicUsize,
+    stop: AtomicBool,
+}
+
 /// Starts services of 10 to 50 ms one after the other, until it is told to stop.
-async fn churn(machine: Arc<Machine>, prefix: String, most: usize, stop: Arc<AtomicBool>) -> Vec<Life> {
+async fn churn(machine: Arc<Machine>, prefix: String, most: usize, progress: Arc<Progress>) -> Vec<Life> {
     let mut lives = Vec::new();
     for number in 0..most {
-        if stop.load(Ordering::Acquire) {
+        if progress.stop.load(Ordering::Acquire) {
             break;
         }
         let (unit, code) = (format!("{prefix}-{number}.service"), i32::try_from(number % 100).unwrap());
@@ -63,6 +70,7 @@ async fn churn(machine: Arc<Machine>, prefix: String, most: usize, stop: Arc<Ato
         }
         if machine.until(&unit, |seen| seen.is_none_or(machine::rests)).await.is_ok() {
             lives.push(Life { unit, from, to: Instant::now(), code });
+            progress.lives.fetch_add(1, Ordering::AcqRel);
         }
     }
     lives
@@ -125,15 +133,22 @@ async fn at_rest(told: &Told) {
     }
 }
 
-/// What folding the stream gives, and what the manager lists.
+/// What folding the stream gives, and what the manager lists: the same before long.
 async fn compare(told: &Told, machine: &Machine, prefix: &str) {
-    let mut table = InstanceTable::default();
-    for (_, event) in told.lock().unwrap().iter() {
-        let _ = table.apply(event);
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        let mut table = InstanceTable::default();
+        for (_, event) in told.lock().unwrap().iter() {
+            let _ = table.apply(event);
+        }
+        let folded: BTreeMap<String, InstanceState> = table.iter().map(|one| (one.id.to_string(), one.state)).collect();
+        let listed = machine.units(&format!("{prefix}*.service")).await.unwrap();
+        if listed.iter().eq(folded.keys()) {
+            return;
+        }
+        assert!(Instant::now() < end, "listed {listed:?}, folded {folded:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let folded: BTreeMap<String, InstanceState> = table.iter().map(|one| (one.id.to_string(), one.state)).collect();
-    let listed = machine.units(&format!("{prefix}*.service")).await.unwrap();
-    assert!(listed.iter().eq(folded.keys()), "listed {listed:?}, folded {folded:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -141,8 +156,8 @@ async fn every_edge_outside_the_brackets_is_told_through_reloads_reexecutions_an
     let Some((machine, backend, prefix, _turn)) = machine().await else { return };
     let testbed = Testbed::of("systemd2");
     let (told, listening) = listen(&backend).await;
-    let stop = Arc::new(AtomicBool::new(false));
-    let churning = tokio::spawn(churn(Arc::clone(&machine), prefix.clone(), 100_000, Arc::clone(&stop)));
+    let progress = Arc::<Progress>::default();
+    let churning = tokio::spawn(churn(Arc::clone(&machine), prefix.clone(), 100_000, Arc::clone(&progress)));
 
     let mut faults: Vec<(Instant, &str)> = Vec::new();
     let pause = || tokio::time::sleep(Duration::from_secs(1));
@@ -186,8 +201,14 @@ async fn every_edge_outside_the_brackets_is_told_through_reloads_reexecutions_an
             "RUNTIDE_TESTBED is not set: nobody can kill the machine",
         );
     }
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    stop.store(true, Ordering::Release);
+    // However slow the machine is, so many lie outside of the brackets.
+    let (lived, end) = (|| progress.lives.load(Ordering::Acquire), Instant::now() + Duration::from_secs(120));
+    let before = lived();
+    while lived() < before + 110 {
+        assert!(Instant::now() < end, "only {} lives in two minutes", lived() - before);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    progress.stop.store(true, Ordering::Release);
     let lives = churning.await.unwrap();
     at_rest(&told).await;
 

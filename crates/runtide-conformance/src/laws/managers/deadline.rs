@@ -113,7 +113,8 @@ async fn ends<T>(
     call: impl Future<Output = Result<T>>,
 ) -> std::result::Result<(), Violation> {
     let began = Instant::now();
-    let margin = limit / 2 + Duration::from_millis(500);
+    // A machine may be busy with other things; a call without a deadline of its own takes much longer.
+    let margin = limit.saturating_mul(2);
     let expected = || format!("{what} to end with `timeout` within {limit:?} when the daemon stalls");
     match tokio::time::timeout(limit + margin, call).await {
         Err(_) => Err(Violation::of(Law::M6, expected(), "that it hangs")),

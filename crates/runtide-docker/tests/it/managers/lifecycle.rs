@@ -65,28 +65,31 @@ async fn the_signal_of_a_stop_is_the_one_that_arrives() {
 #[tokio::test]
 async fn a_stop_with_a_signal_kills_what_is_deaf_to_it_in_time() {
     let Some(bench) = Bench::new("stop-deaf").await else { return };
-    let id = bench.run("a", "trap '' USR1; trap '' TERM; echo ready; while :; do sleep 0.1; done").await;
+    let mut spec = bench.spec("a", "trap '' USR1; trap '' TERM; echo ready; while :; do sleep 0.1; done");
+    // What it would be given, had the call not said how long.
+    spec.stop_timeout = Some(Duration::from_secs(600));
+    let id = bench.run_spec(&spec).await;
     bench.says(&id, "ready").await;
     let begun = Instant::now();
     let options = StopOptions::default().with_signal(UnixSignal::USR1).with_timeout(Duration::from_millis(300));
     assert_eq!(bench.lifecycle().stop(&id, options).await.unwrap(), Effect::Changed);
     assert!(begun.elapsed() >= Duration::from_millis(300), "{:?}", begun.elapsed());
-    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
     assert_eq!(bench.status(&id), "exited");
     assert_eq!(bench.inspect(&id)["State"]["ExitCode"], 137);
 }
 
 #[tokio::test]
 async fn a_stop_may_take_longer_than_the_deadline_when_it_was_given_the_time() {
-    let Some(bench) = Bench::with("stop-long", |config| config.with_deadline(Duration::from_secs(2))).await else {
+    let Some(bench) = Bench::with("stop-long", |config| config.with_deadline(Duration::from_secs(5))).await else {
         return;
     };
     let id = bench.run("a", DEAF).await;
     bench.says(&id, "ready").await;
-    let options = StopOptions::default().with_timeout(Duration::from_millis(2100));
+    let options = StopOptions::default().with_timeout(Duration::from_millis(5100));
     let begun = Instant::now();
     assert_eq!(bench.lifecycle().stop(&id, options).await.unwrap(), Effect::Changed);
-    assert!(begun.elapsed() >= Duration::from_millis(2100), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() >= Duration::from_millis(5100), "{:?}", begun.elapsed());
     assert_eq!(bench.status(&id), "exited");
 }
 

@@ -84,7 +84,7 @@ async fn following_goes_to_the_end_of_the_output() {
     // Again and again: Docker 20.10 loses the last lines of some of these (moby#37391).
     for n in 0..6 {
         let id =
-            bench.run(&format!("a{n}"), "echo first; sleep 0.3; echo same; echo same; echo err >&2; printf last").await;
+            bench.run(&format!("a{n}"), "echo first; sleep 1.5; echo same; echo same; echo err >&2; printf last").await;
         let follow = LogOptions::default().with_follow();
         let stdout = follow.clone().with_sources(vec![LogSource::Stdout]);
         let (all, some, none, stamped) = tokio::join!(
@@ -107,10 +107,11 @@ async fn following_goes_to_the_end_of_the_output() {
 #[tokio::test]
 async fn following_ends_at_its_time_though_nothing_is_said() {
     let Some(bench) = Bench::new("log-until").await else { return };
-    let id = bench.run("a", "echo first; exec sleep 60").await;
+    let id = bench.run("a", "echo first; exec sleep 600").await;
+    bench.says(&id, "first").await;
     let begun = Instant::now();
     let options = LogOptions::default().with_follow().with_until(SystemTime::now() + Duration::from_millis(1500));
-    let lines = tokio::time::timeout(Duration::from_secs(10), read(&bench, &id, options)).await.unwrap();
+    let lines = tokio::time::timeout(Duration::from_secs(30), read(&bench, &id, options)).await.unwrap();
     assert_eq!(text(&lines), ["first"]);
     assert!(begun.elapsed() >= Duration::from_millis(1500), "{:?}", begun.elapsed());
 }

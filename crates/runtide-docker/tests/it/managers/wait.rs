@@ -6,6 +6,9 @@ use runtide_core::{ErrorKind, ExitStatus, RemoveOptions, RestartPolicy, StopOpti
 
 use super::bench::Bench;
 
+/// Longer than the daemon takes to begin a wait, which cannot be seen from outside.
+const WAITS: Duration = Duration::from_secs(2);
+
 #[tokio::test]
 async fn the_true_exit_code_comes_when_it_ends_and_at_once_when_it_is_over() {
     let Some(bench) = Bench::new("wait").await else { return };
@@ -21,9 +24,9 @@ async fn the_true_exit_code_comes_when_it_ends_and_at_once_when_it_is_over() {
 #[tokio::test]
 async fn an_end_by_removal_is_still_told() {
     let Some(bench) = Bench::new("wait-remove").await else { return };
-    let id = bench.run("a", "sleep 60").await;
+    let id = bench.run("a", "sleep 600").await;
     let (exit, removed) = tokio::join!(bench.lifecycle().wait(&id), async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        tokio::time::sleep(WAITS).await;
         bench.lifecycle().remove(&id, RemoveOptions::default().with_kill()).await
     });
     let _ = removed.unwrap();
@@ -34,7 +37,7 @@ async fn an_end_by_removal_is_still_told() {
 #[tokio::test]
 async fn what_removes_itself_tells_its_end_first() {
     let Some(bench) = Bench::new("wait-auto").await else { return };
-    let mut spec = bench.spec("a", "sleep 0.5; exit 4");
+    let mut spec = bench.spec("a", "sleep 3; exit 4");
     spec.native.insert("auto_remove".to_owned(), "true".to_owned());
     let id = bench.run_spec(&spec).await;
     assert_eq!(bench.lifecycle().wait(&id).await.unwrap().unwrap().end, ExitStatus::code(4).end);
@@ -59,7 +62,7 @@ async fn a_restart_under_a_wait_gives_the_end_of_the_old_life() {
     let id = bench.run("a", "trap 'exit 8' TERM; echo ready; while :; do sleep 0.1; done").await;
     bench.says(&id, "ready").await;
     let (exit, restarted) = tokio::join!(bench.lifecycle().wait(&id), async {
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(WAITS).await;
         bench.lifecycle().restart(&id, StopOptions::default()).await
     });
     restarted.unwrap();
@@ -87,7 +90,7 @@ async fn an_end_for_want_of_memory_is_told_as_such() {
 #[tokio::test]
 async fn a_wait_that_is_dropped_leaves_everything_as_it_was() {
     let Some(bench) = Bench::new("wait-drop").await else { return };
-    let id = bench.run("a", "sleep 60").await;
+    let id = bench.run("a", "sleep 600").await;
     for pause in 0..20 {
         let waited = tokio::time::timeout(Duration::from_millis(pause), bench.lifecycle().wait(&id)).await;
         assert!(waited.is_err());
