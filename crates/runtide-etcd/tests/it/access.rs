@@ -199,7 +199,10 @@ async fn a_password_for_a_member_that_asks_for_none_is_no_error() {
 
 #[tokio::test]
 async fn where_nobody_listens_a_call_ends_in_time_and_is_known_to_have_done_nothing() {
-    let port = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    // Bound, so that no other test gets it, and deaf.
+    let deaf = tokio::net::TcpSocket::new_v4().unwrap();
+    deaf.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let port = deaf.local_addr().unwrap().port();
     let config = Config::default()
         .with_endpoints([format!("127.0.0.1:{port}")])
         .with_request_timeout(Duration::from_millis(500));

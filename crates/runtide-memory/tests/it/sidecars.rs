@@ -12,7 +12,7 @@ use runtide_core::{
 use runtide_memory::{Call, Config, MemoryBackend, MemoryRuntime};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
 };
 
 struct Scene {
@@ -195,8 +195,10 @@ async fn a_tcp_port_is_ready_when_it_accepts() {
     let host = listener.local_addr().unwrap();
     let sidecar = scene.start(&published(Readiness::Tcp, host)).await.unwrap();
     assert_eq!(scene.sidecars.stop(&sidecar).await.unwrap(), Effect::Changed);
-    drop(listener);
-    let mut refused = published(Readiness::Tcp, host);
+    // Bound, so that no other test gets its port, and deaf.
+    let deaf = TcpSocket::new_v4().unwrap();
+    deaf.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let mut refused = published(Readiness::Tcp, deaf.local_addr().unwrap());
     refused.deadline = Duration::from_millis(300);
     scene.fails(&refused, ErrorKind::Timeout).await;
 }

@@ -72,6 +72,12 @@ impl Drop for Bed {
     }
 }
 
+/// A port that nobody listens on, below those that the system gives to connections: the machine's network is that of all tests.
+fn free_port() -> u16 {
+    let first = 20_000 + u16::try_from(std::process::id() % 6_000).unwrap();
+    (first..32_000).find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
+}
+
 async fn until(backend: &SystemdBackend, unit: &str, done: impl Fn(&Instance) -> bool + Send + Sync) -> Instance {
     for _ in 0..100 {
         match backend.wait_for(&unit.into(), &done, PATIENCE).await {
@@ -86,11 +92,13 @@ async fn until(backend: &SystemdBackend, unit: &str, done: impl Fn(&Instance) ->
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn labels_templates_and_triggers_are_read_from_the_units() {
+    let listened = free_port();
+    let socket = format!("[Socket]\nListenStream=127.0.0.1:{listened}\n");
     let files = [
         ("PREweb@.service", "[Service]\nExecStart=/bin/sleep 1000\n[X-koi]\ndns.name=web-%i\n[X-Labels]\nteam=a b\n"),
         ("PREweb@.service.d/10.conf", "[X-Labels]\nteam=c\nextra=1\n"),
         ("PREsock.service", "[Unit]\nRequires=PREsock.socket\n[Service]\nExecStart=/bin/sleep 1000\n"),
-        ("PREsock.socket", "[Socket]\nListenStream=127.0.0.1:28931\n"),
+        ("PREsock.socket", socket.as_str()),
     ];
     let Some(bed) = Bed::with(&files).await else { return };
     let backend = bed.backend();
@@ -108,7 +116,7 @@ async fn labels_templates_and_triggers_are_read_from_the_units() {
     let seen = backend.inspect(&sock.as_str().into()).await.unwrap();
     assert_eq!(seen.group.as_ref().unwrap().triggers, [format!("{}sock.socket", bed.prefix)]);
     let ports = seen.ports.as_ref().unwrap();
-    assert!(ports.iter().any(|port| port.number.get() == 28931 && port.protocol == Protocol::Tcp), "{ports:?}");
+    assert!(ports.iter().any(|port| port.number.get() == listened && port.protocol == Protocol::Tcp), "{ports:?}");
 
     let chosen = Selection::default()
         .with_pattern(format!("{}*", bed.prefix))
