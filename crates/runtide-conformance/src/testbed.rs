@@ -4,8 +4,8 @@ use std::{fs::File, io, path::PathBuf, process::Command};
 
 use crate::Supported;
 
-/// The right to use a daemon, until it is dropped: alone, or together with all who do not disturb it. It counts for all tests on
-/// this machine, of whatever process.
+/// The right to use a daemon, until it is dropped: alone, or together with tests that do not disturb it. It holds for all tests
+/// on this machine, of whatever process.
 #[derive(Debug)]
 pub struct Turn {
     _locked: File,
@@ -24,7 +24,7 @@ impl Turn {
         Self::of(daemon, File::lock).await
     }
 
-    /// Waits until no test has the daemon alone: for a test that looks only at what it made itself.
+    /// Waits until no test has the daemon alone: for a test that reads only what it made itself.
     ///
     /// A test must not ask for a turn while it has one: a test that wants the daemon alone may wait in between.
     ///

@@ -1,4 +1,4 @@
-//! What is tested of Docker beside the laws: on daemons in this process, whose every answer is written here, and on a real one where
+//! The Docker backend, apart from the laws: on daemons in this process, whose every answer is written here, and on a real one where
 //! the testbed gives its address.
 //!
 //! `RUNTIDE_TEST_DOCKER` is the address (`unix:///…`), `RUNTIDE_TEST_IMAGE` an image with busybox in it. Without an address

@@ -1,4 +1,4 @@
-//! What is tested of systemd beside the laws, on a machine of its own, `RUNTIDE_TEST_SYSTEMD2`: tests that kill it, reload its
+//! The systemd backend, apart from the laws, on a machine of its own, `RUNTIDE_TEST_SYSTEMD2`: tests that kill it, reload its
 //! manager or count calls have it alone, the others share it.
 //!
 //! The laws are in programs of their own: they count what their process holds (`tests/conformance.rs`), and are run on each
