@@ -7,11 +7,9 @@ use std::{
 };
 
 use clap::Parser;
-use runtide_core::{
-    journal::{JournalOptions, RuntimeJournal},
-    wal::{self, Anchor},
-};
+use runtide_core::wal::{self, Anchor};
 use runtide_examples::{Output, Place, Stop, Wanted, choose, events_after, note, run};
+use runtide_journal::{JournalOptions, RuntimeJournal};
 
 /// Keep what happens in a folder: killed and started again, it goes on where it ended, and shows what it missed.
 #[derive(Debug, Parser)]
@@ -56,8 +54,8 @@ fn main() -> ExitCode {
 
 fn verify(dir: &Path, anchor: &Anchor) -> Result<(), Stop> {
     let found = wal::verify(dir, Some(anchor), None)?;
-    if let Some(damage) = &found.damage {
-        return Err(Stop::refused(format_args!("the journal is damaged: {damage:?}")));
+    if let Some(corruption) = &found.corruption {
+        return Err(Stop::refused(format_args!("the journal is corrupt: {corruption:?}")));
     }
     if !found.anchored {
         return Err(Stop::refused("the journal does not have what the anchor says: its end was cut off or rewritten"));

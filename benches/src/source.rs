@@ -1,4 +1,4 @@
-//! A source that tells what it is fed, and a looker that shows the rows it is given.
+//! A source that tells what it is fed, and a inspector that shows the rows it is given.
 
 use std::{
     collections::VecDeque,
@@ -8,8 +8,9 @@ use std::{
 
 use async_trait::async_trait;
 use runtide_core::{
-    BackendId, Detail, Driver, DriverOptions, Error, ErrorKind, Flow, Gap, Inspection, Instance, InstanceId, Looker,
-    NativeMark, Opened, Result, Signal, Snapshot, Source,
+    BackendId, Detail, Error, ErrorKind, Gap, Instance, InstanceId, Listing, Result,
+    event::ResumeToken,
+    watch::{Driver, DriverOptions, Flow, Inspection, Inspector, Opened, Signal, Source},
 };
 use tokio::sync::mpsc;
 
@@ -55,7 +56,7 @@ impl Scripted {
 
 #[async_trait]
 impl Source for Scripted {
-    async fn open(&mut self, _resume: Option<&NativeMark>) -> Result<Opened> {
+    async fn open(&mut self, _resume: Option<&ResumeToken>) -> Result<Opened> {
         Ok(Opened::Fresh(Gap::Initial))
     }
 
@@ -69,8 +70,8 @@ impl Source for Scripted {
         }
     }
 
-    fn looker(&self) -> Arc<dyn Looker> {
-        Arc::clone(&self.looks) as Arc<dyn Looker>
+    fn inspector(&self) -> Arc<dyn Inspector> {
+        Arc::clone(&self.looks) as Arc<dyn Inspector>
     }
 
     fn max_silence(&self) -> Option<Duration> {
@@ -83,11 +84,10 @@ impl Source for Scripted {
 }
 
 #[async_trait]
-impl Looker for Looks {
-    async fn snapshot(&self, _detail: Detail) -> Result<Snapshot> {
+impl Inspector for Looks {
+    async fn list(&self, _detail: Detail) -> Result<Listing> {
         let rows = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        rows.map(Snapshot::complete)
-            .ok_or_else(|| Error::new(ErrorKind::Unexpected, "bench.snapshot", "no look is due"))
+        rows.map(Listing::complete).ok_or_else(|| Error::new(ErrorKind::Unexpected, "bench.snapshot", "no look is due"))
     }
 
     async fn inspect(&self, _ids: &[InstanceId], _detail: Detail) -> Result<Vec<Inspection>> {

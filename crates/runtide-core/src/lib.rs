@@ -19,7 +19,7 @@ pub mod watch;
 pub use self::{
     capabilities::{Capabilities, Support, WatchSupport},
     error::{Error, ErrorKind, Failure, Result, Retry},
-    event::{Continuity, Cursor, Epoch, FieldSet, Gap, NativeMark, RuntimeEvent, RuntimeEventKind},
+    event::{Continuity, Cursor, Epoch, FieldSet, Gap, ResumeToken, RuntimeEvent, RuntimeEventKind},
     handle::InstanceHandle,
     instance::{
         Address, BackendId, ExitCause, ExitStatus, Group, GroupKind, Health, ImageRef, Incarnation, Instance,
@@ -34,7 +34,7 @@ pub use self::{
     sidecar::Sidecars,
     store::*,
     watch::{
-        Completeness, Driver, DriverOptions, Edge, EventStream, Evidence, Flow, Freshness, Inspection, InstanceTable,
-        Looker, Opened, Signal, SignalBody, Snapshot, Source, Transition, TransitionStream,
+        Completeness, Driver, DriverOptions, Edge, EventStream, Evidence, Flow, Freshness, Inspection, Inspector,
+        InstanceTable, Listing, Opened, Signal, SignalBody, Source, Transition, TransitionStream,
     },
 };

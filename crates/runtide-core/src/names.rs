@@ -79,11 +79,11 @@ macro_rules! setters {
 macro_rules! streams {
     ($($(#[$doc:meta])* $name:ident => $item:ty;)*) => { $(
         $(#[$doc])*
-        pub struct $name(std::pin::Pin<Box<dyn futures_core::Stream<Item = crate::Result<$item>> + Send>>);
+        pub struct $name(std::pin::Pin<Box<dyn futures_core::Stream<Item = crate::error::Result<$item>> + Send>>);
 
         impl $name {
             /// Wraps any stream of that item.
-            pub fn new(inner: impl futures_core::Stream<Item = crate::Result<$item>> + Send + 'static) -> Self {
+            pub fn new(inner: impl futures_core::Stream<Item = crate::error::Result<$item>> + Send + 'static) -> Self {
                 Self(Box::pin(inner))
             }
 
@@ -91,13 +91,13 @@ macro_rules! streams {
             ///
             /// # Cancel safety
             /// Dropping the future loses nothing.
-            pub async fn next(&mut self) -> Option<crate::Result<$item>> {
+            pub async fn next(&mut self) -> Option<crate::error::Result<$item>> {
                 std::future::poll_fn(|cx| self.0.as_mut().poll_next(cx)).await
             }
         }
 
         impl futures_core::Stream for $name {
-            type Item = crate::Result<$item>;
+            type Item = crate::error::Result<$item>;
 
             fn poll_next(
                 mut self: std::pin::Pin<&mut Self>,

@@ -4,17 +4,18 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use runtide_core::{
-    BackendId, Capabilities, Detail, Driver, EventStream, Instance, InstanceId, LifecycleManager, ListOptions,
-    LogManager, ProvisionManager, Result, RuntimeBackend, RuntimeInfo, RuntimeKind, Snapshot, Support, WatchOptions,
-    WatchSupport,
+    BackendId, Capabilities, Detail, EventStream, Instance, InstanceId, ListOptions, Listing, Result, RuntimeBackend,
+    RuntimeInfo, RuntimeKind, WatchOptions,
+    capabilities::{Support, WatchSupport},
+    manager::{LifecycleManager, LogManager, ProvisionManager},
+    watch::Driver,
 };
 
 use crate::{
     client::{Client, Server},
     config::Config,
-    ledger,
-    looker::DockerLooker,
-    manager,
+    inspector::DockerInspector,
+    manager, reported_state,
     source::DockerSource,
 };
 
@@ -23,7 +24,7 @@ use crate::{
 pub struct DockerBackend {
     client: Client,
     /// Looks outside the watch know what its stream told: Docker's list lags behind it.
-    looker: DockerLooker,
+    inspector: DockerInspector,
     driver: Driver,
     lifecycle: manager::Lifecycle,
     provision: manager::Provision,
@@ -38,12 +39,12 @@ impl DockerBackend {
     pub fn new(config: Config) -> Result<Self> {
         let driver_options = config.driver.clone();
         let client = Client::new(config)?;
-        let ledger = ledger::Shared::new(client.id().clone());
-        let looker = DockerLooker::new(client.clone(), ledger.clone());
+        let reported_state = reported_state::Shared::new(client.id().clone());
+        let inspector = DockerInspector::new(client.clone(), reported_state.clone());
         let of_source = client.clone();
-        let source = move || DockerSource::new(of_source.clone(), ledger.clone());
+        let source = move || DockerSource::new(of_source.clone(), reported_state.clone());
         Ok(Self {
-            looker,
+            inspector,
             driver: Driver::new(client.id().clone(), driver_options, source),
             lifecycle: manager::Lifecycle::new(client.clone()),
             provision: manager::Provision::new(client.clone()),
@@ -93,12 +94,12 @@ impl RuntimeBackend for DockerBackend {
         Ok(info)
     }
 
-    async fn list_instances(&self, options: ListOptions) -> Result<Snapshot> {
-        self.looker.look(&options.filter, options.detail).await
+    async fn list_instances(&self, options: ListOptions) -> Result<Listing> {
+        self.inspector.look(&options.filter, options.detail).await
     }
 
     async fn inspect(&self, id: &InstanceId) -> Result<Arc<Instance>> {
-        Ok(Arc::new(self.looker.inspect_one(id, Detail::Full).await?))
+        Ok(Arc::new(self.inspector.inspect_one(id, Detail::Full).await?))
     }
 
     async fn watch(&self, options: WatchOptions) -> Result<EventStream> {

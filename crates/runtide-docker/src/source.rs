@@ -10,15 +10,17 @@ use std::{
 
 use async_trait::async_trait;
 use runtide_core::{
-    Detail, Error, Flow, Gap, Looker, NativeMark, Opened, Result, RuntimeKind, Signal, SignalBody, Snapshot, Source,
+    Detail, Error, Gap, Listing, Result, RuntimeKind,
+    event::ResumeToken,
+    watch::{Flow, Inspector, Opened, Signal, SignalBody, Source},
 };
 use tokio::time::{Instant, Sleep};
 
 use crate::{
     client::{Client, Server},
     frame::{Framed, Frames},
-    ledger,
-    looker::DockerLooker,
+    inspector::DockerInspector,
+    reported_state,
     subscription::{self, Proof, Subscription},
 };
 
@@ -26,7 +28,7 @@ use crate::{
 const BATCH: usize = 256;
 
 /// History older than this before the subscription is skipped: a list made afterwards shows it. Longer than Docker takes
-/// to bring its list up to date (see [`ledger`]).
+/// to bring its list up to date (see [`reported_state`]).
 const SETTLED: Duration = Duration::from_secs(2);
 
 /// History comes at once. Later than this no message is taken for it, whatever the daemon's clock does.
@@ -40,12 +42,12 @@ const LONGEST_REPLAY: Duration = Duration::from_secs(2);
 /// The stream of one daemon.
 pub(crate) struct DockerSource {
     client: Client,
-    ledger: ledger::Shared,
-    looker: Arc<DockerLooker>,
+    reported_state: reported_state::Shared,
+    inspector: Arc<DockerInspector>,
     subscription: Option<Subscription>,
     /// Of the last message, told or not: where to resume.
-    last: Option<NativeMark>,
-    /// Up to the moment, messages older than so many nanoseconds since the epoch are history: worth no more than a mark.
+    last: Option<ResumeToken>,
+    /// Up to the moment, messages older than so many nanoseconds since the epoch are history: worth no more than a token.
     settled_before: Option<(Instant, u64)>,
     /// A replay is under way, at most up to this moment, and up to this many nanoseconds since the epoch.
     replaying: Option<(Instant, u64)>,
@@ -61,17 +63,17 @@ pub(crate) struct DockerSource {
 /// What a second stream found out about the silence of the first.
 enum Probed {
     Continued(Subscription, Proof),
-    /// There was no mark to go by, so this is what a list showed after the second stream was opened.
-    Looked(Subscription, Snapshot, Arc<Server>),
+    /// There was no token to go by, so this is what a list showed after the second stream was opened.
+    Looked(Subscription, Listing, Arc<Server>),
 }
 
 impl DockerSource {
-    pub(crate) fn new(client: Client, ledger: ledger::Shared) -> Self {
-        let looker = Arc::new(DockerLooker::new(client.clone(), ledger.clone()));
+    pub(crate) fn new(client: Client, reported_state: reported_state::Shared) -> Self {
+        let inspector = Arc::new(DockerInspector::new(client.clone(), reported_state.clone()));
         Self {
             client,
-            ledger,
-            looker,
+            reported_state,
+            inspector,
             subscription: None,
             last: None,
             settled_before: None,
@@ -108,7 +110,7 @@ impl DockerSource {
         let mut noise = false;
         loop {
             if let Some(body) = self.pending.take() {
-                out.push(Signal::new(body).with_mark(self.last.clone()));
+                out.push(Signal::new(body).with_token(self.last.clone()));
             }
             let read = self.drain(out);
             noise |= read > 0;
@@ -134,7 +136,7 @@ impl DockerSource {
                 Poll::Pending => {
                     if noise && out.len() == before {
                         // Worth no signal but for the place that it leads to.
-                        out.push(Signal::new(SignalBody::Alive).with_mark(self.last.clone()));
+                        out.push(Signal::new(SignalBody::Alive).with_token(self.last.clone()));
                     }
                     if out.len() > before {
                         self.hear();
@@ -160,21 +162,21 @@ impl DockerSource {
         if !unread.is_empty() {
             let now = Instant::now();
             let settled = self.settled_before.filter(|(until, _)| now < *until).map(|(_, before)| before);
-            let mut ledger = self.ledger.lock();
+            let mut reported_state = self.reported_state.lock();
             let mut frames = Frames::of(unread);
             while read < BATCH
                 && let Some(framed) = frames.next()
             {
                 match framed {
                     Framed::Event(event) => {
-                        let mark = event.mark();
+                        let token = event.token();
                         reached = event.nanoseconds().unwrap_or(reached);
                         if event.nanoseconds().zip(settled).is_some_and(|(at, settled)| at < settled) {
-                            ledger.learn(&event);
+                            reported_state.learn(&event);
                         } else {
-                            ledger.translate(&event, mark.as_ref(), now, out);
+                            reported_state.translate(&event, token.as_ref(), now, out);
                         }
-                        last = mark.or(last);
+                        last = token.or(last);
                     }
                     Framed::Unreadable(about) => {
                         let body = about.map_or(SignalBody::Lost(Gap::Undecodable), SignalBody::Hint);
@@ -184,7 +186,7 @@ impl DockerSource {
                 }
                 read += 1;
             }
-            drop(ledger);
+            drop(reported_state);
             let used = frames.read();
             subscription.consume(used);
         }
@@ -200,7 +202,7 @@ impl DockerSource {
 
     fn caught_up(&mut self, out: &mut Vec<Signal>) {
         self.replaying = None;
-        out.push(Signal::new(SignalBody::CaughtUp).with_mark(self.last.clone()));
+        out.push(Signal::new(SignalBody::CaughtUp).with_token(self.last.clone()));
     }
 
     fn arm(&mut self, due: Instant) -> &mut Pin<Box<Sleep>> {
@@ -231,9 +233,9 @@ impl DockerSource {
             let due = self.heard + self.client.config().max_silence / 2;
             ready!(self.arm(due).as_mut().poll(cx));
             tracing::debug!(backend = %self.client.id(), "the event stream is silent: proving it");
-            let (client, looker, last) = (self.client.clone(), Arc::clone(&self.looker), self.last.clone());
-            let ledger = self.ledger.clone();
-            self.probe = Some(Box::pin(async move { probe(&client, &ledger, &looker, last).await }));
+            let (client, inspector, last) = (self.client.clone(), Arc::clone(&self.inspector), self.last.clone());
+            let reported_state = self.reported_state.clone();
+            self.probe = Some(Box::pin(async move { probe(&client, &reported_state, &inspector, last).await }));
         }
     }
 
@@ -246,8 +248,8 @@ impl DockerSource {
             Probed::Continued(subscription, Proof::Expired | Proof::Empty) => {
                 self.adopt(subscription);
                 self.last = None;
-                self.ledger.lock().forget();
-                self.ledger.lock().go_live();
+                self.reported_state.lock().forget();
+                self.reported_state.lock().go_live();
                 SignalBody::Lost(Gap::HistoryExpired)
             }
             Probed::Looked(subscription, snapshot, server) => {
@@ -261,26 +263,26 @@ impl DockerSource {
 impl Drop for DockerSource {
     /// What was told becomes old once nobody listens.
     fn drop(&mut self) {
-        self.ledger.lock().forget();
+        self.reported_state.lock().forget();
     }
 }
 
 async fn probe(
     client: &Client,
-    ledger: &ledger::Shared,
-    looker: &DockerLooker,
-    last: Option<NativeMark>,
+    reported_state: &reported_state::Shared,
+    inspector: &DockerInspector,
+    last: Option<ResumeToken>,
 ) -> Result<Probed> {
-    if let Some(mark) = last
-        && let Some(since) = subscription::since(&mark)
+    if let Some(token) = last
+        && let Some(since) = subscription::since(&token)
     {
         let server = client.server().await?;
         let since = history(&server, Some(since)).unwrap_or_default();
-        let (subscription, proof) = Subscription::open_after(client, ledger, &mark, &since).await?;
+        let (subscription, proof) = Subscription::open_after(client, reported_state, &token, &since).await?;
         return Ok(Probed::Continued(subscription, proof));
     }
     let (subscription, server) = open_fresh(client).await?;
-    let snapshot = looker.snapshot(Detail::Summary).await?;
+    let snapshot = inspector.list(Detail::Summary).await?;
     Ok(Probed::Looked(subscription, snapshot, server))
 }
 
@@ -291,7 +293,7 @@ fn history(server: &Server, needed: Option<String>) -> Option<String> {
 }
 
 /// Negotiates, then subscribes from a time before that: the head of the response comes before the subscription, so what
-/// happens between the two must be replayed. What is older is worth its last event's mark.
+/// happens between the two must be replayed. What is older is worth its last event's token.
 async fn open_fresh(client: &Client) -> Result<(Subscription, Arc<Server>)> {
     let server = client.negotiate().await?;
     let before = server.date.and_then(|date| subscription::nanoseconds(date.checked_sub(SETTLED)?));
@@ -301,28 +303,28 @@ async fn open_fresh(client: &Client) -> Result<(Subscription, Arc<Server>)> {
 
 #[async_trait]
 impl Source for DockerSource {
-    async fn open(&mut self, resume: Option<&NativeMark>) -> Result<Opened> {
+    async fn open(&mut self, resume: Option<&ResumeToken>) -> Result<Opened> {
         self.subscription = None;
         (self.pending, self.broken) = (None, None);
         self.hear();
         let gap = match resume {
             None => Gap::Initial,
-            Some(mark) => match subscription::since(mark) {
+            Some(token) => match subscription::since(token) {
                 None => Gap::ForeignCursor,
                 Some(since) => {
                     let server = self.client.negotiate().await?;
                     let since = history(&server, Some(since)).unwrap_or_default();
                     let (subscription, proof) =
-                        Subscription::open_after(&self.client, &self.ledger, mark, &since).await?;
+                        Subscription::open_after(&self.client, &self.reported_state, token, &since).await?;
                     match proof {
                         Proof::Continues => {
                             self.adopt(subscription);
-                            self.last = Some(mark.clone());
+                            self.last = Some(token.clone());
                             // The date is cut to the second: a second later is surely after the subscription.
                             let live = server.date.and_then(|date| date.checked_add(Duration::from_secs(1)));
                             let live = live.and_then(subscription::nanoseconds).unwrap_or(u64::MAX);
                             self.replaying = Some((Instant::now() + LONGEST_REPLAY, live));
-                            self.ledger.lock().go_live();
+                            self.reported_state.lock().go_live();
                             return Ok(Opened::Resumed);
                         }
                         Proof::Expired => Gap::HistoryExpired,
@@ -332,8 +334,8 @@ impl Source for DockerSource {
             },
         };
         let (subscription, server) = open_fresh(&self.client).await?;
-        self.ledger.lock().forget();
-        self.ledger.lock().go_live();
+        self.reported_state.lock().forget();
+        self.reported_state.lock().go_live();
         self.adopt_fresh(subscription, &server);
         Ok(Opened::Fresh(gap))
     }
@@ -342,8 +344,8 @@ impl Source for DockerSource {
         poll_fn(|cx| self.poll_batch(cx, out)).await
     }
 
-    fn looker(&self) -> Arc<dyn Looker> {
-        self.looker.clone()
+    fn inspector(&self) -> Arc<dyn Inspector> {
+        self.inspector.clone()
     }
 
     fn max_silence(&self) -> Option<Duration> {

@@ -1,7 +1,10 @@
 //! Writes points in time: Runtide's own snapshot, and etcd's.
 
 use etcd_client::{GetOptions, Txn, TxnOp};
-use runtide_core::{Error, ErrorKind, Result, Revision, SnapshotSeal, SnapshotWriter};
+use runtide_core::{
+    Error, ErrorKind, Result,
+    store::{Revision, StoreSnapshotSeal, StoreSnapshotWriter},
+};
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
     time::timeout,
@@ -19,7 +22,7 @@ const SNAPSHOT: &str = "etcd.snapshot";
 const MAINTENANCE: &str = "etcd.maintenance_snapshot";
 
 impl Inner {
-    pub(crate) async fn snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<SnapshotSeal> {
+    pub(crate) async fn snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<StoreSnapshotSeal> {
         let mut call = Call::new(SNAPSHOT, self.request_timeout);
         let (generation, revision, count) = loop {
             if call.left().is_zero() {
@@ -39,7 +42,7 @@ impl Inner {
             }
             self.see(answer.one())?;
         };
-        let mut writer = SnapshotWriter::begin(out, Revision(revision), count);
+        let mut writer = StoreSnapshotWriter::begin(out, Revision(revision), count);
         if let Some(generation) = generation {
             let mut range = self.keys.generation(&generation);
             loop {

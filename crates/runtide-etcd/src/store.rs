@@ -8,8 +8,11 @@ use std::{
 
 use async_trait::async_trait;
 use runtide_core::{
-    Applied, Document, Page, PageOptions, Precondition, Resource, ResourceFormat, ResourceRef, Result, Revision,
-    Selector, SnapshotSeal, StoreBackend, StoreStats, StoreStream, StoreWatchOptions,
+    Result,
+    store::{
+        Applied, Document, Page, PageOptions, Precondition, Resource, ResourceFormat, ResourceRef, Revision, Selector,
+        StoreBackend, StoreSnapshotSeal, StoreStats, StoreStream, StoreWatchOptions,
+    },
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -97,7 +100,7 @@ impl StoreBackend for EtcdStore {
         crate::watch::open(&self.0, selector, options).await
     }
 
-    async fn snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<SnapshotSeal> {
+    async fn snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<StoreSnapshotSeal> {
         self.0.snapshot(out).await
     }
 

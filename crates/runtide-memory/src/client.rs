@@ -10,14 +10,16 @@ use std::{
     time::Duration,
 };
 
-use runtide_core::{Capabilities, Detail, Error, ErrorKind, Instance, InstanceId, NativeMark, Opened, Result};
+use runtide_core::{
+    Capabilities, Detail, Error, ErrorKind, Instance, InstanceId, Result, event::ResumeToken, watch::Opened,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::Config,
     fault::Call,
     normalize,
-    runtime::{Connection, Item, Listing, MemoryRuntime, State},
+    runtime::{Connection, Item, MemoryRuntime, RawListing, State},
 };
 
 /// A cheap handle on one backend's connection.
@@ -119,7 +121,7 @@ impl Client {
         done.map_err(|error| error.with_context("backend", &self.config.id))
     }
 
-    pub(crate) async fn list(&self) -> Result<Listing> {
+    pub(crate) async fn list(&self) -> Result<RawListing> {
         self.ask(Call::List, |state| Ok(state.listing())).await
     }
 
@@ -129,7 +131,7 @@ impl Client {
     }
 
     /// Subscribed when it returns.
-    pub(crate) async fn events(&self, resume: Option<&NativeMark>) -> Result<(Connection, Opened)> {
+    pub(crate) async fn events(&self, resume: Option<&ResumeToken>) -> Result<(Connection, Opened)> {
         let connection = self.connect(Call::Events).await?;
         let opened = connection.subscribe(resume, self.config.heartbeat);
         Ok((connection, opened))

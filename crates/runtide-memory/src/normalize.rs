@@ -5,14 +5,14 @@
 use std::sync::Arc;
 
 use runtide_core::{
-    Address, Detail, Edge, ErrorKind, Failure, Gap, Instance, InstanceId, InstanceState, Port, Signal, SignalBody,
-    Snapshot,
+    Address, Detail, ErrorKind, Failure, Gap, Instance, InstanceId, InstanceState, Listing, Port,
+    watch::{Edge, Signal, SignalBody},
 };
 
 use crate::{
     config::{Config, Dialect},
     fault::Garble,
-    runtime::{FactKind, Item, Listing, Message, Phase, Record, Told},
+    runtime::{FactKind, Item, Message, Phase, RawListing, Record, Told},
 };
 
 /// | the runtime says | Runtide says |
@@ -81,7 +81,7 @@ fn addresses(native: &[Address]) -> Vec<Address> {
 }
 
 /// A listing: what cannot be read is named, and hides nothing else.
-pub(crate) fn snapshot(config: &Config, listing: &Listing, detail: Detail) -> Snapshot {
+pub(crate) fn snapshot(config: &Config, listing: &RawListing, detail: Detail) -> Listing {
     let mut failures = Vec::new();
     let mut instances = Vec::with_capacity(listing.items.len());
     for item in &listing.items {
@@ -93,7 +93,7 @@ pub(crate) fn snapshot(config: &Config, listing: &Listing, detail: Detail) -> Sn
     if listing.cut {
         failures.push(Failure::new(ErrorKind::Protocol, "memory.list", "the listing was cut"));
     }
-    Snapshot::new(instances, failures)
+    Listing::new(instances, failures)
 }
 
 pub(crate) fn garbled(id: &InstanceId) -> Failure {
@@ -106,7 +106,7 @@ pub(crate) fn garbled(id: &InstanceId) -> Failure {
 pub(crate) fn signals(config: &Config, message: &Message, out: &mut Vec<Signal>) {
     match message {
         Message::Told(told) => {
-            let signal = Signal::new(body(config, told)).with_mark(told.fact.mark.clone()).with_at(told.fact.at);
+            let signal = Signal::new(body(config, told)).with_token(told.fact.token.clone()).with_at(told.fact.at);
             let half = matches!(&signal.body, SignalBody::Edge(_));
             out.push(signal);
             if half && matches!(told.fact.kind, FactKind::Started | FactKind::Stopped) {
@@ -115,7 +115,7 @@ pub(crate) fn signals(config: &Config, message: &Message, out: &mut Vec<Signal>)
             }
         }
         Message::CaughtUp => out.push(Signal::new(SignalBody::CaughtUp)),
-        Message::Alive(mark) => out.push(Signal::new(SignalBody::Alive).with_mark(mark.clone())),
+        Message::Alive(token) => out.push(Signal::new(SignalBody::Alive).with_token(token.clone())),
     }
 }
 

@@ -1,12 +1,13 @@
-//! What the runtime tells ([`Source`]), and what one finds out by looking ([`Looker`]). No reconnecting, no diffing, no
+//! What the runtime tells ([`Source`]), and what one finds out by looking ([`Inspector`]). No reconnecting, no diffing, no
 //! queue: those are the driver's.
 
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use runtide_core::{
-    Detail, Error, ErrorKind, Flow, Inspection, InstanceId, Looker, NativeMark, Opened, Result, Signal, Snapshot,
-    Source,
+    Detail, Error, ErrorKind, InstanceId, Listing, Result,
+    event::ResumeToken,
+    watch::{Flow, Inspection, Inspector, Opened, Signal, Source},
 };
 
 use crate::{client::Client, config::Dialect, normalize, runtime::Connection};
@@ -25,9 +26,9 @@ impl MemorySource {
 
 #[async_trait]
 impl Source for MemorySource {
-    async fn open(&mut self, resume: Option<&NativeMark>) -> Result<Opened> {
+    async fn open(&mut self, resume: Option<&ResumeToken>) -> Result<Opened> {
         self.stream = None;
-        // FORK: subscribed when it returns. `Resumed` only with proof: the mark itself is still in the runtime's history.
+        // FORK: subscribed when it returns. `Resumed` only with proof: the token itself is still in the runtime's history.
         let (stream, opened) = self.client.events(resume).await?;
         self.stream = Some(stream);
         Ok(opened)
@@ -45,7 +46,7 @@ impl Source for MemorySource {
         Ok(Flow::Open)
     }
 
-    fn looker(&self) -> Arc<dyn Looker> {
+    fn inspector(&self) -> Arc<dyn Inspector> {
         Arc::new(self.client.clone())
     }
 
@@ -60,8 +61,8 @@ impl Source for MemorySource {
 }
 
 #[async_trait]
-impl Looker for Client {
-    async fn snapshot(&self, detail: Detail) -> Result<Snapshot> {
+impl Inspector for Client {
+    async fn list(&self, detail: Detail) -> Result<Listing> {
         Ok(normalize::snapshot(&self.config, &self.list().await?, detail))
     }
 

@@ -7,10 +7,9 @@ mod config;
 mod error;
 mod files;
 mod freezer;
+mod inspector;
 mod journal;
 mod labels;
-mod ledger;
-mod looker;
 mod manager;
 mod names;
 mod normalize;
@@ -21,12 +20,13 @@ mod sockets;
 mod source;
 mod store;
 mod subscription;
+mod unit_cache;
 mod unit_file;
 
 pub use self::{
     backend::SystemdBackend,
     config::{Config, Scope},
-    journal::{JournalCursor, JournalLine, JournalOptions, JournalStream},
+    journal::{JournaldCursor, JournaldLine, JournaldOptions, JournaldStream},
     selection::{Selection, UnitType},
     store::{UnitFileName, UnitForm, UnitStore, UnitStoreConfig, Units, Verify},
 };

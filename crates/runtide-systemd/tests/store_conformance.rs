@@ -28,7 +28,7 @@ use runtide_conformance::{
     Absent, Done, Obstacle,
     store::{Effort, Overrun, StoreHarness, StoreLaw, StoreTuning, write_past},
 };
-use runtide_core::{Revision, StoreBackend};
+use runtide_core::store::{Revision, StoreBackend};
 use runtide_memory::{MemoryStore, StoreOptions};
 use runtide_systemd::{UnitFileName, UnitForm, UnitStore};
 
@@ -80,7 +80,7 @@ impl StoreHarness for Systemd {
 
     fn tuning(&self) -> StoreTuning {
         // Each write takes a reload, and all of the tests share one manager.
-        StoreTuning::REMOTE.with_effort(Effort::Brief).with_patience(Duration::from_secs(400))
+        StoreTuning::REMOTE.with_effort(Effort::Brief).with_timeout(Duration::from_secs(400))
     }
 
     fn skips(&self) -> &'static [(StoreLaw, &'static str)] {

@@ -17,9 +17,9 @@ use process::Journal;
 use runtide_conformance::{report, testbed::Turn};
 use runtide_core::{
     InstanceTable, RuntimeEvent,
-    journal::{JournalOptions, RuntimeJournal},
     wal::{ReadFrom, WalOptions, WalReader, verify},
 };
+use runtide_journal::{JournalOptions, RuntimeJournal};
 use serde_json::Value;
 
 use crate::daemon::Daemon;

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use runtide_core::{
-    BackendId, BuildContext, BuildOptions, ByteReader, Capabilities, ConnectOptions, Effect, Error, ErrorKind,
-    EventStream, ExecManager, ExitStatus, ImageInfo, ImageManager, ImageRef, ImageStream, Instance, InstanceId,
-    InstanceSpec, LifecycleManager, ListOptions, LogManager, NetworkId, NetworkInfo, NetworkManager, NetworkSpec,
-    ProvisionManager, PullOptions, RemoveOptions, Result, RuntimeBackend, RuntimeInfo, RuntimeKind, SidecarManager,
-    Snapshot, SnapshotManager, StatsManager, StopOptions, UnixSignal, VolumeId, VolumeInfo, VolumeManager, VolumeSpec,
-    WatchOptions,
+    BackendId, Capabilities, Error, ErrorKind, EventStream, ExitStatus, ImageRef, Instance, InstanceId, ListOptions,
+    Listing, Result, RuntimeBackend, RuntimeInfo, RuntimeKind, UnixSignal, WatchOptions,
+    manager::{
+        BuildContext, BuildOptions, ByteReader, ConnectOptions, Effect, ExecManager, ImageInfo, ImageManager,
+        ImageStream, InstanceSpec, LifecycleManager, LogManager, NetworkId, NetworkInfo, NetworkManager, NetworkSpec,
+        ProvisionManager, PullOptions, RemoveOptions, SidecarManager, SnapshotManager, StatsManager, StopOptions,
+        VolumeId, VolumeInfo, VolumeManager, VolumeSpec,
+    },
 };
 
 use super::Lifespan;
@@ -69,7 +71,7 @@ impl RuntimeBackend for MortalBackend {
         self.look(self.inner.connect()).await
     }
 
-    async fn list_instances(&self, options: ListOptions) -> Result<Snapshot> {
+    async fn list_instances(&self, options: ListOptions) -> Result<Listing> {
         self.look(self.inner.list_instances(options)).await
     }
 

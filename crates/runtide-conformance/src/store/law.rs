@@ -24,7 +24,7 @@ macro_rules! __store_laws {
             S6 s6_expired in laws::expired, "expired"
                 "a watch from a revision that is not kept, or is none yet, is `Expired`; a running watch that lost its place gets `Reset`, then what is there; never old or missing events";
             S7 s7_snapshot in laws::snapshot, "snapshot"
-                "a snapshot is a point in time and describes itself; a damaged one is refused whole and changes nothing";
+                "a snapshot is a point in time and describes itself; a corrupt one is refused whole and changes nothing";
             S8 s8_restore in laws::snapshot, "restore"
                 "a restore is atomic and gives the state at the snapshot's revision; watchers get `Reset`; revisions rise, and places and conditions from before are gone";
             S9 s9_durable in laws::durable, "durable"

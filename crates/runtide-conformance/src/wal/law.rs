@@ -31,7 +31,7 @@ macro_rules! __wal_laws {
                 "whatever a power cut loses or reorders of what was not synced, every acknowledged record survives, in order";
             W2 w2_torn_tail in laws::torn, "torn tail"
                 "only the unacknowledged tail may go; it is copied aside, cut and synced before the first append; an append after the repair survives a second recovery";
-            W3 w3_damage in laws::damage, "damage"
+            W3 w3_corruption in laws::corruption, "corruption"
                 "any flipped, zeroed or missing byte before the tail is an error that names segment, offset and the sequence of what is missing; never skipped; salvage returns what can be read, with a report";
             W4 w4_sequence in laws::sequence, "sequence"
                 "numbers are stamped by the writer, global, without gaps, across segments, restarts and retention";

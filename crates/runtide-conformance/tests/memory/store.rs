@@ -20,7 +20,7 @@ use runtide_conformance::{
     run::{block_on, check},
     store::{Meter, Overrun, StoreHarness, StoreLaw, StoreLawResult, StoreTuning, write_past},
 };
-use runtide_core::{Revision, StoreBackend};
+use runtide_core::store::{Revision, StoreBackend};
 use runtide_memory::{MemoryStore, StoreOptions};
 
 use crate::Counted;

@@ -7,7 +7,11 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BackendId, Cursor, Freshness, Instance, InstanceTable, RuntimeEvent, RuntimeEventKind};
+use crate::{
+    event::{Cursor, RuntimeEvent, RuntimeEventKind},
+    instance::{BackendId, Instance},
+    watch::{Freshness, InstanceTable},
+};
 
 /// Keys of facts that are remembered for each backend: twice as many as the daemon with the longest history of the field
 /// (Docker, 256 events) can tell again.

@@ -3,12 +3,14 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use super::{
-    blocking::{STRETCH, Stretch},
+    blocking::{BlockingStep, STRETCH},
     fold::Entry,
     format::{self, Journal},
 };
 use crate::{
-    BackendId, InstanceId, Result, RuntimeEvent, RuntimeEventKind,
+    error::Result,
+    event::{RuntimeEvent, RuntimeEventKind},
+    instance::{BackendId, InstanceId},
     wal::{Seq, WalReader},
 };
 
@@ -84,7 +86,7 @@ impl Reading {
     }
 }
 
-impl Stretch for Reading {
+impl BlockingStep for Reading {
     type Item = Arc<RuntimeEvent>;
 
     fn stretch(&mut self, out: &mut VecDeque<Self::Item>) -> Result<bool> {

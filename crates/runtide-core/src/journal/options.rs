@@ -10,7 +10,8 @@ use crate::{
 /// How to open a [`RuntimeJournal`](super::RuntimeJournal) or an [`OperationLog`](super::OperationLog).
 ///
 /// ```
-/// use runtide_core::{journal::JournalOptions, wal::Retention};
+/// use runtide_core::wal::Retention;
+/// use runtide_journal::JournalOptions;
 /// use std::time::Duration;
 ///
 /// let month = Retention::default().with_max_age(Duration::from_secs(30 * 86_400));

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    blocking::{Stretches, carry, handle, lock},
+    blocking::{BlockingStream, handle, lock, run_blocking},
     fold::{Entry, Fold},
     format::{self, Journal},
     history,
@@ -16,9 +16,12 @@ use super::{
     stream::{Journaled, Watching},
 };
 use crate::{
-    BackendId, Cursor, Error, ErrorKind, EventStream, InstanceId, InstanceTable, Result, RuntimeBackend, RuntimeEvent,
-    RuntimeEventKind, WatchOptions,
+    error::{Error, ErrorKind, Result},
+    event::{Cursor, RuntimeEvent, RuntimeEventKind},
+    instance::{BackendId, InstanceId},
+    runtime::{RuntimeBackend, WatchOptions},
     wal::{Anchor, RecordKind, Repair, Seq, Wal},
+    watch::{EventStream, InstanceTable},
 };
 
 const WATCH: &str = "journal.watch";
@@ -35,8 +38,8 @@ const COMMIT: usize = 16 << 20;
 ///   one commit.
 /// * Opened again, a watch resumes where the log ends: the backend is handed the last cursor and the table that the log
 ///   comes to. What happened meanwhile arrives as the backend can tell it: as edges from the runtime's own history, or as a
-///   bracket with its gap, whose net effects `transitions` and [`InstanceTable`] mark.
-/// * A fact that the runtime reported with a mark of its own ([`RuntimeEvent::key`]) is in the log once, though the runtime
+///   bracket with its gap, whose net effects `transitions` and [`InstanceTable`] token.
+/// * A fact that the runtime reported with a token of its own ([`RuntimeEvent::key`]) is in the log once, though the runtime
 ///   tells it again: of each backend the last 512 keys are remembered. What is told again is neither logged nor yielded, so
 ///   that a place in the numbering stays empty.
 /// * The log has everything that the backend tells; the filter of [`WatchOptions`] is for what the stream yields.
@@ -50,7 +53,8 @@ const COMMIT: usize = 16 << 20;
 ///
 /// ```
 /// # async fn example(backend: std::sync::Arc<dyn runtide_core::RuntimeBackend>) -> runtide_core::Result<()> {
-/// use runtide_core::{WatchOptions, journal::{JournalOptions, RuntimeJournal}};
+/// use runtide_core::WatchOptions;
+/// use runtide_journal::{JournalOptions, RuntimeJournal};
 /// use std::path::Path;
 ///
 /// let journal = RuntimeJournal::open(Path::new("/var/lib/shop/journal"), JournalOptions::default())?;
@@ -124,9 +128,10 @@ impl RuntimeJournal {
         let handle = handle(WATCH)?;
         let watching = self.claim(backend.id())?;
         let (inner, id, number) = (Arc::clone(&self.inner), backend.id().clone(), watching.number());
-        let (from, known) = carry(WATCH, move || inner.begin(&id, number)).await?;
+        let (from, known) = run_blocking(WATCH, move || inner.begin(&id, number)).await?;
         let filter = options.filter.clone();
-        let whole = options.with_filter(crate::InstanceFilter::default()).with_known(from.as_ref().map(|_| known));
+        let whole =
+            options.with_filter(crate::runtime::InstanceFilter::default()).with_known(from.as_ref().map(|_| known));
         let stream = backend.watch(whole.with_from(from)).await?;
         Ok(EventStream::new(Journaled::new(stream, backend, watching, handle, filter)))
     }
@@ -161,13 +166,13 @@ impl RuntimeJournal {
     /// It reads the whole log, 4,096 records at a time, on a thread that may block, and holds no more than those.
     ///
     /// # Errors
-    /// As [`Wal::reader`](crate::wal::Wal::reader). In the stream, `Corrupt` where the log is damaged.
+    /// As [`Wal::reader`](crate::wal::Wal::reader). In the stream, `Corrupt` where the log is corrupt.
     pub async fn history(&self, backend: &BackendId, id: &InstanceId) -> Result<EventStream> {
         let inner = Arc::clone(&self.inner);
-        let reader = carry("journal.history", move || inner.wal.reader(crate::wal::ReadFrom::Start)).await?;
+        let reader = run_blocking("journal.history", move || inner.wal.reader(crate::wal::ReadFrom::Start)).await?;
         let (head, handle) = (self.anchor().seq, handle("journal.history")?);
         let reading = history::Reading::new(reader, head, backend.clone(), id.clone());
-        Ok(EventStream::new(Stretches::new(reading, "journal.history", handle)))
+        Ok(EventStream::new(BlockingStream::new(reading, "journal.history", handle)))
     }
 
     /// The head of the log's chain: kept elsewhere, it tells a tail that was cut or rewritten.
@@ -294,7 +299,7 @@ impl Inner {
 #[derive(Debug)]
 pub(super) struct Recorded {
     pub(super) event: Arc<RuntimeEvent>,
-    pub(super) before: Option<Arc<crate::Instance>>,
+    pub(super) before: Option<Arc<crate::instance::Instance>>,
 }
 
 impl fmt::Debug for RuntimeJournal {

@@ -12,7 +12,13 @@ use futures_core::Stream;
 use tokio::{runtime::Handle, task::JoinHandle};
 
 use super::runtime::{Inner, Recorded};
-use crate::{BackendId, Error, ErrorKind, EventStream, InstanceFilter, Result, RuntimeBackend, RuntimeEvent};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    event::RuntimeEvent,
+    instance::BackendId,
+    runtime::{InstanceFilter, RuntimeBackend},
+    watch::EventStream,
+};
 
 /// Events in one commit at most.
 const BATCH: usize = 256;

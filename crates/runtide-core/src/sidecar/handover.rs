@@ -4,7 +4,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::{Sidecars, start, stop};
-use crate::{Error, ErrorKind, Result, Sidecar, SidecarSpec, journal::handle};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    journal::handle,
+    manager::{Sidecar, SidecarSpec},
+};
 
 const START: &str = "sidecar.start";
 

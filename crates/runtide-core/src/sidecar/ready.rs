@@ -10,8 +10,10 @@ use tokio::time::sleep;
 
 use self::address::Reached;
 use crate::{
-    Error, ErrorKind, ExecOptions, Health, Instance, InstanceId, InstanceState, Readiness, Result, RuntimeBackend,
-    RuntimeBackendExt,
+    error::{Error, ErrorKind, Result},
+    instance::{Health, Instance, InstanceId, InstanceState},
+    manager::{ExecOptions, Readiness},
+    runtime::{RuntimeBackend, RuntimeBackendExt},
 };
 
 pub(super) const READY: &str = "sidecar.ready";
@@ -76,7 +78,7 @@ async fn succeeds(backend: &dyn RuntimeBackend, id: &InstanceId, argv: &[String]
         session.control.wait().await
     };
     match tokio::time::timeout(ATTEMPT, run).await {
-        Ok(Ok(exit)) => Ok(exit.is_some_and(|exit| exit.end == crate::ExitCause::Code(0))),
+        Ok(Ok(exit)) => Ok(exit.is_some_and(|exit| exit.end == crate::instance::ExitCause::Code(0))),
         Ok(Err(error)) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::InvalidInput) => Err(error),
         Ok(Err(_)) | Err(_) => Ok(false),
     }

@@ -1,6 +1,10 @@
 //! Whether a spec makes sense, before anything is made.
 
-use crate::{Error, ErrorKind, OperationId, Readiness, Result, RuntimeBackend, RuntimeBackendExt, SidecarSpec};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    manager::{OperationId, Readiness, SidecarSpec},
+    runtime::{RuntimeBackend, RuntimeBackendExt},
+};
 
 fn wrong(message: &'static str) -> Error {
     Error::new(ErrorKind::InvalidInput, "sidecar.start", message)

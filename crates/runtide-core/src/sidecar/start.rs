@@ -6,9 +6,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Sidecars, ready, spec};
 use crate::{
-    Error, ErrorKind, ImageManager, ImageProgress, ImageRef, InstanceId, InstanceSpec, Labels, NetworkId, NetworkSpec,
-    OperationId, PullOptions, Result, RuntimeBackendExt, Sidecar, SidecarSpec,
+    error::{Error, ErrorKind, Result},
+    instance::{ImageRef, InstanceId},
     journal::{Operation, Stage, Undo, UndoAction},
+    labels::Labels,
+    manager::{
+        ImageManager, ImageProgress, InstanceSpec, NetworkId, NetworkSpec, OperationId, PullOptions, Sidecar,
+        SidecarSpec,
+    },
+    runtime::RuntimeBackendExt,
 };
 
 const START: &str = "sidecar.start";
@@ -33,7 +39,7 @@ pub(super) async fn start(sidecars: &Sidecars, spec: &SidecarSpec, dropped: &Can
     match starting.operation.fail(&error, &backends).await {
         Ok(record) => Err(match &record.obstacle {
             None => error,
-            Some(obstacle) => error.with_context("owed", record.owed.len()).with_context("obstacle", obstacle),
+            Some(obstacle) => error.with_context("pending", record.pending.len()).with_context("obstacle", obstacle),
         }),
         Err(unwritten) => {
             tracing::warn!(operation = %id, error = %unwritten, "the log takes no more");

@@ -6,10 +6,16 @@ use async_trait::async_trait;
 
 use super::{handover, stop};
 use crate::{
-    BackendId, Capabilities, Effect, EventStream, ExecManager, ImageManager, Instance, InstanceId, LifecycleManager,
-    ListOptions, LogManager, NetworkManager, ProvisionManager, Result, RuntimeBackend, RuntimeBackendExt, RuntimeInfo,
-    RuntimeKind, Sidecar, SidecarManager, SidecarSpec, Snapshot, SnapshotManager, StatsManager, Support, VolumeManager,
-    WatchOptions, journal::OperationLog,
+    capabilities::{Capabilities, Support},
+    error::Result,
+    instance::{BackendId, Instance, InstanceId},
+    journal::OperationLog,
+    manager::{
+        Effect, ExecManager, ImageManager, LifecycleManager, LogManager, NetworkManager, ProvisionManager, Sidecar,
+        SidecarManager, SidecarSpec, SnapshotManager, StatsManager, VolumeManager,
+    },
+    runtime::{ListOptions, RuntimeBackend, RuntimeBackendExt, RuntimeInfo, RuntimeKind, WatchOptions},
+    watch::{EventStream, Listing},
 };
 
 /// A backend that adds composed sidecars to another, and passes all else through.
@@ -25,14 +31,15 @@ use crate::{
 /// * An instance without a name gets one that begins with `runtide-`. The log has names and the image, and nothing else of
 ///   the spec: no environment, no command.
 /// * An image that was pulled for a start that failed is removed again, unless an instance uses it.
-/// * [`Readiness`](crate::Readiness) is looked at from where this process is: a TCP port and an HTTP path are reached at the
+/// * [`Readiness`](crate::manager::Readiness) is looked at from where this process is: a TCP port and an HTTP path are reached at the
 ///   instance's own addresses, or, where none of those can be reached at all, where the host publishes the port. An instance
 ///   that ends before it is ready is an error at once.
 ///
 /// ```no_run
 /// # async fn example(backend: std::sync::Arc<dyn runtide_core::RuntimeBackend>) -> runtide_core::Result<()> {
-/// use runtide_core::{InstanceSpec, NetworkSpec, Readiness, RuntimeBackend, SidecarSpec, Sidecars};
-/// use runtide_core::journal::{JournalOptions, OperationLog};
+/// use runtide_core::{RuntimeBackend, manager::{InstanceSpec, NetworkSpec, Readiness, SidecarSpec}};
+/// use runtide_journal::Sidecars;
+/// use runtide_journal::{JournalOptions, OperationLog};
 /// use std::{num::NonZeroU16, path::Path, time::Duration};
 ///
 /// let log = OperationLog::open(Path::new("/var/lib/shop/operations"), "shop".into(), JournalOptions::default())?;
@@ -137,7 +144,7 @@ impl RuntimeBackend for Sidecars {
         Ok(info)
     }
 
-    async fn list_instances(&self, options: ListOptions) -> Result<Snapshot> {
+    async fn list_instances(&self, options: ListOptions) -> Result<Listing> {
         self.backend.list_instances(options).await
     }
 

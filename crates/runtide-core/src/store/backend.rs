@@ -10,7 +10,7 @@ use super::{
     Applied, Digest, Document, Page, PageOptions, Precondition, Resource, ResourceFormat, ResourceRef, Revision,
     Selector, StoreStream, StoreWatchOptions,
 };
-use crate::{ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 
 /// Declared resources under one order of revisions.
 ///
@@ -67,13 +67,13 @@ pub trait StoreBackend: Debug + Send + Sync + 'static {
     async fn watch(&self, selector: &Selector, options: StoreWatchOptions) -> Result<StoreStream>;
 
     /// Writes a point in time, without stopping writers. It describes itself, and is sealed.
-    async fn snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<SnapshotSeal>;
+    async fn snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<StoreSnapshotSeal>;
 
     /// Replaces everything, at once or not at all; the revision of that. Every resource gets a new revision, and every
     /// watcher a `Reset`.
     ///
     /// # Errors
-    /// `Corrupt` if the snapshot is damaged, `Unsupported` if it is of a later version; nothing was changed.
+    /// `Corrupt` if the snapshot is corrupt, `Unsupported` if it is of a later version; nothing was changed.
     async fn restore(&self, from: &mut (dyn AsyncRead + Send + Unpin)) -> Result<Revision>;
 
     /// Counts, as they are now.
@@ -147,7 +147,7 @@ impl StoreStats {
 /// What seals a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct SnapshotSeal {
+pub struct StoreSnapshotSeal {
     /// The point in time.
     pub revision: Revision,
     /// How many resources.
@@ -156,7 +156,7 @@ pub struct SnapshotSeal {
     pub digest: Digest,
 }
 
-impl SnapshotSeal {
+impl StoreSnapshotSeal {
     pub(super) fn new(revision: Revision, count: u64, digest: Digest) -> Self {
         Self { revision, count, digest }
     }

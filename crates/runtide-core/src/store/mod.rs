@@ -14,7 +14,7 @@ mod snapshot;
 mod write;
 
 pub use self::{
-    backend::{SnapshotSeal, StoreBackend, StoreBackendExt, StoreStats},
+    backend::{StoreBackend, StoreBackendExt, StoreSnapshotSeal, StoreStats},
     document::{Document, ResourceFormat},
     event::{Since, StoreEvent, StoreFeed, StoreStream, StoreWatchOptions},
     journaled::JournaledStore,
@@ -22,6 +22,6 @@ pub use self::{
     reference::ResourceRef,
     resource::Resource,
     select::{Page, PageOptions, PageToken, Selector},
-    snapshot::{SnapshotReader, SnapshotWriter},
+    snapshot::{StoreSnapshotReader, StoreSnapshotWriter},
     write::{Applied, ApplyOutcome, Digest, Precondition, Revision},
 };

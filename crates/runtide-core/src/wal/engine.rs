@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     chain::Chain,
-    damage::disk_error,
+    corruption::disk_error,
     format::{COMMIT_HEADER, CommitHeader, Entry, Footer, HASHED_FROM, Hash, SegmentHeader},
     fs::{Disk, File},
     layout::{segment_path, unfinished_path},
@@ -21,7 +21,7 @@ use super::{
         thread::{self, JoinHandle},
     },
 };
-use crate::Result;
+use crate::error::Result;
 
 /// An entry of the index at most every so many bytes.
 const INDEX_EVERY: u64 = 64 << 10;

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use super::{
-    damage::disk_error,
+    corruption::disk_error,
     fs::{Disk, File},
     layout::lock_path,
 };
-use crate::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// How much of the lock file is read: a pid and a name.
 const HOLDER: usize = 256;

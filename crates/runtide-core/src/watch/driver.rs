@@ -15,12 +15,16 @@ use tracing::Instrument;
 use super::{
     hub::Hub,
     machine::{Command, Input, Machine, Resume, Setup},
-    source::{Flow, Inspection, Looker, Signal, Snapshot, Source},
+    source::{Flow, Inspection, Inspector, Listing, Signal, Source},
     stream::EventStream,
     subscription::{Start, Subscription},
 };
 use crate::{
-    BackendId, Detail, Epoch, Error, ErrorKind, Gap, InstanceId, NativeMark, Result, WatchOptions, names::setters,
+    error::{Error, ErrorKind, Result},
+    event::{Epoch, Gap, ResumeToken},
+    instance::{BackendId, InstanceId},
+    names::setters,
+    runtime::{Detail, WatchOptions},
 };
 
 /// Ring entries unless told.
@@ -33,7 +37,7 @@ const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 /// A source has deadlines of its own; this one is for a source that has none.
 const GUARD: Duration = Duration::from_secs(180);
 
-/// How a driver keeps its ring and its patience. `None`: the documented default.
+/// How a driver keeps its ring and its timeout. `None`: the documented default.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct DriverOptions {
@@ -171,7 +175,7 @@ impl Driver {
     fn start(&self, handle: &Handle, options: WatchOptions) -> (Run, Subscription) {
         let source = (self.source)();
         let resume = Resume {
-            mark: options.from.as_ref().and_then(|from| from.native.clone()),
+            token: options.from.as_ref().and_then(|from| from.native.clone()),
             rows: options
                 .from
                 .as_ref()
@@ -196,7 +200,7 @@ impl Driver {
         let done = CancellationToken::new();
         let guard = done.clone().drop_guard();
         let span = tracing::info_span!("runtide.watch", backend = %self.backend);
-        let task = Task { hub: Arc::clone(&hub), looker: source.looker(), source };
+        let task = Task { hub: Arc::clone(&hub), inspector: source.inspector(), source };
         handle.spawn(
             async move {
                 let _done = guard;
@@ -226,7 +230,7 @@ impl Drop for Driver {
 struct Task {
     hub: Arc<Hub>,
     source: Box<dyn Source>,
-    looker: Arc<dyn Looker>,
+    inspector: Arc<dyn Inspector>,
 }
 
 type Look<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -241,7 +245,7 @@ impl Task {
         let stop = self.hub.stop.clone();
         let hub = Arc::clone(&self.hub);
         let (mut commands, mut wake): (Vec<Command>, Vec<Waker>) = (Vec::new(), Vec::new());
-        let mut survey: Looking<Result<Snapshot>> = None;
+        let mut relist: Looking<Result<Listing>> = None;
         let mut reinspect: Looking<Inspected> = None;
         let mut inspect: Looking<Inspected> = None;
         let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
@@ -250,10 +254,10 @@ impl Task {
         loop {
             for command in commands.drain(..) {
                 match command {
-                    Command::Survey(detail) => survey = Some(self.survey(detail)),
+                    Command::Relist(detail) => relist = Some(self.relist(detail)),
                     Command::Inspect(ids, detail) => inspect = Some(self.inspect(ids, detail)),
                     Command::Reinspect(ids, detail) => reinspect = Some(self.inspect(ids, detail)),
-                    Command::Abandon => (survey, reinspect, inspect) = (None, None, None),
+                    Command::Abandon => (relist, reinspect, inspect) = (None, None, None),
                     Command::Open(resume) => {
                         let opened = tokio::select! {
                             biased;
@@ -266,10 +270,10 @@ impl Task {
                         // Opening is asked for alone, when nothing else is under way.
                         for command in next {
                             match command {
-                                Command::Survey(detail) => survey = Some(self.survey(detail)),
+                                Command::Relist(detail) => relist = Some(self.relist(detail)),
                                 Command::Inspect(ids, detail) => inspect = Some(self.inspect(ids, detail)),
                                 Command::Reinspect(ids, detail) => reinspect = Some(self.inspect(ids, detail)),
-                                Command::Abandon => (survey, reinspect, inspect) = (None, None, None),
+                                Command::Abandon => (relist, reinspect, inspect) = (None, None, None),
                                 Command::Open(_) => {}
                             }
                         }
@@ -286,7 +290,7 @@ impl Task {
                 biased;
                 () = stop.cancelled() => return,
                 () = hub.wishes.notified() => Input::Wanted(hub.lock().wanted()),
-                Some(answer) = poll_some(&mut survey) => { survey = None; Input::Surveyed(answer) }
+                Some(answer) = poll_some(&mut relist) => { relist = None; Input::Relisted(answer) }
                 Some((_, answer)) = poll_some(&mut reinspect) => { reinspect = None; Input::Reinspected(answer) }
                 Some((ids, answer)) = poll_some(&mut inspect) => { inspect = None; Input::Inspected(ids, answer) }
                 () = timer.as_mut(), if deadline.is_some() => Input::Tick,
@@ -303,21 +307,21 @@ impl Task {
         }
     }
 
-    fn survey(&self, detail: Detail) -> Look<Result<Snapshot>> {
-        let looker = Arc::clone(&self.looker);
-        Box::pin(async move { guarded("watch.snapshot", looker.snapshot(detail)).await })
+    fn relist(&self, detail: Detail) -> Look<Result<Listing>> {
+        let inspector = Arc::clone(&self.inspector);
+        Box::pin(async move { guarded("watch.list", inspector.list(detail)).await })
     }
 
     fn inspect(&self, ids: Vec<InstanceId>, detail: Detail) -> Look<Inspected> {
-        let looker = Arc::clone(&self.looker);
+        let inspector = Arc::clone(&self.inspector);
         Box::pin(async move {
-            let answer = guarded("watch.inspect", looker.inspect(&ids, detail)).await;
+            let answer = guarded("watch.inspect", inspector.inspect(&ids, detail)).await;
             (ids, answer)
         })
     }
 }
 
-async fn open_source(source: &mut dyn Source, resume: Option<NativeMark>) -> Result<super::source::Opened> {
+async fn open_source(source: &mut dyn Source, resume: Option<ResumeToken>) -> Result<super::source::Opened> {
     guarded("watch.open", source.open(resume.as_ref())).await
 }
 

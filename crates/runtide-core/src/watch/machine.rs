@@ -1,11 +1,11 @@
 //! The driver's state machine: a step from (state, input) to (state, entries, commands), without clock, socket or lock.
 //!
-//! What it holds, and the step; what a step does is in `link` (the link's phases), `told` (what the stream says) and
-//! `looked` (what looking says).
+//! What it holds, and the step; what a step does is in `link` (the link's phases), `reports` (what the stream says) and
+//! `inspections` (what looking says).
 
+mod inspections;
 mod link;
-mod looked;
-mod told;
+mod reports;
 
 use std::{
     collections::BTreeSet,
@@ -17,15 +17,17 @@ use tokio::time::Instant;
 
 use super::{
     backoff::Backoff,
-    cache::{Cache, Picture},
-    looks::Looks,
+    cache::{Cache, View},
+    inspect_queue::InspectQueue,
+    relist::{Purpose, Relist},
     ring::Entry,
-    source::{Flow, Inspection, Opened, Signal, Snapshot},
-    survey::{Purpose, Survey},
+    source::{Flow, Inspection, Listing, Opened, Signal},
 };
 use crate::{
-    BackendId, Continuity, Cursor, Detail, Epoch, Error, ErrorKind, Failure, Instance, InstanceId, NativeMark, Result,
-    RuntimeEvent, RuntimeEventKind,
+    error::{Error, ErrorKind, Failure, Result},
+    event::{Continuity, Cursor, Epoch, ResumeToken, RuntimeEvent, RuntimeEventKind},
+    instance::{BackendId, Instance, InstanceId},
+    runtime::Detail,
 };
 
 /// What a step is told.
@@ -37,11 +39,11 @@ pub(super) enum Input<'a> {
     Batch(&'a mut Vec<Signal>, Flow),
     /// `Source::next_batch` failed.
     Broken(Error),
-    /// `Looker::snapshot` ended.
-    Surveyed(Result<Snapshot>),
-    /// `Looker::inspect` ended, for a look at everything.
+    /// `Inspector::list` ended.
+    Relisted(Result<Listing>),
+    /// `Inspector::inspect` ended, for a look at everything.
     Reinspected(Result<Vec<Inspection>>),
-    /// `Looker::inspect` ended.
+    /// `Inspector::inspect` ended.
     Inspected(Vec<InstanceId>, Result<Vec<Inspection>>),
     /// The deadline passed, or it is time to begin.
     Tick,
@@ -52,8 +54,8 @@ pub(super) enum Input<'a> {
 /// What the task must do.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Command {
-    Open(Option<NativeMark>),
-    Survey(Detail),
+    Open(Option<ResumeToken>),
+    Relist(Detail),
     /// Look again at what a look at everything leaves open.
     Reinspect(Vec<InstanceId>, Detail),
     Inspect(Vec<InstanceId>, Detail),
@@ -64,7 +66,7 @@ pub(super) enum Command {
 /// What a run begins with.
 #[derive(Debug, Default)]
 pub(super) struct Resume {
-    pub(super) mark: Option<NativeMark>,
+    pub(super) token: Option<ResumeToken>,
     /// What the consumer held there.
     pub(super) rows: Option<Vec<Arc<Instance>>>,
     /// A place to resume from was given.
@@ -108,9 +110,9 @@ pub(super) struct Machine {
     backoff: Backoff,
     healthy_after: Duration,
     /// Where the runtime's history goes on after the rows.
-    mark: Option<NativeMark>,
+    token: Option<ResumeToken>,
     /// The same after the bracket that is in the making. Until it is shown, the rows are older than that.
-    ahead: Option<NativeMark>,
+    ahead: Option<ResumeToken>,
     /// The outage, as it was announced.
     #[expect(clippy::option_option, reason = "an outage without a cause is one: the runtime closed the stream")]
     outage: Option<Option<Failure>>,
@@ -125,8 +127,8 @@ pub(super) struct Machine {
     unsure: BTreeSet<InstanceId>,
     /// Whether edges say of which life they are, as the last one did. Nobody knows before the first.
     edges_name_lives: bool,
-    looks: Looks,
-    survey: Option<Survey>,
+    inspect_queue: InspectQueue,
+    relist: Option<Relist>,
     wall: SystemTime,
     entries: Vec<Entry>,
     commands: Vec<Command>,
@@ -168,7 +170,7 @@ impl Machine {
             max_silence: setup.max_silence,
             backoff: Backoff::new(setup.max_backoff, setup.jitter_seed),
             healthy_after: setup.healthy_after,
-            mark: setup.resume.mark,
+            token: setup.resume.token,
             ahead: None,
             outage: None,
             resuming: setup.resume.wanted,
@@ -177,8 +179,8 @@ impl Machine {
             full: false,
             unsure,
             edges_name_lives: true,
-            looks: Looks::default(),
-            survey: None,
+            inspect_queue: InspectQueue::default(),
+            relist: None,
             wall: SystemTime::UNIX_EPOCH,
             entries: Vec::new(),
             commands: Vec::new(),
@@ -193,8 +195,8 @@ impl Machine {
         &self.epoch
     }
 
-    pub(super) fn mark(&self) -> Option<&NativeMark> {
-        self.mark.as_ref()
+    pub(super) fn token(&self) -> Option<&ResumeToken> {
+        self.token.as_ref()
     }
 
     pub(super) fn outage(&self) -> Option<&Option<Failure>> {
@@ -224,8 +226,8 @@ impl Machine {
         self.full
     }
 
-    pub(super) fn picture(&self) -> Picture {
-        self.cache.picture()
+    pub(super) fn view(&self) -> View {
+        self.cache.view()
     }
 
     /// A numbering for one more bracket.
@@ -242,9 +244,9 @@ impl Machine {
             Phase::Open { mode, heard, .. } => {
                 let silence = self.max_silence.map(|most| *heard + most);
                 let held = if let Mode::Held { until, .. } = mode { Some(*until) } else { None };
-                let looks = if matches!(mode, Mode::Live) { self.looks.due() } else { None };
-                let survey = self.survey.as_ref().and_then(Survey::due);
-                [silence, held, looks, survey].into_iter().flatten().min()
+                let looks = if matches!(mode, Mode::Live) { self.inspect_queue.due() } else { None };
+                let relist = self.relist.as_ref().and_then(Relist::due);
+                [silence, held, looks, relist].into_iter().flatten().min()
             }
         }
     }
@@ -264,7 +266,7 @@ impl Machine {
                     self.fall(now, None);
                 }
             }
-            Input::Surveyed(answer) => self.surveyed(now, answer),
+            Input::Relisted(answer) => self.relisted(now, answer),
             Input::Reinspected(answer) => self.reinspected(now, answer),
             Input::Inspected(ids, answer) => self.inspected(now, &ids, answer),
             Input::Tick => {}
@@ -290,7 +292,7 @@ impl Machine {
             Phase::Down { retry_at } if *retry_at <= now => {
                 self.phase = Phase::Opening;
                 // Where nobody was shown anything yet, there is nothing to go on from.
-                let resume = self.mark.clone().filter(|_| self.grounded || self.resuming);
+                let resume = self.token.clone().filter(|_| self.grounded || self.resuming);
                 self.commands.push(Command::Open(resume));
                 return;
             }
@@ -315,14 +317,15 @@ impl Machine {
                 self.signal(now, signal);
             }
         }
-        self.drive_survey(now);
-        if self.is_live(Detail::Summary) && self.wanted == Detail::Full && !self.full && self.survey.is_none() {
-            self.survey = Some(Survey::new(Purpose::Confirm, now));
-            self.drive_survey(now);
+        self.drive_relist(now);
+        if self.is_live(Detail::Summary) && self.wanted == Detail::Full && !self.full && self.relist.is_none() {
+            self.relist = Some(Relist::new(Purpose::Confirm, now));
+            self.drive_relist(now);
         }
-        if matches!(self.phase, Phase::Open { mode: Mode::Live, .. }) && self.looks.due().is_some_and(|due| due <= now)
+        if matches!(self.phase, Phase::Open { mode: Mode::Live, .. })
+            && self.inspect_queue.due().is_some_and(|due| due <= now)
         {
-            let ids = self.looks.ask(now);
+            let ids = self.inspect_queue.ask(now);
             // A hint may stand for a message that nobody could read: only a look that shows the life proves that it is the same.
             let lives = ids.iter().any(|id| self.cache.get(id).is_some_and(|known| known.incarnation.is_some()));
             let detail = if lives { Detail::Full } else { self.wanted };
@@ -336,13 +339,13 @@ impl Machine {
         &mut self,
         kind: RuntimeEventKind,
         before: Option<Arc<Instance>>,
-        mark: Option<NativeMark>,
+        token: Option<ResumeToken>,
         at: Option<SystemTime>,
     ) {
-        let cursor = Cursor::new(self.epoch.clone(), self.seq, self.mark.clone());
+        let cursor = Cursor::new(self.epoch.clone(), self.seq, self.token.clone());
         self.seq += 1;
         let mut event = RuntimeEvent::new(self.backend.clone(), cursor, self.wall, kind);
-        (event.mark, event.native_at) = (mark, at);
+        (event.token, event.native_at) = (token, at);
         self.entries.push(Entry::Event { event: Arc::new(event), before });
     }
 }

@@ -1,18 +1,18 @@
-//! The watch: what a backend writes ([`Source`], [`Looker`]), the [`Driver`] that makes it reliable, and what a subscriber
+//! The watch: what a backend writes ([`Source`], [`Inspector`]), the [`Driver`] that makes it reliable, and what a subscriber
 //! holds ([`EventStream`], [`InstanceTable`]).
 
 mod backoff;
 mod cache;
 mod driver;
 mod hub;
-mod looks;
+mod inspect_queue;
 mod machine;
 mod merge;
+mod relist;
 mod ring;
 mod source;
 mod stream;
 mod subscription;
-mod survey;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -20,7 +20,7 @@ mod tests;
 pub(crate) use self::stream::{first_match, pump, transitions};
 pub use self::{
     driver::{Driver, DriverOptions},
-    source::{Completeness, Edge, Flow, Inspection, Looker, Opened, Signal, SignalBody, Snapshot, Source},
+    source::{Completeness, Edge, Flow, Inspection, Inspector, Listing, Opened, Signal, SignalBody, Source},
     stream::{EventStream, TransitionStream},
     table::{Evidence, Freshness, InstanceTable, Transition},
 };

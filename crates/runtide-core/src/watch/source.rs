@@ -5,7 +5,12 @@ use std::{sync::Arc, time::Duration, time::SystemTime};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::{Detail, ExitStatus, Failure, Gap, Incarnation, Instance, InstanceId, InstanceState, NativeMark, Result};
+use crate::{
+    error::{Failure, Result},
+    event::{Gap, ResumeToken},
+    instance::{ExitStatus, Incarnation, Instance, InstanceId, InstanceState},
+    runtime::Detail,
+};
 
 /// The stream half of a runtime: what it tells.
 ///
@@ -16,7 +21,7 @@ use crate::{Detail, ExitStatus, Failure, Gap, Incarnation, Instance, InstanceId,
 /// never meets one. A source needs no task and no queue of its own.
 ///
 /// # Order
-/// `open`, then `next_batch` until it ends, while the driver looks through [`Looker`]. Subscribing comes first and
+/// `open`, then `next_batch` until it ends, while the driver looks through [`Inspector`]. Subscribing comes first and
 /// looking second: what happens in between is then in the stream.
 #[async_trait]
 pub trait Source: Send + 'static {
@@ -24,10 +29,10 @@ pub trait Source: Send + 'static {
     ///
     /// # Behavior
     /// * Drops an earlier subscription.
-    /// * With `resume`, says `Resumed` only with proof that nothing after that mark is missing; what came after it is then
+    /// * With `resume`, says `Resumed` only with proof that nothing after that token is missing; what came after it is then
     ///   told again, and ends with [`SignalBody::CaughtUp`]. Without proof it says `Fresh` and why.
     /// * Ends within a deadline.
-    async fn open(&mut self, resume: Option<&NativeMark>) -> Result<Opened>;
+    async fn open(&mut self, resume: Option<&ResumeToken>) -> Result<Opened>;
 
     /// What the runtime says next.
     ///
@@ -42,7 +47,7 @@ pub trait Source: Send + 'static {
     async fn next_batch(&mut self, out: &mut Vec<Signal>) -> Result<Flow>;
 
     /// The other half.
-    fn looker(&self) -> Arc<dyn Looker>;
+    fn inspector(&self) -> Arc<dyn Inspector>;
 
     /// The longest silence that a healthy link can show, `Alive` included; past it the driver calls the link dead and opens
     /// anew. `None`: silence proves nothing.
@@ -57,13 +62,13 @@ pub trait Source: Send + 'static {
 
 /// The asking half of a runtime: what one can find out by looking. It runs beside the stream and must not wait for it.
 #[async_trait]
-pub trait Looker: Send + Sync + 'static {
+pub trait Inspector: Send + Sync + 'static {
     /// Everything that is there.
     ///
     /// # Behavior
     /// * An item that cannot be decoded makes it `Partial`, not an `Err`, and hides no other.
     /// * `Complete` only if every page was read, every item decoded, and the permissions are as they were before.
-    async fn snapshot(&self, detail: Detail) -> Result<Snapshot>;
+    async fn list(&self, detail: Detail) -> Result<Listing>;
 
     /// These instances, many in one request where the runtime can: one answer per id, and one failed look is one `Unknown`.
     async fn inspect(&self, ids: &[InstanceId], detail: Detail) -> Result<Vec<Inspection>>;
@@ -81,7 +86,7 @@ pub enum Flow {
 /// How a subscription began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opened {
-    /// Nothing after the mark is missing.
+    /// Nothing after the token is missing.
     Resumed,
     /// Something may be, and why.
     Fresh(Gap),
@@ -93,21 +98,21 @@ pub struct Signal {
     /// What.
     pub body: SignalBody,
     /// Where to resume after this signal; for an edge, the identity of the fact as well.
-    pub mark: Option<NativeMark>,
+    pub token: Option<ResumeToken>,
     /// The runtime's clock: information, never order.
     pub at: Option<SystemTime>,
 }
 
 impl Signal {
-    /// A signal without mark and time.
+    /// A signal without token and time.
     pub fn new(body: SignalBody) -> Self {
-        Self { body, mark: None, at: None }
+        Self { body, token: None, at: None }
     }
 
-    /// With the runtime's mark.
+    /// With the runtime's token.
     #[must_use]
-    pub fn with_mark(mut self, mark: impl Into<Option<NativeMark>>) -> Self {
-        self.mark = mark.into();
+    pub fn with_token(mut self, token: impl Into<Option<ResumeToken>>) -> Self {
+        self.token = token.into();
         self
     }
 
@@ -133,7 +138,7 @@ pub enum SignalBody {
     /// Something about it may have changed: look.
     Hint(InstanceId),
     /// Everything, by a look that the source made itself.
-    Full(Snapshot),
+    Full(Listing),
     /// The link is healthy and there is nothing to say.
     Alive,
     /// Something was missed: look at everything.
@@ -187,14 +192,14 @@ impl Inspection {
 /// What one look saw. Absence means removal only if it is `Complete`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct Snapshot {
+pub struct Listing {
     /// What is there, each id once.
     pub instances: Vec<Arc<Instance>>,
     /// Whether that is all.
     pub completeness: Completeness,
 }
 
-impl Snapshot {
+impl Listing {
     /// All that is there.
     pub fn complete(instances: Vec<Arc<Instance>>) -> Self {
         Self { instances, completeness: Completeness::Complete }

@@ -12,13 +12,15 @@ use std::{
 use tokio::time::{Instant, Sleep};
 
 use super::{
-    cache::{Picture, Place},
+    cache::{Place, View},
     hub::{Hub, State},
     ring::{Bracket, Entry},
 };
 use crate::{
-    BackendId, Continuity, Cursor, Detail, Epoch, Error, ErrorKind, Failure, Gap, InstanceFilter, NativeMark, Result,
-    RuntimeEvent, RuntimeEventKind, SlowConsumer, WatchOptions,
+    error::{Error, ErrorKind, Failure, Result},
+    event::{Continuity, Cursor, Epoch, Gap, ResumeToken, RuntimeEvent, RuntimeEventKind},
+    instance::BackendId,
+    runtime::{Detail, InstanceFilter, SlowConsumer, WatchOptions},
 };
 
 /// Entries fetched under one lock.
@@ -44,8 +46,8 @@ pub(super) struct Subscription {
     filter: Option<InstanceFilter>,
     detail: Detail,
     slow: SlowConsumer,
-    /// A bracket is owed.
-    owed: Option<Gap>,
+    /// A bracket is pending.
+    pending: Option<Gap>,
     /// What a new subscriber is told before his first bracket.
     prelude: Option<Prelude>,
     ready: VecDeque<Arc<RuntimeEvent>>,
@@ -58,7 +60,7 @@ pub(super) struct Subscription {
 #[derive(Debug)]
 struct Showing {
     bracket: Bracket,
-    picture: Picture,
+    view: View,
     place: Place,
     /// Numbers `ResyncBegin` and `Present` in the bracket's epoch.
     seq: u64,
@@ -93,7 +95,7 @@ struct Bookmark {
 
 impl Subscription {
     pub(super) fn new(hub: &Arc<Hub>, state: &mut State, options: WatchOptions, start: Start) -> Self {
-        let (next, owed) = match start {
+        let (next, pending) = match start {
             Start::At(next) => (next, None),
             Start::Bracket(gap) => (state.ring.next(), Some(gap)),
         };
@@ -107,14 +109,14 @@ impl Subscription {
             filter: Some(options.filter).filter(|filter| !filter.is_empty()),
             detail: options.detail,
             slow: options.slow_consumer,
-            owed,
-            prelude: owed.map(|_| Prelude { epoch: state.machine.bracket_epoch(), told: 0, down: false }),
+            pending,
+            prelude: pending.map(|_| Prelude { epoch: state.machine.bracket_epoch(), told: 0, down: false }),
             ready: VecDeque::new(),
             showing: None,
             bookmark: every.map(|every| Bookmark { every, timer: Box::pin(tokio::time::sleep(every)), stale: false }),
             ended: false,
         };
-        new.owe(state, owed);
+        new.owe(state, pending);
         if let Some(cause) = state.machine.outage() {
             new.tell_outage(cause.clone(), SystemTime::now());
         }
@@ -162,7 +164,7 @@ impl Subscription {
         if self.next < state.ring.first() {
             return Poll::Ready(self.lagged(state));
         }
-        if let Some(gap) = self.owed {
+        if let Some(gap) = self.pending {
             // First what the ring says of the link, then the rows as they are.
             while self.ready.is_empty() && self.showing.is_none() && self.fetch_while_owed(state) {}
             if !self.ready.is_empty() || self.showing.is_some() {
@@ -171,7 +173,7 @@ impl Subscription {
             if !state.machine.is_live(self.detail) {
                 return self.wait(state, cx);
             }
-            self.take_picture(state, gap);
+            self.take_view(state, gap);
             return Poll::Ready(Ok(())); // every entry was passed, so that the rows are those of the place
         }
         let from = self.next;
@@ -200,7 +202,7 @@ impl Subscription {
         Poll::Ready(Ok(()))
     }
 
-    /// While a bracket is owed and the rows are not complete: only the state of the link is told. Whether there was news.
+    /// While a bracket is pending and the rows are not complete: only the state of the link is told. Whether there was news.
     fn fetch_while_owed(&mut self, state: &mut State) -> bool {
         let Some(entry) = state.ring.get(self.next) else { return false };
         match entry {
@@ -227,7 +229,7 @@ impl Subscription {
     }
 
     fn owe(&mut self, state: &mut State, gap: Option<Gap>) {
-        self.owed = gap;
+        self.pending = gap;
         state.set_pending(self.slot, gap.is_some());
     }
 
@@ -246,18 +248,18 @@ impl Subscription {
         if state.machine.outage().is_some() && state.machine.is_grounded() {
             // The last entry is the outage: what was known before it, and then the outage itself.
             self.next = state.ring.next() - 1;
-            self.take_picture(state, Gap::Lagged { dropped: dropped - 1 });
+            self.take_view(state, Gap::Lagged { dropped: dropped - 1 });
             return Ok(());
         }
         self.next = state.ring.next();
         state.advance(self.slot, self.next);
-        if self.owed.is_none() {
+        if self.pending.is_none() {
             self.owe(state, Some(Gap::Lagged { dropped }));
         }
         Ok(())
     }
 
-    /// To a subscriber who came while a bracket is owed to him.
+    /// To a subscriber who came while a bracket is pending to him.
     fn tell_outage(&mut self, cause: Option<Failure>, at: SystemTime) {
         if let Some(cursor) = self.prelude.as_mut().filter(|prelude| !prelude.down).map(|prelude| prelude.next(true)) {
             self.ready.push_back(self.event(cursor, at, RuntimeEventKind::BackendDisconnected { cause }));
@@ -273,13 +275,13 @@ impl Subscription {
     }
 
     /// A bracket of this subscriber's own, from the rows as they are; the ring is read on from `self.next`.
-    fn take_picture(&mut self, state: &mut State, gap: Gap) {
+    fn take_view(&mut self, state: &mut State, gap: Gap) {
         let bracket = Bracket {
             gap,
             epoch: state.machine.bracket_epoch(),
-            native: state.machine.mark().cloned(),
+            native: state.machine.token().cloned(),
             observed_at: SystemTime::now(),
-            picture: Some(state.machine.picture()),
+            view: Some(state.machine.view()),
             full: state.machine.is_full(),
         };
         self.next -= 1; // its end has the number of the last entry before it
@@ -288,7 +290,7 @@ impl Subscription {
 
     /// Begins to show the bracket whose end has the number `self.next`.
     fn enter(&mut self, state: &mut State, mut bracket: Bracket) {
-        let Some(picture) = bracket.picture.take() else {
+        let Some(view) = bracket.view.take() else {
             // A later bracket took its place.
             let dropped = state.ring.next() - self.next;
             self.next = state.ring.next();
@@ -306,14 +308,14 @@ impl Subscription {
             bracket.observed_at,
             RuntimeEventKind::ResyncBegin { gap: bracket.gap },
         ));
-        self.showing = Some(Showing { bracket, picture, place: Place::default(), seq: 1, end });
+        self.showing = Some(Showing { bracket, view, place: Place::default(), seq: 1, end });
     }
 
     /// The next rows of the bracket, or its end.
     fn show(&mut self) {
         let Some(mut showing) = self.showing.take() else { return };
         while self.ready.len() < FETCH {
-            let Some((row, next)) = showing.picture.row_at(showing.place) else {
+            let Some((row, next)) = showing.view.row_at(showing.place) else {
                 let end = self.event(showing.end, showing.bracket.observed_at, RuntimeEventKind::ResyncEnd);
                 self.ready.push_back(end);
                 return;
@@ -345,7 +347,7 @@ impl Subscription {
             }
             bookmark.stale = true;
             let state = self.hub.lock();
-            if self.owed.is_none() && self.next > 1 && state.machine.outage().is_none() {
+            if self.pending.is_none() && self.next > 1 && state.machine.outage().is_none() {
                 let cursor = place(&state, self.next - 1);
                 drop(state);
                 return Some(self.event(cursor, SystemTime::now(), RuntimeEventKind::Bookmark));
@@ -356,7 +358,7 @@ impl Subscription {
 
 /// Number `seq` of the ring, with where the runtime's history goes on now.
 fn place(state: &State, seq: u64) -> Cursor {
-    let (epoch, native): (&Epoch, Option<&NativeMark>) = (state.machine.epoch(), state.machine.mark());
+    let (epoch, native): (&Epoch, Option<&ResumeToken>) = (state.machine.epoch(), state.machine.token());
     Cursor::new(epoch.clone(), seq, native.cloned())
 }
 

@@ -17,7 +17,10 @@ use runtide_conformance::{
     proxy::{Action, Endpoint as Socket, Proxy, Rule},
     testbed::{Testbed, Turn},
 };
-use runtide_core::{ExitStatus, Health, Instance, InstanceId, InstanceSpec, LogSource, RuntimeBackend, UnixSignal};
+use runtide_core::{
+    ExitStatus, Health, Instance, InstanceId, RuntimeBackend, UnixSignal,
+    manager::{InstanceSpec, LogSource},
+};
 use runtide_docker::{Config, DockerBackend, Endpoint};
 use serde_json::{Value, json};
 
@@ -190,7 +193,7 @@ impl Harness for DockerHarness {
 
     fn timing(&self) -> Timing {
         let mut timing = Timing::REAL;
-        timing.patience = Duration::from_secs(60);
+        timing.timeout = Duration::from_secs(60);
         timing.output_bytes = 50_000 * LINE;
         timing
     }

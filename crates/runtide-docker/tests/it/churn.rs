@@ -77,11 +77,11 @@ impl Heard {
             .cursor
             .native
             .as_ref()
-            .and_then(|mark| mark.as_str().split(' ').next()?.replace('.', "").parse().ok());
+            .and_then(|token| token.as_str().split(' ').next()?.replace('.', "").parse().ok());
         match &event.kind {
             Kind::BackendDisconnected { .. } => self.outages += 1,
             Kind::BackendReconnected { continuity } => {
-                self.resumed += u32::from(*continuity == runtide_core::Continuity::Resumed);
+                self.resumed += u32::from(*continuity == runtide_core::event::Continuity::Resumed);
             }
             Kind::ResyncBegin { .. } => self.open_gap = Some(self.last_native),
             Kind::ResyncEnd => {
@@ -89,8 +89,8 @@ impl Heard {
                 self.gaps.push((from, nanos(event.observed_at)));
             }
             Kind::Started(_) | Kind::Stopped(_) => {
-                let mark = event.mark.as_ref().map_or(String::new(), |mark| mark.as_str().to_owned());
-                let mut parts = mark.split(' ');
+                let token = event.token.as_ref().map_or(String::new(), |token| token.as_str().to_owned());
+                let mut parts = token.split(' ');
                 if let (Some(time), Some(action), Some(instance)) = (parts.next(), parts.next(), event.instance()) {
                     let exit = instance.exit.and_then(|exit| match exit.end {
                         ExitCause::Code(code) => Some(code),

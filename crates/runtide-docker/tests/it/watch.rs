@@ -3,17 +3,17 @@
 use std::{sync::Arc, time::Duration};
 
 use runtide_core::{
-    Continuity, Detail, ErrorKind, EventStream, ExitStatus, Gap, Health, InstanceState, InstanceTable, ListOptions,
-    RuntimeBackend, RuntimeEvent, RuntimeEventKind, RuntimeKind, WatchOptions, WatchSupport,
+    Detail, ErrorKind, EventStream, ExitStatus, Gap, Health, InstanceState, InstanceTable, ListOptions, RuntimeBackend,
+    RuntimeEvent, RuntimeEventKind, RuntimeKind, WatchOptions, capabilities::WatchSupport, event::Continuity,
 };
 use serde_json::json;
 
 use crate::fake_daemon::{Fake, id};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 async fn next(stream: &mut EventStream) -> Arc<RuntimeEvent> {
-    tokio::time::timeout(PATIENCE, stream.next()).await.expect("an event in time").expect("an event").expect("no error")
+    tokio::time::timeout(TIMEOUT, stream.next()).await.expect("an event in time").expect("an event").expect("no error")
 }
 
 /// Reads up to the first event of this name; everything read.
@@ -128,12 +128,12 @@ async fn the_health_of_a_paused_one_is_its_last_verdict_and_does_not_flip() {
         fake.state().put(&id(1), "web", state, line, &json!({}));
         fake.state().tell(verb, &id(1), &json!({"name": "web"}));
         // A look at everything follows it, before the next start is told.
-        fake.state().run(&id(2), "mark");
+        fake.state().run(&id(2), "token");
         for event in until(&mut stream, "started").await {
             let web = event.kind.instance().filter(|instance| instance.name == "web");
             assert!(web.is_none_or(|web| web.health == Some(Health::Unhealthy)), "{verb}: {event:?}");
         }
-        fake.state().die(&id(2), "mark", 0);
+        fake.state().die(&id(2), "token", 0);
         until(&mut stream, "stopped").await;
     }
 }

@@ -9,11 +9,12 @@ use std::{
 use etcd_client::PermissionType;
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
 use runtide_core::{
-    Document, ErrorKind, Precondition, ResourceRef, Selector, StoreBackend, StoreEvent, StoreWatchOptions,
+    ErrorKind,
+    store::{Document, Precondition, ResourceRef, Selector, StoreBackend, StoreEvent, StoreWatchOptions},
 };
 use runtide_etcd::{Config, EtcdStore, Tls};
 
-use crate::cluster::{Cluster, PATIENCE, Setup, soon};
+use crate::cluster::{Cluster, Setup, TIMEOUT, soon};
 
 fn named(name: &str) -> ResourceRef {
     ResourceRef::new("apps", "Deployment", "shop", name).unwrap()
@@ -177,13 +178,13 @@ async fn a_user_can_do_what_it_may_and_no_more() {
 #[tokio::test]
 async fn whoever_does_not_say_who_it_is_is_told_so_at_once_and_no_password_is_shown() {
     let Some(cluster) = with_users(Setup::default()).await else { return };
-    let patient = cluster.config().with_request_timeout(PATIENCE * 4);
+    let patient = cluster.config().with_request_timeout(TIMEOUT * 4);
     for config in [patient.clone(), patient.with_user("writer", "12345678")] {
         let store = EtcdStore::new(config.clone()).unwrap();
         let begin = Instant::now();
         let error = store.apply(&named("a"), Document::json("{}"), Precondition::None).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error:?}");
-        assert!(begin.elapsed() < PATIENCE);
+        assert!(begin.elapsed() < TIMEOUT);
         assert!(!format!("{error} {error:?} {store:?} {config:?}").contains("12345678"));
         let error = store.watch(&Selector::all(), StoreWatchOptions::default()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error:?}");
@@ -219,7 +220,7 @@ async fn where_nobody_listens_a_call_ends_in_time_and_is_known_to_have_done_noth
         assert!(!error.to_string().contains("outcome"), "{error}");
         assert!(error.to_string().contains(&format!("endpoint=http://127.0.0.1:{port}")), "{error}");
     }
-    assert!(begin.elapsed() < PATIENCE);
+    assert!(begin.elapsed() < TIMEOUT);
 }
 
 #[tokio::test]
@@ -232,5 +233,5 @@ async fn where_somebody_listens_and_says_nothing_a_call_ends_in_time() {
     let begin = Instant::now();
     let error = store.stats().await.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Unavailable), "{error:?}");
-    assert!(begin.elapsed() < PATIENCE);
+    assert!(begin.elapsed() < TIMEOUT);
 }

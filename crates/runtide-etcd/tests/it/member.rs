@@ -5,7 +5,7 @@ mod reading;
 mod watching;
 mod writing;
 
-use runtide_core::{Document, ResourceRef, StoreEvent, StoreStream};
+use runtide_core::store::{Document, ResourceRef, StoreEvent, StoreStream};
 use runtide_etcd::{Config, EtcdStore};
 
 use crate::cluster;

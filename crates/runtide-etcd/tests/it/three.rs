@@ -11,12 +11,15 @@ use std::{
 
 use runtide_conformance::proxy::{Action, Endpoint, Proxy, Rule};
 use runtide_core::{
-    ApplyOutcome, Document, ErrorKind, PageOptions, Precondition, ResourceRef, Revision, Selector, Since, StoreBackend,
-    StoreEvent, StoreStream, StoreWatchOptions,
+    ErrorKind,
+    store::{
+        ApplyOutcome, Document, PageOptions, Precondition, ResourceRef, Revision, Selector, Since, StoreBackend,
+        StoreEvent, StoreStream, StoreWatchOptions,
+    },
 };
 use runtide_etcd::{Config, EtcdStore};
 
-use crate::cluster::{Cluster, PATIENCE, soon};
+use crate::cluster::{Cluster, TIMEOUT, soon};
 
 fn named(name: &str) -> ResourceRef {
     ResourceRef::new("apps", "Deployment", "shop", name).unwrap()
@@ -64,7 +67,7 @@ async fn a_dead_first_endpoint_costs_little() {
     for _ in 0..21 {
         next(&mut stream).await;
     }
-    assert!(begin.elapsed() < PATIENCE, "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < TIMEOUT, "{:?}", begin.elapsed());
 }
 
 /// What a writer was told of one resource.

@@ -1,12 +1,12 @@
 //! Resources in memory: [`MemoryStore`].
 
 mod ahead;
+mod collection;
 mod history;
 mod options;
-mod picture;
-mod shelf;
 mod subscription;
 mod tree;
+mod view;
 mod write;
 
 use std::{
@@ -16,9 +16,12 @@ use std::{
 
 use async_trait::async_trait;
 use runtide_core::{
-    Applied, Document, Error, ErrorKind, LocalStore, Page, PageOptions, PageToken, Planned, Precondition, Resource,
-    ResourceFormat, ResourceRef, Result, Revision, Selector, SnapshotReader, SnapshotSeal, SnapshotWriter,
-    StoreBackend, StoreImage, StoreStats, StoreStream, StoreWatchOptions,
+    Error, ErrorKind, Result,
+    store::{
+        Applied, Document, LocalStore, Page, PageOptions, PageToken, Planned, Precondition, Resource, ResourceFormat,
+        ResourceRef, Revision, Selector, StoreBackend, StoreImage, StoreSnapshotReader, StoreSnapshotSeal,
+        StoreSnapshotWriter, StoreStats, StoreStream, StoreWatchOptions,
+    },
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -47,11 +50,11 @@ const HISTORY: usize = 10_000;
 /// * Bodies are shared by the store, its history and all who read; none is copied.
 /// * A listing without a limit is one page. A page shows the store at its first page's revision, as far back as the history
 ///   reaches.
-/// * Nothing survives the process: put it in a [`JournaledStore`](runtide_core::JournaledStore) for that.
+/// * Nothing survives the process: put it in a [`JournaledStore`](runtide_journal::JournaledStore) for that.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> runtide_core::Result<()> {
-/// use runtide_core::{ApplyOutcome, Document, ErrorKind, Precondition, ResourceRef, StoreBackend};
+/// use runtide_core::{ErrorKind, store::{ApplyOutcome, Document, Precondition, ResourceRef, StoreBackend}};
 /// use runtide_memory::MemoryStore;
 ///
 /// let store = MemoryStore::new();
@@ -173,9 +176,9 @@ impl StoreBackend for MemoryStore {
         Ok(StoreStream::from_feed(Subscription::new(&self.inner, selector, &options)?))
     }
 
-    async fn snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<SnapshotSeal> {
+    async fn snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<StoreSnapshotSeal> {
         let image = self.image();
-        let mut writer = SnapshotWriter::begin(out, image.revision, image.resources.len() as u64);
+        let mut writer = StoreSnapshotWriter::begin(out, image.revision, image.resources.len() as u64);
         let mut resources = image.resources.into_iter();
         while !resources.as_slice().is_empty() {
             ask_for_bytes(resources.as_slice().iter().take(FEW));
@@ -188,7 +191,7 @@ impl StoreBackend for MemoryStore {
     }
 
     async fn restore(&self, from: &mut (dyn AsyncRead + Send + Unpin)) -> Result<Revision> {
-        let mut reader = SnapshotReader::begin(from).await?;
+        let mut reader = StoreSnapshotReader::begin(from).await?;
         let guess = self.inner.guess();
         let mut fresh = Growing::default();
         while let Some(mut resource) = reader.next().await? {

@@ -4,11 +4,14 @@ use std::{num::NonZeroU16, path::Path, sync::Arc, time::Duration};
 
 use runtide_conformance::mortal::{Lifespan, MortalBackend, MortalDisk};
 use runtide_core::{
-    Effect, ErrorKind, Health, ImageInfo, InstanceId, InstanceSpec, LogSource, NetworkSpec, Port, Protocol, Readiness,
-    Result, RuntimeBackend, Sidecar, SidecarManager, SidecarSpec, Sidecars, Support,
-    journal::{JournalOptions, OperationLog},
+    ErrorKind, Health, InstanceId, Port, Protocol, Result, RuntimeBackend,
+    capabilities::Support,
+    manager::{
+        Effect, ImageInfo, InstanceSpec, LogSource, NetworkSpec, Readiness, Sidecar, SidecarManager, SidecarSpec,
+    },
     wal::WalOptions,
 };
+use runtide_journal::{JournalOptions, OperationLog, Sidecars};
 use runtide_memory::{Call, Config, MemoryBackend, MemoryRuntime};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -249,7 +252,7 @@ async fn each_step_that_fails_undoes_those_before_it() {
         let error = scene.start(&spec(Readiness::Running)).await.unwrap_err();
         scene.runtime.heal();
         assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{call:?}: {error}");
-        // What could not be undone while it was denied is owed, and undone later.
+        // What could not be undone while it was denied is pending, and undone later.
         scene.sidecars.log().recover(std::slice::from_ref(&scene.backend)).await.unwrap();
         assert_eq!(scene.left().await, (0, 0, 0), "{call:?}");
         assert!(scene.sidecars.log().in_flight().is_empty(), "{call:?}");

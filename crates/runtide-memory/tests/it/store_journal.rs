@@ -7,11 +7,14 @@ use std::{
 };
 
 use runtide_core::{
-    ApplyOutcome, Document, ErrorKind, Gap, JournaledStore, PageOptions, Precondition, Resource, ResourceRef, Revision,
-    Selector, Since, StoreBackend, StoreEvent, StoreWatchOptions,
-    journal::JournalOptions,
+    ErrorKind, Gap,
+    store::{
+        ApplyOutcome, Document, PageOptions, Precondition, Resource, ResourceRef, Revision, Selector, Since,
+        StoreBackend, StoreEvent, StoreWatchOptions,
+    },
     wal::{Retention, WalOptions},
 };
+use runtide_journal::{JournalOptions, JournaledStore};
 use runtide_memory::MemoryStore;
 
 type Store = JournaledStore<MemoryStore>;
@@ -141,7 +144,7 @@ async fn a_restore_is_in_the_log_and_so_is_what_it_took_away() {
         last = Some(event.unwrap());
     }
     assert_eq!(last, Some(StoreEvent::Deleted { reference: named("late"), revision }));
-    // A snapshot that is damaged changes nothing.
+    // A snapshot that is corrupt changes nothing.
     snapshot[100] ^= 1;
     let before = all(&store).await;
     assert_eq!(store.restore(&mut &snapshot[..]).await.unwrap_err().kind(), ErrorKind::Corrupt);

@@ -12,7 +12,9 @@ use std::{
 };
 
 use runtide_core::{
-    Digest, Document, Error, ErrorKind, Resource, Result, Revision, SnapshotReader, SnapshotWriter, StoreImage, wal::fs,
+    Error, ErrorKind, Result,
+    store::{Digest, Document, Resource, Revision, StoreImage, StoreSnapshotReader, StoreSnapshotWriter},
+    wal::fs,
 };
 use serde::{Deserialize, Serialize};
 
@@ -77,8 +79,8 @@ impl Record {
         match serde_json::from_slice::<Intent>(&bytes) {
             Ok(intent) => Ok(Some(intent).filter(|intent| intent.base == base)),
             Err(error) => {
-                let damaged = Error::new(ErrorKind::Corrupt, OPEN, "the record of what was begun last is damaged");
-                Err(damaged.with_context("path", self.path.join(INTENT).display()).with_source(error))
+                let corrupt = Error::new(ErrorKind::Corrupt, OPEN, "the record of what was begun last is corrupt");
+                Err(corrupt.with_context("path", self.path.join(INTENT).display()).with_source(error))
             }
         }
     }
@@ -141,10 +143,10 @@ fn unreadable(path: &Path, error: io::Error) -> Error {
 /// Reads an index.
 ///
 /// # Errors
-/// `Corrupt` if it is damaged.
+/// `Corrupt` if it is corrupt.
 pub(super) async fn decode(bytes: &[u8]) -> Result<StoreImage> {
     let mut from = bytes;
-    let mut reader = SnapshotReader::begin(&mut from).await?;
+    let mut reader = StoreSnapshotReader::begin(&mut from).await?;
     let mut resources = Vec::new();
     while let Some(resource) = reader.next().await? {
         resources.push(resource);
@@ -159,7 +161,7 @@ pub(super) async fn encode<'a>(
     resources: impl Iterator<Item = &'a Resource>,
 ) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let mut writer = SnapshotWriter::begin(&mut bytes, revision, count as u64);
+    let mut writer = StoreSnapshotWriter::begin(&mut bytes, revision, count as u64);
     for resource in resources {
         writer.put(resource).await?;
     }

@@ -5,14 +5,15 @@ use std::{path::PathBuf, time::Duration};
 
 use runtide_conformance::testbed::Turn;
 use runtide_core::{
-    ErrorKind, ExitStatus, Instance, InstanceSpec, InstanceState as S, LabelMatch, Labels, ListOptions, Protocol,
-    RemoveOptions, RuntimeBackend, RuntimeBackendExt, RuntimeEventKind as Kind, WatchOptions,
+    ErrorKind, ExitStatus, Instance, InstanceState as S, LabelMatch, Labels, ListOptions, Protocol, RuntimeBackend,
+    RuntimeBackendExt, RuntimeEventKind as Kind, WatchOptions,
+    manager::{InstanceSpec, RemoveOptions},
 };
 use runtide_systemd::{Config, Selection, SystemdBackend};
 
 use crate::machine::Machine;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A variable of the testbed; `None`: it is not set, which must not be where a real systemd is required.
 fn variable(name: &str) -> Option<String> {
@@ -24,7 +25,7 @@ fn variable(name: &str) -> Option<String> {
 }
 
 /// The second machine, with unit files of this test on it, for one test at a time: each has it read all its units anew.
-struct Bed {
+struct Fixture {
     _turn: Turn,
     machine: Machine,
     config: Config,
@@ -33,7 +34,7 @@ struct Bed {
     files: Vec<PathBuf>,
 }
 
-impl Bed {
+impl Fixture {
     async fn with(files: &[(&str, &str)]) -> Option<Self> {
         let address = variable("RUNTIDE_TEST_SYSTEMD2")?;
         let root = PathBuf::from(variable("RUNTIDE_TEST_SYSTEMD2_ROOT")?);
@@ -42,15 +43,15 @@ impl Bed {
         let config = Config::system().with_address(address.clone()).with_root(root.clone());
         let config = config.with_selection(Selection::default().with_pattern(format!("{prefix}*")));
         let turn = Turn::on("systemd2").await.unwrap();
-        let mut bed = Self { _turn: turn, machine: Machine::at(&address), config, prefix, root, files: Vec::new() };
+        let mut fixture = Self { _turn: turn, machine: Machine::at(&address), config, prefix, root, files: Vec::new() };
         for (name, text) in files {
-            let path = bed.root.join("run/systemd/system").join(name.replace("PRE", &bed.prefix));
+            let path = fixture.root.join("run/systemd/system").join(name.replace("PRE", &fixture.prefix));
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(&path, text.replace("PRE", &bed.prefix)).unwrap();
-            bed.files.push(path);
+            std::fs::write(&path, text.replace("PRE", &fixture.prefix)).unwrap();
+            fixture.files.push(path);
         }
-        bed.machine.manager("Reload", &()).await.unwrap();
-        Some(bed)
+        fixture.machine.manager("Reload", &()).await.unwrap();
+        Some(fixture)
     }
 
     fn backend(&self) -> SystemdBackend {
@@ -64,7 +65,7 @@ impl Bed {
     }
 }
 
-impl Drop for Bed {
+impl Drop for Fixture {
     fn drop(&mut self) {
         for file in &self.files {
             let _ = std::fs::remove_file(file);
@@ -80,7 +81,7 @@ fn free_port() -> u16 {
 
 async fn until(backend: &SystemdBackend, unit: &str, done: impl Fn(&Instance) -> bool + Send + Sync) -> Instance {
     for _ in 0..100 {
-        match backend.wait_for(&unit.into(), &done, PATIENCE).await {
+        match backend.wait_for(&unit.into(), &done, TIMEOUT).await {
             Ok(found) => return Instance::clone(&found),
             // It was only just started, and nobody has told yet that it is there.
             Err(error) if error.kind() == ErrorKind::NotFound => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -100,36 +101,36 @@ async fn labels_templates_and_triggers_are_read_from_the_units() {
         ("PREsock.service", "[Unit]\nRequires=PREsock.socket\n[Service]\nExecStart=/bin/sleep 1000\n"),
         ("PREsock.socket", socket.as_str()),
     ];
-    let Some(bed) = Bed::with(&files).await else { return };
-    let backend = bed.backend();
-    let web = bed.verb("StartUnit", "PREweb@1.service").await;
+    let Some(fixture) = Fixture::with(&files).await else { return };
+    let backend = fixture.backend();
+    let web = fixture.verb("StartUnit", "PREweb@1.service").await;
     let seen =
         until(&backend, &web, |one| one.state == S::Running && one.labels.is_some() && one.group.is_some()).await;
     let labels = Labels::from_iter([("koi.dns.name", "web-%i"), ("team", "c"), ("extra", "1")]);
     assert_eq!(seen.labels, Some(labels));
     let group = seen.group.unwrap();
-    assert_eq!(group.service, Some(format!("{}web@.service", bed.prefix)));
+    assert_eq!(group.service, Some(format!("{}web@.service", fixture.prefix)));
     assert!(group.name.contains(".slice"), "{}", group.name);
 
-    let sock = bed.verb("StartUnit", "PREsock.service").await;
+    let sock = fixture.verb("StartUnit", "PREsock.service").await;
     until(&backend, &sock, |one| one.state == S::Running).await;
     let seen = backend.inspect(&sock.as_str().into()).await.unwrap();
-    assert_eq!(seen.group.as_ref().unwrap().triggers, [format!("{}sock.socket", bed.prefix)]);
+    assert_eq!(seen.group.as_ref().unwrap().triggers, [format!("{}sock.socket", fixture.prefix)]);
     let ports = seen.ports.as_ref().unwrap();
     assert!(ports.iter().any(|port| port.number.get() == listened && port.protocol == Protocol::Tcp), "{ports:?}");
 
     let chosen = Selection::default()
-        .with_pattern(format!("{}*", bed.prefix))
+        .with_pattern(format!("{}*", fixture.prefix))
         .with_label(LabelMatch::is("koi.dns.name", "web-%i"))
         .with_slice(group.name.clone());
-    let only = SystemdBackend::new(bed.config.clone().with_selection(chosen)).unwrap();
+    let only = SystemdBackend::new(fixture.config.clone().with_selection(chosen)).unwrap();
     let listed = only.list_instances(ListOptions::default()).await.unwrap();
     let ids: Vec<&str> = listed.instances.iter().map(|one| one.id.as_str()).collect();
     assert_eq!(ids, [web.as_str()], "sockets' service has no such label");
     for unit in [&web, &sock] {
-        bed.verb("StopUnit", unit).await;
+        fixture.verb("StopUnit", unit).await;
     }
-    bed.verb("StopUnit", "PREsock.socket").await;
+    fixture.verb("StopUnit", "PREsock.socket").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -146,17 +147,17 @@ async fn one_shots_restarts_limits_and_conditions_are_what_they_are() {
             "[Service]\nType=notify\nNotifyAccess=all\nWatchdogSec=300ms\nWatchdogSignal=KILL\nExecStart=/bin/sh -c 'systemd-notify --ready; sleep 1000'\n",
         ),
     ];
-    let Some(bed) = Bed::with(&files).await else { return };
-    let backend = bed.backend();
+    let Some(fixture) = Fixture::with(&files).await else { return };
+    let backend = fixture.backend();
     let mut events = backend.watch(WatchOptions::default()).await.unwrap();
     while !matches!(events.next().await.unwrap().unwrap().kind, Kind::ResyncEnd) {}
 
-    let job = bed.verb("StartUnit", "PREjob.service").await;
+    let job = fixture.verb("StartUnit", "PREjob.service").await;
     until(&backend, &job, |one| one.state == S::Running).await;
     let done = until(&backend, &job, |one| one.state == S::Stopped).await;
     assert_eq!(done.exit, Some(ExitStatus::code(0)), "its process is gone, and the unit stays up");
 
-    let looping = bed.verb("StartUnit", "PREloop.service").await;
+    let looping = fixture.verb("StartUnit", "PREloop.service").await;
     let failed = until(&backend, &looping, |one| one.state == S::Failed).await;
     assert_eq!(
         (failed.exit, failed.reason.as_deref()),
@@ -166,7 +167,7 @@ async fn one_shots_restarts_limits_and_conditions_are_what_they_are() {
     let mut lives = std::collections::BTreeSet::new();
     let mut exits = Vec::new();
     while exits.len() < 3 {
-        let event = tokio::time::timeout(PATIENCE, events.next()).await.expect("three ends").unwrap().unwrap();
+        let event = tokio::time::timeout(TIMEOUT, events.next()).await.expect("three ends").unwrap().unwrap();
         if let Kind::Stopped(one) = &event.kind
             && one.id.as_str() == looping
         {
@@ -176,20 +177,20 @@ async fn one_shots_restarts_limits_and_conditions_are_what_they_are() {
     }
     assert_eq!((lives.len(), exits), (3, vec![Some(ExitStatus::code(7)); 3]), "each restart is a life of its own");
 
-    let never = bed.prefix.clone() + "never.service";
-    bed.machine.manager("StartUnit", &(never.as_str(), "replace")).await.unwrap();
+    let never = fixture.prefix.clone() + "never.service";
+    fixture.machine.manager("StartUnit", &(never.as_str(), "replace")).await.unwrap();
     tokio::time::sleep(Duration::from_millis(500)).await;
     match backend.inspect(&never.as_str().into()).await {
         Ok(one) => assert_eq!((one.state, &one.incarnation), (S::Created, &None)),
         Err(error) => assert_eq!(error.kind(), ErrorKind::NotFound), // forgotten again
     }
 
-    let dog = bed.verb("StartUnit", "PREdog.service").await;
+    let dog = fixture.verb("StartUnit", "PREdog.service").await;
     let failed = until(&backend, &dog, |one| one.state == S::Failed).await;
     assert_eq!(failed.reason.as_deref(), Some("watchdog"), "{failed:?}");
     for unit in [&job, &looping, &dog] {
-        let _ = bed.machine.manager("StopUnit", &(unit.as_str(), "replace")).await;
-        let _ = bed.machine.manager("ResetFailedUnit", &(unit.as_str(),)).await;
+        let _ = fixture.machine.manager("StopUnit", &(unit.as_str(), "replace")).await;
+        let _ = fixture.machine.manager("ResetFailedUnit", &(unit.as_str(),)).await;
     }
 }
 
@@ -200,19 +201,19 @@ async fn one_that_loses_its_file_while_it_runs_goes_with_its_life() {
         ("PREkeeper.service", "[Unit]\nWants=PREorphan.service\n[Service]\nExecStart=/bin/sleep 1000\n"),
         ("PREorphan.service", "[Service]\nExecStart=/bin/sleep 1000\n"),
     ];
-    let Some(bed) = Bed::with(&files).await else { return };
-    let backend = bed.backend();
+    let Some(fixture) = Fixture::with(&files).await else { return };
+    let backend = fixture.backend();
     let mut events = backend.watch(WatchOptions::default()).await.unwrap();
-    let keeper = bed.verb("StartUnit", "PREkeeper.service").await;
-    let orphan = format!("{}orphan.service", bed.prefix);
+    let keeper = fixture.verb("StartUnit", "PREkeeper.service").await;
+    let orphan = format!("{}orphan.service", fixture.prefix);
     until(&backend, &orphan, |one| one.state == S::Running).await;
     while events.next().await.unwrap().unwrap().instance().is_none_or(|one| one.id.as_str() != orphan) {}
-    std::fs::remove_file(bed.files.last().unwrap()).unwrap();
-    bed.machine.manager("Reload", &()).await.unwrap();
+    std::fs::remove_file(fixture.files.last().unwrap()).unwrap();
+    fixture.machine.manager("Reload", &()).await.unwrap();
     // Its bracket shows it once more.
     let mut is_shown = false;
     loop {
-        let event = tokio::time::timeout(PATIENCE, events.next()).await.expect("a bracket").unwrap().unwrap();
+        let event = tokio::time::timeout(TIMEOUT, events.next()).await.expect("a bracket").unwrap().unwrap();
         match &event.kind {
             Kind::ResyncBegin { .. } => is_shown = false,
             Kind::Present(one) if one.id.as_str() == orphan => is_shown = true,
@@ -222,10 +223,10 @@ async fn one_that_loses_its_file_while_it_runs_goes_with_its_life() {
     }
     let seen = backend.inspect(&orphan.as_str().into()).await.unwrap();
     assert_eq!(seen.state, S::Running, "it runs, file or not");
-    bed.verb("StopUnit", "PREorphan.service").await;
+    fixture.verb("StopUnit", "PREorphan.service").await;
     let mut stopped = false;
     loop {
-        let event = tokio::time::timeout(PATIENCE, events.next()).await.expect("it goes").unwrap().unwrap();
+        let event = tokio::time::timeout(TIMEOUT, events.next()).await.expect("it goes").unwrap().unwrap();
         match &event.kind {
             Kind::BackendDisconnected { cause } => panic!("{cause:?}"),
             Kind::Stopped(one) if one.id.as_str() == orphan => stopped = true,
@@ -236,7 +237,7 @@ async fn one_that_loses_its_file_while_it_runs_goes_with_its_life() {
     assert!(stopped);
     let error = backend.inspect(&orphan.as_str().into()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
-    bed.verb("StopUnit", &keeper).await;
+    fixture.verb("StopUnit", &keeper).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -264,11 +265,11 @@ async fn a_users_manager_is_one_like_the_systems() {
 #[tokio::test]
 async fn where_there_is_no_systemd_the_answer_comes_at_once() {
     let folder = tempfile::tempdir().unwrap();
-    let backend = SystemdBackend::new(Config::user(folder.path()).with_deadline(PATIENCE * 4)).unwrap();
+    let backend = SystemdBackend::new(Config::user(folder.path()).with_deadline(TIMEOUT * 4)).unwrap();
     let began = std::time::Instant::now();
     let error = backend.connect().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-    assert!(began.elapsed() < PATIENCE);
+    assert!(began.elapsed() < TIMEOUT);
     let mut events = backend.watch(WatchOptions::default()).await.unwrap();
     let first = events.next().await.unwrap().unwrap();
     assert!(matches!(first.kind, Kind::BackendDisconnected { cause: Some(_) }), "{first:?}");

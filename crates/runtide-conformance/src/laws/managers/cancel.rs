@@ -2,7 +2,10 @@
 
 use std::{future::Future, pin::pin, task::Poll, time::Duration};
 
-use runtide_core::{ListOptions, LogOptions, RemoveOptions, RuntimeBackend, StopOptions, WatchOptions};
+use runtide_core::{
+    ListOptions, RuntimeBackend, WatchOptions,
+    manager::{LogOptions, RemoveOptions, StopOptions},
+};
 
 use super::{lifecycle, ok};
 use crate::{
@@ -109,7 +112,7 @@ async fn usable(
     times: usize,
 ) -> Result<(), Violation> {
     let verbs = lifecycle(backend, Law::M5)?;
-    let limit = h.timing().patience;
+    let limit = h.timing().timeout;
     let after = |verb: &str| format!("{verb} to work after futures were dropped at await {times}");
     let within = async |verb: &str, work: std::pin::Pin<Box<dyn Future<Output = Option<String>> + Send + '_>>| {
         match tokio::time::timeout(limit, work).await {

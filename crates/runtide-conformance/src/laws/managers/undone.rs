@@ -3,10 +3,11 @@
 use std::{collections::BTreeSet, future::Future, path::Path, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use runtide_core::{
-    NetworkSpec, Readiness, Result, RuntimeBackend, RuntimeBackendExt, Sidecar, SidecarManager, SidecarSpec, Sidecars,
-    journal::{JournalOptions, OperationLog},
+    Result, RuntimeBackend, RuntimeBackendExt,
+    manager::{NetworkSpec, Readiness, Sidecar, SidecarManager, SidecarSpec},
     wal::WalOptions,
 };
+use runtide_journal::{JournalOptions, OperationLog, Sidecars};
 
 use super::ok;
 use crate::{
@@ -71,7 +72,7 @@ fn open(disk: &MortalDisk) -> Result<OperationLog> {
 impl Scene<'_> {
     fn spec(&self, ready: Readiness) -> Done<SidecarSpec> {
         let instance = self.h.spec("m7", &Workload::Idle)?;
-        let deadline = self.h.timing().patience;
+        let deadline = self.h.timing().timeout;
         Ok(SidecarSpec::new(instance, ready, deadline).with_network(NetworkSpec::named(NETWORK)))
     }
 
@@ -211,7 +212,7 @@ impl Scene<'_> {
     async fn recover(&self, disk: &MortalDisk, life: &Lifespan) -> bool {
         let Ok(log) = open(&disk.reborn(life)) else { return false };
         let mortal: Arc<dyn RuntimeBackend> = Arc::new(MortalBackend::new(life, self.backend.clone()));
-        log.recover(&[mortal]).await.is_ok_and(|records| records.iter().all(|record| record.owed.is_empty()))
+        log.recover(&[mortal]).await.is_ok_and(|records| records.iter().all(|record| record.pending.is_empty()))
             && !life.is_over()
     }
 
@@ -220,12 +221,17 @@ impl Scene<'_> {
         let life = Lifespan::until(point);
         let done = self.recover(disk, &life).await;
         if !life.is_over() {
-            ensure!(done, M7, format!("recovery after {after}"), "something that is owed");
+            ensure!(done, M7, format!("recovery after {after}"), "something that is pending");
             self.nothing_is_left(after).await?;
             return Ok(false);
         }
         let done = self.recover(disk, &Lifespan::unending()).await;
-        ensure!(done, M7, format!("recovery after {after} and after a recovery that died"), "something that is owed");
+        ensure!(
+            done,
+            M7,
+            format!("recovery after {after} and after a recovery that died"),
+            "something that is pending"
+        );
         self.nothing_is_left(&format!("{after}, and recovery killed at point {point}")).await?;
         Ok(true)
     }

@@ -1,4 +1,4 @@
-//! S7 and S8: snapshots, whole and damaged, and restoring them.
+//! S7 and S8: snapshots, whole and corrupt, and restoring them.
 
 use std::{
     collections::BTreeMap,
@@ -8,8 +8,11 @@ use std::{
 };
 
 use runtide_core::{
-    Digest, ErrorKind, Gap, PageOptions, Precondition, Resource, ResourceRef, Revision, Selector, Since,
-    SnapshotReader, SnapshotSeal, StoreEvent, StoreWatchOptions,
+    ErrorKind, Gap,
+    store::{
+        Digest, PageOptions, Precondition, Resource, ResourceRef, Revision, Selector, Since, StoreEvent,
+        StoreSnapshotReader, StoreSnapshotSeal, StoreWatchOptions,
+    },
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -39,7 +42,7 @@ const VERSION_AT: usize = 8;
 /// A snapshot with what is in it.
 struct Taken {
     bytes: Vec<u8>,
-    seal: SnapshotSeal,
+    seal: StoreSnapshotSeal,
     resources: Vec<Arc<Resource>>,
 }
 
@@ -49,7 +52,7 @@ impl Hand {
         let mut bytes = Vec::new();
         let seal = self.works("take a snapshot", self.store.snapshot(&mut bytes)).await?;
         let mut from = &bytes[..];
-        let mut reader = self.works("read a snapshot", SnapshotReader::begin(&mut from)).await?;
+        let mut reader = self.works("read a snapshot", StoreSnapshotReader::begin(&mut from)).await?;
         let mut resources = Vec::new();
         while let Some(resource) = self.works("read a snapshot", reader.next()).await? {
             resources.push(resource);
@@ -80,7 +83,7 @@ impl Hand {
     }
 }
 
-/// Snapshots are taken while eight clients write: each must be what was there at its revision. Then one is damaged, in every
+/// Snapshots are taken while eight clients write: each must be what was there at its revision. Then one is corrupt, in every
 /// byte, cut at every length, and lengthened: each is refused, nothing is changed, and no watcher hears of it.
 pub(crate) async fn s7_snapshot(h: &dyn StoreHarness) -> StoreLawResult {
     let tried = Tried { law: StoreLaw::S7, h };
@@ -112,12 +115,12 @@ pub(crate) async fn s7_snapshot(h: &dyn StoreHarness) -> StoreLawResult {
     for taken in &snapshots {
         hand.holds(truth.listed(&Selector::all(), taken.seal.revision, &taken.resources))?;
     }
-    let damaged = damaged(tried).await?;
-    Ok(Verdict::looked_at(snapshots.len() as u64 + damaged, "snapshots", Vec::new()))
+    let corrupt = corrupt(tried).await?;
+    Ok(Verdict::looked_at(snapshots.len() as u64 + corrupt, "snapshots", Vec::new()))
 }
 
 /// Everything that is not a snapshot any more; how many there were.
-async fn damaged(tried: Tried<'_>) -> Held<u64> {
+async fn corrupt(tried: Tried<'_>) -> Held<u64> {
     let hand = tried.hand();
     for n in 0..KEYS {
         hand.delete(&reference(n), Precondition::None).await?;
@@ -150,7 +153,7 @@ async fn damaged(tried: Tried<'_>) -> Held<u64> {
     let count = wrong.len() as u64 + 3;
     for (what, bytes) in &wrong {
         let mut from = &bytes[..];
-        let refused = hand.ends("restore a damaged snapshot", hand.store.restore(&mut from)).await?;
+        let refused = hand.ends("restore a corrupt snapshot", hand.store.restore(&mut from)).await?;
         let version = bytes.get(..VERSION_AT) == taken.bytes.get(..VERSION_AT)
             && bytes.get(VERSION_AT..VERSION_AT + 4) != taken.bytes.get(VERSION_AT..VERSION_AT + 4);
         let fine = refused.as_ref().is_err_and(|error| {

@@ -11,10 +11,13 @@ use std::{
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use runtide_core::{
-    BackendId, Capabilities, Cursor, Error, ErrorKind, EventStream, ExecManager, ImageManager, Instance, InstanceId,
-    LifecycleManager, ListOptions, LogManager, NetworkManager, ProvisionManager, Result, RuntimeBackend, RuntimeEvent,
-    RuntimeEventKind, RuntimeInfo, RuntimeKind, SidecarManager, Snapshot, SnapshotManager, StatsManager, Support,
-    VolumeManager, WatchOptions,
+    BackendId, Capabilities, Cursor, Error, ErrorKind, EventStream, Instance, InstanceId, ListOptions, Listing, Result,
+    RuntimeBackend, RuntimeEvent, RuntimeEventKind, RuntimeInfo, RuntimeKind, WatchOptions,
+    capabilities::Support,
+    manager::{
+        ExecManager, ImageManager, LifecycleManager, LogManager, NetworkManager, ProvisionManager, SidecarManager,
+        SnapshotManager, StatsManager, VolumeManager,
+    },
 };
 use runtide_memory::{Config, MemoryBackend, MemoryRuntime};
 use tokio::sync::mpsc;
@@ -160,7 +163,7 @@ impl RuntimeBackend for Broken {
         Ok(info)
     }
 
-    async fn list_instances(&self, options: ListOptions) -> Result<Snapshot> {
+    async fn list_instances(&self, options: ListOptions) -> Result<Listing> {
         if self.how == Mutant::ListNeedsConnect && !self.connected.load(Ordering::Acquire) {
             return Err(Error::new(ErrorKind::Conflict, "mutant.list", "connect first"));
         }
@@ -169,7 +172,7 @@ impl RuntimeBackend for Broken {
             Mutant::BadItemBlinds if !listed.is_complete() => {
                 return Err(Error::new(ErrorKind::Protocol, "mutant.list", "the answer cannot be decoded"));
             }
-            Mutant::PartialListIsTheTruth => listed = Snapshot::complete(listed.instances),
+            Mutant::PartialListIsTheTruth => listed = Listing::complete(listed.instances),
             Mutant::NameIsIdentity => {
                 listed.instances = listed.instances.iter().map(|row| self.shared.canonical(row)).collect();
             }
@@ -193,7 +196,7 @@ impl RuntimeBackend for Broken {
                 // From now on, and nobody needs to know.
                 options.from = None;
             }
-            Mutant::ForgetsTheMark => options.from = options.from.map(|from| Cursor::new(from.epoch, from.seq, None)),
+            Mutant::ForgetsTheToken => options.from = options.from.map(|from| Cursor::new(from.epoch, from.seq, None)),
             Mutant::LeaksTheCredentialInEvents => {
                 let inner = self.inner.watch(options).await?;
                 return Ok(EventStream::new(inner.map(|item| item.map(|event| talkative(&event)))));
@@ -221,7 +224,7 @@ impl RuntimeBackend for Broken {
             }
         }
         let inner = self.inner.watch(options).await?;
-        if matches!(self.how, Mutant::WatchNeedsTheRuntime | Mutant::LeaksConnections | Mutant::ForgetsTheMark) {
+        if matches!(self.how, Mutant::WatchNeedsTheRuntime | Mutant::LeaksConnections | Mutant::ForgetsTheToken) {
             return Ok(inner);
         }
         Ok(Spoilt::new(self.how, inner, &self.inner, &self.shared).after(from).into_stream())

@@ -5,7 +5,7 @@ use std::{
     sync::Mutex,
 };
 
-use runtide_core::{Cursor, Epoch, InstanceId};
+use runtide_core::{Cursor, InstanceId, event::Epoch};
 
 use crate::pinned::mutants;
 
@@ -45,7 +45,7 @@ mutants! { runtide_conformance::Law;
     /// A stored cursor is thrown away without a word.
     IgnoresTheCursor [R7 R8];
     /// It stores where its consumer was, and not where the runtime's history was.
-    ForgetsTheMark [R7];
+    ForgetsTheToken [R7];
     /// A link that is silent is a link that is quiet.
     NeverTimesOut [R10];
     /// While the link is down, it dials.

@@ -10,9 +10,12 @@ use std::{
 use async_trait::async_trait;
 use futures_util::Stream;
 use runtide_core::{
-    Applied, ApplyOutcome, Document, Error, ErrorKind, Gap, Page, PageOptions, PageToken, Precondition, Resource,
-    ResourceFormat, ResourceRef, Result, Revision, Selector, Since, SlowConsumer, SnapshotReader, SnapshotSeal,
-    SnapshotWriter, StoreBackend, StoreEvent, StoreStats, StoreStream, StoreWatchOptions,
+    Error, ErrorKind, Gap, Result, SlowConsumer,
+    store::{
+        Applied, ApplyOutcome, Document, Page, PageOptions, PageToken, Precondition, Resource, ResourceFormat,
+        ResourceRef, Revision, Selector, Since, StoreBackend, StoreEvent, StoreSnapshotReader, StoreSnapshotSeal,
+        StoreSnapshotWriter, StoreStats, StoreStream, StoreWatchOptions,
+    },
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -405,7 +408,7 @@ impl StoreBackend for Plain {
         }))
     }
 
-    async fn snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<SnapshotSeal> {
+    async fn snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<StoreSnapshotSeal> {
         let (revision, mut resources) = {
             let state = self.state();
             (state.revision, state.resources.clone())
@@ -419,7 +422,7 @@ impl StoreBackend for Plain {
                 }
             }
         }
-        let mut writer = SnapshotWriter::begin(out, Revision(revision), resources.len() as u64);
+        let mut writer = StoreSnapshotWriter::begin(out, Revision(revision), resources.len() as u64);
         let mut resources: Vec<_> = resources.into_values().collect();
         resources.sort_by(|a, b| a.reference.cmp(&b.reference));
         for resource in resources {
@@ -429,13 +432,13 @@ impl StoreBackend for Plain {
     }
 
     async fn restore(&self, from: &mut (dyn AsyncRead + Send + Unpin)) -> Result<Revision> {
-        let mut reader = SnapshotReader::begin(from).await?;
+        let mut reader = StoreSnapshotReader::begin(from).await?;
         let mut resources = Vec::new();
         loop {
             match reader.next().await {
                 Ok(Some(resource)) => resources.push(resource),
                 Ok(None) => break,
-                Err(_) if self.has(Bug::AcceptsDamagedSnapshot) => break,
+                Err(_) if self.has(Bug::AcceptsCorruptSnapshot) => break,
                 Err(error) => return Err(error),
             }
             if self.has(Bug::HalfRestore) {

@@ -6,8 +6,8 @@ use crate::pinned::mutants;
 mutants! { runtide_conformance::store::StoreLaw => Option<Bug>;
     /// Nothing is wrong with it.
     Sound = None, [];
-    /// A damaged snapshot is taken as far as it can be read.
-    AcceptsDamagedSnapshot = Some(Bug::AcceptsDamagedSnapshot), [S7];
+    /// A corrupt snapshot is taken as far as it can be read.
+    AcceptsCorruptSnapshot = Some(Bug::AcceptsCorruptSnapshot), [S7];
     /// While writes are under way, readers see what was there before the first of them: each alone is in order.
     AcknowledgedBeforeSeen = Some(Bug::AcknowledgedBeforeSeen), [S12];
     /// A write is acknowledged when the system has it, and synced later.

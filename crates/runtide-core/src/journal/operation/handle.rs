@@ -3,12 +3,18 @@
 use std::sync::Arc;
 
 use super::{
-    ledger::Entry,
     log::OperationLog,
+    open_operations::Entry,
     record::{OperationRecord, Stage},
     undo::Undo,
 };
-use crate::{Error, ErrorKind, Failure, OperationId, Result, RuntimeBackend, journal::blocking::lock, wal::Seq};
+use crate::{
+    error::{Error, ErrorKind, Failure, Result},
+    journal::blocking::lock,
+    manager::OperationId,
+    runtime::RuntimeBackend,
+    wal::Seq,
+};
 
 /// One operation in flight.
 ///
@@ -31,17 +37,18 @@ pub(super) struct Held {
 impl Held {
     /// Takes it, whoever has it.
     pub(super) fn take(log: &OperationLog, id: &OperationId) -> Self {
-        lock(&log.inner.ledger).held.insert(id.clone());
+        lock(&log.inner.open_operations).held.insert(id.clone());
         Self { log: log.clone(), id: id.clone() }
     }
 
     /// Takes what is not finished and nobody has.
     pub(super) fn take_all(log: &OperationLog) -> Vec<Self> {
-        let mut ledger = lock(&log.inner.ledger);
-        let free = ledger.open().map(|record| record.id.clone()).filter(|id| !ledger.held.contains(id));
+        let mut open_operations = lock(&log.inner.open_operations);
+        let free =
+            open_operations.open().map(|record| record.id.clone()).filter(|id| !open_operations.held.contains(id));
         let free: Vec<OperationId> = free.collect();
-        ledger.held.extend(free.iter().cloned());
-        drop(ledger);
+        open_operations.held.extend(free.iter().cloned());
+        drop(open_operations);
         free.into_iter().map(|id| Self { log: log.clone(), id }).collect()
     }
 
@@ -52,7 +59,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        lock(&self.log.inner.ledger).held.remove(&self.id);
+        lock(&self.log.inner.open_operations).held.remove(&self.id);
     }
 }
 
@@ -80,7 +87,7 @@ impl Operation {
     ///
     /// # Errors
     /// `Conflict` for a stage that cannot follow the present one, and for [`RolledBack`](Stage::RolledBack) while something
-    /// is owed; as an append to the log.
+    /// is pending; as an append to the log.
     ///
     /// # Cancel safety
     /// Dropped, it may have gone on.
@@ -103,7 +110,7 @@ impl Operation {
     /// Undoes what was announced, from the end, and finishes as [`RolledBack`](Stage::RolledBack).
     ///
     /// An operation that has not failed yet fails first, as cancelled. A step that cannot be undone ends it: the record then
-    /// says what is owed and why, the stage is still `Failed`, and [`OperationLog::recover`] tries again.
+    /// says what is pending and why, the stage is still `Failed`, and [`OperationLog::recover`] tries again.
     ///
     /// # Errors
     /// As an append to the log; what can be undone is undone even so.

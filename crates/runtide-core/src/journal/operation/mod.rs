@@ -1,8 +1,8 @@
 //! Operations in the log, so that a crash leaves nothing behind.
 
 mod handle;
-mod ledger;
 mod log;
+mod open_operations;
 mod orphans;
 mod record;
 mod recover;
@@ -18,5 +18,5 @@ pub use self::{
 /// The label that names who made an object: an [`OwnerId`].
 pub const OWNER_LABEL: &str = "runtide.owner";
 
-/// The label that names the operation that made an object: an [`OperationId`](crate::OperationId).
+/// The label that names the operation that made an object: an [`OperationId`](crate::manager::OperationId).
 pub const OPERATION_LABEL: &str = "runtide.operation";

@@ -8,8 +8,11 @@ use super::{
     undo::{Undo, UndoAction, guarded},
 };
 use crate::{
-    Error, ErrorKind, InstanceFilter, LabelMatch, Labels, ListOptions, OperationId, Result, RuntimeBackend,
-    journal::blocking::carry,
+    error::{Error, ErrorKind, Result},
+    journal::blocking::run_blocking,
+    labels::{LabelMatch, Labels},
+    manager::OperationId,
+    runtime::{InstanceFilter, ListOptions, RuntimeBackend},
     wal::{
         fs::{Disk, File, OsDisk},
         lock_path,
@@ -40,7 +43,7 @@ impl OperationLog {
     /// Dropped, it has removed some of it.
     pub async fn reap_orphans(backend: &dyn RuntimeBackend, owner: &OwnerId, lease: &Path) -> Result<Vec<Undo>> {
         let (dir, who) = (lease.to_owned(), owner.clone());
-        let _held = carry(REAP, move || take_lease(&dir, &who)).await?;
+        let _held = run_blocking(REAP, move || take_lease(&dir, &who)).await?;
         let (orphans, mut failed) = orphans(backend, owner).await?;
         for orphan in &orphans {
             if let Err(error) = orphan.take_back(backend).await {

@@ -5,7 +5,11 @@ use std::fmt;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::undo::Undo;
-use crate::{Error, ErrorKind, Failure, OperationId, Result, names::names};
+use crate::{
+    error::{Error, ErrorKind, Failure, Result},
+    manager::OperationId,
+    names::names,
+};
 
 names! {
     /// Who creates: the value of the [`OWNER_LABEL`](super::OWNER_LABEL). It is the same after a restart, and has one log.
@@ -30,7 +34,7 @@ pub enum Stage {
     Validated,
     /// It acts.
     Started,
-    /// Done: nothing is owed any more.
+    /// Done: nothing is pending any more.
     Completed,
     /// It cannot go on, and why.
     Failed(Failure),
@@ -93,15 +97,24 @@ pub struct OperationRecord {
     /// What was undone, in the order in which it was announced.
     pub undone: Vec<Undo>,
     /// What is still to be undone, in the order in which it was announced; it is undone from the end.
-    pub owed: Vec<Undo>,
-    /// Why what is owed could not be undone when it was last tried. Not in the log.
+    pub pending: Vec<Undo>,
+    /// Why what is pending could not be undone when it was last tried. Not in the log.
     pub obstacle: Option<Failure>,
     request: serde_json::Value,
 }
 
 impl OperationRecord {
     pub(super) fn new(id: OperationId, owner: OwnerId, name: String, request: serde_json::Value) -> Self {
-        Self { id, owner, name, stage: Stage::Submitted, undone: Vec::new(), owed: Vec::new(), obstacle: None, request }
+        Self {
+            id,
+            owner,
+            name,
+            stage: Stage::Submitted,
+            undone: Vec::new(),
+            pending: Vec::new(),
+            obstacle: None,
+            request,
+        }
     }
 
     /// What was asked for.

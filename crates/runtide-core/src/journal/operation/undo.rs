@@ -6,8 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::OPERATION_LABEL;
 use crate::{
-    BackendId, Effect, Error, ErrorKind, ImageRef, Instance, InstanceFilter, Labels, ListOptions, NetworkId,
-    OperationId, RemoveOptions, Result, RuntimeBackend, RuntimeBackendExt, StopOptions,
+    error::{Error, ErrorKind, Result},
+    instance::{BackendId, ImageRef, Instance},
+    labels::Labels,
+    manager::{Effect, NetworkId, OperationId, RemoveOptions, StopOptions},
+    runtime::{InstanceFilter, ListOptions, RuntimeBackend, RuntimeBackendExt},
 };
 
 /// For a backend whose calls have no deadline of their own.

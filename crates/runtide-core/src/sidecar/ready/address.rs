@@ -9,7 +9,7 @@ use std::{
 
 use tokio::{net::TcpStream, time::timeout};
 
-use crate::{Instance, Protocol};
+use crate::instance::{Instance, Protocol};
 
 /// For one address.
 const CONNECT: Duration = Duration::from_secs(1);

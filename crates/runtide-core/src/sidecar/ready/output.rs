@@ -1,6 +1,11 @@
 //! Looking for a text in the output.
 
-use crate::{InstanceId, LogOptions, LogSource, Result, RuntimeBackend, RuntimeBackendExt};
+use crate::{
+    error::Result,
+    instance::InstanceId,
+    manager::{LogOptions, LogSource},
+    runtime::{RuntimeBackend, RuntimeBackendExt},
+};
 
 /// Whether a line contains the text, as soon as it does; `false`: the output is over.
 pub(super) async fn contains(backend: &dyn RuntimeBackend, id: &InstanceId, text: &str) -> Result<bool> {

@@ -21,7 +21,7 @@ use super::super::{
     snapshot::{format_number, format_of},
 };
 use crate::{
-    Error, ErrorKind, Result,
+    error::{Error, ErrorKind, Result},
     wal::{RecordKind, RecordRef, Seq},
 };
 

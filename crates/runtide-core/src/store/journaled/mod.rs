@@ -21,14 +21,14 @@ use tokio::{
 use self::scribe::{Desk, Task};
 use super::{
     Applied, Document, LocalStore, Page, PageOptions, PlannedChange, Precondition, Resource, ResourceFormat,
-    ResourceRef, Revision, Selector, SnapshotReader, SnapshotSeal, StoreBackend, StoreStats, StoreStream,
+    ResourceRef, Revision, Selector, StoreBackend, StoreSnapshotReader, StoreSnapshotSeal, StoreStats, StoreStream,
     StoreWatchOptions,
 };
 use crate::{
-    Error, ErrorKind, Result,
+    error::{Error, ErrorKind, Result},
     journal::{
         JournalOptions,
-        blocking::{Stretches, carry, handle, lock},
+        blocking::{BlockingStream, carry, handle, lock},
     },
     wal::{Anchor, ReadFrom, Repair, Wal},
 };
@@ -62,8 +62,9 @@ const ROOM: u32 = 64 << 10;
 /// and watching go on.
 ///
 /// ```
-/// # async fn example(memory: impl runtide_core::LocalStore) -> runtide_core::Result<()> {
-/// use runtide_core::{Document, JournaledStore, Precondition, ResourceRef, StoreBackend, journal::JournalOptions};
+/// # async fn example(memory: impl runtide_core::store::LocalStore) -> runtide_core::Result<()> {
+/// use runtide_core::store::{Document, Precondition, ResourceRef, StoreBackend};
+/// use runtide_journal::{JournaledStore, JournalOptions};
 /// use std::path::Path;
 ///
 /// let store = JournaledStore::open(Path::new("/var/lib/shop/store"), memory, JournalOptions::default())?;
@@ -91,7 +92,7 @@ impl<S: LocalStore> JournaledStore<S> {
     ///
     /// # Errors
     /// `Conflict` while somebody else has it open; `InvalidInput` if the folder holds another log; `Unsupported` for a store
-    /// of another format version; `Corrupt` if it is damaged; as [`Wal::open`].
+    /// of another format version; `Corrupt` if it is corrupt; as [`Wal::open`].
     pub fn open(dir: &Path, inner: S, options: JournalOptions) -> Result<Self> {
         let wal = Wal::open(dir, options.wal.clone())?;
         let replayed = replay::replay(&wal, &inner)?;
@@ -115,11 +116,11 @@ impl<S: LocalStore> JournaledStore<S> {
     /// time, on a thread that may block.
     ///
     /// # Errors
-    /// As [`Wal::reader`]. In the stream, `Corrupt` where the log is damaged.
+    /// As [`Wal::reader`]. In the stream, `Corrupt` where the log is corrupt.
     pub async fn history(&self, reference: &ResourceRef) -> Result<StoreStream> {
         const HISTORY: &str = "store.history";
         let reading = self.reading(HISTORY, reference).await?;
-        Ok(StoreStream::new(Stretches::new(reading, HISTORY, handle(HISTORY)?)))
+        Ok(StoreStream::new(BlockingStream::new(reading, HISTORY, handle(HISTORY)?)))
     }
 
     /// The resource as it was at a revision, or `None` if it was not there.
@@ -135,12 +136,12 @@ impl<S: LocalStore> JournaledStore<S> {
             return Err(error.with_context("revision", revision).with_context("newest", newest));
         }
         let reading = self.reading("store.at", reference).await?;
-        carry("store.at", move || reading.at(revision)).await
+        run_blocking("store.at", move || reading.at(revision)).await
     }
 
     async fn reading(&self, operation: &'static str, reference: &ResourceRef) -> Result<history::Reading> {
         let (desk, reference) = (Arc::clone(&self.inner.desk), reference.clone());
-        carry(operation, move || {
+        run_blocking(operation, move || {
             let head = desk.wal.anchor().seq;
             Ok(history::Reading::new(desk.wal.reader(ReadFrom::Start)?, head, reference))
         })
@@ -274,12 +275,12 @@ impl<S: LocalStore> StoreBackend for JournaledStore<S> {
         self.inner.desk.store.watch(selector, options).await
     }
 
-    async fn snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<SnapshotSeal> {
+    async fn snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<StoreSnapshotSeal> {
         self.inner.desk.store.snapshot(out).await
     }
 
     async fn restore(&self, from: &mut (dyn AsyncRead + Send + Unpin)) -> Result<Revision> {
-        let mut reader = SnapshotReader::begin(from).await?;
+        let mut reader = StoreSnapshotReader::begin(from).await?;
         let mut resources = Vec::new();
         while let Some(resource) = reader.next().await? {
             resources.push(resource);

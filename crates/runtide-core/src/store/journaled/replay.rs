@@ -7,7 +7,7 @@ use super::{
     format::{self, Entry},
 };
 use crate::{
-    Error, ErrorKind, Result,
+    error::{Error, ErrorKind, Result},
     wal::{ReadFrom, Seq, Wal},
 };
 

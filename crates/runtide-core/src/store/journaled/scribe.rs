@@ -18,7 +18,7 @@ use super::{
     replay::stamped,
 };
 use crate::{
-    Error, ErrorKind, Result, Retry,
+    error::{Error, ErrorKind, Result, Retry},
     journal::JournalOptions,
     wal::{Durability, Seq, Wal},
 };

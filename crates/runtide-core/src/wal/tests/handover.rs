@@ -6,7 +6,7 @@
 //!
 //! It takes memory to be sequentially consistent: orderings of atomics that are too weak are not found.
 //!
-//! That it bites: it found three ways to wait forever that all other tests had passed by (a baton handed to a thread whose append
+//! That it bites: it found three ways to wait forever that all other tests had passed by (a leadership handed to a thread whose append
 //! had failed, or whose sync was done already; a task forgotten that was polled by another waker), each within a few orders,
 //! and finds them again without their repairs. So it does a head that is published before its sync, and a group of
 //! which only the first is woken. The last two tests show that it sees such things at all.
@@ -32,7 +32,7 @@ use shuttle::{
 use self::disk::{Fail, Watched};
 use super::{KIND, payload};
 use crate::{
-    ErrorKind, Result,
+    error::{ErrorKind, Result},
     wal::{Durability, ReadFrom, Seq, Wal, WalOptions, WalReader},
 };
 
@@ -209,7 +209,7 @@ fn a_failure_reaches_everyone_who_waits_and_everyone_who_comes() {
             assert_eq!(append(&wal, &disk, 1).unwrap_err().kind(), ErrorKind::Unexpected);
         }
         let _ = wal.close();
-        assert_eq!(append(&wal, &disk, 1).unwrap_err().retry(), crate::Retry::Never);
+        assert_eq!(append(&wal, &disk, 1).unwrap_err().retry(), crate::error::Retry::Never);
     }
     check(|| life(Fail::Sync, Durability::Commit));
     check(|| life(Fail::Write, Durability::Commit));

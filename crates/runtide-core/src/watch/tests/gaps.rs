@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use super::world::*;
 use crate::{
-    Error, ErrorKind, Evidence, Gap, InstanceState as S, InstanceTable, Opened, RuntimeEventKind, SignalBody,
-    WatchOptions,
+    error::{Error, ErrorKind},
+    event::{Gap, RuntimeEventKind},
+    instance::InstanceState as S,
+    runtime::WatchOptions,
+    watch::{Evidence, InstanceTable, Opened, SignalBody},
 };
 
-fn refused() -> crate::Result<Opened> {
+fn refused() -> crate::error::Result<Opened> {
     Err(Error::new(ErrorKind::Unavailable, "test.open", "refused"))
 }
 
@@ -161,7 +164,7 @@ async fn what_was_stored_does_not_make_an_edge_look_old() {
     world.change(|w| {
         w.there.remove("b"); // it ended in the gap, and cannot be read: the table still has it
         w.partial = true;
-        w.tell(SignalBody::Lost(crate::Gap::Undecodable));
+        w.tell(SignalBody::Lost(crate::event::Gap::Undecodable));
     });
     for event in until_quiet(&mut stream, QUIET * 2).await {
         table.apply(&event);

@@ -10,9 +10,14 @@ use async_trait::async_trait;
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
-    Completeness, Detail, Driver, DriverOptions, Edge, Error, ErrorKind, EventStream, ExitStatus, Flow, Gap,
-    Inspection, Instance, InstanceId, InstanceKind, InstanceState, Looker, NativeMark, Opened, Result, RuntimeEvent,
-    RuntimeEventKind, Signal, SignalBody, Snapshot, Source, WatchOptions,
+    error::{Error, ErrorKind, Result},
+    event::{Gap, ResumeToken, RuntimeEvent, RuntimeEventKind},
+    instance::{ExitStatus, Instance, InstanceId, InstanceKind, InstanceState},
+    runtime::{Detail, WatchOptions},
+    watch::{
+        Completeness, Driver, DriverOptions, Edge, EventStream, Flow, Inspection, Inspector, Listing, Opened, Signal,
+        SignalBody, Source,
+    },
 };
 
 pub(super) enum Told {
@@ -32,13 +37,13 @@ pub(super) struct State {
     /// Edges that a resumed stream tells, before it has caught up.
     pub(super) tell_on_open: Vec<(&'static str, InstanceState)>,
     pub(super) dials: Vec<Instant>,
-    pub(super) resumes: Vec<Option<NativeMark>>,
+    pub(super) resumes: Vec<Option<ResumeToken>>,
     pub(super) snapshots: usize,
     pub(super) inspects: Vec<Vec<InstanceId>>,
     pub(super) partial: bool,
     pub(super) list_fails: bool,
     pub(super) look_takes: Duration,
-    pub(super) mark: u64,
+    pub(super) token: u64,
     pub(super) sources: usize,
     /// Runs when a snapshot is asked for, before it is taken.
     pub(super) during_snapshot: Option<Change>,
@@ -68,9 +73,9 @@ impl State {
     }
 
     pub(super) fn tell(&mut self, body: SignalBody) {
-        self.mark += 1;
-        let mark = NativeMark::new(self.mark.to_string());
-        self.told.push_back(Told::Signal(Signal::new(body).with_mark(mark)));
+        self.token += 1;
+        let token = ResumeToken::new(self.token.to_string());
+        self.told.push_back(Told::Signal(Signal::new(body).with_token(token)));
     }
 
     pub(super) fn tell_edge(&mut self, name: &str, state: InstanceState, exit: Option<ExitStatus>) {
@@ -138,7 +143,7 @@ impl Drop for TestSource {
 
 #[async_trait]
 impl Source for TestSource {
-    async fn open(&mut self, resume: Option<&NativeMark>) -> Result<Opened> {
+    async fn open(&mut self, resume: Option<&ResumeToken>) -> Result<Opened> {
         let mut state = self.world.lock();
         state.dials.push(Instant::now());
         state.resumes.push(resume.cloned());
@@ -180,7 +185,7 @@ impl Source for TestSource {
         }
     }
 
-    fn looker(&self) -> Arc<dyn Looker> {
+    fn inspector(&self) -> Arc<dyn Inspector> {
         Arc::new(self.world.clone())
     }
 
@@ -194,8 +199,8 @@ impl Source for TestSource {
 }
 
 #[async_trait]
-impl Looker for World {
-    async fn snapshot(&self, detail: Detail) -> Result<Snapshot> {
+impl Inspector for World {
+    async fn list(&self, detail: Detail) -> Result<Listing> {
         if let Some(during) = { self.lock().during_snapshot.take() } {
             self.change(during);
         }
@@ -205,7 +210,7 @@ impl Looker for World {
             if state.list_fails {
                 return Err(Error::new(ErrorKind::PermissionDenied, "test.list", "denied"));
             }
-            let mut snapshot = Snapshot::complete(state.there.values().map(|row| state.seen(row, detail)).collect());
+            let mut snapshot = Listing::complete(state.there.values().map(|row| state.seen(row, detail)).collect());
             if state.partial {
                 snapshot.completeness = Completeness::Partial(Vec::new());
             }

@@ -3,8 +3,11 @@
 use std::{num::NonZeroU32, sync::Arc};
 
 use runtide_core::{
-    ErrorKind, Gap, PageOptions, PageToken, Precondition, ResourceRef, Revision, Selector, Since, SnapshotReader,
-    StoreBackend, StoreEvent, StoreWatchOptions,
+    ErrorKind, Gap,
+    store::{
+        PageOptions, PageToken, Precondition, ResourceRef, Revision, Selector, Since, StoreBackend, StoreEvent,
+        StoreSnapshotReader, StoreWatchOptions,
+    },
 };
 use runtide_etcd::EtcdStore;
 
@@ -76,9 +79,9 @@ async fn ten_thousand_are_paged_at_one_revision_while_others_write() {
     let store = Arc::new(EtcdStore::new(config.clone()).unwrap());
     // By way of a snapshot, which is quicker than one by one.
     let mut bytes = Vec::new();
-    let mut writer = runtide_core::SnapshotWriter::begin(&mut bytes, Revision(1), COUNT as u64);
+    let mut writer = runtide_core::store::StoreSnapshotWriter::begin(&mut bytes, Revision(1), COUNT as u64);
     for n in 0..COUNT {
-        let resource = runtide_core::Resource::new(named(&format!("n{n:05}")), json("{\"a\":1}"), Revision(1));
+        let resource = runtide_core::store::Resource::new(named(&format!("n{n:05}")), json("{\"a\":1}"), Revision(1));
         writer.put(&resource).await.unwrap();
     }
     writer.seal().await.unwrap();
@@ -152,7 +155,7 @@ async fn a_snapshot_is_restored_by_another_store_and_every_watcher_is_told() {
     let seal = from.snapshot(&mut bytes).await.unwrap();
     assert_eq!((seal.count, seal.revision), (250, from.stats().await.unwrap().revision.min(seal.revision)));
     let mut source = &bytes[..];
-    let mut reader = SnapshotReader::begin(&mut source).await.unwrap();
+    let mut reader = StoreSnapshotReader::begin(&mut source).await.unwrap();
     while reader.next().await.unwrap().is_some() {}
     assert_eq!(reader.seal(), Some(seal));
 
@@ -216,11 +219,11 @@ async fn a_damaged_snapshot_changes_nothing_and_leaves_nothing() {
     };
     let there = keys().await;
     let flipped = |at: usize| {
-        let mut damaged = bytes.clone();
-        damaged[at] ^= 1;
-        damaged
+        let mut corrupt = bytes.clone();
+        corrupt[at] ^= 1;
+        corrupt
     };
-    for damaged in [
+    for corrupt in [
         bytes[..bytes.len() - 1].to_vec(),
         bytes[..bytes.len() / 2].to_vec(),
         flipped(bytes.len() - 40),
@@ -229,7 +232,7 @@ async fn a_damaged_snapshot_changes_nothing_and_leaves_nothing() {
         Vec::new(),
         [&bytes[..], b"x"].concat(),
     ] {
-        let error = store.restore(&mut &damaged[..]).await.unwrap_err();
+        let error = store.restore(&mut &corrupt[..]).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
         assert_eq!(keys().await, there);
     }
@@ -253,9 +256,9 @@ async fn restores_at_once_leave_one_of_them_whole() {
     let mut snapshots = Vec::new();
     for body in ["1", "2", "3"] {
         let mut bytes = Vec::new();
-        let mut writer = runtide_core::SnapshotWriter::begin(&mut bytes, Revision(1), 500);
+        let mut writer = runtide_core::store::StoreSnapshotWriter::begin(&mut bytes, Revision(1), 500);
         for n in 0..500 {
-            let resource = runtide_core::Resource::new(named(&format!("n{n:03}")), json(body), Revision(1));
+            let resource = runtide_core::store::Resource::new(named(&format!("n{n:03}")), json(body), Revision(1));
             writer.put(&resource).await.unwrap();
         }
         writer.seal().await.unwrap();
@@ -287,18 +290,21 @@ async fn a_snapshot_that_is_larger_than_what_is_held_is_all_there_or_not_at_all(
     let store = cluster.store();
     let body = |n: usize| json(&format!("\"{}{n:02}\"", "x".repeat(1 << 20)));
     let mut bytes = Vec::new();
-    let mut writer = runtide_core::SnapshotWriter::begin(&mut bytes, Revision(1), 20);
+    let mut writer = runtide_core::store::StoreSnapshotWriter::begin(&mut bytes, Revision(1), 20);
     for n in 0..20 {
-        writer.put(&runtide_core::Resource::new(named(&format!("n{n:02}")), body(n), Revision(1))).await.unwrap();
+        writer
+            .put(&runtide_core::store::Resource::new(named(&format!("n{n:02}")), body(n), Revision(1)))
+            .await
+            .unwrap();
     }
     writer.seal().await.unwrap();
     let before = store.apply(&named("old"), json("{}"), Precondition::None).await.unwrap().revision;
     let options = StoreWatchOptions::default().with_since(Since::After(before));
     let mut stream = store.watch(&Selector::all(), options).await.unwrap();
-    let mut damaged = bytes.clone();
-    let last = damaged.len() - 1;
-    damaged[last] ^= 1;
-    assert_eq!(store.restore(&mut &damaged[..]).await.unwrap_err().kind(), ErrorKind::Corrupt);
+    let mut corrupt = bytes.clone();
+    let last = corrupt.len() - 1;
+    corrupt[last] ^= 1;
+    assert_eq!(store.restore(&mut &corrupt[..]).await.unwrap_err().kind(), ErrorKind::Corrupt);
     let all = etcd_client::GetOptions::new().with_all_keys().with_keys_only();
     let keys = cluster.raw(0).await.get(vec![0], Some(all)).await.unwrap();
     assert_eq!(keys.kvs().len(), 2, "the pointer and what was there: {:?}", keys.kvs());

@@ -2,7 +2,7 @@
 //!
 //! * What a unit's processes print, and what they log by syslog or the journal's own protocol, is read by `journalctl` as a
 //!   child (docs/decisions/0020). What the manager says about the unit is not its output.
-//! * One entry is one [`LogLine`](runtide_core::LogLine), with what ended the line where it was printed. journald cuts a line at
+//! * One entry is one [`LogLine`](runtide_core::manager::LogLine), with what ended the line where it was printed. journald cuts a line at
 //!   48 KiB (`LineMax=`); its pieces come as they are, without a newline of ours between.
 //! * Both outputs of a unit go to one socket of journald, or to two of which nobody says which is which: all is `Console`.
 //! * Every life of the unit that the journal has is read, also of an earlier boot, and of an earlier unit of that name.
@@ -23,7 +23,10 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use futures_util::{TryStreamExt as _, stream};
-use runtide_core::{ErrorKind, Incarnation, InstanceId, LogManager, LogOptions, LogSource, LogStream, Result};
+use runtide_core::{
+    ErrorKind, Incarnation, InstanceId, Result,
+    manager::{LogManager, LogOptions, LogSource, LogStream},
+};
 use zbus::{DeserializeDict, Type};
 
 use self::{
@@ -33,7 +36,7 @@ use self::{
 use super::life::{self, Life};
 use crate::{
     client::{Client, SERVICE},
-    journal::{JournalCursor, JournalOptions, JournalStream},
+    journal::{JournaldCursor, JournaldOptions, JournaldStream},
     names,
 };
 
@@ -51,8 +54,8 @@ impl Logs {
     }
 
     /// The output of one life, or of all, with its places.
-    pub(crate) async fn journal(&self, id: &InstanceId, options: JournalOptions) -> Result<JournalStream> {
-        let JournalOptions { logs: options, invocation, after } = options;
+    pub(crate) async fn journal(&self, id: &InstanceId, options: JournaldOptions) -> Result<JournaldStream> {
+        let JournaldOptions { logs: options, invocation, after } = options;
         let client = &self.client;
         let unit = client.checked(OPERATION, id.as_str())?;
         if after.is_some() && options.tail.is_some() {
@@ -81,11 +84,11 @@ impl Logs {
         let life = about.as_ref().and_then(Life::of);
         let life = life.filter(|life| invocation.is_none() || life.incarnation == invocation);
         let Some(plan) = Plan::new(unit, life, &options, SystemTime::now()) else {
-            return Ok(JournalStream::new(stream::empty()));
+            return Ok(JournaldStream::new(stream::empty()));
         };
         let plan = Plan { after, invocation, ..plan };
         let reading = Reading::open(client.clone(), journal, plan).await?;
-        Ok(JournalStream::new(stream::unfold(Some(reading), |reading| async {
+        Ok(JournaldStream::new(stream::unfold(Some(reading), |reading| async {
             let mut reading = reading?;
             match reading.line().await {
                 Ok(Some(piece)) => Some((Ok(piece), Some(reading))),
@@ -128,7 +131,7 @@ impl Logs {
 #[async_trait]
 impl LogManager for Logs {
     async fn logs(&self, id: &InstanceId, options: LogOptions) -> Result<LogStream> {
-        let journal = self.journal(id, JournalOptions::default().with_logs(options)).await?;
+        let journal = self.journal(id, JournaldOptions::default().with_logs(options)).await?;
         Ok(LogStream::new(journal.map_ok(|entry| entry.line)))
     }
 }
@@ -172,7 +175,7 @@ struct Plan {
     deadline: Option<SystemTime>,
     timestamps: bool,
     /// Only what comes behind this entry.
-    after: Option<JournalCursor>,
+    after: Option<JournaldCursor>,
     /// Only what was printed in this life.
     invocation: Option<Incarnation>,
 }

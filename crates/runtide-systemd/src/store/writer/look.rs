@@ -3,16 +3,19 @@
 use std::{collections::BTreeSet, sync::PoisonError};
 
 use bytes::Bytes;
-use runtide_core::{Digest, Document, LocalStore, PlannedChange, Precondition, ResourceRef, Result};
+use runtide_core::{
+    Result,
+    store::{Digest, Document, LocalStore, PlannedChange, Precondition, ResourceRef},
+};
 
 use super::{
     super::{LARGEST, folder::Found, name::UnitFileName},
-    Foreign, Keeper, Step, blocking,
+    Foreign, Step, Writer, blocking,
 };
 
 const LOOK: &str = "store.look";
 
-impl<S: LocalStore> Keeper<S> {
+impl<S: LocalStore> Writer<S> {
     /// Takes in what others changed: each change has a revision of its own.
     pub(super) async fn look(&mut self) -> Result<()> {
         self.check()?;

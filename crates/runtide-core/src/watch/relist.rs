@@ -11,9 +11,13 @@ use tokio::time::Instant;
 use super::{
     cache::Cache,
     merge,
-    source::{Edge, Inspection, Snapshot},
+    source::{Edge, Inspection, Listing},
 };
-use crate::{BackendId, Detail, Gap, Instance, InstanceId};
+use crate::{
+    event::Gap,
+    instance::{BackendId, Instance, InstanceId},
+    runtime::Detail,
+};
 
 /// How long the stream must be quiet after a look before the look counts as the later of the two.
 pub(super) const SETTLE: Duration = Duration::from_millis(10);
@@ -59,7 +63,7 @@ enum Stage {
 
 /// One look at everything.
 #[derive(Debug)]
-pub(super) struct Survey {
+pub(super) struct Relist {
     purpose: Purpose,
     stage: Stage,
     detail: Detail,
@@ -96,7 +100,7 @@ pub(super) struct Outcome {
     pub(super) detail: Detail,
 }
 
-impl Survey {
+impl Relist {
     pub(super) fn new(purpose: Purpose, now: Instant) -> Self {
         Self {
             purpose,
@@ -115,9 +119,9 @@ impl Survey {
 
     /// A look after one that was not complete.
     pub(super) fn later(now: Instant) -> Self {
-        let mut survey = Self::new(Purpose::Confirm, now);
-        survey.wait_until(now + AGAIN);
-        survey
+        let mut relist = Self::new(Purpose::Confirm, now);
+        relist.wait_until(now + AGAIN);
+        relist
     }
 
     pub(super) fn purpose(&self) -> Purpose {
@@ -195,7 +199,7 @@ impl Survey {
         self.wait_until(now + pause);
     }
 
-    pub(super) fn answered(&mut self, snapshot: Snapshot, now: Instant, settle: Duration) {
+    pub(super) fn answered(&mut self, snapshot: Listing, now: Instant, settle: Duration) {
         self.complete = snapshot.is_complete();
         self.rows = snapshot.instances.into_iter().collect();
         self.stage = Stage::Settling { until: now + settle, most: now + SETTLE_MAX };

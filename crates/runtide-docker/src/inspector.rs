@@ -1,4 +1,4 @@
-//! [`DockerLooker`]: one list for any number of containers, inspects only where a list cannot say it.
+//! [`DockerInspector`]: one list for any number of containers, inspects only where a list cannot say it.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -6,12 +6,12 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use runtide_core::{
-    Completeness, Detail, Error, ErrorKind, Failure, Inspection, Instance, InstanceFilter, InstanceId, Looker, Result,
-    Snapshot,
+    Completeness, Detail, Error, ErrorKind, Failure, Instance, InstanceFilter, InstanceId, Listing, Result,
+    watch::{Inspection, Inspector},
 };
 use tokio::time::Instant;
 
-use crate::{client::Client, ledger, normalize};
+use crate::{client::Client, normalize, reported_state};
 
 /// A request line longer than 8 KiB is refused by many a proxy.
 const QUERY_BUDGET: usize = 7 * 1024;
@@ -19,18 +19,18 @@ const UNESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(
 
 /// Looks at one daemon.
 #[derive(Clone, Debug)]
-pub(crate) struct DockerLooker {
+pub(crate) struct DockerInspector {
     client: Client,
-    ledger: ledger::Shared,
+    reported_state: reported_state::Shared,
 }
 
-impl DockerLooker {
-    pub(crate) fn new(client: Client, ledger: ledger::Shared) -> Self {
-        Self { client, ledger }
+impl DockerInspector {
+    pub(crate) fn new(client: Client, reported_state: reported_state::Shared) -> Self {
+        Self { client, reported_state }
     }
 
     /// What a filter lets through; inspects are made only of that.
-    pub(crate) async fn look(&self, filter: &InstanceFilter, detail: Detail) -> Result<Snapshot> {
+    pub(crate) async fn look(&self, filter: &InstanceFilter, detail: Detail) -> Result<Listing> {
         let mut listed = self.list("").await?;
         listed.instances.retain(|instance| filter.matches(instance));
         if detail == Detail::Full {
@@ -41,7 +41,7 @@ impl DockerLooker {
     }
 
     /// One request, and as many inspects as there are items in which the list is likely to lag behind.
-    async fn list(&self, query: &str) -> Result<Snapshot> {
+    async fn list(&self, query: &str) -> Result<Listing> {
         const OPERATION: &str = "docker.list";
         let path = format!("/containers/json?all=1{query}");
         let body = self.client.get_bytes(OPERATION, &path, self.client.deadline()).await?;
@@ -54,14 +54,15 @@ impl DockerLooker {
         }
         let now = Instant::now();
         let doubtful: Vec<InstanceId> = {
-            let mut ledger = self.ledger.lock();
-            let doubted = instances.iter().filter(|one| ledger.doubts(one, now)).map(|one| one.id.clone()).collect();
+            let mut reported_state = self.reported_state.lock();
+            let doubted =
+                instances.iter().filter(|one| reported_state.doubts(one, now)).map(|one| one.id.clone()).collect();
             for instance in &mut instances {
-                ledger.complete(instance);
+                reported_state.complete(instance);
             }
             doubted
         };
-        let mut snapshot = Snapshot::new(instances.into_iter().map(Arc::new).collect(), failures);
+        let mut snapshot = Listing::new(instances.into_iter().map(Arc::new).collect(), failures);
         if !doubtful.is_empty() {
             let looks = self.inspect_each(&doubtful, Detail::Summary).await;
             replace(&mut snapshot, looks, false);
@@ -70,7 +71,7 @@ impl DockerLooker {
     }
 
     /// The same instances, each by an inspect of its own.
-    async fn detailed(&self, mut summary: Snapshot) -> Snapshot {
+    async fn detailed(&self, mut summary: Listing) -> Listing {
         let ids: Vec<InstanceId> = summary.instances.iter().map(|instance| instance.id.clone()).collect();
         let looks = self.inspect_each(&ids, Detail::Full).await;
         replace(&mut summary, looks, true);
@@ -111,7 +112,7 @@ impl DockerLooker {
         if detail == Detail::Summary {
             instance = normalize::summary(&instance);
         }
-        self.ledger.lock().complete(&mut instance);
+        self.reported_state.lock().complete(&mut instance);
         Ok(instance)
     }
 
@@ -157,10 +158,10 @@ impl DockerLooker {
 }
 
 #[async_trait]
-impl Looker for DockerLooker {
-    async fn snapshot(&self, detail: Detail) -> Result<Snapshot> {
+impl Inspector for DockerInspector {
+    async fn list(&self, detail: Detail) -> Result<Listing> {
         let snapshot = self.look(&InstanceFilter::default(), detail).await?;
-        self.ledger.lock().prune(&snapshot, Instant::now());
+        self.reported_state.lock().prune(&snapshot, Instant::now());
         Ok(snapshot)
     }
 
@@ -174,7 +175,7 @@ impl Looker for DockerLooker {
 
 /// Puts better looks in place of listed items. What is gone meanwhile leaves; a look that failed leaves the item as listed,
 /// and is named if it was asked for (`wanted`), not if it was only to make sure.
-fn replace(snapshot: &mut Snapshot, looks: Vec<Inspection>, wanted: bool) {
+fn replace(snapshot: &mut Listing, looks: Vec<Inspection>, wanted: bool) {
     let mut by_id: std::collections::HashMap<InstanceId, Inspection> =
         looks.into_iter().map(|look| (look.id().clone(), look)).collect();
     let mut failures = Vec::new();

@@ -9,11 +9,13 @@ use tokio::time::Instant;
 
 use super::{Command, Machine, Mode, Phase};
 use crate::{
-    Detail, Gap, Instance, InstanceId, InstanceState, NativeMark, RuntimeEventKind,
+    event::{Gap, ResumeToken, RuntimeEventKind},
+    instance::{Instance, InstanceId, InstanceState},
+    runtime::Detail,
     watch::{
         merge,
+        relist::{Purpose, Relist, Told},
         source::{Edge, Signal, SignalBody},
-        survey::{Purpose, Survey, Told},
     },
 };
 
@@ -27,15 +29,15 @@ impl Machine {
             Mode::Held { signals, .. } if signals.len() < HELD => return signals.push(signal),
             Mode::Held { .. } => {
                 *mode = Mode::Listing;
-                self.survey = Some(Survey::new(Purpose::Bracket(Gap::Disconnected), now));
+                self.relist = Some(Relist::new(Purpose::Bracket(Gap::Disconnected), now));
             }
             _ => {}
         }
         let listing = matches!(self.phase, Phase::Open { mode: Mode::Listing, .. });
         let place =
-            if listing || matches!(signal.body, SignalBody::Lost(_)) { &mut self.ahead } else { &mut self.mark };
-        if signal.mark.is_some() {
-            place.clone_from(&signal.mark);
+            if listing || matches!(signal.body, SignalBody::Lost(_)) { &mut self.ahead } else { &mut self.token };
+        if signal.token.is_some() {
+            place.clone_from(&signal.token);
         }
         if listing {
             self.signal_while_listing(now, signal.body);
@@ -46,54 +48,54 @@ impl Machine {
 
     /// What is told while a bracket is made may be older than the bracket: it says where to look, and nothing more.
     fn signal_while_listing(&mut self, now: Instant, body: SignalBody) {
-        let Some(survey) = &mut self.survey else { return };
+        let Some(relist) = &mut self.relist else { return };
         match body {
-            SignalBody::State(instance) => survey.touch(&instance.id.clone(), Told::State(instance), now),
-            SignalBody::Gone(id) => survey.touch(&id, Told::Gone, now),
-            SignalBody::Hint(id) => survey.touch(&id, Told::Something, now),
-            SignalBody::Edge(edge) => survey.touch(&edge.id.clone(), Told::Edge(edge), now),
+            SignalBody::State(instance) => relist.touch(&instance.id.clone(), Told::State(instance), now),
+            SignalBody::Gone(id) => relist.touch(&id, Told::Gone, now),
+            SignalBody::Hint(id) => relist.touch(&id, Told::Something, now),
+            SignalBody::Edge(edge) => relist.touch(&edge.id.clone(), Told::Edge(edge), now),
             SignalBody::Full(snapshot) => {
                 self.commands.push(Command::Abandon);
-                self.surveyed(now, Ok(snapshot));
+                self.relisted(now, Ok(snapshot));
             }
             SignalBody::Lost(_) => {
                 // An answer that is under way may be older than what was missed.
                 self.commands.push(Command::Abandon);
-                survey.again(now);
+                relist.again(now);
             }
             SignalBody::Alive | SignalBody::CaughtUp => {}
         }
     }
 
     fn signal_live(&mut self, now: Instant, signal: Signal) {
-        let Signal { body, mark, at } = signal;
+        let Signal { body, token, at } = signal;
         match body {
-            SignalBody::Edge(edge) => self.edge(now, &edge, mark, at),
+            SignalBody::Edge(edge) => self.edge(now, &edge, token, at),
             SignalBody::State(instance) => {
                 self.told(&instance.id, now);
-                self.take_in(&instance, mark, at);
+                self.take_in(&instance, token, at);
             }
             SignalBody::Gone(id) => {
                 self.told(&id, now);
-                self.looks.settle(&id);
-                self.gone(&id, mark, at);
+                self.inspect_queue.settle(&id);
+                self.gone(&id, token, at);
             }
             SignalBody::Hint(id) => {
-                if let Some(survey) = &mut self.survey {
-                    survey.touch(&id, Told::Something, now);
+                if let Some(relist) = &mut self.relist {
+                    relist.touch(&id, Told::Something, now);
                 }
-                self.looks.hint(&id, now, false);
+                self.inspect_queue.hint(&id, now, false);
             }
             SignalBody::Full(snapshot) => {
-                self.survey = None;
+                self.relist = None;
                 self.commands.push(Command::Abandon);
-                let ids = self.looks.drain();
+                let ids = self.inspect_queue.drain();
                 for id in &ids {
-                    self.looks.hint(id, now, false);
+                    self.inspect_queue.hint(id, now, false);
                 }
-                let mut survey = Survey::new(Purpose::Confirm, now);
-                survey.answered(snapshot, now, Duration::ZERO);
-                self.survey = Some(survey);
+                let mut relist = Relist::new(Purpose::Confirm, now);
+                relist.answered(snapshot, now, Duration::ZERO);
+                self.relist = Some(relist);
             }
             SignalBody::Lost(gap) => self.lost(now, gap),
             SignalBody::CaughtUp => self.caught_up(now),
@@ -103,13 +105,13 @@ impl Machine {
 
     /// Something was told of this instance: looks that are under way may be older.
     fn told(&mut self, id: &InstanceId, now: Instant) {
-        self.looks.told(id);
-        if let Some(survey) = &mut self.survey {
-            survey.touch(id, Told::Something, now);
+        self.inspect_queue.told(id);
+        if let Some(relist) = &mut self.relist {
+            relist.touch(id, Told::Something, now);
         }
     }
 
-    fn edge(&mut self, now: Instant, edge: &Edge, mark: Option<NativeMark>, at: Option<SystemTime>) {
+    fn edge(&mut self, now: Instant, edge: &Edge, token: Option<ResumeToken>, at: Option<SystemTime>) {
         self.told(&edge.id, now);
         self.edges_name_lives = edge.incarnation.is_some();
         let mut before = self.cache.get(&edge.id).cloned();
@@ -123,32 +125,32 @@ impl Machine {
             after = merge::after_edge(row, edge);
         }
         if let Some(after) = after {
-            self.adopt(before.as_ref(), after, mark, at);
+            self.adopt(before.as_ref(), after, token, at);
             if self.wanted == Detail::Full {
-                self.looks.hint(&edge.id, now, false);
+                self.inspect_queue.hint(&edge.id, now, false);
             }
         } else if before.is_none() {
-            self.looks.hint(&edge.id, now, true); // nobody described it: a look is all there will be
+            self.inspect_queue.hint(&edge.id, now, true); // nobody described it: a look is all there will be
         } else {
             tracing::trace!(backend = %self.backend, instance = %edge.id, state = %edge.state, "an old edge");
         }
     }
 
-    pub(super) fn gone(&mut self, id: &InstanceId, mark: Option<NativeMark>, at: Option<SystemTime>) {
+    pub(super) fn gone(&mut self, id: &InstanceId, token: Option<ResumeToken>, at: Option<SystemTime>) {
         self.unsure.remove(id);
         if let Some(last) = self.cache.remove(id) {
-            self.emit(RuntimeEventKind::Removed(Arc::clone(&last)), Some(last), mark, at);
+            self.emit(RuntimeEventKind::Removed(Arc::clone(&last)), Some(last), token, at);
         }
     }
 
     /// Takes a state in that counts.
-    fn take_in(&mut self, instance: &Arc<Instance>, mark: Option<NativeMark>, at: Option<SystemTime>) {
+    fn take_in(&mut self, instance: &Arc<Instance>, token: Option<ResumeToken>, at: Option<SystemTime>) {
         let before = self.cache.get(&instance.id).cloned();
         let after = match &before {
             Some(before) => merge::merged(before, instance),
             None => Instance::clone(instance),
         };
-        self.adopt(before.as_ref(), after, mark, at);
+        self.adopt(before.as_ref(), after, token, at);
     }
 
     /// The row becomes this, and whoever watches is told what that means.
@@ -156,7 +158,7 @@ impl Machine {
         &mut self,
         before: Option<&Arc<Instance>>,
         mut after: Instance,
-        mark: Option<NativeMark>,
+        token: Option<ResumeToken>,
         at: Option<SystemTime>,
     ) {
         self.unsure.remove(&after.id);
@@ -166,12 +168,12 @@ impl Machine {
             [None, _] => {}
             [Some(only), None] => {
                 let held = self.cache.insert(after);
-                self.emit(only, held, mark, at);
+                self.emit(only, held, token, at);
             }
             [Some(end), Some(start)] => {
                 let held = self.cache.insert(after);
                 self.emit(end, held.clone(), None, None); // nobody told it: it follows from the start
-                self.emit(start, held, mark, at);
+                self.emit(start, held, token, at);
             }
         }
     }

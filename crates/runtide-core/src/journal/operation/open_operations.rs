@@ -8,7 +8,10 @@ use super::{
     record::{OperationRecord, OwnerId, Stage},
     undo::Undo,
 };
-use crate::{Error, ErrorKind, OperationId, Result};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    manager::OperationId,
+};
 
 /// One entry of the log.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -50,13 +53,13 @@ impl Entry {
 
 /// What is not finished.
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
+pub(super) struct OpenOperations {
     open: BTreeMap<OperationId, OperationRecord>,
     /// In the hands of somebody in this process.
     pub(super) held: BTreeSet<OperationId>,
 }
 
-impl Ledger {
+impl OpenOperations {
     pub(super) fn get(&self, id: &OperationId) -> Option<&OperationRecord> {
         self.open.get(id)
     }
@@ -81,13 +84,15 @@ impl Ledger {
             Entry::Stage { stage, .. } if !record.stage.allows(stage) => {
                 conflict(format!("'{}' cannot follow '{}'", stage.name(), record.stage.name()))
             }
-            Entry::Stage { stage: Stage::RolledBack, .. } if !record.owed.is_empty() => {
-                conflict(format!("{} steps are still to be undone", record.owed.len()))
+            Entry::Stage { stage: Stage::RolledBack, .. } if !record.pending.is_empty() => {
+                conflict(format!("{} steps are still to be undone", record.pending.len()))
             }
             Entry::Will { .. } if record.stage != Stage::Started => {
                 conflict(format!("an operation that is '{}' does not act", record.stage.name()))
             }
-            Entry::Undone { undo, .. } if !record.owed.contains(undo) => conflict("this step is not owed".to_owned()),
+            Entry::Undone { undo, .. } if !record.pending.contains(undo) => {
+                conflict("this step is not pending".to_owned())
+            }
             _ => Ok(()),
         }
     }
@@ -107,14 +112,14 @@ impl Ledger {
             }
             Entry::Will { id, undo } => {
                 if let Some(record) = self.open.get_mut(&id) {
-                    record.owed.push(undo);
+                    record.pending.push(undo);
                 }
             }
             Entry::Undone { id, undo } => {
                 if let Some(record) = self.open.get_mut(&id)
-                    && let Some(place) = record.owed.iter().rposition(|owed| *owed == undo)
+                    && let Some(place) = record.pending.iter().rposition(|pending| *pending == undo)
                 {
-                    record.undone.push(record.owed.remove(place));
+                    record.undone.push(record.pending.remove(place));
                 }
             }
             Entry::Checkpoint(records) => {
@@ -128,7 +133,7 @@ impl Ledger {
 mod tests {
     use super::*;
     use crate::{
-        Failure,
+        error::Failure,
         journal::operation::undo::{Undo, UndoAction},
     };
 
@@ -149,31 +154,34 @@ mod tests {
 
     #[test]
     fn steps_are_announced_only_while_it_acts_and_undone_only_once() {
-        let (id, mut ledger) = (OperationId::from("1"), Ledger::default());
+        let (id, mut open_operations) = (OperationId::from("1"), OpenOperations::default());
         let undo = Undo::new("memory:local", UndoAction::RemoveNetwork, "n");
         let will = Entry::Will { id: id.clone(), undo: undo.clone() };
         let undone = Entry::Undone { id: id.clone(), undo };
-        ledger.apply(Entry::Submitted {
+        open_operations.apply(Entry::Submitted {
             id: id.clone(),
             owner: "me".into(),
             name: "x".into(),
             request: serde_json::Value::Null,
         });
-        assert_eq!(ledger.check(&will).unwrap_err().kind(), ErrorKind::Conflict);
+        assert_eq!(open_operations.check(&will).unwrap_err().kind(), ErrorKind::Conflict);
         for stage in [Stage::Validated, Stage::Started] {
             let entry = Entry::Stage { id: id.clone(), stage };
-            ledger.check(&entry).unwrap();
-            ledger.apply(entry);
+            open_operations.check(&entry).unwrap();
+            open_operations.apply(entry);
         }
-        ledger.check(&will).unwrap();
-        ledger.apply(will);
-        ledger.apply(Entry::Stage { id: id.clone(), stage: failed() });
-        assert!(ledger.check(&Entry::Stage { id: id.clone(), stage: Stage::RolledBack }).is_err(), "it is owed");
-        ledger.check(&undone).unwrap();
-        ledger.apply(undone.clone());
-        assert_eq!(ledger.check(&undone).unwrap_err().kind(), ErrorKind::Conflict);
-        ledger.apply(Entry::Stage { id: id.clone(), stage: Stage::RolledBack });
-        assert_eq!(ledger.len(), 0);
-        assert!(ledger.check(&Entry::Stage { id, stage: Stage::Validated }).is_err(), "it is finished");
+        open_operations.check(&will).unwrap();
+        open_operations.apply(will);
+        open_operations.apply(Entry::Stage { id: id.clone(), stage: failed() });
+        assert!(
+            open_operations.check(&Entry::Stage { id: id.clone(), stage: Stage::RolledBack }).is_err(),
+            "it is pending"
+        );
+        open_operations.check(&undone).unwrap();
+        open_operations.apply(undone.clone());
+        assert_eq!(open_operations.check(&undone).unwrap_err().kind(), ErrorKind::Conflict);
+        open_operations.apply(Entry::Stage { id: id.clone(), stage: Stage::RolledBack });
+        assert_eq!(open_operations.len(), 0);
+        assert!(open_operations.check(&Entry::Stage { id, stage: Stage::Validated }).is_err(), "it is finished");
     }
 }

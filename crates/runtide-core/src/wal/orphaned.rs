@@ -6,28 +6,32 @@
 use std::path::PathBuf;
 
 use super::{
-    damage::{Damage, disk_error},
+    corruption::{Corruption, disk_error},
     fs::Disk,
     layout::Layout,
     open::{follows_durable, torn_before},
     segment::Segment,
 };
-use crate::{ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 
 impl Layout {
     /// Leaves out what hangs in the air; it, if there is any.
-    pub(super) fn leave_out_hanging(&mut self, disk: &dyn Disk, operation: &'static str) -> Result<Option<Damage>> {
-        let mut hanging = None;
+    pub(super) fn leave_out_orphaned(
+        &mut self,
+        disk: &dyn Disk,
+        operation: &'static str,
+    ) -> Result<Option<Corruption>> {
+        let mut orphaned = None;
         while let Some(torn) = hangs(disk, &self.segments, operation)? {
             self.segments.pop();
-            hanging = Some(torn);
+            orphaned = Some(torn);
         }
-        Ok(hanging)
+        Ok(orphaned)
     }
 }
 
 /// Whether the last segment hangs in the air. One whose header cannot be read is for others to judge.
-fn hangs(disk: &dyn Disk, segments: &[(u64, PathBuf)], operation: &'static str) -> Result<Option<Damage>> {
+fn hangs(disk: &dyn Disk, segments: &[(u64, PathBuf)], operation: &'static str) -> Result<Option<Corruption>> {
     let [.., (first_before, path_before), (first, path)] = segments else { return Ok(None) };
     let Some(last) = sound(Segment::open(disk, *first, path, operation))? else { return Ok(None) };
     if follows_durable(&last).map_err(|error| disk_error(operation, path, error))? {

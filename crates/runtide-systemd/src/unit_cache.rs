@@ -1,4 +1,4 @@
-//! What was told and seen of each unit, shared by the source, which tells, and the driver's looker, which sees.
+//! What was told and seen of each unit, shared by the source, which tells, and the driver's inspector, which sees.
 //!
 //! It answers two questions. Of a life that has ended: was its beginning told? systemd gathers what changes at once into one
 //! signal, so that a short life may be told by its end alone. And of a unit that is looked at again: what is known of this life
@@ -9,22 +9,26 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use runtide_core::{Group, Incarnation, Instance, InstanceId, InstanceState, Labels, NativeMark, Signal, SignalBody};
+use runtide_core::{
+    Group, Incarnation, Instance, InstanceId, InstanceState, Labels,
+    event::ResumeToken,
+    watch::{Signal, SignalBody},
+};
 
 use crate::properties::ServiceProperties;
 
-/// Shared by one watch's source and its looker.
+/// Shared by one watch's source and its inspector.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Shared(Arc<Mutex<Ledger>>);
+pub(crate) struct Shared(Arc<Mutex<UnitCache>>);
 
 impl Shared {
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Ledger> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, UnitCache> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Ledger {
+pub(crate) struct UnitCache {
     units: HashMap<InstanceId, Known>,
     /// Rises with everything that is written here.
     clock: u64,
@@ -74,7 +78,7 @@ pub(crate) struct Details {
     pub(crate) control_group: Option<String>,
 }
 
-impl Ledger {
+impl UnitCache {
     /// Nobody listens, or something was missed: what was told is not known to be the last word. What is bound to a life stays.
     pub(crate) fn forget_told(&mut self) {
         self.units.retain(|_, known| known.details.life.is_some());
@@ -229,8 +233,8 @@ impl Ledger {
             told.state = InstanceState::Starting; // a start that fails before any process of its own ran
         }
         let (is_alive, is_ended) = (told.state.is_alive(), told.state.is_ended());
-        let mark = |what: &str| told.incarnation.as_ref().map(|life| NativeMark::from(format!("{life}{what}")));
-        let (begin, end) = (mark("+"), mark("-"));
+        let token = |what: &str| told.incarnation.as_ref().map(|life| ResumeToken::from(format!("{life}{what}")));
+        let (begin, end) = (token("+"), token("-"));
         if is_ended && ran && was_seen && !known.lived && !known.ended {
             let mut before = told.clone();
             before.state = InstanceState::Running;
@@ -238,7 +242,7 @@ impl Ledger {
             out.push(state(before, begin.clone(), told.started_at));
             known.lived = true;
         }
-        let (mark, at) = if is_alive && !known.lived {
+        let (token, at) = if is_alive && !known.lived {
             (begin, told.started_at)
         } else if is_ended && !known.ended {
             (end, told.finished_at)
@@ -253,7 +257,7 @@ impl Ledger {
         }
         let told = Arc::new(told);
         known.last = Some(Arc::clone(&told));
-        out.push(Signal::new(SignalBody::State(told)).with_mark(mark).with_at(at));
+        out.push(Signal::new(SignalBody::State(told)).with_token(token).with_at(at));
         if !known.looked {
             known.looked = true;
             out.push(Signal::new(SignalBody::Hint(id)));
@@ -277,9 +281,9 @@ impl Ledger {
             }
             known.lived = true;
             known.last = Some(Arc::clone(&again));
-            let mark = again.incarnation.as_ref().map(|life| NativeMark::from(format!("{life}+")));
+            let token = again.incarnation.as_ref().map(|life| ResumeToken::from(format!("{life}+")));
             let at = again.started_at;
-            out.push(Signal::new(SignalBody::State(again)).with_mark(mark).with_at(at));
+            out.push(Signal::new(SignalBody::State(again)).with_token(token).with_at(at));
         }
     }
 
@@ -294,8 +298,8 @@ impl Ledger {
         if let Some(last) = known.last.filter(|_| known.lived && !known.ended) {
             let mut end = Instance::clone(&last);
             end.state = InstanceState::Stopped;
-            let mark = end.incarnation.as_ref().map(|life| NativeMark::from(format!("{life}-")));
-            out.push(state(end, mark, None));
+            let token = end.incarnation.as_ref().map(|life| ResumeToken::from(format!("{life}-")));
+            out.push(state(end, token, None));
         }
         out.push(Signal::new(SignalBody::Gone(id)));
     }
@@ -313,8 +317,8 @@ impl Known {
     }
 }
 
-fn state(instance: Instance, mark: Option<NativeMark>, at: Option<std::time::SystemTime>) -> Signal {
-    Signal::new(SignalBody::State(Arc::new(instance))).with_mark(mark).with_at(at)
+fn state(instance: Instance, token: Option<ResumeToken>, at: Option<std::time::SystemTime>) -> Signal {
+    Signal::new(SignalBody::State(Arc::new(instance))).with_token(token).with_at(at)
 }
 
 #[cfg(test)]
@@ -339,109 +343,109 @@ mod tests {
         };
         signals
             .iter()
-            .filter_map(|one| of(one).map(|(state, exit)| (state, one.mark.as_ref().map(NativeMark::as_str), exit)))
+            .filter_map(|one| of(one).map(|(state, exit)| (state, one.token.as_ref().map(ResumeToken::as_str), exit)))
             .collect()
     }
 
     #[test]
     fn a_life_that_is_told_by_its_end_alone_began() {
-        let (mut ledger, mut out) = (Ledger::default(), Vec::new());
-        ledger.loaded("a.service".into());
-        ledger.told(told(S::Stopped, "1"), true, || None, &mut out);
+        let (mut unit_cache, mut out) = (UnitCache::default(), Vec::new());
+        unit_cache.loaded("a.service".into());
+        unit_cache.told(told(S::Stopped, "1"), true, || None, &mut out);
         let exit = Some(ExitStatus::code(3));
         assert_eq!(states(&out), [(S::Running, Some("1+"), None), (S::Stopped, Some("1-"), exit)]);
         out.clear();
-        ledger.told(told(S::Stopped, "1"), true, || None, &mut out);
+        unit_cache.told(told(S::Stopped, "1"), true, || None, &mut out);
         assert_eq!(states(&out), [(S::Stopped, None, exit)], "it ended once");
         out.clear();
-        ledger.told(told(S::Failed, "2"), true, || None, &mut out);
+        unit_cache.told(told(S::Failed, "2"), true, || None, &mut out);
         assert_eq!(states(&out), [(S::Running, Some("2+"), None), (S::Failed, Some("2-"), exit)]);
     }
 
     #[test]
     fn an_end_of_which_nothing_was_known_has_no_beginning_made_up() {
-        let (mut ledger, mut out) = (Ledger::default(), Vec::new());
-        ledger.told(told(S::Stopped, "1"), true, || None, &mut out);
+        let (mut unit_cache, mut out) = (UnitCache::default(), Vec::new());
+        unit_cache.told(told(S::Stopped, "1"), true, || None, &mut out);
         assert_eq!(states(&out).len(), 1);
-        let (mut ledger, mut out) = (Ledger::default(), Vec::new());
-        ledger.saw(&told(S::Stopped, "1"), None, None, None);
-        ledger.told(told(S::Stopped, "1"), true, || None, &mut out);
+        let (mut unit_cache, mut out) = (UnitCache::default(), Vec::new());
+        unit_cache.saw(&told(S::Stopped, "1"), None, None, None);
+        unit_cache.told(told(S::Stopped, "1"), true, || None, &mut out);
         assert_eq!(states(&out).len(), 1);
-        ledger.told(told(S::Starting, "2"), false, || None, &mut out);
+        unit_cache.told(told(S::Starting, "2"), false, || None, &mut out);
         out.clear();
-        ledger.told(told(S::Failed, "2"), false, || None, &mut out);
+        unit_cache.told(told(S::Failed, "2"), false, || None, &mut out);
         assert_eq!(states(&out).len(), 1, "no process ran");
     }
 
     #[test]
     fn a_life_that_ended_stays_so_whatever_its_unit_does() {
-        let (mut ledger, mut out) = (Ledger::default(), Vec::new());
-        ledger.loaded("a.service".into());
-        ledger.told(told(S::Running, "1"), false, || None, &mut out);
-        ledger.told(told(S::Stopped, "1"), true, || None, &mut out);
+        let (mut unit_cache, mut out) = (UnitCache::default(), Vec::new());
+        unit_cache.loaded("a.service".into());
+        unit_cache.told(told(S::Running, "1"), false, || None, &mut out);
+        unit_cache.told(told(S::Stopped, "1"), true, || None, &mut out);
         out.clear();
-        ledger.told(told(S::Stopping, "1"), true, || None, &mut out);
-        ledger.told(told(S::Stopped, "1"), true, || None, &mut out);
+        unit_cache.told(told(S::Stopping, "1"), true, || None, &mut out);
+        unit_cache.told(told(S::Stopped, "1"), true, || None, &mut out);
         let exit = Some(ExitStatus::code(3));
         assert_eq!(states(&out), [(S::Stopped, None, exit), (S::Stopped, None, exit)], "no start, and no second end");
     }
 
     #[test]
     fn a_job_is_told_again_once_its_type_is_known() {
-        let (mut ledger, mut out) = (Ledger::default(), Vec::new());
-        ledger.loaded("a.service".into());
-        ledger.told(told(S::Starting, "1"), false, || None, &mut out);
+        let (mut unit_cache, mut out) = (UnitCache::default(), Vec::new());
+        unit_cache.loaded("a.service".into());
+        unit_cache.told(told(S::Starting, "1"), false, || None, &mut out);
         out.clear();
-        ledger.saw(&told(S::Running, "1"), None, Some(true), None);
-        ledger.take_again(&mut out);
+        unit_cache.saw(&told(S::Running, "1"), None, Some(true), None);
+        unit_cache.take_again(&mut out);
         assert_eq!(states(&out), [(S::Running, Some("1+"), None)]);
         out.clear();
-        ledger.take_again(&mut out);
+        unit_cache.take_again(&mut out);
         assert!(out.is_empty());
     }
 
     #[test]
     fn what_was_written_while_a_list_was_made_is_not_forgotten_for_it() {
-        let (mut ledger, mut out) = (Ledger::default(), Vec::new());
-        ledger.told(told(S::Running, "0"), false, || None, &mut out);
-        let at = ledger.tick();
-        ledger.loaded("b.service".into());
-        ledger.keep(&HashSet::new(), at);
+        let (mut unit_cache, mut out) = (UnitCache::default(), Vec::new());
+        unit_cache.told(told(S::Running, "0"), false, || None, &mut out);
+        let at = unit_cache.tick();
+        unit_cache.loaded("b.service".into());
+        unit_cache.keep(&HashSet::new(), at);
         out.clear();
         let mut late = told(S::Stopped, "1");
         late.id = "b.service".into();
-        ledger.told(late, true, || None, &mut out);
+        unit_cache.told(late, true, || None, &mut out);
         assert_eq!(states(&out).len(), 2, "its life is told from its beginning");
         out.clear();
-        ledger.unloaded("a.service".into(), &mut out);
+        unit_cache.unloaded("a.service".into(), &mut out);
         assert_eq!(out.len(), 1, "the other one was not on the list");
     }
 
     #[test]
     fn an_earlier_life_gives_a_later_one_no_details() {
-        let mut ledger = Ledger::default();
+        let mut unit_cache = UnitCache::default();
         let mut old = told(S::Running, "1");
         old.labels = Some(Labels::from_iter([("a", "1")]));
-        ledger.saw(&old, Some("/a.slice/a.service"), None, None);
+        unit_cache.saw(&old, Some("/a.slice/a.service"), None, None);
         let one = Incarnation::from("1");
-        assert!(ledger.details(&"a.service".into(), Some(&one)).is_some());
-        assert!(ledger.details(&"a.service".into(), Some(&"2".into())).is_none());
-        ledger.told(told(S::Running, "2"), false, || None, &mut Vec::new());
-        ledger.saw(&old, Some("/a.slice/a.service"), None, None);
-        let two = ledger.details(&"a.service".into(), Some(&"2".into())).unwrap();
+        assert!(unit_cache.details(&"a.service".into(), Some(&one)).is_some());
+        assert!(unit_cache.details(&"a.service".into(), Some(&"2".into())).is_none());
+        unit_cache.told(told(S::Running, "2"), false, || None, &mut Vec::new());
+        unit_cache.saw(&old, Some("/a.slice/a.service"), None, None);
+        let two = unit_cache.details(&"a.service".into(), Some(&"2".into())).unwrap();
         assert_eq!(two.labels, None, "a late look at the earlier life says nothing of this one");
     }
 
     #[test]
     fn a_unit_that_goes_without_a_word_has_stopped() {
-        let (mut ledger, mut out) = (Ledger::default(), Vec::new());
-        ledger.told(told(S::Running, "1"), false, || None, &mut out);
+        let (mut unit_cache, mut out) = (UnitCache::default(), Vec::new());
+        unit_cache.told(told(S::Running, "1"), false, || None, &mut out);
         out.clear();
-        ledger.unloaded("a.service".into(), &mut out);
+        unit_cache.unloaded("a.service".into(), &mut out);
         assert_eq!(states(&out), [(S::Stopped, Some("1-"), None)]);
         assert!(matches!(out.last().unwrap().body, SignalBody::Gone(_)));
         out.clear();
-        ledger.unloaded("a.service".into(), &mut out);
+        unit_cache.unloaded("a.service".into(), &mut out);
         assert_eq!(out.len(), 1);
     }
 }

@@ -1,4 +1,4 @@
-//! What the stream told of each container lately, shared by the source, which writes it, and the looker, which needs it to
+//! What the stream told of each container lately, shared by the source, which writes it, and the inspector, which needs it to
 //! judge what it sees.
 //!
 //! Docker's list reads a copy that lags behind the events: `die`, `pause` and a network's `connect` are told before
@@ -11,8 +11,9 @@ use std::{
 };
 
 use runtide_core::{
-    BackendId, Edge, ExitStatus, ImageRef, Instance, InstanceId, InstanceState, NativeMark, Signal, SignalBody,
-    Snapshot,
+    BackendId, ExitStatus, ImageRef, Instance, InstanceId, InstanceState, Listing,
+    event::ResumeToken,
+    watch::{Edge, Signal, SignalBody},
 };
 use tokio::time::Instant;
 
@@ -21,23 +22,23 @@ use crate::normalize::{self, Action, Attributes, Event};
 /// Longer than Docker takes to bring its list up to date after an event.
 const LAG: Duration = Duration::from_secs(5);
 
-/// Shared by one source and its looker.
+/// Shared by one source and its inspector.
 #[derive(Clone, Debug)]
-pub(crate) struct Shared(Arc<Mutex<Ledger>>);
+pub(crate) struct Shared(Arc<Mutex<ReportedState>>);
 
 impl Shared {
     pub(crate) fn new(backend: BackendId) -> Self {
-        Self(Arc::new(Mutex::new(Ledger { backend, live: false, entries: HashMap::new() })))
+        Self(Arc::new(Mutex::new(ReportedState { backend, live: false, entries: HashMap::new() })))
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Ledger> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, ReportedState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// By id, for as long as the container is there.
 #[derive(Debug)]
-pub(crate) struct Ledger {
+pub(crate) struct ReportedState {
     backend: BackendId,
     /// Whether a stream keeps it up to date.
     live: bool,
@@ -98,12 +99,12 @@ fn new_entry<'a>(entries: &'a mut HashMap<InstanceId, Entry>, id: &str) -> &'a m
     entries.entry(InstanceId::from(id)).or_insert_with_key(|id| Entry::new(id.clone()))
 }
 
-impl Ledger {
+impl ReportedState {
     /// What a message means; nothing for one that says nothing of a container.
     pub(crate) fn translate(
         &mut self,
         event: &Event<'_>,
-        mark: Option<&NativeMark>,
+        token: Option<&ResumeToken>,
         now: Instant,
         out: &mut Vec<Signal>,
     ) {
@@ -113,7 +114,7 @@ impl Ledger {
             return;
         }
         let at = event.at();
-        let mut say = |body| out.push(Signal::new(body).with_mark(mark.cloned()).with_at(at));
+        let mut say = |body| out.push(Signal::new(body).with_token(token.cloned()).with_at(at));
         if event.is_container() && action == Action::Destroy {
             let id = self.entries.remove(id).map_or_else(|| InstanceId::from(id), |entry| entry.id);
             return say(SignalBody::Gone(id));
@@ -219,7 +220,7 @@ impl Ledger {
     }
 
     /// Forgets what a complete look did not show, unless the stream spoke of it just now.
-    pub(crate) fn prune(&mut self, look: &Snapshot, now: Instant) {
+    pub(crate) fn prune(&mut self, look: &Listing, now: Instant) {
         if !look.is_complete() {
             return;
         }

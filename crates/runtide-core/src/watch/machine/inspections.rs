@@ -6,32 +6,35 @@ use tokio::time::Instant;
 
 use super::{Command, Machine};
 use crate::{
-    Continuity, Detail, Error, ErrorKind, Gap, Instance, InstanceId, Result,
+    error::{Error, ErrorKind, Result},
+    event::{Continuity, Gap},
+    instance::{Instance, InstanceId},
+    runtime::Detail,
     watch::{
         looks::Worth,
         merge,
+        relist::{Purpose, Relist, SETTLE, Told},
         ring::{Bracket, Entry},
-        source::{Inspection, Snapshot},
-        survey::{Purpose, SETTLE, Survey, Told},
+        source::{Inspection, Listing},
     },
 };
 
 impl Machine {
     /// The next step of a look at everything, if it is due.
-    pub(super) fn drive_survey(&mut self, now: Instant) {
-        let Some(survey) = &mut self.survey else { return };
-        survey.prove(now, &self.cache);
-        if survey.must_ask(now) {
+    pub(super) fn drive_relist(&mut self, now: Instant) {
+        let Some(relist) = &mut self.relist else { return };
+        relist.prove(now, &self.cache);
+        if relist.must_ask(now) {
             let detail = self.wanted;
-            survey.asked(detail);
-            self.commands.push(Command::Survey(detail));
-        } else if let Some(ids) = survey.must_inspect(now) {
-            let detail = survey.closeness();
+            relist.asked(detail);
+            self.commands.push(Command::Relist(detail));
+        } else if let Some(ids) = relist.must_inspect(now) {
+            let detail = relist.closeness();
             self.commands.push(Command::Reinspect(ids, detail));
-        } else if survey.is_done(now)
-            && let Some(survey) = self.survey.take()
+        } else if relist.is_done(now)
+            && let Some(relist) = self.relist.take()
         {
-            self.conclude(now, survey);
+            self.conclude(now, relist);
         }
     }
 
@@ -40,21 +43,21 @@ impl Machine {
         if self.reports_edges { SETTLE } else { Duration::ZERO }
     }
 
-    pub(super) fn surveyed(&mut self, now: Instant, answer: Result<Snapshot>) {
+    pub(super) fn relisted(&mut self, now: Instant, answer: Result<Listing>) {
         let held = self.cache.len();
         let settle = self.settle();
-        let Some(survey) = &mut self.survey else { return };
+        let Some(relist) = &mut self.relist else { return };
         match answer {
             Ok(snapshot)
-                if snapshot.is_complete() && snapshot.instances.is_empty() && held > 0 && !survey.doubted() =>
+                if snapshot.is_complete() && snapshot.instances.is_empty() && held > 0 && !relist.doubted() =>
             {
                 tracing::info!(backend = %self.backend, held, "everything vanished: looking again");
-                survey.doubt(now);
+                relist.doubt(now);
             }
-            Ok(snapshot) => survey.answered(snapshot, now, settle),
-            Err(error) if survey.purpose() == Purpose::Confirm => {
+            Ok(snapshot) => relist.answered(snapshot, now, settle),
+            Err(error) if relist.purpose() == Purpose::Confirm => {
                 tracing::warn!(backend = %self.backend, %error, "the look failed");
-                survey.failed(now);
+                relist.failed(now);
             }
             Err(error) => self.fall(now, Some(&error)),
         }
@@ -63,14 +66,14 @@ impl Machine {
     /// A second look at what a look at everything left open.
     pub(super) fn reinspected(&mut self, now: Instant, answer: Result<Vec<Inspection>>) {
         let settle = self.settle();
-        if let Some(survey) = &mut self.survey {
-            survey.inspected(answer.unwrap_or_default(), now, settle);
+        if let Some(relist) = &mut self.relist {
+            relist.inspected(answer.unwrap_or_default(), now, settle);
         }
     }
 
-    /// Looks at some, as hints asked for them.
+    /// InspectQueue at some, as hints asked for them.
     pub(super) fn inspected(&mut self, now: Instant, ids: &[InstanceId], answer: Result<Vec<Inspection>>) {
-        self.looks.answered();
+        self.inspect_queue.answered();
         let answers = match answer {
             Ok(answers) => answers,
             Err(error) => {
@@ -81,7 +84,7 @@ impl Machine {
         let mut unexplained = None;
         for answer in &answers {
             let id = answer.id();
-            let worth = self.looks.take(id, now);
+            let worth = self.inspect_queue.take(id, now);
             let ahead = |known: Option<&Arc<Instance>>| match (known, answer) {
                 (Some(known), Inspection::Present(seen)) => merge::lifecycle_differs(known, seen),
                 (Some(_), Inspection::Absent(_)) | (None, Inspection::Present(_)) => true,
@@ -91,14 +94,14 @@ impl Machine {
                 continue;
             }
             if matches!(answer, Inspection::Unknown { .. }) {
-                self.looks.failed(id, now);
+                self.inspect_queue.failed(id, now);
                 continue;
             }
             if worth != Worth::Truth && self.reports_edges {
                 let known = self.cache.get(id);
                 let explained = worth == Worth::Look;
                 if explained && (ahead(known) || self.names_a_life(known, answer)) {
-                    self.looks.doubt(id, now);
+                    self.inspect_queue.doubt(id, now);
                     continue;
                 }
                 if ahead(known) {
@@ -106,9 +109,9 @@ impl Machine {
                     continue;
                 }
             }
-            self.looks.settle(id);
-            if let Some(survey) = &mut self.survey {
-                survey.touch(id, Told::Something, now); // its answer may be older than this one
+            self.inspect_queue.settle(id);
+            if let Some(relist) = &mut self.relist {
+                relist.touch(id, Told::Something, now); // its answer may be older than this one
             }
             match answer {
                 Inspection::Present(instance) => self.take_look(instance),
@@ -117,7 +120,7 @@ impl Machine {
             }
         }
         for id in ids {
-            self.looks.failed_if_asked(id, now); // no answer at all
+            self.inspect_queue.failed_if_asked(id, now); // no answer at all
         }
         if let Some(id) = unexplained {
             // The stream should have told it by now: it is late, deaf or dead. A new one tells it again, or shows everything.
@@ -145,16 +148,16 @@ impl Machine {
     }
 
     /// A look at everything is complete, as far as it goes.
-    fn conclude(&mut self, now: Instant, survey: Survey) {
-        match survey.purpose() {
-            Purpose::Bracket(gap) => self.bracket(now, gap, survey),
-            Purpose::Confirm => self.confirm(now, survey),
+    fn conclude(&mut self, now: Instant, relist: Relist) {
+        match relist.purpose() {
+            Purpose::Bracket(gap) => self.bracket(now, gap, relist),
+            Purpose::Confirm => self.confirm(now, relist),
         }
     }
 
     /// The rows are replaced by what was seen, and everybody is shown them.
-    fn bracket(&mut self, now: Instant, gap: Gap, survey: Survey) {
-        let outcome = survey.into_outcome(&self.backend);
+    fn bracket(&mut self, now: Instant, gap: Gap, relist: Relist) {
+        let outcome = relist.into_outcome(&self.backend);
         let mut rows = outcome.rows;
         rows.change_beside(&self.cache, |seen, before| {
             merge::take_over_gap(before, Arc::make_mut(seen));
@@ -167,7 +170,7 @@ impl Machine {
         self.unsure.clear();
         if !outcome.complete {
             tracing::warn!(backend = %self.backend, "the look at everything was not complete");
-            for (before, _) in self.cache.beside(&rows.picture()).filter(|(_, seen)| seen.is_none()) {
+            for (before, _) in self.cache.beside(&rows.view()).filter(|(_, seen)| seen.is_none()) {
                 self.unsure.insert(before.id.clone());
                 rows.insert(Arc::new(merge::unseen(before)));
             }
@@ -176,16 +179,16 @@ impl Machine {
         self.full = outcome.detail == Detail::Full;
         self.grounded = true;
         self.reconnected(Continuity::Lost); // at the old place: whoever resumes from there has not seen the bracket
-        self.mark = self.ahead.take();
+        self.token = self.ahead.take();
         self.show(now, gap);
         self.go_live(now);
         for (id, told) in outcome.open {
             // Of what nobody described, a look is all there will be.
             let undescribed = matches!(told, Told::Edge(_)) && self.cache.get(&id).is_none();
-            self.looks.hint(&id, now, undescribed);
+            self.inspect_queue.hint(&id, now, undescribed);
         }
         if !outcome.complete {
-            self.survey = Some(Survey::later(now));
+            self.relist = Some(Relist::later(now));
         }
     }
 
@@ -195,9 +198,9 @@ impl Machine {
         let bracket = Bracket {
             gap,
             epoch: self.bracket_epoch(),
-            native: self.mark.clone(),
+            native: self.token.clone(),
             observed_at: self.wall,
-            picture: Some(self.cache.picture()),
+            view: Some(self.cache.view()),
             full: self.full,
         };
         self.last_bracket = Some(now);
@@ -206,9 +209,9 @@ impl Machine {
     }
 
     /// The rows are compared with what was seen. What was told while looking is left to the stream.
-    fn confirm(&mut self, now: Instant, survey: Survey) {
-        let outcome = survey.into_outcome(&self.backend);
-        let left = |id: &InstanceId| outcome.open.contains_key(id) || self.looks.is_wanted(id);
+    fn confirm(&mut self, now: Instant, relist: Relist) {
+        let outcome = relist.into_outcome(&self.backend);
+        let left = |id: &InstanceId| outcome.open.contains_key(id) || self.inspect_queue.is_wanted(id);
         let (mut missing, mut changed, mut contradicted, mut met) = (Vec::new(), Vec::new(), false, 0);
         for (seen, known) in outcome.rows.beside(&self.cache) {
             met += usize::from(known.is_some());
@@ -250,10 +253,10 @@ impl Machine {
             self.full |= outcome.detail == Detail::Full;
         }
         for id in outcome.open.keys() {
-            self.looks.hint(id, now, false);
+            self.inspect_queue.hint(id, now, false);
         }
         if !outcome.complete {
-            self.survey = Some(Survey::later(now));
+            self.relist = Some(Relist::later(now));
         }
     }
 }
