@@ -6,7 +6,7 @@ mod restore;
 mod write;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     io,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -22,6 +22,7 @@ use tokio::{
     time::Instant,
 };
 
+use self::write::take_group;
 use super::{
     folder::{Access, Folder, Stamp},
     form::UnitForm,

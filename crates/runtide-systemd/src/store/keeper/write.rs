@@ -1,8 +1,8 @@
 //! Deciding writes: in groups, each answered for itself.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
-use runtide_core::{Digest, Error, ErrorKind, LocalStore, PlannedChange, ResourceRef, Result, Revision};
+use runtide_core::{Error, ErrorKind, LocalStore, PlannedChange, Precondition, ResourceRef, Result, Revision};
 
 use super::{
     super::{manager::again, name::UnitFileName},
