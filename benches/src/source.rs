@@ -1,4 +1,4 @@
-//! A source that tells what it is fed, and a looker that shows the rows it is given.
+//! A source that tells what it is fed, and a inspector that shows the rows it is given.
 
 use std::{
     collections::VecDeque,
@@ -8,7 +8,7 @@ use std::{
 
 use async_trait::async_trait;
 use runtide_core::{
-    BackendId, Detail, Driver, DriverOptions, Error, ErrorKind, Flow, Gap, Inspection, Instance, InstanceId, Looker,
+    BackendId, Detail, Driver, DriverOptions, Error, ErrorKind, Flow, Gap, Inspection, Inspector, Instance, InstanceId,
     NativeMark, Opened, Result, Signal, Snapshot, Source,
 };
 use tokio::sync::mpsc;
@@ -69,8 +69,8 @@ impl Source for Scripted {
         }
     }
 
-    fn looker(&self) -> Arc<dyn Looker> {
-        Arc::clone(&self.looks) as Arc<dyn Looker>
+    fn inspector(&self) -> Arc<dyn Inspector> {
+        Arc::clone(&self.looks) as Arc<dyn Inspector>
     }
 
     fn max_silence(&self) -> Option<Duration> {
@@ -83,7 +83,7 @@ impl Source for Scripted {
 }
 
 #[async_trait]
-impl Looker for Looks {
+impl Inspector for Looks {
     async fn snapshot(&self, _detail: Detail) -> Result<Snapshot> {
         let rows = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         rows.map(Snapshot::complete)

@@ -35,7 +35,7 @@ impl Folder {
 }
 
 #[async_trait]
-impl Looker for Folder {
+impl Inspector for Folder {
     async fn snapshot(&self, _: Detail) -> Result<Snapshot> {
         let (mut there, mut failures) = (Vec::new(), Vec::new());
         for entry in fs::read_dir(&self.0).map_err(failed)? {
@@ -62,7 +62,7 @@ impl Looker for Folder {
 impl Source for Folder {
     // There is no history to resume from.
     async fn open(&mut self, _: Option<&NativeMark>) -> Result<Opened> { Ok(Opened::Fresh(Gap::Initial)) }
-    fn looker(&self) -> Arc<dyn Looker> { Arc::new(self.clone()) }
+    fn inspector(&self) -> Arc<dyn Inspector> { Arc::new(self.clone()) }
     fn max_silence(&self) -> Option<Duration> { None }
     fn reports_edges(&self) -> bool { false }
 

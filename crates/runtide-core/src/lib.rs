@@ -34,7 +34,7 @@ pub use self::{
     sidecar::Sidecars,
     store::*,
     watch::{
-        Completeness, Driver, DriverOptions, Edge, EventStream, Evidence, Flow, Freshness, Inspection, InstanceTable,
-        Looker, Opened, Signal, SignalBody, Snapshot, Source, Transition, TransitionStream,
+        Completeness, Driver, DriverOptions, Edge, EventStream, Evidence, Flow, Freshness, Inspection, Inspector,
+        InstanceTable, Opened, Signal, SignalBody, Snapshot, Source, Transition, TransitionStream,
     },
 };

@@ -12,9 +12,8 @@ use runtide_core::{
 use crate::{
     client::{Client, Server},
     config::Config,
-    ledger,
-    looker::DockerLooker,
-    manager,
+    inspector::DockerInspector,
+    ledger, manager,
     source::DockerSource,
 };
 
@@ -23,7 +22,7 @@ use crate::{
 pub struct DockerBackend {
     client: Client,
     /// Looks outside the watch know what its stream told: Docker's list lags behind it.
-    looker: DockerLooker,
+    inspector: DockerInspector,
     driver: Driver,
     lifecycle: manager::Lifecycle,
     provision: manager::Provision,
@@ -39,11 +38,11 @@ impl DockerBackend {
         let driver_options = config.driver.clone();
         let client = Client::new(config)?;
         let ledger = ledger::Shared::new(client.id().clone());
-        let looker = DockerLooker::new(client.clone(), ledger.clone());
+        let inspector = DockerInspector::new(client.clone(), ledger.clone());
         let of_source = client.clone();
         let source = move || DockerSource::new(of_source.clone(), ledger.clone());
         Ok(Self {
-            looker,
+            inspector,
             driver: Driver::new(client.id().clone(), driver_options, source),
             lifecycle: manager::Lifecycle::new(client.clone()),
             provision: manager::Provision::new(client.clone()),
@@ -94,11 +93,11 @@ impl RuntimeBackend for DockerBackend {
     }
 
     async fn list_instances(&self, options: ListOptions) -> Result<Snapshot> {
-        self.looker.look(&options.filter, options.detail).await
+        self.inspector.look(&options.filter, options.detail).await
     }
 
     async fn inspect(&self, id: &InstanceId) -> Result<Arc<Instance>> {
-        Ok(Arc::new(self.looker.inspect_one(id, Detail::Full).await?))
+        Ok(Arc::new(self.inspector.inspect_one(id, Detail::Full).await?))
     }
 
     async fn watch(&self, options: WatchOptions) -> Result<EventStream> {

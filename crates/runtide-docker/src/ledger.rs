@@ -1,4 +1,4 @@
-//! What the stream told of each container lately, shared by the source, which writes it, and the looker, which needs it to
+//! What the stream told of each container lately, shared by the source, which writes it, and the inspector, which needs it to
 //! judge what it sees.
 //!
 //! Docker's list reads a copy that lags behind the events: `die`, `pause` and a network's `connect` are told before
@@ -21,7 +21,7 @@ use crate::normalize::{self, Action, Attributes, Event};
 /// Longer than Docker takes to bring its list up to date after an event.
 const LAG: Duration = Duration::from_secs(5);
 
-/// Shared by one source and its looker.
+/// Shared by one source and its inspector.
 #[derive(Clone, Debug)]
 pub(crate) struct Shared(Arc<Mutex<Ledger>>);
 

@@ -10,15 +10,15 @@ use std::{
 
 use async_trait::async_trait;
 use runtide_core::{
-    Detail, Error, Flow, Gap, Looker, NativeMark, Opened, Result, RuntimeKind, Signal, SignalBody, Snapshot, Source,
+    Detail, Error, Flow, Gap, Inspector, NativeMark, Opened, Result, RuntimeKind, Signal, SignalBody, Snapshot, Source,
 };
 use tokio::time::{Instant, Sleep};
 
 use crate::{
     client::{Client, Server},
     frame::{Framed, Frames},
+    inspector::DockerInspector,
     ledger,
-    looker::DockerLooker,
     subscription::{self, Proof, Subscription},
 };
 
@@ -41,7 +41,7 @@ const LONGEST_REPLAY: Duration = Duration::from_secs(2);
 pub(crate) struct DockerSource {
     client: Client,
     ledger: ledger::Shared,
-    looker: Arc<DockerLooker>,
+    inspector: Arc<DockerInspector>,
     subscription: Option<Subscription>,
     /// Of the last message, told or not: where to resume.
     last: Option<NativeMark>,
@@ -67,11 +67,11 @@ enum Probed {
 
 impl DockerSource {
     pub(crate) fn new(client: Client, ledger: ledger::Shared) -> Self {
-        let looker = Arc::new(DockerLooker::new(client.clone(), ledger.clone()));
+        let inspector = Arc::new(DockerInspector::new(client.clone(), ledger.clone()));
         Self {
             client,
             ledger,
-            looker,
+            inspector,
             subscription: None,
             last: None,
             settled_before: None,
@@ -231,9 +231,9 @@ impl DockerSource {
             let due = self.heard + self.client.config().max_silence / 2;
             ready!(self.arm(due).as_mut().poll(cx));
             tracing::debug!(backend = %self.client.id(), "the event stream is silent: proving it");
-            let (client, looker, last) = (self.client.clone(), Arc::clone(&self.looker), self.last.clone());
+            let (client, inspector, last) = (self.client.clone(), Arc::clone(&self.inspector), self.last.clone());
             let ledger = self.ledger.clone();
-            self.probe = Some(Box::pin(async move { probe(&client, &ledger, &looker, last).await }));
+            self.probe = Some(Box::pin(async move { probe(&client, &ledger, &inspector, last).await }));
         }
     }
 
@@ -268,7 +268,7 @@ impl Drop for DockerSource {
 async fn probe(
     client: &Client,
     ledger: &ledger::Shared,
-    looker: &DockerLooker,
+    inspector: &DockerInspector,
     last: Option<NativeMark>,
 ) -> Result<Probed> {
     if let Some(mark) = last
@@ -280,7 +280,7 @@ async fn probe(
         return Ok(Probed::Continued(subscription, proof));
     }
     let (subscription, server) = open_fresh(client).await?;
-    let snapshot = looker.snapshot(Detail::Summary).await?;
+    let snapshot = inspector.snapshot(Detail::Summary).await?;
     Ok(Probed::Looked(subscription, snapshot, server))
 }
 
@@ -342,8 +342,8 @@ impl Source for DockerSource {
         poll_fn(|cx| self.poll_batch(cx, out)).await
     }
 
-    fn looker(&self) -> Arc<dyn Looker> {
-        self.looker.clone()
+    fn inspector(&self) -> Arc<dyn Inspector> {
+        self.inspector.clone()
     }
 
     fn max_silence(&self) -> Option<Duration> {

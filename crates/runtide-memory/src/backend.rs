@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use runtide_core::{
-    BackendId, Capabilities, Detail, Driver, Error, EventStream, ExecManager, ImageManager, Instance, InstanceId,
-    LifecycleManager, ListOptions, LogManager, Looker, NetworkManager, ProvisionManager, Result, RuntimeBackend,
+    BackendId, Capabilities, Detail, Driver, Error, EventStream, ExecManager, ImageManager, Inspector, Instance,
+    InstanceId, LifecycleManager, ListOptions, LogManager, NetworkManager, ProvisionManager, Result, RuntimeBackend,
     RuntimeInfo, RuntimeKind, Snapshot, SnapshotManager, StatsManager, VolumeManager, WatchOptions,
 };
 
@@ -83,7 +83,7 @@ impl RuntimeBackend for MemoryBackend {
     }
 
     async fn list_instances(&self, options: ListOptions) -> Result<Snapshot> {
-        let mut snapshot = Looker::snapshot(&self.client, options.detail).await?;
+        let mut snapshot = Inspector::snapshot(&self.client, options.detail).await?;
         snapshot.instances.retain(|instance| options.filter.matches(instance));
         Ok(snapshot)
     }

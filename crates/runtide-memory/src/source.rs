@@ -1,11 +1,11 @@
-//! What the runtime tells ([`Source`]), and what one finds out by looking ([`Looker`]). No reconnecting, no diffing, no
+//! What the runtime tells ([`Source`]), and what one finds out by looking ([`Inspector`]). No reconnecting, no diffing, no
 //! queue: those are the driver's.
 
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use runtide_core::{
-    Detail, Error, ErrorKind, Flow, Inspection, InstanceId, Looker, NativeMark, Opened, Result, Signal, Snapshot,
+    Detail, Error, ErrorKind, Flow, Inspection, Inspector, InstanceId, NativeMark, Opened, Result, Signal, Snapshot,
     Source,
 };
 
@@ -45,7 +45,7 @@ impl Source for MemorySource {
         Ok(Flow::Open)
     }
 
-    fn looker(&self) -> Arc<dyn Looker> {
+    fn inspector(&self) -> Arc<dyn Inspector> {
         Arc::new(self.client.clone())
     }
 
@@ -60,7 +60,7 @@ impl Source for MemorySource {
 }
 
 #[async_trait]
-impl Looker for Client {
+impl Inspector for Client {
     async fn snapshot(&self, detail: Detail) -> Result<Snapshot> {
         Ok(normalize::snapshot(&self.config, &self.list().await?, detail))
     }

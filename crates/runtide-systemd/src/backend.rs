@@ -12,8 +12,8 @@ use runtide_core::{
 use crate::{
     client::{Client, Server},
     config::Config,
+    inspector::UnitInspector,
     journal::{JournalOptions, JournalStream},
-    looker::UnitLooker,
     manager,
     source::UnitSource,
 };
@@ -22,7 +22,7 @@ use crate::{
 #[derive(Debug)]
 pub struct SystemdBackend {
     client: Client,
-    looker: UnitLooker,
+    inspector: UnitInspector,
     driver: Driver,
     lifecycle: manager::Lifecycle,
     provision: manager::Provision,
@@ -38,11 +38,11 @@ impl SystemdBackend {
     pub fn new(config: Config) -> Result<Self> {
         let driver_options = config.driver.clone();
         let client = Client::new(config)?;
-        let looker = UnitLooker::new(client.clone(), None);
+        let inspector = UnitInspector::new(client.clone(), None);
         let of_source = client.clone();
         let source = move || UnitSource::new(of_source.clone());
         Ok(Self {
-            looker,
+            inspector,
             driver: Driver::new(client.id().clone(), driver_options, source),
             lifecycle: manager::Lifecycle::new(client.clone()),
             provision: manager::Provision::new(client.clone()),
@@ -170,11 +170,11 @@ impl RuntimeBackend for SystemdBackend {
     }
 
     async fn list_instances(&self, options: ListOptions) -> Result<Snapshot> {
-        self.looker.look(&options.filter, options.detail).await
+        self.inspector.look(&options.filter, options.detail).await
     }
 
     async fn inspect(&self, id: &InstanceId) -> Result<Arc<Instance>> {
-        Ok(Arc::new(self.looker.inspect_one(id, Detail::Full).await?))
+        Ok(Arc::new(self.inspector.inspect_one(id, Detail::Full).await?))
     }
 
     async fn watch(&self, options: WatchOptions) -> Result<EventStream> {

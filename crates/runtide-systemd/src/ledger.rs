@@ -1,4 +1,4 @@
-//! What was told and seen of each unit, shared by the source, which tells, and the driver's looker, which sees.
+//! What was told and seen of each unit, shared by the source, which tells, and the driver's inspector, which sees.
 //!
 //! It answers two questions. Of a life that has ended: was its beginning told? systemd gathers what changes at once into one
 //! signal, so that a short life may be told by its end alone. And of a unit that is looked at again: what is known of this life
@@ -13,7 +13,7 @@ use runtide_core::{Group, Incarnation, Instance, InstanceId, InstanceState, Labe
 
 use crate::properties::ServiceProperties;
 
-/// Shared by one watch's source and its looker.
+/// Shared by one watch's source and its inspector.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Shared(Arc<Mutex<Ledger>>);
 

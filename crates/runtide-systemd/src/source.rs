@@ -13,7 +13,7 @@ use std::{
 use async_trait::async_trait;
 use futures_core::Stream;
 use runtide_core::{
-    Edge, ErrorKind, Flow, Gap, InstanceId, InstanceState, Looker, NativeMark, Opened, Result, Signal, SignalBody,
+    Edge, ErrorKind, Flow, Gap, Inspector, InstanceId, InstanceState, NativeMark, Opened, Result, Signal, SignalBody,
     Source,
 };
 use tokio::time::{Instant, Sleep};
@@ -26,9 +26,8 @@ use crate::{
     client::{AWAY, BUS, Client, MANAGER, PEER, PROPERTIES, ROOT, SCOPE, SERVICE, SYSTEMD, UNIT},
     files,
     freezer::Freezer,
-    ledger,
-    looker::{self, UnitLooker},
-    names, normalize,
+    inspector::{self, UnitInspector},
+    ledger, names, normalize,
     properties::{ServiceProperties, UnitProperties},
     subscription::{add_matches, subscribe},
 };
@@ -49,7 +48,7 @@ const SETTLED: Duration = Duration::from_millis(200);
 pub(crate) struct UnitSource {
     client: Client,
     ledger: ledger::Shared,
-    looker: Arc<UnitLooker>,
+    inspector: Arc<UnitInspector>,
     link: Option<Link>,
     /// Of the manager that was subscribed to last.
     boot: Option<u64>,
@@ -85,11 +84,11 @@ struct Link {
 impl UnitSource {
     pub(crate) fn new(client: Client) -> Self {
         let ledger = ledger::Shared::default();
-        let looker = Arc::new(UnitLooker::new(client.clone(), Some(ledger.clone())));
+        let inspector = Arc::new(UnitInspector::new(client.clone(), Some(ledger.clone())));
         Self {
             client,
             ledger,
-            looker,
+            inspector,
             link: None,
             boot: None,
             unit_path: Vec::new(),
@@ -426,7 +425,7 @@ fn tell(
     let Some(mut instance) = normalize::instance(client.id(), unit, about, service.as_ref()) else {
         return out.push(Signal::new(SignalBody::Hint(id)));
     };
-    if instance.state == InstanceState::Paused && !looker::is_frozen(client, ledger.control_group(&id)) {
+    if instance.state == InstanceState::Paused && !inspector::is_frozen(client, ledger.control_group(&id)) {
         instance.state = InstanceState::Running;
     }
     if !normalize::is_begun(about) {
@@ -508,8 +507,8 @@ impl Source for UnitSource {
         poll_fn(|cx| self.poll_batch(cx, out)).await
     }
 
-    fn looker(&self) -> Arc<dyn Looker> {
-        self.looker.clone()
+    fn inspector(&self) -> Arc<dyn Inspector> {
+        self.inspector.clone()
     }
 
     fn max_silence(&self) -> Option<Duration> {

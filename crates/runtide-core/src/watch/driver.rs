@@ -15,7 +15,7 @@ use tracing::Instrument;
 use super::{
     hub::Hub,
     machine::{Command, Input, Machine, Resume, Setup},
-    source::{Flow, Inspection, Looker, Signal, Snapshot, Source},
+    source::{Flow, Inspection, Inspector, Signal, Snapshot, Source},
     stream::EventStream,
     subscription::{Start, Subscription},
 };
@@ -196,7 +196,7 @@ impl Driver {
         let done = CancellationToken::new();
         let guard = done.clone().drop_guard();
         let span = tracing::info_span!("runtide.watch", backend = %self.backend);
-        let task = Task { hub: Arc::clone(&hub), looker: source.looker(), source };
+        let task = Task { hub: Arc::clone(&hub), inspector: source.inspector(), source };
         handle.spawn(
             async move {
                 let _done = guard;
@@ -226,7 +226,7 @@ impl Drop for Driver {
 struct Task {
     hub: Arc<Hub>,
     source: Box<dyn Source>,
-    looker: Arc<dyn Looker>,
+    inspector: Arc<dyn Inspector>,
 }
 
 type Look<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -304,14 +304,14 @@ impl Task {
     }
 
     fn survey(&self, detail: Detail) -> Look<Result<Snapshot>> {
-        let looker = Arc::clone(&self.looker);
-        Box::pin(async move { guarded("watch.snapshot", looker.snapshot(detail)).await })
+        let inspector = Arc::clone(&self.inspector);
+        Box::pin(async move { guarded("watch.snapshot", inspector.snapshot(detail)).await })
     }
 
     fn inspect(&self, ids: Vec<InstanceId>, detail: Detail) -> Look<Inspected> {
-        let looker = Arc::clone(&self.looker);
+        let inspector = Arc::clone(&self.inspector);
         Box::pin(async move {
-            let answer = guarded("watch.inspect", looker.inspect(&ids, detail)).await;
+            let answer = guarded("watch.inspect", inspector.inspect(&ids, detail)).await;
             (ids, answer)
         })
     }

@@ -37,11 +37,11 @@ pub(super) enum Input<'a> {
     Batch(&'a mut Vec<Signal>, Flow),
     /// `Source::next_batch` failed.
     Broken(Error),
-    /// `Looker::snapshot` ended.
+    /// `Inspector::snapshot` ended.
     Surveyed(Result<Snapshot>),
-    /// `Looker::inspect` ended, for a look at everything.
+    /// `Inspector::inspect` ended, for a look at everything.
     Reinspected(Result<Vec<Inspection>>),
-    /// `Looker::inspect` ended.
+    /// `Inspector::inspect` ended.
     Inspected(Vec<InstanceId>, Result<Vec<Inspection>>),
     /// The deadline passed, or it is time to begin.
     Tick,

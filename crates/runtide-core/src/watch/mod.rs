@@ -1,4 +1,4 @@
-//! The watch: what a backend writes ([`Source`], [`Looker`]), the [`Driver`] that makes it reliable, and what a subscriber
+//! The watch: what a backend writes ([`Source`], [`Inspector`]), the [`Driver`] that makes it reliable, and what a subscriber
 //! holds ([`EventStream`], [`InstanceTable`]).
 
 mod backoff;
@@ -20,7 +20,7 @@ mod tests;
 pub(crate) use self::stream::{first_match, pump, transitions};
 pub use self::{
     driver::{Driver, DriverOptions},
-    source::{Completeness, Edge, Flow, Inspection, Looker, Opened, Signal, SignalBody, Snapshot, Source},
+    source::{Completeness, Edge, Flow, Inspection, Inspector, Opened, Signal, SignalBody, Snapshot, Source},
     stream::{EventStream, TransitionStream},
     table::{Evidence, Freshness, InstanceTable, Transition},
 };

@@ -16,7 +16,7 @@ use crate::{Detail, ExitStatus, Failure, Gap, Incarnation, Instance, InstanceId,
 /// never meets one. A source needs no task and no queue of its own.
 ///
 /// # Order
-/// `open`, then `next_batch` until it ends, while the driver looks through [`Looker`]. Subscribing comes first and
+/// `open`, then `next_batch` until it ends, while the driver looks through [`Inspector`]. Subscribing comes first and
 /// looking second: what happens in between is then in the stream.
 #[async_trait]
 pub trait Source: Send + 'static {
@@ -42,7 +42,7 @@ pub trait Source: Send + 'static {
     async fn next_batch(&mut self, out: &mut Vec<Signal>) -> Result<Flow>;
 
     /// The other half.
-    fn looker(&self) -> Arc<dyn Looker>;
+    fn inspector(&self) -> Arc<dyn Inspector>;
 
     /// The longest silence that a healthy link can show, `Alive` included; past it the driver calls the link dead and opens
     /// anew. `None`: silence proves nothing.
@@ -57,7 +57,7 @@ pub trait Source: Send + 'static {
 
 /// The asking half of a runtime: what one can find out by looking. It runs beside the stream and must not wait for it.
 #[async_trait]
-pub trait Looker: Send + Sync + 'static {
+pub trait Inspector: Send + Sync + 'static {
     /// Everything that is there.
     ///
     /// # Behavior

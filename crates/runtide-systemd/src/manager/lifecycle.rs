@@ -19,7 +19,7 @@ use super::{
     unit::{Call, Whom},
     wait,
 };
-use crate::{client::Client, looker};
+use crate::{client::Client, inspector};
 
 /// The verbs of a unit's life.
 #[derive(Debug, Clone)]
@@ -127,7 +127,7 @@ async fn pause(call: Call<'_>) -> Result<Effect> {
     if !frozen.await? {
         return Err(call.error(ErrorKind::Conflict, "it ended meanwhile"));
     }
-    let was = before.is_frozen() && looker::is_frozen(call.client, before.service.control_group.as_deref());
+    let was = before.is_frozen() && inspector::is_frozen(call.client, before.service.control_group.as_deref());
     Ok(if was { Effect::Unchanged } else { Effect::Changed })
 }
 

@@ -11,7 +11,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     Completeness, Detail, Driver, DriverOptions, Edge, Error, ErrorKind, EventStream, ExitStatus, Flow, Gap,
-    Inspection, Instance, InstanceId, InstanceKind, InstanceState, Looker, NativeMark, Opened, Result, RuntimeEvent,
+    Inspection, Inspector, Instance, InstanceId, InstanceKind, InstanceState, NativeMark, Opened, Result, RuntimeEvent,
     RuntimeEventKind, Signal, SignalBody, Snapshot, Source, WatchOptions,
 };
 
@@ -180,7 +180,7 @@ impl Source for TestSource {
         }
     }
 
-    fn looker(&self) -> Arc<dyn Looker> {
+    fn inspector(&self) -> Arc<dyn Inspector> {
         Arc::new(self.world.clone())
     }
 
@@ -194,7 +194,7 @@ impl Source for TestSource {
 }
 
 #[async_trait]
-impl Looker for World {
+impl Inspector for World {
     async fn snapshot(&self, detail: Detail) -> Result<Snapshot> {
         if let Some(during) = { self.lock().during_snapshot.take() } {
             self.change(during);

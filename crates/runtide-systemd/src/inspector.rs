@@ -1,4 +1,4 @@
-//! [`UnitLooker`]: one call for the list, and for each instance what a list does not say: which life, whether it is frozen, how it
+//! [`UnitInspector`]: one call for the list, and for each instance what a list does not say: which life, whether it is frozen, how it
 //! ended.
 
 use std::{collections::HashSet, pin::pin, sync::Arc};
@@ -6,8 +6,8 @@ use std::{collections::HashSet, pin::pin, sync::Arc};
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use runtide_core::{
-    Detail, Error, ErrorKind, Failure, Inspection, Instance, InstanceFilter, InstanceId, InstanceState, Looker, Result,
-    Snapshot,
+    Detail, Error, ErrorKind, Failure, Inspection, Inspector, Instance, InstanceFilter, InstanceId, InstanceState,
+    Result, Snapshot,
 };
 use zbus::OwnedObjectPath;
 
@@ -30,13 +30,13 @@ type Listed = (String, String, String, String, String, String, OwnedObjectPath, 
 
 /// Looks at one manager.
 #[derive(Clone, Debug)]
-pub(crate) struct UnitLooker {
+pub(crate) struct UnitInspector {
     client: Client,
     /// Of the watch that it looks for; outside of one nobody tells what ceased to be so, and nothing is remembered.
     ledger: Option<ledger::Shared>,
 }
 
-impl UnitLooker {
+impl UnitInspector {
     pub(crate) fn new(client: Client, ledger: Option<ledger::Shared>) -> Self {
         Self { client, ledger }
     }
@@ -231,7 +231,7 @@ fn slice_of(control_group: &str) -> Option<&str> {
 }
 
 #[async_trait]
-impl Looker for UnitLooker {
+impl Inspector for UnitInspector {
     async fn snapshot(&self, detail: Detail) -> Result<Snapshot> {
         let at = self.ledger.as_ref().map(|ledger| ledger.lock().tick());
         let snapshot = self.look(&InstanceFilter::default(), detail).await?;

@@ -1,4 +1,4 @@
-//! [`DockerLooker`]: one list for any number of containers, inspects only where a list cannot say it.
+//! [`DockerInspector`]: one list for any number of containers, inspects only where a list cannot say it.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use runtide_core::{
-    Completeness, Detail, Error, ErrorKind, Failure, Inspection, Instance, InstanceFilter, InstanceId, Looker, Result,
-    Snapshot,
+    Completeness, Detail, Error, ErrorKind, Failure, Inspection, Inspector, Instance, InstanceFilter, InstanceId,
+    Result, Snapshot,
 };
 use tokio::time::Instant;
 
@@ -19,12 +19,12 @@ const UNESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(
 
 /// Looks at one daemon.
 #[derive(Clone, Debug)]
-pub(crate) struct DockerLooker {
+pub(crate) struct DockerInspector {
     client: Client,
     ledger: ledger::Shared,
 }
 
-impl DockerLooker {
+impl DockerInspector {
     pub(crate) fn new(client: Client, ledger: ledger::Shared) -> Self {
         Self { client, ledger }
     }
@@ -157,7 +157,7 @@ impl DockerLooker {
 }
 
 #[async_trait]
-impl Looker for DockerLooker {
+impl Inspector for DockerInspector {
     async fn snapshot(&self, detail: Detail) -> Result<Snapshot> {
         let snapshot = self.look(&InstanceFilter::default(), detail).await?;
         self.ledger.lock().prune(&snapshot, Instant::now());
