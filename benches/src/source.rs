@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use runtide_core::{
     BackendId, Detail, Driver, DriverOptions, Error, ErrorKind, Flow, Gap, Inspection, Inspector, Instance, InstanceId,
-    NativeMark, Opened, Result, Signal, Snapshot, Source,
+    Opened, Result, ResumeToken, Signal, Snapshot, Source,
 };
 use tokio::sync::mpsc;
 
@@ -55,7 +55,7 @@ impl Scripted {
 
 #[async_trait]
 impl Source for Scripted {
-    async fn open(&mut self, _resume: Option<&NativeMark>) -> Result<Opened> {
+    async fn open(&mut self, _resume: Option<&ResumeToken>) -> Result<Opened> {
         Ok(Opened::Fresh(Gap::Initial))
     }
 

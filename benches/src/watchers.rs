@@ -64,8 +64,8 @@ impl Watch {
             patient(self.stream.next_batch(&mut events, TAKE)).await.expect("an event").expect("an event");
             for event in events.drain(..) {
                 assert!(event.instance().is_some(), "{:?} though nothing went wrong", event.kind);
-                // What comes from a look has no mark: it is more than the daemon told.
-                let Some(at) = event.native_at.filter(|_| event.mark.is_some()) else { continue };
+                // What comes from a look has no token: it is more than the daemon told.
+                let Some(at) = event.native_at.filter(|_| event.token.is_some()) else { continue };
                 assert!(at > self.last, "out of order");
                 self.last = at;
                 taken += 1;

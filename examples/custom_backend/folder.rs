@@ -61,7 +61,7 @@ impl Inspector for Folder {
 #[async_trait]
 impl Source for Folder {
     // There is no history to resume from.
-    async fn open(&mut self, _: Option<&NativeMark>) -> Result<Opened> { Ok(Opened::Fresh(Gap::Initial)) }
+    async fn open(&mut self, _: Option<&ResumeToken>) -> Result<Opened> { Ok(Opened::Fresh(Gap::Initial)) }
     fn inspector(&self) -> Arc<dyn Inspector> { Arc::new(self.clone()) }
     fn max_silence(&self) -> Option<Duration> { None }
     fn reports_edges(&self) -> bool { false }

@@ -127,7 +127,7 @@ fn a_resumed_stream_goes_on_or_says_how_it_resumed() {
 #[test]
 fn a_reported_fact_comes_once() {
     let mut fact = at("r", 8, updated(running()));
-    fact.mark = Some("m".into());
+    fact.token = Some("m".into());
     let mut again = fact.clone();
     again.cursor.seq = 9;
     assert_eq!(after_opening([fact, again]), Some(Law::R5));

@@ -8,7 +8,7 @@ use crate::{BackendId, Failure, Instance, InstanceId, names::names};
 
 names! {
     /// The runtime's own position in its history; opaque, read by its source alone.
-    NativeMark;
+    ResumeToken;
     /// Numbering domain of cursors; positions of different epochs do not compare.
     Epoch;
 }
@@ -27,17 +27,17 @@ pub struct RuntimeEvent {
     /// The runtime's clock: information, never order.
     #[serde(default, with = "crate::time::option", skip_serializing_if = "Option::is_none")]
     pub native_at: Option<SystemTime>,
-    /// The runtime's own mark of this very fact; absent where it came from a comparison or a look.
+    /// The runtime's own token of this very fact; absent where it came from a comparison or a look.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mark: Option<NativeMark>,
+    pub token: Option<ResumeToken>,
     /// What happened.
     pub kind: RuntimeEventKind,
 }
 
 impl RuntimeEvent {
-    /// An event without the runtime's time and mark.
+    /// An event without the runtime's time and token.
     pub fn new(backend: BackendId, cursor: Cursor, observed_at: SystemTime, kind: RuntimeEventKind) -> Self {
-        Self { backend, cursor, observed_at, native_at: None, mark: None, kind }
+        Self { backend, cursor, observed_at, native_at: None, token: None, kind }
     }
 
     /// The instance that it speaks of.
@@ -45,15 +45,15 @@ impl RuntimeEvent {
         self.kind.instance()
     }
 
-    /// The identity of a fact that the runtime reported with a mark of its own: equal across reconnects and restarts of
+    /// The identity of a fact that the runtime reported with a token of its own: equal across reconnects and restarts of
     /// either side. What came from a comparison has none.
     ///
-    /// BLAKE3 over (backend, kind, id, mark), each preceded by its length.
+    /// BLAKE3 over (backend, kind, id, token), each preceded by its length.
     pub fn key(&self) -> Option<[u8; 32]> {
-        let mark = self.mark.as_ref()?;
+        let token = self.token.as_ref()?;
         let id: &InstanceId = &self.instance()?.id;
         let mut hasher = blake3::Hasher::new();
-        for part in [self.backend.as_str(), self.kind.name(), id.as_str(), mark.as_str()] {
+        for part in [self.backend.as_str(), self.kind.name(), id.as_str(), token.as_str()] {
             hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part.as_bytes());
         }
@@ -262,12 +262,12 @@ pub struct Cursor {
     pub seq: u64,
     /// Where the runtime's own history goes on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub native: Option<NativeMark>,
+    pub native: Option<ResumeToken>,
 }
 
 impl Cursor {
     /// A place in an epoch.
-    pub fn new(epoch: Epoch, seq: u64, native: Option<NativeMark>) -> Self {
+    pub fn new(epoch: Epoch, seq: u64, native: Option<ResumeToken>) -> Self {
         Self { epoch, seq, native }
     }
 }

@@ -19,7 +19,7 @@ pub mod watch;
 pub use self::{
     capabilities::{Capabilities, Support, WatchSupport},
     error::{Error, ErrorKind, Failure, Result, Retry},
-    event::{Continuity, Cursor, Epoch, FieldSet, Gap, NativeMark, RuntimeEvent, RuntimeEventKind},
+    event::{Continuity, Cursor, Epoch, FieldSet, Gap, ResumeToken, RuntimeEvent, RuntimeEventKind},
     handle::InstanceHandle,
     instance::{
         Address, BackendId, ExitCause, ExitStatus, Group, GroupKind, Health, ImageRef, Incarnation, Instance,

@@ -53,7 +53,7 @@ fn instance() -> Instance {
 }
 
 fn event(seq: u64, kind: RuntimeEventKind) -> RuntimeEvent {
-    let cursor = Cursor::new("018bcfe5".into(), seq, Some(NativeMark::new("1700000000.000000001")));
+    let cursor = Cursor::new("018bcfe5".into(), seq, Some(ResumeToken::new("1700000000.000000001")));
     RuntimeEvent::new("docker:local".into(), cursor, at(2), kind)
 }
 
@@ -73,7 +73,7 @@ fn instances() {
 fn events() {
     let shared = Arc::new(instance());
     let mut started = event(1, RuntimeEventKind::Started(Arc::clone(&shared)));
-    (started.mark, started.native_at) = (started.cursor.native.clone(), Some(at(1)));
+    (started.token, started.native_at) = (started.cursor.native.clone(), Some(at(1)));
     let mut unhealthy = instance();
     unhealthy.health = Some(Health::Unhealthy);
     let changed = FieldSet::between(&shared, &unhealthy);
@@ -161,9 +161,9 @@ fn what_an_older_version_wrote_is_read() {
 #[test]
 fn a_key_is_the_same_for_the_same_fact_alone() {
     let shared = Arc::new(instance());
-    let fact = |seq, mark: Option<&str>, kind: RuntimeEventKind| {
+    let fact = |seq, token: Option<&str>, kind: RuntimeEventKind| {
         let mut event = event(seq, kind);
-        event.mark = mark.map(NativeMark::from);
+        event.token = token.map(ResumeToken::from);
         event.key()
     };
     let key = fact(1, Some("m"), RuntimeEventKind::Started(Arc::clone(&shared)));

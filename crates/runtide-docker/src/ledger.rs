@@ -11,7 +11,7 @@ use std::{
 };
 
 use runtide_core::{
-    BackendId, Edge, ExitStatus, ImageRef, Instance, InstanceId, InstanceState, NativeMark, Signal, SignalBody,
+    BackendId, Edge, ExitStatus, ImageRef, Instance, InstanceId, InstanceState, ResumeToken, Signal, SignalBody,
     Snapshot,
 };
 use tokio::time::Instant;
@@ -103,7 +103,7 @@ impl Ledger {
     pub(crate) fn translate(
         &mut self,
         event: &Event<'_>,
-        mark: Option<&NativeMark>,
+        token: Option<&ResumeToken>,
         now: Instant,
         out: &mut Vec<Signal>,
     ) {
@@ -113,7 +113,7 @@ impl Ledger {
             return;
         }
         let at = event.at();
-        let mut say = |body| out.push(Signal::new(body).with_mark(mark.cloned()).with_at(at));
+        let mut say = |body| out.push(Signal::new(body).with_token(token.cloned()).with_at(at));
         if event.is_container() && action == Action::Destroy {
             let id = self.entries.remove(id).map_or_else(|| InstanceId::from(id), |entry| entry.id);
             return say(SignalBody::Gone(id));

@@ -10,7 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use runtide_core::{
-    Detail, Error, Flow, Gap, Inspector, NativeMark, Opened, Result, RuntimeKind, Signal, SignalBody, Snapshot, Source,
+    Detail, Error, Flow, Gap, Inspector, Opened, Result, ResumeToken, RuntimeKind, Signal, SignalBody, Snapshot, Source,
 };
 use tokio::time::{Instant, Sleep};
 
@@ -44,8 +44,8 @@ pub(crate) struct DockerSource {
     inspector: Arc<DockerInspector>,
     subscription: Option<Subscription>,
     /// Of the last message, told or not: where to resume.
-    last: Option<NativeMark>,
-    /// Up to the moment, messages older than so many nanoseconds since the epoch are history: worth no more than a mark.
+    last: Option<ResumeToken>,
+    /// Up to the moment, messages older than so many nanoseconds since the epoch are history: worth no more than a token.
     settled_before: Option<(Instant, u64)>,
     /// A replay is under way, at most up to this moment, and up to this many nanoseconds since the epoch.
     replaying: Option<(Instant, u64)>,
@@ -61,7 +61,7 @@ pub(crate) struct DockerSource {
 /// What a second stream found out about the silence of the first.
 enum Probed {
     Continued(Subscription, Proof),
-    /// There was no mark to go by, so this is what a list showed after the second stream was opened.
+    /// There was no token to go by, so this is what a list showed after the second stream was opened.
     Looked(Subscription, Snapshot, Arc<Server>),
 }
 
@@ -108,7 +108,7 @@ impl DockerSource {
         let mut noise = false;
         loop {
             if let Some(body) = self.pending.take() {
-                out.push(Signal::new(body).with_mark(self.last.clone()));
+                out.push(Signal::new(body).with_token(self.last.clone()));
             }
             let read = self.drain(out);
             noise |= read > 0;
@@ -134,7 +134,7 @@ impl DockerSource {
                 Poll::Pending => {
                     if noise && out.len() == before {
                         // Worth no signal but for the place that it leads to.
-                        out.push(Signal::new(SignalBody::Alive).with_mark(self.last.clone()));
+                        out.push(Signal::new(SignalBody::Alive).with_token(self.last.clone()));
                     }
                     if out.len() > before {
                         self.hear();
@@ -167,14 +167,14 @@ impl DockerSource {
             {
                 match framed {
                     Framed::Event(event) => {
-                        let mark = event.mark();
+                        let token = event.token();
                         reached = event.nanoseconds().unwrap_or(reached);
                         if event.nanoseconds().zip(settled).is_some_and(|(at, settled)| at < settled) {
                             ledger.learn(&event);
                         } else {
-                            ledger.translate(&event, mark.as_ref(), now, out);
+                            ledger.translate(&event, token.as_ref(), now, out);
                         }
-                        last = mark.or(last);
+                        last = token.or(last);
                     }
                     Framed::Unreadable(about) => {
                         let body = about.map_or(SignalBody::Lost(Gap::Undecodable), SignalBody::Hint);
@@ -200,7 +200,7 @@ impl DockerSource {
 
     fn caught_up(&mut self, out: &mut Vec<Signal>) {
         self.replaying = None;
-        out.push(Signal::new(SignalBody::CaughtUp).with_mark(self.last.clone()));
+        out.push(Signal::new(SignalBody::CaughtUp).with_token(self.last.clone()));
     }
 
     fn arm(&mut self, due: Instant) -> &mut Pin<Box<Sleep>> {
@@ -269,14 +269,14 @@ async fn probe(
     client: &Client,
     ledger: &ledger::Shared,
     inspector: &DockerInspector,
-    last: Option<NativeMark>,
+    last: Option<ResumeToken>,
 ) -> Result<Probed> {
-    if let Some(mark) = last
-        && let Some(since) = subscription::since(&mark)
+    if let Some(token) = last
+        && let Some(since) = subscription::since(&token)
     {
         let server = client.server().await?;
         let since = history(&server, Some(since)).unwrap_or_default();
-        let (subscription, proof) = Subscription::open_after(client, ledger, &mark, &since).await?;
+        let (subscription, proof) = Subscription::open_after(client, ledger, &token, &since).await?;
         return Ok(Probed::Continued(subscription, proof));
     }
     let (subscription, server) = open_fresh(client).await?;
@@ -291,7 +291,7 @@ fn history(server: &Server, needed: Option<String>) -> Option<String> {
 }
 
 /// Negotiates, then subscribes from a time before that: the head of the response comes before the subscription, so what
-/// happens between the two must be replayed. What is older is worth its last event's mark.
+/// happens between the two must be replayed. What is older is worth its last event's token.
 async fn open_fresh(client: &Client) -> Result<(Subscription, Arc<Server>)> {
     let server = client.negotiate().await?;
     let before = server.date.and_then(|date| subscription::nanoseconds(date.checked_sub(SETTLED)?));
@@ -301,23 +301,23 @@ async fn open_fresh(client: &Client) -> Result<(Subscription, Arc<Server>)> {
 
 #[async_trait]
 impl Source for DockerSource {
-    async fn open(&mut self, resume: Option<&NativeMark>) -> Result<Opened> {
+    async fn open(&mut self, resume: Option<&ResumeToken>) -> Result<Opened> {
         self.subscription = None;
         (self.pending, self.broken) = (None, None);
         self.hear();
         let gap = match resume {
             None => Gap::Initial,
-            Some(mark) => match subscription::since(mark) {
+            Some(token) => match subscription::since(token) {
                 None => Gap::ForeignCursor,
                 Some(since) => {
                     let server = self.client.negotiate().await?;
                     let since = history(&server, Some(since)).unwrap_or_default();
                     let (subscription, proof) =
-                        Subscription::open_after(&self.client, &self.ledger, mark, &since).await?;
+                        Subscription::open_after(&self.client, &self.ledger, token, &since).await?;
                     match proof {
                         Proof::Continues => {
                             self.adopt(subscription);
-                            self.last = Some(mark.clone());
+                            self.last = Some(token.clone());
                             // The date is cut to the second: a second later is surely after the subscription.
                             let live = server.date.and_then(|date| date.checked_add(Duration::from_secs(1)));
                             let live = live.and_then(subscription::nanoseconds).unwrap_or(u64::MAX);

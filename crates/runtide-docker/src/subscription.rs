@@ -15,7 +15,7 @@ use hyper::{
     client::conn::http1,
 };
 use hyper_util::rt::TokioIo;
-use runtide_core::{ErrorKind, NativeMark, Result};
+use runtide_core::{ErrorKind, Result, ResumeToken};
 use tokio::time::Instant;
 
 use crate::{
@@ -129,18 +129,18 @@ impl Subscription {
         client.within(place, client.deadline(), opened).await
     }
 
-    /// Goes on after `mark`, if the history proves that it can: replay is inclusive, so the marked event must come back
+    /// Goes on after `token`, if the history proves that it can: replay is inclusive, so the marked event must come back
     /// (trap D3: a history that is too short is cut silently). What stands in the history before it was told already, and
     /// teaches the ledger what the messages after it leave open.
     pub(crate) async fn open_after(
         client: &Client,
         ledger: &ledger::Shared,
-        mark: &NativeMark,
+        token: &ResumeToken,
         since: &str,
     ) -> Result<(Self, Proof)> {
         let mut subscription = Self::open(client, Some(since)).await?;
         let latest = Instant::now() + LONGEST;
-        let too_late = nanoseconds_of(mark).map(|at| at + DISORDER.as_nanos());
+        let too_late = nanoseconds_of(token).map(|at| at + DISORDER.as_nanos());
         let mut scanned = 0;
         loop {
             let mut frames = Frames::of(subscription.unread().get(scanned..).unwrap_or_default());
@@ -148,7 +148,7 @@ impl Subscription {
             while let Some(framed) = frames.next() {
                 scanned = before + frames.read();
                 let Framed::Event(event) = framed else { continue };
-                if event.mark().as_ref() == Some(mark) {
+                if event.token().as_ref() == Some(token) {
                     subscription.consume(scanned);
                     return Ok((subscription, Proof::Continues));
                 }
@@ -245,17 +245,17 @@ impl Subscription {
     }
 }
 
-/// `sec.nnnnnnnnn` out of a mark, a little earlier; `None`: not a mark of this source.
-pub(crate) fn since(mark: &NativeMark) -> Option<String> {
-    Some(stamp(time_of(mark)?.saturating_sub(DISORDER)))
+/// `sec.nnnnnnnnn` out of a token, a little earlier; `None`: not a token of this source.
+pub(crate) fn since(token: &ResumeToken) -> Option<String> {
+    Some(stamp(time_of(token)?.saturating_sub(DISORDER)))
 }
 
-fn nanoseconds_of(mark: &NativeMark) -> Option<u128> {
-    time_of(mark).map(|at| at.as_nanos())
+fn nanoseconds_of(token: &ResumeToken) -> Option<u128> {
+    time_of(token).map(|at| at.as_nanos())
 }
 
-fn time_of(mark: &NativeMark) -> Option<Duration> {
-    let (time, _) = mark.as_str().split_once(' ')?;
+fn time_of(token: &ResumeToken) -> Option<Duration> {
+    let (time, _) = token.as_str().split_once(' ')?;
     let (seconds, nanos) = time.split_once('.')?;
     if nanos.len() != 9 || !nanos.bytes().chain(seconds.bytes()).all(|byte| byte.is_ascii_digit()) {
         return None;
@@ -279,7 +279,7 @@ mod tests {
 
     #[test]
     fn a_mark_says_where_to_go_on_and_nothing_else_is_a_mark() {
-        let since = |mark: &str| since(&NativeMark::from(mark));
+        let since = |token: &str| since(&ResumeToken::from(token));
         assert_eq!(since("1795196509.137893753 start 6a00dae10311").as_deref(), Some("1795196509.037893753"));
         assert_eq!(since("1795196509.000000001 die x").as_deref(), Some("1795196508.900000001"));
         for foreign in [

@@ -86,7 +86,7 @@ impl Heard {
             .cursor
             .native
             .as_ref()
-            .and_then(|mark| mark.as_str().split(' ').next()?.replace('.', "").parse().ok());
+            .and_then(|token| token.as_str().split(' ').next()?.replace('.', "").parse().ok());
         match &event.kind {
             Kind::BackendDisconnected { .. } => self.outages += 1,
             Kind::BackendReconnected { continuity } => {
@@ -98,8 +98,8 @@ impl Heard {
                 self.gaps.push((from, nanos(event.observed_at)));
             }
             Kind::Started(_) | Kind::Stopped(_) => {
-                let mark = event.mark.as_ref().map_or(String::new(), |mark| mark.as_str().to_owned());
-                let mut parts = mark.split(' ');
+                let token = event.token.as_ref().map_or(String::new(), |token| token.as_str().to_owned());
+                let mut parts = token.split(' ');
                 if let (Some(time), Some(action), Some(instance)) = (parts.next(), parts.next(), event.instance()) {
                     let exit = instance.exit.and_then(|exit| match exit.end {
                         ExitCause::Code(code) => Some(code),

@@ -132,12 +132,12 @@ async fn the_health_of_a_paused_one_is_its_last_verdict_and_does_not_flip() {
         fake.state().put(&id(1), "web", state, line, &json!({}));
         fake.state().tell(verb, &id(1), &json!({"name": "web"}));
         // A look at everything follows it, before the next start is told.
-        fake.state().run(&id(2), "mark");
+        fake.state().run(&id(2), "token");
         for event in until(&mut stream, "started").await {
             let web = event.kind.instance().filter(|instance| instance.name == "web");
             assert!(web.is_none_or(|web| web.health == Some(Health::Unhealthy)), "{verb}: {event:?}");
         }
-        fake.state().die(&id(2), "mark", 0);
+        fake.state().die(&id(2), "token", 0);
         until(&mut stream, "stopped").await;
     }
 }

@@ -247,8 +247,8 @@ impl Follower {
         let mut marked = Instant::now();
         loop {
             let next_ask = (heard.max(asked)) + silence / 3;
-            let next_mark = marked + self.inner.bookmark_interval;
-            let wake = next_ask.min(next_mark).min(heard + silence);
+            let next_token = marked + self.inner.bookmark_interval;
+            let wake = next_ask.min(next_token).min(heard + silence);
             let message = tokio::select! {
                 message = answers.message() => Some(message),
                 () = tokio::time::sleep_until(wake) => None,
@@ -267,14 +267,14 @@ impl Follower {
             if now >= heard + silence {
                 return Err(End::Broken(self.error("the link is silent")));
             }
-            if now >= next_mark {
+            if now >= next_token {
                 marked = now;
                 if self.spot.revision > self.told {
                     self.bookmark().await?;
                 }
             }
             // A sign of life; where the member can be trusted with it, a place as well, and then it is asked for more often.
-            let due = if trusted { next_mark.min(next_ask) } else { next_ask };
+            let due = if trusted { next_token.min(next_ask) } else { next_ask };
             if now >= due && self.pending.is_empty() {
                 asked = now;
                 let sent = timeout(silence, ask.request_progress()).await;

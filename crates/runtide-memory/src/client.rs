@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use runtide_core::{Capabilities, Detail, Error, ErrorKind, Instance, InstanceId, NativeMark, Opened, Result};
+use runtide_core::{Capabilities, Detail, Error, ErrorKind, Instance, InstanceId, Opened, Result, ResumeToken};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -129,7 +129,7 @@ impl Client {
     }
 
     /// Subscribed when it returns.
-    pub(crate) async fn events(&self, resume: Option<&NativeMark>) -> Result<(Connection, Opened)> {
+    pub(crate) async fn events(&self, resume: Option<&ResumeToken>) -> Result<(Connection, Opened)> {
         let connection = self.connect(Call::Events).await?;
         let opened = connection.subscribe(resume, self.config.heartbeat);
         Ok((connection, opened))

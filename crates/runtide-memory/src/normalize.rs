@@ -106,7 +106,7 @@ pub(crate) fn garbled(id: &InstanceId) -> Failure {
 pub(crate) fn signals(config: &Config, message: &Message, out: &mut Vec<Signal>) {
     match message {
         Message::Told(told) => {
-            let signal = Signal::new(body(config, told)).with_mark(told.fact.mark.clone()).with_at(told.fact.at);
+            let signal = Signal::new(body(config, told)).with_token(told.fact.token.clone()).with_at(told.fact.at);
             let half = matches!(&signal.body, SignalBody::Edge(_));
             out.push(signal);
             if half && matches!(told.fact.kind, FactKind::Started | FactKind::Stopped) {
@@ -115,7 +115,7 @@ pub(crate) fn signals(config: &Config, message: &Message, out: &mut Vec<Signal>)
             }
         }
         Message::CaughtUp => out.push(Signal::new(SignalBody::CaughtUp)),
-        Message::Alive(mark) => out.push(Signal::new(SignalBody::Alive).with_mark(mark.clone())),
+        Message::Alive(token) => out.push(Signal::new(SignalBody::Alive).with_token(token.clone())),
     }
 }
 

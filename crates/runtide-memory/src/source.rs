@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use runtide_core::{
-    Detail, Error, ErrorKind, Flow, Inspection, Inspector, InstanceId, NativeMark, Opened, Result, Signal, Snapshot,
+    Detail, Error, ErrorKind, Flow, Inspection, Inspector, InstanceId, Opened, Result, ResumeToken, Signal, Snapshot,
     Source,
 };
 
@@ -25,9 +25,9 @@ impl MemorySource {
 
 #[async_trait]
 impl Source for MemorySource {
-    async fn open(&mut self, resume: Option<&NativeMark>) -> Result<Opened> {
+    async fn open(&mut self, resume: Option<&ResumeToken>) -> Result<Opened> {
         self.stream = None;
-        // FORK: subscribed when it returns. `Resumed` only with proof: the mark itself is still in the runtime's history.
+        // FORK: subscribed when it returns. `Resumed` only with proof: the token itself is still in the runtime's history.
         let (stream, opened) = self.client.events(resume).await?;
         self.stream = Some(stream);
         Ok(opened)

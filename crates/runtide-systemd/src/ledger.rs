@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use runtide_core::{Group, Incarnation, Instance, InstanceId, InstanceState, Labels, NativeMark, Signal, SignalBody};
+use runtide_core::{Group, Incarnation, Instance, InstanceId, InstanceState, Labels, ResumeToken, Signal, SignalBody};
 
 use crate::properties::ServiceProperties;
 
@@ -229,8 +229,8 @@ impl Ledger {
             told.state = InstanceState::Starting; // a start that fails before any process of its own ran
         }
         let (is_alive, is_ended) = (told.state.is_alive(), told.state.is_ended());
-        let mark = |what: &str| told.incarnation.as_ref().map(|life| NativeMark::from(format!("{life}{what}")));
-        let (begin, end) = (mark("+"), mark("-"));
+        let token = |what: &str| told.incarnation.as_ref().map(|life| ResumeToken::from(format!("{life}{what}")));
+        let (begin, end) = (token("+"), token("-"));
         if is_ended && ran && was_seen && !known.lived && !known.ended {
             let mut before = told.clone();
             before.state = InstanceState::Running;
@@ -238,7 +238,7 @@ impl Ledger {
             out.push(state(before, begin.clone(), told.started_at));
             known.lived = true;
         }
-        let (mark, at) = if is_alive && !known.lived {
+        let (token, at) = if is_alive && !known.lived {
             (begin, told.started_at)
         } else if is_ended && !known.ended {
             (end, told.finished_at)
@@ -253,7 +253,7 @@ impl Ledger {
         }
         let told = Arc::new(told);
         known.last = Some(Arc::clone(&told));
-        out.push(Signal::new(SignalBody::State(told)).with_mark(mark).with_at(at));
+        out.push(Signal::new(SignalBody::State(told)).with_token(token).with_at(at));
         if !known.looked {
             known.looked = true;
             out.push(Signal::new(SignalBody::Hint(id)));
@@ -277,9 +277,9 @@ impl Ledger {
             }
             known.lived = true;
             known.last = Some(Arc::clone(&again));
-            let mark = again.incarnation.as_ref().map(|life| NativeMark::from(format!("{life}+")));
+            let token = again.incarnation.as_ref().map(|life| ResumeToken::from(format!("{life}+")));
             let at = again.started_at;
-            out.push(Signal::new(SignalBody::State(again)).with_mark(mark).with_at(at));
+            out.push(Signal::new(SignalBody::State(again)).with_token(token).with_at(at));
         }
     }
 
@@ -294,8 +294,8 @@ impl Ledger {
         if let Some(last) = known.last.filter(|_| known.lived && !known.ended) {
             let mut end = Instance::clone(&last);
             end.state = InstanceState::Stopped;
-            let mark = end.incarnation.as_ref().map(|life| NativeMark::from(format!("{life}-")));
-            out.push(state(end, mark, None));
+            let token = end.incarnation.as_ref().map(|life| ResumeToken::from(format!("{life}-")));
+            out.push(state(end, token, None));
         }
         out.push(Signal::new(SignalBody::Gone(id)));
     }
@@ -313,8 +313,8 @@ impl Known {
     }
 }
 
-fn state(instance: Instance, mark: Option<NativeMark>, at: Option<std::time::SystemTime>) -> Signal {
-    Signal::new(SignalBody::State(Arc::new(instance))).with_mark(mark).with_at(at)
+fn state(instance: Instance, token: Option<ResumeToken>, at: Option<std::time::SystemTime>) -> Signal {
+    Signal::new(SignalBody::State(Arc::new(instance))).with_token(token).with_at(at)
 }
 
 #[cfg(test)]
@@ -339,7 +339,7 @@ mod tests {
         };
         signals
             .iter()
-            .filter_map(|one| of(one).map(|(state, exit)| (state, one.mark.as_ref().map(NativeMark::as_str), exit)))
+            .filter_map(|one| of(one).map(|(state, exit)| (state, one.token.as_ref().map(ResumeToken::as_str), exit)))
             .collect()
     }
 

@@ -13,7 +13,7 @@ use std::{
 use async_trait::async_trait;
 use futures_core::Stream;
 use runtide_core::{
-    Edge, ErrorKind, Flow, Gap, Inspector, InstanceId, InstanceState, NativeMark, Opened, Result, Signal, SignalBody,
+    Edge, ErrorKind, Flow, Gap, Inspector, InstanceId, InstanceState, Opened, Result, ResumeToken, Signal, SignalBody,
     Source,
 };
 use tokio::time::{Instant, Sleep};
@@ -478,7 +478,7 @@ fn look_at(id: &InstanceId, out: &mut Vec<Signal>) {
 
 #[async_trait]
 impl Source for UnitSource {
-    async fn open(&mut self, resume: Option<&NativeMark>) -> Result<Opened> {
+    async fn open(&mut self, resume: Option<&ResumeToken>) -> Result<Opened> {
         self.link = None;
         self.ledger.lock().forget_told();
         let deadline = self.client.config().deadline;

@@ -94,7 +94,7 @@ pub async fn r9_absent_means_removed(h: &dyn Harness) -> LawResult {
             ensure!(
                 h.dialect().history || !reported,
                 R9,
-                format!("{view} to mark as net what a comparison shows"),
+                format!("{view} to token as net what a comparison shows"),
                 "a removal marked as reported"
             );
             ensure!(

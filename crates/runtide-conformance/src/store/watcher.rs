@@ -196,7 +196,7 @@ impl Follower {
             while seen < last || watcher.in_block {
                 let known = watcher.events.len();
                 watcher.step().await?;
-                seen = watcher.seen_mark(known, seen);
+                seen = watcher.seen_token(known, seen);
                 tell.send_replace(seen);
             }
             Ok(watcher)
@@ -224,7 +224,7 @@ impl Follower {
 
 impl Watcher {
     /// The last round of which it was told the end.
-    fn seen_mark(&self, from: usize, known: usize) -> usize {
+    fn seen_token(&self, from: usize, known: usize) -> usize {
         let number = |event: &StoreEvent| match event {
             StoreEvent::Added(resource) | StoreEvent::Modified(resource) => round_of(resource.written()),
             _ => None,

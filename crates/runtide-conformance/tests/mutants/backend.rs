@@ -193,7 +193,7 @@ impl RuntimeBackend for Broken {
                 // From now on, and nobody needs to know.
                 options.from = None;
             }
-            Mutant::ForgetsTheMark => options.from = options.from.map(|from| Cursor::new(from.epoch, from.seq, None)),
+            Mutant::ForgetsTheToken => options.from = options.from.map(|from| Cursor::new(from.epoch, from.seq, None)),
             Mutant::LeaksTheCredentialInEvents => {
                 let inner = self.inner.watch(options).await?;
                 return Ok(EventStream::new(inner.map(|item| item.map(|event| talkative(&event)))));
@@ -221,7 +221,7 @@ impl RuntimeBackend for Broken {
             }
         }
         let inner = self.inner.watch(options).await?;
-        if matches!(self.how, Mutant::WatchNeedsTheRuntime | Mutant::LeaksConnections | Mutant::ForgetsTheMark) {
+        if matches!(self.how, Mutant::WatchNeedsTheRuntime | Mutant::LeaksConnections | Mutant::ForgetsTheToken) {
             return Ok(inner);
         }
         Ok(Spoilt::new(self.how, inner, &self.inner, &self.shared).after(from).into_stream())

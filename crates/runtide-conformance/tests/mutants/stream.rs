@@ -187,7 +187,7 @@ impl Spoilt {
         let mut event = like.clone();
         event.cursor = self.numbers.next(&kind, &like.cursor);
         if kind.name() != like.kind.name() {
-            event.mark = None;
+            event.token = None;
         }
         event.kind = kind;
         let place = (event.cursor.epoch.clone(), event.cursor.seq);
@@ -281,13 +281,13 @@ impl Spoilt {
             }
             (Mutant::ReplaysDuplicates, Kind::BackendReconnected { .. }) => {
                 self.emit(event, kind);
-                // From the mark on, inclusive, and nobody looks whether it was there before.
+                // From the token on, inclusive, and nobody looks whether it was there before.
                 for told in std::mem::take(&mut self.told) {
                     self.emit(&told.clone(), told.kind.clone());
                 }
                 return;
             }
-            (Mutant::ReplaysDuplicates, _) if event.mark.is_some() => self.told = VecDeque::from([Arc::clone(event)]),
+            (Mutant::ReplaysDuplicates, _) if event.token.is_some() => self.told = VecDeque::from([Arc::clone(event)]),
             (Mutant::SwapsNeighbours, Kind::Stopped(_)) if self.held.is_none() => {
                 self.held = Some(Arc::clone(event));
                 return;

@@ -61,7 +61,7 @@ mutants! {
     /// A stored cursor is thrown away without a word.
     IgnoresTheCursor [R7 R8];
     /// It stores where its consumer was, and not where the runtime's history was.
-    ForgetsTheMark [R7];
+    ForgetsTheToken [R7];
     /// A link that is silent is a link that is quiet.
     NeverTimesOut [R10];
     /// While the link is down, it dials.

@@ -35,8 +35,8 @@ const COMMIT: usize = 16 << 20;
 ///   one commit.
 /// * Opened again, a watch resumes where the log ends: the backend is handed the last cursor and the table that the log
 ///   comes to. What happened meanwhile arrives as the backend can tell it: as edges from the runtime's own history, or as a
-///   bracket with its gap, whose net effects `transitions` and [`InstanceTable`] mark.
-/// * A fact that the runtime reported with a mark of its own ([`RuntimeEvent::key`]) is in the log once, though the runtime
+///   bracket with its gap, whose net effects `transitions` and [`InstanceTable`] token.
+/// * A fact that the runtime reported with a token of its own ([`RuntimeEvent::key`]) is in the log once, though the runtime
 ///   tells it again: of each backend the last 512 keys are remembered. What is told again is neither logged nor yielded, so
 ///   that a place in the numbering stays empty.
 /// * The log has everything that the backend tells; the filter of [`WatchOptions`] is for what the stream yields.

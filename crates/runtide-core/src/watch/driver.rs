@@ -20,7 +20,7 @@ use super::{
     subscription::{Start, Subscription},
 };
 use crate::{
-    BackendId, Detail, Epoch, Error, ErrorKind, Gap, InstanceId, NativeMark, Result, WatchOptions, names::setters,
+    BackendId, Detail, Epoch, Error, ErrorKind, Gap, InstanceId, Result, ResumeToken, WatchOptions, names::setters,
 };
 
 /// Ring entries unless told.
@@ -171,7 +171,7 @@ impl Driver {
     fn start(&self, handle: &Handle, options: WatchOptions) -> (Run, Subscription) {
         let source = (self.source)();
         let resume = Resume {
-            mark: options.from.as_ref().and_then(|from| from.native.clone()),
+            token: options.from.as_ref().and_then(|from| from.native.clone()),
             rows: options
                 .from
                 .as_ref()
@@ -317,7 +317,7 @@ impl Task {
     }
 }
 
-async fn open_source(source: &mut dyn Source, resume: Option<NativeMark>) -> Result<super::source::Opened> {
+async fn open_source(source: &mut dyn Source, resume: Option<ResumeToken>) -> Result<super::source::Opened> {
     guarded("watch.open", source.open(resume.as_ref())).await
 }
 

@@ -24,7 +24,7 @@ use super::{
     survey::{Purpose, Survey},
 };
 use crate::{
-    BackendId, Continuity, Cursor, Detail, Epoch, Error, ErrorKind, Failure, Instance, InstanceId, NativeMark, Result,
+    BackendId, Continuity, Cursor, Detail, Epoch, Error, ErrorKind, Failure, Instance, InstanceId, Result, ResumeToken,
     RuntimeEvent, RuntimeEventKind,
 };
 
@@ -52,7 +52,7 @@ pub(super) enum Input<'a> {
 /// What the task must do.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Command {
-    Open(Option<NativeMark>),
+    Open(Option<ResumeToken>),
     Survey(Detail),
     /// Look again at what a look at everything leaves open.
     Reinspect(Vec<InstanceId>, Detail),
@@ -64,7 +64,7 @@ pub(super) enum Command {
 /// What a run begins with.
 #[derive(Debug, Default)]
 pub(super) struct Resume {
-    pub(super) mark: Option<NativeMark>,
+    pub(super) token: Option<ResumeToken>,
     /// What the consumer held there.
     pub(super) rows: Option<Vec<Arc<Instance>>>,
     /// A place to resume from was given.
@@ -108,9 +108,9 @@ pub(super) struct Machine {
     backoff: Backoff,
     healthy_after: Duration,
     /// Where the runtime's history goes on after the rows.
-    mark: Option<NativeMark>,
+    token: Option<ResumeToken>,
     /// The same after the bracket that is in the making. Until it is shown, the rows are older than that.
-    ahead: Option<NativeMark>,
+    ahead: Option<ResumeToken>,
     /// The outage, as it was announced.
     #[expect(clippy::option_option, reason = "an outage without a cause is one: the runtime closed the stream")]
     outage: Option<Option<Failure>>,
@@ -168,7 +168,7 @@ impl Machine {
             max_silence: setup.max_silence,
             backoff: Backoff::new(setup.max_backoff, setup.jitter_seed),
             healthy_after: setup.healthy_after,
-            mark: setup.resume.mark,
+            token: setup.resume.token,
             ahead: None,
             outage: None,
             resuming: setup.resume.wanted,
@@ -193,8 +193,8 @@ impl Machine {
         &self.epoch
     }
 
-    pub(super) fn mark(&self) -> Option<&NativeMark> {
-        self.mark.as_ref()
+    pub(super) fn token(&self) -> Option<&ResumeToken> {
+        self.token.as_ref()
     }
 
     pub(super) fn outage(&self) -> Option<&Option<Failure>> {
@@ -290,7 +290,7 @@ impl Machine {
             Phase::Down { retry_at } if *retry_at <= now => {
                 self.phase = Phase::Opening;
                 // Where nobody was shown anything yet, there is nothing to go on from.
-                let resume = self.mark.clone().filter(|_| self.grounded || self.resuming);
+                let resume = self.token.clone().filter(|_| self.grounded || self.resuming);
                 self.commands.push(Command::Open(resume));
                 return;
             }
@@ -336,13 +336,13 @@ impl Machine {
         &mut self,
         kind: RuntimeEventKind,
         before: Option<Arc<Instance>>,
-        mark: Option<NativeMark>,
+        token: Option<ResumeToken>,
         at: Option<SystemTime>,
     ) {
-        let cursor = Cursor::new(self.epoch.clone(), self.seq, self.mark.clone());
+        let cursor = Cursor::new(self.epoch.clone(), self.seq, self.token.clone());
         self.seq += 1;
         let mut event = RuntimeEvent::new(self.backend.clone(), cursor, self.wall, kind);
-        (event.mark, event.native_at) = (mark, at);
+        (event.token, event.native_at) = (token, at);
         self.entries.push(Entry::Event { event: Arc::new(event), before });
     }
 }

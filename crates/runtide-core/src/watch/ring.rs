@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, hint::black_box, sync::Arc, time::SystemTime};
 
 use super::cache::Picture;
-use crate::{Epoch, Gap, Instance, NativeMark, RuntimeEvent};
+use crate::{Epoch, Gap, Instance, ResumeToken, RuntimeEvent};
 
 /// What the ring holds.
 #[derive(Debug, Clone)]
@@ -21,7 +21,7 @@ pub(super) struct Bracket {
     /// The bracket's own numbering.
     pub(super) epoch: Epoch,
     /// Where the runtime's history goes on after it.
-    pub(super) native: Option<NativeMark>,
+    pub(super) native: Option<ResumeToken>,
     pub(super) observed_at: SystemTime,
     /// `None`: a later bracket took its place, and whoever comes here has lost his.
     pub(super) picture: Option<Picture>,

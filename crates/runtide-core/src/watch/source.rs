@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration, time::SystemTime};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::{Detail, ExitStatus, Failure, Gap, Incarnation, Instance, InstanceId, InstanceState, NativeMark, Result};
+use crate::{Detail, ExitStatus, Failure, Gap, Incarnation, Instance, InstanceId, InstanceState, Result, ResumeToken};
 
 /// The stream half of a runtime: what it tells.
 ///
@@ -24,10 +24,10 @@ pub trait Source: Send + 'static {
     ///
     /// # Behavior
     /// * Drops an earlier subscription.
-    /// * With `resume`, says `Resumed` only with proof that nothing after that mark is missing; what came after it is then
+    /// * With `resume`, says `Resumed` only with proof that nothing after that token is missing; what came after it is then
     ///   told again, and ends with [`SignalBody::CaughtUp`]. Without proof it says `Fresh` and why.
     /// * Ends within a deadline.
-    async fn open(&mut self, resume: Option<&NativeMark>) -> Result<Opened>;
+    async fn open(&mut self, resume: Option<&ResumeToken>) -> Result<Opened>;
 
     /// What the runtime says next.
     ///
@@ -81,7 +81,7 @@ pub enum Flow {
 /// How a subscription began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opened {
-    /// Nothing after the mark is missing.
+    /// Nothing after the token is missing.
     Resumed,
     /// Something may be, and why.
     Fresh(Gap),
@@ -93,21 +93,21 @@ pub struct Signal {
     /// What.
     pub body: SignalBody,
     /// Where to resume after this signal; for an edge, the identity of the fact as well.
-    pub mark: Option<NativeMark>,
+    pub token: Option<ResumeToken>,
     /// The runtime's clock: information, never order.
     pub at: Option<SystemTime>,
 }
 
 impl Signal {
-    /// A signal without mark and time.
+    /// A signal without token and time.
     pub fn new(body: SignalBody) -> Self {
-        Self { body, mark: None, at: None }
+        Self { body, token: None, at: None }
     }
 
-    /// With the runtime's mark.
+    /// With the runtime's token.
     #[must_use]
-    pub fn with_mark(mut self, mark: impl Into<Option<NativeMark>>) -> Self {
-        self.mark = mark.into();
+    pub fn with_token(mut self, token: impl Into<Option<ResumeToken>>) -> Self {
+        self.token = token.into();
         self
     }
 

@@ -17,7 +17,7 @@ use super::{
     ring::{Bracket, Entry},
 };
 use crate::{
-    BackendId, Continuity, Cursor, Detail, Epoch, Error, ErrorKind, Failure, Gap, InstanceFilter, NativeMark, Result,
+    BackendId, Continuity, Cursor, Detail, Epoch, Error, ErrorKind, Failure, Gap, InstanceFilter, Result, ResumeToken,
     RuntimeEvent, RuntimeEventKind, SlowConsumer, WatchOptions,
 };
 
@@ -277,7 +277,7 @@ impl Subscription {
         let bracket = Bracket {
             gap,
             epoch: state.machine.bracket_epoch(),
-            native: state.machine.mark().cloned(),
+            native: state.machine.token().cloned(),
             observed_at: SystemTime::now(),
             picture: Some(state.machine.picture()),
             full: state.machine.is_full(),
@@ -356,7 +356,7 @@ impl Subscription {
 
 /// Number `seq` of the ring, with where the runtime's history goes on now.
 fn place(state: &State, seq: u64) -> Cursor {
-    let (epoch, native): (&Epoch, Option<&NativeMark>) = (state.machine.epoch(), state.machine.mark());
+    let (epoch, native): (&Epoch, Option<&ResumeToken>) = (state.machine.epoch(), state.machine.token());
     Cursor::new(epoch.clone(), seq, native.cloned())
 }
 

@@ -88,13 +88,13 @@ impl InstanceTable {
             RuntimeEventKind::Started(instance)
             | RuntimeEventKind::Stopped(instance)
             | RuntimeEventKind::Updated { instance, .. } => {
-                self.mark(event, Freshness::Live);
+                self.token(event, Freshness::Live);
                 let before =
                     self.rows.entry(backend.clone()).or_default().insert(instance.id.clone(), Arc::clone(instance));
                 step(event, before, Some(Arc::clone(instance)), Evidence::Reported).into_iter().collect()
             }
             RuntimeEventKind::Removed(instance) => {
-                self.mark(event, Freshness::Live);
+                self.token(event, Freshness::Live);
                 let before = self.rows.get_mut(backend).and_then(|rows| rows.remove(&instance.id));
                 step(event, before, None, Evidence::Reported).into_iter().collect()
             }
@@ -111,23 +111,23 @@ impl InstanceTable {
             }
             RuntimeEventKind::ResyncEnd => {
                 let Some((gap, new)) = self.staged.remove(backend) else { return Vec::new() };
-                self.mark(event, Freshness::Live);
+                self.token(event, Freshness::Live);
                 let old = self.rows.insert(backend.clone(), new.clone()).unwrap_or_default();
                 net_steps(event, gap, &old, &new)
             }
             RuntimeEventKind::BackendDisconnected { .. } => {
                 self.staged.remove(backend);
-                self.mark(event, Freshness::Stale);
+                self.token(event, Freshness::Stale);
                 Vec::new()
             }
             RuntimeEventKind::BackendReconnected { .. } => {
-                self.mark(event, Freshness::Live);
+                self.token(event, Freshness::Live);
                 Vec::new()
             }
             RuntimeEventKind::Bookmark => {
                 if !self.staged.contains_key(backend) {
                     let fresh = self.places.get(backend).map_or(Freshness::Live, |(_, fresh)| *fresh);
-                    self.mark(event, fresh);
+                    self.token(event, fresh);
                 }
                 Vec::new()
             }
@@ -194,7 +194,7 @@ impl InstanceTable {
         self.rows.keys().chain(self.places.keys()).collect()
     }
 
-    fn mark(&mut self, event: &RuntimeEvent, fresh: Freshness) {
+    fn token(&mut self, event: &RuntimeEvent, fresh: Freshness) {
         self.places.insert(event.backend.clone(), (event.cursor.clone(), fresh));
     }
 

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use runtide_core::NativeMark;
+use runtide_core::ResumeToken;
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor},
@@ -117,21 +117,21 @@ impl Event<'_> {
         SystemTime::UNIX_EPOCH.checked_add(Duration::from_nanos(self.nanoseconds()?))
     }
 
-    /// `sec.nnnnnnnnn verb id`: the same fact has the same mark in every replay; of a verb only its first word, since what
+    /// `sec.nnnnnnnnn verb id`: the same fact has the same token in every replay; of a verb only its first word, since what
     /// follows may be a command line.
-    pub(crate) fn mark(&self) -> Option<NativeMark> {
+    pub(crate) fn token(&self) -> Option<ResumeToken> {
         const SECOND: u64 = 1_000_000_000;
         let nano = self.nanoseconds()?;
         let who = container::short(self.container().unwrap_or_else(|| self.actor_id()));
         let what = if self.is_network() { "network-" } else { "" };
-        let mut mark = String::with_capacity(64);
-        digits(&mut mark, nano / SECOND, 1);
-        mark.push('.');
-        digits(&mut mark, nano % SECOND, 9);
+        let mut token = String::with_capacity(64);
+        digits(&mut token, nano / SECOND, 1);
+        token.push('.');
+        digits(&mut token, nano % SECOND, 9);
         for part in [" ", what, self.verb(), " ", who] {
-            mark.push_str(part);
+            token.push_str(part);
         }
-        Some(NativeMark::from(mark.as_str()))
+        Some(ResumeToken::from(token.as_str()))
     }
 }
 

@@ -171,11 +171,11 @@ fn events() -> impl Iterator<Item = Event<'static>> {
 #[test]
 fn recorded_messages_are_read_and_marked() {
     let all: Vec<Event<'_>> = events().collect();
-    let marks: std::collections::HashSet<_> = all.iter().map(|event| event.mark().unwrap()).collect();
-    assert_eq!(marks.len(), all.len(), "two facts, two marks");
-    assert_eq!(all[0].mark().unwrap().as_str(), "1795196508.943511165 create 6a00dae10311");
-    assert_eq!(all[1].mark().unwrap().as_str(), "1795196508.977385786 network-connect 6a00dae10311");
-    assert!(marks.iter().all(|mark| !mark.as_str().contains("/bin/sh")), "a mark is no place for a command line");
+    let tokens: std::collections::HashSet<_> = all.iter().map(|event| event.token().unwrap()).collect();
+    assert_eq!(tokens.len(), all.len(), "two facts, two tokens");
+    assert_eq!(all[0].token().unwrap().as_str(), "1795196508.943511165 create 6a00dae10311");
+    assert_eq!(all[1].token().unwrap().as_str(), "1795196508.977385786 network-connect 6a00dae10311");
+    assert!(tokens.iter().all(|token| !token.as_str().contains("/bin/sh")), "a token is no place for a command line");
     assert_eq!(all[0].action(), Action::Create);
     assert!(all.iter().filter(|event| event.is_container()).all(|event| event.container().is_some()));
     let oom = all.iter().position(|event| event.action() == Action::Oom).unwrap();
@@ -193,7 +193,7 @@ fn old_and_new_forms_of_a_message_say_the_same() {
     for form in forms {
         let event: Event<'_> = serde_json::from_str(form).unwrap();
         assert_eq!((event.action(), event.container()), (Action::Die, Some("c1")), "{form}");
-        assert_eq!(event.mark().unwrap().as_str(), "5.000000007 die c1");
+        assert_eq!(event.token().unwrap().as_str(), "5.000000007 die c1");
     }
     let verb = |action: &str| {
         let json = format!(r#"{{"Type":"container","Action":"{action}","Actor":{{"ID":"c"}}}}"#);

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use runtide_core::{ExitStatus, Gap, Incarnation, InstanceId, InstanceState, NativeMark, UnixSignal};
+use runtide_core::{ExitStatus, Gap, Incarnation, InstanceId, InstanceState, ResumeToken, UnixSignal};
 use tokio::time::Instant;
 
 use super::{Record, State, Timer};
@@ -17,8 +17,8 @@ use crate::{fault::Garble, normalize};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Fact {
-    /// Its number, as the event stream marks it.
-    pub mark: NativeMark,
+    /// Its number, as the event stream tokens it.
+    pub token: ResumeToken,
     /// When, by the runtime's clock.
     pub at: SystemTime,
     /// To whom.
@@ -90,15 +90,15 @@ pub(super) struct History {
 
 impl History {
     /// The newest fact that a new stream has behind it.
-    pub(super) fn newest(&self, now: Instant) -> Option<&NativeMark> {
-        self.recent.iter().take_while(|told| told.visible_at <= now).last().map(|told| &told.fact.mark)
+    pub(super) fn newest(&self, now: Instant) -> Option<&ResumeToken> {
+        self.recent.iter().take_while(|told| told.visible_at <= now).last().map(|told| &told.fact.token)
     }
 
-    /// What came after the mark, if the history proves that nothing is missing: the mark itself must still be in it.
-    pub(super) fn after(&self, mark: &NativeMark) -> Result<impl Iterator<Item = &Arc<Told>>, Gap> {
-        match self.recent.iter().rposition(|told| told.fact.mark == *mark) {
+    /// What came after the token, if the history proves that nothing is missing: the token itself must still be in it.
+    pub(super) fn after(&self, token: &ResumeToken) -> Result<impl Iterator<Item = &Arc<Told>>, Gap> {
+        match self.recent.iter().rposition(|told| told.fact.token == *token) {
             Some(place) => Ok(self.recent.iter().skip(place + 1)),
-            None if mark.as_str().parse().is_ok_and(|mark: u64| mark <= self.restarted_at) => {
+            None if token.as_str().parse().is_ok_and(|token: u64| token <= self.restarted_at) => {
                 Err(Gap::RuntimeRestarted)
             }
             None => Err(Gap::HistoryExpired),
@@ -129,7 +129,7 @@ impl State {
         let told = !self.down && !self.faults.swallow;
         self.history.hole |= self.down;
         let fact = Fact {
-            mark: NativeMark::from(self.history.head.to_string()),
+            token: ResumeToken::from(self.history.head.to_string()),
             at: self.wall(),
             id: record.id.clone(),
             name: record.design.name.clone(),
@@ -165,7 +165,7 @@ impl State {
 
     fn hold_or_tell(&mut self, told: Arc<Told>) {
         if self.faults.reorder {
-            self.schedule(LONGEST_HOLD, Timer::Release(told.fact.mark.clone()));
+            self.schedule(LONGEST_HOLD, Timer::Release(told.fact.token.clone()));
             self.history.held = Some(told);
         } else {
             self.tell(&told);
@@ -173,8 +173,8 @@ impl State {
     }
 
     /// Lets a held event go, if it is (still) this one.
-    pub(super) fn release(&mut self, mark: &NativeMark) {
-        if let Some(held) = self.history.held.take_if(|held| held.fact.mark == *mark) {
+    pub(super) fn release(&mut self, token: &ResumeToken) {
+        if let Some(held) = self.history.held.take_if(|held| held.fact.token == *token) {
             self.tell(&held);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use runtide_core::{Error, ErrorKind, NativeMark, Opened, Result};
+use runtide_core::{Error, ErrorKind, Opened, Result, ResumeToken};
 use tokio::time::Instant;
 
 use super::{Inner, Look, State, Told};
@@ -37,7 +37,7 @@ pub(super) enum Fate {
 struct Feed {
     queue: VecDeque<Message>,
     /// The last fact that was read.
-    mark: Option<NativeMark>,
+    token: Option<ResumeToken>,
     beat: Option<(Duration, Instant)>,
 }
 
@@ -48,7 +48,7 @@ pub(crate) enum Message {
     /// The replay ends here.
     CaughtUp,
     /// There is nothing to say, up to this fact.
-    Alive(Option<NativeMark>),
+    Alive(Option<ResumeToken>),
 }
 
 impl Line {
@@ -123,7 +123,7 @@ impl Connection {
     }
 
     /// Makes an event stream of it.
-    pub(crate) fn subscribe(&self, resume: Option<&NativeMark>, beat: Option<Duration>) -> Opened {
+    pub(crate) fn subscribe(&self, resume: Option<&ResumeToken>, beat: Option<Duration>) -> Opened {
         self.inner.with(|state| state.subscribe(self.number, resume, beat))
     }
 
@@ -167,7 +167,7 @@ impl State {
         }
     }
 
-    fn subscribe(&mut self, number: u64, resume: Option<&NativeMark>, beat: Option<Duration>) -> Opened {
+    fn subscribe(&mut self, number: u64, resume: Option<&ResumeToken>, beat: Option<Duration>) -> Opened {
         let now = self.now;
         let fate = match &self.faults {
             faults if faults.dead_streams => Fate::Dead,
@@ -175,7 +175,7 @@ impl State {
             _ => Fate::Open,
         };
         let mut queue = VecDeque::new();
-        let mut mark = self.history.newest(now).cloned();
+        let mut token = self.history.newest(now).cloned();
         let opened = match resume.map(|resume| (resume, self.history.after(resume))) {
             None => Opened::Fresh(runtide_core::Gap::Initial),
             Some((_, Err(gap))) => Opened::Fresh(gap),
@@ -191,18 +191,18 @@ impl State {
                 if !caught_up {
                     queue.push_back(Message::CaughtUp);
                 }
-                mark = Some(resume.clone());
+                token = Some(resume.clone());
                 Opened::Resumed
             }
         };
         if matches!(opened, Opened::Fresh(_)) {
             // Where it begins: without it, a stream that stays quiet could not resume.
-            queue.extend((fate == Fate::Open && mark.is_some()).then(|| Message::Alive(mark.clone())));
+            queue.extend((fate == Fate::Open && token.is_some()).then(|| Message::Alive(token.clone())));
             let delayed = self.history.recent.iter().skip_while(|told| told.visible_at <= now);
             queue.extend(delayed.cloned().map(Message::Told));
         }
         if let Some(line) = self.lines.get_mut(&number) {
-            line.feed = Some(Feed { queue, mark, beat: beat.map(|every| (every, now + every)) });
+            line.feed = Some(Feed { queue, token, beat: beat.map(|every| (every, now + every)) });
             line.end(fate);
         }
         opened
@@ -226,7 +226,7 @@ impl State {
                     wake = Some(told.visible_at);
                     break;
                 }
-                Some(Message::Told(told)) => feed.mark = Some(told.fact.mark.clone()),
+                Some(Message::Told(told)) => feed.token = Some(told.fact.token.clone()),
                 Some(_) => {}
                 None => break,
             }
@@ -237,7 +237,7 @@ impl State {
                 *at = now + *every;
             } else if *at <= now {
                 *at = now + *every;
-                batch.push(Message::Alive(feed.mark.clone()));
+                batch.push(Message::Alive(feed.token.clone()));
             } else {
                 wake = Some(wake.map_or(*at, |wake: Instant| wake.min(*at)));
             }

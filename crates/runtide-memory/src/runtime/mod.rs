@@ -28,7 +28,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use runtide_core::{Capabilities, ExitStatus, InstanceId, NativeMark, VolumeId};
+use runtide_core::{Capabilities, ExitStatus, InstanceId, ResumeToken, VolumeId};
 use tokio::{sync::watch, time::Instant};
 
 pub use self::{
@@ -103,7 +103,7 @@ enum Timer {
     /// The runtime starts it again after this life.
     Again(InstanceId, u64),
     /// An event was held back long enough.
-    Release(NativeMark),
+    Release(ResumeToken),
 }
 
 #[derive(Debug)]
@@ -214,7 +214,7 @@ impl State {
             match timer {
                 Timer::End(id, life, exit) => self.end_by_itself(&id, life, exit),
                 Timer::Again(id, life) => self.start_again(&id, life),
-                Timer::Release(mark) => self.release(&mark),
+                Timer::Release(token) => self.release(&token),
             }
         }
         self.now = self.now.max(now);

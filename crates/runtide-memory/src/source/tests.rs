@@ -16,15 +16,15 @@ fn source(runtime: &MemoryRuntime, config: Config) -> MemorySource {
 /// One line for each signal.
 fn shown(signals: &[Signal]) -> Vec<String> {
     let line = |signal: &Signal| {
-        let mark = signal.mark.as_ref().map_or("-", NativeMark::as_str);
+        let token = signal.token.as_ref().map_or("-", ResumeToken::as_str);
         match &signal.body {
-            SignalBody::Edge(edge) => format!("{mark} edge {} {}", edge.id, edge.state),
-            SignalBody::Gone(id) => format!("{mark} gone {id}"),
-            SignalBody::Hint(id) => format!("{mark} hint {id}"),
-            SignalBody::State(instance) => format!("{mark} state {} {}", instance.id, instance.state),
-            SignalBody::Lost(gap) => format!("{mark} lost {gap:?}"),
+            SignalBody::Edge(edge) => format!("{token} edge {} {}", edge.id, edge.state),
+            SignalBody::Gone(id) => format!("{token} gone {id}"),
+            SignalBody::Hint(id) => format!("{token} hint {id}"),
+            SignalBody::State(instance) => format!("{token} state {} {}", instance.id, instance.state),
+            SignalBody::Lost(gap) => format!("{token} lost {gap:?}"),
             SignalBody::CaughtUp => "caught up".to_owned(),
-            SignalBody::Alive => format!("{mark} alive"),
+            SignalBody::Alive => format!("{token} alive"),
             other => format!("{other:?}"),
         }
     };
@@ -77,7 +77,7 @@ async fn each_dialect_says_it_in_its_way() {
             format!("6 gone {id}"),
         ]
     );
-    assert_eq!(told(Dialect::Hints).await, (1..=6).map(|mark| format!("{mark} hint {id}")).collect::<Vec<_>>());
+    assert_eq!(told(Dialect::Hints).await, (1..=6).map(|token| format!("{token} hint {id}")).collect::<Vec<_>>());
     assert_eq!(
         told(Dialect::States).await,
         [
@@ -122,7 +122,7 @@ async fn a_mark_in_the_history_resumes_and_tells_what_was_missed() {
     let error = source.next_batch(&mut Vec::new()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     runtime.stop(&id).unwrap();
-    assert_eq!(source.open(Some(&NativeMark::from("2"))).await.unwrap(), Opened::Resumed);
+    assert_eq!(source.open(Some(&ResumeToken::from("2"))).await.unwrap(), Opened::Resumed);
     runtime.start(&id).unwrap();
     let missed = ["3 edge mem-000001 stopped", "caught up", "4 edge mem-000001 running"];
     assert_eq!(edges(&mut source).await, missed);
@@ -135,11 +135,11 @@ async fn a_mark_that_fell_out_of_the_history_does_not_resume() {
     for _ in 0..4 {
         runtime.create("").unwrap();
     }
-    assert_eq!(source.open(Some(&NativeMark::from("1"))).await.unwrap(), Opened::Fresh(Gap::HistoryExpired));
-    assert_eq!(source.open(Some(&NativeMark::from("2"))).await.unwrap(), Opened::Resumed);
+    assert_eq!(source.open(Some(&ResumeToken::from("1"))).await.unwrap(), Opened::Fresh(Gap::HistoryExpired));
+    assert_eq!(source.open(Some(&ResumeToken::from("2"))).await.unwrap(), Opened::Resumed);
     runtime.lose_history();
-    assert_eq!(source.open(Some(&NativeMark::from("4"))).await.unwrap(), Opened::Fresh(Gap::HistoryExpired));
-    assert_eq!(source.open(Some(&NativeMark::from("nonsense"))).await.unwrap(), Opened::Fresh(Gap::HistoryExpired));
+    assert_eq!(source.open(Some(&ResumeToken::from("4"))).await.unwrap(), Opened::Fresh(Gap::HistoryExpired));
+    assert_eq!(source.open(Some(&ResumeToken::from("nonsense"))).await.unwrap(), Opened::Fresh(Gap::HistoryExpired));
 }
 
 #[tokio::test(start_paused = true)]
@@ -147,7 +147,7 @@ async fn a_reboot_breaks_streams_and_resumes_only_if_nothing_happened_meanwhile(
     let runtime = runtime();
     let mut source = fresh(&runtime, Config::default()).await;
     let id = runtime.run("web").unwrap();
-    let last = NativeMark::from("2");
+    let last = ResumeToken::from("2");
 
     runtime.reboot(Reboot::default().keeping_history());
     assert!(source.next_batch(&mut Vec::new()).await.is_err());
@@ -161,7 +161,7 @@ async fn a_reboot_breaks_streams_and_resumes_only_if_nothing_happened_meanwhile(
     assert!(!runtime.history().last().unwrap().told);
 
     runtime.reboot(Reboot::default());
-    assert_eq!(source.open(Some(&NativeMark::from("3"))).await.unwrap(), Opened::Fresh(Gap::RuntimeRestarted));
+    assert_eq!(source.open(Some(&ResumeToken::from("3"))).await.unwrap(), Opened::Fresh(Gap::RuntimeRestarted));
 }
 
 #[tokio::test(start_paused = true)]
@@ -195,7 +195,7 @@ async fn a_quiet_stream_shows_that_it_is_alive_and_a_dead_one_does_not() {
     runtime.create("api").unwrap();
     assert!(tokio::time::timeout(silence, source.next_batch(&mut Vec::new())).await.is_err());
     assert!(source.inspector().snapshot(Detail::Summary).await.unwrap().is_complete(), "looks still work");
-    assert_eq!(source.open(Some(&NativeMark::from("1"))).await.unwrap(), Opened::Resumed, "and so do new streams");
+    assert_eq!(source.open(Some(&ResumeToken::from("1"))).await.unwrap(), Opened::Resumed, "and so do new streams");
     assert_eq!(batch(&mut source).await, ["2 edge mem-000002 created", "caught up"]);
 }
 
@@ -230,7 +230,7 @@ async fn events_are_told_twice_swapped_late_or_never_as_the_faults_say() {
     runtime.create("d").unwrap();
     with(|faults| faults.delay = Some(Duration::from_secs(1)));
     runtime.create("e").unwrap();
-    let now = ["1", "1", "3", "2"].map(|mark| format!("{mark} edge mem-00000{mark} created"));
+    let now = ["1", "1", "3", "2"].map(|token| format!("{token} edge mem-00000{token} created"));
     assert_eq!(batch(&mut source).await, now);
     assert_eq!(runtime.truth().len(), 5);
     assert_eq!(batch(&mut source).await, ["5 edge mem-000005 created"]);
@@ -250,7 +250,7 @@ async fn what_is_delayed_when_a_stream_opens_is_still_told() {
     runtime.create("b").unwrap();
     let mut newcomer = fresh(&runtime, Config::default()).await;
     let mut resumed = source(&runtime, Config::default());
-    assert_eq!(resumed.open(Some(&NativeMark::from("1"))).await.unwrap(), Opened::Resumed);
+    assert_eq!(resumed.open(Some(&ResumeToken::from("1"))).await.unwrap(), Opened::Resumed);
     assert_eq!(batch(&mut resumed).await, ["caught up"]);
     assert_eq!(batch(&mut newcomer).await, ["1 alive"]);
     for source in [&mut newcomer, &mut resumed] {

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use futures_util::FutureExt;
 use runtide_conformance::StreamChecker;
 use runtide_core::{
-    Continuity, Cursor, EventStream, Gap, InstanceTable, NativeMark, RuntimeEvent, RuntimeEventKind as Kind,
+    Continuity, Cursor, EventStream, Gap, InstanceTable, ResumeToken, RuntimeEvent, RuntimeEventKind as Kind,
 };
 
 pub(crate) struct Subscriber {
@@ -31,7 +31,7 @@ struct Account {
     told: BTreeSet<u64>,
     /// Half open: after the first, up to and with the second.
     spans: Vec<(u64, u64)>,
-    /// The span that is open begins after this mark.
+    /// The span that is open begins after this token.
     open: Option<u64>,
     begins: bool,
     blind: bool,
@@ -41,8 +41,8 @@ struct Account {
     seen: u64,
 }
 
-fn number(mark: Option<&NativeMark>) -> u64 {
-    mark.and_then(|mark| mark.as_str().parse().ok()).unwrap_or(0)
+fn number(token: Option<&ResumeToken>) -> u64 {
+    token.and_then(|token| token.as_str().parse().ok()).unwrap_or(0)
 }
 
 impl Account {
@@ -59,8 +59,8 @@ impl Account {
                 self.begins = false;
             }
             Kind::ResyncEnd => {
-                // Without a mark the runtime had told nothing yet: the span begins with the first thing that it tells.
-                self.open = event.cursor.native.as_ref().map(|mark| number(Some(mark)));
+                // Without a token the runtime had told nothing yet: the span begins with the first thing that it tells.
+                self.open = event.cursor.native.as_ref().map(|token| number(Some(token)));
                 self.last = self.open.unwrap_or(self.last);
                 self.begins = self.open.is_none();
                 self.blind = false;
@@ -78,8 +78,8 @@ impl Account {
                 if std::mem::take(&mut self.begins) && event.cursor.native.is_some() {
                     self.open = Some(number(event.cursor.native.as_ref()));
                 }
-                if let Some(mark) = &event.mark {
-                    self.told.insert(number(Some(mark)));
+                if let Some(token) = &event.token {
+                    self.told.insert(number(Some(token)));
                 }
                 self.last = self.last.max(number(event.cursor.native.as_ref()));
             }
@@ -117,7 +117,7 @@ impl Subscriber {
             // What was told after the place comes again, or is in a bracket.
             let place = number(from.native.as_ref());
             self.account.last = place;
-            self.account.told.retain(|mark| *mark <= place);
+            self.account.told.retain(|token| *token <= place);
         }
         self.account.close();
     }
@@ -137,7 +137,7 @@ impl Subscriber {
 
     fn observe(&mut self, event: &Arc<RuntimeEvent>, ahead: Option<u64>, trace: bool) -> Result<(), String> {
         if trace {
-            let (cursor, mark) = (&event.cursor, event.mark.as_ref());
+            let (cursor, token) = (&event.cursor, event.token.as_ref());
             let what = event.instance().map(|i| format!("{} {} {:?}", i.id, i.state, i.exit.map(|e| e.end)));
             let kind = match &event.kind {
                 Kind::ResyncBegin { gap } => format!("resync_begin {gap:?}"),
@@ -147,7 +147,7 @@ impl Subscriber {
             };
             let native = cursor.native.as_ref();
             println!(
-                "    [{}] {kind} {} ({} @{native:?} mark {mark:?})",
+                "    [{}] {kind} {} ({} @{native:?} token {token:?})",
                 self.name,
                 what.unwrap_or_default(),
                 cursor.seq
@@ -169,11 +169,11 @@ impl Subscriber {
         Ok(())
     }
 
-    /// Which of these marks had to be told and were not, if everything up to `head` was heard.
-    pub(crate) fn missing(&mut self, marks: &[u64], head: u64) -> Vec<u64> {
+    /// Which of these tokens had to be told and were not, if everything up to `head` was heard.
+    pub(crate) fn missing(&mut self, tokens: &[u64], head: u64) -> Vec<u64> {
         self.account.last = self.account.last.max(head);
         self.account.close();
-        let owed = |mark: u64| self.account.spans.iter().any(|(from, to)| *from < mark && mark <= *to);
-        marks.iter().copied().filter(|mark| owed(*mark) && !self.account.told.contains(mark)).collect()
+        let owed = |token: u64| self.account.spans.iter().any(|(from, to)| *from < token && token <= *to);
+        tokens.iter().copied().filter(|token| owed(*token) && !self.account.told.contains(token)).collect()
     }
 }

@@ -205,7 +205,7 @@ impl World {
 
     /// How far a look may have seen, if streams were dead in this history.
     fn ahead(&self) -> Option<u64> {
-        let newest = self.runtime.history().last().and_then(|fact| fact.mark.as_str().parse().ok());
+        let newest = self.runtime.history().last().and_then(|fact| fact.token.as_str().parse().ok());
         newest.filter(|_| self.dead)
     }
 
@@ -407,10 +407,10 @@ impl World {
             FactKind::Removed => !self.partial,
             _ => false,
         };
-        let marks: Vec<u64> = facts
+        let tokens: Vec<u64> = facts
             .iter()
             .filter(|fact| fact.told && lifecycle(fact.kind))
-            .filter_map(|fact| fact.mark.as_str().parse().ok())
+            .filter_map(|fact| fact.token.as_str().parse().ok())
             .collect();
         let mut tally = Tally { steps, facts: facts.len() as u64, ..Tally::default() };
         for subscriber in &mut self.subscribers {
@@ -428,17 +428,17 @@ impl World {
                 return Err(format!("subscriber {}: {}", subscriber.name, wrong.join("; ")));
             }
             if subscriber.unfiltered && self.faithful && self.dialect == Dialect::Edges {
-                let head = marks.last().copied().unwrap_or(0);
-                let missing = subscriber.missing(&marks, head);
-                if let Some(mark) = missing.first() {
-                    let fact = facts.iter().find(|fact| fact.mark.as_str() == mark.to_string());
+                let head = tokens.last().copied().unwrap_or(0);
+                let missing = subscriber.missing(&tokens, head);
+                if let Some(token) = missing.first() {
+                    let fact = facts.iter().find(|fact| fact.token.as_str() == token.to_string());
                     return Err(format!(
                         "subscriber {}: {} edges were never told, the first is {fact:?}",
                         subscriber.name,
                         missing.len()
                     ));
                 }
-                tally.edges += marks.len() as u64;
+                tally.edges += tokens.len() as u64;
             }
             tally.brackets += subscriber.brackets;
             tally.resumed += subscriber.resumed;

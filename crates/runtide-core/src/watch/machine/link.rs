@@ -120,7 +120,7 @@ impl Machine {
             *mode = Mode::Listing;
         }
         if self.ahead.is_none() {
-            self.ahead.clone_from(&self.mark);
+            self.ahead.clone_from(&self.token);
         }
         self.commands.push(Command::Abandon);
         let mut survey = Survey::new(Purpose::Bracket(gap), now);

@@ -176,7 +176,7 @@ impl Machine {
         self.full = outcome.detail == Detail::Full;
         self.grounded = true;
         self.reconnected(Continuity::Lost); // at the old place: whoever resumes from there has not seen the bracket
-        self.mark = self.ahead.take();
+        self.token = self.ahead.take();
         self.show(now, gap);
         self.go_live(now);
         for (id, told) in outcome.open {
@@ -195,7 +195,7 @@ impl Machine {
         let bracket = Bracket {
             gap,
             epoch: self.bracket_epoch(),
-            native: self.mark.clone(),
+            native: self.token.clone(),
             observed_at: self.wall,
             picture: Some(self.cache.picture()),
             full: self.full,

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{Command, Machine, Mode, Phase};
 use crate::{
-    Detail, Gap, Instance, InstanceId, InstanceState, NativeMark, RuntimeEventKind,
+    Detail, Gap, Instance, InstanceId, InstanceState, ResumeToken, RuntimeEventKind,
     watch::{
         merge,
         source::{Edge, Signal, SignalBody},
@@ -33,9 +33,9 @@ impl Machine {
         }
         let listing = matches!(self.phase, Phase::Open { mode: Mode::Listing, .. });
         let place =
-            if listing || matches!(signal.body, SignalBody::Lost(_)) { &mut self.ahead } else { &mut self.mark };
-        if signal.mark.is_some() {
-            place.clone_from(&signal.mark);
+            if listing || matches!(signal.body, SignalBody::Lost(_)) { &mut self.ahead } else { &mut self.token };
+        if signal.token.is_some() {
+            place.clone_from(&signal.token);
         }
         if listing {
             self.signal_while_listing(now, signal.body);
@@ -66,17 +66,17 @@ impl Machine {
     }
 
     fn signal_live(&mut self, now: Instant, signal: Signal) {
-        let Signal { body, mark, at } = signal;
+        let Signal { body, token, at } = signal;
         match body {
-            SignalBody::Edge(edge) => self.edge(now, &edge, mark, at),
+            SignalBody::Edge(edge) => self.edge(now, &edge, token, at),
             SignalBody::State(instance) => {
                 self.told(&instance.id, now);
-                self.take_in(&instance, mark, at);
+                self.take_in(&instance, token, at);
             }
             SignalBody::Gone(id) => {
                 self.told(&id, now);
                 self.looks.settle(&id);
-                self.gone(&id, mark, at);
+                self.gone(&id, token, at);
             }
             SignalBody::Hint(id) => {
                 if let Some(survey) = &mut self.survey {
@@ -109,7 +109,7 @@ impl Machine {
         }
     }
 
-    fn edge(&mut self, now: Instant, edge: &Edge, mark: Option<NativeMark>, at: Option<SystemTime>) {
+    fn edge(&mut self, now: Instant, edge: &Edge, token: Option<ResumeToken>, at: Option<SystemTime>) {
         self.told(&edge.id, now);
         self.edges_name_lives = edge.incarnation.is_some();
         let mut before = self.cache.get(&edge.id).cloned();
@@ -123,7 +123,7 @@ impl Machine {
             after = merge::after_edge(row, edge);
         }
         if let Some(after) = after {
-            self.adopt(before.as_ref(), after, mark, at);
+            self.adopt(before.as_ref(), after, token, at);
             if self.wanted == Detail::Full {
                 self.looks.hint(&edge.id, now, false);
             }
@@ -134,21 +134,21 @@ impl Machine {
         }
     }
 
-    pub(super) fn gone(&mut self, id: &InstanceId, mark: Option<NativeMark>, at: Option<SystemTime>) {
+    pub(super) fn gone(&mut self, id: &InstanceId, token: Option<ResumeToken>, at: Option<SystemTime>) {
         self.unsure.remove(id);
         if let Some(last) = self.cache.remove(id) {
-            self.emit(RuntimeEventKind::Removed(Arc::clone(&last)), Some(last), mark, at);
+            self.emit(RuntimeEventKind::Removed(Arc::clone(&last)), Some(last), token, at);
         }
     }
 
     /// Takes a state in that counts.
-    fn take_in(&mut self, instance: &Arc<Instance>, mark: Option<NativeMark>, at: Option<SystemTime>) {
+    fn take_in(&mut self, instance: &Arc<Instance>, token: Option<ResumeToken>, at: Option<SystemTime>) {
         let before = self.cache.get(&instance.id).cloned();
         let after = match &before {
             Some(before) => merge::merged(before, instance),
             None => Instance::clone(instance),
         };
-        self.adopt(before.as_ref(), after, mark, at);
+        self.adopt(before.as_ref(), after, token, at);
     }
 
     /// The row becomes this, and whoever watches is told what that means.
@@ -156,7 +156,7 @@ impl Machine {
         &mut self,
         before: Option<&Arc<Instance>>,
         mut after: Instance,
-        mark: Option<NativeMark>,
+        token: Option<ResumeToken>,
         at: Option<SystemTime>,
     ) {
         self.unsure.remove(&after.id);
@@ -166,12 +166,12 @@ impl Machine {
             [None, _] => {}
             [Some(only), None] => {
                 let held = self.cache.insert(after);
-                self.emit(only, held, mark, at);
+                self.emit(only, held, token, at);
             }
             [Some(end), Some(start)] => {
                 let held = self.cache.insert(after);
                 self.emit(end, held.clone(), None, None); // nobody told it: it follows from the start
-                self.emit(start, held, mark, at);
+                self.emit(start, held, token, at);
             }
         }
     }

@@ -22,7 +22,7 @@ async fn a_watch_begins_with_what_is_there_and_goes_on_live() {
     assert_eq!(briefs, ["started b", "stopped b", "removed b"]);
     assert_eq!(events[1].instance().unwrap().exit, Some(ExitStatus::code(3)));
     assert!(events.iter().all(|e| e.key().is_some()));
-    assert_eq!(events[1].cursor.native, events[1].mark);
+    assert_eq!(events[1].cursor.native, events[1].token);
 }
 
 #[tokio::test(start_paused = true)]
@@ -146,7 +146,7 @@ async fn a_second_look_waits_for_the_stream_as_the_first_one_does() {
         ["resync_begin Initial", "present a", "resync_end"]
     );
     assert_eq!(events[1].instance().unwrap().state, S::Stopped);
-    let place = events[2].cursor.native.as_ref().map(|mark| mark.as_str().to_owned());
+    let place = events[2].cursor.native.as_ref().map(|token| token.as_str().to_owned());
     assert_eq!(place.as_deref(), Some("2"), "what is shown lies before the place where the history goes on");
 }
 

@@ -11,8 +11,8 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     Completeness, Detail, Driver, DriverOptions, Edge, Error, ErrorKind, EventStream, ExitStatus, Flow, Gap,
-    Inspection, Inspector, Instance, InstanceId, InstanceKind, InstanceState, NativeMark, Opened, Result, RuntimeEvent,
-    RuntimeEventKind, Signal, SignalBody, Snapshot, Source, WatchOptions,
+    Inspection, Inspector, Instance, InstanceId, InstanceKind, InstanceState, Opened, Result, ResumeToken,
+    RuntimeEvent, RuntimeEventKind, Signal, SignalBody, Snapshot, Source, WatchOptions,
 };
 
 pub(super) enum Told {
@@ -32,13 +32,13 @@ pub(super) struct State {
     /// Edges that a resumed stream tells, before it has caught up.
     pub(super) tell_on_open: Vec<(&'static str, InstanceState)>,
     pub(super) dials: Vec<Instant>,
-    pub(super) resumes: Vec<Option<NativeMark>>,
+    pub(super) resumes: Vec<Option<ResumeToken>>,
     pub(super) snapshots: usize,
     pub(super) inspects: Vec<Vec<InstanceId>>,
     pub(super) partial: bool,
     pub(super) list_fails: bool,
     pub(super) look_takes: Duration,
-    pub(super) mark: u64,
+    pub(super) token: u64,
     pub(super) sources: usize,
     /// Runs when a snapshot is asked for, before it is taken.
     pub(super) during_snapshot: Option<Change>,
@@ -68,9 +68,9 @@ impl State {
     }
 
     pub(super) fn tell(&mut self, body: SignalBody) {
-        self.mark += 1;
-        let mark = NativeMark::new(self.mark.to_string());
-        self.told.push_back(Told::Signal(Signal::new(body).with_mark(mark)));
+        self.token += 1;
+        let token = ResumeToken::new(self.token.to_string());
+        self.told.push_back(Told::Signal(Signal::new(body).with_token(token)));
     }
 
     pub(super) fn tell_edge(&mut self, name: &str, state: InstanceState, exit: Option<ExitStatus>) {
@@ -138,7 +138,7 @@ impl Drop for TestSource {
 
 #[async_trait]
 impl Source for TestSource {
-    async fn open(&mut self, resume: Option<&NativeMark>) -> Result<Opened> {
+    async fn open(&mut self, resume: Option<&ResumeToken>) -> Result<Opened> {
         let mut state = self.world.lock();
         state.dials.push(Instant::now());
         state.resumes.push(resume.cloned());
