@@ -56,8 +56,8 @@ fn main() -> ExitCode {
 
 fn verify(dir: &Path, anchor: &Anchor) -> Result<(), Stop> {
     let found = wal::verify(dir, Some(anchor), None)?;
-    if let Some(damage) = &found.damage {
-        return Err(Stop::refused(format_args!("the journal is damaged: {damage:?}")));
+    if let Some(corruption) = &found.corruption {
+        return Err(Stop::refused(format_args!("the journal is corrupt: {corruption:?}")));
     }
     if !found.anchored {
         return Err(Stop::refused("the journal does not have what the anchor says: its end was cut off or rewritten"));

@@ -9,7 +9,7 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use runtide_core::wal::{
-    Anchor, Damage, ReadFrom, Seq, Verified, WalKey, WalOptions, WalReader, dump_with, salvage_with, verify_with,
+    Anchor, Corruption, ReadFrom, Seq, Verified, WalKey, WalOptions, WalReader, dump_with, salvage_with, verify_with,
 };
 use runtide_examples::{Progress, Stop, log_files, note, run};
 
@@ -26,7 +26,7 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Print every record as a line of JSON, and every damaged range as one
+    /// Print every record as a line of JSON, and every corrupt range as one
     Dump {
         /// The log's directory
         dir: PathBuf,
@@ -55,9 +55,9 @@ enum What {
         /// The log's directory
         dir: PathBuf,
     },
-    /// Write what can be read of a damaged log into a new one
+    /// Write what can be read of a corrupt log into a new one
     Salvage {
-        /// The damaged log's directory, which is left as it is
+        /// The corrupt log's directory, which is left as it is
         dir: PathBuf,
         /// The new log's directory
         out: PathBuf,
@@ -140,8 +140,8 @@ fn verdict(verified: &Verified, wanted: bool) -> Result<(), Stop> {
     if let Some(torn) = &verified.torn {
         note(format_args!("unfinished tail, which the next opening cuts: {torn}"));
     }
-    if let Some(damage) = &verified.damage {
-        return Err(Stop::refused(format_args!("damaged: {damage}; `wal salvage` reads what is left")));
+    if let Some(corruption) = &verified.corruption {
+        return Err(Stop::refused(format_args!("corrupt: {corruption}; `wal salvage` reads what is left")));
     }
     match (wanted, verified.anchored) {
         (true, false) => Err(Stop::refused("the anchor is not in this log: its tail was cut off or rewritten")),
@@ -163,8 +163,8 @@ fn stats(dir: &Path, verified: &Verified) -> Result<(), Stop> {
     if let Some(head) = &verified.head {
         line("anchor", head.to_string());
     }
-    let whole = |found: &Option<Damage>| found.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
-    line("damage", whole(&verified.damage));
+    let whole = |found: &Option<Corruption>| found.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
+    line("corruption", whole(&verified.corruption));
     line("torn tail", whole(&verified.torn));
     say(&text)
 }

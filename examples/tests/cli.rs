@@ -261,7 +261,7 @@ fn a_journal_that_was_killed_goes_on_and_says_what_it_missed() {
     bytes[4_300] ^= 1;
     std::fs::write(&segment, bytes).unwrap();
     let line = refused("journal", &[&args[..], &["--verify", &anchor]].concat());
-    assert!(line.contains("damaged"), "{line}");
+    assert!(line.contains("corrupt"), "{line}");
 }
 
 /// Up and printing; killed when the test fails.

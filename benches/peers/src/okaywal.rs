@@ -33,7 +33,7 @@ impl LogManager for Reads {
         let mut record = [0; RECORD];
         while let ReadChunkResult::Chunk(mut chunk) = entry.read_chunk()? {
             chunk.read_exact(&mut record)?;
-            assert!(chunk.check_crc()?, "a damaged record");
+            assert!(chunk.check_crc()?, "a corrupt record");
             if let Some((_, seen)) = &mut self.told {
                 seen.record(&record);
             }

@@ -184,7 +184,7 @@ fn verify(dir: &Path) {
         let (length, hash) = head.split_first_chunk::<8>().expect("40 bytes");
         block.resize(usize::try_from(u64::from_le_bytes(*length)).expect("a block"), 0);
         file.read_exact(&mut block).expect("a block");
-        assert_eq!(blake3::hash(&block).as_bytes(), hash, "a damaged block");
+        assert_eq!(blake3::hash(&block).as_bytes(), hash, "a corrupt block");
         read_frames(&block, |record| seen.record(record));
     }
     seen.were(million());

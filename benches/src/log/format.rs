@@ -27,7 +27,7 @@ pub(super) fn read_frames(bytes: &[u8], mut see: impl FnMut(&[u8])) -> usize {
         let length = u32::from_le_bytes([l0, l1, l2, l3]);
         let Some((frame, after)) = rest.split_at_checked(HEADER + length as usize) else { break };
         let crc = crc32c::crc32c_append(length, &frame[8..]);
-        assert_eq!(crc, u32::from_le_bytes([c0, c1, c2, c3]), "a damaged record");
+        assert_eq!(crc, u32::from_le_bytes([c0, c1, c2, c3]), "a corrupt record");
         see(&frame[HEADER..]);
         rest = after;
     }

@@ -73,7 +73,7 @@ pub(super) fn verified(dir: &Path) -> (Duration, u64) {
     let begin = Instant::now();
     let verified = verify(dir, None, None).expect("a look");
     let took = begin.elapsed();
-    assert_eq!((verified.damage, verified.torn), (None, None));
+    assert_eq!((verified.corruption, verified.torn), (None, None));
     (took, memory::peak())
 }
 

@@ -153,7 +153,7 @@ fn replay(dir: &Path) {
 
 fn verified(dir: &Path) {
     let verified = verify(dir, None, None).expect("a look");
-    assert_eq!((verified.records, verified.damage), (million() as u64, None));
+    assert_eq!((verified.records, verified.corruption), (million() as u64, None));
 }
 
 /// Segments are named by their first record.

@@ -144,7 +144,7 @@ impl Contender for Nested {
 
     async fn restore(&self, from: &[u8]) {
         let (mut rest, digest) = from.split_last_chunk::<32>().expect("a seal");
-        assert_eq!(blake3::hash(rest), *digest, "it is damaged");
+        assert_eq!(blake3::hash(rest), *digest, "it is corrupt");
         let mut most = 0;
         while let Some((revision, behind)) = rest.split_first_chunk() {
             rest = behind;

@@ -71,7 +71,7 @@ pub enum ErrorKind {
     Expired,
     /// The runtime answered something that does not make sense.
     Protocol,
-    /// Stored bytes are damaged.
+    /// Stored bytes are corrupt.
     Corrupt,
     /// The backend was closed.
     Cancelled,

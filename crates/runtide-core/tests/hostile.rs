@@ -17,7 +17,7 @@ use std::sync::{Arc, LazyLock};
 use proptest::prelude::*;
 use runtide_core::{
     ErrorKind,
-    wal::{OnDamage, ReadFrom, Wal, WalReader, fs::OsDisk, verify},
+    wal::{OnCorruption, ReadFrom, Wal, WalReader, fs::OsDisk, verify},
 };
 
 use crate::{
@@ -156,7 +156,7 @@ fn what_is_forged_after_the_description_of_the_format_is_a_log() {
         forge::seal(&mut bytes);
         place.put(&forge::name(1), &bytes);
         let verified = verify(&place.log(), None, None).unwrap();
-        assert!(verified.damage.is_none() && verified.torn.is_none(), "{verified:?}");
+        assert!(verified.corruption.is_none() && verified.torn.is_none(), "{verified:?}");
         let reader = WalReader::open(&place.log(), ReadFrom::Start, place.options()).unwrap();
         let read: Vec<_> = reader.map(|record| record.unwrap().bytes.to_vec()).collect();
         assert_eq!(read, payloads);
@@ -176,11 +176,11 @@ fn a_commit_that_counts_more_records_than_it_has_room_for_is_none() {
         place.put(&forge::name(1), &bytes);
         let refused = Wal::open(&place.log(), place.options()).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Corrupt);
-        let reader = WalReader::open(&place.log(), ReadFrom::Start, place.with(OnDamage::GoOn)).unwrap();
+        let reader = WalReader::open(&place.log(), ReadFrom::Start, place.with(OnCorruption::Continue)).unwrap();
         let seqs: Vec<_> = reader.flatten().map(|record| record.seq.0).collect();
         // A frame that is whole is a record, and so is what comes behind it.
         assert_eq!(seqs, [1, 2, 3]);
-        let wal = Wal::open(&place.log(), place.with(OnDamage::GoOn)).unwrap();
+        let wal = Wal::open(&place.log(), place.with(OnCorruption::Continue)).unwrap();
         let seq = wal.append_blocking(KIND, b"behind it").unwrap();
         assert_eq!(wal.tail(1).unwrap().last().unwrap().seq, seq);
     });
@@ -195,8 +195,8 @@ fn a_commit_that_counts_records_which_later_commits_have_is_not_gone_on_behind()
     bytes.resize(8 << 10, 0);
     on_disk(|place| {
         place.put(&forge::name(1), &bytes);
-        for on_damage in [OnDamage::Stop, OnDamage::GoOn] {
-            let refused = Wal::open(&place.log(), place.with(on_damage)).unwrap_err();
+        for on_corruption in [OnCorruption::Stop, OnCorruption::Continue] {
+            let refused = Wal::open(&place.log(), place.with(on_corruption)).unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::Corrupt);
         }
         assert_eq!(place.files(), [(forge::name(1), bytes)], "nothing was changed");
@@ -224,7 +224,7 @@ fn a_segment_that_is_cut_anywhere_is_read_to_its_end() {
         forge::seal(&mut whole);
         for cut in 0..whole.len() {
             place.put(&forge::name(1), &whole[..cut]);
-            let reader = WalReader::open(&place.log(), ReadFrom::Start, place.with(OnDamage::GoOn));
+            let reader = WalReader::open(&place.log(), ReadFrom::Start, place.with(OnCorruption::Continue));
             if cut < 4096 {
                 assert!(reader.into_iter().flatten().all(|record| record.is_err()), "cut at {cut}");
                 continue;

@@ -142,7 +142,7 @@ async fn a_restore_is_in_the_log_and_so_is_what_it_took_away() {
         last = Some(event.unwrap());
     }
     assert_eq!(last, Some(StoreEvent::Deleted { reference: named("late"), revision }));
-    // A snapshot that is damaged changes nothing.
+    // A snapshot that is corrupt changes nothing.
     snapshot[100] ^= 1;
     let before = all(&store).await;
     assert_eq!(store.restore(&mut &snapshot[..]).await.unwrap_err().kind(), ErrorKind::Corrupt);

@@ -55,7 +55,7 @@ laws! {
     S4 "order" laws::order::s4_order, "a watch delivers in commit order; the last event for a resource equals the stored value";
     S5 "seamless" laws::order::s5_seamless, "a listing and a watch after its revision, opened while writers run: nothing lost, nothing twice; the pages of a listing show one revision";
     S6 "expired" laws::expired::s6_expired, "a watch from a revision that is not kept, or is none yet, is `Expired`; a running watch that lost its place gets `Reset`, then what is there; never old or missing events";
-    S7 "snapshot" laws::snapshot::s7_snapshot, "a snapshot is a point in time and describes itself; a damaged one is refused whole and changes nothing";
+    S7 "snapshot" laws::snapshot::s7_snapshot, "a snapshot is a point in time and describes itself; a corrupt one is refused whole and changes nothing";
     S8 "restore" laws::snapshot::s8_restore, "a restore is atomic and gives the state at the snapshot's revision; watchers get `Reset`; revisions rise, and places and conditions from before are gone";
     S9 "durable" laws::durable::s9_durable, "after a power cut at any moment what is there is what was there at one moment, with all that was acknowledged and all that anybody saw; revisions go on to rise";
     S10 "bounded" laws::expired::s10_bounded, "slow or dropped watchers cost bounded memory; dropping unsubscribes at once";

@@ -65,7 +65,7 @@ macro_rules! laws {
 laws! {
     W1 "durable" laws::durable::w1_durable, "whatever a power cut loses or reorders of what was not synced, every acknowledged record survives, in order";
     W2 "torn tail" laws::torn::w2_torn_tail, "only the unacknowledged tail may go; it is copied aside, cut and synced before the first append; an append after the repair survives a second recovery";
-    W3 "damage" laws::damage::w3_damage, "any flipped, zeroed or missing byte before the tail is an error that names segment, offset and the sequence of what is missing; never skipped; salvage returns what can be read, with a report";
+    W3 "corruption" laws::corruption::w3_corruption, "any flipped, zeroed or missing byte before the tail is an error that names segment, offset and the sequence of what is missing; never skipped; salvage returns what can be read, with a report";
     W4 "sequence" laws::sequence::w4_sequence, "numbers are stamped by the writer, global, without gaps, across segments, restarts and retention";
     W5 "one writer" laws::writer::w5_one_writer, "a second writer on the same folder is refused";
     W6 "failed sync" laws::poison::w6_failed_sync, "a failed write or sync poisons the writer: every later call returns the same error until the log is opened anew; nothing is tried again";

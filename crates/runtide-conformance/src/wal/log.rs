@@ -21,7 +21,7 @@ pub trait LogHarness: Debug + Send + Sync {
     /// Looks whether all of a log is as it was written, and whether an anchor is in it.
     fn verify(&self, dir: &Path, anchor: Option<&str>, options: &WalOptions) -> Result<Audit>;
 
-    /// Reads what can be read of a damaged log into a new one.
+    /// Reads what can be read of a corrupt log into a new one.
     fn salvage(&self, dir: &Path, out: &Path, options: &WalOptions) -> Result<Salvaged>;
 
     /// Writes a log out, a line for each record.
@@ -87,12 +87,12 @@ pub struct Entry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "a harness makes it, and has to know all of it")]
 pub struct Audit {
-    /// Records, up to the first damage.
+    /// Records, up to the first corruption.
     pub records: u64,
     /// Whether the anchor that was given is in the log.
     pub anchored: bool,
-    /// What is damaged, in words.
-    pub damage: Option<String>,
+    /// What is corrupt, in words.
+    pub corruption: Option<String>,
     /// A tail that nobody was promised, in words.
     pub torn: Option<String>,
 }

@@ -5,7 +5,7 @@ use std::{ops::RangeInclusive, path::Path};
 use runtide_core::{
     Error, ErrorKind, Result,
     wal::{
-        Damage, ReadFrom, Record, RecordKind, Retention, Wal, WalOptions, WalReader, dump_with, salvage_with,
+        Corruption, ReadFrom, Record, RecordKind, Retention, Wal, WalOptions, WalReader, dump_with, salvage_with,
         verify_with,
     },
 };
@@ -34,11 +34,11 @@ impl LogHarness for RealLog {
     fn verify(&self, dir: &Path, anchor: Option<&str>, options: &WalOptions) -> Result<Audit> {
         let anchor = anchor.map(str::parse).transpose()?;
         let found = verify_with(dir, anchor.as_ref(), options)?;
-        let said = |damage: Option<Damage>| damage.map(|damage| damage.to_string());
+        let said = |corruption: Option<Corruption>| corruption.map(|corruption| corruption.to_string());
         Ok(Audit {
             records: found.records,
             anchored: found.anchored,
-            damage: said(found.damage),
+            corruption: said(found.corruption),
             torn: said(found.torn),
         })
     }

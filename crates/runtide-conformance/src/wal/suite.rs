@@ -16,7 +16,7 @@ macro_rules! wal_suite {
     };
     ($log:expr, $and_then:expr $(,)?) => {
         $crate::__wal_tests! { $log, $and_then,
-            W1 w1_durable, W2 w2_torn_tail, W3 w3_damage, W4 w4_sequence, W5 w5_one_writer, W6 w6_failed_sync,
+            W1 w1_durable, W2 w2_torn_tail, W3 w3_corruption, W4 w4_sequence, W5 w5_one_writer, W6 w6_failed_sync,
             W7 w7_chain, W8 w8_retention, W9 w9_cost, W10 w10_bounded, W11 w11_hostile
         }
     };

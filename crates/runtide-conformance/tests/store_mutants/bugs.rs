@@ -3,7 +3,7 @@
 /// What is wrong with a [`Plain`](crate::plain::Plain) store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bug {
-    AcceptsDamagedSnapshot,
+    AcceptsCorruptSnapshot,
     AcknowledgedBeforeSeen,
     AcknowledgedBeforeSync,
     ClusterIsANamespace,

@@ -435,7 +435,7 @@ impl StoreBackend for Plain {
             match reader.next().await {
                 Ok(Some(resource)) => resources.push(resource),
                 Ok(None) => break,
-                Err(_) if self.has(Bug::AcceptsDamagedSnapshot) => break,
+                Err(_) if self.has(Bug::AcceptsCorruptSnapshot) => break,
                 Err(error) => return Err(error),
             }
             if self.has(Bug::HalfRestore) {

@@ -31,8 +31,8 @@ macro_rules! mutants {
 }
 
 mutants! {
-    /// A damaged snapshot is taken as far as it can be read.
-    AcceptsDamagedSnapshot [S7];
+    /// A corrupt snapshot is taken as far as it can be read.
+    AcceptsCorruptSnapshot [S7];
     /// While writes are under way, readers see what was there before the first of them: each alone is in order.
     AcknowledgedBeforeSeen [S12];
     /// A write is acknowledged when the system has it, and synced later.

@@ -12,7 +12,7 @@ use std::{
 use runtide_conformance::wal::{Audit, Cut, Entries, Entry, LogHarness, OpenLog, RealLog, Salvaged};
 use runtide_core::{
     Result,
-    wal::{Durability, OnDamage, ReadFrom, Retention, Seq, WalOptions},
+    wal::{Durability, OnCorruption, ReadFrom, Retention, Seq, WalOptions},
 };
 
 use crate::disk::{BuggyDisk, DiskBug};
@@ -20,7 +20,7 @@ use crate::disk::{BuggyDisk, DiskBug};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LogBug {
     PublishesBeforeSync,
-    SkipsDamage,
+    SkipsCorruption,
     NumbersByCaller,
     AnchorIsANumber,
     ReadsAll,
@@ -59,8 +59,8 @@ impl Broken {
         if self.has(LogBug::PublishesBeforeSync) {
             options.durability = Durability::Os;
         }
-        if self.has(LogBug::SkipsDamage) {
-            options.on_damage = OnDamage::GoOn;
+        if self.has(LogBug::SkipsCorruption) {
+            options.on_corruption = OnCorruption::Continue;
         }
         options
     }
@@ -68,7 +68,7 @@ impl Broken {
     fn entries(self, entries: Result<Entries>) -> Result<Entries> {
         let entries = entries?;
         Ok(match self.log {
-            Some(LogBug::SkipsDamage) => Box::new(entries.flatten().map(Ok)),
+            Some(LogBug::SkipsCorruption) => Box::new(entries.flatten().map(Ok)),
             Some(LogBug::NumbersByCaller) => Box::new(entries.map(|entry| entry.map(numbered_by_caller))),
             Some(LogBug::ReadsAll) => Box::new(entries.collect::<Vec<_>>().into_iter()),
             _ => entries,

@@ -10,7 +10,7 @@ use runtide_conformance::wal::{Audit, Cut, Entries, Entry, LogHarness, OpenLog, 
 use runtide_core::{
     Error, ErrorKind, Result,
     wal::{
-        OnDamage, ReadFrom, Retention, WalOptions,
+        OnCorruption, ReadFrom, Retention, WalOptions,
         fs::{Disk, File},
     },
 };
@@ -158,12 +158,12 @@ impl LogHarness for Plain {
         let last = looked.entries.last().map_or(0, |entry| entry.seq);
         let anchored = anchor.is_some_and(|anchor| anchor.parse::<u64>().unwrap() <= last);
         let torn = (looked.size > looked.end).then(|| format!("from byte {}", looked.end));
-        Ok(Audit { records: looked.entries.len() as u64, anchored, damage: None, torn })
+        Ok(Audit { records: looked.entries.len() as u64, anchored, corruption: None, torn })
     }
 
     fn salvage(&self, dir: &Path, out: &Path, options: &WalOptions) -> Result<Salvaged> {
         let entries: Vec<_> = self.reader(dir, ReadFrom::Start, options.clone())?.collect::<Result<_>>()?;
-        let log = self.open(out, options.clone().with_on_damage(OnDamage::GoOn))?;
+        let log = self.open(out, options.clone().with_on_corruption(OnCorruption::Continue))?;
         for entry in &entries {
             log.append(&entry.bytes)?;
         }

@@ -52,7 +52,7 @@ mutants! {
     /// Opening then has more to look at than the last segment.
     PublishesBeforeSync Broken::by(LogBug::PublishesBeforeSync), [W1 W2 W3 W6 W7 W8 W9];
     /// A record that cannot be read is passed over without a word, as runtimo-core 0.1.0 does with a line that does not parse.
-    SkipsDamage Broken::by(LogBug::SkipsDamage), [W3];
+    SkipsCorruption Broken::by(LogBug::SkipsCorruption), [W3];
     /// The caller brings the number, counted from the start of the process: in runtimo-core's own example it is always 0.
     NumbersByCaller Broken::by(LogBug::NumbersByCaller), [W4];
     /// An anchor is a number. A tail of the same length that was put there has it as well: hyprstream/hyprstream#675,

@@ -161,7 +161,7 @@ impl RuntimeJournal {
     /// It reads the whole log, 4,096 records at a time, on a thread that may block, and holds no more than those.
     ///
     /// # Errors
-    /// As [`Wal::reader`](crate::wal::Wal::reader). In the stream, `Corrupt` where the log is damaged.
+    /// As [`Wal::reader`](crate::wal::Wal::reader). In the stream, `Corrupt` where the log is corrupt.
     pub async fn history(&self, backend: &BackendId, id: &InstanceId) -> Result<EventStream> {
         let inner = Arc::clone(&self.inner);
         let reader = carry("journal.history", move || inner.wal.reader(crate::wal::ReadFrom::Start)).await?;

@@ -73,7 +73,7 @@ pub trait StoreBackend: Debug + Send + Sync + 'static {
     /// watcher a `Reset`.
     ///
     /// # Errors
-    /// `Corrupt` if the snapshot is damaged, `Unsupported` if it is of a later version; nothing was changed.
+    /// `Corrupt` if the snapshot is corrupt, `Unsupported` if it is of a later version; nothing was changed.
     async fn restore(&self, from: &mut (dyn AsyncRead + Send + Unpin)) -> Result<Revision>;
 
     /// Counts, as they are now.

@@ -196,7 +196,7 @@ impl<'a> SnapshotReader<'a> {
     /// The next resource, in memory of its own; `None` once all were read and the seal was found to be right.
     ///
     /// # Errors
-    /// `Corrupt` if it is damaged; what the reader says.
+    /// `Corrupt` if it is corrupt; what the reader says.
     pub async fn next(&mut self) -> Result<Option<Arc<Resource>>> {
         if self.seal.is_some() {
             return Ok(None);

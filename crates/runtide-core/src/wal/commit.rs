@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    damage::disk_error,
+    corruption::disk_error,
     engine::Engine,
     options::Durability,
     published::{Published, lock},

@@ -9,8 +9,8 @@ use std::{
 
 use super::{
     anchor::Hex,
-    damage::Damage,
-    options::{OnDamage, WalOptions},
+    corruption::Corruption,
+    options::{OnCorruption, WalOptions},
     reader::{Found, WalReader},
     record::{ReadFrom, Record},
 };
@@ -21,10 +21,10 @@ use crate::{Error, ErrorKind, Result};
 /// ```json
 /// {"seq":1,"at":"2026-01-31T12:00:00.000000001Z","kind":7,"text":"hello"}
 /// {"seq":2,"at":"2026-01-31T12:00:00.000000002Z","kind":7,"hex":"ff00"}
-/// {"damage":{"segment":"00000000000000000001.wal","bytes":[4096,4199],"seqs":[3,3]}}
+/// {"corruption":{"segment":"00000000000000000001.wal","bytes":[4096,4199],"seqs":[3,3]}}
 /// ```
 ///
-/// A payload that is UTF-8 is `text`, any other is `hex`. Damage is a line of its own, and the dump goes on behind it; `seqs`
+/// A payload that is UTF-8 is `text`, any other is `hex`. Corruption is a line of its own, and the dump goes on behind it; `seqs`
 /// is left out where it is not known. The log may be in use.
 ///
 /// # Errors
@@ -50,13 +50,13 @@ pub fn dump(dir: &Path, from: ReadFrom, out: &mut dyn Write) -> Result<u64> {
 /// # Errors
 /// As [`dump`].
 pub fn dump_with(dir: &Path, from: ReadFrom, out: &mut dyn Write, options: &WalOptions) -> Result<u64> {
-    let mut reader = WalReader::start(Arc::clone(&options.disk()), dir, from, OnDamage::GoOn, None)?;
+    let mut reader = WalReader::start(Arc::clone(&options.disk()), dir, from, OnCorruption::Continue, None)?;
     let mut out = io::BufWriter::new(out);
     let mut records = 0;
     while let Some(found) = reader.step()? {
         let written = match &found {
             Found::Record(record) => write_record(&mut out, record),
-            Found::Damage(damage) => write_damage(&mut out, damage),
+            Found::Corruption(corruption) => write_corruption(&mut out, corruption),
         };
         written.map_err(refused)?;
         records += u64::from(matches!(found, Found::Record(_)));
@@ -78,11 +78,11 @@ fn write_record(out: &mut dyn Write, record: &Record) -> io::Result<()> {
     }
 }
 
-fn write_damage(out: &mut dyn Write, damage: &Damage) -> io::Result<()> {
-    let name = damage.segment.file_name().unwrap_or_default().to_string_lossy();
-    let (first, last) = (damage.bytes.start(), damage.bytes.end());
-    write!(out, r#"{{"damage":{{"segment":"{}","bytes":[{first},{last}]"#, Escaped(&name))?;
-    if let Some(seqs) = &damage.seqs {
+fn write_corruption(out: &mut dyn Write, corruption: &Corruption) -> io::Result<()> {
+    let name = corruption.segment.file_name().unwrap_or_default().to_string_lossy();
+    let (first, last) = (corruption.bytes.start(), corruption.bytes.end());
+    write!(out, r#"{{"corruption":{{"segment":"{}","bytes":[{first},{last}]"#, Escaped(&name))?;
+    if let Some(seqs) = &corruption.seqs {
         write!(out, r#","seqs":[{},{}]"#, seqs.start(), seqs.end())?;
     }
     writeln!(out, "}}}}")

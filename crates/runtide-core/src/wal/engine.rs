@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     chain::Chain,
-    damage::disk_error,
+    corruption::disk_error,
     format::{COMMIT_HEADER, CommitHeader, Entry, Footer, HASHED_FROM, Hash, SegmentHeader},
     fs::{Disk, File},
     layout::{segment_path, unfinished_path},

@@ -26,7 +26,7 @@ streams! {
     /// * It shows only what was acknowledged, in order, each record once.
     /// * It ends when the log was closed and everything was shown. When a write or a sync of the log fails, everything that
     ///   was acknowledged is shown, then the error, then the end.
-    /// * Damage is as for [`WalReader`]. A follower that falls behind retention by more than 128 segments gets
+    /// * Corruption is as for [`WalReader`]. A follower that falls behind retention by more than 128 segments gets
     ///   [`Expired`](crate::ErrorKind::Expired).
     /// * It costs the writer a wake-up and no memory: it reads the files, at its own pace, in the polling thread, 256 KiB at
     ///   a time; after 1,024 records at a stretch it lets other tasks run. It needs no particular runtime.

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use super::{
-    damage::{Damage, disk_error},
+    corruption::{Corruption, disk_error},
     fs::Disk,
     layout::Layout,
     open::{follows_durable, torn_before},
@@ -16,7 +16,7 @@ use crate::{ErrorKind, Result};
 
 impl Layout {
     /// Leaves out what hangs in the air; it, if there is any.
-    pub(super) fn leave_out_hanging(&mut self, disk: &dyn Disk, operation: &'static str) -> Result<Option<Damage>> {
+    pub(super) fn leave_out_hanging(&mut self, disk: &dyn Disk, operation: &'static str) -> Result<Option<Corruption>> {
         let mut hanging = None;
         while let Some(torn) = hangs(disk, &self.segments, operation)? {
             self.segments.pop();
@@ -27,7 +27,7 @@ impl Layout {
 }
 
 /// Whether the last segment hangs in the air. One whose header cannot be read is for others to judge.
-fn hangs(disk: &dyn Disk, segments: &[(u64, PathBuf)], operation: &'static str) -> Result<Option<Damage>> {
+fn hangs(disk: &dyn Disk, segments: &[(u64, PathBuf)], operation: &'static str) -> Result<Option<Corruption>> {
     let [.., (first_before, path_before), (first, path)] = segments else { return Ok(None) };
     let Some(last) = sound(Segment::open(disk, *first, path, operation))? else { return Ok(None) };
     if follows_durable(&last).map_err(|error| disk_error(operation, path, error))? {

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{damage::Damage, fs::Disk, options::OnDamage};
+use super::{corruption::Corruption, fs::Disk, options::OnCorruption};
 use crate::Result;
 
 /// What a segment's name ends in; before it is the number of its first record, in 20 digits, so that names sort as numbers.
@@ -34,8 +34,8 @@ pub(super) struct Layout {
     pub(super) leftovers: Vec<PathBuf>,
     /// The number of the first record, if it is not 1: retention has dropped some, or salvage found none before.
     pub(super) begin: Option<u64>,
-    /// The file that says so is damaged: what retention dropped may be there again.
-    pub(super) damage: Option<Damage>,
+    /// The file that says so is corrupt: what retention dropped may be there again.
+    pub(super) corruption: Option<Corruption>,
 }
 
 impl Layout {
@@ -66,7 +66,7 @@ impl Layout {
         layout.segments.sort_unstable();
         if let Some(path) = begin {
             layout.begin = read_begin(disk, &path)?;
-            layout.damage = layout.begin.is_none().then(|| Damage::new(&path, 0, BEGIN_SIZE as u64, None));
+            layout.corruption = layout.begin.is_none().then(|| Corruption::new(&path, 0, BEGIN_SIZE as u64, None));
             let dropped = layout.segments.partition_point(|(first, _)| Some(*first) < layout.begin);
             layout.leftovers.extend(layout.segments.drain(..dropped).map(|(_, path)| path));
         }
@@ -74,21 +74,25 @@ impl Layout {
     }
 
     /// What is missing before the first segment that is there.
-    pub(super) fn missing(&self, dir: &Path) -> Option<Damage> {
+    pub(super) fn missing(&self, dir: &Path) -> Option<Corruption> {
         let (first, _) = self.segments.first()?;
         let begin = self.begin.unwrap_or(1);
-        // If the file that says it is damaged, that is what is told.
-        (self.damage.is_none() && begin < *first)
-            .then(|| Damage::new(&segment_path(dir, begin), 0, 0, Some((begin, first.saturating_sub(1)))))
+        // If the file that says it is corrupt, that is what is told.
+        (self.corruption.is_none() && begin < *first)
+            .then(|| Corruption::new(&segment_path(dir, begin), 0, 0, Some((begin, first.saturating_sub(1)))))
     }
 
-    /// The damage, if it may be gone on behind.
-    pub(super) fn damage(&self, on_damage: OnDamage, operation: &'static str) -> Result<Option<Damage>> {
-        match &self.damage {
-            Some(damage) if on_damage == OnDamage::Stop => {
-                Err(damage.error(operation, "the file that says where the log begins is damaged"))
+    /// The corruption, if it may be gone on behind.
+    pub(super) fn corruption(
+        &self,
+        on_corruption: OnCorruption,
+        operation: &'static str,
+    ) -> Result<Option<Corruption>> {
+        match &self.corruption {
+            Some(corruption) if on_corruption == OnCorruption::Stop => {
+                Err(corruption.error(operation, "the file that says where the log begins is corrupt"))
             }
-            damage => Ok(damage.clone()),
+            corruption => Ok(corruption.clone()),
         }
     }
 
@@ -143,7 +147,7 @@ pub(super) fn write_begin(disk: &dyn Disk, dir: &Path, first: u64) -> io::Result
     disk.sync_dir(dir)
 }
 
-/// `None`: it is damaged.
+/// `None`: it is corrupt.
 fn read_begin(disk: &dyn Disk, path: &Path) -> io::Result<Option<u64>> {
     let mut bytes = [0; BEGIN_SIZE];
     let read = disk.open(path)?.read_at(&mut bytes, 0)?;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{
-    damage::disk_error,
+    corruption::disk_error,
     fs::{Disk, File},
     layout::lock_path,
 };

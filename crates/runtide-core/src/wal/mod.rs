@@ -1,7 +1,7 @@
 //! A write-ahead log: one directory, one writer, any number of readers.
 //!
 //! What [`Wal`] acknowledged is there after a crash, in order, and once; what a crash left half done is cut before the first
-//! append; what was damaged otherwise is found, named, and neither skipped nor destroyed.
+//! append; what was corrupt otherwise is found, named, and neither skipped nor destroyed.
 //!
 //! ```
 //! use runtide_core::wal::{ReadFrom, RecordKind, Wal, WalOptions};
@@ -25,7 +25,7 @@
 //! * **Numbered.** The writer stamps each record with a [`Seq`] that rises by exactly one, across segments, restarts and
 //!   retention.
 //! * **All or nothing.** A batch is there as a whole or not at all.
-//! * **Torn is not damaged.** [`Wal::open`] cuts a tail only if nothing proves that it ever was durable; it keeps a copy
+//! * **Torn is not corrupt.** [`Wal::open`] cuts a tail only if nothing proves that it ever was durable; it keeps a copy
 //!   ([`Wal::repaired`]). Anything else that is wrong is an error that names the segment, the bytes and the records.
 //! * **Nothing comes back.** What was cut cannot be mistaken for the log later: each opening has an epoch, and each commit
 //!   names the hash of the one before it.
@@ -45,7 +45,7 @@
 mod anchor;
 mod chain;
 mod commit;
-mod damage;
+mod corruption;
 mod dump;
 mod engine;
 mod follow;
@@ -73,11 +73,11 @@ mod writer;
 pub(crate) use self::layout::lock_path;
 pub use self::{
     anchor::Anchor,
-    damage::Damage,
+    corruption::Corruption,
     dump::{dump, dump_with},
     follow::FollowStream,
     open::Repair,
-    options::{Durability, OnDamage, WalKey, WalOptions},
+    options::{Durability, OnCorruption, WalKey, WalOptions},
     reader::WalReader,
     record::{ReadFrom, Record, RecordKind, RecordRef, Seq},
     retain::{Retained, Retention},

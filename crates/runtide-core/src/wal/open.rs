@@ -1,7 +1,7 @@
 //! Opening for writing: a new log, or the end of one that is there, found and put in order.
 //!
 //! A commit says up to which record everything was durable when it was written. So of what is bad, a later valid commit tells
-//! whether it had been durable, which makes it damage, or not, which makes it a tail that was torn by a crash.
+//! whether it had been durable, which makes it corruption, or not, which makes it a tail that was torn by a crash.
 
 use std::{
     collections::VecDeque,
@@ -14,13 +14,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     chain::Chain,
-    damage::{Damage, disk_error},
+    corruption::{Corruption, disk_error},
     engine::{Active, Engine, create_segment},
     format::{CommitHeader, Footer, SegmentHeader},
     fs::{Disk, File},
     layout::{Layout, aside_path, unfinished_begin, write_begin},
     lock,
-    options::{OnDamage, WalOptions},
+    options::{OnCorruption, WalOptions},
     published::Published,
     record::now,
     scan::{Whole, check_commit, end_of_bytes, find_commit},
@@ -39,7 +39,7 @@ const PEEK: u64 = 4 << 10;
 #[non_exhaustive]
 pub struct Repair {
     /// What was cut: nothing in it had been acknowledged. Its records are known only where a whole header was left.
-    pub cut: Damage,
+    pub cut: Corruption,
     /// The copy. It is no part of the log, and yours to remove.
     pub copy: PathBuf,
 }
@@ -48,7 +48,7 @@ pub struct Repair {
 pub(super) struct Opened {
     pub(super) engine: Engine,
     pub(super) repaired: Option<Repair>,
-    pub(super) damage: Option<Damage>,
+    pub(super) corruption: Option<Corruption>,
 }
 
 /// Where a log ends.
@@ -59,7 +59,7 @@ struct End {
     hash: [u8; 32],
     epoch: u64,
     repaired: Option<Repair>,
-    damage: Option<Damage>,
+    corruption: Option<Corruption>,
     /// Whether a footer says all of it already.
     clean: bool,
     /// Where that footer begins.
@@ -76,7 +76,7 @@ pub(super) fn open(dir: &Path, options: &WalOptions) -> Result<Opened> {
         layout.leftovers.swap_remove(at);
         disk.remove(&begin).map_err(|error| disk_error(OPEN, &begin, error))?;
     }
-    let damaged = layout.damage(options.on_damage, OPEN)?;
+    let corrupt = layout.corruption(options.on_corruption, OPEN)?;
     let end = match layout.segments.first() {
         Some(_) => {
             if let Some(missing) = layout.missing(dir) {
@@ -84,7 +84,7 @@ pub(super) fn open(dir: &Path, options: &WalOptions) -> Result<Opened> {
             }
             recover(&*disk, dir, std::mem::take(&mut layout.segments), options)?
         }
-        None if layout.begin.is_some() || layout.damage.is_some() => {
+        None if layout.begin.is_some() || layout.corruption.is_some() => {
             return Err(
                 Error::new(ErrorKind::Corrupt, OPEN, "all segments are missing").with_context("path", dir.display())
             );
@@ -94,12 +94,12 @@ pub(super) fn open(dir: &Path, options: &WalOptions) -> Result<Opened> {
             create(&*disk, dir, options, 1)?
         }
     };
-    let (repaired, damage) = (end.repaired.clone(), damaged.or_else(|| end.damage.clone()));
+    let (repaired, corruption) = (end.repaired.clone(), corrupt.or_else(|| end.corruption.clone()));
     let mut engine = engine(disk, dir, options, lock, end);
     if !layout.leftovers.is_empty() {
         engine.remove(layout.leftovers);
     }
-    Ok(Opened { engine, repaired, damage })
+    Ok(Opened { engine, repaired, corruption })
 }
 
 /// Makes a new log whose first record has this number, in a folder that has none.
@@ -186,7 +186,7 @@ fn create(disk: &dyn Disk, dir: &Path, options: &WalOptions, first: u64) -> Resu
         hash: header.prev,
         epoch: 0,
         repaired: None,
-        damage: None,
+        corruption: None,
         clean: false,
         stale_footer: None,
     })
@@ -231,7 +231,7 @@ pub(super) fn follows_durable(segment: &Segment) -> io::Result<bool> {
 }
 
 /// Whether the segment before the last one ends before the last one begins, though nothing shows that it had been durable.
-pub(super) fn torn_before(before: &Segment, last: &Segment, operation: &'static str) -> Result<Option<Damage>> {
+pub(super) fn torn_before(before: &Segment, last: &Segment, operation: &'static str) -> Result<Option<Corruption>> {
     let limit = before.size(operation)?;
     let mut walk = Walk::new(before, limit);
     let mut look = || -> io::Result<Option<u64>> {
@@ -246,7 +246,7 @@ pub(super) fn torn_before(before: &Segment, last: &Segment, operation: &'static 
         Ok((!witness && last.header.synced < walk.next).then_some(size))
     };
     let torn = look().map_err(|error| disk_error(operation, &before.path, error))?;
-    Ok(torn.map(|size| Damage::new(&last.path, 0, size, None)))
+    Ok(torn.map(|size| Corruption::new(&last.path, 0, size, None)))
 }
 
 /// Looks through the last segment, and puts its end in order.
@@ -259,13 +259,13 @@ struct Recovery<'a> {
     active: Active,
     /// Commits that the newest one does not say to be durable: their last record, and their place.
     unsynced: VecDeque<(u64, u64)>,
-    damage: Option<Damage>,
+    corruption: Option<Corruption>,
 }
 
 impl<'a> Recovery<'a> {
     fn new(disk: &'a dyn Disk, dir: &'a Path, segment: &'a Segment, chain: Chain, options: &'a WalOptions) -> Self {
         let active = Active::new(segment.path.clone(), Arc::clone(&segment.file), segment.header.first, 0);
-        Self { disk, dir, segment, chain, options, active, unsynced: VecDeque::new(), damage: None }
+        Self { disk, dir, segment, chain, options, active, unsynced: VecDeque::new(), corruption: None }
     }
 
     fn failed(&self, error: io::Error) -> Error {
@@ -289,7 +289,7 @@ impl<'a> Recovery<'a> {
         loop {
             self.walk(&mut walk, footer.as_ref()).map_err(|error| self.failed(error))?;
             bytes_end = Self::end_of_bytes(&mut walk, footer.as_ref()).map_err(|error| self.failed(error))?;
-            if !self.skip_damage(&mut walk, footer.as_ref(), bytes_end)? {
+            if !self.skip_corruption(&mut walk, footer.as_ref(), bytes_end)? {
                 break;
             }
         }
@@ -308,7 +308,7 @@ impl<'a> Recovery<'a> {
             active: self.active,
             stale_footer: start.filter(|_| repaired.is_none()),
             repaired,
-            damage: self.damage,
+            corruption: self.corruption,
             clean,
         })
     }
@@ -367,8 +367,8 @@ impl<'a> Recovery<'a> {
         end_of_bytes(&mut walk.window, walk.at, limit)
     }
 
-    /// If what is bad here had been durable, it is damage: refuses it, or goes behind it. False if there is nothing behind.
-    fn skip_damage(&mut self, walk: &mut Walk<'_>, footer: Option<&Footer>, bytes_end: u64) -> Result<bool> {
+    /// If what is bad here had been durable, it is corruption: refuses it, or goes behind it. False if there is nothing behind.
+    fn skip_corruption(&mut self, walk: &mut Walk<'_>, footer: Option<&Footer>, bytes_end: u64) -> Result<bool> {
         let (at, next, epoch) = (walk.at, walk.next, walk.epoch);
         let footer = footer.filter(|footer| footer.end > at && footer.last >= next);
         let accept = |header: &CommitHeader| {
@@ -380,9 +380,9 @@ impl<'a> Recovery<'a> {
         if let (Some((behind, later)), Some(told)) = (&later, told)
             && later.first <= told.last()
         {
-            // No damage does that to checksums that hold. Readers go by what is told, so that an append would not be shown.
-            let damage = Damage::new(&self.segment.path, at, *behind, Some((next, later.first - 1)));
-            return Err(damage.error(OPEN, "two commits contradict each other: only salvage helps"));
+            // No corruption does that to checksums that hold. Readers go by what is told, so that an append would not be shown.
+            let corruption = Corruption::new(&self.segment.path, at, *behind, Some((next, later.first - 1)));
+            return Err(corruption.error(OPEN, "two commits contradict each other: only salvage helps"));
         }
         let (behind, missing) = match (later, footer) {
             (Some((behind, header)), _) => {
@@ -396,11 +396,11 @@ impl<'a> Recovery<'a> {
             }
             (None, None) => return Ok(false),
         };
-        let damage = Damage::new(&self.segment.path, at, behind, Some((next, missing)));
-        if self.options.on_damage == OnDamage::Stop {
-            return Err(damage.error(OPEN, "the log is damaged, and goes on behind it"));
+        let corruption = Corruption::new(&self.segment.path, at, behind, Some((next, missing)));
+        if self.options.on_corruption == OnCorruption::Stop {
+            return Err(corruption.error(OPEN, "the log is corrupt, and goes on behind it"));
         }
-        self.damage.get_or_insert(damage);
+        self.corruption.get_or_insert(corruption);
         walk.at = behind;
         walk.next = missing + 1;
         self.active.at = behind;
@@ -437,7 +437,7 @@ impl<'a> Recovery<'a> {
     fn set_aside(&self, walk: &mut Walk<'_>, end: u64) -> io::Result<Repair> {
         let lost =
             walk.header()?.filter(|header| header.first == walk.next).map(|header| (header.first, header.last()));
-        let cut = Damage::new(&self.segment.path, walk.at, end, lost);
+        let cut = Corruption::new(&self.segment.path, walk.at, end, lost);
         let copy = aside_path(&self.segment.path, walk.epoch.saturating_add(1), walk.at);
         let file = self.disk.create(&copy)?;
         let mut at = walk.at;

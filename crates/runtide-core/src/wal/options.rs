@@ -31,18 +31,18 @@ pub enum Durability {
     Os,
 }
 
-/// What to do about damage before the tail.
+/// What to do about corruption before the tail.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum OnDamage {
+pub enum OnCorruption {
     /// Stop there: opening for writing fails, a reader ends with an error.
     #[default]
     Stop,
-    /// Go on behind it: opening for writing keeps the damage where it is and appends behind it, where it can, a reader gives
-    /// an error for each damaged range and then the records that follow. A reader that the writer gave ends at damage in the
+    /// Go on behind it: opening for writing keeps the corruption where it is and appends behind it, where it can, a reader gives
+    /// an error for each corrupt range and then the records that follow. A reader that the writer gave ends at corruption in the
     /// last commit.
-    GoOn,
+    Continue,
 }
 
 /// The key of a keyed chain: whoever does not have it cannot make a log that verifies.
@@ -90,8 +90,8 @@ pub struct WalOptions {
     pub segment_bytes: Option<NonZeroU64>,
     /// The key of a keyed chain. A new log is keyed if it is given, and not if it is `None`.
     pub key: Option<WalKey>,
-    /// What to do about damage before the tail.
-    pub on_damage: OnDamage,
+    /// What to do about corruption before the tail.
+    pub on_corruption: OnCorruption,
     /// The disk; the operating system's if `None`.
     pub disk: Option<Arc<dyn Disk>>,
 }
@@ -103,8 +103,8 @@ setters!(WalOptions {
     with_segment_bytes: segment_bytes: Option<NonZeroU64>;
     /// The key of a keyed chain.
     with_key: key: Option<WalKey>;
-    /// What to do about damage before the tail.
-    with_on_damage: on_damage: OnDamage;
+    /// What to do about corruption before the tail.
+    with_on_corruption: on_corruption: OnCorruption;
     /// Another disk than the operating system's.
     with_disk: disk: Option<Arc<dyn Disk>>;
 });

@@ -16,11 +16,11 @@ use bytes::{Bytes, BytesMut};
 
 use super::{
     chain::Chain,
-    damage::{Damage, disk_error},
+    corruption::{Corruption, disk_error},
     format::{COMMIT_HEADER, CommitHeader, Entry, FRAME_HEADER, Frame, Hash, LogId, SegmentHeader},
     fs::{Disk, File},
     layout::{Layout, segment_path},
-    options::{OnDamage, WalOptions},
+    options::{OnCorruption, WalOptions},
     published::Published,
     record::{ReadFrom, Seq},
     scan::{Whole, check_commit, check_frames},
@@ -32,7 +32,7 @@ use crate::{Error, ErrorKind, Result};
 
 const READ: &str = "wal.read";
 
-const DAMAGED: &str = "the log is damaged here";
+const CORRUPT: &str = "the log is corrupt here";
 
 /// How much is read at once, in bytes: fits the second-level cache, and is far above what a call costs.
 const BLOCK: usize = 256 << 10;
@@ -53,8 +53,8 @@ const CHECKED_AHEAD: u64 = 16 << 10;
 ///
 /// # Behavior
 /// * After the end it gives `None`; called again later, it goes on with what has come meanwhile.
-/// * Damage before the tail is an [`ErrorKind::Corrupt`] that names segment, offset and records. With [`OnDamage::Stop`] the
-///   reader ends there, with [`OnDamage::GoOn`] it goes on behind it. Any other error ends it.
+/// * Corruption before the tail is an [`ErrorKind::Corrupt`] that names segment, offset and records. With [`OnCorruption::Stop`] the
+///   reader ends there, with [`OnCorruption::Continue`] it goes on behind it. Any other error ends it.
 /// * A commit that was not finished is not shown.
 /// * Retention does not break it: it holds the next 128 segments open. One that falls behind retention by more gets
 ///   [`ErrorKind::Expired`].
@@ -64,7 +64,7 @@ const CHECKED_AHEAD: u64 = 16 << 10;
 pub struct WalReader {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
-    on_damage: OnDamage,
+    on_corruption: OnCorruption,
     /// What the writer has told; `None` for a reader of its own.
     bound: Option<Arc<Published>>,
     log: LogId,
@@ -92,13 +92,13 @@ pub struct WalReader {
     /// Whether a commit may be unfinished here: nobody tells what was acknowledged, and no later segment proves it.
     doubtful: bool,
     /// Found on the way to the next record.
-    pending: Option<Damage>,
+    pending: Option<Corruption>,
     done: bool,
 }
 
 impl WalReader {
     /// Opens a log for reading alone: no lock is taken, and no writer needs to be there. Of the options it uses the disk,
-    /// `on_damage`, and the key if one is given, which is then compared with the log's.
+    /// `on_corruption`, and the key if one is given, which is then compared with the log's.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if there is no log, [`Expired`](ErrorKind::Expired) if retention has dropped the
@@ -119,7 +119,7 @@ impl WalReader {
     #[expect(clippy::needless_pass_by_value, reason = "options are given away, here as everywhere")]
     pub fn open(dir: &Path, from: ReadFrom, options: WalOptions) -> Result<Self> {
         let disk = options.disk();
-        let reader = Self::start(disk, dir, from, options.on_damage, None)?;
+        let reader = Self::start(disk, dir, from, options.on_corruption, None)?;
         if options.key.is_some() {
             Chain::of(&reader.segment.header, options.key.as_ref(), READ)?;
         }
@@ -130,7 +130,7 @@ impl WalReader {
         disk: Arc<dyn Disk>,
         dir: &Path,
         from: ReadFrom,
-        on_damage: OnDamage,
+        on_corruption: OnCorruption,
         bound: Option<Arc<Published>>,
     ) -> Result<Self> {
         let active = bound.as_ref().map(|bound| bound.segment()).filter(|active| match from {
@@ -150,7 +150,7 @@ impl WalReader {
                 Error::new(ErrorKind::NotFound, READ, "there is no log here").with_context("path", dir.display())
             );
         };
-        let damaged = layout.damage(on_damage, READ)?;
+        let corrupt = layout.corruption(on_corruption, READ)?;
         let end = bound.as_ref().map(|bound| bound.acked().saturating_add(1));
         // What is missing is told before the first record that is there.
         let missing = layout.missing(dir).filter(|missing| match from {
@@ -177,16 +177,16 @@ impl WalReader {
         let Some((first, path)) = rest.next() else { return Err(beyond(seq, oldest)) };
         let others = rest.clone();
         let (segment, pending) = match Segment::open(&*disk, first, &path, READ) {
-            Err(error) if error.kind() == ErrorKind::Corrupt && on_damage == OnDamage::GoOn => {
+            Err(error) if error.kind() == ErrorKind::Corrupt && on_corruption == OnCorruption::Continue => {
                 let segment = Segment::guess(&*disk, first, &path, others, READ)?;
-                (segment, Some(Damage::new(&path, 0, DATA, None)))
+                (segment, Some(Corruption::new(&path, 0, DATA, None)))
             }
             segment => (segment?, None),
         };
         let mut reader = Self {
             disk,
             dir: dir.to_owned(),
-            on_damage,
+            on_corruption,
             log: segment.header.log,
             at: DATA,
             next: first,
@@ -202,7 +202,7 @@ impl WalReader {
             bound_at: bound.as_ref().map_or(u64::MAX, |bound| bound.acked()),
             doubtful: bound.is_none(),
             bound,
-            pending: missing.or(pending).or(damaged),
+            pending: missing.or(pending).or(corrupt),
             done: false,
         };
         reader.hold(rest.take(AHEAD))?;
@@ -255,16 +255,16 @@ impl WalReader {
                 Some((end, last)) if last < seq => self.leave(end, last),
                 Some((end, _)) => {
                     if !self.pass_frame(end)?
-                        && let Some(Found::Damage(damage)) = self.step()?
+                        && let Some(Found::Corruption(corruption)) = self.step()?
                     {
-                        self.meet(&damage)?;
+                        self.meet(&corruption)?;
                     }
                 }
                 None => match self.enter()? {
                     Enter::Commit | Enter::Segment => {}
                     Enter::End => break,
                     Enter::Lost => match self.lost()? {
-                        Some(damage) => self.meet(&damage)?,
+                        Some(corruption) => self.meet(&corruption)?,
                         None => break,
                     },
                 },
@@ -285,9 +285,9 @@ impl WalReader {
         Ok(true)
     }
 
-    /// Damage before the place that is sought.
-    fn meet(&self, damage: &Damage) -> Result<()> {
-        if self.on_damage == OnDamage::GoOn { Ok(()) } else { Err(damage.error(READ, DAMAGED)) }
+    /// Corruption before the place that is sought.
+    fn meet(&self, corruption: &Corruption) -> Result<()> {
+        if self.on_corruption == OnCorruption::Continue { Ok(()) } else { Err(corruption.error(READ, CORRUPT)) }
     }
 
     /// A commit at or before this record, by an index.
@@ -307,14 +307,14 @@ impl WalReader {
         disk_error(READ, &self.segment.path, error)
     }
 
-    /// Goes to the next record, which then is checked and in the block, or to damage before it.
+    /// Goes to the next record, which then is checked and in the block, or to corruption before it.
     fn ready(&mut self) -> Result<Option<Ready>> {
         loop {
             if self.at < self.checked {
                 return Ok(Some(Ready::Record));
             }
-            if let Some(damage) = self.pending.take() {
-                return Ok(Some(Ready::Damage(damage)));
+            if let Some(corruption) = self.pending.take() {
+                return Ok(Some(Ready::Corruption(corruption)));
             }
             let run = self.run;
             let entered = match run {
@@ -330,7 +330,7 @@ impl WalReader {
                 Enter::Commit | Enter::Segment => {}
                 Enter::End => return Ok(None),
                 Enter::Lost => match self.lost()? {
-                    Some(damage) => return Ok(Some(Ready::Damage(damage))),
+                    Some(corruption) => return Ok(Some(Ready::Corruption(corruption))),
                     None if self.run.is_none() && self.block.is_empty() => return Ok(None),
                     None => {}
                 },
@@ -517,12 +517,12 @@ impl WalReader {
             if continues {
                 return Ok(segment);
             }
-            Err(Damage::new(&path, 0, DATA, None).error(READ, "the segment does not continue the one before it"))
+            Err(Corruption::new(&path, 0, DATA, None).error(READ, "the segment does not continue the one before it"))
         });
         self.segment = match read {
             Ok(segment) => segment,
-            Err(error) if error.kind() == ErrorKind::Corrupt && self.on_damage == OnDamage::GoOn => {
-                self.pending = Some(Damage::new(&path, 0, DATA, None));
+            Err(error) if error.kind() == ErrorKind::Corrupt && self.on_corruption == OnCorruption::Continue => {
+                self.pending = Some(Corruption::new(&path, 0, DATA, None));
                 let header = SegmentHeader { first: self.next, ..self.segment.header.clone() };
                 Segment { path, file, header }
             }
@@ -541,7 +541,7 @@ impl WalReader {
 #[derive(Debug)]
 enum Ready {
     Record,
-    Damage(Damage),
+    Corruption(Corruption),
 }
 
 /// What the next step is.

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    damage::disk_error,
+    corruption::disk_error,
     layout::{Layout, write_begin},
     published::lock,
     record::{Seq, now},
@@ -71,7 +71,7 @@ impl Wal {
     /// open are not disturbed.
     ///
     /// # Errors
-    /// [`Corrupt`](crate::ErrorKind::Corrupt) if a segment's header is damaged; after a failed write or sync of the log that
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) if a segment's header is corrupt; after a failed write or sync of the log that
     /// failure again; what the disk refuses. The log stays usable.
     ///
     /// ```

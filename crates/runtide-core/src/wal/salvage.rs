@@ -1,16 +1,16 @@
-//! Salvage: a new log from whatever can still be read of a damaged one.
+//! Salvage: a new log from whatever can still be read of a corrupt one.
 
 use std::{path::Path, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    damage::{Damage, disk_error},
+    corruption::{Corruption, disk_error},
     engine::Engine,
     format::{COMMIT_HEADER, push_frame},
     layout::Layout,
     open,
-    options::{Durability, OnDamage, WalOptions},
+    options::{Durability, OnCorruption, WalOptions},
     queue::GROUP_BYTES,
     reader::{Found, WalReader},
     record::{ReadFrom, Record, RecordKind, nanos},
@@ -29,7 +29,7 @@ pub struct SalvageReport {
     /// Records in the new log, without those that stand for lost ones.
     pub recovered: u64,
     /// Ranges of the old log that could not be read, an unfinished tail included.
-    pub lost: Vec<Damage>,
+    pub lost: Vec<Corruption>,
 }
 
 /// Reads what can be read of a log, and writes it into a new one; the old one is left as it is.
@@ -67,7 +67,7 @@ pub fn salvage(dir: &Path, out: &Path) -> Result<SalvageReport> {
 /// As [`salvage`].
 pub fn salvage_with(dir: &Path, out: &Path, options: &WalOptions) -> Result<SalvageReport> {
     let disk = options.disk();
-    let mut reader = WalReader::start(Arc::clone(&disk), dir, ReadFrom::Start, OnDamage::GoOn, None)?;
+    let mut reader = WalReader::start(Arc::clone(&disk), dir, ReadFrom::Start, OnCorruption::Continue, None)?;
     match Layout::read(&*disk, out) {
         Ok(layout) if !layout.segments.is_empty() => {
             return Err(Error::new(ErrorKind::AlreadyExists, SALVAGE, "there is a log already")
@@ -82,7 +82,7 @@ pub fn salvage_with(dir: &Path, out: &Path, options: &WalOptions) -> Result<Salv
     let mut report = SalvageReport { recovered: 0, lost: Vec::new() };
     while let Some(found) = reader.step()? {
         match found {
-            Found::Damage(damage) => report.lost.push(damage),
+            Found::Corruption(corruption) => report.lost.push(corruption),
             Found::Record(record) => {
                 copy.fill_up_to(&record)?;
                 copy.push(record.seq.0, nanos(record.at), record.kind, &record.bytes)?;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    damage::{Damage, disk_error, header_error},
+    corruption::{Corruption, disk_error, header_error},
     format::{Footer, SEGMENT_HEADER, SegmentHeader, TRAILER},
     fs::{Disk, File},
 };
@@ -37,14 +37,14 @@ impl Segment {
         let header = SegmentHeader::decode(bytes.get(..read).unwrap_or_default())
             .map_err(|bad| header_error(operation, path, bad))?;
         if header.first != first {
-            let damage = Damage::new(path, 0, DATA, None);
+            let corruption = Corruption::new(path, 0, DATA, None);
             let message = format!("the segment's name and its header differ: it begins with record {}", header.first);
-            return Err(damage.error(operation, &message));
+            return Err(corruption.error(operation, &message));
         }
         Ok(Self { path: path.to_owned(), file, header })
     }
 
-    /// A segment whose header is damaged, with what can be known otherwise: which log it is from is told by another segment,
+    /// A segment whose header is corrupt, with what can be known otherwise: which log it is from is told by another segment,
     /// or by what is left of the header.
     pub(super) fn guess(
         disk: &dyn Disk,

@@ -1,8 +1,8 @@
-//! The log on real files, sound and damaged. What it does on a disk that fails, and after power cuts, is in the laws of the log
+//! The log on real files, sound and corrupt. What it does on a disk that fails, and after power cuts, is in the laws of the log
 //! (`runtide-conformance`).
 
 mod basics;
-mod damage;
+mod corruption;
 mod follow;
 #[cfg(shuttle)]
 mod handover;
@@ -67,7 +67,7 @@ fn segments(dir: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// A copy of a log, to be damaged.
+/// A copy of a log, to be corrupt.
 fn copy(from: &Path) -> tempfile::TempDir {
     let to = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(from).unwrap() {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     anchor::Anchor,
     chain::Chain,
-    damage::{Damage, disk_error},
+    corruption::{Corruption, disk_error},
     format::Hash,
     fs::Disk,
     layout::{Layout, segment_path},
@@ -35,29 +35,29 @@ const WORKERS: usize = 8;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Verified {
-    /// Records, up to the first damage.
+    /// Records, up to the first corruption.
     pub records: u64,
-    /// Commits, up to the first damage.
+    /// Commits, up to the first corruption.
     pub commits: u64,
-    /// Segments, up to the first damage, that one included.
+    /// Segments, up to the first corruption, that one included.
     pub segments: u64,
     /// The first record that is kept, or that will be appended to a log that has none.
     pub first: Seq,
-    /// The end of the chain, up to the first damage; `None` if not even one header is sound.
+    /// The end of the chain, up to the first corruption; `None` if not even one header is sound.
     pub head: Option<Anchor>,
     /// Whether the anchor that was given is in the chain. Without one it is false: then nothing tells whether a tail was cut
     /// off, or all of an unkeyed log written anew.
     pub anchored: bool,
     /// The first range that does not hold what was written there.
-    pub damage: Option<Damage>,
+    pub corruption: Option<Corruption>,
     /// A tail of which nothing proves that it ever was durable: torn by a crash, to be cut by the next opening, or just being
-    /// written. It is no damage.
-    pub torn: Option<Damage>,
+    /// written. It is no corruption.
+    pub torn: Option<Corruption>,
 }
 
 /// Verifies a log: every header, the checksum of every record, the hash of every commit, and the chain through all segments.
 ///
-/// Damage is a finding in the result; an `Err` means that the look itself failed. It takes no lock and works also on a log
+/// Corruption is a finding in the result; an `Err` means that the look itself failed. It takes no lock and works also on a log
 /// that is being written. It reads the files once, on as many threads as there are processors, at most 8, with 1 MiB of memory
 /// for each.
 ///
@@ -77,7 +77,7 @@ pub struct Verified {
 /// wal.append_blocking(RecordKind(1), b"hello")?;
 /// let anchor = wal.anchor(); // To be kept elsewhere.
 /// let verified = verify(dir.path(), Some(&anchor), None)?;
-/// assert!(verified.damage.is_none() && verified.anchored);
+/// assert!(verified.corruption.is_none() && verified.anchored);
 /// assert_eq!(verified.records, 1);
 /// # Ok::<(), runtide_core::Error>(())
 /// ```
@@ -101,7 +101,7 @@ pub fn verify_with(dir: &Path, anchor: Option<&Anchor>, options: &WalOptions) ->
         Err(error) if error.kind() == ErrorKind::Corrupt => {
             return Ok(Verified {
                 segments: 1,
-                damage: Some(Damage::new(path, 0, DATA, None)),
+                corruption: Some(Corruption::new(path, 0, DATA, None)),
                 ..Verified::none(*first)
             });
         }
@@ -109,8 +109,8 @@ pub fn verify_with(dir: &Path, anchor: Option<&Anchor>, options: &WalOptions) ->
     };
     let verifier = Verifier { disk: &*disk, chain: &chain, anchor: anchor.filter(|anchor| anchor.log == chain.log) };
     let mut found = Verified::none(*first);
-    if let Some(damage) = layout.damage.clone().or_else(|| layout.missing(dir)) {
-        found.damage = Some(damage);
+    if let Some(corruption) = layout.corruption.clone().or_else(|| layout.missing(dir)) {
+        found.corruption = Some(corruption);
         return Ok(found);
     }
     let found = verifier.join(dir, found, verifier.all(&layout.segments)?)?;
@@ -126,7 +126,7 @@ impl Verified {
             first: Seq(first),
             head: None,
             anchored: false,
-            damage: None,
+            corruption: None,
             torn: None,
         }
     }
@@ -142,15 +142,15 @@ struct Verifier<'a> {
 /// What one segment shows by itself.
 struct Report {
     path: PathBuf,
-    /// What its header says is before it; `None` if the header is damaged.
+    /// What its header says is before it; `None` if the header is corrupt.
     begins: Option<(u64, Hash)>,
     records: u64,
     commits: u64,
     /// The next record, and the hash of the last commit.
     ends: (u64, Hash),
     anchored: bool,
-    damage: Option<Damage>,
-    torn: Option<Damage>,
+    corruption: Option<Corruption>,
+    torn: Option<Corruption>,
     /// Behind the last commit, as far as commits could lie.
     rest: (u64, u64),
     /// Whether a footer agrees that this is the end.
@@ -233,13 +233,15 @@ impl Verifier<'_> {
                     continue;
                 }
             }
-            let damage = match (&later, &footer) {
+            let corruption = match (&later, &footer) {
                 (Some((behind, commit)), _) => Some(((*behind).max(at + 1), commit.first.saturating_sub(1))),
                 (None, Some((_, footer))) if told => Some((footer.end, footer.last)),
                 _ => None,
             };
-            let damage = damage.map(|(behind, last)| Damage::new(&segment.path, at, behind, Some((next, last))));
-            let torn = (damage.is_none() && is_last && end > at).then(|| Damage::new(&segment.path, at, end, None));
+            let corruption =
+                corruption.map(|(behind, last)| Corruption::new(&segment.path, at, behind, Some((next, last))));
+            let torn =
+                (corruption.is_none() && is_last && end > at).then(|| Corruption::new(&segment.path, at, end, None));
             return Ok(Report {
                 path: segment.path.clone(),
                 begins: Some((header.first, header.prev)),
@@ -247,7 +249,7 @@ impl Verifier<'_> {
                 commits,
                 ends: (next, walk.hash),
                 anchored,
-                damage,
+                corruption,
                 torn,
                 rest: (at, limit),
                 sealed: footer.is_some_and(|(_, footer)| footer.end == at && end == at),
@@ -271,22 +273,22 @@ impl Verifier<'_> {
                 ));
             };
             if let Some(before) = &before {
-                found.damage = gap(dir, before, &report);
-                if found.damage.is_some() {
+                found.corruption = gap(dir, before, &report);
+                if found.corruption.is_some() {
                     break;
                 }
             } else {
                 found.first = Seq(report.begins.map_or(found.first.0, |(first, _)| first));
             }
             found.segments += 1;
-            found.damage.clone_from(&report.damage);
+            found.corruption.clone_from(&report.corruption);
             let Some(_) = report.begins else { break };
             found.records += report.records;
             found.commits += report.commits;
             found.anchored |= report.anchored;
             found.torn.clone_from(&report.torn);
             found.head = Some(Anchor::new(self.chain.log, report.ends.0.saturating_sub(1), report.ends.1));
-            if found.damage.is_some() {
+            if found.corruption.is_some() {
                 break;
             }
             before = Some(report);
@@ -305,7 +307,7 @@ impl Report {
             commits: 0,
             ends: (first, [0; 32]),
             anchored: false,
-            damage: Some(Damage::new(path, 0, DATA, None)),
+            corruption: Some(Corruption::new(path, 0, DATA, None)),
             torn: None,
             rest: (0, 0),
             sealed: false,
@@ -314,17 +316,17 @@ impl Report {
 }
 
 /// What is wrong between two segments.
-fn gap(dir: &Path, before: &Report, after: &Report) -> Option<Damage> {
+fn gap(dir: &Path, before: &Report, after: &Report) -> Option<Corruption> {
     let (next, hash) = before.ends;
     let (first, prev) = after.begins?;
     if first == next {
         // The header does not continue the chain: one of the two was exchanged.
-        return (prev != hash).then(|| Damage::new(&after.path, 0, DATA, None));
+        return (prev != hash).then(|| Corruption::new(&after.path, 0, DATA, None));
     }
     let missing = Some((next, first.saturating_sub(1)));
     Some(if before.sealed {
-        Damage::new(&segment_path(dir, next), 0, 0, missing)
+        Corruption::new(&segment_path(dir, next), 0, 0, missing)
     } else {
-        Damage::new(&before.path, before.rest.0, before.rest.1, missing)
+        Corruption::new(&before.path, before.rest.0, before.rest.1, missing)
     })
 }

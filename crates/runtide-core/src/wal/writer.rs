@@ -11,11 +11,11 @@ use std::{
 use super::{
     anchor::Anchor,
     commit::{Committer, Pending},
-    damage::Damage,
+    corruption::Corruption,
     format::{MAX_BATCH, MAX_RECORD, frame_size},
     fs::Disk,
     open::{self, Repair},
-    options::{OnDamage, WalOptions},
+    options::{OnCorruption, WalOptions},
     published::lock,
     queue::Request,
     reader::WalReader,
@@ -54,9 +54,9 @@ pub(super) struct Inner {
     pub(super) committer: Arc<Committer>,
     pub(super) disk: Arc<dyn Disk>,
     pub(super) dir: PathBuf,
-    pub(super) on_damage: OnDamage,
+    pub(super) on_corruption: OnCorruption,
     repaired: Option<Repair>,
-    damage: Option<Damage>,
+    corruption: Option<Corruption>,
     thread: Mutex<Option<JoinHandle<Result<()>>>>,
     /// One retention at a time.
     pub(super) retention: Mutex<()>,
@@ -77,9 +77,9 @@ impl Wal {
     ///
     /// # Errors
     /// * [`Conflict`](ErrorKind::Conflict): another writer has it open, here or in another process; the context names the holder.
-    /// * [`Corrupt`](ErrorKind::Corrupt): the last segment is damaged before its tail, or a segment is missing; the context names
-    ///   segment, offset and records. [`OnDamage::GoOn`] opens a log with a damaged commit all the same, or where the file
-    ///   `begin` is damaged; with a damaged header, a missing segment, or commits that contradict each other, only
+    /// * [`Corrupt`](ErrorKind::Corrupt): the last segment is corrupt before its tail, or a segment is missing; the context names
+    ///   segment, offset and records. [`OnCorruption::Continue`] opens a log with a corrupt commit all the same, or where the file
+    ///   `begin` is corrupt; with a corrupt header, a missing segment, or commits that contradict each other, only
     ///   [`salvage`](super::salvage()) helps.
     /// * [`Unauthenticated`](ErrorKind::Unauthenticated): the key is missing or another;
     ///   [`InvalidInput`](ErrorKind::InvalidInput): there is a key, and the log was created without one.
@@ -100,9 +100,9 @@ impl Wal {
                 committer,
                 disk,
                 dir: dir.to_owned(),
-                on_damage: options.on_damage,
+                on_corruption: options.on_corruption,
                 repaired: opened.repaired,
-                damage: opened.damage,
+                corruption: opened.corruption,
                 thread: Mutex::new(Some(thread)),
                 retention: Mutex::new(()),
             }),
@@ -114,9 +114,9 @@ impl Wal {
         self.inner.repaired.as_ref()
     }
 
-    /// The damage that opening found in the last segment and, by [`OnDamage::GoOn`], left where it is.
-    pub fn damage(&self) -> Option<&Damage> {
-        self.inner.damage.as_ref()
+    /// The corruption that opening found in the last segment and, by [`OnCorruption::Continue`], left where it is.
+    pub fn corruption(&self) -> Option<&Corruption> {
+        self.inner.corruption.as_ref()
     }
 
     /// Appends a record, and returns its number when it is durable as the log's [`Durability`](super::Durability) says.
@@ -235,7 +235,7 @@ impl Wal {
     ///
     /// # Errors
     /// [`Expired`](ErrorKind::Expired) if retention has dropped the place, [`InvalidInput`](ErrorKind::InvalidInput) if it lies
-    /// beyond the next record, [`Corrupt`](ErrorKind::Corrupt) if a header is damaged, and what the disk refuses.
+    /// beyond the next record, [`Corrupt`](ErrorKind::Corrupt) if a header is corrupt, and what the disk refuses.
     ///
     /// ```
     /// use runtide_core::wal::{ReadFrom, RecordKind, Wal, WalOptions};
@@ -253,14 +253,14 @@ impl Wal {
     pub fn reader(&self, from: ReadFrom) -> Result<WalReader> {
         let inner = &self.inner;
         let bound = Some(Arc::clone(&inner.committer.published));
-        WalReader::start(Arc::clone(&inner.disk), &inner.dir, from, inner.on_damage, bound)
+        WalReader::start(Arc::clone(&inner.disk), &inner.dir, from, inner.on_corruption, bound)
     }
 
     /// The last `n` records, oldest first, or all if there are fewer. Goes by the index, so that it reads little more than
     /// these.
     ///
     /// # Errors
-    /// As [`Wal::reader`]; [`Corrupt`](ErrorKind::Corrupt) if one of them is damaged.
+    /// As [`Wal::reader`]; [`Corrupt`](ErrorKind::Corrupt) if one of them is corrupt.
     pub fn tail(&self, n: usize) -> Result<Vec<Record>> {
         let acked = self.inner.committer.published.acked();
         let first = acked.saturating_add(1).saturating_sub(n as u64).max(1);

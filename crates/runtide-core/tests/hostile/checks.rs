@@ -4,7 +4,7 @@ use std::io;
 
 use runtide_core::{
     journal::{JournalOptions, OperationLog, RuntimeJournal},
-    wal::{OnDamage, ReadFrom, Record, RecordKind, Seq, Wal, WalReader, dump_with, salvage_with, verify_with},
+    wal::{OnCorruption, ReadFrom, Record, RecordKind, Seq, Wal, WalReader, dump_with, salvage_with, verify_with},
 };
 
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     place::{KIND, Place},
 };
 
-const BOTH: [OnDamage; 2] = [OnDamage::Stop, OnDamage::GoOn];
+const BOTH: [OnCorruption; 2] = [OnCorruption::Stop, OnCorruption::Continue];
 
 /// Far more than the files of any check have: who gives so many never ends.
 const MANY: usize = 100_000;
@@ -36,14 +36,14 @@ pub(crate) fn changed_log(place: &Place, original: &Original, changes: &[Change]
     original.put(changes, place);
     let whole = |records: &[Record]| records.iter().map(|record| record.seq.0).eq(seqs(original));
     let mut shown = Vec::new();
-    for on_damage in BOTH {
-        let Ok(reader) = WalReader::open(&place.log(), ReadFrom::Start, place.with(on_damage)) else { continue };
+    for on_corruption in BOTH {
+        let Ok(reader) = WalReader::open(&place.log(), ReadFrom::Start, place.with(on_corruption)) else { continue };
         let records = records(reader);
-        assert_original(&records, original, on_damage);
+        assert_original(&records, original, on_corruption);
         shown.push(records);
     }
     if let Ok(verified) = verify_with(&place.log(), Some(&original.anchor), &place.options())
-        && verified.damage.is_none()
+        && verified.corruption.is_none()
         && verified.first == original.records[0].seq
     {
         // What verifies is what was written, as far as it goes; with its anchor it is all of it.
@@ -53,22 +53,25 @@ pub(crate) fn changed_log(place: &Place, original: &Original, changes: &[Change]
         assert!(!verified.anchored || whole(stopped), "anchored, and not all of it: {verified:?}");
     }
     everything(place);
-    let Ok(reader) = WalReader::open(&place.log(), ReadFrom::Start, place.with(OnDamage::GoOn)) else { return };
+    let Ok(reader) = WalReader::open(&place.log(), ReadFrom::Start, place.with(OnCorruption::Continue)) else { return };
     // Openings and appends have destroyed nothing, and brought nothing back.
     let mut records = records(reader);
     records.retain(|record| record.bytes != STILL_USABLE);
-    assert_original(&records, original, OnDamage::GoOn);
+    assert_original(&records, original, OnCorruption::Continue);
 }
 
 fn seqs(original: &Original) -> impl Iterator<Item = u64> + '_ {
     original.records.iter().map(|record| record.seq.0)
 }
 
-/// Each is one of the originals, none comes twice, and where reading stops at damage none is left out.
-fn assert_original(records: &[Record], original: &Original, on_damage: OnDamage) {
+/// Each is one of the originals, none comes twice, and where reading stops at corruption none is left out.
+fn assert_original(records: &[Record], original: &Original, on_corruption: OnCorruption) {
     for pair in records.windows(2) {
         let (before, after) = (pair[0].seq.0, pair[1].seq.0);
-        assert!(before < after && (on_damage == OnDamage::GoOn || before + 1 == after), "{after} follows {before}");
+        assert!(
+            before < after && (on_corruption == OnCorruption::Continue || before + 1 == after),
+            "{after} follows {before}"
+        );
     }
     for record in records {
         let at = original.records.binary_search_by_key(&record.seq, |record| record.seq);
@@ -93,9 +96,9 @@ const STILL_USABLE: &[u8] = b"still usable";
 pub(crate) fn everything(place: &Place) {
     let log = &place.log();
     let mut last = Seq(0);
-    for on_damage in BOTH {
+    for on_corruption in BOTH {
         for from in [ReadFrom::Start, ReadFrom::End, ReadFrom::Seq(Seq(3))] {
-            if let Ok(reader) = WalReader::open(log, from, place.with(on_damage)) {
+            if let Ok(reader) = WalReader::open(log, from, place.with(on_corruption)) {
                 last = last.max(records(reader).last().map_or(Seq(0), |record| record.seq));
             }
         }
@@ -107,27 +110,27 @@ pub(crate) fn everything(place: &Place) {
         && let Ok(report) = salvage_with(log, &place.salvaged(), &place.options())
     {
         let saved = verify_with(&place.salvaged(), None, &place.options()).unwrap();
-        assert!(saved.damage.is_none() && saved.records >= report.recovered, "{report:?}: {saved:?}");
+        assert!(saved.corruption.is_none() && saved.records >= report.recovered, "{report:?}: {saved:?}");
     }
-    for on_damage in BOTH {
-        let Ok(wal) = Wal::open(log, place.with(on_damage)) else { continue };
+    for on_corruption in BOTH {
+        let Ok(wal) = Wal::open(log, place.with(on_corruption)) else { continue };
         let head = wal.anchor().seq;
         // What verifies is opened without loss.
         if let Ok(verified) = &verified
-            && verified.damage.is_none()
+            && verified.corruption.is_none()
             && let Some(verified) = verified.head
         {
             assert!(head >= verified.seq, "{head} is left of {}", verified.seq);
         }
         let Ok(seq) = wal.append_blocking(KIND, STILL_USABLE) else { continue };
-        // Behind damage, forged commits may still lead the reader past it.
-        if wal.damage().is_none() {
+        // Behind corruption, forged commits may still lead the reader past it.
+        if wal.corruption().is_none() {
             let last = wal.tail(1).unwrap();
             assert_eq!((last[0].seq, &last[0].bytes[..]), (seq, STILL_USABLE));
         }
         wal.close().unwrap();
-        let end = WalReader::open(log, ReadFrom::End, place.with(OnDamage::GoOn)).unwrap();
-        assert!(end.next_seq() == seq.next() || wal.damage().is_some());
+        let end = WalReader::open(log, ReadFrom::End, place.with(OnCorruption::Continue)).unwrap();
+        assert!(end.next_seq() == seq.next() || wal.corruption().is_some());
     }
 }
 

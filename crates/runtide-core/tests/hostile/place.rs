@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use runtide_core::wal::{OnDamage, RecordKind, WalOptions, fs::Disk};
+use runtide_core::wal::{OnCorruption, RecordKind, WalOptions, fs::Disk};
 
 pub(crate) const KIND: RecordKind = RecordKind(7);
 
@@ -37,8 +37,8 @@ impl Place {
         WalOptions::default().with_segment_bytes(NonZeroU64::new(8 << 10)).with_disk(Arc::clone(&self.disk))
     }
 
-    pub(crate) fn with(&self, on_damage: OnDamage) -> WalOptions {
-        self.options().with_on_damage(on_damage)
+    pub(crate) fn with(&self, on_corruption: OnCorruption) -> WalOptions {
+        self.options().with_on_corruption(on_corruption)
     }
 
     /// Puts a file into the log's folder.

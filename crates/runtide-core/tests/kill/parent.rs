@@ -119,7 +119,7 @@ impl Known {
     /// Looks at the log: whether all that is known is in it, and takes note of the rest.
     fn check(&mut self, dir: &Path, mode: Mode, case: &str) {
         let verified = verify(dir, self.anchor.as_ref(), mode.key().as_ref()).unwrap();
-        assert!(verified.damage.is_none(), "{case}: {verified:?}");
+        assert!(verified.corruption.is_none(), "{case}: {verified:?}");
         assert!(verified.anchored || self.anchor.is_none(), "{case}: {:?} is not in {verified:?}", self.anchor);
         let reader = WalReader::open(dir, ReadFrom::Start, mode.options()).unwrap();
         let records: Vec<Record> =

@@ -216,11 +216,11 @@ async fn a_damaged_snapshot_changes_nothing_and_leaves_nothing() {
     };
     let there = keys().await;
     let flipped = |at: usize| {
-        let mut damaged = bytes.clone();
-        damaged[at] ^= 1;
-        damaged
+        let mut corrupt = bytes.clone();
+        corrupt[at] ^= 1;
+        corrupt
     };
-    for damaged in [
+    for corrupt in [
         bytes[..bytes.len() - 1].to_vec(),
         bytes[..bytes.len() / 2].to_vec(),
         flipped(bytes.len() - 40),
@@ -229,7 +229,7 @@ async fn a_damaged_snapshot_changes_nothing_and_leaves_nothing() {
         Vec::new(),
         [&bytes[..], b"x"].concat(),
     ] {
-        let error = store.restore(&mut &damaged[..]).await.unwrap_err();
+        let error = store.restore(&mut &corrupt[..]).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
         assert_eq!(keys().await, there);
     }
@@ -295,10 +295,10 @@ async fn a_snapshot_that_is_larger_than_what_is_held_is_all_there_or_not_at_all(
     let before = store.apply(&named("old"), json("{}"), Precondition::None).await.unwrap().revision;
     let options = StoreWatchOptions::default().with_since(Since::After(before));
     let mut stream = store.watch(&Selector::all(), options).await.unwrap();
-    let mut damaged = bytes.clone();
-    let last = damaged.len() - 1;
-    damaged[last] ^= 1;
-    assert_eq!(store.restore(&mut &damaged[..]).await.unwrap_err().kind(), ErrorKind::Corrupt);
+    let mut corrupt = bytes.clone();
+    let last = corrupt.len() - 1;
+    corrupt[last] ^= 1;
+    assert_eq!(store.restore(&mut &corrupt[..]).await.unwrap_err().kind(), ErrorKind::Corrupt);
     let all = etcd_client::GetOptions::new().with_all_keys().with_keys_only();
     let keys = cluster.raw(0).await.get(vec![0], Some(all)).await.unwrap();
     assert_eq!(keys.kvs().len(), 2, "the pointer and what was there: {:?}", keys.kvs());

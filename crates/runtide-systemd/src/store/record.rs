@@ -77,8 +77,8 @@ impl Record {
         match serde_json::from_slice::<Intent>(&bytes) {
             Ok(intent) => Ok(Some(intent).filter(|intent| intent.base == base)),
             Err(error) => {
-                let damaged = Error::new(ErrorKind::Corrupt, OPEN, "the record of what was begun last is damaged");
-                Err(damaged.with_context("path", self.path.join(INTENT).display()).with_source(error))
+                let corrupt = Error::new(ErrorKind::Corrupt, OPEN, "the record of what was begun last is corrupt");
+                Err(corrupt.with_context("path", self.path.join(INTENT).display()).with_source(error))
             }
         }
     }
@@ -141,7 +141,7 @@ fn unreadable(path: &Path, error: io::Error) -> Error {
 /// Reads an index.
 ///
 /// # Errors
-/// `Corrupt` if it is damaged.
+/// `Corrupt` if it is corrupt.
 pub(super) async fn decode(bytes: &[u8]) -> Result<StoreImage> {
     let mut from = bytes;
     let mut reader = SnapshotReader::begin(&mut from).await?;

@@ -1,4 +1,4 @@
-//! S7 and S8: snapshots, whole and damaged, and restoring them.
+//! S7 and S8: snapshots, whole and corrupt, and restoring them.
 
 use std::{
     collections::BTreeMap,
@@ -79,7 +79,7 @@ impl Hand {
     }
 }
 
-/// Snapshots are taken while eight clients write: each must be what was there at its revision. Then one is damaged, in every
+/// Snapshots are taken while eight clients write: each must be what was there at its revision. Then one is corrupt, in every
 /// byte, cut at every length, and lengthened: each is refused, nothing is changed, and no watcher hears of it.
 pub(crate) async fn s7_snapshot(h: &dyn StoreHarness) -> StoreLawResult {
     let tried = Tried { law: StoreLaw::S7, h };
@@ -111,12 +111,12 @@ pub(crate) async fn s7_snapshot(h: &dyn StoreHarness) -> StoreLawResult {
     for taken in &snapshots {
         hand.holds(truth.listed(&Selector::all(), taken.seal.revision, &taken.resources))?;
     }
-    let damaged = damaged(tried).await?;
-    Ok(Kept::at(snapshots.len() as u64 + damaged, "snapshots", Vec::new()))
+    let corrupt = corrupt(tried).await?;
+    Ok(Kept::at(snapshots.len() as u64 + corrupt, "snapshots", Vec::new()))
 }
 
 /// Everything that is not a snapshot any more; how many there were.
-async fn damaged(tried: Tried<'_>) -> Held<u64> {
+async fn corrupt(tried: Tried<'_>) -> Held<u64> {
     let hand = tried.hand();
     for n in 0..KEYS {
         hand.delete(&reference(n), Precondition::None).await?;
@@ -149,7 +149,7 @@ async fn damaged(tried: Tried<'_>) -> Held<u64> {
     let count = wrong.len() as u64 + 3;
     for (what, bytes) in &wrong {
         let mut from = &bytes[..];
-        let refused = hand.ends("restore a damaged snapshot", hand.store.restore(&mut from)).await?;
+        let refused = hand.ends("restore a corrupt snapshot", hand.store.restore(&mut from)).await?;
         let version = bytes.get(..VERSION_AT) == taken.bytes.get(..VERSION_AT)
             && bytes.get(VERSION_AT..VERSION_AT + 4) != taken.bytes.get(VERSION_AT..VERSION_AT + 4);
         let fine = refused.as_ref().is_err_and(|error| {

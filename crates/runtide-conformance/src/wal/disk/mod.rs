@@ -18,7 +18,7 @@
 //! * **A full disk** refuses new files and longer files; what lies within a file can be written.
 //! * **A lock** goes with its holder, and with the power.
 //!
-//! Not modelled: bits that rot (the laws on damage do that themselves), sectors that are torn (there the log is cut at every
+//! Not modelled: bits that rot (the laws on corruption do that themselves), sectors that are torn (there the log is cut at every
 //! byte), reads that fail.
 
 mod crash;

@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroU64, path::Path};
 
-use runtide_core::wal::{OnDamage, ReadFrom, WalOptions};
+use runtide_core::wal::{OnCorruption, ReadFrom, WalOptions};
 
 use super::{DIR, Held, Tried, options};
 use crate::wal::{Effort, LogHarness, Looked, Meter, ModelDisk, WalLaw, WalLawResult};
@@ -63,7 +63,7 @@ pub(crate) fn w10_bounded(log: &dyn LogHarness, effort: Effort) -> WalLawResult 
 }
 
 fn large_segments(disk: &ModelDisk) -> WalOptions {
-    options(disk).with_segment_bytes(NonZeroU64::new(1 << 20)).with_on_damage(OnDamage::Stop)
+    options(disk).with_segment_bytes(NonZeroU64::new(1 << 20)).with_on_corruption(OnCorruption::Stop)
 }
 
 fn large(tried: Tried<'_>, records: u64) -> Held<ModelDisk> {

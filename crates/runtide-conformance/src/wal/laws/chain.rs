@@ -57,7 +57,7 @@ pub(crate) fn w7_chain(log: &dyn LogHarness, effort: Effort) -> WalLawResult {
             let with = audit(tried, disk, Some(&anchor))?;
             let ours_all = whole && what.ends_with("cut");
             tried.ensure(
-                with.damage.is_none() && with.anchored == ours_all,
+                with.corruption.is_none() && with.anchored == ours_all,
                 &format!("{what} to lack the anchor"),
                 format!("{with:?}"),
             )?;
@@ -129,19 +129,19 @@ fn rewritten(tried: Tried<'_>, disk: &ModelDisk, ours: &Step, theirs: &Step) -> 
     Ok(forged)
 }
 
-/// A forged record before the last one is damage; of the last one only the anchor tells.
+/// A forged record before the last one is corruption; of the last one only the anchor tells.
 fn told(tried: Tried<'_>, step: &Step, last: bool, forged: &ModelDisk, anchor: &str, how: &str) -> Held {
     let audit = audit(tried, forged, Some(anchor))?;
-    let found = !audit.anchored && (last || audit.damage.is_some());
+    let found = !audit.anchored && (last || audit.corruption.is_some());
     tried.ensure(found, &format!("record {} {how} to be found", step.n), format!("{audit:?}"))
 }
 
-/// What was taken out before the end is found with the anchor, and told as damage, or as a tail that nobody was promised where
+/// What was taken out before the end is found with the anchor, and told as corruption, or as a tail that nobody was promised where
 /// nothing behind it is in its place any more.
 fn gone(tried: Tried<'_>, forged: &ModelDisk, anchor: &str, what: &str) -> Held {
     match tried.log.verify(Path::new(DIR), Some(anchor), &options(forged)) {
         Ok(audit) => {
-            let found = !audit.anchored && (audit.damage.is_some() || audit.torn.is_some());
+            let found = !audit.anchored && (audit.corruption.is_some() || audit.torn.is_some());
             tried.ensure(found, &format!("{what} to be found"), format!("{audit:?}"))
         }
         Err(error) => tried.ensure(error.kind() == ErrorKind::Corrupt, &format!("{what} to be found"), error),

@@ -141,11 +141,11 @@ fn survives_twice(tried: Tried<'_>, life: &Life, crash: &Crash<'_>) -> Held<u64>
         let entries: Vec<_> = tried.works("read to the end", entries.collect())?;
         kept(tried, life, crash, &entries).map_err(after(second))?;
         let audit = tried.works("verify", tried.log.verify(Path::new(DIR), None, &options(&second.disk)))?;
-        tried.ensure(audit.damage.is_none(), "a crash to damage nothing", format!("{audit:?}"))
+        tried.ensure(audit.corruption.is_none(), "a crash to corruption nothing", format!("{audit:?}"))
     })
 }
 
-/// Who reads before anybody opens the log for writing finds the same, and no damage.
+/// Who reads before anybody opens the log for writing finds the same, and no corruption.
 fn unrepaired(tried: Tried<'_>, life: &Life, crash: &Crash<'_>) -> Held {
     let read = match tried.log.reader(Path::new(DIR), ReadFrom::Start, options(&crash.disk)) {
         // There is no log yet.

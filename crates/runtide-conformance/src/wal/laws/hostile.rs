@@ -7,7 +7,7 @@ use std::{
 
 use runtide_core::{
     Error, ErrorKind,
-    wal::{OnDamage, ReadFrom, Seq},
+    wal::{OnCorruption, ReadFrom, Seq},
 };
 
 use super::{DIR, Held, Tried, is_data, options};
@@ -49,7 +49,7 @@ fn cut_anywhere(tried: Tried<'_>, sound: &ModelDisk, effort: Effort) -> Held<u64
     let count = cuts.len() as u64;
     for cut in cuts {
         disk.put(&path, bytes.get(..cut).map(<[u8]>::to_vec));
-        let going_on = options(&disk).with_on_damage(OnDamage::GoOn);
+        let going_on = options(&disk).with_on_corruption(OnCorruption::Continue);
         through(tried, &disk, tried.log.reader(Path::new(DIR), ReadFrom::Start, going_on))?;
     }
     Ok(count)
@@ -100,12 +100,12 @@ fn noise(bytes: &mut [u8], at: usize, len: usize, random: &mut Random) {
 fn everything(tried: Tried<'_>, disk: &ModelDisk) -> Held {
     let log = tried.log;
     let dir = Path::new(DIR);
-    for on_damage in [OnDamage::Stop, OnDamage::GoOn] {
+    for on_corruption in [OnCorruption::Stop, OnCorruption::Continue] {
         for from in [ReadFrom::Start, ReadFrom::Seq(Seq(3)), ReadFrom::Seq(Seq(40)), ReadFrom::End] {
-            through(tried, disk, log.reader(dir, from, options(disk).with_on_damage(on_damage)))?;
+            through(tried, disk, log.reader(dir, from, options(disk).with_on_corruption(on_corruption)))?;
         }
         let copy = disk.copy();
-        if let Some(writer) = met(tried, &copy, log.open(dir, options(&copy).with_on_damage(on_damage)))? {
+        if let Some(writer) = met(tried, &copy, log.open(dir, options(&copy).with_on_corruption(on_corruption)))? {
             tried.works("append to what could be opened", writer.append(b"still of use"))?;
             through(tried, &copy, writer.reader(ReadFrom::Start))?;
             let tail = tried.works("read the tail", writer.tail(1))?;

@@ -2,8 +2,8 @@
 
 pub(super) mod bounded;
 pub(super) mod chain;
+pub(super) mod corruption;
 pub(super) mod cost;
-pub(super) mod damage;
 pub(super) mod durable;
 pub(super) mod hostile;
 pub(super) mod poison;
@@ -14,7 +14,7 @@ pub(super) mod writer;
 
 use std::{fmt, num::NonZeroU64, path::Path, sync::Arc};
 
-use runtide_core::wal::{Durability, OnDamage, ReadFrom, WalOptions};
+use runtide_core::wal::{Durability, OnCorruption, ReadFrom, WalOptions};
 
 use super::{Crash, Entries, Entry, LogHarness, ModelDisk, OpenLog, WalLaw};
 use crate::Violation;
@@ -89,8 +89,8 @@ impl Tried<'_> {
     }
 
     /// Every record and every error that a reader without a writer gives. It has to end.
-    fn read(self, disk: &ModelDisk, on_damage: OnDamage) -> Held<Vec<runtide_core::Result<Entry>>> {
-        let options = options(disk).with_on_damage(on_damage);
+    fn read(self, disk: &ModelDisk, on_corruption: OnCorruption) -> Held<Vec<runtide_core::Result<Entry>>> {
+        let options = options(disk).with_on_corruption(on_corruption);
         match self.log.reader(Path::new(DIR), ReadFrom::Start, options) {
             Ok(entries) => self.to_the_end(entries),
             Err(error) => Ok(vec![Err(error)]),
@@ -121,7 +121,7 @@ impl Tried<'_> {
     fn sound(self, disk: &ModelDisk, anchor: Option<&str>) -> Held {
         let audit = self.log.verify(Path::new(DIR), anchor, &options(disk));
         let audit = self.works("verify", audit)?;
-        let fine = audit.damage.is_none() && audit.anchored == anchor.is_some();
+        let fine = audit.corruption.is_none() && audit.anchored == anchor.is_some();
         self.ensure(fine, "verify to find nothing wrong", format!("{audit:?}"))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use runtide_core::wal::{OnDamage, ReadFrom, Retention, Seq};
+use runtide_core::wal::{OnCorruption, ReadFrom, Retention, Seq};
 
 use super::{DIR, Held, SEGMENT, Tried, after, is_data, options};
 use crate::wal::{Effort, Entries, LogHarness, Looked, ModelDisk, OpenLog, WalLaw, WalLawResult};
@@ -130,7 +130,7 @@ fn interrupted(tried: Tried<'_>, disk: &ModelDisk, keep: u64, effort: Effort) ->
     disk.crashes(begun..done + 1, effort.pick(256, 8), 6, |crash| {
         let look = || {
             // A reader does not wait for a writer to clean up.
-            let read = tried.read(&crash.disk, OnDamage::Stop)?;
+            let read = tried.read(&crash.disk, OnCorruption::Stop)?;
             let read: Vec<_> = tried.works("read what was left", read.into_iter().collect::<Result<_, _>>())?;
             let log = tried.open(&crash.disk)?;
             let first = first_of(tried, &*log, RECORDS)?;

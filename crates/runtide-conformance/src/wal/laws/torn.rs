@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use runtide_core::wal::OnDamage;
+use runtide_core::wal::OnCorruption;
 
 use super::{Held, Tried, after, is_data, payload};
 use crate::wal::{Crash, Cut, Effort, LogHarness, Looked, ModelDisk, WalLaw, WalLawResult};
@@ -81,7 +81,7 @@ fn cut(tried: Tried<'_>, written: &Written, left: &[u8]) -> Held {
     let kept = kept.copied().unwrap_or(written.start);
 
     // Read alone, before anybody repairs it.
-    let read: Vec<_> = tried.read(&disk, OnDamage::Stop)?;
+    let read: Vec<_> = tried.read(&disk, OnCorruption::Stop)?;
     let read: Vec<_> = tried.works("read what is whole", read.into_iter().collect::<Result<Vec<_>, _>>())?;
     tried.ensure(tried.in_order(&read, 1)? == whole + 1, "the whole records, and no other", read.len())?;
     tried.sound(&disk, None)?;

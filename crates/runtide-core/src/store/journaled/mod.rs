@@ -91,7 +91,7 @@ impl<S: LocalStore> JournaledStore<S> {
     ///
     /// # Errors
     /// `Conflict` while somebody else has it open; `InvalidInput` if the folder holds another log; `Unsupported` for a store
-    /// of another format version; `Corrupt` if it is damaged; as [`Wal::open`].
+    /// of another format version; `Corrupt` if it is corrupt; as [`Wal::open`].
     pub fn open(dir: &Path, inner: S, options: JournalOptions) -> Result<Self> {
         let wal = Wal::open(dir, options.wal.clone())?;
         let replayed = replay::replay(&wal, &inner)?;
@@ -115,7 +115,7 @@ impl<S: LocalStore> JournaledStore<S> {
     /// time, on a thread that may block.
     ///
     /// # Errors
-    /// As [`Wal::reader`]. In the stream, `Corrupt` where the log is damaged.
+    /// As [`Wal::reader`]. In the stream, `Corrupt` where the log is corrupt.
     pub async fn history(&self, reference: &ResourceRef) -> Result<StoreStream> {
         const HISTORY: &str = "store.history";
         let reading = self.reading(HISTORY, reference).await?;

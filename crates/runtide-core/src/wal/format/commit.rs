@@ -23,7 +23,7 @@ pub(crate) struct CommitHeader {
     /// The sequence number of its first record.
     pub(crate) first: u64,
     /// Everything up to this record was durable when it was written: a later commit with a bad one before it that lies
-    /// within this is what tells damage from a torn tail.
+    /// within this is what tells corruption from a torn tail.
     pub(crate) synced: u64,
     /// How many records; never none.
     pub(crate) count: u32,

@@ -34,7 +34,7 @@ pub(crate) struct SegmentHeader {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BadHeader {
     /// Too short, another magic number, or a wrong checksum.
-    Damaged,
+    Corrupt,
     /// A later version of the format.
     Version(u32),
     /// Version 1 with a flag that version 1 has not.
@@ -62,17 +62,17 @@ impl SegmentHeader {
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, BadHeader> {
         let (covered, crc) =
-            bytes.get(..SEGMENT_HEADER).and_then(|bytes| bytes.split_last_chunk::<4>()).ok_or(BadHeader::Damaged)?;
+            bytes.get(..SEGMENT_HEADER).and_then(|bytes| bytes.split_last_chunk::<4>()).ok_or(BadHeader::Corrupt)?;
         let mut fields = Fields(covered);
         if fields.bytes() != Some(MAGIC) || crc32c::crc32c(covered) != u32::from_le_bytes(*crc) {
-            return Err(BadHeader::Damaged);
+            return Err(BadHeader::Corrupt);
         }
         // The header's size, magic number, version and checksum keep their places in every version of the format.
-        let version = fields.u32().ok_or(BadHeader::Damaged)?;
+        let version = fields.u32().ok_or(BadHeader::Corrupt)?;
         if version != VERSION {
             return Err(BadHeader::Version(version));
         }
-        Self::fields(fields).ok_or(BadHeader::Damaged)?
+        Self::fields(fields).ok_or(BadHeader::Corrupt)?
     }
 
     fn fields(mut fields: Fields<'_>) -> Option<Result<Self, BadHeader>> {

@@ -1,4 +1,4 @@
-//! Behind damage: what is missing, and where reading goes on.
+//! Behind corruption: what is missing, and where reading goes on.
 
 use bytes::Bytes;
 
@@ -6,7 +6,7 @@ use super::{READ, WalReader};
 use crate::{
     Error, ErrorKind, Result,
     wal::{
-        damage::Damage,
+        corruption::Corruption,
         format::CommitHeader,
         scan::{end_of_bytes, find_commit, find_frame},
     },
@@ -15,7 +15,7 @@ use crate::{
 impl WalReader {
     /// What should be here is not: finds where it goes on. `None` with an empty block: nowhere, this is the end, or an
     /// unfinished tail; `None` with a block: it is here after all.
-    pub(super) fn lost(&mut self) -> Result<Option<Damage>> {
+    pub(super) fn lost(&mut self) -> Result<Option<Corruption>> {
         if let Some((end, last)) = self.run {
             // The frame here was refused: whatever else it may look like, it is not looked at again.
             return self.resume(self.at.saturating_add(1), end, last).map(Some);
@@ -70,11 +70,11 @@ impl WalReader {
     }
 
     /// What lies behind the end and is no commit: a torn tail, unless it is being written just now.
-    pub(in crate::wal) fn unfinished(&self) -> Result<Option<Damage>> {
+    pub(in crate::wal) fn unfinished(&self) -> Result<Option<Corruption>> {
         let footer = self.segment.footer().map_err(|error| self.failed(error))?;
         let limit = footer.map_or(u64::MAX, |(start, _)| start);
         let end = end_of_bytes(&mut self.window()?, self.at, limit).map_err(|error| self.failed(error))?;
-        Ok((end > self.at).then(|| Damage::new(&self.segment.path, self.at, end, None)))
+        Ok((end > self.at).then(|| Corruption::new(&self.segment.path, self.at, end, None)))
     }
 
     /// The first record of the next segment, if there is one.
@@ -103,18 +103,18 @@ impl WalReader {
         Ok(whole && !self.block.is_empty())
     }
 
-    /// Goes on behind damage: at the next sound frame from `from` to `end`, where record `last` would end, or there.
-    fn resume(&mut self, from: u64, end: u64, last: u64) -> Result<Damage> {
+    /// Goes on behind corruption: at the next sound frame from `from` to `end`, where record `last` would end, or there.
+    fn resume(&mut self, from: u64, end: u64, last: u64) -> Result<Corruption> {
         let found = if last < self.next {
             None
         } else {
             find_frame(&mut self.window()?, from, end, self.next..=last).map_err(|error| self.failed(error))?
         };
         let (behind, missing) = found.map_or((end, last), |(at, frame)| (at, frame.seq.saturating_sub(1)));
-        let damage = Damage::new(&self.segment.path, self.at, behind, Some((self.next, missing)));
+        let corruption = Corruption::new(&self.segment.path, self.at, behind, Some((self.next, missing)));
         (self.at, self.checked, self.hash) = (behind, 0, None);
         self.next = self.next.max(missing.saturating_add(1));
         self.run = found.map(|_| (end, last));
-        Ok(damage)
+        Ok(corruption)
     }
 }

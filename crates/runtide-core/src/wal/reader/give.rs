@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
-use super::{DAMAGED, READ, Ready, WalReader};
+use super::{CORRUPT, READ, Ready, WalReader};
 use crate::{
     Error, ErrorKind, Result,
     wal::{
-        damage::Damage,
+        corruption::Corruption,
         format::{FRAME_HEADER, Frame},
-        options::OnDamage,
+        options::OnCorruption,
         record::{Record, RecordRef},
     },
 };
@@ -17,7 +17,7 @@ use crate::{
 #[derive(Debug)]
 pub(in crate::wal) enum Found {
     Record(Record),
-    Damage(Damage),
+    Corruption(Corruption),
 }
 
 impl Iterator for WalReader {
@@ -59,11 +59,11 @@ impl WalReader {
         if self.go()? { self.lend().map(Some).ok_or_else(lost_sight) } else { Ok(None) }
     }
 
-    /// The next record, or damage before it.
+    /// The next record, or corruption before it.
     pub(in crate::wal) fn step(&mut self) -> Result<Option<Found>> {
         match self.ready()? {
             Some(Ready::Record) => self.take().map(Found::Record).map(Some).ok_or_else(lost_sight),
-            Some(Ready::Damage(damage)) => Ok(Some(Found::Damage(damage))),
+            Some(Ready::Corruption(corruption)) => Ok(Some(Found::Corruption(corruption))),
             None => Ok(None),
         }
     }
@@ -81,9 +81,9 @@ impl WalReader {
         }
         match self.ready() {
             Ok(Some(Ready::Record)) => Ok(true),
-            Ok(Some(Ready::Damage(damage))) => {
-                self.done |= self.on_damage != OnDamage::GoOn;
-                Err(damage.error(READ, DAMAGED))
+            Ok(Some(Ready::Corruption(corruption))) => {
+                self.done |= self.on_corruption != OnCorruption::Continue;
+                Err(corruption.error(READ, CORRUPT))
             }
             Ok(None) => Ok(false),
             Err(error) => {

@@ -14,7 +14,7 @@ fn what_was_appended_is_read_back_in_order_across_segments_and_restarts() {
     let mut next = 1;
     for opening in 0..5_u64 {
         let wal = Wal::open(dir.path(), small()).unwrap();
-        assert!(wal.repaired().is_none() && wal.damage().is_none(), "opening {opening}");
+        assert!(wal.repaired().is_none() && wal.corruption().is_none(), "opening {opening}");
         for _ in 0..60 {
             assert_eq!(wal.append_blocking(KIND, &payload(next)).unwrap(), Seq(next));
             next += 1;

@@ -52,7 +52,7 @@ fn a_record_rewritten_with_a_new_checksum_breaks_the_chain() {
     bytes[frame..frame + 4].copy_from_slice(&crc.to_le_bytes());
     std::fs::write(&path, &bytes).unwrap();
     let verified = verify(dir.path(), None, None).unwrap();
-    assert_eq!((verified.records, verified.damage.unwrap().bytes.start()), (0, &4096));
+    assert_eq!((verified.records, verified.corruption.unwrap().bytes.start()), (0, &4096));
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn segments_of_another_log_do_not_continue_this_one() {
     let (ours, theirs) = (segments(a.path()), segments(b.path()));
     assert_eq!(ours[1].file_name(), theirs[1].file_name());
     std::fs::copy(&theirs[1], &ours[1]).unwrap();
-    assert_eq!(verify(a.path(), None, None).unwrap().damage.unwrap().segment, ours[1]);
+    assert_eq!(verify(a.path(), None, None).unwrap().corruption.unwrap().segment, ours[1]);
     let records: Vec<_> = WalReader::open(a.path(), ReadFrom::Start, WalOptions::default()).unwrap().collect();
     assert_eq!(records.last().unwrap().as_ref().unwrap_err().kind(), ErrorKind::Corrupt);
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{KIND, assert_records, log_of, payload, segments, small};
 use crate::{
     ErrorKind,
-    wal::{OnDamage, ReadFrom, Retention, Seq, Wal, WalReader, verify},
+    wal::{OnCorruption, ReadFrom, Retention, Seq, Wal, WalReader, verify},
 };
 
 #[test]
@@ -22,7 +22,7 @@ fn segments_go_by_sequence_and_nothing_newer_does() {
         assert!(retained.first.0 <= keep && left >= 1);
         assert_eq!(assert_records(&wal.tail(1000).unwrap(), retained.first.0), 301);
         let verified = verify(dir.path(), Some(&wal.anchor()), None).unwrap();
-        assert!(verified.damage.is_none() && verified.anchored);
+        assert!(verified.corruption.is_none() && verified.anchored);
         assert_eq!(verified.first, retained.first);
         if retained.first.0 > 1 {
             let error = wal.reader(ReadFrom::Seq(Seq(retained.first.0 - 1))).unwrap_err();
@@ -64,26 +64,26 @@ fn a_damaged_note_of_where_the_log_begins_is_damage() {
     let begin = dir.path().join("begin");
     std::fs::write(&begin, [0; 20]).unwrap();
 
-    assert_eq!(verify(dir.path(), None, None).unwrap().damage.unwrap().segment, begin);
+    assert_eq!(verify(dir.path(), None, None).unwrap().corruption.unwrap().segment, begin);
     for refused in [Wal::open(dir.path(), small()).err(), WalReader::open(dir.path(), ReadFrom::Start, small()).err()] {
         assert_eq!(refused.unwrap().kind(), ErrorKind::Corrupt);
     }
-    let go_on = small().with_on_damage(OnDamage::GoOn);
+    let go_on = small().with_on_corruption(OnCorruption::Continue);
     let mut reader = WalReader::open(dir.path(), ReadFrom::Start, go_on.clone()).unwrap();
     assert_eq!(reader.next().unwrap().unwrap_err().kind(), ErrorKind::Corrupt);
     assert_eq!(reader.next().unwrap().unwrap().seq, first);
     // Retention writes it anew.
     let wal = Wal::open(dir.path(), go_on).unwrap();
-    assert_eq!(wal.damage().unwrap().segment, begin);
+    assert_eq!(wal.corruption().unwrap().segment, begin);
     wal.retain(Retention::default().with_max_bytes(0)).unwrap();
     drop(wal);
-    assert!(verify(dir.path(), None, None).unwrap().damage.is_none());
+    assert!(verify(dir.path(), None, None).unwrap().corruption.is_none());
 
     // Without any segment, nobody knows how far the numbers had come.
     std::fs::write(&begin, [0; 20]).unwrap();
     for path in segments(dir.path()) {
         std::fs::remove_file(path).unwrap();
     }
-    let refused = Wal::open(dir.path(), small().with_on_damage(OnDamage::GoOn)).unwrap_err();
+    let refused = Wal::open(dir.path(), small().with_on_corruption(OnCorruption::Continue)).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Corrupt);
 }

@@ -39,7 +39,7 @@ fn salvage_keeps_every_record_that_is_whole_and_its_number() {
         }
     }
     assert_eq!(report.recovered, 200 - 1 - (missing.end().0 - missing.start().0 + 1));
-    assert!(verify(&new, None, None).unwrap().damage.is_none());
+    assert!(verify(&new, None, None).unwrap().corruption.is_none());
     assert_eq!(Wal::open(&new, small()).unwrap().append_blocking(KIND, b"on").unwrap(), Seq(201));
     assert_eq!(salvage(&old, &new).unwrap_err().kind(), ErrorKind::AlreadyExists);
 }
@@ -78,7 +78,7 @@ fn a_dump_has_a_line_for_each_record_and_each_damage() {
     assert_eq!(lines[0]["text"], "plain");
     assert_eq!(lines[1]["text"], "\"quoted\" \\ \n\u{1} \u{e4}");
     assert_eq!(lines[2]["hex"], "ff00");
-    assert_eq!((&lines[3]["damage"]["seqs"][0], &lines[3]["damage"]["seqs"][1]), (&4.into(), &4.into()));
+    assert_eq!((&lines[3]["corruption"]["seqs"][0], &lines[3]["corruption"]["seqs"][1]), (&4.into(), &4.into()));
     assert_eq!((&lines[4]["seq"], &lines[4]["kind"], &lines[4]["text"]), (&5.into(), &7.into(), &"last".into()));
     assert!(lines[0]["at"].as_str().unwrap().ends_with('Z'));
 }

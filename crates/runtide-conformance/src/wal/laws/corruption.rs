@@ -1,4 +1,4 @@
-//! W3: what is damaged is found, named, and neither skipped nor destroyed.
+//! W3: what is corrupt is found, named, and neither skipped nor destroyed.
 
 use std::{
     collections::BTreeSet,
@@ -8,7 +8,7 @@ use std::{
 
 use runtide_core::{
     ErrorKind,
-    wal::{OnDamage, ReadFrom, Retention, Seq},
+    wal::{OnCorruption, ReadFrom, Retention, Seq},
 };
 
 use super::{DIR, Held, Tried, context, is_data, options, payload};
@@ -22,7 +22,7 @@ const SMALL: usize = 1024;
 /// A log of several segments, closed in order, of which one byte after the other is flipped, one sector after the other
 /// zeroed, bytes taken out, and each file removed; one from which old records were dropped, less densely; and one that was not
 /// closed, byte by byte. Every reader, `verify`, salvage and a new writer meet each of them.
-pub(crate) fn w3_damage(log: &dyn LogHarness, effort: Effort) -> WalLawResult {
+pub(crate) fn w3_corruption(log: &dyn LogHarness, effort: Effort) -> WalLawResult {
     let tried = Tried { law: WalLaw::W3, log };
     let whole = ModelDisk::new();
     tried.written(&whole, RECORDS)?;
@@ -36,7 +36,7 @@ pub(crate) fn w3_damage(log: &dyn LogHarness, effort: Effort) -> WalLawResult {
     let mut count = everywhere(tried, &whole, 1, effort.pick(1, 37))?;
     count += everywhere(tried, &retained.copy(), first, effort.pick(29, 199))?;
     count += not_closed(tried, effort.pick(2, 61))?;
-    Ok(Looked::at(count, "damaged logs"))
+    Ok(Looked::at(count, "corrupt logs"))
 }
 
 /// Flips bytes of the newest file of a log that was not closed: only its last record may be taken for a torn tail.
@@ -120,7 +120,7 @@ impl Hurt<'_> {
     /// Everybody meets it.
     fn met(&self, tried: Tried<'_>, bytes: Option<Vec<u8>>, thoroughly: bool) -> Held<u64> {
         let told = |mut broken: super::Broken| {
-            broken.found = format!("{}, with {} damaged at {:?}", broken.found, self.path.display(), self.at);
+            broken.found = format!("{}, with {} corrupt at {:?}", broken.found, self.path.display(), self.at);
             broken
         };
         let disk = self.sound.copy();
@@ -136,9 +136,9 @@ impl Hurt<'_> {
     }
 
     fn readers(&self, tried: Tried<'_>, disk: &ModelDisk) -> Held {
-        let mut read = tried.read(disk, OnDamage::Stop)?;
+        let mut read = tried.read(disk, OnCorruption::Stop)?;
         let end = read.pop_if(|last| last.is_err());
-        let entries: Vec<_> = tried.works("read up to the damage", read.into_iter().collect::<Result<_, _>>())?;
+        let entries: Vec<_> = tried.works("read up to the corruption", read.into_iter().collect::<Result<_, _>>())?;
         let next = tried.in_order(&entries, self.first)?;
         let told = end.and_then(Result::err);
         // Where everything from the last record on is hurt, it is a torn tail.
@@ -152,7 +152,7 @@ impl Hurt<'_> {
             self.names_it(tried, error)?;
         }
         let audit = tried.log.verify(Path::new(DIR), None, &options(disk));
-        let found = audit.as_ref().map_or(true, |audit| audit.damage.is_some());
+        let found = audit.as_ref().map_or(true, |audit| audit.corruption.is_some());
         tried.ensure(found || told.is_none(), "verify to find what a reader meets", format!("{audit:?}"))?;
         if told.is_some() {
             self.go_on(tried, disk)?;
@@ -170,7 +170,7 @@ impl Hurt<'_> {
             let from = context(error, "offset").unwrap_or(u64::MAX);
             let until = context(error, "until").unwrap_or(u64::MAX);
             let meets = from < self.at.end as u64 && self.at.start as u64 <= until;
-            tried.ensure(meets, "an error that names the damaged bytes", format!("{error}"))?;
+            tried.ensure(meets, "an error that names the corrupt bytes", format!("{error}"))?;
         }
         Ok(())
     }
@@ -180,7 +180,7 @@ impl Hurt<'_> {
         let mut missing: BTreeSet<u64> = (self.first..=RECORDS).collect();
         let mut named = BTreeSet::new();
         let mut unnamed = 0;
-        for read in tried.read(disk, OnDamage::GoOn)? {
+        for read in tried.read(disk, OnCorruption::Continue)? {
             match read {
                 Ok(entry) => {
                     let fresh = missing.remove(&entry.seq) && entry.bytes == payload(entry.seq);
@@ -192,7 +192,7 @@ impl Hurt<'_> {
                 },
             }
         }
-        // Where the end of the log is damaged, nothing behind it can tell how many there were.
+        // Where the end of the log is corrupt, nothing behind it can tell how many there were.
         let told = missing.iter().all(|seq| named.contains(seq)) || (self.is_last && unnamed > 0);
         tried.ensure(
             told,
@@ -215,7 +215,7 @@ impl Hurt<'_> {
         let good: Vec<_> = read.into_iter().map_while(Result::ok).collect();
         let next = tried.in_order(&good, self.first)?;
         let fine = told || next > RECORDS || (log.cut().is_some() && self.is_last && next >= RECORDS);
-        tried.ensure(fine, "a writer to refuse what is damaged", format!("it goes on behind record {}", next - 1))
+        tried.ensure(fine, "a writer to refuse what is corrupt", format!("it goes on behind record {}", next - 1))
     }
 
     /// Salvage recovers what a reader can read, gives each its number, and leaves the old log as it is.
@@ -236,7 +236,7 @@ impl Hurt<'_> {
             "each salvaged record under its number",
             format!("{report:?}, {count}"),
         )?;
-        let read = tried.read(disk, OnDamage::GoOn)?;
+        let read = tried.read(disk, OnCorruption::Continue)?;
         let readable = read.iter().filter(|read| read.is_ok()).count() as u64;
         tried.ensure(count == readable, &format!("all {readable} readable records"), count)?;
         tried.ensure(

@@ -14,7 +14,7 @@ use crate::{Error, ErrorKind};
 /// A range of a segment that does not hold what was written there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct Damage {
+pub struct Corruption {
     /// The segment's file; where a whole segment is missing, the path that it would have.
     pub segment: PathBuf,
     /// The first and the last byte, counted from the file's start.
@@ -23,7 +23,7 @@ pub struct Damage {
     pub seqs: Option<RangeInclusive<Seq>>,
 }
 
-impl Damage {
+impl Corruption {
     /// `end` is the first byte behind it.
     pub(super) fn new(segment: &Path, start: u64, end: u64, seqs: Option<(u64, u64)>) -> Self {
         let seqs = seqs.filter(|(first, last)| first <= last).map(|(first, last)| Seq(first)..=Seq(last));
@@ -47,7 +47,7 @@ impl Damage {
     }
 }
 
-impl fmt::Display for Damage {
+impl fmt::Display for Corruption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, bytes {} to {}", self.segment.display(), self.bytes.start(), self.bytes.end())?;
         match &self.seqs {
@@ -71,8 +71,8 @@ pub(super) fn disk_error(operation: &'static str, path: &Path, error: io::Error)
 /// A file that is called a segment and is none.
 pub(super) fn header_error(operation: &'static str, path: &Path, bad: BadHeader) -> Error {
     match bad {
-        BadHeader::Damaged => Damage::new(path, 0, super::format::SEGMENT_HEADER as u64, None)
-            .error(operation, "the segment's header is damaged, or this is no segment"),
+        BadHeader::Corrupt => Corruption::new(path, 0, super::format::SEGMENT_HEADER as u64, None)
+            .error(operation, "the segment's header is corrupt, or this is no segment"),
         BadHeader::Version(version) => Error::new(
             ErrorKind::Unsupported,
             operation,

@@ -3,7 +3,7 @@
 use super::{KIND, copy, log_of, payload, read_with, segments, small};
 use crate::{
     ErrorKind,
-    wal::{OnDamage, Wal, WalOptions, verify},
+    wal::{OnCorruption, Wal, WalOptions, verify},
 };
 
 /// The bytes of a record's payload, wherever it is.
@@ -20,14 +20,14 @@ fn damage_before_the_tail_is_refused_and_named_and_passed_only_on_request() {
         wal.append_blocking(KIND, &payload(seq)).unwrap();
     }
     // Not closed: there is no footer, and all of the segment is looked at.
-    let damaged = copy(dir.path());
-    let path = segments(damaged.path()).remove(0);
+    let corrupt = copy(dir.path());
+    let path = segments(corrupt.path()).remove(0);
     let mut bytes = std::fs::read(&path).unwrap();
     let place = place_of(&bytes, 10);
     bytes[place + 3] ^= 0x40;
     std::fs::write(&path, &bytes).unwrap();
 
-    let error = Wal::open(damaged.path(), WalOptions::default()).unwrap_err();
+    let error = Wal::open(corrupt.path(), WalOptions::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     let context = |key| error.context().iter().find(|(name, _)| *name == key).map(|(_, value)| value.clone()).unwrap();
     assert_eq!(context("segment"), path.display().to_string());
@@ -37,16 +37,16 @@ fn damage_before_the_tail_is_refused_and_named_and_passed_only_on_request() {
     );
     assert_eq!(std::fs::read(&path).unwrap(), bytes, "nothing is repaired");
 
-    let wal = Wal::open(damaged.path(), WalOptions::default().with_on_damage(OnDamage::GoOn)).unwrap();
-    assert_eq!(wal.damage().unwrap().seqs.as_ref().map(|seqs| (seqs.start().0, seqs.end().0)), Some((10, 10)));
+    let wal = Wal::open(corrupt.path(), WalOptions::default().with_on_corruption(OnCorruption::Continue)).unwrap();
+    assert_eq!(wal.corruption().unwrap().seqs.as_ref().map(|seqs| (seqs.start().0, seqs.end().0)), Some((10, 10)));
     assert!(wal.repaired().is_none());
     assert_eq!(wal.append_blocking(KIND, &payload(21)).unwrap().0, 21);
     drop(wal);
-    let records = read_with(damaged.path(), WalOptions::default().with_on_damage(OnDamage::GoOn));
+    let records = read_with(corrupt.path(), WalOptions::default().with_on_corruption(OnCorruption::Continue));
     assert_eq!(records.iter().filter(|record| record.is_err()).count(), 1);
     let good: Vec<u64> = records.iter().flatten().map(|record| record.seq.0).collect();
     assert_eq!(good, (1..=21).filter(|seq| *seq != 10).collect::<Vec<_>>());
-    let stopped = read_with(damaged.path(), WalOptions::default());
+    let stopped = read_with(corrupt.path(), WalOptions::default());
     assert_eq!(stopped.len(), 10, "nine records, and the error that ends it");
     assert_eq!(stopped[9].as_ref().unwrap_err().kind(), ErrorKind::Corrupt);
 }
@@ -60,8 +60,8 @@ fn a_byte_that_is_missing_costs_the_records_that_it_touches() {
     let place = place_of(&bytes, 10);
     bytes.remove(place);
     std::fs::write(&path, &bytes).unwrap();
-    let records = read_with(dir.path(), WalOptions::default().with_on_damage(OnDamage::GoOn));
+    let records = read_with(dir.path(), WalOptions::default().with_on_corruption(OnCorruption::Continue));
     let good: Vec<u64> = records.iter().flatten().map(|record| record.seq.0).collect();
     assert_eq!(good, (1..=100).filter(|seq| *seq != 10).collect::<Vec<_>>());
-    assert!(verify(dir.path(), None, None).unwrap().damage.is_some());
+    assert!(verify(dir.path(), None, None).unwrap().corruption.is_some());
 }
