@@ -241,7 +241,7 @@ impl Task {
         let stop = self.hub.stop.clone();
         let hub = Arc::clone(&self.hub);
         let (mut commands, mut wake): (Vec<Command>, Vec<Waker>) = (Vec::new(), Vec::new());
-        let mut survey: Looking<Result<Snapshot>> = None;
+        let mut relist: Looking<Result<Snapshot>> = None;
         let mut reinspect: Looking<Inspected> = None;
         let mut inspect: Looking<Inspected> = None;
         let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
@@ -250,10 +250,10 @@ impl Task {
         loop {
             for command in commands.drain(..) {
                 match command {
-                    Command::Survey(detail) => survey = Some(self.survey(detail)),
+                    Command::Relist(detail) => relist = Some(self.relist(detail)),
                     Command::Inspect(ids, detail) => inspect = Some(self.inspect(ids, detail)),
                     Command::Reinspect(ids, detail) => reinspect = Some(self.inspect(ids, detail)),
-                    Command::Abandon => (survey, reinspect, inspect) = (None, None, None),
+                    Command::Abandon => (relist, reinspect, inspect) = (None, None, None),
                     Command::Open(resume) => {
                         let opened = tokio::select! {
                             biased;
@@ -266,10 +266,10 @@ impl Task {
                         // Opening is asked for alone, when nothing else is under way.
                         for command in next {
                             match command {
-                                Command::Survey(detail) => survey = Some(self.survey(detail)),
+                                Command::Relist(detail) => relist = Some(self.relist(detail)),
                                 Command::Inspect(ids, detail) => inspect = Some(self.inspect(ids, detail)),
                                 Command::Reinspect(ids, detail) => reinspect = Some(self.inspect(ids, detail)),
-                                Command::Abandon => (survey, reinspect, inspect) = (None, None, None),
+                                Command::Abandon => (relist, reinspect, inspect) = (None, None, None),
                                 Command::Open(_) => {}
                             }
                         }
@@ -286,7 +286,7 @@ impl Task {
                 biased;
                 () = stop.cancelled() => return,
                 () = hub.wishes.notified() => Input::Wanted(hub.lock().wanted()),
-                Some(answer) = poll_some(&mut survey) => { survey = None; Input::Surveyed(answer) }
+                Some(answer) = poll_some(&mut relist) => { relist = None; Input::Relisted(answer) }
                 Some((_, answer)) = poll_some(&mut reinspect) => { reinspect = None; Input::Reinspected(answer) }
                 Some((ids, answer)) = poll_some(&mut inspect) => { inspect = None; Input::Inspected(ids, answer) }
                 () = timer.as_mut(), if deadline.is_some() => Input::Tick,
@@ -303,7 +303,7 @@ impl Task {
         }
     }
 
-    fn survey(&self, detail: Detail) -> Look<Result<Snapshot>> {
+    fn relist(&self, detail: Detail) -> Look<Result<Snapshot>> {
         let inspector = Arc::clone(&self.inspector);
         Box::pin(async move { guarded("watch.snapshot", inspector.snapshot(detail)).await })
     }

@@ -19,9 +19,9 @@ use super::{
     backoff::Backoff,
     cache::{Cache, Picture},
     looks::Looks,
+    relist::{Purpose, Relist},
     ring::Entry,
     source::{Flow, Inspection, Opened, Signal, Snapshot},
-    survey::{Purpose, Survey},
 };
 use crate::{
     BackendId, Continuity, Cursor, Detail, Epoch, Error, ErrorKind, Failure, Instance, InstanceId, Result, ResumeToken,
@@ -38,7 +38,7 @@ pub(super) enum Input<'a> {
     /// `Source::next_batch` failed.
     Broken(Error),
     /// `Inspector::snapshot` ended.
-    Surveyed(Result<Snapshot>),
+    Relisted(Result<Snapshot>),
     /// `Inspector::inspect` ended, for a look at everything.
     Reinspected(Result<Vec<Inspection>>),
     /// `Inspector::inspect` ended.
@@ -53,7 +53,7 @@ pub(super) enum Input<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Command {
     Open(Option<ResumeToken>),
-    Survey(Detail),
+    Relist(Detail),
     /// Look again at what a look at everything leaves open.
     Reinspect(Vec<InstanceId>, Detail),
     Inspect(Vec<InstanceId>, Detail),
@@ -126,7 +126,7 @@ pub(super) struct Machine {
     /// Whether edges say of which life they are, as the last one did. Nobody knows before the first.
     edges_name_lives: bool,
     looks: Looks,
-    survey: Option<Survey>,
+    relist: Option<Relist>,
     wall: SystemTime,
     entries: Vec<Entry>,
     commands: Vec<Command>,
@@ -178,7 +178,7 @@ impl Machine {
             unsure,
             edges_name_lives: true,
             looks: Looks::default(),
-            survey: None,
+            relist: None,
             wall: SystemTime::UNIX_EPOCH,
             entries: Vec::new(),
             commands: Vec::new(),
@@ -243,8 +243,8 @@ impl Machine {
                 let silence = self.max_silence.map(|most| *heard + most);
                 let held = if let Mode::Held { until, .. } = mode { Some(*until) } else { None };
                 let looks = if matches!(mode, Mode::Live) { self.looks.due() } else { None };
-                let survey = self.survey.as_ref().and_then(Survey::due);
-                [silence, held, looks, survey].into_iter().flatten().min()
+                let relist = self.relist.as_ref().and_then(Relist::due);
+                [silence, held, looks, relist].into_iter().flatten().min()
             }
         }
     }
@@ -264,7 +264,7 @@ impl Machine {
                     self.fall(now, None);
                 }
             }
-            Input::Surveyed(answer) => self.surveyed(now, answer),
+            Input::Relisted(answer) => self.relisted(now, answer),
             Input::Reinspected(answer) => self.reinspected(now, answer),
             Input::Inspected(ids, answer) => self.inspected(now, &ids, answer),
             Input::Tick => {}
@@ -315,10 +315,10 @@ impl Machine {
                 self.signal(now, signal);
             }
         }
-        self.drive_survey(now);
-        if self.is_live(Detail::Summary) && self.wanted == Detail::Full && !self.full && self.survey.is_none() {
-            self.survey = Some(Survey::new(Purpose::Confirm, now));
-            self.drive_survey(now);
+        self.drive_relist(now);
+        if self.is_live(Detail::Summary) && self.wanted == Detail::Full && !self.full && self.relist.is_none() {
+            self.relist = Some(Relist::new(Purpose::Confirm, now));
+            self.drive_relist(now);
         }
         if matches!(self.phase, Phase::Open { mode: Mode::Live, .. }) && self.looks.due().is_some_and(|due| due <= now)
         {

@@ -8,11 +8,11 @@ mod hub;
 mod looks;
 mod machine;
 mod merge;
+mod relist;
 mod ring;
 mod source;
 mod stream;
 mod subscription;
-mod survey;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -8,8 +8,8 @@ use super::{Command, Machine, Mode, Phase};
 use crate::{
     Continuity, Error, Failure, Gap, Retry, RuntimeEventKind,
     watch::{
+        relist::{Purpose, Relist, Told},
         source::Opened,
-        survey::{Purpose, Survey, Told},
     },
 };
 
@@ -47,11 +47,11 @@ impl Machine {
                     Gap::Initial if self.resuming => Gap::ForeignCursor,
                     gap => gap,
                 };
-                let mut survey = Survey::new(Purpose::Bracket(gap), now);
+                let mut relist = Relist::new(Purpose::Bracket(gap), now);
                 if flapping {
-                    survey.wait_until(now + PROBATION);
+                    relist.wait_until(now + PROBATION);
                 }
-                self.survey = Some(survey);
+                self.relist = Some(relist);
             }
         }
     }
@@ -86,7 +86,7 @@ impl Machine {
             tracing::info!(backend = %self.backend, retry_in = ?pause, "the runtime closed the stream");
         }
         self.phase = Phase::Down { retry_at: now + pause };
-        self.survey = None;
+        self.relist = None;
         self.ahead = None;
         self.looks.clear();
         self.full = false;
@@ -123,14 +123,14 @@ impl Machine {
             self.ahead.clone_from(&self.token);
         }
         self.commands.push(Command::Abandon);
-        let mut survey = Survey::new(Purpose::Bracket(gap), now);
+        let mut relist = Relist::new(Purpose::Bracket(gap), now);
         for id in self.looks.drain() {
-            survey.touch(&id, Told::Something, now);
+            relist.touch(&id, Told::Something, now);
         }
         if let Some(last) = self.last_bracket {
-            survey.wait_until(last + BRACKET_SPACING);
+            relist.wait_until(last + BRACKET_SPACING);
         }
-        self.survey = Some(survey);
+        self.relist = Some(relist);
     }
 
     /// The replay is over: from here on it is live, and what it did not explain is found by a comparison.
@@ -140,7 +140,7 @@ impl Machine {
         }
         if self.grounded {
             self.go_live(now);
-            self.survey = Some(Survey::new(Purpose::Confirm, now));
+            self.relist = Some(Relist::new(Purpose::Confirm, now));
         } else {
             self.lost(now, Gap::Disconnected); // nobody said what was known: show everything
         }

@@ -10,28 +10,28 @@ use crate::{
     watch::{
         looks::Worth,
         merge,
+        relist::{Purpose, Relist, SETTLE, Told},
         ring::{Bracket, Entry},
         source::{Inspection, Snapshot},
-        survey::{Purpose, SETTLE, Survey, Told},
     },
 };
 
 impl Machine {
     /// The next step of a look at everything, if it is due.
-    pub(super) fn drive_survey(&mut self, now: Instant) {
-        let Some(survey) = &mut self.survey else { return };
-        survey.prove(now, &self.cache);
-        if survey.must_ask(now) {
+    pub(super) fn drive_relist(&mut self, now: Instant) {
+        let Some(relist) = &mut self.relist else { return };
+        relist.prove(now, &self.cache);
+        if relist.must_ask(now) {
             let detail = self.wanted;
-            survey.asked(detail);
-            self.commands.push(Command::Survey(detail));
-        } else if let Some(ids) = survey.must_inspect(now) {
-            let detail = survey.closeness();
+            relist.asked(detail);
+            self.commands.push(Command::Relist(detail));
+        } else if let Some(ids) = relist.must_inspect(now) {
+            let detail = relist.closeness();
             self.commands.push(Command::Reinspect(ids, detail));
-        } else if survey.is_done(now)
-            && let Some(survey) = self.survey.take()
+        } else if relist.is_done(now)
+            && let Some(relist) = self.relist.take()
         {
-            self.conclude(now, survey);
+            self.conclude(now, relist);
         }
     }
 
@@ -40,21 +40,21 @@ impl Machine {
         if self.reports_edges { SETTLE } else { Duration::ZERO }
     }
 
-    pub(super) fn surveyed(&mut self, now: Instant, answer: Result<Snapshot>) {
+    pub(super) fn relisted(&mut self, now: Instant, answer: Result<Snapshot>) {
         let held = self.cache.len();
         let settle = self.settle();
-        let Some(survey) = &mut self.survey else { return };
+        let Some(relist) = &mut self.relist else { return };
         match answer {
             Ok(snapshot)
-                if snapshot.is_complete() && snapshot.instances.is_empty() && held > 0 && !survey.doubted() =>
+                if snapshot.is_complete() && snapshot.instances.is_empty() && held > 0 && !relist.doubted() =>
             {
                 tracing::info!(backend = %self.backend, held, "everything vanished: looking again");
-                survey.doubt(now);
+                relist.doubt(now);
             }
-            Ok(snapshot) => survey.answered(snapshot, now, settle),
-            Err(error) if survey.purpose() == Purpose::Confirm => {
+            Ok(snapshot) => relist.answered(snapshot, now, settle),
+            Err(error) if relist.purpose() == Purpose::Confirm => {
                 tracing::warn!(backend = %self.backend, %error, "the look failed");
-                survey.failed(now);
+                relist.failed(now);
             }
             Err(error) => self.fall(now, Some(&error)),
         }
@@ -63,8 +63,8 @@ impl Machine {
     /// A second look at what a look at everything left open.
     pub(super) fn reinspected(&mut self, now: Instant, answer: Result<Vec<Inspection>>) {
         let settle = self.settle();
-        if let Some(survey) = &mut self.survey {
-            survey.inspected(answer.unwrap_or_default(), now, settle);
+        if let Some(relist) = &mut self.relist {
+            relist.inspected(answer.unwrap_or_default(), now, settle);
         }
     }
 
@@ -107,8 +107,8 @@ impl Machine {
                 }
             }
             self.looks.settle(id);
-            if let Some(survey) = &mut self.survey {
-                survey.touch(id, Told::Something, now); // its answer may be older than this one
+            if let Some(relist) = &mut self.relist {
+                relist.touch(id, Told::Something, now); // its answer may be older than this one
             }
             match answer {
                 Inspection::Present(instance) => self.take_look(instance),
@@ -145,16 +145,16 @@ impl Machine {
     }
 
     /// A look at everything is complete, as far as it goes.
-    fn conclude(&mut self, now: Instant, survey: Survey) {
-        match survey.purpose() {
-            Purpose::Bracket(gap) => self.bracket(now, gap, survey),
-            Purpose::Confirm => self.confirm(now, survey),
+    fn conclude(&mut self, now: Instant, relist: Relist) {
+        match relist.purpose() {
+            Purpose::Bracket(gap) => self.bracket(now, gap, relist),
+            Purpose::Confirm => self.confirm(now, relist),
         }
     }
 
     /// The rows are replaced by what was seen, and everybody is shown them.
-    fn bracket(&mut self, now: Instant, gap: Gap, survey: Survey) {
-        let outcome = survey.into_outcome(&self.backend);
+    fn bracket(&mut self, now: Instant, gap: Gap, relist: Relist) {
+        let outcome = relist.into_outcome(&self.backend);
         let mut rows = outcome.rows;
         rows.change_beside(&self.cache, |seen, before| {
             merge::take_over_gap(before, Arc::make_mut(seen));
@@ -185,7 +185,7 @@ impl Machine {
             self.looks.hint(&id, now, undescribed);
         }
         if !outcome.complete {
-            self.survey = Some(Survey::later(now));
+            self.relist = Some(Relist::later(now));
         }
     }
 
@@ -206,8 +206,8 @@ impl Machine {
     }
 
     /// The rows are compared with what was seen. What was told while looking is left to the stream.
-    fn confirm(&mut self, now: Instant, survey: Survey) {
-        let outcome = survey.into_outcome(&self.backend);
+    fn confirm(&mut self, now: Instant, relist: Relist) {
+        let outcome = relist.into_outcome(&self.backend);
         let left = |id: &InstanceId| outcome.open.contains_key(id) || self.looks.is_wanted(id);
         let (mut missing, mut changed, mut contradicted, mut met) = (Vec::new(), Vec::new(), false, 0);
         for (seen, known) in outcome.rows.beside(&self.cache) {
@@ -253,7 +253,7 @@ impl Machine {
             self.looks.hint(id, now, false);
         }
         if !outcome.complete {
-            self.survey = Some(Survey::later(now));
+            self.relist = Some(Relist::later(now));
         }
     }
 }

@@ -12,8 +12,8 @@ use crate::{
     Detail, Gap, Instance, InstanceId, InstanceState, ResumeToken, RuntimeEventKind,
     watch::{
         merge,
+        relist::{Purpose, Relist, Told},
         source::{Edge, Signal, SignalBody},
-        survey::{Purpose, Survey, Told},
     },
 };
 
@@ -27,7 +27,7 @@ impl Machine {
             Mode::Held { signals, .. } if signals.len() < HELD => return signals.push(signal),
             Mode::Held { .. } => {
                 *mode = Mode::Listing;
-                self.survey = Some(Survey::new(Purpose::Bracket(Gap::Disconnected), now));
+                self.relist = Some(Relist::new(Purpose::Bracket(Gap::Disconnected), now));
             }
             _ => {}
         }
@@ -46,20 +46,20 @@ impl Machine {
 
     /// What is told while a bracket is made may be older than the bracket: it says where to look, and nothing more.
     fn signal_while_listing(&mut self, now: Instant, body: SignalBody) {
-        let Some(survey) = &mut self.survey else { return };
+        let Some(relist) = &mut self.relist else { return };
         match body {
-            SignalBody::State(instance) => survey.touch(&instance.id.clone(), Told::State(instance), now),
-            SignalBody::Gone(id) => survey.touch(&id, Told::Gone, now),
-            SignalBody::Hint(id) => survey.touch(&id, Told::Something, now),
-            SignalBody::Edge(edge) => survey.touch(&edge.id.clone(), Told::Edge(edge), now),
+            SignalBody::State(instance) => relist.touch(&instance.id.clone(), Told::State(instance), now),
+            SignalBody::Gone(id) => relist.touch(&id, Told::Gone, now),
+            SignalBody::Hint(id) => relist.touch(&id, Told::Something, now),
+            SignalBody::Edge(edge) => relist.touch(&edge.id.clone(), Told::Edge(edge), now),
             SignalBody::Full(snapshot) => {
                 self.commands.push(Command::Abandon);
-                self.surveyed(now, Ok(snapshot));
+                self.relisted(now, Ok(snapshot));
             }
             SignalBody::Lost(_) => {
                 // An answer that is under way may be older than what was missed.
                 self.commands.push(Command::Abandon);
-                survey.again(now);
+                relist.again(now);
             }
             SignalBody::Alive | SignalBody::CaughtUp => {}
         }
@@ -79,21 +79,21 @@ impl Machine {
                 self.gone(&id, token, at);
             }
             SignalBody::Hint(id) => {
-                if let Some(survey) = &mut self.survey {
-                    survey.touch(&id, Told::Something, now);
+                if let Some(relist) = &mut self.relist {
+                    relist.touch(&id, Told::Something, now);
                 }
                 self.looks.hint(&id, now, false);
             }
             SignalBody::Full(snapshot) => {
-                self.survey = None;
+                self.relist = None;
                 self.commands.push(Command::Abandon);
                 let ids = self.looks.drain();
                 for id in &ids {
                     self.looks.hint(id, now, false);
                 }
-                let mut survey = Survey::new(Purpose::Confirm, now);
-                survey.answered(snapshot, now, Duration::ZERO);
-                self.survey = Some(survey);
+                let mut relist = Relist::new(Purpose::Confirm, now);
+                relist.answered(snapshot, now, Duration::ZERO);
+                self.relist = Some(relist);
             }
             SignalBody::Lost(gap) => self.lost(now, gap),
             SignalBody::CaughtUp => self.caught_up(now),
@@ -104,8 +104,8 @@ impl Machine {
     /// Something was told of this instance: looks that are under way may be older.
     fn told(&mut self, id: &InstanceId, now: Instant) {
         self.looks.told(id);
-        if let Some(survey) = &mut self.survey {
-            survey.touch(id, Told::Something, now);
+        if let Some(relist) = &mut self.relist {
+            relist.touch(id, Told::Something, now);
         }
     }
 

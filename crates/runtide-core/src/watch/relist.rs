@@ -59,7 +59,7 @@ enum Stage {
 
 /// One look at everything.
 #[derive(Debug)]
-pub(super) struct Survey {
+pub(super) struct Relist {
     purpose: Purpose,
     stage: Stage,
     detail: Detail,
@@ -96,7 +96,7 @@ pub(super) struct Outcome {
     pub(super) detail: Detail,
 }
 
-impl Survey {
+impl Relist {
     pub(super) fn new(purpose: Purpose, now: Instant) -> Self {
         Self {
             purpose,
@@ -115,9 +115,9 @@ impl Survey {
 
     /// A look after one that was not complete.
     pub(super) fn later(now: Instant) -> Self {
-        let mut survey = Self::new(Purpose::Confirm, now);
-        survey.wait_until(now + AGAIN);
-        survey
+        let mut relist = Self::new(Purpose::Confirm, now);
+        relist.wait_until(now + AGAIN);
+        relist
     }
 
     pub(super) fn purpose(&self) -> Purpose {
