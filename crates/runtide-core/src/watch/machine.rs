@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::{
     backoff::Backoff,
     cache::{Cache, Picture},
-    looks::Looks,
+    inspect_queue::InspectQueue,
     relist::{Purpose, Relist},
     ring::Entry,
     source::{Flow, Inspection, Opened, Signal, Snapshot},
@@ -125,7 +125,7 @@ pub(super) struct Machine {
     unsure: BTreeSet<InstanceId>,
     /// Whether edges say of which life they are, as the last one did. Nobody knows before the first.
     edges_name_lives: bool,
-    looks: Looks,
+    inspect_queue: InspectQueue,
     relist: Option<Relist>,
     wall: SystemTime,
     entries: Vec<Entry>,
@@ -177,7 +177,7 @@ impl Machine {
             full: false,
             unsure,
             edges_name_lives: true,
-            looks: Looks::default(),
+            inspect_queue: InspectQueue::default(),
             relist: None,
             wall: SystemTime::UNIX_EPOCH,
             entries: Vec::new(),
@@ -242,7 +242,7 @@ impl Machine {
             Phase::Open { mode, heard, .. } => {
                 let silence = self.max_silence.map(|most| *heard + most);
                 let held = if let Mode::Held { until, .. } = mode { Some(*until) } else { None };
-                let looks = if matches!(mode, Mode::Live) { self.looks.due() } else { None };
+                let looks = if matches!(mode, Mode::Live) { self.inspect_queue.due() } else { None };
                 let relist = self.relist.as_ref().and_then(Relist::due);
                 [silence, held, looks, relist].into_iter().flatten().min()
             }
@@ -320,9 +320,9 @@ impl Machine {
             self.relist = Some(Relist::new(Purpose::Confirm, now));
             self.drive_relist(now);
         }
-        if matches!(self.phase, Phase::Open { mode: Mode::Live, .. }) && self.looks.due().is_some_and(|due| due <= now)
+        if matches!(self.phase, Phase::Open { mode: Mode::Live, .. }) && self.inspect_queue.due().is_some_and(|due| due <= now)
         {
-            let ids = self.looks.ask(now);
+            let ids = self.inspect_queue.ask(now);
             // A hint may stand for a message that nobody could read: only a look that shows the life proves that it is the same.
             let lives = ids.iter().any(|id| self.cache.get(id).is_some_and(|known| known.incarnation.is_some()));
             let detail = if lives { Detail::Full } else { self.wanted };

@@ -5,7 +5,7 @@ mod backoff;
 mod cache;
 mod driver;
 mod hub;
-mod looks;
+mod inspect_queue;
 mod machine;
 mod merge;
 mod relist;

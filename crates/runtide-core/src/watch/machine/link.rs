@@ -88,7 +88,7 @@ impl Machine {
         self.phase = Phase::Down { retry_at: now + pause };
         self.relist = None;
         self.ahead = None;
-        self.looks.clear();
+        self.inspect_queue.clear();
         self.full = false;
         self.commands.push(Command::Abandon);
         if self.outage.is_none() {
@@ -124,7 +124,7 @@ impl Machine {
         }
         self.commands.push(Command::Abandon);
         let mut relist = Relist::new(Purpose::Bracket(gap), now);
-        for id in self.looks.drain() {
+        for id in self.inspect_queue.drain() {
             relist.touch(&id, Told::Something, now);
         }
         if let Some(last) = self.last_bracket {

@@ -75,21 +75,21 @@ impl Machine {
             }
             SignalBody::Gone(id) => {
                 self.told(&id, now);
-                self.looks.settle(&id);
+                self.inspect_queue.settle(&id);
                 self.gone(&id, token, at);
             }
             SignalBody::Hint(id) => {
                 if let Some(relist) = &mut self.relist {
                     relist.touch(&id, Told::Something, now);
                 }
-                self.looks.hint(&id, now, false);
+                self.inspect_queue.hint(&id, now, false);
             }
             SignalBody::Full(snapshot) => {
                 self.relist = None;
                 self.commands.push(Command::Abandon);
-                let ids = self.looks.drain();
+                let ids = self.inspect_queue.drain();
                 for id in &ids {
-                    self.looks.hint(id, now, false);
+                    self.inspect_queue.hint(id, now, false);
                 }
                 let mut relist = Relist::new(Purpose::Confirm, now);
                 relist.answered(snapshot, now, Duration::ZERO);
@@ -103,7 +103,7 @@ impl Machine {
 
     /// Something was told of this instance: looks that are under way may be older.
     fn told(&mut self, id: &InstanceId, now: Instant) {
-        self.looks.told(id);
+        self.inspect_queue.told(id);
         if let Some(relist) = &mut self.relist {
             relist.touch(id, Told::Something, now);
         }
@@ -125,10 +125,10 @@ impl Machine {
         if let Some(after) = after {
             self.adopt(before.as_ref(), after, token, at);
             if self.wanted == Detail::Full {
-                self.looks.hint(&edge.id, now, false);
+                self.inspect_queue.hint(&edge.id, now, false);
             }
         } else if before.is_none() {
-            self.looks.hint(&edge.id, now, true); // nobody described it: a look is all there will be
+            self.inspect_queue.hint(&edge.id, now, true); // nobody described it: a look is all there will be
         } else {
             tracing::trace!(backend = %self.backend, instance = %edge.id, state = %edge.state, "an old edge");
         }

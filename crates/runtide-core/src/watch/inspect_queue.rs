@@ -51,7 +51,7 @@ pub(super) enum Worth {
 
 /// Instances that must be looked at.
 #[derive(Debug, Default)]
-pub(super) struct Looks {
+pub(super) struct InspectQueue {
     wanted: BTreeMap<InstanceId, Look>,
     asking: bool,
     /// No look is due before this; `None`: none at all.
@@ -60,7 +60,7 @@ pub(super) struct Looks {
     paced: Option<Instant>,
 }
 
-impl Looks {
+impl InspectQueue {
     /// Something may have changed.
     pub(super) fn hint(&mut self, id: &InstanceId, now: Instant, forced: bool) {
         self.sooner(now);
@@ -190,7 +190,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn hints_are_coalesced_and_one_request_is_under_way() {
-        let (mut looks, now) = (Looks::default(), Instant::now());
+        let (mut looks, now) = (InspectQueue::default(), Instant::now());
         for _ in 0..1_000 {
             looks.hint(&"a".into(), now, false);
             looks.hint(&"b".into(), now, false);
@@ -203,7 +203,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn requests_keep_a_pace() {
-        let (mut looks, now) = (Looks::default(), Instant::now());
+        let (mut looks, now) = (InspectQueue::default(), Instant::now());
         looks.hint(&"a".into(), now, false);
         assert_eq!(looks.due(), Some(now), "the first one at once");
         looks.ask(now);
@@ -217,7 +217,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_was_overtaken_is_worth_nothing_and_asked_again() {
-        let (mut looks, now) = (Looks::default(), Instant::now());
+        let (mut looks, now) = (InspectQueue::default(), Instant::now());
         looks.hint(&"a".into(), now, false);
         looks.ask(now);
         looks.told(&"a".into());
@@ -228,7 +228,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_doubt_has_its_time_to_be_explained() {
-        let (mut looks, now) = (Looks::default(), Instant::now());
+        let (mut looks, now) = (InspectQueue::default(), Instant::now());
         let id = InstanceId::from("a");
         looks.hint(&id, now, false);
         looks.ask(now);

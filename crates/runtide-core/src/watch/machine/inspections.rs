@@ -68,9 +68,9 @@ impl Machine {
         }
     }
 
-    /// Looks at some, as hints asked for them.
+    /// InspectQueue at some, as hints asked for them.
     pub(super) fn inspected(&mut self, now: Instant, ids: &[InstanceId], answer: Result<Vec<Inspection>>) {
-        self.looks.answered();
+        self.inspect_queue.answered();
         let answers = match answer {
             Ok(answers) => answers,
             Err(error) => {
@@ -81,7 +81,7 @@ impl Machine {
         let mut unexplained = None;
         for answer in &answers {
             let id = answer.id();
-            let worth = self.looks.take(id, now);
+            let worth = self.inspect_queue.take(id, now);
             let ahead = |known: Option<&Arc<Instance>>| match (known, answer) {
                 (Some(known), Inspection::Present(seen)) => merge::lifecycle_differs(known, seen),
                 (Some(_), Inspection::Absent(_)) | (None, Inspection::Present(_)) => true,
@@ -91,14 +91,14 @@ impl Machine {
                 continue;
             }
             if matches!(answer, Inspection::Unknown { .. }) {
-                self.looks.failed(id, now);
+                self.inspect_queue.failed(id, now);
                 continue;
             }
             if worth != Worth::Truth && self.reports_edges {
                 let known = self.cache.get(id);
                 let explained = worth == Worth::Look;
                 if explained && (ahead(known) || self.names_a_life(known, answer)) {
-                    self.looks.doubt(id, now);
+                    self.inspect_queue.doubt(id, now);
                     continue;
                 }
                 if ahead(known) {
@@ -106,7 +106,7 @@ impl Machine {
                     continue;
                 }
             }
-            self.looks.settle(id);
+            self.inspect_queue.settle(id);
             if let Some(relist) = &mut self.relist {
                 relist.touch(id, Told::Something, now); // its answer may be older than this one
             }
@@ -117,7 +117,7 @@ impl Machine {
             }
         }
         for id in ids {
-            self.looks.failed_if_asked(id, now); // no answer at all
+            self.inspect_queue.failed_if_asked(id, now); // no answer at all
         }
         if let Some(id) = unexplained {
             // The stream should have told it by now: it is late, deaf or dead. A new one tells it again, or shows everything.
@@ -182,7 +182,7 @@ impl Machine {
         for (id, told) in outcome.open {
             // Of what nobody described, a look is all there will be.
             let undescribed = matches!(told, Told::Edge(_)) && self.cache.get(&id).is_none();
-            self.looks.hint(&id, now, undescribed);
+            self.inspect_queue.hint(&id, now, undescribed);
         }
         if !outcome.complete {
             self.relist = Some(Relist::later(now));
@@ -208,7 +208,7 @@ impl Machine {
     /// The rows are compared with what was seen. What was told while looking is left to the stream.
     fn confirm(&mut self, now: Instant, relist: Relist) {
         let outcome = relist.into_outcome(&self.backend);
-        let left = |id: &InstanceId| outcome.open.contains_key(id) || self.looks.is_wanted(id);
+        let left = |id: &InstanceId| outcome.open.contains_key(id) || self.inspect_queue.is_wanted(id);
         let (mut missing, mut changed, mut contradicted, mut met) = (Vec::new(), Vec::new(), false, 0);
         for (seen, known) in outcome.rows.beside(&self.cache) {
             met += usize::from(known.is_some());
@@ -250,7 +250,7 @@ impl Machine {
             self.full |= outcome.detail == Detail::Full;
         }
         for id in outcome.open.keys() {
-            self.looks.hint(id, now, false);
+            self.inspect_queue.hint(id, now, false);
         }
         if !outcome.complete {
             self.relist = Some(Relist::later(now));
