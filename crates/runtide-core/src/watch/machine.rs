@@ -1,11 +1,11 @@
 //! The driver's state machine: a step from (state, input) to (state, entries, commands), without clock, socket or lock.
 //!
-//! What it holds, and the step; what a step does is in `link` (the link's phases), `told` (what the stream says) and
-//! `looked` (what looking says).
+//! What it holds, and the step; what a step does is in `link` (the link's phases), `reports` (what the stream says) and
+//! `inspections` (what looking says).
 
+mod inspections;
 mod link;
-mod looked;
-mod told;
+mod reports;
 
 use std::{
     collections::BTreeSet,
@@ -320,7 +320,8 @@ impl Machine {
             self.relist = Some(Relist::new(Purpose::Confirm, now));
             self.drive_relist(now);
         }
-        if matches!(self.phase, Phase::Open { mode: Mode::Live, .. }) && self.inspect_queue.due().is_some_and(|due| due <= now)
+        if matches!(self.phase, Phase::Open { mode: Mode::Live, .. })
+            && self.inspect_queue.due().is_some_and(|due| due <= now)
         {
             let ids = self.inspect_queue.ask(now);
             // A hint may stand for a message that nobody could read: only a look that shows the life proves that it is the same.
