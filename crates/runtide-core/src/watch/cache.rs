@@ -1,4 +1,4 @@
-//! What the driver knows: rows by id, of which anybody can have a picture without copying them.
+//! What the driver knows: rows by id, of which anybody can have a view without copying them.
 
 use std::{
     cmp::Ordering,
@@ -10,7 +10,7 @@ use std::{
 
 use crate::{Instance, InstanceId};
 
-/// A write copies the one shard it touches, if a picture still holds that shard: a 256th of the rows, as pointers.
+/// A write copies the one shard it touches, if a view still holds that shard: a 256th of the rows, as pointers.
 const SHARDS: usize = 256;
 
 /// Sorted by hash, then id.
@@ -32,7 +32,7 @@ pub(super) struct Cache {
 }
 
 /// The rows as they were at one moment, shared with the cache.
-pub(super) type Picture = Cache;
+pub(super) type View = Cache;
 
 impl Row {
     fn new(instance: Arc<Instance>) -> Self {
@@ -122,7 +122,7 @@ impl Cache {
     }
 
     /// The rows as they are now: no row is copied.
-    pub(super) fn picture(&self) -> Picture {
+    pub(super) fn view(&self) -> View {
         self.clone()
     }
 
@@ -131,7 +131,7 @@ impl Cache {
         self.shards.iter().flat_map(|rows| rows.iter().map(|row| &row.instance))
     }
 
-    /// The first row at or behind a place, and the place behind it: how a reader walks a picture at his own pace.
+    /// The first row at or behind a place, and the place behind it: how a reader walks a view at his own pace.
     pub(super) fn row_at(&self, place: Place) -> Option<(&Arc<Instance>, Place)> {
         let Place { mut shard, mut row } = place;
         loop {
@@ -174,7 +174,7 @@ impl FromIterator<Arc<Instance>> for Cache {
     }
 }
 
-/// Where a reader of a picture stands.
+/// Where a reader of a view stands.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Place {
     shard: usize,
@@ -196,13 +196,13 @@ mod tests {
         for n in 0..1_000 {
             cache.insert(instance(n));
         }
-        let picture = cache.picture();
+        let view = cache.view();
         for n in 0..1_000 {
             assert!(cache.remove(&InstanceId::from(format!("id-{n}"))).is_some());
         }
         assert_eq!((cache.len(), cache.iter().count()), (0, 0));
-        assert_eq!((picture.len(), picture.iter().count()), (1_000, 1_000));
-        assert!(picture.get(&InstanceId::from("id-7")).is_some());
+        assert_eq!((view.len(), view.iter().count()), (1_000, 1_000));
+        assert!(view.get(&InstanceId::from("id-7")).is_some());
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub(super) struct State {
     waiting: Vec<usize>,
     /// Subscribers that wait for the rows to be complete.
     pending: usize,
-    /// Subscribers that may still come to the bracket whose picture is kept.
+    /// Subscribers that may still come to the bracket whose view is kept.
     before_bracket: usize,
     /// The backend was closed.
     pub(super) closed: bool,
@@ -180,7 +180,7 @@ impl State {
         }
     }
 
-    /// The picture of a bracket is given back once nobody can come to it any more.
+    /// The view of a bracket is given back once nobody can come to it any more.
     fn passed(&mut self, from: u64, to: u64) {
         let Some(bracket) = self.ring.bracket() else { return };
         if from <= bracket && to > bracket {

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::{
     backoff::Backoff,
-    cache::{Cache, Picture},
+    cache::{Cache, View},
     inspect_queue::InspectQueue,
     relist::{Purpose, Relist},
     ring::Entry,
@@ -224,8 +224,8 @@ impl Machine {
         self.full
     }
 
-    pub(super) fn picture(&self) -> Picture {
-        self.cache.picture()
+    pub(super) fn view(&self) -> View {
+        self.cache.view()
     }
 
     /// A numbering for one more bracket.

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, hint::black_box, sync::Arc, time::SystemTime};
 
-use super::cache::Picture;
+use super::cache::View;
 use crate::{Epoch, Gap, Instance, ResumeToken, RuntimeEvent};
 
 /// What the ring holds.
@@ -24,7 +24,7 @@ pub(super) struct Bracket {
     pub(super) native: Option<ResumeToken>,
     pub(super) observed_at: SystemTime,
     /// `None`: a later bracket took its place, and whoever comes here has lost his.
-    pub(super) picture: Option<Picture>,
+    pub(super) view: Option<View>,
     /// Whether the rows are in full detail.
     pub(super) full: bool,
 }
@@ -36,7 +36,7 @@ pub(super) struct Ring {
     /// The number of the front entry.
     first: u64,
     capacity: usize,
-    /// The one bracket whose picture is kept.
+    /// The one bracket whose view is kept.
     bracket: Option<u64>,
 }
 
@@ -98,18 +98,18 @@ impl Ring {
         self.entries.push_back(entry);
     }
 
-    /// The number of the bracket whose picture is kept.
+    /// The number of the bracket whose view is kept.
     pub(super) fn bracket(&self) -> Option<u64> {
         self.bracket
     }
 
-    /// Gives the picture back: pictures keep old rows alive, so only the last bracket has one, and only while somebody may
+    /// Gives the view back: views keep old rows alive, so only the last bracket has one, and only while somebody may
     /// still come to it.
     pub(super) fn release_bracket(&mut self) {
         let Some(seq) = self.bracket.take() else { return };
         let at = seq.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
         if let Some(Entry::Bracket(bracket)) = at.and_then(|at| self.entries.get_mut(at)) {
-            bracket.picture = None;
+            bracket.view = None;
         }
     }
 }

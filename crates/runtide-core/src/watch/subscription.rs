@@ -12,7 +12,7 @@ use std::{
 use tokio::time::{Instant, Sleep};
 
 use super::{
-    cache::{Picture, Place},
+    cache::{Place, View},
     hub::{Hub, State},
     ring::{Bracket, Entry},
 };
@@ -58,7 +58,7 @@ pub(super) struct Subscription {
 #[derive(Debug)]
 struct Showing {
     bracket: Bracket,
-    picture: Picture,
+    view: View,
     place: Place,
     /// Numbers `ResyncBegin` and `Present` in the bracket's epoch.
     seq: u64,
@@ -171,7 +171,7 @@ impl Subscription {
             if !state.machine.is_live(self.detail) {
                 return self.wait(state, cx);
             }
-            self.take_picture(state, gap);
+            self.take_view(state, gap);
             return Poll::Ready(Ok(())); // every entry was passed, so that the rows are those of the place
         }
         let from = self.next;
@@ -246,7 +246,7 @@ impl Subscription {
         if state.machine.outage().is_some() && state.machine.is_grounded() {
             // The last entry is the outage: what was known before it, and then the outage itself.
             self.next = state.ring.next() - 1;
-            self.take_picture(state, Gap::Lagged { dropped: dropped - 1 });
+            self.take_view(state, Gap::Lagged { dropped: dropped - 1 });
             return Ok(());
         }
         self.next = state.ring.next();
@@ -273,13 +273,13 @@ impl Subscription {
     }
 
     /// A bracket of this subscriber's own, from the rows as they are; the ring is read on from `self.next`.
-    fn take_picture(&mut self, state: &mut State, gap: Gap) {
+    fn take_view(&mut self, state: &mut State, gap: Gap) {
         let bracket = Bracket {
             gap,
             epoch: state.machine.bracket_epoch(),
             native: state.machine.token().cloned(),
             observed_at: SystemTime::now(),
-            picture: Some(state.machine.picture()),
+            view: Some(state.machine.view()),
             full: state.machine.is_full(),
         };
         self.next -= 1; // its end has the number of the last entry before it
@@ -288,7 +288,7 @@ impl Subscription {
 
     /// Begins to show the bracket whose end has the number `self.next`.
     fn enter(&mut self, state: &mut State, mut bracket: Bracket) {
-        let Some(picture) = bracket.picture.take() else {
+        let Some(view) = bracket.view.take() else {
             // A later bracket took its place.
             let dropped = state.ring.next() - self.next;
             self.next = state.ring.next();
@@ -306,14 +306,14 @@ impl Subscription {
             bracket.observed_at,
             RuntimeEventKind::ResyncBegin { gap: bracket.gap },
         ));
-        self.showing = Some(Showing { bracket, picture, place: Place::default(), seq: 1, end });
+        self.showing = Some(Showing { bracket, view, place: Place::default(), seq: 1, end });
     }
 
     /// The next rows of the bracket, or its end.
     fn show(&mut self) {
         let Some(mut showing) = self.showing.take() else { return };
         while self.ready.len() < FETCH {
-            let Some((row, next)) = showing.picture.row_at(showing.place) else {
+            let Some((row, next)) = showing.view.row_at(showing.place) else {
                 let end = self.event(showing.end, showing.bracket.observed_at, RuntimeEventKind::ResyncEnd);
                 self.ready.push_back(end);
                 return;

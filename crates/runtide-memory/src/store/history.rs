@@ -10,8 +10,8 @@ use runtide_core::{Error, ErrorKind, Resource, ResourceFormat, ResourceRef, Resu
 
 use super::{
     ahead::{ask, ask_for_bytes},
-    picture::Picture,
     tree::ScopeNumber,
+    view::View,
 };
 
 /// The one order of a store: its last writes, and who waits for the next one.
@@ -51,7 +51,7 @@ pub(super) struct History {
     /// Who looks at the whole store just now: as long as one does, nothing is dropped.
     looking: usize,
     /// What watchers that lost their place are being shown, oldest first.
-    pub(super) pictures: VecDeque<Weak<Picture>>,
+    pub(super) views: VecDeque<Weak<View>>,
 }
 
 /// One write.
@@ -174,7 +174,7 @@ impl History {
             topics: HashMap::new(),
             called: Vec::new(),
             looking: 0,
-            pictures: VecDeque::new(),
+            views: VecDeque::new(),
         }
     }
 

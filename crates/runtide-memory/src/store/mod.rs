@@ -3,10 +3,10 @@
 mod ahead;
 mod history;
 mod options;
-mod picture;
 mod shelf;
 mod subscription;
 mod tree;
+mod view;
 mod write;
 
 use std::{

@@ -17,11 +17,11 @@ use super::{
     Inner,
     history::{Entry, Parked},
     lock,
-    picture::Picture,
     tree::ScopeNumber,
+    view::View,
 };
 
-/// One watcher: a place in the history, or in a picture of the whole store.
+/// One watcher: a place in the history, or in a view of the whole store.
 #[derive(Debug)]
 pub(super) struct Subscription {
     inner: Arc<Inner>,
@@ -34,12 +34,12 @@ pub(super) struct Subscription {
     slow_consumer: SlowConsumer,
     /// The number of the entry to be read next.
     next: u64,
-    /// What was written when the watch was opened is in the first picture that is shown.
+    /// What was written when the watch was opened is in the first view that is shown.
     least: Revision,
     /// A place to be told, before anything else.
     greeting: Option<StoreEvent>,
     showing: Option<Showing>,
-    /// The picture to be shown was asked for with this gap.
+    /// The view to be shown was asked for with this gap.
     reset: Option<Gap>,
     parked: Option<Parked>,
     /// Read, and not yet given.
@@ -49,12 +49,12 @@ pub(super) struct Subscription {
 
 #[derive(Debug)]
 struct Showing {
-    picture: Arc<Picture>,
+    view: Arc<View>,
     /// Rows that were shown.
     at: usize,
 }
 
-/// As many entries are looked at under the lock, and as many rows taken from a picture at once.
+/// As many entries are looked at under the lock, and as many rows taken from a view at once.
 const STRIDE: usize = 128;
 
 /// As many events are taken at once, whatever is asked for.
@@ -120,28 +120,28 @@ impl Subscription {
         Ok(0)
     }
 
-    /// Takes a picture, and says so.
+    /// Takes a view, and says so.
     fn begin(&mut self, gap: Gap) -> Result<StoreEvent> {
-        let picture = self.inner.picture(&self.selector, self.least)?;
+        let view = self.inner.view(&self.selector, self.least)?;
         let gap = match gap {
-            Gap::Lagged { .. } => Gap::Lagged { dropped: picture.next.saturating_sub(self.next) },
+            Gap::Lagged { .. } => Gap::Lagged { dropped: view.next.saturating_sub(self.next) },
             other => other,
         };
-        let revision = picture.revision;
-        self.next = picture.next;
-        self.showing = Some(Showing { picture, at: 0 });
+        let revision = view.revision;
+        self.next = view.next;
+        self.showing = Some(Showing { view, at: 0 });
         Ok(StoreEvent::Reset { gap, revision })
     }
 
     fn show(&mut self, mut showing: Showing, out: &mut impl Extend<StoreEvent>, most: usize) -> Result<usize> {
         let mut rows = Vec::with_capacity(most.min(STRIDE));
-        if showing.picture.rows(showing.at, most.min(STRIDE), &mut rows).is_none() {
-            // The picture was taken back, since the store has gone on far beyond it.
+        if showing.view.rows(showing.at, most.min(STRIDE), &mut rows).is_none() {
+            // The view was taken back, since the store has gone on far beyond it.
             self.reset = Some(Gap::Lagged { dropped: 0 });
             return if self.slow_consumer == SlowConsumer::Close { Err(too_slow(0)) } else { Ok(0) };
         }
         if rows.is_empty() {
-            out.extend([StoreEvent::Bookmark { revision: showing.picture.revision }]);
+            out.extend([StoreEvent::Bookmark { revision: showing.view.revision }]);
             return Ok(1);
         }
         showing.at += rows.len();

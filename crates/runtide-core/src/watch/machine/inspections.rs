@@ -167,7 +167,7 @@ impl Machine {
         self.unsure.clear();
         if !outcome.complete {
             tracing::warn!(backend = %self.backend, "the look at everything was not complete");
-            for (before, _) in self.cache.beside(&rows.picture()).filter(|(_, seen)| seen.is_none()) {
+            for (before, _) in self.cache.beside(&rows.view()).filter(|(_, seen)| seen.is_none()) {
                 self.unsure.insert(before.id.clone());
                 rows.insert(Arc::new(merge::unseen(before)));
             }
@@ -197,7 +197,7 @@ impl Machine {
             epoch: self.bracket_epoch(),
             native: self.token.clone(),
             observed_at: self.wall,
-            picture: Some(self.cache.picture()),
+            view: Some(self.cache.view()),
             full: self.full,
         };
         self.last_bracket = Some(now);

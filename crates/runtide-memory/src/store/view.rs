@@ -17,16 +17,16 @@ use super::{
 
 /// Everything that is there, in order: shared by all watchers that are being shown it.
 #[derive(Debug)]
-pub(super) struct Picture {
+pub(super) struct View {
     pub(super) revision: Revision,
     /// The number of the entry with which it goes on.
     pub(super) next: u64,
-    /// `None`: it was taken back, since a picture keeps what it shows in memory.
+    /// `None`: it was taken back, since a view keeps what it shows in memory.
     rows: Mutex<Option<Vec<Arc<Resource>>>>,
 }
 
-/// Pictures that are kept for watchers that have not yet seen all of them.
-const PICTURES: usize = 4;
+/// Views that are kept for watchers that have not yet seen all of them.
+const VIEWS: usize = 4;
 
 /// As many entries are looked at in one go.
 const PART: usize = 512;
@@ -34,12 +34,12 @@ const PART: usize = 512;
 /// As many rows a watcher may have for itself alone.
 const OWN: usize = 4_096;
 
-impl Picture {
+impl View {
     fn new(look: Look, rows: Vec<Arc<Resource>>) -> Self {
         Self { revision: look.revision, next: look.next, rows: Mutex::new(Some(rows)) }
     }
 
-    /// Rows from a place on; `None` if the picture was taken back.
+    /// Rows from a place on; `None` if the view was taken back.
     pub(super) fn rows(&self, from: usize, most: usize, out: &mut Vec<Arc<Resource>>) -> Option<()> {
         let rows = lock(&self.rows);
         out.extend(rows.as_ref()?.iter().skip(from).take(most).cloned());
@@ -156,36 +156,35 @@ impl Inner {
     }
 
     /// What a watcher is shown that has lost its place, or has none yet: the store at a revision, or later.
-    pub(super) fn picture(&self, selector: &Selector, least: Revision) -> Result<Arc<Picture>> {
+    pub(super) fn view(&self, selector: &Selector, least: Revision) -> Result<Arc<View>> {
         if let (Some(_), Some(_), Some(_)) = (&selector.group, &selector.kind, &selector.namespace) {
             let own = self.rows(None, selector, None, OWN)?;
             if own.cut.is_none() {
-                return Ok(Arc::new(Picture::new(own.look, own.rows)));
+                return Ok(Arc::new(View::new(own.look, own.rows)));
             }
         }
         let (known, first) = {
             let mut history = lock(&self.history);
-            history.pictures.retain(|picture| picture.strong_count() > 0);
+            history.views.retain(|view| view.strong_count() > 0);
             // Kept until the lock is given back: one of them may be the last, with all its rows.
-            let known: Vec<_> = history.pictures.iter().filter_map(std::sync::Weak::upgrade).collect();
+            let known: Vec<_> = history.views.iter().filter_map(std::sync::Weak::upgrade).collect();
             (known, history.first())
         };
-        let usable = known
-            .iter()
-            .filter(|picture| picture.next >= first && picture.revision >= least && lock(&picture.rows).is_some());
-        if let Some(picture) = usable.max_by_key(|picture| picture.next) {
-            return Ok(Arc::clone(picture));
+        let usable =
+            known.iter().filter(|view| view.next >= first && view.revision >= least && lock(&view.rows).is_some());
+        if let Some(view) = usable.max_by_key(|view| view.next) {
+            return Ok(Arc::clone(view));
         }
         drop(known);
         let all = self.rows(None, &Selector::all(), None, usize::MAX)?;
-        let picture = Arc::new(Picture::new(all.look, all.rows));
+        let view = Arc::new(View::new(all.look, all.rows));
         let mut history = lock(&self.history);
-        history.pictures.push_back(Arc::downgrade(&picture));
-        let excess = history.pictures.len().saturating_sub(PICTURES);
-        let old: Vec<_> = history.pictures.drain(..excess).collect();
+        history.views.push_back(Arc::downgrade(&view));
+        let excess = history.views.len().saturating_sub(VIEWS);
+        let old: Vec<_> = history.views.drain(..excess).collect();
         drop(history);
         old.iter().filter_map(std::sync::Weak::upgrade).for_each(|old| old.take_back());
-        Ok(picture)
+        Ok(view)
     }
 }
 
