@@ -13,7 +13,7 @@ use crate::{
     client::{Client, Server},
     config::Config,
     inspector::DockerInspector,
-    ledger, manager,
+    manager, reported_state,
     source::DockerSource,
 };
 
@@ -37,10 +37,10 @@ impl DockerBackend {
     pub fn new(config: Config) -> Result<Self> {
         let driver_options = config.driver.clone();
         let client = Client::new(config)?;
-        let ledger = ledger::Shared::new(client.id().clone());
-        let inspector = DockerInspector::new(client.clone(), ledger.clone());
+        let reported_state = reported_state::Shared::new(client.id().clone());
+        let inspector = DockerInspector::new(client.clone(), reported_state.clone());
         let of_source = client.clone();
-        let source = move || DockerSource::new(of_source.clone(), ledger.clone());
+        let source = move || DockerSource::new(of_source.clone(), reported_state.clone());
         Ok(Self {
             inspector,
             driver: Driver::new(client.id().clone(), driver_options, source),

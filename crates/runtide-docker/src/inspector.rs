@@ -11,7 +11,7 @@ use runtide_core::{
 };
 use tokio::time::Instant;
 
-use crate::{client::Client, ledger, normalize};
+use crate::{client::Client, normalize, reported_state};
 
 /// A request line longer than 8 KiB is refused by many a proxy.
 const QUERY_BUDGET: usize = 7 * 1024;
@@ -21,12 +21,12 @@ const UNESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(
 #[derive(Clone, Debug)]
 pub(crate) struct DockerInspector {
     client: Client,
-    ledger: ledger::Shared,
+    reported_state: reported_state::Shared,
 }
 
 impl DockerInspector {
-    pub(crate) fn new(client: Client, ledger: ledger::Shared) -> Self {
-        Self { client, ledger }
+    pub(crate) fn new(client: Client, reported_state: reported_state::Shared) -> Self {
+        Self { client, reported_state }
     }
 
     /// What a filter lets through; inspects are made only of that.
@@ -54,10 +54,11 @@ impl DockerInspector {
         }
         let now = Instant::now();
         let doubtful: Vec<InstanceId> = {
-            let mut ledger = self.ledger.lock();
-            let doubted = instances.iter().filter(|one| ledger.doubts(one, now)).map(|one| one.id.clone()).collect();
+            let mut reported_state = self.reported_state.lock();
+            let doubted =
+                instances.iter().filter(|one| reported_state.doubts(one, now)).map(|one| one.id.clone()).collect();
             for instance in &mut instances {
-                ledger.complete(instance);
+                reported_state.complete(instance);
             }
             doubted
         };
@@ -111,7 +112,7 @@ impl DockerInspector {
         if detail == Detail::Summary {
             instance = normalize::summary(&instance);
         }
-        self.ledger.lock().complete(&mut instance);
+        self.reported_state.lock().complete(&mut instance);
         Ok(instance)
     }
 
@@ -160,7 +161,7 @@ impl DockerInspector {
 impl Inspector for DockerInspector {
     async fn snapshot(&self, detail: Detail) -> Result<Snapshot> {
         let snapshot = self.look(&InstanceFilter::default(), detail).await?;
-        self.ledger.lock().prune(&snapshot, Instant::now());
+        self.reported_state.lock().prune(&snapshot, Instant::now());
         Ok(snapshot)
     }
 

@@ -18,7 +18,7 @@ use crate::{
     client::{Client, Server},
     frame::{Framed, Frames},
     inspector::DockerInspector,
-    ledger,
+    reported_state,
     subscription::{self, Proof, Subscription},
 };
 
@@ -26,7 +26,7 @@ use crate::{
 const BATCH: usize = 256;
 
 /// History older than this before the subscription is skipped: a list made afterwards shows it. Longer than Docker takes
-/// to bring its list up to date (see [`ledger`]).
+/// to bring its list up to date (see [`reported_state`]).
 const SETTLED: Duration = Duration::from_secs(2);
 
 /// History comes at once. Later than this no message is taken for it, whatever the daemon's clock does.
@@ -40,7 +40,7 @@ const LONGEST_REPLAY: Duration = Duration::from_secs(2);
 /// The stream of one daemon.
 pub(crate) struct DockerSource {
     client: Client,
-    ledger: ledger::Shared,
+    reported_state: reported_state::Shared,
     inspector: Arc<DockerInspector>,
     subscription: Option<Subscription>,
     /// Of the last message, told or not: where to resume.
@@ -66,11 +66,11 @@ enum Probed {
 }
 
 impl DockerSource {
-    pub(crate) fn new(client: Client, ledger: ledger::Shared) -> Self {
-        let inspector = Arc::new(DockerInspector::new(client.clone(), ledger.clone()));
+    pub(crate) fn new(client: Client, reported_state: reported_state::Shared) -> Self {
+        let inspector = Arc::new(DockerInspector::new(client.clone(), reported_state.clone()));
         Self {
             client,
-            ledger,
+            reported_state,
             inspector,
             subscription: None,
             last: None,
@@ -160,7 +160,7 @@ impl DockerSource {
         if !unread.is_empty() {
             let now = Instant::now();
             let settled = self.settled_before.filter(|(until, _)| now < *until).map(|(_, before)| before);
-            let mut ledger = self.ledger.lock();
+            let mut reported_state = self.reported_state.lock();
             let mut frames = Frames::of(unread);
             while read < BATCH
                 && let Some(framed) = frames.next()
@@ -170,9 +170,9 @@ impl DockerSource {
                         let token = event.token();
                         reached = event.nanoseconds().unwrap_or(reached);
                         if event.nanoseconds().zip(settled).is_some_and(|(at, settled)| at < settled) {
-                            ledger.learn(&event);
+                            reported_state.learn(&event);
                         } else {
-                            ledger.translate(&event, token.as_ref(), now, out);
+                            reported_state.translate(&event, token.as_ref(), now, out);
                         }
                         last = token.or(last);
                     }
@@ -184,7 +184,7 @@ impl DockerSource {
                 }
                 read += 1;
             }
-            drop(ledger);
+            drop(reported_state);
             let used = frames.read();
             subscription.consume(used);
         }
@@ -232,8 +232,8 @@ impl DockerSource {
             ready!(self.arm(due).as_mut().poll(cx));
             tracing::debug!(backend = %self.client.id(), "the event stream is silent: proving it");
             let (client, inspector, last) = (self.client.clone(), Arc::clone(&self.inspector), self.last.clone());
-            let ledger = self.ledger.clone();
-            self.probe = Some(Box::pin(async move { probe(&client, &ledger, &inspector, last).await }));
+            let reported_state = self.reported_state.clone();
+            self.probe = Some(Box::pin(async move { probe(&client, &reported_state, &inspector, last).await }));
         }
     }
 
@@ -246,8 +246,8 @@ impl DockerSource {
             Probed::Continued(subscription, Proof::Expired | Proof::Empty) => {
                 self.adopt(subscription);
                 self.last = None;
-                self.ledger.lock().forget();
-                self.ledger.lock().go_live();
+                self.reported_state.lock().forget();
+                self.reported_state.lock().go_live();
                 SignalBody::Lost(Gap::HistoryExpired)
             }
             Probed::Looked(subscription, snapshot, server) => {
@@ -261,13 +261,13 @@ impl DockerSource {
 impl Drop for DockerSource {
     /// What was told becomes old once nobody listens.
     fn drop(&mut self) {
-        self.ledger.lock().forget();
+        self.reported_state.lock().forget();
     }
 }
 
 async fn probe(
     client: &Client,
-    ledger: &ledger::Shared,
+    reported_state: &reported_state::Shared,
     inspector: &DockerInspector,
     last: Option<ResumeToken>,
 ) -> Result<Probed> {
@@ -276,7 +276,7 @@ async fn probe(
     {
         let server = client.server().await?;
         let since = history(&server, Some(since)).unwrap_or_default();
-        let (subscription, proof) = Subscription::open_after(client, ledger, &token, &since).await?;
+        let (subscription, proof) = Subscription::open_after(client, reported_state, &token, &since).await?;
         return Ok(Probed::Continued(subscription, proof));
     }
     let (subscription, server) = open_fresh(client).await?;
@@ -313,7 +313,7 @@ impl Source for DockerSource {
                     let server = self.client.negotiate().await?;
                     let since = history(&server, Some(since)).unwrap_or_default();
                     let (subscription, proof) =
-                        Subscription::open_after(&self.client, &self.ledger, token, &since).await?;
+                        Subscription::open_after(&self.client, &self.reported_state, token, &since).await?;
                     match proof {
                         Proof::Continues => {
                             self.adopt(subscription);
@@ -322,7 +322,7 @@ impl Source for DockerSource {
                             let live = server.date.and_then(|date| date.checked_add(Duration::from_secs(1)));
                             let live = live.and_then(subscription::nanoseconds).unwrap_or(u64::MAX);
                             self.replaying = Some((Instant::now() + LONGEST_REPLAY, live));
-                            self.ledger.lock().go_live();
+                            self.reported_state.lock().go_live();
                             return Ok(Opened::Resumed);
                         }
                         Proof::Expired => Gap::HistoryExpired,
@@ -332,8 +332,8 @@ impl Source for DockerSource {
             },
         };
         let (subscription, server) = open_fresh(&self.client).await?;
-        self.ledger.lock().forget();
-        self.ledger.lock().go_live();
+        self.reported_state.lock().forget();
+        self.reported_state.lock().go_live();
         self.adopt_fresh(subscription, &server);
         Ok(Opened::Fresh(gap))
     }

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use crate::{
     client::Client,
     frame::{Framed, Frames},
-    ledger,
+    reported_state,
     transport::{Link, as_io},
 };
 
@@ -131,10 +131,10 @@ impl Subscription {
 
     /// Goes on after `token`, if the history proves that it can: replay is inclusive, so the marked event must come back
     /// (trap D3: a history that is too short is cut silently). What stands in the history before it was told already, and
-    /// teaches the ledger what the messages after it leave open.
+    /// teaches the reported_state what the messages after it leave open.
     pub(crate) async fn open_after(
         client: &Client,
-        ledger: &ledger::Shared,
+        reported_state: &reported_state::Shared,
         token: &ResumeToken,
         since: &str,
     ) -> Result<(Self, Proof)> {
@@ -155,7 +155,7 @@ impl Subscription {
                 if event.nanoseconds().zip(too_late).is_some_and(|(at, too_late)| u128::from(at) > too_late) {
                     return Ok((subscription, Proof::Expired));
                 }
-                ledger.lock().learn(&event);
+                reported_state.lock().learn(&event);
             }
             let patience = if scanned == 0 { NOTHING } else { UNPROVEN };
             let more = poll_fn(|cx| subscription.poll_more(cx));

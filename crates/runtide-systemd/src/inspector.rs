@@ -14,12 +14,12 @@ use zbus::OwnedObjectPath;
 use crate::{
     cgroup,
     client::{Client, SCOPE, SERVICE, UNIT},
-    files, labels, ledger, names,
+    files, labels, names,
     names::LONGEST,
     normalize,
     properties::{ServiceProperties, UnitProperties},
     selection::UnitType,
-    sockets,
+    sockets, unit_cache,
 };
 
 const LIST: &str = "systemd.list";
@@ -33,12 +33,12 @@ type Listed = (String, String, String, String, String, String, OwnedObjectPath, 
 pub(crate) struct UnitInspector {
     client: Client,
     /// Of the watch that it looks for; outside of one nobody tells what ceased to be so, and nothing is remembered.
-    ledger: Option<ledger::Shared>,
+    unit_cache: Option<unit_cache::Shared>,
 }
 
 impl UnitInspector {
-    pub(crate) fn new(client: Client, ledger: Option<ledger::Shared>) -> Self {
-        Self { client, ledger }
+    pub(crate) fn new(client: Client, unit_cache: Option<unit_cache::Shared>) -> Self {
+        Self { client, unit_cache }
     }
 
     /// What the selection and a filter let through.
@@ -116,7 +116,7 @@ impl UnitInspector {
         };
         let changed = about.state_change_timestamp_monotonic.unwrap_or(0);
         let life = normalize::life(&about);
-        let known = self.ledger.as_ref().and_then(|ledger| ledger.lock().details(&id, life.as_ref()));
+        let known = self.unit_cache.as_ref().and_then(|unit_cache| unit_cache.lock().details(&id, life.as_ref()));
         let runs = active == Some("active") && about.sub_state.as_deref() != Some("exited");
         let service = if detail == Detail::Summary && runs {
             // It runs: of the service itself, only where it runs is needed, once.
@@ -129,8 +129,8 @@ impl UnitInspector {
             };
             ServiceProperties { slice, control_group: Some(control_group), ..ServiceProperties::default() }
         } else {
-            let ledger = self.ledger.as_ref().filter(|_| detail == Detail::Summary);
-            let rest = ledger.and_then(|ledger| ledger.lock().rest(&id, life.as_ref(), changed));
+            let unit_cache = self.unit_cache.as_ref().filter(|_| detail == Detail::Summary);
+            let rest = unit_cache.and_then(|unit_cache| unit_cache.lock().rest(&id, life.as_ref(), changed));
             if let Some(rest) = rest {
                 rest
             } else {
@@ -157,12 +157,12 @@ impl UnitInspector {
             instance.ports = sockets::ports(client, group, about.triggered_by.as_deref().unwrap_or_default()).await;
         }
         let is_job = service.kind.as_deref().map(|kind| kind == "oneshot");
-        if let Some(ledger) = &self.ledger {
+        if let Some(unit_cache) = &self.unit_cache {
             let rest = (service.exec_main_code.is_some() && !runs).then_some((changed, service));
-            let mut ledger = ledger.lock();
-            ledger.saw(&instance, control_group.as_deref(), is_job, rest);
-            ledger.select(&id, client.config().selection.takes(&instance));
-            ledger.file(&id, is_filed(load));
+            let mut unit_cache = unit_cache.lock();
+            unit_cache.saw(&instance, control_group.as_deref(), is_job, rest);
+            unit_cache.select(&id, client.config().selection.takes(&instance));
+            unit_cache.file(&id, is_filed(load));
         }
         Ok(client.config().selection.takes(&instance).then_some(instance))
     }
@@ -233,11 +233,11 @@ fn slice_of(control_group: &str) -> Option<&str> {
 #[async_trait]
 impl Inspector for UnitInspector {
     async fn snapshot(&self, detail: Detail) -> Result<Snapshot> {
-        let at = self.ledger.as_ref().map(|ledger| ledger.lock().tick());
+        let at = self.unit_cache.as_ref().map(|unit_cache| unit_cache.lock().tick());
         let snapshot = self.look(&InstanceFilter::default(), detail).await?;
-        if let (Some(ledger), Some(at), true) = (&self.ledger, at, snapshot.is_complete()) {
+        if let (Some(unit_cache), Some(at), true) = (&self.unit_cache, at, snapshot.is_complete()) {
             let ids: HashSet<InstanceId> = snapshot.instances.iter().map(|instance| instance.id.clone()).collect();
-            ledger.lock().keep(&ids, at);
+            unit_cache.lock().keep(&ids, at);
         }
         Ok(snapshot)
     }

@@ -10,7 +10,6 @@ mod freezer;
 mod inspector;
 mod journal;
 mod labels;
-mod ledger;
 mod manager;
 mod names;
 mod normalize;
@@ -21,6 +20,7 @@ mod sockets;
 mod source;
 mod store;
 mod subscription;
+mod unit_cache;
 mod unit_file;
 
 pub use self::{

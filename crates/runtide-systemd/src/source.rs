@@ -27,9 +27,10 @@ use crate::{
     files,
     freezer::Freezer,
     inspector::{self, UnitInspector},
-    ledger, names, normalize,
+    names, normalize,
     properties::{ServiceProperties, UnitProperties},
     subscription::{add_matches, subscribe},
+    unit_cache,
 };
 
 const OPEN: &str = "systemd.watch";
@@ -47,7 +48,7 @@ const SETTLED: Duration = Duration::from_millis(200);
 /// The stream of one manager.
 pub(crate) struct UnitSource {
     client: Client,
-    ledger: ledger::Shared,
+    unit_cache: unit_cache::Shared,
     inspector: Arc<UnitInspector>,
     link: Option<Link>,
     /// Of the manager that was subscribed to last.
@@ -83,11 +84,11 @@ struct Link {
 
 impl UnitSource {
     pub(crate) fn new(client: Client) -> Self {
-        let ledger = ledger::Shared::default();
-        let inspector = Arc::new(UnitInspector::new(client.clone(), Some(ledger.clone())));
+        let unit_cache = unit_cache::Shared::default();
+        let inspector = Arc::new(UnitInspector::new(client.clone(), Some(unit_cache.clone())));
         Self {
             client,
-            ledger,
+            unit_cache,
             inspector,
             link: None,
             boot: None,
@@ -99,7 +100,7 @@ impl UnitSource {
     fn poll_batch(&mut self, cx: &mut Context<'_>, out: &mut Vec<Signal>) -> Poll<Result<Flow>> {
         let before = out.len();
         let (mut read, mut alive) = (0, false);
-        let Self { client, ledger, link: maybe, unit_path, alarm, .. } = self;
+        let Self { client, unit_cache, link: maybe, unit_path, alarm, .. } = self;
         loop {
             let Some(link) = maybe else { return Poll::Ready(Ok(Flow::Closed)) };
             let limit = client.config().max_silence;
@@ -122,7 +123,7 @@ impl UnitSource {
                     Poll::Ready(Some(Ok(message))) => {
                         read += 1;
                         alive = true;
-                        if let Err(error) = link.take(client, ledger, unit_path, &message, out) {
+                        if let Err(error) = link.take(client, unit_cache, unit_path, &message, out) {
                             *maybe = None;
                             return Poll::Ready(Err(error));
                         }
@@ -139,15 +140,15 @@ impl UnitSource {
                     Poll::Pending => break,
                 }
             }
-            ledger.lock().take_again(out);
-            link.look_out(client, ledger);
+            unit_cache.lock().take_again(out);
+            link.look_out(client, unit_cache);
             if let Some(freezer) = &mut link.freezer
                 && let Poll::Ready(changed) = freezer.poll_changed(cx)
             {
                 out.extend(changed.into_iter().map(|id| Signal::new(SignalBody::Hint(id))));
             }
             let now = Instant::now();
-            link.settle(now, ledger, out);
+            link.settle(now, unit_cache, out);
             if alive {
                 (link.heard, link.asked) = (now, false);
             }
@@ -229,8 +230,8 @@ impl Link {
     }
 
     /// Looks out for the control groups of what lives.
-    fn look_out(&mut self, client: &Client, ledger: &ledger::Shared) {
-        let alive = ledger.lock().take_alive();
+    fn look_out(&mut self, client: &Client, unit_cache: &unit_cache::Shared) {
+        let alive = unit_cache.lock().take_alive();
         let (Some(freezer), Some(root)) = (&mut self.freezer, &client.config().root) else { return };
         for (id, group) in alive {
             freezer.watch(root, id, &group);
@@ -238,12 +239,12 @@ impl Link {
     }
 
     /// What was loaded and is still there is worth a look.
-    fn settle(&mut self, now: Instant, ledger: &ledger::Shared, out: &mut Vec<Signal>) {
+    fn settle(&mut self, now: Instant, unit_cache: &unit_cache::Shared, out: &mut Vec<Signal>) {
         while let Some((at, id)) = self.loaded.front() {
             if *at + SETTLED > now {
                 return;
             }
-            if ledger.lock().is_untold(id) {
+            if unit_cache.lock().is_untold(id) {
                 look_at(id, out);
             }
             self.loaded.pop_front();
@@ -275,7 +276,7 @@ impl Link {
     fn take(
         &mut self,
         client: &Client,
-        ledger: &ledger::Shared,
+        unit_cache: &unit_cache::Shared,
         unit_path: &[String],
         message: &Message,
         out: &mut Vec<Signal>,
@@ -291,7 +292,7 @@ impl Link {
                         return Err(client.place(OPEN).error(ErrorKind::Unavailable, why));
                     }
                     self.subscribing = None;
-                    ledger.lock().forget_told();
+                    unit_cache.lock().forget_told();
                     out.push(Signal::new(SignalBody::Lost(Gap::RuntimeRestarted)));
                 }
                 return Ok(());
@@ -305,7 +306,7 @@ impl Link {
             return Ok(());
         }
         let read = match (interface.as_str(), member.as_str()) {
-            (PROPERTIES, "PropertiesChanged") => self.changed(client, ledger, unit_path, &header, message, out),
+            (PROPERTIES, "PropertiesChanged") => self.changed(client, unit_cache, unit_path, &header, message, out),
             (MANAGER, "UnitNew" | "UnitRemoved") => {
                 if self.reloading {
                     return Ok(());
@@ -318,17 +319,17 @@ impl Link {
                     let id = InstanceId::from(unit);
                     if member.as_str() == "UnitNew" {
                         // Nothing is asked of it now: that would load it once more when it goes (trap S2).
-                        ledger.lock().loaded(id.clone());
+                        unit_cache.lock().loaded(id.clone());
                         self.loaded.push_back((Instant::now(), id));
                     } else {
-                        ledger.lock().unloaded(id, out);
+                        unit_cache.lock().unloaded(id, out);
                     }
                 })
             }
             (MANAGER, "Reloading") => message.body().deserialize::<bool>().map(|begins| {
                 self.reloading = begins;
                 if !begins {
-                    ledger.lock().forget_told();
+                    unit_cache.lock().forget_told();
                     out.push(Signal::new(SignalBody::Lost(Gap::Disconnected)));
                 }
             }),
@@ -372,7 +373,7 @@ impl Link {
     fn changed(
         &mut self,
         client: &Client,
-        ledger: &ledger::Shared,
+        unit_cache: &unit_cache::Shared,
         unit_path: &[String],
         header: &Header<'_>,
         message: &Message,
@@ -398,7 +399,7 @@ impl Link {
             UNIT => {
                 let (_, about): (&str, UnitProperties) = body.deserialize_ignore_signature()?;
                 let service = self.service.take().filter(|(whose, _)| *whose == unit).map(|(_, service)| service);
-                tell(client, ledger, unit_path, &unit, &about, service, out);
+                tell(client, unit_cache, unit_path, &unit, &about, service, out);
             }
             _ => {}
         }
@@ -409,7 +410,7 @@ impl Link {
 /// What a unit's change means.
 fn tell(
     client: &Client,
-    ledger: &ledger::Shared,
+    unit_cache: &unit_cache::Shared,
     unit_path: &[String],
     unit: &str,
     about: &UnitProperties,
@@ -417,15 +418,15 @@ fn tell(
     out: &mut Vec<Signal>,
 ) {
     let id = InstanceId::from(unit);
-    let mut ledger = ledger.lock();
+    let mut unit_cache = unit_cache.lock();
     let service = service.map(|mut service| {
-        service.kind = ledger.is_job(&id).then(|| "oneshot".to_owned());
+        service.kind = unit_cache.is_job(&id).then(|| "oneshot".to_owned());
         service
     });
     let Some(mut instance) = normalize::instance(client.id(), unit, about, service.as_ref()) else {
         return out.push(Signal::new(SignalBody::Hint(id)));
     };
-    if instance.state == InstanceState::Paused && !inspector::is_frozen(client, ledger.control_group(&id)) {
+    if instance.state == InstanceState::Paused && !inspector::is_frozen(client, unit_cache.control_group(&id)) {
         instance.state = InstanceState::Running;
     }
     if !normalize::is_begun(about) {
@@ -435,7 +436,7 @@ fn tell(
         }
         return;
     }
-    if instance.state == InstanceState::Created && !ledger.has_lived(&id) {
+    if instance.state == InstanceState::Created && !unit_cache.has_lived(&id) {
         // Loaded, and no more than that: what there is to know of it takes a look.
         return look_at(&id, out);
     }
@@ -447,14 +448,14 @@ fn tell(
     let mut signals = Vec::new();
     let root = client.config().root.as_deref();
     let labels = || root.and_then(|root| files::transient_labels(root, unit_path, unit));
-    ledger.told(instance, ran, labels, &mut signals);
-    if about.active_state.as_deref() == Some("inactive") && ledger.is_unfiled(&id) {
+    unit_cache.told(instance, ran, labels, &mut signals);
+    if about.active_state.as_deref() == Some("inactive") && unit_cache.is_unfiled(&id) {
         // No more than a name by now: systemd keeps it loaded for as long as others mention it, and a list leaves it out.
-        ledger.unloaded(id.clone(), &mut signals);
+        unit_cache.unloaded(id.clone(), &mut signals);
     }
     if selection.asks_for_more() {
         // What a new life has in common with the one before is not known before a look.
-        let is_selected = ledger.is_selected(&id);
+        let is_selected = unit_cache.is_selected(&id);
         let taken = |signal: &Signal| match &signal.body {
             SignalBody::State(instance) => is_selected || selection.takes(instance),
             _ => true,
@@ -480,7 +481,7 @@ fn look_at(id: &InstanceId, out: &mut Vec<Signal>) {
 impl Source for UnitSource {
     async fn open(&mut self, resume: Option<&ResumeToken>) -> Result<Opened> {
         self.link = None;
-        self.ledger.lock().forget_told();
+        self.unit_cache.lock().forget_told();
         let deadline = self.client.config().deadline;
         let client = self.client.clone();
         let opened = async {
@@ -523,6 +524,6 @@ impl Source for UnitSource {
 impl Drop for UnitSource {
     /// What was told becomes old once nobody listens.
     fn drop(&mut self) {
-        self.ledger.lock().forget_told();
+        self.unit_cache.lock().forget_told();
     }
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    ledger::Entry,
     log::OperationLog,
+    open_operations::Entry,
     record::{OperationRecord, Stage},
     undo::Undo,
 };
@@ -31,17 +31,18 @@ pub(super) struct Held {
 impl Held {
     /// Takes it, whoever has it.
     pub(super) fn take(log: &OperationLog, id: &OperationId) -> Self {
-        lock(&log.inner.ledger).held.insert(id.clone());
+        lock(&log.inner.open_operations).held.insert(id.clone());
         Self { log: log.clone(), id: id.clone() }
     }
 
     /// Takes what is not finished and nobody has.
     pub(super) fn take_all(log: &OperationLog) -> Vec<Self> {
-        let mut ledger = lock(&log.inner.ledger);
-        let free = ledger.open().map(|record| record.id.clone()).filter(|id| !ledger.held.contains(id));
+        let mut open_operations = lock(&log.inner.open_operations);
+        let free =
+            open_operations.open().map(|record| record.id.clone()).filter(|id| !open_operations.held.contains(id));
         let free: Vec<OperationId> = free.collect();
-        ledger.held.extend(free.iter().cloned());
-        drop(ledger);
+        open_operations.held.extend(free.iter().cloned());
+        drop(open_operations);
         free.into_iter().map(|id| Self { log: log.clone(), id }).collect()
     }
 
@@ -52,7 +53,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        lock(&self.log.inner.ledger).held.remove(&self.id);
+        lock(&self.log.inner.open_operations).held.remove(&self.id);
     }
 }
 

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{
     handle::{Held, Operation},
-    ledger::{Entry, Ledger},
+    open_operations::{Entry, OpenOperations},
     record::{OperationRecord, OwnerId, Stage},
     undo::Undo,
 };
@@ -68,7 +68,7 @@ pub(super) struct Inner {
     /// Who writes; held while the disk works.
     pen: Mutex<Pen>,
     /// Never held while the disk works.
-    pub(super) ledger: Mutex<Ledger>,
+    pub(super) open_operations: Mutex<OpenOperations>,
 }
 
 #[derive(Debug)]
@@ -88,15 +88,15 @@ impl OperationLog {
         options.wal.segment_bytes.get_or_insert(SEGMENT_BYTES);
         let wal = Wal::open(dir, options.wal.clone())?;
         let (checkpoint, records) = format::replay(Journal::Operations, &wal)?;
-        let (mut ledger, mut since) = (Ledger::default(), 0);
+        let (mut open_operations, mut since) = (OpenOperations::default(), 0);
         for record in records {
             if let Some(entry) = format::decode::<Entry>(Journal::Operations, &record?)? {
-                ledger.apply(entry);
+                open_operations.apply(entry);
             }
             since += 1;
         }
-        let (pen, ledger) = (Mutex::new(Pen { checkpoint, since }), Mutex::new(ledger));
-        Ok(Self { inner: Arc::new(Inner { wal, owner, options, pen, ledger }) })
+        let (pen, open_operations) = (Mutex::new(Pen { checkpoint, since }), Mutex::new(open_operations));
+        Ok(Self { inner: Arc::new(Inner { wal, owner, options, pen, open_operations }) })
     }
 
     /// Whose log it is.
@@ -111,7 +111,7 @@ impl OperationLog {
 
     /// Everything that is not finished, oldest first.
     pub fn in_flight(&self) -> Vec<OperationRecord> {
-        lock(&self.inner.ledger).open().cloned().collect()
+        lock(&self.inner.open_operations).open().cloned().collect()
     }
 
     /// Begins an operation: durable when it returns. The `request` is for people and for who recovers; it is stored as it
@@ -143,32 +143,32 @@ impl OperationLog {
         self.write(Entry::Undone { id: operation.clone(), undo: undo.clone() }).await.map(drop)
     }
 
-    /// One entry, durable when it returns. It is in the log and in the ledger, or in neither, also if this is dropped.
+    /// One entry, durable when it returns. It is in the log and in the open_operations, or in neither, also if this is dropped.
     pub(super) async fn write(&self, entry: Entry) -> Result<Seq> {
         let inner = Arc::clone(&self.inner);
         carry("operations.write", move || inner.write(entry)).await
     }
 
     pub(super) fn record(&self, id: &OperationId) -> Option<OperationRecord> {
-        lock(&self.inner.ledger).get(id).cloned()
+        lock(&self.inner.open_operations).get(id).cloned()
     }
 
     /// How far it is. What is not there is finished.
     pub(super) fn stage(&self, id: &OperationId) -> Option<Stage> {
-        lock(&self.inner.ledger).get(id).map(|record| record.stage.clone())
+        lock(&self.inner.open_operations).get(id).map(|record| record.stage.clone())
     }
 }
 
 impl Inner {
     fn write(&self, entry: Entry) -> Result<Seq> {
         let mut pen = lock(&self.pen);
-        lock(&self.ledger).check(&entry)?;
+        lock(&self.open_operations).check(&entry)?;
         let payload = format::encode(Journal::Operations, pen.checkpoint, &entry)?;
         let seq = *self.wal.put_blocking(&[(Journal::Operations.kind(), &payload)])?.end();
         let rows = {
-            let mut ledger = lock(&self.ledger);
-            ledger.apply(entry);
-            ledger.len()
+            let mut open_operations = lock(&self.open_operations);
+            open_operations.apply(entry);
+            open_operations.len()
         };
         pen.since += 1;
         if self.options.is_due(pen.since, rows)
@@ -183,7 +183,7 @@ impl Inner {
     fn checkpoint(&self, pen: &mut Pen) -> Result<()> {
         pen.since = 0;
         let at = format::next(&self.wal);
-        let open = lock(&self.ledger).open().cloned().collect();
+        let open = lock(&self.open_operations).open().cloned().collect();
         let payload = format::encode(Journal::Operations, at, &Entry::Checkpoint(open))?;
         pen.checkpoint = *self.wal.put_blocking(&[(Journal::Operations.kind(), &payload)])?.end();
         let policy = self.options.retention.clone().unwrap_or_default();
@@ -196,7 +196,7 @@ impl Inner {
 
 impl fmt::Debug for OperationLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let open = lock(&self.inner.ledger).len();
+        let open = lock(&self.inner.open_operations).len();
         f.debug_struct("OperationLog")
             .field("owner", &self.inner.owner)
             .field("in_flight", &open)

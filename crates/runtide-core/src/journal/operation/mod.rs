@@ -1,8 +1,8 @@
 //! Operations in the log, so that a crash leaves nothing behind.
 
 mod handle;
-mod ledger;
 mod log;
+mod open_operations;
 mod orphans;
 mod record;
 mod recover;

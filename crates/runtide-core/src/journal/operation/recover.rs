@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{
     handle::Held,
-    ledger::Entry,
     log::OperationLog,
+    open_operations::Entry,
     record::{OperationRecord, Stage},
 };
 use crate::{Error, ErrorKind, Failure, Result, RuntimeBackend};

@@ -15,16 +15,16 @@ use crate::properties::ServiceProperties;
 
 /// Shared by one watch's source and its inspector.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Shared(Arc<Mutex<Ledger>>);
+pub(crate) struct Shared(Arc<Mutex<UnitCache>>);
 
 impl Shared {
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Ledger> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, UnitCache> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Ledger {
+pub(crate) struct UnitCache {
     units: HashMap<InstanceId, Known>,
     /// Rises with everything that is written here.
     clock: u64,
@@ -74,7 +74,7 @@ pub(crate) struct Details {
     pub(crate) control_group: Option<String>,
 }
 
-impl Ledger {
+impl UnitCache {
     /// Nobody listens, or something was missed: what was told is not known to be the last word. What is bound to a life stays.
     pub(crate) fn forget_told(&mut self) {
         self.units.retain(|_, known| known.details.life.is_some());
@@ -345,103 +345,103 @@ mod tests {
 
     #[test]
     fn a_life_that_is_told_by_its_end_alone_began() {
-        let (mut ledger, mut out) = (Ledger::default(), Vec::new());
-        ledger.loaded("a.service".into());
-        ledger.told(told(S::Stopped, "1"), true, || None, &mut out);
+        let (mut unit_cache, mut out) = (UnitCache::default(), Vec::new());
+        unit_cache.loaded("a.service".into());
+        unit_cache.told(told(S::Stopped, "1"), true, || None, &mut out);
         let exit = Some(ExitStatus::code(3));
         assert_eq!(states(&out), [(S::Running, Some("1+"), None), (S::Stopped, Some("1-"), exit)]);
         out.clear();
-        ledger.told(told(S::Stopped, "1"), true, || None, &mut out);
+        unit_cache.told(told(S::Stopped, "1"), true, || None, &mut out);
         assert_eq!(states(&out), [(S::Stopped, None, exit)], "it ended once");
         out.clear();
-        ledger.told(told(S::Failed, "2"), true, || None, &mut out);
+        unit_cache.told(told(S::Failed, "2"), true, || None, &mut out);
         assert_eq!(states(&out), [(S::Running, Some("2+"), None), (S::Failed, Some("2-"), exit)]);
     }
 
     #[test]
     fn an_end_of_which_nothing_was_known_has_no_beginning_made_up() {
-        let (mut ledger, mut out) = (Ledger::default(), Vec::new());
-        ledger.told(told(S::Stopped, "1"), true, || None, &mut out);
+        let (mut unit_cache, mut out) = (UnitCache::default(), Vec::new());
+        unit_cache.told(told(S::Stopped, "1"), true, || None, &mut out);
         assert_eq!(states(&out).len(), 1);
-        let (mut ledger, mut out) = (Ledger::default(), Vec::new());
-        ledger.saw(&told(S::Stopped, "1"), None, None, None);
-        ledger.told(told(S::Stopped, "1"), true, || None, &mut out);
+        let (mut unit_cache, mut out) = (UnitCache::default(), Vec::new());
+        unit_cache.saw(&told(S::Stopped, "1"), None, None, None);
+        unit_cache.told(told(S::Stopped, "1"), true, || None, &mut out);
         assert_eq!(states(&out).len(), 1);
-        ledger.told(told(S::Starting, "2"), false, || None, &mut out);
+        unit_cache.told(told(S::Starting, "2"), false, || None, &mut out);
         out.clear();
-        ledger.told(told(S::Failed, "2"), false, || None, &mut out);
+        unit_cache.told(told(S::Failed, "2"), false, || None, &mut out);
         assert_eq!(states(&out).len(), 1, "no process ran");
     }
 
     #[test]
     fn a_life_that_ended_stays_so_whatever_its_unit_does() {
-        let (mut ledger, mut out) = (Ledger::default(), Vec::new());
-        ledger.loaded("a.service".into());
-        ledger.told(told(S::Running, "1"), false, || None, &mut out);
-        ledger.told(told(S::Stopped, "1"), true, || None, &mut out);
+        let (mut unit_cache, mut out) = (UnitCache::default(), Vec::new());
+        unit_cache.loaded("a.service".into());
+        unit_cache.told(told(S::Running, "1"), false, || None, &mut out);
+        unit_cache.told(told(S::Stopped, "1"), true, || None, &mut out);
         out.clear();
-        ledger.told(told(S::Stopping, "1"), true, || None, &mut out);
-        ledger.told(told(S::Stopped, "1"), true, || None, &mut out);
+        unit_cache.told(told(S::Stopping, "1"), true, || None, &mut out);
+        unit_cache.told(told(S::Stopped, "1"), true, || None, &mut out);
         let exit = Some(ExitStatus::code(3));
         assert_eq!(states(&out), [(S::Stopped, None, exit), (S::Stopped, None, exit)], "no start, and no second end");
     }
 
     #[test]
     fn a_job_is_told_again_once_its_type_is_known() {
-        let (mut ledger, mut out) = (Ledger::default(), Vec::new());
-        ledger.loaded("a.service".into());
-        ledger.told(told(S::Starting, "1"), false, || None, &mut out);
+        let (mut unit_cache, mut out) = (UnitCache::default(), Vec::new());
+        unit_cache.loaded("a.service".into());
+        unit_cache.told(told(S::Starting, "1"), false, || None, &mut out);
         out.clear();
-        ledger.saw(&told(S::Running, "1"), None, Some(true), None);
-        ledger.take_again(&mut out);
+        unit_cache.saw(&told(S::Running, "1"), None, Some(true), None);
+        unit_cache.take_again(&mut out);
         assert_eq!(states(&out), [(S::Running, Some("1+"), None)]);
         out.clear();
-        ledger.take_again(&mut out);
+        unit_cache.take_again(&mut out);
         assert!(out.is_empty());
     }
 
     #[test]
     fn what_was_written_while_a_list_was_made_is_not_forgotten_for_it() {
-        let (mut ledger, mut out) = (Ledger::default(), Vec::new());
-        ledger.told(told(S::Running, "0"), false, || None, &mut out);
-        let at = ledger.tick();
-        ledger.loaded("b.service".into());
-        ledger.keep(&HashSet::new(), at);
+        let (mut unit_cache, mut out) = (UnitCache::default(), Vec::new());
+        unit_cache.told(told(S::Running, "0"), false, || None, &mut out);
+        let at = unit_cache.tick();
+        unit_cache.loaded("b.service".into());
+        unit_cache.keep(&HashSet::new(), at);
         out.clear();
         let mut late = told(S::Stopped, "1");
         late.id = "b.service".into();
-        ledger.told(late, true, || None, &mut out);
+        unit_cache.told(late, true, || None, &mut out);
         assert_eq!(states(&out).len(), 2, "its life is told from its beginning");
         out.clear();
-        ledger.unloaded("a.service".into(), &mut out);
+        unit_cache.unloaded("a.service".into(), &mut out);
         assert_eq!(out.len(), 1, "the other one was not on the list");
     }
 
     #[test]
     fn an_earlier_life_gives_a_later_one_no_details() {
-        let mut ledger = Ledger::default();
+        let mut unit_cache = UnitCache::default();
         let mut old = told(S::Running, "1");
         old.labels = Some(Labels::from_iter([("a", "1")]));
-        ledger.saw(&old, Some("/a.slice/a.service"), None, None);
+        unit_cache.saw(&old, Some("/a.slice/a.service"), None, None);
         let one = Incarnation::from("1");
-        assert!(ledger.details(&"a.service".into(), Some(&one)).is_some());
-        assert!(ledger.details(&"a.service".into(), Some(&"2".into())).is_none());
-        ledger.told(told(S::Running, "2"), false, || None, &mut Vec::new());
-        ledger.saw(&old, Some("/a.slice/a.service"), None, None);
-        let two = ledger.details(&"a.service".into(), Some(&"2".into())).unwrap();
+        assert!(unit_cache.details(&"a.service".into(), Some(&one)).is_some());
+        assert!(unit_cache.details(&"a.service".into(), Some(&"2".into())).is_none());
+        unit_cache.told(told(S::Running, "2"), false, || None, &mut Vec::new());
+        unit_cache.saw(&old, Some("/a.slice/a.service"), None, None);
+        let two = unit_cache.details(&"a.service".into(), Some(&"2".into())).unwrap();
         assert_eq!(two.labels, None, "a late look at the earlier life says nothing of this one");
     }
 
     #[test]
     fn a_unit_that_goes_without_a_word_has_stopped() {
-        let (mut ledger, mut out) = (Ledger::default(), Vec::new());
-        ledger.told(told(S::Running, "1"), false, || None, &mut out);
+        let (mut unit_cache, mut out) = (UnitCache::default(), Vec::new());
+        unit_cache.told(told(S::Running, "1"), false, || None, &mut out);
         out.clear();
-        ledger.unloaded("a.service".into(), &mut out);
+        unit_cache.unloaded("a.service".into(), &mut out);
         assert_eq!(states(&out), [(S::Stopped, Some("1-"), None)]);
         assert!(matches!(out.last().unwrap().body, SignalBody::Gone(_)));
         out.clear();
-        ledger.unloaded("a.service".into(), &mut out);
+        unit_cache.unloaded("a.service".into(), &mut out);
         assert_eq!(out.len(), 1);
     }
 }

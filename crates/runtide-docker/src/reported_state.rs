@@ -23,21 +23,21 @@ const LAG: Duration = Duration::from_secs(5);
 
 /// Shared by one source and its inspector.
 #[derive(Clone, Debug)]
-pub(crate) struct Shared(Arc<Mutex<Ledger>>);
+pub(crate) struct Shared(Arc<Mutex<ReportedState>>);
 
 impl Shared {
     pub(crate) fn new(backend: BackendId) -> Self {
-        Self(Arc::new(Mutex::new(Ledger { backend, live: false, entries: HashMap::new() })))
+        Self(Arc::new(Mutex::new(ReportedState { backend, live: false, entries: HashMap::new() })))
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Ledger> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, ReportedState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// By id, for as long as the container is there.
 #[derive(Debug)]
-pub(crate) struct Ledger {
+pub(crate) struct ReportedState {
     backend: BackendId,
     /// Whether a stream keeps it up to date.
     live: bool,
@@ -98,7 +98,7 @@ fn new_entry<'a>(entries: &'a mut HashMap<InstanceId, Entry>, id: &str) -> &'a m
     entries.entry(InstanceId::from(id)).or_insert_with_key(|id| Entry::new(id.clone()))
 }
 
-impl Ledger {
+impl ReportedState {
     /// What a message means; nothing for one that says nothing of a container.
     pub(crate) fn translate(
         &mut self,

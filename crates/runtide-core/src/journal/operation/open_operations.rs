@@ -50,13 +50,13 @@ impl Entry {
 
 /// What is not finished.
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
+pub(super) struct OpenOperations {
     open: BTreeMap<OperationId, OperationRecord>,
     /// In the hands of somebody in this process.
     pub(super) held: BTreeSet<OperationId>,
 }
 
-impl Ledger {
+impl OpenOperations {
     pub(super) fn get(&self, id: &OperationId) -> Option<&OperationRecord> {
         self.open.get(id)
     }
@@ -149,31 +149,34 @@ mod tests {
 
     #[test]
     fn steps_are_announced_only_while_it_acts_and_undone_only_once() {
-        let (id, mut ledger) = (OperationId::from("1"), Ledger::default());
+        let (id, mut open_operations) = (OperationId::from("1"), OpenOperations::default());
         let undo = Undo::new("memory:local", UndoAction::RemoveNetwork, "n");
         let will = Entry::Will { id: id.clone(), undo: undo.clone() };
         let undone = Entry::Undone { id: id.clone(), undo };
-        ledger.apply(Entry::Submitted {
+        open_operations.apply(Entry::Submitted {
             id: id.clone(),
             owner: "me".into(),
             name: "x".into(),
             request: serde_json::Value::Null,
         });
-        assert_eq!(ledger.check(&will).unwrap_err().kind(), ErrorKind::Conflict);
+        assert_eq!(open_operations.check(&will).unwrap_err().kind(), ErrorKind::Conflict);
         for stage in [Stage::Validated, Stage::Started] {
             let entry = Entry::Stage { id: id.clone(), stage };
-            ledger.check(&entry).unwrap();
-            ledger.apply(entry);
+            open_operations.check(&entry).unwrap();
+            open_operations.apply(entry);
         }
-        ledger.check(&will).unwrap();
-        ledger.apply(will);
-        ledger.apply(Entry::Stage { id: id.clone(), stage: failed() });
-        assert!(ledger.check(&Entry::Stage { id: id.clone(), stage: Stage::RolledBack }).is_err(), "it is owed");
-        ledger.check(&undone).unwrap();
-        ledger.apply(undone.clone());
-        assert_eq!(ledger.check(&undone).unwrap_err().kind(), ErrorKind::Conflict);
-        ledger.apply(Entry::Stage { id: id.clone(), stage: Stage::RolledBack });
-        assert_eq!(ledger.len(), 0);
-        assert!(ledger.check(&Entry::Stage { id, stage: Stage::Validated }).is_err(), "it is finished");
+        open_operations.check(&will).unwrap();
+        open_operations.apply(will);
+        open_operations.apply(Entry::Stage { id: id.clone(), stage: failed() });
+        assert!(
+            open_operations.check(&Entry::Stage { id: id.clone(), stage: Stage::RolledBack }).is_err(),
+            "it is owed"
+        );
+        open_operations.check(&undone).unwrap();
+        open_operations.apply(undone.clone());
+        assert_eq!(open_operations.check(&undone).unwrap_err().kind(), ErrorKind::Conflict);
+        open_operations.apply(Entry::Stage { id: id.clone(), stage: Stage::RolledBack });
+        assert_eq!(open_operations.len(), 0);
+        assert!(open_operations.check(&Entry::Stage { id, stage: Stage::Validated }).is_err(), "it is finished");
     }
 }
