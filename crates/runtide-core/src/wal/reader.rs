@@ -143,7 +143,7 @@ impl WalReader {
             None => Layout::read(&*disk, dir).map_err(|error| disk_error(READ, dir, error))?,
         };
         if bound.is_none() {
-            layout.leave_out_hanging(&*disk, READ)?;
+            layout.leave_out_orphaned(&*disk, READ)?;
         }
         let Some((oldest, _)) = layout.segments.first().cloned() else {
             return Err(
@@ -505,7 +505,7 @@ impl WalReader {
     fn layout(&self) -> Result<Layout> {
         let mut layout = Layout::read(&*self.disk, &self.dir).map_err(|error| disk_error(READ, &self.dir, error))?;
         if self.bound.is_none() && layout.segments.last().is_some_and(|(first, _)| *first > self.segment.header.first) {
-            layout.leave_out_hanging(&*self.disk, READ)?;
+            layout.leave_out_orphaned(&*self.disk, READ)?;
         }
         Ok(layout)
     }

@@ -92,7 +92,7 @@ pub fn verify(dir: &Path, anchor: Option<&Anchor>, key: Option<&WalKey>) -> Resu
 pub fn verify_with(dir: &Path, anchor: Option<&Anchor>, options: &WalOptions) -> Result<Verified> {
     let disk = options.disk();
     let mut layout = Layout::read(&*disk, dir).map_err(|error| disk_error(VERIFY, dir, error))?;
-    let hanging = layout.leave_out_hanging(&*disk, VERIFY)?;
+    let orphaned = layout.leave_out_orphaned(&*disk, VERIFY)?;
     let Some((first, path)) = layout.segments.first() else {
         return Err(Error::new(ErrorKind::NotFound, VERIFY, "there is no log here").with_context("path", dir.display()));
     };
@@ -114,7 +114,7 @@ pub fn verify_with(dir: &Path, anchor: Option<&Anchor>, options: &WalOptions) ->
         return Ok(found);
     }
     let found = verifier.join(dir, found, verifier.all(&layout.segments)?)?;
-    Ok(Verified { torn: found.torn.clone().or(hanging), ..found })
+    Ok(Verified { torn: found.torn.clone().or(orphaned), ..found })
 }
 
 impl Verified {

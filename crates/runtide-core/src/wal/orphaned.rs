@@ -16,13 +16,17 @@ use crate::{ErrorKind, Result};
 
 impl Layout {
     /// Leaves out what hangs in the air; it, if there is any.
-    pub(super) fn leave_out_hanging(&mut self, disk: &dyn Disk, operation: &'static str) -> Result<Option<Corruption>> {
-        let mut hanging = None;
+    pub(super) fn leave_out_orphaned(
+        &mut self,
+        disk: &dyn Disk,
+        operation: &'static str,
+    ) -> Result<Option<Corruption>> {
+        let mut orphaned = None;
         while let Some(torn) = hangs(disk, &self.segments, operation)? {
             self.segments.pop();
-            hanging = Some(torn);
+            orphaned = Some(torn);
         }
-        Ok(hanging)
+        Ok(orphaned)
     }
 }
 
