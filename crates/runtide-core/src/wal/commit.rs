@@ -1,6 +1,6 @@
-//! Group commit: appenders encode into the forming group; whoever holds the baton writes it, syncs once, and wakes each.
+//! Group commit: appenders encode into the forming group; whoever holds the leadership writes it, syncs once, and wakes each.
 //!
-//! The baton is `Queue::busy`. A task gives it to the commit thread. A thread that blocks anyway takes it itself, and passes
+//! The leadership is `Queue::busy`. A task gives it to the commit thread. A thread that blocks anyway takes it itself, and passes
 //! it on to one of those who came meanwhile: so a lone thread needs no other, and among many the next write begins while the
 //! last group is still being woken.
 
@@ -44,7 +44,7 @@ pub(super) struct Committer {
     pub(super) durability: Durability,
 }
 
-/// What a caller has once it is in a group: which record it waits for, and whether it holds the baton.
+/// What a caller has once it is in a group: which record it waits for, and whether it holds the leadership.
 #[derive(Clone, Copy, Debug)]
 struct Ticket {
     first: u64,
@@ -137,7 +137,7 @@ impl Committer {
         done.map(|()| (ticket.first, ticket.last))
     }
 
-    /// Who goes before its group is committed must not be handed the baton: it would be lost, and all that come later wait
+    /// Who goes before its group is committed must not be handed the leadership: it would be lost, and all that come later wait
     /// forever.
     fn leave(&self, parker: &Arc<Parker>) {
         lock(&self.queue).group.threads.retain(|other| !Arc::ptr_eq(other, parker));
@@ -147,7 +147,7 @@ impl Committer {
         }
     }
 
-    /// Commits a group in the present thread, and passes the baton on before it wakes the others.
+    /// Commits a group in the present thread, and passes the leadership on before it wakes the others.
     fn lead(&self) {
         let group = self.round();
         self.pass_on();
@@ -179,7 +179,7 @@ impl Committer {
         news
     }
 
-    /// Writes the forming group and syncs it. For the holder of the baton.
+    /// Writes the forming group and syncs it. For the holder of the leadership.
     fn round(&self) -> Group {
         let mut engine = lock(&self.engine);
         self.linger();

@@ -6,7 +6,7 @@
 //!
 //! It takes memory to be sequentially consistent: orderings of atomics that are too weak are not found.
 //!
-//! That it bites: it found three ways to wait forever that all other tests had passed by (a baton handed to a thread whose append
+//! That it bites: it found three ways to wait forever that all other tests had passed by (a leadership handed to a thread whose append
 //! had failed, or whose sync was done already; a task forgotten that was polled by another waker), each within a few orders,
 //! and finds them again without their repairs. So it does a head that is published before its sync, and a group of
 //! which only the first is woken. The last two tests show that it sees such things at all.
