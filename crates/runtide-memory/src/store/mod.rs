@@ -1,9 +1,9 @@
 //! Resources in memory: [`MemoryStore`].
 
 mod ahead;
+mod collection;
 mod history;
 mod options;
-mod shelf;
 mod subscription;
 mod tree;
 mod view;

@@ -9,7 +9,7 @@ use std::{
 
 use runtide_core::{Resource, ResourceRef, Selector};
 
-use super::shelf::Shelf;
+use super::collection::Collection;
 
 /// The scopes that have something in them, by [`ResourceRef::scope`].
 #[derive(Debug, Default)]
@@ -48,20 +48,20 @@ fn only(selector: &Selector) -> Option<String> {
 pub(super) struct Scope {
     pub(super) key: Arc<str>,
     pub(super) number: ScopeNumber,
-    shelf: RwLock<Shelf>,
+    collection: RwLock<Collection>,
 }
 
 impl Scope {
-    pub(super) fn read(&self) -> RwLockReadGuard<'_, Shelf> {
-        self.shelf.read().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, Collection> {
+        self.collection.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn write(&self) -> RwLockWriteGuard<'_, Shelf> {
-        self.shelf.write().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, Collection> {
+        self.collection.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Looks at the resources in the order of their names.
-    pub(super) fn in_order(&self, look: impl FnOnce(&Shelf)) {
+    pub(super) fn in_order(&self, look: impl FnOnce(&Collection)) {
         for _ in 0..3 {
             let as_it_is = self.read();
             if as_it_is.is_in_order() {
@@ -98,7 +98,7 @@ impl Growing {
     fn put_down(&mut self) {
         if let Some(first) = self.same.first() {
             let key = first.reference.scope().into();
-            self.tree.insert(key, Shelf::of(self.same.drain(..)));
+            self.tree.insert(key, Collection::of(self.same.drain(..)));
         }
     }
 
@@ -122,9 +122,9 @@ impl Tree {
         growing.done()
     }
 
-    fn insert(&mut self, key: Arc<str>, resources: Shelf) {
+    fn insert(&mut self, key: Arc<str>, resources: Collection) {
         let (number, resources) = (ScopeNumber::of(&key), RwLock::new(resources));
-        let scope = Arc::new(Scope { key: Arc::clone(&key), number, shelf: resources });
+        let scope = Arc::new(Scope { key: Arc::clone(&key), number, collection: resources });
         self.ordered.insert(Arc::clone(&key), Arc::clone(&scope));
         self.found.insert(key, scope);
     }
@@ -135,7 +135,7 @@ impl Tree {
 
     pub(super) fn make(&mut self, key: &str) {
         if !self.found.contains_key(key) {
-            self.insert(key.into(), Shelf::default());
+            self.insert(key.into(), Collection::default());
         }
     }
 
@@ -151,7 +151,7 @@ impl Tree {
     pub(super) fn into_rows(self) -> Vec<Arc<Resource>> {
         let mut rows = Vec::new();
         for scope in self.ordered.into_values() {
-            scope.in_order(|shelf| rows.extend(shelf.behind(None).cloned()));
+            scope.in_order(|collection| rows.extend(collection.behind(None).cloned()));
         }
         rows
     }

@@ -133,9 +133,9 @@ impl Inner {
                     rows.extend(scope.read().get(only).cloned());
                 }
                 Some(_) => {}
-                None => scope.in_order(|shelf| {
-                    rows.reserve(left.min(shelf.len()));
-                    let mut found = shelf.behind(name).take(left);
+                None => scope.in_order(|collection| {
+                    rows.reserve(left.min(collection.len()));
+                    let mut found = collection.behind(name).take(left);
                     let mut few = Vec::with_capacity(FEW);
                     loop {
                         few.extend(found.by_ref().take(FEW));

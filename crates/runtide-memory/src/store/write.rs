@@ -12,9 +12,9 @@ use runtide_core::{
 
 use super::{
     Inner,
+    collection::{Collection, Prepared},
     history::{Dropped, Entry, History},
     lock,
-    shelf::{Prepared, Shelf},
     tree::{Growing, ScopeNumber, Tree},
 };
 
@@ -94,12 +94,12 @@ struct Written {
 }
 
 impl Inner {
-    /// Runs with the resource's shelf, which is made if it is wanted for something new. `None`: there is none.
-    fn with_shelf<T>(
+    /// Runs with the resource's collection, which is made if it is wanted for something new. `None`: there is none.
+    fn with_collection<T>(
         &self,
         reference: &ResourceRef,
         make: bool,
-        write: impl FnOnce(&mut Shelf, ScopeNumber) -> T,
+        write: impl FnOnce(&mut Collection, ScopeNumber) -> T,
     ) -> Option<T> {
         loop {
             let tree = self.tree();
@@ -148,8 +148,8 @@ impl Inner {
         let make = document.is_some() && !matches!(precondition, Precondition::Is(_));
         let mut dropped = Dropped::default();
         let mut wakers = Vec::new();
-        let done = self.with_shelf(reference, make, |shelf, scope| {
-            let there = shelf.get(reference.name());
+        let done = self.with_collection(reference, make, |collection, scope| {
+            let there = collection.get(reference.name());
             let decision = decide(reference, Present::of(there).as_ref(), document.as_ref(), precondition)?;
             if decision.change == PlannedChange::Nothing {
                 return Ok(Written { change: decision.change, revision: None, resource: there.cloned() });
@@ -163,7 +163,7 @@ impl Inner {
                 fresh.revision = revision;
             }
             let resource = fresh.clone();
-            put((shelf, scope), &mut history, reference, fresh, revision, &mut dropped);
+            put((collection, scope), &mut history, reference, fresh, revision, &mut dropped);
             wakers = history.wake();
             Ok(Written { change: decision.change, revision: Some(revision), resource })
         });
@@ -184,12 +184,12 @@ impl Inner {
         check(reference, document)?;
         let make = document.is_some() && !matches!(precondition, Precondition::Is(_));
         let planned = |change, revision| Planned::new(reference.clone(), document.cloned(), change, revision);
-        let done = self.with_shelf(reference, make, |shelf, _| {
-            let present = match shelf.prepared(reference) {
+        let done = self.with_collection(reference, make, |collection, _| {
+            let present = match collection.prepared(reference) {
                 Some(Prepared { revision, document }) => {
                     document.as_ref().map(|document| Present { revision: *revision, document })
                 }
-                None => Present::of(shelf.get(reference.name())),
+                None => Present::of(collection.get(reference.name())),
             };
             let decision = decide(reference, present.as_ref(), document, precondition)?;
             if decision.change == PlannedChange::Nothing {
@@ -200,7 +200,7 @@ impl Inner {
                 history.prepared += 1;
                 history.reserve()
             };
-            shelf.prepare(reference, Prepared { revision, document: document.cloned() });
+            collection.prepare(reference, Prepared { revision, document: document.cloned() });
             Ok(planned(decision.change, revision))
         });
         done.unwrap_or_else(|| {
@@ -216,12 +216,12 @@ impl Inner {
             if change == PlannedChange::Nothing {
                 continue;
             }
-            self.with_shelf(&reference, document.is_some(), |shelf, scope| {
-                let prepared = shelf.settle(&reference, revision);
+            self.with_collection(&reference, document.is_some(), |collection, scope| {
+                let prepared = collection.settle(&reference, revision);
                 let fresh = document.map(|document| Arc::new(Resource::new(reference.clone(), document, revision)));
                 let mut history = lock(&self.history);
                 history.prepared -= usize::from(prepared && history.prepared > 0);
-                put((shelf, scope), &mut history, &reference, fresh, revision, &mut dropped);
+                put((collection, scope), &mut history, &reference, fresh, revision, &mut dropped);
             });
         }
         let wakers = lock(&self.history).wake();
@@ -229,8 +229,8 @@ impl Inner {
     }
 
     pub(super) fn forget(&self, planned: &Planned) {
-        self.with_shelf(&planned.reference, false, |shelf, _| {
-            if shelf.settle(&planned.reference, planned.revision) {
+        self.with_collection(&planned.reference, false, |collection, _| {
+            if collection.settle(&planned.reference, planned.revision) {
                 let mut history = lock(&self.history);
                 history.prepared = history.prepared.saturating_sub(1);
             }
@@ -295,7 +295,7 @@ fn swap(
 }
 
 fn put(
-    (shelf, scope): (&mut Shelf, ScopeNumber),
+    (collection, scope): (&mut Collection, ScopeNumber),
     history: &mut History,
     reference: &ResourceRef,
     fresh: Option<Arc<Resource>>,
@@ -303,11 +303,11 @@ fn put(
     dropped: &mut Dropped,
 ) {
     let entry = if let Some(fresh) = fresh {
-        let before = shelf.put(Arc::clone(&fresh));
+        let before = collection.put(Arc::clone(&fresh));
         let event = if before.is_some() { StoreEvent::Modified(fresh) } else { StoreEvent::Added(fresh) };
         Entry::new(scope, event, before)
     } else {
-        let before = shelf.remove(reference.name());
+        let before = collection.remove(reference.name());
         Entry::new(scope, StoreEvent::Deleted { reference: reference.clone(), revision }, before)
     };
     history.push(entry, dropped);

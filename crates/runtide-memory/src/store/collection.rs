@@ -15,7 +15,7 @@ use runtide_core::{Document, Resource, ResourceRef, Revision};
 /// A hash of the name finds one with few touches of memory, where a tree would compare a dozen names that lie all over the
 /// place. Listings want an order: it is made when one is asked for, and what comes later is put into it when the next one is.
 #[derive(Debug, Default)]
-pub(super) struct Shelf {
+pub(super) struct Collection {
     hasher: RandomState,
     places: HashTable<Place>,
     /// The same resources, each where it stays until it is removed.
@@ -65,18 +65,18 @@ fn spread(hash: u32) -> u64 {
     u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-impl Shelf {
+impl Collection {
     /// Of resources in the order of their names.
     pub(super) fn of(resources: impl ExactSizeIterator<Item = Arc<Resource>>) -> Self {
         let count = resources.len();
-        let mut shelf =
+        let mut collection =
             Self { places: HashTable::with_capacity(count), slots: Vec::with_capacity(count), ..Self::default() };
-        shelf.order.reserve_exact(count);
+        collection.order.reserve_exact(count);
         for resource in resources {
-            shelf.put(resource);
+            collection.put(resource);
         }
-        shelf.sorted = shelf.order.len();
-        shelf
+        collection.sorted = collection.order.len();
+        collection
     }
 
     fn hash(&self, name: &str) -> u32 {
@@ -237,31 +237,31 @@ mod tests {
     fn it_is_a_sorted_map() {
         for seed in 0..50 {
             let mut rng = fastrand::Rng::with_seed(seed);
-            let (mut shelf, mut map) = (Shelf::default(), BTreeMap::new());
+            let (mut collection, mut map) = (Collection::default(), BTreeMap::new());
             // Some seeds mostly add, others mostly remove; names come again and again.
             let (names, adds) = (rng.usize(1..400), rng.f64());
             for revision in 0..1_500 {
                 let name = format!("n{}", rng.usize(..names));
                 if rng.f64() < if revision < 500 { 0.9 } else { adds } {
                     let one = resource(&name, revision);
-                    assert_eq!(shelf.put(Arc::clone(&one)), map.insert(name, one));
+                    assert_eq!(collection.put(Arc::clone(&one)), map.insert(name, one));
                 } else {
-                    assert_eq!(shelf.remove(&name), map.remove(&name));
+                    assert_eq!(collection.remove(&name), map.remove(&name));
                 }
                 if rng.u8(..) < 8 {
-                    shelf.put_in_order();
-                    assert!(shelf.is_in_order());
+                    collection.put_in_order();
+                    assert!(collection.is_in_order());
                 }
-                if shelf.is_in_order() {
-                    assert!(shelf.behind(None).eq(map.values()));
+                if collection.is_in_order() {
+                    assert!(collection.behind(None).eq(map.values()));
                     let name = format!("n{}", rng.usize(..names));
                     let behind = map.iter().filter(|(other, _)| **other > name).map(|(_, one)| one);
-                    assert!(shelf.behind(Some(&name)).eq(behind));
+                    assert!(collection.behind(Some(&name)).eq(behind));
                 }
                 let name = format!("n{}", rng.usize(..names));
-                assert_eq!(shelf.get(&name), map.get(&name));
-                assert_eq!((shelf.len(), shelf.is_empty()), (map.len(), map.is_empty()));
-                assert!(shelf.slots.len() <= 4 * map.len().max(16) + 64, "it does not stay large");
+                assert_eq!(collection.get(&name), map.get(&name));
+                assert_eq!((collection.len(), collection.is_empty()), (map.len(), map.is_empty()));
+                assert!(collection.slots.len() <= 4 * map.len().max(16) + 64, "it does not stay large");
             }
         }
     }
