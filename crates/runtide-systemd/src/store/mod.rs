@@ -4,7 +4,6 @@ mod config;
 mod feed;
 mod folder;
 mod form;
-mod keeper;
 mod manager;
 mod name;
 mod notices;
@@ -13,6 +12,7 @@ mod sections;
 #[cfg(test)]
 mod tests;
 mod verify;
+mod writer;
 
 use std::{
     collections::BTreeSet,
@@ -44,9 +44,9 @@ pub use self::{
 use self::{
     feed::{Shown, shown},
     folder::{Folder, Names, OsNames, Sort},
-    keeper::{Ask, Body, Fresh, Keeper, Shared, Write},
     manager::Manager,
     record::Record,
+    writer::{Ask, Body, Fresh, Shared, Write, Writer},
 };
 use crate::client::Client;
 
@@ -56,7 +56,7 @@ const RESTORE: &str = "store.restore";
 
 const LARGEST: usize = UnitStoreConfig::LARGEST;
 
-/// Writes that wait for the keeper; more wait for room.
+/// Writes that wait for the writer; more wait for room.
 const QUEUE: usize = 1024;
 
 /// How long an opening waits for a store before it to let go.
@@ -121,7 +121,7 @@ struct Inner<S> {
     manager: Option<Manager>,
     disk: Arc<dyn Disk>,
     names: Arc<dyn Names>,
-    keeper: OnceCell<mpsc::Sender<Ask>>,
+    writer: OnceCell<mpsc::Sender<Ask>>,
     closed: CancellationToken,
     /// Ended with the last clone.
     listening: Mutex<Option<tokio::task::AbortHandle>>,
@@ -163,7 +163,7 @@ impl<S: LocalStore> UnitStore<S> {
             manager,
             disk,
             names,
-            keeper: OnceCell::new(),
+            writer: OnceCell::new(),
             closed: CancellationToken::new(),
             listening: Mutex::default(),
         };
@@ -229,7 +229,7 @@ impl<S: LocalStore> UnitStore<S> {
         if self.inner.closed.is_cancelled() {
             return Err(closed(OPEN));
         }
-        self.inner.keeper.get_or_try_init(|| self.open()).await
+        self.inner.writer.get_or_try_init(|| self.open()).await
     }
 
     async fn open(&self) -> Result<mpsc::Sender<Ask>> {
@@ -253,7 +253,7 @@ impl<S: LocalStore> UnitStore<S> {
                 record => break record?,
             }
         };
-        let keeper = Keeper::open(Arc::clone(&inner.shared), folder, record, inner.manager.clone()).await?;
+        let writer = Writer::open(Arc::clone(&inner.shared), folder, record, inner.manager.clone()).await?;
         let (ask, asks) = mpsc::channel(QUEUE);
         let (told, closed, poll) = (Arc::new(Notify::new()), inner.closed.clone(), inner.config.poll);
         if let Some(manager) = &inner.manager {
@@ -265,7 +265,7 @@ impl<S: LocalStore> UnitStore<S> {
             tokio::select! {
                 biased;
                 () = closed.cancelled() => {}
-                () = keeper.run(asks, told, poll) => {}
+                () = writer.run(asks, told, poll) => {}
             }
         });
         Ok(ask)
@@ -288,9 +288,9 @@ impl<S: LocalStore> UnitStore<S> {
     }
 
     async fn ask<T>(&self, operation: &'static str, ask: impl FnOnce(oneshot::Sender<Result<T>>) -> Ask) -> Result<T> {
-        let keeper = self.opened().await?;
+        let writer = self.opened().await?;
         let (done, waits) = oneshot::channel();
-        if keeper.send(ask(done)).await.is_err() {
+        if writer.send(ask(done)).await.is_err() {
             return Err(closed(operation));
         }
         waits.await.unwrap_or_else(|_| Err(closed(operation).with_context("outcome", "unknown")))

@@ -6,10 +6,10 @@ use runtide_core::{Error, ErrorKind, LocalStore, PlannedChange, Precondition, Re
 
 use super::{
     super::{manager::again, name::UnitFileName},
-    APPLY, ATTEMPTS, Ask, GROUP, Keeper, Step, Trouble, Write,
+    APPLY, ATTEMPTS, Ask, GROUP, Step, Trouble, Write, Writer,
 };
 
-impl<S: LocalStore> Keeper<S> {
+impl<S: LocalStore> Writer<S> {
     /// Decides a group of writes, carries them out together, and answers.
     pub(super) async fn write(&mut self, mut group: Vec<Write>) {
         for attempt in 1.. {

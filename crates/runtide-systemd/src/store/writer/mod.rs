@@ -45,7 +45,7 @@ const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 /// How often a group begins anew because somebody else writes to the same files.
 const ATTEMPTS: usize = 8;
 
-/// Something for the keeper to do.
+/// Something for the writer to do.
 pub(super) enum Ask {
     Write(Write),
     Restore { fresh: Vec<Fresh>, done: oneshot::Sender<Result<Revision>> },
@@ -76,7 +76,7 @@ pub(super) struct Fresh {
     pub(super) text: Bytes,
 }
 
-/// What the keeper and those who read share.
+/// What the writer and those who read share.
 #[derive(Debug)]
 pub(super) struct Shared<S> {
     pub(super) front: S,
@@ -102,7 +102,7 @@ struct Held {
 /// What is there, by name.
 type State = BTreeMap<ResourceRef, Arc<Resource>>;
 
-pub(super) struct Keeper<S> {
+pub(super) struct Writer<S> {
     shared: Arc<Shared<S>>,
     folder: Folder,
     record: Arc<Record>,
@@ -176,7 +176,7 @@ fn of_disk(operation: &'static str, error: io::Error) -> Error {
     Error::new(kind, operation, format!("the folder of unit files: {error}")).with_source(error)
 }
 
-impl<S: LocalStore> Keeper<S> {
+impl<S: LocalStore> Writer<S> {
     /// Reads the record, takes back what was begun and not acknowledged, and looks at what others changed meanwhile.
     pub(super) async fn open(
         shared: Arc<Shared<S>>,
@@ -190,7 +190,7 @@ impl<S: LocalStore> Keeper<S> {
             None => begun_at(&record, shared.front.image().revision).await?,
         };
         let begun = record.intent(image.revision)?;
-        let mut keeper = Self {
+        let mut writer = Self {
             shared,
             folder,
             record,
@@ -205,23 +205,23 @@ impl<S: LocalStore> Keeper<S> {
             later: None,
             broken: None,
         };
-        let prepared = keeper.folder.clone();
+        let prepared = writer.folder.clone();
         blocking("store.open", move || prepared.prepare()).await?;
         for resource in &image.resources {
-            let file = keeper.shared.form.file(&resource.reference)?;
+            let file = writer.shared.form.file(&resource.reference)?;
             // What somebody else wrote a form may refuse to write: it is its file's text, or else the look takes it in anew.
             let written = resource.written();
-            let text = keeper.shared.form.text(&resource.reference, written);
+            let text = writer.shared.form.text(&resource.reference, written);
             let digest = Digest::of(text.as_ref().unwrap_or(&written.bytes));
-            keeper.files.insert(file, Held { reference: resource.reference.clone(), digest, stamp: None });
-            keeper.state.insert(resource.reference.clone(), Arc::clone(resource));
+            writer.files.insert(file, Held { reference: resource.reference.clone(), digest, stamp: None });
+            writer.state.insert(resource.reference.clone(), Arc::clone(resource));
         }
         if let Some(begun) = begun {
-            keeper.take_back_begun(begun).await?;
+            writer.take_back_begun(begun).await?;
         }
-        keeper.shared.front.load(image);
-        keeper.look().await?;
-        Ok(keeper)
+        writer.shared.front.load(image);
+        writer.look().await?;
+        Ok(writer)
     }
 
     /// What was begun before a crash was acknowledged to nobody.

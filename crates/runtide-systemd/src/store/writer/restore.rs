@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use runtide_core::{Digest, Error, ErrorKind, LocalStore, Resource, Result, Revision, StoreImage};
 
-use super::{super::name::UnitFileName, Fresh, Held, Keeper, State, Trouble};
+use super::{super::name::UnitFileName, Fresh, Held, State, Trouble, Writer};
 
-impl<S: LocalStore> Keeper<S> {
+impl<S: LocalStore> Writer<S> {
     /// Replaces everything.
     pub(super) async fn restore(&mut self, fresh: Vec<Fresh>) -> Result<Revision> {
         self.look().await?;

@@ -7,12 +7,12 @@ use runtide_core::{Digest, Document, LocalStore, PlannedChange, Precondition, Re
 
 use super::{
     super::{LARGEST, folder::Found, name::UnitFileName},
-    Foreign, Keeper, Step, blocking,
+    Foreign, Step, Writer, blocking,
 };
 
 const LOOK: &str = "store.look";
 
-impl<S: LocalStore> Keeper<S> {
+impl<S: LocalStore> Writer<S> {
     /// Takes in what others changed: each change has a revision of its own.
     pub(super) async fn look(&mut self) -> Result<()> {
         self.check()?;

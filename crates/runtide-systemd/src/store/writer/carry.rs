@@ -12,12 +12,12 @@ use runtide_core::{Digest, Document, Error, ErrorKind, LocalStore, ResourceForma
 
 use super::{
     super::{folder::Put, manager::again, name::UnitFileName, record::Intent},
-    APPLY, Change, Keeper, State, Step, Trouble, blocking, of_disk,
+    APPLY, Change, State, Step, Trouble, Writer, blocking, of_disk,
 };
 
 type Tried<T = ()> = std::result::Result<T, Trouble>;
 
-impl<S: LocalStore> Keeper<S> {
+impl<S: LocalStore> Writer<S> {
     /// Changes the files, has the manager take them, and makes that durable; or leaves all as it was.
     pub(super) async fn carry_out(&mut self, steps: &[Step], state: &State, revision: Revision) -> Tried {
         let changes = steps.iter().map(|step| (step.file.clone(), step.text.clone())).collect();
@@ -249,12 +249,12 @@ mod tests {
         let folder = Folder { disk: disk.clone(), names, path: path.clone(), prefix: String::new() };
         let record = Record::open(disk, &files.path().join("record")).unwrap();
         let shared = Shared { front: MemoryStore::new(), form: Arc::new(Units), skipped: Mutex::default() };
-        let mut keeper = Keeper::open(Arc::new(shared), folder, record, None).await.unwrap();
-        let gone = keeper.files.keys().map(|file| (file.clone(), None)).collect();
-        let Ok(changes) = keeper.changes(gone).await else { panic!("nobody else wrote") };
+        let mut writer = Writer::open(Arc::new(shared), folder, record, None).await.unwrap();
+        let gone = writer.files.keys().map(|file| (file.clone(), None)).collect();
+        let Ok(changes) = writer.changes(gone).await else { panic!("nobody else wrote") };
         assert_eq!(changes.len(), 3);
         fs::remove_file(path.join("b.service")).unwrap();
-        assert!(matches!(keeper.change(&changes).await, Err(Trouble::Foreign)));
+        assert!(matches!(writer.change(&changes).await, Err(Trouble::Foreign)));
         assert_eq!(fs::read(path.join("a.service")).unwrap(), b"[Unit]\n", "it was removed, and put back");
         assert!(!path.join("b.service").exists(), "it was somebody else who removed it");
         assert!(path.join("c.service").exists());
