@@ -36,7 +36,7 @@ fn variable(name: &str) -> Option<String> {
 }
 
 /// The second machine, with unit files of this test on it, for one test at a time: each has it read all its units anew.
-struct Bed {
+struct Fixture {
     _turn: Turn,
     machine: Machine,
     config: Config,
@@ -45,7 +45,7 @@ struct Bed {
     files: Vec<PathBuf>,
 }
 
-impl Bed {
+impl Fixture {
     async fn with(files: &[(&str, &str)]) -> Option<Self> {
         let address = variable("RUNTIDE_TEST_SYSTEMD2")?;
         let root = PathBuf::from(variable("RUNTIDE_TEST_SYSTEMD2_ROOT")?);
@@ -54,15 +54,15 @@ impl Bed {
         let config = Config::system().with_address(address.clone()).with_root(root.clone());
         let config = config.with_selection(Selection::default().with_pattern(format!("{prefix}*")));
         let turn = Turn::on("systemd2").await.unwrap();
-        let mut bed = Self { _turn: turn, machine: Machine::at(&address), config, prefix, root, files: Vec::new() };
+        let mut fixture = Self { _turn: turn, machine: Machine::at(&address), config, prefix, root, files: Vec::new() };
         for (name, text) in files {
-            let path = bed.root.join("run/systemd/system").join(name.replace("PRE", &bed.prefix));
+            let path = fixture.root.join("run/systemd/system").join(name.replace("PRE", &fixture.prefix));
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(&path, text.replace("PRE", &bed.prefix)).unwrap();
-            bed.files.push(path);
+            std::fs::write(&path, text.replace("PRE", &fixture.prefix)).unwrap();
+            fixture.files.push(path);
         }
-        bed.machine.manager("Reload", &()).await.unwrap();
-        Some(bed)
+        fixture.machine.manager("Reload", &()).await.unwrap();
+        Some(fixture)
     }
 
     fn backend(&self) -> SystemdBackend {
@@ -76,7 +76,7 @@ impl Bed {
     }
 }
 
-impl Drop for Bed {
+impl Drop for Fixture {
     fn drop(&mut self) {
         for file in &self.files {
             let _ = std::fs::remove_file(file);
@@ -104,36 +104,36 @@ async fn labels_templates_and_triggers_are_read_from_the_units() {
         ("PREsock.service", "[Unit]\nRequires=PREsock.socket\n[Service]\nExecStart=/bin/sleep 1000\n"),
         ("PREsock.socket", "[Socket]\nListenStream=127.0.0.1:28931\n"),
     ];
-    let Some(bed) = Bed::with(&files).await else { return };
-    let backend = bed.backend();
-    let web = bed.verb("StartUnit", "PREweb@1.service").await;
+    let Some(fixture) = Fixture::with(&files).await else { return };
+    let backend = fixture.backend();
+    let web = fixture.verb("StartUnit", "PREweb@1.service").await;
     let seen =
         until(&backend, &web, |one| one.state == S::Running && one.labels.is_some() && one.group.is_some()).await;
     let labels = Labels::from_iter([("koi.dns.name", "web-%i"), ("team", "c"), ("extra", "1")]);
     assert_eq!(seen.labels, Some(labels));
     let group = seen.group.unwrap();
-    assert_eq!(group.service, Some(format!("{}web@.service", bed.prefix)));
+    assert_eq!(group.service, Some(format!("{}web@.service", fixture.prefix)));
     assert!(group.name.contains(".slice"), "{}", group.name);
 
-    let sock = bed.verb("StartUnit", "PREsock.service").await;
+    let sock = fixture.verb("StartUnit", "PREsock.service").await;
     until(&backend, &sock, |one| one.state == S::Running).await;
     let seen = backend.inspect(&sock.as_str().into()).await.unwrap();
-    assert_eq!(seen.group.as_ref().unwrap().triggers, [format!("{}sock.socket", bed.prefix)]);
+    assert_eq!(seen.group.as_ref().unwrap().triggers, [format!("{}sock.socket", fixture.prefix)]);
     let ports = seen.ports.as_ref().unwrap();
     assert!(ports.iter().any(|port| port.number.get() == 28931 && port.protocol == Protocol::Tcp), "{ports:?}");
 
     let chosen = Selection::default()
-        .with_pattern(format!("{}*", bed.prefix))
+        .with_pattern(format!("{}*", fixture.prefix))
         .with_label(LabelMatch::is("koi.dns.name", "web-%i"))
         .with_slice(group.name.clone());
-    let only = SystemdBackend::new(bed.config.clone().with_selection(chosen)).unwrap();
+    let only = SystemdBackend::new(fixture.config.clone().with_selection(chosen)).unwrap();
     let listed = only.list_instances(ListOptions::default()).await.unwrap();
     let ids: Vec<&str> = listed.instances.iter().map(|one| one.id.as_str()).collect();
     assert_eq!(ids, [web.as_str()], "sockets' service has no such label");
     for unit in [&web, &sock] {
-        bed.verb("StopUnit", unit).await;
+        fixture.verb("StopUnit", unit).await;
     }
-    bed.verb("StopUnit", "PREsock.socket").await;
+    fixture.verb("StopUnit", "PREsock.socket").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -150,17 +150,17 @@ async fn one_shots_restarts_limits_and_conditions_are_what_they_are() {
             "[Service]\nType=notify\nNotifyAccess=all\nWatchdogSec=300ms\nWatchdogSignal=KILL\nExecStart=/bin/sh -c 'systemd-notify --ready; sleep 1000'\n",
         ),
     ];
-    let Some(bed) = Bed::with(&files).await else { return };
-    let backend = bed.backend();
+    let Some(fixture) = Fixture::with(&files).await else { return };
+    let backend = fixture.backend();
     let mut events = backend.watch(WatchOptions::default()).await.unwrap();
     while !matches!(events.next().await.unwrap().unwrap().kind, Kind::ResyncEnd) {}
 
-    let job = bed.verb("StartUnit", "PREjob.service").await;
+    let job = fixture.verb("StartUnit", "PREjob.service").await;
     until(&backend, &job, |one| one.state == S::Running).await;
     let done = until(&backend, &job, |one| one.state == S::Stopped).await;
     assert_eq!(done.exit, Some(ExitStatus::code(0)), "its process is gone, and the unit stays up");
 
-    let looping = bed.verb("StartUnit", "PREloop.service").await;
+    let looping = fixture.verb("StartUnit", "PREloop.service").await;
     let failed = until(&backend, &looping, |one| one.state == S::Failed).await;
     assert_eq!(
         (failed.exit, failed.reason.as_deref()),
@@ -180,20 +180,20 @@ async fn one_shots_restarts_limits_and_conditions_are_what_they_are() {
     }
     assert_eq!((lives.len(), exits), (3, vec![Some(ExitStatus::code(7)); 3]), "each restart is a life of its own");
 
-    let never = bed.prefix.clone() + "never.service";
-    bed.machine.manager("StartUnit", &(never.as_str(), "replace")).await.unwrap();
+    let never = fixture.prefix.clone() + "never.service";
+    fixture.machine.manager("StartUnit", &(never.as_str(), "replace")).await.unwrap();
     tokio::time::sleep(Duration::from_millis(500)).await;
     match backend.inspect(&never.as_str().into()).await {
         Ok(one) => assert_eq!((one.state, &one.incarnation), (S::Created, &None)),
         Err(error) => assert_eq!(error.kind(), ErrorKind::NotFound), // forgotten again
     }
 
-    let dog = bed.verb("StartUnit", "PREdog.service").await;
+    let dog = fixture.verb("StartUnit", "PREdog.service").await;
     let failed = until(&backend, &dog, |one| one.state == S::Failed).await;
     assert_eq!(failed.reason.as_deref(), Some("watchdog"), "{failed:?}");
     for unit in [&job, &looping, &dog] {
-        let _ = bed.machine.manager("StopUnit", &(unit.as_str(), "replace")).await;
-        let _ = bed.machine.manager("ResetFailedUnit", &(unit.as_str(),)).await;
+        let _ = fixture.machine.manager("StopUnit", &(unit.as_str(), "replace")).await;
+        let _ = fixture.machine.manager("ResetFailedUnit", &(unit.as_str(),)).await;
     }
 }
 
@@ -204,15 +204,15 @@ async fn one_that_loses_its_file_while_it_runs_goes_with_its_life() {
         ("PREkeeper.service", "[Unit]\nWants=PREorphan.service\n[Service]\nExecStart=/bin/sleep 1000\n"),
         ("PREorphan.service", "[Service]\nExecStart=/bin/sleep 1000\n"),
     ];
-    let Some(bed) = Bed::with(&files).await else { return };
-    let backend = bed.backend();
+    let Some(fixture) = Fixture::with(&files).await else { return };
+    let backend = fixture.backend();
     let mut events = backend.watch(WatchOptions::default()).await.unwrap();
-    let keeper = bed.verb("StartUnit", "PREkeeper.service").await;
-    let orphan = format!("{}orphan.service", bed.prefix);
+    let keeper = fixture.verb("StartUnit", "PREkeeper.service").await;
+    let orphan = format!("{}orphan.service", fixture.prefix);
     until(&backend, &orphan, |one| one.state == S::Running).await;
     while events.next().await.unwrap().unwrap().instance().is_none_or(|one| one.id.as_str() != orphan) {}
-    std::fs::remove_file(bed.files.last().unwrap()).unwrap();
-    bed.machine.manager("Reload", &()).await.unwrap();
+    std::fs::remove_file(fixture.files.last().unwrap()).unwrap();
+    fixture.machine.manager("Reload", &()).await.unwrap();
     // Its bracket shows it once more.
     let mut is_shown = false;
     loop {
@@ -226,7 +226,7 @@ async fn one_that_loses_its_file_while_it_runs_goes_with_its_life() {
     }
     let seen = backend.inspect(&orphan.as_str().into()).await.unwrap();
     assert_eq!(seen.state, S::Running, "it runs, file or not");
-    bed.verb("StopUnit", "PREorphan.service").await;
+    fixture.verb("StopUnit", "PREorphan.service").await;
     let mut stopped = false;
     loop {
         let event = tokio::time::timeout(PATIENCE, events.next()).await.expect("it goes").unwrap().unwrap();
@@ -240,7 +240,7 @@ async fn one_that_loses_its_file_while_it_runs_goes_with_its_life() {
     assert!(stopped);
     let error = backend.inspect(&orphan.as_str().into()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
-    bed.verb("StopUnit", &keeper).await;
+    fixture.verb("StopUnit", &keeper).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

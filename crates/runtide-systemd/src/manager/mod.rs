@@ -1,7 +1,7 @@
 //! The managers: what can be done to units, as against what is seen of them.
 
 #[cfg(test)]
-mod bed;
+mod fixture;
 mod fragment;
 mod holder;
 mod job;

@@ -166,9 +166,9 @@ mod tests {
     async fn a_life_is_measured_to_its_end() {
         use futures_util::StreamExt as _;
 
-        let Some(bed) = super::super::bed::Bed::find() else { return };
-        let stats = Stats::new(bed.client.clone());
-        let id = bed.start("i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; sleep 0.6", vec![]).await;
+        let Some(fixture) = super::super::fixture::Fixture::find() else { return };
+        let stats = Stats::new(fixture.client.clone());
+        let id = fixture.start("i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; sleep 0.6", vec![]).await;
         let usage = stats.usage(&id).await.unwrap();
         // The testbed's control groups have no other controllers.
         assert!(usage.cpu.is_some(), "{usage:?}");
@@ -183,17 +183,17 @@ mod tests {
 
     #[tokio::test]
     async fn what_rests_is_not_measured() {
-        let Some(bed) = super::super::bed::Bed::find() else { return };
-        let id = bed.start("exit 0", vec![("RemainAfterExit", zbus::Variant::from(true))]).await;
-        bed.ended(&id).await;
-        let error = Stats::new(bed.client.clone()).usage(&id).await.unwrap_err();
-        bed.stop(&id).await;
+        let Some(fixture) = super::super::fixture::Fixture::find() else { return };
+        let id = fixture.start("exit 0", vec![("RemainAfterExit", zbus::Variant::from(true))]).await;
+        fixture.ended(&id).await;
+        let error = Stats::new(fixture.client.clone()).usage(&id).await.unwrap_err();
+        fixture.stop(&id).await;
         assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
     }
 
     #[tokio::test]
     async fn ports_are_those_of_the_processes_in_the_control_group() {
-        let Some(bed) = super::super::bed::Bed::find() else { return };
+        let Some(fixture) = super::super::fixture::Fixture::find() else { return };
         let lines = [
             "import socket,time",
             "s=socket.socket()",
@@ -203,21 +203,21 @@ mod tests {
             "u.bind((\"127.0.0.1\",0))",
             "time.sleep(30)",
         ];
-        let id = bed.start(&format!("exec python3 -c '{}'", lines.join("\n")), vec![]).await;
-        let path = bed.client.get_unit("test", id.as_str()).await.unwrap();
-        let group: String = bed.client.get("test", path.as_str(), SERVICE, "ControlGroup").await.unwrap();
+        let id = fixture.start(&format!("exec python3 -c '{}'", lines.join("\n")), vec![]).await;
+        let path = fixture.client.get_unit("test", id.as_str()).await.unwrap();
+        let group: String = fixture.client.get("test", path.as_str(), SERVICE, "ControlGroup").await.unwrap();
         let mut seen = Vec::new();
         for _ in 0..200 {
-            seen = crate::sockets::ports(&bed.client, &group, &[]).await.unwrap();
+            seen = crate::sockets::ports(&fixture.client, &group, &[]).await.unwrap();
             if seen.len() == 2 {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        bed.stop(&id).await;
+        fixture.stop(&id).await;
         assert!(seen.len() == 2 && seen.iter().all(|port| port.published.len() == 1), "{seen:?}");
-        assert_eq!(crate::sockets::ports(&bed.client, "/system.slice/none.service", &[]).await, None);
-        let bus = crate::sockets::ports(&bed.client, "", &["dbus.socket".to_owned()]).await;
+        assert_eq!(crate::sockets::ports(&fixture.client, "/system.slice/none.service", &[]).await, None);
+        let bus = crate::sockets::ports(&fixture.client, "", &["dbus.socket".to_owned()]).await;
         assert_eq!(bus, Some(vec![]), "a path is no port");
     }
 }

@@ -7,7 +7,7 @@ use runtide_core::LogLine;
 use zbus::Variant;
 
 use super::{
-    super::bed::{Bed, random},
+    super::fixture::{Fixture, random},
     *,
 };
 use crate::journal::JournalLine;
@@ -72,7 +72,7 @@ fn output_that_goes_elsewhere_is_known_and_said() {
     assert_eq!(Outputs::default().elsewhere(), None);
 }
 
-impl Bed {
+impl Fixture {
     fn logs(&self) -> Logs {
         Logs::new(self.client.clone())
     }
@@ -102,24 +102,25 @@ fn children(id: &InstanceId) -> Vec<String> {
 
 #[tokio::test]
 async fn what_was_printed_is_there_when_the_unit_ended() {
-    let Some(bed) = Bed::find() else { return };
+    let Some(fixture) = Fixture::find() else { return };
     let script = r"echo out; echo err >&2; printf 'nul\000x\n'; printf 'bin\377\376\n'; printf 'no end'";
-    let id = bed.start(script, vec![]).await;
-    bed.ended(&id).await;
-    let lines = bed.read(&id, LogOptions::default().with_timestamps()).await;
+    let id = fixture.start(script, vec![]).await;
+    fixture.ended(&id).await;
+    let lines = fixture.read(&id, LogOptions::default().with_timestamps()).await;
     let bytes: Vec<u8> = lines.iter().flat_map(|line| line.bytes.to_vec()).collect();
     assert_eq!(bytes, b"out\nerr\nnul\0x\nbin\xff\xfe\nno end");
     assert!(lines.iter().all(|line| line.source == LogSource::Console && line.at.is_some()));
-    let apart = bed.logs().logs(&id, LogOptions::default().with_sources(vec![LogSource::Stderr])).await.unwrap_err();
+    let apart =
+        fixture.logs().logs(&id, LogOptions::default().with_sources(vec![LogSource::Stderr])).await.unwrap_err();
     assert_eq!(apart.kind(), ErrorKind::Unsupported);
 }
 
 #[tokio::test]
 async fn tails_and_times_are_exact() {
-    let Some(bed) = Bed::find() else { return };
-    let id = bed.start("for i in 1 2 3 4 5; do echo $i; sleep 0.02; done", vec![]).await;
-    bed.ended(&id).await;
-    let lines = bed.read(&id, LogOptions::default().with_timestamps()).await;
+    let Some(fixture) = Fixture::find() else { return };
+    let id = fixture.start("for i in 1 2 3 4 5; do echo $i; sleep 0.02; done", vec![]).await;
+    fixture.ended(&id).await;
+    let lines = fixture.read(&id, LogOptions::default().with_timestamps()).await;
     assert_eq!(text(&lines), "1\n2\n3\n4\n5\n");
     let all = LogOptions::default;
     let time = |n: usize| lines[n].at.unwrap();
@@ -140,16 +141,17 @@ async fn tails_and_times_are_exact() {
         (all().with_since(time(2)).with_until(time(4)).with_tail(3), "3\n4\n"),
         (all().with_since(SystemTime::now() + Duration::from_secs(400_000_000_000)), ""),
     ] {
-        assert_eq!(bed.text(&id, options.clone()).await, expected, "{options:?}");
+        assert_eq!(fixture.text(&id, options.clone()).await, expected, "{options:?}");
     }
 }
 
 #[tokio::test]
 async fn following_ends_with_the_life_and_has_its_last_line() {
-    let Some(bed) = Bed::find() else { return };
+    let Some(fixture) = Fixture::find() else { return };
     for options in [LogOptions::default(), LogOptions::default().with_tail(0), LogOptions::default().with_tail(100)] {
-        let id = bed.start("sleep 4; for i in $(seq 200); do echo $i; done; sleep 0.1; echo last", vec![]).await;
-        let seen = tokio::time::timeout(Duration::from_secs(60), bed.text(&id, options.with_follow())).await.unwrap();
+        let id = fixture.start("sleep 4; for i in $(seq 200); do echo $i; done; sleep 0.1; echo last", vec![]).await;
+        let seen =
+            tokio::time::timeout(Duration::from_secs(60), fixture.text(&id, options.with_follow())).await.unwrap();
         assert_eq!(seen.lines().count(), 201, "{seen}");
         assert!(seen.starts_with("1\n2\n") && seen.ends_with("200\nlast\n"), "{seen}");
     }
@@ -157,17 +159,17 @@ async fn following_ends_with_the_life_and_has_its_last_line() {
 
 #[tokio::test]
 async fn following_ends_with_the_life_though_the_next_one_prints() {
-    let Some(bed) = Bed::find() else { return };
+    let Some(fixture) = Fixture::find() else { return };
     let more = vec![("Restart", Variant::from("always")), ("RestartUSec", Variant::from(0u64))];
-    let id = bed.start("echo begin $$$$ && sleep 0.6 && echo end $$$$", more).await;
+    let id = fixture.start("echo begin $$$$ && sleep 0.6 && echo end $$$$", more).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
-    let follow = bed.text(&id, LogOptions::default().with_follow());
+    let follow = fixture.text(&id, LogOptions::default().with_follow());
     let seen = tokio::time::timeout(Duration::from_secs(20), follow).await.unwrap();
-    let now = bed.life(&id).await.unwrap().incarnation;
+    let now = fixture.life(&id).await.unwrap().incarnation;
     let options = JournalOptions::default().with_logs(LogOptions::default().with_follow()).with_invocation(now);
-    let of_now = bed.logs().journal(&id, options).await.unwrap();
+    let of_now = fixture.logs().journal(&id, options).await.unwrap();
     let of_now: Vec<_> = of_now.map(|entry| entry.unwrap().line).collect().await;
-    bed.stop(&id).await;
+    fixture.stop(&id).await;
     let words: Vec<_> = seen.split_whitespace().collect();
     assert!(matches!(words[..], ["begin", one, "end", other] if one == other), "{seen}");
     assert_eq!(of_now.len(), 2);
@@ -176,41 +178,41 @@ async fn following_ends_with_the_life_though_the_next_one_prints() {
 
 #[tokio::test]
 async fn following_goes_up_to_a_time() {
-    let Some(bed) = Bed::find() else { return };
-    let id = bed.start("while :; do echo x; sleep 0.05; done", vec![]).await;
+    let Some(fixture) = Fixture::find() else { return };
+    let id = fixture.start("while :; do echo x; sleep 0.05; done", vec![]).await;
     let until = SystemTime::now() + Duration::from_millis(700);
     let options = LogOptions::default().with_follow().with_timestamps().with_until(until);
-    let lines = tokio::time::timeout(Duration::from_secs(20), bed.read(&id, options)).await.unwrap();
-    bed.stop(&id).await;
+    let lines = tokio::time::timeout(Duration::from_secs(20), fixture.read(&id, options)).await.unwrap();
+    fixture.stop(&id).await;
     assert!(lines.len() > 5 && lines.iter().all(|line| line.at.unwrap() < until), "{}", lines.len());
 }
 
 #[tokio::test]
 async fn what_is_not_there_is_not_found() {
-    let Some(bed) = Bed::find() else { return };
+    let Some(fixture) = Fixture::find() else { return };
     let id = InstanceId::from(format!("rt-none-{:x}.service", random()));
-    let error = bed.logs().logs(&id, LogOptions::default()).await.unwrap_err();
+    let error = fixture.logs().logs(&id, LogOptions::default()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
-    let elsewhere = bed.start("sleep 5", vec![("StandardOutput", Variant::from("null"))]).await;
-    let error = bed.logs().logs(&elsewhere, LogOptions::default()).await.unwrap_err();
-    bed.stop(&elsewhere).await;
+    let elsewhere = fixture.start("sleep 5", vec![("StandardOutput", Variant::from("null"))]).await;
+    let error = fixture.logs().logs(&elsewhere, LogOptions::default()).await.unwrap_err();
+    fixture.stop(&elsewhere).await;
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
 }
 
 #[tokio::test]
 async fn whoever_drops_a_log_leaves_no_child() {
-    let Some(bed) = Bed::find() else { return };
-    let id = bed.start("while :; do echo x; sleep 0.05; done", vec![]).await;
+    let Some(fixture) = Fixture::find() else { return };
+    let id = fixture.start("while :; do echo x; sleep 0.05; done", vec![]).await;
     let mut started = Vec::new();
     for _ in 0..10 {
-        let mut log = bed.logs().logs(&id, LogOptions::default().with_follow()).await.unwrap();
+        let mut log = fixture.logs().logs(&id, LogOptions::default().with_follow()).await.unwrap();
         log.next().await.unwrap().unwrap();
         let own = children(&id);
         assert!(!own.is_empty());
         started.extend(own);
         drop(log);
     }
-    bed.stop(&id).await;
+    fixture.stop(&id).await;
     // One that nobody waited for would keep its number.
     let is_left = || started.iter().any(|child| std::fs::exists(format!("/proc/{child}")).unwrap());
     let since = Instant::now();
@@ -222,12 +224,12 @@ async fn whoever_drops_a_log_leaves_no_child() {
 
 #[tokio::test]
 async fn a_killed_child_is_no_end() {
-    let Some(bed) = Bed::find() else { return };
-    let id = bed.start("while :; do echo x; sleep 0.05; done", vec![]).await;
-    let journal = Journal::find(&bed.client, OPERATION, id.as_str(), None).await.unwrap();
-    let life = bed.life(&id).await;
+    let Some(fixture) = Fixture::find() else { return };
+    let id = fixture.start("while :; do echo x; sleep 0.05; done", vec![]).await;
+    let journal = Journal::find(&fixture.client, OPERATION, id.as_str(), None).await.unwrap();
+    let life = fixture.life(&id).await;
     let plan = Plan::new(id.as_str(), life, &LogOptions::default().with_follow(), SystemTime::now());
-    let mut reading = Reading::open(bed.client.clone(), journal, plan.unwrap()).await.unwrap();
+    let mut reading = Reading::open(fixture.client.clone(), journal, plan.unwrap()).await.unwrap();
     reading.line().await.unwrap().unwrap();
     reading.kill();
     let error = loop {
@@ -237,39 +239,39 @@ async fn a_killed_child_is_no_end() {
             Err(error) => break error,
         }
     };
-    bed.stop(&id).await;
+    fixture.stop(&id).await;
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
 }
 
 #[tokio::test]
 async fn what_was_thrown_away_meanwhile_is_expired_and_not_left_out() {
-    let Some(bed) = Bed::find() else { return };
-    let id = bed.start("while :; do echo x; sleep 0.05; done", vec![]).await;
-    let journal = Journal::find(&bed.client, OPERATION, id.as_str(), None).await.unwrap();
+    let Some(fixture) = Fixture::find() else { return };
+    let id = fixture.start("while :; do echo x; sleep 0.05; done", vec![]).await;
+    let journal = Journal::find(&fixture.client, OPERATION, id.as_str(), None).await.unwrap();
     let options = LogOptions::default().with_follow().with_tail(1);
-    let plan = Plan::new(id.as_str(), bed.life(&id).await, &options, SystemTime::now());
+    let plan = Plan::new(id.as_str(), fixture.life(&id).await, &options, SystemTime::now());
     tokio::time::sleep(Duration::from_millis(300)).await;
-    let mut reading = Reading::open(bed.client.clone(), journal, plan.unwrap()).await.unwrap();
+    let mut reading = Reading::open(fixture.client.clone(), journal, plan.unwrap()).await.unwrap();
     reading.line().await.unwrap().unwrap();
     reading.lose_last();
     let error = reading.line().await.unwrap_err();
-    bed.stop(&id).await;
+    fixture.stop(&id).await;
     assert_eq!(error.kind(), ErrorKind::Expired, "{error}");
 }
 
 #[tokio::test]
 async fn the_journals_files_change_under_a_follower() {
     const SIGUSR2: i32 = 12;
-    let Some(bed) = Bed::find() else { return };
-    let id = bed.start("sleep 0.3; for i in $(seq 3000); do echo $i; done; sleep 1; echo last", vec![]).await;
+    let Some(fixture) = Fixture::find() else { return };
+    let id = fixture.start("sleep 0.3; for i in $(seq 3000); do echo $i; done; sleep 1; echo last", vec![]).await;
     let rotations = async {
         for _ in 0..5 {
             tokio::time::sleep(Duration::from_millis(150)).await;
             let journald = ("systemd-journald.service", "main", SIGUSR2);
-            bed.client.manager("test", "KillUnit", &journald).await.unwrap();
+            fixture.client.manager("test", "KillUnit", &journald).await.unwrap();
         }
     };
-    let follow = tokio::time::timeout(Duration::from_secs(30), bed.text(&id, LogOptions::default().with_follow()));
+    let follow = tokio::time::timeout(Duration::from_secs(30), fixture.text(&id, LogOptions::default().with_follow()));
     let (seen, ()) = tokio::join!(follow, rotations);
     let expected: String = (1..=3000).map(|n| format!("{n}\n")).chain(["last\n".to_owned()]).collect();
     assert_eq!(seen.unwrap(), expected);
@@ -278,23 +280,23 @@ async fn the_journals_files_change_under_a_follower() {
 /// journald writes an entry a second time when a file is full: the testbed's file must take all of this.
 #[tokio::test]
 async fn a_hundred_megabytes_arrive_whole() {
-    let Some(bed) = Bed::find() else { return };
+    let Some(fixture) = Fixture::find() else { return };
     let megabytes: usize = std::env::var("RUNTIDE_TEST_LOG_MB").ok().and_then(|mb| mb.parse().ok()).unwrap_or(20);
     let line = "x".repeat(1023 - 9);
     let script =
         format!("i=0; while [ $i -lt {} ]; do printf '%08d %s\\n' $i {line}; i=$((i+1)); done", megabytes * 1024);
     for follow in [false, true] {
-        let id = bed.start(&script, vec![]).await;
+        let id = fixture.start(&script, vec![]).await;
         let begun = Instant::now();
         if !follow {
-            bed.ended(&id).await;
+            fixture.ended(&id).await;
         }
         let printed = begun.elapsed();
         let mut options = LogOptions::default();
         options.follow = follow;
         let begun = Instant::now();
         let (before, mut peak) = (resident(), 0);
-        let mut log = bed.logs().logs(&id, options).await.unwrap();
+        let mut log = fixture.logs().logs(&id, options).await.unwrap();
         let opened = begun.elapsed();
         let (mut digest, mut bytes, mut lines) = (blake3::Hasher::new(), 0, 0);
         while let Some(line) = log.next().await {
@@ -327,7 +329,7 @@ fn resident() -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-impl Bed {
+impl Fixture {
     async fn journal(&self, id: &InstanceId, options: JournalOptions) -> Vec<JournalLine> {
         self.logs().journal(id, options).await.unwrap().map(Result::unwrap).collect().await
     }
@@ -347,34 +349,34 @@ fn behind(entry: &JournalLine) -> JournalOptions {
 
 #[tokio::test]
 async fn a_reader_goes_on_where_another_left_off() {
-    let Some(bed) = Bed::find() else { return };
-    let id = bed.start("for i in $(seq 1000); do echo $i; done", vec![]).await;
-    bed.ended(&id).await;
-    let all = bed.journal(&id, JournalOptions::default()).await;
+    let Some(fixture) = Fixture::find() else { return };
+    let id = fixture.start("for i in $(seq 1000); do echo $i; done", vec![]).await;
+    fixture.ended(&id).await;
+    let all = fixture.journal(&id, JournalOptions::default()).await;
     assert_eq!(all.len(), 1000);
-    let mut half = bed.logs().journal(&id, JournalOptions::default()).await.unwrap();
+    let mut half = fixture.logs().journal(&id, JournalOptions::default()).await.unwrap();
     let mut seen = Vec::new();
     while seen.len() < 500 {
         seen.push(half.next().await.unwrap().unwrap());
     }
     drop(half);
     let kept: JournalCursor = seen.last().unwrap().cursor.to_string().parse().unwrap();
-    let another = Bed::find().unwrap();
+    let another = Fixture::find().unwrap();
     seen.extend(another.journal(&id, JournalOptions::default().with_after(kept)).await);
     assert_eq!(seen, all);
-    assert_eq!(bed.journal(&id, behind(&all[999])).await, []);
+    assert_eq!(fixture.journal(&id, behind(&all[999])).await, []);
 }
 
 #[tokio::test]
 async fn a_follower_goes_on_where_another_left_off() {
-    let Some(bed) = Bed::find() else { return };
-    let id = bed.start("for i in $(seq 40); do echo $i; sleep 0.05; done", vec![]).await;
+    let Some(fixture) = Fixture::find() else { return };
+    let id = fixture.start("for i in $(seq 40); do echo $i; sleep 0.05; done", vec![]).await;
     let follow = || JournalOptions::default().with_logs(LogOptions::default().with_follow());
     let mut seen: Vec<JournalLine> = Vec::new();
     // Each for a moment; the last to the end.
     for take in [1, 1, 5, 10, usize::MAX] {
         let options = follow().with_after(seen.last().map(|entry| entry.cursor.clone()));
-        let log = bed.logs().journal(&id, options).await.unwrap();
+        let log = fixture.logs().journal(&id, options).await.unwrap();
         let more = log.take(take).map(Result::unwrap).collect::<Vec<_>>();
         seen.extend(tokio::time::timeout(Duration::from_secs(30), more).await.unwrap());
     }
@@ -385,26 +387,26 @@ async fn a_follower_goes_on_where_another_left_off() {
 
 #[tokio::test]
 async fn each_of_two_lives_is_read_alone() {
-    let Some(bed) = Bed::find() else { return };
+    let Some(fixture) = Fixture::find() else { return };
     let more = vec![("Restart", Variant::from("on-failure")), ("RestartUSec", Variant::from(0u64))];
     let file = format!("/run/rt-{:x}", random());
     // Without semicolons: after a reload systemd 252 reads those of a transient unit as the end of the command.
     let second = format!("rm {file} 2>/dev/null && echo c && echo d && exec sleep 1000");
     let script = format!("{second} || touch {file} && echo a && echo b && sleep 1 && exit 3");
-    let id = bed.start(&script, more).await;
+    let id = fixture.start(&script, more).await;
     let follow = LogOptions::default().with_follow();
-    let first = bed.life(&id).await.unwrap().incarnation;
+    let first = fixture.life(&id).await.unwrap().incarnation;
     let second = loop {
-        let log = bed.logs().journal(&id, JournalOptions::default().with_logs(follow.clone())).await.unwrap();
+        let log = fixture.logs().journal(&id, JournalOptions::default().with_logs(follow.clone())).await.unwrap();
         let lines: Vec<_> = log.take(4).map(Result::unwrap).collect().await;
         if lines.len() == 4 {
             assert_eq!(words(&lines), "a\nb\nc\nd\n");
-            break bed.life(&id).await.unwrap().incarnation;
+            break fixture.life(&id).await.unwrap().incarnation;
         }
     };
-    bed.stop(&id).await;
-    bed.ended(&id).await;
-    let all = bed.journal(&id, JournalOptions::default()).await;
+    fixture.stop(&id).await;
+    fixture.ended(&id).await;
+    let all = fixture.journal(&id, JournalOptions::default()).await;
     let of = |life: &Option<Incarnation>| JournalOptions::default().with_invocation(life.clone());
     assert_ne!(first, second);
     for (options, expected) in [
@@ -416,22 +418,22 @@ async fn each_of_two_lives_is_read_alone() {
         (of(&second).with_after(all[2].cursor.clone()), "d\n"),
         (of(&first).with_after(all[2].cursor.clone()), ""),
     ] {
-        assert_eq!(words(&bed.journal(&id, options.clone()).await), expected, "{options:?}");
+        assert_eq!(words(&fixture.journal(&id, options.clone()).await), expected, "{options:?}");
     }
     let no_life = of(&Some(Incarnation::from("first")));
-    assert_eq!(bed.refused(&id, no_life).await, ErrorKind::InvalidInput);
+    assert_eq!(fixture.refused(&id, no_life).await, ErrorKind::InvalidInput);
     // The unit is gone by now.
     let another = of(&Some(Incarnation::from("0".repeat(32))));
-    assert_eq!(bed.refused(&id, another).await, ErrorKind::NotFound);
+    assert_eq!(fixture.refused(&id, another).await, ErrorKind::NotFound);
 }
 
 #[tokio::test]
 async fn times_hold_behind_a_cursor_and_tails_are_refused() {
-    let Some(bed) = Bed::find() else { return };
-    let id = bed.start("for i in 1 2 3 4 5; do echo $i; sleep 0.02; done", vec![]).await;
-    bed.ended(&id).await;
+    let Some(fixture) = Fixture::find() else { return };
+    let id = fixture.start("for i in 1 2 3 4 5; do echo $i; sleep 0.02; done", vec![]).await;
+    fixture.ended(&id).await;
     let timed = LogOptions::default().with_timestamps();
-    let all = bed.journal(&id, JournalOptions::default().with_logs(timed)).await;
+    let all = fixture.journal(&id, JournalOptions::default().with_logs(timed)).await;
     let time = |n: usize| all[n].line.at.unwrap();
     let logs = LogOptions::default;
     for (logs, expected) in [
@@ -441,21 +443,21 @@ async fn times_hold_behind_a_cursor_and_tails_are_refused() {
         (logs().with_until(time(1)), ""),
     ] {
         let options = behind(&all[1]).with_logs(logs);
-        assert_eq!(words(&bed.journal(&id, options.clone()).await), expected, "{options:?}");
+        assert_eq!(words(&fixture.journal(&id, options.clone()).await), expected, "{options:?}");
     }
-    assert_eq!(bed.refused(&id, behind(&all[1]).with_logs(logs().with_tail(1))).await, ErrorKind::InvalidInput);
+    assert_eq!(fixture.refused(&id, behind(&all[1]).with_logs(logs().with_tail(1))).await, ErrorKind::InvalidInput);
 }
 
 #[tokio::test]
 async fn behind_what_the_journal_does_not_have_nothing_is_read() {
-    let Some(bed) = Bed::find() else { return };
-    let id = bed.start("echo 1; echo 2; sleep 1000", vec![]).await;
-    let other = bed.start("echo other", vec![]).await;
-    bed.ended(&other).await;
+    let Some(fixture) = Fixture::find() else { return };
+    let id = fixture.start("echo 1; echo 2; sleep 1000", vec![]).await;
+    let other = fixture.start("echo other", vec![]).await;
+    fixture.ended(&other).await;
     let follow = JournalOptions::default().with_logs(LogOptions::default().with_follow());
-    let log = bed.logs().journal(&id, follow.clone()).await.unwrap();
+    let log = fixture.logs().journal(&id, follow.clone()).await.unwrap();
     let own: Vec<_> = log.take(2).map(Result::unwrap).collect().await;
-    let others = bed.journal(&other, JournalOptions::default()).await;
+    let others = fixture.journal(&other, JournalOptions::default()).await;
     let (first, rest) = own[0].cursor.as_str().split_at(3);
     // Of an entry that was thrown away, of another journal, of the future, of another unit.
     let gone = [
@@ -468,13 +470,13 @@ async fn behind_what_the_journal_does_not_have_nothing_is_read() {
     for cursor in gone {
         for options in [JournalOptions::default(), follow.clone()] {
             let options = options.with_after(JournalCursor::new(cursor.as_str()).unwrap());
-            let asked = tokio::time::timeout(Duration::from_secs(20), bed.refused(&id, options));
+            let asked = tokio::time::timeout(Duration::from_secs(20), fixture.refused(&id, options));
             assert_eq!(asked.await.unwrap(), ErrorKind::Expired, "{cursor}");
         }
     }
     let made_up = JournalOptions::default().with_after(JournalCursor::new("--made-up--").unwrap());
-    assert_eq!(bed.refused(&id, made_up).await, ErrorKind::InvalidInput);
-    bed.stop(&id).await;
+    assert_eq!(fixture.refused(&id, made_up).await, ErrorKind::InvalidInput);
+    fixture.stop(&id).await;
     let gone = InstanceId::from(format!("rt-none-{:x}.service", random()));
-    assert_eq!(bed.refused(&gone, behind(&own[0])).await, ErrorKind::Expired);
+    assert_eq!(fixture.refused(&gone, behind(&own[0])).await, ErrorKind::Expired);
 }

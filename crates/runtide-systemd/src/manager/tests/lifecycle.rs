@@ -4,215 +4,217 @@ use super::*;
 
 #[tokio::test]
 async fn waits_give_the_true_end() {
-    let Some(bed) = bed("wait") else { return };
+    let Some(fixture) = fixture("wait") else { return };
     for (script, expected) in [
         ("sleep 0.2", ExitStatus::code(0)),
         ("sleep 0.2; exit 7", ExitStatus::code(7)),
         ("sleep 0.2; kill -9 $$", ExitStatus::signal(UnixSignal::KILL)),
         ("sleep 0.2; exit 137", ExitStatus::code(137)),
     ] {
-        let id = bed.started(shell(script)).await;
-        assert_eq!(within(bed.verbs.wait(&id)).await.unwrap(), Some(expected), "{script}");
-        assert_eq!(within(bed.verbs.wait(&id)).await.unwrap(), Some(expected), "{script}, again");
+        let id = fixture.started(shell(script)).await;
+        assert_eq!(within(fixture.verbs.wait(&id)).await.unwrap(), Some(expected), "{script}");
+        assert_eq!(within(fixture.verbs.wait(&id)).await.unwrap(), Some(expected), "{script}, again");
     }
     let mut again = shell("sleep 0.2; exit 5");
     again.restart = RestartPolicy::Always;
-    let id = bed.started(again).await;
-    assert_eq!(within(bed.verbs.wait(&id)).await.unwrap(), Some(ExitStatus::code(5)));
-    assert_eq!(bed.verbs.stop(&id, StopOptions::default()).await.unwrap(), Effect::Changed);
-    bed.end().await;
+    let id = fixture.started(again).await;
+    assert_eq!(within(fixture.verbs.wait(&id)).await.unwrap(), Some(ExitStatus::code(5)));
+    assert_eq!(fixture.verbs.stop(&id, StopOptions::default()).await.unwrap(), Effect::Changed);
+    fixture.end().await;
 }
 
 #[tokio::test]
 async fn a_wait_outlives_reloads_and_sees_the_end_of_what_is_removed() {
-    let Some(bed) = bed("waitlong") else { return };
-    let id = bed.started(shell("sleep 2; exit 4")).await;
-    let (exit, ()) = tokio::join!(within(bed.verbs.wait(&id)), async {
+    let Some(fixture) = fixture("waitlong") else { return };
+    let id = fixture.started(shell("sleep 2; exit 4")).await;
+    let (exit, ()) = tokio::join!(within(fixture.verbs.wait(&id)), async {
         tokio::time::sleep(Duration::from_millis(200)).await;
-        bed.tell("Reload").await;
-        bed.tell("Reexecute").await;
+        fixture.tell("Reload").await;
+        fixture.tell("Reexecute").await;
     });
     assert_eq!(exit.unwrap(), Some(ExitStatus::code(4)));
-    let id = bed.started(spec(&["sleep", "1000"])).await;
-    let (exit, removed) = tokio::join!(within(bed.verbs.wait(&id)), async {
+    let id = fixture.started(spec(&["sleep", "1000"])).await;
+    let (exit, removed) = tokio::join!(within(fixture.verbs.wait(&id)), async {
         tokio::time::sleep(Duration::from_millis(200)).await;
-        bed.verbs.remove(&id, RemoveOptions::default().with_kill()).await
+        fixture.verbs.remove(&id, RemoveOptions::default().with_kill()).await
     });
     assert_eq!(exit.unwrap(), Some(ExitStatus::signal(UnixSignal::KILL)));
     assert_eq!(removed.unwrap(), Effect::Changed);
-    bed.end().await;
+    fixture.end().await;
 }
 
 #[tokio::test]
 async fn stops_end_it_in_their_time() {
-    let Some(bed) = bed("stop") else { return };
+    let Some(fixture) = fixture("stop") else { return };
     let deaf = "trap '' TERM; trap 'exit 9' USR1; while :; do sleep 0.05; done";
-    let id = bed.started(shell(deaf)).await;
-    assert_eq!(bed.verbs.start(&id).await.unwrap(), Effect::Unchanged);
+    let id = fixture.started(shell(deaf)).await;
+    assert_eq!(fixture.verbs.start(&id).await.unwrap(), Effect::Unchanged);
     tokio::time::sleep(Duration::from_millis(200)).await;
-    let stopped = bed.verbs.stop(&id, StopOptions::default().with_timeout(Duration::from_millis(300))).await;
+    let stopped = fixture.verbs.stop(&id, StopOptions::default().with_timeout(Duration::from_millis(300))).await;
     assert_eq!(stopped.unwrap(), Effect::Changed);
-    assert_eq!(bed.verbs.wait(&id).await.unwrap(), Some(ExitStatus::signal(UnixSignal::KILL)));
-    assert_eq!(bed.verbs.stop(&id, StopOptions::default()).await.unwrap(), Effect::Unchanged);
+    assert_eq!(fixture.verbs.wait(&id).await.unwrap(), Some(ExitStatus::signal(UnixSignal::KILL)));
+    assert_eq!(fixture.verbs.stop(&id, StopOptions::default()).await.unwrap(), Effect::Unchanged);
     let mut always = shell(deaf);
     always.restart = RestartPolicy::Always;
     for (spec, signal, exit) in [
         (always.clone(), UnixSignal::USR1, ExitStatus::code(9)),
         (always, UnixSignal::TERM, ExitStatus::signal(UnixSignal::KILL)),
     ] {
-        let id = bed.started(spec).await;
+        let id = fixture.started(spec).await;
         tokio::time::sleep(Duration::from_millis(200)).await;
         let options = StopOptions::default().with_signal(signal).with_timeout(Duration::from_secs(1));
-        let (ended, stopped) = tokio::join!(within(bed.verbs.wait(&id)), bed.verbs.stop(&id, options));
+        let (ended, stopped) = tokio::join!(within(fixture.verbs.wait(&id)), fixture.verbs.stop(&id, options));
         assert_eq!((ended.unwrap(), stopped.unwrap()), (Some(exit), Effect::Changed));
-        assert!(bed.seen(&id).await.rests());
+        assert!(fixture.seen(&id).await.rests());
         tokio::time::sleep(Duration::from_millis(300)).await;
-        assert!(bed.seen(&id).await.rests());
+        assert!(fixture.seen(&id).await.rests());
     }
-    bed.end().await;
+    fixture.end().await;
 }
 
 #[tokio::test]
 async fn restart_begins_another_life() {
-    let Some(bed) = bed("restart") else { return };
-    let id = bed.started(spec(&["sleep", "1000"])).await;
-    let first = bed.seen(&id).await.life();
-    bed.verbs.restart(&id, StopOptions::default()).await.unwrap();
-    let second = bed.seen(&id).await;
+    let Some(fixture) = fixture("restart") else { return };
+    let id = fixture.started(spec(&["sleep", "1000"])).await;
+    let first = fixture.seen(&id).await.life();
+    fixture.verbs.restart(&id, StopOptions::default()).await.unwrap();
+    let second = fixture.seen(&id).await;
     assert!(second.is_up() && second.life() != first);
-    bed.verbs.restart(&id, StopOptions::default().with_signal(UnixSignal::KILL)).await.unwrap();
-    let third = bed.seen(&id).await;
+    fixture.verbs.restart(&id, StopOptions::default().with_signal(UnixSignal::KILL)).await.unwrap();
+    let third = fixture.seen(&id).await;
     assert!(third.is_up() && third.life() != second.life());
-    let _ = bed.verbs.stop(&id, StopOptions::default()).await.unwrap();
-    bed.verbs.restart(&id, StopOptions::default()).await.unwrap();
-    assert!(bed.seen(&id).await.is_up());
-    bed.end().await;
+    let _ = fixture.verbs.stop(&id, StopOptions::default()).await.unwrap();
+    fixture.verbs.restart(&id, StopOptions::default()).await.unwrap();
+    assert!(fixture.seen(&id).await.is_up());
+    fixture.end().await;
 }
 
 #[tokio::test]
 async fn pause_freezes_and_is_not_carried_into_the_next_life() {
-    let Some(bed) = bed("pause") else { return };
-    let id = bed.started(spec(&["sleep", "1000"])).await;
-    assert_eq!(bed.verbs.unpause(&id).await.unwrap(), Effect::Unchanged);
-    assert_eq!(bed.verbs.pause(&id).await.unwrap(), Effect::Changed);
-    assert_eq!(bed.verbs.pause(&id).await.unwrap(), Effect::Unchanged);
-    assert!(bed.seen(&id).await.is_frozen());
-    assert_eq!(bed.verbs.start(&id).await.unwrap(), Effect::Unchanged);
-    assert_eq!(bed.verbs.unpause(&id).await.unwrap(), Effect::Changed);
-    assert_eq!(bed.verbs.unpause(&id).await.unwrap(), Effect::Unchanged);
-    assert_eq!(bed.verbs.pause(&id).await.unwrap(), Effect::Changed);
-    bed.verbs.kill(&id, UnixSignal::KILL).await.unwrap();
-    assert_eq!(within(bed.verbs.wait(&id)).await.unwrap(), Some(ExitStatus::signal(UnixSignal::KILL)));
-    assert_eq!(bed.verbs.start(&id).await.unwrap(), Effect::Changed);
-    assert!(!bed.seen(&id).await.is_frozen());
-    assert_eq!(bed.verbs.pause(&id).await.unwrap(), Effect::Changed);
-    assert_eq!(bed.verbs.stop(&id, StopOptions::default()).await.unwrap(), Effect::Changed);
-    assert_eq!(bed.verbs.start(&id).await.unwrap(), Effect::Changed);
-    assert_eq!(bed.verbs.pause(&id).await.unwrap(), Effect::Changed);
-    let stopped = bed.verbs.stop(&id, StopOptions::default().with_signal(UnixSignal::TERM)).await;
+    let Some(fixture) = fixture("pause") else { return };
+    let id = fixture.started(spec(&["sleep", "1000"])).await;
+    assert_eq!(fixture.verbs.unpause(&id).await.unwrap(), Effect::Unchanged);
+    assert_eq!(fixture.verbs.pause(&id).await.unwrap(), Effect::Changed);
+    assert_eq!(fixture.verbs.pause(&id).await.unwrap(), Effect::Unchanged);
+    assert!(fixture.seen(&id).await.is_frozen());
+    assert_eq!(fixture.verbs.start(&id).await.unwrap(), Effect::Unchanged);
+    assert_eq!(fixture.verbs.unpause(&id).await.unwrap(), Effect::Changed);
+    assert_eq!(fixture.verbs.unpause(&id).await.unwrap(), Effect::Unchanged);
+    assert_eq!(fixture.verbs.pause(&id).await.unwrap(), Effect::Changed);
+    fixture.verbs.kill(&id, UnixSignal::KILL).await.unwrap();
+    assert_eq!(within(fixture.verbs.wait(&id)).await.unwrap(), Some(ExitStatus::signal(UnixSignal::KILL)));
+    assert_eq!(fixture.verbs.start(&id).await.unwrap(), Effect::Changed);
+    assert!(!fixture.seen(&id).await.is_frozen());
+    assert_eq!(fixture.verbs.pause(&id).await.unwrap(), Effect::Changed);
+    assert_eq!(fixture.verbs.stop(&id, StopOptions::default()).await.unwrap(), Effect::Changed);
+    assert_eq!(fixture.verbs.start(&id).await.unwrap(), Effect::Changed);
+    assert_eq!(fixture.verbs.pause(&id).await.unwrap(), Effect::Changed);
+    let stopped = fixture.verbs.stop(&id, StopOptions::default().with_signal(UnixSignal::TERM)).await;
     assert_eq!(stopped.unwrap(), Effect::Changed);
-    bed.end().await;
+    fixture.end().await;
 }
 
 #[tokio::test]
 async fn a_running_one_is_removed_only_if_that_is_said() {
-    let Some(bed) = bed("remove") else { return };
+    let Some(fixture) = fixture("remove") else { return };
     let mut always = spec(&["sleep", "1000"]);
     always.restart = RestartPolicy::Always;
-    let id = bed.started(always).await;
-    assert_eq!(kind(bed.verbs.remove(&id, RemoveOptions::default()).await), ErrorKind::Conflict);
-    assert!(bed.seen(&id).await.is_up());
-    assert_eq!(bed.verbs.remove(&id, RemoveOptions::default().with_kill()).await.unwrap(), Effect::Changed);
-    assert!(bed.look(&id).await.is_none());
+    let id = fixture.started(always).await;
+    assert_eq!(kind(fixture.verbs.remove(&id, RemoveOptions::default()).await), ErrorKind::Conflict);
+    assert!(fixture.seen(&id).await.is_up());
+    assert_eq!(fixture.verbs.remove(&id, RemoveOptions::default().with_kill()).await.unwrap(), Effect::Changed);
+    assert!(fixture.look(&id).await.is_none());
     let journald = InstanceId::from("systemd-journald.service");
-    assert_eq!(kind(bed.verbs.remove(&journald, RemoveOptions::default()).await), ErrorKind::Unsupported);
-    bed.end().await;
+    assert_eq!(kind(fixture.verbs.remove(&journald, RemoveOptions::default()).await), ErrorKind::Unsupported);
+    fixture.end().await;
 }
 
 #[tokio::test]
 async fn attempts_are_counted_and_forgotten_by_a_start() {
-    let Some(bed) = bed("attempts") else { return };
+    let Some(fixture) = fixture("attempts") else { return };
     let file = format!("vb-attempts-{}", std::process::id());
     let mut spec = shell(&format!("echo x >> /run/{file}; exit 1"));
     spec.restart = RestartPolicy::OnFailure { attempts: Some(2) };
-    let id = bed.make(spec).await;
+    let id = fixture.make(spec).await;
     for _ in 0..2 {
-        let _ = bed.verbs.start(&id).await.unwrap();
+        let _ = fixture.verbs.start(&id).await.unwrap();
         within(async {
-            while !bed.seen(&id).await.rests() {
+            while !fixture.seen(&id).await.rests() {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         })
         .await;
-        assert_eq!(bed.content(&file).await, "x\nx\nx\n");
+        assert_eq!(fixture.content(&file).await, "x\nx\nx\n");
     }
-    bed.end().await;
+    fixture.end().await;
 }
 
 #[tokio::test]
 async fn a_start_goes_on_while_systemd_is_executed_anew() {
-    let Some(bed) = bed("reexec") else { return };
+    let Some(fixture) = fixture("reexec") else { return };
     let mut slow = spec(&["sleep", "1000"]);
     slow.entrypoint = None;
-    let id = bed.started(slow).await;
-    let deaf = bed.started(shell("trap '' TERM; while :; do sleep 0.05; done")).await;
+    let id = fixture.started(slow).await;
+    let deaf = fixture.started(shell("trap '' TERM; while :; do sleep 0.05; done")).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
-    let (stopped, ()) =
-        tokio::join!(bed.verbs.stop(&deaf, StopOptions::default().with_timeout(Duration::from_millis(1500))), async {
+    let (stopped, ()) = tokio::join!(
+        fixture.verbs.stop(&deaf, StopOptions::default().with_timeout(Duration::from_millis(1500))),
+        async {
             tokio::time::sleep(Duration::from_millis(300)).await;
-            bed.tell("Reexecute").await;
-        });
+            fixture.tell("Reexecute").await;
+        }
+    );
     assert_eq!(stopped.unwrap(), Effect::Changed);
-    assert!(bed.seen(&deaf).await.rests());
-    assert!(bed.seen(&id).await.is_up());
-    bed.end().await;
+    assert!(fixture.seen(&deaf).await.rests());
+    assert!(fixture.seen(&id).await.is_up());
+    fixture.end().await;
 }
 
 #[tokio::test]
 async fn units_with_files_and_those_of_others_are_served_too() {
-    let Some(bed) = bed("disk") else { return };
+    let Some(fixture) = fixture("disk") else { return };
     let name = format!("vb-disk-{}.service", std::process::id());
-    let path = bed.root.join("run/systemd/system").join(&name);
+    let path = fixture.root.join("run/systemd/system").join(&name);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(&path, "[Service]\nType=exec\nExecStart=/bin/sleep 0.3\n").unwrap();
     let id = InstanceId::from(name.clone());
-    bed.tell("Reload").await;
+    fixture.tell("Reload").await;
     let mut taken = spec(&["sleep", "1"]);
     taken.name = Some(name);
-    assert_eq!(kind(bed.maker.create(&taken).await), ErrorKind::AlreadyExists);
-    assert_eq!(bed.verbs.stop(&id, StopOptions::default()).await.unwrap(), Effect::Unchanged);
-    assert_eq!(kind(bed.verbs.wait(&id).await), ErrorKind::Conflict);
-    assert_eq!(bed.verbs.start(&id).await.unwrap(), Effect::Changed);
-    assert_eq!(kind(bed.verbs.remove(&id, RemoveOptions::default().with_kill()).await), ErrorKind::Unsupported);
+    assert_eq!(kind(fixture.maker.create(&taken).await), ErrorKind::AlreadyExists);
+    assert_eq!(fixture.verbs.stop(&id, StopOptions::default()).await.unwrap(), Effect::Unchanged);
+    assert_eq!(kind(fixture.verbs.wait(&id).await), ErrorKind::Conflict);
+    assert_eq!(fixture.verbs.start(&id).await.unwrap(), Effect::Changed);
+    assert_eq!(kind(fixture.verbs.remove(&id, RemoveOptions::default().with_kill()).await), ErrorKind::Unsupported);
     // systemd forgets it the moment that it ended.
-    assert_eq!(within(bed.verbs.wait(&id)).await.unwrap(), Some(ExitStatus::code(0)));
-    bed.verbs.restart(&id, StopOptions::default()).await.unwrap();
-    bed.verbs.restart(&id, StopOptions::default()).await.unwrap();
-    assert_eq!(bed.verbs.stop(&id, StopOptions::default()).await.unwrap(), Effect::Changed);
+    assert_eq!(within(fixture.verbs.wait(&id)).await.unwrap(), Some(ExitStatus::code(0)));
+    fixture.verbs.restart(&id, StopOptions::default()).await.unwrap();
+    fixture.verbs.restart(&id, StopOptions::default()).await.unwrap();
+    assert_eq!(fixture.verbs.stop(&id, StopOptions::default()).await.unwrap(), Effect::Changed);
     std::fs::remove_file(&path).unwrap();
-    bed.tell("Reload").await;
-    assert_eq!(kind(bed.verbs.start(&id).await), ErrorKind::NotFound);
+    fixture.tell("Reload").await;
+    assert_eq!(kind(fixture.verbs.start(&id).await), ErrorKind::NotFound);
 
     let other = InstanceId::from(format!("vb-other-{}.service", std::process::id()));
     let exec = vec![("/bin/sleep".to_owned(), vec!["sleep".to_owned(), "1000".to_owned()], false)];
     let settings = vec![("ExecStart", zbus::Variant::from(exec))];
     let none: Vec<(&str, Vec<(&str, zbus::Variant<'_>)>)> = Vec::new();
     let body = (other.as_str(), "fail", settings, none);
-    bed.client.manager("test", "StartTransientUnit", &body).await.unwrap();
+    fixture.client.manager("test", "StartTransientUnit", &body).await.unwrap();
     within(async {
-        while !bed.seen(&other).await.is_up() {
+        while !fixture.seen(&other).await.is_up() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     })
     .await;
-    let first = bed.seen(&other).await.life();
+    let first = fixture.seen(&other).await.life();
     // Nothing holds it between its two lives but the verb.
-    bed.verbs.restart(&other, StopOptions::default()).await.unwrap();
-    let second = bed.seen(&other).await;
+    fixture.verbs.restart(&other, StopOptions::default()).await.unwrap();
+    let second = fixture.seen(&other).await;
     assert!(second.is_up() && second.life() != first);
-    assert_eq!(bed.verbs.remove(&other, RemoveOptions::default().with_kill()).await.unwrap(), Effect::Changed);
-    assert!(bed.look(&other).await.is_none());
-    bed.end().await;
+    assert_eq!(fixture.verbs.remove(&other, RemoveOptions::default().with_kill()).await.unwrap(), Effect::Changed);
+    assert!(fixture.look(&other).await.is_none());
+    fixture.end().await;
 }
 
 /// A manager that is stopped, until this is dropped.
@@ -239,14 +241,14 @@ impl Drop for Stalled {
 
 #[tokio::test]
 async fn a_manager_that_stalls_is_a_timeout() {
-    let Some(bed) = bed("stall") else { return };
-    let id = bed.started(spec(&["sleep", "1000"])).await;
+    let Some(fixture) = fixture("stall") else { return };
+    let id = fixture.started(spec(&["sleep", "1000"])).await;
     let limit = Duration::from_millis(300);
-    let config = bed.client.config().clone().with_deadline(limit).with_job_deadline(limit);
+    let config = fixture.client.config().clone().with_deadline(limit).with_job_deadline(limit);
     let client = Client::new(config).unwrap();
     let (verbs, maker) = (Lifecycle::new(client.clone()), Provision::new(client));
     {
-        let Some(_stalled) = Stalled::new(&bed.root) else { return bed.end().await };
+        let Some(_stalled) = Stalled::new(&fixture.root) else { return fixture.end().await };
         let began = std::time::Instant::now();
         for verb in [
             kind(verbs.start(&id).await),
@@ -264,11 +266,11 @@ async fn a_manager_that_stalls_is_a_timeout() {
         assert!(began.elapsed() < limit * 9 * 3);
     }
     within(async {
-        while bed.verbs.start(&id).await.is_err() {
+        while fixture.verbs.start(&id).await.is_err() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     })
     .await;
-    assert!(bed.seen(&id).await.is_up());
-    bed.end().await;
+    assert!(fixture.seen(&id).await.is_up());
+    fixture.end().await;
 }

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{client::Client, config::Config, labels, selection::Selection};
 
-struct Bed {
+struct Fixture {
     client: Client,
     verbs: Lifecycle,
     maker: Provision,
@@ -38,7 +38,7 @@ struct Bed {
 static ALONE: Mutex<()> = Mutex::new(());
 
 /// A place for one test; `name` begins the names of its units.
-fn bed(name: &'static str) -> Option<Bed> {
+fn fixture(name: &'static str) -> Option<Fixture> {
     let Ok(address) = std::env::var("RUNTIDE_TEST_SYSTEMD") else {
         runtide_conformance::report::skip("managers", "systemd", "RUNTIDE_TEST_SYSTEMD is not set");
         return None;
@@ -46,7 +46,7 @@ fn bed(name: &'static str) -> Option<Bed> {
     let root = PathBuf::from(std::env::var_os("RUNTIDE_TEST_SYSTEMD_ROOT").unwrap_or_else(|| "/".into()));
     let config = Config::system().with_address(address).with_root(root.clone()).with_selection(Selection::all());
     let client = Client::new(config.with_job_deadline(Duration::from_secs(20))).unwrap();
-    Some(Bed {
+    Some(Fixture {
         verbs: Lifecycle::new(client.clone()),
         maker: Provision::new(client.clone()),
         client,
@@ -67,7 +67,7 @@ fn shell(script: &str) -> InstanceSpec {
     spec(&["/bin/sh", "-c", script])
 }
 
-impl Bed {
+impl Fixture {
     async fn make(&self, mut spec: InstanceSpec) -> InstanceId {
         let mut made = self.made.lock().unwrap().clone();
         let name = format!("vb-{}-{}-{}.service", self.name, std::process::id(), made.len());

@@ -6,7 +6,7 @@ use runtide_core::{Effect, ErrorKind, InstanceId, UnixSignal};
 use zbus::{OwnedVariant, Variant};
 
 use super::super::{
-    bed::{Bed, random},
+    fixture::{Fixture, random},
     lifecycle::Lifecycle,
     native,
     spec::Properties,
@@ -14,7 +14,7 @@ use super::super::{
 };
 use crate::client::SERVICE;
 
-impl Bed {
+impl Fixture {
     fn verbs(&self) -> Lifecycle {
         Lifecycle::new(self.client.clone())
     }
@@ -45,77 +45,77 @@ fn missing() -> InstanceId {
 
 #[tokio::test]
 async fn kill_all_reaches_every_process() {
-    let Some(bed) = Bed::find() else { return };
+    let Some(fixture) = Fixture::find() else { return };
     // Nobody else ends the second one.
-    let id = bed.start("sleep 1000 & exec sleep 1000", vec![("KillMode", Variant::from("process"))]).await;
-    while bed.processes(&id).await != 2 {
+    let id = fixture.start("sleep 1000 & exec sleep 1000", vec![("KillMode", Variant::from("process"))]).await;
+    while fixture.processes(&id).await != 2 {
         tokio::task::yield_now().await;
     }
-    bed.verbs().kill_all(&id, UnixSignal::KILL).await.unwrap();
-    bed.until(&id, |seen| seen.active() == "failed").await;
-    assert_eq!(bed.processes(&id).await, 0);
-    assert_eq!(bed.verbs().reset_failed(&id).await.unwrap(), Effect::Changed);
+    fixture.verbs().kill_all(&id, UnixSignal::KILL).await.unwrap();
+    fixture.until(&id, |seen| seen.active() == "failed").await;
+    assert_eq!(fixture.processes(&id).await, 0);
+    assert_eq!(fixture.verbs().reset_failed(&id).await.unwrap(), Effect::Changed);
 }
 
 #[tokio::test]
 async fn kill_all_says_that_nobody_is_there() {
-    let Some(bed) = Bed::find() else { return };
-    let id = bed.start("exit 0", vec![("RemainAfterExit", Variant::from(true))]).await;
-    bed.until(&id, Seen::has_exited).await;
-    let error = bed.verbs().kill_all(&id, UnixSignal::TERM).await.unwrap_err();
-    bed.stop(&id).await;
+    let Some(fixture) = Fixture::find() else { return };
+    let id = fixture.start("exit 0", vec![("RemainAfterExit", Variant::from(true))]).await;
+    fixture.until(&id, Seen::has_exited).await;
+    let error = fixture.verbs().kill_all(&id, UnixSignal::TERM).await.unwrap_err();
+    fixture.stop(&id).await;
     assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
-    let error = bed.verbs().kill_all(&missing(), UnixSignal::TERM).await.unwrap_err();
+    let error = fixture.verbs().kill_all(&missing(), UnixSignal::TERM).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
 }
 
 #[tokio::test]
 async fn kill_all_reaches_what_outlived_its_unit() {
-    let Some(bed) = Bed::find() else { return };
+    let Some(fixture) = Fixture::find() else { return };
     let more = vec![("KillMode", Variant::from("process")), ("RemainAfterExit", Variant::from(true))];
-    let id = bed.start("sleep 1000 & exit 0", more).await;
-    bed.until(&id, Seen::has_exited).await;
-    assert_eq!(bed.processes(&id).await, 1);
-    bed.verbs().kill_all(&id, UnixSignal::KILL).await.unwrap();
-    while bed.processes(&id).await != 0 {
+    let id = fixture.start("sleep 1000 & exit 0", more).await;
+    fixture.until(&id, Seen::has_exited).await;
+    assert_eq!(fixture.processes(&id).await, 1);
+    fixture.verbs().kill_all(&id, UnixSignal::KILL).await.unwrap();
+    while fixture.processes(&id).await != 0 {
         tokio::task::yield_now().await;
     }
-    let error = bed.verbs().kill_all(&id, UnixSignal::KILL).await.unwrap_err();
-    bed.stop(&id).await;
+    let error = fixture.verbs().kill_all(&id, UnixSignal::KILL).await.unwrap_err();
+    fixture.stop(&id).await;
     assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
 }
 
 #[tokio::test]
 async fn a_failure_is_forgotten_once() {
-    let Some(bed) = Bed::find() else { return };
-    let id = bed.start("exit 3", vec![]).await;
-    bed.until(&id, |seen| seen.active() == "failed").await;
+    let Some(fixture) = Fixture::find() else { return };
+    let id = fixture.start("exit 3", vec![]).await;
+    fixture.until(&id, |seen| seen.active() == "failed").await;
     // What keeps it loaded, so that the second call finds it.
-    bed.client.manager("test", "RefUnit", &(id.as_str(),)).await.unwrap();
-    assert_eq!(bed.verbs().reset_failed(&id).await.unwrap(), Effect::Changed);
-    let seen = bed.until(&id, Seen::rests).await;
+    fixture.client.manager("test", "RefUnit", &(id.as_str(),)).await.unwrap();
+    assert_eq!(fixture.verbs().reset_failed(&id).await.unwrap(), Effect::Changed);
+    let seen = fixture.until(&id, Seen::rests).await;
     assert_eq!((seen.active(), seen.has_failures()), ("inactive", false));
-    assert_eq!(bed.verbs().reset_failed(&id).await.unwrap(), Effect::Unchanged);
-    bed.client.manager("test", "UnrefUnit", &(id.as_str(),)).await.unwrap();
-    let error = bed.verbs().reset_failed(&missing()).await.unwrap_err();
+    assert_eq!(fixture.verbs().reset_failed(&id).await.unwrap(), Effect::Unchanged);
+    fixture.client.manager("test", "UnrefUnit", &(id.as_str(),)).await.unwrap();
+    let error = fixture.verbs().reset_failed(&missing()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
 }
 
 #[tokio::test]
 async fn restarts_are_forgotten_while_it_goes_on() {
-    let Some(bed) = Bed::find() else { return };
+    let Some(fixture) = Fixture::find() else { return };
     let more = vec![("Restart", Variant::from("on-failure")), ("RestartUSec", Variant::from(0_u64))];
     let file = format!("/run/rt-{:x}", random());
     // Without semicolons: after a reload systemd 252 reads those of a transient unit as the end of the command.
     let once = format!("rm {file} 2>/dev/null && exec sleep 1000 || touch {file} && exit 3");
-    let id = bed.start(&once, more).await;
-    bed.until(&id, |seen| seen.service.restarts == Some(1) && seen.active() == "active").await;
-    let verbs = bed.verbs();
+    let id = fixture.start(&once, more).await;
+    fixture.until(&id, |seen| seen.service.restarts == Some(1) && seen.active() == "active").await;
+    let verbs = fixture.verbs();
     assert_eq!(verbs.reset_failed(&id).await.unwrap(), Effect::Changed);
-    let seen = bed.until(&id, |seen| seen.service.restarts == Some(0)).await;
+    let seen = fixture.until(&id, |seen| seen.service.restarts == Some(0)).await;
     assert_eq!(seen.active(), "active");
     assert_eq!(verbs.reset_failed(&id).await.unwrap(), Effect::Unchanged);
-    bed.stop(&id).await;
+    fixture.stop(&id).await;
 }
 
 /// What a transient unit is asked for is written in a file by systemd, and read from there at a reload.
@@ -133,20 +133,20 @@ async fn a_sandbox_is_the_same_after_a_reload() {
         ("SystemCallArchitectures", "native"),
         ("CapabilityBoundingSet", "CAP_CHOWN"),
     ];
-    let Some(bed) = Bed::find() else { return };
+    let Some(fixture) = Fixture::find() else { return };
     let mut made = Vec::new();
     for (name, value) in SANDBOX {
         let mut asked = Properties::new();
         native::apply(&mut asked, false, name, value).unwrap();
         let asked = asked.into_iter().next().unwrap();
-        let id = bed.start("sleep 1000", vec![asked]).await;
-        let before = bed.property(&id, name).await;
+        let id = fixture.start("sleep 1000", vec![asked]).await;
+        let before = fixture.property(&id, name).await;
         made.push((id, name, value, before));
     }
-    bed.client.manager("test", "Reload", &()).await.unwrap();
+    fixture.client.manager("test", "Reload", &()).await.unwrap();
     let mut changed = Vec::new();
     for (id, name, value, before) in made {
-        let after = bed.property(&id, name).await;
+        let after = fixture.property(&id, name).await;
         // systemd keeps prefixes in no order: each reading of its units may turn it around.
         let prefixes = |value: &OwnedVariant| {
             let text = format!("{value:?}");
@@ -158,7 +158,7 @@ async fn a_sandbox_is_the_same_after_a_reload() {
         if !is_same {
             changed.push(format!("{name}={value}: {before:?} became {after:?}"));
         }
-        bed.stop(&id).await;
+        fixture.stop(&id).await;
     }
     assert_eq!(changed, Vec::<String>::new());
 }

@@ -4,28 +4,28 @@ use super::*;
 
 #[tokio::test]
 async fn what_is_created_is_there_until_it_is_removed() {
-    let Some(bed) = bed("life") else { return };
+    let Some(fixture) = fixture("life") else { return };
     let mut spec = shell("exit 3");
     spec.labels = Labels::from_iter([("runtide.owner", "me"), ("a b", "x\"\n$;%")]);
-    let id = bed.make(spec.clone()).await;
-    let created = bed.seen(&id).await;
+    let id = fixture.make(spec.clone()).await;
+    let created = fixture.seen(&id).await;
     assert_eq!((created.active(), created.life()), ("inactive", None));
     let environment = created.service.environment.unwrap();
     assert_eq!(labels::of_environment(environment.iter().map(String::as_str)), spec.labels);
-    assert_eq!(kind(bed.verbs.wait(&id).await), ErrorKind::Conflict);
-    assert_eq!(kind(bed.verbs.kill(&id, UnixSignal::TERM).await), ErrorKind::Conflict);
-    assert_eq!(kind(bed.verbs.pause(&id).await), ErrorKind::Conflict);
-    assert_eq!(bed.verbs.stop(&id, StopOptions::default()).await.unwrap(), Effect::Unchanged);
+    assert_eq!(kind(fixture.verbs.wait(&id).await), ErrorKind::Conflict);
+    assert_eq!(kind(fixture.verbs.kill(&id, UnixSignal::TERM).await), ErrorKind::Conflict);
+    assert_eq!(kind(fixture.verbs.pause(&id).await), ErrorKind::Conflict);
+    assert_eq!(fixture.verbs.stop(&id, StopOptions::default()).await.unwrap(), Effect::Unchanged);
     spec.name = Some(id.as_str().to_owned());
-    assert_eq!(kind(bed.maker.create(&spec).await), ErrorKind::AlreadyExists);
+    assert_eq!(kind(fixture.maker.create(&spec).await), ErrorKind::AlreadyExists);
     let mut lives = Vec::new();
     for reload in [None, None, Some("Reload"), Some("Reexecute")] {
         if let Some(reload) = reload {
-            bed.tell(reload).await;
+            fixture.tell(reload).await;
         }
         let started = within(async {
             loop {
-                match bed.verbs.start(&id).await {
+                match fixture.verbs.start(&id).await {
                     // Nobody is systemd on the bus while it executes itself anew.
                     Err(error) if reload == Some("Reexecute") && error.kind() != ErrorKind::Conflict => {
                         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -35,112 +35,112 @@ async fn what_is_created_is_there_until_it_is_removed() {
             }
         });
         assert_eq!(started.await.unwrap(), Effect::Changed);
-        assert_eq!(within(bed.verbs.wait(&id)).await.unwrap(), Some(ExitStatus::code(3)));
-        lives.push(bed.seen(&id).await.life().unwrap());
+        assert_eq!(within(fixture.verbs.wait(&id)).await.unwrap(), Some(ExitStatus::code(3)));
+        lives.push(fixture.seen(&id).await.life().unwrap());
     }
     lives.dedup();
     assert_eq!(lives.len(), 4);
-    assert_eq!(bed.verbs.remove(&id, RemoveOptions::default()).await.unwrap(), Effect::Changed);
-    assert_eq!(bed.verbs.remove(&id, RemoveOptions::default()).await.unwrap(), Effect::Unchanged);
+    assert_eq!(fixture.verbs.remove(&id, RemoveOptions::default()).await.unwrap(), Effect::Changed);
+    assert_eq!(fixture.verbs.remove(&id, RemoveOptions::default()).await.unwrap(), Effect::Unchanged);
     for verb in [
-        kind(bed.verbs.start(&id).await),
-        kind(bed.verbs.stop(&id, StopOptions::default()).await),
-        kind(bed.verbs.wait(&id).await),
-        kind(bed.verbs.pause(&id).await),
-        kind(bed.verbs.restart(&id, StopOptions::default()).await),
-        kind(bed.verbs.kill(&id, UnixSignal::TERM).await),
+        kind(fixture.verbs.start(&id).await),
+        kind(fixture.verbs.stop(&id, StopOptions::default()).await),
+        kind(fixture.verbs.wait(&id).await),
+        kind(fixture.verbs.pause(&id).await),
+        kind(fixture.verbs.restart(&id, StopOptions::default()).await),
+        kind(fixture.verbs.kill(&id, UnixSignal::TERM).await),
     ] {
         assert_eq!(verb, ErrorKind::NotFound);
     }
-    bed.end().await;
+    fixture.end().await;
 }
 
 #[tokio::test]
 async fn words_and_variables_arrive_as_they_are_also_after_a_reload() {
-    let Some(bed) = bed("words") else { return };
+    let Some(fixture) = fixture("words") else { return };
     let nasty = "a;b $HOME ${HOME} $$ %n %% \"q\" 'q' \\x41 \\n\nnew\tline é \u{202e} \\; ; end\\";
     let file = format!("vb-words-{}", std::process::id());
     let script = format!("printf '%s|' \"$@\" \"$NASTY\" > /run/{file}.new; mv /run/{file}.new /run/{file}");
     let mut spec = spec(&["/bin/sh", "-c", &script, "sh", nasty, "", ";", "$", nasty]);
     spec.env.insert("NASTY".into(), nasty.into());
-    let id = bed.make(spec).await;
+    let id = fixture.make(spec).await;
     for reload in [false, true] {
         if reload {
-            bed.tell("Reload").await;
+            fixture.tell("Reload").await;
         }
-        assert_eq!(bed.verbs.start(&id).await.unwrap(), Effect::Changed);
-        assert_eq!(bed.content(&file).await, format!("{nasty}||;|$|{nasty}|{nasty}|"));
-        let _ = bed.verbs.wait(&id).await.unwrap();
+        assert_eq!(fixture.verbs.start(&id).await.unwrap(), Effect::Changed);
+        assert_eq!(fixture.content(&file).await, format!("{nasty}||;|$|{nasty}|{nasty}|"));
+        let _ = fixture.verbs.wait(&id).await.unwrap();
     }
-    bed.end().await;
+    fixture.end().await;
 }
 
 #[tokio::test]
 async fn a_large_environment_arrives() {
-    let Some(bed) = bed("large") else { return };
+    let Some(fixture) = fixture("large") else { return };
     let file = format!("vb-large-{}", std::process::id());
     let mut spec = shell(&format!("printf %s \"$A\" | wc -c > /run/{file}"));
     spec.env.insert("A".into(), "é".repeat(32 * 1024));
-    let id = bed.make(spec).await;
-    bed.tell("Reload").await;
-    let _ = bed.verbs.start(&id).await.unwrap();
-    assert_eq!(bed.content(&file).await.trim(), "65536");
-    bed.end().await;
+    let id = fixture.make(spec).await;
+    fixture.tell("Reload").await;
+    let _ = fixture.verbs.start(&id).await.unwrap();
+    assert_eq!(fixture.content(&file).await.trim(), "65536");
+    fixture.end().await;
 }
 
 #[tokio::test]
 async fn what_cannot_be_executed_does_not_start() {
-    let Some(bed) = bed("exec") else { return };
+    let Some(fixture) = fixture("exec") else { return };
     for mut spec in [spec(&["/no/such/program"]), spec(&["sleep", "1"])] {
         if spec.command[0] == "sleep" {
             spec.user = Some("no-such-user".into());
         }
-        let id = bed.make(spec).await;
-        let error = bed.verbs.start(&id).await.unwrap_err();
+        let id = fixture.make(spec).await;
+        let error = fixture.verbs.start(&id).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
     }
     let mut oneshot = shell("exit 3");
     oneshot.native.insert("Type".into(), "oneshot".into());
-    let id = bed.started(oneshot).await;
-    assert_eq!(within(bed.verbs.wait(&id)).await.unwrap(), Some(ExitStatus::code(3)));
+    let id = fixture.started(oneshot).await;
+    assert_eq!(within(fixture.verbs.wait(&id)).await.unwrap(), Some(ExitStatus::code(3)));
     let mut long = shell("sleep 1; exit 2");
     long.native.insert("Type".into(), "oneshot".into());
-    let id = bed.started(long).await;
-    assert!(bed.seen(&id).await.is_up());
-    assert_eq!(bed.verbs.start(&id).await.unwrap(), Effect::Unchanged);
-    assert_eq!(within(bed.verbs.wait(&id)).await.unwrap(), Some(ExitStatus::code(2)));
-    bed.end().await;
+    let id = fixture.started(long).await;
+    assert!(fixture.seen(&id).await.is_up());
+    assert_eq!(fixture.verbs.start(&id).await.unwrap(), Effect::Unchanged);
+    assert_eq!(within(fixture.verbs.wait(&id)).await.unwrap(), Some(ExitStatus::code(2)));
+    fixture.end().await;
 }
 
 #[tokio::test]
 async fn settings_that_do_not_go_together_leave_nothing() {
-    let Some(bed) = bed("bad") else { return };
+    let Some(fixture) = fixture("bad") else { return };
     let mut spec = spec(&["sleep", "1"]);
     spec.name = Some(format!("vb-bad-{}", std::process::id()));
     spec.restart = RestartPolicy::Always;
     spec.native.insert("Type".into(), "oneshot".into());
     let id = InstanceId::from(format!("{}.service", spec.name.clone().unwrap()));
-    assert_eq!(kind(bed.maker.create(&spec).await), ErrorKind::InvalidInput);
-    assert!(bed.look(&id).await.is_none());
-    assert!(bed.look(&InstanceId::from(holder::of(id.as_str()))).await.is_none());
+    assert_eq!(kind(fixture.maker.create(&spec).await), ErrorKind::InvalidInput);
+    assert!(fixture.look(&id).await.is_none());
+    assert!(fixture.look(&InstanceId::from(holder::of(id.as_str()))).await.is_none());
     spec.native.clear();
     spec.native.insert("StandardOutput".into(), "nowhere".into());
-    assert_eq!(kind(bed.maker.create(&spec).await), ErrorKind::InvalidInput);
-    assert!(bed.look(&id).await.is_none());
-    bed.end().await;
+    assert_eq!(kind(fixture.maker.create(&spec).await), ErrorKind::InvalidInput);
+    assert!(fixture.look(&id).await.is_none());
+    fixture.end().await;
 }
 
 #[tokio::test]
 async fn settings_of_a_spec_are_kept_over_a_reload() {
-    let Some(bed) = bed("native") else { return };
+    let Some(fixture) = fixture("native") else { return };
     let file = format!("vb-native-{}", std::process::id());
     let mut spec = shell(&format!(
         "(pwd; id -un; cat /mnt/x; ls -A /media; umask; ulimit -n) > /run/{file}.n; mv /run/{file}.n /run/{file}"
     ));
     spec.user = Some("root:root".into());
     spec.working_dir = Some("/usr/local".into());
-    std::fs::create_dir_all(bed.root.join("run").join(format!("{file}-d"))).unwrap();
-    std::fs::write(bed.root.join("run").join(format!("{file}-d")).join("x"), "content\n").unwrap();
+    std::fs::create_dir_all(fixture.root.join("run").join(format!("{file}-d"))).unwrap();
+    std::fs::write(fixture.root.join("run").join(format!("{file}-d")).join("x"), "content\n").unwrap();
     spec.mounts = vec![
         Mount::new(MountSource::Bind(format!("/run/{file}-d").into()), "/mnt").read_only(),
         Mount::new(MountSource::Tmpfs, "/media"),
@@ -165,103 +165,103 @@ async fn settings_of_a_spec_are_kept_over_a_reload() {
     ] {
         spec.native.insert(key.into(), value.into());
     }
-    let id = bed.make(spec).await;
+    let id = fixture.make(spec).await;
     for _ in 0..2 {
-        let _ = bed.verbs.start(&id).await.unwrap();
-        assert_eq!(bed.content(&file).await, "/usr/local\nroot\ncontent\n0027\n99\n");
-        assert_eq!(within(bed.verbs.wait(&id)).await.unwrap(), Some(ExitStatus::code(0)));
-        let seen = bed.seen(&id).await;
+        let _ = fixture.verbs.start(&id).await.unwrap();
+        assert_eq!(fixture.content(&file).await, "/usr/local\nroot\ncontent\n0027\n99\n");
+        assert_eq!(within(fixture.verbs.wait(&id)).await.unwrap(), Some(ExitStatus::code(0)));
+        let seen = fixture.seen(&id).await;
         assert!(seen.has_exited());
         assert_eq!(seen.service.slice.as_deref(), Some("vbx.slice"));
         assert_eq!(seen.more.timeout_stop, Some(1_500_000));
-        bed.tell("Reload").await;
+        fixture.tell("Reload").await;
     }
-    assert_eq!(bed.verbs.stop(&id, StopOptions::default()).await.unwrap(), Effect::Changed);
-    bed.end().await;
+    assert_eq!(fixture.verbs.stop(&id, StopOptions::default()).await.unwrap(), Effect::Changed);
+    fixture.end().await;
 }
 
 #[tokio::test]
 async fn a_scope_is_made_of_what_runs() {
-    let Some(bed) = bed("scope") else { return };
-    let id = bed.started(spec(&["sleep", "1000"])).await;
-    let pid = bed.seen(&id).await.service.main_pid.unwrap();
+    let Some(fixture) = fixture("scope") else { return };
+    let id = fixture.started(spec(&["sleep", "1000"])).await;
+    let pid = fixture.seen(&id).await.service.main_pid.unwrap();
     let mut scope = InstanceSpec::default();
     scope.name = Some(format!("vb-scope-{}.scope", std::process::id()));
-    assert_eq!(kind(bed.maker.create(&scope).await), ErrorKind::InvalidInput);
+    assert_eq!(kind(fixture.maker.create(&scope).await), ErrorKind::InvalidInput);
     scope.native.insert("PIDs".into(), pid.to_string());
-    let scope = bed.maker.create(&scope).await.unwrap();
-    assert!(bed.seen(&scope).await.is_up());
-    assert_eq!(bed.verbs.pause(&scope).await.unwrap(), Effect::Changed);
-    assert_eq!(bed.verbs.unpause(&scope).await.unwrap(), Effect::Changed);
-    let (end, killed) = tokio::join!(within(bed.verbs.wait(&scope)), async {
+    let scope = fixture.maker.create(&scope).await.unwrap();
+    assert!(fixture.seen(&scope).await.is_up());
+    assert_eq!(fixture.verbs.pause(&scope).await.unwrap(), Effect::Changed);
+    assert_eq!(fixture.verbs.unpause(&scope).await.unwrap(), Effect::Changed);
+    let (end, killed) = tokio::join!(within(fixture.verbs.wait(&scope)), async {
         tokio::time::sleep(Duration::from_millis(200)).await;
-        bed.verbs.kill(&scope, UnixSignal::TERM).await
+        fixture.verbs.kill(&scope, UnixSignal::TERM).await
     });
     assert_eq!(end.unwrap(), None);
     killed.unwrap();
-    let _ = bed.verbs.remove(&scope, RemoveOptions::default()).await.unwrap();
-    bed.end().await;
+    let _ = fixture.verbs.remove(&scope, RemoveOptions::default()).await.unwrap();
+    fixture.end().await;
 }
 
 #[tokio::test]
 async fn a_hundred_at_once_are_made_run_and_gone() {
-    let Some(bed) = bed("many") else { return };
+    let Some(fixture) = fixture("many") else { return };
     let made = (0..100).map(|_| async {
-        let id = bed.maker.create(&spec(&["sleep", "1000"])).await.unwrap();
-        assert_eq!(bed.verbs.start(&id).await.unwrap(), Effect::Changed);
-        assert_eq!(bed.verbs.stop(&id, StopOptions::default()).await.unwrap(), Effect::Changed);
-        assert_eq!(bed.verbs.wait(&id).await.unwrap(), Some(ExitStatus::signal(UnixSignal::TERM)));
-        assert_eq!(bed.verbs.remove(&id, RemoveOptions::default()).await.unwrap(), Effect::Changed);
+        let id = fixture.maker.create(&spec(&["sleep", "1000"])).await.unwrap();
+        assert_eq!(fixture.verbs.start(&id).await.unwrap(), Effect::Changed);
+        assert_eq!(fixture.verbs.stop(&id, StopOptions::default()).await.unwrap(), Effect::Changed);
+        assert_eq!(fixture.verbs.wait(&id).await.unwrap(), Some(ExitStatus::signal(UnixSignal::TERM)));
+        assert_eq!(fixture.verbs.remove(&id, RemoveOptions::default()).await.unwrap(), Effect::Changed);
     });
     futures_util::future::join_all(made).await;
-    bed.end().await;
+    fixture.end().await;
 }
 
 #[tokio::test]
 async fn a_create_that_is_dropped_leaves_nothing() {
-    let Some(bed) = bed("drop") else { return };
+    let Some(fixture) = fixture("drop") else { return };
     let mut whole = 0;
     for n in 0..60_u64 {
         let mut spec = shell("a; b");
         let name = format!("vb-drop-{}-{n}.service", std::process::id());
         spec.name = Some(name.clone());
         let id = InstanceId::from(name);
-        if tokio::time::timeout(Duration::from_micros(n * 900), bed.maker.create(&spec)).await.is_ok() {
+        if tokio::time::timeout(Duration::from_micros(n * 900), fixture.maker.create(&spec)).await.is_ok() {
             whole += 1;
-            let _ = bed.verbs.remove(&id, RemoveOptions::default()).await.unwrap();
+            let _ = fixture.verbs.remove(&id, RemoveOptions::default()).await.unwrap();
         }
         let holder = InstanceId::from(holder::of(id.as_str()));
         within(async {
-            while bed.look(&id).await.is_some() || bed.look(&holder).await.is_some() {
+            while fixture.look(&id).await.is_some() || fixture.look(&holder).await.is_some() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         })
         .await;
     }
     eprintln!("{whole} of 60 were done in time");
-    bed.end().await;
+    fixture.end().await;
 }
 
 #[tokio::test]
 async fn every_setting_is_taken_and_read_again() {
-    let Some(bed) = bed("keys") else { return };
+    let Some(fixture) = fixture("keys") else { return };
     let mut refused = Vec::new();
     let mut made = Vec::new();
     for (key, value) in native::samples() {
         let mut spec = spec(&["/bin/true"]);
         spec.native.insert(key.to_owned(), value.to_owned());
-        match bed.maker.create(&spec).await {
+        match fixture.maker.create(&spec).await {
             Ok(id) => made.push((key, id)),
             Err(error) => refused.push(format!("{key}={value}: {error}")),
         }
     }
-    bed.tell("Reload").await;
+    fixture.tell("Reload").await;
     for (key, id) in made {
-        if bed.seen(&id).await.about.load_state.as_deref() != Some("loaded") {
+        if fixture.seen(&id).await.about.load_state.as_deref() != Some("loaded") {
             refused.push(format!("{key}: not read again"));
         }
-        let _ = bed.verbs.remove(&id, RemoveOptions::default()).await.unwrap();
+        let _ = fixture.verbs.remove(&id, RemoveOptions::default()).await.unwrap();
     }
     assert_eq!(refused, Vec::<String>::new());
-    bed.end().await;
+    fixture.end().await;
 }

@@ -11,11 +11,11 @@ use zbus::Variant;
 use super::life::{self, Life};
 use crate::{client::Client, config::Config};
 
-pub(super) struct Bed {
+pub(super) struct Fixture {
     pub(super) client: Client,
 }
 
-impl Bed {
+impl Fixture {
     pub(super) fn find() -> Option<Self> {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         let (Some(address), Some(root)) = (variable("RUNTIDE_TEST_SYSTEMD"), variable("RUNTIDE_TEST_SYSTEMD_ROOT"))
