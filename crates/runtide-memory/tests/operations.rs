@@ -89,7 +89,7 @@ async fn killed_between_any_two_steps_and_recovery_killed_between_any_two_steps(
             let log = open(&disk.reborn(&Lifespan::unending())).unwrap();
             let complete = log.in_flight().is_empty() && !runtime.truth().is_empty();
             let records = log.recover(std::slice::from_ref(&backend)).await.unwrap();
-            assert!(records.iter().all(|record| record.stage == Stage::RolledBack && record.owed.is_empty()));
+            assert!(records.iter().all(|record| record.stage == Stage::RolledBack && record.pending.is_empty()));
             // What the log has as complete is there, all of it; else there is nothing.
             let whole = if complete { (1, 1, 1) } else { (0, 0, 0) };
             assert_eq!(left(&*backend, &runtime).await, whole, "at {point}, then at {again}");
@@ -178,13 +178,13 @@ async fn what_cannot_be_undone_now_is_owed_until_it_can() {
 
     runtime.faults(|faults| faults.refuse = true);
     let records = log.recover(std::slice::from_ref(&backend)).await.unwrap();
-    assert!(records.iter().all(|record| !record.owed.is_empty() && record.obstacle.is_some()), "{records:#?}");
+    assert!(records.iter().all(|record| !record.pending.is_empty() && record.obstacle.is_some()), "{records:#?}");
     runtime.heal();
     drop(log);
     let log = open(&disk).unwrap();
     let records = log.recover(std::slice::from_ref(&backend)).await.unwrap();
     let custom = records.iter().find(|record| record.id == id).unwrap();
-    assert_eq!(custom.owed, std::slice::from_ref(&own), "it is the caller's");
+    assert_eq!(custom.pending, std::slice::from_ref(&own), "it is the caller's");
     log.settle(&id, &own).await.unwrap();
     let records = log.recover(&[backend]).await.unwrap();
     assert_eq!(records.len(), 1);
@@ -235,7 +235,7 @@ async fn a_partial_look_proves_nothing() {
     let web = runtime.truth()[0].id.clone();
     runtime.faults(|faults| faults.bad_items.insert(web));
     let records = log.recover(std::slice::from_ref(&backend)).await.unwrap();
-    assert_eq!(records[0].owed.len(), 3, "nobody saw that it is gone");
+    assert_eq!(records[0].pending.len(), 3, "nobody saw that it is gone");
     runtime.heal();
     assert_eq!(log.recover(std::slice::from_ref(&backend)).await.unwrap()[0].stage, Stage::RolledBack);
     assert_eq!(left(&*backend, &runtime).await, (0, 0, 0));

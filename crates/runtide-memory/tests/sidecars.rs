@@ -248,7 +248,7 @@ async fn each_step_that_fails_undoes_those_before_it() {
         let error = scene.start(&spec(Readiness::Running)).await.unwrap_err();
         scene.runtime.heal();
         assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{call:?}: {error}");
-        // What could not be undone while it was denied is owed, and undone later.
+        // What could not be undone while it was denied is pending, and undone later.
         scene.sidecars.log().recover(std::slice::from_ref(&scene.backend)).await.unwrap();
         assert_eq!(scene.left().await, (0, 0, 0), "{call:?}");
         assert!(scene.sidecars.log().in_flight().is_empty(), "{call:?}");

@@ -33,7 +33,7 @@ pub(super) async fn start(sidecars: &Sidecars, spec: &SidecarSpec, dropped: &Can
     match starting.operation.fail(&error, &backends).await {
         Ok(record) => Err(match &record.obstacle {
             None => error,
-            Some(obstacle) => error.with_context("owed", record.owed.len()).with_context("obstacle", obstacle),
+            Some(obstacle) => error.with_context("pending", record.pending.len()).with_context("obstacle", obstacle),
         }),
         Err(unwritten) => {
             tracing::warn!(operation = %id, error = %unwritten, "the log takes no more");

@@ -19,26 +19,26 @@ pub(super) async fn stop(sidecars: &Sidecars, sidecar: &Sidecar) -> Result<Effec
 
 async fn run(sidecars: &Sidecars, sidecar: &Sidecar) -> Result<Effect> {
     let backend = &sidecars.backend;
-    let mut owed = Vec::new();
+    let mut pending = Vec::new();
     let undo = |action, name: &str| Undo::new(backend.id().clone(), action, name).made_by(&sidecar.operation);
     if let Some(id) = &sidecar.network {
         let networks = backend.networks().ok_or_else(|| backend.unsupported("networks_manage"))?;
         let network = networks.list().await?.into_iter().find(|network| network.id == *id);
         let ours = network.filter(|network| is_of(&network.labels, sidecar));
-        owed.extend(ours.map(|network| undo(UndoAction::RemoveNetwork, &network.name)));
+        pending.extend(ours.map(|network| undo(UndoAction::RemoveNetwork, &network.name)));
     }
     match backend.inspect(&sidecar.id).await {
-        Ok(instance) => owed.push(undo(UndoAction::RemoveInstance, &instance.name)),
+        Ok(instance) => pending.push(undo(UndoAction::RemoveInstance, &instance.name)),
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    if owed.is_empty() {
+    if pending.is_empty() {
         return Ok(Effect::Unchanged);
     }
     let mut operation = sidecars.log.submit("sidecar.stop", &json!({ "sidecar": sidecar })).await?;
     operation.enter(Stage::Validated).await?;
     operation.enter(Stage::Started).await?;
-    for undo in owed {
+    for undo in pending {
         operation.will(undo).await?;
     }
     let lifecycle = backend.lifecycle().ok_or_else(|| backend.unsupported("lifecycle_stop"))?;

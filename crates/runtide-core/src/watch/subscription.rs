@@ -44,8 +44,8 @@ pub(super) struct Subscription {
     filter: Option<InstanceFilter>,
     detail: Detail,
     slow: SlowConsumer,
-    /// A bracket is owed.
-    owed: Option<Gap>,
+    /// A bracket is pending.
+    pending: Option<Gap>,
     /// What a new subscriber is told before his first bracket.
     prelude: Option<Prelude>,
     ready: VecDeque<Arc<RuntimeEvent>>,
@@ -93,7 +93,7 @@ struct Bookmark {
 
 impl Subscription {
     pub(super) fn new(hub: &Arc<Hub>, state: &mut State, options: WatchOptions, start: Start) -> Self {
-        let (next, owed) = match start {
+        let (next, pending) = match start {
             Start::At(next) => (next, None),
             Start::Bracket(gap) => (state.ring.next(), Some(gap)),
         };
@@ -107,14 +107,14 @@ impl Subscription {
             filter: Some(options.filter).filter(|filter| !filter.is_empty()),
             detail: options.detail,
             slow: options.slow_consumer,
-            owed,
-            prelude: owed.map(|_| Prelude { epoch: state.machine.bracket_epoch(), told: 0, down: false }),
+            pending,
+            prelude: pending.map(|_| Prelude { epoch: state.machine.bracket_epoch(), told: 0, down: false }),
             ready: VecDeque::new(),
             showing: None,
             bookmark: every.map(|every| Bookmark { every, timer: Box::pin(tokio::time::sleep(every)), stale: false }),
             ended: false,
         };
-        new.owe(state, owed);
+        new.owe(state, pending);
         if let Some(cause) = state.machine.outage() {
             new.tell_outage(cause.clone(), SystemTime::now());
         }
@@ -162,7 +162,7 @@ impl Subscription {
         if self.next < state.ring.first() {
             return Poll::Ready(self.lagged(state));
         }
-        if let Some(gap) = self.owed {
+        if let Some(gap) = self.pending {
             // First what the ring says of the link, then the rows as they are.
             while self.ready.is_empty() && self.showing.is_none() && self.fetch_while_owed(state) {}
             if !self.ready.is_empty() || self.showing.is_some() {
@@ -200,7 +200,7 @@ impl Subscription {
         Poll::Ready(Ok(()))
     }
 
-    /// While a bracket is owed and the rows are not complete: only the state of the link is told. Whether there was news.
+    /// While a bracket is pending and the rows are not complete: only the state of the link is told. Whether there was news.
     fn fetch_while_owed(&mut self, state: &mut State) -> bool {
         let Some(entry) = state.ring.get(self.next) else { return false };
         match entry {
@@ -227,7 +227,7 @@ impl Subscription {
     }
 
     fn owe(&mut self, state: &mut State, gap: Option<Gap>) {
-        self.owed = gap;
+        self.pending = gap;
         state.set_pending(self.slot, gap.is_some());
     }
 
@@ -251,13 +251,13 @@ impl Subscription {
         }
         self.next = state.ring.next();
         state.advance(self.slot, self.next);
-        if self.owed.is_none() {
+        if self.pending.is_none() {
             self.owe(state, Some(Gap::Lagged { dropped }));
         }
         Ok(())
     }
 
-    /// To a subscriber who came while a bracket is owed to him.
+    /// To a subscriber who came while a bracket is pending to him.
     fn tell_outage(&mut self, cause: Option<Failure>, at: SystemTime) {
         if let Some(cursor) = self.prelude.as_mut().filter(|prelude| !prelude.down).map(|prelude| prelude.next(true)) {
             self.ready.push_back(self.event(cursor, at, RuntimeEventKind::BackendDisconnected { cause }));
@@ -345,7 +345,7 @@ impl Subscription {
             }
             bookmark.stale = true;
             let state = self.hub.lock();
-            if self.owed.is_none() && self.next > 1 && state.machine.outage().is_none() {
+            if self.pending.is_none() && self.next > 1 && state.machine.outage().is_none() {
                 let cursor = place(&state, self.next - 1);
                 drop(state);
                 return Some(self.event(cursor, SystemTime::now(), RuntimeEventKind::Bookmark));

@@ -1,4 +1,4 @@
-//! One consumer: folds what it gets, checks the laws of streams, and keeps account of which facts it was owed.
+//! One consumer: folds what it gets, checks the laws of streams, and keeps account of which facts it was pending.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -173,7 +173,7 @@ impl Subscriber {
     pub(crate) fn missing(&mut self, tokens: &[u64], head: u64) -> Vec<u64> {
         self.account.last = self.account.last.max(head);
         self.account.close();
-        let owed = |token: u64| self.account.spans.iter().any(|(from, to)| *from < token && token <= *to);
-        tokens.iter().copied().filter(|token| owed(*token) && !self.account.told.contains(token)).collect()
+        let pending = |token: u64| self.account.spans.iter().any(|(from, to)| *from < token && token <= *to);
+        tokens.iter().copied().filter(|token| pending(*token) && !self.account.told.contains(token)).collect()
     }
 }

@@ -211,7 +211,7 @@ impl Scene<'_> {
     async fn recover(&self, disk: &MortalDisk, life: &Lifespan) -> bool {
         let Ok(log) = open(&disk.reborn(life)) else { return false };
         let mortal: Arc<dyn RuntimeBackend> = Arc::new(MortalBackend::new(life, self.backend.clone()));
-        log.recover(&[mortal]).await.is_ok_and(|records| records.iter().all(|record| record.owed.is_empty()))
+        log.recover(&[mortal]).await.is_ok_and(|records| records.iter().all(|record| record.pending.is_empty()))
             && !life.is_over()
     }
 
@@ -220,12 +220,17 @@ impl Scene<'_> {
         let life = Lifespan::until(point);
         let done = self.recover(disk, &life).await;
         if !life.is_over() {
-            ensure!(done, M7, format!("recovery after {after}"), "something that is owed");
+            ensure!(done, M7, format!("recovery after {after}"), "something that is pending");
             self.nothing_is_left(after).await?;
             return Ok(false);
         }
         let done = self.recover(disk, &Lifespan::unending()).await;
-        ensure!(done, M7, format!("recovery after {after} and after a recovery that died"), "something that is owed");
+        ensure!(
+            done,
+            M7,
+            format!("recovery after {after} and after a recovery that died"),
+            "something that is pending"
+        );
         self.nothing_is_left(&format!("{after}, and recovery killed at point {point}")).await?;
         Ok(true)
     }

@@ -81,7 +81,7 @@ impl Operation {
     ///
     /// # Errors
     /// `Conflict` for a stage that cannot follow the present one, and for [`RolledBack`](Stage::RolledBack) while something
-    /// is owed; as an append to the log.
+    /// is pending; as an append to the log.
     ///
     /// # Cancel safety
     /// Dropped, it may have gone on.
@@ -104,7 +104,7 @@ impl Operation {
     /// Undoes what was announced, from the end, and finishes as [`RolledBack`](Stage::RolledBack).
     ///
     /// An operation that has not failed yet fails first, as cancelled. A step that cannot be undone ends it: the record then
-    /// says what is owed and why, the stage is still `Failed`, and [`OperationLog::recover`] tries again.
+    /// says what is pending and why, the stage is still `Failed`, and [`OperationLog::recover`] tries again.
     ///
     /// # Errors
     /// As an append to the log; what can be undone is undone even so.

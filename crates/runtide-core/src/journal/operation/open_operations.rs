@@ -81,13 +81,15 @@ impl OpenOperations {
             Entry::Stage { stage, .. } if !record.stage.allows(stage) => {
                 conflict(format!("'{}' cannot follow '{}'", stage.name(), record.stage.name()))
             }
-            Entry::Stage { stage: Stage::RolledBack, .. } if !record.owed.is_empty() => {
-                conflict(format!("{} steps are still to be undone", record.owed.len()))
+            Entry::Stage { stage: Stage::RolledBack, .. } if !record.pending.is_empty() => {
+                conflict(format!("{} steps are still to be undone", record.pending.len()))
             }
             Entry::Will { .. } if record.stage != Stage::Started => {
                 conflict(format!("an operation that is '{}' does not act", record.stage.name()))
             }
-            Entry::Undone { undo, .. } if !record.owed.contains(undo) => conflict("this step is not owed".to_owned()),
+            Entry::Undone { undo, .. } if !record.pending.contains(undo) => {
+                conflict("this step is not pending".to_owned())
+            }
             _ => Ok(()),
         }
     }
@@ -107,14 +109,14 @@ impl OpenOperations {
             }
             Entry::Will { id, undo } => {
                 if let Some(record) = self.open.get_mut(&id) {
-                    record.owed.push(undo);
+                    record.pending.push(undo);
                 }
             }
             Entry::Undone { id, undo } => {
                 if let Some(record) = self.open.get_mut(&id)
-                    && let Some(place) = record.owed.iter().rposition(|owed| *owed == undo)
+                    && let Some(place) = record.pending.iter().rposition(|pending| *pending == undo)
                 {
-                    record.undone.push(record.owed.remove(place));
+                    record.undone.push(record.pending.remove(place));
                 }
             }
             Entry::Checkpoint(records) => {
@@ -170,7 +172,7 @@ mod tests {
         open_operations.apply(Entry::Stage { id: id.clone(), stage: failed() });
         assert!(
             open_operations.check(&Entry::Stage { id: id.clone(), stage: Stage::RolledBack }).is_err(),
-            "it is owed"
+            "it is pending"
         );
         open_operations.check(&undone).unwrap();
         open_operations.apply(undone.clone());

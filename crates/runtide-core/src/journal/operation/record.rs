@@ -30,7 +30,7 @@ pub enum Stage {
     Validated,
     /// It acts.
     Started,
-    /// Done: nothing is owed any more.
+    /// Done: nothing is pending any more.
     Completed,
     /// It cannot go on, and why.
     Failed(Failure),
@@ -93,15 +93,24 @@ pub struct OperationRecord {
     /// What was undone, in the order in which it was announced.
     pub undone: Vec<Undo>,
     /// What is still to be undone, in the order in which it was announced; it is undone from the end.
-    pub owed: Vec<Undo>,
-    /// Why what is owed could not be undone when it was last tried. Not in the log.
+    pub pending: Vec<Undo>,
+    /// Why what is pending could not be undone when it was last tried. Not in the log.
     pub obstacle: Option<Failure>,
     request: serde_json::Value,
 }
 
 impl OperationRecord {
     pub(super) fn new(id: OperationId, owner: OwnerId, name: String, request: serde_json::Value) -> Self {
-        Self { id, owner, name, stage: Stage::Submitted, undone: Vec::new(), owed: Vec::new(), obstacle: None, request }
+        Self {
+            id,
+            owner,
+            name,
+            stage: Stage::Submitted,
+            undone: Vec::new(),
+            pending: Vec::new(),
+            obstacle: None,
+            request,
+        }
     }
 
     /// What was asked for.

@@ -18,7 +18,7 @@ impl OperationLog {
     /// * Each step that was announced is undone, from the last to the first, and the log says so; then the operation is
     ///   [`RolledBack`](Stage::RolledBack).
     /// * It may itself die and run again, any number of times: to undo twice is harmless.
-    /// * A step that cannot be undone now ends that operation's turn, not the others'. Its record says what is owed and
+    /// * A step that cannot be undone now ends that operation's turn, not the others'. Its record says what is pending and
     ///   why; a later call tries again.
     /// * Each call of a backend has the backend's deadline, and 180 s if it has none.
     /// * What a request that was still under way in the runtime made *after* the look, the look cannot see. It carries the
@@ -57,17 +57,17 @@ impl OperationLog {
             record.stage = Stage::Failed(cause);
             self.note(Entry::Stage { id: id.clone(), stage: record.stage.clone() }, &mut unwritten).await;
         }
-        while let Some(undo) = record.owed.last().cloned() {
+        while let Some(undo) = record.pending.last().cloned() {
             if let Err(error) = undo.carry_out(backends).await {
                 tracing::warn!(operation = %id, name = %undo.name, %error, "a step cannot be undone now");
                 record.obstacle = Some(Failure::from(&error));
                 break;
             }
             self.note(Entry::Undone { id: id.clone(), undo: undo.clone() }, &mut unwritten).await;
-            record.owed.pop();
+            record.pending.pop();
             record.undone.push(undo);
         }
-        if record.owed.is_empty() {
+        if record.pending.is_empty() {
             record.stage = Stage::RolledBack;
             self.note(Entry::Stage { id: id.clone(), stage: Stage::RolledBack }, &mut unwritten).await;
         }
