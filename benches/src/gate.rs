@@ -8,7 +8,7 @@ use std::{
 use tokio::sync::Notify;
 
 /// A round that has not ended by then never will.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Opens when as many have passed as were announced.
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ impl Gate {
 
     /// Until all parts are done.
     pub async fn wait(&self) {
-        let opened = tokio::time::timeout(PATIENCE, self.open.notified()).await;
+        let opened = tokio::time::timeout(TIMEOUT, self.open.notified()).await;
         assert!(opened.is_ok(), "a round did not end: {} parts are missing", self.left.load(Ordering::Acquire));
     }
 }

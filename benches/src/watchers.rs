@@ -19,7 +19,7 @@ use tokio::runtime::Runtime;
 const TAKE: usize = 256;
 
 /// A message that has not come by then never will.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Runtide on this socket. The daemon may be silent for as long as the peers take their turns.
 pub fn runtide(socket: &Path) -> DockerBackend {
@@ -133,6 +133,6 @@ pub(crate) async fn patient<T>(work: impl Future<Output = T>) -> T {
     let at_hand = std::future::poll_fn(|cx: &mut Context<'_>| Poll::Ready(work.as_mut().poll(cx))).await;
     match at_hand {
         Poll::Ready(done) => done,
-        Poll::Pending => tokio::time::timeout(PATIENCE, work).await.expect("a message in time"),
+        Poll::Pending => tokio::time::timeout(TIMEOUT, work).await.expect("a message in time"),
     }
 }

@@ -10,7 +10,7 @@ use similar::{ChangeTag, TextDiff};
 use crate::show::harmless;
 
 /// Two texts of 8 MiB that have nothing in common would take very long to compare well.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Prints it as `diff -u` does.
 pub(crate) fn show(before: &Resource, after: &Document, revision: Revision) -> Result<(), Stop> {
@@ -18,7 +18,7 @@ pub(crate) fn show(before: &Resource, after: &Document, revision: Revision) -> R
         note("what changed cannot be shown as text");
         return Ok(());
     };
-    let diff = TextDiff::configure().timeout(PATIENCE).diff_lines(&old, &new);
+    let diff = TextDiff::configure().timeout(TIMEOUT).diff_lines(&old, &new);
     let mut out = anstream::stdout().lock();
     let (red, green, dim) = (AnsiColor::Red.on_default(), AnsiColor::Green.on_default(), AnsiColor::Cyan.on_default());
     let format = |document: &Document| document.format;

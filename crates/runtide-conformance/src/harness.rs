@@ -421,7 +421,7 @@ pub struct Timing {
     /// tokio's paused clock, on which waiting is free.
     pub is_virtual: bool,
     /// The longest wait for what must come.
-    pub patience: Duration,
+    pub timeout: Duration,
     /// Silence this long is taken for rest.
     pub quiet: Duration,
     /// The backoff's cap with which backends are made.
@@ -440,7 +440,7 @@ impl Timing {
     /// The documented defaults of the driver on a paused clock.
     pub const VIRTUAL: Self = Self {
         is_virtual: true,
-        patience: Duration::from_secs(600),
+        timeout: Duration::from_secs(600),
         quiet: Duration::from_secs(5),
         max_backoff: Duration::from_secs(30),
         healthy_after: Duration::from_secs(60),
@@ -449,10 +449,10 @@ impl Timing {
         output_bytes: 50_000_000,
     };
 
-    /// The driver's patience scaled down, so that laws about minutes take seconds.
+    /// The driver's timeout scaled down, so that laws about minutes take seconds.
     pub const REAL: Self = Self {
         is_virtual: false,
-        patience: Duration::from_secs(30),
+        timeout: Duration::from_secs(30),
         quiet: Duration::from_millis(400),
         max_backoff: Duration::from_millis(500),
         healthy_after: Duration::from_secs(1),

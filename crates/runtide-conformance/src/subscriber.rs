@@ -98,7 +98,7 @@ impl Subscriber {
         what: &str,
         done: impl Fn(&Self) -> bool,
     ) -> Result<(), Violation> {
-        self.until_within(h.timing().patience, law, what, done).await
+        self.until_within(h.timing().timeout, law, what, done).await
     }
 
     /// Reads until `done`, at most so long.
@@ -165,10 +165,10 @@ impl Subscriber {
     /// Reads until nothing comes any more, and the fold of the stream is what is there.
     ///
     /// # Errors
-    /// A violation on the way; what still differs after the harness's patience, as a violation of `law`.
+    /// A violation on the way; what still differs after the harness's timeout, as a violation of `law`.
     pub async fn converge(&mut self, h: &dyn Harness, law: Law) -> Result<(), Violation> {
         let timing = h.timing();
-        let deadline = Instant::now() + timing.patience;
+        let deadline = Instant::now() + timing.timeout;
         loop {
             self.read_for(timing.quiet).await?;
             let truth = h.truth().await?;

@@ -30,7 +30,7 @@ use runtide_conformance::{
 use table::Mutant;
 
 /// What a mutant never does is not waited for as long as elsewhere.
-const TUNING: StoreTuning = StoreTuning::LOCAL.with_effort(Effort::Brief).with_patience(Duration::from_secs(10));
+const TUNING: StoreTuning = StoreTuning::LOCAL.with_effort(Effort::Brief).with_timeout(Duration::from_secs(10));
 
 /// The laws that it fails, each with what was found.
 fn laws_failed_by(mutant: Mutant) -> Vec<(StoreLaw, String)> {

@@ -157,9 +157,9 @@ impl Subscription {
                 }
                 reported_state.lock().learn(&event);
             }
-            let patience = if scanned == 0 { NOTHING } else { UNPROVEN };
+            let timeout = if scanned == 0 { NOTHING } else { UNPROVEN };
             let more = poll_fn(|cx| subscription.poll_more(cx));
-            match tokio::time::timeout_at(latest.min(Instant::now() + patience), more).await {
+            match tokio::time::timeout_at(latest.min(Instant::now() + timeout), more).await {
                 Ok(Ok(true)) => {}
                 Ok(Err(error)) => return Err(error),
                 Ok(Ok(false)) | Err(_) => break,

@@ -41,7 +41,7 @@ use tokio_rustls::rustls::{
     version::{TLS12, TLS13},
 };
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 
 fn backend(endpoint: Endpoint, tls: Tls) -> DockerBackend {
@@ -66,7 +66,7 @@ async fn a_daemon_that_wants_a_certificate_is_listed_and_watched() {
         let mut stream = backend.watch(WatchOptions::default()).await.unwrap();
         let mut told = async |name: &str| {
             loop {
-                let event = tokio::time::timeout(PATIENCE, stream.next()).await.expect("in time").unwrap().unwrap();
+                let event = tokio::time::timeout(TIMEOUT, stream.next()).await.expect("in time").unwrap().unwrap();
                 if event.kind.name() == name {
                     return event;
                 }
@@ -105,7 +105,7 @@ async fn the_verbs_go_the_same_way() {
     let backend = backend(front.endpoint("https", "localhost"), files.tls());
     let one = InstanceId::from("c1");
     assert_eq!(backend.lifecycle().unwrap().stop(&one, StopOptions::default()).await.unwrap(), Effect::Changed);
-    let end = tokio::time::timeout(PATIENCE, backend.lifecycle().unwrap().wait(&"c2".into())).await.expect("in time");
+    let end = tokio::time::timeout(TIMEOUT, backend.lifecycle().unwrap().wait(&"c2".into())).await.expect("in time");
     assert_eq!(end.unwrap().unwrap().end, ExitStatus::code(3).end);
     let mut log = backend.logs().unwrap().logs(&one, LogOptions::default()).await.unwrap();
     assert_eq!(&log.next().await.unwrap().unwrap().bytes[..], b"ab\n");
@@ -123,7 +123,7 @@ async fn refused(what: &str, endpoint: Endpoint, files: &Files, key: &Identity, 
     ];
     // A watch is patient, and says why.
     let mut stream = backend.watch(WatchOptions::default()).await.unwrap();
-    let event = tokio::time::timeout(PATIENCE, stream.next()).await.expect("in time").unwrap().unwrap();
+    let event = tokio::time::timeout(TIMEOUT, stream.next()).await.expect("in time").unwrap().unwrap();
     let RuntimeEventKind::BackendDisconnected { cause } = &event.kind else { panic!("{what}: {event:?}") };
     let cause = cause.as_ref().expect("why it cannot be reached");
     errors.push(Error::new(cause.kind, "test.watch", cause.message.clone()));

@@ -14,10 +14,10 @@ use runtide_core::{
 };
 use serde_json::json;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 async fn next(stream: &mut EventStream) -> Arc<RuntimeEvent> {
-    tokio::time::timeout(PATIENCE, stream.next()).await.expect("an event in time").expect("an event").expect("no error")
+    tokio::time::timeout(TIMEOUT, stream.next()).await.expect("an event in time").expect("an event").expect("no error")
 }
 
 /// Reads up to the first event of this name; everything read.

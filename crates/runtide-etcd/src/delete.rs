@@ -18,7 +18,7 @@ use crate::{
 const OPERATION: &str = "etcd.delete";
 
 /// How many later deletes are looked past to find the receipt of ours.
-const PATIENCE: usize = 64;
+const TIMEOUT: usize = 64;
 
 impl Inner {
     pub(crate) async fn delete(&self, reference: &ResourceRef, precondition: Precondition) -> Result<Option<Revision>> {
@@ -91,7 +91,7 @@ impl Inner {
     /// Whether our mark is among the receipts that were signed after `before`.
     async fn receipt(&self, call: &mut Call, newest: Option<PbKeyValue>, before: u64, mark: Mark) -> Fate {
         let mut receipt = newest;
-        for _ in 0..PATIENCE {
+        for _ in 0..TIMEOUT {
             let Some(signed_by) = receipt else { return Fate::Dead };
             let revision = positive(signed_by.mod_revision);
             if Mark::of(&signed_by.value) == Some(mark) {

@@ -24,7 +24,7 @@ use runtide_core::{
 };
 use runtide_systemd::{Config, Selection, SystemdBackend};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A variable of the testbed; `None`: it is not set, which must not be where a real systemd is required.
 fn variable(name: &str) -> Option<String> {
@@ -86,7 +86,7 @@ impl Drop for Fixture {
 
 async fn until(backend: &SystemdBackend, unit: &str, done: impl Fn(&Instance) -> bool + Send + Sync) -> Instance {
     for _ in 0..100 {
-        match backend.wait_for(&unit.into(), &done, PATIENCE).await {
+        match backend.wait_for(&unit.into(), &done, TIMEOUT).await {
             Ok(found) => return Instance::clone(&found),
             // It was only just started, and nobody has told yet that it is there.
             Err(error) if error.kind() == ErrorKind::NotFound => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -170,7 +170,7 @@ async fn one_shots_restarts_limits_and_conditions_are_what_they_are() {
     let mut lives = std::collections::BTreeSet::new();
     let mut exits = Vec::new();
     while exits.len() < 3 {
-        let event = tokio::time::timeout(PATIENCE, events.next()).await.expect("three ends").unwrap().unwrap();
+        let event = tokio::time::timeout(TIMEOUT, events.next()).await.expect("three ends").unwrap().unwrap();
         if let Kind::Stopped(one) = &event.kind
             && one.id.as_str() == looping
         {
@@ -216,7 +216,7 @@ async fn one_that_loses_its_file_while_it_runs_goes_with_its_life() {
     // Its bracket shows it once more.
     let mut is_shown = false;
     loop {
-        let event = tokio::time::timeout(PATIENCE, events.next()).await.expect("a bracket").unwrap().unwrap();
+        let event = tokio::time::timeout(TIMEOUT, events.next()).await.expect("a bracket").unwrap().unwrap();
         match &event.kind {
             Kind::ResyncBegin { .. } => is_shown = false,
             Kind::Present(one) if one.id.as_str() == orphan => is_shown = true,
@@ -229,7 +229,7 @@ async fn one_that_loses_its_file_while_it_runs_goes_with_its_life() {
     fixture.verb("StopUnit", "PREorphan.service").await;
     let mut stopped = false;
     loop {
-        let event = tokio::time::timeout(PATIENCE, events.next()).await.expect("it goes").unwrap().unwrap();
+        let event = tokio::time::timeout(TIMEOUT, events.next()).await.expect("it goes").unwrap().unwrap();
         match &event.kind {
             Kind::BackendDisconnected { cause } => panic!("{cause:?}"),
             Kind::Stopped(one) if one.id.as_str() == orphan => stopped = true,

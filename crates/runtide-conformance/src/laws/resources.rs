@@ -8,7 +8,7 @@ use crate::{Fault, Harness, Held, Law, LawResult, Subscriber, Verdict, Violation
 
 /// Waits until nothing is held beyond the baseline.
 pub(super) async fn given_back(h: &dyn Harness, law: Law, baseline: &Held, after: &str) -> Result<(), Violation> {
-    let deadline = Instant::now() + h.timing().patience;
+    let deadline = Instant::now() + h.timing().timeout;
     loop {
         let held = h.held().await;
         if held.is_within(baseline) {
@@ -56,7 +56,7 @@ pub async fn r15_drop_closes(h: &dyn Harness) -> LawResult {
         given_back(h, Law::R15, &baseline, "streams and backend were dropped").await?;
     }
 
-    for fault in [Fault::Refuse, Fault::Stall, Fault::SlowList(timing.patience)] {
+    for fault in [Fault::Refuse, Fault::Stall, Fault::SlowList(timing.timeout)] {
         if !try_fault!(h, fault, without) {
             continue;
         }

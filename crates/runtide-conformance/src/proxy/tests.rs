@@ -3,7 +3,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::*;
 
 const REQUEST: &[u8] = b"GET /events?since=1 HTTP/1.1\r\nHost: d\r\n\r\n";
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 const MOMENT: Duration = Duration::from_millis(150);
 
 /// A server that sends back what it gets.
@@ -57,7 +57,7 @@ async fn until(condition: impl Fn() -> bool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, waited).await.unwrap();
+    tokio::time::timeout(TIMEOUT, waited).await.unwrap();
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use crate::{
 /// What a store does not have is [`Obstacle::Unsupported`], with the reason. A law then goes on without that part and says so
 /// in the report, or, if nothing is left of it, is skipped, which [`StoreHarness::skips`] must have announced.
 ///
-/// No law assumes how quick a store is: what must come is waited for, up to [`StoreTuning::patience`], and nothing is waited
+/// No law assumes how quick a store is: what must come is waited for, up to [`StoreTuning::timeout`], and nothing is waited
 /// for by the clock alone.
 #[async_trait]
 pub trait StoreHarness: Send + Sync {
@@ -121,17 +121,17 @@ pub trait StoreHarness: Send + Sync {
 #[non_exhaustive]
 pub struct StoreTuning {
     /// The longest wait for what must come. It costs nothing but where a store is broken.
-    pub patience: Duration,
+    pub timeout: Duration,
     /// How much is looked at: the number of writers stays, that of their writes is smaller.
     pub effort: Effort,
 }
 
 impl StoreTuning {
     /// For a store in this process: everything is looked at.
-    pub const LOCAL: Self = Self { patience: Duration::from_secs(60), effort: Effort::Full };
+    pub const LOCAL: Self = Self { timeout: Duration::from_secs(60), effort: Effort::Full };
 
     /// For a store of which each write takes milliseconds.
-    pub const REMOTE: Self = Self { patience: Duration::from_secs(120), effort: Effort::Brief };
+    pub const REMOTE: Self = Self { timeout: Duration::from_secs(120), effort: Effort::Brief };
 
     /// With as much looked at.
     #[must_use]
@@ -140,10 +140,10 @@ impl StoreTuning {
         self
     }
 
-    /// With this patience.
+    /// With this timeout.
     #[must_use]
-    pub const fn with_patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
+    pub const fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
         self
     }
 }

@@ -33,7 +33,7 @@ const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 /// A source has deadlines of its own; this one is for a source that has none.
 const GUARD: Duration = Duration::from_secs(180);
 
-/// How a driver keeps its ring and its patience. `None`: the documented default.
+/// How a driver keeps its ring and its timeout. `None`: the documented default.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct DriverOptions {

@@ -18,7 +18,7 @@ use crate::transport::as_io;
 
 /// How long a daemon may be away before waiting for it to come back is given up. A restart of it takes seconds; without
 /// live-restore it first stops what survived, 10 seconds each.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 /// Longer than any answer to a wait.
@@ -47,7 +47,7 @@ pub(super) async fn wait(call: Call<'_>) -> Result<Option<ExitStatus>> {
             Err(Lost::For(error)) => return Err(error),
         };
         let since = *away_since.get_or_insert_with(Instant::now);
-        if let Some(error) = error.filter(|_| since.elapsed() >= PATIENCE) {
+        if let Some(error) = error.filter(|_| since.elapsed() >= TIMEOUT) {
             return Err(error);
         }
         tracing::debug!(backend = %call.client.id(), instance = call.id, "the wait broke off; it is opened again");

@@ -190,7 +190,7 @@ impl Harness for DockerHarness {
 
     fn timing(&self) -> Timing {
         let mut timing = Timing::REAL;
-        timing.patience = Duration::from_secs(60);
+        timing.timeout = Duration::from_secs(60);
         timing.output_bytes = 50_000 * LINE;
         timing
     }

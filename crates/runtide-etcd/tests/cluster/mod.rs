@@ -14,7 +14,7 @@ use runtide_etcd::{Config, EtcdStore};
 use tempfile::TempDir;
 
 /// The longest wait for what must come.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Where the testbed has its members, of one or of three; the name is that of the variable. Without it a test reports that
 /// it did not run, which is a failure where etcd is required.
@@ -214,7 +214,7 @@ impl Cluster {
 
     /// etcd's own client of one member, to do what a store does not; waits until the member answers.
     pub async fn raw(&self, at: usize) -> Client {
-        let end = tokio::time::Instant::now() + PATIENCE;
+        let end = tokio::time::Instant::now() + TIMEOUT;
         loop {
             let mut client = Client::connect([self.endpoint(at)], None).await.unwrap();
             // Not `status`: a member that has no leader answers that, too.
@@ -228,7 +228,7 @@ impl Cluster {
 
     /// Which member leads, as one that is up says; waits for one.
     pub async fn leader(&mut self) -> usize {
-        let end = tokio::time::Instant::now() + PATIENCE;
+        let end = tokio::time::Instant::now() + TIMEOUT;
         loop {
             for at in 0..self.len() {
                 if !self.is_up(at) {
@@ -279,8 +279,8 @@ impl Drop for Cluster {
     }
 }
 
-/// Waits for it, as long as patience lasts.
+/// Waits for it, as long as timeout lasts.
 pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    let ended = tokio::time::timeout(PATIENCE, future).await;
-    ended.unwrap_or_else(|_| panic!("not within {PATIENCE:?}: {what}"))
+    let ended = tokio::time::timeout(TIMEOUT, future).await;
+    ended.unwrap_or_else(|_| panic!("not within {TIMEOUT:?}: {what}"))
 }

@@ -1,4 +1,4 @@
-//! Verbs that take time: waiting for the end of a life, and stopping with patience.
+//! Verbs that take time: waiting for the end of a life, and stopping with timeout.
 
 use std::time::Duration;
 
@@ -115,12 +115,12 @@ impl MemoryRuntime {
             state.signal(id, signal, call)?;
             Ok(Ok((number, state.now + timeout)))
         })?;
-        let (number, patience): (u64, Instant) = match asked {
+        let (number, timeout): (u64, Instant) = match asked {
             Ok(asked) => asked,
             Err(held) => return Ok(held),
         };
         let waiting = Waiting { runtime: self.clone(), id: id.clone(), number };
-        if tokio::time::timeout_at(patience, waiting.end()).await.is_err() {
+        if tokio::time::timeout_at(timeout, waiting.end()).await.is_err() {
             // It may have ended in this very moment, which is as good.
             let _ = self.with(|state| state.signal(id, UnixSignal::KILL, call));
         }

@@ -61,7 +61,7 @@ const STRIDE: usize = 128;
 const MOST: usize = 1_024;
 
 /// Strides without an event, after which a watcher lets others have their turn.
-const PATIENCE: usize = 16;
+const TIMEOUT: usize = 16;
 
 /// As many events are read ahead for one that is asked for.
 const AHEAD: usize = 32;
@@ -99,7 +99,7 @@ impl Subscription {
             out.extend([greeting]);
             return Ok(1);
         }
-        for _ in 0..PATIENCE {
+        for _ in 0..TIMEOUT {
             if let Some(gap) = self.reset.take() {
                 out.extend([self.begin(gap)?]);
                 return Ok(1);

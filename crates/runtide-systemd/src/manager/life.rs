@@ -15,7 +15,7 @@ use crate::{
 const PERIOD: Duration = Duration::from_millis(250);
 
 /// For how long nobody may answer before the end of a life is given up on: longer than a re-execution of the manager.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A life that is not over.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ impl Life {
                         return Ok(());
                     }
                 }
-                Err(error) if error.kind() == ErrorKind::Cancelled || heard.elapsed() > PATIENCE => return Err(error),
+                Err(error) if error.kind() == ErrorKind::Cancelled || heard.elapsed() > TIMEOUT => return Err(error),
                 Err(_) => {}
             }
         }

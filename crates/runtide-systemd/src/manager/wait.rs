@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// How long a manager may be away before waiting for it to come back is given up.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
 
 /// More changes of one unit than come between two polls; what does not fit waits in the socket.
@@ -46,7 +46,7 @@ pub(super) async fn wait(call: Call<'_>) -> Result<Option<ExitStatus>> {
             Err(error) => return Err(error),
         };
         let since = *away_since.get_or_insert_with(Instant::now);
-        if let Some(error) = lost.filter(|_| since.elapsed() >= PATIENCE) {
+        if let Some(error) = lost.filter(|_| since.elapsed() >= TIMEOUT) {
             return Err(error);
         }
         tracing::debug!(backend = %call.client.id(), instance = call.unit, "the wait broke off; it is begun again");

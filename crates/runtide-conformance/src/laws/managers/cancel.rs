@@ -109,7 +109,7 @@ async fn usable(
     times: usize,
 ) -> Result<(), Violation> {
     let verbs = lifecycle(backend, Law::M5)?;
-    let limit = h.timing().patience;
+    let limit = h.timing().timeout;
     let after = |verb: &str| format!("{verb} to work after futures were dropped at await {times}");
     let within = async |verb: &str, work: std::pin::Pin<Box<dyn Future<Output = Option<String>> + Send + '_>>| {
         match tokio::time::timeout(limit, work).await {

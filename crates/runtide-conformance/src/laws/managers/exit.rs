@@ -65,7 +65,7 @@ pub async fn m3_exit(h: &dyn Harness) -> LawResult {
 
     for (n, fault) in [Fault::Sever, Fault::RestartDaemon].into_iter().enumerate() {
         let id = running(h, &format!("outlives-{n}")).await?;
-        let (waited, broke) = tokio::join!(tokio::time::timeout(h.timing().patience, verbs.wait(&id)), async {
+        let (waited, broke) = tokio::join!(tokio::time::timeout(h.timing().timeout, verbs.wait(&id)), async {
             tokio::time::sleep(Duration::from_millis(100)).await;
             let broke = try_fault!(h, fault, without);
             h.heal().await?;

@@ -75,7 +75,7 @@ pub async fn m4_output(h: &dyn Harness) -> LawResult {
                 let session = ok(Law::M4, &what, session)?;
                 let said = read(h, session.output, &mut most).await?;
                 compare(&what, &[Digest::of(command.stdout), Digest::of(command.stderr)], &said)?;
-                let Ok(exit) = tokio::time::timeout(h.timing().patience, session.control.wait()).await else {
+                let Ok(exit) = tokio::time::timeout(h.timing().timeout, session.control.wait()).await else {
                     return Err(Violation::of(Law::M4, format!("an end of the {what}"), "none"));
                 };
                 let exit = ok(Law::M4, "the end of an exec", exit)?;

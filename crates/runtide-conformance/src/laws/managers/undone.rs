@@ -71,7 +71,7 @@ fn open(disk: &MortalDisk) -> Result<OperationLog> {
 impl Scene<'_> {
     fn spec(&self, ready: Readiness) -> Done<SidecarSpec> {
         let instance = self.h.spec("m7", &Workload::Idle)?;
-        let deadline = self.h.timing().patience;
+        let deadline = self.h.timing().timeout;
         Ok(SidecarSpec::new(instance, ready, deadline).with_network(NetworkSpec::named(NETWORK)))
     }
 

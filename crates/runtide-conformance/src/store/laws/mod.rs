@@ -74,7 +74,7 @@ struct Tried<'a> {
 
 impl Tried<'_> {
     fn hand(self) -> Hand {
-        Hand { law: self.law, store: self.h.store(), patience: self.h.tuning().patience }
+        Hand { law: self.law, store: self.h.store(), timeout: self.h.tuning().timeout }
     }
 
     /// The hand of another client.
@@ -111,12 +111,12 @@ fn if_any<T>(doing: &str, given: Done<T>, without: &mut Vec<String>) -> Held<Opt
     }
 }
 
-/// A client of the store that the law is tested on. Every call must work, unless it says otherwise, and within the patience.
+/// A client of the store that the law is tested on. Every call must work, unless it says otherwise, and within the timeout.
 #[derive(Clone)]
 pub(super) struct Hand {
     law: StoreLaw,
     pub(in crate::store) store: Arc<dyn StoreBackend>,
-    patience: Duration,
+    timeout: Duration,
 }
 
 impl Hand {
@@ -134,8 +134,8 @@ impl Hand {
 
     /// What a call gives, which has to end.
     pub(in crate::store) async fn ends<T>(&self, doing: &str, call: impl Future<Output = T>) -> Held<T> {
-        let ended = tokio::time::timeout(self.patience, call).await;
-        ended.map_err(|_| self.broken(format!("to {doing}"), format!("no end within {:?}", self.patience)))
+        let ended = tokio::time::timeout(self.timeout, call).await;
+        ended.map_err(|_| self.broken(format!("to {doing}"), format!("no end within {:?}", self.timeout)))
     }
 
     pub(in crate::store) async fn works<T>(
