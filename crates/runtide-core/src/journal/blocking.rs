@@ -38,7 +38,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) const STRETCH: usize = 4_096;
 
 /// Something that is read a stretch at a time.
-pub(crate) trait Stretch: Send + Unpin + 'static {
+pub(crate) trait BlockingStep: Send + Unpin + 'static {
     type Item: Send + Unpin;
 
     /// Reads the next stretch; whether there may be more.
@@ -46,7 +46,7 @@ pub(crate) trait Stretch: Send + Unpin + 'static {
 }
 
 /// Reads on a thread that may block, one stretch ahead of nobody.
-pub(crate) struct Stretches<R: Stretch> {
+pub(crate) struct BlockingStream<R: BlockingStep> {
     operation: &'static str,
     handle: Handle,
     reading: Option<R>,
@@ -56,19 +56,19 @@ pub(crate) struct Stretches<R: Stretch> {
 }
 
 /// What comes back from the thread that may block.
-struct Read<R: Stretch> {
+struct Read<R: BlockingStep> {
     reading: R,
     out: VecDeque<R::Item>,
     more: Result<bool>,
 }
 
-impl<R: Stretch> Stretches<R> {
+impl<R: BlockingStep> BlockingStream<R> {
     pub(crate) fn new(reading: R, operation: &'static str, handle: Handle) -> Self {
         Self { operation, handle, reading: Some(reading), under_way: None, ready: VecDeque::new(), failed: None }
     }
 }
 
-impl<R: Stretch> Stream for Stretches<R> {
+impl<R: BlockingStep> Stream for BlockingStream<R> {
     type Item = Result<R::Item>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {

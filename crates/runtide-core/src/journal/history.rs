@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use super::{
-    blocking::{STRETCH, Stretch},
+    blocking::{BlockingStep, STRETCH},
     fold::Entry,
     format::{self, Journal},
 };
@@ -84,7 +84,7 @@ impl Reading {
     }
 }
 
-impl Stretch for Reading {
+impl BlockingStep for Reading {
     type Item = Arc<RuntimeEvent>;
 
     fn stretch(&mut self, out: &mut VecDeque<Self::Item>) -> Result<bool> {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    blocking::{Stretches, carry, handle, lock},
+    blocking::{BlockingStream, handle, lock, run_blocking},
     fold::{Entry, Fold},
     format::{self, Journal},
     history,
@@ -124,7 +124,7 @@ impl RuntimeJournal {
         let handle = handle(WATCH)?;
         let watching = self.claim(backend.id())?;
         let (inner, id, number) = (Arc::clone(&self.inner), backend.id().clone(), watching.number());
-        let (from, known) = carry(WATCH, move || inner.begin(&id, number)).await?;
+        let (from, known) = run_blocking(WATCH, move || inner.begin(&id, number)).await?;
         let filter = options.filter.clone();
         let whole = options.with_filter(crate::InstanceFilter::default()).with_known(from.as_ref().map(|_| known));
         let stream = backend.watch(whole.with_from(from)).await?;
@@ -164,10 +164,10 @@ impl RuntimeJournal {
     /// As [`Wal::reader`](crate::wal::Wal::reader). In the stream, `Corrupt` where the log is corrupt.
     pub async fn history(&self, backend: &BackendId, id: &InstanceId) -> Result<EventStream> {
         let inner = Arc::clone(&self.inner);
-        let reader = carry("journal.history", move || inner.wal.reader(crate::wal::ReadFrom::Start)).await?;
+        let reader = run_blocking("journal.history", move || inner.wal.reader(crate::wal::ReadFrom::Start)).await?;
         let (head, handle) = (self.anchor().seq, handle("journal.history")?);
         let reading = history::Reading::new(reader, head, backend.clone(), id.clone());
-        Ok(EventStream::new(Stretches::new(reading, "journal.history", handle)))
+        Ok(EventStream::new(BlockingStream::new(reading, "journal.history", handle)))
     }
 
     /// The head of the log's chain: kept elsewhere, it tells a tail that was cut or rewritten.

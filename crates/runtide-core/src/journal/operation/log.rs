@@ -18,7 +18,7 @@ use crate::{
     Error, ErrorKind, OperationId, Result,
     journal::{
         JournalOptions,
-        blocking::{carry, lock},
+        blocking::{lock, run_blocking},
         format::{self, Journal},
     },
     wal::{Seq, Wal},
@@ -146,7 +146,7 @@ impl OperationLog {
     /// One entry, durable when it returns. It is in the log and in the open_operations, or in neither, also if this is dropped.
     pub(super) async fn write(&self, entry: Entry) -> Result<Seq> {
         let inner = Arc::clone(&self.inner);
-        carry("operations.write", move || inner.write(entry)).await
+        run_blocking("operations.write", move || inner.write(entry)).await
     }
 
     pub(super) fn record(&self, id: &OperationId) -> Option<OperationRecord> {

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     Error, ErrorKind, InstanceFilter, LabelMatch, Labels, ListOptions, OperationId, Result, RuntimeBackend,
-    journal::blocking::carry,
+    journal::blocking::run_blocking,
     wal::{
         fs::{Disk, File, OsDisk},
         lock_path,
@@ -40,7 +40,7 @@ impl OperationLog {
     /// Dropped, it has removed some of it.
     pub async fn reap_orphans(backend: &dyn RuntimeBackend, owner: &OwnerId, lease: &Path) -> Result<Vec<Undo>> {
         let (dir, who) = (lease.to_owned(), owner.clone());
-        let _held = carry(REAP, move || take_lease(&dir, &who)).await?;
+        let _held = run_blocking(REAP, move || take_lease(&dir, &who)).await?;
         let (orphans, mut failed) = orphans(backend, owner).await?;
         for orphan in &orphans {
             if let Err(error) = orphan.take_back(backend).await {

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Error, ErrorKind, Result,
-    journal::blocking::{STRETCH, Stretch},
+    journal::blocking::{BlockingStep, STRETCH},
     wal::{Seq, WalReader},
 };
 
@@ -136,7 +136,7 @@ impl Reading {
     }
 }
 
-impl Stretch for Reading {
+impl BlockingStep for Reading {
     type Item = StoreEvent;
 
     fn stretch(&mut self, out: &mut VecDeque<StoreEvent>) -> Result<bool> {

@@ -28,7 +28,7 @@ use crate::{
     Error, ErrorKind, Result,
     journal::{
         JournalOptions,
-        blocking::{Stretches, carry, handle, lock},
+        blocking::{BlockingStream, carry, handle, lock},
     },
     wal::{Anchor, ReadFrom, Repair, Wal},
 };
@@ -119,7 +119,7 @@ impl<S: LocalStore> JournaledStore<S> {
     pub async fn history(&self, reference: &ResourceRef) -> Result<StoreStream> {
         const HISTORY: &str = "store.history";
         let reading = self.reading(HISTORY, reference).await?;
-        Ok(StoreStream::new(Stretches::new(reading, HISTORY, handle(HISTORY)?)))
+        Ok(StoreStream::new(BlockingStream::new(reading, HISTORY, handle(HISTORY)?)))
     }
 
     /// The resource as it was at a revision, or `None` if it was not there.
@@ -135,12 +135,12 @@ impl<S: LocalStore> JournaledStore<S> {
             return Err(error.with_context("revision", revision).with_context("newest", newest));
         }
         let reading = self.reading("store.at", reference).await?;
-        carry("store.at", move || reading.at(revision)).await
+        run_blocking("store.at", move || reading.at(revision)).await
     }
 
     async fn reading(&self, operation: &'static str, reference: &ResourceRef) -> Result<history::Reading> {
         let (desk, reference) = (Arc::clone(&self.inner.desk), reference.clone());
-        carry(operation, move || {
+        run_blocking(operation, move || {
             let head = desk.wal.anchor().seq;
             Ok(history::Reading::new(desk.wal.reader(ReadFrom::Start)?, head, reference))
         })
