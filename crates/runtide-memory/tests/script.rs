@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use runtide_core::{
     ErrorKind, ExitStatus, Health, Instance, InstanceId, InstanceState, Labels, RestartPolicy, UnixSignal,
 };
-use runtide_memory::{AfterLife, Blueprint, FactKind, MemoryRuntime, Reboot, RuntimeOptions};
+use runtide_memory::{AfterRun, Blueprint, FactKind, MemoryRuntime, Reboot, RuntimeOptions};
 
 fn runtime() -> MemoryRuntime {
     MemoryRuntime::with_options(RuntimeOptions::deterministic(0))
@@ -24,7 +24,7 @@ fn kinds(runtime: &MemoryRuntime, id: &InstanceId) -> Vec<FactKind> {
 async fn the_same_script_gives_the_same_run() {
     async fn play(seed: u64) -> (Vec<Instance>, usize) {
         let runtime = MemoryRuntime::with_options(RuntimeOptions::deterministic(seed));
-        runtime.burst(3, Duration::from_millis(10), AfterLife::Stays).await.unwrap();
+        runtime.burst(3, Duration::from_millis(10), AfterRun::Stays).await.unwrap();
         (runtime.truth(), runtime.history().len())
     }
     assert_eq!(play(1).await, play(1).await);
@@ -166,7 +166,7 @@ async fn any_state_can_be_had_and_no_life_is_skipped_on_the_way() {
 #[tokio::test(start_paused = true)]
 async fn a_burst_is_n_lives_one_after_the_other() {
     let runtime = runtime();
-    let ids = runtime.burst(120, Duration::from_millis(10), AfterLife::Removed).await.unwrap();
+    let ids = runtime.burst(120, Duration::from_millis(10), AfterRun::Removed).await.unwrap();
     assert!(runtime.truth().is_empty());
     let ends: Vec<_> = runtime.history().into_iter().filter(|fact| fact.kind == FactKind::Stopped).collect();
     assert_eq!(ends.iter().map(|fact| &fact.id).collect::<Vec<_>>(), ids.iter().collect::<Vec<_>>());

@@ -7,7 +7,7 @@ use runtide_core::{
     Evidence, ExitStatus, Health, Instance, InstanceTable, RuntimeBackend, RuntimeBackendExt, RuntimeEventKind,
     WatchOptions,
 };
-use runtide_memory::{AfterLife, Call, Config, Dialect, MemoryBackend, MemoryRuntime, Reboot, RuntimeOptions};
+use runtide_memory::{AfterRun, Call, Config, Dialect, MemoryBackend, MemoryRuntime, Reboot, RuntimeOptions};
 
 fn on(runtime: &MemoryRuntime, config: Config) -> MemoryBackend {
     MemoryBackend::new(config, runtime.clone()).unwrap()
@@ -100,7 +100,7 @@ async fn each_of_a_thousand_short_lives_is_told() {
             }
         }
     };
-    let (burst, ()) = tokio::join!(runtime.burst(1000, Duration::from_millis(10), AfterLife::Removed), watched);
+    let (burst, ()) = tokio::join!(runtime.burst(1000, Duration::from_millis(10), AfterRun::Removed), watched);
     burst.unwrap();
     assert_eq!(started, 1000);
     assert_eq!(ends, (0..1000).map(|number| Some(ExitStatus::code(number % 100))).collect::<Vec<_>>());

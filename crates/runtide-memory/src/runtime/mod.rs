@@ -37,7 +37,7 @@ pub use self::{
     history::{Fact, FactKind},
     options::RuntimeOptions,
     process::Emission,
-    script::{AfterLife, Reboot},
+    script::{AfterRun, Reboot},
 };
 pub(crate) use self::{
     blueprint::{check_labels, check_name, is_env},

@@ -18,7 +18,7 @@ use crate::{
 /// What becomes of an instance of a [`MemoryRuntime::burst`] after its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum AfterLife {
+pub enum AfterRun {
     /// It stays, stopped.
     Stays,
     /// It is removed at once.
@@ -223,13 +223,13 @@ impl MemoryRuntime {
     ///
     /// # Cancel safety
     /// Dropping it leaves the last one as it is.
-    pub async fn burst(&self, count: usize, life: Duration, after: AfterLife) -> Result<Vec<InstanceId>> {
+    pub async fn burst(&self, count: usize, life: Duration, after: AfterRun) -> Result<Vec<InstanceId>> {
         let mut ids = Vec::with_capacity(count);
         for code in (0..100).cycle().take(count) {
             let id = self.run(Blueprint::default())?;
             tokio::time::sleep(life).await;
             self.exit(&id, ExitStatus::code(code))?;
-            if after == AfterLife::Removed {
+            if after == AfterRun::Removed {
                 self.remove(&id)?;
             }
             ids.push(id);
