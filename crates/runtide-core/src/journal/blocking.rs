@@ -21,7 +21,7 @@ pub(crate) fn handle(operation: &'static str) -> Result<Handle> {
 }
 
 /// Does the work to its end, also when nobody waits for it any more.
-pub(crate) async fn carry<T: Send + 'static>(
+pub(crate) async fn run_blocking<T: Send + 'static>(
     operation: &'static str,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {

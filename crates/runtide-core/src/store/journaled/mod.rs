@@ -28,7 +28,7 @@ use crate::{
     Error, ErrorKind, Result,
     journal::{
         JournalOptions,
-        blocking::{BlockingStream, carry, handle, lock},
+        blocking::{BlockingStream, handle, lock, run_blocking},
     },
     wal::{Anchor, ReadFrom, Repair, Wal},
 };

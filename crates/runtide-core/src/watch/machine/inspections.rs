@@ -8,7 +8,7 @@ use super::{Command, Machine};
 use crate::{
     Continuity, Detail, Error, ErrorKind, Gap, Instance, InstanceId, Result,
     watch::{
-        looks::Worth,
+        inspect_queue::Worth,
         merge,
         relist::{Purpose, Relist, SETTLE, Told},
         ring::{Bracket, Entry},
