@@ -9,8 +9,8 @@ use runtide_benches::{
     Clock, Feed, Round, Scripted, Table, bytes, fleet, is_trial, met, millis, nanos, resident_bytes,
 };
 use runtide_core::{
-    BackendId, Driver, DriverOptions, EventStream, Gap, Health, InstanceId, InstanceState, RuntimeEventKind, Signal,
-    SignalBody, Snapshot, WatchOptions,
+    BackendId, EventStream, Gap, Health, InstanceId, InstanceState, RuntimeEventKind, Snapshot, WatchOptions,
+    watch::{Driver, DriverOptions, Signal, SignalBody},
 };
 use tokio::runtime::Runtime;
 

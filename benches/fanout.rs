@@ -10,8 +10,9 @@ use runtide_benches::{
     fleet, met, nanos, percent, times,
 };
 use runtide_core::{
-    BackendId, Cursor, Driver, DriverOptions, Epoch, EventStream, Health, InstanceId, InstanceState, RuntimeEvent,
-    RuntimeEventKind, WatchOptions,
+    BackendId, Cursor, EventStream, Health, InstanceId, InstanceState, RuntimeEvent, RuntimeEventKind, WatchOptions,
+    event::Epoch,
+    watch::{Driver, DriverOptions},
 };
 use tokio::runtime::Runtime;
 

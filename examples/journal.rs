@@ -7,11 +7,9 @@ use std::{
 };
 
 use clap::Parser;
-use runtide_core::{
-    journal::{JournalOptions, RuntimeJournal},
-    wal::{self, Anchor},
-};
+use runtide_core::wal::{self, Anchor};
 use runtide_examples::{Output, Place, Stop, Wanted, choose, events_after, note, run};
+use runtide_journal::{JournalOptions, RuntimeJournal};
 
 /// Keep what happens in a folder: killed and started again, it goes on where it ended, and shows what it missed.
 #[derive(Debug, Parser)]

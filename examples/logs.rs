@@ -10,7 +10,10 @@ use std::{
 
 use anstream::adapter::strip_bytes;
 use clap::Parser;
-use runtide_core::{Completeness, Instance, ListOptions, LogOptions, LogSource, RuntimeBackend};
+use runtide_core::{
+    Completeness, Instance, ListOptions, RuntimeBackend,
+    manager::{LogOptions, LogSource},
+};
 use runtide_examples::{Place, Stop, ago, choose, duration, run};
 
 /// Print the output of an instance: what it wrote to stdout on stdout, and what it wrote to stderr on stderr.

@@ -8,8 +8,9 @@ use std::{
 };
 
 use runtide_core::{
-    Address, BackendId, Edge, ExitStatus, Group, GroupKind, Health, ImageRef, Instance, InstanceId, InstanceKind,
-    InstanceState, Port, Protocol, Signal, SignalBody,
+    Address, BackendId, ExitStatus, Group, GroupKind, Health, ImageRef, Instance, InstanceId, InstanceKind,
+    InstanceState, Port, Protocol,
+    watch::{Edge, Signal, SignalBody},
 };
 
 /// The id of container `n`: 64 hex digits, as spread as a hash.

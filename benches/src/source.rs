@@ -8,8 +8,9 @@ use std::{
 
 use async_trait::async_trait;
 use runtide_core::{
-    BackendId, Detail, Driver, DriverOptions, Error, ErrorKind, Flow, Gap, Inspection, Inspector, Instance, InstanceId,
-    Opened, Result, ResumeToken, Signal, Snapshot, Source,
+    BackendId, Detail, Error, ErrorKind, Gap, Instance, InstanceId, Result, Snapshot,
+    event::ResumeToken,
+    watch::{Driver, DriverOptions, Flow, Inspection, Inspector, Opened, Signal, Source},
 };
 use tokio::sync::mpsc;
 

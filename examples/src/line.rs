@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use anstyle::{AnsiColor, Style};
 use jiff::{Timestamp, tz::TimeZone};
-use runtide_core::{Continuity, Failure, Gap, Instance, InstanceFilter, InstanceTable, RuntimeEvent, RuntimeEventKind};
+use runtide_core::{
+    Failure, Gap, Instance, InstanceFilter, InstanceTable, RuntimeEvent, RuntimeEventKind, event::Continuity,
+};
 
 use crate::show::{self, cell, changes, clean, shorten};
 
@@ -170,7 +172,7 @@ impl<'a> Row<'a> {
             (Some(last), None) if !filter.matches(last) => None,
             (Some(last), None) => row("gone", AnsiColor::Red.on_default(), last, String::new()),
             (Some(before), Some(now)) => {
-                let changed = runtide_core::FieldSet::between(before, now);
+                let changed = runtide_core::event::FieldSet::between(before, now);
                 row("differs", AnsiColor::Cyan.on_default(), now, changes(changed.iter(), before, now))
             }
             (None, None) => None,
@@ -217,7 +219,7 @@ fn shorten_id(id: &str) -> String {
 mod tests {
     use std::time::{Duration, SystemTime};
 
-    use runtide_core::{Cursor, ErrorKind, ExitStatus, FieldSet, InstanceKind, InstanceState};
+    use runtide_core::{Cursor, ErrorKind, ExitStatus, InstanceKind, InstanceState, event::FieldSet};
 
     use super::*;
 

@@ -8,8 +8,10 @@ use std::{
 
 use clap::Args;
 use runtide_core::{
-    Applied, ApplyOutcome, Document, ErrorKind, Precondition, Resource, ResourceFormat, ResourceRef, Revision,
-    StoreBackend,
+    ErrorKind,
+    store::{
+        Applied, ApplyOutcome, Document, Precondition, Resource, ResourceFormat, ResourceRef, Revision, StoreBackend,
+    },
 };
 use runtide_examples::{Stop, note};
 use tokio::sync::oneshot;

@@ -8,8 +8,11 @@ use std::{
 
 use clap::{Args, Subcommand};
 use runtide_core::{
-    LabelMatch, PageOptions, Precondition, ResourceFormat, ResourceRef, Revision, Selector, Since, StoreBackend,
-    StoreWatchOptions,
+    LabelMatch,
+    store::{
+        PageOptions, Precondition, ResourceFormat, ResourceRef, Revision, Selector, Since, StoreBackend,
+        StoreWatchOptions,
+    },
 };
 use runtide_examples::{Output, Stop, note};
 

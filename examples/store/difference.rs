@@ -3,7 +3,7 @@
 use std::{io::Write, time::Duration};
 
 use anstyle::{AnsiColor, Style};
-use runtide_core::{Document, Resource, ResourceFormat, Revision};
+use runtide_core::store::{Document, Resource, ResourceFormat, Revision};
 use runtide_examples::{Stop, note};
 use similar::{ChangeTag, TextDiff};
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use runtide_core::{Document, ResourceFormat, ResourceRef};
+use runtide_core::store::{Document, ResourceFormat, ResourceRef};
 use runtide_examples::Stop;
 use runtide_systemd::{UnitFileName, UnitForm, Units};
 

@@ -3,8 +3,9 @@
 use std::{path::PathBuf, str::FromStr};
 
 use clap::Args;
-use runtide_core::{JournaledStore, Revision, StoreBackend, journal::JournalOptions};
+use runtide_core::store::{Revision, StoreBackend};
 use runtide_examples::{Stop, Systemd, note};
+use runtide_journal::{JournalOptions, JournaledStore};
 use runtide_memory::{MemoryStore, StoreOptions};
 use runtide_systemd::{UnitStore, UnitStoreConfig};
 

@@ -3,7 +3,7 @@
 use std::io::{BufRead, IsTerminal, Write};
 
 use clap::Parser;
-use runtide_core::StoreBackend;
+use runtide_core::store::StoreBackend;
 use runtide_examples::{Stop, note};
 use tokio::sync::mpsc;
 

@@ -7,7 +7,10 @@ use std::{
 };
 
 use anstyle::{AnsiColor, Style};
-use runtide_core::{Document, Gap, Resource, StoreEvent, StoreStream};
+use runtide_core::{
+    Gap,
+    store::{Document, Resource, StoreEvent, StoreStream},
+};
 use runtide_examples::{Output, Stop};
 
 /// One line of the answer.

@@ -28,9 +28,9 @@ use std::{
 use runtide_conformance::report;
 use runtide_core::{
     InstanceTable, RuntimeEvent,
-    journal::{JournalOptions, RuntimeJournal},
     wal::{ReadFrom, WalOptions, WalReader, verify},
 };
+use runtide_journal::{JournalOptions, RuntimeJournal};
 use serde_json::Value;
 
 use crate::{churn::Churn, daemon::Daemon, process::Journal};

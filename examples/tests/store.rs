@@ -9,7 +9,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use runtide_core::StoreEvent;
+use runtide_core::store::StoreEvent;
 use tempfile::TempDir;
 
 const TWO: &str = "# of web\napiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: web\n  namespace: shop\n  labels: {tier: front}\nspec:\n  replicas: 2\n---\napiVersion: v1\nkind: Node\nmetadata: {name: n1}\n";

@@ -66,10 +66,8 @@ pub fn sound_segment(closed: bool) -> Vec<u8> {
 
 /// What a log of operations holds after one that failed and one that is under way.
 pub fn operations() -> Vec<Vec<u8>> {
-    use runtide_core::{
-        journal::{JournalOptions, OperationLog, Stage, Undo, UndoAction},
-        wal::{ReadFrom, WalReader},
-    };
+    use runtide_core::wal::{ReadFrom, WalReader};
+    use runtide_journal::{JournalOptions, OperationLog, Stage, Undo, UndoAction};
     let place = in_memory();
     let options = JournalOptions::default().with_wal(place.options());
     let log = OperationLog::open(&place.log(), "shop".into(), options).expect("a new log");

@@ -10,10 +10,10 @@ use std::{
 
 use criterion::Criterion;
 use runtide_core::{
-    ApplyOutcome, Document, JournaledStore, Precondition, ResourceRef, StoreBackend,
-    journal::JournalOptions,
+    store::{ApplyOutcome, Document, Precondition, ResourceRef, StoreBackend},
     wal::{ReadFrom, RecordKind, Wal, WalOptions, WalReader},
 };
+use runtide_journal::{JournalOptions, JournaledStore};
 use runtide_memory::MemoryStore;
 
 use super::{contender::Contender, objects::Objects, runtide::Runtide};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use runtide_core::{Document, PageOptions, Precondition, Resource, ResourceRef, Selector, StoreBackend};
+use runtide_core::store::{Document, PageOptions, Precondition, Resource, ResourceRef, Selector, StoreBackend};
 use runtide_memory::MemoryStore;
 
 use super::{

@@ -10,8 +10,11 @@ use std::{
 
 use criterion::Criterion;
 use runtide_core::{
-    Document, Gap, Precondition, Resource, ResourceRef, Revision, Selector, StoreBackend, StoreEvent, StoreStream,
-    StoreWatchOptions,
+    Gap,
+    store::{
+        Document, Precondition, Resource, ResourceRef, Revision, Selector, StoreBackend, StoreEvent, StoreStream,
+        StoreWatchOptions,
+    },
 };
 use runtide_memory::MemoryStore;
 use tokio::runtime::{Builder, Runtime};

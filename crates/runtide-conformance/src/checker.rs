@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use runtide_core::{
-    Continuity, Cursor, Epoch, Incarnation, Instance, InstanceId, InstanceState, RuntimeEvent, RuntimeEventKind as Kind,
+    Cursor, Incarnation, Instance, InstanceId, InstanceState, RuntimeEvent, RuntimeEventKind as Kind,
+    event::{Continuity, Epoch},
 };
 
 use crate::{Law, Violation, outcome::line};

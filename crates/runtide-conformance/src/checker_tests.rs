@@ -1,6 +1,6 @@
 use std::{sync::Arc, time::SystemTime};
 
-use runtide_core::{FieldSet, Gap, InstanceKind};
+use runtide_core::{Gap, InstanceKind, event::FieldSet};
 
 use super::*;
 

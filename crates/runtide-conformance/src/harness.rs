@@ -4,8 +4,9 @@ use std::{fmt, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use runtide_core::{
-    Address, DriverOptions, ExitStatus, Health, Incarnation, Instance, InstanceId, InstanceSpec, Labels, LogSource,
-    Port, RuntimeBackend, UnixSignal,
+    Address, ExitStatus, Health, Incarnation, Instance, InstanceId, Labels, Port, RuntimeBackend, UnixSignal,
+    manager::{InstanceSpec, LogSource},
+    watch::DriverOptions,
 };
 
 use crate::Law;

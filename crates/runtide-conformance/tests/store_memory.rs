@@ -26,7 +26,7 @@ use runtide_conformance::{
     run::block_on,
     store::{Meter, Overrun, StoreHarness, StoreLaw, StoreLawResult, StoreTuning, check, write_past},
 };
-use runtide_core::{Revision, StoreBackend};
+use runtide_core::store::{Revision, StoreBackend};
 use runtide_memory::{MemoryStore, StoreOptions};
 
 #[global_allocator]

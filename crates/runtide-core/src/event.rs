@@ -4,7 +4,11 @@ use std::{borrow::Cow, fmt, sync::Arc, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BackendId, Failure, Instance, InstanceId, names::names};
+use crate::{
+    error::Failure,
+    instance::{BackendId, Instance, InstanceId},
+    names::names,
+};
 
 names! {
     /// The runtime's own position in its history; opaque, read by its source alone.

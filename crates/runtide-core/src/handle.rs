@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use crate::{
-    Effect, ExecOptions, ExecSession, ExitStatus, Instance, InstanceId, LifecycleManager, LogOptions, LogStream,
-    RemoveOptions, Result, RuntimeBackend, RuntimeBackendExt, StopOptions, UnixSignal, WatchOptions,
+    error::Result,
+    instance::{ExitStatus, Instance, InstanceId, UnixSignal},
+    manager::{Effect, ExecOptions, ExecSession, LifecycleManager, LogOptions, LogStream, RemoveOptions, StopOptions},
+    runtime::{RuntimeBackend, RuntimeBackendExt, WatchOptions},
     watch::EventStream,
 };
 
@@ -88,13 +90,13 @@ impl InstanceHandle {
         self.lifecycle("lifecycle_remove")?.remove(&self.id, options).await
     }
 
-    /// See [`LogManager::logs`](crate::LogManager::logs).
+    /// See [`LogManager::logs`](crate::manager::LogManager::logs).
     pub async fn logs(&self, options: LogOptions) -> Result<LogStream> {
         let logs = self.backend.logs().ok_or_else(|| self.backend.unsupported("logs_read"))?;
         logs.logs(&self.id, options).await
     }
 
-    /// See [`ExecManager::exec`](crate::ExecManager::exec).
+    /// See [`ExecManager::exec`](crate::manager::ExecManager::exec).
     pub async fn exec(&self, options: ExecOptions) -> Result<ExecSession> {
         let exec = self.backend.exec().ok_or_else(|| self.backend.unsupported("exec_run"))?;
         exec.exec(&self.id, options).await

@@ -11,7 +11,11 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, ErrorKind, Labels, names::names};
+use crate::{
+    error::{Error, ErrorKind},
+    labels::Labels,
+    names::names,
+};
 
 names! {
     /// One configured backend, as `docker:local`: the same after a restart of the process, free of secrets.

@@ -10,7 +10,7 @@ use serde::{
     ser::SerializeMap,
 };
 
-use crate::Result;
+use crate::error::Result;
 
 /// The user's labels, verbatim, in key order. Cheap to clone, and all of the text lies in one piece: a daemon with 100,000
 /// containers has a million labels.

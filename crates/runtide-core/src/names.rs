@@ -1,7 +1,9 @@
 //! The macros for what many files need: text newtypes, option setters, secrets and streams.
 
 /// Newtypes over shared text: cheap to clone, ordered, hashable, a plain string in JSON.
-macro_rules! names {
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __names {
     ($($(#[$doc:meta])* $name:ident;)*) => { $(
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -53,9 +55,11 @@ macro_rules! names {
 }
 
 /// `with_*` setters: a flag's takes no argument, so that no call site has a bare `true`.
-macro_rules! setters {
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __setters {
     ($type:ty { $($(#[$doc:meta])* $setter:ident: $field:ident $(: $value:ty)? ;)* }) => {
-        impl $type { $( setters!(@one $(#[$doc])* $setter $field $($value)?); )* }
+        impl $type { $( $crate::__setters!(@one $(#[$doc])* $setter $field $($value)?); )* }
     };
     (@one $(#[$doc:meta])* $setter:ident $field:ident $value:ty) => {
         $(#[$doc])*
@@ -79,11 +83,11 @@ macro_rules! setters {
 macro_rules! streams {
     ($($(#[$doc:meta])* $name:ident => $item:ty;)*) => { $(
         $(#[$doc])*
-        pub struct $name(std::pin::Pin<Box<dyn futures_core::Stream<Item = crate::Result<$item>> + Send>>);
+        pub struct $name(std::pin::Pin<Box<dyn futures_core::Stream<Item = crate::error::Result<$item>> + Send>>);
 
         impl $name {
             /// Wraps any stream of that item.
-            pub fn new(inner: impl futures_core::Stream<Item = crate::Result<$item>> + Send + 'static) -> Self {
+            pub fn new(inner: impl futures_core::Stream<Item = crate::error::Result<$item>> + Send + 'static) -> Self {
                 Self(Box::pin(inner))
             }
 
@@ -91,13 +95,13 @@ macro_rules! streams {
             ///
             /// # Cancel safety
             /// Dropping the future loses nothing.
-            pub async fn next(&mut self) -> Option<crate::Result<$item>> {
+            pub async fn next(&mut self) -> Option<crate::error::Result<$item>> {
                 std::future::poll_fn(|cx| self.0.as_mut().poll_next(cx)).await
             }
         }
 
         impl futures_core::Stream for $name {
-            type Item = crate::Result<$item>;
+            type Item = crate::error::Result<$item>;
 
             fn poll_next(
                 mut self: std::pin::Pin<&mut Self>,
@@ -115,4 +119,5 @@ macro_rules! streams {
     )* };
 }
 
-pub(crate) use {names, setters, streams};
+pub(crate) use crate::{__names as names, __setters as setters};
+pub(crate) use streams;

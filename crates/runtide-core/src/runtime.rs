@@ -14,10 +14,18 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    BackendId, Capabilities, Cursor, Error, ErrorKind, EventStream, ExecManager, Group, ImageManager, Instance,
-    InstanceId, InstanceKind, InstanceState, InstanceTable, LabelMatch, LifecycleManager, LogManager, NetworkManager,
-    ProvisionManager, Result, RuntimeEvent, SidecarManager, Snapshot, SnapshotManager, StatsManager, TransitionStream,
-    VolumeManager, names::setters, watch,
+    capabilities::Capabilities,
+    error::{Error, ErrorKind, Result},
+    event::{Cursor, RuntimeEvent},
+    instance::{BackendId, Group, Instance, InstanceId, InstanceKind, InstanceState},
+    labels::LabelMatch,
+    manager::{
+        ExecManager, ImageManager, LifecycleManager, LogManager, NetworkManager, ProvisionManager, SidecarManager,
+        SnapshotManager, StatsManager, VolumeManager,
+    },
+    names::setters,
+    watch,
+    watch::{EventStream, InstanceTable, Snapshot, TransitionStream},
 };
 
 /// One runtime, shared as `Arc<dyn RuntimeBackend>`.
@@ -216,7 +224,7 @@ impl<B: RuntimeBackend + ?Sized> RuntimeBackendExt for B {
         let reason = capabilities.verbs().find(|(verb, _)| *verb == feature).map_or_else(
             || "this backend has no such manager".to_owned(),
             |(_, support)| match support {
-                crate::Support::No { reason } => reason.clone().into_owned(),
+                crate::capabilities::Support::No { reason } => reason.clone().into_owned(),
                 _ => "this backend has no such manager".to_owned(),
             },
         );

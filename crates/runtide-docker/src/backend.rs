@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use runtide_core::{
-    BackendId, Capabilities, Detail, Driver, EventStream, Instance, InstanceId, LifecycleManager, ListOptions,
-    LogManager, ProvisionManager, Result, RuntimeBackend, RuntimeInfo, RuntimeKind, Snapshot, Support, WatchOptions,
-    WatchSupport,
+    BackendId, Capabilities, Detail, EventStream, Instance, InstanceId, ListOptions, Result, RuntimeBackend,
+    RuntimeInfo, RuntimeKind, Snapshot, WatchOptions,
+    capabilities::{Support, WatchSupport},
+    manager::{LifecycleManager, LogManager, ProvisionManager},
+    watch::Driver,
 };
 
 use crate::{

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use runtide_core::{
-    Completeness, Detail, Error, ErrorKind, Failure, Inspection, Inspector, Instance, InstanceFilter, InstanceId,
-    Result, Snapshot,
+    Completeness, Detail, Error, ErrorKind, Failure, Instance, InstanceFilter, InstanceId, Result, Snapshot,
+    watch::{Inspection, Inspector},
 };
 use tokio::time::Instant;
 

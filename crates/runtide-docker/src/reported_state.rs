@@ -11,8 +11,9 @@ use std::{
 };
 
 use runtide_core::{
-    BackendId, Edge, ExitStatus, ImageRef, Instance, InstanceId, InstanceState, ResumeToken, Signal, SignalBody,
-    Snapshot,
+    BackendId, ExitStatus, ImageRef, Instance, InstanceId, InstanceState, Snapshot,
+    event::ResumeToken,
+    watch::{Edge, Signal, SignalBody},
 };
 use tokio::time::Instant;
 

@@ -10,7 +10,9 @@ use std::{
 
 use async_trait::async_trait;
 use runtide_core::{
-    Detail, Error, Flow, Gap, Inspector, Opened, Result, ResumeToken, RuntimeKind, Signal, SignalBody, Snapshot, Source,
+    Detail, Error, Gap, Result, RuntimeKind, Snapshot,
+    event::ResumeToken,
+    watch::{Flow, Inspector, Opened, Signal, SignalBody, Source},
 };
 use tokio::time::{Instant, Sleep};
 

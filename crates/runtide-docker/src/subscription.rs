@@ -15,7 +15,7 @@ use hyper::{
     client::conn::http1,
 };
 use hyper_util::rt::TokioIo;
-use runtide_core::{ErrorKind, Result, ResumeToken};
+use runtide_core::{ErrorKind, Result, event::ResumeToken};
 use tokio::time::Instant;
 
 use crate::{

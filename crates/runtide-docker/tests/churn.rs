@@ -90,7 +90,7 @@ impl Heard {
         match &event.kind {
             Kind::BackendDisconnected { .. } => self.outages += 1,
             Kind::BackendReconnected { continuity } => {
-                self.resumed += u32::from(*continuity == runtide_core::Continuity::Resumed);
+                self.resumed += u32::from(*continuity == runtide_core::event::Continuity::Resumed);
             }
             Kind::ResyncBegin { .. } => self.open_gap = Some(self.last_native),
             Kind::ResyncEnd => {

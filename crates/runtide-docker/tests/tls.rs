@@ -31,8 +31,8 @@ use authority::{Authority, Files, Identity};
 use daemon::{Fake, id};
 use front::Front;
 use runtide_core::{
-    Effect, Error, ErrorKind, ExitStatus, Failure, InstanceId, ListOptions, LogOptions, RuntimeBackend,
-    RuntimeEventKind, StopOptions, WatchOptions,
+    Error, ErrorKind, ExitStatus, Failure, InstanceId, ListOptions, RuntimeBackend, RuntimeEventKind, WatchOptions,
+    manager::{Effect, LogOptions, StopOptions},
 };
 use runtide_docker::{Config, DockerBackend, Endpoint, Tls};
 use scripted::Reply;

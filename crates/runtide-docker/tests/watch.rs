@@ -9,8 +9,8 @@ use std::{sync::Arc, time::Duration};
 
 use fake::{Fake, id};
 use runtide_core::{
-    Continuity, Detail, ErrorKind, EventStream, ExitStatus, Gap, Health, InstanceState, InstanceTable, ListOptions,
-    RuntimeBackend, RuntimeEvent, RuntimeEventKind, RuntimeKind, WatchOptions, WatchSupport,
+    Detail, ErrorKind, EventStream, ExitStatus, Gap, Health, InstanceState, InstanceTable, ListOptions, RuntimeBackend,
+    RuntimeEvent, RuntimeEventKind, RuntimeKind, WatchOptions, capabilities::WatchSupport, event::Continuity,
 };
 use serde_json::json;
 

@@ -7,7 +7,10 @@
 use std::sync::Arc;
 
 use etcd_client::{GetOptions, Txn, TxnOp, proto::PbKeyValue};
-use runtide_core::{Applied, ApplyOutcome, Document, Error, ErrorKind, Precondition, ResourceRef, Result, Revision};
+use runtide_core::{
+    Error, ErrorKind, Result,
+    store::{Applied, ApplyOutcome, Document, Precondition, ResourceRef, Revision},
+};
 
 use crate::{
     call::Call,

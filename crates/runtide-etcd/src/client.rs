@@ -36,7 +36,7 @@ pub(crate) struct Wire {
     name: String,
     members: Vec<Member>,
     current: AtomicUsize,
-    user: Option<(String, runtide_core::Secret)>,
+    user: Option<(String, runtide_core::manager::Secret)>,
     attempt: Duration,
 }
 

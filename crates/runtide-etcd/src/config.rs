@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use runtide_core::{Error, ErrorKind, Result, Secret};
+use runtide_core::{Error, ErrorKind, Result, manager::Secret};
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
 use crate::{environment::Environment, keys};
@@ -155,7 +155,7 @@ impl Config {
 
     /// The most bytes of a document that fits into a request.
     pub fn largest_document(&self) -> usize {
-        self.max_request_bytes.saturating_sub(keys::OVERHEAD).min(runtide_core::Document::MAX_BYTES)
+        self.max_request_bytes.saturating_sub(keys::OVERHEAD).min(runtide_core::store::Document::MAX_BYTES)
     }
 
     /// The endpoints, checked, each with its scheme.

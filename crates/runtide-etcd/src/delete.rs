@@ -4,7 +4,10 @@
 //! mark, so the transaction leaves it in a key of its own, the receipt, which is the same for all deletes of a store.
 
 use etcd_client::{GetOptions, Txn, TxnOp, proto::PbKeyValue};
-use runtide_core::{Precondition, ResourceRef, Result, Revision};
+use runtide_core::{
+    Result,
+    store::{Precondition, ResourceRef, Revision},
+};
 
 use crate::{
     apply::{Fate, holds},

@@ -13,7 +13,10 @@ use std::{
 };
 
 use futures_core::Stream;
-use runtide_core::{Error, Result, StoreEvent, StoreFeed};
+use runtide_core::{
+    Error, Result,
+    store::{StoreEvent, StoreFeed},
+};
 use tokio::{
     sync::{Notify, mpsc},
     task::AbortHandle,

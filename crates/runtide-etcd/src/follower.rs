@@ -11,8 +11,8 @@ use etcd_client::{
     proto::{PbEvent, PbKeyValue, PbWatchResponse},
 };
 use runtide_core::{
-    Error, ErrorKind, Gap, Resource, ResourceRef, Result, Revision, Selector, SlowConsumer, StoreEvent,
-    StoreWatchOptions,
+    Error, ErrorKind, Gap, Result, SlowConsumer,
+    store::{Resource, ResourceRef, Revision, Selector, StoreEvent, StoreWatchOptions},
 };
 use tokio::time::{Instant, sleep, timeout};
 

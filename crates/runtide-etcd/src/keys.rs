@@ -3,7 +3,7 @@
 //! Below the prefix: `generation` names the generation that is live (the pointer), `data/<generation>/<reference>` are the
 //! resources, `receipt` is what the last delete signed, and `restoring/<generation>` marks a restore under way.
 
-use runtide_core::{ResourceRef, Selector};
+use runtide_core::store::{ResourceRef, Selector};
 use uuid::Uuid;
 
 /// The longest prefix, in bytes.

@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use runtide_core::{Digest, Document, ResourceFormat, ResourceRef};
+use runtide_core::store::{Digest, Document, ResourceFormat, ResourceRef};
 
 /// What was there, without its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,8 @@ use std::sync::{
 
 use etcd_client::{GetOptions, Txn, TxnOp, WatchOptions, proto::PbKeyValue};
 use runtide_core::{
-    Error, ErrorKind, Page, PageOptions, Resource, ResourceFormat, ResourceRef, Result, Revision, Selector, StoreStats,
+    Error, ErrorKind, Result,
+    store::{Page, PageOptions, Resource, ResourceFormat, ResourceRef, Revision, Selector, StoreStats},
 };
 
 use crate::{

@@ -6,7 +6,10 @@
 use std::sync::Arc;
 
 use etcd_client::{Compare, CompareOp, DeleteOptions, GetOptions, Txn, TxnOp};
-use runtide_core::{Error, ErrorKind, Resource, Result, Revision, SnapshotReader};
+use runtide_core::{
+    Error, ErrorKind, Result,
+    store::{Resource, Revision, SnapshotReader},
+};
 use tokio::io::AsyncRead;
 
 use crate::{

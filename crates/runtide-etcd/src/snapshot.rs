@@ -1,7 +1,10 @@
 //! Writes points in time: Runtide's own snapshot, and etcd's.
 
 use etcd_client::{GetOptions, Txn, TxnOp};
-use runtide_core::{Error, ErrorKind, Result, Revision, SnapshotSeal, SnapshotWriter};
+use runtide_core::{
+    Error, ErrorKind, Result,
+    store::{Revision, SnapshotSeal, SnapshotWriter},
+};
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
     time::timeout,

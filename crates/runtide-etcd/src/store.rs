@@ -8,8 +8,11 @@ use std::{
 
 use async_trait::async_trait;
 use runtide_core::{
-    Applied, Document, Page, PageOptions, Precondition, Resource, ResourceFormat, ResourceRef, Result, Revision,
-    Selector, SnapshotSeal, StoreBackend, StoreStats, StoreStream, StoreWatchOptions,
+    Result,
+    store::{
+        Applied, Document, Page, PageOptions, Precondition, Resource, ResourceFormat, ResourceRef, Revision, Selector,
+        SnapshotSeal, StoreBackend, StoreStats, StoreStream, StoreWatchOptions,
+    },
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 

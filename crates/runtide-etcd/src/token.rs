@@ -1,6 +1,6 @@
 //! Where a listing goes on: [`Token`], and its text.
 
-use runtide_core::PageToken;
+use runtide_core::store::PageToken;
 
 /// `etcd1:<revision>:<generation>:<the part of the last key that names a resource>`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 //! from every other (they are drawn at random for each), then the body as it was written.
 
 use bytes::Bytes;
-use runtide_core::{Document, ResourceFormat};
+use runtide_core::store::{Document, ResourceFormat};
 
 const VERSION: u8 = 1;
 

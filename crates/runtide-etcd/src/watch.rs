@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use etcd_client::{GetOptions, Txn, TxnOp};
-use runtide_core::{Error, ErrorKind, Gap, Result, Revision, Selector, Since, StoreStream, StoreWatchOptions};
+use runtide_core::{
+    Error, ErrorKind, Gap, Result,
+    store::{Revision, Selector, Since, StoreStream, StoreWatchOptions},
+};
 
 use crate::{
     call::Call,

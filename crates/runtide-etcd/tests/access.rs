@@ -24,7 +24,8 @@ use cluster::{Cluster, Setup, soon};
 use etcd_client::PermissionType;
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
 use runtide_core::{
-    Document, ErrorKind, Precondition, ResourceRef, Selector, StoreBackend, StoreEvent, StoreWatchOptions,
+    ErrorKind,
+    store::{Document, Precondition, ResourceRef, Selector, StoreBackend, StoreEvent, StoreWatchOptions},
 };
 use runtide_etcd::{Config, EtcdStore, Tls};
 

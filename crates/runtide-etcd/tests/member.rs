@@ -21,7 +21,7 @@ mod watching;
 #[path = "member/writing.rs"]
 mod writing;
 
-use runtide_core::{Document, ResourceRef, StoreEvent, StoreStream};
+use runtide_core::store::{Document, ResourceRef, StoreEvent, StoreStream};
 use runtide_etcd::{Config, EtcdStore};
 
 /// A store below a prefix that nobody else has, on the testbed's member.

@@ -26,8 +26,11 @@ use std::{
 use cluster::{Cluster, soon};
 use runtide_conformance::proxy::{Action, Endpoint, Proxy, Rule};
 use runtide_core::{
-    ApplyOutcome, Document, ErrorKind, PageOptions, Precondition, ResourceRef, Revision, Selector, Since, StoreBackend,
-    StoreEvent, StoreStream, StoreWatchOptions,
+    ErrorKind,
+    store::{
+        ApplyOutcome, Document, PageOptions, Precondition, ResourceRef, Revision, Selector, Since, StoreBackend,
+        StoreEvent, StoreStream, StoreWatchOptions,
+    },
 };
 use runtide_etcd::{Config, EtcdStore};
 

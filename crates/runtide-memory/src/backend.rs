@@ -4,9 +4,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use runtide_core::{
-    BackendId, Capabilities, Detail, Driver, Error, EventStream, ExecManager, ImageManager, Inspector, Instance,
-    InstanceId, LifecycleManager, ListOptions, LogManager, NetworkManager, ProvisionManager, Result, RuntimeBackend,
-    RuntimeInfo, RuntimeKind, Snapshot, SnapshotManager, StatsManager, VolumeManager, WatchOptions,
+    BackendId, Capabilities, Detail, Error, EventStream, Instance, InstanceId, ListOptions, Result, RuntimeBackend,
+    RuntimeInfo, RuntimeKind, Snapshot, WatchOptions,
+    manager::{
+        ExecManager, ImageManager, LifecycleManager, LogManager, NetworkManager, ProvisionManager, SnapshotManager,
+        StatsManager, VolumeManager,
+    },
+    watch::{Driver, Inspector},
 };
 
 use crate::{

@@ -10,7 +10,9 @@ use std::{
     time::Duration,
 };
 
-use runtide_core::{Capabilities, Detail, Error, ErrorKind, Instance, InstanceId, Opened, Result, ResumeToken};
+use runtide_core::{
+    Capabilities, Detail, Error, ErrorKind, Instance, InstanceId, Result, event::ResumeToken, watch::Opened,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use runtide_core::{BackendId, DriverOptions, Error, ErrorKind, Result};
+use runtide_core::{BackendId, Error, ErrorKind, Result, watch::DriverOptions};
 
 use crate::setters::setters;
 

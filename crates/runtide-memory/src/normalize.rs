@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use runtide_core::{
-    Address, Detail, Edge, ErrorKind, Failure, Gap, Instance, InstanceId, InstanceState, Port, Signal, SignalBody,
-    Snapshot,
+    Address, Detail, ErrorKind, Failure, Gap, Instance, InstanceId, InstanceState, Port, Snapshot,
+    watch::{Edge, Signal, SignalBody},
 };
 
 use crate::{

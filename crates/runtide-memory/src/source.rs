@@ -5,8 +5,9 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use runtide_core::{
-    Detail, Error, ErrorKind, Flow, Inspection, Inspector, InstanceId, Opened, Result, ResumeToken, Signal, Snapshot,
-    Source,
+    Detail, Error, ErrorKind, InstanceId, Result, Snapshot,
+    event::ResumeToken,
+    watch::{Flow, Inspection, Inspector, Opened, Signal, Source},
 };
 
 use crate::{client::Client, config::Dialect, normalize, runtime::Connection};

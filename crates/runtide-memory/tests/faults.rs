@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use runtide_core::{
-    Effect, ErrorKind, ListOptions, LogOptions, RuntimeBackend, RuntimeBackendExt, StopOptions, Support, WatchSupport,
+    ErrorKind, ListOptions, RuntimeBackend, RuntimeBackendExt,
+    capabilities::{Support, WatchSupport},
+    manager::{Effect, LogOptions, StopOptions},
 };
 use runtide_memory::{Blueprint, Call, Config, MemoryBackend, MemoryRuntime, Reboot, RuntimeOptions};
 use tokio::time::Instant;

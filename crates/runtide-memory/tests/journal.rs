@@ -7,9 +7,9 @@ use runtide_conformance::mortal::{Lifespan, MortalDisk};
 use runtide_core::{
     BackendId, ErrorKind, EventStream, Evidence, Gap, Instance, InstanceFilter, InstanceId, InstanceTable,
     RuntimeBackend, RuntimeEvent, RuntimeEventKind, WatchOptions,
-    journal::{JournalOptions, OperationLog, RuntimeJournal},
     wal::{ReadFrom, Record, RecordKind, Wal, WalOptions, WalReader},
 };
+use runtide_journal::{JournalOptions, OperationLog, RuntimeJournal};
 use runtide_memory::{Config, Dialect, FactKind, MemoryBackend, MemoryRuntime, RuntimeOptions};
 use tokio::sync::oneshot;
 

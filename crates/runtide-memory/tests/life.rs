@@ -4,9 +4,12 @@
 use std::{collections::BTreeMap, num::NonZeroU16, time::Duration};
 
 use runtide_core::{
-    Effect, ErrorKind, ExitStatus, ImageInfo, ImageRef, Instance, InstanceId, InstanceSpec, InstanceState, Labels,
-    LifecycleManager, ListOptions, Mount, MountSource, NetworkId, NetworkSpec, Port, Protocol, ProvisionManager,
-    RemoveOptions, RuntimeBackend, StopOptions, UnixSignal, VolumeId, VolumeSpec,
+    ErrorKind, ExitStatus, ImageRef, Instance, InstanceId, InstanceState, Labels, ListOptions, Port, Protocol,
+    RuntimeBackend, UnixSignal,
+    manager::{
+        Effect, ImageInfo, InstanceSpec, LifecycleManager, Mount, MountSource, NetworkId, NetworkSpec,
+        ProvisionManager, RemoveOptions, StopOptions, VolumeId, VolumeSpec,
+    },
 };
 use runtide_memory::{Blueprint, Config, MemoryBackend, MemoryRuntime, RuntimeOptions};
 use tokio::time::Instant;

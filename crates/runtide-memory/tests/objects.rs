@@ -4,9 +4,11 @@
 use std::{io::Cursor, time::Duration};
 
 use runtide_core::{
-    BuildContext, BuildOptions, ByteReader, ConnectOptions, Effect, ErrorKind, ExitStatus, ImageInfo, ImageManager,
-    ImageProgress, ImageRef, ImageStream, Labels, NetworkId, NetworkSpec, PullOptions, RuntimeBackend, Secret,
-    SnapshotId, SnapshotScope, VolumeId, VolumeSpec,
+    ErrorKind, ExitStatus, ImageRef, Labels, RuntimeBackend,
+    manager::{
+        BuildContext, BuildOptions, ByteReader, ConnectOptions, Effect, ImageInfo, ImageManager, ImageProgress,
+        ImageStream, NetworkId, NetworkSpec, PullOptions, Secret, SnapshotId, SnapshotScope, VolumeId, VolumeSpec,
+    },
 };
 use runtide_memory::{Blueprint, Config, MemoryBackend, MemoryRuntime, RuntimeOptions};
 use tokio::io::AsyncReadExt;

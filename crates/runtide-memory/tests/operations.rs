@@ -5,10 +5,11 @@ use std::{num::NonZeroU64, path::Path, sync::Arc};
 
 use runtide_conformance::mortal::{Lifespan, MortalBackend, MortalDisk};
 use runtide_core::{
-    ConnectOptions, ErrorKind, InstanceSpec, Labels, NetworkSpec, OperationId, Result, RuntimeBackend, VolumeSpec,
-    journal::{JournalOptions, OperationLog, Stage, Undo, UndoAction},
+    ErrorKind, Labels, Result, RuntimeBackend,
+    manager::{ConnectOptions, InstanceSpec, NetworkSpec, OperationId, VolumeSpec},
     wal::{ReadFrom, WalOptions, WalReader},
 };
+use runtide_journal::{JournalOptions, OperationLog, Stage, Undo, UndoAction};
 use runtide_memory::{Call, Config, MemoryBackend, MemoryRuntime};
 
 const BACKEND: &str = "memory:local";

@@ -4,8 +4,8 @@
 use std::{collections::BTreeMap, num::NonZeroU16, time::Duration};
 
 use runtide_core::{
-    ErrorKind, ExecManager, ExecOptions, ExitStatus, LogLine, LogManager, LogOptions, LogSource, LogStream,
-    RuntimeBackend, TtySize, UnixSignal,
+    ErrorKind, ExitStatus, RuntimeBackend, UnixSignal,
+    manager::{ExecManager, ExecOptions, LogLine, LogManager, LogOptions, LogSource, LogStream, TtySize},
 };
 use runtide_memory::{Blueprint, Config, Emission, MemoryBackend, MemoryRuntime, RuntimeOptions};
 use tokio::io::AsyncWriteExt;

@@ -4,7 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use runtide_core::{
-    ErrorKind, ExitStatus, Health, Instance, InstanceId, InstanceState, Labels, RestartPolicy, UnixSignal,
+    ErrorKind, ExitStatus, Health, Instance, InstanceId, InstanceState, Labels, UnixSignal, manager::RestartPolicy,
 };
 use runtide_memory::{AfterRun, Blueprint, FactKind, MemoryRuntime, Reboot, RuntimeOptions};
 

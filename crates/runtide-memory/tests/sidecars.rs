@@ -5,11 +5,14 @@ use std::{num::NonZeroU16, path::Path, sync::Arc, time::Duration};
 
 use runtide_conformance::mortal::{Lifespan, MortalBackend, MortalDisk};
 use runtide_core::{
-    Effect, ErrorKind, Health, ImageInfo, InstanceId, InstanceSpec, LogSource, NetworkSpec, Port, Protocol, Readiness,
-    Result, RuntimeBackend, Sidecar, SidecarManager, SidecarSpec, Sidecars, Support,
-    journal::{JournalOptions, OperationLog},
+    ErrorKind, Health, InstanceId, Port, Protocol, Result, RuntimeBackend,
+    capabilities::Support,
+    manager::{
+        Effect, ImageInfo, InstanceSpec, LogSource, NetworkSpec, Readiness, Sidecar, SidecarManager, SidecarSpec,
+    },
     wal::WalOptions,
 };
+use runtide_journal::{JournalOptions, OperationLog, Sidecars};
 use runtide_memory::{Call, Config, MemoryBackend, MemoryRuntime};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

@@ -13,8 +13,11 @@ use std::{
 };
 
 use runtide_core::{
-    ApplyOutcome, Document, ErrorKind, Gap, LocalStore, PageOptions, PlannedChange, Precondition, ResourceFormat,
-    ResourceRef, Revision, Selector, Since, StoreBackend, StoreBackendExt, StoreEvent, StoreStream, StoreWatchOptions,
+    ErrorKind, Gap,
+    store::{
+        ApplyOutcome, Document, LocalStore, PageOptions, PlannedChange, Precondition, ResourceFormat, ResourceRef,
+        Revision, Selector, Since, StoreBackend, StoreBackendExt, StoreEvent, StoreStream, StoreWatchOptions,
+    },
 };
 use runtide_memory::{MemoryStore, StoreOptions};
 

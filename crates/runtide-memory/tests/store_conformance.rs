@@ -10,7 +10,7 @@ use runtide_conformance::{
     Absent, Done,
     store::{Overrun, StoreHarness, StoreLaw, StoreTuning, write_past},
 };
-use runtide_core::{Revision, StoreBackend};
+use runtide_core::store::{Revision, StoreBackend};
 use runtide_memory::{MemoryStore, StoreOptions};
 
 /// Writes that the store keeps for watchers: few, so that places expire soon.

@@ -8,11 +8,14 @@ use std::{
 };
 
 use runtide_core::{
-    ApplyOutcome, Document, ErrorKind, Gap, JournaledStore, PageOptions, Precondition, Resource, ResourceRef, Revision,
-    Selector, Since, StoreBackend, StoreEvent, StoreWatchOptions,
-    journal::JournalOptions,
+    ErrorKind, Gap,
+    store::{
+        ApplyOutcome, Document, PageOptions, Precondition, Resource, ResourceRef, Revision, Selector, Since,
+        StoreBackend, StoreEvent, StoreWatchOptions,
+    },
     wal::{Retention, WalOptions},
 };
+use runtide_journal::{JournalOptions, JournaledStore};
 use runtide_memory::MemoryStore;
 
 type Store = JournaledStore<MemoryStore>;

@@ -14,7 +14,11 @@ use runtide_conformance::{
     Absent, Done, Obstacle,
     store::{Effort, ModelDisk, Overrun, StoreHarness, StoreTuning, write_past},
 };
-use runtide_core::{JournaledStore, Revision, StoreBackend, journal::JournalOptions, wal::WalOptions};
+use runtide_core::{
+    store::{Revision, StoreBackend},
+    wal::WalOptions,
+};
+use runtide_journal::{JournalOptions, JournaledStore};
 use runtide_memory::{MemoryStore, StoreOptions};
 use tempfile::TempDir;
 

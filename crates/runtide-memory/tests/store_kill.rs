@@ -18,11 +18,10 @@ use std::{
 };
 
 use runtide_core::{
-    Document, JournaledStore, PageOptions, Precondition, ResourceRef, Selector, StoreBackend, StoreEvent,
-    StoreWatchOptions,
-    journal::JournalOptions,
+    store::{Document, PageOptions, Precondition, ResourceRef, Selector, StoreBackend, StoreEvent, StoreWatchOptions},
     wal::{Retention, WalOptions},
 };
+use runtide_journal::{JournalOptions, JournaledStore};
 use runtide_memory::MemoryStore;
 
 const FOLDER: &str = "RUNTIDE_STORE_KILL_FOLDER";

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use runtide_core::{
-    BackendId, Capabilities, Detail, Driver, Effect, EventStream, Instance, InstanceId, LifecycleManager, ListOptions,
-    LogManager, ProvisionManager, Result, RuntimeBackend, RuntimeInfo, RuntimeKind, Snapshot, StatsManager, Support,
-    UnixSignal, WatchOptions, WatchSupport,
+    BackendId, Capabilities, Detail, EventStream, Instance, InstanceId, ListOptions, Result, RuntimeBackend,
+    RuntimeInfo, RuntimeKind, Snapshot, UnixSignal, WatchOptions,
+    capabilities::{Support, WatchSupport},
+    manager::{Effect, LifecycleManager, LogManager, ProvisionManager, StatsManager},
+    watch::Driver,
 };
 
 use crate::{
@@ -116,7 +118,7 @@ impl SystemdBackend {
     /// Nothing is left behind.
     ///
     /// ```no_run
-    /// use runtide_core::LogOptions;
+    /// use runtide_core::manager::LogOptions;
     /// use runtide_systemd::{JournalCursor, JournalOptions, SystemdBackend};
     ///
     /// # async fn example(systemd: SystemdBackend, kept: Option<JournalCursor>) -> runtide_core::Result<()> {

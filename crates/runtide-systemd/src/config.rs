@@ -2,7 +2,7 @@
 
 use std::{fmt, num::NonZeroUsize, path::PathBuf, time::Duration};
 
-use runtide_core::{BackendId, DriverOptions, Error, ErrorKind, Result};
+use runtide_core::{BackendId, Error, ErrorKind, Result, watch::DriverOptions};
 
 use crate::{selection::Selection, setters::setters};
 

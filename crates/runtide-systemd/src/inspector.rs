@@ -6,8 +6,8 @@ use std::{collections::HashSet, pin::pin, sync::Arc};
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use runtide_core::{
-    Detail, Error, ErrorKind, Failure, Inspection, Inspector, Instance, InstanceFilter, InstanceId, InstanceState,
-    Result, Snapshot,
+    Detail, Error, ErrorKind, Failure, Instance, InstanceFilter, InstanceId, InstanceState, Result, Snapshot,
+    watch::{Inspection, Inspector},
 };
 use zbus::OwnedObjectPath;
 

@@ -9,7 +9,10 @@ use std::{
 };
 
 use futures_core::Stream;
-use runtide_core::{Error, ErrorKind, Incarnation, LogLine, LogOptions, Result};
+use runtide_core::{
+    Error, ErrorKind, Incarnation, Result,
+    manager::{LogLine, LogOptions},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::setters::setters;

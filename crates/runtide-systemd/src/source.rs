@@ -13,8 +13,9 @@ use std::{
 use async_trait::async_trait;
 use futures_core::Stream;
 use runtide_core::{
-    Edge, ErrorKind, Flow, Gap, Inspector, InstanceId, InstanceState, Opened, Result, ResumeToken, Signal, SignalBody,
-    Source,
+    ErrorKind, Gap, InstanceId, InstanceState, Result,
+    event::ResumeToken,
+    watch::{Edge, Flow, Inspector, Opened, Signal, SignalBody, Source},
 };
 use tokio::time::{Instant, Sleep};
 use zbus::{

@@ -9,7 +9,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use runtide_core::{Group, Incarnation, Instance, InstanceId, InstanceState, Labels, ResumeToken, Signal, SignalBody};
+use runtide_core::{
+    Group, Incarnation, Instance, InstanceId, InstanceState, Labels,
+    event::ResumeToken,
+    watch::{Signal, SignalBody},
+};
 
 use crate::properties::ServiceProperties;
 

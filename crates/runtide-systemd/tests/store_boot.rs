@@ -15,8 +15,11 @@ use std::{
 
 use runtide_conformance::{report, testbed::Testbed};
 use runtide_core::{
-    Document, ErrorKind, Precondition, ResourceFormat, ResourceRef, Revision, Selector, StoreBackend, StoreEvent,
-    StoreStream, StoreWatchOptions,
+    ErrorKind,
+    store::{
+        Document, Precondition, ResourceFormat, ResourceRef, Revision, Selector, StoreBackend, StoreEvent, StoreStream,
+        StoreWatchOptions,
+    },
 };
 use runtide_memory::MemoryStore;
 use runtide_systemd::{UnitStore, UnitStoreConfig, Verify};

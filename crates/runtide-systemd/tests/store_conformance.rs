@@ -28,7 +28,7 @@ use runtide_conformance::{
     Absent, Done, Obstacle,
     store::{Effort, Overrun, StoreHarness, StoreLaw, StoreTuning, write_past},
 };
-use runtide_core::{Revision, StoreBackend};
+use runtide_core::store::{Revision, StoreBackend};
 use runtide_memory::{MemoryStore, StoreOptions};
 use runtide_systemd::{UnitFileName, UnitForm, UnitStore};
 

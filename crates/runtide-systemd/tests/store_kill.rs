@@ -23,7 +23,7 @@ use std::{
     time::Duration,
 };
 
-use runtide_core::{
+use runtide_core::store::{
     Document, Precondition, ResourceFormat, ResourceRef, Revision, Selector, StoreBackend, StoreBackendExt,
 };
 use runtide_memory::MemoryStore;

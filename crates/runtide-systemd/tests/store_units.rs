@@ -17,8 +17,12 @@ mod machine;
 use std::{os::unix::fs::symlink, time::Duration};
 
 use runtide_core::{
-    ApplyOutcome, Document, Effect, ErrorKind, Precondition, ResourceFormat, ResourceRef, Revision, Selector, Since,
-    StoreBackend, StoreBackendExt, StoreEvent, StoreStream, StoreWatchOptions,
+    ErrorKind,
+    manager::Effect,
+    store::{
+        ApplyOutcome, Document, Precondition, ResourceFormat, ResourceRef, Revision, Selector, Since, StoreBackend,
+        StoreBackendExt, StoreEvent, StoreStream, StoreWatchOptions,
+    },
 };
 use runtide_memory::MemoryStore;
 use runtide_systemd::{Config, UnitStore, UnitStoreConfig};
@@ -480,9 +484,9 @@ async fn a_restore_brings_all_back_or_nothing() {
 
     // One unit in it is none that systemd takes.
     let mut wrong = Vec::new();
-    let mut writer = runtide_core::SnapshotWriter::begin(&mut wrong, Revision(1), 2);
+    let mut writer = runtide_core::store::SnapshotWriter::begin(&mut wrong, Revision(1), 2);
     for (reference, text) in [(&one, SLEEPS), (&two, "[Service]\nType=simple\n")] {
-        writer.put(&runtide_core::Resource::new(reference.clone(), native(text), Revision(1))).await.unwrap();
+        writer.put(&runtide_core::store::Resource::new(reference.clone(), native(text), Revision(1))).await.unwrap();
     }
     writer.seal().await.unwrap();
     let error = test.store.restore(&mut &wrong[..]).await.unwrap_err();

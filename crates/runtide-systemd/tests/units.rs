@@ -19,8 +19,9 @@ use std::{path::PathBuf, time::Duration};
 use machine::Machine;
 use runtide_conformance::testbed::Turn;
 use runtide_core::{
-    ErrorKind, ExitStatus, Instance, InstanceSpec, InstanceState as S, LabelMatch, Labels, ListOptions, Protocol,
-    RemoveOptions, RuntimeBackend, RuntimeBackendExt, RuntimeEventKind as Kind, WatchOptions,
+    ErrorKind, ExitStatus, Instance, InstanceState as S, LabelMatch, Labels, ListOptions, Protocol, RuntimeBackend,
+    RuntimeBackendExt, RuntimeEventKind as Kind, WatchOptions,
+    manager::{InstanceSpec, RemoveOptions},
 };
 use runtide_systemd::{Config, Selection, SystemdBackend};
 

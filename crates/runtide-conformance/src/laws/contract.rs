@@ -3,8 +3,10 @@
 use std::fmt::Debug;
 
 use runtide_core::{
-    Capabilities, Error, ErrorKind, InstanceId, ListOptions, LogOptions, RemoveOptions, RuntimeBackend,
-    RuntimeBackendExt, StopOptions, Support, UnixSignal, WatchOptions, WatchSupport,
+    Capabilities, Error, ErrorKind, InstanceId, ListOptions, RuntimeBackend, RuntimeBackendExt, UnixSignal,
+    WatchOptions,
+    capabilities::{Support, WatchSupport},
+    manager::{LogOptions, RemoveOptions, StopOptions},
 };
 
 use super::{backend, running, try_fault};
@@ -45,7 +47,7 @@ pub async fn r16_capabilities(h: &dyn Harness) -> LawResult {
     // A verb through the handle, where there is no manager at all.
     let handle = runtide_core::InstanceHandle::new(backend.clone(), id.clone());
     if backend.exec().is_none() {
-        let refused = handle.exec(runtide_core::ExecOptions::default()).await.err();
+        let refused = handle.exec(runtide_core::manager::ExecOptions::default()).await.err();
         is_unsupported(&*backend, "exec_run", refused)?;
     }
     if backend.logs().is_none() {

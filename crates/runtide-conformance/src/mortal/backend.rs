@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use runtide_core::{
-    BackendId, BuildContext, BuildOptions, ByteReader, Capabilities, ConnectOptions, Effect, Error, ErrorKind,
-    EventStream, ExecManager, ExitStatus, ImageInfo, ImageManager, ImageRef, ImageStream, Instance, InstanceId,
-    InstanceSpec, LifecycleManager, ListOptions, LogManager, NetworkId, NetworkInfo, NetworkManager, NetworkSpec,
-    ProvisionManager, PullOptions, RemoveOptions, Result, RuntimeBackend, RuntimeInfo, RuntimeKind, SidecarManager,
-    Snapshot, SnapshotManager, StatsManager, StopOptions, UnixSignal, VolumeId, VolumeInfo, VolumeManager, VolumeSpec,
-    WatchOptions,
+    BackendId, Capabilities, Error, ErrorKind, EventStream, ExitStatus, ImageRef, Instance, InstanceId, ListOptions,
+    Result, RuntimeBackend, RuntimeInfo, RuntimeKind, Snapshot, UnixSignal, WatchOptions,
+    manager::{
+        BuildContext, BuildOptions, ByteReader, ConnectOptions, Effect, ExecManager, ImageInfo, ImageManager,
+        ImageStream, InstanceSpec, LifecycleManager, LogManager, NetworkId, NetworkInfo, NetworkManager, NetworkSpec,
+        ProvisionManager, PullOptions, RemoveOptions, SidecarManager, SnapshotManager, StatsManager, StopOptions,
+        VolumeId, VolumeInfo, VolumeManager, VolumeSpec,
+    },
 };
 
 use super::Lifespan;

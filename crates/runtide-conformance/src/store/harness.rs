@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use runtide_core::{Document, Revision, StoreBackend};
+use runtide_core::store::{Document, Revision, StoreBackend};
 
 use super::StoreLaw;
 use crate::{

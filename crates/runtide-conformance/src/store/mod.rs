@@ -1,6 +1,6 @@
 //! The laws of stores, S1 to S12.
 //!
-//! A store is any [`StoreBackend`](runtide_core::StoreBackend); a [`StoreHarness`] gives it to the laws and drives it to where
+//! A store is any [`StoreBackend`](runtide_core::store::StoreBackend); a [`StoreHarness`] gives it to the laws and drives it to where
 //! the interface cannot: places that expire, power cuts, broken links. Everything else is done through the interface, by many
 //! clients at once, and compared with what they were told: each write that changes something has a revision, so that the
 //! writes of all clients together are the one history that every reader and every watcher must have seen a part of.

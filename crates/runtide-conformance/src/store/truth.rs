@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use runtide_core::{Document, Gap, Resource, ResourceRef, Revision, Selector, Since, StoreEvent, StoreWatchOptions};
+use runtide_core::{
+    Gap,
+    store::{Document, Resource, ResourceRef, Revision, Selector, Since, StoreEvent, StoreWatchOptions},
+};
 
 /// What is there, at one revision.
 pub(super) type State = BTreeMap<ResourceRef, Arc<Resource>>;

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use runtide_core::{
-    ApplyOutcome, Document, Error, ErrorKind, Precondition, ResourceRef, Revision, Selector, StoreEvent, StoreStream,
-    StoreWatchOptions,
+    Error, ErrorKind,
+    store::{
+        ApplyOutcome, Document, Precondition, ResourceRef, Revision, Selector, StoreEvent, StoreStream,
+        StoreWatchOptions,
+    },
 };
 use tokio::{
     sync::{Semaphore, watch},

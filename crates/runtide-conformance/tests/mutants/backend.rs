@@ -11,10 +11,13 @@ use std::{
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use runtide_core::{
-    BackendId, Capabilities, Cursor, Error, ErrorKind, EventStream, ExecManager, ImageManager, Instance, InstanceId,
-    LifecycleManager, ListOptions, LogManager, NetworkManager, ProvisionManager, Result, RuntimeBackend, RuntimeEvent,
-    RuntimeEventKind, RuntimeInfo, RuntimeKind, SidecarManager, Snapshot, SnapshotManager, StatsManager, Support,
-    VolumeManager, WatchOptions,
+    BackendId, Capabilities, Cursor, Error, ErrorKind, EventStream, Instance, InstanceId, ListOptions, Result,
+    RuntimeBackend, RuntimeEvent, RuntimeEventKind, RuntimeInfo, RuntimeKind, Snapshot, WatchOptions,
+    capabilities::Support,
+    manager::{
+        ExecManager, ImageManager, LifecycleManager, LogManager, NetworkManager, ProvisionManager, SidecarManager,
+        SnapshotManager, StatsManager, VolumeManager,
+    },
 };
 use runtide_memory::{Config, MemoryBackend, MemoryRuntime};
 use tokio::sync::mpsc;

@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use runtide_core::{
-    ConnectOptions, Effect, Health, Instance, InstanceId, Labels, NetworkId, NetworkInfo, NetworkManager, NetworkSpec,
-    RemoveOptions, Result, RuntimeBackend, RuntimeBackendExt, Sidecar, SidecarManager, SidecarSpec,
+    Health, Instance, InstanceId, Labels, Result, RuntimeBackend, RuntimeBackendExt,
+    manager::{
+        ConnectOptions, Effect, NetworkId, NetworkInfo, NetworkManager, NetworkSpec, RemoveOptions, Sidecar,
+        SidecarManager, SidecarSpec,
+    },
 };
 use runtide_memory::MemoryBackend;
 

@@ -11,8 +11,11 @@ use std::{
 
 use async_trait::async_trait;
 use runtide_core::{
-    Effect, Error, ErrorKind, ExitStatus, InstanceId, InstanceSpec, LifecycleManager, LogManager, LogOptions,
-    LogSource, LogStream, ProvisionManager, RemoveOptions, Result, RuntimeBackend, StopOptions, UnixSignal,
+    Error, ErrorKind, ExitStatus, InstanceId, Result, RuntimeBackend, UnixSignal,
+    manager::{
+        Effect, InstanceSpec, LifecycleManager, LogManager, LogOptions, LogSource, LogStream, ProvisionManager,
+        RemoveOptions, StopOptions,
+    },
 };
 use runtide_memory::MemoryBackend;
 
@@ -150,7 +153,7 @@ struct Lossy {
 }
 
 impl futures_util::Stream for Lossy {
-    type Item = Result<runtide_core::LogLine>;
+    type Item = Result<runtide_core::manager::LogLine>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let next = Pin::new(&mut self.inner).poll_next(cx);

@@ -9,8 +9,9 @@ use std::{
 
 use futures_util::StreamExt;
 use runtide_core::{
-    Continuity, Cursor, Epoch, Error, ErrorKind, EventStream, ExitStatus, FieldSet, Gap, Incarnation, Instance,
-    InstanceId, InstanceState, RuntimeBackend, RuntimeEvent, RuntimeEventKind as Kind,
+    Cursor, Error, ErrorKind, EventStream, ExitStatus, Gap, Incarnation, Instance, InstanceId, InstanceState,
+    RuntimeBackend, RuntimeEvent, RuntimeEventKind as Kind,
+    event::{Continuity, Epoch, FieldSet},
 };
 use runtide_memory::{FactKind, MemoryBackend, MemoryRuntime};
 

@@ -5,7 +5,7 @@ use std::{
     sync::Mutex,
 };
 
-use runtide_core::{Cursor, Epoch, InstanceId};
+use runtide_core::{Cursor, InstanceId, event::Epoch};
 
 macro_rules! mutants {
     ($($(#[$doc:meta])* $mutant:ident [$($law:ident)*];)*) => {

@@ -7,7 +7,7 @@ use runtide_conformance::{
     Done, Obstacle,
     store::{ModelDisk, Overrun, StoreHarness, StoreTuning, write_past},
 };
-use runtide_core::{Revision, StoreBackend};
+use runtide_core::store::{Revision, StoreBackend};
 
 use crate::{bugs::Bug, journal::Journal, plain::Plain};
 

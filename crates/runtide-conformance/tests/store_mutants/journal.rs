@@ -4,7 +4,8 @@ use std::{num::NonZeroU64, path::Path, sync::Arc};
 
 use runtide_conformance::store::ModelDisk;
 use runtide_core::{
-    Document, Error, ErrorKind, Resource, ResourceRef, Result, Revision,
+    Error, ErrorKind, Result,
+    store::{Document, Resource, ResourceRef, Revision},
     wal::{Durability, ReadFrom, RecordKind, Wal, WalOptions},
 };
 use serde::{Deserialize, Serialize};

@@ -10,9 +10,12 @@ use std::{
 use async_trait::async_trait;
 use futures_util::Stream;
 use runtide_core::{
-    Applied, ApplyOutcome, Document, Error, ErrorKind, Gap, Page, PageOptions, PageToken, Precondition, Resource,
-    ResourceFormat, ResourceRef, Result, Revision, Selector, Since, SlowConsumer, SnapshotReader, SnapshotSeal,
-    SnapshotWriter, StoreBackend, StoreEvent, StoreStats, StoreStream, StoreWatchOptions,
+    Error, ErrorKind, Gap, Result, SlowConsumer,
+    store::{
+        Applied, ApplyOutcome, Document, Page, PageOptions, PageToken, Precondition, Resource, ResourceFormat,
+        ResourceRef, Revision, Selector, Since, SnapshotReader, SnapshotSeal, SnapshotWriter, StoreBackend, StoreEvent,
+        StoreStats, StoreStream, StoreWatchOptions,
+    },
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 

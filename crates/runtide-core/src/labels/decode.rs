@@ -11,10 +11,10 @@ use serde::{
 };
 
 use super::Labels;
-use crate::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind};
 
 /// What [`Labels::decode`] does.
-pub(super) fn decode<T: DeserializeOwned>(labels: &Labels, prefix: &str) -> crate::Result<T> {
+pub(super) fn decode<T: DeserializeOwned>(labels: &Labels, prefix: &str) -> crate::error::Result<T> {
     let mut root = Node { path: prefix.to_owned(), ..Node::default() };
     for (key, value) in labels.iter() {
         let below = if prefix.is_empty() {

@@ -5,7 +5,12 @@ use std::{collections::BTreeMap, fmt, num::NonZeroU16, sync::Arc};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::{ByteWriter, ExitStatus, InstanceId, LogStream, Result, names::setters};
+use crate::{
+    error::Result,
+    instance::{ExitStatus, InstanceId},
+    manager::{ByteWriter, LogStream},
+    names::setters,
+};
 
 /// Runs argv, never a shell.
 #[async_trait]

@@ -7,7 +7,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ByteReader, Effect, ImageRef, Labels, Result, Secret,
+    error::Result,
+    instance::ImageRef,
+    labels::Labels,
+    manager::{ByteReader, Effect, Secret},
     names::{setters, streams},
 };
 

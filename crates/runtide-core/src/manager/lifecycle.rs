@@ -4,7 +4,12 @@ use std::{fmt::Debug, time::Duration};
 
 use async_trait::async_trait;
 
-use crate::{Effect, ExitStatus, InstanceId, Result, UnixSignal, names::setters};
+use crate::{
+    error::Result,
+    instance::{ExitStatus, InstanceId, UnixSignal},
+    manager::Effect,
+    names::setters,
+};
 
 /// The verbs of an instance's life. See the module of managers for what every verb promises.
 #[async_trait]

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    InstanceId, Result,
+    error::Result,
+    instance::InstanceId,
     names::{setters, streams},
 };
 

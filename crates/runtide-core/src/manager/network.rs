@@ -6,7 +6,10 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Effect, InstanceId, Labels, Result,
+    error::Result,
+    instance::InstanceId,
+    labels::Labels,
+    manager::Effect,
     names::{names, setters},
 };
 

@@ -11,7 +11,12 @@ use std::{
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::{ImageRef, InstanceId, Labels, NetworkId, Port, Result, UnixSignal, VolumeId};
+use crate::{
+    error::Result,
+    instance::{ImageRef, InstanceId, Port, UnixSignal},
+    labels::Labels,
+    manager::{NetworkId, VolumeId},
+};
 
 /// Creates, never starts.
 #[async_trait]

@@ -5,7 +5,12 @@ use std::{fmt::Debug, num::NonZeroU16, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::{Effect, Instance, InstanceId, InstanceSpec, NetworkId, NetworkSpec, Result, names::names};
+use crate::{
+    error::Result,
+    instance::{Instance, InstanceId},
+    manager::{Effect, InstanceSpec, NetworkId, NetworkSpec},
+    names::names,
+};
 
 names! {
     /// One journaled operation; random and time-ordered.

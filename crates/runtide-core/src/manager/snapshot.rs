@@ -5,7 +5,7 @@ use std::{fmt::Debug, time::SystemTime};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::{Effect, InstanceId, Result, names::names};
+use crate::{error::Result, instance::InstanceId, manager::Effect, names::names};
 
 names! {
     /// Unique within its instance.

@@ -8,7 +8,7 @@ use std::{
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::{InstanceId, Result, names::streams};
+use crate::{error::Result, instance::InstanceId, names::streams};
 
 /// Readings as the kernel counts them; rates are the caller's to compute.
 #[async_trait]

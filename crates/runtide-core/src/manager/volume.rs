@@ -5,7 +5,12 @@ use std::{fmt::Debug, time::SystemTime};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::{ByteReader, Effect, Labels, Result, names::names};
+use crate::{
+    error::Result,
+    labels::Labels,
+    manager::{ByteReader, Effect},
+    names::names,
+};
 
 names! {
     /// A volume by its name.

@@ -10,7 +10,7 @@ use super::{
     Applied, Digest, Document, Page, PageOptions, Precondition, Resource, ResourceFormat, ResourceRef, Revision,
     Selector, StoreStream, StoreWatchOptions,
 };
-use crate::{ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 
 /// Declared resources under one order of revisions.
 ///

@@ -6,7 +6,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::{format, heading};
-use crate::{Error, ErrorKind, Labels, Result};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    labels::Labels,
+};
 
 /// How a body is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -26,10 +29,32 @@ pub enum ResourceFormat {
 }
 
 impl ResourceFormat {
+    /// Number of the format in stored bytes (snapshots, records of a journaled store). It never changes.
+    ///
+    /// ```
+    /// use runtide_core::store::ResourceFormat;
+    ///
+    /// assert_eq!(ResourceFormat::from_code(ResourceFormat::Json.code()), Some(ResourceFormat::Json));
+    /// ```
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Yaml => 1,
+            Self::Json => 2,
+            Self::Hcl => 3,
+            Self::Cbor => 4,
+            Self::Native => 5,
+        }
+    }
+
+    /// The format with this number in stored bytes; `None` if there is none.
+    pub fn from_code(code: u8) -> Option<Self> {
+        [Self::Yaml, Self::Json, Self::Hcl, Self::Cbor, Self::Native].into_iter().find(|format| format.code() == code)
+    }
+
     /// The format as it is written in JSON and in `Display`.
     ///
     /// ```
-    /// # use runtide_core::ResourceFormat;
+    /// # use runtide_core::store::ResourceFormat;
     /// assert_eq!(ResourceFormat::Yaml.as_str(), "yaml");
     /// ```
     pub fn as_str(self) -> &'static str {
@@ -46,7 +71,7 @@ impl ResourceFormat {
 /// A name, or the ending of a file, in any case: `yaml` or `yml`, `json`, `hcl`, `cbor`, `native`.
 ///
 /// ```
-/// # use runtide_core::ResourceFormat;
+/// # use runtide_core::store::ResourceFormat;
 /// assert_eq!("YML".parse::<ResourceFormat>()?, ResourceFormat::Yaml);
 /// assert!("xml".parse::<ResourceFormat>().is_err_and(|error| error.message().contains("hcl")));
 /// # Ok::<(), runtide_core::Error>(())
@@ -91,7 +116,7 @@ impl fmt::Display for ResourceFormat {
 /// In JSON it is an object of `format` and `text`, or of `format` and `hex` where the bytes are no text.
 ///
 /// ```
-/// use runtide_core::Document;
+/// use runtide_core::store::Document;
 ///
 /// let document = Document::json("{}");
 /// let json = r#"{"format":"json","text":"{}"}"#;
@@ -156,7 +181,7 @@ impl Document {
     /// * Bytes are of CBOR alone; infinity and what is not a number, of CBOR and YAML.
     ///
     /// ```
-    /// use runtide_core::{Document, ErrorKind, ResourceFormat};
+    /// use runtide_core::{ErrorKind, store::{Document, ResourceFormat}};
     ///
     /// # #[cfg(feature = "yaml")] {
     /// let yaml = Document::yaml("name: web\nports: [80, 443]\n").convert(ResourceFormat::Json)?;
@@ -187,7 +212,7 @@ impl Document {
     /// A body that cannot have any is not read: only whether the word is in it.
     ///
     /// ```
-    /// use runtide_core::Document;
+    /// use runtide_core::store::Document;
     ///
     /// let labels = Document::json(r#"{"metadata": {"labels": {"tier": "front"}}}"#).labels()?;
     /// assert_eq!(labels.get("tier"), Some("front"));
@@ -205,7 +230,7 @@ impl Document {
     /// left out. In every other format it is one document. It needs no feature, and says nothing about what is in them.
     ///
     /// ```
-    /// use runtide_core::Document;
+    /// use runtide_core::store::Document;
     ///
     /// let stream = Document::yaml("# one\na: 1\n---\n---\n# two\nb: 2\n");
     /// assert_eq!(stream.split()?, [Document::yaml("# one\na: 1\n"), Document::yaml("---\n# two\nb: 2\n")]);

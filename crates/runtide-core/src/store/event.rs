@@ -11,7 +11,12 @@ use futures_core::Stream;
 use serde::{Deserialize, Serialize};
 
 use super::{Resource, ResourceFormat, ResourceRef, Revision};
-use crate::{Error, Gap, Result, SlowConsumer, names::setters};
+use crate::{
+    error::{Error, Result},
+    event::Gap,
+    names::setters,
+    runtime::SlowConsumer,
+};
 
 /// What happened in a store, in commit order. A clone costs nothing: bodies are shared.
 ///

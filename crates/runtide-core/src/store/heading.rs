@@ -6,7 +6,10 @@ use super::{
     Document, ResourceFormat, ResourceRef,
     format::{self, Value},
 };
-use crate::{Error, ErrorKind, Labels, Result};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    labels::Labels,
+};
 
 const REFERENCE: &str = "document.reference";
 const LABELS: &str = "document.labels";
@@ -20,7 +23,7 @@ impl ResourceRef {
     ///   and its group the core group. Expressions elsewhere do not matter.
     ///
     /// ```
-    /// use runtide_core::{Document, ResourceRef};
+    /// use runtide_core::store::{Document, ResourceRef};
     ///
     /// let json = r#"{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"namespace": "shop", "name": "web"}}"#;
     /// assert_eq!(ResourceRef::from_document(&Document::json(json))?.as_str(), "apps/Deployment/shop/web");

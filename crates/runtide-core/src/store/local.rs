@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{ApplyOutcome, Document, Precondition, Resource, ResourceRef, Revision, StoreBackend};
-use crate::Result;
+use crate::error::Result;
 
 /// A store that lets a journal stand between deciding a write and showing it.
 ///
@@ -56,7 +56,6 @@ pub struct Planned {
 
 /// What a decided write will do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum PlannedChange {
     /// Make it.
     Create,

@@ -4,7 +4,7 @@ use std::{cmp::Ordering, fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// What names a resource: group, kind, namespace and name, all four.
 ///
@@ -20,7 +20,7 @@ use crate::{Error, ErrorKind, Result};
 /// They are ordered by that text, which is the order of every listing. A clone costs nothing: all of it is one shared text.
 ///
 /// ```
-/// use runtide_core::ResourceRef;
+/// use runtide_core::store::ResourceRef;
 ///
 /// let web = ResourceRef::new("apps", "Deployment", "shop", "web")?;
 /// assert_eq!(web.to_string(), "apps/Deployment/shop/web");

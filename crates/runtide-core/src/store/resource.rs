@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use serde::{Deserialize, Serialize};
 
 use super::{Digest, Document, ResourceFormat, ResourceRef, Revision};
-use crate::{Labels, Result};
+use crate::{error::Result, labels::Labels};
 
 /// A resource as a store gives it, in the form that was asked for.
 #[derive(Clone, Debug, Serialize, Deserialize)]

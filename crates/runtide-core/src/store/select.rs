@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{Resource, ResourceFormat, ResourceRef, Revision};
 use crate::{
-    LabelMatch,
+    labels::LabelMatch,
     names::{names, setters},
 };
 
 /// Which resources. All given parts must match.
 ///
 /// ```
-/// use runtide_core::{LabelMatch, Selector};
+/// use runtide_core::{LabelMatch, store::Selector};
 ///
 /// let shop = Selector::default().with_kind("Deployment").with_namespace("shop");
 /// let fronts = shop.clone().with_label(LabelMatch::is("tier", "front"));

@@ -8,7 +8,7 @@ use super::{
     format::{Hash, LogId},
     record::Seq,
 };
-use crate::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind};
 
 /// A place in the chain of one log: kept elsewhere, it tells a tail that was cut or rewritten.
 ///

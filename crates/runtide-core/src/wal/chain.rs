@@ -4,7 +4,7 @@ use super::{
     format::{Hash, LogId, SegmentHeader},
     options::WalKey,
 };
-use crate::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// How the commits of one log are hashed.
 #[derive(Clone, Debug)]

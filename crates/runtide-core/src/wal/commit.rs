@@ -23,7 +23,7 @@ use super::{
         thread,
     },
 };
-use crate::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// How long a group waits for callers of the last one who have not come back: less than a sync takes, and measured to be
 /// worth it from 64 callers on (121,000 against 186,000 records a second).

@@ -9,7 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{format::BadHeader, record::Seq};
-use crate::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind};
 
 /// A range of a segment that does not hold what was written there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,7 +14,7 @@ use super::{
     reader::{Found, WalReader},
     record::{ReadFrom, Record},
 };
-use crate::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Writes records as lines of JSON, one for each, and returns how many.
 ///

@@ -21,7 +21,7 @@ use super::{
         thread::{self, JoinHandle},
     },
 };
-use crate::Result;
+use crate::error::Result;
 
 /// An entry of the index at most every so many bytes.
 const INDEX_EVERY: u64 = 64 << 10;

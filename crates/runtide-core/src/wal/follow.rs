@@ -14,7 +14,7 @@ use super::{
     record::{ReadFrom, Record},
     writer::Wal,
 };
-use crate::{Result, names::streams};
+use crate::{error::Result, names::streams};
 
 /// After so many records at a stretch the task lets others run: about a block of small records.
 const STRETCH: u32 = 1024;
@@ -27,7 +27,7 @@ streams! {
     /// * It ends when the log was closed and everything was shown. When a write or a sync of the log fails, everything that
     ///   was acknowledged is shown, then the error, then the end.
     /// * Corruption is as for [`WalReader`]. A follower that falls behind retention by more than 128 segments gets
-    ///   [`Expired`](crate::ErrorKind::Expired).
+    ///   [`Expired`](crate::error::ErrorKind::Expired).
     /// * It costs the writer a wake-up and no memory: it reads the files, at its own pace, in the polling thread, 256 KiB at
     ///   a time; after 1,024 records at a stretch it lets other tasks run. It needs no particular runtime.
     FollowStream => Record;

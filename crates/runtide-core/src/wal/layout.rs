@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{corruption::Corruption, fs::Disk, options::OnCorruption};
-use crate::Result;
+use crate::error::Result;
 
 /// What a segment's name ends in; before it is the number of its first record, in 20 digits, so that names sort as numbers.
 const SEGMENT: &str = ".wal";
@@ -128,8 +128,8 @@ pub(super) fn aside_path(segment: &Path, epoch: u64, at: u64) -> PathBuf {
     segment.with_file_name(name)
 }
 
-/// The file whose lock the writer holds.
-pub(crate) fn lock_path(dir: &Path) -> PathBuf {
+/// Path of the lock file of the log in `dir`. The writer holds an exclusive lock on it for as long as the log is open.
+pub fn lock_path(dir: &Path) -> PathBuf {
     dir.join("lock")
 }
 

@@ -7,7 +7,7 @@ use super::{
     fs::{Disk, File},
     layout::lock_path,
 };
-use crate::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// How much of the lock file is read: a pid and a name.
 const HOLDER: usize = 256;

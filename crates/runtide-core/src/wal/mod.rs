@@ -70,12 +70,12 @@ mod walk;
 mod window;
 mod writer;
 
-pub(crate) use self::layout::lock_path;
 pub use self::{
     anchor::Anchor,
     corruption::Corruption,
     dump::{dump, dump_with},
     follow::FollowStream,
+    layout::lock_path,
     open::Repair,
     options::{Durability, OnCorruption, WalKey, WalOptions},
     reader::WalReader,

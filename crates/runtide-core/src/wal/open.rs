@@ -27,7 +27,7 @@ use super::{
     segment::{DATA, Segment},
     walk::{STEP, Walk},
 };
-use crate::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 const OPEN: &str = "wal.open";
 

@@ -12,7 +12,7 @@ use super::{
     open::{follows_durable, torn_before},
     segment::Segment,
 };
-use crate::{ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 
 impl Layout {
     /// Leaves out what hangs in the air; it, if there is any.

@@ -13,7 +13,7 @@ use super::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
-use crate::{Error, ErrorKind, Retry};
+use crate::error::{Error, ErrorKind, Retry};
 
 /// No lock of the log's guards anything that a panic could leave half done.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

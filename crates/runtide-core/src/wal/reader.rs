@@ -28,7 +28,7 @@ use super::{
     walk::STEP,
     window::Window,
 };
-use crate::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 const READ: &str = "wal.read";
 

@@ -127,8 +127,8 @@ pub enum ReadFrom {
     /// At the oldest record that is kept.
     #[default]
     Start,
-    /// At this record. One that retention has dropped is [`Expired`](crate::ErrorKind::Expired); one beyond the next to be
-    /// written is [`InvalidInput`](crate::ErrorKind::InvalidInput).
+    /// At this record. One that retention has dropped is [`Expired`](crate::error::ErrorKind::Expired); one beyond the next to be
+    /// written is [`InvalidInput`](crate::error::ErrorKind::InvalidInput).
     Seq(Seq),
     /// Behind the newest record: only what comes later.
     End,

@@ -12,7 +12,7 @@ use super::{
     segment::Segment,
     writer::Wal,
 };
-use crate::{Result, names::setters};
+use crate::{error::Result, names::setters};
 
 const RETAIN: &str = "wal.retain";
 
@@ -71,7 +71,7 @@ impl Wal {
     /// open are not disturbed.
     ///
     /// # Errors
-    /// [`Corrupt`](crate::ErrorKind::Corrupt) if a segment's header is corrupt; after a failed write or sync of the log that
+    /// [`Corrupt`](crate::error::ErrorKind::Corrupt) if a segment's header is corrupt; after a failed write or sync of the log that
     /// failure again; what the disk refuses. The log stays usable.
     ///
     /// ```

@@ -15,7 +15,7 @@ use super::{
     reader::{Found, WalReader},
     record::{ReadFrom, Record, RecordKind, nanos},
 };
-use crate::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 const SALVAGE: &str = "wal.salvage";
 

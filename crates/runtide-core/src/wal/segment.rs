@@ -11,7 +11,7 @@ use super::{
     format::{Footer, SEGMENT_HEADER, SegmentHeader, TRAILER},
     fs::{Disk, File},
 };
-use crate::Result;
+use crate::error::Result;
 
 /// Where commits begin in a segment.
 pub(super) const DATA: u64 = SEGMENT_HEADER as u64;

@@ -41,7 +41,7 @@ fn log_of(dir: &Path, options: WalOptions, records: u64) {
     wal.close().unwrap();
 }
 
-fn read_with(dir: &Path, options: WalOptions) -> Vec<crate::Result<Record>> {
+fn read_with(dir: &Path, options: WalOptions) -> Vec<crate::error::Result<Record>> {
     WalReader::open(dir, ReadFrom::Start, options).unwrap().collect()
 }
 

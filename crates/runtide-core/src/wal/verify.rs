@@ -24,7 +24,7 @@ use super::{
     sync::Mutex,
     walk::Walk,
 };
-use crate::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 const VERIFY: &str = "wal.verify";
 

@@ -25,7 +25,7 @@ use super::{
         thread::{self, JoinHandle},
     },
 };
-use crate::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// The writer under its role's name.
 pub type WalWriter = Wal;
@@ -201,11 +201,15 @@ impl Wal {
     /// As [`Wal::append_batch`].
     pub fn append_batch_blocking(&self, records: &[(RecordKind, &[u8])]) -> Result<RangeInclusive<Seq>> {
         check_kinds(records)?;
-        self.put_blocking(records)
+        self.append_reserved_blocking(records)
     }
 
-    /// The same for any kind, also for those that belong to this crate.
-    pub(crate) fn put_blocking(&self, records: &[(RecordKind, &[u8])]) -> Result<RangeInclusive<Seq>> {
+    /// [`Wal::append_batch_blocking`] for any kind, reserved ones included: for what stands on the log and brings its own format,
+    /// as the journals of `runtide-journal` do. An application uses its own kinds and [`Wal::append_batch_blocking`].
+    ///
+    /// # Errors
+    /// As [`Wal::append_batch`], except that no kind is refused.
+    pub fn append_reserved_blocking(&self, records: &[(RecordKind, &[u8])]) -> Result<RangeInclusive<Seq>> {
         let frames = check_batch(records)?;
         let (first, last) = self.inner.committer.block(Request::Many(records), frames)?;
         Ok(Seq(first)..=Seq(last))

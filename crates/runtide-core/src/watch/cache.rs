@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::{Instance, InstanceId};
+use crate::instance::{Instance, InstanceId};
 
 /// A write copies the one shard it touches, if a view still holds that shard: a 256th of the rows, as pointers.
 const SHARDS: usize = 256;
@@ -184,7 +184,7 @@ pub(super) struct Place {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{InstanceKind, InstanceState};
+    use crate::instance::{InstanceKind, InstanceState};
 
     fn instance(n: usize) -> Arc<Instance> {
         Arc::new(Instance::new("b", format!("id-{n}"), "name", InstanceKind::Container, InstanceState::Running))

@@ -20,7 +20,11 @@ use super::{
     subscription::{Start, Subscription},
 };
 use crate::{
-    BackendId, Detail, Epoch, Error, ErrorKind, Gap, InstanceId, Result, ResumeToken, WatchOptions, names::setters,
+    error::{Error, ErrorKind, Result},
+    event::{Epoch, Gap, ResumeToken},
+    instance::{BackendId, InstanceId},
+    names::setters,
+    runtime::{Detail, WatchOptions},
 };
 
 /// Ring entries unless told.

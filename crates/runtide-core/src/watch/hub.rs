@@ -13,7 +13,7 @@ use super::{
     machine::{Command, Input, Machine},
     ring::Ring,
 };
-use crate::Detail;
+use crate::runtime::Detail;
 
 /// Shared by one run of the driver and its subscribers.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::InstanceId;
+use crate::instance::InstanceId;
 
 /// How long a look that ran ahead of the stream waits for the edge that explains it.
 pub(super) const GRACE: Duration = Duration::from_secs(2);

@@ -24,8 +24,10 @@ use super::{
     source::{Flow, Inspection, Opened, Signal, Snapshot},
 };
 use crate::{
-    BackendId, Continuity, Cursor, Detail, Epoch, Error, ErrorKind, Failure, Instance, InstanceId, Result, ResumeToken,
-    RuntimeEvent, RuntimeEventKind,
+    error::{Error, ErrorKind, Failure, Result},
+    event::{Continuity, Cursor, Epoch, ResumeToken, RuntimeEvent, RuntimeEventKind},
+    instance::{BackendId, Instance, InstanceId},
+    runtime::Detail,
 };
 
 /// What a step is told.

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use super::source::Edge;
-use crate::{BackendId, FieldSet, Instance, InstanceState, RuntimeEventKind};
+use crate::{
+    event::{FieldSet, RuntimeEventKind},
+    instance::{BackendId, Instance, InstanceState},
+};
 
 /// Whether the two are provably of different lives.
 fn other_life(before: &Instance, after: &Instance) -> bool {
@@ -196,7 +199,7 @@ pub(super) fn events(before: Option<&Arc<Instance>>, after: &Arc<Instance>) -> [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ExitStatus, Health, Incarnation, InstanceKind, InstanceState as S};
+    use crate::instance::{ExitStatus, Health, Incarnation, InstanceKind, InstanceState as S};
 
     fn instance(state: S) -> Instance {
         Instance::new("b", "i", "name", InstanceKind::Container, state)
@@ -235,7 +238,7 @@ mod tests {
             exit: Some(ExitStatus::code(3)),
             incarnation: Some(Incarnation::new("1")),
             restarts: Some(4),
-            labels: Some(crate::Labels::default()),
+            labels: Some(crate::labels::Labels::default()),
             ..instance(S::Stopped)
         };
         let new = merged(&old, &instance(S::Running));

@@ -13,7 +13,11 @@ use super::{
     merge,
     source::{Edge, Inspection, Snapshot},
 };
-use crate::{BackendId, Detail, Gap, Instance, InstanceId};
+use crate::{
+    event::Gap,
+    instance::{BackendId, Instance, InstanceId},
+    runtime::Detail,
+};
 
 /// How long the stream must be quiet after a look before the look counts as the later of the two.
 pub(super) const SETTLE: Duration = Duration::from_millis(10);

@@ -3,7 +3,10 @@
 use std::{collections::VecDeque, hint::black_box, sync::Arc, time::SystemTime};
 
 use super::cache::View;
-use crate::{Epoch, Gap, Instance, ResumeToken, RuntimeEvent};
+use crate::{
+    event::{Epoch, Gap, ResumeToken, RuntimeEvent},
+    instance::Instance,
+};
 
 /// What the ring holds.
 #[derive(Debug, Clone)]

@@ -5,7 +5,12 @@ use std::{sync::Arc, time::Duration, time::SystemTime};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::{Detail, ExitStatus, Failure, Gap, Incarnation, Instance, InstanceId, InstanceState, Result, ResumeToken};
+use crate::{
+    error::{Failure, Result},
+    event::{Gap, ResumeToken},
+    instance::{ExitStatus, Incarnation, Instance, InstanceId, InstanceState},
+    runtime::Detail,
+};
 
 /// The stream half of a runtime: what it tells.
 ///

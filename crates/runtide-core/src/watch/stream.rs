@@ -17,11 +17,16 @@ use super::{
     subscription::Subscription,
     table::{InstanceTable, Transition},
 };
-use crate::{Error, ErrorKind, Instance, InstanceId, Result, RuntimeEvent, RuntimeEventKind, names::streams};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    event::{RuntimeEvent, RuntimeEventKind},
+    instance::{Instance, InstanceId},
+    names::streams,
+};
 
 /// Events as they come. Owned; dropping it cancels.
 ///
-/// Outages are events. An `Err` is the last item: `Expired` (too slow, and [`SlowConsumer::Close`](crate::SlowConsumer) was
+/// Outages are events. An `Err` is the last item: `Expired` (too slow, and [`SlowConsumer::Close`](crate::runtime::SlowConsumer) was
 /// asked for) or `Cancelled` (the backend was closed).
 pub struct EventStream {
     inner: Inner,

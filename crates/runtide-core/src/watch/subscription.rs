@@ -17,8 +17,10 @@ use super::{
     ring::{Bracket, Entry},
 };
 use crate::{
-    BackendId, Continuity, Cursor, Detail, Epoch, Error, ErrorKind, Failure, Gap, InstanceFilter, Result, ResumeToken,
-    RuntimeEvent, RuntimeEventKind, SlowConsumer, WatchOptions,
+    error::{Error, ErrorKind, Failure, Result},
+    event::{Continuity, Cursor, Epoch, Gap, ResumeToken, RuntimeEvent, RuntimeEventKind},
+    instance::BackendId,
+    runtime::{Detail, InstanceFilter, SlowConsumer, WatchOptions},
 };
 
 /// Entries fetched under one lock.

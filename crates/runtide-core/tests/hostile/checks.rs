@@ -2,10 +2,10 @@
 
 use std::io;
 
-use runtide_core::{
-    journal::{JournalOptions, OperationLog, RuntimeJournal},
-    wal::{OnCorruption, ReadFrom, Record, RecordKind, Seq, Wal, WalReader, dump_with, salvage_with, verify_with},
+use runtide_core::wal::{
+    OnCorruption, ReadFrom, Record, RecordKind, Seq, Wal, WalReader, dump_with, salvage_with, verify_with,
 };
+use runtide_journal::{JournalOptions, OperationLog, RuntimeJournal};
 
 use crate::{
     change::{Change, Original},

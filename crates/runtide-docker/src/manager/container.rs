@@ -3,7 +3,7 @@
 use std::{future::Future, time::Duration};
 
 use bollard::{Docker, errors::Error as Refusal};
-use runtide_core::{Effect, Error, ErrorKind, ExitStatus, InstanceId, Result};
+use runtide_core::{Error, ErrorKind, ExitStatus, InstanceId, Result, manager::Effect};
 use serde::Deserialize;
 
 use crate::client::Client;

@@ -7,7 +7,7 @@
 //! until its rest is there, and a longer frame comes out in several pieces.
 
 use bytes::{Buf, Bytes, BytesMut};
-use runtide_core::LogSource;
+use runtide_core::manager::LogSource;
 
 /// What is kept of an unfinished frame or line. The daemon's own frames are at most 16 KiB and a time.
 pub(super) const HELD: usize = 64 * 1024;

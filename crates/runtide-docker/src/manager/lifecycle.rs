@@ -3,7 +3,8 @@
 use async_trait::async_trait;
 use bollard::query_parameters::KillContainerOptions;
 use runtide_core::{
-    Effect, Error, ErrorKind, ExitStatus, InstanceId, LifecycleManager, RemoveOptions, Result, StopOptions, UnixSignal,
+    Error, ErrorKind, ExitStatus, InstanceId, Result, UnixSignal,
+    manager::{Effect, LifecycleManager, RemoveOptions, StopOptions},
 };
 
 use super::{

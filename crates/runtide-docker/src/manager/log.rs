@@ -15,7 +15,10 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use futures_util::stream;
-use runtide_core::{Error, ErrorKind, InstanceId, LogManager, LogOptions, LogSource, LogStream, Result};
+use runtide_core::{
+    Error, ErrorKind, InstanceId, Result,
+    manager::{LogManager, LogOptions, LogSource, LogStream},
+};
 
 use super::{
     container::{Call, Container},

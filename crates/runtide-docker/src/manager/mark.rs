@@ -9,7 +9,7 @@ use std::{
     time::SystemTime,
 };
 
-use runtide_core::LogSource;
+use runtide_core::manager::LogSource;
 
 /// The place after the last entry that was read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

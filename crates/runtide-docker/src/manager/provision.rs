@@ -2,7 +2,10 @@
 
 use async_trait::async_trait;
 use bollard::{models::NetworkConnectRequest, query_parameters::CreateContainerOptions};
-use runtide_core::{Error, ErrorKind, InstanceId, InstanceSpec, ProvisionManager, Result};
+use runtide_core::{
+    Error, ErrorKind, InstanceId, Result,
+    manager::{InstanceSpec, ProvisionManager},
+};
 
 use super::{
     container::{Call, is_status, speaks},

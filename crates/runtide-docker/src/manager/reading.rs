@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use runtide_core::{ErrorKind, InstanceId, LogLine, Result};
+use runtide_core::{ErrorKind, InstanceId, Result, manager::LogLine};
 
 use super::{
     answer::{Answer, End, Next},

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use bollard::query_parameters::RemoveContainerOptions;
-use runtide_core::{Effect, ErrorKind, RemoveOptions, Result};
+use runtide_core::{
+    ErrorKind, Result,
+    manager::{Effect, RemoveOptions},
+};
 
 use super::container::{Call, is_answer, is_status};
 

@@ -6,7 +6,10 @@ use bollard::models::{
     ContainerCreateBody, EndpointSettings, Mount, MountType, NetworkingConfig, PortBinding, PortMap, RestartPolicy,
     RestartPolicyNameEnum,
 };
-use runtide_core::{InstanceSpec, MountSource, Port, RestartPolicy as Restart, UnixSignal};
+use runtide_core::{
+    Port, UnixSignal,
+    manager::{InstanceSpec, MountSource, RestartPolicy as Restart},
+};
 
 use super::{
     container::is_name,
@@ -230,7 +233,7 @@ fn limits(spec: &InstanceSpec, body: &mut ContainerCreateBody) -> Result<(), Inv
 
 fn networks(spec: &InstanceSpec, body: &mut ContainerCreateBody) -> Result<Vec<String>, Invalid> {
     let mut networks: Vec<String> = Vec::with_capacity(spec.networks.len());
-    for network in spec.networks.iter().map(runtide_core::NetworkId::as_str) {
+    for network in spec.networks.iter().map(runtide_core::manager::NetworkId::as_str) {
         if !is_name(network) {
             return invalid("networks", format!("'{}' is not a network's name", shown(network)));
         }
@@ -259,7 +262,10 @@ fn shown(text: &str) -> String {
 mod tests {
     use std::num::NonZeroU16;
 
-    use runtide_core::{Mount as CoreMount, NetworkId, Protocol, VolumeId};
+    use runtide_core::{
+        Protocol,
+        manager::{Mount as CoreMount, NetworkId, VolumeId},
+    };
     use serde_json::json;
 
     use super::*;

@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use bollard::query_parameters::{RestartContainerOptions, StopContainerOptions, WaitContainerOptions};
 use futures_util::StreamExt;
-use runtide_core::{Effect, ErrorKind, Result, StopOptions, UnixSignal};
+use runtide_core::{
+    ErrorKind, Result, UnixSignal,
+    manager::{Effect, StopOptions},
+};
 
 use super::{
     container::{Call, Container, is_answer, is_status, speaks},

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use runtide_core::ResumeToken;
+use runtide_core::event::ResumeToken;
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor},

@@ -1,7 +1,7 @@
 use std::time::{Duration, SystemTime};
 
 use runtide_core::{
-    Address, BackendId, ExitStatus, FieldSet, Group, GroupKind, Health, Instance, InstanceState, Port, Protocol,
+    Address, BackendId, ExitStatus, Group, GroupKind, Health, Instance, InstanceState, Port, Protocol, event::FieldSet,
 };
 use serde_json::value::RawValue;
 

@@ -17,7 +17,10 @@ use runtide_conformance::{
     proxy::{Action, Endpoint as Socket, Proxy, Rule},
     testbed::{Testbed, Turn},
 };
-use runtide_core::{ExitStatus, Health, Instance, InstanceId, InstanceSpec, LogSource, RuntimeBackend, UnixSignal};
+use runtide_core::{
+    ExitStatus, Health, Instance, InstanceId, RuntimeBackend, UnixSignal,
+    manager::{InstanceSpec, LogSource},
+};
 use runtide_docker::{Config, DockerBackend, Endpoint};
 use serde_json::{Value, json};
 

@@ -8,7 +8,10 @@ use std::{
 };
 
 use runtide_conformance::report;
-use runtide_core::{InstanceId, InstanceSpec, LifecycleManager, LogManager, ProvisionManager, RuntimeBackend};
+use runtide_core::{
+    InstanceId, RuntimeBackend,
+    manager::{InstanceSpec, LifecycleManager, LogManager, ProvisionManager},
+};
 use runtide_docker::{Config, DockerBackend, Endpoint};
 use serde_json::Value;
 

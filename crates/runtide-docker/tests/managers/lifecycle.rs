@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use runtide_core::{Effect, ErrorKind, ExitStatus, InstanceId, RemoveOptions, RestartPolicy, StopOptions, UnixSignal};
+use runtide_core::{
+    ErrorKind, ExitStatus, InstanceId, UnixSignal,
+    manager::{Effect, RemoveOptions, RestartPolicy, StopOptions},
+};
 
 use crate::bench::Bench;
 

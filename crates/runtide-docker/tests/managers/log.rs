@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use ring::digest::{Context, SHA256};
-use runtide_core::{ErrorKind, InstanceId, LogLine, LogOptions, LogSource};
+use runtide_core::{
+    ErrorKind, InstanceId,
+    manager::{LogLine, LogOptions, LogSource},
+};
 
 use crate::bench::Bench;
 

@@ -6,7 +6,8 @@ use std::{
 };
 
 use runtide_core::{
-    ErrorKind, ImageRef, LogOptions, Mount, MountSource, NetworkId, Port, Protocol, RestartPolicy, UnixSignal, VolumeId,
+    ErrorKind, ImageRef, Port, Protocol, UnixSignal,
+    manager::{LogOptions, Mount, MountSource, NetworkId, RestartPolicy, VolumeId},
 };
 use serde_json::json;
 

@@ -7,8 +7,8 @@ use std::{
 };
 
 use runtide_core::{
-    Effect, Error, ErrorKind, ExitStatus, InstanceId, InstanceSpec, LogLine, LogOptions, Mount, MountSource, NetworkId,
-    RemoveOptions, Result, RuntimeBackend, StopOptions, UnixSignal,
+    Error, ErrorKind, ExitStatus, InstanceId, Result, RuntimeBackend, UnixSignal,
+    manager::{Effect, InstanceSpec, LogLine, LogOptions, Mount, MountSource, NetworkId, RemoveOptions, StopOptions},
 };
 
 use crate::fake::{Fake, Reply};

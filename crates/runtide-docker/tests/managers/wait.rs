@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use runtide_core::{ErrorKind, ExitStatus, RemoveOptions, RestartPolicy, StopOptions};
+use runtide_core::{
+    ErrorKind, ExitStatus,
+    manager::{RemoveOptions, RestartPolicy, StopOptions},
+};
 
 use crate::bench::Bench;
 

@@ -12,7 +12,7 @@ use runtide_conformance::{
     proxy::{Action, Endpoint, Proxy, Rule},
     store::{Disturbance, Effort, StoreHarness, StoreTuning, write_past},
 };
-use runtide_core::{Revision, StoreBackend};
+use runtide_core::store::{Revision, StoreBackend};
 use runtide_etcd::{Config, EtcdStore};
 use tokio::sync::Mutex;
 

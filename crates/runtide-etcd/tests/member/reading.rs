@@ -3,8 +3,11 @@
 use std::{num::NonZeroU32, sync::Arc};
 
 use runtide_core::{
-    ErrorKind, Gap, PageOptions, PageToken, Precondition, ResourceRef, Revision, Selector, Since, SnapshotReader,
-    StoreBackend, StoreEvent, StoreWatchOptions,
+    ErrorKind, Gap,
+    store::{
+        PageOptions, PageToken, Precondition, ResourceRef, Revision, Selector, Since, SnapshotReader, StoreBackend,
+        StoreEvent, StoreWatchOptions,
+    },
 };
 use runtide_etcd::EtcdStore;
 
@@ -76,9 +79,9 @@ async fn ten_thousand_are_paged_at_one_revision_while_others_write() {
     let store = Arc::new(EtcdStore::new(config.clone()).unwrap());
     // By way of a snapshot, which is quicker than one by one.
     let mut bytes = Vec::new();
-    let mut writer = runtide_core::SnapshotWriter::begin(&mut bytes, Revision(1), COUNT as u64);
+    let mut writer = runtide_core::store::SnapshotWriter::begin(&mut bytes, Revision(1), COUNT as u64);
     for n in 0..COUNT {
-        let resource = runtide_core::Resource::new(named(&format!("n{n:05}")), json("{\"a\":1}"), Revision(1));
+        let resource = runtide_core::store::Resource::new(named(&format!("n{n:05}")), json("{\"a\":1}"), Revision(1));
         writer.put(&resource).await.unwrap();
     }
     writer.seal().await.unwrap();
@@ -253,9 +256,9 @@ async fn restores_at_once_leave_one_of_them_whole() {
     let mut snapshots = Vec::new();
     for body in ["1", "2", "3"] {
         let mut bytes = Vec::new();
-        let mut writer = runtide_core::SnapshotWriter::begin(&mut bytes, Revision(1), 500);
+        let mut writer = runtide_core::store::SnapshotWriter::begin(&mut bytes, Revision(1), 500);
         for n in 0..500 {
-            let resource = runtide_core::Resource::new(named(&format!("n{n:03}")), json(body), Revision(1));
+            let resource = runtide_core::store::Resource::new(named(&format!("n{n:03}")), json(body), Revision(1));
             writer.put(&resource).await.unwrap();
         }
         writer.seal().await.unwrap();
@@ -287,9 +290,12 @@ async fn a_snapshot_that_is_larger_than_what_is_held_is_all_there_or_not_at_all(
     let store = cluster.store();
     let body = |n: usize| json(&format!("\"{}{n:02}\"", "x".repeat(1 << 20)));
     let mut bytes = Vec::new();
-    let mut writer = runtide_core::SnapshotWriter::begin(&mut bytes, Revision(1), 20);
+    let mut writer = runtide_core::store::SnapshotWriter::begin(&mut bytes, Revision(1), 20);
     for n in 0..20 {
-        writer.put(&runtide_core::Resource::new(named(&format!("n{n:02}")), body(n), Revision(1))).await.unwrap();
+        writer
+            .put(&runtide_core::store::Resource::new(named(&format!("n{n:02}")), body(n), Revision(1)))
+            .await
+            .unwrap();
     }
     writer.seal().await.unwrap();
     let before = store.apply(&named("old"), json("{}"), Precondition::None).await.unwrap().revision;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use runtide_core::{
-    ErrorKind, Gap, LabelMatch, Precondition, Revision, Selector, Since, SlowConsumer, StoreBackend, StoreEvent,
-    StoreWatchOptions,
+    ErrorKind, Gap, LabelMatch, SlowConsumer,
+    store::{Precondition, Revision, Selector, Since, StoreBackend, StoreEvent, StoreWatchOptions},
 };
 use runtide_etcd::EtcdStore;
 
@@ -293,7 +293,7 @@ async fn what_is_not_ours_in_our_keys_is_told_and_not_guessed_at() {
     raw.put(format!("/runtide/data/{generation}/apps/Deployment/shop/b"), "x", None).await.unwrap();
     for error in [
         store.get(&named("b"), None).await.unwrap_err(),
-        store.list(&Selector::all(), runtide_core::PageOptions::default()).await.unwrap_err(),
+        store.list(&Selector::all(), runtide_core::store::PageOptions::default()).await.unwrap_err(),
         soon("its end", stream.next()).await.unwrap().unwrap_err(),
     ] {
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");

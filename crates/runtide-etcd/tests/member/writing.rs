@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use runtide_core::{ApplyOutcome, Document, ErrorKind, Precondition, Revision, StoreBackend};
+use runtide_core::{
+    ErrorKind,
+    store::{ApplyOutcome, Document, Precondition, Revision, StoreBackend},
+};
 use runtide_etcd::EtcdStore;
 
 use crate::{cluster::Cluster, json, named, shared, shared_config};
@@ -134,9 +137,13 @@ async fn what_is_too_large_is_refused_with_the_limit() {
     let Some(config) = shared_config() else { return };
     let most = config.largest_document();
     let store = EtcdStore::new(config.clone()).unwrap();
-    let long =
-        runtide_core::ResourceRef::new(&"g".repeat(253), &"K".repeat(63), "n".repeat(253).as_str(), &"n".repeat(255))
-            .unwrap();
+    let long = runtide_core::store::ResourceRef::new(
+        &"g".repeat(253),
+        &"K".repeat(63),
+        "n".repeat(253).as_str(),
+        &"n".repeat(255),
+    )
+    .unwrap();
     for web in [named("web"), long] {
         store.apply(&web, Document::json(vec![b' '; most]), Precondition::None).await.unwrap();
         store.apply(&web, Document::json(vec![b'1'; most]), Precondition::None).await.unwrap();
@@ -166,7 +173,8 @@ async fn a_member_that_takes_more_is_given_more() {
         store.apply(&named(&format!("w{n}")), body.clone(), Precondition::None).await.unwrap();
     }
     // More than one answer can carry.
-    let page = store.list(&runtide_core::Selector::all(), runtide_core::PageOptions::default()).await.unwrap();
+    let page =
+        store.list(&runtide_core::store::Selector::all(), runtide_core::store::PageOptions::default()).await.unwrap();
     assert!(!page.items.is_empty() && page.next.is_some());
 }
 
@@ -196,7 +204,7 @@ async fn a_call_makes_as_many_requests_as_the_documentation_says() {
     costs(&c, 1, b.apply(&web, json("4"), Precondition::Is(seen))).await;
     costs(&c, 2, a.apply(&web, json("5"), none)).await;
     costs(&c, 1 + 2, c.store().apply(&web, json("6"), none)).await;
-    let at = b.list(&runtide_core::Selector::all(), runtide_core::PageOptions::default()).await.unwrap();
+    let at = b.list(&runtide_core::store::Selector::all(), runtide_core::store::PageOptions::default()).await.unwrap();
     // A listing is not remembered: what is compared first is read.
     costs(&c, 2, b.apply(&web, json("7"), Precondition::Is(at.items[0].revision))).await;
     costs(&c, 1, b.delete(&web, none)).await;

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use runtide_core::{
-    ByteWriter, Error, ErrorKind, ExecControl, ExecManager, ExecOptions, ExecSession, ExitStatus, InstanceId, LogLine,
-    LogSource, LogStream, Result, TtySize, UnixSignal,
+    Error, ErrorKind, ExitStatus, InstanceId, Result, UnixSignal,
+    manager::{ByteWriter, ExecControl, ExecManager, ExecOptions, ExecSession, LogLine, LogSource, LogStream, TtySize},
 };
 use tokio::{
     io::{AsyncReadExt, DuplexStream},

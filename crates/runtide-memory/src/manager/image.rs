@@ -3,8 +3,11 @@
 use async_trait::async_trait;
 use futures_util::stream;
 use runtide_core::{
-    BuildContext, BuildOptions, ByteReader, Effect, Error, ErrorKind, ImageInfo, ImageManager, ImageProgress, ImageRef,
-    ImageStream, PullOptions, Result,
+    Error, ErrorKind, ImageRef, Result,
+    manager::{
+        BuildContext, BuildOptions, ByteReader, Effect, ImageInfo, ImageManager, ImageProgress, ImageStream,
+        PullOptions,
+    },
 };
 use tokio::io::AsyncReadExt;
 

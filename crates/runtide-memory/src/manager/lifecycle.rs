@@ -1,7 +1,10 @@
 //! Start, stop, kill, pause, wait, remove.
 
 use async_trait::async_trait;
-use runtide_core::{Effect, ExitStatus, InstanceId, LifecycleManager, RemoveOptions, Result, StopOptions, UnixSignal};
+use runtide_core::{
+    ExitStatus, InstanceId, Result, UnixSignal,
+    manager::{Effect, LifecycleManager, RemoveOptions, StopOptions},
+};
 
 use crate::{client::Client, fault::Call};
 
@@ -47,8 +50,8 @@ impl Client {
     /// Asks it to end, waits, and kills it.
     async fn halt(&self, id: &InstanceId, options: &StopOptions, call: Call) -> Result<Effect> {
         let (signal, timeout) = (options.signal, options.timeout);
-        let timeout = timeout.or_else(|| self.runtime.with(|state| state.stop_timeout(id))).unwrap_or_default();
-        self.call_within(call, self.config.deadline + timeout, self.runtime.stop_within(id, signal, timeout, call))
+        let grace = timeout.or_else(|| self.runtime.with(|state| state.stop_timeout(id))).unwrap_or_default();
+        self.call_within(call, self.config.deadline + grace, self.runtime.stop_within(id, signal, timeout, call))
             .await
     }
 }

@@ -2,7 +2,10 @@
 
 use async_trait::async_trait;
 use futures_util::stream;
-use runtide_core::{InstanceId, LogManager, LogOptions, LogStream, Result};
+use runtide_core::{
+    InstanceId, Result,
+    manager::{LogManager, LogOptions, LogStream},
+};
 
 use super::Link;
 use crate::{client::Client, fault::Call, runtime::LogReader};

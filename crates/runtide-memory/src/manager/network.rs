@@ -2,7 +2,8 @@
 
 use async_trait::async_trait;
 use runtide_core::{
-    ConnectOptions, Effect, Error, ErrorKind, InstanceId, NetworkId, NetworkInfo, NetworkManager, NetworkSpec, Result,
+    Error, ErrorKind, InstanceId, Result,
+    manager::{ConnectOptions, Effect, NetworkId, NetworkInfo, NetworkManager, NetworkSpec},
 };
 
 use crate::{client::Client, fault::Call};

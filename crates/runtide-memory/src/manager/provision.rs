@@ -1,7 +1,10 @@
 //! Create from a description in the common words.
 
 use async_trait::async_trait;
-use runtide_core::{Error, ErrorKind, ExitStatus, InstanceId, InstanceSpec, MountSource, ProvisionManager, Result};
+use runtide_core::{
+    Error, ErrorKind, ExitStatus, InstanceId, Result,
+    manager::{InstanceSpec, MountSource, ProvisionManager},
+};
 
 use crate::{
     client::Client,

@@ -1,7 +1,10 @@
 //! Snapshots of one instance.
 
 use async_trait::async_trait;
-use runtide_core::{Effect, InstanceId, Result, SnapshotId, SnapshotInfo, SnapshotManager, SnapshotScope};
+use runtide_core::{
+    InstanceId, Result,
+    manager::{Effect, SnapshotId, SnapshotInfo, SnapshotManager, SnapshotScope},
+};
 
 use crate::{client::Client, fault::Call};
 

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::stream;
-use runtide_core::{Error, ErrorKind, InstanceId, Result, StatsManager, Usage, UsageStream};
+use runtide_core::{
+    Error, ErrorKind, InstanceId, Result,
+    manager::{StatsManager, Usage, UsageStream},
+};
 
 use super::Link;
 use crate::{client::Client, fault::Call, runtime::MemoryRuntime};

@@ -3,7 +3,10 @@
 use std::io::Cursor;
 
 use async_trait::async_trait;
-use runtide_core::{ByteReader, Effect, Error, ErrorKind, Result, VolumeId, VolumeInfo, VolumeManager, VolumeSpec};
+use runtide_core::{
+    Error, ErrorKind, Result,
+    manager::{ByteReader, Effect, VolumeId, VolumeInfo, VolumeManager, VolumeSpec},
+};
 use tokio::io::AsyncReadExt;
 
 use crate::{client::Client, fault::Call};

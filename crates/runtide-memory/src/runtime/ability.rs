@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use runtide_core::{Capabilities, Error, ErrorKind, Result, Support, WatchSupport};
+use runtide_core::{
+    Capabilities, Error, ErrorKind, Result,
+    capabilities::{Support, WatchSupport},
+};
 
 use super::{RuntimeOptions, State};
 use crate::fault::Call;

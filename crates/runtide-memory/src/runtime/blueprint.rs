@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use runtide_core::{
-    Address, Error, ErrorKind, ExitStatus, Group, Health, ImageRef, InstanceKind, Labels, Mount, Port, RestartPolicy,
-    Result, UnixSignal,
+    Address, Error, ErrorKind, ExitStatus, Group, Health, ImageRef, InstanceKind, Labels, Port, Result, UnixSignal,
+    manager::{Mount, RestartPolicy},
 };
 
 use crate::setters::setters;

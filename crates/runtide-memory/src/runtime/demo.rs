@@ -7,8 +7,9 @@ use std::{
 };
 
 use runtide_core::{
-    Address, Error, ErrorKind, ExitStatus, Group, GroupKind, Health, InstanceId, Labels, LogSource, Port, Protocol,
-    RestartPolicy, Result, UnixSignal,
+    Address, Error, ErrorKind, ExitStatus, Group, GroupKind, Health, InstanceId, Labels, Port, Protocol, Result,
+    UnixSignal,
+    manager::{LogSource, RestartPolicy},
 };
 use tokio::task::JoinHandle;
 

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use runtide_core::{ExitStatus, Gap, Incarnation, InstanceId, InstanceState, ResumeToken, UnixSignal};
+use runtide_core::{ExitStatus, Gap, Incarnation, InstanceId, InstanceState, UnixSignal, event::ResumeToken};
 use tokio::time::Instant;
 
 use super::{Record, State, Timer};

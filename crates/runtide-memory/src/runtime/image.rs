@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use runtide_core::{Effect, Error, ErrorKind, ImageInfo, ImageRef, Result};
+use runtide_core::{
+    Error, ErrorKind, ImageRef, Result,
+    manager::{Effect, ImageInfo},
+};
 
 use super::State;
 use crate::fault::Call;

@@ -3,7 +3,8 @@
 use std::{mem, sync::Arc, time::Duration};
 
 use runtide_core::{
-    Effect, Error, ErrorKind, ExitStatus, InstanceId, InstanceState, RestartPolicy, Result, TtySize, UnixSignal,
+    Error, ErrorKind, ExitStatus, InstanceId, InstanceState, Result, UnixSignal,
+    manager::{Effect, RestartPolicy, TtySize},
 };
 
 use super::{Blueprint, FactKind, Phase, Program, Reboot, Record, State, Timer, check_name, wait::End};

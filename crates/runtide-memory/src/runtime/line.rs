@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use runtide_core::{Error, ErrorKind, Opened, Result, ResumeToken};
+use runtide_core::{Error, ErrorKind, Result, event::ResumeToken, watch::Opened};
 use tokio::time::Instant;
 
 use super::{Inner, Look, State, Told};

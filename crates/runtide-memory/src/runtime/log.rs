@@ -7,7 +7,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use runtide_core::{Error, ErrorKind, InstanceId, LogLine, LogOptions, LogSource, Result};
+use runtide_core::{
+    Error, ErrorKind, InstanceId, Result,
+    manager::{LogLine, LogOptions, LogSource},
+};
 
 use super::{Emission, Look, MemoryRuntime, Phase, State};
 use crate::fault::Call;

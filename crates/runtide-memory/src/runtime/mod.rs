@@ -28,7 +28,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use runtide_core::{Capabilities, ExitStatus, InstanceId, ResumeToken, VolumeId};
+use runtide_core::{Capabilities, ExitStatus, InstanceId, event::ResumeToken, manager::VolumeId};
 use tokio::{sync::watch, time::Instant};
 
 pub use self::{

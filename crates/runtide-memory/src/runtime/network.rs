@@ -6,7 +6,8 @@ use std::{
 };
 
 use runtide_core::{
-    Address, Effect, Error, ErrorKind, InstanceId, Labels, NetworkId, NetworkInfo, NetworkSpec, Result,
+    Address, Error, ErrorKind, InstanceId, Labels, Result,
+    manager::{Effect, NetworkId, NetworkInfo, NetworkSpec},
 };
 
 use super::{State, check_labels, check_name, conflict};

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
-use runtide_core::LogSource;
+use runtide_core::manager::LogSource;
 
 /// Output that is made as it is read, and so costs no memory: the same bytes for the same seed.
 ///

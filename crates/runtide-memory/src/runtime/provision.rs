@@ -2,7 +2,10 @@
 
 use std::net::SocketAddr;
 
-use runtide_core::{Error, ErrorKind, InstanceId, MountSource, NetworkId, Result};
+use runtide_core::{
+    Error, ErrorKind, InstanceId, Result,
+    manager::{MountSource, NetworkId},
+};
 
 use super::{Blueprint, State};
 use crate::fault::Call;

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use runtide_core::{ExitStatus, Incarnation, InstanceId, InstanceState, TtySize, UnixSignal};
+use runtide_core::{ExitStatus, Incarnation, InstanceId, InstanceState, UnixSignal, manager::TtySize};
 
 use super::{Blueprint, Surroundings};
 

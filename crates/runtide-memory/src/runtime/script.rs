@@ -4,8 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use runtide_core::{
-    Address, BackendId, Detail, Error, ErrorKind, ExitStatus, Health, ImageInfo, Instance, InstanceId, InstanceState,
-    Labels, LogSource, Port, Result, TtySize, UnixSignal,
+    Address, BackendId, Detail, Error, ErrorKind, ExitStatus, Health, Instance, InstanceId, InstanceState, Labels,
+    Port, Result, UnixSignal,
+    manager::{ImageInfo, LogSource, TtySize},
 };
 
 use super::{Blueprint, Emission, Fact, Inner, MemoryRuntime, RuntimeOptions, State, line::Fate};

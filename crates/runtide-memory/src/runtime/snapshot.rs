@@ -1,7 +1,10 @@
 //! Snapshots: what an instance was made from and has become since (labels, ports, addresses, command, environment, …), all
 //! but its name and its life.
 
-use runtide_core::{Effect, Error, ErrorKind, InstanceId, Result, SnapshotId, SnapshotInfo, SnapshotScope};
+use runtide_core::{
+    Error, ErrorKind, InstanceId, Result,
+    manager::{Effect, SnapshotId, SnapshotInfo, SnapshotScope},
+};
 
 use super::{Blueprint, State, check_name};
 use crate::fault::Call;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use runtide_core::{InstanceId, Result, Usage};
+use runtide_core::{InstanceId, Result, manager::Usage};
 
 use super::{Look, MemoryRuntime, State, conflict};
 use crate::fault::Call;

@@ -4,7 +4,8 @@ use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
 use runtide_core::{
-    Effect, Error, ErrorKind, InstanceId, Labels, MountSource, Result, VolumeId, VolumeInfo, VolumeSpec,
+    Error, ErrorKind, InstanceId, Labels, Result,
+    manager::{Effect, MountSource, VolumeId, VolumeInfo, VolumeSpec},
 };
 
 use super::{State, check_labels, check_name};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use runtide_core::{Effect, Error, ErrorKind, ExitStatus, InstanceId, Result, UnixSignal};
+use runtide_core::{Error, ErrorKind, ExitStatus, InstanceId, Result, UnixSignal, manager::Effect};
 use tokio::time::Instant;
 
 use super::{Look, MemoryRuntime, State, life::conflict};

@@ -1,6 +1,6 @@
 //! The source alone, without a driver.
 
-use runtide_core::{Gap, SignalBody};
+use runtide_core::{Gap, watch::SignalBody};
 
 use super::*;
 use crate::{Blueprint, Config, Faults, Garble, MemoryRuntime, Reboot, RuntimeOptions, client::Client};

@@ -3,7 +3,7 @@
 
 use std::{hint::black_box, sync::Arc};
 
-use runtide_core::Resource;
+use runtide_core::store::Resource;
 
 /// As many resources are asked for at once: fewer than the nearest cache holds.
 pub(super) const FEW: usize = 64;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use hashbrown::{HashTable, hash_table::Entry};
-use runtide_core::{Document, Resource, ResourceRef, Revision};
+use runtide_core::store::{Document, Resource, ResourceRef, Revision};
 
 /// The resources of one kind in one namespace, by name.
 ///

@@ -6,7 +6,10 @@ use std::{
     task::Waker,
 };
 
-use runtide_core::{Error, ErrorKind, Resource, ResourceFormat, ResourceRef, Result, Revision, Since, StoreEvent};
+use runtide_core::{
+    Error, ErrorKind, Result,
+    store::{Resource, ResourceFormat, ResourceRef, Revision, Since, StoreEvent},
+};
 
 use super::{
     ahead::{ask, ask_for_bytes},

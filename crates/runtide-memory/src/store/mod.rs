@@ -16,9 +16,12 @@ use std::{
 
 use async_trait::async_trait;
 use runtide_core::{
-    Applied, Document, Error, ErrorKind, LocalStore, Page, PageOptions, PageToken, Planned, Precondition, Resource,
-    ResourceFormat, ResourceRef, Result, Revision, Selector, SnapshotReader, SnapshotSeal, SnapshotWriter,
-    StoreBackend, StoreImage, StoreStats, StoreStream, StoreWatchOptions,
+    Error, ErrorKind, Result,
+    store::{
+        Applied, Document, LocalStore, Page, PageOptions, PageToken, Planned, Precondition, Resource, ResourceFormat,
+        ResourceRef, Revision, Selector, SnapshotReader, SnapshotSeal, SnapshotWriter, StoreBackend, StoreImage,
+        StoreStats, StoreStream, StoreWatchOptions,
+    },
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -47,11 +50,11 @@ const HISTORY: usize = 10_000;
 /// * Bodies are shared by the store, its history and all who read; none is copied.
 /// * A listing without a limit is one page. A page shows the store at its first page's revision, as far back as the history
 ///   reaches.
-/// * Nothing survives the process: put it in a [`JournaledStore`](runtide_core::JournaledStore) for that.
+/// * Nothing survives the process: put it in a `JournaledStore` (`runtide-journal`) for that.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> runtide_core::Result<()> {
-/// use runtide_core::{ApplyOutcome, Document, ErrorKind, Precondition, ResourceRef, StoreBackend};
+/// use runtide_core::{ErrorKind, store::{ApplyOutcome, Document, Precondition, ResourceRef, StoreBackend}};
 /// use runtide_memory::MemoryStore;
 ///
 /// let store = MemoryStore::new();

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use runtide_core::Revision;
+use runtide_core::store::Revision;
 
 /// How to make a [`MemoryStore`](super::MemoryStore).
 ///

@@ -9,8 +9,8 @@ use std::{
 
 use futures_util::Stream;
 use runtide_core::{
-    Error, ErrorKind, Gap, Resource, ResourceFormat, Result, Revision, Selector, Since, SlowConsumer, StoreEvent,
-    StoreFeed, StoreWatchOptions,
+    Error, ErrorKind, Gap, Result, SlowConsumer,
+    store::{Resource, ResourceFormat, Revision, Selector, Since, StoreEvent, StoreFeed, StoreWatchOptions},
 };
 
 use super::{

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
-use runtide_core::{Resource, ResourceRef, Selector};
+use runtide_core::store::{Resource, ResourceRef, Selector};
 
 use super::collection::Collection;
 

@@ -5,7 +5,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use runtide_core::{Resource, ResourceRef, Result, Revision, Selector};
+use runtide_core::{
+    Result,
+    store::{Resource, ResourceRef, Revision, Selector},
+};
 
 use super::{
     Inner,

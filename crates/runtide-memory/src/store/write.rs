@@ -6,8 +6,11 @@ use std::{
 };
 
 use runtide_core::{
-    Applied, Document, Error, ErrorKind, Planned, PlannedChange, Precondition, Resource, ResourceRef, Result, Revision,
-    StoreEvent, StoreImage,
+    Error, ErrorKind, Result,
+    store::{
+        Applied, Document, Planned, PlannedChange, Precondition, Resource, ResourceRef, Revision, StoreEvent,
+        StoreImage,
+    },
 };
 
 use super::{

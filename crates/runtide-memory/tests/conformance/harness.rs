@@ -13,7 +13,10 @@ use runtide_conformance::{
     Absent, Change, Command, Dialect, Done, Fact, Fault, Happened, Harness, Held, Life, Obstacle, Output, Supported,
     Timing, Tuning, Workload,
 };
-use runtide_core::{Error, ExitStatus, Instance, InstanceId, InstanceSpec, LogSource, RuntimeBackend, UnixSignal};
+use runtide_core::{
+    Error, ExitStatus, Instance, InstanceId, RuntimeBackend, UnixSignal,
+    manager::{InstanceSpec, LogSource},
+};
 use runtide_memory::{
     Blueprint, Call, Config, Dialect as Speech, Emission, FactKind, Garble, MemoryBackend, MemoryRuntime, Reboot,
     RuntimeOptions,

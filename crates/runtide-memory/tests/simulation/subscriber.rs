@@ -5,7 +5,8 @@ use std::{collections::BTreeSet, sync::Arc};
 use futures_util::FutureExt;
 use runtide_conformance::StreamChecker;
 use runtide_core::{
-    Continuity, Cursor, EventStream, Gap, InstanceTable, ResumeToken, RuntimeEvent, RuntimeEventKind as Kind,
+    Cursor, EventStream, Gap, InstanceTable, RuntimeEvent, RuntimeEventKind as Kind,
+    event::{Continuity, ResumeToken},
 };
 
 pub(crate) struct Subscriber {
@@ -165,7 +166,7 @@ impl Subscriber {
             Kind::BackendDisconnected { .. } => self.outages += 1,
             _ => {}
         }
-        self.place = self.table.place(&event.backend).map(|(cursor, _)| cursor.clone());
+        self.place = self.table.position(&event.backend).map(|(cursor, _)| cursor.clone());
         Ok(())
     }
 

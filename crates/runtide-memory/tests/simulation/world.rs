@@ -5,8 +5,8 @@ use std::{num::NonZeroU16, num::NonZeroUsize, sync::Arc, time::Duration};
 use fastrand::Rng;
 use runtide_conformance::compare::differences;
 use runtide_core::{
-    Address, Detail, DriverOptions, ExitStatus, Health, Instance, InstanceFilter, InstanceId, LabelMatch, Labels, Port,
-    Protocol, RuntimeBackend, UnixSignal, WatchOptions,
+    Address, Detail, ExitStatus, Health, Instance, InstanceFilter, InstanceId, LabelMatch, Labels, Port, Protocol,
+    RuntimeBackend, UnixSignal, WatchOptions, watch::DriverOptions,
 };
 use runtide_memory::{
     Blueprint, Call, Config, Dialect, FactKind, Garble, MemoryBackend, MemoryRuntime, Reboot, RuntimeOptions,

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use runtide_core::{
-    Effect, ErrorKind, ExitStatus, InstanceId, LifecycleManager, RemoveOptions, Result, StopOptions, UnixSignal,
+    ErrorKind, ExitStatus, InstanceId, Result, UnixSignal,
+    manager::{Effect, LifecycleManager, RemoveOptions, StopOptions},
 };
 
 use super::{

@@ -8,7 +8,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use runtide_core::{Error, ErrorKind, InstanceId, InstanceSpec, ProvisionManager, Result};
+use runtide_core::{
+    Error, ErrorKind, InstanceId, Result,
+    manager::{InstanceSpec, ProvisionManager},
+};
 use zbus::{Connection, Variant};
 
 use super::{

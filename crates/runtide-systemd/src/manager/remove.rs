@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use runtide_core::{Effect, ErrorKind, RemoveOptions, Result};
+use runtide_core::{
+    ErrorKind, Result,
+    manager::{Effect, RemoveOptions},
+};
 
 use super::{
     holder,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use runtide_core::{InstanceSpec, MountSource, RestartPolicy};
+use runtide_core::manager::{InstanceSpec, MountSource, RestartPolicy};
 use zbus::Variant;
 
 use super::{fragment, native};
@@ -380,7 +380,7 @@ pub(super) fn shown(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use runtide_core::{Labels, Mount};
+    use runtide_core::{Labels, manager::Mount};
 
     use super::*;
 

@@ -1,6 +1,6 @@
 //! Start, and what counts as having started.
 
-use runtide_core::{Effect, Error, ErrorKind, ExitCause, Result};
+use runtide_core::{Error, ErrorKind, ExitCause, Result, manager::Effect};
 
 use super::{
     job::{End, Jobs, failed},

@@ -4,7 +4,10 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use futures_util::stream;
-use runtide_core::{ErrorKind, Incarnation, InstanceId, Result, StatsManager, Usage, UsageStream};
+use runtide_core::{
+    ErrorKind, Incarnation, InstanceId, Result,
+    manager::{StatsManager, Usage, UsageStream},
+};
 use tokio::time::{Interval, MissedTickBehavior};
 use zbus::{DeserializeDict, Type};
 

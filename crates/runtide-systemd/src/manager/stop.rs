@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
-use runtide_core::{Effect, ErrorKind, Result, StopOptions, UnixSignal};
+use runtide_core::{
+    ErrorKind, Result, UnixSignal,
+    manager::{Effect, StopOptions},
+};
 
 use super::{
     job::{Jobs, failed},

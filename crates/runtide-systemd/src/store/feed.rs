@@ -7,7 +7,10 @@ use std::{
 };
 
 use futures_core::Stream;
-use runtide_core::{Resource, ResourceFormat, Result, StoreEvent, StoreStream};
+use runtide_core::{
+    Result,
+    store::{Resource, ResourceFormat, StoreEvent, StoreStream},
+};
 
 use super::form::UnitForm;
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use runtide_core::{Digest, wal::fs::Disk};
+use runtide_core::{store::Digest, wal::fs::Disk};
 use serde::{Deserialize, Serialize};
 
 use super::name::UnitFileName;

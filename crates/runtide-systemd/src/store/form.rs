@@ -3,7 +3,10 @@
 use std::{fmt::Debug, sync::Arc};
 
 use bytes::Bytes;
-use runtide_core::{Document, Error, ErrorKind, Resource, ResourceFormat, ResourceRef, Result};
+use runtide_core::{
+    Error, ErrorKind, Result,
+    store::{Document, Resource, ResourceFormat, ResourceRef},
+};
 
 use super::{name::UnitFileName, sections};
 use crate::{names, unit_file::UnitFile};
@@ -136,7 +139,7 @@ fn checked(bytes: &[u8]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use runtide_core::Revision;
+    use runtide_core::store::Revision;
 
     fn named(kind: &str, namespace: Option<&str>, name: &str) -> ResourceRef {
         ResourceRef::new("", kind, namespace, name).unwrap()

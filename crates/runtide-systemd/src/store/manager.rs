@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use runtide_core::{Effect, Error, ErrorKind, Result};
+use runtide_core::{Error, ErrorKind, Result, manager::Effect};
 use rustix::fs::{OFlags, fstat};
 use tokio::time::Instant;
 

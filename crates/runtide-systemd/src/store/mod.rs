@@ -24,9 +24,13 @@ use std::{
 
 use async_trait::async_trait;
 use runtide_core::{
-    Applied, Document, Effect, Error, ErrorKind, LocalStore, Page, PageOptions, PlannedChange, Precondition, Resource,
-    ResourceFormat, ResourceRef, Result, Revision, Selector, SnapshotReader, SnapshotSeal, StoreBackend, StoreStats,
-    StoreStream, StoreWatchOptions,
+    Error, ErrorKind, Result,
+    manager::Effect,
+    store::{
+        Applied, Document, LocalStore, Page, PageOptions, PlannedChange, Precondition, Resource, ResourceFormat,
+        ResourceRef, Revision, Selector, SnapshotReader, SnapshotSeal, StoreBackend, StoreStats, StoreStream,
+        StoreWatchOptions,
+    },
     wal::fs::{Disk, OsDisk},
 };
 use tokio::{
@@ -98,8 +102,8 @@ const HANDOVER: Duration = Duration::from_secs(2);
 /// A dropped write may still happen, whole. Everything else can be dropped at any time.
 ///
 /// ```no_run
-/// # async fn example(front: impl runtide_core::LocalStore) -> runtide_core::Result<()> {
-/// use runtide_core::{Document, Precondition, ResourceFormat, ResourceRef, StoreBackend};
+/// # async fn example(front: impl runtide_core::store::LocalStore) -> runtide_core::Result<()> {
+/// use runtide_core::store::{Document, Precondition, ResourceFormat, ResourceRef, StoreBackend};
 /// use runtide_systemd::{Config, UnitStore, UnitStoreConfig};
 ///
 /// let config = UnitStoreConfig::new(Config::system(), "/etc/systemd/system").with_prefix("shop-");

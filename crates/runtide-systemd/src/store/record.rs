@@ -12,7 +12,9 @@ use std::{
 };
 
 use runtide_core::{
-    Digest, Document, Error, ErrorKind, Resource, Result, Revision, SnapshotReader, SnapshotWriter, StoreImage, wal::fs,
+    Error, ErrorKind, Result,
+    store::{Digest, Document, Resource, Revision, SnapshotReader, SnapshotWriter, StoreImage},
+    wal::fs,
 };
 use serde::{Deserialize, Serialize};
 

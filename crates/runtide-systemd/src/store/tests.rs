@@ -12,7 +12,10 @@ use runtide_conformance::{
     Absent, Done, Obstacle,
     store::{Effort, ModelDisk, StoreHarness, StoreLaw, StoreTuning},
 };
-use runtide_core::{Revision, StoreBackend, wal::fs::Disk};
+use runtide_core::{
+    store::{Revision, StoreBackend},
+    wal::fs::Disk,
+};
 use runtide_memory::{MemoryStore, StoreOptions};
 
 use self::anything::Anything;

@@ -16,7 +16,8 @@ use runtide_conformance::{
     testbed::{Testbed, Turn},
 };
 use runtide_core::{
-    Instance, InstanceId, InstanceKind, InstanceSpec, InstanceState, Labels, LogSource, RuntimeBackend, UnixSignal,
+    Instance, InstanceId, InstanceKind, InstanceState, Labels, RuntimeBackend, UnixSignal,
+    manager::{InstanceSpec, LogSource},
 };
 use runtide_systemd::{Config, Selection, SystemdBackend};
 use zbus::Variant;

@@ -2,7 +2,10 @@
 //! write what is no unit, and every kind in every namespace; so they test all of a store but the form of its own.
 
 use bytes::Bytes;
-use runtide_core::{Digest, Document, Error, ErrorKind, ResourceFormat, ResourceRef, Result};
+use runtide_core::{
+    Error, ErrorKind, Result,
+    store::{Digest, Document, ResourceFormat, ResourceRef},
+};
 
 use super::{UnitFileName, UnitForm};
 

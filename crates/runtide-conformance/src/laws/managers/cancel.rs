@@ -2,7 +2,10 @@
 
 use std::{future::Future, pin::pin, task::Poll, time::Duration};
 
-use runtide_core::{ListOptions, LogOptions, RemoveOptions, RuntimeBackend, StopOptions, WatchOptions};
+use runtide_core::{
+    ListOptions, RuntimeBackend, WatchOptions,
+    manager::{LogOptions, RemoveOptions, StopOptions},
+};
 
 use super::{lifecycle, ok};
 use crate::{

@@ -3,7 +3,8 @@
 use std::{future::Future, pin::Pin, task::Poll, time::Duration};
 
 use runtide_core::{
-    Error, ErrorKind, ExecOptions, ListOptions, LogOptions, RemoveOptions, Result, StopOptions, UnixSignal,
+    Error, ErrorKind, ListOptions, Result, UnixSignal,
+    manager::{ExecOptions, LogOptions, RemoveOptions, StopOptions},
 };
 use tokio::time::Instant;
 

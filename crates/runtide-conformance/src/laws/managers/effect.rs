@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use runtide_core::{Effect, ErrorKind, InstanceState, NetworkSpec, RemoveOptions, StopOptions, UnixSignal, VolumeSpec};
+use runtide_core::{
+    ErrorKind, InstanceState, UnixSignal,
+    manager::{Effect, NetworkSpec, RemoveOptions, StopOptions, VolumeSpec},
+};
 
 use super::{lifecycle, ok, seen, state};
 use crate::{Harness, Law, LawResult, Verdict, Violation, Workload, ensure, laws::backend};

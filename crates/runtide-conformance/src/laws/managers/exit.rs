@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use runtide_core::{ErrorKind, ExitCause, ExitStatus, InstanceId, LifecycleManager, UnixSignal};
+use runtide_core::{ErrorKind, ExitCause, ExitStatus, InstanceId, UnixSignal, manager::LifecycleManager};
 
 use super::{lifecycle, ok, seen};
 use crate::{

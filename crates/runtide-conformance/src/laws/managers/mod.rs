@@ -8,7 +8,7 @@ pub mod names;
 pub mod output;
 pub mod undone;
 
-use runtide_core::{Error, Instance, InstanceId, InstanceState, LifecycleManager, RuntimeBackend};
+use runtide_core::{Error, Instance, InstanceId, InstanceState, RuntimeBackend, manager::LifecycleManager};
 
 use crate::{Done, Harness, Law, Obstacle, Violation};
 

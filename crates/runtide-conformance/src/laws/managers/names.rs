@@ -1,6 +1,9 @@
 //! Hostile words: M8.
 
-use runtide_core::{Error, ErrorKind, InstanceId, InstanceSpec, RemoveOptions, RuntimeBackend, StopOptions};
+use runtide_core::{
+    Error, ErrorKind, InstanceId, RuntimeBackend,
+    manager::{InstanceSpec, RemoveOptions, StopOptions},
+};
 
 use super::{lifecycle, ok, seen};
 use crate::{
@@ -110,7 +113,7 @@ async fn hostile_ids(h: &dyn Harness, backend: &dyn RuntimeBackend) -> Result<()
         // What is not there is removed already, unless it is refused.
         let removed = verbs.remove(&id, RemoveOptions::default().with_kill()).await;
         let harmless = match &removed {
-            Ok(effect) => *effect == runtide_core::Effect::Unchanged,
+            Ok(effect) => *effect == runtide_core::manager::Effect::Unchanged,
             Err(error) => is_refused(error),
         };
         ensure!(harmless, M8, format!("a removal of {shown:?} to do nothing"), format!("{removed:?}"));

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use runtide_core::{ErrorKind, ExecOptions, ExitCause, LogOptions, LogSource, LogStream};
+use runtide_core::{
+    ErrorKind, ExitCause,
+    manager::{ExecOptions, LogOptions, LogSource, LogStream},
+};
 
 use super::{lifecycle, ok};
 use crate::{

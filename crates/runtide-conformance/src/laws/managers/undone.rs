@@ -3,10 +3,11 @@
 use std::{collections::BTreeSet, future::Future, path::Path, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use runtide_core::{
-    NetworkSpec, Readiness, Result, RuntimeBackend, RuntimeBackendExt, Sidecar, SidecarManager, SidecarSpec, Sidecars,
-    journal::{JournalOptions, OperationLog},
+    Result, RuntimeBackend, RuntimeBackendExt,
+    manager::{NetworkSpec, Readiness, Sidecar, SidecarManager, SidecarSpec},
     wal::WalOptions,
 };
+use runtide_journal::{JournalOptions, OperationLog, Sidecars};
 
 use super::ok;
 use crate::{

@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use runtide_core::{
-    Document, Error, ErrorKind, Precondition, Revision, Selector, Since, StoreStats, StoreWatchOptions,
+    Error, ErrorKind,
+    store::{Document, Precondition, Revision, Selector, Since, StoreStats, StoreWatchOptions},
 };
 use tokio::{
     runtime::Handle,
@@ -187,7 +188,7 @@ impl Looks {
     async fn watch(self, mut watcher: Watcher, stop: Arc<Semaphore>) -> Held {
         loop {
             watcher.step().await?;
-            let revision = watcher.events.last().map(runtide_core::StoreEvent::revision);
+            let revision = watcher.events.last().map(runtide_core::store::StoreEvent::revision);
             self.tell(revision.unwrap_or_default());
             if stop.try_acquire().is_ok() {
                 return Ok(());

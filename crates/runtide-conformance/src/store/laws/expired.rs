@@ -7,8 +7,8 @@ use std::sync::{
 
 use bytes::Bytes;
 use runtide_core::{
-    Document, ErrorKind, ResourceFormat, Revision, Selector, Since, SlowConsumer, StoreEvent, StoreStream,
-    StoreWatchOptions,
+    ErrorKind, SlowConsumer,
+    store::{Document, ResourceFormat, Revision, Selector, Since, StoreEvent, StoreStream, StoreWatchOptions},
 };
 
 use super::{Hand, Held, KIND, Tried, document, done, if_any, reference};
@@ -133,7 +133,7 @@ async fn too_slow(tried: Tried<'_>, overrun: Overrun) -> Held<u64> {
             let (key, salt) = (usize::try_from(n % 8).unwrap_or(0), usize::try_from(n).unwrap_or(0));
             if n % 50 == 17 {
                 let reference = reference(key);
-                let gone = hand.delete(&reference, runtide_core::Precondition::None).await?;
+                let gone = hand.delete(&reference, runtide_core::store::Precondition::None).await?;
                 hand.holds(truth.add(gone.map(|revision| Change::new(revision, reference, None))))?;
             } else {
                 let change = hand.put_surely(&reference(key), &document(round * 1_000, salt)).await?;

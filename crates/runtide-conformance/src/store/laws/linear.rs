@@ -9,8 +9,10 @@ use std::{
 };
 
 use runtide_core::{
-    ApplyOutcome, Document, Error, ErrorKind, Precondition, Resource, ResourceRef, Revision, Selector, StoreEvent,
-    StoreWatchOptions,
+    Error, ErrorKind,
+    store::{
+        ApplyOutcome, Document, Precondition, Resource, ResourceRef, Revision, Selector, StoreEvent, StoreWatchOptions,
+    },
 };
 use tokio::{
     sync::{Barrier, watch},

@@ -10,8 +10,11 @@ pub(super) mod write;
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use runtide_core::{
-    Applied, Document, Error, ErrorKind, Page, PageOptions, Precondition, Resource, ResourceFormat, ResourceRef,
-    Revision, Selector, StoreBackend, StoreStats,
+    Error, ErrorKind,
+    store::{
+        Applied, Document, Page, PageOptions, Precondition, Resource, ResourceFormat, ResourceRef, Revision, Selector,
+        StoreBackend, StoreStats,
+    },
 };
 
 use super::{StoreHarness, StoreLaw};

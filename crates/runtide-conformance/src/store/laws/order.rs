@@ -1,6 +1,9 @@
 //! S4 and S5: what watchers are told while writers run.
 
-use runtide_core::{LabelMatch, ResourceFormat, Revision, Selector, Since, StoreWatchOptions};
+use runtide_core::{
+    LabelMatch,
+    store::{ResourceFormat, Revision, Selector, Since, StoreWatchOptions},
+};
 
 use tokio::task::JoinSet;
 
@@ -159,7 +162,7 @@ async fn open(hand: &Hand, selector: Selector, n: usize, round: usize) -> Held<(
     Ok((listing, watcher))
 }
 
-type Listing = (Selector, Revision, Vec<std::sync::Arc<runtide_core::Resource>>);
+type Listing = (Selector, Revision, Vec<std::sync::Arc<runtide_core::store::Resource>>);
 
 /// A listing in pages of all sizes. If its revision is too old before its last page was read, it is made anew.
 async fn listed(hand: &Hand, selector: &Selector, round: usize) -> Held<Listing> {

@@ -8,8 +8,11 @@ use std::{
 };
 
 use runtide_core::{
-    Digest, ErrorKind, Gap, PageOptions, Precondition, Resource, ResourceRef, Revision, Selector, Since,
-    SnapshotReader, SnapshotSeal, StoreEvent, StoreWatchOptions,
+    ErrorKind, Gap,
+    store::{
+        Digest, PageOptions, Precondition, Resource, ResourceRef, Revision, Selector, Since, SnapshotReader,
+        SnapshotSeal, StoreEvent, StoreWatchOptions,
+    },
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use runtide_core::{
-    ApplyOutcome, Document, Error, ErrorKind, Precondition, Resource, ResourceFormat, ResourceRef, Revision, Selector,
-    StoreWatchOptions,
+    Error, ErrorKind,
+    store::{
+        ApplyOutcome, Document, Precondition, Resource, ResourceFormat, ResourceRef, Revision, Selector,
+        StoreWatchOptions,
+    },
 };
 
 use super::{Hand, Held, Tried, body, document, named, refer, reference, told};
@@ -29,7 +32,7 @@ pub(crate) async fn s1_read_your_write(h: &dyn StoreHarness) -> StoreLawResult {
         hand.shows(&reference, None, Revision(0)).await?;
         let made = hand.put(&reference, &body).await?;
         hand.equal("the outcome of a first apply", &made.outcome, &ApplyOutcome::Created)?;
-        hand.equal("the digest of what was applied", &made.digest(), &runtide_core::Digest::of(&body.bytes))?;
+        hand.equal("the digest of what was applied", &made.digest(), &runtide_core::store::Digest::of(&body.bytes))?;
         for hand in &hands {
             reads += reads_back(hand, &Resource::new(reference.clone(), body.clone(), made.revision)).await?;
         }
@@ -486,7 +489,7 @@ async fn again(
     const AT_ONCE: usize = 6;
     let hand = tried.hand();
     let before = hand.stats().await?.revision;
-    let unchanged = |applied: &runtide_core::Applied| {
+    let unchanged = |applied: &runtide_core::store::Applied| {
         let found = (applied.outcome, applied.revision);
         hand.equal("an apply of what is there", &found, &(ApplyOutcome::Unchanged, revision))
     };

@@ -3,7 +3,7 @@
 use ciborium::value::Value as Item;
 
 use super::{Bounded, Outcome, Problem, Value, too_long, value};
-use crate::Document;
+use crate::store::Document;
 
 pub(super) fn read(bytes: &[u8]) -> Outcome<Value> {
     count(bytes)?;

@@ -16,7 +16,10 @@ use std::io;
 
 pub(super) use self::{stream::documents, value::Value};
 use super::ResourceFormat;
-use crate::{Document, Error, ErrorKind};
+use crate::{
+    error::{Error, ErrorKind},
+    store::Document,
+};
 
 /// Why a document cannot be read, or a value not be written.
 #[derive(Debug)]

@@ -3,7 +3,10 @@
 use proptest::prelude::*;
 
 use super::{Value, read, write};
-use crate::{Document, ErrorKind, ResourceFormat, ResourceRef};
+use crate::{
+    error::ErrorKind,
+    store::{Document, ResourceFormat, ResourceRef},
+};
 
 /// The formats of this build.
 fn formats() -> Vec<ResourceFormat> {

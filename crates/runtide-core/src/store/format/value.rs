@@ -3,7 +3,7 @@
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use super::Problem;
-use crate::Document;
+use crate::store::Document;
 
 /// What a document says, whatever it is written in. Nested at most [`Document::MAX_DEPTH`] deep, by whoever makes one: so
 /// that walking it, and dropping it, takes a bounded stack.

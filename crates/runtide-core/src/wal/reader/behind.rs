@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{READ, WalReader};
 use crate::{
-    Error, ErrorKind, Result,
+    error::{Error, ErrorKind, Result},
     wal::{
         corruption::Corruption,
         format::CommitHeader,

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{CORRUPT, READ, Ready, WalReader};
 use crate::{
-    Error, ErrorKind, Result,
+    error::{Error, ErrorKind, Result},
     wal::{
         corruption::Corruption,
         format::{FRAME_HEADER, Frame},

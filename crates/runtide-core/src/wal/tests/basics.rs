@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{KIND, assert_records, log_of, payload, read, segments, small};
 use crate::{
-    ErrorKind,
+    error::ErrorKind,
     wal::{Anchor, Durability, ReadFrom, Record, RecordKind, Seq, Wal, WalOptions, WalReader},
 };
 

@@ -2,7 +2,7 @@
 
 use super::{KIND, copy, log_of, payload, read_with, segments, small};
 use crate::{
-    ErrorKind,
+    error::ErrorKind,
     wal::{OnCorruption, Wal, WalOptions, verify},
 };
 

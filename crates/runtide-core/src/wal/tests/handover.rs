@@ -32,7 +32,7 @@ use shuttle::{
 use self::disk::{Fail, Watched};
 use super::{KIND, payload};
 use crate::{
-    ErrorKind, Result,
+    error::{ErrorKind, Result},
     wal::{Durability, ReadFrom, Seq, Wal, WalOptions, WalReader},
 };
 
@@ -209,7 +209,7 @@ fn a_failure_reaches_everyone_who_waits_and_everyone_who_comes() {
             assert_eq!(append(&wal, &disk, 1).unwrap_err().kind(), ErrorKind::Unexpected);
         }
         let _ = wal.close();
-        assert_eq!(append(&wal, &disk, 1).unwrap_err().retry(), crate::Retry::Never);
+        assert_eq!(append(&wal, &disk, 1).unwrap_err().retry(), crate::error::Retry::Never);
     }
     check(|| life(Fail::Sync, Durability::Commit));
     check(|| life(Fail::Write, Durability::Commit));

@@ -2,7 +2,7 @@
 
 use super::{log_of, payload, segments, small};
 use crate::{
-    ErrorKind,
+    error::ErrorKind,
     wal::{ReadFrom, Wal, WalKey, WalOptions, WalReader, verify},
 };
 

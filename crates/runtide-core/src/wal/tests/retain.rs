@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{KIND, assert_records, log_of, payload, segments, small};
 use crate::{
-    ErrorKind,
+    error::ErrorKind,
     wal::{OnCorruption, ReadFrom, Retention, Seq, Wal, WalReader, verify},
 };
 

@@ -2,7 +2,7 @@
 
 use super::{KIND, log_of, payload, read, segments, small};
 use crate::{
-    ErrorKind,
+    error::ErrorKind,
     wal::{ReadFrom, RecordKind, Seq, Wal, WalOptions, dump, salvage, verify},
 };
 

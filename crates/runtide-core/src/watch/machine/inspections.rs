@@ -6,7 +6,10 @@ use tokio::time::Instant;
 
 use super::{Command, Machine};
 use crate::{
-    Continuity, Detail, Error, ErrorKind, Gap, Instance, InstanceId, Result,
+    error::{Error, ErrorKind, Result},
+    event::{Continuity, Gap},
+    instance::{Instance, InstanceId},
+    runtime::Detail,
     watch::{
         inspect_queue::Worth,
         merge,

@@ -6,7 +6,8 @@ use tokio::time::Instant;
 
 use super::{Command, Machine, Mode, Phase};
 use crate::{
-    Continuity, Error, Failure, Gap, Retry, RuntimeEventKind,
+    error::{Error, Failure, Retry},
+    event::{Continuity, Gap, RuntimeEventKind},
     watch::{
         relist::{Purpose, Relist, Told},
         source::Opened,

@@ -9,7 +9,9 @@ use tokio::time::Instant;
 
 use super::{Command, Machine, Mode, Phase};
 use crate::{
-    Detail, Gap, Instance, InstanceId, InstanceState, ResumeToken, RuntimeEventKind,
+    event::{Gap, ResumeToken, RuntimeEventKind},
+    instance::{Instance, InstanceId, InstanceState},
+    runtime::Detail,
     watch::{
         merge,
         relist::{Purpose, Relist, Told},

@@ -3,7 +3,12 @@
 use std::time::Duration;
 
 use super::world::*;
-use crate::{ExitStatus, InstanceState as S, RuntimeEventKind, SignalBody, WatchOptions};
+use crate::{
+    event::RuntimeEventKind,
+    instance::{ExitStatus, InstanceState as S},
+    runtime::WatchOptions,
+    watch::SignalBody,
+};
 
 #[tokio::test(start_paused = true)]
 async fn a_watch_begins_with_what_is_there_and_goes_on_live() {
@@ -73,7 +78,7 @@ async fn a_partial_list_removes_nothing_and_is_completed_later() {
     world.change(|w| {
         w.there.remove("b");
         w.partial = true;
-        w.tell(SignalBody::Lost(crate::Gap::Undecodable));
+        w.tell(SignalBody::Lost(crate::event::Gap::Undecodable));
     });
     let seen = briefs(&mut stream, QUIET * 2).await;
     assert_eq!(seen.len(), 4, "{seen:?}");
@@ -93,7 +98,7 @@ async fn a_list_that_falls_to_nothing_is_read_twice() {
     world.change(|w| {
         w.there.clear();
         w.snapshots = 0;
-        w.tell(SignalBody::Lost(crate::Gap::Undecodable));
+        w.tell(SignalBody::Lost(crate::event::Gap::Undecodable));
         w.during_snapshot = None;
     });
     tokio::time::sleep(Duration::from_millis(100)).await; // the first look was empty
@@ -123,7 +128,7 @@ async fn lost_messages_give_one_bracket_at_a_time() {
     let driver = world.driver();
     let mut stream = watch(&driver).await;
     for _ in 0..100 {
-        world.change(|w| w.tell(SignalBody::Lost(crate::Gap::Undecodable)));
+        world.change(|w| w.tell(SignalBody::Lost(crate::event::Gap::Undecodable)));
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let events = until_quiet(&mut stream, QUIET * 3).await;
@@ -181,7 +186,7 @@ async fn an_answer_from_before_a_loss_is_not_waited_for() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     world.change(|w| {
         w.put(instance("a", S::Stopped));
-        w.tell(SignalBody::Lost(crate::Gap::Undecodable));
+        w.tell(SignalBody::Lost(crate::event::Gap::Undecodable));
     });
     let events = until_quiet(&mut stream, QUIET * 2).await;
     assert_eq!(
@@ -203,7 +208,7 @@ async fn an_edge_of_what_the_bracket_could_not_see_is_told() {
     world.change(|w| {
         w.there.remove("b"); // it ended in the gap, and cannot be read
         w.partial = true;
-        w.tell(SignalBody::Lost(crate::Gap::Undecodable));
+        w.tell(SignalBody::Lost(crate::event::Gap::Undecodable));
     });
     briefs(&mut stream, QUIET * 2).await;
     world.change(|w| w.tell_edge("b", S::Running, None));

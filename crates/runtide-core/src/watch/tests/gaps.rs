@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use super::world::*;
 use crate::{
-    Error, ErrorKind, Evidence, Gap, InstanceState as S, InstanceTable, Opened, RuntimeEventKind, SignalBody,
-    WatchOptions,
+    error::{Error, ErrorKind},
+    event::{Gap, RuntimeEventKind},
+    instance::InstanceState as S,
+    runtime::WatchOptions,
+    watch::{Evidence, InstanceTable, Opened, SignalBody},
 };
 
-fn refused() -> crate::Result<Opened> {
+fn refused() -> crate::error::Result<Opened> {
     Err(Error::new(ErrorKind::Unavailable, "test.open", "refused"))
 }
 
@@ -130,7 +133,7 @@ async fn a_watch_resumes_from_a_stored_place() {
         assert_eq!(stream.next().await.unwrap().unwrap_err().kind(), ErrorKind::Cancelled);
         assert!(stream.next().await.is_none());
     }
-    let from = table.place(&"test".into()).unwrap().0.clone();
+    let from = table.position(&"test".into()).unwrap().0.clone();
     world.change(|w| {
         w.die("a", 4);
         w.tell(SignalBody::CaughtUp);
@@ -161,13 +164,13 @@ async fn what_was_stored_does_not_make_an_edge_look_old() {
     world.change(|w| {
         w.there.remove("b"); // it ended in the gap, and cannot be read: the table still has it
         w.partial = true;
-        w.tell(SignalBody::Lost(crate::Gap::Undecodable));
+        w.tell(SignalBody::Lost(crate::event::Gap::Undecodable));
     });
     for event in until_quiet(&mut stream, QUIET * 2).await {
         table.apply(&event);
     }
     driver.close().await;
-    let from = table.place(&"test".into()).unwrap().0.clone();
+    let from = table.position(&"test".into()).unwrap().0.clone();
     world.change(|w| {
         w.tell_edge("b", S::Running, None);
         w.tell_edge("a", S::Paused, None);

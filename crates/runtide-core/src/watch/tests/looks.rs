@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use super::world::*;
 use crate::{
-    Detail, Edge, Health, Incarnation, Instance, InstanceState as S, Opened, RuntimeEventKind, SignalBody, WatchOptions,
+    event::RuntimeEventKind,
+    instance::{Health, Incarnation, Instance, InstanceState as S},
+    runtime::{Detail, WatchOptions},
+    watch::{Edge, Opened, SignalBody},
 };
 
 #[tokio::test(start_paused = true)]
@@ -134,7 +137,7 @@ fn in_life(name: &str, life: &str) -> Instance {
 }
 
 /// `a` runs, and is in another life than the last one that was told.
-async fn untold_life(how_one_hears: impl FnOnce(&mut State)) -> Vec<std::sync::Arc<crate::RuntimeEvent>> {
+async fn untold_life(how_one_hears: impl FnOnce(&mut State)) -> Vec<std::sync::Arc<crate::event::RuntimeEvent>> {
     let world = World::default();
     world.change(|w| w.lean = true);
     let driver = world.driver();

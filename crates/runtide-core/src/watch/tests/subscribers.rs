@@ -4,8 +4,11 @@ use std::{num::NonZeroUsize, time::Duration};
 
 use super::world::*;
 use crate::{
-    DriverOptions, ErrorKind, Gap, InstanceFilter, InstanceState as S, InstanceTable, RuntimeEventKind, SlowConsumer,
-    WatchOptions,
+    error::ErrorKind,
+    event::{Gap, RuntimeEventKind},
+    instance::InstanceState as S,
+    runtime::{InstanceFilter, SlowConsumer, WatchOptions},
+    watch::{DriverOptions, InstanceTable},
 };
 
 fn small_ring() -> DriverOptions {
@@ -79,7 +82,7 @@ async fn whoever_comes_during_an_outage_is_told_of_it_first() {
     let driver = world.driver();
     let _first = watch(&driver).await;
     world.change(|w| {
-        w.opens.extend((0..5).map(|_| Err(crate::Error::new(ErrorKind::Unavailable, "test.open", "refused"))));
+        w.opens.extend((0..5).map(|_| Err(crate::error::Error::new(ErrorKind::Unavailable, "test.open", "refused"))));
         w.told.push_back(Told::Break);
     });
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -126,7 +129,7 @@ async fn bookmarks_repeat_the_place_on_a_quiet_stream() {
     check_order(&seen);
     let briefs: Vec<String> = seen.iter().map(|e| brief(e)).collect();
     assert_eq!(briefs, ["resync_begin Initial", "resync_end", "bookmark", "bookmark", "bookmark"]);
-    assert_eq!(table.place(&"test".into()).unwrap().0, &seen[1].cursor);
+    assert_eq!(table.position(&"test".into()).unwrap().0, &seen[1].cursor);
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,9 +10,14 @@ use async_trait::async_trait;
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
-    Completeness, Detail, Driver, DriverOptions, Edge, Error, ErrorKind, EventStream, ExitStatus, Flow, Gap,
-    Inspection, Inspector, Instance, InstanceId, InstanceKind, InstanceState, Opened, Result, ResumeToken,
-    RuntimeEvent, RuntimeEventKind, Signal, SignalBody, Snapshot, Source, WatchOptions,
+    error::{Error, ErrorKind, Result},
+    event::{Gap, ResumeToken, RuntimeEvent, RuntimeEventKind},
+    instance::{ExitStatus, Instance, InstanceId, InstanceKind, InstanceState},
+    runtime::{Detail, WatchOptions},
+    watch::{
+        Completeness, Driver, DriverOptions, Edge, EventStream, Flow, Inspection, Inspector, Opened, Signal,
+        SignalBody, Snapshot, Source,
+    },
 };
 
 pub(super) enum Told {

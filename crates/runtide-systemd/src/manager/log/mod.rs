@@ -2,7 +2,7 @@
 //!
 //! * What a unit's processes print, and what they log by syslog or the journal's own protocol, is read by `journalctl` as a
 //!   child (docs/decisions/0020). What the manager says about the unit is not its output.
-//! * One entry is one [`LogLine`](runtide_core::LogLine), with what ended the line where it was printed. journald cuts a line at
+//! * One entry is one [`LogLine`](runtide_core::manager::LogLine), with what ended the line where it was printed. journald cuts a line at
 //!   48 KiB (`LineMax=`); its pieces come as they are, without a newline of ours between.
 //! * Both outputs of a unit go to one socket of journald, or to two of which nobody says which is which: all is `Console`.
 //! * Every life of the unit that the journal has is read, also of an earlier boot, and of an earlier unit of that name.
@@ -23,7 +23,10 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use futures_util::{TryStreamExt as _, stream};
-use runtide_core::{ErrorKind, Incarnation, InstanceId, LogManager, LogOptions, LogSource, LogStream, Result};
+use runtide_core::{
+    ErrorKind, Incarnation, InstanceId, Result,
+    manager::{LogManager, LogOptions, LogSource, LogStream},
+};
 use zbus::{DeserializeDict, Type};
 
 use self::{

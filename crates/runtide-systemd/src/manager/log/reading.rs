@@ -10,7 +10,10 @@
 use std::{fmt, future::Future, pin::Pin, time::SystemTime};
 
 use bytes::Bytes;
-use runtide_core::{ErrorKind, LogLine, LogSource, Result};
+use runtide_core::{
+    ErrorKind, Result,
+    manager::{LogLine, LogSource},
+};
 
 use super::{
     Plan,

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use futures_util::StreamExt as _;
-use runtide_core::LogLine;
+use runtide_core::manager::LogLine;
 use zbus::Variant;
 
 use super::{

@@ -14,8 +14,11 @@ use std::{
 };
 
 use runtide_core::{
-    Effect, Error, ErrorKind, ExitStatus, InstanceId, InstanceSpec, Labels, LifecycleManager, Mount, MountSource,
-    ProvisionManager, RemoveOptions, RestartPolicy, StopOptions, UnixSignal,
+    Error, ErrorKind, ExitStatus, InstanceId, Labels, UnixSignal,
+    manager::{
+        Effect, InstanceSpec, LifecycleManager, Mount, MountSource, ProvisionManager, RemoveOptions, RestartPolicy,
+        StopOptions,
+    },
 };
 
 use super::{

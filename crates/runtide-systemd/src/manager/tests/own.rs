@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use runtide_core::{Effect, ErrorKind, InstanceId, UnixSignal};
+use runtide_core::{ErrorKind, InstanceId, UnixSignal, manager::Effect};
 use zbus::{OwnedVariant, Variant};
 
 use super::super::{

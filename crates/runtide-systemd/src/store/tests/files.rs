@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use runtide_core::{Digest, Document, Precondition, ResourceFormat, ResourceRef, StoreBackend};
+use runtide_core::store::{Digest, Document, Precondition, ResourceFormat, ResourceRef, StoreBackend};
 use runtide_memory::MemoryStore;
 
 use super::super::{

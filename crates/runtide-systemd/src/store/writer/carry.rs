@@ -8,7 +8,10 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use runtide_core::{Digest, Document, Error, ErrorKind, LocalStore, ResourceFormat, Revision};
+use runtide_core::{
+    Error, ErrorKind,
+    store::{Digest, Document, LocalStore, ResourceFormat, Revision},
+};
 
 use super::{
     super::{folder::Put, manager::again, name::UnitFileName, record::Intent},

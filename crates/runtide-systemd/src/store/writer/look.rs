@@ -3,7 +3,10 @@
 use std::{collections::BTreeSet, sync::PoisonError};
 
 use bytes::Bytes;
-use runtide_core::{Digest, Document, LocalStore, PlannedChange, Precondition, ResourceRef, Result};
+use runtide_core::{
+    Result,
+    store::{Digest, Document, LocalStore, PlannedChange, Precondition, ResourceRef},
+};
 
 use super::{
     super::{LARGEST, folder::Found, name::UnitFileName},

@@ -14,8 +14,10 @@ use std::{
 
 use bytes::Bytes;
 use runtide_core::{
-    Digest, Document, Error, ErrorKind, LocalStore, Planned, PlannedChange, Precondition, Resource, ResourceRef,
-    Result, Revision, StoreImage,
+    Error, ErrorKind, Result,
+    store::{
+        Digest, Document, LocalStore, Planned, PlannedChange, Precondition, Resource, ResourceRef, Revision, StoreImage,
+    },
 };
 use tokio::{
     sync::{Notify, mpsc, oneshot},

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
-use runtide_core::{Digest, Error, ErrorKind, LocalStore, Resource, Result, Revision, StoreImage};
+use runtide_core::{
+    Error, ErrorKind, Result,
+    store::{Digest, LocalStore, Resource, Revision, StoreImage},
+};
 
 use super::{super::name::UnitFileName, Fresh, Held, State, Trouble, Writer};
 

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use runtide_core::{Error, ErrorKind, LocalStore, PlannedChange, Precondition, ResourceRef, Result, Revision};
+use runtide_core::{
+    Error, ErrorKind, Result,
+    store::{LocalStore, PlannedChange, Precondition, ResourceRef, Revision},
+};
 
 use super::{
     super::{manager::again, name::UnitFileName},

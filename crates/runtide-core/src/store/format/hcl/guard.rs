@@ -6,7 +6,7 @@
 //! is found here is no syntax, only brackets, keys and tokens, and what is wrong with them is left to the parser.
 
 use super::{Outcome, Problem};
-use crate::Document;
+use crate::store::Document;
 
 /// The most levels of blocks, lists, objects, parentheses, calls and templates; a `for` counts as two.
 pub(super) const DEPTH: usize = 32;

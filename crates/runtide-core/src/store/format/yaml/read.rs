@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::HashMap};
 use granit_parser::{Event, Parser, ScalarStyle, Tag};
 
 use super::{Outcome, Problem, Value, documents, plain, value};
-use crate::Document;
+use crate::store::Document;
 
 /// How much anchors and aliases may add to what is written: values, and bytes of text. A bomb needs more.
 const EXPANSION: usize = 1 << 20;
