@@ -9,7 +9,7 @@ use runtide_benches::{
     Clock, Feed, Round, Scripted, Table, bytes, fleet, is_trial, met, millis, nanos, resident_bytes,
 };
 use runtide_core::{
-    BackendId, EventStream, Gap, Health, InstanceId, InstanceState, RuntimeEventKind, Snapshot, WatchOptions,
+    BackendId, EventStream, Gap, Health, InstanceId, InstanceState, Listing, RuntimeEventKind, WatchOptions,
     watch::{Driver, DriverOptions, Signal, SignalBody},
 };
 use tokio::runtime::Runtime;
@@ -126,7 +126,7 @@ impl Bench {
     fn confirm(&mut self) -> Round {
         let rows = fleet::rows(&self.backend, self.count, self.health);
         let clock = Clock::start();
-        self.feed.tell(vec![Signal::new(SignalBody::Full(Snapshot::complete(rows)))]);
+        self.feed.tell(vec![Signal::new(SignalBody::Full(Listing::complete(rows)))]);
         let id = InstanceId::from(fleet::id(0));
         self.feed.tell(vec![fleet::edge(&id, InstanceState::Paused), fleet::edge(&id, InstanceState::Running)]);
         self.runtime.block_on(async {

@@ -8,7 +8,7 @@ use std::{
 
 use async_trait::async_trait;
 use runtide_core::{
-    BackendId, Detail, Error, ErrorKind, Gap, Instance, InstanceId, Result, Snapshot,
+    BackendId, Detail, Error, ErrorKind, Gap, Instance, InstanceId, Listing, Result,
     event::ResumeToken,
     watch::{Driver, DriverOptions, Flow, Inspection, Inspector, Opened, Signal, Source},
 };
@@ -85,10 +85,9 @@ impl Source for Scripted {
 
 #[async_trait]
 impl Inspector for Looks {
-    async fn snapshot(&self, _detail: Detail) -> Result<Snapshot> {
+    async fn list(&self, _detail: Detail) -> Result<Listing> {
         let rows = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        rows.map(Snapshot::complete)
-            .ok_or_else(|| Error::new(ErrorKind::Unexpected, "bench.snapshot", "no look is due"))
+        rows.map(Listing::complete).ok_or_else(|| Error::new(ErrorKind::Unexpected, "bench.snapshot", "no look is due"))
     }
 
     async fn inspect(&self, _ids: &[InstanceId], _detail: Detail) -> Result<Vec<Inspection>> {

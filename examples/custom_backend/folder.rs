@@ -36,7 +36,7 @@ impl Folder {
 
 #[async_trait]
 impl Inspector for Folder {
-    async fn snapshot(&self, _: Detail) -> Result<Snapshot> {
+    async fn list(&self, _: Detail) -> Result<Listing> {
         let (mut there, mut failures) = (Vec::new(), Vec::new());
         for entry in fs::read_dir(&self.0).map_err(failed)? {
             match self.look(&entry.map_err(failed)?.file_name().to_string_lossy().as_ref().into()) {
@@ -44,7 +44,7 @@ impl Inspector for Folder {
                 Err(error) => failures.push(Failure::from(&error)),
             }
         }
-        Ok(Snapshot::new(there, failures))
+        Ok(Listing::new(there, failures))
     }
 
     async fn inspect(&self, ids: &[InstanceId], _: Detail) -> Result<Vec<Inspection>> {
@@ -69,7 +69,7 @@ impl Source for Folder {
     // A folder tells nothing, so it is looked at every now and then; the driver compares.
     async fn next_batch(&mut self, out: &mut Vec<Signal>) -> Result<Flow> {
         tokio::time::sleep(Duration::from_millis(200)).await;
-        out.push(Signal::new(SignalBody::Full(self.snapshot(Detail::Summary).await?)));
+        out.push(Signal::new(SignalBody::Full(self.list(Detail::Summary).await?)));
         Ok(Flow::Open)
     }
 }
@@ -111,8 +111,8 @@ impl RuntimeBackend for FolderBackend {
         Ok(RuntimeInfo::new(self.id().clone(), self.kind(), "1", place, self.capabilities()))
     }
 
-    async fn list_instances(&self, options: ListOptions) -> Result<Snapshot> {
-        let mut snapshot = self.folder.snapshot(options.detail).await?;
+    async fn list_instances(&self, options: ListOptions) -> Result<Listing> {
+        let mut snapshot = self.folder.list(options.detail).await?;
         snapshot.instances.retain(|instance| options.filter.matches(instance));
         Ok(snapshot)
     }

@@ -29,5 +29,5 @@ pub use self::{
         Detail, InstanceFilter, ListOptions, RuntimeBackend, RuntimeBackendExt, RuntimeInfo, RuntimeKind, SlowConsumer,
         WatchOptions,
     },
-    watch::{Completeness, EventStream, Evidence, Freshness, InstanceTable, Snapshot, Transition, TransitionStream},
+    watch::{Completeness, EventStream, Evidence, Freshness, InstanceTable, Listing, Transition, TransitionStream},
 };

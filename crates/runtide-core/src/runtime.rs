@@ -25,7 +25,7 @@ use crate::{
     },
     names::setters,
     watch,
-    watch::{EventStream, InstanceTable, Snapshot, TransitionStream},
+    watch::{EventStream, InstanceTable, Listing, TransitionStream},
 };
 
 /// One runtime, shared as `Arc<dyn RuntimeBackend>`.
@@ -57,7 +57,7 @@ pub trait RuntimeBackend: Debug + Send + Sync + 'static {
     ///
     /// # Behavior
     /// * An item that cannot be decoded makes the snapshot partial, and is named in it; it hides no other.
-    async fn list_instances(&self, options: ListOptions) -> Result<Snapshot>;
+    async fn list_instances(&self, options: ListOptions) -> Result<Listing>;
 
     /// All that can be known of one instance.
     ///

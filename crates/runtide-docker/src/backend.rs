@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use runtide_core::{
-    BackendId, Capabilities, Detail, EventStream, Instance, InstanceId, ListOptions, Result, RuntimeBackend,
-    RuntimeInfo, RuntimeKind, Snapshot, WatchOptions,
+    BackendId, Capabilities, Detail, EventStream, Instance, InstanceId, ListOptions, Listing, Result, RuntimeBackend,
+    RuntimeInfo, RuntimeKind, WatchOptions,
     capabilities::{Support, WatchSupport},
     manager::{LifecycleManager, LogManager, ProvisionManager},
     watch::Driver,
@@ -94,7 +94,7 @@ impl RuntimeBackend for DockerBackend {
         Ok(info)
     }
 
-    async fn list_instances(&self, options: ListOptions) -> Result<Snapshot> {
+    async fn list_instances(&self, options: ListOptions) -> Result<Listing> {
         self.inspector.look(&options.filter, options.detail).await
     }
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use runtide_core::{
-    Completeness, Detail, Error, ErrorKind, Failure, Instance, InstanceFilter, InstanceId, Result, Snapshot,
+    Completeness, Detail, Error, ErrorKind, Failure, Instance, InstanceFilter, InstanceId, Listing, Result,
     watch::{Inspection, Inspector},
 };
 use tokio::time::Instant;
@@ -30,8 +30,8 @@ impl DockerInspector {
     }
 
     /// What a filter lets through; inspects are made only of that.
-    pub(crate) async fn look(&self, filter: &InstanceFilter, detail: Detail) -> Result<Snapshot> {
-        let mut listed = self.list("").await?;
+    pub(crate) async fn look(&self, filter: &InstanceFilter, detail: Detail) -> Result<Listing> {
+        let mut listed = self.list_matching("").await?;
         listed.instances.retain(|instance| filter.matches(instance));
         if detail == Detail::Full {
             listed = self.detailed(listed).await;
@@ -41,7 +41,7 @@ impl DockerInspector {
     }
 
     /// One request, and as many inspects as there are items in which the list is likely to lag behind.
-    async fn list(&self, query: &str) -> Result<Snapshot> {
+    async fn list_matching(&self, query: &str) -> Result<Listing> {
         const OPERATION: &str = "docker.list";
         let path = format!("/containers/json?all=1{query}");
         let body = self.client.get_bytes(OPERATION, &path, self.client.deadline()).await?;
@@ -62,7 +62,7 @@ impl DockerInspector {
             }
             doubted
         };
-        let mut snapshot = Snapshot::new(instances.into_iter().map(Arc::new).collect(), failures);
+        let mut snapshot = Listing::new(instances.into_iter().map(Arc::new).collect(), failures);
         if !doubtful.is_empty() {
             let looks = self.inspect_each(&doubtful, Detail::Summary).await;
             replace(&mut snapshot, looks, false);
@@ -71,7 +71,7 @@ impl DockerInspector {
     }
 
     /// The same instances, each by an inspect of its own.
-    async fn detailed(&self, mut summary: Snapshot) -> Snapshot {
+    async fn detailed(&self, mut summary: Listing) -> Listing {
         let ids: Vec<InstanceId> = summary.instances.iter().map(|instance| instance.id.clone()).collect();
         let looks = self.inspect_each(&ids, Detail::Full).await;
         replace(&mut summary, looks, true);
@@ -123,7 +123,7 @@ impl DockerInspector {
         answers.extend(impossible.into_iter().cloned().map(Inspection::Absent));
         for chunk in chunks(&plausible) {
             let asked: HashSet<&InstanceId> = chunk.iter().copied().collect();
-            let looked = self.list(&id_filter(chunk)).await;
+            let looked = self.list_matching(&id_filter(chunk)).await;
             match looked {
                 Ok(snapshot) => {
                     let complete = snapshot.is_complete();
@@ -159,7 +159,7 @@ impl DockerInspector {
 
 #[async_trait]
 impl Inspector for DockerInspector {
-    async fn snapshot(&self, detail: Detail) -> Result<Snapshot> {
+    async fn list(&self, detail: Detail) -> Result<Listing> {
         let snapshot = self.look(&InstanceFilter::default(), detail).await?;
         self.reported_state.lock().prune(&snapshot, Instant::now());
         Ok(snapshot)
@@ -175,7 +175,7 @@ impl Inspector for DockerInspector {
 
 /// Puts better looks in place of listed items. What is gone meanwhile leaves; a look that failed leaves the item as listed,
 /// and is named if it was asked for (`wanted`), not if it was only to make sure.
-fn replace(snapshot: &mut Snapshot, looks: Vec<Inspection>, wanted: bool) {
+fn replace(snapshot: &mut Listing, looks: Vec<Inspection>, wanted: bool) {
     let mut by_id: std::collections::HashMap<InstanceId, Inspection> =
         looks.into_iter().map(|look| (look.id().clone(), look)).collect();
     let mut failures = Vec::new();

@@ -11,7 +11,7 @@ use std::{
 };
 
 use runtide_core::{
-    BackendId, ExitStatus, ImageRef, Instance, InstanceId, InstanceState, Snapshot,
+    BackendId, ExitStatus, ImageRef, Instance, InstanceId, InstanceState, Listing,
     event::ResumeToken,
     watch::{Edge, Signal, SignalBody},
 };
@@ -220,7 +220,7 @@ impl ReportedState {
     }
 
     /// Forgets what a complete look did not show, unless the stream spoke of it just now.
-    pub(crate) fn prune(&mut self, look: &Snapshot, now: Instant) {
+    pub(crate) fn prune(&mut self, look: &Listing, now: Instant) {
         if !look.is_complete() {
             return;
         }

@@ -10,7 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use runtide_core::{
-    Detail, Error, Gap, Result, RuntimeKind, Snapshot,
+    Detail, Error, Gap, Listing, Result, RuntimeKind,
     event::ResumeToken,
     watch::{Flow, Inspector, Opened, Signal, SignalBody, Source},
 };
@@ -64,7 +64,7 @@ pub(crate) struct DockerSource {
 enum Probed {
     Continued(Subscription, Proof),
     /// There was no token to go by, so this is what a list showed after the second stream was opened.
-    Looked(Subscription, Snapshot, Arc<Server>),
+    Looked(Subscription, Listing, Arc<Server>),
 }
 
 impl DockerSource {
@@ -282,7 +282,7 @@ async fn probe(
         return Ok(Probed::Continued(subscription, proof));
     }
     let (subscription, server) = open_fresh(client).await?;
-    let snapshot = inspector.snapshot(Detail::Summary).await?;
+    let snapshot = inspector.list(Detail::Summary).await?;
     Ok(Probed::Looked(subscription, snapshot, server))
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use etcd_client::{Compare, CompareOp, DeleteOptions, GetOptions, Txn, TxnOp};
 use runtide_core::{
     Error, ErrorKind, Result,
-    store::{Resource, Revision, SnapshotReader},
+    store::{Resource, Revision, StoreSnapshotReader},
 };
 use tokio::io::AsyncRead;
 
@@ -50,7 +50,7 @@ impl Restored<'_> {
 
     /// Writes all that the snapshot has. Nothing is believed before its seal was found to be right, which is when this ends. Of
     /// a snapshot that fits into what is held here, nothing is written before that.
-    async fn fill(&mut self, reader: &mut SnapshotReader<'_>) -> Result<()> {
+    async fn fill(&mut self, reader: &mut StoreSnapshotReader<'_>) -> Result<()> {
         let mut held: Vec<Vec<TxnOp>> = Vec::new();
         let (mut puts, mut bytes, mut all) = (Vec::with_capacity(CHUNK), 0, 0);
         while let Some(resource) = reader.next().await? {
@@ -85,7 +85,7 @@ impl Restored<'_> {
 
 impl Inner {
     pub(crate) async fn restore(&self, from: &mut (dyn AsyncRead + Send + Unpin)) -> Result<Revision> {
-        let mut reader = SnapshotReader::begin(from).await?;
+        let mut reader = StoreSnapshotReader::begin(from).await?;
         let mut restored = Restored { inner: self, generation: keys::new_generation().into(), begun: false };
         let outcome = async {
             restored.fill(&mut reader).await?;

@@ -3,7 +3,7 @@
 use etcd_client::{GetOptions, Txn, TxnOp};
 use runtide_core::{
     Error, ErrorKind, Result,
-    store::{Revision, SnapshotSeal, SnapshotWriter},
+    store::{Revision, StoreSnapshotSeal, StoreSnapshotWriter},
 };
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
@@ -22,7 +22,7 @@ const SNAPSHOT: &str = "etcd.snapshot";
 const MAINTENANCE: &str = "etcd.maintenance_snapshot";
 
 impl Inner {
-    pub(crate) async fn snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<SnapshotSeal> {
+    pub(crate) async fn snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<StoreSnapshotSeal> {
         let mut call = Call::new(SNAPSHOT, self.request_timeout);
         let (generation, revision, count) = loop {
             if call.left().is_zero() {
@@ -42,7 +42,7 @@ impl Inner {
             }
             self.see(answer.one())?;
         };
-        let mut writer = SnapshotWriter::begin(out, Revision(revision), count);
+        let mut writer = StoreSnapshotWriter::begin(out, Revision(revision), count);
         if let Some(generation) = generation {
             let mut range = self.keys.generation(&generation);
             loop {

@@ -11,7 +11,7 @@ use runtide_core::{
     Result,
     store::{
         Applied, Document, Page, PageOptions, Precondition, Resource, ResourceFormat, ResourceRef, Revision, Selector,
-        SnapshotSeal, StoreBackend, StoreStats, StoreStream, StoreWatchOptions,
+        StoreBackend, StoreSnapshotSeal, StoreStats, StoreStream, StoreWatchOptions,
     },
 };
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -100,7 +100,7 @@ impl StoreBackend for EtcdStore {
         crate::watch::open(&self.0, selector, options).await
     }
 
-    async fn snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<SnapshotSeal> {
+    async fn snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<StoreSnapshotSeal> {
         self.0.snapshot(out).await
     }
 

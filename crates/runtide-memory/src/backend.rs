@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use runtide_core::{
-    BackendId, Capabilities, Detail, Error, EventStream, Instance, InstanceId, ListOptions, Result, RuntimeBackend,
-    RuntimeInfo, RuntimeKind, Snapshot, WatchOptions,
+    BackendId, Capabilities, Detail, Error, EventStream, Instance, InstanceId, ListOptions, Listing, Result,
+    RuntimeBackend, RuntimeInfo, RuntimeKind, WatchOptions,
     manager::{
         ExecManager, ImageManager, LifecycleManager, LogManager, NetworkManager, ProvisionManager, SnapshotManager,
         StatsManager, VolumeManager,
@@ -86,8 +86,8 @@ impl RuntimeBackend for MemoryBackend {
         Ok(RuntimeInfo::new(self.id().clone(), self.kind(), version, "memory:", self.capabilities()))
     }
 
-    async fn list_instances(&self, options: ListOptions) -> Result<Snapshot> {
-        let mut snapshot = Inspector::snapshot(&self.client, options.detail).await?;
+    async fn list_instances(&self, options: ListOptions) -> Result<Listing> {
+        let mut snapshot = Inspector::list(&self.client, options.detail).await?;
         snapshot.instances.retain(|instance| options.filter.matches(instance));
         Ok(snapshot)
     }

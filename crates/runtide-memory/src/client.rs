@@ -19,7 +19,7 @@ use crate::{
     config::Config,
     fault::Call,
     normalize,
-    runtime::{Connection, Item, Listing, MemoryRuntime, State},
+    runtime::{Connection, Item, MemoryRuntime, RawListing, State},
 };
 
 /// A cheap handle on one backend's connection.
@@ -121,7 +121,7 @@ impl Client {
         done.map_err(|error| error.with_context("backend", &self.config.id))
     }
 
-    pub(crate) async fn list(&self) -> Result<Listing> {
+    pub(crate) async fn list(&self) -> Result<RawListing> {
         self.ask(Call::List, |state| Ok(state.listing())).await
     }
 

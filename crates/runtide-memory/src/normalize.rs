@@ -5,14 +5,14 @@
 use std::sync::Arc;
 
 use runtide_core::{
-    Address, Detail, ErrorKind, Failure, Gap, Instance, InstanceId, InstanceState, Port, Snapshot,
+    Address, Detail, ErrorKind, Failure, Gap, Instance, InstanceId, InstanceState, Listing, Port,
     watch::{Edge, Signal, SignalBody},
 };
 
 use crate::{
     config::{Config, Dialect},
     fault::Garble,
-    runtime::{FactKind, Item, Listing, Message, Phase, Record, Told},
+    runtime::{FactKind, Item, Message, Phase, RawListing, Record, Told},
 };
 
 /// | the runtime says | Runtide says |
@@ -81,7 +81,7 @@ fn addresses(native: &[Address]) -> Vec<Address> {
 }
 
 /// A listing: what cannot be read is named, and hides nothing else.
-pub(crate) fn snapshot(config: &Config, listing: &Listing, detail: Detail) -> Snapshot {
+pub(crate) fn snapshot(config: &Config, listing: &RawListing, detail: Detail) -> Listing {
     let mut failures = Vec::new();
     let mut instances = Vec::with_capacity(listing.items.len());
     for item in &listing.items {
@@ -93,7 +93,7 @@ pub(crate) fn snapshot(config: &Config, listing: &Listing, detail: Detail) -> Sn
     if listing.cut {
         failures.push(Failure::new(ErrorKind::Protocol, "memory.list", "the listing was cut"));
     }
-    Snapshot::new(instances, failures)
+    Listing::new(instances, failures)
 }
 
 pub(crate) fn garbled(id: &InstanceId) -> Failure {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use runtide_core::{
-    Detail, Error, ErrorKind, InstanceId, Result, Snapshot,
+    Detail, Error, ErrorKind, InstanceId, Listing, Result,
     event::ResumeToken,
     watch::{Flow, Inspection, Inspector, Opened, Signal, Source},
 };
@@ -62,7 +62,7 @@ impl Source for MemorySource {
 
 #[async_trait]
 impl Inspector for Client {
-    async fn snapshot(&self, detail: Detail) -> Result<Snapshot> {
+    async fn list(&self, detail: Detail) -> Result<Listing> {
         Ok(normalize::snapshot(&self.config, &self.list().await?, detail))
     }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use runtide_core::{
-    BackendId, Capabilities, Detail, EventStream, Instance, InstanceId, ListOptions, Result, RuntimeBackend,
-    RuntimeInfo, RuntimeKind, Snapshot, UnixSignal, WatchOptions,
+    BackendId, Capabilities, Detail, EventStream, Instance, InstanceId, ListOptions, Listing, Result, RuntimeBackend,
+    RuntimeInfo, RuntimeKind, UnixSignal, WatchOptions,
     capabilities::{Support, WatchSupport},
     manager::{Effect, LifecycleManager, LogManager, ProvisionManager, StatsManager},
     watch::Driver,
@@ -15,7 +15,7 @@ use crate::{
     client::{Client, Server},
     config::Config,
     inspector::UnitInspector,
-    journal::{JournalOptions, JournalStream},
+    journal::{JournaldOptions, JournaldStream},
     manager,
     source::UnitSource,
 };
@@ -103,10 +103,10 @@ impl SystemdBackend {
     /// reading goes on; and, if so wished, of one life alone.
     ///
     /// # Behavior
-    /// * Behind [`after`](JournalOptions::after) nothing is lost and nothing comes twice. Of what was thrown away meanwhile
+    /// * Behind [`after`](JournaldOptions::after) nothing is lost and nothing comes twice. Of what was thrown away meanwhile
     ///   nothing is left out in silence: that is `Expired`, and to read without a cursor gives what is still there.
     /// * With `after`, `since` and `until` hold as well: what comes is behind the entry, and of that time. The entry may be of
-    ///   another life than [`invocation`](JournalOptions::invocation).
+    ///   another life than [`invocation`](JournaldOptions::invocation).
     /// * With `follow` a life is followed to its end, and of an earlier life there is nothing to follow.
     /// * A life of which the journal has nothing has no lines; where there is no such unit either, it is `NotFound`.
     ///
@@ -119,10 +119,10 @@ impl SystemdBackend {
     ///
     /// ```no_run
     /// use runtide_core::manager::LogOptions;
-    /// use runtide_systemd::{JournalCursor, JournalOptions, SystemdBackend};
+    /// use runtide_systemd::{JournaldCursor, JournaldOptions, SystemdBackend};
     ///
-    /// # async fn example(systemd: SystemdBackend, kept: Option<JournalCursor>) -> runtide_core::Result<()> {
-    /// let options = JournalOptions::default().with_logs(LogOptions::default().with_follow()).with_after(kept);
+    /// # async fn example(systemd: SystemdBackend, kept: Option<JournaldCursor>) -> runtide_core::Result<()> {
+    /// let options = JournaldOptions::default().with_logs(LogOptions::default().with_follow()).with_after(kept);
     /// let mut journal = systemd.journal(&"web.service".into(), options).await?;
     /// while let Some(entry) = journal.next().await {
     ///     let entry = entry?;
@@ -131,7 +131,7 @@ impl SystemdBackend {
     /// }
     /// # Ok(()) }
     /// ```
-    pub async fn journal(&self, id: &InstanceId, options: JournalOptions) -> Result<JournalStream> {
+    pub async fn journal(&self, id: &InstanceId, options: JournaldOptions) -> Result<JournaldStream> {
         self.logs.journal(id, options).await
     }
 }
@@ -171,7 +171,7 @@ impl RuntimeBackend for SystemdBackend {
         Ok(RuntimeInfo::new(self.id().clone(), self.kind(), server.version.clone(), self.client.endpoint(), can))
     }
 
-    async fn list_instances(&self, options: ListOptions) -> Result<Snapshot> {
+    async fn list_instances(&self, options: ListOptions) -> Result<Listing> {
         self.inspector.look(&options.filter, options.detail).await
     }
 

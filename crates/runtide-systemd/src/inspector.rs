@@ -6,7 +6,7 @@ use std::{collections::HashSet, pin::pin, sync::Arc};
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use runtide_core::{
-    Detail, Error, ErrorKind, Failure, Instance, InstanceFilter, InstanceId, InstanceState, Result, Snapshot,
+    Detail, Error, ErrorKind, Failure, Instance, InstanceFilter, InstanceId, InstanceState, Listing, Result,
     watch::{Inspection, Inspector},
 };
 use zbus::OwnedObjectPath;
@@ -42,7 +42,7 @@ impl UnitInspector {
     }
 
     /// What the selection and a filter let through.
-    pub(crate) async fn look(&self, filter: &InstanceFilter, detail: Detail) -> Result<Snapshot> {
+    pub(crate) async fn look(&self, filter: &InstanceFilter, detail: Detail) -> Result<Listing> {
         let selection = &self.client.config().selection;
         let states: &[&str] = &[];
         let answer = self.client.manager(LIST, "ListUnitsByPatterns", &(states, selection.asked())).await?;
@@ -74,7 +74,7 @@ impl UnitInspector {
             }
         }
         instances.sort_by(|one, other| one.id.cmp(&other.id));
-        Ok(Snapshot::new(instances, failures))
+        Ok(Listing::new(instances, failures))
     }
 
     /// One instance by its id.
@@ -232,7 +232,7 @@ fn slice_of(control_group: &str) -> Option<&str> {
 
 #[async_trait]
 impl Inspector for UnitInspector {
-    async fn snapshot(&self, detail: Detail) -> Result<Snapshot> {
+    async fn list(&self, detail: Detail) -> Result<Listing> {
         let at = self.unit_cache.as_ref().map(|unit_cache| unit_cache.lock().tick());
         let snapshot = self.look(&InstanceFilter::default(), detail).await?;
         if let (Some(unit_cache), Some(at), true) = (&self.unit_cache, at, snapshot.is_complete()) {

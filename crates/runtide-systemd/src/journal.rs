@@ -20,41 +20,41 @@ use crate::setters::setters;
 /// What to read of a unit's journal. By default everything that is there, of all lives.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
-pub struct JournalOptions {
+pub struct JournaldOptions {
     /// As for any log.
     pub logs: LogOptions,
     /// Only what was printed in this life: the [`incarnation`](runtide_core::Instance::incarnation) of the instance then.
     pub invocation: Option<Incarnation>,
     /// Only what comes behind this entry.
-    pub after: Option<JournalCursor>,
+    pub after: Option<JournaldCursor>,
 }
 
-setters!(JournalOptions {
+setters!(JournaldOptions {
     /// As for any log.
     with_logs: logs: LogOptions;
     /// Only what was printed in this life.
     with_invocation: invocation: Option<Incarnation>;
     /// Only what comes behind this entry.
-    with_after: after: Option<JournalCursor>;
+    with_after: after: Option<JournaldCursor>;
 });
 
 /// The place of an entry in the journal, in journald's own words; they can be kept and are good for any reader of that journal,
 /// also after a rotation of its files and a boot. What is in them is journald's affair. Cheap to clone.
 ///
 /// ```
-/// use runtide_systemd::JournalCursor;
+/// use runtide_systemd::JournaldCursor;
 ///
 /// let kept = "s=739ad463348b4ceca5a9e69c95a3c93f;i=4ece7;b=6c7c6013a8144c5d8f1c8d16c0ef8bd1;m=4fc72436e;t=4c508a72423d9;x=d3e5610681098c10";
-/// let cursor: JournalCursor = kept.parse()?;
+/// let cursor: JournaldCursor = kept.parse()?;
 /// assert_eq!(cursor.to_string(), kept);
-/// assert!(JournalCursor::new("s=1\n").is_err());
+/// assert!(JournaldCursor::new("s=1\n").is_err());
 /// # Ok::<(), runtide_core::Error>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct JournalCursor(Arc<str>);
+pub struct JournaldCursor(Arc<str>);
 
-impl JournalCursor {
+impl JournaldCursor {
     /// The longest text that is taken, in bytes. journald's are below 160.
     pub const LONGEST: usize = 512;
 
@@ -85,19 +85,19 @@ impl JournalCursor {
     }
 }
 
-impl fmt::Debug for JournalCursor {
+impl fmt::Debug for JournaldCursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&*self.0, f)
     }
 }
 
-impl fmt::Display for JournalCursor {
+impl fmt::Display for JournaldCursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.0)
     }
 }
 
-impl FromStr for JournalCursor {
+impl FromStr for JournaldCursor {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
@@ -105,7 +105,7 @@ impl FromStr for JournalCursor {
     }
 }
 
-impl TryFrom<String> for JournalCursor {
+impl TryFrom<String> for JournaldCursor {
     type Error = Error;
 
     fn try_from(text: String) -> Result<Self> {
@@ -113,8 +113,8 @@ impl TryFrom<String> for JournalCursor {
     }
 }
 
-impl From<JournalCursor> for String {
-    fn from(cursor: JournalCursor) -> Self {
+impl From<JournaldCursor> for String {
+    fn from(cursor: JournaldCursor) -> Self {
         cursor.as_str().to_owned()
     }
 }
@@ -122,18 +122,18 @@ impl From<JournalCursor> for String {
 /// A piece of output, and its place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct JournalLine {
+pub struct JournaldLine {
     /// What was printed.
     pub line: LogLine,
-    /// To go on behind it, give this as [`JournalOptions::after`].
-    pub cursor: JournalCursor,
+    /// To go on behind it, give this as [`JournaldOptions::after`].
+    pub cursor: JournaldCursor,
 }
 
 /// Output as it comes, with its places; back-pressure reaches journalctl.
-pub struct JournalStream(Pin<Box<dyn Stream<Item = Result<JournalLine>> + Send>>);
+pub struct JournaldStream(Pin<Box<dyn Stream<Item = Result<JournaldLine>> + Send>>);
 
-impl JournalStream {
-    pub(crate) fn new(inner: impl Stream<Item = Result<JournalLine>> + Send + 'static) -> Self {
+impl JournaldStream {
+    pub(crate) fn new(inner: impl Stream<Item = Result<JournaldLine>> + Send + 'static) -> Self {
         Self(Box::pin(inner))
     }
 
@@ -141,22 +141,22 @@ impl JournalStream {
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
-    pub async fn next(&mut self) -> Option<Result<JournalLine>> {
+    pub async fn next(&mut self) -> Option<Result<JournaldLine>> {
         std::future::poll_fn(|cx| self.0.as_mut().poll_next(cx)).await
     }
 }
 
-impl Stream for JournalStream {
-    type Item = Result<JournalLine>;
+impl Stream for JournaldStream {
+    type Item = Result<JournaldLine>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.0.as_mut().poll_next(cx)
     }
 }
 
-impl fmt::Debug for JournalStream {
+impl fmt::Debug for JournaldStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JournalStream").finish_non_exhaustive()
+        f.debug_struct("JournaldStream").finish_non_exhaustive()
     }
 }
 
@@ -166,16 +166,16 @@ mod tests {
 
     #[test]
     fn a_cursor_is_one_bounded_word_also_where_it_is_read_from_json() {
-        let longest = "x".repeat(JournalCursor::LONGEST);
+        let longest = "x".repeat(JournaldCursor::LONGEST);
         for text in ["s=1;i=2", &longest] {
-            let json = serde_json::to_string(&JournalCursor::new(text).unwrap()).unwrap();
+            let json = serde_json::to_string(&JournaldCursor::new(text).unwrap()).unwrap();
             assert_eq!(json, format!("\"{text}\""));
-            assert_eq!(serde_json::from_str::<JournalCursor>(&json).unwrap().as_str(), text);
+            assert_eq!(serde_json::from_str::<JournaldCursor>(&json).unwrap().as_str(), text);
         }
         for text in ["", "a b", "a\n", "a\0", "é", &format!("{longest}x")] {
-            assert_eq!(JournalCursor::new(text).unwrap_err().kind(), ErrorKind::InvalidInput, "{text:?}");
+            assert_eq!(JournaldCursor::new(text).unwrap_err().kind(), ErrorKind::InvalidInput, "{text:?}");
             let json = serde_json::to_string(text).unwrap();
-            assert!(serde_json::from_str::<JournalCursor>(&json).is_err(), "{text:?}");
+            assert!(serde_json::from_str::<JournaldCursor>(&json).is_err(), "{text:?}");
         }
     }
 }

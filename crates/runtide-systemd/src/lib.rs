@@ -26,7 +26,7 @@ mod unit_file;
 pub use self::{
     backend::SystemdBackend,
     config::{Config, Scope},
-    journal::{JournalCursor, JournalLine, JournalOptions, JournalStream},
+    journal::{JournaldCursor, JournaldLine, JournaldOptions, JournaldStream},
     selection::{Selection, UnitType},
     store::{UnitFileName, UnitForm, UnitStore, UnitStoreConfig, Units, Verify},
 };

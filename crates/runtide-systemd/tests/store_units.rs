@@ -484,7 +484,7 @@ async fn a_restore_brings_all_back_or_nothing() {
 
     // One unit in it is none that systemd takes.
     let mut wrong = Vec::new();
-    let mut writer = runtide_core::store::SnapshotWriter::begin(&mut wrong, Revision(1), 2);
+    let mut writer = runtide_core::store::StoreSnapshotWriter::begin(&mut wrong, Revision(1), 2);
     for (reference, text) in [(&one, SLEEPS), (&two, "[Service]\nType=simple\n")] {
         writer.put(&runtide_core::store::Resource::new(reference.clone(), native(text), Revision(1))).await.unwrap();
     }

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use runtide_core::{Completeness, InstanceId, ListOptions, RuntimeBackend, Snapshot};
+use runtide_core::{Completeness, InstanceId, ListOptions, Listing, RuntimeBackend};
 
 use super::{backend, need_fault, running, try_fault};
 use crate::{Fault, Harness, Law, LawResult, Subscriber, Verdict, Violation, ensure};
 
-async fn list(law: Law, backend: &dyn RuntimeBackend) -> Result<Snapshot, Violation> {
+async fn list(law: Law, backend: &dyn RuntimeBackend) -> Result<Listing, Violation> {
     let listed = backend.list_instances(ListOptions::default()).await;
     listed.map_err(|error| Violation::of(law, "a listing that shows what can be read", error.to_string()))
 }

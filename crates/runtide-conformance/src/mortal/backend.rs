@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use runtide_core::{
     BackendId, Capabilities, Error, ErrorKind, EventStream, ExitStatus, ImageRef, Instance, InstanceId, ListOptions,
-    Result, RuntimeBackend, RuntimeInfo, RuntimeKind, Snapshot, UnixSignal, WatchOptions,
+    Listing, Result, RuntimeBackend, RuntimeInfo, RuntimeKind, UnixSignal, WatchOptions,
     manager::{
         BuildContext, BuildOptions, ByteReader, ConnectOptions, Effect, ExecManager, ImageInfo, ImageManager,
         ImageStream, InstanceSpec, LifecycleManager, LogManager, NetworkId, NetworkInfo, NetworkManager, NetworkSpec,
@@ -71,7 +71,7 @@ impl RuntimeBackend for MortalBackend {
         self.look(self.inner.connect()).await
     }
 
-    async fn list_instances(&self, options: ListOptions) -> Result<Snapshot> {
+    async fn list_instances(&self, options: ListOptions) -> Result<Listing> {
         self.look(self.inner.list_instances(options)).await
     }
 

@@ -11,8 +11,8 @@ use std::{
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use runtide_core::{
-    BackendId, Capabilities, Cursor, Error, ErrorKind, EventStream, Instance, InstanceId, ListOptions, Result,
-    RuntimeBackend, RuntimeEvent, RuntimeEventKind, RuntimeInfo, RuntimeKind, Snapshot, WatchOptions,
+    BackendId, Capabilities, Cursor, Error, ErrorKind, EventStream, Instance, InstanceId, ListOptions, Listing, Result,
+    RuntimeBackend, RuntimeEvent, RuntimeEventKind, RuntimeInfo, RuntimeKind, WatchOptions,
     capabilities::Support,
     manager::{
         ExecManager, ImageManager, LifecycleManager, LogManager, NetworkManager, ProvisionManager, SidecarManager,
@@ -163,7 +163,7 @@ impl RuntimeBackend for Broken {
         Ok(info)
     }
 
-    async fn list_instances(&self, options: ListOptions) -> Result<Snapshot> {
+    async fn list_instances(&self, options: ListOptions) -> Result<Listing> {
         if self.how == Mutant::ListNeedsConnect && !self.connected.load(Ordering::Acquire) {
             return Err(Error::new(ErrorKind::Conflict, "mutant.list", "connect first"));
         }
@@ -172,7 +172,7 @@ impl RuntimeBackend for Broken {
             Mutant::BadItemBlinds if !listed.is_complete() => {
                 return Err(Error::new(ErrorKind::Protocol, "mutant.list", "the answer cannot be decoded"));
             }
-            Mutant::PartialListIsTheTruth => listed = Snapshot::complete(listed.instances),
+            Mutant::PartialListIsTheTruth => listed = Listing::complete(listed.instances),
             Mutant::NameIsIdentity => {
                 listed.instances = listed.instances.iter().map(|row| self.shared.canonical(row)).collect();
             }

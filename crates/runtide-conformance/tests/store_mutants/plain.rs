@@ -13,8 +13,8 @@ use runtide_core::{
     Error, ErrorKind, Gap, Result, SlowConsumer,
     store::{
         Applied, ApplyOutcome, Document, Page, PageOptions, PageToken, Precondition, Resource, ResourceFormat,
-        ResourceRef, Revision, Selector, Since, SnapshotReader, SnapshotSeal, SnapshotWriter, StoreBackend, StoreEvent,
-        StoreStats, StoreStream, StoreWatchOptions,
+        ResourceRef, Revision, Selector, Since, StoreBackend, StoreEvent, StoreSnapshotReader, StoreSnapshotSeal,
+        StoreSnapshotWriter, StoreStats, StoreStream, StoreWatchOptions,
     },
 };
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -408,7 +408,7 @@ impl StoreBackend for Plain {
         }))
     }
 
-    async fn snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<SnapshotSeal> {
+    async fn snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<StoreSnapshotSeal> {
         let (revision, mut resources) = {
             let state = self.state();
             (state.revision, state.resources.clone())
@@ -422,7 +422,7 @@ impl StoreBackend for Plain {
                 }
             }
         }
-        let mut writer = SnapshotWriter::begin(out, Revision(revision), resources.len() as u64);
+        let mut writer = StoreSnapshotWriter::begin(out, Revision(revision), resources.len() as u64);
         let mut resources: Vec<_> = resources.into_values().collect();
         resources.sort_by(|a, b| a.reference.cmp(&b.reference));
         for resource in resources {
@@ -432,7 +432,7 @@ impl StoreBackend for Plain {
     }
 
     async fn restore(&self, from: &mut (dyn AsyncRead + Send + Unpin)) -> Result<Revision> {
-        let mut reader = SnapshotReader::begin(from).await?;
+        let mut reader = StoreSnapshotReader::begin(from).await?;
         let mut resources = Vec::new();
         loop {
             match reader.next().await {

@@ -67,7 +67,7 @@ pub trait StoreBackend: Debug + Send + Sync + 'static {
     async fn watch(&self, selector: &Selector, options: StoreWatchOptions) -> Result<StoreStream>;
 
     /// Writes a point in time, without stopping writers. It describes itself, and is sealed.
-    async fn snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<SnapshotSeal>;
+    async fn snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<StoreSnapshotSeal>;
 
     /// Replaces everything, at once or not at all; the revision of that. Every resource gets a new revision, and every
     /// watcher a `Reset`.
@@ -147,7 +147,7 @@ impl StoreStats {
 /// What seals a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct SnapshotSeal {
+pub struct StoreSnapshotSeal {
     /// The point in time.
     pub revision: Revision,
     /// How many resources.
@@ -156,7 +156,7 @@ pub struct SnapshotSeal {
     pub digest: Digest,
 }
 
-impl SnapshotSeal {
+impl StoreSnapshotSeal {
     pub(super) fn new(revision: Revision, count: u64, digest: Digest) -> Self {
         Self { revision, count, digest }
     }

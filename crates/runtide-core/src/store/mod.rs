@@ -13,13 +13,13 @@ mod snapshot;
 mod write;
 
 pub use self::{
-    backend::{SnapshotSeal, StoreBackend, StoreBackendExt, StoreStats},
+    backend::{StoreBackend, StoreBackendExt, StoreSnapshotSeal, StoreStats},
     document::{Document, ResourceFormat},
     event::{Since, StoreEvent, StoreFeed, StoreStream, StoreWatchOptions},
     local::{LocalStore, Planned, PlannedChange, StoreImage},
     reference::ResourceRef,
     resource::Resource,
     select::{Page, PageOptions, PageToken, Selector},
-    snapshot::{SnapshotReader, SnapshotWriter},
+    snapshot::{StoreSnapshotReader, StoreSnapshotWriter},
     write::{Applied, ApplyOutcome, Digest, Precondition, Revision},
 };

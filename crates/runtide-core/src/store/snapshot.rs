@@ -9,7 +9,7 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{Digest, Document, Resource, ResourceFormat, ResourceRef, Revision, SnapshotSeal};
+use super::{Digest, Document, Resource, ResourceFormat, ResourceRef, Revision, StoreSnapshotSeal};
 use crate::error::{Error, ErrorKind, Result};
 
 const MAGIC: &[u8; 8] = b"RTSTORE\n";
@@ -27,22 +27,22 @@ const READ: &str = "store.restore";
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> runtide_core::Result<()> {
-/// use runtide_core::store::{Document, Resource, ResourceRef, Revision, SnapshotReader, SnapshotWriter};
+/// use runtide_core::store::{Document, Resource, ResourceRef, Revision, StoreSnapshotReader, StoreSnapshotWriter};
 ///
 /// let node = ResourceRef::new("", "Node", None, "n1")?;
 /// let mut bytes = Vec::new();
-/// let mut writer = SnapshotWriter::begin(&mut bytes, Revision(7), 1);
+/// let mut writer = StoreSnapshotWriter::begin(&mut bytes, Revision(7), 1);
 /// writer.put(&Resource::new(node.clone(), Document::json("{}"), Revision(5))).await?;
 /// let seal = writer.seal().await?;
 ///
 /// let mut from = &bytes[..];
-/// let mut reader = SnapshotReader::begin(&mut from).await?;
+/// let mut reader = StoreSnapshotReader::begin(&mut from).await?;
 /// assert_eq!(reader.next().await?.unwrap().reference, node);
 /// assert!(reader.next().await?.is_none(), "and only now is it known to be whole");
 /// assert_eq!(reader.seal(), Some(seal));
 /// # Ok(()) }
 /// ```
-pub struct SnapshotWriter<'a> {
+pub struct StoreSnapshotWriter<'a> {
     out: &'a mut (dyn AsyncWrite + Send + Unpin),
     hasher: blake3::Hasher,
     block: Vec<u8>,
@@ -52,7 +52,7 @@ pub struct SnapshotWriter<'a> {
     last: Option<ResourceRef>,
 }
 
-impl<'a> SnapshotWriter<'a> {
+impl<'a> StoreSnapshotWriter<'a> {
     /// A snapshot of that many resources at this revision.
     pub fn begin(out: &'a mut (dyn AsyncWrite + Send + Unpin), revision: Revision, count: u64) -> Self {
         let mut block = Vec::with_capacity(BLOCK + (BLOCK >> 2));
@@ -89,7 +89,7 @@ impl<'a> SnapshotWriter<'a> {
     ///
     /// # Errors
     /// `InvalidInput` if there were more or fewer than announced; what the writer refuses.
-    pub async fn seal(mut self) -> Result<SnapshotSeal> {
+    pub async fn seal(mut self) -> Result<StoreSnapshotSeal> {
         if self.count != self.announced {
             let message = format!("{} resources were announced, and {} were put", self.announced, self.count);
             return Err(Error::new(ErrorKind::InvalidInput, WRITE, message));
@@ -98,7 +98,7 @@ impl<'a> SnapshotWriter<'a> {
         let digest = Digest(*self.hasher.finalize().as_bytes());
         self.out.write_all(&digest.0).await.map_err(refused)?;
         self.out.flush().await.map_err(refused)?;
-        Ok(SnapshotSeal::new(self.revision, self.count, digest))
+        Ok(StoreSnapshotSeal::new(self.revision, self.count, digest))
     }
 
     async fn flush(&mut self) -> Result<()> {
@@ -118,7 +118,7 @@ fn refused(error: std::io::Error) -> Error {
 }
 
 /// Reads a snapshot, for those who implement a store. Nothing that it gave may be believed before it gave `None`.
-pub struct SnapshotReader<'a> {
+pub struct StoreSnapshotReader<'a> {
     from: &'a mut (dyn AsyncRead + Send + Unpin),
     hasher: blake3::Hasher,
     block: Vec<u8>,
@@ -128,10 +128,10 @@ pub struct SnapshotReader<'a> {
     count: u64,
     left: u64,
     last: Option<ResourceRef>,
-    seal: Option<SnapshotSeal>,
+    seal: Option<StoreSnapshotSeal>,
 }
 
-impl<'a> SnapshotReader<'a> {
+impl<'a> StoreSnapshotReader<'a> {
     /// Reads the header.
     ///
     /// # Errors
@@ -173,7 +173,7 @@ impl<'a> SnapshotReader<'a> {
     }
 
     /// What sealed it, once all was read.
-    pub fn seal(&self) -> Option<SnapshotSeal> {
+    pub fn seal(&self) -> Option<StoreSnapshotSeal> {
         self.seal
     }
 
@@ -230,7 +230,7 @@ impl<'a> SnapshotReader<'a> {
         if self.fill(1).await? > 0 {
             return Err(corrupt("something follows the snapshot's end"));
         }
-        self.seal = Some(SnapshotSeal::new(self.revision, self.count, digest));
+        self.seal = Some(StoreSnapshotSeal::new(self.revision, self.count, digest));
         Ok(())
     }
 
@@ -271,18 +271,18 @@ fn corrupt(message: &str) -> Error {
     Error::new(ErrorKind::Corrupt, READ, message)
 }
 
-impl fmt::Debug for SnapshotWriter<'_> {
+impl fmt::Debug for StoreSnapshotWriter<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SnapshotWriter")
+        f.debug_struct("StoreSnapshotWriter")
             .field("revision", &self.revision)
             .field("count", &self.count)
             .finish_non_exhaustive()
     }
 }
 
-impl fmt::Debug for SnapshotReader<'_> {
+impl fmt::Debug for StoreSnapshotReader<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SnapshotReader")
+        f.debug_struct("StoreSnapshotReader")
             .field("revision", &self.revision)
             .field("count", &self.count)
             .finish_non_exhaustive()
@@ -306,10 +306,10 @@ mod tests {
         (0..count).map(one).collect()
     }
 
-    fn written(resources: &[Resource]) -> (Vec<u8>, SnapshotSeal) {
+    fn written(resources: &[Resource]) -> (Vec<u8>, StoreSnapshotSeal) {
         let mut bytes = Vec::new();
         let seal = block_on(async {
-            let mut writer = SnapshotWriter::begin(&mut bytes, Revision(99), resources.len() as u64);
+            let mut writer = StoreSnapshotWriter::begin(&mut bytes, Revision(99), resources.len() as u64);
             for resource in resources {
                 writer.put(resource).await?;
             }
@@ -318,9 +318,9 @@ mod tests {
         (bytes, seal.unwrap())
     }
 
-    fn read(mut bytes: &[u8]) -> Result<(Vec<Arc<Resource>>, Option<SnapshotSeal>)> {
+    fn read(mut bytes: &[u8]) -> Result<(Vec<Arc<Resource>>, Option<StoreSnapshotSeal>)> {
         block_on(async {
-            let mut reader = SnapshotReader::begin(&mut bytes).await?;
+            let mut reader = StoreSnapshotReader::begin(&mut bytes).await?;
             let mut all = Vec::new();
             while let Some(resource) = reader.next().await? {
                 all.push(resource);
@@ -368,7 +368,7 @@ mod tests {
         two.reverse();
         let mut bytes = Vec::new();
         let refused = block_on(async {
-            let mut writer = SnapshotWriter::begin(&mut bytes, Revision(1), 2);
+            let mut writer = StoreSnapshotWriter::begin(&mut bytes, Revision(1), 2);
             writer.put(&two[0]).await.unwrap();
             let order = writer.put(&two[1]).await.unwrap_err();
             (order, writer.seal().await.unwrap_err())

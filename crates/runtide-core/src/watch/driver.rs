@@ -15,7 +15,7 @@ use tracing::Instrument;
 use super::{
     hub::Hub,
     machine::{Command, Input, Machine, Resume, Setup},
-    source::{Flow, Inspection, Inspector, Signal, Snapshot, Source},
+    source::{Flow, Inspection, Inspector, Listing, Signal, Source},
     stream::EventStream,
     subscription::{Start, Subscription},
 };
@@ -245,7 +245,7 @@ impl Task {
         let stop = self.hub.stop.clone();
         let hub = Arc::clone(&self.hub);
         let (mut commands, mut wake): (Vec<Command>, Vec<Waker>) = (Vec::new(), Vec::new());
-        let mut relist: Looking<Result<Snapshot>> = None;
+        let mut relist: Looking<Result<Listing>> = None;
         let mut reinspect: Looking<Inspected> = None;
         let mut inspect: Looking<Inspected> = None;
         let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
@@ -307,9 +307,9 @@ impl Task {
         }
     }
 
-    fn relist(&self, detail: Detail) -> Look<Result<Snapshot>> {
+    fn relist(&self, detail: Detail) -> Look<Result<Listing>> {
         let inspector = Arc::clone(&self.inspector);
-        Box::pin(async move { guarded("watch.snapshot", inspector.snapshot(detail)).await })
+        Box::pin(async move { guarded("watch.list", inspector.list(detail)).await })
     }
 
     fn inspect(&self, ids: Vec<InstanceId>, detail: Detail) -> Look<Inspected> {

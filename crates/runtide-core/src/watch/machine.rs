@@ -21,7 +21,7 @@ use super::{
     inspect_queue::InspectQueue,
     relist::{Purpose, Relist},
     ring::Entry,
-    source::{Flow, Inspection, Opened, Signal, Snapshot},
+    source::{Flow, Inspection, Listing, Opened, Signal},
 };
 use crate::{
     error::{Error, ErrorKind, Failure, Result},
@@ -39,8 +39,8 @@ pub(super) enum Input<'a> {
     Batch(&'a mut Vec<Signal>, Flow),
     /// `Source::next_batch` failed.
     Broken(Error),
-    /// `Inspector::snapshot` ended.
-    Relisted(Result<Snapshot>),
+    /// `Inspector::list` ended.
+    Relisted(Result<Listing>),
     /// `Inspector::inspect` ended, for a look at everything.
     Reinspected(Result<Vec<Inspection>>),
     /// `Inspector::inspect` ended.

@@ -20,7 +20,7 @@ mod tests;
 pub(crate) use self::stream::{first_match, pump, transitions};
 pub use self::{
     driver::{Driver, DriverOptions},
-    source::{Completeness, Edge, Flow, Inspection, Inspector, Opened, Signal, SignalBody, Snapshot, Source},
+    source::{Completeness, Edge, Flow, Inspection, Inspector, Listing, Opened, Signal, SignalBody, Source},
     stream::{EventStream, TransitionStream},
     table::{Evidence, Freshness, InstanceTable, Transition},
 };

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::{
     cache::Cache,
     merge,
-    source::{Edge, Inspection, Snapshot},
+    source::{Edge, Inspection, Listing},
 };
 use crate::{
     event::Gap,
@@ -199,7 +199,7 @@ impl Relist {
         self.wait_until(now + pause);
     }
 
-    pub(super) fn answered(&mut self, snapshot: Snapshot, now: Instant, settle: Duration) {
+    pub(super) fn answered(&mut self, snapshot: Listing, now: Instant, settle: Duration) {
         self.complete = snapshot.is_complete();
         self.rows = snapshot.instances.into_iter().collect();
         self.stage = Stage::Settling { until: now + settle, most: now + SETTLE_MAX };

@@ -68,7 +68,7 @@ pub trait Inspector: Send + Sync + 'static {
     /// # Behavior
     /// * An item that cannot be decoded makes it `Partial`, not an `Err`, and hides no other.
     /// * `Complete` only if every page was read, every item decoded, and the permissions are as they were before.
-    async fn snapshot(&self, detail: Detail) -> Result<Snapshot>;
+    async fn list(&self, detail: Detail) -> Result<Listing>;
 
     /// These instances, many in one request where the runtime can: one answer per id, and one failed look is one `Unknown`.
     async fn inspect(&self, ids: &[InstanceId], detail: Detail) -> Result<Vec<Inspection>>;
@@ -138,7 +138,7 @@ pub enum SignalBody {
     /// Something about it may have changed: look.
     Hint(InstanceId),
     /// Everything, by a look that the source made itself.
-    Full(Snapshot),
+    Full(Listing),
     /// The link is healthy and there is nothing to say.
     Alive,
     /// Something was missed: look at everything.
@@ -192,14 +192,14 @@ impl Inspection {
 /// What one look saw. Absence means removal only if it is `Complete`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct Snapshot {
+pub struct Listing {
     /// What is there, each id once.
     pub instances: Vec<Arc<Instance>>,
     /// Whether that is all.
     pub completeness: Completeness,
 }
 
-impl Snapshot {
+impl Listing {
     /// All that is there.
     pub fn complete(instances: Vec<Arc<Instance>>) -> Self {
         Self { instances, completeness: Completeness::Complete }

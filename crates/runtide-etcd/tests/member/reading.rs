@@ -5,8 +5,8 @@ use std::{num::NonZeroU32, sync::Arc};
 use runtide_core::{
     ErrorKind, Gap,
     store::{
-        PageOptions, PageToken, Precondition, ResourceRef, Revision, Selector, Since, SnapshotReader, StoreBackend,
-        StoreEvent, StoreWatchOptions,
+        PageOptions, PageToken, Precondition, ResourceRef, Revision, Selector, Since, StoreBackend, StoreEvent,
+        StoreSnapshotReader, StoreWatchOptions,
     },
 };
 use runtide_etcd::EtcdStore;
@@ -79,7 +79,7 @@ async fn ten_thousand_are_paged_at_one_revision_while_others_write() {
     let store = Arc::new(EtcdStore::new(config.clone()).unwrap());
     // By way of a snapshot, which is quicker than one by one.
     let mut bytes = Vec::new();
-    let mut writer = runtide_core::store::SnapshotWriter::begin(&mut bytes, Revision(1), COUNT as u64);
+    let mut writer = runtide_core::store::StoreSnapshotWriter::begin(&mut bytes, Revision(1), COUNT as u64);
     for n in 0..COUNT {
         let resource = runtide_core::store::Resource::new(named(&format!("n{n:05}")), json("{\"a\":1}"), Revision(1));
         writer.put(&resource).await.unwrap();
@@ -155,7 +155,7 @@ async fn a_snapshot_is_restored_by_another_store_and_every_watcher_is_told() {
     let seal = from.snapshot(&mut bytes).await.unwrap();
     assert_eq!((seal.count, seal.revision), (250, from.stats().await.unwrap().revision.min(seal.revision)));
     let mut source = &bytes[..];
-    let mut reader = SnapshotReader::begin(&mut source).await.unwrap();
+    let mut reader = StoreSnapshotReader::begin(&mut source).await.unwrap();
     while reader.next().await.unwrap().is_some() {}
     assert_eq!(reader.seal(), Some(seal));
 
@@ -256,7 +256,7 @@ async fn restores_at_once_leave_one_of_them_whole() {
     let mut snapshots = Vec::new();
     for body in ["1", "2", "3"] {
         let mut bytes = Vec::new();
-        let mut writer = runtide_core::store::SnapshotWriter::begin(&mut bytes, Revision(1), 500);
+        let mut writer = runtide_core::store::StoreSnapshotWriter::begin(&mut bytes, Revision(1), 500);
         for n in 0..500 {
             let resource = runtide_core::store::Resource::new(named(&format!("n{n:03}")), json(body), Revision(1));
             writer.put(&resource).await.unwrap();
@@ -290,7 +290,7 @@ async fn a_snapshot_that_is_larger_than_what_is_held_is_all_there_or_not_at_all(
     let store = cluster.store();
     let body = |n: usize| json(&format!("\"{}{n:02}\"", "x".repeat(1 << 20)));
     let mut bytes = Vec::new();
-    let mut writer = runtide_core::store::SnapshotWriter::begin(&mut bytes, Revision(1), 20);
+    let mut writer = runtide_core::store::StoreSnapshotWriter::begin(&mut bytes, Revision(1), 20);
     for n in 0..20 {
         writer
             .put(&runtide_core::store::Resource::new(named(&format!("n{n:02}")), body(n), Revision(1)))

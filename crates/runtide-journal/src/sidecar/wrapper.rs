@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use super::{handover, stop};
 use crate::OperationLog;
 use runtide_core::{
-    BackendId, Capabilities, EventStream, Instance, InstanceId, ListOptions, Result, RuntimeBackend, RuntimeBackendExt,
-    RuntimeInfo, RuntimeKind, Snapshot, WatchOptions,
+    BackendId, Capabilities, EventStream, Instance, InstanceId, ListOptions, Listing, Result, RuntimeBackend,
+    RuntimeBackendExt, RuntimeInfo, RuntimeKind, WatchOptions,
     capabilities::Support,
     manager::{
         Effect, ExecManager, ImageManager, LifecycleManager, LogManager, NetworkManager, ProvisionManager, Sidecar,
@@ -142,7 +142,7 @@ impl RuntimeBackend for Sidecars {
         Ok(info)
     }
 
-    async fn list_instances(&self, options: ListOptions) -> Result<Snapshot> {
+    async fn list_instances(&self, options: ListOptions) -> Result<Listing> {
         self.backend.list_instances(options).await
     }
 

@@ -25,7 +25,7 @@ use crate::{
 };
 use runtide_core::store::{
     Applied, Document, LocalStore, Page, PageOptions, PlannedChange, Precondition, Resource, ResourceFormat,
-    ResourceRef, Revision, Selector, SnapshotReader, SnapshotSeal, StoreBackend, StoreStats, StoreStream,
+    ResourceRef, Revision, Selector, StoreBackend, StoreSnapshotReader, StoreSnapshotSeal, StoreStats, StoreStream,
     StoreWatchOptions,
 };
 use runtide_core::{
@@ -275,12 +275,12 @@ impl<S: LocalStore> StoreBackend for JournaledStore<S> {
         self.inner.desk.store.watch(selector, options).await
     }
 
-    async fn snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<SnapshotSeal> {
+    async fn snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<StoreSnapshotSeal> {
         self.inner.desk.store.snapshot(out).await
     }
 
     async fn restore(&self, from: &mut (dyn AsyncRead + Send + Unpin)) -> Result<Revision> {
-        let mut reader = SnapshotReader::begin(from).await?;
+        let mut reader = StoreSnapshotReader::begin(from).await?;
         let mut resources = Vec::new();
         while let Some(resource) = reader.next().await? {
             resources.push(resource);

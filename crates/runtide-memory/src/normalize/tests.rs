@@ -29,7 +29,7 @@ fn running(design: Blueprint) -> (MemoryRuntime, InstanceId) {
     (runtime, id)
 }
 
-fn listed(runtime: &MemoryRuntime) -> Listing {
+fn listed(runtime: &MemoryRuntime) -> RawListing {
     runtime.with(|state| state.listing())
 }
 

@@ -16,18 +16,18 @@ pub(crate) enum Item {
 
 /// A listing on the wire.
 #[derive(Clone, Debug)]
-pub(crate) struct Listing {
+pub(crate) struct RawListing {
     pub(crate) items: Vec<Item>,
     /// There was more.
     pub(crate) cut: bool,
 }
 
 impl State {
-    pub(crate) fn listing(&self) -> Listing {
+    pub(crate) fn listing(&self) -> RawListing {
         let most = self.faults.truncate_list.unwrap_or(usize::MAX);
         let items: Vec<Item> = self.records.keys().filter_map(|id| self.item(id)).take(most).collect();
         let cut = self.faults.truncate_list.is_some();
-        Listing { items, cut }
+        RawListing { items, cut }
     }
 
     /// `None`: it is not there.

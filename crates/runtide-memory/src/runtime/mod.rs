@@ -45,7 +45,7 @@ pub(crate) use self::{
     life::{conflict, missing},
     line::{Connection, Message},
     log::LogReader,
-    look::{Item, Listing},
+    look::{Item, RawListing},
     process::{Program, Surroundings},
     provision::Order,
     record::{Phase, Record},

@@ -194,7 +194,7 @@ async fn a_quiet_stream_shows_that_it_is_alive_and_a_dead_one_does_not() {
     assert!(tokio::time::timeout(silence, source.next_batch(&mut Vec::new())).await.is_err());
     runtime.create("api").unwrap();
     assert!(tokio::time::timeout(silence, source.next_batch(&mut Vec::new())).await.is_err());
-    assert!(source.inspector().snapshot(Detail::Summary).await.unwrap().is_complete(), "looks still work");
+    assert!(source.inspector().list(Detail::Summary).await.unwrap().is_complete(), "looks still work");
     assert_eq!(source.open(Some(&ResumeToken::from("1"))).await.unwrap(), Opened::Resumed, "and so do new streams");
     assert_eq!(batch(&mut source).await, ["2 edge mem-000002 created", "caught up"]);
 }
@@ -297,7 +297,7 @@ async fn a_look_names_what_it_cannot_read() {
     let ids: Vec<_> = (0..4).map(|_| runtime.create("").unwrap()).collect();
     let inspector = source(&runtime, Config::default()).inspector();
     runtime.faults(|faults| faults.bad_items.insert(ids[1].clone()));
-    let partial = inspector.snapshot(Detail::Summary).await.unwrap();
+    let partial = inspector.list(Detail::Summary).await.unwrap();
     assert_eq!((partial.instances.len(), partial.is_complete()), (3, false));
     let gone = InstanceId::from("gone");
     let answers = inspector.inspect(&[ids[0].clone(), ids[1].clone(), gone.clone()], Detail::Summary).await.unwrap();
@@ -307,11 +307,11 @@ async fn a_look_names_what_it_cannot_read() {
 
     runtime.heal();
     runtime.faults(|faults| faults.truncate_list = Some(2));
-    let cut = inspector.snapshot(Detail::Summary).await.unwrap();
+    let cut = inspector.list(Detail::Summary).await.unwrap();
     assert_eq!((cut.instances.len(), cut.is_complete()), (2, false));
 
     runtime.heal();
     runtime.faults(|faults| faults.hide.extend(ids));
-    let lie = inspector.snapshot(Detail::Summary).await.unwrap();
+    let lie = inspector.list(Detail::Summary).await.unwrap();
     assert_eq!((lie.instances.len(), lie.is_complete()), (0, true));
 }

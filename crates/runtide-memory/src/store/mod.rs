@@ -19,8 +19,8 @@ use runtide_core::{
     Error, ErrorKind, Result,
     store::{
         Applied, Document, LocalStore, Page, PageOptions, PageToken, Planned, Precondition, Resource, ResourceFormat,
-        ResourceRef, Revision, Selector, SnapshotReader, SnapshotSeal, SnapshotWriter, StoreBackend, StoreImage,
-        StoreStats, StoreStream, StoreWatchOptions,
+        ResourceRef, Revision, Selector, StoreBackend, StoreImage, StoreSnapshotReader, StoreSnapshotSeal,
+        StoreSnapshotWriter, StoreStats, StoreStream, StoreWatchOptions,
     },
 };
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -176,9 +176,9 @@ impl StoreBackend for MemoryStore {
         Ok(StoreStream::from_feed(Subscription::new(&self.inner, selector, &options)?))
     }
 
-    async fn snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<SnapshotSeal> {
+    async fn snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<StoreSnapshotSeal> {
         let image = self.image();
-        let mut writer = SnapshotWriter::begin(out, image.revision, image.resources.len() as u64);
+        let mut writer = StoreSnapshotWriter::begin(out, image.revision, image.resources.len() as u64);
         let mut resources = image.resources.into_iter();
         while !resources.as_slice().is_empty() {
             ask_for_bytes(resources.as_slice().iter().take(FEW));
@@ -191,7 +191,7 @@ impl StoreBackend for MemoryStore {
     }
 
     async fn restore(&self, from: &mut (dyn AsyncRead + Send + Unpin)) -> Result<Revision> {
-        let mut reader = SnapshotReader::begin(from).await?;
+        let mut reader = StoreSnapshotReader::begin(from).await?;
         let guess = self.inner.guess();
         let mut fresh = Growing::default();
         while let Some(mut resource) = reader.next().await? {

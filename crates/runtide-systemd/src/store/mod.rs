@@ -28,7 +28,7 @@ use runtide_core::{
     manager::Effect,
     store::{
         Applied, Document, LocalStore, Page, PageOptions, PlannedChange, Precondition, Resource, ResourceFormat,
-        ResourceRef, Revision, Selector, SnapshotReader, SnapshotSeal, StoreBackend, StoreStats, StoreStream,
+        ResourceRef, Revision, Selector, StoreBackend, StoreSnapshotReader, StoreSnapshotSeal, StoreStats, StoreStream,
         StoreWatchOptions,
     },
     wal::fs::{Disk, OsDisk},
@@ -447,14 +447,14 @@ impl<S: LocalStore> StoreBackend for UnitStore<S> {
         })
     }
 
-    async fn snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<SnapshotSeal> {
+    async fn snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<StoreSnapshotSeal> {
         self.opened().await?;
         self.inner.shared.front.snapshot(out).await
     }
 
     async fn restore(&self, from: &mut (dyn AsyncRead + Send + Unpin)) -> Result<Revision> {
         self.opened().await?;
-        let mut reader = SnapshotReader::begin(from).await?;
+        let mut reader = StoreSnapshotReader::begin(from).await?;
         let mut resources = Vec::new();
         while let Some(resource) = reader.next().await? {
             resources.push(resource);

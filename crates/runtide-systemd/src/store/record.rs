@@ -13,7 +13,7 @@ use std::{
 
 use runtide_core::{
     Error, ErrorKind, Result,
-    store::{Digest, Document, Resource, Revision, SnapshotReader, SnapshotWriter, StoreImage},
+    store::{Digest, Document, Resource, Revision, StoreImage, StoreSnapshotReader, StoreSnapshotWriter},
     wal::fs,
 };
 use serde::{Deserialize, Serialize};
@@ -146,7 +146,7 @@ fn unreadable(path: &Path, error: io::Error) -> Error {
 /// `Corrupt` if it is corrupt.
 pub(super) async fn decode(bytes: &[u8]) -> Result<StoreImage> {
     let mut from = bytes;
-    let mut reader = SnapshotReader::begin(&mut from).await?;
+    let mut reader = StoreSnapshotReader::begin(&mut from).await?;
     let mut resources = Vec::new();
     while let Some(resource) = reader.next().await? {
         resources.push(resource);
@@ -161,7 +161,7 @@ pub(super) async fn encode<'a>(
     resources: impl Iterator<Item = &'a Resource>,
 ) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let mut writer = SnapshotWriter::begin(&mut bytes, revision, count as u64);
+    let mut writer = StoreSnapshotWriter::begin(&mut bytes, revision, count as u64);
     for resource in resources {
         writer.put(resource).await?;
     }

@@ -10,8 +10,8 @@ use std::{
 use runtide_core::{
     ErrorKind, Gap,
     store::{
-        Digest, PageOptions, Precondition, Resource, ResourceRef, Revision, Selector, Since, SnapshotReader,
-        SnapshotSeal, StoreEvent, StoreWatchOptions,
+        Digest, PageOptions, Precondition, Resource, ResourceRef, Revision, Selector, Since, StoreEvent,
+        StoreSnapshotReader, StoreSnapshotSeal, StoreWatchOptions,
     },
 };
 use tokio::{
@@ -41,7 +41,7 @@ const VERSION_AT: usize = 8;
 /// A snapshot with what is in it.
 struct Taken {
     bytes: Vec<u8>,
-    seal: SnapshotSeal,
+    seal: StoreSnapshotSeal,
     resources: Vec<Arc<Resource>>,
 }
 
@@ -51,7 +51,7 @@ impl Hand {
         let mut bytes = Vec::new();
         let seal = self.works("take a snapshot", self.store.snapshot(&mut bytes)).await?;
         let mut from = &bytes[..];
-        let mut reader = self.works("read a snapshot", SnapshotReader::begin(&mut from)).await?;
+        let mut reader = self.works("read a snapshot", StoreSnapshotReader::begin(&mut from)).await?;
         let mut resources = Vec::new();
         while let Some(resource) = self.works("read a snapshot", reader.next()).await? {
             resources.push(resource);

@@ -15,7 +15,7 @@ use crate::{
         merge,
         relist::{Purpose, Relist, SETTLE, Told},
         ring::{Bracket, Entry},
-        source::{Inspection, Snapshot},
+        source::{Inspection, Listing},
     },
 };
 
@@ -43,7 +43,7 @@ impl Machine {
         if self.reports_edges { SETTLE } else { Duration::ZERO }
     }
 
-    pub(super) fn relisted(&mut self, now: Instant, answer: Result<Snapshot>) {
+    pub(super) fn relisted(&mut self, now: Instant, answer: Result<Listing>) {
         let held = self.cache.len();
         let settle = self.settle();
         let Some(relist) = &mut self.relist else { return };

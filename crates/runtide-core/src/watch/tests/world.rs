@@ -15,8 +15,8 @@ use crate::{
     instance::{ExitStatus, Instance, InstanceId, InstanceKind, InstanceState},
     runtime::{Detail, WatchOptions},
     watch::{
-        Completeness, Driver, DriverOptions, Edge, EventStream, Flow, Inspection, Inspector, Opened, Signal,
-        SignalBody, Snapshot, Source,
+        Completeness, Driver, DriverOptions, Edge, EventStream, Flow, Inspection, Inspector, Listing, Opened, Signal,
+        SignalBody, Source,
     },
 };
 
@@ -200,7 +200,7 @@ impl Source for TestSource {
 
 #[async_trait]
 impl Inspector for World {
-    async fn snapshot(&self, detail: Detail) -> Result<Snapshot> {
+    async fn list(&self, detail: Detail) -> Result<Listing> {
         if let Some(during) = { self.lock().during_snapshot.take() } {
             self.change(during);
         }
@@ -210,7 +210,7 @@ impl Inspector for World {
             if state.list_fails {
                 return Err(Error::new(ErrorKind::PermissionDenied, "test.list", "denied"));
             }
-            let mut snapshot = Snapshot::complete(state.there.values().map(|row| state.seen(row, detail)).collect());
+            let mut snapshot = Listing::complete(state.there.values().map(|row| state.seen(row, detail)).collect());
             if state.partial {
                 snapshot.completeness = Completeness::Partial(Vec::new());
             }

@@ -36,7 +36,7 @@ use self::{
 use super::life::{self, Life};
 use crate::{
     client::{Client, SERVICE},
-    journal::{JournalCursor, JournalOptions, JournalStream},
+    journal::{JournaldCursor, JournaldOptions, JournaldStream},
     names,
 };
 
@@ -54,8 +54,8 @@ impl Logs {
     }
 
     /// The output of one life, or of all, with its places.
-    pub(crate) async fn journal(&self, id: &InstanceId, options: JournalOptions) -> Result<JournalStream> {
-        let JournalOptions { logs: options, invocation, after } = options;
+    pub(crate) async fn journal(&self, id: &InstanceId, options: JournaldOptions) -> Result<JournaldStream> {
+        let JournaldOptions { logs: options, invocation, after } = options;
         let client = &self.client;
         let unit = client.checked(OPERATION, id.as_str())?;
         if after.is_some() && options.tail.is_some() {
@@ -84,11 +84,11 @@ impl Logs {
         let life = about.as_ref().and_then(Life::of);
         let life = life.filter(|life| invocation.is_none() || life.incarnation == invocation);
         let Some(plan) = Plan::new(unit, life, &options, SystemTime::now()) else {
-            return Ok(JournalStream::new(stream::empty()));
+            return Ok(JournaldStream::new(stream::empty()));
         };
         let plan = Plan { after, invocation, ..plan };
         let reading = Reading::open(client.clone(), journal, plan).await?;
-        Ok(JournalStream::new(stream::unfold(Some(reading), |reading| async {
+        Ok(JournaldStream::new(stream::unfold(Some(reading), |reading| async {
             let mut reading = reading?;
             match reading.line().await {
                 Ok(Some(piece)) => Some((Ok(piece), Some(reading))),
@@ -131,7 +131,7 @@ impl Logs {
 #[async_trait]
 impl LogManager for Logs {
     async fn logs(&self, id: &InstanceId, options: LogOptions) -> Result<LogStream> {
-        let journal = self.journal(id, JournalOptions::default().with_logs(options)).await?;
+        let journal = self.journal(id, JournaldOptions::default().with_logs(options)).await?;
         Ok(LogStream::new(journal.map_ok(|entry| entry.line)))
     }
 }
@@ -175,7 +175,7 @@ struct Plan {
     deadline: Option<SystemTime>,
     timestamps: bool,
     /// Only what comes behind this entry.
-    after: Option<JournalCursor>,
+    after: Option<JournaldCursor>,
     /// Only what was printed in this life.
     invocation: Option<Incarnation>,
 }

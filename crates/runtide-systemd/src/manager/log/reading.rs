@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     client::Client,
-    journal::{JournalCursor, JournalLine},
+    journal::{JournaldCursor, JournaldLine},
 };
 
 pub(super) struct Reading {
@@ -62,7 +62,7 @@ impl Reading {
             _ if plan.after.is_some() => {
                 last = plan.after.as_ref().map(ToString::to_string);
                 // A time before that of the entry would keep it from being seen: times are compared here.
-                From { cursor: plan.after.as_ref().map(JournalCursor::as_str), ..From::default() }
+                From { cursor: plan.after.as_ref().map(JournaldCursor::as_str), ..From::default() }
             }
             (None, None, until) => From { since: plan.since, until, ..From::default() },
             // With `--since`, `--lines` counts from there on, and with `--until` what comes later too.
@@ -110,7 +110,7 @@ impl Reading {
     ///
     /// # Cancel safety
     /// Nothing is lost.
-    pub(super) async fn line(&mut self) -> Result<Option<JournalLine>> {
+    pub(super) async fn line(&mut self) -> Result<Option<JournaldLine>> {
         loop {
             let entry = if self.part == Part::Coming {
                 tokio::select! {
@@ -152,11 +152,11 @@ impl Reading {
         }
     }
 
-    fn taken(&self, entry: Entry) -> Result<JournalLine> {
-        let cursor = JournalCursor::new(entry.cursor)
+    fn taken(&self, entry: Entry) -> Result<JournaldLine> {
+        let cursor = JournaldCursor::new(entry.cursor)
             .map_err(|error| self.journal.error(ErrorKind::Protocol, "an entry has no cursor").with_source(error))?;
         let at = if self.plan.timestamps { crate::normalize::time(entry.at) } else { None };
-        Ok(JournalLine { line: LogLine::new(LogSource::Console, at, Bytes::from(entry.bytes)), cursor })
+        Ok(JournaldLine { line: LogLine::new(LogSource::Console, at, Bytes::from(entry.bytes)), cursor })
     }
 
     fn go_on(&mut self, part: Part) -> Result<()> {

@@ -10,7 +10,7 @@ use super::{
     super::fixture::{Fixture, random},
     *,
 };
-use crate::journal::JournalLine;
+use crate::journal::JournaldLine;
 
 const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
@@ -166,7 +166,7 @@ async fn following_ends_with_the_life_though_the_next_one_prints() {
     let follow = fixture.text(&id, LogOptions::default().with_follow());
     let seen = tokio::time::timeout(Duration::from_secs(20), follow).await.unwrap();
     let now = fixture.life(&id).await.unwrap().incarnation;
-    let options = JournalOptions::default().with_logs(LogOptions::default().with_follow()).with_invocation(now);
+    let options = JournaldOptions::default().with_logs(LogOptions::default().with_follow()).with_invocation(now);
     let of_now = fixture.logs().journal(&id, options).await.unwrap();
     let of_now: Vec<_> = of_now.map(|entry| entry.unwrap().line).collect().await;
     fixture.stop(&id).await;
@@ -330,21 +330,21 @@ fn resident() -> u64 {
 }
 
 impl Fixture {
-    async fn journal(&self, id: &InstanceId, options: JournalOptions) -> Vec<JournalLine> {
+    async fn journal(&self, id: &InstanceId, options: JournaldOptions) -> Vec<JournaldLine> {
         self.logs().journal(id, options).await.unwrap().map(Result::unwrap).collect().await
     }
 
-    async fn refused(&self, id: &InstanceId, options: JournalOptions) -> ErrorKind {
+    async fn refused(&self, id: &InstanceId, options: JournaldOptions) -> ErrorKind {
         self.logs().journal(id, options).await.unwrap_err().kind()
     }
 }
 
-fn words(lines: &[JournalLine]) -> String {
+fn words(lines: &[JournaldLine]) -> String {
     lines.iter().map(|entry| String::from_utf8_lossy(&entry.line.bytes)).collect()
 }
 
-fn behind(entry: &JournalLine) -> JournalOptions {
-    JournalOptions::default().with_after(entry.cursor.clone())
+fn behind(entry: &JournaldLine) -> JournaldOptions {
+    JournaldOptions::default().with_after(entry.cursor.clone())
 }
 
 #[tokio::test]
@@ -352,17 +352,17 @@ async fn a_reader_goes_on_where_another_left_off() {
     let Some(fixture) = Fixture::find() else { return };
     let id = fixture.start("for i in $(seq 1000); do echo $i; done", vec![]).await;
     fixture.ended(&id).await;
-    let all = fixture.journal(&id, JournalOptions::default()).await;
+    let all = fixture.journal(&id, JournaldOptions::default()).await;
     assert_eq!(all.len(), 1000);
-    let mut half = fixture.logs().journal(&id, JournalOptions::default()).await.unwrap();
+    let mut half = fixture.logs().journal(&id, JournaldOptions::default()).await.unwrap();
     let mut seen = Vec::new();
     while seen.len() < 500 {
         seen.push(half.next().await.unwrap().unwrap());
     }
     drop(half);
-    let kept: JournalCursor = seen.last().unwrap().cursor.to_string().parse().unwrap();
+    let kept: JournaldCursor = seen.last().unwrap().cursor.to_string().parse().unwrap();
     let another = Fixture::find().unwrap();
-    seen.extend(another.journal(&id, JournalOptions::default().with_after(kept)).await);
+    seen.extend(another.journal(&id, JournaldOptions::default().with_after(kept)).await);
     assert_eq!(seen, all);
     assert_eq!(fixture.journal(&id, behind(&all[999])).await, []);
 }
@@ -371,8 +371,8 @@ async fn a_reader_goes_on_where_another_left_off() {
 async fn a_follower_goes_on_where_another_left_off() {
     let Some(fixture) = Fixture::find() else { return };
     let id = fixture.start("for i in $(seq 40); do echo $i; sleep 0.05; done", vec![]).await;
-    let follow = || JournalOptions::default().with_logs(LogOptions::default().with_follow());
-    let mut seen: Vec<JournalLine> = Vec::new();
+    let follow = || JournaldOptions::default().with_logs(LogOptions::default().with_follow());
+    let mut seen: Vec<JournaldLine> = Vec::new();
     // Each for a moment; the last to the end.
     for take in [1, 1, 5, 10, usize::MAX] {
         let options = follow().with_after(seen.last().map(|entry| entry.cursor.clone()));
@@ -397,7 +397,7 @@ async fn each_of_two_lives_is_read_alone() {
     let follow = LogOptions::default().with_follow();
     let first = fixture.life(&id).await.unwrap().incarnation;
     let second = loop {
-        let log = fixture.logs().journal(&id, JournalOptions::default().with_logs(follow.clone())).await.unwrap();
+        let log = fixture.logs().journal(&id, JournaldOptions::default().with_logs(follow.clone())).await.unwrap();
         let lines: Vec<_> = log.take(4).map(Result::unwrap).collect().await;
         if lines.len() == 4 {
             assert_eq!(words(&lines), "a\nb\nc\nd\n");
@@ -406,8 +406,8 @@ async fn each_of_two_lives_is_read_alone() {
     };
     fixture.stop(&id).await;
     fixture.ended(&id).await;
-    let all = fixture.journal(&id, JournalOptions::default()).await;
-    let of = |life: &Option<Incarnation>| JournalOptions::default().with_invocation(life.clone());
+    let all = fixture.journal(&id, JournaldOptions::default()).await;
+    let of = |life: &Option<Incarnation>| JournaldOptions::default().with_invocation(life.clone());
     assert_ne!(first, second);
     for (options, expected) in [
         (of(&first), "a\nb\n"),
@@ -433,7 +433,7 @@ async fn times_hold_behind_a_cursor_and_tails_are_refused() {
     let id = fixture.start("for i in 1 2 3 4 5; do echo $i; sleep 0.02; done", vec![]).await;
     fixture.ended(&id).await;
     let timed = LogOptions::default().with_timestamps();
-    let all = fixture.journal(&id, JournalOptions::default().with_logs(timed)).await;
+    let all = fixture.journal(&id, JournaldOptions::default().with_logs(timed)).await;
     let time = |n: usize| all[n].line.at.unwrap();
     let logs = LogOptions::default;
     for (logs, expected) in [
@@ -454,10 +454,10 @@ async fn behind_what_the_journal_does_not_have_nothing_is_read() {
     let id = fixture.start("echo 1; echo 2; sleep 1000", vec![]).await;
     let other = fixture.start("echo other", vec![]).await;
     fixture.ended(&other).await;
-    let follow = JournalOptions::default().with_logs(LogOptions::default().with_follow());
+    let follow = JournaldOptions::default().with_logs(LogOptions::default().with_follow());
     let log = fixture.logs().journal(&id, follow.clone()).await.unwrap();
     let own: Vec<_> = log.take(2).map(Result::unwrap).collect().await;
-    let others = fixture.journal(&other, JournalOptions::default()).await;
+    let others = fixture.journal(&other, JournaldOptions::default()).await;
     let (first, rest) = own[0].cursor.as_str().split_at(3);
     // Of an entry that was thrown away, of another journal, of the future, of another unit.
     let gone = [
@@ -468,13 +468,13 @@ async fn behind_what_the_journal_does_not_have_nothing_is_read() {
         others[0].cursor.to_string(),
     ];
     for cursor in gone {
-        for options in [JournalOptions::default(), follow.clone()] {
-            let options = options.with_after(JournalCursor::new(cursor.as_str()).unwrap());
+        for options in [JournaldOptions::default(), follow.clone()] {
+            let options = options.with_after(JournaldCursor::new(cursor.as_str()).unwrap());
             let asked = tokio::time::timeout(Duration::from_secs(20), fixture.refused(&id, options));
             assert_eq!(asked.await.unwrap(), ErrorKind::Expired, "{cursor}");
         }
     }
-    let made_up = JournalOptions::default().with_after(JournalCursor::new("--made-up--").unwrap());
+    let made_up = JournaldOptions::default().with_after(JournaldCursor::new("--made-up--").unwrap());
     assert_eq!(fixture.refused(&id, made_up).await, ErrorKind::InvalidInput);
     fixture.stop(&id).await;
     let gone = InstanceId::from(format!("rt-none-{:x}.service", random()));
