@@ -70,6 +70,7 @@ type Rows = BTreeMap<InstanceId, Arc<Instance>>;
 #[serde(default)]
 pub struct InstanceTable {
     rows: BTreeMap<BackendId, Rows>,
+    #[serde(alias = "places")]
     positions: BTreeMap<BackendId, (Cursor, Freshness)>,
     /// Brackets under way. Not stored: the position is then still the one from before.
     #[serde(skip)]
