@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use etcd_client::{GetOptions, Txn, TxnOp, proto::PbKeyValue};
 use runtide_core::{
     Error, ErrorKind, Result,
     store::{Applied, ApplyOutcome, Document, Precondition, ResourceRef, Revision},
@@ -20,6 +19,7 @@ use crate::{
     store::Inner,
     value::{self, Mark},
     view::{View, signed, written},
+    wire::{KeyValue, RangeRequest, RequestOp, TxnRequest},
 };
 
 const OPERATION: &str = "etcd.apply";
@@ -77,21 +77,21 @@ impl Inner {
                 None => (new_generation().into(), true),
             };
             let key = self.keys.resource(&generation, reference);
-            let get = || [self.get_pointer(), TxnOp::get(key.clone(), None)];
+            let get = || [self.get_pointer(), RequestOp::get(key.clone())];
             let txn = match step {
-                Step::Look => Txn::new().and_then(get()),
-                Step::Keep(at) => Txn::new().when([self.is(&view), written(key.clone(), at)]).or_else(get()),
+                Step::Look => TxnRequest::of(get()),
+                Step::Keep(at) => TxnRequest::when([self.is(&view), written(key.clone(), at)]).or_else(get()),
                 Step::Put(at) => {
                     let mut puts = Vec::with_capacity(2);
                     if is_new {
-                        puts.push(TxnOp::put(self.keys.pointer(), generation.as_bytes(), None));
+                        puts.push(RequestOp::put(self.keys.pointer(), generation.as_bytes()));
                     }
-                    puts.push(TxnOp::put(key.clone(), value.clone(), None));
-                    Txn::new().when([self.is(&view), written(key.clone(), at)]).and_then(puts).or_else(get())
+                    puts.push(RequestOp::put(key.clone(), value.clone()));
+                    TxnRequest::when([self.is(&view), written(key.clone(), at)]).and_then(puts).or_else(get())
                 }
             };
             call.writes = matches!(step, Step::Put(_));
-            let tried = self.wire.try_txn(&mut call, txn).await;
+            let tried = self.client.try_txn(&mut call, txn).await;
             call.writes = false;
             let mut answer = tried.map_err(|fault| fault.error.with_context("resource", reference))?;
             match step {
@@ -154,9 +154,9 @@ impl Inner {
             None => Ok(Fate::Unknown),
             Some(there) => {
                 // What was there just before? Only the first write after `before` can be ours.
-                let earlier = GetOptions::new().with_revision(signed(there.revision.saturating_sub(1)));
-                let earlier = Txn::new().and_then([TxnOp::get(key, Some(earlier))]);
-                let Ok(mut answer) = self.wire.try_txn(call, earlier).await else { return Ok(Fate::Unknown) };
+                let earlier = RangeRequest::key(key).at(signed(there.revision.saturating_sub(1)));
+                let earlier = TxnRequest::of([earlier.into()]);
+                let Ok(mut answer) = self.client.try_txn(call, earlier).await else { return Ok(Fate::Unknown) };
                 match answer.one().map(|kv| self.there(kv)).transpose()? {
                     Some(earlier) if earlier.revision == before => Ok(Fate::Dead),
                     Some(earlier) if earlier.mark == mark => Ok(Fate::Landed(earlier.revision)),
@@ -166,7 +166,7 @@ impl Inner {
         }
     }
 
-    fn there(&self, kv: PbKeyValue) -> Result<There> {
+    fn there(&self, kv: KeyValue) -> Result<There> {
         let revision = positive(kv.mod_revision);
         let (document, mark) = value::decode(kv.value).map_err(|why| self.corrupt(&kv.key, why))?;
         Ok(There { revision, document, mark })
@@ -174,13 +174,13 @@ impl Inner {
 
     fn refused(&self, message: String, reference: &ResourceRef) -> Error {
         Error::new(ErrorKind::InvalidInput, OPERATION, message)
-            .with_context("store", self.wire.name())
+            .with_context("store", self.client.name())
             .with_context("resource", reference)
     }
 
     pub(crate) fn conflict(&self, operation: &'static str, reference: &ResourceRef, current: Option<u64>) -> Error {
         let error = Error::new(ErrorKind::Conflict, operation, "the precondition does not hold")
-            .with_context("store", self.wire.name())
+            .with_context("store", self.client.name())
             .with_context("resource", reference);
         match current {
             Some(revision) => error.with_context("revision", revision),

@@ -1,4 +1,4 @@
-//! The wire: one connection to each member, made when it is needed, and the choice among them.
+//! A connection to each member, made when it is needed, and the choice among them: [`Client`].
 
 use std::{
     future::Future,
@@ -9,19 +9,17 @@ use std::{
     time::Duration,
 };
 
-use etcd_client::{Channel, Client, ConnectOptions, Txn, TxnResponse, proto};
 use runtide_core::{Error, ErrorKind, Result};
 use tokio::{sync::Mutex, time::timeout};
-use tonic::transport::Endpoint;
+use tonic::{Status, transport::Endpoint};
 
 use crate::{
     call::Call,
     config::Config,
+    connection::Connection,
     error::{Cure, Fault, Place},
+    wire::{KeyValue, RangeResponse, ResponseOp, TxnRequest, TxnResponse},
 };
-
-/// The largest answer that is taken. A page of a listing is cut smaller until it is below.
-const LARGEST_ANSWER: usize = 64 << 20;
 
 /// How much may be under way to us on one stream, and on one connection.
 const STREAM_WINDOW: u32 = 2 << 20;
@@ -32,7 +30,7 @@ const PROBE_EVERY: Duration = Duration::from_secs(10);
 
 /// All members, and which of them is asked.
 #[derive(Debug)]
-pub(crate) struct Wire {
+pub(crate) struct Client {
     name: String,
     members: Vec<Member>,
     current: AtomicUsize,
@@ -53,10 +51,10 @@ struct Slot {
     serial: u64,
 }
 
-/// A connection to one member.
+/// A connection, and its number among those that were made to the member.
 #[derive(Clone)]
-pub(crate) struct Link {
-    pub(crate) client: Client,
+struct Link {
+    connection: Connection,
     serial: u64,
 }
 
@@ -73,25 +71,22 @@ pub(crate) struct Answer {
     pub(crate) revision: u64,
     /// Whether the comparisons held.
     pub(crate) held: bool,
-    parts: std::vec::IntoIter<proto::PbResponseOp>,
+    parts: std::vec::IntoIter<ResponseOp>,
 }
 
 impl Answer {
-    fn new(TxnResponse(response): TxnResponse) -> Self {
+    fn new(response: TxnResponse) -> Self {
         let revision = response.header.map_or(0, |header| positive(header.revision));
         Self { revision, held: response.succeeded, parts: response.responses.into_iter() }
     }
 
     /// What the next operation of the transaction read; nothing for one that writes.
-    pub(crate) fn range(&mut self) -> proto::PbRangeResponse {
-        match self.parts.next().and_then(|part| part.response) {
-            Some(proto::PbTxnOpResponse::ResponseRange(range)) => range,
-            _ => proto::PbRangeResponse::default(),
-        }
+    pub(crate) fn range(&mut self) -> RangeResponse {
+        self.parts.next().and_then(|part| part.range).unwrap_or_default()
     }
 
     /// The one key that the next operation read.
-    pub(crate) fn one(&mut self) -> Option<proto::PbKeyValue> {
+    pub(crate) fn one(&mut self) -> Option<KeyValue> {
         self.range().kvs.into_iter().next()
     }
 }
@@ -101,7 +96,7 @@ pub(crate) fn positive(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
 
-impl Wire {
+impl Client {
     pub(crate) fn new(config: &Config, name: String) -> Result<Self> {
         let tls = config.tls_settings()?;
         let mut members = Vec::new();
@@ -164,29 +159,16 @@ impl Wire {
             if let Some(link) = &slot.link {
                 return Ok(link.clone());
             }
-            // A watch of a member that has lost its leader ends, and goes on elsewhere.
-            let plain = || ConnectOptions::new().with_require_leader(true).with_auto_token_refresh(true);
-            let options = match &self.user {
-                Some((user, password)) => plain().with_user(user, password.expose()),
-                None => plain(),
-            };
-            let channel = || Channel::Tonic(member.endpoint.connect_lazy());
-            let client = match Client::from_channel(channel(), Some(options)).await {
-                // As etcdctl does: a password for a store that asks for none is no error.
-                Err(etcd_client::Error::GRpcStatus(status)) if status.message().contains("is not enabled") => {
-                    Client::from_channel(channel(), Some(plain())).await?
-                }
-                client => client?,
-            };
+            let connection = Connection::open(member.endpoint.connect_lazy(), self.user.clone()).await?;
             slot.serial += 1;
-            let link = Link { client, serial: slot.serial };
+            let link = Link { connection, serial: slot.serial };
             slot.link = Some(link.clone());
             Ok(link)
         };
         match timeout(limit, made).await {
             Ok(Ok(link)) => Ok(link),
             // Nothing but who we are was sent.
-            Ok(Err(error)) => Err(Fault { maybe: false, ..place.fault(error) }),
+            Ok(Err(status)) => Err(Fault { maybe: false, ..place.fault(status) }),
             Err(_) => Err(Fault { maybe: false, ..place.silent(limit) }),
         }
     }
@@ -205,18 +187,18 @@ impl Wire {
         &self,
         operation: &'static str,
         left: Duration,
-        ask: impl FnOnce(Client) -> F,
+        ask: impl FnOnce(Connection) -> F,
     ) -> Result<T, Fault>
     where
-        F: Future<Output = Result<T, etcd_client::Error>>,
+        F: Future<Output = Result<T, Status>>,
     {
         let at = self.current();
         let limit = self.attempt.min(left);
         let (serial, outcome) = match self.link(at, operation, limit).await {
-            Ok(Link { client, serial }) => {
+            Ok(Link { connection, serial }) => {
                 let endpoint = self.member(at).map_or("", |member| member.url.as_str());
                 let place = Place { operation, store: &self.name, endpoint };
-                let asked = timeout(limit, ask(client)).await;
+                let asked = timeout(limit, ask(connection)).await;
                 (serial, asked.map_or_else(|_| Err(place.silent(limit)), |said| said.map_err(|e| place.fault(e))))
             }
             Err(fault) => (0, Err(fault)),
@@ -236,9 +218,9 @@ impl Wire {
     }
 
     /// Attempts until one is answered, or the time is over. What is asked must bear being asked twice.
-    pub(crate) async fn ask<T, F>(&self, call: &mut Call, mut ask: impl FnMut(Client) -> F) -> Result<T, Fault>
+    pub(crate) async fn ask<T, F>(&self, call: &mut Call, mut ask: impl FnMut(Connection) -> F) -> Result<T, Fault>
     where
-        F: Future<Output = Result<T, etcd_client::Error>>,
+        F: Future<Output = Result<T, Status>>,
     {
         let mut authenticated = false;
         loop {
@@ -262,16 +244,16 @@ impl Wire {
         }
     }
 
-    pub(crate) async fn txn(&self, call: &mut Call, txn: Txn) -> Result<Answer> {
+    pub(crate) async fn txn(&self, call: &mut Call, txn: TxnRequest) -> Result<Answer> {
         self.try_txn(call, txn).await.map_err(|fault| fault.error)
     }
 
-    /// The same, for those who can do something about a fault.
-    pub(crate) async fn try_txn(&self, call: &mut Call, txn: Txn) -> Result<Answer, Fault> {
+    /// The same, for callers that can do something about a fault.
+    pub(crate) async fn try_txn(&self, call: &mut Call, txn: TxnRequest) -> Result<Answer, Fault> {
         let txn = Arc::new(txn);
-        self.ask(call, |client| {
-            let txn = Txn::clone(&txn);
-            async move { client.kv_client().max_decoding_message_size(LARGEST_ANSWER).txn(txn).await }
+        self.ask(call, |connection| {
+            let txn = Arc::clone(&txn);
+            async move { connection.txn(&txn).await }
         })
         .await
         .map(Answer::new)

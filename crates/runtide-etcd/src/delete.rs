@@ -3,7 +3,6 @@
 //! As in [`apply`](crate::apply), an attempt compares when the resource was last written. A key that is gone has no room for a
 //! mark, so the transaction leaves it in a key of its own, the receipt, which is the same for all deletes of a store.
 
-use etcd_client::{GetOptions, Txn, TxnOp, proto::PbKeyValue};
 use runtide_core::{
     Result,
     store::{Precondition, ResourceRef, Revision},
@@ -16,6 +15,7 @@ use crate::{
     store::Inner,
     value::Mark,
     view::{signed, written},
+    wire::{KeyValue, RangeRequest, RequestOp, TxnRequest},
 };
 
 const OPERATION: &str = "etcd.delete";
@@ -40,21 +40,22 @@ impl Inner {
             // Where nothing was ever written the name of the generation does not matter.
             let generation = view.generation.clone().unwrap_or_else(|| "none".into());
             let key = self.keys.resource(&generation, reference);
-            let bare = GetOptions::new().with_keys_only();
             let look = || {
-                let receipt = TxnOp::get(self.keys.receipt(), None);
-                [self.get_pointer(), TxnOp::get(key.clone(), Some(bare.clone())), receipt]
+                let receipt = RequestOp::get(self.keys.receipt());
+                [self.get_pointer(), RangeRequest::key(key.clone()).keys_only().into(), receipt]
             };
             let txn = match guess {
-                None => Txn::new().and_then(look()),
+                None => TxnRequest::of(look()),
                 Some(at) => {
-                    let remove = TxnOp::delete(key.clone(), None);
-                    let sign = TxnOp::put(self.keys.receipt(), mark.bytes(), None);
-                    Txn::new().when([self.is(&view), written(key.clone(), at)]).and_then([remove, sign]).or_else(look())
+                    let remove = RequestOp::delete(key.clone());
+                    let sign = RequestOp::put(self.keys.receipt(), mark.bytes());
+                    TxnRequest::when([self.is(&view), written(key.clone(), at)])
+                        .and_then([remove, sign])
+                        .or_else(look())
                 }
             };
             call.writes = guess.is_some();
-            let tried = self.wire.try_txn(&mut call, txn).await;
+            let tried = self.client.try_txn(&mut call, txn).await;
             call.writes = false;
             let mut answer = tried.map_err(|fault| fault.error.with_context("resource", reference))?;
             if guess.is_some() && answer.held {
@@ -92,7 +93,7 @@ impl Inner {
     }
 
     /// Whether our mark is among the receipts that were signed after `before`.
-    async fn receipt(&self, call: &mut Call, newest: Option<PbKeyValue>, before: u64, mark: Mark) -> Fate {
+    async fn receipt(&self, call: &mut Call, newest: Option<KeyValue>, before: u64, mark: Mark) -> Fate {
         let mut receipt = newest;
         for _ in 0..TIMEOUT {
             let Some(signed_by) = receipt else { return Fate::Dead };
@@ -103,9 +104,9 @@ impl Inner {
             if revision <= before {
                 return Fate::Dead;
             }
-            let earlier = GetOptions::new().with_revision(signed(revision.saturating_sub(1)));
-            let earlier = Txn::new().and_then([TxnOp::get(self.keys.receipt(), Some(earlier))]);
-            let Ok(mut answer) = self.wire.try_txn(call, earlier).await else { return Fate::Unknown };
+            let earlier = RangeRequest::key(self.keys.receipt()).at(signed(revision.saturating_sub(1)));
+            let earlier = TxnRequest::of([earlier.into()]);
+            let Ok(mut answer) = self.client.try_txn(call, earlier).await else { return Fate::Unknown };
             receipt = answer.one();
         }
         Fate::Unknown

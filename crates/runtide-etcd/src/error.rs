@@ -53,18 +53,7 @@ impl Place<'_> {
         Fault { error, maybe: true, cure: Cure::Elsewhere }
     }
 
-    pub(crate) fn fault(self, error: etcd_client::Error) -> Fault {
-        match error {
-            etcd_client::Error::GRpcStatus(status) => self.status(status),
-            other => {
-                // The stream of a watch was closed under us, or the connection was; nothing else can be met here.
-                let error = self.error(ErrorKind::Unavailable, "the connection broke").with_source(other);
-                Fault { error, maybe: true, cure: Cure::Elsewhere }
-            }
-        }
-    }
-
-    fn status(self, status: Status) -> Fault {
+    pub(crate) fn fault(self, status: Status) -> Fault {
         if let Some(why) = unreachable(&status) {
             let error = self.error(ErrorKind::Unavailable, why).with_source(status);
             return Fault { error, maybe: false, cure: Cure::Elsewhere };
@@ -176,7 +165,7 @@ mod tests {
             (Code::DeadlineExceeded, "", ErrorKind::Timeout, true),
         ];
         for (code, text, kind, maybe) in table {
-            let fault = PLACE.fault(etcd_client::Error::GRpcStatus(Status::new(code, text)));
+            let fault = PLACE.fault(Status::new(code, text));
             assert_eq!((fault.error.kind(), fault.maybe), (kind, maybe), "{code:?} {text}");
             assert!(fault.error.to_string().contains("endpoint=http://a:2379"), "{}", fault.error);
         }
@@ -186,7 +175,7 @@ mod tests {
     fn what_was_never_sent_is_told_from_what_may_have_been() {
         let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
         let status = Status::from_error(Box::new(ConnectError(Box::new(refused))));
-        let fault = PLACE.fault(etcd_client::Error::GRpcStatus(status));
+        let fault = PLACE.fault(status);
         assert_eq!((fault.error.kind(), fault.maybe, fault.cure), (ErrorKind::Unavailable, false, Cure::Elsewhere));
         assert!(fault.error.to_string().contains("refused"), "{}", fault.error);
     }

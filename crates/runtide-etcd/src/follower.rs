@@ -6,19 +6,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use etcd_client::{
-    Client, WatchOptions, WatchRequestSender, WatchResponse, WatchResponseStream,
-    proto::{PbEvent, PbKeyValue, PbWatchResponse},
-};
 use runtide_core::{
     Error, ErrorKind, Gap, Result, SlowConsumer,
     store::{Resource, ResourceRef, Revision, Selector, StoreEvent, StoreWatchOptions},
 };
 use tokio::time::{Instant, sleep, timeout};
+use tonic::Status;
 
 use crate::{
     call::Call,
     client::positive,
+    connection::{Connection, Watch},
     error::{Cure, Fault},
     feed::{Gone, Outlet},
     keys,
@@ -26,12 +24,10 @@ use crate::{
     store::Inner,
     value,
     view::signed,
+    wire::{Event, EventType, KeyValue, RangeRequest, WatchCreateRequest, WatchResponse},
 };
 
 const OPERATION: &str = "etcd.watch";
-
-/// The largest message of a watch that is taken: members cut them at 2 MiB, or have one event in them.
-const LARGEST: usize = 64 << 20;
 
 /// The pause after the first failure; it doubles from there.
 const BASE: Duration = Duration::from_millis(50);
@@ -88,7 +84,7 @@ pub(crate) struct Follower {
     /// The last revision that the reader knows to have been delivered.
     told: u64,
     /// The events of a revision of which more may come.
-    pending: Vec<PbEvent>,
+    pending: Vec<Event>,
     failures: u32,
 }
 
@@ -125,13 +121,13 @@ impl Follower {
                 End::Lost if self.options.slow_consumer == SlowConsumer::Close => {
                     let message = "etcd does not keep what came after the last event any more";
                     let error = Error::new(ErrorKind::Expired, OPERATION, message)
-                        .with_context("store", self.inner.wire.name())
+                        .with_context("store", self.inner.client.name())
                         .with_context("revision", self.spot.revision);
                     End::Fatal(error)
                 }
                 End::Lost => self.told_all(Gap::HistoryExpired, None).await,
                 End::Broken(error) => {
-                    tracing::debug!(store = self.inner.wire.name(), %error, "a watch is interrupted");
+                    tracing::debug!(store = self.inner.client.name(), %error, "a watch is interrupted");
                     let full = BASE.saturating_mul(1 << self.failures.min(10)).min(LONGEST);
                     self.failures = self.failures.saturating_add(1);
                     sleep(full.mul_f64(0.5 + 0.5 * fastrand::f64())).await;
@@ -240,7 +236,7 @@ impl Follower {
 
     async fn follow_link(&mut self) -> Result<std::convert::Infallible, End> {
         self.pending.clear();
-        let (mut ask, mut answers, trusted) = self.open().await?;
+        let (mut watch, trusted) = self.open().await?;
         let silence = self.inner.max_silence;
         let mut heard = Instant::now();
         let mut asked = heard;
@@ -250,13 +246,13 @@ impl Follower {
             let next_token = marked + self.inner.bookmark_interval;
             let wake = next_ask.min(next_token).min(heard + silence);
             let message = tokio::select! {
-                message = answers.message() => Some(message),
+                message = watch.message() => Some(message),
                 () = tokio::time::sleep_until(wake) => None,
             };
             let now = Instant::now();
             if let Some(message) = message {
                 let message = message.map_err(|error| self.broken(error))?;
-                let Some(WatchResponse(message)) = message else {
+                let Some(message) = message else {
                     return Err(End::Broken(self.error("the member closed the watch")));
                 };
                 heard = now;
@@ -277,54 +273,52 @@ impl Follower {
             let due = if trusted { next_token.min(next_ask) } else { next_ask };
             if now >= due && self.pending.is_empty() {
                 asked = now;
-                let sent = timeout(silence, ask.request_progress()).await;
+                let sent = timeout(silence, watch.request_progress()).await;
                 sent.map_err(|_| End::Broken(self.error("the link is stuck")))?.map_err(|error| self.broken(error))?;
             }
         }
     }
 
     /// An etcd watch at the spot, and whether the member's word on progress can be believed.
-    async fn open(&mut self) -> Result<(WatchRequestSender, WatchResponseStream, bool), End> {
+    async fn open(&mut self) -> Result<(Watch, bool), End> {
         let keys::KeyRange { from, to } = self.inner.keys.watched();
-        let mut options = WatchOptions::new()
-            .with_range(to)
-            .with_start_revision(signed(self.spot.revision.max(1)))
-            .with_progress_notify()
-            .with_fragment();
-        if !self.selector.labels.is_empty() {
-            // Only what was there before tells whether it ceases to match.
-            options = options.with_prev_key();
-        }
-        let pointer = self.inner.keys.pointer();
-        let open = |client: Client| async move {
-            // Where the whole cluster is, whatever this member has heard of.
-            let now = client.kv_client().get(pointer, None).await?;
-            let now = now.header().map_or(0, |header| positive(header.revision()));
-            // A member that does not say its version is believed less.
-            let status = client.maintenance_client().status().await;
-            let trusted = status.is_ok_and(|status| keeps_order(status.version()));
-            let mut watch = client.watch_client().max_decoding_message_size(LARGEST);
-            Ok((watch.watch(from, Some(options)).await?.split(), trusted, now))
+        let create = WatchCreateRequest {
+            key: from,
+            range_end: to,
+            start_revision: signed(self.spot.revision.max(1)),
+            progress_notify: true,
+            // Only what was there before shows whether it ceases to match.
+            prev_kv: !self.selector.labels.is_empty(),
+            fragment: true,
         };
-        match self.inner.wire.attempt(OPERATION, self.inner.request_timeout, open).await {
+        let pointer = RangeRequest::key(self.inner.keys.pointer());
+        let open = |connection: Connection| async move {
+            // Where the whole cluster is, whatever this member has heard of.
+            let now = connection.range(&pointer).await?;
+            let now = now.header.map_or(0, |header| positive(header.revision));
+            // A member that does not say its version is believed less.
+            let trusted = connection.status().await.is_ok_and(|status| keeps_order(&status.version));
+            Ok((connection.watch(&create).await?, trusted, now))
+        };
+        match self.inner.client.attempt(OPERATION, self.inner.request_timeout, open).await {
             // Set back to a backup: revisions of before mean nothing, and those to come would be waited for.
             Ok((_, _, now)) if now < self.spot.revision => Err(End::Lost),
-            Ok(((ask, answers), trusted, _)) => Ok((ask, answers, trusted)),
+            Ok((watch, trusted, _)) => Ok((watch, trusted)),
             Err(Fault { error, cure, .. }) if is_final(&error, cure) => Err(End::Fatal(error)),
             Err(fault) => Err(End::Broken(fault.error)),
         }
     }
 
     fn error(&self, message: &str) -> Error {
-        Error::new(ErrorKind::Unavailable, OPERATION, message).with_context("store", self.inner.wire.name())
+        Error::new(ErrorKind::Unavailable, OPERATION, message).with_context("store", self.inner.client.name())
     }
 
-    fn broken(&self, error: etcd_client::Error) -> End {
+    fn broken(&self, error: Status) -> End {
         End::Broken(self.error("the watch broke off").with_source(error))
     }
 
     /// Takes one message.
-    async fn take(&mut self, message: PbWatchResponse, trusted: bool) -> Result<(), End> {
+    async fn take(&mut self, message: WatchResponse, trusted: bool) -> Result<(), End> {
         if message.canceled || message.compact_revision > 0 {
             return Err(self.cancelled(&message));
         }
@@ -356,7 +350,7 @@ impl Follower {
         Ok(())
     }
 
-    fn is_wanted(&self, event: &PbEvent) -> bool {
+    fn is_wanted(&self, event: &Event) -> bool {
         match (self.generation_of(event), &self.spot.generation) {
             (Some(generation), Some(live)) => generation == &**live,
             // Nothing is live yet: the pointer may come with it.
@@ -366,18 +360,18 @@ impl Follower {
     }
 
     /// Of the resource that it speaks of, if it speaks of one.
-    fn generation_of<'a>(&self, event: &'a PbEvent) -> Option<&'a str> {
+    fn generation_of<'a>(&self, event: &'a Event) -> Option<&'a str> {
         self.inner.keys.parse(&event.kv.as_ref()?.key).map(|(generation, _)| generation)
     }
 
-    fn cancelled(&self, message: &PbWatchResponse) -> End {
+    fn cancelled(&self, message: &WatchResponse) -> End {
         if message.compact_revision > 0 {
             return End::Lost;
         }
         let error = self.error("the member ended the watch").with_context("reason", &message.cancel_reason);
         if message.cancel_reason.contains("permission denied") {
             let denied = Error::new(ErrorKind::PermissionDenied, OPERATION, "this user may not watch these keys")
-                .with_context("store", self.inner.wire.name());
+                .with_context("store", self.inner.client.name());
             return End::Fatal(denied);
         }
         End::Broken(error)
@@ -422,7 +416,7 @@ impl Follower {
         Ok(())
     }
 
-    async fn tell(&mut self, event: &PbEvent) -> Result<(), End> {
+    async fn tell(&mut self, event: &Event) -> Result<(), End> {
         let Some(kv) = &event.kv else { return Ok(()) };
         let Some((generation, name)) = self.inner.keys.parse(&kv.key) else { return Ok(()) };
         if self.spot.generation.as_deref() != Some(generation) {
@@ -455,7 +449,7 @@ impl Follower {
     }
 
     /// Whether the resource was selected before this.
-    fn before(&self, event: &PbEvent, reference: &ResourceRef) -> Result<bool, End> {
+    fn before(&self, event: &Event, reference: &ResourceRef) -> Result<bool, End> {
         let made = event.kv.as_ref().is_some_and(|kv| !is_delete(event) && kv.version == 1);
         if made {
             return Ok(false);
@@ -468,18 +462,18 @@ impl Follower {
         Ok(self.selector.matches(&self.decoded(reference.clone(), before)?))
     }
 
-    fn decoded(&self, reference: ResourceRef, kv: &PbKeyValue) -> Result<Resource, End> {
+    fn decoded(&self, reference: ResourceRef, kv: &KeyValue) -> Result<Resource, End> {
         let (document, _) =
             value::decode(kv.value.clone()).map_err(|why| End::Fatal(self.inner.corrupt(&kv.key, why)))?;
         Ok(Resource::new(reference, document, Revision(positive(kv.mod_revision))))
     }
 }
 
-fn is_delete(event: &PbEvent) -> bool {
-    event.r#type == 1
+fn is_delete(event: &Event) -> bool {
+    event.kind() == EventType::Delete
 }
 
-fn revision(event: &PbEvent) -> u64 {
+fn revision(event: &Event) -> u64 {
     event.kv.as_ref().map_or(0, |kv| positive(kv.mod_revision))
 }
 

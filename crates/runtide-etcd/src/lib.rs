@@ -4,6 +4,7 @@ mod apply;
 mod call;
 mod client;
 mod config;
+mod connection;
 mod delete;
 mod environment;
 mod error;
@@ -19,6 +20,7 @@ mod token;
 mod value;
 mod view;
 mod watch;
+mod wire;
 
 pub use self::{
     config::{Config, Tls},

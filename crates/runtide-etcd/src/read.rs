@@ -5,11 +5,11 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use etcd_client::{GetOptions, Txn, TxnOp, WatchOptions, proto::PbKeyValue};
 use runtide_core::{
     Error, ErrorKind, Result,
     store::{Page, PageOptions, Resource, ResourceFormat, ResourceRef, Revision, Selector, StoreStats},
 };
+use tonic::Status;
 
 use crate::{
     call::Call,
@@ -21,6 +21,7 @@ use crate::{
     token::Token,
     value,
     view::{View, signed},
+    wire::{KeyValue, RangeRequest, RequestOp, TxnRequest, WatchCreateRequest},
 };
 
 const LIST: &str = "etcd.list";
@@ -31,11 +32,11 @@ pub(crate) const PAGE: u32 = 1000;
 
 /// A part of a range, at one revision.
 pub(crate) struct Part {
-    pub(crate) kvs: Vec<PbKeyValue>,
+    pub(crate) kvs: Vec<KeyValue>,
     pub(crate) more: bool,
     pub(crate) revision: u64,
     /// As it was at that revision.
-    pub(crate) pointer: Option<PbKeyValue>,
+    pub(crate) pointer: Option<KeyValue>,
 }
 
 /// A range cannot be read at the revision asked for, or at all.
@@ -68,10 +69,10 @@ impl Inner {
                 return Err(call.outrun());
             }
             let view = self.view(&mut call).await?;
-            let get = view.generation.iter().map(|name| TxnOp::get(self.keys.resource(name, reference), None));
-            let get: Vec<TxnOp> = get.collect();
-            let txn = Txn::new().when([self.is(&view)]).and_then(get).or_else([self.get_pointer()]);
-            let mut answer = self.wire.txn(&mut call, txn).await?;
+            let get = view.generation.iter().map(|name| RequestOp::get(self.keys.resource(name, reference)));
+            let get: Vec<RequestOp> = get.collect();
+            let txn = TxnRequest::when([self.is(&view)]).and_then(get).or_else([self.get_pointer()]);
+            let mut answer = self.client.txn(&mut call, txn).await?;
             if !answer.held {
                 self.see(answer.one())?;
                 continue;
@@ -145,9 +146,9 @@ impl Inner {
             }
             let view = self.view(call).await?;
             let get = view.generation.iter().map(|name| get(&self.keys.selected(name, selector), None, limit));
-            let get: Vec<TxnOp> = get.collect();
-            let txn = Txn::new().when([self.is(&view)]).and_then(get).or_else([self.get_pointer()]);
-            let mut answer = match self.wire.try_txn(call, txn).await {
+            let get: Vec<RequestOp> = get.collect();
+            let txn = TxnRequest::when([self.is(&view)]).and_then(get).or_else([self.get_pointer()]);
+            let mut answer = match self.client.try_txn(call, txn).await {
                 Ok(answer) => answer,
                 Err(fault) if fault.cure == Cure::Less && limit > 1 => {
                     limit /= 2;
@@ -175,13 +176,12 @@ impl Inner {
     ) -> Result<Part, Unread> {
         let mut limit = limit;
         loop {
-            let at = GetOptions::new().with_revision(signed(revision));
-            let mut gets = vec![TxnOp::get(self.keys.pointer(), Some(at))];
+            let mut gets = vec![RangeRequest::key(self.keys.pointer()).at(signed(revision)).into()];
             // Else it is behind the last of a selection.
             if range.from < range.to {
                 gets.push(get(range, Some(revision), limit));
             }
-            match self.wire.try_txn(call, Txn::new().and_then(gets)).await {
+            match self.client.try_txn(call, TxnRequest::of(gets)).await {
                 Ok(mut answer) => {
                     let pointer = answer.one();
                     let range = answer.range();
@@ -197,7 +197,7 @@ impl Inner {
 
     fn foreign(&self) -> Error {
         Error::new(ErrorKind::InvalidInput, LIST, "this page token is not of this store")
-            .with_context("store", self.wire.name())
+            .with_context("store", self.client.name())
     }
 
     fn root(&self, generation: &str) -> String {
@@ -222,11 +222,11 @@ impl Inner {
             let view = self.view(call).await?;
             let get = view.generation.iter().map(|name| {
                 let KeyRange { from, to } = self.keys.generation(name);
-                TxnOp::get(from, Some(GetOptions::new().with_range(to).with_count_only()))
+                RangeRequest::between(from, to).count_only().into()
             });
-            let get: Vec<TxnOp> = std::iter::once(self.get_pointer()).chain(get).collect();
-            let txn = Txn::new().when([self.is(&view)]).and_then(get).or_else([self.get_pointer()]);
-            let mut answer = self.wire.txn(call, txn).await?;
+            let get: Vec<RequestOp> = std::iter::once(self.get_pointer()).chain(get).collect();
+            let txn = TxnRequest::when([self.is(&view)]).and_then(get).or_else([self.get_pointer()]);
+            let mut answer = self.client.txn(call, txn).await?;
             let (revision, pointer) = (answer.revision, answer.one());
             if answer.held {
                 // Whoever writes first makes the pointer, and only a restore writes it again.
@@ -241,25 +241,23 @@ impl Inner {
     /// The oldest revision that can be read. etcd does not say; but it tells a watch that begins before it.
     async fn oldest(&self, call: &mut Call) -> Result<u64> {
         let known = self.oldest.load(Ordering::Relaxed).max(1);
-        let at = GetOptions::new().with_revision(signed(known));
-        let txn = Txn::new().and_then([TxnOp::get(self.keys.pointer(), Some(at))]);
-        match self.wire.try_txn(call, txn).await {
+        let txn = TxnRequest::of([RangeRequest::key(self.keys.pointer()).at(signed(known)).into()]);
+        match self.client.try_txn(call, txn).await {
             Ok(_) => return Ok(known),
             Err(fault) if fault.cure == Cure::Compacted => {}
             Err(fault) => return Err(fault.error),
         }
         let key = self.keys.pointer();
-        let asked = self.wire.ask(call, |client| {
-            let options = WatchOptions::new().with_start_revision(signed(known));
-            let key = key.clone();
+        let asked = self.client.ask(call, |connection| {
+            let create = WatchCreateRequest { key: key.clone(), start_revision: signed(known), ..Default::default() };
             async move {
-                let mut stream = client.watch_client().watch(key, Some(options)).await?;
-                while let Some(said) = stream.message().await? {
-                    if said.compact_revision() > 0 {
-                        return Ok(positive(said.compact_revision()));
+                let mut watch = connection.watch(&create).await?;
+                while let Some(message) = watch.message().await? {
+                    if message.compact_revision > 0 {
+                        return Ok(positive(message.compact_revision));
                     }
                 }
-                Err(etcd_client::Error::WatchError("it ended".to_owned()))
+                Err(Status::unavailable("the member closed the watch"))
             }
         });
         let found = asked.await.map_err(|fault| fault.error)?;
@@ -268,13 +266,13 @@ impl Inner {
     }
 
     /// What a key of the live generation holds.
-    pub(crate) fn resource(&self, kv: PbKeyValue) -> Result<Resource> {
+    pub(crate) fn resource(&self, kv: KeyValue) -> Result<Resource> {
         let reference = self.keys.parse(&kv.key).and_then(|(_, reference)| reference.parse().ok());
         let reference = reference.ok_or_else(|| self.corrupt(&kv.key, "its key names no resource"))?;
         self.decode(reference, kv)
     }
 
-    fn decode(&self, reference: ResourceRef, kv: PbKeyValue) -> Result<Resource> {
+    fn decode(&self, reference: ResourceRef, kv: KeyValue) -> Result<Resource> {
         let revision = Revision(positive(kv.mod_revision));
         let (document, _) = value::decode(kv.value).map_err(|why| self.corrupt(&kv.key, why))?;
         Ok(Resource::new(reference, document, revision))
@@ -282,15 +280,14 @@ impl Inner {
 
     pub(crate) fn corrupt(&self, key: &[u8], why: &str) -> Error {
         Error::new(ErrorKind::Corrupt, "etcd.decode", format!("a value is not one of this store's: {why}"))
-            .with_context("store", self.wire.name())
+            .with_context("store", self.client.name())
             .with_context("key", String::from_utf8_lossy(key))
     }
 }
 
-fn get(range: &KeyRange, revision: Option<u64>, limit: u32) -> TxnOp {
-    let options = GetOptions::new().with_range(range.to.clone()).with_limit(i64::from(limit));
-    let options = options.with_revision(revision.map_or(0, signed));
-    TxnOp::get(range.from.clone(), Some(options))
+fn get(range: &KeyRange, revision: Option<u64>, limit: u32) -> RequestOp {
+    let range = RangeRequest::between(range.from.clone(), range.to.clone()).limit(i64::from(limit));
+    range.at(revision.map_or(0, signed)).into()
 }
 
 /// What is counted while it lives.

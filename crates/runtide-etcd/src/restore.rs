@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use etcd_client::{Compare, CompareOp, DeleteOptions, GetOptions, Txn, TxnOp};
 use runtide_core::{
     Error, ErrorKind, Result,
     store::{Resource, Revision, StoreSnapshotReader},
@@ -18,6 +17,7 @@ use crate::{
     store::Inner,
     value::{self, Mark},
     view::{View, signed},
+    wire::{Compare, CompareResult, RangeRequest, RequestOp, TxnRequest},
 };
 
 const OPERATION: &str = "etcd.restore";
@@ -44,14 +44,14 @@ impl Restored<'_> {
         if std::mem::replace(&mut self.begun, true) {
             return Ok(());
         }
-        let mark = TxnOp::put(self.inner.keys.restoring(&self.generation), Vec::new(), None);
-        self.inner.wire.txn(&mut self.inner.call(), Txn::new().and_then([mark])).await.map(drop)
+        let mark = RequestOp::put(self.inner.keys.restoring(&self.generation), Vec::new());
+        self.inner.client.txn(&mut self.inner.call(), TxnRequest::of([mark])).await.map(drop)
     }
 
     /// Writes all that the snapshot has. Nothing is believed before its seal was found to be right, which is when this ends. Of
     /// a snapshot that fits into what is held here, nothing is written before that.
     async fn fill(&mut self, reader: &mut StoreSnapshotReader<'_>) -> Result<()> {
-        let mut held: Vec<Vec<TxnOp>> = Vec::new();
+        let mut held: Vec<Vec<RequestOp>> = Vec::new();
         let (mut puts, mut bytes, mut all) = (Vec::with_capacity(CHUNK), 0, 0);
         while let Some(resource) = reader.next().await? {
             let (key, value) = self.inner.put(&self.generation, &resource)?;
@@ -62,7 +62,7 @@ impl Restored<'_> {
             }
             bytes += size;
             all += size;
-            puts.push(TxnOp::put(key, value, None));
+            puts.push(RequestOp::put(key, value));
             if all > HELD {
                 self.write(&mut held).await?;
                 all = bytes;
@@ -74,7 +74,7 @@ impl Restored<'_> {
         self.write(&mut held).await
     }
 
-    async fn write(&mut self, held: &mut Vec<Vec<TxnOp>>) -> Result<()> {
+    async fn write(&mut self, held: &mut Vec<Vec<RequestOp>>) -> Result<()> {
         for chunk in held.drain(..) {
             self.begin().await?;
             self.inner.write_chunk(&self.generation, chunk).await?;
@@ -96,7 +96,7 @@ impl Inner {
             Ok(revision) => {
                 // What is left is swept by the next restore.
                 if let Err(error) = self.sweep(revision.0).await {
-                    tracing::warn!(store = self.wire.name(), %error, "what was replaced is not removed yet");
+                    tracing::warn!(store = self.client.name(), %error, "what was replaced is not removed yet");
                 }
                 Ok(revision)
             }
@@ -106,7 +106,7 @@ impl Inner {
                 if restored.begun
                     && let Err(error) = self.discard(&restored.generation, u64::MAX).await
                 {
-                    tracing::warn!(store = self.wire.name(), %error, "a restore that failed is not removed yet");
+                    tracing::warn!(store = self.client.name(), %error, "a restore that failed is not removed yet");
                 }
                 Err(error)
             }
@@ -119,14 +119,14 @@ impl Inner {
 
     /// That nobody has swept this restore away.
     fn goes_on(&self, generation: &str) -> Compare {
-        Compare::create_revision(self.keys.restoring(generation), CompareOp::Greater, 0)
+        Compare::create_revision(self.keys.restoring(generation), CompareResult::Greater, 0)
     }
 
     fn put(&self, generation: &str, resource: &Resource) -> Result<(Vec<u8>, Vec<u8>)> {
         let document = resource.written();
         let refused = |message: String| {
             Error::new(ErrorKind::InvalidInput, OPERATION, message)
-                .with_context("store", self.wire.name())
+                .with_context("store", self.client.name())
                 .with_context("resource", &resource.reference)
         };
         if document.bytes.len() > self.largest {
@@ -138,7 +138,7 @@ impl Inner {
         Ok((self.keys.resource(generation, &resource.reference), value))
     }
 
-    async fn write_chunk(&self, generation: &str, puts: Vec<TxnOp>) -> Result<()> {
+    async fn write_chunk(&self, generation: &str, puts: Vec<RequestOp>) -> Result<()> {
         let mut call = self.call();
         loop {
             if call.left().is_zero() {
@@ -146,8 +146,8 @@ impl Inner {
             }
             let view = self.view(&mut call).await?;
             // A chunk that lands after the flip would undo what was written since.
-            let txn = Txn::new().when([self.is(&view), self.goes_on(generation)]).and_then(puts.clone());
-            let mut answer = self.wire.txn(&mut call, txn.or_else(self.look(generation))).await?;
+            let txn = TxnRequest::when([self.is(&view), self.goes_on(generation)]).and_then(puts.clone());
+            let mut answer = self.client.txn(&mut call, txn.or_else(self.look(generation))).await?;
             if answer.held {
                 return Ok(());
             }
@@ -158,13 +158,13 @@ impl Inner {
         }
     }
 
-    fn look(&self, generation: &str) -> [TxnOp; 2] {
-        [self.get_pointer(), TxnOp::get(self.keys.restoring(generation), None)]
+    fn look(&self, generation: &str) -> [RequestOp; 2] {
+        [self.get_pointer(), RequestOp::get(self.keys.restoring(generation))]
     }
 
     fn overtaken(&self) -> Error {
         Error::new(ErrorKind::Conflict, OPERATION, "another restore ended first, and swept this one away")
-            .with_context("store", self.wire.name())
+            .with_context("store", self.client.name())
     }
 
     /// Makes it the live one.
@@ -175,11 +175,11 @@ impl Inner {
                 return Err(call.outrun());
             }
             let view = self.view(&mut call).await?;
-            let live = TxnOp::put(self.keys.pointer(), generation.as_bytes(), None);
-            let done = TxnOp::delete(self.keys.restoring(generation), None);
-            let txn = Txn::new().when([self.is(&view), self.goes_on(generation)]).and_then([live, done]);
+            let live = RequestOp::put(self.keys.pointer(), generation.as_bytes());
+            let done = RequestOp::delete(self.keys.restoring(generation));
+            let txn = TxnRequest::when([self.is(&view), self.goes_on(generation)]).and_then([live, done]);
             call.writes = true;
-            let answer = self.wire.txn(&mut call, txn.or_else(self.look(generation))).await;
+            let answer = self.client.txn(&mut call, txn.or_else(self.look(generation))).await;
             call.writes = false;
             let mut answer = answer?;
             if answer.held {
@@ -204,9 +204,9 @@ impl Inner {
         let KeyRange { mut from, to } = self.keys.data();
         loop {
             let mut call = self.call();
-            let first = GetOptions::new().with_range(to.clone()).with_limit(1).with_keys_only();
-            let txn = Txn::new().and_then([self.get_pointer(), TxnOp::get(from.clone(), Some(first))]);
-            let mut answer = self.wire.txn(&mut call, txn).await?;
+            let first = RangeRequest::between(from.clone(), to.clone()).limit(1).keys_only();
+            let txn = TxnRequest::of([self.get_pointer(), first.into()]);
+            let mut answer = self.client.txn(&mut call, txn).await?;
             let live = self.see(answer.one())?.generation;
             let Some(first) = answer.one() else { return Ok(()) };
             let Some((generation, _)) = self.keys.parse(&first.key) else {
@@ -223,24 +223,23 @@ impl Inner {
     /// Removes a generation that is not live, unless its restore began after this revision.
     async fn discard(&self, generation: &str, ended: u64) -> Result<()> {
         let marker = self.keys.restoring(generation);
-        let before = Compare::create_revision(marker.clone(), CompareOp::Less, signed(ended.saturating_add(1)));
-        let stop = Txn::new().when([before]).and_then([TxnOp::delete(marker, None)]);
-        if !self.wire.txn(&mut self.call(), stop).await?.held {
+        let before = Compare::create_revision(marker.clone(), CompareResult::Less, signed(ended.saturating_add(1)));
+        let stop = TxnRequest::when([before]).and_then([RequestOp::delete(marker)]);
+        if !self.client.txn(&mut self.call(), stop).await?.held {
             return Ok(());
         }
         let KeyRange { mut from, to } = self.keys.generation(generation);
         loop {
             let mut call = self.call();
-            let some = GetOptions::new().with_range(to.clone()).with_limit(SWEEP).with_keys_only();
-            let mut answer =
-                self.wire.txn(&mut call, Txn::new().and_then([TxnOp::get(from.clone(), Some(some))])).await?;
+            let some = RangeRequest::between(from.clone(), to.clone()).limit(SWEEP).keys_only();
+            let mut answer = self.client.txn(&mut call, TxnRequest::of([some.into()])).await?;
             let range = answer.range();
             let Some(last) = range.kvs.last() else { return Ok(()) };
             let next = keys::after(&last.key);
-            let remove = TxnOp::delete(from, Some(DeleteOptions::new().with_range(next.clone())));
+            let remove = RequestOp::delete_between(from, next.clone());
             // Never what is live, whatever happened since it was looked at.
-            let live = Compare::value(self.keys.pointer(), CompareOp::NotEqual, generation);
-            self.wire.txn(&mut call, Txn::new().when([live]).and_then([remove])).await?;
+            let live = Compare::value(self.keys.pointer(), CompareResult::NotEqual, generation);
+            self.client.txn(&mut call, TxnRequest::when([live]).and_then([remove])).await?;
             if !range.more {
                 return Ok(());
             }

@@ -1,6 +1,5 @@
 //! Writes points in time: Runtide's own snapshot, and etcd's.
 
-use etcd_client::{GetOptions, Txn, TxnOp};
 use runtide_core::{
     Error, ErrorKind, Result,
     store::{Revision, StoreSnapshotSeal, StoreSnapshotWriter},
@@ -16,6 +15,7 @@ use crate::{
     keys::{self, KeyRange},
     read::PAGE,
     store::Inner,
+    wire::{RangeRequest, RequestOp, TxnRequest},
 };
 
 const SNAPSHOT: &str = "etcd.snapshot";
@@ -31,11 +31,11 @@ impl Inner {
             let view = self.view(&mut call).await?;
             let count = view.generation.iter().map(|name| {
                 let KeyRange { from, to } = self.keys.generation(name);
-                TxnOp::get(from, Some(GetOptions::new().with_range(to).with_count_only()))
+                RangeRequest::between(from, to).count_only().into()
             });
-            let count: Vec<TxnOp> = count.collect();
-            let txn = Txn::new().when([self.is(&view)]).and_then(count).or_else([self.get_pointer()]);
-            let mut answer = self.wire.txn(&mut call, txn).await?;
+            let count: Vec<RequestOp> = count.collect();
+            let txn = TxnRequest::when([self.is(&view)]).and_then(count).or_else([self.get_pointer()]);
+            let mut answer = self.client.txn(&mut call, txn).await?;
             if answer.held {
                 let revision = answer.revision;
                 break (view.generation, revision, positive(answer.range().count));
@@ -64,7 +64,7 @@ impl Inner {
 
     pub(crate) async fn maintenance_snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<u64> {
         let mut call = Call::new(MAINTENANCE, self.request_timeout);
-        let asked = self.wire.ask(&mut call, |client| async move { client.maintenance_client().snapshot().await });
+        let asked = self.client.ask(&mut call, |connection| async move { connection.snapshot().await });
         let mut stream = asked.await.map_err(|fault| fault.error)?;
         let mut written = 0;
         loop {
@@ -73,11 +73,11 @@ impl Inner {
             let next = next.map_err(|_| broken("the snapshot stands still"))?;
             let chunk = next.map_err(|error| broken("the snapshot broke off").with_source(error))?;
             let Some(chunk) = chunk else { break };
-            out.write_all(chunk.blob()).await.map_err(|error| {
+            out.write_all(&chunk.blob).await.map_err(|error| {
                 Error::new(ErrorKind::Unexpected, MAINTENANCE, "the snapshot cannot be written").with_source(error)
             })?;
-            written += u64::try_from(chunk.blob().len()).unwrap_or(0);
-            if chunk.remaining_bytes() == 0 && chunk.blob().is_empty() {
+            written += u64::try_from(chunk.blob.len()).unwrap_or(0);
+            if chunk.remaining_bytes == 0 && chunk.blob.is_empty() {
                 break;
             }
         }

@@ -16,14 +16,14 @@ use runtide_core::{
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::{client::Wire, config::Config, keys::Keys, known::Known, view::View};
+use crate::{client::Client, config::Config, keys::Keys, known::Known, view::View};
 
 /// Resources in etcd. A clone is the same client.
 #[derive(Clone)]
 pub struct EtcdStore(Arc<Inner>);
 
 pub(crate) struct Inner {
-    pub(crate) wire: Wire,
+    pub(crate) client: Client,
     pub(crate) keys: Keys,
     pub(crate) known: Known,
     pub(crate) view: Mutex<Option<View>>,
@@ -45,9 +45,9 @@ impl EtcdStore {
     #[expect(clippy::needless_pass_by_value, reason = "as every backend: a configuration is used once")]
     pub fn new(config: Config) -> Result<Self> {
         config.validate()?;
-        let wire = Wire::new(&config, config.name()?)?;
+        let client = Client::new(&config, config.name()?)?;
         Ok(Self(Arc::new(Inner {
-            wire,
+            client,
             keys: Keys::below(&config.prefix),
             known: Known::default(),
             view: Mutex::default(),
@@ -77,7 +77,7 @@ impl EtcdStore {
 #[async_trait]
 impl StoreBackend for EtcdStore {
     fn name(&self) -> &str {
-        self.0.wire.name()
+        self.0.client.name()
     }
 
     async fn apply(&self, reference: &ResourceRef, document: Document, precondition: Precondition) -> Result<Applied> {
@@ -115,7 +115,7 @@ impl StoreBackend for EtcdStore {
 
 impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inner").field("name", &self.wire.name()).finish_non_exhaustive()
+        f.debug_struct("Inner").field("name", &self.client.name()).finish_non_exhaustive()
     }
 }
 

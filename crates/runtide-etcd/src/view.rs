@@ -2,10 +2,14 @@
 
 use std::sync::{Arc, PoisonError};
 
-use etcd_client::{Compare, CompareOp, Txn, TxnOp, proto::PbKeyValue};
 use runtide_core::{Error, ErrorKind, Result};
 
-use crate::{call::Call, client::positive, store::Inner};
+use crate::{
+    call::Call,
+    client::positive,
+    store::Inner,
+    wire::{Compare, CompareResult, KeyValue, RequestOp, TxnRequest},
+};
 
 /// What the pointer said. Believed only within a transaction that compares it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,13 +23,13 @@ pub(crate) struct View {
 impl View {
     /// # Errors
     /// `Corrupt`, if the pointer does not name a generation.
-    pub(crate) fn of(inner: &Inner, pointer: Option<PbKeyValue>) -> Result<Self> {
+    pub(crate) fn of(inner: &Inner, pointer: Option<KeyValue>) -> Result<Self> {
         let Some(pointer) = pointer else { return Ok(Self::default()) };
         let is_name = |text: &&str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
         let Some(generation) = std::str::from_utf8(&pointer.value).ok().filter(is_name) else {
             let key = String::from_utf8_lossy(&pointer.key).into_owned();
             return Err(Error::new(ErrorKind::Corrupt, "etcd.pointer", "the pointer does not name a generation")
-                .with_context("store", inner.wire.name())
+                .with_context("store", inner.client.name())
                 .with_context("key", key));
         };
         Ok(Self { pointer: positive(pointer.mod_revision), generation: Some(generation.into()) })
@@ -43,12 +47,12 @@ impl Inner {
         if let Some(view) = self.view.lock().unwrap_or_else(PoisonError::into_inner).clone() {
             return Ok(view);
         }
-        let mut answer = self.wire.txn(call, Txn::new().and_then([self.get_pointer()])).await?;
+        let mut answer = self.client.txn(call, TxnRequest::of([self.get_pointer()])).await?;
         self.see(answer.one())
     }
 
     /// Believes in what the pointer says.
-    pub(crate) fn see(&self, pointer: Option<PbKeyValue>) -> Result<View> {
+    pub(crate) fn see(&self, pointer: Option<KeyValue>) -> Result<View> {
         let view = View::of(self, pointer)?;
         self.believe(view.clone());
         Ok(view)
@@ -60,8 +64,8 @@ impl Inner {
         *self.view.lock().unwrap_or_else(PoisonError::into_inner) = Some(view);
     }
 
-    pub(crate) fn get_pointer(&self) -> TxnOp {
-        TxnOp::get(self.keys.pointer(), None)
+    pub(crate) fn get_pointer(&self) -> RequestOp {
+        RequestOp::get(self.keys.pointer())
     }
 
     /// That the pointer is what the view says.
@@ -72,5 +76,5 @@ impl Inner {
 
 /// That a key was last written at this revision; 0: that it is not there.
 pub(crate) fn written(key: impl Into<Vec<u8>>, revision: u64) -> Compare {
-    Compare::mod_revision(key, CompareOp::Equal, signed(revision))
+    Compare::mod_revision(key, CompareResult::Equal, signed(revision))
 }

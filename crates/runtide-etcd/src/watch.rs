@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use etcd_client::{GetOptions, Txn, TxnOp};
 use runtide_core::{
     Error, ErrorKind, Gap, Result,
     store::{Revision, Selector, Since, StoreStream, StoreWatchOptions},
@@ -16,6 +15,7 @@ use crate::{
     read::Counted,
     store::Inner,
     view::{View, signed},
+    wire::{RangeRequest, TxnRequest},
 };
 
 const OPERATION: &str = "etcd.watch";
@@ -40,7 +40,7 @@ pub(crate) async fn open(inner: &Arc<Inner>, selector: &Selector, options: Store
 impl Inner {
     /// Which generation is live, and the store's revision.
     pub(crate) async fn spot(&self, call: &mut Call) -> Result<Spot, Fault> {
-        let mut answer = self.wire.try_txn(call, Txn::new().and_then([self.get_pointer()])).await?;
+        let mut answer = self.client.try_txn(call, TxnRequest::of([self.get_pointer()])).await?;
         let revision = answer.revision;
         match View::of(self, answer.one()) {
             Ok(view) => Ok(Spot { generation: view.generation, revision }),
@@ -54,15 +54,15 @@ impl Inner {
         let at = after.0.max(1);
         let expired = |message: &str| {
             Error::new(ErrorKind::Expired, OPERATION, message)
-                .with_context("store", self.wire.name())
+                .with_context("store", self.client.name())
                 .with_context("revision", after)
         };
         if i64::try_from(at).is_err() {
             return Err(expired("this store has no such revision"));
         }
-        let then = TxnOp::get(self.keys.pointer(), Some(GetOptions::new().with_revision(signed(at))));
-        let txn = Txn::new().and_then([then, self.get_pointer()]);
-        match self.wire.try_txn(call, txn).await {
+        let then = RangeRequest::key(self.keys.pointer()).at(signed(at)).into();
+        let txn = TxnRequest::of([then, self.get_pointer()]);
+        match self.client.try_txn(call, txn).await {
             Ok(mut answer) => {
                 let generation = View::of(self, answer.one())?.generation;
                 let now = View::of(self, answer.one())?.generation;
