@@ -56,7 +56,7 @@ struct Session {
     user: Option<(String, Secret)>,
     /// `None` without a user, and where the cluster has authentication disabled.
     token: RwLock<Option<Token>>,
-    /// Held while a token is asked for, so that calls that meet an expired one together ask once.
+    /// Locked while a token is requested, so that concurrent calls with an expired one request a single new one.
     renewal: tokio::sync::Mutex<()>,
 }
 
@@ -97,19 +97,19 @@ impl Connection {
         .await
     }
 
-    pub(crate) async fn watch(&self, create: &WatchCreateRequest) -> Result<Watch, Status> {
+    pub(crate) async fn watch(&self, create: &WatchCreateRequest) -> Result<WatchStream, Status> {
         self.with_token(async |token| {
             let (requests, waiting) = mpsc::channel(WATCH_REQUESTS);
             requests.try_send(create.clone().into()).map_err(closed)?;
             let mut grpc = self.ready(LARGEST_DATA).await?;
             let (path, codec) = (PathAndQuery::from_static(WATCH), ProstCodec::default());
             let responses = grpc.streaming(request(Requests(waiting), token), path, codec).await?.into_inner();
-            Ok(Watch { requests, responses })
+            Ok(WatchStream { requests, responses })
         })
         .await
     }
 
-    /// Sends; if the member refuses the token, asks for another one and sends once more. A refused request had no effect.
+    /// Sends; if the member refuses the token, requests another one and sends once more. A refused request had no effect.
     async fn with_token<T, F>(&self, send: impl Fn(Option<Token>) -> F) -> Result<T, Status>
     where
         F: Future<Output = Result<T, Status>>,
@@ -128,7 +128,7 @@ impl Connection {
         self.session.token.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Asks for a token, unless another call has replaced the refused one already.
+    /// Requests a token, unless another call has replaced the refused one already.
     async fn renew(&self, refused: Option<Token>) -> Result<(), Status> {
         let Some((name, password)) = &self.session.user else { return Ok(()) };
         let _renewal = self.session.renewal.lock().await;
@@ -187,7 +187,7 @@ fn request<M>(message: M, token: Option<Token>) -> Request<M> {
     request
 }
 
-/// Whether the member refused the request for want of a valid token: it is expired, or authentication was enabled since.
+/// The member refused the request for want of a valid token: it is expired, or authentication was enabled since.
 fn wants_token(status: &Status) -> bool {
     match status.code() {
         Code::Unauthenticated => true,
@@ -202,12 +202,12 @@ fn closed<T>(_: T) -> Status {
 
 /// A watch of one member. It ends when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub(crate) struct WatchStream {
     requests: mpsc::Sender<WatchRequest>,
     responses: Streaming<WatchResponse>,
 }
 
-impl Watch {
+impl WatchStream {
     /// The next message; `None` if the member closed the stream.
     ///
     /// # Cancel safety
@@ -216,7 +216,7 @@ impl Watch {
         self.responses.message().await
     }
 
-    /// Asks for a progress message. Waits while too many requests are unsent.
+    /// Requests a progress message. Waits while too many requests are unsent.
     pub(crate) async fn request_progress(&self) -> Result<(), Status> {
         self.requests.send(WatchRequest::progress()).await.map_err(closed)
     }

@@ -9,7 +9,6 @@ mod delete;
 mod environment;
 mod error;
 mod feed;
-mod follower;
 mod keys;
 mod known;
 mod read;
@@ -20,6 +19,7 @@ mod token;
 mod value;
 mod view;
 mod watch;
+mod watcher;
 mod wire;
 
 pub use self::{

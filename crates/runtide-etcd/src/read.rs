@@ -14,7 +14,7 @@ use tonic::Status;
 use crate::{
     call::Call,
     client::positive,
-    error::Cure,
+    error::Recovery,
     keys::{self, KeyRange},
     known::Seen,
     store::Inner,
@@ -27,32 +27,32 @@ use crate::{
 const LIST: &str = "etcd.list";
 const STATS: &str = "etcd.stats";
 
-/// Resources in a page, unless told, and at most.
+/// Resources in a page by default, and at most.
 pub(crate) const PAGE: u32 = 1000;
 
-/// A part of a range, at one revision.
+/// Keys of a range, up to a limit, at one revision.
 pub(crate) struct Part {
     pub(crate) kvs: Vec<KeyValue>,
     pub(crate) more: bool,
     pub(crate) revision: u64,
-    /// As it was at that revision.
+    /// The pointer at that revision.
     pub(crate) pointer: Option<KeyValue>,
 }
 
-/// A range cannot be read at the revision asked for, or at all.
-pub(crate) enum Unread {
-    /// The revision is not kept any more.
+/// Failure to read a range at a revision.
+pub(crate) enum ReadError {
+    /// The revision is compacted.
     Compacted(Error),
-    /// The revision has not been reached.
+    /// The cluster has not reached the revision.
     Future(Error),
-    /// Anything else.
+    /// Any other failure.
     Failed(Error),
 }
 
-impl From<Unread> for Error {
-    fn from(unread: Unread) -> Self {
+impl From<ReadError> for Error {
+    fn from(unread: ReadError) -> Self {
         match unread {
-            Unread::Compacted(error) | Unread::Future(error) | Unread::Failed(error) => error,
+            ReadError::Compacted(error) | ReadError::Future(error) | ReadError::Failed(error) => error,
         }
     }
 }
@@ -71,10 +71,10 @@ impl Inner {
             let view = self.view(&mut call).await?;
             let get = view.generation.iter().map(|name| RequestOp::get(self.keys.resource(name, reference)));
             let get: Vec<RequestOp> = get.collect();
-            let txn = TxnRequest::when([self.is(&view)]).and_then(get).or_else([self.get_pointer()]);
+            let txn = TxnRequest::when([self.is_live(&view)]).and_then(get).or_else([self.get_pointer()]);
             let mut answer = self.client.txn(&mut call, txn).await?;
-            if !answer.held {
-                self.see(answer.one())?;
+            if !answer.succeeded {
+                self.update_view(answer.one())?;
                 continue;
             }
             let Some(kv) = answer.one() else {
@@ -103,10 +103,10 @@ impl Inner {
                 let behind = keys::after(format!("{}{}", self.root(&token.generation), token.last).as_bytes());
                 range.from = range.from.max(behind);
                 let part = match self.part(&mut call, &range, token.revision, limit).await {
-                    Err(Unread::Future(_)) => return Err(self.foreign()),
+                    Err(ReadError::Future(_)) => return Err(self.foreign()),
                     part => part?,
                 };
-                // Of this store it is if its generation was live at its revision.
+                // A token of this store names the generation that was live at its revision.
                 match View::of(self, part.pointer.clone())?.generation {
                     Some(generation) if *generation == *token.generation => (token.generation, part),
                     _ => return Err(self.foreign()),
@@ -132,7 +132,7 @@ impl Inner {
         Ok(Page::new(items, Revision(part.revision), next))
     }
 
-    /// The first page of a listing, with the generation that was live then.
+    /// First page of a listing, and the generation that was live then.
     pub(crate) async fn first_part(
         &self,
         call: &mut Call,
@@ -147,17 +147,17 @@ impl Inner {
             let view = self.view(call).await?;
             let get = view.generation.iter().map(|name| get(&self.keys.selected(name, selector), None, limit));
             let get: Vec<RequestOp> = get.collect();
-            let txn = TxnRequest::when([self.is(&view)]).and_then(get).or_else([self.get_pointer()]);
+            let txn = TxnRequest::when([self.is_live(&view)]).and_then(get).or_else([self.get_pointer()]);
             let mut answer = match self.client.try_txn(call, txn).await {
                 Ok(answer) => answer,
-                Err(fault) if fault.cure == Cure::Less && limit > 1 => {
+                Err(fault) if fault.recovery == Recovery::SmallerPage && limit > 1 => {
                     limit /= 2;
                     continue;
                 }
                 Err(fault) => return Err(fault.error),
             };
-            if !answer.held {
-                self.see(answer.one())?;
+            if !answer.succeeded {
+                self.update_view(answer.one())?;
                 continue;
             }
             let revision = answer.revision;
@@ -166,18 +166,18 @@ impl Inner {
         }
     }
 
-    /// A part of a range, at a revision; fewer than the limit where they are large.
+    /// Reads a range at a revision; fewer keys than the limit, if their values are large.
     pub(crate) async fn part(
         &self,
         call: &mut Call,
         range: &KeyRange,
         revision: u64,
         limit: u32,
-    ) -> Result<Part, Unread> {
+    ) -> Result<Part, ReadError> {
         let mut limit = limit;
         loop {
             let mut gets = vec![RangeRequest::key(self.keys.pointer()).at(signed(revision)).into()];
-            // Else it is behind the last of a selection.
+            // A range that is empty begins behind the selection: there is nothing to read.
             if range.from < range.to {
                 gets.push(get(range, Some(revision), limit));
             }
@@ -187,10 +187,10 @@ impl Inner {
                     let range = answer.range();
                     return Ok(Part { kvs: range.kvs, more: range.more, revision, pointer });
                 }
-                Err(fault) if fault.cure == Cure::Less && limit > 1 => limit /= 2,
-                Err(fault) if fault.cure == Cure::Compacted => return Err(Unread::Compacted(fault.error)),
-                Err(fault) if fault.cure == Cure::Future => return Err(Unread::Future(fault.error)),
-                Err(fault) => return Err(Unread::Failed(fault.error)),
+                Err(fault) if fault.recovery == Recovery::SmallerPage && limit > 1 => limit /= 2,
+                Err(fault) if fault.recovery == Recovery::Compacted => return Err(ReadError::Compacted(fault.error)),
+                Err(fault) if fault.recovery == Recovery::FutureRevision => return Err(ReadError::Future(fault.error)),
+                Err(fault) => return Err(ReadError::Failed(fault.error)),
             }
         }
     }
@@ -207,13 +207,13 @@ impl Inner {
     pub(crate) async fn stats(&self) -> Result<StoreStats> {
         let mut call = Call::new(STATS, self.request_timeout);
         let (count, restored, revision) = self.count(&mut call).await?;
-        // No place from before a restore is one any more.
+        // No revision before a restore can be watched from.
         let oldest = self.oldest(&mut call).await?.max(restored);
         let subscribers = self.subscribers.load(Ordering::Relaxed);
         Ok(StoreStats::new(count, subscribers, Revision(revision), Revision(oldest.min(revision))))
     }
 
-    /// How many resources there are, when the store was last restored, and at which revision that is so.
+    /// Number of resources, revision of the last restore (0: none), and the revision at which both were read.
     async fn count(&self, call: &mut Call) -> Result<(u64, u64, u64)> {
         loop {
             if call.left().is_zero() {
@@ -225,30 +225,30 @@ impl Inner {
                 RangeRequest::between(from, to).count_only().into()
             });
             let get: Vec<RequestOp> = std::iter::once(self.get_pointer()).chain(get).collect();
-            let txn = TxnRequest::when([self.is(&view)]).and_then(get).or_else([self.get_pointer()]);
+            let txn = TxnRequest::when([self.is_live(&view)]).and_then(get).or_else([self.get_pointer()]);
             let mut answer = self.client.txn(call, txn).await?;
             let (revision, pointer) = (answer.revision, answer.one());
-            if answer.held {
-                // Whoever writes first makes the pointer, and only a restore writes it again.
+            if answer.succeeded {
+                // The first write creates the pointer, and only a restore writes it again.
                 let restored = pointer.filter(|pointer| pointer.version > 1);
                 let restored = restored.map_or(0, |pointer| positive(pointer.mod_revision));
                 return Ok((positive(answer.range().count), restored, revision));
             }
-            self.see(pointer)?;
+            self.update_view(pointer)?;
         }
     }
 
-    /// The oldest revision that can be read. etcd does not say; but it tells a watch that begins before it.
+    /// Oldest revision that can be read. No call of etcd's returns it; a watch that begins before it is cancelled with it.
     async fn oldest(&self, call: &mut Call) -> Result<u64> {
         let known = self.oldest.load(Ordering::Relaxed).max(1);
         let txn = TxnRequest::of([RangeRequest::key(self.keys.pointer()).at(signed(known)).into()]);
         match self.client.try_txn(call, txn).await {
             Ok(_) => return Ok(known),
-            Err(fault) if fault.cure == Cure::Compacted => {}
+            Err(fault) if fault.recovery == Recovery::Compacted => {}
             Err(fault) => return Err(fault.error),
         }
         let key = self.keys.pointer();
-        let asked = self.client.ask(call, |connection| {
+        let found = self.client.with_retries(call, |connection| {
             let create = WatchCreateRequest { key: key.clone(), start_revision: signed(known), ..Default::default() };
             async move {
                 let mut watch = connection.watch(&create).await?;
@@ -260,12 +260,12 @@ impl Inner {
                 Err(Status::unavailable("the member closed the watch"))
             }
         });
-        let found = asked.await.map_err(|fault| fault.error)?;
+        let found = found.await.map_err(|fault| fault.error)?;
         self.oldest.fetch_max(found, Ordering::Relaxed);
         Ok(found)
     }
 
-    /// What a key of the live generation holds.
+    /// Resource in a key of the live generation.
     pub(crate) fn resource(&self, kv: KeyValue) -> Result<Resource> {
         let reference = self.keys.parse(&kv.key).and_then(|(_, reference)| reference.parse().ok());
         let reference = reference.ok_or_else(|| self.corrupt(&kv.key, "its key names no resource"))?;
@@ -290,18 +290,18 @@ fn get(range: &KeyRange, revision: Option<u64>, limit: u32) -> RequestOp {
     range.at(revision.map_or(0, signed)).into()
 }
 
-/// What is counted while it lives.
+/// Counts a subscriber until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Counted(Arc<AtomicU64>);
+pub(crate) struct SubscriberGuard(Arc<AtomicU64>);
 
-impl Counted {
-    pub(crate) fn among(all: &Arc<AtomicU64>) -> Self {
+impl SubscriberGuard {
+    pub(crate) fn new(all: &Arc<AtomicU64>) -> Self {
         all.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(all))
     }
 }
 
-impl Drop for Counted {
+impl Drop for SubscriberGuard {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

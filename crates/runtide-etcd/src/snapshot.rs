@@ -1,4 +1,4 @@
-//! Writes points in time: Runtide's own snapshot, and etcd's.
+//! Snapshots: Runtide's own, and etcd's.
 
 use runtide_core::{
     Error, ErrorKind, Result,
@@ -34,13 +34,13 @@ impl Inner {
                 RangeRequest::between(from, to).count_only().into()
             });
             let count: Vec<RequestOp> = count.collect();
-            let txn = TxnRequest::when([self.is(&view)]).and_then(count).or_else([self.get_pointer()]);
+            let txn = TxnRequest::when([self.is_live(&view)]).and_then(count).or_else([self.get_pointer()]);
             let mut answer = self.client.txn(&mut call, txn).await?;
-            if answer.held {
+            if answer.succeeded {
                 let revision = answer.revision;
                 break (view.generation, revision, positive(answer.range().count));
             }
-            self.see(answer.one())?;
+            self.update_view(answer.one())?;
         };
         let mut writer = StoreSnapshotWriter::begin(out, Revision(revision), count);
         if let Some(generation) = generation {
@@ -64,13 +64,13 @@ impl Inner {
 
     pub(crate) async fn maintenance_snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<u64> {
         let mut call = Call::new(MAINTENANCE, self.request_timeout);
-        let asked = self.client.ask(&mut call, |connection| async move { connection.snapshot().await });
-        let mut stream = asked.await.map_err(|fault| fault.error)?;
+        let opened = self.client.with_retries(&mut call, |connection| async move { connection.snapshot().await });
+        let mut stream = opened.await.map_err(|fault| fault.error)?;
         let mut written = 0;
         loop {
-            // A stream that stands still must not be waited for without end.
+            // The whole snapshot has no deadline, so each message has one.
             let next = timeout(self.request_timeout, stream.message()).await;
-            let next = next.map_err(|_| broken("the snapshot stands still"))?;
+            let next = next.map_err(|_| broken("the snapshot stalled"))?;
             let chunk = next.map_err(|error| broken("the snapshot broke off").with_source(error))?;
             let Some(chunk) = chunk else { break };
             out.write_all(&chunk.blob).await.map_err(|error| {

@@ -1,4 +1,4 @@
-//! [`EtcdStore`], and what its parts share.
+//! [`EtcdStore`], and the state that its parts share.
 
 use std::{
     fmt,
@@ -28,9 +28,9 @@ pub(crate) struct Inner {
     pub(crate) known: Known,
     pub(crate) view: Mutex<Option<View>>,
     pub(crate) subscribers: Arc<AtomicU64>,
-    /// The newest compaction that was heard of.
+    /// Newest revision that is known to be compacted up to.
     pub(crate) oldest: AtomicU64,
-    /// The largest document.
+    /// Most bytes of a document.
     pub(crate) largest: usize,
     pub(crate) request_timeout: Duration,
     pub(crate) max_silence: Duration,
@@ -38,10 +38,10 @@ pub(crate) struct Inner {
 }
 
 impl EtcdStore {
-    /// Makes a client; it connects with the first call, and anew whenever it has to.
+    /// Makes a client. It connects with the first call, and reconnects whenever it has to.
     ///
     /// # Errors
-    /// `InvalidInput` if the configuration can never work, with what is wrong; a member that is not there is no such thing.
+    /// `InvalidInput` with the reason, if the configuration can never work. Members that cannot be reached are no such reason.
     #[expect(clippy::needless_pass_by_value, reason = "as every backend: a configuration is used once")]
     pub fn new(config: Config) -> Result<Self> {
         config.validate()?;
@@ -60,15 +60,15 @@ impl EtcdStore {
         })))
     }
 
-    /// Writes etcd's own snapshot: a database with everything of the whole cluster, of all users, as `etcdctl snapshot save`
-    /// does; `etcdctl snapshot restore` (or `etcdutl`) makes a new cluster of it. The number of its bytes.
+    /// Writes etcd's own snapshot, and returns the number of its bytes. It is the database of the whole cluster, of all prefixes and
+    /// users, as `etcdctl snapshot save` writes it; `etcdctl snapshot restore` (or `etcdutl`) makes a new cluster of it.
     ///
     /// # Errors
-    /// `PermissionDenied` unless the user has the role `root`, where etcd asks who one is; `Unavailable` if it breaks off: then
-    /// what was written is of no use.
+    /// `PermissionDenied` if authentication is enabled and the user lacks the role `root`; `Unavailable` if the stream breaks: what was
+    /// written is of no use then.
     ///
     /// # Cancel safety
-    /// Can be dropped; what was written is of no use then.
+    /// Can be dropped. What was written is of no use then.
     pub async fn maintenance_snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<u64> {
         self.0.maintenance_snapshot(out).await
     }

@@ -1,4 +1,4 @@
-//! Which generation is live, as this client last saw it: [`View`].
+//! The live generation, as this client last saw it: [`View`].
 
 use std::sync::{Arc, PoisonError};
 
@@ -11,12 +11,12 @@ use crate::{
     wire::{Compare, CompareResult, KeyValue, RequestOp, TxnRequest},
 };
 
-/// What the pointer said. Believed only within a transaction that compares it.
+/// State of the pointer. A guess: only a transaction that compares it may rely on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct View {
-    /// When the pointer was written; 0: there is none.
+    /// Revision of the pointer's last write; 0: there is no pointer.
     pub(crate) pointer: u64,
-    /// `None`: nothing was ever written.
+    /// Name of the live generation; `None`: nothing was ever written.
     pub(crate) generation: Option<Arc<str>>,
 }
 
@@ -36,31 +36,31 @@ impl View {
     }
 }
 
-/// etcd's numbers are signed; no revision of its is near the end.
+/// A revision as etcd's signed number; none that exists comes near the largest.
 pub(crate) fn signed(revision: u64) -> i64 {
     i64::try_from(revision).unwrap_or(i64::MAX)
 }
 
 impl Inner {
-    /// The view that is believed in.
+    /// The view that this client has; read from etcd if it has none.
     pub(crate) async fn view(&self, call: &mut Call) -> Result<View> {
         if let Some(view) = self.view.lock().unwrap_or_else(PoisonError::into_inner).clone() {
             return Ok(view);
         }
         let mut answer = self.client.txn(call, TxnRequest::of([self.get_pointer()])).await?;
-        self.see(answer.one())
+        self.update_view(answer.one())
     }
 
-    /// Believes in what the pointer says.
-    pub(crate) fn see(&self, pointer: Option<KeyValue>) -> Result<View> {
+    /// Replaces the view by what the pointer holds.
+    pub(crate) fn update_view(&self, pointer: Option<KeyValue>) -> Result<View> {
         let view = View::of(self, pointer)?;
-        self.believe(view.clone());
+        self.set_view(view.clone());
         Ok(view)
     }
 
-    /// Believes in it. It may be older than what was known: of a cluster that was set back to a backup it has to be, and else it
-    /// costs a request.
-    pub(crate) fn believe(&self, view: View) {
+    /// Replaces the view. An older one than before is right for a cluster that was set back to a backup; elsewhere it costs one
+    /// request.
+    pub(crate) fn set_view(&self, view: View) {
         *self.view.lock().unwrap_or_else(PoisonError::into_inner) = Some(view);
     }
 
@@ -68,13 +68,13 @@ impl Inner {
         RequestOp::get(self.keys.pointer())
     }
 
-    /// That the pointer is what the view says.
-    pub(crate) fn is(&self, view: &View) -> Compare {
-        written(self.keys.pointer(), view.pointer)
+    /// Condition that the pointer is as in the view.
+    pub(crate) fn is_live(&self, view: &View) -> Compare {
+        last_written(self.keys.pointer(), view.pointer)
     }
 }
 
-/// That a key was last written at this revision; 0: that it is not there.
-pub(crate) fn written(key: impl Into<Vec<u8>>, revision: u64) -> Compare {
+/// Condition that the key was last written at this revision; 0: that it does not exist.
+pub(crate) fn last_written(key: impl Into<Vec<u8>>, revision: u64) -> Compare {
     Compare::mod_revision(key, CompareResult::Equal, signed(revision))
 }

@@ -1,4 +1,4 @@
-//! Opens watches: finds the place where one begins, and sets a follower on it.
+//! Opens watches: finds the position where one begins, and starts a watcher there.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use runtide_core::{
 
 use crate::{
     call::Call,
-    error::{Cure, Fault},
+    error::{Fault, Recovery},
     feed::feed,
-    follower::{Begin, Follower, Spot},
-    read::Counted,
+    read::SubscriberGuard,
     store::Inner,
     view::{View, signed},
+    watcher::{Position, Start, Watcher},
     wire::{RangeRequest, TxnRequest},
 };
 
@@ -22,35 +22,35 @@ const OPERATION: &str = "etcd.watch";
 
 pub(crate) async fn open(inner: &Arc<Inner>, selector: &Selector, options: StoreWatchOptions) -> Result<StoreStream> {
     let mut call = Call::new(OPERATION, inner.request_timeout);
-    let (spot, begin) = match options.since {
-        Since::Now => (inner.spot(&mut call).await.map_err(|fault| fault.error)?, Begin::Bookmark),
-        Since::Start => (inner.spot(&mut call).await.map_err(|fault| fault.error)?, Begin::State(Gap::Initial)),
-        Since::After(after) => (inner.after(&mut call, after).await?, Begin::There),
+    let (position, start) = match options.since {
+        Since::Now => (inner.position(&mut call).await.map_err(|fault| fault.error)?, Start::Bookmark),
+        Since::Start => (inner.position(&mut call).await.map_err(|fault| fault.error)?, Start::Resync(Gap::Initial)),
+        Since::After(after) => (inner.after(&mut call, after).await?, Start::Resume),
         other => {
             let message = format!("a watch cannot begin at {other:?} here");
             return Err(Error::new(ErrorKind::Unsupported, OPERATION, message));
         }
     };
-    let (outlet, feed) = feed(Counted::among(&inner.subscribers));
-    let follower = Follower::new(Arc::clone(inner), selector.clone(), options, outlet, spot);
-    let task = tokio::spawn(follower.run(begin));
+    let (sender, feed) = feed(SubscriberGuard::new(&inner.subscribers));
+    let watcher = Watcher::new(Arc::clone(inner), selector.clone(), options, sender, position);
+    let task = tokio::spawn(watcher.run(start));
     Ok(StoreStream::from_feed(feed.fed_by(task.abort_handle())))
 }
 
 impl Inner {
-    /// Which generation is live, and the store's revision.
-    pub(crate) async fn spot(&self, call: &mut Call) -> Result<Spot, Fault> {
+    /// The live generation, and the store's revision.
+    pub(crate) async fn position(&self, call: &mut Call) -> Result<Position, Fault> {
         let mut answer = self.client.try_txn(call, TxnRequest::of([self.get_pointer()])).await?;
         let revision = answer.revision;
         match View::of(self, answer.one()) {
-            Ok(view) => Ok(Spot { generation: view.generation, revision }),
-            Err(error) => Err(Fault { error, maybe: false, cure: Cure::None }),
+            Ok(view) => Ok(Position { generation: view.generation, revision }),
+            Err(error) => Err(Fault { error, uncertain: false, recovery: Recovery::None }),
         }
     }
 
-    /// The place of a revision, if etcd still has all that came after it, and has come so far.
-    async fn after(&self, call: &mut Call, after: Revision) -> Result<Spot> {
-        // 0 would mean now; there is nothing at 1.
+    /// Position of a revision, if the cluster has reached it, and still has all changes after it.
+    async fn after(&self, call: &mut Call, after: Revision) -> Result<Position> {
+        // etcd takes 0 for now; 1 is the revision of an empty store.
         let at = after.0.max(1);
         let expired = |message: &str| {
             Error::new(ErrorKind::Expired, OPERATION, message)
@@ -69,11 +69,13 @@ impl Inner {
                 if generation.is_some() && generation != now {
                     return Err(expired("the store was restored since"));
                 }
-                Ok(Spot { generation, revision: at })
+                Ok(Position { generation, revision: at })
             }
-            Err(fault) if fault.cure == Cure::Future => Err(expired("this store has not come so far")),
-            Err(fault) if fault.cure == Cure::Compacted => {
-                Err(expired("etcd does not keep what came after this revision any more"))
+            Err(fault) if fault.recovery == Recovery::FutureRevision => {
+                Err(expired("the store has not reached this revision"))
+            }
+            Err(fault) if fault.recovery == Recovery::Compacted => {
+                Err(expired("the changes after this revision are compacted"))
             }
             Err(fault) => Err(fault.error),
         }

@@ -1,8 +1,8 @@
-//! Follows etcd for one watcher: [`Follower`].
+//! Task behind one subscriber's stream: [`Watcher`].
 //!
-//! One etcd watch carries the pointer and all data, so that a restore has its place among the writes. It is opened *at* the
-//! last revision that was delivered, not behind it, and what was delivered is skipped: a member forgets deletes at the very
-//! revision of a compaction, and a watch that begins there is not told. Opened one earlier it is cancelled instead.
+//! One watch of etcd's carries the pointer and all data, so that a restore is ordered among the writes. It is opened *at* the last
+//! revision that was delivered, not behind it, and the events of that revision are skipped: a member drops deletes at the very
+//! revision of a compaction, and does not report that to a watch that begins there. A watch that begins one earlier is cancelled.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,11 +16,11 @@ use tonic::Status;
 use crate::{
     call::Call,
     client::positive,
-    connection::{Connection, Watch},
-    error::{Cure, Fault},
-    feed::{Gone, Outlet},
+    connection::{Connection, WatchStream},
+    error::{Fault, Recovery},
+    feed::{EventSender, Gone},
     keys,
-    read::{PAGE, Unread},
+    read::{PAGE, ReadError},
     store::Inner,
     value,
     view::signed,
@@ -29,42 +29,42 @@ use crate::{
 
 const OPERATION: &str = "etcd.watch";
 
-/// The pause after the first failure; it doubles from there.
+/// Pause after the first failure; it doubles with each further one.
 const BASE: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// A place: everything up to the revision has been delivered, and this generation was live then.
+/// Position in the store's history: all up to the revision was delivered, and the generation was live then.
 #[derive(Clone, Debug)]
-pub(crate) struct Spot {
+pub(crate) struct Position {
     pub(crate) generation: Option<Arc<str>>,
     pub(crate) revision: u64,
 }
 
-/// What a watcher is told first.
+/// First events of a stream.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Begin {
-    /// Its place.
+pub(crate) enum Start {
+    /// A bookmark at the position.
     Bookmark,
-    /// What is there.
-    State(Gap),
-    /// Nothing: it knows where it is.
-    There,
+    /// A resync.
+    Resync(Gap),
+    /// None: the subscriber named the position.
+    Resume,
 }
 
-/// How it ended to follow.
+/// Reason why a link ended.
 #[derive(Debug)]
 enum End {
-    /// Nobody reads any more.
+    /// The subscriber dropped its stream.
     Gone,
-    /// The reader is behind.
+    /// The subscriber is slow, and the queue is full.
     Full,
-    /// Another generation is live, from here on.
-    Flip(Spot),
-    /// The place is lost.
+    /// Another generation is live from this position on.
+    Flip(Position),
+    /// The history no longer reaches back to the position.
     Lost,
-    /// The link broke.
+    /// The link broke; another one may do.
     Broken(Error),
-    /// It makes no sense to go on.
+    /// Every further link would fail the same way.
     Fatal(Error),
 }
 
@@ -75,57 +75,65 @@ impl From<Gone> for End {
 }
 
 #[derive(Debug)]
-pub(crate) struct Follower {
+pub(crate) struct Watcher {
     inner: Arc<Inner>,
     selector: Selector,
     options: StoreWatchOptions,
-    outlet: Outlet,
-    spot: Spot,
-    /// The last revision that the reader knows to have been delivered.
-    told: u64,
-    /// The events of a revision of which more may come.
+    sender: EventSender,
+    position: Position,
+    /// Revision of the last event or bookmark that was sent; the position may be ahead of it.
+    emitted: u64,
+    /// Events of a revision of which more may follow.
     pending: Vec<Event>,
     failures: u32,
 }
 
-impl Follower {
+impl Watcher {
     pub(crate) fn new(
         inner: Arc<Inner>,
         selector: Selector,
         options: StoreWatchOptions,
-        outlet: Outlet,
-        spot: Spot,
+        sender: EventSender,
+        position: Position,
     ) -> Self {
-        let told = spot.revision;
-        Self { inner, selector, options, outlet, spot, told, pending: Vec::new(), failures: 0 }
+        Self {
+            inner,
+            selector,
+            options,
+            sender,
+            emitted: position.revision,
+            position,
+            pending: Vec::new(),
+            failures: 0,
+        }
     }
 
-    pub(crate) async fn run(mut self, begin: Begin) {
-        let told = match begin {
-            Begin::Bookmark => self.bookmark().await.map_err(End::from),
-            Begin::There => Ok(()),
-            Begin::State(gap) => self.state(gap, Some(self.spot.clone())).await,
+    pub(crate) async fn run(mut self, start: Start) {
+        let begun = match start {
+            Start::Bookmark => self.bookmark().await.map_err(End::from),
+            Start::Resume => Ok(()),
+            Start::Resync(gap) => self.resync(gap, Some(self.position.clone())).await,
         };
-        let mut end = match told {
+        let mut end = match begun {
             Ok(()) => self.follow().await,
             Err(end) => end,
         };
         loop {
             end = match end {
                 End::Gone => return,
-                End::Full => match self.outlet.half_empty().await {
+                End::Full => match self.sender.half_empty().await {
                     Ok(()) => self.follow().await,
                     Err(gone) => gone.into(),
                 },
-                End::Flip(spot) => self.told_all(Gap::Restored, Some(spot)).await,
+                End::Flip(position) => self.resync_and_follow(Gap::Restored, Some(position)).await,
                 End::Lost if self.options.slow_consumer == SlowConsumer::Close => {
-                    let message = "etcd does not keep what came after the last event any more";
+                    let message = "the changes after the last event are compacted";
                     let error = Error::new(ErrorKind::Expired, OPERATION, message)
                         .with_context("store", self.inner.client.name())
-                        .with_context("revision", self.spot.revision);
+                        .with_context("revision", self.position.revision);
                     End::Fatal(error)
                 }
-                End::Lost => self.told_all(Gap::HistoryExpired, None).await,
+                End::Lost => self.resync_and_follow(Gap::HistoryExpired, None).await,
                 End::Broken(error) => {
                     tracing::debug!(store = self.inner.client.name(), %error, "a watch is interrupted");
                     let full = BASE.saturating_mul(1 << self.failures.min(10)).min(LONGEST);
@@ -134,60 +142,60 @@ impl Follower {
                     self.follow().await
                 }
                 End::Fatal(error) => {
-                    let _ = self.outlet.put(Err(error)).await;
+                    let _ = self.sender.send(Err(error)).await;
                     return;
                 }
             };
         }
     }
 
-    /// A reset, and then on.
-    async fn told_all(&mut self, gap: Gap, at: Option<Spot>) -> End {
-        match self.state(gap, at).await {
+    /// Resyncs the subscriber, then follows.
+    async fn resync_and_follow(&mut self, gap: Gap, at: Option<Position>) -> End {
+        match self.resync(gap, at).await {
             Ok(()) => self.follow().await,
             Err(end) => end,
         }
     }
 
     async fn bookmark(&mut self) -> Result<(), Gone> {
-        self.told = self.spot.revision;
-        self.outlet.put(Ok(StoreEvent::Bookmark { revision: Revision(self.spot.revision) })).await
+        self.emitted = self.position.revision;
+        self.sender.send(Ok(StoreEvent::Bookmark { revision: Revision(self.position.revision) })).await
     }
 
-    /// Tells all that is there, at a place if it is still to be had there, and goes on from it.
-    async fn state(&mut self, gap: Gap, at: Option<Spot>) -> Result<(), End> {
+    /// Sends all resources: as of the given position, if the history still has it, else as of now. Sets the position to it.
+    async fn resync(&mut self, gap: Gap, at: Option<Position>) -> Result<(), End> {
         let mut at = at;
         loop {
-            let spot = match at.take() {
-                Some(spot) => spot,
-                None => self.present().await?,
+            let position = match at.take() {
+                Some(position) => position,
+                None => self.current_position().await?,
             };
-            let revision = Revision(spot.revision);
-            self.spot = spot;
+            let revision = Revision(position.revision);
+            self.position = position;
             self.pending.clear();
-            self.outlet.put(Ok(StoreEvent::Reset { gap, revision })).await?;
-            if self.tell_pages().await? {
+            self.sender.send(Ok(StoreEvent::Reset { gap, revision })).await?;
+            if self.emit_pages().await? {
                 self.bookmark().await?;
                 return Ok(());
             }
-            // Compacted while it was told: again, from the present.
+            // Compacted while it was read: begin again, at the current position.
         }
     }
 
-    /// Where the store is now; asked until it is known.
-    async fn present(&mut self) -> Result<Spot, End> {
+    /// Current position of the store; retries until it is read.
+    async fn current_position(&mut self) -> Result<Position, End> {
         loop {
             let mut call = Call::new(OPERATION, self.inner.request_timeout);
-            match self.inner.spot(&mut call).await {
-                Ok(spot) => return Ok(spot),
-                Err(fault) => self.again(fault.error, fault.cure).await?,
+            match self.inner.position(&mut call).await {
+                Ok(position) => return Ok(position),
+                Err(fault) => self.back_off(fault.error, fault.recovery).await?,
             }
         }
     }
 
-    /// Waits after a failure, if there is hope.
-    async fn again(&mut self, error: Error, cure: Cure) -> Result<(), End> {
-        if is_final(&error, cure) {
+    /// Waits after a failure, unless it is final.
+    async fn back_off(&mut self, error: Error, recovery: Recovery) -> Result<(), End> {
+        if is_final(&error, recovery) {
             return Err(End::Fatal(error));
         }
         let full = BASE.saturating_mul(1 << self.failures.min(10)).min(LONGEST);
@@ -196,17 +204,17 @@ impl Follower {
         Ok(())
     }
 
-    /// Tells what was selected at the spot; false if etcd does not keep that any more.
-    async fn tell_pages(&mut self) -> Result<bool, End> {
-        let Some(generation) = self.spot.generation.clone() else { return Ok(true) };
+    /// Sends the resources that were selected at the position; false if its revision is compacted.
+    async fn emit_pages(&mut self) -> Result<bool, End> {
+        let Some(generation) = self.position.generation.clone() else { return Ok(true) };
         let mut range = self.inner.keys.selected(&generation, &self.selector);
         loop {
             let mut call = Call::new(OPERATION, self.inner.request_timeout);
-            let part = match self.inner.part(&mut call, &range, self.spot.revision, PAGE).await {
+            let part = match self.inner.part(&mut call, &range, self.position.revision, PAGE).await {
                 Ok(part) => part,
-                Err(Unread::Compacted(_)) => return Ok(false),
-                Err(Unread::Future(error) | Unread::Failed(error)) => {
-                    self.again(error, Cure::Elsewhere).await?;
+                Err(ReadError::Compacted(_)) => return Ok(false),
+                Err(ReadError::Future(error) | ReadError::Failed(error)) => {
+                    self.back_off(error, Recovery::NextMember).await?;
                     continue;
                 }
             };
@@ -217,7 +225,7 @@ impl Follower {
             for kv in part.kvs {
                 let resource = Arc::new(self.inner.resource(kv).map_err(End::Fatal)?);
                 if self.selector.matches(&resource) {
-                    self.outlet.put(Ok(StoreEvent::Added(resource.shown(self.options.format)))).await?;
+                    self.sender.send(Ok(StoreEvent::Added(resource.shown(self.options.format)))).await?;
                 }
             }
             if !part.more {
@@ -226,7 +234,7 @@ impl Follower {
         }
     }
 
-    /// Follows from the spot until something ends it.
+    /// Follows the store from the position until the link ends.
     async fn follow(&mut self) -> End {
         match self.follow_link().await {
             Err(end) => end,
@@ -239,12 +247,12 @@ impl Follower {
         let (mut watch, trusted) = self.open().await?;
         let silence = self.inner.max_silence;
         let mut heard = Instant::now();
-        let mut asked = heard;
-        let mut marked = Instant::now();
+        let mut requested = heard;
+        let mut bookmarked = Instant::now();
         loop {
-            let next_ask = (heard.max(asked)) + silence / 3;
-            let next_token = marked + self.inner.bookmark_interval;
-            let wake = next_ask.min(next_token).min(heard + silence);
+            let next_request = (heard.max(requested)) + silence / 3;
+            let next_bookmark = bookmarked + self.inner.bookmark_interval;
+            let wake = next_request.min(next_bookmark).min(heard + silence);
             let message = tokio::select! {
                 message = watch.message() => Some(message),
                 () = tokio::time::sleep_until(wake) => None,
@@ -257,54 +265,53 @@ impl Follower {
                 };
                 heard = now;
                 self.failures = 0;
-                self.take(message, trusted).await?;
-                // Others have the processor meanwhile, and the link goes on.
+                self.handle(message, trusted).await?;
             }
             if now >= heard + silence {
                 return Err(End::Broken(self.error("the link is silent")));
             }
-            if now >= next_token {
-                marked = now;
-                if self.spot.revision > self.told {
+            if now >= next_bookmark {
+                bookmarked = now;
+                if self.position.revision > self.emitted {
                     self.bookmark().await?;
                 }
             }
-            // A sign of life; where the member can be trusted with it, a place as well, and then it is asked for more often.
-            let due = if trusted { next_token.min(next_ask) } else { next_ask };
+            // Progress is a sign of life. From a member that keeps its order it is a bookmark as well, and is requested more often.
+            let due = if trusted { next_bookmark.min(next_request) } else { next_request };
             if now >= due && self.pending.is_empty() {
-                asked = now;
+                requested = now;
                 let sent = timeout(silence, watch.request_progress()).await;
                 sent.map_err(|_| End::Broken(self.error("the link is stuck")))?.map_err(|error| self.broken(error))?;
             }
         }
     }
 
-    /// An etcd watch at the spot, and whether the member's word on progress can be believed.
-    async fn open(&mut self) -> Result<(Watch, bool), End> {
+    /// A watch at the position, and whether the member keeps requested progress in order.
+    async fn open(&mut self) -> Result<(WatchStream, bool), End> {
         let keys::KeyRange { from, to } = self.inner.keys.watched();
         let create = WatchCreateRequest {
             key: from,
             range_end: to,
-            start_revision: signed(self.spot.revision.max(1)),
+            start_revision: signed(self.position.revision.max(1)),
             progress_notify: true,
-            // Only what was there before shows whether it ceases to match.
+            // Labels are in the value: only the previous one shows that a resource ceases to match.
             prev_kv: !self.selector.labels.is_empty(),
             fragment: true,
         };
         let pointer = RangeRequest::key(self.inner.keys.pointer());
         let open = |connection: Connection| async move {
-            // Where the whole cluster is, whatever this member has heard of.
+            // A linearizable read: the revision of the cluster, not of what this member has applied.
             let now = connection.range(&pointer).await?;
             let now = now.header.map_or(0, |header| positive(header.revision));
-            // A member that does not say its version is believed less.
+            // A member that does not report its version is not trusted.
             let trusted = connection.status().await.is_ok_and(|status| keeps_order(&status.version));
             Ok((connection.watch(&create).await?, trusted, now))
         };
         match self.inner.client.attempt(OPERATION, self.inner.request_timeout, open).await {
-            // Set back to a backup: revisions of before mean nothing, and those to come would be waited for.
-            Ok((_, _, now)) if now < self.spot.revision => Err(End::Lost),
+            // The cluster was set back to a backup: its new revisions are below the position, and would never be sent.
+            Ok((_, _, now)) if now < self.position.revision => Err(End::Lost),
             Ok((watch, trusted, _)) => Ok((watch, trusted)),
-            Err(Fault { error, cure, .. }) if is_final(&error, cure) => Err(End::Fatal(error)),
+            Err(Fault { error, recovery, .. }) if is_final(&error, recovery) => Err(End::Fatal(error)),
             Err(fault) => Err(End::Broken(fault.error)),
         }
     }
@@ -317,26 +324,26 @@ impl Follower {
         End::Broken(self.error("the watch broke off").with_source(error))
     }
 
-    /// Takes one message.
-    async fn take(&mut self, message: WatchResponse, trusted: bool) -> Result<(), End> {
+    /// Handles one message.
+    async fn handle(&mut self, message: WatchResponse, trusted: bool) -> Result<(), End> {
         if message.canceled || message.compact_revision > 0 {
             return Err(self.cancelled(&message));
         }
         let at = message.header.map_or(0, |header| positive(header.revision));
         if message.events.is_empty() {
-            // Asked for, it is of the whole stream (-1), and not every member keeps it behind the events that come before it.
+            // Requested progress (watch -1) may overtake events on members that do not keep it in order.
             if !message.created
                 && (message.watch_id >= 0 || trusted)
                 && self.pending.is_empty()
-                && at > self.spot.revision
+                && at > self.position.revision
             {
-                self.spot.revision = at;
+                self.position.revision = at;
             }
             return Ok(());
         }
         for event in message.events {
             if !self.is_wanted(&event) {
-                // Of a generation that is not live. Its revision counts once all of it was seen.
+                // An event of a generation that is not live.
                 continue;
             }
             if revision(&event) != self.pending.first().map_or(0, revision) {
@@ -351,15 +358,15 @@ impl Follower {
     }
 
     fn is_wanted(&self, event: &Event) -> bool {
-        match (self.generation_of(event), &self.spot.generation) {
+        match (self.generation_of(event), &self.position.generation) {
             (Some(generation), Some(live)) => generation == &**live,
-            // Nothing is live yet: the pointer may come with it.
+            // No generation is live yet: the pointer may be in the same revision.
             (Some(_), None) => true,
             (None, _) => event.kv.as_ref().is_some_and(|kv| kv.key == self.inner.keys.pointer()),
         }
     }
 
-    /// Of the resource that it speaks of, if it speaks of one.
+    /// Generation of the event's resource; `None` for the pointer.
     fn generation_of<'a>(&self, event: &'a Event) -> Option<&'a str> {
         self.inner.keys.parse(&event.kv.as_ref()?.key).map(|(generation, _)| generation)
     }
@@ -377,15 +384,15 @@ impl Follower {
         End::Broken(error)
     }
 
-    /// Tells the events of one revision.
+    /// Sends the events of one revision.
     async fn flush(&mut self) -> Result<(), End> {
         let events = std::mem::take(&mut self.pending);
         let Some(at) = events.first().map(revision) else { return Ok(()) };
-        if at <= self.spot.revision {
-            // Told before the link was made anew.
+        if at <= self.position.revision {
+            // Delivered before the link was replaced.
             return Ok(());
         }
-        if self.outlet.is_full() {
+        if self.sender.is_full() {
             return Err(End::Full);
         }
         let pointer = self.inner.keys.pointer();
@@ -393,33 +400,33 @@ impl Follower {
             let Some(kv) = event.kv.as_ref().filter(|kv| kv.key == pointer) else { continue };
             let named: Option<Arc<str>> =
                 if is_delete(event) { None } else { std::str::from_utf8(&kv.value).ok().map(Arc::from) };
-            // The first write of all names a generation and puts something into it. A restore only names it: what is in it
-            // came before.
-            let begun = |name: &str| events.iter().any(|event| self.generation_of(event) == Some(name));
+            // The first write of a store names a generation and puts a resource into it. A restore only names one, whose resources
+            // were written before.
+            let has_resources = |name: &str| events.iter().any(|event| self.generation_of(event) == Some(name));
             if let Some(named) = &named
-                && self.spot.generation.as_ref().map_or(!begun(named), |live| live != named)
+                && self.position.generation.as_ref().map_or(!has_resources(named), |live| live != named)
             {
-                return Err(End::Flip(Spot { generation: Some(Arc::clone(named)), revision: at }));
+                return Err(End::Flip(Position { generation: Some(Arc::clone(named)), revision: at }));
             }
             if !is_delete(event) {
-                self.spot.generation = named;
+                self.position.generation = named;
             }
         }
         for event in &events {
-            self.tell(event).await?;
+            self.emit(event).await?;
         }
-        // A store from which somebody removed everything begins anew.
+        // All keys were removed: the store begins again, with another generation.
         if events.iter().any(|event| is_delete(event) && event.kv.as_ref().is_some_and(|kv| kv.key == pointer)) {
-            self.spot.generation = None;
+            self.position.generation = None;
         }
-        self.spot.revision = at;
+        self.position.revision = at;
         Ok(())
     }
 
-    async fn tell(&mut self, event: &Event) -> Result<(), End> {
+    async fn emit(&mut self, event: &Event) -> Result<(), End> {
         let Some(kv) = &event.kv else { return Ok(()) };
         let Some((generation, name)) = self.inner.keys.parse(&kv.key) else { return Ok(()) };
-        if self.spot.generation.as_deref() != Some(generation) {
+        if self.position.generation.as_deref() != Some(generation) {
             return Ok(());
         }
         let reference: ResourceRef = match name.parse() {
@@ -430,8 +437,8 @@ impl Follower {
             return Ok(());
         }
         let at = Revision(positive(kv.mod_revision));
-        let before = self.before(event, &reference)?;
-        let told = if is_delete(event) {
+        let before = self.was_selected(event, &reference)?;
+        let change = if is_delete(event) {
             before.then_some(StoreEvent::Deleted { reference, revision: at })
         } else {
             let resource = Arc::new(self.decoded(reference, kv)?);
@@ -442,14 +449,14 @@ impl Follower {
                 (false, false) => None,
             }
         };
-        let Some(told) = told else { return Ok(()) };
-        self.told = at.0;
-        self.outlet.put(Ok(told)).await?;
+        let Some(change) = change else { return Ok(()) };
+        self.emitted = at.0;
+        self.sender.send(Ok(change)).await?;
         Ok(())
     }
 
-    /// Whether the resource was selected before this.
-    fn before(&self, event: &Event, reference: &ResourceRef) -> Result<bool, End> {
+    /// The resource was selected before the event.
+    fn was_selected(&self, event: &Event, reference: &ResourceRef) -> Result<bool, End> {
         let made = event.kv.as_ref().is_some_and(|kv| !is_delete(event) && kv.version == 1);
         if made {
             return Ok(false);
@@ -457,7 +464,7 @@ impl Follower {
         if self.selector.labels.is_empty() {
             return Ok(true);
         }
-        // Compacted before it was sent: whether it matched cannot be known, and a guess would be a lie.
+        // Without the previous value, which was compacted, it is not known whether the resource matched: resync.
         let before = event.prev_kv.as_ref().ok_or(End::Lost)?;
         Ok(self.selector.matches(&self.decoded(reference.clone(), before)?))
     }
@@ -477,14 +484,14 @@ fn revision(event: &Event) -> u64 {
     event.kv.as_ref().map_or(0, |kv| positive(kv.mod_revision))
 }
 
-/// Whether another attempt gives the same.
-fn is_final(error: &Error, cure: Cure) -> bool {
+/// Every further attempt fails the same way.
+fn is_final(error: &Error, recovery: Recovery) -> bool {
     let refused = matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::Unsupported | ErrorKind::Corrupt);
-    let unknown = error.kind() == ErrorKind::Unauthenticated && cure == Cure::None;
+    let unknown = error.kind() == ErrorKind::Unauthenticated && recovery == Recovery::None;
     refused || unknown
 }
 
-/// Whether this version keeps the progress that it is asked for behind the events that come before it: 3.4.31, 3.5.13 and 3.6.
+/// Members of this version send requested progress after all events before it: from 3.4.31, 3.5.13 and 3.6 on.
 fn keeps_order(version: &str) -> bool {
     let mut numbers = version.split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or(0));
     let version = [numbers.next(), numbers.next(), numbers.next()].map(Option::unwrap_or_default);

@@ -1,7 +1,7 @@
 //! Messages of etcd's API, version 3, as far as a store needs them.
 //!
 //! Field numbers, types and names are those of etcd's API reference (`etcdserverpb`, `mvccpb`), which never change within version
-//! 3. They are written by hand, so that no compiler of `.proto` files is needed to build the crate. A field of the reference that
+//! 3. They are written by hand, so that building the crate needs no compiler of `.proto` files. A field of the reference that
 //! is missing here is never sent, and is skipped when a member sends it, as proto3 demands. Adding one takes its number from the
 //! reference and a line in the golden tests below.
 //!
@@ -199,7 +199,7 @@ pub(crate) struct WatchCreateRequest {
     /// First revision whose events are sent; 0: the next one.
     #[prost(int64, tag = "3")]
     pub(crate) start_revision: i64,
-    /// Asks for a message without events from time to time, which says how far the member is.
+    /// Requests a message without events from time to time, with the member's progress.
     #[prost(bool, tag = "4")]
     pub(crate) progress_notify: bool,
     #[prost(bool, tag = "6")]
@@ -484,7 +484,7 @@ mod tests {
     #[test]
     fn a_response_to_a_transaction_is_read_and_the_rest_of_it_is_skipped() {
         // Header: cluster 5, member 6, revision 9, term 2. Responses: a put with its header, a read, a delete of one key. The key
-        // that was read has a lease, 4, besides.
+        // that was read has a lease, 4.
         let bytes = b"\x0a\x08\x08\x05\x10\x06\x18\x09\x20\x02\x10\x01\
             \x1a\x06\x12\x04\x0a\x02\x18\x09\
             \x1a\x12\x0a\x10\x12\x0e\x0a\x01k\x10\x03\x18\x08\x20\x02\x2a\x01v\x30\x04\
