@@ -16,7 +16,7 @@ use crate::{
     client::positive,
     keys::new_generation,
     known::Seen,
-    store::Inner,
+    shared::Shared,
     value::{self, WriteId},
     view::{View, last_written, signed},
     wire::{KeyValue, RangeRequest, RequestOp, TxnRequest},
@@ -51,7 +51,7 @@ enum Step {
     Put(u64),
 }
 
-impl Inner {
+impl Shared {
     pub(crate) async fn apply(
         &self,
         reference: &ResourceRef,

@@ -12,7 +12,7 @@ use crate::{
     apply::{Fate, holds},
     call::Call,
     client::positive,
-    store::Inner,
+    shared::Shared,
     value::WriteId,
     view::{last_written, signed},
     wire::{KeyValue, RangeRequest, RequestOp, TxnRequest},
@@ -23,7 +23,7 @@ const OPERATION: &str = "etcd.delete";
 /// Most receipts of later deletes that are read back to find this delete's.
 const MAX_RECEIPTS: usize = 64;
 
-impl Inner {
+impl Shared {
     pub(crate) async fn delete(&self, reference: &ResourceRef, precondition: Precondition) -> Result<Option<Revision>> {
         let mut call = Call::new(OPERATION, self.request_timeout);
         let id = WriteId::new();

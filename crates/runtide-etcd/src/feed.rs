@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
 };
@@ -21,8 +21,6 @@ use tokio::{
     sync::{Notify, mpsc},
     task::AbortHandle,
 };
-
-use crate::read::SubscriberGuard;
 
 /// Most events that wait for the subscriber, and most bytes of their documents.
 const EVENTS: usize = 2048;
@@ -166,5 +164,22 @@ impl StoreFeed for Feed {
             }
         }
         Poll::Ready(Some(Ok(count)))
+    }
+}
+
+/// Counts a subscriber until it is dropped.
+#[derive(Debug)]
+pub(crate) struct SubscriberGuard(Arc<AtomicU64>);
+
+impl SubscriberGuard {
+    pub(crate) fn new(all: &Arc<AtomicU64>) -> Self {
+        all.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(all))
+    }
+}
+
+impl Drop for SubscriberGuard {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -13,6 +13,7 @@ mod keys;
 mod known;
 mod read;
 mod restore;
+mod shared;
 mod snapshot;
 mod store;
 mod token;

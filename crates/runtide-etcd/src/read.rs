@@ -1,9 +1,6 @@
 //! Gets, lists and counts. All reads are linearizable: they show every write that was acknowledged before they began.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use runtide_core::{
     Error, ErrorKind, Result,
@@ -17,7 +14,7 @@ use crate::{
     error::Recovery,
     keys::{self, KeyRange},
     known::Seen,
-    store::Inner,
+    shared::Shared,
     token::Token,
     value,
     view::{View, signed},
@@ -57,7 +54,7 @@ impl From<ReadError> for Error {
     }
 }
 
-impl Inner {
+impl Shared {
     pub(crate) async fn get(
         &self,
         reference: &ResourceRef,
@@ -107,7 +104,7 @@ impl Inner {
                     part => part?,
                 };
                 // A token of this store names the generation that was live at its revision.
-                match View::of(self, part.pointer.clone())?.generation {
+                match View::of(self.client.name(), part.pointer.clone())?.generation {
                     Some(generation) if *generation == *token.generation => (token.generation, part),
                     _ => return Err(self.foreign()),
                 }
@@ -288,21 +285,4 @@ impl Inner {
 fn get(range: &KeyRange, revision: Option<u64>, limit: u32) -> RequestOp {
     let range = RangeRequest::between(range.from.clone(), range.to.clone()).limit(i64::from(limit));
     range.at(revision.map_or(0, signed)).into()
-}
-
-/// Counts a subscriber until it is dropped.
-#[derive(Debug)]
-pub(crate) struct SubscriberGuard(Arc<AtomicU64>);
-
-impl SubscriberGuard {
-    pub(crate) fn new(all: &Arc<AtomicU64>) -> Self {
-        all.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(all))
-    }
-}
-
-impl Drop for SubscriberGuard {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }

@@ -14,7 +14,7 @@ use tokio::io::AsyncRead;
 use crate::{
     call::Call,
     keys::{self, KeyRange},
-    store::Inner,
+    shared::Shared,
     value::{self, WriteId},
     view::{View, signed},
     wire::{Compare, CompareResult, RangeRequest, RequestOp, TxnRequest},
@@ -33,7 +33,7 @@ const SWEEP: i64 = 1000;
 
 /// A restore under way.
 struct Restore<'a> {
-    inner: &'a Inner,
+    shared: &'a Shared,
     generation: Arc<str>,
     /// Its marker, and some of its keys, may be in etcd.
     begun: bool,
@@ -44,8 +44,8 @@ impl Restore<'_> {
         if std::mem::replace(&mut self.begun, true) {
             return Ok(());
         }
-        let marker = RequestOp::put(self.inner.keys.restoring(&self.generation), Vec::new());
-        self.inner.client.txn(&mut self.inner.call(), TxnRequest::of([marker])).await.map(drop)
+        let marker = RequestOp::put(self.shared.keys.restoring(&self.generation), Vec::new());
+        self.shared.client.txn(&mut self.shared.call(), TxnRequest::of([marker])).await.map(drop)
     }
 
     /// Writes all resources of the snapshot, and verifies its seal. A snapshot that fits into the buffer is verified before its first
@@ -54,9 +54,9 @@ impl Restore<'_> {
         let mut buffered: Vec<Vec<RequestOp>> = Vec::new();
         let (mut puts, mut bytes, mut all) = (Vec::with_capacity(CHUNK), 0, 0);
         while let Some(resource) = reader.next().await? {
-            let (key, value) = self.inner.put(&self.generation, &resource)?;
+            let (key, value) = self.shared.put(&self.generation, &resource)?;
             let size = key.len() + value.len() + 32;
-            if puts.len() == CHUNK || !puts.is_empty() && bytes + size > self.inner.largest {
+            if puts.len() == CHUNK || !puts.is_empty() && bytes + size > self.shared.largest {
                 buffered.push(std::mem::take(&mut puts));
                 bytes = 0;
             }
@@ -77,16 +77,16 @@ impl Restore<'_> {
     async fn write(&mut self, buffered: &mut Vec<Vec<RequestOp>>) -> Result<()> {
         for chunk in buffered.drain(..) {
             self.begin().await?;
-            self.inner.write_chunk(&self.generation, chunk).await?;
+            self.shared.write_chunk(&self.generation, chunk).await?;
         }
         Ok(())
     }
 }
 
-impl Inner {
+impl Shared {
     pub(crate) async fn restore(&self, from: &mut (dyn AsyncRead + Send + Unpin)) -> Result<Revision> {
         let mut reader = StoreSnapshotReader::begin(from).await?;
-        let mut restored = Restore { inner: self, generation: keys::new_generation().into(), begun: false };
+        let mut restored = Restore { shared: self, generation: keys::new_generation().into(), begun: false };
         let outcome = async {
             restored.fill(&mut reader).await?;
             restored.begin().await?;

@@ -14,14 +14,14 @@ use crate::{
     client::positive,
     keys::{self, KeyRange},
     read::PAGE,
-    store::Inner,
+    shared::Shared,
     wire::{RangeRequest, RequestOp, TxnRequest},
 };
 
 const SNAPSHOT: &str = "etcd.snapshot";
 const MAINTENANCE: &str = "etcd.maintenance_snapshot";
 
-impl Inner {
+impl Shared {
     pub(crate) async fn snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<StoreSnapshotSeal> {
         let mut call = Call::new(SNAPSHOT, self.request_timeout);
         let (generation, revision, count) = loop {

@@ -1,10 +1,6 @@
-//! [`EtcdStore`], and the state that its parts share.
+//! The store: [`EtcdStore`].
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, atomic::AtomicU64},
-    time::Duration,
-};
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use runtide_core::{
@@ -16,26 +12,11 @@ use runtide_core::{
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::{client::Client, config::Config, keys::Keys, known::Known, view::View};
+use crate::{config::Config, shared::Shared};
 
 /// Resources in etcd. A clone is the same client.
 #[derive(Clone)]
-pub struct EtcdStore(Arc<Inner>);
-
-pub(crate) struct Inner {
-    pub(crate) client: Client,
-    pub(crate) keys: Keys,
-    pub(crate) known: Known,
-    pub(crate) view: Mutex<Option<View>>,
-    pub(crate) subscribers: Arc<AtomicU64>,
-    /// Newest revision that is known to be compacted up to.
-    pub(crate) oldest: AtomicU64,
-    /// Most bytes of a document.
-    pub(crate) largest: usize,
-    pub(crate) request_timeout: Duration,
-    pub(crate) max_silence: Duration,
-    pub(crate) bookmark_interval: Duration,
-}
+pub struct EtcdStore(Arc<Shared>);
 
 impl EtcdStore {
     /// Makes a client. It connects with the first call, and reconnects whenever it has to.
@@ -44,20 +25,7 @@ impl EtcdStore {
     /// `InvalidInput` with the reason, if the configuration can never work. Members that cannot be reached are no such reason.
     #[expect(clippy::needless_pass_by_value, reason = "as every backend: a configuration is used once")]
     pub fn new(config: Config) -> Result<Self> {
-        config.validate()?;
-        let client = Client::new(&config, config.name()?)?;
-        Ok(Self(Arc::new(Inner {
-            client,
-            keys: Keys::below(&config.prefix),
-            known: Known::default(),
-            view: Mutex::default(),
-            subscribers: Arc::default(),
-            oldest: AtomicU64::new(0),
-            largest: config.largest_document(),
-            request_timeout: config.request_timeout,
-            max_silence: config.max_silence,
-            bookmark_interval: config.bookmark_interval,
-        })))
+        Ok(Self(Arc::new(Shared::new(&config)?)))
     }
 
     /// Writes etcd's own snapshot, and returns the number of its bytes. It is the database of the whole cluster, of all prefixes and
@@ -110,12 +78,6 @@ impl StoreBackend for EtcdStore {
 
     async fn stats(&self) -> Result<StoreStats> {
         self.0.stats().await
-    }
-}
-
-impl fmt::Debug for Inner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inner").field("name", &self.client.name()).finish_non_exhaustive()
     }
 }
 

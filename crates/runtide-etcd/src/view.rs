@@ -1,14 +1,12 @@
 //! The live generation, as this client last saw it: [`View`].
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use runtide_core::{Error, ErrorKind, Result};
 
 use crate::{
-    call::Call,
     client::positive,
-    store::Inner,
-    wire::{Compare, CompareResult, KeyValue, RequestOp, TxnRequest},
+    wire::{Compare, CompareResult, KeyValue},
 };
 
 /// State of the pointer. A guess: only a transaction that compares it may rely on it.
@@ -23,13 +21,13 @@ pub(crate) struct View {
 impl View {
     /// # Errors
     /// `Corrupt`, if the pointer does not name a generation.
-    pub(crate) fn of(inner: &Inner, pointer: Option<KeyValue>) -> Result<Self> {
+    pub(crate) fn of(store: &str, pointer: Option<KeyValue>) -> Result<Self> {
         let Some(pointer) = pointer else { return Ok(Self::default()) };
         let is_name = |text: &&str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
         let Some(generation) = std::str::from_utf8(&pointer.value).ok().filter(is_name) else {
             let key = String::from_utf8_lossy(&pointer.key).into_owned();
             return Err(Error::new(ErrorKind::Corrupt, "etcd.pointer", "the pointer does not name a generation")
-                .with_context("store", inner.client.name())
+                .with_context("store", store)
                 .with_context("key", key));
         };
         Ok(Self { pointer: positive(pointer.mod_revision), generation: Some(generation.into()) })
@@ -39,39 +37,6 @@ impl View {
 /// A revision as etcd's signed number; none that exists comes near the largest.
 pub(crate) fn signed(revision: u64) -> i64 {
     i64::try_from(revision).unwrap_or(i64::MAX)
-}
-
-impl Inner {
-    /// The view that this client has; read from etcd if it has none.
-    pub(crate) async fn view(&self, call: &mut Call) -> Result<View> {
-        if let Some(view) = self.view.lock().unwrap_or_else(PoisonError::into_inner).clone() {
-            return Ok(view);
-        }
-        let mut answer = self.client.txn(call, TxnRequest::of([self.get_pointer()])).await?;
-        self.update_view(answer.one())
-    }
-
-    /// Replaces the view by what the pointer holds.
-    pub(crate) fn update_view(&self, pointer: Option<KeyValue>) -> Result<View> {
-        let view = View::of(self, pointer)?;
-        self.set_view(view.clone());
-        Ok(view)
-    }
-
-    /// Replaces the view. An older one than before is right for a cluster that was set back to a backup; elsewhere it costs one
-    /// request.
-    pub(crate) fn set_view(&self, view: View) {
-        *self.view.lock().unwrap_or_else(PoisonError::into_inner) = Some(view);
-    }
-
-    pub(crate) fn get_pointer(&self) -> RequestOp {
-        RequestOp::get(self.keys.pointer())
-    }
-
-    /// Condition that the pointer is as in the view.
-    pub(crate) fn is_live(&self, view: &View) -> Compare {
-        last_written(self.keys.pointer(), view.pointer)
-    }
 }
 
 /// Condition that the key was last written at this revision; 0: that it does not exist.

@@ -10,9 +10,8 @@ use runtide_core::{
 use crate::{
     call::Call,
     error::{Fault, Recovery},
-    feed::feed,
-    read::SubscriberGuard,
-    store::Inner,
+    feed::{SubscriberGuard, feed},
+    shared::Shared,
     view::{View, signed},
     watcher::{Position, Start, Watcher},
     wire::{RangeRequest, TxnRequest},
@@ -20,29 +19,29 @@ use crate::{
 
 const OPERATION: &str = "etcd.watch";
 
-pub(crate) async fn open(inner: &Arc<Inner>, selector: &Selector, options: StoreWatchOptions) -> Result<StoreStream> {
-    let mut call = Call::new(OPERATION, inner.request_timeout);
+pub(crate) async fn open(shared: &Arc<Shared>, selector: &Selector, options: StoreWatchOptions) -> Result<StoreStream> {
+    let mut call = Call::new(OPERATION, shared.request_timeout);
     let (position, start) = match options.since {
-        Since::Now => (inner.position(&mut call).await.map_err(|fault| fault.error)?, Start::Bookmark),
-        Since::Start => (inner.position(&mut call).await.map_err(|fault| fault.error)?, Start::Resync(Gap::Initial)),
-        Since::After(after) => (inner.after(&mut call, after).await?, Start::Resume),
+        Since::Now => (shared.position(&mut call).await.map_err(|fault| fault.error)?, Start::Bookmark),
+        Since::Start => (shared.position(&mut call).await.map_err(|fault| fault.error)?, Start::Resync(Gap::Initial)),
+        Since::After(after) => (shared.after(&mut call, after).await?, Start::Resume),
         other => {
             let message = format!("a watch cannot begin at {other:?} here");
             return Err(Error::new(ErrorKind::Unsupported, OPERATION, message));
         }
     };
-    let (sender, feed) = feed(SubscriberGuard::new(&inner.subscribers));
-    let watcher = Watcher::new(Arc::clone(inner), selector.clone(), options, sender, position);
+    let (sender, feed) = feed(SubscriberGuard::new(&shared.subscribers));
+    let watcher = Watcher::new(Arc::clone(shared), selector.clone(), options, sender, position);
     let task = tokio::spawn(watcher.run(start));
     Ok(StoreStream::from_feed(feed.fed_by(task.abort_handle())))
 }
 
-impl Inner {
+impl Shared {
     /// The live generation, and the store's revision.
     pub(crate) async fn position(&self, call: &mut Call) -> Result<Position, Fault> {
         let mut answer = self.client.try_txn(call, TxnRequest::of([self.get_pointer()])).await?;
         let revision = answer.revision;
-        match View::of(self, answer.one()) {
+        match View::of(self.client.name(), answer.one()) {
             Ok(view) => Ok(Position { generation: view.generation, revision }),
             Err(error) => Err(Fault { error, uncertain: false, recovery: Recovery::None }),
         }
@@ -64,8 +63,8 @@ impl Inner {
         let txn = TxnRequest::of([then, self.get_pointer()]);
         match self.client.try_txn(call, txn).await {
             Ok(mut answer) => {
-                let generation = View::of(self, answer.one())?.generation;
-                let now = View::of(self, answer.one())?.generation;
+                let generation = View::of(self.client.name(), answer.one())?.generation;
+                let now = View::of(self.client.name(), answer.one())?.generation;
                 if generation.is_some() && generation != now {
                     return Err(expired("the store was restored since"));
                 }

@@ -21,7 +21,7 @@ use crate::{
     feed::{EventSender, Gone},
     keys,
     read::{PAGE, ReadError},
-    store::Inner,
+    shared::Shared,
     value,
     view::signed,
     wire::{Event, EventType, KeyValue, RangeRequest, WatchCreateRequest, WatchResponse},
@@ -76,7 +76,7 @@ impl From<Gone> for End {
 
 #[derive(Debug)]
 pub(crate) struct Watcher {
-    inner: Arc<Inner>,
+    shared: Arc<Shared>,
     selector: Selector,
     options: StoreWatchOptions,
     sender: EventSender,
@@ -90,14 +90,14 @@ pub(crate) struct Watcher {
 
 impl Watcher {
     pub(crate) fn new(
-        inner: Arc<Inner>,
+        shared: Arc<Shared>,
         selector: Selector,
         options: StoreWatchOptions,
         sender: EventSender,
         position: Position,
     ) -> Self {
         Self {
-            inner,
+            shared,
             selector,
             options,
             sender,
@@ -129,13 +129,13 @@ impl Watcher {
                 End::Lost if self.options.slow_consumer == SlowConsumer::Close => {
                     let message = "the changes after the last event are compacted";
                     let error = Error::new(ErrorKind::Expired, OPERATION, message)
-                        .with_context("store", self.inner.client.name())
+                        .with_context("store", self.shared.client.name())
                         .with_context("revision", self.position.revision);
                     End::Fatal(error)
                 }
                 End::Lost => self.resync_and_follow(Gap::HistoryExpired, None).await,
                 End::Broken(error) => {
-                    tracing::debug!(store = self.inner.client.name(), %error, "a watch is interrupted");
+                    tracing::debug!(store = self.shared.client.name(), %error, "a watch is interrupted");
                     let full = BASE.saturating_mul(1 << self.failures.min(10)).min(LONGEST);
                     self.failures = self.failures.saturating_add(1);
                     sleep(full.mul_f64(0.5 + 0.5 * fastrand::f64())).await;
@@ -185,8 +185,8 @@ impl Watcher {
     /// Current position of the store; retries until it is read.
     async fn current_position(&mut self) -> Result<Position, End> {
         loop {
-            let mut call = Call::new(OPERATION, self.inner.request_timeout);
-            match self.inner.position(&mut call).await {
+            let mut call = Call::new(OPERATION, self.shared.request_timeout);
+            match self.shared.position(&mut call).await {
                 Ok(position) => return Ok(position),
                 Err(fault) => self.back_off(fault.error, fault.recovery).await?,
             }
@@ -207,10 +207,10 @@ impl Watcher {
     /// Sends the resources that were selected at the position; false if its revision is compacted.
     async fn emit_pages(&mut self) -> Result<bool, End> {
         let Some(generation) = self.position.generation.clone() else { return Ok(true) };
-        let mut range = self.inner.keys.selected(&generation, &self.selector);
+        let mut range = self.shared.keys.selected(&generation, &self.selector);
         loop {
-            let mut call = Call::new(OPERATION, self.inner.request_timeout);
-            let part = match self.inner.part(&mut call, &range, self.position.revision, PAGE).await {
+            let mut call = Call::new(OPERATION, self.shared.request_timeout);
+            let part = match self.shared.part(&mut call, &range, self.position.revision, PAGE).await {
                 Ok(part) => part,
                 Err(ReadError::Compacted(_)) => return Ok(false),
                 Err(ReadError::Future(error) | ReadError::Failed(error)) => {
@@ -223,7 +223,7 @@ impl Watcher {
                 range.from = keys::after(&last.key);
             }
             for kv in part.kvs {
-                let resource = Arc::new(self.inner.resource(kv).map_err(End::Fatal)?);
+                let resource = Arc::new(self.shared.resource(kv).map_err(End::Fatal)?);
                 if self.selector.matches(&resource) {
                     self.sender.send(Ok(StoreEvent::Added(resource.shown(self.options.format)))).await?;
                 }
@@ -245,13 +245,13 @@ impl Watcher {
     async fn follow_link(&mut self) -> Result<std::convert::Infallible, End> {
         self.pending.clear();
         let (mut watch, trusted) = self.open().await?;
-        let silence = self.inner.max_silence;
+        let silence = self.shared.max_silence;
         let mut heard = Instant::now();
         let mut requested = heard;
         let mut bookmarked = Instant::now();
         loop {
             let next_request = (heard.max(requested)) + silence / 3;
-            let next_bookmark = bookmarked + self.inner.bookmark_interval;
+            let next_bookmark = bookmarked + self.shared.bookmark_interval;
             let wake = next_request.min(next_bookmark).min(heard + silence);
             let message = tokio::select! {
                 message = watch.message() => Some(message),
@@ -288,7 +288,7 @@ impl Watcher {
 
     /// A watch at the position, and whether the member keeps requested progress in order.
     async fn open(&mut self) -> Result<(WatchStream, bool), End> {
-        let keys::KeyRange { from, to } = self.inner.keys.watched();
+        let keys::KeyRange { from, to } = self.shared.keys.watched();
         let create = WatchCreateRequest {
             key: from,
             range_end: to,
@@ -298,7 +298,7 @@ impl Watcher {
             prev_kv: !self.selector.labels.is_empty(),
             fragment: true,
         };
-        let pointer = RangeRequest::key(self.inner.keys.pointer());
+        let pointer = RangeRequest::key(self.shared.keys.pointer());
         let open = |connection: Connection| async move {
             // A linearizable read: the revision of the cluster, not of what this member has applied.
             let now = connection.range(&pointer).await?;
@@ -307,7 +307,7 @@ impl Watcher {
             let trusted = connection.status().await.is_ok_and(|status| keeps_order(&status.version));
             Ok((connection.watch(&create).await?, trusted, now))
         };
-        match self.inner.client.attempt(OPERATION, self.inner.request_timeout, open).await {
+        match self.shared.client.attempt(OPERATION, self.shared.request_timeout, open).await {
             // The cluster was set back to a backup: its new revisions are below the position, and would never be sent.
             Ok((_, _, now)) if now < self.position.revision => Err(End::Lost),
             Ok((watch, trusted, _)) => Ok((watch, trusted)),
@@ -317,7 +317,7 @@ impl Watcher {
     }
 
     fn error(&self, message: &str) -> Error {
-        Error::new(ErrorKind::Unavailable, OPERATION, message).with_context("store", self.inner.client.name())
+        Error::new(ErrorKind::Unavailable, OPERATION, message).with_context("store", self.shared.client.name())
     }
 
     fn broken(&self, error: Status) -> End {
@@ -362,13 +362,13 @@ impl Watcher {
             (Some(generation), Some(live)) => generation == &**live,
             // No generation is live yet: the pointer may be in the same revision.
             (Some(_), None) => true,
-            (None, _) => event.kv.as_ref().is_some_and(|kv| kv.key == self.inner.keys.pointer()),
+            (None, _) => event.kv.as_ref().is_some_and(|kv| kv.key == self.shared.keys.pointer()),
         }
     }
 
     /// Generation of the event's resource; `None` for the pointer.
     fn generation_of<'a>(&self, event: &'a Event) -> Option<&'a str> {
-        self.inner.keys.parse(&event.kv.as_ref()?.key).map(|(generation, _)| generation)
+        self.shared.keys.parse(&event.kv.as_ref()?.key).map(|(generation, _)| generation)
     }
 
     fn cancelled(&self, message: &WatchResponse) -> End {
@@ -378,7 +378,7 @@ impl Watcher {
         let error = self.error("the member ended the watch").with_context("reason", &message.cancel_reason);
         if message.cancel_reason.contains("permission denied") {
             let denied = Error::new(ErrorKind::PermissionDenied, OPERATION, "this user may not watch these keys")
-                .with_context("store", self.inner.client.name());
+                .with_context("store", self.shared.client.name());
             return End::Fatal(denied);
         }
         End::Broken(error)
@@ -395,7 +395,7 @@ impl Watcher {
         if self.sender.is_full() {
             return Err(End::Full);
         }
-        let pointer = self.inner.keys.pointer();
+        let pointer = self.shared.keys.pointer();
         for event in &events {
             let Some(kv) = event.kv.as_ref().filter(|kv| kv.key == pointer) else { continue };
             let named: Option<Arc<str>> =
@@ -425,13 +425,13 @@ impl Watcher {
 
     async fn emit(&mut self, event: &Event) -> Result<(), End> {
         let Some(kv) = &event.kv else { return Ok(()) };
-        let Some((generation, name)) = self.inner.keys.parse(&kv.key) else { return Ok(()) };
+        let Some((generation, name)) = self.shared.keys.parse(&kv.key) else { return Ok(()) };
         if self.position.generation.as_deref() != Some(generation) {
             return Ok(());
         }
         let reference: ResourceRef = match name.parse() {
             Ok(reference) => reference,
-            Err(_) => return Err(End::Fatal(self.inner.corrupt(&kv.key, "its key names no resource"))),
+            Err(_) => return Err(End::Fatal(self.shared.corrupt(&kv.key, "its key names no resource"))),
         };
         if !self.selector.names(&reference) {
             return Ok(());
@@ -471,7 +471,7 @@ impl Watcher {
 
     fn decoded(&self, reference: ResourceRef, kv: &KeyValue) -> Result<Resource, End> {
         let (document, _) =
-            value::decode(kv.value.clone()).map_err(|why| End::Fatal(self.inner.corrupt(&kv.key, why)))?;
+            value::decode(kv.value.clone()).map_err(|why| End::Fatal(self.shared.corrupt(&kv.key, why)))?;
         Ok(Resource::new(reference, document, Revision(positive(kv.mod_revision))))
     }
 }
