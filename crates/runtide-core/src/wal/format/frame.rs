@@ -1,4 +1,4 @@
-//! One record.
+//! A frame: one record with its header.
 
 use super::{Fields, aligned};
 
@@ -15,15 +15,15 @@ pub(crate) const MAX_BATCH: usize = 64 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
     pub(crate) crc: u32,
-    /// Bytes of payload.
+    /// Length of the payload in bytes.
     pub(crate) length: u32,
     pub(crate) seq: u64,
-    /// Nanoseconds since 1970.
+    /// Time of the append, in nanoseconds since 1970.
     pub(crate) time: u64,
     pub(crate) kind: u16,
 }
 
-/// Header, payload and padding, in bytes.
+/// Size of header, payload and padding, in bytes.
 pub(crate) const fn frame_size(payload: u64) -> u64 {
     FRAME_HEADER as u64 + aligned(payload)
 }
@@ -44,27 +44,27 @@ impl Frame {
         (fields.bytes::<6>()? == [0; 6]).then_some(frame)
     }
 
-    /// The whole frame in bytes.
+    /// Size of the whole frame, in bytes.
     #[inline]
     pub(crate) fn size(&self) -> u64 {
         frame_size(u64::from(self.length))
     }
 
-    /// What the checksum runs over, from the frame's start: what is behind checksum and length, without the padding. The
-    /// length is where it starts from ([`Frame::seed`]): so it is covered too, and the rest begins on eight bytes, which is
-    /// what the processor's instruction likes.
+    /// The range that the checksum runs over, from the frame's start: everything behind checksum and length, without the
+    /// padding. The length is covered as the seed ([`Frame::seed`]), so that the range begins at a multiple of eight bytes,
+    /// which the processor's CRC instruction handles fastest.
     #[inline]
     pub(crate) fn covered(&self) -> std::ops::Range<u64> {
         8..FRAME_HEADER as u64 + u64::from(self.length)
     }
 
-    /// What the checksum is continued from.
+    /// The initial value of the checksum: the payload's length, so that the length is covered too.
     #[inline]
     pub(crate) fn seed(&self) -> u32 {
         self.length
     }
 
-    /// Whether the whole frame, given from its start, has the checksum that it says.
+    /// Returns true if the frame, which starts at `frame[0]`, has the checksum that its header states.
     #[inline]
     pub(crate) fn holds(&self, frame: &[u8]) -> bool {
         let end = FRAME_HEADER + self.length as usize;
@@ -77,17 +77,17 @@ pub(crate) fn push_frame(bytes: &mut Vec<u8>, seq: u64, time: u64, kind: u16, pa
     let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
     let at = bytes.len();
     let mut header = [0; FRAME_HEADER];
-    let mut place = header.as_mut_slice();
+    let mut rest_of_header = header.as_mut_slice();
     for field in [&[0; 4][..], &length.to_le_bytes(), &seq.to_le_bytes(), &time.to_le_bytes(), &kind.to_le_bytes()] {
-        let Some((here, rest)) = place.split_at_mut_checked(field.len()) else { break };
+        let Some((here, remaining)) = rest_of_header.split_at_mut_checked(field.len()) else { break };
         here.copy_from_slice(field);
-        place = rest;
+        rest_of_header = remaining;
     }
     bytes.extend_from_slice(&header);
     bytes.extend_from_slice(payload);
     let crc = bytes.get(at + 8..).map_or(0, |covered| crc32c::crc32c_append(length, covered));
-    if let Some(place) = bytes.get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
-        *place = crc.to_le_bytes();
+    if let Some(slot) = bytes.get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
+        *slot = crc.to_le_bytes();
     }
     bytes.resize(bytes.len().next_multiple_of(8), 0);
 }
