@@ -84,7 +84,7 @@ impl Wal {
     /// assert_eq!((retained.segments, retained.first), (0, Seq(1)));
     /// # Ok::<(), runtide_core::Error>(())
     /// ```
-    #[expect(clippy::needless_pass_by_value, reason = "the policy is passed by value, as options are everywhere")]
+    #[expect(clippy::needless_pass_by_value, reason = "the policy is given away, as options are everywhere")]
     pub fn retain(&self, policy: Retention) -> Result<Retained> {
         let inner = &self.inner;
         if let Some(failed) = inner.committer.published.failed() {
@@ -128,7 +128,7 @@ impl Wal {
 }
 
 impl Wal {
-    /// A failure poisons the log: the state of the disk after a failed sync is unknown, so it is not tried again.
+    /// A failure poisons the log: of a sync that failed nobody knows what it left, so it is not tried again.
     fn drop_segments(&self, dropped: &[(u64, PathBuf)], first: u64) -> Result<()> {
         let (disk, dir) = (&*self.inner.disk, &*self.inner.dir);
         let drop_all = || {

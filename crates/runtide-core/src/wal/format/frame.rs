@@ -77,17 +77,17 @@ pub(crate) fn push_frame(bytes: &mut Vec<u8>, seq: u64, time: u64, kind: u16, pa
     let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
     let at = bytes.len();
     let mut header = [0; FRAME_HEADER];
-    let mut rest_of_header = header.as_mut_slice();
+    let mut place = header.as_mut_slice();
     for field in [&[0; 4][..], &length.to_le_bytes(), &seq.to_le_bytes(), &time.to_le_bytes(), &kind.to_le_bytes()] {
-        let Some((here, remaining)) = rest_of_header.split_at_mut_checked(field.len()) else { break };
+        let Some((here, rest)) = place.split_at_mut_checked(field.len()) else { break };
         here.copy_from_slice(field);
-        rest_of_header = remaining;
+        place = rest;
     }
     bytes.extend_from_slice(&header);
     bytes.extend_from_slice(payload);
     let crc = bytes.get(at + 8..).map_or(0, |covered| crc32c::crc32c_append(length, covered));
-    if let Some(slot) = bytes.get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
-        *slot = crc.to_le_bytes();
+    if let Some(place) = bytes.get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
+        *place = crc.to_le_bytes();
     }
     bytes.resize(bytes.len().next_multiple_of(8), 0);
 }
