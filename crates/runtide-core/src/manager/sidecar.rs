@@ -17,8 +17,8 @@ names! {
     OperationId;
 }
 
-/// Starts sidecars, all or nothing: everything that a failed, dropped or killed start had created is removed again, and everything
-/// that existed before is kept.
+/// Starts sidecars, all or nothing: everything that a failed, dropped or killed start had created is removed again, and
+/// everything that existed before is kept.
 #[async_trait]
 pub trait SidecarManager: Debug + Send + Sync {
     /// Ensures that network and image exist, creates and starts the instance, and returns once it is ready.
