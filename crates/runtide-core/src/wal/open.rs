@@ -438,7 +438,7 @@ impl<'a> Recovery<'a> {
         Ok(repaired)
     }
 
-    /// Copies the torn tail to a file of its own before it is cut.
+    /// Copies the torn tail to a separate file before it is cut.
     fn set_aside(&self, walk: &mut Walk<'_>, end: u64) -> io::Result<Repair> {
         let lost =
             walk.header()?.filter(|header| header.first == walk.next).map(|header| (header.first, header.last()));
