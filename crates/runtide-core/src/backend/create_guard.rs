@@ -57,15 +57,24 @@ impl CreateGuard {
     ///
     /// # Cancel safety
     /// Dropped during the removal, it begins it again in a task.
-    pub async fn settle<T>(mut self, outcome: Result<T>) -> Result<T> {
-        if outcome.is_err()
-            && let Some(undo) = &self.undo
-        {
+    pub async fn settle<T>(self, outcome: Result<T>) -> Result<T> {
+        match outcome {
+            Ok(_) => self.keep(),
+            Err(_) => self.undo().await,
+        }
+        outcome
+    }
+
+    /// Removes it now. A removal that fails is logged.
+    ///
+    /// # Cancel safety
+    /// Dropped during the removal, it begins it again in a task.
+    pub async fn undo(mut self) {
+        if let Some(undo) = &self.undo {
             self.leftover.removed(tokio::time::timeout(self.deadline, undo()).await);
         }
         // After the await: dropped inside it, the guard still has its removal.
         self.undo = None;
-        outcome
     }
 }
 

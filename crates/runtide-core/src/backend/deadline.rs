@@ -23,7 +23,12 @@ pub fn check_deadline(operation: &'static str, key: &'static str, deadline: Dura
 /// The instant at which `limit` has passed, counted from now; at most thirty years ahead, where `Instant::now() + limit` could
 /// panic.
 pub fn instant_after(limit: Duration) -> Instant {
-    Instant::now() + limit.min(FAR)
+    saturating_add(Instant::now(), limit)
+}
+
+/// As [`instant_after`], counted from `start`.
+pub fn saturating_add(start: Instant, limit: Duration) -> Instant {
+    start + limit.min(FAR)
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ mod session;
 pub use self::{
     call_site::CallSite,
     create_guard::CreateGuard,
-    deadline::{check_deadline, instant_after},
+    deadline::{check_deadline, instant_after, saturating_add},
     lock::lock,
     session::Session,
 };
