@@ -4,11 +4,13 @@ pub mod backend;
 pub mod capabilities;
 mod error;
 pub mod event;
+mod filter;
 mod handle;
 mod instance;
 mod labels;
 pub mod manager;
 mod names;
+mod options;
 mod runtime;
 pub mod store;
 mod time;
@@ -19,15 +21,14 @@ pub use self::{
     capabilities::Capabilities,
     error::{Error, ErrorKind, Failure, Result, Retry},
     event::{Cursor, Gap, RuntimeEvent, RuntimeEventKind},
+    filter::InstanceFilter,
     handle::InstanceHandle,
     instance::{
         Address, BackendId, ExitCause, ExitStatus, Group, GroupKind, Health, ImageRef, Incarnation, Instance,
         InstanceId, InstanceKind, InstanceState, Port, Protocol, UnixSignal,
     },
     labels::{LabelMatch, Labels},
-    runtime::{
-        Detail, InstanceFilter, ListOptions, RuntimeBackend, RuntimeBackendExt, RuntimeInfo, RuntimeKind, SlowConsumer,
-        WatchOptions,
-    },
+    options::{Detail, ListOptions, SlowConsumer, WatchOptions},
+    runtime::{RuntimeBackend, RuntimeBackendExt, RuntimeInfo, RuntimeKind},
     watch::{Completeness, EventStream, Evidence, Freshness, InstanceTable, Listing, Transition, TransitionStream},
 };

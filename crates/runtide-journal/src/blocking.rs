@@ -4,7 +4,6 @@ use std::{
     collections::VecDeque,
     future::Future,
     pin::Pin,
-    sync::{Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
 };
 
@@ -27,11 +26,6 @@ pub(crate) async fn run_blocking<T: Send + 'static>(
 ) -> Result<T> {
     let done = handle(operation)?.spawn_blocking(work).await;
     done.unwrap_or_else(|_| Err(Error::new(ErrorKind::Cancelled, operation, "the tokio runtime is shutting down")))
-}
-
-/// Nobody panics while holding a lock, and if somebody did, what it guards is whole between any two statements.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Records that are read in one go.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    blocking::{BlockingStream, handle, lock, run_blocking},
+    blocking::{BlockingStream, handle, run_blocking},
     fold::{Entry, Fold},
     format::{self, Journal},
     history,
@@ -18,6 +18,7 @@ use super::{
 use runtide_core::{
     BackendId, Cursor, Error, ErrorKind, EventStream, InstanceId, InstanceTable, Result, RuntimeBackend, RuntimeEvent,
     RuntimeEventKind, WatchOptions,
+    backend::lock,
     wal::{Anchor, RecordKind, Repair, Seq, Wal},
 };
 

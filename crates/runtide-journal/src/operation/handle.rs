@@ -8,8 +8,7 @@ use super::{
     record::{OperationRecord, Stage},
     undo::Undo,
 };
-use crate::blocking::lock;
-use runtide_core::{Error, ErrorKind, Failure, Result, RuntimeBackend, manager::OperationId, wal::Seq};
+use runtide_core::{Error, ErrorKind, Failure, Result, RuntimeBackend, backend::lock, manager::OperationId, wal::Seq};
 
 /// One operation in flight.
 ///

@@ -16,11 +16,12 @@ use super::{
 };
 use crate::{
     JournalOptions,
-    blocking::{lock, run_blocking},
+    blocking::run_blocking,
     format::{self, Journal},
 };
 use runtide_core::{
     Error, ErrorKind, Result,
+    backend::lock,
     manager::OperationId,
     wal::{Seq, Wal},
 };

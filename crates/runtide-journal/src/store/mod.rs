@@ -21,7 +21,7 @@ use tokio::{
 use self::scribe::{Desk, Task};
 use crate::{
     JournalOptions,
-    blocking::{BlockingStream, handle, lock, run_blocking},
+    blocking::{BlockingStream, handle, run_blocking},
 };
 use runtide_core::store::{
     Applied, Document, LocalStore, Page, PageOptions, PlannedChange, Precondition, Resource, ResourceFormat,
@@ -30,6 +30,7 @@ use runtide_core::store::{
 };
 use runtide_core::{
     Error, ErrorKind, Result,
+    backend::lock,
     wal::{Anchor, ReadFrom, Repair, Wal},
 };
 

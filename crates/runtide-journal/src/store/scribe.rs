@@ -18,6 +18,7 @@ use super::{format, replay::stamped};
 use crate::JournalOptions;
 use runtide_core::{
     Error, ErrorKind, Result, Retry,
+    backend::lock,
     wal::{Durability, Seq, Wal},
 };
 
@@ -89,7 +90,7 @@ impl<S: LocalStore> Desk<S> {
 
     /// Nobody panics while holding it.
     pub(super) fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.queue)
     }
 
     /// One more thing to do.
@@ -373,7 +374,7 @@ struct Ends<'a, S>(&'a Desk<S>);
 impl<S> Drop for Ends<'_, S> {
     fn drop(&mut self) {
         let tasks = {
-            let mut queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut queue = lock(&self.0.queue);
             queue.closed = true;
             std::mem::take(&mut queue.tasks)
         };

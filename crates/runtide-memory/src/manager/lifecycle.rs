@@ -51,6 +51,11 @@ impl Client {
     async fn halt(&self, id: &InstanceId, options: &StopOptions, call: Call) -> Result<Effect> {
         let (signal, timeout) = (options.signal, options.timeout);
         let grace = timeout.or_else(|| self.runtime.with(|state| state.stop_timeout(id))).unwrap_or_default();
-        self.call_within(call, self.config.deadline + grace, self.runtime.stop_within(id, signal, timeout, call)).await
+        self.call_within(
+            call,
+            self.config.deadline.saturating_add(grace),
+            self.runtime.stop_within(id, signal, timeout, call),
+        )
+        .await
     }
 }

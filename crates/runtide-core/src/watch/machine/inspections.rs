@@ -9,7 +9,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     event::{Continuity, Gap},
     instance::{Instance, InstanceId},
-    runtime::Detail,
+    options::Detail,
     watch::{
         inspect_queue::Worth,
         merge,

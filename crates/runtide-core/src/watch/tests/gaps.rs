@@ -7,7 +7,7 @@ use crate::{
     error::{Error, ErrorKind},
     event::{Gap, RuntimeEventKind},
     instance::InstanceState as S,
-    runtime::WatchOptions,
+    options::WatchOptions,
     watch::{Evidence, InstanceTable, Opened, SignalBody},
 };
 

@@ -6,8 +6,9 @@ use super::world::*;
 use crate::{
     error::ErrorKind,
     event::{Gap, RuntimeEventKind},
+    filter::InstanceFilter,
     instance::InstanceState as S,
-    runtime::{InstanceFilter, SlowConsumer, WatchOptions},
+    options::{SlowConsumer, WatchOptions},
     watch::{DriverOptions, InstanceTable},
 };
 
