@@ -7,7 +7,7 @@
 use std::{fs, io, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use runtide_core::*;
+use runtide_core::{capabilities::*, event::*, watch::*, *};
 
 /// What the client of a daemon is elsewhere: where it is, and what it is called.
 #[derive(Clone, Debug)]

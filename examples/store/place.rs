@@ -103,8 +103,5 @@ fn etcd(members: &[String]) -> Result<Box<dyn StoreBackend>, Stop> {
 
 #[cfg(not(feature = "etcd"))]
 fn etcd(members: &[String]) -> Result<Box<dyn StoreBackend>, Stop> {
-    Err(Stop::refused(format_args!(
-        "etcd at {} needs the feature `etcd` of these examples, and `protoc` to build it (Debian: protobuf-compiler)",
-        members.join(", ")
-    )))
+    Err(Stop::refused(format_args!("etcd at {} needs the feature `etcd` of these examples", members.join(", "))))
 }

@@ -1,12 +1,12 @@
 //! What the targets share: the checks of `runtide-core`'s own tests, on a disk in memory.
 
-#[path = "../../crates/runtide-core/tests/it/hostile/change.rs"]
+#[path = "../../crates/runtide-core/tests/hostile/change.rs"]
 pub(crate) mod change;
-#[path = "../../crates/runtide-core/tests/it/hostile/checks.rs"]
+#[path = "../../crates/runtide-core/tests/hostile/checks.rs"]
 pub(crate) mod checks;
-#[path = "../../crates/runtide-core/tests/it/hostile/forge.rs"]
+#[path = "../../crates/runtide-core/tests/hostile/forge.rs"]
 pub(crate) mod forge;
-#[path = "../../crates/runtide-core/tests/it/hostile/place.rs"]
+#[path = "../../crates/runtide-core/tests/hostile/place.rs"]
 pub(crate) mod place;
 
 use std::{

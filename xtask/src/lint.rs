@@ -10,20 +10,18 @@ use crate::budget;
 use crate::failure::{Failure, Outcome};
 use crate::links;
 use crate::process::{self, Interrupt};
-use crate::protoc::Buildable;
 use crate::terminal::say;
-use crate::{testbed, workspace};
+use crate::workspace;
 
 const DENY: &str = "0.20.2";
 const LIMIT: Duration = Duration::from_secs(25 * 60);
 const SHORT: Duration = Duration::from_secs(120);
 
-type Step = fn(&Buildable) -> Outcome<()>;
+type Step = fn() -> Outcome<()>;
 
 /// Does everything, also after something failed: who repairs wants to see all of it.
 pub(crate) fn run() -> Outcome<()> {
     process::catch_interrupts()?;
-    let buildable = Buildable::find(testbed::in_ci());
     let steps: [(&str, Step); 6] = [
         ("fmt", fmt),
         ("links", page_links),
@@ -36,7 +34,7 @@ pub(crate) fn run() -> Outcome<()> {
     for (name, step) in steps {
         say!("lint: {name}");
         let begin = Instant::now();
-        match step(&buildable) {
+        match step() {
             Ok(()) => say!("lint: {name}: ok, {} s", begin.elapsed().as_secs()),
             Err(_) if process::interrupted() => return Err(Failure::interrupted()),
             Err(failure) => {
@@ -56,35 +54,29 @@ fn checked(command: &mut Command) -> Outcome<()> {
     Err(Failure::failed(format_args!("{}: {status}", workspace::shown(command))))
 }
 
-fn fmt(_: &Buildable) -> Outcome<()> {
+fn fmt() -> Outcome<()> {
     checked(workspace::cargo().args(["fmt", "--all", "--", "--check"]))
 }
 
-fn page_links(_: &Buildable) -> Outcome<()> {
+fn page_links() -> Outcome<()> {
     let followed = links::check()?;
     say!("lint: {followed} links from page to page");
     Ok(())
 }
 
-fn clippy(buildable: &Buildable) -> Outcome<()> {
-    for selection in buildable.selections() {
-        let mut command = workspace::cargo();
-        command.arg("clippy").args(selection).args(["--all-targets", "--quiet", "--", "-D", "warnings"]);
-        checked(&mut command)?;
-    }
-    Ok(())
+fn clippy() -> Outcome<()> {
+    let mut command = workspace::cargo();
+    command.arg("clippy").args(workspace::ALL).args(["--all-targets", "--quiet", "--", "-D", "warnings"]);
+    checked(&mut command)
 }
 
-fn doc(buildable: &Buildable) -> Outcome<()> {
-    for selection in buildable.selections() {
-        let mut command = workspace::cargo();
-        command.arg("doc").args(selection).args(["--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings");
-        checked(&mut command)?;
-    }
-    Ok(())
+fn doc() -> Outcome<()> {
+    let mut command = workspace::cargo();
+    command.arg("doc").args(workspace::ALL).args(["--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings");
+    checked(&mut command)
 }
 
-fn deny(_: &Buildable) -> Outcome<()> {
+fn deny() -> Outcome<()> {
     let program = cargo_deny()?;
     // The first word tells it that it was called through cargo.
     let mut command = Command::new(program);
@@ -116,7 +108,7 @@ fn has_version(program: &PathBuf) -> bool {
     said.is_ok_and(|said| said.status.success() && said.stdout.split_whitespace().any(|word| word == DENY))
 }
 
-fn core_budget(_: &Buildable) -> Outcome<()> {
+fn core_budget() -> Outcome<()> {
     let arguments = ["tree", "--package", "runtide-core", "--edges", "normal", "--prefix", "none"];
     for (features, flags, most) in
         [("no", &[][..], budget::MOST), ("all", &["--all-features"][..], budget::MOST_WITH_FEATURES)]

@@ -13,7 +13,6 @@ mod lint;
 mod matrix;
 mod process;
 mod programs;
-mod protoc;
 mod report;
 mod terminal;
 mod test;

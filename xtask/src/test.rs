@@ -12,7 +12,6 @@ use crate::examples::{self, Run};
 use crate::failure::{Doing, Failure, Outcome};
 use crate::process::{self, Interrupt};
 use crate::programs;
-use crate::protoc::{self, Buildable};
 use crate::report::{self, Finding, Verdict};
 use crate::terminal::{complain, say};
 use crate::{handover, matrix, testbed, workspace};
@@ -46,9 +45,8 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
     let reports = empty_reports()?;
     let begin = Instant::now();
 
-    let buildable = Buildable::find(arguments.install || testbed::in_ci());
     let mut stage = Stage::set(arguments)?;
-    let ran = run_on(&stage, &buildable, &reports);
+    let ran = run_on(&stage, &reports);
     let cleared = stage.clear();
     let (tally, runs) = ran?;
 
@@ -69,10 +67,6 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
     let mut counts = with_skipped_laws(tally.counts, &findings);
     counts += examples::count(&runs);
     counts.failed += u64::try_from(problems.len()).unwrap_or(u64::MAX);
-    if let Some(why) = &buildable.missing {
-        counts.skipped += 1;
-        say!("skipped: all of runtide-etcd: {why} (packages: {}; --install installs them)", protoc::PACKAGES);
-    }
     summarise(&stage, &findings, &runs, &tally, &problems, begin.elapsed());
     say!("{} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.skipped);
     if counts.failed == 0 { Ok(()) } else { Err(Failure::silent()) }
@@ -120,12 +114,9 @@ fn empty_reports() -> Outcome<PathBuf> {
 }
 
 /// Runs all test programs, the examples in the documentation, the hand-over under its checker, then the examples.
-fn run_on(stage: &Stage, buildable: &Buildable, reports: &Path) -> Outcome<(Tally, Vec<Run>)> {
+fn run_on(stage: &Stage, reports: &Path) -> Outcome<(Tally, Vec<Run>)> {
     let mut tally = Tally::default();
-    let mut programs = Vec::new();
-    for selection in buildable.selections() {
-        programs.extend(programs::build(&selection)?);
-    }
+    let mut programs = programs::build(&workspace::ALL)?;
     let begin = Instant::now();
     let prepare = |command: &mut Command| {
         command.env("RUNTIDE_REPORT_DIR", reports);
@@ -142,12 +133,10 @@ fn run_on(stage: &Stage, buildable: &Buildable, reports: &Path) -> Outcome<(Tall
         programs::run(&programs, prepare, &mut tally)?;
     }
     say!("test: all programs took {} s", begin.elapsed().as_secs());
-    for selection in buildable.selections() {
-        let mut command = workspace::cargo();
-        command.args(["test", "--doc"]).args(selection).arg("--no-fail-fast");
-        stage.apply(&mut command);
-        tests(&mut command, &mut tally)?;
-    }
+    let mut command = workspace::cargo();
+    command.args(["test", "--doc"]).args(workspace::ALL).arg("--no-fail-fast");
+    stage.apply(&mut command);
+    tests(&mut command, &mut tally)?;
     handover::tests(&mut tally)?;
     say!("test: examples");
     let runs = examples::run(&stage.environment)?;

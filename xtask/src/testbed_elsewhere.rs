@@ -17,11 +17,3 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
     let words = arguments.words.join(" ");
     Err(Failure::refused(format_args!("`testbed {words}` needs Linux: its daemons are Linux daemons")))
 }
-
-pub(crate) fn install_protoc() -> Outcome<()> {
-    Err(Failure::refused("packages are installed on Debian alone: install protoc as this system does"))
-}
-
-pub(crate) fn in_ci() -> bool {
-    false
-}

@@ -18,6 +18,9 @@ pub(crate) fn target(below: &str) -> PathBuf {
     root().join("target").join(below)
 }
 
+/// Arguments of cargo for all crates of the workspace with all their features.
+pub(crate) const ALL: [&str; 2] = ["--workspace", "--all-features"];
+
 /// The file in `target/` that a run of all tests holds locked: two in one checkout would mix their reports, and one would take down
 /// the other's daemons.
 pub(crate) const TEST_LOCK: &str = "xtask-test.lock";

@@ -168,8 +168,8 @@ pub fn line(event: &RuntimeEvent) -> String {
         Kind::ResyncBegin { gap } => drop(write!(line, " {gap:?}")),
         _ => {}
     }
-    if let Some(mark) = &event.mark {
-        let _ = write!(line, " mark={mark}");
+    if let Some(token) = &event.token {
+        let _ = write!(line, " token={token}");
     }
     line
 }

@@ -6,7 +6,8 @@ use crate::{
     error::Result,
     instance::{ExitStatus, Instance, InstanceId, UnixSignal},
     manager::{Effect, ExecOptions, ExecSession, LifecycleManager, LogOptions, LogStream, RemoveOptions, StopOptions},
-    runtime::{RuntimeBackend, RuntimeBackendExt, WatchOptions},
+    options::WatchOptions,
+    runtime::{RuntimeBackend, RuntimeBackendExt},
     watch::EventStream,
 };
 

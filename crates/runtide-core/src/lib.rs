@@ -1,40 +1,34 @@
 #![doc = include_str!("../README.md")]
 
-mod capabilities;
+pub mod backend;
+pub mod capabilities;
 mod error;
-mod event;
+pub mod event;
+mod filter;
 mod handle;
 mod instance;
-pub mod journal;
 mod labels;
-mod manager;
+pub mod manager;
 mod names;
+mod options;
 mod runtime;
-mod sidecar;
-mod store;
+pub mod store;
 mod time;
 pub mod wal;
 pub mod watch;
 
 pub use self::{
-    capabilities::{Capabilities, Support, WatchSupport},
+    capabilities::Capabilities,
     error::{Error, ErrorKind, Failure, Result, Retry},
-    event::{Continuity, Cursor, Epoch, FieldSet, Gap, ResumeToken, RuntimeEvent, RuntimeEventKind},
+    event::{Cursor, Gap, RuntimeEvent, RuntimeEventKind},
+    filter::InstanceFilter,
     handle::InstanceHandle,
     instance::{
         Address, BackendId, ExitCause, ExitStatus, Group, GroupKind, Health, ImageRef, Incarnation, Instance,
         InstanceId, InstanceKind, InstanceState, Port, Protocol, UnixSignal,
     },
     labels::{LabelMatch, Labels},
-    manager::*,
-    runtime::{
-        Detail, InstanceFilter, ListOptions, RuntimeBackend, RuntimeBackendExt, RuntimeInfo, RuntimeKind, SlowConsumer,
-        WatchOptions,
-    },
-    sidecar::Sidecars,
-    store::*,
-    watch::{
-        Completeness, Driver, DriverOptions, Edge, EventStream, Evidence, Flow, Freshness, Inspection, Inspector,
-        InstanceTable, Listing, Opened, Signal, SignalBody, Source, Transition, TransitionStream,
-    },
+    options::{Detail, ListOptions, SlowConsumer, WatchOptions},
+    runtime::{RuntimeBackend, RuntimeBackendExt, RuntimeInfo, RuntimeKind},
+    watch::{Completeness, EventStream, Evidence, Freshness, InstanceTable, Listing, Transition, TransitionStream},
 };

@@ -1,7 +1,9 @@
 //! The macros for what many files need: text newtypes, option setters, secrets and streams.
 
 /// Newtypes over shared text: cheap to clone, ordered, hashable, a plain string in JSON.
-macro_rules! names {
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __names {
     ($($(#[$doc:meta])* $name:ident;)*) => { $(
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -53,9 +55,11 @@ macro_rules! names {
 }
 
 /// `with_*` setters: a flag's takes no argument, so that no call site has a bare `true`.
-macro_rules! setters {
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __setters {
     ($type:ty { $($(#[$doc:meta])* $setter:ident: $field:ident $(: $value:ty)? ;)* }) => {
-        impl $type { $( setters!(@one $(#[$doc])* $setter $field $($value)?); )* }
+        impl $type { $( $crate::__setters!(@one $(#[$doc])* $setter $field $($value)?); )* }
     };
     (@one $(#[$doc:meta])* $setter:ident $field:ident $value:ty) => {
         $(#[$doc])*
@@ -115,4 +119,5 @@ macro_rules! streams {
     )* };
 }
 
-pub(crate) use {names, setters, streams};
+pub(crate) use crate::{__names as names, __setters as setters};
+pub(crate) use streams;

@@ -1,4 +1,4 @@
-//! One runtime: [`RuntimeBackend`], what it says of itself, and what one asks of it.
+//! One runtime: [`RuntimeBackend`], and the [`RuntimeInfo`] of the server that answered.
 
 use std::{
     fmt::{self, Debug},
@@ -16,16 +16,15 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     capabilities::Capabilities,
     error::{Error, ErrorKind, Result},
-    event::{Cursor, RuntimeEvent},
-    instance::{BackendId, Group, Instance, InstanceId, InstanceKind, InstanceState},
-    labels::LabelMatch,
+    event::RuntimeEvent,
+    filter::InstanceFilter,
+    instance::{BackendId, Instance, InstanceId},
     manager::{
         ExecManager, ImageManager, LifecycleManager, LogManager, NetworkManager, ProvisionManager, SidecarManager,
         SnapshotManager, StatsManager, VolumeManager,
     },
-    names::setters,
-    watch,
-    watch::{EventStream, InstanceTable, Listing, TransitionStream},
+    options::{ListOptions, WatchOptions},
+    watch::{self, EventStream, Listing, TransitionStream},
 };
 
 /// One runtime, shared as `Arc<dyn RuntimeBackend>`.
@@ -355,147 +354,3 @@ impl RuntimeInfo {
         }
     }
 }
-
-/// Which instances. All given conditions must hold; an empty list does not constrain.
-///
-/// An instance of which the labels or the group are unknown does not satisfy a condition on them. In a watch, what changes
-/// out of the filter is delivered once more, so that the change is seen.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-#[non_exhaustive]
-pub struct InstanceFilter {
-    /// Any of these ids.
-    pub ids: Vec<InstanceId>,
-    /// Any of these names.
-    pub names: Vec<String>,
-    /// Any of these kinds.
-    pub kinds: Vec<InstanceKind>,
-    /// Any of these states.
-    pub states: Vec<InstanceState>,
-    /// All of these.
-    pub labels: Vec<LabelMatch>,
-    /// This group; without a `service`, any role in it.
-    pub group: Option<Group>,
-}
-
-setters!(InstanceFilter {
-    /// Any of these ids.
-    with_ids: ids: Vec<InstanceId>;
-    /// Any of these names.
-    with_names: names: Vec<String>;
-    /// Any of these kinds.
-    with_kinds: kinds: Vec<InstanceKind>;
-    /// Any of these states.
-    with_states: states: Vec<InstanceState>;
-    /// All of these conditions.
-    with_labels: labels: Vec<LabelMatch>;
-    /// This group.
-    with_group: group: Option<Group>;
-});
-
-impl InstanceFilter {
-    /// Whether it constrains nothing.
-    pub fn is_empty(&self) -> bool {
-        let Self { ids, names, kinds, states, labels, group } = self;
-        ids.is_empty()
-            && names.is_empty()
-            && kinds.is_empty()
-            && states.is_empty()
-            && labels.is_empty()
-            && group.is_none()
-    }
-
-    /// Whether an instance satisfies it.
-    pub fn matches(&self, instance: &Instance) -> bool {
-        fn any<T: PartialEq>(wanted: &[T], is: &T) -> bool {
-            wanted.is_empty() || wanted.contains(is)
-        }
-        any(&self.ids, &instance.id)
-            && any(&self.names, &instance.name)
-            && any(&self.kinds, &instance.kind)
-            && any(&self.states, &instance.state)
-            && (self.labels.is_empty()
-                || instance.labels.as_ref().is_some_and(|labels| self.labels.iter().all(|one| one.matches(labels))))
-            && self.group.as_ref().is_none_or(|wanted| {
-                instance.group.as_ref().is_some_and(|is| {
-                    wanted.kind == is.kind
-                        && wanted.name == is.name
-                        && (wanted.service.is_none() || wanted.service == is.service)
-                })
-            })
-    }
-}
-
-/// How closely to look.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Detail {
-    /// One request for any number of instances.
-    #[default]
-    Summary,
-    /// May cost one request more for each.
-    Full,
-}
-
-/// For a subscriber whose place left the ring. The driver never waits for anyone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum SlowConsumer {
-    /// A new bracket, `Gap::Lagged`.
-    #[default]
-    Resync,
-    /// A last `Err(Expired)`.
-    Close,
-}
-
-/// What to look at, and how closely.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct ListOptions {
-    /// Which instances.
-    pub filter: InstanceFilter,
-    /// How closely.
-    pub detail: Detail,
-}
-
-setters!(ListOptions {
-    /// Which instances.
-    with_filter: filter: InstanceFilter;
-    /// How closely.
-    with_detail: detail: Detail;
-});
-
-/// What to watch, from where, and how closely.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct WatchOptions {
-    /// Which instances.
-    pub filter: InstanceFilter,
-    /// How closely.
-    pub detail: Detail,
-    /// Resume after this place.
-    pub from: Option<Cursor>,
-    /// What the consumer held at `from`, as a journal does; without it, a resumed watch ends its replay with a bracket.
-    pub known: Option<InstanceTable>,
-    /// What becomes of a subscriber that is too slow for the ring.
-    pub slow_consumer: SlowConsumer,
-    /// The longest quiet time without a `Bookmark`; `None`: none are sent.
-    pub bookmark_every: Option<Duration>,
-}
-
-setters!(WatchOptions {
-    /// Which instances.
-    with_filter: filter: InstanceFilter;
-    /// How closely.
-    with_detail: detail: Detail;
-    /// Resume after this place.
-    with_from: from: Option<Cursor>;
-    /// What the consumer held there.
-    with_known: known: Option<InstanceTable>;
-    /// What becomes of a subscriber that is too slow.
-    with_slow_consumer: slow_consumer: SlowConsumer;
-    /// The longest quiet time without a `Bookmark`.
-    with_bookmark_every: bookmark_every: Option<Duration>;
-});

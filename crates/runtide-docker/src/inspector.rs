@@ -31,7 +31,7 @@ impl DockerInspector {
 
     /// What a filter lets through; inspects are made only of that.
     pub(crate) async fn look(&self, filter: &InstanceFilter, detail: Detail) -> Result<Listing> {
-        let mut listed = self.list("").await?;
+        let mut listed = self.list_matching("").await?;
         listed.instances.retain(|instance| filter.matches(instance));
         if detail == Detail::Full {
             listed = self.detailed(listed).await;
@@ -41,7 +41,7 @@ impl DockerInspector {
     }
 
     /// One request, and as many inspects as there are items in which the list is likely to lag behind.
-    async fn list(&self, query: &str) -> Result<Listing> {
+    async fn list_matching(&self, query: &str) -> Result<Listing> {
         const OPERATION: &str = "docker.list";
         let path = format!("/containers/json?all=1{query}");
         let body = self.client.get_bytes(OPERATION, &path, self.client.deadline()).await?;
@@ -123,7 +123,7 @@ impl DockerInspector {
         answers.extend(impossible.into_iter().cloned().map(Inspection::Absent));
         for chunk in chunks(&plausible) {
             let asked: HashSet<&InstanceId> = chunk.iter().copied().collect();
-            let looked = self.list(&id_filter(chunk)).await;
+            let looked = self.list_matching(&id_filter(chunk)).await;
             match looked {
                 Ok(snapshot) => {
                     let complete = snapshot.is_complete();

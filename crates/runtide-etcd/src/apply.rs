@@ -1,12 +1,11 @@
 //! Creates and replaces.
 //!
-//! Every attempt is one transaction that compares the pointer and *when the resource was last written*. A late landing of an
-//! attempt that nobody waits for any more can therefore never undo what came after it, and asking twice is as good as once.
-//! Which of the two landed is told by the mark in the value. The whole argument: docs/decisions/0017.
+//! Every attempt is one transaction that compares the pointer and *the revision of the resource's last write*. An attempt that lands
+//! after its caller gave up can therefore never undo a later write, and sending a request twice has the effect of sending it once.
+//! The write's identity in the value shows which attempt landed. The whole argument: docs/decisions/0017.
 
 use std::sync::Arc;
 
-use etcd_client::{GetOptions, Txn, TxnOp, proto::PbKeyValue};
 use runtide_core::{
     Error, ErrorKind, Result,
     store::{Applied, ApplyOutcome, Document, Precondition, ResourceRef, Revision},
@@ -17,41 +16,42 @@ use crate::{
     client::positive,
     keys::new_generation,
     known::Seen,
-    store::Inner,
-    value::{self, Mark},
-    view::{View, signed, written},
+    shared::Shared,
+    value::{self, WriteId},
+    view::{View, last_written, signed},
+    wire::{KeyValue, RangeRequest, RequestOp, TxnRequest},
 };
 
 const OPERATION: &str = "etcd.apply";
 
-/// What a value is, as far as a write cares.
-struct There {
+/// A value that a write found.
+struct Stored {
     revision: u64,
     document: Document,
-    mark: Mark,
+    id: WriteId,
 }
 
-/// What became of an attempt that got no answer.
+/// Outcome of an attempt that got no response.
 pub(crate) enum Fate {
-    /// It landed, at this revision.
+    /// The attempt landed, at this revision.
     Landed(u64),
-    /// It has not landed, and cannot any more.
+    /// The attempt has not landed, and cannot land any more.
     Dead,
-    /// It cannot be told.
+    /// The outcome cannot be found out.
     Unknown,
 }
 
-/// What is tried next.
+/// Next transaction of an apply.
 enum Step {
-    /// Read, and decide.
-    Look,
-    /// It is there already, if it is as it was at this revision.
+    /// Read, then decide.
+    Read,
+    /// Keep the document, which is equal, if its revision is still this one.
     Keep(u64),
-    /// Write it, if it is as it was at this revision (0: not there).
+    /// Write the document, if the revision is still this one (0: there is none).
     Put(u64),
 }
 
-impl Inner {
+impl Shared {
     pub(crate) async fn apply(
         &self,
         reference: &ResourceRef,
@@ -62,8 +62,8 @@ impl Inner {
             let message = format!("the document has {} bytes, and {} is the most", document.bytes.len(), self.largest);
             return Err(self.refused(message, reference).with_context("limit", self.largest));
         }
-        let mark = Mark::new();
-        let value = value::encode(&document, mark)
+        let id = WriteId::new();
+        let value = value::encode(&document, id)
             .ok_or_else(|| self.refused("documents of this format have no form in etcd".to_owned(), reference))?;
         let mut call = Call::new(OPERATION, self.request_timeout);
         let mut step = first_step(precondition, self.known.get(reference), &document);
@@ -77,53 +77,54 @@ impl Inner {
                 None => (new_generation().into(), true),
             };
             let key = self.keys.resource(&generation, reference);
-            let get = || [self.get_pointer(), TxnOp::get(key.clone(), None)];
+            let get = || [self.get_pointer(), RequestOp::get(key.clone())];
             let txn = match step {
-                Step::Look => Txn::new().and_then(get()),
-                Step::Keep(at) => Txn::new().when([self.is(&view), written(key.clone(), at)]).or_else(get()),
+                Step::Read => TxnRequest::of(get()),
+                Step::Keep(at) => TxnRequest::when([self.is_live(&view), last_written(key.clone(), at)]).or_else(get()),
                 Step::Put(at) => {
                     let mut puts = Vec::with_capacity(2);
                     if is_new {
-                        puts.push(TxnOp::put(self.keys.pointer(), generation.as_bytes(), None));
+                        puts.push(RequestOp::put(self.keys.pointer(), generation.as_bytes()));
                     }
-                    puts.push(TxnOp::put(key.clone(), value.clone(), None));
-                    Txn::new().when([self.is(&view), written(key.clone(), at)]).and_then(puts).or_else(get())
+                    puts.push(RequestOp::put(key.clone(), value.clone()));
+                    TxnRequest::when([self.is_live(&view), last_written(key.clone(), at)]).and_then(puts).or_else(get())
                 }
             };
             call.writes = matches!(step, Step::Put(_));
-            let tried = self.wire.try_txn(&mut call, txn).await;
+            let tried = self.client.try_txn(&mut call, txn).await;
             call.writes = false;
             let mut answer = tried.map_err(|fault| fault.error.with_context("resource", reference))?;
             match step {
-                Step::Put(at) if answer.held => {
+                Step::Put(at) if answer.succeeded => {
                     if is_new {
-                        self.believe(View { pointer: answer.revision, generation: Some(generation) });
+                        self.set_view(View { pointer: answer.revision, generation: Some(generation) });
                     }
                     return Ok(self.applied(reference, document, at, answer.revision));
                 }
-                Step::Keep(at) if answer.held => {
+                Step::Keep(at) if answer.succeeded => {
                     return Ok(Applied::new(ApplyOutcome::Unchanged, Revision(at), document.bytes));
                 }
                 _ => {}
             }
-            let now = self.see(answer.one())?;
-            let there = answer.one().map(|kv| self.there(kv)).transpose()?;
+            let now = self.update_view(answer.one())?;
+            let there = answer.one().map(|kv| self.stored(kv)).transpose()?;
             let same = now.generation.as_deref() == Some(&*generation);
-            if let (true, Step::Put(at)) = (call.maybe, &step) {
+            if let (true, Step::Put(at)) = (call.uncertain, &step) {
                 let fate = match &there {
-                    // Restored meanwhile, or made by somebody else before us: with a generation of our own it would be there.
+                    // The store was restored, or another client made it first: an attempt that had landed would have made its own
+                    // generation the live one.
                     _ if !same && is_new => Fate::Dead,
                     _ if !same => Fate::Unknown,
-                    there => self.fate(&mut call, &key, *at, there.as_ref(), mark).await?,
+                    there => self.fate(&mut call, &key, *at, there.as_ref(), id).await?,
                 };
                 match fate {
                     Fate::Landed(revision) => return Ok(self.applied(reference, document, *at, revision)),
-                    Fate::Dead => call.maybe = false,
+                    Fate::Dead => call.uncertain = false,
                     Fate::Unknown => return Err(call.unknown().with_context("resource", reference)),
                 }
             }
             if now.generation.is_some() && !same {
-                step = Step::Look;
+                step = Step::Read;
                 continue;
             }
             let current = there.as_ref().map(|there| there.revision);
@@ -144,43 +145,50 @@ impl Inner {
         Applied::new(outcome, Revision(revision), document.bytes)
     }
 
-    /// What became of an attempt to write over what was there at `before`, now that `there` is there.
-    async fn fate(&self, call: &mut Call, key: &[u8], before: u64, there: Option<&There>, mark: Mark) -> Result<Fate> {
+    /// Outcome of an attempt to replace what had the revision `before`, given what is `there` now.
+    async fn fate(
+        &self,
+        call: &mut Call,
+        key: &[u8],
+        before: u64,
+        there: Option<&Stored>,
+        id: WriteId,
+    ) -> Result<Fate> {
         match there {
-            Some(there) if there.mark == mark => Ok(Fate::Landed(there.revision)),
-            // Nothing was there, and nothing may be there again: the attempt may land then.
+            Some(there) if there.id == id => Ok(Fate::Landed(there.revision)),
+            // There was nothing, and there may be nothing again: the attempt may land then.
             _ if before == 0 => Ok(Fate::Unknown),
-            // Whether it was ours that was removed?
+            // The removed value may be this attempt's, or the one before.
             None => Ok(Fate::Unknown),
             Some(there) => {
-                // What was there just before? Only the first write after `before` can be ours.
-                let earlier = GetOptions::new().with_revision(signed(there.revision.saturating_sub(1)));
-                let earlier = Txn::new().and_then([TxnOp::get(key, Some(earlier))]);
-                let Ok(mut answer) = self.wire.try_txn(call, earlier).await else { return Ok(Fate::Unknown) };
-                match answer.one().map(|kv| self.there(kv)).transpose()? {
+                // Only the first write after `before` can be this attempt's: read the value just before the current one.
+                let earlier = RangeRequest::key(key).at(signed(there.revision.saturating_sub(1)));
+                let earlier = TxnRequest::of([earlier.into()]);
+                let Ok(mut answer) = self.client.try_txn(call, earlier).await else { return Ok(Fate::Unknown) };
+                match answer.one().map(|kv| self.stored(kv)).transpose()? {
                     Some(earlier) if earlier.revision == before => Ok(Fate::Dead),
-                    Some(earlier) if earlier.mark == mark => Ok(Fate::Landed(earlier.revision)),
+                    Some(earlier) if earlier.id == id => Ok(Fate::Landed(earlier.revision)),
                     _ => Ok(Fate::Unknown),
                 }
             }
         }
     }
 
-    fn there(&self, kv: PbKeyValue) -> Result<There> {
+    fn stored(&self, kv: KeyValue) -> Result<Stored> {
         let revision = positive(kv.mod_revision);
-        let (document, mark) = value::decode(kv.value).map_err(|why| self.corrupt(&kv.key, why))?;
-        Ok(There { revision, document, mark })
+        let (document, id) = value::decode(kv.value).map_err(|why| self.corrupt(&kv.key, why))?;
+        Ok(Stored { revision, document, id })
     }
 
     fn refused(&self, message: String, reference: &ResourceRef) -> Error {
         Error::new(ErrorKind::InvalidInput, OPERATION, message)
-            .with_context("store", self.wire.name())
+            .with_context("store", self.client.name())
             .with_context("resource", reference)
     }
 
     pub(crate) fn conflict(&self, operation: &'static str, reference: &ResourceRef, current: Option<u64>) -> Error {
         let error = Error::new(ErrorKind::Conflict, operation, "the precondition does not hold")
-            .with_context("store", self.wire.name())
+            .with_context("store", self.client.name())
             .with_context("resource", reference);
         match current {
             Some(revision) => error.with_context("revision", revision),
@@ -189,7 +197,7 @@ impl Inner {
     }
 }
 
-/// A guess saves a round trip; where it is wrong, the transaction says what is right.
+/// First transaction, by a guess that saves a round trip; a wrong guess costs one, as the transaction returns the current value.
 fn first_step(precondition: Precondition, seen: Option<Seen>, document: &Document) -> Step {
     match (precondition, seen) {
         (Precondition::Absent, _) | (Precondition::None, None) => Step::Put(0),
@@ -202,8 +210,8 @@ fn first_step(precondition: Precondition, seen: Option<Seen>, document: &Documen
                 Step::Put(at)
             }
         }
-        // What is there may be just this, and then nothing is written.
-        _ => Step::Look,
+        // The current value may be equal, and then nothing is written.
+        _ => Step::Read,
     }
 }
 
@@ -222,9 +230,9 @@ mod tests {
 
     #[test]
     fn revision_zero_is_not_absence() {
-        // etcd compares 0 with a key that is not there, and finds them equal.
+        // etcd takes the revision of a missing key for 0.
         let step = first_step(Precondition::Is(Revision(0)), None, &Document::json("{}"));
-        assert!(matches!(step, Step::Look));
+        assert!(matches!(step, Step::Read));
         assert!(!holds(Precondition::Is(Revision(0)), None));
     }
 
@@ -236,7 +244,7 @@ mod tests {
         assert!(matches!(first(Precondition::None, "[]"), Step::Put(7)));
         assert!(matches!(first(Precondition::Is(Revision(7)), "[]"), Step::Put(7)));
         assert!(matches!(first(Precondition::Is(Revision(7)), "{}"), Step::Keep(7)));
-        assert!(matches!(first(Precondition::Is(Revision(6)), "[]"), Step::Look));
+        assert!(matches!(first(Precondition::Is(Revision(6)), "[]"), Step::Read));
         assert!(matches!(first(Precondition::Absent, "{}"), Step::Put(0)));
     }
 }

@@ -1,4 +1,4 @@
-//! One call of a user, with all its attempts: [`Call`].
+//! One call of the store's API, with all its attempts: [`Call`].
 
 use std::time::Duration;
 
@@ -7,35 +7,35 @@ use tokio::time::Instant;
 
 use crate::error::Fault;
 
-/// The pause after the first failure; it doubles from there.
+/// Pause after the first failure; it doubles with each further one.
 const BASE: Duration = Duration::from_millis(25);
 const LONGEST: Duration = Duration::from_millis(800);
 
-/// One call of a user: until when, and whether an attempt of it may have had an effect.
+/// Deadline of a call, and the uncertainty that its attempts left.
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) operation: &'static str,
     pub(crate) end: Instant,
     limit: Duration,
-    /// An attempt to write got no answer that says what became of it.
-    pub(crate) maybe: bool,
-    /// Whether the attempts that follow write.
+    /// The outcome of an attempt to write is not known.
+    pub(crate) uncertain: bool,
+    /// The attempts that follow write.
     pub(crate) writes: bool,
     failures: u32,
 }
 
 impl Call {
     pub(crate) fn new(operation: &'static str, limit: Duration) -> Self {
-        Self { operation, end: Instant::now() + limit, limit, maybe: false, writes: false, failures: 0 }
+        Self { operation, end: Instant::now() + limit, limit, uncertain: false, writes: false, failures: 0 }
     }
 
     pub(crate) fn left(&self) -> Duration {
         self.end.saturating_duration_since(Instant::now())
     }
 
-    /// An attempt failed.
+    /// Records a failed attempt.
     pub(crate) fn failed(&mut self, fault: &Fault) {
-        self.maybe |= self.writes && fault.maybe;
+        self.uncertain |= self.writes && fault.uncertain;
     }
 
     /// Waits before another attempt.
@@ -53,23 +53,23 @@ impl Call {
         Ok(())
     }
 
-    /// How the call ends when its last attempt ended so.
+    /// Error of the call when this is the error of its last attempt.
     pub(crate) fn gave_up(&self, last: Error) -> Error {
-        if self.maybe { self.unknown().with_source(last) } else { last }
+        if self.uncertain { self.unknown().with_source(last) } else { last }
     }
 
-    /// The time is over, or what became of a write cannot be found out.
+    /// Error of a write whose outcome cannot be found out.
     pub(crate) fn unknown(&self) -> Error {
-        let message = "whether it was done is not known, and it may yet be done";
+        let message = "the outcome of the write is not known: it may be done, or be done later";
         Error::new(ErrorKind::Timeout, self.operation, message).with_context("outcome", "unknown")
     }
 
-    /// Others were always quicker.
+    /// Error of a call that lost every race against other writers until its deadline.
     pub(crate) fn outrun(&self) -> Error {
-        if self.maybe {
+        if self.uncertain {
             return self.unknown();
         }
-        let message = format!("others changed it meanwhile, each time for {:?}", self.limit);
+        let message = format!("other writers changed it before each attempt, for {:?}", self.limit);
         Error::new(ErrorKind::Timeout, self.operation, message)
     }
 }

@@ -1,4 +1,4 @@
-//! The wire: one connection to each member, made when it is needed, and the choice among them.
+//! A connection to each member, made when it is needed, and the choice among them: [`Client`].
 
 use std::{
     future::Future,
@@ -9,30 +9,28 @@ use std::{
     time::Duration,
 };
 
-use etcd_client::{Channel, Client, ConnectOptions, Txn, TxnResponse, proto};
 use runtide_core::{Error, ErrorKind, Result};
 use tokio::{sync::Mutex, time::timeout};
-use tonic::transport::Endpoint;
+use tonic::{Status, transport::Endpoint};
 
 use crate::{
     call::Call,
     config::Config,
-    error::{Cure, Fault, Place},
+    connection::Connection,
+    error::{CallSite, Fault, Recovery},
+    wire::{KeyValue, RangeResponse, ResponseOp, TxnRequest, TxnResponse},
 };
 
-/// The largest answer that is taken. A page of a listing is cut smaller until it is below.
-const LARGEST_ANSWER: usize = 64 << 20;
-
-/// How much may be under way to us on one stream, and on one connection.
+/// Bytes that a member may send ahead of what is read, on one stream and on one connection.
 const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 
-/// etcd closes connections that are probed more often than every 5 s, and while nothing is asked.
+/// Interval of HTTP/2 pings. etcd closes connections that are pinged more often than every 5 s, or while no call is open.
 const PROBE_EVERY: Duration = Duration::from_secs(10);
 
-/// All members, and which of them is asked.
+/// All members, and the one that calls go to.
 #[derive(Debug)]
-pub(crate) struct Wire {
+pub(crate) struct Client {
     name: String,
     members: Vec<Member>,
     current: AtomicUsize,
@@ -53,10 +51,10 @@ struct Slot {
     serial: u64,
 }
 
-/// A connection to one member.
+/// A connection, with its number among those that were made to the member.
 #[derive(Clone)]
-pub(crate) struct Link {
-    pub(crate) client: Client,
+struct Link {
+    connection: Connection,
     serial: u64,
 }
 
@@ -66,42 +64,39 @@ impl std::fmt::Debug for Slot {
     }
 }
 
-/// What a transaction answered.
+/// Response to a transaction, read operation by operation.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    /// Of the store, when it was answered; of the write, if there was one.
+    /// Revision of the write, if there was one; else of the store at that time.
     pub(crate) revision: u64,
-    /// Whether the comparisons held.
-    pub(crate) held: bool,
-    parts: std::vec::IntoIter<proto::PbResponseOp>,
+    /// All comparisons held.
+    pub(crate) succeeded: bool,
+    parts: std::vec::IntoIter<ResponseOp>,
 }
 
 impl Answer {
-    fn new(TxnResponse(response): TxnResponse) -> Self {
+    fn new(response: TxnResponse) -> Self {
         let revision = response.header.map_or(0, |header| positive(header.revision));
-        Self { revision, held: response.succeeded, parts: response.responses.into_iter() }
+        Self { revision, succeeded: response.succeeded, parts: response.responses.into_iter() }
     }
 
-    /// What the next operation of the transaction read; nothing for one that writes.
-    pub(crate) fn range(&mut self) -> proto::PbRangeResponse {
-        match self.parts.next().and_then(|part| part.response) {
-            Some(proto::PbTxnOpResponse::ResponseRange(range)) => range,
-            _ => proto::PbRangeResponse::default(),
-        }
+    /// Keys that the next operation read; none for one that writes.
+    pub(crate) fn range(&mut self) -> RangeResponse {
+        self.parts.next().and_then(|part| part.range).unwrap_or_default()
     }
 
-    /// The one key that the next operation read.
-    pub(crate) fn one(&mut self) -> Option<proto::PbKeyValue> {
+    /// The single key that the next operation read.
+    pub(crate) fn one(&mut self) -> Option<KeyValue> {
         self.range().kvs.into_iter().next()
     }
 }
 
-/// Revisions are never negative on the wire.
+/// A number of etcd's as unsigned: revisions, versions and counts are never negative.
 pub(crate) fn positive(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
 
-impl Wire {
+impl Client {
     pub(crate) fn new(config: &Config, name: String) -> Result<Self> {
         let tls = config.tls_settings()?;
         let mut members = Vec::new();
@@ -129,7 +124,7 @@ impl Wire {
                 .keep_alive_while_idle(false);
             members.push(Member { url, endpoint, slot: Mutex::default() });
         }
-        // One that does not answer must leave time for the others.
+        // A member that does not respond must leave time for the others.
         let attempt = if members.len() > 1 { config.request_timeout / 3 } else { config.request_timeout };
         Ok(Self { name, members, current: AtomicUsize::new(0), user: config.user.clone(), attempt })
     }
@@ -142,56 +137,43 @@ impl Wire {
         self.members.get(at.checked_rem(self.members.len())?)
     }
 
-    /// Which member is asked next.
+    /// Number of the member that calls go to; it counts on past the last one.
     pub(crate) fn current(&self) -> usize {
         self.current.load(Ordering::Relaxed)
     }
 
-    /// Away from a member that failed, unless somebody else has gone already.
+    /// Moves on from a member that failed, unless another call has done so.
     fn leave(&self, at: usize) {
         let _ = self.current.compare_exchange(at, at.wrapping_add(1), Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// The connection to a member; made, and authenticated, if there is none.
+    /// The connection to a member; made and authenticated, if there is none.
     async fn link(&self, at: usize, operation: &'static str, limit: Duration) -> Result<Link, Fault> {
         let Some(member) = self.member(at) else {
             let error = Error::new(ErrorKind::InvalidInput, operation, "there are no endpoints");
-            return Err(Fault { error, maybe: false, cure: Cure::None });
+            return Err(Fault { error, uncertain: false, recovery: Recovery::None });
         };
-        let place = Place { operation, store: &self.name, endpoint: &member.url };
+        let site = CallSite { operation, store: &self.name, endpoint: &member.url };
         let made = async {
             let mut slot = member.slot.lock().await;
             if let Some(link) = &slot.link {
                 return Ok(link.clone());
             }
-            // A watch of a member that has lost its leader ends, and goes on elsewhere.
-            let plain = || ConnectOptions::new().with_require_leader(true).with_auto_token_refresh(true);
-            let options = match &self.user {
-                Some((user, password)) => plain().with_user(user, password.expose()),
-                None => plain(),
-            };
-            let channel = || Channel::Tonic(member.endpoint.connect_lazy());
-            let client = match Client::from_channel(channel(), Some(options)).await {
-                // As etcdctl does: a password for a store that asks for none is no error.
-                Err(etcd_client::Error::GRpcStatus(status)) if status.message().contains("is not enabled") => {
-                    Client::from_channel(channel(), Some(plain())).await?
-                }
-                client => client?,
-            };
+            let connection = Connection::open(member.endpoint.connect_lazy(), self.user.clone()).await?;
             slot.serial += 1;
-            let link = Link { client, serial: slot.serial };
+            let link = Link { connection, serial: slot.serial };
             slot.link = Some(link.clone());
             Ok(link)
         };
         match timeout(limit, made).await {
             Ok(Ok(link)) => Ok(link),
-            // Nothing but who we are was sent.
-            Ok(Err(error)) => Err(Fault { maybe: false, ..place.fault(error) }),
-            Err(_) => Err(Fault { maybe: false, ..place.silent(limit) }),
+            // Only credentials were sent, no request.
+            Ok(Err(status)) => Err(Fault { uncertain: false, ..site.fault(status) }),
+            Err(_) => Err(Fault { uncertain: false, ..site.timed_out(limit) }),
         }
     }
 
-    /// A connection that failed is not used again.
+    /// Drops a connection that failed.
     async fn forget(&self, at: usize, serial: u64) {
         let Some(member) = self.member(at) else { return };
         let mut slot = member.slot.lock().await;
@@ -200,78 +182,85 @@ impl Wire {
         }
     }
 
-    /// One attempt at the current member. On failure the next attempt is at the next one.
+    /// One attempt at the current member. If the member failed, the next attempt goes to the next one.
     pub(crate) async fn attempt<T, F>(
         &self,
         operation: &'static str,
         left: Duration,
-        ask: impl FnOnce(Client) -> F,
+        send: impl FnOnce(Connection) -> F,
     ) -> Result<T, Fault>
     where
-        F: Future<Output = Result<T, etcd_client::Error>>,
+        F: Future<Output = Result<T, Status>>,
     {
         let at = self.current();
         let limit = self.attempt.min(left);
         let (serial, outcome) = match self.link(at, operation, limit).await {
-            Ok(Link { client, serial }) => {
+            Ok(Link { connection, serial }) => {
                 let endpoint = self.member(at).map_or("", |member| member.url.as_str());
-                let place = Place { operation, store: &self.name, endpoint };
-                let asked = timeout(limit, ask(client)).await;
-                (serial, asked.map_or_else(|_| Err(place.silent(limit)), |said| said.map_err(|e| place.fault(e))))
+                let site = CallSite { operation, store: &self.name, endpoint };
+                let outcome = match timeout(limit, send(connection)).await {
+                    Ok(response) => response.map_err(|status| site.fault(status)),
+                    Err(_) => Err(site.timed_out(limit)),
+                };
+                (serial, outcome)
             }
             Err(fault) => (0, Err(fault)),
         };
         if let Err(fault) = &outcome {
             tracing::debug!(store = %self.name, operation, error = %fault.error, "an attempt failed");
-            match fault.cure {
-                Cure::Elsewhere => {
+            match fault.recovery {
+                Recovery::NextMember => {
                     self.forget(at, serial).await;
                     self.leave(at);
                 }
-                Cure::Authenticate => self.forget(at, serial).await,
-                Cure::None | Cure::Less | Cure::Compacted | Cure::Future => {}
+                Recovery::Authenticate => self.forget(at, serial).await,
+                Recovery::None | Recovery::SmallerPage | Recovery::Compacted | Recovery::FutureRevision => {}
             }
         }
         outcome
     }
 
-    /// Attempts until one is answered, or the time is over. What is asked must bear being asked twice.
-    pub(crate) async fn ask<T, F>(&self, call: &mut Call, mut ask: impl FnMut(Client) -> F) -> Result<T, Fault>
+    /// Attempts until one succeeds, or the deadline passes. The request must be safe to send twice.
+    pub(crate) async fn with_retries<T, F>(
+        &self,
+        call: &mut Call,
+        mut send: impl FnMut(Connection) -> F,
+    ) -> Result<T, Fault>
     where
-        F: Future<Output = Result<T, etcd_client::Error>>,
+        F: Future<Output = Result<T, Status>>,
     {
         let mut authenticated = false;
         loop {
-            let fault = match self.attempt(call.operation, call.left(), &mut ask).await {
+            let fault = match self.attempt(call.operation, call.left(), &mut send).await {
                 Ok(answer) => return Ok(answer),
                 Err(fault) => fault,
             };
             call.failed(&fault);
-            let Fault { error, maybe, cure } = fault;
-            let again = match cure {
-                Cure::Elsewhere => true,
-                Cure::Authenticate => !std::mem::replace(&mut authenticated, true),
-                Cure::None | Cure::Less | Cure::Compacted | Cure::Future => false,
+            let Fault { error, uncertain, recovery } = fault;
+            let again = match recovery {
+                Recovery::NextMember => true,
+                Recovery::Authenticate => !std::mem::replace(&mut authenticated, true),
+                Recovery::None | Recovery::SmallerPage | Recovery::Compacted | Recovery::FutureRevision => false,
             };
             if !again {
-                return Err(Fault { error: call.gave_up(error), maybe, cure });
+                return Err(Fault { error: call.gave_up(error), uncertain, recovery });
             }
             if let Err(error) = call.pause(error).await {
-                return Err(Fault { error, maybe, cure });
+                return Err(Fault { error, uncertain, recovery });
             }
         }
     }
 
-    pub(crate) async fn txn(&self, call: &mut Call, txn: Txn) -> Result<Answer> {
+    pub(crate) async fn txn(&self, call: &mut Call, txn: TxnRequest) -> Result<Answer> {
         self.try_txn(call, txn).await.map_err(|fault| fault.error)
     }
 
-    /// The same, for those who can do something about a fault.
-    pub(crate) async fn try_txn(&self, call: &mut Call, txn: Txn) -> Result<Answer, Fault> {
+    /// [`txn`](Self::txn), for callers that can recover from a fault.
+    pub(crate) async fn try_txn(&self, call: &mut Call, txn: TxnRequest) -> Result<Answer, Fault> {
         let txn = Arc::new(txn);
-        self.ask(call, |client| {
-            let txn = Txn::clone(&txn);
-            async move { client.kv_client().max_decoding_message_size(LARGEST_ANSWER).txn(txn).await }
+        self.with_retries(call, |connection| {
+            let txn = Arc::clone(&txn);
+            async move { connection.txn(&txn).await }
         })
         .await
         .map(Answer::new)

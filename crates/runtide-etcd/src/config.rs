@@ -1,28 +1,28 @@
-//! How to reach etcd, and how patient to be: [`Config`], [`Tls`].
+//! Configuration of a store: [`Config`], [`Tls`].
 
 use std::{path::PathBuf, time::Duration};
 
 use runtide_core::{Error, ErrorKind, Result, manager::Secret};
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
-use crate::{environment::Environment, keys};
+use crate::keys;
 
-const OPERATION: &str = "etcd.config";
+pub(crate) const OPERATION: &str = "etcd.config";
 
 /// Files for TLS, all PEM. The server is always verified.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Tls {
-    /// Who signs the members; `None`: the machine's own roots.
+    /// Certificate authority of the members; `None`: the machine's own roots.
     pub ca: Option<PathBuf>,
-    /// The client's certificate and its key, if the members ask for one.
+    /// Certificate and key of the client, if the members require one.
     pub identity: Option<(PathBuf, PathBuf)>,
-    /// The name that is in the members' certificates, where it is not the one by which they are reached.
+    /// Name in the members' certificates, if it is not the host of the endpoint.
     pub server_name: Option<String>,
 }
 
 impl Tls {
-    /// With this signer.
+    /// With this certificate authority.
     #[must_use]
     pub fn with_ca(mut self, ca: impl Into<PathBuf>) -> Self {
         self.ca = Some(ca.into());
@@ -44,7 +44,7 @@ impl Tls {
     }
 }
 
-/// How to reach etcd, and how patient to be.
+/// Members of etcd, prefix, credentials and deadlines of a store.
 ///
 /// ```
 /// use runtide_etcd::Config;
@@ -58,24 +58,23 @@ impl Tls {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// The members, as `host:port`, `http://host:port` or `https://host:port`; `127.0.0.1:2379`. One that answers is kept, the
-    /// next is asked when it fails.
+    /// The members, as `host:port`, `http://host:port` or `https://host:port`; `127.0.0.1:2379`. Calls go to one member until it
+    /// fails, then to the next.
     pub endpoints: Vec<String>,
-    /// What all keys of this store begin with; `/runtide/`. Stores with different prefixes share nothing but revisions.
+    /// Prefix of all keys; `/runtide/`. Stores with different prefixes share nothing but revisions.
     pub prefix: String,
-    /// Who to be.
+    /// Name and password.
     pub user: Option<(String, Secret)>,
-    /// For `https`; without it, the machine's own roots and no client certificate. With it, `host:port` means `https`.
+    /// Files for `https`; `None`: the machine's own roots, and no client certificate. With files, `host:port` means `https`.
     pub tls: Option<Tls>,
-    /// For making a connection, the TLS handshake included; 2 s.
+    /// Deadline of connecting, the TLS handshake included; 2 s.
     pub connect_timeout: Duration,
-    /// For a call with all its attempts; 15 s. Of several members each gets a third of it at most. A snapshot and a restore,
-    /// which make many requests, have it for each.
+    /// Deadline of a call with all its attempts; 15 s. An attempt at one of several members gets a third of it at most. In a snapshot
+    /// and a restore, which make many requests, each of them has this deadline.
     pub request_timeout: Duration,
-    /// The longest silence of a watch: past a third of it a sign of life is asked for, and past all of it the link is replaced.
-    /// 30 s.
+    /// Longest silence of a watch; 30 s. After a third of it a sign of life is requested, after all of it the link is replaced.
     pub max_silence: Duration,
-    /// How often a watch gets a `Bookmark` at most, if there is something new to mark; 5 s.
+    /// Shortest interval of a watch's `Bookmark`s, which are sent if the revision has advanced; 5 s.
     pub bookmark_interval: Duration,
     /// The members' `--max-request-bytes`; 1.5 MiB. The largest document is 8 KiB below it.
     pub max_request_bytes: usize,
@@ -111,54 +110,43 @@ macro_rules! setters {
 }
 
 setters! {
-    /// What all keys begin with.
+    /// With this prefix of all keys.
     with_prefix: prefix: String;
-    /// Files for TLS.
+    /// With these files for TLS.
     with_tls: tls: Option<Tls>;
-    /// For making a connection.
+    /// With this deadline of connecting.
     with_connect_timeout: connect_timeout: Duration;
-    /// For a call with all its attempts.
+    /// With this deadline of a call with all its attempts.
     with_request_timeout: request_timeout: Duration;
-    /// The longest silence of a watch.
+    /// With this longest silence of a watch.
     with_max_silence: max_silence: Duration;
-    /// How often a watch gets a `Bookmark` at most.
+    /// With this shortest interval of bookmarks.
     with_bookmark_interval: bookmark_interval: Duration;
-    /// The members' `--max-request-bytes`.
+    /// With the members' `--max-request-bytes`.
     with_max_request_bytes: max_request_bytes: usize;
 }
 
 impl Config {
-    /// The members.
+    /// With these members.
     #[must_use]
     pub fn with_endpoints(mut self, endpoints: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.endpoints = endpoints.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Who to be.
+    /// With this name and password.
     #[must_use]
     pub fn with_user(mut self, name: impl Into<String>, password: impl Into<Box<str>>) -> Self {
         self.user = Some((name.into(), Secret::new(password)));
         self
     }
 
-    /// As `etcdctl` would find its cluster: `ETCDCTL_ENDPOINTS`, `ETCDCTL_CACERT`, `ETCDCTL_CERT` and `ETCDCTL_KEY`,
-    /// `ETCDCTL_USER` (`name` or `name:password`) and `ETCDCTL_PASSWORD`, `ETCDCTL_DIAL_TIMEOUT` and
-    /// `ETCDCTL_COMMAND_TIMEOUT` (`2s`, `500ms`, `1m`); and `RUNTIDE_ETCD_PREFIX`. It asks nobody whether etcd is there.
-    ///
-    /// # Errors
-    /// `InvalidInput` with the variable and, but for a password, its value; `Unsupported` for
-    /// `ETCDCTL_INSECURE_SKIP_TLS_VERIFY`: the server is always verified.
-    pub fn from_env() -> Result<Self> {
-        Environment::of_process().config()
-    }
-
-    /// The most bytes of a document that fits into a request.
+    /// Most bytes of a document: what fits into a request.
     pub fn largest_document(&self) -> usize {
         self.max_request_bytes.saturating_sub(keys::OVERHEAD).min(runtide_core::store::Document::MAX_BYTES)
     }
 
-    /// The endpoints, checked, each with its scheme.
+    /// The endpoints, validated, each with its scheme.
     pub(crate) fn urls(&self) -> Result<Vec<String>> {
         if self.endpoints.is_empty() {
             return Err(invalid("there are no endpoints").with_context("key", "endpoints"));
@@ -166,7 +154,7 @@ impl Config {
         self.endpoints.iter().map(|endpoint| url(endpoint, self.tls.is_some())).collect()
     }
 
-    /// The store's name: the first endpoint and the prefix.
+    /// Name of the store: its endpoints and its prefix.
     pub(crate) fn name(&self) -> Result<String> {
         let urls = self.urls()?;
         let hosts: Vec<&str> =
@@ -182,7 +170,7 @@ impl Config {
             ("bookmark_interval", self.bookmark_interval),
         ] {
             if duration.is_zero() {
-                return refused(key, "a time of zero can never be kept");
+                return refused(key, "a deadline of zero can never be met");
             }
         }
         if self.max_silence < Duration::from_millis(30) {
@@ -200,7 +188,7 @@ impl Config {
         Ok(())
     }
 
-    /// What TLS is to use; read now, so that what is wrong with a file is known at once.
+    /// Settings for TLS. The files are read here, so that a bad one is reported when the store is made.
     pub(crate) fn tls_settings(&self) -> Result<ClientTlsConfig> {
         let tls = self.tls.clone().unwrap_or_default();
         let mut settings = ClientTlsConfig::new();
@@ -223,7 +211,7 @@ fn invalid(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidInput, OPERATION, message)
 }
 
-/// The file's bytes, if there is such a thing in it. Nothing of what is in it is ever quoted: it may be a key.
+/// Bytes of a PEM file that has such a section. No error quotes them: they may be a key.
 fn pem(path: &std::path::Path, what: &str) -> Result<Vec<u8>> {
     let bytes = std::fs::read(path).map_err(|error| {
         invalid("a file for TLS cannot be read").with_context("path", path.display()).with_source(error)
@@ -238,7 +226,7 @@ fn pem(path: &std::path::Path, what: &str) -> Result<Vec<u8>> {
 
 fn url(endpoint: &str, tls: bool) -> Result<String> {
     let refused = |why: &str| {
-        // It may hold what looks like a user and a password.
+        // What precedes the host may be a user and a password.
         let shown = endpoint.rsplit_once('@').map_or(endpoint, |(_, host)| host);
         let message = format!("'{shown}' is not an endpoint: {why}");
         Err(invalid(message).with_context("key", "endpoints"))
@@ -249,7 +237,7 @@ fn url(endpoint: &str, tls: bool) -> Result<String> {
     let (scheme, host) = match endpoint.split_once("://") {
         None => (if tls { "https" } else { "http" }, endpoint),
         Some((scheme @ ("http" | "https"), host)) => (scheme, host),
-        Some(_) => return refused("only http:// and https:// are carried"),
+        Some(_) => return refused("only http:// and https:// are supported"),
     };
     let host = host.strip_suffix('/').unwrap_or(host);
     let has_port = host.rsplit_once(':').is_some_and(|(name, port)| {

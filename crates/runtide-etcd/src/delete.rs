@@ -1,9 +1,8 @@
 //! Removes.
 //!
-//! As in [`apply`](crate::apply), an attempt compares when the resource was last written. A key that is gone has no room for a
-//! mark, so the transaction leaves it in a key of its own, the receipt, which is the same for all deletes of a store.
+//! As in [`apply`](crate::apply), an attempt compares the revision of the resource's last write. A key that is gone cannot hold the
+//! identity of the delete, so the transaction puts it into another key, the receipt, which all deletes of a store share.
 
-use etcd_client::{GetOptions, Txn, TxnOp, proto::PbKeyValue};
 use runtide_core::{
     Result,
     store::{Precondition, ResourceRef, Revision},
@@ -13,20 +12,21 @@ use crate::{
     apply::{Fate, holds},
     call::Call,
     client::positive,
-    store::Inner,
-    value::Mark,
-    view::{signed, written},
+    shared::Shared,
+    value::WriteId,
+    view::{last_written, signed},
+    wire::{KeyValue, RangeRequest, RequestOp, TxnRequest},
 };
 
 const OPERATION: &str = "etcd.delete";
 
-/// How many later deletes are looked past to find the receipt of ours.
-const TIMEOUT: usize = 64;
+/// Most receipts of later deletes that are read back to find this delete's.
+const MAX_RECEIPTS: usize = 64;
 
-impl Inner {
+impl Shared {
     pub(crate) async fn delete(&self, reference: &ResourceRef, precondition: Precondition) -> Result<Option<Revision>> {
         let mut call = Call::new(OPERATION, self.request_timeout);
-        let mark = Mark::new();
+        let id = WriteId::new();
         let mut guess = match precondition {
             Precondition::Is(Revision(at)) => Some(at).filter(|at| *at > 0),
             Precondition::None => self.known.get(reference).map(|seen| seen.revision),
@@ -37,40 +37,41 @@ impl Inner {
                 return Err(call.outrun());
             }
             let view = self.view(&mut call).await?;
-            // Where nothing was ever written the name of the generation does not matter.
+            // In a store that was never written any name of a generation will do.
             let generation = view.generation.clone().unwrap_or_else(|| "none".into());
             let key = self.keys.resource(&generation, reference);
-            let bare = GetOptions::new().with_keys_only();
-            let look = || {
-                let receipt = TxnOp::get(self.keys.receipt(), None);
-                [self.get_pointer(), TxnOp::get(key.clone(), Some(bare.clone())), receipt]
+            let read = || {
+                let receipt = RequestOp::get(self.keys.receipt());
+                [self.get_pointer(), RangeRequest::key(key.clone()).keys_only().into(), receipt]
             };
             let txn = match guess {
-                None => Txn::new().and_then(look()),
+                None => TxnRequest::of(read()),
                 Some(at) => {
-                    let remove = TxnOp::delete(key.clone(), None);
-                    let sign = TxnOp::put(self.keys.receipt(), mark.bytes(), None);
-                    Txn::new().when([self.is(&view), written(key.clone(), at)]).and_then([remove, sign]).or_else(look())
+                    let remove = RequestOp::delete(key.clone());
+                    let sign = RequestOp::put(self.keys.receipt(), id.bytes());
+                    TxnRequest::when([self.is_live(&view), last_written(key.clone(), at)])
+                        .and_then([remove, sign])
+                        .or_else(read())
                 }
             };
             call.writes = guess.is_some();
-            let tried = self.wire.try_txn(&mut call, txn).await;
+            let tried = self.client.try_txn(&mut call, txn).await;
             call.writes = false;
             let mut answer = tried.map_err(|fault| fault.error.with_context("resource", reference))?;
-            if guess.is_some() && answer.held {
+            if guess.is_some() && answer.succeeded {
                 self.known.set(reference, None);
                 return Ok(Some(Revision(answer.revision)));
             }
-            let now = self.see(answer.one())?;
+            let now = self.update_view(answer.one())?;
             let current = answer.one().map(|kv| positive(kv.mod_revision));
-            if let (true, Some(at)) = (call.maybe, guess) {
-                match self.receipt(&mut call, answer.one(), at, mark).await {
+            if let (true, Some(at)) = (call.uncertain, guess) {
+                match self.receipt(&mut call, answer.one(), at, id).await {
                     Fate::Landed(revision) => {
                         self.known.set(reference, None);
                         return Ok(Some(Revision(revision)));
                     }
-                    // What it compared can never be true again.
-                    Fate::Dead => call.maybe = false,
+                    // Its comparison can never hold again.
+                    Fate::Dead => call.uncertain = false,
                     Fate::Unknown => return Err(call.unknown().with_context("resource", reference)),
                 }
             }
@@ -91,21 +92,21 @@ impl Inner {
         }
     }
 
-    /// Whether our mark is among the receipts that were signed after `before`.
-    async fn receipt(&self, call: &mut Call, newest: Option<PbKeyValue>, before: u64, mark: Mark) -> Fate {
+    /// Outcome of a delete, by the receipts that were written after `before`.
+    async fn receipt(&self, call: &mut Call, newest: Option<KeyValue>, before: u64, id: WriteId) -> Fate {
         let mut receipt = newest;
-        for _ in 0..TIMEOUT {
+        for _ in 0..MAX_RECEIPTS {
             let Some(signed_by) = receipt else { return Fate::Dead };
             let revision = positive(signed_by.mod_revision);
-            if Mark::of(&signed_by.value) == Some(mark) {
+            if WriteId::of(&signed_by.value) == Some(id) {
                 return Fate::Landed(revision);
             }
             if revision <= before {
                 return Fate::Dead;
             }
-            let earlier = GetOptions::new().with_revision(signed(revision.saturating_sub(1)));
-            let earlier = Txn::new().and_then([TxnOp::get(self.keys.receipt(), Some(earlier))]);
-            let Ok(mut answer) = self.wire.try_txn(call, earlier).await else { return Fate::Unknown };
+            let earlier = RangeRequest::key(self.keys.receipt()).at(signed(revision.saturating_sub(1)));
+            let earlier = TxnRequest::of([earlier.into()]);
+            let Ok(mut answer) = self.client.try_txn(call, earlier).await else { return Fate::Unknown };
             receipt = answer.one();
         }
         Fate::Unknown

@@ -1,17 +1,30 @@
-//! The variables of `etcdctl`.
+//! Configuration by the variables of `etcdctl`: [`Config::from_env`].
 
 use std::{collections::BTreeMap, env, time::Duration};
 
 use runtide_core::{Error, ErrorKind, Result};
 
-use crate::config::{Config, Tls};
+use crate::config::{Config, OPERATION, Tls};
 
-/// The variables, as they are; a test makes its own.
+impl Config {
+    /// Reads the variables of `etcdctl`: `ETCDCTL_ENDPOINTS`, `ETCDCTL_CACERT`, `ETCDCTL_CERT` and `ETCDCTL_KEY`,
+    /// `ETCDCTL_USER` (`name` or `name:password`) and `ETCDCTL_PASSWORD`, `ETCDCTL_DIAL_TIMEOUT` and
+    /// `ETCDCTL_COMMAND_TIMEOUT` (`2s`, `500ms`, `1m`); and `RUNTIDE_ETCD_PREFIX`. Makes no connection.
+    ///
+    /// # Errors
+    /// `InvalidInput` with the variable and, but for a password, its value; `Unsupported` for
+    /// `ETCDCTL_INSECURE_SKIP_TLS_VERIFY`: the server is always verified.
+    pub fn from_env() -> Result<Self> {
+        Environment::of_process().config()
+    }
+}
+
+/// Variables and their values; a test makes its own.
 #[derive(Default)]
-pub(crate) struct Environment(BTreeMap<String, String>);
+struct Environment(BTreeMap<String, String>);
 
 impl Environment {
-    pub(crate) fn of_process() -> Self {
+    fn of_process() -> Self {
         let ours = |name: &str| name.starts_with("ETCDCTL_") || name == "RUNTIDE_ETCD_PREFIX";
         let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
             Some((name.into_string().ok().filter(|name| ours(name))?, value.to_string_lossy().into_owned()))
@@ -23,7 +36,7 @@ impl Environment {
         self.0.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
     }
 
-    pub(crate) fn config(&self) -> Result<Config> {
+    fn config(&self) -> Result<Config> {
         let mut config = Config::default();
         if let Some(endpoints) = self.get("ETCDCTL_ENDPOINTS") {
             config = config.with_endpoints(endpoints.split(',').map(str::trim));
@@ -32,8 +45,8 @@ impl Environment {
             config = config.with_prefix(prefix);
         }
         if self.get("ETCDCTL_INSECURE_SKIP_TLS_VERIFY").is_some_and(|value| value != "false") {
-            let message = "the server is always verified: name who signs it with ETCDCTL_CACERT";
-            return Err(Error::new(ErrorKind::Unsupported, "etcd.config", message)
+            let message = "the server is always verified: name its certificate authority with ETCDCTL_CACERT";
+            return Err(Error::new(ErrorKind::Unsupported, OPERATION, message)
                 .with_context("variable", "ETCDCTL_INSECURE_SKIP_TLS_VERIFY"));
         }
         let mut tls = Tls::default();
@@ -82,7 +95,7 @@ impl Environment {
 }
 
 fn refused(variable: &'static str, why: &str) -> Error {
-    Error::new(ErrorKind::InvalidInput, "etcd.config", why).with_context("variable", variable)
+    Error::new(ErrorKind::InvalidInput, OPERATION, why).with_context("variable", variable)
 }
 
 #[cfg(test)]

@@ -1,83 +1,71 @@
-//! What a failure means: [`Fault`], by the status that came back.
+//! Meaning of a failed attempt: [`Fault`], by the status that the member sent.
 
 use std::error::Error as StdError;
 
 use runtide_core::{Error, ErrorKind};
 use tonic::{Code, ConnectError, Status};
 
-/// Why one attempt at one member failed.
+/// A failed attempt at one member.
 #[derive(Debug)]
 pub(crate) struct Fault {
     pub(crate) error: Error,
-    /// Whether the request may have had, or may yet have, its effect.
-    pub(crate) maybe: bool,
-    /// What can be done about it.
-    pub(crate) cure: Cure,
+    /// The request may have had, or may yet have, its effect.
+    pub(crate) uncertain: bool,
+    pub(crate) recovery: Recovery,
 }
 
-/// What can be done about a fault.
+/// Way to go on after a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cure {
-    /// Nothing: another attempt gives the same.
+pub(crate) enum Recovery {
+    /// None: another attempt fails the same way.
     None,
-    /// Another attempt, at another member if there is one.
-    Elsewhere,
-    /// Another attempt after authenticating anew.
+    /// Another attempt, at the next member if there are several.
+    NextMember,
+    /// Another attempt, after authenticating again.
     Authenticate,
-    /// Ask for less at a time.
-    Less,
-    /// The revision that was asked for is not kept any more.
+    /// The same read with a smaller limit.
+    SmallerPage,
+    /// None for this revision: it is compacted.
     Compacted,
-    /// The revision that was asked for has not been reached.
-    Future,
+    /// None for this revision: the cluster has not reached it.
+    FutureRevision,
 }
 
-/// Where and in which call.
+/// Call, store and endpoint of an error.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Place<'a> {
+pub(crate) struct CallSite<'a> {
     pub(crate) operation: &'static str,
     pub(crate) store: &'a str,
     pub(crate) endpoint: &'a str,
 }
 
-impl Place<'_> {
+impl CallSite<'_> {
     pub(crate) fn error(self, kind: ErrorKind, message: impl Into<String>) -> Error {
         Error::new(kind, self.operation, message)
             .with_context("store", self.store)
             .with_context("endpoint", self.endpoint)
     }
 
-    /// Nothing came back in time.
-    pub(crate) fn silent(self, limit: std::time::Duration) -> Fault {
+    /// No response came within the limit.
+    pub(crate) fn timed_out(self, limit: std::time::Duration) -> Fault {
         let error = self.error(ErrorKind::Timeout, format!("no answer within {limit:?}"));
-        Fault { error, maybe: true, cure: Cure::Elsewhere }
+        Fault { error, uncertain: true, recovery: Recovery::NextMember }
     }
 
-    pub(crate) fn fault(self, error: etcd_client::Error) -> Fault {
-        match error {
-            etcd_client::Error::GRpcStatus(status) => self.status(status),
-            other => {
-                // The stream of a watch was closed under us, or the connection was; nothing else can be met here.
-                let error = self.error(ErrorKind::Unavailable, "the connection broke").with_source(other);
-                Fault { error, maybe: true, cure: Cure::Elsewhere }
-            }
-        }
-    }
-
-    fn status(self, status: Status) -> Fault {
+    pub(crate) fn fault(self, status: Status) -> Fault {
         if let Some(why) = unreachable(&status) {
             let error = self.error(ErrorKind::Unavailable, why).with_source(status);
-            return Fault { error, maybe: false, cure: Cure::Elsewhere };
+            return Fault { error, uncertain: false, recovery: Recovery::NextMember };
         }
-        let (kind, maybe, cure) = meaning(status.code(), status.message());
+        let (kind, uncertain, recovery) = meaning(status.code(), status.message());
         let text = status.message().trim();
         let text = text.strip_prefix("etcdserver: ").unwrap_or(text);
         let text = if text.is_empty() { status.code().description() } else { text };
-        Fault { error: self.error(kind, text).with_source(status), maybe, cure }
+        Fault { error: self.error(kind, text).with_source(status), uncertain, recovery }
     }
 }
 
-/// Why there is no connection; nothing was sent then.
+/// Reason why no connection was made, if that is what failed; nothing was sent then.
 fn unreachable(status: &Status) -> Option<String> {
     let mut cause = status.source();
     while let Some(error) = cause {
@@ -103,37 +91,39 @@ fn if_tls(text: &str) -> &'static str {
     if tls { "TLS with certificates that both sides trust?): " } else { "on this address?): " }
 }
 
-/// Total: every status has a kind, whether it may have had its effect, and a cure.
+/// Kind of error, uncertainty and recovery of every status.
 ///
-/// etcd gives one code to many things, so that its texts have to be read; they have been the same since 3.0, and clients of
-/// its own read them too.
-pub(crate) fn meaning(code: Code, text: &str) -> (ErrorKind, bool, Cure) {
-    let says = |words: &str| text.contains(words);
+/// etcd uses one code for many failures, so its messages have to be read. They have been the same since 3.0, and etcd's own clients
+/// read them too.
+pub(crate) fn meaning(code: Code, text: &str) -> (ErrorKind, bool, Recovery) {
+    let has = |words: &str| text.contains(words);
     match code {
-        Code::OutOfRange if says("has been compacted") => (ErrorKind::Expired, false, Cure::Compacted),
-        Code::OutOfRange if says("future revision") => (ErrorKind::Expired, false, Cure::Future),
-        Code::OutOfRange if says("decoded message length too large") => (ErrorKind::Unavailable, true, Cure::Less),
-        Code::InvalidArgument if says("request is too large") => (ErrorKind::InvalidInput, false, Cure::None),
-        // gRPC's own limit, which is a little above etcd's.
-        Code::ResourceExhausted if says("larger than max") => (ErrorKind::InvalidInput, false, Cure::None),
-        Code::ResourceExhausted if says("too many requests") => (ErrorKind::RateLimited, false, Cure::Elsewhere),
-        Code::ResourceExhausted if says("space exceeded") => (ErrorKind::Unavailable, false, Cure::None),
-        Code::InvalidArgument if says("invalid user ID or password") || says("user name is empty") => {
-            (ErrorKind::Unauthenticated, false, Cure::None)
+        Code::OutOfRange if has("has been compacted") => (ErrorKind::Expired, false, Recovery::Compacted),
+        Code::OutOfRange if has("future revision") => (ErrorKind::Expired, false, Recovery::FutureRevision),
+        Code::OutOfRange if has("decoded message length too large") => {
+            (ErrorKind::Unavailable, true, Recovery::SmallerPage)
         }
-        Code::InvalidArgument if says("revision in header is old") => {
-            (ErrorKind::Unauthenticated, false, Cure::Authenticate)
+        Code::InvalidArgument if has("request is too large") => (ErrorKind::InvalidInput, false, Recovery::None),
+        // The limit of gRPC, which is a little above etcd's.
+        Code::ResourceExhausted if has("larger than max") => (ErrorKind::InvalidInput, false, Recovery::None),
+        Code::ResourceExhausted if has("too many requests") => (ErrorKind::RateLimited, false, Recovery::NextMember),
+        Code::ResourceExhausted if has("space exceeded") => (ErrorKind::Unavailable, false, Recovery::None),
+        Code::InvalidArgument if has("invalid user ID or password") || has("user name is empty") => {
+            (ErrorKind::Unauthenticated, false, Recovery::None)
         }
-        Code::Unauthenticated => (ErrorKind::Unauthenticated, false, Cure::Authenticate),
-        Code::PermissionDenied => (ErrorKind::PermissionDenied, false, Cure::None),
-        Code::InvalidArgument | Code::FailedPrecondition => (ErrorKind::InvalidInput, false, Cure::None),
-        Code::Unimplemented => (ErrorKind::Unsupported, false, Cure::None),
-        // Said before the request is looked at.
-        Code::Unavailable if says("no leader") => (ErrorKind::Unavailable, false, Cure::Elsewhere),
+        Code::InvalidArgument if has("revision in header is old") => {
+            (ErrorKind::Unauthenticated, false, Recovery::Authenticate)
+        }
+        Code::Unauthenticated => (ErrorKind::Unauthenticated, false, Recovery::Authenticate),
+        Code::PermissionDenied => (ErrorKind::PermissionDenied, false, Recovery::None),
+        Code::InvalidArgument | Code::FailedPrecondition => (ErrorKind::InvalidInput, false, Recovery::None),
+        Code::Unimplemented => (ErrorKind::Unsupported, false, Recovery::None),
+        // Refused before the request is proposed.
+        Code::Unavailable if has("no leader") => (ErrorKind::Unavailable, false, Recovery::NextMember),
         // "possibly due to previous leader failure", "… connection lost": the proposal may be on its way.
-        Code::Unavailable if says("request timed out") => (ErrorKind::Timeout, true, Cure::Elsewhere),
-        Code::DeadlineExceeded => (ErrorKind::Timeout, true, Cure::Elsewhere),
-        _ => (ErrorKind::Unavailable, true, Cure::Elsewhere),
+        Code::Unavailable if has("request timed out") => (ErrorKind::Timeout, true, Recovery::NextMember),
+        Code::DeadlineExceeded => (ErrorKind::Timeout, true, Recovery::NextMember),
+        _ => (ErrorKind::Unavailable, true, Recovery::NextMember),
     }
 }
 
@@ -141,7 +131,7 @@ pub(crate) fn meaning(code: Code, text: &str) -> (ErrorKind, bool, Cure) {
 mod tests {
     use super::*;
 
-    const PLACE: Place<'_> = Place { operation: "etcd.apply", store: "etcd:a", endpoint: "http://a:2379" };
+    const SITE: CallSite<'_> = CallSite { operation: "etcd.apply", store: "etcd:a", endpoint: "http://a:2379" };
 
     #[test]
     fn every_answer_of_etcd_has_its_kind() {
@@ -175,9 +165,9 @@ mod tests {
             (Code::Cancelled, "", ErrorKind::Unavailable, true),
             (Code::DeadlineExceeded, "", ErrorKind::Timeout, true),
         ];
-        for (code, text, kind, maybe) in table {
-            let fault = PLACE.fault(etcd_client::Error::GRpcStatus(Status::new(code, text)));
-            assert_eq!((fault.error.kind(), fault.maybe), (kind, maybe), "{code:?} {text}");
+        for (code, text, kind, uncertain) in table {
+            let fault = SITE.fault(Status::new(code, text));
+            assert_eq!((fault.error.kind(), fault.uncertain), (kind, uncertain), "{code:?} {text}");
             assert!(fault.error.to_string().contains("endpoint=http://a:2379"), "{}", fault.error);
         }
     }
@@ -186,8 +176,11 @@ mod tests {
     fn what_was_never_sent_is_told_from_what_may_have_been() {
         let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
         let status = Status::from_error(Box::new(ConnectError(Box::new(refused))));
-        let fault = PLACE.fault(etcd_client::Error::GRpcStatus(status));
-        assert_eq!((fault.error.kind(), fault.maybe, fault.cure), (ErrorKind::Unavailable, false, Cure::Elsewhere));
+        let fault = SITE.fault(status);
+        assert_eq!(
+            (fault.error.kind(), fault.uncertain, fault.recovery),
+            (ErrorKind::Unavailable, false, Recovery::NextMember)
+        );
         assert!(fault.error.to_string().contains("refused"), "{}", fault.error);
     }
 }

@@ -1,13 +1,13 @@
-//! From the task that follows etcd to whoever reads the stream: [`Feed`] and its [`Outlet`].
+//! Bounded queue between a watcher's task and the subscriber: [`EventSender`] and [`Feed`].
 //!
-//! What waits between them is bounded, by number and by bytes. etcd must never be kept waiting: members before 3.4.31 and 3.5.13
-//! lose events of a watch that is not read. So a follower that finds no room hangs up, and comes back to where the reader is.
+//! The queue is bounded in events and in bytes. A link to etcd must always be read: members before 3.4.31 and 3.5.13 lose events of
+//! a watch that is not. So a watcher that finds the queue full closes its link, and resumes from the subscriber's position.
 
 use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
 };
@@ -22,53 +22,51 @@ use tokio::{
     task::AbortHandle,
 };
 
-use crate::read::Counted;
-
-/// Events that wait for the reader, at most, and their bytes.
+/// Most events that wait for the subscriber, and most bytes of their documents.
 const EVENTS: usize = 2048;
 const BYTES: usize = 8 << 20;
 
 type Item = (Result<StoreEvent>, usize);
 
 #[derive(Debug, Default)]
-struct Room {
+struct Backlog {
     bytes: AtomicUsize,
     emptied: Notify,
 }
 
-/// Where the follower puts what it has.
+/// The watcher's end of the queue.
 #[derive(Debug)]
-pub(crate) struct Outlet {
+pub(crate) struct EventSender {
     to: mpsc::Sender<Item>,
-    room: Arc<Room>,
+    backlog: Arc<Backlog>,
 }
 
-/// The reader is gone.
+/// The subscriber dropped its stream.
 #[derive(Debug)]
 pub(crate) struct Gone;
 
-impl Outlet {
-    /// Whether there is no room: then it is time to hang up.
+impl EventSender {
+    /// The queue is full: the watcher has to close its link.
     pub(crate) fn is_full(&self) -> bool {
-        self.to.capacity() == 0 || self.room.bytes.load(Ordering::Relaxed) > BYTES
+        self.to.capacity() == 0 || self.backlog.bytes.load(Ordering::Relaxed) > BYTES
     }
 
-    /// Puts it there, and waits for room if there is none.
-    pub(crate) async fn put(&self, event: Result<StoreEvent>) -> Result<(), Gone> {
-        while self.room.bytes.load(Ordering::Relaxed) > BYTES {
+    /// Sends an event; waits while the queue is full.
+    pub(crate) async fn send(&self, event: Result<StoreEvent>) -> Result<(), Gone> {
+        while self.backlog.bytes.load(Ordering::Relaxed) > BYTES {
             self.wait().await?;
         }
         let size = match &event {
             Ok(StoreEvent::Added(resource) | StoreEvent::Modified(resource)) => resource.document.bytes.len(),
             _ => 0,
         };
-        self.room.bytes.fetch_add(size, Ordering::Relaxed);
+        self.backlog.bytes.fetch_add(size, Ordering::Relaxed);
         self.to.send((event, size)).await.map_err(|_| Gone)
     }
 
-    /// Waits until the reader has read half of what waits.
+    /// Waits until the subscriber has read half of the queue.
     pub(crate) async fn half_empty(&self) -> Result<(), Gone> {
-        while self.to.capacity() < EVENTS / 2 || self.room.bytes.load(Ordering::Relaxed) > BYTES / 2 {
+        while self.to.capacity() < EVENTS / 2 || self.backlog.bytes.load(Ordering::Relaxed) > BYTES / 2 {
             self.wait().await?;
         }
         Ok(())
@@ -76,47 +74,47 @@ impl Outlet {
 
     async fn wait(&self) -> Result<(), Gone> {
         tokio::select! {
-            // A permit is kept for one who comes late, so no wake-up is lost.
-            () = self.room.emptied.notified() => Ok(()),
+            // `Notify` keeps a permit for a task that waits later, so no wake-up is lost.
+            () = self.backlog.emptied.notified() => Ok(()),
             () = self.to.closed() => Err(Gone),
         }
     }
 }
 
-/// What is behind the stream. Dropping it ends the follower, and with it etcd's watch.
+/// The subscriber's end of the queue. Dropping it ends the watcher, and with it etcd's watch.
 #[derive(Debug)]
 pub(crate) struct Feed {
     from: mpsc::Receiver<Item>,
-    room: Arc<Room>,
-    follower: Option<AbortHandle>,
-    /// An error that was found behind events.
+    backlog: Arc<Backlog>,
+    watcher: Option<AbortHandle>,
+    /// An error behind events that were just returned.
     last: Option<Error>,
-    _counted: Counted,
+    _counted: SubscriberGuard,
 }
 
-pub(crate) fn feed(counted: Counted) -> (Outlet, Feed) {
+pub(crate) fn feed(counted: SubscriberGuard) -> (EventSender, Feed) {
     let (to, from) = mpsc::channel(EVENTS);
-    let room = Arc::<Room>::default();
-    let feed = Feed { from, room: Arc::clone(&room), follower: None, last: None, _counted: counted };
-    (Outlet { to, room }, feed)
+    let backlog = Arc::<Backlog>::default();
+    let feed = Feed { from, backlog: Arc::clone(&backlog), watcher: None, last: None, _counted: counted };
+    (EventSender { to, backlog }, feed)
 }
 
 impl Feed {
-    pub(crate) fn fed_by(mut self, follower: AbortHandle) -> Self {
-        self.follower = Some(follower);
+    pub(crate) fn fed_by(mut self, watcher: AbortHandle) -> Self {
+        self.watcher = Some(watcher);
         self
     }
 
     fn taken(&self, size: usize) {
-        self.room.bytes.fetch_sub(size, Ordering::Relaxed);
-        self.room.emptied.notify_one();
+        self.backlog.bytes.fetch_sub(size, Ordering::Relaxed);
+        self.backlog.emptied.notify_one();
     }
 }
 
 impl Drop for Feed {
     fn drop(&mut self) {
-        if let Some(follower) = &self.follower {
-            follower.abort();
+        if let Some(watcher) = &self.watcher {
+            watcher.abort();
         }
     }
 }
@@ -148,7 +146,7 @@ impl StoreFeed for Feed {
         }
         let mut count = 0;
         while count < limit {
-            // An error is the last item: what is behind it is nothing, and what is before it goes first.
+            // An error is the last item; the events before it are returned first.
             match self.from.poll_recv(cx) {
                 Poll::Ready(Some((Ok(event), size))) => {
                     self.taken(size);
@@ -166,5 +164,22 @@ impl StoreFeed for Feed {
             }
         }
         Poll::Ready(Some(Ok(count)))
+    }
+}
+
+/// Counts a subscriber until it is dropped.
+#[derive(Debug)]
+pub(crate) struct SubscriberGuard(Arc<AtomicU64>);
+
+impl SubscriberGuard {
+    pub(crate) fn new(all: &Arc<AtomicU64>) -> Self {
+        all.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(all))
+    }
+}
+
+impl Drop for SubscriberGuard {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -1,16 +1,16 @@
-//! What a store's keys are called.
+//! Names of a store's keys.
 //!
 //! Below the prefix: `generation` names the generation that is live (the pointer), `data/<generation>/<reference>` are the
-//! resources, `receipt` is what the last delete signed, and `restoring/<generation>` marks a restore under way.
+//! resources, `receipt` has the identity of the last delete, and `restoring/<generation>` exists while a restore is under way.
 
 use runtide_core::store::{ResourceRef, Selector};
 use uuid::Uuid;
 
-/// The longest prefix, in bytes.
+/// Most bytes of a prefix.
 pub(crate) const LONGEST_PREFIX: usize = 255;
 
-/// What no key, no comparison and nothing else of a request can need together, body aside: each key is below 1,200 bytes,
-/// and the largest request has four.
+/// Bytes that keep keys, comparisons and all else of a request, its body aside: a key has less than 1,200 bytes, and the largest
+/// request has four.
 pub(crate) const OVERHEAD: usize = 8 << 10;
 
 #[derive(Clone, Debug)]
@@ -18,14 +18,14 @@ pub(crate) struct Keys {
     prefix: String,
 }
 
-/// From the first key to before the second.
+/// Range from the first key to before the second.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KeyRange {
     pub(crate) from: Vec<u8>,
     pub(crate) to: Vec<u8>,
 }
 
-/// A name that no other generation has.
+/// Name for a new generation.
 pub(crate) fn new_generation() -> String {
     Uuid::now_v7().simple().to_string()
 }
@@ -52,24 +52,24 @@ impl Keys {
         format!("{}data/{generation}/{reference}", self.prefix).into_bytes()
     }
 
-    /// The pointer and all data, whatever the generation.
+    /// The pointer and the data of all generations.
     pub(crate) fn watched(&self) -> KeyRange {
         let mut to = self.pointer();
         to.push(0);
         KeyRange { from: format!("{}data/", self.prefix).into_bytes(), to }
     }
 
-    /// All data, whatever the generation.
+    /// The data of all generations.
     pub(crate) fn data(&self) -> KeyRange {
         below(format!("{}data/", self.prefix))
     }
 
-    /// One generation.
+    /// The data of one generation.
     pub(crate) fn generation(&self, generation: &str) -> KeyRange {
         below(format!("{}data/{generation}/", self.prefix))
     }
 
-    /// The least range that has everything that a selector can name.
+    /// Smallest range with all that a selector can match.
     pub(crate) fn selected(&self, generation: &str, selector: &Selector) -> KeyRange {
         let mut from = format!("{}data/{generation}/", self.prefix);
         for part in [&selector.group, &selector.kind, &selector.namespace] {
@@ -86,23 +86,23 @@ impl Keys {
         }
     }
 
-    /// The generation and the rest of a key of data.
+    /// Generation and reference in a key of data.
     pub(crate) fn parse<'a>(&self, key: &'a [u8]) -> Option<(&'a str, &'a str)> {
         let key = key.strip_prefix(self.prefix.as_bytes())?.strip_prefix(b"data/")?;
         std::str::from_utf8(key).ok()?.split_once('/')
     }
 }
 
-/// Everything that begins so.
+/// All keys that begin with the prefix, which ends with a slash.
 fn below(prefix: String) -> KeyRange {
-    // It ends with a slash, and the character after that is `0`.
+    // The character after a slash is `0`.
     let mut to = prefix.clone().into_bytes();
     to.pop();
     to.push(b'0');
     KeyRange { from: prefix.into_bytes(), to }
 }
 
-/// The first key behind this one.
+/// First key behind this one.
 pub(crate) fn after(key: &[u8]) -> Vec<u8> {
     let mut next = Vec::with_capacity(key.len() + 1);
     next.extend_from_slice(key);

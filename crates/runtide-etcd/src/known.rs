@@ -1,4 +1,5 @@
-//! What this client last saw of a resource: a guess that saves a round trip, and is never believed without a comparison.
+//! Cache of revisions and digests that this client last saw. An entry saves a round trip; only a transaction that compares the
+//! revision relies on it.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -7,7 +8,7 @@ use std::{
 
 use runtide_core::store::{Digest, Document, ResourceFormat, ResourceRef};
 
-/// What was there, without its bytes.
+/// A resource as it was seen, without its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) revision: u64,
@@ -20,13 +21,13 @@ impl Seen {
         Self { revision, format: document.format, digest: Digest::of(&document.bytes) }
     }
 
-    /// Whether it was this, byte for byte.
+    /// The document is the same, byte for byte.
     pub(crate) fn is(&self, document: &Document) -> bool {
         self.format == document.format && self.digest == Digest::of(&document.bytes)
     }
 }
 
-/// The resources that were seen last; the oldest are forgotten first.
+/// The resources that were seen last; the oldest entry is evicted first.
 #[derive(Debug, Default)]
 pub(crate) struct Known(Mutex<Table>);
 
@@ -37,7 +38,7 @@ struct Table {
 }
 
 impl Known {
-    /// A few hundred KiB.
+    /// Most entries; a few hundred KiB.
     const MOST: usize = 4096;
 
     pub(crate) fn get(&self, reference: &ResourceRef) -> Option<Seen> {
@@ -47,7 +48,7 @@ impl Known {
     pub(crate) fn set(&self, reference: &ResourceRef, seen: Option<Seen>) {
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(seen) = seen else {
-            // Its place in the order stays, and is given up in its turn.
+            // Its entry in the order stays until it is the oldest.
             table.seen.remove(reference);
             return;
         };

@@ -4,21 +4,24 @@ mod apply;
 mod call;
 mod client;
 mod config;
+mod connection;
 mod delete;
 mod environment;
 mod error;
 mod feed;
-mod follower;
 mod keys;
 mod known;
 mod read;
 mod restore;
+mod shared;
 mod snapshot;
 mod store;
 mod token;
 mod value;
 mod view;
 mod watch;
+mod watcher;
+mod wire;
 
 pub use self::{
     config::{Config, Tls},

@@ -1,62 +1,60 @@
 //! Gets, lists and counts. All reads are linearizable: they show every write that was acknowledged before they began.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
-use etcd_client::{GetOptions, Txn, TxnOp, WatchOptions, proto::PbKeyValue};
 use runtide_core::{
     Error, ErrorKind, Result,
     store::{Page, PageOptions, Resource, ResourceFormat, ResourceRef, Revision, Selector, StoreStats},
 };
+use tonic::Status;
 
 use crate::{
     call::Call,
     client::positive,
-    error::Cure,
+    error::Recovery,
     keys::{self, KeyRange},
     known::Seen,
-    store::Inner,
+    shared::Shared,
     token::Token,
     value,
     view::{View, signed},
+    wire::{KeyValue, RangeRequest, RequestOp, TxnRequest, WatchCreateRequest},
 };
 
 const LIST: &str = "etcd.list";
 const STATS: &str = "etcd.stats";
 
-/// Resources in a page, unless told, and at most.
+/// Resources in a page by default, and at most.
 pub(crate) const PAGE: u32 = 1000;
 
-/// A part of a range, at one revision.
+/// Keys of a range, up to a limit, at one revision.
 pub(crate) struct Part {
-    pub(crate) kvs: Vec<PbKeyValue>,
+    pub(crate) kvs: Vec<KeyValue>,
     pub(crate) more: bool,
     pub(crate) revision: u64,
-    /// As it was at that revision.
-    pub(crate) pointer: Option<PbKeyValue>,
+    /// The pointer at that revision.
+    pub(crate) pointer: Option<KeyValue>,
 }
 
-/// A range cannot be read at the revision asked for, or at all.
-pub(crate) enum Unread {
-    /// The revision is not kept any more.
+/// Failure to read a range at a revision.
+pub(crate) enum ReadError {
+    /// The revision is compacted.
     Compacted(Error),
-    /// The revision has not been reached.
+    /// The cluster has not reached the revision.
     Future(Error),
-    /// Anything else.
+    /// Any other failure.
     Failed(Error),
 }
 
-impl From<Unread> for Error {
-    fn from(unread: Unread) -> Self {
+impl From<ReadError> for Error {
+    fn from(unread: ReadError) -> Self {
         match unread {
-            Unread::Compacted(error) | Unread::Future(error) | Unread::Failed(error) => error,
+            ReadError::Compacted(error) | ReadError::Future(error) | ReadError::Failed(error) => error,
         }
     }
 }
 
-impl Inner {
+impl Shared {
     pub(crate) async fn get(
         &self,
         reference: &ResourceRef,
@@ -68,12 +66,12 @@ impl Inner {
                 return Err(call.outrun());
             }
             let view = self.view(&mut call).await?;
-            let get = view.generation.iter().map(|name| TxnOp::get(self.keys.resource(name, reference), None));
-            let get: Vec<TxnOp> = get.collect();
-            let txn = Txn::new().when([self.is(&view)]).and_then(get).or_else([self.get_pointer()]);
-            let mut answer = self.wire.txn(&mut call, txn).await?;
-            if !answer.held {
-                self.see(answer.one())?;
+            let get = view.generation.iter().map(|name| RequestOp::get(self.keys.resource(name, reference)));
+            let get: Vec<RequestOp> = get.collect();
+            let txn = TxnRequest::when([self.is_live(&view)]).and_then(get).or_else([self.get_pointer()]);
+            let mut answer = self.client.txn(&mut call, txn).await?;
+            if !answer.succeeded {
+                self.update_view(answer.one())?;
                 continue;
             }
             let Some(kv) = answer.one() else {
@@ -102,11 +100,11 @@ impl Inner {
                 let behind = keys::after(format!("{}{}", self.root(&token.generation), token.last).as_bytes());
                 range.from = range.from.max(behind);
                 let part = match self.part(&mut call, &range, token.revision, limit).await {
-                    Err(Unread::Future(_)) => return Err(self.foreign()),
+                    Err(ReadError::Future(_)) => return Err(self.foreign()),
                     part => part?,
                 };
-                // Of this store it is if its generation was live at its revision.
-                match View::of(self, part.pointer.clone())?.generation {
+                // A token of this store names the generation that was live at its revision.
+                match View::of(self.client.name(), part.pointer.clone())?.generation {
                     Some(generation) if *generation == *token.generation => (token.generation, part),
                     _ => return Err(self.foreign()),
                 }
@@ -131,7 +129,7 @@ impl Inner {
         Ok(Page::new(items, Revision(part.revision), next))
     }
 
-    /// The first page of a listing, with the generation that was live then.
+    /// First page of a listing, and the generation that was live then.
     pub(crate) async fn first_part(
         &self,
         call: &mut Call,
@@ -145,18 +143,18 @@ impl Inner {
             }
             let view = self.view(call).await?;
             let get = view.generation.iter().map(|name| get(&self.keys.selected(name, selector), None, limit));
-            let get: Vec<TxnOp> = get.collect();
-            let txn = Txn::new().when([self.is(&view)]).and_then(get).or_else([self.get_pointer()]);
-            let mut answer = match self.wire.try_txn(call, txn).await {
+            let get: Vec<RequestOp> = get.collect();
+            let txn = TxnRequest::when([self.is_live(&view)]).and_then(get).or_else([self.get_pointer()]);
+            let mut answer = match self.client.try_txn(call, txn).await {
                 Ok(answer) => answer,
-                Err(fault) if fault.cure == Cure::Less && limit > 1 => {
+                Err(fault) if fault.recovery == Recovery::SmallerPage && limit > 1 => {
                     limit /= 2;
                     continue;
                 }
                 Err(fault) => return Err(fault.error),
             };
-            if !answer.held {
-                self.see(answer.one())?;
+            if !answer.succeeded {
+                self.update_view(answer.one())?;
                 continue;
             }
             let revision = answer.revision;
@@ -165,39 +163,38 @@ impl Inner {
         }
     }
 
-    /// A part of a range, at a revision; fewer than the limit where they are large.
+    /// Reads a range at a revision; fewer keys than the limit, if their values are large.
     pub(crate) async fn part(
         &self,
         call: &mut Call,
         range: &KeyRange,
         revision: u64,
         limit: u32,
-    ) -> Result<Part, Unread> {
+    ) -> Result<Part, ReadError> {
         let mut limit = limit;
         loop {
-            let at = GetOptions::new().with_revision(signed(revision));
-            let mut gets = vec![TxnOp::get(self.keys.pointer(), Some(at))];
-            // Else it is behind the last of a selection.
+            let mut gets = vec![RangeRequest::key(self.keys.pointer()).at(signed(revision)).into()];
+            // A range that is empty begins behind the selection: there is nothing to read.
             if range.from < range.to {
                 gets.push(get(range, Some(revision), limit));
             }
-            match self.wire.try_txn(call, Txn::new().and_then(gets)).await {
+            match self.client.try_txn(call, TxnRequest::of(gets)).await {
                 Ok(mut answer) => {
                     let pointer = answer.one();
                     let range = answer.range();
                     return Ok(Part { kvs: range.kvs, more: range.more, revision, pointer });
                 }
-                Err(fault) if fault.cure == Cure::Less && limit > 1 => limit /= 2,
-                Err(fault) if fault.cure == Cure::Compacted => return Err(Unread::Compacted(fault.error)),
-                Err(fault) if fault.cure == Cure::Future => return Err(Unread::Future(fault.error)),
-                Err(fault) => return Err(Unread::Failed(fault.error)),
+                Err(fault) if fault.recovery == Recovery::SmallerPage && limit > 1 => limit /= 2,
+                Err(fault) if fault.recovery == Recovery::Compacted => return Err(ReadError::Compacted(fault.error)),
+                Err(fault) if fault.recovery == Recovery::FutureRevision => return Err(ReadError::Future(fault.error)),
+                Err(fault) => return Err(ReadError::Failed(fault.error)),
             }
         }
     }
 
     fn foreign(&self) -> Error {
         Error::new(ErrorKind::InvalidInput, LIST, "this page token is not of this store")
-            .with_context("store", self.wire.name())
+            .with_context("store", self.client.name())
     }
 
     fn root(&self, generation: &str) -> String {
@@ -207,13 +204,13 @@ impl Inner {
     pub(crate) async fn stats(&self) -> Result<StoreStats> {
         let mut call = Call::new(STATS, self.request_timeout);
         let (count, restored, revision) = self.count(&mut call).await?;
-        // No place from before a restore is one any more.
+        // No revision before a restore can be watched from.
         let oldest = self.oldest(&mut call).await?.max(restored);
         let subscribers = self.subscribers.load(Ordering::Relaxed);
         Ok(StoreStats::new(count, subscribers, Revision(revision), Revision(oldest.min(revision))))
     }
 
-    /// How many resources there are, when the store was last restored, and at which revision that is so.
+    /// Number of resources, revision of the last restore (0: none), and the revision at which both were read.
     async fn count(&self, call: &mut Call) -> Result<(u64, u64, u64)> {
         loop {
             if call.left().is_zero() {
@@ -222,59 +219,57 @@ impl Inner {
             let view = self.view(call).await?;
             let get = view.generation.iter().map(|name| {
                 let KeyRange { from, to } = self.keys.generation(name);
-                TxnOp::get(from, Some(GetOptions::new().with_range(to).with_count_only()))
+                RangeRequest::between(from, to).count_only().into()
             });
-            let get: Vec<TxnOp> = std::iter::once(self.get_pointer()).chain(get).collect();
-            let txn = Txn::new().when([self.is(&view)]).and_then(get).or_else([self.get_pointer()]);
-            let mut answer = self.wire.txn(call, txn).await?;
+            let get: Vec<RequestOp> = std::iter::once(self.get_pointer()).chain(get).collect();
+            let txn = TxnRequest::when([self.is_live(&view)]).and_then(get).or_else([self.get_pointer()]);
+            let mut answer = self.client.txn(call, txn).await?;
             let (revision, pointer) = (answer.revision, answer.one());
-            if answer.held {
-                // Whoever writes first makes the pointer, and only a restore writes it again.
+            if answer.succeeded {
+                // The first write creates the pointer, and only a restore writes it again.
                 let restored = pointer.filter(|pointer| pointer.version > 1);
                 let restored = restored.map_or(0, |pointer| positive(pointer.mod_revision));
                 return Ok((positive(answer.range().count), restored, revision));
             }
-            self.see(pointer)?;
+            self.update_view(pointer)?;
         }
     }
 
-    /// The oldest revision that can be read. etcd does not say; but it tells a watch that begins before it.
+    /// Oldest revision that can be read. No call of etcd's returns it; a watch that begins before it is cancelled with it.
     async fn oldest(&self, call: &mut Call) -> Result<u64> {
         let known = self.oldest.load(Ordering::Relaxed).max(1);
-        let at = GetOptions::new().with_revision(signed(known));
-        let txn = Txn::new().and_then([TxnOp::get(self.keys.pointer(), Some(at))]);
-        match self.wire.try_txn(call, txn).await {
+        let txn = TxnRequest::of([RangeRequest::key(self.keys.pointer()).at(signed(known)).into()]);
+        match self.client.try_txn(call, txn).await {
             Ok(_) => return Ok(known),
-            Err(fault) if fault.cure == Cure::Compacted => {}
+            Err(fault) if fault.recovery == Recovery::Compacted => {}
             Err(fault) => return Err(fault.error),
         }
         let key = self.keys.pointer();
-        let asked = self.wire.ask(call, |client| {
-            let options = WatchOptions::new().with_start_revision(signed(known));
-            let key = key.clone();
+        let found = self.client.with_retries(call, |connection| {
+            let create = WatchCreateRequest { key: key.clone(), start_revision: signed(known), ..Default::default() };
             async move {
-                let mut stream = client.watch_client().watch(key, Some(options)).await?;
-                while let Some(said) = stream.message().await? {
-                    if said.compact_revision() > 0 {
-                        return Ok(positive(said.compact_revision()));
+                let mut watch = connection.watch(&create).await?;
+                while let Some(message) = watch.message().await? {
+                    if message.compact_revision > 0 {
+                        return Ok(positive(message.compact_revision));
                     }
                 }
-                Err(etcd_client::Error::WatchError("it ended".to_owned()))
+                Err(Status::unavailable("the member closed the watch"))
             }
         });
-        let found = asked.await.map_err(|fault| fault.error)?;
+        let found = found.await.map_err(|fault| fault.error)?;
         self.oldest.fetch_max(found, Ordering::Relaxed);
         Ok(found)
     }
 
-    /// What a key of the live generation holds.
-    pub(crate) fn resource(&self, kv: PbKeyValue) -> Result<Resource> {
+    /// Resource in a key of the live generation.
+    pub(crate) fn resource(&self, kv: KeyValue) -> Result<Resource> {
         let reference = self.keys.parse(&kv.key).and_then(|(_, reference)| reference.parse().ok());
         let reference = reference.ok_or_else(|| self.corrupt(&kv.key, "its key names no resource"))?;
         self.decode(reference, kv)
     }
 
-    fn decode(&self, reference: ResourceRef, kv: PbKeyValue) -> Result<Resource> {
+    fn decode(&self, reference: ResourceRef, kv: KeyValue) -> Result<Resource> {
         let revision = Revision(positive(kv.mod_revision));
         let (document, _) = value::decode(kv.value).map_err(|why| self.corrupt(&kv.key, why))?;
         Ok(Resource::new(reference, document, revision))
@@ -282,30 +277,12 @@ impl Inner {
 
     pub(crate) fn corrupt(&self, key: &[u8], why: &str) -> Error {
         Error::new(ErrorKind::Corrupt, "etcd.decode", format!("a value is not one of this store's: {why}"))
-            .with_context("store", self.wire.name())
+            .with_context("store", self.client.name())
             .with_context("key", String::from_utf8_lossy(key))
     }
 }
 
-fn get(range: &KeyRange, revision: Option<u64>, limit: u32) -> TxnOp {
-    let options = GetOptions::new().with_range(range.to.clone()).with_limit(i64::from(limit));
-    let options = options.with_revision(revision.map_or(0, signed));
-    TxnOp::get(range.from.clone(), Some(options))
-}
-
-/// What is counted while it lives.
-#[derive(Debug)]
-pub(crate) struct Counted(Arc<AtomicU64>);
-
-impl Counted {
-    pub(crate) fn among(all: &Arc<AtomicU64>) -> Self {
-        all.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(all))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
+fn get(range: &KeyRange, revision: Option<u64>, limit: u32) -> RequestOp {
+    let range = RangeRequest::between(range.from.clone(), range.to.clone()).limit(i64::from(limit));
+    range.at(revision.map_or(0, signed)).into()
 }

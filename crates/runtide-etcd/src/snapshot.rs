@@ -1,6 +1,5 @@
-//! Writes points in time: Runtide's own snapshot, and etcd's.
+//! Snapshots: Runtide's own, and etcd's.
 
-use etcd_client::{GetOptions, Txn, TxnOp};
 use runtide_core::{
     Error, ErrorKind, Result,
     store::{Revision, StoreSnapshotSeal, StoreSnapshotWriter},
@@ -15,13 +14,14 @@ use crate::{
     client::positive,
     keys::{self, KeyRange},
     read::PAGE,
-    store::Inner,
+    shared::Shared,
+    wire::{RangeRequest, RequestOp, TxnRequest},
 };
 
 const SNAPSHOT: &str = "etcd.snapshot";
 const MAINTENANCE: &str = "etcd.maintenance_snapshot";
 
-impl Inner {
+impl Shared {
     pub(crate) async fn snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<StoreSnapshotSeal> {
         let mut call = Call::new(SNAPSHOT, self.request_timeout);
         let (generation, revision, count) = loop {
@@ -31,16 +31,16 @@ impl Inner {
             let view = self.view(&mut call).await?;
             let count = view.generation.iter().map(|name| {
                 let KeyRange { from, to } = self.keys.generation(name);
-                TxnOp::get(from, Some(GetOptions::new().with_range(to).with_count_only()))
+                RangeRequest::between(from, to).count_only().into()
             });
-            let count: Vec<TxnOp> = count.collect();
-            let txn = Txn::new().when([self.is(&view)]).and_then(count).or_else([self.get_pointer()]);
-            let mut answer = self.wire.txn(&mut call, txn).await?;
-            if answer.held {
+            let count: Vec<RequestOp> = count.collect();
+            let txn = TxnRequest::when([self.is_live(&view)]).and_then(count).or_else([self.get_pointer()]);
+            let mut answer = self.client.txn(&mut call, txn).await?;
+            if answer.succeeded {
                 let revision = answer.revision;
                 break (view.generation, revision, positive(answer.range().count));
             }
-            self.see(answer.one())?;
+            self.update_view(answer.one())?;
         };
         let mut writer = StoreSnapshotWriter::begin(out, Revision(revision), count);
         if let Some(generation) = generation {
@@ -64,20 +64,20 @@ impl Inner {
 
     pub(crate) async fn maintenance_snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<u64> {
         let mut call = Call::new(MAINTENANCE, self.request_timeout);
-        let asked = self.wire.ask(&mut call, |client| async move { client.maintenance_client().snapshot().await });
-        let mut stream = asked.await.map_err(|fault| fault.error)?;
+        let opened = self.client.with_retries(&mut call, |connection| async move { connection.snapshot().await });
+        let mut stream = opened.await.map_err(|fault| fault.error)?;
         let mut written = 0;
         loop {
-            // A stream that stands still must not be waited for without end.
+            // The whole snapshot has no deadline, so each message has one.
             let next = timeout(self.request_timeout, stream.message()).await;
-            let next = next.map_err(|_| broken("the snapshot stands still"))?;
+            let next = next.map_err(|_| broken("the snapshot stalled"))?;
             let chunk = next.map_err(|error| broken("the snapshot broke off").with_source(error))?;
             let Some(chunk) = chunk else { break };
-            out.write_all(chunk.blob()).await.map_err(|error| {
+            out.write_all(&chunk.blob).await.map_err(|error| {
                 Error::new(ErrorKind::Unexpected, MAINTENANCE, "the snapshot cannot be written").with_source(error)
             })?;
-            written += u64::try_from(chunk.blob().len()).unwrap_or(0);
-            if chunk.remaining_bytes() == 0 && chunk.blob().is_empty() {
+            written += u64::try_from(chunk.blob.len()).unwrap_or(0);
+            if chunk.remaining_bytes == 0 && chunk.blob.is_empty() {
                 break;
             }
         }

@@ -1,10 +1,6 @@
-//! [`EtcdStore`], and what its parts share.
+//! The store: [`EtcdStore`].
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, atomic::AtomicU64},
-    time::Duration,
-};
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use runtide_core::{
@@ -16,59 +12,31 @@ use runtide_core::{
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::{client::Wire, config::Config, keys::Keys, known::Known, view::View};
+use crate::{config::Config, shared::Shared};
 
 /// Resources in etcd. A clone is the same client.
 #[derive(Clone)]
-pub struct EtcdStore(Arc<Inner>);
-
-pub(crate) struct Inner {
-    pub(crate) wire: Wire,
-    pub(crate) keys: Keys,
-    pub(crate) known: Known,
-    pub(crate) view: Mutex<Option<View>>,
-    pub(crate) subscribers: Arc<AtomicU64>,
-    /// The newest compaction that was heard of.
-    pub(crate) oldest: AtomicU64,
-    /// The largest document.
-    pub(crate) largest: usize,
-    pub(crate) request_timeout: Duration,
-    pub(crate) max_silence: Duration,
-    pub(crate) bookmark_interval: Duration,
-}
+pub struct EtcdStore(Arc<Shared>);
 
 impl EtcdStore {
-    /// Makes a client; it connects with the first call, and anew whenever it has to.
+    /// Makes a client. It connects with the first call, and reconnects whenever it has to.
     ///
     /// # Errors
-    /// `InvalidInput` if the configuration can never work, with what is wrong; a member that is not there is no such thing.
+    /// `InvalidInput` with the reason, if the configuration can never work. Members that cannot be reached are no such reason.
     #[expect(clippy::needless_pass_by_value, reason = "as every backend: a configuration is used once")]
     pub fn new(config: Config) -> Result<Self> {
-        config.validate()?;
-        let wire = Wire::new(&config, config.name()?)?;
-        Ok(Self(Arc::new(Inner {
-            wire,
-            keys: Keys::below(&config.prefix),
-            known: Known::default(),
-            view: Mutex::default(),
-            subscribers: Arc::default(),
-            oldest: AtomicU64::new(0),
-            largest: config.largest_document(),
-            request_timeout: config.request_timeout,
-            max_silence: config.max_silence,
-            bookmark_interval: config.bookmark_interval,
-        })))
+        Ok(Self(Arc::new(Shared::new(&config)?)))
     }
 
-    /// Writes etcd's own snapshot: a database with everything of the whole cluster, of all users, as `etcdctl snapshot save`
-    /// does; `etcdctl snapshot restore` (or `etcdutl`) makes a new cluster of it. The number of its bytes.
+    /// Writes etcd's own snapshot, and returns the number of its bytes. It is the database of the whole cluster, of all prefixes and
+    /// users, as `etcdctl snapshot save` writes it; `etcdctl snapshot restore` (or `etcdutl`) makes a new cluster of it.
     ///
     /// # Errors
-    /// `PermissionDenied` unless the user has the role `root`, where etcd asks who one is; `Unavailable` if it breaks off: then
-    /// what was written is of no use.
+    /// `PermissionDenied` if authentication is enabled and the user lacks the role `root`; `Unavailable` if the stream breaks: what was
+    /// written is of no use then.
     ///
     /// # Cancel safety
-    /// Can be dropped; what was written is of no use then.
+    /// Can be dropped. What was written is of no use then.
     pub async fn maintenance_snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<u64> {
         self.0.maintenance_snapshot(out).await
     }
@@ -77,7 +45,7 @@ impl EtcdStore {
 #[async_trait]
 impl StoreBackend for EtcdStore {
     fn name(&self) -> &str {
-        self.0.wire.name()
+        self.0.client.name()
     }
 
     async fn apply(&self, reference: &ResourceRef, document: Document, precondition: Precondition) -> Result<Applied> {
@@ -110,12 +78,6 @@ impl StoreBackend for EtcdStore {
 
     async fn stats(&self) -> Result<StoreStats> {
         self.0.stats().await
-    }
-}
-
-impl fmt::Debug for Inner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inner").field("name", &self.wire.name()).finish_non_exhaustive()
     }
 }
 

@@ -1,4 +1,4 @@
-//! Where a listing goes on: [`Token`], and its text.
+//! Position in a listing: [`Token`], and its text.
 
 use runtide_core::store::PageToken;
 
@@ -15,9 +15,9 @@ impl Token {
         PageToken::new(format!("etcd1:{}:{}:{}", self.revision, self.generation, self.last))
     }
 
-    /// `None` if it is not of this form. Whether it is of this store is for the store to say.
+    /// `None` if the text is not of this form. The store itself checks that the token is one of its own.
     pub(crate) fn parse(token: &PageToken) -> Option<Self> {
-        // What names a resource may have colons in it.
+        // The name of a resource may contain colons.
         let mut parts = token.as_str().splitn(4, ':');
         let (Some("etcd1"), Some(revision), Some(generation), Some(last)) =
             (parts.next(), parts.next(), parts.next(), parts.next())

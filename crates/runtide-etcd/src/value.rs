@@ -1,21 +1,21 @@
-//! The bytes of a value in etcd, and back.
+//! Bytes of a value in etcd.
 //!
-//! One byte for the version of this form (1), one for the format of the body, eight that tell the write which put it there
-//! from every other (they are drawn at random for each), then the body as it was written.
+//! One byte for the version of this form (1), one for the format of the body, eight that identify the write (drawn at random for
+//! each), then the body as it was written.
 
 use bytes::Bytes;
 use runtide_core::store::{Document, ResourceFormat};
 
 const VERSION: u8 = 1;
 
-/// What precedes the body.
+/// Bytes before the body.
 pub(crate) const HEAD: usize = 1 + 1 + 8;
 
-/// Which write put a value there. Drawn anew for each call, and the same in each of its attempts.
+/// Identity of a write. Drawn for each call, and the same in all its attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Mark(u64);
+pub(crate) struct WriteId(u64);
 
-impl Mark {
+impl WriteId {
     pub(crate) fn new() -> Self {
         Self(fastrand::u64(..))
     }
@@ -29,7 +29,7 @@ impl Mark {
     }
 }
 
-/// The number of a format; for ever, and the same as in a snapshot.
+/// Number of a format; it never changes, and is the same in a snapshot.
 fn number(format: ResourceFormat) -> Option<u8> {
     Some(match format {
         ResourceFormat::Yaml => 1,
@@ -52,24 +52,24 @@ fn format(number: u8) -> Option<ResourceFormat> {
     })
 }
 
-/// `None` for a format that has no number here.
-pub(crate) fn encode(document: &Document, mark: Mark) -> Option<Vec<u8>> {
+/// `None` for a format without a number here.
+pub(crate) fn encode(document: &Document, id: WriteId) -> Option<Vec<u8>> {
     let mut value = Vec::with_capacity(HEAD + document.bytes.len());
     value.extend_from_slice(&[VERSION, number(document.format)?]);
-    value.extend_from_slice(&mark.bytes());
+    value.extend_from_slice(&id.bytes());
     value.extend_from_slice(&document.bytes);
     Some(value)
 }
 
-/// The body and its mark, without a copy; else why not.
-pub(crate) fn decode(value: Vec<u8>) -> Result<(Document, Mark), &'static str> {
+/// The body, without a copy, and the identity of its write; else the reason why the bytes are not of this form.
+pub(crate) fn decode(value: Vec<u8>) -> Result<(Document, WriteId), &'static str> {
     let Some((&[version, number], rest)) = value.split_first_chunk() else { return Err("it is too short") };
     if version != VERSION {
-        return Err("it is of a version that is not known here");
+        return Err("its version is not supported");
     }
-    let format = format(number).ok_or("its format is not known here")?;
-    let mark = rest.get(..8).and_then(Mark::of).ok_or("it is too short")?;
-    Ok((Document::new(format, Bytes::from(value).slice(HEAD..)), mark))
+    let format = format(number).ok_or("its format is not supported")?;
+    let id = rest.get(..8).and_then(WriteId::of).ok_or("it is too short")?;
+    Ok((Document::new(format, Bytes::from(value).slice(HEAD..)), id))
 }
 
 #[cfg(test)]
@@ -80,10 +80,10 @@ mod tests {
 
     #[test]
     fn the_form_is_as_documented() {
-        let mark = Mark(0x0102_0304_0506_0708);
-        let value = encode(&Document::json("{}"), mark).unwrap();
+        let id = WriteId(0x0102_0304_0506_0708);
+        let value = encode(&Document::json("{}"), id).unwrap();
         assert_eq!(value, [&[1, 2, 1, 2, 3, 4, 5, 6, 7, 8][..], b"{}"].concat());
-        assert_eq!(decode(value).unwrap(), (Document::json("{}"), mark));
+        assert_eq!(decode(value).unwrap(), (Document::json("{}"), id));
     }
 
     #[test]
@@ -97,8 +97,8 @@ mod tests {
         #[test]
         fn every_body_is_read_back(format in 1u8..6, body: Vec<u8>) {
             let document = Document::new(super::format(format).unwrap(), body);
-            let mark = Mark::new();
-            prop_assert_eq!(decode(encode(&document, mark).unwrap()).unwrap(), (document, mark));
+            let id = WriteId::new();
+            prop_assert_eq!(decode(encode(&document, id).unwrap()).unwrap(), (document, id));
         }
 
         #[test]

@@ -1,76 +1,45 @@
-//! Which generation is live, as this client last saw it: [`View`].
+//! The live generation, as this client last saw it: [`View`].
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
-use etcd_client::{Compare, CompareOp, Txn, TxnOp, proto::PbKeyValue};
 use runtide_core::{Error, ErrorKind, Result};
 
-use crate::{call::Call, client::positive, store::Inner};
+use crate::{
+    client::positive,
+    wire::{Compare, CompareResult, KeyValue},
+};
 
-/// What the pointer said. Believed only within a transaction that compares it.
+/// State of the pointer. A guess: only a transaction that compares it may rely on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct View {
-    /// When the pointer was written; 0: there is none.
+    /// Revision of the pointer's last write; 0: there is no pointer.
     pub(crate) pointer: u64,
-    /// `None`: nothing was ever written.
+    /// Name of the live generation; `None`: nothing was ever written.
     pub(crate) generation: Option<Arc<str>>,
 }
 
 impl View {
     /// # Errors
     /// `Corrupt`, if the pointer does not name a generation.
-    pub(crate) fn of(inner: &Inner, pointer: Option<PbKeyValue>) -> Result<Self> {
+    pub(crate) fn of(store: &str, pointer: Option<KeyValue>) -> Result<Self> {
         let Some(pointer) = pointer else { return Ok(Self::default()) };
         let is_name = |text: &&str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
         let Some(generation) = std::str::from_utf8(&pointer.value).ok().filter(is_name) else {
             let key = String::from_utf8_lossy(&pointer.key).into_owned();
             return Err(Error::new(ErrorKind::Corrupt, "etcd.pointer", "the pointer does not name a generation")
-                .with_context("store", inner.wire.name())
+                .with_context("store", store)
                 .with_context("key", key));
         };
         Ok(Self { pointer: positive(pointer.mod_revision), generation: Some(generation.into()) })
     }
 }
 
-/// etcd's numbers are signed; no revision of its is near the end.
+/// A revision as etcd's signed number; none that exists comes near the largest.
 pub(crate) fn signed(revision: u64) -> i64 {
     i64::try_from(revision).unwrap_or(i64::MAX)
 }
 
-impl Inner {
-    /// The view that is believed in.
-    pub(crate) async fn view(&self, call: &mut Call) -> Result<View> {
-        if let Some(view) = self.view.lock().unwrap_or_else(PoisonError::into_inner).clone() {
-            return Ok(view);
-        }
-        let mut answer = self.wire.txn(call, Txn::new().and_then([self.get_pointer()])).await?;
-        self.see(answer.one())
-    }
-
-    /// Believes in what the pointer says.
-    pub(crate) fn see(&self, pointer: Option<PbKeyValue>) -> Result<View> {
-        let view = View::of(self, pointer)?;
-        self.believe(view.clone());
-        Ok(view)
-    }
-
-    /// Believes in it. It may be older than what was known: of a cluster that was set back to a backup it has to be, and else it
-    /// costs a request.
-    pub(crate) fn believe(&self, view: View) {
-        *self.view.lock().unwrap_or_else(PoisonError::into_inner) = Some(view);
-    }
-
-    pub(crate) fn get_pointer(&self) -> TxnOp {
-        TxnOp::get(self.keys.pointer(), None)
-    }
-
-    /// That the pointer is what the view says.
-    pub(crate) fn is(&self, view: &View) -> Compare {
-        written(self.keys.pointer(), view.pointer)
-    }
-}
-
-/// That a key was last written at this revision; 0: that it is not there.
-pub(crate) fn written(key: impl Into<Vec<u8>>, revision: u64) -> Compare {
-    Compare::mod_revision(key, CompareOp::Equal, signed(revision))
+/// Condition that the key was last written at this revision; 0: that it does not exist.
+pub(crate) fn last_written(key: impl Into<Vec<u8>>, revision: u64) -> Compare {
+    Compare::mod_revision(key, CompareResult::Equal, signed(revision))
 }

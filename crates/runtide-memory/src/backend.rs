@@ -60,7 +60,7 @@ impl MemoryBackend {
 
 impl Drop for MemoryBackend {
     fn drop(&mut self) {
-        self.client.closed.cancel();
+        self.client.session.close();
     }
 }
 
@@ -107,7 +107,7 @@ impl RuntimeBackend for MemoryBackend {
     }
 
     async fn close(&self) -> Result<()> {
-        self.client.closed.cancel();
+        self.client.session.close();
         self.driver.close().await;
         self.client.tasks.close();
         self.client.tasks.wait().await;

@@ -4,16 +4,15 @@
 //! FORK: put your client of the daemon here: sockets, requests, decoding item by item. No type of a client library leaves
 //! this file.
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use runtide_core::{
-    Capabilities, Detail, Error, ErrorKind, Instance, InstanceId, Result, event::ResumeToken, watch::Opened,
+    Capabilities, Detail, Error, ErrorKind, Instance, InstanceId, Result,
+    backend::{CallSite, Session},
+    event::ResumeToken,
+    watch::Opened,
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::task::TaskTracker;
 
 use crate::{
     config::Config,
@@ -27,12 +26,10 @@ use crate::{
 pub(crate) struct Client {
     pub(crate) runtime: MemoryRuntime,
     pub(crate) config: Arc<Config>,
-    /// The backend was closed.
-    pub(crate) closed: CancellationToken,
-    /// Tasks of the backend's own, all of which end when it is closed.
+    /// Closed or open, and the capabilities that the runtime reported last.
+    pub(crate) session: Arc<Session<Capabilities>>,
+    /// The backend's tasks, all of which end when it is closed.
     pub(crate) tasks: TaskTracker,
-    /// As the runtime said last.
-    seen: Arc<Mutex<Option<Arc<Capabilities>>>>,
 }
 
 impl fmt::Debug for Client {
@@ -43,21 +40,26 @@ impl fmt::Debug for Client {
 
 impl Client {
     pub(crate) fn new(config: Config, runtime: MemoryRuntime) -> Self {
-        let (closed, tasks) = (CancellationToken::new(), TaskTracker::new());
-        Self { runtime, config: Arc::new(config), closed, tasks, seen: Arc::default() }
+        Self { runtime, config: Arc::new(config), session: Arc::default(), tasks: TaskTracker::new() }
     }
 
     pub(crate) fn capabilities(&self) -> Capabilities {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.as_deref().cloned().unwrap_or_default()
+        self.session.last_server().as_deref().cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn site(&self, call: Call) -> CallSite<'_> {
+        CallSite::new(call.operation(), &self.config.id)
+    }
+
+    fn located(&self, error: Error) -> Error {
+        error.with_context("backend", &self.config.id)
     }
 
     /// Opens a connection, for as long as the caller likes.
     async fn open(&self, call: Call) -> Result<Connection> {
         let connection = Connection::open(&self.runtime.inner, call).await;
         if !matches!(&connection, Err(error) if error.kind() == ErrorKind::Unavailable) {
-            let said = self.runtime.with(|state| state.capabilities());
-            *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(said);
+            self.session.answered(self.runtime.with(|state| state.capabilities()));
         }
         connection
     }
@@ -95,13 +97,12 @@ impl Client {
     /// One call that takes as long as it takes: only reaching the runtime has a deadline.
     pub(crate) async fn open_ended<T>(&self, call: Call, work: impl Future<Output = Result<T>>) -> Result<T> {
         let connection = self.connect(call).await?;
-        let done = tokio::select! {
+        tokio::select! {
             biased;
-            () = self.closed.cancelled() => Err(cancelled(call)),
-            error = connection.broken() => Err(error),
-            done = work => done,
-        };
-        done.map_err(|error| error.with_context("backend", &self.config.id))
+            () = self.session.closed() => Err(self.site(call).closed()),
+            error = connection.broken() => Err(self.located(error)),
+            done = work => done.map_err(|error| self.located(error)),
+        }
     }
 
     /// A connection that outlives its call, for a stream.
@@ -111,14 +112,13 @@ impl Client {
 
     /// Every await on the runtime has a deadline, and ends when the backend is closed.
     async fn limited<T>(&self, call: Call, limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
-        let done = tokio::select! {
+        let site = self.site(call);
+        let work = async { work.await.map_err(|error| self.located(error)) };
+        tokio::select! {
             biased;
-            () = self.closed.cancelled() => Err(cancelled(call)),
-            done = tokio::time::timeout(limit, work) => done.unwrap_or_else(|_| {
-                Err(Error::new(ErrorKind::Timeout, call.operation(), format!("no answer within {limit:?}")))
-            }),
-        };
-        done.map_err(|error| error.with_context("backend", &self.config.id))
+            () = self.session.closed() => Err(site.closed()),
+            done = site.within(limit, work) => done,
+        }
     }
 
     pub(crate) async fn list(&self) -> Result<RawListing> {
@@ -143,8 +143,4 @@ impl Client {
             Item::Garbled(id) => Err(normalize::garbled(id)),
         }
     }
-}
-
-pub(crate) fn cancelled(call: Call) -> Error {
-    Error::new(ErrorKind::Cancelled, call.operation(), "the backend was closed")
 }

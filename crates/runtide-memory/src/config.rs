@@ -4,9 +4,11 @@
 
 use std::time::Duration;
 
-use runtide_core::{BackendId, Error, ErrorKind, Result, watch::DriverOptions};
-
-use crate::setters::setters;
+use runtide_core::{
+    BackendId, Error, ErrorKind, Result,
+    backend::{check_deadline, setters},
+    watch::DriverOptions,
+};
 
 /// How to connect.
 #[derive(Clone, Debug)]
@@ -67,9 +69,8 @@ setters!(Config {
 
 impl Config {
     pub(crate) fn check(&self) -> Result<()> {
-        let wrong = if self.deadline.is_zero() {
-            "the deadline is zero"
-        } else if self.heartbeat.is_some_and(|every| every.is_zero()) {
+        check_deadline("memory.config", "deadline", self.deadline)?;
+        let wrong = if self.heartbeat.is_some_and(|every| every.is_zero()) {
             "the heartbeat is zero"
         } else if self.max_silence.is_some_and(|silence| self.heartbeat.is_none_or(|every| every >= silence)) {
             "max_silence must be longer than the heartbeat, or a quiet link would count as dead"

@@ -6,8 +6,8 @@ mod config;
 mod fault;
 mod manager;
 mod normalize;
+mod oracle;
 mod runtime;
-mod setters;
 mod source;
 mod store;
 

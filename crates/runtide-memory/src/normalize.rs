@@ -135,7 +135,7 @@ fn body(config: &Config, told: &Told) -> SignalBody {
         (Dialect::Edges, _) => SignalBody::Edge(Edge {
             id,
             incarnation: if config.edges_name_life { fact.incarnation.clone() } else { None },
-            state: fact.state,
+            state: fact.state(),
             exit: fact.exit,
             described: Some(Arc::new(described(config, told))),
         }),
@@ -146,7 +146,7 @@ fn body(config: &Config, told: &Told) -> SignalBody {
 fn described(config: &Config, told: &Told) -> Instance {
     let Told { fact, record, .. } = told;
     let mut instance =
-        Instance::new(config.id.clone(), fact.id.clone(), fact.name.clone(), record.design.kind, fact.state);
+        Instance::new(config.id.clone(), fact.id.clone(), fact.name.clone(), record.design.kind, fact.state());
     instance.incarnation = if config.edges_name_life { fact.incarnation.clone() } else { None };
     instance.exit = fact.exit;
     instance.image.clone_from(&record.design.image);

@@ -3,21 +3,21 @@
 use std::{
     fmt,
     num::NonZeroUsize,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
-use runtide_core::{BackendId, Error, ErrorKind, Result};
+use runtide_core::{
+    BackendId, Error, ErrorKind, Result,
+    backend::{CallSite, Session, lock},
+};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::Instant;
 use zbus::{Connection, DynamicType, Message, OwnedObjectPath, OwnedVariant, Type, Variant, connection::Builder};
 
 use crate::{
     config::Config,
-    error::{Place, is_lost},
+    error::{BusErrors, is_lost},
     names,
 };
 
@@ -43,9 +43,7 @@ struct Inner {
     calls: Mutex<Option<Connection>>,
     /// Held while one call dials, so that a burst of first calls dials once.
     dialling: tokio::sync::Mutex<()>,
-    /// The last manager that answered, also while it does not.
-    last: Mutex<Option<Arc<Server>>>,
-    closed: AtomicBool,
+    session: Session<Server>,
 }
 
 /// What answered.
@@ -68,10 +66,6 @@ impl fmt::Debug for Client {
             .field("address", &self.0.config.address)
             .finish_non_exhaustive()
     }
-}
-
-fn held<T>(lock: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    lock.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What changes nothing, and so may be asked twice.
@@ -109,8 +103,7 @@ impl Client {
             config,
             calls: Mutex::default(),
             dialling: tokio::sync::Mutex::default(),
-            last: Mutex::default(),
-            closed: AtomicBool::new(false),
+            session: Session::default(),
         })))
     }
 
@@ -126,49 +119,46 @@ impl Client {
         &self.0.config.address
     }
 
-    pub(crate) fn place(&self, operation: &'static str) -> Place<'_> {
-        Place { operation, backend: &self.0.id, endpoint: self.endpoint() }
+    pub(crate) fn site(&self, operation: &'static str) -> CallSite<'_> {
+        CallSite::new(operation, &self.0.id).with_endpoint(self.endpoint())
     }
 
     /// Every later call is `Cancelled`.
     pub(crate) fn close(&self) {
-        self.0.closed.store(true, Ordering::Release);
-        held(&self.0.calls).take();
+        self.0.session.close();
+        lock(&self.0.calls).take();
     }
 
     pub(crate) fn check_open(&self, operation: &'static str) -> Result<()> {
-        if self.0.closed.load(Ordering::Acquire) {
-            return Err(self.place(operation).error(ErrorKind::Cancelled, "the backend was closed"));
-        }
-        Ok(())
+        self.0.session.check_open(self.site(operation))
     }
 
-    /// Who answered last, if anyone did.
+    /// The manager that answered last, if one did.
     pub(crate) fn last_server(&self) -> Option<Arc<Server>> {
-        held(&self.0.last).clone()
+        self.0.session.last_server()
     }
 
     /// A connection of the caller's own, which queues so many messages before it stops reading.
     pub(crate) async fn dial(&self, operation: &'static str, queue: NonZeroUsize) -> Result<Connection> {
         self.check_open(operation)?;
-        let place = self.place(operation);
+        let site = self.site(operation);
         let deadline = self.config().connect_deadline;
         let mut first = None;
         for address in self.config().addresses() {
             let built = Builder::address(address).max_queued(queue).build();
-            match tokio::time::timeout(deadline, built).await {
-                Ok(Ok(connection)) => return Ok(connection),
-                Ok(Err(error)) => first.get_or_insert(place.dbus(error)),
-                Err(_) => first.get_or_insert(place.timeout(deadline)),
+            let built = async { built.await.map_err(|error| site.dbus(error)) };
+            match site.within(deadline, built).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => first.get_or_insert(error),
             };
         }
-        Err(first.unwrap_or_else(|| place.error(ErrorKind::InvalidInput, "there is no address")))
+        Err(first.unwrap_or_else(|| site.error(ErrorKind::InvalidInput, "there is no address")))
     }
 
     /// The connection for calls, made if there is none.
     pub(crate) async fn connection(&self, operation: &'static str) -> Result<Connection> {
         self.check_open(operation)?;
-        let known = || held(&self.0.calls).clone().filter(|connection| !connection.is_closed());
+        let known = || lock(&self.0.calls).clone().filter(|connection| !connection.is_closed());
         if let Some(connection) = known() {
             return Ok(connection);
         }
@@ -177,8 +167,8 @@ impl Client {
             return Ok(connection);
         }
         let connection = self.dial(operation, NonZeroUsize::MIN).await?;
-        *held(&self.0.calls) = Some(connection.clone());
-        self.check_open(operation).inspect_err(|_| drop(held(&self.0.calls).take()))?;
+        *lock(&self.0.calls) = Some(connection.clone());
+        self.check_open(operation).inspect_err(|_| drop(lock(&self.0.calls).take()))?;
         Ok(connection)
     }
 
@@ -214,7 +204,7 @@ impl Client {
             loop {
                 let connection = self.connection(operation).await?;
                 let answered = connection.call_method(Some(destination), path, Some(interface), method, body).await;
-                match answered.map_err(|error| self.place(operation).dbus(error)) {
+                match answered.map_err(|error| self.site(operation).dbus(error)) {
                     Err(error) if QUESTIONS.contains(&method) => left.comes_back(error).await?,
                     answered => return answered,
                 }
@@ -223,9 +213,9 @@ impl Client {
         if let Ok(answered) = tokio::time::timeout(deadline, called).await {
             return answered;
         }
-        // Whoever stalls on one connection is asked on another next time.
-        held(&self.0.calls).take();
-        Err(self.place(operation).timeout(deadline))
+        // The connection may be what stalls: the next call makes another.
+        lock(&self.0.calls).take();
+        Err(self.site(operation).timeout(deadline))
     }
 
     /// A call of the manager.
@@ -238,7 +228,7 @@ impl Client {
 
     /// What an answer says.
     pub(crate) fn read<T: DeserializeOwned + Type>(&self, operation: &'static str, answer: &Message) -> Result<T> {
-        answer.body().deserialize().map_err(|error| self.place(operation).undecodable(error))
+        answer.body().deserialize().map_err(|error| self.site(operation).undecodable(error))
     }
 
     /// The object of a unit that is loaded; never loads one (trap S2).
@@ -263,7 +253,7 @@ impl Client {
         let answer = self.call(operation, (path, PROPERTIES, "Get"), &(interface, name)).await?;
         let value: OwnedVariant = self.read(operation, &answer)?;
         T::try_from(value).map_err(|_| {
-            self.place(operation).error(ErrorKind::Protocol, format!("the property {name} is of another type"))
+            self.site(operation).error(ErrorKind::Protocol, format!("the property {name} is of another type"))
         })
     }
 
@@ -271,7 +261,7 @@ impl Client {
     pub(crate) async fn identify(&self, operation: &'static str) -> Result<Arc<Server>> {
         let answer = self.get_all(operation, ROOT, MANAGER).await?;
         let body = answer.body();
-        let said: ManagerProperties = body.deserialize().map_err(|error| self.place(operation).undecodable(error))?;
+        let said: ManagerProperties = body.deserialize().map_err(|error| self.site(operation).undecodable(error))?;
         let version = said.version.unwrap_or_default();
         let digits: String = version.trim_start_matches('v').chars().take_while(char::is_ascii_digit).collect();
         let server = Arc::new(Server {
@@ -280,13 +270,16 @@ impl Client {
             boot: said.userspace_timestamp_monotonic.unwrap_or(0),
             unit_path: said.unit_path.unwrap_or_default(),
         });
-        *held(&self.0.last) = Some(Arc::clone(&server));
+        let former = self.0.session.answered(Arc::clone(&server));
+        if former.is_some_and(|former| former != server) {
+            tracing::debug!(backend = %self.id(), version = server.version, boot = server.boot, "another manager answers");
+        }
         Ok(server)
     }
 
     /// An error of the caller's making.
     pub(crate) fn invalid(&self, operation: &'static str, message: impl Into<String>) -> Error {
-        self.place(operation).error(ErrorKind::InvalidInput, message)
+        self.site(operation).error(ErrorKind::InvalidInput, message)
     }
 
     /// The name of a unit.
@@ -297,7 +290,7 @@ impl Client {
         match names::flaw(unit) {
             None => Ok(unit),
             Some(why) => {
-                let error = self.place(operation).error(ErrorKind::NotFound, format!("no unit has such a name: {why}"));
+                let error = self.site(operation).error(ErrorKind::NotFound, format!("no unit has such a name: {why}"));
                 Err(error.with_context("instance", format!("{unit:?}")))
             }
         }

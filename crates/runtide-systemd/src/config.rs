@@ -2,9 +2,13 @@
 
 use std::{fmt, num::NonZeroUsize, path::PathBuf, time::Duration};
 
-use runtide_core::{BackendId, Error, ErrorKind, Result, watch::DriverOptions};
+use runtide_core::{
+    BackendId, Error, ErrorKind, Result,
+    backend::{check_deadline, setters},
+    watch::DriverOptions,
+};
 
-use crate::{selection::Selection, setters::setters};
+use crate::selection::Selection;
 
 /// Where the system's bus is where nobody says otherwise.
 const SYSTEM_BUS: &str = "unix:path=/run/dbus/system_bus_socket";
@@ -71,7 +75,7 @@ pub struct Config {
     pub driver: DriverOptions,
 }
 
-setters! { Config {
+setters!(Config {
     /// The address of the bus.
     with_address: address: String;
     /// Where the manager's file system is seen from here.
@@ -92,7 +96,7 @@ setters! { Config {
     with_inspect_concurrency: inspect_concurrency: NonZeroUsize;
     /// The watch driver's own.
     with_driver: driver: DriverOptions;
-} }
+});
 
 impl Default for Config {
     fn default() -> Self {
@@ -217,9 +221,7 @@ impl Config {
             ("connect_deadline", self.connect_deadline),
             ("job_deadline", self.job_deadline),
         ] {
-            if deadline.is_zero() {
-                return error(ErrorKind::InvalidInput, key, "a deadline of zero can never be met".to_owned());
-            }
+            check_deadline("systemd.config", key, deadline)?;
         }
         if self.max_silence < Duration::from_millis(10) {
             let why = "less than 10 ms leaves no time to prove the link";

@@ -1,34 +1,18 @@
 //! What a failure means: [`ErrorKind`] by the name of the D-Bus error, by the socket's, by the deadline.
 
-use std::{io, time::Duration};
+use std::io;
 
-use runtide_core::{BackendId, Error, ErrorKind};
+use runtide_core::{Error, ErrorKind, backend::CallSite};
 use zbus::fdo;
 
-/// Where a call was made. An address carries no credential.
-#[derive(Clone, Copy)]
-pub(crate) struct Place<'a> {
-    pub(crate) operation: &'static str,
-    pub(crate) backend: &'a BackendId,
-    pub(crate) endpoint: &'a str,
+/// Classifies the errors of the bus.
+pub(crate) trait BusErrors {
+    /// The error of a call that the bus, or systemd behind it, did not carry out.
+    fn dbus(self, error: zbus::Error) -> Error;
 }
 
-impl Place<'_> {
-    pub(crate) fn error(self, kind: ErrorKind, message: impl Into<String>) -> Error {
-        Error::new(kind, self.operation, message)
-            .with_context("backend", self.backend)
-            .with_context("endpoint", self.endpoint)
-    }
-
-    pub(crate) fn timeout(self, deadline: Duration) -> Error {
-        self.error(ErrorKind::Timeout, format!("no answer within {deadline:?}"))
-    }
-
-    pub(crate) fn undecodable(self, error: zbus::Error) -> Error {
-        self.error(ErrorKind::Protocol, "the answer cannot be read").with_source(error)
-    }
-
-    pub(crate) fn dbus(self, error: zbus::Error) -> Error {
+impl BusErrors for CallSite<'_> {
+    fn dbus(self, error: zbus::Error) -> Error {
         match &error {
             zbus::Error::MethodError(name, message, _) => {
                 let (name, message) = (name.as_str(), message.as_deref().unwrap_or_default());
@@ -56,7 +40,7 @@ impl Place<'_> {
     }
 }
 
-/// Whether the bus said that whoever was asked left it: it may have done what it was asked, or not.
+/// Whether the bus reports that the manager left it during the call: the call may have been carried out, or not.
 pub(crate) fn is_lost(error: &Error) -> bool {
     error.kind() == ErrorKind::Timeout
         && error.context().iter().any(|(key, value)| *key == "reason" && value == NO_REPLY)
@@ -97,7 +81,7 @@ fn of_fdo(error: &fdo::Error) -> (ErrorKind, String) {
         | E::SpawnFailed(text)
         | E::SpawnChildExited(text)
         | E::SpawnServiceNotFound(text) => (ErrorKind::Unavailable, text),
-        // Whoever was asked left the bus: it may have done it, or not.
+        // The manager left the bus during the call, which may have been carried out, or not.
         E::NoReply(text) | E::Timeout(text) | E::TimedOut(text) => (ErrorKind::Timeout, text),
         E::AccessDenied(text) | E::InteractiveAuthorizationRequired(text) => (ErrorKind::PermissionDenied, text),
         E::AuthFailed(text) => (ErrorKind::Unauthenticated, text),

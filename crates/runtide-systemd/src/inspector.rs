@@ -83,7 +83,7 @@ impl UnitInspector {
     /// `NotFound` if it is not loaded, or the selection leaves it out.
     pub(crate) async fn inspect_one(&self, id: &InstanceId, detail: Detail) -> Result<Instance> {
         let located = |error: Error| error.with_context("instance", id);
-        let absent = |why: &str| Err(located(self.client.place(INSPECT).error(ErrorKind::NotFound, why)));
+        let absent = |why: &str| Err(located(self.client.site(INSPECT).error(ErrorKind::NotFound, why)));
         let unit = id.as_str();
         if unit.len() > LONGEST || names::flaw(unit).is_some() {
             return absent("no unit has such a name");
@@ -139,7 +139,7 @@ impl UnitInspector {
             }
         };
         let Some(mut instance) = normalize::instance(client.id(), unit, &about, Some(&service)) else {
-            return Err(client.place(INSPECT).error(ErrorKind::Protocol, "the unit has no state"));
+            return Err(client.site(INSPECT).error(ErrorKind::Protocol, "the unit has no state"));
         };
         let control_group = service.control_group.clone().or_else(|| known.as_ref()?.control_group.clone());
         if instance.state == InstanceState::Paused && !is_frozen(client, control_group.as_deref()) {

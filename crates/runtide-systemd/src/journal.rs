@@ -11,11 +11,10 @@ use std::{
 use futures_core::Stream;
 use runtide_core::{
     Error, ErrorKind, Incarnation, Result,
+    backend::setters,
     manager::{LogLine, LogOptions},
 };
 use serde::{Deserialize, Serialize};
-
-use crate::setters::setters;
 
 /// What to read of a unit's journal. By default everything that is there, of all lives.
 #[derive(Clone, Debug, Default)]

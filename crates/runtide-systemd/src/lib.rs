@@ -15,7 +15,6 @@ mod names;
 mod normalize;
 mod properties;
 mod selection;
-mod setters;
 mod sockets;
 mod source;
 mod store;

@@ -25,6 +25,7 @@ use zbus::{
 
 use crate::{
     client::{AWAY, BUS, Client, MANAGER, PEER, PROPERTIES, ROOT, SCOPE, SERVICE, SYSTEMD, UNIT},
+    error::BusErrors,
     files,
     freezer::Freezer,
     inspector::{self, UnitInspector},
@@ -115,7 +116,7 @@ impl UnitSource {
                     }
                     Poll::Ready(Err(error)) => {
                         *maybe = None;
-                        return Poll::Ready(Err(client.place(OPEN).dbus(error)));
+                        return Poll::Ready(Err(client.site(OPEN).dbus(error)));
                     }
                 }
             }
@@ -131,12 +132,12 @@ impl UnitSource {
                     }
                     Poll::Ready(Some(Err(error))) => {
                         *maybe = None;
-                        return Poll::Ready(Err(client.place(OPEN).dbus(error)));
+                        return Poll::Ready(Err(client.site(OPEN).dbus(error)));
                     }
                     Poll::Ready(None) => {
                         *maybe = None;
                         let why = "the bus closed the connection";
-                        return Poll::Ready(Err(client.place(OPEN).error(ErrorKind::Unavailable, why)));
+                        return Poll::Ready(Err(client.site(OPEN).error(ErrorKind::Unavailable, why)));
                     }
                     Poll::Pending => break,
                 }
@@ -157,14 +158,14 @@ impl UnitSource {
             if link.asked && now >= link.heard + limit {
                 *maybe = None;
                 let why = format!("systemd has been silent for {limit:?}, and does not answer");
-                return Poll::Ready(Err(client.place(OPEN).error(ErrorKind::Timeout, why)));
+                return Poll::Ready(Err(client.site(OPEN).error(ErrorKind::Timeout, why)));
             }
             if let Some(since) = link.away
                 && now >= since + AWAY
             {
                 *maybe = None;
                 let why = "systemd left the bus";
-                return Poll::Ready(Err(client.place(OPEN).error(ErrorKind::Unavailable, why)));
+                return Poll::Ready(Err(client.site(OPEN).error(ErrorKind::Unavailable, why)));
             }
             if out.len() > before {
                 return Poll::Ready(Ok(Flow::Open));
@@ -178,7 +179,7 @@ impl UnitSource {
                 link.asked = true;
                 if let Err(error) = link.ask() {
                     *maybe = None;
-                    return Poll::Ready(Err(client.place(OPEN).dbus(error)));
+                    return Poll::Ready(Err(client.site(OPEN).dbus(error)));
                 }
                 continue;
             }
@@ -290,7 +291,7 @@ impl Link {
                     let name = header.error_name().map(zbus::names::ErrorName::as_str);
                     if kind == Type::Error && name.is_none_or(|name| !name.ends_with(".AlreadySubscribed")) {
                         let why = format!("systemd tells nothing any more: {}", name.unwrap_or("it does not say why"));
-                        return Err(client.place(OPEN).error(ErrorKind::Unavailable, why));
+                        return Err(client.site(OPEN).error(ErrorKind::Unavailable, why));
                     }
                     self.subscribing = None;
                     unit_cache.lock().forget_told();
@@ -490,10 +491,7 @@ impl Source for UnitSource {
             let server = client.identify(OPEN).await?;
             Ok((link, server))
         };
-        let (link, server) = match tokio::time::timeout(deadline, opened).await {
-            Ok(opened) => opened?,
-            Err(_) => return Err(self.client.place(OPEN).timeout(deadline)),
-        };
+        let (link, server) = self.client.site(OPEN).within(deadline, opened).await?;
         self.link = Some(link);
         self.unit_path.clone_from(&server.unit_path);
         let gap = match self.boot.replace(server.boot) {

@@ -5,7 +5,10 @@ use std::num::NonZeroUsize;
 use runtide_core::Result;
 use zbus::{Connection, Message};
 
-use crate::client::{BUS, BUS_PATH, Client, Left, MANAGER, ROOT, SYSTEMD};
+use crate::{
+    client::{BUS, BUS_PATH, Client, Left, MANAGER, ROOT, SYSTEMD},
+    error::BusErrors,
+};
 
 /// A link with these signals asked for, systemd told to send them, and its own name on the bus; within the deadline.
 ///
@@ -17,20 +20,19 @@ pub(crate) async fn subscribe<T>(
     asked: impl AsyncFnOnce(&Connection) -> zbus::Result<T>,
 ) -> Result<(Connection, String, T)> {
     let connection = client.dial(operation, queue).await?;
-    let place = client.place(operation);
+    let site = client.site(operation);
     let asking = async {
-        let streams = asked(&connection).await.map_err(|error| place.dbus(error))?;
+        let streams = asked(&connection).await.map_err(|error| site.dbus(error))?;
         let mut left = Left::default();
         loop {
             match tells(&connection).await {
                 Ok(owner) => return Ok((owner, streams)),
-                Err(error) => left.comes_back(place.dbus(error)).await?,
+                Err(error) => left.comes_back(site.dbus(error)).await?,
             }
         }
     };
     let deadline = client.config().deadline;
-    let (systemd, streams): (String, T) =
-        tokio::time::timeout(deadline, asking).await.map_err(|_| place.timeout(deadline))??;
+    let (systemd, streams): (String, T) = site.within(deadline, asking).await?;
     Ok((connection, systemd, streams))
 }
 

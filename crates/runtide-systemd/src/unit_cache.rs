@@ -6,11 +6,12 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use runtide_core::{
     Group, Incarnation, Instance, InstanceId, InstanceState, Labels,
+    backend::lock,
     event::ResumeToken,
     watch::{Signal, SignalBody},
 };
@@ -23,7 +24,7 @@ pub(crate) struct Shared(Arc<Mutex<UnitCache>>);
 
 impl Shared {
     pub(crate) fn lock(&self) -> MutexGuard<'_, UnitCache> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

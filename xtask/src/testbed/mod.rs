@@ -182,15 +182,7 @@ impl Verb {
     }
 }
 
-/// Puts the compiler on the machine that the build of runtide-etcd calls.
-pub(crate) fn install_protoc() -> Outcome<()> {
-    if !rustix::process::geteuid().is_root() {
-        return Err(Failure::refused("to install packages needs root"));
-    }
-    packages::require(&packages::PROTOC, &[], true)
-}
-
-pub(crate) fn in_ci() -> bool {
+fn in_ci() -> bool {
     std::env::var("CI").is_ok_and(|value| value == "true" || value == "1")
 }
 

@@ -50,10 +50,6 @@ pub(super) const SYSTEMD_USER: [(&str, &str); 6] = [
     ("mount", "mount"),
 ];
 
-/// Of the build of runtide-etcd: the compiler, and what is included by what it compiles.
-pub(super) const PROTOC: [(&str, &str); 2] =
-    [("protoc", "protobuf-compiler"), ("/usr/include/google/protobuf/descriptor.proto", "libprotobuf-dev")];
-
 /// Programs of Docker without which it works less well, installed with the others: `nft` removes the empty tables that the packet
 /// filter would else keep.
 pub(super) const WANTED: [(&str, &str); 1] = [("nft", "nftables")];

@@ -97,7 +97,7 @@ pub async fn r5_unique(h: &dyn Harness) -> LawResult {
     }
 
     // The next process resumes after the last event of this one.
-    let Some((place, _)) = subscriber.table.place(backend_value.id()) else {
+    let Some((place, _)) = subscriber.table.position(backend_value.id()) else {
         return Err(subscriber.violation(Law::R7, "a place to resume from", "none"));
     };
     let place = place.clone();

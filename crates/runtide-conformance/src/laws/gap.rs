@@ -17,7 +17,7 @@ pub async fn r8_honest_gap(h: &dyn Harness) -> LawResult {
     let backend_value = backend(h).await?;
     let mut kept = Subscriber::live(h, &backend_value).await?;
     kept.converge(h, Law::R8).await?;
-    let stored = kept.table.place(backend_value.id()).map(|(place, _)| place.clone());
+    let stored = kept.table.position(backend_value.id()).map(|(place, _)| place.clone());
 
     let fault = if h.dialect().history { Fault::ExpireHistory } else { Fault::Refuse };
     if try_fault!(h, fault, without) {

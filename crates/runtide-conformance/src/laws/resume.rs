@@ -8,7 +8,7 @@ use crate::{Fault, Harness, Law, LawResult, Subscriber, Verdict, Violation, ensu
 /// What a journal keeps, through the form in which it is stored.
 fn stored(subscriber: &Subscriber, backend: &dyn RuntimeBackend) -> Result<(Cursor, InstanceTable), Violation> {
     let table = &subscriber.table;
-    let Some((place, _)) = table.place(backend.id()) else {
+    let Some((place, _)) = table.position(backend.id()) else {
         return Err(subscriber.violation(Law::R7, "a place to resume from", "none"));
     };
     let reread = || {

@@ -1,4 +1,4 @@
-//! Run processes inside an instance, and attach to its main one.
+//! Run processes inside an instance, and attach to its main process.
 
 use std::{collections::BTreeMap, fmt, num::NonZeroU16, sync::Arc};
 
@@ -12,31 +12,31 @@ use crate::{
     names::setters,
 };
 
-/// Runs argv, never a shell.
+/// Runs processes inside an instance. The arguments are passed as they are, never through a shell.
 #[async_trait]
 pub trait ExecManager: fmt::Debug + Send + Sync {
-    /// Starts a process inside.
+    /// Starts a process inside the instance.
     async fn exec(&self, id: &InstanceId, options: ExecOptions) -> Result<ExecSession>;
 
-    /// Attaches to the main process; what it wrote before is not repeated.
+    /// Attaches to the main process; its earlier output is not repeated.
     async fn attach(&self, id: &InstanceId) -> Result<ExecSession>;
 
-    /// Attaches, then starts: nothing of the first output is missed.
+    /// Attaches to the instance, then starts it, so that none of its first output is missed.
     async fn start_attached(&self, id: &InstanceId) -> Result<ExecSession>;
 
     /// Resizes the main process's terminal.
     async fn resize(&self, id: &InstanceId, size: TtySize) -> Result<()>;
 }
 
-/// One process's pipes.
+/// The pipes of one process.
 ///
 /// Output is one ordered stream tagged by source, so that an unread pipe cannot starve the other. Dropping the session detaches.
 pub struct ExecSession {
-    /// Only if it was asked for.
+    /// Standard input; `None` unless [`ExecOptions::stdin`] asked for it.
     pub stdin: Option<ByteWriter>,
-    /// Both outputs.
+    /// Standard output and standard error, as one stream.
     pub output: LogStream,
-    /// Resize and wait, usable while `output` is read.
+    /// Handle to resize the terminal and to wait for the end; usable while `output` is read.
     pub control: Arc<dyn ExecControl>,
 }
 
@@ -46,46 +46,46 @@ impl fmt::Debug for ExecSession {
     }
 }
 
-/// Usable while the output is read.
+/// Controls one process; usable while its output is read.
 #[async_trait]
 pub trait ExecControl: Send + Sync {
     /// Resizes the process's terminal.
     async fn resize(&self, size: TtySize) -> Result<()>;
 
-    /// The process's end; `None`: it ended and the runtime does not say how.
+    /// Waits for the end of the process; `None` if it ended and the runtime does not report how.
     async fn wait(&self) -> Result<Option<ExitStatus>>;
 }
 
-/// What to run.
+/// The process to run, and its environment.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ExecOptions {
     /// Program and arguments, passed as they are.
     pub argv: Vec<String>,
-    /// Added to the instance's environment.
+    /// Variables that are added to the instance's environment.
     pub env: BTreeMap<String, String>,
-    /// `user[:group]`; `None`: the instance's own.
+    /// User, and optionally group, as `user[:group]`; the instance's own if `None`.
     pub user: Option<String>,
-    /// `None`: the instance's own.
+    /// Working directory inside the instance; the instance's own if `None`.
     pub working_dir: Option<String>,
-    /// With a terminal of this size, which merges the outputs into `Console`.
+    /// Size of the terminal to run with, which merges both outputs into `Console`; no terminal if `None`.
     pub tty: Option<TtySize>,
-    /// With an open standard input.
+    /// True to open the standard input.
     pub stdin: bool,
 }
 
 setters!(ExecOptions {
-    /// Program and arguments.
+    /// Sets the program and its arguments.
     with_argv: argv: Vec<String>;
-    /// Added to the instance's environment.
+    /// Sets the variables that are added to the instance's environment.
     with_env: env: BTreeMap<String, String>;
-    /// `user[:group]`.
+    /// Sets the user, and optionally the group, as `user[:group]`.
     with_user: user: Option<String>;
-    /// Where it runs.
+    /// Sets the working directory inside the instance.
     with_working_dir: working_dir: Option<String>;
-    /// With a terminal.
+    /// Runs the process with a terminal of this size.
     with_tty: tty: Option<TtySize>;
-    /// With an open standard input.
+    /// Opens the standard input.
     with_stdin: stdin;
 });
 
@@ -93,14 +93,14 @@ setters!(ExecOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct TtySize {
-    /// Across.
+    /// Width, in character cells.
     pub columns: NonZeroU16,
-    /// Down.
+    /// Height, in character cells.
     pub rows: NonZeroU16,
 }
 
 impl TtySize {
-    /// Columns across, rows down.
+    /// Makes a size of so many columns and rows.
     pub fn new(columns: NonZeroU16, rows: NonZeroU16) -> Self {
         Self { columns, rows }
     }

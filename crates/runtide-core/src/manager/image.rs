@@ -14,38 +14,38 @@ use crate::{
     names::{setters, streams},
 };
 
-/// Images. Long verbs stream their progress and end with `Done`; dropping the stream abandons the work.
+/// Manages images. Long verbs stream their progress and end with `Done`; dropping the stream abandons the work.
 #[async_trait]
 pub trait ImageManager: fmt::Debug + Send + Sync {
-    /// Every image that is there.
+    /// Lists every image that the runtime has.
     async fn list(&self) -> Result<Vec<ImageInfo>>;
 
-    /// Whether it is there; an `Err` is not a no.
+    /// Returns true if the runtime has the image. An `Err` is not a no.
     async fn exists(&self, image: &ImageRef) -> Result<bool>;
 
-    /// All that is known of one.
+    /// Returns all that the runtime reports about one image.
     async fn inspect(&self, image: &ImageRef) -> Result<ImageInfo>;
 
-    /// Fetches it from its registry.
+    /// Fetches an image from its registry.
     async fn pull(&self, image: &ImageRef, options: PullOptions) -> Result<ImageStream>;
 
     /// Loads an image archive.
     async fn import(&self, archive: ByteReader) -> Result<ImageStream>;
 
-    /// Builds one.
+    /// Builds an image.
     async fn build(&self, context: BuildContext, options: BuildOptions) -> Result<ImageStream>;
 
-    /// Gives it one more name.
+    /// Adds a name to an image.
     async fn tag(&self, image: &ImageRef, tag: &ImageRef) -> Result<()>;
 
-    /// Removes a name, and the image with its last name; what is gone already is `Unchanged`.
+    /// Removes a name, and the image with its last name; `Unchanged` if it is already gone.
     async fn remove(&self, image: &ImageRef) -> Result<Effect>;
 }
 
-/// What a build sees.
+/// The files that a build can read.
 #[non_exhaustive]
 pub enum BuildContext {
-    /// Read with its ignore file honoured.
+    /// A directory; its ignore file is honoured.
     Directory(PathBuf),
     /// A tar stream.
     Tar(ByteReader),
@@ -60,87 +60,87 @@ impl fmt::Debug for BuildContext {
     }
 }
 
-/// How to pull. No credentials: anonymous.
+/// Options of a pull. Without credentials the pull is anonymous.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct PullOptions {
-    /// `os/arch`.
+    /// Platform as `os/arch`; the runtime's choice if `None`.
     pub platform: Option<String>,
-    /// For the registry.
+    /// User name for the registry.
     pub username: Option<String>,
-    /// For the registry.
+    /// Password or token for the registry.
     pub password: Option<Secret>,
 }
 
 setters!(PullOptions {
-    /// `os/arch`.
+    /// Sets the platform, as `os/arch`.
     with_platform: platform: Option<String>;
-    /// For the registry.
+    /// Sets the user name for the registry.
     with_username: username: Option<String>;
-    /// For the registry.
+    /// Sets the password or token for the registry.
     with_password: password: Option<Secret>;
 });
 
-/// How to build. Paths are relative to the context.
+/// Options of a build. Paths are relative to the context.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct BuildOptions {
-    /// `None`: `Dockerfile`.
+    /// The file to build from; `Dockerfile` if `None`.
     pub dockerfile: Option<PathBuf>,
     /// Build arguments.
     pub args: BTreeMap<String, String>,
-    /// Stop at this stage.
+    /// Name of the stage at which the build stops; the last if `None`.
     pub target: Option<String>,
-    /// Names of the result.
+    /// Names of the image that is built.
     pub tags: Vec<ImageRef>,
-    /// Labels of the result.
+    /// Labels of the image that is built.
     pub labels: Labels,
-    /// Build every step anew.
+    /// True to build every step again, without the cache.
     pub no_cache: bool,
 }
 
 setters!(BuildOptions {
-    /// The file to build from.
+    /// Sets the file to build from.
     with_dockerfile: dockerfile: Option<PathBuf>;
-    /// Build arguments.
+    /// Sets the build arguments.
     with_args: args: BTreeMap<String, String>;
-    /// Stop at this stage.
+    /// Stops the build at this stage.
     with_target: target: Option<String>;
-    /// Names of the result.
+    /// Sets the names of the image that is built.
     with_tags: tags: Vec<ImageRef>;
-    /// Labels of the result.
+    /// Sets the labels of the image that is built.
     with_labels: labels: Labels;
-    /// Build every step anew.
+    /// Builds every step again, without the cache.
     with_no_cache: no_cache;
 });
 
-/// One image.
+/// One image, as the runtime reports it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ImageInfo {
-    /// Its id.
+    /// Id of the image.
     pub id: ImageRef,
-    /// Its names.
+    /// Names of the image.
     pub tags: Vec<ImageRef>,
-    /// Size on disk.
+    /// Size on disk, in bytes.
     pub bytes: Option<u64>,
-    /// When it was built.
+    /// Time of the build.
     #[serde(default, with = "crate::time::option")]
     pub created_at: Option<SystemTime>,
-    /// Its labels.
+    /// Labels of the image.
     pub labels: Labels,
-    /// The user it runs as.
+    /// User that its instances run as by default.
     pub user: Option<String>,
-    /// That user's home directory, read from the image, never guessed.
+    /// Home directory of that user, read from the image, never guessed.
     pub user_home: Option<PathBuf>,
-    /// `KEY=value`.
+    /// Environment variables, each as `KEY=value`.
     pub env: Vec<String>,
-    /// Its entry point.
+    /// Entry point: the program, and the arguments that precede the instance's own.
     pub entrypoint: Vec<String>,
 }
 
 impl ImageInfo {
-    /// An image of which nothing more is known.
+    /// Makes the information of an image whose id alone is known.
     pub fn new(id: impl Into<ImageRef>) -> Self {
         Self {
             id: id.into(),
@@ -156,27 +156,27 @@ impl ImageInfo {
     }
 }
 
-/// How far a pull, import or build is. Counts are bytes.
+/// The progress of a pull, import or build.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ImageProgress {
-    /// One layer.
+    /// The progress of one layer.
     Layer {
-        /// Its id.
+        /// Id of the layer.
         id: String,
-        /// So much is done.
+        /// Bytes transferred so far.
         done: u64,
-        /// Of so much, where it is known.
+        /// Bytes of the whole layer, if known.
         total: Option<u64>,
     },
-    /// What the build printed.
+    /// Output of the build.
     Output(Bytes),
-    /// The image is there.
+    /// The image is complete; this is its id or name.
     Done(ImageRef),
 }
 
 streams! {
-    /// Progress; its last item is `Done` or an `Err`.
+    /// Stream of progress; its last item is `Done` or an `Err`.
     ImageStream => ImageProgress;
 }

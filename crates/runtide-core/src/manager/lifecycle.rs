@@ -11,75 +11,77 @@ use crate::{
     names::setters,
 };
 
-/// The verbs of an instance's life. See the module of managers for what every verb promises.
+/// The verbs of an instance's lifecycle. The [module](crate::manager) lists the promises that hold for every verb.
 #[async_trait]
 pub trait LifecycleManager: Debug + Send + Sync {
-    /// Starts it; returns once it runs, or ran and ended.
+    /// Starts the instance; returns once it runs, or ran and ended.
     async fn start(&self, id: &InstanceId) -> Result<Effect>;
 
-    /// Stops it and returns once it ended. What the runtime cannot honour of the options is `Unsupported`, before anything is sent.
+    /// Stops the instance; returns once it ended. An option that the runtime cannot honour is `Unsupported`, before anything is
+    /// sent.
     async fn stop(&self, id: &InstanceId, options: StopOptions) -> Result<Effect>;
 
-    /// Delivers a signal, which need not end anything.
+    /// Delivers a signal, which need not end the instance.
     ///
     /// # Errors
-    /// `Conflict` if it does not run.
+    /// `Conflict` if the instance does not run.
     async fn kill(&self, id: &InstanceId, signal: UnixSignal) -> Result<()>;
 
-    /// Stops it if it runs, and starts it.
+    /// Stops the instance if it runs, and starts it.
     async fn restart(&self, id: &InstanceId, options: StopOptions) -> Result<()>;
 
-    /// Freezes every process of it.
+    /// Freezes every process of the instance.
     async fn pause(&self, id: &InstanceId) -> Result<Effect>;
 
-    /// Thaws it.
+    /// Lets the processes of a paused instance go on.
     async fn unpause(&self, id: &InstanceId) -> Result<Effect>;
 
-    /// The end of the present life, at once if it is over; `None`: it ended and the runtime does not say how.
+    /// Waits for the end of the present incarnation, and returns at once if it has ended; `None` if it ended and the runtime does
+    /// not report how.
     ///
-    /// Has no deadline of its own. Dropping it stops waiting and nothing else.
+    /// It has no deadline. Dropping the future stops waiting and nothing else.
     ///
     /// # Errors
-    /// `Conflict` if it never ran; `NotFound` if it is gone before its end was seen.
+    /// `Conflict` if the instance never ran; `NotFound` if it is gone before its end was reported.
     async fn wait(&self, id: &InstanceId) -> Result<Option<ExitStatus>>;
 
-    /// Removes it; what is gone already is `Unchanged`.
+    /// Removes the instance; `Unchanged` if it is already gone.
     ///
     /// # Errors
-    /// `Conflict` if it runs and the options do not say `kill`.
+    /// `Conflict` if the instance runs and [`RemoveOptions::kill`] is not set.
     async fn remove(&self, id: &InstanceId, options: RemoveOptions) -> Result<Effect>;
 }
 
-/// How to stop. `None`: the instance's own signal and time-out.
+/// Options of a stop. A field that is `None` stands for the instance's own signal or time-out.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct StopOptions {
-    /// The signal that asks it to end.
+    /// Signal that asks the instance to end.
     pub signal: Option<UnixSignal>,
-    /// How long to wait before it is killed.
+    /// Time after the signal until the instance is killed.
     pub timeout: Option<Duration>,
 }
 
 setters!(StopOptions {
-    /// The signal that asks it to end.
+    /// Sets the signal that asks the instance to end.
     with_signal: signal: Option<UnixSignal>;
-    /// How long to wait before it is killed.
+    /// Sets the time after the signal until the instance is killed.
     with_timeout: timeout: Option<Duration>;
 });
 
-/// How to remove. By default a running instance is `Conflict`, and volumes stay.
+/// Options of a removal. By default a running instance is a `Conflict`, and its volumes are kept.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct RemoveOptions {
-    /// Kill it first if it runs.
+    /// True to kill the instance first if it runs.
     pub kill: bool,
-    /// Remove the volumes that were made for it alone.
+    /// True to remove also the volumes that were made for this instance alone.
     pub anonymous_volumes: bool,
 }
 
 setters!(RemoveOptions {
-    /// Kill it first if it runs.
+    /// Kills the instance first if it runs.
     with_kill: kill;
-    /// Remove the volumes that were made for it alone.
+    /// Removes also the volumes that were made for this instance alone.
     with_anonymous_volumes: anonymous_volumes;
 });

@@ -1,4 +1,4 @@
-//! Read an instance's output.
+//! Read and follow an instance's output.
 
 use std::{fmt::Debug, time::SystemTime};
 
@@ -12,48 +12,48 @@ use crate::{
     names::{setters, streams},
 };
 
-/// Output, byte for byte, to the end.
+/// Reads the output of an instance, byte for byte, to its end.
 #[async_trait]
 pub trait LogManager: Debug + Send + Sync {
-    /// Opens the output.
+    /// Opens the output of an instance.
     ///
     /// # Behavior
-    /// * Stdout and stderr are kept apart where the runtime keeps them apart; else they are `Console`.
-    /// * Without `follow` the stream ends at what is there now; with it, at the end of the instance's output.
+    /// * Stdout and stderr are separate where the runtime keeps them separate; otherwise both are `Console`.
+    /// * Without `follow` the stream ends with the output that exists now; with it, at the end of the instance's output.
     /// * A stream that breaks off ends with an `Err`, never as if it were complete.
     async fn logs(&self, id: &InstanceId, options: LogOptions) -> Result<LogStream>;
 }
 
-/// What to read. By default everything that is there.
+/// The part of the output to read. By default all existing output.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct LogOptions {
-    /// Go on with what comes.
+    /// True to go on with new output as it is written.
     pub follow: bool,
-    /// Ask the runtime for the time of each line.
+    /// True to ask the runtime for the time of each line.
     pub timestamps: bool,
-    /// Only so many lines of what is there.
+    /// Number of existing lines to read, counted from the end; all if `None`.
     pub tail: Option<u64>,
-    /// From this time on, inclusive, by the runtime's clock.
+    /// Time from which on to read, inclusive, by the runtime's clock.
     pub since: Option<SystemTime>,
-    /// Up to this time, exclusive.
+    /// Time up to which to read, exclusive, by the runtime's clock.
     pub until: Option<SystemTime>,
-    /// Only these; none means all.
+    /// Outputs to read; all if empty.
     pub sources: Vec<LogSource>,
 }
 
 setters!(LogOptions {
-    /// Go on with what comes.
+    /// Goes on with new output as it is written.
     with_follow: follow;
-    /// Ask the runtime for the time of each line.
+    /// Asks the runtime for the time of each line.
     with_timestamps: timestamps;
-    /// Only so many lines of what is there.
+    /// Reads only so many existing lines, counted from the end.
     with_tail: tail: Option<u64>;
-    /// From this time on, inclusive.
+    /// Reads from this time on, inclusive.
     with_since: since: Option<SystemTime>;
-    /// Up to this time, exclusive.
+    /// Reads up to this time, exclusive.
     with_until: until: Option<SystemTime>;
-    /// Only these.
+    /// Reads only these outputs.
     with_sources: sources: Vec<LogSource>;
 });
 
@@ -61,23 +61,23 @@ setters!(LogOptions {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct LogLine {
-    /// Which output.
+    /// The output that it was written to.
     pub source: LogSource,
-    /// The runtime's clock.
+    /// Time of the line by the runtime's clock, if the options asked for it.
     #[serde(default, with = "crate::time::option")]
     pub at: Option<SystemTime>,
-    /// The bytes.
+    /// The bytes, with the newline where there is one.
     pub bytes: Bytes,
 }
 
 impl LogLine {
-    /// A piece of output.
+    /// Makes a piece of output from its parts.
     pub fn new(source: LogSource, at: Option<SystemTime>, bytes: Bytes) -> Self {
         Self { source, at, bytes }
     }
 }
 
-/// Which output.
+/// One of an instance's outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -86,11 +86,11 @@ pub enum LogSource {
     Stdout,
     /// Standard error.
     Stderr,
-    /// The outputs cannot be told apart.
+    /// Both outputs in one: the runtime does not keep them separate.
     Console,
 }
 
 streams! {
-    /// Output as it comes; back-pressure reaches the runtime.
+    /// Stream of output; back-pressure reaches the runtime.
     LogStream => LogLine;
 }

@@ -1,10 +1,10 @@
-//! The capability managers' interfaces, one per file. A backend hands out a manager or `None`; no stub exists.
+//! The interfaces of the capability managers, one per file. A backend returns a manager or `None`, never a stub.
 //!
 //! # Behavior of every verb
-//! * `Ok` means that the effect is there. A verb towards a state that holds already is [`Effect::Unchanged`].
-//! * It connects lazily and ends within the backend's deadline (`Timeout`: the outcome is unknown).
-//! * It may be dropped at any await without harm to the backend; what the runtime was told it may still do.
-//! * Managers are stateless handles: scope is passed per call.
+//! * `Ok` means that the effect has taken place. A verb towards a state that already holds returns [`Effect::Unchanged`].
+//! * A call connects lazily and ends within the backend's deadline (`Timeout`: the outcome is unknown).
+//! * A call may be dropped at any await without harm to the backend; the runtime may still carry out a request that was sent.
+//! * Managers are stateless handles: the scope is passed with each call.
 
 mod exec;
 mod image;
@@ -34,19 +34,19 @@ pub use self::{
     volume::{VolumeId, VolumeInfo, VolumeManager, VolumeSpec},
 };
 
-/// Bounded: a reader who stops holds the runtime back instead of filling memory.
+/// A stream of bytes from the runtime. It is bounded: a reader that stops holds the runtime back instead of filling memory.
 pub type ByteReader = Pin<Box<dyn AsyncRead + Send>>;
 
-/// Shutting it down is half-close.
+/// A stream of bytes to the runtime. Shutting it down half-closes the connection: the other direction stays open.
 pub type ByteWriter = Pin<Box<dyn AsyncWrite + Send>>;
 
-/// Whether there was work to do; the wanted state holds.
+/// The effect of a verb that reaches a state: changed, or there already. Either way the state now holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[must_use]
 pub enum Effect {
-    /// It was brought about.
+    /// The call brought the state about.
     Changed,
-    /// It held already.
+    /// The state held before the call.
     Unchanged,
 }
 
@@ -55,12 +55,12 @@ pub enum Effect {
 pub struct Secret(Box<str>);
 
 impl Secret {
-    /// Takes the text.
+    /// Wraps the text of a password or token.
     pub fn new(text: impl Into<Box<str>>) -> Self {
         Self(text.into())
     }
 
-    /// The text: for the wire only.
+    /// Returns the text. For the wire only: never log or display it.
     pub fn expose(&self) -> &str {
         &self.0
     }

@@ -14,98 +14,98 @@ use crate::{
 };
 
 names! {
-    /// A network by the runtime's id or name.
+    /// A network's id or name in the runtime.
     NetworkId;
 }
 
-/// Networks. Removing or leaving what is gone is `Unchanged`.
+/// Manages networks. Removing a network that is gone, or disconnecting an instance that is not connected, is `Unchanged`.
 #[async_trait]
 pub trait NetworkManager: Debug + Send + Sync {
-    /// Creates one.
+    /// Creates a network.
     ///
     /// # Errors
-    /// `AlreadyExists` for a name that is taken, also where the runtime itself would allow two.
+    /// `AlreadyExists` for a name that is taken, even if the runtime itself would allow two.
     async fn create(&self, spec: &NetworkSpec) -> Result<NetworkId>;
 
-    /// Removes one.
+    /// Removes a network.
     ///
     /// # Errors
     /// `Conflict` while instances are connected to it.
     async fn remove(&self, network: &NetworkId) -> Result<Effect>;
 
-    /// Every network that is there.
+    /// Lists every network that the runtime has.
     async fn list(&self) -> Result<Vec<NetworkInfo>>;
 
-    /// One of them.
+    /// Returns one network, as the runtime reports it now.
     async fn inspect(&self, network: &NetworkId) -> Result<NetworkInfo>;
 
-    /// Connects an instance.
+    /// Connects an instance to the network.
     async fn connect(&self, network: &NetworkId, instance: &InstanceId, options: ConnectOptions) -> Result<Effect>;
 
-    /// Disconnects an instance.
+    /// Disconnects an instance from the network.
     async fn disconnect(&self, network: &NetworkId, instance: &InstanceId) -> Result<Effect>;
 }
 
-/// What to create.
+/// Description of a network to create.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct NetworkSpec {
-    /// Its name.
+    /// Name of the network.
     pub name: String,
-    /// `None`: the runtime's default.
+    /// Network driver; the runtime's default if `None`.
     pub driver: Option<String>,
-    /// Without a way out.
+    /// True for a network without a route out of the host.
     pub internal: bool,
-    /// In CIDR form; `None`: the runtime picks.
+    /// Range of addresses in CIDR form; the runtime picks one if `None`.
     pub subnet: Option<String>,
-    /// The user's labels.
+    /// Labels that the user gives the network.
     pub labels: Labels,
 }
 
 impl NetworkSpec {
-    /// A network of this name, everything else the runtime's choice.
+    /// Makes the description of a network of this name; the runtime chooses all else.
     pub fn named(name: impl Into<String>) -> Self {
         Self { name: name.into(), ..Self::default() }
     }
 }
 
-/// One network.
+/// One network, as the runtime reports it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct NetworkInfo {
-    /// Its id.
+    /// Id of the network.
     pub id: NetworkId,
-    /// Its name.
+    /// Name of the network.
     pub name: String,
-    /// The host's address in it.
+    /// Address of the host in this network.
     pub gateway: Option<IpAddr>,
-    /// As the runtime lists them now.
+    /// Connected instances, as the runtime lists them now.
     pub members: Vec<InstanceId>,
-    /// The user's labels.
+    /// Labels that the user gave the network.
     pub labels: Labels,
 }
 
 impl NetworkInfo {
-    /// A network of which nothing more is known.
+    /// Makes the information of a network of which only id and name are known.
     pub fn new(id: impl Into<NetworkId>, name: impl Into<String>) -> Self {
         Self { id: id.into(), name: name.into(), gateway: None, members: Vec::new(), labels: Labels::default() }
     }
 }
 
-/// How to connect.
+/// Options of a connection.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ConnectOptions {
-    /// Names for it in this network.
+    /// Further names of the instance in this network.
     pub aliases: Vec<String>,
-    /// Its address, which must lie in the network's range; `None`: the runtime picks.
+    /// Address of the instance, which must lie in the network's range; the runtime picks one if `None`.
     pub address: Option<IpAddr>,
 }
 
 setters!(ConnectOptions {
-    /// Names for it in this network.
+    /// Sets further names of the instance in this network.
     with_aliases: aliases: Vec<String>;
-    /// Its address.
+    /// Sets the address of the instance.
     with_address: address: Option<IpAddr>;
 });

@@ -1,4 +1,4 @@
-//! Create instances from a description in the common words.
+//! Create instances from a description that is the same for every runtime.
 
 use std::{
     collections::BTreeMap,
@@ -18,43 +18,44 @@ use crate::{
     manager::{NetworkId, VolumeId},
 };
 
-/// Creates, never starts.
+/// Creates instances; never starts them.
 #[async_trait]
 pub trait ProvisionManager: Debug + Send + Sync {
     /// Creates an instance.
     ///
     /// # Errors
     /// `Unsupported` for a field that the runtime cannot honour and `InvalidInput` for one that makes no sense, both before
-    /// anything is created; `AlreadyExists` for a name that is taken; `NotFound` for an image, network or volume that is not there.
+    /// anything is created; `AlreadyExists` for a name that is taken; `NotFound` for an image, network or volume that does not
+    /// exist.
     async fn create(&self, spec: &InstanceSpec) -> Result<InstanceId>;
 }
 
-/// What to create, in the common words.
+/// Description of an instance to create, the same for every runtime.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct InstanceSpec {
-    /// No name: the runtime picks one.
+    /// Name of the instance; the runtime picks one if `None`.
     pub name: Option<String>,
-    /// What it is made from.
+    /// Image that the instance is created from.
     pub image: Option<ImageRef>,
-    /// Replaces the image's entry point; empty clears it.
+    /// Entry point, which replaces the image's; an empty one clears it.
     pub entrypoint: Option<Vec<String>>,
-    /// The arguments; empty: the image's own.
+    /// Arguments of the main process; the image's own if empty.
     pub command: Vec<String>,
-    /// The environment, added to the image's.
+    /// Environment variables, which are added to the image's.
     pub env: BTreeMap<String, String>,
-    /// `user[:group]`, names or numbers.
+    /// User, and optionally group, as `user[:group]`, by names or numbers.
     pub user: Option<String>,
-    /// Inside the instance.
+    /// Working directory inside the instance.
     pub working_dir: Option<String>,
-    /// The user's labels.
+    /// Labels that the user gives the instance.
     pub labels: Labels,
-    /// What is mounted where.
+    /// Mounts of the instance: their sources, and their paths inside.
     pub mounts: Vec<Mount>,
-    /// Exposed ports, and where the host publishes them; a published port 0 lets the runtime pick.
+    /// Exposed ports, and the host's ports that publish them; for a published port 0 the runtime picks one.
     pub ports: Vec<Port>,
-    /// Networks to join; none: the runtime's default.
+    /// Networks that the instance joins; the runtime's default if empty.
     pub networks: Vec<NetworkId>,
     /// Memory limit in bytes.
     pub memory_bytes: Option<NonZeroU64>,
@@ -62,43 +63,43 @@ pub struct InstanceSpec {
     pub milli_cpus: Option<NonZeroU32>,
     /// Limit of processes and threads.
     pub pids: Option<NonZeroU32>,
-    /// When the runtime starts it again.
+    /// Policy by which the runtime starts the instance again.
     pub restart: RestartPolicy,
-    /// What asks it to end.
+    /// Signal that asks the instance to end.
     pub stop_signal: Option<UnixSignal>,
-    /// How long it is given to end.
+    /// Time after that signal until the instance is killed.
     pub stop_timeout: Option<Duration>,
-    /// The runtime's own keys, passed through; an unknown one is `InvalidInput`.
+    /// The runtime's own options by their keys, passed through; an unknown key is `InvalidInput`.
     pub native: BTreeMap<String, String>,
 }
 
 impl InstanceSpec {
-    /// A spec of this image, to be filled in.
+    /// Makes a description with this image and nothing else.
     pub fn of_image(image: impl Into<ImageRef>) -> Self {
         Self { image: Some(image.into()), ..Self::default() }
     }
 }
 
-/// One mount.
+/// One mount of an instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Mount {
-    /// Where its content lives.
+    /// Source of the content.
     pub source: MountSource,
-    /// An absolute path inside the instance.
+    /// Absolute path inside the instance.
     pub target: PathBuf,
-    /// Whether the instance may not write.
+    /// True if the instance may not write.
     #[serde(default)]
     pub read_only: bool,
 }
 
 impl Mount {
-    /// A mount that can be written to.
+    /// Makes a mount that the instance can write to.
     pub fn new(source: MountSource, target: impl Into<PathBuf>) -> Self {
         Self { source, target: target.into(), read_only: false }
     }
 
-    /// A mount that cannot be written to.
+    /// Makes the mount read-only.
     #[must_use]
     pub fn read_only(mut self) -> Self {
         self.read_only = true;
@@ -106,34 +107,34 @@ impl Mount {
     }
 }
 
-/// Where a mount's content lives.
+/// The source of a mount's content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum MountSource {
-    /// An absolute path of the host.
+    /// A file or directory of the host, by its absolute path.
     Bind(PathBuf),
-    /// A volume.
+    /// A volume of the runtime.
     Volume(VolumeId),
-    /// Memory.
+    /// An empty file system in memory.
     Tmpfs,
 }
 
-/// When the runtime starts an instance again; the runtime's to carry out, also when we are gone.
+/// The policy by which the runtime starts an instance again. The runtime carries it out, even after this process has ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum RestartPolicy {
-    /// Never.
+    /// The runtime never starts it again.
     #[default]
     No,
-    /// When it ended with a code other than 0.
+    /// After it ended with a code other than 0.
     OnFailure {
-        /// At most so often; `None`: without end.
+        /// Most attempts; unlimited if `None`.
         attempts: Option<u32>,
     },
-    /// Always, also when the runtime starts.
+    /// Always, also when the runtime itself starts.
     Always,
-    /// Always, unless somebody stopped it.
+    /// Always, except after a request to stop it.
     UnlessStopped,
 }

@@ -1,4 +1,4 @@
-//! Sidecars: an instance with its network, started whole or not at all.
+//! Sidecars: an instance with its network, started as a whole or not at all.
 
 use std::{fmt::Debug, num::NonZeroU16, sync::Arc, time::Duration};
 
@@ -13,44 +13,45 @@ use crate::{
 };
 
 names! {
-    /// One journaled operation; random and time-ordered.
+    /// Id of one journaled operation; random and time-ordered.
     OperationId;
 }
 
-/// All or nothing: what a failed, dropped or killed start had made is undone; what existed before is left.
+/// Starts sidecars, all or nothing: everything that a failed, dropped or killed start had created is removed again, and
+/// everything that existed before is kept.
 #[async_trait]
 pub trait SidecarManager: Debug + Send + Sync {
-    /// Ensures network and image, creates, starts, and returns once it is ready.
+    /// Ensures that network and image exist, creates and starts the instance, and returns once it is ready.
     async fn start_sidecar(&self, spec: &SidecarSpec) -> Result<Sidecar>;
 
-    /// The instance, in full.
+    /// Inspects the sidecar's instance.
     async fn inspect(&self, sidecar: &Sidecar) -> Result<Arc<Instance>>;
 
-    /// Stops and removes what `start_sidecar` made; what is gone already is `Unchanged`.
+    /// Stops and removes everything that `start_sidecar` created; `Unchanged` if it is already gone.
     async fn stop(&self, sidecar: &Sidecar) -> Result<Effect>;
 }
 
-/// What to start.
+/// Description of a sidecar to start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SidecarSpec {
-    /// The instance.
+    /// Description of the instance.
     pub instance: InstanceSpec,
-    /// Its network, made if it is not there.
+    /// Description of its network, which is created if it does not exist; no network if `None`.
     pub network: Option<NetworkSpec>,
-    /// When the start counts as done.
+    /// Condition for the start to be complete.
     pub ready: Readiness,
-    /// Bounds the whole start.
+    /// Time limit of the whole start.
     pub deadline: Duration,
 }
 
 impl SidecarSpec {
-    /// A sidecar without a network of its own.
+    /// Makes the description of a sidecar without its own network.
     pub fn new(instance: InstanceSpec, ready: Readiness, deadline: Duration) -> Self {
         Self { instance, network: None, ready, deadline }
     }
 
-    /// With a network of its own.
+    /// Gives the sidecar its own network.
     #[must_use]
     pub fn with_network(mut self, network: NetworkSpec) -> Self {
         self.network = Some(network);
@@ -58,44 +59,44 @@ impl SidecarSpec {
     }
 }
 
-/// When a start counts as done.
+/// The condition for a start to be complete.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Readiness {
-    /// It runs.
+    /// The instance runs.
     Running,
-    /// The runtime calls it healthy.
+    /// The runtime reports it healthy.
     Healthy,
-    /// This TCP port accepts.
+    /// This TCP port of the instance accepts a connection.
     Tcp(NonZeroU16),
-    /// A plain GET is answered with success.
+    /// A plain HTTP GET is answered with success.
     Http {
-        /// Inside the instance.
+        /// Port inside the instance.
         port: NonZeroU16,
-        /// With its leading slash.
+        /// Path of the request, with its leading slash.
         path: String,
     },
-    /// This command, run inside, ends with 0.
+    /// This command, run inside the instance, exits with 0.
     Command(Vec<String>),
-    /// A line of its output contains this text.
+    /// A line of the instance's output contains this text.
     Log(String),
 }
 
-/// A started sidecar: enough to stop it from another process.
+/// A started sidecar. These fields suffice to stop it from another process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Sidecar {
-    /// The instance.
+    /// Id of the instance.
     pub id: InstanceId,
-    /// The network, if one was asked for.
+    /// Id of the network, if the description had one.
     pub network: Option<NetworkId>,
-    /// What made it.
+    /// Id of the operation that started it.
     pub operation: OperationId,
 }
 
 impl Sidecar {
-    /// What was started, and by which operation.
+    /// Makes a sidecar from its ids.
     pub fn new(id: InstanceId, network: Option<NetworkId>, operation: OperationId) -> Self {
         Self { id, network, operation }
     }

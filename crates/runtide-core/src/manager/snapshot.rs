@@ -1,4 +1,4 @@
-//! Points in time of one instance.
+//! Snapshots of an instance: create, list, restore, delete.
 
 use std::{fmt::Debug, time::SystemTime};
 
@@ -8,27 +8,27 @@ use serde::{Deserialize, Serialize};
 use crate::{error::Result, instance::InstanceId, manager::Effect, names::names};
 
 names! {
-    /// Unique within its instance.
+    /// Name of a snapshot, unique within its instance.
     SnapshotId;
 }
 
-/// Points in time of one instance; `restore` replaces its state whole or not at all.
+/// Manages the snapshots of an instance. `restore` replaces its state as a whole or not at all.
 #[async_trait]
 pub trait SnapshotManager: Debug + Send + Sync {
-    /// Takes one.
+    /// Takes a snapshot of the instance.
     async fn create(&self, id: &InstanceId, snapshot: &SnapshotId, scope: SnapshotScope) -> Result<SnapshotInfo>;
 
-    /// Every snapshot of the instance, oldest first.
+    /// Lists every snapshot of the instance, oldest first.
     async fn list(&self, id: &InstanceId) -> Result<Vec<SnapshotInfo>>;
 
-    /// Goes back to one.
+    /// Restores the instance's state from a snapshot.
     async fn restore(&self, id: &InstanceId, snapshot: &SnapshotId) -> Result<()>;
 
-    /// Deletes one; what is gone already is `Unchanged`.
+    /// Deletes a snapshot; `Unchanged` if it is already gone.
     async fn delete(&self, id: &InstanceId, snapshot: &SnapshotId) -> Result<Effect>;
 }
 
-/// What a snapshot holds.
+/// The parts of an instance's state that a snapshot holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -39,21 +39,21 @@ pub enum SnapshotScope {
     DiskAndMemory,
 }
 
-/// One snapshot, as the runtime kept it.
+/// One snapshot, as the runtime reports it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SnapshotInfo {
-    /// Its name.
+    /// Name of the snapshot.
     pub id: SnapshotId,
-    /// What it holds.
+    /// Parts of the instance's state that it holds.
     pub scope: SnapshotScope,
-    /// When it was taken.
+    /// Time at which it was taken.
     #[serde(default, with = "crate::time::option")]
     pub created_at: Option<SystemTime>,
 }
 
 impl SnapshotInfo {
-    /// A snapshot.
+    /// Makes the information of a snapshot from its parts.
     pub fn new(id: SnapshotId, scope: SnapshotScope, created_at: Option<SystemTime>) -> Self {
         Self { id, scope, created_at }
     }

@@ -1,4 +1,4 @@
-//! Resource usage.
+//! Read the resource usage of an instance.
 
 use std::{
     fmt::Debug,
@@ -10,46 +10,46 @@ use serde::{Deserialize, Serialize};
 
 use crate::{error::Result, instance::InstanceId, names::streams};
 
-/// Readings as the kernel counts them; rates are the caller's to compute.
+/// Reads resource usage, as totals that the kernel counts; the caller computes rates from them.
 #[async_trait]
 pub trait StatsManager: Debug + Send + Sync {
-    /// One reading.
+    /// Reads the usage once.
     ///
     /// # Errors
-    /// `Conflict` if it does not run.
+    /// `Conflict` if the instance does not run.
     async fn usage(&self, id: &InstanceId) -> Result<Usage>;
 
-    /// One reading per period, to the end of the life.
+    /// Reads the usage once per period, to the end of the incarnation.
     async fn usage_stream(&self, id: &InstanceId, every: Duration) -> Result<UsageStream>;
 }
 
-/// One reading: totals since the life began. Absent is not zero.
+/// One reading: totals since the incarnation began. A field that is `None` is unknown, not zero.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Usage {
-    /// When it was read.
+    /// Time of the reading.
     #[serde(with = "crate::time")]
     pub at: SystemTime,
-    /// CPU time of all cores.
+    /// CPU time of all cores together.
     pub cpu: Option<Duration>,
-    /// Memory in use.
+    /// Memory in use, in bytes.
     pub memory_bytes: Option<u64>,
-    /// Memory allowed.
+    /// Memory limit, in bytes.
     pub memory_limit: Option<u64>,
-    /// Over all networks.
+    /// Bytes received over all networks.
     pub received_bytes: Option<u64>,
-    /// Over all networks.
+    /// Bytes sent over all networks.
     pub sent_bytes: Option<u64>,
-    /// Block devices.
+    /// Bytes read from block devices.
     pub read_bytes: Option<u64>,
-    /// Block devices.
+    /// Bytes written to block devices.
     pub written_bytes: Option<u64>,
-    /// Processes and threads.
+    /// Number of processes and threads.
     pub pids: Option<u64>,
 }
 
 impl Usage {
-    /// A reading in which nothing is known.
+    /// Makes a reading whose totals are all unknown.
     pub fn new(at: SystemTime) -> Self {
         Self {
             at,
@@ -66,6 +66,6 @@ impl Usage {
 }
 
 streams! {
-    /// Readings, one per period, to the end of the life.
+    /// Stream of readings, one per period, to the end of the incarnation.
     UsageStream => Usage;
 }

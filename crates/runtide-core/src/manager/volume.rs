@@ -13,72 +13,72 @@ use crate::{
 };
 
 names! {
-    /// A volume by its name.
+    /// Name of a volume.
     VolumeId;
 }
 
-/// Volumes. Contents travel as tar streams with ownership kept.
+/// Manages volumes. Contents are transferred as tar streams that keep the files' owners.
 #[async_trait]
 pub trait VolumeManager: Debug + Send + Sync {
-    /// Creates one.
+    /// Creates a volume.
     async fn create(&self, spec: &VolumeSpec) -> Result<VolumeId>;
 
-    /// Removes one; what is gone already is `Unchanged`.
+    /// Removes a volume; `Unchanged` if it is already gone.
     ///
     /// # Errors
     /// `Conflict` while instances use it.
     async fn remove(&self, volume: &VolumeId) -> Result<Effect>;
 
-    /// Every volume that is there.
+    /// Lists every volume that the runtime has.
     async fn list(&self) -> Result<Vec<VolumeInfo>>;
 
-    /// One of them.
+    /// Returns one volume, as the runtime reports it now.
     async fn inspect(&self, volume: &VolumeId) -> Result<VolumeInfo>;
 
-    /// Its contents.
+    /// Returns the contents of a volume as a tar stream.
     async fn export(&self, volume: &VolumeId) -> Result<ByteReader>;
 
-    /// Adds an archive's contents to it.
+    /// Adds the contents of a tar stream to a volume.
     async fn import(&self, volume: &VolumeId, archive: ByteReader) -> Result<()>;
 }
 
-/// What to create.
+/// Description of a volume to create.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct VolumeSpec {
-    /// No name: the runtime picks one.
+    /// Name of the volume; the runtime picks one if `None`.
     pub name: Option<String>,
-    /// `None`: the runtime's default.
+    /// Volume driver; the runtime's default if `None`.
     pub driver: Option<String>,
-    /// The user's labels.
+    /// Labels that the user gives the volume.
     pub labels: Labels,
 }
 
 impl VolumeSpec {
-    /// A volume of this name, everything else the runtime's choice.
+    /// Makes the description of a volume of this name; the runtime chooses all else.
     pub fn named(name: impl Into<String>) -> Self {
         Self { name: Some(name.into()), ..Self::default() }
     }
 }
 
-/// One volume.
+/// One volume, as the runtime reports it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct VolumeInfo {
-    /// Its name.
+    /// Name of the volume.
     pub id: VolumeId,
-    /// What keeps it.
+    /// Driver that stores it.
     pub driver: Option<String>,
-    /// The user's labels.
+    /// Labels that the user gave the volume.
     pub labels: Labels,
-    /// When it was made.
+    /// Time at which it was created.
     #[serde(default, with = "crate::time::option")]
     pub created_at: Option<SystemTime>,
 }
 
 impl VolumeInfo {
-    /// A volume of which nothing more is known.
+    /// Makes the information of a volume whose name alone is known.
     pub fn new(id: impl Into<VolumeId>) -> Self {
         Self { id: id.into(), driver: None, labels: Labels::default(), created_at: None }
     }

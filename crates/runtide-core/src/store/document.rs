@@ -29,6 +29,28 @@ pub enum ResourceFormat {
 }
 
 impl ResourceFormat {
+    /// Number of the format in stored bytes (snapshots, records of a journaled store). It never changes.
+    ///
+    /// ```
+    /// use runtide_core::store::ResourceFormat;
+    ///
+    /// assert_eq!(ResourceFormat::from_code(ResourceFormat::Json.code()), Some(ResourceFormat::Json));
+    /// ```
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Yaml => 1,
+            Self::Json => 2,
+            Self::Hcl => 3,
+            Self::Cbor => 4,
+            Self::Native => 5,
+        }
+    }
+
+    /// The format with this number in stored bytes; `None` if there is none.
+    pub fn from_code(code: u8) -> Option<Self> {
+        [Self::Yaml, Self::Json, Self::Hcl, Self::Cbor, Self::Native].into_iter().find(|format| format.code() == code)
+    }
+
     /// The format as it is written in JSON and in `Display`.
     ///
     /// ```

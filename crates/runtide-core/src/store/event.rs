@@ -15,7 +15,7 @@ use crate::{
     error::{Error, Result},
     event::Gap,
     names::setters,
-    runtime::SlowConsumer,
+    options::SlowConsumer,
 };
 
 /// What happened in a store, in commit order. A clone costs nothing: bodies are shared.

@@ -56,7 +56,6 @@ pub struct Planned {
 
 /// What a decided write will do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum PlannedChange {
     /// Make it.
     Create,

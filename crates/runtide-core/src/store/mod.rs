@@ -5,7 +5,6 @@ mod document;
 mod event;
 mod format;
 mod heading;
-mod journaled;
 mod local;
 mod reference;
 mod resource;
@@ -17,7 +16,6 @@ pub use self::{
     backend::{StoreBackend, StoreBackendExt, StoreSnapshotSeal, StoreStats},
     document::{Document, ResourceFormat},
     event::{Since, StoreEvent, StoreFeed, StoreStream, StoreWatchOptions},
-    journaled::JournaledStore,
     local::{LocalStore, Planned, PlannedChange, StoreImage},
     reference::ResourceRef,
     resource::Resource,

@@ -23,22 +23,6 @@ const BLOCK: usize = 256 << 10;
 const WRITE: &str = "store.snapshot";
 const READ: &str = "store.restore";
 
-/// The number of a format in stored bytes; for ever.
-pub(super) fn format_number(format: ResourceFormat) -> u8 {
-    match format {
-        ResourceFormat::Yaml => 1,
-        ResourceFormat::Json => 2,
-        ResourceFormat::Hcl => 3,
-        ResourceFormat::Cbor => 4,
-        ResourceFormat::Native => 5,
-    }
-}
-
-pub(super) fn format_of(number: u8) -> Option<ResourceFormat> {
-    use ResourceFormat::{Cbor, Hcl, Json, Native, Yaml};
-    [Yaml, Json, Hcl, Cbor, Native].into_iter().find(|format| format_number(*format) == number)
-}
-
 /// Writes a snapshot, for those who implement a store.
 ///
 /// ```
@@ -90,7 +74,7 @@ impl<'a> StoreSnapshotWriter<'a> {
         }
         let (reference, document) = (resource.reference.as_str().as_bytes(), resource.written());
         self.block.extend_from_slice(&u16::try_from(reference.len()).unwrap_or(u16::MAX).to_le_bytes());
-        self.block.push(format_number(document.format));
+        self.block.push(document.format.code());
         let length = u32::try_from(document.bytes.len()).map_err(|_| too_long(&resource.reference))?;
         self.block.extend_from_slice(&length.to_le_bytes());
         self.block.extend_from_slice(&resource.revision.0.to_le_bytes());
@@ -212,7 +196,8 @@ impl<'a> StoreSnapshotReader<'a> {
         let format = self.take::<1>().map_or(0, |[format]| format);
         let length = self.take().map_or(0, u32::from_le_bytes) as usize;
         let revision = Revision(self.take().map_or(0, u64::from_le_bytes));
-        let format = format_of(format).ok_or_else(|| corrupt("a resource has a format that does not exist"))?;
+        let format =
+            ResourceFormat::from_code(format).ok_or_else(|| corrupt("a resource has a format that does not exist"))?;
         if length > Document::MAX_BYTES {
             return Err(corrupt("a resource is longer than any can be"));
         }

@@ -1,4 +1,4 @@
-//! A place in the chain, to be kept elsewhere.
+//! A position in the chain, to be kept outside the log.
 
 use std::{fmt, str::FromStr};
 
@@ -10,10 +10,10 @@ use super::{
 };
 use crate::error::{Error, ErrorKind};
 
-/// A place in the chain of one log: kept elsewhere, it tells a tail that was cut or rewritten.
+/// A position in the chain of one log: kept elsewhere, it reveals that a tail was cut or rewritten.
 ///
-/// A chain alone cannot see that its end was removed, and a sequence number alone cannot see that a tail of the same length
-/// was put there: so an anchor has the number *and* the hash. It always names the last record of a commit.
+/// A chain alone cannot reveal that its end was removed, and a sequence number alone cannot reveal that another tail of the same
+/// length was put there: so an anchor has the number *and* the hash. It always names the last record of a commit.
 ///
 /// Its text form is `runtide-anchor:1:<log>:<seq>:<hash>`, log and hash in hex; in JSON it is that text. The form is stable.
 ///
@@ -29,11 +29,11 @@ use crate::error::{Error, ErrorKind};
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Anchor {
-    /// Which log: 16 random bytes, the same in all its segments.
+    /// Id of the log: 16 random bytes, the same in all its segments.
     pub log: [u8; 16],
-    /// The last record that it covers; 0 for a log that has none.
+    /// Number of the last record that the anchor covers; 0 for a log without records.
     pub seq: Seq,
-    /// The BLAKE3 hash of the commit that ends with that record, which covers all commits before it.
+    /// BLAKE3 hash of the commit that ends with that record; it covers all commits before it.
     pub hash: [u8; 32],
 }
 
@@ -87,7 +87,7 @@ impl<'de> Deserialize<'de> for Anchor {
     }
 }
 
-/// Bytes in hex.
+/// Displays bytes as lower-case hex.
 pub(super) struct Hex<'a>(pub(super) &'a [u8]);
 
 impl fmt::Display for Hex<'_> {

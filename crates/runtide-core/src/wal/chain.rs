@@ -6,7 +6,7 @@ use super::{
 };
 use crate::error::{Error, ErrorKind, Result};
 
-/// How the commits of one log are hashed.
+/// The hash function of one log's commits: its id, and its key if it is keyed.
 #[derive(Clone, Debug)]
 pub(super) struct Chain {
     pub(super) log: LogId,
@@ -18,12 +18,12 @@ impl Chain {
         Self { log, key }
     }
 
-    /// The chain of the log that this segment belongs to: with the key if it is keyed, without one if it is not.
+    /// The chain of the log that this segment belongs to. A keyed log needs its key; a log without a key refuses one.
     pub(super) fn of(header: &SegmentHeader, key: Option<&WalKey>, operation: &'static str) -> Result<Self> {
         let chain = Self::new(header.log, key.cloned());
         match (header.keyed, chain.key_check()) {
             (None, None) => Ok(chain),
-            (Some(said), Some(check)) if said == check => Ok(chain),
+            (Some(stored), Some(check)) if stored == check => Ok(chain),
             (Some(_), Some(_)) => Err(Error::new(ErrorKind::Unauthenticated, operation, "the log has another key")),
             (Some(_), None) => Err(Error::new(ErrorKind::Unauthenticated, operation, "the log is keyed: give its key")),
             (None, Some(_)) => Err(Error::new(
@@ -48,14 +48,14 @@ impl Chain {
         }
     }
 
-    /// What the first commit has as the hash of the one before it: it ties the chain to its log.
+    /// The `prev` hash of the first commit, which ties the chain to its log.
     pub(super) fn genesis(&self) -> Hash {
         let mut bytes = b"runtide wal 1 genesis ".to_vec();
         bytes.extend_from_slice(&self.log);
         self.hash(&bytes)
     }
 
-    /// Recognises the key without telling it.
+    /// A check value in each segment's header: it identifies the key without revealing it.
     pub(super) fn key_check(&self) -> Option<[u8; 16]> {
         self.key.as_ref()?;
         let mut bytes = b"runtide wal 1 key ".to_vec();

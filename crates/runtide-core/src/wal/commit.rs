@@ -1,8 +1,8 @@
-//! Group commit: appenders encode into the forming group; whoever holds the leadership writes it, syncs once, and wakes each.
+//! Group commit: appenders encode into the forming group; the leader writes it, syncs once, and wakes each appender.
 //!
-//! The leadership is `Queue::busy`. A task gives it to the commit thread. A thread that blocks anyway takes it itself, and passes
-//! it on to one of those who came meanwhile: so a lone thread needs no other, and among many the next write begins while the
-//! last group is still being woken.
+//! `Queue::busy` is set while there is a leader. For a task, the commit thread leads. A thread that blocks anyway leads
+//! itself, and then hands the lead to an appender that came in the meantime: so a lone thread needs no other thread, and among
+//! many the next write begins while the last group is still being woken.
 
 use std::{
     sync::{Arc, PoisonError},
@@ -25,26 +25,26 @@ use super::{
 };
 use crate::error::{Error, ErrorKind, Result};
 
-/// How long a group waits for callers of the last one who have not come back: less than a sync takes, and measured to be
+/// Time for which a group waits for callers of the last group that have not come back: less than a sync takes, and measured to be
 /// worth it from 64 callers on (121,000 against 186,000 records a second).
 const LINGER: Duration = Duration::from_micros(60);
 
 /// The shortest interval of `Durability::Every`.
 const MIN_INTERVAL: Duration = Duration::from_millis(1);
 
-/// What appenders and the commit thread share.
+/// State that the appenders and the commit thread share.
 #[derive(Debug)]
 pub(super) struct Committer {
     queue: Mutex<Queue>,
     work: Condvar,
-    /// Callers in the forming group, to be looked at without the lock.
+    /// Number of callers in the forming group, readable without the lock.
     arrived: AtomicUsize,
     engine: Mutex<Engine>,
     pub(super) published: Arc<Published>,
     pub(super) durability: Durability,
 }
 
-/// What a caller has once it is in a group: which record it waits for, and whether it holds the leadership.
+/// A caller's part in a group: its records' numbers, and whether the caller leads.
 #[derive(Clone, Copy, Debug)]
 struct Ticket {
     first: u64,
@@ -64,7 +64,7 @@ impl Committer {
         }
     }
 
-    /// Puts the request into the forming group. `None`: it has no room now, and the caller is woken when it has.
+    /// Adds the request to the forming group. `None` if the group is full: the caller is woken when there is space again.
     fn enqueue(&self, request: Request<'_>, frames: usize, caller: Caller<'_>) -> Result<Option<Ticket>> {
         let mut queue = lock(&self.queue);
         if let Some(failed) = self.published.failed() {
@@ -109,7 +109,7 @@ impl Committer {
         self.published.failed().map(|failed| Err(failed.error()))
     }
 
-    /// Blocks until the request is done: its first and last record.
+    /// Blocks until the request is done; returns the numbers of its first and last record.
     pub(super) fn block(&self, request: Request<'_>, frames: usize) -> Result<(u64, u64)> {
         let parker = Parker::current();
         let ticket = loop {
@@ -130,24 +130,25 @@ impl Committer {
             }
             thread::park();
         };
-        // Only these may be known before their group is committed: the log failed, or what is to be synced is synced already.
+        // Only these outcomes may be known before the caller's group is committed: the log failed, or everything is synced
+        // already.
         if done.is_err() || matches!(request, Request::Sync) {
             self.leave(&parker);
         }
         done.map(|()| (ticket.first, ticket.last))
     }
 
-    /// Who goes before its group is committed must not be handed the leadership: it would be lost, and all that come later wait
-    /// forever.
+    /// Leaves a group before it is committed. The leader must not hand the lead to a thread that has left: the lead would be
+    /// lost, and every later caller would wait indefinitely.
     fn leave(&self, parker: &Arc<Parker>) {
         lock(&self.queue).group.threads.retain(|other| !Arc::ptr_eq(other, parker));
-        // It is handed over under the lock: so it has been by now, or never will be.
+        // The lead is handed over under the lock: so this thread has got it by now, or never will.
         if parker.takes_lead() {
             self.lead();
         }
     }
 
-    /// Commits a group in the present thread, and passes the leadership on before it wakes the others.
+    /// Commits a group in the current thread, and hands the lead on before it wakes the other callers.
     fn lead(&self) {
         let group = self.round();
         self.pass_on();
@@ -169,7 +170,7 @@ impl Committer {
         }
     }
 
-    /// Has the commit thread sync later what was written now; whether that is news to it.
+    /// Schedules a sync by the commit thread for records that are not synced yet; returns true if none was scheduled before.
     fn set_timer(&self, queue: &mut Queue) -> bool {
         let Durability::Every(interval) = self.durability else { return false };
         let news = queue.due.is_none() && self.published.acked() > self.published.synced();
@@ -179,7 +180,7 @@ impl Committer {
         news
     }
 
-    /// Writes the forming group and syncs it. For the holder of the leadership.
+    /// Writes the forming group and syncs it. Only the leader calls it.
     fn round(&self) -> Group {
         let mut engine = lock(&self.engine);
         self.linger();
@@ -198,7 +199,7 @@ impl Committer {
             if group.count > 0 {
                 engine.write(&mut group.bytes, group.first, group.count)?;
             }
-            // What is synced is not synced again: that could only fail, and nobody would be told.
+            // Records that are synced already are not synced again: that could only fail, and no caller would get the error.
             if group.sync && self.published.synced() < engine.head.0 { engine.sync() } else { Ok(()) }
         };
         if let Err(error) = write() {
@@ -207,15 +208,15 @@ impl Committer {
         group
     }
 
-    /// Something else than a commit failed: nothing more is taken, and those who follow are told.
+    /// Fails the log because of another operation than a commit: later calls are refused, and the followers are woken.
     pub(super) fn poison(&self, error: Error) -> Error {
         self.published.fail((&error).into());
         self.published.wake_followers();
         error
     }
 
-    /// Waits a little for those of the last group who have not come back, if a sync is what limits us. A lone caller never
-    /// waits.
+    /// Waits a little for callers of the last group that have not come back, if the sync limits the throughput. A lone caller
+    /// never waits.
     fn linger(&self) {
         if self.durability != Durability::Commit {
             return;
@@ -226,12 +227,12 @@ impl Committer {
         }
         let until = Instant::now() + LINGER;
         while self.arrived.load(Ordering::Acquire) < last && Instant::now() < until {
-            // A sleep of the system's is longer than all of this; those we wait for may need this very core.
+            // A sleep of the system would take longer than the whole linger; the awaited callers may need this core.
             thread::yield_now();
         }
     }
 
-    /// Wakes those who waited for the group, each by itself, and keeps its buffers.
+    /// Wakes each caller of the group, and keeps its buffers for another group.
     fn finish(&self, mut group: Group) {
         group.wake();
         self.published.wake_followers();
@@ -274,8 +275,8 @@ impl Committer {
         }
     }
 
-    /// Sleeps until it is this thread's turn (the first), or the log is to be closed (the second), or the interval is over
-    /// (neither).
+    /// Sleeps until it is this thread's turn to lead (the first is true), or the log is to be closed (the second), or the
+    /// interval is over (neither).
     fn wait_for_work(&self) -> (bool, bool) {
         let mut queue = lock(&self.queue);
         loop {
@@ -298,7 +299,7 @@ impl Committer {
         }
     }
 
-    /// Syncs without holding up those who write.
+    /// Syncs at the interval, without the engine's lock, so that appenders can write at the same time.
     fn sync_in_time(&self) {
         lock(&self.queue).due = None;
         if self.published.failed().is_some() {
@@ -315,20 +316,20 @@ impl Committer {
         }
     }
 
-    /// Lets what was appended be committed, and the commit thread end. Later calls are refused.
+    /// Lets the commit thread commit every accepted request, and then end. Later calls are refused.
     pub(super) fn close(&self) {
         lock(&self.queue).closing = true;
         self.work.notify_one();
     }
 }
 
-/// A request of a task's, until it is done.
+/// A task's request that is not yet done.
 #[derive(Debug)]
 pub(super) struct Pending<'a> {
     committer: &'a Committer,
     request: Request<'a>,
     frames: usize,
-    /// And the waker that its group has.
+    /// The task's part in a group, and the waker that the group has; `None` until there was space.
     ticket: Option<(Ticket, Waker)>,
 }
 
@@ -337,7 +338,7 @@ impl<'a> Pending<'a> {
         Self { committer, request, frames, ticket: None }
     }
 
-    /// Its first and last record, once done.
+    /// Returns the numbers of its first and last record, once done.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(u64, u64)>> {
         let Some((ticket, waker)) = &self.ticket else {
             let ticket = self.committer.enqueue(self.request, self.frames, Caller::Task(cx.waker()))?;

@@ -1,4 +1,4 @@
-//! What is wrong in a file, and errors that say so.
+//! Corrupt ranges of a file, and the errors for them and for a failing disk.
 
 use std::{
     fmt, io,
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{format::BadHeader, record::Seq};
 use crate::error::{Error, ErrorKind};
 
-/// A range of a segment that does not hold what was written there.
+/// A range of a segment whose bytes are not those that were written there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Corruption {
@@ -19,18 +19,18 @@ pub struct Corruption {
     pub segment: PathBuf,
     /// The first and the last byte, counted from the file's start.
     pub bytes: RangeInclusive<u64>,
-    /// The first and the last record that are missing, where the chain still tells them.
+    /// The first and the last record that are missing, if the rest of the chain shows them.
     pub seqs: Option<RangeInclusive<Seq>>,
 }
 
 impl Corruption {
-    /// `end` is the first byte behind it.
+    /// `end` is the offset of the first byte behind the range.
     pub(super) fn new(segment: &Path, start: u64, end: u64, seqs: Option<(u64, u64)>) -> Self {
         let seqs = seqs.filter(|(first, last)| first <= last).map(|(first, last)| Seq(first)..=Seq(last));
         Self { segment: segment.to_owned(), bytes: start..=end.saturating_sub(1).max(start), seqs }
     }
 
-    /// Whether it is known to have cost this record.
+    /// Returns true if this record is known to be missing.
     pub(super) fn has(&self, seq: u64) -> bool {
         self.seqs.as_ref().is_some_and(|seqs| seqs.contains(&Seq(seq)))
     }
@@ -57,7 +57,7 @@ impl fmt::Display for Corruption {
     }
 }
 
-/// An error of the disk, with the file that it met.
+/// An error of the disk, with the path of the file.
 pub(super) fn disk_error(operation: &'static str, path: &Path, error: io::Error) -> Error {
     let (kind, message) = match error.kind() {
         io::ErrorKind::NotFound => (ErrorKind::NotFound, "the file is not there"),
@@ -68,7 +68,7 @@ pub(super) fn disk_error(operation: &'static str, path: &Path, error: io::Error)
     Error::new(kind, operation, format!("{message}: {error}")).with_context("path", path.display()).with_source(error)
 }
 
-/// A file that is called a segment and is none.
+/// The error for a file that has a segment's name and no valid header.
 pub(super) fn header_error(operation: &'static str, path: &Path, bad: BadHeader) -> Error {
     match bad {
         BadHeader::Corrupt => Corruption::new(path, 0, super::format::SEGMENT_HEADER as u64, None)
@@ -82,7 +82,7 @@ pub(super) fn header_error(operation: &'static str, path: &Path, bad: BadHeader)
         BadHeader::Flags(flags) => Error::new(
             ErrorKind::Unsupported,
             operation,
-            format!("the segment needs what is unknown here: flags {flags:#x}"),
+            format!("the segment needs features that are unknown here: flags {flags:#x}"),
         )
         .with_context("segment", path.display()),
     }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::error::{Error, ErrorKind, Result};
 
-/// Writes records as lines of JSON, one for each, and returns how many.
+/// Writes each record as a line of JSON, and returns the number of records.
 ///
 /// ```json
 /// {"seq":1,"at":"2026-01-31T12:00:00.000000001Z","kind":7,"text":"hello"}
@@ -24,8 +24,8 @@ use crate::error::{Error, ErrorKind, Result};
 /// {"corruption":{"segment":"00000000000000000001.wal","bytes":[4096,4199],"seqs":[3,3]}}
 /// ```
 ///
-/// A payload that is UTF-8 is `text`, any other is `hex`. Corruption is a line of its own, and the dump goes on behind it; `seqs`
-/// is left out where it is not known. The log may be in use.
+/// A payload that is UTF-8 is `text`, any other is `hex`. Each corrupt range has its own line, and the dump goes on behind it;
+/// `seqs` is left out if it is not known. The log may be in use.
 ///
 /// # Errors
 /// As [`WalReader::open`], and [`Unexpected`](ErrorKind::Unexpected) if `out` refuses a line.
@@ -45,7 +45,7 @@ pub fn dump(dir: &Path, from: ReadFrom, out: &mut dyn Write) -> Result<u64> {
     dump_with(dir, from, out, &WalOptions::default())
 }
 
-/// [`dump`] from another disk: of the options it uses the disk.
+/// [`dump`] from the disk in the options; the other options are not used.
 ///
 /// # Errors
 /// As [`dump`].
@@ -66,7 +66,7 @@ pub fn dump_with(dir: &Path, from: ReadFrom, out: &mut dyn Write, options: &WalO
 }
 
 fn refused(error: io::Error) -> Error {
-    Error::new(ErrorKind::Unexpected, "wal.dump", "the output takes no more").with_source(error)
+    Error::new(ErrorKind::Unexpected, "wal.dump", "the output refused a line").with_source(error)
 }
 
 fn write_record(out: &mut dyn Write, record: &Record) -> io::Result<()> {
@@ -88,7 +88,7 @@ fn write_corruption(out: &mut dyn Write, corruption: &Corruption) -> io::Result<
     writeln!(out, "}}}}")
 }
 
-/// Text inside a JSON string.
+/// Displays text escaped as the inside of a JSON string.
 struct Escaped<'a>(&'a str);
 
 impl fmt::Display for Escaped<'_> {

@@ -1,4 +1,4 @@
-//! The files of an open log: writes commits, syncs them, and goes on to the next segment. One thread at a time has it.
+//! The files of an open log: the engine writes commits, syncs them and rotates segments. One thread at a time uses it.
 
 use std::{
     fmt, io,
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::error::Result;
 
-/// An entry of the index at most every so many bytes.
+/// Least distance between two entries of the index, in bytes.
 const INDEX_EVERY: u64 = 64 << 10;
 
 /// The segment that is being written.
@@ -31,11 +31,11 @@ const INDEX_EVERY: u64 = 64 << 10;
 pub(super) struct Active {
     pub(super) path: PathBuf,
     pub(super) file: Arc<dyn File>,
-    /// The number of its first record.
+    /// Number of its first record.
     pub(super) first: u64,
-    /// Where the next commit goes.
+    /// Offset of the next commit.
     pub(super) at: u64,
-    /// Where the room that is reserved for commits ends.
+    /// End of the space that is reserved for commits.
     pub(super) limit: u64,
     pub(super) commits: u64,
     pub(super) index: Vec<Entry>,
@@ -48,7 +48,7 @@ impl Active {
         Self { path, file, first, at: DATA, limit, commits: 0, index: Vec::new(), epoch: 0 }
     }
 
-    /// Takes note of a commit at `at`; the entry that the index got.
+    /// Counts a commit at `at`, and indexes it if an entry is due; returns that entry.
     pub(super) fn note(&mut self, header: &CommitHeader) -> Option<Entry> {
         let entry = Entry { seq: header.first, at: self.at };
         let due = self.index.last().is_none_or(|last| self.at - last.at >= INDEX_EVERY);
@@ -73,7 +73,7 @@ impl Active {
     }
 }
 
-/// Work off the append path.
+/// Work that runs in the background thread, off the append path.
 pub(super) struct Job(Box<dyn FnOnce() + Send>);
 
 impl fmt::Debug for Job {
@@ -82,9 +82,9 @@ impl fmt::Debug for Job {
     }
 }
 
-/// A thread that does one job after the other.
+/// The background thread, which runs one job after the other.
 #[derive(Debug)]
-pub(super) struct Helper {
+pub(super) struct Background {
     jobs: Sender<Job>,
     thread: JoinHandle<()>,
 }
@@ -96,26 +96,26 @@ pub(super) struct Engine {
     pub(super) chain: Chain,
     pub(super) durability: Durability,
     pub(super) segment_bytes: u64,
-    /// This opening.
+    /// Number of this opening of the log: each has a higher one.
     pub(super) epoch: u64,
     pub(super) active: Active,
     pub(super) head: (u64, Hash),
     pub(super) published: Arc<Published>,
-    /// Whether there is anything that the footer at the file's end does not say.
+    /// True if something was written that no footer at the file's end covers.
     pub(super) dirty: bool,
-    /// Where the active segment has a footer that the next commit makes untrue.
+    /// Offset of a footer in the active segment that the next commit makes stale.
     pub(super) stale_footer: Option<u64>,
     pub(super) lock: Option<Box<dyn File>>,
-    /// The file for the next segment, once asked for.
+    /// The file for the next segment, once it was asked for.
     pub(super) next: Option<Receiver<io::Result<Arc<dyn File>>>>,
-    /// The segment before, while its footer is being written and synced.
+    /// The previous segment, while its footer is being written and synced.
     pub(super) sealing: Option<Receiver<io::Result<()>>>,
-    /// Works off the append path; started when first needed.
-    pub(super) helper: Option<Helper>,
+    /// The thread that works off the append path; started when first needed.
+    pub(super) background: Option<Background>,
 }
 
 impl Engine {
-    /// Writes a commit: frames with room for the header before them.
+    /// Writes a commit. `commit` has the frames, and before them space for the commit's header.
     pub(super) fn write(&mut self, commit: &mut [u8], first: u64, count: u32) -> Result<()> {
         let size = commit.len() as u64;
         self.make_room(size)?;
@@ -141,7 +141,7 @@ impl Engine {
             self.sync()?;
         }
         self.published.commit(self.head, self.active.first, entry);
-        // Not before it is half full, so that a small log stays one file.
+        // Not before the segment is half full, so that a small log stays one file.
         if self.active.at > self.active.limit / 2 {
             self.prepare_next();
         }
@@ -150,20 +150,21 @@ impl Engine {
 
     /// Makes everything that was written durable.
     pub(super) fn sync(&mut self) -> Result<()> {
-        self.settle()?;
+        self.wait_for_seal()?;
         self.active.file.sync().map_err(|error| disk_error("wal.append", &self.active.path, error))?;
         self.published.sync(self.head.0);
         Ok(())
     }
 
-    /// What a sync that does not hold up the writer needs: the file, and up to where it will have been synced.
+    /// Prepares a sync that does not hold up the writer: returns the file, its path, and the last record that the sync will
+    /// cover.
     pub(super) fn begin_sync(&mut self) -> Result<(Arc<dyn File>, PathBuf, u64)> {
-        self.settle()?;
+        self.wait_for_seal()?;
         Ok((Arc::clone(&self.active.file), self.active.path.clone(), self.head.0))
     }
 
-    /// Waits until the segment before is synced. So at most two segments ever have what is not.
-    fn settle(&mut self) -> Result<()> {
+    /// Waits until the previous segment is synced. So at most two segments ever have bytes that are not synced.
+    fn wait_for_seal(&mut self) -> Result<()> {
         let Some(sealing) = self.sealing.take() else { return Ok(()) };
         let done = sealing.recv().unwrap_or_else(|gone| Err(io::Error::other(gone)));
         done.map_err(|error| disk_error("wal.append", &self.dir, error))?;
@@ -171,7 +172,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Where a footer is believed, nothing comes behind what it tells: so it goes with the first commit, in the same sync.
+    /// Erases the stale footer with the first commit, in the same sync: recovery that trusts a footer finds no commit behind it.
     fn erase_footer(&mut self) -> Result<()> {
         let Some(at) = self.stale_footer.take() else { return Ok(()) };
         let active = &self.active;
@@ -190,20 +191,20 @@ impl Engine {
         if self.head.0.saturating_add(1) > self.active.first {
             return self.rotate(size);
         }
-        // It is empty, and too small for this one commit.
+        // The segment is empty, and too small for this one commit.
         let active = &mut self.active;
         active.file.allocate(end).map_err(|error| disk_error("wal.append", &active.path, error))?;
         active.limit = end;
         Ok(())
     }
 
-    /// Goes on to a new segment with room for a commit of this size.
+    /// Starts a new segment with space for a commit of this size.
     fn rotate(&mut self, size: u64) -> Result<()> {
-        self.settle()?;
+        self.wait_for_seal()?;
         let unfinished = unfinished_path(&self.dir);
         let file = match self.next_file() {
             Ok(file) => file,
-            // There may be room by now.
+            // The disk may have free space again by now.
             Err(_) => self.next_file()?,
         };
         let limit = self.segment_bytes.max(DATA.saturating_add(size));
@@ -222,19 +223,19 @@ impl Engine {
         let path = begin(&*self.disk, &self.dir, &*file, &header)?;
         let full = std::mem::replace(&mut self.active, Active::new(path, file, header.first, limit));
         self.stale_footer = None;
-        // In this order: the next file is needed sooner than the footer.
+        // In this order, since the next file is needed sooner than the footer.
         self.prepare_next();
         self.seal(&full);
         Ok(())
     }
 
-    /// Writes the footer of a full segment, off the append path: it is needed by nobody yet.
+    /// Writes the footer of a full segment in the background: no append waits for it.
     fn seal(&mut self, full: &Active) {
         let footer = full.footer(self.head, self.published.synced()).encode(&self.chain.log);
         let (file, at) = (Arc::clone(&full.file), full.at);
         let (done, sealing) = channel();
         self.sealing = Some(sealing);
-        self.off_path(Job(Box::new(move || {
+        self.run_in_background(Job(Box::new(move || {
             let seal = || {
                 file.write_at(&footer, at)?;
                 file.truncate(at + footer.len() as u64)?;
@@ -244,14 +245,14 @@ impl Engine {
         })));
     }
 
-    /// Removes what is no part of the log.
+    /// Removes files that are no part of the log, in the background.
     pub(super) fn remove(&mut self, paths: Vec<PathBuf>) {
         let disk = Arc::clone(&self.disk);
-        // What cannot be removed now, the next opening removes.
-        self.off_path(Job(Box::new(move || paths.iter().for_each(|path| drop(disk.remove(path))))));
+        // A file that cannot be removed now is removed by the next opening.
+        self.run_in_background(Job(Box::new(move || paths.iter().for_each(|path| drop(disk.remove(path))))));
     }
 
-    /// The next segment's file; waits for it if need be.
+    /// Returns the next segment's file; waits until it is created.
     fn next_file(&mut self) -> Result<Arc<dyn File>> {
         self.prepare_next();
         let made = self.next.take().map_or(Err(RecvError), |next| next.recv());
@@ -259,7 +260,7 @@ impl Engine {
             .map_err(|error| disk_error("wal.append", &unfinished_path(&self.dir), error))
     }
 
-    /// Has the next segment's file made.
+    /// Creates the next segment's file in the background.
     fn prepare_next(&mut self) {
         if self.next.is_some() {
             return;
@@ -267,30 +268,30 @@ impl Engine {
         let (disk, dir, bytes) = (Arc::clone(&self.disk), self.dir.clone(), self.segment_bytes);
         let (done, next) = channel();
         self.next = Some(next);
-        self.off_path(Job(Box::new(move || {
+        self.run_in_background(Job(Box::new(move || {
             let _ = done.send(prepare(&*disk, &dir, bytes));
         })));
     }
 
-    fn off_path(&mut self, job: Job) {
-        if self.helper.is_none() {
+    fn run_in_background(&mut self, job: Job) {
+        if self.background.is_none() {
             let (sender, jobs) = channel::<Job>();
             let run = move || jobs.into_iter().for_each(|Job(job)| job());
             let thread = thread::Builder::new().name("runtide-wal-files".to_owned()).spawn(run).ok();
-            self.helper = thread.map(|thread| Helper { jobs: sender, thread });
+            self.background = thread.map(|thread| Background { jobs: sender, thread });
         }
-        let unsent = match &self.helper {
-            Some(helper) => helper.jobs.send(job).err().map(|unsent| unsent.0),
+        let unsent = match &self.background {
+            Some(background) => background.jobs.send(job).err().map(|unsent| unsent.0),
             None => Some(job),
         };
-        // Without a thread it is done here and now.
+        // Without a thread the job runs here and now.
         if let Some(Job(job)) = unsent {
             job();
         }
     }
 
-    /// Syncs, writes down where the log ends, so that the next opening need not look for it, and gives the lock back. After
-    /// a failure nothing is written any more.
+    /// Syncs, writes a footer with the end of the log, so that the next opening need not search for it, and releases the lock.
+    /// After a failure nothing is written any more.
     pub(super) fn close(&mut self) -> Result<()> {
         let done = if self.published.failed().is_none() && self.dirty { self.finish() } else { Ok(()) };
         if let Some(next) = self.next.take().and_then(|next| next.recv().ok()) {
@@ -298,14 +299,14 @@ impl Engine {
             // A leftover is harmless: the next opening removes it.
             let _ = self.disk.remove(&unfinished_path(&self.dir));
         }
-        self.let_go();
+        self.release();
         done
     }
 
-    fn let_go(&mut self) {
-        if let Some(Helper { jobs, thread }) = self.helper.take() {
+    fn release(&mut self) {
+        if let Some(Background { jobs, thread }) = self.background.take() {
             drop(jobs);
-            // Whoever has the lock next finds nobody else at work in the folder.
+            // The next holder of the lock finds no other thread at work in the folder.
             let _ = thread.join();
         }
         self.lock = None;
@@ -316,7 +317,7 @@ impl Engine {
         let active = &self.active;
         let footer = active.footer(self.head, self.published.synced()).encode(&self.chain.log);
         let write = || {
-            // At the very end of the reserved room, where it is found, and does not lie in the way of the next commit.
+            // At the very end of the reserved space, where it is found and the next commit does not overwrite it.
             let at = active.file.size()?.saturating_sub(footer.len() as u64).max(active.at);
             active.file.write_at(&footer, at)?;
             active.file.sync()
@@ -327,11 +328,11 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.let_go();
+        self.release();
     }
 }
 
-/// Makes a file of the size of a segment under a temporary name.
+/// Creates a file of the size of a segment under a temporary name.
 fn prepare(disk: &dyn Disk, dir: &Path, bytes: u64) -> io::Result<Arc<dyn File>> {
     let file = disk.create(&unfinished_path(dir))?;
     file.allocate(bytes)?;
@@ -339,7 +340,7 @@ fn prepare(disk: &dyn Disk, dir: &Path, bytes: u64) -> io::Result<Arc<dyn File>>
     Ok(Arc::from(file))
 }
 
-/// Makes the prepared file a segment: the header is durable before the name is, the name before the first commit is
+/// Turns the prepared file into a segment: the header is durable before the name is, the name before the first commit is
 /// acknowledged.
 fn begin(disk: &dyn Disk, dir: &Path, file: &dyn File, header: &SegmentHeader) -> Result<PathBuf> {
     let path = segment_path(dir, header.first);
@@ -353,7 +354,7 @@ fn begin(disk: &dyn Disk, dir: &Path, file: &dyn File, header: &SegmentHeader) -
     Ok(path)
 }
 
-/// Makes a segment, from the start.
+/// Creates a segment without a prepared file.
 pub(super) fn create_segment(disk: &dyn Disk, dir: &Path, header: &SegmentHeader, bytes: u64) -> Result<Active> {
     let file = prepare(disk, dir, bytes).map_err(|error| disk_error("wal.append", &unfinished_path(dir), error))?;
     let path = begin(disk, dir, &*file, header)?;

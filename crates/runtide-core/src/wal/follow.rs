@@ -1,4 +1,4 @@
-//! Following: what is there, then each commit as it becomes durable.
+//! Following: existing records, then each new one as its commit becomes durable.
 
 use std::{
     pin::Pin,
@@ -16,25 +16,25 @@ use super::{
 };
 use crate::{error::Result, names::streams};
 
-/// After so many records at a stretch the task lets others run: about a block of small records.
-const STRETCH: u32 = 1024;
+/// Records that the stream yields in a row before it lets other tasks run: about a block of small records.
+const YIELD_AFTER: u32 = 1024;
 
 streams! {
-    /// What is there, then each record as it is acknowledged; made by [`Wal::follow`].
+    /// Stream of the existing records, then of each record as it is acknowledged; made by [`Wal::follow`].
     ///
     /// # Behavior
-    /// * It shows only what was acknowledged, in order, each record once.
-    /// * It ends when the log was closed and everything was shown. When a write or a sync of the log fails, everything that
-    ///   was acknowledged is shown, then the error, then the end.
-    /// * Corruption is as for [`WalReader`]. A follower that falls behind retention by more than 128 segments gets
+    /// * It yields only acknowledged records, in order, each once.
+    /// * It ends when the log was closed and every record was yielded. When a write or a sync of the log fails, it yields every
+    ///   acknowledged record, then the error, then ends.
+    /// * Corruption is handled as by [`WalReader`]. A follower that falls behind retention by more than 128 segments gets
     ///   [`Expired`](crate::error::ErrorKind::Expired).
     /// * It costs the writer a wake-up and no memory: it reads the files, at its own pace, in the polling thread, 256 KiB at
-    ///   a time; after 1,024 records at a stretch it lets other tasks run. It needs no particular runtime.
+    ///   a time; after 1,024 records in a row it lets other tasks run. It needs no particular runtime.
     FollowStream => Record;
 }
 
 impl Wal {
-    /// Reads from a place on, and goes on with what comes.
+    /// Reads from a position to the end, and goes on with each record that is acknowledged later.
     ///
     /// # Errors
     /// As [`Wal::reader`].
@@ -52,15 +52,15 @@ impl Wal {
     /// ```
     pub fn follow(&self, from: ReadFrom) -> Result<FollowStream> {
         let published = Arc::clone(&self.inner.committer.published);
-        Ok(FollowStream::new(Follow { reader: self.reader(from)?, published, stretch: 0, done: false }))
+        Ok(FollowStream::new(Follow { reader: self.reader(from)?, published, in_a_row: 0, done: false }))
     }
 }
 
 struct Follow {
     reader: WalReader,
     published: Arc<Published>,
-    /// Records since others were let run.
-    stretch: u32,
+    /// Records yielded since other tasks last ran.
+    in_a_row: u32,
     done: bool,
 }
 
@@ -71,31 +71,31 @@ impl Stream for Follow {
         if self.done {
             return Poll::Ready(None);
         }
-        if self.stretch >= STRETCH {
-            self.stretch = 0;
+        if self.in_a_row >= YIELD_AFTER {
+            self.in_a_row = 0;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        // Looked at before reading: what was acknowledged before the end is still shown.
+        // Checked before reading: every record that was acknowledged before the end is still yielded.
         let ended = |published: &Published| published.closed() || published.failed().is_some();
-        let mut over = ended(&self.published);
+        let mut has_ended = ended(&self.published);
         loop {
             if let Some(item) = self.reader.next() {
-                self.stretch += 1;
+                self.in_a_row += 1;
                 return Poll::Ready(Some(item));
             }
-            self.stretch = 0;
+            self.in_a_row = 0;
             if self.reader.is_done() {
                 self.done = true;
                 return Poll::Ready(None);
             }
-            if over {
+            if has_ended {
                 self.done = true;
                 return Poll::Ready(self.published.failed().map(|failed| Err(failed.error())));
             }
             self.published.follow(cx.waker());
-            over = ended(&self.published);
-            if !over && self.published.acked() < self.reader.next_seq().0 {
+            has_ended = ended(&self.published);
+            if !has_ended && self.published.acked() < self.reader.next_seq().0 {
                 return Poll::Pending;
             }
         }

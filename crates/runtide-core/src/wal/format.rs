@@ -1,4 +1,4 @@
-//! The bytes, version 1: pure functions between values and little-endian bytes. `docs/wal-format.md` describes them for others.
+//! The file format, version 1: pure functions between values and little-endian bytes. `docs/wal-format.md` describes the bytes.
 
 mod commit;
 mod footer;
@@ -12,10 +12,10 @@ pub(super) use self::{
     header::{BadHeader, SEGMENT_HEADER, SegmentHeader, VERSION},
 };
 
-/// What names one log: the same in all its segments.
+/// Id of one log: 16 random bytes, the same in all its segments.
 pub(super) type LogId = [u8; 16];
 
-/// A BLAKE3 hash.
+/// A BLAKE3 hash: 32 bytes.
 pub(super) type Hash = [u8; 32];
 
 /// Reads fields one after the other; `None` past the end.
@@ -45,7 +45,7 @@ impl Fields<'_> {
     }
 }
 
-/// Rounds up to the eight bytes on which everything in a segment is aligned, so that no length is ever torn.
+/// Rounds up to eight bytes, the alignment of everything in a segment, so that a length field is never torn.
 pub(super) const fn aligned(len: u64) -> u64 {
     len.next_multiple_of(8)
 }

@@ -1,4 +1,4 @@
-//! The names in a log's folder.
+//! File names in a log's folder.
 
 use std::{
     io,
@@ -8,49 +8,51 @@ use std::{
 use super::{corruption::Corruption, fs::Disk, options::OnCorruption};
 use crate::error::Result;
 
-/// What a segment's name ends in; before it is the number of its first record, in 20 digits, so that names sort as numbers.
+/// Suffix of a segment's name. Before it is the number of the segment's first record, in 20 digits, so that names sort as
+/// numbers.
 const SEGMENT: &str = ".wal";
 
-/// A file that is being made: not yet, or no longer, part of the log.
+/// Suffix of a file that is being made: it is not yet part of the log.
 const UNFINISHED: &str = ".tmp";
 
-/// The next segment, before it has a number.
+/// Name of the next segment's file before it has a number, without the suffix.
 const NEXT: &str = "next";
 
-/// The file that says with which segment the log begins, if not with record 1.
+/// Name of the file that holds the number of the log's first record, if that is not 1.
 const BEGIN: &str = "begin";
 
 const BEGIN_MAGIC: [u8; 8] = *b"RUNTIDEB";
 
-/// Magic number, record, checksum.
+/// Size of that file in bytes: magic number, record number, checksum.
 const BEGIN_SIZE: usize = 20;
 
 /// The files of a log.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Layout {
-    /// First record and path, ascending; without what retention dropped.
+    /// First record and path of each segment, ascending; without segments that retention dropped.
     pub(super) segments: Vec<(u64, PathBuf)>,
-    /// What an interrupted retention or creation left.
+    /// Files that an interrupted retention or creation left.
     pub(super) leftovers: Vec<PathBuf>,
-    /// The number of the first record, if it is not 1: retention has dropped some, or salvage found none before.
+    /// Number of the first record, if it is not 1: retention has dropped some, or salvage found none before.
     pub(super) begin: Option<u64>,
-    /// The file that says so is corrupt: what retention dropped may be there again.
+    /// Set if the file [`BEGIN`] is corrupt: `segments` may then include some that retention dropped.
     pub(super) corruption: Option<Corruption>,
 }
 
 impl Layout {
     pub(super) fn read(disk: &dyn Disk, dir: &Path) -> io::Result<Self> {
-        let layout = Self::look(disk, dir)?;
-        // While the names were listed, the file `begin` may have come and a segment gone.
-        if layout.begin.is_none() && layout.missing(dir).is_some() { Self::look(disk, dir) } else { Ok(layout) }
+        let layout = Self::list(disk, dir)?;
+        // The file `begin` may have appeared, and a segment disappeared, while the names were listed.
+        if layout.begin.is_none() && layout.missing(dir).is_some() { Self::list(disk, dir) } else { Ok(layout) }
     }
 
-    /// The log as the writer knows it, from the segment that is being written on: whatever the log's length, nothing is listed.
+    /// The layout from the active segment on, as the writer knows it: the folder is not listed, so the cost does not grow with
+    /// the log.
     pub(super) fn active(dir: &Path, first: u64) -> Self {
         Self { segments: vec![(first, segment_path(dir, first))], ..Self::default() }
     }
 
-    fn look(disk: &dyn Disk, dir: &Path) -> io::Result<Self> {
+    fn list(disk: &dyn Disk, dir: &Path) -> io::Result<Self> {
         let mut layout = Self::default();
         let mut begin = None;
         for path in disk.list(dir)? {
@@ -73,16 +75,16 @@ impl Layout {
         Ok(layout)
     }
 
-    /// What is missing before the first segment that is there.
+    /// The range that is missing before the first segment.
     pub(super) fn missing(&self, dir: &Path) -> Option<Corruption> {
         let (first, _) = self.segments.first()?;
         let begin = self.begin.unwrap_or(1);
-        // If the file that says it is corrupt, that is what is told.
+        // If the file `begin` is corrupt, that is reported instead.
         (self.corruption.is_none() && begin < *first)
             .then(|| Corruption::new(&segment_path(dir, begin), 0, 0, Some((begin, first.saturating_sub(1)))))
     }
 
-    /// The corruption, if it may be gone on behind.
+    /// The corruption of the file `begin`, if any; an error if the options say to stop at corruption.
     pub(super) fn corruption(
         &self,
         on_corruption: OnCorruption,
@@ -96,7 +98,7 @@ impl Layout {
         }
     }
 
-    /// The segment that has this record, if any has it.
+    /// Index of the segment that has this record; `None` if it lies before the first segment.
     pub(super) fn holding(&self, seq: u64) -> Option<usize> {
         self.segments.partition_point(|(first, _)| *first <= seq).checked_sub(1)
     }
@@ -111,29 +113,29 @@ fn segment_number(name: &str) -> Option<u64> {
     (digits.len() == 20 && digits.bytes().all(|digit| digit.is_ascii_digit())).then(|| digits.parse().ok())?
 }
 
-/// Where the next segment is made.
+/// Path at which the next segment is made.
 pub(super) fn unfinished_path(dir: &Path) -> PathBuf {
     dir.join(format!("{NEXT}{UNFINISHED}"))
 }
 
-/// Where the next [`BEGIN`] is made.
+/// Path at which the next [`BEGIN`] is made.
 pub(super) fn unfinished_begin(dir: &Path) -> PathBuf {
     dir.join(format!("{BEGIN}{UNFINISHED}"))
 }
 
-/// Where what was cut from a segment is kept: not a segment, so never read as one.
+/// Path of the copy of bytes cut from a segment. Its suffix is not a segment's, so it is never read as one.
 pub(super) fn aside_path(segment: &Path, epoch: u64, at: u64) -> PathBuf {
     let mut name = segment.file_name().unwrap_or_default().to_owned();
     name.push(format!(".torn-{epoch}-{at}"));
     segment.with_file_name(name)
 }
 
-/// The file whose lock the writer holds.
-pub(crate) fn lock_path(dir: &Path) -> PathBuf {
+/// Path of the lock file of the log in `dir`. The writer holds an exclusive lock on it for as long as the log is open.
+pub fn lock_path(dir: &Path) -> PathBuf {
     dir.join("lock")
 }
 
-/// Drops everything before a segment in one step: from the renaming on, what is before it is not part of the log.
+/// Drops everything before a segment in one step: from the rename on, earlier segments are not part of the log.
 pub(super) fn write_begin(disk: &dyn Disk, dir: &Path, first: u64) -> io::Result<()> {
     let mut bytes = BEGIN_MAGIC.to_vec();
     bytes.extend_from_slice(&first.to_le_bytes());
@@ -147,7 +149,7 @@ pub(super) fn write_begin(disk: &dyn Disk, dir: &Path, first: u64) -> io::Result
     disk.sync_dir(dir)
 }
 
-/// `None`: it is corrupt.
+/// Reads the number of the first record; `None` if the file is corrupt.
 fn read_begin(disk: &dyn Disk, path: &Path) -> io::Result<Option<u64>> {
     let mut bytes = [0; BEGIN_SIZE];
     let read = disk.open(path)?.read_at(&mut bytes, 0)?;

@@ -1,4 +1,4 @@
-//! One writer for a directory: a file that is locked, and says by whom.
+//! One writer for a directory: a lock file, whose content names the process that holds it.
 
 use std::path::Path;
 
@@ -9,10 +9,10 @@ use super::{
 };
 use crate::error::{Error, ErrorKind, Result};
 
-/// How much of the lock file is read: a pid and a name.
+/// Most bytes of the lock file that are read: a pid and a program's name.
 const HOLDER: usize = 256;
 
-/// Takes the lock, or says who has it.
+/// Takes the lock, or fails with the name of its holder.
 pub(super) fn acquire(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn File>> {
     let path = lock_path(dir);
     match disk.lock(&path) {
@@ -34,7 +34,7 @@ pub(super) fn acquire(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn File>> {
     }
 }
 
-/// This process: its id, and its program's name where the system tells it.
+/// This process: its id, and its program's name if the system reports it.
 fn holder() -> String {
     let program = std::env::current_exe().ok();
     let name = program.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());

@@ -1,7 +1,8 @@
-//! Opening for writing: a new log, or the end of one that is there, found and put in order.
+//! Opening for writing: creates a log, or finds the end of an existing one and repairs its torn tail.
 //!
-//! A commit says up to which record everything was durable when it was written. So of what is bad, a later valid commit tells
-//! whether it had been durable, which makes it corruption, or not, which makes it a tail that was torn by a crash.
+//! Each commit carries the number of the last record that was durable when the commit was written. A later valid commit therefore
+//! proves that an unreadable range had been durable, which makes the range corruption. Without such a proof it is a tail that a
+//! crash tore.
 
 use std::{
     collections::VecDeque,
@@ -31,16 +32,16 @@ use crate::error::{Error, ErrorKind, Result};
 
 const OPEN: &str = "wal.open";
 
-/// How many bytes behind a footer must be zeros for it to be believed that there is no more.
+/// Bytes behind a footer that must be zeros before recovery accepts that the log ends there.
 const PEEK: u64 = 4 << 10;
 
-/// The torn tail that opening cut, and where its copy lies.
+/// A torn tail that opening cut, and the copy that was kept of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Repair {
-    /// What was cut: nothing in it had been acknowledged. Its records are known only where a whole header was left.
+    /// The range that was cut; nothing in it had been acknowledged. Its records are known only if a whole header was left.
     pub cut: Corruption,
-    /// The copy. It is no part of the log, and yours to remove.
+    /// Path of the copy. The file is no part of the log: the caller may remove it.
     pub copy: PathBuf,
 }
 
@@ -51,7 +52,7 @@ pub(super) struct Opened {
     pub(super) corruption: Option<Corruption>,
 }
 
-/// Where a log ends.
+/// The end of a log, as recovery found it.
 struct End {
     chain: Chain,
     active: Active,
@@ -60,9 +61,9 @@ struct End {
     epoch: u64,
     repaired: Option<Repair>,
     corruption: Option<Corruption>,
-    /// Whether a footer says all of it already.
+    /// True if a sound footer at the file's end already describes this end.
     clean: bool,
-    /// Where that footer begins.
+    /// Offset of that footer; the next commit makes it stale.
     stale_footer: Option<u64>,
 }
 
@@ -70,7 +71,7 @@ pub(super) fn open(dir: &Path, options: &WalOptions) -> Result<Opened> {
     let disk = options.disk();
     let lock = take_lock(&*disk, dir)?;
     let mut layout = Layout::read(&*disk, dir).map_err(|error| disk_error(OPEN, dir, error))?;
-    // Retention may soon use this name, so it is not left to a thread.
+    // Retention may soon use this name, so it is removed here and not by the background thread.
     let begin = unfinished_begin(dir);
     if let Some(at) = layout.leftovers.iter().position(|path| *path == begin) {
         layout.leftovers.swap_remove(at);
@@ -90,7 +91,7 @@ pub(super) fn open(dir: &Path, options: &WalOptions) -> Result<Opened> {
             );
         }
         None => {
-            name_folder(&*disk, dir)?;
+            sync_parents(&*disk, dir)?;
             create(&*disk, dir, options, 1)?
         }
     };
@@ -102,11 +103,11 @@ pub(super) fn open(dir: &Path, options: &WalOptions) -> Result<Opened> {
     Ok(Opened { engine, repaired, corruption })
 }
 
-/// Makes a new log whose first record has this number, in a folder that has none.
+/// Creates a log whose first record has this number, in a folder that has no log.
 pub(super) fn begin_at(dir: &Path, options: &WalOptions, first: u64) -> Result<Engine> {
     let disk = options.disk();
     let lock = take_lock(&*disk, dir)?;
-    name_folder(&*disk, dir)?;
+    sync_parents(&*disk, dir)?;
     if first > 1 {
         write_begin(&*disk, dir, first).map_err(|error| disk_error(OPEN, dir, error))?;
     }
@@ -132,11 +133,11 @@ fn engine(disk: Arc<dyn Disk>, dir: &Path, options: &WalOptions, lock: Box<dyn F
         lock: Some(lock),
         next: None,
         sealing: None,
-        helper: None,
+        background: None,
     }
 }
 
-/// Takes the lock; makes the folder if it is not there, and those above it.
+/// Takes the lock; creates the folder and its parents if they do not exist.
 fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn File>> {
     match lock::acquire(disk, dir) {
         Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -147,18 +148,18 @@ fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn File>> {
     }
 }
 
-/// Makes the names of a new log's folder, and of those above it, durable: whoever made them may not have done so.
-fn name_folder(disk: &dyn Disk, dir: &Path) -> Result<()> {
+/// Makes the name of a new log's folder, and the names of its parents, durable: their creator may not have synced them.
+fn sync_parents(disk: &dyn Disk, dir: &Path) -> Result<()> {
     for folder in dir.ancestors().skip(1) {
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         match disk.sync_dir(folder) {
-            // Who must not even look into a folder, or cannot change it, made nothing in it.
+            // This process cannot read or change the folder, so it created nothing in it.
             Err(error)
                 if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) =>
             {
                 break;
             }
-            // File systems that cannot sync a folder keep its names otherwise.
+            // File systems that cannot sync a folder make its names durable by other means.
             Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {}
             done => done.map_err(|error| disk_error(OPEN, folder, error))?,
         }
@@ -166,7 +167,7 @@ fn name_folder(disk: &dyn Disk, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A new log, whose first record has this number.
+/// Creates the first segment of a new log whose first record has this number.
 fn create(disk: &dyn Disk, dir: &Path, options: &WalOptions, first: u64) -> Result<End> {
     let chain = Chain::new(uuid::Uuid::new_v4().into_bytes(), options.key.clone());
     let header = SegmentHeader {
@@ -192,7 +193,7 @@ fn create(disk: &dyn Disk, dir: &Path, options: &WalOptions, first: u64) -> Resu
     })
 }
 
-/// Finds the end: in the last segment, or in the one before if that was not yet synced when the last one was begun.
+/// Finds the end: in the last segment, or in the one before it if that was not yet synced when the last one was begun.
 fn recover(disk: &dyn Disk, dir: &Path, mut segments: Vec<(u64, PathBuf)>, options: &WalOptions) -> Result<End> {
     let mut set_aside = None;
     loop {
@@ -206,13 +207,13 @@ fn recover(disk: &dyn Disk, dir: &Path, mut segments: Vec<(u64, PathBuf)>, optio
         {
             let before = Segment::open(disk, *first_before, path_before, OPEN)?;
             if let Some(torn) = torn_before(&before, &segment, OPEN)? {
-                // Nothing in the last segment was durable, and it hangs on what is not there: it goes, as a whole.
+                // Nothing in the last segment was durable, and the commit that it continues is missing: set it aside as a whole.
                 let copy = aside_path(&path, segment.header.epoch, 0);
-                let away = || {
+                let move_aside = || {
                     disk.rename(&path, &copy)?;
                     disk.sync_dir(dir)
                 };
-                away().map_err(|error| disk_error(OPEN, &path, error))?;
+                move_aside().map_err(|error| disk_error(OPEN, &path, error))?;
                 set_aside = Some(Repair { cut: torn, copy });
                 continue;
             }
@@ -223,18 +224,20 @@ fn recover(disk: &dyn Disk, dir: &Path, mut segments: Vec<(u64, PathBuf)>, optio
     }
 }
 
-/// Whether everything before this segment is known to have been durable: when it was begun, or when it was closed.
+/// True if everything before this segment is known to have been durable: by its header, from when it was begun, or by its footer,
+/// from when it was closed.
 pub(super) fn follows_durable(segment: &Segment) -> io::Result<bool> {
     let first = segment.header.first;
     Ok(segment.header.synced.saturating_add(1) >= first
         || segment.footer()?.is_some_and(|(_, footer)| footer.synced.saturating_add(1) >= first))
 }
 
-/// Whether the segment before the last one ends before the last one begins, though nothing shows that it had been durable.
+/// Returns the whole last segment as a torn range if the segment before it ends too early and nothing proves that the missing
+/// records had been durable.
 pub(super) fn torn_before(before: &Segment, last: &Segment, operation: &'static str) -> Result<Option<Corruption>> {
     let limit = before.size(operation)?;
     let mut walk = Walk::new(before, limit);
-    let mut look = || -> io::Result<Option<u64>> {
+    let mut torn_size = || -> io::Result<Option<u64>> {
         while walk.next < last.header.first && walk.step(None)?.is_some() {}
         if walk.next == last.header.first && walk.hash == last.header.prev {
             return Ok(None);
@@ -245,11 +248,11 @@ pub(super) fn torn_before(before: &Segment, last: &Segment, operation: &'static 
             find_commit(&mut window, DATA, size, &last.header.log, |header| header.synced >= walk.next)?.is_some();
         Ok((!witness && last.header.synced < walk.next).then_some(size))
     };
-    let torn = look().map_err(|error| disk_error(operation, &before.path, error))?;
+    let torn = torn_size().map_err(|error| disk_error(operation, &before.path, error))?;
     Ok(torn.map(|size| Corruption::new(&last.path, 0, size, None)))
 }
 
-/// Looks through the last segment, and puts its end in order.
+/// Walks the last segment and repairs its end.
 struct Recovery<'a> {
     disk: &'a dyn Disk,
     dir: &'a Path,
@@ -257,7 +260,7 @@ struct Recovery<'a> {
     chain: Chain,
     options: &'a WalOptions,
     active: Active,
-    /// Commits that the newest one does not say to be durable: their last record, and their place.
+    /// Commits that the newest commit does not state to be durable: last record and offset of each.
     unsynced: VecDeque<(u64, u64)>,
     corruption: Option<Corruption>,
 }
@@ -274,8 +277,8 @@ impl<'a> Recovery<'a> {
 
     fn run(mut self, trust_footer: bool) -> Result<End> {
         let size = self.segment.size(OPEN)?;
-        // One that was written together with what it tells, where commits are not synced one by one, may be on the disk
-        // without that.
+        // Where commits are not synced one by one, a footer may be on the disk without the commits that it describes: it is
+        // trusted only if it states them to be synced.
         let footer = self.segment.footer().map_err(|error| self.failed(error))?;
         let footer = footer.filter(|(_, footer)| trust_footer && footer.synced >= footer.last);
         let start = footer.as_ref().map(|(start, _)| *start);
@@ -298,7 +301,7 @@ impl<'a> Recovery<'a> {
             bytes_end == walk.at && footer.is_some_and(|footer| footer.end == walk.at && footer.hash == walk.hash);
         let mut repaired = None;
         if !clean {
-            repaired = self.put_in_order(&mut walk, bytes_end).map_err(|error| self.failed(error))?;
+            repaired = self.repair(&mut walk, bytes_end).map_err(|error| self.failed(error))?;
         }
         Ok(End {
             next: walk.next,
@@ -313,7 +316,7 @@ impl<'a> Recovery<'a> {
         })
     }
 
-    /// Begins at the last place that the footer's index tells, if a commit is there.
+    /// Begins at the last offset in the footer's index, if a commit is there.
     fn begin_at_footer(&mut self, walk: &mut Walk<'_>, footer: &Footer) -> io::Result<()> {
         let Some(entry) = footer.index.last() else { return Ok(()) };
         walk.at = entry.at;
@@ -327,8 +330,8 @@ impl<'a> Recovery<'a> {
         Ok(())
     }
 
-    /// Goes on as long as commits follow each other. The hash of the last one is checked as well: it is what the next one
-    /// builds on.
+    /// Goes on as long as commits follow each other. The hash of the last commit is checked as well, since the next commit is
+    /// chained to it.
     fn walk(&mut self, walk: &mut Walk<'_>, footer: Option<&Footer>) -> io::Result<()> {
         let mut last = None;
         loop {
@@ -355,8 +358,8 @@ impl<'a> Recovery<'a> {
         Ok(())
     }
 
-    /// Where what was ever written ends. Behind a footer nothing was written durably, so there a look at the next bytes is
-    /// enough.
+    /// Returns the end of all bytes ever written. Nothing was written durably behind a footer, so there it suffices to read the
+    /// next [`PEEK`] bytes.
     fn end_of_bytes(walk: &mut Walk<'_>, footer: Option<&Footer>) -> io::Result<u64> {
         let limit = walk.limit;
         if footer.is_some_and(|footer| footer.end == walk.at && footer.hash == walk.hash)
@@ -367,7 +370,8 @@ impl<'a> Recovery<'a> {
         end_of_bytes(&mut walk.window, walk.at, limit)
     }
 
-    /// If what is bad here had been durable, it is corruption: refuses it, or goes behind it. False if there is nothing behind.
+    /// If the unreadable range here had been durable, it is corruption: refuses it, or goes behind it, as the options say.
+    /// Returns false if nothing durable lies behind it.
     fn skip_corruption(&mut self, walk: &mut Walk<'_>, footer: Option<&Footer>, bytes_end: u64) -> Result<bool> {
         let (at, next, epoch) = (walk.at, walk.next, walk.epoch);
         let footer = footer.filter(|footer| footer.end > at && footer.last >= next);
@@ -376,11 +380,12 @@ impl<'a> Recovery<'a> {
         };
         let later = find_commit(&mut walk.window, at, bytes_end, &self.chain.log, accept);
         let later = later.map_err(|error| self.failed(error))?;
-        let told = walk.header().map_err(|error| self.failed(error))?.filter(|header| header.first == next);
-        if let (Some((behind, later)), Some(told)) = (&later, told)
-            && later.first <= told.last()
+        let claimed = walk.header().map_err(|error| self.failed(error))?.filter(|header| header.first == next);
+        if let (Some((behind, later)), Some(claimed)) = (&later, claimed)
+            && later.first <= claimed.last()
         {
-            // No corruption does that to checksums that hold. Readers go by what is told, so that an append would not be shown.
+            // Corruption does not do that to checksums that hold. Readers trust the header's record count, so they would not
+            // show an append made here.
             let corruption = Corruption::new(&self.segment.path, at, *behind, Some((next, later.first - 1)));
             return Err(corruption.error(OPEN, "two commits contradict each other: only salvage helps"));
         }
@@ -407,8 +412,8 @@ impl<'a> Recovery<'a> {
         Ok(true)
     }
 
-    /// Cuts a torn tail, and makes sure that what is before it is on the disk.
-    fn put_in_order(&mut self, walk: &mut Walk<'_>, bytes_end: u64) -> io::Result<Option<Repair>> {
+    /// Cuts a torn tail, and makes sure that everything before it is durable.
+    fn repair(&mut self, walk: &mut Walk<'_>, bytes_end: u64) -> io::Result<Option<Repair>> {
         let mut repaired = None;
         if bytes_end > walk.at {
             repaired = Some(self.set_aside(walk, bytes_end)?);
@@ -417,8 +422,8 @@ impl<'a> Recovery<'a> {
             self.segment.file.allocate(size)?;
             self.active.limit = size;
         }
-        // What a sync failed to write may still be shown by the system, as if it had been written. So what is not known to
-        // be durable is written again before it is synced.
+        // After a failed sync the page cache may still show bytes that never reached the disk. So all bytes that are not known
+        // to be durable are written again before the sync.
         let mut at = self.unsynced.front().map_or(walk.at, |(_, at)| *at);
         while at < walk.at {
             let piece = walk.window.piece(at, walk.at)?;
@@ -433,7 +438,7 @@ impl<'a> Recovery<'a> {
         Ok(repaired)
     }
 
-    /// Copies what is to be cut.
+    /// Copies the torn tail to a separate file before it is cut.
     fn set_aside(&self, walk: &mut Walk<'_>, end: u64) -> io::Result<Repair> {
         let lost =
             walk.header()?.filter(|header| header.first == walk.next).map(|header| (header.first, header.last()));

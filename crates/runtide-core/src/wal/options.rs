@@ -1,4 +1,4 @@
-//! What a caller can choose.
+//! Options of a log: durability, segment size, key, handling of corruption, disk.
 
 use std::{fmt, num::NonZeroU64, sync::Arc, time::Duration};
 
@@ -7,48 +7,48 @@ use serde::{Deserialize, Serialize};
 use super::fs::{Disk, OsDisk};
 use crate::names::setters;
 
-/// The size of a segment unless told otherwise: 16 MiB, which one core reads and checks in well under 10 ms.
+/// The default size of a segment: 16 MiB, which one core reads and checks in well under 10 ms.
 const SEGMENT_BYTES: u64 = 16 << 20;
 
-/// The smallest segment: room for its header and a little more.
+/// The smallest segment in bytes: space for its header and a few commits.
 const MIN_SEGMENT_BYTES: u64 = 8 << 10;
 
-/// What an acknowledgement survives.
+/// The guarantee that an acknowledgement gives.
 ///
-/// In no mode does the end of the process lose what was acknowledged; they differ in what a power cut can take.
+/// In no mode does the end of the process lose an acknowledged record; the modes differ in the records that a power cut can take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Durability {
-    /// Each commit is synced before it is acknowledged: a power cut loses nothing that was acknowledged.
+    /// Each commit is synced before it is acknowledged: a power cut loses no acknowledged record.
     #[default]
     Commit,
-    /// Acknowledged once written, synced at this interval (at least 1 ms): a power cut can lose what was acknowledged in
-    /// the last interval, and the time of one sync.
+    /// Acknowledged once written, synced at this interval (at least 1 ms): a power cut can lose the records that were
+    /// acknowledged during the last interval and the time of one sync.
     Every(Duration),
-    /// Acknowledged once written, synced when the system likes to, on [`Wal::sync`](super::Wal::sync) and on closing: a power
-    /// cut can lose what was acknowledged since.
+    /// Acknowledged once written; synced when the operating system decides to, on [`Wal::sync`](super::Wal::sync) and on closing:
+    /// a power cut can lose the records that were acknowledged since.
     Os,
 }
 
-/// What to do about corruption before the tail.
+/// Handling of corruption before the tail.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum OnCorruption {
-    /// Stop there: opening for writing fails, a reader ends with an error.
+    /// Stop at corruption: opening for writing fails, a reader ends with an error.
     #[default]
     Stop,
-    /// Go on behind it: opening for writing keeps the corruption where it is and appends behind it, where it can, a reader gives
-    /// an error for each corrupt range and then the records that follow. A reader that the writer gave ends at corruption in the
-    /// last commit.
+    /// Go on behind corruption: opening for writing leaves the corrupt range where it is and appends behind it, where it can; a
+    /// reader yields an error for each corrupt range and then the records that follow. A reader made by the writer ends at
+    /// corruption in the last commit.
     Continue,
 }
 
-/// The key of a keyed chain: whoever does not have it cannot make a log that verifies.
+/// The key of a keyed chain: without it nothing can write a log that verifies.
 ///
-/// Without a key the chain proves integrity only: who can write the files can also compute new hashes. Fixed when the log is
-/// created. It is in no `Debug` output.
+/// Without a key the chain proves integrity only: any process that can write the files can also compute new hashes. The key is
+/// fixed when the log is created. It is in no `Debug` output.
 #[derive(Clone)]
 pub struct WalKey(pub(super) [u8; 32]);
 
@@ -71,7 +71,7 @@ impl fmt::Debug for WalKey {
     }
 }
 
-/// How to open a log.
+/// Options with which a log is opened.
 ///
 /// ```
 /// use runtide_core::wal::{Durability, WalOptions};
@@ -83,29 +83,29 @@ impl fmt::Debug for WalKey {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct WalOptions {
-    /// What an acknowledgement survives; each commit is synced, unless told otherwise.
+    /// The guarantee that an acknowledgement gives; by default each commit is synced.
     pub durability: Durability,
-    /// The size of new segments in bytes; 16 MiB if `None`, at least 8 KiB. A commit that is larger gets a segment of its own
-    /// that is as large as it must be.
+    /// The size of new segments in bytes; 16 MiB if `None`, at least 8 KiB. A larger commit gets a segment for itself, as large
+    /// as it must be.
     pub segment_bytes: Option<NonZeroU64>,
     /// The key of a keyed chain. A new log is keyed if it is given, and not if it is `None`.
     pub key: Option<WalKey>,
-    /// What to do about corruption before the tail.
+    /// Handling of corruption before the tail; by default the log stops there.
     pub on_corruption: OnCorruption,
     /// The disk; the operating system's if `None`.
     pub disk: Option<Arc<dyn Disk>>,
 }
 
 setters!(WalOptions {
-    /// What an acknowledgement survives.
+    /// Sets the guarantee that an acknowledgement gives.
     with_durability: durability: Durability;
-    /// The size of new segments in bytes.
+    /// Sets the size of new segments in bytes.
     with_segment_bytes: segment_bytes: Option<NonZeroU64>;
-    /// The key of a keyed chain.
+    /// Sets the key of a keyed chain.
     with_key: key: Option<WalKey>;
-    /// What to do about corruption before the tail.
+    /// Sets the handling of corruption before the tail.
     with_on_corruption: on_corruption: OnCorruption;
-    /// Another disk than the operating system's.
+    /// Sets another disk than the operating system's.
     with_disk: disk: Option<Arc<dyn Disk>>;
 });
 

@@ -1,6 +1,6 @@
-//! A last segment that hangs in the air: a power cut tore the one before it, and nothing in either was promised to survive.
+//! An orphaned last segment: a power cut tore the segment before it, and nothing in either was promised to survive.
 //!
-//! It happens where commits are not synced one by one. Opening for writing sets such a segment aside; whoever reads before
+//! It happens where commits are not synced one by one. Opening for writing sets such a segment aside; a reader that comes before
 //! that leaves it out.
 
 use std::path::PathBuf;
@@ -15,14 +15,14 @@ use super::{
 use crate::error::{ErrorKind, Result};
 
 impl Layout {
-    /// Leaves out what hangs in the air; it, if there is any.
+    /// Leaves out orphaned segments; returns the first of them, if there is any.
     pub(super) fn leave_out_orphaned(
         &mut self,
         disk: &dyn Disk,
         operation: &'static str,
     ) -> Result<Option<Corruption>> {
         let mut orphaned = None;
-        while let Some(torn) = hangs(disk, &self.segments, operation)? {
+        while let Some(torn) = orphaned_last(disk, &self.segments, operation)? {
             self.segments.pop();
             orphaned = Some(torn);
         }
@@ -30,8 +30,8 @@ impl Layout {
     }
 }
 
-/// Whether the last segment hangs in the air. One whose header cannot be read is for others to judge.
-fn hangs(disk: &dyn Disk, segments: &[(u64, PathBuf)], operation: &'static str) -> Result<Option<Corruption>> {
+/// Returns the last segment if it is orphaned. A segment whose header cannot be read is left to the caller.
+fn orphaned_last(disk: &dyn Disk, segments: &[(u64, PathBuf)], operation: &'static str) -> Result<Option<Corruption>> {
     let [.., (first_before, path_before), (first, path)] = segments else { return Ok(None) };
     let Some(last) = sound(Segment::open(disk, *first, path, operation))? else { return Ok(None) };
     if follows_durable(&last).map_err(|error| disk_error(operation, path, error))? {

@@ -1,4 +1,5 @@
-//! What the writer has told: how far the log reaches, whether it failed, and who waits for more.
+//! The state that the writer publishes to readers and followers: the last acknowledged and synced records, the head, a
+//! failure, and the wakers of the followers.
 
 use std::{
     sync::{OnceLock, PoisonError},
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::error::{Error, ErrorKind, Retry};
 
-/// No lock of the log's guards anything that a panic could leave half done.
+/// Locks, even if the lock is poisoned: no lock of the log guards data that a panic could leave half changed.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -36,29 +37,29 @@ impl From<&Error> for Failed {
 
 impl Failed {
     pub(super) fn error(&self) -> Error {
-        let message = format!("the log takes no more until it is opened anew: {}", self.message);
+        let message = format!("the log refuses calls until it is opened again: {}", self.message);
         self.context
             .iter()
             .fold(Error::new(self.kind, "wal.append", message), |error, (key, value)| error.with_context(key, value))
-            // Trying again without opening it anew is of no use.
+            // Trying again without opening the log again is of no use.
             .with_retry(Retry::Never)
     }
 }
 
-/// Shared by the writer, its readers and its followers.
+/// The published state, shared by the writer, its readers and its followers.
 #[derive(Debug)]
 pub(super) struct Published {
     acked: AtomicU64,
     synced: AtomicU64,
     closed: AtomicBool,
     failed: OnceLock<Failed>,
-    place: Mutex<Place>,
+    position: Mutex<Position>,
     followers: Mutex<Vec<Waker>>,
 }
 
-/// Where the log ends, and where things are in the segment that is being written.
+/// The head of the log, and the index of the active segment.
 #[derive(Debug)]
-struct Place {
+struct Position {
     log: LogId,
     head: (u64, Hash),
     segment: u64,
@@ -72,17 +73,17 @@ impl Published {
             synced: AtomicU64::new(synced),
             closed: AtomicBool::new(false),
             failed: OnceLock::new(),
-            place: Mutex::new(Place { log, head, segment, index }),
+            position: Mutex::new(Position { log, head, segment, index }),
             followers: Mutex::default(),
         }
     }
 
-    /// The last record that was acknowledged.
+    /// Number of the last record that was acknowledged.
     pub(super) fn acked(&self) -> u64 {
         self.acked.load(Ordering::Acquire)
     }
 
-    /// The last record that was synced.
+    /// Number of the last record that was synced.
     pub(super) fn synced(&self) -> u64 {
         self.synced.load(Ordering::Acquire)
     }
@@ -96,34 +97,34 @@ impl Published {
     }
 
     pub(super) fn head(&self) -> Anchor {
-        let place = lock(&self.place);
-        Anchor::new(place.log, place.head.0, place.head.1)
+        let position = lock(&self.position);
+        Anchor::new(position.log, position.head.0, position.head.1)
     }
 
-    /// The first record of the segment that is being written.
+    /// Number of the first record of the active segment.
     pub(super) fn segment(&self) -> u64 {
-        lock(&self.place).segment
+        lock(&self.position).segment
     }
 
-    /// The commit in the segment being written from which record `seq` is not far.
+    /// The last indexed commit at or before record `seq`; `None` if `segment` is not the active one, or has none.
     pub(super) fn near(&self, segment: u64, seq: u64) -> Option<Entry> {
-        let place = lock(&self.place);
-        if place.segment != segment {
+        let position = lock(&self.position);
+        if position.segment != segment {
             return None;
         }
-        let behind = place.index.partition_point(|entry| entry.seq <= seq);
-        place.index.get(behind.checked_sub(1)?).copied()
+        let behind = position.index.partition_point(|entry| entry.seq <= seq);
+        position.index.get(behind.checked_sub(1)?).copied()
     }
 
-    /// A commit is there.
+    /// Publishes a commit as acknowledged.
     pub(super) fn commit(&self, head: (u64, Hash), segment: u64, entry: Option<Entry>) {
-        let mut place = lock(&self.place);
-        if place.segment != segment {
-            place.segment = segment;
-            place.index.clear();
+        let mut position = lock(&self.position);
+        if position.segment != segment {
+            position.segment = segment;
+            position.index.clear();
         }
-        place.index.extend(entry);
-        place.head = head;
+        position.index.extend(entry);
+        position.head = head;
         self.acked.store(head.0, Ordering::Release);
     }
 
@@ -140,7 +141,7 @@ impl Published {
         self.wake_followers();
     }
 
-    /// Wakes this one at the next change. Look again after the call: the change may have come before it.
+    /// Registers a waker for the next change. Check the state again after the call: the change may have come before it.
     pub(super) fn follow(&self, waker: &Waker) {
         let mut followers = lock(&self.followers);
         if !followers.iter().any(|other| other.will_wake(waker)) {

@@ -1,4 +1,4 @@
-//! What waits to be committed: the group that is forming, and who waits for it.
+//! The queue of requests to commit: the forming group, and the callers that wait for it.
 
 use std::{
     collections::VecDeque,
@@ -17,28 +17,28 @@ use super::{
     },
 };
 
-/// When a group has so many bytes, the next record waits for the next group; a batch that is larger makes a group of its own.
+/// Size of a group in bytes from which on the next record waits for the next group; a larger batch makes a group by itself.
 pub(super) const GROUP_BYTES: usize = 1 << 20;
 
-/// What a caller wants to have in the log.
+/// A caller's request to the log.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Request<'a> {
     One(RecordKind, &'a [u8]),
     Many(&'a [(RecordKind, &'a [u8])]),
-    /// Nothing more; but that what is there be synced.
+    /// No record, only a sync of the records before.
     Sync,
 }
 
-/// A thread that waits.
+/// A waiting thread.
 #[derive(Debug)]
 pub(super) struct Parker {
     thread: Thread,
-    /// It is to commit the group that it is in.
+    /// Set when the thread gets the lead: it must commit the group that it is in.
     leads: AtomicBool,
 }
 
 impl Parker {
-    /// The present thread's own.
+    /// The parker of the current thread.
     pub(super) fn current() -> Arc<Self> {
         thread_local! {
             static OWN: Arc<Parker> = Arc::new(Parker { thread: thread::current(), leads: AtomicBool::new(false) });
@@ -66,7 +66,7 @@ impl Wake for Parker {
     }
 }
 
-/// Who asks, and is to be woken.
+/// The caller of a request, to be woken when it is done.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Caller<'a> {
     Task(&'a Waker),
@@ -85,15 +85,15 @@ impl Caller<'_> {
 /// Records that will be one commit.
 #[derive(Debug)]
 pub(super) struct Group {
-    /// Room for the commit's header, then frames.
+    /// Space for the commit's header, then frames.
     pub(super) bytes: Vec<u8>,
     pub(super) first: u64,
     pub(super) count: u32,
-    /// How many calls it is made of.
+    /// Number of calls in the group.
     pub(super) callers: usize,
     pub(super) tasks: Vec<Waker>,
     pub(super) threads: VecDeque<Arc<Parker>>,
-    /// Somebody asks for a sync, whatever the log's durability.
+    /// True if a caller asks for a sync, regardless of the log's durability.
     pub(super) sync: bool,
 }
 
@@ -114,12 +114,12 @@ impl Group {
         self.callers == 0
     }
 
-    /// Whether so many bytes of frames still fit. An empty group takes anything.
+    /// Returns true if so many bytes of frames still fit. An empty group takes a request of any size.
     pub(super) fn has_room(&self, frames: usize) -> bool {
         self.count == 0 || frames.saturating_add(self.bytes.len()) <= GROUP_BYTES
     }
 
-    /// Encodes; the number of the last record.
+    /// Encodes the request's records from number `next` on; returns the number of the last.
     pub(super) fn push(&mut self, next: u64, time: u64, request: Request<'_>) -> u64 {
         if self.count == 0 {
             self.first = next;
@@ -146,13 +146,13 @@ impl Group {
         }
     }
 
-    /// Wakes everyone in it, one by one.
+    /// Wakes every caller in it, one by one.
     pub(super) fn wake(&mut self) {
         self.tasks.drain(..).for_each(Waker::wake);
         self.threads.drain(..).for_each(Wake::wake);
     }
 
-    /// Empties it for another use; a buffer that had to grow for one large batch is not kept.
+    /// Empties the group so that it can be used again; a buffer that had to grow for one large batch is not kept.
     pub(super) fn clear(&mut self) {
         if self.bytes.capacity() > 2 * GROUP_BYTES {
             self.bytes = Vec::new();
@@ -165,26 +165,26 @@ impl Group {
     }
 }
 
-/// The hand-over between those who append and the one who commits.
+/// The hand-over between the appenders and the leader that commits.
 #[derive(Debug)]
 pub(super) struct Queue {
     pub(super) group: Group,
-    /// The number of the next record.
+    /// Number of the next record.
     pub(super) next: u64,
-    /// Somebody commits, or has been told to.
+    /// True while there is a leader: a thread that commits, or has been woken to commit.
     pub(super) busy: bool,
-    /// It is the commit thread's turn.
+    /// True if the commit thread must lead next.
     pub(super) turn: bool,
     pub(super) closing: bool,
-    /// When `Durability::Every` has the next sync due, if anything is to be synced.
+    /// Time at which `Durability::Every` has the next sync due; `None` if everything is synced.
     pub(super) due: Option<Instant>,
-    /// Callers in the last group.
+    /// Number of callers in the last group.
     pub(super) last: usize,
-    /// Those for whom the group had no room.
+    /// Wakers of the callers for which the group had no space.
     pub(super) space: Vec<Waker>,
-    /// Those who were polled with another waker than the group has.
+    /// Wakers of the callers that were last polled with another waker than their group has.
     pub(super) late: Vec<Waker>,
-    /// A group to be used again.
+    /// An empty group, kept for its buffers.
     pub(super) spare: Option<Group>,
 }
 

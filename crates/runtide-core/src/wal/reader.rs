@@ -1,4 +1,4 @@
-//! Reading: record after record in constant memory, without a lock, also while the log is being written.
+//! Reading: record by record in constant memory, without a lock, also while the log is being written.
 
 mod behind;
 mod give;
@@ -34,75 +34,76 @@ const READ: &str = "wal.read";
 
 const CORRUPT: &str = "the log is corrupt here";
 
-/// How much is read at once, in bytes: fits the second-level cache, and is far above what a call costs.
+/// Size of a block in bytes: it fits the second-level cache, and is large enough for the cost of the call not to matter.
 const BLOCK: usize = 256 << 10;
 
-/// How much is read first: who wants the last few records does not read much more. It doubles from there.
+/// Size of the first block in bytes, so that a caller that wants the last few records does not read much more. It doubles from
+/// there.
 const FIRST_BLOCK: usize = 32 << 10;
 
-/// How many segments ahead are held open, so that retention cannot take them away: 2 GiB of segments of the usual size.
+/// Number of segments ahead that are held open, so that retention cannot take them away: 2 GiB of segments of the default size.
 const AHEAD: usize = 128;
 
-/// How many bytes of frames are checked in one go, before they are handed out.
+/// Bytes of frames that are checked in one go, before the reader yields them.
 const CHECKED_AHEAD: u64 = 16 << 10;
 
-/// Reads a log from some place to its end, record by record, each with its checksum verified.
+/// Reads a log from a position to its end, record by record, and verifies the checksum of each.
 ///
-/// Made by [`Wal::reader`](super::Wal::reader), which shows what was acknowledged, or by [`WalReader::open`], which needs no
-/// writer and shows what is in the files. It takes no lock, and a writer may be at work meanwhile.
+/// [`Wal::reader`](super::Wal::reader) makes a reader of the acknowledged records; [`WalReader::open`] needs no writer and reads
+/// the records in the files. It takes no lock, and a writer may be at work at the same time.
 ///
 /// # Behavior
-/// * After the end it gives `None`; called again later, it goes on with what has come meanwhile.
-/// * Corruption before the tail is an [`ErrorKind::Corrupt`] that names segment, offset and records. With [`OnCorruption::Stop`] the
-///   reader ends there, with [`OnCorruption::Continue`] it goes on behind it. Any other error ends it.
-/// * A commit that was not finished is not shown.
-/// * Retention does not break it: it holds the next 128 segments open. One that falls behind retention by more gets
+/// * At the end it yields `None`; called again later, it goes on with the records that were appended since.
+/// * Corruption before the tail is an [`ErrorKind::Corrupt`] that names segment, offset and records. With
+///   [`OnCorruption::Stop`] the reader ends there, with [`OnCorruption::Continue`] it goes on behind it. Any other error ends it.
+/// * An unfinished commit is not yielded.
+/// * Retention does not break it: it holds the next 128 segments open. A reader that falls behind retention by more gets
 ///   [`ErrorKind::Expired`].
-/// * Memory: one block of 256 KiB, or the size of a record if that is more, beside what the records that are still held
-///   keep alive.
+/// * Memory: one block of 256 KiB, or the size of a record if that is more, and the blocks that records still in use keep
+///   alive.
 #[derive(Debug)]
 pub struct WalReader {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     on_corruption: OnCorruption,
-    /// What the writer has told; `None` for a reader of its own.
+    /// The writer's published state, which bounds the reader; `None` for a reader that needs no writer.
     bound: Option<Arc<Published>>,
     log: LogId,
     segment: Segment,
-    /// Open segments behind this one.
+    /// Segments after this one, already open: first record, path and file.
     ahead: VecDeque<(u64, PathBuf, Arc<dyn File>)>,
-    /// The place of the next frame or commit.
+    /// Offset of the next frame or commit.
     at: u64,
-    /// The number of the next record.
+    /// Number of the next record.
     next: u64,
-    /// The hash of the commit before, where it is known.
+    /// Hash of the previous commit, where it is known.
     hash: Option<Hash>,
-    /// The epoch of the commit before: later ones have no lower one, unless they are what a crash left.
+    /// Epoch of the previous commit. A later commit with a lower epoch is a remnant of a crash.
     epoch: u64,
-    /// The run of frames that is being read: where it ends, and its last record.
+    /// The run of frames that is being read: the offset of its end, and its last record.
     run: Option<(u64, u64)>,
-    /// Frames before this place are checked, and in the block.
+    /// Frames before this offset are checked, and in the block.
     checked: u64,
     block: Bytes,
     block_at: u64,
-    /// How much the next block has.
+    /// Size of the next block in bytes.
     step: usize,
-    /// What was acknowledged before the block was read.
+    /// The last record that was acknowledged before the block was read.
     bound_at: u64,
-    /// Whether a commit may be unfinished here: nobody tells what was acknowledged, and no later segment proves it.
-    doubtful: bool,
-    /// Found on the way to the next record.
+    /// True if a commit may be unfinished here: no writer reports what was acknowledged, and no later segment proves it.
+    unconfirmed: bool,
+    /// Corruption found on the way to the next record, not yet yielded.
     pending: Option<Corruption>,
     done: bool,
 }
 
 impl WalReader {
-    /// Opens a log for reading alone: no lock is taken, and no writer needs to be there. Of the options it uses the disk,
+    /// Opens a log for reading alone: it takes no lock and needs no writer. It uses three of the options: the disk,
     /// `on_corruption`, and the key if one is given, which is then compared with the log's.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if there is no log, [`Expired`](ErrorKind::Expired) if retention has dropped the
-    /// place, [`InvalidInput`](ErrorKind::InvalidInput) if it lies beyond the end, [`Corrupt`](ErrorKind::Corrupt) if a file
+    /// record, [`InvalidInput`](ErrorKind::InvalidInput) if it lies beyond the end, [`Corrupt`](ErrorKind::Corrupt) if a file
     /// is not a segment.
     ///
     /// ```
@@ -116,7 +117,7 @@ impl WalReader {
     /// }
     /// # Ok::<(), runtide_core::Error>(())
     /// ```
-    #[expect(clippy::needless_pass_by_value, reason = "options are given away, here as everywhere")]
+    #[expect(clippy::needless_pass_by_value, reason = "options are passed by value, here as everywhere")]
     pub fn open(dir: &Path, from: ReadFrom, options: WalOptions) -> Result<Self> {
         let disk = options.disk();
         let reader = Self::start(disk, dir, from, options.on_corruption, None)?;
@@ -152,7 +153,7 @@ impl WalReader {
         };
         let corrupt = layout.corruption(on_corruption, READ)?;
         let end = bound.as_ref().map(|bound| bound.acked().saturating_add(1));
-        // What is missing is told before the first record that is there.
+        // Missing segments are reported before the first record that exists.
         let missing = layout.missing(dir).filter(|missing| match from {
             ReadFrom::Start => true,
             ReadFrom::Seq(Seq(seq)) => missing.has(seq),
@@ -200,12 +201,12 @@ impl WalReader {
             block_at: 0,
             step: FIRST_BLOCK,
             bound_at: bound.as_ref().map_or(u64::MAX, |bound| bound.acked()),
-            doubtful: bound.is_none(),
+            unconfirmed: bound.is_none(),
             bound,
             pending: missing.or(pending).or(corrupt),
             done: false,
         };
-        reader.hold(rest.take(AHEAD))?;
+        reader.open_ahead(rest.take(AHEAD))?;
         reader.seek(seq)?;
         if reader.next < seq && from != ReadFrom::End {
             return Err(beyond(seq, reader.next));
@@ -213,18 +214,18 @@ impl WalReader {
         Ok(reader)
     }
 
-    /// The number of the next record; of a reader at the end, of the one that will be appended next.
+    /// The number of the next record; at the end, the number of the record that will be appended next.
     pub fn next_seq(&self) -> Seq {
         Seq(self.next)
     }
 
-    /// Whether it has ended for good.
+    /// Returns true if the reader has ended for good.
     pub(super) fn is_done(&self) -> bool {
         self.done
     }
 
-    /// Opens segments before they are needed.
-    fn hold(&mut self, segments: impl Iterator<Item = (u64, PathBuf)>) -> Result<()> {
+    /// Opens segments ahead of their use, so that retention cannot take them away.
+    fn open_ahead(&mut self, segments: impl Iterator<Item = (u64, PathBuf)>) -> Result<()> {
         for (first, path) in segments {
             match self.disk.open(&path) {
                 Ok(file) => self.ahead.push_back((first, path, Arc::from(file))),
@@ -235,11 +236,11 @@ impl WalReader {
                 Err(error) => return Err(disk_error(READ, &path, error)),
             }
         }
-        self.doubtful = self.bound.is_none() && self.ahead.is_empty();
+        self.unconfirmed = self.bound.is_none() && self.ahead.is_empty();
         Ok(())
     }
 
-    /// Goes to a record in this segment, or to the log's end if it is not there: by the index, then from commit to commit.
+    /// Seeks a record in this segment, or the log's end if it is not there: by the index, then from commit to commit.
     fn seek(&mut self, seq: u64) -> Result<()> {
         if seq > self.next
             && let Some(entry) = self.near(seq)?
@@ -249,22 +250,22 @@ impl WalReader {
         {
             (self.at, self.next, self.hash) = (entry.at, entry.seq, None);
         }
-        // Whole commits are passed by their headers; of the one that holds it, the records before it are.
+        // Commits before the record are skipped by their headers, records before it in the same commit by theirs.
         while self.next < seq && !self.done {
             match self.run {
                 Some((end, last)) if last < seq => self.leave(end, last),
                 Some((end, _)) => {
-                    if !self.pass_frame(end)?
+                    if !self.skip_frame(end)?
                         && let Some(Found::Corruption(corruption)) = self.step()?
                     {
-                        self.meet(&corruption)?;
+                        self.tolerate(&corruption)?;
                     }
                 }
                 None => match self.enter()? {
                     Enter::Commit | Enter::Segment => {}
                     Enter::End => break,
                     Enter::Lost => match self.lost()? {
-                        Some(corruption) => self.meet(&corruption)?,
+                        Some(corruption) => self.tolerate(&corruption)?,
                         None => break,
                     },
                 },
@@ -273,8 +274,8 @@ impl WalReader {
         Ok(())
     }
 
-    /// Goes behind the frame here, which is not wanted, without looking at its payload; false if it does not look like one.
-    fn pass_frame(&mut self, end: u64) -> Result<bool> {
+    /// Skips the frame here without checking its payload; false if the bytes are not the header of that frame.
+    fn skip_frame(&mut self, end: u64) -> Result<bool> {
         if !self.fill(self.at, FRAME_HEADER as u64)? {
             return Ok(false);
         }
@@ -285,16 +286,16 @@ impl WalReader {
         Ok(true)
     }
 
-    /// Corruption before the place that is sought.
-    fn meet(&self, corruption: &Corruption) -> Result<()> {
+    /// Handles corruption before the sought record: an error, unless the options say to continue.
+    fn tolerate(&self, corruption: &Corruption) -> Result<()> {
         if self.on_corruption == OnCorruption::Continue { Ok(()) } else { Err(corruption.error(READ, CORRUPT)) }
     }
 
-    /// A commit at or before this record, by an index.
+    /// The index entry of a commit at or before this record, from the writer's index or from the footer's.
     fn near(&self, seq: u64) -> Result<Option<Entry>> {
-        let told = self.bound.as_ref().and_then(|bound| bound.near(self.segment.header.first, seq));
-        if told.is_some() {
-            return Ok(told);
+        let published = self.bound.as_ref().and_then(|bound| bound.near(self.segment.header.first, seq));
+        if published.is_some() {
+            return Ok(published);
         }
         let footer = self.segment.footer().map_err(|error| self.failed(error))?;
         Ok(footer.and_then(|(_, footer)| {
@@ -307,7 +308,7 @@ impl WalReader {
         disk_error(READ, &self.segment.path, error)
     }
 
-    /// Goes to the next record, which then is checked and in the block, or to corruption before it.
+    /// Moves to the next record, which then is checked and in the block, or to corruption before it.
     fn ready(&mut self) -> Result<Option<Ready>> {
         loop {
             if self.at < self.checked {
@@ -342,14 +343,14 @@ impl WalReader {
         (self.at, self.next, self.run, self.checked) = (end, last.saturating_add(1), None, 0);
     }
 
-    /// Makes the block have at least `need` bytes from `at` on; false if the file does not.
+    /// Reads until the block has at least `need` bytes from `at` on; false if the file has fewer.
     fn fill(&mut self, at: u64, need: u64) -> Result<bool> {
         let has = self.block_at + self.block.len() as u64;
         let end = at.saturating_add(need);
         if at >= self.block_at && end <= has {
             return Ok(true);
         }
-        // Looked at before the bytes are read, so that what it covers is in them.
+        // Loaded before the bytes are read, so that every record up to this bound is in them.
         let bound_at = self.bound.as_ref().map_or(u64::MAX, |bound| bound.acked());
         let size = self.segment.size(READ)?;
         if end > size {
@@ -357,7 +358,7 @@ impl WalReader {
         }
         let len = usize::try_from(need.max(self.step as u64).min(size - at)).unwrap_or(usize::MAX);
         self.step = (self.step * 2).min(BLOCK);
-        // If nobody has kept a record of the last block, its memory is used again.
+        // If the caller has kept no record of the last block, its memory is used again.
         let mut buffer = std::mem::take(&mut self.block).try_into_mut().unwrap_or_default();
         if buffer.capacity() < len {
             buffer = BytesMut::zeroed(len);
@@ -390,8 +391,8 @@ impl WalReader {
         Ok(header.filter(|header| hash.is_none_or(|hash| hash == header.prev)))
     }
 
-    /// Checks the frames from here on, up to the run's end, as far as the block has them and it is worth it; false if the
-    /// first is bad.
+    /// Checks the frames from here on, up to the run's end, as far as the block has them and at most [`CHECKED_AHEAD`] bytes or
+    /// one frame; false if the first is bad.
     fn check_ahead(&mut self, end: u64) -> Result<bool> {
         if !self.fill(self.at, FRAME_HEADER as u64)? {
             return Ok(false);
@@ -421,7 +422,7 @@ impl WalReader {
         Ok(at > self.at)
     }
 
-    /// Goes into the commit that should be here, or into the next segment.
+    /// Enters the commit that should be here, or the next segment.
     fn enter(&mut self) -> Result<Enter> {
         if let Some(bound) = &self.bound {
             if self.next > self.bound_at {
@@ -433,15 +434,15 @@ impl WalReader {
             }
         }
         let Some(header) = self.following()? else {
-            return Ok(if self.go_on()? { Enter::Segment } else { Enter::Lost });
+            return Ok(if self.next_segment()? { Enter::Segment } else { Enter::Lost });
         };
         let end = self.at + header.size();
         let within = end <= self.block_at + self.block.len() as u64 || end <= self.segment.size(READ)?;
-        if !within || (self.doubtful && !self.is_whole(&header)?) {
+        if !within || (self.unconfirmed && !self.is_whole(&header)?) {
             return Ok(Enter::Lost);
         }
-        if self.doubtful && end <= self.block_at + self.block.len() as u64 {
-            // That was the check.
+        if self.unconfirmed && end <= self.block_at + self.block.len() as u64 {
+            // All frames were checked just now.
             self.checked = end;
         }
         self.run = Some((end, header.last()));
@@ -450,7 +451,7 @@ impl WalReader {
         Ok(Enter::Commit)
     }
 
-    /// Whether every frame of the commit here is sound.
+    /// Returns true if every frame of the commit here is sound.
     fn is_whole(&mut self, header: &CommitHeader) -> Result<bool> {
         let size = header.size();
         if size <= BLOCK as u64 {
@@ -469,8 +470,8 @@ impl WalReader {
         Ok(Window::new(&*self.segment.file, self.segment.size(READ)?, STEP))
     }
 
-    /// Into the next segment, if there is one that begins with the next record.
-    fn go_on(&mut self) -> Result<bool> {
+    /// Enters the next segment, if there is one that begins with the next record.
+    fn next_segment(&mut self) -> Result<bool> {
         if self.next == self.segment.header.first {
             return Ok(false);
         }
@@ -496,7 +497,7 @@ impl WalReader {
         if self.ahead.is_empty() {
             let layout = self.layout()?;
             let next = self.next;
-            self.hold(layout.segments.into_iter().filter(|(first, _)| *first > next).take(AHEAD))?;
+            self.open_ahead(layout.segments.into_iter().filter(|(first, _)| *first > next).take(AHEAD))?;
         }
         Ok(true)
     }
@@ -530,21 +531,21 @@ impl WalReader {
         };
         self.hash = Some(self.segment.header.prev).filter(|_| self.pending.is_none());
         (self.at, self.run, self.checked) = (DATA, None, 0);
-        // Emptied, its memory kept.
+        // The block is emptied, and its memory kept.
         self.block.clear();
         self.block_at = 0;
         Ok(())
     }
 }
 
-/// What there is to be given.
+/// The next item to yield.
 #[derive(Debug)]
 enum Ready {
     Record,
     Corruption(Corruption),
 }
 
-/// What the next step is.
+/// The result of entering the next commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Enter {
     Commit,

@@ -1,4 +1,4 @@
-//! What a log holds: records, their numbers and their kinds.
+//! Records, their numbers and their kinds.
 
 use std::{
     fmt,
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// A record's number: stamped by the writer, rising by exactly one, across segments, restarts and retention.
 ///
-/// The first record of a log is number 1; 0 stands for the place before it.
+/// The first record of a log is number 1; 0 stands for the position before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Seq(pub u64);
@@ -43,11 +43,11 @@ impl fmt::Display for Seq {
 pub struct RecordKind(pub u16);
 
 impl RecordKind {
-    /// What [`salvage`](super::salvage()) puts in the place of a record that could not be read, so that the others keep
-    /// their numbers. Its payload is empty.
+    /// Kind of the records that [`salvage`](super::salvage()) puts in place of records that could not be read, so that the others
+    /// keep their numbers. Their payload is empty.
     pub const LOST: Self = Self(0xFFFF);
 
-    /// Whether the kind belongs to this crate.
+    /// Returns true if the kind belongs to this crate's own journals.
     ///
     /// ```
     /// use runtide_core::wal::RecordKind;
@@ -70,15 +70,15 @@ impl fmt::Display for RecordKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Record {
-    /// Its number.
+    /// Number of the record.
     pub seq: Seq,
-    /// When it was appended, by the writer's clock, in nanoseconds; order is never taken from it.
+    /// Time of the append, by the writer's clock, in nanoseconds; order is never taken from it.
     #[serde(with = "crate::time")]
     pub at: SystemTime,
     /// The caller's tag.
     pub kind: RecordKind,
     /// The payload. It shares the block that it was read in (256 KiB, or the record's size if that is more), which stays in
-    /// memory as long as it does: copy what is kept for long.
+    /// memory as long as the payload does: copy a payload that is kept for long.
     pub bytes: Bytes,
 }
 
@@ -89,15 +89,15 @@ impl Record {
     }
 }
 
-/// A record on loan from a reader, see [`WalReader::next_ref`](super::WalReader::next_ref).
+/// A record borrowed from a reader, see [`WalReader::next_ref`](super::WalReader::next_ref).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecordRef<'a> {
-    /// Its number.
+    /// Number of the record.
     pub seq: Seq,
     /// The caller's tag.
     pub kind: RecordKind,
-    /// The payload.
+    /// The payload, valid until the reader's next call.
     pub bytes: &'a [u8],
     nanos: u64,
 }
@@ -108,18 +108,18 @@ impl<'a> RecordRef<'a> {
         Self { seq: Seq(seq), kind: RecordKind(kind), bytes, nanos }
     }
 
-    /// When it was appended, by the writer's clock, in nanoseconds; order is never taken from it.
+    /// Time of the append, by the writer's clock, in nanoseconds; order is never taken from it.
     pub fn at(&self) -> SystemTime {
         time(self.nanos)
     }
 
-    /// The record with a copy of the payload, to be kept.
+    /// Returns an owned record with a copy of the payload.
     pub fn to_record(&self) -> Record {
         Record::new(self.seq.0, self.nanos, self.kind.0, Bytes::copy_from_slice(self.bytes))
     }
 }
 
-/// Where reading starts.
+/// The position at which reading starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -127,14 +127,14 @@ pub enum ReadFrom {
     /// At the oldest record that is kept.
     #[default]
     Start,
-    /// At this record. One that retention has dropped is [`Expired`](crate::error::ErrorKind::Expired); one beyond the next to be
-    /// written is [`InvalidInput`](crate::error::ErrorKind::InvalidInput).
+    /// At this record. A record that retention has dropped is [`Expired`](crate::error::ErrorKind::Expired); a number beyond the
+    /// next record to be written is [`InvalidInput`](crate::error::ErrorKind::InvalidInput).
     Seq(Seq),
-    /// Behind the newest record: only what comes later.
+    /// Behind the newest record: yields only later records.
     End,
 }
 
-/// The clock, in nanoseconds since 1970; a clock before that reads as 1970. Good until the year 2554.
+/// The system's clock, in nanoseconds since 1970; a time before that reads as 1970. Good until the year 2554.
 pub(super) fn now() -> u64 {
     nanos(SystemTime::now())
 }

@@ -1,4 +1,4 @@
-//! Retention: old segments go, as a whole.
+//! Retention: drops whole old segments.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -16,63 +16,63 @@ use crate::{error::Result, names::setters};
 
 const RETAIN: &str = "wal.retain";
 
-/// What may go.
+/// The policy of retention: which segments are dropped.
 ///
-/// Segments go as a whole, the oldest first, and never the one that is being written, so that somewhat more is kept than
-/// asked for. A segment goes if `max_age` or `max_bytes` asks for it, and it has nothing from `keep_from` on. If neither of
-/// them is given, `keep_from` alone decides: everything before it may go.
+/// Segments are dropped as a whole, the oldest first, and never the one that is being written, so that somewhat more is kept than
+/// asked for. A segment is dropped if `max_age` or `max_bytes` asks for it, and it has no record from `keep_from` on. If neither
+/// `max_age` nor `max_bytes` is given, `keep_from` alone decides: every segment before it is dropped.
 ///
 /// ```
 /// use runtide_core::wal::{Retention, Seq};
 /// use std::time::Duration;
 ///
-/// // A week, but never what the last checkpoint still needs.
+/// // A week, but never a record that the last checkpoint still needs.
 /// let policy = Retention::default().with_max_age(Duration::from_secs(7 * 86_400)).with_keep_from(Seq(1_000));
 /// # assert_eq!(policy.max_bytes, None);
 /// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Retention {
-    /// Segments go whose newest record is older than this, by the writer's clock.
+    /// Age by the writer's clock: segments whose newest record is older are dropped.
     pub max_age: Option<Duration>,
-    /// The oldest segments go until the files of all segments together have no more bytes than this. Room that is reserved
-    /// in the newest segment counts.
+    /// Bytes of the files of all segments together: the oldest segments are dropped until there are no more. Space that is
+    /// reserved in the newest segment counts.
     pub max_bytes: Option<u64>,
-    /// This record and all later ones stay.
+    /// Number of the first record that must be kept, with all later ones.
     pub keep_from: Option<Seq>,
 }
 
 setters!(Retention {
-    /// Segments go whose newest record is older than this.
+    /// Drops segments whose newest record is older than this.
     with_max_age: max_age: Option<Duration>;
-    /// The oldest segments go until there are no more bytes than this.
+    /// Drops the oldest segments until there are no more bytes than this.
     with_max_bytes: max_bytes: Option<u64>;
-    /// This record and all later ones stay.
+    /// Keeps this record and all later ones.
     with_keep_from: keep_from: Option<Seq>;
 });
 
-/// What was dropped, and what the log begins with now.
+/// The result of retention: the segments that were dropped, and the log's first record now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Retained {
-    /// Segments that went.
+    /// Number of segments that were dropped.
     pub segments: u64,
-    /// The bytes of their files.
+    /// Bytes of their files together.
     pub bytes: u64,
-    /// The first record that is left, or that will be appended if none is left.
+    /// Number of the first record that is left, or of the first to be appended if none is left.
     pub first: Seq,
 }
 
 impl Wal {
-    /// Drops old segments; blocks for two syncs if there is something to drop.
+    /// Drops old segments; blocks for two syncs if there is a segment to drop.
     ///
-    /// One step decides: a small file that says where the log begins is replaced, durably, and then the segments before it
-    /// are removed. After a crash the log has all of what was to go, or none of it. Appends go on meanwhile. Readers that are
-    /// open are not disturbed.
+    /// The drop is atomic: a small file with the number of the log's first record is replaced, durably, and then the segments
+    /// before that record are removed. After a crash the log has all of the segments to be dropped, or none of them. Appends go
+    /// on at the same time. Open readers are not disturbed.
     ///
     /// # Errors
-    /// [`Corrupt`](crate::error::ErrorKind::Corrupt) if a segment's header is corrupt; after a failed write or sync of the log that
-    /// failure again; what the disk refuses. The log stays usable.
+    /// [`Corrupt`](crate::error::ErrorKind::Corrupt) if a segment's header is corrupt; after a failed write or sync of the log
+    /// that failure again; the errors of the disk. The log stays usable.
     ///
     /// ```
     /// use runtide_core::wal::{RecordKind, Retention, Seq, Wal, WalOptions};
@@ -105,7 +105,7 @@ impl Wal {
             let large = policy.max_bytes.is_some_and(|most| total > most);
             let asked = match policy.max_age {
                 _ if large => true,
-                // When the next one was begun, this one had got its last record.
+                // This segment got its last record before the next one was begun.
                 Some(age) => {
                     Segment::open(disk, *next, path, RETAIN)?.header.created.saturating_add(nanos(age)) < now()
                 }
@@ -133,7 +133,7 @@ impl Wal {
         let (disk, dir) = (&*self.inner.disk, &*self.inner.dir);
         let drop_all = || {
             write_begin(disk, dir, first)?;
-            // From here on they are not part of the log: what cannot be removed now, the next opening removes.
+            // From here on they are not part of the log: a file that cannot be removed now is removed by the next opening.
             dropped.iter().try_for_each(|(_, path)| disk.remove(path))?;
             disk.sync_dir(dir)
         };

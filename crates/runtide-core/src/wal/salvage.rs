@@ -1,4 +1,4 @@
-//! Salvage: a new log from whatever can still be read of a corrupt one.
+//! Salvage: copies every record of a corrupt log that can still be read into a new log.
 
 use std::{path::Path, sync::Arc};
 
@@ -19,32 +19,33 @@ use crate::error::{Error, ErrorKind, Result};
 
 const SALVAGE: &str = "wal.salvage";
 
-/// How many lost records in a row are believed: more than 4 GiB of them would have been needed for it.
+/// Most lost records in a row that salvage accepts. More would have taken over 4 GiB of frames, so the number is taken for
+/// corrupt.
 const MOST_LOST: u64 = 1 << 27;
 
-/// What was read into the new log, and every range that was not.
+/// The result of salvage: the number of recovered records, and every range that was lost.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SalvageReport {
-    /// Records in the new log, without those that stand for lost ones.
+    /// Records in the new log, without the records of kind [`RecordKind::LOST`].
     pub recovered: u64,
     /// Ranges of the old log that could not be read, an unfinished tail included.
     pub lost: Vec<Corruption>,
 }
 
-/// Reads what can be read of a log, and writes it into a new one; the old one is left as it is.
+/// Copies every readable record of a log into a new log; the old log is left as it is.
 ///
-/// A record is recovered if its checksum holds, whatever happened to those beside it. It keeps its number, its time and its
-/// kind; a lost one is replaced by an empty record of the kind [`RecordKind::LOST`], so that the numbers stay without gaps. The
-/// new log has a chain of its own, without a key, and its commits are grouped anew: anchors of the old one are not in it.
+/// A record is recovered if its checksum holds, even if its neighbours are corrupt. It keeps its number, its time and its kind; a
+/// lost record is replaced by an empty one of the kind [`RecordKind::LOST`], so that the numbers stay without gaps. The new log
+/// has its own chain, without a key, and other commits: anchors of the old log are not in it.
 ///
-/// A tail of which nothing proves that it ever was durable is not recovered, but is in the report.
+/// A tail that nothing proves to have been durable is not recovered, but is in the report.
 ///
-/// Memory: one block of what is read and one commit of what is written, and the list of the ranges that were lost.
+/// Memory: one block of the old log, one commit of the new log, and the list of the lost ranges.
 ///
 /// # Errors
 /// [`NotFound`](ErrorKind::NotFound) if there is no log in `dir`, [`AlreadyExists`](ErrorKind::AlreadyExists) if there is one
-/// in `out`, [`Conflict`](ErrorKind::Conflict) if somebody writes there, and what the disk refuses.
+/// in `out`, [`Conflict`](ErrorKind::Conflict) if another writer has that one open, and the errors of the disk.
 ///
 /// ```
 /// use runtide_core::wal::{RecordKind, Wal, WalOptions, salvage};
@@ -61,7 +62,7 @@ pub fn salvage(dir: &Path, out: &Path) -> Result<SalvageReport> {
     salvage_with(dir, out, &WalOptions::default())
 }
 
-/// [`salvage`] with a choice for the new log: its key, its segments' size, and the disk of both.
+/// [`salvage`] with options: the new log's key and segment size, and the disk of both logs.
 ///
 /// # Errors
 /// As [`salvage`].
@@ -70,7 +71,7 @@ pub fn salvage_with(dir: &Path, out: &Path, options: &WalOptions) -> Result<Salv
     let mut reader = WalReader::start(Arc::clone(&disk), dir, ReadFrom::Start, OnCorruption::Continue, None)?;
     match Layout::read(&*disk, out) {
         Ok(layout) if !layout.segments.is_empty() => {
-            return Err(Error::new(ErrorKind::AlreadyExists, SALVAGE, "there is a log already")
+            return Err(Error::new(ErrorKind::AlreadyExists, SALVAGE, "there is already a log")
                 .with_context("path", out.display()));
         }
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(disk_error(SALVAGE, out, error)),
@@ -109,13 +110,13 @@ impl Copy {
         self.engine.head.0.saturating_add(1).saturating_add(u64::from(self.count))
     }
 
-    /// Puts something in the place of what was lost before this record.
+    /// Writes a record of kind [`RecordKind::LOST`] for each number that is missing before this record.
     fn fill_up_to(&mut self, record: &Record) -> Result<()> {
         if record.seq.0.saturating_sub(self.next()) > MOST_LOST {
             return Err(Error::new(
                 ErrorKind::Corrupt,
                 SALVAGE,
-                "more records are missing than can ever have been there",
+                "more records are missing than the log can ever have had",
             )
             .with_context("seq", self.next())
             .with_context("until", record.seq));

@@ -1,4 +1,4 @@
-//! Looking at what is in a segment: is this commit whole, and is there a valid one further on?
+//! Scanning a segment: checks whether a commit is whole, and searches for the next valid commit or frame.
 
 use std::io;
 
@@ -8,8 +8,8 @@ use super::{
     window::Window,
 };
 
-/// Whether the frames, one behind the other, are the records from `first` on, and nothing else. An error is the place of the
-/// first one that is not, from the start of `frames`, and how many are before it.
+/// Checks that the frames, one behind the other, are the records from `first` on, and nothing else. The error is the offset of
+/// the first bad frame from the start of `frames`, and the number of frames before it.
 pub(super) fn check_frames(frames: &[u8], first: u64, count: u32) -> Result<(), (usize, u32)> {
     let mut rest = frames;
     for number in 0..count {
@@ -21,20 +21,20 @@ pub(super) fn check_frames(frames: &[u8], first: u64, count: u32) -> Result<(), 
     if rest.is_empty() { Ok(()) } else { Err((frames.len() - rest.len(), count)) }
 }
 
-/// What a look at a whole commit shows.
+/// The result of checking a whole commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Whole {
     Yes,
-    /// The frame at this place is not the record that should be there.
+    /// The frame at this offset is not the record that should be there.
     Frame {
         at: u64,
         seq: u64,
     },
-    /// Every record is there, but the hash is another.
+    /// Every record is there, but the hash is wrong.
     Hash,
 }
 
-/// Looks at all frames of a commit, and at its hash if a chain is given. Its length was checked against the file's.
+/// Checks all frames of a commit, and its hash if a chain is given. The caller has checked that it lies within the file.
 pub(super) fn check_commit(
     window: &mut Window<'_>,
     at: u64,
@@ -55,16 +55,16 @@ pub(super) fn check_commit(
     Ok(if chain.is_none_or(|chain| chain.hash(hashed) == header.hash) { Whole::Yes } else { Whole::Hash })
 }
 
-/// The same for a commit that does not fit the window: piece by piece.
+/// [`check_commit`] for a commit that does not fit into the window: piece by piece.
 fn check_large(window: &mut Window<'_>, at: u64, header: &CommitHeader, chain: Option<&Chain>) -> io::Result<Whole> {
     let end = at + header.size();
-    let mut place = at + COMMIT_HEADER as u64;
+    let mut offset = at + COMMIT_HEADER as u64;
     for number in 0..header.count {
         let seq = header.first.saturating_add(u64::from(number));
-        let bad = Ok(Whole::Frame { at: place, seq });
-        let frame = window.get(place, FRAME_HEADER)?.and_then(Frame::decode).filter(|frame| frame.seq == seq);
-        let Some(frame) = frame.filter(|frame| place + frame.size() <= end) else { return bad };
-        let (mut from, to) = (place + frame.covered().start, place + frame.covered().end);
+        let bad = Ok(Whole::Frame { at: offset, seq });
+        let frame = window.get(offset, FRAME_HEADER)?.and_then(Frame::decode).filter(|frame| frame.seq == seq);
+        let Some(frame) = frame.filter(|frame| offset + frame.size() <= end) else { return bad };
+        let (mut from, to) = (offset + frame.covered().start, offset + frame.covered().end);
         let mut crc = frame.seed();
         while from < to {
             let piece = window.piece(from, to)?;
@@ -77,10 +77,10 @@ fn check_large(window: &mut Window<'_>, at: u64, header: &CommitHeader, chain: O
         if crc != frame.crc {
             return bad;
         }
-        place += frame.size();
+        offset += frame.size();
     }
-    if place != end {
-        return Ok(Whole::Frame { at: place, seq: header.last().saturating_add(1) });
+    if offset != end {
+        return Ok(Whole::Frame { at: offset, seq: header.last().saturating_add(1) });
     }
     let Some(chain) = chain else { return Ok(Whole::Yes) };
     let mut hasher = chain.hasher();
@@ -106,29 +106,29 @@ pub(super) fn find_commit(
 ) -> io::Result<Option<(u64, CommitHeader)>> {
     let limit = limit.min(window.size());
     let mut at = from.next_multiple_of(8);
-    // Whether the window begins here, so that reading again is of no use.
-    let mut anew = false;
+    // True if the window begins here, so that reading again is of no use.
+    let mut realigned = false;
     while at + COMMIT_HEADER as u64 <= limit {
         let piece = window.piece(at, limit)?;
         let words = piece.chunks_exact(8);
         let len = piece.len() & !7;
         let Some(found) = words.into_iter().position(|word| word.starts_with(&COMMIT_MAGIC)) else {
             if len == 0 {
-                if std::mem::replace(&mut anew, true) {
-                    // Nothing is there any more: the file has become shorter.
+                if std::mem::replace(&mut realigned, true) {
+                    // No bytes are left here: the file has become shorter.
                     return Ok(None);
                 }
                 // The window ends within a word: let it begin here.
                 window.forget();
                 continue;
             }
-            anew = false;
+            realigned = false;
             at += len as u64;
             continue;
         };
         at += (found * 8) as u64;
         let header = window.get(at, COMMIT_HEADER)?.and_then(|bytes| CommitHeader::decode(bytes, log, at));
-        // What it ends with may be zeros, which nobody counts: so it may end behind `limit`.
+        // A commit may end in zeros, which `limit` does not count: so it may end behind `limit`.
         if let Some(header) = header.filter(|header| at + header.size() <= window.size() && accept(header))
             && check_commit(window, at, &header, None)? == Whole::Yes
         {
@@ -139,7 +139,7 @@ pub(super) fn find_commit(
     Ok(None)
 }
 
-/// The first valid frame from `from` to `limit` whose number is within `seqs`, at whatever place: bytes may be missing before it.
+/// The first valid frame from `from` to `limit` whose number is within `seqs`, at any alignment: bytes may be missing before it.
 pub(super) fn find_frame(
     window: &mut Window<'_>,
     from: u64,
@@ -176,7 +176,7 @@ pub(super) fn find_frame(
     Ok(None)
 }
 
-/// Whether the frame at this place, whatever its size, has its checksum.
+/// Returns true if the checksum of the frame at this offset holds; a frame of any size.
 fn frame_holds(window: &mut Window<'_>, at: u64, frame: &Frame) -> io::Result<bool> {
     let (mut from, to) = (at + frame.covered().start, at + frame.covered().end);
     let mut crc = frame.seed();
@@ -191,7 +191,7 @@ fn frame_holds(window: &mut Window<'_>, at: u64, frame: &Frame) -> io::Result<bo
     Ok(crc == frame.crc)
 }
 
-/// The place behind the last byte that is not zero, between two places.
+/// The offset behind the last byte from `from` to `limit` that is not zero; `from` if all are.
 pub(super) fn end_of_bytes(window: &mut Window<'_>, from: u64, limit: u64) -> io::Result<u64> {
     let limit = limit.min(window.size());
     let (mut at, mut end) = (from, from);
@@ -208,7 +208,7 @@ pub(super) fn end_of_bytes(window: &mut Window<'_>, from: u64, limit: u64) -> io
     Ok(end)
 }
 
-/// The last byte that is not zero: block by block, since most are zeros.
+/// The index of the last byte that is not zero; goes block by block, since most blocks are all zeros.
 fn last_set(bytes: &[u8]) -> Option<usize> {
     const BLOCK: usize = 512;
     let block = bytes.chunks(BLOCK).rposition(|block| block.iter().fold(0, |all, byte| all | byte) != 0)?;

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::error::Result;
 
-/// Where commits begin in a segment.
+/// Offset of the first commit in a segment, in bytes.
 pub(super) const DATA: u64 = SEGMENT_HEADER as u64;
 
 /// An open segment whose header is sound.
@@ -44,8 +44,8 @@ impl Segment {
         Ok(Self { path: path.to_owned(), file, header })
     }
 
-    /// A segment whose header is corrupt, with what can be known otherwise: which log it is from is told by another segment,
-    /// or by what is left of the header.
+    /// Opens a segment whose header is corrupt, with a header made up from other sources: the log's id comes from another
+    /// segment, or from the bytes that are left of the header.
     pub(super) fn guess(
         disk: &dyn Disk,
         first: u64,
@@ -75,7 +75,7 @@ impl Segment {
         self.file.size().map_err(|error| disk_error(operation, &self.path, error))
     }
 
-    /// The footer at the file's end, and where it begins.
+    /// The offset of the footer at the file's end, and the footer.
     pub(super) fn footer(&self) -> io::Result<Option<(u64, Footer)>> {
         let size = self.file.size()?;
         let Some(at) = size.checked_sub(TRAILER as u64).filter(|at| *at >= DATA) else { return Ok(None) };
@@ -86,19 +86,19 @@ impl Segment {
         let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
         let read = self.file.read_at(&mut bytes, start)?;
         let footer = bytes.get(..read).and_then(|bytes| Footer::decode(bytes, &self.header.log));
-        Ok(footer.filter(|footer| self.believes(footer, start)).map(|footer| (start, footer)))
+        Ok(footer.filter(|footer| self.is_consistent(footer, start)).map(|footer| (start, footer)))
     }
 
-    /// Whether a footer can be that of this segment.
-    fn believes(&self, footer: &Footer, start: u64) -> bool {
-        let places = footer
+    /// Returns true if the footer's fields are consistent with this segment.
+    fn is_consistent(&self, footer: &Footer, start: u64) -> bool {
+        let offsets_in_range = footer
             .index
             .iter()
             .all(|entry| (DATA..footer.end).contains(&entry.at) && (footer.first..=footer.last).contains(&entry.seq));
         footer.first == self.header.first
             && footer.last.checked_add(1).is_some_and(|next| next >= footer.first)
             && (DATA..=start).contains(&footer.end)
-            && places
+            && offsets_in_range
             && footer.index.is_sorted_by(|a, b| a.seq < b.seq && a.at < b.at)
     }
 }

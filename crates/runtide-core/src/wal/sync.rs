@@ -1,5 +1,5 @@
-//! What the hand-over between appenders and the commit thread is made of: the standard library's, or, in a build with
-//! `--cfg shuttle`, that of a checker which tries the orders in which threads may run (`tests/handover.rs`).
+//! Locks, atomics and threads of the hand-over between appenders and the commit thread: those of the standard library, or, in a
+//! build with `--cfg shuttle`, those of a checker that tries the orders in which threads may run (`tests/handover.rs`).
 
 #[cfg(not(all(test, shuttle)))]
 pub(super) use std::{
@@ -28,7 +28,7 @@ mod checked {
 
     static NOW: AtomicU64 = AtomicU64::new(0);
 
-    /// A clock that the checker decides on: between two looks there is no time, or a microsecond, or four milliseconds.
+    /// A clock that the checker drives: between two readings it advances by nothing, a microsecond, or four milliseconds.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
     pub(in crate::wal) struct Instant(Duration);
 

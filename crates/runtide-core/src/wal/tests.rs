@@ -1,5 +1,5 @@
-//! The log on real files, sound and corrupt. What it does on a disk that fails, and after power cuts, is in the laws of the log
-//! (`runtide-conformance`).
+//! The log on real files, sound and corrupt. The laws of the log (`runtide-conformance`) test it on a disk that fails and after
+//! power cuts.
 
 mod basics;
 mod corruption;
@@ -20,19 +20,19 @@ use super::{ReadFrom, Record, RecordKind, Wal, WalOptions, WalReader};
 
 const KIND: RecordKind = RecordKind(7);
 
-/// Segments of 8 KiB.
+/// Options with segments of 8 KiB, the smallest size, so that a test gets several of them.
 fn small() -> WalOptions {
     WalOptions::default().with_segment_bytes(NonZeroU64::new(8 << 10))
 }
 
-/// What record `seq` holds: its number, and some bytes more.
+/// The payload of record `seq`: its number, and up to 89 bytes more.
 fn payload(seq: u64) -> Vec<u8> {
     let mut payload = seq.to_le_bytes().to_vec();
     payload.resize(8 + usize::try_from(seq * 7 % 90).unwrap(), u8::try_from(seq % 251).unwrap());
     payload
 }
 
-/// A log of so many records, one commit each, closed in order.
+/// Writes a log of `records` records, one commit each, and closes it.
 fn log_of(dir: &Path, options: WalOptions, records: u64) {
     let wal = Wal::open(dir, options).unwrap();
     for seq in 1..=records {
@@ -49,7 +49,7 @@ fn read(dir: &Path) -> Vec<Record> {
     read_with(dir, WalOptions::default()).into_iter().map(Result::unwrap).collect()
 }
 
-/// Asserts that these are the records from `first` on, each as it was appended.
+/// Asserts that these are the records from `first` on, each as it was appended; returns the number after the last.
 fn assert_records<'a>(records: impl IntoIterator<Item = &'a Record>, first: u64) -> u64 {
     let mut next = first;
     for record in records {
@@ -67,7 +67,7 @@ fn segments(dir: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// A copy of a log, to be corrupt.
+/// Copies a log, so that a test can corrupt the copy.
 fn copy(from: &Path) -> tempfile::TempDir {
     let to = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(from).unwrap() {

@@ -28,10 +28,10 @@ use crate::error::{Error, ErrorKind, Result};
 
 const VERIFY: &str = "wal.verify";
 
-/// How many segments are verified at once, at most: each takes 1 MiB of memory.
+/// Most segments that are verified at the same time: each takes 1 MiB of memory.
 const WORKERS: usize = 8;
 
-/// What a look at a whole log found.
+/// The result of verifying a whole log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Verified {
@@ -41,33 +41,33 @@ pub struct Verified {
     pub commits: u64,
     /// Segments, up to the first corruption, that one included.
     pub segments: u64,
-    /// The first record that is kept, or that will be appended to a log that has none.
+    /// Number of the first record that is kept, or of the first to be appended if there is none.
     pub first: Seq,
     /// The end of the chain, up to the first corruption; `None` if not even one header is sound.
     pub head: Option<Anchor>,
-    /// Whether the anchor that was given is in the chain. Without one it is false: then nothing tells whether a tail was cut
-    /// off, or all of an unkeyed log written anew.
+    /// True if the given anchor is in the chain. False without an anchor: then nothing shows whether a tail was cut off, or an
+    /// unkeyed log rewritten as a whole.
     pub anchored: bool,
-    /// The first range that does not hold what was written there.
+    /// The first range whose bytes are not those that were written there.
     pub corruption: Option<Corruption>,
-    /// A tail of which nothing proves that it ever was durable: torn by a crash, to be cut by the next opening, or just being
-    /// written. It is no corruption.
+    /// An unfinished tail, which nothing proves to have been durable: a crash tore it and the next opening will cut it, or it is
+    /// just being written. It is no corruption.
     pub torn: Option<Corruption>,
 }
 
 /// Verifies a log: every header, the checksum of every record, the hash of every commit, and the chain through all segments.
 ///
-/// Corruption is a finding in the result; an `Err` means that the look itself failed. It takes no lock and works also on a log
-/// that is being written. It reads the files once, on as many threads as there are processors, at most 8, with 1 MiB of memory
-/// for each.
+/// Corruption is a finding in the result; an `Err` means that the verification itself failed. It takes no lock and works also on
+/// a log that is being written. It reads the files once, on as many threads as there are processors, at most 8, with 1 MiB of
+/// memory for each.
 ///
-/// The chain attests what was written, by whoever wrote it: without a key that may be anyone who can write the files. That a
-/// tail was cut off, or a log without a key rewritten as a whole, only an [`Anchor`] shows that was kept elsewhere.
+/// The chain attests the bytes of its author: without a key, that may be any process that can write the files. Only an [`Anchor`]
+/// that was kept elsewhere reveals that a tail was cut off, or that a log without a key was rewritten as a whole.
 ///
 /// # Errors
 /// [`NotFound`](ErrorKind::NotFound) if there is no log; [`Unauthenticated`](ErrorKind::Unauthenticated) if the key is missing
-/// or another; [`InvalidInput`](ErrorKind::InvalidInput) if the log has none; [`Unsupported`](ErrorKind::Unsupported) if it is
-/// of a later version.
+/// or wrong; [`InvalidInput`](ErrorKind::InvalidInput) if a key is given and the log has none;
+/// [`Unsupported`](ErrorKind::Unsupported) if the log is of a later version.
 ///
 /// ```
 /// use runtide_core::wal::{RecordKind, Wal, WalOptions, verify};
@@ -75,7 +75,7 @@ pub struct Verified {
 /// # let dir = tempfile::tempdir().unwrap();
 /// let wal = Wal::open(dir.path(), WalOptions::default())?;
 /// wal.append_blocking(RecordKind(1), b"hello")?;
-/// let anchor = wal.anchor(); // To be kept elsewhere.
+/// let anchor = wal.anchor(); // Keep it elsewhere.
 /// let verified = verify(dir.path(), Some(&anchor), None)?;
 /// assert!(verified.corruption.is_none() && verified.anchored);
 /// assert_eq!(verified.records, 1);
@@ -85,7 +85,7 @@ pub fn verify(dir: &Path, anchor: Option<&Anchor>, key: Option<&WalKey>) -> Resu
     verify_with(dir, anchor, &WalOptions { key: key.cloned(), ..WalOptions::default() })
 }
 
-/// [`verify`] on another disk: of the options it uses the key and the disk.
+/// [`verify`] with the key and the disk of the options; the other options are not used.
 ///
 /// # Errors
 /// As [`verify`].
@@ -135,30 +135,30 @@ impl Verified {
 struct Verifier<'a> {
     disk: &'a dyn Disk,
     chain: &'a Chain,
-    /// Of this very log.
+    /// An anchor of this log; one of another log is dropped before.
     anchor: Option<&'a Anchor>,
 }
 
-/// What one segment shows by itself.
+/// The findings in one segment by itself.
 struct Report {
     path: PathBuf,
-    /// What its header says is before it; `None` if the header is corrupt.
+    /// Number of the first record, and hash of the commit before it, by its header; `None` if the header is corrupt.
     begins: Option<(u64, Hash)>,
     records: u64,
     commits: u64,
-    /// The next record, and the hash of the last commit.
+    /// Number of the record after the last, and hash of the last commit.
     ends: (u64, Hash),
     anchored: bool,
     corruption: Option<Corruption>,
     torn: Option<Corruption>,
-    /// Behind the last commit, as far as commits could lie.
+    /// Range of offsets behind the last commit, up to the end of the space for commits.
     rest: (u64, u64),
-    /// Whether a footer agrees that this is the end.
+    /// True if a footer confirms that this is the segment's end.
     sealed: bool,
 }
 
 impl Verifier<'_> {
-    /// Looks at all segments; `None` for one that is gone, which retention may have dropped meanwhile.
+    /// Verifies all segments; `None` for one that is gone, since retention may have dropped it in the meantime.
     fn all(&self, segments: &[(u64, PathBuf)]) -> Result<Vec<Option<Report>>> {
         let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let turn = AtomicUsize::new(0);
@@ -173,7 +173,7 @@ impl Verifier<'_> {
         };
         thread::scope(|scope| {
             for _ in 1..cores.min(WORKERS).min(segments.len()) {
-                // One that cannot be had is not needed: this thread does all that is left.
+                // A thread that cannot be started is not needed: this thread verifies all segments that are left.
                 let _ = thread::Builder::new().name("runtide-wal-verify".to_owned()).spawn_scoped(scope, work);
             }
             work();
@@ -191,10 +191,10 @@ impl Verifier<'_> {
             Err(error) => return Err(error),
         };
         let header = &segment.header;
-        let strange = header.log != self.chain.log
+        let foreign = header.log != self.chain.log
             || header.keyed != self.chain.key_check()
             || (first == 1 && header.prev != self.chain.genesis());
-        if strange {
+        if foreign {
             return Ok(Some(Report::headless(path, first)));
         }
         self.commits(&segment, is_last).map(Some).map_err(|error| disk_error(VERIFY, path, error))
@@ -212,19 +212,21 @@ impl Verifier<'_> {
                 commits += 1;
                 anchored |= is_anchor(commit.last(), &commit.hash);
             }
-            // Read after the last commit was, since both may just have been written.
+            // The footer is read after the last commit, since both may just have been written.
             let footer = segment.footer()?;
             let (at, next, epoch) = (walk.at, walk.next, walk.epoch);
             let limit = footer.as_ref().map_or(walk.limit, |(start, _)| *start).max(at);
             let end = end_of_bytes(&mut walk.window, at, limit)?;
-            let told = footer.as_ref().is_some_and(|(_, footer)| {
+            let footer_claims_more = footer.as_ref().is_some_and(|(_, footer)| {
                 footer.end > at && footer.last >= next && (!is_last || footer.synced >= footer.last)
             });
             let accept = |commit: &super::format::CommitHeader| {
-                commit.first >= next && commit.epoch >= epoch && (told || !is_last || commit.synced >= next)
+                commit.first >= next
+                    && commit.epoch >= epoch
+                    && (footer_claims_more || !is_last || commit.synced >= next)
             };
             let later = find_commit(&mut walk.window, at, end, &header.log, accept)?;
-            if later.is_some() || told {
+            if later.is_some() || footer_claims_more {
                 // A commit that was being written while it was read is whole by now.
                 walk.window.forget();
                 if let Some(commit) = walk.step(Some(self.chain))? {
@@ -235,7 +237,7 @@ impl Verifier<'_> {
             }
             let corruption = match (&later, &footer) {
                 (Some((behind, commit)), _) => Some(((*behind).max(at + 1), commit.first.saturating_sub(1))),
-                (None, Some((_, footer))) if told => Some((footer.end, footer.last)),
+                (None, Some((_, footer))) if footer_claims_more => Some((footer.end, footer.last)),
                 _ => None,
             };
             let corruption =
@@ -257,19 +259,19 @@ impl Verifier<'_> {
         }
     }
 
-    /// Puts the segments' reports together: each has to begin where the one before ends.
+    /// Joins the segments' reports: each has to begin where the one before ends.
     fn join(&self, dir: &Path, mut found: Verified, reports: Vec<Option<Report>>) -> Result<Verified> {
         let mut before: Option<Report> = None;
         for report in reports {
             let Some(report) = report else {
                 if before.is_none() {
-                    // Retention dropped it after we had seen its name.
+                    // Retention dropped it after the listing.
                     continue;
                 }
                 return Err(Error::new(
                     ErrorKind::Expired,
                     VERIFY,
-                    "retention dropped what was being verified: look again",
+                    "retention dropped a segment that was being verified: verify again",
                 ));
             };
             if let Some(before) = &before {
@@ -298,7 +300,7 @@ impl Verifier<'_> {
 }
 
 impl Report {
-    /// Of a segment whose header cannot be believed.
+    /// The report of a segment whose header cannot be trusted.
     fn headless(path: &Path, first: u64) -> Self {
         Self {
             path: path.to_owned(),
@@ -315,12 +317,12 @@ impl Report {
     }
 }
 
-/// What is wrong between two segments.
+/// The corruption between two neighbouring segments, if the second does not continue the first.
 fn gap(dir: &Path, before: &Report, after: &Report) -> Option<Corruption> {
     let (next, hash) = before.ends;
     let (first, prev) = after.begins?;
     if first == next {
-        // The header does not continue the chain: one of the two was exchanged.
+        // The header does not continue the chain: one of the two files was replaced.
         return (prev != hash).then(|| Corruption::new(&after.path, 0, DATA, None));
     }
     let missing = Some((next, first.saturating_sub(1)));

@@ -1,4 +1,4 @@
-//! Commit after commit through one segment, each tied to the one before it.
+//! Walks through one segment commit by commit, and checks that each continues the one before it.
 
 use std::io;
 
@@ -10,30 +10,30 @@ use super::{
     window::Window,
 };
 
-/// How much recovery and verification read at once, in bytes: a whole commit, unless it is one large batch.
+/// Most bytes that recovery and verification read at once: a whole commit, unless it is one large batch.
 pub(super) const STEP: usize = super::queue::GROUP_BYTES;
 
-/// A place between two commits of a segment.
+/// A position between two commits of a segment.
 #[derive(Debug)]
 pub(super) struct Walk<'a> {
     pub(super) window: Window<'a>,
     log: LogId,
-    /// Where the next commit should be.
+    /// Offset of the next commit.
     pub(super) at: u64,
-    /// The number that its first record should have.
+    /// Number of the next commit's first record.
     pub(super) next: u64,
-    /// The hash of the commit before it.
+    /// Hash of the previous commit.
     pub(super) hash: Hash,
-    /// The epoch of the commit before it.
+    /// Epoch of the previous commit.
     pub(super) epoch: u64,
-    /// What the last commit said to be durable.
+    /// The last record that the commits so far state to be durable.
     pub(super) synced: u64,
-    /// No commit reaches beyond.
+    /// Offset beyond which no commit reaches.
     pub(super) limit: u64,
 }
 
 impl<'a> Walk<'a> {
-    /// Begins at a segment's beginning.
+    /// Begins at the segment's first commit.
     pub(super) fn new(segment: &'a Segment, limit: u64) -> Self {
         let header = &segment.header;
         Self {
@@ -48,19 +48,19 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The header of whatever commit is here, tied to the one before or not.
+    /// The header of the commit here, even if it does not continue the previous one.
     pub(super) fn header(&mut self) -> io::Result<Option<CommitHeader>> {
         let (log, at) = (self.log, self.at);
         let header = self.window.get(at, COMMIT_HEADER)?.and_then(|bytes| CommitHeader::decode(bytes, &log, at));
         Ok(header.filter(|header| at + header.size() <= self.limit))
     }
 
-    /// Whether this is the commit that should be here.
+    /// Returns true if this commit continues the previous one.
     pub(super) fn follows(&self, header: &CommitHeader) -> bool {
         header.first == self.next && header.prev == self.hash && header.epoch >= self.epoch
     }
 
-    /// One commit further, if it is the right one and whole; with a chain, its hash is checked as well.
+    /// Moves past the next commit, if it continues the previous one and is whole; with a chain, its hash is checked as well.
     pub(super) fn step(&mut self, chain: Option<&Chain>) -> io::Result<Option<CommitHeader>> {
         let Some(header) = self.header()?.filter(|header| self.follows(header)) else { return Ok(None) };
         if check_commit(&mut self.window, self.at, &header, chain)? != Whole::Yes {
@@ -70,7 +70,7 @@ impl<'a> Walk<'a> {
         Ok(Some(header))
     }
 
-    /// Goes behind this commit.
+    /// Moves past this commit.
     pub(super) fn pass(&mut self, header: &CommitHeader) {
         self.at += header.size();
         self.next = header.last().saturating_add(1);

@@ -1,11 +1,12 @@
-//! A file read through one buffer that moves along: bounded memory, and few calls.
+//! Reads a file through one buffer that moves along with the reader: bounded memory, and few calls.
 
 use std::io;
 
 use super::fs::File;
 
-/// How much is read first, in bytes, and the most unless more is asked for: it stays in the second-level cache.
+/// Bytes of the first read.
 const FIRST: usize = 64 << 10;
+/// Most bytes of one read, unless the caller asks for more: they stay in the second-level cache.
 const MOST: usize = 256 << 10;
 
 /// A buffer over a part of a file.
@@ -13,31 +14,31 @@ const MOST: usize = 256 << 10;
 pub(super) struct Window<'a> {
     file: &'a dyn File,
     size: u64,
-    /// The most that is read at once.
+    /// Most bytes that one read may take.
     step: usize,
-    /// How much is read next: more and more, as long as one goes straight on; who wants a little does not read much.
+    /// Bytes of the next read. It doubles as long as reads are sequential, so that a caller that wants little does not read much.
     ahead: usize,
     start: u64,
     buffer: Vec<u8>,
 }
 
 impl<'a> Window<'a> {
-    /// Reads at most so many bytes at once.
+    /// Makes a window over the first `size` bytes of a file that reads at most `step` bytes at once.
     pub(super) fn new(file: &'a dyn File, size: u64, step: usize) -> Self {
         Self { file, size, step, ahead: FIRST.min(step), start: 0, buffer: Vec::new() }
     }
 
-    /// The file's size, beyond which nothing is read.
+    /// The file's size in bytes, beyond which nothing is read.
     pub(super) fn size(&self) -> u64 {
         self.size
     }
 
-    /// The most that [`Window::get`] can give at once.
+    /// Most bytes that [`Window::get`] can return at once.
     pub(super) fn step(&self) -> usize {
         self.step
     }
 
-    /// `len` bytes, at most [`Window::step`]; `None` if the file ends before.
+    /// Returns `len` bytes, at most [`Window::step`]; `None` if the file ends before.
     pub(super) fn get(&mut self, at: u64, len: usize) -> io::Result<Option<&[u8]>> {
         let Some(end) = at.checked_add(len as u64).filter(|end| *end <= self.size && len <= self.step) else {
             return Ok(None);
@@ -50,7 +51,7 @@ impl<'a> Window<'a> {
         Ok(self.buffer.get(skip..).and_then(|bytes| bytes.get(..len)))
     }
 
-    /// Reads from `at` on, at least `len` bytes; what was read already is not read again.
+    /// Reads from `at` on, at least `len` bytes; bytes that are already in the buffer are not read again.
     fn refill(&mut self, at: u64, len: usize) -> io::Result<()> {
         let skip = at.checked_sub(self.start).and_then(|skip| usize::try_from(skip).ok());
         let keep = skip.and_then(|skip| self.buffer.len().checked_sub(skip));
@@ -74,21 +75,21 @@ impl<'a> Window<'a> {
         Ok(())
     }
 
-    /// Some bytes from `at` on, not beyond `end`: as many as the window has. Empty only at the end, or if the file
-    /// has become shorter.
+    /// Returns bytes from `at` on, not beyond `end`, as many as the window has. Empty only at the end, or if the file has become
+    /// shorter.
     pub(super) fn piece(&mut self, at: u64, end: u64) -> io::Result<&[u8]> {
         let end = end.min(self.size);
         let has = self.start + self.buffer.len() as u64;
         let to = if (self.start..has).contains(&at) { has } else { at.saturating_add(self.ahead as u64) };
         let len = usize::try_from(to.min(end).saturating_sub(at)).unwrap_or(0);
         self.get(at, len)?;
-        // The file may have become shorter: then it is less, or nothing.
+        // The file may have become shorter: then fewer bytes are returned, or none.
         let skip = at.checked_sub(self.start).and_then(|skip| usize::try_from(skip).ok());
         let rest = skip.and_then(|skip| self.buffer.get(skip..)).unwrap_or_default();
         Ok(rest.get(..len).unwrap_or(rest))
     }
 
-    /// Forgets what was read, so that it is read anew.
+    /// Drops the buffered bytes, so that the next call reads them again.
     pub(super) fn forget(&mut self) {
         self.buffer.clear();
     }

@@ -27,24 +27,24 @@ use super::{
 };
 use crate::error::{Error, ErrorKind, Result};
 
-/// The writer under its role's name.
+/// Another name for [`Wal`], for code that also has readers.
 pub type WalWriter = Wal;
 
-/// A directory's one writer. Clones share it, and it can be used from any thread and any task.
+/// The one writer of a directory. Clones share it, and it can be used from any thread and any task.
 ///
 /// # Behavior
 /// * Records are in the log in the order of their numbers, and get them in the order in which calls were first polled (or, for
 ///   the blocking ones, made).
-/// * The last clone to be dropped closes the log: it waits until what was appended is synced, which takes about one sync.
-///   [`Wal::close`] does the same and tells whether it worked.
-/// * It needs no runtime: commits are made by a thread of its own, or by a blocked caller's.
+/// * Dropping the last clone closes the log: it waits until every appended record is synced, which takes about one sync.
+///   [`Wal::close`] does the same and returns an error if that fails.
+/// * It needs no async runtime: its commit thread makes the commits, or the thread of a blocked caller does.
 /// * Memory: two groups of at most 1 MiB, or one batch if that is larger, and the index of one segment.
 ///
 /// # Errors
-/// A failed write or sync, which includes a full disk, is told to all whose records were not yet durable, and to every later
-/// call, until the log is opened anew: [`Unavailable`](ErrorKind::Unavailable) if the disk was full, otherwise
+/// A failed write or sync, which includes a full disk, fails every call whose records were not yet durable, and every later
+/// call, until the log is opened again: [`Unavailable`](ErrorKind::Unavailable) if the disk was full, otherwise
 /// [`Unexpected`](ErrorKind::Unexpected) or [`PermissionDenied`](ErrorKind::PermissionDenied). Nothing is tried again. Such a
-/// record may be there after the next opening. What was acknowledged stays readable.
+/// record may be there after the next opening. Acknowledged records stay readable.
 #[derive(Clone)]
 pub struct Wal {
     pub(super) inner: Arc<Inner>,
@@ -70,21 +70,21 @@ impl Wal {
     /// larger one is [`InvalidInput`](ErrorKind::InvalidInput).
     pub const MAX_BATCH: usize = MAX_BATCH;
 
-    /// Opens a log for writing, or makes one: the folder too, if it is not there.
+    /// Opens a log for writing, or creates one, with its folder if that does not exist.
     ///
-    /// Blocks: for next to nothing after an orderly end, for the reading of one segment after a crash. A torn tail is copied
-    /// aside, cut, and the cut is durable before this returns ([`Wal::repaired`]). Nothing else is ever repaired.
+    /// Blocks: next to no time after an orderly close, and for the reading of one segment after a crash. A torn tail is copied
+    /// aside and cut, and the cut is durable before this returns ([`Wal::repaired`]). Nothing else is ever repaired.
     ///
     /// # Errors
     /// * [`Conflict`](ErrorKind::Conflict): another writer has it open, here or in another process; the context names the holder.
     /// * [`Corrupt`](ErrorKind::Corrupt): the last segment is corrupt before its tail, or a segment is missing; the context names
-    ///   segment, offset and records. [`OnCorruption::Continue`] opens a log with a corrupt commit all the same, or where the file
-    ///   `begin` is corrupt; with a corrupt header, a missing segment, or commits that contradict each other, only
+    ///   segment, offset and records. [`OnCorruption::Continue`] opens the log even so if a commit or the file `begin` is
+    ///   corrupt; with a corrupt header, a missing segment, or commits that contradict each other, only
     ///   [`salvage`](super::salvage()) helps.
-    /// * [`Unauthenticated`](ErrorKind::Unauthenticated): the key is missing or another;
-    ///   [`InvalidInput`](ErrorKind::InvalidInput): there is a key, and the log was created without one.
+    /// * [`Unauthenticated`](ErrorKind::Unauthenticated): the key is missing or wrong;
+    ///   [`InvalidInput`](ErrorKind::InvalidInput): a key was given, and the log was created without one.
     /// * [`Unsupported`](ErrorKind::Unsupported): the log is of a later version of the format. Nothing was changed.
-    /// * What the disk refuses.
+    /// * The errors of the disk.
     #[expect(clippy::needless_pass_by_value, reason = "options are given away, here as everywhere")]
     pub fn open(dir: &Path, options: WalOptions) -> Result<Self> {
         let opened = open::open(dir, &options)?;
@@ -93,7 +93,7 @@ impl Wal {
         let runs = Arc::clone(&committer);
         let thread =
             thread::Builder::new().name("runtide-wal".to_owned()).spawn(move || runs.run()).map_err(|error| {
-                Error::new(ErrorKind::Unavailable, "wal.open", "the system gives no thread").with_source(error)
+                Error::new(ErrorKind::Unavailable, "wal.open", "the system cannot start a thread").with_source(error)
             })?;
         Ok(Self {
             inner: Arc::new(Inner {
@@ -114,7 +114,7 @@ impl Wal {
         self.inner.repaired.as_ref()
     }
 
-    /// The corruption that opening found in the last segment and, by [`OnCorruption::Continue`], left where it is.
+    /// The corruption that opening found and, by [`OnCorruption::Continue`], left where it is.
     pub fn corruption(&self) -> Option<&Corruption> {
         self.inner.corruption.as_ref()
     }
@@ -126,7 +126,7 @@ impl Wal {
     /// and nothing was written; [`Cancelled`](ErrorKind::Cancelled) if the log was closed; a failure of the log, see [`Wal`].
     ///
     /// # Cancel safety
-    /// A dropped append may still happen, or may not have begun. The log is not harmed.
+    /// A dropped append may still be written, or may not have begun. The log stays usable.
     ///
     /// ```
     /// use runtide_core::wal::{RecordKind, Seq, Wal, WalOptions};
@@ -146,11 +146,11 @@ impl Wal {
     /// Appends records together: after a crash all of them are there, or none. They have consecutive numbers.
     ///
     /// # Errors
-    /// As [`Wal::append`]; also [`InvalidInput`](ErrorKind::InvalidInput) if there is no record, or if all together are larger than
-    /// [`Wal::MAX_BATCH`].
+    /// As [`Wal::append`]; also [`InvalidInput`](ErrorKind::InvalidInput) if there is no record, or if all together are larger
+    /// than [`Wal::MAX_BATCH`].
     ///
     /// # Cancel safety
-    /// As [`Wal::append`]; it still happens as a whole or not at all.
+    /// As [`Wal::append`]; the batch is still written as a whole or not at all.
     ///
     /// ```
     /// use runtide_core::wal::{RecordKind, Seq, Wal, WalOptions};
@@ -176,7 +176,7 @@ impl Wal {
 
     /// [`Wal::append`] for code without a runtime: blocks the thread until the record is durable.
     ///
-    /// Of many threads that wait, one commits for all, so that a lone one costs no change of threads.
+    /// Of many waiting threads one commits for all, so that a lone thread needs no context switch.
     ///
     /// # Errors
     /// As [`Wal::append`].
@@ -201,11 +201,15 @@ impl Wal {
     /// As [`Wal::append_batch`].
     pub fn append_batch_blocking(&self, records: &[(RecordKind, &[u8])]) -> Result<RangeInclusive<Seq>> {
         check_kinds(records)?;
-        self.put_blocking(records)
+        self.append_reserved_blocking(records)
     }
 
-    /// The same for any kind, also for those that belong to this crate.
-    pub(crate) fn put_blocking(&self, records: &[(RecordKind, &[u8])]) -> Result<RangeInclusive<Seq>> {
+    /// [`Wal::append_batch_blocking`] for any kind, reserved ones included: for libraries that build their own format on the
+    /// log, as the journals of `runtide-journal` do. An application uses its own kinds and [`Wal::append_batch_blocking`].
+    ///
+    /// # Errors
+    /// As [`Wal::append_batch`], except that no kind is refused.
+    pub fn append_reserved_blocking(&self, records: &[(RecordKind, &[u8])]) -> Result<RangeInclusive<Seq>> {
         let frames = check_batch(records)?;
         let (first, last) = self.inner.committer.block(Request::Many(records), frames)?;
         Ok(Seq(first)..=Seq(last))
@@ -231,11 +235,12 @@ impl Wal {
         self.inner.committer.block(Request::Sync, 0).map(drop)
     }
 
-    /// Reads from a place on what was acknowledged; does the first reading in this very call.
+    /// Returns a reader of the acknowledged records from a position on. This call already reads from the disk, to find the
+    /// position.
     ///
     /// # Errors
-    /// [`Expired`](ErrorKind::Expired) if retention has dropped the place, [`InvalidInput`](ErrorKind::InvalidInput) if it lies
-    /// beyond the next record, [`Corrupt`](ErrorKind::Corrupt) if a header is corrupt, and what the disk refuses.
+    /// [`Expired`](ErrorKind::Expired) if retention has dropped the record, [`InvalidInput`](ErrorKind::InvalidInput) if it lies
+    /// beyond the next record, [`Corrupt`](ErrorKind::Corrupt) if a header is corrupt, and the errors of the disk.
     ///
     /// ```
     /// use runtide_core::wal::{ReadFrom, RecordKind, Wal, WalOptions};
@@ -256,8 +261,8 @@ impl Wal {
         WalReader::start(Arc::clone(&inner.disk), &inner.dir, from, inner.on_corruption, bound)
     }
 
-    /// The last `n` records, oldest first, or all if there are fewer. Goes by the index, so that it reads little more than
-    /// these.
+    /// Returns the last `n` records, oldest first, or all if there are fewer. It uses the index, so that it reads little more
+    /// than these.
     ///
     /// # Errors
     /// As [`Wal::reader`]; [`Corrupt`](ErrorKind::Corrupt) if one of them is corrupt.
@@ -271,18 +276,19 @@ impl Wal {
         reader.take_while(|record| record.as_ref().map_or(true, |record| record.seq.0 <= acked)).collect()
     }
 
-    /// The end of the chain as it was acknowledged: keep it elsewhere, and give it to [`verify`](super::verify()) later.
+    /// The end of the acknowledged chain: keep it elsewhere, and pass it to [`verify`](super::verify()) later.
     ///
-    /// Where commits are not synced one by one, [`Wal::sync`] first: a power cut could take what the anchor names.
+    /// Where commits are not synced one by one, call [`Wal::sync`] first: a power cut could take the record that the anchor
+    /// names.
     pub fn anchor(&self) -> Anchor {
         self.inner.committer.published.head()
     }
 
-    /// Closes the log for all clones: waits until what was appended is synced, writes down where the log ends, and gives the
-    /// lock back. Blocks for about one sync. Later appends are [`Cancelled`](ErrorKind::Cancelled); reading goes on.
+    /// Closes the log for all clones: waits until every appended record is synced, writes a footer with the log's end, and
+    /// releases the lock. Blocks for about one sync. Later appends are [`Cancelled`](ErrorKind::Cancelled); reading goes on.
     ///
     /// # Errors
-    /// What the disk refuses. After a failure of the log it is closed without an error: that failure was told before.
+    /// The errors of the disk. After a failure of the log it is closed without an error: that failure was reported before.
     pub fn close(&self) -> Result<()> {
         self.inner.close()
     }
@@ -292,7 +298,7 @@ impl Inner {
     fn close(&self) -> Result<()> {
         self.committer.close();
         let mut thread = lock(&self.thread);
-        // A waker that the commit thread calls may drop the last clone: it cannot wait for itself.
+        // A waker that the commit thread calls may drop the last clone, and a thread cannot join itself.
         if thread.as_ref().is_some_and(|thread| thread.thread().id() == thread::current().id()) {
             return Ok(());
         }
@@ -305,7 +311,7 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // Who wants to know calls `Wal::close`.
+        // A caller that needs the error calls `Wal::close`.
         let _ = self.close();
     }
 }
@@ -328,7 +334,7 @@ fn check_kinds(records: &[(RecordKind, &[u8])]) -> Result<()> {
     records.iter().try_for_each(|(kind, _)| check_kind(*kind))
 }
 
-/// The size of the frame.
+/// Returns the size of the record's frame in bytes; refuses a payload that is too long.
 fn check_size(payload: &[u8]) -> Result<usize> {
     if payload.len() > MAX_RECORD {
         return Err(Error::new(ErrorKind::InvalidInput, "wal.append", "the record is too long")
@@ -338,7 +344,7 @@ fn check_size(payload: &[u8]) -> Result<usize> {
     Ok(usize::try_from(frame_size(payload.len() as u64)).unwrap_or(usize::MAX))
 }
 
-/// The size of all frames.
+/// Returns the size of all frames in bytes; refuses an empty batch, and one that is too large.
 fn check_batch(records: &[(RecordKind, &[u8])]) -> Result<usize> {
     if records.is_empty() {
         return Err(Error::new(ErrorKind::InvalidInput, "wal.append", "a batch has at least one record"));

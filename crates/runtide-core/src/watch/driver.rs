@@ -3,7 +3,7 @@
 use std::{
     num::NonZeroUsize,
     pin::{Pin, pin},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     task::Waker,
     time::Duration,
 };
@@ -20,11 +20,12 @@ use super::{
     subscription::{Start, Subscription},
 };
 use crate::{
+    backend::lock,
     error::{Error, ErrorKind, Result},
     event::{Epoch, Gap, ResumeToken},
     instance::{BackendId, InstanceId},
     names::setters,
-    runtime::{Detail, WatchOptions},
+    options::{Detail, WatchOptions},
 };
 
 /// Ring entries unless told.
@@ -165,7 +166,7 @@ impl Driver {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Runs> {
-        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.runs)
     }
 
     fn error(&self, kind: ErrorKind, message: &str) -> Error {

@@ -1,7 +1,7 @@
 //! What the driver's task and the subscribers share, behind one lock: the machine, the ring, and who waits.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
     task::Waker,
     time::SystemTime,
 };
@@ -13,7 +13,7 @@ use super::{
     machine::{Command, Input, Machine},
     ring::Ring,
 };
-use crate::runtime::Detail;
+use crate::{backend::lock, options::Detail};
 
 /// Shared by one run of the driver and its subscribers.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ impl Hub {
     /// Never poisoned for good: no code behind the lock leaves the state half changed on purpose, and a panic of a
     /// subscriber's filter must not take the others with it.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// One step of the machine; what came of it is in the ring, and whoever waited is awake.

@@ -27,7 +27,7 @@ use crate::{
     error::{Error, ErrorKind, Failure, Result},
     event::{Continuity, Cursor, Epoch, ResumeToken, RuntimeEvent, RuntimeEventKind},
     instance::{BackendId, Instance, InstanceId},
-    runtime::Detail,
+    options::Detail,
 };
 
 /// What a step is told.

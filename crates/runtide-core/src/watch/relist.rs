@@ -16,7 +16,7 @@ use super::{
 use crate::{
     event::Gap,
     instance::{BackendId, Instance, InstanceId},
-    runtime::Detail,
+    options::Detail,
 };
 
 /// How long the stream must be quiet after a look before the look counts as the later of the two.

@@ -9,7 +9,7 @@ use crate::{
     error::{Failure, Result},
     event::{Gap, ResumeToken},
     instance::{ExitStatus, Incarnation, Instance, InstanceId, InstanceState},
-    runtime::Detail,
+    options::Detail,
 };
 
 /// The stream half of a runtime: what it tells.

@@ -26,7 +26,7 @@ use crate::{
 
 /// Events as they come. Owned; dropping it cancels.
 ///
-/// Outages are events. An `Err` is the last item: `Expired` (too slow, and [`SlowConsumer::Close`](crate::runtime::SlowConsumer) was
+/// Outages are events. An `Err` is the last item: `Expired` (too slow, and [`SlowConsumer::Close`](crate::options::SlowConsumer) was
 /// asked for) or `Cancelled` (the backend was closed).
 pub struct EventStream {
     inner: Inner,

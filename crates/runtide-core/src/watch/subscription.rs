@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
 use super::{
     cache::{Place, View},
@@ -17,10 +17,12 @@ use super::{
     ring::{Bracket, Entry},
 };
 use crate::{
+    backend::instant_after,
     error::{Error, ErrorKind, Failure, Result},
     event::{Continuity, Cursor, Epoch, Gap, ResumeToken, RuntimeEvent, RuntimeEventKind},
+    filter::InstanceFilter,
     instance::BackendId,
-    runtime::{Detail, InstanceFilter, SlowConsumer, WatchOptions},
+    options::{Detail, SlowConsumer, WatchOptions},
 };
 
 /// Entries fetched under one lock.
@@ -339,7 +341,7 @@ impl Subscription {
         loop {
             let bookmark = self.bookmark.as_mut()?;
             if std::mem::take(&mut bookmark.stale) {
-                let due = Instant::now() + bookmark.every;
+                let due = instant_after(bookmark.every);
                 bookmark.timer.as_mut().reset(due);
             }
             if bookmark.timer.as_mut().poll(cx).is_pending() {

@@ -70,8 +70,9 @@ type Rows = BTreeMap<InstanceId, Arc<Instance>>;
 #[serde(default)]
 pub struct InstanceTable {
     rows: BTreeMap<BackendId, Rows>,
-    places: BTreeMap<BackendId, (Cursor, Freshness)>,
-    /// Brackets under way. Not stored: the place is then still the one from before.
+    #[serde(alias = "places")]
+    positions: BTreeMap<BackendId, (Cursor, Freshness)>,
+    /// Brackets under way. Not stored: the position is then still the one from before.
     #[serde(skip)]
     staged: BTreeMap<BackendId, (Gap, Rows)>,
 }
@@ -80,9 +81,10 @@ impl InstanceTable {
     /// Takes one event in, and gives the steps that it completes. Idempotent: what changes nothing gives nothing.
     pub fn apply(&mut self, event: &RuntimeEvent) -> Vec<Transition> {
         let backend = &event.backend;
-        let at_place = self.places.get(backend);
+        let at_place = self.positions.get(backend);
         if !self.staged.contains_key(backend)
-            && at_place.is_some_and(|(place, _)| place.epoch == event.cursor.epoch && event.cursor.seq < place.seq)
+            && at_place
+                .is_some_and(|(position, _)| position.epoch == event.cursor.epoch && event.cursor.seq < position.seq)
             && event.instance().is_some()
         {
             return Vec::new(); // told again
@@ -91,13 +93,13 @@ impl InstanceTable {
             RuntimeEventKind::Started(instance)
             | RuntimeEventKind::Stopped(instance)
             | RuntimeEventKind::Updated { instance, .. } => {
-                self.token(event, Freshness::Live);
+                self.advance(event, Freshness::Live);
                 let before =
                     self.rows.entry(backend.clone()).or_default().insert(instance.id.clone(), Arc::clone(instance));
                 step(event, before, Some(Arc::clone(instance)), Evidence::Reported).into_iter().collect()
             }
             RuntimeEventKind::Removed(instance) => {
-                self.token(event, Freshness::Live);
+                self.advance(event, Freshness::Live);
                 let before = self.rows.get_mut(backend).and_then(|rows| rows.remove(&instance.id));
                 step(event, before, None, Evidence::Reported).into_iter().collect()
             }
@@ -114,23 +116,23 @@ impl InstanceTable {
             }
             RuntimeEventKind::ResyncEnd => {
                 let Some((gap, new)) = self.staged.remove(backend) else { return Vec::new() };
-                self.token(event, Freshness::Live);
+                self.advance(event, Freshness::Live);
                 let old = self.rows.insert(backend.clone(), new.clone()).unwrap_or_default();
                 net_steps(event, gap, &old, &new)
             }
             RuntimeEventKind::BackendDisconnected { .. } => {
                 self.staged.remove(backend);
-                self.token(event, Freshness::Stale);
+                self.advance(event, Freshness::Stale);
                 Vec::new()
             }
             RuntimeEventKind::BackendReconnected { .. } => {
-                self.token(event, Freshness::Live);
+                self.advance(event, Freshness::Live);
                 Vec::new()
             }
             RuntimeEventKind::Bookmark => {
                 if !self.staged.contains_key(backend) {
-                    let fresh = self.places.get(backend).map_or(Freshness::Live, |(_, fresh)| *fresh);
-                    self.token(event, fresh);
+                    let fresh = self.positions.get(backend).map_or(Freshness::Live, |(_, fresh)| *fresh);
+                    self.advance(event, fresh);
                 }
                 Vec::new()
             }
@@ -163,47 +165,42 @@ impl InstanceTable {
     }
 
     /// The last cursor that is safe to resume from, and how far the rows can be trusted.
-    pub fn place(&self, backend: &BackendId) -> Option<(&Cursor, Freshness)> {
-        self.places.get(backend).map(|(cursor, fresh)| (cursor, *fresh))
+    pub fn position(&self, backend: &BackendId) -> Option<(&Cursor, Freshness)> {
+        self.positions.get(backend).map(|(cursor, fresh)| (cursor, *fresh))
     }
 
-    /// A bracket that will never be closed: what it showed is forgotten.
-    pub(crate) fn abandon(&mut self, backend: &BackendId) {
+    /// Discards a resync of this backend that was begun and will never end, with the rows that it has shown so far.
+    pub fn discard_resync(&mut self, backend: &BackendId) {
         self.staged.remove(backend);
     }
 
-    /// One backend's part of it, without a bracket that is open.
-    pub(crate) fn only(&self, backend: &BackendId) -> Self {
+    /// The part of one backend: its rows and its position, without a resync that has not ended.
+    pub fn only(&self, backend: &BackendId) -> Self {
         let mut part = Self::default();
         part.rows.extend(self.rows.get(backend).map(|rows| (backend.clone(), rows.clone())));
-        part.places.extend(self.places.get(backend).map(|place| (backend.clone(), place.clone())));
+        part.positions.extend(self.positions.get(backend).map(|position| (backend.clone(), position.clone())));
         part
     }
 
-    /// Rows and places as they were stored.
-    pub(crate) fn restore(
-        &mut self,
-        backend: &BackendId,
-        rows: Vec<Arc<Instance>>,
-        place: Option<(Cursor, Freshness)>,
-    ) {
+    /// Puts rows and a position back, as they were stored; rows of the same id are replaced.
+    pub fn restore(&mut self, backend: &BackendId, rows: Vec<Arc<Instance>>, position: Option<(Cursor, Freshness)>) {
         let known = self.rows.entry(backend.clone()).or_default();
         known.extend(rows.into_iter().map(|row| (row.id.clone(), row)));
-        self.places.extend(place.map(|place| (backend.clone(), place)));
+        self.positions.extend(position.map(|position| (backend.clone(), position)));
     }
 
-    /// The backends of which there are rows or a place.
-    pub(crate) fn backends(&self) -> std::collections::BTreeSet<&BackendId> {
-        self.rows.keys().chain(self.places.keys()).collect()
+    /// The backends of which the table has rows or a position.
+    pub fn backends(&self) -> std::collections::BTreeSet<&BackendId> {
+        self.rows.keys().chain(self.positions.keys()).collect()
     }
 
-    fn token(&mut self, event: &RuntimeEvent, fresh: Freshness) {
-        self.places.insert(event.backend.clone(), (event.cursor.clone(), fresh));
+    fn advance(&mut self, event: &RuntimeEvent, fresh: Freshness) {
+        self.positions.insert(event.backend.clone(), (event.cursor.clone(), fresh));
     }
 
     fn freshen(&mut self, backend: &BackendId, fresh: Freshness) {
-        if let Some(place) = self.places.get_mut(backend) {
-            place.1 = fresh;
+        if let Some(position) = self.positions.get_mut(backend) {
+            position.1 = fresh;
         }
     }
 }

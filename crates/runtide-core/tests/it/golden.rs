@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use runtide_core::*;
+use runtide_core::{capabilities::*, event::*, manager::*, store::*, watch::*, *};
 use serde::{Serialize, de::DeserializeOwned};
 
 fn golden<T: Serialize + DeserializeOwned + PartialEq + Debug>(name: &str, value: &T) {

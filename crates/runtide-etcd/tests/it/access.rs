@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use etcd_client::PermissionType;
+use cluster::{Cluster, Setup, soon};
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
 use runtide_core::{
     ErrorKind,
@@ -132,16 +132,23 @@ async fn whoever_is_not_let_in_is_told_why_and_no_key_is_shown() {
 /// A member that asks who one is: `root`, and `writer`, who may go below `/runtide/`.
 async fn with_users(setup: Setup) -> Option<Cluster> {
     let cluster = Cluster::one_with(setup)?;
-    let mut raw = cluster.raw(0).await;
-    raw.user_add("root", "toor", None).await.unwrap();
-    raw.user_grant_role("root", "root").await.unwrap();
-    raw.role_add("writer").await.unwrap();
-    let all = etcd_client::Permission::new(PermissionType::Readwrite, "/runtide/").with_prefix();
-    raw.role_grant_permission("writer", all).await.unwrap();
-    raw.user_add("writer", "hunter2", None).await.unwrap();
-    raw.user_grant_role("writer", "writer").await.unwrap();
-    raw.auth_enable().await.unwrap();
+    add_users(&cluster).await;
     Some(cluster)
+}
+
+async fn add_users(cluster: &Cluster) {
+    let raw = cluster.raw(0).await;
+    for command in [
+        &["user", "add", "root:toor"][..],
+        &["user", "grant-role", "root", "root"],
+        &["role", "add", "writer"],
+        &["role", "grant-permission", "writer", "readwrite", "/runtide/", "--prefix"],
+        &["user", "add", "writer:hunter2"],
+        &["user", "grant-role", "writer", "writer"],
+        &["auth", "enable"],
+    ] {
+        raw.must(command).await;
+    }
 }
 
 #[tokio::test]
@@ -196,6 +203,15 @@ async fn a_password_for_a_member_that_asks_for_none_is_no_error() {
     let Some(cluster) = Cluster::one() else { return };
     let store = EtcdStore::new(cluster.config().with_user("writer", "hunter2")).unwrap();
     store.apply(&named("a"), Document::json("{}"), Precondition::None).await.unwrap();
+}
+
+#[tokio::test]
+async fn authentication_that_is_enabled_later_is_met_with_the_password() {
+    let Some(cluster) = Cluster::one() else { return };
+    let store = EtcdStore::new(cluster.config().with_user("writer", "hunter2")).unwrap();
+    store.apply(&named("a"), Document::json("1"), Precondition::None).await.unwrap();
+    add_users(&cluster).await;
+    store.apply(&named("a"), Document::json("2"), Precondition::None).await.unwrap();
 }
 
 #[tokio::test]

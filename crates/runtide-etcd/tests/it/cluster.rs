@@ -1,5 +1,7 @@
 //! Real members of etcd, each test's own: started in a folder that goes away, on ports that were free.
 
+mod etcdctl;
+
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
@@ -8,13 +10,14 @@ use std::{
     time::Duration,
 };
 
-use etcd_client::Client;
 use runtide_conformance::report;
 use runtide_etcd::{Config, EtcdStore};
 use tempfile::TempDir;
 
+pub use self::etcdctl::Etcdctl;
+
 /// The longest wait for what must come.
-pub const TIMEOUT: Duration = Duration::from_secs(60);
+pub const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Where the testbed has its members, of one or of three; the name is that of the variable. Without it a test reports that
 /// it did not run, which is a failure where etcd is required.
@@ -213,16 +216,18 @@ impl Cluster {
     }
 
     /// etcd's own client of one member, to do what a store does not; waits until the member answers.
-    pub async fn raw(&self, at: usize) -> Client {
+    pub async fn raw(&self, at: usize) -> Etcdctl {
         let end = tokio::time::Instant::now() + TIMEOUT;
+        let client = Etcdctl::of(self.endpoint(at));
         loop {
-            let mut client = Client::connect([self.endpoint(at)], None).await.unwrap();
+            // etcdctl waits a second before it dials again, so it is started once there is somebody to dial.
+            let up = tokio::net::TcpStream::connect(self.address(at)).await.is_ok();
             // Not `status`: a member that has no leader answers that, too.
-            match tokio::time::timeout(Duration::from_secs(2), client.get("x", None)).await {
-                Ok(Ok(_)) => return client,
-                _ if tokio::time::Instant::now() > end => panic!("{} does not answer", self.endpoint(at)),
-                _ => tokio::time::sleep(Duration::from_millis(50)).await,
+            if up && client.run(&["get", "x"]).await.is_ok() {
+                return client;
             }
+            assert!(tokio::time::Instant::now() < end, "{} does not answer", self.endpoint(at));
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
@@ -234,11 +239,8 @@ impl Cluster {
                 if !self.is_up(at) {
                     continue;
                 }
-                let Ok(mut client) = Client::connect([self.endpoint(at)], None).await else { continue };
-                let status = tokio::time::timeout(Duration::from_secs(1), client.status()).await;
-                if let Ok(Ok(status)) = status
-                    && status.header().is_some_and(|header| header.member_id() == status.leader())
-                {
+                let status = Etcdctl::of(self.endpoint(at)).status().await;
+                if status.is_ok_and(|status| status.member == status.leader) {
                     return at;
                 }
             }

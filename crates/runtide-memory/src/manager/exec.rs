@@ -2,7 +2,7 @@
 
 use std::{
     future::Future,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use async_trait::async_trait;
@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use runtide_core::{
     Error, ErrorKind, ExitStatus, InstanceId, Result, UnixSignal,
+    backend::lock,
     manager::{ByteWriter, ExecControl, ExecManager, ExecOptions, ExecSession, LogLine, LogSource, LogStream, TtySize},
 };
 use tokio::{
@@ -141,7 +142,7 @@ impl ExecControl for Session {
             .as_ref()
             .ok_or_else(|| Error::new(ErrorKind::Conflict, Call::Resize.operation(), "the process has no terminal"))?;
         self.link.client.ask(Call::Resize, |_| Ok(())).await?;
-        *held.lock().unwrap_or_else(PoisonError::into_inner) = size;
+        *lock(held) = size;
         Ok(())
     }
 
@@ -158,11 +159,11 @@ fn session(link: Link, id: InstanceId, life: u64, given: Surroundings, options: 
     let size = options.tty.map(|size| Arc::new(Mutex::new(size)));
     let process = Process { input, output, size: size.clone() };
     let runtime = link.client.runtime.clone();
-    let closed = link.client.closed.clone();
+    let open = Arc::clone(&link.client.session);
     let task = link.client.tasks.spawn(async move {
         let exit = tokio::select! {
             biased;
-            () = closed.cancelled() => return,
+            () = open.closed() => return,
             code = process.run(&given) => ExitStatus::code(code),
             () = runtime.life_over(&id, life) => ExitStatus::signal(UnixSignal::KILL),
         };
@@ -206,8 +207,7 @@ impl Process {
                 }
             }
             Program::Size => loop {
-                let Some(size) = self.size.as_ref().map(|size| *size.lock().unwrap_or_else(PoisonError::into_inner))
-                else {
+                let Some(size) = self.size.as_ref().map(|size| *lock(size)) else {
                     self.write(LogSource::Stderr, "size: there is no terminal\n".into()).await;
                     return 1;
                 };

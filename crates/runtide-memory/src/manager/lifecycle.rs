@@ -50,8 +50,12 @@ impl Client {
     /// Asks it to end, waits, and kills it.
     async fn halt(&self, id: &InstanceId, options: &StopOptions, call: Call) -> Result<Effect> {
         let (signal, timeout) = (options.signal, options.timeout);
-        let timeout = timeout.or_else(|| self.runtime.with(|state| state.stop_timeout(id))).unwrap_or_default();
-        self.call_within(call, self.config.deadline + timeout, self.runtime.stop_within(id, signal, timeout, call))
-            .await
+        let grace = timeout.or_else(|| self.runtime.with(|state| state.stop_timeout(id))).unwrap_or_default();
+        self.call_within(
+            call,
+            self.config.deadline.saturating_add(grace),
+            self.runtime.stop_within(id, signal, timeout, call),
+        )
+        .await
     }
 }

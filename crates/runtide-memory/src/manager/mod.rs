@@ -15,10 +15,10 @@ mod volume;
 
 use std::future::Future;
 
-use runtide_core::{Error, Result};
+use runtide_core::Result;
 
 use crate::{
-    client::{Client, cancelled},
+    client::Client,
     fault::Call,
     runtime::{Connection, MemoryRuntime},
 };
@@ -41,12 +41,11 @@ impl Link {
 
     /// The next of the stream, unless the connection breaks or the backend is closed.
     async fn carry<T>(&self, next: impl Future<Output = T>) -> Result<T> {
-        let error: Error = tokio::select! {
+        tokio::select! {
             biased;
-            () = self.client.closed.cancelled() => cancelled(self.call),
-            error = self.connection.broken() => error,
-            next = next => return Ok(next),
-        };
-        Err(error.with_context("backend", &self.client.config.id))
+            () = self.client.session.closed() => Err(self.client.site(self.call).closed()),
+            error = self.connection.broken() => Err(error.with_context("backend", &self.client.config.id)),
+            next = next => Ok(next),
+        }
     }
 }

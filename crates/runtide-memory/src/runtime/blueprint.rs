@@ -4,10 +4,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use runtide_core::{
     Address, Error, ErrorKind, ExitStatus, Group, Health, ImageRef, InstanceKind, Labels, Port, Result, UnixSignal,
+    backend::setters,
     manager::{Mount, RestartPolicy},
 };
-
-use crate::setters::setters;
 
 /// What an instance is made from, and how its main process behaves.
 ///

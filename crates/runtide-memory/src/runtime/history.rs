@@ -7,11 +7,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use runtide_core::{ExitStatus, Gap, Incarnation, InstanceId, InstanceState, UnixSignal, event::ResumeToken};
+use runtide_core::{ExitStatus, Gap, Incarnation, InstanceId, UnixSignal, backend::saturating_add, event::ResumeToken};
 use tokio::time::Instant;
 
-use super::{Record, State, Timer};
-use crate::{fault::Garble, normalize};
+use super::{Phase, Record, State, Timer};
+use crate::fault::Garble;
 
 /// One thing that happened, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,8 +29,8 @@ pub struct Fact {
     pub incarnation: Option<Incarnation>,
     /// What.
     pub kind: FactKind,
-    /// The state that it led to (for `Removed`: the last one).
-    pub state: InstanceState,
+    /// The runtime's own word for the state that it led to; [`state`](Self::state) is Runtide's.
+    pub(crate) phase: Phase,
     /// For `Stopped`: how the life ended, if the runtime knows.
     pub exit: Option<ExitStatus>,
     /// Whether the event stream tells it: not while the runtime is down, nor under [`Faults::swallow`](crate::Faults::swallow).
@@ -135,7 +135,7 @@ impl State {
             name: record.design.name.clone(),
             incarnation: record.incarnation(),
             kind,
-            state: normalize::state(record.phase),
+            phase: record.phase,
             exit: record.exit.filter(|_| kind == FactKind::Stopped),
             told,
         };
@@ -148,7 +148,7 @@ impl State {
         if !told {
             return;
         }
-        let visible_at = self.now + self.faults.delay.unwrap_or_default();
+        let visible_at = saturating_add(self.now, self.faults.delay.unwrap_or_default());
         let new = Arc::new(Told { fact, record: Arc::clone(record), garbled: self.faults.garble, visible_at });
         match self.history.held.take() {
             Some(held) if held.fact.id == new.fact.id => {

@@ -7,7 +7,11 @@ use runtide_core::{
     manager::{Effect, RestartPolicy, TtySize},
 };
 
-use super::{Blueprint, FactKind, Phase, Program, Reboot, Record, State, Timer, check_name, wait::End};
+use super::{
+    Blueprint, FactKind, Phase, Program, Reboot, Record, State, Timer, check_name,
+    refusal::{conflict, missing},
+    wait::End,
+};
 use crate::fault::Call;
 
 /// The pause before the runtime starts something again; doubled each time, as Docker does it.
@@ -339,12 +343,4 @@ impl State {
     fn check_alive(&self, id: &InstanceId, call: Call) -> Result<()> {
         if self.record(id, call)?.phase.is_alive() { Ok(()) } else { Err(conflict(id, call, "it does not run")) }
     }
-}
-
-pub(crate) fn missing(id: &InstanceId, call: Call) -> Error {
-    Error::new(ErrorKind::NotFound, call.operation(), "there is no such instance").with_context("instance", id)
-}
-
-pub(crate) fn conflict(id: &InstanceId, call: Call, message: &'static str) -> Error {
-    Error::new(ErrorKind::Conflict, call.operation(), message).with_context("instance", id)
 }

@@ -2,13 +2,14 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::SystemTime,
 };
 
 use bytes::Bytes;
 use runtide_core::{
     Error, ErrorKind, InstanceId, Result,
+    backend::lock,
     manager::{LogLine, LogOptions, LogSource},
 };
 
@@ -126,7 +127,7 @@ impl LogReader {
             }
             let log = state.log(id, Call::Logs)?;
             let (place, end) = {
-                let log = log.lock().unwrap_or_else(PoisonError::into_inner);
+                let log = lock(&log);
                 (options.tail.map_or((log.first, 0), |tail| log.tail(&options, tail)), log.end())
             };
             let bound = if options.follow { Bound::Output } else { Bound::Entry(end) };
@@ -144,7 +145,7 @@ impl LogReader {
             }
             let life = record.life + u64::from(!alive);
             let log = state.log(id, Call::Attach)?;
-            let place = (log.lock().unwrap_or_else(PoisonError::into_inner).end(), 0);
+            let place = (lock(&log).end(), 0);
             let options = LogOptions::default();
             Ok(Self { runtime: runtime.clone(), id: id.clone(), log, options, bound: Bound::Life(life), place })
         })
@@ -173,7 +174,7 @@ impl LogReader {
     }
 
     fn look(&mut self, state: &State) -> Look<Option<Result<(Entry, u64)>>> {
-        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let log = lock(&self.log);
         if self.place.0 < log.first {
             let lost = Error::new(ErrorKind::Expired, Call::Logs.operation(), "output was dropped before it was read");
             return Look::Ready(Some(Err(lost.with_context("instance", &self.id))));
@@ -221,7 +222,7 @@ impl State {
         let (life, at, room) = (record.life, self.wall(), self.options.log_bytes);
         let source = if record.design.tty { LogSource::Console } else { source };
         let log = self.log(id, Call::Logs)?;
-        let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut log = lock(&log);
         for output in outputs {
             log.push(Entry { life, source, at, output }, room);
         }

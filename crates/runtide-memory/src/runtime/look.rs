@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use runtide_core::InstanceId;
 
-use super::{Record, State};
+use super::{MemoryRuntime, Record, State};
 
 /// One instance on the wire.
 #[derive(Clone, Debug)]
@@ -20,6 +20,13 @@ pub(crate) struct RawListing {
     pub(crate) items: Vec<Item>,
     /// There was more.
     pub(crate) cut: bool,
+}
+
+impl MemoryRuntime {
+    /// Every record, past the wire and the faults, in order of id.
+    pub(crate) fn records(&self) -> Vec<Arc<Record>> {
+        self.with(|state| state.records.values().cloned().collect())
+    }
 }
 
 impl State {

@@ -15,6 +15,7 @@ mod options;
 mod process;
 mod provision;
 mod record;
+mod refusal;
 mod script;
 mod snapshot;
 mod usage;
@@ -24,11 +25,16 @@ mod wait;
 use std::{
     collections::{BTreeMap, HashSet, VecDeque},
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
-use runtide_core::{Capabilities, ExitStatus, InstanceId, event::ResumeToken, manager::VolumeId};
+use runtide_core::{
+    Capabilities, ExitStatus, InstanceId,
+    backend::{lock, saturating_add},
+    event::ResumeToken,
+    manager::VolumeId,
+};
 use tokio::{sync::watch, time::Instant};
 
 pub use self::{
@@ -42,13 +48,13 @@ pub use self::{
 pub(crate) use self::{
     blueprint::{check_labels, check_name, is_env},
     history::Told,
-    life::{conflict, missing},
     line::{Connection, Message},
     log::LogReader,
     look::{Item, RawListing},
     process::{Program, Surroundings},
     provision::Order,
     record::{Phase, Record},
+    refusal::{conflict, missing},
     wait::Waiting,
 };
 use self::{
@@ -171,7 +177,7 @@ impl Inner {
 
     /// Everything goes through here: first what is due happens, then `act`, then those who wait are told.
     pub(crate) fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         state.catch_up(Instant::now());
         let done = act(&mut state);
         let dirty = std::mem::take(&mut state.dirty);
@@ -226,7 +232,7 @@ impl State {
 
     fn schedule(&mut self, after: Duration, timer: Timer) {
         self.next_timer += 1;
-        self.timers.insert((self.now + after, self.next_timer), timer);
+        self.timers.insert((saturating_add(self.now, after), self.next_timer), timer);
         self.dirty = true;
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::setters::setters;
+use runtide_core::backend::setters;
 
 /// What a runtime in memory is told when it is made.
 #[derive(Clone, Debug)]

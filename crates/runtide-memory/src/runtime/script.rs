@@ -4,17 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use runtide_core::{
-    Address, BackendId, Detail, Error, ErrorKind, ExitStatus, Health, Instance, InstanceId, InstanceState, Labels,
-    Port, Result, UnixSignal,
+    Address, Error, ErrorKind, ExitStatus, Health, InstanceId, InstanceState, Labels, Port, Result, UnixSignal,
     manager::{ImageInfo, LogSource, TtySize},
 };
 
 use super::{Blueprint, Emission, Fact, Inner, MemoryRuntime, RuntimeOptions, State, line::Fate};
-use crate::{
-    config::Config,
-    fault::{Call, Dial, Faults},
-    normalize,
-};
+use crate::fault::{Call, Dial, Faults};
 
 /// What becomes of an instance of a [`MemoryRuntime::burst`] after its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -258,21 +253,8 @@ impl MemoryRuntime {
     }
 }
 
-/// # What is true
+/// # What happened
 impl MemoryRuntime {
-    /// Every instance as it is, with every field known, in order of id, as a backend of the default [`Config`] names it.
-    pub fn truth(&self) -> Vec<Instance> {
-        self.truth_as(&Config::default().id)
-    }
-
-    /// As [`truth`](Self::truth), for a backend of this name.
-    pub fn truth_as(&self, backend: &BackendId) -> Vec<Instance> {
-        let config = Config::default().with_id(backend.clone());
-        self.with(|state| {
-            state.records.values().map(|record| normalize::instance(&config, record, Detail::Full)).collect()
-        })
-    }
-
     /// Everything that happened, in order, told or not: the measure for what a watch delivers. The newest
     /// [`RuntimeOptions::facts`].
     pub fn history(&self) -> Vec<Fact> {

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use runtide_core::{Error, ErrorKind, ExitStatus, InstanceId, Result, UnixSignal, manager::Effect};
+use runtide_core::{
+    Error, ErrorKind, ExitStatus, InstanceId, Result, UnixSignal, backend::saturating_add, manager::Effect,
+};
 use tokio::time::Instant;
 
-use super::{Look, MemoryRuntime, State, life::conflict};
+use super::{Look, MemoryRuntime, State, refusal::conflict};
 use crate::fault::Call;
 
 /// Somebody waits for the end of a life.
@@ -113,7 +115,7 @@ impl MemoryRuntime {
                 (signal.unwrap_or(record.design.stop_signal), timeout.unwrap_or(record.design.stop_timeout));
             let number = state.register(id, None)?;
             state.signal(id, signal, call)?;
-            Ok(Ok((number, state.now + timeout)))
+            Ok(Ok((number, saturating_add(state.now, timeout))))
         })?;
         let (number, timeout): (u64, Instant) = match asked {
             Ok(asked) => asked,

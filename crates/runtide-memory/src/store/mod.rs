@@ -50,7 +50,7 @@ const HISTORY: usize = 10_000;
 /// * Bodies are shared by the store, its history and all who read; none is copied.
 /// * A listing without a limit is one page. A page shows the store at its first page's revision, as far back as the history
 ///   reaches.
-/// * Nothing survives the process: put it in a [`JournaledStore`](runtide_journal::JournaledStore) for that.
+/// * Nothing survives the process: put it in a `JournaledStore` (`runtide-journal`) for that.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> runtide_core::Result<()> {

@@ -13,6 +13,7 @@ use zbus::{Connection, DynamicType, MatchRule, MessageStream, OwnedObjectPath, m
 use super::unit::Call;
 use crate::{
     client::{BUS, BUS_PATH, MANAGER, ROOT, SYSTEMD},
+    error::BusErrors,
     subscription::{is_from, subscribe},
 };
 
@@ -100,13 +101,13 @@ impl<'a> Jobs<'a> {
         B: Serialize + DynamicType + Sync,
     {
         let (client, operation) = (self.call.client, self.call.operation);
-        let deadline = client.config().deadline;
-        let sent = self.connection.call_method(Some(SYSTEMD), ROOT, Some(MANAGER), method, body);
-        match tokio::time::timeout(deadline, sent).await {
-            Ok(Ok(answer)) => client.read(operation, &answer),
-            Ok(Err(error)) => Err(client.place(operation).dbus(error)),
-            Err(_) => Err(client.place(operation).timeout(deadline)),
-        }
+        let site = client.site(operation);
+        let sent = async {
+            let sent = self.connection.call_method(Some(SYSTEMD), ROOT, Some(MANAGER), method, body);
+            sent.await.map_err(|error| site.dbus(error))
+        };
+        let answer = site.within(client.config().deadline, sent).await?;
+        client.read(operation, &answer)
     }
 
     /// Keeps the unit loaded for as long as this link lives. Whether systemd does is of no consequence to most units.

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     client::{Client, MANAGER, PROPERTIES, ROOT, SERVICE, SYSTEMD, Settings, UNIT},
+    error::BusErrors,
     names,
 };
 
@@ -60,12 +61,12 @@ impl ProvisionManager for Provision {
 }
 
 fn refused(client: &Client, refusal: Refusal) -> Error {
-    let place = client.place(OPERATION);
+    let site = client.site(OPERATION);
     match refusal {
         Refusal::Invalid { field, message } => {
-            place.error(ErrorKind::InvalidInput, format!("{field}: {message}")).with_context("field", field)
+            site.error(ErrorKind::InvalidInput, format!("{field}: {message}")).with_context("field", field)
         }
-        Refusal::Unsupported { feature, reason } => place
+        Refusal::Unsupported { feature, reason } => site
             .error(ErrorKind::Unsupported, format!("{feature}: {reason}"))
             .with_context("feature", feature)
             .with_context("reason", reason),
@@ -114,8 +115,12 @@ async fn service(call: Call<'_>, request: &Request) -> Result<bool> {
     let holding: Settings<'_> =
         vec![("Description", Variant::from(mark.clone())), ("Before", Variant::from(vec![call.unit.to_owned()]))];
     let units = vec![(call.unit, settings(call, request)?)];
-    // From here on it may be there, and nobody knows of it but this call.
-    let made = HalfMade { client: call.client.clone(), link: jobs.link(), mark, unit: Some(call.unit.to_owned()) };
+    // From here on the unit may be there, and its caller does not know of it.
+    let (client, link, unit) = (call.client.clone(), jobs.link(), call.unit.to_owned());
+    let guard = CreateGuard::new(call.client.site(OPERATION), call.unit, call.client.config().deadline, move || {
+        let (client, link, mark, unit) = (client.clone(), link.clone(), mark.clone(), unit.clone());
+        async move { undo(&client, &link, &mark, &unit).await }
+    });
     let finished = async {
         let job = jobs.send("StartTransientUnit", &(&name, "fail", holding, units)).await;
         let job = job.map_err(|error| not_taken(call, error))?;
@@ -133,12 +138,13 @@ async fn service(call: Call<'_>, request: &Request) -> Result<bool> {
         }
         if request.is_at_risk { mended(call, request, &seen).await } else { Ok(true) }
     };
-    let finished = finished.await;
-    match finished {
-        Ok(true) => made.keep(),
-        _ => made.undo().await,
+    match finished.await {
+        Ok(false) => {
+            guard.undo().await;
+            Ok(false)
+        }
+        finished => guard.settle(finished).await,
     }
-    finished
 }
 
 async fn scope(call: Call<'_>, request: &Request) -> Result<()> {
@@ -195,71 +201,28 @@ async fn mended(call: Call<'_>, request: &Request, seen: &Seen) -> Result<bool> 
     let path = call.client.get_unit(call.operation, call.unit).await?;
     let answer = call.client.call(call.operation, (&path, PROPERTIES, "Get"), &(SERVICE, "ExecStart")).await?;
     let body = answer.body();
-    let value: Variant<'_> =
-        body.deserialize().map_err(|error| call.client.place(call.operation).undecodable(error))?;
+    let value: Variant<'_> = body.deserialize().map_err(|error| call.client.site(call.operation).undecodable(error))?;
     let commands: Vec<Command> = match value {
         Variant::Array(commands) => {
-            Vec::try_from(commands).map_err(|error| call.client.place(call.operation).undecodable(error))?
+            Vec::try_from(commands).map_err(|error| call.client.site(call.operation).undecodable(error))?
         }
         _ => Vec::new(),
     };
     Ok(commands.iter().any(|(_, words, ..)| *words == request.command))
 }
 
-/// A unit that is not yet what was asked for: removed when the call fails, and also when it is dropped.
-struct HalfMade {
-    client: Client,
-    /// The one on which it was asked for: what is asked there next is answered after.
-    link: Connection,
-    /// Tells what this call made from what another one did under the same name.
-    mark: String,
-    unit: Option<String>,
-}
-
-impl HalfMade {
-    fn keep(mut self) {
-        self.unit = None;
-    }
-
-    async fn undo(mut self) {
-        if let Some(unit) = &self.unit {
-            forget(&self.client, &self.link, &self.mark, unit).await;
+/// Removes what this call made, unless another call made it under the same name; `mark` tells the two apart. It is asked for
+/// on the link on which the unit was: systemd answers in order, so that it sees the unit if there is one.
+async fn undo(client: &Client, link: &Connection, mark: &str, unit: &str) -> Result<()> {
+    let path = names::path_of(&holder::of(unit));
+    let body = (UNIT, "Description");
+    let answer = link.call_method(Some(SYSTEMD), path.as_str(), Some(PROPERTIES), "Get", &body).await;
+    let answer = answer.map_err(|error| client.site(OPERATION).dbus(error))?;
+    let body = answer.body();
+    match body.deserialize::<Variant<'_>>() {
+        Ok(Variant::Str(found)) if found.as_str() == mark => {
+            remove::forget(Call { client, operation: OPERATION, unit }).await
         }
-        // After the await: dropped inside it, the removal is begun anew.
-        self.unit = None;
-    }
-}
-
-impl Drop for HalfMade {
-    fn drop(&mut self) {
-        if let (Some(unit), Ok(runtime)) = (self.unit.take(), tokio::runtime::Handle::try_current()) {
-            let (client, link, mark) = (self.client.clone(), self.link.clone(), std::mem::take(&mut self.mark));
-            runtime.spawn(async move { forget(&client, &link, &mark, &unit).await });
-        }
-    }
-}
-
-async fn forget(client: &Client, link: &Connection, mark: &str, unit: &str) {
-    let place = client.place(OPERATION);
-    let limit = client.config().deadline;
-    let forgetting = async {
-        let path = names::path_of(&holder::of(unit));
-        let body = (UNIT, "Description");
-        let answer = link.call_method(Some(SYSTEMD), path.as_str(), Some(PROPERTIES), "Get", &body).await;
-        let answer = answer.map_err(|error| place.dbus(error))?;
-        let body = answer.body();
-        match body.deserialize::<Variant<'_>>() {
-            Ok(Variant::Str(found)) if found.as_str() == mark => {
-                remove::forget(Call { client, operation: OPERATION, unit }).await
-            }
-            _ => Ok(()),
-        }
-    };
-    let forgotten = match tokio::time::timeout(limit, forgetting).await {
-        Ok(forgotten) => forgotten,
-        Err(_) => Err(place.timeout(limit)),
-    };
-    if let Err(error) = forgotten {
-        tracing::warn!(backend = %client.id(), instance = unit, %error, "half made, and could not be removed");
+        _ => Ok(()),
     }
 }

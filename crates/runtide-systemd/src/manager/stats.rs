@@ -37,7 +37,7 @@ impl Stats {
         let client = &self.client;
         let Some(about) = life::about(client, OPERATION, unit).await? else {
             let message = "there is no such unit loaded";
-            return Err(client.place(OPERATION).error(ErrorKind::NotFound, message).with_context("instance", unit));
+            return Err(client.site(OPERATION).error(ErrorKind::NotFound, message).with_context("instance", unit));
         };
         let Some(life) = Life::of(&about) else { return Ok(None) };
         let interface = if names::type_of(unit) == Some("scope") { SCOPE } else { SERVICE };
@@ -49,7 +49,7 @@ impl Stats {
 
     fn rests(&self, unit: &str) -> runtide_core::Error {
         self.client
-            .place(OPERATION)
+            .site(OPERATION)
             .error(ErrorKind::Conflict, "it does not run, so there is nothing to measure")
             .with_context("instance", unit)
     }

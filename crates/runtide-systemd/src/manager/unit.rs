@@ -40,7 +40,7 @@ impl<'a> Call<'a> {
     }
 
     pub(super) fn error(self, kind: ErrorKind, message: impl Into<String>) -> Error {
-        self.located(self.client.place(self.operation).error(kind, message))
+        self.located(self.client.site(self.operation).error(kind, message))
     }
 
     pub(super) fn located(self, error: Error) -> Error {
@@ -76,7 +76,7 @@ impl<'a> Call<'a> {
     async fn read(self, path: &str) -> Result<Seen> {
         let answer = self.client.get_all(self.operation, path, "").await?;
         let body = answer.body();
-        let unreadable = |error| self.client.place(self.operation).undecodable(error);
+        let unreadable = |error| self.client.site(self.operation).undecodable(error);
         Ok(Seen {
             about: body.deserialize().map_err(unreadable)?,
             service: body.deserialize().map_err(unreadable)?,

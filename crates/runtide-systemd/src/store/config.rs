@@ -5,9 +5,9 @@ use std::{
     time::Duration,
 };
 
-use runtide_core::{Error, ErrorKind, Result};
+use runtide_core::{Error, ErrorKind, Result, backend::setters};
 
-use crate::{config::Config, setters::setters};
+use crate::config::Config;
 
 const CONFIG: &str = "systemd.store.config";
 
@@ -51,7 +51,7 @@ pub struct UnitStoreConfig {
     pub poll: Duration,
 }
 
-setters! { UnitStoreConfig {
+setters!(UnitStoreConfig {
     /// Only units whose names begin with it are the store's.
     with_prefix: prefix: String;
     /// The folder for the store's own record.
@@ -60,7 +60,7 @@ setters! { UnitStoreConfig {
     with_verify: verify: Verify;
     /// How often the folder is looked at.
     with_poll: poll: Duration;
-} }
+});
 
 impl UnitStoreConfig {
     /// The most bytes of a document: 1 MiB. systemd takes no longer line, and nobody writes such units.

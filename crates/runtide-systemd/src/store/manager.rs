@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use runtide_core::{Error, ErrorKind, Result, manager::Effect};
+use runtide_core::{Error, ErrorKind, Result, backend::instant_after, manager::Effect};
 use rustix::fs::{OFlags, fstat};
 use tokio::time::Instant;
 
@@ -94,7 +94,7 @@ impl Manager {
             let instead = taken.iter().find(|path| Path::new(path).file_name() == name).map_or("", String::as_str);
             let message =
                 format!("systemd takes {what} from elsewhere: a file of this name comes before, or it is masked");
-            let error = self.client.place(APPLY).error(ErrorKind::Conflict, message).with_context("unit", unit);
+            let error = self.client.site(APPLY).error(ErrorKind::Conflict, message).with_context("unit", unit);
             return Err(error.with_context("taken", instead).with_context("written", own.display()));
         }
         Ok(())
@@ -140,7 +140,7 @@ impl Manager {
     }
 
     async fn stop(&self, unit: &str) -> Result<()> {
-        let until = Instant::now() + self.client.config().job_deadline;
+        let until = instant_after(self.client.config().job_deadline);
         let mut pause = Duration::from_millis(5);
         let mut asked = false;
         loop {
@@ -161,7 +161,7 @@ impl Manager {
                 continue;
             }
             if Instant::now() >= until {
-                let error = self.client.place(DELETE).timeout(self.client.config().job_deadline);
+                let error = self.client.site(DELETE).timeout(self.client.config().job_deadline);
                 return Err(error.with_context("unit", unit).with_context("state", state));
             }
             tokio::time::sleep(pause).await;

@@ -25,6 +25,7 @@ use std::{
 use async_trait::async_trait;
 use runtide_core::{
     Error, ErrorKind, Result,
+    backend::lock,
     manager::Effect,
     store::{
         Applied, Document, LocalStore, Page, PageOptions, PlannedChange, Precondition, Resource, ResourceFormat,
@@ -262,8 +263,7 @@ impl<S: LocalStore> UnitStore<S> {
         let (told, closed, poll) = (Arc::new(Notify::new()), inner.closed.clone(), inner.config.poll);
         if let Some(manager) = &inner.manager {
             let listening = tokio::spawn(notices::listen(manager.client().clone(), Arc::clone(&told)));
-            let mut slot = inner.listening.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            *slot = Some(listening.abort_handle());
+            *lock(&inner.listening) = Some(listening.abort_handle());
         }
         tokio::spawn(async move {
             tokio::select! {
@@ -374,8 +374,8 @@ fn closed(operation: &'static str) -> Error {
 
 impl<S> Drop for Inner<S> {
     fn drop(&mut self) {
-        let listening = self.listening.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(listening) = listening.take() {
+        let listening = lock(&self.listening).take();
+        if let Some(listening) = listening {
             listening.abort();
         }
     }

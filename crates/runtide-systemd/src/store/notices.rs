@@ -9,6 +9,7 @@ use zbus::{Connection, MessageStream};
 
 use crate::{
     client::{BUS, Client, MANAGER, ROOT, SYSTEMD},
+    error::BusErrors,
     subscription::{add_matches, subscribe},
 };
 
@@ -36,7 +37,7 @@ pub(super) async fn listen(client: Client, told: Arc<Notify>) {
 }
 
 async fn heard(client: &Client, told: &Notify) -> Result<std::convert::Infallible> {
-    let place = client.place(LISTEN);
+    let site = client.site(LISTEN);
     let queue = NonZeroUsize::MIN.saturating_add(QUEUE - 1);
     let (_link, owner, mut signals) = subscribe(client, LISTEN, queue, async |connection: &Connection| {
         let signals = MessageStream::from(connection);
@@ -53,7 +54,7 @@ async fn heard(client: &Client, told: &Notify) -> Result<std::convert::Infallibl
     told.notify_one();
     // It may be silent for days: what it would tell is seen by the slow look as well.
     while let Some(message) = signals.next().await {
-        let message = message.map_err(|error| place.dbus(error))?;
+        let message = message.map_err(|error| site.dbus(error))?;
         let header = message.header();
         let sender = header.sender().map(zbus::names::UniqueName::as_str);
         match said(&owner, sender, header.member().map(zbus::names::MemberName::as_str)) {
@@ -62,7 +63,7 @@ async fn heard(client: &Client, told: &Notify) -> Result<std::convert::Infallibl
             Said::Nothing => {}
         }
     }
-    Err(place.error(runtide_core::ErrorKind::Unavailable, "the manager, or its bus, went away"))
+    Err(site.error(runtide_core::ErrorKind::Unavailable, "the manager, or its bus, went away"))
 }
 
 /// What a message means.

@@ -1,4 +1,4 @@
-//! CBOR, as far as a document goes: keys are texts, and nothing is tagged.
+//! CBOR, limited to the values that a document can have: keys are texts, and no value is tagged.
 
 use ciborium::value::Value as Item;
 
@@ -16,12 +16,12 @@ pub(super) fn read(bytes: &[u8]) -> Outcome<Value> {
         ciborium::de::Error::RecursionLimitExceeded => value::too_deep(),
     })?;
     if !rest.is_empty() {
-        return Err(Problem::invalid(format!("something follows its end, at byte {}", bytes.len() - rest.len())));
+        return Err(Problem::invalid(format!("there are bytes behind its end, at byte {}", bytes.len() - rest.len())));
     }
     convert(item, 0)
 }
 
-/// Counts the items, of which a byte can be one. What is no CBOR is left to the parser.
+/// Counts the items before the parser allocates them: each byte can be one. Bytes that are no CBOR are left to the parser.
 fn count(mut bytes: &[u8]) -> Outcome<()> {
     let mut values = 0;
     while let Some((first, rest)) = bytes.split_first() {
@@ -38,7 +38,7 @@ fn count(mut bytes: &[u8]) -> Outcome<()> {
             [] => u64::from(first & 0x1f),
             bytes => bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)),
         };
-        // Bytes and texts of a known length are passed over.
+        // Skip the content of byte strings and texts of a known length.
         let length = match (first >> 5, first & 0x1f) {
             (2 | 3, 0..=27) => usize::try_from(argument).unwrap_or(usize::MAX),
             _ => 0,
@@ -48,7 +48,7 @@ fn count(mut bytes: &[u8]) -> Outcome<()> {
     Ok(())
 }
 
-/// Tags nest without being kept: they are counted apart, and the values are counted again by `convert`.
+/// Recursion limit of the parser. Tags use it up as well, though no value keeps them; `convert` checks the depth of the values.
 const LIMIT: usize = Document::MAX_DEPTH + 1;
 
 fn convert(item: Item, depth: usize) -> Outcome<Value> {
@@ -60,7 +60,7 @@ fn convert(item: Item, depth: usize) -> Outcome<Value> {
             match (u64::try_from(number), i64::try_from(number)) {
                 (Ok(number), _) => Value::Unsigned(number),
                 (_, Ok(number)) => Value::Negative(number),
-                _ => return Err(Problem::invalid(format!("the integer {number} has no place in 64 bits"))),
+                _ => return Err(Problem::invalid(format!("the integer {number} does not fit into 64 bits"))),
             }
         }
         Item::Float(number) => Value::Float(number),
@@ -79,14 +79,14 @@ fn convert(item: Item, depth: usize) -> Outcome<Value> {
             Value::map(entries.collect::<Outcome<_>>()?)?
         }
         Item::Tag(2 | 3, number) if number.is_bytes() => {
-            return Err(Problem::invalid("an integer has no place in 64 bits"));
+            return Err(Problem::invalid("an integer does not fit into 64 bits"));
         }
         Item::Tag(tag, _) => return Err(Problem::unsupported(format!("a value has the tag {tag}"))),
-        _ => return Err(Problem::unsupported("a value is of no sort that is known here")),
+        _ => return Err(Problem::unsupported("a value has a type that is unknown here")),
     })
 }
 
 pub(super) fn write(value: &Value, out: &mut Bounded) -> Outcome<()> {
-    // The writer is the only thing that can refuse.
+    // Only `Bounded` can return an error.
     ciborium::into_writer(value, &mut *out).map_err(|_| too_long())
 }

@@ -1,4 +1,4 @@
-//! JSON, read strictly: no key twice, no number that would become another.
+//! JSON, read strictly: refuses a key that occurs twice, and an integer that the parser would round.
 
 use std::fmt;
 
@@ -17,16 +17,16 @@ pub(super) fn read(text: &str) -> Outcome<Value> {
 
 pub(super) fn write(value: &Value, out: &mut Bounded) -> Outcome<()> {
     value.check(&|value| match value {
-        Value::Bytes(_) => Some("it has no bytes"),
-        Value::Float(number) if !number.is_finite() => Some("it has neither infinity nor what is not a number"),
+        Value::Bytes(_) => Some("it has no byte strings"),
+        Value::Float(number) if !number.is_finite() => Some("it has neither infinity nor NaN"),
         _ => None,
     })?;
-    // The writer is the only thing that can refuse.
+    // Only `Bounded` can return an error.
     serde_json::to_writer_pretty(&mut *out, value).map_err(|_| too_long())?;
     out.put("\n")
 }
 
-/// What the parser would not tell: how deep it is, how much, and integers that it would round.
+/// Checks that the parser does not make: depth, number of values, and integers that it would round.
 fn scan(text: &str) -> Outcome<()> {
     let bytes = text.as_bytes();
     let (mut at, mut depth, mut values) = (0, 0, 0);
@@ -46,9 +46,9 @@ fn scan(text: &str) -> Outcome<()> {
                 let number = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
                 at += number.len().saturating_sub(1);
                 let whole = number.bytes().all(|byte| matches!(byte, b'-' | b'0'..=b'9'));
-                // Nineteen digits and a sign always fit, and most numbers are far shorter.
+                // Fewer than 19 characters always fit, and most numbers are far shorter.
                 if whole && number.len() >= 19 && number.parse::<i64>().is_err() && number.parse::<u64>().is_err() {
-                    return Err(Problem::invalid(format!("the integer {} has no place in 64 bits", brief(number))));
+                    return Err(Problem::invalid(format!("the integer {} does not fit into 64 bits", brief(number))));
                 }
             }
             _ => {}
@@ -57,12 +57,12 @@ fn scan(text: &str) -> Outcome<()> {
     Ok(())
 }
 
-/// A hostile number may have a million digits.
+/// A number for messages, cut to 40 bytes: a hostile one may have a million digits.
 fn brief(number: &str) -> String {
     number.get(..40).map_or_else(|| number.to_owned(), |begin| format!("{begin}…"))
 }
 
-/// Behind the closing quote.
+/// Offset behind the closing quote of the text that contains `at`.
 fn end_of_text(bytes: &[u8], mut at: usize) -> usize {
     while let Some(found) = memchr::memchr2(b'"', b'\\', bytes.get(at..).unwrap_or_default()) {
         at += found;
@@ -74,7 +74,7 @@ fn end_of_text(bytes: &[u8], mut at: usize) -> usize {
     bytes.len()
 }
 
-/// As serde gives it; every key once.
+/// A value read through serde, which refuses a key that occurs twice.
 struct Read(Value);
 
 impl<'de> Deserialize<'de> for Read {

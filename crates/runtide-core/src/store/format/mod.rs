@@ -1,4 +1,4 @@
-//! What each format can say, and how it is read and written.
+//! The formats of documents: reading each into a [`Value`], and writing it.
 
 #[cfg(feature = "cbor")]
 mod cbor;
@@ -21,12 +21,12 @@ use crate::{
     store::Document,
 };
 
-/// Why a document cannot be read, or a value not be written.
+/// The reason why a document cannot be read, or a value cannot be written.
 #[derive(Debug)]
 pub(super) struct Problem {
     kind: ErrorKind,
     message: String,
-    /// The feature of this crate that is off.
+    /// The feature of this crate that would be needed, if that is the reason.
     feature: Option<&'static str>,
 }
 
@@ -39,14 +39,14 @@ impl Problem {
         Self { kind: ErrorKind::Unsupported, message: message.into(), feature: None }
     }
 
-    /// A format that this build knows by name only.
+    /// The problem of a format whose feature is off in this build.
     #[cfg(not(all(feature = "yaml", feature = "hcl", feature = "cbor")))]
     fn off(feature: &'static str) -> Self {
         let message = format!("this build has no {feature}: the feature `{feature}` of runtide-core is off");
         Self { kind: ErrorKind::Unsupported, message, feature: Some(feature) }
     }
 
-    /// As an error of `operation` on a document in `format`.
+    /// Turns the problem into an error of `operation` on a document in `format`.
     pub(super) fn into_error(self, operation: &'static str, format: ResourceFormat) -> Error {
         let error = Error::new(self.kind, operation, self.message).with_context("format", format);
         match self.feature {
@@ -55,7 +55,7 @@ impl Problem {
         }
     }
 
-    /// As an error of a conversion; what cannot be carried names both formats.
+    /// Turns the problem into an error of a conversion. For a value that `to` cannot carry, the error names both formats.
     pub(super) fn into_conversion(self, from: ResourceFormat, to: ResourceFormat) -> Error {
         const OPERATION: &str = "document.convert";
         if self.kind != ErrorKind::Unsupported {
@@ -72,7 +72,7 @@ impl Problem {
 
 type Outcome<T> = std::result::Result<T, Problem>;
 
-/// The document, if it is not too long.
+/// Returns the document's bytes, if they are not too many.
 pub(super) fn bounded(document: &Document) -> Outcome<&[u8]> {
     let length = document.bytes.len();
     if length > Document::MAX_BYTES {
@@ -82,13 +82,13 @@ pub(super) fn bounded(document: &Document) -> Outcome<&[u8]> {
     Ok(&document.bytes)
 }
 
-/// The document as text.
+/// Returns the document as text, if it is UTF-8 and not too long.
 pub(super) fn text(document: &Document) -> Outcome<&str> {
     std::str::from_utf8(bounded(document)?)
         .map_err(|error| Problem::invalid(format!("it is not UTF-8, at byte {}", error.valid_up_to())))
 }
 
-/// Whether this build reads and writes a format.
+/// Checks that this build reads and writes a format.
 pub(super) fn known(format: ResourceFormat) -> Outcome<()> {
     match format {
         ResourceFormat::Json => Ok(()),
@@ -104,11 +104,11 @@ pub(super) fn known(format: ResourceFormat) -> Outcome<()> {
         ResourceFormat::Cbor => Ok(()),
         #[cfg(not(feature = "cbor"))]
         ResourceFormat::Cbor => Err(Problem::off("cbor")),
-        ResourceFormat::Native => Err(Problem::unsupported("a native document is its store's own, and not read here")),
+        ResourceFormat::Native => Err(Problem::unsupported("only its store can read a native document")),
     }
 }
 
-/// What a document says.
+/// Reads a document into a value.
 pub(super) fn read(document: &Document) -> Outcome<Value> {
     known(document.format)?;
     match document.format {
@@ -121,11 +121,11 @@ pub(super) fn read(document: &Document) -> Outcome<Value> {
         ResourceFormat::Cbor => cbor::read(bounded(document)?),
         // `known` refused the others.
         #[allow(unreachable_patterns)]
-        _ => Err(Problem::unsupported("it is not read here")),
+        _ => Err(Problem::unsupported("this build cannot read it")),
     }
 }
 
-/// A value, written.
+/// Writes a value in a format.
 pub(super) fn write(value: &Value, format: ResourceFormat) -> Outcome<Vec<u8>> {
     known(format)?;
     let mut out = Bounded(Vec::new());
@@ -138,18 +138,19 @@ pub(super) fn write(value: &Value, format: ResourceFormat) -> Outcome<Vec<u8>> {
         #[cfg(feature = "cbor")]
         ResourceFormat::Cbor => cbor::write(value, &mut out)?,
         #[allow(unreachable_patterns)]
-        _ => return Err(Problem::unsupported("it is not written here")),
+        _ => return Err(Problem::unsupported("this build cannot write it")),
     }
     Ok(out.0)
 }
 
-/// What an HCL document says of itself, which may be read though some of its expressions are not.
+/// Reads the heading of an HCL document, even if some of its expressions cannot be evaluated.
 #[cfg(feature = "hcl")]
 pub(super) fn heading(document: &Document) -> Outcome<hcl::Heading> {
     hcl::heading(text(document)?)
 }
 
-/// Bytes of a document in the making: indentation can make much of little, so that the end is watched from the beginning.
+/// The bytes of a document that is being written. Indentation can make a small value long, so the limit is checked with each
+/// write.
 struct Bounded(Vec<u8>);
 
 impl Bounded {

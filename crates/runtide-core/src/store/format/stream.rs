@@ -1,12 +1,12 @@
-//! A YAML stream cut into its documents, byte for byte.
+//! Splits a YAML stream into its documents, byte for byte.
 //!
-//! `---` at the beginning of a line, with a blank or the line's end behind it, begins a document wherever it stands, also
-//! within a text (YAML 1.2.2, 9.1.2): no parser is needed to find it.
+//! `---` at the start of a line, followed by a blank or the line's end, begins a document anywhere, even within a text
+//! (YAML 1.2.2, 9.1.2): no parser is needed to find it.
 
 use std::ops::Range;
 
-/// Where each document lies that has any content, with the comments and directives before it. A document goes on to where
-/// the next one begins.
+/// Returns the range of each document that has any content, with the comments and directives before it. A document extends to
+/// the start of the next one.
 pub(in crate::store) fn documents(text: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let mut begin = 0;
@@ -18,21 +18,21 @@ pub(in crate::store) fn documents(text: &str) -> Vec<Range<usize>> {
         let line = rest.get(..length).unwrap_or_default();
         let line = line.strip_prefix('\u{feff}').unwrap_or(line);
         if let Some(behind) = marker(line, "---") {
-            // Comments and directives before the marker are its document's own.
+            // Comments and directives before the marker belong to the document that it begins.
             if marked || content {
                 if content {
                     found.push(begin..at);
                 }
                 begin = at;
             }
-            (marked, content) = (true, says_something(behind));
+            (marked, content) = (true, has_content(behind));
         } else if marker(line, "...").is_some() {
             if content {
                 found.push(begin..at + length);
             }
             begin = at + length;
             (marked, content) = (false, false);
-        } else if says_something(line) && (marked || content || !line.starts_with('%')) {
+        } else if has_content(line) && (marked || content || !line.starts_with('%')) {
             content = true;
         }
         at += length;
@@ -43,7 +43,7 @@ pub(in crate::store) fn documents(text: &str) -> Vec<Range<usize>> {
     found
 }
 
-/// Up to and with the line's break, of which YAML knows three.
+/// Length of the first line in bytes, including its break: `\n`, `\r` or `\r\n`.
 fn line_length(bytes: &[u8]) -> usize {
     match memchr::memchr2(b'\n', b'\r', bytes) {
         Some(end) if bytes.get(end..end + 2) == Some(b"\r\n") => end + 2,
@@ -52,13 +52,13 @@ fn line_length(bytes: &[u8]) -> usize {
     }
 }
 
-/// What is behind a marker, if the line begins with it.
+/// Returns the text behind a marker, if the line begins with it.
 fn marker<'a>(line: &'a str, mark: &str) -> Option<&'a str> {
     line.strip_prefix(mark).filter(|behind| behind.is_empty() || behind.starts_with([' ', '\t', '\r', '\n']))
 }
 
-/// Whether there is more than blanks and a comment.
-fn says_something(line: &str) -> bool {
+/// Returns true if the line has more than blanks and a comment.
+fn has_content(line: &str) -> bool {
     let line = line.trim_start_matches([' ', '\t', '\r', '\n']);
     !line.is_empty() && !line.starts_with('#')
 }

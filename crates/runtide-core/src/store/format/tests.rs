@@ -1,4 +1,4 @@
-//! What holds for all formats alike, and what hostile documents come to.
+//! Properties that hold for all formats, and the handling of hostile documents.
 
 use proptest::prelude::*;
 
@@ -8,13 +8,13 @@ use crate::{
     store::{Document, ResourceFormat, ResourceRef},
 };
 
-/// The formats of this build.
+/// The formats whose features this build has.
 fn formats() -> Vec<ResourceFormat> {
     use ResourceFormat::{Cbor, Hcl, Json, Yaml};
     [Json, Yaml, Hcl, Cbor].into_iter().filter(|format| super::known(*format).is_ok()).collect()
 }
 
-/// Equal to the last bit, in the same order.
+/// Compares floats by their bits and maps by their order; one NaN equals another.
 fn same(one: &Value, other: &Value) -> bool {
     match (one, other) {
         (Value::Null, Value::Null) => true,
@@ -35,7 +35,7 @@ fn same(one: &Value, other: &Value) -> bool {
     }
 }
 
-/// Texts that something might take for something else.
+/// Texts that a reader might take for another type or for syntax, and arbitrary texts.
 fn texts() -> impl Strategy<Value = String> {
     const TRAPS: [&str; 60] = [
         "",
@@ -153,7 +153,7 @@ fn unique(entries: Vec<(String, Value)>) -> Value {
     Value::Map(map)
 }
 
-/// `portable`: what every format can carry.
+/// Values; with `portable`, only values that every format can carry.
 fn values(portable: bool) -> impl Strategy<Value = Value> {
     let inner = scalars(portable).prop_recursive(6, 40, 5, |inner| {
         prop_oneof![
@@ -195,7 +195,7 @@ proptest! {
                     Err(error) => {
                         prop_assert_eq!(error.kind(), ErrorKind::Unsupported);
                         prop_assert!(error.message().starts_with(&format!("{to} cannot carry this {from}: ")), "{}", error);
-                        prop_assert!(write(&value, to).is_err(), "it is refused in the other way, too");
+                        prop_assert!(write(&value, to).is_err(), "writing it directly is refused, too");
                     }
                 }
             }
@@ -204,7 +204,7 @@ proptest! {
 
     #[test]
     fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
-        judge(&bytes);
+        read_in_every_way(&bytes);
     }
 
     #[test]
@@ -213,7 +213,7 @@ proptest! {
         "#", "|", ">", "?", "<<", "<<E\n", "E\n", "${", "%{", "$", "%{ if ", "%{ endif }", "for ", "in", "/*", "*/", "//", "(", ")",
         "---", "...", "%YAML 1.2\n", "%TAG ! a\n", "\\", "\\u", "0x", "1e", ".", "\r", "\t", "\0", "\u{feff}", "labels", "meta",
     ][..]), 0..30)) {
-        judge(parts.concat().as_bytes());
+        read_in_every_way(parts.concat().as_bytes());
     }
 
     #[cfg(feature = "yaml")]
@@ -222,7 +222,7 @@ proptest! {
         "a: 1\n", "---\n", "--- b\n", "...\n", "# c\n", "\n", "--- |\n d\n", "--- #\n", "- e\n", "\r\n", "---\r",
     ][..]), 0..8)) {
         let text = parts.concat();
-        let mut said = 0;
+        let mut parsed = 0;
 
         let mut empty = true;
         for event in granit_parser::Parser::new_from_str(&text) {
@@ -230,17 +230,17 @@ proptest! {
             match event {
                 granit_parser::Event::DocumentStart(..) => empty = true,
                 granit_parser::Event::Scalar(..) if span.is_empty() => {}
-                granit_parser::Event::DocumentEnd if !empty => said += 1,
+                granit_parser::Event::DocumentEnd if !empty => parsed += 1,
                 granit_parser::Event::Scalar(..) | granit_parser::Event::MappingStart(..) | granit_parser::Event::SequenceStart(..) => empty = false,
                 _ => {}
             }
         }
-        prop_assert_eq!(Document::yaml(text.clone()).split().unwrap().len(), said, "{:?}", text);
+        prop_assert_eq!(Document::yaml(text.clone()).split().unwrap().len(), parsed, "{:?}", text);
     }
 }
 
-/// Asks everything of these bytes in every format. What it answers does not matter.
-fn judge(bytes: &[u8]) {
+/// Runs every operation on these bytes in every format. Any result will do, except a panic or another kind of error.
+fn read_in_every_way(bytes: &[u8]) {
     for format in formats().into_iter().chain([ResourceFormat::Native]) {
         let document = Document::new(format, bytes.to_vec());
         let _ = document.labels();
@@ -264,16 +264,16 @@ fn kind_of(document: &Document) -> Option<ErrorKind> {
 }
 
 #[test]
-fn every_prefix_of_a_document_is_an_answer() {
+fn every_prefix_of_a_document_is_read_or_refused() {
     for text in [
         "# a\n---\nmetadata: &m\n  labels: {a: \"b\\u0041\", 'c': d}\nlist:\n- [1, 2.5e3, ~]\n- |-\n  text\n- *m\n...\n",
         "{\"metadata\": {\"labels\": {\"a\\ud83d\\ude00\": \"b\"}, \"n\": [1, -2.5e-3, null, true]}}",
         "job \"a\" {\n  meta { a = \"b\" }\n  x = [1, -2.5, \"${a.b[0]}\", <<-E\n  t ${f(1)}\n  E\n  ]\n  /* c */ y = {\"a\" = !b ? 1 : (2)}\n}\n",
     ] {
-        (0..=text.len()).for_each(|end| judge(&text.as_bytes()[..end]));
+        (0..=text.len()).for_each(|end| read_in_every_way(&text.as_bytes()[..end]));
     }
     let bytes = b"\xa2\x61a\x82\x1a\x00\x01\x00\x00\xfb\x3f\xf1\x99\x99\x99\x99\x99\x9a\x7f\x66labels\x61a\xff\x9f\xc1\x00\x5f\x41\x00\xff\xff";
-    (0..=bytes.len()).for_each(|end| judge(&bytes[..end]));
+    (0..=bytes.len()).for_each(|end| read_in_every_way(&bytes[..end]));
 }
 
 #[test]
@@ -296,7 +296,7 @@ fn a_key_twice_is_refused_and_named() {
 }
 
 #[test]
-fn what_is_no_text_or_has_something_behind_it_is_refused() {
+fn invalid_utf8_and_trailing_bytes_are_refused() {
     for format in formats() {
         let mut bytes = write(&Value::Map(vec![("a".to_owned(), Value::Text("x".to_owned()))]), format).unwrap();
         let x = bytes.iter().rposition(|byte| *byte == b'x').unwrap();
@@ -309,7 +309,7 @@ fn what_is_no_text_or_has_something_behind_it_is_refused() {
 }
 
 #[test]
-fn integers_without_a_place_are_refused_and_fractions_keep_theirs() {
+fn integers_beyond_64_bits_are_refused_and_floats_stay_floats() {
     for number in ["18446744073709551616", "-9223372036854775809", "1e400", "123456789012345678901234567890"] {
         for document in [
             Document::json(format!("[{number}]")),
@@ -332,7 +332,7 @@ fn integers_without_a_place_are_refused_and_fractions_keep_theirs() {
 }
 
 #[test]
-fn what_is_too_long_is_refused_before_it_is_read() {
+fn a_document_that_is_too_long_is_refused_before_it_is_read() {
     for format in formats().into_iter().chain([ResourceFormat::Native]) {
         let document = Document::new(format, vec![b' '; Document::MAX_BYTES + 1]);
         assert_eq!(document.split().unwrap_err().kind(), ErrorKind::InvalidInput);
@@ -345,7 +345,7 @@ fn what_is_too_long_is_refused_before_it_is_read() {
 }
 
 #[test]
-fn a_long_text_goes_through_and_what_indentation_makes_too_long_does_not() {
+fn a_long_text_is_written_and_a_value_that_indentation_makes_too_long_is_not() {
     let long = Value::Map(vec![("a".to_owned(), Value::Text("x".repeat(Document::MAX_BYTES - 100)))]);
     for format in formats() {
         let document = Document::new(format, write(&long, format).unwrap());
@@ -361,7 +361,7 @@ fn a_long_text_goes_through_and_what_indentation_makes_too_long_does_not() {
     }
 }
 
-/// `times` nested, in every way that a format has.
+/// Documents nested `times` deep, one for each way in which the format can nest.
 fn nested(format: ResourceFormat, times: usize) -> Vec<Vec<u8>> {
     let around = |begin: &str, inner: &str, end: &str| {
         [begin.repeat(times), inner.to_owned(), end.repeat(times)].concat().into_bytes()
@@ -421,7 +421,7 @@ fn nested(format: ResourceFormat, times: usize) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn depth_is_bounded_for_a_stack_of_a_worker() {
+fn depth_is_bounded_for_the_stack_of_a_worker_thread() {
     let worker = std::thread::Builder::new().stack_size(1536 << 10).spawn(|| {
         for format in formats() {
             for times in [31, 33, 63, 100, 101, 10_000, 400_000] {
@@ -437,7 +437,7 @@ fn depth_is_bounded_for_a_stack_of_a_worker() {
 }
 
 #[test]
-fn the_deepest_that_is_allowed_is_read_and_one_more_is_not() {
+fn the_deepest_allowed_nesting_is_read_and_one_level_more_is_not() {
     for format in formats().into_iter().filter(|format| *format != ResourceFormat::Hcl) {
         let deepest = nested(format, Document::MAX_DEPTH).swap_remove(0);
         assert_eq!(kind_of(&Document::new(format, deepest)), None, "{format}");
@@ -447,7 +447,7 @@ fn the_deepest_that_is_allowed_is_read_and_one_more_is_not() {
 }
 
 #[test]
-fn many_values_are_refused_or_take_no_long_time() {
+fn too_many_values_are_refused() {
     let most = Document::MAX_BYTES - 16;
     for format in formats() {
         let bodies: Vec<Vec<u8>> = match format {
@@ -485,7 +485,7 @@ fn many_values_are_refused_or_take_no_long_time() {
 }
 
 #[test]
-fn a_text_as_long_as_any_is_read_however_it_is_spelled() {
+fn the_longest_text_is_read_in_every_spelling() {
     let most = Document::MAX_BYTES - 16;
     let spelled = |begin: &str, part: &str, end: &str| format!("{begin}{}{end}", part.repeat(most / part.len()));
     for document in [
@@ -536,7 +536,7 @@ fn a_yaml_bomb_does_not_go_off() {
 
 #[cfg(feature = "yaml")]
 #[test]
-fn yaml_says_what_it_means() {
+fn yaml_is_resolved_by_the_core_schema() {
     let yaml = "a: no\nb: 012\nc: ~\nd: !!str 1\ne: &x [1, 2]\nf: *x\n\"<<\": 1\ng: !!float 1\nh: 'no'\nj: !!str\nk: ! 1\nl:\n? i\n: |\n  a\n   b\n\n  c\n";
     let json = Document::yaml(yaml).convert(ResourceFormat::Json).unwrap();
     let json: serde_json::Value = serde_json::from_slice(&json.bytes).unwrap();
@@ -566,7 +566,7 @@ fn yaml_says_what_it_means() {
 
 #[cfg(feature = "yaml")]
 #[test]
-fn yaml_is_written_for_people() {
+fn yaml_is_written_in_block_style() {
     let json = r##"{"apiVersion": "v1", "data": {"run.sh": "#!/bin/sh\necho hi\n", "on": "yes", "port": "80"},
         "list": [{"a": 1, "b": [[1], []]}, "10Mi", "http://x/y?z"], "none": {}, "f": [1e16, -2.5e-7, 1.0]}"##;
     let yaml = Document::json(json).convert(ResourceFormat::Yaml).unwrap();
@@ -605,7 +605,7 @@ fn blocks_of_hcl_are_maps_under_type_and_labels() {
 
 #[cfg(feature = "cbor")]
 #[test]
-fn cbor_is_refused_where_a_document_has_no_such_thing() {
+fn cbor_values_that_a_document_cannot_have_are_refused() {
     for (bytes, kind) in [
         (&b"\xa1\x01\x02"[..], ErrorKind::Unsupported),
         (b"\xc0\x61a", ErrorKind::Unsupported),
@@ -619,7 +619,7 @@ fn cbor_is_refused_where_a_document_has_no_such_thing() {
         (b"", ErrorKind::InvalidInput),
     ] {
         let found = kind_of(&Document::cbor(bytes));
-        // A number below 2^64 may come in more bytes than it needs.
+        // A bignum below 2^64 may be read as an integer.
         assert!(found == Some(kind) || bytes == b"\xc2\x41\x05" && found.is_none(), "{bytes:x?} {found:?}");
     }
 }

@@ -1,27 +1,27 @@
-//! The one value that every format is read into, and written from.
+//! The common value: every format is read into it and written from it.
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use super::Problem;
 use crate::store::Document;
 
-/// What a document says, whatever it is written in. Nested at most [`Document::MAX_DEPTH`] deep, by whoever makes one: so
-/// that walking it, and dropping it, takes a bounded stack.
+/// The content of a document, independent of its format. Each reader nests it at most [`Document::MAX_DEPTH`] deep, so that
+/// walking and dropping it take a bounded stack.
 #[derive(Clone, Debug)]
 pub(in crate::store) enum Value {
     Null,
     Bool(bool),
-    /// Zero and above.
+    /// An integer of zero or above.
     Unsigned(u64),
-    /// Below zero.
+    /// An integer below zero.
     Negative(i64),
     Float(f64),
     Text(String),
-    /// Of CBOR alone.
-    #[cfg_attr(not(feature = "cbor"), allow(dead_code, reason = "no other format has any"))]
+    /// A string of bytes, which only CBOR has.
+    #[cfg_attr(not(feature = "cbor"), allow(dead_code, reason = "only CBOR has byte strings"))]
     Bytes(Vec<u8>),
     List(Vec<Value>),
-    /// In the order of the document; no key is there twice.
+    /// Keys and values in the order of the document; no key occurs twice.
     Map(Vec<(String, Value)>),
 }
 
@@ -32,21 +32,21 @@ impl From<i64> for Value {
 }
 
 impl Value {
-    /// The value of a key, if this is a map.
+    /// Returns the value of a key, if this is a map that has it.
     pub(in crate::store) fn get(&self, key: &str) -> Option<&Self> {
         let Self::Map(entries) = self else { return None };
         entries.iter().find_map(|(known, value)| (known == key).then_some(value))
     }
 
-    /// A map of these entries.
+    /// Makes a map of these entries; refuses a key that occurs twice.
     pub(super) fn map(entries: Vec<(String, Self)>) -> Result<Self, Problem> {
-        match twice(&entries) {
+        match duplicate(&entries) {
             Some(key) => Err(Problem::invalid(format!("the key {} is there twice", shown(key)))),
             None => Ok(Self::Map(entries)),
         }
     }
 
-    /// What it is, for people.
+    /// The name of its type, for messages.
     pub(in crate::store) fn sort(&self) -> &'static str {
         match self {
             Self::Null => "null",
@@ -59,7 +59,7 @@ impl Value {
         }
     }
 
-    /// How many lists and maps are around its innermost value.
+    /// The number of lists and maps around its innermost value.
     #[cfg(feature = "hcl")]
     pub(super) fn depth(&self) -> usize {
         match self {
@@ -69,7 +69,7 @@ impl Value {
         }
     }
 
-    /// The first value that `refuse` has a word against, with the place where it is.
+    /// Refuses the first value for which `refuse` returns a reason; the message has the path to it.
     pub(super) fn check(&self, refuse: &dyn Fn(&Self) -> Option<&'static str>) -> Result<(), Problem> {
         fn walk(
             value: &Value,
@@ -101,16 +101,16 @@ impl Value {
     }
 }
 
-/// How much of a hostile key is shown.
+/// Most characters of a key that a message shows: a hostile key may be long.
 const SHOWN: usize = 64;
 
-/// A key for people.
+/// A key in quotes for messages, cut to a bounded length.
 pub(super) fn shown(key: &str) -> String {
     format!("{:?}", key.chars().take(SHOWN).collect::<String>())
 }
 
-/// A key that is there twice.
-fn twice(entries: &[(String, Value)]) -> Option<&str> {
+/// Returns a key that occurs twice, if there is one.
+fn duplicate(entries: &[(String, Value)]) -> Option<&str> {
     // Sorted rather than hashed: no choice of keys makes it slow.
     let mut keys: Vec<&str> = entries.iter().map(|(key, _)| key.as_str()).collect();
     keys.sort_unstable();
@@ -120,12 +120,12 @@ fn twice(entries: &[(String, Value)]) -> Option<&str> {
     })
 }
 
-/// One container deeper than `depth`.
+/// Returns the depth of a container inside one at `depth`; refuses a depth of more than [`Document::MAX_DEPTH`].
 pub(super) fn deeper(depth: usize) -> Result<usize, Problem> {
     if depth < Document::MAX_DEPTH { Ok(depth + 1) } else { Err(too_deep()) }
 }
 
-/// One value more.
+/// Counts one more value; refuses more than [`Document::MAX_VALUES`].
 pub(super) fn count(values: &mut usize) -> Result<(), Problem> {
     *values += 1;
     if *values > Document::MAX_VALUES {

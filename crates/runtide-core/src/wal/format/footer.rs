@@ -1,8 +1,8 @@
-//! The end of a segment that is complete, or that was closed in order: what is in it, and where.
+//! The footer of a segment that is full or was closed in order: its contents, and an index of them.
 
 use super::{Fields, Hash, LogId};
 
-/// The size of a footer's fixed part in bytes, which is the file's end.
+/// The size of a footer's fixed part in bytes; it ends at the file's end.
 pub(crate) const TRAILER: usize = 128;
 
 /// The size of an entry of the index in bytes.
@@ -10,29 +10,29 @@ const ENTRY: usize = 16;
 
 const MAGIC: [u8; 4] = *b"RTF1";
 
-/// Where a commit lies, by its first record.
+/// An entry of the index: the offset of a commit, by the number of its first record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) seq: u64,
     pub(crate) at: u64,
 }
 
-/// What a segment had in it when the footer was written. More may have come behind it since, in the same segment.
+/// The contents of a segment when the footer was written. Later commits may have been appended to the same segment since.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Footer {
     pub(crate) first: u64,
-    /// `first - 1` if there is none.
+    /// Number of the last record; `first - 1` if the segment has none.
     pub(crate) last: u64,
     pub(crate) commits: u64,
     /// The hash of the last commit.
     pub(crate) hash: Hash,
-    /// The place behind the last commit.
+    /// Offset behind the last commit.
     pub(crate) end: u64,
     /// The epoch of the last commit.
     pub(crate) epoch: u64,
-    /// Everything up to this record was durable when the footer was written.
+    /// Every record up to this number was durable when the footer was written.
     pub(crate) synced: u64,
-    /// A sparse index, ascending.
+    /// A sparse index of the commits, ascending by number and by offset.
     pub(crate) index: Vec<Entry>,
 }
 
@@ -58,7 +58,7 @@ impl Footer {
         bytes
     }
 
-    /// How long the whole footer is, by what the file's last [`TRAILER`] bytes say; not yet checked against anything.
+    /// The length of the whole footer in bytes, by the file's last [`TRAILER`] bytes; not yet checked against anything.
     pub(crate) fn length(trailer: &[u8]) -> Option<u64> {
         let mut fields = Fields(trailer.get(..TRAILER)?);
         if trailer.last_chunk() != Some(&MAGIC) {
@@ -68,7 +68,7 @@ impl Footer {
         fields.u64()?.checked_mul(ENTRY as u64)?.checked_add(TRAILER as u64)
     }
 
-    /// Reads a whole footer.
+    /// Reads a whole footer; `None` if its magic number, checksum or size is wrong.
     pub(crate) fn decode(bytes: &[u8], log: &LogId) -> Option<Self> {
         let (rest, magic) = bytes.split_last_chunk::<4>()?;
         let (covered, crc) = rest.split_last_chunk::<4>()?;

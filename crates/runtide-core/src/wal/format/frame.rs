@@ -1,4 +1,4 @@
-//! One record.
+//! A frame: one record with its header.
 
 use super::{Fields, aligned};
 
@@ -15,15 +15,15 @@ pub(crate) const MAX_BATCH: usize = 64 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
     pub(crate) crc: u32,
-    /// Bytes of payload.
+    /// Length of the payload in bytes.
     pub(crate) length: u32,
     pub(crate) seq: u64,
-    /// Nanoseconds since 1970.
+    /// Time of the append, in nanoseconds since 1970.
     pub(crate) time: u64,
     pub(crate) kind: u16,
 }
 
-/// Header, payload and padding, in bytes.
+/// Size of header, payload and padding, in bytes.
 pub(crate) const fn frame_size(payload: u64) -> u64 {
     FRAME_HEADER as u64 + aligned(payload)
 }
@@ -44,27 +44,27 @@ impl Frame {
         (fields.bytes::<6>()? == [0; 6]).then_some(frame)
     }
 
-    /// The whole frame in bytes.
+    /// Size of the whole frame, in bytes.
     #[inline]
     pub(crate) fn size(&self) -> u64 {
         frame_size(u64::from(self.length))
     }
 
-    /// What the checksum runs over, from the frame's start: what is behind checksum and length, without the padding. The
-    /// length is where it starts from ([`Frame::seed`]): so it is covered too, and the rest begins on eight bytes, which is
-    /// what the processor's instruction likes.
+    /// The range that the checksum runs over, from the frame's start: everything behind checksum and length, without the
+    /// padding. The length is covered as the seed ([`Frame::seed`]), so that the range begins at a multiple of eight bytes,
+    /// which the processor's CRC instruction handles fastest.
     #[inline]
     pub(crate) fn covered(&self) -> std::ops::Range<u64> {
         8..FRAME_HEADER as u64 + u64::from(self.length)
     }
 
-    /// What the checksum is continued from.
+    /// The initial value of the checksum: the payload's length, so that the length is covered too.
     #[inline]
     pub(crate) fn seed(&self) -> u32 {
         self.length
     }
 
-    /// Whether the whole frame, given from its start, has the checksum that it says.
+    /// Returns true if the frame, which starts at `frame[0]`, has the checksum that its header states.
     #[inline]
     pub(crate) fn holds(&self, frame: &[u8]) -> bool {
         let end = FRAME_HEADER + self.length as usize;

@@ -1,8 +1,8 @@
-//! A segment's first 4 KiB.
+//! The header of a segment: its first 4 KiB.
 
 use super::{Fields, Hash, LogId};
 
-/// The size of a segment's header in bytes: a page, so that what follows is aligned to one.
+/// The size of a segment's header in bytes: a page, so that the commits behind it are aligned to one.
 pub(crate) const SEGMENT_HEADER: usize = 4096;
 
 /// The version of the format that this code writes.
@@ -12,32 +12,32 @@ const MAGIC: [u8; 8] = *b"RUNTIDEW";
 const KEYED: u32 = 1;
 const CRC_AT: usize = SEGMENT_HEADER - 4;
 
-/// What a segment says of itself.
+/// The fields of a segment's header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
     pub(crate) log: LogId,
-    /// The sequence number of the first record that will be in it.
+    /// The sequence number of the segment's first record, which is not yet written when the header is.
     pub(crate) first: u64,
     /// The hash of the commit before it.
     pub(crate) prev: Hash,
-    /// When it was begun, in nanoseconds since 1970: nothing in the segment before it is younger.
+    /// Time at which it was begun, in nanoseconds since 1970: no record in the segment before it is younger.
     pub(crate) created: u64,
-    /// The opening that began it.
+    /// The epoch of the opening that began it.
     pub(crate) epoch: u64,
-    /// Everything up to this record was durable when it was begun.
+    /// Every record up to this number was durable when it was begun.
     pub(crate) synced: u64,
-    /// Recognises the key of a keyed chain.
+    /// Check value of a keyed chain's key; `None` for a chain without a key.
     pub(crate) keyed: Option<[u8; 16]>,
 }
 
-/// Why a header is none.
+/// The reason why a header was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BadHeader {
-    /// Too short, another magic number, or a wrong checksum.
+    /// The header is too short, or its magic number or its checksum is wrong.
     Corrupt,
-    /// A later version of the format.
+    /// The header is of this other version of the format.
     Version(u32),
-    /// Version 1 with a flag that version 1 has not.
+    /// The header is of version 1, with a flag that version 1 does not have.
     Flags(u32),
 }
 
@@ -67,7 +67,7 @@ impl SegmentHeader {
         if fields.bytes() != Some(MAGIC) || crc32c::crc32c(covered) != u32::from_le_bytes(*crc) {
             return Err(BadHeader::Corrupt);
         }
-        // The header's size, magic number, version and checksum keep their places in every version of the format.
+        // The header's size, magic number, version and checksum keep their offsets in every version of the format.
         let version = fields.u32().ok_or(BadHeader::Corrupt)?;
         if version != VERSION {
             return Err(BadHeader::Version(version));

@@ -8,7 +8,7 @@ use std::{
 
 use super::{Disk, File};
 
-/// The operating system's disk, which a log uses unless it is told otherwise.
+/// The operating system's disk, which a log uses by default.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct OsDisk;
@@ -50,7 +50,7 @@ impl Disk for OsDisk {
         fs::File::open(dir)?.sync_all()
     }
 
-    // Elsewhere a folder cannot be opened as a file; the system writes names in the order of their changes.
+    // On other systems a folder cannot be opened as a file; the system writes names in the order of their changes.
     #[cfg(not(unix))]
     fn sync_dir(&self, _dir: &Path) -> Result<()> {
         Ok(())
@@ -80,8 +80,8 @@ impl OsFile {
 
 impl Drop for OsFile {
     fn drop(&mut self) {
-        // A process that this one is just starting has the file too, until it runs its own program: closing would leave it
-        // locked for so long.
+        // A child process that is just being started has the file open too, until it runs its own program: closing alone would
+        // leave the file locked until then.
         if self.locked {
             let _ = self.file.unlock();
         }
@@ -124,7 +124,7 @@ impl File for OsFile {
         use rustix::{fs::FallocateFlags, io::Errno};
 
         match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, len) {
-            // Not every file system can reserve: then the size alone is set.
+            // This file system cannot reserve space, so only the size is set.
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => grow(&self.file, len),
             done => Ok(done?),
         }

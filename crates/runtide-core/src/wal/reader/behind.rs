@@ -1,4 +1,4 @@
-//! Behind corruption: what is missing, and where reading goes on.
+//! Going on behind corruption: finds the records that are missing, and the position where reading goes on.
 
 use bytes::Bytes;
 
@@ -13,16 +13,16 @@ use crate::{
 };
 
 impl WalReader {
-    /// What should be here is not: finds where it goes on. `None` with an empty block: nowhere, this is the end, or an
-    /// unfinished tail; `None` with a block: it is here after all.
+    /// The commit or frame that should be here is not: finds the position where the log goes on. `None` with an empty block: it
+    /// does not, this is the end or an unfinished tail. `None` with a block: it is here after all.
     pub(super) fn lost(&mut self) -> Result<Option<Corruption>> {
         if let Some((end, last)) = self.run {
-            // The frame here was refused: whatever else it may look like, it is not looked at again.
+            // The frame here was refused, so the search begins one byte behind its start.
             return self.resume(self.at.saturating_add(1), end, last).map(Some);
         }
         let later_segment = self.later_segment()?;
-        if later_segment == Some(self.next) && self.go_on()? {
-            // It got its name since it was looked for: this segment ended here.
+        if later_segment == Some(self.next) && self.next_segment()? {
+            // The next segment was named since it was last searched for: this segment ended here.
             self.fill(self.at, 1)?;
             return Ok(None);
         }
@@ -44,7 +44,7 @@ impl WalReader {
             header.first >= next && header.epoch >= epoch && (was_there || header.synced >= next)
         };
         let later = find_commit(&mut self.window()?, at, limit, &log, accept).map_err(|error| self.failed(error))?;
-        // Written meanwhile?
+        // The commit may have been written in the meantime.
         if self.appeared()? {
             return Ok(None);
         }
@@ -62,14 +62,14 @@ impl WalReader {
             }
         };
         if end <= self.at && last < self.next {
-            // Nothing was skipped that was not told already, and nothing follows that continues this.
+            // Everything that was skipped is reported already, and nothing follows that continues this.
             self.block = Bytes::new();
             return Ok(None);
         }
         self.resume(self.at, end, last).map(Some)
     }
 
-    /// What lies behind the end and is no commit: a torn tail, unless it is being written just now.
+    /// Bytes behind the end that are no commit: a torn tail, or a commit that is just being written.
     pub(in crate::wal) fn unfinished(&self) -> Result<Option<Corruption>> {
         let footer = self.segment.footer().map_err(|error| self.failed(error))?;
         let limit = footer.map_or(u64::MAX, |(start, _)| start);
@@ -95,7 +95,7 @@ impl WalReader {
         Ok(later)
     }
 
-    /// Whether the commit is there if one looks again: it may have been written while it was being read.
+    /// Reads again, and returns true if the commit is there now: it may have been written while it was being read.
     fn appeared(&mut self) -> Result<bool> {
         self.block = Bytes::new();
         let Some(header) = self.following()? else { return Ok(false) };
@@ -103,7 +103,7 @@ impl WalReader {
         Ok(whole && !self.block.is_empty())
     }
 
-    /// Goes on behind corruption: at the next sound frame from `from` to `end`, where record `last` would end, or there.
+    /// Goes on behind corruption: at the next sound frame from `from` to `end`, or at `end`, where record `last` ends.
     fn resume(&mut self, from: u64, end: u64, last: u64) -> Result<Corruption> {
         let found = if last < self.next {
             None

@@ -1,4 +1,4 @@
-//! Giving out what was read: with its memory, or on loan.
+//! Yielding records: with a share in the block's memory, or borrowed from the reader.
 
 use std::ops::Range;
 
@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// What reading meets.
+/// An item that reading yields: a record, or a corrupt range.
 #[derive(Debug)]
 pub(in crate::wal) enum Found {
     Record(Record),
@@ -25,8 +25,8 @@ impl Iterator for WalReader {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        match self.go() {
-            Ok(true) => Some(self.take().ok_or_else(lost_sight)),
+        match self.advance() {
+            Ok(true) => Some(self.take().ok_or_else(not_in_block)),
             Ok(false) => None,
             Err(error) => Some(Err(error)),
         }
@@ -34,8 +34,8 @@ impl Iterator for WalReader {
 }
 
 impl WalReader {
-    /// The next record, on loan until the next call: as the iterator, but without a share in the block's memory, which is
-    /// what reading costs beside the checksums. For those who look at each record and keep none.
+    /// The next record, borrowed until the next call: like the iterator, but without a share in the block's memory, which is
+    /// the cost of reading next to the checksums. For callers that inspect each record and keep none.
     ///
     /// # Errors
     /// As the iterator's items, see [`WalReader`].
@@ -56,26 +56,26 @@ impl WalReader {
     /// ```
     #[inline]
     pub fn next_ref(&mut self) -> Result<Option<RecordRef<'_>>> {
-        if self.go()? { self.lend().map(Some).ok_or_else(lost_sight) } else { Ok(None) }
+        if self.advance()? { self.take_ref().map(Some).ok_or_else(not_in_block) } else { Ok(None) }
     }
 
     /// The next record, or corruption before it.
     pub(in crate::wal) fn step(&mut self) -> Result<Option<Found>> {
         match self.ready()? {
-            Some(Ready::Record) => self.take().map(Found::Record).map(Some).ok_or_else(lost_sight),
+            Some(Ready::Record) => self.take().map(Found::Record).map(Some).ok_or_else(not_in_block),
             Some(Ready::Corruption(corruption)) => Ok(Some(Found::Corruption(corruption))),
             None => Ok(None),
         }
     }
 
-    /// Goes to the next record; false at the end.
+    /// Moves to the next record; false at the end.
     #[inline]
-    fn go(&mut self) -> Result<bool> {
-        if self.at < self.checked && !self.done { Ok(true) } else { self.go_on_from_here() }
+    fn advance(&mut self) -> Result<bool> {
+        if self.at < self.checked && !self.done { Ok(true) } else { self.advance_slow() }
     }
 
     #[inline(never)]
-    fn go_on_from_here(&mut self) -> Result<bool> {
+    fn advance_slow(&mut self) -> Result<bool> {
         if self.done {
             return Ok(false);
         }
@@ -93,9 +93,9 @@ impl WalReader {
         }
     }
 
-    /// The frame here, which is checked and in the block, and where its payload is.
+    /// Moves past the frame here, which is checked and in the block; returns it, and the range of its payload in the block.
     #[inline]
-    fn pass(&mut self) -> Option<(Frame, Range<usize>)> {
+    fn advance_frame(&mut self) -> Option<(Frame, Range<usize>)> {
         let skip = usize::try_from(self.at.checked_sub(self.block_at)?).ok()?;
         let frame = Frame::decode(self.block.get(skip..)?)?;
         let start = skip + FRAME_HEADER;
@@ -106,19 +106,19 @@ impl WalReader {
 
     #[inline]
     fn take(&mut self) -> Option<Record> {
-        let (frame, payload) = self.pass()?;
+        let (frame, payload) = self.advance_frame()?;
         Some(Record::new(frame.seq, frame.time, frame.kind, self.block.slice(payload)))
     }
 
     #[inline]
-    fn lend(&mut self) -> Option<RecordRef<'_>> {
-        let (frame, payload) = self.pass()?;
+    fn take_ref(&mut self) -> Option<RecordRef<'_>> {
+        let (frame, payload) = self.advance_frame()?;
         Some(RecordRef::new(frame.seq, frame.time, frame.kind, self.block.get(payload)?))
     }
 }
 
-/// What was checked is in the block; that it is not must not pass for the end.
+/// A checked record is always in the block; if it is not, that is an error, which must not pass for the end of the log.
 #[cold]
-fn lost_sight() -> Error {
+fn not_in_block() -> Error {
     Error::new(ErrorKind::Unexpected, READ, "a record that was checked is not in memory")
 }

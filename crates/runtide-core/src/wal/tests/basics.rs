@@ -9,7 +9,7 @@ use crate::{
 };
 
 #[test]
-fn what_was_appended_is_read_back_in_order_across_segments_and_restarts() {
+fn appended_records_are_read_back_in_order_across_segments_and_restarts() {
     let dir = tempfile::tempdir().unwrap();
     let mut next = 1;
     for opening in 0..5_u64 {
@@ -47,27 +47,27 @@ async fn tasks_and_batches_share_one_order() {
                 seqs
             })
         });
-        let mut told = Vec::new();
+        let mut acknowledged = Vec::new();
         for task in tasks.collect::<Vec<_>>() {
-            told.extend(task.await.unwrap());
+            acknowledged.extend(task.await.unwrap());
         }
-        told.sort();
+        acknowledged.sort();
         wal.sync().await.unwrap();
         let tail = wal.tail(5).unwrap();
         assert_eq!(tail.len(), 5);
         wal.close().unwrap();
         let records: Vec<_> = read(dir.path()).into_iter().map(|record| (record.seq, record.bytes.to_vec())).collect();
-        assert_eq!(records, told);
+        assert_eq!(records, acknowledged);
         assert_eq!(records.last().unwrap().0, tail.last().unwrap().seq);
     }
 }
 
 #[test]
-fn threads_share_one_order_and_each_is_told_its_own_number() {
+fn threads_share_one_order_and_each_gets_its_own_number() {
     for durability in [Durability::Commit, Durability::Os, Durability::Every(Duration::from_millis(1))] {
         let dir = tempfile::tempdir().unwrap();
         let wal = Wal::open(dir.path(), small().with_durability(durability)).unwrap();
-        let told = std::thread::scope(|scope| {
+        let acknowledged = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..12_u8)
                 .map(|thread| {
                     let wal = &wal;
@@ -81,7 +81,7 @@ fn threads_share_one_order_and_each_is_told_its_own_number() {
         });
         let records = wal.tail(usize::MAX).unwrap();
         assert_eq!(records.len(), 480);
-        for (seq, thread, n) in told {
+        for (seq, thread, n) in acknowledged {
             let record = &records[usize::try_from(seq.0).unwrap() - 1];
             assert_eq!((record.seq, &record.bytes[..]), (seq, &[thread, n][..]));
         }
@@ -89,7 +89,7 @@ fn threads_share_one_order_and_each_is_told_its_own_number() {
 }
 
 #[tokio::test]
-async fn tasks_and_threads_append_side_by_side() {
+async fn tasks_and_threads_append_at_the_same_time() {
     let dir = tempfile::tempdir().unwrap();
     let wal = Wal::open(dir.path(), small()).unwrap();
     let blocking = {
@@ -113,7 +113,7 @@ fn reading_starts_at_every_record_and_tail_ends_at_the_last() {
     log_of(dir.path(), small(), 200);
     let wal = Wal::open(dir.path(), small()).unwrap();
     for _ in 0..3 {
-        // A commit of many records, to be entered in its middle.
+        // A commit of many records, which readers enter in its middle.
         let next = wal.anchor().seq.0 + 1;
         let payloads: Vec<_> = (next..next + 20).map(payload).collect();
         let batch: Vec<_> = payloads.iter().map(|payload| (KIND, &payload[..])).collect();
@@ -136,7 +136,7 @@ fn reading_starts_at_every_record_and_tail_ends_at_the_last() {
 }
 
 #[test]
-fn a_reader_at_the_end_goes_on_with_what_comes() {
+fn a_reader_at_the_end_goes_on_with_later_records() {
     let dir = tempfile::tempdir().unwrap();
     let wal = Wal::open(dir.path(), small()).unwrap();
     let mut bound = wal.reader(ReadFrom::Start).unwrap();
@@ -186,7 +186,7 @@ fn a_commit_larger_than_a_segment_gets_one_that_is_large_enough() {
 }
 
 #[test]
-fn what_is_too_large_or_reserved_is_refused_and_nothing_is_written() {
+fn oversized_and_reserved_records_are_refused_and_nothing_is_written() {
     let dir = tempfile::tempdir().unwrap();
     let wal = Wal::open(dir.path(), WalOptions::default()).unwrap();
     let long = vec![0; Wal::MAX_RECORD + 1];
@@ -206,7 +206,7 @@ fn what_is_too_large_or_reserved_is_refused_and_nothing_is_written() {
 }
 
 #[test]
-fn a_second_writer_is_refused_and_told_who_has_it() {
+fn a_second_writer_is_refused_with_the_name_of_the_holder() {
     let dir = tempfile::tempdir().unwrap();
     let wal = Wal::open(dir.path(), WalOptions::default()).unwrap();
     let error = Wal::open(dir.path(), WalOptions::default()).unwrap_err();
@@ -255,7 +255,7 @@ async fn an_append_that_moves_between_tasks_is_still_woken() {
     for _ in 0..100 {
         let wal = wal.clone();
         let mut append = Box::pin(async move { wal.append(KIND, b"moves").await });
-        // Polled once here, with a waker of no use, then elsewhere.
+        // Polled once here, with a waker that does nothing, then by another task.
         let mut nowhere = std::task::Context::from_waker(std::task::Waker::noop());
         if append.as_mut().poll(&mut nowhere).is_pending() {
             tokio::spawn(append).await.unwrap().unwrap();

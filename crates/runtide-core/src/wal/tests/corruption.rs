@@ -1,4 +1,4 @@
-//! What no crash leaves: bytes that are not what was written.
+//! Corruption, which no crash leaves: bytes that are not those that were written.
 
 use super::{KIND, copy, log_of, payload, read_with, segments, small};
 use crate::{
@@ -6,25 +6,25 @@ use crate::{
     wal::{OnCorruption, Wal, WalOptions, verify},
 };
 
-/// The bytes of a record's payload, wherever it is.
-fn place_of(bytes: &[u8], seq: u64) -> usize {
+/// Offset of a record's payload in the file.
+fn offset_of(bytes: &[u8], seq: u64) -> usize {
     let payload = payload(seq);
     bytes.windows(payload.len()).position(|window| window == payload).unwrap()
 }
 
 #[test]
-fn damage_before_the_tail_is_refused_and_named_and_passed_only_on_request() {
+fn corruption_before_the_tail_is_refused_with_its_range_unless_the_options_say_to_continue() {
     let dir = tempfile::tempdir().unwrap();
     let wal = Wal::open(dir.path(), WalOptions::default()).unwrap();
     for seq in 1..=20 {
         wal.append_blocking(KIND, &payload(seq)).unwrap();
     }
-    // Not closed: there is no footer, and all of the segment is looked at.
+    // The log is not closed: there is no footer, so that opening reads the whole segment.
     let corrupt = copy(dir.path());
     let path = segments(corrupt.path()).remove(0);
     let mut bytes = std::fs::read(&path).unwrap();
-    let place = place_of(&bytes, 10);
-    bytes[place + 3] ^= 0x40;
+    let offset = offset_of(&bytes, 10);
+    bytes[offset + 3] ^= 0x40;
     std::fs::write(&path, &bytes).unwrap();
 
     let error = Wal::open(corrupt.path(), WalOptions::default()).unwrap_err();
@@ -33,7 +33,7 @@ fn damage_before_the_tail_is_refused_and_named_and_passed_only_on_request() {
     assert_eq!(context("segment"), path.display().to_string());
     assert_eq!((context("seq"), context("last_seq")), ("10".to_owned(), "10".to_owned()));
     assert!(
-        context("offset").parse::<usize>().unwrap() <= place && context("until").parse::<usize>().unwrap() >= place
+        context("offset").parse::<usize>().unwrap() <= offset && context("until").parse::<usize>().unwrap() >= offset
     );
     assert_eq!(std::fs::read(&path).unwrap(), bytes, "nothing is repaired");
 
@@ -57,8 +57,8 @@ fn a_byte_that_is_missing_costs_the_records_that_it_touches() {
     log_of(dir.path(), small(), 100);
     let path = segments(dir.path()).remove(0);
     let mut bytes = std::fs::read(&path).unwrap();
-    let place = place_of(&bytes, 10);
-    bytes.remove(place);
+    let offset = offset_of(&bytes, 10);
+    bytes.remove(offset);
     std::fs::write(&path, &bytes).unwrap();
     let records = read_with(dir.path(), WalOptions::default().with_on_corruption(OnCorruption::Continue));
     let good: Vec<u64> = records.iter().flatten().map(|record| record.seq.0).collect();

@@ -1,4 +1,4 @@
-//! Following.
+//! Followers: each record once, woken for each commit, and the end.
 
 use futures_core::Stream;
 

@@ -1,15 +1,15 @@
 //! The hand-over between appenders and the commit thread, under a checker that tries the orders in which threads may run.
 //!
-//! `cargo xtask handover` runs it. It checks the real code: `wal::sync` gives the checker's locks, threads and clock in the
-//! place of the standard library's. A thread that waits for what never comes is a deadlock, which the checker finds; it prints
-//! the order, which `shuttle::replay` runs again.
+//! `cargo xtask handover` runs it. It checks the real code: `wal::sync` exports the checker's locks, threads and clock in place
+//! of the standard library's. A thread that is never woken is a deadlock, which the checker finds; it prints the order, which
+//! `shuttle::replay` runs again.
 //!
-//! It takes memory to be sequentially consistent: orderings of atomics that are too weak are not found.
+//! It assumes sequentially consistent memory: it does not find orderings of atomics that are too weak.
 //!
-//! That it bites: it found three ways to wait forever that all other tests had passed by (a leadership handed to a thread whose append
-//! had failed, or whose sync was done already; a task forgotten that was polled by another waker), each within a few orders,
-//! and finds them again without their repairs. So it does a head that is published before its sync, and a group of
-//! which only the first is woken. The last two tests show that it sees such things at all.
+//! Evidence that it works: it found three deadlocks that all other tests had missed (the lead handed to a thread whose append had
+//! failed, or whose sync was done already; a task that was polled with another waker and never woken), each within a few
+//! orders, and finds them again without their fixes. It also finds a head that is published before its sync, and a group of
+//! which only the first caller is woken. The last two tests show that it detects a missed wake-up and an early acknowledgement.
 
 mod disk;
 
@@ -38,16 +38,17 @@ use crate::{
 
 const DIR: &str = "/log";
 
-/// Orders tried of each life, by each of two ways of choosing.
+/// Number of thread orders that each of the two schedulers tries per scenario.
 const ORDERS: usize = 2_000;
 
-fn check(life: fn()) {
-    check_some(ORDERS, life);
+fn check(scenario: fn()) {
+    check_some(ORDERS, scenario);
 }
 
-fn check_some(orders: usize, life: fn()) {
-    let run =
-        |scheduler: Box<dyn Scheduler + Send>| shuttle::Runner::new(scheduler, shuttle::Config::default()).run(life);
+fn check_some(orders: usize, scenario: fn()) {
+    let run = |scheduler: Box<dyn Scheduler + Send>| {
+        shuttle::Runner::new(scheduler, shuttle::Config::default()).run(scenario)
+    };
     assert_eq!(run(Box::new(RandomScheduler::new(orders))), orders);
     assert_eq!(run(Box::new(PctScheduler::new(3, orders))), orders);
 }
@@ -57,31 +58,31 @@ fn open(disk: &Watched, durability: Durability) -> Wal {
     Wal::open(Path::new(DIR), options).unwrap()
 }
 
-/// Appends, and looks whether the answer is true: the records are there, durably where that was promised.
+/// Appends, and checks the acknowledgement: the records are written, and synced where the durability promises it.
 fn append(wal: &Wal, disk: &Watched, records: usize) -> Result<RangeInclusive<u64>> {
-    told(wal, disk, wal.append_batch_blocking(&vec![(KIND, &b"from a thread"[..]); records]))
+    check_acknowledged(wal, disk, wal.append_batch_blocking(&vec![(KIND, &b"from a thread"[..]); records]))
 }
 
 fn append_in_task(wal: &Wal, disk: &Watched, records: usize) -> Result<RangeInclusive<u64>> {
-    told(wal, disk, block_on(wal.append_batch(&vec![(KIND, &b"from a task"[..]); records])))
+    check_acknowledged(wal, disk, block_on(wal.append_batch(&vec![(KIND, &b"from a task"[..]); records])))
 }
 
-fn told(wal: &Wal, disk: &Watched, range: Result<RangeInclusive<Seq>>) -> Result<RangeInclusive<u64>> {
+fn check_acknowledged(wal: &Wal, disk: &Watched, range: Result<RangeInclusive<Seq>>) -> Result<RangeInclusive<u64>> {
     if wal.inner.committer.durability == Durability::Commit {
-        return told_durably(disk, range);
+        return check_synced(disk, range);
     }
     let range = range?;
     assert!(disk.written() >= range.end().0, "acknowledged, and not written");
     Ok(range.start().0..=range.end().0)
 }
 
-fn told_durably(disk: &Watched, range: Result<RangeInclusive<Seq>>) -> Result<RangeInclusive<u64>> {
+fn check_synced(disk: &Watched, range: Result<RangeInclusive<Seq>>) -> Result<RangeInclusive<u64>> {
     let range = range?;
     assert!(disk.synced() >= range.end().0, "acknowledged, and not synced");
     Ok(range.start().0..=range.end().0)
 }
 
-/// Each number was told once, and there is none between.
+/// Asserts that the ranges follow each other from 1 on, with no number missing or twice; returns the last.
 fn assert_gapless(ranges: impl IntoIterator<Item = RangeInclusive<u64>>) -> u64 {
     let mut ranges: Vec<_> = ranges.into_iter().collect();
     ranges.sort_by_key(|range| *range.start());
@@ -91,7 +92,7 @@ fn assert_gapless(ranges: impl IntoIterator<Item = RangeInclusive<u64>>) -> u64 
     })
 }
 
-/// What is in the files.
+/// Reads the log from its files; returns the number of the last record.
 fn records(disk: &Watched) -> u64 {
     let options = WalOptions { disk: Some(Arc::new(disk.clone())), ..WalOptions::default() };
     let records = WalReader::open(Path::new(DIR), ReadFrom::Start, options).unwrap();
@@ -101,7 +102,7 @@ fn records(disk: &Watched) -> u64 {
     })
 }
 
-/// So many threads and so many tasks append at once, each twice; then the log is closed.
+/// Appends twice from each of `threads` threads and `tasks` tasks at the same time, then closes the log.
 fn many(durability: Durability, threads: usize, tasks: usize) {
     let disk = Watched::default();
     let wal = open(&disk, durability);
@@ -110,20 +111,20 @@ fn many(durability: Durability, threads: usize, tasks: usize) {
         let append = if number < threads { append } else { append_in_task };
         thread::spawn(move || [append(&wal, &disk, 1 + number % 2).unwrap(), append(&wal, &disk, 1).unwrap()])
     });
-    let told: Vec<_> = work.collect::<Vec<_>>().into_iter().flat_map(|thread| thread.join().unwrap()).collect();
-    let last = assert_gapless(told);
+    let ranges: Vec<_> = work.collect::<Vec<_>>().into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+    let last = assert_gapless(ranges);
     assert_eq!(wal.anchor().seq.0, last);
     wal.close().unwrap();
     assert_eq!((records(&disk), disk.synced()), (last, last), "closing syncs all of it");
 }
 
 #[test]
-fn threads_are_each_told_their_own_numbers_once_and_not_before_they_are_durable() {
+fn threads_each_get_their_own_numbers_once_and_not_before_they_are_durable() {
     check(|| many(Durability::Commit, 3, 0));
 }
 
 #[test]
-fn tasks_are_each_told_their_own_numbers_once_and_not_before_they_are_durable() {
+fn tasks_each_get_their_own_numbers_once_and_not_before_they_are_durable() {
     check(|| many(Durability::Commit, 0, 3));
 }
 
@@ -146,7 +147,7 @@ fn a_task_that_is_polled_by_another_waker_is_woken_by_that_one() {
                 let mut append = pin!(wal.append_batch(&records));
                 let first = append.as_mut().poll(&mut Context::from_waker(Waker::noop()));
                 let done = if let Poll::Ready(done) = first { done } else { block_on(append) };
-                told(&wal, &disk, done).unwrap()
+                check_acknowledged(&wal, &disk, done).unwrap()
             })
         };
         let other = {
@@ -159,7 +160,7 @@ fn a_task_that_is_polled_by_another_waker_is_woken_by_that_one() {
 }
 
 #[test]
-fn a_dropped_append_harms_nobody() {
+fn a_dropped_append_does_not_affect_other_appends() {
     check(|| {
         let disk = Watched::default();
         let wal = open(&disk, Durability::Commit);
@@ -178,15 +179,15 @@ fn a_dropped_append_harms_nobody() {
         let other = other.join().unwrap();
         dropped.join().unwrap();
         wal.close().unwrap();
-        // It happens all the same: whoever appends first has the first number.
+        // The dropped append happens all the same, and the first caller to append gets the first number.
         assert_eq!(records(&disk), 4);
         assert!(own.end() != other.end());
     });
 }
 
 #[test]
-fn a_failure_reaches_everyone_who_waits_and_everyone_who_comes() {
-    fn life(fail: Fail, durability: Durability) {
+fn a_failure_reaches_every_waiting_caller_and_every_later_one() {
+    fn scenario(fail: Fail, durability: Durability) {
         let disk = Watched::default();
         let wal = open(&disk, durability);
         disk.fail(fail, 1);
@@ -197,27 +198,27 @@ fn a_failure_reaches_everyone_who_waits_and_everyone_who_comes() {
                 thread::spawn(move || [append(&wal, &disk, 1), append(&wal, &disk, 1)])
             })
             .collect();
-        for told in work.into_iter().flat_map(|thread| thread.join().unwrap()) {
+        for outcome in work.into_iter().flat_map(|thread| thread.join().unwrap()) {
             assert!(
-                told.is_ok_and(|range| *range.end() <= disk.written())
+                outcome.is_ok_and(|range| *range.end() <= disk.written())
                     || wal.inner.committer.published.failed().is_some()
             );
         }
         let _ = wal.sync_blocking();
-        // An interval may not have been over.
+        // With an interval, the failing sync may not have been due yet.
         if durability == Durability::Commit {
             assert_eq!(append(&wal, &disk, 1).unwrap_err().kind(), ErrorKind::Unexpected);
         }
         let _ = wal.close();
         assert_eq!(append(&wal, &disk, 1).unwrap_err().retry(), crate::error::Retry::Never);
     }
-    check(|| life(Fail::Sync, Durability::Commit));
-    check(|| life(Fail::Write, Durability::Commit));
-    check(|| life(Fail::Sync, Durability::Every(Duration::from_millis(1))));
+    check(|| scenario(Fail::Sync, Durability::Commit));
+    check(|| scenario(Fail::Write, Durability::Commit));
+    check(|| scenario(Fail::Sync, Durability::Every(Duration::from_millis(1))));
 }
 
 #[test]
-fn closing_lets_what_was_appended_be_committed_and_refuses_the_rest() {
+fn closing_commits_every_accepted_append_and_refuses_later_ones() {
     check(|| {
         let disk = Watched::default();
         let wal = open(&disk, Durability::Commit);
@@ -229,18 +230,20 @@ fn closing_lets_what_was_appended_be_committed_and_refuses_the_rest() {
             })
             .collect();
         wal.close().unwrap();
-        let told: Vec<_> = work.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+        let outcomes: Vec<_> = work.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
         assert!(
-            told.iter().all(|told| told.as_ref().map_or_else(|error| error.kind() == ErrorKind::Cancelled, |_| true))
+            outcomes
+                .iter()
+                .all(|outcome| outcome.as_ref().map_or_else(|error| error.kind() == ErrorKind::Cancelled, |_| true))
         );
-        let last = assert_gapless(told.into_iter().flatten());
+        let last = assert_gapless(outcomes.into_iter().flatten());
         assert_eq!(records(&disk), last);
     });
 }
 
 #[test]
-fn whoever_asks_for_a_sync_gets_it_and_leaves_nobody_behind() {
-    fn life(durability: Durability) {
+fn a_caller_that_asks_for_a_sync_gets_it_and_every_other_caller_is_woken() {
+    fn scenario(durability: Durability) {
         let disk = Watched::default();
         let wal = open(&disk, durability);
         let work: Vec<_> = (0..4)
@@ -259,13 +262,13 @@ fn whoever_asks_for_a_sync_gets_it_and_leaves_nobody_behind() {
         assert_eq!(assert_gapless(work.into_iter().map(|thread| thread.join().unwrap())), 4);
         wal.close().unwrap();
     }
-    check(|| life(Durability::Commit));
-    check(|| life(Durability::Os));
+    check(|| scenario(Durability::Commit));
+    check(|| scenario(Durability::Os));
 }
 
 #[test]
-fn those_for_whom_there_is_no_room_get_some() {
-    // Megabytes each time.
+fn callers_that_find_a_full_group_get_space_in_a_later_one() {
+    // Fewer orders, since each run writes megabytes.
     check_some(ORDERS / 30, || {
         let disk = Watched::default();
         let wal = open(&disk, Durability::Os);
@@ -279,14 +282,14 @@ fn those_for_whom_there_is_no_room_get_some() {
                 })
             })
             .collect();
-        let told = work.into_iter().map(|thread| thread.join().unwrap().0);
-        assert_eq!(assert_gapless(told.map(|seq| seq..=seq)), 3);
+        let numbers = work.into_iter().map(|thread| thread.join().unwrap().0);
+        assert_eq!(assert_gapless(numbers.map(|seq| seq..=seq)), 3);
         wal.close().unwrap();
     });
 }
 
 #[test]
-fn a_follower_sees_all_of_it_and_then_the_end() {
+fn a_follower_yields_every_record_and_then_ends() {
     check(|| {
         let disk = Watched::default();
         let wal = open(&disk, Durability::Commit);
@@ -316,11 +319,11 @@ fn a_follower_sees_all_of_it_and_then_the_end() {
 
 #[test]
 #[should_panic(expected = "deadlock")]
-fn the_checker_sees_who_is_never_woken() {
+fn the_checker_detects_a_task_that_is_never_woken() {
     check(|| {
         let disk = Watched::default();
         let wal = open(&disk, Durability::Commit);
-        let mut append = pin!(wal.append(KIND, b"nobody's waker"));
+        let mut append = pin!(wal.append(KIND, b"waker of no task"));
         let deaf = poll_fn(|_| append.as_mut().poll(&mut Context::from_waker(Waker::noop())));
         block_on(deaf).unwrap();
     });
@@ -328,11 +331,11 @@ fn the_checker_sees_who_is_never_woken() {
 
 #[test]
 #[should_panic(expected = "acknowledged, and not synced")]
-fn the_checker_sees_what_is_acknowledged_too_early() {
+fn the_checker_detects_an_acknowledgement_before_the_sync() {
     check(|| {
         let disk = Watched::default();
         let wal = open(&disk, Durability::Os);
-        let told = wal.append_blocking(KIND, b"not synced").map(|seq| seq..=seq);
-        told_durably(&disk, told).unwrap();
+        let outcome = wal.append_blocking(KIND, b"not synced").map(|seq| seq..=seq);
+        check_synced(&disk, outcome).unwrap();
     });
 }

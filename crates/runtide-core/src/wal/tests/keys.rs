@@ -22,7 +22,7 @@ fn a_keyed_log_opens_and_verifies_with_its_key_alone() {
     assert_eq!(verified(Some(WalKey::new([1; 32]))).unwrap().records, 100);
     assert_eq!(verified(Some(WalKey::new([2; 32]))).unwrap_err(), ErrorKind::Unauthenticated);
     assert_eq!(verified(None).unwrap_err(), ErrorKind::Unauthenticated);
-    // Reading needs none: payloads are not encrypted.
+    // Reading needs no key: payloads are not encrypted.
     assert_eq!(WalReader::open(dir.path(), ReadFrom::Start, WalOptions::default()).unwrap().count(), 100);
     assert!(WalReader::open(dir.path(), ReadFrom::Start, keyed(2)).is_err());
     assert_eq!(format!("{:?}", keyed(1).key.unwrap()), "[redacted]");
@@ -44,7 +44,7 @@ fn a_record_rewritten_with_a_new_checksum_breaks_the_chain() {
     log_of(dir.path(), small(), 100);
     let path = segments(dir.path()).remove(0);
     let mut bytes = std::fs::read(&path).unwrap();
-    // The first frame: checksum and length, then what is covered.
+    // The first frame: checksum and length, then the bytes that the checksum covers.
     let (frame, length) = (4096 + 104, 32 + payload(1).len());
     bytes[frame + length - 1] ^= 1;
     let seed = u32::try_from(payload(1).len()).unwrap();

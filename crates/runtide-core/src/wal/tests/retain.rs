@@ -9,7 +9,7 @@ use crate::{
 };
 
 #[test]
-fn segments_go_by_sequence_and_nothing_newer_does() {
+fn segments_are_dropped_by_number_and_no_newer_record_is() {
     let dir = tempfile::tempdir().unwrap();
     log_of(dir.path(), small(), 300);
     let wal = Wal::open(dir.path(), small()).unwrap();
@@ -36,14 +36,14 @@ fn segments_go_by_sequence_and_nothing_newer_does() {
 }
 
 #[test]
-fn segments_go_by_size_and_age_but_not_past_what_must_be_kept() {
+fn segments_are_dropped_by_size_and_age_but_not_past_keep_from() {
     let dir = tempfile::tempdir().unwrap();
     log_of(dir.path(), small(), 300);
     let wal = Wal::open(dir.path(), small()).unwrap();
     let total = |dir| segments(dir).iter().map(|path| path.metadata().unwrap().len()).sum::<u64>();
     let all = total(dir.path());
     assert_eq!(wal.retain(Retention::default().with_max_bytes(all)).unwrap().segments, 0);
-    assert_eq!(wal.retain(Retention::default()).unwrap().segments, 0, "nothing asked, nothing done");
+    assert_eq!(wal.retain(Retention::default()).unwrap().segments, 0, "an empty policy drops nothing");
     let retained = wal.retain(Retention::default().with_max_bytes(all - 1)).unwrap();
     assert_eq!((retained.segments, total(dir.path())), (1, all - retained.bytes));
     let year = Duration::from_secs(366 * 86_400);
@@ -56,7 +56,7 @@ fn segments_go_by_size_and_age_but_not_past_what_must_be_kept() {
 }
 
 #[test]
-fn a_damaged_note_of_where_the_log_begins_is_damage() {
+fn a_corrupt_begin_file_is_reported_as_corruption() {
     let dir = tempfile::tempdir().unwrap();
     log_of(dir.path(), small(), 300);
     let first =
@@ -72,14 +72,14 @@ fn a_damaged_note_of_where_the_log_begins_is_damage() {
     let mut reader = WalReader::open(dir.path(), ReadFrom::Start, go_on.clone()).unwrap();
     assert_eq!(reader.next().unwrap().unwrap_err().kind(), ErrorKind::Corrupt);
     assert_eq!(reader.next().unwrap().unwrap().seq, first);
-    // Retention writes it anew.
+    // Retention writes the file again.
     let wal = Wal::open(dir.path(), go_on).unwrap();
     assert_eq!(wal.corruption().unwrap().segment, begin);
     wal.retain(Retention::default().with_max_bytes(0)).unwrap();
     drop(wal);
     assert!(verify(dir.path(), None, None).unwrap().corruption.is_none());
 
-    // Without any segment, nobody knows how far the numbers had come.
+    // Without any segment, the last number that was given out is unknown.
     std::fs::write(&begin, [0; 20]).unwrap();
     for path in segments(dir.path()) {
         std::fs::remove_file(path).unwrap();

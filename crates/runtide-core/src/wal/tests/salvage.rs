@@ -45,7 +45,7 @@ fn salvage_keeps_every_record_that_is_whole_and_its_number() {
 }
 
 #[test]
-fn salvage_reads_a_log_whose_only_header_is_damaged() {
+fn salvage_reads_a_log_whose_only_header_is_corrupt() {
     let dir = tempfile::tempdir().unwrap();
     let (old, new) = (dir.path().join("old"), dir.path().join("new"));
     log_of(&old, small(), 20);
@@ -58,7 +58,7 @@ fn salvage_reads_a_log_whose_only_header_is_damaged() {
 }
 
 #[test]
-fn a_dump_has_a_line_for_each_record_and_each_damage() {
+fn a_dump_has_a_line_for_each_record_and_each_corrupt_range() {
     let dir = tempfile::tempdir().unwrap();
     let wal = Wal::open(dir.path(), WalOptions::default()).unwrap();
     for payload in [&b"plain"[..], b"\"quoted\" \\ \n\x01 \xc3\xa4", &[0xff, 0x00], b"lost", b"last"] {

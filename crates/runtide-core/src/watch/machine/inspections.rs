@@ -9,9 +9,9 @@ use crate::{
     error::{Error, ErrorKind, Result},
     event::{Continuity, Gap},
     instance::{Instance, InstanceId},
-    runtime::Detail,
+    options::Detail,
     watch::{
-        looks::Worth,
+        inspect_queue::Worth,
         merge,
         relist::{Purpose, Relist, SETTLE, Told},
         ring::{Bracket, Entry},

@@ -11,7 +11,7 @@ use super::{Command, Machine, Mode, Phase};
 use crate::{
     event::{Gap, ResumeToken, RuntimeEventKind},
     instance::{Instance, InstanceId, InstanceState},
-    runtime::Detail,
+    options::Detail,
     watch::{
         merge,
         relist::{Purpose, Relist, Told},

@@ -6,7 +6,7 @@ use super::world::*;
 use crate::{
     event::RuntimeEventKind,
     instance::{ExitStatus, InstanceState as S},
-    runtime::WatchOptions,
+    options::WatchOptions,
     watch::SignalBody,
 };
 

@@ -7,7 +7,7 @@ use crate::{
     error::{Error, ErrorKind},
     event::{Gap, RuntimeEventKind},
     instance::InstanceState as S,
-    runtime::WatchOptions,
+    options::WatchOptions,
     watch::{Evidence, InstanceTable, Opened, SignalBody},
 };
 
@@ -133,7 +133,7 @@ async fn a_watch_resumes_from_a_stored_place() {
         assert_eq!(stream.next().await.unwrap().unwrap_err().kind(), ErrorKind::Cancelled);
         assert!(stream.next().await.is_none());
     }
-    let from = table.place(&"test".into()).unwrap().0.clone();
+    let from = table.position(&"test".into()).unwrap().0.clone();
     world.change(|w| {
         w.die("a", 4);
         w.tell(SignalBody::CaughtUp);
@@ -170,7 +170,7 @@ async fn what_was_stored_does_not_make_an_edge_look_old() {
         table.apply(&event);
     }
     driver.close().await;
-    let from = table.place(&"test".into()).unwrap().0.clone();
+    let from = table.position(&"test".into()).unwrap().0.clone();
     world.change(|w| {
         w.tell_edge("b", S::Running, None);
         w.tell_edge("a", S::Paused, None);

@@ -6,7 +6,7 @@ use super::world::*;
 use crate::{
     event::RuntimeEventKind,
     instance::{Health, Incarnation, Instance, InstanceState as S},
-    runtime::{Detail, WatchOptions},
+    options::{Detail, WatchOptions},
     watch::{Edge, Opened, SignalBody},
 };
 

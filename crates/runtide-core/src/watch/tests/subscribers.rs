@@ -6,8 +6,9 @@ use super::world::*;
 use crate::{
     error::ErrorKind,
     event::{Gap, RuntimeEventKind},
+    filter::InstanceFilter,
     instance::InstanceState as S,
-    runtime::{InstanceFilter, SlowConsumer, WatchOptions},
+    options::{SlowConsumer, WatchOptions},
     watch::{DriverOptions, InstanceTable},
 };
 
@@ -129,7 +130,7 @@ async fn bookmarks_repeat_the_place_on_a_quiet_stream() {
     check_order(&seen);
     let briefs: Vec<String> = seen.iter().map(|e| brief(e)).collect();
     assert_eq!(briefs, ["resync_begin Initial", "resync_end", "bookmark", "bookmark", "bookmark"]);
-    assert_eq!(table.place(&"test".into()).unwrap().0, &seen[1].cursor);
+    assert_eq!(table.position(&"test".into()).unwrap().0, &seen[1].cursor);
 }
 
 #[tokio::test(start_paused = true)]

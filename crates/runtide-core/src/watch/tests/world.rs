@@ -13,7 +13,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     event::{Gap, ResumeToken, RuntimeEvent, RuntimeEventKind},
     instance::{ExitStatus, Instance, InstanceId, InstanceKind, InstanceState},
-    runtime::{Detail, WatchOptions},
+    options::{Detail, WatchOptions},
     watch::{
         Completeness, Driver, DriverOptions, Edge, EventStream, Flow, Inspection, Inspector, Listing, Opened, Signal,
         SignalBody, Source,

@@ -74,7 +74,7 @@ impl Members {
         let config = config(&clients, "/runtide/");
         let largest = config.largest_document();
         let store: Arc<dyn StoreBackend> = Arc::new(EtcdStore::new(config).unwrap());
-        let version = status.version().to_owned();
+        let version = status.version;
         Ok(Self {
             name,
             version,
@@ -95,7 +95,7 @@ impl Members {
     /// dialled it; what is posted does not, but the others need no posts among themselves.
     async fn isolate(&self, at: usize) {
         let status = self.cluster.lock().await.raw(at).await.status().await.unwrap();
-        let id = format!("{:x}", status.header().unwrap().member_id());
+        let id = format!("{:x}", status.member);
         for (n, proxy) in self.peers.iter().enumerate() {
             if n == at {
                 proxy.add(Rule::all(Action::Refuse));
@@ -156,8 +156,7 @@ impl StoreHarness for Members {
         let cluster = self.cluster.lock().await;
         let direct = EtcdStore::new(cluster.config()).map_err(Obstacle::failed)?;
         write_past(&direct, 1).await?;
-        let at = i64::try_from(revision.0 + 1).map_err(Obstacle::failed)?;
-        cluster.raw(0).await.compact(at, None).await.map_err(Obstacle::failed)?;
+        cluster.raw(0).await.compact(revision.0 + 1).await.map_err(Obstacle::failed)?;
         Ok(())
     }
 

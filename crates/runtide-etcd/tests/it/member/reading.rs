@@ -137,7 +137,7 @@ async fn a_listing_that_is_compacted_under_way_has_expired() {
     let page = store.list(&Selector::all(), PageOptions::default().with_limit(NonZeroU32::new(1))).await.unwrap();
     assert_eq!(store.stats().await.unwrap().oldest, Revision(1), "nothing was compacted yet");
     let last = store.apply(&named("a"), json("[]"), Precondition::None).await.unwrap().revision;
-    cluster.raw(0).await.compact(i64::try_from(last.0).unwrap(), None).await.unwrap();
+    cluster.raw(0).await.compact(last.0).await.unwrap();
     let error = store.list(&Selector::all(), PageOptions::default().with_after(page.next)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Expired, "{error:?}");
     assert_eq!(store.stats().await.unwrap().oldest, last);
@@ -212,11 +212,7 @@ async fn a_damaged_snapshot_changes_nothing_and_leaves_nothing() {
     store.snapshot(&mut bytes).await.unwrap();
     let mut stream = store.watch(&Selector::all(), StoreWatchOptions::default()).await.unwrap();
     assert!(matches!(next(&mut stream).await, StoreEvent::Bookmark { .. }));
-    let keys = async || {
-        let options = etcd_client::GetOptions::new().with_all_keys().with_keys_only();
-        let answer = cluster.raw(0).await.get(vec![0], Some(options)).await.unwrap();
-        answer.kvs().iter().map(|kv| String::from_utf8_lossy(kv.key()).into_owned()).collect::<Vec<_>>()
-    };
+    let keys = async || cluster.raw(0).await.keys().await;
     let there = keys().await;
     let flipped = |at: usize| {
         let mut corrupt = bytes.clone();
@@ -240,9 +236,9 @@ async fn a_damaged_snapshot_changes_nothing_and_leaves_nothing() {
     assert_eq!(next_change(&mut stream).await.revision(), last, "the watcher heard of nothing");
 
     // What a restore left that died half-way is removed by the next.
-    let mut raw = cluster.raw(0).await;
-    raw.put("/runtide/data/00dead/apps/Deployment/shop/x", "x", None).await.unwrap();
-    raw.put("/runtide/restoring/00dead", "", None).await.unwrap();
+    let raw = cluster.raw(0).await;
+    raw.put("/runtide/data/00dead/apps/Deployment/shop/x", "x").await;
+    raw.put("/runtide/restoring/00dead", "").await;
     store.restore(&mut &bytes[..]).await.unwrap();
     let left = keys().await;
     assert_eq!(left.len(), there.len(), "{left:?}");
@@ -305,9 +301,8 @@ async fn a_snapshot_that_is_larger_than_what_is_held_is_all_there_or_not_at_all(
     let last = corrupt.len() - 1;
     corrupt[last] ^= 1;
     assert_eq!(store.restore(&mut &corrupt[..]).await.unwrap_err().kind(), ErrorKind::Corrupt);
-    let all = etcd_client::GetOptions::new().with_all_keys().with_keys_only();
-    let keys = cluster.raw(0).await.get(vec![0], Some(all)).await.unwrap();
-    assert_eq!(keys.kvs().len(), 2, "the pointer and what was there: {:?}", keys.kvs());
+    let keys = cluster.raw(0).await.keys().await;
+    assert_eq!(keys.len(), 2, "the pointer and what was there: {keys:?}");
     let next = store.apply(&named("old"), json("[]"), Precondition::Is(before)).await.unwrap().revision;
     assert_eq!(next_change(&mut stream).await.revision(), next);
 

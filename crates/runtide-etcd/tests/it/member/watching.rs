@@ -84,7 +84,7 @@ async fn a_place_that_is_not_kept_or_not_reached_has_expired() {
         assert_eq!(error.kind(), ErrorKind::Expired, "{error:?}");
     }
     // At the very revision of the delete: etcd forgets it, and would let a watch begin there.
-    cluster.raw(0).await.compact(i64::try_from(end.0).unwrap(), None).await.unwrap();
+    cluster.raw(0).await.compact(end.0).await.unwrap();
     for gone in [Revision(0), first] {
         let error = store.watch(&Selector::all(), since(Since::After(gone))).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Expired, "{error:?}");
@@ -104,7 +104,7 @@ async fn outrun(store: &EtcdStore, cluster: &Cluster) {
             .unwrap();
     }
     let last = store.stats().await.unwrap().revision;
-    cluster.raw(0).await.compact(i64::try_from(last.0).unwrap(), None).await.unwrap();
+    cluster.raw(0).await.compact(last.0).await.unwrap();
 }
 
 #[tokio::test]
@@ -186,7 +186,7 @@ async fn a_quiet_watch_is_marked_as_time_goes_on() {
         }
     }
     // And the place that it marks is one to go on from.
-    cluster.raw(0).await.compact(i64::try_from(last.0).unwrap(), None).await.unwrap();
+    cluster.raw(0).await.compact(last.0).await.unwrap();
     let mut on = store.watch(&Selector::all(), since(Since::After(last))).await.unwrap();
     let a = store.apply(&named("a"), json("2"), Precondition::None).await.unwrap().revision;
     assert_eq!(next_change(&mut on).await.revision(), a);
@@ -266,8 +266,7 @@ async fn a_store_from_which_everything_was_removed_begins_anew() {
     other.apply(&named("b"), json("1"), Precondition::None).await.unwrap();
     let mut stream = store.watch(&Selector::all(), since(Since::Now)).await.unwrap();
     next(&mut stream).await;
-    let options = etcd_client::DeleteOptions::new().with_prefix();
-    cluster.raw(0).await.delete("/runtide/", Some(options)).await.unwrap();
+    cluster.raw(0).await.must(&["del", "/runtide/", "--prefix"]).await;
     for name in ["a", "b"] {
         let event = next_change(&mut stream).await;
         assert!(matches!(&event, StoreEvent::Deleted { reference, .. } if *reference == named(name)), "{event:?}");
@@ -287,10 +286,9 @@ async fn what_is_not_ours_in_our_keys_is_told_and_not_guessed_at() {
     store.apply(&named("a"), json("1"), Precondition::None).await.unwrap();
     let mut stream = store.watch(&Selector::all(), since(Since::Now)).await.unwrap();
     next(&mut stream).await;
-    let mut raw = cluster.raw(0).await;
-    let generation = raw.get("/runtide/generation", None).await.unwrap();
-    let generation = generation.kvs()[0].value_str().unwrap().to_owned();
-    raw.put(format!("/runtide/data/{generation}/apps/Deployment/shop/b"), "x", None).await.unwrap();
+    let raw = cluster.raw(0).await;
+    let generation = raw.value("/runtide/generation").await;
+    raw.put(&format!("/runtide/data/{generation}/apps/Deployment/shop/b"), "x").await;
     for error in [
         store.get(&named("b"), None).await.unwrap_err(),
         store.list(&Selector::all(), runtide_core::store::PageOptions::default()).await.unwrap_err(),

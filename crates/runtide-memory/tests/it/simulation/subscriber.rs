@@ -166,7 +166,7 @@ impl Subscriber {
             Kind::BackendDisconnected { .. } => self.outages += 1,
             _ => {}
         }
-        self.place = self.table.place(&event.backend).map(|(cursor, _)| cursor.clone());
+        self.place = self.table.position(&event.backend).map(|(cursor, _)| cursor.clone());
         Ok(())
     }
 

@@ -39,7 +39,7 @@ const HOPE: Duration = Duration::from_millis(300);
 /// `Timeout` if journald does not catch up within the deadline of a call.
 pub(super) async fn flush(client: &Client, operation: &'static str, root: &Path) -> Result<()> {
     let deadline = client.config().deadline;
-    let place = client.place(operation);
+    let site = client.site(operation);
     let flushed = async {
         match synchronize(&root.join("run/systemd/journal/io.systemd.journal")).await {
             Ok(()) => Ok(()),
@@ -59,7 +59,7 @@ pub(super) async fn flush(client: &Client, operation: &'static str, root: &Path)
         }
         Err(_) => {
             let message = format!("journald did not catch up with what was printed within {deadline:?}");
-            Err(place.error(ErrorKind::Timeout, message))
+            Err(site.error(ErrorKind::Timeout, message))
         }
     }
 }
@@ -86,7 +86,7 @@ async fn synchronize(socket: &Path) -> io::Result<()> {
 
 async fn signal(client: &Client, operation: &'static str, noted: PathBuf) -> Result<()> {
     if client.config().scope == Scope::User {
-        return Err(client.place(operation).error(ErrorKind::Unsupported, "journald is no unit of this manager"));
+        return Err(client.site(operation).error(ErrorKind::Unsupported, "journald is no unit of this manager"));
     }
     let read = async || tokio::fs::read(&noted).await.ok();
     let before = read().await;

@@ -82,10 +82,10 @@ impl Journal {
             let reason = "the manager's file system is not seen from here, and its journal is in files";
             return Err(unreadable(client, operation, unit, reason));
         };
-        let place = client.place(operation);
+        let site = client.site(operation);
         let read = tokio::fs::read_to_string(root.join("etc/machine-id")).await;
         let machine = read.ok().map(|text| text.trim().to_owned()).filter(|id| is_id(id)).ok_or_else(|| {
-            place.error(
+            site.error(
                 ErrorKind::Unavailable,
                 "the machine has no id yet (etc/machine-id), so that its journal has no name",
             )
@@ -114,7 +114,7 @@ impl Journal {
             matches.push(format!("_MACHINE_ID={machine}"));
         }
         check_access(&root, &machine, owner).await.map_err(|(kind, why)| {
-            place.error(kind, format!("the journal cannot be read: {why}")).with_context("instance", unit)
+            site.error(kind, format!("the journal cannot be read: {why}")).with_context("instance", unit)
         })?;
         Ok(Self { client: client.clone(), operation, unit: unit.to_owned(), root, matches })
     }
@@ -197,7 +197,7 @@ impl Journal {
         let deadline = self.client.config().deadline;
         match tokio::time::timeout(deadline, asked).await {
             Ok(answered) => answered,
-            Err(_) => Err(self.client.place(self.operation).timeout(deadline).with_context("instance", &self.unit)),
+            Err(_) => Err(self.client.site(self.operation).timeout(deadline).with_context("instance", &self.unit)),
         }
     }
 
@@ -206,7 +206,7 @@ impl Journal {
     }
 
     pub(super) fn error(&self, kind: ErrorKind, message: impl Into<String>) -> Error {
-        self.client.place(self.operation).error(kind, message).with_context("instance", &self.unit)
+        self.client.site(self.operation).error(kind, message).with_context("instance", &self.unit)
     }
 }
 
@@ -305,7 +305,7 @@ impl Journalctl {
 pub(super) fn unreadable(client: &Client, operation: &'static str, unit: &str, reason: impl Into<String>) -> Error {
     let reason = reason.into();
     client
-        .place(operation)
+        .site(operation)
         .error(ErrorKind::Unsupported, format!("its output cannot be read: {reason}"))
         .with_context("instance", unit)
         .with_context("feature", "logs")

@@ -1,10 +1,11 @@
 //! Taking in what others changed.
 
-use std::{collections::BTreeSet, sync::PoisonError};
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use runtide_core::{
     Result,
+    backend::lock,
     store::{Digest, Document, LocalStore, PlannedChange, Precondition, ResourceRef},
 };
 
@@ -48,7 +49,7 @@ impl<S: LocalStore> Writer<S> {
                 Err(why) => scan.skipped.push((file.to_string(), why)),
             }
         }
-        *self.shared.skipped.lock().unwrap_or_else(PoisonError::into_inner) = scan.skipped;
+        *lock(&self.shared.skipped) = scan.skipped;
         if gone.is_empty() && steps.is_empty() {
             return Ok(());
         }

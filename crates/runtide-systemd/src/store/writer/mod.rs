@@ -8,13 +8,14 @@ mod write;
 use std::{
     collections::{BTreeMap, VecDeque},
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use bytes::Bytes;
 use runtide_core::{
     Error, ErrorKind, Result,
+    backend::lock,
     store::{
         Digest, Document, LocalStore, Planned, PlannedChange, Precondition, Resource, ResourceRef, Revision, StoreImage,
     },
@@ -89,7 +90,7 @@ pub(super) struct Shared<S> {
 
 impl<S> Shared<S> {
     pub(super) fn skipped(&self) -> Vec<(String, &'static str)> {
-        self.skipped.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.skipped).clone()
     }
 }
 

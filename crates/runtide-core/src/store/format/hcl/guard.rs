@@ -1,16 +1,16 @@
-//! What is known of a text before the parser sees it.
+//! Limits that are checked before the parser gets the text.
 //!
 //! The parser of `hcl-edit` is recursive and stops by itself, 64 levels deep: a build without optimisation has then used
 //! 1.5 MiB of its stack, and 3 MiB in a `for` (hcl-edit 0.10), where a thread of tokio has 2 MiB. It compares each key of an
-//! object with all keys before, and it takes some 200 bytes of memory for a byte of text. So the text is looked over: what
-//! is found here is no syntax, only brackets, keys and tokens, and what is wrong with them is left to the parser.
+//! object with all keys before, and it takes some 200 bytes of memory for a byte of text. So the text is scanned first. The scan
+//! knows no syntax, only brackets, keys and tokens; errors in them are left to the parser.
 
 use super::{Outcome, Problem};
 use crate::store::Document;
 
 /// The most levels of blocks, lists, objects, parentheses, calls and templates; a `for` counts as two.
 pub(super) const DEPTH: usize = 32;
-/// The most comparisons of keys: about a second, and 11,000 keys in one object.
+/// The most comparisons of keys: they take about a second, and allow 11,000 keys in one object.
 const COMPARISONS: usize = 1 << 26;
 
 #[derive(Clone, Copy, PartialEq)]
@@ -27,26 +27,26 @@ enum Kind<'a> {
 
 struct Frame<'a> {
     kind: Kind<'a>,
-    /// Levels that it counts as.
+    /// Number of levels that it counts as.
     levels: usize,
     keys: usize,
-    /// Nothing was in it yet.
+    /// True until the first token inside.
     fresh: bool,
-    /// In a body: behind the sign of an attribute.
+    /// In a body: true behind the `=` of an attribute.
     value: bool,
 }
 
 struct Guard<'a> {
     bytes: &'a [u8],
     at: usize,
-    /// Never empty: the document itself is the first.
+    /// Open brackets, innermost last. The document itself is the first, so it is empty only behind a bracket too many.
     frames: Vec<Frame<'a>>,
     depth: usize,
     tokens: usize,
     comparisons: usize,
 }
 
-/// Refuses what the parser should not see.
+/// Refuses a text that would cost the parser too much stack, time or memory.
 pub(super) fn check(text: &str) -> Outcome<()> {
     let mut guard = Guard { bytes: text.as_bytes(), at: 0, frames: Vec::new(), depth: 0, tokens: 0, comparisons: 0 };
     guard.push(Kind::Body, 0)?;
@@ -55,7 +55,7 @@ pub(super) fn check(text: &str) -> Outcome<()> {
             Some(Kind::Quoted) => guard.quoted()?,
             Some(Kind::Heredoc(end)) => guard.heredoc(end)?,
             Some(kind) => guard.code(kind)?,
-            // A bracket too many: the parser has a word for it.
+            // A closing bracket too many: the parser reports it.
             None => return Ok(()),
         }
     }
@@ -75,7 +75,7 @@ impl<'a> Guard<'a> {
     fn deeper(&mut self, levels: usize) -> Outcome<()> {
         self.depth += levels;
         if self.depth > DEPTH {
-            return Err(Problem::invalid(format!("it is nested more than {DEPTH} deep, in {}", self.place())));
+            return Err(Problem::invalid(format!("it is nested more than {DEPTH} deep, in {}", self.line())));
         }
         Ok(())
     }
@@ -86,7 +86,7 @@ impl<'a> Guard<'a> {
         }
     }
 
-    fn place(&self) -> String {
+    fn line(&self) -> String {
         let before = self.bytes.get(..self.at).unwrap_or_default();
         format!("line {}", 1 + memchr::memchr_iter(b'\n', before).count())
     }
@@ -95,7 +95,7 @@ impl<'a> Guard<'a> {
         self.tokens += 1;
         if self.tokens > Document::MAX_VALUES {
             let most = Document::MAX_VALUES;
-            return Err(Problem::invalid(format!("it has more than {most} words and signs")));
+            return Err(Problem::invalid(format!("it has more than {most} tokens")));
         }
         Ok(())
     }
@@ -117,7 +117,7 @@ impl<'a> Guard<'a> {
         Ok(())
     }
 
-    /// A word of the innermost bracket.
+    /// Skips a word. A `for` that is the first word in its bracket counts as one more level.
     fn word(&mut self, kind: Kind<'_>) -> Outcome<()> {
         let length = self.rest().iter().take_while(|byte| is_word(**byte)).count();
         let is_for = self.rest().get(..length) == Some(b"for") && matches!(kind, Kind::Object | Kind::Items);
@@ -240,7 +240,7 @@ impl<'a> Guard<'a> {
         Ok(())
     }
 
-    /// `$` or `%` in a text.
+    /// Handles `$` or `%` in a text.
     fn sign(&mut self) -> Outcome<()> {
         match self.rest() {
             [b'$', b'$', b'{', ..] | [b'%', b'%', b'{', ..] => self.at += 3,
@@ -260,7 +260,7 @@ impl<'a> Guard<'a> {
         Ok(())
     }
 
-    /// `%{ if a }` is a level until its `%{ endif }`, though its bracket is closed at once.
+    /// Counts `%{ if a }` as a level until its `%{ endif }`, though its bracket is closed at once.
     fn directive(&mut self, inner: &[u8]) -> Outcome<()> {
         let word = inner.trim_ascii_start();
         let word = word.strip_prefix(b"~").unwrap_or(word).trim_ascii_start();
@@ -280,7 +280,7 @@ impl<'a> Guard<'a> {
     }
 }
 
-/// Letters of every script are among them.
+/// Returns true for bytes of a word, which may have letters of any script.
 fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | 0x80..)
 }

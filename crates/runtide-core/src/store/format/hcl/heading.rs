@@ -1,4 +1,4 @@
-//! What a document of one block says of itself.
+//! The heading of a document that has one block: the type, name, namespace and labels of a job.
 
 use hcl_edit::{
     expr::{Expression, ObjectKey},
@@ -7,7 +7,8 @@ use hcl_edit::{
 
 use super::{Outcome, Problem, parse, value::shown};
 
-/// Type, label, and the attributes that name a job. The rest may be expressions that only its own runtime evaluates.
+/// The block's type and label, and the attributes that name a job. The rest of the block may be expressions that only its runtime
+/// can evaluate.
 #[derive(Debug)]
 pub(in crate::store) struct Heading {
     pub(in crate::store) kind: String,
@@ -16,13 +17,13 @@ pub(in crate::store) struct Heading {
     pub(in crate::store) meta: Vec<(String, String)>,
 }
 
-/// The heading of the one block at the top.
+/// Reads the heading of the one block at the top.
 pub(in super::super) fn heading(text: &str) -> Outcome<Heading> {
     let body = parse(text)?;
     let mut blocks = body.blocks();
     let (Some(block), None) = (blocks.next(), blocks.next()) else {
         let count = body.blocks().count();
-        return Err(Problem::invalid(format!("{count} blocks are at its top, and one would name it")));
+        return Err(Problem::invalid(format!("it has {count} blocks at its top, but exactly one must name it")));
     };
     let namespace = match block.body.get_attribute("namespace").map(|attribute| &attribute.value) {
         None | Some(Expression::Null(_)) => None,
@@ -38,7 +39,7 @@ pub(in super::super) fn heading(text: &str) -> Outcome<Heading> {
     })
 }
 
-/// `meta { a = "b" }`, or `meta = { a = "b" }`.
+/// Reads the labels: `meta { a = "b" }`, or `meta = { a = "b" }`.
 fn meta(block: &Block) -> Outcome<Vec<(String, String)>> {
     let mut found: Vec<(String, String)> = Vec::new();
     let mut put = |key: &str, value: &Expression| {

@@ -1,4 +1,4 @@
-//! HCL 2, its native syntax.
+//! HCL 2 in its native syntax.
 
 mod guard;
 mod heading;
@@ -15,11 +15,11 @@ pub(super) use self::{
 };
 use super::{Bounded, Outcome, Problem, Value, value};
 
-/// The text as its parser gives it.
+/// Parses the text, after the checks of [`guard`].
 fn parse(text: &str) -> Outcome<Body> {
     guard::check(text)?;
     hcl_edit::parser::parse_body(text).map_err(|error| {
-        let place = error.location();
-        Problem::invalid(format!("{}, in line {} column {}", error.message(), place.line(), place.column()))
+        let location = error.location();
+        Problem::invalid(format!("{}, in line {} column {}", error.message(), location.line(), location.column()))
     })
 }

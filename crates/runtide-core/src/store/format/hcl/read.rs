@@ -1,4 +1,4 @@
-//! A body as a value, by the JSON form of HCL: a block is a map in its type and its labels.
+//! Reads a body into a value, by the JSON form of HCL: a block is a map under its type and its labels.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ pub(in super::super) fn read(text: &str) -> Outcome<Value> {
     body(&parse(text)?, 0)
 }
 
-/// What is under one name of a body, or one label.
+/// The content under one name of a body, or under one label.
 enum Node<'a> {
     Value(Value),
     /// Blocks with this type and these labels.
@@ -25,13 +25,13 @@ enum Node<'a> {
 #[derive(Default)]
 struct Names<'a> {
     nodes: Vec<(&'a str, Node<'a>)>,
-    places: HashMap<&'a str, usize>,
+    indices: HashMap<&'a str, usize>,
 }
 
 impl<'a> Names<'a> {
-    /// The node of a name, made if it is not there.
+    /// Returns the node of a name, and inserts it first if there is none.
     fn entry(&mut self, name: &'a str, make: impl FnOnce() -> Node<'a>) -> Option<&mut Node<'a>> {
-        let at = *self.places.entry(name).or_insert_with(|| {
+        let at = *self.indices.entry(name).or_insert_with(|| {
             self.nodes.push((name, make()));
             self.nodes.len() - 1
         });
@@ -91,7 +91,7 @@ fn body(body: &Body, depth: usize) -> Outcome<Value> {
         match structure {
             Structure::Attribute(attribute) => {
                 let name = attribute.key.as_str();
-                if names.places.contains_key(name) {
+                if names.indices.contains_key(name) {
                     return Err(mixed(name));
                 }
                 let value = expression(&attribute.value, inner)?;
@@ -112,7 +112,7 @@ pub(super) fn expression(expression: &Expression, depth: usize) -> Outcome<Value
             let written = number.as_repr().map_or("", |written| written);
             self::number(written).ok_or_else(|| {
                 let shown: String = written.chars().take(40).collect();
-                Problem::invalid(format!("the number {shown} has no place in 64 bits"))
+                Problem::invalid(format!("the number {shown} does not fit into 64 bits"))
             })?
         }
         Expression::String(text) => Value::Text(text.value().clone()),
@@ -147,9 +147,9 @@ pub(super) fn expression(expression: &Expression, depth: usize) -> Outcome<Value
     })
 }
 
-/// As it is written: the parser makes an integer of `1.0`, and rounds one that has no place.
+/// Parses a number from its source text: the parser makes an integer of `1.0`, and rounds an integer that does not fit.
 fn number(written: &str) -> Option<Value> {
-    // Behind the sign there may be blanks and comments.
+    // Blanks and comments may follow the sign.
     let begin = written.rfind(|char: char| !matches!(char, '0'..='9' | '.' | 'e' | 'E' | '+' | '-'));
     let digits = written.get(begin.map_or(0, |before| before + 1)..)?.trim_start_matches('-');
     let number = if written.starts_with('-') { &format!("-{digits}") } else { digits };

@@ -1,4 +1,4 @@
-//! A value as a body of attributes.
+//! Writes a value as a body of attributes.
 
 use std::fmt::Write as _;
 
@@ -6,11 +6,11 @@ use super::{Bounded, DEPTH, Outcome, Problem, Value, value::shown};
 
 pub(in super::super) fn write(value: &Value, out: &mut Bounded) -> Outcome<()> {
     let Value::Map(entries) = value else {
-        return Err(Problem::unsupported(format!("its outermost value is a map, and this is {}", value.sort())));
+        return Err(Problem::unsupported(format!("its outermost value must be a map, and this is {}", value.sort())));
     };
     value.check(&|value| match value {
-        Value::Bytes(_) => Some("it has no bytes"),
-        Value::Float(number) if !number.is_finite() => Some("it has neither infinity nor what is not a number"),
+        Value::Bytes(_) => Some("it has no byte strings"),
+        Value::Float(number) if !number.is_finite() => Some("it has neither infinity nor NaN"),
         _ => None,
     })?;
     if value.depth() > DEPTH {
@@ -34,7 +34,7 @@ fn expression(value: &Value, indent: usize, out: &mut Bounded) -> Outcome<()> {
         Value::Bool(value) => out.put(if *value { "true" } else { "false" }),
         Value::Unsigned(value) => out.put(&value.to_string()),
         Value::Negative(value) => out.put(&value.to_string()),
-        // The shortest digits that are read back as the same, and never those of an integer.
+        // The shortest digits that are read back as the same float, never as an integer.
         Value::Float(value) => out.put(&format!("{value:?}")),
         Value::Text(text) => out.put(&quoted(text)),
         Value::List(items) if items.is_empty() => out.put("[]"),
@@ -53,7 +53,7 @@ fn expression(value: &Value, indent: usize, out: &mut Bounded) -> Outcome<()> {
             out.put("{\n")?;
             for (key, value) in entries {
                 out.indent(indent + 2)?;
-                // A bare `for` would begin an expression, and a bare `null` not be a text.
+                // A bare `for` would begin an expression, and a bare `null` would not be a text.
                 if is_name(key) && !matches!(key.as_str(), "for" | "if" | "in" | "null" | "true" | "false") {
                     out.put(key)?;
                 } else {
@@ -66,12 +66,12 @@ fn expression(value: &Value, indent: usize, out: &mut Bounded) -> Outcome<()> {
             out.indent(indent)?;
             out.put("}")
         }
-        // `write` refused them.
+        // `write` has refused byte strings.
         Value::Bytes(_) => Ok(()),
     }
 }
 
-/// Narrower than HCL is: its letters of other scripts are left to quotes.
+/// Returns true for names of ASCII letters, digits, `_` and `-`. HCL allows letters of other scripts too; they are quoted here.
 fn is_name(text: &str) -> bool {
     text.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
@@ -89,7 +89,7 @@ fn quoted(text: &str) -> String {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            // Doubled, but behind another one: `$$${` has more than one reading.
+            // `${` is escaped by doubling its sign, except behind the same sign, since `$$${` would be ambiguous.
             '$' | '%' if chars.peek() == Some(&'{') && before != Some(char) => out.extend([char, char]),
             '$' | '%' if chars.peek() == Some(&'{') => {
                 let _ = write!(out, "\\u{:04x}", u32::from(char));

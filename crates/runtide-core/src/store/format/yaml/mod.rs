@@ -1,4 +1,4 @@
-//! YAML 1.2 by its core schema.
+//! YAML 1.2 with its core schema.
 
 mod plain;
 mod read;

@@ -1,8 +1,8 @@
-//! What a plain scalar stands for: the core schema of YAML 1.2.2, section 10.3.2.
+//! Resolves plain scalars by the core schema of YAML 1.2.2, section 10.3.2.
 
 use super::{Outcome, Problem, Value};
 
-/// What a plain scalar stands for. `no`, `on` and `1_000` are texts, and `012` is twelve.
+/// Returns the value of a plain scalar. `no`, `on` and `1_000` are texts, and `012` is twelve.
 pub(super) fn resolve(text: &str) -> Outcome<Value> {
     Ok(match text {
         "" | "~" | "null" | "Null" | "NULL" => Value::Null,
@@ -11,7 +11,7 @@ pub(super) fn resolve(text: &str) -> Outcome<Value> {
         ".nan" | ".NaN" | ".NAN" => Value::Float(f64::NAN),
         ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => Value::Float(f64::INFINITY),
         "-.inf" | "-.Inf" | "-.INF" => Value::Float(f64::NEG_INFINITY),
-        // What begins otherwise is no number: most texts are told here.
+        // A text with another first character is no number; most texts end here.
         _ if !text.starts_with(['+', '-', '.', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9']) => {
             Value::Text(text.to_owned())
         }
@@ -22,19 +22,19 @@ pub(super) fn resolve(text: &str) -> Outcome<Value> {
     })
 }
 
-/// `None` if it is no number.
+/// Parses a number; `None` if the text is none.
 fn number(text: &str) -> Option<Outcome<Value>> {
     let digits = |text: &str, radix| !text.is_empty() && text.chars().all(|digit| digit.is_digit(radix));
     for (prefix, radix) in [("0o", 8), ("0x", 16)] {
         if let Some(rest) = text.strip_prefix(prefix) {
             return digits(rest, radix)
-                .then(|| u64::from_str_radix(rest, radix).map(Value::Unsigned).map_err(|_| no_place(text)));
+                .then(|| u64::from_str_radix(rest, radix).map(Value::Unsigned).map_err(|_| does_not_fit(text)));
         }
     }
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
     if digits(unsigned, 10) {
         let whole = text.parse().map(Value::Unsigned).or_else(|_| text.parse::<i64>().map(Value::from));
-        return Some(whole.map_err(|_| no_place(text)));
+        return Some(whole.map_err(|_| does_not_fit(text)));
     }
     let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
         Some((mantissa, exponent)) => (mantissa, Some(exponent.strip_prefix(['+', '-']).unwrap_or(exponent))),
@@ -48,13 +48,13 @@ fn number(text: &str) -> Option<Outcome<Value>> {
         && exponent.is_none_or(|exponent| digits(exponent, 10));
     is_number.then(|| match text.parse::<f64>() {
         Ok(number) if number.is_finite() => Ok(Value::Float(number)),
-        _ => Err(no_place(text)),
+        _ => Err(does_not_fit(text)),
     })
 }
 
-fn no_place(text: &str) -> Problem {
+fn does_not_fit(text: &str) -> Problem {
     let shown: String = text.chars().take(40).collect();
-    Problem::invalid(format!("the number {shown} has no place in 64 bits"))
+    Problem::invalid(format!("the number {shown} does not fit into 64 bits"))
 }
 
 #[cfg(test)]

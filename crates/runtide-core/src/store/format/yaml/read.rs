@@ -1,4 +1,4 @@
-//! YAML's events, gathered into a value.
+//! Builds a value from the events of the YAML parser.
 
 use std::{borrow::Cow, collections::HashMap};
 
@@ -7,22 +7,23 @@ use granit_parser::{Event, Parser, ScalarStyle, Tag};
 use super::{Outcome, Problem, Value, documents, plain, value};
 use crate::store::Document;
 
-/// How much anchors and aliases may add to what is written: values, and bytes of text. A bomb needs more.
+/// Most values and bytes of text, together, that anchors and aliases may add to the document. A "billion laughs" bomb needs
+/// more.
 const EXPANSION: usize = 1 << 20;
 
-/// Reads a stream of just one document.
+/// Reads a stream of exactly one document.
 pub(in super::super) fn read(text: &str) -> Outcome<Value> {
-    // The parser takes a zero for the end.
+    // The parser takes a NUL character for the end of the text.
     let control = |byte: &u8| byte.is_ascii_control() && !matches!(byte, b'\t' | b'\n' | b'\r');
     if let Some(byte) = text.as_bytes().iter().find(|byte| control(byte)) {
-        return Err(Problem::invalid(format!("the character {byte:#04x} cannot be in it, but as an escape")));
+        return Err(Problem::invalid(format!("the character {byte:#04x} is allowed only as an escape")));
     }
     let documents = documents(text);
     let [range] = documents.as_slice() else {
         let count = documents.len();
         return Err(Problem::invalid(match count {
             0 => "there is no document in it".to_owned(),
-            _ => format!("there are {count} documents in it, which `Document::split` takes apart"),
+            _ => format!("there are {count} documents in it; `Document::split` separates them"),
         }));
     };
     let text = text.get(range.clone()).unwrap_or_default();
@@ -35,18 +36,18 @@ pub(in super::super) fn read(text: &str) -> Outcome<Value> {
     let mut parser = Parser::new_from_str_with_options(text, options);
     while let Some(event) = parser.next_event() {
         let (event, span) = event.map_err(|error| {
-            let place = error.marker();
-            Problem::invalid(format!("{}, in line {} column {}", error.info(), place.line(), place.col() + 1))
+            let marker = error.marker();
+            Problem::invalid(format!("{}, in line {} column {}", error.info(), marker.line(), marker.col() + 1))
         })?;
         let line = span.start.line();
-        // A node without any text is given as the text of a null.
+        // The parser reports a node without any text as `~`.
         let event = match event {
             Event::Scalar(text, ScalarStyle::Plain, anchor, tag) if text == "~" && span.is_empty() => {
                 Event::Scalar("".into(), ScalarStyle::Plain, anchor, tag)
             }
             event => event,
         };
-        reader.take(event).map_err(|mut problem| {
+        reader.handle(event).map_err(|mut problem| {
             problem.message = format!("{}, in line {line}", problem.message);
             problem
         })?;
@@ -54,11 +55,11 @@ pub(in super::super) fn read(text: &str) -> Outcome<Value> {
     reader.root.map(|node| node.value).ok_or_else(|| Problem::invalid("there is no document in it"))
 }
 
-/// A value, and what it costs to have it once more.
+/// A value, and the cost of a copy of it.
 #[derive(Clone)]
 struct Node {
     value: Value,
-    /// Values, and bytes of text.
+    /// Number of values plus bytes of text.
     weight: usize,
     depth: usize,
 }
@@ -78,7 +79,7 @@ struct Reader {
 }
 
 impl Reader {
-    fn take(&mut self, event: Event<'_>) -> Outcome<()> {
+    fn handle(&mut self, event: Event<'_>) -> Outcome<()> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let value = scalar(text, style, tag.as_deref())?;
@@ -104,19 +105,19 @@ impl Reader {
                 Some(Frame::Map { entries, anchor, weight, depth, .. }) => {
                     self.put(Node { value: Value::map(entries)?, weight, depth }, anchor)
                 }
-                None => Err(Problem::invalid("something ends that did not begin")),
+                None => Err(Problem::invalid("a list or map ends that did not begin")),
             },
             Event::Alias(anchor) => {
                 let node = self.anchors.get(&anchor);
-                let node = node.ok_or_else(|| Problem::invalid("an alias stands within what it names"))?;
+                let node = node.ok_or_else(|| Problem::invalid("an alias lies within the node that it names"))?;
                 self.expansion += node.weight;
                 if self.expansion > EXPANSION {
-                    return Err(too_much());
+                    return Err(expands_too_far());
                 }
                 let node = node.clone();
                 self.put(node, 0)
             }
-            Event::UnresolvedAlias(_) => Err(Problem::invalid("an alias names nothing")),
+            Event::UnresolvedAlias(_) => Err(Problem::invalid("an alias names an unknown anchor")),
             Event::DocumentStart(..) if self.root.is_some() => Err(Problem::invalid("another document begins")),
             _ => Ok(()),
         }
@@ -128,10 +129,10 @@ impl Reader {
             return Err(value::too_deep());
         }
         if anchor != 0 {
-            // What is kept for aliases is a copy, and copies can be within copies.
+            // The node kept for aliases is a copy, and copies can be nested.
             self.expansion += node.weight;
             if self.expansion > EXPANSION {
-                return Err(too_much());
+                return Err(expands_too_far());
             }
             self.anchors.insert(anchor, node.clone());
         }
@@ -150,10 +151,7 @@ impl Reader {
                     None => match node.value {
                         Value::Text(text) => *key = Some(text),
                         other => {
-                            return Err(Problem::unsupported(format!(
-                                "a key is {}, and only a text can be one",
-                                other.sort()
-                            )));
+                            return Err(Problem::unsupported(format!("a key is {}, but must be a text", other.sort())));
                         }
                     },
                 }
@@ -163,17 +161,17 @@ impl Reader {
     }
 }
 
-fn too_much() -> Problem {
-    Problem::invalid("its anchors and aliases make too much of it")
+fn expands_too_far() -> Problem {
+    Problem::invalid("its anchors and aliases expand to too much")
 }
 
-/// What a scalar stands for.
+/// Returns the value of a scalar, by its tag if it has one.
 fn scalar(text: Cow<'_, str>, style: ScalarStyle, tag: Option<&Tag>) -> Outcome<Value> {
     let is_plain = style == ScalarStyle::Plain;
     let Some(tag) = tag else {
         if is_plain && text == "<<" {
-            // A reader of YAML 1.1 would merge, and one of 1.2 would not: neither is done silently.
-            return Err(Problem::unsupported("a merge key, `<<`, is not of YAML 1.2 (in quotes it is a text)"));
+            // A YAML 1.1 reader would merge, and a 1.2 reader would not: refuse instead of guessing.
+            return Err(Problem::unsupported("YAML 1.2 has no merge key, `<<` (in quotes it is a text)"));
         }
         return if is_plain { plain::resolve(&text) } else { Ok(Value::Text(text.into_owned())) };
     };
@@ -187,14 +185,14 @@ fn scalar(text: Cow<'_, str>, style: ScalarStyle, tag: Option<&Tag>) -> Outcome<
         | (Some("int"), Value::Unsigned(_) | Value::Negative(_))
         | (Some("float"), Value::Float(_)) => Ok(value),
         (Some("float"), Value::Unsigned(_) | Value::Negative(_)) => {
-            text.parse().map(Value::Float).map_err(|_| Problem::invalid("it is tagged as a fraction, and is none"))
+            text.parse().map(Value::Float).map_err(|_| Problem::invalid("it is tagged as a float, but is none"))
         }
-        (Some(sort), _) => Err(Problem::invalid(format!("a value is tagged as {sort}, and is none"))),
+        (Some(sort), _) => Err(Problem::invalid(format!("a value is tagged as {sort}, but is none"))),
         (None, _) => Err(tagged(tag)),
     }
 }
 
-/// Refuses all tags but the one that says what is known anyway.
+/// Refuses every tag except the one that a list or map has by default.
 fn untagged(tag: Option<&Tag>, sort: &str) -> Outcome<()> {
     match tag {
         Some(tag) if tag.core_suffix() != Some(sort) && tag.original() != "!" => Err(tagged(tag)),

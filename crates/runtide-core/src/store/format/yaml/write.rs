@@ -1,18 +1,19 @@
-//! A value as YAML that a reader of 1.1 understands in the same way.
+//! Writes a value as YAML that readers of YAML 1.1 and 1.2 resolve to the same value.
 
 use std::fmt::Write as _;
 
 use super::{Bounded, Outcome, Value, plain};
 
-/// Longer keys are written with a question mark: a parser looks only so far for the colon (YAML 1.2.2, 7.4.2).
+/// Longest key in bytes that is written without a question mark: a parser searches only 1024 characters for the colon
+/// (YAML 1.2.2, 7.4.2).
 const KEY: usize = 1000;
 
 pub(in super::super) fn write(value: &Value, out: &mut Bounded) -> Outcome<()> {
-    value.check(&|value| matches!(value, Value::Bytes(_)).then_some("it has no bytes"))?;
+    value.check(&|value| matches!(value, Value::Bytes(_)).then_some("it has no byte strings"))?;
     if is_block(value) { block(value, 0, out) } else { scalar(value, 2, out) }
 }
 
-/// Whether it takes lines of its own.
+/// Returns true if the value is written on its own lines.
 fn is_block(value: &Value) -> bool {
     match value {
         Value::List(items) => !items.is_empty(),
@@ -21,7 +22,7 @@ fn is_block(value: &Value) -> bool {
     }
 }
 
-/// The lines of a list or a map, of which the first is begun already.
+/// Writes the lines of a list or a map. The caller has indented the first line.
 fn block(value: &Value, indent: usize, out: &mut Bounded) -> Outcome<()> {
     match value {
         Value::List(items) => {
@@ -75,7 +76,7 @@ fn entry(key: &str, value: &Value, indent: usize, out: &mut Bounded) -> Outcome<
     }
 }
 
-/// The rest of a line, and its end; lines of a text are indented that far.
+/// Writes the rest of a line and its end. The lines of a text are indented by `indent`.
 fn scalar(value: &Value, indent: usize, out: &mut Bounded) -> Outcome<()> {
     match value {
         Value::Null => out.put("null")?,
@@ -90,14 +91,14 @@ fn scalar(value: &Value, indent: usize, out: &mut Bounded) -> Outcome<()> {
         Value::Text(text) => out.put(&quoted(text))?,
         Value::List(_) => out.put("[]")?,
         Value::Map(_) => out.put("{}")?,
-        // `write` refused them.
+        // `write` has refused byte strings.
         Value::Bytes(_) => {}
     }
     out.put("\n")
 }
 
-/// The shortest digits that are read back as the same, and never those of an integer. A reader of 1.1 takes `1e16` for a text:
-/// it wants a point, and a sign before the exponent.
+/// The shortest digits that are read back as the same float, never as an integer. A YAML 1.1 reader takes `1e16` for a text:
+/// it expects a point, and a sign before the exponent.
 fn fraction(value: f64) -> String {
     let written = format!("{value:?}");
     let Some((mantissa, exponent)) = written.split_once('e') else { return written };
@@ -106,10 +107,10 @@ fn fraction(value: f64) -> String {
     format!("{mantissa}{point}e{sign}{exponent}")
 }
 
-/// What YAML 1.1 takes for a boolean, in any case.
+/// Words that YAML 1.1 resolves to a boolean, in upper or lower case; `true` and `false` are in the core schema.
 const WORDS: [&str; 6] = ["y", "n", "yes", "no", "on", "off"];
 
-/// Whether a text can stand without quotes, for every reader of YAML 1.1 and 1.2.
+/// Returns true if every reader of YAML 1.1 and 1.2 takes the text without quotes for the same text.
 fn is_plain(text: &str) -> bool {
     let mut chars = text.chars();
     let begins = match chars.next() {
@@ -123,19 +124,19 @@ fn is_plain(text: &str) -> bool {
     if !text.chars().all(|char| char.is_alphanumeric() || char.is_ascii_graphic() || char == ' ') {
         return false;
     }
-    // Brackets and commas end a plain text in flow, and quotes invite mistakes.
+    // Brackets and commas end a plain scalar in flow style; quotes and backslashes are easily misread.
     if text.contains(['[', ']', '{', '}', ',', '"', '\'', '`', '\\']) {
         return false;
     }
     if text.starts_with(|first: char| first.is_numeric()) {
-        // A time, a date, a number of any base: none of them has one of these letters.
+        // No time, date or number of any base has one of these letters.
         return text.starts_with(|first: char| first.is_ascii_digit())
             && text.chars().any(|char| matches!(char, 'g'..='n' | 'p'..='s' | 'u'..='w' | 'y' | 'G'..='N' | 'P'..='S' | 'U'..='W' | 'Y'));
     }
     !WORDS.iter().any(|word| word.eq_ignore_ascii_case(text)) && matches!(plain::resolve(text), Ok(Value::Text(_)))
 }
 
-/// Whether a text of lines can be written as lines.
+/// Returns true if a text of several lines can be written as a literal block.
 fn is_literal(text: &str) -> bool {
     let body = text.strip_suffix('\n').unwrap_or(text);
     text.contains('\n')
@@ -157,7 +158,7 @@ fn literal(text: &str, indent: usize, out: &mut Bounded) -> Outcome<()> {
     Ok(())
 }
 
-/// Printable, and no break of lines in any version of YAML.
+/// Returns true if the character is printable, and no line break in any version of YAML.
 fn is_printable(char: char) -> bool {
     !char.is_control() && !matches!(char, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
 }
@@ -173,7 +174,7 @@ fn quoted(text: &str) -> String {
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
             char if is_printable(char) => out.push(char),
-            // None beyond the first plane is in question.
+            // Four digits suffice: no character beyond U+FFFF is unprintable here.
             char => {
                 let _ = write!(out, "\\u{:04x}", u32::from(char));
             }

@@ -1,5 +1,5 @@
-//! The disk of the checker, in memory: others may run in the midst of a write and of a sync, it knows how far it was written,
-//! and it fails when told.
+//! The checker's disk, in memory: other threads may run in the midst of a write and of a sync, it records how far the log was
+//! written and synced, and it fails on request.
 
 use std::{
     collections::BTreeMap,
@@ -15,14 +15,14 @@ use shuttle::thread::yield_now;
 
 use crate::wal::fs::{Disk, File};
 
-/// What fails.
+/// The kind of operation that fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fail {
     Write,
     Sync,
 }
 
-/// Clones are the same disk.
+/// A disk that records the last written and the last synced record. Clones are the same disk.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Watched(Arc<State>);
 
@@ -32,10 +32,11 @@ type Bytes = Arc<Mutex<Vec<u8>>>;
 struct State {
     names: Mutex<BTreeMap<PathBuf, Bytes>>,
     locked: AtomicBool,
-    /// What fails, from so many operations of that sort on.
+    /// The kind of operation that fails, and the number of operations of that kind that succeed before.
     fail: Mutex<Option<(Fail, usize)>>,
-    /// The last record that was written, and that was synced.
+    /// Number of the last record that was written.
     written: AtomicU64,
+    /// Number of the last record that was synced.
     synced: AtomicU64,
 }
 
@@ -48,15 +49,15 @@ impl Watched {
         self.0.synced.load(Ordering::Relaxed)
     }
 
-    /// After so many more operations of that sort, each fails.
+    /// Makes every operation of this kind fail, after `after` more have succeeded.
     pub(super) fn fail(&self, fail: Fail, after: usize) {
         *self.0.fail.lock().unwrap() = Some((fail, after));
     }
 
-    fn meet(&self, met: Fail) -> Result<()> {
+    fn inject(&self, operation: Fail) -> Result<()> {
         match &mut *self.0.fail.lock().unwrap() {
-            Some((fail, 0)) if *fail == met => Err(Error::other("the disk fails")),
-            Some((fail, left)) if *fail == met => {
+            Some((fail, 0)) if *fail == operation => Err(Error::other("the disk fails")),
+            Some((fail, left)) if *fail == operation => {
                 *left -= 1;
                 Ok(())
             }
@@ -104,7 +105,7 @@ impl Disk for Watched {
     }
 
     fn sync_dir(&self, _: &Path) -> Result<()> {
-        self.meet(Fail::Sync)
+        self.inject(Fail::Sync)
     }
 
     fn lock(&self, _: &Path) -> Result<Box<dyn File>> {
@@ -152,7 +153,7 @@ impl File for WatchedFile {
     fn write_at(&self, buf: &[u8], at: u64) -> Result<()> {
         yield_now();
         if !self.is_lock {
-            self.disk.meet(Fail::Write)?;
+            self.disk.inject(Fail::Write)?;
         }
         {
             let (mut bytes, at) = (self.bytes(), usize::try_from(at).unwrap());
@@ -185,10 +186,10 @@ impl File for WatchedFile {
     }
 
     fn sync(&self) -> Result<()> {
-        // What is written while the sync is under way may not be in it.
+        // A write that happens while the sync is under way may not be part of it.
         let written = self.disk.written();
         yield_now();
-        self.disk.meet(Fail::Sync)?;
+        self.disk.inject(Fail::Sync)?;
         self.disk.0.synced.fetch_max(written, Ordering::Relaxed);
         yield_now();
         Ok(())

@@ -1,0 +1,25 @@
+//! The kit for backends: the parts that every backend needs and none should write again. No client of a daemon is in it.
+//!
+//! | part | what it does |
+//! |---|---|
+//! | [`CallSite`] | names the operation, the backend and the endpoint in each error, and bounds a call by its deadline |
+//! | [`Session`] | closed or open, and the server that answered last |
+//! | [`CreateGuard`] | removes what was created when the call that creates it fails or is dropped |
+//! | [`check_deadline`], [`instant_after`] | refuse a deadline of zero, survive one that never ends |
+//! | [`lock`] | a mutex without poison |
+//! | `setters!`, `names!` | option setters, text newtypes |
+
+mod call_site;
+mod create_guard;
+mod deadline;
+mod lock;
+mod session;
+
+pub use self::{
+    call_site::CallSite,
+    create_guard::CreateGuard,
+    deadline::{check_deadline, instant_after, saturating_add},
+    lock::lock,
+    session::Session,
+};
+pub use crate::{__names as names, __setters as setters};

@@ -1,0 +1,77 @@
+//! `etcdctl` on one member: does what a store does not, and shares no code with it.
+
+use std::{process::Stdio, time::Duration};
+
+use tokio::process::Command;
+
+/// The longest that one command may take.
+const LIMIT: Duration = Duration::from_secs(5);
+
+#[derive(Clone, Debug)]
+pub struct Etcdctl {
+    endpoint: String,
+}
+
+/// State of a member, as it reports itself.
+#[derive(Clone, Debug)]
+pub struct Status {
+    pub member: u64,
+    pub leader: u64,
+    pub version: String,
+}
+
+impl Etcdctl {
+    pub fn of(endpoint: String) -> Self {
+        Self { endpoint }
+    }
+
+    /// Runs a command: what it printed, or what it complained of.
+    pub async fn run(&self, arguments: &[&str]) -> Result<String, String> {
+        let mut command = Command::new("etcdctl");
+        command
+            .args(["--endpoints", &self.endpoint, "--dial-timeout", "2s", "--command-timeout", "2s"])
+            .args(arguments)
+            .env_clear()
+            .env("ETCDCTL_API", "3")
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        let ended = tokio::time::timeout(LIMIT, command.output()).await;
+        let output = ended.map_err(|_| format!("not within {LIMIT:?}"))?.map_err(|error| error.to_string())?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
+    /// Runs a command that must succeed.
+    pub async fn must(&self, arguments: &[&str]) -> String {
+        self.run(arguments).await.unwrap_or_else(|error| panic!("etcdctl {arguments:?}: {error}"))
+    }
+
+    /// All keys of the member.
+    pub async fn keys(&self) -> Vec<String> {
+        let text = self.must(&["get", "", "--from-key", "--keys-only"]).await;
+        text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
+    }
+
+    pub async fn value(&self, key: &str) -> String {
+        self.must(&["get", key, "--print-value-only"]).await.trim_end_matches('\n').to_owned()
+    }
+
+    pub async fn put(&self, key: &str, value: &str) {
+        self.must(&["put", key, value]).await;
+    }
+
+    pub async fn compact(&self, revision: u64) -> Result<(), String> {
+        self.run(&["compact", &revision.to_string()]).await.map(drop)
+    }
+
+    pub async fn status(&self) -> Result<Status, String> {
+        let text = self.run(&["endpoint", "status", "--write-out", "fields"]).await?;
+        let field = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(&format!("\"{name}\" : ")));
+            line.map(|value| value.trim_matches('"').to_owned()).ok_or_else(|| format!("no {name}: {text}"))
+        };
+        let number = |name: &str| field(name)?.parse::<u64>().map_err(|error| error.to_string());
+        Ok(Status { member: number("MemberID")?, leader: number("Leader")?, version: field("Version")? })
+    }
+}

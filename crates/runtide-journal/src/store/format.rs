@@ -1,0 +1,222 @@
+//! What a record of a journaled store looks like.
+//!
+//! A version (`u8`, 1), what it is (`u8`), where reading begins (`u64`: the number of the record with which the last whole
+//! checkpoint begins, or 0), a revision (`u64`), and what follows from what it is. Numbers are little-endian.
+//!
+//! | what | follows |
+//! |---|---|
+//! | 1 created, 2 replaced | format (`u8`), length of the reference (`u16`), the reference, the body |
+//! | 3 deleted | the reference |
+//! | 4 a checkpoint begins, 5 a restore begins | how many resources (`u64`) |
+//! | 6 one of them | as 1; the revision is the resource's own |
+//! | 7 it ends | how many resources (`u64`) |
+//!
+//! The newest record is found at once, and says where reading begins. The end of a checkpoint points to its own begin, so that
+//! half of one does not count. Writes may stand between the parts of a checkpoint, not between those of a restore.
+
+use bytes::Bytes;
+
+use runtide_core::store::{Document, Planned, PlannedChange, Resource, ResourceFormat, ResourceRef, Revision};
+use runtide_core::{
+    Error, ErrorKind, Result,
+    wal::{RecordKind, RecordRef, Seq},
+};
+
+/// The kind of all its records, one of those that belong to this crate.
+pub(super) const KIND: RecordKind = RecordKind(0x8003);
+
+const VERSION: u8 = 1;
+const OPEN: &str = "store.open";
+
+/// What a record says.
+#[derive(Debug)]
+pub(super) enum Entry {
+    Written(Planned),
+    Begin {
+        revision: Revision,
+        count: u64,
+        /// Everything is replaced by what follows, once it is whole.
+        restore: bool,
+    },
+    Part(Resource),
+    End {
+        count: u64,
+    },
+}
+
+/// A record as it is to be appended.
+pub(super) fn written(checkpoint: Seq, planned: &Planned) -> Vec<u8> {
+    let what = match planned.change {
+        PlannedChange::Create => 1,
+        PlannedChange::Replace => 2,
+        PlannedChange::Delete | PlannedChange::Nothing => 3,
+    };
+    if let Some(document) = &planned.document {
+        return resource(what, checkpoint, planned.revision, &planned.reference, document);
+    }
+    let name = planned.reference.as_str().as_bytes();
+    let mut bytes = head(what, checkpoint, planned.revision, name.len());
+    bytes.extend_from_slice(name);
+    bytes
+}
+
+pub(super) fn begin(checkpoint: Seq, revision: Revision, count: u64, restore: bool) -> Vec<u8> {
+    let mut bytes = head(if restore { 5 } else { 4 }, checkpoint, revision, 8);
+    bytes.extend_from_slice(&count.to_le_bytes());
+    bytes
+}
+
+pub(super) fn part(checkpoint: Seq, one: &Resource) -> Vec<u8> {
+    resource(6, checkpoint, one.revision, &one.reference, one.written())
+}
+
+pub(super) fn end(checkpoint: Seq, revision: Revision, count: u64) -> Vec<u8> {
+    let mut bytes = head(7, checkpoint, revision, 8);
+    bytes.extend_from_slice(&count.to_le_bytes());
+    bytes
+}
+
+fn head(what: u8, checkpoint: Seq, revision: Revision, more: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(18 + more);
+    bytes.extend_from_slice(&[VERSION, what]);
+    bytes.extend_from_slice(&checkpoint.0.to_le_bytes());
+    bytes.extend_from_slice(&revision.0.to_le_bytes());
+    bytes
+}
+
+fn resource(what: u8, checkpoint: Seq, revision: Revision, name: &ResourceRef, document: &Document) -> Vec<u8> {
+    let name = name.as_str().as_bytes();
+    let mut bytes = head(what, checkpoint, revision, 3 + name.len() + document.bytes.len());
+    bytes.push(document.format.code());
+    // References are far shorter than that.
+    bytes.extend_from_slice(&u16::try_from(name.len()).unwrap_or(u16::MAX).to_le_bytes());
+    bytes.extend_from_slice(name);
+    bytes.extend_from_slice(&document.bytes);
+    bytes
+}
+
+/// What was read, and where reading begins.
+pub(super) fn read(record: &RecordRef<'_>) -> Result<(Seq, Entry)> {
+    if record.kind == RecordKind::LOST {
+        return Err(corrupt(record, "a record was lost, and salvage left a gap: what the store held is not known"));
+    }
+    if record.kind != KIND {
+        let error = Error::new(ErrorKind::InvalidInput, OPEN, "this log is no store");
+        return Err(error.with_context("seq", record.seq).with_context("kind", record.kind));
+    }
+    match record.bytes.first() {
+        Some(&VERSION) => {}
+        Some(version) => {
+            let message = format!("the store is of format version {version}; this build reads version {VERSION}");
+            return Err(Error::new(ErrorKind::Unsupported, OPEN, message).with_context("seq", record.seq));
+        }
+        None => return Err(corrupt(record, "the record is empty")),
+    }
+    parse(record.bytes).ok_or_else(|| corrupt(record, "the record cannot be read"))
+}
+
+fn corrupt(record: &RecordRef<'_>, message: &str) -> Error {
+    Error::new(ErrorKind::Corrupt, OPEN, message).with_context("seq", record.seq)
+}
+
+fn parse(bytes: &[u8]) -> Option<(Seq, Entry)> {
+    let (&[_, what], rest) = bytes.split_first_chunk()?;
+    let (checkpoint, rest) = rest.split_first_chunk()?;
+    let (revision, rest) = rest.split_first_chunk()?;
+    let (checkpoint, revision) = (Seq(u64::from_le_bytes(*checkpoint)), Revision(u64::from_le_bytes(*revision)));
+    let count = || Some(u64::from_le_bytes(rest.try_into().ok()?));
+    let body = || {
+        let (&[format], rest) = rest.split_first_chunk()?;
+        let (length, rest) = rest.split_first_chunk()?;
+        let (name, body) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
+        // A copy: the record lies in a block that is far larger.
+        let document = Document::new(ResourceFormat::from_code(format)?, Bytes::copy_from_slice(body));
+        Some((reference(name)?, document))
+    };
+    let planned = |change| {
+        let (name, document) = body()?;
+        Some(Entry::Written(Planned::new(name, Some(document), change, revision)))
+    };
+    let entry = match what {
+        1 => planned(PlannedChange::Create)?,
+        2 => planned(PlannedChange::Replace)?,
+        3 => Entry::Written(Planned::new(reference(rest)?, None, PlannedChange::Delete, revision)),
+        4 | 5 => Entry::Begin { revision, count: count()?, restore: what == 5 },
+        6 => {
+            let (name, document) = body()?;
+            Entry::Part(Resource::new(name, document, revision))
+        }
+        7 => Entry::End { count: count()? },
+        _ => return None,
+    };
+    Some((checkpoint, entry))
+}
+
+fn reference(bytes: &[u8]) -> Option<ResourceRef> {
+    std::str::from_utf8(bytes).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use runtide_core::wal::Wal;
+
+    /// As the log gives it back.
+    fn appended(payloads: &[&[u8]]) -> Vec<Result<(Seq, Entry)>> {
+        let dir = tempfile::tempdir().unwrap();
+        let wal = Wal::open(dir.path(), runtide_core::wal::WalOptions::default()).unwrap();
+        let records: Vec<_> = payloads.iter().map(|payload| (KIND, *payload)).collect();
+        wal.append_reserved_blocking(&records).unwrap();
+        let mut reader = wal.reader(runtide_core::wal::ReadFrom::Start).unwrap();
+        let mut found = Vec::new();
+        while let Some(record) = reader.next_ref().unwrap() {
+            found.push(read(&record));
+        }
+        found
+    }
+
+    #[test]
+    fn every_record_is_read_back() {
+        let name = ResourceRef::new("apps", "Deployment", "shop", "web").unwrap();
+        let document = Document::yaml("a: 1\n");
+        let planned = |document: Option<Document>, change| Planned::new(name.clone(), document, change, Revision(7));
+        let created = planned(Some(document.clone()), PlannedChange::Create);
+        let deleted = planned(None, PlannedChange::Delete);
+        let resource = Resource::new(name.clone(), document, Revision(3));
+        let payloads = [
+            written(Seq(5), &created),
+            written(Seq(5), &deleted),
+            begin(Seq(5), Revision(9), 1, true),
+            part(Seq(5), &resource),
+            end(Seq(8), Revision(9), 1),
+        ];
+        let found = appended(&payloads.each_ref().map(Vec::as_slice));
+        let found: Vec<_> = found.into_iter().map(|one| format!("{:?}", one.unwrap())).collect();
+        assert_eq!(found[0], format!("{:?}", (Seq(5), Entry::Written(created))));
+        assert_eq!(found[1], format!("{:?}", (Seq(5), Entry::Written(deleted))));
+        assert_eq!(
+            found[2],
+            format!("{:?}", (Seq(5), Entry::Begin { revision: Revision(9), count: 1, restore: true }))
+        );
+        assert_eq!(found[3], format!("{:?}", (Seq(5), Entry::Part(resource))));
+        assert_eq!(found[4], format!("{:?}", (Seq(8), Entry::End { count: 1 })));
+    }
+
+    #[test]
+    fn what_cannot_be_read_says_why() {
+        let found = appended(&[b"", &[2, 1], &[1, 1], &[1, 99]]);
+        let kinds: Vec<_> = found.into_iter().map(|one| one.unwrap_err().kind()).collect();
+        assert_eq!(kinds, [ErrorKind::Corrupt, ErrorKind::Unsupported, ErrorKind::Corrupt, ErrorKind::Corrupt]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(what in 0_u8..9, more in prop::collection::vec(any::<u8>(), 0..100)) {
+            let bytes = [&[VERSION, what][..], &more].concat();
+            if let Some((_, Entry::Written(planned))) = parse(&bytes) {
+                prop_assert!(planned.reference.as_str().parse::<ResourceRef>().is_ok());
+            }
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! A watch whose events are in the log before they are yielded.
+
+use std::{
+    collections::VecDeque,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use futures_core::Stream;
+use tokio::{runtime::Handle, task::JoinHandle};
+
+use super::runtime::{Inner, Recorded};
+use runtide_core::{BackendId, Error, ErrorKind, EventStream, InstanceFilter, Result, RuntimeBackend, RuntimeEvent};
+
+/// Events in one commit at most.
+const BATCH: usize = 256;
+
+/// One watch of one backend: nobody else watches it in this journal meanwhile.
+pub(super) struct Watching {
+    journal: Arc<Inner>,
+    backend: BackendId,
+    number: u64,
+}
+
+impl Watching {
+    pub(super) fn new(journal: Arc<Inner>, backend: BackendId, number: u64) -> Self {
+        Self { journal, backend, number }
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        let mut state = self.journal.state();
+        if state.watching.get(&self.backend) == Some(&self.number) {
+            state.watching.remove(&self.backend);
+            // What it began to show, nobody ends.
+            state.fold.abandon(&self.backend);
+        }
+    }
+}
+
+pub(super) struct Journaled {
+    inner: EventStream,
+    /// A backend that is dropped ends its streams; it was given to this one.
+    _backend: Arc<dyn RuntimeBackend>,
+    watching: Watching,
+    handle: Handle,
+    filter: Option<InstanceFilter>,
+    ready: VecDeque<Arc<RuntimeEvent>>,
+    writing: Option<JoinHandle<Result<Vec<Recorded>>>>,
+    /// The backend's stream is over,
+    over: bool,
+    /// with this error.
+    last: Option<Error>,
+    done: bool,
+}
+
+impl Journaled {
+    pub(super) fn new(
+        inner: EventStream,
+        backend: Arc<dyn RuntimeBackend>,
+        watching: Watching,
+        handle: Handle,
+        filter: InstanceFilter,
+    ) -> Self {
+        Self {
+            inner,
+            _backend: backend,
+            watching,
+            handle,
+            filter: Some(filter).filter(|filter| !filter.is_empty()),
+            ready: VecDeque::new(),
+            writing: None,
+            over: false,
+            last: None,
+            done: false,
+        }
+    }
+
+    /// What is at hand, at most a batch of it.
+    fn collect(&mut self, cx: &mut Context<'_>) -> Vec<Arc<RuntimeEvent>> {
+        let mut batch = Vec::new();
+        while batch.len() < BATCH && !self.over {
+            match Pin::new(&mut self.inner).poll_next(cx) {
+                Poll::Ready(Some(Ok(event))) => batch.push(event),
+                Poll::Ready(Some(Err(error))) => (self.over, self.last) = (true, Some(error)),
+                Poll::Ready(None) => self.over = true,
+                Poll::Pending => break,
+            }
+        }
+        batch
+    }
+
+    fn wants(&self, recorded: &Recorded) -> bool {
+        let (Some(filter), Some(instance)) = (&self.filter, recorded.event.instance()) else { return true };
+        // What changes out of the filter is shown once more.
+        filter.matches(instance) || recorded.before.as_ref().is_some_and(|before| filter.matches(before))
+    }
+}
+
+impl Stream for Journaled {
+    type Item = Result<Arc<RuntimeEvent>>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        loop {
+            if let Some(event) = this.ready.pop_front() {
+                return Poll::Ready(Some(Ok(event)));
+            }
+            if this.done {
+                return Poll::Ready(None);
+            }
+            if let Some(writing) = &mut this.writing {
+                let written = ready!(Pin::new(writing).poll(cx)).unwrap_or_else(|_| {
+                    Err(Error::new(ErrorKind::Cancelled, "journal.watch", "the tokio runtime is shutting down"))
+                });
+                this.writing = None;
+                match written {
+                    Ok(recorded) => {
+                        let wanted = recorded.into_iter().filter(|recorded| this.wants(recorded));
+                        let wanted: Vec<_> = wanted.map(|recorded| recorded.event).collect();
+                        this.ready.extend(wanted);
+                    }
+                    Err(error) => {
+                        this.done = true;
+                        return Poll::Ready(Some(Err(error)));
+                    }
+                }
+                continue;
+            }
+            let batch = this.collect(cx);
+            if !batch.is_empty() {
+                let (journal, backend) = (Arc::clone(&this.watching.journal), this.watching.backend.clone());
+                let number = this.watching.number;
+                this.writing = Some(this.handle.spawn_blocking(move || journal.record(&backend, number, batch)));
+                continue;
+            }
+            if !this.over {
+                return Poll::Pending;
+            }
+            this.done = true;
+            return Poll::Ready(this.last.take().map(Err));
+        }
+    }
+}
