@@ -6,7 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cluster::{Cluster, Setup, soon};
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
 use runtide_core::{
     ErrorKind,

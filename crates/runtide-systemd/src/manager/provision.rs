@@ -10,6 +10,7 @@ use std::{
 use async_trait::async_trait;
 use runtide_core::{
     Error, ErrorKind, InstanceId, Result,
+    backend::CreateGuard,
     manager::{InstanceSpec, ProvisionManager},
 };
 use zbus::{Connection, Variant};
