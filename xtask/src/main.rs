@@ -5,6 +5,7 @@
 
 mod budget;
 mod counts;
+mod deny;
 mod examples;
 mod failure;
 mod handover;
@@ -48,7 +49,7 @@ enum Chore {
     /// Check the hand-over between the log's appenders and its commit thread, in many orders (part of `test`)
     Handover,
     /// Formatting, clippy, docs and their links, licences, and the budget of runtide-core
-    Lint,
+    Lint(lint::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -57,7 +58,7 @@ fn main() -> ExitCode {
         Chore::Test(arguments) => test::run(&arguments),
         Chore::SupportMatrix(arguments) => matrix::run(&arguments),
         Chore::Handover => handover::run(),
-        Chore::Lint => lint::run(),
+        Chore::Lint(arguments) => lint::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

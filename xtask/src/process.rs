@@ -111,6 +111,16 @@ pub(crate) fn pass_through(command: &mut Command, limit: Duration) -> Outcome<Ex
     wait(&mut child, command, limit, Interrupt::Ends, || {})
 }
 
+/// Runs to the end with the terminal as it is, for at most 25 minutes; anything but success is a failure that names the command.
+pub(crate) fn must_succeed(command: &mut Command) -> Outcome<()> {
+    const LIMIT: Duration = Duration::from_secs(25 * 60);
+    let status = pass_through(command, LIMIT)?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(Failure::failed(format_args!("{}: {status}", workspace::shown(command))))
+}
+
 enum Source {
     Stdout,
     Stderr,
