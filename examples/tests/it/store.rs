@@ -1,7 +1,5 @@
 //! `store`, run as a user runs it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, in what tests share as well")]
-
 use std::{
     env, fs,
     io::Write,

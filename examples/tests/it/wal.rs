@@ -1,7 +1,5 @@
 //! `wal`, run as a user runs it, on a log that this test makes.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, in what tests share as well")]
-
 use std::{
     env, fs,
     path::{Path, PathBuf},

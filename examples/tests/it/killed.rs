@@ -2,21 +2,8 @@
 //! journal comes to what `docker ps -a` says, and verifies with the anchors from before each kill.
 //!
 //! `RUNTIDE_TEST_DOCKER` says where the daemon is.
-#![cfg(unix)]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "helpers of a test may"
-)]
 
-#[path = "killed/churn.rs"]
 mod churn;
-#[path = "../../crates/runtide-docker/tests/conformance/daemon.rs"]
-#[allow(dead_code, reason = "the harness of Docker's laws uses all of it")]
-mod daemon;
-#[path = "killed/process.rs"]
 mod process;
 
 use std::{
@@ -25,6 +12,8 @@ use std::{
     time::Duration,
 };
 
+use churn::Churn;
+use process::Journal;
 use runtide_conformance::report;
 use runtide_core::{
     InstanceTable, RuntimeEvent,
@@ -33,7 +22,7 @@ use runtide_core::{
 use runtide_journal::{JournalOptions, RuntimeJournal};
 use serde_json::Value;
 
-use crate::{churn::Churn, daemon::Daemon, process::Journal};
+use crate::daemon::Daemon;
 
 const KILLS: u32 = 5;
 

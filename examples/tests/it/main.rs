@@ -1,0 +1,20 @@
+//! The examples, run as a user runs them.
+// Shared code of tests is not itself a test, so the allowance for tests in clippy.toml does not reach it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, also in what tests share, and says what it counted"
+)]
+
+mod cli;
+#[cfg(unix)]
+#[path = "../../../crates/runtide-docker/tests/conformance/daemon.rs"]
+#[allow(dead_code, reason = "the harness of the laws uses all of it")]
+mod daemon;
+#[cfg(unix)]
+mod killed;
+mod store;
+mod wal;
