@@ -3,24 +3,37 @@
 use std::time::{Duration, Instant};
 
 use crate::budget;
+use crate::clock::Clock;
 use crate::failure::{Failure, Outcome};
 use crate::links;
 use crate::process::{self, Interrupt};
 use crate::protoc::Buildable;
 use crate::terminal::say;
-use crate::{testbed, workspace};
+use crate::{locks, testbed, walls, words, workspace};
 
 const SHORT: Duration = Duration::from_secs(120);
 
 type Step = fn(&Buildable) -> Outcome<()>;
 
 /// All steps, the short ones first.
-const STEPS: [(&str, Step); 6] =
-    [("fmt", fmt), ("links", page_links), ("budget", core_budget), ("deny", deny), ("clippy", clippy), ("doc", doc)];
+const STEPS: [(&str, Step); 9] = [
+    ("fmt", fmt),
+    ("links", page_links),
+    ("words", |_| words::check()),
+    ("walls", |_| walls::check()),
+    ("locks", |_| locks::check()),
+    ("budget", core_budget),
+    ("deny", deny),
+    ("clippy", clippy),
+    ("doc", doc),
+];
+
+/// Those that build something.
+const LONG: [&str; 2] = ["clippy", "doc"];
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The steps to run (default: all): fmt, links, budget, deny, clippy, doc
+    /// The steps to run (default: all): fmt, links, words, walls, locks, budget, deny, clippy, doc
     #[arg(value_name = "NAME")]
     names: Vec<String>,
 }
@@ -30,20 +43,37 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
     process::catch_interrupts()?;
     let steps = chosen(&arguments.names)?;
     let buildable = Buildable::find(testbed::in_ci());
+    let failed = each(&steps, &buildable, &Clock::start())?;
+    if failed.is_empty() { Ok(()) } else { Err(Failure::failed(format_args!("lint: {} failed", failed.join(", ")))) }
+}
+
+/// The steps that need no build: the names of those that failed.
+pub(crate) fn short(buildable: &Buildable, clock: &Clock) -> Outcome<Vec<&'static str>> {
+    let steps: Vec<_> = STEPS.into_iter().filter(|(name, _)| !LONG.contains(name)).collect();
+    each(&steps, buildable, clock)
+}
+
+/// The others.
+pub(crate) fn long(buildable: &Buildable, clock: &Clock) -> Outcome<Vec<&'static str>> {
+    let steps: Vec<_> = STEPS.into_iter().filter(|(name, _)| LONG.contains(name)).collect();
+    each(&steps, buildable, clock)
+}
+
+fn each(steps: &[(&'static str, Step)], buildable: &Buildable, clock: &Clock) -> Outcome<Vec<&'static str>> {
     let mut failed = Vec::new();
     for (name, step) in steps {
         say!("lint: {name}");
         let begin = Instant::now();
-        match step(&buildable) {
+        match clock.time(&format!("lint {name}"), || step(buildable)) {
             Ok(()) => say!("lint: {name}: ok, {} s", begin.elapsed().as_secs()),
             Err(_) if process::interrupted() => return Err(Failure::interrupted()),
             Err(failure) => {
                 say!("lint: {name}: {failure}");
-                failed.push(name);
+                failed.push(*name);
             }
         }
     }
-    if failed.is_empty() { Ok(()) } else { Err(Failure::failed(format_args!("lint: {} failed", failed.join(", ")))) }
+    Ok(failed)
 }
 
 /// The steps of these names, in the order in which they run; without names, all.
@@ -69,7 +99,7 @@ fn clippy(buildable: &Buildable) -> Outcome<()> {
     for selection in buildable.selections() {
         let mut command = workspace::cargo();
         command.arg("clippy").args(selection).args(["--all-targets", "--quiet", "--", "-D", "warnings"]);
-        process::must_succeed(&mut command)?;
+        process::must_succeed(&mut process::patient(&command))?;
     }
     Ok(())
 }
@@ -78,7 +108,7 @@ fn doc(buildable: &Buildable) -> Outcome<()> {
     for selection in buildable.selections() {
         let mut command = workspace::cargo();
         command.arg("doc").args(selection).args(["--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings");
-        process::must_succeed(&mut command)?;
+        process::must_succeed(&mut process::patient(&command))?;
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! (an unknown option, no root, a package that is missing), 130 interrupted.
 
 mod budget;
+mod clock;
 mod counts;
 mod deny;
 mod examples;
@@ -11,11 +12,15 @@ mod failure;
 mod handover;
 mod links;
 mod lint;
+mod locks;
 mod matrix;
+mod modules;
+mod part;
 mod process;
 mod programs;
 mod protoc;
 mod report;
+mod targets;
 mod terminal;
 mod test;
 #[cfg(target_os = "linux")]
@@ -23,6 +28,8 @@ mod testbed;
 #[cfg(not(target_os = "linux"))]
 #[path = "testbed_elsewhere.rs"]
 mod testbed;
+mod walls;
+mod words;
 mod workspace;
 
 use std::process::ExitCode;
@@ -48,7 +55,7 @@ enum Chore {
     SupportMatrix(matrix::Arguments),
     /// Check the hand-over between the log's appenders and its commit thread, in many orders (part of `test`)
     Handover,
-    /// Formatting, clippy, docs and their links, licences, and the budget of runtide-core
+    /// Check everything that can be checked without running a test, or the steps that are named
     Lint(lint::Arguments),
 }
 
