@@ -42,6 +42,23 @@ impl Buildable {
         Self { missing }
     }
 
+    /// For one cargo after the other: the arguments that select these packages, with all features that can be had.
+    pub(crate) fn selections_of(&self, packages: &[String]) -> Vec<Vec<String>> {
+        let fewer = |name: &str| self.missing.is_some() && WITH_FEWER_FEATURES.contains(&name);
+        let left_out = |name: &str| self.missing.is_some() && LEFT_OUT.contains(&name) && !fewer(name);
+        // Together where they can be: cargo builds them beside each other then.
+        let mut all = vec!["--all-features".to_owned()];
+        let mut selections = Vec::new();
+        for name in packages.iter().filter(|name| !left_out(name)) {
+            let chosen = ["--package".to_owned(), name.clone()];
+            if fewer(name) { selections.push(chosen.to_vec()) } else { all.extend(chosen) }
+        }
+        if all.len() > 1 {
+            selections.insert(0, all);
+        }
+        selections
+    }
+
     /// For one cargo after the other: the arguments that select everything that can be built, with all features that can be.
     pub(crate) fn selections(&self) -> Vec<Vec<&'static str>> {
         if self.missing.is_none() {
@@ -89,5 +106,16 @@ mod tests {
         let without = Buildable { missing: Some("it is not there".to_owned()) }.selections();
         assert_eq!(without[0][2..4], ["--exclude", "runtide-etcd"]);
         assert!(without[1..].iter().all(|selection| !selection.contains(&"--all-features")));
+    }
+    #[test]
+    fn chosen_packages_are_built_together_as_far_as_they_can_be() {
+        let names = ["runtide-core", "runtide-etcd", "runtide-examples"].map(str::to_owned);
+        let all = Buildable { missing: None }.selections_of(&names);
+        assert_eq!(all.len(), 1);
+        assert_eq!(all[0].iter().filter(|word| *word == "--package").count(), 3);
+        let without = Buildable { missing: Some("it is not there".to_owned()) }.selections_of(&names);
+        assert_eq!(without[0], ["--all-features", "--package", "runtide-core"]);
+        assert_eq!(without[1..], [["--package", "runtide-examples"]]);
+        assert!(Buildable { missing: None }.selections_of(&[]).is_empty());
     }
 }

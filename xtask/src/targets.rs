@@ -34,10 +34,16 @@ pub(crate) struct Dependency {
 /// A crate of the package: its library, a test program, an example.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Target {
+    kind: Vec<String>,
     pub(crate) src_path: PathBuf,
 }
 
 impl Package {
+    /// Whether it has a library, which has documentation.
+    pub(crate) fn has_library(&self) -> bool {
+        self.targets.iter().any(|target| target.kind.iter().any(|kind| kind == "lib"))
+    }
+
     /// The package's folder, from the root of the checkout.
     pub(crate) fn folder(&self) -> PathBuf {
         let folder = self.manifest_path.parent().unwrap_or(Path::new(""));
