@@ -26,6 +26,13 @@ pub(crate) struct Tally {
     pub(crate) failures: Vec<String>,
 }
 
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.counts += other.counts;
+        self.failures.extend(other.failures);
+    }
+}
+
 impl Tally {
     pub(crate) fn take(&mut self, line: &str) {
         let line = without_colours(line);

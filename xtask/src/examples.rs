@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -11,7 +12,6 @@ use crate::process::{self, Interrupt, Said};
 use crate::report::Verdict;
 use crate::workspace;
 
-const BUILD: Duration = Duration::from_secs(20 * 60);
 const RUN: Duration = Duration::from_secs(60);
 
 /// One example, run once.
@@ -40,18 +40,9 @@ enum Expected {
     OneLineRefusal,
 }
 
-/// Runs all of them; those for Docker and systemd where the stage has them.
-pub(crate) fn run(stage: &BTreeMap<String, String>) -> Outcome<Vec<Run>> {
+/// Runs all of them, each from its file; those for Docker and systemd where the stage has them.
+pub(crate) fn run(stage: &BTreeMap<String, String>, built: &BTreeMap<String, PathBuf>) -> Outcome<Vec<Run>> {
     let docker = stage.get("RUNTIDE_TEST_DOCKER").map(String::as_str);
-    let reason = match process::pass_through(workspace::cargo().args(["build", "--quiet", "--examples"]), BUILD) {
-        Ok(status) if status.success() => None,
-        Ok(status) => Some(status.to_string()),
-        Err(_) if process::interrupted() => return Err(Failure::interrupted()),
-        Err(failure) => Some(failure.to_string()),
-    };
-    if reason.is_some() {
-        return Ok(vec![Run { what: "cargo build --examples".to_owned(), verdict: Verdict::Failed, reason }]);
-    }
     let nowhere = Some("unix:///nonexistent/docker.sock");
     let nobus = "--bus unix:path=/nonexistent/bus";
     let mut runs = Vec::new();
@@ -65,32 +56,32 @@ pub(crate) fn run(stage: &BTreeMap<String, String>) -> Outcome<Vec<Run>> {
         ("store --store nowhere list", None, Expected::OneLineRefusal),
         ("ps --backend docker", nowhere, Expected::OneLineRefusal),
     ] {
-        runs.push(one(line, &docker_at(address), expected)?);
+        runs.push(one(built, line, &docker_at(address), expected)?);
     }
     for line in [
         format!("ps --backend systemd {nobus}"),
         format!("store --store systemd:/etc/systemd/system {nobus} list"),
         "logs --backend memory no-such-instance".to_owned(),
     ] {
-        runs.push(one(&line, &[], Expected::OneLineRefusal)?);
+        runs.push(one(built, &line, &[], Expected::OneLineRefusal)?);
     }
     for (line, expected) in [
         ("watch --backend docker --for 2s --json", Expected::JsonLines),
         ("ps --backend docker --all --json", Expected::Json),
     ] {
         runs.push(match docker {
-            Some(_) => one(line, &docker_at(docker), expected)?,
+            Some(_) => one(built, line, &docker_at(docker), expected)?,
             None => skipped(line, "no Docker daemon"),
         });
     }
-    runs.extend(on_systemd(stage)?);
+    runs.extend(on_systemd(stage, built)?);
     Ok(runs)
 }
 
 /// A unit of the examples' own, declared, started, watched, read and removed.
 const UNIT: &str = "[Service]\nExecStart=/bin/sh -c 'while :; do echo a line of the example; sleep 0.2; done'\n";
 
-fn on_systemd(stage: &BTreeMap<String, String>) -> Outcome<Vec<Run>> {
+fn on_systemd(stage: &BTreeMap<String, String>, built: &BTreeMap<String, PathBuf>) -> Outcome<Vec<Run>> {
     let unit = workspace::target("runtide-example.service");
     let file = unit.display().to_string();
     let store = "store --store systemd:/run/systemd/system --prefix runtide-example";
@@ -125,7 +116,7 @@ fn on_systemd(stage: &BTreeMap<String, String>) -> Outcome<Vec<Run>> {
             start(address)?;
         }
         let (example, options) = line.split_once(' ').unwrap_or((&line, ""));
-        let run = one(&format!("{example} --root {root} {options}"), &bus, expected)?;
+        let run = one(built, &format!("{example} --root {root} {options}"), &bus, expected)?;
         runs.push(Run { what: named(what), ..run });
     }
     let _ = fs::remove_file(&unit);
@@ -157,10 +148,20 @@ pub(crate) fn count(runs: &[Run]) -> Counts {
     Counts { passed: count(Verdict::Passed), failed: count(Verdict::Failed), skipped: count(Verdict::Skipped) }
 }
 
-fn one(line: &str, environment: &[(&str, &str)], expected: Expected) -> Outcome<Run> {
+fn one(
+    built: &BTreeMap<String, PathBuf>,
+    line: &str,
+    environment: &[(&str, &str)],
+    expected: Expected,
+) -> Outcome<Run> {
     let mut words = line.split(' ');
-    let mut command: Command = workspace::cargo();
-    command.args(["run", "--quiet", "--example"]).args(words.next()).arg("--").args(words);
+    let name = words.next().unwrap_or_default();
+    let Some(program) = built.get(name) else {
+        let reason = Some(format!("cargo built no example of the name {name}"));
+        return Ok(Run { what: line.to_owned(), verdict: Verdict::Failed, reason });
+    };
+    let mut command = Command::new(program);
+    command.current_dir(workspace::root()).args(words);
     if !environment.is_empty() {
         for name in ["DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "RUNTIDE_SYSTEMD"] {
             command.env_remove(name);

@@ -5,9 +5,9 @@ use std::process::Command;
 use crate::counts::{Counts, Tally};
 use crate::failure::{Failure, Outcome};
 use crate::terminal::say;
-use crate::{process, test, workspace};
+use crate::{process, programs, workspace};
 
-/// In a target folder of its own: with other flags everything is built anew, and then that it stays built.
+/// In a target folder of its own: other flags need another build, which then stays.
 fn command() -> Command {
     let mut command = workspace::cargo();
     command.args(["test", "--package", "runtide-core", "--lib", "wal::tests::handover"]);
@@ -18,7 +18,7 @@ fn command() -> Command {
 /// Runs it. That nothing passed is a failure as well: then the filter matches no test any more.
 pub(crate) fn tests(tally: &mut Tally) -> Outcome<()> {
     let before = tally.counts;
-    test::tests(&mut command(), tally)?;
+    programs::cargo_test(&mut process::patient(&command()), tally)?;
     must_have_run(before, tally);
     Ok(())
 }

@@ -1,61 +1,90 @@
 //! `cargo xtask lint`: everything that can be said without running a test.
 
-use std::env;
-use std::ffi::OsString;
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::budget;
+use crate::clock::Clock;
 use crate::failure::{Failure, Outcome};
 use crate::links;
 use crate::process::{self, Interrupt};
 use crate::terminal::say;
-use crate::workspace;
+use crate::{locks, walls, words, workspace};
 
-const DENY: &str = "0.20.2";
-const LIMIT: Duration = Duration::from_secs(25 * 60);
 const SHORT: Duration = Duration::from_secs(120);
 
 type Step = fn() -> Outcome<()>;
 
-/// Does everything, also after something failed: who repairs wants to see all of it.
-pub(crate) fn run() -> Outcome<()> {
+/// All steps, the short ones first.
+const STEPS: [(&str, Step); 9] = [
+    ("fmt", fmt),
+    ("links", page_links),
+    ("words", words::check),
+    ("walls", walls::check),
+    ("locks", locks::check),
+    ("budget", core_budget),
+    ("deny", deny),
+    ("clippy", clippy),
+    ("doc", doc),
+];
+
+/// Those that build something.
+const LONG: [&str; 2] = ["clippy", "doc"];
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The steps to run (default: all): fmt, links, words, walls, locks, budget, deny, clippy, doc
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+}
+
+/// Runs each step, also after one that failed: all that has to be repaired shows at once.
+pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
     process::catch_interrupts()?;
-    let steps: [(&str, Step); 6] = [
-        ("fmt", fmt),
-        ("links", page_links),
-        ("clippy", clippy),
-        ("doc", doc),
-        ("deny", deny),
-        ("budget", core_budget),
-    ];
+    let steps = chosen(&arguments.names)?;
+    let failed = each(&steps, &Clock::start())?;
+    if failed.is_empty() { Ok(()) } else { Err(Failure::failed(format_args!("lint: {} failed", failed.join(", ")))) }
+}
+
+/// The steps that need no build: the names of those that failed.
+pub(crate) fn short(clock: &Clock) -> Outcome<Vec<&'static str>> {
+    let steps: Vec<_> = STEPS.into_iter().filter(|(name, _)| !LONG.contains(name)).collect();
+    each(&steps, clock)
+}
+
+/// The others.
+pub(crate) fn long(clock: &Clock) -> Outcome<Vec<&'static str>> {
+    let steps: Vec<_> = STEPS.into_iter().filter(|(name, _)| LONG.contains(name)).collect();
+    each(&steps, clock)
+}
+
+fn each(steps: &[(&'static str, Step)], clock: &Clock) -> Outcome<Vec<&'static str>> {
     let mut failed = Vec::new();
     for (name, step) in steps {
         say!("lint: {name}");
         let begin = Instant::now();
-        match step() {
+        match clock.time(&format!("lint {name}"), step) {
             Ok(()) => say!("lint: {name}: ok, {} s", begin.elapsed().as_secs()),
             Err(_) if process::interrupted() => return Err(Failure::interrupted()),
             Err(failure) => {
                 say!("lint: {name}: {failure}");
-                failed.push(name);
+                failed.push(*name);
             }
         }
     }
-    if failed.is_empty() { Ok(()) } else { Err(Failure::failed(format_args!("lint: {} failed", failed.join(", ")))) }
+    Ok(failed)
 }
 
-fn checked(command: &mut Command) -> Outcome<()> {
-    let status = process::pass_through(command, LIMIT)?;
-    if status.success() {
-        return Ok(());
+/// The steps of these names, in the order in which they run; without names, all.
+fn chosen(names: &[String]) -> Outcome<Vec<(&'static str, Step)>> {
+    if let Some(unknown) = names.iter().find(|name| STEPS.iter().all(|(known, _)| known != name)) {
+        let known = STEPS.map(|(known, _)| known).join(", ");
+        return Err(Failure::refused(format_args!("lint: no step is named {unknown}; there are {known}")));
     }
-    Err(Failure::failed(format_args!("{}: {status}", workspace::shown(command))))
+    Ok(STEPS.into_iter().filter(|(known, _)| names.is_empty() || names.iter().any(|name| name == known)).collect())
 }
 
 fn fmt() -> Outcome<()> {
-    checked(workspace::cargo().args(["fmt", "--all", "--", "--check"]))
+    process::must_succeed(workspace::cargo().args(["fmt", "--all", "--", "--check"]))
 }
 
 fn page_links() -> Outcome<()> {
@@ -67,45 +96,17 @@ fn page_links() -> Outcome<()> {
 fn clippy() -> Outcome<()> {
     let mut command = workspace::cargo();
     command.arg("clippy").args(workspace::ALL).args(["--all-targets", "--quiet", "--", "-D", "warnings"]);
-    checked(&mut command)
+    process::must_succeed(&mut process::patient(&command))
 }
 
 fn doc() -> Outcome<()> {
     let mut command = workspace::cargo();
     command.arg("doc").args(workspace::ALL).args(["--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings");
-    checked(&mut command)
+    process::must_succeed(&mut process::patient(&command))
 }
 
 fn deny() -> Outcome<()> {
-    let program = cargo_deny()?;
-    // The first word tells it that it was called through cargo.
-    let mut command = Command::new(program);
-    command.current_dir(workspace::root()).args(["--all-features", "check", "licenses", "bans", "sources"]);
-    checked(&mut command)
-}
-
-/// cargo-deny of the pinned version: from target/tools, from the PATH, or else built into target/tools.
-fn cargo_deny() -> Outcome<OsString> {
-    let tools = workspace::target("tools");
-    let own = tools.join("bin").join(format!("cargo-deny{}", env::consts::EXE_SUFFIX));
-    for candidate in [own.clone(), PathBuf::from("cargo-deny")] {
-        if has_version(&candidate) {
-            return Ok(candidate.into_os_string());
-        }
-    }
-    say!("lint: building cargo-deny {DENY} into {}", workspace::relative(&tools));
-    let mut command = workspace::cargo();
-    command.args(["install", "cargo-deny", "--locked", "--quiet", "--version", DENY, "--root"]).arg(&tools);
-    // It runs for seconds: build it fast rather than well.
-    command.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0").env("CARGO_PROFILE_RELEASE_LTO", "off");
-    command.env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "256").env("CARGO_PROFILE_RELEASE_DEBUG", "false");
-    checked(&mut command)?;
-    Ok(own.into_os_string())
-}
-
-fn has_version(program: &PathBuf) -> bool {
-    let said = process::capture(Command::new(program).arg("--version"), SHORT, Interrupt::Ends);
-    said.is_ok_and(|said| said.status.success() && said.stdout.split_whitespace().any(|word| word == DENY))
+    crate::deny::check()
 }
 
 fn core_budget() -> Outcome<()> {
@@ -122,4 +123,34 @@ fn core_budget() -> Outcome<()> {
         say!("lint: runtide-core with {features} features pulls in {crates} crates, itself among them");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(chosen: &[(&'static str, Step)]) -> Vec<&'static str> {
+        chosen.iter().map(|(name, _)| *name).collect()
+    }
+
+    #[test]
+    fn without_a_name_each_step_runs_and_with_names_those() {
+        assert_eq!(chosen(&[]).unwrap().len(), STEPS.len());
+        assert_eq!(names(&chosen(&["links".to_owned(), "fmt".to_owned()]).unwrap()), ["fmt", "links"]);
+    }
+
+    #[test]
+    fn an_unknown_name_is_refused_with_the_known_ones() {
+        let failure = chosen(&["clipy".to_owned()]).unwrap_err();
+        assert_eq!(failure.code(), 2);
+        let line = failure.to_string();
+        assert!(STEPS.iter().all(|(name, _)| line.contains(name)), "{line}");
+    }
+
+    #[test]
+    fn the_help_names_each_step() {
+        let command = <Arguments as clap::Args>::augment_args(clap::Command::new("lint"));
+        let help = command.get_arguments().next().unwrap().get_help().unwrap().to_string();
+        assert!(STEPS.iter().all(|(name, _)| help.contains(name)), "{help}");
+    }
 }

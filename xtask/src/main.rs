@@ -4,16 +4,22 @@
 //! (an unknown option, no root, a package that is missing), 130 interrupted.
 
 mod budget;
+mod clock;
 mod counts;
+mod deny;
 mod examples;
 mod failure;
 mod handover;
 mod links;
 mod lint;
+mod locks;
 mod matrix;
+mod modules;
+mod part;
 mod process;
 mod programs;
 mod report;
+mod targets;
 mod terminal;
 mod test;
 #[cfg(target_os = "linux")]
@@ -21,6 +27,8 @@ mod testbed;
 #[cfg(not(target_os = "linux"))]
 #[path = "testbed_elsewhere.rs"]
 mod testbed;
+mod walls;
+mod words;
 mod workspace;
 
 use std::process::ExitCode;
@@ -46,8 +54,8 @@ enum Chore {
     SupportMatrix(matrix::Arguments),
     /// Check the hand-over between the log's appenders and its commit thread, in many orders (part of `test`)
     Handover,
-    /// Formatting, clippy, docs and their links, licences, and the budget of runtide-core
-    Lint,
+    /// Check everything that can be checked without running a test, or the steps that are named
+    Lint(lint::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -56,7 +64,7 @@ fn main() -> ExitCode {
         Chore::Test(arguments) => test::run(&arguments),
         Chore::SupportMatrix(arguments) => matrix::run(&arguments),
         Chore::Handover => handover::run(),
-        Chore::Lint => lint::run(),
+        Chore::Lint(arguments) => lint::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

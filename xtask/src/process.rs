@@ -1,6 +1,6 @@
 //! Running other programs: every one has a limit, and none outlives an interrupt.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -76,17 +76,6 @@ pub(crate) fn capture(command: &mut Command, limit: Duration, interrupt: Interru
     Ok(Said { status, stdout: text(&stdout), stderr: text(&stderr) })
 }
 
-/// Runs to the end; what it prints goes to the terminal, and each line of its stdout also to `look`.
-pub(crate) fn stream(command: &mut Command, limit: Duration, mut look: impl FnMut(&str)) -> Outcome<ExitStatus> {
-    command.stderr(Stdio::inherit());
-    pump(command, limit, Interrupt::Ends, |_, line| {
-        let mut out = std::io::stdout().lock();
-        // A closed pipe on our side must not lose the count.
-        let _ = out.write_all(line).and_then(|()| out.flush());
-        look(&String::from_utf8_lossy(line));
-    })
-}
-
 /// Runs to the end, and hands each line of its stdout to `look`; what it complains of goes to the terminal.
 pub(crate) fn each_line(command: &mut Command, limit: Duration, mut look: impl FnMut(&str)) -> Outcome<ExitStatus> {
     command.stderr(Stdio::inherit());
@@ -109,6 +98,35 @@ pub(crate) fn pass_through(command: &mut Command, limit: Duration) -> Outcome<Ex
     command.stdin(Stdio::null()).stdout(Stdio::inherit()).stderr(Stdio::inherit());
     let mut child = spawn(command)?;
     wait(&mut child, command, limit, Interrupt::Ends, || {})
+}
+
+/// Runs to the end with the terminal as it is, for at most 25 minutes; anything but success is a failure that names the command.
+pub(crate) fn must_succeed(command: &mut Command) -> Outcome<()> {
+    const LIMIT: Duration = Duration::from_secs(25 * 60);
+    let status = pass_through(command, LIMIT)?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(Failure::failed(format_args!("{}: {status}", workspace::shown(command))))
+}
+
+/// The same command, for what can wait: others have the processor first.
+pub(crate) fn patient(command: &Command) -> Command {
+    let mut patient = if cfg!(unix) { Command::new("nice") } else { Command::new(command.get_program()) };
+    if cfg!(unix) {
+        patient.args(["-n", "10"]).arg(command.get_program());
+    }
+    patient.args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => patient.env(name, value),
+            None => patient.env_remove(name),
+        };
+    }
+    if let Some(folder) = command.get_current_dir() {
+        patient.current_dir(folder);
+    }
+    patient
 }
 
 enum Source {
@@ -253,5 +271,13 @@ mod tests {
         let failure =
             capture(&mut Command::new("no-such-program"), Duration::from_secs(1), Interrupt::Waits).unwrap_err();
         assert_eq!(failure.code(), 2);
+    }
+    #[test]
+    fn what_can_wait_is_the_same_command_and_gives_way() {
+        let mut command = sh("echo $A, $(pwd), $(nice)");
+        command.env("A", "a").current_dir("/");
+        let said = capture(&mut patient(&command), Duration::from_secs(10), Interrupt::Waits).unwrap();
+        let nice = said.stdout.trim().strip_prefix("a, /, ").and_then(|nice| nice.parse::<u8>().ok());
+        assert!(nice.is_some_and(|nice| nice >= 10), "{}", said.stdout);
     }
 }

@@ -2,14 +2,16 @@
 //!
 //! Most of them wait for their daemon most of the time. `cargo test` would run one after the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
+use crate::clock::Clock;
 use crate::counts::Tally;
 use crate::failure::{Failure, Outcome};
 use crate::process::{self, Interrupt};
@@ -18,19 +20,42 @@ use crate::workspace;
 
 /// All of the build, from nothing.
 const BUILD: Duration = Duration::from_secs(40 * 60);
-/// One program.
-const RUN: Duration = Duration::from_secs(25 * 60);
+/// One program, or one `cargo test` with its build.
+const RUN: Duration = Duration::from_secs(30 * 60);
 
-/// Which programs share a daemon, and kill it: of them one runs at a time. Those that need none share a lane of their own.
-fn lane(package: &str, target: &str) -> Option<u8> {
+/// Programs that share a daemon, and kill it: of them one runs at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Lane {
+    Docker,
+    Systemd,
+    Systemd2,
+    Etcd,
+    /// No daemon: what only computes.
+    Alone,
+}
+
+/// The lanes that may take a program; the first that is free does.
+fn lanes_of(package: &str, target: &str) -> &'static [Lane] {
     match (package, target) {
-        ("runtide-docker" | "runtide-examples", _) => Some(0),
-        ("runtide-systemd", "runtide_systemd" | "conformance") => Some(1),
-        // On the second machine.
-        ("runtide-systemd", _) => Some(2),
-        ("runtide-etcd", _) => Some(3),
-        _ => None,
+        ("runtide-docker" | "runtide-examples-tests", _) => &[Lane::Docker],
+        ("runtide-systemd", "runtide_systemd" | "conformance") => &[Lane::Systemd],
+        // A part of a folder of units is all that it needs, of either machine.
+        ("runtide-systemd", "store_conformance") => &[Lane::Systemd2, Lane::Systemd],
+        ("runtide-systemd", _) => &[Lane::Systemd2],
+        ("runtide-etcd", _) => &[Lane::Etcd],
+        _ => &[Lane::Alone],
     }
+}
+
+/// How the second machine of systemd is named to the tests; where it is not, the first one serves.
+pub(crate) const SECOND_MACHINE: [&str; 2] = ["RUNTIDE_TEST_SYSTEMD2", "RUNTIDE_TEST_SYSTEMD2_ROOT"];
+
+/// What cargo built.
+#[derive(Debug, Default)]
+pub(crate) struct Built {
+    pub(crate) programs: Vec<Program>,
+    /// The examples, each with its file.
+    pub(crate) examples: BTreeMap<String, PathBuf>,
 }
 
 /// A program with tests in it.
@@ -48,14 +73,16 @@ pub(crate) struct Program {
 #[derive(Deserialize)]
 struct Message {
     reason: String,
-    manifest_path: Option<PathBuf>,
-    target: Option<Target>,
-    profile: Option<Profile>,
+    package_id: String,
+    manifest_path: PathBuf,
+    target: Target,
+    profile: Profile,
     executable: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
 struct Target {
+    kind: Vec<String>,
     name: String,
 }
 
@@ -64,29 +91,40 @@ struct Profile {
     test: bool,
 }
 
-/// Builds what this selects, and says which programs have tests; the rest, examples among it, is only built.
-pub(crate) fn build(selection: &[&str]) -> Outcome<Vec<Program>> {
-    let mut command = workspace::cargo();
-    command.arg("test").args(selection).args(["--no-run", "--message-format=json-render-diagnostics"]);
-    say!("test: {}", workspace::shown(&command));
-    let mut programs = Vec::new();
-    let status = process::each_line(&mut command, BUILD, |line| programs.extend(of_message(line)))?;
-    if status.success() {
-        Ok(programs)
-    } else {
-        Err(Failure::failed(format_args!("{}: {status}", workspace::shown(&command))))
+/// Builds what these select, one after the other: the programs that have tests, and the examples.
+pub(crate) fn build(selections: &[Vec<String>]) -> Outcome<Built> {
+    let mut built = Built::default();
+    for selection in selections {
+        let mut command = workspace::cargo();
+        command.arg("test").args(selection).args(["--no-run", "--message-format=json-render-diagnostics"]);
+        say!("test: {}", workspace::shown(&command));
+        let status = process::each_line(&mut command, BUILD, |line| built.take(line))?;
+        if !status.success() {
+            return Err(Failure::failed(format_args!("{}: {status}", workspace::shown(&command))));
+        }
+    }
+    Ok(built)
+}
+
+impl Built {
+    fn take(&mut self, line: &str) {
+        let Ok(message) = serde_json::from_str::<Message>(line) else { return };
+        let (Some(file), true) = (message.executable, message.reason == "compiler-artifact") else { return };
+        if message.profile.test {
+            let folder = message.manifest_path.parent().map(PathBuf::from).unwrap_or_default();
+            let package = package(&message.package_id);
+            self.programs.push(Program { package, target: message.target.name, file, folder });
+        } else if message.target.kind.iter().any(|kind| kind == "example") {
+            self.examples.insert(message.target.name, file);
+        }
     }
 }
 
-fn of_message(line: &str) -> Option<Program> {
-    let message: Message = serde_json::from_str(line).ok()?;
-    if message.reason != "compiler-artifact" || !message.profile?.test {
-        return None;
-    }
-    let folder = message.manifest_path?.parent()?.to_path_buf();
-    let package = folder.file_name()?.to_string_lossy();
-    let package = if package.starts_with("runtide-") { package.into_owned() } else { format!("runtide-{package}") };
-    Some(Program { package, target: message.target?.name, file: message.executable?, folder })
+/// The name in `path+file:///w/crates/runtide-core#0.1.0`, or in `path+file:///w/examples#runtide-examples@0.1.0`.
+fn package(id: &str) -> String {
+    let (address, rest) = id.split_once('#').unwrap_or((id, ""));
+    let folder = address.rsplit('/').next().unwrap_or(address);
+    rest.split_once('@').map_or(folder, |(name, _)| name).to_owned()
 }
 
 impl Program {
@@ -95,53 +133,61 @@ impl Program {
         format!("{} {}", self.package, self.target)
     }
 
-    fn lane(&self) -> Option<u8> {
-        lane(&self.package, &self.target)
+    fn lanes(&self) -> &'static [Lane] {
+        lanes_of(&self.package, &self.target)
     }
 
-    fn command(&self) -> Command {
-        let is_patient = self.lane().is_none();
-        // What needs no daemon leaves the processor to those who do, and are judged by when they see what it does.
-        let mut command = if is_patient && cfg!(unix) { Command::new("nice") } else { Command::new(&self.file) };
-        if is_patient && cfg!(unix) {
-            command.args(["-n", "10"]).arg(&self.file);
-        }
+    fn command(&self, lane: Lane) -> Command {
+        let mut command = Command::new(&self.file);
         command.current_dir(&self.folder).env("CARGO_MANIFEST_DIR", &self.folder);
-        command
+        // What needs no daemon leaves the processor to those that do, and are judged by when they see what it does.
+        if lane == Lane::Alone { process::patient(&command) } else { command }
     }
 }
 
-/// Runs all of them, each lane beside the others, with what `prepare` adds to their environment, and says what each printed when it has ended.
-pub(crate) fn run(programs: &[Program], prepare: impl Fn(&mut Command) + Sync, tally: &mut Tally) -> Outcome<()> {
-    let lanes = lanes(programs);
-    let run = |lane: &[&Program]| {
+/// Runs all of them, each lane beside the others, with what `prepare` adds to their environment. What one prints comes when it has ended.
+pub(crate) fn run(
+    programs: &[Program],
+    prepare: impl Fn(&mut Command) + Sync,
+    clock: &Clock,
+    tally: &mut Tally,
+) -> Outcome<()> {
+    let waiting = Mutex::new(programs.iter().collect::<VecDeque<_>>());
+    let run = |lane: Lane| {
         let mut tally = Tally::default();
-        for program in lane.iter().take_while(|_| !process::interrupted()) {
-            let mut command = program.command();
+        while let Some(program) = next(&waiting, lane).filter(|_| !process::interrupted()) {
+            let mut command = program.command(lane);
             prepare(&mut command);
-            one(program, &mut command, &mut tally);
+            if lane == Lane::Systemd {
+                // Named, the second machine would be taken, by a program that may run on either.
+                for name in SECOND_MACHINE {
+                    command.env_remove(name);
+                }
+            }
+            clock.time(&program.shown(), || one(program, &mut command, &mut tally));
         }
         tally
     };
+    let run = &run;
+    let lanes = [Lane::Docker, Lane::Systemd, Lane::Systemd2, Lane::Etcd, Lane::Alone];
     let tallies = thread::scope(|scope| {
-        let running: Vec<_> = lanes.iter().map(|lane| scope.spawn(|| run(lane))).collect();
-        running.into_iter().map(thread::ScopedJoinHandle::join).collect::<Vec<_>>()
+        let running = lanes.map(|lane| scope.spawn(move || run(lane)));
+        running.map(thread::ScopedJoinHandle::join)
     });
     for ended in tallies {
         let ended = ended.map_err(|_| Failure::failed("a lane of test programs came to no end"))?;
-        tally.counts += ended.counts;
-        tally.failures.extend(ended.failures);
+        *tally += ended;
     }
     if process::interrupted() { Err(Failure::interrupted()) } else { Ok(()) }
 }
 
-/// Programs in the order in which they were built, lane by lane.
-fn lanes(programs: &[Program]) -> Vec<Vec<&Program>> {
-    let mut lanes: BTreeMap<Option<u8>, Vec<&Program>> = BTreeMap::new();
-    for program in programs {
-        lanes.entry(program.lane()).or_default().push(program);
-    }
-    lanes.into_values().collect()
+/// The next program that this lane may run: one that no other may, before one that others may as well.
+fn next<'a>(waiting: &Mutex<VecDeque<&'a Program>>, lane: Lane) -> Option<&'a Program> {
+    let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+    let own = waiting.iter().position(|program| program.lanes() == [lane]);
+    let shared = || waiting.iter().position(|program| program.lanes().contains(&lane));
+    let at = own.or_else(shared)?;
+    waiting.remove(at)
 }
 
 fn one(program: &Program, command: &mut Command, tally: &mut Tally) {
@@ -151,6 +197,16 @@ fn one(program: &Program, command: &mut Command, tally: &mut Tally) {
     say!("\ntest: {shown}: {} s\n{}", begin.elapsed().as_secs(), text.trim());
     tally.counts += own.counts;
     tally.failures.extend(own.failures.into_iter().map(|failure| format!("{shown}: {failure}")));
+}
+
+/// Runs one `cargo test`, prints what it says when it has ended, and adds it up.
+pub(crate) fn cargo_test(command: &mut Command, tally: &mut Tally) -> Outcome<()> {
+    let begin = Instant::now();
+    let shown = workspace::shown(command);
+    let (own, text) = ran(command);
+    say!("\ntest: {shown}: {} s\n{}", begin.elapsed().as_secs(), text.trim());
+    *tally += own;
+    if process::interrupted() { Err(Failure::interrupted()) } else { Ok(()) }
 }
 
 /// What the tests of a program come to, and what it printed.
@@ -183,38 +239,53 @@ mod tests {
     }
 
     #[test]
-    fn only_programs_with_tests_are_taken_from_what_cargo_says() {
-        let artifact = |test: bool, executable: &str| {
+    fn programs_with_tests_and_examples_are_taken_from_what_cargo_says_and_nothing_else() {
+        let artifact = |kind: &str, name: &str, test: bool, executable: &str| {
             format!(
-                r#"{{"reason":"compiler-artifact","package_id":"x","manifest_path":"/w/crates/runtide-core/Cargo.toml","target":{{"kind":["test"],"name":"golden","src_path":"/w/x.rs"}},"profile":{{"opt_level":"1","test":{test}}},"features":[],"filenames":[],"executable":{executable},"fresh":true}}"#
+                r#"{{"reason":"compiler-artifact","package_id":"path+file:///w/crates/runtide-core#0.1.0","manifest_path":"/w/crates/runtide-core/Cargo.toml","target":{{"kind":["{kind}"],"name":"{name}","src_path":"/w/x.rs"}},"profile":{{"opt_level":"1","test":{test}}},"features":[],"filenames":[],"executable":{executable},"fresh":true}}"#
             )
         };
-        let found = of_message(&artifact(true, r#""/w/target/debug/deps/golden-1""#)).unwrap();
-        assert_eq!((found.package.as_str(), found.target.as_str()), ("runtide-core", "golden"));
-        assert_eq!(found.folder, PathBuf::from("/w/crates/runtide-core"));
-        assert_eq!(of_message(&artifact(false, r#""/w/target/debug/examples/ps""#)), None);
-        assert_eq!(of_message(&artifact(true, "null")), None);
-        assert_eq!(of_message(r#"{"reason":"build-finished","success":true}"#), None);
-        assert_eq!(of_message("warning: something"), None);
+        let mut built = Built::default();
+        for line in [
+            artifact("test", "it", true, r#""/w/target/debug/deps/it-1""#),
+            artifact("lib", "runtide_core", true, "null"),
+            artifact("example", "ps", false, r#""/w/target/debug/examples/ps""#),
+            artifact("bin", "xtask", false, r#""/w/target/debug/xtask""#),
+            r#"{"reason":"build-finished","success":true}"#.to_owned(),
+            "warning: something".to_owned(),
+        ] {
+            built.take(&line);
+        }
+        let [program] = &built.programs[..] else { panic!("{built:?}") };
+        assert_eq!((program.package.as_str(), program.target.as_str()), ("runtide-core", "it"));
+        assert_eq!(program.folder, PathBuf::from("/w/crates/runtide-core"));
+        assert_eq!(built.examples, BTreeMap::from([("ps".to_owned(), PathBuf::from("/w/target/debug/examples/ps"))]));
     }
 
     #[test]
-    fn who_shares_a_daemon_shares_a_lane_and_nobody_is_left_out() {
+    fn a_package_is_named_by_its_folder_unless_its_id_names_it() {
+        assert_eq!(package("path+file:///w/crates/runtide-core#0.1.0"), "runtide-core");
+        assert_eq!(package("path+file:///w/examples/tests#runtide-examples-tests@0.1.0"), "runtide-examples-tests");
+    }
+
+    #[test]
+    fn one_lane_runs_what_shares_a_daemon_and_each_program_runs_once() {
         let all = [
-            program("runtide-core", "golden"),
+            program("runtide-core", "it"),
             program("runtide-docker", "conformance"),
-            program("runtide-systemd", "storm"),
+            program("runtide-systemd", "store_conformance"),
+            program("runtide-systemd", "it"),
             program("runtide-systemd", "conformance"),
-            program("runtide-systemd", "units"),
-            program("runtide-examples", "killed"),
-            program("runtide-memory", "journal"),
+            program("runtide-examples-tests", "it"),
         ];
-        let named: Vec<Vec<&str>> =
-            lanes(&all).iter().map(|lane| lane.iter().map(|program| program.target.as_str()).collect()).collect();
-        assert_eq!(
-            named,
-            [vec!["golden", "journal"], vec!["conformance", "killed"], vec!["conformance"], vec!["storm", "units"]]
-        );
+        let waiting = Mutex::new(all.iter().collect::<VecDeque<_>>());
+        let target = |lane| next(&waiting, lane).map(|program| program.target.as_str());
+        assert_eq!(target(Lane::Systemd), Some("conformance"), "what only it can run comes first");
+        assert_eq!(target(Lane::Systemd), Some("store_conformance"), "then what it may take from another");
+        assert_eq!([target(Lane::Systemd), target(Lane::Systemd2)], [None, Some("it")]);
+        assert_eq!([target(Lane::Docker), target(Lane::Docker)], [Some("conformance"), Some("it")]);
+        assert_eq!([target(Lane::Alone), target(Lane::Etcd)], [Some("it"), None]);
+        assert!(waiting.lock().unwrap().is_empty());
     }
 
     #[cfg(unix)]

@@ -5,52 +5,91 @@ use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::thread;
+use std::time::Duration;
 
+use crate::clock::Clock;
 use crate::counts::{Counts, Tally};
-use crate::examples::{self, Run};
+use crate::examples::{self, Run as Example};
 use crate::failure::{Doing, Failure, Outcome};
+use crate::part::Part;
 use crate::process::{self, Interrupt};
-use crate::programs;
+use crate::programs::{self, Built, Program};
 use crate::report::{self, Finding, Verdict};
 use crate::terminal::{complain, say};
-use crate::{handover, matrix, testbed, workspace};
+use crate::{handover, lint, matrix, testbed, workspace};
 
-/// One `cargo test`, its build included.
-const TESTS: Duration = Duration::from_secs(20 * 60);
 /// With the installation of packages.
 const UP: Duration = Duration::from_secs(25 * 60);
 const DOWN: Duration = Duration::from_secs(5 * 60);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
+    /// The crates to test, as core, docker, examples (default: everything)
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    #[command(flatten)]
+    daemons: Daemons,
+    /// Write docs/support-matrix.md from what was found
+    #[arg(long)]
+    matrix: bool,
+    /// Lint as well: the short steps first, those that build something beside the tests
+    #[arg(long)]
+    lint: bool,
+}
+
+/// How the daemons come to be there.
+#[derive(Debug, clap::Args)]
+struct Daemons {
     /// Start no daemons, and use none
     #[arg(long)]
     no_real: bool,
     /// Install the packages that the testbed needs (implied by CI=true)
     #[arg(long)]
     install: bool,
-    /// Write docs/support-matrix.md from what was found
-    #[arg(long)]
-    matrix: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
-    let required = list(&env::var("RUNTIDE_REQUIRE_REAL").unwrap_or_default());
-    if arguments.no_real && !required.is_empty() {
+    let part = Part::named(&arguments.names)?;
+    if !part.is_everything() && (arguments.matrix || arguments.lint) {
+        return Err(Failure::refused("--matrix and --lint are for a run of everything"));
+    }
+    let mut required = list(&env::var("RUNTIDE_REQUIRE_REAL").unwrap_or_default());
+    if arguments.daemons.no_real && !required.is_empty() {
         return Err(Failure::refused("--no-real contradicts RUNTIDE_REQUIRE_REAL"));
     }
+    required.retain(|daemon| part.meets(daemon));
     process::catch_interrupts()?;
     let _alone = alone()?;
     let reports = empty_reports()?;
-    let begin = Instant::now();
+    let clock = Clock::start();
 
-    let mut stage = Stage::set(arguments)?;
-    let ran = run_on(&stage, &reports);
-    let cleared = stage.clear();
-    let (tally, runs) = ran?;
+    if arguments.lint {
+        let failed = lint::short(&clock)?;
+        if !failed.is_empty() {
+            return Err(Failure::failed(format_args!("lint: {} failed, so nothing is tested", failed.join(", "))));
+        }
+    }
+    // Each waits for other things: the daemons for files to come, the build for the processor.
+    let (stage, built) = thread::scope(|scope| {
+        let stage = scope.spawn(|| clock.time("daemons", || Stage::set(arguments, &part)));
+        let built = clock.time("build", || programs::build(&part.selection()));
+        (stage.join(), built)
+    });
+    let mut stage = stage.map_err(|_| Failure::failed("the start of the daemons came to no end"))??;
+    let run = Run {
+        part: &part,
+        stage: &stage,
+        reports: &reports,
+        clock: &clock,
+        lint: arguments.lint,
+    };
+    let ran = built.and_then(|built| run.all(built));
+    let cleared = clock.time("daemons, down", || stage.clear());
+    let Ran { tally, examples, unlinted } = ran?;
 
     let mut problems: Vec<String> = cleared.err().into_iter().map(|failure| failure.to_string()).collect();
+    problems.extend(unlinted.into_iter().map(|step| format!("lint: {step}")));
     let findings = report::read(&reports).unwrap_or_else(|failure| {
         problems.push(failure.to_string());
         Vec::new()
@@ -65,9 +104,9 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
     }
 
     let mut counts = with_skipped_laws(tally.counts, &findings);
-    counts += examples::count(&runs);
+    counts += examples::count(&examples);
     counts.failed += u64::try_from(problems.len()).unwrap_or(u64::MAX);
-    summarise(&stage, &findings, &runs, &tally, &problems, begin.elapsed());
+    summarise(&stage, &findings, &examples, &tally, &problems, &clock);
     say!("{} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.skipped);
     if counts.failed == 0 { Ok(()) } else { Err(Failure::silent()) }
 }
@@ -113,56 +152,81 @@ fn empty_reports() -> Outcome<PathBuf> {
     Ok(folder)
 }
 
-/// Runs all test programs, the examples in the documentation, the hand-over under its checker, then the examples.
-fn run_on(stage: &Stage, reports: &Path) -> Outcome<(Tally, Vec<Run>)> {
-    let mut tally = Tally::default();
-    let mut programs = programs::build(&workspace::ALL)?;
-    let begin = Instant::now();
-    let prepare = |command: &mut Command| {
-        command.env("RUNTIDE_REPORT_DIR", reports);
-        stage.apply(command);
-    };
-    programs::run(&programs, prepare, &mut tally)?;
-    programs.retain(|program| program.package == "runtide-systemd" && program.target.ends_with("conformance"));
-    for again in testbed::LATER.into_iter().filter_map(|daemon| stage.again_on(daemon)) {
-        let prepare = |command: &mut Command| {
-            prepare(command);
-            // Named, it would be taken for the one that the store is to use.
-            command.env_remove("RUNTIDE_TEST_SYSTEMD2").envs(&again);
-        };
-        programs::run(&programs, prepare, &mut tally)?;
-    }
-    say!("test: all programs took {} s", begin.elapsed().as_secs());
-    let mut command = workspace::cargo();
-    command.args(["test", "--doc"]).args(workspace::ALL).arg("--no-fail-fast");
-    stage.apply(&mut command);
-    tests(&mut command, &mut tally)?;
-    handover::tests(&mut tally)?;
-    say!("test: examples");
-    let runs = examples::run(&stage.environment)?;
-    Ok((tally, runs))
+/// A run, once everything is built and the daemons are up.
+struct Run<'a> {
+    part: &'a Part,
+    stage: &'a Stage,
+    reports: &'a Path,
+    clock: &'a Clock,
+    lint: bool,
 }
 
-/// Runs one `cargo test`, and adds up what it says.
-pub(crate) fn tests(command: &mut Command, tally: &mut Tally) -> Outcome<()> {
-    say!("test: {}", workspace::shown(command));
-    let failed = tally.counts.failed;
-    let status = process::stream(command, TESTS, |line| tally.take(line));
-    match status {
-        Ok(status) if status.success() => {}
-        Ok(status) if tally.counts.failed == failed => {
-            // It did not compile, or a test took its whole program down.
-            tally.counts.failed += 1;
-            tally.failures.push(format!("{}: {status}, and no test says why", workspace::shown(command)));
+/// What came of it.
+struct Ran {
+    tally: Tally,
+    examples: Vec<Example>,
+    /// The steps of the lint that failed.
+    unlinted: Vec<&'static str>,
+}
+
+impl Run<'_> {
+    /// Runs all test programs, and beside them what waits for cargo; then the examples, which would disturb the programs' daemons.
+    fn all(&self, built: Built) -> Outcome<Ran> {
+        let Built { mut programs, examples } = built;
+        let mut tally = Tally::default();
+        let beside = thread::scope(|scope| {
+            let beside = scope.spawn(|| self.beside());
+            let ran = self.programs(&programs, &BTreeMap::new(), &mut tally);
+            beside.join().map_err(|_| Failure::failed("what ran beside the programs came to no end")).and_then(
+                |beside| {
+                    ran?;
+                    beside
+                },
+            )
+        });
+        let (more, unlinted) = beside?;
+        tally += more;
+        programs.retain(|program| program.package == "runtide-systemd" && program.target.ends_with("conformance"));
+        for again in testbed::LATER.into_iter().filter_map(|daemon| self.stage.again_on(daemon)) {
+            self.programs(&programs, &again, &mut tally)?;
         }
-        Ok(_) => {}
-        Err(_) if process::interrupted() => return Err(Failure::interrupted()),
-        Err(failure) => {
-            tally.counts.failed += 1;
-            tally.failures.push(failure.to_string());
+        let mut runs = Vec::new();
+        if self.part.has("runtide-examples") {
+            say!("test: examples");
+            runs = self.clock.time("examples", || examples::run(&self.stage.environment, &examples))?;
         }
+        Ok(Ran { tally, examples: runs, unlinted })
     }
-    Ok(())
+
+    /// Runs the programs; with what takes the place of the usual daemons, if that is not empty.
+    fn programs(&self, programs: &[Program], again: &BTreeMap<String, String>, tally: &mut Tally) -> Outcome<()> {
+        let prepare = |command: &mut Command| {
+            command.env("RUNTIDE_REPORT_DIR", self.reports);
+            self.stage.apply(command);
+            if !again.is_empty() {
+                // Named, it would be taken for the one that the store is to use.
+                for name in programs::SECOND_MACHINE {
+                    command.env_remove(name);
+                }
+                command.envs(again);
+            }
+        };
+        programs::run(programs, prepare, self.clock, tally)
+    }
+
+    /// One cargo after the other, since each locks the target folder: the rest of the lint, the examples in the documentation, the hand-over.
+    fn beside(&self) -> Outcome<(Tally, Vec<&'static str>)> {
+        let mut tally = Tally::default();
+        let unlinted = if self.lint { lint::long(self.clock)? } else { Vec::new() };
+        let mut command = workspace::cargo();
+        command.args(["test", "--doc"]).args(self.part.documented()?.selection()).arg("--no-fail-fast");
+        self.stage.apply(&mut command);
+        self.clock.time("doc tests", || programs::cargo_test(&mut process::patient(&command), &mut tally))?;
+        if self.part.is_everything() {
+            self.clock.time("hand-over", || handover::tests(&mut tally))?;
+        }
+        Ok((tally, unlinted))
+    }
 }
 
 /// To cargo's own count a law that skipped itself has passed: it is one test that returned. Not to ours.
@@ -171,7 +235,7 @@ fn with_skipped_laws(counts: Counts, findings: &[Finding]) -> Counts {
     Counts { passed: counts.passed - skipped, skipped: counts.skipped + skipped, ..counts }
 }
 
-fn summarise(stage: &Stage, findings: &[Finding], runs: &[Run], tally: &Tally, problems: &[String], took: Duration) {
+fn summarise(stage: &Stage, findings: &[Finding], runs: &[Example], tally: &Tally, problems: &[String], clock: &Clock) {
     say!("\n{}", report::table(findings));
     let mut rows = vec![["example", "", ""].map(str::to_owned)];
     for run in runs {
@@ -182,7 +246,10 @@ fn summarise(stage: &Stage, findings: &[Finding], runs: &[Run], tally: &Tally, p
         };
         rows.push([run.what.clone(), verdict.to_owned(), run.reason.clone().unwrap_or_default()]);
     }
-    say!("{}", report::aligned(&rows));
+    if !runs.is_empty() {
+        say!("{}", report::aligned(&rows));
+    }
+    say!("{}", clock.table());
     for (daemon, state) in &stage.daemons {
         say!("daemon {daemon}: {state}");
     }
@@ -198,7 +265,7 @@ fn summarise(stage: &Stage, findings: &[Finding], runs: &[Run], tally: &Tally, p
         counts.passed,
         counts.failed,
         counts.skipped,
-        took.as_secs()
+        clock.elapsed().as_secs()
     );
 }
 
@@ -215,17 +282,18 @@ struct Stage {
 }
 
 impl Stage {
-    fn set(arguments: &Arguments) -> Outcome<Self> {
+    /// Starts the daemons that the tests of this part meet.
+    fn set(arguments: &Arguments, part: &Part) -> Outcome<Self> {
         let tool = env::current_exe().doing("cannot find this program")?;
         let mut stage = Self {
             tool,
             environment: BTreeMap::new(),
-            hermetic: arguments.no_real,
+            hermetic: arguments.daemons.no_real,
             daemons: Vec::new(),
             missing: Vec::new(),
             started: Vec::new(),
         };
-        let wanted = |daemon: &&str| arguments.matrix || !testbed::LATER.contains(daemon);
+        let wanted = |daemon: &&str| part.meets(daemon) && (arguments.matrix || !testbed::LATER.contains(daemon));
         for daemon in testbed::KNOWN.into_iter().filter(wanted) {
             let stands = stage.daemon(daemon, arguments)?;
             say!("test: {daemon}: {stands}");
@@ -236,7 +304,7 @@ impl Stage {
 
     /// Gets one daemon if it can be had; in words, how it stands.
     fn daemon(&mut self, daemon: &'static str, arguments: &Arguments) -> Outcome<String> {
-        if arguments.no_real {
+        if arguments.daemons.no_real {
             return Ok("not used (--no-real)".to_owned());
         }
         let variable = variable(daemon);
@@ -255,7 +323,7 @@ impl Stage {
         }
         let was_up = self.testbed(&["status", daemon], DOWN)?.status.success();
         let mut up = vec!["up", daemon];
-        if arguments.install {
+        if arguments.daemons.install {
             up.push("--install");
         }
         if !was_up {

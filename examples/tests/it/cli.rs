@@ -15,13 +15,13 @@ const EXAMPLES: [&str; 6] = ["watch", "ps", "logs", "journal", "store", "custom_
 /// Nobody listens here.
 const NOWHERE: &str = "unix:///nonexistent/docker.sock";
 
-/// Cargo builds them beside the tests, whenever it builds all of a package's tests.
+/// Cargo builds them into a folder beside the tests' own.
 fn example(name: &str) -> Command {
     let mut folder: PathBuf = env::current_exe().unwrap();
     folder.pop();
     folder.set_file_name("examples");
     let binary = folder.join(format!("{name}{}", env::consts::EXE_SUFFIX));
-    assert!(binary.is_file(), "{} is not there: run `cargo test -p runtide-examples`", binary.display());
+    assert!(binary.is_file(), "{} is not there: run `cargo xtask test examples`", binary.display());
     let mut command = Command::new(binary);
     command.env("DOCKER_HOST", NOWHERE);
     for variable in ["DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_API_VERSION", "CLICOLOR_FORCE"]

@@ -1,0 +1,122 @@
+//! What a run of `cargo xtask test` tests: everything, or some crates with the daemons that they meet.
+
+use crate::failure::{Failure, Outcome};
+use crate::{targets, workspace};
+
+/// Packages whose tests meet daemons, each with the names of those.
+const MEETS: [(&str, &[&str]); 4] = [
+    ("runtide-docker", &["docker"]),
+    ("runtide-etcd", &["etcd"]),
+    ("runtide-systemd", &["systemd", "systemd2", "systemd-user"]),
+    ("runtide-examples-tests", &["docker", "systemd"]),
+];
+
+/// A package, and the one that has its tests.
+const TESTED_BY: [(&str, &str); 1] = [("runtide-examples", "runtide-examples-tests")];
+
+/// What is tested.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Everything,
+    Packages(Vec<String>),
+}
+
+impl Part {
+    /// Finds the packages of these names, as cargo calls them or without `runtide-`; without names, everything.
+    pub(crate) fn named(names: &[String]) -> Outcome<Self> {
+        if names.is_empty() {
+            return Ok(Self::Everything);
+        }
+        let known: Vec<String> = targets::packages()?.into_iter().map(|package| package.name).collect();
+        Self::among(names, &known)
+    }
+
+    fn among(names: &[String], known: &[String]) -> Outcome<Self> {
+        let mut packages = Vec::new();
+        for name in names {
+            let whole = format!("runtide-{name}");
+            let Some(package) = known.iter().find(|package| *package == name || **package == whole) else {
+                let short: Vec<&str> = known.iter().map(|name| name.strip_prefix("runtide-").unwrap_or(name)).collect();
+                return Err(Failure::refused(format_args!(
+                    "test: nothing is named {name}; there are {}",
+                    short.join(", ")
+                )));
+            };
+            let tests = TESTED_BY.iter().find(|(of, _)| of == package).map(|(_, by)| (*by).to_owned());
+            for package in std::iter::once(package.clone()).chain(tests) {
+                if !packages.contains(&package) {
+                    packages.push(package);
+                }
+            }
+        }
+        Ok(Self::Packages(packages))
+    }
+
+    /// What of it has documentation with examples to run: cargo refuses to look for some in a package without a library.
+    pub(crate) fn documented(&self) -> Outcome<Self> {
+        let Self::Packages(chosen) = self else { return Ok(Self::Everything) };
+        let with_library = targets::packages()?.into_iter().filter(targets::Package::has_library);
+        Ok(Self::Packages(with_library.map(|package| package.name).filter(|name| chosen.contains(name)).collect()))
+    }
+
+    pub(crate) fn is_everything(&self) -> bool {
+        *self == Self::Everything
+    }
+
+    /// Whether this package is tested.
+    pub(crate) fn has(&self, package: &str) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Packages(packages) => packages.iter().any(|name| name == package),
+        }
+    }
+
+    /// Whether a test meets this daemon.
+    pub(crate) fn meets(&self, daemon: &str) -> bool {
+        self.is_everything() || MEETS.iter().any(|(package, daemons)| self.has(package) && daemons.contains(&daemon))
+    }
+
+    /// The arguments of cargo that select it.
+    pub(crate) fn selection(&self) -> Vec<String> {
+        match self {
+            Self::Packages(packages) => {
+                let named = packages.iter().flat_map(|package| ["--package".to_owned(), package.clone()]);
+                named.chain(["--all-features".to_owned()]).collect()
+            }
+            Self::Everything => workspace::ALL.map(str::to_owned).to_vec(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(names: &[&str]) -> Outcome<Part> {
+        let known = ["runtide-core", "runtide-docker", "runtide-examples", "runtide-examples-tests", "xtask"];
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        Part::among(&owned(names), &owned(&known))
+    }
+
+    #[test]
+    fn a_package_is_found_by_its_name_and_by_the_end_of_it() {
+        assert_eq!(part(&["core"]).unwrap(), part(&["runtide-core", "core"]).unwrap());
+        assert!(part(&["xtask"]).unwrap().has("xtask"));
+        assert!(!part(&["core"]).unwrap().has("runtide-docker"));
+    }
+
+    #[test]
+    fn an_unknown_name_is_refused_with_the_known_ones() {
+        let failure = part(&["dokcer"]).unwrap_err();
+        assert_eq!(failure.code(), 2);
+        assert!(failure.to_string().ends_with("core, docker, examples, examples-tests, xtask"), "{failure}");
+    }
+
+    #[test]
+    fn the_daemons_are_those_that_its_tests_meet() {
+        assert!(part(&["docker"]).unwrap().meets("docker") && !part(&["docker"]).unwrap().meets("systemd"));
+        assert!(!part(&["core"]).unwrap().meets("docker"));
+        assert!(Part::Everything.meets("etcd"));
+        assert!(part(&["examples"]).unwrap().meets("systemd"), "its tests are a package of their own");
+    }
+}
