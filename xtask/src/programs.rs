@@ -92,18 +92,17 @@ struct Profile {
 }
 
 /// Builds what these select, one after the other: the programs that have tests, and the examples.
-pub(crate) fn build(selections: &[Vec<String>]) -> Outcome<Built> {
+pub(crate) fn build(selection: &[String]) -> Outcome<Built> {
     let mut built = Built::default();
-    for selection in selections {
-        let mut command = workspace::cargo();
-        command.arg("test").args(selection).args(["--no-run", "--message-format=json-render-diagnostics"]);
-        say!("test: {}", workspace::shown(&command));
-        let status = process::each_line(&mut command, BUILD, |line| built.take(line))?;
-        if !status.success() {
-            return Err(Failure::failed(format_args!("{}: {status}", workspace::shown(&command))));
-        }
+    let mut command = workspace::cargo();
+    command.arg("test").args(selection).args(["--no-run", "--message-format=json-render-diagnostics"]);
+    say!("test: {}", workspace::shown(&command));
+    let status = process::each_line(&mut command, BUILD, |line| built.take(line))?;
+    if status.success() {
+        Ok(built)
+    } else {
+        Err(Failure::failed(format_args!("{}: {status}", workspace::shown(&command))))
     }
-    Ok(built)
 }
 
 impl Built {

@@ -77,13 +77,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
         (stage.join(), built)
     });
     let mut stage = stage.map_err(|_| Failure::failed("the start of the daemons came to no end"))??;
-    let run = Run {
-        part: &part,
-        stage: &stage,
-        reports: &reports,
-        clock: &clock,
-        lint: arguments.lint,
-    };
+    let run = Run { part: &part, stage: &stage, reports: &reports, clock: &clock, lint: arguments.lint };
     let ran = built.and_then(|built| run.all(built));
     let cleared = clock.time("daemons, down", || stage.clear());
     let Ran { tally, examples, unlinted } = ran?;
