@@ -52,11 +52,12 @@ impl Part {
         Ok(Self::Packages(packages))
     }
 
-    /// What of it has documentation with examples to run: cargo refuses to look for some in a package without a library.
-    pub(crate) fn documented(&self) -> Outcome<Self> {
-        let Self::Packages(chosen) = self else { return Ok(Self::Everything) };
+    /// What of it has documentation with examples to run, if anything: cargo refuses to look for some in a package without a library.
+    pub(crate) fn documented(&self) -> Outcome<Option<Self>> {
+        let Self::Packages(chosen) = self else { return Ok(Some(Self::Everything)) };
         let with_library = targets::packages()?.into_iter().filter(targets::Package::has_library);
-        Ok(Self::Packages(with_library.map(|package| package.name).filter(|name| chosen.contains(name)).collect()))
+        let names: Vec<_> = with_library.map(|package| package.name).filter(|name| chosen.contains(name)).collect();
+        Ok((!names.is_empty()).then_some(Self::Packages(names)))
     }
 
     pub(crate) fn is_everything(&self) -> bool {
@@ -76,14 +77,14 @@ impl Part {
         self.is_everything() || MEETS.iter().any(|(package, daemons)| self.has(package) && daemons.contains(&daemon))
     }
 
-    /// The arguments of cargo that select it.
+    /// The arguments of cargo that select it, with all features.
     pub(crate) fn selection(&self) -> Vec<String> {
         match self {
-            Self::Packages(packages) => {
-                let named = packages.iter().flat_map(|package| ["--package".to_owned(), package.clone()]);
-                named.chain(["--all-features".to_owned()]).collect()
-            }
             Self::Everything => workspace::ALL.map(str::to_owned).to_vec(),
+            Self::Packages(packages) => {
+                let named = packages.iter().flat_map(|name| ["--package".to_owned(), name.clone()]);
+                std::iter::once("--all-features".to_owned()).chain(named).collect()
+            }
         }
     }
 }

@@ -91,7 +91,7 @@ struct Profile {
     test: bool,
 }
 
-/// Builds what these select, one after the other: the programs that have tests, and the examples.
+/// Builds what this selects: the programs that have tests, and the examples.
 pub(crate) fn build(selection: &[String]) -> Outcome<Built> {
     let mut built = Built::default();
     let mut command = workspace::cargo();

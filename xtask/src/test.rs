@@ -212,10 +212,12 @@ impl Run<'_> {
     fn beside(&self) -> Outcome<(Tally, Vec<&'static str>)> {
         let mut tally = Tally::default();
         let unlinted = if self.lint { lint::long(self.clock)? } else { Vec::new() };
-        let mut command = workspace::cargo();
-        command.args(["test", "--doc"]).args(self.part.documented()?.selection()).arg("--no-fail-fast");
-        self.stage.apply(&mut command);
-        self.clock.time("doc tests", || programs::cargo_test(&mut process::patient(&command), &mut tally))?;
+        if let Some(documented) = self.part.documented()? {
+            let mut command = workspace::cargo();
+            command.args(["test", "--doc"]).args(documented.selection()).arg("--no-fail-fast");
+            self.stage.apply(&mut command);
+            self.clock.time("doc tests", || programs::cargo_test(&mut process::patient(&command), &mut tally))?;
+        }
         if self.part.is_everything() {
             self.clock.time("hand-over", || handover::tests(&mut tally))?;
         }
