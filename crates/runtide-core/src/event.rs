@@ -155,41 +155,13 @@ impl FieldSet {
 
     /// The fields of which something is known, for an instance seen for the first time.
     pub(crate) fn known(instance: &Instance) -> Self {
-        let nobody = Instance::new("", "", "", instance.kind, instance.state);
-        Self::collect(&nobody, instance, &["kind", "state"])
+        let empty = Instance::new("", "", "", instance.kind, instance.state);
+        Self::collect(&empty, instance, &["kind", "state"])
     }
 
     fn collect(before: &Instance, after: &Instance, always: &[&str]) -> Self {
-        let mut fields = Vec::new();
-        macro_rules! compare {
-            ($($field:ident),*) => { $(
-                if before.$field != after.$field || always.contains(&stringify!($field)) {
-                    fields.push(Cow::Borrowed(stringify!($field)));
-                }
-            )* };
-        }
-        compare!(
-            id,
-            incarnation,
-            name,
-            backend,
-            kind,
-            state,
-            health,
-            exit,
-            reason,
-            image,
-            labels,
-            ports,
-            addresses,
-            group,
-            node,
-            created_at,
-            started_at,
-            finished_at,
-            restarts
-        );
-        Self(fields)
+        let differing = before.compared(after).filter(|(name, differs)| *differs || always.contains(name));
+        Self(differing.map(|(name, _)| Cow::Borrowed(name)).collect())
     }
 
     /// Whether nothing differs.

@@ -1,5 +1,7 @@
 //! What is known of one instance at one moment: [`Instance`] and its parts.
 
+mod fields;
+
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
@@ -16,6 +18,9 @@ use crate::{
     labels::Labels,
     names::names,
 };
+
+pub(crate) use self::fields::Class;
+pub use self::fields::FieldDifference;
 
 names! {
     /// One configured backend, as `docker:local`: the same after a restart of the process, free of secrets.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::source::Edge;
 use crate::{
     event::{FieldSet, RuntimeEventKind},
-    instance::{BackendId, Instance, InstanceState},
+    instance::{BackendId, Class, Instance, InstanceState},
 };
 
 /// Whether the two are provably of different lives.
@@ -20,41 +20,9 @@ pub(super) fn lifecycle_differs(before: &Instance, after: &Instance) -> bool {
         || other_life(before, after)
 }
 
-/// Whether they contradict each other in a field that both know.
-pub(super) fn contradicts(before: &Instance, after: &Instance) -> bool {
-    macro_rules! known {
-        ($($field:ident),*) => { $( (before.$field.is_some() && after.$field.is_some() && before.$field != after.$field) || )* false };
-    }
-    before.name != after.name
-        || before.kind != after.kind
-        || before.state != after.state
-        || known!(
-            incarnation,
-            health,
-            exit,
-            reason,
-            image,
-            labels,
-            ports,
-            addresses,
-            group,
-            node,
-            created_at,
-            started_at,
-            finished_at,
-            restarts
-        )
-}
-
 /// Whether nothing differs but the count of changes.
 pub(super) fn is_same(before: &Instance, after: &Instance) -> bool {
     FieldSet::between(before, after).is_empty()
-}
-
-macro_rules! keep {
-    ($before:ident, $after:ident, $($field:ident),*) => {
-        $( if $after.$field.is_none() { $after.$field.clone_from(&$before.$field); } )*
-    };
 }
 
 /// What is known after a look: what it leaves out stays as it was known, unless it was bound to a life, or to being
@@ -67,15 +35,15 @@ pub(super) fn merged(before: &Instance, look: &Instance) -> Instance {
 
 /// The same in place.
 fn take(before: &Instance, after: &mut Instance) {
-    keep!(before, after, image, labels, group, node, created_at);
+    after.keep(before, Class::Stable);
     let begins = !before.state.is_alive() && after.state.is_alive();
     if !begins && !other_life(before, after) {
-        keep!(before, after, incarnation, started_at, restarts);
+        after.keep(before, Class::PerRun);
         if !after.state.is_alive() {
-            keep!(before, after, exit, reason, finished_at);
+            after.keep(before, Class::AtEnd);
         }
         if before.state.is_alive() && after.state.is_alive() {
-            keep!(before, after, health, ports, addresses);
+            after.keep(before, Class::WhileAlive);
         }
     }
     after.generation = before.generation;
@@ -106,7 +74,7 @@ pub(super) fn take_over_gap(before: &Instance, after: &mut Instance) {
     if before.incarnation.is_some() && before.incarnation == after.incarnation {
         return take(before, after);
     }
-    keep!(before, after, image, labels, group, node, created_at);
+    after.keep(before, Class::Stable);
     after.generation = before.generation;
 }
 
@@ -114,8 +82,8 @@ pub(super) fn take_over_gap(before: &Instance, after: &mut Instance) {
 fn ended(before: &Instance) -> Instance {
     let mut after = before.clone();
     after.state = InstanceState::Stopped;
-    (after.exit, after.reason, after.finished_at) = (None, None, None);
-    (after.health, after.ports, after.addresses) = (None, None, None);
+    after.forget(Class::AtEnd);
+    after.forget(Class::WhileAlive);
     after
 }
 
@@ -138,7 +106,7 @@ pub(super) fn after_edge(before: &Instance, edge: &Edge) -> Option<Instance> {
     if conflict || (!was.is_alive() && is.is_alive()) {
         begin(&mut after);
     } else if was.is_alive() != is.is_alive() {
-        (after.health, after.ports, after.addresses) = (None, None, None);
+        after.forget(Class::WhileAlive);
     }
     if edge.incarnation.is_some() {
         after.incarnation.clone_from(&edge.incarnation);
@@ -151,9 +119,9 @@ pub(super) fn after_edge(before: &Instance, edge: &Edge) -> Option<Instance> {
 
 /// Forgets what was bound to an earlier life.
 fn begin(after: &mut Instance) {
-    (after.incarnation, after.exit, after.reason, after.restarts) = (None, None, None, None);
-    (after.started_at, after.finished_at) = (None, None);
-    (after.health, after.ports, after.addresses) = (None, None, None);
+    after.forget(Class::PerRun);
+    after.forget(Class::AtEnd);
+    after.forget(Class::WhileAlive);
 }
 
 /// What an edge alone says of an instance that nobody knew; `None`: nothing but its id.
@@ -283,7 +251,7 @@ mod tests {
     #[test]
     fn only_what_both_know_can_contradict() {
         let (a, b) = (Instance { restarts: Some(1), ..instance(S::Running) }, instance(S::Running));
-        assert!(!contradicts(&a, &b));
-        assert!(contradicts(&a, &Instance { restarts: Some(2), ..b }));
+        assert!(!a.contradicts(&b));
+        assert!(a.contradicts(&Instance { restarts: Some(2), ..b }));
     }
 }

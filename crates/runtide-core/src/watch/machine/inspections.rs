@@ -219,7 +219,7 @@ impl Machine {
                 continue;
             }
             if known.is_none_or(|known| !merge::is_same(known, seen)) {
-                contradicted |= known.is_none_or(|known| merge::contradicts(known, seen));
+                contradicted |= known.is_none_or(|known| known.contradicts(seen));
                 changed.push(Arc::clone(seen));
             }
         }
