@@ -56,7 +56,7 @@ pub trait ExecControl: Send + Sync {
     async fn wait(&self) -> Result<Option<ExitStatus>>;
 }
 
-/// What to run.
+/// Process to run.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ExecOptions {
@@ -81,7 +81,7 @@ setters!(ExecOptions {
     with_env: env: BTreeMap<String, String>;
     /// `user[:group]`.
     with_user: user: Option<String>;
-    /// Where it runs.
+    /// Working directory.
     with_working_dir: working_dir: Option<String>;
     /// With a terminal.
     with_tty: tty: Option<TtySize>;

@@ -20,7 +20,7 @@ pub trait ImageManager: fmt::Debug + Send + Sync {
     /// Every image that is there.
     async fn list(&self) -> Result<Vec<ImageInfo>>;
 
-    /// Whether it is there; an `Err` is not a no.
+    /// True if it is there; an `Err` is not a no.
     async fn exists(&self, image: &ImageRef) -> Result<bool>;
 
     /// All that is known of one.
@@ -95,7 +95,7 @@ pub struct BuildOptions {
     pub tags: Vec<ImageRef>,
     /// Labels of the result.
     pub labels: Labels,
-    /// Build every step anew.
+    /// Build every step again.
     pub no_cache: bool,
 }
 
@@ -110,7 +110,7 @@ setters!(BuildOptions {
     with_tags: tags: Vec<ImageRef>;
     /// Labels of the result.
     with_labels: labels: Labels;
-    /// Build every step anew.
+    /// Build every step again.
     with_no_cache: no_cache;
 });
 
@@ -170,7 +170,7 @@ pub enum ImageProgress {
         /// Of so much, where it is known.
         total: Option<u64>,
     },
-    /// What the build printed.
+    /// Output of the build.
     Output(Bytes),
     /// The image is there.
     Done(ImageRef),

@@ -11,7 +11,7 @@ use crate::{
     names::setters,
 };
 
-/// The verbs of an instance's life. See the module of managers for what every verb promises.
+/// The verbs of an instance's lifecycle. The module of managers has the guarantees of every verb.
 #[async_trait]
 pub trait LifecycleManager: Debug + Send + Sync {
     /// Starts it; returns once it runs, or ran and ended.
@@ -35,7 +35,7 @@ pub trait LifecycleManager: Debug + Send + Sync {
     /// Thaws it.
     async fn unpause(&self, id: &InstanceId) -> Result<Effect>;
 
-    /// The end of the present life, at once if it is over; `None`: it ended and the runtime does not say how.
+    /// The exit of the present run, at once if it is over; `None`: it ended and the runtime does not report how.
     ///
     /// Has no deadline of its own. Dropping it stops waiting and nothing else.
     ///

@@ -24,7 +24,7 @@ pub trait LogManager: Debug + Send + Sync {
     async fn logs(&self, id: &InstanceId, options: LogOptions) -> Result<LogStream>;
 }
 
-/// What to read. By default everything that is there.
+/// Output to read. By default everything that is there.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct LogOptions {
@@ -86,7 +86,7 @@ pub enum LogSource {
     Stdout,
     /// Standard error.
     Stderr,
-    /// The outputs cannot be told apart.
+    /// The outputs cannot be distinguished.
     Console,
 }
 

@@ -3,7 +3,7 @@
 //! # Behavior of every verb
 //! * `Ok` means that the effect is there. A verb towards a state that holds already is [`Effect::Unchanged`].
 //! * It connects lazily and ends within the backend's deadline (`Timeout`: the outcome is unknown).
-//! * It may be dropped at any await without harm to the backend; what the runtime was told it may still do.
+//! * It may be dropped at any await without harm to the backend; the runtime may still do what it was asked.
 //! * Managers are stateless handles: scope is passed per call.
 
 mod exec;
@@ -34,13 +34,13 @@ pub use self::{
     volume::{VolumeId, VolumeInfo, VolumeManager, VolumeSpec},
 };
 
-/// Bounded: a reader who stops holds the runtime back instead of filling memory.
+/// Bounded: a reader that stops holds the runtime back instead of filling memory.
 pub type ByteReader = Pin<Box<dyn AsyncRead + Send>>;
 
 /// Shutting it down is half-close.
 pub type ByteWriter = Pin<Box<dyn AsyncWrite + Send>>;
 
-/// Whether there was work to do; the wanted state holds.
+/// Effect of a verb; the wanted state holds in either case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[must_use]
 pub enum Effect {

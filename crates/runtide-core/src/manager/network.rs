@@ -46,7 +46,7 @@ pub trait NetworkManager: Debug + Send + Sync {
     async fn disconnect(&self, network: &NetworkId, instance: &InstanceId) -> Result<Effect>;
 }
 
-/// What to create.
+/// Specification of a network.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]

@@ -29,14 +29,14 @@ pub trait ProvisionManager: Debug + Send + Sync {
     async fn create(&self, spec: &InstanceSpec) -> Result<InstanceId>;
 }
 
-/// What to create, in the common words.
+/// Specification of an instance, in terms common to all runtimes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct InstanceSpec {
     /// No name: the runtime picks one.
     pub name: Option<String>,
-    /// What it is made from.
+    /// Image that it is created from.
     pub image: Option<ImageRef>,
     /// Replaces the image's entry point; empty clears it.
     pub entrypoint: Option<Vec<String>>,
@@ -50,7 +50,7 @@ pub struct InstanceSpec {
     pub working_dir: Option<String>,
     /// The user's labels.
     pub labels: Labels,
-    /// What is mounted where.
+    /// Mounts.
     pub mounts: Vec<Mount>,
     /// Exposed ports, and where the host publishes them; a published port 0 lets the runtime pick.
     pub ports: Vec<Port>,
@@ -64,7 +64,7 @@ pub struct InstanceSpec {
     pub pids: Option<NonZeroU32>,
     /// When the runtime starts it again.
     pub restart: RestartPolicy,
-    /// What asks it to end.
+    /// Signal that asks it to end.
     pub stop_signal: Option<UnixSignal>,
     /// How long it is given to end.
     pub stop_timeout: Option<Duration>,
@@ -83,11 +83,11 @@ impl InstanceSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Mount {
-    /// Where its content lives.
+    /// Source of its content.
     pub source: MountSource,
     /// An absolute path inside the instance.
     pub target: PathBuf,
-    /// Whether the instance may not write.
+    /// True if the instance may not write.
     #[serde(default)]
     pub read_only: bool,
 }
@@ -106,7 +106,7 @@ impl Mount {
     }
 }
 
-/// Where a mount's content lives.
+/// Source of a mount's content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

@@ -30,7 +30,7 @@ pub trait SidecarManager: Debug + Send + Sync {
     async fn stop(&self, sidecar: &Sidecar) -> Result<Effect>;
 }
 
-/// What to start.
+/// Specification of a sidecar.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SidecarSpec {
@@ -90,12 +90,12 @@ pub struct Sidecar {
     pub id: InstanceId,
     /// The network, if one was asked for.
     pub network: Option<NetworkId>,
-    /// What made it.
+    /// The operation that created it.
     pub operation: OperationId,
 }
 
 impl Sidecar {
-    /// What was started, and by which operation.
+    /// The sidecar that was started, and its operation.
     pub fn new(id: InstanceId, network: Option<NetworkId>, operation: OperationId) -> Self {
         Self { id, network, operation }
     }

@@ -28,7 +28,7 @@ pub trait SnapshotManager: Debug + Send + Sync {
     async fn delete(&self, id: &InstanceId, snapshot: &SnapshotId) -> Result<Effect>;
 }
 
-/// What a snapshot holds.
+/// Contents of a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -45,7 +45,7 @@ pub enum SnapshotScope {
 pub struct SnapshotInfo {
     /// Its name.
     pub id: SnapshotId,
-    /// What it holds.
+    /// Its contents.
     pub scope: SnapshotScope,
     /// When it was taken.
     #[serde(default, with = "crate::time::option")]

@@ -19,11 +19,11 @@ pub trait StatsManager: Debug + Send + Sync {
     /// `Conflict` if it does not run.
     async fn usage(&self, id: &InstanceId) -> Result<Usage>;
 
-    /// One reading per period, to the end of the life.
+    /// One reading per period, to the end of the run.
     async fn usage_stream(&self, id: &InstanceId, every: Duration) -> Result<UsageStream>;
 }
 
-/// One reading: totals since the life began. Absent is not zero.
+/// One reading: totals since the run began. Absent is not zero.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Usage {
@@ -66,6 +66,6 @@ impl Usage {
 }
 
 streams! {
-    /// Readings, one per period, to the end of the life.
+    /// Readings, one per period, to the end of the run.
     UsageStream => Usage;
 }

@@ -42,7 +42,7 @@ pub trait VolumeManager: Debug + Send + Sync {
     async fn import(&self, volume: &VolumeId, archive: ByteReader) -> Result<()>;
 }
 
-/// What to create.
+/// Specification of a volume.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -68,7 +68,7 @@ impl VolumeSpec {
 pub struct VolumeInfo {
     /// Its name.
     pub id: VolumeId,
-    /// What keeps it.
+    /// Driver that keeps it.
     pub driver: Option<String>,
     /// The user's labels.
     pub labels: Labels,
