@@ -6,47 +6,9 @@ use runtide_core::{ExitStatus, Instance, InstanceId};
 
 /// In which fields two views of one instance contradict each other. What one of them does not know is no contradiction.
 pub fn contradictions(left: &Instance, right: &Instance) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut differ = |field: &str, left: String, right: String| found.push(format!("{field}: {left} against {right}"));
-    if left.name != right.name {
-        differ("name", format!("'{}'", left.name), format!("'{}'", right.name));
-    }
-    if left.state != right.state {
-        differ("state", left.state.to_string(), right.state.to_string());
-    }
-    if left.kind != right.kind {
-        differ("kind", format!("{:?}", left.kind), format!("{:?}", right.kind));
-    }
-    if let (Some(left), Some(right)) = (left.exit, right.exit)
-        && !exits_agree(left, right)
-    {
-        differ("exit", format!("{left:?}"), format!("{right:?}"));
-    }
-    macro_rules! optional {
-        ($($field:ident),*) => { $(
-            if let (Some(left), Some(right)) = (&left.$field, &right.$field)
-                && left != right
-            {
-                differ(stringify!($field), format!("{left:?}"), format!("{right:?}"));
-            }
-        )* };
-    }
-    optional!(
-        incarnation,
-        health,
-        reason,
-        image,
-        labels,
-        ports,
-        addresses,
-        group,
-        node,
-        created_at,
-        started_at,
-        finished_at,
-        restarts
-    );
-    found
+    let exits = left.exit.zip(right.exit);
+    let is_real = |field: &str| field != "exit" || exits.is_none_or(|(left, right)| !exits_agree(left, right));
+    left.differences(right).iter().filter(|one| is_real(one.field)).map(ToString::to_string).collect()
 }
 
 /// Whether two reports of an end do not contradict each other.

@@ -1,4 +1,4 @@
-//! What a backend, as connected, can do, verb by verb.
+//! Capabilities of a backend, as connected, verb by verb.
 
 use std::{borrow::Cow, fmt};
 
@@ -27,7 +27,7 @@ impl Support {
         Self::No { reason: reason.into() }
     }
 
-    /// Whether it is `Yes`.
+    /// True if it is `Yes`.
     pub fn is_yes(&self) -> bool {
         matches!(self, Self::Yes)
     }
@@ -43,7 +43,7 @@ impl fmt::Display for Support {
     }
 }
 
-/// How a backend learns of changes.
+/// Way in which a backend learns of changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -51,22 +51,22 @@ pub enum WatchSupport {
     /// Only a first contact can tell.
     #[default]
     Unknown,
-    /// By looking.
+    /// By polling.
     Polled,
-    /// Told as it happens.
+    /// By reports as it happens.
     Pushed,
-    /// Told, with replayable history.
+    /// By reports, with replayable history.
     Resumable,
 }
 
 macro_rules! capabilities {
     ($($(#[$doc:meta])* $verb:ident,)*) => {
-        /// What this backend, as connected, can do: flat, `<manager>_<verb>`.
+        /// Capabilities of a backend, as connected: flat, `<manager>_<verb>`.
         #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(default)]
         #[non_exhaustive]
         pub struct Capabilities {
-            /// How changes are learnt.
+            /// Way in which changes are learnt.
             pub watch: WatchSupport,
             $( $(#[$doc])* pub $verb: Support, )*
         }
@@ -98,7 +98,7 @@ capabilities! {
     lifecycle_restart,
     /// Freeze and thaw.
     lifecycle_pause,
-    /// Wait for the end of a life.
+    /// Wait for the end of a run.
     lifecycle_wait,
     /// Remove.
     lifecycle_remove,

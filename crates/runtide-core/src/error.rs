@@ -1,13 +1,13 @@
-//! What every fallible call returns: [`Error`], its [`ErrorKind`] and whether to [`Retry`].
+//! Errors: [`Error`], its [`ErrorKind`] and its [`Retry`].
 
 use std::{collections::BTreeMap, error::Error as StdError, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-/// What every fallible call returns.
+/// Result of every fallible call.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, in which operation, and whether the same call can succeed later.
+/// Error of one operation: its kind, its context, and the chance that the same call succeeds later.
 ///
 /// One pointer wide. `Display` is one line, `Debug` many; no credential is ever in either, nor in the context.
 ///
@@ -30,7 +30,7 @@ struct Repr {
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
-/// Whether the same call can succeed later though the caller changes nothing.
+/// Chance that the same call succeeds later though the caller changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Retry {
@@ -42,12 +42,12 @@ pub enum Retry {
     After(Duration),
 }
 
-/// What a caller can branch on.
+/// Kind of an error, for callers to branch on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The runtime said that the object is not there.
+    /// The runtime reported that the object is not there.
     NotFound,
     /// An object of that name is there already.
     AlreadyExists,
@@ -61,13 +61,13 @@ pub enum ErrorKind {
     PermissionDenied,
     /// The caller is not known: credentials are missing or wrong.
     Unauthenticated,
-    /// The runtime cannot be reached, or says that it is not ready.
+    /// The runtime cannot be reached, or reports that it is not ready.
     Unavailable,
     /// A deadline passed: the outcome is unknown.
     Timeout,
     /// The runtime asks for fewer calls.
     RateLimited,
-    /// A position is no longer in the history: start over from a full look.
+    /// A position is no longer in the history: start over from a listing.
     Expired,
     /// The runtime answered something that does not make sense.
     Protocol,
@@ -101,7 +101,7 @@ impl ErrorKind {
         }
     }
 
-    /// What the kind implies when nothing more is known.
+    /// The retry that the kind implies when nothing more is known.
     fn retry(self) -> Retry {
         match self {
             Self::Unavailable | Self::Timeout | Self::RateLimited | Self::Protocol => Retry::Backoff,
@@ -137,24 +137,24 @@ impl Error {
         self
     }
 
-    /// Overrides what the kind implies.
+    /// Overrides the retry that the kind implies.
     #[must_use]
     pub fn with_retry(mut self, retry: Retry) -> Self {
         self.0.retry = retry;
         self
     }
 
-    /// What a caller can branch on.
+    /// Kind of an error, for callers to branch on.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// Whether the same call can succeed later.
+    /// Chance that the same call succeeds later.
     pub fn retry(&self) -> Retry {
         self.0.retry
     }
 
-    /// Which call failed.
+    /// The call that failed.
     pub fn operation(&self) -> &'static str {
         self.0.operation
     }
@@ -208,9 +208,9 @@ impl StdError for Error {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Failure {
-    /// What a reader can branch on.
+    /// Its kind, for readers to branch on.
     pub kind: ErrorKind,
-    /// Which call failed.
+    /// The call that failed.
     pub operation: String,
     /// One line for people, causes included.
     pub message: String,

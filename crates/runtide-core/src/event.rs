@@ -1,4 +1,4 @@
-//! What a backend learnt: [`RuntimeEvent`], its [`RuntimeEventKind`] and its [`Cursor`].
+//! Events of a watch: [`RuntimeEvent`], its [`RuntimeEventKind`] and its [`Cursor`].
 
 use std::{borrow::Cow, fmt, sync::Arc, time::SystemTime};
 
@@ -17,15 +17,15 @@ names! {
     Epoch;
 }
 
-/// One thing that a backend learnt.
+/// One event of a backend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RuntimeEvent {
-    /// Who told.
+    /// The backend that emitted it.
     pub backend: BackendId,
-    /// Its place; safe to store.
+    /// Its position; safe to store.
     pub cursor: Cursor,
-    /// When it was received here.
+    /// Time of its receipt, by the clock of this machine.
     #[serde(with = "crate::time")]
     pub observed_at: SystemTime,
     /// The runtime's clock: information, never order.
@@ -35,7 +35,7 @@ pub struct RuntimeEvent {
     // Journals of earlier versions have it as `mark`.
     #[serde(default, alias = "mark", skip_serializing_if = "Option::is_none")]
     pub token: Option<ResumeToken>,
-    /// What happened.
+    /// The event itself.
     pub kind: RuntimeEventKind,
 }
 
@@ -45,7 +45,7 @@ impl RuntimeEvent {
         Self { backend, cursor, observed_at, native_at: None, token: None, kind }
     }
 
-    /// The instance that it speaks of.
+    /// The instance of the event.
     pub fn instance(&self) -> Option<&Arc<Instance>> {
         self.kind.instance()
     }
@@ -66,13 +66,13 @@ impl RuntimeEvent {
     }
 }
 
-/// What happened. Outside a bracket and while connected, each is a fact that the runtime reported, in order per
-/// instance; inside a bracket there is only `Present`, and what differs from before is a net effect.
+/// Kind of an event. Outside a resync and while connected, each is a fact that the runtime reported, in order per instance;
+/// inside a resync there is only `Present`, and a difference from before is a net effect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", content = "data", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum RuntimeEventKind {
-    /// A life began. What the report did not carry (ports, addresses) follows as `Updated`.
+    /// A run began. Fields that the report did not carry (ports, addresses) follow as `Updated`.
     Started(Arc<Instance>),
     /// Something visible changed, or an instance that never ran was seen for the first time.
     Updated {
@@ -83,26 +83,26 @@ pub enum RuntimeEventKind {
     },
     /// Ended but still known to the runtime; carries the exit if it was seen.
     Stopped(Arc<Instance>),
-    /// Gone, as last known. Only an observed removal or a complete look says so.
+    /// Removed, as last known. Only an observed removal or a complete listing is proof of it.
     Removed(Arc<Instance>),
-    /// What is held may be stale from here; once per outage.
+    /// The consumer's rows may be stale from here; once per outage.
     BackendDisconnected {
         /// `None`: the runtime closed the stream cleanly.
         cause: Option<Failure>,
     },
     /// The outage is over.
     BackendReconnected {
-        /// Whether a bracket follows.
+        /// `Lost`: a resync follows.
         continuity: Continuity,
     },
-    /// Opens a replace-all bracket: what it does not show by `ResyncEnd` is gone.
+    /// Begins a resync, which replaces all rows: an instance that it has not shown by `ResyncEnd` is gone.
     ResyncBegin {
-        /// Why.
+        /// Its reason.
         gap: Gap,
     },
-    /// Inside a bracket: this is there.
+    /// Inside a resync: an instance that is there.
     Present(Arc<Instance>),
-    /// Closes the bracket: from here every edge is delivered.
+    /// Ends the resync: from here every edge is delivered.
     ResyncEnd,
     /// Everything up to this cursor has been delivered: safe to persist on a quiet stream.
     Bookmark,
@@ -125,7 +125,7 @@ impl RuntimeEventKind {
         }
     }
 
-    /// The instance that it speaks of.
+    /// The instance of the event.
     pub fn instance(&self) -> Option<&Arc<Instance>> {
         match self {
             Self::Started(instance)
@@ -155,49 +155,21 @@ impl FieldSet {
 
     /// The fields of which something is known, for an instance seen for the first time.
     pub(crate) fn known(instance: &Instance) -> Self {
-        let nobody = Instance::new("", "", "", instance.kind, instance.state);
-        Self::collect(&nobody, instance, &["kind", "state"])
+        let empty = Instance::new("", "", "", instance.kind, instance.state);
+        Self::collect(&empty, instance, &["kind", "state"])
     }
 
     fn collect(before: &Instance, after: &Instance, always: &[&str]) -> Self {
-        let mut fields = Vec::new();
-        macro_rules! compare {
-            ($($field:ident),*) => { $(
-                if before.$field != after.$field || always.contains(&stringify!($field)) {
-                    fields.push(Cow::Borrowed(stringify!($field)));
-                }
-            )* };
-        }
-        compare!(
-            id,
-            incarnation,
-            name,
-            backend,
-            kind,
-            state,
-            health,
-            exit,
-            reason,
-            image,
-            labels,
-            ports,
-            addresses,
-            group,
-            node,
-            created_at,
-            started_at,
-            finished_at,
-            restarts
-        );
-        Self(fields)
+        let differing = before.compared(after).filter(|(name, differs)| *differs || always.contains(name));
+        Self(differing.map(|(name, _)| Cow::Borrowed(name)).collect())
     }
 
-    /// Whether nothing differs.
+    /// True if nothing differs.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether this field differs.
+    /// True if this field differs.
     pub fn contains(&self, field: &str) -> bool {
         self.iter().any(|name| name == field)
     }
@@ -217,25 +189,25 @@ impl fmt::Display for FieldSet {
     }
 }
 
-/// Whether the runtime's history bridged an outage.
+/// Continuity of the runtime's history across an outage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Continuity {
     /// Every edge of the outage follows.
     Resumed,
-    /// A bracket follows.
+    /// A resync follows.
     Lost,
 }
 
-/// Why edges may be missing.
+/// Reason for which edges may be missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Gap {
     /// The watch begins.
     Initial,
-    /// The link was down, or told less than it should.
+    /// The link was down, or reported less than it should.
     Disconnected,
     /// The runtime's history does not reach back far enough.
     HistoryExpired,
@@ -249,29 +221,29 @@ pub enum Gap {
     Restored,
     /// The subscriber was too slow for the ring.
     Lagged {
-        /// How many events it did not get.
+        /// Number of events that it did not get.
         dropped: u64,
     },
 }
 
 /// A resume point, safe to store.
 ///
-/// Within an epoch `seq` rises by one per event of an unfiltered stream. A bracket has an epoch of its own up to
-/// `ResyncEnd`, which is numbered in the ring's again; a cursor from inside a bracket resumes as a new bracket.
+/// Within an epoch `seq` rises by one per event of an unfiltered stream. A resync has its own epoch up to
+/// `ResyncEnd`, which is numbered in the ring's again; a cursor from inside a resync resumes as a new resync.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Cursor {
     /// The numbering domain.
     pub epoch: Epoch,
-    /// The place in it.
+    /// The position in it.
     pub seq: u64,
-    /// Where the runtime's own history goes on.
+    /// The runtime's own token to resume after it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub native: Option<ResumeToken>,
 }
 
 impl Cursor {
-    /// A place in an epoch.
+    /// A position in an epoch.
     pub fn new(epoch: Epoch, seq: u64, native: Option<ResumeToken>) -> Self {
         Self { epoch, seq, native }
     }

@@ -1,4 +1,4 @@
-//! One instance and all its verbs: what an idle watcher holds.
+//! One instance and all its verbs.
 
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ impl InstanceHandle {
         self.backend.inspect(&self.id).await
     }
 
-    /// The backend's watch with its brackets and promises, for this one instance. The ids of `options.filter` are replaced.
+    /// The backend's watch with its resyncs and guarantees, for this one instance. The ids of `options.filter` are replaced.
     pub async fn watch(&self, options: WatchOptions) -> Result<EventStream> {
         let only = options.filter.clone().with_ids([self.id.clone()]);
         self.backend.watch(options.with_filter(only)).await

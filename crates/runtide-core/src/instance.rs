@@ -1,4 +1,6 @@
-//! What is known of one instance at one moment: [`Instance`] and its parts.
+//! One instance at one moment: [`Instance`] and its parts.
+
+mod fields;
 
 use std::{
     fmt,
@@ -17,18 +19,21 @@ use crate::{
     names::names,
 };
 
+pub(crate) use self::fields::Class;
+pub use self::fields::FieldDifference;
+
 names! {
     /// One configured backend, as `docker:local`: the same after a restart of the process, free of secrets.
     BackendId;
     /// The runtime's own identity of an instance (container id, pod uid, unit name, `node/vmid`); never a display name.
     InstanceId;
-    /// One life of an id: differs for every start, compares for equality only.
+    /// One run of an instance: differs for every start, compares for equality only.
     Incarnation;
     /// An image as its runtime writes it: `name:tag`, `name@digest` or an id.
     ImageRef;
 }
 
-/// What is known of one instance at one moment.
+/// One instance at one moment, as far as it is known.
 ///
 /// Unknown is `None`, also for collections, which is not the same as empty; nothing is inferred.
 ///
@@ -36,35 +41,35 @@ names! {
 /// use runtide_core::{Instance, InstanceKind, InstanceState};
 ///
 /// let web = Instance::new("docker:local", "4f0c", "web", InstanceKind::Container, InstanceState::Running);
-/// assert_eq!(web.ports, None); // nobody looked yet; `Some(vec![])` would say that there are none
+/// assert_eq!(web.ports, None); // not known yet; `Some(vec![])` would mean that there are none
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Instance {
     /// The runtime's own identity.
     pub id: InstanceId,
-    /// Which life of the id; `None` where the look did not show it.
+    /// Its present or last run; `None` if the answer did not have it.
     #[serde(default)]
     pub incarnation: Option<Incarnation>,
     /// The name for people. It may change.
     pub name: String,
-    /// Who told.
+    /// The backend that reported it.
     pub backend: BackendId,
-    /// What sort of thing runs.
+    /// Kind of the instance.
     pub kind: InstanceKind,
-    /// Where in its life it is.
+    /// State of its lifecycle.
     pub state: InstanceState,
-    /// The runtime's own verdict.
+    /// Result of the runtime's own health check.
     #[serde(default)]
     pub health: Option<Health>,
-    /// How the last life ended.
+    /// Exit of the last run.
     #[serde(default)]
     pub exit: Option<ExitStatus>,
     /// Why it failed, where the runtime calls it a failure and says more than the exit does: in its own word, as `watchdog`,
     /// `oom-kill` or `start-limit-hit` of systemd.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Arc<str>>,
-    /// What it was made from.
+    /// Image that it was created from.
     #[serde(default)]
     pub image: Option<ImageRef>,
     /// The user's labels.
@@ -73,25 +78,25 @@ pub struct Instance {
     /// Ports inside the instance and where the host answers for them, in order of number and protocol.
     #[serde(default)]
     pub ports: Option<Vec<Port>>,
-    /// Where the instance itself answers, in order of network and address.
+    /// Addresses of the instance itself, in order of network and address.
     #[serde(default)]
     pub addresses: Option<Vec<Address>>,
-    /// What it belongs to.
+    /// Group that it belongs to.
     #[serde(default)]
     pub group: Option<Arc<Group>>,
     /// The machine that it runs on, in a cluster.
     #[serde(default)]
     pub node: Option<String>,
-    /// By the runtime's clock.
+    /// Time of its creation, by the runtime's clock.
     #[serde(default, with = "crate::time::option")]
     pub created_at: Option<SystemTime>,
-    /// Start of the present or last life, by the runtime's clock.
+    /// Start of the present or last run, by the runtime's clock.
     #[serde(default, with = "crate::time::option")]
     pub started_at: Option<SystemTime>,
-    /// End of the last life, by the runtime's clock.
+    /// End of the last run, by the runtime's clock.
     #[serde(default, with = "crate::time::option")]
     pub finished_at: Option<SystemTime>,
-    /// How often the runtime itself restarted it.
+    /// Number of restarts by the runtime itself.
     #[serde(default)]
     pub restarts: Option<u32>,
     /// The driver's count of changes seen: +1 for each within an epoch. Information, not identity.
@@ -133,7 +138,7 @@ impl Instance {
     }
 }
 
-/// What sort of thing runs; fixed for an id.
+/// Kind of an instance; fixed for an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -150,7 +155,7 @@ pub enum InstanceKind {
     Service,
 }
 
-/// Where in its life an instance is. Each backend's mapping onto these is total.
+/// State of an instance's lifecycle. Each backend's mapping onto these is total.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -163,7 +168,7 @@ pub enum InstanceState {
     Running,
     /// Up and frozen.
     Paused,
-    /// Between two lives, waiting for the runtime to start it again.
+    /// Between two runs, waiting for the runtime to start it again.
     Restarting,
     /// On its way down, still there.
     Stopping,
@@ -171,17 +176,17 @@ pub enum InstanceState {
     Stopped,
     /// Ended in a way that the runtime itself calls a failure.
     Failed,
-    /// The runtime named a state that has no mapping. A failed look is never a state.
+    /// The runtime named a state that has no mapping. A failed inspection is never a state.
     Unknown,
 }
 
 impl InstanceState {
-    /// Whether a process of the instance is there: running, paused or stopping.
+    /// True if a process of the instance is there: running, paused or stopping.
     pub fn is_alive(self) -> bool {
         matches!(self, Self::Running | Self::Paused | Self::Stopping)
     }
 
-    /// Whether a life is over: stopped, failed, or waiting for the next one.
+    /// True if a run is over: stopped, failed, or waiting for the next one.
     pub fn is_ended(self) -> bool {
         matches!(self, Self::Stopped | Self::Failed | Self::Restarting)
     }
@@ -208,7 +213,7 @@ impl fmt::Display for InstanceState {
     }
 }
 
-/// The runtime's own verdict; absent where no check is configured, or where nobody looked.
+/// Result of the runtime's own health check; absent if none is configured or it is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -221,13 +226,13 @@ pub enum Health {
     Unhealthy,
 }
 
-/// How a life ended, as reported. An end that nobody saw is an absent `ExitStatus`, never a zero.
+/// Exit of a run, as reported. An end that was not observed is an absent `ExitStatus`, never a zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ExitStatus {
     /// Code or signal.
     pub end: ExitCause,
-    /// Whether the kernel killed it for want of memory; `None`: not told.
+    /// True if the kernel killed it for want of memory; `None`: not reported.
     #[serde(default)]
     pub oom_killed: Option<bool>,
 }
@@ -258,7 +263,7 @@ impl ExitStatus {
 pub enum ExitCause {
     /// The code of `exit`, or what the runtime made of a signal.
     Code(i32),
-    /// The signal, where the runtime tells it as such.
+    /// The signal, if the runtime reports it as one.
     Signal(UnixSignal),
 }
 
@@ -432,7 +437,7 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// Where the instance itself answers, and on which of the runtime's networks.
+/// Address of the instance itself, and the runtime's network that it is on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Address {
@@ -450,7 +455,7 @@ impl Address {
     }
 }
 
-/// What an instance belongs to; `service` is its role there, as in compose.
+/// Group that an instance belongs to; `service` is its role there, as in compose.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Group {
@@ -461,7 +466,7 @@ pub struct Group {
     /// The instance's role in it.
     #[serde(default)]
     pub service: Option<String>,
-    /// What else of the group starts the instance, in order: sockets, timers and paths of a service manager.
+    /// Other members of the group that start the instance, in order: sockets, timers and paths of a service manager.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub triggers: Vec<String>,
 }

@@ -22,7 +22,7 @@ pub struct Labels(Option<Arc<Pairs>>);
 struct Pairs {
     /// Key, value, key, value, …
     text: Box<str>,
-    /// Where each pair's key ends, and its value.
+    /// End of each pair's key, and of its value.
     ends: Box<[(usize, usize)]>,
 }
 
@@ -58,7 +58,7 @@ impl LabelMatch {
         Self::Is { key: key.into(), value: value.into() }
     }
 
-    /// Whether it holds for these labels.
+    /// True if it holds for these labels.
     pub fn matches(&self, labels: &Labels) -> bool {
         match self {
             Self::Has(key) => labels.contains_key(key),
@@ -79,7 +79,7 @@ impl Labels {
         self.0.as_ref().map_or(0, |pairs| pairs.ends.len())
     }
 
-    /// Whether there is none.
+    /// True if there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_none()
     }
@@ -100,7 +100,7 @@ impl Labels {
         None
     }
 
-    /// Whether the key is there.
+    /// True if the key is there.
     pub fn contains_key(&self, key: &str) -> bool {
         self.get(key).is_some()
     }

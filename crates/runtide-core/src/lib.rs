@@ -24,8 +24,8 @@ pub use self::{
     filter::InstanceFilter,
     handle::InstanceHandle,
     instance::{
-        Address, BackendId, ExitCause, ExitStatus, Group, GroupKind, Health, ImageRef, Incarnation, Instance,
-        InstanceId, InstanceKind, InstanceState, Port, Protocol, UnixSignal,
+        Address, BackendId, ExitCause, ExitStatus, FieldDifference, Group, GroupKind, Health, ImageRef, Incarnation,
+        Instance, InstanceId, InstanceKind, InstanceState, Port, Protocol, UnixSignal,
     },
     labels::{LabelMatch, Labels},
     options::{Detail, ListOptions, SlowConsumer, WatchOptions},

@@ -29,8 +29,8 @@ use crate::{
 
 /// One runtime, shared as `Arc<dyn RuntimeBackend>`.
 ///
-/// For those who use a runtime, and for those who write a backend. Few methods have a default, since a default hides what
-/// an implementor forgot; the managers have one, since a manager that is not there is the truth for most backends.
+/// The interface for users of a runtime and for authors of a backend. Few methods have a default, since a default hides what
+/// an implementor forgot; the managers have one, since most backends lack most managers.
 ///
 /// # Behavior
 /// * Constructors are synchronous, take a `Config` and fail only on a bad one. Every call connects lazily, and "not up
@@ -43,28 +43,28 @@ pub trait RuntimeBackend: Debug + Send + Sync + 'static {
     /// The name of this configured backend: the same after a restart of the process.
     fn id(&self) -> &BackendId;
 
-    /// Which runtime it is, by the server's own word once connected.
+    /// Kind of the runtime, as the server itself names it once connected.
     fn kind(&self) -> RuntimeKind;
 
-    /// As last connected; `Unknown` marks what only a first contact can tell.
+    /// Capabilities as of the last connection; `Unknown` for what only a first contact can tell.
     fn capabilities(&self) -> Capabilities;
 
     /// Probes and negotiates; idempotent, optional.
     async fn connect(&self) -> Result<RuntimeInfo>;
 
-    /// One look at the runtime, never the cache.
+    /// One listing of the runtime, never the cache.
     ///
     /// # Behavior
-    /// * An item that cannot be decoded makes the snapshot partial, and is named in it; it hides no other.
+    /// * An item that cannot be decoded makes the listing partial, and is named in it; it hides no other.
     async fn list_instances(&self, options: ListOptions) -> Result<Listing>;
 
-    /// All that can be known of one instance.
+    /// One instance in full detail.
     ///
     /// # Errors
     /// `NotFound` only if the runtime said so.
     async fn inspect(&self, id: &InstanceId) -> Result<Arc<Instance>>;
 
-    /// The exact view of what happens, brackets and all. Most applications want [`RuntimeBackendExt::transitions`].
+    /// Every event, resyncs included. Most applications want [`RuntimeBackendExt::transitions`].
     ///
     /// # Behavior
     /// * Succeeds with the runtime down: the outage is then the first item.
@@ -74,7 +74,7 @@ pub trait RuntimeBackend: Debug + Send + Sync + 'static {
     /// * Dropping the stream cancels, and returns every task, socket and descriptor with the last of them.
     ///
     /// # Errors
-    /// `InvalidInput` for impossible options, `Cancelled` after `close`; never for the runtime's sake.
+    /// `InvalidInput` for impossible options, `Cancelled` after `close`; never for a failure of the runtime.
     async fn watch(&self, options: WatchOptions) -> Result<EventStream>;
 
     /// Ends every stream and every later call with `Cancelled`; tasks and descriptors are back when it returns. Dropping
@@ -136,8 +136,8 @@ pub trait RuntimeBackend: Debug + Send + Sync + 'static {
 pub trait RuntimeBackendExt: RuntimeBackend {
     /// Sends every event into a channel of the caller's, until `cancel`, or until the receiver is gone: both are `Ok`.
     ///
-    /// A full channel stalls this watch alone. Once it is so far behind that its place leaves the ring, it is told by a
-    /// bracket as any slow consumer is.
+    /// A full channel stalls this watch alone. Once its position has left the ring, it gets a resync as any slow consumer
+    /// does.
     fn watch_into(
         &self,
         options: WatchOptions,
@@ -145,7 +145,7 @@ pub trait RuntimeBackendExt: RuntimeBackend {
         cancel: CancellationToken,
     ) -> impl Future<Output = Result<()>> + Send;
 
-    /// What changed, one step at a time, with brackets folded into net effects that are marked as such.
+    /// Transitions of single instances, with resyncs folded into net effects that are marked as such.
     ///
     /// ```no_run
     /// # async fn example(backend: std::sync::Arc<dyn runtide_core::RuntimeBackend>) -> runtide_core::Result<()> {
@@ -176,7 +176,7 @@ pub trait RuntimeBackendExt: RuntimeBackend {
         deadline: Duration,
     ) -> impl Future<Output = Result<Arc<Instance>>> + Send;
 
-    /// The `Unsupported` error for what is not there: feature, backend and reason.
+    /// The `Unsupported` error for a feature that is not there, with feature, backend and reason.
     fn unsupported(&self, feature: &'static str) -> Error;
 }
 
@@ -234,7 +234,7 @@ impl<B: RuntimeBackend + ?Sized> RuntimeBackendExt for B {
     }
 }
 
-/// Which runtime it is.
+/// Kind of a runtime.
 ///
 /// `FromStr` is loose (`k8s`, `lxd`, `pve`, …) and never guesses `Custom`; its `InvalidInput` lists what is accepted.
 ///
@@ -263,11 +263,11 @@ pub enum RuntimeKind {
     Proxmox,
     /// Kubernetes.
     Kubernetes,
-    /// Somebody's own.
+    /// A kind that Runtide does not know.
     Custom(Arc<str>),
 }
 
-/// Each kind's own name first, then what else is accepted.
+/// Each kind's own name first, then its accepted aliases.
 const KINDS: [(RuntimeKind, &[&str]); 7] = [
     (RuntimeKind::Memory, &["memory", "mem", "in-memory"]),
     (RuntimeKind::Docker, &["docker", "moby"]),
@@ -312,30 +312,30 @@ impl FromStr for RuntimeKind {
     }
 }
 
-/// What answered, and where.
+/// The server that answered, and its endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RuntimeInfo {
-    /// Which configured backend.
+    /// The configured backend.
     pub backend: BackendId,
-    /// Which runtime, by the server's own word.
+    /// Kind of the runtime, as the server itself names it.
     pub kind: RuntimeKind,
     /// The server's version.
     pub version: String,
     /// The version of its API that is in use.
     #[serde(default)]
     pub api_version: Option<String>,
-    /// Where; it carries no credential.
+    /// Its endpoint, without credentials.
     pub endpoint: String,
-    /// The machine that answered, where it says so.
+    /// The machine that answered, if it is known.
     #[serde(default)]
     pub node: Option<String>,
-    /// What it can do.
+    /// Its capabilities.
     pub capabilities: Capabilities,
 }
 
 impl RuntimeInfo {
-    /// What every runtime can say.
+    /// The fields that every runtime has.
     pub fn new(
         backend: BackendId,
         kind: RuntimeKind,

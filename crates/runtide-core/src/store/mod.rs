@@ -1,6 +1,7 @@
 //! Declared resources: what a store is, and what it holds.
 
 mod backend;
+mod convert;
 mod document;
 mod event;
 mod format;
@@ -8,6 +9,7 @@ mod heading;
 mod local;
 mod reference;
 mod resource;
+mod revision;
 mod select;
 mod snapshot;
 mod write;
@@ -19,7 +21,8 @@ pub use self::{
     local::{LocalStore, Planned, PlannedChange, StoreImage},
     reference::ResourceRef,
     resource::Resource,
+    revision::{Digest, Revision},
     select::{Page, PageOptions, PageToken, Selector},
     snapshot::{StoreSnapshotReader, StoreSnapshotWriter},
-    write::{Applied, ApplyOutcome, Digest, Precondition, Revision},
+    write::{Applied, ApplyOutcome, Precondition},
 };

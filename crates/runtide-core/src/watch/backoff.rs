@@ -1,11 +1,11 @@
-//! How long to wait before the next attempt.
+//! The pause before the next attempt to connect.
 
 use std::time::Duration;
 
 /// The pause after the first failure; it doubles from there.
 const BASE: Duration = Duration::from_millis(250);
 
-/// Capped, jittered, for ever. Reset only by a link that stayed healthy: the driver decides when.
+/// Exponential, capped, with jitter, without an end. Only a link that stayed healthy resets it: the driver decides when.
 #[derive(Debug)]
 pub(super) struct Backoff {
     failures: u32,
@@ -22,7 +22,7 @@ impl Backoff {
         self.failures = 0;
     }
 
-    /// How often in a row it failed.
+    /// Number of failures in a row.
     pub(super) fn failures(&self) -> u32 {
         self.failures
     }

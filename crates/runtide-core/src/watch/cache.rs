@@ -1,4 +1,4 @@
-//! What the driver knows: rows by id, of which anybody can have a view without copying them.
+//! The driver's rows by id. A view of them is taken without copying a row.
 
 use std::{
     cmp::Ordering,
@@ -16,8 +16,8 @@ const SHARDS: usize = 256;
 /// Sorted by hash, then id.
 type Shard = Arc<Vec<Row>>;
 
-/// A row has its id's hash beside the pointer: a search that had to follow two pointers for each comparison would spend its
-/// time waiting for memory.
+/// A row has its id's hash next to the pointer: a search that follows two pointers for each comparison spends its time
+/// waiting for memory.
 #[derive(Debug, Clone)]
 struct Row {
     hash: u64,
@@ -75,7 +75,7 @@ impl Cache {
         rows.get(find(rows, hash, id).ok()?).map(|row| &row.instance)
     }
 
-    /// Gives what stood there.
+    /// Returns the row that it replaces.
     pub(super) fn insert(&mut self, instance: Arc<Instance>) -> Option<Arc<Instance>> {
         let hash = hash_of(&instance.id);
         let shard = Arc::make_mut(&mut self.shards).get_mut(shard_of(hash))?;
@@ -99,22 +99,22 @@ impl Cache {
     }
 
     /// Each row with what the other has of the same id, side by side: no search, as both have the same order.
-    pub(super) fn beside<'a>(
+    pub(super) fn join<'a>(
         &'a self,
         other: &'a Self,
     ) -> impl Iterator<Item = (&'a Arc<Instance>, Option<&'a Arc<Instance>>)> {
         self.shards.iter().zip(other.shards.iter()).flat_map(|(mine, theirs)| {
             let mut theirs = theirs.iter().peekable();
-            mine.iter().map(move |row| (&row.instance, passing(&mut theirs, row)))
+            mine.iter().map(move |row| (&row.instance, matching(&mut theirs, row)))
         })
     }
 
     /// The same, to change the rows; their ids must stay.
-    pub(super) fn change_beside(&mut self, other: &Self, mut change: impl FnMut(&mut Arc<Instance>, &Arc<Instance>)) {
+    pub(super) fn join_mut(&mut self, other: &Self, mut change: impl FnMut(&mut Arc<Instance>, &Arc<Instance>)) {
         for (mine, theirs) in Arc::make_mut(&mut self.shards).iter_mut().zip(other.shards.iter()) {
             let mut theirs = theirs.iter().peekable();
             for row in Arc::make_mut(mine) {
-                if let Some(other) = passing(&mut theirs, row) {
+                if let Some(other) = matching(&mut theirs, row) {
                     change(&mut row.instance, other);
                 }
             }
@@ -131,26 +131,26 @@ impl Cache {
         self.shards.iter().flat_map(|rows| rows.iter().map(|row| &row.instance))
     }
 
-    /// The first row at or behind a place, and the place behind it: how a reader walks a view at his own pace.
-    pub(super) fn row_at(&self, place: Place) -> Option<(&Arc<Instance>, Place)> {
-        let Place { mut shard, mut row } = place;
+    /// The first row at or after a position, and the position after it, so that a reader walks a view at its own pace.
+    pub(super) fn row_at(&self, position: RowPosition) -> Option<(&Arc<Instance>, RowPosition)> {
+        let RowPosition { mut shard, mut row } = position;
         loop {
             let rows = self.shards.get(shard)?;
             if let Some(found) = rows.get(row) {
-                return Some((&found.instance, Place { shard, row: row + 1 }));
+                return Some((&found.instance, RowPosition { shard, row: row + 1 }));
             }
             (shard, row) = (shard + 1, 0);
         }
     }
 }
 
-/// What stands at this row's place among others in the same order, which are passed on the way.
-fn passing<'a>(others: &mut Peekable<slice::Iter<'a, Row>>, row: &Row) -> Option<&'a Arc<Instance>> {
+/// The row of the same id among others in the same order; those before it are skipped.
+fn matching<'a>(others: &mut Peekable<slice::Iter<'a, Row>>, row: &Row) -> Option<&'a Arc<Instance>> {
     while others.next_if(|other| other.order(row) == Ordering::Less).is_some() {}
     others.next_if(|other| other.order(row) == Ordering::Equal).map(|other| &other.instance)
 }
 
-/// Of an id that comes twice the last one counts.
+/// Of an id that comes twice the last row counts.
 impl FromIterator<Arc<Instance>> for Cache {
     fn from_iter<I: IntoIterator<Item = Arc<Instance>>>(instances: I) -> Self {
         let mut shards: Vec<Vec<Row>> = vec![Vec::new(); SHARDS];
@@ -174,9 +174,9 @@ impl FromIterator<Arc<Instance>> for Cache {
     }
 }
 
-/// Where a reader of a view stands.
+/// Position of a reader in a view.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Place {
+pub(super) struct RowPosition {
     shard: usize,
     row: usize,
 }
@@ -224,11 +224,11 @@ mod tests {
         let (evens, mut threes) =
             ((0..600).step_by(2).map(instance), (0..600).step_by(3).map(instance).collect::<Cache>());
         let evens: Cache = evens.collect();
-        for (row, other) in threes.beside(&evens) {
+        for (row, other) in threes.join(&evens) {
             assert_eq!(other, evens.get(&row.id));
         }
-        assert_eq!(threes.beside(&evens).filter(|(_, other)| other.is_some()).count(), 100);
-        threes.change_beside(&evens, |row, _| Arc::make_mut(row).generation = 7);
+        assert_eq!(threes.join(&evens).filter(|(_, other)| other.is_some()).count(), 100);
+        threes.join_mut(&evens, |row, _| Arc::make_mut(row).generation = 7);
         assert_eq!(threes.iter().filter(|row| row.generation == 7).count(), 100);
     }
 
@@ -239,10 +239,10 @@ mod tests {
             cache.insert(instance(n));
             cache.insert(instance(n));
         }
-        let (mut place, mut ids) = (Place::default(), std::collections::BTreeSet::new());
-        while let Some((row, next)) = cache.row_at(place) {
+        let (mut position, mut ids) = (RowPosition::default(), std::collections::BTreeSet::new());
+        while let Some((row, next)) = cache.row_at(position) {
             assert!(ids.insert(row.id.clone()));
-            place = next;
+            position = next;
         }
         assert_eq!((ids.len(), cache.len()), (1_000, 1_000));
     }

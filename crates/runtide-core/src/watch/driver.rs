@@ -1,4 +1,4 @@
-//! A backend value's one reconnect loop: the thin task that feeds the machine.
+//! The one reconnect loop of a backend: the task that feeds the state machine.
 
 use std::{
     num::NonZeroUsize,
@@ -28,9 +28,9 @@ use crate::{
     options::{Detail, WatchOptions},
 };
 
-/// Ring entries unless told.
+/// Entries of the ring by default.
 const RING: usize = 4_096;
-/// An outage, its end and a bracket fit into it.
+/// Room for an outage, its end and a resync.
 const RING_MIN: usize = 8;
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 const HEALTHY_AFTER: Duration = Duration::from_secs(60);
@@ -38,15 +38,15 @@ const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 /// A source has deadlines of its own; this one is for a source that has none.
 const GUARD: Duration = Duration::from_secs(180);
 
-/// How a driver keeps its ring and its timeout. `None`: the documented default.
+/// Options of a driver. `None`: the documented default.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct DriverOptions {
-    /// Events kept for all subscribers together; 4,096 unless told, and at least 8.
+    /// Events kept for all subscribers together; 4,096 by default, and at least 8.
     pub ring: Option<NonZeroUsize>,
     /// The longest pause between two attempts; 30 s.
     pub max_backoff: Option<Duration>,
-    /// How long a link must stay up to reset the backoff; 60 s.
+    /// Time that a link must stay up to reset the backoff; 60 s.
     pub healthy_after: Option<Duration>,
     /// Seeds the jitter, for simulations that must replay; else it is random.
     pub jitter_seed: Option<u64>,
@@ -57,7 +57,7 @@ setters!(DriverOptions {
     with_ring: ring: Option<NonZeroUsize>;
     /// The longest pause between two attempts.
     with_max_backoff: max_backoff: Option<Duration>;
-    /// How long a link must stay up to reset the backoff.
+    /// Time that a link must stay up to reset the backoff.
     with_healthy_after: healthy_after: Option<Duration>;
     /// Seeds the jitter.
     with_jitter_seed: jitter_seed: Option<u64>;
@@ -69,8 +69,8 @@ type MakeSource = dyn Fn() -> Box<dyn Source> + Send + Sync;
 ///
 /// # Behavior
 /// * A run lasts from a first watch to the last: it makes a source, drives it in one task, and drops both with the last
-///   subscriber. Nothing runs while nobody watches.
-/// * It never fails for the runtime's sake: outages are events, and it tries again for ever.
+///   subscriber. Without a subscriber nothing runs.
+/// * No failure of the runtime ends a watch: outages are events, and the driver reconnects indefinitely.
 /// * Dropping it, or [`Driver::close`], ends every stream with `Cancelled`.
 pub struct Driver {
     backend: BackendId,
@@ -82,7 +82,7 @@ pub struct Driver {
 #[derive(Default)]
 struct Runs {
     current: Option<Run>,
-    /// Runs that were told to end, until they have.
+    /// Runs that were stopped and have not ended yet.
     ending: Vec<CancellationToken>,
     closed: bool,
 }
@@ -116,15 +116,15 @@ impl Driver {
             let mut state = run.hub.lock();
             if !state.over {
                 let start = match &options.from {
-                    None => Start::Bracket(Gap::Initial),
+                    None => Start::Resync(Gap::Initial),
                     Some(from) if from.epoch != *state.machine.epoch() || from.seq >= state.ring.next() => {
-                        Start::Bracket(Gap::ForeignCursor)
+                        Start::Resync(Gap::ForeignCursor)
                     }
                     Some(from) => Start::At(from.seq + 1),
                 };
-                // Before the first bracket everybody waits for that one; a run that resumes may not have one.
+                // Before the first resync every subscriber waits for that one; a run that resumes may not have one.
                 let start = match start {
-                    Start::Bracket(Gap::Initial) if state.ring.next() == 1 && !state.machine.is_resuming() => {
+                    Start::Resync(Gap::Initial) if state.ring.next() == 1 && !state.machine.is_resuming() => {
                         Start::At(1)
                     }
                     start => start,
@@ -133,7 +133,7 @@ impl Driver {
                 let subscription = Subscription::new(&run.hub, &mut state, options, start);
                 drop(state);
                 if full {
-                    run.hub.wishes.notify_one();
+                    run.hub.detail_changed.notify_one();
                 }
                 return Ok(EventStream::from_ring(subscription));
             }
@@ -234,11 +234,11 @@ struct Task {
     inspector: Arc<dyn Inspector>,
 }
 
-type Look<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+type Request<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-type Looking<T> = Option<Look<T>>;
+type UnderWay<T> = Option<Request<T>>;
 
-/// Who was looked at, and what was seen.
+/// The ids of an inspection, and its answer.
 type Inspected = (Vec<InstanceId>, Result<Vec<Inspection>>);
 
 impl Task {
@@ -246,9 +246,9 @@ impl Task {
         let stop = self.hub.stop.clone();
         let hub = Arc::clone(&self.hub);
         let (mut commands, mut wake): (Vec<Command>, Vec<Waker>) = (Vec::new(), Vec::new());
-        let mut relist: Looking<Result<Listing>> = None;
-        let mut reinspect: Looking<Inspected> = None;
-        let mut inspect: Looking<Inspected> = None;
+        let mut relist: UnderWay<Result<Listing>> = None;
+        let mut reinspect: UnderWay<Inspected> = None;
+        let mut inspect: UnderWay<Inspected> = None;
         let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
         let (mut deadline, mut open) = hub.step(Input::Tick, &mut commands, &mut wake);
         let mut batch: Vec<Signal> = Vec::new();
@@ -290,7 +290,7 @@ impl Task {
             let input = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                () = hub.wishes.notified() => Input::Wanted(hub.lock().wanted()),
+                () = hub.detail_changed.notified() => Input::Wanted(hub.lock().wanted()),
                 Some(answer) = poll_some(&mut relist) => { relist = None; Input::Relisted(answer) }
                 Some((_, answer)) = poll_some(&mut reinspect) => { reinspect = None; Input::Reinspected(answer) }
                 Some((ids, answer)) = poll_some(&mut inspect) => { inspect = None; Input::Inspected(ids, answer) }
@@ -298,7 +298,7 @@ impl Task {
                 flow = self.source.next_batch(&mut batch), if open => match flow {
                     Ok(flow) => Input::Batch(&mut batch, flow),
                     Err(error) => {
-                        // What came before the break counts.
+                        // Signals from before the break count.
                         hub.step(Input::Batch(&mut batch, Flow::Open), &mut commands, &mut wake);
                         Input::Broken(error)
                     }
@@ -308,12 +308,12 @@ impl Task {
         }
     }
 
-    fn relist(&self, detail: Detail) -> Look<Result<Listing>> {
+    fn relist(&self, detail: Detail) -> Request<Result<Listing>> {
         let inspector = Arc::clone(&self.inspector);
         Box::pin(async move { guarded("watch.list", inspector.list(detail)).await })
     }
 
-    fn inspect(&self, ids: Vec<InstanceId>, detail: Detail) -> Look<Inspected> {
+    fn inspect(&self, ids: Vec<InstanceId>, detail: Detail) -> Request<Inspected> {
         let inspector = Arc::clone(&self.inspector);
         Box::pin(async move {
             let answer = guarded("watch.inspect", inspector.inspect(&ids, detail)).await;
@@ -333,8 +333,8 @@ async fn guarded<T>(operation: &'static str, work: impl Future<Output = Result<T
     }
 }
 
-async fn poll_some<T>(looking: &mut Looking<T>) -> Option<T> {
-    match looking {
+async fn poll_some<T>(under_way: &mut UnderWay<T>) -> Option<T> {
+    match under_way {
         Some(future) => Some(future.await),
         None => None,
     }

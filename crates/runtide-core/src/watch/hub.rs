@@ -1,4 +1,4 @@
-//! What the driver's task and the subscribers share, behind one lock: the machine, the ring, and who waits.
+//! State shared by the driver's task and the subscribers, behind one lock: the machine, the ring, and the waiting subscribers.
 
 use std::{
     sync::{Mutex, MutexGuard},
@@ -19,13 +19,13 @@ use crate::{backend::lock, options::Detail};
 #[derive(Debug)]
 pub(super) struct Hub {
     state: Mutex<State>,
-    /// The subscribers' wishes changed.
-    pub(super) wishes: Notify,
-    /// The run is to end.
+    /// Notified when the detail that the subscribers want may have changed.
+    pub(super) detail_changed: Notify,
+    /// Cancelled when the run must end.
     pub(super) stop: CancellationToken,
 }
 
-/// Behind the lock.
+/// State behind the lock.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) machine: Machine,
@@ -34,12 +34,12 @@ pub(super) struct State {
     free: Vec<usize>,
     subscribers: usize,
     full: usize,
-    /// Slots with a waker.
+    /// Slots that have a waker.
     waiting: Vec<usize>,
     /// Subscribers that wait for the rows to be complete.
     pending: usize,
-    /// Subscribers that may still come to the bracket whose view is kept.
-    before_bracket: usize,
+    /// Subscribers that have not reached the resync whose view is kept.
+    before_resync: usize,
     /// The backend was closed.
     pub(super) closed: bool,
     /// The last subscriber is gone: this run takes no new one.
@@ -66,20 +66,20 @@ impl Hub {
             full: 0,
             waiting: Vec::new(),
             pending: 0,
-            before_bracket: 0,
+            before_resync: 0,
             closed: false,
             over: false,
         };
-        Self { state: Mutex::new(state), wishes: Notify::new(), stop: CancellationToken::new() }
+        Self { state: Mutex::new(state), detail_changed: Notify::new(), stop: CancellationToken::new() }
     }
 
-    /// Never poisoned for good: no code behind the lock leaves the state half changed on purpose, and a panic of a
-    /// subscriber's filter must not take the others with it.
+    /// Ignores poison: no code behind the lock leaves the state half changed, and a panic in one subscriber's filter must not
+    /// end the others.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }
 
-    /// One step of the machine; what came of it is in the ring, and whoever waited is awake.
+    /// One step of the machine. Its entries are then in the ring, and the subscribers that waited for them are awake.
     pub(super) fn step(
         &self,
         input: Input<'_>,
@@ -89,7 +89,7 @@ impl Hub {
         let mut state = self.lock();
         let State { machine, ring, .. } = &mut *state;
         machine.step(Instant::now(), SystemTime::now(), input);
-        let bracket = ring.bracket();
+        let resync = ring.resync();
         let mut news = false;
         let entries = machine.take_entries();
         ring.make_room(entries.len());
@@ -99,10 +99,10 @@ impl Hub {
         }
         commands.extend(machine.take_commands());
         let after = (machine.deadline(), machine.is_open());
-        if ring.bracket() != bracket {
-            state.before_bracket = state.subscribers;
+        if ring.resync() != resync {
+            state.before_resync = state.subscribers;
             if state.subscribers == 0 {
-                state.ring.release_bracket();
+                state.ring.release_resync();
             }
         }
         // A change of the machine that put nothing into the ring may still be what a subscriber waits for (it went live).
@@ -131,7 +131,7 @@ impl Hub {
 }
 
 impl State {
-    /// The closest look that anybody wants.
+    /// The highest detail that a subscriber wants.
     pub(super) fn wanted(&self) -> Detail {
         if self.full > 0 { Detail::Full } else { Detail::Summary }
     }
@@ -139,14 +139,14 @@ impl State {
     pub(super) fn subscribe(&mut self, next: u64, detail: Detail) -> usize {
         self.subscribers += 1;
         self.full += usize::from(detail == Detail::Full);
-        if self.ring.bracket().is_some_and(|bracket| next <= bracket) {
-            self.before_bracket += 1;
+        if self.ring.resync().is_some_and(|resync| next <= resync) {
+            self.before_resync += 1;
         }
         let slot = Some(Slot { waker: None, next, detail, pending: false });
         if let Some(free) = self.free.pop()
-            && let Some(place) = self.slots.get_mut(free)
+            && let Some(entry) = self.slots.get_mut(free)
         {
-            *place = slot;
+            *entry = slot;
             return free;
         }
         self.slots.push(slot);
@@ -164,7 +164,7 @@ impl State {
         self.over |= self.subscribers == 0;
     }
 
-    /// A subscriber went on.
+    /// Moves a subscriber forward.
     pub(super) fn advance(&mut self, slot: usize, next: u64) {
         if let Some(slot) = self.slots.get_mut(slot).and_then(Option::as_mut) {
             let was = std::mem::replace(&mut slot.next, next);
@@ -172,7 +172,7 @@ impl State {
         }
     }
 
-    /// A subscriber waits for the rows to be complete, or does not any more.
+    /// Records that a subscriber waits for the rows to be complete, or no longer does.
     pub(super) fn set_pending(&mut self, slot: usize, pending: bool) {
         if let Some(slot) = self.slots.get_mut(slot).and_then(Option::as_mut) {
             self.pending -= usize::from(std::mem::replace(&mut slot.pending, pending));
@@ -180,20 +180,20 @@ impl State {
         }
     }
 
-    /// The view of a bracket is given back once nobody can come to it any more.
+    /// Releases the view of a resync once no subscriber can reach it any more.
     fn passed(&mut self, from: u64, to: u64) {
-        let Some(bracket) = self.ring.bracket() else { return };
-        if from <= bracket && to > bracket {
-            self.before_bracket = self.before_bracket.saturating_sub(1);
-            if self.before_bracket == 0 {
-                self.ring.release_bracket();
+        let Some(resync) = self.ring.resync() else { return };
+        if from <= resync && to > resync {
+            self.before_resync = self.before_resync.saturating_sub(1);
+            if self.before_resync == 0 {
+                self.ring.release_resync();
             }
         }
     }
 
     pub(super) fn wait(&mut self, slot: usize, waker: &Waker) {
-        let Some(place) = self.slots.get_mut(slot).and_then(Option::as_mut) else { return };
-        match &mut place.waker {
+        let Some(entry) = self.slots.get_mut(slot).and_then(Option::as_mut) else { return };
+        match &mut entry.waker {
             Some(old) => old.clone_from(waker),
             none => {
                 *none = Some(waker.clone());

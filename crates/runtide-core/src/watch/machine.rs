@@ -1,7 +1,7 @@
 //! The driver's state machine: a step from (state, input) to (state, entries, commands), without clock, socket or lock.
 //!
-//! What it holds, and the step; what a step does is in `link` (the link's phases), `reports` (what the stream says) and
-//! `inspections` (what looking says).
+//! This file has its state and the step. The parts of a step are in `link` (the phases of the link), `reports` (signals of
+//! the stream) and `inspections` (listings and inspections).
 
 mod inspections;
 mod link;
@@ -24,52 +24,53 @@ use super::{
     source::{Flow, Inspection, Listing, Opened, Signal},
 };
 use crate::{
+    backend::saturating_add,
     error::{Error, ErrorKind, Failure, Result},
     event::{Continuity, Cursor, Epoch, ResumeToken, RuntimeEvent, RuntimeEventKind},
     instance::{BackendId, Instance, InstanceId},
     options::Detail,
 };
 
-/// What a step is told.
+/// Input of a step.
 #[derive(Debug)]
 pub(super) enum Input<'a> {
     /// `Source::open` ended.
     Opened(Result<Opened>),
-    /// `Source::next_batch` gave something.
+    /// `Source::next_batch` returned signals.
     Batch(&'a mut Vec<Signal>, Flow),
     /// `Source::next_batch` failed.
     Broken(Error),
     /// `Inspector::list` ended.
     Relisted(Result<Listing>),
-    /// `Inspector::inspect` ended, for a look at everything.
+    /// `Inspector::inspect` ended, for ids that a listing left open.
     Reinspected(Result<Vec<Inspection>>),
     /// `Inspector::inspect` ended.
     Inspected(Vec<InstanceId>, Result<Vec<Inspection>>),
     /// The deadline passed, or it is time to begin.
     Tick,
-    /// The closest look that a subscriber wants.
+    /// The highest detail that a subscriber wants.
     Wanted(Detail),
 }
 
-/// What the task must do.
+/// Work for the driver's task.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Command {
     Open(Option<ResumeToken>),
     Relist(Detail),
-    /// Look again at what a look at everything leaves open.
+    /// Inspect the ids that a listing left open.
     Reinspect(Vec<InstanceId>, Detail),
     Inspect(Vec<InstanceId>, Detail),
-    /// Drop whatever look is under way.
+    /// Drop every listing and inspection that is under way.
     Abandon,
 }
 
-/// What a run begins with.
+/// State that a run begins with.
 #[derive(Debug, Default)]
 pub(super) struct Resume {
     pub(super) token: Option<ResumeToken>,
-    /// What the consumer held there.
+    /// The consumer's rows at that token.
     pub(super) rows: Option<Vec<Arc<Instance>>>,
-    /// A place to resume from was given.
+    /// A cursor to resume from was given.
     pub(super) wanted: bool,
 }
 
@@ -77,19 +78,19 @@ pub(super) struct Resume {
 enum Phase {
     Down { retry_at: Instant },
     Opening,
-    Open { mode: Mode, heard: Instant, live_since: Option<Instant> },
+    Open { mode: Mode, last_signal: Instant, live_since: Option<Instant> },
 }
 
 #[derive(Debug)]
 enum Mode {
-    /// Resumed, but the link flapped lately: what it replays is held back for a moment.
+    /// Resumed, but the link flapped lately: its replay is held back for a moment.
     Held {
         until: Instant,
         signals: Vec<Signal>,
     },
-    /// Resumed: what was missed is told again.
+    /// Resumed: the runtime replays the events of the outage.
     Replaying,
-    /// A bracket is in the making: whatever is told meanwhile only says where to look.
+    /// A resync is being prepared: reports only name the instances to inspect.
     Listing,
     Live,
 }
@@ -99,34 +100,34 @@ enum Mode {
 pub(super) struct Machine {
     backend: BackendId,
     epoch: Epoch,
-    /// The number of the next entry.
+    /// Number of the next entry.
     seq: u64,
-    brackets: u64,
-    last_bracket: Option<Instant>,
+    resyncs: u64,
+    last_resync: Option<Instant>,
     cache: Cache,
     phase: Phase,
     reports_edges: bool,
     max_silence: Option<Duration>,
     backoff: Backoff,
     healthy_after: Duration,
-    /// Where the runtime's history goes on after the rows.
+    /// Resume token of the rows.
     token: Option<ResumeToken>,
-    /// The same after the bracket that is in the making. Until it is shown, the rows are older than that.
-    ahead: Option<ResumeToken>,
-    /// The outage, as it was announced.
+    /// Resume token of the resync that is being prepared. Until it is emitted, the rows are older than that.
+    next_token: Option<ResumeToken>,
+    /// Cause of the outage that was announced.
     #[expect(clippy::option_option, reason = "an outage without a cause is one: the runtime closed the stream")]
     outage: Option<Option<Failure>>,
-    /// Resumed from a place of another run: said once, in place of the end of an outage.
+    /// Resumed from a cursor of another run: announced once, as the end of an outage is.
     resuming: bool,
-    /// The rows are what the consumer held, or what was seen: a replay can be compared with them.
-    grounded: bool,
+    /// The rows are the consumer's, or those of a listing: a replay can be compared with them.
+    has_baseline: bool,
     wanted: Detail,
-    /// The rows are in full detail.
+    /// True if the rows are in full detail.
     full: bool,
-    /// Rows from before a gap that no look has shown since: what they say of the state is no reason to call an edge old.
-    unsure: BTreeSet<InstanceId>,
-    /// Whether edges say of which life they are, as the last one did. Nobody knows before the first.
-    edges_name_lives: bool,
+    /// Rows from before a gap that no answer has confirmed since: their state does not prove that an edge is old.
+    unconfirmed: BTreeSet<InstanceId>,
+    /// True if the last edge named its incarnation; assumed before the first edge.
+    edges_name_incarnations: bool,
     inspect_queue: InspectQueue,
     relist: Option<Relist>,
     wall: SystemTime,
@@ -134,7 +135,7 @@ pub(super) struct Machine {
     commands: Vec<Command>,
 }
 
-/// What does not change during a run.
+/// Settings of a run.
 #[derive(Debug)]
 pub(super) struct Setup {
     pub(super) backend: BackendId,
@@ -151,19 +152,19 @@ pub(super) struct Setup {
 impl Machine {
     pub(super) fn new(setup: Setup, now: Instant) -> Self {
         let mut cache = Cache::default();
-        let grounded = setup.resume.rows.is_some();
-        let mut unsure = BTreeSet::new();
+        let has_baseline = setup.resume.rows.is_some();
+        let mut unconfirmed = BTreeSet::new();
         for row in setup.resume.rows.into_iter().flatten() {
-            // Whoever stored it cannot say whether a look had shown it.
-            unsure.insert(row.id.clone());
+            // A stored row does not say if an answer had confirmed it.
+            unconfirmed.insert(row.id.clone());
             cache.insert(row);
         }
         Self {
             backend: setup.backend,
             epoch: setup.epoch,
             seq: 1,
-            brackets: 0,
-            last_bracket: None,
+            resyncs: 0,
+            last_resync: None,
             cache,
             phase: Phase::Down { retry_at: now },
             reports_edges: setup.reports_edges,
@@ -171,14 +172,14 @@ impl Machine {
             backoff: Backoff::new(setup.max_backoff, setup.jitter_seed),
             healthy_after: setup.healthy_after,
             token: setup.resume.token,
-            ahead: None,
+            next_token: None,
             outage: None,
             resuming: setup.resume.wanted,
-            grounded,
+            has_baseline,
             wanted: setup.detail,
             full: false,
-            unsure,
-            edges_name_lives: true,
+            unconfirmed,
+            edges_name_incarnations: true,
             inspect_queue: InspectQueue::default(),
             relist: None,
             wall: SystemTime::UNIX_EPOCH,
@@ -203,7 +204,7 @@ impl Machine {
         self.outage.as_ref()
     }
 
-    /// Whether every change so far is in the rows, at the detail that is asked for.
+    /// True if every change so far is in the rows, at this detail.
     pub(super) fn is_live(&self, detail: Detail) -> bool {
         matches!(self.phase, Phase::Open { mode: Mode::Live, .. }) && (self.full || detail == Detail::Summary)
     }
@@ -212,14 +213,14 @@ impl Machine {
         matches!(self.phase, Phase::Open { .. })
     }
 
-    /// Whether the run began with a place to resume from, and has not reached the runtime yet.
+    /// True if the run began with a cursor to resume from, and has not reached the runtime yet.
     pub(super) fn is_resuming(&self) -> bool {
         self.resuming
     }
 
-    /// Whether the rows are those of the runtime at some time.
-    pub(super) fn is_grounded(&self) -> bool {
-        self.grounded
+    /// True if the rows are those of the runtime at some time.
+    pub(super) fn has_baseline(&self) -> bool {
+        self.has_baseline
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -230,40 +231,40 @@ impl Machine {
         self.cache.view()
     }
 
-    /// A numbering for one more bracket.
-    pub(super) fn bracket_epoch(&mut self) -> Epoch {
-        self.brackets += 1;
-        Epoch::new(format!("{}.{}", self.epoch, self.brackets))
+    /// Epoch for one more resync.
+    pub(super) fn resync_epoch(&mut self) -> Epoch {
+        self.resyncs += 1;
+        Epoch::new(format!("{}.{}", self.epoch, self.resyncs))
     }
 
-    /// When the next `Tick` is due.
+    /// Time of the next `Tick`.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.phase {
             Phase::Down { retry_at } => Some(*retry_at),
             Phase::Opening => None,
-            Phase::Open { mode, heard, .. } => {
-                let silence = self.max_silence.map(|most| *heard + most);
+            Phase::Open { mode, last_signal, .. } => {
+                let silence = self.max_silence.map(|most| saturating_add(*last_signal, most));
                 let held = if let Mode::Held { until, .. } = mode { Some(*until) } else { None };
-                let looks = if matches!(mode, Mode::Live) { self.inspect_queue.due() } else { None };
+                let inspections = if matches!(mode, Mode::Live) { self.inspect_queue.due() } else { None };
                 let relist = self.relist.as_ref().and_then(Relist::due);
-                [silence, held, looks, relist].into_iter().flatten().min()
+                [silence, held, inspections, relist].into_iter().flatten().min()
             }
         }
     }
 
-    /// Takes one input in. `entries` and `commands` are then to be fetched.
+    /// Takes one input in. The caller then takes the entries and the commands.
     pub(super) fn step(&mut self, now: Instant, wall: SystemTime, input: Input<'_>) {
         self.wall = wall;
         match input {
             Input::Opened(Ok(opened)) => self.opened(now, opened),
-            Input::Opened(Err(error)) | Input::Broken(error) => self.fall(now, Some(&error)),
+            Input::Opened(Err(error)) | Input::Broken(error) => self.disconnect(now, Some(&error)),
             Input::Batch(signals, flow) => {
-                self.heard(now);
+                self.signal_received(now);
                 for signal in signals.drain(..) {
                     self.signal(now, signal);
                 }
                 if flow == Flow::Closed && self.is_open() {
-                    self.fall(now, None);
+                    self.disconnect(now, None);
                 }
             }
             Input::Relisted(answer) => self.relisted(now, answer),
@@ -286,23 +287,22 @@ impl Machine {
         std::mem::take(&mut self.commands)
     }
 
-    /// Whatever is due by now.
+    /// Does what is due by now.
     fn due(&mut self, now: Instant) {
         match &mut self.phase {
             Phase::Down { retry_at } if *retry_at <= now => {
                 self.phase = Phase::Opening;
-                // Where nobody was shown anything yet, there is nothing to go on from.
-                let resume = self.token.clone().filter(|_| self.grounded || self.resuming);
+                // Without a row that was emitted there is nothing to resume.
+                let resume = self.token.clone().filter(|_| self.has_baseline || self.resuming);
                 self.commands.push(Command::Open(resume));
                 return;
             }
             Phase::Down { .. } | Phase::Opening => return,
-            Phase::Open { heard, .. } => {
-                if let Some(most) = self.max_silence.filter(|most| *heard + *most <= now) {
-                    let error =
-                        Error::new(ErrorKind::Timeout, "watch.silence", format!("nothing was heard for {most:?}"));
+            Phase::Open { last_signal, .. } => {
+                if let Some(most) = self.max_silence.filter(|most| saturating_add(*last_signal, *most) <= now) {
+                    let error = Error::new(ErrorKind::Timeout, "watch.silence", format!("no signal for {most:?}"));
                     tracing::warn!(backend = %self.backend, silence = ?most, "the link is dead");
-                    return self.fall(now, Some(&error));
+                    return self.disconnect(now, Some(&error));
                 }
             }
         }
@@ -326,9 +326,10 @@ impl Machine {
             && self.inspect_queue.due().is_some_and(|due| due <= now)
         {
             let ids = self.inspect_queue.ask(now);
-            // A hint may stand for a message that nobody could read: only a look that shows the life proves that it is the same.
-            let lives = ids.iter().any(|id| self.cache.get(id).is_some_and(|known| known.incarnation.is_some()));
-            let detail = if lives { Detail::Full } else { self.wanted };
+            // A hint may stand for a message that could not be read: only an answer with the incarnation proves that no run
+            // began in between.
+            let named = ids.iter().any(|id| self.cache.get(id).is_some_and(|known| known.incarnation.is_some()));
+            let detail = if named { Detail::Full } else { self.wanted };
             if !ids.is_empty() {
                 self.commands.push(Command::Inspect(ids, detail));
             }

@@ -1,144 +1,111 @@
-//! What a report or a look means for what is known: pure functions from two instances to a third, and to events.
+//! Merging of a report or an answer into a row: pure functions from two instances to a third, and to events.
 
 use std::sync::Arc;
 
 use super::source::Edge;
 use crate::{
     event::{FieldSet, RuntimeEventKind},
-    instance::{BackendId, Instance, InstanceState},
+    instance::{BackendId, Class, Instance, InstanceState},
 };
 
-/// Whether the two are provably of different lives.
-fn other_life(before: &Instance, after: &Instance) -> bool {
+/// True if the two are provably of different incarnations.
+fn other_incarnation(before: &Instance, after: &Instance) -> bool {
     matches!((&before.incarnation, &after.incarnation), (Some(one), Some(other)) if one != other)
 }
 
-/// Whether a life began or ended between the two.
+/// True if a run of the instance began or ended between the two.
 pub(super) fn lifecycle_differs(before: &Instance, after: &Instance) -> bool {
     before.state.is_alive() != after.state.is_alive()
         || before.state.is_ended() != after.state.is_ended()
-        || other_life(before, after)
+        || other_incarnation(before, after)
 }
 
-/// Whether they contradict each other in a field that both know.
-pub(super) fn contradicts(before: &Instance, after: &Instance) -> bool {
-    macro_rules! known {
-        ($($field:ident),*) => { $( (before.$field.is_some() && after.$field.is_some() && before.$field != after.$field) || )* false };
-    }
-    before.name != after.name
-        || before.kind != after.kind
-        || before.state != after.state
-        || known!(
-            incarnation,
-            health,
-            exit,
-            reason,
-            image,
-            labels,
-            ports,
-            addresses,
-            group,
-            node,
-            created_at,
-            started_at,
-            finished_at,
-            restarts
-        )
-}
-
-/// Whether nothing differs but the count of changes.
+/// True if nothing differs but the count of changes.
 pub(super) fn is_same(before: &Instance, after: &Instance) -> bool {
     FieldSet::between(before, after).is_empty()
 }
 
-macro_rules! keep {
-    ($before:ident, $after:ident, $($field:ident),*) => {
-        $( if $after.$field.is_none() { $after.$field.clone_from(&$before.$field); } )*
-    };
-}
-
-/// What is known after a look: what it leaves out stays as it was known, unless it was bound to a life, or to being
-/// alive, that is over.
-pub(super) fn merged(before: &Instance, look: &Instance) -> Instance {
-    let mut after = look.clone();
+/// The row after an answer: fields that the answer leaves open keep their values, unless those belong to a run that is over.
+pub(super) fn merged(before: &Instance, seen: &Instance) -> Instance {
+    let mut after = seen.clone();
     take(before, &mut after);
     after
 }
 
-/// The same in place.
+/// As [`merged`], in place.
 fn take(before: &Instance, after: &mut Instance) {
-    keep!(before, after, image, labels, group, node, created_at);
+    after.keep(before, Class::Stable);
     let begins = !before.state.is_alive() && after.state.is_alive();
-    if !begins && !other_life(before, after) {
-        keep!(before, after, incarnation, started_at, restarts);
+    if !begins && !other_incarnation(before, after) {
+        after.keep(before, Class::PerRun);
         if !after.state.is_alive() {
-            keep!(before, after, exit, reason, finished_at);
+            after.keep(before, Class::AtEnd);
         }
         if before.state.is_alive() && after.state.is_alive() {
-            keep!(before, after, health, ports, addresses);
+            after.keep(before, Class::WhileAlive);
         }
     }
     after.generation = before.generation;
 }
 
-/// What is still known across a gap of an instance that the look did not show: not which life it is in.
+/// The row across a gap if the listing did not show the instance: its incarnation is no longer known.
 pub(super) fn unseen(before: &Instance) -> Instance {
     let mut after = before.clone();
     begin(&mut after);
     after
 }
 
-/// Whether it takes a closer look to tell if they are of one life.
-pub(super) fn life_is_open(before: &Instance, look: &Instance) -> bool {
-    before.incarnation.is_some() && look.incarnation.is_none()
+/// True if the answer leaves it open if they are of one incarnation.
+pub(super) fn incarnation_is_open(before: &Instance, seen: &Instance) -> bool {
+    before.incarnation.is_some() && seen.incarnation.is_none()
 }
 
-/// What is known after a look across a gap: lives may have begun and ended unseen, so that what was bound to a life is
-/// kept only where the look proves that it is the same one.
-pub(super) fn merged_over_gap(before: &Instance, look: &Instance) -> Instance {
-    let mut after = look.clone();
+/// The row after an answer across a gap. Runs may have begun and ended unseen, so that the fields of a run are kept only if
+/// the answer proves that it is the same one.
+pub(super) fn merged_over_gap(before: &Instance, seen: &Instance) -> Instance {
+    let mut after = seen.clone();
     take_over_gap(before, &mut after);
     after
 }
 
-/// The same in place.
+/// As [`merged_over_gap`], in place.
 pub(super) fn take_over_gap(before: &Instance, after: &mut Instance) {
     if before.incarnation.is_some() && before.incarnation == after.incarnation {
         return take(before, after);
     }
-    keep!(before, after, image, labels, group, node, created_at);
+    after.keep(before, Class::Stable);
     after.generation = before.generation;
 }
 
-/// The instance after its life ended unseen.
+/// The instance after its run ended unseen.
 fn ended(before: &Instance) -> Instance {
     let mut after = before.clone();
     after.state = InstanceState::Stopped;
-    (after.exit, after.reason, after.finished_at) = (None, None, None);
-    (after.health, after.ports, after.addresses) = (None, None, None);
+    after.forget(Class::AtEnd);
+    after.forget(Class::WhileAlive);
     after
 }
 
-/// What an edge says of an instance that is known; `None`: what is known proves that it is old, or says so already.
+/// The row after an edge; `None`: the row proves that the edge is old, or has its change already.
 pub(super) fn after_edge(before: &Instance, edge: &Edge) -> Option<Instance> {
     let conflict = matches!((&before.incarnation, &edge.incarnation), (Some(one), Some(other)) if one != other);
     let same = matches!((&before.incarnation, &edge.incarnation), (Some(one), Some(other)) if one == other);
     let (was, is) = (before.state, edge.state);
     if is == InstanceState::Created
-        || (same && was.is_ended() && is.is_alive()) // that life is over
-        || (conflict && was.is_alive() && is.is_ended()) // the end of an earlier life
+        || (same && was.is_ended() && is.is_alive()) // that run is over
+        || (conflict && was.is_alive() && is.is_ended()) // the end of an earlier run
         || (was.is_ended() && is.is_ended() && (before.exit.is_some() || edge.exit.is_none()))
         || (was == is && !is.is_ended() && !conflict && (edge.incarnation.is_none() || before.incarnation.is_some()))
     {
         return None;
     }
     let mut after = before.clone();
-    // Of two reports of one end, the first told the state, and this one tells how.
+    // Two reports of one end: the first had the state, and this one has the exit.
     after.state = if was.is_ended() && is.is_ended() { was } else { is };
     if conflict || (!was.is_alive() && is.is_alive()) {
         begin(&mut after);
     } else if was.is_alive() != is.is_alive() {
-        (after.health, after.ports, after.addresses) = (None, None, None);
+        after.forget(Class::WhileAlive);
     }
     if edge.incarnation.is_some() {
         after.incarnation.clone_from(&edge.incarnation);
@@ -149,14 +116,14 @@ pub(super) fn after_edge(before: &Instance, edge: &Edge) -> Option<Instance> {
     Some(after)
 }
 
-/// Forgets what was bound to an earlier life.
+/// Forgets the fields of an earlier run.
 fn begin(after: &mut Instance) {
-    (after.incarnation, after.exit, after.reason, after.restarts) = (None, None, None, None);
-    (after.started_at, after.finished_at) = (None, None);
-    (after.health, after.ports, after.addresses) = (None, None, None);
+    after.forget(Class::PerRun);
+    after.forget(Class::AtEnd);
+    after.forget(Class::WhileAlive);
 }
 
-/// What an edge alone says of an instance that nobody knew; `None`: nothing but its id.
+/// The row that an edge alone describes, for an instance that is not known; `None`: it has nothing but the id.
 pub(super) fn from_edge(backend: &BackendId, edge: &Edge) -> Option<Instance> {
     let mut instance = Instance::clone(edge.described.as_deref()?);
     instance.backend = backend.clone();
@@ -185,7 +152,7 @@ pub(super) fn events(before: Option<&Arc<Instance>>, after: &Arc<Instance>) -> [
     };
     match (before.state.is_alive(), after.state.is_alive()) {
         (false, true) => [Some(RuntimeEventKind::Started(after)), None],
-        (true, true) if other_life(before, &after) => {
+        (true, true) if other_incarnation(before, &after) => {
             [Some(RuntimeEventKind::Stopped(Arc::new(ended(before)))), Some(RuntimeEventKind::Started(after))]
         }
         _ if !before.state.is_ended() && after.state.is_ended() => [Some(RuntimeEventKind::Stopped(after)), None],
@@ -228,12 +195,12 @@ mod tests {
         assert_eq!(names(Some(instance(S::Running)), instance(S::Paused)), ["updated"]);
         assert_eq!(names(Some(instance(S::Paused)), instance(S::Running)), ["updated"]);
         assert_eq!(names(Some(instance(S::Running)), instance(S::Running)), [""; 0]);
-        let life = |n: &str| Instance { incarnation: Some(Incarnation::new(n)), ..instance(S::Running) };
-        assert_eq!(names(Some(life("1")), life("2")), ["stopped", "started"]);
+        let run = |n: &str| Instance { incarnation: Some(Incarnation::new(n)), ..instance(S::Running) };
+        assert_eq!(names(Some(run("1")), run("2")), ["stopped", "started"]);
     }
 
     #[test]
-    fn a_new_life_forgets_what_was_bound_to_the_old_one() {
+    fn a_new_run_forgets_the_fields_of_the_old_one() {
         let old = Instance {
             exit: Some(ExitStatus::code(3)),
             incarnation: Some(Incarnation::new("1")),
@@ -243,11 +210,11 @@ mod tests {
         };
         let new = merged(&old, &instance(S::Running));
         assert_eq!((new.exit, new.incarnation, new.restarts), (None, None, None));
-        assert!(new.labels.is_some(), "labels are not bound to a life");
+        assert!(new.labels.is_some(), "labels do not belong to a run");
     }
 
     #[test]
-    fn an_end_forgets_what_was_bound_to_being_alive() {
+    fn an_end_forgets_the_fields_of_a_running_instance() {
         let old = Instance {
             health: Some(Health::Healthy),
             addresses: Some(vec![]),
@@ -260,30 +227,30 @@ mod tests {
     }
 
     #[test]
-    fn what_the_cache_proves_old_is_dropped() {
-        let in_life = |n: &str, state| Instance { incarnation: Some(Incarnation::new(n)), ..instance(state) };
-        let of_life = |n: &str, state| Edge { incarnation: Some(Incarnation::new(n)), ..edge(state) };
-        assert!(after_edge(&in_life("1", S::Stopped), &of_life("1", S::Running)).is_none(), "that life is over");
-        assert!(after_edge(&in_life("2", S::Running), &of_life("1", S::Stopped)).is_none(), "an earlier life's end");
+    fn an_edge_that_the_row_proves_old_is_dropped() {
+        let in_run = |n: &str, state| Instance { incarnation: Some(Incarnation::new(n)), ..instance(state) };
+        let of_run = |n: &str, state| Edge { incarnation: Some(Incarnation::new(n)), ..edge(state) };
+        assert!(after_edge(&in_run("1", S::Stopped), &of_run("1", S::Running)).is_none(), "that run is over");
+        assert!(after_edge(&in_run("2", S::Running), &of_run("1", S::Stopped)).is_none(), "the end of an earlier run");
         assert!(after_edge(&instance(S::Running), &edge(S::Running)).is_none());
         assert!(after_edge(&instance(S::Running), &edge(S::Created)).is_none());
         assert!(
-            after_edge(&in_life("1", S::Running), &of_life("2", S::Running)).is_some(),
-            "a life that nobody saw begin"
+            after_edge(&in_run("1", S::Running), &of_run("2", S::Running)).is_some(),
+            "a run whose beginning was not reported"
         );
     }
 
     #[test]
-    fn a_late_end_still_tells_how() {
+    fn a_late_end_still_has_its_exit() {
         let restarting = instance(S::Restarting);
-        let told = after_edge(&restarting, &Edge { exit: Some(ExitStatus::code(7)), ..edge(S::Stopped) }).unwrap();
-        assert_eq!((told.state, told.exit), (S::Restarting, Some(ExitStatus::code(7))));
+        let ended = after_edge(&restarting, &Edge { exit: Some(ExitStatus::code(7)), ..edge(S::Stopped) }).unwrap();
+        assert_eq!((ended.state, ended.exit), (S::Restarting, Some(ExitStatus::code(7))));
     }
 
     #[test]
     fn only_what_both_know_can_contradict() {
         let (a, b) = (Instance { restarts: Some(1), ..instance(S::Running) }, instance(S::Running));
-        assert!(!contradicts(&a, &b));
-        assert!(contradicts(&a, &Instance { restarts: Some(2), ..b }));
+        assert!(!a.contradicts(&b));
+        assert!(a.contradicts(&Instance { restarts: Some(2), ..b }));
     }
 }

@@ -1,4 +1,4 @@
-//! One look at everything, from the request to its conclusion: what was told meanwhile is looked at again.
+//! One listing, from the request to its outcome. Instances that the stream reports in the meantime are inspected.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,28 +19,28 @@ use crate::{
     options::Detail,
 };
 
-/// How long the stream must be quiet after a look before the look counts as the later of the two.
+/// Time for which the stream must be quiet after an answer before the answer counts as the later of the two.
 pub(super) const SETTLE: Duration = Duration::from_millis(10);
 
-/// A stream that is never quiet is not waited for any longer.
+/// Longest wait for a stream that is never quiet.
 const SETTLE_MAX: Duration = Duration::from_millis(200);
 
-/// What was told during a look is looked at again, at most so often; what is still open then is looked at afterwards.
+/// Most rounds of inspections of what the stream reports during a listing; ids that are open then are inspected afterwards.
 const ROUNDS: u8 = 3;
 
-/// The pause before a look that came back empty is taken for the truth.
-const SECOND_LOOK: Duration = Duration::from_millis(200);
+/// The pause before an empty listing is confirmed by a second one.
+const RELIST_AGAIN: Duration = Duration::from_millis(200);
 
-/// The pause after a look that was not complete, or failed; it doubles up to `AGAIN_MAX`.
-const AGAIN: Duration = Duration::from_secs(5);
-const AGAIN_MAX: Duration = Duration::from_secs(60);
+/// The pause after a listing that was not complete, or failed; it doubles up to `RELIST_RETRY_MAX`.
+const RELIST_RETRY: Duration = Duration::from_secs(5);
+const RELIST_RETRY_MAX: Duration = Duration::from_secs(60);
 
-/// What the look is for.
+/// Purpose of a listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// Everybody is shown what is there.
-    Bracket(Gap),
-    /// Nobody is shown anything unless it differs from what was told.
+    /// Every subscriber is shown its rows.
+    Resync(Gap),
+    /// It is compared with the rows, and only differences are emitted.
     Confirm,
 }
 
@@ -51,17 +51,17 @@ enum Stage {
         until: Instant,
     },
     Asked,
-    /// Answered; the stream may still tell of what lay before the answer.
+    /// Answered; the stream may still report changes from before the answer.
     Settling {
         until: Instant,
         most: Instant,
     },
-    /// What was told meanwhile is being looked at.
+    /// Instances that the stream reported in the meantime are being inspected.
     Inspecting,
     Done,
 }
 
-/// One look at everything.
+/// One listing.
 #[derive(Debug)]
 pub(super) struct Relist {
     purpose: Purpose,
@@ -69,34 +69,34 @@ pub(super) struct Relist {
     detail: Detail,
     rows: Cache,
     complete: bool,
-    /// Told of since the look was asked for, or since it was looked at again, and what was told last.
-    touched: BTreeMap<InstanceId, Told>,
-    /// The same for those that are being looked at again.
-    asked: BTreeMap<InstanceId, Told>,
+    /// Instances reported since the listing or their last inspection was requested, each with its last report.
+    touched: BTreeMap<InstanceId, Reported>,
+    /// The same of those that are being inspected.
+    asked: BTreeMap<InstanceId, Reported>,
     rounds: u8,
     doubted: bool,
-    /// Those whose life the look leaves open: a close look proves it. `None`: not asked yet.
+    /// Instances whose incarnation the listing leaves open: an inspection in full detail proves it. `None`: not determined yet.
     proof: Option<BTreeSet<InstanceId>>,
     failures: u32,
 }
 
-/// What was told of an instance while a look was under way.
+/// Report of an instance during a listing.
 #[derive(Debug, Clone)]
-pub(super) enum Told {
-    /// That something changed.
-    Something,
+pub(super) enum Reported {
+    /// Something changed.
+    Hint,
     Edge(Edge),
     State(Arc<Instance>),
     Gone,
 }
 
-/// What came of it.
+/// Outcome of a listing.
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) rows: Cache,
     pub(super) complete: bool,
-    /// What was told of these last, and is not settled by the look.
-    pub(super) open: BTreeMap<InstanceId, Told>,
+    /// Instances that the listing did not settle, each with its last report.
+    pub(super) open: BTreeMap<InstanceId, Reported>,
     pub(super) detail: Detail,
 }
 
@@ -117,10 +117,10 @@ impl Relist {
         }
     }
 
-    /// A look after one that was not complete.
+    /// A listing after one that was not complete.
     pub(super) fn later(now: Instant) -> Self {
         let mut relist = Self::new(Purpose::Confirm, now);
-        relist.wait_until(now + AGAIN);
+        relist.wait_until(now + RELIST_RETRY);
         relist
     }
 
@@ -128,17 +128,17 @@ impl Relist {
         self.purpose
     }
 
-    /// How closely to look at what must be looked at again.
-    pub(super) fn closeness(&self) -> Detail {
+    /// Detail of the inspections that the listing needs.
+    pub(super) fn inspection_detail(&self) -> Detail {
         if self.proof.is_some() { Detail::Full } else { self.detail }
     }
 
-    /// Once, when the look is settled: those whose life it leaves open are looked at closely.
+    /// Determines, once the listing is settled, the instances whose incarnation it leaves open.
     pub(super) fn prove(&mut self, now: Instant, known: &Cache) {
         let settled = matches!(self.stage, Stage::Settling { until, .. } if until <= now);
         if settled && self.proof.is_none() && self.detail != Detail::Full {
-            let rows = self.rows.beside(known);
-            let open = rows.filter(|(row, known)| known.is_some_and(|known| merge::life_is_open(known, row)));
+            let rows = self.rows.join(known);
+            let open = rows.filter(|(row, known)| known.is_some_and(|known| merge::incarnation_is_open(known, row)));
             self.proof = Some(open.map(|(row, _)| row.id.clone()).collect());
         }
     }
@@ -147,15 +147,15 @@ impl Relist {
         self.stage = Stage::Waiting { until };
     }
 
-    /// Something was told of this instance.
-    pub(super) fn touch(&mut self, id: &InstanceId, told: Told, now: Instant) {
+    /// Records a report of this instance.
+    pub(super) fn touch(&mut self, id: &InstanceId, reported: Reported, now: Instant) {
         if let Stage::Settling { until, most } = &mut self.stage {
             *until = (now + SETTLE).min(*most).max(*until);
         }
         match self.touched.get_mut(id) {
-            Some(_) if matches!(told, Told::Something) => {}
-            Some(last) => *last = told,
-            None => drop(self.touched.insert(id.clone(), told)),
+            Some(_) if matches!(reported, Reported::Hint) => {}
+            Some(last) => *last = reported,
+            None => drop(self.touched.insert(id.clone(), reported)),
         }
     }
 
@@ -170,31 +170,31 @@ impl Relist {
         matches!(self.stage, Stage::Waiting { until } if until <= now)
     }
 
-    /// The answer will be later than whatever was told so far, which is then no more than a reason to look again.
+    /// The answer will be later than every report so far; a report is then only a reason to inspect.
     pub(super) fn asked(&mut self, detail: Detail) {
         (self.stage, self.detail) = (Stage::Asked, detail);
         (self.rounds, self.proof) = (0, None);
-        self.touched.values_mut().for_each(|told| *told = Told::Something);
+        self.touched.values_mut().for_each(|reported| *reported = Reported::Hint);
     }
 
-    /// Start over: something was missed.
-    pub(super) fn again(&mut self, now: Instant) {
-        self.wait_until(now + SECOND_LOOK);
+    /// Starts over: something was missed.
+    pub(super) fn restart(&mut self, now: Instant) {
+        self.wait_until(now + RELIST_AGAIN);
     }
 
     pub(super) fn doubted(&self) -> bool {
         self.doubted
     }
 
-    /// Everything vanished: once more before that is believed.
+    /// Every instance vanished: lists once more before that is believed.
     pub(super) fn doubt(&mut self, now: Instant) {
         self.doubted = true;
-        self.wait_until(now + SECOND_LOOK);
+        self.wait_until(now + RELIST_AGAIN);
     }
 
-    /// The look failed: try again later.
+    /// The listing failed: tries again later.
     pub(super) fn failed(&mut self, now: Instant) {
-        let pause = AGAIN.saturating_mul(1 << self.failures.min(10)).min(AGAIN_MAX);
+        let pause = RELIST_RETRY.saturating_mul(1 << self.failures.min(10)).min(RELIST_RETRY_MAX);
         self.failures += 1;
         self.wait_until(now + pause);
     }
@@ -205,7 +205,7 @@ impl Relist {
         self.stage = Stage::Settling { until: now + settle, most: now + SETTLE_MAX };
     }
 
-    /// What must be looked at again before the look can be concluded.
+    /// The ids that must be inspected before the listing is done.
     pub(super) fn must_inspect(&mut self, now: Instant) -> Option<Vec<InstanceId>> {
         if !matches!(self.stage, Stage::Settling { until, .. } if until <= now) {
             return None;
@@ -213,13 +213,13 @@ impl Relist {
         let proof = self.proof.as_mut().map(std::mem::take).unwrap_or_default();
         let mut asked = BTreeMap::new();
         if self.rounds < ROUNDS {
-            // A comparison leaves what was told meanwhile to the stream.
+            // A comparison leaves these reports to the stream.
             if self.purpose != Purpose::Confirm {
                 asked = std::mem::take(&mut self.touched);
             }
             for id in proof {
                 if !self.touched.contains_key(&id) {
-                    asked.entry(id).or_insert(Told::Something);
+                    asked.entry(id).or_insert(Reported::Hint);
                 }
             }
         }
@@ -233,7 +233,7 @@ impl Relist {
         Some(self.asked.keys().cloned().collect())
     }
 
-    /// The answers may run ahead of the stream as the first one may: it is given the same time to tell what they show.
+    /// The answers may run ahead of the stream, as the listing may: the stream is given the same time to report their changes.
     pub(super) fn inspected(&mut self, answers: Vec<Inspection>, now: Instant, settle: Duration) {
         if !matches!(self.stage, Stage::Inspecting) {
             return;
@@ -252,11 +252,11 @@ impl Relist {
             }
         }
         if !self.asked.is_empty() {
-            self.rounds = ROUNDS; // a look that fails is not repeated here
-            for (id, told) in std::mem::take(&mut self.asked) {
+            self.rounds = ROUNDS; // an inspection that fails is not repeated here
+            for (id, reported) in std::mem::take(&mut self.asked) {
                 match self.touched.get(&id) {
-                    Some(Told::Edge(_) | Told::State(_) | Told::Gone) => {}
-                    Some(Told::Something) | None => drop(self.touched.insert(id, told)),
+                    Some(Reported::Edge(_) | Reported::State(_) | Reported::Gone) => {}
+                    Some(Reported::Hint) | None => drop(self.touched.insert(id, reported)),
                 }
             }
         }
@@ -271,19 +271,20 @@ impl Relist {
         }
     }
 
-    /// What no second look settled is as it was told last: a look from before that is older, and one from behind it agrees.
+    /// Rows that no inspection settled are as the last report has them: an answer from before the report is older, and one
+    /// from after it agrees.
     pub(super) fn into_outcome(mut self, backend: &BackendId) -> Outcome {
-        for (id, told) in &self.touched {
-            let row = match (told, self.rows.get(id)) {
-                (Told::Something, _) => continue,
-                (Told::Gone, _) => {
+        for (id, reported) in &self.touched {
+            let row = match (reported, self.rows.get(id)) {
+                (Reported::Hint, _) => continue,
+                (Reported::Gone, _) => {
                     self.rows.remove(id);
                     continue;
                 }
-                (Told::Edge(edge), Some(row)) => merge::after_edge(row, edge),
-                (Told::Edge(edge), None) => merge::from_edge(backend, edge),
-                (Told::State(state), Some(row)) => Some(merge::merged(row, state)),
-                (Told::State(state), None) => Some(Instance::clone(state)),
+                (Reported::Edge(edge), Some(row)) => merge::after_edge(row, edge),
+                (Reported::Edge(edge), None) => merge::from_edge(backend, edge),
+                (Reported::State(state), Some(row)) => Some(merge::merged(row, state)),
+                (Reported::State(state), None) => Some(Instance::clone(state)),
             };
             if let Some(row) = row {
                 self.rows.insert(Arc::new(row));

@@ -8,27 +8,27 @@ use crate::{
     instance::Instance,
 };
 
-/// What the ring holds.
+/// Entry of the ring.
 #[derive(Debug, Clone)]
 pub(super) enum Entry {
     /// One event, and the instance as it was before, so that a filter sees what leaves it.
     Event { event: Arc<RuntimeEvent>, before: Option<Arc<Instance>> },
-    /// A bracket for everyone. Its `ResyncEnd` has the entry's number.
-    Bracket(Bracket),
+    /// A resync for every subscriber. Its `ResyncEnd` has the entry's number.
+    Resync(Resync),
 }
 
-/// A bracket to be read by a subscriber at his own pace.
+/// A resync, which each subscriber reads at its own pace.
 #[derive(Debug, Clone)]
-pub(super) struct Bracket {
+pub(super) struct Resync {
     pub(super) gap: Gap,
-    /// The bracket's own numbering.
+    /// Epoch of its cursors.
     pub(super) epoch: Epoch,
-    /// Where the runtime's history goes on after it.
+    /// Resume token of its rows.
     pub(super) native: Option<ResumeToken>,
     pub(super) observed_at: SystemTime,
-    /// `None`: a later bracket took its place, and whoever comes here has lost his.
+    /// `None`: a later resync replaced it, and a subscriber that comes here has lost its position.
     pub(super) view: Option<View>,
-    /// Whether the rows are in full detail.
+    /// True if the rows are in full detail.
     pub(super) full: bool,
 }
 
@@ -36,24 +36,24 @@ pub(super) struct Bracket {
 #[derive(Debug)]
 pub(super) struct Ring {
     entries: VecDeque<Entry>,
-    /// The number of the front entry.
+    /// Number of the front entry.
     first: u64,
     capacity: usize,
-    /// The one bracket whose view is kept.
-    bracket: Option<u64>,
+    /// Number of the one resync whose view is kept.
+    resync: Option<u64>,
 }
 
 impl Ring {
     pub(super) fn new(capacity: usize) -> Self {
-        Self { entries: VecDeque::new(), first: 1, capacity: capacity.max(1), bracket: None }
+        Self { entries: VecDeque::new(), first: 1, capacity: capacity.max(1), resync: None }
     }
 
-    /// The number of the oldest entry that is kept.
+    /// Number of the oldest entry that is kept.
     pub(super) fn first(&self) -> u64 {
         self.first
     }
 
-    /// The number that the next entry will have.
+    /// Number of the next entry.
     pub(super) fn next(&self) -> u64 {
         self.first + self.entries.len() as u64
     }
@@ -68,7 +68,7 @@ impl Ring {
         self.entries.range(skip..)
     }
 
-    /// Lets go of what so many new entries push out.
+    /// Drops the entries for which `coming` new ones leave no room.
     ///
     /// An event that is thousands of events old is in no processor cache any more, and freeing it waits for memory once per
     /// pointer: in a profile of `benches/docker_path.rs` that was a fifth of what an event costs on its way from the socket.
@@ -78,7 +78,7 @@ impl Ring {
         let events = || {
             self.entries.range(..excess).filter_map(|entry| match entry {
                 Entry::Event { event, .. } => Some(event),
-                Entry::Bracket(_) => None,
+                Entry::Resync(_) => None,
             })
         };
         let instances = || events().filter_map(|event| event.instance());
@@ -90,9 +90,9 @@ impl Ring {
     }
 
     pub(super) fn push(&mut self, entry: Entry) {
-        if matches!(entry, Entry::Bracket(_)) {
-            self.release_bracket();
-            self.bracket = Some(self.next());
+        if matches!(entry, Entry::Resync(_)) {
+            self.release_resync();
+            self.resync = Some(self.next());
         }
         if self.entries.len() >= self.capacity {
             self.entries.pop_front();
@@ -101,18 +101,18 @@ impl Ring {
         self.entries.push_back(entry);
     }
 
-    /// The number of the bracket whose view is kept.
-    pub(super) fn bracket(&self) -> Option<u64> {
-        self.bracket
+    /// Number of the resync whose view is kept.
+    pub(super) fn resync(&self) -> Option<u64> {
+        self.resync
     }
 
-    /// Gives the view back: views keep old rows alive, so only the last bracket has one, and only while somebody may
-    /// still come to it.
-    pub(super) fn release_bracket(&mut self) {
-        let Some(seq) = self.bracket.take() else { return };
+    /// Releases the view. Views keep old rows alive, so that only the last resync has one, and only while a subscriber may
+    /// still reach it.
+    pub(super) fn release_resync(&mut self) {
+        let Some(seq) = self.resync.take() else { return };
         let at = seq.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
-        if let Some(Entry::Bracket(bracket)) = at.and_then(|at| self.entries.get_mut(at)) {
-            bracket.view = None;
+        if let Some(Entry::Resync(resync)) = at.and_then(|at| self.entries.get_mut(at)) {
+            resync.view = None;
         }
     }
 }

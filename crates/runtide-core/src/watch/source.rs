@@ -1,4 +1,5 @@
-//! What a backend author writes: translation. Reconnecting, backing off, diffing, queueing and resyncing are the driver's.
+//! The interface that a backend implements: [`Source`] and [`Inspector`] translate. Reconnecting, backing off, comparing,
+//! queueing and resyncing are the driver's.
 
 use std::{sync::Arc, time::Duration, time::SystemTime};
 
@@ -12,29 +13,29 @@ use crate::{
     options::Detail,
 };
 
-/// The stream half of a runtime: what it tells.
+/// The stream half of a runtime: its reports.
 ///
 /// The driver makes a source when the first watch opens, drives it from one task, and drops it with the last watch;
 /// dropping it closes its connection. `open` is called again, on the same value, after every end of the stream.
 ///
-/// The driver reads `next_batch` all the time, also while a look is under way, so that a runtime which drops slow readers
-/// never meets one. A source needs no task and no queue of its own.
+/// The driver reads `next_batch` all the time, also during a listing, so that a runtime which drops slow readers never meets
+/// one. A source needs no task and no queue of its own.
 ///
 /// # Order
-/// `open`, then `next_batch` until it ends, while the driver looks through [`Inspector`]. Subscribing comes first and
-/// looking second: what happens in between is then in the stream.
+/// `open`, then `next_batch` until it ends, while the driver lists and inspects through [`Inspector`]. Subscribing comes first
+/// and listing second: changes in between are then in the stream.
 #[async_trait]
 pub trait Source: Send + 'static {
     /// Subscribes; when it returns, nothing that happens from now on is missed by `next_batch`.
     ///
     /// # Behavior
     /// * Drops an earlier subscription.
-    /// * With `resume`, says `Resumed` only with proof that nothing after that token is missing; what came after it is then
-    ///   told again, and ends with [`SignalBody::CaughtUp`]. Without proof it says `Fresh` and why.
+    /// * With `resume`, returns `Resumed` only with proof that nothing after that token is missing; the events after it are
+    ///   then reported again, and end with [`SignalBody::CaughtUp`]. Without proof it returns `Fresh` with the reason.
     /// * Ends within a deadline.
     async fn open(&mut self, resume: Option<&ResumeToken>) -> Result<Opened>;
 
-    /// What the runtime says next.
+    /// The next reports of the runtime.
     ///
     /// # Behavior
     /// * Appends at least one signal, and as many as are at hand (at most a few hundred): one hand-over for all of them.
@@ -50,17 +51,17 @@ pub trait Source: Send + 'static {
     fn inspector(&self) -> Arc<dyn Inspector>;
 
     /// The longest silence that a healthy link can show, `Alive` included; past it the driver calls the link dead and opens
-    /// anew. `None`: silence proves nothing.
+    /// again. `None`: silence proves nothing.
     fn max_silence(&self) -> Option<Duration>;
 
-    /// Whether the stream itself tells every lifecycle change, as `Edge`, `State` or `Gone`.
+    /// True if the stream itself reports every lifecycle change, as `Edge`, `State` or `Gone`.
     ///
-    /// If so, a look that disagrees with what was told so far is taken for one that ran ahead of the stream: the driver gives
-    /// the stream a moment to tell it, and then opens the stream anew. If not, looks are all there is, and count at once.
+    /// If so, an answer that disagrees with the reports so far is taken for one that ran ahead of the stream: the driver gives
+    /// the stream a moment to report the change, and then opens the stream again. If not, answers count at once.
     fn reports_edges(&self) -> bool;
 }
 
-/// The asking half of a runtime: what one can find out by looking. It runs beside the stream and must not wait for it.
+/// The request half of a runtime: listings and inspections. It runs concurrently with the stream and must not wait for it.
 #[async_trait]
 pub trait Inspector: Send + Sync + 'static {
     /// Everything that is there.
@@ -70,11 +71,11 @@ pub trait Inspector: Send + Sync + 'static {
     /// * `Complete` only if every page was read, every item decoded, and the permissions are as they were before.
     async fn list(&self, detail: Detail) -> Result<Listing>;
 
-    /// These instances, many in one request where the runtime can: one answer per id, and one failed look is one `Unknown`.
+    /// These instances, many in one request where the runtime can: one answer per id, and `Unknown` for an id that failed.
     async fn inspect(&self, ids: &[InstanceId], detail: Detail) -> Result<Vec<Inspection>>;
 }
 
-/// Whether the runtime goes on telling.
+/// State of the stream after a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
     /// There may be more.
@@ -83,21 +84,21 @@ pub enum Flow {
     Closed,
 }
 
-/// How a subscription began.
+/// Beginning of a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opened {
     /// Nothing after the token is missing.
     Resumed,
-    /// Something may be, and why.
+    /// Events may be missing, for this reason.
     Fresh(Gap),
 }
 
-/// What the runtime said, before anyone believed it.
+/// A report of the runtime, before the driver has checked it.
 #[derive(Clone, Debug)]
 pub struct Signal {
-    /// What.
+    /// The report itself.
     pub body: SignalBody,
-    /// Where to resume after this signal; for an edge, the identity of the fact as well.
+    /// Token to resume after this signal; for an edge, the identity of the fact as well.
     pub token: Option<ResumeToken>,
     /// The runtime's clock: information, never order.
     pub at: Option<SystemTime>,
@@ -135,13 +136,13 @@ pub enum SignalBody {
     Gone(InstanceId),
     /// It changed in this way.
     Edge(Edge),
-    /// Something about it may have changed: look.
+    /// Something about it may have changed: inspect it.
     Hint(InstanceId),
-    /// Everything, by a look that the source made itself.
+    /// A listing that the source made itself.
     Full(Listing),
-    /// The link is healthy and there is nothing to say.
+    /// The link is healthy, and nothing happened.
     Alive,
-    /// Something was missed: look at everything.
+    /// Something was missed: list everything.
     Lost(Gap),
     /// The replay of a `Resumed` subscription ends here.
     CaughtUp,
@@ -150,37 +151,37 @@ pub enum SignalBody {
 /// A lifecycle change that the runtime claims.
 #[derive(Clone, Debug)]
 pub struct Edge {
-    /// Of which instance.
+    /// Id of the instance.
     pub id: InstanceId,
-    /// Of which life, where the message says so.
+    /// Incarnation, if the message names it.
     pub incarnation: Option<Incarnation>,
-    /// What it became.
+    /// State after the change.
     pub state: InstanceState,
-    /// How the life ended, where the message says so.
+    /// Exit of the run that ended, if the message has it.
     pub exit: Option<ExitStatus>,
-    /// The instance as the message alone tells it, for one that is gone before anyone could look. Used only where the driver
-    /// does not know the instance; without it, all that the driver can tell is what a look still shows.
+    /// The instance as the message alone describes it, for one that is gone before it can be inspected. Used only if the
+    /// driver does not know the instance; without it, the driver depends on an inspection.
     pub described: Option<Arc<Instance>>,
 }
 
-/// What a look at one instance found. `Unknown` changes nothing.
+/// Answer of an inspection of one instance. `Unknown` changes nothing.
 #[derive(Clone, Debug)]
 pub enum Inspection {
     /// It is there, so.
     Present(Arc<Instance>),
-    /// The runtime said that it is not there.
+    /// The runtime reported that it is not there.
     Absent(InstanceId),
-    /// The look failed.
+    /// The inspection failed.
     Unknown {
-        /// At whom.
+        /// Id of the instance.
         id: InstanceId,
-        /// Why.
+        /// Cause of the failure.
         cause: Failure,
     },
 }
 
 impl Inspection {
-    /// Whom it is about.
+    /// Id of the instance.
     pub fn id(&self) -> &InstanceId {
         match self {
             Self::Present(instance) => &instance.id,
@@ -189,18 +190,18 @@ impl Inspection {
     }
 }
 
-/// What one look saw. Absence means removal only if it is `Complete`.
+/// Answer of a listing. Absence means removal only if it is `Complete`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Listing {
-    /// What is there, each id once.
+    /// The instances, each id once.
     pub instances: Vec<Arc<Instance>>,
-    /// Whether that is all.
+    /// Completeness of the list.
     pub completeness: Completeness,
 }
 
 impl Listing {
-    /// All that is there.
+    /// A complete listing.
     pub fn complete(instances: Vec<Arc<Instance>>) -> Self {
         Self { instances, completeness: Completeness::Complete }
     }
@@ -211,19 +212,19 @@ impl Listing {
         Self { instances, completeness }
     }
 
-    /// Whether absence from it means removal.
+    /// True if absence from it means removal.
     pub fn is_complete(&self) -> bool {
         self.completeness == Completeness::Complete
     }
 }
 
-/// Whether a look saw everything.
+/// Completeness of a listing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Completeness {
     /// Every page read, every item decoded, permissions as before.
     Complete,
-    /// What could not be read.
+    /// The items or pages that could not be read.
     Partial(Vec<Failure>),
 }

@@ -1,4 +1,4 @@
-//! The subscriber's side: [`EventStream`], and what folds it.
+//! The subscriber's side: [`EventStream`], and the folds over it.
 
 use std::{
     collections::VecDeque,
@@ -30,7 +30,7 @@ use crate::{
 /// asked for) or `Cancelled` (the backend was closed).
 pub struct EventStream {
     inner: Inner,
-    /// An end that came behind events which were handed out first.
+    /// An error that waits until the events before it are handed out.
     last: Option<Error>,
 }
 
@@ -111,11 +111,11 @@ impl fmt::Debug for EventStream {
 }
 
 streams! {
-    /// As [`EventStream`], with brackets folded into net effects.
+    /// As [`EventStream`], with resyncs folded into net effects.
     TransitionStream => Transition;
 }
 
-/// Folds a stream, beginning with what is known.
+/// Folds a stream, beginning with a table.
 pub(crate) fn transitions(stream: EventStream, known: InstanceTable) -> TransitionStream {
     TransitionStream::new(Folding { stream, table: known, ready: VecDeque::new() })
 }
@@ -146,7 +146,7 @@ impl Stream for Folding {
     }
 }
 
-/// Sends every event, until `cancel` or until nobody receives.
+/// Sends every event, until `cancel` or until the receiver is gone.
 pub(crate) async fn pump(
     mut stream: EventStream,
     tx: mpsc::Sender<Arc<RuntimeEvent>>,

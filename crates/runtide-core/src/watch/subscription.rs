@@ -1,4 +1,4 @@
-//! One subscriber: a number in the ring, a filter, and the bracket that he is being shown.
+//! One subscriber: its position in the ring, its filter, and the resync that it is being shown.
 
 use std::{
     collections::VecDeque,
@@ -12,9 +12,9 @@ use std::{
 use tokio::time::Sleep;
 
 use super::{
-    cache::{Place, View},
+    cache::{RowPosition, View},
     hub::{Hub, State},
-    ring::{Bracket, Entry},
+    ring::{Entry, Resync},
 };
 use crate::{
     backend::instant_after,
@@ -28,13 +28,13 @@ use crate::{
 /// Entries fetched under one lock.
 const FETCH: usize = 128;
 
-/// Where a new subscriber begins.
+/// Start of a new subscriber.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Start {
     /// At this entry.
     At(u64),
-    /// With a bracket, and why.
-    Bracket(Gap),
+    /// With a resync, for this reason.
+    Resync(Gap),
 }
 
 /// One subscriber.
@@ -43,14 +43,14 @@ pub(super) struct Subscription {
     hub: Arc<Hub>,
     slot: usize,
     backend: BackendId,
-    /// The number of the entry to be read next.
+    /// Number of the next entry to read.
     next: u64,
     filter: Option<InstanceFilter>,
     detail: Detail,
     slow: SlowConsumer,
-    /// A bracket is pending.
+    /// Reason of the resync that is pending.
     pending: Option<Gap>,
-    /// What a new subscriber is told before his first bracket.
+    /// Numbers the events of a new subscriber before its first resync.
     prelude: Option<Prelude>,
     ready: VecDeque<Arc<RuntimeEvent>>,
     showing: Option<Showing>,
@@ -58,32 +58,32 @@ pub(super) struct Subscription {
     ended: bool,
 }
 
-/// A bracket on its way to a subscriber.
+/// A resync that is being shown to a subscriber.
 #[derive(Debug)]
 struct Showing {
-    bracket: Bracket,
+    resync: Resync,
     view: View,
-    place: Place,
-    /// Numbers `ResyncBegin` and `Present` in the bracket's epoch.
+    position: RowPosition,
+    /// Number of the last event in the resync's epoch.
     seq: u64,
-    /// Of `ResyncEnd`, in the ring's.
+    /// Cursor of `ResyncEnd`, in the ring's epoch.
     end: Cursor,
 }
 
-/// The state of the link, told before the first bracket: numbered by itself, so that nobody takes such a place for one
-/// that can be resumed from.
+/// The state of the link, emitted before the first resync. It has an epoch of its own, so that no cursor of it can be resumed
+/// from.
 #[derive(Debug)]
 struct Prelude {
     epoch: Epoch,
-    told: u64,
+    emitted: u64,
     down: bool,
 }
 
 impl Prelude {
     fn next(&mut self, down: bool) -> Cursor {
         self.down = down;
-        self.told += 1;
-        Cursor::new(self.epoch.clone(), self.told, None)
+        self.emitted += 1;
+        Cursor::new(self.epoch.clone(), self.emitted, None)
     }
 }
 
@@ -99,7 +99,7 @@ impl Subscription {
     pub(super) fn new(hub: &Arc<Hub>, state: &mut State, options: WatchOptions, start: Start) -> Self {
         let (next, pending) = match start {
             Start::At(next) => (next, None),
-            Start::Bracket(gap) => (state.ring.next(), Some(gap)),
+            Start::Resync(gap) => (state.ring.next(), Some(gap)),
         };
         let slot = state.subscribe(next, options.detail);
         let every = options.bookmark_every.filter(|every| !every.is_zero());
@@ -112,15 +112,15 @@ impl Subscription {
             detail: options.detail,
             slow: options.slow_consumer,
             pending,
-            prelude: pending.map(|_| Prelude { epoch: state.machine.bracket_epoch(), told: 0, down: false }),
+            prelude: pending.map(|_| Prelude { epoch: state.machine.resync_epoch(), emitted: 0, down: false }),
             ready: VecDeque::new(),
             showing: None,
             bookmark: every.map(|every| Bookmark { every, timer: Box::pin(tokio::time::sleep(every)), stale: false }),
             ended: false,
         };
-        new.owe(state, pending);
+        new.set_pending(state, pending);
         if let Some(cause) = state.machine.outage() {
-            new.tell_outage(cause.clone(), SystemTime::now());
+            new.emit_outage(cause.clone(), SystemTime::now());
         }
         new
     }
@@ -154,7 +154,7 @@ impl Subscription {
         }
     }
 
-    /// Takes what is there from the ring. `Ready(Ok)`: there may be something to deliver now.
+    /// Reads from the ring. `Ready(Ok)`: there may be something to deliver now.
     fn fetch(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let hub = Arc::clone(&self.hub);
         let mut state = hub.lock();
@@ -167,8 +167,8 @@ impl Subscription {
             return Poll::Ready(self.lagged(state));
         }
         if let Some(gap) = self.pending {
-            // First what the ring says of the link, then the rows as they are.
-            while self.ready.is_empty() && self.showing.is_none() && self.fetch_while_owed(state) {}
+            // First the ring's events of the link, then the rows as they are.
+            while self.ready.is_empty() && self.showing.is_none() && self.fetch_while_pending(state) {}
             if !self.ready.is_empty() || self.showing.is_some() {
                 return Poll::Ready(Ok(()));
             }
@@ -176,12 +176,12 @@ impl Subscription {
                 return self.wait(state, cx);
             }
             self.take_view(state, gap);
-            return Poll::Ready(Ok(())); // every entry was passed, so that the rows are those of the place
+            return Poll::Ready(Ok(())); // every entry was passed, so that the rows are those of this position
         }
         let from = self.next;
-        if let Some(Entry::Bracket(bracket)) = state.ring.get(from) {
-            let bracket = bracket.clone();
-            self.enter(state, bracket);
+        if let Some(Entry::Resync(resync)) = state.ring.get(from) {
+            let resync = resync.clone();
+            self.enter(state, resync);
             return Poll::Ready(Ok(()));
         }
         for entry in state.ring.from(from).take(FETCH) {
@@ -204,21 +204,22 @@ impl Subscription {
         Poll::Ready(Ok(()))
     }
 
-    /// While a bracket is pending and the rows are not complete: only the state of the link is told. Whether there was news.
-    fn fetch_while_owed(&mut self, state: &mut State) -> bool {
+    /// Reads one entry while a resync is pending and the rows are not complete: only the state of the link is emitted. False:
+    /// there is no entry.
+    fn fetch_while_pending(&mut self, state: &mut State) -> bool {
         let Some(entry) = state.ring.get(self.next) else { return false };
         match entry {
-            Entry::Bracket(bracket) if bracket.full || self.detail == Detail::Summary => {
-                let bracket = bracket.clone();
-                self.enter(state, bracket);
+            Entry::Resync(resync) if resync.full || self.detail == Detail::Summary => {
+                let resync = resync.clone();
+                self.enter(state, resync);
                 return true;
             }
             Entry::Event { event, .. } => match &event.kind {
-                RuntimeEventKind::BackendDisconnected { cause } => self.tell_outage(cause.clone(), event.observed_at),
-                RuntimeEventKind::BackendReconnected { .. } => self.tell_its_end(event.observed_at),
+                RuntimeEventKind::BackendDisconnected { cause } => self.emit_outage(cause.clone(), event.observed_at),
+                RuntimeEventKind::BackendReconnected { .. } => self.emit_outage_end(event.observed_at),
                 _ => {}
             },
-            Entry::Bracket(_) => {}
+            Entry::Resync(_) => {}
         }
         self.next += 1;
         state.advance(self.slot, self.next);
@@ -230,12 +231,12 @@ impl Subscription {
         Poll::Pending
     }
 
-    fn owe(&mut self, state: &mut State, gap: Option<Gap>) {
+    fn set_pending(&mut self, state: &mut State, gap: Option<Gap>) {
         self.pending = gap;
         state.set_pending(self.slot, gap.is_some());
     }
 
-    /// The place is lost: the ring went on without this subscriber.
+    /// The position is lost: the ring has dropped its entry.
     fn lagged(&mut self, state: &mut State) -> Result<()> {
         let dropped = state.ring.next() - self.next;
         tracing::warn!(backend = %self.backend, dropped, "a subscriber is too slow for the ring");
@@ -247,7 +248,7 @@ impl Subscription {
             )
             .with_context("backend", &self.backend));
         }
-        if state.machine.outage().is_some() && state.machine.is_grounded() {
+        if state.machine.outage().is_some() && state.machine.has_baseline() {
             // The last entry is the outage: what was known before it, and then the outage itself.
             self.next = state.ring.next() - 1;
             self.take_view(state, Gap::Lagged { dropped: dropped - 1 });
@@ -256,78 +257,74 @@ impl Subscription {
         self.next = state.ring.next();
         state.advance(self.slot, self.next);
         if self.pending.is_none() {
-            self.owe(state, Some(Gap::Lagged { dropped }));
+            self.set_pending(state, Some(Gap::Lagged { dropped }));
         }
         Ok(())
     }
 
-    /// To a subscriber who came while a bracket is pending to him.
-    fn tell_outage(&mut self, cause: Option<Failure>, at: SystemTime) {
+    /// Emits the outage to a subscriber that waits for its first resync.
+    fn emit_outage(&mut self, cause: Option<Failure>, at: SystemTime) {
         if let Some(cursor) = self.prelude.as_mut().filter(|prelude| !prelude.down).map(|prelude| prelude.next(true)) {
             self.ready.push_back(self.event(cursor, at, RuntimeEventKind::BackendDisconnected { cause }));
         }
     }
 
-    fn tell_its_end(&mut self, at: SystemTime) {
+    fn emit_outage_end(&mut self, at: SystemTime) {
         if let Some(cursor) = self.prelude.as_mut().filter(|prelude| prelude.down).map(|prelude| prelude.next(false)) {
-            // Others may have been able to resume; here a bracket follows.
+            // Other subscribers may have been able to resume; here a resync follows.
             let kind = RuntimeEventKind::BackendReconnected { continuity: Continuity::Lost };
             self.ready.push_back(self.event(cursor, at, kind));
         }
     }
 
-    /// A bracket of this subscriber's own, from the rows as they are; the ring is read on from `self.next`.
+    /// Begins a resync for this subscriber alone, from the rows as they are; the ring is read on from `self.next`.
     fn take_view(&mut self, state: &mut State, gap: Gap) {
-        let bracket = Bracket {
+        let resync = Resync {
             gap,
-            epoch: state.machine.bracket_epoch(),
+            epoch: state.machine.resync_epoch(),
             native: state.machine.token().cloned(),
             observed_at: SystemTime::now(),
             view: Some(state.machine.view()),
             full: state.machine.is_full(),
         };
         self.next -= 1; // its end has the number of the last entry before it
-        self.enter(state, bracket);
+        self.enter(state, resync);
     }
 
-    /// Begins to show the bracket whose end has the number `self.next`.
-    fn enter(&mut self, state: &mut State, mut bracket: Bracket) {
-        let Some(view) = bracket.view.take() else {
-            // A later bracket took its place.
+    /// Begins to show the resync whose end has the number `self.next`.
+    fn enter(&mut self, state: &mut State, mut resync: Resync) {
+        let Some(view) = resync.view.take() else {
+            // A later resync replaced it.
             let dropped = state.ring.next() - self.next;
             self.next = state.ring.next();
             state.advance(self.slot, self.next);
-            return self.owe(state, Some(Gap::Lagged { dropped }));
+            return self.set_pending(state, Some(Gap::Lagged { dropped }));
         };
-        let end = Cursor::new(state.machine.epoch().clone(), self.next, bracket.native.clone());
+        let end = Cursor::new(state.machine.epoch().clone(), self.next, resync.native.clone());
         self.next += 1;
         state.advance(self.slot, self.next);
-        self.owe(state, None);
+        self.set_pending(state, None);
         self.prelude = None;
-        let begin = Cursor::new(bracket.epoch.clone(), 1, None);
-        self.ready.push_back(self.event(
-            begin,
-            bracket.observed_at,
-            RuntimeEventKind::ResyncBegin { gap: bracket.gap },
-        ));
-        self.showing = Some(Showing { bracket, view, place: Place::default(), seq: 1, end });
+        let begin = Cursor::new(resync.epoch.clone(), 1, None);
+        self.ready.push_back(self.event(begin, resync.observed_at, RuntimeEventKind::ResyncBegin { gap: resync.gap }));
+        self.showing = Some(Showing { resync, view, position: RowPosition::default(), seq: 1, end });
     }
 
-    /// The next rows of the bracket, or its end.
+    /// Emits the next rows of the resync, or its end.
     fn show(&mut self) {
         let Some(mut showing) = self.showing.take() else { return };
         while self.ready.len() < FETCH {
-            let Some((row, next)) = showing.view.row_at(showing.place) else {
-                let end = self.event(showing.end, showing.bracket.observed_at, RuntimeEventKind::ResyncEnd);
+            let Some((row, next)) = showing.view.row_at(showing.position) else {
+                let end = self.event(showing.end, showing.resync.observed_at, RuntimeEventKind::ResyncEnd);
                 self.ready.push_back(end);
                 return;
             };
-            showing.place = next;
+            showing.position = next;
             if self.filter.as_ref().is_none_or(|filter| filter.matches(row)) {
                 showing.seq += 1;
-                let cursor = Cursor::new(showing.bracket.epoch.clone(), showing.seq, None);
+                let cursor = Cursor::new(showing.resync.epoch.clone(), showing.seq, None);
                 let kind = RuntimeEventKind::Present(Arc::clone(row));
-                self.ready.push_back(self.event(cursor, showing.bracket.observed_at, kind));
+                self.ready.push_back(self.event(cursor, showing.resync.observed_at, kind));
             }
         }
         self.showing = Some(showing);
@@ -350,7 +347,7 @@ impl Subscription {
             bookmark.stale = true;
             let state = self.hub.lock();
             if self.pending.is_none() && self.next > 1 && state.machine.outage().is_none() {
-                let cursor = place(&state, self.next - 1);
+                let cursor = cursor_at(&state, self.next - 1);
                 drop(state);
                 return Some(self.event(cursor, SystemTime::now(), RuntimeEventKind::Bookmark));
             }
@@ -358,8 +355,8 @@ impl Subscription {
     }
 }
 
-/// Number `seq` of the ring, with where the runtime's history goes on now.
-fn place(state: &State, seq: u64) -> Cursor {
+/// Cursor of entry `seq`, with the resume token of the rows.
+fn cursor_at(state: &State, seq: u64) -> Cursor {
     let (epoch, native): (&Epoch, Option<&ResumeToken>) = (state.machine.epoch(), state.machine.token());
     Cursor::new(epoch.clone(), seq, native.cloned())
 }
@@ -373,7 +370,7 @@ impl Drop for Subscription {
         if over {
             self.hub.stop.cancel();
         } else if self.detail == Detail::Full {
-            self.hub.wishes.notify_one();
+            self.hub.detail_changed.notify_one();
         }
     }
 }

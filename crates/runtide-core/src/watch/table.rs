@@ -1,4 +1,4 @@
-//! Fold a stream: the present state, and exact transitions.
+//! Fold of a stream: the present state, and exact transitions.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -19,29 +19,29 @@ pub struct Transition {
     pub before: Option<Arc<Instance>>,
     /// As it is.
     pub after: Option<Arc<Instance>>,
-    /// Why it is believed.
+    /// Evidence for it.
     pub evidence: Evidence,
 }
 
-/// Why a transition is believed.
+/// Evidence for a transition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Evidence {
-    /// The runtime told it.
+    /// The runtime reported it.
     Reported,
-    /// A comparison across this gap shows it; what lay between is not known.
+    /// A comparison across this gap shows it; the steps in between are not known.
     Net(Gap),
 }
 
-/// How far a backend's rows can be trusted now.
+/// Freshness of a backend's rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Freshness {
     /// Every change so far is in it.
     Live,
-    /// A bracket is open; the rows are those from before it.
+    /// A resync is open; the rows are those from before it.
     Resyncing,
     /// The link is down.
     Stale,
@@ -51,7 +51,7 @@ type Rows = BTreeMap<InstanceId, Arc<Instance>>;
 
 /// The present state, folded from a stream, storable as a checkpoint.
 ///
-/// A bracket is swapped in at `ResyncEnd`, so that readers never see half of one.
+/// A resync is swapped in at `ResyncEnd`, so that readers never see half of one.
 ///
 /// ```
 /// # async fn example(backend: std::sync::Arc<dyn runtide_core::RuntimeBackend>) -> runtide_core::Result<()> {
@@ -72,22 +72,22 @@ pub struct InstanceTable {
     rows: BTreeMap<BackendId, Rows>,
     #[serde(alias = "places")]
     positions: BTreeMap<BackendId, (Cursor, Freshness)>,
-    /// Brackets under way. Not stored: the position is then still the one from before.
+    /// Resyncs that are open. Not stored: the position is then still the one from before.
     #[serde(skip)]
     staged: BTreeMap<BackendId, (Gap, Rows)>,
 }
 
 impl InstanceTable {
-    /// Takes one event in, and gives the steps that it completes. Idempotent: what changes nothing gives nothing.
+    /// Applies one event, and returns the steps that it completes. Idempotent: an event that changes nothing returns none.
     pub fn apply(&mut self, event: &RuntimeEvent) -> Vec<Transition> {
         let backend = &event.backend;
-        let at_place = self.positions.get(backend);
+        let current = self.positions.get(backend);
         if !self.staged.contains_key(backend)
-            && at_place
+            && current
                 .is_some_and(|(position, _)| position.epoch == event.cursor.epoch && event.cursor.seq < position.seq)
             && event.instance().is_some()
         {
-            return Vec::new(); // told again
+            return Vec::new(); // delivered again
         }
         match &event.kind {
             RuntimeEventKind::Started(instance)
@@ -154,17 +154,17 @@ impl InstanceTable {
         self.rows.get(backend).into_iter().flat_map(BTreeMap::values)
     }
 
-    /// How many rows there are.
+    /// Number of rows.
     pub fn len(&self) -> usize {
         self.rows.values().map(BTreeMap::len).sum()
     }
 
-    /// Whether there are no rows.
+    /// True if there are no rows.
     pub fn is_empty(&self) -> bool {
         self.rows.values().all(BTreeMap::is_empty)
     }
 
-    /// The last cursor that is safe to resume from, and how far the rows can be trusted.
+    /// The last cursor that is safe to resume from, and the freshness of the rows.
     pub fn position(&self, backend: &BackendId) -> Option<(&Cursor, Freshness)> {
         self.positions.get(backend).map(|(cursor, fresh)| (cursor, *fresh))
     }

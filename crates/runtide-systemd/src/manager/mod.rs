@@ -9,6 +9,7 @@ mod life;
 mod lifecycle;
 mod log;
 mod native;
+mod property;
 mod provision;
 mod remove;
 mod spec;

@@ -18,8 +18,9 @@ use zbus::{Connection, Variant};
 use super::{
     fragment, holder,
     job::{Jobs, failed},
+    property::shown,
     remove,
-    spec::{Refusal, Request, shown},
+    spec::{Refusal, Request},
     unit::{Call, Seen},
 };
 use crate::{

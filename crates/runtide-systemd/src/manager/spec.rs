@@ -1,11 +1,14 @@
 //! From an [`InstanceSpec`] to the properties that systemd is asked for: pure, and where all that makes no sense is refused.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use runtide_core::manager::{InstanceSpec, MountSource, RestartPolicy};
 use zbus::Variant;
 
-use super::{fragment, native};
+use super::{
+    fragment, native,
+    property::{Properties, shown, whole_milliseconds},
+};
 use crate::{labels, names};
 
 /// The kernel takes no longer word into a process (`MAX_ARG_STRLEN`), its end included.
@@ -17,9 +20,6 @@ const LONGEST_LINE: usize = 1024 * 1024 - 4096;
 const MICROSECONDS: u64 = 1_000_000;
 /// `rbind`, as `BindPaths=` has it unless told (`MS_BIND | MS_REC`).
 const WITH_WHAT_IS_BELOW: u64 = 0x4000;
-
-/// Properties by the names of the bus.
-pub(super) type Properties = BTreeMap<&'static str, Variant<'static>>;
 
 /// What to ask for.
 #[derive(Debug)]
@@ -364,18 +364,6 @@ fn place(found: &std::path::Path) -> Result<String, Refusal> {
 
 pub(super) fn microseconds(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
-}
-
-/// Up to what systemd writes into a unit's file: of less nothing is left after it was read from there, and nothing is for ever.
-pub(super) fn whole_milliseconds(microseconds: u64) -> u64 {
-    if microseconds == u64::MAX { u64::MAX } else { microseconds.div_ceil(1000).saturating_mul(1000) }
-}
-
-/// A text of the caller's as it can stand in a message.
-pub(super) fn shown(text: &str) -> String {
-    let short: String = text.chars().take(80).collect();
-    let dots = if short.len() < text.len() { "…" } else { "" };
-    format!("{}{dots}", short.escape_debug())
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What looking says: at everything, for a bracket or a comparison, and at some, for hints.
+//! Answers: listings, for a resync or a comparison, and inspections, for hints.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,14 +13,14 @@ use crate::{
     watch::{
         inspect_queue::Worth,
         merge,
-        relist::{Purpose, Relist, SETTLE, Told},
-        ring::{Bracket, Entry},
+        relist::{Purpose, Relist, Reported, SETTLE},
+        ring::{Entry, Resync},
         source::{Inspection, Listing},
     },
 };
 
 impl Machine {
-    /// The next step of a look at everything, if it is due.
+    /// The next step of the listing, if it is due.
     pub(super) fn drive_relist(&mut self, now: Instant) {
         let Some(relist) = &mut self.relist else { return };
         relist.prove(now, &self.cache);
@@ -29,7 +29,7 @@ impl Machine {
             relist.asked(detail);
             self.commands.push(Command::Relist(detail));
         } else if let Some(ids) = relist.must_inspect(now) {
-            let detail = relist.closeness();
+            let detail = relist.inspection_detail();
             self.commands.push(Command::Reinspect(ids, detail));
         } else if relist.is_done(now)
             && let Some(relist) = self.relist.take()
@@ -38,7 +38,7 @@ impl Machine {
         }
     }
 
-    /// Where the stream tells all, it is given a moment to tell what a look saw.
+    /// Time in which a stream that reports every edge may report the changes that an answer shows.
     fn settle(&self) -> Duration {
         if self.reports_edges { SETTLE } else { Duration::ZERO }
     }
@@ -51,19 +51,19 @@ impl Machine {
             Ok(snapshot)
                 if snapshot.is_complete() && snapshot.instances.is_empty() && held > 0 && !relist.doubted() =>
             {
-                tracing::info!(backend = %self.backend, held, "everything vanished: looking again");
+                tracing::info!(backend = %self.backend, held, "every instance vanished: listing again");
                 relist.doubt(now);
             }
             Ok(snapshot) => relist.answered(snapshot, now, settle),
             Err(error) if relist.purpose() == Purpose::Confirm => {
-                tracing::warn!(backend = %self.backend, %error, "the look failed");
+                tracing::warn!(backend = %self.backend, %error, "the listing failed");
                 relist.failed(now);
             }
-            Err(error) => self.fall(now, Some(&error)),
+            Err(error) => self.disconnect(now, Some(&error)),
         }
     }
 
-    /// A second look at what a look at everything left open.
+    /// Takes in the inspection of what the listing left open.
     pub(super) fn reinspected(&mut self, now: Instant, answer: Result<Vec<Inspection>>) {
         let settle = self.settle();
         if let Some(relist) = &mut self.relist {
@@ -71,13 +71,13 @@ impl Machine {
         }
     }
 
-    /// InspectQueue at some, as hints asked for them.
+    /// Takes in an inspection that hints asked for.
     pub(super) fn inspected(&mut self, now: Instant, ids: &[InstanceId], answer: Result<Vec<Inspection>>) {
         self.inspect_queue.answered();
         let answers = match answer {
             Ok(answers) => answers,
             Err(error) => {
-                tracing::warn!(backend = %self.backend, %error, "the look failed");
+                tracing::warn!(backend = %self.backend, %error, "the inspection failed");
                 Vec::new()
             }
         };
@@ -90,17 +90,17 @@ impl Machine {
                 (Some(_), Inspection::Absent(_)) | (None, Inspection::Present(_)) => true,
                 _ => false,
             };
-            if worth == Worth::Nothing {
+            if worth == Worth::Stale {
                 continue;
             }
             if matches!(answer, Inspection::Unknown { .. }) {
                 self.inspect_queue.failed(id, now);
                 continue;
             }
-            if worth != Worth::Truth && self.reports_edges {
+            if worth != Worth::Final && self.reports_edges {
                 let known = self.cache.get(id);
-                let explained = worth == Worth::Look;
-                if explained && (ahead(known) || self.names_a_life(known, answer)) {
+                let explained = worth == Worth::Tentative;
+                if explained && (ahead(known) || self.names_an_incarnation(known, answer)) {
                     self.inspect_queue.doubt(id, now);
                     continue;
                 }
@@ -111,10 +111,10 @@ impl Machine {
             }
             self.inspect_queue.settle(id);
             if let Some(relist) = &mut self.relist {
-                relist.touch(id, Told::Something, now); // its answer may be older than this one
+                relist.touch(id, Reported::Hint, now); // its answer may be older than this one
             }
             match answer {
-                Inspection::Present(instance) => self.take_look(instance),
+                Inspection::Present(instance) => self.take_answer(instance),
                 Inspection::Absent(id) => self.gone(id, None, None),
                 Inspection::Unknown { .. } => {}
             }
@@ -123,21 +123,27 @@ impl Machine {
             self.inspect_queue.failed_if_asked(id, now); // no answer at all
         }
         if let Some(id) = unexplained {
-            // The stream should have told it by now: it is late, deaf or dead. A new one tells it again, or shows everything.
-            let message = "a look shows what the stream does not tell";
-            self.fall(now, Some(&Error::new(ErrorKind::Protocol, "watch.look", message).with_context("instance", id)));
+            // The stream should have reported it by now: it is late or dead. A new one reports it again, or begins with a resync.
+            let message = "an inspection shows a change that the stream does not report";
+            self.disconnect(
+                now,
+                Some(&Error::new(ErrorKind::Protocol, "watch.inspect", message).with_context("instance", id)),
+            );
         }
     }
 
-    /// Whether a look says in which life a running instance is of which only that was unknown. Where the edges name lives, it
-    /// may be one that the stream did not come to yet, and would make the edges before it look old.
-    fn names_a_life(&self, known: Option<&Arc<Instance>>, answer: &Inspection) -> bool {
+    /// True if the answer has the incarnation of a running instance of which only that was not known. If edges name theirs, it
+    /// may be one that the stream has not reached yet, and would make the edges before it seem old.
+    fn names_an_incarnation(&self, known: Option<&Arc<Instance>>, answer: &Inspection) -> bool {
         let (Some(known), Inspection::Present(seen)) = (known, answer) else { return false };
-        self.edges_name_lives && known.state.is_alive() && known.incarnation.is_none() && seen.incarnation.is_some()
+        self.edges_name_incarnations
+            && known.state.is_alive()
+            && known.incarnation.is_none()
+            && seen.incarnation.is_some()
     }
 
-    /// Takes in what a look saw. Where the stream does not tell of lives, one may have begun and ended unseen.
-    fn take_look(&mut self, instance: &Arc<Instance>) {
+    /// Takes in an answer. If the stream reports no edges, a run may have begun and ended unseen.
+    fn take_answer(&mut self, instance: &Arc<Instance>) {
         let before = self.cache.get(&instance.id).cloned();
         let after = match &before {
             Some(before) if self.reports_edges => merge::merged(before, instance),
@@ -147,19 +153,19 @@ impl Machine {
         self.adopt(before.as_ref(), after, None, None);
     }
 
-    /// A look at everything is complete, as far as it goes.
+    /// The listing is done.
     fn conclude(&mut self, now: Instant, relist: Relist) {
         match relist.purpose() {
-            Purpose::Bracket(gap) => self.bracket(now, gap, relist),
+            Purpose::Resync(gap) => self.resync(now, gap, relist),
             Purpose::Confirm => self.confirm(now, relist),
         }
     }
 
-    /// The rows are replaced by what was seen, and everybody is shown them.
-    fn bracket(&mut self, now: Instant, gap: Gap, relist: Relist) {
+    /// Replaces the rows by the listing, and shows them to every subscriber.
+    fn resync(&mut self, now: Instant, gap: Gap, relist: Relist) {
         let outcome = relist.into_outcome(&self.backend);
         let mut rows = outcome.rows;
-        rows.change_beside(&self.cache, |seen, before| {
+        rows.join_mut(&self.cache, |seen, before| {
             merge::take_over_gap(before, Arc::make_mut(seen));
             if merge::is_same(before, seen) {
                 seen.clone_from(before);
@@ -167,24 +173,24 @@ impl Machine {
                 Arc::make_mut(seen).generation = before.generation.wrapping_add(1);
             }
         });
-        self.unsure.clear();
+        self.unconfirmed.clear();
         if !outcome.complete {
-            tracing::warn!(backend = %self.backend, "the look at everything was not complete");
-            for (before, _) in self.cache.beside(&rows.view()).filter(|(_, seen)| seen.is_none()) {
-                self.unsure.insert(before.id.clone());
+            tracing::warn!(backend = %self.backend, "the listing was not complete");
+            for (before, _) in self.cache.join(&rows.view()).filter(|(_, seen)| seen.is_none()) {
+                self.unconfirmed.insert(before.id.clone());
                 rows.insert(Arc::new(merge::unseen(before)));
             }
         }
         self.cache = rows;
         self.full = outcome.detail == Detail::Full;
-        self.grounded = true;
-        self.reconnected(Continuity::Lost); // at the old place: whoever resumes from there has not seen the bracket
-        self.token = self.ahead.take();
+        self.has_baseline = true;
+        self.reconnected(Continuity::Lost); // with the old token: a consumer that resumes from it has not seen the resync
+        self.token = self.next_token.take();
         self.show(now, gap);
         self.go_live(now);
-        for (id, told) in outcome.open {
-            // Of what nobody described, a look is all there will be.
-            let undescribed = matches!(told, Told::Edge(_)) && self.cache.get(&id).is_none();
+        for (id, reported) in outcome.open {
+            // No report described it: an inspection is all there will be.
+            let undescribed = matches!(reported, Reported::Edge(_)) && self.cache.get(&id).is_none();
             self.inspect_queue.hint(&id, now, undescribed);
         }
         if !outcome.complete {
@@ -192,44 +198,44 @@ impl Machine {
         }
     }
 
-    /// A bracket goes into the ring.
+    /// Puts a resync into the ring.
     fn show(&mut self, now: Instant, gap: Gap) {
         tracing::debug!(backend = %self.backend, ?gap, instances = self.cache.len(), "resync");
-        let bracket = Bracket {
+        let resync = Resync {
             gap,
-            epoch: self.bracket_epoch(),
+            epoch: self.resync_epoch(),
             native: self.token.clone(),
             observed_at: self.wall,
             view: Some(self.cache.view()),
             full: self.full,
         };
-        self.last_bracket = Some(now);
+        self.last_resync = Some(now);
         self.seq += 1;
-        self.entries.push(Entry::Bracket(bracket));
+        self.entries.push(Entry::Resync(resync));
     }
 
-    /// The rows are compared with what was seen. What was told while looking is left to the stream.
+    /// Compares the rows with the listing. Instances that were reported during it are left to the stream.
     fn confirm(&mut self, now: Instant, relist: Relist) {
         let outcome = relist.into_outcome(&self.backend);
         let left = |id: &InstanceId| outcome.open.contains_key(id) || self.inspect_queue.is_wanted(id);
         let (mut missing, mut changed, mut contradicted, mut met) = (Vec::new(), Vec::new(), false, 0);
-        for (seen, known) in outcome.rows.beside(&self.cache) {
+        for (seen, known) in outcome.rows.join(&self.cache) {
             met += usize::from(known.is_some());
             if left(&seen.id) {
                 continue;
             }
             if known.is_none_or(|known| !merge::is_same(known, seen)) {
-                contradicted |= known.is_none_or(|known| merge::contradicts(known, seen));
+                contradicted |= known.is_none_or(|known| known.contradicts(seen));
                 changed.push(Arc::clone(seen));
             }
         }
         if outcome.complete && met < self.cache.len() {
-            let unseen = self.cache.beside(&outcome.rows).filter(|(known, seen)| seen.is_none() && !left(&known.id));
+            let unseen = self.cache.join(&outcome.rows).filter(|(known, seen)| seen.is_none() && !left(&known.id));
             missing.extend(unseen.map(|(known, _)| known.id.clone()));
         }
-        self.unsure.retain(|id| outcome.rows.get(id).is_none() || left(id));
+        self.unconfirmed.retain(|id| outcome.rows.get(id).is_none() || left(id));
         if self.reports_edges && (contradicted || !missing.is_empty()) {
-            tracing::info!(backend = %self.backend, "what was told and what is there differ");
+            tracing::info!(backend = %self.backend, "the reports and the listing differ");
             for id in missing {
                 self.cache.remove(&id);
             }
@@ -248,7 +254,7 @@ impl Machine {
                 self.gone(&id, None, None);
             }
             for instance in changed {
-                self.take_look(&instance);
+                self.take_answer(&instance);
             }
             self.full |= outcome.detail == Detail::Full;
         }

@@ -1,4 +1,4 @@
-//! The link's phases: how it comes up, what is missed, how it falls, and when it is announced.
+//! Phases of the link: connected, replaying, live, disconnected, and their announcements.
 
 use std::time::Duration;
 
@@ -6,10 +6,11 @@ use tokio::time::Instant;
 
 use super::{Command, Machine, Mode, Phase};
 use crate::{
+    backend::saturating_add,
     error::{Error, Failure, Retry},
     event::{Continuity, Gap, RuntimeEventKind},
     watch::{
-        relist::{Purpose, Relist, Told},
+        relist::{Purpose, Relist, Reported},
         source::Opened,
     },
 };
@@ -18,11 +19,11 @@ use crate::{
 /// outage, not many.
 const FLAPPING: u32 = 4;
 
-/// How long that moment is at most.
+/// Longest such moment.
 const PROBATION: Duration = Duration::from_secs(5);
 
-/// The shortest time between two brackets of one link.
-const BRACKET_SPACING: Duration = Duration::from_secs(1);
+/// Shortest time between two resyncs of one link.
+const RESYNC_SPACING: Duration = Duration::from_secs(1);
 
 impl Machine {
     pub(super) fn opened(&mut self, now: Instant, opened: Opened) {
@@ -37,18 +38,18 @@ impl Machine {
         };
         tracing::debug!(backend = %self.backend, ?opened, flapping, "connected");
         let replaying = matches!(mode, Mode::Replaying);
-        self.phase = Phase::Open { mode, heard: now, live_since: None };
+        self.phase = Phase::Open { mode, last_signal: now, live_since: None };
         match opened {
             Opened::Resumed if replaying => self.reconnected(Continuity::Resumed),
             Opened::Resumed => {}
             Opened::Fresh(gap) => {
-                self.ahead = None;
+                self.next_token = None;
                 let gap = match gap {
-                    Gap::Initial if self.last_bracket.is_some() => Gap::Disconnected,
+                    Gap::Initial if self.last_resync.is_some() => Gap::Disconnected,
                     Gap::Initial if self.resuming => Gap::ForeignCursor,
                     gap => gap,
                 };
-                let mut relist = Relist::new(Purpose::Bracket(gap), now);
+                let mut relist = Relist::new(Purpose::Resync(gap), now);
                 if flapping {
                     relist.wait_until(now + PROBATION);
                 }
@@ -57,19 +58,19 @@ impl Machine {
         }
     }
 
-    pub(super) fn heard(&mut self, now: Instant) {
-        if let Phase::Open { heard, .. } = &mut self.phase {
-            *heard = now;
+    pub(super) fn signal_received(&mut self, now: Instant) {
+        if let Phase::Open { last_signal, .. } = &mut self.phase {
+            *last_signal = now;
         }
     }
 
     /// The link is gone; `None`: closed cleanly.
-    pub(super) fn fall(&mut self, now: Instant, error: Option<&Error>) {
-        let lived = match &self.phase {
+    pub(super) fn disconnect(&mut self, now: Instant, error: Option<&Error>) {
+        let up_for = match &self.phase {
             Phase::Open { live_since: Some(since), .. } => now.saturating_duration_since(*since),
             _ => Duration::ZERO,
         };
-        let healthy = lived >= self.healthy_after;
+        let healthy = up_for >= self.healthy_after;
         if healthy {
             self.backoff.reset();
         }
@@ -86,9 +87,9 @@ impl Machine {
         } else {
             tracing::info!(backend = %self.backend, retry_in = ?pause, "the runtime closed the stream");
         }
-        self.phase = Phase::Down { retry_at: now + pause };
+        self.phase = Phase::Down { retry_at: saturating_add(now, pause) };
         self.relist = None;
-        self.ahead = None;
+        self.next_token = None;
         self.inspect_queue.clear();
         self.full = false;
         self.commands.push(Command::Abandon);
@@ -98,7 +99,7 @@ impl Machine {
         }
     }
 
-    /// Ends an outage that was announced; `resuming` is said once, in place of it.
+    /// Announces the end of an outage; also once after a run that began with a cursor has resumed.
     pub(super) fn reconnected(&mut self, continuity: Continuity) {
         let resumed = self.resuming && continuity == Continuity::Resumed;
         if self.outage.take().is_some() || resumed {
@@ -120,30 +121,30 @@ impl Machine {
         if let Phase::Open { mode, .. } = &mut self.phase {
             *mode = Mode::Listing;
         }
-        if self.ahead.is_none() {
-            self.ahead.clone_from(&self.token);
+        if self.next_token.is_none() {
+            self.next_token.clone_from(&self.token);
         }
         self.commands.push(Command::Abandon);
-        let mut relist = Relist::new(Purpose::Bracket(gap), now);
+        let mut relist = Relist::new(Purpose::Resync(gap), now);
         for id in self.inspect_queue.drain() {
-            relist.touch(&id, Told::Something, now);
+            relist.touch(&id, Reported::Hint, now);
         }
-        if let Some(last) = self.last_bracket {
-            relist.wait_until(last + BRACKET_SPACING);
+        if let Some(last) = self.last_resync {
+            relist.wait_until(last + RESYNC_SPACING);
         }
         self.relist = Some(relist);
     }
 
-    /// The replay is over: from here on it is live, and what it did not explain is found by a comparison.
+    /// The replay is over: from here on the link is live, and a comparison finds what the replay did not report.
     pub(super) fn caught_up(&mut self, now: Instant) {
         if !matches!(self.phase, Phase::Open { mode: Mode::Replaying, .. }) {
             return;
         }
-        if self.grounded {
+        if self.has_baseline {
             self.go_live(now);
             self.relist = Some(Relist::new(Purpose::Confirm, now));
         } else {
-            self.lost(now, Gap::Disconnected); // nobody said what was known: show everything
+            self.lost(now, Gap::Disconnected); // without the consumer's rows, only a resync shows all
         }
     }
 }

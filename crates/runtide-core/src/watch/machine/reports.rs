@@ -1,4 +1,4 @@
-//! What the stream says: live it is taken in, and while a bracket is made it says where to look.
+//! Signals of the stream. Live, they are applied; while a resync is prepared, they name the instances to inspect.
 
 use std::{
     sync::Arc,
@@ -14,12 +14,12 @@ use crate::{
     options::Detail,
     watch::{
         merge,
-        relist::{Purpose, Relist, Told},
+        relist::{Purpose, Relist, Reported},
         source::{Edge, Signal, SignalBody},
     },
 };
 
-/// Signals that are held back during a probation; more of them, and the history counts as lost.
+/// Most signals that are held back during a probation; with more of them the history counts as lost.
 const HELD: usize = 10_000;
 
 impl Machine {
@@ -29,15 +29,15 @@ impl Machine {
             Mode::Held { signals, .. } if signals.len() < HELD => return signals.push(signal),
             Mode::Held { .. } => {
                 *mode = Mode::Listing;
-                self.relist = Some(Relist::new(Purpose::Bracket(Gap::Disconnected), now));
+                self.relist = Some(Relist::new(Purpose::Resync(Gap::Disconnected), now));
             }
             _ => {}
         }
         let listing = matches!(self.phase, Phase::Open { mode: Mode::Listing, .. });
-        let place =
-            if listing || matches!(signal.body, SignalBody::Lost(_)) { &mut self.ahead } else { &mut self.token };
+        let token =
+            if listing || matches!(signal.body, SignalBody::Lost(_)) { &mut self.next_token } else { &mut self.token };
         if signal.token.is_some() {
-            place.clone_from(&signal.token);
+            token.clone_from(&signal.token);
         }
         if listing {
             self.signal_while_listing(now, signal.body);
@@ -46,14 +46,14 @@ impl Machine {
         }
     }
 
-    /// What is told while a bracket is made may be older than the bracket: it says where to look, and nothing more.
+    /// A report during a resync may be older than the listing: it names an instance to inspect, and nothing more.
     fn signal_while_listing(&mut self, now: Instant, body: SignalBody) {
         let Some(relist) = &mut self.relist else { return };
         match body {
-            SignalBody::State(instance) => relist.touch(&instance.id.clone(), Told::State(instance), now),
-            SignalBody::Gone(id) => relist.touch(&id, Told::Gone, now),
-            SignalBody::Hint(id) => relist.touch(&id, Told::Something, now),
-            SignalBody::Edge(edge) => relist.touch(&edge.id.clone(), Told::Edge(edge), now),
+            SignalBody::State(instance) => relist.touch(&instance.id.clone(), Reported::State(instance), now),
+            SignalBody::Gone(id) => relist.touch(&id, Reported::Gone, now),
+            SignalBody::Hint(id) => relist.touch(&id, Reported::Hint, now),
+            SignalBody::Edge(edge) => relist.touch(&edge.id.clone(), Reported::Edge(edge), now),
             SignalBody::Full(snapshot) => {
                 self.commands.push(Command::Abandon);
                 self.relisted(now, Ok(snapshot));
@@ -61,7 +61,7 @@ impl Machine {
             SignalBody::Lost(_) => {
                 // An answer that is under way may be older than what was missed.
                 self.commands.push(Command::Abandon);
-                relist.again(now);
+                relist.restart(now);
             }
             SignalBody::Alive | SignalBody::CaughtUp => {}
         }
@@ -72,17 +72,17 @@ impl Machine {
         match body {
             SignalBody::Edge(edge) => self.edge(now, &edge, token, at),
             SignalBody::State(instance) => {
-                self.told(&instance.id, now);
+                self.reported(&instance.id, now);
                 self.take_in(&instance, token, at);
             }
             SignalBody::Gone(id) => {
-                self.told(&id, now);
+                self.reported(&id, now);
                 self.inspect_queue.settle(&id);
                 self.gone(&id, token, at);
             }
             SignalBody::Hint(id) => {
                 if let Some(relist) = &mut self.relist {
-                    relist.touch(&id, Told::Something, now);
+                    relist.touch(&id, Reported::Hint, now);
                 }
                 self.inspect_queue.hint(&id, now, false);
             }
@@ -103,24 +103,24 @@ impl Machine {
         }
     }
 
-    /// Something was told of this instance: looks that are under way may be older.
-    fn told(&mut self, id: &InstanceId, now: Instant) {
-        self.inspect_queue.told(id);
+    /// The stream reported this instance: answers that are under way may be older.
+    fn reported(&mut self, id: &InstanceId, now: Instant) {
+        self.inspect_queue.reported(id);
         if let Some(relist) = &mut self.relist {
-            relist.touch(id, Told::Something, now);
+            relist.touch(id, Reported::Hint, now);
         }
     }
 
     fn edge(&mut self, now: Instant, edge: &Edge, token: Option<ResumeToken>, at: Option<SystemTime>) {
-        self.told(&edge.id, now);
-        self.edges_name_lives = edge.incarnation.is_some();
+        self.reported(&edge.id, now);
+        self.edges_name_incarnations = edge.incarnation.is_some();
         let mut before = self.cache.get(&edge.id).cloned();
         let mut after = match &before {
             Some(before) => merge::after_edge(before, edge),
             None => merge::from_edge(&self.backend, edge),
         };
-        if let Some(row) = before.as_mut().filter(|_| after.is_none() && self.unsure.contains(&edge.id)) {
-            // What was known before the gap must not make an edge from behind it look old.
+        if let Some(row) = before.as_mut().filter(|_| after.is_none() && self.unconfirmed.contains(&edge.id)) {
+            // The state from before the gap must not make an edge from after it seem old.
             *row = Arc::new(Instance { state: InstanceState::Unknown, ..Instance::clone(row) });
             after = merge::after_edge(row, edge);
         }
@@ -130,20 +130,20 @@ impl Machine {
                 self.inspect_queue.hint(&edge.id, now, false);
             }
         } else if before.is_none() {
-            self.inspect_queue.hint(&edge.id, now, true); // nobody described it: a look is all there will be
+            self.inspect_queue.hint(&edge.id, now, true); // no report described it: an inspection is all there will be
         } else {
             tracing::trace!(backend = %self.backend, instance = %edge.id, state = %edge.state, "an old edge");
         }
     }
 
     pub(super) fn gone(&mut self, id: &InstanceId, token: Option<ResumeToken>, at: Option<SystemTime>) {
-        self.unsure.remove(id);
+        self.unconfirmed.remove(id);
         if let Some(last) = self.cache.remove(id) {
             self.emit(RuntimeEventKind::Removed(Arc::clone(&last)), Some(last), token, at);
         }
     }
 
-    /// Takes a state in that counts.
+    /// Applies a state that the stream reported.
     fn take_in(&mut self, instance: &Arc<Instance>, token: Option<ResumeToken>, at: Option<SystemTime>) {
         let before = self.cache.get(&instance.id).cloned();
         let after = match &before {
@@ -153,7 +153,7 @@ impl Machine {
         self.adopt(before.as_ref(), after, token, at);
     }
 
-    /// The row becomes this, and whoever watches is told what that means.
+    /// Replaces the row, and emits the events that lead to it.
     pub(super) fn adopt(
         &mut self,
         before: Option<&Arc<Instance>>,
@@ -161,7 +161,7 @@ impl Machine {
         token: Option<ResumeToken>,
         at: Option<SystemTime>,
     ) {
-        self.unsure.remove(&after.id);
+        self.unconfirmed.remove(&after.id);
         after.generation = before.map_or(0, |before| before.generation.wrapping_add(1));
         let after = Arc::new(after);
         match merge::events(before, &after) {
@@ -172,7 +172,7 @@ impl Machine {
             }
             [Some(end), Some(start)] => {
                 let held = self.cache.insert(after);
-                self.emit(end, held.clone(), None, None); // nobody told it: it follows from the start
+                self.emit(end, held.clone(), None, None); // not reported: it follows from the start
                 self.emit(start, held, token, at);
             }
         }

@@ -1,4 +1,4 @@
-//! What happens when the link ends.
+//! The end of a link: outages, resuming, gaps.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn refused() -> crate::error::Result<Opened> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_is_told_once_and_ends_in_a_bracket() {
+async fn an_outage_is_announced_once_and_ends_in_a_resync() {
     let world = World::default();
     world.change(|w| {
         w.put(instance("a", S::Running));
@@ -27,7 +27,7 @@ async fn an_outage_is_told_once_and_ends_in_a_bracket() {
     world.change(|w| {
         w.opens.extend([refused(), refused(), refused(), Ok(Opened::Fresh(Gap::RuntimeRestarted))]);
         w.there.remove("b");
-        w.told.push_back(Told::Break);
+        w.reported.push_back(Reported::Break);
     });
     let seen = briefs(&mut stream, LONG).await;
     let expected =
@@ -36,7 +36,7 @@ async fn an_outage_is_told_once_and_ends_in_a_bracket() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_vanished_in_a_gap_is_one_net_removal() {
+async fn an_instance_that_vanished_in_a_gap_is_one_net_removal() {
     let world = World::default();
     world.change(|w| {
         w.put(instance("a", S::Running));
@@ -51,7 +51,7 @@ async fn what_vanished_in_a_gap_is_one_net_removal() {
     world.change(|w| {
         w.there.remove("b");
         w.put(instance("c", S::Running));
-        w.told.push_back(Told::Close);
+        w.reported.push_back(Reported::Close);
     });
     let mut steps = Vec::new();
     for event in until_quiet(&mut stream, LONG).await {
@@ -73,7 +73,7 @@ async fn a_runtime_that_is_not_up_yet_is_the_first_item() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_resumed_link_tells_the_edges_and_no_bracket() {
+async fn a_resumed_link_delivers_the_edges_and_no_resync() {
     let world = World::default();
     world.change(|w| w.put(instance("a", S::Running)));
     let driver = world.driver();
@@ -82,12 +82,12 @@ async fn a_resumed_link_tells_the_edges_and_no_bracket() {
     assert_eq!(briefs(&mut stream, QUIET).await, ["started b"]);
     world.change(|w| {
         w.opens.push_back(Ok(Opened::Resumed));
-        w.told.push_back(Told::Close);
+        w.reported.push_back(Reported::Close);
         w.die("a", 1);
         w.start("a");
         w.die("b", 2);
         w.remove("b");
-        w.tell(SignalBody::CaughtUp);
+        w.report(SignalBody::CaughtUp);
     });
     let seen = briefs(&mut stream, LONG).await;
     let expected = ["disconnected closed", "reconnected Resumed", "stopped a", "started a", "stopped b", "removed b"];
@@ -96,17 +96,17 @@ async fn a_resumed_link_tells_the_edges_and_no_bracket() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_replay_does_not_explain_opens_a_bracket() {
+async fn a_change_that_the_replay_does_not_report_opens_a_resync() {
     let world = World::default();
     world.change(|w| w.put(instance("a", S::Running)));
     let driver = world.driver();
     let mut stream = watch(&driver).await;
     world.change(|w| {
         w.opens.push_back(Ok(Opened::Resumed));
-        w.told.push_back(Told::Close);
+        w.reported.push_back(Reported::Close);
         w.there.clear();
-        w.put(instance("c", S::Running)); // nobody told
-        w.tell(SignalBody::CaughtUp);
+        w.put(instance("c", S::Running)); // not reported
+        w.report(SignalBody::CaughtUp);
     });
     let seen = briefs(&mut stream, LONG).await;
     let expected =
@@ -115,7 +115,7 @@ async fn what_a_replay_does_not_explain_opens_a_bracket() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_resumes_from_a_stored_place() {
+async fn a_watch_resumes_from_a_stored_cursor() {
     let world = World::default();
     let mut table = InstanceTable::default();
     {
@@ -136,7 +136,7 @@ async fn a_watch_resumes_from_a_stored_place() {
     let from = table.position(&"test".into()).unwrap().0.clone();
     world.change(|w| {
         w.die("a", 4);
-        w.tell(SignalBody::CaughtUp);
+        w.report(SignalBody::CaughtUp);
         w.opens.push_back(Ok(Opened::Resumed));
     });
     let driver = world.driver();
@@ -152,7 +152,7 @@ async fn a_watch_resumes_from_a_stored_place() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_stored_does_not_make_an_edge_look_old() {
+async fn stored_rows_do_not_make_an_edge_seem_old() {
     let world = World::default();
     let mut table = InstanceTable::default();
     let driver = world.driver();
@@ -164,7 +164,7 @@ async fn what_was_stored_does_not_make_an_edge_look_old() {
     world.change(|w| {
         w.there.remove("b"); // it ended in the gap, and cannot be read: the table still has it
         w.partial = true;
-        w.tell(SignalBody::Lost(crate::event::Gap::Undecodable));
+        w.report(SignalBody::Lost(crate::event::Gap::Undecodable));
     });
     for event in until_quiet(&mut stream, QUIET * 2).await {
         table.apply(&event);
@@ -172,9 +172,9 @@ async fn what_was_stored_does_not_make_an_edge_look_old() {
     driver.close().await;
     let from = table.position(&"test".into()).unwrap().0.clone();
     world.change(|w| {
-        w.tell_edge("b", S::Running, None);
-        w.tell_edge("a", S::Paused, None);
-        w.tell(SignalBody::CaughtUp);
+        w.report_edge("b", S::Running, None);
+        w.report_edge("a", S::Paused, None);
+        w.report(SignalBody::CaughtUp);
         w.opens.push_back(Ok(Opened::Resumed));
     });
     let driver = world.driver();
@@ -184,7 +184,7 @@ async fn what_was_stored_does_not_make_an_edge_look_old() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_what_was_known_a_replay_ends_in_a_bracket() {
+async fn without_the_rows_of_the_consumer_a_replay_ends_in_a_resync() {
     let world = World::default();
     let from = {
         let driver = world.driver();
@@ -194,7 +194,7 @@ async fn without_what_was_known_a_replay_ends_in_a_bracket() {
     };
     world.change(|w| {
         w.start("b");
-        w.tell(SignalBody::CaughtUp);
+        w.report(SignalBody::CaughtUp);
         w.opens.push_back(Ok(Opened::Resumed));
     });
     let driver = world.driver();
@@ -207,7 +207,7 @@ async fn without_what_was_known_a_replay_ends_in_a_bracket() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_history_that_expired_is_a_bracket_against_what_was_known() {
+async fn an_expired_history_is_a_resync_against_the_known_rows() {
     let world = World::default();
     world.change(|w| w.put(instance("b", S::Running)));
     let mut known = InstanceTable::default();
@@ -240,7 +240,7 @@ async fn a_silent_link_is_dead() {
     let mut stream = watch(&driver).await;
     for _ in 0..10 {
         tokio::time::sleep(Duration::from_secs(15)).await;
-        world.change(|w| w.tell(SignalBody::Alive));
+        world.change(|w| w.report(SignalBody::Alive));
     }
     assert_eq!(briefs(&mut stream, Duration::from_millis(1)).await, [""; 0]);
     assert_eq!(world.lock().dials.len(), 1);
@@ -258,9 +258,9 @@ async fn a_flapping_link_is_one_outage_and_calm() {
     let start = tokio::time::Instant::now();
     let mut events = Vec::new();
     while start.elapsed() < Duration::from_secs(3_600) {
-        let told = world.lock().told.is_empty();
-        if told {
-            world.change(|w| w.told.push_back(Told::Close));
+        let reported = world.lock().reported.is_empty();
+        if reported {
+            world.change(|w| w.reported.push_back(Reported::Close));
         }
         events.extend(briefs(&mut stream, Duration::from_millis(100)).await);
     }
@@ -268,7 +268,7 @@ async fn a_flapping_link_is_one_outage_and_calm() {
     assert!(outages <= 5, "{outages} outages: {events:?}");
     let dials = world.lock().dials.iter().filter(|at| **at > start + Duration::from_secs(120)).count();
     assert!((58..=58 * 4).contains(&dials), "{dials} dials in 58 minutes");
-    world.change(|w| w.told.clear());
+    world.change(|w| w.reported.clear());
     let seen = briefs(&mut stream, LONG).await;
     assert_eq!(seen.last().map(String::as_str), Some("resync_end"), "and it comes back: {seen:?}");
 }

@@ -1,7 +1,7 @@
 //! The driver against a world that each test scripts. Time is paused, nothing sleeps for real.
 
-mod brackets;
 mod gaps;
-mod looks;
+mod inspections;
+mod resyncs;
 mod subscribers;
 mod world;

@@ -1,4 +1,4 @@
-//! Who is slow, who filters, who comes back.
+//! Subscribers: slow, filtered, resumed.
 
 use std::{num::NonZeroUsize, time::Duration};
 
@@ -17,7 +17,7 @@ fn small_ring() -> DriverOptions {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_subscriber_loses_his_place_visibly_and_delays_nobody() {
+async fn a_slow_subscriber_loses_its_position_visibly_and_delays_no_other() {
     let world = World::default();
     let driver = world.driver_with(small_ring());
     let (mut slow, mut fast) = (watch(&driver).await, watch(&driver).await);
@@ -37,7 +37,7 @@ async fn a_slow_subscriber_loses_his_place_visibly_and_delays_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_subscriber_who_asked_to_be_closed_is_closed() {
+async fn a_slow_subscriber_with_close_is_closed() {
     let world = World::default();
     let driver = world.driver_with(small_ring());
     let _other = watch(&driver).await;
@@ -50,7 +50,7 @@ async fn a_subscriber_who_asked_to_be_closed_is_closed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_leaves_a_filter_is_told_once_more() {
+async fn an_instance_that_leaves_the_filter_is_delivered_once_more() {
     let world = World::default();
     world.change(|w| {
         w.put(instance("a", S::Running));
@@ -77,14 +77,14 @@ async fn what_leaves_a_filter_is_told_once_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_comes_during_an_outage_is_told_of_it_first() {
+async fn a_subscriber_that_comes_during_an_outage_gets_it_first() {
     let world = World::default();
     world.change(|w| w.put(instance("a", S::Running)));
     let driver = world.driver();
     let _first = watch(&driver).await;
     world.change(|w| {
         w.opens.extend((0..5).map(|_| Err(crate::error::Error::new(ErrorKind::Unavailable, "test.open", "refused"))));
-        w.told.push_back(Told::Break);
+        w.reported.push_back(Reported::Break);
     });
     tokio::time::sleep(Duration::from_millis(300)).await;
     let mut late = driver.watch(WatchOptions::default()).unwrap();
@@ -94,7 +94,7 @@ async fn whoever_comes_during_an_outage_is_told_of_it_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_place_in_the_ring_is_gone_on_from_and_a_foreign_one_is_not() {
+async fn a_cursor_in_the_ring_resumes_and_a_foreign_one_does_not() {
     let world = World::default();
     let driver = world.driver();
     let mut first = watch(&driver).await;
@@ -115,7 +115,7 @@ async fn a_place_in_the_ring_is_gone_on_from_and_a_foreign_one_is_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn bookmarks_repeat_the_place_on_a_quiet_stream() {
+async fn bookmarks_repeat_the_cursor_on_a_quiet_stream() {
     let world = World::default();
     let driver = world.driver();
     let options = WatchOptions::default().with_bookmark_every(Duration::from_secs(10));

@@ -1,4 +1,4 @@
-//! A runtime of a few maps and a queue: what it tells and what it shows are scripted apart, so that they can disagree.
+//! A runtime of a few maps and a queue: its reports and its answers are scripted separately, so that they can disagree.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-pub(super) enum Told {
+pub(super) enum Reported {
     Signal(Signal),
     Close,
     Break,
@@ -31,27 +31,27 @@ type Change = Box<dyn FnOnce(&mut State) + Send>;
 #[derive(Default)]
 pub(super) struct State {
     pub(super) there: BTreeMap<InstanceId, Arc<Instance>>,
-    pub(super) told: VecDeque<Told>,
-    /// What `open` says next; when empty, `Fresh(Initial)`.
+    pub(super) reported: VecDeque<Reported>,
+    /// The next results of `open`; when empty, `Fresh(Initial)`.
     pub(super) opens: VecDeque<Result<Opened>>,
-    /// Edges that a resumed stream tells, before it has caught up.
-    pub(super) tell_on_open: Vec<(&'static str, InstanceState)>,
+    /// Edges that a resumed stream reports before it has caught up.
+    pub(super) report_on_open: Vec<(&'static str, InstanceState)>,
     pub(super) dials: Vec<Instant>,
     pub(super) resumes: Vec<Option<ResumeToken>>,
     pub(super) snapshots: usize,
     pub(super) inspects: Vec<Vec<InstanceId>>,
     pub(super) partial: bool,
     pub(super) list_fails: bool,
-    pub(super) look_takes: Duration,
+    pub(super) answer_takes: Duration,
     pub(super) token: u64,
     pub(super) sources: usize,
-    /// Runs when a snapshot is asked for, before it is taken.
+    /// Runs when a listing is requested, before it is taken.
     pub(super) during_snapshot: Option<Change>,
-    /// The same, for looks at some.
+    /// The same for inspections.
     pub(super) during_inspect: VecDeque<Change>,
-    /// So many looks at some fail.
+    /// Number of inspections that fail.
     pub(super) inspects_fail: usize,
-    /// What is seen of each in a summary does not tell the life.
+    /// A summary has no incarnation.
     pub(super) lean: bool,
 }
 
@@ -72,15 +72,15 @@ impl State {
         self.there.insert(instance.id.clone(), Arc::new(instance));
     }
 
-    pub(super) fn tell(&mut self, body: SignalBody) {
+    pub(super) fn report(&mut self, body: SignalBody) {
         self.token += 1;
         let token = ResumeToken::new(self.token.to_string());
-        self.told.push_back(Told::Signal(Signal::new(body).with_token(token)));
+        self.reported.push_back(Reported::Signal(Signal::new(body).with_token(token)));
     }
 
-    pub(super) fn tell_edge(&mut self, name: &str, state: InstanceState, exit: Option<ExitStatus>) {
+    pub(super) fn report_edge(&mut self, name: &str, state: InstanceState, exit: Option<ExitStatus>) {
         let described = Some(Arc::new(instance(name, state)));
-        self.tell(SignalBody::Edge(Edge { id: name.into(), incarnation: None, state, exit, described }));
+        self.report(SignalBody::Edge(Edge { id: name.into(), incarnation: None, state, exit, described }));
     }
 
     fn seen(&self, row: &Arc<Instance>, detail: Detail) -> Arc<Instance> {
@@ -90,20 +90,20 @@ impl State {
         }
     }
 
-    /// It is so, and it is told.
+    /// Starts the instance, and reports it.
     pub(super) fn start(&mut self, name: &str) {
         self.put(instance(name, InstanceState::Running));
-        self.tell_edge(name, InstanceState::Running, None);
+        self.report_edge(name, InstanceState::Running, None);
     }
 
     pub(super) fn die(&mut self, name: &str, code: i32) {
         self.put(Instance { exit: Some(ExitStatus::code(code)), ..instance(name, InstanceState::Stopped) });
-        self.tell_edge(name, InstanceState::Stopped, Some(ExitStatus::code(code)));
+        self.report_edge(name, InstanceState::Stopped, Some(ExitStatus::code(code)));
     }
 
     pub(super) fn remove(&mut self, name: &str) {
         self.there.remove(&InstanceId::from(name));
-        self.tell(SignalBody::Gone(name.into()));
+        self.report(SignalBody::Gone(name.into()));
     }
 }
 
@@ -149,11 +149,11 @@ impl Source for TestSource {
         state.resumes.push(resume.cloned());
         let opened = state.opens.pop_front().unwrap_or(Ok(Opened::Fresh(Gap::Initial)));
         self.open = opened.is_ok();
-        if matches!(opened, Ok(Opened::Resumed)) && !state.tell_on_open.is_empty() {
-            for (name, edge) in std::mem::take(&mut state.tell_on_open) {
-                state.tell_edge(name, edge, None);
+        if matches!(opened, Ok(Opened::Resumed)) && !state.report_on_open.is_empty() {
+            for (name, edge) in std::mem::take(&mut state.report_on_open) {
+                state.report_edge(name, edge, None);
             }
-            state.tell(SignalBody::CaughtUp);
+            state.report(SignalBody::CaughtUp);
         }
         opened
     }
@@ -164,14 +164,14 @@ impl Source for TestSource {
             let news = self.world.news.notified();
             {
                 let mut state = self.world.lock();
-                while let Some(told) = state.told.pop_front() {
-                    match told {
-                        Told::Signal(signal) => out.push(signal),
-                        Told::Close => {
+                while let Some(reported) = state.reported.pop_front() {
+                    match reported {
+                        Reported::Signal(signal) => out.push(signal),
+                        Reported::Close => {
                             self.open = false;
                             return Ok(Flow::Closed);
                         }
-                        Told::Break => {
+                        Reported::Break => {
                             self.open = false;
                             return Err(Error::new(ErrorKind::Unavailable, "test.read", "severed"));
                         }
@@ -214,7 +214,7 @@ impl Inspector for World {
             if state.partial {
                 snapshot.completeness = Completeness::Partial(Vec::new());
             }
-            (snapshot, state.look_takes)
+            (snapshot, state.answer_takes)
         };
         tokio::time::sleep(takes).await;
         Ok(snapshot)
@@ -231,7 +231,7 @@ impl Inspector for World {
                 state.inspects_fail -= 1;
                 return Err(Error::new(ErrorKind::Unavailable, "test.inspect", "severed"));
             }
-            let look = |id: &InstanceId| match state.there.get(id) {
+            let answer = |id: &InstanceId| match state.there.get(id) {
                 Some(instance) if detail == Detail::Full => {
                     let mut instance = Instance::clone(instance);
                     instance.restarts.get_or_insert(0);
@@ -240,7 +240,7 @@ impl Inspector for World {
                 Some(instance) => Inspection::Present(state.seen(instance, detail)),
                 None => Inspection::Absent(id.clone()),
             };
-            (ids.iter().map(look).collect(), state.look_takes)
+            (ids.iter().map(answer).collect(), state.answer_takes)
         };
         tokio::time::sleep(takes).await;
         Ok(answers)
@@ -260,7 +260,7 @@ pub(super) fn brief(event: &RuntimeEvent) -> String {
     }
 }
 
-/// Everything that comes until the stream is quiet for so long.
+/// The events until the stream is quiet for so long.
 pub(super) async fn until_quiet(stream: &mut EventStream, quiet: Duration) -> Vec<Arc<RuntimeEvent>> {
     let mut events = Vec::new();
     while let Ok(Some(event)) = tokio::time::timeout(quiet, stream.next()).await {
@@ -274,7 +274,7 @@ pub(super) async fn briefs(stream: &mut EventStream, quiet: Duration) -> Vec<Str
     until_quiet(stream, quiet).await.iter().map(|event| brief(event)).collect()
 }
 
-/// R1 and R2 for what an unfiltered subscriber got.
+/// R1 and R2 for the events of an unfiltered subscriber.
 pub(super) fn check_order(events: &[Arc<RuntimeEvent>]) {
     for pair in events.windows(2) {
         let (before, after) = (&pair[0], &pair[1]);
@@ -292,7 +292,7 @@ pub(super) fn check_order(events: &[Arc<RuntimeEvent>]) {
             RuntimeEventKind::ResyncBegin { .. } => inside = true,
             RuntimeEventKind::ResyncEnd => inside = false,
             RuntimeEventKind::Present(_) => assert!(inside),
-            kind => assert!(!inside, "{kind:?} in a bracket"),
+            kind => assert!(!inside, "{kind:?} in a resync"),
         }
     }
 }

@@ -10,7 +10,7 @@ use self::values::{
     addresses, capabilities, choice, devices, expected, flag, namespaces, number, path, paths, size, text, time, units,
     within, words,
 };
-use super::spec::{Properties, whole_milliseconds};
+use super::property::{Properties, whole_milliseconds};
 
 /// How a value is written in a unit's file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

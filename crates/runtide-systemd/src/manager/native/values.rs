@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use zbus::Variant;
 
-use super::super::spec::shown;
+use super::super::property::shown;
 use crate::names;
 
 pub(super) fn expected(what: &str, got: &str) -> String {

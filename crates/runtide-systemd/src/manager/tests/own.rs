@@ -9,7 +9,7 @@ use super::super::{
     fixture::{Fixture, random},
     lifecycle::Lifecycle,
     native,
-    spec::Properties,
+    property::Properties,
     unit::{Call, Seen},
 };
 use crate::client::SERVICE;

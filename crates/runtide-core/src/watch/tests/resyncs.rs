@@ -1,4 +1,4 @@
-//! How a watch begins.
+//! The beginning of a watch, and resyncs.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_begins_with_what_is_there_and_goes_on_live() {
+async fn a_watch_begins_with_a_resync_and_goes_on_live() {
     let world = World::default();
     world.change(|w| w.put(instance("a", S::Running)));
     let driver = world.driver();
@@ -31,12 +31,12 @@ async fn a_watch_begins_with_what_is_there_and_goes_on_live() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_told_while_the_bracket_is_made_is_looked_at_again() {
+async fn an_instance_that_is_reported_during_a_resync_is_inspected() {
     let world = World::default();
     world.change(|w| {
         w.put(instance("a", S::Running));
-        w.look_takes = Duration::from_millis(50);
-        // After the subscription, before the list is taken: told, and not in the list as it was.
+        w.answer_takes = Duration::from_millis(50);
+        // After the subscription, before the list is taken: reported, and not in the list as it was.
         w.during_snapshot = Some(Box::new(|w| {
             w.start("b");
             w.die("a", 1);
@@ -53,14 +53,14 @@ async fn what_is_told_while_the_bracket_is_made_is_looked_at_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_edge_that_arrives_late_for_the_list_is_not_told_twice() {
+async fn an_edge_that_arrives_after_the_listing_is_not_delivered_twice() {
     let world = World::default();
     world.change(|w| {
-        w.during_snapshot = Some(Box::new(|w| w.put(instance("a", S::Running)))); // it runs, and nobody told yet
+        w.during_snapshot = Some(Box::new(|w| w.put(instance("a", S::Running)))); // it runs, and is not reported yet
     });
     let driver = world.driver();
     let mut stream = watch(&driver).await;
-    world.change(|w| w.tell_edge("a", S::Running, None));
+    world.change(|w| w.report_edge("a", S::Running, None));
     assert_eq!(briefs(&mut stream, QUIET).await, [""; 0]);
     world.change(|w| w.die("a", 0));
     assert_eq!(briefs(&mut stream, QUIET).await, ["stopped a"]);
@@ -78,7 +78,7 @@ async fn a_partial_list_removes_nothing_and_is_completed_later() {
     world.change(|w| {
         w.there.remove("b");
         w.partial = true;
-        w.tell(SignalBody::Lost(crate::event::Gap::Undecodable));
+        w.report(SignalBody::Lost(crate::event::Gap::Undecodable));
     });
     let seen = briefs(&mut stream, QUIET * 2).await;
     assert_eq!(seen.len(), 4, "{seen:?}");
@@ -98,17 +98,17 @@ async fn a_list_that_falls_to_nothing_is_read_twice() {
     world.change(|w| {
         w.there.clear();
         w.snapshots = 0;
-        w.tell(SignalBody::Lost(crate::event::Gap::Undecodable));
+        w.report(SignalBody::Lost(crate::event::Gap::Undecodable));
         w.during_snapshot = None;
     });
-    tokio::time::sleep(Duration::from_millis(100)).await; // the first look was empty
+    tokio::time::sleep(Duration::from_millis(100)).await; // the first listing was empty
     world.change(|w| w.there = held);
     assert_eq!(briefs(&mut stream, QUIET * 2).await, ["resync_begin Undecodable", "present a", "resync_end"]);
     assert_eq!(world.lock().snapshots, 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_subscriber_who_comes_later_gets_a_bracket_of_his_own() {
+async fn a_later_subscriber_gets_its_own_resync() {
     let world = World::default();
     let driver = world.driver();
     let mut first = watch(&driver).await;
@@ -123,25 +123,25 @@ async fn a_subscriber_who_comes_later_gets_a_bracket_of_his_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lost_messages_give_one_bracket_at_a_time() {
+async fn lost_messages_give_one_resync_at_a_time() {
     let world = World::default();
     let driver = world.driver();
     let mut stream = watch(&driver).await;
     for _ in 0..100 {
-        world.change(|w| w.tell(SignalBody::Lost(crate::event::Gap::Undecodable)));
+        world.change(|w| w.report(SignalBody::Lost(crate::event::Gap::Undecodable)));
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let events = until_quiet(&mut stream, QUIET * 3).await;
-    let brackets = events.iter().filter(|e| matches!(e.kind, RuntimeEventKind::ResyncEnd)).count();
-    assert!((1..=7).contains(&brackets), "{brackets} brackets in five seconds");
+    let resyncs = events.iter().filter(|e| matches!(e.kind, RuntimeEventKind::ResyncEnd)).count();
+    assert!((1..=7).contains(&resyncs), "{resyncs} resyncs in five seconds");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_second_look_waits_for_the_stream_as_the_first_one_does() {
+async fn an_inspection_waits_for_the_stream_as_the_listing_does() {
     let world = World::default();
     world.change(|w| {
         w.during_snapshot = Some(Box::new(|w| w.start("a")));
-        w.during_inspect.push_back(Box::new(|w| w.die("a", 1))); // seen at once, told at once, and read a moment later
+        w.during_inspect.push_back(Box::new(|w| w.die("a", 1))); // seen at once, reported at once, and read a moment later
     });
     let driver = world.driver();
     let mut stream = driver.watch(WatchOptions::default()).unwrap();
@@ -151,12 +151,12 @@ async fn a_second_look_waits_for_the_stream_as_the_first_one_does() {
         ["resync_begin Initial", "present a", "resync_end"]
     );
     assert_eq!(events[1].instance().unwrap().state, S::Stopped);
-    let place = events[2].cursor.native.as_ref().map(|token| token.as_str().to_owned());
-    assert_eq!(place.as_deref(), Some("2"), "what is shown lies before the place where the history goes on");
+    let cursor = events[2].cursor.native.as_ref().map(|token| token.as_str().to_owned());
+    assert_eq!(cursor.as_deref(), Some("2"), "the rows are older than the token at which the history goes on");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_failed_second_look_left_open_is_not_taken_from_ahead_of_the_stream() {
+async fn an_id_that_a_failed_inspection_left_open_is_not_taken_from_ahead_of_the_stream() {
     let world = World::default();
     world.change(|w| {
         w.inspects_fail = 1;
@@ -168,8 +168,8 @@ async fn what_a_failed_second_look_left_open_is_not_taken_from_ahead_of_the_stre
     let mut stream = watch(&driver).await;
     assert_eq!(world.lock().inspects.len(), 2, "and seen to be gone");
     world.change(|w| {
-        w.tell_edge("a", S::Stopped, Some(ExitStatus::code(1)));
-        w.tell(SignalBody::Gone("a".into()));
+        w.report_edge("a", S::Stopped, Some(ExitStatus::code(1)));
+        w.report(SignalBody::Gone("a".into()));
     });
     assert_eq!(briefs(&mut stream, QUIET * 10).await, ["stopped a", "removed a"]);
 }
@@ -179,14 +179,14 @@ async fn an_answer_from_before_a_loss_is_not_waited_for() {
     let world = World::default();
     world.change(|w| {
         w.put(instance("a", S::Running));
-        w.look_takes = Duration::from_millis(500);
+        w.answer_takes = Duration::from_millis(500);
     });
     let driver = world.driver();
     let mut stream = driver.watch(WatchOptions::default()).unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
     world.change(|w| {
         w.put(instance("a", S::Stopped));
-        w.tell(SignalBody::Lost(crate::event::Gap::Undecodable));
+        w.report(SignalBody::Lost(crate::event::Gap::Undecodable));
     });
     let events = until_quiet(&mut stream, QUIET * 2).await;
     assert_eq!(
@@ -197,7 +197,7 @@ async fn an_answer_from_before_a_loss_is_not_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_edge_of_what_the_bracket_could_not_see_is_told() {
+async fn an_edge_of_an_instance_that_the_listing_could_not_read_is_delivered() {
     let world = World::default();
     world.change(|w| {
         w.put(instance("a", S::Running));
@@ -208,11 +208,11 @@ async fn an_edge_of_what_the_bracket_could_not_see_is_told() {
     world.change(|w| {
         w.there.remove("b"); // it ended in the gap, and cannot be read
         w.partial = true;
-        w.tell(SignalBody::Lost(crate::event::Gap::Undecodable));
+        w.report(SignalBody::Lost(crate::event::Gap::Undecodable));
     });
     briefs(&mut stream, QUIET * 2).await;
-    world.change(|w| w.tell_edge("b", S::Running, None));
+    world.change(|w| w.report_edge("b", S::Running, None));
     assert_eq!(briefs(&mut stream, QUIET).await, ["started b"], "it is not known to run already");
-    world.change(|w| w.tell_edge("b", S::Running, None));
+    world.change(|w| w.report_edge("b", S::Running, None));
     assert_eq!(briefs(&mut stream, QUIET).await, [""; 0], "and now it is");
 }

@@ -1,4 +1,4 @@
-//! What hints and looks are worth.
+//! Hints and inspections.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn a_hint_is_resolved_by_one_look_for_many_ids() {
+async fn hints_for_many_ids_are_resolved_by_one_inspection() {
     let world = World::default();
     world.change(|w| (0..50).for_each(|n| w.put(instance(&format!("i{n}"), S::Running))));
     let driver = world.driver();
@@ -20,8 +20,8 @@ async fn a_hint_is_resolved_by_one_look_for_many_ids() {
         for n in 0..50 {
             let name = format!("i{n}");
             w.put(Instance { health: Some(Health::Healthy), ..instance(&name, S::Running) });
-            w.tell(SignalBody::Hint(name.as_str().into()));
-            w.tell(SignalBody::Hint(name.as_str().into()));
+            w.report(SignalBody::Hint(name.as_str().into()));
+            w.report(SignalBody::Hint(name.as_str().into()));
         }
     });
     let events = until_quiet(&mut stream, QUIET).await;
@@ -29,33 +29,33 @@ async fn a_hint_is_resolved_by_one_look_for_many_ids() {
     for event in &events {
         let RuntimeEventKind::Updated { changed, .. } = &event.kind else { panic!("{event:?}") };
         assert_eq!(changed.to_string(), "health");
-        assert_eq!(event.key(), None, "a look is not a report");
+        assert_eq!(event.key(), None, "an inspection is not a report");
     }
     assert_eq!(world.lock().inspects.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_look_that_runs_ahead_of_the_stream_swallows_no_edge() {
+async fn an_inspection_that_runs_ahead_of_the_stream_swallows_no_edge() {
     let world = World::default();
     world.change(|w| w.put(instance("a", S::Running)));
     let driver = world.driver();
     let mut stream = watch(&driver).await;
-    // It died, started and died again; the stream tells of it half a second later.
+    // It died, started and died again; the stream reports it half a second later.
     world.change(|w| {
         w.put(instance("a", S::Stopped));
-        w.tell(SignalBody::Hint("a".into()));
+        w.report(SignalBody::Hint("a".into()));
     });
     assert_eq!(briefs(&mut stream, Duration::from_millis(500)).await, [""; 0]);
     world.change(|w| {
         w.die("a", 1);
-        w.tell_edge("a", S::Running, None);
+        w.report_edge("a", S::Running, None);
         w.die("a", 2);
     });
     assert_eq!(briefs(&mut stream, QUIET * 10).await, ["stopped a", "started a", "stopped a"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_look_that_nothing_explains_opens_the_stream_anew() {
+async fn an_inspection_that_no_report_explains_opens_the_stream_again() {
     let world = World::default();
     world.change(|w| {
         w.put(instance("a", S::Running));
@@ -66,13 +66,13 @@ async fn a_look_that_nothing_explains_opens_the_stream_anew() {
     world.change(|w| {
         w.put(instance("a", S::Stopped));
         w.there.remove("b");
-        w.tell(SignalBody::Hint("a".into()));
-        w.tell(SignalBody::Hint("b".into()));
+        w.report(SignalBody::Hint("a".into()));
+        w.report(SignalBody::Hint("b".into()));
     });
-    // The stream was deaf: a new one tells the edge of `a` again, and what nobody tells of `b` is a net effect.
+    // The stream reported nothing: a new one reports the edge of `a` again, and the unreported removal of `b` is a net effect.
     world.change(|w| {
         w.opens.push_back(Ok(Opened::Resumed));
-        w.tell_on_open.push(("a", S::Stopped));
+        w.report_on_open.push(("a", S::Stopped));
     });
     let seen = briefs(&mut stream, QUIET * 10).await;
     let expected = [
@@ -87,31 +87,31 @@ async fn a_look_that_nothing_explains_opens_the_stream_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_looks_are_all_there_is_they_count_at_once() {
+async fn without_edges_in_the_stream_an_inspection_counts_at_once() {
     let world = World { hints_only: true, ..World::default() };
     let driver = world.driver();
     let mut stream = watch(&driver).await;
     world.change(|w| {
         w.put(instance("a", S::Running));
-        w.tell(SignalBody::Hint("a".into()));
+        w.report(SignalBody::Hint("a".into()));
     });
     assert_eq!(briefs(&mut stream, Duration::from_millis(100)).await, ["started a"]);
     world.change(|w| {
         w.there.clear();
-        w.tell(SignalBody::Hint("a".into()));
+        w.report(SignalBody::Hint("a".into()));
     });
     assert_eq!(briefs(&mut stream, Duration::from_millis(100)).await, ["removed a"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_look_delays_no_edge() {
+async fn a_slow_inspection_delays_no_edge() {
     let world = World::default();
     world.change(|w| w.put(instance("a", S::Running)));
     let driver = world.driver();
     let mut stream = watch(&driver).await;
     world.change(|w| {
-        w.look_takes = Duration::from_secs(100);
-        w.tell(SignalBody::Hint("a".into()));
+        w.answer_takes = Duration::from_secs(100);
+        w.report(SignalBody::Hint("a".into()));
     });
     tokio::time::sleep(QUIET).await;
     world.change(|w| w.start("b"));
@@ -132,42 +132,42 @@ async fn full_detail_is_fetched_when_the_first_asks_for_it() {
     assert_eq!(events[1].instance().unwrap().restarts, Some(0));
 }
 
-fn in_life(name: &str, life: &str) -> Instance {
-    Instance { incarnation: Some(Incarnation::new(life)), ..instance(name, S::Running) }
+fn in_run(name: &str, run: &str) -> Instance {
+    Instance { incarnation: Some(Incarnation::new(run)), ..instance(name, S::Running) }
 }
 
-/// `a` runs, and is in another life than the last one that was told.
-async fn untold_life(how_one_hears: impl FnOnce(&mut State)) -> Vec<std::sync::Arc<crate::event::RuntimeEvent>> {
+/// `a` runs, and its incarnation is not the last one that was reported.
+async fn unreported_run(notice: impl FnOnce(&mut State)) -> Vec<std::sync::Arc<crate::event::RuntimeEvent>> {
     let world = World::default();
     world.change(|w| w.lean = true);
     let driver = world.driver();
     let mut stream = watch(&driver).await;
     world.change(|w| {
-        w.put(in_life("a", "1"));
-        w.tell(SignalBody::State(std::sync::Arc::new(in_life("a", "1"))));
+        w.put(in_run("a", "1"));
+        w.report(SignalBody::State(std::sync::Arc::new(in_run("a", "1"))));
     });
     assert_eq!(briefs(&mut stream, QUIET).await, ["started a"]);
     world.change(|w| {
-        w.put(in_life("a", "2"));
+        w.put(in_run("a", "2"));
         w.opens.push_back(Ok(Opened::Resumed));
-        w.tell_on_open.push(("b", S::Running));
+        w.report_on_open.push(("b", S::Running));
         w.put(instance("b", S::Running));
-        how_one_hears(w);
+        notice(w);
     });
     until_quiet(&mut stream, QUIET * 10).await
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hint_is_looked_at_closely_where_only_that_shows_the_life() {
-    let events = untold_life(|w| w.tell(SignalBody::Hint("a".into()))).await;
-    assert_eq!(brief(&events[0]), "disconnected broken", "nobody explained it");
+async fn a_hint_is_inspected_in_full_detail_if_only_that_shows_the_incarnation() {
+    let events = unreported_run(|w| w.report(SignalBody::Hint("a".into()))).await;
+    assert_eq!(brief(&events[0]), "disconnected broken", "no report explained it");
     let last = events.iter().rev().filter_map(|e| e.instance()).find(|i| i.name == "a").unwrap();
     assert_eq!(last.incarnation, Some(Incarnation::new("2")));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_comparison_looks_closely_where_only_that_shows_the_life() {
-    let events = untold_life(|w| w.told.push_back(Told::Close)).await;
+async fn a_comparison_inspects_in_full_detail_if_only_that_shows_the_incarnation() {
+    let events = unreported_run(|w| w.reported.push_back(Reported::Close)).await;
     let seen: Vec<String> = events.iter().map(|e| brief(e)).collect();
     assert_eq!(seen[..4], ["disconnected closed", "reconnected Resumed", "started b", "resync_begin Disconnected"]);
     let last = events.iter().rev().filter_map(|e| e.instance()).find(|i| i.name == "a").unwrap();
@@ -175,45 +175,45 @@ async fn a_comparison_looks_closely_where_only_that_shows_the_life() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_life_that_only_a_look_shows_does_not_make_the_edges_before_it_old() {
+async fn a_run_that_only_an_inspection_shows_does_not_make_the_edges_before_it_old() {
     let world = World::default();
     world.change(|w| {
         w.lean = true;
-        w.put(in_life("a", "1"));
+        w.put(in_run("a", "1"));
     });
     let driver = world.driver();
     let mut stream = watch(&driver).await;
-    // Somebody wants more, and what answers that is slow.
-    world.change(|w| w.look_takes = Duration::from_millis(500));
+    // Another subscriber wants full detail, and the answers are slow.
+    world.change(|w| w.answer_takes = Duration::from_millis(500));
     let _close = driver.watch(WatchOptions::default().with_detail(Detail::Full)).unwrap();
     tokio::time::sleep(Duration::from_millis(50)).await;
-    // A look sees the second life, when the stream has not told the end of the first one.
+    // An inspection sees the second run before the stream has reported the end of the first one.
     world.change(|w| {
-        w.look_takes = Duration::ZERO;
-        w.put(in_life("a", "2"));
-        w.tell(SignalBody::Hint("a".into()));
+        w.answer_takes = Duration::ZERO;
+        w.put(in_run("a", "2"));
+        w.report(SignalBody::Hint("a".into()));
     });
     tokio::time::sleep(Duration::from_millis(50)).await;
-    let edge = |life: &str, state| {
-        let incarnation = Some(Incarnation::new(life));
+    let edge = |run: &str, state| {
+        let incarnation = Some(Incarnation::new(run));
         SignalBody::Edge(Edge { id: "a".into(), incarnation, state, exit: None, described: None })
     };
     world.change(|w| {
-        w.tell(edge("1", S::Stopped));
-        w.tell(edge("2", S::Running));
+        w.report(edge("1", S::Stopped));
+        w.report(edge("2", S::Running));
     });
     let seen = briefs(&mut stream, QUIET).await;
     assert_eq!(seen[..2], ["stopped a", "started a"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_edge_that_nobody_described_is_looked_at_and_that_counts() {
+async fn an_edge_without_a_description_is_inspected_and_the_answer_counts() {
     let world = World::default();
     let driver = world.driver();
     let mut stream = watch(&driver).await;
     world.change(|w| {
         w.put(instance("a", S::Running));
-        w.tell(SignalBody::Edge(Edge {
+        w.report(SignalBody::Edge(Edge {
             id: "a".into(),
             incarnation: None,
             state: S::Running,
@@ -225,22 +225,22 @@ async fn an_edge_that_nobody_described_is_looked_at_and_that_counts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_look_at_everything_brings_back_nothing_that_is_gone() {
+async fn a_slow_listing_brings_back_no_removed_instance() {
     let world = World { hints_only: true, ..World::default() };
     world.change(|w| w.put(instance("a", S::Running)));
     let driver = world.driver();
     let mut stream = watch(&driver).await;
     world.change(|w| {
-        w.tell(SignalBody::Hint("a".into()));
+        w.report(SignalBody::Hint("a".into()));
         w.opens.push_back(Ok(Opened::Resumed));
-        w.told.push_back(Told::Close);
-        w.tell(SignalBody::CaughtUp);
-        w.tell(SignalBody::Hint("a".into()));
-        // Both looks are asked for at once; the one at `a` is later, and faster.
-        w.look_takes = Duration::from_millis(500);
+        w.reported.push_back(Reported::Close);
+        w.report(SignalBody::CaughtUp);
+        w.report(SignalBody::Hint("a".into()));
+        // Both are requested at once; the inspection of `a` is later, and faster.
+        w.answer_takes = Duration::from_millis(500);
         w.during_inspect.push_back(Box::new(|w| {
             w.there.clear();
-            w.look_takes = Duration::ZERO;
+            w.answer_takes = Duration::ZERO;
         }));
     });
     let seen = briefs(&mut stream, QUIET * 10).await;

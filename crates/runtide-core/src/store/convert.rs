@@ -1,0 +1,91 @@
+//! A document read: converted into another format, split, searched for its labels.
+
+use super::{Document, ResourceFormat, format, heading};
+use crate::{error::Result, labels::Labels};
+
+impl Document {
+    /// The body in another format: the same value, and none of its comments. In its own format it is given as it is, unread.
+    ///
+    /// * Numbers are the same to the last bit: an integer stays one, and `1.0` a fraction. Keys keep their order.
+    /// * YAML is read by the core schema of 1.2 (`no` is a text, and `012` is twelve), and written so that a reader of 1.1
+    ///   understands the same. Aliases become what they name. It says nothing with tags other than the core schema's, nor
+    ///   with the merge key `<<` of 1.1: these are `Unsupported`.
+    /// * A block of HCL becomes a map under its type and its labels, and several alike a list of maps, as
+    ///   [HCL's form in JSON](https://github.com/hashicorp/hcl/blob/main/json/spec.md) has it; back in HCL they are
+    ///   attributes, which are the same value. What would have to be evaluated (variables, templates, calls) is `Unsupported`.
+    /// * Bytes are of CBOR alone; infinity and what is not a number, of CBOR and YAML.
+    ///
+    /// ```
+    /// use runtide_core::{ErrorKind, store::{Document, ResourceFormat}};
+    ///
+    /// # #[cfg(feature = "yaml")] {
+    /// let yaml = Document::yaml("name: web\nports: [80, 443]\n").convert(ResourceFormat::Json)?;
+    /// assert_eq!(yaml, Document::json("{\n  \"name\": \"web\",\n  \"ports\": [\n    80,\n    443\n  ]\n}\n"));
+    /// # }
+    /// let error = Document::json("{}").convert(ResourceFormat::Native).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Unsupported);
+    /// # Ok::<(), runtide_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `Unsupported`, naming both formats, if the other cannot carry it, or this build does not know one of them (the context
+    /// names the `feature`); `InvalidInput` if it cannot be read: it is longer or deeper than any may be or has more
+    /// values, is no text, has a key twice, or an integer that has no place in 64 bits.
+    pub fn convert(&self, format: ResourceFormat) -> Result<Self> {
+        if self.format == format {
+            return Ok(self.clone());
+        }
+        let wrap = |problem: format::Problem| problem.into_conversion(self.format, format);
+        format::known(format).map_err(wrap)?;
+        let value = format::read(self).map_err(wrap)?;
+        Ok(Self::new(format, format::write(&value, format).map_err(wrap)?))
+    }
+
+    /// The body's own labels: `metadata.labels` in YAML, JSON and CBOR, the block or attribute `meta` of the one block at
+    /// the top of HCL. None if there are none.
+    ///
+    /// A body that cannot have any is not read: only whether the word is in it.
+    ///
+    /// ```
+    /// use runtide_core::store::Document;
+    ///
+    /// let labels = Document::json(r#"{"metadata": {"labels": {"tier": "front"}}}"#).labels()?;
+    /// assert_eq!(labels.get("tier"), Some("front"));
+    /// # Ok::<(), runtide_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `InvalidInput` if it cannot be read, or a label is no text; `Unsupported` for a native body, and for a format of which
+    /// the feature is off.
+    pub fn labels(&self) -> Result<Labels> {
+        heading::labels(self)
+    }
+
+    /// The documents of a stream of YAML, each with its own bytes and the comments around it; those without any content are
+    /// left out. In every other format it is one document. It needs no feature, and says nothing about what is in them.
+    ///
+    /// ```
+    /// use runtide_core::store::Document;
+    ///
+    /// let stream = Document::yaml("# one\na: 1\n---\n---\n# two\nb: 2\n");
+    /// assert_eq!(stream.split()?, [Document::yaml("# one\na: 1\n"), Document::yaml("---\n# two\nb: 2\n")]);
+    /// # Ok::<(), runtide_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `InvalidInput` if it is too long, or YAML and no text.
+    pub fn split(&self) -> Result<Vec<Self>> {
+        let wrap = |problem: format::Problem| problem.into_error("document.split", self.format);
+        format::bounded(self).map_err(wrap)?;
+        if self.format != ResourceFormat::Yaml {
+            return Ok(vec![self.clone()]);
+        }
+        let documents = format::documents(format::text(self).map_err(wrap)?);
+        if documents.first().is_some_and(|first| first.len() == self.bytes.len()) {
+            return Ok(vec![self.clone()]);
+        }
+        // Copied: they will live apart, and none should keep the others in memory.
+        let copied = |range| self.bytes.get::<std::ops::Range<usize>>(range).unwrap_or_default().to_vec();
+        Ok(documents.into_iter().map(|range| Self::yaml(copied(range))).collect())
+    }
+}
