@@ -96,7 +96,7 @@ pub(super) struct Engine {
     pub(super) chain: Chain,
     pub(super) durability: Durability,
     pub(super) segment_bytes: u64,
-    /// Number of this opening of the log: each has a higher one.
+    /// The epoch of this opening: each opening of the log has a higher one.
     pub(super) epoch: u64,
     pub(super) active: Active,
     pub(super) head: (u64, Hash),

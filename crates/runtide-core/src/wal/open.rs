@@ -384,8 +384,8 @@ impl<'a> Recovery<'a> {
         if let (Some((behind, later)), Some(claimed)) = (&later, claimed)
             && later.first <= claimed.last()
         {
-            // Corruption does not do that to checksums that hold. Readers trust the header's record count, so they would not
-            // show an append made here.
+            // Corruption cannot make two commits overlap whose checksums hold. Readers trust the numbers in the headers, so
+            // they would not show an append made here.
             let corruption = Corruption::new(&self.segment.path, at, *behind, Some((next, later.first - 1)));
             return Err(corruption.error(OPEN, "two commits contradict each other: only salvage helps"));
         }

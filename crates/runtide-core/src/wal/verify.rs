@@ -35,11 +35,11 @@ const WORKERS: usize = 8;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Verified {
-    /// Records, up to the first corruption.
+    /// Number of records up to the first corruption.
     pub records: u64,
-    /// Commits, up to the first corruption.
+    /// Number of commits up to the first corruption.
     pub commits: u64,
-    /// Segments, up to the first corruption, that one included.
+    /// Number of segments up to the first corruption, the corrupt one included.
     pub segments: u64,
     /// Number of the first record that is kept, or of the first to be appended if there is none.
     pub first: Seq,
