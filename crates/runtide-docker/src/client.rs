@@ -17,7 +17,7 @@ use serde::Deserialize;
 
 use crate::{
     config::Config,
-    error::{Place, is_version_mismatch},
+    error::{CallSite, is_version_mismatch},
     tls,
     transport::{Body, BoxError, Connector, Pool},
     version::ApiVersion,
@@ -96,8 +96,8 @@ impl Client {
         self.0.config.deadline
     }
 
-    pub(crate) fn place(&self, operation: &'static str) -> Place<'_> {
-        Place { operation, backend: &self.0.id, endpoint: &self.0.endpoint }
+    pub(crate) fn site(&self, operation: &'static str) -> CallSite<'_> {
+        CallSite { operation, backend: &self.0.id, endpoint: &self.0.endpoint }
     }
 
     /// Classifies what a verb met; where the server's API has changed, the next call negotiates anew.
@@ -107,7 +107,7 @@ impl Client {
         {
             self.forget();
         }
-        self.place(operation).bollard(error)
+        self.site(operation).bollard(error)
     }
 
     /// Every later call is `Cancelled`; idle connections are closed.
@@ -119,7 +119,7 @@ impl Client {
 
     pub(crate) fn check_open(&self, operation: &'static str) -> Result<()> {
         if self.0.closed.load(Ordering::Acquire) {
-            return Err(self.place(operation).error(ErrorKind::Cancelled, "the backend was closed"));
+            return Err(self.site(operation).error(ErrorKind::Cancelled, "the backend was closed"));
         }
         Ok(())
     }
@@ -153,36 +153,35 @@ impl Client {
 
     /// Asks the server what it speaks (trap D9: it may be another one than a moment ago).
     pub(crate) async fn negotiate(&self) -> Result<Arc<Server>> {
-        let place = self.place("docker.negotiate");
+        let site = self.site("docker.negotiate");
         let deadline = self.deadline();
         let answered = async {
-            let response = self.head(place, "/version").await?;
+            let response = self.head(site, "/version").await?;
             let date = date_of_daemon(response.headers());
-            Ok((date, collect(place, response).await?))
+            Ok((date, collect(site, response).await?))
         };
-        let (date, body) = self.within(place, deadline, answered).await?;
-        let reply: VersionReply<'_> = serde_json::from_slice(&body).map_err(|error| place.undecodable(error))?;
-        let server = Arc::new(self.understand(place, &reply, date)?);
+        let (date, body) = self.within(site, deadline, answered).await?;
+        let reply: VersionReply<'_> = serde_json::from_slice(&body).map_err(|error| site.undecodable(error))?;
+        let server = Arc::new(self.understand(site, &reply, date)?);
         tracing::debug!(backend = %self.id(), kind = %server.kind, version = server.version, api = %server.api, "negotiated");
         *self.negotiated() = Some(server.clone());
         *self.0.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(server.clone());
         Ok(server)
     }
 
-    fn understand(&self, place: Place<'_>, reply: &VersionReply<'_>, date: Option<SystemTime>) -> Result<Server> {
+    fn understand(&self, site: CallSite<'_>, reply: &VersionReply<'_>, date: Option<SystemTime>) -> Result<Server> {
         let parsed = |text: &str| {
             text.parse::<ApiVersion>().map_err(|error| {
-                place.error(ErrorKind::Protocol, "the server's API version makes no sense").with_source(error)
+                site.error(ErrorKind::Protocol, "the server's API version makes no sense").with_source(error)
             })
         };
         let offered = reply.api_version.as_deref().filter(|text| !text.is_empty());
         let Some(offered) = offered else {
-            return Err(place.error(ErrorKind::Protocol, "the server does not say which API it speaks"));
+            return Err(site.error(ErrorKind::Protocol, "the server does not say which API it speaks"));
         };
         let minimum = reply.min_api_version.as_deref().filter(|text| !text.is_empty()).map(parsed).transpose()?;
         let api = ApiVersion::negotiate(parsed(offered)?, minimum, self.config().max_api_version).map_err(|why| {
-            place
-                .error(ErrorKind::Unsupported, why.clone())
+            site.error(ErrorKind::Unsupported, why.clone())
                 .with_context("feature", "api_version")
                 .with_context("reason", why)
         })?;
@@ -191,12 +190,12 @@ impl Client {
             version: reply.version.as_deref().unwrap_or_default().to_owned(),
             api,
             date,
-            bollard: self.verbs(place, api)?,
+            bollard: self.verbs(site, api)?,
         })
     }
 
     /// bollard on our connections: one pool, one TLS configuration, and its own features off.
-    fn verbs(&self, place: Place<'_>, api: ApiVersion) -> Result<bollard::Docker> {
+    fn verbs(&self, site: CallSite<'_>, api: ApiVersion) -> Result<bollard::Docker> {
         let pool = self.0.pool.clone();
         let transport = move |request: bollard::BollardRequest| {
             let pool = pool.clone();
@@ -207,7 +206,7 @@ impl Client {
         };
         let address = format!("http://{}", self.0.authority);
         bollard::Docker::connect_with_custom_transport(transport, Some(address), BOLLARD_TIMEOUT, &api.to_bollard())
-            .map_err(|error| place.bollard(error))
+            .map_err(|error| site.bollard(error))
     }
 
     fn negotiated(&self) -> MutexGuard<'_, Option<Arc<Server>>> {
@@ -221,9 +220,9 @@ impl Client {
 
     /// Whether somebody who speaks HTTP is there.
     pub(crate) async fn ping(&self, operation: &'static str) -> Result<()> {
-        let place = self.place(operation);
-        let answered = async { self.head(place, "/_ping").await.map(drop) };
-        self.within(place, self.deadline(), answered).await
+        let site = self.site(operation);
+        let answered = async { self.head(site, "/_ping").await.map(drop) };
+        self.within(site, self.deadline(), answered).await
     }
 
     /// The whole answer to a GET of the negotiated API (`path_and_query` begins after the version).
@@ -236,23 +235,23 @@ impl Client {
         path_and_query: &str,
         deadline: Duration,
     ) -> Result<Bytes> {
-        let place = self.place(operation);
+        let site = self.site(operation);
         let answered = async {
             let path = self.versioned(path_and_query).await?;
-            let response = self.head(place, &path).await?;
-            collect(place, response).await
+            let response = self.head(site, &path).await?;
+            collect(site, response).await
         };
-        self.within(place, deadline, answered).await
+        self.within(site, deadline, answered).await
     }
 
     /// The head of an answer within the deadline; its body takes the time it takes.
     pub(crate) async fn stream(&self, operation: &'static str, path_and_query: &str) -> Result<Response<Incoming>> {
-        let place = self.place(operation);
+        let site = self.site(operation);
         let answered = async {
             let path = self.versioned(path_and_query).await?;
-            self.head(place, &path).await
+            self.head(site, &path).await
         };
-        self.within(place, self.deadline(), answered).await
+        self.within(site, self.deadline(), answered).await
     }
 
     pub(crate) async fn versioned(&self, path_and_query: &str) -> Result<String> {
@@ -263,26 +262,30 @@ impl Client {
         &self.0.connector
     }
 
-    pub(crate) fn request<B>(&self, place: Place<'_>, path_and_query: &str, body: B) -> Result<Request<B>> {
+    pub(crate) fn request<B>(&self, site: CallSite<'_>, path_and_query: &str, body: B) -> Result<Request<B>> {
         Request::builder()
             .method(Method::GET)
             .uri(format!("http://{}{path_and_query}", self.0.authority))
             .header(header::HOST, &self.0.authority)
             .body(body)
-            .map_err(|error| place.error(ErrorKind::InvalidInput, "the request cannot be written").with_source(error))
+            .map_err(|error| site.error(ErrorKind::InvalidInput, "the request cannot be written").with_source(error))
     }
 
-    async fn head(&self, place: Place<'_>, path_and_query: &str) -> Result<Response<Incoming>> {
-        self.check_open(place.operation)?;
-        tracing::trace!(operation = place.operation, path_and_query, "request");
+    async fn head(&self, site: CallSite<'_>, path_and_query: &str) -> Result<Response<Incoming>> {
+        self.check_open(site.operation)?;
+        tracing::trace!(operation = site.operation, path_and_query, "request");
         let body = Body::new(Empty::new().map_err(|never| match never {}));
-        let request = self.request(place, path_and_query, body)?;
-        let response = self.0.pool.send(request).await.map_err(|error| self.broken(place, error))?;
-        self.succeeded(place, response).await
+        let request = self.request(site, path_and_query, body)?;
+        let response = self.0.pool.send(request).await.map_err(|error| self.broken(site, error))?;
+        self.succeeded(site, response).await
     }
 
     /// The answer if it is a success, else its error.
-    pub(crate) async fn succeeded(&self, place: Place<'_>, response: Response<Incoming>) -> Result<Response<Incoming>> {
+    pub(crate) async fn succeeded(
+        &self,
+        site: CallSite<'_>,
+        response: Response<Incoming>,
+    ) -> Result<Response<Incoming>> {
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -294,18 +297,18 @@ impl Client {
         if status == 400 && is_version_mismatch(&message) {
             self.forget();
         }
-        Err(place.status(status.as_u16(), &message))
+        Err(site.status(status.as_u16(), &message))
     }
 
     /// What cannot be reached may be another server when it can.
-    pub(crate) fn broken(&self, place: Place<'_>, error: io::Error) -> Error {
+    pub(crate) fn broken(&self, site: CallSite<'_>, error: io::Error) -> Error {
         self.forget();
-        place.io(error)
+        site.io(error)
     }
 
     pub(crate) async fn within<T>(
         &self,
-        place: Place<'_>,
+        site: CallSite<'_>,
         deadline: Duration,
         call: impl Future<Output = Result<T>>,
     ) -> Result<T> {
@@ -315,13 +318,13 @@ impl Client {
         // A peer that stalls on one connection is not worth another try on its idle neighbours.
         self.0.pool.reset();
         self.forget();
-        Err(place.timeout(deadline))
+        Err(site.timeout(deadline))
     }
 }
 
-async fn collect(place: Place<'_>, response: Response<Incoming>) -> Result<Bytes> {
+async fn collect(site: CallSite<'_>, response: Response<Incoming>) -> Result<Bytes> {
     let body = response.into_body().collect().await;
-    body.map(http_body_util::Collected::to_bytes).map_err(|error| place.io(crate::transport::as_io(error)))
+    body.map(http_body_util::Collected::to_bytes).map_err(|error| site.io(crate::transport::as_io(error)))
 }
 
 /// Only if the answer is the daemon's own: a proxy that writes its name over the daemon's writes its clock as well.

@@ -4,7 +4,7 @@ use std::{fmt, num::NonZeroUsize, path::PathBuf, str::FromStr, time::Duration};
 
 use runtide_core::{BackendId, Error, ErrorKind, Result, watch::DriverOptions};
 
-use crate::{environment::Environment, version::ApiVersion};
+use crate::version::ApiVersion;
 
 /// Where the daemon listens, as `unix:///run/docker.sock` or `tcp://host:2375`. It carries no credential.
 ///
@@ -285,16 +285,6 @@ setters! {
 }
 
 impl Config {
-    /// As the `docker` command would find its daemon: `DOCKER_HOST`, else `DOCKER_CONTEXT`, else the current context of
-    /// `DOCKER_CONFIG` (`~/.docker`), else the default socket; with `DOCKER_TLS_VERIFY`, `DOCKER_CERT_PATH` and
-    /// `DOCKER_API_VERSION`. It asks nobody whether a daemon is there; [`detect`](crate::detect()) does.
-    ///
-    /// # Errors
-    /// `InvalidInput` or `Unsupported`, with the variable (or file) and its value.
-    pub fn from_env() -> Result<Self> {
-        Environment::of_process().config()
-    }
-
     pub(crate) fn backend_id(&self) -> BackendId {
         self.id.clone().unwrap_or_else(|| self.endpoint.backend_id())
     }

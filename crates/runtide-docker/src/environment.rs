@@ -133,6 +133,18 @@ impl Environment {
     }
 }
 
+impl Config {
+    /// As the `docker` command would find its daemon: `DOCKER_HOST`, else `DOCKER_CONTEXT`, else the current context of
+    /// `DOCKER_CONFIG` (`~/.docker`), else the default socket; with `DOCKER_TLS_VERIFY`, `DOCKER_CERT_PATH` and
+    /// `DOCKER_API_VERSION`. It connects to no daemon; [`detect`](crate::detect()) does.
+    ///
+    /// # Errors
+    /// `InvalidInput` or `Unsupported`, with the variable (or file) and its value.
+    pub fn from_env() -> Result<Self> {
+        Environment::of_process().config()
+    }
+}
+
 fn invalid(name: &'static str, value: &str, why: &str) -> Error {
     let value = without_credentials(value);
     Error::new(ErrorKind::InvalidInput, "docker.config", format!("{name}={value}: {why}"))

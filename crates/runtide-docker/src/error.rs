@@ -9,13 +9,13 @@ use crate::transport::causes;
 
 /// Where a call was made. No endpoint carries a credential: [`Endpoint`](crate::Endpoint) refuses them.
 #[derive(Clone, Copy)]
-pub(crate) struct Place<'a> {
+pub(crate) struct CallSite<'a> {
     pub(crate) operation: &'static str,
     pub(crate) backend: &'a BackendId,
     pub(crate) endpoint: &'a str,
 }
 
-impl Place<'_> {
+impl CallSite<'_> {
     pub(crate) fn error(self, kind: ErrorKind, message: impl Into<String>) -> Error {
         Error::new(kind, self.operation, message)
             .with_context("backend", self.backend)
@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn every_socket_error_has_its_kind_and_says_what_to_do() {
         let backend = BackendId::from("docker:local");
-        let place = Place { operation: "docker.list", backend: &backend, endpoint: "unix:///x" };
+        let site = CallSite { operation: "docker.list", backend: &backend, endpoint: "unix:///x" };
         let table = [
             (io::ErrorKind::NotFound, ErrorKind::Unavailable),
             (io::ErrorKind::ConnectionRefused, ErrorKind::Unavailable),
@@ -213,11 +213,11 @@ mod tests {
             (io::ErrorKind::TimedOut, ErrorKind::Timeout),
         ];
         for (io, kind) in table {
-            assert_eq!(place.io(io.into()).kind(), kind, "{io}");
+            assert_eq!(site.io(io.into()).kind(), kind, "{io}");
         }
-        assert!(place.io(io::ErrorKind::PermissionDenied.into()).to_string().contains("docker"));
+        assert!(site.io(io::ErrorKind::PermissionDenied.into()).to_string().contains("docker"));
         let untrusted = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
         let wrapped = io::Error::new(io::ErrorKind::InvalidData, io::Error::new(io::ErrorKind::InvalidData, untrusted));
-        assert_eq!(place.io(wrapped).kind(), ErrorKind::Unauthenticated);
+        assert_eq!(site.io(wrapped).kind(), ErrorKind::Unauthenticated);
     }
 }

@@ -46,7 +46,7 @@ impl DockerInspector {
         let path = format!("/containers/json?all=1{query}");
         let body = self.client.get_bytes(OPERATION, &path, self.client.deadline()).await?;
         let (mut instances, mut failures) = (Vec::new(), Vec::new());
-        for raw in normalize::items(&body).map_err(|error| self.client.place(OPERATION).undecodable(error))? {
+        for raw in normalize::items(&body).map_err(|error| self.client.site(OPERATION).undecodable(error))? {
             match normalize::listed(self.client.id(), raw) {
                 Ok(instance) => instances.push(instance),
                 Err(failure) => failures.push(failure),
@@ -97,17 +97,17 @@ impl DockerInspector {
     pub(crate) async fn inspect_one(&self, id: &InstanceId, detail: Detail) -> Result<Instance> {
         const OPERATION: &str = "docker.inspect";
         let located = |error: Error| error.with_context("instance", id);
-        let place = self.client.place(OPERATION);
+        let site = self.client.site(OPERATION);
         if !is_plausible(id) {
-            return Err(located(place.error(ErrorKind::NotFound, "no container has such an id")));
+            return Err(located(site.error(ErrorKind::NotFound, "no container has such an id")));
         }
         let path = format!("/containers/{}/json", utf8_percent_encode(id.as_str(), UNESCAPED));
         let body = self.client.get_bytes(OPERATION, &path, self.client.deadline()).await.map_err(located)?;
         let mut instance =
-            normalize::inspected(self.client.id(), &body).map_err(|error| located(place.undecodable(error)))?;
+            normalize::inspected(self.client.id(), &body).map_err(|error| located(site.undecodable(error)))?;
         if instance.id != *id {
             let why = format!("this is a name, or the beginning, of {}", instance.id);
-            return Err(located(place.error(ErrorKind::NotFound, why)));
+            return Err(located(site.error(ErrorKind::NotFound, why)));
         }
         if detail == Detail::Summary {
             instance = normalize::summary(&instance);

@@ -21,7 +21,7 @@ use crate::{
     frame::{Framed, Frames},
     inspector::DockerInspector,
     reported_state,
-    subscription::{self, Proof, Subscription},
+    subscription::{self, EventSubscription, Proof},
 };
 
 /// Signals handed over at once.
@@ -44,7 +44,7 @@ pub(crate) struct DockerSource {
     client: Client,
     reported_state: reported_state::Shared,
     inspector: Arc<DockerInspector>,
-    subscription: Option<Subscription>,
+    subscription: Option<EventSubscription>,
     /// Of the last message, told or not: where to resume.
     last: Option<ResumeToken>,
     /// Up to the moment, messages older than so many nanoseconds since the epoch are history: worth no more than a token.
@@ -62,9 +62,9 @@ pub(crate) struct DockerSource {
 
 /// What a second stream found out about the silence of the first.
 enum Probed {
-    Continued(Subscription, Proof),
+    Continued(EventSubscription, Proof),
     /// There was no token to go by, so this is what a list showed after the second stream was opened.
-    Looked(Subscription, Listing, Arc<Server>),
+    Looked(EventSubscription, Listing, Arc<Server>),
 }
 
 impl DockerSource {
@@ -86,14 +86,14 @@ impl DockerSource {
         }
     }
 
-    fn adopt(&mut self, subscription: Subscription) {
+    fn adopt(&mut self, subscription: EventSubscription) {
         self.subscription = Some(subscription);
         self.replaying = None;
         self.settled_before = None;
         self.hear();
     }
 
-    fn adopt_fresh(&mut self, subscription: Subscription, server: &Server) {
+    fn adopt_fresh(&mut self, subscription: EventSubscription, server: &Server) {
         self.adopt(subscription);
         self.last = None;
         let settled = server.date.and_then(|date| subscription::nanoseconds(date.checked_sub(SETTLED)?));
@@ -278,7 +278,7 @@ async fn probe(
     {
         let server = client.server().await?;
         let since = history(&server, Some(since)).unwrap_or_default();
-        let (subscription, proof) = Subscription::open_after(client, reported_state, &token, &since).await?;
+        let (subscription, proof) = EventSubscription::open_after(client, reported_state, &token, &since).await?;
         return Ok(Probed::Continued(subscription, proof));
     }
     let (subscription, server) = open_fresh(client).await?;
@@ -294,11 +294,11 @@ fn history(server: &Server, needed: Option<String>) -> Option<String> {
 
 /// Negotiates, then subscribes from a time before that: the head of the response comes before the subscription, so what
 /// happens between the two must be replayed. What is older is worth its last event's token.
-async fn open_fresh(client: &Client) -> Result<(Subscription, Arc<Server>)> {
+async fn open_fresh(client: &Client) -> Result<(EventSubscription, Arc<Server>)> {
     let server = client.negotiate().await?;
     let before = server.date.and_then(|date| subscription::nanoseconds(date.checked_sub(SETTLED)?));
     let since = history(&server, before.map(|nanoseconds| subscription::stamp(Duration::from_nanos(nanoseconds))));
-    Ok((Subscription::open(client, since.as_deref()).await?, server))
+    Ok((EventSubscription::open(client, since.as_deref()).await?, server))
 }
 
 #[async_trait]
@@ -315,7 +315,7 @@ impl Source for DockerSource {
                     let server = self.client.negotiate().await?;
                     let since = history(&server, Some(since)).unwrap_or_default();
                     let (subscription, proof) =
-                        Subscription::open_after(&self.client, &self.reported_state, token, &since).await?;
+                        EventSubscription::open_after(&self.client, &self.reported_state, token, &since).await?;
                     match proof {
                         Proof::Continues => {
                             self.adopt(subscription);

@@ -1,4 +1,4 @@
-//! Create a container from a spec.
+//! [`Provision`]: create a container from a spec.
 
 use async_trait::async_trait;
 use bollard::{models::NetworkConnectRequest, query_parameters::CreateContainerOptions};
@@ -15,10 +15,10 @@ use crate::client::Client;
 
 const OPERATION: &str = "docker.create";
 
-/// The first API version that takes several networks when it creates.
+/// Minor of the first API version whose create takes several networks.
 const NETWORKS_SINCE: usize = 44;
 
-/// Makes containers.
+/// The [`ProvisionManager`] of one daemon.
 #[derive(Debug, Clone)]
 pub(crate) struct Provision {
     client: Client,
@@ -38,9 +38,9 @@ impl ProvisionManager for Provision {
                 .with_context("backend", self.client.id())
                 .with_context("field", field)
         })?;
-        let place = self.client.place(OPERATION);
+        let site = self.client.site(OPERATION);
         let made = Box::pin(create(&self.client, request));
-        self.client.within(place, self.client.deadline(), made).await
+        self.client.within(site, self.client.deadline(), made).await
     }
 }
 
@@ -63,7 +63,7 @@ async fn create(client: &Client, mut request: Request) -> Result<InstanceId> {
         let call = Call { client, operation: OPERATION, id: &made.id };
         if !made.warnings.is_empty() {
             tracing::warn!(backend = %client.id(), instance = made.id, warnings = ?made.warnings, "created, with warnings");
-            let got = call.look().await?.host_config;
+            let got = call.inspect().await?.host_config;
             let asked = [
                 ("memory_bytes", limits.memory, got.memory),
                 ("milli_cpus", limits.nano_cpus, got.nano_cpus),
@@ -96,10 +96,10 @@ async fn create(client: &Client, mut request: Request) -> Result<InstanceId> {
 }
 
 fn error_as(client: &Client, kind: ErrorKind, error: &Error) -> Error {
-    client.place(OPERATION).error(kind, error.message())
+    client.site(OPERATION).error(kind, error.message())
 }
 
-/// Asks the daemon for each; the ids were checked.
+/// Fails unless each of these exists; the ids are checked already.
 async fn must_exist(client: &Client, what: &'static str, path: &str, ids: &[String]) -> Result<()> {
     for id in ids {
         let path = format!("/{path}/{id}");

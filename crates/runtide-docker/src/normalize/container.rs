@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use runtide_core::{BackendId, Group, GroupKind, ImageRef, Instance, InstanceId, InstanceKind, InstanceState, Labels};
+use runtide_core::{Group, GroupKind, ImageRef, Instance, InstanceState, Labels};
 
-use super::{Attributes, Text};
+use super::Text;
 
 /// The name without its slash. A linked container has its aliases among its names (`/web/db`); they are not its own.
 pub(super) fn name<'a>(names: impl IntoIterator<Item = &'a str>, id: &str) -> String {
@@ -50,20 +50,4 @@ pub(crate) fn summary(full: &Instance) -> Instance {
         summary.health = None;
     }
     summary
-}
-
-/// The instance as a message alone tells it: attributes are its labels, with Docker's own keys mixed in (trap D16).
-pub(crate) fn described(
-    backend: &BackendId,
-    id: InstanceId,
-    attributes: &Attributes<'_>,
-    state: InstanceState,
-) -> Instance {
-    let name = name(attributes.get("name"), id.as_str());
-    let mut instance = Instance::new(backend.clone(), id, name, InstanceKind::Container, state);
-    instance.image = attributes.get("image").and_then(image);
-    let labels: Labels = attributes.labels().collect();
-    instance.group = group(&labels);
-    instance.labels = Some(labels);
-    instance
 }

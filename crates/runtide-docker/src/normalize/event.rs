@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use runtide_core::event::ResumeToken;
+use runtide_core::{BackendId, Instance, InstanceId, InstanceKind, InstanceState, Labels, event::ResumeToken};
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor},
@@ -194,4 +194,21 @@ impl<'de: 'a, 'a> Deserialize<'de> for Attributes<'a> {
         }
         deserializer.deserialize_map(Pairs)
     }
+}
+
+/// The instance as far as a message alone describes it: the attributes are its labels, with Docker's own keys mixed in
+/// (trap D16).
+pub(crate) fn described(
+    backend: &BackendId,
+    id: InstanceId,
+    attributes: &Attributes<'_>,
+    state: InstanceState,
+) -> Instance {
+    let name = container::name(attributes.get("name"), id.as_str());
+    let mut instance = Instance::new(backend.clone(), id, name, InstanceKind::Container, state);
+    instance.image = attributes.get("image").and_then(container::image);
+    let labels: Labels = attributes.labels().collect();
+    instance.group = container::group(&labels);
+    instance.labels = Some(labels);
+    instance
 }

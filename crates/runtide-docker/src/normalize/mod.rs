@@ -16,8 +16,8 @@ use runtide_core::InstanceState;
 use serde::{Deserialize, Deserializer};
 
 pub(crate) use self::{
-    container::{described, summary},
-    event::{Action, Attributes, Event},
+    container::summary,
+    event::{Action, Attributes, Event, described},
     inspect::inspected,
     list::{items, listed},
 };
