@@ -1,4 +1,4 @@
-//! The wire: negotiation, requests as bytes, and the verbs' client on the same connections.
+//! [`Client`]: negotiation, requests as bytes, and bollard for the verbs, all on one pool of connections.
 
 use std::{
     io,
@@ -23,13 +23,13 @@ use crate::{
     version::ApiVersion,
 };
 
-/// An error body longer than this says nothing more to anyone.
+/// Bytes of an error's body that are read, at most.
 const ERROR_BODY: usize = 64 * 1024;
 
-/// bollard counts whole seconds and gives up after them; deadlines are ours (trap D18).
+/// Seconds until bollard gives up. Longer than any call: it counts whole seconds, and the deadlines are ours (trap D18).
 const BOLLARD_TIMEOUT: u64 = 365 * 24 * 3600;
 
-/// One configured daemon. Cheap to clone; nothing is connected before the first call.
+/// One configured daemon. Cheap to clone; the first call connects.
 #[derive(Clone, Debug)]
 pub(crate) struct Client(Arc<Inner>);
 
@@ -42,20 +42,20 @@ struct Inner {
     connector: Connector,
     pool: Arc<Pool>,
     negotiated: Mutex<Option<Arc<Server>>>,
-    /// The last server that answered, also while it does not.
+    /// The last server that answered, kept during an outage.
     last: Mutex<Option<Arc<Server>>>,
-    /// Held while one call negotiates, so that a burst of first calls asks once.
+    /// Locked while one call negotiates, so that a burst of first calls asks once.
     negotiating: tokio::sync::Mutex<()>,
     closed: AtomicBool,
 }
 
-/// What answered, and how one speaks with it.
+/// A server that answered, with the negotiated API.
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) kind: RuntimeKind,
     pub(crate) version: String,
     pub(crate) api: ApiVersion,
-    /// The daemon's own clock when it answered, to the second and never ahead; a proxy's clock is none.
+    /// The daemon's own clock when it answered, to the second and never ahead; `None` for a proxy's clock.
     pub(crate) date: Option<SystemTime>,
     bollard: bollard::Docker,
 }
@@ -91,7 +91,7 @@ impl Client {
         &self.0.endpoint
     }
 
-    /// For one request, from its first byte to its last.
+    /// Deadline of one request, from its first byte to its last.
     pub(crate) fn deadline(&self) -> Duration {
         self.0.config.deadline
     }
@@ -100,7 +100,7 @@ impl Client {
         CallSite { operation, backend: &self.0.id, endpoint: &self.0.endpoint }
     }
 
-    /// Classifies what a verb met; where the server's API has changed, the next call negotiates anew.
+    /// Classifies a verb's error; if the server's API has changed, the next call negotiates again.
     pub(crate) fn error(&self, operation: &'static str, error: bollard::errors::Error) -> Error {
         if let bollard::errors::Error::DockerResponseServerError { status_code: 400, message } = &error
             && is_version_mismatch(message)
@@ -110,7 +110,7 @@ impl Client {
         self.site(operation).bollard(error)
     }
 
-    /// Every later call is `Cancelled`; idle connections are closed.
+    /// Fails every later call with `Cancelled`, and closes idle connections.
     pub(crate) fn close(&self) {
         self.0.closed.store(true, Ordering::Release);
         self.forget();
@@ -124,12 +124,13 @@ impl Client {
         Ok(())
     }
 
-    /// The verbs' client, negotiated. It has no time limit of its own: callers set theirs, [`deadline`](Self::deadline) for most.
+    /// bollard, for the verbs, with the negotiated version. It has no deadline: callers set one, most of them
+    /// [`deadline`](Self::deadline).
     pub(crate) async fn bollard(&self) -> Result<bollard::Docker> {
         Ok(self.server().await?.bollard.clone())
     }
 
-    /// Who answered last, if anyone did.
+    /// The server that answered last, if one did.
     pub(crate) fn last_server(&self) -> Option<Arc<Server>> {
         self.0.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -138,7 +139,7 @@ impl Client {
         self.negotiated().clone()
     }
 
-    /// The server as negotiated, now if need be.
+    /// The negotiated server; negotiates if necessary.
     pub(crate) async fn server(&self) -> Result<Arc<Server>> {
         self.check_open("docker.negotiate")?;
         if let Some(server) = self.known_server() {
@@ -151,7 +152,7 @@ impl Client {
         }
     }
 
-    /// Asks the server what it speaks (trap D9: it may be another one than a moment ago).
+    /// Asks the server for its versions (trap D9: it may be another one than a moment ago).
     pub(crate) async fn negotiate(&self) -> Result<Arc<Server>> {
         let site = self.site("docker.negotiate");
         let deadline = self.deadline();
@@ -172,12 +173,12 @@ impl Client {
     fn understand(&self, site: CallSite<'_>, reply: &VersionReply<'_>, date: Option<SystemTime>) -> Result<Server> {
         let parsed = |text: &str| {
             text.parse::<ApiVersion>().map_err(|error| {
-                site.error(ErrorKind::Protocol, "the server's API version makes no sense").with_source(error)
+                site.error(ErrorKind::Protocol, "the server's API version is not a version").with_source(error)
             })
         };
         let offered = reply.api_version.as_deref().filter(|text| !text.is_empty());
         let Some(offered) = offered else {
-            return Err(site.error(ErrorKind::Protocol, "the server does not say which API it speaks"));
+            return Err(site.error(ErrorKind::Protocol, "the server does not report its API version"));
         };
         let minimum = reply.min_api_version.as_deref().filter(|text| !text.is_empty()).map(parsed).transpose()?;
         let api = ApiVersion::negotiate(parsed(offered)?, minimum, self.config().max_api_version).map_err(|why| {
@@ -194,7 +195,7 @@ impl Client {
         })
     }
 
-    /// bollard on our connections: one pool, one TLS configuration, and its own features off.
+    /// bollard on our connections: one pool and one TLS configuration.
     fn verbs(&self, site: CallSite<'_>, api: ApiVersion) -> Result<bollard::Docker> {
         let pool = self.0.pool.clone();
         let transport = move |request: bollard::BollardRequest| {
@@ -213,12 +214,12 @@ impl Client {
         self.0.negotiated.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next call negotiates.
+    /// Forgets the negotiated server: the next call negotiates.
     pub(crate) fn forget(&self) {
         *self.negotiated() = None;
     }
 
-    /// Whether somebody who speaks HTTP is there.
+    /// Checks that an HTTP server answers.
     pub(crate) async fn ping(&self, operation: &'static str) -> Result<()> {
         let site = self.site(operation);
         let answered = async { self.head(site, "/_ping").await.map(drop) };
@@ -228,7 +229,7 @@ impl Client {
     /// The whole answer to a GET of the negotiated API (`path_and_query` begins after the version).
     ///
     /// # Cancel safety
-    /// Dropping it drops the request.
+    /// A dropped future drops its request.
     pub(crate) async fn get_bytes(
         &self,
         operation: &'static str,
@@ -244,7 +245,7 @@ impl Client {
         self.within(site, deadline, answered).await
     }
 
-    /// The head of an answer within the deadline; its body takes the time it takes.
+    /// The head of an answer, within the deadline; its body has no deadline.
     pub(crate) async fn stream(&self, operation: &'static str, path_and_query: &str) -> Result<Response<Incoming>> {
         let site = self.site(operation);
         let answered = async {
@@ -280,7 +281,7 @@ impl Client {
         self.succeeded(site, response).await
     }
 
-    /// The answer if it is a success, else its error.
+    /// The response if it is a success, otherwise its error.
     pub(crate) async fn succeeded(
         &self,
         site: CallSite<'_>,
@@ -300,7 +301,7 @@ impl Client {
         Err(site.status(status.as_u16(), &message))
     }
 
-    /// What cannot be reached may be another server when it can.
+    /// Classifies a broken connection. The server behind the next one may be another, so it is negotiated again.
     pub(crate) fn broken(&self, site: CallSite<'_>, error: io::Error) -> Error {
         self.forget();
         site.io(error)
@@ -315,7 +316,7 @@ impl Client {
         if let Ok(result) = tokio::time::timeout(deadline, call).await {
             return result;
         }
-        // A peer that stalls on one connection is not worth another try on its idle neighbours.
+        // A peer that stalls on one connection stalls on the idle ones too.
         self.0.pool.reset();
         self.forget();
         Err(site.timeout(deadline))
@@ -327,7 +328,7 @@ async fn collect(site: CallSite<'_>, response: Response<Incoming>) -> Result<Byt
     body.map(http_body_util::Collected::to_bytes).map_err(|error| site.io(crate::transport::as_io(error)))
 }
 
-/// Only if the answer is the daemon's own: a proxy that writes its name over the daemon's writes its clock as well.
+/// The daemon's clock. `None` if the `Server` header is not the daemon's: a proxy that replaces it replaces the date as well.
 fn date_of_daemon(headers: &hyper::HeaderMap) -> Option<SystemTime> {
     let text = |name| headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok());
     let server = text(header::SERVER)?;
@@ -337,12 +338,12 @@ fn date_of_daemon(headers: &hyper::HeaderMap) -> Option<SystemTime> {
     http_date(text(header::DATE)?)
 }
 
-/// "Wed, 21 Oct 2015 07:28:00 GMT".
+/// Parses a date like "Wed, 21 Oct 2015 07:28:00 GMT".
 fn http_date(text: &str) -> Option<SystemTime> {
     jiff::fmt::rfc2822::parse(text).ok().map(|zoned| zoned.timestamp().into())
 }
 
-/// What an error's body is.
+/// Body of an error response.
 #[derive(Deserialize)]
 struct ErrorReply {
     message: String,
@@ -369,7 +370,7 @@ struct Component<'a> {
 }
 
 impl VersionReply<'_> {
-    /// Podman answers on Docker's socket too, and says who it is.
+    /// The kind of runtime. Podman listens on Docker's socket too, and names itself among the components.
     fn kind(&self) -> RuntimeKind {
         let names = self.components.iter().flatten().filter_map(|component| component.name.as_deref());
         if names.into_iter().any(|name| name.to_ascii_lowercase().contains("podman")) {
@@ -392,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn the_server_says_who_it_is() {
+    fn the_servers_kind_is_read_from_its_components() {
         let kind = |json| serde_json::from_str::<VersionReply<'_>>(json).unwrap().kind();
         assert_eq!(kind(r#"{"Components":[{"Name":"Engine"},{"Name":"containerd"}]}"#), RuntimeKind::Docker);
         assert_eq!(kind(r#"{"Components":[{"Name":"Podman Engine"},{"Name":"Conmon"}]}"#), RuntimeKind::Podman);

@@ -1,4 +1,4 @@
-//! What a failure means: [`ErrorKind`] by the daemon's status, by the socket's error, by the deadline.
+//! Classification of failures: the [`ErrorKind`] of a status, of a socket's error and of a missed deadline.
 
 use std::{io, time::Duration};
 
@@ -22,7 +22,7 @@ impl CallSite<'_> {
             .with_context("endpoint", self.endpoint)
     }
 
-    /// The daemon answered with something other than success.
+    /// The error for a response whose status is no success.
     pub(crate) fn status(self, status: u16, message: &str) -> Error {
         if status == 400 && wants_tls(message) {
             let message = "the server speaks TLS, and was asked in the clear: use https://, or set DOCKER_TLS_VERIFY=1";
@@ -34,14 +34,16 @@ impl CallSite<'_> {
         self.error(kind, text).with_context("status", status)
     }
 
-    /// The daemon could not be reached, or the connection broke.
+    /// The error for a daemon that could not be reached, or a connection that broke.
     pub(crate) fn io(self, error: io::Error) -> Error {
         if let Some((kind, message)) = of_tls(&error) {
             return self.error(kind, message).with_source(error);
         }
         let (kind, message) = match error.kind() {
             io::ErrorKind::NotFound => (ErrorKind::Unavailable, "there is no such socket (is the daemon up?)"),
-            io::ErrorKind::ConnectionRefused => (ErrorKind::Unavailable, "nobody listens there (is the daemon up?)"),
+            io::ErrorKind::ConnectionRefused => {
+                (ErrorKind::Unavailable, "no process listens there (is the daemon up?)")
+            }
             io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
                 (ErrorKind::Unavailable, "the host cannot be reached (is its name right, and the network up?)")
             }
@@ -52,7 +54,7 @@ impl CallSite<'_> {
             io::ErrorKind::TimedOut => (ErrorKind::Timeout, "the connection was not made in time"),
             io::ErrorKind::InvalidData => (
                 ErrorKind::Protocol,
-                "what answers does not speak http (is it the daemon? and over tcp: is TLS meant, with DOCKER_TLS_VERIFY=1?)",
+                "the peer does not speak http (is it the daemon? and over tcp: is TLS meant, with DOCKER_TLS_VERIFY=1?)",
             ),
             io::ErrorKind::Unsupported => (ErrorKind::Unsupported, "this platform has no unix sockets"),
             _ => (ErrorKind::Unavailable, "the connection broke"),
@@ -90,10 +92,10 @@ impl CallSite<'_> {
     }
 }
 
-/// Total: every status has a kind.
+/// The kind of every status.
 pub(crate) fn of_status(status: u16, message: &str) -> ErrorKind {
     match status {
-        // The daemon's API version moved under us; the client forgets what it negotiated, so the next call can succeed.
+        // The daemon's API version changed; the client forgets the negotiated one, so that the next call can succeed.
         400 if is_version_mismatch(message) => ErrorKind::Unavailable,
         400 => ErrorKind::InvalidInput,
         401 | 407 => ErrorKind::Unauthenticated,
@@ -109,7 +111,7 @@ pub(crate) fn of_status(status: u16, message: &str) -> ErrorKind {
     }
 }
 
-/// What a handshake's failure means and what to do about it, wherever in the causes it is; `None`: it was no handshake.
+/// Kind and advice for a failed TLS handshake anywhere in the causes; `None`: the error is not about TLS.
 fn of_tls(error: &io::Error) -> Option<(ErrorKind, &'static str)> {
     use rustls::{AlertDescription as Alert, CertificateError as Certificate, Error as Tls};
     let tls = causes(error).find_map(|cause| cause.downcast_ref::<Tls>())?;
@@ -118,7 +120,7 @@ fn of_tls(error: &io::Error) -> Option<(ErrorKind, &'static str)> {
             ErrorKind::Unauthenticated,
             match why {
                 Certificate::UnknownIssuer | Certificate::BadSignature => {
-                    "nobody who is trusted here signed the server's certificate: name the CA that did (ca.pem in \
+                    "no CA that is trusted here signed the server's certificate: name the CA that did (ca.pem in \
                      DOCKER_CERT_PATH, or Tls::with_ca)"
                 }
                 Certificate::Expired | Certificate::ExpiredContext { .. } => {
@@ -148,12 +150,12 @@ fn of_tls(error: &io::Error) -> Option<(ErrorKind, &'static str)> {
             | Alert::HandshakeFailure,
         ) => (
             ErrorKind::Unauthenticated,
-            "the server wants a client certificate that it trusts, and got none or another: name it and its key (cert.pem \
+            "the server wants a client certificate that it trusts, and got none, or one that it does not trust: name it and its key (cert.pem \
              and key.pem in DOCKER_CERT_PATH, or Tls::with_identity)",
         ),
         Tls::InvalidMessage(_) => (
             ErrorKind::Protocol,
-            "what answers does not speak TLS: is it plain http (tcp://, without DOCKER_TLS_VERIFY), or another service?",
+            "the peer does not speak TLS: is it plain http (tcp://, without DOCKER_TLS_VERIFY), or another service?",
         ),
         Tls::PeerIncompatible(_) | Tls::AlertReceived(Alert::ProtocolVersion) => {
             (ErrorKind::Protocol, "the server and this client have no version of TLS in common (here: 1.2 and 1.3)")
