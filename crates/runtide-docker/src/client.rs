@@ -2,22 +2,22 @@
 
 use std::{
     io,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::{Method, Request, Response, body::Incoming, header};
-use runtide_core::{BackendId, Error, ErrorKind, Result, RuntimeKind};
+use runtide_core::{
+    BackendId, Error, ErrorKind, Result, RuntimeKind,
+    backend::{CallSite, Session},
+};
 use serde::Deserialize;
 
 use crate::{
     config::Config,
-    error::{CallSite, is_version_mismatch},
+    error::{DaemonErrors as _, is_version_mismatch},
     tls,
     transport::{Body, BoxError, Connector, Pool},
     version::ApiVersion,
@@ -41,12 +41,9 @@ struct Inner {
     authority: String,
     connector: Connector,
     pool: Arc<Pool>,
-    negotiated: Mutex<Option<Arc<Server>>>,
-    /// The last server that answered, kept during an outage.
-    last: Mutex<Option<Arc<Server>>>,
+    session: Session<Server>,
     /// Locked while one call negotiates, so that a burst of first calls asks once.
     negotiating: tokio::sync::Mutex<()>,
-    closed: AtomicBool,
 }
 
 /// A server that answered, with the negotiated API.
@@ -72,10 +69,8 @@ impl Client {
             pool: Arc::new(Pool::new(connector.clone())),
             connector,
             config,
-            negotiated: Mutex::new(None),
-            last: Mutex::new(None),
+            session: Session::default(),
             negotiating: tokio::sync::Mutex::new(()),
-            closed: AtomicBool::new(false),
         })))
     }
 
@@ -97,7 +92,7 @@ impl Client {
     }
 
     pub(crate) fn site(&self, operation: &'static str) -> CallSite<'_> {
-        CallSite { operation, backend: &self.0.id, endpoint: &self.0.endpoint }
+        CallSite::new(operation, &self.0.id).with_endpoint(&self.0.endpoint)
     }
 
     /// Classifies a verb's error; if the server's API has changed, the next call negotiates again.
@@ -112,16 +107,12 @@ impl Client {
 
     /// Fails every later call with `Cancelled`, and closes idle connections.
     pub(crate) fn close(&self) {
-        self.0.closed.store(true, Ordering::Release);
-        self.forget();
+        self.0.session.close();
         self.0.pool.reset();
     }
 
     pub(crate) fn check_open(&self, operation: &'static str) -> Result<()> {
-        if self.0.closed.load(Ordering::Acquire) {
-            return Err(self.site(operation).error(ErrorKind::Cancelled, "the backend was closed"));
-        }
-        Ok(())
+        self.0.session.check_open(self.site(operation))
     }
 
     /// bollard, for the verbs, with the negotiated version. It has no deadline: callers set one, most of them
@@ -132,21 +123,17 @@ impl Client {
 
     /// The server that answered last, if one did.
     pub(crate) fn last_server(&self) -> Option<Arc<Server>> {
-        self.0.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn known_server(&self) -> Option<Arc<Server>> {
-        self.negotiated().clone()
+        self.0.session.last_server()
     }
 
     /// The negotiated server; negotiates if necessary.
     pub(crate) async fn server(&self) -> Result<Arc<Server>> {
         self.check_open("docker.negotiate")?;
-        if let Some(server) = self.known_server() {
+        if let Some(server) = self.0.session.current_server() {
             return Ok(server);
         }
         let _one = self.0.negotiating.lock().await;
-        match self.known_server() {
+        match self.0.session.current_server() {
             Some(server) => Ok(server),
             None => self.negotiate().await,
         }
@@ -165,8 +152,10 @@ impl Client {
         let reply: VersionReply<'_> = serde_json::from_slice(&body).map_err(|error| site.undecodable(error))?;
         let server = Arc::new(self.understand(site, &reply, date)?);
         tracing::debug!(backend = %self.id(), kind = %server.kind, version = server.version, api = %server.api, "negotiated");
-        *self.negotiated() = Some(server.clone());
-        *self.0.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(server.clone());
+        let former = self.0.session.answered(Arc::clone(&server));
+        if let Some(former) = former.filter(|former| former.version != server.version || former.kind != server.kind) {
+            tracing::info!(backend = %self.id(), from = former.version, to = server.version, "another server answers");
+        }
         Ok(server)
     }
 
@@ -210,13 +199,9 @@ impl Client {
             .map_err(|error| site.bollard(error))
     }
 
-    fn negotiated(&self) -> MutexGuard<'_, Option<Arc<Server>>> {
-        self.0.negotiated.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Forgets the negotiated server: the next call negotiates.
     pub(crate) fn forget(&self) {
-        *self.negotiated() = None;
+        self.0.session.forget();
     }
 
     /// Checks that an HTTP server answers.
@@ -273,8 +258,8 @@ impl Client {
     }
 
     async fn head(&self, site: CallSite<'_>, path_and_query: &str) -> Result<Response<Incoming>> {
-        self.check_open(site.operation)?;
-        tracing::trace!(operation = site.operation, path_and_query, "request");
+        self.check_open(site.operation())?;
+        tracing::trace!(operation = site.operation(), path_and_query, "request");
         let body = Body::new(Empty::new().map_err(|never| match never {}));
         let request = self.request(site, path_and_query, body)?;
         let response = self.0.pool.send(request).await.map_err(|error| self.broken(site, error))?;
@@ -313,13 +298,16 @@ impl Client {
         deadline: Duration,
         call: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        if let Ok(result) = tokio::time::timeout(deadline, call).await {
-            return result;
+        // Nested, so that a timeout that the call itself reports is not taken for this deadline's.
+        match site.within(deadline, async { Ok(call.await) }).await {
+            Ok(result) => result,
+            Err(timeout) => {
+                // A peer that stalls on one connection stalls on the idle ones too.
+                self.0.pool.reset();
+                self.forget();
+                Err(timeout)
+            }
         }
-        // A peer that stalls on one connection stalls on the idle ones too.
-        self.0.pool.reset();
-        self.forget();
-        Err(site.timeout(deadline))
     }
 }
 

@@ -2,7 +2,11 @@
 
 use std::{fmt, num::NonZeroUsize, path::PathBuf, str::FromStr, time::Duration};
 
-use runtide_core::{BackendId, Error, ErrorKind, Result, watch::DriverOptions};
+use runtide_core::{
+    BackendId, Error, ErrorKind, Result,
+    backend::{check_deadline, setters},
+    watch::DriverOptions,
+};
 
 use crate::version::ApiVersion;
 
@@ -250,20 +254,7 @@ impl Default for Config {
     }
 }
 
-macro_rules! setters {
-    ($($(#[$doc:meta])* $setter:ident: $field:ident: $type:ty;)*) => {
-        impl Config { $(
-            $(#[$doc])*
-            #[must_use]
-            pub fn $setter(mut self, value: impl Into<$type>) -> Self {
-                self.$field = value.into();
-                self
-            }
-        )* }
-    };
-}
-
-setters! {
+setters!(Config {
     /// Sets the daemon's address.
     with_endpoint: endpoint: Endpoint;
     /// Sets the files for TLS.
@@ -282,7 +273,7 @@ setters! {
     with_max_api_version: max_api_version: Option<ApiVersion>;
     /// Sets the options of the watch driver.
     with_driver: driver: DriverOptions;
-}
+});
 
 impl Config {
     pub(crate) fn backend_id(&self) -> BackendId {
@@ -293,12 +284,8 @@ impl Config {
         let invalid = |key: &'static str, why: &str| {
             Err(Error::new(ErrorKind::InvalidInput, "docker.config", why).with_context("key", key))
         };
-        if self.deadline.is_zero() {
-            return invalid("deadline", "a deadline of zero can never be met");
-        }
-        if self.connect_deadline.is_zero() {
-            return invalid("connect_deadline", "a deadline of zero can never be met");
-        }
+        check_deadline("docker.config", "deadline", self.deadline)?;
+        check_deadline("docker.config", "connect_deadline", self.connect_deadline)?;
         if self.max_silence < Duration::from_millis(10) {
             return invalid("max_silence", "less than 10 ms leaves no time to prove the link");
         }

@@ -1,29 +1,24 @@
 //! Classification of failures: the [`ErrorKind`] of a status, of a socket's error and of a missed deadline.
 
-use std::{io, time::Duration};
+use std::io;
 
-use runtide_core::{BackendId, Error, ErrorKind};
+use runtide_core::{Error, ErrorKind, backend::CallSite};
 use tokio_rustls::rustls;
 
 use crate::transport::causes;
 
-/// Where a call was made. No endpoint carries a credential: [`Endpoint`](crate::Endpoint) refuses them.
-#[derive(Clone, Copy)]
-pub(crate) struct CallSite<'a> {
-    pub(crate) operation: &'static str,
-    pub(crate) backend: &'a BackendId,
-    pub(crate) endpoint: &'a str,
+/// Classifies the errors of a call to the daemon.
+pub(crate) trait DaemonErrors {
+    /// The error for a response whose status is no success.
+    fn status(self, status: u16, message: &str) -> Error;
+    /// The error for a daemon that could not be reached, or a connection that broke.
+    fn io(self, error: io::Error) -> Error;
+    /// The error of a verb, as bollard reports it.
+    fn bollard(self, error: bollard::errors::Error) -> Error;
 }
 
-impl CallSite<'_> {
-    pub(crate) fn error(self, kind: ErrorKind, message: impl Into<String>) -> Error {
-        Error::new(kind, self.operation, message)
-            .with_context("backend", self.backend)
-            .with_context("endpoint", self.endpoint)
-    }
-
-    /// The error for a response whose status is no success.
-    pub(crate) fn status(self, status: u16, message: &str) -> Error {
+impl DaemonErrors for CallSite<'_> {
+    fn status(self, status: u16, message: &str) -> Error {
         if status == 400 && wants_tls(message) {
             let message = "the server speaks TLS, and was asked in the clear: use https://, or set DOCKER_TLS_VERIFY=1";
             return self.error(ErrorKind::Protocol, message).with_context("status", status);
@@ -34,8 +29,7 @@ impl CallSite<'_> {
         self.error(kind, text).with_context("status", status)
     }
 
-    /// The error for a daemon that could not be reached, or a connection that broke.
-    pub(crate) fn io(self, error: io::Error) -> Error {
+    fn io(self, error: io::Error) -> Error {
         if let Some((kind, message)) = of_tls(&error) {
             return self.error(kind, message).with_source(error);
         }
@@ -62,15 +56,7 @@ impl CallSite<'_> {
         self.error(kind, message).with_source(error)
     }
 
-    pub(crate) fn timeout(self, deadline: Duration) -> Error {
-        self.error(ErrorKind::Timeout, format!("no answer within {deadline:?}"))
-    }
-
-    pub(crate) fn undecodable(self, error: serde_json::Error) -> Error {
-        self.error(ErrorKind::Protocol, "the answer cannot be read").with_source(error)
-    }
-
-    pub(crate) fn bollard(self, error: bollard::errors::Error) -> Error {
+    fn bollard(self, error: bollard::errors::Error) -> Error {
         use bollard::errors::Error as Bollard;
         match error {
             Bollard::DockerResponseServerError { status_code, message } => self.status(status_code, &message),
@@ -177,6 +163,8 @@ pub(crate) fn is_version_mismatch(message: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use runtide_core::BackendId;
+
     use super::*;
 
     #[test]
@@ -205,7 +193,7 @@ mod tests {
     #[test]
     fn every_socket_error_has_its_kind_and_says_what_to_do() {
         let backend = BackendId::from("docker:local");
-        let site = CallSite { operation: "docker.list", backend: &backend, endpoint: "unix:///x" };
+        let site = CallSite::new("docker.list", &backend).with_endpoint("unix:///x");
         let table = [
             (io::ErrorKind::NotFound, ErrorKind::Unavailable),
             (io::ErrorKind::ConnectionRefused, ErrorKind::Unavailable),

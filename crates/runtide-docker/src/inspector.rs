@@ -132,9 +132,8 @@ impl DockerInspector {
                         Completeness::Partial(failures) => failures.into_iter().next(),
                         _ => None,
                     };
-                    let cause = cause.unwrap_or_else(|| {
-                        Failure::new(ErrorKind::Protocol, "docker.list", "the list was incomplete")
-                    });
+                    let cause = cause
+                        .unwrap_or_else(|| Failure::new(ErrorKind::Protocol, "docker.list", "the list was incomplete"));
                     let mut seen = HashSet::new();
                     for instance in listing.instances {
                         if asked.contains(&instance.id) && seen.insert(instance.id.clone()) {

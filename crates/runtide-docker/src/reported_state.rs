@@ -6,12 +6,13 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use runtide_core::{
     BackendId, ExitStatus, ImageRef, Instance, InstanceId, InstanceState, Listing,
+    backend::lock,
     event::ResumeToken,
     watch::{Edge, Signal, SignalBody},
 };
@@ -32,7 +33,7 @@ impl Shared {
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, ReportedState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -11,6 +11,7 @@ use std::{
 use async_trait::async_trait;
 use runtide_core::{
     Detail, Error, Gap, Listing, Result, RuntimeKind,
+    backend::saturating_add,
     event::ResumeToken,
     watch::{Flow, Inspector, Opened, Signal, SignalBody, Source},
 };
@@ -231,7 +232,7 @@ impl DockerSource {
                     }
                 };
             }
-            let due = self.heard + self.client.config().max_silence / 2;
+            let due = saturating_add(self.heard, self.client.config().max_silence / 2);
             ready!(self.arm(due).as_mut().poll(cx));
             tracing::debug!(backend = %self.client.id(), "the event stream is silent: proving it");
             let (client, inspector, last) = (self.client.clone(), Arc::clone(&self.inspector), self.last.clone());

@@ -6,7 +6,7 @@ use std::{
     future::Future,
     io,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     task::{Context, Poll},
     time::Duration,
 };
@@ -21,6 +21,7 @@ use hyper_util::{
     },
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
+use runtide_core::backend::lock;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -179,11 +180,11 @@ impl Pool {
 
     /// Closes the idle connections; one in use is closed after its request.
     pub(crate) fn reset(&self) {
-        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = Self::build(&self.connector);
+        *lock(&self.client) = Self::build(&self.connector);
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> io::Result<Response<Incoming>> {
-        let client = self.client.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let client = lock(&self.client).clone();
         match client.request(request).await {
             Ok(response) => Ok(response),
             Err(error) => {
