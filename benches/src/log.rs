@@ -13,18 +13,20 @@ mod large;
 mod memory;
 mod records;
 mod report;
+mod role;
 mod runtide;
 mod work;
 
 pub use self::{
     bare::{Bare, Lingering},
-    child::{Child, play_role},
+    child::Child,
     drive::{Appends, Tasks, Threads, anew, each, reopened, timed},
     folder::Folder,
     large::Large,
     memory::{grown, peak},
     records::{RECORD, Records, Seen},
     report::compare,
+    role::play_role,
     runtide::Runtide,
     work::{Peer, Place, Turn, Work, million},
 };

@@ -8,6 +8,7 @@ mod durable;
 mod held;
 mod nested;
 mod objects;
+mod peered;
 mod report;
 mod runtide;
 mod turns;
@@ -15,11 +16,12 @@ pub mod watch;
 mod work;
 
 pub use self::{
-    contender::{Contender, Peered},
+    contender::Contender,
     durable::durable,
     held::held,
     nested::Nested,
     objects::{KIND, NAMESPACES, Object, Objects},
+    peered::Peered,
     report::compare,
     runtide::Runtide,
     work::{Peer, Turn, Work},
