@@ -1,5 +1,5 @@
-//! The stores' works, and who does them: the same in `store` (Runtide beside the bare map that stands for the limit) and in
-//! `peers/` (beside other crates too), so that nothing is written twice.
+//! The stores' works, and who does them: the same in `store` (Runtide next to the bare map that stands for the limit) and in
+//! `peers/` (next to other crates too), so that no code is written twice.
 //!
 //! Resources are of one kind, a hundred namespaces with as many in each, in an order that is not theirs.
 

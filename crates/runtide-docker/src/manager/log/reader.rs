@@ -174,7 +174,7 @@ impl Reader {
         Ok(true)
     }
 
-    /// Whether the run is over, so that its log has an end to verify. A daemon that goes down ends the output in the same
+    /// `true` if the run is over, so that its log has an end to verify. A daemon that goes down ends the output in the same
     /// orderly way as a run that ends.
     async fn is_over(&self, incarnation: &str) -> Result<bool> {
         let call = self.call();
