@@ -20,7 +20,7 @@ pub const TAKE: usize = 256;
 
 /// An event with a number, by which a lost one is noticed.
 pub trait Numbered: Clone + Send + 'static {
-    /// Its number.
+    /// The event's number; the next event has the next one.
     fn number(&self) -> u64;
 }
 

@@ -1,4 +1,4 @@
-//! From the command line to the exit code.
+//! [`run`]: parses the command line, runs the work, and returns the exit code.
 
 use std::process::ExitCode;
 

@@ -21,7 +21,7 @@ impl Folder {
         Ok(Self { dir: tempfile::Builder::new().prefix("runtide-log-").tempdir_in(folder)?, made: AtomicUsize::new(0) })
     }
 
-    /// Its path.
+    /// The path of the folder.
     pub fn path(&self) -> &Path {
         self.dir.path()
     }

@@ -31,7 +31,7 @@ impl Large {
         Self { dir, records }
     }
 
-    /// Its folder.
+    /// The folder of the log.
     pub fn dir(&self) -> &Path {
         &self.dir
     }

@@ -85,7 +85,7 @@ pub fn million() -> usize {
     if is_trial() { 5_000 } else { 1_000_000 }
 }
 
-/// A contender.
+/// A contender: a log that can do some of the works.
 pub trait Peer {
     /// The name in the table.
     fn name(&self) -> &'static str;

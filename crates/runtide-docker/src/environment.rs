@@ -134,9 +134,9 @@ impl Environment {
 }
 
 impl Config {
-    /// The configuration with which the `docker` command would find its daemon: `DOCKER_HOST`, else `DOCKER_CONTEXT`, else the current context of
-    /// `DOCKER_CONFIG` (`~/.docker`), else the default socket; with `DOCKER_TLS_VERIFY`, `DOCKER_CERT_PATH` and
-    /// `DOCKER_API_VERSION`. It connects to no daemon; [`detect`](crate::detect()) does.
+    /// The configuration with which the `docker` command would find its daemon: `DOCKER_HOST`, else `DOCKER_CONTEXT`, else the
+    /// current context of `DOCKER_CONFIG` (`~/.docker`), else the default socket; with `DOCKER_TLS_VERIFY`, `DOCKER_CERT_PATH`
+    /// and `DOCKER_API_VERSION`. It connects to no daemon; [`detect`](crate::detect()) does.
     ///
     /// # Errors
     /// `InvalidInput` or `Unsupported`, with the variable (or file) and its value.

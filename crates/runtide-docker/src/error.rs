@@ -136,8 +136,8 @@ fn of_tls(error: &io::Error) -> Option<(ErrorKind, &'static str)> {
             | Alert::HandshakeFailure,
         ) => (
             ErrorKind::Unauthenticated,
-            "the server wants a client certificate that it trusts, and got none, or one that it does not trust: name it and its key (cert.pem \
-             and key.pem in DOCKER_CERT_PATH, or Tls::with_identity)",
+            "the server requires a client certificate that it trusts, and got none, or another one: name it and its key \
+             (cert.pem and key.pem in DOCKER_CERT_PATH, or Tls::with_identity)",
         ),
         Tls::InvalidMessage(_) => (
             ErrorKind::Protocol,

@@ -61,8 +61,8 @@ impl RuntimeJournal {
     /// Opens or creates the journal in a folder. Blocks while it reads the records from the last checkpoint on.
     ///
     /// # Errors
-    /// `Conflict` while another process, or another value, has it open; `InvalidInput` if the folder holds another log; `Unsupported` for a
-    /// journal of another format version; as [`Wal::open`](runtide_core::wal::Wal::open).
+    /// `Conflict` while another process, or another value, has it open; `InvalidInput` if the folder holds another log;
+    /// `Unsupported` for a journal of another format version; as [`Wal::open`](runtide_core::wal::Wal::open).
     pub fn open(dir: &Path, options: JournalOptions) -> Result<Self> {
         Ok(Self { inner: Arc::new(Inner::open(dir, options)?) })
     }

@@ -82,8 +82,8 @@ impl OperationLog {
     /// Opens or creates the log in a folder. Blocks while it reads the records from the last checkpoint on.
     ///
     /// # Errors
-    /// `Conflict` while another process, or another value, has it open; `InvalidInput` if the folder holds another log; `Unsupported` for a log of
-    /// another format version; as [`Wal::open`](runtide_core::wal::Wal::open).
+    /// `Conflict` while another process, or another value, has it open; `InvalidInput` if the folder holds another log;
+    /// `Unsupported` for a log of another format version; as [`Wal::open`](runtide_core::wal::Wal::open).
     pub fn open(dir: &Path, owner: OwnerId, options: JournalOptions) -> Result<Self> {
         let mut options = options;
         options.wal.segment_bytes.get_or_insert(SEGMENT_BYTES);

@@ -89,7 +89,7 @@ pub struct OperationRecord {
     pub owner: OwnerId,
     /// Kind of operation, as `sidecar.start`.
     pub name: String,
-    /// Present stage.
+    /// The last stage that the operation entered.
     pub stage: Stage,
     /// Steps that were undone, in the order of their announcements.
     pub undone: Vec<Undo>,

@@ -14,7 +14,7 @@ use runtide_core::{
 /// Deadline of a call on a backend that has none.
 const GUARD: Duration = Duration::from_secs(180);
 
-/// A compensation.
+/// The compensation of one step: an action on one object of one backend, as data.
 ///
 /// It names its object by a name that was chosen before the act, since an id in a lost answer is unknown. With `made_by`, it
 /// touches only an object with that operation's [`OPERATION_LABEL`]: an older object of that name is left alone. Carrying it

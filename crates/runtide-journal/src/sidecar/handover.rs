@@ -25,7 +25,7 @@ impl Drop for Handover {
         let (sidecars, Ok(runtime)) = (self.sidecars.clone(), handle(START)) else { return };
         runtime.spawn(async move {
             if let Err(error) = stop::stop(&sidecars, &sidecar).await {
-                tracing::warn!(backend = %sidecars.backend.id(), %error, "the caller gave this sidecar up, and it cannot be stopped");
+                tracing::warn!(backend = %sidecars.backend.id(), %error, "the caller gave up, and the sidecar cannot be stopped");
             }
         });
     }
