@@ -1,4 +1,4 @@
-//! A hundred thousand instances: what holding them costs, and what looking at all of them costs.
+//! A hundred thousand instances: the cost of holding them, and of listing all of them.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::cast_precision_loss)]
 
@@ -14,7 +14,7 @@ use runtide_core::{
 };
 use tokio::runtime::Runtime;
 
-/// Counts what is asked for; what the system's allocator adds to each block is in the resident figure.
+/// Counts the requested bytes; the allocator's own bytes per block are in the resident figure.
 #[global_allocator]
 static HELD: PeakAlloc = PeakAlloc;
 
@@ -25,7 +25,7 @@ const GOAL_CPU: Duration = Duration::from_millis(500);
 fn main() {
     let count = if is_trial() { 1_000 } else { 100_000 };
     let turns = if is_trial() { 1 } else { 7 };
-    // Memory first, in a heap that nothing has stirred yet.
+    // Memory first, in a fresh heap.
     let mut bench = Bench::new(count);
     let mut table = Table::new(["instances", "what", "figure", "each", "goal"]);
     let mut memory = |what: &str, held: usize, goal: bool| {
@@ -37,7 +37,7 @@ fn main() {
     if let Some(resident) = bench.resident {
         memory("the same, resident", resident, false);
     }
-    memory("most at any time while looking first", bench.peak, false);
+    memory("most at any time during the first listing", bench.peak, false);
     let before = HELD.current_usage();
     let quiet = bench.held;
     bench.fill_ring();
@@ -54,8 +54,8 @@ fn main() {
     cpu("resync, all of them changed", Box::new(|| bench.resync(true)), true);
     cpu("resync, nothing changed", Box::new(|| bench.resync(false)), true);
     cpu("comparison after a resume, nothing changed", Box::new(|| bench.confirm()), true);
-    cpu("bracket for one late subscriber", Box::new(|| bench.latecomer()), true);
-    cpu("first look", Box::new(|| Bench::new(count).first), true);
+    cpu("resync for one late subscriber", Box::new(|| bench.latecomer()), true);
+    cpu("first listing", Box::new(|| Bench::new(count).first), true);
     table.print();
 }
 
@@ -80,14 +80,14 @@ impl Bench {
         let backend = BackendId::from("bench");
         let (driver, feed) = Scripted::driver(&backend, DriverOptions::default());
         let health = Health::Healthy;
-        feed.will_show(fleet::rows(&backend, count, health));
+        feed.will_list(fleet::rows(&backend, count, health));
         HELD.reset_peak_usage();
         let clock = Clock::start();
         let mut stream = {
             let _inside = runtime.enter();
             driver.watch(WatchOptions::default()).unwrap()
         };
-        runtime.block_on(bracket(&mut stream, count));
+        runtime.block_on(resync(&mut stream, count));
         let first = clock.stop(count as u64);
         let held = HELD.current_usage().saturating_sub(before);
         let peak = HELD.peak_usage().saturating_sub(before);
@@ -95,12 +95,12 @@ impl Bench {
         Self { runtime, backend, driver, feed, stream, health, count, first, held, peak, resident }
     }
 
-    /// As many events as the ring holds.
+    /// Fills the ring with events.
     fn fill_ring(&mut self) {
         let ids: Vec<InstanceId> = (0..self.count).take(256).map(|n| fleet::id(n).into()).collect();
         let states = [InstanceState::Stopped, InstanceState::Running];
         for state in states.into_iter().cycle().take(RING / ids.len() + 2) {
-            self.feed.tell(ids.iter().map(|id| fleet::edge(id, state)).collect());
+            self.feed.emit(ids.iter().map(|id| fleet::edge(id, state)).collect());
             self.runtime.block_on(async {
                 for _ in 0..ids.len() {
                     let event = self.stream.next().await.unwrap().unwrap();
@@ -110,25 +110,25 @@ impl Bench {
         }
     }
 
-    /// Something was missed: everything is looked at, and shown. The rows are made before the clock runs.
+    /// A resync after a gap: every instance is listed and emitted. The rows are made before the clock starts.
     fn resync(&mut self, changed: bool) -> Round {
         if changed {
             self.health = if self.health == Health::Healthy { Health::Unhealthy } else { Health::Healthy };
         }
-        self.feed.will_show(fleet::rows(&self.backend, self.count, self.health));
+        self.feed.will_list(fleet::rows(&self.backend, self.count, self.health));
         let clock = Clock::start();
-        self.feed.tell(vec![Signal::new(SignalBody::Lost(Gap::HistoryExpired))]);
-        self.runtime.block_on(bracket(&mut self.stream, self.count));
+        self.feed.emit(vec![Signal::new(SignalBody::Lost(Gap::HistoryExpired))]);
+        self.runtime.block_on(resync(&mut self.stream, self.count));
         clock.stop(self.count as u64)
     }
 
-    /// A look that confirms what was told, so that nothing comes out; the edge behind it says when it is over.
+    /// A listing that confirms the cache and emits no event; the edge behind it marks its end.
     fn confirm(&mut self) -> Round {
         let rows = fleet::rows(&self.backend, self.count, self.health);
         let clock = Clock::start();
-        self.feed.tell(vec![Signal::new(SignalBody::Full(Listing::complete(rows)))]);
+        self.feed.emit(vec![Signal::new(SignalBody::Full(Listing::complete(rows)))]);
         let id = InstanceId::from(fleet::id(0));
-        self.feed.tell(vec![fleet::edge(&id, InstanceState::Paused), fleet::edge(&id, InstanceState::Running)]);
+        self.feed.emit(vec![fleet::edge(&id, InstanceState::Paused), fleet::edge(&id, InstanceState::Running)]);
         self.runtime.block_on(async {
             for _ in 0..2 {
                 let event = self.stream.next().await.unwrap().unwrap();
@@ -138,20 +138,20 @@ impl Bench {
         clock.stop(self.count as u64)
     }
 
-    /// One subscriber more.
+    /// One more subscriber.
     fn latecomer(&mut self) -> Round {
         let clock = Clock::start();
         let mut late = {
             let _inside = self.runtime.enter();
             self.driver.watch(WatchOptions::default()).unwrap()
         };
-        self.runtime.block_on(bracket(&mut late, self.count));
+        self.runtime.block_on(resync(&mut late, self.count));
         clock.stop(self.count as u64)
     }
 }
 
-/// Reads a bracket to its end, and counts it.
-async fn bracket(stream: &mut EventStream, count: usize) {
+/// Reads a resync to its end, and counts its rows.
+async fn resync(stream: &mut EventStream, count: usize) {
     let (mut shown, mut events) = (0, Vec::with_capacity(256));
     loop {
         stream.next_batch(&mut events, 256).await.unwrap().unwrap();
@@ -163,7 +163,7 @@ async fn bracket(stream: &mut EventStream, count: usize) {
                     assert_eq!(shown, count);
                     return;
                 }
-                other => panic!("{other:?} inside a bracket"),
+                other => panic!("{other:?} inside a resync"),
             }
         }
     }

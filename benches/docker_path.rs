@@ -1,20 +1,20 @@
-//! Docker's JSON on a unix socket → a normalized event in the consumer's hand, beside bollard alone.
+//! Docker's JSON on a unix socket → a normalized event in the consumer's hand, next to bollard alone.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use runtide_benches::{
     Clock, Contest, Round, Table, count, criterion,
-    daemon::{Daemon, Dialect, LIFE},
+    daemon::{Daemon, Dialect, RUN},
     is_trial, met, nanos, percent, times,
     watchers::{Bare, Watch},
 };
 
-/// What is there all the time.
+/// Containers that exist during the whole bench.
 const CONTAINERS: usize = 300;
 
 fn main() {
     Daemon::serve_if_asked();
-    let lives = if is_trial() { 100 } else { 10_000 };
+    let runs = if is_trial() { 100 } else { 10_000 };
     let mut criterion = criterion();
     let mut table = Table::new([
         "Docker",
@@ -28,7 +28,7 @@ fn main() {
     ]);
     for (dialect, version) in [(Dialect::V20, "20.10"), (Dialect::V29, "29")] {
         for per_chunk in [1, 32] {
-            // One thread each: what a core does, and no luck of the scheduler's.
+            // One thread each, so that the scheduler has no influence.
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let (mut ours, mut theirs) = (Daemon::start(dialect, CONTAINERS), Daemon::start(dialect, CONTAINERS));
             let mut watch = Watch::open(&runtime, ours.socket());
@@ -36,17 +36,17 @@ fn main() {
             let mut bare = Bare::new(theirs.socket());
             bare.open(&runtime);
             theirs.await_subscribers(1);
-            let told = lives * LIFE;
+            let messages = runs * RUN;
             let turn = |daemon: &mut Daemon, taken: &mut dyn FnMut(usize)| -> Round {
-                daemon.prepare(lives, per_chunk);
+                daemon.prepare(runs, per_chunk);
                 let clock = Clock::start();
                 daemon.go();
-                taken(told);
-                clock.stop(told as u64)
+                taken(messages);
+                clock.stop(messages as u64)
             };
             let figures = Contest::new(format!("docker_path/{version}/{per_chunk}"))
-                .with("runtide", || turn(&mut ours, &mut |told| runtime.block_on(watch.take(told, |_| ()))))
-                .with("bollard", || turn(&mut theirs, &mut |told| runtime.block_on(bare.take(told, |_| ()))))
+                .with("runtide", || turn(&mut ours, &mut |count| runtime.block_on(watch.take(count, |_| ()))))
+                .with("bollard", || turn(&mut theirs, &mut |count| runtime.block_on(bare.take(count, |_| ()))))
                 .run(&mut criterion);
             for name in figures.names() {
                 let (rate, cpu) = (figures.rate(name), figures.cpu_each(name));

@@ -1,4 +1,4 @@
-//! One writer, many watchers: deliveries in bursts, beside what one would write by hand.
+//! One writer, many watchers: deliveries in bursts, next to hand-written fan-outs.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::cast_precision_loss)]
 
@@ -18,12 +18,12 @@ use tokio::runtime::Runtime;
 
 /// Instances, and events in one hand-over.
 const INSTANCES: usize = 256;
-/// Hand-overs in one burst: it fits into the ring, so that nobody falls behind.
+/// Hand-overs in one burst: it fits into the ring, so that no watcher lags.
 const BATCHES: usize = 4;
 const BURST: usize = INSTANCES * BATCHES;
 const GOAL: f64 = 25e6;
 
-/// A clone costs nothing.
+/// An event whose clone is one reference count.
 #[derive(Clone)]
 struct Event(Arc<RuntimeEvent>);
 
@@ -88,7 +88,7 @@ fn main() {
     table.print();
 }
 
-/// The driver: signals go in, events are made of them, and come out of everybody's stream.
+/// The driver: it makes events of signals, and every stream yields them.
 struct Watched<'a> {
     runtime: &'a Runtime,
     gate: Arc<Gate>,
@@ -104,7 +104,7 @@ impl<'a> Watched<'a> {
         let (driver, feed) = Scripted::driver(&backend, DriverOptions::default());
         let rows = fleet::rows(&backend, INSTANCES, Health::Healthy);
         let ids = rows.iter().map(|row| row.id.clone()).collect();
-        feed.will_show(rows);
+        feed.will_list(rows);
         gate.arm(watchers);
         let guard = runtime.enter();
         for _ in 0..watchers {
@@ -120,7 +120,7 @@ impl<'a> Watched<'a> {
         burst(self.runtime, &self.gate, self.watchers, BURST, || {
             for n in 0..BATCHES {
                 let state = if n % 2 == 0 { InstanceState::Stopped } else { InstanceState::Running };
-                self.feed.tell(self.ids.iter().map(|id| fleet::edge(id, state)).collect());
+                self.feed.emit(self.ids.iter().map(|id| fleet::edge(id, state)).collect());
             }
         })
     }
@@ -141,7 +141,7 @@ async fn watch_stream(mut stream: EventStream, mut watcher: Watcher, take: usize
     }
 }
 
-/// Ready-made events, numbered from 0: the peers do not make theirs.
+/// Prepared events, numbered from 0: the peers do not make their own.
 fn events() -> Vec<Event> {
     let backend = BackendId::from("bench");
     let epoch = Epoch::from("bench");
@@ -158,7 +158,7 @@ fn events() -> Vec<Event> {
     (0..BURST).map(event).collect()
 }
 
-/// One of the peers, and what it shows.
+/// One of the peers, and its events.
 struct Peer<'a> {
     runtime: &'a Runtime,
     gate: Arc<Gate>,

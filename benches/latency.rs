@@ -1,4 +1,4 @@
-//! How long a message takes from the daemon's write to the consumer, at a thousand messages a second.
+//! Latency of a message, from the daemon's write to the consumer, at a thousand messages a second.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
 
@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use runtide_benches::{
     Table,
-    daemon::{Daemon, Dialect, LIFE},
+    daemon::{Daemon, Dialect, RUN},
     is_trial, nanos, times,
     watchers::{Bare, Watch},
 };
@@ -16,7 +16,7 @@ const INTERVAL: Duration = Duration::from_millis(1);
 
 fn main() {
     Daemon::serve_if_asked();
-    let (turns, lives) = if is_trial() { (1, 10) } else { (10, 250) };
+    let (turns, runs) = if is_trial() { (1, 10) } else { (10, 250) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (mut ours, mut theirs) = (Daemon::start(Dialect::V29, CONTAINERS), Daemon::start(Dialect::V29, CONTAINERS));
     let mut watch = Watch::open(&runtime, ours.socket());
@@ -26,10 +26,10 @@ fn main() {
     theirs.await_subscribers(1);
     let (mut of_ours, mut of_theirs) = (Vec::new(), Vec::new());
     for _ in 0..turns {
-        ours.drip(lives, INTERVAL);
-        runtime.block_on(watch.take(lives * LIFE, |at| of_ours.push(since(at))));
-        theirs.drip(lives, INTERVAL);
-        runtime.block_on(bare.take(lives * LIFE, |at| of_theirs.push(since(at))));
+        ours.drip(runs, INTERVAL);
+        runtime.block_on(watch.take(runs * RUN, |at| of_ours.push(since(at))));
+        theirs.drip(runs, INTERVAL);
+        runtime.block_on(bare.take(runs * RUN, |at| of_theirs.push(since(at))));
     }
     let mut table = Table::new(["from write to consumer", "runtide", "bollard", "ratio"]);
     of_ours.sort_unstable();

@@ -1,4 +1,4 @@
-//! All containers in one request: decoded and normalized, beside bollard's own list.
+//! All containers in one request: decoded and normalized, next to bollard's own list.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 

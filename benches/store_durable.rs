@@ -1,4 +1,4 @@
-//! Durable applies, beside the log alone.
+//! Durable applies, next to the log alone.
 
 #![allow(missing_docs, reason = "an executable has no readers of its docs")]
 

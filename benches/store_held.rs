@@ -1,11 +1,11 @@
-//! What the store holds in memory, beside the bare map; how that, and its snapshots, grow with the number of resources.
+//! Memory of the store, next to the bare map; its growth, and that of snapshots, with the number of resources.
 
 #![allow(missing_docs, reason = "an executable has no readers of its docs")]
 
 use peak_alloc::PeakAlloc;
 use runtide_benches::store::{Nested, Peer, Peered, Runtide, held, watch};
 
-/// Counts what is asked for. It costs each allocation some time, so that speeds are measured without it.
+/// Counts the requested bytes. It costs each allocation some time, so that speeds are measured without it.
 #[global_allocator]
 static HELD: PeakAlloc = PeakAlloc;
 

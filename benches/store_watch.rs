@@ -1,4 +1,4 @@
-//! One writer of a store, many watchers: beside a bare ring and tokio's broadcast.
+//! One writer of a store, many watchers: next to a bare ring and tokio's broadcast.
 
 #![allow(missing_docs, reason = "an executable has no readers of its docs")]
 

@@ -1,10 +1,10 @@
-//! systemd's signals on a unix socket → a normalized event in the consumer's hand, beside zbus alone.
+//! systemd's signals on a unix socket → a normalized event in the consumer's hand, next to zbus alone.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use runtide_benches::{
     Clock, Contest, Round, Table, count, criterion, is_trial,
-    manager::{LIFE, Manager},
+    manager::{Manager, RUN},
     nanos, percent,
     signals::{Bare, Read, Watched},
     times,
@@ -16,25 +16,25 @@ const RECEIVED: &str = "zbus, headers only";
 
 fn main() {
     Manager::serve_if_asked();
-    let lives = if is_trial() { 100 } else { 4_000 };
+    let runs = if is_trial() { 100 } else { 4_000 };
     let mut criterion = criterion();
-    // One thread: what a core does, and no luck of the scheduler's.
+    // One thread, so that the scheduler has no influence.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let [mut ours, mut decoded, mut received] = [(); 3].map(|()| Manager::start());
     let mut watched = Watched::open(&runtime, &ours.address());
     let mut bodies = Bare::open(&runtime, &decoded.address());
     let mut headers = Bare::open(&runtime, &received.address());
     let turn = |manager: &mut Manager, take: &mut dyn FnMut()| -> Round {
-        manager.prepare(lives);
+        manager.prepare(runs);
         let clock = Clock::start();
         manager.go();
         take();
-        clock.stop((lives * LIFE) as u64)
+        clock.stop((runs * RUN) as u64)
     };
     let figures = Contest::new("systemd_signals")
-        .with(OURS, || turn(&mut ours, &mut || runtime.block_on(watched.take(lives))))
-        .with(DECODED, || turn(&mut decoded, &mut || runtime.block_on(bodies.take(lives, Read::Body))))
-        .with(RECEIVED, || turn(&mut received, &mut || runtime.block_on(headers.take(lives, Read::Header))))
+        .with(OURS, || turn(&mut ours, &mut || runtime.block_on(watched.take(runs))))
+        .with(DECODED, || turn(&mut decoded, &mut || runtime.block_on(bodies.take(runs, Read::Body))))
+        .with(RECEIVED, || turn(&mut received, &mut || runtime.block_on(headers.take(runs, Read::Header))))
         .run(&mut criterion);
     criterion.final_summary();
     let mut table = Table::new(["read by", "signals/s", "best turn", "CPU each", "runtide is", "its CPU is"]);

@@ -1,4 +1,4 @@
-//! The log beside the bare loops that stand for the limit. Beside other crates: `peers/`.
+//! The log next to the bare loops that stand for the limit. Next to other crates: `peers/`.
 
 #![allow(missing_docs, reason = "an executable has no readers of its docs")]
 

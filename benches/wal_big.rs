@@ -1,5 +1,5 @@
 //! A large log by hand: opened after an orderly end and after the process was killed, its tail, and all of it verified in a
-//! process of its own. It takes as much room on the disk as it is told, so it runs only when told:
+//! separate process. It needs its size on the disk, so it runs only with an argument:
 //!
 //! ```sh
 //! cargo bench -p runtide-benches --bench wal_big -- big      # 10 GB
@@ -22,13 +22,13 @@ use runtide_benches::{
 
 const GIGABYTE: u64 = 1_000_000_000;
 
-/// How often it is opened, and its tail read: the median counts.
+/// Repetitions of an open and of a read of the tail; the median counts.
 const TURNS: usize = 9;
 
 fn main() {
     play_role(&[&Runtide]);
     let Some(size) = size() else {
-        println!("`-- big` makes a log of 10 GB and looks at it, `-- big 1` one of 1 GB");
+        println!("`-- big` makes a log of 10 GB and measures it, `-- big 1` one of 1 GB");
         return;
     };
     let folder = Folder::new().unwrap();
@@ -45,14 +45,14 @@ fn main() {
     let tail = median(|| log.tail(&wal));
     drop(wal);
     row("tail(100)", span(tail), met("≤ 0.15 ms", tail <= 0.15e-3));
-    let (took, peak) = Child::verifies(log.dir());
+    let (took, peak) = Child::verifies(Runtide::NAME, log.dir());
     let took = took.as_secs_f64();
     row("verified", format!("{}, {}/s", span(took), bytes(log.size() as f64 / took)), String::new());
     row("memory of the process that verified", bytes(peak as f64), met("≤ 16 MB", peak <= 16_000_000));
     table.print();
 }
 
-/// In bytes; `None` if it was not asked for.
+/// Size in bytes; `None` without the argument.
 fn size() -> Option<u64> {
     if is_trial() {
         return Some(GIGABYTE / 20);

@@ -14,25 +14,25 @@ use runtide_core::{
     Completeness, Instance, ListOptions, RuntimeBackend,
     manager::{LogOptions, LogSource},
 };
-use runtide_examples::{Place, Stop, ago, choose, duration, run};
+use runtide_examples::{Stop, Target, ago, choose, duration, run};
 
-/// Print the output of an instance: what it wrote to stdout on stdout, and what it wrote to stderr on stderr.
+/// Print the output of an instance, its stdout on stdout and its stderr on stderr.
 ///
-/// Where the runtime does not tell the two apart (a terminal, the journal of systemd), all of it is on stdout.
+/// If the runtime does not distinguish the two (a terminal, the journal of systemd), all of it is on stdout.
 #[derive(Debug, Parser)]
 #[command(name = "logs")]
 struct Args {
     /// Its name, or its id, as ps shows them
     name: String,
     #[command(flatten)]
-    place: Place,
-    /// Go on with what comes, to the end of the instance's output
+    target: Target,
+    /// Follow the output to its end
     #[arg(short, long)]
     follow: bool,
-    /// Only so many lines of what is there
+    /// Only the last N lines of the stored output
     #[arg(short = 'n', long, value_name = "N")]
     tail: Option<u64>,
-    /// Only from then on: so long ago, as 10m, or a time, as 2025-01-31T12:00:00Z
+    /// Only later lines: a time before now, as 10m, or a time, as 2025-01-31T12:00:00Z
     #[arg(long, value_name = "WHEN", value_parser = ago)]
     since: Option<SystemTime>,
     /// End after this time, as 500ms, 10s, 5m or 1h30m; without it, the output's end or Ctrl-C ends it
@@ -42,10 +42,10 @@ struct Args {
 
 fn main() -> ExitCode {
     run(async |args: Args| {
-        let backend = choose(&args.place).await?;
+        let backend = choose(&args.target).await?;
         let instance = find(&*backend, &args.name).await?;
         let Some(logs) = backend.logs() else {
-            return Err(Stop::refused(format_args!("{} keeps no output", backend.kind())));
+            return Err(Stop::refused(format_args!("{} stores no output", backend.kind())));
         };
         let mut options = LogOptions::default().with_tail(args.tail).with_since(args.since);
         options.follow = args.follow;
@@ -73,7 +73,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// Whoever reads a pipe has the bytes as they were written, and at once. A terminal does not obey them.
+/// Writes the bytes unchanged and flushes. A terminal gets them without escapes.
 fn put(mut out: impl Write + IsTerminal, bytes: &[u8]) -> Result<(), Stop> {
     if out.is_terminal() {
         out.write_all(&strip_bytes(bytes).into_vec())?;
@@ -83,26 +83,26 @@ fn put(mut out: impl Write + IsTerminal, bytes: &[u8]) -> Result<(), Stop> {
     Ok(out.flush()?)
 }
 
-/// The one of this id, or else of this name. What does not run any more has output as well.
+/// The instance of this id, or else of this name. A stopped instance has output too.
 async fn find(backend: &dyn RuntimeBackend, name: &str) -> Result<Arc<Instance>, Stop> {
-    let there = backend.list_instances(ListOptions::default()).await?;
-    if let Some(one) = there.instances.iter().find(|one| one.id.as_str() == name) {
+    let listing = backend.list_instances(ListOptions::default()).await?;
+    if let Some(one) = listing.instances.iter().find(|one| one.id.as_str() == name) {
         return Ok(Arc::clone(one));
     }
-    let named: Vec<_> = there.instances.iter().filter(|one| one.name == name).collect();
+    let named: Vec<_> = listing.instances.iter().filter(|one| one.name == name).collect();
     match named[..] {
         [one] => Ok(Arc::clone(one)),
-        [] => Err(match there.completeness {
+        [] => Err(match listing.completeness {
             Completeness::Partial(failures) => Stop::refused(format_args!(
-                "{name} is not among what could be read, and {} could not: {}",
+                "no readable instance has the name {name}, and {} could not be read: {}",
                 failures.len(),
                 failures.first().map(ToString::to_string).unwrap_or_default()
             )),
-            _ => Stop::refused(format_args!("{} has no instance {name}; `ps --all` shows what it has", backend.id())),
+            _ => Stop::refused(format_args!("{} has no instance {name}; `ps --all` lists them", backend.id())),
         }),
         _ => {
             let ids: Vec<_> = named.iter().map(|one| one.id.as_str()).collect();
-            Err(Stop::refused(format_args!("{name} is the name of several; say which: {}", ids.join(", "))))
+            Err(Stop::refused(format_args!("{name} is the name of several; give an id: {}", ids.join(", "))))
         }
     }
 }

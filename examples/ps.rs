@@ -1,20 +1,20 @@
-//! Lists what is there now: `cargo run --example ps -- --help`.
+//! Lists the present instances: `cargo run --example ps -- --help`.
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use runtide_core::{Completeness, InstanceState};
-use runtide_examples::{Place, Stop, Wanted, choose, instances, note, run};
+use runtide_examples::{Stop, Target, Wanted, choose, instances, note, run};
 
-/// List what is there now. Unknown is shown as -, known to be none as a blank.
+/// List the present instances. An unknown field is shown as -, an empty one as a blank.
 #[derive(Debug, Parser)]
 #[command(name = "ps")]
 struct Args {
     #[command(flatten)]
-    place: Place,
+    target: Target,
     #[command(flatten)]
     wanted: Wanted,
-    /// Also what does not run: created, stopped, failed
+    /// Also instances that do not run: created, stopped, failed
     #[arg(short, long)]
     all: bool,
     /// An array in JSON, one instance per line
@@ -24,27 +24,30 @@ struct Args {
 
 fn main() -> ExitCode {
     run(async |args: Args| {
-        let backend = choose(&args.place).await?;
-        let snapshot = backend.list_instances(args.wanted.list_options()).await?;
-        let mut shown = snapshot.instances;
+        let backend = choose(&args.target).await?;
+        let listing = backend.list_instances(args.wanted.list_options()).await?;
+        let mut shown = listing.instances;
         let found = shown.len();
         shown.retain(|instance| args.all || runs(instance.state));
         shown.sort_by(|one, other| one.name.cmp(&other.name));
         instances(&shown, args.json)?;
         if shown.is_empty() && found > 0 && !args.json {
-            note(format_args!("nothing runs; --all shows what does not"));
+            note(format_args!("no instance runs; --all shows the others"));
         }
-        match snapshot.completeness {
+        match listing.completeness {
             Completeness::Partial(failures) => {
                 let first = failures.first().map(ToString::to_string).unwrap_or_default();
-                Err(Stop::refused(format_args!("this is not all, {} could not be read: {first}", failures.len())))
+                Err(Stop::refused(format_args!(
+                    "the list is incomplete, {} could not be read: {first}",
+                    failures.len()
+                )))
             }
             _ => Ok(()),
         }
     })
 }
 
-/// Also what comes up, goes down, or waits to be started again.
+/// `true` also for an instance that starts, stops, or waits for its restart.
 fn runs(state: InstanceState) -> bool {
     !matches!(state, InstanceState::Created | InstanceState::Stopped | InstanceState::Failed)
 }

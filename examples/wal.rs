@@ -1,4 +1,4 @@
-//! Looks into a write-ahead log, whatever is in it: `cargo run --example wal -- --help`.
+//! Inspects a write-ahead log of any content: `cargo run --example wal -- --help`.
 
 use std::{
     fmt::Write as _,
@@ -13,19 +13,19 @@ use runtide_core::wal::{
 };
 use runtide_examples::{Progress, Stop, log_files, note, run};
 
-/// Look into a write-ahead log, also while it is written.
+/// Inspect a write-ahead log, also while it is written.
 #[derive(Debug, Parser)]
 #[command(name = "wal")]
 struct Args {
     #[command(subcommand)]
-    what: What,
+    command: Command,
     /// The file with the 32 bytes of the log's key, if it has one
     #[arg(long, global = true, value_name = "FILE")]
     key: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
+enum Command {
     /// Print every record as a line of JSON, and every corrupt range as one
     Dump {
         /// The log's directory
@@ -38,7 +38,7 @@ enum What {
     Tail {
         /// The log's directory
         dir: PathBuf,
-        /// How many
+        /// Number of records
         #[arg(short, default_value_t = 10)]
         n: u64,
     },
@@ -46,18 +46,18 @@ enum What {
     Verify {
         /// The log's directory
         dir: PathBuf,
-        /// Kept elsewhere, as `stats` printed it: shows a tail that was cut off or rewritten
+        /// An anchor that `stats` printed earlier: reveals a tail that was cut off or rewritten
         #[arg(long)]
         anchor: Option<Anchor>,
     },
-    /// Print what the log consists of, and its present anchor
+    /// Print the log's counts and its present anchor
     Stats {
         /// The log's directory
         dir: PathBuf,
     },
-    /// Write what can be read of a corrupt log into a new one
+    /// Copy the readable records of a corrupt log into a new one
     Salvage {
-        /// The corrupt log's directory, which is left as it is
+        /// The corrupt log's directory, which is not changed
         dir: PathBuf,
         /// The new log's directory
         out: PathBuf,
@@ -67,8 +67,8 @@ enum What {
 fn main() -> ExitCode {
     run(async |args: Args| {
         let key = args.key.as_deref().map(read_key).transpose()?;
-        // All of it reads and computes, and waits for nobody: off the threads that others need.
-        let work = move || look(&args.what, key);
+        // The work reads and computes without waiting, so it runs on a blocking thread.
+        let work = move || inspect(&args.command, key);
         tokio::task::spawn_blocking(work).await.map_err(Stop::refused)?
     })
 }
@@ -80,40 +80,45 @@ fn read_key(file: &Path) -> Result<WalKey, Stop> {
     bytes.map(WalKey::new).map_err(length)
 }
 
-fn look(what: &What, key: Option<WalKey>) -> Result<(), Stop> {
+fn inspect(command: &Command, key: Option<WalKey>) -> Result<(), Stop> {
     let progress = |dir: &Path, doing: &'static str| Progress::over(dir, doing);
     let options = |progress: &Progress| WalOptions::default().with_key(key.clone()).with_disk(progress.disk());
-    match what {
-        What::Dump { dir, from } => {
+    match command {
+        Command::Dump { dir, from } => {
             let from = from.map_or(ReadFrom::Start, |seq| ReadFrom::Seq(Seq(seq)));
             print(dir, from, &options(&progress(dir, "dumping")))
         }
-        What::Tail { dir, n } => {
+        Command::Tail { dir, n } => {
             let quiet = WalOptions::default().with_key(key);
             let end = WalReader::open(dir, ReadFrom::End, quiet.clone())?.next_seq();
             let first = WalReader::open(dir, ReadFrom::Start, quiet.clone())?.next_seq();
             print(dir, ReadFrom::Seq(Seq(end.0.saturating_sub(*n)).max(first)), &quiet)
         }
-        What::Verify { dir, anchor } => {
+        Command::Verify { dir, anchor } => {
             let progress = progress(dir, "verifying");
             let verified = verify_with(dir, anchor.as_ref(), &options(&progress))?;
             progress.done();
             verdict(&verified, anchor.is_some())
         }
-        What::Stats { dir } => {
+        Command::Stats { dir } => {
             let progress = progress(dir, "reading");
             let verified = verify_with(dir, None, &options(&progress))?;
             progress.done();
             stats(dir, &verified)
         }
-        What::Salvage { dir, out } => {
+        Command::Salvage { dir, out } => {
             let progress = progress(dir, "salvaging");
             let report = salvage_with(dir, out, &options(&progress))?;
             progress.done();
             for lost in &report.lost {
                 note(format_args!("lost: {lost}"));
             }
-            say(&format!("{} records in {}, {} ranges lost\n", report.recovered, out.display(), report.lost.len()))
+            print_text(&format!(
+                "{} records in {}, {} ranges lost\n",
+                report.recovered,
+                out.display(),
+                report.lost.len()
+            ))
         }
     }
 }
@@ -122,7 +127,7 @@ fn print(dir: &Path, from: ReadFrom, options: &WalOptions) -> Result<(), Stop> {
     let mut out = io::stdout().lock();
     match dump_with(dir, from, &mut out, options) {
         Ok(_) => Ok(()),
-        // Nobody reads any more (`| head`), which is an end like any other.
+        // The output has no reader any more (`| head`), which is a regular end.
         Err(error) if unread(&error) => Err(Stop::Unread),
         Err(error) => Err(error.into()),
     }
@@ -133,20 +138,20 @@ fn unread(error: &runtide_core::Error) -> bool {
     cause.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// What is wrong is on stderr, and in the exit code.
+/// Prints the result; a fault is on stderr and in the exit code.
 fn verdict(verified: &Verified, wanted: bool) -> Result<(), Stop> {
     let Verified { records, commits, segments, .. } = verified;
-    say(&format!("{records} records in {commits} commits and {segments} segments\n"))?;
+    print_text(&format!("{records} records in {commits} commits and {segments} segments\n"))?;
     if let Some(torn) = &verified.torn {
         note(format_args!("unfinished tail, which the next opening cuts: {torn}"));
     }
     if let Some(corruption) = &verified.corruption {
-        return Err(Stop::refused(format_args!("corrupt: {corruption}; `wal salvage` reads what is left")));
+        return Err(Stop::refused(format_args!("corrupt: {corruption}; `wal salvage` copies the readable records")));
     }
     match (wanted, verified.anchored) {
         (true, false) => Err(Stop::refused("the anchor is not in this log: its tail was cut off or rewritten")),
-        (true, true) => say("sound, and the anchor is in it\n"),
-        _ => say("sound; whether a tail was cut off only an anchor tells\n"),
+        (true, true) => print_text("sound, and the anchor is in it\n"),
+        _ => print_text("sound; only an anchor reveals a tail that was cut off\n"),
     }
 }
 
@@ -166,9 +171,9 @@ fn stats(dir: &Path, verified: &Verified) -> Result<(), Stop> {
     let whole = |found: &Option<Corruption>| found.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
     line("corruption", whole(&verified.corruption));
     line("torn tail", whole(&verified.torn));
-    say(&text)
+    print_text(&text)
 }
 
-fn say(text: &str) -> Result<(), Stop> {
+fn print_text(text: &str) -> Result<(), Stop> {
     Ok(io::Write::write_all(&mut io::stdout(), text.as_bytes())?)
 }

@@ -1,16 +1,16 @@
-//! Watches a runtime and prints what happens: `cargo run --example watch -- --help`.
+//! Watches a runtime and prints its events: `cargo run --example watch -- --help`.
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use runtide_examples::{Output, Place, Wanted, choose, events, run};
+use runtide_examples::{Output, Target, Wanted, choose, events, run};
 
-/// Watch what happens to containers, virtual machines and services, one line per change.
+/// Watch containers, virtual machines and services, one line per change.
 #[derive(Debug, Parser)]
 #[command(name = "watch")]
 struct Args {
     #[command(flatten)]
-    place: Place,
+    target: Target,
     #[command(flatten)]
     wanted: Wanted,
     #[command(flatten)]
@@ -19,7 +19,7 @@ struct Args {
 
 fn main() -> ExitCode {
     run(async |args: Args| {
-        let backend = choose(&args.place).await?;
+        let backend = choose(&args.target).await?;
         let stream = backend.watch(args.wanted.watch_options()).await?;
         events(stream, args.wanted.filter(), &args.output).await
     })

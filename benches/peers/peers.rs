@@ -1,4 +1,4 @@
-//! Runtide's log beside the bare loops and other crates, in one run.
+//! Runtide's log next to the bare loops and other crates, in one run.
 
 #![allow(missing_docs, reason = "an executable has no readers of its docs")]
 

@@ -1,4 +1,4 @@
-//! Runtide's store beside the bare map and other crates, in one run.
+//! Runtide's store next to the bare map and other crates, in one run.
 
 #![allow(missing_docs, reason = "an executable has no readers of its docs")]
 

@@ -1,4 +1,4 @@
-//! What stores hold in memory: Runtide's beside the bare map and other crates.
+//! Memory of stores: Runtide's next to the bare map and other crates.
 
 #![allow(missing_docs, reason = "an executable has no readers of its docs")]
 
@@ -6,7 +6,7 @@ use peak_alloc::PeakAlloc;
 use runtide_benches::store::{Nested, Peer, Peered, Runtide, held};
 use runtide_peers::{Engenho, Reflector};
 
-/// Counts what is asked for. It costs each allocation some time, so that speeds are measured without it.
+/// Counts the requested bytes. It costs each allocation some time, so that speeds are measured without it.
 #[global_allocator]
 static HELD: PeakAlloc = PeakAlloc;
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Runs from `start` to `stop`.
+/// Measures from `start` to `stop`.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     wall: Instant,
@@ -12,12 +12,12 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Begins to count.
+    /// Starts to measure.
     pub fn start() -> Self {
         Self { cpu: process_cpu(), wall: Instant::now() }
     }
 
-    /// What it took to do this many units.
+    /// Stops, after this many units.
     pub fn stop(self, units: u64) -> Round {
         Round { units, wall: self.wall.elapsed(), cpu: process_cpu().saturating_sub(self.cpu) }
     }
@@ -28,20 +28,20 @@ impl Clock {
 pub struct Round {
     /// Events, deliveries, containers.
     pub units: u64,
-    /// From begin to end.
+    /// Wall time from begin to end.
     pub wall: Duration,
-    /// Of all threads of this process.
+    /// CPU time of all threads of this process.
     pub cpu: Duration,
 }
 
 impl Round {
-    /// Both as one.
+    /// The sum of two rounds.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self { units: self.units + other.units, wall: self.wall + other.wall, cpu: self.cpu + other.cpu }
     }
 
-    /// All of them as one.
+    /// The sum of all rounds.
     pub fn sum(rounds: impl Iterator<Item = Self>) -> Self {
         let nothing = Self { units: 0, wall: Duration::ZERO, cpu: Duration::ZERO };
         rounds.fold(nothing, Self::and)
@@ -63,7 +63,7 @@ fn process_cpu() -> Duration {
     Duration::new(now.tv_sec.try_into().unwrap_or(0), now.tv_nsec.try_into().unwrap_or(0))
 }
 
-/// What the process holds in memory, by the kernel's count; `None` where there is no `/proc`.
+/// Resident bytes of the process, by the kernel's count; `None` without a `/proc`.
 pub fn resident_bytes() -> Option<usize> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: usize = statm.split(' ').nth(1)?.parse().ok()?;

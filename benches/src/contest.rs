@@ -1,4 +1,4 @@
-//! Contenders that take turns, so that whatever else the machine does burdens all of them alike.
+//! Contenders that take turns, so that other load of the machine burdens all of them equally.
 
 use std::time::Duration;
 
@@ -6,15 +6,15 @@ use criterion::{BenchmarkId, Criterion, Throughput};
 
 use crate::Round;
 
-/// Turns that each contender takes for the table, unless told otherwise.
+/// Default number of turns of each contender for the table.
 const TURNS: usize = 21;
 
-/// Whether the benches are only tried (`--test`): everything once, nothing measured.
+/// `true` if the benches are only tried (`--test`): each work once, and no measurement.
 pub fn is_trial() -> bool {
     std::env::args().any(|arg| arg == "--test")
 }
 
-/// Criterion as the benches want it. A filter that matches nothing (`-- table`) leaves only the table.
+/// Criterion with the options of the benches. A filter without a match (`-- table`) leaves only the table.
 pub fn criterion() -> Criterion {
     Criterion::default()
         .sample_size(10)
@@ -29,7 +29,7 @@ struct Contender<'a> {
     rounds: Vec<Round>,
 }
 
-/// Contenders of one contest. Criterion runs them one after the other and tells what changed since its last run; the
+/// Contenders of one contest. Criterion runs them one after the other and reports changes since its last run; the
 /// figures for the table come from turns taken by all of them in rotation.
 pub struct Contest<'a> {
     title: String,
@@ -43,20 +43,20 @@ impl<'a> Contest<'a> {
         Self { title: title.into(), turns: TURNS, contenders: Vec::new() }
     }
 
-    /// So many turns for each, where the usual 21 would take too long.
+    /// Sets the number of turns, where the default of 21 would take too long.
     #[must_use]
     pub fn turns(self, turns: usize) -> Self {
         Self { turns, ..self }
     }
 
-    /// One more contender; `turn` does one round.
+    /// Adds a contender; `turn` runs one round.
     #[must_use]
     pub fn with(mut self, name: &'static str, turn: impl FnMut() -> Round + 'a) -> Self {
         self.contenders.push(Contender { name, turn: Box::new(turn), rounds: Vec::new() });
         self
     }
 
-    /// Runs it.
+    /// Runs the contest.
     pub fn run(mut self, criterion: &mut Criterion) -> Figures {
         let turns = if is_trial() { 1 } else { self.turns };
         for contender in &mut self.contenders {
@@ -88,7 +88,7 @@ impl std::fmt::Debug for Contest<'_> {
     }
 }
 
-/// What came of a contest; all figures but the best are medians of the turns.
+/// Figures of a contest; all but the best are medians of the turns.
 #[derive(Debug)]
 pub struct Figures(Vec<(&'static str, Vec<Round>)>);
 
@@ -108,7 +108,7 @@ impl Figures {
         median(self.rounds(name).iter().map(|round| round.wall.as_secs_f64()))
     }
 
-    /// Units per second in the best turn: what it does when nobody else needs the machine.
+    /// Units per second in the best turn: its speed on an idle machine.
     pub fn best_rate(&self, name: &str) -> f64 {
         self.rounds(name).iter().map(Round::rate).fold(0.0, f64::max)
     }
@@ -118,12 +118,12 @@ impl Figures {
         median(self.rounds(name).iter().map(Round::cpu_each))
     }
 
-    /// How many times as fast as the peer, turn by turn.
+    /// Speed relative to the peer, turn by turn.
     pub fn faster(&self, name: &str, peer: &str) -> f64 {
         median(self.rounds(name).iter().zip(self.rounds(peer)).map(|(one, other)| one.rate() / other.rate()))
     }
 
-    /// What part of the peer's CPU it takes, turn by turn.
+    /// CPU relative to the peer's, turn by turn.
     pub fn cpu_ratio(&self, name: &str, peer: &str) -> f64 {
         median(self.rounds(name).iter().zip(self.rounds(peer)).map(|(one, other)| one.cpu_each() / other.cpu_each()))
     }

@@ -1,5 +1,5 @@
-//! A daemon that speaks as much of Docker's API as a watch and a list need. It runs in a process of its own, so that its
-//! CPU is not counted, and prepares what it will write before the clock runs.
+//! A daemon that speaks as much of Docker's API as a watch and a list need. It runs in a separate process, so that its CPU
+//! is not counted, and prepares its output before the clock starts.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -18,7 +18,7 @@ use crate::fleet;
 /// The argument that makes a bench's own executable a daemon.
 const SERVE: &str = "--serve-fake-daemon";
 
-/// How a daemon of this version shapes its messages.
+/// Form of the messages, by the daemon's version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
     /// 20.10, API 1.41: with the old fields at the top.
@@ -37,8 +37,8 @@ impl Dialect {
     }
 }
 
-/// Messages in one life of a container: create, start, die, destroy.
-pub const LIFE: usize = 4;
+/// Messages of one run of a container: create, start, die, destroy.
+pub const RUN: usize = 4;
 
 /// The bench's end of a daemon; dropped, it ends it.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// To be called first in `main`: where this process was started as a daemon, it is one, and does not come back.
+    /// Call it first in `main`: a process that was started as a daemon serves here, and exits.
     pub fn serve_if_asked() {
         let mut args = std::env::args().skip_while(|arg| arg != SERVE).skip(1);
         let Some(socket) = args.next() else { return };
@@ -61,7 +61,7 @@ impl Daemon {
         std::process::exit(0);
     }
 
-    /// A daemon with so many containers, listening.
+    /// Starts a daemon with this many containers.
     pub fn start(dialect: Dialect, containers: usize) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the socket");
         let socket = folder.path().join("docker.sock");
@@ -81,28 +81,28 @@ impl Daemon {
         daemon
     }
 
-    /// Where it listens.
+    /// The socket on which it listens.
     pub fn socket(&self) -> &Path {
         &self.socket
     }
 
-    /// Prepares the lives of so many new containers, that many messages in a chunk.
-    pub fn prepare(&mut self, lives: usize, per_chunk: usize) {
-        self.order(&format!("prepare {lives} {per_chunk}"));
+    /// Prepares the messages of this many runs, `per_chunk` messages in a chunk.
+    pub fn prepare(&mut self, runs: usize, per_chunk: usize) {
+        self.order(&format!("prepare {runs} {per_chunk}"));
         self.answered("prepared");
     }
 
-    /// Sends what is prepared to whoever subscribed.
+    /// Sends the prepared messages to every subscriber.
     pub fn go(&mut self) {
         self.order("go");
     }
 
-    /// Sends that many lives, one message in each interval, stamped as it is written.
-    pub fn drip(&mut self, lives: usize, interval: Duration) {
-        self.order(&format!("drip {lives} {}", interval.as_micros()));
+    /// Sends this many runs, one message per interval, stamped when it is written.
+    pub fn drip(&mut self, runs: usize, interval: Duration) {
+        self.order(&format!("drip {runs} {}", interval.as_micros()));
     }
 
-    /// Until that many streams are subscribed.
+    /// Waits until this many streams are subscribed.
     pub fn await_subscribers(&mut self, count: usize) {
         self.order(&format!("await {count}"));
         self.answered("subscribed");
@@ -122,15 +122,15 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        self.orders = None; // it ends with its orders
+        self.orders = None; // The child ends with its input.
         let _ = self.child.wait();
     }
 }
 
-/// What the daemon's threads share.
+/// State that the daemon's threads share.
 struct State {
     dialect: Dialect,
-    /// The items of the list, by id, and the whole of it.
+    /// Items of the list by id.
     items: HashMap<String, String>,
     list: Vec<u8>,
     subscribers: Mutex<Vec<UnixStream>>,
@@ -163,15 +163,15 @@ fn serve(socket: &Path, dialect: Dialect, containers: usize) {
         let verb = words.next().unwrap_or_default();
         let numbers: Vec<usize> = words.filter_map(|word| word.parse().ok()).collect();
         match (verb, numbers.as_slice()) {
-            ("prepare", &[lives, per_chunk]) => {
-                prepared = chunks(dialect, serial, lives, per_chunk);
-                serial += lives;
+            ("prepare", &[runs, per_chunk]) => {
+                prepared = chunks(dialect, serial, runs, per_chunk);
+                serial += runs;
                 println!("prepared");
             }
             ("go", _) => send(&state, &prepared),
-            ("drip", &[lives, micros]) => {
-                drip(&state, serial, lives, Duration::from_micros(micros as u64));
-                serial += lives;
+            ("drip", &[runs, micros]) => {
+                drip(&state, serial, runs, Duration::from_micros(micros as u64));
+                serial += runs;
             }
             ("await", &[count]) => {
                 while state.subscribers().len() < count {
@@ -188,13 +188,13 @@ fn send(state: &State, bytes: &[u8]) {
     state.subscribers().retain_mut(|stream| stream.write_all(bytes).is_ok());
 }
 
-/// One message after the other, each at its time; what is late is not made up for.
-fn drip(state: &State, serial: usize, lives: usize, interval: Duration) {
+/// Sends one message per interval; a late one does not shorten the next interval.
+fn drip(state: &State, serial: usize, runs: usize, interval: Duration) {
     let mut chunk = Vec::new();
-    for n in 0..lives * LIFE {
+    for n in 0..runs * RUN {
         let begin = Instant::now();
         chunk.clear();
-        let text = message(state.dialect, serial + n / LIFE, n % LIFE, nanoseconds_now());
+        let text = message(state.dialect, serial + n / RUN, n % RUN, nanoseconds_now());
         write_chunk(&mut chunk, &text);
         send(state, &chunk);
         thread::sleep(interval.saturating_sub(begin.elapsed()));
@@ -206,18 +206,18 @@ fn nanoseconds_now() -> u64 {
     now.as_nanos().try_into().expect("before 2554")
 }
 
-/// Eight lives at a time, interleaved, as neighbours on a busy machine are.
-fn chunks(dialect: Dialect, serial: usize, lives: usize, per_chunk: usize) -> Vec<u8> {
+/// Eight runs at a time, interleaved, as on a busy machine.
+fn chunks(dialect: Dialect, serial: usize, runs: usize, per_chunk: usize) -> Vec<u8> {
     const ABREAST: usize = 8;
     let start = nanoseconds_now();
-    let (mut bytes, mut chunk) = (Vec::with_capacity(lives * LIFE * 512), String::new());
-    let mut told = 0;
-    for first in (0..lives).step_by(ABREAST) {
-        for step in 0..LIFE {
-            for life in first..lives.min(first + ABREAST) {
-                chunk += &message(dialect, serial + life, step, start + told as u64);
-                told += 1;
-                if told % per_chunk == 0 {
+    let (mut bytes, mut chunk) = (Vec::with_capacity(runs * RUN * 512), String::new());
+    let mut sent = 0;
+    for first in (0..runs).step_by(ABREAST) {
+        for step in 0..RUN {
+            for run in first..runs.min(first + ABREAST) {
+                chunk += &message(dialect, serial + run, step, start + sent as u64);
+                sent += 1;
+                if sent % per_chunk == 0 {
                     write_chunk(&mut bytes, &chunk);
                     chunk.clear();
                 }
@@ -234,9 +234,9 @@ fn write_chunk(out: &mut Vec<u8>, text: &str) {
     write!(out, "{:x}\r\n{text}\r\n", text.len()).expect("memory");
 }
 
-/// One line of the stream, as recorded from daemons of both versions.
+/// One message of the stream, as recorded from daemons of both versions.
 fn message(dialect: Dialect, n: usize, step: usize, nano: u64) -> String {
-    let action = ["create", "start", "die", "destroy"][step % LIFE];
+    let action = ["create", "start", "die", "destroy"][step % RUN];
     let id = fleet::id(n);
     let mut text = String::with_capacity(640);
     text.push('{');
@@ -300,7 +300,7 @@ fn answer_all(state: &State, mut stream: UnixStream) {
                 let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
                 if stream.write_all(head.as_bytes()).is_ok() {
                     state.subscribers().push(stream);
-                    // The client has nothing more to say; its end of the connection is seen when it closes.
+                    // The client sends no more; the end of the connection is noticed when it closes.
                     let _ = reader.read(&mut [0]);
                 }
                 return;
@@ -350,7 +350,7 @@ fn version(dialect: Dialect) -> String {
     )
 }
 
-/// All of them, or those whose ids the filter names: whatever in the query is as long as an id is one.
+/// The list, or the items whose ids the filter names: every part of the query with the length of an id is one.
 fn list(state: &State, query: &str) -> Vec<u8> {
     if !query.contains("filters") {
         return state.list.clone();

@@ -1,4 +1,4 @@
-//! One writer, many watchers: a watcher that checks what it gets, and what one would write by hand to reach them all.
+//! One writer, many watchers: a watcher that checks its events, and three hand-written fan-outs.
 
 use std::{
     collections::VecDeque,
@@ -18,13 +18,13 @@ pub const RING: usize = 4_096;
 /// Events that a watcher takes at a time.
 pub const TAKE: usize = 256;
 
-/// An event of which the number says whether one was lost before it.
+/// An event with a number, by which a lost one is noticed.
 pub trait Numbered: Clone + Send + 'static {
-    /// Its number.
+    /// The event's number; the next event has the next one.
     fn number(&self) -> u64;
 }
 
-/// Checks that nothing is lost or out of order, and says when a burst is complete.
+/// Checks that no event is lost or out of order, and passes the gate at the end of a burst.
 #[derive(Clone, Debug)]
 pub struct Watcher {
     gate: Arc<Gate>,
@@ -35,17 +35,17 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// One that passes the gate after each so many events.
+    /// A watcher that passes the gate after each `every` events.
     pub fn new(gate: &Arc<Gate>, burst: usize) -> Self {
         Self { gate: Arc::clone(gate), burst, seen: 0, last: None, may_lose: false }
     }
 
-    /// One that may lose events, because nobody waits for it; none may be out of order.
+    /// A watcher that may lose events, because the writer does not wait for it; none may be out of order.
     pub fn losing() -> Self {
         Self { may_lose: true, ..Self::new(&Arc::default(), usize::MAX) }
     }
 
-    /// One more.
+    /// Takes the next event.
     pub fn takes(&mut self, event: &impl Numbered) {
         let number = event.number();
         if let Some(last) = self.last.replace(number) {
@@ -58,12 +58,12 @@ impl Watcher {
         }
     }
 
-    /// Whether it may lose events.
+    /// `true` if it may lose events.
     pub fn may_lose(&self) -> bool {
         self.may_lose
     }
 
-    /// It is where it has to be before the first burst.
+    /// Passes the gate once the watcher is ready for the first burst.
     pub fn is_ready(&self) {
         self.gate.pass();
     }
@@ -78,7 +78,7 @@ pub fn burst(runtime: &Runtime, gate: &Gate, watchers: usize, events: usize, sen
     clock.stop((watchers * events) as u64)
 }
 
-/// A ring behind a lock, and a number that says how far it is: no filter, no bracket, no end.
+/// A ring behind a lock, with a channel for its head: no filter, no resync, no end.
 pub struct Ringed<E> {
     ring: Arc<Mutex<Ring<E>>>,
     head: watch::Sender<usize>,
@@ -86,22 +86,22 @@ pub struct Ringed<E> {
 
 struct Ring<E> {
     events: VecDeque<E>,
-    /// The number of the next one.
+    /// Number of the next event.
     head: usize,
 }
 
 impl<E: Numbered> Ringed<E> {
-    /// With so many watchers.
+    /// Starts this many watchers.
     pub fn new(runtime: &Runtime, watchers: usize, watcher: &Watcher) -> Self {
         let ring = Arc::new(Mutex::new(Ring { events: VecDeque::new(), head: 0 }));
-        let (head, told) = watch::channel(0);
+        let (head, heads) = watch::channel(0);
         for _ in 0..watchers {
-            runtime.spawn(watch_ring(Arc::clone(&ring), told.clone(), watcher.clone()));
+            runtime.spawn(watch_ring(Arc::clone(&ring), heads.clone(), watcher.clone()));
         }
         Self { ring, head }
     }
 
-    /// Shows these at once.
+    /// Appends these events together.
     pub fn push(&self, events: impl IntoIterator<Item = E>) {
         let mut ring = self.ring.lock().expect("no panic");
         for event in events {
@@ -123,7 +123,7 @@ impl<E> fmt::Debug for Ringed<E> {
     }
 }
 
-async fn watch_ring<E: Numbered>(ring: Arc<Mutex<Ring<E>>>, mut told: watch::Receiver<usize>, mut watcher: Watcher) {
+async fn watch_ring<E: Numbered>(ring: Arc<Mutex<Ring<E>>>, mut heads: watch::Receiver<usize>, mut watcher: Watcher) {
     let mut next = 0;
     let mut taken: Vec<E> = Vec::with_capacity(TAKE);
     loop {
@@ -137,7 +137,7 @@ async fn watch_ring<E: Numbered>(ring: Arc<Mutex<Ring<E>>>, mut told: watch::Rec
             taken.extend(ring.events.range(at..at + behind.min(TAKE)).cloned());
         }
         if taken.is_empty() {
-            if told.wait_for(|head| *head > next).await.is_err() {
+            if heads.wait_for(|head| *head > next).await.is_err() {
                 return;
             }
             continue;
@@ -147,12 +147,12 @@ async fn watch_ring<E: Numbered>(ring: Arc<Mutex<Ring<E>>>, mut told: watch::Rec
     }
 }
 
-/// `tokio::sync::broadcast`.
+/// A channel of `tokio::sync::broadcast`.
 #[derive(Debug)]
 pub struct Broadcast<E>(broadcast::Sender<E>);
 
 impl<E: Numbered + Sync> Broadcast<E> {
-    /// With so many watchers.
+    /// Starts this many watchers.
     pub fn new(runtime: &Runtime, watchers: usize, watcher: &Watcher) -> Self {
         let (sender, _) = broadcast::channel::<E>(RING);
         for _ in 0..watchers {
@@ -170,9 +170,9 @@ impl<E: Numbered + Sync> Broadcast<E> {
         Self(sender)
     }
 
-    /// Shows one.
+    /// Sends one event.
     pub fn push(&self, event: E) {
-        // Without watchers nobody hears of it.
+        // An error only means that there are no watchers.
         let _ = self.0.send(event);
     }
 }
@@ -182,7 +182,7 @@ impl<E: Numbered + Sync> Broadcast<E> {
 pub struct Channels<E>(Vec<mpsc::Sender<E>>);
 
 impl<E: Numbered> Channels<E> {
-    /// With so many watchers.
+    /// Starts this many watchers.
     pub fn new(runtime: &Runtime, watchers: usize, watcher: &Watcher) -> Self {
         let senders = (0..watchers).map(|_| {
             let (sender, mut receiver) = mpsc::channel::<E>(RING);
@@ -198,7 +198,7 @@ impl<E: Numbered> Channels<E> {
         Self(senders.collect())
     }
 
-    /// Shows one.
+    /// Sends one event.
     pub fn push(&self, event: &E) {
         for sender in &self.0 {
             assert!(sender.try_send(event.clone()).is_ok(), "a watcher lagged");

@@ -1,4 +1,4 @@
-//! Instances as a machine full of compose projects has them.
+//! Instances like those of a machine full of compose projects.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -41,7 +41,7 @@ pub fn labels(n: usize) -> [(&'static str, String); 8] {
     ]
 }
 
-/// Container `n`, running: eight labels, two ports, one address.
+/// Container `n`, running, with eight labels, two ports and one address.
 pub fn instance(backend: &BackendId, n: usize, health: Health) -> Instance {
     let low = |n: usize| u8::try_from(n % 250).unwrap_or(0);
     let port = |number: u16| Port::new(NonZeroU16::new(number).expect("not 0"), Protocol::Tcp);
@@ -60,12 +60,12 @@ pub fn instance(backend: &BackendId, n: usize, health: Health) -> Instance {
     instance
 }
 
-/// Containers `0..count`, made anew: what a look gives.
+/// Containers `0..count`, newly made, as a listing returns them.
 pub fn rows(backend: &BackendId, count: usize, health: Health) -> Vec<Arc<Instance>> {
     (0..count).map(|n| Arc::new(instance(backend, n, health))).collect()
 }
 
-/// The end of a life, or the begin of one.
+/// The edge of a start or of an end.
 pub fn edge(id: &InstanceId, state: InstanceState) -> Signal {
     let exit = state.is_ended().then(|| ExitStatus::code(0));
     Signal::new(SignalBody::Edge(Edge { id: id.clone(), incarnation: None, state, exit, described: None }))

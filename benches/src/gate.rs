@@ -1,4 +1,4 @@
-//! Waiting until a number of tasks have done their part of a round.
+//! [`Gate`]: waits until a number of tasks have finished their part of a round.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -7,10 +7,10 @@ use std::{
 
 use tokio::sync::Notify;
 
-/// A round that has not ended by then never will.
+/// Deadline of a round; longer than any.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Opens when as many have passed as were announced.
+/// Opens once the announced number of parts have passed.
 #[derive(Debug, Default)]
 pub struct Gate {
     left: AtomicUsize,
@@ -23,14 +23,14 @@ impl Gate {
         self.left.store(parts, Ordering::Release);
     }
 
-    /// One part is done.
+    /// Marks one part as done.
     pub fn pass(&self) {
         if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.open.notify_one();
         }
     }
 
-    /// Until all parts are done.
+    /// Waits until all parts are done.
     pub async fn wait(&self) {
         let opened = tokio::time::timeout(TIMEOUT, self.open.notified()).await;
         assert!(opened.is_ok(), "a round did not end: {} parts are missing", self.left.load(Ordering::Acquire));

@@ -1,10 +1,10 @@
-//! What the benches share: a clock that counts CPU beside time, contests between peers in one run, tables, and sources
-//! that deliver on demand. How to run them, and what came of it: `README.md`.
+//! Shared parts of the benches: a clock for wall and CPU time, contests between peers in one run, tables, and sources that
+//! deliver on demand. `README.md` has the commands and the results.
 
 // Benches: a wrong assumption must stop the run, and the table is for the terminal.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::print_stdout, clippy::print_stderr)]
-// Counts become rates here; no count comes near 2^52.
+// Counts become rates here; every count is far below 2^52.
 #![allow(clippy::cast_precision_loss, clippy::missing_panics_doc)]
 
 mod clock;

@@ -1,7 +1,7 @@
-//! The log's works, and who does them: the same in `wal` (Runtide beside the bare loops that stand for the limit) and in
-//! `peers/` (beside other crates too), so that nothing is written twice.
+//! The log's works, and the contenders: the same in `wal` (Runtide next to the bare loops that stand for the limit) and in
+//! `peers/` (next to other crates too), so that no code is written twice.
 //!
-//! Every record has 256 bytes. A contender says for each [`Work`] how it does one turn of it, or that it cannot.
+//! Every record has 256 bytes. A contender has a turn for each [`Work`], or none if it cannot do it.
 
 pub mod bare;
 mod child;
@@ -13,18 +13,20 @@ mod large;
 mod memory;
 mod records;
 mod report;
+mod role;
 mod runtide;
 mod work;
 
 pub use self::{
     bare::{Bare, Lingering},
-    child::{Child, play_role},
-    drive::{Appends, Tasks, Threads, anew, each, reopened, timed},
+    child::Child,
+    drive::{Appends, Tasks, Threads, each, fresh, reopened, timed},
     folder::Folder,
     large::Large,
     memory::{grown, peak},
     records::{RECORD, Records, Seen},
     report::compare,
+    role::play_role,
     runtide::Runtide,
     work::{Peer, Place, Turn, Work, million},
 };

@@ -1,8 +1,8 @@
-//! A manager that speaks as much of systemd's D-Bus as a watch needs. It runs in a process of its own, so that its CPU is not
-//! counted, and prepares what it will send before the clock runs.
+//! A manager that speaks as much of systemd's D-Bus as a watch needs. It runs in a separate process, so that its CPU is not
+//! counted, and prepares its signals before the clock starts.
 //!
-//! What it sends was recorded from systemd 252, through dbus-daemon: the lives of two transient services, one of which ends with
-//! status 3, from `UnitNew` to `UnitRemoved` (`fixtures/`). Each life that is sent has its own name and InvocationID in place of
+//! Its signals were recorded from systemd 252, through dbus-daemon: the runs of two transient services, one of which ends with
+//! status 3, from `UnitNew` to `UnitRemoved` (`fixtures/`). Each run that is sent has its own name and InvocationID in place of
 //! the recorded ones, and is otherwise byte for byte as systemd sent it.
 
 use std::{
@@ -21,16 +21,16 @@ use zbus::{DynamicType, Message, Variant, message::Builder};
 /// The argument that makes a bench's own executable a manager.
 const SERVE: &str = "--serve-fake-manager";
 
-/// Signals in one life: `UnitNew`, `JobNew`, four times what changed of the service and of its unit, `JobRemoved`, `UnitRemoved`.
-pub const LIFE: usize = 12;
+/// Signals of one run: `UnitNew`, `JobNew`, four changes of the service and of its unit, `JobRemoved`, `UnitRemoved`.
+pub const RUN: usize = 12;
 
 const RECORDED: [&[u8]; 2] =
     [include_bytes!("../fixtures/systemd-252-stopped.bin"), include_bytes!("../fixtures/systemd-252-failed.bin")];
 
-/// The part of the recorded name that differs from life to life.
+/// The part of the recorded name that differs from run to run.
 const NUMBER: &[u8] = b"00000000";
 
-/// What stands in front of a life's 16 bytes: the name of the property, the type `ay`, the length.
+/// Bytes in front of a run's 16 bytes: the name of the property, the type `ay`, the length.
 const INVOCATION: &[u8] = b"InvocationID\0\x02ay\0\0\0\0\x10\0\0\0";
 
 /// The bench's end of a manager; dropped, it ends it.
@@ -44,7 +44,7 @@ pub struct Manager {
 }
 
 impl Manager {
-    /// To be called first in `main`: where this process was started as a manager, it is one, and does not come back.
+    /// Call it first in `main`: a process that was started as a manager serves here, and exits.
     pub fn serve_if_asked() {
         let mut args = std::env::args().skip_while(|arg| arg != SERVE).skip(1);
         let Some(socket) = args.next() else { return };
@@ -52,7 +52,7 @@ impl Manager {
         std::process::exit(0);
     }
 
-    /// A manager without units, listening.
+    /// Starts a manager without units.
     pub fn start() -> Self {
         let folder = tempfile::tempdir().expect("a folder for the socket");
         let socket = folder.path().join("bus");
@@ -75,13 +75,13 @@ impl Manager {
         format!("unix:path={}", self.socket.display())
     }
 
-    /// Prepares the lives of so many new units.
-    pub fn prepare(&mut self, lives: usize) {
-        self.order(&format!("prepare {lives}"));
+    /// Prepares the signals of this many runs.
+    pub fn prepare(&mut self, runs: usize) {
+        self.order(&format!("prepare {runs}"));
         self.answered("prepared");
     }
 
-    /// Sends what is prepared to whoever subscribed.
+    /// Sends the prepared messages to every subscriber.
     pub fn go(&mut self) {
         self.order("go");
     }
@@ -100,7 +100,7 @@ impl Manager {
 
 impl Drop for Manager {
     fn drop(&mut self) {
-        self.orders = None; // it ends with its orders
+        self.orders = None; // The child ends with its input.
         let _ = self.child.wait();
     }
 }
@@ -122,13 +122,13 @@ fn serve(socket: &Path) {
     let (mut serial, mut prepared) = (0, Vec::new());
     for line in std::io::stdin().lines().map_while(Result::ok) {
         match line.split_once(' ') {
-            Some(("prepare", lives)) => {
-                let lives = lives.parse().expect("a number");
-                prepared = sequence(&recorded, serial, lives);
-                serial += lives;
+            Some(("prepare", runs)) => {
+                let runs = runs.parse().expect("a number");
+                prepared = sequence(&recorded, serial, runs);
+                serial += runs;
                 println!("prepared");
             }
-            // Nobody calls on the connection that is subscribed, so that no answer comes between.
+            // No call is made on the subscribed connection, so that no answer comes between the signals.
             None if line == "go" => subscribers
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -138,10 +138,10 @@ fn serve(socket: &Path) {
     }
 }
 
-/// One life as it was recorded.
+/// One recorded run.
 struct Recorded {
     bytes: &'static [u8],
-    /// What is told at once: a signal of the manager's, or a service's changes and its unit's.
+    /// Signals that are sent together: one of the manager's, or the changes of a service and of its unit.
     steps: Vec<Range<usize>>,
     numbers: Vec<usize>,
     invocations: Vec<usize>,
@@ -161,14 +161,14 @@ impl Recorded {
                 begin = at;
             }
         }
-        assert_eq!((messages, begin), (LIFE, bytes.len()));
+        assert_eq!((messages, begin), (RUN, bytes.len()));
         let all = |text: &[u8]| (0..bytes.len()).filter(|&at| bytes[at..].starts_with(text)).collect::<Vec<_>>();
         let invocations = all(INVOCATION).into_iter().map(|at| at + INVOCATION.len()).collect();
         Self { bytes, steps, numbers: all(NUMBER), invocations }
     }
 
-    /// The life of unit `n`.
-    fn life(&self, n: usize) -> Vec<u8> {
+    /// The run of unit `n`.
+    fn run(&self, n: usize) -> Vec<u8> {
         let mut bytes = self.bytes.to_vec();
         for &at in &self.numbers {
             bytes[at..at + NUMBER.len()].copy_from_slice(format!("{n:08}").as_bytes());
@@ -187,23 +187,23 @@ fn length(head: &[u8; 16]) -> (usize, usize) {
     ((16 + number(12)).next_multiple_of(8) + body, body)
 }
 
-/// Eight lives at a time, interleaved, as neighbours on a busy machine are.
-fn sequence(recorded: &[Recorded; 2], serial: usize, lives: usize) -> Vec<u8> {
+/// Eight runs at a time, interleaved, as on a busy machine.
+fn sequence(recorded: &[Recorded; 2], serial: usize, runs: usize) -> Vec<u8> {
     const ABREAST: usize = 8;
-    let mut bytes = Vec::with_capacity(lives * recorded[0].bytes.len());
-    for first in (serial..serial + lives).step_by(ABREAST) {
-        let units = first..(serial + lives).min(first + ABREAST);
-        let abreast: Vec<_> = units.map(|n| (&recorded[n % 2], recorded[n % 2].life(n))).collect();
+    let mut bytes = Vec::with_capacity(runs * recorded[0].bytes.len());
+    for first in (serial..serial + runs).step_by(ABREAST) {
+        let units = first..(serial + runs).min(first + ABREAST);
+        let abreast: Vec<_> = units.map(|n| (&recorded[n % 2], recorded[n % 2].run(n))).collect();
         for step in 0..recorded[0].steps.len() {
-            for (recorded, life) in &abreast {
-                bytes.extend_from_slice(&life[recorded.steps[step].clone()]);
+            for (recorded, run) in &abreast {
+                bytes.extend_from_slice(&run[recorded.steps[step].clone()]);
             }
         }
     }
     bytes
 }
 
-/// Shakes hands as a bus does, then answers calls.
+/// Performs the handshake of a bus, then answers calls.
 fn answer_all(subscribers: &Subscribers, mut stream: UnixStream) {
     let mut reader = BufReader::new(stream.try_clone().expect("a descriptor"));
     if !shake_hands(&mut reader, &mut stream) {
@@ -217,7 +217,7 @@ fn answer_all(subscribers: &Subscribers, mut stream: UnixStream) {
             return;
         }
         let serial = NonZeroU32::new(u32::from_le_bytes([head[8], head[9], head[10], head[11]])).expect("a serial");
-        // What is asked is told by the texts in the header.
+        // The texts in the header name the call.
         let says = |text: &[u8]| rest.windows(text.len()).any(|part| part == text);
         let answer = if says(b"\0Hello\0") {
             answer(serial, &(":1.7",))
@@ -238,7 +238,7 @@ fn answer_all(subscribers: &Subscribers, mut stream: UnixStream) {
             );
             answer(serial, &(Vec::<Listed<'_>>::new(),))
         } else if says(b"\0GetUnit\0") {
-            // The units of a burst are gone before anybody can look at them.
+            // The units of a burst are gone before a client can inspect them.
             let error = Message::error(&call().header(), "org.freedesktop.systemd1.NoSuchUnit");
             finish(error, serial, &("Unit not loaded.",))
         } else {
@@ -248,8 +248,8 @@ fn answer_all(subscribers: &Subscribers, mut stream: UnixStream) {
             return;
         }
         if says(b"\0Subscribe\0") {
-            let told = stream.try_clone().expect("a descriptor");
-            subscribers.lock().unwrap_or_else(PoisonError::into_inner).push(told);
+            let subscriber = stream.try_clone().expect("a descriptor");
+            subscribers.lock().unwrap_or_else(PoisonError::into_inner).push(subscriber);
         }
     }
 }
@@ -287,7 +287,7 @@ fn finish(answer: Builder<'_>, serial: NonZeroU32, body: &(impl serde::Serialize
     answer.data().bytes().to_vec()
 }
 
-/// What the manager says of itself.
+/// Properties of the manager.
 fn properties() -> std::collections::HashMap<&'static str, Variant<'static>> {
     [
         ("Version", Variant::from("252.38-1~deb12u1")),

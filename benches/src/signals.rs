@@ -1,4 +1,4 @@
-//! Two ways to follow a manager's signals: Runtide's watch, and zbus alone. Both check that nothing is missing.
+//! Two ways to follow a manager's signals: Runtide's watch, and zbus alone. Both check that no signal is missing.
 
 use std::{collections::HashMap, future::poll_fn, num::NonZeroUsize, pin::Pin, time::Duration};
 
@@ -8,12 +8,12 @@ use runtide_systemd::{Config, Selection, SystemdBackend};
 use tokio::runtime::Runtime;
 use zbus::{Connection, Message, MessageStream, OwnedObjectPath, OwnedVariant, connection::Builder, message::Type};
 
-use crate::{manager::LIFE, watchers::patient};
+use crate::{manager::RUN, watchers::patient};
 
 /// Events that the consumer takes at a time.
 const TAKE: usize = 256;
 
-/// Messages that wait for the consumer: as many as Runtide lets wait.
+/// Messages buffered for the consumer, as many as Runtide buffers.
 const QUEUE: NonZeroUsize = NonZeroUsize::new(16 * 1024).expect("not zero");
 
 const BUS: &str = "org.freedesktop.DBus";
@@ -21,14 +21,14 @@ const SYSTEMD: &str = "org.freedesktop.systemd1";
 const ROOT: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 
-/// Runtide's watch: normalized events, in order, behind a bracket.
+/// Runtide's watch: normalized events, in order, after a resync.
 pub struct Watched {
     _backend: SystemdBackend,
     stream: EventStream,
 }
 
 impl Watched {
-    /// Watches, up to the end of the first bracket. The manager may be silent for as long as the peers take their turns.
+    /// Watches, up to the end of the first resync. The manager may be silent for as long as the peers take their turns.
     pub fn open(runtime: &Runtime, address: &str) -> Self {
         let config = Config::system()
             .with_address(address)
@@ -46,10 +46,10 @@ impl Watched {
         Self { _backend: backend, stream }
     }
 
-    /// Takes that many lives: of each a beginning, an end, and that it is gone.
-    pub async fn take(&mut self, lives: usize) {
+    /// Takes the events of this many runs: of each a start, an end, and the removal.
+    pub async fn take(&mut self, runs: usize) {
         let (mut begun, mut ended, mut gone, mut events) = (0, 0, 0, Vec::with_capacity(TAKE));
-        while gone < lives {
+        while gone < runs {
             patient(self.stream.next_batch(&mut events, TAKE)).await.expect("an event").expect("an event");
             for event in events.drain(..) {
                 match &event.kind {
@@ -61,7 +61,7 @@ impl Watched {
                 }
             }
         }
-        assert_eq!((begun, ended, gone), (lives, lives, lives));
+        assert_eq!((begun, ended, gone), (runs, runs, runs));
     }
 }
 
@@ -71,23 +71,23 @@ impl std::fmt::Debug for Watched {
     }
 }
 
-/// What is done with each signal.
+/// Work on each signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Read {
-    /// Its header is looked at.
+    /// Only its header is read.
     Header,
-    /// Its body is made values that are the reader's own, as those do whom zbus gives a proxy.
+    /// Its body is decoded into owned values, as in zbus's proxies.
     Body,
 }
 
-/// zbus's stream: each signal as it came, no list, nothing put together.
+/// zbus's stream: each signal as it arrived, without a list or any merging.
 pub struct Bare {
     messages: MessageStream,
     _connection: Connection,
 }
 
 impl Bare {
-    /// Subscribes.
+    /// Opens the subscription.
     pub fn open(runtime: &Runtime, address: &str) -> Self {
         runtime.block_on(async {
             let connection = Builder::address(address).max_queued(QUEUE).build().await.expect("a connection");
@@ -101,14 +101,14 @@ impl Bare {
         })
     }
 
-    /// Takes the signals of that many lives.
-    pub async fn take(&mut self, lives: usize, read: Read) {
+    /// Takes the signals of this many runs.
+    pub async fn take(&mut self, runs: usize, read: Read) {
         let (mut taken, mut changes) = (0, 0);
-        while taken < lives * LIFE {
+        while taken < runs * RUN {
             let next = poll_fn(|cx| Pin::new(&mut self.messages).poll_next(cx));
             let message = patient(next).await.expect("a message").expect("a message");
             if message.message_type() != Type::Signal {
-                continue; // the answers to what was asked to subscribe
+                continue; // answers to the subscription's calls
             }
             taken += 1;
             changes += match read {
@@ -116,7 +116,7 @@ impl Bare {
                 Read::Body => usize::from(values(&message)),
             };
         }
-        assert_eq!(changes, lives * (LIFE - 4));
+        assert_eq!(changes, runs * (RUN - 4));
     }
 }
 
@@ -132,7 +132,7 @@ fn is_change(message: &Message) -> bool {
     header.path().is_some() && member.as_str() == "PropertiesChanged"
 }
 
-/// Whether it tells of changes, which are read.
+/// `true` for a signal of changed properties, which are read.
 fn values(message: &Message) -> bool {
     let header = message.header();
     let body = message.body();

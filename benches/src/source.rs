@@ -1,4 +1,4 @@
-//! A source that tells what it is fed, and a inspector that shows the rows it is given.
+//! A source that emits the signals it is fed, and an inspector that lists the rows it is given.
 
 use std::{
     collections::VecDeque,
@@ -14,43 +14,44 @@ use runtide_core::{
 };
 use tokio::sync::mpsc;
 
-/// The feeding end.
+/// The feeding end of a [`Scripted`] source.
 #[derive(Clone, Debug)]
 pub struct Feed {
     signals: mpsc::UnboundedSender<Vec<Signal>>,
-    looks: Arc<Looks>,
+    scheduled: Arc<Scheduled>,
 }
 
 impl Feed {
-    /// Signals that the source hands over in one batch.
-    pub fn tell(&self, signals: Vec<Signal>) {
+    /// Emits signals, which the source hands over in one batch.
+    pub fn emit(&self, signals: Vec<Signal>) {
         self.signals.send(signals).expect("the source is there");
     }
 
-    /// What the next look shows. It is given away: nothing of it stays here.
-    pub fn will_show(&self, rows: Vec<Arc<Instance>>) {
-        self.looks.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(rows);
+    /// Sets the rows of the next listing, which takes them.
+    pub fn will_list(&self, rows: Vec<Arc<Instance>>) {
+        self.scheduled.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(rows);
     }
 }
 
+/// Rows of the next listings.
 #[derive(Debug, Default)]
-struct Looks(Mutex<VecDeque<Vec<Arc<Instance>>>>);
+struct Scheduled(Mutex<VecDeque<Vec<Arc<Instance>>>>);
 
-/// The source.
+/// The scripted source.
 #[derive(Debug)]
 pub struct Scripted {
     signals: mpsc::UnboundedReceiver<Vec<Signal>>,
-    looks: Arc<Looks>,
+    scheduled: Arc<Scheduled>,
 }
 
 impl Scripted {
-    /// A driver on such a source, for one run, and its feed.
+    /// A driver on such a source, for one run, and the source's feed.
     pub fn driver(backend: &BackendId, options: DriverOptions) -> (Driver, Feed) {
-        let (signals, told) = mpsc::unbounded_channel();
-        let looks = Arc::<Looks>::default();
-        let source = Mutex::new(Some(Self { signals: told, looks: Arc::clone(&looks) }));
+        let (signals, receiver) = mpsc::unbounded_channel();
+        let scheduled = Arc::<Scheduled>::default();
+        let source = Mutex::new(Some(Self { signals: receiver, scheduled: Arc::clone(&scheduled) }));
         let make = move || source.lock().unwrap_or_else(PoisonError::into_inner).take().expect("one run");
-        (Driver::new(backend.clone(), options, make), Feed { signals, looks })
+        (Driver::new(backend.clone(), options, make), Feed { signals, scheduled })
     }
 }
 
@@ -71,7 +72,7 @@ impl Source for Scripted {
     }
 
     fn inspector(&self) -> Arc<dyn Inspector> {
-        Arc::clone(&self.looks) as Arc<dyn Inspector>
+        Arc::clone(&self.scheduled) as Arc<dyn Inspector>
     }
 
     fn max_silence(&self) -> Option<Duration> {
@@ -84,7 +85,7 @@ impl Source for Scripted {
 }
 
 #[async_trait]
-impl Inspector for Looks {
+impl Inspector for Scheduled {
     async fn list(&self, _detail: Detail) -> Result<Listing> {
         let rows = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         rows.map(Listing::complete).ok_or_else(|| Error::new(ErrorKind::Unexpected, "bench.snapshot", "no look is due"))

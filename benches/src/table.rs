@@ -1,4 +1,4 @@
-//! The table that a bench ends with, in Markdown.
+//! [`Table`]: the result of a bench, in Markdown.
 
 /// Rows of text.
 #[derive(Debug)]
@@ -7,17 +7,17 @@ pub struct Table {
 }
 
 impl Table {
-    /// With these heads.
+    /// A table with these heads.
     pub fn new<const COLUMNS: usize>(heads: [&str; COLUMNS]) -> Self {
         Self { rows: vec![heads.map(str::to_owned).to_vec()] }
     }
 
-    /// One more row.
+    /// Adds a row.
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.rows.push(cells.into_iter().collect());
     }
 
-    /// Prints it, aligned.
+    /// Prints the table, aligned.
     pub fn print(&self) {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
@@ -60,7 +60,7 @@ pub fn millis(seconds: f64) -> String {
     format!("{:.1} ms", seconds * 1e3)
 }
 
-/// Seconds in the unit that suits.
+/// Seconds in a suitable unit.
 pub fn span(seconds: f64) -> String {
     match seconds {
         seconds if seconds >= 1.0 => format!("{seconds:.2} s"),
@@ -69,7 +69,7 @@ pub fn span(seconds: f64) -> String {
     }
 }
 
-/// Bytes, in the unit that suits.
+/// Bytes in a suitable unit.
 pub fn bytes(value: f64) -> String {
     match value {
         value if value >= 1_073_741_824.0 => format!("{:.2} GiB", value / 1_073_741_824.0),

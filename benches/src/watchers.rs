@@ -1,5 +1,5 @@
-//! Two ways to follow a daemon's events: Runtide's watch, and bollard's bare stream. Both check that every message arrives,
-//! and in order.
+//! Two ways to follow a daemon's events: Runtide's watch, and bollard's bare stream. Both check that every message arrives
+//! in order.
 
 use std::{
     future::Future,
@@ -18,7 +18,7 @@ use tokio::runtime::Runtime;
 /// Events that the consumer takes at a time.
 const TAKE: usize = 256;
 
-/// A message that has not come by then never will.
+/// Deadline of a message; longer than any.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Runtide on this socket. The daemon may be silent for as long as the peers take their turns.
@@ -33,7 +33,7 @@ pub fn bollard(socket: &Path) -> Docker {
     Docker::connect_with_unix(socket, 120, API_DEFAULT_VERSION).expect("a client")
 }
 
-/// Runtide's watch: normalized events, in order, behind a bracket.
+/// Runtide's watch: normalized events, in order, after a resync.
 pub struct Watch {
     _backend: DockerBackend,
     stream: EventStream,
@@ -41,7 +41,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watches, up to the end of the first bracket.
+    /// Watches, up to the end of the first resync.
     pub fn open(runtime: &Runtime, socket: &Path) -> Self {
         let backend = runtide(socket);
         let stream = runtime.block_on(async {
@@ -57,14 +57,14 @@ impl Watch {
         Self { _backend: backend, stream, last: SystemTime::UNIX_EPOCH }
     }
 
-    /// Takes that many reported facts; `seen` is told the daemon's time of each.
+    /// Takes this many reported facts; `seen` gets the daemon's time of each.
     pub async fn take(&mut self, count: usize, mut seen: impl FnMut(SystemTime)) {
         let (mut taken, mut events) = (0, Vec::with_capacity(TAKE));
         while taken < count {
             patient(self.stream.next_batch(&mut events, TAKE)).await.expect("an event").expect("an event");
             for event in events.drain(..) {
                 assert!(event.instance().is_some(), "{:?} though nothing went wrong", event.kind);
-                // What comes from a look has no token: it is more than the daemon told.
+                // An event of a listing has no token: the daemon did not report it.
                 let Some(at) = event.native_at.filter(|_| event.token.is_some()) else { continue };
                 assert!(at > self.last, "out of order");
                 self.last = at;
@@ -84,7 +84,7 @@ impl std::fmt::Debug for Watch {
 
 type Messages = Pin<Box<dyn Stream<Item = Result<EventMessage, bollard::errors::Error>>>>;
 
-/// bollard's stream: messages as the daemon shaped them, no list, no gap ever noticed.
+/// bollard's stream: messages in the daemon's form, without a list and without a check for gaps.
 pub struct Bare {
     stream: Messages,
     last: i64,
@@ -96,16 +96,16 @@ impl Bare {
         Self { stream: Box::pin(bollard(socket).events(None)), last: 0 }
     }
 
-    /// Sends the request, which it does not do before somebody waits for a message.
+    /// Sends the request, which the stream does only when it is polled.
     pub fn open(&mut self, runtime: &Runtime) {
         let first = async {
             let waited = tokio::time::timeout(Duration::from_millis(200), self.next()).await;
-            assert!(waited.is_err(), "nothing was told yet");
+            assert!(waited.is_err(), "no event was reported yet");
         };
         runtime.block_on(first);
     }
 
-    /// Takes that many messages.
+    /// Takes this many messages.
     pub async fn take(&mut self, count: usize, mut seen: impl FnMut(SystemTime)) {
         for _ in 0..count {
             let message = patient(self.next()).await.expect("a message").expect("a message");
@@ -127,7 +127,7 @@ impl std::fmt::Debug for Bare {
     }
 }
 
-/// A deadline that costs nothing where the answer is at hand.
+/// A deadline that costs nothing if the answer is ready.
 pub(crate) async fn patient<T>(work: impl Future<Output = T>) -> T {
     let mut work = std::pin::pin!(work);
     let at_hand = std::future::poll_fn(|cx: &mut Context<'_>| Poll::Ready(work.as_mut().poll(cx))).await;

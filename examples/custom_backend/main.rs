@@ -1,4 +1,4 @@
-//! A backend of one's own ([`folder`], under 100 lines), run through the same printing as `watch`:
+//! A custom backend ([`folder`], under 100 lines), printed like `watch`:
 //! `cargo run --example custom_backend`.
 
 mod folder;
@@ -7,13 +7,13 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 use runtide_core::{InstanceFilter, RuntimeBackend, WatchOptions};
-use runtide_examples::{Output, events, folder_life, note, run};
+use runtide_examples::{Output, events, folder_churn, note, run};
 
 /// Watch a folder: each file in it is an instance, and its text the state, as "running" or "stopped 0".
 #[derive(Debug, Parser)]
 #[command(name = "custom_backend")]
 struct Args {
-    /// The folder; without it, one is made for the time being, and things happen in it
+    /// The folder; without it, a temporary one whose files change
     #[arg(long, value_name = "PATH")]
     folder: Option<PathBuf>,
     #[command(flatten)]
@@ -22,10 +22,10 @@ struct Args {
 
 fn main() -> ExitCode {
     run(async |args: Args| {
-        let own = tempfile::tempdir()?; // gone when this ends
+        let own = tempfile::tempdir()?; // removed at the end
         let path = args.folder.clone().unwrap_or_else(|| own.path().to_owned());
         if args.folder.is_none() {
-            folder_life(&path)?;
+            folder_churn(&path)?;
         }
         let hint = format!("Try it: echo running > {}", path.join("me").display());
         let backend = folder::FolderBackend::new(path);

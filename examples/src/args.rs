@@ -7,42 +7,42 @@ use runtide_core::{Detail, InstanceFilter, LabelMatch, ListOptions, RuntimeKind,
 
 use crate::duration;
 
-/// Which runtime, and where.
+/// The runtime to use, and its address.
 #[derive(Args, Clone, Debug, Default)]
-pub struct Place {
+pub struct Target {
     /// The runtime: auto, memory, docker, systemd; auto takes the Docker that answers on this machine, else memory
     #[arg(long, value_name = "KIND", default_value = "auto")]
     pub backend: Choice,
-    /// Where Docker listens, as unix:///path or tcp://host:port; implies --backend docker
+    /// The address of Docker, as unix:///path or tcp://host:port; implies --backend docker
     #[arg(long, value_name = "ENDPOINT")]
     pub host: Option<String>,
-    /// Which systemd.
+    /// The systemd to use.
     #[command(flatten)]
     pub systemd: Systemd,
-    /// Say who was asked, and what became of it
+    /// Print every runtime that was asked, and its answer
     #[arg(short, long)]
     pub verbose: bool,
 }
 
-/// Which systemd. What is not told, the environment says as it does to `systemctl`.
+/// The systemd to use. The environment has the defaults, as for `systemctl`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Systemd {
     /// The bus of systemd, as unix:path=/path or tcp:host=name,port=number; implies systemd. Else the system's own, or
     /// DBUS_SYSTEM_BUS_ADDRESS; with RUNTIDE_SYSTEMD=user the user's
     #[arg(long, value_name = "ADDRESS")]
     pub bus: Option<String>,
-    /// Where the file system of that systemd is seen from here, as of a container; implies systemd. Else /
+    /// The root of that systemd's file system as this process sees it, as of a container; implies systemd. Else /
     #[arg(long, value_name = "FOLDER")]
     pub root: Option<PathBuf>,
 }
 
-/// What `--backend` says.
+/// Value of `--backend`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
-    /// What answers on this machine.
+    /// A runtime that answers on this machine.
     #[default]
     Auto,
-    /// This one.
+    /// The runtime of this kind.
     Kind(RuntimeKind),
 }
 
@@ -59,7 +59,7 @@ impl FromStr for Choice {
     }
 }
 
-/// Which instances, and how closely.
+/// The instances to show, and their detail.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Wanted {
     /// Only instances with this label: KEY or KEY=VALUE; several must all hold
@@ -68,28 +68,28 @@ pub struct Wanted {
     /// Only instances of this name; several: any of them
     #[arg(long, value_name = "NAME")]
     pub name: Vec<String>,
-    /// Look closely at each: start times, exact exits, restarts; may cost one request per instance
+    /// Inspect each one: start times, exact exits, restarts; may cost one request per instance
     #[arg(long)]
     pub full: bool,
 }
 
 impl Wanted {
-    /// As a filter.
+    /// The filter of the options.
     pub fn filter(&self) -> InstanceFilter {
         InstanceFilter::default().with_labels(self.filter.clone()).with_names(self.name.clone())
     }
 
-    /// How closely.
+    /// The detail of the options.
     pub fn detail(&self) -> Detail {
         if self.full { Detail::Full } else { Detail::Summary }
     }
 
-    /// For a watch.
+    /// Options of a watch.
     pub fn watch_options(&self) -> WatchOptions {
         WatchOptions::default().with_filter(self.filter()).with_detail(self.detail())
     }
 
-    /// For a list.
+    /// Options of a list.
     pub fn list_options(&self) -> ListOptions {
         ListOptions::default().with_filter(self.filter()).with_detail(self.detail())
     }
@@ -104,7 +104,7 @@ fn label(text: &str) -> Result<LabelMatch, String> {
     }
 }
 
-/// How events are printed, and for how long.
+/// Form and duration of the output.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Output {
     /// End after this time, as 500ms, 10s, 5m or 1h30m; without it, Ctrl-C ends it
@@ -120,14 +120,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_runtimes_are_read_loosely() {
+    fn names_of_runtimes_are_parsed_leniently() {
         assert_eq!("AUTO".parse(), Ok(Choice::Auto));
         assert_eq!("mem".parse(), Ok(Choice::Kind(RuntimeKind::Memory)));
         assert_eq!("k8s".parse(), Ok(Choice::Kind(RuntimeKind::Kubernetes)));
     }
 
     #[test]
-    fn an_unknown_runtime_is_answered_with_what_is_accepted() {
+    fn an_unknown_runtime_is_refused_with_the_accepted_ones() {
         let error = "dokcer".parse::<Choice>().unwrap_err();
         assert!(error.starts_with("'dokcer' is not a runtime"), "{error}");
         for accepted in ["auto", "memory", "docker", "podman"] {

@@ -1,4 +1,4 @@
-//! Which runtime to use: the one that was asked for, or what answers on this machine.
+//! The choice of a runtime: the requested one, or one that answers on this machine.
 
 use std::{
     future,
@@ -11,61 +11,61 @@ use runtide_docker::{Candidate, Config, Detection, DockerBackend, Endpoint, Orig
 use runtide_memory::{MemoryBackend, MemoryRuntime, RuntimeOptions};
 use runtide_systemd::SystemdBackend;
 
-use crate::{Choice, Place, Stop, note, stop::describe, systemd};
+use crate::{Choice, Stop, Target, note, stop::describe, systemd};
 
-/// For whoever is asked whether they are there.
+/// Deadline of a runtime's answer.
 const DEADLINE: Duration = Duration::from_secs(3);
 
-/// Of the scripted life.
+/// Seed of the scripted runtime.
 const SEED: u64 = 7;
 
 /// The backend that `--backend`, `--host`, `--bus` and `--root` ask for.
 ///
-/// A watch would wait for a daemon that is not up yet. Somebody who tries an example wants to know at once, so what is
-/// asked for by name must answer.
+/// A watch would wait for a daemon that is not up yet. The user of an example wants to know at once, so a runtime that is
+/// requested by name must answer.
 ///
 /// # Errors
-/// `Refused`, with what to do.
-pub async fn choose(place: &Place) -> Result<Arc<dyn RuntimeBackend>, Stop> {
-    if let Some(option) = place.systemd.told() {
-        return match (&place.backend, &place.host) {
+/// `Refused`, with advice.
+pub async fn choose(target: &Target) -> Result<Arc<dyn RuntimeBackend>, Stop> {
+    if let Some(option) = target.systemd.first_given() {
+        return match (&target.backend, &target.host) {
             (_, Some(_)) => Err(Stop::refused(format_args!("{option} is for systemd, and --host for docker"))),
-            (Choice::Auto | Choice::Kind(RuntimeKind::Systemd), None) => systemd(place).await,
+            (Choice::Auto | Choice::Kind(RuntimeKind::Systemd), None) => systemd(target).await,
             (Choice::Kind(kind), None) => Err(Stop::refused(format_args!("{option} is for systemd, not for {kind}"))),
         };
     }
-    match (&place.backend, &place.host) {
+    match (&target.backend, &target.host) {
         (Choice::Auto | Choice::Kind(RuntimeKind::Docker), Some(host)) => {
             let endpoint: Endpoint = host.parse()?;
-            docker(Config::default().with_endpoint(endpoint), place).await
+            docker(Config::default().with_endpoint(endpoint), target).await
         }
         (Choice::Kind(kind), Some(_)) => Err(Stop::refused(format_args!("--host is for docker, not for {kind}"))),
-        (Choice::Kind(RuntimeKind::Docker), None) => match find(place).await {
-            Detection { chosen: Some(config), .. } => docker(config, place).await,
-            Detection { candidates, .. } => Err(Stop::refused(nobody(&candidates))),
+        (Choice::Kind(RuntimeKind::Docker), None) => match find(target).await {
+            Detection { chosen: Some(config), .. } => docker(config, target).await,
+            Detection { candidates, .. } => Err(Stop::refused(refusal_of(&candidates))),
         },
         (Choice::Kind(RuntimeKind::Memory), None) => memory(),
-        (Choice::Kind(RuntimeKind::Systemd), None) => systemd(place).await,
+        (Choice::Kind(RuntimeKind::Systemd), None) => systemd(target).await,
         (Choice::Kind(kind), None) => {
             Err(Stop::refused(format_args!("this build has no backend for {kind}; it has memory, docker and systemd")))
         }
-        (Choice::Auto, None) => match find(place).await {
-            Detection { chosen: Some(config), .. } => docker(config, place).await,
+        (Choice::Auto, None) => match find(target).await {
+            Detection { chosen: Some(config), .. } => docker(config, target).await,
             Detection { candidates, .. } => {
-                let telling = |one: &&Candidate| !place.verbose && (is_named(one) || is_there(one));
-                for candidate in candidates.iter().filter(telling) {
+                let is_shown = |one: &&Candidate| !target.verbose && (is_named(one) || is_present(one));
+                for candidate in candidates.iter().filter(is_shown) {
                     note(format_args!("not used: {candidate}"));
                 }
-                note("No runtime answers on this machine; this is the one in memory, with a scripted life.");
+                note("No runtime answers on this machine; this is the one in memory, with scripted events.");
                 memory()
             }
         },
     }
 }
 
-async fn find(place: &Place) -> Detection {
+async fn find(target: &Target) -> Detection {
     let found = runtide_docker::detect(DEADLINE).await;
-    if place.verbose {
+    if target.verbose {
         for candidate in &found.candidates {
             note(format_args!("asked: {candidate}"));
         }
@@ -73,80 +73,80 @@ async fn find(place: &Place) -> Detection {
     found
 }
 
-async fn docker(config: Config, place: &Place) -> Result<Arc<dyn RuntimeBackend>, Stop> {
+async fn docker(config: Config, target: &Target) -> Result<Arc<dyn RuntimeBackend>, Stop> {
     let endpoint = config.endpoint.clone();
     let backend = DockerBackend::new(config)?;
     let refused =
         |error: &Error| Stop::refused(format_args!("{endpoint}: {}{}", describe(error), advice(error.kind())));
-    answering(&backend, place).await.map_err(|error| refused(&error))?;
+    answering(&backend, target).await.map_err(|error| refused(&error))?;
     Ok(Arc::new(backend))
 }
 
-async fn systemd(place: &Place) -> Result<Arc<dyn RuntimeBackend>, Stop> {
-    let config = place.systemd.config()?;
+async fn systemd(target: &Target) -> Result<Arc<dyn RuntimeBackend>, Stop> {
+    let config = target.systemd.config()?;
     let backend = SystemdBackend::new(config.clone())?;
-    answering(&backend, place).await.map_err(|error| systemd::refusal(&config, &error))?;
+    answering(&backend, target).await.map_err(|error| systemd::refusal(&config, &error))?;
     Ok(Arc::new(backend))
 }
 
-/// Whether it answers in time.
-async fn answering(backend: &dyn RuntimeBackend, place: &Place) -> runtide_core::Result<()> {
+/// Checks that it answers in time.
+async fn answering(backend: &dyn RuntimeBackend, target: &Target) -> runtide_core::Result<()> {
     let answer = tokio::time::timeout(DEADLINE, backend.connect()).await.unwrap_or_else(|_| {
         Err(Error::new(ErrorKind::Timeout, "example.connect", format!("no answer within {DEADLINE:?}")))
     });
     let info = answer?;
-    if place.verbose {
+    if target.verbose {
         let api = info.api_version.map(|api| format!(", API {api}")).unwrap_or_default();
         note(format_args!("{}: {} {}{api}, at {}", info.backend, info.kind, info.version, info.endpoint));
     }
     Ok(())
 }
 
-/// A life that begins with this process, the same each time, and ends with it.
+/// A scripted runtime that begins and ends with this process; its script is the same each time.
 fn memory() -> Result<Arc<dyn RuntimeBackend>, Stop> {
     let began = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    // Ids of its own: for a journal, the runtime of the last process was another one.
+    // Each process has its own ids: for a journal, the runtime of the last process was another one.
     let options = RuntimeOptions::default().with_facts(10_000_usize).with_seed(began.as_secs() % 1_000_000 + 1);
-    let life = MemoryRuntime::with_options(options).live_by_script(SEED);
-    let backend = MemoryBackend::new(runtide_memory::Config::default(), life.runtime().clone())?;
+    let script = MemoryRuntime::with_options(options).live_by_script(SEED);
+    let backend = MemoryBackend::new(runtide_memory::Config::default(), script.runtime().clone())?;
     tokio::spawn(async move {
-        let _lives = life;
+        let _script = script;
         future::pending::<()>().await;
     });
     Ok(Arc::new(backend))
 }
 
-/// What to do about it. A denied socket says so itself.
+/// Advice for an error. A denied socket has its own in the message.
 fn advice(kind: ErrorKind) -> &'static str {
     match kind {
         ErrorKind::Unavailable | ErrorKind::Timeout => {
-            "; start the daemon, or say where it listens with --host or DOCKER_HOST"
+            "; start the daemon, or name its address with --host or DOCKER_HOST"
         }
         ErrorKind::Unauthenticated => "; set DOCKER_CERT_PATH to the folder with this client's certificate",
         _ => "",
     }
 }
 
-/// Why nobody was chosen, by the one whose answer helps most: who was named, or else who is there and refused.
-fn nobody(candidates: &[Candidate]) -> String {
+/// The refusal of the candidate that helps most: a named one, or else one that is present and refused.
+fn refusal_of(candidates: &[Candidate]) -> String {
     let named = candidates.iter().find(|one| is_named(one));
-    match named.or_else(|| candidates.iter().find(|one| is_there(one))) {
+    match named.or_else(|| candidates.iter().find(|one| is_present(one))) {
         Some(one) => format!("{one}{}", advice(failed(one).unwrap_or(ErrorKind::Unavailable))),
         None => format!(
-            "no Docker daemon answers in any of the {} places where one may listen (-v lists them){}",
+            "no Docker daemon answers at any of the {} addresses where one may listen (-v lists them){}",
             candidates.len(),
             advice(ErrorKind::Unavailable)
         ),
     }
 }
 
-/// Whether the user named it.
+/// The user named this candidate.
 fn is_named(candidate: &Candidate) -> bool {
     matches!(candidate.origin, Origin::Environment | Origin::Context)
 }
 
-/// Whether something is there that did not let us in or did not make sense.
-fn is_there(candidate: &Candidate) -> bool {
+/// A server is present that refused the request, or whose answer was invalid.
+fn is_present(candidate: &Candidate) -> bool {
     failed(candidate).is_some_and(|kind| kind != ErrorKind::Unavailable)
 }
 
@@ -161,44 +161,44 @@ fn failed(candidate: &Candidate) -> Option<ErrorKind> {
 mod tests {
     use super::*;
 
-    fn place(backend: &str, host: Option<&str>) -> Place {
-        Place { backend: backend.parse().unwrap(), host: host.map(str::to_owned), ..Place::default() }
+    fn target(backend: &str, host: Option<&str>) -> Target {
+        Target { backend: backend.parse().unwrap(), host: host.map(str::to_owned), ..Target::default() }
     }
 
-    async fn refusal(place: Place) -> String {
-        match choose(&place).await {
+    async fn refusal(target: Target) -> String {
+        match choose(&target).await {
             Err(Stop::Refused(line)) => line,
             other => panic!("{other:?}"),
         }
     }
 
     #[tokio::test]
-    async fn memory_is_always_there() {
-        let backend = choose(&place("memory", None)).await.unwrap();
+    async fn memory_is_always_available() {
+        let backend = choose(&target("memory", None)).await.unwrap();
         assert_eq!(backend.kind(), RuntimeKind::Memory);
         assert!(!backend.list_instances(runtide_core::ListOptions::default()).await.unwrap().instances.is_empty());
     }
 
     #[tokio::test]
     async fn a_runtime_without_a_backend_in_this_build_is_refused() {
-        assert!(refusal(place("k8s", None)).await.contains("no backend for kubernetes"));
-        assert!(refusal(place("memory", Some("unix:///x"))).await.contains("--host is for docker"));
+        assert!(refusal(target("k8s", None)).await.contains("no backend for kubernetes"));
+        assert!(refusal(target("memory", Some("unix:///x"))).await.contains("--host is for docker"));
     }
 
     #[tokio::test]
-    async fn a_daemon_that_is_asked_for_must_answer() {
+    async fn a_requested_daemon_must_answer() {
         for backend in ["auto", "docker"] {
-            let line = refusal(place(backend, Some("unix:///nonexistent/docker.sock"))).await;
+            let line = refusal(target(backend, Some("unix:///nonexistent/docker.sock"))).await;
             assert!(line.contains("unix:///nonexistent/docker.sock") && line.contains("--host"), "{line}");
         }
-        assert!(refusal(place("docker", Some("ssh://host"))).await.contains("ssh"));
+        assert!(refusal(target("docker", Some("ssh://host"))).await.contains("ssh"));
     }
 
     #[tokio::test]
-    async fn a_systemd_that_is_asked_for_must_answer() {
+    async fn a_requested_systemd_must_answer() {
         let bus = |backend, bus: &str| {
             let systemd = crate::Systemd { bus: Some(bus.to_owned()), root: None };
-            Place { systemd, ..place(backend, None) }
+            Target { systemd, ..target(backend, None) }
         };
         for backend in ["auto", "systemd"] {
             let line = refusal(bus(backend, "unix:path=/nonexistent/bus")).await;
@@ -206,7 +206,7 @@ mod tests {
         }
         assert!(refusal(bus("docker", "unix:path=/x")).await.contains("--bus is for systemd, not for docker"));
         assert!(refusal(bus("systemd", "autolaunch:")).await.contains("autolaunch"));
-        let both = Place { host: Some("unix:///x".to_owned()), ..bus("auto", "unix:path=/x") };
+        let both = Target { host: Some("unix:///x".to_owned()), ..bus("auto", "unix:path=/x") };
         assert!(refusal(both).await.contains("--host for docker"));
     }
 }

@@ -1,13 +1,13 @@
-//! Durations as people write them.
+//! Parsers of durations and times, as people write them.
 
 use std::time::{Duration, SystemTime};
 
 use jiff::{SignedDuration, Timestamp};
 
-/// `500ms`, `10s`, `5m`, `1h30m`.
+/// Parses a duration: `500ms`, `10s`, `5m`, `1h30m`.
 ///
 /// # Errors
-/// What is expected, in one line.
+/// The expected form, in one line.
 pub fn parse(text: &str) -> Result<Duration, String> {
     text.parse::<SignedDuration>()
         .ok()
@@ -15,10 +15,10 @@ pub fn parse(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "expected a number and its unit, as 500ms, 10s, 5m or 1h30m".to_owned())
 }
 
-/// A time: so long ago (`10m`), or as RFC 3339 writes it (`2025-01-31T12:00:00Z`).
+/// Parses a time: relative to now (`10m` ago), or in RFC 3339 (`2025-01-31T12:00:00Z`).
 ///
 /// # Errors
-/// It is neither, in one line.
+/// The expected forms, in one line.
 pub fn ago(text: &str) -> Result<SystemTime, String> {
     let wrong = || "expected how long ago, as 10s, 5m or 1h30m, or a time, as 2025-01-31T12:00:00Z".to_owned();
     match parse(text) {
@@ -44,9 +44,9 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_told_or_counted_from_now() {
-        let told = ago("1970-01-01T00:01:00Z").unwrap();
-        assert_eq!(told, SystemTime::UNIX_EPOCH + Duration::from_secs(60));
+    fn a_time_is_absolute_or_relative_to_now() {
+        let absolute = ago("1970-01-01T00:01:00Z").unwrap();
+        assert_eq!(absolute, SystemTime::UNIX_EPOCH + Duration::from_secs(60));
         let minute = ago("1m").unwrap().elapsed().unwrap();
         assert!((Duration::from_secs(60)..Duration::from_secs(120)).contains(&minute), "{minute:?}");
         for text in ["", "yesterday", "-1m", "2025-01-31"] {

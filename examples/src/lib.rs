@@ -3,7 +3,7 @@
 mod args;
 mod backend;
 mod duration;
-mod folder_life;
+mod folder_churn;
 mod line;
 mod print;
 mod progress;
@@ -14,10 +14,10 @@ mod systemd;
 mod table;
 
 pub use self::{
-    args::{Choice, Output, Place, Systemd, Wanted},
+    args::{Choice, Output, Systemd, Target, Wanted},
     backend::choose,
     duration::{ago, parse as duration},
-    folder_life::folder_life,
+    folder_churn::folder_churn,
     print::{events, events_after},
     progress::{Progress, log_files},
     run::run,
@@ -25,9 +25,9 @@ pub use self::{
     table::instances,
 };
 
-/// One line for people, on stderr, so that stdout stays what was asked for.
+/// Prints one line for people on stderr; stdout has only the requested output.
 pub fn note(line: impl std::fmt::Display) {
     use std::io::Write as _;
-    // Nobody is left to be told if stderr is closed.
+    // If stderr is closed, there is no other place for the note.
     let _ = writeln!(anstream::stderr(), "{line}");
 }

@@ -1,4 +1,4 @@
-//! Events as lines for people.
+//! [`Lines`]: events as lines for people.
 
 use std::sync::Arc;
 
@@ -10,17 +10,18 @@ use runtide_core::{
 
 use crate::show::{self, cell, changes, clean, shorten};
 
-/// Columns grow with what they show, up to this.
+/// Most characters of a column; it grows with its content.
 const NAME: usize = 32;
 const STATE: usize = 20;
 const PORTS: usize = 32;
 
-/// Turns events into lines. It keeps a table of its own, to say what was before.
+/// Formats events as lines. It keeps its own table, for the values before a change.
 pub(crate) struct Lines {
     zone: TimeZone,
     filter: InstanceFilter,
     table: InstanceTable,
-    bracket: Option<Gap>,
+    /// Gap of an open resync.
+    resync: Option<Gap>,
     name: usize,
     state: usize,
     ports: usize,
@@ -32,20 +33,20 @@ impl Lines {
             zone,
             filter,
             table: InstanceTable::default(),
-            bracket: None,
+            resync: None,
             name: "metrics-board-1".len(),
             state: "running (unhealthy)".len(),
             ports: "127.0.0.1:80->80".len(),
         }
     }
 
-    /// Where so much is known already.
+    /// Starts with this table.
     pub(crate) fn after(mut self, known: InstanceTable) -> Self {
         self.table = known;
         self
     }
 
-    /// Appends what is to be said of an event, each line with its end.
+    /// Appends the lines of an event.
     pub(crate) fn event(&mut self, event: &RuntimeEvent, out: &mut String) {
         let before = event.instance().and_then(|now| self.table.get(&event.backend, &now.id)).cloned();
         let steps = self.table.apply(event);
@@ -70,19 +71,19 @@ impl Lines {
             }
             RuntimeEventKind::BackendDisconnected { cause } => {
                 let style = AnsiColor::Red.on_default().bold();
-                self.bracket = None;
+                self.resync = None;
                 self.say(event, "disconnected", style, &outage(cause.as_ref()), out);
             }
             RuntimeEventKind::BackendReconnected { continuity } => {
                 let news = match continuity {
                     Continuity::Resumed => "nothing was missed",
-                    _ => "what happened meanwhile was not told: a look at everything follows",
+                    _ => "the events since were not reported: a re-list follows",
                 };
                 self.say(event, "reconnected", AnsiColor::Green.on_default().bold(), news, out);
             }
-            RuntimeEventKind::ResyncBegin { gap } => self.bracket = Some(*gap),
+            RuntimeEventKind::ResyncBegin { gap } => self.resync = Some(*gap),
             RuntimeEventKind::ResyncEnd => {
-                let Some(gap) = self.bracket.take() else { return };
+                let Some(gap) = self.resync.take() else { return };
                 let dim = Style::new().dimmed();
                 let there = self.table.of(&event.backend).count();
                 let there = if there == 1 { "1 instance".to_owned() } else { format!("{there} instances") };
@@ -93,7 +94,7 @@ impl Lines {
                     self.instance(event, row.change, row.style, row.shown, &row.detail, out);
                 }
             }
-            // The rows of a bracket are shown at its end.
+            // The rows of a resync are printed at its end.
             _ => {}
         }
     }
@@ -153,7 +154,7 @@ impl Lines {
     }
 }
 
-/// One row below the line of a bracket.
+/// One row below the line of a resync.
 struct Row<'a> {
     change: &'static str,
     style: Style,
@@ -162,13 +163,13 @@ struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    /// What a comparison shows has words of its own: nobody reported it.
+    /// The row of a net effect. It has its own words, since the runtime reported no such event.
     fn of(step: &'a runtide_core::Transition, gap: Gap, filter: &InstanceFilter) -> Option<Self> {
         let row = |change, style, shown, detail| Some(Self { change, style, shown, detail });
         match (&step.before, &step.after) {
             (None, Some(now)) if gap == Gap::Initial => row("present", Style::new().dimmed(), now, String::new()),
             (None, Some(now)) => row("appeared", AnsiColor::Green.on_default(), now, String::new()),
-            // It had changed out of the filter: that it is not shown says nothing.
+            // It no longer matched the filter, so its absence says nothing.
             (Some(last), None) if !filter.matches(last) => None,
             (Some(last), None) => row("gone", AnsiColor::Red.on_default(), last, String::new()),
             (Some(before), Some(now)) => {
@@ -201,7 +202,7 @@ fn why(gap: Gap) -> String {
     }
 }
 
-/// `docker:/a/long/path/docker.sock` keeps its kind and its end.
+/// Shortens `docker:/a/long/path/docker.sock` to its kind and its end.
 fn shorten_id(id: &str) -> String {
     const MOST: usize = 24;
     let length = id.chars().count();
@@ -223,15 +224,15 @@ mod tests {
 
     use super::*;
 
-    /// Tells events as a driver does, and reads the lines without their colours.
-    struct Teller(Lines, u64);
+    /// Emits events as a driver does, and returns the lines without their colours.
+    struct Emitter(Lines, u64);
 
-    impl Teller {
+    impl Emitter {
         fn new() -> Self {
             Self(Lines::new(TimeZone::UTC, InstanceFilter::default().with_names(["web".to_owned()])), 0)
         }
 
-        fn tell(&mut self, kind: RuntimeEventKind) -> String {
+        fn emit(&mut self, kind: RuntimeEventKind) -> String {
             self.1 += 1;
             let at = SystemTime::UNIX_EPOCH + Duration::from_millis(3_723_004);
             let event = RuntimeEvent::new("docker:local".into(), Cursor::new("e".into(), self.1, None), at, kind);
@@ -240,12 +241,12 @@ mod tests {
             anstream::adapter::strip_str(&out).to_string()
         }
 
-        fn bracket(&mut self, gap: Gap, rows: &[Arc<Instance>]) -> String {
-            let mut out = self.tell(RuntimeEventKind::ResyncBegin { gap });
+        fn resync(&mut self, gap: Gap, rows: &[Arc<Instance>]) -> String {
+            let mut out = self.emit(RuntimeEventKind::ResyncBegin { gap });
             for row in rows {
-                out += &self.tell(RuntimeEventKind::Present(Arc::clone(row)));
+                out += &self.emit(RuntimeEventKind::Present(Arc::clone(row)));
             }
-            out + &self.tell(RuntimeEventKind::ResyncEnd)
+            out + &self.emit(RuntimeEventKind::ResyncEnd)
         }
     }
 
@@ -254,63 +255,63 @@ mod tests {
     }
 
     #[test]
-    fn the_first_bracket_is_a_count_and_its_rows() {
-        let out = Teller::new().bracket(Gap::Initial, &[web(InstanceState::Running)]);
+    fn the_first_resync_is_a_count_and_its_rows() {
+        let out = Emitter::new().resync(Gap::Initial, &[web(InstanceState::Running)]);
         let lines: Vec<&str> = out.lines().collect();
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[0], "01:02:03.004  docker:local  resync        1 instance; the watch begins");
         assert!(lines[1].starts_with("01:02:03.004  docker:local  present       web "), "{out}");
-        assert!(lines[1].ends_with("running              -"), "nobody saw its ports: {out}");
+        assert!(lines[1].ends_with("running              -"), "its ports are unknown: {out}");
     }
 
     #[test]
-    fn a_later_bracket_shows_only_what_differs_and_in_words_of_its_own() {
-        let mut teller = Teller::new();
-        teller.bracket(Gap::Initial, &[web(InstanceState::Running)]);
-        let out = teller.bracket(Gap::Disconnected, &[web(InstanceState::Running)]);
+    fn a_later_resync_shows_only_net_effects_in_their_own_words() {
+        let mut emitter = Emitter::new();
+        emitter.resync(Gap::Initial, &[web(InstanceState::Running)]);
+        let out = emitter.resync(Gap::Disconnected, &[web(InstanceState::Running)]);
         assert_eq!(out.lines().count(), 1, "{out}");
-        let out = teller.bracket(Gap::HistoryExpired, &[web(InstanceState::Paused)]);
+        let out = emitter.resync(Gap::HistoryExpired, &[web(InstanceState::Paused)]);
         assert!(out.contains("differs") && out.contains("state running -> paused"), "{out}");
-        let out = teller.bracket(Gap::Lagged { dropped: 7 }, &[]);
+        let out = emitter.resync(Gap::Lagged { dropped: 7 }, &[]);
         assert!(out.contains("gone") && out.contains("7 events"), "{out}");
-        let out = teller.bracket(Gap::RuntimeRestarted, &[web(InstanceState::Running)]);
+        let out = emitter.resync(Gap::RuntimeRestarted, &[web(InstanceState::Running)]);
         assert!(out.contains("appeared"), "{out}");
     }
 
     #[test]
-    fn what_left_the_filter_is_not_called_gone() {
-        let mut teller = Teller::new();
-        teller.bracket(Gap::Initial, &[web(InstanceState::Running)]);
+    fn an_instance_that_left_the_filter_is_not_called_gone() {
+        let mut emitter = Emitter::new();
+        emitter.resync(Gap::Initial, &[web(InstanceState::Running)]);
         let mut renamed = Instance::clone(&web(InstanceState::Running));
         renamed.name = "other".to_owned();
         let changed = FieldSet::between(&web(InstanceState::Running), &renamed);
-        let out = teller.tell(RuntimeEventKind::Updated { instance: Arc::new(renamed), changed });
+        let out = emitter.emit(RuntimeEventKind::Updated { instance: Arc::new(renamed), changed });
         assert!(out.contains("name web -> other"), "{out}");
-        assert!(!teller.bracket(Gap::Disconnected, &[]).contains("gone"));
+        assert!(!emitter.resync(Gap::Disconnected, &[]).contains("gone"));
     }
 
     #[test]
     fn an_end_shows_its_exit() {
         let mut ended = Instance::clone(&web(InstanceState::Stopped));
         ended.exit = Some(ExitStatus::code(3));
-        let out = Teller::new().tell(RuntimeEventKind::Stopped(Arc::new(ended)));
+        let out = Emitter::new().emit(RuntimeEventKind::Stopped(Arc::new(ended)));
         assert!(out.contains("stopped") && out.ends_with("exit 3\n"), "{out}");
     }
 
     #[test]
-    fn an_outage_says_why_and_that_it_goes_on() {
-        let mut teller = Teller::new();
+    fn an_outage_is_printed_with_its_cause_and_the_retry() {
+        let mut emitter = Emitter::new();
         let cause = Failure::new(ErrorKind::Unavailable, "docker.events", "the connection\nbroke");
-        let out = teller.tell(RuntimeEventKind::BackendDisconnected { cause: Some(cause) });
+        let out = emitter.emit(RuntimeEventKind::BackendDisconnected { cause: Some(cause) });
         assert!(out.ends_with("disconnected  the connection?broke; trying again\n"), "{out}");
-        let out = teller.tell(RuntimeEventKind::BackendReconnected { continuity: Continuity::Resumed });
+        let out = emitter.emit(RuntimeEventKind::BackendReconnected { continuity: Continuity::Resumed });
         assert!(out.ends_with("nothing was missed\n"), "{out}");
-        assert_eq!(teller.tell(RuntimeEventKind::Bookmark), "");
+        assert_eq!(emitter.emit(RuntimeEventKind::Bookmark), "");
     }
 
     #[test]
     fn a_long_id_keeps_its_kind_and_its_end() {
         assert_eq!(shorten_id("docker:local"), "docker:local");
-        assert_eq!(shorten_id("docker:/home/somebody/.colima/default/docker.sock"), "docker:..ult/docker.sock");
+        assert_eq!(shorten_id("docker:/home/username/.colima/default/docker.sock"), "docker:..ult/docker.sock");
     }
 }

@@ -1,4 +1,4 @@
-//! A watch, printed.
+//! Printing a watch.
 
 use std::{
     future,
@@ -10,7 +10,7 @@ use runtide_core::{EventStream, InstanceFilter, InstanceTable};
 
 use crate::{Output, Stop, line::Lines};
 
-/// Prints events until `--for` is over, until nobody reads any more, or until the watch ends.
+/// Prints events until `--for` is over, until the output has no reader any more, or until the watch ends.
 ///
 /// # Errors
 /// `Unread` for a closed pipe; `Refused` where the watch ends or the output cannot be written.
@@ -18,7 +18,7 @@ pub async fn events(events: EventStream, filter: InstanceFilter, output: &Output
     events_after(InstanceTable::default(), events, filter, output).await
 }
 
-/// [`events`], where so much is known before the first of them.
+/// [`events`], with a table from before the first event.
 ///
 /// # Errors
 /// As [`events`].
@@ -63,7 +63,7 @@ impl Printer {
         }
     }
 
-    /// Whoever reads the pipe has each event at once.
+    /// Prints one event and flushes, so that the reader of a pipe gets it at once.
     fn print(&mut self, event: &runtide_core::RuntimeEvent) -> Result<(), Stop> {
         let mut text = String::new();
         match self {

@@ -1,4 +1,4 @@
-//! How far a look through a log is: a disk that counts what is read.
+//! [`Progress`] of a read through a log: a disk that counts the bytes read.
 
 use std::{
     io,
@@ -16,7 +16,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Over all segments of a log. A directory that cannot be read is for the work itself to report.
+    /// A bar over all segments of a log. The work itself reports a directory that cannot be read.
     pub fn over(dir: &Path, doing: &'static str) -> Self {
         let bytes = log_files(dir).map_or(0, |sizes| sizes.iter().sum());
         let bar = ProgressBar::new(bytes);
@@ -26,12 +26,12 @@ impl Progress {
         Self { bar }
     }
 
-    /// The operating system's disk, counted.
+    /// The operating system's disk, with its reads counted.
     pub fn disk(&self) -> Arc<dyn Disk> {
         Arc::new(Counted { disk: OsDisk::default(), bar: self.bar.clone() })
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn done(&self) {
         self.bar.finish_and_clear();
     }
@@ -46,7 +46,7 @@ impl Drop for Progress {
 /// The sizes of a log's segments.
 ///
 /// # Errors
-/// What the file system says.
+/// The file system's own error.
 pub fn log_files(dir: &Path) -> io::Result<Vec<u64>> {
     let mut sizes = Vec::new();
     for entry in dir.read_dir()? {

@@ -1,4 +1,4 @@
-//! From the command line to the exit code.
+//! [`run`]: parses the command line, runs the work, and returns the exit code.
 
 use std::process::ExitCode;
 
@@ -6,10 +6,10 @@ use clap::{Parser, error::ErrorKind};
 
 use crate::{Stop, note, show::clean};
 
-/// Wrong usage, and whatever needs the user's hand first.
+/// Exit code for a wrong option, and for a condition that the user must change first.
 const REFUSED: u8 = 2;
 
-/// Reads the options and does the work, until it ends or until Ctrl-C, which is an end like any other.
+/// Parses the options and runs the work until it ends, or until Ctrl-C, which is a regular end.
 pub fn run<A: Parser>(work: impl AsyncFnOnce(A) -> Result<(), Stop>) -> ExitCode {
     let args = match A::try_parse() {
         Ok(args) => args,
@@ -42,7 +42,7 @@ fn refuse(line: &str) -> ExitCode {
     ExitCode::from(REFUSED)
 }
 
-/// What clap says at length, in one line.
+/// clap's error, shortened to one line.
 fn usage(rendered: &str) -> String {
     let mut lines = rendered.lines().map(str::trim).filter(|line| !line.is_empty());
     let first = lines.next().unwrap_or_default();

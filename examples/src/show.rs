@@ -1,4 +1,4 @@
-//! Parts of an instance as short text. What nobody saw is `-`; what is known to be none is blank; nothing is invented.
+//! Fields of an instance as short text. An unknown field is `-`, one that is known to be empty is blank; no value is invented.
 
 use std::{
     fmt::Write as _,
@@ -11,15 +11,15 @@ use runtide_core::{
     Address, ExitCause, ExitStatus, Group, Health, ImageRef, Instance, InstanceState, Labels, Port, Protocol,
 };
 
-/// What nobody saw.
+/// Text of an unknown field.
 pub(crate) const UNKNOWN: &str = "-";
 
-/// Names and labels come from outside: no control character of theirs reaches the terminal.
+/// Replaces control characters: names and labels come from outside and must not reach the terminal.
 pub(crate) fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
-/// At most so many characters; what is cut off is marked.
+/// Cuts the text to `most` characters, and marks the cut.
 pub(crate) fn shorten(text: &str, most: usize) -> String {
     if text.chars().count() <= most {
         return text.to_owned();
@@ -29,7 +29,7 @@ pub(crate) fn shorten(text: &str, most: usize) -> String {
     short
 }
 
-/// Filled up with blanks to this width, then coloured: escapes have no width.
+/// Fills the text up with blanks to this width, and colours it: escapes have no width.
 pub(crate) fn cell(text: &str, width: usize, style: Style) -> String {
     format!("{style}{text}{style:#}{:gap$}", "", gap = width.saturating_sub(text.chars().count()))
 }
@@ -43,7 +43,7 @@ pub(crate) fn state_style(state: InstanceState) -> Style {
     }
 }
 
-/// The state, and the runtime's verdict where there is one.
+/// The state, with the health if the runtime reports one.
 pub(crate) fn state(instance: &Instance) -> String {
     match instance.health {
         Some(verdict) => format!("{} ({})", instance.state, health(verdict)),
@@ -60,7 +60,7 @@ fn health(health: Health) -> &'static str {
     }
 }
 
-/// How the last life ended; blank for one that is not over.
+/// Exit of the last run; blank while it runs.
 pub(crate) fn exit(instance: &Instance) -> String {
     match instance.exit {
         Some(exit) if !instance.state.is_alive() => format!("exit {}", cause(exit)),
@@ -96,14 +96,14 @@ pub(crate) fn ports(ports: Option<&[Port]>) -> String {
         for host in &port.published {
             let text = format!("{}->{inside}", outside(*host));
             if !shown.contains(&text) {
-                shown.push(text); // once for IPv4 and IPv6
+                shown.push(text); // Once for IPv4 and IPv6.
             }
         }
     }
     shown.join(",")
 }
 
-/// Any address is no news.
+/// The host's address and port; only the port for an unspecified address.
 fn outside(host: SocketAddr) -> String {
     if host.ip().is_unspecified() { host.port().to_string() } else { host.to_string() }
 }
@@ -127,7 +127,7 @@ pub(crate) fn group(group: Option<&Group>) -> String {
     }
 }
 
-/// Since then, by the largest unit; a clock that runs ahead of ours shows as 0s.
+/// Time since then, in its largest unit; 0s if the other clock is ahead of ours.
 pub(crate) fn age(since: Option<SystemTime>, now: SystemTime) -> String {
     let Some(since) = since else { return UNKNOWN.to_owned() };
     let seconds = now.duration_since(since).unwrap_or(Duration::ZERO).as_secs();
@@ -139,7 +139,7 @@ pub(crate) fn age(since: Option<SystemTime>, now: SystemTime) -> String {
     }
 }
 
-/// The values of a field before and after; the name alone where they do not fit a line.
+/// The values of a field before and after; only its name if they are too long for a line.
 fn change(field: &str, before: &Instance, after: &Instance) -> String {
     const MOST: usize = 28;
     if field == "labels" {
@@ -153,7 +153,7 @@ fn change(field: &str, before: &Instance, after: &Instance) -> String {
     }
 }
 
-/// `None`: not shown in a line.
+/// The field's value as text; `None` for a field that no line shows.
 fn value(field: &str, instance: &Instance) -> Option<String> {
     let text = match field {
         "name" => clean(&instance.name),
@@ -182,7 +182,7 @@ fn is_unknown(field: &str, instance: &Instance) -> bool {
     }
 }
 
-/// What changed, and what is only known now: that nobody saw it before is no change of it.
+/// The changed fields, and those that are newly known: a field that was unknown before has not changed.
 pub(crate) fn changes<'a>(fields: impl Iterator<Item = &'a str>, before: &Instance, after: &Instance) -> String {
     let (learnt, changed): (Vec<&str>, Vec<&str>) = fields.partition(|field| is_unknown(field, before));
     let mut parts: Vec<String> = changed.into_iter().map(|field| change(field, before, after)).collect();
@@ -192,7 +192,7 @@ pub(crate) fn changes<'a>(fields: impl Iterator<Item = &'a str>, before: &Instan
     parts.join(", ")
 }
 
-/// What came, went and changed.
+/// The labels that were added, removed and changed.
 fn labels(before: Option<&Labels>, after: Option<&Labels>) -> String {
     let (Some(before), Some(after)) = (before, after) else { return "labels".to_owned() };
     let mut text = "labels".to_owned();
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_that_nobody_saw_has_no_code() {
+    fn an_unknown_exit_has_no_code() {
         let mut web = web();
         assert_eq!(exit(&web), "");
         web.state = InstanceState::Stopped;
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changed_is_shown_before_and_after() {
+    fn a_change_shows_the_values_before_and_after() {
         let (mut before, mut after) = (web(), web());
         (before.health, after.health) = (Some(Health::Starting), Some(Health::Healthy));
         (before.ports, after.ports) = (Some(vec![port(80, Protocol::Tcp, &[])]), Some(vec![]));
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_saw_before_did_not_change() {
+    fn a_field_that_was_unknown_has_not_changed() {
         let (before, mut after) = (web(), web());
         (after.name, after.ports, after.started_at) = ("w".to_owned(), Some(vec![]), Some(SystemTime::now()));
         let fields = ["name", "ports", "started_at"].into_iter();
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_show_what_came_and_went() {
+    fn labels_show_additions_and_removals() {
         let (mut before, mut after) = (web(), web());
         before.labels = Some([("a", "1"), ("b", "2")].into_iter().collect());
         after.labels = Some([("a", "3")].into_iter().collect());
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn no_escape_of_others_reaches_the_terminal() {
+    fn no_escape_from_outside_reaches_the_terminal() {
         assert_eq!(clean("a\x1b[31m\nb"), "a?[31m?b");
         assert_eq!(cell("ab", 4, AnsiColor::Red.on_default()), "\x1b[31mab\x1b[0m  ");
         assert_eq!(shorten("abcdef", 5), "abc..");

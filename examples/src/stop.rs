@@ -1,4 +1,4 @@
-//! Why an example ends early.
+//! [`Stop`]: the reason for which an example ends early.
 
 use std::{
     fmt::{self, Write as _},
@@ -7,17 +7,17 @@ use std::{
 
 use runtide_core::Error;
 
-/// Why an example ends early.
+/// The reason for which an example ends early.
 #[derive(Debug)]
 pub enum Stop {
-    /// It cannot go on; one line that says what to do. Exit code 2.
+    /// It cannot continue; one line with advice. Exit code 2.
     Refused(String),
-    /// Nobody reads the output any more (`| head`), which is an end like any other. Exit code 0.
+    /// The output has no reader any more (`| head`), which is a regular end. Exit code 0.
     Unread,
 }
 
 impl Stop {
-    /// One line that says what to do.
+    /// A refusal of one line, with advice.
     pub fn refused(line: impl fmt::Display) -> Self {
         Self::Refused(crate::show::clean(&line.to_string()))
     }
@@ -38,7 +38,7 @@ impl From<Error> for Stop {
     }
 }
 
-/// The line for people, the facts, and the cause at the bottom. Whoever asked knows which backend and where.
+/// The message, the context and the innermost cause, in one line. Backend and endpoint are left out: the user knows them.
 pub(crate) fn describe(error: &Error) -> String {
     let mut line = error.message().to_owned();
     let facts = error.context().iter().filter(|(key, _)| !matches!(*key, "backend" | "endpoint"));

@@ -1,4 +1,4 @@
-//! Which systemd is meant, and whether it answers.
+//! The choice of a systemd, and the check that it answers.
 
 use std::{path::Path, time::Duration};
 
@@ -7,24 +7,24 @@ use runtide_systemd::{Config, SystemdBackend};
 
 use crate::{Stop, args::Systemd, stop::describe};
 
-/// For an answer to whether it is there.
+/// Deadline of the connection.
 const DEADLINE: Duration = Duration::from_secs(3);
 
 impl Systemd {
     /// The first of these options that was given.
-    pub(crate) fn told(&self) -> Option<&'static str> {
+    pub(crate) fn first_given(&self) -> Option<&'static str> {
         self.bus.as_ref().map(|_| "--bus").or(self.root.as_ref().map(|_| "--root"))
     }
 
-    /// Whether any of these options was given.
-    pub fn is_told(&self) -> bool {
-        self.told().is_some()
+    /// `true` if any of these options was given.
+    pub fn is_given(&self) -> bool {
+        self.first_given().is_some()
     }
 
-    /// [`config`](Self::config), and whoever it leads to answers.
+    /// The [`config`](Self::config) of a systemd that answers.
     ///
     /// # Errors
-    /// `Refused`, with what to do.
+    /// `Refused`, with advice.
     pub async fn answering(&self) -> Result<Config, Stop> {
         let config = self.config()?;
         let backend = SystemdBackend::new(config.clone())?;
@@ -32,7 +32,7 @@ impl Systemd {
         Ok(config)
     }
 
-    /// By the options, else by the environment.
+    /// The configuration by the options, with the environment's defaults.
     ///
     /// # Errors
     /// `Refused`, with the variable or the folder that is wrong.
@@ -40,7 +40,7 @@ impl Systemd {
         let mut config = match (Config::from_env(), &self.bus) {
             (Ok(config), None) => config,
             (Ok(config), Some(bus)) => config.with_address(bus),
-            // Which bus is the user's is not asked of the environment where it is told.
+            // With --bus, the environment need not name the user's bus.
             (Err(error), Some(bus)) if error.kind() == ErrorKind::Unavailable => Config::user("/").with_address(bus),
             (Err(error), _) => return Err(error.into()),
         };
@@ -50,16 +50,16 @@ impl Systemd {
             }
             config = config.with_root(root.clone());
         }
-        // Whoever tries an example wants to know at once, and a deadline of its own keeps the cause.
+        // The user of an example wants an answer at once, and this deadline keeps the cause of a failure.
         Ok(config.with_connect_deadline(DEADLINE))
     }
 }
 
-/// What keeps a systemd from answering, and what to do about it.
+/// The refusal of a systemd that does not answer, with advice.
 pub(crate) fn refusal(config: &Config, error: &Error) -> Stop {
     let here = config.root.as_deref() == Some(Path::new("/"));
     let advice = match error.kind() {
-        ErrorKind::Unavailable | ErrorKind::Timeout => "; say where its bus is with --bus or DBUS_SYSTEM_BUS_ADDRESS",
+        ErrorKind::Unavailable | ErrorKind::Timeout => "; name its bus with --bus or DBUS_SYSTEM_BUS_ADDRESS",
         ErrorKind::Unauthenticated | ErrorKind::PermissionDenied if here => {
             "; be root, or take your own with RUNTIDE_SYSTEMD=user"
         }
@@ -73,17 +73,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_told_goes_before_the_environment() {
-        let told = Systemd { bus: Some("unix:path=/x".to_owned()), root: Some("/tmp".into()) };
-        let config = told.config().unwrap();
+    fn options_override_the_environment() {
+        let given = Systemd { bus: Some("unix:path=/x".to_owned()), root: Some("/tmp".into()) };
+        let config = given.config().unwrap();
         assert_eq!((config.address.as_str(), config.root.as_deref()), ("unix:path=/x", Some(Path::new("/tmp"))));
-        assert_eq!((told.told(), Systemd::default().told()), (Some("--bus"), None));
+        assert_eq!((given.first_given(), Systemd::default().first_given()), (Some("--bus"), None));
     }
 
     #[test]
-    fn a_root_that_is_not_there_is_refused() {
-        let told = Systemd { bus: None, root: Some("/nonexistent/root".into()) };
-        let Err(Stop::Refused(line)) = told.config() else { panic!("refused") };
+    fn a_missing_root_is_refused() {
+        let given = Systemd { bus: None, root: Some("/nonexistent/root".into()) };
+        let Err(Stop::Refused(line)) = given.config() else { panic!("refused") };
         assert!(line.contains("--root /nonexistent/root"), "{line}");
     }
 }

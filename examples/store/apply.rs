@@ -1,4 +1,4 @@
-//! `apply`: every document of a file, and what it changed.
+//! `apply`: applies every document of a file, and prints its changes.
 
 use std::{
     io::Read,
@@ -17,27 +17,28 @@ use runtide_examples::{Stop, note};
 use tokio::sync::oneshot;
 
 use crate::{
-    command::{format, reference, unreadable},
-    difference, naming,
-    session::Lines,
+    difference,
+    input::{Lines, unreadable},
+    naming,
+    parse::{format, reference},
     show,
 };
 
-/// How often somebody else may come first.
+/// Attempts to replace a resource that other writers change at the same time.
 const ATTEMPTS: usize = 10;
 
 #[derive(Args, Debug)]
 pub(crate) struct Apply {
     /// The file, or - for stdin
     file: PathBuf,
-    /// How it is written; else its ending says it, and yaml is assumed, or native for a unit of systemd
+    /// Its format; by default that of its ending, else yaml, or native for a unit of systemd
     #[arg(long, value_name = "FORMAT", value_parser = format)]
     format: Option<ResourceFormat>,
-    /// What it is called, if it does not say so itself: GROUP/KIND/NAMESPACE/NAME, as /service//web; else a unit of systemd
-    /// is called as its file
+    /// Its reference, if it has none in itself: GROUP/KIND/NAMESPACE/NAME, as /service//web; by default a unit of systemd
+    /// is named by its file
     #[arg(long = "as", value_name = "REFERENCE", value_parser = reference)]
-    told: Option<ResourceRef>,
-    /// Only if it is not there yet
+    reference: Option<ResourceRef>,
+    /// Only if it does not exist yet
     #[arg(long, conflicts_with = "if_revision")]
     if_absent: bool,
     /// Only if it was last written at this revision; for one document
@@ -45,7 +46,7 @@ pub(crate) struct Apply {
     if_revision: Option<u64>,
 }
 
-/// Applies every document, in their order; the first that cannot be applied ends it.
+/// Applies every document, in their order, up to the first one that cannot be applied.
 pub(crate) async fn apply(store: &dyn StoreBackend, what: &Apply, lines: Option<&mut Lines>) -> Result<(), Stop> {
     let from_stdin = what.file == Path::new("-");
     let bytes = match lines {
@@ -54,24 +55,24 @@ pub(crate) async fn apply(store: &dyn StoreBackend, what: &Apply, lines: Option<
         _ => tokio::fs::read(&what.file).await.map_err(|error| unreadable(&what.file, &error))?,
     };
     let ending = what.file.extension().and_then(|ending| ending.to_str()).and_then(|ending| ending.parse().ok());
-    let is_unit = naming::unit(&what.file).is_some() || what.told.as_ref().is_some_and(naming::is_unit);
+    let is_unit = naming::unit(&what.file).is_some() || what.reference.as_ref().is_some_and(naming::is_unit);
     let assumed = if is_unit { ResourceFormat::Native } else { ResourceFormat::Yaml };
     let written = what.format.or(ending).unwrap_or(assumed);
     let documents = Document::new(written, bytes).split()?;
     if documents.is_empty() {
-        note("there is no document in it");
+        note("the file has no document");
     }
     if what.if_revision.is_some() && documents.len() > 1 {
         return Err(Stop::refused("--if-revision is for one document, and there are several"));
     }
-    if what.told.is_some() && documents.len() > 1 {
+    if what.reference.is_some() && documents.len() > 1 {
         return Err(Stop::refused("--as is for one document, and there are several"));
     }
-    // All are read before any is applied: half a file is worse than none.
+    // All are parsed before the first is applied: half a file is worse than none.
     let named: Vec<(ResourceRef, Document)> = documents
         .into_iter()
         .enumerate()
-        .map(|(at, document)| Ok((naming::of(&document, at + 1, &what.file, what.told.as_ref())?, document)))
+        .map(|(at, document)| Ok((naming::of(&document, at + 1, &what.file, what.reference.as_ref())?, document)))
         .collect::<Result<_, Stop>>()?;
     for (reference, document) in named {
         one(store, what, &reference, document).await?;
@@ -102,7 +103,7 @@ async fn one(store: &dyn StoreBackend, what: &Apply, reference: &ResourceRef, do
     }
 }
 
-/// Replaces just what was looked at, so that the difference shown is the one that was made.
+/// Replaces exactly the revision that was read, so that the printed difference is the one that was made.
 async fn replace(
     store: &dyn StoreBackend,
     reference: &ResourceRef,
@@ -113,20 +114,20 @@ async fn replace(
         let precondition = before.as_ref().map_or(Precondition::Absent, |before| Precondition::Is(before.revision));
         match store.apply(reference, document.clone(), precondition).await {
             Ok(applied) => return Ok((before, applied)),
-            // Somebody came between: what is there now is looked at.
+            // Another writer was faster: read its revision.
             Err(error) if error.kind() == ErrorKind::Conflict => {}
             Err(error) => return Err(error.into()),
         }
     }
-    Err(Stop::refused(format_args!("{reference} is changed by others all the time; try again")))
+    Err(Stop::refused(format_args!("{reference} is changed by other writers all the time; try again")))
 }
 
-/// On a thread that nobody waits for: Ctrl-C ends the program while it reads.
+/// Reads stdin on a thread that the program does not join, so that Ctrl-C ends it during a read.
 async fn all_of_stdin() -> Result<Vec<u8>, Stop> {
     let (done, waits) = oneshot::channel();
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
-        // One byte more than can be right is enough to know.
+        // One byte above the limit is enough to find that the input is too long.
         let most = u64::try_from(Document::MAX_BYTES + 1).unwrap_or(u64::MAX);
         let read = std::io::stdin().lock().take(most).read_to_end(&mut bytes);
         let _ = done.send(read.map(|_| bytes));

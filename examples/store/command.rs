@@ -1,4 +1,4 @@
-//! The commands, and what each asks of the store.
+//! [`Command`]: the commands, and the store's calls that each one makes.
 
 use std::{
     io::Write,
@@ -18,7 +18,8 @@ use runtide_examples::{Output, Stop, note};
 
 use crate::{
     apply::{self, Apply},
-    session::Lines,
+    input::{Lines, unreadable},
+    parse::{format, label, reference, since},
     show,
 };
 
@@ -35,14 +36,14 @@ pub(crate) enum Command {
         #[arg(short, long, value_name = "FORMAT", value_parser = format)]
         output: Option<ResourceFormat>,
     },
-    /// Print what there is
+    /// Print the resources
     List {
         #[command(flatten)]
         selected: Selected,
         /// The bodies, in this format
         #[arg(short, long, value_name = "FORMAT", value_parser = format)]
         output: Option<ResourceFormat>,
-        /// Ask for so many at a time; all pages show one revision
+        /// Request N at a time; all pages show one revision
         #[arg(long, value_name = "N")]
         page: Option<NonZeroU32>,
     },
@@ -55,33 +56,33 @@ pub(crate) enum Command {
         #[arg(long, value_name = "REVISION")]
         if_revision: Option<u64>,
     },
-    /// Print what happens, in the order in which it happens
+    /// Print every change, in the order of the commits
     Watch {
         #[command(flatten)]
         selected: Selected,
-        /// From here on: now, start (what is there comes first), or a revision
+        /// Begin: now, start (the present resources come first), or a revision
         #[arg(long, value_name = "WHEN", default_value = "now", value_parser = since)]
         since: Since,
         #[command(flatten)]
         output: Output,
     },
-    /// Write all of it into a file, as it is at one revision
+    /// Write all resources of one revision into a file
     Snapshot {
         /// The file
         file: PathBuf,
     },
-    /// Replace everything by what a snapshot holds, at once or not at all
+    /// Replace all resources by those of a snapshot, atomically
     Restore {
         /// The file
         file: PathBuf,
     },
     /// Print counts
     Stats,
-    /// Do some of everything in a store, aloud
+    /// Run a scripted session, and print each command
     Demo,
 }
 
-/// Which resources; all that is given must match.
+/// The resources to select; every given option must match.
 #[derive(Args, Debug)]
 pub(crate) struct Selected {
     /// The API group; "" for the core group
@@ -90,7 +91,7 @@ pub(crate) struct Selected {
     /// The kind
     #[arg(long)]
     kind: Option<String>,
-    /// The namespace; "" for what belongs to none
+    /// The namespace; "" for resources without one
     #[arg(short, long)]
     namespace: Option<String>,
     /// The name
@@ -113,37 +114,8 @@ impl Selected {
     }
 }
 
-pub(crate) fn reference(text: &str) -> Result<ResourceRef, String> {
-    text.parse().map_err(|error: runtide_core::Error| error.message().to_owned())
-}
-
-pub(crate) fn format(text: &str) -> Result<ResourceFormat, String> {
-    text.parse().map_err(|error: runtide_core::Error| error.message().to_owned())
-}
-
-fn label(text: &str) -> Result<LabelMatch, String> {
-    match (text.split_once('='), text.strip_prefix('!')) {
-        (Some(("", _)), _) | (None, Some("")) => Err("the key is missing".to_owned()),
-        (None, _) if text.is_empty() => Err("expected KEY, !KEY or KEY=VALUE".to_owned()),
-        (Some((key, value)), _) => Ok(LabelMatch::is(key, value)),
-        (None, Some(key)) => Ok(LabelMatch::Lacks(key.to_owned())),
-        (None, None) => Ok(LabelMatch::Has(text.to_owned())),
-    }
-}
-
-fn since(text: &str) -> Result<Since, String> {
-    match text {
-        "now" => Ok(Since::Now),
-        "start" => Ok(Since::Start),
-        _ => {
-            let revision = text.parse().map_err(|_| "expected now, start or a revision".to_owned())?;
-            Ok(Since::After(Revision(revision)))
-        }
-    }
-}
-
 impl Command {
-    /// Does it; the lines of a session, if it is one.
+    /// Carries the command out. `lines` are the session's, for a command that reads its input there.
     pub(crate) async fn perform(self, store: &dyn StoreBackend, lines: Option<&mut Lines>) -> Result<(), Stop> {
         match self {
             Self::Apply(what) => apply::apply(store, &what, lines).await,
@@ -177,13 +149,9 @@ impl Command {
                 show::line(format_args!("watches    {}", stats.subscriber_count))?;
                 show::line(format_args!("revision   {} (a watch can begin after {})", stats.revision, stats.oldest))
             }
-            Self::Demo => Err(Stop::refused("the demo is not for a session: it has one of its own")),
+            Self::Demo => Err(Stop::refused("the demo cannot run inside a session: it is a session itself")),
         }
     }
-}
-
-pub(crate) fn unreadable(file: &Path, error: &std::io::Error) -> Stop {
-    Stop::refused(format_args!("{}: {error}", file.display()))
 }
 
 async fn list(
@@ -226,7 +194,7 @@ fn counted(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
-/// It takes the file's place when it is whole.
+/// Writes a snapshot next to the file, and renames it to the file once it is complete.
 async fn snapshot(store: &dyn StoreBackend, file: &Path) -> Result<(), Stop> {
     let mut unfinished = file.as_os_str().to_owned();
     unfinished.push(".part");

@@ -1,4 +1,4 @@
-//! What changed in a body, line by line.
+//! The difference between two bodies, line by line.
 
 use std::{io::Write, time::Duration};
 
@@ -9,13 +9,13 @@ use similar::{ChangeTag, TextDiff};
 
 use crate::show::harmless;
 
-/// Two texts of 8 MiB that have nothing in common would take very long to compare well.
+/// Longest time of a comparison: two different texts of 8 MiB would take very long.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Prints it as `diff -u` does.
+/// Prints the difference in the form of `diff -u`.
 pub(crate) fn show(before: &Resource, after: &Document, revision: Revision) -> Result<(), Stop> {
     let Some((old, new)) = texts(before.written(), after) else {
-        note("what changed cannot be shown as text");
+        note("the change cannot be shown as text");
         return Ok(());
     };
     let diff = TextDiff::configure().timeout(TIMEOUT).diff_lines(&old, &new);
@@ -39,7 +39,7 @@ pub(crate) fn show(before: &Resource, after: &Document, revision: Revision) -> R
     Ok(())
 }
 
-/// Both as text in one format: as they were written, or else as YAML.
+/// Both bodies as text in one format: as they were written, or in YAML if the formats differ.
 fn texts(before: &Document, after: &Document) -> Option<(String, String)> {
     let text = |document: &Document| String::from_utf8(document.bytes.to_vec()).ok();
     if before.format == after.format

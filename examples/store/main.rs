@@ -1,10 +1,12 @@
 //! Declares resources in a store: `cargo run --example store -- --help`.
 
+mod address;
 mod apply;
 mod command;
 mod difference;
+mod input;
 mod naming;
-mod place;
+mod parse;
 mod session;
 mod show;
 
@@ -14,22 +16,23 @@ use clap::Parser;
 use runtide_examples::{note, run};
 
 use self::{
+    address::{Address, Units},
     command::Command,
-    place::{Place, Units},
-    session::{Lines, Session},
+    input::Lines,
+    session::Session,
 };
 
-/// Declare resources, look at them, and watch them change.
+/// Declare resources, list them, and watch them change.
 ///
-/// Without a command it reads commands from stdin, one per line, as they are written here: a store in memory is gone with the
-/// process, and this way lives for more than one. `apply -` then takes the lines up to one of three dots.
+/// Without a command it reads commands from stdin, one per line, in the same form: a store in memory ends with the
+/// process, and this way serves more than one command. `apply -` then takes the lines up to one of three dots.
 #[derive(Debug, Parser)]
 #[command(name = "store")]
 struct Args {
-    /// The store: memory, dir:PATH (a folder, made if it is not there), etcd:HOST:PORT or systemd:PATH (the unit files of
+    /// The store: memory, dir:PATH (a folder, created if it is missing), etcd:HOST:PORT or systemd:PATH (the unit files of
     /// a folder, as systemd sees it)
     #[arg(long, value_name = "STORE", default_value = "memory")]
-    store: Place,
+    store: Address,
     #[command(flatten)]
     units: Units,
     #[command(subcommand)]
@@ -43,7 +46,7 @@ fn main() -> ExitCode {
             None => Session::new(&*store, Lines::of_stdin()).run().await,
             Some(Command::Demo) => Session::new(&*store, Lines::script(DEMO)).aloud().run().await,
             Some(command) => {
-                if matches!(args.store, Place::Memory) {
+                if matches!(args.store, Address::Memory) {
                     note("A store in memory ends with this command; without one, commands are read from stdin.");
                 }
                 command.perform(&*store, None).await
@@ -52,5 +55,5 @@ fn main() -> ExitCode {
     })
 }
 
-/// What `demo` does: a session as one would type it.
+/// The lines of `demo`, as a user would type them.
 const DEMO: &str = include_str!("demo.txt");

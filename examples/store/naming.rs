@@ -1,4 +1,4 @@
-//! What a document is called: it says so itself, or its file's name does if it is a unit of systemd.
+//! The reference of a document: from its own metadata, or from its file's name if it is a unit of systemd.
 
 use std::path::Path;
 
@@ -19,30 +19,30 @@ pub(crate) fn unit(file: &Path) -> Option<ResourceRef> {
         Some((unit, name)) => UnitFileName::drop_in(unit, name),
         None => UnitFileName::unit(bare),
     };
-    // The text says nothing of the name.
+    // The text has no name in it.
     Units.read(&file.ok()?, &Vec::new().into()).map(|(reference, _)| reference)
 }
 
-/// Whether a unit file can be called so.
+/// `true` if a unit file can have this reference.
 pub(crate) fn is_unit(reference: &ResourceRef) -> bool {
     Units.file(reference).is_ok()
 }
 
-/// As it was told, as it says itself, or as its file is called. Its number is that among the documents of the file.
+/// The given reference, the document's own, or that of its file's name. `number` counts the documents of the file.
 pub(crate) fn of(
     document: &Document,
     number: usize,
     file: &Path,
-    told: Option<&ResourceRef>,
+    given: Option<&ResourceRef>,
 ) -> Result<ResourceRef, Stop> {
-    if let Some(told) = told {
-        return Ok(told.clone());
+    if let Some(given) = given {
+        return Ok(given.clone());
     }
     let native = document.format == ResourceFormat::Native;
     if native || has_sections(document) {
         return unit(file).ok_or_else(|| {
             Stop::refused(format_args!(
-                "{}: it does not say what it is; name the file as the unit, as web.service, or say it with --as",
+                "{}: it has no reference; name the file as the unit, as web.service, or give one with --as",
                 file.display()
             ))
         });
@@ -50,7 +50,7 @@ pub(crate) fn of(
     Ok(ResourceRef::from_document(document).map_err(|error| error.with_context("document", number))?)
 }
 
-/// A unit in another form than its own is a list of sections, which has no name.
+/// A unit in JSON or YAML is a list of sections, which has no name.
 fn has_sections(document: &Document) -> bool {
     let json = document.convert(ResourceFormat::Json).ok();
     let value = json.and_then(|json| serde_json::from_slice::<serde_json::Value>(&json.bytes).ok());
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_unit_is_called_as_its_file() {
+    fn a_unit_is_named_by_its_file() {
         for (file, reference) in [
             ("a/web.service", "/service//web"),
             ("web@1.service.yaml", "/service//web@1"),
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn what_says_its_name_is_called_so() {
+    fn a_document_with_metadata_is_named_by_it() {
         let text = "apiVersion: v1\nkind: Service\nmetadata: {name: n}\n";
         let document = Document::new(ResourceFormat::Yaml, text);
         assert_eq!(of(&document, 1, Path::new("web.service.yaml"), None).unwrap().to_string(), "/Service//n");

@@ -1,57 +1,12 @@
-//! Commands from stdin, one per line.
+//! [`Session`]: commands from stdin, one per line.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{IsTerminal, Write};
 
 use clap::Parser;
 use runtide_core::store::StoreBackend;
 use runtide_examples::{Stop, note};
-use tokio::sync::mpsc;
 
-use crate::command::Command;
-
-/// What a session's lines come from.
-pub(crate) enum Lines {
-    Stdin(mpsc::Receiver<std::io::Result<String>>),
-    Script(std::str::Lines<'static>),
-}
-
-impl Lines {
-    /// Read on a thread that nobody waits for: Ctrl-C ends the program while it reads.
-    pub(crate) fn of_stdin() -> Self {
-        let (send, receive) = mpsc::channel(1);
-        std::thread::spawn(move || {
-            for line in std::io::stdin().lock().lines() {
-                if send.blocking_send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        Self::Stdin(receive)
-    }
-
-    pub(crate) fn script(text: &'static str) -> Self {
-        Self::Script(text.lines())
-    }
-
-    async fn next(&mut self) -> Result<Option<String>, Stop> {
-        match self {
-            Self::Script(lines) => Ok(lines.next().map(str::to_owned)),
-            Self::Stdin(lines) => {
-                lines.recv().await.transpose().map_err(|error| Stop::refused(format_args!("stdin: {error}")))
-            }
-        }
-    }
-
-    /// The lines up to one of three dots, which is how a YAML document ends.
-    pub(crate) async fn body(&mut self) -> Result<String, Stop> {
-        let mut body = String::new();
-        while let Some(line) = self.next().await?.filter(|line| line.trim_end() != "...") {
-            body.push_str(&line);
-            body.push('\n');
-        }
-        Ok(body)
-    }
-}
+use crate::{command::Command, input::Lines};
 
 /// A line, as clap reads it.
 #[derive(Debug, Parser)]
@@ -65,7 +20,7 @@ pub(crate) struct Session<'a> {
     store: &'a dyn StoreBackend,
     lines: Lines,
     aloud: bool,
-    /// Somebody types: a mistake does not end it.
+    /// The lines come from a terminal: a mistake does not end the session.
     typed: bool,
 }
 
@@ -75,13 +30,13 @@ impl<'a> Session<'a> {
         Self { store, lines, aloud: false, typed }
     }
 
-    /// Prints each command before it is done.
+    /// Prints each command before it is carried out.
     pub(crate) fn aloud(mut self) -> Self {
         self.aloud = true;
         self
     }
 
-    /// Until the lines end; unless somebody types them, the first mistake ends it.
+    /// Carries out every line. The first mistake ends the session, unless the lines come from a terminal.
     pub(crate) async fn run(mut self) -> Result<(), Stop> {
         if self.typed {
             note(format_args!(
@@ -127,7 +82,7 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Words with blanks between them; in quotes, a blank is part of one. A comment begins with `#`.
+/// Splits a line at blanks; a quoted blank is part of its word. A comment begins with `#`.
 fn words(line: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;

@@ -1,4 +1,4 @@
-//! What the commands print.
+//! Output of the commands.
 
 use std::{
     fmt, future,
@@ -13,12 +13,12 @@ use runtide_core::{
 };
 use runtide_examples::{Output, Stop};
 
-/// One line of the answer.
+/// Prints one line.
 pub(crate) fn line(line: impl fmt::Display) -> Result<(), Stop> {
     Ok(writeln!(io::stdout(), "{line}")?)
 }
 
-/// A body as it is, and a line's end behind a text that has none. What others wrote does not steer a terminal.
+/// Prints a body unchanged, with a newline if its text has none at the end. A terminal gets it without control characters.
 pub(crate) fn body(document: &Document, out: &mut io::StdoutLock<'_>) -> Result<(), Stop> {
     let text = std::str::from_utf8(&document.bytes);
     match text {
@@ -32,12 +32,12 @@ pub(crate) fn body(document: &Document, out: &mut io::StdoutLock<'_>) -> Result<
     Ok(out.flush()?)
 }
 
-/// Without what a terminal would obey.
+/// Replaces control characters, which a terminal would obey.
 pub(crate) fn harmless(text: &str) -> String {
     text.chars().map(|char| if char.is_control() && !matches!(char, '\n' | '\t') { '?' } else { char }).collect()
 }
 
-/// What there is, a line each.
+/// Prints the resources, one per line.
 pub(crate) fn table(resources: &[Arc<Resource>]) -> Result<(), Stop> {
     let rows = resources.iter().map(|resource| {
         let document = resource.written();
@@ -59,7 +59,7 @@ pub(crate) fn table(resources: &[Arc<Resource>]) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Events until `--for` is over, until nobody reads any more, or until the watch ends.
+/// Prints events until `--for` is over, until the output has no reader any more, or until the watch ends.
 pub(crate) async fn events(mut events: StoreStream, output: &Output) -> Result<(), Stop> {
     let over = async {
         match output.time {
@@ -82,13 +82,13 @@ pub(crate) async fn events(mut events: StoreStream, output: &Output) -> Result<(
             let json = json.map_err(|error| Stop::refused(format_args!("an event is no JSON: {error}")))?;
             writeln!(io::stdout(), "{json}")?;
         } else {
-            let (style, text) = told(&event);
+            let (style, text) = styled(&event);
             writeln!(out, "{style}{text}{style:#}")?;
         }
     }
 }
 
-fn told(event: &StoreEvent) -> (Style, String) {
+fn styled(event: &StoreEvent) -> (Style, String) {
     let (green, cyan, red, dim) = (
         AnsiColor::Green.on_default(),
         AnsiColor::Cyan.on_default(),
@@ -100,10 +100,10 @@ fn told(event: &StoreEvent) -> (Style, String) {
         StoreEvent::Modified(resource) => (cyan, format!("modified   {} at {}", resource.reference, resource.revision)),
         StoreEvent::Deleted { reference, revision } => (red, format!("deleted    {reference} at {revision}")),
         StoreEvent::Reset { gap, revision } => {
-            (dim, format!("reset      {}; what is there at {revision} follows", why(*gap)))
+            (dim, format!("reset      {}; the resources at {revision} follow", why(*gap)))
         }
-        StoreEvent::Bookmark { revision } => (dim, format!("bookmark   all of it is told up to {revision}")),
-        _ => (dim, "something else".to_owned()),
+        StoreEvent::Bookmark { revision } => (dim, format!("bookmark   every change up to {revision} was emitted")),
+        _ => (dim, "unknown event".to_owned()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `commitlog`.
+//! The peer `commitlog`.
 
 use std::{
     fs::{self, File},
@@ -17,10 +17,10 @@ use crate::Store;
 /// Records in a set of messages, which may have 1 MB.
 const SET: usize = 3_500;
 
-/// What is read at once.
+/// Bytes read together.
 const READ: usize = 256 << 10;
 
-/// A log of the crate's, and its file a second time, to be synced.
+/// A log of the crate's, and a second handle of its file, for syncs.
 pub struct CommitLog(Mutex<(commitlog::CommitLog, File)>);
 
 impl std::fmt::Debug for CommitLog {
@@ -36,7 +36,7 @@ fn open(dir: &Path) -> commitlog::CommitLog {
 impl Store for CommitLog {
     const NAME: &'static str = "commitlog";
     const NOTE: &'static str = "it has no sync (its `flush` does none): we sync its file after each append, its index not. \
-                                It looks at nothing when it is opened.";
+                                It checks nothing when it is opened.";
 
     fn open(dir: &Path) -> Self {
         let log = open(dir);

@@ -1,5 +1,5 @@
-//! Other crates at the works of Runtide's log and store. Each is given the setting in which it is fastest while it keeps what it promises;
-//! what must be known beside a figure is in its note.
+//! Other crates at the works of Runtide's log and store. Each has its fastest setting that keeps its promises; its note
+//! explains its figures.
 
 mod commitlog;
 mod engenho;

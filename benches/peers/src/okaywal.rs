@@ -1,4 +1,4 @@
-//! `okaywal`.
+//! The peer `okaywal`.
 
 use std::{
     io::{self, Read},
@@ -14,18 +14,18 @@ use runtide_benches::{
 
 use crate::{Store, store::STEP};
 
-/// Room for a million records and what comes with them.
+/// Bytes for a million records and their frames.
 const ROOM: u32 = 300 << 20;
 
 /// A log of the crate's.
 #[derive(Debug)]
 pub struct OkayWal(WriteAheadLog);
 
-/// Reads what there is, as a log that is to be kept is opened.
+/// Reads the existing records, as every opening does.
 #[derive(Debug, Default)]
 struct Reads {
-    /// Who wants to know what was read, and what it was so far.
-    told: Option<(Sender<Seen>, Seen)>,
+    /// Callback for each record, with the records so far.
+    progress: Option<(Sender<Seen>, Seen)>,
 }
 
 impl LogManager for Reads {
@@ -34,11 +34,11 @@ impl LogManager for Reads {
         while let ReadChunkResult::Chunk(mut chunk) = entry.read_chunk()? {
             chunk.read_exact(&mut record)?;
             assert!(chunk.check_crc()?, "a corrupt record");
-            if let Some((_, seen)) = &mut self.told {
+            if let Some((_, seen)) = &mut self.progress {
                 seen.record(&record);
             }
         }
-        if let Some((sender, seen)) = &self.told {
+        if let Some((sender, seen)) = &self.progress {
             let _ = sender.send(*seen);
         }
         Ok(())
@@ -100,7 +100,7 @@ impl Store for OkayWal {
         let dir = PathBuf::from(dir);
         Box::new(move |seen| {
             let (sender, receiver) = mpsc::channel();
-            let log = large(&dir).open(Reads { told: Some((sender, *seen)) }).expect("a log");
+            let log = large(&dir).open(Reads { progress: Some((sender, *seen)) }).expect("a log");
             *seen = receiver.try_iter().last().expect("an entry");
             log.shutdown().expect("an end");
         })

@@ -1,4 +1,4 @@
-//! `open-wal`.
+//! The peer `open-wal`.
 
 use std::{path::Path, sync::Mutex};
 

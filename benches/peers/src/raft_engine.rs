@@ -1,4 +1,4 @@
-//! `raft-engine`.
+//! The peer `raft-engine`.
 
 use std::{
     cell::Cell,
@@ -15,7 +15,7 @@ use crate::{Store, store::STEP};
 /// The log of a million records.
 const LARGE: u64 = 1;
 
-/// How many threads have a log of their own.
+/// Number of threads with their own log.
 static LOGS: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {

@@ -1,4 +1,4 @@
-//! `redb`.
+//! The peer `redb`.
 
 use std::{
     path::Path,
@@ -58,7 +58,7 @@ impl Store for Redb {
     fn replay(dir: &Path) -> Box<dyn FnMut(&mut Seen)> {
         let store = Self::open(dir);
         Box::new(move |seen| {
-            let table = store.database.begin_read().expect("a look").open_table(LOG).expect("a table");
+            let table = store.database.begin_read().expect("a check").open_table(LOG).expect("a table");
             for row in table.iter().expect("rows") {
                 seen.record(row.expect("a row").1.value());
             }
@@ -66,7 +66,7 @@ impl Store for Redb {
     }
 
     fn tail(&self, count: usize) -> usize {
-        let table = self.database.begin_read().expect("a look").open_table(LOG).expect("a table");
+        let table = self.database.begin_read().expect("a check").open_table(LOG).expect("a table");
         let last = table.iter().expect("rows").rev().take(count);
         last.map(|row| row.expect("a row")).count()
     }

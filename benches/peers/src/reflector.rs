@@ -76,7 +76,7 @@ impl fmt::Debug for Reflector {
 
 impl Contender for Reflector {
     const NAME: &'static str = "kube reflector";
-    const NOTE: &'static str = "A cache: its only writer copies what a watch told it. One lock for everything, which a listing \
+    const NOTE: &'static str = "A cache: its only writer copies the events of a watch. One lock for everything, which a listing \
                                 walks. It has no revisions of its own, and no snapshots.";
     const SNAPSHOTS: bool = false;
     const LISTS: usize = 5;

@@ -1,4 +1,4 @@
-//! `runtimo-core` 0.1.0.
+//! The peer `runtimo-core` 0.1.0.
 
 use std::{
     fs::{self, File},
@@ -30,7 +30,7 @@ fn path(dir: &Path) -> PathBuf {
     dir.join("log.wal")
 }
 
-/// 256 bytes of text, as the format asks for.
+/// 256 bytes of text, as the format requires.
 fn event(seq: u64, record: &[u8]) -> WalEvent {
     let text = record.iter().map(|byte| char::from(b'a' + byte % 26)).collect();
     let output = Some(Value::String(text));

@@ -1,41 +1,41 @@
-//! What a peer must be able to do, and the works in terms of it.
+//! The trait of a peer's log, and the works in terms of it.
 
 use std::{any::Any, fmt, marker::PhantomData, path::Path};
 
-use runtide_benches::log::{Peer, Place, Records, Seen, Threads, Turn, Work, anew, each, million, reopened, timed};
+use runtide_benches::log::{Peer, Place, Records, Seen, Threads, Turn, Work, each, fresh, million, reopened, timed};
 
 /// Records in one step of a log that is made to be read.
 pub(crate) const STEP: usize = 224;
 
 /// A peer's log. All peers block, so tasks are threads to them: to hand each append to a pool of threads would cost more.
 pub trait Store: Send + Sync + Sized + 'static {
-    /// As the table has it.
+    /// The name in the table.
     const NAME: &'static str;
 
-    /// What must be known to read its figures.
+    /// A note on its figures; may be empty.
     const NOTE: &'static str;
 
-    /// Whether appenders share a sync; otherwise a turn has fewer appends, since it takes a sync for each.
+    /// `true` if appenders share a sync; otherwise a turn has fewer appends, since it takes a sync for each.
     const SHARES_SYNCS: bool = false;
 
-    /// Whether a million records can be appended with one sync at the end.
+    /// `true` if a million records can be appended with one sync at the end.
     const ONE_SYNC: bool = true;
 
-    /// Whether it can read its last records.
+    /// `true` if it can read its last records.
     const TAIL: bool = true;
 
     /// Opens or makes a log for writing.
     fn open(dir: &Path) -> Self;
 
-    /// The same for a log that is to keep a million records, where that takes another setting.
+    /// Opens or creates a log for a million records, if that needs another setting.
     fn open_large(dir: &Path) -> Self {
         Self::open(dir)
     }
 
-    /// Until the record is durable.
+    /// Returns once the record is durable.
     fn append(&self, record: &[u8]);
 
-    /// So many records, and one sync at the end.
+    /// Appends this many records, with one sync at the end.
     fn append_all(&self, records: &Records, count: usize);
 
     /// Makes a log of a million records, closed.
@@ -43,7 +43,7 @@ pub trait Store: Send + Sync + Sized + 'static {
         Self::open_large(dir).append_all(&Records::default(), million());
     }
 
-    /// Opens for reading, and returns what reads all of it.
+    /// Opens for reading, and returns a function that reads the whole log.
     fn replay(dir: &Path) -> Box<dyn FnMut(&mut Seen)>;
 
     /// Reads the last records, and counts them.
@@ -93,7 +93,7 @@ impl<S: Store> Peer for Peered<S> {
             Work::Tasks(count) | Work::Threads(count) => Self::appended(place, count),
             Work::Bulk if S::ONE_SYNC => {
                 let records = Records::default();
-                anew(place.new_dir(), million(), S::open_large, move |store| store.append_all(&records, million()))
+                fresh(place.new_dir(), million(), S::open_large, move |store| store.append_all(&records, million()))
             }
             Work::Replay => {
                 let mut replay = S::replay(&place.million(S::make));

@@ -1,5 +1,5 @@
-//! The bare loops: what the machine gives whoever writes just enough by hand. They are the limit, and keep none of a log's
-//! promises beside the one that is measured: no order over restarts, no repair, no chain.
+//! The bare loops: the machine's limit, reached by the least code that does the work. They keep none of a log's promises
+//! except the measured one: no order over restarts, no repair, no chain.
 
 use std::{
     any::Any,
@@ -12,18 +12,18 @@ use std::{
 };
 
 use super::{
-    drive::{Tasks, Threads, anew, timed},
+    drive::{Tasks, Threads, fresh, timed},
     format::{push_frame, read_frames},
     group::{Reserved, TaskGroup, ThreadGroup},
     records::{RECORD, Records, Seen},
     work::{Peer, Place, Turn, Work, million},
 };
 
-/// What is written at once, and read at once.
+/// Bytes written, or read, together.
 const WRITE: usize = 1 << 20;
 const READ: usize = 256 << 10;
 
-/// How long a group waits for those of the last one who have not come back.
+/// Time for which a group waits for the missing appenders of the last one.
 const LINGER: Duration = Duration::from_micros(60);
 
 /// Frames under one hash.
@@ -33,17 +33,17 @@ const HASHED: usize = 64 << 10;
 #[derive(Clone, Copy, Debug)]
 pub struct Bare;
 
-/// Bare group commit that waits up to 60 µs for those of the last group who have not come back.
+/// Bare group commit that waits up to 60 µs for the missing appenders of the last group.
 #[derive(Clone, Copy, Debug)]
 pub struct Lingering;
 
 impl Bare {
-    /// Its name in the table.
+    /// The contender's name in the table.
     pub const NAME: &'static str = "bare loop";
 }
 
 impl Lingering {
-    /// Its name in the table.
+    /// The contender's name in the table.
     pub const NAME: &'static str = "bare, lingering";
 }
 
@@ -72,7 +72,7 @@ impl Peer for Bare {
             Work::Threads(threads) => led(threads, Duration::ZERO, place),
             Work::Bulk => {
                 let records = Records::default();
-                anew(place.new_dir(), million(), empty, move |file| bulk(file, &records, false))
+                fresh(place.new_dir(), million(), empty, move |file| bulk(file, &records, false))
             }
             Work::Replay => {
                 let dir = place.million(make);

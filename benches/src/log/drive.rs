@@ -1,4 +1,4 @@
-//! Appenders, one or many: they all begin at once, and the turn ends when the last of them is through.
+//! Appenders, one or many: all begin together, and the turn ends with the last of them.
 
 use std::{
     fmt,
@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 use super::{child::Child, folder, records::Records, work::Turn};
 use crate::{Clock, Round, is_trial};
 
-/// Appends of each appender in one turn: fewer in a trial.
+/// Appends of each appender in one turn; fewer in a trial.
 pub fn each(count: usize) -> usize {
     if is_trial() { count.min(3) } else { count }
 }
@@ -26,11 +26,11 @@ pub fn timed(units: usize, work: impl FnOnce()) -> Round {
 
 /// A log that tasks append to.
 pub trait Appends: Send + Sync + 'static {
-    /// Until the record is durable.
+    /// Returns once the record is durable.
     fn append(&self, record: &[u8]) -> impl Future<Output = ()> + Send;
 }
 
-/// So many tasks on two threads of tokio's.
+/// A number of tasks on two threads of tokio's.
 pub struct Tasks {
     runtime: Runtime,
     count: usize,
@@ -38,13 +38,13 @@ pub struct Tasks {
 }
 
 impl Tasks {
-    /// So many, who take a fraction of a second for a turn where appends share syncs.
+    /// This many; a turn takes a fraction of a second if appends share syncs.
     pub fn new(count: usize) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().expect("a runtime");
         Self { runtime, count, each: each(if count > 100 { 200 } else { 500 }) }
     }
 
-    /// A turn of theirs: each waits for its append before the next.
+    /// A turn: each task waits for its append before the next.
     pub fn turn(self, log: Arc<impl Appends>) -> Turn {
         let records = Arc::new(Records::default());
         Box::new(move || {
@@ -75,7 +75,7 @@ impl fmt::Debug for Tasks {
     }
 }
 
-/// So many threads of the system's. One is the bench's own.
+/// A number of threads of the system's. A single one is the bench's own.
 #[derive(Debug)]
 pub struct Threads {
     count: usize,
@@ -83,18 +83,18 @@ pub struct Threads {
 }
 
 impl Threads {
-    /// So many, who take a fraction of a second for a turn where appends share syncs.
+    /// This many; a turn takes a fraction of a second if appends share syncs.
     pub fn new(count: usize) -> Self {
         Self { count, each: each(if count == 1 { 1_000 } else { 25_600 / count }) }
     }
 
-    /// With fewer appends in a turn, for a log that takes a sync for each.
+    /// Fewer appends in a turn, for a log that syncs each one.
     #[must_use]
     pub fn slow(self) -> Self {
         Self { each: each((500 / self.count).max(1)), ..self }
     }
 
-    /// A turn of theirs: each calls `append`, which returns when the record is durable. Starting them is not counted.
+    /// A turn: each thread calls `append`, which returns once the record is durable. Starting the threads is not counted.
     pub fn turn(self, append: impl Fn(&[u8]) + Send + Sync + 'static) -> Turn {
         let records = Records::default();
         Box::new(move || {
@@ -124,8 +124,8 @@ impl Threads {
     }
 }
 
-/// A turn on a log that is made anew each time: `open` and what drops it are not counted.
-pub fn anew<L>(dir: PathBuf, units: usize, open: impl Fn(&Path) -> L + 'static, work: impl Fn(&L) + 'static) -> Turn {
+/// A turn on a log that is created each time; opening and dropping it are not counted.
+pub fn fresh<L>(dir: PathBuf, units: usize, open: impl Fn(&Path) -> L + 'static, work: impl Fn(&L) + 'static) -> Turn {
     Box::new(move || {
         folder::clear(&dir);
         let log = open(&dir);
@@ -136,8 +136,8 @@ pub fn anew<L>(dir: PathBuf, units: usize, open: impl Fn(&Path) -> L + 'static, 
     })
 }
 
-/// A turn that opens a log which was closed, or, if `killed` names the contender, whose process was; then something is appended,
-/// since a log that was only opened need not be closed.
+/// A turn that opens a log after an orderly close or, if `killed` names the contender, after its process was killed; then a
+/// record is appended, since a log that was only opened need not be closed.
 pub fn reopened<L: 'static>(
     dir: PathBuf,
     killed: Option<&'static str>,

@@ -1,4 +1,4 @@
-//! Where the logs lie: on the disk that the executable is on, since a temporary folder may be memory.
+//! [`Folder`] of the logs: on the executable's disk, since a temporary folder may be in memory.
 
 use std::{
     fs, io,
@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-/// A folder that goes away with this.
+/// A folder that is removed on drop.
 #[derive(Debug)]
 pub struct Folder {
     dir: tempfile::TempDir,
@@ -14,25 +14,25 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Beside the executable, which is in cargo's target folder.
+    /// A folder next to the executable, which is in cargo's target folder.
     pub fn new() -> io::Result<Self> {
         let exe = std::env::current_exe()?;
-        let beside = exe.parent().unwrap_or(Path::new("."));
-        Ok(Self { dir: tempfile::Builder::new().prefix("runtide-log-").tempdir_in(beside)?, made: AtomicUsize::new(0) })
+        let folder = exe.parent().unwrap_or(Path::new("."));
+        Ok(Self { dir: tempfile::Builder::new().prefix("runtide-log-").tempdir_in(folder)?, made: AtomicUsize::new(0) })
     }
 
-    /// Its path.
+    /// The path of the folder.
     pub fn path(&self) -> &Path {
         self.dir.path()
     }
 
-    /// The path of a folder that is not there yet.
+    /// The path of a new folder.
     pub fn new_dir(&self) -> PathBuf {
         self.path().join(format!("{}", self.made.fetch_add(1, Ordering::Relaxed)))
     }
 }
 
-/// Takes a folder away; one that is not there is as good.
+/// Removes a folder; a missing one is fine.
 pub(super) fn clear(dir: &Path) {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => panic!("{error}"),

@@ -1,4 +1,4 @@
-//! Bare group commit, as one would write it by hand: no order kept over restarts, no chain, one file that is reserved.
+//! Bare, hand-written group commit: no order over restarts, no chain, one preallocated file.
 
 use std::{
     collections::VecDeque,
@@ -20,11 +20,11 @@ use tokio::sync::oneshot;
 use super::{drive::Appends, format::push_frame};
 use crate::is_trial;
 
-/// How much room is reserved at once: more than the turns of a table take. What was written once is not written again, since
-/// a disk syncs that faster, and no log can do so.
+/// Bytes preallocated together, more than the turns of a table need. No byte is overwritten, since a disk syncs that faster,
+/// and no log can do so.
 const ROOM: u64 = 1 << 30;
 
-/// A file with its room reserved, so that a sync has no blocks to add to it.
+/// A preallocated file, so that a sync allocates no blocks.
 pub(super) struct Reserved {
     file: File,
     room: u64,
@@ -46,7 +46,7 @@ impl Reserved {
         Self { room: reserve(&file, 0), file, at: 0 }
     }
 
-    /// Writes, and syncs the bytes but not the file's times.
+    /// Writes, and syncs the data but not the file's times.
     pub(super) fn commit(&mut self, bytes: &[u8]) {
         if self.at + bytes.len() as u64 > self.room {
             self.room = reserve(&self.file, self.room);
@@ -71,7 +71,7 @@ struct Shared {
     arrived: AtomicUsize,
 }
 
-/// Tasks put their records into a buffer; one thread swaps it, writes, syncs, and answers each.
+/// Tasks append their records to a buffer; one thread swaps it, writes, syncs, and answers each task.
 pub(super) struct TaskGroup {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -137,14 +137,14 @@ impl Shared {
             file.commit(&bytes);
             bytes.clear();
             for waits in waiting.drain(..) {
-                // One who has gone need not be told.
+                // A task that has ended needs no answer.
                 let _ = waits.send(());
             }
         }
     }
 }
 
-/// Waits a little until as many have come as the last group had.
+/// Waits briefly until as many appenders have arrived as the last group had.
 fn await_last(arrived: &AtomicUsize, last: usize, linger: Duration) {
     let until = Instant::now() + linger;
     while arrived.load(Ordering::Acquire) < last && Instant::now() < until {
@@ -152,8 +152,8 @@ fn await_last(arrived: &AtomicUsize, last: usize, linger: Duration) {
     }
 }
 
-/// One thread of those that wait commits for all, and hands that on to one who came meanwhile before it wakes the others: no
-/// thread of its own, and none to wake for a lone writer.
+/// One of the waiting threads leads: it commits for all, and hands the lead to a later arrival before it wakes the others. It
+/// needs no separate thread, and wakes none for a lone writer.
 pub(super) struct ThreadGroup {
     forming: Mutex<Led>,
     arrived: AtomicUsize,
@@ -171,7 +171,7 @@ struct Led {
 
 struct Waiter {
     thread: Thread,
-    told: AtomicU8,
+    state: AtomicU8,
 }
 
 const NOTHING: u8 = 0;
@@ -180,7 +180,7 @@ const DURABLE: u8 = 2;
 
 impl Waiter {
     fn tell(&self, what: u8) {
-        self.told.store(what, Ordering::Release);
+        self.state.store(what, Ordering::Release);
         self.thread.unpark();
     }
 }
@@ -193,7 +193,7 @@ impl ThreadGroup {
 
     pub(super) fn append(&self, record: &[u8]) {
         thread_local! {
-            static OWN: Arc<Waiter> = Arc::new(Waiter { thread: thread::current(), told: AtomicU8::new(NOTHING) });
+            static OWN: Arc<Waiter> = Arc::new(Waiter { thread: thread::current(), state: AtomicU8::new(NOTHING) });
         }
         let mut forming = self.forming.lock().expect("no panic");
         let number = forming.waiting.len();
@@ -205,11 +205,11 @@ impl ThreadGroup {
             return self.lead();
         }
         let own = OWN.with(Arc::clone);
-        own.told.store(NOTHING, Ordering::Relaxed);
+        own.state.store(NOTHING, Ordering::Relaxed);
         forming.waiting.push_back(Arc::clone(&own));
         drop(forming);
         loop {
-            match own.told.load(Ordering::Acquire) {
+            match own.state.load(Ordering::Acquire) {
                 NOTHING => thread::park(),
                 LEAD => return self.lead(),
                 _ => return,
@@ -217,7 +217,7 @@ impl ThreadGroup {
         }
     }
 
-    /// Commits the forming group, in which the caller is as well.
+    /// Commits the forming group, which includes the caller.
     fn lead(&self) {
         let mut file = self.file.lock().expect("no panic");
         await_last(&self.arrived, file.1, self.linger);

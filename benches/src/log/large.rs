@@ -1,4 +1,4 @@
-//! Runtide's log at a size where whatever looks at all of it shows.
+//! Runtide's log at a size where every full read is visible.
 
 use std::{
     path::{Path, PathBuf},
@@ -24,19 +24,19 @@ pub struct Large {
 }
 
 impl Large {
-    /// Writes and syncs so many bytes.
+    /// Writes and syncs this many bytes.
     pub fn make(dir: PathBuf, bytes: u64) -> Self {
         let records = usize::try_from(bytes / FRAME).expect("a number of records");
         fill(&dir, unsynced(), records);
         Self { dir, records }
     }
 
-    /// Its folder.
+    /// The folder of the log.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// What the records take in the files, in bytes.
+    /// Bytes of the records in the files.
     pub fn size(&self) -> u64 {
         self.records as u64 * FRAME
     }
@@ -46,7 +46,7 @@ impl Large {
         open(&self.dir)
     }
 
-    /// How long it takes to open; then it is written to, and closed in order.
+    /// Seconds to open it; then a record is written, and the log is closed in order.
     pub fn open_closed(&self) -> f64 {
         let (wal, took) = timed(|| self.open());
         once_more(&wal);
@@ -54,13 +54,13 @@ impl Large {
         took
     }
 
-    /// How long it takes to open after the process that had it open was killed, with its last segment nearly full.
+    /// Seconds to open it after its process was killed with the last segment nearly full.
     pub fn open_killed(&self) -> f64 {
         Child::leaves_open(Runtide::NAME, &self.dir);
         timed(|| self.open()).1
     }
 
-    /// How long it takes to read the last hundred.
+    /// Seconds to read the last hundred records.
     pub fn tail(&self, wal: &Wal) -> f64 {
         let (tail, took) = timed(|| wal.tail(100).expect("a tail"));
         assert_eq!(tail.len(), 100);
@@ -68,10 +68,10 @@ impl Large {
     }
 }
 
-/// What a process that verifies tells of itself: how long it took, and the most memory that it held.
+/// Verifies the log; returns the time, and the process's peak memory in bytes.
 pub(super) fn verified(dir: &Path) -> (Duration, u64) {
     let begin = Instant::now();
-    let verified = verify(dir, None, None).expect("a look");
+    let verified = verify(dir, None, None).expect("a check");
     let took = begin.elapsed();
     assert_eq!((verified.corruption, verified.torn), (None, None));
     (took, memory::peak())

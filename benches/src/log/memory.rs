@@ -1,17 +1,17 @@
-//! How much memory a piece of work takes, by the kernel's count, in a process that does nothing else.
+//! Memory of a piece of work, by the kernel's count, in a process that does nothing else.
 
 use std::fs;
 
-/// By how many bytes the work makes the process grow at most.
+/// Most bytes by which the process grows during the work.
 pub fn grown(work: impl FnOnce()) -> u64 {
-    // Makes the peak start anew from what is resident.
+    // Resets the peak to the resident bytes.
     let _ = fs::write("/proc/self/clear_refs", "5");
     let before = status("VmRSS:");
     work();
     peak().saturating_sub(before)
 }
 
-/// The most that the process ever held, in bytes.
+/// Peak memory of the process, in bytes.
 pub fn peak() -> u64 {
     status("VmHWM:")
 }

@@ -1,9 +1,9 @@
-//! What is logged: records of 256 bytes, a few thousand of them in rotation, each told from the next.
+//! The logged records: 256 bytes each, a few thousand in rotation, each different from the next.
 
-/// The size of a record in bytes.
+/// Size of a record in bytes.
 pub const RECORD: usize = 256;
 
-/// How many differ: 1 MiB of them, so that they do not all come from the nearest cache.
+/// Number of different records: 1 MiB of them, so that they do not all come from the nearest cache.
 const DIFFERENT: usize = 4_096;
 
 /// Records in rotation.
@@ -15,7 +15,7 @@ impl Default for Records {
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
         let mut bytes = Vec::with_capacity(DIFFERENT * RECORD);
         for n in 0..DIFFERENT {
-            // Its own number first, so that a reader can tell one that was left out; then what does not compress.
+            // The number first, so that a reader notices a missing record; then incompressible bytes.
             bytes.extend_from_slice(&(n as u64).to_le_bytes());
             while bytes.len() % RECORD != 0 {
                 state ^= state << 13;
@@ -35,22 +35,22 @@ impl Records {
         &self.0[at..at + RECORD]
     }
 
-    /// So many, from number 0.
+    /// The first `count` records, from number 0.
     pub fn take(&self, count: usize) -> impl Iterator<Item = &[u8]> {
         (0..count).map(|n| self.get(n))
     }
 }
 
-/// What a reader has seen; it looks into each record, as whoever replays a log does.
+/// The records that a reader has seen. It reads each one, as a replay does.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Seen {
-    /// How many.
+    /// Number of records so far.
     pub count: u64,
     sum: u64,
 }
 
 impl Seen {
-    /// One more, which must be the next one.
+    /// Takes the next record, which must have the next number.
     #[inline]
     pub fn record(&mut self, bytes: &[u8]) {
         let (head, rest) = bytes.split_first_chunk::<8>().expect("256 bytes");
@@ -58,7 +58,7 @@ impl Seen {
         self.number(u64::from_le_bytes(*head));
     }
 
-    /// One more, of which only the number can be told, counted from 0.
+    /// Takes the next record by its number alone, counted from 0.
     #[inline]
     pub fn number(&mut self, number: u64) {
         assert_eq!(number % DIFFERENT as u64, self.count % DIFFERENT as u64, "out of order");
@@ -66,7 +66,7 @@ impl Seen {
         self.count += 1;
     }
 
-    /// That there were so many.
+    /// Asserts the number of records.
     pub fn were(self, count: usize) {
         assert_eq!(self.count, count as u64);
         std::hint::black_box(self.sum);

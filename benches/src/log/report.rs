@@ -1,4 +1,4 @@
-//! All contenders at all works, and the table that comes of it.
+//! All contenders at all works, and the resulting table.
 
 use criterion::Criterion;
 
@@ -11,11 +11,11 @@ use super::{
 };
 use crate::{Contest, Figures, Table, bytes, count, met, span, times};
 
-/// Runs every work with everyone who can do it, and prints the table.
+/// Runs every work with each contender that can do it, and prints the table.
 pub fn compare(peers: &[&dyn Peer], criterion: &mut Criterion) {
-    let folder = Folder::new().expect("a folder beside the executable");
+    let folder = Folder::new().expect("a folder next to the executable");
     let mut table = Table::new(["work", "by", "figure", "best turn", "CPU each", "Runtide is", "goal"]);
-    // A rotation of many contenders is long.
+    // A rotation of many contenders takes long.
     let most = if peers.len() > 3 { 9 } else { usize::MAX };
     for work in Work::ALL {
         eprintln!("{}", work.title());
@@ -48,14 +48,17 @@ fn row(work: Work, name: &str, figures: &Figures) -> [String; 7] {
         (String::new(), absolute(work, rate))
     } else {
         let faster = figures.faster(Runtide::NAME, name);
-        (times(faster), beside(work, name).map_or(String::new(), |goal| met(&format!("≥ {goal}×"), faster >= goal)))
+        (
+            times(faster),
+            goal_against(work, name).map_or(String::new(), |goal| met(&format!("≥ {goal}×"), faster >= goal)),
+        )
     };
     let best = figures.best_rate(name);
     [work.title(), name.to_owned(), figure(rate), figure(best), span(figures.cpu_each(name)), is, goal]
 }
 
-/// The goal of Runtide beside this contender.
-fn beside(work: Work, name: &str) -> Option<f64> {
+/// The goal of Runtide against this contender.
+fn goal_against(work: Work, name: &str) -> Option<f64> {
     Some(match (work, name) {
         (Work::Alone, Bare::NAME) | (Work::Tasks(64), Lingering::NAME) => 0.95,
         (Work::Tasks(512), Bare::NAME) | (Work::Threads(64), "raft-engine") => 0.9,
@@ -80,7 +83,7 @@ fn absolute(work: Work, rate: f64) -> String {
     }
 }
 
-/// By how much a process grows that replays the log of the work before.
+/// Bytes by which a process grows that replays the log of the preceding work.
 fn memory(peers: &[&dyn Peer], folder: &Folder, table: &mut Table) {
     for peer in peers {
         let place = Place { folder, name: peer.name() };

@@ -5,7 +5,7 @@ use std::{any::Any, num::NonZeroU64, path::Path, sync::Arc};
 use runtide_core::wal::{Durability, ReadFrom, RecordKind, Wal, WalOptions, WalReader, verify};
 
 use super::{
-    drive::{Appends, Tasks, Threads, anew, each, reopened, timed},
+    drive::{Appends, Tasks, Threads, each, fresh, reopened, timed},
     records::{Records, Seen},
     work::{Peer, Place, Turn, Work, million},
 };
@@ -15,13 +15,13 @@ const KIND: RecordKind = RecordKind(1);
 /// Records in a commit of a log that is read: 64 KiB, as many writers make them.
 const COMMIT: usize = 224;
 
-/// Records handed over at once where a million are appended: about 1 MiB.
+/// Records in one batch when a million are appended: about 1 MiB.
 const BATCH: usize = 3_584;
 
 /// Room for a million records, so that one thread verifies them.
 const ONE_SEGMENT: u64 = 384 << 20;
 
-/// A segment is as full as this when the process is killed: nearly full, since opening reads it.
+/// Bytes in the segment when the process is killed: nearly full, since opening reads it.
 const NEARLY_FULL: u64 = (16 << 20) / 100 * 95;
 
 /// Runtide's log.
@@ -29,7 +29,7 @@ const NEARLY_FULL: u64 = (16 << 20) / 100 * 95;
 pub struct Runtide;
 
 impl Runtide {
-    /// Its name in the table.
+    /// The contender's name in the table.
     pub const NAME: &'static str = "Runtide";
 }
 
@@ -46,7 +46,7 @@ impl Peer for Runtide {
             Work::Bulk => {
                 let records = Records::default();
                 let open = |dir: &Path| Wal::open(dir, unsynced()).expect("a log");
-                anew(place.new_dir(), million(), open, move |wal| append(wal, &records, 0..million(), BATCH))
+                fresh(place.new_dir(), million(), open, move |wal| append(wal, &records, 0..million(), BATCH))
             }
             Work::Replay => {
                 let dir = place.million(make);
@@ -135,7 +135,7 @@ fn make(dir: &Path) {
     fill(dir, unsynced(), million());
 }
 
-/// A log of so many records, closed.
+/// Makes a closed log of this many records.
 pub(super) fn fill(dir: &Path, options: WalOptions, count: usize) {
     let wal = Wal::open(dir, options).expect("a log");
     append(&wal, &Records::default(), 0..count, COMMIT);
@@ -152,7 +152,7 @@ fn replay(dir: &Path) {
 }
 
 fn verified(dir: &Path) {
-    let verified = verify(dir, None, None).expect("a look");
+    let verified = verify(dir, None, None).expect("a check");
     assert_eq!((verified.records, verified.corruption), (million() as u64, None));
 }
 

@@ -1,4 +1,4 @@
-//! The works, and what a contender is.
+//! [`Work`], and the trait of a contender.
 
 use std::path::{Path, PathBuf};
 
@@ -8,14 +8,14 @@ use crate::{Round, is_trial};
 /// One turn of a contender at a work.
 pub type Turn = Box<dyn FnMut() -> Round>;
 
-/// What a log is made to do.
+/// A work for a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Work {
     /// Durable appends, one after the other.
     Alone,
-    /// Durable appends by so many async tasks on two threads of tokio's.
+    /// Durable appends by this many async tasks on two threads of tokio's.
     Tasks(usize),
-    /// Durable appends by so many threads of the system's.
+    /// Durable appends by this many threads of the system's.
     Threads(usize),
     /// A million appends to a new log, one sync at the end.
     Bulk,
@@ -34,7 +34,7 @@ pub enum Work {
 }
 
 impl Work {
-    /// All of them, in the table's order.
+    /// Every work, in the table's order.
     pub const ALL: [Self; 11] = [
         Self::Alone,
         Self::Tasks(64),
@@ -49,7 +49,7 @@ impl Work {
         Self::Tail,
     ];
 
-    /// As the table has it.
+    /// The name in the table.
     pub fn title(self) -> String {
         match self {
             Self::Alone => "durable, 1 writer".into(),
@@ -65,7 +65,7 @@ impl Work {
         }
     }
 
-    /// How many turns each contender takes: fewer where a turn is long.
+    /// Turns of each contender; fewer if a turn is long.
     pub fn turns(self) -> usize {
         match self {
             Self::Bulk => 7,
@@ -74,39 +74,39 @@ impl Work {
         }
     }
 
-    /// Whether the figure is the time for one, instead of how many in a second.
+    /// `true` if the figure is the time of one unit, instead of units per second.
     pub fn is_a_time(self) -> bool {
         matches!(self, Self::ReopenClosed | Self::ReopenKilled | Self::Tail)
     }
 }
 
-/// A million, or what will do for a trial.
+/// A million, or fewer in a trial.
 pub fn million() -> usize {
     if is_trial() { 5_000 } else { 1_000_000 }
 }
 
-/// A contender.
+/// A contender: a log that can do some of the works.
 pub trait Peer {
-    /// As the table has it.
+    /// The name in the table.
     fn name(&self) -> &'static str;
 
-    /// What must be known to read its figures; empty if nothing.
+    /// A note on its figures; may be empty.
     fn note(&self) -> &'static str {
         ""
     }
 
-    /// How it does a turn of this work; `None` if it cannot.
+    /// A turn of this work; `None` if the contender cannot do it.
     fn turn(&self, work: Work, place: &Place<'_>) -> Option<Turn>;
 
-    /// Plays its part in the process that is killed: opens the log for writing in this folder, appends, and returns what
-    /// keeps it open.
+    /// The role of the process that is killed: opens the log in this folder for writing, appends, and returns a value that keeps
+    /// the log open.
     fn left_open(&self, dir: &Path) -> Box<dyn std::any::Any>;
 
-    /// Replays the log in this folder, for its memory to be watched.
+    /// Replays the log in this folder, while its memory is measured.
     fn replay(&self, dir: &Path);
 }
 
-/// Where a contender puts its files.
+/// Folders for a contender's files.
 #[derive(Debug)]
 pub struct Place<'a> {
     pub(super) folder: &'a Folder,
@@ -114,7 +114,7 @@ pub struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// A folder that is not there yet, below one that is.
+    /// A new path below an existing folder.
     pub fn new_dir(&self) -> PathBuf {
         self.folder.new_dir()
     }
@@ -124,7 +124,7 @@ impl Place<'_> {
         self.named("million", make)
     }
 
-    /// Another one of the contender's logs that are made once.
+    /// The folder of another log of the contender, made once.
     pub fn named(&self, what: &str, make: impl FnOnce(&Path)) -> PathBuf {
         let dir = self.path(what);
         if !dir.exists() {

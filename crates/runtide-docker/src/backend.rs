@@ -23,7 +23,7 @@ use crate::{
 #[derive(Debug)]
 pub struct DockerBackend {
     client: Client,
-    /// Looks outside the watch know what its stream told: Docker's list lags behind it.
+    /// Used by calls outside the watch; it shares the stream's reported state, since Docker's list lags behind the stream.
     inspector: DockerInspector,
     driver: Driver,
     lifecycle: manager::Lifecycle,
@@ -32,17 +32,17 @@ pub struct DockerBackend {
 }
 
 impl DockerBackend {
-    /// Connects to nothing yet.
+    /// A backend without a connection: the first call connects.
     ///
     /// # Errors
-    /// `InvalidInput` for an impossible configuration, or TLS files that cannot be read.
+    /// `InvalidInput` for an invalid configuration, or TLS files that cannot be read.
     pub fn new(config: Config) -> Result<Self> {
         let driver_options = config.driver.clone();
         let client = Client::new(config)?;
         let reported_state = reported_state::Shared::new(client.id().clone());
         let inspector = DockerInspector::new(client.clone(), reported_state.clone());
-        let of_source = client.clone();
-        let source = move || DockerSource::new(of_source.clone(), reported_state.clone());
+        let client_of_source = client.clone();
+        let source = move || DockerSource::new(client_of_source.clone(), reported_state.clone());
         Ok(Self {
             inspector,
             driver: Driver::new(client.id().clone(), driver_options, source),
@@ -95,7 +95,7 @@ impl RuntimeBackend for DockerBackend {
     }
 
     async fn list_instances(&self, options: ListOptions) -> Result<Listing> {
-        self.inspector.look(&options.filter, options.detail).await
+        self.inspector.list_matching(&options.filter, options.detail).await
     }
 
     async fn inspect(&self, id: &InstanceId) -> Result<Arc<Instance>> {

@@ -1,35 +1,35 @@
-//! The wire: negotiation, requests as bytes, and the verbs' client on the same connections.
+//! [`Client`]: negotiation, requests as bytes, and bollard for the verbs, all on one pool of connections.
 
 use std::{
     io,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::{Method, Request, Response, body::Incoming, header};
-use runtide_core::{BackendId, Error, ErrorKind, Result, RuntimeKind};
+use runtide_core::{
+    BackendId, Error, ErrorKind, Result, RuntimeKind,
+    backend::{CallSite, Session},
+};
 use serde::Deserialize;
 
 use crate::{
     config::Config,
-    error::{Place, is_version_mismatch},
+    error::{DaemonErrors as _, is_version_mismatch},
     tls,
     transport::{Body, BoxError, Connector, Pool},
     version::ApiVersion,
 };
 
-/// An error body longer than this says nothing more to anyone.
+/// Bytes of an error's body that are read, at most.
 const ERROR_BODY: usize = 64 * 1024;
 
-/// bollard counts whole seconds and gives up after them; deadlines are ours (trap D18).
+/// Seconds until bollard gives up. Longer than any call: it counts whole seconds, and the deadlines are ours (trap D18).
 const BOLLARD_TIMEOUT: u64 = 365 * 24 * 3600;
 
-/// One configured daemon. Cheap to clone; nothing is connected before the first call.
+/// One configured daemon. Cheap to clone; the first call connects.
 #[derive(Clone, Debug)]
 pub(crate) struct Client(Arc<Inner>);
 
@@ -41,21 +41,18 @@ struct Inner {
     authority: String,
     connector: Connector,
     pool: Arc<Pool>,
-    negotiated: Mutex<Option<Arc<Server>>>,
-    /// The last server that answered, also while it does not.
-    last: Mutex<Option<Arc<Server>>>,
-    /// Held while one call negotiates, so that a burst of first calls asks once.
+    session: Session<Server>,
+    /// Locked while one call negotiates, so that a burst of first calls asks once.
     negotiating: tokio::sync::Mutex<()>,
-    closed: AtomicBool,
 }
 
-/// What answered, and how one speaks with it.
+/// A server that answered, with the negotiated API.
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) kind: RuntimeKind,
     pub(crate) version: String,
     pub(crate) api: ApiVersion,
-    /// The daemon's own clock when it answered, to the second and never ahead; a proxy's clock is none.
+    /// The daemon's own clock when it answered, to the second and never ahead; `None` for a proxy's clock.
     pub(crate) date: Option<SystemTime>,
     bollard: bollard::Docker,
 }
@@ -72,10 +69,8 @@ impl Client {
             pool: Arc::new(Pool::new(connector.clone())),
             connector,
             config,
-            negotiated: Mutex::new(None),
-            last: Mutex::new(None),
+            session: Session::default(),
             negotiating: tokio::sync::Mutex::new(()),
-            closed: AtomicBool::new(false),
         })))
     }
 
@@ -91,98 +86,92 @@ impl Client {
         &self.0.endpoint
     }
 
-    /// For one request, from its first byte to its last.
+    /// Deadline of one request, from its first byte to its last.
     pub(crate) fn deadline(&self) -> Duration {
         self.0.config.deadline
     }
 
-    pub(crate) fn place(&self, operation: &'static str) -> Place<'_> {
-        Place { operation, backend: &self.0.id, endpoint: &self.0.endpoint }
+    pub(crate) fn site(&self, operation: &'static str) -> CallSite<'_> {
+        CallSite::new(operation, &self.0.id).with_endpoint(&self.0.endpoint)
     }
 
-    /// Classifies what a verb met; where the server's API has changed, the next call negotiates anew.
+    /// Classifies a verb's error; if the server's API has changed, the next call negotiates again.
     pub(crate) fn error(&self, operation: &'static str, error: bollard::errors::Error) -> Error {
         if let bollard::errors::Error::DockerResponseServerError { status_code: 400, message } = &error
             && is_version_mismatch(message)
         {
             self.forget();
         }
-        self.place(operation).bollard(error)
+        self.site(operation).bollard(error)
     }
 
-    /// Every later call is `Cancelled`; idle connections are closed.
+    /// Fails every later call with `Cancelled`, and closes idle connections.
     pub(crate) fn close(&self) {
-        self.0.closed.store(true, Ordering::Release);
-        self.forget();
+        self.0.session.close();
         self.0.pool.reset();
     }
 
     pub(crate) fn check_open(&self, operation: &'static str) -> Result<()> {
-        if self.0.closed.load(Ordering::Acquire) {
-            return Err(self.place(operation).error(ErrorKind::Cancelled, "the backend was closed"));
-        }
-        Ok(())
+        self.0.session.check_open(self.site(operation))
     }
 
-    /// The verbs' client, negotiated. It has no time limit of its own: callers set theirs, [`deadline`](Self::deadline) for most.
+    /// bollard, for the verbs, with the negotiated version. It has no deadline: callers set one, most of them
+    /// [`deadline`](Self::deadline).
     pub(crate) async fn bollard(&self) -> Result<bollard::Docker> {
         Ok(self.server().await?.bollard.clone())
     }
 
-    /// Who answered last, if anyone did.
+    /// The server that answered last, if one did.
     pub(crate) fn last_server(&self) -> Option<Arc<Server>> {
-        self.0.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.session.last_server()
     }
 
-    fn known_server(&self) -> Option<Arc<Server>> {
-        self.negotiated().clone()
-    }
-
-    /// The server as negotiated, now if need be.
+    /// The negotiated server; negotiates if necessary.
     pub(crate) async fn server(&self) -> Result<Arc<Server>> {
         self.check_open("docker.negotiate")?;
-        if let Some(server) = self.known_server() {
+        if let Some(server) = self.0.session.current_server() {
             return Ok(server);
         }
         let _one = self.0.negotiating.lock().await;
-        match self.known_server() {
+        match self.0.session.current_server() {
             Some(server) => Ok(server),
             None => self.negotiate().await,
         }
     }
 
-    /// Asks the server what it speaks (trap D9: it may be another one than a moment ago).
+    /// Asks the server for its versions (trap D9: it may be another one than a moment ago).
     pub(crate) async fn negotiate(&self) -> Result<Arc<Server>> {
-        let place = self.place("docker.negotiate");
+        let site = self.site("docker.negotiate");
         let deadline = self.deadline();
         let answered = async {
-            let response = self.head(place, "/version").await?;
+            let response = self.head(site, "/version").await?;
             let date = date_of_daemon(response.headers());
-            Ok((date, collect(place, response).await?))
+            Ok((date, collect(site, response).await?))
         };
-        let (date, body) = self.within(place, deadline, answered).await?;
-        let reply: VersionReply<'_> = serde_json::from_slice(&body).map_err(|error| place.undecodable(error))?;
-        let server = Arc::new(self.understand(place, &reply, date)?);
+        let (date, body) = self.within(site, deadline, answered).await?;
+        let reply: VersionReply<'_> = serde_json::from_slice(&body).map_err(|error| site.undecodable(error))?;
+        let server = Arc::new(self.understand(site, &reply, date)?);
         tracing::debug!(backend = %self.id(), kind = %server.kind, version = server.version, api = %server.api, "negotiated");
-        *self.negotiated() = Some(server.clone());
-        *self.0.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(server.clone());
+        let former = self.0.session.answered(Arc::clone(&server));
+        if let Some(former) = former.filter(|former| former.version != server.version || former.kind != server.kind) {
+            tracing::info!(backend = %self.id(), from = former.version, to = server.version, "another server answers");
+        }
         Ok(server)
     }
 
-    fn understand(&self, place: Place<'_>, reply: &VersionReply<'_>, date: Option<SystemTime>) -> Result<Server> {
+    fn understand(&self, site: CallSite<'_>, reply: &VersionReply<'_>, date: Option<SystemTime>) -> Result<Server> {
         let parsed = |text: &str| {
             text.parse::<ApiVersion>().map_err(|error| {
-                place.error(ErrorKind::Protocol, "the server's API version makes no sense").with_source(error)
+                site.error(ErrorKind::Protocol, "the server's API version is not a version").with_source(error)
             })
         };
         let offered = reply.api_version.as_deref().filter(|text| !text.is_empty());
         let Some(offered) = offered else {
-            return Err(place.error(ErrorKind::Protocol, "the server does not say which API it speaks"));
+            return Err(site.error(ErrorKind::Protocol, "the server does not report its API version"));
         };
         let minimum = reply.min_api_version.as_deref().filter(|text| !text.is_empty()).map(parsed).transpose()?;
         let api = ApiVersion::negotiate(parsed(offered)?, minimum, self.config().max_api_version).map_err(|why| {
-            place
-                .error(ErrorKind::Unsupported, why.clone())
+            site.error(ErrorKind::Unsupported, why.clone())
                 .with_context("feature", "api_version")
                 .with_context("reason", why)
         })?;
@@ -191,12 +180,12 @@ impl Client {
             version: reply.version.as_deref().unwrap_or_default().to_owned(),
             api,
             date,
-            bollard: self.verbs(place, api)?,
+            bollard: self.verbs(site, api)?,
         })
     }
 
-    /// bollard on our connections: one pool, one TLS configuration, and its own features off.
-    fn verbs(&self, place: Place<'_>, api: ApiVersion) -> Result<bollard::Docker> {
+    /// bollard on our connections: one pool and one TLS configuration.
+    fn verbs(&self, site: CallSite<'_>, api: ApiVersion) -> Result<bollard::Docker> {
         let pool = self.0.pool.clone();
         let transport = move |request: bollard::BollardRequest| {
             let pool = pool.clone();
@@ -207,52 +196,48 @@ impl Client {
         };
         let address = format!("http://{}", self.0.authority);
         bollard::Docker::connect_with_custom_transport(transport, Some(address), BOLLARD_TIMEOUT, &api.to_bollard())
-            .map_err(|error| place.bollard(error))
+            .map_err(|error| site.bollard(error))
     }
 
-    fn negotiated(&self) -> MutexGuard<'_, Option<Arc<Server>>> {
-        self.0.negotiated.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The next call negotiates.
+    /// Forgets the negotiated server: the next call negotiates.
     pub(crate) fn forget(&self) {
-        *self.negotiated() = None;
+        self.0.session.forget();
     }
 
-    /// Whether somebody who speaks HTTP is there.
+    /// Checks that an HTTP server answers.
     pub(crate) async fn ping(&self, operation: &'static str) -> Result<()> {
-        let place = self.place(operation);
-        let answered = async { self.head(place, "/_ping").await.map(drop) };
-        self.within(place, self.deadline(), answered).await
+        let site = self.site(operation);
+        let answered = async { self.head(site, "/_ping").await.map(drop) };
+        self.within(site, self.deadline(), answered).await
     }
 
     /// The whole answer to a GET of the negotiated API (`path_and_query` begins after the version).
     ///
     /// # Cancel safety
-    /// Dropping it drops the request.
+    /// A dropped future drops its request.
     pub(crate) async fn get_bytes(
         &self,
         operation: &'static str,
         path_and_query: &str,
         deadline: Duration,
     ) -> Result<Bytes> {
-        let place = self.place(operation);
+        let site = self.site(operation);
         let answered = async {
             let path = self.versioned(path_and_query).await?;
-            let response = self.head(place, &path).await?;
-            collect(place, response).await
+            let response = self.head(site, &path).await?;
+            collect(site, response).await
         };
-        self.within(place, deadline, answered).await
+        self.within(site, deadline, answered).await
     }
 
-    /// The head of an answer within the deadline; its body takes the time it takes.
+    /// The head of an answer, within the deadline; its body has no deadline.
     pub(crate) async fn stream(&self, operation: &'static str, path_and_query: &str) -> Result<Response<Incoming>> {
-        let place = self.place(operation);
+        let site = self.site(operation);
         let answered = async {
             let path = self.versioned(path_and_query).await?;
-            self.head(place, &path).await
+            self.head(site, &path).await
         };
-        self.within(place, self.deadline(), answered).await
+        self.within(site, self.deadline(), answered).await
     }
 
     pub(crate) async fn versioned(&self, path_and_query: &str) -> Result<String> {
@@ -263,26 +248,30 @@ impl Client {
         &self.0.connector
     }
 
-    pub(crate) fn request<B>(&self, place: Place<'_>, path_and_query: &str, body: B) -> Result<Request<B>> {
+    pub(crate) fn request<B>(&self, site: CallSite<'_>, path_and_query: &str, body: B) -> Result<Request<B>> {
         Request::builder()
             .method(Method::GET)
             .uri(format!("http://{}{path_and_query}", self.0.authority))
             .header(header::HOST, &self.0.authority)
             .body(body)
-            .map_err(|error| place.error(ErrorKind::InvalidInput, "the request cannot be written").with_source(error))
+            .map_err(|error| site.error(ErrorKind::InvalidInput, "the request cannot be written").with_source(error))
     }
 
-    async fn head(&self, place: Place<'_>, path_and_query: &str) -> Result<Response<Incoming>> {
-        self.check_open(place.operation)?;
-        tracing::trace!(operation = place.operation, path_and_query, "request");
+    async fn head(&self, site: CallSite<'_>, path_and_query: &str) -> Result<Response<Incoming>> {
+        self.check_open(site.operation())?;
+        tracing::trace!(operation = site.operation(), path_and_query, "request");
         let body = Body::new(Empty::new().map_err(|never| match never {}));
-        let request = self.request(place, path_and_query, body)?;
-        let response = self.0.pool.send(request).await.map_err(|error| self.broken(place, error))?;
-        self.succeeded(place, response).await
+        let request = self.request(site, path_and_query, body)?;
+        let response = self.0.pool.send(request).await.map_err(|error| self.broken(site, error))?;
+        self.succeeded(site, response).await
     }
 
-    /// The answer if it is a success, else its error.
-    pub(crate) async fn succeeded(&self, place: Place<'_>, response: Response<Incoming>) -> Result<Response<Incoming>> {
+    /// The response if it is a success, otherwise its error.
+    pub(crate) async fn succeeded(
+        &self,
+        site: CallSite<'_>,
+        response: Response<Incoming>,
+    ) -> Result<Response<Incoming>> {
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -294,37 +283,40 @@ impl Client {
         if status == 400 && is_version_mismatch(&message) {
             self.forget();
         }
-        Err(place.status(status.as_u16(), &message))
+        Err(site.status(status.as_u16(), &message))
     }
 
-    /// What cannot be reached may be another server when it can.
-    pub(crate) fn broken(&self, place: Place<'_>, error: io::Error) -> Error {
+    /// Classifies a broken connection. The server behind the next one may be another, so it is negotiated again.
+    pub(crate) fn broken(&self, site: CallSite<'_>, error: io::Error) -> Error {
         self.forget();
-        place.io(error)
+        site.io(error)
     }
 
     pub(crate) async fn within<T>(
         &self,
-        place: Place<'_>,
+        site: CallSite<'_>,
         deadline: Duration,
         call: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        if let Ok(result) = tokio::time::timeout(deadline, call).await {
-            return result;
+        // Nested, so that a timeout that the call itself reports is not taken for this deadline's.
+        match site.within(deadline, async { Ok(call.await) }).await {
+            Ok(result) => result,
+            Err(timeout) => {
+                // A peer that stalls on one connection stalls on the idle ones too.
+                self.0.pool.reset();
+                self.forget();
+                Err(timeout)
+            }
         }
-        // A peer that stalls on one connection is not worth another try on its idle neighbours.
-        self.0.pool.reset();
-        self.forget();
-        Err(place.timeout(deadline))
     }
 }
 
-async fn collect(place: Place<'_>, response: Response<Incoming>) -> Result<Bytes> {
+async fn collect(site: CallSite<'_>, response: Response<Incoming>) -> Result<Bytes> {
     let body = response.into_body().collect().await;
-    body.map(http_body_util::Collected::to_bytes).map_err(|error| place.io(crate::transport::as_io(error)))
+    body.map(http_body_util::Collected::to_bytes).map_err(|error| site.io(crate::transport::as_io(error)))
 }
 
-/// Only if the answer is the daemon's own: a proxy that writes its name over the daemon's writes its clock as well.
+/// The daemon's clock. `None` if the `Server` header is not the daemon's: a proxy that replaces it replaces the date as well.
 fn date_of_daemon(headers: &hyper::HeaderMap) -> Option<SystemTime> {
     let text = |name| headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok());
     let server = text(header::SERVER)?;
@@ -334,12 +326,12 @@ fn date_of_daemon(headers: &hyper::HeaderMap) -> Option<SystemTime> {
     http_date(text(header::DATE)?)
 }
 
-/// "Wed, 21 Oct 2015 07:28:00 GMT".
+/// Parses a date like "Wed, 21 Oct 2015 07:28:00 GMT".
 fn http_date(text: &str) -> Option<SystemTime> {
     jiff::fmt::rfc2822::parse(text).ok().map(|zoned| zoned.timestamp().into())
 }
 
-/// What an error's body is.
+/// Body of an error response.
 #[derive(Deserialize)]
 struct ErrorReply {
     message: String,
@@ -366,7 +358,7 @@ struct Component<'a> {
 }
 
 impl VersionReply<'_> {
-    /// Podman answers on Docker's socket too, and says who it is.
+    /// The kind of runtime. Podman listens on Docker's socket too, and names itself among the components.
     fn kind(&self) -> RuntimeKind {
         let names = self.components.iter().flatten().filter_map(|component| component.name.as_deref());
         if names.into_iter().any(|name| name.to_ascii_lowercase().contains("podman")) {
@@ -389,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn the_server_says_who_it_is() {
+    fn the_servers_kind_is_read_from_its_components() {
         let kind = |json| serde_json::from_str::<VersionReply<'_>>(json).unwrap().kind();
         assert_eq!(kind(r#"{"Components":[{"Name":"Engine"},{"Name":"containerd"}]}"#), RuntimeKind::Docker);
         assert_eq!(kind(r#"{"Components":[{"Name":"Podman Engine"},{"Name":"Conmon"}]}"#), RuntimeKind::Podman);

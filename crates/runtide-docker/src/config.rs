@@ -1,12 +1,16 @@
-//! How to reach a daemon, and how patient to be: [`Config`], [`Endpoint`], [`Tls`].
+//! Address, TLS files and timeouts of a daemon: [`Config`], [`Endpoint`], [`Tls`].
 
 use std::{fmt, num::NonZeroUsize, path::PathBuf, str::FromStr, time::Duration};
 
-use runtide_core::{BackendId, Error, ErrorKind, Result, watch::DriverOptions};
+use runtide_core::{
+    BackendId, Error, ErrorKind, Result,
+    backend::{check_deadline, setters},
+    watch::DriverOptions,
+};
 
-use crate::{environment::Environment, version::ApiVersion};
+use crate::version::ApiVersion;
 
-/// Where the daemon listens, as `unix:///run/docker.sock` or `tcp://host:2375`. It carries no credential.
+/// The daemon's address, as `unix:///run/docker.sock` or `tcp://host:2375`. It carries no credential.
 ///
 /// ```
 /// use runtide_docker::Endpoint;
@@ -18,31 +22,31 @@ use crate::{environment::Environment, version::ApiVersion};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Endpoint {
-    /// A unix socket. Where it is mounted into a container, mount its directory: a restarted daemon makes a new file.
+    /// A unix socket. In a container, mount its directory: a restarted daemon makes a new file.
     Unix(PathBuf),
-    /// Tcp, in the clear or (`tls`) not.
+    /// TCP, in the clear or over TLS.
     Tcp {
         /// Name or address, IPv6 without brackets.
         host: String,
-        /// Port.
+        /// Port; 2375 by default, 2376 with TLS.
         port: u16,
-        /// Whether it is `https`.
+        /// `https`: the connection is encrypted.
         tls: bool,
     },
 }
 
 impl Endpoint {
-    /// The daemon's own default.
+    /// The daemon's default socket.
     pub const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
     const PORT: u16 = 2375;
     const TLS_PORT: u16 = 2376;
 
-    /// A unix socket.
+    /// The address of a unix socket.
     pub fn unix(path: impl Into<PathBuf>) -> Self {
         Self::Unix(path.into())
     }
 
-    /// For the `Host` header and the pool.
+    /// `host:port`, for the `Host` header and the pool.
     pub(crate) fn authority(&self) -> String {
         match self {
             Self::Unix(_) => "localhost".to_owned(),
@@ -59,7 +63,7 @@ impl Endpoint {
         }
     }
 
-    /// With TLS, where it is tcp.
+    /// The same address over TLS; a unix socket stays as it is.
     pub(crate) fn with_tls(self) -> Self {
         match self {
             Self::Tcp { host, port, .. } => Self::Tcp { host, port, tls: true },
@@ -78,7 +82,7 @@ impl Endpoint {
         let (host, port) = match authority.strip_prefix('[') {
             Some(rest) => {
                 let (host, rest) = rest.split_once(']').ok_or("the bracket is not closed")?;
-                host.parse::<std::net::Ipv6Addr>().map_err(|_| "what is in the brackets is no IPv6 address")?;
+                host.parse::<std::net::Ipv6Addr>().map_err(|_| "the brackets hold no IPv6 address")?;
                 (host, if rest.is_empty() { None } else { Some(rest.strip_prefix(':').ok_or("expected a colon")?) })
             }
             None => match authority.split_once(':') {
@@ -130,7 +134,7 @@ impl FromStr for Endpoint {
     type Err = Error;
 
     /// # Errors
-    /// `Unsupported` for `ssh://`, `npipe://` and `fd://`; `InvalidInput` for what makes no sense.
+    /// `Unsupported` for `ssh://`, `npipe://` and `fd://`; `InvalidInput` for any other text that is no address.
     fn from_str(text: &str) -> Result<Self> {
         let shown = without_credentials(text);
         let invalid = |why: &str| {
@@ -155,16 +159,16 @@ impl FromStr for Endpoint {
             "tcp" | "http" => Self::tcp(rest, false).map_err(|why| invalid(&why)),
             "https" => Self::tcp(rest, true).map_err(|why| invalid(&why)),
             "ssh" => Err(unsupported(
-                "ssh is not carried; forward the socket instead (ssh -L ./docker.sock:/var/run/docker.sock)",
+                "ssh is not supported; forward the socket instead (ssh -L ./docker.sock:/var/run/docker.sock)",
             )),
-            "npipe" => Err(unsupported("named pipes are not carried; let the daemon listen on tcp")),
+            "npipe" => Err(unsupported("named pipes are not supported; let the daemon listen on tcp")),
             "fd" => Err(unsupported("fd:// is the daemon's side of socket activation")),
             _ => Err(invalid("the scheme is unknown")),
         }
     }
 }
 
-/// `user:password@` may have been written where no credential belongs, and an error is no place for one.
+/// Hides a `user:password@` that a caller put into an address, so that no error shows a credential.
 pub(crate) fn without_credentials(text: &str) -> String {
     match (text.split_once("://"), text.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, host))) => format!("{scheme}://***@{host}"),
@@ -173,25 +177,25 @@ pub(crate) fn without_credentials(text: &str) -> String {
     }
 }
 
-/// Files for TLS, all PEM. The server is always verified.
+/// Files for TLS, all in PEM. The server is always verified.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Tls {
-    /// Who signs the server; `None`: the machine's own roots.
+    /// CA that signed the server's certificate; `None`: the machine's root certificates.
     pub ca: Option<PathBuf>,
-    /// The client's certificate and its key, if the server asks for one.
+    /// The client's certificate and its key, for a server that requires one.
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 impl Tls {
-    /// With this signer.
+    /// Sets the CA.
     #[must_use]
     pub fn with_ca(mut self, ca: impl Into<PathBuf>) -> Self {
         self.ca = Some(ca.into());
         self
     }
 
-    /// With this client certificate and key.
+    /// Sets the client's certificate and key.
     #[must_use]
     pub fn with_identity(mut self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         self.identity = Some((certificate.into(), key.into()));
@@ -199,7 +203,7 @@ impl Tls {
     }
 }
 
-/// How to reach a daemon, and how patient to be.
+/// Address, TLS files and timeouts of a daemon.
 ///
 /// ```
 /// use std::time::Duration;
@@ -214,23 +218,23 @@ impl Tls {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// Where; `/var/run/docker.sock`.
+    /// The daemon's address; `unix:///var/run/docker.sock` by default.
     pub endpoint: Endpoint,
-    /// For `https`; without it, the machine's own roots and no client certificate.
+    /// Files for `https`; `None`: the machine's root certificates, and no client certificate.
     pub tls: Option<Tls>,
-    /// What the backend is called; else `docker:local`, `docker:host:port` or `docker:/path`.
+    /// Id of the backend; by default `docker:local`, `docker:host:port` or `docker:/path`.
     pub id: Option<BackendId>,
-    /// For each request, from its first byte to its last; 30 s. The event stream has none.
+    /// Deadline of a request, from its first byte to its last; 30 s. The event stream has none.
     pub deadline: Duration,
-    /// For making a connection, the TLS handshake included; 5 s.
+    /// Deadline of a connection attempt, the TLS handshake included; 5 s.
     pub connect_deadline: Duration,
-    /// The longest silence of the event stream: half-way through it the stream is proven or replaced. 60 s.
+    /// Longest silence of the event stream; after half of it the stream is proven or replaced. 60 s.
     pub max_silence: Duration,
-    /// Inspects under way at once; 8.
+    /// Most inspections under way at once; 8.
     pub inspect_concurrency: NonZeroUsize,
-    /// The newest API version to speak; else the newest that both sides know.
+    /// Newest API version to speak; by default the newest that both sides know.
     pub max_api_version: Option<ApiVersion>,
-    /// The watch driver's own.
+    /// Options of the watch driver.
     pub driver: DriverOptions,
 }
 
@@ -250,51 +254,28 @@ impl Default for Config {
     }
 }
 
-macro_rules! setters {
-    ($($(#[$doc:meta])* $setter:ident: $field:ident: $type:ty;)*) => {
-        impl Config { $(
-            $(#[$doc])*
-            #[must_use]
-            pub fn $setter(mut self, value: impl Into<$type>) -> Self {
-                self.$field = value.into();
-                self
-            }
-        )* }
-    };
-}
-
-setters! {
-    /// Where.
+setters!(Config {
+    /// Sets the daemon's address.
     with_endpoint: endpoint: Endpoint;
-    /// Files for TLS.
+    /// Sets the files for TLS.
     with_tls: tls: Option<Tls>;
-    /// What the backend is called.
+    /// Sets the backend's id.
     with_id: id: Option<BackendId>;
-    /// For each request.
+    /// Sets the deadline of a request.
     with_deadline: deadline: Duration;
-    /// For making a connection.
+    /// Sets the deadline of a connection attempt.
     with_connect_deadline: connect_deadline: Duration;
-    /// The longest silence of the event stream.
+    /// Sets the longest silence of the event stream.
     with_max_silence: max_silence: Duration;
-    /// Inspects under way at once.
+    /// Sets the most inspections under way at once.
     with_inspect_concurrency: inspect_concurrency: NonZeroUsize;
-    /// The newest API version to speak.
+    /// Sets the newest API version to speak.
     with_max_api_version: max_api_version: Option<ApiVersion>;
-    /// The watch driver's own.
+    /// Sets the options of the watch driver.
     with_driver: driver: DriverOptions;
-}
+});
 
 impl Config {
-    /// As the `docker` command would find its daemon: `DOCKER_HOST`, else `DOCKER_CONTEXT`, else the current context of
-    /// `DOCKER_CONFIG` (`~/.docker`), else the default socket; with `DOCKER_TLS_VERIFY`, `DOCKER_CERT_PATH` and
-    /// `DOCKER_API_VERSION`. It asks nobody whether a daemon is there; [`detect`](crate::detect()) does.
-    ///
-    /// # Errors
-    /// `InvalidInput` or `Unsupported`, with the variable (or file) and its value.
-    pub fn from_env() -> Result<Self> {
-        Environment::of_process().config()
-    }
-
     pub(crate) fn backend_id(&self) -> BackendId {
         self.id.clone().unwrap_or_else(|| self.endpoint.backend_id())
     }
@@ -303,12 +284,8 @@ impl Config {
         let invalid = |key: &'static str, why: &str| {
             Err(Error::new(ErrorKind::InvalidInput, "docker.config", why).with_context("key", key))
         };
-        if self.deadline.is_zero() {
-            return invalid("deadline", "a deadline of zero can never be met");
-        }
-        if self.connect_deadline.is_zero() {
-            return invalid("connect_deadline", "a deadline of zero can never be met");
-        }
+        check_deadline("docker.config", "deadline", self.deadline)?;
+        check_deadline("docker.config", "connect_deadline", self.connect_deadline)?;
         if self.max_silence < Duration::from_millis(10) {
             return invalid("max_silence", "less than 10 ms leaves no time to prove the link");
         }

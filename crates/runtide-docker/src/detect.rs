@@ -1,4 +1,4 @@
-//! [`detect`]: who answers on this machine, and what each of the others said.
+//! [`detect`]: asks every address at which a daemon may listen, and reports each answer.
 
 use std::{fmt, path::PathBuf, time::Duration};
 
@@ -10,47 +10,47 @@ use crate::{
     environment::Environment,
 };
 
-/// What was found; nothing is installed, started or set by looking.
+/// The result of [`detect`](crate::detect()), which installs, starts and changes nothing.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Detection {
-    /// Every place that was asked, in order of preference.
+    /// Every address that was asked, in order of preference.
     pub candidates: Vec<Candidate>,
-    /// How to reach the first that answered.
+    /// Configuration of the first one that answered.
     pub chosen: Option<Config>,
 }
 
-/// One place that was asked.
+/// One address that was asked.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Candidate {
-    /// Where; `None` if what named it makes no sense.
+    /// The address; `None` if its source does not name a valid one.
     pub endpoint: Option<Endpoint>,
-    /// Who named it.
+    /// Source of the address.
     pub origin: Origin,
-    /// What it said.
+    /// Its answer, or the failure.
     pub outcome: Outcome,
 }
 
-/// Why a place was asked.
+/// Source of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Origin {
-    /// `DOCKER_HOST`.
+    /// The variable `DOCKER_HOST`.
     Environment,
     /// `DOCKER_CONTEXT`, or the current docker context.
     Context,
-    /// The daemon's own default.
+    /// The daemon's default socket.
     System,
-    /// A rootless daemon of this user.
+    /// The socket of this user's rootless daemon.
     Rootless,
-    /// Docker Desktop.
+    /// A socket of Docker Desktop.
     Desktop,
-    /// Colima.
+    /// A socket of Colima.
     Colima,
-    /// Rancher Desktop.
+    /// The socket of Rancher Desktop.
     Rancher,
-    /// OrbStack.
+    /// The socket of OrbStack.
     OrbStack,
 }
 
@@ -69,24 +69,24 @@ impl fmt::Display for Origin {
     }
 }
 
-/// What a place said.
+/// Outcome of asking one address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// It answered, and who it is by its own word: a Podman may listen on Docker's socket.
+    /// A daemon answered. Its kind is its own report: a Podman may listen on Docker's socket.
     Answered {
-        /// Which runtime.
+        /// Kind of the runtime.
         kind: RuntimeKind,
-        /// Its version.
+        /// Version of the runtime.
         version: String,
     },
-    /// It did not, or not so that one could use it.
+    /// No daemon answered, or none that this crate can use.
     Failed(Failure),
 }
 
 impl fmt::Display for Candidate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // What makes no sense says itself which variable or file it is from.
+        // The failure of an invalid source names the variable or file itself.
         if let Some(endpoint) = &self.endpoint {
             write!(f, "{endpoint} ({}): ", self.origin)?;
         }
@@ -97,9 +97,9 @@ impl fmt::Display for Candidate {
     }
 }
 
-/// Asks everyone who might be a Docker daemon of this user, each within `deadline`: what `DOCKER_HOST` names, the docker
-/// context, the default sockets, and those of rootless Docker, Docker Desktop, Colima, Rancher Desktop and OrbStack. What
-/// `DOCKER_HOST` or a context names goes first; where it names anything, the others are reported and never chosen.
+/// Asks every address at which a Docker daemon of this user may listen, each within `deadline`: `DOCKER_HOST`, the docker
+/// context, the default sockets, and those of rootless Docker, Docker Desktop, Colima, Rancher Desktop and OrbStack. An
+/// address from `DOCKER_HOST` or a context goes first; if there is one, the others are reported and never chosen.
 ///
 /// ```no_run
 /// # async fn example() -> runtide_core::Result<()> {
@@ -114,7 +114,7 @@ impl fmt::Display for Candidate {
 /// ```
 ///
 /// # Cancel safety
-/// It keeps nothing.
+/// A dropped future leaves no state behind.
 pub async fn detect(deadline: Duration) -> Detection {
     detect_in(&Environment::of_process(), deadline).await
 }
@@ -153,7 +153,7 @@ async fn ask(config: Config, deadline: Duration) -> Result<(Outcome, Config)> {
     Ok((Outcome::Answered { kind: server.kind.clone(), version: server.version.clone() }, config))
 }
 
-/// In order, each endpoint once.
+/// Every candidate in order of preference, each endpoint once.
 fn candidates(environment: &Environment) -> Vec<(Origin, Result<Config>)> {
     let mut found: Vec<(Origin, Result<Config>)> = Vec::new();
     let host = environment.by_host().transpose();
@@ -195,15 +195,15 @@ fn sockets(environment: &Environment) -> Vec<(Origin, PathBuf)> {
 }
 
 impl Detection {
-    /// The first that answered, or an error that lists what each said.
+    /// The configuration of the first one that answered.
     ///
     /// # Errors
-    /// `Unavailable`.
+    /// `Unavailable` if none answered; the message lists every failure.
     pub fn into_config(self) -> Result<Config> {
         let Self { candidates, chosen } = self;
         chosen.ok_or_else(|| {
-            let said: Vec<String> = candidates.iter().map(ToString::to_string).collect();
-            let message = format!("no Docker daemon answers: {}", said.join("; "));
+            let outcomes: Vec<String> = candidates.iter().map(ToString::to_string).collect();
+            let message = format!("no Docker daemon answers: {}", outcomes.join("; "));
             Error::new(runtide_core::ErrorKind::Unavailable, "docker.detect", message)
         })
     }
@@ -223,7 +223,7 @@ mod tests {
 
     use super::*;
 
-    /// A Podman on Docker's socket, as far as detection asks.
+    /// A Podman on Docker's socket that answers the two requests of a detection.
     fn podman(socket: &Path) {
         let listener = UnixListener::bind(socket).unwrap();
         std::thread::spawn(move || {
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn everyone_is_asked_and_says_why_not() {
+    async fn every_address_is_asked_and_reports_its_failure() {
         let home = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(home.path().join(".docker/run")).unwrap();
         std::fs::write(home.path().join(".docker/run/docker.sock"), "").unwrap();
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_named_is_never_replaced_by_what_is_found() {
+    async fn a_named_address_is_never_replaced_by_a_found_one() {
         let home = tempfile::tempdir().unwrap();
         podman(&home.path().join("docker.sock"));
         let environment = Environment::of([
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_api_version_that_is_asked_for_is_spoken_to_whoever_is_found() {
+    async fn the_requested_api_version_is_used_with_every_address() {
         let home = tempfile::tempdir().unwrap();
         podman(&home.path().join("docker.sock"));
         let asked = async |version: &str| {

@@ -1,4 +1,4 @@
-//! What the process was told: `DOCKER_*` variables and the docker contexts, read and never changed.
+//! The process's environment: `DOCKER_*` variables and the docker contexts, read and never changed.
 
 use std::{
     env,
@@ -19,7 +19,7 @@ use crate::{
 
 type Lookup = dyn Fn(&str) -> Option<OsString> + Send + Sync;
 
-/// Where variables are looked up.
+/// Source of the variables.
 pub(crate) struct Environment {
     lookup: Box<Lookup>,
 }
@@ -29,7 +29,7 @@ impl Environment {
         Self { lookup: Box::new(|name| env::var_os(name)) }
     }
 
-    /// These variables and no others.
+    /// An environment of these variables only.
     #[cfg(test)]
     pub(crate) fn of<const N: usize>(variables: [(&str, &std::ffi::OsStr); N]) -> Self {
         let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
@@ -40,7 +40,7 @@ impl Environment {
         }
     }
 
-    /// An empty variable is an unset one, as for `docker`.
+    /// The variable's value. An empty one counts as unset, as for `docker`.
     fn os(&self, name: &str) -> Option<OsString> {
         (self.lookup)(name).filter(|value| !value.is_empty())
     }
@@ -65,7 +65,7 @@ impl Environment {
         self.path("DOCKER_CONFIG").or_else(|| Some(self.home()?.join(".docker")))
     }
 
-    /// As `docker` would find its daemon.
+    /// The configuration with which `docker` would find its daemon.
     pub(crate) fn config(&self) -> Result<Config> {
         let config = match self.by_host()? {
             Some(config) => config,
@@ -74,13 +74,13 @@ impl Environment {
         self.with_version(config)
     }
 
-    /// What `DOCKER_HOST` says.
+    /// The configuration that `DOCKER_HOST` names; `None` if it is unset.
     pub(crate) fn by_host(&self) -> Result<Option<Config>> {
         const HOST: &str = "DOCKER_HOST";
         let Some(host) = self.text(HOST)? else { return Ok(None) };
         let endpoint = named(host.parse::<Endpoint>(), HOST, &host)?;
         let endpoint = if self.os("DOCKER_TLS_VERIFY").is_some() {
-            // Without a port of its own, the encrypted one is meant.
+            // An address without a port means the encrypted one.
             if has_port(&host) { endpoint.with_tls() } else { named(secured(&host).parse(), HOST, &host)? }
         } else {
             endpoint
@@ -100,11 +100,11 @@ impl Environment {
         tls_files(&folder).map(Some)
     }
 
-    /// What `DOCKER_CONTEXT`, or the current context, says; `None`: the default one.
+    /// The configuration of `DOCKER_CONTEXT`, or of the current context; `None`: the default context.
     pub(crate) fn by_context(&self) -> Result<Option<Config>> {
         const CONTEXT: &str = "DOCKER_CONTEXT";
         let folder = self.docker_folder();
-        let (name, said_by) = match (self.text(CONTEXT)?, &folder) {
+        let (name, source) = match (self.text(CONTEXT)?, &folder) {
             (Some(name), _) => (name, CONTEXT),
             (None, None) => return Ok(None),
             (None, Some(folder)) => match current_context(&folder.join("config.json"))? {
@@ -116,9 +116,9 @@ impl Environment {
             return Ok(None);
         }
         let Some(folder) = folder else {
-            return Err(invalid(said_by, &name, "there is no home folder to look for contexts in"));
+            return Err(invalid(source, &name, "there is no home folder to look for contexts in"));
         };
-        context(&folder.join("contexts"), said_by, &name).map(Some)
+        context(&folder.join("contexts"), source, &name).map(Some)
     }
 
     pub(crate) fn with_version(&self, config: Config) -> Result<Config> {
@@ -133,6 +133,18 @@ impl Environment {
     }
 }
 
+impl Config {
+    /// The configuration with which the `docker` command would find its daemon: `DOCKER_HOST`, else `DOCKER_CONTEXT`, else the
+    /// current context of `DOCKER_CONFIG` (`~/.docker`), else the default socket; with `DOCKER_TLS_VERIFY`, `DOCKER_CERT_PATH`
+    /// and `DOCKER_API_VERSION`. It connects to no daemon; [`detect`](crate::detect()) does.
+    ///
+    /// # Errors
+    /// `InvalidInput` or `Unsupported`, with the variable (or file) and its value.
+    pub fn from_env() -> Result<Self> {
+        Environment::of_process().config()
+    }
+}
+
 fn invalid(name: &'static str, value: &str, why: &str) -> Error {
     let value = without_credentials(value);
     Error::new(ErrorKind::InvalidInput, "docker.config", format!("{name}={value}: {why}"))
@@ -140,7 +152,7 @@ fn invalid(name: &'static str, value: &str, why: &str) -> Error {
         .with_context("value", value)
 }
 
-/// Says which variable an error is about; the error quotes the value.
+/// Adds the variable's name and value to an error.
 fn named<T>(parsed: Result<T>, name: &'static str, value: &str) -> Result<T> {
     parsed.map_err(|error| {
         let value = without_credentials(value);
@@ -161,7 +173,7 @@ fn secured(host: &str) -> String {
     }
 }
 
-/// What of the three files is there. What is there and cannot be read is for whoever reads it to say.
+/// Those of the three files that exist. An existing file that cannot be read is reported by the TLS setup.
 fn tls_files(folder: &Path) -> Result<Tls> {
     let there = |name: &str| {
         let path = folder.join(name);
@@ -186,7 +198,7 @@ fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-/// `None`: there is no such file.
+/// `None`: the file does not exist.
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     let located =
         |kind, message: String| Error::new(kind, "docker.config", message).with_context("path", path.display());
@@ -200,9 +212,9 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
         }
     };
     let parsed = serde_json::from_slice(&bytes).map_err(|error| {
-        // serde's text names places and types, and what it quotes is no secret of ours to show: only the place is kept.
-        let place = format!("line {}, column {}", error.line(), error.column());
-        located(ErrorKind::InvalidInput, format!("'{}' is not what docker writes, at {place}", path.display()))
+        // serde's text may quote the file, which can hold a secret: only the position is shown.
+        let position = format!("line {}, column {}", error.line(), error.column());
+        located(ErrorKind::InvalidInput, format!("'{}' is not what docker writes, at {position}", path.display()))
     })?;
     Ok(Some(parsed))
 }
@@ -218,7 +230,7 @@ fn current_context(path: &Path) -> Result<Option<String>> {
 }
 
 /// `meta/<sha256 of the name>/meta.json` and `tls/<the same>/docker/*.pem`.
-fn context(store: &Path, said_by: &'static str, name: &str) -> Result<Config> {
+fn context(store: &Path, source: &'static str, name: &str) -> Result<Config> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Meta {
@@ -236,25 +248,25 @@ fn context(store: &Path, said_by: &'static str, name: &str) -> Result<Config> {
         #[serde(default, rename = "SkipTLSVerify")]
         skip_tls_verify: bool,
     }
-    const NO_CONTEXT: &str = "there is no such docker context; `docker context ls` shows those that there are";
+    const NO_CONTEXT: &str = "there is no such docker context; `docker context ls` lists the existing ones";
     let folder = sha256(name);
     let path = store.join("meta").join(&folder).join("meta.json");
     let meta: Meta =
-        read_json(&path)?.ok_or_else(|| invalid(said_by, name, NO_CONTEXT).with_context("path", path.display()))?;
+        read_json(&path)?.ok_or_else(|| invalid(source, name, NO_CONTEXT).with_context("path", path.display()))?;
     let Some(docker) = meta.endpoints.docker else {
-        return Err(invalid(said_by, name, "this docker context has no docker endpoint"));
+        return Err(invalid(source, name, "this docker context has no docker endpoint"));
     };
     if docker.host.is_empty() {
         return Ok(Config::default());
     }
     if docker.skip_tls_verify {
         let why = "it asks not to verify the server (SkipTLSVerify); give the context the server's CA instead";
-        return Err(Error::new(ErrorKind::Unsupported, "docker.config", format!("{said_by}={name}: {why}"))
-            .with_context("key", said_by)
+        return Err(Error::new(ErrorKind::Unsupported, "docker.config", format!("{source}={name}: {why}"))
+            .with_context("key", source)
             .with_context("feature", "skip_tls_verify")
             .with_context("reason", why));
     }
-    let endpoint = named(docker.host.parse::<Endpoint>(), said_by, &docker.host)?;
+    let endpoint = named(docker.host.parse::<Endpoint>(), source, &docker.host)?;
     let tls_folder = store.join("tls").join(&folder).join("docker");
     let tls = tls_folder.is_dir().then(|| tls_files(&tls_folder)).transpose()?;
     let endpoint = if tls.is_some() { endpoint.with_tls() } else { endpoint };

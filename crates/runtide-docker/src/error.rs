@@ -1,29 +1,24 @@
-//! What a failure means: [`ErrorKind`] by the daemon's status, by the socket's error, by the deadline.
+//! Classification of failures: the [`ErrorKind`] of a status, of a socket's error and of a missed deadline.
 
-use std::{io, time::Duration};
+use std::io;
 
-use runtide_core::{BackendId, Error, ErrorKind};
+use runtide_core::{Error, ErrorKind, backend::CallSite};
 use tokio_rustls::rustls;
 
 use crate::transport::causes;
 
-/// Where a call was made. No endpoint carries a credential: [`Endpoint`](crate::Endpoint) refuses them.
-#[derive(Clone, Copy)]
-pub(crate) struct Place<'a> {
-    pub(crate) operation: &'static str,
-    pub(crate) backend: &'a BackendId,
-    pub(crate) endpoint: &'a str,
+/// Classifies the errors of a call to the daemon.
+pub(crate) trait DaemonErrors {
+    /// The error for a response whose status is no success.
+    fn status(self, status: u16, message: &str) -> Error;
+    /// The error for a daemon that could not be reached, or a connection that broke.
+    fn io(self, error: io::Error) -> Error;
+    /// The error of a verb, as bollard reports it.
+    fn bollard(self, error: bollard::errors::Error) -> Error;
 }
 
-impl Place<'_> {
-    pub(crate) fn error(self, kind: ErrorKind, message: impl Into<String>) -> Error {
-        Error::new(kind, self.operation, message)
-            .with_context("backend", self.backend)
-            .with_context("endpoint", self.endpoint)
-    }
-
-    /// The daemon answered with something other than success.
-    pub(crate) fn status(self, status: u16, message: &str) -> Error {
+impl DaemonErrors for CallSite<'_> {
+    fn status(self, status: u16, message: &str) -> Error {
         if status == 400 && wants_tls(message) {
             let message = "the server speaks TLS, and was asked in the clear: use https://, or set DOCKER_TLS_VERIFY=1";
             return self.error(ErrorKind::Protocol, message).with_context("status", status);
@@ -34,14 +29,15 @@ impl Place<'_> {
         self.error(kind, text).with_context("status", status)
     }
 
-    /// The daemon could not be reached, or the connection broke.
-    pub(crate) fn io(self, error: io::Error) -> Error {
+    fn io(self, error: io::Error) -> Error {
         if let Some((kind, message)) = of_tls(&error) {
             return self.error(kind, message).with_source(error);
         }
         let (kind, message) = match error.kind() {
             io::ErrorKind::NotFound => (ErrorKind::Unavailable, "there is no such socket (is the daemon up?)"),
-            io::ErrorKind::ConnectionRefused => (ErrorKind::Unavailable, "nobody listens there (is the daemon up?)"),
+            io::ErrorKind::ConnectionRefused => {
+                (ErrorKind::Unavailable, "no process listens there (is the daemon up?)")
+            }
             io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
                 (ErrorKind::Unavailable, "the host cannot be reached (is its name right, and the network up?)")
             }
@@ -52,7 +48,7 @@ impl Place<'_> {
             io::ErrorKind::TimedOut => (ErrorKind::Timeout, "the connection was not made in time"),
             io::ErrorKind::InvalidData => (
                 ErrorKind::Protocol,
-                "what answers does not speak http (is it the daemon? and over tcp: is TLS meant, with DOCKER_TLS_VERIFY=1?)",
+                "the peer does not speak http (is it the daemon? and over tcp: is TLS meant, with DOCKER_TLS_VERIFY=1?)",
             ),
             io::ErrorKind::Unsupported => (ErrorKind::Unsupported, "this platform has no unix sockets"),
             _ => (ErrorKind::Unavailable, "the connection broke"),
@@ -60,15 +56,7 @@ impl Place<'_> {
         self.error(kind, message).with_source(error)
     }
 
-    pub(crate) fn timeout(self, deadline: Duration) -> Error {
-        self.error(ErrorKind::Timeout, format!("no answer within {deadline:?}"))
-    }
-
-    pub(crate) fn undecodable(self, error: serde_json::Error) -> Error {
-        self.error(ErrorKind::Protocol, "the answer cannot be read").with_source(error)
-    }
-
-    pub(crate) fn bollard(self, error: bollard::errors::Error) -> Error {
+    fn bollard(self, error: bollard::errors::Error) -> Error {
         use bollard::errors::Error as Bollard;
         match error {
             Bollard::DockerResponseServerError { status_code, message } => self.status(status_code, &message),
@@ -90,10 +78,10 @@ impl Place<'_> {
     }
 }
 
-/// Total: every status has a kind.
+/// The kind of every status.
 pub(crate) fn of_status(status: u16, message: &str) -> ErrorKind {
     match status {
-        // The daemon's API version moved under us; the client forgets what it negotiated, so the next call can succeed.
+        // The daemon's API version changed; the client forgets the negotiated one, so that the next call can succeed.
         400 if is_version_mismatch(message) => ErrorKind::Unavailable,
         400 => ErrorKind::InvalidInput,
         401 | 407 => ErrorKind::Unauthenticated,
@@ -109,7 +97,7 @@ pub(crate) fn of_status(status: u16, message: &str) -> ErrorKind {
     }
 }
 
-/// What a handshake's failure means and what to do about it, wherever in the causes it is; `None`: it was no handshake.
+/// Kind and advice for a failed TLS handshake anywhere in the causes; `None`: the error is not about TLS.
 fn of_tls(error: &io::Error) -> Option<(ErrorKind, &'static str)> {
     use rustls::{AlertDescription as Alert, CertificateError as Certificate, Error as Tls};
     let tls = causes(error).find_map(|cause| cause.downcast_ref::<Tls>())?;
@@ -118,7 +106,7 @@ fn of_tls(error: &io::Error) -> Option<(ErrorKind, &'static str)> {
             ErrorKind::Unauthenticated,
             match why {
                 Certificate::UnknownIssuer | Certificate::BadSignature => {
-                    "nobody who is trusted here signed the server's certificate: name the CA that did (ca.pem in \
+                    "no CA that is trusted here signed the server's certificate: name the CA that did (ca.pem in \
                      DOCKER_CERT_PATH, or Tls::with_ca)"
                 }
                 Certificate::Expired | Certificate::ExpiredContext { .. } => {
@@ -148,12 +136,12 @@ fn of_tls(error: &io::Error) -> Option<(ErrorKind, &'static str)> {
             | Alert::HandshakeFailure,
         ) => (
             ErrorKind::Unauthenticated,
-            "the server wants a client certificate that it trusts, and got none or another: name it and its key (cert.pem \
-             and key.pem in DOCKER_CERT_PATH, or Tls::with_identity)",
+            "the server requires a client certificate that it trusts, and got none, or another one: name it and its key \
+             (cert.pem and key.pem in DOCKER_CERT_PATH, or Tls::with_identity)",
         ),
         Tls::InvalidMessage(_) => (
             ErrorKind::Protocol,
-            "what answers does not speak TLS: is it plain http (tcp://, without DOCKER_TLS_VERIFY), or another service?",
+            "the peer does not speak TLS: is it plain http (tcp://, without DOCKER_TLS_VERIFY), or another service?",
         ),
         Tls::PeerIncompatible(_) | Tls::AlertReceived(Alert::ProtocolVersion) => {
             (ErrorKind::Protocol, "the server and this client have no version of TLS in common (here: 1.2 and 1.3)")
@@ -175,6 +163,8 @@ pub(crate) fn is_version_mismatch(message: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use runtide_core::BackendId;
+
     use super::*;
 
     #[test]
@@ -203,7 +193,7 @@ mod tests {
     #[test]
     fn every_socket_error_has_its_kind_and_says_what_to_do() {
         let backend = BackendId::from("docker:local");
-        let place = Place { operation: "docker.list", backend: &backend, endpoint: "unix:///x" };
+        let site = CallSite::new("docker.list", &backend).with_endpoint("unix:///x");
         let table = [
             (io::ErrorKind::NotFound, ErrorKind::Unavailable),
             (io::ErrorKind::ConnectionRefused, ErrorKind::Unavailable),
@@ -213,11 +203,11 @@ mod tests {
             (io::ErrorKind::TimedOut, ErrorKind::Timeout),
         ];
         for (io, kind) in table {
-            assert_eq!(place.io(io.into()).kind(), kind, "{io}");
+            assert_eq!(site.io(io.into()).kind(), kind, "{io}");
         }
-        assert!(place.io(io::ErrorKind::PermissionDenied.into()).to_string().contains("docker"));
+        assert!(site.io(io::ErrorKind::PermissionDenied.into()).to_string().contains("docker"));
         let untrusted = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
         let wrapped = io::Error::new(io::ErrorKind::InvalidData, io::Error::new(io::ErrorKind::InvalidData, untrusted));
-        assert_eq!(place.io(wrapped).kind(), ErrorKind::Unauthenticated);
+        assert_eq!(site.io(wrapped).kind(), ErrorKind::Unauthenticated);
     }
 }

@@ -1,4 +1,5 @@
-//! The event stream's values, framed by the JSON itself and not by newlines, which not every daemon sends (trap D13).
+//! [`Frames`]: the event stream's values, framed by the JSON itself and not by newlines, which not every daemon sends (trap
+//! D13).
 
 use runtide_core::InstanceId;
 use serde_json::value::RawValue;
@@ -8,17 +9,17 @@ use crate::normalize::Event;
 /// One value of the stream.
 #[derive(Debug)]
 pub(crate) enum Framed<'a> {
-    /// A message.
+    /// A readable message.
     Event(Event<'a>),
-    /// What cannot be read as one, and about whom it seems to be.
+    /// A value that is no readable message, and the container that it seems to be about.
     Unreadable(Option<InstanceId>),
 }
 
-/// Reads what came, value by value. Text is checked once for all of it.
+/// Reads the buffered bytes value by value. UTF-8 is checked once for all of them.
 #[derive(Debug)]
 pub(crate) struct Frames<'a> {
     bytes: &'a [u8],
-    /// As much of the bytes as is text; the rest is cut in a letter, or none.
+    /// Longest prefix that is UTF-8; the rest is cut inside a character, or no text.
     text: &'a str,
     read: usize,
 }
@@ -32,7 +33,7 @@ impl<'a> Frames<'a> {
         Self { bytes, text, read: 0 }
     }
 
-    /// How many bytes the values so far took.
+    /// Bytes that the values so far took.
     pub(crate) fn read(&self) -> usize {
         self.read
     }
@@ -41,7 +42,7 @@ impl<'a> Frames<'a> {
 impl<'a> Iterator for Frames<'a> {
     type Item = Framed<'a>;
 
-    /// `None`: the next value is not all there yet.
+    /// `None`: the next value is incomplete.
     fn next(&mut self) -> Option<Framed<'a>> {
         let text = self.text.get(self.read..).and_then(|text| first(serde_json::Deserializer::from_str(text)));
         let (framed, length) = match text {
@@ -62,7 +63,7 @@ fn first<'a, R: serde_json::de::Read<'a>>(
     Some((value, values.byte_offset()))
 }
 
-/// The first value of `bytes` and how many bytes it takes; `None`: it is not all there yet.
+/// The first value of `bytes` and its length; `None`: the value is incomplete.
 fn next(bytes: &[u8]) -> Option<(Framed<'_>, usize)> {
     let (value, length) = first(serde_json::Deserializer::from_slice(bytes))?;
     match value {
@@ -70,27 +71,27 @@ fn next(bytes: &[u8]) -> Option<(Framed<'_>, usize)> {
         Err(error) if error.is_eof() => None,
         Err(error) => {
             let length = if error.is_data() { value_length(bytes) } else { None }.unwrap_or_else(|| line_length(bytes));
-            let about = bytes.get(..length).and_then(whom);
+            let about = bytes.get(..length).and_then(subject);
             Some((Framed::Unreadable(about), length))
         }
     }
 }
 
-/// JSON, though not a message.
+/// Length of a value that is JSON, but no message.
 fn value_length(bytes: &[u8]) -> Option<usize> {
     let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<&RawValue>();
     values.next()?.ok()?;
     Some(values.byte_offset())
 }
 
-/// No JSON: a newline is where it may begin again.
+/// Length of a line that is no JSON: the next value may begin after its newline.
 fn line_length(bytes: &[u8]) -> usize {
     let content = bytes.iter().position(|byte| !byte.is_ascii_whitespace()).unwrap_or(0);
     bytes.iter().skip(content).position(|byte| *byte == b'\n').map_or(bytes.len(), |at| content + at + 1)
 }
 
-/// The container that a message speaks of, if the rest of it makes no sense.
-fn whom(bytes: &[u8]) -> Option<InstanceId> {
+/// The container that an unreadable message is about.
+fn subject(bytes: &[u8]) -> Option<InstanceId> {
     let message: serde_json::Value = serde_json::from_slice(bytes).ok()?;
     let actor = message.get("Actor");
     let of_network = message.get("Type").and_then(serde_json::Value::as_str) == Some("network");
@@ -114,7 +115,7 @@ mod tests {
     fn all(bytes: &[u8]) -> (Vec<String>, usize) {
         let (mut found, mut frames, mut read) = (Vec::new(), Frames::of(bytes), 0);
         while let Some(framed) = frames.next() {
-            assert!(frames.read() > read, "a frame that takes nothing would be read for ever");
+            assert!(frames.read() > read, "an empty frame would be read indefinitely");
             read = frames.read();
             found.push(match framed {
                 Framed::Event(event) => event.container().unwrap_or("-").to_owned(),

@@ -1,4 +1,4 @@
-//! [`DockerInspector`]: one list for any number of containers, inspects only where a list cannot say it.
+//! [`DockerInspector`]: one list request for any number of containers, and inspections only for facts that a list lacks.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -13,11 +13,11 @@ use tokio::time::Instant;
 
 use crate::{client::Client, normalize, reported_state};
 
-/// A request line longer than 8 KiB is refused by many a proxy.
+/// Bytes of ids in one request line. Many proxies refuse a line above 8 KiB.
 const QUERY_BUDGET: usize = 7 * 1024;
 const UNESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
 
-/// Looks at one daemon.
+/// Lists and inspects the containers of one daemon.
 #[derive(Clone, Debug)]
 pub(crate) struct DockerInspector {
     client: Client,
@@ -29,9 +29,9 @@ impl DockerInspector {
         Self { client, reported_state }
     }
 
-    /// What a filter lets through; inspects are made only of that.
-    pub(crate) async fn look(&self, filter: &InstanceFilter, detail: Detail) -> Result<Listing> {
-        let mut listed = self.list_matching("").await?;
+    /// The containers that match the filter; only these are inspected.
+    pub(crate) async fn list_matching(&self, filter: &InstanceFilter, detail: Detail) -> Result<Listing> {
+        let mut listed = self.request_list("").await?;
         listed.instances.retain(|instance| filter.matches(instance));
         if detail == Detail::Full {
             listed = self.detailed(listed).await;
@@ -40,13 +40,13 @@ impl DockerInspector {
         Ok(listed)
     }
 
-    /// One request, and as many inspects as there are items in which the list is likely to lag behind.
-    async fn list_matching(&self, query: &str) -> Result<Listing> {
+    /// One list request, and an inspection of each item in which the list is likely to lag behind.
+    async fn request_list(&self, query: &str) -> Result<Listing> {
         const OPERATION: &str = "docker.list";
         let path = format!("/containers/json?all=1{query}");
         let body = self.client.get_bytes(OPERATION, &path, self.client.deadline()).await?;
         let (mut instances, mut failures) = (Vec::new(), Vec::new());
-        for raw in normalize::items(&body).map_err(|error| self.client.place(OPERATION).undecodable(error))? {
+        for raw in normalize::items(&body).map_err(|error| self.client.site(OPERATION).undecodable(error))? {
             match normalize::listed(self.client.id(), raw) {
                 Ok(instance) => instances.push(instance),
                 Err(failure) => failures.push(failure),
@@ -62,19 +62,19 @@ impl DockerInspector {
             }
             doubted
         };
-        let mut snapshot = Listing::new(instances.into_iter().map(Arc::new).collect(), failures);
+        let mut listing = Listing::new(instances.into_iter().map(Arc::new).collect(), failures);
         if !doubtful.is_empty() {
-            let looks = self.inspect_each(&doubtful, Detail::Summary).await;
-            replace(&mut snapshot, looks, false);
+            let inspected = self.inspect_each(&doubtful, Detail::Summary).await;
+            replace(&mut listing, inspected, false);
         }
-        Ok(snapshot)
+        Ok(listing)
     }
 
-    /// The same instances, each by an inspect of its own.
+    /// The same instances, each inspected.
     async fn detailed(&self, mut summary: Listing) -> Listing {
         let ids: Vec<InstanceId> = summary.instances.iter().map(|instance| instance.id.clone()).collect();
-        let looks = self.inspect_each(&ids, Detail::Full).await;
-        replace(&mut summary, looks, true);
+        let inspected = self.inspect_each(&ids, Detail::Full).await;
+        replace(&mut summary, inspected, true);
         summary
     }
 
@@ -93,21 +93,22 @@ impl DockerInspector {
             .await
     }
 
-    /// Exactly this one: Docker would also take a name or the beginning of an id, which another container may have tomorrow.
+    /// Inspects exactly this container. Docker also accepts a name or a prefix of an id, which may match another container
+    /// tomorrow.
     pub(crate) async fn inspect_one(&self, id: &InstanceId, detail: Detail) -> Result<Instance> {
         const OPERATION: &str = "docker.inspect";
         let located = |error: Error| error.with_context("instance", id);
-        let place = self.client.place(OPERATION);
+        let site = self.client.site(OPERATION);
         if !is_plausible(id) {
-            return Err(located(place.error(ErrorKind::NotFound, "no container has such an id")));
+            return Err(located(site.error(ErrorKind::NotFound, "no container has such an id")));
         }
         let path = format!("/containers/{}/json", utf8_percent_encode(id.as_str(), UNESCAPED));
         let body = self.client.get_bytes(OPERATION, &path, self.client.deadline()).await.map_err(located)?;
         let mut instance =
-            normalize::inspected(self.client.id(), &body).map_err(|error| located(place.undecodable(error)))?;
+            normalize::inspected(self.client.id(), &body).map_err(|error| located(site.undecodable(error)))?;
         if instance.id != *id {
-            let why = format!("this is a name, or the beginning, of {}", instance.id);
-            return Err(located(place.error(ErrorKind::NotFound, why)));
+            let why = format!("this is a name, or a prefix of the id, of {}", instance.id);
+            return Err(located(site.error(ErrorKind::NotFound, why)));
         }
         if detail == Detail::Summary {
             instance = normalize::summary(&instance);
@@ -116,26 +117,25 @@ impl DockerInspector {
         Ok(instance)
     }
 
-    /// Many in one request: absent from a complete answer means gone.
+    /// Inspects many containers by one list request: one that a complete listing lacks is gone.
     async fn inspect_listed(&self, ids: &[InstanceId]) -> Vec<Inspection> {
         let mut answers = Vec::with_capacity(ids.len());
         let (plausible, impossible): (Vec<&InstanceId>, Vec<&InstanceId>) = ids.iter().partition(|id| is_plausible(id));
         answers.extend(impossible.into_iter().cloned().map(Inspection::Absent));
         for chunk in chunks(&plausible) {
             let asked: HashSet<&InstanceId> = chunk.iter().copied().collect();
-            let looked = self.list_matching(&id_filter(chunk)).await;
-            match looked {
-                Ok(snapshot) => {
-                    let complete = snapshot.is_complete();
-                    let cause = match snapshot.completeness {
+            let listed = self.request_list(&id_filter(chunk)).await;
+            match listed {
+                Ok(listing) => {
+                    let complete = listing.is_complete();
+                    let cause = match listing.completeness {
                         Completeness::Partial(failures) => failures.into_iter().next(),
                         _ => None,
                     };
-                    let cause = cause.unwrap_or_else(|| {
-                        Failure::new(ErrorKind::Protocol, "docker.list", "the list was not complete")
-                    });
+                    let cause = cause
+                        .unwrap_or_else(|| Failure::new(ErrorKind::Protocol, "docker.list", "the list was incomplete"));
                     let mut seen = HashSet::new();
-                    for instance in snapshot.instances {
+                    for instance in listing.instances {
                         if asked.contains(&instance.id) && seen.insert(instance.id.clone()) {
                             answers.push(Inspection::Present(instance));
                         }
@@ -160,9 +160,9 @@ impl DockerInspector {
 #[async_trait]
 impl Inspector for DockerInspector {
     async fn list(&self, detail: Detail) -> Result<Listing> {
-        let snapshot = self.look(&InstanceFilter::default(), detail).await?;
-        self.reported_state.lock().prune(&snapshot, Instant::now());
-        Ok(snapshot)
+        let listing = self.list_matching(&InstanceFilter::default(), detail).await?;
+        self.reported_state.lock().prune(&listing, Instant::now());
+        Ok(listing)
     }
 
     async fn inspect(&self, ids: &[InstanceId], detail: Detail) -> Result<Vec<Inspection>> {
@@ -173,14 +173,14 @@ impl Inspector for DockerInspector {
     }
 }
 
-/// Puts better looks in place of listed items. What is gone meanwhile leaves; a look that failed leaves the item as listed,
-/// and is named if it was asked for (`wanted`), not if it was only to make sure.
-fn replace(snapshot: &mut Listing, looks: Vec<Inspection>, wanted: bool) {
+/// Replaces listed items by their inspections. An item that is gone by now is removed. If its inspection failed, an item stays
+/// as listed, and the listing becomes partial if the caller asked for the inspections (`wanted`).
+fn replace(listing: &mut Listing, inspected: Vec<Inspection>, wanted: bool) {
     let mut by_id: std::collections::HashMap<InstanceId, Inspection> =
-        looks.into_iter().map(|look| (look.id().clone(), look)).collect();
+        inspected.into_iter().map(|one| (one.id().clone(), one)).collect();
     let mut failures = Vec::new();
-    let listed = std::mem::take(&mut snapshot.instances);
-    snapshot.instances = listed
+    let listed = std::mem::take(&mut listing.instances);
+    listing.instances = listed
         .into_iter()
         .filter_map(|instance| match by_id.remove(&instance.id) {
             None => Some(instance),
@@ -193,20 +193,20 @@ fn replace(snapshot: &mut Listing, looks: Vec<Inspection>, wanted: bool) {
         })
         .collect();
     if wanted && !failures.is_empty() {
-        match &mut snapshot.completeness {
+        match &mut listing.completeness {
             Completeness::Partial(known) => known.extend(failures),
             complete => *complete = Completeness::Partial(failures),
         }
     }
 }
 
-/// Docker's ids are hexadecimal; what could be a path or a pattern is none.
+/// `false` for a text that Docker could read as a path or a pattern; its ids are hexadecimal.
 fn is_plausible(id: &InstanceId) -> bool {
     let id = id.as_str();
     (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
-/// As many ids as fit into one request line.
+/// The ids in chunks that fit into one request line each.
 fn chunks<'a, 'b>(ids: &'b [&'a InstanceId]) -> impl Iterator<Item = &'b [&'a InstanceId]> {
     let mut rest = ids;
     std::iter::from_fn(move || {
@@ -225,7 +225,7 @@ fn chunks<'a, 'b>(ids: &'b [&'a InstanceId]) -> impl Iterator<Item = &'b [&'a In
     })
 }
 
-/// `&filters={"id":["…","…"]}`, escaped.
+/// The query `&filters={"id":["…","…"]}`, escaped.
 fn id_filter(ids: &[&InstanceId]) -> String {
     let list: Vec<String> = ids.iter().map(|id| format!("%22{id}%22")).collect();
     format!("&filters=%7B%22id%22%3A%5B{}%5D%7D", list.join("%2C"))
@@ -236,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_asked_for_in_requests_of_a_bounded_length() {
+    fn requests_for_ids_have_a_bounded_length() {
         let ids: Vec<InstanceId> = (0..1_000).map(|n| InstanceId::from(format!("{n:064x}"))).collect();
         let all: Vec<&InstanceId> = ids.iter().collect();
         let chunks: Vec<_> = chunks(&all).collect();
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_a_path_or_a_pattern_is_no_id() {
+    fn a_path_or_a_pattern_is_no_id() {
         for id in ["", "..", "a/b", "a.*", "web_1", "a\u{e9}", &"a".repeat(129)] {
             assert!(!is_plausible(&InstanceId::from(id)), "{id}");
         }

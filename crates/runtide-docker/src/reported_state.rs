@@ -1,17 +1,18 @@
-//! What the stream told of each container lately, shared by the source, which writes it, and the inspector, which needs it to
-//! judge what it sees.
+//! [`ReportedState`]: the stream's recent reports of each container. The source writes it; the inspector checks listings with
+//! it.
 //!
-//! Docker's list reads a copy that lags behind the events: `die`, `pause` and a network's `connect` are told before
-//! the copy is brought up to date. So a listed state that contradicts a fresh report is looked at again, exactly.
+//! Docker's list reads a copy that lags behind the events: `die`, `pause` and a network's `connect` are reported before the
+//! copy is updated. So a container whose listed state contradicts a fresh report is inspected.
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use runtide_core::{
     BackendId, ExitStatus, ImageRef, Instance, InstanceId, InstanceState, Listing,
+    backend::lock,
     event::ResumeToken,
     watch::{Edge, Signal, SignalBody},
 };
@@ -19,10 +20,10 @@ use tokio::time::Instant;
 
 use crate::normalize::{self, Action, Attributes, Event};
 
-/// Longer than Docker takes to bring its list up to date after an event.
+/// Time for which a report outweighs the list; longer than Docker takes to update its list after an event.
 const LAG: Duration = Duration::from_secs(5);
 
-/// Shared by one source and its inspector.
+/// The reported state that one source and its inspector share.
 #[derive(Clone, Debug)]
 pub(crate) struct Shared(Arc<Mutex<ReportedState>>);
 
@@ -32,15 +33,15 @@ impl Shared {
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, ReportedState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 
-/// By id, for as long as the container is there.
+/// Reports by id, for as long as the container exists.
 #[derive(Debug)]
 pub(crate) struct ReportedState {
     backend: BackendId,
-    /// Whether a stream keeps it up to date.
+    /// A stream keeps the entries up to date.
     live: bool,
     entries: HashMap<InstanceId, Entry>,
 }
@@ -48,31 +49,30 @@ pub(crate) struct ReportedState {
 #[derive(Debug)]
 struct Entry {
     id: InstanceId,
-    /// Whether a label shadows the exit code in this container's messages (trap D16); `None`: no message or look told its
-    /// labels yet.
+    /// A label shadows the exit code in this container's messages (trap D16); `None`: its labels are unknown yet.
     exit_is_label: Option<bool>,
-    /// As its `create` or `start` described it.
+    /// Description from its last message with attributes.
     described: Option<Arc<Instance>>,
-    /// The last state told, and when.
-    told: Option<(InstanceState, Instant)>,
-    /// When it last was connected to a network or disconnected.
+    /// Last reported state, and the time of the report.
+    reported: Option<(InstanceState, Instant)>,
+    /// Time of the last report that a network was connected or disconnected.
     rewired: Option<Instant>,
-    /// Whether its present life, or the one that ended last, ran out of memory; `None`: nobody said.
+    /// The present run, or the one that ended last, ran out of memory; `None`: unknown.
     oom: Option<bool>,
 }
 
 impl Entry {
     fn new(id: InstanceId) -> Self {
-        Self { id, exit_is_label: None, described: None, told: None, rewired: None, oom: None }
+        Self { id, exit_is_label: None, described: None, reported: None, rewired: None, oom: None }
     }
 
-    fn tell(&mut self, state: InstanceState, exit: Option<ExitStatus>, now: Instant) -> Edge {
-        self.told = Some((state, now));
+    fn report(&mut self, state: InstanceState, exit: Option<ExitStatus>, now: Instant) -> Edge {
+        self.reported = Some((state, now));
         Edge { id: self.id.clone(), incarnation: None, state, exit, described: None }
     }
 
-    /// The same description as long as the attributes say the same: most containers have a `create`, a `start` and a `die`.
-    /// The state is the edge's to tell.
+    /// The description by these attributes. Equal attributes share one value: most containers have a `create`, a `start` and
+    /// a `die`. The state is the edge's.
     fn describe(&mut self, backend: &BackendId, attributes: Option<&Attributes<'_>>) -> Option<Arc<Instance>> {
         let attributes = attributes?;
         if !self.described.as_deref().is_some_and(|known| is_described_by(known, attributes)) {
@@ -85,7 +85,7 @@ impl Entry {
 
 fn is_described_by(known: &Instance, attributes: &Attributes<'_>) -> bool {
     // Go writes a map in the order of its keys, which is that of the labels here. In another order they would count as
-    // others, and be read again.
+    // different, and be decoded again.
     attributes.get("name") == Some(known.name.as_str())
         && attributes.get("image") == known.image.as_ref().map(ImageRef::as_str)
         && known.labels.as_ref().is_some_and(|labels| labels.iter().eq(attributes.labels()))
@@ -100,7 +100,7 @@ fn new_entry<'a>(entries: &'a mut HashMap<InstanceId, Entry>, id: &str) -> &'a m
 }
 
 impl ReportedState {
-    /// What a message means; nothing for one that says nothing of a container.
+    /// Translates a message into signals; none for a message that is about no container.
     pub(crate) fn translate(
         &mut self,
         event: &Event<'_>,
@@ -114,10 +114,10 @@ impl ReportedState {
             return;
         }
         let at = event.at();
-        let mut say = |body| out.push(Signal::new(body).with_token(token.cloned()).with_at(at));
+        let mut emit = |body| out.push(Signal::new(body).with_token(token.cloned()).with_at(at));
         if event.is_container() && action == Action::Destroy {
             let id = self.entries.remove(id).map_or_else(|| InstanceId::from(id), |entry| entry.id);
-            return say(SignalBody::Gone(id));
+            return emit(SignalBody::Gone(id));
         }
         let attributes = event.attributes();
         let backend = &self.backend;
@@ -127,7 +127,7 @@ impl ReportedState {
         };
         if !event.is_container() {
             entry.rewired = Some(now);
-            return say(SignalBody::Hint(entry.id.clone()));
+            return emit(SignalBody::Hint(entry.id.clone()));
         }
         let edge = match action {
             Action::Create | Action::Start => {
@@ -137,7 +137,7 @@ impl ReportedState {
                 let state = if action == Action::Start { InstanceState::Running } else { InstanceState::Created };
                 (entry.oom, entry.rewired) = (None, None);
                 let described = entry.describe(backend, attributes);
-                Edge { described, ..entry.tell(state, None, now) }
+                Edge { described, ..entry.report(state, None, now) }
             }
             Action::Die => {
                 let exit = attributes
@@ -145,23 +145,23 @@ impl ReportedState {
                     .and_then(Attributes::exit_code)
                     .map(|code| ExitStatus::code(code).with_oom_killed(entry.oom));
                 let described = entry.describe(backend, attributes);
-                Edge { described, ..entry.tell(InstanceState::Stopped, exit, now) }
+                Edge { described, ..entry.report(InstanceState::Stopped, exit, now) }
             }
-            Action::Pause => return say(SignalBody::Edge(entry.tell(InstanceState::Paused, None, now))),
-            Action::Unpause => return say(SignalBody::Edge(entry.tell(InstanceState::Running, None, now))),
+            Action::Pause => return emit(SignalBody::Edge(entry.report(InstanceState::Paused, None, now))),
+            Action::Unpause => return emit(SignalBody::Edge(entry.report(InstanceState::Running, None, now))),
             Action::Oom => {
                 entry.oom = Some(true);
                 return;
             }
             Action::Exec | Action::Destroy => return,
-            Action::Other => return say(SignalBody::Hint(entry.id.clone())),
+            Action::Other => return emit(SignalBody::Hint(entry.id.clone())),
         };
         let id = edge.id.clone();
-        say(SignalBody::Edge(edge));
-        say(SignalBody::Hint(id));
+        emit(SignalBody::Edge(edge));
+        emit(SignalBody::Hint(id));
     }
 
-    /// What a message that was told before says of its container's labels.
+    /// Learns the container's labels from a message that was emitted before.
     pub(crate) fn learn(&mut self, event: &Event<'_>) {
         if !event.is_container() || !matches!(event.action(), Action::Create | Action::Start) {
             return;
@@ -175,30 +175,30 @@ impl ReportedState {
         }
     }
 
-    /// Adds to a look what only the stream told, and learns from it what messages alone leave open.
+    /// Adds the facts that only the stream reports to a listed or inspected instance, and learns its labels and exit.
     pub(crate) fn complete(&mut self, instance: &mut Instance) {
         let entry = self.entries.entry(instance.id.clone()).or_insert_with_key(|id| Entry::new(id.clone()));
         if let Some(labels) = &instance.labels {
             entry.exit_is_label = Some(exit_is_label(|key| labels.contains_key(key)));
         }
-        // Shared, so that a hundred thousand looks do not hold the id a hundred thousand times twice.
+        // Shared, so that a hundred thousand listed instances do not hold each id twice.
         instance.id = entry.id.clone();
         if let Some(exit) = &mut instance.exit
             && self.live
         {
-            // What one look found, the next one does not unsay: a list is silent about it.
+            // A list has no such field, so it must not erase what an inspection found.
             entry.oom = exit.oom_killed.or(entry.oom);
             *exit = exit.with_oom_killed(entry.oom);
         }
     }
 
-    /// Whether Docker's list is likely to lag behind in what it says of this one.
+    /// Docker's list is likely to lag behind the stream in this item.
     pub(crate) fn doubts(&self, listed: &Instance, now: Instant) -> bool {
         let Some(entry) = self.entries.get(listed.id.as_str()) else { return false };
         let fresh = |since: Instant| now.duration_since(since) < LAG;
-        let contradicted = entry.told.is_some_and(|(told, since)| {
+        let contradicted = entry.reported.is_some_and(|(reported, since)| {
             fresh(since)
-                && match told {
+                && match reported {
                     InstanceState::Stopped => listed.state.is_alive(),
                     InstanceState::Paused => listed.state == InstanceState::Running,
                     InstanceState::Running => listed.state == InstanceState::Paused,
@@ -208,26 +208,26 @@ impl ReportedState {
         contradicted || (listed.state.is_alive() && entry.rewired.is_some_and(fresh))
     }
 
-    /// After a gap, what was told before it says nothing of what is now.
+    /// Drops every report: after a gap, the reports before it say nothing about the present.
     pub(crate) fn forget(&mut self) {
         self.live = false;
         self.entries.clear();
     }
 
-    /// From here every end and every start is told.
+    /// From here on the stream reports every start and every end.
     pub(crate) fn go_live(&mut self) {
         self.live = true;
     }
 
-    /// Forgets what a complete look did not show, unless the stream spoke of it just now.
-    pub(crate) fn prune(&mut self, look: &Listing, now: Instant) {
-        if !look.is_complete() {
+    /// Drops the containers that a complete listing lacks, unless the stream has just reported them.
+    pub(crate) fn prune(&mut self, listing: &Listing, now: Instant) {
+        if !listing.is_complete() {
             return;
         }
-        let there: HashSet<&str> = look.instances.iter().map(|instance| instance.id.as_str()).collect();
+        let listed: HashSet<&str> = listing.instances.iter().map(|instance| instance.id.as_str()).collect();
         self.entries.retain(|id, entry| {
-            let spoken_of = entry.told.map(|(_, at)| at).into_iter().chain(entry.rewired).max();
-            there.contains(id.as_str()) || spoken_of.is_some_and(|at| now.duration_since(at) < LAG)
+            let reported_at = entry.reported.map(|(_, at)| at).into_iter().chain(entry.rewired).max();
+            listed.contains(id.as_str()) || reported_at.is_some_and(|at| now.duration_since(at) < LAG)
         });
     }
 }

@@ -1,4 +1,4 @@
-//! [`DockerSource`]: what the daemon tells, in batches.
+//! [`DockerSource`]: the daemon's events as batches of signals.
 
 use std::{
     future::{Future, poll_fn},
@@ -11,6 +11,7 @@ use std::{
 use async_trait::async_trait;
 use runtide_core::{
     Detail, Error, Gap, Listing, Result, RuntimeKind,
+    backend::saturating_add,
     event::ResumeToken,
     watch::{Flow, Inspector, Opened, Signal, SignalBody, Source},
 };
@@ -21,50 +22,51 @@ use crate::{
     frame::{Framed, Frames},
     inspector::DockerInspector,
     reported_state,
-    subscription::{self, Proof, Subscription},
+    subscription::{self, EventSubscription, Proof},
 };
 
-/// Signals handed over at once.
+/// Most signals in one batch.
 const BATCH: usize = 256;
 
-/// History older than this before the subscription is skipped: a list made afterwards shows it. Longer than Docker takes
-/// to bring its list up to date (see [`reported_state`]).
+/// Events older than this before the subscription are skipped, since a later listing includes them. Longer than Docker takes
+/// to update its list (see [`reported_state`]).
 const SETTLED: Duration = Duration::from_secs(2);
 
-/// History comes at once. Later than this no message is taken for it, whatever the daemon's clock does.
+/// The daemon sends its history at once. After this time no message counts as history, whatever the daemon's clock does.
 const HISTORY_COMES_WITHIN: Duration = Duration::from_secs(5);
 
-/// A replay has ended when nothing follows for so long, or when it has reached what is surely live: the daemon writes its
-/// history in one go. Letting `until` end a second response would be exact, but not every daemon ends it (trap D13).
+/// A replay has ended when no event follows for `QUIET`, or at an event that is certainly live: the daemon writes its history
+/// in one go. A second response that ends at `until` would be exact, but not every daemon ends it (trap D13).
 const QUIET: Duration = Duration::from_millis(30);
 const LONGEST_REPLAY: Duration = Duration::from_secs(2);
 
-/// The stream of one daemon.
+/// The event source of one daemon.
 pub(crate) struct DockerSource {
     client: Client,
     reported_state: reported_state::Shared,
     inspector: Arc<DockerInspector>,
-    subscription: Option<Subscription>,
-    /// Of the last message, told or not: where to resume.
+    subscription: Option<EventSubscription>,
+    /// Token of the last message, emitted or skipped: the watch resumes there.
     last: Option<ResumeToken>,
-    /// Up to the moment, messages older than so many nanoseconds since the epoch are history: worth no more than a token.
+    /// Until this moment, messages older than this many nanoseconds since the epoch are history: only their token counts.
     settled_before: Option<(Instant, u64)>,
-    /// A replay is under way, at most up to this moment, and up to this many nanoseconds since the epoch.
+    /// A replay is under way, at most until this moment, and up to this many nanoseconds since the epoch.
     replaying: Option<(Instant, u64)>,
-    /// To be told before anything else.
+    /// Signal to emit before any other.
     pending: Option<SignalBody>,
-    /// To be told once everything before it has been.
+    /// Error to emit after every buffered signal.
     broken: Option<Error>,
+    /// Time of the last message; the silence is counted from it.
     heard: Instant,
     alarm: Pin<Box<Sleep>>,
     probe: Option<Pin<Box<dyn Future<Output = Result<Probed>> + Send>>>,
 }
 
-/// What a second stream found out about the silence of the first.
+/// Result of opening a second stream after the first one fell silent.
 enum Probed {
-    Continued(Subscription, Proof),
-    /// There was no token to go by, so this is what a list showed after the second stream was opened.
-    Looked(Subscription, Listing, Arc<Server>),
+    Continued(EventSubscription, Proof),
+    /// There was no token to continue from: a listing, made after the second stream was opened.
+    Listed(EventSubscription, Listing, Arc<Server>),
 }
 
 impl DockerSource {
@@ -86,14 +88,14 @@ impl DockerSource {
         }
     }
 
-    fn adopt(&mut self, subscription: Subscription) {
+    fn adopt(&mut self, subscription: EventSubscription) {
         self.subscription = Some(subscription);
         self.replaying = None;
         self.settled_before = None;
         self.hear();
     }
 
-    fn adopt_fresh(&mut self, subscription: Subscription, server: &Server) {
+    fn adopt_fresh(&mut self, subscription: EventSubscription, server: &Server) {
         self.adopt(subscription);
         self.last = None;
         let settled = server.date.and_then(|date| subscription::nanoseconds(date.checked_sub(SETTLED)?));
@@ -135,7 +137,7 @@ impl DockerSource {
                 }
                 Poll::Pending => {
                     if noise && out.len() == before {
-                        // Worth no signal but for the place that it leads to.
+                        // The messages gave no signal, but their token moves the position.
                         out.push(Signal::new(SignalBody::Alive).with_token(self.last.clone()));
                     }
                     if out.len() > before {
@@ -154,7 +156,7 @@ impl DockerSource {
         }
     }
 
-    /// Reads a batch of what is buffered; how many messages there were.
+    /// Decodes at most a batch of the buffered messages; returns their number.
     fn drain(&mut self, out: &mut Vec<Signal>) -> usize {
         let Some(subscription) = &mut self.subscription else { return 0 };
         let (mut read, mut reached, mut last) = (0, 0, None);
@@ -212,8 +214,8 @@ impl DockerSource {
         &mut self.alarm
     }
 
-    /// Half-way to the longest silence a second stream is opened, which either proves that nothing was missed or tells what
-    /// was; a ping on another connection would prove nothing about this one.
+    /// After half of the longest silence, opens a second stream, which either proves that no event was missed or reports the
+    /// missed ones. A ping on another connection would prove nothing about this one.
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         loop {
             if let Some(probe) = &mut self.probe {
@@ -230,7 +232,7 @@ impl DockerSource {
                     }
                 };
             }
-            let due = self.heard + self.client.config().max_silence / 2;
+            let due = saturating_add(self.heard, self.client.config().max_silence / 2);
             ready!(self.arm(due).as_mut().poll(cx));
             tracing::debug!(backend = %self.client.id(), "the event stream is silent: proving it");
             let (client, inspector, last) = (self.client.clone(), Arc::clone(&self.inspector), self.last.clone());
@@ -252,16 +254,16 @@ impl DockerSource {
                 self.reported_state.lock().go_live();
                 SignalBody::Lost(Gap::HistoryExpired)
             }
-            Probed::Looked(subscription, snapshot, server) => {
+            Probed::Listed(subscription, listing, server) => {
                 self.adopt_fresh(subscription, &server);
-                SignalBody::Full(snapshot)
+                SignalBody::Full(listing)
             }
         });
     }
 }
 
 impl Drop for DockerSource {
-    /// What was told becomes old once nobody listens.
+    /// The reports become stale without a subscriber.
     fn drop(&mut self) {
         self.reported_state.lock().forget();
     }
@@ -278,27 +280,27 @@ async fn probe(
     {
         let server = client.server().await?;
         let since = history(&server, Some(since)).unwrap_or_default();
-        let (subscription, proof) = Subscription::open_after(client, reported_state, &token, &since).await?;
+        let (subscription, proof) = EventSubscription::open_after(client, reported_state, &token, &since).await?;
         return Ok(Probed::Continued(subscription, proof));
     }
     let (subscription, server) = open_fresh(client).await?;
-    let snapshot = inspector.list(Detail::Summary).await?;
-    Ok(Probed::Looked(subscription, snapshot, server))
+    let listing = inspector.list(Detail::Summary).await?;
+    Ok(Probed::Listed(subscription, listing, server))
 }
 
-/// From when on to ask for history: Docker's is short, and all of it is wanted; Podman's is a journal that may go back for
-/// months, so only what is needed.
+/// The `since` of a subscription. Docker's history is short and is requested whole; Podman's is a journal that may go back for
+/// months, so only the necessary part is requested.
 fn history(server: &Server, needed: Option<String>) -> Option<String> {
     if server.kind == RuntimeKind::Docker { Some("1".to_owned()) } else { needed }
 }
 
-/// Negotiates, then subscribes from a time before that: the head of the response comes before the subscription, so what
-/// happens between the two must be replayed. What is older is worth its last event's token.
-async fn open_fresh(client: &Client) -> Result<(Subscription, Arc<Server>)> {
+/// Negotiates, then subscribes from a time before that: the response's head is sent before the subscription, so the events
+/// between the two must be replayed. Of older events only the last token counts.
+async fn open_fresh(client: &Client) -> Result<(EventSubscription, Arc<Server>)> {
     let server = client.negotiate().await?;
     let before = server.date.and_then(|date| subscription::nanoseconds(date.checked_sub(SETTLED)?));
     let since = history(&server, before.map(|nanoseconds| subscription::stamp(Duration::from_nanos(nanoseconds))));
-    Ok((Subscription::open(client, since.as_deref()).await?, server))
+    Ok((EventSubscription::open(client, since.as_deref()).await?, server))
 }
 
 #[async_trait]
@@ -315,12 +317,12 @@ impl Source for DockerSource {
                     let server = self.client.negotiate().await?;
                     let since = history(&server, Some(since)).unwrap_or_default();
                     let (subscription, proof) =
-                        Subscription::open_after(&self.client, &self.reported_state, token, &since).await?;
+                        EventSubscription::open_after(&self.client, &self.reported_state, token, &since).await?;
                     match proof {
                         Proof::Continues => {
                             self.adopt(subscription);
                             self.last = Some(token.clone());
-                            // The date is cut to the second: a second later is surely after the subscription.
+                            // The date is cut to the second: an event one second later is certainly after the subscription.
                             let live = server.date.and_then(|date| date.checked_add(Duration::from_secs(1)));
                             let live = live.and_then(subscription::nanoseconds).unwrap_or(u64::MAX);
                             self.replaying = Some((Instant::now() + LONGEST_REPLAY, live));

@@ -1,4 +1,4 @@
-//! One `/events` response: how it is opened, read, and proven to go on where another one ended.
+//! [`EventSubscription`]: one `/events` response, opened, read, and proven to continue where another one ended.
 
 use std::{
     fmt::Write,
@@ -30,63 +30,63 @@ pub(crate) const OPERATION: &str = "docker.events";
 /// `{"type":["container","network"]}`: an address changes with a network's event alone (trap D10).
 const FILTER: &str = "filters=%7B%22type%22%3A%5B%22container%22%2C%22network%22%5D%7D";
 
-/// A value that grows beyond this is no event.
+/// Bytes of the longest event; a longer value is an error.
 const MAX_VALUE: usize = 8 * 1024 * 1024;
 
-/// What comes in one go is gathered up to this size and then read at once: most chunks hold a single event.
+/// Bytes gathered before they are decoded together: most chunks hold a single event.
 const AT_ONCE: usize = 64 * 1024;
 
-/// The daemon stamps an event before it queues it, so that two may stand in its history in the other order.
+/// The daemon stamps an event before it queues it, so that two neighbours in its history may be in the wrong order.
 const DISORDER: Duration = Duration::from_millis(100);
 
-/// The daemon writes its history at once and in one go. It does not have an event when it told a later one, when nothing
-/// follows for `UNPROVEN`, or comes at all for `NOTHING`.
+/// The daemon sends its history at once and in one go. An event is not in the history if a later one was reported, if no
+/// event follows for `UNPROVEN`, if none arrives at all for `NOTHING`, or after `LONGEST`.
 const UNPROVEN: Duration = Duration::from_millis(250);
 const NOTHING: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// A connection of its own, driven by whoever reads it: no task, no hand-over, and closed when dropped.
-pub(crate) struct Subscription {
+/// It has its own connection, driven by the reader's poll: no task, no hand-over, and closed when dropped.
+pub(crate) struct EventSubscription {
     client: Client,
-    /// Dropped, it would tell the connection that nobody will ask again.
+    /// Kept, since a dropped sender shuts the connection down.
     _sender: http1::SendRequest<Empty<Bytes>>,
     connection: http1::Connection<TokioIo<Link>, Empty<Bytes>>,
     ended: bool,
     body: Incoming,
     buffer: Vec<u8>,
-    /// How much of the buffer has been read.
+    /// Bytes of the buffer that were consumed.
     read: usize,
-    /// How the response ended, when there was something to read before that.
+    /// End of the response, held back until the bytes before it are read.
     over: Option<Result<bool>>,
 }
 
-/// What a second response said of the place at which the first one ended.
+/// The result of looking up the first response's last position in a second one.
 pub(crate) enum Proof {
-    /// It goes on there: what is unread happened since.
+    /// The position is in the history: the unread events happened since.
     Continues,
-    /// That place is not in the history any more.
+    /// The position is not in the history any more.
     Expired,
-    /// There is no history at all.
+    /// The daemon has no history at all.
     Empty,
 }
 
-impl Subscription {
+impl EventSubscription {
     /// Subscribes, from a point in the history on.
     ///
     /// The daemon sends the response's head *before* it subscribes. So a head alone proves nothing, and every caller names a
-    /// `since` that is older than what it will look at: what happens in between is then replayed.
+    /// `since` that is older than its own listing: events in between are then replayed.
     pub(crate) async fn open(client: &Client, since: Option<&str>) -> Result<Self> {
-        let place = client.place(OPERATION);
+        let site = client.site(OPERATION);
         let opened = async {
             let mut path = client.versioned("/events?").await?;
             if let Some(since) = since {
                 let _ = write!(path, "since={since}&");
             }
             path.push_str(FILTER);
-            let request = client.request(place, &path, Empty::new())?;
-            let io = client.connector().connect().await.map_err(|error| client.broken(place, error))?;
+            let request = client.request(site, &path, Empty::new())?;
+            let io = client.connector().connect().await.map_err(|error| client.broken(site, error))?;
             let shaken = http1::handshake(io).await;
-            let (mut sender, mut connection) = shaken.map_err(|error| client.broken(place, as_io(error)))?;
+            let (mut sender, mut connection) = shaken.map_err(|error| client.broken(site, as_io(error)))?;
             let (response, ended) = {
                 let mut answered = pin!(sender.send_request(request));
                 let mut ended = false;
@@ -95,24 +95,24 @@ impl Subscription {
                         return Poll::Ready(response);
                     }
                     if !ended {
-                        // Its error, if any, is the response's as well.
+                        // An error of the connection is the response's error as well.
                         ended = Pin::new(&mut connection).poll(cx).is_ready();
                     }
                     answered.as_mut().poll(cx)
                 })
                 .await;
-                (response.map_err(|error| client.broken(place, as_io(error)))?, ended)
+                (response.map_err(|error| client.broken(site, as_io(error)))?, ended)
             };
             if !response.status().is_success() {
                 // The body of an error needs the connection driven while it is read.
-                let explained = client.succeeded(place, response);
+                let explained = client.succeeded(site, response);
                 let mut explained = pin!(explained);
                 return poll_fn(|cx| {
                     let _ = Pin::new(&mut connection).poll(cx);
                     explained.as_mut().poll(cx)
                 })
                 .await
-                .and_then(|_| Err(place.error(ErrorKind::Protocol, "the answer changed while it was read")));
+                .and_then(|_| Err(site.error(ErrorKind::Protocol, "the answer changed while it was read")));
             }
             let body = response.into_body();
             Ok(Self {
@@ -126,12 +126,12 @@ impl Subscription {
                 over: None,
             })
         };
-        client.within(place, client.deadline(), opened).await
+        client.within(site, client.deadline(), opened).await
     }
 
-    /// Goes on after `token`, if the history proves that it can: replay is inclusive, so the marked event must come back
-    /// (trap D3: a history that is too short is cut silently). What stands in the history before it was told already, and
-    /// teaches the reported_state what the messages after it leave open.
+    /// Continues after `token`, if the history proves that it can: replay is inclusive, so the token's event must come back
+    /// (trap D3: a history that is too short is cut silently). The events before it were emitted already; the reported state
+    /// learns from them what the messages after it leave open.
     pub(crate) async fn open_after(
         client: &Client,
         reported_state: &reported_state::Shared,
@@ -169,7 +169,7 @@ impl Subscription {
         Ok((subscription, proof))
     }
 
-    /// What came and was not consumed.
+    /// Bytes that arrived and were not consumed.
     pub(crate) fn unread(&self) -> &[u8] {
         self.buffer.get(self.read..).unwrap_or_default()
     }
@@ -182,7 +182,7 @@ impl Subscription {
         }
     }
 
-    /// `true`: there is more to read; `false`: the daemon ended the response.
+    /// `true`: more bytes are unread; `false`: the daemon ended the response.
     pub(crate) fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool>> {
         if let Some(over) = self.over.take() {
             return Poll::Ready(over);
@@ -199,10 +199,10 @@ impl Subscription {
                     continue;
                 }
                 Poll::Ready(Some(Ok(_))) => {
-                    let place = self.client.place(OPERATION);
-                    Err(place.error(ErrorKind::Protocol, "an event is longer than 8 MiB"))
+                    let site = self.client.site(OPERATION);
+                    Err(site.error(ErrorKind::Protocol, "an event is longer than 8 MiB"))
                 }
-                Poll::Ready(Some(Err(error))) => Err(self.client.broken(self.client.place(OPERATION), as_io(error))),
+                Poll::Ready(Some(Err(error))) => Err(self.client.broken(self.client.site(OPERATION), as_io(error))),
                 Poll::Ready(None) => Ok(false),
             };
             if self.buffer.len() == before {
@@ -225,7 +225,7 @@ impl Subscription {
                 Poll::Pending if self.ended => return Poll::Ready(None),
                 Poll::Pending => {}
             }
-            // The connection reads from the socket; what it read is then in the body. Its own error comes through the body.
+            // Polling the connection reads the socket into the body. The connection's own error arrives through the body.
             self.ended = Pin::new(&mut self.connection).poll(cx).is_ready();
             if !self.ended
                 && let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx)
@@ -245,7 +245,7 @@ impl Subscription {
     }
 }
 
-/// `sec.nnnnnnnnn` out of a token, a little earlier; `None`: not a token of this source.
+/// The `since` for a token: its time less [`DISORDER`], as `sec.nnnnnnnnn`. `None`: the token is another source's.
 pub(crate) fn since(token: &ResumeToken) -> Option<String> {
     Some(stamp(time_of(token)?.saturating_sub(DISORDER)))
 }
@@ -263,12 +263,12 @@ fn time_of(token: &ResumeToken) -> Option<Duration> {
     Some(Duration::new(seconds.parse().ok()?, nanos.parse().ok()?))
 }
 
-/// Seconds and nanoseconds since the epoch, as the daemon takes them (trap D6: never a float).
+/// Seconds and nanoseconds since the epoch, in the daemon's form (trap D6: never a float).
 pub(crate) fn stamp(at: Duration) -> String {
     format!("{}.{:09}", at.as_secs(), at.subsec_nanos())
 }
 
-/// As nanoseconds since the epoch.
+/// Nanoseconds since the epoch; `None` before it, or after the year 2554.
 pub(crate) fn nanoseconds(at: SystemTime) -> Option<u64> {
     at.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_nanos().try_into().ok()
 }
@@ -278,7 +278,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mark_says_where_to_go_on_and_nothing_else_is_a_mark() {
+    fn since_is_derived_from_a_token_of_this_source_only() {
         let since = |token: &str| since(&ResumeToken::from(token));
         assert_eq!(since("1795196509.137893753 start 6a00dae10311").as_deref(), Some("1795196509.037893753"));
         assert_eq!(since("1795196509.000000001 die x").as_deref(), Some("1795196508.900000001"));

@@ -45,18 +45,18 @@ fn invalid(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidInput, "docker.tls", message)
 }
 
-/// Why, in words of our own: the parser's quote the line that it could not read, and that may be a key.
+/// The error for an unreadable file. Its text is ours, since the parser's quotes the line, which may be a key.
 fn unreadable(path: &Path, what: &str) -> impl FnOnce(pem::Error) -> Error {
     let message = format!("{what} cannot be read from '{}'", path.display());
     let path = path.display().to_string();
     move |error| {
         let why = match error {
             pem::Error::Io(error) => return invalid(message).with_context("path", path).with_source(error),
-            pem::Error::NoItemsFound => "there is none in it",
+            pem::Error::NoItemsFound => "the file has none",
             pem::Error::IllegalSectionStart { .. } | pem::Error::MissingSectionEnd { .. } => {
                 "a BEGIN or END line is missing, or not on a line of its own"
             }
-            pem::Error::Base64Decode(_) => "what is between BEGIN and END is not base64",
+            pem::Error::Base64Decode(_) => "the text between BEGIN and END is not base64",
             _ => "it is not PEM",
         };
         invalid(format!("{message}: {why}")).with_context("path", path)
@@ -81,7 +81,7 @@ fn roots_from(path: &Path) -> Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path)? {
         roots.add(certificate).map_err(|error| {
-            invalid("this signer's certificate is unusable").with_context("path", path.display()).with_source(error)
+            invalid("this CA's certificate is unusable").with_context("path", path.display()).with_source(error)
         })?;
     }
     Ok(roots)
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_that_cannot_be_used_are_named() {
+    fn unusable_files_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let (missing, empty) = (folder.path().join("missing.pem"), folder.path().join("empty.pem"));
         std::fs::write(&empty, "").unwrap();
@@ -115,13 +115,13 @@ mod tests {
             let Err(error) = connector(&endpoint, Some(&tls)) else { panic!("{tls:?} was taken") };
             assert_eq!(error.kind(), ErrorKind::InvalidInput);
             let named = [&missing, &empty].iter().any(|path| error.to_string().contains(path.to_str().unwrap()));
-            // A machine without roots of its own says so before it looks at the client's files.
+            // On a machine without root certificates that error comes before the client's files are read.
             assert!(named || error.to_string().contains("root certificates"), "{error}");
         }
     }
 
     #[test]
-    fn what_is_not_encrypted_needs_no_files() {
+    fn a_plain_endpoint_needs_no_files() {
         let tls = Tls::default().with_ca("/nonexistent");
         assert!(connector(&Endpoint::default(), Some(&tls)).unwrap().is_none());
     }

@@ -1,4 +1,4 @@
-//! HTTP/1.1 to one daemon over a unix socket, tcp or TLS: a small pool for requests, and connections of one's own for streams.
+//! HTTP/1.1 to one daemon over a unix socket, TCP or TLS: a small pool for requests, and separate connections for streams.
 
 use std::{
     error::Error as StdError,
@@ -6,7 +6,7 @@ use std::{
     future::Future,
     io,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     task::{Context, Poll},
     time::Duration,
 };
@@ -21,6 +21,7 @@ use hyper_util::{
     },
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
+use runtide_core::backend::lock;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -32,11 +33,11 @@ use crate::config::Endpoint;
 pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 pub(crate) type Body = UnsyncBoxBody<Bytes, BoxError>;
 
-/// Idle connections kept: as many as a bounded burst of inspects uses, and not for long.
+/// Idle connections in the pool, as many as a bounded burst of inspections uses, and the time for which they stay.
 const IDLE_CONNECTIONS: usize = 8;
 const IDLE_FOR: Duration = Duration::from_secs(15);
 
-/// Where the daemon is, dialled anew by path or name each time (trap D12: a restart makes a new socket file).
+/// Connects to the daemon, each time by its path or name (trap D12: a restart makes a new socket file).
 #[derive(Clone)]
 pub(crate) struct Connector(Arc<Target>);
 
@@ -69,7 +70,7 @@ impl Connector {
             #[cfg(not(unix))]
             Endpoint::Unix(_) => Err(io::Error::from(io::ErrorKind::Unsupported)),
             Endpoint::Tcp { host, port, .. } => {
-                // A name that nobody knows is an error of no kind.
+                // An unknown host name is an error without a kind of its own.
                 let unknown = |error| io::Error::new(io::ErrorKind::HostUnreachable, error);
                 let found: Vec<_> = tokio::net::lookup_host((host.as_str(), *port)).await.map_err(unknown)?.collect();
                 let tcp = TcpStream::connect(&found[..]).await?;
@@ -98,7 +99,7 @@ impl tower_service::Service<Uri> for Connector {
     }
 }
 
-/// One connection, whatever carries it.
+/// One connection over any of the transports.
 pub(crate) enum Link {
     #[cfg(unix)]
     Unix(tokio::net::UnixStream),
@@ -157,7 +158,7 @@ impl AsyncWrite for Link {
 
 type PooledClient = legacy::Client<Connector, Body>;
 
-/// The pool. Whoever sees a request fail resets it, since what else is idle in it leads to the same dead peer.
+/// The pool. A failed request resets it, since the other idle connections lead to the same dead peer.
 pub(crate) struct Pool {
     connector: Connector,
     client: Mutex<PooledClient>,
@@ -177,13 +178,13 @@ impl Pool {
             .build(connector.clone())
     }
 
-    /// Closes what is idle; what is in use ends with its request.
+    /// Closes the idle connections; one in use is closed after its request.
     pub(crate) fn reset(&self) {
-        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = Self::build(&self.connector);
+        *lock(&self.client) = Self::build(&self.connector);
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> io::Result<Response<Incoming>> {
-        let client = self.client.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let client = lock(&self.client).clone();
         match client.request(request).await {
             Ok(response) => Ok(response),
             Err(error) => {
@@ -200,7 +201,7 @@ impl fmt::Debug for Pool {
     }
 }
 
-/// hyper-util's error names the step (`client error (Connect)`), which tells a reader nothing: what lies beneath it speaks.
+/// Shows the source of hyper-util's error in place of the error itself, which only names a step (`client error (Connect)`).
 #[derive(Debug)]
 struct Beneath(legacy::Error);
 
@@ -219,7 +220,7 @@ impl StdError for Beneath {
     }
 }
 
-/// An error and its causes. An I/O error's source is the source of what it wraps, which would be passed over; here nothing is.
+/// An error and all of its causes. `io::Error::source` skips the error that it wraps; this iterator does not.
 pub(crate) fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     std::iter::successors(Some(error), |&current| {
         if let Some(wrapped) = current.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
@@ -232,7 +233,7 @@ pub(crate) fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<I
     })
 }
 
-/// As an I/O error of the kind that is among its causes, so that nobody needs to look for it again.
+/// Wraps the error as an I/O error, with the kind of the first I/O error among its causes.
 pub(crate) fn as_io(error: impl StdError + Send + Sync + 'static) -> io::Error {
     let kind = causes(&error).find_map(|cause| match cause.downcast_ref::<hyper::Error>() {
         Some(http) => http.is_parse().then_some(io::ErrorKind::InvalidData),

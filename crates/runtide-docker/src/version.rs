@@ -1,4 +1,4 @@
-//! API versions, and which one both sides speak.
+//! [`ApiVersion`], and the negotiation of the version that both sides speak.
 
 use std::{fmt, str::FromStr};
 
@@ -12,12 +12,12 @@ pub struct ApiVersion {
 }
 
 impl ApiVersion {
-    /// The oldest that is supported: Docker Engine 20.10.
+    /// Oldest supported version: Docker Engine 20.10.
     pub const OLDEST: Self = Self::new(1, 41);
-    /// The newest that this crate was written for.
+    /// Newest version that this crate was written for.
     pub const NEWEST: Self = Self::new(1, 53);
 
-    /// `major.minor`.
+    /// The version `major.minor`.
     pub const fn new(major: u16, minor: u16) -> Self {
         Self { major, minor }
     }
@@ -26,7 +26,7 @@ impl ApiVersion {
         bollard::ClientVersion { major_version: self.major.into(), minor_version: self.minor.into() }
     }
 
-    /// The newest version that server and client know, or why there is none.
+    /// The newest version that server and client know, or the reason why there is none.
     pub(crate) fn negotiate(
         server: Self,
         server_minimum: Option<Self>,
@@ -39,7 +39,7 @@ impl ApiVersion {
         let chosen = server.min(ours);
         match server_minimum {
             Some(minimum) if minimum > chosen => {
-                Err(format!("the server wants at least API {minimum}; this client speaks up to {ours}"))
+                Err(format!("the server requires at least API {minimum}; this client speaks up to {ours}"))
             }
             _ => Ok(chosen),
         }
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn only_versions_are_versions() {
+    fn invalid_versions_are_refused() {
         for text in ["", "1", "1.", ".41", "1.41.2", "v1.41", "1.-1", "1.+4", "99999.1", "1.99999"] {
             assert!(text.parse::<ApiVersion>().is_err(), "{text}");
         }

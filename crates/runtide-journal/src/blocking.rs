@@ -1,4 +1,4 @@
-//! Using the log from a task: on a thread that may block, so that a future that is dropped leaves nothing half done.
+//! Blocking work on the log from async code: on a blocking thread, so that a dropped future interrupts no work.
 
 use std::{
     collections::VecDeque,
@@ -12,14 +12,14 @@ use tokio::{runtime::Handle, task::JoinHandle};
 
 use runtide_core::{Error, ErrorKind, Result};
 
-/// The tokio runtime that this task runs on.
+/// The present task's tokio runtime.
 pub(crate) fn handle(operation: &'static str) -> Result<Handle> {
     Handle::try_current().map_err(|error| {
         Error::new(ErrorKind::Unexpected, operation, "a journal is used inside a tokio runtime").with_source(error)
     })
 }
 
-/// Does the work to its end, also when nobody waits for it any more.
+/// Runs the work to its end on a blocking thread, even if the returned future is dropped.
 pub(crate) async fn run_blocking<T: Send + 'static>(
     operation: &'static str,
     work: impl FnOnce() -> Result<T> + Send + 'static,
@@ -28,18 +28,18 @@ pub(crate) async fn run_blocking<T: Send + 'static>(
     done.unwrap_or_else(|_| Err(Error::new(ErrorKind::Cancelled, operation, "the tokio runtime is shutting down")))
 }
 
-/// Records that are read in one go.
+/// Records in one step of a [`BlockingStream`].
 pub(crate) const STRETCH: usize = 4_096;
 
-/// Something that is read a stretch at a time.
+/// A reader that reads one stretch of records per step.
 pub(crate) trait BlockingStep: Send + Unpin + 'static {
     type Item: Send + Unpin;
 
-    /// Reads the next stretch; whether there may be more.
+    /// Reads the next stretch; `true` if there may be more.
     fn stretch(&mut self, out: &mut VecDeque<Self::Item>) -> Result<bool>;
 }
 
-/// Reads on a thread that may block, one stretch ahead of nobody.
+/// Yields the items of a [`BlockingStep`], each step on a blocking thread. It never reads ahead of its subscriber.
 pub(crate) struct BlockingStream<R: BlockingStep> {
     operation: &'static str,
     handle: Handle,
@@ -49,7 +49,7 @@ pub(crate) struct BlockingStream<R: BlockingStep> {
     failed: Option<Error>,
 }
 
-/// What comes back from the thread that may block.
+/// Result of one step, with the reader handed back.
 struct Read<R: BlockingStep> {
     reading: R,
     out: VecDeque<R::Item>,

@@ -1,4 +1,4 @@
-//! What the log comes to: the table, the places to resume from, and which facts are in it. Pure.
+//! [`Fold`]: the state that the log folds to (table, resume positions, known facts). Pure.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
@@ -9,38 +9,40 @@ use serde::{Deserialize, Serialize};
 
 use runtide_core::{BackendId, Cursor, Freshness, Instance, InstanceTable, RuntimeEvent, RuntimeEventKind};
 
-/// Keys of facts that are remembered for each backend: twice as many as the daemon with the longest history of the field
-/// (Docker, 256 events) can tell again.
+/// Keys of facts remembered for each backend: twice as many as the daemon with the longest history (Docker, 256 events)
+/// can report again.
 const KEYS: usize = 512;
 
 /// Rows in one record of a checkpoint.
 const ROWS: usize = 512;
 
-/// One record of the log.
+/// Payload of one record.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Entry {
-    /// A watch begins: a bracket that was open is open no more.
+    /// A watch began; an open resync of this backend is abandoned.
     Watch { backend: BackendId, from: Option<Cursor> },
-    /// What happened, with its cursor.
+    /// An event, with its cursor.
     Event(Arc<RuntimeEvent>),
-    /// What follows, up to its end, is all that came before.
+    /// Begin of a checkpoint: the records up to its end replace all earlier ones.
     Checkpoint,
-    /// Some rows of it.
+    /// Rows of the checkpoint, at most [`ROWS`].
     Rows { backend: BackendId, rows: Vec<Arc<Instance>> },
-    /// Its end.
+    /// End of the checkpoint.
     CheckpointEnd(BTreeMap<BackendId, Stored>),
 }
 
-/// Of one backend, beside its rows.
+/// A checkpoint's state of one backend, except its rows.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Stored {
-    place: Option<(Cursor, Freshness)>,
+    /// Position of the table. The name in the log is `place`.
+    #[serde(rename = "place")]
+    position: Option<(Cursor, Freshness)>,
     resume: Option<Cursor>,
     keys: Vec<String>,
 }
 
-/// Keys in the order in which they came; the oldest are forgotten.
+/// The last [`KEYS`] keys, in the order of their events.
 #[derive(Clone, Debug, Default)]
 struct Keys {
     order: VecDeque<[u8; 32]>,
@@ -60,15 +62,15 @@ impl Keys {
     }
 }
 
-/// What the log comes to.
+/// The state that the log folds to.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Fold {
     table: InstanceTable,
     resume: BTreeMap<BackendId, Cursor>,
     keys: BTreeMap<BackendId, Keys>,
-    /// Backends with an open bracket.
-    brackets: BTreeSet<BackendId>,
-    /// Rows of a checkpoint that is being read.
+    /// Backends with an open resync.
+    resyncs: BTreeSet<BackendId>,
+    /// Rows of a checkpoint that is read but not complete.
     reading: Vec<(BackendId, Vec<Arc<Instance>>)>,
 }
 
@@ -77,35 +79,35 @@ impl Fold {
         &self.table
     }
 
-    /// Where a watch of this backend goes on.
+    /// The cursor from which a watch of this backend resumes.
     pub(super) fn resume(&self, backend: &BackendId) -> Option<&Cursor> {
         self.resume.get(backend)
     }
 
-    /// Whether this very fact is in the log.
+    /// This fact is in the log already.
     pub(super) fn knows(&self, event: &RuntimeEvent) -> bool {
         let Some(keys) = self.keys.get(&event.backend).filter(|keys| !keys.known.is_empty()) else { return false };
         event.key().is_some_and(|key| keys.known.contains(&key))
     }
 
-    /// Whether a bracket is open: then the table cannot be stored whole.
-    pub(super) fn is_between(&self) -> bool {
-        !self.brackets.is_empty()
+    /// A resync is open, so the table is incomplete and no checkpoint may be taken.
+    pub(super) fn is_inside_resync(&self) -> bool {
+        !self.resyncs.is_empty()
     }
 
-    /// A bracket that will never be closed.
+    /// Discards an open resync that will have no end.
     pub(super) fn abandon(&mut self, backend: &BackendId) {
         self.table.discard_resync(backend);
-        self.brackets.remove(backend);
+        self.resyncs.remove(backend);
     }
 
-    /// Takes an event in.
+    /// Applies an event.
     pub(super) fn apply(&mut self, event: &RuntimeEvent) {
         let backend = &event.backend;
         match &event.kind {
-            RuntimeEventKind::ResyncBegin { .. } => drop(self.brackets.insert(backend.clone())),
+            RuntimeEventKind::ResyncBegin { .. } => drop(self.resyncs.insert(backend.clone())),
             RuntimeEventKind::ResyncEnd | RuntimeEventKind::BackendDisconnected { .. } => {
-                self.brackets.remove(backend);
+                self.resyncs.remove(backend);
             }
             _ => {}
         }
@@ -113,8 +115,8 @@ impl Fold {
             self.keys.entry(backend.clone()).or_default().insert(key);
         }
         self.table.apply(event);
-        let (inside, known) = (self.brackets.contains(backend), self.resume.get(backend));
-        // The state of the link has no place of its own where nothing of the history is known: the last one is better.
+        let (inside, known) = (self.resyncs.contains(backend), self.resume.get(backend));
+        // A link event without a token would replace a cursor that can resume by one that cannot: keep the earlier cursor.
         let blind = event.instance().is_none()
             && event.kind != RuntimeEventKind::ResyncEnd
             && event.cursor.native.is_none()
@@ -124,7 +126,7 @@ impl Fold {
         }
     }
 
-    /// Takes a record in that was read.
+    /// Applies a record that recovery read.
     pub(super) fn read(&mut self, entry: Entry) {
         match entry {
             Entry::Watch { backend, .. } => self.abandon(&backend),
@@ -136,8 +138,8 @@ impl Fold {
                 for (backend, rows) in self.reading.drain(..) {
                     whole.table.restore(&backend, rows, None);
                 }
-                for (backend, Stored { place, resume, keys }) in stored {
-                    whole.table.restore(&backend, Vec::new(), place);
+                for (backend, Stored { position, resume, keys }) in stored {
+                    whole.table.restore(&backend, Vec::new(), position);
                     whole.resume.extend(resume.map(|cursor| (backend.clone(), cursor)));
                     let known = whole.keys.entry(backend).or_default();
                     let keys = keys.iter().filter_map(|key| blake3::Hash::from_hex(key).ok());
@@ -148,7 +150,7 @@ impl Fold {
         }
     }
 
-    /// Everything, as records; the last one is the end.
+    /// The whole state as the records of a checkpoint, its end last.
     pub(super) fn checkpoint(&self) -> Vec<Entry> {
         let mut entries = vec![Entry::Checkpoint];
         let mut all = BTreeMap::new();
@@ -157,7 +159,7 @@ impl Fold {
             entries.extend(rows.chunks(ROWS).map(|rows| Entry::Rows { backend: backend.clone(), rows: rows.to_vec() }));
             let keys = self.keys.get(backend).into_iter().flat_map(|keys| &keys.order);
             let stored = Stored {
-                place: self.table.position(backend).map(|(cursor, fresh)| (cursor.clone(), fresh)),
+                position: self.table.position(backend).map(|(cursor, fresh)| (cursor.clone(), fresh)),
                 resume: self.resume.get(backend).cloned(),
                 keys: keys.map(|key| blake3::Hash::from_bytes(*key).to_hex().to_string()).collect(),
             };

@@ -1,7 +1,7 @@
-//! What a record's payload looks like, in every journal: `{"v":1,"checkpoint":17,"record":{…}}`.
+//! The payload of a record in every journal: `{"v":1,"checkpoint":17,"record":{…}}`.
 //!
-//! Each record names the format's version and the last checkpoint before it, so that the newest one, which is found at
-//! once, says where reading begins.
+//! Each record names the format's version and the last checkpoint before it. Recovery finds the newest record at once, and
+//! starts to read at its checkpoint.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -10,10 +10,10 @@ use runtide_core::{
     wal::{ReadFrom, Record, RecordKind, Seq, Wal, WalReader},
 };
 
-/// The version that this crate writes and reads.
+/// Format version that this crate writes and reads.
 const VERSION: u32 = 1;
 
-/// Which journal a log is.
+/// Kind of a journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Journal {
     Events,
@@ -39,12 +39,12 @@ impl Journal {
 #[derive(Serialize, Deserialize)]
 struct Envelope<T> {
     v: u32,
-    /// 0: none yet.
+    /// First record of the last checkpoint; 0 before the first one.
     checkpoint: u64,
     record: T,
 }
 
-/// What every version has.
+/// The field that every version has.
 #[derive(Deserialize)]
 struct Version {
     v: u32,
@@ -57,11 +57,11 @@ struct Pointer {
 
 pub(super) fn encode<T: Serialize>(journal: Journal, checkpoint: Seq, record: &T) -> Result<Vec<u8>> {
     serde_json::to_vec(&Envelope { v: VERSION, checkpoint: checkpoint.0, record }).map_err(|error| {
-        Error::new(ErrorKind::InvalidInput, journal.open(), "this cannot be written as JSON").with_source(error)
+        Error::new(ErrorKind::InvalidInput, journal.open(), "the record cannot be written as JSON").with_source(error)
     })
 }
 
-/// The payload, or why it cannot be read. `None`: a place where salvage found nothing to read.
+/// The payload, or the reason why it cannot be read. `None`: a record that salvage put in place of a lost one.
 pub(super) fn decode<T: DeserializeOwned>(journal: Journal, record: &Record) -> Result<Option<T>> {
     if record.kind == RecordKind::LOST {
         return Ok(None);
@@ -80,7 +80,7 @@ pub(super) fn decode<T: DeserializeOwned>(journal: Journal, record: &Record) -> 
     }
 }
 
-/// Whether it belongs to such a journal, of this version.
+/// Checks that the record belongs to this kind of journal, in this version.
 fn check(journal: Journal, record: &Record) -> Result<()> {
     if record.kind != journal.kind() {
         let what = match journal {
@@ -106,12 +106,12 @@ fn check(journal: Journal, record: &Record) -> Result<()> {
     }
 }
 
-/// The number that the next record will have. Only who holds the journal's pen may ask.
+/// Number of the next record. Valid only while the caller holds the journal's writer lock.
 pub(super) fn next(wal: &Wal) -> Seq {
     wal.anchor().seq.next()
 }
 
-/// Every record from the last checkpoint on, which comes first if there is one. A checkpoint points to itself.
+/// Every record from the last checkpoint on, with the checkpoint's number. A checkpoint points to itself.
 pub(super) fn replay(journal: Journal, wal: &Wal) -> Result<(Seq, WalReader)> {
     let newest = wal.tail(1)?.pop();
     let checkpoint = match &newest {
@@ -131,7 +131,7 @@ mod tests {
     use crate::{JournalOptions, RuntimeJournal};
     use runtide_core::wal::WalOptions;
 
-    fn opened_behind(payload: &[u8]) -> Error {
+    fn opening_after(payload: &[u8]) -> Error {
         let dir = tempfile::tempdir().unwrap();
         let wal = Wal::open(dir.path(), WalOptions::default()).unwrap();
         wal.append_reserved_blocking(&[(Journal::Events.kind(), payload)]).unwrap();
@@ -140,15 +140,15 @@ mod tests {
     }
 
     #[test]
-    fn another_version_is_refused_in_clear_words() {
-        let newer = opened_behind(br#"{"v":2,"anything":"else"}"#);
+    fn another_version_is_refused_and_named() {
+        let newer = opening_after(br#"{"v":2,"anything":"else"}"#);
         assert_eq!(newer.kind(), ErrorKind::Unsupported);
         assert!(newer.to_string().contains("format version 2; this build reads version 1"), "{newer}");
-        assert_eq!(opened_behind(b"hello").kind(), ErrorKind::Corrupt);
+        assert_eq!(opening_after(b"hello").kind(), ErrorKind::Corrupt);
     }
 
     #[test]
-    fn no_application_can_append_what_looks_like_a_journal() {
+    fn no_application_can_append_a_journals_records() {
         let dir = tempfile::tempdir().unwrap();
         let wal = Wal::open(dir.path(), WalOptions::default()).unwrap();
         for journal in [Journal::Events, Journal::Operations] {

@@ -1,4 +1,4 @@
-//! The life of one instance, read from the log.
+//! The history of one instance, read from the log.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -12,48 +12,48 @@ use runtide_core::{
     wal::{Seq, WalReader},
 };
 
-/// Which events belong to one life. Pure.
-struct Sieve {
+/// Selects the events of one instance. Pure.
+struct Selection {
     backend: BackendId,
     id: InstanceId,
-    /// It was there before the bracket.
+    /// The instance was present before the resync.
     known: bool,
-    /// The begin of a bracket that has not shown it.
-    bracket: Option<Arc<RuntimeEvent>>,
-    /// The bracket shows it.
-    shown: bool,
+    /// Begin of an open resync that has not listed the instance.
+    resync: Option<Arc<RuntimeEvent>>,
+    /// The open resync listed the instance.
+    listed: bool,
 }
 
-impl Sieve {
+impl Selection {
     fn take(&mut self, event: Arc<RuntimeEvent>, out: &mut VecDeque<Arc<RuntimeEvent>>) {
         if event.backend != self.backend {
             return;
         }
         match &event.kind {
             RuntimeEventKind::ResyncBegin { .. } => {
-                self.bracket = Some(event);
-                self.shown = false;
+                self.resync = Some(event);
+                self.listed = false;
             }
             RuntimeEventKind::ResyncEnd => {
-                let begin = self.bracket.take();
-                // Not shown, though it was there: it is gone, and the bracket says so.
-                let gone = self.known && !self.shown && begin.is_some();
+                let begin = self.resync.take();
+                // Present before and not listed: the instance is gone, and this resync reported it.
+                let gone = self.known && !self.listed && begin.is_some();
                 if gone {
                     out.extend(begin);
                 }
-                if gone || self.shown {
+                if gone || self.listed {
                     out.push_back(event);
                 }
-                self.known = self.shown;
-                self.shown = false;
+                self.known = self.listed;
+                self.listed = false;
             }
             kind => {
                 if kind.instance().is_none_or(|instance| instance.id != self.id) {
                     return;
                 }
                 if matches!(kind, RuntimeEventKind::Present(_)) {
-                    out.extend(self.bracket.take());
-                    self.shown = true;
+                    out.extend(self.resync.take());
+                    self.listed = true;
                 } else {
                     self.known = !matches!(kind, RuntimeEventKind::Removed(_));
                 }
@@ -62,37 +62,38 @@ impl Sieve {
         }
     }
 
-    /// A bracket that was never closed shows nothing.
+    /// Discards a resync that was never closed.
     fn abandon(&mut self, backend: &BackendId) {
         if *backend == self.backend {
-            self.bracket = None;
-            self.shown = false;
+            self.resync = None;
+            self.listed = false;
         }
     }
 }
 
-/// What is carried to the thread that may block, and back.
-pub(super) struct Reading {
+/// Reads one stretch of the log per step, on a blocking thread.
+pub(super) struct HistoryReader {
     reader: WalReader,
+    /// The log's last record when the history was requested.
     head: Seq,
-    sieve: Sieve,
+    selection: Selection,
 }
 
-impl Reading {
+impl HistoryReader {
     pub(super) fn new(reader: WalReader, head: Seq, backend: BackendId, id: InstanceId) -> Self {
-        Self { reader, head, sieve: Sieve { backend, id, known: false, bracket: None, shown: false } }
+        Self { reader, head, selection: Selection { backend, id, known: false, resync: None, listed: false } }
     }
 }
 
-impl BlockingStep for Reading {
+impl BlockingStep for HistoryReader {
     type Item = Arc<RuntimeEvent>;
 
     fn stretch(&mut self, out: &mut VecDeque<Self::Item>) -> Result<bool> {
         for _ in 0..STRETCH {
             match self.reader.next().transpose()? {
                 Some(record) if record.seq <= self.head => match format::decode(Journal::Events, &record)? {
-                    Some(Entry::Event(event)) => self.sieve.take(event, out),
-                    Some(Entry::Watch { backend, .. }) => self.sieve.abandon(&backend),
+                    Some(Entry::Event(event)) => self.selection.take(event, out),
+                    Some(Entry::Watch { backend, .. }) => self.selection.abandon(&backend),
                     _ => {}
                 },
                 _ => return Ok(false),

@@ -1,12 +1,5 @@
 #![doc = include_str!("../README.md")]
 
-//! What happened, and what was begun, on the write-ahead log: it outlives the process.
-//!
-//! * [`RuntimeJournal`] keeps what backends tell, and resumes where the log ends.
-//! * [`OperationLog`] keeps what was begun and how to take it back, and undoes what a dead process left.
-//!
-//! Each has a folder of its own. Payloads are JSON, so that [`wal::dump`](runtide_core::wal::dump()) shows them as they are.
-
 mod blocking;
 mod fold;
 mod format;
@@ -17,6 +10,7 @@ mod runtime;
 mod sidecar;
 mod store;
 mod stream;
+mod writer;
 
 pub use self::{
     operation::{

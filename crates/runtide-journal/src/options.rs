@@ -1,4 +1,4 @@
-//! How to open a journal.
+//! [`JournalOptions`].
 
 use std::num::NonZeroU64;
 
@@ -7,7 +7,8 @@ use runtide_core::{
     wal::{Retention, WalOptions},
 };
 
-/// How to open a [`RuntimeJournal`](super::RuntimeJournal) or an [`OperationLog`](super::OperationLog).
+/// Options of a [`RuntimeJournal`](super::RuntimeJournal), an [`OperationLog`](super::OperationLog) and a
+/// [`JournaledStore`](super::JournaledStore).
 ///
 /// ```
 /// use runtide_core::wal::Retention;
@@ -16,35 +17,35 @@ use runtide_core::{
 ///
 /// let month = Retention::default().with_max_age(Duration::from_secs(30 * 86_400));
 /// let options = JournalOptions::default().with_retention(month);
-/// assert_eq!(options.checkpoint_every, None, "the journal's own choice");
+/// assert_eq!(options.checkpoint_every, None, "the journal's default");
 /// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct JournalOptions {
-    /// The log below.
+    /// Options of the write-ahead log underneath.
     pub wal: WalOptions,
-    /// A checkpoint after so many records, which bounds what opening reads. `None`: 4,096 records, and at least as many as
+    /// Records between two checkpoints, which bounds what opening reads. `None`: 4,096 records, and at least as many as
     /// the checkpoint itself has rows, so that checkpoints never take more than half of the log.
     pub checkpoint_every: Option<NonZeroU64>,
-    /// What may go after a checkpoint; what opening needs always stays. `None`: a journal of events keeps everything, a log
-    /// of operations keeps what is in flight.
+    /// Segments that may be dropped after a checkpoint; the records that opening needs always stay. `None`: a journal of events
+    /// and a store keep everything, a log of operations keeps the operations in flight.
     pub retention: Option<Retention>,
 }
 
 setters!(JournalOptions {
-    /// The log below.
+    /// Sets the options of the write-ahead log.
     with_wal: wal: WalOptions;
-    /// A checkpoint after so many records.
+    /// Sets the records between two checkpoints.
     with_checkpoint_every: checkpoint_every: Option<NonZeroU64>;
-    /// What may go after a checkpoint.
+    /// Sets the retention that is applied after a checkpoint.
     with_retention: retention: Option<Retention>;
 });
 
-/// Records between two checkpoints, unless told.
+/// Default records between two checkpoints.
 const CHECKPOINT_EVERY: u64 = 4_096;
 
 impl JournalOptions {
-    /// Whether it is time for a checkpoint of so many rows, so many records after the last one.
+    /// A checkpoint of `rows` rows is due, `records` records after the last one.
     pub(crate) fn is_due(&self, records: u64, rows: usize) -> bool {
         records >= self.checkpoint_every.map_or_else(|| CHECKPOINT_EVERY.max(rows as u64), NonZeroU64::get)
     }

@@ -1,4 +1,4 @@
-//! A watch whose events are in the log before they are yielded.
+//! [`Journaled`]: a watch whose events are in the log before it yields them.
 
 use std::{
     collections::VecDeque,
@@ -11,13 +11,13 @@ use std::{
 use futures_core::Stream;
 use tokio::{runtime::Handle, task::JoinHandle};
 
-use super::runtime::{Inner, Recorded};
+use super::writer::{Inner, Recorded};
 use runtide_core::{BackendId, Error, ErrorKind, EventStream, InstanceFilter, Result, RuntimeBackend, RuntimeEvent};
 
-/// Events in one commit at most.
+/// Most events in one commit.
 const BATCH: usize = 256;
 
-/// One watch of one backend: nobody else watches it in this journal meanwhile.
+/// The journal's only watch of one backend, until it is dropped.
 pub(super) struct Watching {
     journal: Arc<Inner>,
     backend: BackendId,
@@ -25,8 +25,10 @@ pub(super) struct Watching {
 }
 
 impl Watching {
-    pub(super) fn new(journal: Arc<Inner>, backend: BackendId, number: u64) -> Self {
-        Self { journal, backend, number }
+    /// Claims the backend; `Conflict` while another watch of this journal has it.
+    pub(super) fn new(journal: Arc<Inner>, backend: BackendId) -> Result<Self> {
+        let number = journal.claim(&backend)?;
+        Ok(Self { journal, backend, number })
     }
 
     pub(super) fn number(&self) -> u64 {
@@ -39,7 +41,7 @@ impl Drop for Watching {
         let mut state = self.journal.state();
         if state.watching.get(&self.backend) == Some(&self.number) {
             state.watching.remove(&self.backend);
-            // What it began to show, nobody ends.
+            // A resync that this watch began will have no end.
             state.fold.abandon(&self.backend);
         }
     }
@@ -47,16 +49,16 @@ impl Drop for Watching {
 
 pub(super) struct Journaled {
     inner: EventStream,
-    /// A backend that is dropped ends its streams; it was given to this one.
+    /// Kept alive: a backend that is dropped ends its streams.
     _backend: Arc<dyn RuntimeBackend>,
     watching: Watching,
     handle: Handle,
     filter: Option<InstanceFilter>,
     ready: VecDeque<Arc<RuntimeEvent>>,
     writing: Option<JoinHandle<Result<Vec<Recorded>>>>,
-    /// The backend's stream is over,
+    /// The backend's stream ended.
     over: bool,
-    /// with this error.
+    /// The error with which it ended, yielded after the last event.
     last: Option<Error>,
     done: bool,
 }
@@ -83,7 +85,7 @@ impl Journaled {
         }
     }
 
-    /// What is at hand, at most a batch of it.
+    /// The events that the backend's stream has ready, at most [`BATCH`].
     fn collect(&mut self, cx: &mut Context<'_>) -> Vec<Arc<RuntimeEvent>> {
         let mut batch = Vec::new();
         while batch.len() < BATCH && !self.over {
@@ -99,7 +101,7 @@ impl Journaled {
 
     fn wants(&self, recorded: &Recorded) -> bool {
         let (Some(filter), Some(instance)) = (&self.filter, recorded.event.instance()) else { return true };
-        // What changes out of the filter is shown once more.
+        // An instance that stops matching the filter is yielded once more.
         filter.matches(instance) || recorded.before.as_ref().is_some_and(|before| filter.matches(before))
     }
 }

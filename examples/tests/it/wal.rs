@@ -66,7 +66,7 @@ fn a_tail_that_was_cut_off_is_told_by_the_anchor_alone() {
     let anchor = writer.anchor().to_string();
     let (whole, cut) = (whole.to_str().unwrap(), cut.to_str().unwrap());
     assert!(said(&["verify", whole, "--anchor", &anchor]).contains("the anchor is in it"));
-    assert!(said(&["verify", cut]).contains("only an anchor tells"));
+    assert!(said(&["verify", cut]).contains("only an anchor reveals"));
     assert!(refused(&["verify", cut, "--anchor", &anchor]).contains("cut off or rewritten"));
 }
 

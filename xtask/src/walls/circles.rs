@@ -123,26 +123,24 @@ const KNOWN: &[Known] = &[
         since: SINCE,
     },
     Known { folder: "crates/runtide-core/src/store", files: &["resource.rs", "write.rs"], since: SINCE },
-    Known { folder: "crates/runtide-journal/src/operation", files: &["handle.rs", "log.rs"], since: SINCE },
-    Known { folder: "crates/runtide-journal/src", files: &["runtime.rs", "stream.rs"], since: SINCE },
     Known {
-        folder: "crates/runtide-journal/src/sidecar",
-        files: &["handover.rs", "start.rs", "stop.rs", "wrapper.rs"],
+        folder: "crates/runtide-memory/src",
+        files: &["normalize.rs", "runtime/history.rs", "runtime/line.rs"],
         since: SINCE,
     },
+    Known { folder: "crates/runtide-memory/src/runtime", files: &["life.rs", "wait.rs"], since: SINCE },
     Known { folder: "crates/runtide-memory/src/store", files: &["history.rs", "view.rs"], since: SINCE },
-    Known { folder: "crates/runtide-docker/src", files: &["config.rs", "environment.rs"], since: SINCE },
-    Known { folder: "crates/runtide-docker/src/manager", files: &["answer.rs", "log.rs", "reading.rs"], since: SINCE },
-    Known { folder: "crates/runtide-docker/src/manager", files: &["lifecycle.rs", "stop.rs"], since: SINCE },
-    Known { folder: "crates/runtide-docker/src/normalize", files: &["container.rs", "event.rs"], since: SINCE },
+    Known { folder: "crates/runtide-etcd/src", files: &["config.rs", "environment.rs"], since: SINCE },
+    Known {
+        folder: "crates/runtide-etcd/src",
+        files: &["feed.rs", "follower.rs", "read.rs", "store.rs", "view.rs", "watch.rs"],
+        since: SINCE,
+    },
     Known {
         folder: "crates/runtide-systemd/src/manager",
         files: &["native/mod.rs", "native/values.rs", "spec.rs"],
         since: SINCE,
     },
-    Known { folder: "benches/src/log", files: &["child.rs", "drive.rs", "large.rs", "runtide.rs"], since: SINCE },
-    Known { folder: "benches/src/store", files: &["contender.rs", "turns.rs"], since: SINCE },
-    Known { folder: "examples/store", files: &["apply.rs", "command.rs", "session.rs"], since: SINCE },
 ];
 
 /// A circle, and each use in it.

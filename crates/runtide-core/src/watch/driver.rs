@@ -1,4 +1,4 @@
-//! The one reconnect loop of a backend: the task that feeds the state machine.
+//! [`Driver`]: the one reconnect loop of a backend value, and the thin task that feeds the machine.
 
 use std::{
     num::NonZeroUsize,
@@ -28,36 +28,36 @@ use crate::{
     options::{Detail, WatchOptions},
 };
 
-/// Entries of the ring by default.
+/// Default number of ring entries.
 const RING: usize = 4_096;
-/// Room for an outage, its end and a resync.
+/// Least number of ring entries: an outage, its end and a resync fit into them.
 const RING_MIN: usize = 8;
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 
-/// A source has deadlines of its own; this one is for a source that has none.
+/// Deadline of a source's or inspector's call, for those that have none of their own.
 const GUARD: Duration = Duration::from_secs(180);
 
-/// Options of a driver. `None`: the documented default.
+/// Options of a [`Driver`]. `None`: the documented default.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct DriverOptions {
     /// Events kept for all subscribers together; 4,096 by default, and at least 8.
     pub ring: Option<NonZeroUsize>,
-    /// The longest pause between two attempts; 30 s.
+    /// Longest pause between two attempts to connect; 30 s.
     pub max_backoff: Option<Duration>,
-    /// Time that a link must stay up to reset the backoff; 60 s.
+    /// Time for which a link must stay up to reset the backoff; 60 s.
     pub healthy_after: Option<Duration>,
-    /// Seeds the jitter, for simulations that must replay; else it is random.
+    /// Seed of the jitter, for simulations that must replay; random by default.
     pub jitter_seed: Option<u64>,
 }
 
 setters!(DriverOptions {
-    /// Events kept for all subscribers together.
+    /// Sets the number of events kept for all subscribers together.
     with_ring: ring: Option<NonZeroUsize>;
-    /// The longest pause between two attempts.
+    /// Sets the longest pause between two attempts to connect.
     with_max_backoff: max_backoff: Option<Duration>;
-    /// Time that a link must stay up to reset the backoff.
+    /// Sets the time for which a link must stay up to reset the backoff.
     with_healthy_after: healthy_after: Option<Duration>;
     /// Seeds the jitter.
     with_jitter_seed: jitter_seed: Option<u64>;
@@ -65,12 +65,12 @@ setters!(DriverOptions {
 
 type MakeSource = dyn Fn() -> Box<dyn Source> + Send + Sync;
 
-/// A backend value's one reconnect loop, cache and ring.
+/// The one reconnect loop, cache and ring of a backend value.
 ///
 /// # Behavior
-/// * A run lasts from a first watch to the last: it makes a source, drives it in one task, and drops both with the last
-///   subscriber. Without a subscriber nothing runs.
-/// * No failure of the runtime ends a watch: outages are events, and the driver reconnects indefinitely.
+/// * A run lasts from the first watch to the last: it makes a source, drives it in one task, and drops both with the last
+///   subscriber. No task runs without a subscriber.
+/// * An outage of the runtime is never an error: it is an event, and the driver reconnects indefinitely.
 /// * Dropping it, or [`Driver::close`], ends every stream with `Cancelled`.
 pub struct Driver {
     backend: BackendId,
@@ -82,19 +82,19 @@ pub struct Driver {
 #[derive(Default)]
 struct Runs {
     current: Option<Run>,
-    /// Runs that were stopped and have not ended yet.
+    /// Runs that are stopping, until their tasks have ended.
     ending: Vec<CancellationToken>,
     closed: bool,
 }
 
 struct Run {
     hub: Arc<Hub>,
-    /// Cancelled when the task and its source are gone.
+    /// Cancelled once the task and its source are dropped.
     done: CancellationToken,
 }
 
 impl Driver {
-    /// A driver that is not connected to anything yet. `source` is called once for each run.
+    /// A driver without a connection. `source` is called once for each run.
     pub fn new<S: Source>(
         backend: BackendId,
         options: DriverOptions,
@@ -122,7 +122,7 @@ impl Driver {
                     }
                     Some(from) => Start::At(from.seq + 1),
                 };
-                // Before the first resync every subscriber waits for that one; a run that resumes may not have one.
+                // Until the first resync every subscriber waits for that one; a run that resumes may have none.
                 let start = match start {
                     Start::Resync(Gap::Initial) if state.ring.next() == 1 && !state.machine.is_resuming() => {
                         Start::At(1)
@@ -149,7 +149,7 @@ impl Driver {
         Ok(EventStream::from_ring(subscription))
     }
 
-    /// Ends every stream with `Cancelled`, and returns once every task and source is gone. Later watches are `Cancelled`.
+    /// Ends every stream with `Cancelled`, and returns once every task and source is dropped. Later watches are `Cancelled`.
     pub async fn close(&self) {
         let waiting: Vec<CancellationToken> = {
             let mut runs = self.lock();
@@ -227,59 +227,45 @@ impl Drop for Driver {
     }
 }
 
-/// One run.
+/// The task of one run.
 struct Task {
     hub: Arc<Hub>,
     source: Box<dyn Source>,
     inspector: Arc<dyn Inspector>,
 }
 
-type Request<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-type UnderWay<T> = Option<Request<T>>;
-
-/// The ids of an inspection, and its answer.
+/// The ids that were asked for, and the inspector's answer.
 type Inspected = (Vec<InstanceId>, Result<Vec<Inspection>>);
+
+/// Requests to the inspector that are under way, at most one of each kind.
+#[derive(Default)]
+struct Requests {
+    relist: Option<Pending<Result<Listing>>>,
+    reinspect: Option<Pending<Inspected>>,
+    inspect: Option<Pending<Inspected>>,
+}
 
 impl Task {
     async fn run(mut self) {
         let stop = self.hub.stop.clone();
         let hub = Arc::clone(&self.hub);
         let (mut commands, mut wake): (Vec<Command>, Vec<Waker>) = (Vec::new(), Vec::new());
-        let mut relist: UnderWay<Result<Listing>> = None;
-        let mut reinspect: UnderWay<Inspected> = None;
-        let mut inspect: UnderWay<Inspected> = None;
+        let mut requests = Requests::default();
         let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
         let (mut deadline, mut open) = hub.step(Input::Tick, &mut commands, &mut wake);
         let mut batch: Vec<Signal> = Vec::new();
         loop {
-            for command in commands.drain(..) {
-                match command {
-                    Command::Relist(detail) => relist = Some(self.relist(detail)),
-                    Command::Inspect(ids, detail) => inspect = Some(self.inspect(ids, detail)),
-                    Command::Reinspect(ids, detail) => reinspect = Some(self.inspect(ids, detail)),
-                    Command::Abandon => (relist, reinspect, inspect) = (None, None, None),
-                    Command::Open(resume) => {
-                        let opened = tokio::select! {
-                            biased;
-                            () = stop.cancelled() => return,
-                            opened = open_source(&mut *self.source, resume) => opened,
-                        };
-                        batch.clear();
-                        let mut next = Vec::new();
-                        (deadline, open) = hub.step(Input::Opened(opened), &mut next, &mut wake);
-                        // Opening is asked for alone, when nothing else is under way.
-                        for command in next {
-                            match command {
-                                Command::Relist(detail) => relist = Some(self.relist(detail)),
-                                Command::Inspect(ids, detail) => inspect = Some(self.inspect(ids, detail)),
-                                Command::Reinspect(ids, detail) => reinspect = Some(self.inspect(ids, detail)),
-                                Command::Abandon => (relist, reinspect, inspect) = (None, None, None),
-                                Command::Open(_) => {}
-                            }
-                        }
-                    }
-                }
+            if let Some(resume) = self.execute(&mut commands, &mut requests) {
+                let opened = tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
+                    opened = open_source(&mut *self.source, resume) => opened,
+                };
+                batch.clear();
+                (deadline, open) = hub.step(Input::Opened(opened), &mut commands, &mut wake);
+                continue;
             }
             // A deadline that moved later is met by an early tick, which costs less than setting the timer each time.
             if let Some(deadline) = deadline
@@ -287,18 +273,19 @@ impl Task {
             {
                 timer.as_mut().reset(deadline);
             }
+            let Requests { relist, reinspect, inspect } = &mut requests;
             let input = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                () = hub.detail_changed.notified() => Input::Wanted(hub.lock().wanted()),
-                Some(answer) = poll_some(&mut relist) => { relist = None; Input::Relisted(answer) }
-                Some((_, answer)) = poll_some(&mut reinspect) => { reinspect = None; Input::Reinspected(answer) }
-                Some((ids, answer)) = poll_some(&mut inspect) => { inspect = None; Input::Inspected(ids, answer) }
+                () = hub.wishes.notified() => Input::Wanted(hub.lock().wanted()),
+                Some(answer) = poll_some(relist) => { *relist = None; Input::Relisted(answer) }
+                Some((_, answer)) = poll_some(reinspect) => { *reinspect = None; Input::Reinspected(answer) }
+                Some((ids, answer)) = poll_some(inspect) => { *inspect = None; Input::Inspected(ids, answer) }
                 () = timer.as_mut(), if deadline.is_some() => Input::Tick,
                 flow = self.source.next_batch(&mut batch), if open => match flow {
                     Ok(flow) => Input::Batch(&mut batch, flow),
                     Err(error) => {
-                        // Signals from before the break count.
+                        // Signals that arrived before the break count.
                         hub.step(Input::Batch(&mut batch, Flow::Open), &mut commands, &mut wake);
                         Input::Broken(error)
                     }
@@ -308,12 +295,28 @@ impl Task {
         }
     }
 
-    fn relist(&self, detail: Detail) -> Request<Result<Listing>> {
+    /// Executes the machine's commands, except `Open`, which needs the source itself: its token is returned. The machine opens
+    /// only when no request is under way, so that the order of the two does not matter.
+    fn execute(&self, commands: &mut Vec<Command>, requests: &mut Requests) -> Option<Option<ResumeToken>> {
+        let mut open = None;
+        for command in commands.drain(..) {
+            match command {
+                Command::Relist(detail) => requests.relist = Some(self.relist(detail)),
+                Command::Inspect(ids, detail) => requests.inspect = Some(self.inspect(ids, detail)),
+                Command::Reinspect(ids, detail) => requests.reinspect = Some(self.inspect(ids, detail)),
+                Command::Abandon => *requests = Requests::default(),
+                Command::Open(resume) => open = Some(resume),
+            }
+        }
+        open
+    }
+
+    fn relist(&self, detail: Detail) -> Pending<Result<Listing>> {
         let inspector = Arc::clone(&self.inspector);
         Box::pin(async move { guarded("watch.list", inspector.list(detail)).await })
     }
 
-    fn inspect(&self, ids: Vec<InstanceId>, detail: Detail) -> Request<Inspected> {
+    fn inspect(&self, ids: Vec<InstanceId>, detail: Detail) -> Pending<Inspected> {
         let inspector = Arc::clone(&self.inspector);
         Box::pin(async move {
             let answer = guarded("watch.inspect", inspector.inspect(&ids, detail)).await;
@@ -333,8 +336,8 @@ async fn guarded<T>(operation: &'static str, work: impl Future<Output = Result<T
     }
 }
 
-async fn poll_some<T>(under_way: &mut UnderWay<T>) -> Option<T> {
-    match under_way {
+async fn poll_some<T>(pending: &mut Option<Pending<T>>) -> Option<T> {
+    match pending {
         Some(future) => Some(future.await),
         None => None,
     }

@@ -1,4 +1,4 @@
-//! One call on one container: its checked name, its deadline, and a look at the container.
+//! [`Call`]: one call on one container, with its checked id, its deadline and the container's inspection.
 
 use std::{future::Future, time::Duration};
 
@@ -8,13 +8,13 @@ use serde::Deserialize;
 
 use crate::client::Client;
 
-/// What Docker waits before it kills, where neither the caller nor the container says.
+/// Docker's own time between the stop signal and the kill, if neither the caller nor the container sets one.
 const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 
-/// What Go writes for no time at all.
+/// Go's zero time, in place of a missing one.
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
-/// A call in progress.
+/// One call under way.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Call<'a> {
     pub(super) client: &'a Client,
@@ -23,7 +23,7 @@ pub(super) struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    /// Nothing is sent for an id that could be anything but an id: it becomes a part of a path.
+    /// Refuses an id that could be more than an id, since it becomes a part of a path.
     pub(super) fn on(client: &'a Client, operation: &'static str, id: &'a InstanceId) -> Result<Self> {
         let id = id.as_str();
         if !is_name(id) {
@@ -38,24 +38,24 @@ impl<'a> Call<'a> {
         Ok(Self { client, operation, id })
     }
 
-    /// Bounds a verb by the client's deadline.
+    /// Runs a verb within the client's deadline.
     pub(super) async fn bounded<T>(self, verb: impl Future<Output = Result<T>>) -> Result<T> {
         self.within(self.client.deadline(), verb).await
     }
 
-    /// Bounds a verb that is given `limit`.
+    /// Runs a verb within `limit`.
     pub(super) async fn within<T>(self, limit: Duration, verb: impl Future<Output = Result<T>>) -> Result<T> {
-        let place = self.client.place(self.operation);
-        self.client.within(place, limit, async { Ok(verb.await) }).await.map_err(|error| self.located(error))?
+        let site = self.client.site(self.operation);
+        self.client.within(site, limit, async { Ok(verb.await) }).await.map_err(|error| self.located(error))?
     }
 
-    /// The verbs' client. It has no time-out of its own: [`within`](Self::within) is exact, and counts from the beginning.
+    /// The verbs' client. It has no timeout of its own: [`within`](Self::within) is exact, and counts from the call's begin.
     pub(super) async fn docker(self) -> Result<Docker> {
         Box::pin(self.client.bollard()).await.map_err(|error| self.located(error))
     }
 
-    /// The container as it is.
-    pub(super) async fn look(self) -> Result<Container> {
+    /// The container, inspected now.
+    pub(super) async fn inspect(self) -> Result<Container> {
         let path = format!("/containers/{}/json", self.id);
         let bytes = Box::pin(self.client.get_bytes(self.operation, &path, self.client.deadline())).await;
         let bytes = bytes.map_err(|error| self.located(error))?;
@@ -64,9 +64,9 @@ impl<'a> Call<'a> {
         })
     }
 
-    /// The container as it is, `None` if the daemon said that there is none.
-    pub(super) async fn look_if_there(self) -> Result<Option<Container>> {
-        match self.look().await {
+    /// The container, inspected now; `None` if the daemon reports that it does not exist.
+    pub(super) async fn inspect_if_present(self) -> Result<Option<Container>> {
+        match self.inspect().await {
             Ok(container) => Ok(Some(container)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -85,8 +85,8 @@ impl<'a> Call<'a> {
         error.with_context("instance", self.id)
     }
 
-    /// After a refusal: looks whether the wanted state holds anyway. What the daemon said is the error if it does not, and
-    /// `Conflict` if the container's state explains it.
+    /// After a refusal: inspects whether the wanted state `holds` anyway. If it does not, the error is the daemon's own, or
+    /// `Conflict` if the container's state explains the refusal (`forbids`).
     pub(super) async fn settle(
         self,
         refusal: Refusal,
@@ -96,7 +96,7 @@ impl<'a> Call<'a> {
         if !is_answer(&refusal) {
             return Err(self.refused(refusal));
         }
-        let state = self.look().await?.state;
+        let state = self.inspect().await?.state;
         if let Some(effect) = holds(&state) {
             return Ok(effect);
         }
@@ -108,7 +108,7 @@ impl<'a> Call<'a> {
     }
 }
 
-/// Whether the daemon answered at all: then nothing is on its way any more, and a look tells what is.
+/// The daemon answered: no request is under way any more, so that an inspection shows the outcome.
 pub(super) fn is_answer(refusal: &Refusal) -> bool {
     matches!(refusal, Refusal::DockerResponseServerError { .. })
 }
@@ -117,20 +117,20 @@ pub(super) fn is_status(refusal: &Refusal, status: u16) -> bool {
     matches!(refusal, Refusal::DockerResponseServerError { status_code, .. } if *status_code == status)
 }
 
-/// Docker's own rule for names, and every id keeps it. No such name changes the path or the query that it stands in.
+/// Docker's own rule for names; every id obeys it too. No such name changes the path or the query that it stands in.
 pub(super) fn is_name(text: &str) -> bool {
     text.len() <= 255
         && text.starts_with(|first: char| first.is_ascii_alphanumeric())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
 }
 
-/// Whether the daemon speaks at least API 1.`minor`.
+/// The daemon speaks at least API 1.`minor`.
 pub(super) fn speaks(docker: &Docker, minor: usize) -> bool {
     let version = docker.client_version();
     (version.major_version, version.minor_version) >= (1, minor)
 }
 
-/// The part of a container's description that the verbs go by. Read by hand, as one unknown word must not fail a verb.
+/// The part of an inspection that the verbs need. Decoded leniently: one unknown word must not fail a verb.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct Container {
@@ -143,7 +143,7 @@ pub(super) struct Container {
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct State {
     pub(super) status: String,
-    /// Also while paused, and between two lives.
+    /// Also true while paused, and between two runs under a restart policy.
     pub(super) running: bool,
     pub(super) paused: bool,
     pub(super) restarting: bool,
@@ -178,29 +178,29 @@ pub(super) struct LogConfig {
 }
 
 impl State {
-    /// Whether a process of it is there.
+    /// A process of the container exists.
     pub(super) fn is_alive(&self) -> bool {
         self.running && !self.restarting
     }
 
-    /// Which life: differs for every start. `None`: there was none yet.
-    pub(super) fn life(&self) -> Option<&str> {
+    /// Identity of the present or last run: its start, which differs for every run. `None`: the container never ran.
+    pub(super) fn incarnation(&self) -> Option<&str> {
         Some(self.started_at.as_str()).filter(|at| !at.is_empty() && *at != NEVER)
     }
 
-    /// How the last life ended, as far as the daemon says.
+    /// Exit of the last run, as far as the daemon reports it.
     pub(super) fn exit(&self) -> Option<ExitStatus> {
         exit_of(self.exit_code?).map(|exit| exit.with_oom_killed(self.oom_killed))
     }
 }
 
-/// `None` for what is no exit code.
+/// `None` for a number that cannot be an exit code.
 pub(super) fn exit_of(code: i64) -> Option<ExitStatus> {
     i32::try_from(code).ok().map(ExitStatus::code)
 }
 
 impl Container {
-    /// How long the container is given to end; `None`: for ever.
+    /// Time that the container gets to end; `None`: no limit.
     pub(super) fn grace(&self) -> Option<Duration> {
         match self.config.stop_timeout {
             None => Some(DEFAULT_GRACE),
@@ -230,11 +230,11 @@ mod tests {
     }
 
     #[test]
-    fn what_never_ran_has_no_life() {
+    fn a_container_that_never_ran_has_no_incarnation() {
         let created = container(
             r#"{"State":{"Status":"created","Running":false,"ExitCode":127,"StartedAt":"0001-01-01T00:00:00Z"}}"#,
         );
-        assert_eq!(created.state.life(), None);
+        assert_eq!(created.state.incarnation(), None);
         assert!(!created.state.is_alive());
     }
 
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_may_be_given_for_ever_to_end() {
+    fn a_container_may_have_no_limit_to_end() {
         assert_eq!(container(r#"{"Config":{"StopTimeout":-1}}"#).grace(), None);
         assert_eq!(container(r#"{"Config":{"StopTimeout":0}}"#).grace(), Some(Duration::ZERO));
     }

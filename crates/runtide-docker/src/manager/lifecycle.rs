@@ -1,19 +1,18 @@
-//! Start, kill, pause, unpause; stop, restart, wait and remove have files of their own.
+//! [`Lifecycle`]: start, pause and unpause; the other verbs have files of their own.
 
 use async_trait::async_trait;
-use bollard::query_parameters::KillContainerOptions;
 use runtide_core::{
     Error, ErrorKind, ExitStatus, InstanceId, Result, UnixSignal,
     manager::{Effect, LifecycleManager, RemoveOptions, StopOptions},
 };
 
 use super::{
-    container::{Call, is_status},
-    remove, stop, wait,
+    container::{Call, State, is_status},
+    kill, remove, stop, wait,
 };
 use crate::client::Client;
 
-/// The verbs of a container's life.
+/// The [`LifecycleManager`] of one daemon.
 #[derive(Debug, Clone)]
 pub(crate) struct Lifecycle {
     client: Client,
@@ -38,7 +37,7 @@ impl LifecycleManager for Lifecycle {
 
     async fn kill(&self, id: &InstanceId, signal: UnixSignal) -> Result<()> {
         let call = Call::on(&self.client, "docker.kill", id)?;
-        call.bounded(kill(call, signal)).await
+        call.bounded(kill::kill(call, signal)).await
     }
 
     async fn restart(&self, id: &InstanceId, options: StopOptions) -> Result<()> {
@@ -51,7 +50,7 @@ impl LifecycleManager for Lifecycle {
             match call.docker().await?.pause_container(call.id).await {
                 Ok(()) => Ok(Effect::Changed),
                 Err(refusal) => {
-                    let paused = |state: &super::container::State| state.paused.then_some(Effect::Unchanged);
+                    let paused = |state: &State| state.paused.then_some(Effect::Unchanged);
                     call.settle(refusal, paused, |state| !state.is_alive()).await
                 }
             }
@@ -65,9 +64,7 @@ impl LifecycleManager for Lifecycle {
             match call.docker().await?.unpause_container(call.id).await {
                 Ok(()) => Ok(Effect::Changed),
                 Err(refusal) => {
-                    let runs = |state: &super::container::State| {
-                        (state.is_alive() && !state.paused).then_some(Effect::Unchanged)
-                    };
+                    let runs = |state: &State| (state.is_alive() && !state.paused).then_some(Effect::Unchanged);
                     call.settle(refusal, runs, |state| !state.is_alive()).await
                 }
             }
@@ -86,7 +83,7 @@ impl LifecycleManager for Lifecycle {
 }
 
 async fn start(call: Call<'_>) -> Result<Effect> {
-    let state = call.look().await?.state;
+    let state = call.inspect().await?.state;
     if state.paused {
         return Err(call.error(ErrorKind::Conflict, "it is paused: unpause it").with_context("state", &state.status));
     }
@@ -95,8 +92,8 @@ async fn start(call: Call<'_>) -> Result<Effect> {
     }
     match call.docker().await?.start_container(call.id, None).await {
         Ok(()) => Ok(Effect::Changed),
-        // The container was made so that it cannot start (no such program, for one). That is its state; this call's input
-        // was right.
+        // The container was created so that it cannot start (its program does not exist, for one). That is the container's
+        // state; this call's input was valid.
         Err(refusal) if is_status(&refusal, 400) => {
             let error: Error = call.refused(refusal);
             match error.kind() {
@@ -105,14 +102,5 @@ async fn start(call: Call<'_>) -> Result<Effect> {
             }
         }
         Err(refusal) => Err(call.refused(refusal)),
-    }
-}
-
-pub(super) async fn kill(call: Call<'_>, signal: UnixSignal) -> Result<()> {
-    // A number: names differ between versions for the real-time signals.
-    let options = KillContainerOptions { signal: signal.number().to_string() };
-    match call.docker().await?.kill_container(call.id, Some(options)).await {
-        Ok(()) => Ok(()),
-        Err(refusal) => call.settle(refusal, |_| None, |state| !state.is_alive()).await.map(|_: Effect| ()),
     }
 }

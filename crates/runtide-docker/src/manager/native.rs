@@ -1,4 +1,4 @@
-//! The keys of `InstanceSpec::native`: what Docker has and the common words have not.
+//! The keys of `InstanceSpec::native`: options of Docker that the common fields do not cover.
 //!
 //! | keys | value |
 //! |---|---|
@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 
 type Apply = fn(&mut ContainerCreateBody, &str) -> Result<(), String>;
 
-/// Sets one key; the error is for people, and names what is accepted.
+/// Sets one key; the error message names the accepted keys or values.
 pub(super) fn apply(body: &mut ContainerCreateBody, key: &str, value: &str) -> Result<(), String> {
     match KEYS.iter().find(|(known, _)| *known == key) {
         Some((_, apply)) if !value.contains('\0') => apply(body, value),
@@ -28,7 +28,7 @@ pub(super) fn apply(body: &mut ContainerCreateBody, key: &str, value: &str) -> R
     }
 }
 
-/// A field of the host's part, set to what a parser makes of the value.
+/// A field of `HostConfig`, set to the parsed value.
 macro_rules! host {
     ($field:ident, $parse:path) => {
         |body, value| {
@@ -38,7 +38,7 @@ macro_rules! host {
     };
 }
 
-/// A field of the container's own part.
+/// A field of the body itself, set to the parsed value.
 macro_rules! own {
     ($field:ident, $parse:path) => {
         |body, value| {
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn values_become_what_the_engine_reads() {
+    fn values_are_in_the_engines_form() {
         use serde_json::json;
         let cases = [
             ("init", "true", json!({"HostConfig": {"Init": true}})),
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused_and_the_accepted_keys_are_listed() {
+    fn invalid_values_are_refused_and_the_accepted_keys_are_listed() {
         let unknown = made("hostnam", "x").unwrap_err();
         assert!(unknown.contains("hostname") && unknown.contains("shm_size"), "{unknown}");
         for (key, value) in

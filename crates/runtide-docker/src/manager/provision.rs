@@ -1,9 +1,13 @@
-//! Create a container from a spec.
+//! [`Provision`]: create a container from a spec.
 
 use async_trait::async_trait;
-use bollard::{models::NetworkConnectRequest, query_parameters::CreateContainerOptions};
+use bollard::{
+    models::NetworkConnectRequest,
+    query_parameters::{CreateContainerOptions, RemoveContainerOptions},
+};
 use runtide_core::{
     Error, ErrorKind, InstanceId, Result,
+    backend::CreateGuard,
     manager::{InstanceSpec, ProvisionManager},
 };
 
@@ -15,10 +19,10 @@ use crate::client::Client;
 
 const OPERATION: &str = "docker.create";
 
-/// The first API version that takes several networks when it creates.
+/// Minor of the first API version whose create takes several networks.
 const NETWORKS_SINCE: usize = 44;
 
-/// Makes containers.
+/// The [`ProvisionManager`] of one daemon.
 #[derive(Debug, Clone)]
 pub(crate) struct Provision {
     client: Client,
@@ -38,9 +42,9 @@ impl ProvisionManager for Provision {
                 .with_context("backend", self.client.id())
                 .with_context("field", field)
         })?;
-        let place = self.client.place(OPERATION);
+        let site = self.client.site(OPERATION);
         let made = Box::pin(create(&self.client, request));
-        self.client.within(place, self.client.deadline(), made).await
+        self.client.within(site, self.client.deadline(), made).await
     }
 }
 
@@ -57,13 +61,19 @@ async fn create(client: &Client, mut request: Request) -> Result<InstanceId> {
         let error = client.error(OPERATION, refusal);
         if taken { error_as(client, ErrorKind::AlreadyExists, &error) } else { error }
     })?;
-    // From here on it is there, and nobody knows its id but this call.
-    let made_one = HalfMade { client: client.clone(), id: Some(made.id.clone()) };
+    // The container exists from here on, and only this call knows its id.
+    let guard = CreateGuard::new(client.site(OPERATION), &made.id, client.deadline(), {
+        let (client, id) = (client.clone(), made.id.clone());
+        move || {
+            let (client, id) = (client.clone(), id.clone());
+            async move { remove(&client, &id).await }
+        }
+    });
     let finished = async {
         let call = Call { client, operation: OPERATION, id: &made.id };
         if !made.warnings.is_empty() {
             tracing::warn!(backend = %client.id(), instance = made.id, warnings = ?made.warnings, "created, with warnings");
-            let got = call.look().await?.host_config;
+            let got = call.inspect().await?.host_config;
             let asked = [
                 ("memory_bytes", limits.memory, got.memory),
                 ("milli_cpus", limits.nano_cpus, got.nano_cpus),
@@ -83,23 +93,14 @@ async fn create(client: &Client, mut request: Request) -> Result<InstanceId> {
         }
         Ok(())
     };
-    match finished.await {
-        Ok(()) => {
-            made_one.keep();
-            Ok(InstanceId::from(made.id))
-        }
-        Err(error) => {
-            made_one.undo().await;
-            Err(error)
-        }
-    }
+    guard.settle(finished.await).await.map(|()| InstanceId::from(made.id))
 }
 
 fn error_as(client: &Client, kind: ErrorKind, error: &Error) -> Error {
-    client.place(OPERATION).error(kind, error.message())
+    client.site(OPERATION).error(kind, error.message())
 }
 
-/// Asks the daemon for each; the ids were checked.
+/// Fails unless each of these exists; the ids are checked already.
 async fn must_exist(client: &Client, what: &'static str, path: &str, ids: &[String]) -> Result<()> {
     for id in ids {
         let path = format!("/{path}/{id}");
@@ -110,51 +111,11 @@ async fn must_exist(client: &Client, what: &'static str, path: &str, ids: &[Stri
     Ok(())
 }
 
-/// A container that is not yet what was asked for: removed when the call fails, and also when it is dropped.
-struct HalfMade {
-    client: Client,
-    id: Option<String>,
-}
-
-impl HalfMade {
-    fn keep(mut self) {
-        self.id = None;
-    }
-
-    async fn undo(mut self) {
-        if let Some(id) = &self.id {
-            remove(&self.client, id).await;
-        }
-        // After the await: dropped inside it, the removal is begun anew.
-        self.id = None;
-    }
-}
-
-impl Drop for HalfMade {
-    fn drop(&mut self) {
-        if let (Some(id), Ok(runtime)) = (self.id.take(), tokio::runtime::Handle::try_current()) {
-            let client = self.client.clone();
-            runtime.spawn(async move {
-                let removed = tokio::time::timeout(client.deadline(), remove(&client, &id)).await;
-                if removed.is_err() {
-                    tracing::warn!(backend = %client.id(), instance = id, "half made, and could not be removed in time");
-                }
-            });
-        }
-    }
-}
-
-async fn remove(client: &Client, id: &str) {
-    let options = bollard::query_parameters::RemoveContainerOptions { force: true, v: true, link: false };
-    let removed = match Box::pin(client.bollard()).await {
-        Ok(docker) => match docker.remove_container(id, Some(options)).await {
-            Err(refusal) if is_status(&refusal, 404) => Ok(()),
-            Err(refusal) => Err(client.error(OPERATION, refusal)),
-            Ok(()) => Ok(()),
-        },
-        Err(error) => Err(error),
-    };
-    if let Err(error) = removed {
-        tracing::warn!(backend = %client.id(), instance = id, %error, "half made, and could not be removed");
+/// Removes the container and its anonymous volumes; a missing one is no error.
+async fn remove(client: &Client, id: &str) -> Result<()> {
+    let options = RemoveContainerOptions { force: true, v: true, link: false };
+    match Box::pin(client.bollard()).await?.remove_container(id, Some(options)).await {
+        Err(refusal) if !is_status(&refusal, 404) => Err(client.error(OPERATION, refusal)),
+        _ => Ok(()),
     }
 }

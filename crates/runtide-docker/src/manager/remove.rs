@@ -1,4 +1,4 @@
-//! Remove, and what the daemon may say to it.
+//! Remove, also while another client removes the same container.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use runtide_core::{
 
 use super::container::{Call, is_answer, is_status};
 
-/// How often to look while somebody else's removal goes on.
-const LOOK_AFTER: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+/// Shortest and longest pause between two inspections while another client's removal goes on.
+const POLL_AFTER: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
 pub(super) async fn remove(call: Call<'_>, options: &RemoveOptions) -> Result<Effect> {
     let docker = call.docker().await?;
-    let mut pause = LOOK_AFTER.0;
+    let mut pause = POLL_AFTER.0;
     loop {
         let query = RemoveContainerOptions {
             force: options.kill,
@@ -28,18 +28,18 @@ pub(super) async fn remove(call: Call<'_>, options: &RemoveOptions) -> Result<Ef
             Err(refusal) if is_answer(&refusal) => refusal,
             Err(refusal) => return Err(call.refused(refusal)),
         };
-        let Some(container) = call.look_if_there().await? else { return Ok(Effect::Unchanged) };
+        let Some(container) = call.inspect_if_present().await? else { return Ok(Effect::Unchanged) };
         let state = container.state;
         if state.running && !options.kill {
-            let message = "it runs, and the options do not say to kill it";
+            let message = "the container runs, and the options do not ask to kill it";
             return Err(call.error(ErrorKind::Conflict, message).with_context("state", &state.status));
         }
-        // Refused though it may be removed: somebody else removes it, or it ended or started this moment. Look until it is
-        // gone, ask again in case that the other one gave up, and let the deadline say when it is too long.
+        // Refused though the state allows it: another client is removing it, or it ended or started this moment. Repeat until
+        // it is gone, in case the other client gave up; the deadline bounds the loop.
         if !is_status(&refusal, 409) {
             return Err(call.refused(refusal));
         }
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LOOK_AFTER.1);
+        pause = (pause * 2).min(POLL_AFTER.1);
     }
 }

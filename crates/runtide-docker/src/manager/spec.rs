@@ -1,4 +1,4 @@
-//! From an [`InstanceSpec`] to what the Engine is asked for: pure, and where everything that makes no sense is refused.
+//! From an [`InstanceSpec`] to the Engine's request: pure, and the only place that refuses an invalid spec.
 
 use std::{collections::HashMap, path::Path, time::Duration};
 
@@ -16,18 +16,18 @@ use super::{
     native::{self, host},
 };
 
-/// What to ask for.
+/// The create request, and the objects that it depends on.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Request {
     pub(super) name: Option<String>,
     pub(super) body: ContainerCreateBody,
-    /// All must be there: to create does not fail for want of one, to start does.
+    /// Networks that must exist: a create without one succeeds, and the start would fail.
     pub(super) networks: Vec<String>,
-    /// All must be there: Docker would make what is missing.
+    /// Volumes that must exist: Docker would create a missing one.
     pub(super) volumes: Vec<String>,
 }
 
-/// A field of the spec, and what is wrong with it.
+/// An invalid field of the spec, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Invalid {
     pub(super) field: &'static str,
@@ -38,7 +38,7 @@ fn invalid<T>(field: &'static str, message: impl Into<String>) -> Result<T, Inva
     Err(Invalid { field, message: message.into() })
 }
 
-/// Networks that the daemon has without their being networks: one of them, alone.
+/// Network modes that the daemon lists among its networks; each excludes every other network.
 const NO_NETWORKS: [&str; 2] = ["host", "none"];
 
 impl Request {
@@ -57,7 +57,7 @@ impl Request {
         Ok(Self { name: name(spec)?, body, networks, volumes })
     }
 
-    /// Which networks are joined when it is created and which after: before API 1.44 the daemon takes one.
+    /// Joins the networks on create and returns those to connect afterwards: before API 1.44 (`several`) a create takes one.
     pub(super) fn join(&mut self, several: bool) -> Vec<String> {
         let (now, later) = match self.networks.split_first() {
             Some((first, rest)) if !several => (std::slice::from_ref(first), rest.to_vec()),
@@ -130,12 +130,12 @@ fn process(spec: &InstanceSpec, body: &mut ContainerCreateBody) -> Result<(), In
     Ok(())
 }
 
-/// By name where every version knows the name; the daemon's names for real-time signals are its own.
+/// The signal's name where every version knows it; the daemon has its own names for real-time signals.
 fn stop_signal(signal: UnixSignal) -> String {
     if signal.number() < 32 { signal.to_string() } else { signal.number().to_string() }
 }
 
-/// The daemon counts whole seconds: up, so that nothing is given less time than was asked for.
+/// The daemon counts whole seconds; rounded up, so that no container gets less time than the caller gave it.
 fn whole_seconds(timeout: Duration) -> Result<i64, Invalid> {
     let seconds = timeout.as_secs().saturating_add(u64::from(timeout.subsec_nanos() > 0));
     i32::try_from(seconds).map(i64::from).or_else(|_| invalid("stop_timeout", "longer than the daemon can count"))
@@ -220,7 +220,7 @@ fn limits(spec: &InstanceSpec, body: &mut ContainerCreateBody) -> Result<(), Inv
         host(body).pids_limit = Some(i64::from(pids.get()));
     }
     let (name, attempts) = match spec.restart {
-        // To Docker, 0 attempts means without end.
+        // 0 attempts means without a limit to Docker.
         Restart::No | Restart::OnFailure { attempts: Some(0) } => (RestartPolicyNameEnum::NO, None),
         Restart::OnFailure { attempts } => (RestartPolicyNameEnum::ON_FAILURE, attempts.map(i64::from)),
         Restart::Always => (RestartPolicyNameEnum::ALWAYS, None),
@@ -242,7 +242,7 @@ fn networks(spec: &InstanceSpec, body: &mut ContainerCreateBody) -> Result<Vec<S
         }
     }
     if networks.len() > 1 && networks.iter().any(|network| NO_NETWORKS.contains(&network.as_str())) {
-        return invalid("networks", "'host' and 'none' cannot be joined beside others");
+        return invalid("networks", "'host' and 'none' cannot be joined together with other networks");
     }
     if let Some(first) = networks.first() {
         if host(body).network_mode.is_some() {
@@ -253,7 +253,7 @@ fn networks(spec: &InstanceSpec, body: &mut ContainerCreateBody) -> Result<Vec<S
     Ok(networks)
 }
 
-/// Hostile text in a message: without control characters, and not without end.
+/// Hostile text for a message: escaped, and at most 80 characters.
 fn shown(text: &str) -> String {
     text.escape_debug().take(80).collect()
 }
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_spec_asks_for_the_images_own() {
+    fn an_empty_spec_asks_for_the_images_defaults() {
         let policy = json!({"RestartPolicy": {"Name": "no"}});
         assert_eq!(body(&spec()), json!({"Image": "busybox:1", "HostConfig": policy}));
     }
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_daemon_counts_otherwise_is_translated() {
+    fn counts_with_another_meaning_to_the_daemon_are_translated() {
         let policy = |restart| {
             let mut spec = spec();
             spec.restart = restart;
@@ -329,7 +329,7 @@ mod tests {
         assert_eq!(
             policy(Restart::OnFailure { attempts: Some(0) }),
             json!({"Name": "no"}),
-            "0 is without end to Docker"
+            "0 is without a limit to Docker"
         );
         assert_eq!(policy(Restart::OnFailure { attempts: None }), json!({"Name": "on-failure"}));
         assert_eq!(
@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn mounts_that_are_none_are_refused() {
+    fn impossible_mounts_are_refused() {
         #[cfg(unix)]
         let bytes = std::path::PathBuf::from(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"/\xff"));
         #[cfg(not(unix))]

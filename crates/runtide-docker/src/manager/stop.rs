@@ -1,9 +1,9 @@
-//! Stop and restart, with a signal of the caller's and a time-out.
+//! Stop and restart, with the caller's signal and timeout.
 //!
-//! * The daemon counts whole seconds: a time-out is rounded up, so that nobody is given less than was asked for.
-//! * A signal of the caller's is a parameter since API 1.42, and silently ignored before. There it is sent by itself, the
-//!   end is awaited for as long as was asked for (whole seconds as well), and then the daemon's own stop without grace makes it
-//!   final: it also ends what a restart policy made of a bare signal, be it another life.
+//! * The daemon counts whole seconds: a timeout is rounded up, so that no container gets less time than the caller gave it.
+//! * The caller's signal is a parameter since API 1.42, and silently ignored before. There the signal is sent first, the
+//!   end is awaited for the caller's timeout (whole seconds as well), and then the daemon's own stop without grace makes it
+//!   final: it also ends another run, if a restart policy began one after the bare signal.
 
 use std::time::Duration;
 
@@ -16,27 +16,27 @@ use runtide_core::{
 
 use super::{
     container::{Call, Container, is_answer, is_status, speaks},
-    lifecycle::kill,
+    kill::kill,
 };
 
 /// The first API version whose stop and restart take a signal.
 const SIGNALS_SINCE: usize = 42;
 
 pub(super) async fn stop(call: Call<'_>, options: &StopOptions) -> Result<Effect> {
-    let before = call.bounded(call.look()).await?;
+    let before = call.bounded(call.inspect()).await?;
     if !before.state.running {
         return Ok(Effect::Unchanged);
     }
     let grace = grace(options, &before);
     call.within(limit(call, grace), async {
         let docker = call.docker().await?;
-        let told = match options.signal {
+        let stopped = match options.signal {
             Some(signal) if !speaks(&docker, SIGNALS_SINCE) => {
-                ask_by_signal(call, signal, grace).await?;
+                end_by_signal(call, signal, grace).await?;
                 match docker.stop_container(call.id, Some(StopContainerOptions { t: Some(0), signal: None })).await {
-                    // It ended of the signal, and was made to be removed then.
+                    // The signal ended it, and the container removes itself at its end.
                     Err(refusal) if is_status(&refusal, 404) => Ok(()),
-                    told => told,
+                    stopped => stopped,
                 }
             }
             signal => {
@@ -45,7 +45,7 @@ pub(super) async fn stop(call: Call<'_>, options: &StopOptions) -> Result<Effect
                 docker.stop_container(call.id, Some(StopContainerOptions { t, signal })).await
             }
         };
-        match told {
+        match stopped {
             Ok(()) => Ok(Effect::Changed),
             Err(refusal) => call.settle(refusal, |now| (!now.running).then_some(Effect::Changed), |_| false).await,
         }
@@ -54,21 +54,21 @@ pub(super) async fn stop(call: Call<'_>, options: &StopOptions) -> Result<Effect
 }
 
 pub(super) async fn restart(call: Call<'_>, options: &StopOptions) -> Result<()> {
-    let before = call.bounded(call.look()).await?;
+    let before = call.bounded(call.inspect()).await?;
     let grace = grace(options, &before);
     call.within(limit(call, grace), async {
         let docker = call.docker().await?;
-        let told = match options.signal {
+        let restarted = match options.signal {
             Some(signal) if before.state.running && !speaks(&docker, SIGNALS_SINCE) => {
                 if before.host_config.auto_remove {
-                    let reason = "before API 1.42 a signal of one's own ends the container first, and this one would then \
+                    let reason = "before API 1.42 the caller's signal ends the container first, and this one would then \
                                   be removed instead of started again";
                     return Err(call
                         .error(ErrorKind::Unsupported, reason)
                         .with_context("feature", "restart with a signal")
                         .with_context("reason", "API before 1.42"));
                 }
-                ask_by_signal(call, signal, grace).await?;
+                end_by_signal(call, signal, grace).await?;
                 docker.restart_container(call.id, Some(RestartContainerOptions { t: Some(0), signal: None })).await
             }
             signal => {
@@ -77,12 +77,12 @@ pub(super) async fn restart(call: Call<'_>, options: &StopOptions) -> Result<()>
                 docker.restart_container(call.id, Some(RestartContainerOptions { t, signal })).await
             }
         };
-        told.map_err(|refusal| call.refused(refusal))
+        restarted.map_err(|refusal| call.refused(refusal))
     })
     .await
 }
 
-/// How long the container has; `None`: for ever.
+/// Time that the container gets to end; `None`: no limit.
 fn grace(options: &StopOptions, container: &Container) -> Option<Duration> {
     match options.timeout {
         Some(timeout) => Some(Duration::from_secs(u64::from(whole_seconds(timeout).unsigned_abs()))),
@@ -90,22 +90,23 @@ fn grace(options: &StopOptions, container: &Container) -> Option<Duration> {
     }
 }
 
-/// The container's time and ours. A container that was made with no limit is still waited for no longer than our own.
+/// The deadline of the whole call: the container's time and the client's own. The wait for a container without a limit is
+/// bounded by the client's deadline alone.
 fn limit(call: Call<'_>, grace: Option<Duration>) -> Duration {
     call.client.deadline().saturating_add(grace.unwrap_or_default())
 }
 
-/// Up to a whole second, and up to what the daemon can count (68 years).
+/// Rounded up to a whole second, at most the daemon's maximum (68 years).
 fn whole_seconds(timeout: Duration) -> i32 {
     let up = u64::from(timeout.subsec_nanos() > 0);
     i32::try_from(timeout.as_secs().saturating_add(up)).unwrap_or(i32::MAX)
 }
 
-/// Sends the signal and waits until the container's life is over, at most for `grace`.
-async fn ask_by_signal(call: Call<'_>, signal: UnixSignal, grace: Option<Duration>) -> Result<()> {
+/// Sends the signal and waits until the run is over, at most for `grace`.
+async fn end_by_signal(call: Call<'_>, signal: UnixSignal, grace: Option<Duration>) -> Result<()> {
     match kill(call, signal).await {
         Ok(()) => {}
-        // It ended by itself in between.
+        // It ended by itself before the signal.
         Err(error) if error.kind() == ErrorKind::Conflict => return Ok(()),
         Err(error) => return Err(error),
     }
@@ -129,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_is_given_less_time_than_was_asked_for() {
+    fn no_container_gets_less_time_than_the_caller_gave() {
         let cases = [
             (Duration::ZERO, 0),
             (Duration::from_nanos(1), 1),

@@ -1,12 +1,12 @@
-//! What list, inspect and events have in common: names, labels, groups, and the summary of a full look.
+//! Fields that the list, an inspection and the events share (name, labels, group, image), and the summary of an inspection.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use runtide_core::{BackendId, Group, GroupKind, ImageRef, Instance, InstanceId, InstanceKind, InstanceState, Labels};
+use runtide_core::{Group, GroupKind, ImageRef, Instance, InstanceState, Labels};
 
-use super::{Attributes, Text};
+use super::Text;
 
-/// The name without its slash. A linked container has its aliases among its names (`/web/db`); they are not its own.
+/// The name without its slash. A linked container lists its aliases among its names (`/web/db`); these are skipped.
 pub(super) fn name<'a>(names: impl IntoIterator<Item = &'a str>, id: &str) -> String {
     let mut first = None;
     for name in names {
@@ -19,12 +19,12 @@ pub(super) fn name<'a>(names: impl IntoIterator<Item = &'a str>, id: &str) -> St
     first.map_or_else(|| short(id).to_owned(), ToOwned::to_owned)
 }
 
-/// As `docker ps` shows it.
+/// The short id, as in `docker ps`.
 pub(super) fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }
 
-/// Verbatim; a label without a value is an empty one.
+/// The labels, verbatim; a label without a value has an empty one.
 pub(super) fn labels(labels: Option<&BTreeMap<Text<'_>, Text<'_>>>) -> Labels {
     labels.into_iter().flatten().map(|(key, value)| (&**key, &**value)).collect()
 }
@@ -35,12 +35,12 @@ pub(super) fn group(labels: &Labels) -> Option<Arc<Group>> {
     Some(Arc::new(Group::new(GroupKind::Compose, project).with_service(service)))
 }
 
-/// An image given as a bare id says what the container was made from only if nobody moved its tag since; `None` then.
+/// The image's reference; `None` for a bare id, which the list shows in its place once the tag has moved.
 pub(super) fn image(image: &str) -> Option<ImageRef> {
     (!image.is_empty() && !image.starts_with("sha256:")).then(|| ImageRef::from(image))
 }
 
-/// A full look, as the list would have shown it.
+/// An inspected instance, reduced to the fields that the list has.
 pub(crate) fn summary(full: &Instance) -> Instance {
     let mut summary = full.clone();
     summary.incarnation = None;
@@ -50,20 +50,4 @@ pub(crate) fn summary(full: &Instance) -> Instance {
         summary.health = None;
     }
     summary
-}
-
-/// The instance as a message alone tells it: attributes are its labels, with Docker's own keys mixed in (trap D16).
-pub(crate) fn described(
-    backend: &BackendId,
-    id: InstanceId,
-    attributes: &Attributes<'_>,
-    state: InstanceState,
-) -> Instance {
-    let name = name(attributes.get("name"), id.as_str());
-    let mut instance = Instance::new(backend.clone(), id, name, InstanceKind::Container, state);
-    instance.image = attributes.get("image").and_then(image);
-    let labels: Labels = attributes.labels().collect();
-    instance.group = group(&labels);
-    instance.labels = Some(labels);
-    instance
 }

@@ -1,11 +1,11 @@
-//! Messages of `/events`, borrowed from the buffer that they came in.
+//! Messages of `/events`, borrowed from the buffer that they arrived in.
 
 use std::{
     fmt,
     time::{Duration, SystemTime},
 };
 
-use runtide_core::event::ResumeToken;
+use runtide_core::{BackendId, Instance, InstanceId, InstanceKind, InstanceState, Labels, event::ResumeToken};
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor},
@@ -40,7 +40,7 @@ struct Actor<'a> {
     attributes: Option<Attributes<'a>>,
 }
 
-/// What a message says happened.
+/// The action that a message reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     Create,
@@ -50,20 +50,20 @@ pub(crate) enum Action {
     Pause,
     Unpause,
     Oom,
-    /// An exec or a health check's: says nothing of the container, and there are many.
+    /// An exec, also one of a health check: frequent, and without a change of the container.
     Exec,
-    /// Anything else: a reason to look.
+    /// Any other action: a reason to inspect the container.
     Other,
 }
 
 impl Event<'_> {
-    /// What it is about: `container`, `network`, …
+    /// The message is about a network.
     pub(crate) fn is_network(&self) -> bool {
         &*self.kind == "network"
     }
 
     pub(crate) fn is_container(&self) -> bool {
-        // Only the oldest form has no type, and it knew only containers.
+        // Only the oldest form has no type, and it covers only containers.
         &*self.kind == "container" || (self.kind.is_empty() && !self.status.is_empty())
     }
 
@@ -97,7 +97,7 @@ impl Event<'_> {
         self.actor.as_ref()?.attributes.as_ref()
     }
 
-    /// The container that it is about, also where that is the network's.
+    /// The container that the message is about, for a network's message the one that was connected or disconnected.
     pub(crate) fn container(&self) -> Option<&str> {
         let id = if self.is_network() {
             self.attributes().and_then(|attributes| attributes.get("container"))?
@@ -117,25 +117,25 @@ impl Event<'_> {
         SystemTime::UNIX_EPOCH.checked_add(Duration::from_nanos(self.nanoseconds()?))
     }
 
-    /// `sec.nnnnnnnnn verb id`: the same fact has the same token in every replay; of a verb only its first word, since what
-    /// follows may be a command line.
+    /// `sec.nnnnnnnnn verb id`: the same fact has the same token in every replay. Only the first word of the verb counts, since
+    /// a command line may follow it.
     pub(crate) fn token(&self) -> Option<ResumeToken> {
         const SECOND: u64 = 1_000_000_000;
         let nano = self.nanoseconds()?;
-        let who = container::short(self.container().unwrap_or_else(|| self.actor_id()));
-        let what = if self.is_network() { "network-" } else { "" };
+        let id = container::short(self.container().unwrap_or_else(|| self.actor_id()));
+        let prefix = if self.is_network() { "network-" } else { "" };
         let mut token = String::with_capacity(64);
         digits(&mut token, nano / SECOND, 1);
         token.push('.');
         digits(&mut token, nano % SECOND, 9);
-        for part in [" ", what, self.verb(), " ", who] {
+        for part in [" ", prefix, self.verb(), " ", id] {
             token.push_str(part);
         }
         Some(ResumeToken::from(token.as_str()))
     }
 }
 
-/// At least so many digits. Formatting machinery would be a tenth of what a message costs.
+/// Appends the number with at least `least` digits. `format!` would be a tenth of the cost of a message.
 fn digits(out: &mut String, mut number: u64, least: usize) {
     let mut text = [b'0'; 20];
     let mut length = 0;
@@ -151,11 +151,11 @@ fn digits(out: &mut String, mut number: u64, least: usize) {
     out.push_str(digits.and_then(|digits| str::from_utf8(digits).ok()).unwrap_or_default());
 }
 
-/// A container's labels and Docker's own keys in one map (trap D16). Few and read once: a list.
+/// A container's labels and Docker's own keys (trap D16), as a list, since they are few and read once.
 #[derive(Debug, Default)]
 pub(crate) struct Attributes<'a>(Vec<(Text<'a>, Text<'a>)>);
 
-/// Keys that Docker itself writes into a container's messages.
+/// Keys that Docker itself adds to a container's messages.
 const NATIVE: [&str; 8] =
     ["image", "name", "exitCode", "containerExitCode", "execDuration", "signal", "oldName", "execID"];
 
@@ -168,7 +168,7 @@ impl Attributes<'_> {
         self.get("exitCode").or_else(|| self.get("containerExitCode"))?.parse().ok()
     }
 
-    /// Without Docker's own keys: a label of such a name cannot be told from them.
+    /// The labels, without Docker's own keys: a label of such a name cannot be distinguished from them.
     pub(crate) fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().filter(|(key, _)| !NATIVE.contains(&&**key)).map(|(key, value)| (&**key, &**value))
     }
@@ -194,4 +194,21 @@ impl<'de: 'a, 'a> Deserialize<'de> for Attributes<'a> {
         }
         deserializer.deserialize_map(Pairs)
     }
+}
+
+/// The instance as far as a message alone describes it: the attributes are its labels, with Docker's own keys mixed in
+/// (trap D16).
+pub(crate) fn described(
+    backend: &BackendId,
+    id: InstanceId,
+    attributes: &Attributes<'_>,
+    state: InstanceState,
+) -> Instance {
+    let name = container::name(attributes.get("name"), id.as_str());
+    let mut instance = Instance::new(backend.clone(), id, name, InstanceKind::Container, state);
+    instance.image = attributes.get("image").and_then(container::image);
+    let labels: Labels = attributes.labels().collect();
+    instance.group = container::group(&labels);
+    instance.labels = Some(labels);
+    instance
 }

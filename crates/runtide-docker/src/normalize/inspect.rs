@@ -1,4 +1,4 @@
-//! `/containers/{id}/json`: all that can be known of one container.
+//! `/containers/{id}/json`: every field of one container.
 
 use std::{
     borrow::Cow,
@@ -81,7 +81,7 @@ struct NetworkSettings<'a> {
     networks: Option<Networks<'a>>,
 }
 
-/// `{"80/tcp":{}}`: a set, as Docker writes one.
+/// Docker's form of a set: `{"80/tcp":{}}`.
 #[derive(Default)]
 struct Exposed<'a>(Vec<Text<'a>>);
 
@@ -95,7 +95,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Exposed<'a> {
 #[derive(Deserialize)]
 struct Empty {}
 
-/// The container of an inspect's body.
+/// The instance in an inspection's body.
 pub(crate) fn inspected(backend: &BackendId, body: &[u8]) -> serde_json::Result<Instance> {
     let found: Container<'_> = serde_json::from_slice(body)?;
     let of_state = found.state.unwrap_or_default();
@@ -132,13 +132,13 @@ pub(crate) fn inspected(backend: &BackendId, body: &[u8]) -> serde_json::Result<
     Ok(instance)
 }
 
-/// Docker's zero time, `0001-01-01T00:00:00Z`, is no time.
+/// `None` also for Docker's zero time, `0001-01-01T00:00:00Z`.
 fn time(text: &str) -> Option<SystemTime> {
     let at: SystemTime = text.parse::<jiff::Timestamp>().ok()?.into();
     (at > SystemTime::UNIX_EPOCH).then_some(at)
 }
 
-/// As the list has it.
+/// Cuts the time to the list's precision.
 fn whole_seconds(at: SystemTime) -> SystemTime {
     let seconds = at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)

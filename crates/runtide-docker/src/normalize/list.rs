@@ -1,4 +1,4 @@
-//! Items of `/containers/json`, each decoded by itself: one that cannot be read hides no other (traps D17, D19).
+//! Items of `/containers/json`, each decoded separately, so that an unreadable one hides no other (traps D17, D19).
 
 use std::{
     borrow::Cow,
@@ -31,7 +31,7 @@ struct Item<'a> {
     state: Text<'a>,
     #[serde(borrow, default)]
     status: Text<'a>,
-    /// Since API 1.52.
+    /// Health as a field of its own, since API 1.52.
     #[serde(borrow, default)]
     health: Option<Health<'a>>,
     #[serde(borrow, default)]
@@ -65,7 +65,7 @@ struct NetworkSettings<'a> {
     networks: Option<Networks<'a>>,
 }
 
-/// The raw items; an error only if the answer is no list at all.
+/// The raw items; an error only if the body is no list at all.
 pub(crate) fn items(body: &[u8]) -> serde_json::Result<Vec<&RawValue>> {
     Ok(serde_json::from_slice::<Option<Vec<&RawValue>>>(body)?.unwrap_or_default())
 }
@@ -88,8 +88,8 @@ fn instance(backend: &BackendId, item: &Item<'_>) -> Instance {
     let status = status::parse(&item.status);
     if state.is_alive() {
         let stack = Stack::of(item.host_config.as_ref().map_or("", |config| &config.network_mode));
-        // The line of a paused one says that in place of its health. Since 1.52 the list knows better, but a summary should
-        // not depend on the version; the last verdict is for an inspect to say.
+        // The status line of a paused container has no health. Since 1.52 the list has a field for it, but a summary should not
+        // depend on the version; an inspection has the last verdict.
         if state != InstanceState::Paused {
             instance.health = item.health.as_ref().and_then(|health| status::health(&health.status)).or(status.health);
         }
@@ -109,7 +109,7 @@ fn instance(backend: &BackendId, item: &Item<'_>) -> Instance {
     instance
 }
 
-/// Names the item by whatever of it can be read.
+/// The failure of an unreadable item, with its id if that can be read.
 fn undecodable(raw: &RawValue, cause: &dyn std::fmt::Display) -> Failure {
     #[derive(Deserialize)]
     struct Named {

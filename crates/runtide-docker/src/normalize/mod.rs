@@ -1,7 +1,7 @@
-//! Pure translation: Docker's JSON in, Runtide's values out. Nothing here waits, and nothing here fails for one field.
+//! Pure translation: Docker's JSON in, Runtide's values out. No function waits, and none fails for one field.
 //!
-//! What both the list and an inspect tell is told alike, so that no field flips between a summary and a full look: the
-//! creation time is cut to the list's seconds, and an image that the list can only give as an id is left unknown.
+//! A field that both the list and an inspection have gets one value from either, so that none flips between a summary and a
+//! full instance: the creation time is cut to the list's seconds, and an image that the list shows as an id is unknown.
 
 mod container;
 mod event;
@@ -16,8 +16,8 @@ use runtide_core::InstanceState;
 use serde::{Deserialize, Deserializer};
 
 pub(crate) use self::{
-    container::{described, summary},
-    event::{Action, Attributes, Event},
+    container::summary,
+    event::{Action, Attributes, Event, described},
     inspect::inspected,
     list::{items, listed},
 };
@@ -64,9 +64,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     }
 }
 
-/// Total: Docker's own words first, then what a Podman behind the same socket says.
+/// The state for every word of Docker's, and of a Podman's behind the same socket.
 ///
-/// `removing` is told only of what no longer runs; `dead` is Docker's word for what it failed to remove.
+/// `removing` is reported only of a container that no longer runs; `dead` is Docker's word for one that it failed to remove.
 pub(crate) fn state(text: &str) -> InstanceState {
     match text {
         "created" | "initialized" | "configured" => InstanceState::Created,

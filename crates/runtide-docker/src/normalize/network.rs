@@ -1,4 +1,4 @@
-//! Ports and addresses, from the list's shape and from the inspect's.
+//! Ports and addresses, from the list's form and from the inspection's.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::Text;
 
-/// Whose network stack a container has: its own, the host's, or another container's.
+/// The owner of a container's network stack: the container itself, the host, or another container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stack {
     Own,
@@ -29,7 +29,7 @@ impl Stack {
     }
 }
 
-/// By the network's name.
+/// Attachments by the network's name.
 pub(super) type Networks<'a> = BTreeMap<Text<'a>, Option<Attachment<'a>>>;
 
 #[derive(Debug, Default, Deserialize)]
@@ -41,7 +41,7 @@ pub(super) struct Attachment<'a> {
     v6: Text<'a>,
 }
 
-/// `None`: the container answers on somebody else's addresses, or nobody said.
+/// The addresses; `None`: they are another container's or the host's, or the daemon did not report them.
 pub(super) fn addresses(stack: Stack, networks: Option<&Networks<'_>>) -> Option<Vec<Address>> {
     let mut found: Vec<Address> = networks?
         .iter()
@@ -72,7 +72,7 @@ pub(super) struct ListedPort<'a> {
     r#type: Text<'a>,
 }
 
-/// The list's ports; of a container on the host's network it says nothing.
+/// The list's ports; `None` on the host's or another container's network, where the list has none.
 pub(super) fn listed_ports(stack: Stack, ports: Option<&[ListedPort<'_>]>) -> Option<Vec<Port>> {
     if stack != Stack::Own {
         return None;
@@ -95,7 +95,7 @@ pub(super) struct Binding<'a> {
 
 pub(super) type Bindings<'a> = BTreeMap<Text<'a>, Option<Vec<Binding<'a>>>>;
 
-/// The inspect's ports: `80/tcp` and where it is published.
+/// The inspection's ports: `80/tcp` and its published addresses.
 pub(super) fn inspected_ports(bindings: &Bindings<'_>) -> Vec<Port> {
     let mut table = Table::default();
     for (key, bindings) in bindings {
@@ -109,7 +109,7 @@ pub(super) fn inspected_ports(bindings: &Bindings<'_>) -> Vec<Port> {
     table.into_ports()
 }
 
-/// On the host's network what the container exposes answers on the host, under its own number.
+/// The ports on the host's network: an exposed port answers on the host, under its own number.
 pub(super) fn host_ports<'a>(exposed: impl IntoIterator<Item = &'a str>) -> Vec<Port> {
     let mut table = Table::default();
     for (number, protocol) in exposed.into_iter().filter_map(port_key) {
@@ -123,13 +123,13 @@ fn port_key(key: &str) -> Option<(u16, &str)> {
     Some((number.parse().ok()?, protocol))
 }
 
-/// No address means all of them.
+/// The published address; an empty one means all addresses.
 fn published(ip: &str, port: u16) -> Option<SocketAddr> {
     let ip = if ip.is_empty() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { ip.parse().ok()? };
     (port != 0).then_some(SocketAddr::new(ip, port))
 }
 
-/// In order of number and protocol, each host address once.
+/// Ports in order of number and protocol, each host address once.
 #[derive(Default)]
 struct Table(BTreeMap<(NonZeroU16, Protocol), Vec<SocketAddr>>);
 

@@ -1,15 +1,15 @@
-//! `Status`, the list's one line for people, is the only place in a list where exit code and health are (trap D19).
+//! `Status`, the list's one line for people: the only source of exit code and health in a list (trap D19).
 
 use runtide_core::Health;
 
-/// What the line says.
+/// The facts in the line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Status {
     pub(super) exit_code: Option<i32>,
     pub(super) health: Option<Health>,
 }
 
-/// `Exited (3) 4 seconds ago`, `Restarting (1) 3 seconds ago`, `Up 4 seconds (healthy)`, `Up 2 hours (Paused)`.
+/// Parses `Exited (3) 4 seconds ago`, `Restarting (1) 3 seconds ago`, `Up 4 seconds (healthy)`, `Up 2 hours (Paused)`.
 pub(super) fn parse(line: &str) -> Status {
     let in_brackets = line.split_once('(').and_then(|(_, rest)| rest.split_once(')')).map(|(inside, _)| inside);
     let mut status = Status::default();
@@ -22,7 +22,7 @@ pub(super) fn parse(line: &str) -> Status {
     status
 }
 
-/// `none` and what we do not know are no verdict.
+/// The verdict; `None` for `none` and for an unknown word.
 pub(super) fn health(word: &str) -> Option<Health> {
     match word {
         "starting" => Some(Health::Starting),

@@ -124,7 +124,7 @@ fn a_moved_tag_leaves_the_image_unknown() {
 }
 
 #[test]
-fn every_protocol_is_known_and_every_host_address_told_once() {
+fn every_protocol_is_known_and_every_host_address_listed_once() {
     let ports = |json: &str| item(&format!(r#"{{"Id":"a","State":"running","Ports":{json}}}"#)).ports.unwrap();
     let twice = r#"[{"IP":"::","PrivatePort":1,"PublicPort":2,"Type":"sctp"},{"IP":"::","PrivatePort":1,"PublicPort":2,"Type":"sctp"},
                     {"IP":"0.0.0.0","PrivatePort":1,"PublicPort":2,"Type":"sctp"},{"PrivatePort":0,"Type":"tcp"},
@@ -144,7 +144,7 @@ fn a_list_of_1_52_tells_health_by_itself() {
 
 /// Docker stops a frozen one's checks and keeps the last verdict; of a stopped one it says `unhealthy`.
 #[test]
-fn health_is_of_what_runs_and_no_look_contradicts_another() {
+fn health_is_reported_of_running_containers_and_list_and_inspection_agree() {
     let table = [
         ("running", "Up 1 second (unhealthy)", Some(Health::Unhealthy), Some(Health::Unhealthy)),
         ("paused", "Up 1 second (Paused)", None, Some(Health::Unhealthy)),
@@ -169,13 +169,13 @@ fn events() -> impl Iterator<Item = Event<'static>> {
 }
 
 #[test]
-fn recorded_messages_are_read_and_marked() {
+fn recorded_messages_are_decoded_with_their_tokens() {
     let all: Vec<Event<'_>> = events().collect();
     let tokens: std::collections::HashSet<_> = all.iter().map(|event| event.token().unwrap()).collect();
     assert_eq!(tokens.len(), all.len(), "two facts, two tokens");
     assert_eq!(all[0].token().unwrap().as_str(), "1795196508.943511165 create 6a00dae10311");
     assert_eq!(all[1].token().unwrap().as_str(), "1795196508.977385786 network-connect 6a00dae10311");
-    assert!(tokens.iter().all(|token| !token.as_str().contains("/bin/sh")), "a token is no place for a command line");
+    assert!(tokens.iter().all(|token| !token.as_str().contains("/bin/sh")), "a token holds no command line");
     assert_eq!(all[0].action(), Action::Create);
     assert!(all.iter().filter(|event| event.is_container()).all(|event| event.container().is_some()));
     let oom = all.iter().position(|event| event.action() == Action::Oom).unwrap();

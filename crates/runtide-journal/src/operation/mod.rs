@@ -1,5 +1,6 @@
-//! Operations in the log, so that a crash leaves nothing behind.
+//! Operations in a log, so that after a crash every unfinished one is undone.
 
+mod claim;
 mod handle;
 mod log;
 mod open_operations;
@@ -15,8 +16,8 @@ pub use self::{
     undo::{Undo, UndoAction},
 };
 
-/// The label that names who made an object: an [`OwnerId`].
+/// The label with the [`OwnerId`] of the application that made an object.
 pub const OWNER_LABEL: &str = "runtide.owner";
 
-/// The label that names the operation that made an object: an [`OperationId`](runtide_core::manager::OperationId).
+/// The label with the [`OperationId`](runtide_core::manager::OperationId) of the operation that made an object.
 pub const OPERATION_LABEL: &str = "runtide.operation";

@@ -1,4 +1,4 @@
-//! The operations that are not finished, folded from the log's entries. Pure.
+//! [`OpenOperations`]: the unfinished operations, folded from the log's entries. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use super::{
 };
 use runtide_core::{Error, ErrorKind, Result, manager::OperationId};
 
-/// One entry of the log.
+/// Payload of one record.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Entry {
@@ -24,7 +24,7 @@ pub(super) enum Entry {
         id: OperationId,
         stage: Stage,
     },
-    /// What takes back the act that comes now.
+    /// Compensation of the act that follows.
     Will {
         id: OperationId,
         undo: Undo,
@@ -33,7 +33,7 @@ pub(super) enum Entry {
         id: OperationId,
         undo: Undo,
     },
-    /// Everything that is not finished; what came before is not needed any more.
+    /// Every unfinished operation; replaces all earlier records.
     Checkpoint(Vec<OperationRecord>),
 }
 
@@ -48,12 +48,12 @@ impl Entry {
     }
 }
 
-/// What is not finished.
+/// The unfinished operations.
 #[derive(Debug, Default)]
 pub(super) struct OpenOperations {
     open: BTreeMap<OperationId, OperationRecord>,
-    /// In the hands of somebody in this process.
-    pub(super) held: BTreeSet<OperationId>,
+    /// Operations that a task of this process carries out.
+    pub(super) claimed: BTreeSet<OperationId>,
 }
 
 impl OpenOperations {
@@ -61,7 +61,7 @@ impl OpenOperations {
         self.open.get(id)
     }
 
-    /// In the order in which they were begun.
+    /// Every unfinished operation, in the order of their begin.
     pub(super) fn open(&self) -> impl Iterator<Item = &OperationRecord> {
         self.open.values()
     }
@@ -70,7 +70,7 @@ impl OpenOperations {
         self.open.len()
     }
 
-    /// Whether the entry can follow what is there.
+    /// Checks that the entry can follow the present state.
     pub(super) fn check(&self, entry: &Entry) -> Result<()> {
         let (Some(id), false) = (entry.id(), matches!(entry, Entry::Submitted { .. })) else { return Ok(()) };
         let conflict = |message: String| {
@@ -94,7 +94,7 @@ impl OpenOperations {
         }
     }
 
-    /// Takes an entry in. What does not fit is left alone: the log may begin in the middle of an operation that is over.
+    /// Applies an entry. One of an unknown operation is ignored: the log may begin in the middle of a finished operation.
     pub(super) fn apply(&mut self, entry: Entry) {
         match entry {
             Entry::Submitted { id, owner, name, request } => {
@@ -114,9 +114,9 @@ impl OpenOperations {
             }
             Entry::Undone { id, undo } => {
                 if let Some(record) = self.open.get_mut(&id)
-                    && let Some(place) = record.pending.iter().rposition(|pending| *pending == undo)
+                    && let Some(at) = record.pending.iter().rposition(|pending| *pending == undo)
                 {
-                    record.undone.push(record.pending.remove(place));
+                    record.undone.push(record.pending.remove(at));
                 }
             }
             Entry::Checkpoint(records) => {
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_stages_of_the_picture_follow_each_other() {
+    fn stages_follow_each_other_only_as_documented() {
         let stages =
             [Stage::Submitted, Stage::Validated, Stage::Started, Stage::Completed, failed(), Stage::RolledBack];
         let allowed: Vec<(usize, usize)> = (0..stages.len())
@@ -170,7 +170,7 @@ mod tests {
         open_operations.apply(Entry::Stage { id: id.clone(), stage: failed() });
         assert!(
             open_operations.check(&Entry::Stage { id: id.clone(), stage: Stage::RolledBack }).is_err(),
-            "it is pending"
+            "a step is pending"
         );
         open_operations.check(&undone).unwrap();
         open_operations.apply(undone.clone());

@@ -1,4 +1,4 @@
-//! Undoing by labels alone, when the log is lost.
+//! Cleaning up by labels alone, when the log is lost.
 
 use std::path::Path;
 
@@ -20,32 +20,31 @@ use runtide_core::{
 const REAP: &str = "operations.reap";
 
 impl OperationLog {
-    /// Removes everything that carries an owner's label: for an owner that is dead and whose log is lost.
+    /// Removes every object with an owner's label: for an owner that is dead and whose log is lost.
     ///
-    /// `lease` is the folder of the owner's log, there or not. While somebody has that log open the owner lives, and nothing
-    /// is touched; while this runs, the owner cannot come back.
+    /// `lease` is the folder of the owner's log, whether it still exists or not. While a process has that log open, the owner
+    /// lives and no object is touched; during the call, the owner cannot open it again.
     ///
     /// # Behavior
-    /// * Instances go first, running or not, then networks, then volumes. Images carry no labels and stay.
-    /// * What a *completed* operation made goes too: labels do not tell the difference. Where the log is there,
-    ///   [`recover`](Self::recover) does.
-    /// * What cannot be removed is passed over, and the first error is returned in the end; to call it again is harmless.
+    /// * Instances are removed first, running or not, then networks, then volumes. Images carry no labels and stay.
+    /// * Objects of a *completed* operation are removed too: their labels are the same. With the log,
+    ///   [`recover`](Self::recover) knows the difference.
+    /// * An object that cannot be removed is skipped, and the first error is returned at the end; a second call is harmless.
     /// * A network that others have joined is left to them.
-    /// * It gives what it found. Each call of the backend has the backend's deadline, and 180 s if it has none.
+    /// * It returns the objects that it found. Each call of the backend has the backend's deadline, and 180 s if it has none.
     ///
     /// # Errors
-    /// `Conflict` if the owner lives; `Unavailable` if the runtime showed only a part of what is there; what the backend
-    /// refuses.
+    /// `Conflict` if the owner lives; `Unavailable` if the runtime's listing was partial; an error of the backend.
     ///
     /// # Cancel safety
-    /// Dropped, it has removed some of it.
+    /// If the future is dropped, some objects are removed.
     pub async fn reap_orphans(backend: &dyn RuntimeBackend, owner: &OwnerId, lease: &Path) -> Result<Vec<Undo>> {
-        let (dir, who) = (lease.to_owned(), owner.clone());
-        let _held = run_blocking(REAP, move || take_lease(&dir, &who)).await?;
+        let (dir, id) = (lease.to_owned(), owner.clone());
+        let _lease = run_blocking(REAP, move || take_lease(&dir, &id)).await?;
         let (orphans, mut failed) = orphans(backend, owner).await?;
         for orphan in &orphans {
             if let Err(error) = orphan.take_back(backend).await {
-                tracing::warn!(backend = %backend.id(), name = %orphan.name, %error, "an orphan stays");
+                tracing::warn!(backend = %backend.id(), name = %orphan.name, %error, "an orphan cannot be removed");
                 failed.get_or_insert(error);
             }
         }
@@ -53,48 +52,48 @@ impl OperationLog {
     }
 }
 
-/// The lock of the owner's log. `None`: there is no such log.
+/// Locks the owner's log. `None`: the log does not exist.
 fn take_lease(dir: &Path, owner: &OwnerId) -> Result<Option<Box<dyn File>>> {
     match OsDisk::default().lock(&lock_path(dir)) {
-        Ok(held) => Ok(Some(held)),
+        Ok(lock) => Ok(Some(lock)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
             Err(Error::new(ErrorKind::Conflict, REAP, "the owner lives: its log is open")
                 .with_context("owner", owner)
                 .with_context("path", dir.display()))
         }
-        Err(error) => Err(Error::new(ErrorKind::Unavailable, REAP, "the lease cannot be looked at")
+        Err(error) => Err(Error::new(ErrorKind::Unavailable, REAP, "the lease cannot be checked")
             .with_context("path", dir.display())
             .with_source(error)),
     }
 }
 
-/// What carries the owner's label, and what could not be looked at.
+/// The objects with the owner's label, and an error if the listing was partial.
 async fn orphans(backend: &dyn RuntimeBackend, owner: &OwnerId) -> Result<(Vec<Undo>, Option<Error>)> {
     let mut found = Vec::new();
     let orphan = |action, name: &str, labels: &Labels| {
         let made_by = labels.get(OPERATION_LABEL).map(OperationId::from);
         Undo { backend: backend.id().clone(), action, name: name.to_owned(), made_by }
     };
-    let is_his = |labels: &Labels| labels.get(OWNER_LABEL).is_some_and(|label| label == owner.as_str());
-    let his = InstanceFilter::default().with_labels([LabelMatch::is(OWNER_LABEL, owner.as_str())]);
-    let listed = guarded(backend.list_instances(ListOptions::default().with_filter(his))).await?;
+    let is_owned = |labels: &Labels| labels.get(OWNER_LABEL).is_some_and(|label| label == owner.as_str());
+    let owned = InstanceFilter::default().with_labels([LabelMatch::is(OWNER_LABEL, owner.as_str())]);
+    let listed = guarded(backend.list_instances(ListOptions::default().with_filter(owned))).await?;
     let partial = (!listed.is_complete()).then(|| {
-        let partial = "the runtime showed only a part of what is there: call it again";
+        let partial = "the runtime's listing was partial: call it again";
         Error::new(ErrorKind::Unavailable, REAP, partial).with_context("backend", backend.id())
     });
     for instance in &listed.instances {
-        if let Some(labels) = instance.labels.as_ref().filter(|labels| is_his(labels)) {
+        if let Some(labels) = instance.labels.as_ref().filter(|labels| is_owned(labels)) {
             found.push(orphan(UndoAction::RemoveInstance, &instance.name, labels));
         }
     }
     if let Some(networks) = backend.networks() {
-        for network in guarded(networks.list()).await?.iter().filter(|network| is_his(&network.labels)) {
+        for network in guarded(networks.list()).await?.iter().filter(|network| is_owned(&network.labels)) {
             found.push(orphan(UndoAction::RemoveNetwork, &network.name, &network.labels));
         }
     }
     if let Some(volumes) = backend.volumes() {
-        for volume in guarded(volumes.list()).await?.iter().filter(|volume| is_his(&volume.labels)) {
+        for volume in guarded(volumes.list()).await?.iter().filter(|volume| is_owned(&volume.labels)) {
             found.push(orphan(UndoAction::RemoveVolume, volume.id.as_str(), &volume.labels));
         }
     }

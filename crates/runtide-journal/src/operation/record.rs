@@ -1,4 +1,4 @@
-//! What the log has of an operation.
+//! [`OperationRecord`]: an operation, as the log has it.
 
 use std::fmt;
 
@@ -8,43 +8,44 @@ use super::undo::Undo;
 use runtide_core::{Error, ErrorKind, Failure, Result, backend::names, manager::OperationId};
 
 names! {
-    /// Who creates: the value of the [`OWNER_LABEL`](super::OWNER_LABEL). It is the same after a restart, and has one log.
+    /// The application that creates objects: the value of the [`OWNER_LABEL`](super::OWNER_LABEL). It is the same after a
+    /// restart, and has one log.
     OwnerId;
 }
 
-/// How far an operation is.
+/// Stage of an operation.
 ///
 /// ```text
 /// Submitted ─► Validated ─► Started ─► Completed
 ///     └────────────┴───────────┴─► Failed ─► RolledBack
 /// ```
 ///
-/// `Completed` and `RolledBack` are final. `Failed` still owes its undoing.
+/// `Completed` and `RolledBack` are final. A `Failed` operation is still to be undone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Stage {
-    /// Asked for.
+    /// The operation was requested.
     Submitted,
-    /// The request makes sense.
+    /// The request was checked.
     Validated,
-    /// It acts.
+    /// The operation acts.
     Started,
-    /// Done: nothing is pending any more.
+    /// The operation succeeded: no step is pending.
     Completed,
-    /// It cannot go on, and why.
+    /// The operation cannot continue, for this reason.
     Failed(Failure),
-    /// Everything that it had done is undone.
+    /// Every step is undone.
     RolledBack,
 }
 
 impl Stage {
-    /// Whether nothing comes after it.
+    /// No stage follows this one.
     pub fn is_final(&self) -> bool {
         matches!(self, Self::Completed | Self::RolledBack)
     }
 
-    /// Whether `next` can follow.
+    /// `next` can follow this stage.
     pub(super) fn allows(&self, next: &Self) -> bool {
         match (self, next) {
             (Self::Submitted, Self::Validated)
@@ -56,7 +57,7 @@ impl Stage {
         }
     }
 
-    /// Its name, as it is written in JSON.
+    /// The stage's name in the JSON form.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Submitted => "submitted",
@@ -82,19 +83,19 @@ impl fmt::Display for Stage {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct OperationRecord {
-    /// Which one.
+    /// Random and time-ordered (UUID version 7).
     pub id: OperationId,
-    /// Whose.
+    /// Owner of the log.
     pub owner: OwnerId,
-    /// What sort of operation, as `sidecar.start`.
+    /// Kind of operation, as `sidecar.start`.
     pub name: String,
-    /// How far it is.
+    /// The last stage that the operation entered.
     pub stage: Stage,
-    /// What was undone, in the order in which it was announced.
+    /// Steps that were undone, in the order of their announcements.
     pub undone: Vec<Undo>,
-    /// What is still to be undone, in the order in which it was announced; it is undone from the end.
+    /// Steps still to be undone, in the order of their announcements; the last one is undone first.
     pub pending: Vec<Undo>,
-    /// Why what is pending could not be undone when it was last tried. Not in the log.
+    /// The error that the last attempt to undo the pending steps met. Not in the log.
     pub obstacle: Option<Failure>,
     request: serde_json::Value,
 }
@@ -113,7 +114,7 @@ impl OperationRecord {
         }
     }
 
-    /// What was asked for.
+    /// The request, as it was submitted.
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) if it is not a `T`.

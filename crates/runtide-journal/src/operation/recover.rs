@@ -1,9 +1,9 @@
-//! After a crash: what was in flight is undone.
+//! Recovery after a crash: the operations in flight are undone.
 
 use std::sync::Arc;
 
 use super::{
-    handle::Held,
+    claim::Claim,
     log::OperationLog,
     open_operations::Entry,
     record::{OperationRecord, Stage},
@@ -11,43 +11,43 @@ use super::{
 use runtide_core::{Error, ErrorKind, Failure, Result, RuntimeBackend};
 
 impl OperationLog {
-    /// Undoes what a dead process left: every operation that is neither finished nor in the hands of this process. Call it
+    /// Undoes the operations of a dead process: every unfinished operation that no task of this process carries out. Call it
     /// after opening, with every backend that operations of this owner act on.
     ///
     /// # Behavior
-    /// * Each step that was announced is undone, from the last to the first, and the log says so; then the operation is
+    /// * Each announced step is undone, from the last to the first, and logged as undone; then the operation is
     ///   [`RolledBack`](Stage::RolledBack).
-    /// * It may itself die and run again, any number of times: to undo twice is harmless.
-    /// * A step that cannot be undone now ends that operation's turn, not the others'. Its record says what is pending and
-    ///   why; a later call tries again.
+    /// * It may itself be killed and run again, any number of times: to undo twice is harmless.
+    /// * A step that cannot be undone now ends that operation's turn, not the others'. Its record has the pending steps and the
+    ///   reason; a later call tries again.
     /// * Each call of a backend has the backend's deadline, and 180 s if it has none.
-    /// * What a request that was still under way in the runtime made *after* the look, the look cannot see. It carries the
-    ///   labels: [`reap_orphans`](Self::reap_orphans) finds it.
+    /// * An object that a request still under way in the runtime makes *after* the listing is not found. It carries the labels:
+    ///   [`reap_orphans`](Self::reap_orphans) finds it.
     ///
-    /// It gives the operations as they are now, oldest first; an empty list means that nothing was in flight.
+    /// Returns the operations in their present stage, oldest first; an empty list means that none was in flight.
     ///
     /// # Errors
     /// As an append to the log.
     ///
     /// # Cancel safety
-    /// Dropped, it has undone some of it.
+    /// If the future is dropped, some steps are undone.
     pub async fn recover(&self, backends: &[Arc<dyn RuntimeBackend>]) -> Result<Vec<OperationRecord>> {
         let died = Error::new(ErrorKind::Cancelled, "operations.recover", "its process ended before it did");
         let mut records = Vec::new();
-        for held in Held::take_all(self) {
-            records.push(self.undo(&held, Failure::from(&died), backends).await?);
+        for claim in Claim::take_all(self) {
+            records.push(self.undo(&claim, Failure::from(&died), backends).await?);
         }
         Ok(records)
     }
 
-    /// Undoes one operation. Where the log takes no more, what can be undone is undone even so.
+    /// Undoes one operation. If the log fails, every step that can be undone is undone even so.
     pub(super) async fn undo(
         &self,
-        held: &Held,
+        claim: &Claim,
         cause: Failure,
         backends: &[Arc<dyn RuntimeBackend>],
     ) -> Result<OperationRecord> {
-        let id = held.id();
+        let id = claim.id();
         let Some(mut record) = self.record(id) else {
             return Err(Error::new(ErrorKind::Conflict, "operations.roll_back", "the operation is finished")
                 .with_context("operation", id));

@@ -1,4 +1,4 @@
-//! Compensations: what takes a step back, as data, so that another process can do it.
+//! Compensations: the inverse of a step, as data, so that another process can carry it out.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,29 +11,29 @@ use runtide_core::{
     manager::{Effect, NetworkId, OperationId, RemoveOptions, StopOptions},
 };
 
-/// For a backend whose calls have no deadline of their own.
+/// Deadline of a call on a backend that has none.
 const GUARD: Duration = Duration::from_secs(180);
 
-/// A compensation.
+/// The compensation of one step: an action on one object of one backend, as data.
 ///
-/// It names its object by a name that was chosen before the act, since nobody knows an id that was never answered. With
-/// `made_by`, it touches only what carries that operation's [`OPERATION_LABEL`]: what had the name before is left alone. To
-/// do it twice is harmless.
+/// It names its object by a name that was chosen before the act, since an id in a lost answer is unknown. With `made_by`, it
+/// touches only an object with that operation's [`OPERATION_LABEL`]: an older object of that name is left alone. Carrying it
+/// out twice is harmless.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Undo {
-    /// Where.
+    /// The backend to act on.
     pub backend: BackendId,
-    /// What.
+    /// The action on the object.
     pub action: UndoAction,
     /// The object's name.
     pub name: String,
-    /// Whose label the object must carry; `None`: whatever has the name.
+    /// The operation whose label the object must carry; `None`: any object of that name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made_by: Option<OperationId>,
 }
 
-/// What takes the step back.
+/// The action that takes a step back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -42,37 +42,38 @@ pub enum UndoAction {
     RemoveInstance,
     /// Stop the instance.
     StopInstance,
-    /// Remove the network, unless others have joined it since: it is theirs then.
+    /// Remove the network, unless other instances have joined it since.
     RemoveNetwork,
     /// Disconnect the instance from this network.
     Disconnect(NetworkId),
     /// Remove the volume.
     RemoveVolume,
-    /// Remove the image's name, unless an instance uses it. An image carries no label: this is for one that was not there.
+    /// Remove the image's name, unless an instance uses it. An image carries no label, so announce this only for an image that
+    /// was absent before.
     RemoveImage,
-    /// The caller's own, which he undoes, and then says so by [`OperationLog::settle`](super::OperationLog::settle).
+    /// The caller's own step. The caller undoes it, and records that by [`OperationLog::settle`](super::OperationLog::settle).
     Custom(String),
 }
 
 impl Undo {
-    /// Of whatever has that name.
+    /// A compensation on any object of that name.
     pub fn new(backend: impl Into<BackendId>, action: UndoAction, name: impl Into<String>) -> Self {
         Self { backend: backend.into(), action, name: name.into(), made_by: None }
     }
 
-    /// Only of what this operation made.
+    /// Restricts it to an object with this operation's label.
     #[must_use]
     pub fn made_by(mut self, operation: &OperationId) -> Self {
         self.made_by = Some(operation.clone());
         self
     }
 
-    /// Whether something with these labels is meant.
+    /// An object with these labels is meant.
     fn means(&self, labels: &Labels) -> bool {
         self.made_by.as_ref().is_none_or(|id| labels.get(OPERATION_LABEL).is_some_and(|label| label == id.as_str()))
     }
 
-    /// Takes the step back; `Unchanged` if there was nothing to take back.
+    /// Takes the step back; `Unchanged` if it left no effect.
     pub(super) async fn carry_out(&self, backends: &[Arc<dyn RuntimeBackend>]) -> Result<Effect> {
         let Some(backend) = backends.iter().find(|backend| *backend.id() == self.backend) else {
             return Err(Error::new(ErrorKind::Unavailable, "operations.undo", "this backend was not given")
@@ -81,7 +82,7 @@ impl Undo {
         self.take_back(&**backend).await
     }
 
-    /// Takes the step back on this backend, which is the one that is meant.
+    /// Takes the step back on this backend, which the caller has chosen by its id.
     pub(super) async fn take_back(&self, backend: &dyn RuntimeBackend) -> Result<Effect> {
         match &self.action {
             UndoAction::RemoveInstance => self.remove_instance(backend).await,
@@ -91,13 +92,13 @@ impl Undo {
             UndoAction::RemoveVolume => self.remove_volume(backend).await,
             UndoAction::RemoveImage => self.remove_image(backend).await,
             UndoAction::Custom(_) => {
-                let own = "a step of the caller's own is undone by the caller";
+                let own = "a custom step is undone by the caller";
                 Err(Error::new(ErrorKind::Unsupported, "operations.undo", own).with_context("name", &self.name))
             }
         }
     }
 
-    /// The instances of that name that are meant. None is an answer only if the look was complete.
+    /// The instances of that name that are meant. An empty result is trusted only if the listing was complete.
     async fn instances(&self, backend: &dyn RuntimeBackend) -> Result<Vec<Arc<Instance>>> {
         let named = InstanceFilter::default().with_names([self.name.clone()]);
         let listed = guarded(backend.list_instances(ListOptions::default().with_filter(named))).await?;
@@ -118,7 +119,7 @@ impl Undo {
             }
         }
         if meant.is_empty() && !complete {
-            let partial = "the runtime showed only a part of what is there: nobody can say that it is gone";
+            let partial = "the runtime's listing was partial, so it cannot show that the instance is gone";
             return Err(Error::new(ErrorKind::Unavailable, "operations.undo", partial)
                 .with_context("backend", &self.backend)
                 .with_context("name", &self.name));
@@ -156,7 +157,7 @@ impl Undo {
                 Ok(removed) => effect = more(effect, removed),
                 Err(error) if error.kind() == ErrorKind::Conflict => match guarded(networks.inspect(&network.id)).await
                 {
-                    // Others are in it: it is theirs.
+                    // Other instances have joined it: it stays.
                     Ok(now) if !now.members.is_empty() => {}
                     Err(gone) if gone.kind() == ErrorKind::NotFound => {}
                     Ok(_) | Err(_) => return Err(error),
@@ -190,13 +191,13 @@ impl Undo {
     async fn remove_image(&self, backend: &dyn RuntimeBackend) -> Result<Effect> {
         let images = backend.images().ok_or_else(|| backend.unsupported("images_manage"))?;
         match gone_is_done(guarded(images.remove(&ImageRef::from(self.name.as_str()))).await) {
-            Err(error) if error.kind() == ErrorKind::Conflict => Ok(Effect::Unchanged), // somebody uses it
+            Err(error) if error.kind() == ErrorKind::Conflict => Ok(Effect::Unchanged), // an instance uses it
             removed => removed,
         }
     }
 }
 
-/// Something was done if any of it was.
+/// `Changed` if either call changed something.
 fn more(before: Effect, now: Effect) -> Effect {
     if before == Effect::Changed { before } else { now }
 }
@@ -208,7 +209,7 @@ fn gone_is_done(result: Result<Effect>) -> Result<Effect> {
     }
 }
 
-/// One call, which ends.
+/// One call within [`GUARD`].
 pub(super) async fn guarded<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::time::timeout(GUARD, call).await.unwrap_or_else(|_| {
         Err(Error::new(ErrorKind::Timeout, "operations.undo", format!("no answer within {GUARD:?}")))

@@ -1,9 +1,9 @@
-//! A start runs in a task of its own: a future that is dropped cuts no step in the middle, and what was made is undone.
+//! A start runs in a separate task: a dropped future interrupts no step, and the objects that were made are removed.
 
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::{Sidecars, start, stop};
+use super::{sidecars::Sidecars, start, stop};
 use crate::blocking::handle;
 use runtide_core::{
     Error, ErrorKind, Result,
@@ -12,7 +12,7 @@ use runtide_core::{
 
 const START: &str = "sidecar.start";
 
-/// What was started, until somebody takes it.
+/// A started sidecar until the caller takes it; dropped with it, the sidecar is stopped.
 struct Handover {
     sidecars: Sidecars,
     sidecar: Option<Sidecar>,
@@ -21,11 +21,11 @@ struct Handover {
 impl Drop for Handover {
     fn drop(&mut self) {
         let Some(sidecar) = self.sidecar.take() else { return };
-        // Ready, and nobody is there any more. Without a runtime the process ends, and its operation is complete.
+        // The caller is gone. Without a tokio runtime the process is ending, and the operation is complete: the sidecar stays.
         let (sidecars, Ok(runtime)) = (self.sidecars.clone(), handle(START)) else { return };
         runtime.spawn(async move {
             if let Err(error) = stop::stop(&sidecars, &sidecar).await {
-                tracing::warn!(backend = %sidecars.backend.id(), %error, "a sidecar that nobody wants cannot be stopped");
+                tracing::warn!(backend = %sidecars.backend.id(), %error, "the caller gave up, and the sidecar cannot be stopped");
             }
         });
     }
@@ -33,7 +33,7 @@ impl Drop for Handover {
 
 pub(super) async fn start(sidecars: &Sidecars, spec: &SidecarSpec) -> Result<Sidecar> {
     let dropped = CancellationToken::new();
-    let _tell = dropped.clone().drop_guard();
+    let _signal = dropped.clone().drop_guard();
     let span = tracing::info_span!("runtide.sidecar", backend = %sidecars.backend.id());
     let (sidecars, spec) = (sidecars.clone(), spec.clone());
     let work = async move {

@@ -1,4 +1,4 @@
-//! When a start counts as done.
+//! Readiness: polls an instance until a start counts as done.
 
 mod address;
 mod http;
@@ -16,21 +16,21 @@ use runtide_core::{
 
 pub(super) const READY: &str = "sidecar.ready";
 
-/// The pause between two looks: doubled from the first to the longest.
+/// Pause between two polls: doubled from the first to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// For one attempt.
+/// Deadline of one attempt.
 const ATTEMPT: Duration = Duration::from_secs(5);
 
-/// Waits until it is ready; the caller's deadline ends it. An instance that ends first is an error.
+/// Waits until the instance is ready; the caller bounds the time. An instance that ends first is an error.
 pub(super) async fn wait(backend: &dyn RuntimeBackend, id: &InstanceId, ready: &Readiness) -> Result<()> {
     if let Readiness::Log(text) = ready {
         return wait_for_output(backend, id, text).await;
     }
     let mut pause = FIRST_PAUSE;
     loop {
-        let instance = look(backend, id).await?;
+        let instance = inspect_running(backend, id).await?;
         let is_ready = match ready {
             Readiness::Healthy => instance.health == Some(Health::Healthy),
             _ if instance.state != InstanceState::Running => false,
@@ -54,12 +54,12 @@ pub(super) async fn wait(backend: &dyn RuntimeBackend, id: &InstanceId, ready: &
     }
 }
 
-/// The instance, which has not ended.
-async fn look(backend: &dyn RuntimeBackend, id: &InstanceId) -> Result<Arc<Instance>> {
+/// The instance, inspected now; an error if it has ended.
+async fn inspect_running(backend: &dyn RuntimeBackend, id: &InstanceId) -> Result<Arc<Instance>> {
     let instance = backend.inspect(id).await?;
     if instance.state.is_ended() {
-        let mut ended =
-            Error::new(ErrorKind::Conflict, READY, "it ended before it was ready").with_context("instance", id);
+        let mut ended = Error::new(ErrorKind::Conflict, READY, "the instance ended before it was ready")
+            .with_context("instance", id);
         if let Some(exit) = instance.exit {
             ended = ended.with_context("exit", format!("{:?}", exit.end));
         }
@@ -68,12 +68,12 @@ async fn look(backend: &dyn RuntimeBackend, id: &InstanceId) -> Result<Arc<Insta
     Ok(instance)
 }
 
-/// Whether the command ends with 0. That it cannot be run yet is a no.
+/// `true` if the command ends with code 0. A command that cannot be run yet counts as not ready.
 async fn succeeds(backend: &dyn RuntimeBackend, id: &InstanceId, argv: &[String]) -> Result<bool> {
     let exec = backend.exec().ok_or_else(|| backend.unsupported("exec_run"))?;
     let run = async {
         let mut session = exec.exec(id, ExecOptions::default().with_argv(argv.to_vec())).await?;
-        // What it writes is of no interest, but a full pipe would hold it up.
+        // The output is read and dropped, since a full pipe would block the command.
         while let Some(line) = session.output.next().await {
             line?;
         }
@@ -86,14 +86,14 @@ async fn succeeds(backend: &dyn RuntimeBackend, id: &InstanceId, argv: &[String]
     }
 }
 
-/// Reads the output, and looks now and then whether it still runs. A stream that breaks off is opened again.
+/// Reads the output, and polls whether the instance still runs. A stream that breaks off is opened again.
 async fn wait_for_output(backend: &dyn RuntimeBackend, id: &InstanceId, text: &str) -> Result<()> {
     loop {
         let read = output::contains(backend, id, text);
         let ended = async {
             loop {
                 sleep(LONGEST_PAUSE).await;
-                if let Err(error) = look(backend, id).await {
+                if let Err(error) = inspect_running(backend, id).await {
                     return error;
                 }
             }
@@ -105,7 +105,7 @@ async fn wait_for_output(backend: &dyn RuntimeBackend, id: &InstanceId, text: &s
                 Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::InvalidInput) => {
                     return Err(error);
                 }
-                Ok(false) | Err(_) => drop(look(backend, id).await?),
+                Ok(false) | Err(_) => drop(inspect_running(backend, id).await?),
             },
             error = ended => return Err(error),
         }

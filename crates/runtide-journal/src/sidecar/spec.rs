@@ -1,4 +1,4 @@
-//! Whether a spec makes sense, before anything is made.
+//! Validation of a spec, before any object is made.
 
 use runtide_core::{
     Error, ErrorKind, Result, RuntimeBackend, RuntimeBackendExt,
@@ -21,7 +21,7 @@ pub(super) fn check(spec: &SidecarSpec, backend: &dyn RuntimeBackend) -> Result<
     }
     match &spec.ready {
         Readiness::Http { path, .. } => {
-            // It becomes part of a request: nothing in it may end the line.
+            // The path becomes part of a request line, so it must not end the line.
             if !path.starts_with('/') || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
                 return Err(wrong("an HTTP path begins with '/' and has only visible ASCII in it"));
             }
@@ -30,14 +30,14 @@ pub(super) fn check(spec: &SidecarSpec, backend: &dyn RuntimeBackend) -> Result<
         Readiness::Command(argv) if argv.is_empty() => Err(wrong("the command is empty")),
         Readiness::Command(_) if backend.exec().is_none() => Err(backend.unsupported("exec_run")),
         Readiness::Log(text) if text.is_empty() || text.contains('\n') => {
-            Err(wrong("what a line of the output contains is neither empty nor more than a line"))
+            Err(wrong("the text to find in the output must be neither empty nor longer than a line"))
         }
         Readiness::Log(_) if backend.logs().is_none() => Err(backend.unsupported("logs_follow")),
         _ => Ok(()),
     }
 }
 
-/// The instance's name, which must be known before it is made.
+/// The instance's name. It is chosen before the create, so that the compensation can name it.
 pub(super) fn name(spec: &SidecarSpec, operation: &OperationId) -> String {
     spec.instance.name.clone().unwrap_or_else(|| format!("runtide-{operation}"))
 }

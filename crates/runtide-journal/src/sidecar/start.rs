@@ -1,10 +1,10 @@
-//! The steps of a start, each announced in the log before it acts.
+//! The steps of a start. Each is announced in the log before it acts.
 
 use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Sidecars, ready, spec};
+use super::{ready, sidecars::Sidecars, spec};
 use crate::{Operation, Stage, Undo, UndoAction};
 use runtide_core::{
     Error, ErrorKind, ImageRef, InstanceId, Labels, Result, RuntimeBackendExt,
@@ -16,10 +16,10 @@ use runtide_core::{
 
 const START: &str = "sidecar.start";
 
-/// An image or a network that another operation takes away between our look and our use of it is made again, so often.
+/// Attempts to make an image or a network that another operation removes between our listing and our use of it.
 const ATTEMPTS: usize = 3;
 
-/// Starts, or undoes what it made.
+/// Starts the sidecar, or removes every object that the start made.
 pub(super) async fn start(sidecars: &Sidecars, spec: &SidecarSpec, dropped: &CancellationToken) -> Result<Sidecar> {
     let deadline = Instant::now() + spec.deadline;
     let network = spec.network.as_ref().map(|network| &network.name);
@@ -39,7 +39,7 @@ pub(super) async fn start(sidecars: &Sidecars, spec: &SidecarSpec, dropped: &Can
             Some(obstacle) => error.with_context("pending", record.pending.len()).with_context("obstacle", obstacle),
         }),
         Err(unwritten) => {
-            tracing::warn!(operation = %id, error = %unwritten, "the log takes no more");
+            tracing::warn!(operation = %id, error = %unwritten, "the log cannot be written");
             Err(error)
         }
     }
@@ -74,7 +74,7 @@ impl Starting<'_> {
         Ok((instance, network))
     }
 
-    /// The network, the image and the instance, in this order.
+    /// Makes the network, the image and the instance, in this order.
     async fn make(&mut self) -> Result<(InstanceId, Option<NetworkId>)> {
         let backend = self.sidecars.backend.clone();
         let provision = backend.provision().ok_or_else(|| backend.unsupported("provision_create"))?;
@@ -96,12 +96,12 @@ impl Starting<'_> {
             let whole = self.instance_spec(&name, network.as_ref());
             match provision.create(&whole).await {
                 Ok(instance) => return Ok((instance, network)),
-                // What another operation had made, and undid meanwhile.
+                // Another operation had made the object, and has removed it since.
                 Err(error) if error.kind() == ErrorKind::NotFound && attempt < ATTEMPTS => {}
                 Err(error) => return Err(error),
             }
         }
-        Err(Error::new(ErrorKind::Unexpected, START, "nothing was tried"))
+        Err(Error::new(ErrorKind::Unexpected, START, "no attempt was made"))
     }
 
     async fn ensure_network(&mut self, spec: &NetworkSpec) -> Result<NetworkId> {
@@ -117,12 +117,12 @@ impl Starting<'_> {
             let mut spec = spec.clone();
             spec.labels = self.labelled(&spec.labels);
             match networks.create(&spec).await {
-                // Somebody was faster: it is his.
+                // Another operation was faster and owns the network.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists && attempt < ATTEMPTS => {}
                 made => return made,
             }
         }
-        Err(Error::new(ErrorKind::Unexpected, START, "nothing was tried"))
+        Err(Error::new(ErrorKind::Unexpected, START, "no attempt was made"))
     }
 
     async fn ensure_image(&mut self, image: &ImageRef) -> Result<()> {
@@ -134,7 +134,7 @@ impl Starting<'_> {
         }
         self.go_on()?;
         self.will(UndoAction::RemoveImage, image.as_str(), false).await?;
-        // A pull can take long, and what is abandoned leaves no image.
+        // A pull can take long; an abandoned one leaves no image.
         let pulled = tokio::time::timeout_at(self.deadline, pull(images, image));
         tokio::select! {
             biased;
@@ -168,7 +168,7 @@ impl Starting<'_> {
         self.operation.will(undo).await.map(drop)
     }
 
-    /// Between two steps: whether the next one is still wanted.
+    /// Checks between two steps that the caller still waits and that the deadline has not passed.
     fn go_on(&self) -> Result<()> {
         if self.dropped.is_cancelled() {
             Err(given_up())
@@ -197,5 +197,5 @@ async fn pull(images: &dyn ImageManager, image: &ImageRef) -> Result<()> {
     if done {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::Protocol, START, "the pull ended without a word").with_context("image", image))
+    Err(Error::new(ErrorKind::Protocol, START, "the pull ended without a result").with_context("image", image))
 }

@@ -1,8 +1,8 @@
-//! A stop is an operation too: once begun, a crash does not leave half of it.
+//! A stop is an operation too: after a crash in the middle, recovery finishes it.
 
 use serde_json::json;
 
-use super::Sidecars;
+use super::sidecars::Sidecars;
 use crate::{Stage, Undo, UndoAction};
 use runtide_core::{
     Error, ErrorKind, Result, RuntimeBackendExt,
@@ -11,7 +11,7 @@ use runtide_core::{
 
 pub(super) async fn stop(sidecars: &Sidecars, sidecar: &Sidecar) -> Result<Effect> {
     let (sidecars, sidecar) = (sidecars.clone(), sidecar.clone());
-    // To its end, also when nobody waits: half of it would be neither here nor there.
+    // It runs to its end even if the caller drops the future, since half a stop is neither state.
     let done = crate::blocking::handle("sidecar.stop")?.spawn(async move { run(&sidecars, &sidecar).await }).await;
     done.unwrap_or_else(|_| {
         Err(Error::new(ErrorKind::Cancelled, "sidecar.stop", "the tokio runtime is shutting down: recover finishes it"))
@@ -43,11 +43,11 @@ async fn run(sidecars: &Sidecars, sidecar: &Sidecar) -> Result<Effect> {
         operation.will(undo).await?;
     }
     let lifecycle = backend.lifecycle().ok_or_else(|| backend.unsupported("lifecycle_stop"))?;
-    // It is asked to end before it is removed. One that does not is killed with the removal.
+    // The instance gets a regular stop before its removal. One that does not stop is killed by the removal.
     match lifecycle.stop(&sidecar.id, StopOptions::default()).await {
         Ok(_) => {}
         Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => tracing::debug!(instance = %sidecar.id, %error, "it does not stop: it is killed"),
+        Err(error) => tracing::debug!(instance = %sidecar.id, %error, "the instance does not stop: killing it"),
     }
     let record = operation.roll_back(std::slice::from_ref(backend)).await?;
     match record.obstacle {

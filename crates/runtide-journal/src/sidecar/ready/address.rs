@@ -1,4 +1,4 @@
-//! Reaching a port of an instance, from where this process is.
+//! Connecting to a port of an instance from this process.
 
 use std::{
     io,
@@ -11,23 +11,23 @@ use tokio::{net::TcpStream, time::timeout};
 
 use runtide_core::{Instance, Protocol};
 
-/// For one address.
+/// Deadline of the connection to one address.
 const CONNECT: Duration = Duration::from_secs(1);
 
-/// A port that accepted, and what to call it.
+/// A connection, and the address that accepted it.
 pub(super) struct Reached {
     pub(super) stream: TcpStream,
     pub(super) host: SocketAddr,
 }
 
-/// Connects. The instance's own addresses count first: what a host publishes may accept before anybody listens inside, so it
-/// is tried only where no address of the instance's own can be reached at all.
+/// Connects to the instance's own addresses first: the host's published port may accept before the process inside listens, so
+/// it is tried only if no own address can be reached at all.
 pub(super) async fn connect(instance: &Instance, port: NonZeroU16) -> Option<Reached> {
     let mut answered = false;
     for host in own(instance, port) {
         match timeout(CONNECT, TcpStream::connect(host)).await {
             Ok(Ok(stream)) => return Some(Reached { stream, host }),
-            // It is there, and does not listen yet.
+            // The host is reachable, and the port does not listen yet.
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => answered = true,
             Ok(Err(_)) | Err(_) => {}
         }
@@ -54,7 +54,7 @@ fn published(instance: &Instance, port: NonZeroU16) -> Vec<SocketAddr> {
     wanted.flat_map(|port| &port.published).map(|host| SocketAddr::new(near(host.ip()), host.port())).collect()
 }
 
-/// What listens everywhere listens here.
+/// The loopback address for an unspecified one: a port published on all addresses listens there too.
 fn near(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

@@ -1,4 +1,4 @@
-//! A plain GET, and whether its answer is a success. There is no client in the core, and none is needed for this.
+//! A plain GET, without an HTTP client: only the status of its answer is read.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -8,13 +8,13 @@ use tokio::{
     time::timeout,
 };
 
-/// For the request and the first line of the answer.
+/// Deadline of the request and of the first line of its answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// More than that is no status line.
+/// Bytes of the longest status line.
 const MOST: usize = 1_024;
 
-/// Whether the answer is 200 to 299. `path` has been checked to be one word.
+/// `true` if the status is 200 to 299. The caller has checked that `path` is one word.
 pub(super) async fn is_success(mut stream: TcpStream, host: &SocketAddr, path: &str) -> bool {
     let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: runtide\r\nConnection: close\r\n\r\n");
     let answer = async {
@@ -29,7 +29,7 @@ pub(super) async fn is_success(mut stream: TcpStream, host: &SocketAddr, path: &
     timeout(ANSWER, answer).await.ok().flatten().is_some_and(|status| (200..300).contains(&status))
 }
 
-/// `HTTP/1.1 204 No Content`
+/// The status in a line like `HTTP/1.1 204 No Content`.
 fn status(bytes: &[u8]) -> Option<u16> {
     let line = str::from_utf8(bytes.split(|byte| matches!(byte, b'\r' | b'\n')).next()?).ok()?;
     let mut words = line.split(' ');

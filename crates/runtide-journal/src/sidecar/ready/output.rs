@@ -1,11 +1,11 @@
-//! Looking for a text in the output.
+//! Searching the output for a text.
 
 use runtide_core::{
     InstanceId, Result, RuntimeBackend, RuntimeBackendExt,
     manager::{LogOptions, LogSource},
 };
 
-/// Whether a line contains the text, as soon as it does; `false`: the output is over.
+/// Returns `true` at the first line that contains the text, `false` at the end of the output.
 pub(super) async fn contains(backend: &dyn RuntimeBackend, id: &InstanceId, text: &str) -> Result<bool> {
     let logs = backend.logs().ok_or_else(|| backend.unsupported("logs_follow"))?;
     let mut stream = logs.logs(id, LogOptions::default().with_follow()).await?;
@@ -20,7 +20,7 @@ pub(super) async fn contains(backend: &dyn RuntimeBackend, id: &InstanceId, text
     Ok(false)
 }
 
-/// The end of one output, just long enough that a text which is cut in two is found.
+/// The last bytes of one output, enough to find a text that is split between two chunks.
 struct Window<'a> {
     text: &'a [u8],
     tail: Vec<u8>,
@@ -31,7 +31,7 @@ impl<'a> Window<'a> {
         Self { text: text.as_bytes(), tail: Vec::new() }
     }
 
-    /// Whether the text is there. It has no newline in it, so what is found is in one line.
+    /// Adds a chunk; `true` if the text is found. The text has no newline, so a match lies in one line.
     fn push(&mut self, bytes: &[u8]) -> bool {
         self.tail.extend_from_slice(bytes);
         let found = self.tail.windows(self.text.len()).any(|window| window == self.text);

@@ -1,4 +1,4 @@
-//! A life for `custom_backend` to look at.
+//! A folder whose files change, for `custom_backend` to watch.
 
 use std::{
     io,
@@ -8,14 +8,15 @@ use std::{
 
 use tokio::time::sleep;
 
+/// Pause between two changes.
 const BEAT: Duration = Duration::from_millis(400);
 
-/// Writes a folder of small files, each an instance with its state as text, and goes on changing them until the folder
-/// is gone.
+/// Writes a folder of small files, each an instance with its state as text, and changes them until the folder is
+/// removed.
 ///
 /// # Errors
 /// The folder cannot be written.
-pub fn folder_life(folder: &Path) -> io::Result<()> {
+pub fn folder_churn(folder: &Path) -> io::Result<()> {
     let folder = Folder(folder.to_owned());
     folder.write("web", "running")?;
     folder.write("db", "running")?;
@@ -41,7 +42,7 @@ pub fn folder_life(folder: &Path) -> io::Result<()> {
 struct Folder(PathBuf);
 
 impl Folder {
-    /// At once: whoever reads sees the old text or the new one.
+    /// Writes atomically: a reader sees the old text or the new one.
     fn write(&self, name: &str, text: &str) -> io::Result<()> {
         let draft = self.0.join(format!(".{name}"));
         std::fs::write(&draft, text)?;

@@ -1,111 +1,61 @@
-//! Output, byte for byte, as the daemon's log driver kept it.
-//!
-//! * One entry of the log is one [`LogLine`]: a line, or 16 KiB of a longer one. What asks for it is what takes it off the
-//!   socket, so that a reader who stops holds the daemon back, and nothing is kept here but the entry at hand.
-//! * Whether there are frames is the container's terminal setting, as the daemon tells it; it is not guessed from the bytes.
-//! * Docker's `since` is inclusive, and so is its `until`; ours is exclusive, so it is asked for one nanosecond less.
-//! * Docker counts a tail before it drops other streams and later times. Where that would make a difference the log is
-//!   read twice: to count, and to skip.
-//! * Docker 20.10 leaves off following when the container ends, also if it has not yet read the last lines (moby#37391). So
-//!   at the end of a life the log's end is read again, and what was missed comes after all: see [`mark`](super::mark).
-//! * Following goes to the end of the life that runs; what does not run has nothing to follow. Docker looks at `until` only
-//!   when there is output, so the time is kept here too, by the daemon's clock.
+//! From [`LogOptions`] and the container's description to the daemon's query: pure.
 
 use std::time::{Duration, SystemTime};
 
-use async_trait::async_trait;
-use futures_util::stream;
 use runtide_core::{
-    Error, ErrorKind, InstanceId, Result,
-    manager::{LogManager, LogOptions, LogSource, LogStream},
+    Error, ErrorKind, Result,
+    manager::{LogOptions, LogSource},
 };
 
-use super::{
-    container::{Call, Container},
-    frames::Decoder,
-    reading::Reading,
-    stamps,
-};
-use crate::client::Client;
+use super::{frame::Decoder, timestamp};
+use crate::manager::container::{Call, Container};
 
 pub(super) const OPERATION: &str = "docker.logs";
 
-/// Containers' output.
-#[derive(Debug, Clone)]
-pub(crate) struct Logs {
-    client: Client,
-}
-
-impl Logs {
-    pub(crate) fn new(client: Client) -> Self {
-        Self { client }
-    }
-}
-
-#[async_trait]
-impl LogManager for Logs {
-    async fn logs(&self, id: &InstanceId, options: LogOptions) -> Result<LogStream> {
-        let call = Call::on(&self.client, OPERATION, id)?;
-        let container = call.look().await?;
-        let Some(plan) = Plan::new(call, &container, &options)? else {
-            return Ok(LogStream::new(stream::empty()));
-        };
-        let reading = Reading::open(self.client.clone(), id.clone(), plan).await?;
-        Ok(LogStream::new(stream::unfold(Some(reading), |reading| async {
-            let mut reading = reading?;
-            match reading.line().await {
-                Ok(Some(line)) => Some((Ok(line), Some(reading))),
-                Ok(None) => None,
-                Err(error) => Some((Err(error), None)),
-            }
-        })))
-    }
-}
-
-/// What is asked of the daemon, and what is done here.
+/// The query that the daemon gets, and the part of the options that is applied on this side.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Plan {
     query: String,
     pub(super) tail: Tail,
     tty: bool,
-    /// Whether each entry comes with its time: if it was asked for, and if entries must be told apart.
+    /// Each entry comes with its time: the caller asked for it, or entries must be distinguished.
     pub(super) stamped: bool,
-    /// Whether the time was asked for.
+    /// The caller asked for the time.
     pub(super) shows_time: bool,
     pub(super) until: Option<SystemTime>,
-    /// The life that is followed, if one is.
+    /// The incarnation that is followed; `None`: the log is read to its end and no further.
     pub(super) follows: Option<String>,
     pub(super) driver: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tail {
-    /// Everything that is there.
+    /// Every entry of the log.
     All,
-    /// The daemon counts.
-    Daemon(u64),
-    /// It is counted here: see the module.
-    Ours(u64),
+    /// The daemon counts this many entries.
+    ByDaemon(u64),
+    /// The reader counts this many entries, since the daemon would count others too: see the module.
+    ByReader(u64),
 }
 
 impl Plan {
-    /// `None`: there can be no output of that sort.
+    /// `None`: the container has no output of the kind that the options ask for.
     pub(super) fn new(call: Call<'_>, container: &Container, options: &LogOptions) -> Result<Option<Self>> {
         if container.host_config.log_config.driver == "none" {
-            return Err(unreadable(call, "its log driver is 'none', which keeps nothing"));
+            return Err(unreadable(call, "its log driver is 'none', which stores nothing"));
         }
         let tty = container.config.tty;
         let wants = |source| options.sources.is_empty() || options.sources.contains(&source);
         if tty && !wants(LogSource::Console) {
             return Err(unreadable(
                 call,
-                "it has a terminal, so its outputs cannot be told apart: ask for the console",
+                "it has a terminal, so its outputs cannot be distinguished: ask for the console",
             ));
         }
         let (stdout, stderr) = if tty { (true, true) } else { (wants(LogSource::Stdout), wants(LogSource::Stderr)) };
         let until = match options.until {
             None => None,
-            Some(until) => match until.checked_sub(Duration::from_nanos(1)).and_then(stamps::query) {
+            Some(until) => match until.checked_sub(Duration::from_nanos(1)).and_then(timestamp::query) {
                 Some(last) => Some((until, last)),
                 None => return Ok(None),
             },
@@ -113,11 +63,11 @@ impl Plan {
         if !stdout && !stderr {
             return Ok(None);
         }
-        let follows =
-            container.state.life().filter(|_| options.follow && container.state.is_alive()).map(str::to_owned);
+        let is_followed = options.follow && container.state.is_alive();
+        let follows = container.state.incarnation().filter(|_| is_followed).map(str::to_owned);
         let stamped = options.timestamps || follows.is_some();
         let mut query = format!("stdout={stdout}&stderr={stderr}&timestamps={stamped}");
-        if let Some(since) = options.since.and_then(stamps::query) {
+        if let Some(since) = options.since.and_then(timestamp::query) {
             query.push_str("&since=");
             query.push_str(&since);
         }
@@ -129,8 +79,8 @@ impl Plan {
             query,
             tail: match options.tail {
                 None => Tail::All,
-                Some(tail) if tail > 0 && (until.is_some() || stdout != stderr) => Tail::Ours(tail),
-                Some(tail) => Tail::Daemon(tail),
+                Some(tail) if tail > 0 && (until.is_some() || stdout != stderr) => Tail::ByReader(tail),
+                Some(tail) => Tail::ByDaemon(tail),
             },
             tty,
             stamped,
@@ -142,19 +92,19 @@ impl Plan {
     }
 
     pub(super) fn path(&self, id: &str, follow: bool, tail: Option<u64>) -> String {
-        // Docker reads a tail that it cannot count to as all.
+        // Docker reads a tail beyond an i64 as "all".
         let tail =
             tail.filter(|tail| i64::try_from(*tail).is_ok()).map_or_else(|| "all".to_owned(), |tail| tail.to_string());
         format!("/containers/{id}/logs?{}&follow={follow}&tail={tail}", self.query)
     }
 
-    /// Whether an entry may be in several pieces, each with its time, of which only the first is seen to start.
+    /// An entry may come in several pieces, each with its time, and the decoder sees only the first one start.
     pub(super) fn hides_entries(&self) -> bool {
         self.tty
     }
 
     pub(super) fn decoder(&self) -> Decoder {
-        if self.tty { Decoder::console(if self.stamped { stamps::STAMP } else { 0 }) } else { Decoder::framed() }
+        if self.tty { Decoder::console(if self.stamped { timestamp::LENGTH } else { 0 }) } else { Decoder::framed() }
     }
 }
 
@@ -168,7 +118,7 @@ pub(super) fn unreadable(call: Call<'_>, reason: impl Into<String>) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
+    use crate::{client::Client, config::Config};
 
     const RUNS: &str = r#"{"State":{"Running":true,"StartedAt":"2024-01-01T00:00:00Z"}}"#;
 
@@ -192,19 +142,19 @@ mod tests {
     }
 
     #[test]
-    fn a_tail_is_left_to_the_daemon_only_where_it_counts_alike() {
+    fn the_daemon_counts_the_tail_only_where_it_counts_the_same_entries() {
         let tail = |options| plan("{}", &options).unwrap().unwrap().tail;
         let two = LogOptions::default().with_tail(2);
         assert_eq!(tail(LogOptions::default()), Tail::All);
-        assert_eq!(tail(two.clone().with_since(at(1_000_000_000))), Tail::Daemon(2));
-        assert_eq!(tail(two.clone().with_until(at(1_000_000_000))), Tail::Ours(2));
-        assert_eq!(tail(two.with_sources(vec![LogSource::Stderr])), Tail::Ours(2));
+        assert_eq!(tail(two.clone().with_since(at(1_000_000_000))), Tail::ByDaemon(2));
+        assert_eq!(tail(two.clone().with_until(at(1_000_000_000))), Tail::ByReader(2));
+        assert_eq!(tail(two.with_sources(vec![LogSource::Stderr])), Tail::ByReader(2));
         let none = LogOptions::default().with_tail(0).with_sources(vec![LogSource::Stderr]);
-        assert_eq!(tail(none), Tail::Daemon(0));
+        assert_eq!(tail(none), Tail::ByDaemon(0));
     }
 
     #[test]
-    fn only_what_runs_is_followed_and_then_with_times() {
+    fn only_a_running_container_is_followed_and_then_with_times() {
         let follow = LogOptions::default().with_follow();
         let ended =
             plan(r#"{"State":{"Running":false,"StartedAt":"2024-01-01T00:00:00Z"}}"#, &follow).unwrap().unwrap();
@@ -219,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_says_why() {
+    fn an_unreadable_log_is_refused_with_its_reason() {
         let none = plan(r#"{"HostConfig":{"LogConfig":{"Type":"none"}}}"#, &LogOptions::default()).unwrap_err();
         let terminal = r#"{"Config":{"Tty":true}}"#;
         let apart = plan(terminal, &LogOptions::default().with_sources(vec![LogSource::Stdout])).unwrap_err();

@@ -1,4 +1,4 @@
-//! One answer of the daemon's to a request for output: pieces, and how they end.
+//! [`LogResponse`]: the body of one log request, as pieces and an end.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,32 +9,31 @@ use runtide_core::{Error, ErrorKind, Result};
 use tokio::time::Instant;
 
 use super::{
-    container::Call,
-    frames::{Decoder, Malformed, Origin, Piece},
-    log::{OPERATION, Plan, unreadable},
+    frame::{Decoder, Malformed, Origin, Piece},
+    plan::{OPERATION, Plan, unreadable},
 };
-use crate::transport::as_io;
+use crate::{manager::container::Call, transport::as_io};
 
-/// The daemon's clock is known to a second, and its log may lag a little.
+/// Added to `until`: the daemon's clock is known to a second, and its log may lag a little.
 const CLOCK_MARGIN: Duration = Duration::from_secs(2);
 
-/// One answer of the daemon's.
+/// The response to one log request. It buffers no more than one unfinished piece.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct LogResponse {
     body: Incoming,
     decoder: Decoder,
     follow: bool,
-    /// When nothing before `until` can come any more.
+    /// The moment after which no entry before `until` can arrive; `None`: the response is not followed, or has no `until`.
     ends_at: Option<Instant>,
-    /// The stream is over: what remains to be said of it.
+    /// Set once the body is over: the end that `next` yields after the last piece.
     end: Option<Result<End>>,
 }
 
-impl Answer {
+impl LogResponse {
     pub(super) async fn new(call: Call<'_>, plan: &Plan, follow: bool, tail: Option<u64>) -> Result<Self> {
         let response = call.client.stream(OPERATION, &plan.path(call.id, follow, tail)).await.map_err(|error| {
             match error.kind() {
-                // Which of the two it is differs between versions.
+                // Docker's versions differ in the status that they send for an unreadable driver.
                 ErrorKind::Unsupported | ErrorKind::Unexpected if !is_always_readable(&plan.driver) => {
                     unreadable(call, error.message()).with_context("log_driver", &plan.driver)
                 }
@@ -45,7 +44,7 @@ impl Answer {
         Ok(Self { body: response.into_body(), decoder: plan.decoder(), follow, ends_at, end: None })
     }
 
-    /// The next piece, or how it ended; an error unless the end was a good one.
+    /// The next piece, or the end. A body that broke off is an error, never an end.
     pub(super) async fn next(&mut self, call: Call<'_>) -> Result<Next> {
         loop {
             if let Some(end) = self.end.take() {
@@ -54,9 +53,8 @@ impl Answer {
             match self.decoder.next() {
                 Ok(Some(piece)) if piece.origin == Origin::Daemon => {
                     let text = String::from_utf8_lossy(&piece.bytes);
-                    return Err(
-                        call.error(ErrorKind::Unexpected, format!("the daemon cannot read on: {}", text.trim()))
-                    );
+                    return Err(call
+                        .error(ErrorKind::Unexpected, format!("the daemon stopped reading the log: {}", text.trim())));
                 }
                 Ok(Some(piece)) => return Ok(Next::Piece(piece)),
                 Ok(None) => {}
@@ -84,7 +82,7 @@ impl Answer {
         }
     }
 
-    /// The daemon itself ends what is followed when it meets a later entry.
+    /// The daemon itself ends a followed response at the first entry after `until`.
     fn is_about_until(&self) -> bool {
         self.ends_at.is_some_and(|end| Instant::now() + 2 * CLOCK_MARGIN >= end)
     }
@@ -97,7 +95,7 @@ impl Answer {
                     Ok(frame) => frame,
                     Err(_) => return Ok(Chunk::PastUntil),
                 },
-                // What is there comes at the daemon's speed; that it does not come at all is a stall.
+                // Stored entries may arrive slowly, but silence for the whole deadline is a stall.
                 (false, _) => match tokio::time::timeout(call.client.deadline(), self.body.frame()).await {
                     Ok(frame) => frame,
                     Err(_) => return Err(call.error(ErrorKind::Timeout, "the daemon stopped sending")),
@@ -120,7 +118,7 @@ impl Answer {
     }
 }
 
-/// What comes out of an answer.
+/// One step of a response.
 pub(super) enum Next {
     Piece(Piece),
     End(End),
@@ -128,9 +126,9 @@ pub(super) enum Next {
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum End {
-    /// The daemon sent all that there is.
+    /// The daemon sent every entry.
     Whole,
-    /// What comes later was not asked for.
+    /// Every later entry is past `until`.
     PastUntil,
 }
 
@@ -149,12 +147,12 @@ fn broken_frame(call: Call<'_>, malformed: &Malformed) -> Error {
     }
 }
 
-/// Their output is read back by the daemon itself, in every version.
+/// Drivers whose output every version of the daemon reads back.
 fn is_always_readable(driver: &str) -> bool {
     matches!(driver, "json-file" | "local" | "journald")
 }
 
-/// When it is `until` by the daemon's clock, which the head of its answer shows.
+/// The moment of `until` by the daemon's clock, which is in the response's `Date` header.
 fn ends_at(response: &Response<Incoming>, until: SystemTime) -> Option<Instant> {
     let date = response.headers().get(header::DATE).and_then(|date| date.to_str().ok());
     let now = date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok()).map(|date| SystemTime::from(date.timestamp()));

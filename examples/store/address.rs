@@ -1,4 +1,4 @@
-//! Which store: `--store`.
+//! [`Address`] of a store: the option `--store`.
 
 use std::{path::PathBuf, str::FromStr};
 
@@ -9,20 +9,20 @@ use runtide_journal::{JournalOptions, JournaledStore};
 use runtide_memory::{MemoryStore, StoreOptions};
 use runtide_systemd::{UnitStore, UnitStoreConfig};
 
-/// Which store.
+/// The store to use.
 #[derive(Clone, Debug)]
-pub(crate) enum Place {
-    /// In this process, and as long as it lives.
+pub(crate) enum Address {
+    /// In memory, until this process ends.
     Memory,
-    /// In this folder, on a write-ahead log.
+    /// A write-ahead log in this folder.
     Dir(PathBuf),
-    /// On these members of etcd.
+    /// These members of etcd.
     Etcd(Vec<String>),
     /// The unit files in this folder, as systemd sees it.
     Systemd(PathBuf),
 }
 
-/// Which unit files.
+/// The unit files to use.
 #[derive(Args, Debug)]
 pub(crate) struct Units {
     #[command(flatten)]
@@ -32,7 +32,7 @@ pub(crate) struct Units {
     prefix: Option<String>,
 }
 
-impl FromStr for Place {
+impl FromStr for Address {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -51,17 +51,17 @@ impl FromStr for Place {
     }
 }
 
-impl Place {
-    /// Opens it.
+impl Address {
+    /// Opens the store.
     pub(crate) async fn open(&self, units: &Units) -> Result<Box<dyn StoreBackend>, Stop> {
-        if !matches!(self, Self::Systemd(_)) && (units.systemd.is_told() || units.prefix.is_some()) {
+        if !matches!(self, Self::Systemd(_)) && (units.systemd.is_given() || units.prefix.is_some()) {
             return Err(Stop::refused("--bus, --root and --prefix are for --store systemd:PATH"));
         }
         match self {
             Self::Memory => Ok(Box::new(MemoryStore::with_options(small()))),
             Self::Dir(path) => {
                 let path = path.clone();
-                // It reads what is in the folder, and waits for the disk.
+                // Opening reads the folder and waits for the disk.
                 let opening =
                     move || JournaledStore::open(&path, MemoryStore::with_options(small()), JournalOptions::default());
                 let store = tokio::task::spawn_blocking(opening).await.map_err(Stop::refused)??;
@@ -73,7 +73,7 @@ impl Place {
             Self::Etcd(members) => etcd(members),
             Self::Systemd(path) => {
                 let config = units.systemd.answering().await?;
-                // The store would make it, and whoever mistyped it would look at an empty store.
+                // The store would create a mistyped folder, and show an empty store.
                 let seen = config.root.as_deref().map(|root| root.join(path.strip_prefix("/").unwrap_or(path)));
                 if let Some(seen) = seen.filter(|seen| !seen.is_dir()) {
                     return Err(Stop::refused(format_args!("{}: there is no such folder", seen.display())));
@@ -81,7 +81,7 @@ impl Place {
                 let config = UnitStoreConfig::new(config, path).with_prefix(units.prefix.clone().unwrap_or_default());
                 let store = UnitStore::new(config, MemoryStore::with_options(small()))?;
                 for (file, why) in store.skipped().await? {
-                    note(format_args!("left alone: {file}: {why}"));
+                    note(format_args!("skipped: {file}: {why}"));
                 }
                 Ok(Box::new(store))
             }
@@ -89,14 +89,14 @@ impl Place {
     }
 }
 
-/// Revisions that people can read: this store has no earlier life to be told from, or it lies in the folder.
+/// Small revisions for people. They need not differ from an earlier run's: the store has none, or it continues in the folder.
 fn small() -> StoreOptions {
     StoreOptions::default().with_first(Revision(0))
 }
 
 #[cfg(feature = "etcd")]
 fn etcd(members: &[String]) -> Result<Box<dyn StoreBackend>, Stop> {
-    // Who to be, and whose certificates to believe, the environment says as it does to etcdctl.
+    // Credentials and certificates come from the environment, as for etcdctl.
     let config = runtide_etcd::Config::from_env()?.with_endpoints(members);
     Ok(Box::new(runtide_etcd::EtcdStore::new(config)?))
 }

@@ -1,21 +1,21 @@
-//! The time in front of each log entry, where the daemon was asked for it.
+//! The time that the daemon writes in front of each log entry when the query asks for it.
 
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use jiff::Timestamp;
 
-/// `2006-01-02T15:04:05.000000000Z` and a space: what Docker writes, always in UTC and with all nine digits.
-pub(super) const STAMP: usize = 31;
+/// Length of Docker's timestamp, `2006-01-02T15:04:05.000000000Z` and a space: always in UTC and with all nine digits.
+pub(super) const LENGTH: usize = 31;
 
-/// No RFC 3339 time is longer, offset included.
+/// The longest RFC 3339 time, offset included.
 const LONGEST: usize = 36;
 
-/// Takes the time off an entry. `None`: there is none, and the bytes are as they were.
+/// Splits the time off an entry. `None`: the entry has no time, and its bytes are unchanged.
 pub(super) fn split(entry: &mut Bytes) -> Option<SystemTime> {
     let space = entry.iter().take(LONGEST).position(|byte| *byte == b' ')?;
     let text = std::str::from_utf8(entry.get(..space)?).ok()?;
-    // The parser takes other forms as well, which a line of output might begin with.
+    // The parser accepts other forms as well, and a line of output might begin with one.
     if space < 20 || text.as_bytes().get(10) != Some(&b'T') {
         return None;
     }
@@ -24,7 +24,7 @@ pub(super) fn split(entry: &mut Bytes) -> Option<SystemTime> {
     Some(SystemTime::from(at))
 }
 
-/// A time as the daemon's queries take it, `seconds.nanoseconds`. `None`: before 1970, which no log is.
+/// A time as the daemon's queries take it, `seconds.nanoseconds`. `None` before 1970: no log is that old.
 pub(super) fn query(at: SystemTime) -> Option<String> {
     let since = at.duration_since(SystemTime::UNIX_EPOCH).ok()?;
     Some(format!("{}.{:09}", since.as_secs(), since.subsec_nanos()))
@@ -41,7 +41,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_is_taken_off_and_the_rest_is_untouched() {
+    fn the_time_is_split_off_and_the_rest_is_untouched() {
         let cases: [(&[u8], SystemTime, &[u8]); 5] = [
             (b"2023-11-14T22:13:20.123456789Z hello\n", at(1_700_000_000, 123_456_789), b"hello\n"),
             (b"2023-11-14T22:13:20.000000000Z  two spaces", at(1_700_000_000, 0), b" two spaces"),
@@ -54,7 +54,7 @@ mod tests {
             assert_eq!(split(&mut entry), Some(time));
             assert_eq!(entry, rest);
         }
-        let first = &b"2023-11-14T22:13:20.123456789Z hello"[..STAMP];
+        let first = &b"2023-11-14T22:13:20.123456789Z hello"[..LENGTH];
         assert_eq!(first.last(), Some(&b' '));
     }
 

@@ -1,8 +1,8 @@
-//! How far a log was read, and finding that place again in another reading of the same log.
+//! The position that a log was read to, and the search for it in a second read of the same log.
 //!
-//! Neither a time nor a count will do: entries of two outputs are not in order of time, the parts of a long line share one,
-//! and a count means reading all of it again. What is kept is the last entry (a hash of it) and how many like it came in a
-//! row; the place is after so many of them.
+//! Neither a time nor a count identifies it: entries of two outputs are not in order of time, the parts of a long line share
+//! one time, and a count means reading the whole log again. A position is the last entry (its hash) and the number of equal
+//! entries in a row up to it.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -11,14 +11,15 @@ use std::{
 
 use runtide_core::manager::LogSource;
 
-/// The place after the last entry that was read.
+/// The position after the last entry that was read; the default is the log's start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Mark(Option<Run>);
+pub(super) struct Position(Option<LastEntry>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Run {
-    entry: u64,
-    times: u64,
+struct LastEntry {
+    digest: u64,
+    /// Equal entries in a row, this one included.
+    repeats: u64,
 }
 
 fn digest(source: LogSource, at: Option<SystemTime>, bytes: &[u8]) -> u64 {
@@ -27,61 +28,61 @@ fn digest(source: LogSource, at: Option<SystemTime>, bytes: &[u8]) -> u64 {
     hasher.finish()
 }
 
-impl Mark {
-    /// One more entry was read.
-    pub(super) fn note(&mut self, source: LogSource, at: Option<SystemTime>, bytes: &[u8]) {
-        let entry = digest(source, at, bytes);
+impl Position {
+    /// Moves the position behind this entry.
+    pub(super) fn advance(&mut self, source: LogSource, at: Option<SystemTime>, bytes: &[u8]) {
+        let digest = digest(source, at, bytes);
         match &mut self.0 {
-            Some(run) if run.entry == entry => run.times = run.times.saturating_add(1),
-            last => *last = Some(Run { entry, times: 1 }),
+            Some(last) if last.digest == digest => last.repeats = last.repeats.saturating_add(1),
+            last => *last = Some(LastEntry { digest, repeats: 1 }),
         }
     }
 
-    /// Nothing was read yet.
+    /// No entry was read yet.
     pub(super) fn is_start(&self) -> bool {
         self.0.is_none()
     }
 }
 
-/// Looks for a mark in another reading.
+/// The search for a position in a second read of the log.
 #[derive(Debug)]
 pub(super) struct Search {
-    mark: Mark,
-    /// Equal entries in a row so far.
-    times: u64,
-    /// Nothing but equal entries came yet, and the row may have begun before the reading did.
+    position: Position,
+    /// Entries in a row, so far, that equal the position's last one.
+    repeats: u64,
+    /// Only equal entries came yet, and the row may have begun before this read did.
     is_cut: bool,
     from_the_beginning: bool,
     found: bool,
 }
 
 impl Search {
-    pub(super) fn new(mark: Mark, from_the_beginning: bool) -> Self {
-        let found = mark.is_start();
-        Self { mark, times: 0, is_cut: !from_the_beginning, from_the_beginning, found }
+    pub(super) fn new(position: Position, from_the_beginning: bool) -> Self {
+        let found = position.is_start();
+        Self { position, repeats: 0, is_cut: !from_the_beginning, from_the_beginning, found }
     }
 
-    /// Whether this entry comes after the mark.
+    /// Takes the next entry; `true` if it is behind the position.
     pub(super) fn is_past(&mut self, source: LogSource, at: Option<SystemTime>, bytes: &[u8]) -> bool {
         if self.found {
             return true;
         }
-        let Some(run) = &self.mark.0 else { return true };
-        if digest(source, at, bytes) == run.entry {
-            self.times += u64::from(!self.is_cut);
+        let Some(last) = &self.position.0 else { return true };
+        if digest(source, at, bytes) == last.digest {
+            self.repeats += u64::from(!self.is_cut);
         } else {
-            (self.times, self.is_cut) = (0, false);
+            (self.repeats, self.is_cut) = (0, false);
         }
-        self.found = self.times > 0 && self.times == run.times;
+        self.found = self.repeats > 0 && self.repeats == last.repeats;
         false
     }
 
-    /// Whether all of the log was searched.
+    /// `true` if this read began at the log's start, so that no earlier entry is left to search.
     pub(super) fn is_everything(&self) -> bool {
         self.from_the_beginning
     }
 
-    /// Whether the mark was met.
+    /// `true` once the position was reached.
     pub(super) fn is_found(&self) -> bool {
         self.found
     }
@@ -92,18 +93,18 @@ mod tests {
     use super::*;
 
     fn after(read: &str, again: &str, from_the_beginning: bool) -> Option<String> {
-        let mut mark = Mark::default();
+        let mut position = Position::default();
         for byte in read.bytes() {
-            mark.note(LogSource::Stdout, None, &[byte]);
+            position.advance(LogSource::Stdout, None, &[byte]);
         }
-        let mut search = Search::new(mark, from_the_beginning);
+        let mut search = Search::new(position, from_the_beginning);
         let rest =
             again.bytes().filter(|byte| search.is_past(LogSource::Stdout, None, &[*byte])).map(char::from).collect();
         search.is_found().then_some(rest)
     }
 
     #[test]
-    fn what_comes_after_the_mark_is_found() {
+    fn the_entries_behind_the_position_are_found() {
         assert_eq!(after("abc", "abcde", true).as_deref(), Some("de"));
         assert_eq!(after("abc", "bcde", false).as_deref(), Some("de"));
         assert_eq!(after("abc", "abc", false).as_deref(), Some(""));
@@ -121,9 +122,9 @@ mod tests {
 
     #[test]
     fn entries_differ_by_output_and_time_too() {
-        let mut mark = Mark::default();
-        mark.note(LogSource::Stdout, Some(SystemTime::UNIX_EPOCH), b"x");
-        let mut search = Search::new(mark, true);
+        let mut position = Position::default();
+        position.advance(LogSource::Stdout, Some(SystemTime::UNIX_EPOCH), b"x");
+        let mut search = Search::new(position, true);
         assert!(!search.is_past(LogSource::Stderr, Some(SystemTime::UNIX_EPOCH), b"x"));
         assert!(!search.is_past(LogSource::Stdout, None, b"x"));
         assert!(!search.is_found());

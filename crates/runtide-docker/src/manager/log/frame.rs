@@ -3,23 +3,23 @@
 //! Docker multiplexes stdout and stderr in frames: one byte of stream, three zero bytes, the payload's length in four bytes
 //! (big endian), the payload. One frame is one entry of the log. With a terminal there are no frames, only bytes.
 //!
-//! A length comes from the other side, so nothing is ever allocated for it: at most [`HELD`] bytes of a frame are kept
-//! until its rest is there, and a longer frame comes out in several pieces.
+//! A length comes from the peer, so no memory is allocated by it: at most [`HELD`] bytes of a frame are buffered until the
+//! rest arrives, and a longer frame comes out in several pieces.
 
 use bytes::{Buf, Bytes, BytesMut};
 use runtide_core::manager::LogSource;
 
-/// What is kept of an unfinished frame or line. The daemon's own frames are at most 16 KiB and a time.
+/// Bytes buffered of an unfinished frame or line. The daemon's own frames are at most 16 KiB and a time.
 pub(super) const HELD: usize = 64 * 1024;
 
-/// The daemon cuts a longer line into entries of this size.
+/// Bytes of an entry: the daemon cuts a longer line into entries of this size.
 pub(super) const ENTRY: usize = 16 * 1024;
 
-/// Some output. One frame or line is one piece, unless it is longer than [`HELD`].
+/// A part of the output. One frame or line is one piece, unless it is longer than [`HELD`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Piece {
     pub(super) origin: Origin,
-    /// Whether an entry begins here; else it goes on with the one before.
+    /// An entry begins here; otherwise this piece continues the entry before.
     pub(super) starts: bool,
     pub(super) bytes: Bytes,
 }
@@ -27,25 +27,25 @@ pub(super) struct Piece {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
     Output(LogSource),
-    /// The daemon itself speaks: it could not go on.
+    /// The daemon's own error text: it could not read the log any further.
     Daemon,
 }
 
-/// The stream is not what it should be.
+/// The stream breaks the framing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Malformed {
-    /// Not the head of a frame.
+    /// These bytes are no frame's head.
     Head([u8; 8]),
-    /// It ended inside a frame.
+    /// The stream ended inside a frame.
     Truncated,
 }
 
 /// Cuts a stream of bytes into pieces. Push a chunk, take pieces until there is none, push the next.
 #[derive(Debug)]
 pub(super) struct Decoder {
-    /// The chunk at hand: untouched memory of the HTTP client, of which pieces are slices where they can.
+    /// The present chunk: the HTTP client's own memory; pieces are slices of it where they can be.
     chunk: Bytes,
-    /// The beginning of a frame or line whose rest is in a later chunk.
+    /// Begin of a frame or line whose rest is in a later chunk.
     held: BytesMut,
     form: Form,
 }
@@ -60,25 +60,25 @@ enum Form {
 const NO_HEAD: Form = Form::Head { bytes: [0; 8], got: 0 };
 
 impl Decoder {
-    /// For frames.
+    /// A decoder for frames.
     pub(super) fn framed() -> Self {
         Self { chunk: Bytes::new(), held: BytesMut::new(), form: NO_HEAD }
     }
 
-    /// For the bytes of a terminal, cut at newlines. `stamp`: how long the time in front of each entry is, 0 for none; the
-    /// entries of a long line are then found by their size.
+    /// A decoder for a terminal's bytes, cut at newlines. `stamp` is the length of the time in front of each entry, 0 for
+    /// none; with it, the entries of a long line are found by their size.
     pub(super) fn console(stamp: usize) -> Self {
         let at_most = if stamp == 0 { HELD } else { ENTRY + stamp };
         Self { chunk: Bytes::new(), held: BytesMut::new(), form: Form::Lines { at_most, starts: true } }
     }
 
-    /// The next chunk. The one before was taken to its end.
+    /// Adds the next chunk; every piece of the one before must have been taken.
     pub(super) fn push(&mut self, chunk: Bytes) {
         debug_assert!(self.chunk.is_empty(), "the pieces of a chunk are taken before the next one is pushed");
         self.chunk = chunk;
     }
 
-    /// The next piece, `None` when more bytes are needed.
+    /// The next piece; `None` when it needs more bytes.
     pub(super) fn next(&mut self) -> Result<Option<Piece>, Malformed> {
         loop {
             match &mut self.form {
@@ -112,7 +112,7 @@ impl Decoder {
                     let space = *at_most - self.held.len();
                     let window = self.chunk.get(..space.min(self.chunk.len())).unwrap_or_default();
                     let newline = window.iter().position(|byte| *byte == b'\n');
-                    let taken = newline.map_or(window.len(), |place| place + 1);
+                    let taken = newline.map_or(window.len(), |at| at + 1);
                     let part = self.chunk.split_to(taken);
                     let whole = newline.is_some() || taken == space;
                     let Some(bytes) = joined(&mut self.held, part, whole) else { return Ok(None) };
@@ -124,7 +124,7 @@ impl Decoder {
         }
     }
 
-    /// After the last chunk: what was held, then whether the end was a good one.
+    /// Called after the last chunk: the piece that was held, if any, and an error if the stream was cut inside a frame.
     pub(super) fn finish(mut self) -> (Option<Piece>, Result<(), Malformed>) {
         let bytes = self.held.split().freeze();
         let held = (!bytes.is_empty()).then_some(bytes);
@@ -141,7 +141,7 @@ impl Decoder {
     }
 }
 
-/// A whole piece without a copy where nothing is held; an unfinished one is held.
+/// The whole piece, without a copy if no part of it is held; an unfinished one is held.
 fn joined(held: &mut BytesMut, part: Bytes, whole: bool) -> Option<Bytes> {
     if whole && held.is_empty() {
         return Some(part);
@@ -173,7 +173,7 @@ mod tests {
         [&[stream, 0, 0, 0], &length.to_be_bytes()[..], payload].concat()
     }
 
-    /// All pieces of `input` cut into chunks of `sizes` (again and again), and how it ended.
+    /// All pieces of `input` cut into chunks of `sizes` (again and again), and the end.
     fn decode(mut decoder: Decoder, input: &[u8], sizes: &[usize]) -> (Vec<Piece>, Result<(), Malformed>) {
         let mut pieces = Vec::new();
         let mut rest = Bytes::copy_from_slice(input);

@@ -1,0 +1,196 @@
+//! [`Reader`]: requests the log, drops the entries that the options leave out, and verifies the log's end.
+
+use std::time::{Duration, SystemTime};
+
+use runtide_core::{ErrorKind, InstanceId, Result, manager::LogLine};
+
+use super::{
+    frame::{Origin, Piece},
+    plan::{OPERATION, Plan, Tail},
+    position::{Position, Search},
+    response::{End, LogResponse, Next},
+    timestamp,
+};
+use crate::{
+    client::Client,
+    manager::container::{Call, Container},
+};
+
+/// Entries of the log's end that are read again. Docker leaves out fewer, except in a flood of output.
+const END_ENTRIES: u64 = 512;
+
+/// Time for which a container may still be listed as running after its output ended.
+const END_TIMEOUT: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+pub(super) struct Reader {
+    client: Client,
+    id: InstanceId,
+    plan: Plan,
+    /// `None`: the entries before the tail are not counted yet.
+    response: Option<LogResponse>,
+    /// Time of the present entry.
+    at: Option<SystemTime>,
+    /// Entries before the tail that are still to be skipped.
+    skip: u64,
+    /// The present entry is skipped, with all of its pieces.
+    skipping: bool,
+    /// Position of the last entry that was read. Kept only while following, for the second read of the end.
+    position: Position,
+    /// Set once the run is over: finds the position in the second read.
+    search: Option<Search>,
+}
+
+impl Reader {
+    pub(super) async fn open(client: Client, id: InstanceId, plan: Plan) -> Result<Self> {
+        let mut reader = Self {
+            client,
+            id,
+            plan,
+            response: None,
+            at: None,
+            skip: 0,
+            skipping: false,
+            position: Position::default(),
+            search: None,
+        };
+        if reader.plan.follows.is_some() && reader.plan.tail == Tail::ByDaemon(0) {
+            reader.seek_to_end().await?;
+        }
+        let tail = match reader.plan.tail {
+            Tail::All => None,
+            Tail::ByDaemon(tail) => Some(tail),
+            Tail::ByReader(_) => return Ok(reader),
+        };
+        reader.response =
+            Some(LogResponse::new(reader.call(), &reader.plan, reader.plan.follows.is_some(), tail).await?);
+        Ok(reader)
+    }
+
+    fn call(&self) -> Call<'_> {
+        // `Call::on` checked the id before this reader was made.
+        Call { client: &self.client, operation: OPERATION, id: self.id.as_str() }
+    }
+
+    /// Sets the position to the log's present end, for a tail of 0: no entry up to here was asked for.
+    async fn seek_to_end(&mut self) -> Result<()> {
+        let mut response = LogResponse::new(self.call(), &self.plan, false, Some(1)).await?;
+        while let Next::Piece(piece) = response.next(self.call()).await? {
+            if let Some(line) = self.entry(piece) {
+                self.position.advance(line.source, line.at, &line.bytes);
+            }
+        }
+        Ok(())
+    }
+
+    /// The number of entries before the last `tail` ones.
+    async fn count(&self) -> Result<u64> {
+        let Tail::ByReader(tail) = self.plan.tail else { return Ok(0) };
+        let mut response = LogResponse::new(self.call(), &self.plan, false, None).await?;
+        let mut entries: u64 = 0;
+        while let Next::Piece(piece) = response.next(self.call()).await? {
+            entries = entries.saturating_add(u64::from(piece.starts));
+        }
+        Ok(entries.saturating_sub(tail))
+    }
+
+    pub(super) async fn line(&mut self) -> Result<Option<LogLine>> {
+        loop {
+            let call = Call { client: &self.client, operation: OPERATION, id: self.id.as_str() };
+            let Some(response) = &mut self.response else {
+                let skip = self.count().await?;
+                self.response =
+                    Some(LogResponse::new(self.call(), &self.plan, self.plan.follows.is_some(), None).await?);
+                self.skip = skip;
+                continue;
+            };
+            match response.next(call).await? {
+                Next::Piece(piece) => {
+                    if let Some(line) = self.take(piece) {
+                        return Ok(Some(line));
+                    }
+                }
+                Next::End(End::PastUntil) => return Ok(None),
+                Next::End(End::Whole) => {
+                    if !self.reread_end().await? {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The piece as a line; `None` for one that the options leave out, or that was emitted before.
+    fn take(&mut self, piece: Piece) -> Option<LogLine> {
+        if piece.starts && self.search.is_none() {
+            self.skipping = self.skip > 0;
+            self.skip = self.skip.saturating_sub(1);
+        }
+        let mut line = self.entry(piece)?;
+        if let Some(search) = &mut self.search {
+            if !search.is_past(line.source, line.at, &line.bytes) {
+                return None;
+            }
+        } else if self.plan.follows.is_some() {
+            self.position.advance(line.source, line.at, &line.bytes);
+        }
+        if self.skipping && self.search.is_none() {
+            return None;
+        }
+        line.at = line.at.filter(|_| self.plan.shows_time);
+        Some(line)
+    }
+
+    /// The piece as a line, its time split off; `None` if it is empty or no output.
+    fn entry(&mut self, piece: Piece) -> Option<LogLine> {
+        let Origin::Output(source) = piece.origin else { return None };
+        let mut bytes = piece.bytes;
+        if self.plan.stamped && (piece.starts || self.plan.hides_entries()) {
+            let at = timestamp::split(&mut bytes);
+            if at.is_some() || piece.starts {
+                self.at = at;
+            }
+        }
+        (!bytes.is_empty()).then(|| LogLine::new(source, self.at, bytes))
+    }
+
+    /// Called when the daemon ended the output in an orderly way; `true` if the end is now read again.
+    async fn reread_end(&mut self) -> Result<bool> {
+        let Some(incarnation) = self.plan.follows.clone() else { return Ok(false) };
+        let everything = match &self.search {
+            None if !self.is_over(&incarnation).await? => return Ok(false),
+            // No entry was read, so the log was empty when it was opened, and every entry in it is new.
+            None => self.position.is_start(),
+            Some(search) if search.is_found() => return Ok(false),
+            Some(search) if search.is_everything() => {
+                let message = "the log was rotated while it was read: lines are missing";
+                return Err(self.call().error(ErrorKind::Unexpected, message));
+            }
+            Some(_) => true,
+        };
+        let tail = (!everything).then_some(END_ENTRIES);
+        self.search = Some(Search::new(self.position.clone(), everything));
+        self.response = Some(LogResponse::new(self.call(), &self.plan, false, tail).await?);
+        Ok(true)
+    }
+
+    /// `true` if the run is over, so that its log has an end to verify. A daemon that goes down ends the output in the same
+    /// orderly way as a run that ends.
+    async fn is_over(&self, incarnation: &str) -> Result<bool> {
+        let call = self.call();
+        let over = async {
+            loop {
+                match call.inspect_if_present().await? {
+                    None => return Ok(false),
+                    Some(Container { state, .. }) if !state.is_alive() || state.incarnation() != Some(incarnation) => {
+                        return Ok(true);
+                    }
+                    Some(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                }
+            }
+        };
+        tokio::time::timeout(END_TIMEOUT, over).await.unwrap_or_else(|_| {
+            Err(call.error(ErrorKind::Unavailable, "the daemon ended the output, and the container still runs"))
+        })
+    }
+}
