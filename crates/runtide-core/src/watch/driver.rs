@@ -277,7 +277,7 @@ impl Task {
             let input = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                () = hub.wishes.notified() => Input::Wanted(hub.lock().wanted()),
+                () = hub.detail_changed.notified() => Input::Wanted(hub.lock().wanted()),
                 Some(answer) = poll_some(relist) => { *relist = None; Input::Relisted(answer) }
                 Some((_, answer)) = poll_some(reinspect) => { *reinspect = None; Input::Reinspected(answer) }
                 Some((ids, answer)) = poll_some(inspect) => { *inspect = None; Input::Inspected(ids, answer) }
