@@ -238,4 +238,13 @@ mod tests {
             assert_eq!(with(key, value).unwrap_err().kind(), ErrorKind::InvalidInput);
         }
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_of_the_longest_duration_does_not_end() {
+        let runtime = crate::MemoryRuntime::new();
+        let id = runtime.create(Blueprint::named("a").with_life(Duration::MAX)).unwrap();
+        runtime.start(&id).unwrap();
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        assert!(runtime.truth().iter().all(|one| one.state.is_alive()));
+    }
 }
