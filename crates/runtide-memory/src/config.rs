@@ -1,4 +1,4 @@
-//! How a backend reaches a runtime in memory, and how it understands what it hears.
+//! Configuration of a backend on a runtime in memory.
 //!
 //! FORK: yours says where the daemon is, and has a `from_env` that reads what the field's tools read.
 
@@ -14,20 +14,20 @@ use runtide_core::{
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// The name of this backend; `memory:local` unless told.
+    /// The name of this backend; `memory:local` by default.
     pub id: BackendId,
-    /// How the event stream speaks.
+    /// Dialect of the event stream.
     pub dialect: Dialect,
-    /// Whether an edge names the life that it belongs to; it does unless told. Docker's do not.
+    /// True if an edge names the run that it belongs to; it does by default. Docker's do not.
     pub edges_name_life: bool,
-    /// Whether a [`Summary`](runtide_core::Detail::Summary) leaves out what a list of Docker's leaves out: the incarnation,
+    /// True if a [`Summary`](runtide_core::Detail::Summary) leaves out what a list of Docker's leaves out: the incarnation,
     /// times, the exit and restarts.
     pub lean_summary: bool,
-    /// The longest that any call may take; 30 s unless told.
+    /// The longest that any call may take; 30 s by default.
     pub deadline: Duration,
-    /// How often a quiet event stream shows that it is alive; 10 s unless told. `None`: never.
+    /// Interval at which a quiet event stream shows that it is alive; 10 s by default. `None`: never.
     pub heartbeat: Option<Duration>,
-    /// The silence after which an event stream counts as dead; 30 s unless told. `None`: silence proves nothing.
+    /// The silence after which an event stream counts as dead; 30 s by default. `None`: silence proves nothing.
     pub max_silence: Option<Duration>,
     /// The watch driver's own.
     pub driver: DriverOptions,
@@ -51,15 +51,15 @@ impl Default for Config {
 setters!(Config {
     /// The name of this backend.
     with_id: id: BackendId;
-    /// How the event stream speaks.
+    /// Dialect of the event stream.
     with_dialect: dialect: Dialect;
-    /// Whether an edge names the life that it belongs to.
+    /// True if an edge names the run that it belongs to.
     with_edges_name_life: edges_name_life: bool;
     /// Summaries leave out what a list of Docker's leaves out.
     with_lean_summary: lean_summary;
     /// The longest that any call may take.
     with_deadline: deadline: Duration;
-    /// How often a quiet event stream shows that it is alive.
+    /// Interval at which a quiet event stream shows that it is alive.
     with_heartbeat: heartbeat: Option<Duration>;
     /// The silence after which an event stream counts as dead.
     with_max_silence: max_silence: Option<Duration>;
@@ -81,7 +81,7 @@ impl Config {
     }
 }
 
-/// How an event stream speaks: the ways of the field.
+/// Dialect of an event stream, after those of real runtimes.
 ///
 /// | what happens | `Edges` (as Docker) | `Hints` (as Incus) | `States` (as Kubernetes) |
 /// |---|---|---|---|

@@ -1,6 +1,6 @@
-//! What can go wrong on purpose: [`Faults`] hold until they are cleared, and act on what comes over the wire.
+//! Injected faults: [`Faults`] hold until they are cleared, and act on the wire.
 //!
-//! What happens once (`sever`, `half_open`, `lose_history`, …) is a verb of [`MemoryRuntime`](crate::MemoryRuntime).
+//! Faults that happen once (`sever`, `half_open`, `lose_history`, …) are verbs of [`MemoryRuntime`](crate::MemoryRuntime).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +11,7 @@ use runtide_core::InstanceId;
 
 macro_rules! calls {
     ($($(#[$doc:meta])* $call:ident $operation:literal $(=> $verb:literal)?;)*) => {
-        /// Which call, as the runtime counts them and as faults choose them.
+        /// A call, as the runtime counts it and as faults choose it.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[non_exhaustive]
         pub enum Call { $( $(#[$doc])* $call, )* }
@@ -58,7 +58,7 @@ calls! {
     Pause "memory.pause" => "lifecycle_pause";
     /// Thaw.
     Unpause "memory.unpause" => "lifecycle_pause";
-    /// Wait for the end of a life.
+    /// Wait for the end of a run.
     Wait "memory.wait" => "lifecycle_wait";
     /// Remove an instance.
     Remove "memory.remove" => "lifecycle_remove";
@@ -94,7 +94,7 @@ calls! {
     Stats "memory.stats" => "stats_read";
 }
 
-/// What is wrong now. The default is a runtime in good health.
+/// The present faults. The default is a healthy runtime.
 ///
 /// ```
 /// use runtide_memory::{Call, MemoryRuntime};
@@ -115,7 +115,7 @@ pub struct Faults {
     pub stall: BTreeSet<Call>,
     /// These calls have their effect, and the answer does not come until this is cleared.
     pub mute: BTreeSet<Call>,
-    /// These calls take so long: half of it before their effect (or look), half of it after.
+    /// These calls take so long: half of it before their effect (or answer), half of it after.
     pub slow: BTreeMap<Call, Duration>,
     /// Event streams end cleanly as soon as they are open.
     pub close_at_once: bool,
@@ -125,21 +125,21 @@ pub struct Faults {
     pub truncate_list: Option<usize>,
     /// These instances cannot be decoded, in a listing or alone.
     pub bad_items: BTreeSet<InstanceId>,
-    /// A lie: looks do not see these instances, and say nothing of it.
+    /// A lie: listings and inspections leave these instances out as if they were not there.
     pub hide: BTreeSet<InstanceId>,
     /// Events cannot be decoded.
     pub garble: Option<Garble>,
-    /// Each event is told twice.
+    /// Each event is reported twice.
     pub duplicate: bool,
     /// Neighbouring events of different instances are swapped.
     pub reorder: bool,
-    /// Events are told so long after looks can see the fact.
+    /// Delay of events behind the answers that show their facts.
     pub delay: Option<Duration>,
-    /// A lie: what happens is not told, and a resumed stream shows no hole.
+    /// A lie: what happens is not reported, and a resumed stream shows no hole.
     pub swallow: bool,
 }
 
-/// How an event is spoilt.
+/// Damage of an event's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Garble {
@@ -155,9 +155,9 @@ pub enum Garble {
 pub struct Dial {
     /// Time since the runtime was made, by tokio's clock.
     pub at: Duration,
-    /// What for.
+    /// The call.
     pub call: Call,
-    /// Whether it was turned away (refused or denied).
+    /// True if it was turned away (refused or denied).
     pub refused: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The runtime's words in, Runtide's words out: pure functions, no I/O.
+//! The runtime's values in, Runtide's values out: pure functions, no I/O.
 //!
 //! FORK: this is where most of a backend's knowledge lives. Keep each mapping total, and test it value by value.
 
@@ -40,7 +40,7 @@ pub(crate) fn state(phase: Phase) -> InstanceState {
     }
 }
 
-/// An instance, as a look shows it.
+/// An instance, as an inspection shows it.
 pub(crate) fn instance(config: &Config, record: &Record, detail: Detail) -> Instance {
     let Record { id, design, phase, .. } = record;
     let mut instance = Instance::new(config.id.clone(), id.clone(), design.name.clone(), design.kind, state(*phase));
@@ -50,7 +50,7 @@ pub(crate) fn instance(config: &Config, record: &Record, detail: Detail) -> Inst
     instance.node.clone_from(&design.node);
     instance.created_at = Some(record.created_at);
     if instance.state.is_alive() {
-        // FORK: of what does not run, a verdict, ports and addresses are a memory of the life before.
+        // FORK: while it does not run, health, ports and addresses are those of the run before.
         instance.health = design.health;
         instance.ports = Some(ports(&design.ports));
         instance.addresses = Some(addresses(&design.addresses));
@@ -65,7 +65,7 @@ pub(crate) fn instance(config: &Config, record: &Record, detail: Detail) -> Inst
     instance
 }
 
-/// FORK: in order, each once, so that two looks compare equal.
+/// FORK: in order, each once, so that two inspections compare equal.
 fn ports(native: &[Port]) -> Vec<Port> {
     let mut ports = native.to_vec();
     ports.sort_by_key(|port| (port.number, port.protocol));
@@ -80,7 +80,7 @@ fn addresses(native: &[Address]) -> Vec<Address> {
     addresses
 }
 
-/// A listing: what cannot be read is named, and hides nothing else.
+/// A listing: an item that cannot be read is named, and hides no other.
 pub(crate) fn snapshot(config: &Config, listing: &RawListing, detail: Detail) -> Listing {
     let mut failures = Vec::new();
     let mut instances = Vec::with_capacity(listing.items.len());
@@ -110,7 +110,7 @@ pub(crate) fn signals(config: &Config, message: &Message, out: &mut Vec<Signal>)
             let half = matches!(&signal.body, SignalBody::Edge(_));
             out.push(signal);
             if half && matches!(told.fact.kind, FactKind::Started | FactKind::Stopped) {
-                // The edge does not carry the times, ports and addresses that begin or end with a life.
+                // The edge does not carry the times, ports and addresses that begin or end with a run.
                 out.push(Signal::new(SignalBody::Hint(told.fact.id.clone())));
             }
         }
@@ -142,7 +142,7 @@ fn body(config: &Config, told: &Told) -> SignalBody {
     }
 }
 
-/// The instance as far as an event alone tells it.
+/// The instance as far as an event alone describes it.
 fn described(config: &Config, told: &Told) -> Instance {
     let Told { fact, record, .. } = told;
     let mut instance =

@@ -1,4 +1,4 @@
-//! What the runtime tells ([`Source`]), and what one finds out by looking ([`Inspector`]). No reconnecting, no diffing, no
+//! Reports of the runtime ([`Source`]), and its listings and inspections ([`Inspector`]). No reconnecting, no diffing, no
 //! queue: those are the driver's.
 
 use std::{sync::Arc, time::Duration};

@@ -100,19 +100,19 @@ impl SystemdBackend {
     }
 
     /// Opens a unit's output in the journal: as [`LogManager::logs`], with the place of each line, from which any later
-    /// reading goes on; and, if so wished, of one life alone.
+    /// reading goes on; and, if so wished, of one run alone.
     ///
     /// # Behavior
-    /// * Behind [`after`](JournaldOptions::after) nothing is lost and nothing comes twice. Of what was thrown away meanwhile
+    /// * Behind [`after`](JournaldOptions::after) nothing is lost and nothing comes twice. Of what was thrown away in the meantime
     ///   nothing is left out in silence: that is `Expired`, and to read without a cursor gives what is still there.
     /// * With `after`, `since` and `until` hold as well: what comes is behind the entry, and of that time. The entry may be of
-    ///   another life than [`invocation`](JournaldOptions::invocation).
-    /// * With `follow` a life is followed to its end, and of an earlier life there is nothing to follow.
-    /// * A life of which the journal has nothing has no lines; where there is no such unit either, it is `NotFound`.
+    ///   another run than [`invocation`](JournaldOptions::invocation).
+    /// * With `follow` a run is followed to its end, and of an earlier run there is nothing to follow.
+    /// * A run of which the journal has nothing has no lines; where there is no such unit either, it is `NotFound`.
     ///
     /// # Errors
     /// As for [`LogManager::logs`]. `Expired`: the journal does not have the entry of the cursor any more, or it never was this
-    /// unit's. `InvalidInput`: `tail` together with `after`, a life or a cursor that can be none.
+    /// unit's. `InvalidInput`: `tail` together with `after`, a run or a cursor that can be none.
     ///
     /// # Cancel safety
     /// Nothing is left behind.

@@ -37,7 +37,7 @@ pub(crate) fn processes(folder: &Path) -> Option<Vec<u32>> {
         seen += 1;
         match fs::read_to_string(folder.join("cgroup.procs")) {
             Ok(text) => processes.extend(numbers(&text)?),
-            // It went away meanwhile; or it is threaded, and its processes are those of the group above.
+            // It went away in the meantime; or it is threaded, and its processes are those of the group above.
             Err(error) if seen > 1 && matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::Unsupported) => {}
             Err(error) if seen > 1 && error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => {}
             Err(_) => return None,
@@ -58,7 +58,7 @@ fn numbers(text: &str) -> Option<Vec<u32>> {
     text.lines().map(|line| line.trim().parse().ok().filter(|number| *number != 0)).collect()
 }
 
-/// Whether a control group is frozen; `None`: it cannot be seen.
+/// True if a control group is frozen; `None`: it cannot be seen.
 pub(crate) fn is_frozen(root: &Path, control_group: &str) -> Option<bool> {
     frozen(&folder(root, control_group)?.join("cgroup.events"))
 }

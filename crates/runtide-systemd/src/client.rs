@@ -72,10 +72,10 @@ impl fmt::Debug for Client {
 const QUESTIONS: [&str; 8] =
     ["Get", "GetAll", "GetUnit", "GetJob", "GetUnitFileState", "ListUnits", "ListUnitsByPatterns", "LoadUnit"];
 
-/// How long a manager that executes itself anew is off the bus at most, before that is an outage.
+/// How long a manager that re-executes itself is off the bus at most, before that is an outage.
 pub(crate) const AWAY: Duration = Duration::from_secs(5);
 
-/// Since when a manager is away that left the bus with what it was asked, as it does when it executes itself anew: it is back in a
+/// Since when a manager is away that left the bus with what it was asked, as it does when it re-executes itself: it is back in a
 /// moment. One that was not there from the first is not waited for.
 #[derive(Debug, Default)]
 pub(crate) struct Left(Option<Instant>);

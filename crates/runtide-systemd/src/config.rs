@@ -65,7 +65,7 @@ pub struct Config {
     pub deadline: Duration,
     /// For making a connection, the handshake included; 5 s.
     pub connect_deadline: Duration,
-    /// How long the jobs of a verb (start, stop, restart) may take; 120 s. A unit's own time-outs are 90 s unless told.
+    /// How long the jobs of a verb (start, stop, restart) may take; 120 s. A unit's own time-outs are 90 s by default.
     pub job_deadline: Duration,
     /// The longest silence of the stream: half-way through it the manager is asked for a sign of life. 60 s.
     pub max_silence: Duration,

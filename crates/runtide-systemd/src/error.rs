@@ -40,7 +40,7 @@ impl BusErrors for CallSite<'_> {
     }
 }
 
-/// Whether the bus reports that the manager left it during the call: the call may have been carried out, or not.
+/// True if the bus reports that the manager left it during the call: the call may have been carried out, or not.
 pub(crate) fn is_lost(error: &Error) -> bool {
     error.kind() == ErrorKind::Timeout
         && error.context().iter().any(|(key, value)| *key == "reason" && value == NO_REPLY)
@@ -60,7 +60,7 @@ fn short(name: &str) -> &str {
 fn of_io(error: &io::Error) -> (ErrorKind, &'static str) {
     match error.kind() {
         io::ErrorKind::NotFound => (ErrorKind::Unavailable, "there is no such socket (does systemd run here?)"),
-        io::ErrorKind::ConnectionRefused => (ErrorKind::Unavailable, "nobody listens there (is the bus up?)"),
+        io::ErrorKind::ConnectionRefused => (ErrorKind::Unavailable, "nothing listens there (is the bus up?)"),
         io::ErrorKind::PermissionDenied => {
             (ErrorKind::PermissionDenied, "this user may not open the socket of the bus")
         }

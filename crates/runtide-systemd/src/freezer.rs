@@ -1,4 +1,4 @@
-//! Whether control groups are frozen: up to version 256 the manager tells nobody, but the kernel does.
+//! Whether control groups are frozen: up to version 256 only the kernel reports it.
 
 use std::{
     collections::HashMap,
@@ -45,7 +45,7 @@ impl Freezer {
         let Some(folder) = cgroup::folder(root, control_group) else { return false };
         let file = folder.join("cgroup.events");
         let Ok(number) = inotify::add_watch(self.fd.get_ref(), &file, WatchFlags::MODIFY) else { return false };
-        // Read after it is watched: what changes from here on is told.
+        // Read after it is watched: what changes from here on is reported.
         let Some(is_frozen) = cgroup::frozen(&file) else { return false };
         self.groups.insert(number, Group { id, file, is_frozen });
         true

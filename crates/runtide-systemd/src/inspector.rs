@@ -1,4 +1,4 @@
-//! [`UnitInspector`]: one call for the list, and for each instance what a list does not say: which life, whether it is frozen, how it
+//! [`UnitInspector`]: one call for the list, and for each instance what a list does not say: which run, whether it is frozen, how it
 //! ended.
 
 use std::{collections::HashSet, pin::pin, sync::Arc};
@@ -203,19 +203,19 @@ impl UnitInspector {
     }
 }
 
-/// Whether a unit that systemd calls frozen is: of one that was killed while it was frozen, 252 goes on saying so in its next
+/// True if a unit that systemd calls frozen is: of one that was killed while it was frozen, 252 goes on saying so in its next
 /// life. Where the kernel cannot be asked, systemd's word counts.
 pub(crate) fn is_frozen(client: &Client, control_group: Option<&str>) -> bool {
     let (Some(root), Some(group)) = (&client.config().root, control_group) else { return true };
     cgroup::is_frozen(root, group).unwrap_or(true)
 }
 
-/// Whether systemd has a file of it, and is not told to ignore that.
+/// True if systemd has a file of it, and is not asked to ignore that.
 fn is_filed(load: &str) -> bool {
     matches!(load, "loaded" | "merged")
 }
 
-/// Whether a unit is more than a name that others mention.
+/// True if a unit is more than a name that others mention.
 fn is_there(load: &str, active: &str) -> bool {
     is_filed(load) || !matches!(active, "inactive" | "")
 }

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 pub struct JournaldOptions {
     /// As for any log.
     pub logs: LogOptions,
-    /// Only what was printed in this life: the [`incarnation`](runtide_core::Instance::incarnation) of the instance then.
+    /// Only what was printed in this run: the [`incarnation`](runtide_core::Instance::incarnation) of the instance then.
     pub invocation: Option<Incarnation>,
     /// Only what comes behind this entry.
     pub after: Option<JournaldCursor>,
@@ -31,7 +31,7 @@ pub struct JournaldOptions {
 setters!(JournaldOptions {
     /// As for any log.
     with_logs: logs: LogOptions;
-    /// Only what was printed in this life.
+    /// Only what was printed in this run.
     with_invocation: invocation: Option<Incarnation>;
     /// Only what comes behind this entry.
     with_after: after: Option<JournaldCursor>;

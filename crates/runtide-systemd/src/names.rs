@@ -79,7 +79,7 @@ pub(crate) fn unit_of(path: &str) -> Option<String> {
     String::from_utf8(name).ok()
 }
 
-/// Whether a shell's pattern (`*`, `?`) covers all of a name; there are no sets.
+/// True if a shell's pattern (`*`, `?`) covers all of a name; there are no sets.
 pub(crate) fn is_match(pattern: &str, name: &str) -> bool {
     let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
     let (mut p, mut n) = (0, 0);

@@ -26,14 +26,14 @@ const SUCCESS: &str = "success";
 /// What a unit's three states mean together; total.
 ///
 /// `began`: whether it ever left the state in which it was loaded. `is_job`: its type is `oneshot`, so that what systemd calls
-/// its start is all of its life.
-/// `is_over`: its main process ran in this life, and ended.
+/// its start is all of its run.
+/// `is_over`: its main process ran in this run, and ended.
 pub(crate) fn state(active: &str, sub: &str, freezer: &str, began: bool, is_job: bool, is_over: bool) -> InstanceState {
     use InstanceState as S;
     let state = match active {
         // The process is gone, and systemd keeps the unit up (RemainAfterExit=).
         "active" if sub == "exited" => S::Stopped,
-        // What is left to do (ExecStop=, ExecStopPost=, a reload) is not its life.
+        // What is left to do (ExecStop=, ExecStopPost=, a reload) is not its run.
         "deactivating" | "reloading" | "refreshing" if is_over => S::Stopped,
         "active" | "reloading" | "refreshing" => S::Running,
         "activating" if sub.starts_with("auto-restart") => S::Restarting,
@@ -63,7 +63,7 @@ pub(crate) fn exit(service: &ServiceProperties) -> Option<ExitStatus> {
     Some(if service.result.as_deref() == Some("oom-kill") { ended.with_oom_killed(true) } else { ended })
 }
 
-/// A life by its InvocationID, in hexadecimal, as `systemctl` and the journal write it; none before the first.
+/// A run by its InvocationID, in hexadecimal, as `systemctl` and the journal write it; none before the first.
 pub(crate) fn incarnation(id: &[u8]) -> Option<Incarnation> {
     use std::fmt::Write as _;
     if id.iter().all(|byte| *byte == 0) {
@@ -89,12 +89,12 @@ pub(crate) fn name(unit: &str) -> &str {
     unit.strip_suffix(".service").unwrap_or(unit)
 }
 
-/// Whether nothing of a unit in this state is there.
+/// True if nothing of a unit in this state is there.
 pub(crate) fn rests(active: &str) -> bool {
     matches!(active, "inactive" | "failed" | "maintenance")
 }
 
-/// Whether the start that was begun last has become a life: one that is under way has an InvocationID already and is none yet, and
+/// True if the start that was begun last has become a run: one that is under way has an InvocationID already and is none yet, and
 /// one whose condition fails never is.
 pub(crate) fn is_begun(about: &UnitProperties) -> bool {
     let began = about.inactive_exit_timestamp_monotonic.unwrap_or(0);
@@ -102,7 +102,7 @@ pub(crate) fn is_begun(about: &UnitProperties) -> bool {
         || about.condition_timestamp_monotonic.unwrap_or(0) <= began
 }
 
-/// The life that a unit is in, or was in last.
+/// The run that a unit is in, or was in last.
 pub(crate) fn life(about: &UnitProperties) -> Option<Incarnation> {
     if about.inactive_exit_timestamp_monotonic.unwrap_or(0) == 0 || !is_begun(about) {
         return None;
@@ -110,7 +110,7 @@ pub(crate) fn life(about: &UnitProperties) -> Option<Incarnation> {
     about.invocation_id.as_deref().and_then(incarnation)
 }
 
-/// Whether the main process of which a service speaks ran in its present life, and ended. A life is begun to be started before its
+/// True if the main process of which a service speaks ran in its present run, and ended. A run is begun to be started before its
 /// first process is; behind a restart of systemd's own, it ceases to be inactive after that.
 pub(crate) fn is_of_life(about: &UnitProperties, service: &ServiceProperties) -> bool {
     let began = about.inactive_exit_timestamp_monotonic.unwrap_or(0);

@@ -19,10 +19,10 @@ pub(crate) struct UnitProperties {
     pub(crate) invocation_id: Option<Vec<u8>>,
     /// When it was last begun to be started.
     pub(crate) condition_timestamp_monotonic: Option<u64>,
-    /// When it last ceased to be inactive: a life began.
+    /// When it last ceased to be inactive: a run began.
     pub(crate) inactive_exit_timestamp: Option<u64>,
     pub(crate) inactive_exit_timestamp_monotonic: Option<u64>,
-    /// When it last became inactive: a life ended.
+    /// When it last became inactive: a run ended.
     pub(crate) inactive_enter_timestamp: Option<u64>,
     pub(crate) state_change_timestamp_monotonic: Option<u64>,
     /// What is to be done with it next; 0: nothing.

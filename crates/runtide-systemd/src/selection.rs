@@ -141,19 +141,19 @@ impl Selection {
         self
     }
 
-    /// Whether a unit of this name can be an instance.
+    /// True if a unit of this name can be an instance.
     pub(crate) fn takes_name(&self, unit: &str) -> bool {
         UnitType::of(unit).is_some_and(|kind| self.types.contains(&kind))
             && (self.patterns.is_empty() || self.patterns.iter().any(|pattern| names::is_match(pattern, unit)))
             && !self.except.iter().any(|pattern| names::is_match(pattern, unit))
     }
 
-    /// Whether more than the name must be known.
+    /// True if more than the name must be known.
     pub(crate) fn asks_for_more(&self) -> bool {
         !self.slices.is_empty() || !self.labels.is_empty()
     }
 
-    /// Whether what is known satisfies the rest; unknown does not.
+    /// True if what is known satisfies the rest; unknown does not.
     pub(crate) fn takes(&self, instance: &Instance) -> bool {
         let in_slice = |wanted: &String| {
             let below = wanted.strip_suffix(".slice").map(|stem| format!("{stem}-"));

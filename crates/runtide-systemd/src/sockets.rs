@@ -1,6 +1,6 @@
 //! On which ports an instance listens: by the sockets of its processes, and by the socket units that start it.
 //!
-//! Nobody tells when a socket is opened, so this is a look, and as old as it is. It is of the machine that the root belongs to: the
+//! Nobody tells when a socket is opened, so this is an inspection, and as old as it is. It is of the machine that the root belongs to: the
 //! processes are those of the unit's control group, their sockets are matched by inode with what their network namespace lists.
 
 use std::{
@@ -101,7 +101,7 @@ fn of_processes(root: &Path, control_group: &str) -> Option<BTreeSet<Listener>> 
         let process = Path::new("/proc").join(process.to_string());
         match of_process(&process, &mut left, &mut spaces) {
             Ok(more) => listeners.extend(more),
-            // It ended meanwhile.
+            // It ended in the meantime.
             Err(error)
                 if error.kind() == io::ErrorKind::NotFound
                     || error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => {}
@@ -119,7 +119,7 @@ fn of_process(
     let mut inodes = HashSet::new();
     for file in fs::read_dir(process.join("fd"))? {
         *left = left.checked_sub(1).ok_or(io::ErrorKind::FileTooLarge)?;
-        // A file that was closed meanwhile is none.
+        // A file that was closed in the meantime is none.
         if let Ok(target) = fs::read_link(file?.path())
             && let Some(inode) = inode(target.as_os_str().as_bytes())
         {

@@ -1,4 +1,4 @@
-//! [`UnitSource`]: what the manager tells, in batches.
+//! [`UnitSource`]: what the manager reports, in batches.
 
 use std::{
     collections::VecDeque,
@@ -44,7 +44,7 @@ const BATCH: usize = 256;
 const QUEUE: NonZeroUsize = NonZeroUsize::MIN.saturating_add(16 * 1024 - 1);
 
 /// How long a unit must stay loaded, without a word about it, to be looked at: what is loaded only because somebody looked at it
-/// goes at once, and would be loaded again by a look (trap S2).
+/// goes at once, and would be loaded again by an inspection (trap S2).
 const SETTLED: Duration = Duration::from_millis(200);
 
 /// The stream of one manager.
@@ -80,7 +80,7 @@ struct Link {
     unsent: VecDeque<Message>,
     /// `None`: the kernel gives us none.
     freezer: Option<Freezer>,
-    /// Loaded at these times, oldest first, and nothing was told of them yet.
+    /// Loaded at these times, oldest first, and nothing was reported of them yet.
     loaded: VecDeque<(Instant, InstanceId)>,
 }
 
@@ -240,7 +240,7 @@ impl Link {
         }
     }
 
-    /// What was loaded and is still there is worth a look.
+    /// What was loaded and is still there is worth an inspection.
     fn settle(&mut self, now: Instant, unit_cache: &unit_cache::Shared, out: &mut Vec<Signal>) {
         while let Some((at, id)) = self.loaded.front() {
             if *at + SETTLED > now {
@@ -439,7 +439,7 @@ fn tell(
         return;
     }
     if instance.state == InstanceState::Created && !unit_cache.has_lived(&id) {
-        // Loaded, and no more than that: what there is to know of it takes a look.
+        // Loaded, and no more than that: what there is to know of it takes an inspection.
         return look_at(&id, out);
     }
     let selection = &client.config().selection;
@@ -456,13 +456,13 @@ fn tell(
         unit_cache.unloaded(id.clone(), &mut signals);
     }
     if selection.asks_for_more() {
-        // What a new life has in common with the one before is not known before a look.
+        // What a new run has in common with the one before is not known before an inspection.
         let is_selected = unit_cache.is_selected(&id);
         let taken = |signal: &Signal| match &signal.body {
             SignalBody::State(instance) => is_selected || selection.takes(instance),
             _ => true,
         };
-        // What is not known to be selected takes a look.
+        // What is not known to be selected takes an inspection.
         if !signals.iter().all(taken) {
             signals.retain(taken);
             look_at(&id, &mut signals);
@@ -471,7 +471,7 @@ fn tell(
     out.append(&mut signals);
 }
 
-/// Asks for a look, which counts at once where nobody knows the instance yet: nothing more will be told of it.
+/// Asks for an inspection, which counts at once where nobody knows the instance yet: nothing more will be reported of it.
 fn look_at(id: &InstanceId, out: &mut Vec<Signal>) {
     let state = InstanceState::Created;
     let edge = Edge { id: id.clone(), incarnation: None, state, exit: None, described: None };
@@ -521,7 +521,7 @@ impl Source for UnitSource {
 }
 
 impl Drop for UnitSource {
-    /// What was told becomes old once nobody listens.
+    /// What was reported becomes old once nobody listens.
     fn drop(&mut self) {
         self.unit_cache.lock().forget_told();
     }

@@ -1,4 +1,4 @@
-//! Connections on which systemd tells.
+//! Connections on which systemd reports.
 
 use std::num::NonZeroUsize;
 
@@ -10,9 +10,9 @@ use crate::{
     error::BusErrors,
 };
 
-/// A link with these signals asked for, systemd told to send them, and its own name on the bus; within the deadline.
+/// A link with these signals asked for, systemd asked to send them, and its own name on the bus; within the deadline.
 ///
-/// `asked` comes first, so that nothing is told before somebody listens; without the call after it nothing is told at all (trap S1).
+/// `asked` comes first, so that nothing is reported before somebody listens; without the call after it nothing is reported at all (trap S1).
 pub(crate) async fn subscribe<T>(
     client: &Client,
     operation: &'static str,
@@ -55,7 +55,7 @@ pub(crate) async fn add_matches(connection: &Connection, rules: &[&str]) -> zbus
     Ok(())
 }
 
-/// Whether systemd said it, whose own name on the bus this is: anybody may send a signal to anybody.
+/// True if systemd said it, whose own name on the bus this is: anybody may send a signal to anybody.
 pub(crate) fn is_from(signal: &Message, systemd: &str) -> bool {
     signal.header().sender().is_some_and(|sender| sender.as_str() == systemd)
 }

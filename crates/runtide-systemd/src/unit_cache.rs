@@ -1,8 +1,8 @@
-//! What was told and seen of each unit, shared by the source, which tells, and the driver's inspector, which sees.
+//! What was reported and seen of each unit, shared by the source, which reports, and the driver's inspector, which sees.
 //!
-//! It answers two questions. Of a life that has ended: was its beginning told? systemd gathers what changes at once into one
-//! signal, so that a short life may be told by its end alone. And of a unit that is looked at again: what is known of this life
-//! already, and need not be asked for? Looks outside of a watch know nothing of it: nobody would tell it what ceased to be so.
+//! It answers two questions. Of a run that has ended: was its beginning reported? systemd gathers what changes at once into one
+//! signal, so that a short run may be reported by its end alone. And of a unit that is looked at again: what is known of this run
+//! already, and need not be asked for? Inspections outside of a watch know nothing of it: no report would end what they know.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -35,7 +35,7 @@ pub(crate) struct UnitCache {
     clock: u64,
     /// Instances that live, and where: to be looked out for by the source.
     alive: Vec<(InstanceId, String)>,
-    /// To be told once more: what was told of it was judged before its type was known.
+    /// To be reported once more: what was reported of it was judged before its type was known.
     again: Vec<Arc<Instance>>,
 }
 
@@ -44,21 +44,21 @@ pub(crate) struct UnitCache {
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct Known {
     written: u64,
-    /// It was loaded, told or seen since the subscription began, so that another life of it is a new one.
+    /// It was loaded, reported or seen since the subscription began, so that another run of it is a new one.
     is_seen: bool,
-    /// It was loaded since then, and no life of it was told: all of its lives are to be told.
+    /// It was loaded since then, and no run of it was reported: all of its runs are to be reported.
     is_fresh: bool,
-    /// The life that was told or seen last.
+    /// The run that was reported or seen last.
     life: Option<Incarnation>,
-    /// Whether it was told or seen to be alive, and to have ended.
+    /// True if it was reported or seen to be alive, and to have ended.
     lived: bool,
     ended: bool,
-    /// As it was last told.
+    /// As it was last reported.
     last: Option<Arc<Instance>>,
-    /// Of this life: whether details were looked for.
+    /// Of this run: whether details were looked for.
     looked: bool,
     details: Details,
-    /// A look found that it is to be an instance.
+    /// An inspection found that it is to be an instance.
     is_selected: bool,
     /// Its file went, or was masked, while it ran: it ceases to be an instance when it ends, and nobody tells.
     is_unfiled: bool,
@@ -66,11 +66,11 @@ struct Known {
     is_job: Option<bool>,
     /// What the service said in the state that it entered at this time.
     rest: Option<(u64, ServiceProperties)>,
-    /// The life that the source was asked to look out for.
+    /// The run that the source was asked to look out for.
     watched: Option<Incarnation>,
 }
 
-/// What does not change within a life.
+/// What does not change within a run.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Details {
     life: Option<Incarnation>,
@@ -80,7 +80,7 @@ pub(crate) struct Details {
 }
 
 impl UnitCache {
-    /// Nobody listens, or something was missed: what was told is not known to be the last word. What is bound to a life stays.
+    /// Nobody listens, or something was missed: what was reported is not known to be the last word. What is bound to a run stays.
     pub(crate) fn forget_told(&mut self) {
         self.units.retain(|_, known| known.details.life.is_some());
         for known in self.units.values_mut() {
@@ -89,7 +89,7 @@ impl UnitCache {
         (self.alive, self.again) = (Vec::new(), Vec::new());
     }
 
-    /// What is known of this life of a unit.
+    /// What is known of this run of a unit.
     pub(crate) fn details(&self, id: &InstanceId, life: Option<&Incarnation>) -> Option<Details> {
         let known = self.units.get(id).filter(|_| life.is_some())?;
         (known.details.life.as_ref() == life).then(|| known.details.clone())
@@ -114,14 +114,14 @@ impl UnitCache {
         self.units.get(id).is_some_and(|known| known.is_selected)
     }
 
-    /// Whether a look found that it is to be an instance.
+    /// True if an inspection found that it is to be an instance.
     pub(crate) fn select(&mut self, id: &InstanceId, is_selected: bool) {
         if let Some(known) = self.units.get_mut(id) {
             known.is_selected = is_selected;
         }
     }
 
-    /// Whether a look found its file.
+    /// True if an inspection found its file.
     pub(crate) fn file(&mut self, id: &InstanceId, is_there: bool) {
         if let Some(known) = self.units.get_mut(id) {
             known.is_unfiled = !is_there;
@@ -132,12 +132,12 @@ impl UnitCache {
         self.units.get(id).is_some_and(|known| known.is_unfiled)
     }
 
-    /// Whether a life of it was told or seen.
+    /// True if a run of it was reported or seen.
     pub(crate) fn has_lived(&self, id: &InstanceId) -> bool {
         self.units.get(id).is_some_and(|known| known.life.is_some())
     }
 
-    /// The unit was loaded just now: any life of it is a new one.
+    /// The unit was loaded just now: any run of it is a new one.
     pub(crate) fn loaded(&mut self, id: InstanceId) {
         let written = self.tick();
         self.units.insert(id, Known { written, is_seen: true, is_fresh: true, ..Known::default() });
@@ -154,7 +154,7 @@ impl UnitCache {
         self.units.retain(|id, known| known.written > at || ids.contains(id));
     }
 
-    /// A look saw it so. `rest`: what its service said, and since when it is in that state.
+    /// An inspection saw it so. `rest`: what its service said, and since when it is in that state.
     pub(crate) fn saw(
         &mut self,
         seen: &Instance,
@@ -176,7 +176,7 @@ impl UnitCache {
             again.state = InstanceState::Running;
             self.again.push(Arc::new(again));
         }
-        // What was told since is newer; and of a unit that was loaded just now all is still to be told.
+        // What was reported since is newer; and of a unit that was loaded just now all is still to be reported.
         if known.life.is_some() && known.life != seen.incarnation {
             return;
         }
@@ -199,8 +199,8 @@ impl UnitCache {
         }
     }
 
-    /// Completes what a signal tells with what is known, and gives the signals that follow from it. `ran`: its main process ran
-    /// and ended in this life.
+    /// Completes what a signal reports with what is known, and gives the signals that follow from it. `ran`: its main process ran
+    /// and ended in this run.
     pub(crate) fn told(
         &mut self,
         mut told: Instance,
@@ -224,7 +224,7 @@ impl UnitCache {
         told.labels.clone_from(&known.details.labels);
         told.group.clone_from(&known.details.group);
         if known.ended && told.state.is_alive() {
-            // A life that ended stays so, whatever its unit does afterwards (RemainAfterExit=, ExecStop=).
+            // A run that ended stays so, whatever its unit does afterwards (RemainAfterExit=, ExecStop=).
             told.state = InstanceState::Stopped;
             if let Some(last) = &known.last {
                 (told.exit, told.finished_at) = (last.exit, last.finished_at);
@@ -270,10 +270,10 @@ impl UnitCache {
         std::mem::take(&mut self.alive)
     }
 
-    /// What is to be told once more.
+    /// What is to be reported once more.
     pub(crate) fn take_again(&mut self, out: &mut Vec<Signal>) {
         for again in std::mem::take(&mut self.again) {
-            // Unless something else was told since.
+            // Unless something else was reported since.
             let Some(known) = self.units.get_mut(&again.id) else { continue };
             if known.last.as_ref().is_none_or(|last| last.state != InstanceState::Starting)
                 || known.life != again.incarnation
@@ -288,12 +288,12 @@ impl UnitCache {
         }
     }
 
-    /// Whether nothing but that it was loaded is known of a unit.
+    /// True if nothing but that it was loaded is known of a unit.
     pub(crate) fn is_untold(&self, id: &InstanceId) -> bool {
         self.units.get(id).is_some_and(|known| known.is_fresh && known.last.is_none())
     }
 
-    /// It was unloaded. A life whose end nobody told has ended all the same (trap S3).
+    /// It was unloaded. A run whose end was not reported has ended all the same (trap S3).
     pub(crate) fn unloaded(&mut self, id: InstanceId, out: &mut Vec<Signal>) {
         let known = self.units.remove(&id).unwrap_or_default();
         if let Some(last) = known.last.filter(|_| known.lived && !known.ended) {
@@ -307,7 +307,7 @@ impl UnitCache {
 }
 
 impl Known {
-    /// Once for each life.
+    /// Once for each run.
     fn look_out(&mut self, id: &InstanceId) -> Option<(InstanceId, String)> {
         let group = self.details.control_group.clone()?;
         if self.life.is_none() || self.watched == self.life {

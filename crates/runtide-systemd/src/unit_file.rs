@@ -120,7 +120,7 @@ fn unsayable(key: &str, value: &str) -> Option<&'static str> {
     None
 }
 
-/// Whether the next line goes on with this one: its last byte is a backslash that no other escapes. A space behind it ends
+/// True if the next line goes on with this one: its last byte is a backslash that no other escapes. A space behind it ends
 /// the line.
 fn is_continued(line: &str) -> bool {
     line.bytes().rev().take_while(|byte| *byte == b'\\').count() % 2 == 1

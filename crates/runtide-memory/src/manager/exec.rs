@@ -63,7 +63,7 @@ impl ExecManager for Client {
 }
 
 impl Client {
-    /// The main process, in its present life or in the next; it has no open input.
+    /// The main process, in its present run or in the next; it has no open input.
     async fn attached(&self, id: &InstanceId, next: bool) -> Result<ExecSession> {
         let find = |runtime: &MemoryRuntime| {
             let reader = LogReader::attach(runtime, id, next)?;

@@ -28,7 +28,7 @@ impl State {
         Arc::clone(&self.capabilities)
     }
 
-    /// Whether it said yes to the verb of this call.
+    /// True if it said yes to the verb of this call.
     pub(super) fn check_support(&self, call: Call) -> Result<()> {
         call.verb().map_or(Ok(()), |verb| self.check_verb(call, verb))
     }

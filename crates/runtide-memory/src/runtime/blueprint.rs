@@ -1,4 +1,4 @@
-//! What an instance is made from: [`Blueprint`].
+//! Specification of a simulated instance: [`Blueprint`].
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -8,7 +8,7 @@ use runtide_core::{
     manager::{Mount, RestartPolicy},
 };
 
-/// What an instance is made from, and how its main process behaves.
+/// Specification of a simulated instance, with the behaviour of its main process.
 ///
 /// Names are `[A-Za-z0-9][A-Za-z0-9_.-]*`, at most 128 bytes. Labels are carried as they are; a key is not empty.
 ///
@@ -27,9 +27,9 @@ use runtide_core::{
 pub struct Blueprint {
     /// The name; empty: the runtime picks one.
     pub name: String,
-    /// What sort of thing it is.
+    /// Kind of the instance.
     pub kind: InstanceKind,
-    /// What it is made from.
+    /// Image that it is created from.
     pub image: Option<ImageRef>,
     /// The user's labels.
     pub labels: Labels,
@@ -45,27 +45,27 @@ pub struct Blueprint {
     pub health: Option<Health>,
     /// When the runtime starts it again.
     pub restart: RestartPolicy,
-    /// The signal that a stop sends; TERM unless told.
+    /// The signal that a stop sends; TERM by default.
     pub stop_signal: UnixSignal,
-    /// How long a stop waits before it kills; 10 s unless told.
+    /// Time that a stop waits before it kills; 10 s by default.
     pub stop_timeout: Duration,
-    /// The signals that end it, beside KILL, which always does; TERM, INT and QUIT unless told.
+    /// The signals that end it, apart from KILL, which always does; TERM, INT and QUIT by default.
     pub ends_on: Vec<UnixSignal>,
-    /// How long a life takes if nobody ends it; `None`: for ever.
+    /// Length of a run that is not ended otherwise; `None`: it runs indefinitely.
     pub life: Option<Duration>,
-    /// How a life ends by itself or when asked to. `None`: with code 0 by itself, and by the signal when asked to.
+    /// Exit of a run that ends by itself or when asked to. `None`: with code 0 by itself, and by the signal when asked to.
     pub exit: Option<ExitStatus>,
     /// The environment of its processes.
     pub env: BTreeMap<String, String>,
-    /// The command of its main process, which runs for ever unless it is one of those that the runtime knows.
+    /// The command of its main process, which runs indefinitely unless it is one of those that the runtime knows.
     pub command: Vec<String>,
-    /// The user of its processes; `root` unless told.
+    /// The user of its processes; `root` by default.
     pub user: String,
-    /// The working directory of its processes; `/` unless told.
+    /// The working directory of its processes; `/` by default.
     pub working_dir: String,
-    /// What is mounted where. Only volumes can be, and only over the wire it is checked that they are there.
+    /// Mounts. Only volumes can be, and only over the wire it is checked that they are there.
     pub mounts: Vec<Mount>,
-    /// Whether its main process has a terminal.
+    /// True if its main process has a terminal.
     pub tty: bool,
     /// The memory that it may use, in bytes.
     pub memory_limit: Option<u64>,
@@ -101,9 +101,9 @@ impl Default for Blueprint {
 }
 
 setters!(Blueprint {
-    /// What sort of thing it is.
+    /// Kind of the instance.
     with_kind: kind: InstanceKind;
-    /// What it is made from.
+    /// Image that it is created from.
     with_image: image: Option<ImageRef>;
     /// The user's labels.
     with_labels: labels: Labels;
@@ -125,9 +125,9 @@ setters!(Blueprint {
     with_stop_timeout: stop_timeout: Duration;
     /// The signals that end it, beside KILL.
     with_ends_on: ends_on: Vec<UnixSignal>;
-    /// How long a life takes if nobody ends it.
+    /// Length of a run that is not ended otherwise.
     with_life: life: Option<Duration>;
-    /// How a life ends by itself or when asked to.
+    /// Exit of a run that ends by itself or when asked to.
     with_exit: exit: Option<ExitStatus>;
     /// The environment of its processes.
     with_env: env: BTreeMap<String, String>;
@@ -137,7 +137,7 @@ setters!(Blueprint {
     with_user: user: String;
     /// The working directory of its processes.
     with_working_dir: working_dir: String;
-    /// What is mounted where.
+    /// Mounts.
     with_mounts: mounts: Vec<Mount>;
     /// With a terminal.
     with_tty: tty;
@@ -181,12 +181,12 @@ impl From<String> for Blueprint {
     }
 }
 
-/// What a kernel can carry.
+/// Limits of the kernel.
 pub(crate) fn is_env(key: &str, value: &str) -> bool {
     !key.is_empty() && !key.contains(['\0', '=']) && !value.contains('\0')
 }
 
-/// Names travel into paths, host names and command lines of those who use a runtime: an allow-list, not a list of evils.
+/// Names travel into paths, host names and command lines of the runtime's users: an allow-list, not a list of evils.
 pub(crate) fn check_name(name: &str) -> Result<()> {
     let inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
     let ok = name.len() <= 128
@@ -237,5 +237,14 @@ mod tests {
         for (key, value) in [("", "1"), ("A=B", "1"), ("A\0", "1"), ("A", "\0")] {
             assert_eq!(with(key, value).unwrap_err().kind(), ErrorKind::InvalidInput);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_of_the_longest_duration_does_not_end() {
+        let runtime = crate::MemoryRuntime::new();
+        let id = runtime.create(Blueprint::named("a").with_life(Duration::MAX)).unwrap();
+        runtime.start(&id).unwrap();
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        assert!(runtime.truth().iter().all(|one| one.state.is_alive()));
     }
 }

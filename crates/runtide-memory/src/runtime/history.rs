@@ -1,5 +1,5 @@
-//! What happened, twice: as the runtime tells it (a bounded history, from which streams resume), and as it was (every fact,
-//! for those who check what was told).
+//! Two histories: the events that the runtime reports (bounded; streams resume from it), and all facts (for tests of the
+//! reports).
 
 use std::{
     collections::VecDeque,
@@ -19,39 +19,39 @@ use crate::fault::Garble;
 pub struct Fact {
     /// Its number, as the event stream tokens it.
     pub token: ResumeToken,
-    /// When, by the runtime's clock.
+    /// Its time, by the runtime's clock.
     pub at: SystemTime,
-    /// To whom.
+    /// Id of the instance.
     pub id: InstanceId,
     /// Its name then.
     pub name: String,
-    /// In which life; `None`: it had not run yet.
+    /// Its run; `None`: it had not run yet.
     pub incarnation: Option<Incarnation>,
-    /// What.
+    /// Its kind.
     pub kind: FactKind,
     /// The runtime's own word for the state that it led to; [`state`](Self::state) is Runtide's.
     pub(crate) phase: Phase,
-    /// For `Stopped`: how the life ended, if the runtime knows.
+    /// For `Stopped`: the exit of the run, if the runtime knows it.
     pub exit: Option<ExitStatus>,
-    /// Whether the event stream tells it: not while the runtime is down, nor under [`Faults::swallow`](crate::Faults::swallow).
+    /// True if the event stream reports it: not while the runtime is down, nor under [`Faults::swallow`](crate::Faults::swallow).
     pub told: bool,
 }
 
-/// What happened.
+/// Kind of a fact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FactKind {
     /// It was made.
     Created,
-    /// A life began.
+    /// A run began.
     Started,
-    /// A life ended.
+    /// A run ended.
     Stopped,
     /// It was frozen.
     Paused,
     /// It was thawed.
     Unpaused,
-    /// It took another state that begins or ends no life.
+    /// It took another state that begins or ends no run.
     Moved,
     /// It was removed.
     Removed,
@@ -72,7 +72,7 @@ pub(crate) struct Told {
     pub(crate) visible_at: Instant,
 }
 
-/// A swapped event does not wait for its neighbour for ever.
+/// A swapped event does not wait for its neighbour indefinitely.
 const LONGEST_HOLD: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Default)]
@@ -84,7 +84,7 @@ pub(super) struct History {
     held: Option<Arc<Told>>,
     /// Marks up to here were lost in a restart.
     restarted_at: u64,
-    /// Something happened while the runtime was down, and no one will tell.
+    /// Something happened while the runtime was down, and it will not be reported.
     hole: bool,
 }
 
@@ -94,7 +94,7 @@ impl History {
         self.recent.iter().take_while(|told| told.visible_at <= now).last().map(|told| &told.fact.token)
     }
 
-    /// What came after the token, if the history proves that nothing is missing: the token itself must still be in it.
+    /// The events after the token, if the history proves that nothing is missing: the token itself must still be in it.
     pub(super) fn after(&self, token: &ResumeToken) -> Result<impl Iterator<Item = &Arc<Told>>, Gap> {
         match self.recent.iter().rposition(|told| told.fact.token == *token) {
             Some(place) => Ok(self.recent.iter().skip(place + 1)),
@@ -105,12 +105,12 @@ impl History {
         }
     }
 
-    /// What is still held back was not told yet: it is not history.
+    /// An event that is still held back was not reported: it is not history.
     pub(super) fn lose(&mut self) {
         self.recent.clear();
     }
 
-    /// What a restart leaves: nothing, if it did not keep its history or could not tell what happened meanwhile.
+    /// Restarts the history: nothing is left of it if the runtime did not keep it, or missed facts while it was down.
     pub(super) fn restart(&mut self, keep: bool) {
         if !keep || self.hole {
             self.lose();
@@ -122,7 +122,7 @@ impl History {
 }
 
 impl State {
-    /// Writes a fact down, and tells it as the faults allow.
+    /// Records a fact, and reports it as the faults allow.
     pub(super) fn record_fact(&mut self, record: &Arc<Record>, kind: FactKind) {
         self.dirty = true;
         self.history.head += 1;

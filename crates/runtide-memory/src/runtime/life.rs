@@ -17,7 +17,7 @@ use crate::fault::Call;
 /// The pause before the runtime starts something again; doubled each time, as Docker does it.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// After a life as long as this the pause is the first one again.
+/// After a run as long as this the pause is the first one again.
 const LONG_LIFE: Duration = Duration::from_secs(10);
 
 impl State {
@@ -110,7 +110,7 @@ impl State {
         }
     }
 
-    /// A life ends; `None`: nobody knows how. What was `asked` to end is not started again.
+    /// A run ends; `None`: nobody knows how. What was `asked` to end is not started again.
     fn end(&mut self, id: &InstanceId, exit: Option<ExitStatus>, asked: bool) {
         let finished_at = self.wall();
         let Some(record) = self.records.get(id) else { return };
@@ -282,7 +282,7 @@ impl State {
         Ok(())
     }
 
-    /// Changes something that no look shows.
+    /// Changes something that no inspection shows.
     pub(crate) fn edit_unseen(&mut self, id: &InstanceId, edit: impl FnOnce(&mut Record)) -> Result<()> {
         self.record(id, Call::Inspect)?;
         if let Some(record) = self.records.get_mut(id) {
@@ -301,7 +301,7 @@ impl State {
         self.edit_unseen(id, |record| record.tty = Some(size))
     }
 
-    /// Any state, by way of what begins and ends lives: no life is ever skipped.
+    /// Any state, by way of what begins and ends runs: no run is ever skipped.
     pub(crate) fn set_state(&mut self, id: &InstanceId, state: InstanceState) -> Result<()> {
         let (before, after) = (self.record(id, Call::Inspect)?.phase, Phase::from(state));
         if before == after {

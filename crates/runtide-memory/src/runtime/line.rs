@@ -25,9 +25,9 @@ pub(super) struct Line {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     Open,
-    /// Nothing comes any more, and nobody says so.
+    /// Nothing comes any more, without an error.
     Dead,
-    /// Ends cleanly once what was told is read.
+    /// Ends cleanly once what was reported is read.
     Closed,
     /// Broken, for this reason.
     Severed(&'static str),
@@ -41,7 +41,7 @@ struct Feed {
     beat: Option<(Duration, Instant)>,
 }
 
-/// What an event stream carries.
+/// Message of an event stream.
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
     Told(Arc<Told>),
@@ -127,7 +127,7 @@ impl Connection {
         self.inner.with(|state| state.subscribe(self.number, resume, beat))
     }
 
-    /// What is there to read; `None`: the stream ended cleanly.
+    /// The messages that are there to read; `None`: the stream ended cleanly.
     ///
     /// # Cancel safety
     /// Nothing is taken before the very poll that returns it.

@@ -95,18 +95,18 @@ impl Log {
     }
 }
 
-/// Up to where somebody reads.
+/// End of a reader's output.
 #[derive(Clone, Copy, Debug)]
 enum Bound {
-    /// What was there when he came.
+    /// The output that was there when it was opened.
     Entry(u64),
     /// The end of all output.
     Output,
-    /// The end of this life.
+    /// The end of this run.
     Life(u64),
 }
 
-/// Somebody who reads the output; he can finish reading what is removed meanwhile.
+/// A reader of the output; it can finish reading output that is removed in the meantime.
 #[derive(Debug)]
 pub(crate) struct LogReader {
     runtime: MemoryRuntime,
@@ -135,7 +135,7 @@ impl LogReader {
         })
     }
 
-    /// Reads what the present life (or the next one, if it does not run) writes from now on. Gives the life.
+    /// Reads what the present run (or the next one, if it does not run) writes from now on. Gives the run.
     pub(crate) fn attach(runtime: &MemoryRuntime, id: &InstanceId, next: bool) -> Result<Self> {
         runtime.with(|state| {
             let record = state.record(id, Call::Attach)?;
@@ -151,7 +151,7 @@ impl LogReader {
         })
     }
 
-    /// The life that it reads from; 0: from all.
+    /// The run that it reads from; 0: from all.
     pub(crate) fn life(&self) -> u64 {
         if let Bound::Life(life) = self.bound { life } else { 0 }
     }
@@ -195,7 +195,7 @@ impl LogReader {
         }
     }
 
-    /// Whether nothing more can come.
+    /// True if nothing more can come.
     fn is_over(&self, state: &State) -> bool {
         let Some(record) = state.records.get(&self.id) else { return true };
         match self.bound {

@@ -1,7 +1,8 @@
 //! The simulated daemon. It runs no task and no thread: what is due by tokio's clock happens, at its time and in order,
-//! as soon as anybody looks or waits.
+//! as soon as the runtime is used.
 
 mod ability;
+mod answer;
 mod blueprint;
 mod demo;
 mod history;
@@ -9,7 +10,6 @@ mod image;
 mod life;
 mod line;
 mod log;
-mod look;
 mod network;
 mod options;
 mod process;
@@ -37,6 +37,18 @@ use runtide_core::{
 };
 use tokio::{sync::watch, time::Instant};
 
+pub(crate) use self::{
+    answer::{Item, RawListing},
+    blueprint::{check_labels, check_name, is_env},
+    history::Told,
+    line::{Connection, Message},
+    log::LogReader,
+    process::{Program, Surroundings},
+    provision::Order,
+    record::{Phase, Record},
+    refusal::{conflict, missing},
+    wait::Waiting,
+};
 pub use self::{
     blueprint::Blueprint,
     demo::ScriptedLife,
@@ -44,18 +56,6 @@ pub use self::{
     options::RuntimeOptions,
     process::Emission,
     script::{AfterRun, Reboot},
-};
-pub(crate) use self::{
-    blueprint::{check_labels, check_name, is_env},
-    history::Told,
-    line::{Connection, Message},
-    log::LogReader,
-    look::{Item, RawListing},
-    process::{Program, Surroundings},
-    provision::Order,
-    record::{Phase, Record},
-    refusal::{conflict, missing},
-    wait::Waiting,
 };
 use self::{
     history::History, image::Images, line::Line, log::Log, network::Networks, snapshot::Kept, volume::Volume,
@@ -84,11 +84,11 @@ impl fmt::Debug for MemoryRuntime {
 #[derive(Debug)]
 pub(crate) struct Inner {
     state: Mutex<State>,
-    /// Told after every change, so that those who wait look again.
+    /// Notified after every change, so that waiters check again.
     changed: watch::Sender<()>,
 }
 
-/// What somebody who waits found.
+/// Result of a waiter's check.
 pub(crate) enum Look<T> {
     Ready(T),
     /// Look again after the next change, and at this time at the latest.
@@ -101,12 +101,12 @@ impl Look<()> {
     }
 }
 
-/// What happens by itself, later.
+/// A scheduled change.
 #[derive(Debug)]
 enum Timer {
-    /// This life is over, so.
+    /// This run is over, so.
     End(InstanceId, u64, ExitStatus),
-    /// The runtime starts it again after this life.
+    /// The runtime starts it again after this run.
     Again(InstanceId, u64),
     /// An event was held back long enough.
     Release(ResumeToken),
@@ -117,9 +117,9 @@ pub(crate) struct State {
     options: RuntimeOptions,
     born: Instant,
     now: Instant,
-    /// Whether those who wait must look again.
+    /// True if waiters must check again.
     dirty: bool,
-    /// Nothing answers, and nothing is told.
+    /// Nothing answers, and nothing is reported.
     down: bool,
     records: BTreeMap<InstanceId, Arc<Record>>,
     /// Of all of them: each is there once.
@@ -175,7 +175,7 @@ impl Inner {
         Self { state: Mutex::new(state), changed: watch::Sender::new(()) }
     }
 
-    /// Everything goes through here: first what is due happens, then `act`, then those who wait are told.
+    /// Everything goes through here: first what is due happens, then `act`, then the waiters are notified.
     pub(crate) fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
         let mut state = lock(&self.state);
         state.catch_up(Instant::now());
@@ -191,7 +191,7 @@ impl Inner {
     /// Looks until there is something, after every change and whenever something is due.
     ///
     /// # Cancel safety
-    /// What a look takes, the same poll returns.
+    /// A value that `look` takes is returned by the same poll.
     pub(crate) async fn until<T>(&self, mut look: impl FnMut(&mut State) -> Look<T>) -> T {
         let mut changed = self.changed.subscribe();
         loop {

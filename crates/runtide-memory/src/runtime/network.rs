@@ -170,7 +170,7 @@ impl State {
         Ok(Effect::Changed)
     }
 
-    /// Whether all of them are there.
+    /// True if all of them are there.
     pub(super) fn check_networks(&self, wanted: &[NetworkId]) -> Result<()> {
         wanted.iter().try_for_each(|network| self.network_or_missing(network, Call::Create).map(drop))
     }

@@ -1,24 +1,24 @@
-//! What a runtime in memory is told when it is made: [`RuntimeOptions`].
+//! Options of a runtime in memory: [`RuntimeOptions`].
 
 use std::time::{Duration, SystemTime};
 
 use runtide_core::backend::setters;
 
-/// What a runtime in memory is told when it is made.
+/// Options of a runtime in memory.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RuntimeOptions {
-    /// The time of day at which it is made; the present one unless told.
+    /// The time of day at which it is made; the present one by default.
     pub base: SystemTime,
     /// Part of every id; 0 leaves it out: `mem-000001`.
     pub seed: u64,
-    /// How many events it keeps, to resume streams from; 256 unless told, as Docker. 0: it cannot resume.
+    /// Number of events that it keeps, to resume streams from; 256 by default, as Docker. 0: it cannot resume.
     pub history: usize,
-    /// How many facts it keeps for [`MemoryRuntime::history`](crate::MemoryRuntime::history), the newest; 1,000,000 unless told.
+    /// Number of facts that it keeps for [`MemoryRuntime::history`](crate::MemoryRuntime::history), the newest; 1,000,000 by default.
     pub facts: usize,
-    /// How many events may wait in one stream before it is broken off; 65,536 unless told.
+    /// Number of events that may wait in one stream before it is broken off; 65,536 by default.
     pub stream_buffer: usize,
-    /// How many bytes of output it keeps for each instance, the newest; 64 MiB unless told. What is
+    /// Bytes of output that it keeps for each instance, the newest; 64 MiB by default. What is
     /// [`emitted`](crate::MemoryRuntime::emit_log) counts as nothing.
     pub log_bytes: usize,
 }
@@ -43,11 +43,11 @@ setters!(RuntimeOptions {
     with_seed: seed: u64;
     /// How many events it keeps.
     with_history: history: usize;
-    /// How many facts it keeps.
+    /// Number of facts that it keeps.
     with_facts: facts: usize;
-    /// How many events may wait in one stream.
+    /// Number of events that may wait in one stream.
     with_stream_buffer: stream_buffer: usize;
-    /// How many bytes of output it keeps for each instance.
+    /// Bytes of output that it keeps for each instance.
     with_log_bytes: log_bytes: usize;
 });
 

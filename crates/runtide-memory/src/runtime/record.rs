@@ -6,11 +6,11 @@ use runtide_core::{ExitStatus, Incarnation, InstanceId, InstanceState, UnixSigna
 
 use super::{Blueprint, Surroundings};
 
-/// What travels over the wire, and what `normalize` reads.
+/// Record of an instance, as it travels over the wire.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
     pub(crate) id: InstanceId,
-    /// What it was made from, as changed since.
+    /// Its specification, as changed since its creation.
     pub(crate) design: Blueprint,
     pub(crate) phase: Phase,
     /// Counts its starts; 0: it never ran.
@@ -89,14 +89,14 @@ impl Record {
         self.phase == Phase::Paused
     }
 
-    /// What a process of it is given.
+    /// Command line, environment, user and folder of its processes.
     pub(crate) fn surroundings(&self) -> Surroundings {
         let Blueprint { command, env, user, working_dir, .. } = &self.design;
         let (argv, env) = (command.clone(), env.clone());
         Surroundings { argv, env, user: user.clone(), working_dir: working_dir.clone() }
     }
 
-    /// The present or last life; `None`: it never ran.
+    /// The present or last run; `None`: it never ran.
     pub(crate) fn incarnation(&self) -> Option<Incarnation> {
         (self.life > 0).then(|| Incarnation::from(format!("{}#{}", self.id, self.life)))
     }

@@ -1,4 +1,4 @@
-//! The script: everything that somebody outside can make happen, and what he can see of it.
+//! The script: the verbs by which a test drives the runtime from outside, and its view of it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use runtide_core::{
 use super::{Blueprint, Emission, Fact, Inner, MemoryRuntime, RuntimeOptions, State, line::Fate};
 use crate::fault::{Call, Dial, Faults};
 
-/// What becomes of an instance of a [`MemoryRuntime::burst`] after its life.
+/// Fate of an instance of a [`MemoryRuntime::burst`] after its run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AfterRun {
@@ -21,13 +21,13 @@ pub enum AfterRun {
     Removed,
 }
 
-/// What a restart of the runtime leaves behind.
+/// Effects of a restart of the runtime.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Reboot {
-    /// Whether it still has its history; never if something happened while it was down.
+    /// True if it still has its history; never if something happened while it was down.
     pub keeps_history: bool,
-    /// Whether it stops every instance; those that always restart start anew.
+    /// True if it stops every instance; those that always restart start again.
     pub stops_instances: bool,
 }
 
@@ -73,7 +73,7 @@ impl Default for MemoryRuntime {
 /// # What happens to instances
 ///
 /// A verb for an id that is not there is `NotFound`; one that its state forbids is `Conflict`; one that changes nothing is
-/// `Ok`, and nothing is told.
+/// `Ok`, and nothing is reported.
 impl MemoryRuntime {
     /// Makes an instance, from a name or a whole [`Blueprint`].
     ///
@@ -94,7 +94,7 @@ impl MemoryRuntime {
         })
     }
 
-    /// Starts it: a new life, a new incarnation.
+    /// Starts it: a new run, a new incarnation.
     pub fn start(&self, id: &InstanceId) -> Result<()> {
         self.with(|state| state.start(id, Call::Start)).map(drop)
     }
@@ -152,7 +152,7 @@ impl MemoryRuntime {
         self.with(|state| state.remove(id, true)).map(drop)
     }
 
-    /// Removes it and makes it anew under its name, with another id, not started.
+    /// Removes it and makes it again under its name, with another id, not started.
     pub fn recreate(&self, id: &InstanceId) -> Result<InstanceId> {
         self.with(|state| {
             let design = state.record(id, Call::Create)?.design.clone();
@@ -194,7 +194,7 @@ impl MemoryRuntime {
         self.with(|state| state.edit(id, field, edit))
     }
 
-    /// Puts it into any state; a life begins or ends where the state asks for that, and its end is then not known.
+    /// Puts it into any state; a run begins or ends where the state asks for that, and its end is then not known.
     pub fn set_state(&self, id: &InstanceId, state: InstanceState) -> Result<()> {
         self.with(|inner| inner.set_state(id, state))
     }
@@ -210,7 +210,7 @@ impl MemoryRuntime {
         self.with(|state| state.emit_log(id, source, emission))
     }
 
-    /// The memory that it is seen to use, in bytes; 16 MiB unless told.
+    /// The memory that it is seen to use, in bytes; 16 MiB by default.
     pub fn set_memory(&self, id: &InstanceId, bytes: u64) -> Result<()> {
         self.with(|state| state.edit_unseen(id, |record| record.memory = bytes))
     }
@@ -255,7 +255,7 @@ impl MemoryRuntime {
 
 /// # What happened
 impl MemoryRuntime {
-    /// Everything that happened, in order, told or not: the measure for what a watch delivers. The newest
+    /// Every fact, in order, reported or not: the measure for what a watch delivers. The newest
     /// [`RuntimeOptions::facts`].
     pub fn history(&self) -> Vec<Fact> {
         self.with(|state| state.history.facts.iter().cloned().collect())
@@ -282,7 +282,7 @@ impl MemoryRuntime {
         self.end_lines(Fate::Severed("connection reset"), false);
     }
 
-    /// Ends every event stream cleanly, after what was told.
+    /// Ends every event stream cleanly, after what was reported.
     pub fn close_streams(&self) {
         self.end_lines(Fate::Closed, true);
     }
@@ -304,7 +304,7 @@ impl MemoryRuntime {
         self.with(|state| state.history.lose());
     }
 
-    /// Stops the runtime, not its instances: connections break, new ones are refused, and nothing that happens is told.
+    /// Stops the runtime, not its instances: connections break, new ones are refused, and nothing that happens is reported.
     pub fn go_down(&self) {
         self.sever();
         self.with(|state| state.down = true);

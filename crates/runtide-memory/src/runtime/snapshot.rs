@@ -1,5 +1,5 @@
 //! Snapshots: what an instance was made from and has become since (labels, ports, addresses, command, environment, …), all
-//! but its name and its life.
+//! but its name and its run.
 
 use runtide_core::{
     Error, ErrorKind, InstanceId, Result,

@@ -22,7 +22,7 @@ impl State {
         Ok(usage)
     }
 
-    /// The present life.
+    /// The present run.
     pub(crate) fn life(&self, id: &InstanceId, call: Call) -> Result<u64> {
         let record = self.record(id, call)?;
         if record.phase.is_alive() { Ok(record.life) } else { Err(conflict(id, call, "it does not run")) }
@@ -30,13 +30,13 @@ impl State {
 }
 
 impl MemoryRuntime {
-    /// Ends with this life.
+    /// Ends with this run.
     pub(crate) async fn life_over(&self, id: &InstanceId, life: u64) {
         let over = |state: &mut State| state.life(id, Call::Wait).ok() != Some(life);
         self.inner.until(|state| Look::ready_if(over(state))).await;
     }
 
-    /// The next reading, after this time; `None`: the life is over.
+    /// The next reading, after this time; `None`: the run is over.
     pub(crate) async fn next_usage(&self, id: &InstanceId, life: u64, after: Duration) -> Option<Usage> {
         tokio::select! {
             biased;

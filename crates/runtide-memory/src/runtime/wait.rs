@@ -1,4 +1,4 @@
-//! Verbs that take time: waiting for the end of a life, and stopping with timeout.
+//! Verbs that take time: waiting for the end of a run, and stopping with timeout.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::{Look, MemoryRuntime, State, refusal::conflict};
 use crate::fault::Call;
 
-/// Somebody waits for the end of a life.
+/// A waiter for the end of a run.
 #[derive(Debug)]
 pub(super) struct Waited {
     id: InstanceId,
@@ -20,7 +20,7 @@ pub(super) struct Waited {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum End {
-    /// So, if anybody knows.
+    /// With this exit, if it is known.
     Exited(Option<ExitStatus>),
     /// It was removed first.
     Gone,
@@ -46,7 +46,7 @@ impl Waiting {
         self.runtime.inner.until(|state| look(state).map_or(Look::Later(None), Look::Ready)).await
     }
 
-    /// The end of the life; again and again the same.
+    /// The exit of the run; the same for every call.
     pub(crate) async fn exit(&self) -> Result<Option<ExitStatus>> {
         match self.end().await {
             End::Exited(exit) => Ok(exit),
@@ -59,7 +59,7 @@ impl Waiting {
 }
 
 impl State {
-    /// Tells those who wait for this life (or, when it is gone, for any life of it).
+    /// Notifies the waiters for this run (or, when the instance is gone, for any run of it).
     pub(super) fn tell_waiting(&mut self, id: &InstanceId, life: Option<u64>, end: End) {
         let concerned = |wait: &&mut Waited| wait.id == *id && life.is_none_or(|life| wait.life == life);
         for wait in self.waits.values_mut().filter(concerned) {
@@ -89,7 +89,7 @@ impl State {
 }
 
 impl MemoryRuntime {
-    /// Waits for the end of this life, or of the present or last one.
+    /// Waits for the end of this run, or of the present or last one.
     pub(crate) fn waiting(&self, id: &InstanceId, life: Option<u64>) -> Result<Waiting> {
         let number = self.with(|state| state.register(id, life))?;
         Ok(Waiting { runtime: self.clone(), id: id.clone(), number })

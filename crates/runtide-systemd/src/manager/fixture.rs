@@ -27,7 +27,7 @@ impl Fixture {
         Some(Self { client: Client::new(config).unwrap() })
     }
 
-    /// Starts a unit of this script; its life has begun then, and may be over.
+    /// Starts a unit of this script; its run has begun then, and may be over.
     pub(super) async fn start(&self, script: &str, more: Vec<(&str, Variant<'_>)>) -> InstanceId {
         type Exec = Vec<(String, Vec<String>, bool)>;
         let unit = format!("rt-{:016x}.service", random());

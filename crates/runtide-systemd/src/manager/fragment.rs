@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
 
 use crate::files;
 
-/// Whether a command holds what comes back changed.
+/// True if a command holds what comes back changed.
 pub(super) fn is_at_risk<'a>(words: impl IntoIterator<Item = &'a str>) -> bool {
     words.into_iter().any(|word| word.contains([';', '$']))
 }
@@ -53,7 +53,7 @@ pub(super) fn seen_from(root: &Path, path: &str) -> PathBuf {
     root.join(path.trim_start_matches('/'))
 }
 
-/// Puts the file right that the manager calls so; blocks. Whoever reads it meanwhile finds the one or the other.
+/// Puts the file right that the manager calls so; blocks. Whoever reads it in the meantime finds the one or the other.
 pub(super) fn mend(root: &Path, path: &str) -> io::Result<()> {
     let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
     let folder = files::open(root, folder, OFlags::PATH | OFlags::DIRECTORY)?;

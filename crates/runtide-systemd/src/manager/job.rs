@@ -41,12 +41,12 @@ impl End {
         self.0.as_deref() == Some(word)
     }
 
-    /// Whether it was seen to do what it was to do.
+    /// True if it was seen to do what it was to do.
     pub(super) fn is_done(&self) -> bool {
         self.is("done")
     }
 
-    /// Whether it may have done what it was to do: the unit tells.
+    /// True if it may have done what it was to do: the unit tells.
     pub(super) fn may_be_done(&self) -> bool {
         self.0.as_deref().is_none_or(|word| matches!(word, "done" | "skipped"))
     }
@@ -57,7 +57,7 @@ pub(super) fn signals(interface: &'static str, member: &'static str) -> zbus::ma
     MatchRule::builder().msg_type(Type::Signal).sender(SYSTEMD).interface(interface).member(member)
 }
 
-/// A word of the bus whenever another process, or the same one anew, is systemd.
+/// A word of the bus whenever another process, or the same one again, is systemd.
 pub(super) async fn owner_changes(connection: &Connection) -> zbus::Result<MessageStream> {
     let rule = MatchRule::builder()
         .msg_type(Type::Signal)
@@ -139,7 +139,7 @@ impl<'a> Jobs<'a> {
                 },
                 _ = self.owner.next() => return self.end_by_looking(job).await,
                 () = tokio::time::sleep(LOOK_AFTER) => {
-                    // Who does not answer may be executing itself anew; the caller bounds it.
+                    // Who does not answer may be re-executing itself; the caller bounds it.
                     if matches!(self.is_over(job).await, Ok(true)) {
                         return Ok(End(None));
                     }
@@ -157,7 +157,7 @@ impl<'a> Jobs<'a> {
         self.end(&job).await
     }
 
-    /// systemd was executed anew, or the link broke: the job goes on, and its end is not said here.
+    /// systemd was re-executed, or the link broke: the job goes on, and its end is not said here.
     async fn end_by_looking(&self, job: &OwnedObjectPath) -> Result<End> {
         let mut pause = Duration::from_millis(20);
         loop {

@@ -1,4 +1,4 @@
-//! The life that a unit is in, and its end.
+//! The run that a unit is in, and its end.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,13 +11,13 @@ use crate::{
     properties::UnitProperties,
 };
 
-/// How often a unit is asked whether it is still in the same life. Two calls each time, of 0.2 ms in the manager.
+/// How often a unit is asked whether it is still in the same run. Two calls each time, of 0.2 ms in the manager.
 const PERIOD: Duration = Duration::from_millis(250);
 
-/// For how long nobody may answer before the end of a life is given up on: longer than a re-execution of the manager.
+/// For how long nobody may answer before the end of a run is given up on: longer than a re-execution of the manager.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A life that is not over.
+/// A run that is not over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Life {
     pub(super) incarnation: Option<Incarnation>,
@@ -25,7 +25,7 @@ pub(super) struct Life {
 }
 
 impl Life {
-    /// `None`: the unit rests, or waits for its next life.
+    /// `None`: the unit rests, or waits for its next run.
     pub(super) fn of(about: &UnitProperties) -> Option<Self> {
         let text = |field: &Option<String>| field.clone().unwrap_or_default();
         let began = about.inactive_exit_timestamp_monotonic.unwrap_or(0) != 0;

@@ -118,7 +118,7 @@ async fn pause(call: Call<'_>) -> Result<Effect> {
     if !before.is_up() {
         return Err(call.conflict("it does not run", &before));
     }
-    // Also if it is said to be frozen: what was killed while it was is said to be so in its next life.
+    // Also if it is said to be frozen: what was killed while it was is said to be so in its next run.
     call.client.manager(call.operation, "FreezeUnit", &(call.unit,)).await?;
     let frozen = call.until(|seen| match seen {
         Some(seen) if seen.is_frozen() => Some(true),
@@ -126,7 +126,7 @@ async fn pause(call: Call<'_>) -> Result<Effect> {
         _ => Some(false),
     });
     if !frozen.await? {
-        return Err(call.error(ErrorKind::Conflict, "it ended meanwhile"));
+        return Err(call.error(ErrorKind::Conflict, "it ended during the call"));
     }
     let was = before.is_frozen() && inspector::is_frozen(call.client, before.service.control_group.as_deref());
     Ok(if was { Effect::Unchanged } else { Effect::Changed })

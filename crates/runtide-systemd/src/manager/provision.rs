@@ -31,7 +31,7 @@ use crate::{
 
 const OPERATION: &str = "systemd.create";
 
-/// How often to make a unit anew whose file systemd read before it was put right.
+/// How often to make a unit again whose file systemd read before it was put right.
 const ATTEMPTS: usize = 3;
 
 /// Makes transient units.
@@ -81,7 +81,7 @@ fn any_name() -> String {
 }
 
 fn random() -> u64 {
-    // Seeded by the system's randomness, anew for each.
+    // Seeded by the system's randomness, again for each.
     RandomState::new().build_hasher().finish()
 }
 
@@ -98,7 +98,7 @@ async fn create(call: Call<'_>, request: &Request) -> Result<()> {
             return Ok(());
         }
     }
-    Err(call.error(ErrorKind::Conflict, "systemd was told to read its units anew again and again meanwhile"))
+    Err(call.error(ErrorKind::Conflict, "systemd reloaded its units again and again during the call"))
 }
 
 /// What systemd says of a value that it does not take has no name of its own, but always begins so.
@@ -109,7 +109,7 @@ fn not_taken(call: Call<'_>, error: Error) -> Error {
     error
 }
 
-/// Whether it is what was asked for; if not, it is gone again.
+/// True if it is what was asked for; if not, it is gone again.
 async fn service(call: Call<'_>, request: &Request) -> Result<bool> {
     let name = holder::of(call.unit);
     let mut jobs = Jobs::open(call, &name).await?;
@@ -181,13 +181,13 @@ async fn has_controllers(call: Call<'_>, request: &Request) -> Result<()> {
 }
 
 fn garbled(call: Call<'_>, why: &str) -> Error {
-    let reason = format!("systemd changes them when it reads its units anew, and that cannot be put right: {why}");
+    let reason = format!("systemd changes them when it reloads its units, and that cannot be put right: {why}");
     call.error(ErrorKind::Unsupported, format!("a command with ';' or '$': {reason}"))
         .with_context("feature", "a command with ';' or '$'")
         .with_context("reason", reason)
 }
 
-/// As the bus tells of one: what is executed, its words, and how it went.
+/// As the bus reports of one: what is executed, its words, and how it went.
 type Command = (String, Vec<String>, bool, u64, u64, u64, u64, u32, i32, i32);
 
 /// Puts the file right, and looks whether systemd read it before.

@@ -37,7 +37,7 @@ pub(super) async fn remove(call: Call<'_>, options: &RemoveOptions) -> Result<Ef
         match jobs.send("StopUnit", &(call.unit, "replace")).await {
             Ok(job) => {
                 if options.kill {
-                    // Whatever was started again meanwhile: with the stop on its way, nothing more is.
+                    // Whatever was started again in the meantime: with the stop on its way, nothing more is.
                     stop::kill_all(call).await?;
                 }
                 let end = jobs.end(&job).await?;

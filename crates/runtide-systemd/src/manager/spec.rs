@@ -18,7 +18,7 @@ const LONGEST_WORD: usize = 128 * 1024 - 1;
 const LONGEST_LINE: usize = 1024 * 1024 - 4096;
 
 const MICROSECONDS: u64 = 1_000_000;
-/// `rbind`, as `BindPaths=` has it unless told (`MS_BIND | MS_REC`).
+/// `rbind`, as `BindPaths=` has it by default (`MS_BIND | MS_REC`).
 const WITH_WHAT_IS_BELOW: u64 = 0x4000;
 
 /// What to ask for.
@@ -29,7 +29,7 @@ pub(super) struct Request {
     pub(super) properties: Properties,
     /// What the process is to be given, word by word, as systemd keeps it.
     pub(super) command: Vec<String>,
-    /// Whether the unit's file has to be put right (see [`fragment`]).
+    /// True if the unit's file has to be put right (see [`fragment`]).
     pub(super) is_at_risk: bool,
     /// Made of processes that run already, so that it runs at once.
     pub(super) is_scope: bool,
@@ -191,7 +191,7 @@ impl Request {
             self.set("KillSignal", i32::from(signal.number()));
         }
         if let Some(timeout) = spec.stop_timeout {
-            // None at all stands for ever with systemd.
+            // None at all stands indefinitely with systemd.
             self.set("TimeoutStopUSec", whole_milliseconds(microseconds(timeout).max(1)));
         }
         Ok(())

@@ -73,7 +73,7 @@ pub(super) async fn begin(call: Call<'_>, jobs: &mut Jobs<'_>, before: &Seen) ->
     })
 }
 
-/// Whether the unit's program ran in this life, and ended: then its start is what was asked for, however it ended.
+/// True if the unit's program ran in this run, and ended: then its start is what was asked for, however it ended.
 fn ran(after: &Seen) -> bool {
     if matches!(after.service.result.as_deref(), Some("timeout" | "protocol" | "start-limit-hit" | "resources")) {
         return false;
@@ -85,7 +85,7 @@ fn ran(after: &Seen) -> bool {
     }
 }
 
-/// What was killed while it was frozen is said to be frozen in its next life too, and is not.
+/// What was killed while it was frozen is said to be frozen in its next run too, and is not.
 async fn thawed(call: Call<'_>, after: &Seen) -> Result<()> {
     if after.is_frozen() && after.is_up() {
         call.client.manager(call.operation, "ThawUnit", &(call.unit,)).await?;

@@ -32,7 +32,7 @@ impl Stats {
         Self { client }
     }
 
-    /// One reading, and the life that it is of; `None`: it does not run.
+    /// One reading, and the run that it is of; `None`: it does not run.
     async fn read(&self, unit: &str) -> Result<Option<(Usage, Option<Incarnation>)>> {
         let client = &self.client;
         let Some(about) = life::about(client, OPERATION, unit).await? else {
@@ -95,7 +95,7 @@ struct Readings {
 }
 
 impl Readings {
-    /// `None`: that life is over.
+    /// `None`: that run is over.
     async fn next(&mut self) -> Result<Option<Usage>> {
         self.ticks.tick().await;
         if let Some(first) = self.first.take() {

@@ -57,7 +57,7 @@ async fn end(call: Call<'_>, jobs: &mut Jobs<'_>, before: &Seen, options: &StopO
         }
     }
     let job = match jobs.send("StopUnit", &(call.unit, "replace")).await {
-        // It ended meanwhile, and was forgotten.
+        // It ended in the meantime, and was forgotten.
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         job => job?,
     };
@@ -77,7 +77,7 @@ async fn end(call: Call<'_>, jobs: &mut Jobs<'_>, before: &Seen, options: &StopO
     Ok(())
 }
 
-/// Sends the signal and waits until the life is over; what outlives its time is killed.
+/// Sends the signal and waits until the run is over; what outlives its time is killed.
 async fn ask(call: Call<'_>, before: &Seen, signal: UnixSignal, grace: Option<Duration>) -> Result<()> {
     if before.is_frozen() && before.is_up() {
         call.client.manager(call.operation, "ThawUnit", &(call.unit,)).await?;

@@ -1,4 +1,4 @@
-//! One call on one unit: its checked name, its deadline, and a look at the unit.
+//! One call on one unit: its checked name, its deadline, and an inspection of the unit.
 
 use std::{future::Future, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::{
     properties::{ServiceProperties, UnitProperties},
 };
 
-/// How often to look while something is awaited that no signal tells of.
+/// How often to look while something is awaited that no signal reports.
 const LOOK_AFTER: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(200));
 
 /// A call in progress.
@@ -132,7 +132,7 @@ impl<'a> Call<'a> {
         Err(self.error(ErrorKind::Conflict, message))
     }
 
-    /// Whether it has a process, also one that outlived it.
+    /// True if it has a process, also one that outlived it.
     pub(super) async fn has_processes(self) -> Result<bool> {
         match self.client.manager(self.operation, "GetUnitProcesses", &(self.unit,)).await {
             Ok(answer) => {
@@ -162,7 +162,7 @@ pub(super) enum Whom {
     All,
 }
 
-/// Whether systemd said that no process is there, and not that no unit is.
+/// True if systemd said that no process is there, and not that no unit is.
 fn is_nobody(error: &Error) -> bool {
     error.context().iter().any(|(key, value)| *key == "reason" && &**value == "NoSuchProcess")
 }
@@ -207,22 +207,22 @@ impl Seen {
         self.active() == "active" && self.sub() == "exited"
     }
 
-    /// One life is over, and the next will be begun.
+    /// One run is over, and the next will be begun.
     pub(super) fn is_between(&self) -> bool {
         self.active() == "activating" && self.sub().starts_with("auto-restart")
     }
 
-    /// Whether the present life goes on.
+    /// True if the present run goes on.
     pub(super) fn lives(&self) -> bool {
         !self.rests() && !self.has_exited() && !self.is_between()
     }
 
-    /// Whether it is up already, so that to start it changes nothing.
+    /// True if it is up already, so that to start it changes nothing.
     pub(super) fn is_up(&self) -> bool {
         matches!(self.active(), "active" | "reloading" | "refreshing") && !self.has_exited() || self.is_busy_job()
     }
 
-    /// A `oneshot` at its work: what systemd calls its start is all of its life.
+    /// A `oneshot` at its work: what systemd calls its start is all of its run.
     fn is_busy_job(&self) -> bool {
         self.service.kind.as_deref() == Some("oneshot")
             && self.active() == "activating"
@@ -234,7 +234,7 @@ impl Seen {
         matches!(self.about.freezer_state.as_deref(), Some("frozen" | "freezing" | "frozen-by-parent"))
     }
 
-    /// Whether it shows a failure, or automatic restarts, that a reset takes back.
+    /// True if it shows a failure, or automatic restarts, that a reset takes back.
     pub(super) fn has_failures(&self) -> bool {
         let result = self.service.result.as_deref().unwrap_or_default();
         self.active() == "failed" || !matches!(result, "" | "success") || self.service.restarts.unwrap_or(0) != 0
@@ -244,7 +244,7 @@ impl Seen {
         self.about.transient == Some(true)
     }
 
-    /// Which life it is or was in last; `None` before the first.
+    /// Which run it is or was in last; `None` before the first.
     pub(super) fn life(&self) -> Option<Incarnation> {
         if self.began() == 0 {
             return None;
@@ -256,7 +256,7 @@ impl Seen {
         self.about.inactive_exit_timestamp_monotonic.unwrap_or(0)
     }
 
-    /// How the main process of the last life ended; `None` if it did not, if nobody saw it, or if there was none.
+    /// How the main process of the last run ended; `None` if it did not, if nobody saw it, or if there was none.
     pub(super) fn exit(&self) -> Option<ExitStatus> {
         if normalize::is_of_life(&self.about, &self.service) { normalize::exit(&self.service) } else { None }
     }

@@ -1,7 +1,7 @@
-//! Wait for the end of a life, and say how it ended only where systemd said so of that very life.
+//! Wait for the end of a run, and say how it ended only where systemd said so of that very run.
 //!
 //! The changes of the unit are asked for first, then it is looked at. From there on every change tells all that matters, of
-//! the service and then of the unit, so that an end is seen also if the unit is gone, or in its next life, right after.
+//! the service and then of the unit, so that an end is seen also if the unit is gone, or in its next run, right after.
 
 use std::time::Duration;
 
@@ -105,7 +105,7 @@ async fn end_of(call: Call<'_>, life: &mut Option<Incarnation>) -> Result<End> {
                 }
                 _ => return Ok(End::Lost),
             },
-            // So it is also when systemd reads all its units anew.
+            // So it is also when systemd reads all its units again.
             _ = changes.removed.next() => true,
             _ = changes.owner.next() => return Ok(End::Lost),
             // A link that is dead at the other end says nothing: ask on another one.
@@ -113,7 +113,7 @@ async fn end_of(call: Call<'_>, life: &mut Option<Incarnation>) -> Result<End> {
         };
         if look {
             let seen = call.look_if_loaded().await?;
-            // What came meanwhile is older than the look, and may say more.
+            // What came in the meantime is older than the inspection, and may say more.
             while let Some(Some(Ok(change))) = futures_util::FutureExt::now_or_never(changes.unit.next()) {
                 if is_from(&change, &systemd)
                     && let Some(Over(exit)) = told.hear(&change, &of)
@@ -133,21 +133,21 @@ fn gone(call: Call<'_>) -> Error {
     call.error(ErrorKind::NotFound, "the unit is gone, and its end was not seen")
 }
 
-/// A life is over, and this is how it ended, if that was said.
+/// A run is over, and this is how it ended, if that was said.
 #[derive(Debug, PartialEq)]
 struct Over(Option<ExitStatus>);
 
 /// What the changes said so far.
 #[derive(Default)]
 struct Told {
-    /// systemd tells of the service first, and then of the unit, both as they are at one moment.
+    /// systemd reports of the service first, and then of the unit, both as they are at one moment.
     service: ServiceProperties,
-    /// How the main process of the life ended, if the life then went on (what it left behind is being stopped).
+    /// How the main process of the run ended, if the run then went on (what it left behind is being stopped).
     exit: Option<ExitStatus>,
 }
 
 impl Told {
-    /// How the life ended, if this says that it did.
+    /// How the run ended, if this says that it did.
     fn over(&mut self, seen: &Seen, life: &Incarnation) -> Option<Over> {
         if seen.life().as_ref() != Some(life) {
             return Some(Over(self.exit.take()));
@@ -215,13 +215,13 @@ mod tests {
         assert_eq!(over(&[alive.clone(), seen(1, "failed", 1, 3, [9, 10])]), three());
         // It waits to be started again.
         assert_eq!(over(&[alive.clone(), seen(1, "activating", 1, 3, [21, 10])]), three());
-        // Its end was told while its rest was being stopped; then the next life began.
+        // Its end was reported while its rest was being stopped; then the next run began.
         let next = seen(2, "active", 0, 0, [30, 31]);
         assert_eq!(over(&[alive.clone(), seen(1, "deactivating", 1, 3, [9, 10]), next.clone()]), three());
-        // Nobody told: the next life's exit is not this one's.
+        // Not reported: the next run's exit is not this one's.
         assert_eq!(over(&[alive.clone(), next]), Some(Over(None)));
         assert_eq!(over(&[alive, seen(2, "failed", 1, 7, [30, 31])]), Some(Over(None)));
-        // What failed before its program ran shows the exit of an earlier life.
+        // What failed before its program ran shows the exit of an earlier run.
         let mut earlier = seen(1, "failed", 1, 3, [9, 5]);
         earlier.about.condition_timestamp_monotonic = Some(8);
         assert_eq!(over(&[earlier]), Some(Over(None)));

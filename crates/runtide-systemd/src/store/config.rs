@@ -11,7 +11,7 @@ use crate::config::Config;
 
 const CONFIG: &str = "systemd.store.config";
 
-/// Whether `systemd-analyze verify` looks at what is applied.
+/// Use of `systemd-analyze verify` on what is applied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Verify {
@@ -45,7 +45,7 @@ pub struct UnitStoreConfig {
     /// The folder for the store's own record, as it is seen from here. `None`: beside the units' own,
     /// `/etc/systemd/system.runtide/units-` and the prefix.
     pub state: Option<PathBuf>,
-    /// Whether `systemd-analyze verify` looks at what is applied.
+    /// Use of `systemd-analyze verify` on what is applied.
     pub verify: Verify,
     /// How often the folder is looked at for changes that nobody told of; 2 s.
     pub poll: Duration,
@@ -56,7 +56,7 @@ setters!(UnitStoreConfig {
     with_prefix: prefix: String;
     /// The folder for the store's own record.
     with_state: state: Option<PathBuf>;
-    /// Whether `systemd-analyze verify` looks at what is applied.
+    /// Use of `systemd-analyze verify` on what is applied.
     with_verify: verify: Verify;
     /// How often the folder is looked at.
     with_poll: poll: Duration;
@@ -115,12 +115,12 @@ impl UnitStoreConfig {
         })
     }
 
-    /// Whether nothing that is enabled here outlives a reboot.
+    /// True if nothing that is enabled here outlives a reboot.
     pub(super) fn is_runtime(&self) -> bool {
         self.directory.starts_with("/run")
     }
 
-    /// Whether what this process sees is what the manager sees.
+    /// True if what this process sees is what the manager sees.
     pub(super) fn is_here(&self) -> bool {
         self.systemd.root.as_deref() == Some(Path::new("/"))
     }

@@ -187,12 +187,12 @@ pub(super) enum Found {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Put {
     Done,
-    /// Somebody else changed the file meanwhile: nothing was written.
+    /// Somebody else changed the file in the meantime: nothing was written.
     Foreign,
 }
 
 impl Folder {
-    /// Makes the folder if need be, and removes what an earlier life left half-written.
+    /// Makes the folder if need be, and removes what an earlier run left half-written.
     pub(super) fn prepare(&self) -> io::Result<()> {
         if self.names.sort(&self.path)?.is_none() {
             self.disk.create_dir(&self.path)?;
@@ -306,7 +306,7 @@ impl Folder {
         self.names.sort(&self.path.join(file.path()))
     }
 
-    /// Whether a file has a text of this digest, or is not there if there is none. What is not read has no digest.
+    /// True if a file has a text of this digest, or is not there if there is none. What is not read has no digest.
     pub(super) fn is(&self, file: &UnitFileName, digest: Option<Digest>) -> io::Result<bool> {
         Ok(match self.read(file)? {
             Some(Ok(text)) => Some(Digest::of(&text)) == digest,

@@ -14,7 +14,7 @@ use crate::{names, unit_file::UnitFile};
 const APPLY: &str = "store.apply";
 const GET: &str = "store.get";
 
-/// How resources become unit files, and back. [`Units`] is what it is unless told otherwise: a resource is a unit file. Others
+/// How resources become unit files, and back. [`Units`] is what it is by default: a resource is a unit file. Others
 /// may declare something else that systemd is to run, and say how it is written as units.
 ///
 /// # Behavior
@@ -124,7 +124,7 @@ fn refused(why: &str) -> Error {
     Error::new(ErrorKind::InvalidInput, APPLY, why)
 }
 
-/// Whether it is the text of a unit file.
+/// True if it is the text of a unit file.
 fn checked(bytes: &[u8]) -> Result<()> {
     let text = std::str::from_utf8(bytes).map_err(|_| refused("the text of a unit file is UTF-8"))?;
     if text.contains('\0') {

@@ -37,14 +37,14 @@ impl Manager {
         &self.client
     }
 
-    /// Has all unit files read anew. It answers when that is done, which takes longer than other calls.
+    /// Has all unit files read again. It answers when that is done, which takes longer than other calls.
     pub(super) async fn reload(&self) -> Result<()> {
         let config = self.client.config();
         let deadline = config.job_deadline.max(config.deadline);
         self.client.call_at(APPLY, SYSTEMD, (ROOT, MANAGER, "Reload"), &(), deadline).await.map(drop)
     }
 
-    /// Whether a unit is one that it can load, and made of these files of the folder.
+    /// True if a unit is one that it can load, and made of these files of the folder.
     ///
     /// # Errors
     /// `InvalidInput`, in its own words; `Conflict` if it takes another file of the same name, which comes before.
@@ -100,7 +100,7 @@ impl Manager {
         Ok(())
     }
 
-    /// Whether a file is also known by one of these names: of merged folders systemd may say the one or the other.
+    /// True if a file is also known by one of these names: of merged folders systemd may say the one or the other.
     async fn is_one_of(&self, own: &Path, others: &[String]) -> bool {
         let Some(root) = self.client.config().root.clone() else { return false };
         let (own, others) = (own.to_owned(), others.to_vec());
@@ -116,7 +116,7 @@ impl Manager {
         compared.await.unwrap_or(false)
     }
 
-    /// Whether there is a unit of this name, so that drop-ins of it mean something.
+    /// True if there is a unit of this name, so that drop-ins of it mean something.
     pub(super) async fn knows(&self, unit: &str) -> Result<bool> {
         let answer = self.client.manager(APPLY, "LoadUnit", &(unit,)).await;
         let path: zbus::OwnedObjectPath = match answer {

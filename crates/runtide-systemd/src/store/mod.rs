@@ -73,7 +73,7 @@ const HANDOVER: Duration = Duration::from_secs(2);
 /// is in neither, the revisions and the bodies that were not written as text, in a record beside the folder.
 ///
 /// # Behavior
-/// * `Ok` means that the file is on the disk, that the manager read it anew and takes it, and that the record says so. Writes
+/// * `Ok` means that the file is on the disk, that the manager read it again and takes it, and that the record says so. Writes
 ///   that come together share one reload.
 /// * What the manager refuses (`LoadState` is `bad-setting` or `error`), or `systemd-analyze verify` where it can be asked, is
 ///   `InvalidInput` in systemd's own words: the file is as it was before, and was read again. Nobody saw the other.
@@ -87,7 +87,7 @@ const HANDOVER: Duration = Duration::from_secs(2);
 ///   were: the files are put back, and nothing else.
 /// * What others change is seen before each write, at each word of the manager, and every [`UnitStoreConfig::poll`]. It raises
 ///   the revision, watchers hear of it, and a precondition that does not know of it is a `Conflict`. A write compares what is in
-///   the file right before it is replaced. What others changed is shown as it is on the disk, whether or not the manager was told.
+///   the file right before it is replaced. What others changed is shown as it is on the disk, whether or not the manager was notified.
 /// * A file keeps its mode and its owner when it is replaced or put back; a new one is for everybody to read (0644).
 /// * Links are never followed. They, what has no name of a unit, and what is longer than 4 MiB are left alone:
 ///   [`skipped`](Self::skipped) tells of them, and to write there is a `Conflict`.
@@ -97,7 +97,7 @@ const HANDOVER: Duration = Duration::from_secs(2);
 /// What was not acknowledged when the process died is taken back by the next opening, and the manager told; a unit that was
 /// stopped or disabled stays so. Revisions go on rising; a watch from a revision of before is `Expired`. Should the record fail
 /// to be written, every later write is that error until the store is opened again. Without its record (it may be removed while
-/// no store is open) all files are taken in anew.
+/// no store is open) all files are taken in again.
 ///
 /// # Cancel safety
 /// A dropped write may still happen, whole. Everything else can be dropped at any time.

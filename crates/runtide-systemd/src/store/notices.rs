@@ -1,4 +1,4 @@
-//! What the manager says when it read unit files anew, so that changes by others are seen at once.
+//! What the manager says when it read unit files again, so that changes by others are seen at once.
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
@@ -71,7 +71,7 @@ async fn heard(client: &Client, told: &Notify) -> Result<std::convert::Infallibl
 enum Said {
     /// Unit files may have changed.
     Changed,
-    /// A manager that was run anew does not know its subscribers.
+    /// A manager that was run again does not know its subscribers.
     Gone,
     Nothing,
 }

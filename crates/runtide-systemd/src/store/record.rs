@@ -39,7 +39,7 @@ pub(super) struct Intent {
     /// The index that it goes out from: with another it means nothing.
     pub(super) base: Revision,
     /// Each file, the digest of its text to come, and the text that was there; `None` where there is none. Without any: all is as
-    /// it was, and the manager is to be told.
+    /// it was, and the manager is to be notified.
     pub(super) files: Vec<(String, Option<Digest>, Option<Document>)>,
     /// Whose the files were that were there, and who might open them.
     #[serde(default)]
@@ -89,7 +89,7 @@ impl Record {
         self.write(INTENT, &serde_json::to_vec(intent)?)
     }
 
-    /// What was begun was taken back; the manager is still to be told, by the next opening if need be.
+    /// What was begun was taken back; the manager is still to be notified, by the next opening if need be.
     pub(super) fn owe(&self, base: Revision) -> io::Result<()> {
         self.begin(&Intent { base, files: Vec::new(), access: BTreeMap::new() })
     }

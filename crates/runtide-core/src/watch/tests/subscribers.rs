@@ -147,3 +147,14 @@ async fn a_batch_is_whatever_is_at_hand() {
     }
     check_order(&events);
 }
+
+#[tokio::test(start_paused = true)]
+async fn durations_without_an_end_are_options_like_any_other() {
+    let world = World { max_silence: Some(Duration::MAX), ..World::default() };
+    let driver = world.driver();
+    let mut stream = driver.watch(WatchOptions::default().with_bookmark_every(Duration::MAX)).unwrap();
+    let seen = briefs(&mut stream, Duration::from_secs(1)).await;
+    assert_eq!(seen, ["resync_begin Initial", "resync_end"]);
+    world.change(|w| w.start("a"));
+    assert_eq!(briefs(&mut stream, Duration::from_secs(1)).await, ["started a"]);
+}

@@ -23,7 +23,7 @@ pub(super) struct Entry {
     pub(super) cursor: String,
     /// When journald took it, in microseconds since 1970.
     pub(super) at: u64,
-    /// The life that printed it.
+    /// The run that printed it.
     pub(super) invocation: Option<String>,
     /// What was printed, and the newline or zero byte that ended it there.
     pub(super) bytes: Vec<u8>,

@@ -1,7 +1,7 @@
 //! Makes journald read what was printed before.
 //!
 //! A unit's output lies in journald's sockets until journald comes to it, also after the unit ended. Who asks for the journal
-//! meanwhile finds less than was printed. So journald is told to catch up:
+//! in the meantime finds less than was printed. So journald is asked to catch up:
 //!
 //! * By its own socket (`io.systemd.Journal.Synchronize`, systemd 246), which answers when all that was queued before is
 //!   written. Only root may, and only from where journald sees the caller's process.

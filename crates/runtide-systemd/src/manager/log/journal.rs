@@ -68,7 +68,7 @@ pub(super) enum Order {
 }
 
 impl Journal {
-    /// Finds it. `invocation`: only the output of this life, which is an id.
+    /// Finds it. `invocation`: only the output of this run, which is an id.
     ///
     /// # Errors
     /// `Unsupported` if its files cannot be seen from here, `Unavailable` if it has none, `PermissionDenied`.
@@ -136,7 +136,7 @@ impl Journal {
         }
         match from.last {
             Some(last) => push(format!("--lines={last}")),
-            // Following begins ten entries back unless told.
+            // Following begins ten entries back by default.
             None if from.order == Order::Follow => push("--lines=all".to_owned()),
             None => {}
         }
@@ -324,7 +324,7 @@ pub(super) fn is_id(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// Whether the files can be opened. `journalctl` says nothing of those that it may not, as long as there is one that it may.
+/// True if the files can be opened. `journalctl` says nothing of those that it may not, as long as there is one that it may.
 async fn check_access(root: &Path, machine: &str, user: Option<u32>) -> std::result::Result<(), (ErrorKind, String)> {
     let folders = ["var/log/journal", "run/log/journal"].map(|folder| root.join(folder).join(machine));
     let own = user.map(|user| format!("user-{user}"));
@@ -342,7 +342,7 @@ async fn check_access(root: &Path, machine: &str, user: Option<u32>) -> std::res
     }
 }
 
-/// Whether a file of the system's journal, or of a user's own, can be opened, or which cannot; `None`: there is none. While a
+/// Finds out if a file of the system's journal, or of a user's own, can be opened, or which cannot; `None`: there is none. While a
 /// file is changed for another there are only old ones, which have more in their names.
 fn opened(folders: &[PathBuf], own: Option<&str>) -> Option<std::result::Result<(), PathBuf>> {
     // A volatile journal, and one without users' own files, has everything in the system's.

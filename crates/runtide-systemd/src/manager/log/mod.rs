@@ -5,8 +5,8 @@
 //! * One entry is one [`LogLine`](runtide_core::manager::LogLine), with what ended the line where it was printed. journald cuts a line at
 //!   48 KiB (`LineMax=`); its pieces come as they are, without a newline of ours between.
 //! * Both outputs of a unit go to one socket of journald, or to two of which nobody says which is which: all is `Console`.
-//! * Every life of the unit that the journal has is read, also of an earlier boot, and of an earlier unit of that name.
-//!   Following goes to the end of the life that is there when the log is opened; what rests has nothing to follow.
+//! * Every run of the unit that the journal has is read, also of an earlier boot, and of an earlier unit of that name.
+//!   Following goes to the end of the run that is there when the log is opened; what rests has nothing to follow.
 //! * Each entry has a cursor, which is given out by `journal` and not by `logs`. Behind it another reading goes on.
 //! * What is lost in journald before anyone reads it: empty lines; a `<3>` in front of a line (`SyslogLevelPrefix=`); lines
 //!   above the rate limit (`LogRateLimitIntervalSec=`); what a process logged by syslog just before it ended, whose unit
@@ -53,7 +53,7 @@ impl Logs {
         Self { client }
     }
 
-    /// The output of one life, or of all, with its places.
+    /// The output of one run, or of all, with its places.
     pub(crate) async fn journal(&self, id: &InstanceId, options: JournaldOptions) -> Result<JournaldStream> {
         let JournaldOptions { logs: options, invocation, after } = options;
         let client = &self.client;
@@ -69,7 +69,7 @@ impl Logs {
             let reason = "the journal does not tell stdout and stderr apart: ask for the console";
             return Err(unreadable(client, OPERATION, unit, reason));
         }
-        // Behind an entry of another life, this life is picked out here, so that the entry itself is seen.
+        // Behind an entry of another run, this run is picked out here, so that the entry itself is seen.
         let journal = Journal::find(client, OPERATION, unit, invocation.as_ref().filter(|_| after.is_none())).await?;
         let about = life::about(client, OPERATION, unit).await?;
         if about.as_ref().is_some_and(|about| about.load_state.as_deref() != Some("not-found")) {
@@ -98,7 +98,7 @@ impl Logs {
         })))
     }
 
-    /// Whether there is a file of a unit that is not loaded.
+    /// True if there is a file of a unit that is not loaded.
     async fn has_file(&self, unit: &str) -> Result<bool> {
         match self.client.manager(OPERATION, "GetUnitFileState", &(unit,)).await {
             Ok(_) => Ok(true),
@@ -169,14 +169,14 @@ struct Plan {
     until: Option<u64>,
     /// The last so many of what is there.
     tail: Option<u32>,
-    /// The life whose end is waited for.
+    /// The run whose end is waited for.
     follows: Option<Life>,
     /// Following ends at this time.
     deadline: Option<SystemTime>,
     timestamps: bool,
     /// Only what comes behind this entry.
     after: Option<JournaldCursor>,
-    /// Only what was printed in this life.
+    /// Only what was printed in this run.
     invocation: Option<Incarnation>,
 }
 

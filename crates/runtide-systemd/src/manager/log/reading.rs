@@ -1,7 +1,7 @@
 //! One opened log: which parts of the journal are read, one after another, by one child each.
 //!
 //! * What is there: one part, to its end.
-//! * Following: what is there and what comes, until the life is over. Then journald catches up, and what the follower did not
+//! * Following: what is there and what comes, until the run is over. Then journald catches up, and what the follower did not
 //!   print yet is read to the end, so that nobody has to guess how long the last line may take.
 //!
 //! A part that goes on behind another, or behind the entry of a cursor, begins at that entry, not behind it. If it is not the
@@ -197,7 +197,7 @@ async fn beginning(journal: &Journal, tail: u32, until: Option<u64>) -> Result<O
     Ok(first)
 }
 
-/// When there is nothing to follow any more, and journald has all of it: the life ended, or the time came.
+/// When there is nothing to follow any more, and journald has all of it: the run ended, or the time came.
 fn over(client: Client, journal: Journal, plan: Plan) -> Pin<Box<dyn Future<Output = Result<()>> + Send>> {
     Box::pin(async move {
         let Some(life) = &plan.follows else { return std::future::pending().await };

@@ -63,7 +63,7 @@ struct Key {
     /// On the bus.
     property: &'static str,
     form: Form,
-    /// Whether a scope takes it too.
+    /// True if a scope takes it too.
     is_for_scopes: bool,
 }
 

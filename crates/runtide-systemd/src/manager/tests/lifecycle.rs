@@ -1,4 +1,4 @@
-//! What a unit is told to do.
+//! What a unit is asked to do.
 
 use super::*;
 

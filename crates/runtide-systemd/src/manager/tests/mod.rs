@@ -34,7 +34,7 @@ struct Fixture {
     root: PathBuf,
     made: Mutex<Vec<String>>,
     name: &'static str,
-    /// Some of the tests have systemd execute itself anew, which the others would notice.
+    /// Some of the tests have systemd re-execute itself, which the others would notice.
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -98,7 +98,7 @@ impl Fixture {
 
     async fn tell(&self, method: &str) {
         let told = self.client.manager("test", method, &()).await;
-        // systemd leaves the bus before it answers that it executes itself anew.
+        // systemd leaves the bus before it answers that it re-executes itself.
         assert!(told.is_ok() || method == "Reexecute", "{told:?}");
     }
 

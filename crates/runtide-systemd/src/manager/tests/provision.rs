@@ -26,7 +26,7 @@ async fn what_is_created_is_there_until_it_is_removed() {
         let started = within(async {
             loop {
                 match fixture.verbs.start(&id).await {
-                    // Nobody is systemd on the bus while it executes itself anew.
+                    // Nobody is systemd on the bus while it re-executes itself.
                     Err(error) if reload == Some("Reexecute") && error.kind() != ErrorKind::Conflict => {
                         tokio::time::sleep(Duration::from_millis(20)).await;
                     }

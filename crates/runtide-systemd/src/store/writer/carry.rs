@@ -154,7 +154,7 @@ impl<S: LocalStore> Writer<S> {
         }
     }
 
-    /// Whether the manager takes what was written.
+    /// True if the manager takes what was written.
     async fn taken(&mut self, changes: &[Change]) -> Tried {
         let Some(manager) = self.manager.clone().filter(|_| !changes.is_empty() || self.stale) else { return Ok(()) };
         self.reload().await.map_err(Trouble::Failed)?;

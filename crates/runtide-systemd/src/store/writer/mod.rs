@@ -45,7 +45,7 @@ const LINGER: Duration = Duration::from_millis(2);
 /// How long after a reload that failed the next one is that nobody waits for: at first, and at most.
 const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 
-/// How often a group begins anew because somebody else writes to the same files.
+/// How often a group begins again because somebody else writes to the same files.
 const ATTEMPTS: usize = 8;
 
 /// Something for the writer to do.
@@ -143,7 +143,7 @@ struct Step {
 enum Trouble {
     /// The manager does not take these units.
     Refused(Vec<(String, Error)>),
-    /// Somebody else changed a file meanwhile.
+    /// Somebody else changed a file in the meantime.
     Foreign,
     Failed(Error),
 }
@@ -180,7 +180,7 @@ fn of_disk(operation: &'static str, error: io::Error) -> Error {
 }
 
 impl<S: LocalStore> Writer<S> {
-    /// Reads the record, takes back what was begun and not acknowledged, and looks at what others changed meanwhile.
+    /// Reads the record, takes back what was begun and not acknowledged, and looks at what others changed in the meantime.
     pub(super) async fn open(
         shared: Arc<Shared<S>>,
         folder: Folder,
@@ -212,7 +212,7 @@ impl<S: LocalStore> Writer<S> {
         blocking("store.open", move || prepared.prepare()).await?;
         for resource in &image.resources {
             let file = writer.shared.form.file(&resource.reference)?;
-            // What somebody else wrote a form may refuse to write: it is its file's text, or else the look takes it in anew.
+            // What somebody else wrote a form may refuse to write: it is its file's text, or else the inspection takes it in again.
             let written = resource.written();
             let text = writer.shared.form.text(&resource.reference, written);
             let digest = Digest::of(text.as_ref().unwrap_or(&written.bytes));
@@ -288,7 +288,7 @@ impl<S: LocalStore> Writer<S> {
         }
     }
 
-    /// A look that nobody waits for.
+    /// An inspection that nobody waits for.
     async fn look_aside(&mut self) {
         if self.broken.is_some() {
             return;
@@ -301,7 +301,7 @@ impl<S: LocalStore> Writer<S> {
         }
     }
 
-    /// Has the manager read the files anew.
+    /// Has the manager read the files again.
     async fn reload(&mut self) -> Result<()> {
         let Some(manager) = &self.manager else { return Ok(()) };
         self.stale = true;
@@ -336,7 +336,7 @@ impl<S: LocalStore> Writer<S> {
         }
     }
 
-    /// When the manager is to be told, whatever becomes of the folder meanwhile.
+    /// Time at which the manager is to be notified, whatever becomes of the folder in the meantime.
     fn reload_due(&self) -> Option<Instant> {
         self.later.filter(|_| self.stale && self.broken.is_none()).map(|(at, _)| at)
     }

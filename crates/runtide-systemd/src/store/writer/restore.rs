@@ -46,7 +46,7 @@ impl<S: LocalStore> Writer<S> {
     }
 }
 
-/// What whoever asked for all or nothing is told.
+/// Answer to a caller that asked for all or nothing.
 fn told(trouble: Trouble) -> Error {
     match trouble {
         Trouble::Failed(error) => error,

@@ -60,7 +60,7 @@ impl<S: LocalStore> Writer<S> {
                     let before = rest.len();
                     let rest = self.without(rest, &refused);
                     match refused.first() {
-                        // What is refused is no write's: without it, it would be refused for ever.
+                        // What is refused is no write's: without it, it would be refused indefinitely.
                         Some((_, error)) if rest.len() == before && attempt >= ATTEMPTS => {
                             return answer_all(rest, error);
                         }
@@ -133,7 +133,7 @@ impl<S: LocalStore> Writer<S> {
             self.files.iter().filter(move |(other, _)| of_it(other))
         });
         let mut gone = Vec::new();
-        // Whether it may be removed at all is decided first, and its own revision is the last.
+        // First it is decided if it may be removed at all; its own revision is the last.
         let allowed = front.prepare(reference, None, write.precondition)?;
         if allowed.change == PlannedChange::Nothing {
             return Ok((allowed.change, allowed.revision));
@@ -154,7 +154,7 @@ impl<S: LocalStore> Writer<S> {
         last.ok_or_else(|| Error::new(ErrorKind::Unexpected, APPLY, "the resource has no file"))
     }
 
-    /// Whether a file is this resource's to write.
+    /// True if a file is this resource's to write.
     pub(super) fn free(&self, file: &UnitFileName, reference: &ResourceRef) -> Result<()> {
         let conflict = |why: String| {
             Err(Error::new(ErrorKind::Conflict, APPLY, why)

@@ -1,4 +1,4 @@
-//! What a look over the wire shows: the truth, less what the faults take from it.
+//! Answers to listings and inspections: the records, less what the faults take away.
 
 use std::sync::Arc;
 
