@@ -103,44 +103,7 @@ const KNOWN: &[Known] = &[
         files: &["journal.rs", "plain.rs"],
         since: SINCE,
     },
-    Known {
-        folder: "crates/runtide-core/src/store",
-        files: &[
-            "document.rs",
-            "format/cbor.rs",
-            "format/hcl/guard.rs",
-            "format/hcl/heading.rs",
-            "format/hcl/read.rs",
-            "format/hcl/write.rs",
-            "format/json.rs",
-            "format/mod.rs",
-            "format/value.rs",
-            "format/yaml/plain.rs",
-            "format/yaml/read.rs",
-            "format/yaml/write.rs",
-            "heading.rs",
-        ],
-        since: SINCE,
-    },
-    Known { folder: "crates/runtide-core/src/store", files: &["resource.rs", "write.rs"], since: SINCE },
-    Known {
-        folder: "crates/runtide-memory/src",
-        files: &["normalize.rs", "runtime/history.rs", "runtime/line.rs"],
-        since: SINCE,
-    },
-    Known { folder: "crates/runtide-memory/src/runtime", files: &["life.rs", "wait.rs"], since: SINCE },
     Known { folder: "crates/runtide-memory/src/store", files: &["history.rs", "view.rs"], since: SINCE },
-    Known { folder: "crates/runtide-etcd/src", files: &["config.rs", "environment.rs"], since: SINCE },
-    Known {
-        folder: "crates/runtide-etcd/src",
-        files: &["feed.rs", "follower.rs", "read.rs", "store.rs", "view.rs", "watch.rs"],
-        since: SINCE,
-    },
-    Known {
-        folder: "crates/runtide-systemd/src/manager",
-        files: &["native/mod.rs", "native/values.rs", "spec.rs"],
-        since: SINCE,
-    },
 ];
 
 /// A circle, and each use in it.
