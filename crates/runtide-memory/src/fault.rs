@@ -139,7 +139,7 @@ pub struct Faults {
     pub swallow: bool,
 }
 
-/// Damage of an event's bytes.
+/// Corruption of an event's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Garble {
