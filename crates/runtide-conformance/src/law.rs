@@ -72,7 +72,7 @@ macro_rules! __runtime_laws {
 }
 
 __runtime_laws! { __law_enum [
-    /// What Runtide promises. Each is a test, guards against a trap, and has a mutant that breaks it.
+    /// The promises of Runtide. Each is a test, guards against a trap, and has a mutant that breaks it.
     Law
 ] }
 
