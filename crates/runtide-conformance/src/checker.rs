@@ -1,4 +1,4 @@
-//! Rules that every stream obeys, whatever happens in the runtime: [`StreamChecker`].
+//! The rules that every stream obeys: [`StreamChecker`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -54,9 +54,9 @@ enum Phase {
     },
     /// The link is back and a resync must follow.
     Lost,
-    /// In a resync of this epoch.
-    Bracket(Epoch),
-    /// Each edge is delivered.
+    /// A resync of this epoch is open.
+    Resync(Epoch),
+    /// The stream is live: each edge is delivered.
     Live,
 }
 
@@ -117,7 +117,7 @@ impl StreamChecker {
 
     /// `true` inside a resync.
     pub fn in_bracket(&self) -> bool {
-        matches!(self.phase, Phase::Bracket(_))
+        matches!(self.phase, Phase::Resync(_))
     }
 
     /// The last events, oldest first.
@@ -144,7 +144,7 @@ impl StreamChecker {
             Ok(next)
         });
         let next = checked.map_err(|violation| violation.after(self.trail()))?;
-        if !matches!(next, Phase::Bracket(_)) {
+        if !matches!(next, Phase::Resync(_)) {
             self.ring = Some(event.cursor.clone());
         }
         self.phase = next;
@@ -156,16 +156,16 @@ impl StreamChecker {
     fn shape(&self, event: &RuntimeEvent) -> Result<Phase, Violation> {
         let found = || format!("{} {}", line(event), self.phase.position());
         let broken = |expected: &str| Err(Violation::of(Law::R1, expected, found()));
-        if let Phase::Bracket(epoch) = &self.phase {
+        if let Phase::Resync(epoch) = &self.phase {
             return match &event.kind {
-                Kind::Present(_) => Ok(Phase::Bracket(epoch.clone())),
+                Kind::Present(_) => Ok(Phase::Resync(epoch.clone())),
                 Kind::ResyncEnd => Ok(Phase::Live),
                 _ => broken("only `Present` up to `ResyncEnd`"),
             };
         }
         match (&event.kind, &self.phase) {
             (Kind::Present(_) | Kind::ResyncEnd, _) => broken("`Present` and `ResyncEnd` only after a `ResyncBegin`"),
-            (Kind::ResyncBegin { .. }, _) => Ok(Phase::Bracket(event.cursor.epoch.clone())),
+            (Kind::ResyncBegin { .. }, _) => Ok(Phase::Resync(event.cursor.epoch.clone())),
             (Kind::BackendDisconnected { .. }, Phase::Down { .. }) => {
                 broken("one `BackendDisconnected` for each outage")
             }
@@ -184,14 +184,14 @@ impl StreamChecker {
             (Kind::Bookmark, Phase::Fresh) => broken("`ResyncBegin` or `BackendDisconnected` first"),
             (Kind::Bookmark, phase) => Ok(phase.clone()),
             (_, Phase::Live) => Ok(Phase::Live),
-            // In the same run the ring simply goes on after the cursor.
+            // In the same run of the process the ring simply goes on after the cursor.
             (_, Phase::Resuming) if self.last.as_ref().is_some_and(|last| last.epoch == event.cursor.epoch) => {
                 Ok(Phase::Live)
             }
             (_, Phase::Fresh | Phase::Resuming) => broken("no instance event before the first `ResyncBegin`"),
             (_, Phase::Down { .. }) => broken("no instance event while the link is down"),
             (_, Phase::Lost) => broken("a `ResyncBegin` after a reconnect that lost its position"),
-            (_, Phase::Bracket(_)) => broken("only `Present` up to `ResyncEnd`"),
+            (_, Phase::Resync(_)) => broken("only `Present` up to `ResyncEnd`"),
         }
     }
 
@@ -205,7 +205,7 @@ impl StreamChecker {
         match (&event.kind, &self.last) {
             (Kind::ResyncBegin { .. }, last) => {
                 if last.as_ref().is_some_and(|last| last.epoch == *epoch) {
-                    return broken("an own epoch for a resync".into());
+                    return broken("a separate epoch for a resync".into());
                 }
                 if *seq != 1 && !self.filtered {
                     return broken("a resync numbered from 1".into());
@@ -214,7 +214,7 @@ impl StreamChecker {
             }
             (Kind::ResyncEnd, Some(last)) => {
                 if last.epoch == *epoch {
-                    return broken("`ResyncEnd` numbered in the epoch of what follows, not in the resync's".into());
+                    return broken("`ResyncEnd` numbered in the epoch of the next event, not in the resync's".into());
                 }
                 match &self.ring {
                     Some(ring) if ring.epoch == *epoch && *seq < ring.seq => {
@@ -322,7 +322,7 @@ impl Phase {
             Self::Resuming => "at the beginning of a resumed stream",
             Self::Down { .. } => "while the link is down",
             Self::Lost => "after the link came back without its position",
-            Self::Bracket(_) => "inside a resync",
+            Self::Resync(_) => "inside a resync",
             Self::Live => "while live",
         }
     }

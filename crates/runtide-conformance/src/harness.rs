@@ -67,9 +67,9 @@ pub trait Harness: Send + Sync {
         Err(Obstacle::unsupported(format!("{change:?} of {id}")))
     }
 
-    /// Creates, starts and sees the end of `n` instances one after the other, each running for a time in `life`. Some may be
+    /// Creates, starts and sees the end of `n` instances one after the other, each running for a time in `running`. Some may be
     /// removed as soon as they have ended.
-    async fn burst(&self, n: usize, life: RangeInclusive<Duration>) -> Done<Vec<Life>>;
+    async fn burst(&self, n: usize, running: RangeInclusive<Duration>) -> Done<Vec<Life>>;
 
     /// Makes the runtime emit an event about the instance that no backend knows.
     async fn say_unknown(&self, id: &InstanceId) -> Done<()> {
@@ -87,7 +87,7 @@ pub trait Harness: Send + Sync {
     /// The lifecycle facts since the harness began, as an outside observer saw them, in order.
     async fn facts(&self) -> Done<Vec<Fact>>;
 
-    /// Number of instances that [`Harness::burst`] makes for R21: 1,000 unless a start takes long.
+    /// Number of instances that [`Harness::burst`] makes for R21: 1,000, or fewer where a start takes long.
     fn burst_size(&self) -> usize;
 
     /// The bytes that [`Workload::Print`] writes to one of the outputs, in pieces of any size.
@@ -123,7 +123,7 @@ pub trait Harness: Send + Sync {
     /// The resources that the backend holds now.
     async fn held(&self) -> Held;
 
-    /// Removes what is left of the instances; called once, after the law.
+    /// Removes the instances that are left; called once, after the law.
     async fn finish(&self) {}
 }
 
@@ -185,7 +185,7 @@ impl Absent {
     }
 }
 
-/// Whether the harness can cause a fault.
+/// The answer to a fault: caused, or not supported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Supported {
@@ -215,7 +215,7 @@ pub enum Fault {
     RestartDaemon,
     /// The runtime is killed and started again; back when `fault` returns.
     KillDaemon,
-    /// The link is refused, and so much happens during the outage that the runtime's history does not reach back to before.
+    /// The link is refused for so many changes that the runtime's history does not reach back to before the outage.
     ExpireHistory,
     /// This instance cannot be decoded in any listing or inspection.
     BadItem(InstanceId),

@@ -18,7 +18,7 @@ macro_rules! __runtime_laws {
             R5 r5_unique in laws::edges, "unique"
                 "no `Some(RuntimeEvent::key())` twice";
             R6 r6_converges in laws::truth, "converges"
-                "at rest, fold(stream) = `list_instances()` = what the harness did, in every field that both know";
+                "at rest, fold(stream) = `list_instances()` = the harness's own record, in every field that both know";
             R7 r7_resumable in laws::resume, "resumable"
                 "a watch from a stored cursor, after the runtime or we restarted, loses nothing; short gaps replay real edges where the runtime keeps history";
             R8 r8_honest_gap in laws::gap, "honest gap"

@@ -25,7 +25,7 @@ pub trait LawSet: Copy + Display + PartialEq + 'static {
     /// A report's facts about this harness, and the laws that do not apply to it.
     fn subject(harness: &Self::Harness) -> Subject<'_, Self>;
 
-    /// Removes what is left on the harness; called once, after the law.
+    /// Removes the rest of the harness's instances or data; called once, after the law.
     fn finish(harness: &Self::Harness) -> impl Future<Output = ()> {
         let _ = harness;
         std::future::ready(())
@@ -34,7 +34,7 @@ pub trait LawSet: Copy + Display + PartialEq + 'static {
 
 /// Makes an enum of a table of laws.
 ///
-/// A row is `R1 r1_bracket in laws::bracket, "bracket" "what must hold";`: number, function that tests it, its module, name, text.
+/// A row is `R1 r1_bracket in laws::bracket, "bracket" "the condition";`: number, function that tests it, module, name, text.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __law_enum {

@@ -75,7 +75,7 @@ impl Verdict {
 /// A report's facts about a harness.
 #[derive(Clone, Debug)]
 pub struct Subject<'a, L: 'static> {
-    /// The name of what the laws are tested on.
+    /// The name of the backend, log or store that the laws are tested on.
     pub name: &'a str,
     /// `true` if it is more than a simulation in this process.
     pub is_real: bool,

@@ -128,7 +128,7 @@ pub fn block_on<T>(clock: Clock, future: impl Future<Output = T>) -> std::io::Re
     Ok(done)
 }
 
-/// Runs one law; never panics, whatever its outcome.
+/// Runs one law; never panics, also if the law is broken.
 pub async fn run<L, H, F>(law: L, clock: Clock, start: impl FnOnce() -> F, as_harness: fn(&H) -> &L::Harness) -> Run
 where
     L: LawSet,

@@ -54,7 +54,7 @@ impl Subscriber {
     ) -> Result<Self, Violation> {
         let table = options.known.clone().unwrap_or_default();
         let stream = backend.watch(options).await.map_err(|error| {
-            Violation::of(Law::R17, "`watch` to succeed whatever the runtime does", error.to_string())
+            Violation::of(Law::R17, "`watch` to succeed in any state of the runtime", error.to_string())
         })?;
         let backend = Arc::clone(backend);
         Ok(Self {
@@ -172,13 +172,14 @@ impl Subscriber {
         loop {
             self.read_for(timing.quiet).await?;
             let truth = h.truth().await?;
-            let differs = compare::differences("the fold of the stream", self.rows(), "the truth", truth.iter());
+            let differs =
+                compare::differences("the fold of the stream", self.rows(), "the runtime's state", truth.iter());
             if differs.is_empty() && self.checker.is_live() {
                 return Ok(());
             }
             if Instant::now() >= deadline || self.finished {
                 let found = if differs.is_empty() { "a watch that is not live".to_owned() } else { differs.join("; ") };
-                return Err(self.violation(law, "the fold of the stream to be what is there", &found));
+                return Err(self.violation(law, "the fold of the stream to equal the runtime's state", &found));
             }
         }
     }

@@ -19,12 +19,12 @@ pub async fn r16_capabilities(h: &dyn Harness) -> LawResult {
     let backend = backend(h).await?;
     let info = backend.connect().await.map_err(|error| Violation::of(Law::R16, "`connect`", error.to_string()))?;
     let capabilities = backend.capabilities();
-    ensure!(info.capabilities == capabilities, R16, "`connect` and `capabilities` to say the same", "two answers");
+    ensure!(info.capabilities == capabilities, R16, "`connect` and `capabilities` to agree", "two answers");
     ensure!(capabilities.watch != WatchSupport::Unknown, R16, "how changes are learnt, once connected", "unknown");
     for (verb, support) in capabilities.verbs() {
         let has = has_manager(&*backend, verb);
         match support {
-            Support::Yes => ensure!(has, R16, format!("a manager for {verb}, which is said to be supported"), "none"),
+            Support::Yes => ensure!(has, R16, format!("a manager for {verb}, which is reported as supported"), "none"),
             Support::No { reason } => {
                 ensure!(
                     !reason.trim().is_empty(),

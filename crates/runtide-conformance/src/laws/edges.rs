@@ -74,8 +74,7 @@ pub async fn r4_ordered(h: &dyn Harness) -> LawResult {
     Verdict::kept()
 }
 
-/// **R5 unique.** No `RuntimeEvent::key()` comes twice, though links break, watches resume, and runtimes report again what
-/// they have reported before.
+/// **R5 unique.** No `RuntimeEvent::key()` comes twice, though links break, watches resume, and runtimes repeat their reports.
 pub async fn r5_unique(h: &dyn Harness) -> LawResult {
     let mut without = Vec::new();
     let id = running(h, "a").await?;

@@ -43,7 +43,7 @@ pub async fn r8_honest_gap(h: &dyn Harness) -> LawResult {
             let gaps: Vec<Gap> = resumed.gaps(0).collect();
             let honest = gaps.first().is_some_and(|gap| *gap != Gap::Initial);
             if !honest {
-                let expected = "a resync that says why, at a cursor that history does not reach";
+                let expected = "a resync with its reason, at a cursor that history does not reach";
                 return Err(resumed.violation(Law::R8, expected, &format!("{gaps:?}")));
             }
         }

@@ -9,7 +9,7 @@ use crate::{Fault, Harness, Law, LawResult, Subscriber, Verdict, Violation, ensu
 
 async fn list(law: Law, backend: &dyn RuntimeBackend) -> Result<Listing, Violation> {
     let listed = backend.list_instances(ListOptions::default()).await;
-    listed.map_err(|error| Violation::of(law, "a listing that shows what can be read", error.to_string()))
+    listed.map_err(|error| Violation::of(law, "a listing of every readable item", error.to_string()))
 }
 
 /// Breaks the link and waits until the backend has listed again.

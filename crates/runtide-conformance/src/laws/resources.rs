@@ -17,7 +17,7 @@ pub(super) async fn given_back(h: &dyn Harness, law: Law, baseline: &Held, after
         if Instant::now() >= deadline {
             return Err(Violation::of(
                 law,
-                format!("to hold what was held before ({baseline:?}), after {after}"),
+                format!("to hold no more than before ({baseline:?}), after {after}"),
                 format!("{held:?}"),
             ));
         }

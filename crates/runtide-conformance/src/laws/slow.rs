@@ -65,7 +65,7 @@ pub async fn r12_slow_consumer(h: &dyn Harness) -> LawResult {
         .position(|event| matches!(event.kind, Kind::ResyncBegin { gap: Gap::Lagged { dropped } } if dropped > 0));
     match lagged {
         None => {
-            let expected = format!("a resync that says `Lagged` after {reported} events and a ring of {RING}");
+            let expected = format!("a resync with `Lagged` after {reported} events and a ring of {RING}");
             return Err(stalled.violation(Law::R12, &expected, &format!("{:?}", stalled.counts(from_stalled))));
         }
         Some(before) => {

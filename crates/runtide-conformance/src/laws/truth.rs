@@ -52,7 +52,7 @@ pub async fn r6_converges(h: &dyn Harness) -> LawResult {
         found.extend(differences("the listing", rows(), "the fold of the stream", subscriber.rows()));
         found.extend(differences("the listing", rows(), "a late stream", late.rows()));
         found.extend(differences("the listing", rows(), "the stream in full", full.rows()));
-        ensure!(found.is_empty(), R6, format!("one view of what is there, in {detail:?}"), found.join("; "));
+        ensure!(found.is_empty(), R6, format!("one view of the instances, in {detail:?}"), found.join("; "));
     }
     Verdict::kept_without(without)
 }

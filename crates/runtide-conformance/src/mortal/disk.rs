@@ -11,7 +11,7 @@ use runtide_core::wal::fs::{Disk, File};
 
 use super::Lifespan;
 
-/// A disk in memory, whose files outlive the process: the next process finds what the last one wrote.
+/// A disk in memory, whose files outlive the process: the next process finds the files of the last one.
 #[derive(Clone, Debug)]
 pub struct MortalDisk {
     lifespan: Lifespan,

@@ -40,7 +40,7 @@ macro_rules! __wal_laws {
             W6 w6_failed_sync in laws::poison, "failed sync"
                 "a failed write or sync poisons the writer: every later call returns the same error until the log is opened again; nothing is retried";
             W7 w7_chain in laws::chain, "chain"
-                "each hash covers the one before: swapping, removing or rewriting records is found; an anchor reveals a tail that was cut or rewritten, and without one `verify` says so";
+                "each hash covers the one before: swapping, removing or rewriting records is found; an anchor reveals a tail that was cut or rewritten, and without one `verify` says that it cannot know";
             W8 w8_retention in laws::retention, "retention"
                 "by age, size or sequence, by whole segments, never a newer record before an older one; a crash in the middle leaves the old or the new state; open readers are not broken";
             W9 w9_cost in laws::cost, "cost"

@@ -38,7 +38,7 @@ pub trait OpenLog: Send + Sync {
     /// Appends a record; its number, once it is durable as the options say.
     fn append(&self, payload: &[u8]) -> Result<u64>;
 
-    /// Appends as a task does, where the log has an own way for tasks.
+    /// Appends as a task does, where the log has a separate call for tasks.
     fn append_in_task(&self, payload: &[u8]) -> Result<u64> {
         self.append(payload)
     }

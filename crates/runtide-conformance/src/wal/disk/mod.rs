@@ -1,6 +1,6 @@
 //! A disk in memory that knows every state in which a power cut can leave it.
 //!
-//! # What it models
+//! # Model
 //! It is as hostile as POSIX lets a disk be, and more than any one file system is:
 //!
 //! * **Bytes** reach the disk with [`File::sync`], or at any time before, or never, sector by sector of 512 bytes, each

@@ -9,7 +9,7 @@ use crate::wal::{Audit, Effort, LogHarness, Looked, ModelDisk, WalLaw, WalLawRes
 
 /// Two logs grow from the same beginning with records of the same lengths, so that pieces of one fit into the other, as any
 /// program that can write the files could put them. Every piece is exchanged, swapped, taken out and cut.
-/// Each record is an own commit here.
+/// Each record is a separate commit here.
 pub(crate) fn w7_chain(log: &dyn LogHarness, effort: Effort) -> WalLawResult {
     let tried = Tried { law: WalLaw::W7, log };
     let begun = begun(tried)?;

@@ -64,7 +64,7 @@ fn not_closed(tried: Tried<'_>, stride: usize) -> Held<u64> {
     Ok(count)
 }
 
-/// Corrupts a log that begins with record `first` at every so many bytes of each file, and smaller files at every byte.
+/// Corrupts a log that begins with record `first` at every `stride`th byte of each file, and smaller files at every byte.
 fn everywhere(tried: Tried<'_>, sound: &ModelDisk, first: u64, stride: usize) -> Held<u64> {
     let files: Vec<_> = sound.files().into_iter().filter(|(path, _)| is_data(path)).collect();
     let last = files.iter().rfind(|(_, bytes)| bytes.len() > SMALL).map(|(path, _)| path.clone());
@@ -197,7 +197,7 @@ impl CorruptLog<'_> {
                 },
             }
         }
-        // Behind a corrupt end of the log, nothing shows how many records there were.
+        // Behind a corrupt end of the log, nothing shows the number of records.
         let reported = missing.iter().all(|seq| named.contains(seq)) || (self.is_last && unnamed > 0);
         tried.ensure(
             reported,

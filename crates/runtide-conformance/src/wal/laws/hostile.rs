@@ -17,7 +17,7 @@ use crate::wal::{Effort, Entries, LogHarness, Looked, ModelDisk, WalLaw, WalLawR
 const ROOM: u64 = 1 << 20;
 
 /// Logs whose files were changed at random, cut, mixed up and made of noise, from a seed: every operation on a log is tried on
-/// each. Nothing may panic or go on indefinitely, every error has a kind that says what is wrong, and no read asks for a larger
+/// each. Nothing may panic or go on indefinitely, every error has a kind that names the problem, and no read asks for a larger
 /// buffer than the largest file, or 1 MiB.
 pub(crate) fn w11_hostile(log: &dyn LogHarness, effort: Effort) -> WalLawResult {
     let tried = Tried { law: WalLaw::W11, log };
@@ -29,9 +29,9 @@ pub(crate) fn w11_hostile(log: &dyn LogHarness, effort: Effort) -> WalLawResult 
         let disk = hostile(&sound, seed);
         let done = catch_unwind(AssertUnwindSafe(|| everything(tried, &disk)));
         let done = done.unwrap_or_else(|panic| {
-            let said = panic.downcast_ref::<String>().map(String::as_str);
-            let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or_default();
-            Err(tried.broken("an error", format!("a panic: {said}")))
+            let message = panic.downcast_ref::<String>().map(String::as_str);
+            let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or_default();
+            Err(tried.broken("an error", format!("a panic: {message}")))
         });
         done.map_err(|mut broken| {
             broken.found = format!("{}, with seed {seed}", broken.found);
@@ -140,7 +140,7 @@ fn clear(tried: Tried<'_>, error: &Error) -> Held {
             | ErrorKind::InvalidInput
             | ErrorKind::Unauthenticated
     );
-    tried.ensure(clear, "an error whose kind says what is wrong", format!("{error:?}"))
+    tried.ensure(clear, "an error whose kind names the problem", format!("{error:?}"))
 }
 
 fn through(tried: Tried<'_>, disk: &ModelDisk, entries: Result<Entries, Error>) -> Held {

@@ -134,7 +134,11 @@ fn interrupted(tried: Tried<'_>, disk: &ModelDisk, keep: u64, effort: Effort) ->
             let read: Vec<_> = tried.works("read the remaining records", read.into_iter().collect::<Result<_, _>>())?;
             let log = tried.open(&crash.disk)?;
             let first = first_of(tried, &*log, RECORDS)?;
-            tried.ensure(read.len() as u64 == RECORDS + 1 - first, "readers to see what a writer sees", read.len())?;
+            tried.ensure(
+                read.len() as u64 == RECORDS + 1 - first,
+                "readers to see the same records as a writer",
+                read.len(),
+            )?;
             let old_or_new = first == new || (first == 1 && crash.mark.is_none());
             tried.ensure(
                 old_or_new,
