@@ -1,5 +1,5 @@
 //! Runs one law of any kind on one harness: the clock, the deadline, the skips, the report. The macros of the suites expand to
-//! calls of [`test`].
+//! calls of [`test()`].
 
 use std::{
     future::Future,
