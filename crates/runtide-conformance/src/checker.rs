@@ -1,4 +1,4 @@
-//! What any stream must obey, whatever happens behind it: [`StreamChecker`].
+//! The rules that every stream obeys: [`StreamChecker`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -9,11 +9,11 @@ use runtide_core::{
 
 use crate::{Law, Violation, outcome::line};
 
-/// How many events a violation shows of what came before.
+/// Number of earlier events that a violation shows.
 const TRAIL: usize = 24;
 
-/// Watches one stream for what every stream must obey: the brackets' shape (R1), the numbering (R2), the order of each
-/// instance's life (R4) and the uniqueness of reported facts (R5).
+/// Checks one stream for the rules of every stream: the shape of the resyncs (R1), the numbering (R2), the order of each
+/// instance's edges (R4) and the uniqueness of reported facts (R5).
 ///
 /// ```
 /// use runtide_conformance::StreamChecker;
@@ -22,55 +22,55 @@ const TRAIL: usize = 24;
 /// let event = |seq, kind| RuntimeEvent::new("demo".into(), Cursor::new("e".into(), seq, None), std::time::SystemTime::now(), kind);
 /// let mut checker = StreamChecker::default();
 /// checker.observe(&event(1, RuntimeEventKind::ResyncBegin { gap: Gap::Initial }))?;
-/// assert!(checker.observe(&event(2, RuntimeEventKind::Bookmark)).is_err()); // inside a bracket there is only `Present`
+/// assert!(checker.observe(&event(2, RuntimeEventKind::Bookmark)).is_err()); // inside a resync there is only `Present`
 /// # Ok::<(), runtide_conformance::Violation>(())
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct StreamChecker {
     filtered: bool,
     phase: Phase,
-    /// The last event's place; before the first event, the place that the watch resumes from.
+    /// The last event's position; before the first event, the position that the watch resumes from.
     last: Option<Cursor>,
-    /// The place of the last event outside a bracket.
+    /// The position of the last event outside a resync.
     ring: Option<Cursor>,
     keys: BTreeSet<[u8; 32]>,
-    lives: BTreeMap<InstanceId, LifeSeen>,
-    staged: BTreeMap<InstanceId, LifeSeen>,
+    seen: BTreeMap<InstanceId, InstanceSeen>,
+    staged: BTreeMap<InstanceId, InstanceSeen>,
     trail: VecDeque<String>,
 }
 
-/// Where in the stream we are.
+/// The checker's position in the stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 enum Phase {
-    /// Nothing came yet.
+    /// No event came yet.
     #[default]
     Fresh,
-    /// Nothing came yet, and the watch has a place to resume from.
+    /// No event came yet, and the watch has a position to resume from.
     Resuming,
     /// The link is down.
     Down {
-        /// Whether the stream had told anything of instances before.
+        /// `true` if the stream had reported instances before the outage.
         knew: bool,
     },
-    /// The link is back and a bracket must follow.
+    /// The link is back and a resync must follow.
     Lost,
-    /// In a bracket of this epoch.
-    Bracket(Epoch),
-    /// Each edge is delivered.
+    /// A resync of this epoch is open.
+    Resync(Epoch),
+    /// The stream is live: each edge is delivered.
     Live,
 }
 
-/// What a stream has told of one instance's lives.
+/// The stream's last report of one instance.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct LifeSeen {
+struct InstanceSeen {
     alive: bool,
     incarnation: Option<Incarnation>,
-    /// The life of the last reported start.
+    /// The incarnation of the last reported start.
     started: Option<Incarnation>,
     removed: bool,
 }
 
-impl LifeSeen {
+impl InstanceSeen {
     fn of(instance: &Instance) -> Self {
         Self {
             alive: instance.state.is_alive(),
@@ -89,16 +89,16 @@ impl StreamChecker {
         self
     }
 
-    /// For a stream that resumes after this place. What was seen before, keys included, still counts.
+    /// For a stream that resumes after this position. The events seen before, keys included, still count.
     #[must_use]
     pub fn resumed(mut self, from: &Cursor) -> Self {
         self.phase = Phase::Resuming;
         self.last = Some(from.clone());
         self.ring = Some(from.clone());
         self.staged.clear();
-        // The consumer may have stored an older place than the last event that it saw: what lies between comes again.
+        // The consumer may have stored an older position than the last event that it saw: the events between come again.
         self.keys.clear();
-        self.lives.clear();
+        self.seen.clear();
         self.trail.clear();
         self
     }
@@ -110,14 +110,14 @@ impl StreamChecker {
         Self { keys, ..self.resumed(from) }
     }
 
-    /// Whether every edge is delivered at this point of the stream.
+    /// `true` if every edge is delivered at this point of the stream.
     pub fn is_live(&self) -> bool {
         self.phase == Phase::Live
     }
 
-    /// Whether a bracket is open.
+    /// `true` inside a resync.
     pub fn in_bracket(&self) -> bool {
-        matches!(self.phase, Phase::Bracket(_))
+        matches!(self.phase, Phase::Resync(_))
     }
 
     /// The last events, oldest first.
@@ -128,7 +128,7 @@ impl StreamChecker {
     /// Takes the next event.
     ///
     /// # Errors
-    /// The violation, with the events before it. The checker is of no use afterwards.
+    /// The violation, with the events before it. The checker must not be used afterwards.
     pub fn observe(&mut self, event: &RuntimeEvent) -> Result<(), Violation> {
         if self.trail.len() == TRAIL {
             self.trail.pop_front();
@@ -144,7 +144,7 @@ impl StreamChecker {
             Ok(next)
         });
         let next = checked.map_err(|violation| violation.after(self.trail()))?;
-        if !matches!(next, Phase::Bracket(_)) {
+        if !matches!(next, Phase::Resync(_)) {
             self.ring = Some(event.cursor.clone());
         }
         self.phase = next;
@@ -152,20 +152,20 @@ impl StreamChecker {
         Ok(())
     }
 
-    /// R1: which event may come here, and where it leads.
+    /// R1: the events that may come here, and the phase that follows.
     fn shape(&self, event: &RuntimeEvent) -> Result<Phase, Violation> {
-        let found = || format!("{} {}", line(event), self.phase.place());
+        let found = || format!("{} {}", line(event), self.phase.position());
         let broken = |expected: &str| Err(Violation::of(Law::R1, expected, found()));
-        if let Phase::Bracket(epoch) = &self.phase {
+        if let Phase::Resync(epoch) = &self.phase {
             return match &event.kind {
-                Kind::Present(_) => Ok(Phase::Bracket(epoch.clone())),
+                Kind::Present(_) => Ok(Phase::Resync(epoch.clone())),
                 Kind::ResyncEnd => Ok(Phase::Live),
                 _ => broken("only `Present` up to `ResyncEnd`"),
             };
         }
         match (&event.kind, &self.phase) {
             (Kind::Present(_) | Kind::ResyncEnd, _) => broken("`Present` and `ResyncEnd` only after a `ResyncBegin`"),
-            (Kind::ResyncBegin { .. }, _) => Ok(Phase::Bracket(event.cursor.epoch.clone())),
+            (Kind::ResyncBegin { .. }, _) => Ok(Phase::Resync(event.cursor.epoch.clone())),
             (Kind::BackendDisconnected { .. }, Phase::Down { .. }) => {
                 broken("one `BackendDisconnected` for each outage")
             }
@@ -173,7 +173,7 @@ impl StreamChecker {
             (Kind::BackendDisconnected { .. }, _) => Ok(Phase::Down { knew: true }),
             (Kind::BackendReconnected { continuity }, Phase::Down { knew }) => match continuity {
                 Continuity::Resumed if *knew => Ok(Phase::Live),
-                Continuity::Resumed => broken("a bracket after the first connection: there is nothing to resume"),
+                Continuity::Resumed => broken("a resync after the first connection: there is nothing to resume"),
                 _ => Ok(Phase::Lost),
             },
             (Kind::BackendReconnected { continuity }, Phase::Resuming) => match continuity {
@@ -184,14 +184,14 @@ impl StreamChecker {
             (Kind::Bookmark, Phase::Fresh) => broken("`ResyncBegin` or `BackendDisconnected` first"),
             (Kind::Bookmark, phase) => Ok(phase.clone()),
             (_, Phase::Live) => Ok(Phase::Live),
-            // In the same run the ring simply goes on after the cursor.
+            // In the same run of the process the ring simply goes on after the cursor.
             (_, Phase::Resuming) if self.last.as_ref().is_some_and(|last| last.epoch == event.cursor.epoch) => {
                 Ok(Phase::Live)
             }
             (_, Phase::Fresh | Phase::Resuming) => broken("no instance event before the first `ResyncBegin`"),
             (_, Phase::Down { .. }) => broken("no instance event while the link is down"),
-            (_, Phase::Lost) => broken("a `ResyncBegin` after a reconnect that lost its place"),
-            (_, Phase::Bracket(_)) => broken("only `Present` up to `ResyncEnd`"),
+            (_, Phase::Lost) => broken("a `ResyncBegin` after a reconnect that lost its position"),
+            (_, Phase::Resync(_)) => broken("only `Present` up to `ResyncEnd`"),
         }
     }
 
@@ -205,16 +205,16 @@ impl StreamChecker {
         match (&event.kind, &self.last) {
             (Kind::ResyncBegin { .. }, last) => {
                 if last.as_ref().is_some_and(|last| last.epoch == *epoch) {
-                    return broken("an epoch of its own for a bracket".into());
+                    return broken("a separate epoch for a resync".into());
                 }
                 if *seq != 1 && !self.filtered {
-                    return broken("a bracket numbered from 1".into());
+                    return broken("a resync numbered from 1".into());
                 }
                 Ok(())
             }
             (Kind::ResyncEnd, Some(last)) => {
                 if last.epoch == *epoch {
-                    return broken("`ResyncEnd` numbered in the epoch of what follows, not in the bracket's".into());
+                    return broken("`ResyncEnd` numbered in the epoch of the next event, not in the resync's".into());
                 }
                 match &self.ring {
                     Some(ring) if ring.epoch == *epoch && *seq < ring.seq => {
@@ -254,35 +254,36 @@ impl StreamChecker {
         }
     }
 
-    /// R4, as far as the stream alone shows it: no life begins twice, none ends that did not begin, nothing follows removal
-    /// but a new beginning.
+    /// R4, as far as the stream alone shows it: no incarnation begins twice, none ends that did not begin, and only a new
+    /// start follows a removal.
     fn order(&mut self, event: &RuntimeEvent) -> Result<(), Violation> {
         let broken = |expected: &str| Err(Violation::of(Law::R4, expected, line(event)));
         match &event.kind {
             Kind::ResyncBegin { .. } => self.staged.clear(),
             Kind::Present(instance) => {
-                let known = self.staged.insert(instance.id.clone(), LifeSeen::of(instance));
+                let known = self.staged.insert(instance.id.clone(), InstanceSeen::of(instance));
                 if known.is_some() {
                     let found = format!("a second {}", line(event));
-                    return Err(Violation::of(Law::R1, "each instance once in a bracket", found));
+                    return Err(Violation::of(Law::R1, "each instance once in a resync", found));
                 }
             }
-            Kind::ResyncEnd => self.lives = std::mem::take(&mut self.staged),
+            Kind::ResyncEnd => self.seen = std::mem::take(&mut self.staged),
             Kind::Started(instance) => {
-                let before = self.lives.get(&instance.id);
-                let same_life =
-                    |before: &LifeSeen| before.incarnation.is_some() && before.incarnation == instance.incarnation;
-                if before.is_some_and(|before| before.alive && same_life(before)) {
-                    return broken("a start only of a life that is not there yet");
+                let before = self.seen.get(&instance.id);
+                let same_run =
+                    |before: &InstanceSeen| before.incarnation.is_some() && before.incarnation == instance.incarnation;
+                if before.is_some_and(|before| before.alive && same_run(before)) {
+                    return broken("a start only of an incarnation that is not there yet");
                 }
                 if before.is_some_and(|before| before.started.is_some() && before.started == instance.incarnation) {
-                    return broken("one start for each life");
+                    return broken("one start for each incarnation");
                 }
-                let life = LifeSeen { alive: true, started: instance.incarnation.clone(), ..LifeSeen::of(instance) };
-                self.lives.insert(instance.id.clone(), life);
+                let run =
+                    InstanceSeen { alive: true, started: instance.incarnation.clone(), ..InstanceSeen::of(instance) };
+                self.seen.insert(instance.id.clone(), run);
             }
             Kind::Stopped(instance) => {
-                let before = self.lives.get(&instance.id);
+                let before = self.seen.get(&instance.id);
                 if before.is_some_and(|before| before.removed) {
                     return broken("nothing of an instance after its removal");
                 }
@@ -290,18 +291,18 @@ impl StreamChecker {
                     return broken("a `Stopped` instance not to be alive");
                 }
                 let started = before.and_then(|before| before.started.clone());
-                self.lives.insert(instance.id.clone(), LifeSeen { started, ..LifeSeen::of(instance) });
+                self.seen.insert(instance.id.clone(), InstanceSeen { started, ..InstanceSeen::of(instance) });
             }
             Kind::Updated { instance, .. } => {
-                let before = self.lives.get(&instance.id);
+                let before = self.seen.get(&instance.id);
                 let started = before.and_then(|before| before.started.clone());
-                self.lives.insert(instance.id.clone(), LifeSeen { started, ..LifeSeen::of(instance) });
+                self.seen.insert(instance.id.clone(), InstanceSeen { started, ..InstanceSeen::of(instance) });
             }
             Kind::Removed(instance) => {
-                if self.lives.get(&instance.id).is_some_and(|before| before.removed) {
+                if self.seen.get(&instance.id).is_some_and(|before| before.removed) {
                     return broken("one removal for each instance");
                 }
-                self.lives.insert(instance.id.clone(), LifeSeen { removed: true, ..LifeSeen::default() });
+                self.seen.insert(instance.id.clone(), InstanceSeen { removed: true, ..InstanceSeen::default() });
             }
             _ => {}
         }
@@ -315,13 +316,13 @@ impl StreamChecker {
 }
 
 impl Phase {
-    fn place(&self) -> &'static str {
+    fn position(&self) -> &'static str {
         match self {
             Self::Fresh => "at the beginning",
             Self::Resuming => "at the beginning of a resumed stream",
             Self::Down { .. } => "while the link is down",
-            Self::Lost => "after the link came back without its place",
-            Self::Bracket(_) => "inside a bracket",
+            Self::Lost => "after the link came back without its position",
+            Self::Resync(_) => "inside a resync",
             Self::Live => "while live",
         }
     }

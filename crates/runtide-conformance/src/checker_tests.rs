@@ -8,9 +8,9 @@ fn at(epoch: &str, seq: u64, kind: Kind) -> RuntimeEvent {
     RuntimeEvent::new("demo".into(), Cursor::new(epoch.into(), seq, None), SystemTime::UNIX_EPOCH, kind)
 }
 
-fn instance(state: InstanceState, life: &str) -> Arc<Instance> {
+fn instance(state: InstanceState, incarnation: &str) -> Arc<Instance> {
     let mut instance = Instance::new("demo", "c1", "c1", InstanceKind::Container, state);
-    instance.incarnation = Some(life.into());
+    instance.incarnation = Some(incarnation.into());
     Arc::new(instance)
 }
 
@@ -53,7 +53,7 @@ fn after_opening(more: impl IntoIterator<Item = RuntimeEvent>) -> Option<Law> {
 fn an_orderly_stream_passes() {
     let stopped = Kind::Stopped(instance(InstanceState::Stopped, "1"));
     let again = Kind::Started(instance(InstanceState::Running, "2"));
-    let told = [
+    let events = [
         at("r", 8, updated(running())),
         at("r", 8, Kind::Bookmark),
         at("r", 9, stopped),
@@ -66,11 +66,11 @@ fn an_orderly_stream_passes() {
         at("r", 14, Kind::ResyncEnd),
         at("r", 15, Kind::Started(running())),
     ];
-    assert_eq!(after_opening(told), None);
+    assert_eq!(after_opening(events), None);
 }
 
 #[test]
-fn brackets_hold_present_and_nothing_else() {
+fn a_resync_holds_only_present() {
     assert_eq!(run(StreamChecker::default(), &[at("r", 1, updated(running()))]), Some(Law::R1));
     assert_eq!(run(StreamChecker::default(), &[at("r", 1, Kind::Bookmark)]), Some(Law::R1));
     assert_eq!(run(StreamChecker::default(), &[at("b", 1, begin()), at("b", 2, updated(running()))]), Some(Law::R1));
@@ -81,7 +81,7 @@ fn brackets_hold_present_and_nothing_else() {
 }
 
 #[test]
-fn an_outage_is_told_once_and_nothing_happens_in_it() {
+fn an_outage_is_reported_once_and_no_event_comes_in_it() {
     assert_eq!(after_opening([at("r", 8, down()), at("r", 9, down())]), Some(Law::R1));
     assert_eq!(after_opening([at("r", 8, down()), at("r", 9, updated(running()))]), Some(Law::R1));
     assert_eq!(after_opening([at("r", 8, back(Continuity::Resumed))]), Some(Law::R1));
@@ -106,7 +106,7 @@ fn numbers_rise_by_one_unless_filtered() {
 }
 
 #[test]
-fn a_bracket_has_an_epoch_of_its_own() {
+fn a_resync_has_its_own_epoch() {
     assert_eq!(after_opening([at("r", 8, begin())]), Some(Law::R2));
     assert_eq!(after_opening([at("c", 2, begin())]), Some(Law::R2));
     assert_eq!(run(StreamChecker::default(), &[at("b", 1, begin()), at("b", 2, Kind::ResyncEnd)]), Some(Law::R2));
@@ -134,7 +134,7 @@ fn a_reported_fact_comes_once() {
 }
 
 #[test]
-fn lives_are_told_in_order() {
+fn edges_come_in_order() {
     assert_eq!(after_opening([at("r", 8, Kind::Started(running()))]), Some(Law::R4));
     let stopped = || Kind::Stopped(instance(InstanceState::Stopped, "1"));
     let gone = || Kind::Removed(instance(InstanceState::Stopped, "1"));

@@ -1,22 +1,22 @@
-//! Two views of what is there, compared in every field that both know.
+//! Comparison of two views of the same instances, in every field that both know.
 
 use std::collections::BTreeMap;
 
 use runtide_core::{ExitStatus, Instance, InstanceId};
 
-/// In which fields two views of one instance contradict each other. What one of them does not know is no contradiction.
+/// Fields in which two views of one instance contradict each other. A field that one of them does not know is no contradiction.
 pub fn contradictions(left: &Instance, right: &Instance) -> Vec<String> {
     let exits = left.exit.zip(right.exit);
     let is_real = |field: &str| field != "exit" || exits.is_none_or(|(left, right)| !exits_agree(left, right));
     left.differences(right).iter().filter(|one| is_real(one.field)).map(ToString::to_string).collect()
 }
 
-/// Whether two reports of an end do not contradict each other.
+/// `true` if two reports of an end do not contradict each other.
 pub fn exits_agree(left: ExitStatus, right: ExitStatus) -> bool {
     left.end == right.end && left.oom_killed.zip(right.oom_killed).is_none_or(|(left, right)| left == right)
 }
 
-/// All that contradicts between two views of everything: who is missing on a side, and the fields of the rest.
+/// Every contradiction between two views of all instances: instances that one side lacks, and the fields of the rest.
 pub fn differences<'a>(
     left_name: &str,
     left: impl Iterator<Item = &'a Instance>,
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn what_one_side_does_not_know_is_no_contradiction() {
+    fn a_field_that_one_side_does_not_know_is_no_contradiction() {
         let mut known = instance("a", InstanceState::Stopped);
         known.exit = Some(ExitStatus::code(3));
         assert_eq!(contradictions(&known, &instance("a", InstanceState::Stopped)), Vec::<String>::new());
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_missing_is_named_on_either_side() {
+    fn an_instance_that_either_side_lacks_is_named() {
         let (a, b) = (instance("a", InstanceState::Running), instance("b", InstanceState::Running));
         let found = differences("left", [&a].into_iter(), "right", [&b].into_iter());
         assert_eq!(found.len(), 2, "{found:?}");

@@ -1,4 +1,4 @@
-//! [`Harness`]: how the suite drives a runtime from outside.
+//! [`Harness`]: drives a runtime from outside for the suite.
 
 use std::{fmt, ops::RangeInclusive, sync::Arc, time::Duration};
 
@@ -13,14 +13,14 @@ use crate::Law;
 
 /// Drives one runtime from outside, never through the backend under test, and breaks it on demand.
 ///
-/// Each law gets a fresh one. What the runtime does not have is [`Obstacle::Unsupported`]; the law then goes on without that
-/// part and says so, or, if nothing is left of it, is skipped, which [`Harness::skips`] must have announced.
+/// Each law gets a fresh harness. A feature that the runtime does not have is [`Obstacle::Unsupported`]; the law then goes on
+/// without that part and says so, or, if nothing is left of it, is skipped, which [`Harness::skips`] must have announced.
 #[async_trait]
 pub trait Harness: Send + Sync {
     /// The backend's name in the report, as `docker`.
     fn name(&self) -> &'static str;
 
-    /// Whether a real runtime is behind it.
+    /// `true` if a real runtime is behind it.
     fn is_real(&self) -> bool;
 
     /// The runtime's version, where it has one.
@@ -28,10 +28,10 @@ pub trait Harness: Send + Sync {
         None
     }
 
-    /// Which clock the laws run on and how patient they are.
+    /// The clock that the laws run on, and their timeouts.
     fn timing(&self) -> Timing;
 
-    /// What the runtime tells of itself.
+    /// The facts that the runtime reports at all.
     fn dialect(&self) -> Dialect;
 
     /// Laws that do not apply here, each with the reason. Printed, counted, and the count is pinned by the backend's tests.
@@ -39,7 +39,7 @@ pub trait Harness: Send + Sync {
         &[]
     }
 
-    /// Credentials that were configured: no error may show them.
+    /// Configured credentials: no error may show them.
     fn secrets(&self) -> Vec<String> {
         Vec::new()
     }
@@ -50,36 +50,36 @@ pub trait Harness: Send + Sync {
     /// Creates an instance that will do `work` once started. The harness may decorate the name.
     async fn create(&self, name: &str, work: &Workload) -> Done<InstanceId>;
 
-    /// Starts it, and returns once it runs, or has ended.
+    /// Starts the instance; returns once it runs, or has ended.
     async fn start(&self, id: &InstanceId) -> Done<()>;
 
-    /// Stops it, and returns once it ended.
+    /// Stops the instance; returns once it has ended.
     async fn stop(&self, id: &InstanceId) -> Done<()>;
 
-    /// Sends it a signal.
+    /// Sends a signal to the instance.
     async fn kill(&self, id: &InstanceId, signal: UnixSignal) -> Done<()>;
 
-    /// Removes it, running or not, and returns once it is gone.
+    /// Removes the instance, running or not; returns once it is gone.
     async fn remove(&self, id: &InstanceId) -> Done<()>;
 
-    /// Changes something visible, and returns once it has changed.
+    /// Changes something visible; returns once it has changed.
     async fn change(&self, id: &InstanceId, change: &Change) -> Done<()> {
         Err(Obstacle::unsupported(format!("{change:?} of {id}")))
     }
 
-    /// Creates, starts and sees the end of `n` instances one after the other, each living for a time in `life`. Some may be
+    /// Creates, starts and sees the end of `n` instances one after the other, each running for a time in `running`. Some may be
     /// removed as soon as they have ended.
-    async fn burst(&self, n: usize, life: RangeInclusive<Duration>) -> Done<Vec<Life>>;
+    async fn burst(&self, n: usize, running: RangeInclusive<Duration>) -> Done<Vec<Life>>;
 
-    /// Makes the runtime say something about it that no backend knows.
+    /// Makes the runtime emit an event about the instance that no backend knows.
     async fn say_unknown(&self, id: &InstanceId) -> Done<()> {
         Err(Obstacle::unsupported(format!("an unknown event of {id}")))
     }
 
-    /// Everything that is there, by a look from outside; what the harness does not look at is `None`.
+    /// Every instance that is there, inspected from outside; a field that the harness does not inspect is `None`.
     async fn truth(&self) -> Done<Vec<Instance>>;
 
-    /// The environment with which an instance was created, as `KEY=value`, by a look from outside.
+    /// The environment with which an instance was created, as `KEY=value`, inspected from outside.
     async fn environment(&self, id: &InstanceId) -> Done<Vec<String>> {
         Err(Obstacle::unsupported(format!("the environment of {id}")))
     }
@@ -87,65 +87,65 @@ pub trait Harness: Send + Sync {
     /// The lifecycle facts since the harness began, as an outside observer saw them, in order.
     async fn facts(&self) -> Done<Vec<Fact>>;
 
-    /// How many instances [`Harness::burst`] should make for R21: 1,000 unless a start takes long.
+    /// Number of instances that [`Harness::burst`] makes for R21: 1,000, or fewer where a start takes long.
     fn burst_size(&self) -> usize;
 
-    /// What [`Workload::Print`] writes to one of the outputs, in pieces of any size.
+    /// The bytes that [`Workload::Print`] writes to one of the outputs, in pieces of any size.
     fn output(&self, side: LogSource, bytes: u64) -> Output {
         Box::new(Workload::lines(if side == LogSource::Stdout { 'o' } else { 'e' }, bytes))
     }
 
-    /// Whether the runtime keeps the outputs of an instance in one, so that nobody can tell them apart. Lines are then told apart
+    /// `true` if the runtime keeps both outputs of an instance in one, without their sources. Lines are then assigned to a source
     /// by their first letter, which [`Harness::output`] must make `o` and `e`.
     fn is_console(&self) -> bool {
         false
     }
 
-    /// Commands to run inside an idle instance, which together write `bytes` to either output; none where nothing can be run.
+    /// Commands to run inside an idle instance, which together write `bytes` to either output; empty where nothing can be run.
     fn commands(&self, bytes: u64) -> Vec<Command> {
         let _ = bytes;
         Vec::new()
     }
 
-    /// What to hand a `ProvisionManager` to get an instance that does `work`.
+    /// The spec with which a `ProvisionManager` makes an instance that does `work`.
     fn spec(&self, name: &str, work: &Workload) -> Done<InstanceSpec>;
 
-    /// Breaks something, at once and until [`Harness::heal`] unless the fault says otherwise.
+    /// Causes a fault, at once and until [`Harness::heal`] unless the fault says otherwise.
     async fn fault(&self, fault: &Fault) -> Supported;
 
-    /// Mends everything; the runtime is reachable when it returns.
+    /// Ends every fault; the runtime is reachable when it returns.
     async fn heal(&self) -> Done<()>;
 
-    /// How often the backend has dialled the runtime so far: attempts to open a connection, or a stream where the runtime
-    /// has no connections.
+    /// Number of times that the backend has dialled the runtime so far: attempts to open a connection, or a stream where the
+    /// runtime has no connections.
     fn dials(&self) -> u64;
 
-    /// What the backend holds now.
+    /// The resources that the backend holds now.
     async fn held(&self) -> Held;
 
-    /// Removes what is left of the instances; called once, after the law.
+    /// Removes the instances that are left; called once, after the law.
     async fn finish(&self) {}
 }
 
-/// What a verb of the harness gives.
+/// The result of a harness's verb.
 pub type Done<T> = Result<T, Obstacle>;
 
-/// Why the harness could not do it.
+/// Why the harness could not carry out a verb.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Obstacle {
-    /// The runtime has no such thing, and why.
+    /// The runtime has no such feature; the reason.
     Unsupported(String),
-    /// It has, and yet it did not work: the test cannot go on.
+    /// The runtime has it, and it failed: the test cannot go on.
     Failed(String),
 }
 
 impl Obstacle {
-    /// The runtime has no such thing.
+    /// The runtime has no such feature.
     pub fn unsupported(reason: impl Into<String>) -> Self {
         Self::Unsupported(reason.into())
     }
 
-    /// It did not work.
+    /// The verb failed.
     pub fn failed(reason: impl fmt::Display) -> Self {
         Self::Failed(reason.to_string())
     }
@@ -167,14 +167,14 @@ impl std::error::Error for Obstacle {}
 pub struct Absent {
     /// The backend's name in the report.
     pub(crate) backend: &'static str,
-    /// What is not set, or what did not work.
+    /// The setting that is missing, or the step that failed.
     pub(crate) reason: String,
-    /// A runtime was promised.
+    /// `true` if a runtime was named and cannot be used.
     pub(crate) broken: bool,
 }
 
 impl Absent {
-    /// Nobody said where a real runtime is: the law is skipped, by name, or fails if `RUNTIDE_REQUIRE_REAL` names the backend.
+    /// No real runtime was named: the law is skipped, by name, or fails if `RUNTIDE_REQUIRE_REAL` names the backend.
     pub fn unset(backend: &'static str, reason: impl Into<String>) -> Self {
         Self { backend, reason: reason.into(), broken: false }
     }
@@ -185,17 +185,17 @@ impl Absent {
     }
 }
 
-/// Whether the harness can break it so.
+/// The answer to a fault: caused, or not supported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Supported {
-    /// It is broken now.
+    /// The fault is in effect.
     Yes,
-    /// It cannot, and why; nothing happened.
+    /// The harness cannot cause it, with the reason; nothing happened.
     No(String),
 }
 
-/// Something that goes wrong.
+/// A fault of the runtime or of the link to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
@@ -205,27 +205,27 @@ pub enum Fault {
     Refuse,
     /// Connections of the event stream stay up and carry nothing more; others work, and so do new ones.
     HalfOpen,
-    /// Every connection, old or new, is accepted and never answered.
+    /// Every connection, old or new, is accepted and gets no answer.
     Stall,
     /// Every request is answered, with a denial.
     Deny,
-    /// The event stream ends cleanly, and each new one as soon as it began.
+    /// The event stream ends cleanly, and so does each new one as soon as it has begun.
     CleanEof,
     /// The runtime is stopped and started in an orderly way; back when `fault` returns.
     RestartDaemon,
     /// The runtime is killed and started again; back when `fault` returns.
     KillDaemon,
-    /// The link is refused, and so much happens meanwhile that the runtime's history does not reach back to before.
+    /// The link is refused for so many changes that the runtime's history does not reach back to before the outage.
     ExpireHistory,
-    /// This instance cannot be decoded in any look.
+    /// This instance cannot be decoded in any listing or inspection.
     BadItem(InstanceId),
     /// Listings lack this instance, and are marked incomplete or break off.
     PartialList(InstanceId),
-    /// Each look at everything takes so long, and shows what was there as it began.
+    /// Each listing takes this long, and shows the instances that were there as it began.
     SlowList(Duration),
 }
 
-/// What an instance does once started.
+/// The work of an instance once it is started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Workload {
@@ -233,16 +233,16 @@ pub enum Workload {
     Idle,
     /// As [`Workload::Idle`], with a health check whose verdict [`Change::Health`] decides.
     Checked,
-    /// Runs so long, then exits with this code.
+    /// Runs for a time, then exits with this code.
     Exit {
-        /// How long it lives.
+        /// Running time.
         after: Duration,
-        /// The code.
+        /// The exit code.
         code: i32,
     },
     /// Is killed by the kernel for want of memory.
     Oom,
-    /// Writes so many bytes to each output, mixed, and exits with 0: those of [`Harness::output`].
+    /// Writes this many bytes to each output, mixed, and exits with 0: those of [`Harness::output`].
     Print {
         /// Bytes on each of stdout and stderr.
         bytes: u64,
@@ -265,21 +265,21 @@ impl Workload {
 /// Output, in pieces of any size.
 pub type Output = Box<dyn Iterator<Item = Vec<u8>> + Send>;
 
-/// A command to run inside an instance, and what it must give.
+/// A command to run inside an instance, with the expected result.
 #[non_exhaustive]
 pub struct Command {
     /// Program and arguments.
     pub argv: Vec<String>,
-    /// What it writes to its standard output.
+    /// The bytes that it writes to its standard output.
     pub stdout: Output,
-    /// What it writes to its standard error.
+    /// The bytes that it writes to its standard error.
     pub stderr: Output,
-    /// The code with which it ends.
+    /// The exit code.
     pub code: i32,
 }
 
 impl Command {
-    /// One that writes nothing and ends with 0.
+    /// A command that writes nothing and ends with 0.
     pub fn new(argv: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let argv = argv.into_iter().map(Into::into).collect();
         Self { argv, stdout: Box::new(std::iter::empty()), stderr: Box::new(std::iter::empty()), code: 0 }
@@ -296,11 +296,11 @@ impl fmt::Debug for Command {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Change {
-    /// Freeze.
+    /// Freezes the instance.
     Pause,
-    /// Thaw.
+    /// Thaws the instance.
     Unpause,
-    /// The runtime's verdict becomes this.
+    /// The runtime's verdict of the health check becomes this.
     Health(Health),
     /// Another name; the harness may decorate it.
     Rename(String),
@@ -315,7 +315,7 @@ pub enum Change {
 }
 
 impl Change {
-    /// The field of `Instance` in which it shows; a resource limit has none.
+    /// The field of `Instance` that shows the change; a resource limit has none.
     pub fn field(&self) -> Option<&'static str> {
         match self {
             Self::Pause | Self::Unpause => Some("state"),
@@ -344,66 +344,66 @@ impl fmt::Display for Change {
     }
 }
 
-/// One of a burst.
+/// One instance of a burst.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Life {
-    /// Who lived.
+    /// The instance.
     pub id: InstanceId,
-    /// How it ended.
+    /// Its exit status.
     pub exit: ExitStatus,
 }
 
 /// A lifecycle fact that an outside observer saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fact {
-    /// Whose.
+    /// The instance that the fact is about.
     pub id: InstanceId,
-    /// What.
+    /// The kind of fact.
     pub what: Happened,
 }
 
-/// What happened to an instance.
+/// The kind of a lifecycle fact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Happened {
-    /// A life began.
+    /// A run began.
     Started {
-        /// Which, where the observer knows.
+        /// The incarnation, where the observer knows it.
         incarnation: Option<Incarnation>,
     },
-    /// A life ended.
+    /// A run ended.
     Stopped {
-        /// How, where the observer knows.
+        /// The exit status, where the observer knows it.
         exit: Option<ExitStatus>,
     },
-    /// It is gone.
+    /// The instance is gone.
     Removed,
 }
 
-/// What the runtime tells of itself.
+/// The facts that a runtime reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+#[expect(clippy::struct_excessive_bools, reason = "each is an independent fact")]
 #[non_exhaustive]
 pub struct Dialect {
     /// It reports each start and end.
     pub edges: bool,
     /// It keeps a history from which short gaps are replayed.
     pub history: bool,
-    /// One life of an id can be told from the next.
+    /// It gives each run of an id another incarnation.
     pub incarnations: bool,
-    /// It reports each pause, so that two in a row are never taken for one look's worth.
+    /// It reports each pause, so that two in a row are never folded into one inspection.
     pub pauses: bool,
 }
 
 impl Dialect {
-    /// Reports edges, keeps history, tells lives apart.
+    /// Reports edges and incarnations, keeps history.
     pub const FULL: Self = Self { edges: true, history: true, incarnations: true, pauses: true };
 
-    /// Reports nothing but that something changed.
+    /// Reports only that something changed.
     pub const HINTS: Self = Self { edges: false, history: false, incarnations: true, pauses: true };
 }
 
-/// How a backend is to be configured for a law. What a backend cannot configure it leaves.
+/// Configuration of a backend for a law. A backend ignores an option that it does not have.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Tuning {
@@ -415,15 +415,15 @@ pub struct Tuning {
     pub deadline: Option<Duration>,
 }
 
-/// Which clock the laws run on, and how patient they are.
+/// The clock that the laws run on, and their timeouts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timing {
-    /// tokio's paused clock, on which waiting is free.
+    /// `true` on tokio's paused clock, on which waiting is free.
     pub is_virtual: bool,
-    /// The longest wait for what must come.
+    /// The longest wait for an expected event.
     pub timeout: Duration,
-    /// Silence this long is taken for rest.
+    /// Silence this long counts as rest.
     pub quiet: Duration,
     /// The backoff's cap with which backends are made.
     pub max_backoff: Duration,
@@ -450,7 +450,7 @@ impl Timing {
         output_bytes: 50_000_000,
     };
 
-    /// The driver's timeout scaled down, so that laws about minutes take seconds.
+    /// The driver's timeouts scaled down, so that laws about minutes take seconds.
     pub const REAL: Self = Self {
         is_virtual: false,
         timeout: Duration::from_secs(30),
@@ -462,7 +462,7 @@ impl Timing {
         output_bytes: 50_000_000,
     };
 
-    /// How a backend is configured unless a law needs it otherwise.
+    /// The configuration of a backend, by default.
     pub fn tuning(&self) -> Tuning {
         Tuning {
             driver: DriverOptions::default().with_max_backoff(self.max_backoff).with_healthy_after(self.healthy_after),
@@ -471,7 +471,7 @@ impl Timing {
     }
 }
 
-/// What the backend holds of the process and the runtime. `None`: cannot be counted here.
+/// Resources of the process and the runtime that the backend holds. `None`: cannot be counted here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Held {
@@ -479,17 +479,17 @@ pub struct Held {
     pub connections: Option<usize>,
     /// Open file descriptors of the process.
     pub descriptors: Option<usize>,
-    /// Tasks alive in this tokio runtime, but for the harness's own.
+    /// Live tasks of this tokio runtime, but for the harness's own.
     pub tasks: Option<usize>,
 }
 
 impl Held {
-    /// These, and nothing else is known.
+    /// These counts; everything else is unknown.
     pub fn new(connections: Option<usize>, descriptors: Option<usize>, tasks: Option<usize>) -> Self {
         Self { connections, descriptors, tasks }
     }
 
-    /// Whether nothing is held beyond `baseline`.
+    /// `true` if nothing is held beyond `baseline`.
     pub fn is_within(&self, baseline: &Self) -> bool {
         fn within(now: Option<usize>, then: Option<usize>) -> bool {
             now.zip(then).is_none_or(|(now, then)| now <= then)

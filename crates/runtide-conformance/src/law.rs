@@ -8,23 +8,23 @@ macro_rules! __runtime_laws {
     ($then:ident $with:tt) => {
         $crate::$then! { $with
             R1 r1_bracket in laws::bracket, "bracket"
-                "no instance event precedes the first `ResyncBegin` (unless `from` was resumed without loss); inside a bracket there is only `Present`, and `Present` is nowhere else";
+                "no instance event precedes the first `ResyncBegin` (unless `from` was resumed without loss); inside a resync there is only `Present`, and `Present` is nowhere else";
             R2 r2_contiguous in laws::bracket, "contiguous"
                 "within one epoch `seq` rises by exactly one (filtered: it rises); the epoch changes only at `ResyncBegin` and `ResyncEnd`; `Bookmark` repeats the last cursor";
             R3 r3_reliable in laws::bracket, "reliable"
-                "instances that come, change and go while the watch opens are all accounted for: folding the stream equals the truth";
+                "instances that come, change and go while the watch opens are all accounted for: folding the stream gives the runtime's own state";
             R4 r4_ordered in laws::edges, "ordered"
                 "per instance, events come in the order of the facts";
             R5 r5_unique in laws::edges, "unique"
                 "no `Some(RuntimeEvent::key())` twice";
             R6 r6_converges in laws::truth, "converges"
-                "at rest, fold(stream) = `list_instances()` = what the harness did, in every field that both know";
+                "at rest, fold(stream) = `list_instances()` = the harness's own record, in every field that both know";
             R7 r7_resumable in laws::resume, "resumable"
                 "a watch from a stored cursor, after the runtime or we restarted, loses nothing; short gaps replay real edges where the runtime keeps history";
             R8 r8_honest_gap in laws::gap, "honest gap"
-                "history lost means a bracket, never silence";
+                "history lost means a resync, never silence";
             R9 r9_absent_means_removed in laws::gap, "absent means removed"
-                "what vanished during a gap gives one net removal from `InstanceTable` and `transitions()`";
+                "an instance that vanished during a gap gives one net removal from `InstanceTable` and `transitions()`";
             R10 r10_dead_link in laws::link, "dead link"
                 "a half-open connection is found within `max_silence` plus a margin, also when the daemon answers on other connections";
             R11 r11_calm_retry in laws::retry, "calm retry"
@@ -52,7 +52,7 @@ macro_rules! __runtime_laws {
             R22 r22_every_visible_change in laws::truth, "every visible change"
                 "pause, unpause, health, rename, port, address, label and resource changes give `Updated`";
             M1 m1_effect in laws::managers::effect, "effect"
-                "Ok means the effect is there: the harness looks from outside";
+                "Ok means the effect is there: the harness checks it from outside";
             M2 m2_idempotent in laws::managers::effect, "idempotent"
                 "stop of the stopped, remove of the removed: success, and says whether it did anything";
             M3 m3_exit in laws::managers::exit, "exit"
@@ -72,7 +72,7 @@ macro_rules! __runtime_laws {
 }
 
 __runtime_laws! { __law_enum [
-    /// What Runtide promises. Each is a test, guards against a trap, and has a mutant that breaks it.
+    /// The promises of Runtide. Each is a test, guards against a trap, and has a mutant that breaks it.
     Law
 ] }
 

@@ -1,39 +1,40 @@
-//! What all kinds of laws have in common: a table, from which come an enum, the choice of what tests a law, and a test of each.
+//! The common parts of every kind of laws: a table, from which come an enum, the choice of the function that tests a law, and a
+//! test of each.
 
 use std::{fmt::Display, future::Future};
 
 use crate::{LawResult, Subject};
 
-/// The laws of one kind, such as [`Law`](crate::Law), and how one of them is tested.
+/// The laws of one kind, such as [`Law`](crate::Law), and the test of each.
 pub trait LawSet: Copy + Display + PartialEq + 'static {
     /// Name of the suite in reports.
     const SUITE: &'static str;
 
-    /// Whether one law at a time runs in this process, by the machine's clock: these laws count what the process holds.
+    /// `true` if the laws run one at a time in this process, by the machine's clock: these laws count the process's resources.
     const ALONE: bool = false;
 
-    /// What the laws are tested on: a trait object.
+    /// The harness that the laws are tested on: a trait object.
     type Harness: ?Sized;
 
     /// The number, as in the specification (`R1`), and the name.
     fn number_and_name(self) -> (&'static str, &'static str);
 
-    /// Tests it on a fresh harness.
+    /// Tests the law on a fresh harness.
     fn check(self, harness: &Self::Harness) -> impl Future<Output = LawResult<Self>>;
 
-    /// What a report says of this harness, and which laws do not apply to it.
+    /// A report's facts about this harness, and the laws that do not apply to it.
     fn subject(harness: &Self::Harness) -> Subject<'_, Self>;
 
-    /// Removes what is left on the harness; called once, after the law.
+    /// Removes the rest of the harness's instances or data; called once, after the law.
     fn finish(harness: &Self::Harness) -> impl Future<Output = ()> {
         let _ = harness;
         std::future::ready(())
     }
 }
 
-/// From a table of laws: an enum of them.
+/// Makes an enum of a table of laws.
 ///
-/// A row is `R1 r1_bracket in laws::bracket, "bracket" "what must hold";`: number, function that tests it, its module, name, text.
+/// A row is `R1 r1_bracket in laws::bracket, "bracket" "the condition";`: number, function that tests it, module, name, text.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __law_enum {
@@ -60,7 +61,7 @@ macro_rules! __law_enum {
                 match self { $( Self::$law => $name, )* }
             }
 
-            /// What must hold.
+            /// The condition that must hold.
             pub fn text(self) -> &'static str {
                 match self { $( Self::$law => $text, )* }
             }
@@ -83,7 +84,7 @@ macro_rules! __law_enum {
     };
 }
 
-/// From a table of laws: a call of what tests this one. A future is boxed, since some are large.
+/// Makes, from a table of laws, a call of the function that tests this one. A future is boxed, since some are large.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __law_call {

@@ -1,4 +1,4 @@
-//! How a law ends: kept, broken, or not applicable here.
+//! The outcome of a law: kept, broken, or not applicable here.
 
 use std::fmt::{self, Write as _};
 
@@ -6,35 +6,35 @@ use runtide_core::RuntimeEvent;
 
 use crate::{Law, Obstacle};
 
-/// What testing a law gives.
+/// The result of testing a law.
 pub type LawResult<L = Law> = Result<Verdict, Violation<L>>;
 
 /// The law was not broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// It held, as far as the harness could drive things there.
+    /// The law held, as far as the harness could drive the runtime to the point.
     Kept(Kept),
-    /// The harness cannot produce what the law is about. A failure unless the harness lists it among its skips.
+    /// The harness cannot produce the situation that the law is about. A failure unless the harness lists it among its skips.
     NotApplicable(String),
 }
 
-/// What was looked at without finding a law broken.
+/// The extent of a test that found no law broken.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Kept {
-    /// How much of what, where the law counts it.
+    /// The number of cases, where the law counts them.
     pub looked: Option<Looked>,
     /// Parts that were left out, each with its reason.
     pub without: Vec<String>,
 }
 
-/// How much was looked at.
+/// The number of cases that a law inspected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Looked {
-    /// How many.
+    /// The number.
     pub count: u64,
-    /// Of what.
+    /// The unit, as "crash states".
     pub what: &'static str,
 }
 
@@ -51,33 +51,33 @@ impl fmt::Display for Looked {
 }
 
 impl Verdict {
-    /// Held in full.
+    /// The law held in full.
     pub fn kept() -> LawResult {
         Self::kept_without(Vec::new())
     }
 
-    /// Held, but for the parts that this runtime does not have.
+    /// The law held, but for the parts that this runtime does not have.
     pub fn kept_without(without: Vec<String>) -> LawResult {
         Ok(Self::Kept(Kept { looked: None, without }))
     }
 
-    /// Held, as far as so much was looked at.
+    /// The law held for this many cases.
     pub(crate) fn looked_at(count: u64, what: &'static str, without: Vec<String>) -> Self {
         Self::Kept(Kept { looked: Some(Looked::at(count, what)), without })
     }
 
-    /// The runtime or its harness cannot show this.
+    /// The runtime or its harness cannot show this law.
     pub fn not_applicable(reason: impl Into<String>) -> LawResult {
         Ok(Self::NotApplicable(reason.into()))
     }
 }
 
-/// What a report says of a harness.
+/// A report's facts about a harness.
 #[derive(Clone, Debug)]
 pub struct Subject<'a, L: 'static> {
-    /// The name of what the laws are tested on.
+    /// The name of the backend, log or store that the laws are tested on.
     pub name: &'a str,
-    /// Whether it is more than a simulation in this process.
+    /// `true` if it is more than a simulation in this process.
     pub is_real: bool,
     /// Its version.
     pub version: Option<String>,
@@ -85,22 +85,22 @@ pub struct Subject<'a, L: 'static> {
     pub skips: &'static [(L, &'static str)],
 }
 
-/// A broken law: what was expected, what was found, and where.
+/// A broken law: the expectation, the finding, and the events before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Violation<L = Law> {
     /// The law that is broken; a law's test can find another one broken on its way.
     pub law: Option<L>,
-    /// What should have been.
+    /// The expected state or behaviour.
     pub expected: String,
-    /// What was.
+    /// The state or behaviour that was found.
     pub found: String,
-    /// What led to it, oldest first, one line each.
+    /// The events that led to it, oldest first, one line each.
     pub trail: Vec<String>,
 }
 
 impl<L> Violation<L> {
-    /// A law is broken.
+    /// A violation of `law`.
     pub fn of(law: L, expected: impl Into<String>, found: impl Into<String>) -> Self {
         Self { law: Some(law), expected: expected.into(), found: found.into(), trail: Vec::new() }
     }
@@ -111,7 +111,7 @@ impl<L> Violation<L> {
         Self { law: None, expected, found: obstacle.to_string(), trail: Vec::new() }
     }
 
-    /// With what led to it, one line each.
+    /// With the events that led to it, one line each.
     #[must_use]
     pub fn after(mut self, trail: impl IntoIterator<Item = String>) -> Self {
         if self.trail.is_empty() {
@@ -143,7 +143,7 @@ impl<L: fmt::Display> fmt::Display for Violation<L> {
 
 impl<L: fmt::Debug + fmt::Display> std::error::Error for Violation<L> {}
 
-/// One event on one line, as violations and traces show it.
+/// One event on one line, in the form of violations and traces.
 pub fn line(event: &RuntimeEvent) -> String {
     use runtide_core::RuntimeEventKind as Kind;
     let epoch = event.cursor.epoch.as_str();
@@ -153,7 +153,7 @@ pub fn line(event: &RuntimeEvent) -> String {
     if let Some(instance) = event.instance() {
         let _ = write!(line, " {} '{}' {}", instance.id, instance.name, instance.state);
         if let Some(incarnation) = &instance.incarnation {
-            let _ = write!(line, " life={incarnation}");
+            let _ = write!(line, " incarnation={incarnation}");
         }
         if let Some(exit) = &instance.exit {
             let _ = write!(line, " exit={:?}", exit.end);

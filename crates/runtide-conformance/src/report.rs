@@ -1,5 +1,5 @@
-//! What the run leaves behind: one JSON line per law, from which the support matrix is made, and one per test without a law
-//! that could not run.
+//! The report of a run: one JSON line per law, from which the support matrix is made, and one per test without a law that
+//! could not run.
 
 use std::{fs::OpenOptions, io::Write, path::PathBuf, time::Duration};
 
@@ -7,46 +7,46 @@ use serde::{Deserialize, Serialize};
 
 use crate::LawSet;
 
-/// Names the folder into which reports are written.
+/// The variable that names the folder of the reports.
 pub const REPORT_DIR: &str = "RUNTIDE_REPORT_DIR";
 
-/// Names the backends, separated by commas, of which a skipped law is a failure.
+/// The variable that names the backends, separated by commas, of which a skipped law is a failure.
 pub const REQUIRE_REAL: &str = "RUNTIDE_REQUIRE_REAL";
 
 /// One law on one backend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Line {
-    /// Which suite: `runtime`, `store` for the laws of stores, or `wal` for the laws of the log; a test without a law has one of its own.
+    /// The suite: `runtime`, `store` for the laws of stores, or `wal` for the laws of the log; without a law, the test names it.
     pub suite: String,
     /// The backend's name.
     pub backend: String,
-    /// Whether a real runtime answered.
+    /// `true` if a real runtime answered.
     pub real: bool,
     /// The law's number, as `R1`; empty for a test without a law.
     pub law: String,
     /// The law's name, or the test's.
     pub name: String,
-    /// How it ended.
+    /// The outcome.
     pub outcome: Outcome,
-    /// Why it failed or was skipped, or which parts were left out.
+    /// The reason of a failure or a skip, or the parts that were left out.
     pub reason: Option<String>,
-    /// How long it took, by the wall clock.
+    /// Duration in milliseconds, by the wall clock.
     pub millis: u64,
     /// The runtime's version.
     pub version: Option<String>,
 }
 
-/// How a law ended.
+/// The outcome of a law.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Outcome {
-    /// It held.
+    /// The law held.
     Passed,
-    /// It was broken, or could not be tested.
+    /// The law was broken, or could not be tested.
     Failed,
-    /// It does not apply, or there is no runtime to test it on.
+    /// The law does not apply, or there is no runtime to test it on.
     Skipped,
 }
 
@@ -74,13 +74,13 @@ impl Line {
         }
     }
 
-    /// A line about a law on what it was tested on.
+    /// A line about a law on this backend, log or store.
     pub fn of<L: LawSet>(law: L, backend: &str, outcome: Outcome, reason: Option<String>, took: Duration) -> Self {
         let (number, name) = law.number_and_name();
         Self::new(L::SUITE, backend, number, name, outcome, reason, took)
     }
 
-    /// From a runtime that answered.
+    /// With `real`: whether a real runtime answered.
     #[must_use]
     pub fn with_real(mut self, is_real: bool) -> Self {
         self.real = is_real;
@@ -99,7 +99,7 @@ impl Line {
     /// A line is one `write` to a file opened for appending, so that lines of parallel tests do not mix.
     ///
     /// # Errors
-    /// What the file system says.
+    /// The error of the file system.
     pub fn append(&self) -> std::io::Result<()> {
         let Some(folder) = std::env::var_os(REPORT_DIR).filter(|folder| !folder.is_empty()).map(PathBuf::from) else {
             return Ok(());
@@ -112,17 +112,17 @@ impl Line {
     }
 }
 
-/// Whether a skip of this backend is a failure in this run.
+/// `true` if a skip of this backend is a failure in this run.
 pub fn is_required(backend: &str) -> bool {
     std::env::var(REQUIRE_REAL).is_ok_and(|wanted| wanted.split(',').any(|one| one.trim() == backend))
 }
 
-/// Reports that a test without a law does not run, so that it is counted: to cargo it has passed. Its name is that of its thread,
-/// as the test's harness gives it.
+/// Reports that a test without a law does not run, so that it is counted: to cargo it has passed. Its name is that of its
+/// thread, as the test's harness gives it.
 ///
 /// # Panics
 /// If this backend is required for real, and if the report cannot be written.
-#[expect(clippy::panic, clippy::print_stdout, reason = "it is the end of a test, which says so")]
+#[expect(clippy::panic, clippy::print_stdout, reason = "it ends a test, and reports that")]
 pub fn skip(suite: &str, backend: &str, why: impl Into<String>) {
     let why = why.into();
     assert!(!is_required(backend), "{backend} is required for real: {why}");

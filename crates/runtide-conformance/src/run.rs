@@ -1,5 +1,5 @@
-//! Runs one law on one harness, whatever kind of law it is: the clock, the deadline, the skips, the report. What the macros of
-//! the suites expand to.
+//! Runs one law of any kind on one harness: the clock, the deadline, the skips, the report. The macros of the suites expand to
+//! calls of [`test()`].
 
 use std::{
     future::Future,
@@ -17,20 +17,20 @@ use crate::{
     report::{Line, Outcome, is_required},
 };
 
-/// Which clock a suite runs on.
+/// The clock that a suite runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
     /// tokio's paused clock on one thread: waiting is free, and a run is repeatable.
     Virtual,
     /// The machine's clock.
     Real,
-    /// None, and no runtime of tokio's: nothing is waited for.
+    /// No clock, and no tokio runtime: nothing waits.
     None,
 }
 
 impl Clock {
-    /// Longest duration of a law, in real time: one that takes longer has met a call without a deadline, or a loop without an
-    /// end; on a paused clock, a loop that does not pause.
+    /// Longest duration of a law, in real time: one that takes longer has met a call without a deadline, or an endless loop; on a
+    /// paused clock, a loop that does not pause.
     fn limit(self) -> Duration {
         match self {
             Self::Virtual => Duration::from_secs(300),
@@ -39,13 +39,13 @@ impl Clock {
     }
 }
 
-/// How one law ended on one harness.
+/// The outcome of one law on one harness.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Run {
     /// The line of the report.
     pub line: Line,
-    /// What was looked at, if the law held.
+    /// The extent of the test, if the law held.
     pub kept: Option<Kept>,
 }
 
@@ -55,7 +55,7 @@ impl Run {
     }
 }
 
-/// How one law ended, apart from where.
+/// The outcome of one law, without its harness.
 struct Ended {
     outcome: Outcome,
     reason: Option<String>,
@@ -68,8 +68,8 @@ impl Ended {
     }
 }
 
-/// Runs one law as a test: builds the runtime, starts the harness, reports, and panics with what was found if the law is broken.
-/// What was looked at, unless the law was skipped.
+/// Runs one law as a test: builds the runtime, starts the harness, reports, and panics with the violation if the law is broken.
+/// Returns the extent of the test, unless the law was skipped.
 ///
 /// # Panics
 /// If the law is broken, or cannot be tested though it should, or the report cannot be written.
@@ -80,7 +80,7 @@ where
     L: LawSet,
     F: Future<Output = Result<H, Absent>>,
 {
-    // A runtime of tokio's that another law builds in the meantime would be taken for a leak.
+    // Another law's tokio runtime, built at the same time, would count as a leak.
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = (L::ALONE && clock == Clock::Real).then(|| lock(&ALONE));
     let Run { line, kept } = match block_on(clock, run(law, clock, start, as_harness)) {
@@ -96,7 +96,7 @@ where
     kept
 }
 
-/// Prints how much was looked at, and why anything was left out.
+/// Prints the number of cases, and the reason of a part that was left out.
 #[expect(clippy::print_stdout, reason = "a test's output; skips are to be seen")]
 fn show(law: impl LawSet, line: &Line, kept: Option<&Kept>) {
     let looked = kept.and_then(|kept| kept.looked).map(|looked| looked.to_string());
@@ -110,7 +110,7 @@ fn show(law: impl LawSet, line: &Line, kept: Option<&Kept>) {
 /// Runs a future on the clock of a suite.
 ///
 /// # Errors
-/// What the system says if no runtime can be had, and, without a clock, that the future waits.
+/// The error of the system if no runtime can be had, and, without a clock, that the future waits.
 pub fn block_on<T>(clock: Clock, future: impl Future<Output = T>) -> std::io::Result<T> {
     let runtime = match clock {
         Clock::Virtual => tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build()?,
@@ -128,7 +128,7 @@ pub fn block_on<T>(clock: Clock, future: impl Future<Output = T>) -> std::io::Re
     Ok(done)
 }
 
-/// Runs one law; never panics, whatever becomes of it.
+/// Runs one law; never panics, also if the law is broken.
 pub async fn run<L, H, F>(law: L, clock: Clock, start: impl FnOnce() -> F, as_harness: fn(&H) -> &L::Harness) -> Run
 where
     L: LawSet,
@@ -154,7 +154,7 @@ where
     Run { line: line.with_real(subject.is_real).with_version(subject.version), kept }
 }
 
-/// Tests one law on a harness that is fresh, within a limit of real time.
+/// Tests one law on a fresh harness, within a limit of real time.
 pub async fn check<L: LawSet>(law: L, clock: Clock, h: &L::Harness) -> LawResult<L> {
     let limit = clock.limit();
     within_real_time(limit, law.check(h)).await.unwrap_or_else(|| {
@@ -193,8 +193,8 @@ pub(crate) async fn within_real_time<T>(limit: Duration, work: impl Future<Outpu
     .await
 }
 
-/// A timer of the machine's clock, on a thread of its own: tokio's own timers stand still with a paused clock, and a loop
-/// that never pauses keeps a paused clock from moving.
+/// A timer of the machine's clock, on its own thread: tokio's own timers stand still with a paused clock, and a loop that
+/// never pauses keeps a paused clock from moving.
 struct Alarm {
     shared: Arc<Shared>,
     armed: bool,

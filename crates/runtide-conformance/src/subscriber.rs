@@ -1,4 +1,4 @@
-//! One subscriber as the laws hold it: every event checked, folded and kept.
+//! One subscriber of a law: every event checked, folded and kept.
 
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
@@ -15,13 +15,13 @@ use crate::{Harness, Law, StreamChecker, Violation, compare, outcome::line};
 pub struct Subscriber {
     backend: Arc<dyn RuntimeBackend>,
     stream: EventStream,
-    /// The stream's conscience.
+    /// The checker of every event.
     pub checker: StreamChecker,
-    /// What the stream has told.
+    /// The fold of the stream.
     pub table: InstanceTable,
     /// Every event, in order.
     pub events: Vec<Arc<RuntimeEvent>>,
-    /// Every step that the table took.
+    /// Every transition of the table.
     pub transitions: Vec<Transition>,
     /// The error that ended the stream.
     pub ended: Option<Error>,
@@ -29,7 +29,7 @@ pub struct Subscriber {
 }
 
 impl Subscriber {
-    /// Watches.
+    /// Opens a watch.
     ///
     /// # Errors
     /// If the watch is refused, which it never is for the runtime's sake.
@@ -43,7 +43,7 @@ impl Subscriber {
         Self::open_with(backend, options, checker).await
     }
 
-    /// Watches on with a checker that has seen a stream before this one.
+    /// Opens a watch with a checker that has seen an earlier stream.
     ///
     /// # Errors
     /// If the watch is refused.
@@ -54,7 +54,7 @@ impl Subscriber {
     ) -> Result<Self, Violation> {
         let table = options.known.clone().unwrap_or_default();
         let stream = backend.watch(options).await.map_err(|error| {
-            Violation::of(Law::R17, "`watch` to succeed whatever the runtime does", error.to_string())
+            Violation::of(Law::R17, "`watch` to succeed in any state of the runtime", error.to_string())
         })?;
         let backend = Arc::clone(backend);
         Ok(Self {
@@ -69,7 +69,7 @@ impl Subscriber {
         })
     }
 
-    /// Watches everything, up to the end of the first bracket.
+    /// Watches everything, up to the end of the first resync.
     ///
     /// # Errors
     /// A violation on the way, or that it does not come.
@@ -87,7 +87,7 @@ impl Subscriber {
         self.until(h, Law::R1, "the watch to be live", |one| one.checker.is_live()).await
     }
 
-    /// Reads until `done`, at most as long as the harness is patient.
+    /// Reads until `done`, at most for the harness's timeout.
     ///
     /// # Errors
     /// A violation on the way; that it does not come, as a violation of `law`.
@@ -101,7 +101,7 @@ impl Subscriber {
         self.until_within(h.timing().timeout, law, what, done).await
     }
 
-    /// Reads until `done`, at most so long.
+    /// Reads until `done`, at most for `limit`.
     ///
     /// # Errors
     /// A violation on the way; that it does not come, as a violation of `law`.
@@ -129,7 +129,7 @@ impl Subscriber {
         Ok(())
     }
 
-    /// Reads whatever comes, for so long.
+    /// Reads every event for this time.
     ///
     /// # Errors
     /// A violation on the way.
@@ -162,28 +162,29 @@ impl Subscriber {
         }
     }
 
-    /// Reads until nothing comes any more, and the fold of the stream is what is there.
+    /// Reads until the stream is silent, and its fold equals the runtime's state.
     ///
     /// # Errors
-    /// A violation on the way; what still differs after the harness's timeout, as a violation of `law`.
+    /// A violation on the way; the remaining differences after the harness's timeout, as a violation of `law`.
     pub async fn converge(&mut self, h: &dyn Harness, law: Law) -> Result<(), Violation> {
         let timing = h.timing();
         let deadline = Instant::now() + timing.timeout;
         loop {
             self.read_for(timing.quiet).await?;
             let truth = h.truth().await?;
-            let differs = compare::differences("the fold of the stream", self.rows(), "the truth", truth.iter());
+            let differs =
+                compare::differences("the fold of the stream", self.rows(), "the runtime's state", truth.iter());
             if differs.is_empty() && self.checker.is_live() {
                 return Ok(());
             }
             if Instant::now() >= deadline || self.finished {
                 let found = if differs.is_empty() { "a watch that is not live".to_owned() } else { differs.join("; ") };
-                return Err(self.violation(law, "the fold of the stream to be what is there", &found));
+                return Err(self.violation(law, "the fold of the stream to equal the runtime's state", &found));
             }
         }
     }
 
-    /// Takes the next event in; `false` at the end of the stream.
+    /// Reads the next event; `false` at the end of the stream.
     async fn step(&mut self) -> Result<bool, Violation> {
         if self.finished {
             return Ok(false);
@@ -207,12 +208,12 @@ impl Subscriber {
         }
     }
 
-    /// What is there, as the stream tells it.
+    /// The instances, as the stream reported them.
     pub fn rows(&self) -> impl Iterator<Item = &Instance> {
         self.table.of(self.backend.id()).map(|row| &**row)
     }
 
-    /// One instance, as the stream tells it.
+    /// One instance, as the stream reported it.
     pub fn get(&self, id: &InstanceId) -> Option<&Arc<Instance>> {
         self.table.get(self.backend.id(), id)
     }
@@ -222,7 +223,7 @@ impl Subscriber {
         self.events.iter().skip(from).filter(move |event| event.instance().is_some_and(|instance| instance.id == *id))
     }
 
-    /// The names of one instance's lifecycle events outside brackets, from the `from`th event on: `started`, `stopped`, `removed`.
+    /// The names of one instance's lifecycle events outside resyncs, from the `from`th event on: `started`, `stopped`, `removed`.
     pub fn edges_of<'a>(&'a self, id: &'a InstanceId, from: usize) -> impl Iterator<Item = &'static str> + 'a {
         self.events_of(id, from).filter_map(|event| match event.kind {
             Kind::Started(_) | Kind::Stopped(_) | Kind::Removed(_) => Some(event.kind.name()),
@@ -230,7 +231,7 @@ impl Subscriber {
         })
     }
 
-    /// The gaps of the brackets, from the `from`th event on.
+    /// The gaps of the resyncs, from the `from`th event on.
     pub fn gaps(&self, from: usize) -> impl Iterator<Item = Gap> {
         self.events.iter().skip(from).filter_map(|event| match event.kind {
             Kind::ResyncBegin { gap } => Some(gap),
@@ -238,7 +239,7 @@ impl Subscriber {
         })
     }
 
-    /// How many events of each kind there are, from the `from`th on.
+    /// Number of events of each kind, from the `from`th on.
     pub fn counts(&self, from: usize) -> BTreeMap<&'static str, usize> {
         let mut counts = BTreeMap::new();
         for event in self.events.iter().skip(from) {
@@ -247,12 +248,12 @@ impl Subscriber {
         counts
     }
 
-    /// Whether the stream has ended.
+    /// `true` if the stream has ended.
     pub fn is_finished(&self) -> bool {
         self.finished
     }
 
-    /// A violation that shows the last events.
+    /// A violation with the last events as its trail.
     pub fn violation(&self, law: Law, expected: &str, found: &str) -> Violation {
         Violation::of(law, expected, found).after(self.checker.trail())
     }

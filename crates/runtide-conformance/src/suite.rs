@@ -19,8 +19,8 @@ macro_rules! runtime_suite {
 /// One test per law of stores, named after it: `s1_read_your_write` to `s12_linearizable`.
 ///
 /// `$start` is an async function without arguments that gives a fresh [`StoreHarness`](crate::store::StoreHarness), or
-/// [`Absent`](crate::Absent) where there is no server to test on. Each test prints what it looked at; `$and_then`, if given, is
-/// called with the law and what was looked at, and may ask for more.
+/// [`Absent`](crate::Absent) where there is no server to test on. Each test prints the extent of its inspection; `$and_then`,
+/// if given, is called with the law and that extent, and may require more.
 ///
 /// The crate's documentation has a whole example.
 #[macro_export]
@@ -35,8 +35,8 @@ macro_rules! store_suite {
 
 /// One test per law of the log, named after it: `w1_durable` to `w11_hostile`.
 ///
-/// `$log` is a [`LogHarness`](crate::wal::LogHarness). Each test prints what it looked at; `$and_then`, if given, is called with the
-/// law and what was looked at, and may ask for more.
+/// `$log` is a [`LogHarness`](crate::wal::LogHarness). Each test prints the extent of its inspection; `$and_then`, if given, is
+/// called with the law and that extent, and may require more.
 ///
 /// ```
 /// runtide_conformance::wal_suite!(runtide_conformance::wal::RealLog);

@@ -1,22 +1,22 @@
-//! Real daemons under tests: tests that take turns, and taking the daemon away.
+//! Real daemons under tests: turns of tests that share one, and taking it away.
 
 use std::{fs::File, io, path::PathBuf, process::Command};
 
 use crate::Supported;
 
-/// The right to use a daemon, until it is dropped: alone, or together with tests that do not disturb it. It holds for all tests
-/// on this machine, of whatever process.
+/// The right to use a daemon, until it is dropped: exclusive, or shared with tests that do not disturb it. It holds for all tests
+/// on this machine, of any process.
 #[derive(Debug)]
 pub struct Turn {
     _locked: File,
 }
 
 impl Turn {
-    /// Waits until no other test has a turn: for a test that kills the daemon, reloads it, or asks for all that it has. `daemon`
-    /// is a name as `docker`, which becomes part of a file's.
+    /// Waits until no other test has a turn: for a test that kills the daemon, reloads it, or lists everything that it has.
+    /// `daemon` is a name as `docker`, which becomes part of a file's.
     ///
     /// # Errors
-    /// What the file system says of a lock among the temporary files.
+    /// The error of the file system for the lock file in the temporary folder.
     ///
     /// # Cancel safety
     /// A call that is dropped while it waits may get the turn all the same, and gives it back at once.
@@ -24,9 +24,9 @@ impl Turn {
         Self::of(daemon, File::lock).await
     }
 
-    /// Waits until no test has the daemon alone: for a test that reads only what it made itself.
+    /// Waits until no test has the daemon exclusively: for a test that reads only its own instances.
     ///
-    /// A test must not ask for a turn while it has one: a test that wants the daemon alone may wait in between.
+    /// A test must not ask for a turn while it has one: a test that waits for the exclusive turn may come in between.
     ///
     /// # Errors
     /// As for [`on`](Self::on).
@@ -53,18 +53,18 @@ pub struct Testbed {
 }
 
 impl Testbed {
-    /// `None`: nobody named one.
+    /// `None`: `RUNTIDE_TESTBED` is not set.
     pub fn of(daemon: &'static str) -> Option<Self> {
         Some(Self { program: std::env::var_os("RUNTIDE_TESTBED")?.into(), daemon })
     }
 
-    /// Has these done, one after the other: `kill`, `stop`, `start`, `restart`. Each takes as long as the program does.
+    /// Has these verbs done, one after the other: `kill`, `stop`, `start`, `restart`. Each takes as long as the program does.
     ///
     /// # Errors
-    /// What the program said of the first that failed; the later ones are not tried.
+    /// The program's message about the first verb that failed; the later ones are not tried.
     ///
     /// # Cancel safety
-    /// A verb that was begun is carried out, whether or not anybody waits.
+    /// A verb that was begun is carried out, also if no caller waits for it.
     pub async fn run(&self, verbs: &[&str]) -> Result<(), String> {
         for verb in verbs {
             let mut command = Command::new(&self.program);
@@ -80,7 +80,7 @@ impl Testbed {
         Ok(())
     }
 
-    /// The same as a harness says it of a fault.
+    /// [`run`](Self::run) as the result of a harness's fault.
     pub async fn fault(testbed: Option<&Self>, verbs: &[&str]) -> Supported {
         let Some(testbed) = testbed else { return Supported::No("RUNTIDE_TESTBED is not set".into()) };
         testbed.run(verbs).await.map_or_else(Supported::No, |()| Supported::Yes)

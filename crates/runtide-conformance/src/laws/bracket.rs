@@ -1,4 +1,4 @@
-//! How a stream begins, and its shape: R1, R2, R3.
+//! The beginning of a stream, and its shape: R1, R2, R3.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use super::{backend, done, running, try_fault};
 use crate::{Change, Fault, Harness, Law, LawResult, Subscriber, Verdict, Violation, Workload, ensure};
 
 /// **R1 bracket.** No instance event precedes the first `ResyncBegin`, except in a watch that resumed without loss;
-/// `BackendDisconnected` may. Inside a bracket there is only `Present`, and `Present` is nowhere else.
+/// `BackendDisconnected` may. Inside a resync there is only `Present`, and `Present` is nowhere else.
 ///
 /// Watches a runtime that is up, one that is down, late ones, and ones whose link breaks; [`StreamChecker`](crate::StreamChecker)
-/// reads each event. Every bracket must show what is there.
+/// reads each event. Every resync must show the runtime's instances.
 pub async fn r1_bracket(h: &dyn Harness) -> LawResult {
     let mut without = Vec::new();
     let here = running(h, "here").await?;
@@ -20,17 +20,17 @@ pub async fn r1_bracket(h: &dyn Harness) -> LawResult {
     ensure!(
         first.events.iter().any(|event| matches!(&event.kind, Kind::Present(instance) if instance.id == here)),
         R1,
-        "the first bracket to show what is there",
+        "the first resync to show the instances that are there",
         "no `Present` of a running instance"
     );
 
     let later = running(h, "later").await?;
-    first.until(h, Law::R1, "an event of what came later", |one| one.get(&later).is_some()).await?;
+    first.until(h, Law::R1, "an event of an instance that came later", |one| one.get(&later).is_some()).await?;
     let mut late = Subscriber::live(h, &backend_up).await?;
     ensure!(
         late.get(&here).is_some() && late.get(&later).is_some(),
         R1,
-        "a late subscriber's bracket to show what is there",
+        "a late subscriber's resync to show the instances that are there",
         "less"
     );
 
@@ -55,10 +55,10 @@ pub async fn r1_bracket(h: &dyn Harness) -> LawResult {
             "the outage as the first item of a watch that opens while the runtime is down",
             early.lines().next().unwrap_or_default()
         );
-        let mut meanwhile = Subscriber::open(&backend_up, WatchOptions::default()).await?;
-        meanwhile.read_for(h.timing().quiet).await?;
+        let mut second = Subscriber::open(&backend_up, WatchOptions::default()).await?;
+        second.read_for(h.timing().quiet).await?;
         h.heal().await?;
-        for subscriber in [&mut early, &mut meanwhile, &mut first, &mut late] {
+        for subscriber in [&mut early, &mut second, &mut first, &mut late] {
             subscriber.until_live(h).await?;
             subscriber.converge(h, Law::R1).await?;
         }
@@ -66,8 +66,8 @@ pub async fn r1_bracket(h: &dyn Harness) -> LawResult {
     Verdict::kept_without(without)
 }
 
-/// **R2 contiguous.** Within one epoch `seq` rises by exactly one, in a filtered stream it rises. A bracket has an epoch of
-/// its own, numbered from 1; `ResyncEnd` is numbered in the ring's again. A `Bookmark` repeats the last cursor.
+/// **R2 contiguous.** Within one epoch `seq` rises by exactly one, in a filtered stream it rises. A resync has its own epoch,
+/// numbered from 1; `ResyncEnd` is numbered in the ring's again. A `Bookmark` repeats the last cursor.
 ///
 /// Watches changes, an outage and quiet times, unfiltered, filtered and late.
 pub async fn r2_contiguous(h: &dyn Harness) -> LawResult {
@@ -99,7 +99,7 @@ pub async fn r2_contiguous(h: &dyn Harness) -> LawResult {
     ensure!(
         filtered.events.iter().all(|event| event.instance().is_none_or(|instance| instance.id == watched)),
         R2,
-        "a filtered stream to tell of what passes the filter",
+        "a filtered stream to report only instances that pass the filter",
         "an event of another instance"
     );
     all.until(h, Law::R2, "a bookmark on a quiet stream", |one| {
@@ -111,30 +111,30 @@ pub async fn r2_contiguous(h: &dyn Harness) -> LawResult {
 }
 
 /// **R3 reliable.** Instances that come, change and go *while the watch opens* are all accounted for: folding the stream
-/// equals the truth.
+/// gives the runtime's own state.
 ///
-/// The runtime changes between each of the backend's steps, with looks that take long, so that whoever lists first and
-/// subscribes second loses what lies between.
+/// The runtime changes between each of the backend's steps, with listings that take long, so that a backend that lists first
+/// and subscribes second loses the changes in between.
 pub async fn r3_reliable(h: &dyn Harness) -> LawResult {
     let mut without = Vec::new();
-    let look = if h.timing().is_virtual { Duration::from_secs(2) } else { Duration::from_millis(600) };
+    let listing = if h.timing().is_virtual { Duration::from_secs(2) } else { Duration::from_millis(600) };
     for round in 0..3 {
         let resident = running(h, &format!("resident-{round}")).await?;
         let leaving = running(h, &format!("leaving-{round}")).await?;
         let backend = backend(h).await?;
         if round > 0 {
-            let _ = try_fault!(h, Fault::SlowList(look), without);
+            let _ = try_fault!(h, Fault::SlowList(listing), without);
         }
         let churn = async {
             for n in 0..8 {
                 let id = h.create(&format!("new-{round}-{n}"), &Workload::Idle).await?;
-                tokio::time::sleep(look / 8).await;
+                tokio::time::sleep(listing / 8).await;
                 h.start(&id).await?;
                 match n {
                     1 => h.remove(&leaving).await?,
                     3 => h.stop(&resident).await?,
                     5 | 6 => h.remove(&id).await?,
-                    _ => tokio::time::sleep(look / 8).await,
+                    _ => tokio::time::sleep(listing / 8).await,
                 }
             }
             Ok::<(), Violation>(())

@@ -1,4 +1,4 @@
-//! What a backend says of itself, and how it says no: R16, R18.
+//! The backend's capabilities and its errors: R16, R18.
 
 use std::fmt::Debug;
 
@@ -13,18 +13,18 @@ use super::{backend, running, try_fault};
 use crate::{Fault, Harness, Law, LawResult, Verdict, Violation, Workload, ensure};
 
 /// **R16 capabilities tell the truth.** Once connected, `Capabilities` knows every verb and agrees with the managers. An
-/// absent verb is `Unsupported` with feature, backend and reason; nothing returns `Ok` without an effect (which M1 looks at).
+/// absent verb is `Unsupported` with feature, backend and reason; nothing returns `Ok` without an effect (which M1 checks).
 pub async fn r16_capabilities(h: &dyn Harness) -> LawResult {
     let id = running(h, "subject").await?;
     let backend = backend(h).await?;
     let info = backend.connect().await.map_err(|error| Violation::of(Law::R16, "`connect`", error.to_string()))?;
     let capabilities = backend.capabilities();
-    ensure!(info.capabilities == capabilities, R16, "`connect` and `capabilities` to say the same", "two answers");
+    ensure!(info.capabilities == capabilities, R16, "`connect` and `capabilities` to agree", "two answers");
     ensure!(capabilities.watch != WatchSupport::Unknown, R16, "how changes are learnt, once connected", "unknown");
     for (verb, support) in capabilities.verbs() {
         let has = has_manager(&*backend, verb);
         match support {
-            Support::Yes => ensure!(has, R16, format!("a manager for {verb}, which is said to be supported"), "none"),
+            Support::Yes => ensure!(has, R16, format!("a manager for {verb}, which is reported as supported"), "none"),
             Support::No { reason } => {
                 ensure!(
                     !reason.trim().is_empty(),
@@ -56,7 +56,7 @@ pub async fn r16_capabilities(h: &dyn Harness) -> LawResult {
     Verdict::kept()
 }
 
-/// Verbs that a manager can have or not have while it is there, and which can be tried without harm.
+/// Verbs that a manager can lack although it is there, and which can be tried without harm.
 const ABSENT_VERBS: &[&str] = &[
     "lifecycle_stop_signal",
     "lifecycle_kill",
@@ -87,7 +87,7 @@ fn has_manager(backend: &dyn RuntimeBackend, verb: &str) -> bool {
     }
 }
 
-/// Calls the verb; what it is refused with.
+/// Calls the verb; returns the error that it is refused with.
 async fn try_verb(backend: &dyn RuntimeBackend, verb: &str, id: &InstanceId) -> Option<Error> {
     let (lifecycle, logs) = (backend.lifecycle()?, backend.logs());
     match verb {
@@ -130,32 +130,44 @@ pub async fn r18_errors(h: &dyn Harness) -> LawResult {
     no_secret(h, "the backend's Debug", &format!("{backend:?}"))?;
     no_secret(h, "its RuntimeInfo", &format!("{info:?}"))?;
 
-    let nobody = InstanceId::from("runtide-conformance-nobody");
-    expect_error(h, &*backend, "a look at who is not there", backend.inspect(&nobody).await, &[ErrorKind::NotFound])?;
+    let absent = InstanceId::from("runtide-conformance-absent");
+    expect_error(
+        h,
+        &*backend,
+        "an inspection of an instance that is not there",
+        backend.inspect(&absent).await,
+        &[ErrorKind::NotFound],
+    )?;
     if let Some(lifecycle) = backend.lifecycle() {
         expect_error(
             h,
             &*backend,
-            "a start of who is not there",
-            lifecycle.start(&nobody).await,
+            "a start of an instance that is not there",
+            lifecycle.start(&absent).await,
             &[ErrorKind::NotFound],
         )?;
         let stopped = h.create("never-ran", &Workload::Idle).await?;
-        expect_error(h, &*backend, "a wait for who never ran", lifecycle.wait(&stopped).await, &[ErrorKind::Conflict])?;
+        expect_error(
+            h,
+            &*backend,
+            "a wait for an instance that never ran",
+            lifecycle.wait(&stopped).await,
+            &[ErrorKind::Conflict],
+        )?;
         let plain = RemoveOptions::default();
         expect_error(
             h,
             &*backend,
-            "a removal of who runs",
+            "a removal of an instance that runs",
             lifecycle.remove(&id, plain).await,
             &[ErrorKind::Conflict],
         )?;
         if backend.capabilities().lifecycle_kill.is_yes() {
             let killed = lifecycle.kill(&stopped, UnixSignal::TERM).await;
-            expect_error(h, &*backend, "a signal to who does not run", killed, &[ErrorKind::Conflict])?;
+            expect_error(h, &*backend, "a signal to an instance that does not run", killed, &[ErrorKind::Conflict])?;
         }
     }
-    // What a watch says of an outage travels further than any error.
+    // A watch's report of an outage travels further than any error.
     let mut stream = backend
         .watch(WatchOptions::default())
         .await
@@ -171,28 +183,28 @@ pub async fn r18_errors(h: &dyn Harness) -> LawResult {
         }
         let listed = backend.list_instances(ListOptions::default()).await;
         expect_error(h, &*backend, &format!("a list under {fault:?}"), listed, kinds)?;
-        expect_error(h, &*backend, &format!("a look under {fault:?}"), backend.inspect(&id).await, kinds)?;
+        expect_error(h, &*backend, &format!("an inspection under {fault:?}"), backend.inspect(&id).await, kinds)?;
         if let Some(lifecycle) = backend.lifecycle() {
             expect_error(h, &*backend, &format!("a start under {fault:?}"), lifecycle.start(&id).await, kinds)?;
         }
-        // A watch that never is quiet is for another law.
+        // A watch that is never quiet is another law's subject.
         for _ in 0..100 {
-            let Ok(Some(told)) = tokio::time::timeout(timing.quiet, stream.next()).await else { break };
-            no_secret(h, "what a watch says of an outage", &format!("{told:?}"))?;
+            let Ok(Some(event)) = tokio::time::timeout(timing.quiet, stream.next()).await else { break };
+            no_secret(h, "a watch's report of an outage", &format!("{event:?}"))?;
         }
         h.heal().await?;
     }
     Verdict::kept_without(without)
 }
 
-fn no_secret(h: &dyn Harness, place: &str, text: &str) -> Result<(), Violation> {
+fn no_secret(h: &dyn Harness, output: &str, text: &str) -> Result<(), Violation> {
     for secret in h.secrets() {
-        ensure!(!text.contains(&secret), R18, format!("no credential in {place}"), "one that was configured");
+        ensure!(!text.contains(&secret), R18, format!("no credential in {output}"), "one that was configured");
     }
     Ok(())
 }
 
-/// The call must fail with one of these kinds, and say what it was about.
+/// The call must fail with one of these kinds, and name its operation and its backend.
 pub(super) fn expect_error<T: Debug>(
     h: &dyn Harness,
     backend: &dyn RuntimeBackend,

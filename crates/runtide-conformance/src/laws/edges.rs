@@ -19,28 +19,28 @@ pub(super) fn facts_of(facts: &[Fact], id: &InstanceId) -> Vec<&'static str> {
     names.collect()
 }
 
-fn is_subsequence(told: &[&str], facts: &[&str]) -> bool {
+fn is_subsequence(reported: &[&str], facts: &[&str]) -> bool {
     let mut facts = facts.iter();
-    told.iter().all(|one| facts.any(|fact| fact == one))
+    reported.iter().all(|one| facts.any(|fact| fact == one))
 }
 
-/// Compares what a stream told of an instance with the facts: all of them where the runtime reports edges, else some of
+/// Compares a stream's reports of an instance with the facts: all of them where the runtime reports edges, else some of
 /// them, in their order.
-pub(super) fn told_in_order(
+pub(super) fn reported_in_order(
     h: &dyn Harness,
     subscriber: &Subscriber,
     id: &InstanceId,
     from: usize,
     facts: &[Fact],
 ) -> Result<(), Violation> {
-    let told: Vec<&str> = subscriber.edges_of(id, from).collect();
+    let reported: Vec<&str> = subscriber.edges_of(id, from).collect();
     let facts = facts_of(facts, id);
-    let good = if h.dialect().edges { told == facts } else { is_subsequence(&told, &facts) };
+    let good = if h.dialect().edges { reported == facts } else { is_subsequence(&reported, &facts) };
     if good {
         return Ok(());
     }
     let what = if h.dialect().edges { "each fact of" } else { "in their order, facts of" };
-    Err(subscriber.violation(Law::R4, &format!("{what} {id}: {facts:?}"), &format!("{told:?}")))
+    Err(subscriber.violation(Law::R4, &format!("{what} {id}: {facts:?}"), &format!("{reported:?}")))
 }
 
 /// **R4 ordered.** Per instance, events come in the order of the facts, as an outside observer saw them.
@@ -69,13 +69,12 @@ pub async fn r4_ordered(h: &dyn Harness) -> LawResult {
     subscriber.converge(h, Law::R4).await?;
     let facts = h.facts().await?;
     for id in &ids {
-        told_in_order(h, &subscriber, id, from, facts.get(before..).unwrap_or_default())?;
+        reported_in_order(h, &subscriber, id, from, facts.get(before..).unwrap_or_default())?;
     }
     Verdict::kept()
 }
 
-/// **R5 unique.** No `RuntimeEvent::key()` comes twice, though links break, watches resume, and runtimes tell again what
-/// they told before.
+/// **R5 unique.** No `RuntimeEvent::key()` comes twice, though links break, watches resume, and runtimes repeat their reports.
 pub async fn r5_unique(h: &dyn Harness) -> LawResult {
     let mut without = Vec::new();
     let id = running(h, "a").await?;
@@ -97,12 +96,12 @@ pub async fn r5_unique(h: &dyn Harness) -> LawResult {
     }
 
     // The next process resumes after the last event of this one.
-    let Some((place, _)) = subscriber.table.position(backend_value.id()) else {
-        return Err(subscriber.violation(Law::R7, "a place to resume from", "none"));
+    let Some((position, _)) = subscriber.table.position(backend_value.id()) else {
+        return Err(subscriber.violation(Law::R7, "a position to resume from", "none"));
     };
-    let place = place.clone();
-    let options = WatchOptions::default().with_from(place.clone()).with_known(subscriber.table.clone());
-    let checker = subscriber.checker.clone().resumed_after_last(&place);
+    let position = position.clone();
+    let options = WatchOptions::default().with_from(position.clone()).with_known(subscriber.table.clone());
+    let checker = subscriber.checker.clone().resumed_after_last(&position);
     drop(subscriber);
     drop(backend_value);
     done("kill", h.kill(&id, UnixSignal::KILL).await, &mut without)?;
@@ -111,7 +110,7 @@ pub async fn r5_unique(h: &dyn Harness) -> LawResult {
     Verdict::kept_without(without)
 }
 
-/// **R21 edges.** Where the runtime reports edges, n instances that live 10 to 50 ms each, created back to back, give n
+/// **R21 edges.** Where the runtime reports edges, n instances that run 10 to 50 ms each, created back to back, give n
 /// `Started` and n `Stopped` with their exit status. A `SIGHUP` that does not end the instance is not `Stopped`.
 pub async fn r21_edges(h: &dyn Harness) -> LawResult {
     let timing = h.timing();
@@ -119,29 +118,29 @@ pub async fn r21_edges(h: &dyn Harness) -> LawResult {
     let mut subscriber = Subscriber::live(h, &backend).await?;
     let from = subscriber.events.len();
     let n = h.burst_size();
-    let lives = subscriber.during(h.burst(n, Duration::from_millis(10)..=Duration::from_millis(50))).await??;
+    let runs = subscriber.during(h.burst(n, Duration::from_millis(10)..=Duration::from_millis(50))).await??;
     if h.dialect().edges {
-        // What is gone again is no part of what the fold converges to.
+        // An instance that is gone again is no part of the state that the fold converges to.
         let ended = |one: &Subscriber, id| one.events_of(id, from).any(|event| matches!(event.kind, Kind::Stopped(_)));
-        let all = |one: &Subscriber| lives.iter().rev().all(|life| ended(one, &life.id));
+        let all = |one: &Subscriber| runs.iter().rev().all(|run| ended(one, &run.id));
         subscriber.until(h, Law::R21, "to hear of the end of each", all).await?;
     }
     subscriber.read_for(timing.quiet).await?;
     subscriber.converge(h, Law::R21).await?;
     if h.dialect().edges {
-        ensure!(subscriber.gaps(from).next().is_none(), R21, "no gap while the link is healthy", "a bracket");
-        for life in &lives {
-            let edges: Vec<&str> = subscriber.edges_of(&life.id, from).filter(|edge| *edge != "removed").collect();
+        ensure!(subscriber.gaps(from).next().is_none(), R21, "no gap while the link is healthy", "a resync");
+        for run in &runs {
+            let edges: Vec<&str> = subscriber.edges_of(&run.id, from).filter(|edge| *edge != "removed").collect();
             if edges != ["started", "stopped"] {
                 let found = format!("{edges:?} in {:?}", subscriber.counts(from));
-                return Err(subscriber.violation(Law::R21, &format!("one start and one end of {}", life.id), &found));
+                return Err(subscriber.violation(Law::R21, &format!("one start and one end of {}", run.id), &found));
             }
-            let exit = subscriber.events_of(&life.id, from).find_map(|event| match &event.kind {
+            let exit = subscriber.events_of(&run.id, from).find_map(|event| match &event.kind {
                 Kind::Stopped(instance) => Some(instance.exit),
                 _ => None,
             });
-            if !exit.flatten().is_some_and(|exit| exits_agree(exit, life.exit)) {
-                let expected = format!("{} to have ended with {:?}", life.id, life.exit);
+            if !exit.flatten().is_some_and(|exit| exits_agree(exit, run.exit)) {
+                let expected = format!("{} to have ended with {:?}", run.id, run.exit);
                 return Err(subscriber.violation(Law::R21, &expected, &format!("{exit:?}")));
             }
         }

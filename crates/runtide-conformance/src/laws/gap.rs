@@ -1,4 +1,4 @@
-//! What a gap hides, and how it is told: R8, R9.
+//! Changes during a gap, and the report of the gap: R8, R9.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{backend, running, try_fault};
 use crate::{Fault, Harness, Law, LawResult, Subscriber, Verdict, Violation, ensure};
 
-/// **R8 honest gap.** History that was lost gives a bracket that says why, never silence: after an outage that the runtime's
+/// **R8 honest gap.** History that was lost gives a resync with its reason, never silence: after an outage that the runtime's
 /// history does not span, and at a cursor that is too old or foreign.
 pub async fn r8_honest_gap(h: &dyn Harness) -> LawResult {
     let mut without = Vec::new();
@@ -17,7 +17,7 @@ pub async fn r8_honest_gap(h: &dyn Harness) -> LawResult {
     let backend_value = backend(h).await?;
     let mut kept = Subscriber::live(h, &backend_value).await?;
     kept.converge(h, Law::R8).await?;
-    let stored = kept.table.position(backend_value.id()).map(|(place, _)| place.clone());
+    let stored = kept.table.position(backend_value.id()).map(|(position, _)| position.clone());
 
     let fault = if h.dialect().history { Fault::ExpireHistory } else { Fault::Refuse };
     if try_fault!(h, fault, without) {
@@ -29,9 +29,9 @@ pub async fn r8_honest_gap(h: &dyn Harness) -> LawResult {
         kept.converge(h, Law::R8).await?;
         let gaps: Vec<Gap> = kept.gaps(from).collect();
         if gaps.is_empty() {
-            return Err(kept.violation(Law::R8, "a bracket after history was lost", "none"));
+            return Err(kept.violation(Law::R8, "a resync after history was lost", "none"));
         }
-        ensure!(!gaps.contains(&Gap::Initial), R8, "the bracket to say that something was lost", format!("{gaps:?}"));
+        ensure!(!gaps.contains(&Gap::Initial), R8, "the resync to say that something was lost", format!("{gaps:?}"));
         drop(kept);
         drop(backend_value);
 
@@ -43,23 +43,23 @@ pub async fn r8_honest_gap(h: &dyn Harness) -> LawResult {
             let gaps: Vec<Gap> = resumed.gaps(0).collect();
             let honest = gaps.first().is_some_and(|gap| *gap != Gap::Initial);
             if !honest {
-                let expected = "a bracket that says why, at a cursor that history does not reach";
+                let expected = "a resync with its reason, at a cursor that history does not reach";
                 return Err(resumed.violation(Law::R8, expected, &format!("{gaps:?}")));
             }
         }
     }
 
     let backend_value = backend(h).await?;
-    let foreign = Cursor::new("of-somebody-else".into(), 12_345, None);
+    let foreign = Cursor::new("of-another-backend".into(), 12_345, None);
     let mut stranger = Subscriber::open(&backend_value, WatchOptions::default().with_from(foreign)).await?;
     stranger.converge(h, Law::R8).await?;
     let gap = stranger.gaps(0).next();
-    ensure!(gap == Some(Gap::ForeignCursor), R8, "a bracket for a foreign cursor", format!("{gap:?}"));
+    ensure!(gap == Some(Gap::ForeignCursor), R8, "a resync for a foreign cursor", format!("{gap:?}"));
     Verdict::kept_without(without)
 }
 
-/// **R9 absent means removed.** What vanished during a gap gives one removal, from `InstanceTable` and from `transitions()`:
-/// net where a comparison shows it, reported where the runtime's history told it.
+/// **R9 absent means removed.** An instance that vanished during a gap gives one removal, from `InstanceTable` and from
+/// `transitions()`: net where a comparison shows it, reported where the runtime's history reported it.
 pub async fn r9_absent_means_removed(h: &dyn Harness) -> LawResult {
     let mut without = Vec::new();
     let timing = h.timing();
@@ -94,13 +94,13 @@ pub async fn r9_absent_means_removed(h: &dyn Harness) -> LawResult {
             ensure!(
                 h.dialect().history || !reported,
                 R9,
-                format!("{view} to token as net what a comparison shows"),
+                format!("{view} to mark as net a removal that a comparison shows"),
                 "a removal marked as reported"
             );
             ensure!(
                 !steps.iter().any(|step| is_removal(step, &stays)),
                 R9,
-                "who stays to stay",
+                "the instance that was not removed to stay",
                 format!("{view} removed {stays}")
             );
         }

@@ -1,4 +1,4 @@
-//! A link that is dead and does not say so: R10.
+//! A dead link without an error: R10.
 
 use super::{need_fault, running};
 use crate::{Fault, Harness, Law, LawResult, Subscriber, Verdict};
@@ -19,7 +19,7 @@ pub async fn r10_dead_link(h: &dyn Harness) -> LawResult {
         let id = running(h, &format!("unheard-{round}")).await?;
         let limit = timing.max_silence.saturating_mul(4).saturating_add(timing.quiet);
         subscriber
-            .until_within(limit, Law::R10, "to hear of what happened on a dead link", |one| {
+            .until_within(limit, Law::R10, "the changes that a dead link did not report", |one| {
                 one.get(&id).is_some() && one.get(&witness).is_some_and(|witness| !witness.state.is_alive())
             })
             .await?;

@@ -1,4 +1,4 @@
-//! Looks that fail in part, and words that nobody knows: R13, R14, R20.
+//! Listings that fail in part, and events that no backend knows: R13, R14, R20.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use crate::{Fault, Harness, Law, LawResult, Subscriber, Verdict, Violation, ensu
 
 async fn list(law: Law, backend: &dyn RuntimeBackend) -> Result<Listing, Violation> {
     let listed = backend.list_instances(ListOptions::default()).await;
-    listed.map_err(|error| Violation::of(law, "a listing that shows what can be read", error.to_string()))
+    listed.map_err(|error| Violation::of(law, "a listing of every readable item", error.to_string()))
 }
 
-/// Breaks the link and waits until the backend has looked again.
-async fn look_again(
+/// Breaks the link and waits until the backend has listed again.
+async fn list_again(
     h: &dyn Harness,
     law: Law,
     subscriber: &mut Subscriber,
@@ -57,22 +57,24 @@ pub async fn r13_one_bad_item(h: &dyn Harness) -> LawResult {
         );
     }
 
-    look_again(h, Law::R13, &mut subscriber, &mut without).await?;
+    list_again(h, Law::R13, &mut subscriber, &mut without).await?;
     is_there(&subscriber, Law::R13, &bad, "it cannot be decoded, which is not absence")?;
     h.stop(&last).await?;
     let stopped = |one: &Subscriber| one.get(&last).is_some_and(|row| !row.state.is_alive());
-    subscriber.until(h, Law::R13, "to hear of the others beside a bad item", stopped).await?;
+    subscriber.until(h, Law::R13, "events of the other instances next to a bad item", stopped).await?;
     let fresh = running(h, "d").await?;
-    subscriber.until(h, Law::R13, "to hear of a new one beside a bad item", |one| one.get(&fresh).is_some()).await?;
+    subscriber
+        .until(h, Law::R13, "an event of a new instance next to a bad item", |one| one.get(&fresh).is_some())
+        .await?;
     is_there(&subscriber, Law::R13, &bad, "it cannot be decoded, which is not absence")?;
 
     let backend_after = backend(h).await?;
     let late = Subscriber::live(h, &backend_after).await?;
     for id in [&first, &last, &fresh] {
-        is_there(&late, Law::R13, id, "another one is bad")?;
+        is_there(&late, Law::R13, id, "only another item is bad")?;
     }
     h.heal().await?;
-    look_again(h, Law::R13, &mut subscriber, &mut without).await?;
+    list_again(h, Law::R13, &mut subscriber, &mut without).await?;
     subscriber.converge(h, Law::R13).await?;
     Verdict::kept_without(without)
 }
@@ -96,7 +98,7 @@ pub async fn r14_partial_list(h: &dyn Harness) -> LawResult {
         let listed = backend.list_instances(ListOptions::default()).await;
         if let Ok(listed) = &listed {
             let honest = !listed.is_complete() || listed.instances.iter().any(|row| row.id == hidden);
-            ensure!(honest, R14, "a listing that is cut to say so", "one that calls itself complete");
+            ensure!(honest, R14, "a listing that is cut to say so", "a listing that calls itself complete");
         }
         let _ = try_fault!(h, Fault::Sever, without);
         subscriber.read_for(timing.deadline.saturating_mul(3).max(timing.max_backoff)).await?;
@@ -111,13 +113,13 @@ pub async fn r14_partial_list(h: &dyn Harness) -> LawResult {
         h.heal().await?;
         subscriber.converge(h, Law::R14).await?;
     }
-    // Only of these two: a real runtime may have others, and they may go.
+    // Only of these two: a real runtime may have others, and those may go.
     for id in [&first, &hidden] {
         let edges: Vec<&str> = subscriber.edges_of(id, 0).collect();
         ensure!(!edges.contains(&"removed"), R14, format!("no removal of {id}"), format!("{edges:?}"));
     }
 
-    // What is really gone is told once a complete look says so.
+    // A real removal is reported once a complete listing shows it.
     h.remove(&hidden).await?;
     subscriber.converge(h, Law::R14).await?;
     tokio::time::sleep(Duration::from_millis(1)).await;
@@ -125,7 +127,7 @@ pub async fn r14_partial_list(h: &dyn Harness) -> LawResult {
 }
 
 /// **R20 unknown events.** An event that we do not know is a hint, never an error: the watch neither ends nor breaks, and
-/// what follows is told.
+/// later changes are reported.
 pub async fn r20_unknown_events(h: &dyn Harness) -> LawResult {
     let id = running(h, "subject").await?;
     let backend = backend(h).await?;
@@ -151,7 +153,7 @@ pub async fn r20_unknown_events(h: &dyn Harness) -> LawResult {
     ensure!(edges.is_empty(), R20, "no edge of an instance that did not change", format!("{edges:?}"));
     h.stop(&id).await?;
     let stopped = |one: &Subscriber| one.get(&id).is_some_and(|row| !row.state.is_alive());
-    subscriber.until(h, Law::R20, "what follows an unknown event", stopped).await?;
+    subscriber.until(h, Law::R20, "the change that follows an unknown event", stopped).await?;
     subscriber.converge(h, Law::R20).await?;
     Verdict::kept()
 }

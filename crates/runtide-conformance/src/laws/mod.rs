@@ -31,7 +31,7 @@ async fn running(h: &dyn Harness, name: &str) -> Done<InstanceId> {
     Ok(id)
 }
 
-/// Whether it was done. What the runtime does not have is noted, what failed ends the law.
+/// The value, or `None`, noted in `without`, where the runtime lacks the feature; a failure ends the law.
 fn done<T>(what: &str, result: Done<T>, without: &mut Vec<String>) -> Result<Option<T>, Violation> {
     match result {
         Ok(value) => Ok(Some(value)),
@@ -43,7 +43,7 @@ fn done<T>(what: &str, result: Done<T>, without: &mut Vec<String>) -> Result<Opt
     }
 }
 
-/// Breaks something that the law is about: without it, it does not apply.
+/// Causes a fault that the law is about: where the harness cannot, the law does not apply.
 macro_rules! need_fault {
     ($h:expr, $fault:expr) => {
         if let $crate::Supported::No(reason) = $h.fault(&$fault).await {
@@ -52,7 +52,7 @@ macro_rules! need_fault {
     };
 }
 
-/// Breaks something that one part of the law is about: whether the harness could.
+/// Causes a fault that one part of the law is about; `true` if the harness could.
 macro_rules! try_fault {
     ($h:expr, $fault:expr, $without:expr) => {
         match $h.fault(&$fault).await {

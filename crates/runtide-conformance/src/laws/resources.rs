@@ -1,4 +1,4 @@
-//! What is held, and given back: R15.
+//! Resources, held and given back: R15.
 
 use runtide_core::{ErrorKind, ListOptions, WatchOptions};
 use tokio::time::Instant;
@@ -17,7 +17,7 @@ pub(super) async fn given_back(h: &dyn Harness, law: Law, baseline: &Held, after
         if Instant::now() >= deadline {
             return Err(Violation::of(
                 law,
-                format!("to hold what was held before ({baseline:?}), after {after}"),
+                format!("to hold no more than before ({baseline:?}), after {after}"),
                 format!("{held:?}"),
             ));
         }
@@ -26,12 +26,12 @@ pub(super) async fn given_back(h: &dyn Harness, law: Law, baseline: &Held, after
 }
 
 /// **R15 drop closes.** Dropping the streams and the backend returns connections, tasks and file descriptors to the baseline,
-/// whatever they were doing: live, backing off, or in the middle of a look. `close` does the same, and returns when it is done.
+/// in any state: live, backing off, or in the middle of a listing. `close` does the same, and returns when it is done.
 pub async fn r15_drop_closes(h: &dyn Harness) -> LawResult {
     let mut without = Vec::new();
     let timing = h.timing();
     let id = running(h, "a").await?;
-    // What is made once and kept for good (threads, a resolver) is no leak.
+    // Threads and a resolver, made once and kept for good, are no leak.
     drop(Subscriber::live(h, &backend(h).await?).await?);
     tokio::time::sleep(timing.quiet).await;
     let baseline = h.held().await;

@@ -1,20 +1,20 @@
-//! Going on after a restart: R7.
+//! Resumption after a restart: R7.
 
 use runtide_core::{Cursor, InstanceTable, RuntimeBackend, WatchOptions};
 
-use super::{backend, edges::told_in_order, running, try_fault};
+use super::{backend, edges::reported_in_order, running, try_fault};
 use crate::{Fault, Harness, Law, LawResult, Subscriber, Verdict, Violation, ensure};
 
-/// What a journal keeps, through the form in which it is stored.
+/// The cursor and the table of a journal, through the form in which they are stored.
 fn stored(subscriber: &Subscriber, backend: &dyn RuntimeBackend) -> Result<(Cursor, InstanceTable), Violation> {
     let table = &subscriber.table;
-    let Some((place, _)) = table.position(backend.id()) else {
-        return Err(subscriber.violation(Law::R7, "a place to resume from", "none"));
+    let Some((position, _)) = table.position(backend.id()) else {
+        return Err(subscriber.violation(Law::R7, "a position to resume from", "none"));
     };
     let reread = || {
-        let place = serde_json::from_str(&serde_json::to_string(place)?)?;
+        let position = serde_json::from_str(&serde_json::to_string(position)?)?;
         let table = serde_json::from_str(&serde_json::to_string(table)?)?;
-        Ok::<_, serde_json::Error>((place, table))
+        Ok::<_, serde_json::Error>((position, table))
     };
     reread().map_err(|error| Violation::of(Law::R7, "a cursor and a table that can be stored", error.to_string()))
 }
@@ -29,23 +29,23 @@ pub async fn r7_resumable(h: &dyn Harness) -> LawResult {
     let mut kept = Subscriber::live(h, &backend_value).await?;
     kept.converge(h, Law::R7).await?;
 
-    // In the same run: the ring simply goes on.
+    // In the same run of the process the ring simply goes on.
     let mut first = Subscriber::live(h, &backend_value).await?;
     h.stop(&a).await?;
     first.converge(h, Law::R7).await?;
-    let (place, known) = stored(&first, &*backend_value)?;
+    let (position, known) = stored(&first, &*backend_value)?;
     drop(first);
     let before = h.facts().await?.len();
     h.start(&a).await?;
     h.stop(&b).await?;
     kept.read_for(timing.quiet).await?;
-    let options = WatchOptions::default().with_from(place).with_known(known);
+    let options = WatchOptions::default().with_from(position).with_known(known);
     let mut second = Subscriber::open(&backend_value, options).await?;
     second.converge(h, Law::R7).await?;
-    ensure!(second.gaps(0).next().is_none(), R7, "a resume within the ring, without a bracket", "a bracket");
+    ensure!(second.gaps(0).next().is_none(), R7, "a resume within the ring, without a resync", "a resync");
     let facts = h.facts().await?;
     for id in [&a, &b] {
-        told_in_order(h, &second, id, 0, facts.get(before..).unwrap_or_default())?;
+        reported_in_order(h, &second, id, 0, facts.get(before..).unwrap_or_default())?;
     }
 
     // A short gap of the link.
@@ -61,15 +61,15 @@ pub async fn r7_resumable(h: &dyn Harness) -> LawResult {
         if h.dialect().history {
             let facts = h.facts().await?;
             for id in [&a, &b] {
-                told_in_order(h, &kept, id, from, facts.get(before..).unwrap_or_default())?;
+                reported_in_order(h, &kept, id, from, facts.get(before..).unwrap_or_default())?;
             }
         }
     }
 
-    // We were restarted: once as a journal resumes, once with nothing but a cursor.
+    // Our process was restarted: once it resumes as a journal does, once with nothing but a cursor.
     let mut backend_value = backend_value;
     for with_known in [true, false] {
-        let (place, known) = stored(&kept, &*backend_value)?;
+        let (position, known) = stored(&kept, &*backend_value)?;
         drop((kept, second, backend_value));
         let before = h.facts().await?.len();
         h.stop(&b).await?;
@@ -79,13 +79,13 @@ pub async fn r7_resumable(h: &dyn Harness) -> LawResult {
         h.remove(&passing).await?;
         let stayed = running(h, &format!("stayed-{with_known}")).await?;
         backend_value = backend(h).await?;
-        let options = WatchOptions::default().with_from(place).with_known(with_known.then_some(known));
+        let options = WatchOptions::default().with_from(position).with_known(with_known.then_some(known));
         kept = Subscriber::open(&backend_value, options).await?;
         kept.converge(h, Law::R7).await?;
         if h.dialect().history {
             let facts = h.facts().await?;
             for id in [&a, &b, &passing, &stayed] {
-                told_in_order(h, &kept, id, 0, facts.get(before..).unwrap_or_default())?;
+                reported_in_order(h, &kept, id, 0, facts.get(before..).unwrap_or_default())?;
             }
         }
         h.start(&a).await?;

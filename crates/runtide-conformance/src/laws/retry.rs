@@ -1,4 +1,4 @@
-//! Trying again, and again, and not too often: R11, R17.
+//! Retries, indefinitely and not too often: R11, R17.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{backend, need_fault, running, try_fault};
 use crate::{Fault, Harness, Law, LawResult, Subscriber, Verdict, Violation, ensure};
 
-/// In two periods of the longest backoff (a minute, unscaled), so many dials are calm.
+/// Calm number of dials in two periods of the longest backoff (a minute, unscaled).
 const CALM: u64 = 10;
 
 /// **R11 calm retry.** Under refusal, denial and instant clean end of stream: at most 10 dials a minute once backed off, and
@@ -72,7 +72,7 @@ pub async fn r11_calm_retry(h: &dyn Harness) -> LawResult {
     Verdict::kept_without(without)
 }
 
-/// Waits, and counts the dials of each minute, if it is told what a minute is.
+/// Waits, and counts the dials of each `minute`, if it is given.
 async fn wait_calmly(
     h: &dyn Harness,
     subscriber: &mut Subscriber,
@@ -100,10 +100,10 @@ async fn wait_calmly(
     Ok(())
 }
 
-/// That a link flaps shows only after a few outages; then it is one.
+/// Flapping shows only after a few outages; from then on it is one outage.
 const A_FEW: usize = 5;
 
-/// No more outages than it takes to see that it is one.
+/// Checks that there were no more outages than it takes to recognize flapping.
 fn one_outage(subscriber: &Subscriber, from: usize, fault: &Fault) -> Result<(), Violation> {
     let down = subscriber.counts(from).get("backend_disconnected").copied().unwrap_or_default();
     if down <= A_FEW {

@@ -10,14 +10,14 @@ use crate::{Change, Done, Harness, Law, LawResult, Obstacle, Subscriber, Verdict
 const RING: NonZeroUsize = NonZeroUsize::MIN.saturating_add(63);
 const CHANGES: usize = 200;
 
-/// Makes so many changes that each is an event of its own.
+/// Makes `CHANGES` changes, slowly enough that each is an event.
 async fn churn(h: &dyn Harness, id: &InstanceId) -> Done<()> {
     for n in 0..CHANGES {
         let change = if n % 2 == 0 { Change::Pause } else { Change::Unpause };
         let changed = if h.dialect().pauses {
             h.change(id, &change).await
         } else {
-            Err(Obstacle::unsupported("a pause may be over before anyone looks"))
+            Err(Obstacle::unsupported("a pause may be over before an inspection"))
         };
         match changed {
             Err(Obstacle::Unsupported(_)) if n % 2 == 0 => h.stop(id).await?,
@@ -31,7 +31,7 @@ async fn churn(h: &dyn Harness, id: &InstanceId) -> Done<()> {
 }
 
 /// **R12 slow consumer.** A stalled subscriber never delays another, never loses silently, never grows without bound: once
-/// its place has left the ring it gets a bracket that says how much it missed, or, if it asked for that, `Expired`.
+/// its position has left the ring it gets a resync with the number of events it missed, or, if it asked for that, `Expired`.
 pub async fn r12_slow_consumer(h: &dyn Harness) -> LawResult {
     let mut tuning = h.timing().tuning();
     tuning.driver = tuning.driver.with_ring(RING);
@@ -48,13 +48,13 @@ pub async fn r12_slow_consumer(h: &dyn Harness) -> LawResult {
     let (from, from_stalled) = (fast.events.len(), stalled.events.len());
     fast.during(churn(h, &id)).await??;
     fast.converge(h, Law::R12).await?;
-    ensure!(fast.gaps(from).next().is_none(), R12, "no gap for who keeps up", "a bracket");
-    let told = fast.events_of(&id, from).count();
+    ensure!(fast.gaps(from).next().is_none(), R12, "no gap for a subscriber that keeps up", "a resync");
+    let reported = fast.events_of(&id, from).count();
     ensure!(
-        told >= CHANGES,
+        reported >= CHANGES,
         R12,
-        format!("{CHANGES} events for who keeps up, while another stalls"),
-        format!("{told}")
+        format!("{CHANGES} events for a subscriber that keeps up, while another stalls"),
+        format!("{reported}")
     );
 
     stalled.converge(h, Law::R12).await?;
@@ -65,14 +65,14 @@ pub async fn r12_slow_consumer(h: &dyn Harness) -> LawResult {
         .position(|event| matches!(event.kind, Kind::ResyncBegin { gap: Gap::Lagged { dropped } } if dropped > 0));
     match lagged {
         None => {
-            let expected = format!("a bracket that says `Lagged` after {told} events and a ring of {RING}");
+            let expected = format!("a resync with `Lagged` after {reported} events and a ring of {RING}");
             return Err(stalled.violation(Law::R12, &expected, &format!("{:?}", stalled.counts(from_stalled))));
         }
         Some(before) => {
             ensure!(
                 before <= RING.get() * 2,
                 R12,
-                format!("no more than {RING} events kept for who stalls"),
+                format!("no more than {RING} events kept for a subscriber that stalls"),
                 format!("{before}")
             );
         }
@@ -91,7 +91,7 @@ pub async fn r12_slow_consumer(h: &dyn Harness) -> LawResult {
     ensure!(
         ended == Some(ErrorKind::Expired),
         R12,
-        "a stream that ends with `expired` for who asked for that",
+        "a stream that ends with `expired` for a subscriber that asked for that",
         format!("{ended:?}")
     );
     Verdict::kept()

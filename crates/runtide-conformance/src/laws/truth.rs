@@ -1,4 +1,4 @@
-//! What the stream says, against what is: R6, R19, R22.
+//! The stream against the runtime's own state: R6, R19, R22.
 
 use std::{net::IpAddr, num::NonZeroU16, time::Duration};
 
@@ -9,8 +9,8 @@ use runtide_core::{
 use super::{backend, done, running};
 use crate::{Change, Harness, Law, LawResult, Subscriber, Verdict, Workload, compare::differences, ensure};
 
-/// **R6 converges.** At rest, the fold of the stream, `list_instances()` and what the harness did are the same, in every
-/// field that two of them know; at each level of detail, for who watched from the start and for who comes late.
+/// **R6 converges.** At rest, the fold of the stream, `list_instances()` and the harness's own record are the same, in every
+/// field that two of them know; at each level of detail, for early and for late subscribers.
 pub async fn r6_converges(h: &dyn Harness) -> LawResult {
     let mut without = Vec::new();
     let backend = backend(h).await?;
@@ -48,11 +48,11 @@ pub async fn r6_converges(h: &dyn Harness) -> LawResult {
             format!("{:?}", listed.completeness)
         );
         let rows = || listed.instances.iter().map(|row| &**row);
-        let mut found = differences("the list", rows(), "the truth", truth.iter());
-        found.extend(differences("the list", rows(), "the fold of the stream", subscriber.rows()));
-        found.extend(differences("the list", rows(), "a late stream", late.rows()));
-        found.extend(differences("the list", rows(), "the stream in full", full.rows()));
-        ensure!(found.is_empty(), R6, format!("one view of what is there, in {detail:?}"), found.join("; "));
+        let mut found = differences("the listing", rows(), "the runtime's state", truth.iter());
+        found.extend(differences("the listing", rows(), "the fold of the stream", subscriber.rows()));
+        found.extend(differences("the listing", rows(), "a late stream", late.rows()));
+        found.extend(differences("the listing", rows(), "the stream in full", full.rows()));
+        ensure!(found.is_empty(), R6, format!("one view of the instances, in {detail:?}"), found.join("; "));
     }
     Verdict::kept_without(without)
 }
@@ -64,24 +64,24 @@ pub async fn r19_incarnation(h: &dyn Harness) -> LawResult {
     let mut subscriber = Subscriber::open(&backend, WatchOptions::default().with_detail(Detail::Full)).await?;
     subscriber.until_live(h).await?;
     let id = running(h, "phoenix").await?;
-    let life = async |id| {
+    let inspect = async |id| {
         let seen = backend.inspect(id).await;
         seen.map_err(|error| crate::Violation::of(Law::R19, "to see an instance that is there", error.to_string()))
     };
     subscriber.converge(h, Law::R19).await?;
-    let first = life(&id).await?;
-    let first_told = subscriber.get(&id).and_then(|instance| instance.incarnation.clone());
+    let first = inspect(&id).await?;
+    let first_reported = subscriber.get(&id).and_then(|instance| instance.incarnation.clone());
     ensure!(
         first.incarnation.is_some() || !h.dialect().incarnations,
         R19,
         "the incarnation of a running instance",
-        "none after a close look"
+        "none after an inspection"
     );
 
     h.stop(&id).await?;
     h.start(&id).await?;
     subscriber.converge(h, Law::R19).await?;
-    let second = life(&id).await?;
+    let second = inspect(&id).await?;
     if h.dialect().incarnations {
         ensure!(
             first.incarnation != second.incarnation,
@@ -89,19 +89,19 @@ pub async fn r19_incarnation(h: &dyn Harness) -> LawResult {
             "another incarnation after a restart",
             format!("{:?} again", second.incarnation)
         );
-        let told = subscriber.get(&id).and_then(|instance| instance.incarnation.clone());
+        let reported = subscriber.get(&id).and_then(|instance| instance.incarnation.clone());
         ensure!(
-            told.is_none() || told != first_told,
+            reported.is_none() || reported != first_reported,
             R19,
-            "the stream to tell the incarnation of the present life",
-            format!("{told:?}, which was the one before")
+            "the stream to report the incarnation of the present run",
+            format!("{reported:?}, which was the one before")
         );
     }
 
     h.remove(&id).await?;
     let again = running(h, "phoenix").await?;
     subscriber.converge(h, Law::R19).await?;
-    let third = life(&again).await?;
+    let third = inspect(&again).await?;
     ensure!(third.id == again, R19, format!("the recreated instance under its id {again}"), third.id.to_string());
     ensure!(
         (third.id != second.id) || (third.incarnation.is_some() && third.incarnation != second.incarnation),

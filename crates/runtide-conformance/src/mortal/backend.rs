@@ -1,4 +1,4 @@
-//! A backend in the hands of a process that dies.
+//! A backend used by a process that dies.
 
 use std::sync::Arc;
 
@@ -16,31 +16,31 @@ use runtide_core::{
 
 use super::Lifespan;
 
-/// A backend in the hands of a process that dies before or after one of its verbs.
+/// A backend used by a process that dies before or after one of its verbs.
 #[derive(Clone, Debug)]
 pub struct MortalBackend {
-    life: Lifespan,
+    lifespan: Lifespan,
     inner: Arc<dyn RuntimeBackend>,
 }
 
 impl MortalBackend {
-    /// In the hands of this life.
-    pub fn new(life: &Lifespan, inner: Arc<dyn RuntimeBackend>) -> Self {
-        Self { life: life.clone(), inner }
+    /// The backend `inner`, used by the process with this lifespan.
+    pub fn new(lifespan: &Lifespan, inner: Arc<dyn RuntimeBackend>) -> Self {
+        Self { lifespan: lifespan.clone(), inner }
     }
 
-    /// A point before it, and one after it.
+    /// Runs a verb, with a point before it and one after it.
     async fn verb<T>(&self, verb: impl Future<Output = Result<T>>) -> Result<T> {
-        if !self.life.pass() {
+        if !self.lifespan.pass() {
             return Err(dead());
         }
         let done = verb.await;
-        if self.life.pass() { done } else { Err(dead()) }
+        if self.lifespan.pass() { done } else { Err(dead()) }
     }
 
-    /// A look has no effect: it matters only whether the process is there.
-    async fn look<T>(&self, look: impl Future<Output = Result<T>>) -> Result<T> {
-        if self.life.is_over() { Err(dead()) } else { look.await }
+    /// Runs a query. It has no effect, so it fails only if the process is dead.
+    async fn query<T>(&self, query: impl Future<Output = Result<T>>) -> Result<T> {
+        if self.lifespan.is_over() { Err(dead()) } else { query.await }
     }
 
     fn lost(&self) -> Error {
@@ -68,19 +68,19 @@ impl RuntimeBackend for MortalBackend {
     }
 
     async fn connect(&self) -> Result<RuntimeInfo> {
-        self.look(self.inner.connect()).await
+        self.query(self.inner.connect()).await
     }
 
     async fn list_instances(&self, options: ListOptions) -> Result<Listing> {
-        self.look(self.inner.list_instances(options)).await
+        self.query(self.inner.list_instances(options)).await
     }
 
     async fn inspect(&self, id: &InstanceId) -> Result<Arc<Instance>> {
-        self.look(self.inner.inspect(id)).await
+        self.query(self.inner.inspect(id)).await
     }
 
     async fn watch(&self, options: WatchOptions) -> Result<EventStream> {
-        self.look(self.inner.watch(options)).await
+        self.query(self.inner.watch(options)).await
     }
 
     async fn close(&self) -> Result<()> {
@@ -128,7 +128,7 @@ impl RuntimeBackend for MortalBackend {
     }
 }
 
-/// The manager below, which is there because this one was handed out.
+/// The manager of the inner backend, which is there because this one was handed out.
 macro_rules! below {
     ($self:ident, $manager:ident) => {
         $self.inner.$manager().ok_or_else(|| $self.lost())?
@@ -162,7 +162,7 @@ impl LifecycleManager for MortalBackend {
     }
 
     async fn wait(&self, id: &InstanceId) -> Result<Option<ExitStatus>> {
-        self.look(below!(self, lifecycle).wait(id)).await
+        self.query(below!(self, lifecycle).wait(id)).await
     }
 
     async fn remove(&self, id: &InstanceId, options: RemoveOptions) -> Result<Effect> {
@@ -188,11 +188,11 @@ impl NetworkManager for MortalBackend {
     }
 
     async fn list(&self) -> Result<Vec<NetworkInfo>> {
-        self.look(below!(self, networks).list()).await
+        self.query(below!(self, networks).list()).await
     }
 
     async fn inspect(&self, network: &NetworkId) -> Result<NetworkInfo> {
-        self.look(below!(self, networks).inspect(network)).await
+        self.query(below!(self, networks).inspect(network)).await
     }
 
     async fn connect(&self, network: &NetworkId, instance: &InstanceId, options: ConnectOptions) -> Result<Effect> {
@@ -215,15 +215,15 @@ impl VolumeManager for MortalBackend {
     }
 
     async fn list(&self) -> Result<Vec<VolumeInfo>> {
-        self.look(below!(self, volumes).list()).await
+        self.query(below!(self, volumes).list()).await
     }
 
     async fn inspect(&self, volume: &VolumeId) -> Result<VolumeInfo> {
-        self.look(below!(self, volumes).inspect(volume)).await
+        self.query(below!(self, volumes).inspect(volume)).await
     }
 
     async fn export(&self, volume: &VolumeId) -> Result<ByteReader> {
-        self.look(below!(self, volumes).export(volume)).await
+        self.query(below!(self, volumes).export(volume)).await
     }
 
     async fn import(&self, volume: &VolumeId, archive: ByteReader) -> Result<()> {
@@ -234,15 +234,15 @@ impl VolumeManager for MortalBackend {
 #[async_trait]
 impl ImageManager for MortalBackend {
     async fn list(&self) -> Result<Vec<ImageInfo>> {
-        self.look(below!(self, images).list()).await
+        self.query(below!(self, images).list()).await
     }
 
     async fn exists(&self, image: &ImageRef) -> Result<bool> {
-        self.look(below!(self, images).exists(image)).await
+        self.query(below!(self, images).exists(image)).await
     }
 
     async fn inspect(&self, image: &ImageRef) -> Result<ImageInfo> {
-        self.look(below!(self, images).inspect(image)).await
+        self.query(below!(self, images).inspect(image)).await
     }
 
     async fn pull(&self, image: &ImageRef, options: PullOptions) -> Result<ImageStream> {

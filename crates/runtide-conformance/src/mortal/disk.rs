@@ -1,4 +1,4 @@
-//! A disk in memory, whose files outlive the process.
+//! A disk in memory that outlives the process.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,10 +11,10 @@ use runtide_core::wal::fs::{Disk, File};
 
 use super::Lifespan;
 
-/// A disk in memory: what one life wrote, the next one finds.
+/// A disk in memory, whose files outlive the process: the next process finds the files of the last one.
 #[derive(Clone, Debug)]
 pub struct MortalDisk {
-    life: Lifespan,
+    lifespan: Lifespan,
     files: Arc<Mutex<Files>>,
 }
 
@@ -27,15 +27,15 @@ struct Files {
 }
 
 impl MortalDisk {
-    /// An empty disk, for the first life.
-    pub fn new(life: &Lifespan) -> Self {
-        Self { life: life.clone(), files: Arc::default() }
+    /// An empty disk, used by the first process.
+    pub fn new(lifespan: &Lifespan) -> Self {
+        Self { lifespan: lifespan.clone(), files: Arc::default() }
     }
 
-    /// The same files, for another life.
+    /// The same files, used by the process with another lifespan.
     #[must_use]
-    pub fn reborn(&self, life: &Lifespan) -> Self {
-        Self { life: life.clone(), files: Arc::clone(&self.files) }
+    pub fn reborn(&self, lifespan: &Lifespan) -> Self {
+        Self { lifespan: lifespan.clone(), files: Arc::clone(&self.files) }
     }
 
     fn files(&self) -> MutexGuard<'_, Files> {
@@ -43,11 +43,11 @@ impl MortalDisk {
     }
 
     fn alive(&self) -> Result<()> {
-        if self.life.is_over() { Err(dead()) } else { Ok(()) }
+        if self.lifespan.is_over() { Err(dead()) } else { Ok(()) }
     }
 
     fn file(&self, bytes: &Bytes) -> Box<dyn File> {
-        Box::new(MortalFile { life: self.life.clone(), bytes: Arc::clone(bytes), lock: None })
+        Box::new(MortalFile { lifespan: self.lifespan.clone(), bytes: Arc::clone(bytes), lock: None })
     }
 }
 
@@ -105,15 +105,15 @@ impl Disk for MortalDisk {
         }
         let bytes = Arc::clone(files.names.entry(path.to_owned()).or_default());
         let lock = Some((Arc::clone(&self.files), path.to_owned()));
-        Ok(Box::new(MortalFile { life: self.life.clone(), bytes, lock }))
+        Ok(Box::new(MortalFile { lifespan: self.lifespan.clone(), bytes, lock }))
     }
 }
 
 #[derive(Debug)]
 struct MortalFile {
-    life: Lifespan,
+    lifespan: Lifespan,
     bytes: Bytes,
-    /// Given back with the file, or by the system with the process.
+    /// The lock of this file, given back with the file, or by the system with the process.
     lock: Option<(Arc<Mutex<Files>>, PathBuf)>,
 }
 
@@ -141,7 +141,7 @@ impl File for MortalFile {
     }
 
     fn write_at(&self, buf: &[u8], at: u64) -> Result<()> {
-        if !self.life.pass() {
+        if !self.lifespan.pass() {
             return Err(dead());
         }
         let mut bytes = lock(&self.bytes);
@@ -150,8 +150,8 @@ impl File for MortalFile {
         if bytes.len() < end {
             bytes.resize(end, 0);
         }
-        if let Some(place) = bytes.get_mut(at..end) {
-            place.copy_from_slice(buf);
+        if let Some(range) = bytes.get_mut(at..end) {
+            range.copy_from_slice(buf);
         }
         Ok(())
     }
@@ -166,7 +166,7 @@ impl File for MortalFile {
     }
 
     fn truncate(&self, len: u64) -> Result<()> {
-        if self.life.is_over() {
+        if self.lifespan.is_over() {
             return Err(dead());
         }
         lock(&self.bytes).resize(usize::try_from(len).map_err(|_| ErrorKind::FileTooLarge)?, 0);
@@ -174,6 +174,6 @@ impl File for MortalFile {
     }
 
     fn sync(&self) -> Result<()> {
-        if self.life.pass() { Ok(()) } else { Err(dead()) }
+        if self.lifespan.pass() { Ok(()) } else { Err(dead()) }
     }
 }

@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Action, Shared, Socket, dial, lock};
 
-/// How a connection ends.
+/// The end of a connection.
 enum End {
-    /// In good order: what was written still arrives.
+    /// In good order: the bytes written so far still arrive.
     Close,
     /// As abruptly as the socket can.
     Reset,
@@ -47,11 +47,11 @@ pub(super) async fn carry(mut client: Box<dyn Socket>, id: u64, kill: Cancellati
 struct Link {
     id: u64,
     request: String,
-    /// Bytes of the present answer.
+    /// Bytes of the current answer so far.
     answered: usize,
-    /// Something was swallowed: the connection is of no use to anyone after that.
+    /// `true` once bytes were swallowed: the connection is of no use after that.
     withheld: bool,
-    /// The end of an answer's piece that may be the beginning of what is to be replaced.
+    /// The end of an answer's piece that may be the beginning of a match.
     held: Vec<u8>,
     shared: Arc<Shared>,
 }
@@ -120,7 +120,7 @@ impl Link {
         self.shared.action(self.id, &self.request)
     }
 
-    /// A rule for every connection acts before the target hears of it.
+    /// Applies a rule for every connection, before the target is dialled.
     async fn before_dialling(&mut self, client: &mut dyn Socket, changed: &mut watch::Receiver<()>) -> Option<End> {
         match self.action() {
             Some(Action::Refuse) => Some(End::Reset),
@@ -140,7 +140,7 @@ impl Link {
         }
     }
 
-    /// Until nothing is swallowed any more.
+    /// Waits until the rule that swallows is gone.
     async fn wait_for_heal(&self, changed: &mut watch::Receiver<()>) {
         while matches!(self.action(), Some(Action::Swallow)) {
             if changed.changed().await.is_err() {
@@ -149,7 +149,7 @@ impl Link {
         }
     }
 
-    /// From the client.
+    /// Passes bytes from the client on to the target.
     async fn upwards(&mut self, bytes: &[u8], client: &mut dyn Socket, server: &mut dyn Socket) -> Option<End> {
         if let Some(request) = request_line(bytes) {
             self.request.clone_from(&request);
@@ -172,7 +172,7 @@ impl Link {
         }
     }
 
-    /// From the target.
+    /// Passes bytes from the target on to the client.
     async fn downwards(&mut self, bytes: &[u8], client: &mut dyn Socket) -> Option<End> {
         let first = self.answered == 0;
         self.answered = self.answered.saturating_add(bytes.len());
@@ -204,7 +204,7 @@ impl Link {
         }
     }
 
-    /// Waits so long, or until a rule changes the matter.
+    /// Waits for this time, or until a rule changes the action.
     async fn pause(&self, time: Duration) {
         let mut changed = self.shared.changed.subscribe();
         let healed =
@@ -223,7 +223,7 @@ fn request_line(bytes: &[u8]) -> Option<String> {
     (is_method && rest.contains(" HTTP/1.")).then(|| line.to_owned())
 }
 
-/// Replaces in a stream that comes in pieces. What may be the beginning of a match is held back until the next piece.
+/// Replaces in a stream that comes in pieces. A possible beginning of a match is held back until the next piece.
 pub(super) fn replace(held: &mut Vec<u8>, bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
     let mut text = std::mem::take(held);
     text.extend_from_slice(bytes);

@@ -1,7 +1,7 @@
 //! A small proxy in front of a socket, which breaks connections on purpose.
 //!
-//! It passes bytes and understands one thing of them: where an HTTP request begins, so that a [`Rule`] can pick the requests
-//! that it is about (`/events`) also on a connection that carried others before.
+//! It passes bytes and recognizes only the beginning of an HTTP request, so that a [`Rule`] can pick its requests (`/events`)
+//! also on a connection that carried others before.
 
 mod link;
 #[cfg(test)]
@@ -27,14 +27,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Where a socket is.
+/// The address of a socket.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Endpoint {
     /// A socket file.
     #[cfg(unix)]
     Unix(PathBuf),
-    /// An address; port 0 lets the system pick where one listens.
+    /// An address; with port 0 the system picks the port of a listener.
     Tcp(SocketAddr),
 }
 
@@ -48,33 +48,33 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// What is done to the connections that a [`Rule`] is about.
+/// The action on the connections that a [`Rule`] matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Action {
-    /// Closed at once, with a reset where the socket knows that.
+    /// The connection is closed at once, with a reset where the socket supports it.
     Refuse,
-    /// Accepted and kept, and nothing passes in either direction.
+    /// The connection is accepted and kept, and nothing passes in either direction.
     Swallow,
-    /// These bytes are the answer, and the end.
+    /// These bytes are the answer, and the connection closes.
     Answer(Vec<u8>),
-    /// The answer comes so much later.
+    /// The answer comes later by this time.
     Delay(Duration),
-    /// The connection breaks after so many bytes of the answer.
+    /// The connection breaks after this many bytes of the answer.
     Cut(usize),
-    /// Each time these bytes occur in the answer, they are replaced by others of the same length.
+    /// These bytes are replaced, wherever they occur in the answer, by others of the same length.
     Replace(Vec<u8>, Vec<u8>),
 }
 
-/// Which connections, and what becomes of them.
+/// An action, and the connections that it applies to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rule {
-    /// Applies to requests whose first line contains this; `None`: to every connection from its first moment.
+    /// Text in the first line of the requests that the rule applies to; `None`: every connection from its first moment.
     pub request: Option<String>,
-    /// Whether connections that come after the rule are left alone.
+    /// `true` if the rule leaves alone the connections that come after it.
     pub existing_only: bool,
-    /// What is done.
+    /// The action on these connections.
     pub action: Action,
 }
 
@@ -113,7 +113,7 @@ pub struct Proxy {
 #[derive(Debug)]
 struct Shared {
     target: Endpoint,
-    /// Each with the newest connection when it was made.
+    /// The rules, each with the newest connection when it was added.
     rules: Mutex<Vec<(Rule, u64)>>,
     changed: watch::Sender<()>,
     live: Mutex<BTreeMap<u64, Live>>,
@@ -133,7 +133,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Proxy {
-    /// Listens, and passes what comes on to the target. A socket file that is there already is replaced.
+    /// Listens, and passes each connection on to the target. A socket file that is there already is replaced.
     ///
     /// # Errors
     /// If it cannot listen. The target is dialled for each connection, and may be down.
@@ -153,39 +153,39 @@ impl Proxy {
         Ok(Self { endpoint, shared, accepting })
     }
 
-    /// Where it listens.
+    /// The address that the proxy listens on.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 
-    /// From now on, until [`Proxy::heal`]. Where several rules are about a connection, the first counts.
+    /// Adds a rule, in force until [`Proxy::heal`]. Of several rules that match a connection, the first counts.
     pub fn add(&self, rule: Rule) {
         let newest = self.shared.newest.load(Ordering::Acquire);
         lock(&self.shared.rules).push((rule, newest));
         self.shared.changed.send_replace(());
     }
 
-    /// No rule holds any more. Connections from which something was withheld are closed.
+    /// Removes every rule. Connections from which bytes were withheld are closed.
     pub fn heal(&self) {
         lock(&self.shared.rules).clear();
         self.shared.changed.send_replace(());
     }
 
-    /// Breaks every connection; new ones are welcome.
+    /// Breaks every connection; new ones are accepted.
     pub fn sever(&self) {
         for live in lock(&self.shared.live).values() {
             live.kill.cancel();
         }
     }
 
-    /// Breaks the connections whose request under way contains this.
+    /// Breaks the connections whose request under way contains this text.
     pub fn sever_requests(&self, request: &str) {
         for live in lock(&self.shared.live).values().filter(|live| live.request.contains(request)) {
             live.kill.cancel();
         }
     }
 
-    /// How many connections there are.
+    /// Number of open connections.
     pub fn live(&self) -> usize {
         lock(&self.shared.live).len()
     }
@@ -195,7 +195,7 @@ impl Proxy {
         lock(&self.shared.live).values().map(|live| live.request.clone()).collect()
     }
 
-    /// When somebody dialled, oldest first.
+    /// Times of the dials, oldest first.
     pub fn dials(&self) -> Vec<Instant> {
         lock(&self.shared.dials).clone()
     }
@@ -207,14 +207,14 @@ impl Drop for Proxy {
         self.sever();
         #[cfg(unix)]
         if let Endpoint::Unix(path) = &self.endpoint {
-            // Somebody may have removed it before us.
+            // Another process may have removed it before us.
             let _ = std::fs::remove_file(path);
         }
     }
 }
 
 impl Shared {
-    /// What is done to a connection now.
+    /// The action on a connection now.
     fn action(&self, connection: u64, request: &str) -> Option<Action> {
         let rules = lock(&self.rules);
         rules
@@ -241,7 +241,7 @@ async fn accept(listener: Listener, shared: Arc<Shared>) {
 
 /// A socket of either kind.
 trait Socket: AsyncRead + AsyncWrite + Unpin + Send {
-    /// Makes the close that follows a reset, where the socket knows that.
+    /// Makes the close that follows a reset, where the socket supports it.
     fn reset_on_close(&self) {}
 }
 
@@ -255,9 +255,9 @@ impl Socket for TcpStream {
 #[cfg(unix)]
 impl Socket for tokio::net::UnixStream {}
 
-/// Small messages are passed on as they come: waiting for more of them would cost 40 ms each time.
+/// Sets no delay: small messages are passed on as they come, since waiting for more of them would cost 40 ms each time.
 fn at_once(stream: TcpStream) -> TcpStream {
-    // A socket that cannot do that is slower, and that is all.
+    // A socket without that option is slower, no more.
     let _ = stream.set_nodelay(true);
     stream
 }

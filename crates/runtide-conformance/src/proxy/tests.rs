@@ -6,7 +6,7 @@ const REQUEST: &[u8] = b"GET /events?since=1 HTTP/1.1\r\nHost: d\r\n\r\n";
 const TIMEOUT: Duration = Duration::from_secs(5);
 const MOMENT: Duration = Duration::from_millis(150);
 
-/// A server that sends back what it gets.
+/// A server that sends back the bytes that it gets.
 async fn echo() -> Endpoint {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = Endpoint::Tcp(listener.local_addr().unwrap());
@@ -34,7 +34,7 @@ async fn client(proxy: &Proxy) -> Box<dyn Socket> {
     dial(proxy.endpoint()).await.unwrap()
 }
 
-/// What comes back: bytes, nothing for a moment, or the end.
+/// The answer: bytes, nothing for a moment, or the end.
 async fn answer(socket: &mut Box<dyn Socket>) -> Option<Vec<u8>> {
     let mut bytes = vec![0; 4096];
     match tokio::time::timeout(MOMENT, socket.read(&mut bytes)).await {
@@ -73,7 +73,7 @@ async fn bytes_pass_and_connections_are_counted() {
 }
 
 #[tokio::test]
-async fn severing_breaks_what_is_there_and_welcomes_what_comes() {
+async fn severing_breaks_open_connections_and_accepts_new_ones() {
     let proxy = proxy().await;
     let mut old = client(&proxy).await;
     assert!(ask(&mut old).await.is_some());
@@ -96,7 +96,7 @@ async fn refusing_closes_old_and_new_until_healed() {
 }
 
 #[tokio::test]
-async fn half_open_is_silence_for_the_old_and_nothing_for_the_new() {
+async fn half_open_silences_old_connections_and_leaves_new_ones_alone() {
     let proxy = proxy().await;
     let mut old = client(&proxy).await;
     assert!(ask(&mut old).await.is_some());
@@ -118,7 +118,7 @@ async fn stalling_accepts_and_never_answers() {
 }
 
 #[tokio::test]
-async fn an_answer_of_its_own_ends_the_request() {
+async fn an_answer_of_the_proxy_ends_the_request() {
     let proxy = proxy().await;
     proxy.add(Rule::on("/events", Action::Answer(b"no".to_vec())));
     let mut new = client(&proxy).await;
@@ -147,7 +147,7 @@ async fn a_cut_answer_breaks_off() {
 }
 
 #[test]
-fn replacing_finds_what_is_split_over_pieces() {
+fn replacing_finds_a_match_that_is_split_over_pieces() {
     let mut held = Vec::new();
     let mut out = Vec::new();
     for piece in ["a b", "ad", " bad b", "a", "dly"] {

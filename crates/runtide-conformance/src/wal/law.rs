@@ -1,18 +1,18 @@
-//! The laws of the log by name, and how one is tested.
+//! The laws of the log by name, and the test of one.
 
 use super::{LogHarness, laws};
 use crate::{Kept, LawResult, LawSet, Looked, Subject, Verdict, Violation};
 
-/// What testing a law of the log gives.
+/// The result of testing a law of the log.
 pub type WalLawResult = Result<Looked, Violation<WalLaw>>;
 
-/// How much is looked at.
+/// The extent of a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Effort {
-    /// All of it.
+    /// Every case.
     Full,
-    /// About a tenth of it, for logs that are broken on purpose: what is wrong with them shows soon.
+    /// About a tenth of the cases, for logs that are broken on purpose: their bugs show soon.
     Brief,
 }
 
@@ -28,25 +28,25 @@ macro_rules! __wal_laws {
     ($then:ident $with:tt) => {
         $crate::$then! { $with
             W1 w1_durable in laws::durable, "durable"
-                "whatever a power cut loses or reorders of what was not synced, every acknowledged record survives, in order";
+                "however a power cut loses or reorders unsynced data, every acknowledged record survives, in order";
             W2 w2_torn_tail in laws::torn, "torn tail"
                 "only the unacknowledged tail may go; it is copied aside, cut and synced before the first append; an append after the repair survives a second recovery";
             W3 w3_corruption in laws::corruption, "corruption"
-                "any flipped, zeroed or missing byte before the tail is an error that names segment, offset and the sequence of what is missing; never skipped; salvage returns what can be read, with a report";
+                "any flipped, zeroed or missing byte before the tail is an error that names segment, offset and the numbers of the missing records; never skipped; salvage returns the readable records, with a report";
             W4 w4_sequence in laws::sequence, "sequence"
                 "numbers are stamped by the writer, global, without gaps, across segments, restarts and retention";
             W5 w5_one_writer in laws::writer, "one writer"
                 "a second writer on the same folder is refused";
             W6 w6_failed_sync in laws::poison, "failed sync"
-                "a failed write or sync poisons the writer: every later call returns the same error until the log is opened anew; nothing is tried again";
+                "a failed write or sync poisons the writer: every later call returns the same error until the log is opened again; nothing is retried";
             W7 w7_chain in laws::chain, "chain"
-                "each hash covers the one before: swapping, removing or rewriting records is found; an anchor reveals a tail that was cut or rewritten, and without one `verify` says so";
+                "each hash covers the one before: swapping, removing or rewriting records is found; an anchor reveals a tail that was cut or rewritten, and without one `verify` says that it cannot know";
             W8 w8_retention in laws::retention, "retention"
-                "by age, size or sequence, by whole segments, never what is newer; a crash in the middle leaves the old or the new state; open readers are not broken";
+                "by age, size or sequence, by whole segments, never a newer record before an older one; a crash in the middle leaves the old or the new state; open readers are not broken";
             W9 w9_cost in laws::cost, "cost"
-                "opening reads as much as one segment has at most, after a crash as two, whatever the length of the log; `tail(n)` reads in proportion to n";
+                "opening reads as much as one segment has at most, after a crash as two, regardless of the length of the log; `tail(n)` reads in proportion to n";
             W10 w10_bounded in laws::bounded, "bounded"
-                "reading, tail, verify and dump hold the same memory, whatever the length of the log";
+                "reading, tail, verify and dump hold the same memory, regardless of the length of the log";
             W11 w11_hostile in laws::hostile, "hostile"
                 "an arbitrary file in the place of a segment gives a clear error: no panic, and no read asks for more room than the largest file has, or 1 MiB";
         }
@@ -54,13 +54,13 @@ macro_rules! __wal_laws {
 }
 
 __wal_laws! { __law_enum [
-    /// What the log promises. Each is a test, guards against a trap, and has a mutant that breaks it.
+    /// The promises of the log. Each is a test, guards against a trap, and has a mutant that breaks it.
     WalLaw
 ] }
 
 impl WalLaw {
-    /// Tests it on logs of this kind, each on a fresh disk. The same call looks at the same things, but for what the log's own
-    /// threads do in between; what it was is in the violation.
+    /// Tests it on logs of this kind, each on a fresh disk. The same call inspects the same cases, except for the work that the
+    /// log's own threads do in between; a violation names its case.
     pub fn check(self, log: &dyn LogHarness, effort: Effort) -> WalLawResult {
         __wal_laws! { __law_call [WalLaw, self, log, effort] }
     }

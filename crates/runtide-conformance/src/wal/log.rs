@@ -1,4 +1,4 @@
-//! What a log is to the laws.
+//! The log, as the laws use it.
 
 use std::{fmt::Debug, ops::RangeInclusive, path::Path};
 
@@ -7,9 +7,9 @@ use runtide_core::{
     wal::{ReadFrom, Retention, WalOptions},
 };
 
-/// A kind of log that the laws can be tested against. All of it lies on the disk that the options name.
+/// A kind of log that the laws can be tested against. All of it is on the disk that the options name.
 pub trait LogHarness: Debug + Send + Sync {
-    /// Its name.
+    /// The log's name in reports.
     fn name(&self) -> &str;
 
     /// Opens the log in a folder for writing, or makes one. One writer at a time.
@@ -18,16 +18,16 @@ pub trait LogHarness: Debug + Send + Sync {
     /// Reads a log without a writer.
     fn reader(&self, dir: &Path, from: ReadFrom, options: WalOptions) -> Result<Entries>;
 
-    /// Looks whether all of a log is as it was written, and whether an anchor is in it.
+    /// Checks that all of a log is as it was written, and that an anchor is in it.
     fn verify(&self, dir: &Path, anchor: Option<&str>, options: &WalOptions) -> Result<Audit>;
 
-    /// Reads what can be read of a corrupt log into a new one.
+    /// Copies the readable records of a corrupt log into a new one.
     fn salvage(&self, dir: &Path, out: &Path, options: &WalOptions) -> Result<Salvaged>;
 
     /// Writes a log out, a line for each record.
     fn dump(&self, dir: &Path, out: &mut dyn std::io::Write, options: &WalOptions) -> Result<()>;
 
-    /// Counts the bytes that this process holds, where an allocator does that and nothing else runs meanwhile.
+    /// Counts the bytes that this process holds, where an allocator does that and nothing else runs at the same time.
     fn meter(&self) -> Option<&dyn Meter> {
         None
     }
@@ -35,21 +35,21 @@ pub trait LogHarness: Debug + Send + Sync {
 
 /// A log that is open for writing. Dropping it closes it.
 pub trait OpenLog: Send + Sync {
-    /// Appends; the record's number, when it is durable as the options say.
+    /// Appends a record; its number, once it is durable as the options say.
     fn append(&self, payload: &[u8]) -> Result<u64>;
 
-    /// Appends as a task does, where the log has a way of its own for tasks.
+    /// Appends as a task does, where the log has a separate call for tasks.
     fn append_in_task(&self, payload: &[u8]) -> Result<u64> {
         self.append(payload)
     }
 
-    /// Appends all or none; the first and the last number.
+    /// Appends all records or none; the first and the last number.
     fn append_batch(&self, payloads: &[&[u8]]) -> Result<RangeInclusive<u64>>;
 
-    /// Makes durable what was acknowledged.
+    /// Makes the acknowledged records durable.
     fn sync(&self) -> Result<()>;
 
-    /// Reads what was acknowledged.
+    /// Reads the acknowledged records.
     fn reader(&self, from: ReadFrom) -> Result<Entries>;
 
     /// The last records, oldest first.
@@ -64,11 +64,11 @@ pub trait OpenLog: Send + Sync {
     /// The torn tail that opening cut.
     fn cut(&self) -> Option<Cut>;
 
-    /// Closes it, and tells whether that worked.
+    /// Closes the log; the error if that failed.
     fn close(&self) -> Result<()>;
 }
 
-/// Records, or what is wrong with them; ends after an error, unless the options say to go on.
+/// Records, or the errors in their place; ends after an error, unless the options say to go on.
 pub type Entries = Box<dyn Iterator<Item = Result<Entry>> + Send>;
 
 /// A record as it was read.
@@ -77,49 +77,49 @@ pub type Entries = Box<dyn Iterator<Item = Result<Entry>> + Send>;
 pub struct Entry {
     /// Its number.
     pub seq: u64,
-    /// What was appended.
+    /// The appended bytes.
     pub bytes: Vec<u8>,
-    /// Stands for a record that salvage could not read.
+    /// `true` if it stands for a record that salvage could not read.
     pub lost: bool,
 }
 
-/// What a look at a whole log found.
+/// The result of verifying a whole log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "a harness makes it, and has to know all of it")]
 pub struct Audit {
     /// Records, up to the first corruption.
     pub records: u64,
-    /// Whether the anchor that was given is in the log.
+    /// `true` if the given anchor is in the log.
     pub anchored: bool,
-    /// What is corrupt, in words.
+    /// The corruption, as text.
     pub corruption: Option<String>,
-    /// A tail that nobody was promised, in words.
+    /// A tail that was never acknowledged, as text.
     pub torn: Option<String>,
 }
 
-/// What salvage did.
+/// The result of salvage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "a harness makes it, and has to know all of it")]
 pub struct Salvaged {
-    /// Records in the new log that are what was appended.
+    /// Records in the new log that are as they were appended.
     pub recovered: u64,
-    /// Ranges of the old one that could not be read.
+    /// Ranges of the old log that could not be read.
     pub lost: usize,
 }
 
-/// A torn tail, and where its copy lies.
+/// A torn tail, and the file with its copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "a harness makes it, and has to know all of it")]
 pub struct Cut {
     /// The file that it was cut from.
     pub file: std::path::PathBuf,
-    /// The first and the last byte.
+    /// The first and the last byte that were cut.
     pub bytes: RangeInclusive<u64>,
     /// The file that has them now.
     pub copy: std::path::PathBuf,
 }
 
-/// Counts the bytes that a process holds.
+/// A counter of the bytes that a process holds.
 pub trait Meter {
     /// Forgets the peak; the bytes held now.
     fn reset(&self) -> usize;

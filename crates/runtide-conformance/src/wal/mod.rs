@@ -1,11 +1,11 @@
 //! The laws of the log, W1 to W11, and the disk on which they are tested.
 //!
 //! A log is anything that implements [`LogHarness`]; [`RealLog`] is Runtide's own. Each law is tested on a [`ModelDisk`], which
-//! knows every state in which a power cut can leave it, fails where told to, and counts what is read. So nothing here waits,
-//! and nothing depends on the machine, but on the order in which a log's own threads get their turn.
+//! knows every state in which a power cut can leave it, fails on request, and counts the bytes that are read. So nothing here
+//! waits, and nothing depends on the machine, but on the order in which a log's own threads get their turn.
 //!
-//! What each law looks at, and at how much of it, is in `docs/guarantees.md` of the repository. That the laws bite is shown by
-//! mutants (`tests/it/wal_mutants.rs`).
+//! The cases of each law, with their number, are in `docs/guarantees.md` of the repository. Mutants show that the laws bite
+//! (`tests/it/wal_mutants.rs`).
 
 mod disk;
 mod law;

@@ -14,7 +14,7 @@ use super::{Audit, Cut, Entries, Entry, LogHarness, OpenLog, Salvaged};
 
 const KIND: RecordKind = RecordKind(7);
 
-/// [`Wal`], as it is.
+/// [`Wal`] itself.
 #[derive(Clone, Copy, Debug)]
 pub struct RealLog;
 
@@ -34,12 +34,12 @@ impl LogHarness for RealLog {
     fn verify(&self, dir: &Path, anchor: Option<&str>, options: &WalOptions) -> Result<Audit> {
         let anchor = anchor.map(str::parse).transpose()?;
         let found = verify_with(dir, anchor.as_ref(), options)?;
-        let said = |corruption: Option<Corruption>| corruption.map(|corruption| corruption.to_string());
+        let as_text = |corruption: Option<Corruption>| corruption.map(|corruption| corruption.to_string());
         Ok(Audit {
             records: found.records,
             anchored: found.anchored,
-            corruption: said(found.corruption),
-            torn: said(found.torn),
+            corruption: as_text(found.corruption),
+            torn: as_text(found.torn),
         })
     }
 

@@ -1,4 +1,4 @@
-//! Dropping anything, at any await: M5.
+//! Dropped futures and streams, at any await: M5.
 
 use std::{future::Future, pin::pin, task::Poll, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{
     laws::{backend, resources::given_back, running},
 };
 
-/// Polls a future so often, then drops it; whether it was done by then.
+/// Polls a future `times` times, then drops it; `true` if it was done by then.
 async fn poll_times<T>(work: impl Future<Output = T>, times: usize) -> bool {
     let mut work = pin!(work);
     for _ in 0..times {
@@ -32,7 +32,7 @@ pub async fn m5_cancel(h: &dyn Harness) -> LawResult {
     let timing = h.timing();
     let running_one = running(h, "subject").await?;
     let printer = h.create("printer", &Workload::Print { bytes: 1 << 20 }).await;
-    // What is made once and kept for good is no leak.
+    // Threads and a resolver, made once and kept for good, are no leak.
     drop(Subscriber::live(h, &backend(h).await?).await?);
     tokio::time::sleep(timing.quiet).await;
     let baseline = h.held().await;
@@ -100,11 +100,11 @@ async fn drop_each(
         let spec = h.spec(&format!("dropped-{times}"), &Workload::Idle)?;
         poll_times(provision.create(&spec), times).await;
     }
-    poll_times(verbs.remove(&"runtide-conformance-nobody".into(), RemoveOptions::default()), times).await;
+    poll_times(verbs.remove(&"runtide-conformance-absent".into(), RemoveOptions::default()), times).await;
     Ok(())
 }
 
-/// The verbs still do what they say. What was told to the runtime before may still take effect, so a verb may find it done.
+/// The verbs still work. A request that was sent before the drop may still take effect, so a verb may find its work done.
 async fn usable(
     h: &dyn Harness,
     backend: &dyn RuntimeBackend,
@@ -121,7 +121,7 @@ async fn usable(
             Err(_) => Err(Violation::of(Law::M5, after(verb), "that it hangs")),
         }
     };
-    // What was sent before it was dropped may be under way still.
+    // A request that was sent before the drop may still be under way.
     tokio::time::sleep(h.timing().quiet).await;
     if backend.capabilities().lifecycle_pause.is_yes() {
         within(

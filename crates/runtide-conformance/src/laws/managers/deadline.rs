@@ -1,4 +1,4 @@
-//! Every call ends: M6.
+//! Deadlines of every call: M6.
 
 use std::{future::Future, pin::Pin, task::Poll, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// **M6 deadlines.** When the daemon stalls, every call ends within its configured limit (and a margin of half of it), with
-/// `Timeout`. A `wait` and an open stream have no limit of their own.
+/// `Timeout`. A `wait` and an open stream have no own limit.
 pub async fn m6_deadlines(h: &dyn Harness) -> LawResult {
     let timing = h.timing();
     let mut tuning = timing.tuning();
@@ -29,7 +29,7 @@ pub async fn m6_deadlines(h: &dyn Harness) -> LawResult {
 
     let limit = timing.deadline;
     let spec = h.spec("stalled", &Workload::Idle);
-    // All at once: with none answered, one must not have to wait for another.
+    // All at once: with no call answered, no call may wait for another.
     let mut calls: Vec<Call<'_>> = vec![
         Box::pin(ends(limit, "list", backend.list_instances(ListOptions::default()))),
         Box::pin(ends(limit, "inspect", backend.inspect(&id))),
@@ -42,7 +42,7 @@ pub async fn m6_deadlines(h: &dyn Harness) -> LawResult {
         calls.push(Box::pin(ends(limit, "pause", verbs.pause(&id))));
         calls.push(Box::pin(ends(limit, "unpause", verbs.unpause(&id))));
     }
-    // What the runtime is told to wait for comes on top.
+    // The grace period that the runtime is asked to wait comes on top.
     let grace = Duration::from_secs(1);
     let quick = || StopOptions::default().with_timeout(grace);
     calls.push(Box::pin(ends(limit + grace, "stop", verbs.stop(&id, quick()))));
@@ -56,7 +56,7 @@ pub async fn m6_deadlines(h: &dyn Harness) -> LawResult {
             stream
                 .next()
                 .await
-                .unwrap_or_else(|| Err(Error::new(ErrorKind::Unexpected, "logs", "an end without a word")))
+                .unwrap_or_else(|| Err(Error::new(ErrorKind::Unexpected, "logs", "an end without an error")))
         })));
     }
     if let Some(exec) = backend.exec().filter(|_| can.exec_run.is_yes()) {
@@ -85,7 +85,7 @@ pub async fn m6_deadlines(h: &dyn Harness) -> LawResult {
     Verdict::kept()
 }
 
-/// One call, and whether it ended as it must.
+/// One call; an error if it did not end as it must.
 type Call<'a> = Pin<Box<dyn Future<Output = std::result::Result<(), Violation>> + 'a>>;
 
 /// Waits for all of them, or for the first that breaks the law.
@@ -114,12 +114,12 @@ async fn ends<T>(
     call: impl Future<Output = Result<T>>,
 ) -> std::result::Result<(), Violation> {
     let began = Instant::now();
-    // A machine may be busy with other things; a call without a deadline of its own takes much longer.
+    // The machine may be busy; a call without a deadline takes much longer.
     let margin = limit.saturating_mul(2);
     let expected = || format!("{what} to end with `timeout` within {limit:?} when the daemon stalls");
     match tokio::time::timeout(limit + margin, call).await {
         Err(_) => Err(Violation::of(Law::M6, expected(), "that it hangs")),
-        Ok(Ok(_)) => Err(Violation::of(Law::M6, expected(), "Ok, though nobody answered")),
+        Ok(Ok(_)) => Err(Violation::of(Law::M6, expected(), "Ok, though the daemon did not answer")),
         Ok(Err(error)) => {
             ensure!(error.kind() == ErrorKind::Timeout, M6, expected(), format!("{error} after {:?}", began.elapsed()));
             Ok(())

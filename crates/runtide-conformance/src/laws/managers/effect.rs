@@ -1,4 +1,4 @@
-//! Verbs do what they say, once: M1, M2.
+//! Effects of verbs, and their repetition: M1, M2.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use runtide_core::{
 use super::{lifecycle, ok, seen, state};
 use crate::{Harness, Law, LawResult, Verdict, Violation, Workload, ensure, laws::backend};
 
-/// **M1 effect.** `Ok` means that the effect is there: the harness looks from outside as soon as the verb returns.
+/// **M1 effect.** `Ok` means that the effect is there: the harness checks it from outside as soon as the verb returns.
 pub async fn m1_effect(h: &dyn Harness) -> LawResult {
     let mut without = Vec::new();
     let backend = backend(h).await?;
@@ -34,7 +34,7 @@ pub async fn m1_effect(h: &dyn Harness) -> LawResult {
         ok(Law::M1, "restart", verbs.restart(&id, StopOptions::default()).await)?;
         expect_state(h, &id, "restart", InstanceState::Running).await?;
         let after = seen(h, &id).await?.and_then(|instance| instance.incarnation);
-        ensure!(before.is_none() || before != after, M1, "a restart to begin another life", format!("{after:?} again"));
+        ensure!(before.is_none() || before != after, M1, "a restart to begin another run", format!("{after:?} again"));
     }
     ok(Law::M1, "stop", verbs.stop(&id, StopOptions::default()).await).and_then(|effect| changed("stop", effect))?;
     expect_ended(h, &id, "stop").await?;
@@ -72,7 +72,7 @@ pub async fn m1_effect(h: &dyn Harness) -> LawResult {
             ensure!(spec.name.as_ref() == Some(&there.name), M1, format!("the name {:?}", spec.name), there.name);
             let labelled =
                 there.labels.as_ref().is_none_or(|labels| labels.get("tier").is_some_and(|tier| tier == "front"));
-            ensure!(labelled, M1, "the label that was asked for", format!("{:?}", there.labels));
+            ensure!(labelled, M1, "the requested label", format!("{:?}", there.labels));
             let taken = provision.create(&spec).await.err().map(|error| error.kind());
             ensure!(
                 taken == Some(ErrorKind::AlreadyExists),
@@ -128,7 +128,7 @@ pub async fn m2_idempotent(h: &dyn Harness) -> LawResult {
     h.start(&id).await?;
     unchanged("start of the started", verbs.start(&id).await)?;
     if can.lifecycle_pause.is_yes() {
-        unchanged("unpause of what is not paused", verbs.unpause(&id).await)?;
+        unchanged("unpause of an instance that is not paused", verbs.unpause(&id).await)?;
         let _ = ok(Law::M2, "pause", verbs.pause(&id).await)?;
         unchanged("pause of the paused", verbs.pause(&id).await)?;
         let _ = ok(Law::M2, "unpause", verbs.unpause(&id).await)?;

@@ -1,4 +1,4 @@
-//! How a life ended, and nothing but that: M3.
+//! The exit of a run: M3.
 
 use std::time::Duration;
 
@@ -12,8 +12,9 @@ use crate::{
     laws::{backend, done, running, try_fault},
 };
 
-/// **M3 exit.** `wait` gives the true exit code, signal and OOM verdict, as the runtime tells them; never an invented one. Who
-/// never ran is `Conflict`, who is gone is `NotFound`, and a wait whose link breaks ends with the truth or an error.
+/// **M3 exit.** `wait` gives the true exit code, signal and OOM verdict, as the runtime reports them; never an invented one. For
+/// an instance that never ran it is `Conflict`, for one that is gone `NotFound`, and a wait whose link breaks ends with the true
+/// exit or an error.
 pub async fn m3_exit(h: &dyn Harness) -> LawResult {
     let mut without = Vec::new();
     let backend = backend(h).await?;
@@ -27,7 +28,7 @@ pub async fn m3_exit(h: &dyn Harness) -> LawResult {
         let exit = ok(Law::M3, "wait", verbs.wait(&id).await)?;
         let true_code = exit.is_some_and(|exit| exit.end == ExitCause::Code(code) && exit.oom_killed != Some(true));
         ensure!(true_code, M3, format!("exit code {code}"), format!("{exit:?}"));
-        let again = ok(Law::M3, "wait for what is over", verbs.wait(&id).await)?;
+        let again = ok(Law::M3, "wait for a run that is over", verbs.wait(&id).await)?;
         ensure!(again == exit, M3, format!("{exit:?} when asked again"), format!("{again:?}"));
         as_seen(h, verbs, &id).await?;
     }
@@ -51,17 +52,27 @@ pub async fn m3_exit(h: &dyn Harness) -> LawResult {
     if let Some(hungry) = done("OOM", h.create("hungry", &Workload::Oom).await, &mut without)? {
         h.start(&hungry).await?;
         let exit = ok(Law::M3, "wait", verbs.wait(&hungry).await)?;
-        let told = exit.and_then(|exit| exit.oom_killed);
-        ensure!(told != Some(false), M3, "an end for want of memory not to be denied", format!("{exit:?}"));
+        let reported = exit.and_then(|exit| exit.oom_killed);
+        ensure!(reported != Some(false), M3, "an end for want of memory not to be denied", format!("{exit:?}"));
         as_seen(h, verbs, &hungry).await?;
     }
 
     let never = h.create("never-ran", &Workload::Idle).await?;
     let kind = verbs.wait(&never).await.err().map(|error| error.kind());
-    ensure!(kind == Some(ErrorKind::Conflict), M3, "a wait for who never ran to be `conflict`", format!("{kind:?}"));
+    ensure!(
+        kind == Some(ErrorKind::Conflict),
+        M3,
+        "a wait for an instance that never ran to be `conflict`",
+        format!("{kind:?}")
+    );
     h.remove(&never).await?;
     let kind = verbs.wait(&never).await.err().map(|error| error.kind());
-    ensure!(kind == Some(ErrorKind::NotFound), M3, "a wait for who is gone to be `not_found`", format!("{kind:?}"));
+    ensure!(
+        kind == Some(ErrorKind::NotFound),
+        M3,
+        "a wait for an instance that is gone to be `not_found`",
+        format!("{kind:?}")
+    );
 
     for (n, fault) in [Fault::Sever, Fault::RestartDaemon].into_iter().enumerate() {
         let id = running(h, &format!("outlives-{n}")).await?;
@@ -78,21 +89,21 @@ pub async fn m3_exit(h: &dyn Harness) -> LawResult {
             let invented = truth.is_none_or(|truth| !exits_agree(exit, truth));
             ensure!(!invented, M3, format!("the true end, {truth:?}, or none, or an error"), format!("{exit:?}"));
         }
-        ensure!(waited.is_ok(), M3, "a wait to end with the life, though the link broke", "that it hangs");
+        ensure!(waited.is_ok(), M3, "a wait to end with the run, though the link broke", "that it hangs");
     }
     Verdict::kept_without(without)
 }
 
-/// `wait` against what is seen from outside.
+/// Compares `wait` with the exit seen from outside.
 async fn as_seen(h: &dyn Harness, verbs: &dyn LifecycleManager, id: &InstanceId) -> Result<(), Violation> {
-    let told: Option<ExitStatus> = ok(Law::M3, "wait for what is over", verbs.wait(id).await)?;
+    let reported: Option<ExitStatus> = ok(Law::M3, "wait for a run that is over", verbs.wait(id).await)?;
     let truth = seen(h, id).await?.and_then(|instance| instance.exit);
-    if let (Some(told), Some(truth)) = (told, truth) {
+    if let (Some(reported), Some(truth)) = (reported, truth) {
         ensure!(
-            exits_agree(told, truth),
+            exits_agree(reported, truth),
             M3,
             format!("the end as it is seen from outside, {truth:?}"),
-            format!("{told:?}")
+            format!("{reported:?}")
         );
     }
     Ok(())

@@ -11,7 +11,7 @@ use crate::{
     laws::{backend, running},
 };
 
-/// Words that break out of where they are pasted.
+/// Words that break out of a shell command or a path that they are pasted into.
 fn hostile() -> Vec<String> {
     let mut words: Vec<String> = [
         "quo\"te",
@@ -45,7 +45,7 @@ fn hostile() -> Vec<String> {
 }
 
 /// **M8 names.** Hostile names, labels, env and ids are refused with `InvalidInput` or carried through intact; nothing is
-/// ever pasted into a shell or a path, and nobody else is touched.
+/// ever pasted into a shell or a path, and no other instance is touched.
 pub async fn m8_names(h: &dyn Harness) -> LawResult {
     let mut without = Vec::new();
     let backend = backend(h).await?;
@@ -70,7 +70,7 @@ fn is_refused(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::NotFound | ErrorKind::Unsupported)
 }
 
-/// No id reaches anyone but the one of that very id.
+/// An id reaches only the instance with that very id.
 async fn hostile_ids(h: &dyn Harness, backend: &dyn RuntimeBackend) -> Result<(), Violation> {
     let verbs = lifecycle(backend, Law::M8)?;
     let victim = running(h, "victim").await?;
@@ -100,7 +100,7 @@ async fn hostile_ids(h: &dyn Harness, backend: &dyn RuntimeBackend) -> Result<()
                 Ok(()) => {
                     return Err(Violation::of(
                         Law::M8,
-                        format!("{verb} of {shown:?}, who does not exist, to be refused"),
+                        format!("{verb} of {shown:?}, which does not exist, to be refused"),
                         "Ok",
                     ));
                 }
@@ -110,7 +110,7 @@ async fn hostile_ids(h: &dyn Harness, backend: &dyn RuntimeBackend) -> Result<()
                 }
             }
         }
-        // What is not there is removed already, unless it is refused.
+        // An instance that is not there is removed already, unless the id is refused.
         let removed = verbs.remove(&id, RemoveOptions::default().with_kill()).await;
         let harmless = match &removed {
             Ok(effect) => *effect == runtide_core::manager::Effect::Unchanged,
@@ -118,12 +118,17 @@ async fn hostile_ids(h: &dyn Harness, backend: &dyn RuntimeBackend) -> Result<()
         };
         ensure!(harmless, M8, format!("a removal of {shown:?} to do nothing"), format!("{removed:?}"));
         let there = seen(h, &victim).await?.is_some_and(|victim| victim.state.is_alive());
-        ensure!(there, M8, format!("verbs with the id {shown:?} to touch nobody else"), "that another instance ended");
+        ensure!(
+            there,
+            M8,
+            format!("verbs with the id {shown:?} to touch no other instance"),
+            "that another instance ended"
+        );
     }
     Ok(())
 }
 
-/// A spec with the word as its name, in a label, and in the environment.
+/// Creates specs with the word as their name, in a label, and in the environment.
 async fn hostile_specs(h: &dyn Harness, backend: &dyn RuntimeBackend, word: &str) -> Result<(), Violation> {
     let plain = || h.spec("plain", &Workload::Idle);
     let mut named = plain()?;
@@ -137,8 +142,8 @@ async fn hostile_specs(h: &dyn Harness, backend: &dyn RuntimeBackend, word: &str
     let mut env = plain()?;
     env.name = None;
     env.env.insert("WORD".to_owned(), word.to_owned());
-    for (place, spec) in [("name", named), ("label", labelled), ("label key", keyed), ("environment", env)] {
-        carried(h, backend, place, word, &spec).await?;
+    for (field, spec) in [("name", named), ("label", labelled), ("label key", keyed), ("environment", env)] {
+        carried(h, backend, field, word, &spec).await?;
     }
     Ok(())
 }
@@ -146,7 +151,7 @@ async fn hostile_specs(h: &dyn Harness, backend: &dyn RuntimeBackend, word: &str
 async fn carried(
     h: &dyn Harness,
     backend: &dyn RuntimeBackend,
-    place: &str,
+    field: &str,
     word: &str,
     spec: &InstanceSpec,
 ) -> Result<(), Violation> {
@@ -160,16 +165,16 @@ async fn carried(
             ensure!(
                 refused,
                 M8,
-                format!("{shown:?} as {place} to be `invalid_input` or carried through"),
+                format!("{shown:?} as {field} to be `invalid_input` or carried through"),
                 error.to_string()
             );
             return Ok(());
         }
     };
     let Some(there) = seen(h, &id).await? else {
-        return Err(Violation::of(Law::M8, format!("an instance with {shown:?} as {place}"), "Ok, and none is there"));
+        return Err(Violation::of(Law::M8, format!("an instance with {shown:?} as {field}"), "Ok, and none is there"));
     };
-    let intact = match place {
+    let intact = match field {
         "name" => word.is_empty() || there.name == word,
         "label" => there.labels.as_ref().is_none_or(|labels| labels.get("word").is_some_and(|value| value == word)),
         "label key" => {
@@ -181,7 +186,7 @@ async fn carried(
             Err(failed) => return Err(failed.into()),
         },
     };
-    ensure!(intact, M8, format!("{shown:?} as {place}, intact"), format!("'{}' with {:?}", there.name, there.labels));
+    ensure!(intact, M8, format!("{shown:?} as {field}, intact"), format!("'{}' with {:?}", there.name, there.labels));
     h.remove(&id).await?;
     Ok(())
 }

@@ -13,7 +13,7 @@ use crate::{
     laws::{backend, done, running},
 };
 
-/// No more memory than this on top, while 100 MB pass through.
+/// Bytes of memory that may come on top while 100 MB pass through.
 const BOUND: u64 = 48 << 20;
 
 /// **M4 output.** Logs and exec keep stdout and stderr apart, lose no byte, and follow to the end. 100 MB arrive with the
@@ -58,7 +58,12 @@ pub async fn m4_output(h: &dyn Harness) -> LawResult {
     if h.is_console() {
         let kind = logs.logs(&id, one).await.map_err(|error| error.kind());
         let refused = matches!(kind, Err(ErrorKind::Unsupported));
-        ensure!(refused, M4, "stderr alone to be `unsupported` where nobody can tell it apart", format!("{kind:?}"));
+        ensure!(
+            refused,
+            M4,
+            "stderr alone to be `unsupported` where the runtime does not keep it apart",
+            format!("{kind:?}")
+        );
     } else {
         let stream = ok(Law::M4, "logs of one source", logs.logs(&id, one).await)?;
         let read_one = read(h, stream, &mut most).await?;
@@ -90,7 +95,7 @@ pub async fn m4_output(h: &dyn Harness) -> LawResult {
     Verdict::kept_without(without)
 }
 
-/// How much there was, and its BLAKE3.
+/// Number of bytes, and their BLAKE3 hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Digest {
     bytes: u64,
@@ -156,7 +161,7 @@ fn compare(what: &str, expected: &[Digest; 2], read: &[Digest; 2]) -> Result<(),
     Ok(())
 }
 
-/// What this process holds in memory.
+/// Resident memory of this process, in bytes.
 fn resident_bytes() -> Option<u64> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;

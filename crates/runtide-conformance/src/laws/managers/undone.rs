@@ -1,4 +1,4 @@
-//! Composed operations leave nothing behind: M7.
+//! Undoing of composed operations: M7.
 
 use std::{collections::BTreeSet, future::Future, path::Path, pin::pin, sync::Arc, task::Poll, time::Duration};
 
@@ -18,7 +18,7 @@ use crate::{
 
 const NETWORK: &str = "runtide-m7";
 
-/// Ends the enumeration where a start has more points than any start has.
+/// Bound of the enumeration, above the number of points that any start has.
 const MOST: u64 = 500;
 
 /// **M7 undone.** A composed operation that fails, is dropped, or whose process is killed between any two steps leaves
@@ -37,7 +37,7 @@ pub async fn m7_undone(h: &dyn Harness) -> LawResult {
     Verdict::kept()
 }
 
-/// What is there.
+/// The instances and networks that are there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Left {
     instances: BTreeSet<String>,
@@ -63,7 +63,7 @@ struct Scene<'a> {
     before: Left,
 }
 
-/// One life: its disk, its backend, its log, which it opens last.
+/// The log of one run of the process, on its disk.
 fn open(disk: &MortalDisk) -> Result<OperationLog> {
     let options = JournalOptions::default().with_wal(WalOptions::default().with_disk(Arc::new(disk.clone()) as Arc<_>));
     OperationLog::open(Path::new("operations"), "runtide-m7".into(), options)
@@ -76,7 +76,7 @@ impl Scene<'_> {
         Ok(SidecarSpec::new(instance, ready, deadline).with_network(NetworkSpec::named(NETWORK)))
     }
 
-    /// One that never comes.
+    /// The spec of a sidecar that never gets ready.
     fn never(&self) -> Done<SidecarSpec> {
         let mut never = self.spec(Readiness::Healthy)?;
         never.deadline = Duration::from_secs(2);
@@ -84,11 +84,11 @@ impl Scene<'_> {
     }
 
     /// The backend's own composition, where it has one.
-    fn composed(&self, life: &Lifespan, log: &OperationLog) -> Result<Arc<dyn RuntimeBackend>> {
+    fn composed(&self, lifespan: &Lifespan, log: &OperationLog) -> Result<Arc<dyn RuntimeBackend>> {
         if self.backend.sidecars().is_some() {
             return Ok(self.backend.clone());
         }
-        let mortal = Arc::new(MortalBackend::new(life, self.backend.clone()));
+        let mortal = Arc::new(MortalBackend::new(lifespan, self.backend.clone()));
         Ok(Arc::new(Sidecars::over(mortal, log.clone())?))
     }
 
@@ -99,9 +99,9 @@ impl Scene<'_> {
     }
 
     async fn a_start_that_fails(&self) -> Result<(), Violation> {
-        let life = Lifespan::unending();
-        let log = ok(Law::M7, "a log", open(&MortalDisk::new(&life)))?;
-        let backend = ok(Law::M7, "sidecars", self.composed(&life, &log))?;
+        let lifespan = Lifespan::unending();
+        let log = ok(Law::M7, "a log", open(&MortalDisk::new(&lifespan)))?;
+        let backend = ok(Law::M7, "sidecars", self.composed(&lifespan, &log))?;
         let failed = manager(&*backend)?.start_sidecar(&self.never()?).await;
         ensure!(failed.is_err(), M7, "a start that never gets ready to fail", "Ok");
         self.nothing_is_left("a start that failed").await
@@ -109,9 +109,9 @@ impl Scene<'_> {
 
     async fn a_start_that_is_dropped(&self) -> Result<(), Violation> {
         for polls in [0, 1, 2, 3, 5, 8, 13, 21, 34] {
-            let life = Lifespan::unending();
-            let log = ok(Law::M7, "a log", open(&MortalDisk::new(&life)))?;
-            let backend = ok(Law::M7, "sidecars", self.composed(&life, &log))?;
+            let lifespan = Lifespan::unending();
+            let log = ok(Law::M7, "a log", open(&MortalDisk::new(&lifespan)))?;
+            let backend = ok(Law::M7, "sidecars", self.composed(&lifespan, &log))?;
             let spec = self.spec(Readiness::Healthy)?;
             poll_times(manager(&*backend)?.start_sidecar(&spec), polls).await;
             for _ in 0..100 {
@@ -125,7 +125,7 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// At each point; and at each of those, recovery is killed at each point again.
+    /// Killed at each point; and after each of those, recovery is killed at each point again.
     async fn a_start_that_is_killed(&self) -> Result<(), Violation> {
         if self.backend.sidecars().is_some() {
             return Ok(());
@@ -134,9 +134,9 @@ impl Scene<'_> {
         for point in 1..MOST {
             let mut again = 1;
             loop {
-                let life = Lifespan::until(point);
-                let disk = MortalDisk::new(&life);
-                let started = self.live(&life, &disk, async |sidecars| sidecars.start_sidecar(&spec).await).await;
+                let lifespan = Lifespan::until(point);
+                let disk = MortalDisk::new(&lifespan);
+                let started = self.live(&lifespan, &disk, async |sidecars| sidecars.start_sidecar(&spec).await).await;
                 if let Some(Ok(sidecar)) = started {
                     return self.stops(&disk, &sidecar).await;
                 }
@@ -144,7 +144,7 @@ impl Scene<'_> {
                     break;
                 }
                 let killed_again = self.recovers(&disk, again, &format!("a start killed at point {point}")).await?;
-                // On a real runtime one death of recovery for each death of a start: the rest takes hours.
+                // On a real runtime recovery is killed once for each killed start: the rest takes hours.
                 if !killed_again || (self.h.is_real() && again > 1) {
                     break;
                 }
@@ -167,32 +167,33 @@ impl Scene<'_> {
                 Some(started) => ok(Law::M7, "a start", started)?,
                 None => return Err(Violation::harness("open a log", "it cannot be opened")),
             };
-            let life = Lifespan::until(point);
-            let stopped = self.live(&life, &disk.reborn(&life), async |sidecars| sidecars.stop(&sidecar).await).await;
+            let lifespan = Lifespan::until(point);
+            let stopped =
+                self.live(&lifespan, &disk.reborn(&lifespan), async |sidecars| sidecars.stop(&sidecar).await).await;
             if let Some(Ok(_)) = stopped {
                 return self.nothing_is_left("a stop").await;
             }
-            // Either it was begun, and recovery finishes it, or it was not, and it can be called again.
+            // Either the stop was begun, and recovery finishes it, or it was not, and it can be called again.
             self.recover(&disk, &Lifespan::unending()).await;
             self.stops(&disk, &sidecar).await?;
         }
         Err(Violation::of(Law::M7, "a stop to end", "none that was not killed"))
     }
 
-    /// What one life does with its sidecars; `None`: it died before it had any.
+    /// Runs `act` on the sidecars of one run of the process; `None`: the process died before it had any.
     async fn live<T>(
         &self,
-        life: &Lifespan,
+        lifespan: &Lifespan,
         disk: &MortalDisk,
         act: impl AsyncFnOnce(&dyn SidecarManager) -> Result<T>,
     ) -> Option<Result<T>> {
-        let log = open(&disk.reborn(life)).ok()?;
-        let backend = self.composed(life, &log).ok()?;
+        let log = open(&disk.reborn(lifespan)).ok()?;
+        let backend = self.composed(lifespan, &log).ok()?;
         Some(act(backend.sidecars()?).await)
     }
 
-    /// Whether it was killed when the log had it as complete, and only its caller did not know yet: then it is all there.
-    /// It goes by its labels.
+    /// `true` if the process was killed after the log had the start as complete, and before the caller knew: then all of it is
+    /// there. It is removed by its labels.
     async fn is_whole(&self, disk: &MortalDisk) -> Result<bool, Violation> {
         let log = ok(Law::M7, "a log after a crash", open(&disk.reborn(&Lifespan::unending())))?;
         let left = Left::now(self.h, &*self.backend).await?;
@@ -201,26 +202,26 @@ impl Scene<'_> {
         if !log.in_flight().is_empty() || (instances, networks) != (1, 1) {
             return Ok(false);
         }
-        let nobody = Path::new("runtide-m7-no-such-folder");
-        let reaped = OperationLog::reap_orphans(&*self.backend, log.owner(), nobody).await;
+        let no_folder = Path::new("runtide-m7-no-such-folder");
+        let reaped = OperationLog::reap_orphans(&*self.backend, log.owner(), no_folder).await;
         let reaped = ok(Law::M7, "reaping by labels", reaped)?;
         ensure!(reaped.len() == 2, M7, "two orphans, by their labels", format!("{reaped:?}"));
-        self.nothing_is_left("reaping what was complete").await?;
+        self.nothing_is_left("reaping a complete operation").await?;
         Ok(true)
     }
 
-    async fn recover(&self, disk: &MortalDisk, life: &Lifespan) -> bool {
-        let Ok(log) = open(&disk.reborn(life)) else { return false };
-        let mortal: Arc<dyn RuntimeBackend> = Arc::new(MortalBackend::new(life, self.backend.clone()));
+    async fn recover(&self, disk: &MortalDisk, lifespan: &Lifespan) -> bool {
+        let Ok(log) = open(&disk.reborn(lifespan)) else { return false };
+        let mortal: Arc<dyn RuntimeBackend> = Arc::new(MortalBackend::new(lifespan, self.backend.clone()));
         log.recover(&[mortal]).await.is_ok_and(|records| records.iter().all(|record| record.pending.is_empty()))
-            && !life.is_over()
+            && !lifespan.is_over()
     }
 
-    /// Recovery that dies at a point, then one that does not. Whether the first one died.
+    /// Recovery that dies at a point, then one that does not. `true` if the first one died.
     async fn recovers(&self, disk: &MortalDisk, point: u64, after: &str) -> Result<bool, Violation> {
-        let life = Lifespan::until(point);
-        let done = self.recover(disk, &life).await;
-        if !life.is_over() {
+        let lifespan = Lifespan::until(point);
+        let done = self.recover(disk, &lifespan).await;
+        if !lifespan.is_over() {
             ensure!(done, M7, format!("recovery after {after}"), "something that is pending");
             self.nothing_is_left(after).await?;
             return Ok(false);
@@ -237,8 +238,8 @@ impl Scene<'_> {
     }
 
     async fn stops(&self, disk: &MortalDisk, sidecar: &Sidecar) -> Result<(), Violation> {
-        let life = Lifespan::unending();
-        match self.live(&life, disk, async |sidecars| sidecars.stop(sidecar).await).await {
+        let lifespan = Lifespan::unending();
+        match self.live(&lifespan, disk, async |sidecars| sidecars.stop(sidecar).await).await {
             Some(stopped) => drop(ok(Law::M7, "a stop", stopped)?),
             None => return Err(Violation::harness("open a log", "it cannot be opened")),
         }
@@ -252,7 +253,7 @@ fn manager(backend: &dyn RuntimeBackend) -> Result<&dyn SidecarManager, Violatio
         .ok_or_else(|| Violation::of(Law::M7, "composed sidecars", backend.unsupported("sidecars_start").to_string()))
 }
 
-/// Polls a future so often, then drops it.
+/// Polls a future `times` times, then drops it.
 async fn poll_times<T>(work: impl Future<Output = T>, times: usize) {
     let mut work = pin!(work);
     for _ in 0..times {

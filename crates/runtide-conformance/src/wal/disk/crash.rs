@@ -1,4 +1,4 @@
-//! Power cuts: every moment of a disk's history, and what each may leave.
+//! Power cuts: every moment of a disk's history, and the states that each may leave.
 
 use std::{collections::HashMap, fmt, ops::Range};
 
@@ -7,17 +7,17 @@ use super::{
     world::{Doubt, Op, World},
 };
 
-/// How many of the last operations a failure shows.
+/// Number of the last operations that a failure shows.
 const SHOWN: usize = 16;
 
-/// What one power cut left.
+/// The state that one power cut left.
 #[derive(Debug)]
 pub struct Crash<'a> {
-    /// The disk as it was left.
+    /// The disk after the power cut.
     pub disk: ModelDisk,
-    /// The last mark before it.
+    /// The last mark before the power cut.
     pub mark: Option<u64>,
-    /// Whether nothing at all was lost.
+    /// `true` if nothing at all was lost.
     pub kept_all: bool,
     history: &'a [Op],
     before: &'a World,
@@ -26,7 +26,7 @@ pub struct Crash<'a> {
 }
 
 impl Crash<'_> {
-    /// What led to it, one line each: the last operations, then what was in doubt and not lost.
+    /// The events that led to it, one line each: the last operations, then the writes in doubt and whether they were lost.
     pub fn trail(&self) -> Vec<String> {
         let skipped = self.history.len().saturating_sub(SHOWN);
         let done = self.history.iter().enumerate().skip(skipped).map(|(number, op)| format!("{}: {op}", number + 1));
@@ -50,11 +50,11 @@ impl ModelDisk {
         Self::with(state.now.after(&doubts, &vec![0; doubts.len()]))
     }
 
-    /// Shows `visit` what power cuts may leave: at each moment in `moments` of the history, counted in operations done, every
-    /// subset of what was in doubt, or `most` of them if there are more, chosen by the number `choice`: nothing and everything are always
-    /// among them. A state that was shown before with a mark at least as high is not shown again.
+    /// Shows `visit` the states that power cuts may leave: at each moment in `moments` of the history, counted in operations,
+    /// every subset of the writes in doubt, or `most` of them if there are more, chosen by the number `choice`: nothing and
+    /// everything are always among them. A state that was shown before with a mark at least as high is not shown again.
     ///
-    /// Gives how many were shown.
+    /// Returns the number of states that were shown.
     ///
     /// # Errors
     /// The first error of `visit`, after which it ends.
@@ -146,7 +146,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below this one; 0 below 0.
+    /// A number below `limit`; 0 if `limit` is 0.
     pub(crate) fn below(&mut self, limit: usize) -> usize {
         let limit = limit.max(1) as u64;
         usize::try_from(self.next() % limit).unwrap_or(0)

@@ -1,4 +1,4 @@
-//! What fails on a disk, and how much is asked of it.
+//! Faults of a disk, and its load.
 
 use std::{
     io::{Error, ErrorKind, Result},
@@ -14,14 +14,14 @@ pub enum Fault {
     Write,
     /// A sync of a file or a folder.
     Sync,
-    /// There is no room for a new file, or for more of one.
+    /// The disk is full: no new file, and no file may grow.
     Full,
     /// A name cannot be changed or removed.
     Name,
 }
 
 impl Fault {
-    /// Each of them.
+    /// Every fault.
     pub const ALL: &'static [Self] = &[Self::Write, Self::Sync, Self::Full, Self::Name];
 }
 
@@ -32,12 +32,12 @@ pub(super) struct Faults {
     hits: Vec<Hit>,
 }
 
-/// What an operation that failed was about.
+/// The file or folder of a failed operation.
 #[derive(Clone, Debug)]
 pub(crate) struct Hit {
-    /// The file or folder; of a renaming, the new name.
+    /// The file or folder; of a rename, the new name.
     pub(crate) path: PathBuf,
-    /// There was nothing in the file yet.
+    /// `true` if there was nothing in the file yet.
     pub(crate) blank: bool,
 }
 
@@ -53,7 +53,7 @@ impl Faults {
         *self = Self { plan: Some(Plan { fault, left: nth, for_good }), ..Self::default() };
     }
 
-    /// What it failed on stays known.
+    /// Ends the fault; `true` if it happened. Its hits stay known.
     pub(super) fn heal(&mut self) -> bool {
         self.plan = None;
         std::mem::take(&mut self.happened)
@@ -63,7 +63,7 @@ impl Faults {
         &self.hits
     }
 
-    /// An operation of this sort: does it fail?
+    /// Fails an operation of this sort, if its turn has come.
     pub(super) fn meet(&mut self, fault: Fault, hit: impl FnOnce() -> Hit) -> Result<()> {
         let Some(plan) = self.plan.as_mut().filter(|plan| plan.fault == fault) else { return Ok(()) };
         if plan.left > 0 {
@@ -82,21 +82,21 @@ impl Faults {
     }
 }
 
-/// How much was asked of a disk. The difference of two tells what happened in between.
+/// Operations of a disk so far. The difference of two shows the operations in between.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Load {
-    /// Reads.
+    /// Number of reads.
     pub reads: u64,
-    /// Bytes that they gave.
+    /// Bytes that the reads returned.
     pub bytes_read: u64,
-    /// The largest room that was ever given to one read, in bytes; of a difference, what it was at the end.
+    /// The largest buffer ever given to one read, in bytes; of a difference, its value at the end.
     pub largest_read: u64,
     /// Syncs of files, failed ones included.
     pub syncs: u64,
     /// Syncs of a file whose last sync failed, and that was not changed since; and of a folder whose last sync failed.
     pub syncs_tried_again: u64,
-    /// Writes to where the last write failed.
+    /// Writes at an offset where the last write failed.
     pub writes_tried_again: u64,
 }
 

@@ -1,31 +1,31 @@
-//! One file: what programs see of it, and what of it may be on the disk.
+//! One file: its bytes as programs see them, and its bytes that may be on the disk.
 
 use std::collections::BTreeMap;
 
-/// What is written without a sync is kept or lost in pieces of this many bytes.
+/// Bytes of a sector: an unsynced write is kept or lost in pieces of this size.
 pub(super) const SECTOR: usize = 512;
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Inode {
-    /// What programs see.
+    /// The bytes that programs see.
     now: Vec<u8>,
-    /// What is surely on the disk.
+    /// The bytes that are surely on the disk.
     durable: Vec<u8>,
-    /// Sectors of which the disk may have something else.
+    /// Sectors whose bytes on the disk may differ from the durable ones.
     sectors: BTreeMap<usize, Sector>,
     /// The sizes that the file had since its size was last durable.
     sizes: Vec<usize>,
 }
 
-/// The disk has one of these, or what was durable before.
+/// A sector in doubt: the disk has one of these versions, or the durable bytes.
 #[derive(Clone, Debug, Default)]
 struct Sector {
     versions: Vec<Vec<u8>>,
-    /// Whether the next sync writes it: not after a sync that failed, unless it is written again.
+    /// `true` if the next sync writes it: not after a sync that failed, unless it is written again.
     dirty: bool,
 }
 
-/// What of a file only a power cut decides.
+/// A part of a file that only a power cut decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
     Sector(usize),
@@ -47,8 +47,8 @@ impl Inode {
             self.now.resize(end, 0);
             self.resized();
         }
-        if let Some(place) = self.now.get_mut(at..end) {
-            place.copy_from_slice(bytes);
+        if let Some(range) = self.now.get_mut(at..end) {
+            range.copy_from_slice(bytes);
         }
         if at < end {
             self.changed(at / SECTOR..=(end - 1) / SECTOR);
@@ -60,7 +60,7 @@ impl Inode {
         self.now.resize(len, 0);
         self.resized();
         if len < before {
-            // If it grows again, what was cut off reads as zeros.
+            // If it grows again, the bytes that were cut off read as zeros.
             self.changed(len / SECTOR..=(before - 1) / SECTOR);
         }
     }
@@ -77,20 +77,20 @@ impl Inode {
         });
     }
 
-    /// The system forgets that anything is to be written, as Linux does with the pages of a failed write-back, and goes on
-    /// to show it. The file's size is the file system's own business, and is not forgotten.
+    /// The system drops the sectors that it was to write, as Linux does with the pages of a failed write-back, and goes on
+    /// showing them. The file's size is kept by the file system, and is not dropped.
     pub(super) fn fail_to_sync(&mut self) {
         self.sectors.values_mut().for_each(|sector| sector.dirty = false);
     }
 
-    /// What is in doubt, and how many ways there are beside what is surely there.
+    /// The parts in doubt, each with the number of its states in addition to the durable one.
     pub(super) fn doubts(&self) -> impl Iterator<Item = (Part, usize)> {
         let size = (!self.sizes.is_empty()).then_some((Part::Size, self.sizes.len()));
         let sectors = self.sectors.iter().filter(|(_, sector)| !sector.versions.is_empty());
         sectors.map(|(index, sector)| (Part::Sector(*index), sector.versions.len())).chain(size)
     }
 
-    /// The file after a power cut: of each part in doubt the way that was picked, 0 for what is surely there.
+    /// The file after a power cut: of each part in doubt the state that was picked, 0 for the durable one.
     pub(super) fn after(&self, picks: impl IntoIterator<Item = (Part, usize)>) -> Self {
         let mut bytes = self.durable.clone();
         let mut size = bytes.len();
@@ -143,8 +143,8 @@ fn sector(bytes: &[u8], index: usize) -> Vec<u8> {
     sector
 }
 
-/// As much of a sector as lies in the file.
+/// Writes as much of a sector as is within the file.
 fn put(bytes: &mut [u8], index: usize, sector: &[u8]) {
-    let place = bytes.get_mut(index * SECTOR..).unwrap_or_default();
-    place.iter_mut().zip(sector).for_each(|(to, from)| *to = *from);
+    let target = bytes.get_mut(index * SECTOR..).unwrap_or_default();
+    target.iter_mut().zip(sector).for_each(|(to, from)| *to = *from);
 }

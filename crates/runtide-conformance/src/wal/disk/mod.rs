@@ -1,25 +1,25 @@
 //! A disk in memory that knows every state in which a power cut can leave it.
 //!
-//! # What it models
+//! # Model
 //! It is as hostile as POSIX lets a disk be, and more than any one file system is:
 //!
-//! * **Bytes** reach the disk with [`File::sync`], or at any time before, or never, sector by sector of 512 bytes, each for
-//!   itself and in any order. A sector is never torn, and never has a later write without an earlier one.
-//! * **Sizes** are kept or lost apart from the bytes: a file may be longer than what reached it, then there are zeros, or
-//!   shorter, then that is invisible.
+//! * **Bytes** reach the disk with [`File::sync`], or at any time before, or never, sector by sector of 512 bytes, each
+//!   independently and in any order. A sector is never torn, and never has a later write without an earlier one.
+//! * **Sizes** are kept or lost apart from the bytes: a file may be longer than the bytes that reached it, which then end in
+//!   zeros, or shorter, which hides the rest.
 //! * **Names** are durable with [`Disk::sync_dir`] of their folder and with nothing else, not even a sync of the file. Before,
-//!   each making, renaming and removing of a name is kept or lost for itself and in any order; journalling file systems keep
-//!   the order, so their states are among these. A renaming is whole. A file whose name is lost is gone; one whose removal is
+//!   each creation, rename and removal of a name is kept or lost independently and in any order; journalling file systems keep
+//!   the order, so their states are among these. A rename is atomic. A file whose name is lost is gone; one whose removal is
 //!   lost is back. A folder has a name as well.
-//! * **A sync that fails** leaves what it was to write in doubt for good: programs go on to see it, the next sync says yes and
-//!   does not write it, unless it is written again. Linux does so with the pages of a failed write-back. Sizes and names stay
-//!   pending, being the file system's own.
+//! * **A sync that fails** leaves its writes in doubt for good: programs go on seeing them, the next sync succeeds and does not
+//!   write them, unless they are written again. Linux does so with the pages of a failed write-back. Sizes and names stay
+//!   pending, since the file system keeps them itself.
 //! * **A write that fails** has written half of its bytes.
-//! * **A full disk** refuses new files and longer files; what lies within a file can be written.
+//! * **A full disk** refuses new files and longer files; writes within a file succeed.
 //! * **A lock** goes with its holder, and with the power.
 //!
-//! Not modelled: bits that rot (the laws on corruption do that themselves), sectors that are torn (there the log is cut at every
-//! byte), reads that fail.
+//! Not modelled: bits that rot (the laws on corruption flip them), sectors that are torn (there the log is cut at every byte),
+//! reads that fail.
 
 mod crash;
 mod fault;
@@ -53,7 +53,7 @@ pub struct ModelDisk(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Where the history begins.
+    /// The state at the beginning of the history.
     base: World,
     now: World,
     history: Vec<Op>,
@@ -64,7 +64,7 @@ struct State {
     failed: BTreeSet<usize>,
     /// Folders whose last sync failed.
     failed_folders: BTreeSet<PathBuf>,
-    /// Files, and where in them the last write failed.
+    /// Files and offsets where the last write failed.
     failed_writes: BTreeSet<(usize, usize)>,
 }
 
@@ -82,7 +82,7 @@ impl State {
         self.now.bytes(id).len()
     }
 
-    /// Opens for writing; makes it if need be.
+    /// The file's id for writing; creates the file if need be.
     fn make(&mut self, path: &Path) -> Result<usize> {
         if let Ok(id) = self.id(path) {
             return Ok(id);
@@ -94,7 +94,7 @@ impl State {
         Ok(id)
     }
 
-    /// Does an operation on a file fail?
+    /// Fails an operation on a file, if a fault is due.
     fn meet(&mut self, fault: Fault, id: usize) -> Result<()> {
         let Self { faults, now, .. } = self;
         faults.meet(fault, || Hit {
@@ -103,7 +103,7 @@ impl State {
         })
     }
 
-    /// Does an operation on a name fail?
+    /// Fails an operation on a name, if a fault is due.
     fn meet_name(&mut self, fault: Fault, path: &Path) -> Result<()> {
         self.faults.meet(fault, || Hit { path: path.to_owned(), blank: true })
     }
@@ -142,8 +142,8 @@ impl ModelDisk {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Another disk with what programs see on this one, all of it durable, nothing locked, and no history: what is left when
-    /// every program was killed.
+    /// Another disk with the bytes that programs see on this one, all of it durable, nothing locked, and no history: the state
+    /// after every program was killed.
     #[must_use]
     pub fn copy(&self) -> Self {
         Self::with(self.state().now.seen())
@@ -155,13 +155,13 @@ impl ModelDisk {
         state.now.names.files().map(|(path, id)| (path.clone(), state.now.bytes(id).to_vec())).collect()
     }
 
-    /// What a file has, as programs see it; `None` if there is none.
+    /// A file's bytes, as programs see them; `None` if there is no such file.
     pub fn read(&self, path: &Path) -> Option<Vec<u8>> {
         let state = self.state();
         Some(state.now.bytes(state.id(path).ok()?).to_vec())
     }
 
-    /// Puts a file there behind everybody's back, durably, or takes it away.
+    /// Puts a file there, durably and without an operation, or removes it.
     pub fn put(&self, path: &Path, bytes: Option<Vec<u8>>) {
         let mut state = self.state();
         if let Some(bytes) = bytes {
@@ -181,32 +181,32 @@ impl ModelDisk {
         state.history.clear();
     }
 
-    /// From the `nth` operation of that sort on, counted from 0 and from now, it fails: once, or until [`ModelDisk::heal`].
+    /// Makes operations of this sort fail from the `nth` on, counted from 0 and from now: one, or all until [`ModelDisk::heal`].
     pub fn fail(&self, fault: Fault, nth: u64, for_good: bool) {
         self.state().faults.plan(fault, nth, for_good);
     }
 
-    /// Nothing fails any more; whether anything did since [`ModelDisk::fail`].
+    /// Ends the fault; `true` if an operation failed since [`ModelDisk::fail`].
     pub fn heal(&self) -> bool {
         self.state().faults.heal()
     }
 
-    /// What failed since [`ModelDisk::fail`].
+    /// The operations that failed since [`ModelDisk::fail`].
     pub(crate) fn hits(&self) -> Vec<Hit> {
         self.state().faults.hits().to_vec()
     }
 
-    /// How much was asked of it so far.
+    /// The load so far.
     pub fn load(&self) -> Load {
         self.state().load
     }
 
-    /// Marks this place in its history. Who visits crashes is told the last mark before each.
+    /// Marks this position in the history. [`crashes`](Self::crashes) shows the last mark before each crash.
     pub fn mark(&self, mark: u64) {
         self.state().act(Op::Mark(mark));
     }
 
-    /// How many operations its history has.
+    /// Number of operations in the history.
     pub fn operations(&self) -> usize {
         self.state().history.len()
     }
@@ -306,8 +306,8 @@ impl Drop for ModelFile {
     }
 }
 
-/// A place in a file, which in memory is no larger than the memory.
-fn place(at: u64) -> Result<usize> {
+/// An offset in a file, which in memory is no larger than the memory.
+fn offset(at: u64) -> Result<usize> {
     usize::try_from(at).map_err(|_| ErrorKind::FileTooLarge.into())
 }
 
@@ -318,7 +318,7 @@ impl File for ModelFile {
 
     fn read_at(&self, buf: &mut [u8], at: u64) -> Result<usize> {
         let mut state = self.disk.state();
-        let rest = state.now.bytes(self.id).get(place(at)?..).unwrap_or_default();
+        let rest = state.now.bytes(self.id).get(offset(at)?..).unwrap_or_default();
         let len = rest.len().min(buf.len());
         let asked = buf.len() as u64;
         buf.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
@@ -328,7 +328,7 @@ impl File for ModelFile {
 
     fn write_at(&self, buf: &[u8], at: u64) -> Result<()> {
         let mut state = self.disk.state();
-        let (at, end) = (place(at)?, place(at)?.saturating_add(buf.len()));
+        let (at, end) = (offset(at)?, offset(at)?.saturating_add(buf.len()));
         let grows = end > state.size(self.id);
         state.load.writes_tried_again += u64::from(state.failed_writes.remove(&(self.id, at)));
         let met = match state.meet(Fault::Write, self.id) {
@@ -339,7 +339,7 @@ impl File for ModelFile {
             state.failed_writes.insert((self.id, at));
         }
         let written = if met.is_ok() { buf } else { buf.get(..buf.len() / 2).unwrap_or_default() };
-        // A full disk may still take what lies within the file.
+        // A full disk still takes writes within the file.
         state.act(Op::Write(self.id, at, written.to_vec()));
         state.failed.remove(&self.id);
         met
@@ -347,7 +347,7 @@ impl File for ModelFile {
 
     fn allocate(&self, len: u64) -> Result<()> {
         let mut state = self.disk.state();
-        let len = place(len)?;
+        let len = offset(len)?;
         if len > state.size(self.id) {
             state.meet(Fault::Full, self.id)?;
             state.resize(self.id, len);
@@ -357,7 +357,7 @@ impl File for ModelFile {
 
     fn truncate(&self, len: u64) -> Result<()> {
         let mut state = self.disk.state();
-        let len = place(len)?;
+        let len = offset(len)?;
         state.resize(self.id, len);
         Ok(())
     }

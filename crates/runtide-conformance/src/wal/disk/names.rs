@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What a name stands for.
+/// The file or folder that a name stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Node {
     Folder,
@@ -14,7 +14,7 @@ pub(super) enum Node {
 
 type Table = BTreeMap<PathBuf, Node>;
 
-/// One change, whole or not at all.
+/// One change of a name, whole or not at all.
 #[derive(Clone, Debug)]
 pub(super) enum Change {
     Put(PathBuf, Node),
@@ -60,7 +60,7 @@ impl Names {
         }
     }
 
-    /// The files, with what they are.
+    /// The files, with their ids.
     pub(super) fn files(&self) -> impl Iterator<Item = (&PathBuf, usize)> {
         self.now.iter().filter_map(|(path, node)| match node {
             Node::File(id) => Some((path, *id)),
@@ -94,7 +94,7 @@ impl Names {
         });
     }
 
-    /// How many changes are in doubt.
+    /// Number of changes in doubt.
     pub(super) fn doubts(&self) -> usize {
         self.pending.len()
     }
@@ -103,7 +103,7 @@ impl Names {
         self.pending.get(index)
     }
 
-    /// The names after a power cut that took all pending changes but these. What lay in a folder without a name is gone.
+    /// The names after a power cut that took all pending changes but these. A file in a folder without a name is gone.
     pub(super) fn after(&self, kept: impl Fn(usize) -> bool) -> Self {
         let mut table = self.durable.clone();
         for (index, change) in self.pending.iter().enumerate() {
@@ -113,10 +113,10 @@ impl Names {
         }
         let folders: Vec<PathBuf> =
             table.iter().filter(|(_, node)| **node == Node::Folder).map(|(path, _)| path.clone()).collect();
-        let hangs = |path: &Path| {
+        let is_reachable = |path: &Path| {
             path.ancestors().skip(1).all(|above| is_root(above) || folders.iter().any(|folder| folder == above))
         };
-        table.retain(|path, _| hangs(path));
+        table.retain(|path, _| is_reachable(path));
         Self { now: table.clone(), durable: table, pending: Vec::new() }
     }
 }

@@ -33,7 +33,7 @@ fn file(path: &str, bytes: Vec<u8>) -> (String, Vec<u8>) {
 }
 
 #[test]
-fn sectors_are_lost_each_for_itself_and_sizes_apart_from_them() {
+fn sectors_are_lost_independently_and_sizes_apart_from_them() {
     let disk = ModelDisk::new();
     let open = durable(&disk, A, &[1; 1024]);
     open.write_at(&[2; 1024], 0).unwrap();
@@ -60,7 +60,7 @@ fn a_sector_never_has_a_later_write_without_an_earlier_one() {
 }
 
 #[test]
-fn what_was_cut_off_is_there_or_not_and_reads_as_zeros_when_the_file_grows_again() {
+fn truncated_bytes_are_kept_or_lost_and_read_as_zeros_when_the_file_grows_again() {
     let disk = ModelDisk::new();
     let open = durable(&disk, A, &[1; 600]);
     open.truncate(512).unwrap();
@@ -72,7 +72,7 @@ fn what_was_cut_off_is_there_or_not_and_reads_as_zeros_when_the_file_grows_again
 }
 
 #[test]
-fn names_are_lost_each_for_itself_and_a_renaming_is_whole() {
+fn names_are_lost_independently_and_a_rename_is_atomic() {
     let disk = ModelDisk::new();
     drop(durable(&disk, A, b"old"));
     let new = disk.create(Path::new(B)).unwrap();
@@ -87,7 +87,7 @@ fn names_are_lost_each_for_itself_and_a_renaming_is_whole() {
     assert_eq!(states(&disk), expected.into());
     disk.sync_dir(Path::new("/")).unwrap();
     disk.remove(Path::new(A)).unwrap();
-    assert_eq!(states(&disk), [vec![], vec![file(A, b"new".to_vec())]].into(), "what was removed may be back");
+    assert_eq!(states(&disk), [vec![], vec![file(A, b"new".to_vec())]].into(), "a removed file may be back");
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn a_folder_whose_name_is_lost_takes_its_files_with_it() {
 }
 
 #[test]
-fn after_a_failed_sync_the_next_one_says_yes_and_writes_nothing() {
+fn after_a_failed_sync_the_next_one_succeeds_and_writes_nothing() {
     let disk = ModelDisk::new();
     let open = durable(&disk, A, b"1");
     open.write_at(b"2", 0).unwrap();
@@ -120,7 +120,7 @@ fn after_a_failed_sync_the_next_one_says_yes_and_writes_nothing() {
 }
 
 #[test]
-fn a_write_that_fails_is_half_there_and_a_full_disk_takes_what_lies_within() {
+fn a_failed_write_is_half_there_and_a_full_disk_takes_writes_within_a_file() {
     let disk = ModelDisk::new();
     let open = durable(&disk, A, b"....");
     disk.fail(Fault::Write, 0, false);
@@ -134,7 +134,7 @@ fn a_write_that_fails_is_half_there_and_a_full_disk_takes_what_lies_within() {
 }
 
 #[test]
-fn marks_tell_what_was_promised_and_no_state_comes_twice() {
+fn crashes_carry_the_last_mark_and_no_state_comes_twice() {
     let disk = ModelDisk::new();
     let open = durable(&disk, A, b"1");
     disk.mark(1);

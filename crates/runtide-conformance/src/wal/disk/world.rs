@@ -1,4 +1,4 @@
-//! All of a disk, what was done to it one after the other, and what a power cut makes of it.
+//! The whole state of a disk, the operations on it in order, and the states after a power cut.
 
 use std::{
     fmt,
@@ -10,7 +10,7 @@ use super::{
     names::{Change, Names, Node},
 };
 
-/// What was done to a disk.
+/// An operation on a disk.
 #[derive(Clone, Debug)]
 pub(super) enum Op {
     Folder(PathBuf),
@@ -22,7 +22,7 @@ pub(super) enum Op {
     Resize(usize, usize),
     Sync(usize),
     FailedSync(usize),
-    /// Not the disk's doing: a place in its history that somebody wants to find again.
+    /// Not an operation of the disk: a position in its history that a test wants to find again.
     Mark(u64),
 }
 
@@ -43,7 +43,7 @@ impl fmt::Display for Op {
     }
 }
 
-/// Something of which only a power cut decides, and in how many ways beside what is surely there.
+/// A part that only a power cut decides, with the number of its states in addition to the durable one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Doubt {
     Part(usize, Part, usize),
@@ -66,7 +66,7 @@ pub(super) struct World {
 }
 
 impl World {
-    /// Does it. What names no file does nothing.
+    /// Applies an operation. One on a name without a file does nothing.
     pub(super) fn apply(&mut self, op: &Op) {
         match op {
             Op::Folder(path) => self.names.change(Change::Put(path.clone(), Node::Folder)),
@@ -108,7 +108,7 @@ impl World {
         names.chain(parts).collect()
     }
 
-    /// The disk after a power cut: of each doubt the way that was picked, 0 for what is surely there.
+    /// The disk after a power cut: of each doubt the state that was picked, 0 for the durable one.
     pub(super) fn after(&self, doubts: &[Doubt], picks: &[usize]) -> Self {
         let picked = || doubts.iter().zip(picks);
         let kept = |index| picked().any(|(doubt, pick)| *doubt == Doubt::Name(index) && *pick > 0);
@@ -155,7 +155,7 @@ impl World {
         folders
     }
 
-    /// What a state of a disk is known by: its names, and what lies behind them.
+    /// The fingerprint of a state of a disk: its names, and the bytes of their files.
     pub(super) fn print(&self) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new();
         for (path, id) in self.names.files() {

@@ -7,24 +7,24 @@ use runtide_core::wal::{OnCorruption, ReadFrom, WalOptions};
 use super::{DIR, Held, Tried, options};
 use crate::wal::{Effort, LogHarness, Looked, Meter, ModelDisk, WalLaw, WalLawResult};
 
-/// How far reading may be ahead of what it has handed out, in bytes, and how much one read may ask for.
+/// Bytes that reading may be ahead of the records it has returned, and that one read may ask for.
 const AHEAD: u64 = 1 << 20;
 
-/// How much memory each deed may take, in bytes: verify has 1 MiB for each of at most eight threads.
+/// Bytes of memory that each call may take: verify has 1 MiB for each of at most eight threads.
 const MEMORY: usize = 4 << 20;
 const MEMORY_OF_VERIFY: usize = 12 << 20;
 
-/// A log of 32 MiB is read, verified and written out. No read may ask for more than 1 MiB, none may be further ahead of what
-/// was handed out; and where an allocator counts, the bytes held may not grow by more than 4 MiB.
+/// A log of 32 MiB is read, verified and written out. No read may ask for more than 1 MiB, or be further ahead of the records
+/// that were returned; and where an allocator counts, the bytes held may not grow by more than 4 MiB.
 pub(crate) fn w10_bounded(log: &dyn LogHarness, effort: Effort) -> WalLawResult {
     let tried = Tried { law: WalLaw::W10, log };
     let records = effort.pick(8192, 2048);
     let disk = large(tried, records)?;
     let options = || large_segments(&disk);
     let meter = log.meter();
-    let measured = |what: &str, most: usize, deed: &mut dyn FnMut() -> Held| {
+    let measured = |what: &str, most: usize, call: &mut dyn FnMut() -> Held| {
         let held = meter.map(Meter::reset);
-        deed()?;
+        call()?;
         let grown = meter.map_or(0, Meter::peak).saturating_sub(held.unwrap_or(0));
         tried.ensure(grown <= most, &format!("{what} to take {most} bytes of memory at most"), grown)?;
         let largest = disk.load().largest_read;

@@ -7,9 +7,9 @@ use runtide_core::ErrorKind;
 use super::{DIR, Held, Tried, is_data, options};
 use crate::wal::{Audit, Effort, LogHarness, Looked, ModelDisk, WalLaw, WalLawResult};
 
-/// Two logs grow from the same beginning with records of the same lengths, so that pieces of one fit into the other, as
-/// whoever can write the files could put them. Every piece is exchanged, swapped, taken out and cut.
-/// Each record is a commit of its own here.
+/// Two logs grow from the same beginning with records of the same lengths, so that pieces of one fit into the other, as any
+/// program that can write the files could put them. Every piece is exchanged, swapped, taken out and cut.
+/// Each record is a separate commit here.
 pub(crate) fn w7_chain(log: &dyn LogHarness, effort: Effort) -> WalLawResult {
     let tried = Tried { law: WalLaw::W7, log };
     let begun = begun(tried)?;
@@ -22,14 +22,14 @@ pub(crate) fn w7_chain(log: &dyn LogHarness, effort: Effort) -> WalLawResult {
     for (step, other) in ours.iter().zip(&theirs) {
         let last = step.n == ours.len();
         forged += 1;
-        told(tried, step, last, &rewritten(tried, &disk, step, other)?, &anchor, "rewritten")?;
+        detected(tried, step, last, &rewritten(tried, &disk, step, other)?, &anchor, "rewritten")?;
     }
     for pair in ours.windows(2) {
         if let [a, b] = pair
             && let Some(swapped) = swapped(&disk, a, b)
         {
             forged += 1;
-            told(tried, b, b.n == ours.len(), &swapped, &anchor, "and the one before it, swapped,")?;
+            detected(tried, b, b.n == ours.len(), &swapped, &anchor, "and the one before it, swapped,")?;
         }
     }
     for pair in ours.windows(2) {
@@ -48,12 +48,12 @@ pub(crate) fn w7_chain(log: &dyn LogHarness, effort: Effort) -> WalLawResult {
         forged += 1;
         gone(tried, &removed, &anchor, &format!("{}, taken out,", path.display()))?;
     }
-    // The end is cut off, or another one is put in its place: nothing but an anchor tells.
+    // The end is cut off, or another one is put in its range: only an anchor reveals it.
     for (step, other) in ours.iter().zip(&theirs) {
         let early = audit(tried, &disk, Some(&step.anchor))?;
         tried.ensure(early.anchored, "an anchor in the middle to be found", format!("{early:?}"))?;
         let whole = ours.len() == step.n;
-        for (what, disk) in [("a tail that was cut", &step.disk), ("a log that goes on otherwise", &other.disk)] {
+        for (what, disk) in [("a tail that was cut", &step.disk), ("a log with another end", &other.disk)] {
             let with = audit(tried, disk, Some(&anchor))?;
             let ours_all = whole && what.ends_with("cut");
             tried.ensure(
@@ -63,14 +63,14 @@ pub(crate) fn w7_chain(log: &dyn LogHarness, effort: Effort) -> WalLawResult {
             )?;
             let without = audit(tried, disk, None)?;
             tried.ensure(!without.anchored, "no anchor without one", format!("{without:?}"))?;
-            // The whole log with its own anchor is none.
+            // The whole log with its own anchor is no forgery.
             forged += if ours_all { 0 } else { 2 };
         }
     }
     Ok(Looked::at(forged, "forgeries"))
 }
 
-/// A beginning, as a killed writer leaves it.
+/// The beginning of a log, as a killed writer leaves it.
 fn begun(tried: Tried<'_>) -> Held<ModelDisk> {
     let disk = ModelDisk::new();
     let log = tried.open(&disk)?;
@@ -80,16 +80,16 @@ fn begun(tried: Tried<'_>) -> Held<ModelDisk> {
     Ok(disk.copy())
 }
 
-/// A log after one more record, and where that lies.
+/// A log after one more record, and that record's file and bytes.
 struct Step {
     n: usize,
     disk: ModelDisk,
     anchor: String,
     file: PathBuf,
-    place: std::ops::Range<usize>,
+    range: std::ops::Range<usize>,
 }
 
-/// Goes on with so many records, all of the same length.
+/// Appends this many records, all of the same length.
 fn grow(tried: Tried<'_>, begun: &ModelDisk, with: u8, records: usize) -> Held<Vec<Step>> {
     let disk = begun.copy();
     let log = tried.open(&disk)?;
@@ -98,7 +98,7 @@ fn grow(tried: Tried<'_>, begun: &ModelDisk, with: u8, records: usize) -> Held<V
         let before = disk.files();
         tried.works("append", log.append(&[[with; 90].as_slice(), &[n.to_le_bytes()[0]]].concat()))?;
         let after = disk.files();
-        // The newest file that has other bytes, and all of the bytes that are not what they were.
+        // The newest file that has other bytes, and the range of the bytes that changed.
         let old = |path: &Path| {
             before.iter().find(|(old, _)| old == path).map(|(_, bytes)| bytes.clone()).unwrap_or_default()
         };
@@ -109,7 +109,7 @@ fn grow(tried: Tried<'_>, begun: &ModelDisk, with: u8, records: usize) -> Held<V
         let differs = |at: &usize| now.get(*at).copied().unwrap_or(0) != was.get(*at).copied().unwrap_or(0);
         let start = (0..now.len()).find(differs).unwrap_or_default();
         let end = (0..now.len()).rev().find(differs).unwrap_or_default() + 1;
-        steps.push(Step { n, disk: disk.copy(), anchor: log.anchor(), file, place: start..end });
+        steps.push(Step { n, disk: disk.copy(), anchor: log.anchor(), file, range: start..end });
     }
     Ok(steps)
 }
@@ -122,22 +122,22 @@ fn audit(tried: Tried<'_>, disk: &ModelDisk, anchor: Option<&str>) -> Held<Audit
 fn rewritten(tried: Tried<'_>, disk: &ModelDisk, ours: &Step, theirs: &Step) -> Held<ModelDisk> {
     let forged = disk.copy();
     let mut bytes = forged.read(&ours.file).unwrap_or_default();
-    let piece = theirs.disk.read(&ours.file).and_then(|bytes| bytes.get(ours.place.clone()).map(<[u8]>::to_vec));
-    let piece = piece.ok_or_else(|| tried.broken("logs of equal lengths to lie alike", format!("{:?}", ours.place)))?;
-    bytes.get_mut(ours.place.clone()).unwrap_or_default().copy_from_slice(&piece);
+    let piece = theirs.disk.read(&ours.file).and_then(|bytes| bytes.get(ours.range.clone()).map(<[u8]>::to_vec));
+    let piece = piece.ok_or_else(|| tried.broken("logs of equal lengths to lie alike", format!("{:?}", ours.range)))?;
+    bytes.get_mut(ours.range.clone()).unwrap_or_default().copy_from_slice(&piece);
     forged.put(&ours.file, Some(bytes));
     Ok(forged)
 }
 
-/// A forged record before the last one is corruption; of the last one only the anchor tells.
-fn told(tried: Tried<'_>, step: &Step, last: bool, forged: &ModelDisk, anchor: &str, how: &str) -> Held {
+/// Checks that a forged record is found: before the last one as corruption; the last one only by the anchor.
+fn detected(tried: Tried<'_>, step: &Step, last: bool, forged: &ModelDisk, anchor: &str, how: &str) -> Held {
     let audit = audit(tried, forged, Some(anchor))?;
     let found = !audit.anchored && (last || audit.corruption.is_some());
     tried.ensure(found, &format!("record {} {how} to be found", step.n), format!("{audit:?}"))
 }
 
-/// What was taken out before the end is found with the anchor, and told as corruption, or as a tail that nobody was promised where
-/// nothing behind it is in its place any more.
+/// Checks that a removal before the end is found with the anchor: as corruption, or as a tail that was never acknowledged, if
+/// nothing behind it is at its offset any more.
 fn gone(tried: Tried<'_>, forged: &ModelDisk, anchor: &str, what: &str) -> Held {
     match tried.log.verify(Path::new(DIR), Some(anchor), &options(forged)) {
         Ok(audit) => {
@@ -150,21 +150,21 @@ fn gone(tried: Tried<'_>, forged: &ModelDisk, anchor: &str, what: &str) -> Held 
 
 /// Our log without a record, the rest of its file moved up, if the next one is in the same file.
 fn removed(disk: &ModelDisk, a: &Step, b: &Step) -> Option<ModelDisk> {
-    let mut bytes = disk.read(&a.file).filter(|_| a.file == b.file && a.place.start < b.place.start)?;
+    let mut bytes = disk.read(&a.file).filter(|_| a.file == b.file && a.range.start < b.range.start)?;
     let len = bytes.len();
-    bytes.drain(a.place.start..b.place.start);
+    bytes.drain(a.range.start..b.range.start);
     bytes.resize(len, 0);
     let disk = disk.copy();
     disk.put(&a.file, Some(bytes));
     Some(disk)
 }
 
-/// Our log with two neighbours in each other's place, if they lie in one file and are of one length.
+/// Our log with two neighbours exchanged, if they are in one file and have one length.
 fn swapped(disk: &ModelDisk, a: &Step, b: &Step) -> Option<ModelDisk> {
-    let bytes = disk.read(&a.file).filter(|_| a.file == b.file && a.place.len() == b.place.len())?;
+    let bytes = disk.read(&a.file).filter(|_| a.file == b.file && a.range.len() == b.range.len())?;
     let mut forged = bytes.clone();
-    forged.get_mut(a.place.clone())?.copy_from_slice(bytes.get(b.place.clone())?);
-    forged.get_mut(b.place.clone())?.copy_from_slice(bytes.get(a.place.clone())?);
+    forged.get_mut(a.range.clone())?.copy_from_slice(bytes.get(b.range.clone())?);
+    forged.get_mut(b.range.clone())?.copy_from_slice(bytes.get(a.range.clone())?);
     let disk = disk.copy();
     disk.put(&a.file, Some(forged));
     Some(disk)

@@ -1,4 +1,4 @@
-//! W3: what is corrupt is found, named, and neither skipped nor destroyed.
+//! W3: corruption is found, named, and neither skipped nor destroyed.
 
 use std::{
     collections::BTreeSet,
@@ -57,13 +57,14 @@ fn not_closed(tried: Tried<'_>, stride: usize) -> Held<u64> {
         if let Some(byte) = flipped.get_mut(at) {
             *byte ^= 0x10;
         }
-        let hurt = Hurt { sound: &disk, path: &path, at: at..at + 1, is_last: true, may_be_torn: true, first: 1 };
-        hurt.met(tried, Some(flipped), false)?;
+        let corrupt =
+            CorruptLog { sound: &disk, path: &path, at: at..at + 1, is_last: true, may_be_torn: true, first: 1 };
+        corrupt.met(tried, Some(flipped), false)?;
     }
     Ok(count)
 }
 
-/// Damages a log that begins with record `first` at every so many bytes of each file, and smaller files at every byte.
+/// Corrupts a log that begins with record `first` at every `stride`th byte of each file, and smaller files at every byte.
 fn everywhere(tried: Tried<'_>, sound: &ModelDisk, first: u64, stride: usize) -> Held<u64> {
     let files: Vec<_> = sound.files().into_iter().filter(|(path, _)| is_data(path)).collect();
     let last = files.iter().rfind(|(_, bytes)| bytes.len() > SMALL).map(|(path, _)| path.clone());
@@ -74,7 +75,7 @@ fn everywhere(tried: Tried<'_>, sound: &ModelDisk, first: u64, stride: usize) ->
             count += 1;
             let of = at.end;
             let may_be_torn = bytes.as_ref().is_some_and(|bytes| bytes.len() <= of);
-            Hurt { sound, path, at, is_last, may_be_torn, first }.met(tried, bytes, thoroughly)
+            CorruptLog { sound, path, at, is_last, may_be_torn, first }.met(tried, bytes, thoroughly)
         };
         let stride = if bytes.len() > SMALL { stride } else { 1 };
         for at in (0..bytes.len()).step_by(stride) {
@@ -90,7 +91,7 @@ fn everywhere(tried: Tried<'_>, sound: &ModelDisk, first: u64, stride: usize) ->
             zeroed.get_mut(at..end).unwrap_or_default().fill(0);
             met(at..end, Some(zeroed), true)?;
         }
-        // A missing byte: all that follows moves.
+        // A missing byte: all later bytes move.
         for at in (0..bytes.len()).step_by(stride * 29) {
             let mut shorter = bytes.clone();
             shorter.remove(at);
@@ -103,34 +104,34 @@ fn everywhere(tried: Tried<'_>, sound: &ModelDisk, first: u64, stride: usize) ->
     Ok(count)
 }
 
-/// A log of which a range of one file is not what was written.
-struct Hurt<'a> {
+/// A log of which a range of one file is not as it was written.
+struct CorruptLog<'a> {
     sound: &'a ModelDisk,
     path: &'a PathBuf,
     at: Range<usize>,
-    /// It is the newest.
+    /// `true` for the newest file.
     is_last: bool,
-    /// What is hurt reaches to its end, or nothing there tells where it ends.
+    /// `true` if the corrupt range reaches to the file's end, or nothing in the file shows where the range ends.
     may_be_torn: bool,
     /// The log's first record.
     first: u64,
 }
 
-impl Hurt<'_> {
-    /// Everybody meets it.
+impl CorruptLog<'_> {
+    /// Has readers, a writer and salvage meet the corruption.
     fn met(&self, tried: Tried<'_>, bytes: Option<Vec<u8>>, thoroughly: bool) -> Held<u64> {
-        let told = |mut broken: super::Broken| {
+        let located = |mut broken: super::Broken| {
             broken.found = format!("{}, with {} corrupt at {:?}", broken.found, self.path.display(), self.at);
             broken
         };
         let disk = self.sound.copy();
         disk.put(self.path, bytes);
-        self.readers(tried, &disk).map_err(told)?;
+        self.readers(tried, &disk).map_err(located)?;
         if thoroughly || self.is_last {
-            self.writer(tried, &disk.copy()).map_err(told)?;
+            self.writer(tried, &disk.copy()).map_err(located)?;
         }
         if thoroughly {
-            self.salvage(tried, &disk).map_err(told)?;
+            self.salvage(tried, &disk).map_err(located)?;
         }
         Ok(1)
     }
@@ -140,27 +141,31 @@ impl Hurt<'_> {
         let end = read.pop_if(|last| last.is_err());
         let entries: Vec<_> = tried.works("read up to the corruption", read.into_iter().collect::<Result<_, _>>())?;
         let next = tried.in_order(&entries, self.first)?;
-        let told = end.and_then(Result::err);
-        // Where everything from the last record on is hurt, it is a torn tail.
+        let reported = end.and_then(Result::err);
+        // If everything from the last record on is corrupt, it is a torn tail.
         let torn = self.is_last && self.may_be_torn && next == RECORDS;
         tried.ensure(
-            told.is_some() || next == RECORDS + 1 || torn,
+            reported.is_some() || next == RECORDS + 1 || torn,
             "an error for records that are missing",
             format!("{next} is missing in silence"),
         )?;
-        if let Some(error) = &told {
+        if let Some(error) = &reported {
             self.names_it(tried, error)?;
         }
         let audit = tried.log.verify(Path::new(DIR), None, &options(disk));
         let found = audit.as_ref().map_or(true, |audit| audit.corruption.is_some());
-        tried.ensure(found || told.is_none(), "verify to find what a reader meets", format!("{audit:?}"))?;
-        if told.is_some() {
-            self.go_on(tried, disk)?;
+        tried.ensure(
+            found || reported.is_none(),
+            "verify to find the corruption that a reader meets",
+            format!("{audit:?}"),
+        )?;
+        if reported.is_some() {
+            self.continues(tried, disk)?;
         }
         Ok(())
     }
 
-    /// Corrupt, with the segment and the bytes.
+    /// Checks that the error is `Corrupt`, with the segment and the bytes.
     fn names_it(&self, tried: Tried<'_>, error: &runtide_core::Error) -> Held {
         let named = error.context().iter().any(|(key, _)| *key == "segment") && context(error, "offset").is_some();
         let fine = error.kind() == ErrorKind::Corrupt && named;
@@ -175,8 +180,8 @@ impl Hurt<'_> {
         Ok(())
     }
 
-    /// Told to go on, a reader gives each record that is whole, and names each that is not.
-    fn go_on(&self, tried: Tried<'_>, disk: &ModelDisk) -> Held {
+    /// With `OnCorruption::Continue`, a reader returns each record that is whole, and names each that is not.
+    fn continues(&self, tried: Tried<'_>, disk: &ModelDisk) -> Held {
         let mut missing: BTreeSet<u64> = (self.first..=RECORDS).collect();
         let mut named = BTreeSet::new();
         let mut unnamed = 0;
@@ -192,16 +197,16 @@ impl Hurt<'_> {
                 },
             }
         }
-        // Where the end of the log is corrupt, nothing behind it can tell how many there were.
-        let told = missing.iter().all(|seq| named.contains(seq)) || (self.is_last && unnamed > 0);
+        // Behind a corrupt end of the log, nothing shows the number of records.
+        let reported = missing.iter().all(|seq| named.contains(seq)) || (self.is_last && unnamed > 0);
         tried.ensure(
-            told,
+            reported,
             "each missing record to be named by an error",
             format!("{missing:?} missing, {named:?} named"),
         )
     }
 
-    /// Either it refuses, or what is wrong is told on reading; and it cuts no more than the last record.
+    /// Either the writer refuses, or reading reports the corruption; and the writer cuts no more than the last record.
     fn writer(&self, tried: Tried<'_>, disk: &ModelDisk) -> Held {
         let log = match tried.log.open(Path::new(DIR), options(disk)) {
             Ok(log) => log,
@@ -211,14 +216,14 @@ impl Hurt<'_> {
             Ok(entries) => tried.to_the_end(entries)?,
             Err(error) => vec![Err(error)],
         };
-        let told = read.iter().any(Result::is_err);
+        let reported = read.iter().any(Result::is_err);
         let good: Vec<_> = read.into_iter().map_while(Result::ok).collect();
         let next = tried.in_order(&good, self.first)?;
-        let fine = told || next > RECORDS || (log.cut().is_some() && self.is_last && next >= RECORDS);
-        tried.ensure(fine, "a writer to refuse what is corrupt", format!("it goes on behind record {}", next - 1))
+        let fine = reported || next > RECORDS || (log.cut().is_some() && self.is_last && next >= RECORDS);
+        tried.ensure(fine, "a writer to refuse a corrupt log", format!("it goes on behind record {}", next - 1))
     }
 
-    /// Salvage recovers what a reader can read, gives each its number, and leaves the old log as it is.
+    /// Salvage recovers every readable record under its number, and leaves the old log as it is.
     fn salvage(&self, tried: Tried<'_>, disk: &ModelDisk) -> Held {
         let before = disk.files();
         let out = Path::new("/salvaged");
@@ -226,8 +231,8 @@ impl Hurt<'_> {
         let report = tried.works("salvage", tried.log.salvage(Path::new(DIR), out, &options(disk)))?;
         let after: Vec<_> = disk.files().into_iter().filter(|(path, _)| !path.starts_with(out)).collect();
         tried.ensure(before == after, "salvage to leave the old log as it is", "it changed")?;
-        let entries = tried.works("read what was salvaged", tried.log.reader(out, ReadFrom::Start, options(disk)))?;
-        let entries: Vec<_> = tried.works("read what was salvaged", entries.collect::<Result<_, _>>())?;
+        let entries = tried.works("read the salvaged log", tried.log.reader(out, ReadFrom::Start, options(disk)))?;
+        let entries: Vec<_> = tried.works("read the salvaged log", entries.collect::<Result<_, _>>())?;
         let good = entries.iter().filter(|entry| !entry.lost);
         let right = good.clone().all(|entry| entry.bytes == payload(entry.seq));
         let count = good.count() as u64;
@@ -241,7 +246,7 @@ impl Hurt<'_> {
         tried.ensure(count == readable, &format!("all {readable} readable records"), count)?;
         tried.ensure(
             report.lost > 0 || count == RECORDS + 1 - self.first,
-            "a report of what was lost",
+            "a report of the lost ranges",
             format!("{report:?}"),
         )
     }

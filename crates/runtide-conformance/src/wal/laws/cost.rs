@@ -1,17 +1,17 @@
-//! W9: what opening and tail read.
+//! W9: bytes read by opening and tail.
 
 use std::num::NonZeroU64;
 
 use super::{Held, Tried, options, payload};
 use crate::wal::{Effort, Load, LogHarness, Looked, ModelDisk, WalLaw, WalLawResult};
 
-/// Beside one segment: headers, footers, the lock's text, and what is read ahead.
+/// Bytes in addition to one segment: headers, footers, the lock's text, and read-ahead.
 const SLACK: u64 = 32 << 10;
 
-/// Large against the slack, so that a segment more than one is seen.
+/// Large against the slack, so that a segment more than one is noticed.
 const SEGMENT: u64 = 128 << 10;
 
-/// How far apart the entries of the index are.
+/// Bytes between the entries of the index.
 const INDEX: u64 = 64 << 10;
 
 /// Records of a log of one segment and a bit.
@@ -25,7 +25,7 @@ pub(crate) fn w9_cost(log: &dyn LogHarness, effort: Effort) -> WalLawResult {
     let records = SHORT * effort.pick(20, 10);
     let large = loads(tried, records)?;
     for ((what, most, long), (_, _, short)) in large.iter().zip(&small) {
-        // As often too: by how full the last segment is, it may differ, and not by how many there are.
+        // Neither may the number of reads depend on the number of segments; it may, on how full the last one is.
         let fine = long.bytes_read <= most + SLACK && long.reads <= 2 * short.reads + 20;
         let found = format!(
             "{} bytes in {} reads, of a log of {records}; {} in {} of one of {SHORT}",
@@ -36,7 +36,7 @@ pub(crate) fn w9_cost(log: &dyn LogHarness, effort: Effort) -> WalLawResult {
     Ok(Looked::at(records, "records"))
 }
 
-/// What was asked of the disk for each deed, and how much it may be.
+/// The disk's load for each call, and the bytes that it may read.
 fn loads(tried: Tried<'_>, records: u64) -> Held<Vec<(String, u64, Load)>> {
     let disk = ModelDisk::new();
     let large = |disk: &ModelDisk| options(disk).with_segment_bytes(NonZeroU64::new(SEGMENT));
@@ -57,8 +57,8 @@ fn loads(tried: Tried<'_>, records: u64) -> Held<Vec<(String, u64, Load)>> {
             let tail = tried.works("read the tail", log.tail(n))?;
             let first = records + 1 - n as u64;
             tried.ensure(tried.in_order(&tail, first)? == records + 1, "the last records", tail.len())?;
-            // Each with what lies around it. The reading begins at an entry of the index, and reads ahead; they may lie in two
-            // segments.
+            // Each record with its neighbourhood. The reading begins at an entry of the index, and reads ahead; they may be in
+            // two segments.
             let bytes: u64 = (first..=records).map(|n| payload(n).len() as u64 + 200).sum();
             loads.push((format!("tail({n})"), bytes + 3 * INDEX, disk.load() - before));
         }

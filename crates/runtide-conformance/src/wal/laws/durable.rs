@@ -1,4 +1,4 @@
-//! W1: what was acknowledged is there.
+//! W1: acknowledged records survive.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use runtide_core::{
 use super::{DIR, Held, Tried, after, durabilities, options, payload};
 use crate::wal::{Crash, Effort, LogHarness, Looked, ModelDisk, WalLaw, WalLawResult};
 
-/// What was promised at a place in a log's life.
+/// The promises at a position in a log's history.
 #[derive(Clone, Copy, Debug)]
 struct Promised {
     /// Records that outlive the process.
@@ -19,15 +19,15 @@ struct Promised {
     durable: u64,
 }
 
-/// A log's life: what it was promised, mark by mark, and where batches lie.
+/// A log's history: its promises, mark by mark, and the numbers of its batches.
 #[derive(Default)]
-struct Life {
+struct History {
     disk: ModelDisk,
     promised: Vec<Promised>,
     batches: Vec<(u64, u64)>,
 }
 
-impl Life {
+impl History {
     fn promise(&mut self, acknowledged: u64, durable: u64) {
         self.promised.push(Promised { acknowledged, durable });
         self.disk.mark(self.promised.len() as u64);
@@ -41,42 +41,42 @@ impl Life {
 }
 
 /// Two openings, several segments, batches, each acknowledgement marked, is cut off at every operation with every subset of
-/// what was not synced, in each durability. What is left is read and verified as it is, opened, appended to and cut off
+/// the unsynced writes, in each durability. The remaining log is read and verified as it is, opened, appended to and cut off
 /// again, at once and, for a part of the states, at every operation of the opening.
 pub(crate) fn w1_durable(log: &dyn LogHarness, effort: Effort) -> WalLawResult {
     let tried = Tried { law: WalLaw::W1, log };
     let mut states = 0;
     for durability in durabilities() {
-        let life = live(tried, durability, effort.pick(30, 20))?;
+        let history = live(tried, durability, effort.pick(30, 20))?;
         let (mut shown, mut inner) = (0, 0);
-        let told = |mut broken: super::Broken| {
+        let named = |mut broken: super::Broken| {
             broken.found = format!("{}, with {durability:?}", broken.found);
             broken
         };
-        states += life.disk.crashes(0..usize::MAX, effort.pick(64, 4), 1, |crash| {
+        states += history.disk.crashes(0..usize::MAX, effort.pick(64, 4), 1, |crash| {
             shown += 1;
             if shown % effort.pick(16, 64) == 0 {
-                inner += survives_twice(tried, &life, crash).map_err(after(crash)).map_err(told)?;
+                inner += survives_twice(tried, &history, crash).map_err(after(crash)).map_err(named)?;
             }
-            survives(tried, &life, crash).map_err(after(crash)).map_err(told)
+            survives(tried, &history, crash).map_err(after(crash)).map_err(named)
         })?;
         states += inner;
     }
     Ok(Looked::at(states, "crash states"))
 }
 
-fn live(tried: Tried<'_>, durability: Durability, steps: u64) -> Held<Life> {
-    let mut life = Life::default();
+fn live(tried: Tried<'_>, durability: Durability, steps: u64) -> Held<History> {
+    let mut history = History::default();
     let mut last = 0;
     for _ in 0..2 {
-        let log = tried.open_with(options(&life.disk).with_durability(durability))?;
+        let log = tried.open_with(options(&history.disk).with_durability(durability))?;
         let mut durable = last;
         for step in 0..steps {
             if step % 7 == 3 {
                 let payloads: Vec<_> = (last + 1..=last + 3).map(payload).collect();
                 let batch: Vec<_> = payloads.iter().map(Vec::as_slice).collect();
                 tried.works("append a batch", log.append_batch(&batch))?;
-                life.batches.push((last + 1, last + 3));
+                history.batches.push((last + 1, last + 3));
                 last += 3;
             } else {
                 last += 1;
@@ -88,21 +88,21 @@ fn live(tried: Tried<'_>, durability: Durability, steps: u64) -> Held<Life> {
             if durability == Durability::Commit || step % 10 == 9 {
                 durable = last;
             }
-            life.promise(last, durable);
+            history.promise(last, durable);
         }
         tried.works("close the log", log.close())?;
-        life.promise(last, last);
+        history.promise(last, last);
     }
-    Ok(life)
+    Ok(history)
 }
 
-/// How many records are there, which are the first that were appended, with all that was promised, and no half batch.
-fn kept(tried: Tried<'_>, life: &Life, crash: &Crash<'_>, entries: &[crate::wal::Entry]) -> Held<u64> {
+/// The number of records, which are the first that were appended, with every promised one, and no half batch.
+fn kept(tried: Tried<'_>, history: &History, crash: &Crash<'_>, entries: &[crate::wal::Entry]) -> Held<u64> {
     let there = tried.in_order(entries, 1)? - 1;
-    let promised = life.promised(crash);
+    let promised = history.promised(crash);
     let least = if crash.kept_all { promised.acknowledged } else { promised.durable };
     tried.ensure(there >= least, &format!("all {least} acknowledged records"), format!("{there} of them"))?;
-    let torn = life.batches.iter().find(|(first, last)| (*first..*last).contains(&there));
+    let torn = history.batches.iter().find(|(first, last)| (*first..*last).contains(&there));
     tried.ensure(
         torn.is_none(),
         "a batch to be there as a whole or not at all",
@@ -111,10 +111,10 @@ fn kept(tried: Tried<'_>, life: &Life, crash: &Crash<'_>, entries: &[crate::wal:
     Ok(there)
 }
 
-fn survives(tried: Tried<'_>, life: &Life, crash: &Crash<'_>) -> Held {
-    unrepaired(tried, life, crash)?;
+fn survives(tried: Tried<'_>, history: &History, crash: &Crash<'_>) -> Held {
+    unrepaired(tried, history, crash)?;
     let log = tried.open(&crash.disk)?;
-    let there = kept(tried, life, crash, &tried.all(&*log)?)?;
+    let there = kept(tried, history, crash, &tried.all(&*log)?)?;
     tried.append(&*log, there + 1)?;
     let anchor = log.anchor();
     // The power goes again, right after the acknowledgement.
@@ -126,33 +126,33 @@ fn survives(tried: Tried<'_>, life: &Life, crash: &Crash<'_>) -> Held {
     let next = tried.in_order(&entries, 1)?;
     tried.ensure(
         next == there + 2,
-        "what was appended after a crash to survive the next one",
+        "a record appended after a crash to survive the next one",
         format!("{} records", next - 1),
     )
 }
 
 /// The power goes again while the log is being opened.
-fn survives_twice(tried: Tried<'_>, life: &Life, crash: &Crash<'_>) -> Held<u64> {
+fn survives_twice(tried: Tried<'_>, history: &History, crash: &Crash<'_>) -> Held<u64> {
     let disk = crash.disk.copy();
     drop(tried.open(&disk)?);
     disk.crashes(0..usize::MAX, 4, 2, |second| {
         let log = tried.open(&second.disk)?;
         let entries = tried.works("read from the start", log.reader(ReadFrom::Start))?;
         let entries: Vec<_> = tried.works("read to the end", entries.collect())?;
-        kept(tried, life, crash, &entries).map_err(after(second))?;
+        kept(tried, history, crash, &entries).map_err(after(second))?;
         let audit = tried.works("verify", tried.log.verify(Path::new(DIR), None, &options(&second.disk)))?;
-        tried.ensure(audit.corruption.is_none(), "a crash to corruption nothing", format!("{audit:?}"))
+        tried.ensure(audit.corruption.is_none(), "a crash to corrupt nothing", format!("{audit:?}"))
     })
 }
 
-/// Who reads before anybody opens the log for writing finds the same, and no corruption.
-fn unrepaired(tried: Tried<'_>, life: &Life, crash: &Crash<'_>) -> Held {
+/// A reader before the repair by a writer finds the same records, and no corruption.
+fn unrepaired(tried: Tried<'_>, history: &History, crash: &Crash<'_>) -> Held {
     let read = match tried.log.reader(Path::new(DIR), ReadFrom::Start, options(&crash.disk)) {
         // There is no log yet.
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         read => tried.to_the_end(tried.works("read before the repair", read)?)?,
     };
     let read: Vec<_> = tried.works("read before the repair", read.into_iter().collect::<Result<_, _>>())?;
-    kept(tried, life, crash, &read)?;
+    kept(tried, history, crash, &read)?;
     tried.sound(&crash.disk, None)
 }

@@ -1,4 +1,4 @@
-//! W11: anything at all in the place of a segment.
+//! W11: arbitrary bytes in place of a segment.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -13,12 +13,12 @@ use runtide_core::{
 use super::{DIR, Held, Tried, is_data, options};
 use crate::wal::{Effort, Entries, LogHarness, Looked, ModelDisk, WalLaw, WalLawResult, disk::Random};
 
-/// Room that one read may ask for, whatever the size of the file.
+/// Buffer size that one read may ask for, regardless of the size of the file.
 const ROOM: u64 = 1 << 20;
 
-/// Logs whose files were changed at random, cut, mixed up and made of noise, from a seed: everything that can be done with a
-/// log is done with each. Nothing may panic or go on for ever, errors have a kind that says what is wrong, and no read asks
-/// for more room than the largest file has, or 1 MiB.
+/// Logs whose files were changed at random, cut, mixed up and made of noise, from a seed: every operation on a log is tried on
+/// each. Nothing may panic or go on indefinitely, every error has a kind that names the problem, and no read asks for a larger
+/// buffer than the largest file, or 1 MiB.
 pub(crate) fn w11_hostile(log: &dyn LogHarness, effort: Effort) -> WalLawResult {
     let tried = Tried { law: WalLaw::W11, log };
     let sound = ModelDisk::new();
@@ -29,9 +29,9 @@ pub(crate) fn w11_hostile(log: &dyn LogHarness, effort: Effort) -> WalLawResult 
         let disk = hostile(&sound, seed);
         let done = catch_unwind(AssertUnwindSafe(|| everything(tried, &disk)));
         let done = done.unwrap_or_else(|panic| {
-            let said = panic.downcast_ref::<String>().map(String::as_str);
-            let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or_default();
-            Err(tried.broken("an error", format!("a panic: {said}")))
+            let message = panic.downcast_ref::<String>().map(String::as_str);
+            let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or_default();
+            Err(tried.broken("an error", format!("a panic: {message}")))
         });
         done.map_err(|mut broken| {
             broken.found = format!("{}, with seed {seed}", broken.found);
@@ -55,7 +55,7 @@ fn cut_anywhere(tried: Tried<'_>, sound: &ModelDisk, effort: Effort) -> Held<u64
     Ok(count)
 }
 
-/// A log in which something is wrong, by its seed.
+/// A log with random faults, by its seed.
 fn hostile(sound: &ModelDisk, seed: u64) -> ModelDisk {
     let disk = sound.copy();
     let mut random = Random(seed.wrapping_mul(0x5851_F42D_4C95_7F2D));
@@ -65,7 +65,7 @@ fn hostile(sound: &ModelDisk, seed: u64) -> ModelDisk {
         let mut bytes = bytes.clone();
         let at = random.below(bytes.len());
         match random.below(6) {
-            // A few bytes of noise, anywhere, or where the lengths are.
+            // A few bytes of noise, anywhere, or at a length.
             0 => noise(&mut bytes, at, 1 + at % 40, &mut random),
             1 => noise(&mut bytes, at / 8 * 8, 8, &mut random),
             2 => bytes.truncate(at),
@@ -74,7 +74,7 @@ fn hostile(sound: &ModelDisk, seed: u64) -> ModelDisk {
                 bytes = vec![0; len];
                 noise(&mut bytes, 0, len, &mut random);
             }
-            // Two places exchanged.
+            // Two ranges exchanged.
             4 => {
                 let other = random.below(bytes.len());
                 let len = random.below(600);
@@ -106,7 +106,7 @@ fn everything(tried: Tried<'_>, disk: &ModelDisk) -> Held {
         }
         let copy = disk.copy();
         if let Some(writer) = met(tried, &copy, log.open(dir, options(&copy).with_on_corruption(on_corruption)))? {
-            tried.works("append to what could be opened", writer.append(b"still of use"))?;
+            tried.works("append to a log that could be opened", writer.append(b"still of use"))?;
             through(tried, &copy, writer.reader(ReadFrom::Start))?;
             let tail = tried.works("read the tail", writer.tail(1))?;
             let last = tail.last().is_some_and(|entry| entry.bytes == b"still of use");
@@ -119,7 +119,7 @@ fn everything(tried: Tried<'_>, disk: &ModelDisk) -> Held {
     Ok(())
 }
 
-/// What a call gave, if it worked; if not, its error has to be clear.
+/// A call's value, if it worked; if not, its error has to be clear.
 fn met<T>(tried: Tried<'_>, disk: &ModelDisk, result: Result<T, Error>) -> Held<Option<T>> {
     let most = disk.files().iter().map(|(_, bytes)| bytes.len() as u64).max().unwrap_or(0).max(ROOM);
     let largest = disk.load().largest_read;
@@ -140,7 +140,7 @@ fn clear(tried: Tried<'_>, error: &Error) -> Held {
             | ErrorKind::InvalidInput
             | ErrorKind::Unauthenticated
     );
-    tried.ensure(clear, "an error whose kind says what is wrong", format!("{error:?}"))
+    tried.ensure(clear, "an error whose kind names the problem", format!("{error:?}"))
 }
 
 fn through(tried: Tried<'_>, disk: &ModelDisk, entries: Result<Entries, Error>) -> Held {

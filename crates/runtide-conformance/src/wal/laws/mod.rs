@@ -19,23 +19,23 @@ use runtide_core::wal::{Durability, OnCorruption, ReadFrom, WalOptions};
 use super::{Crash, Entries, Entry, LogHarness, ModelDisk, OpenLog, WalLaw};
 use crate::Violation;
 
-/// Where the log lies.
+/// The log's folder.
 const DIR: &str = "/log";
 
-/// The size of its segments: the smallest there is.
+/// Bytes of a segment: the smallest size there is.
 const SEGMENT: u64 = 8 << 10;
 
 type Broken = Violation<WalLaw>;
 type Held<T = ()> = Result<T, Broken>;
 
-/// What is appended as the nth record: tells which one it is, and has another length than its neighbours.
+/// The payload of the nth record: it contains its number, and has another length than its neighbours.
 fn payload(n: u64) -> Vec<u8> {
     let mut payload = n.to_le_bytes().to_vec();
     payload.resize(8 + usize::try_from(n * 7 % 90).unwrap_or(0), n.to_le_bytes()[0] | 1);
     payload
 }
 
-/// How logs are opened here.
+/// The options of every log here.
 fn options(disk: &ModelDisk) -> WalOptions {
     WalOptions::default().with_segment_bytes(NonZeroU64::new(SEGMENT)).with_disk(Some(Arc::new(disk.clone()) as Arc<_>))
 }
@@ -56,7 +56,7 @@ impl Tried<'_> {
         if holds { Ok(()) } else { Err(self.broken(expected, found)) }
     }
 
-    /// What a call that must work gave.
+    /// The value of a call that must work.
     fn works<T, E: fmt::Display>(self, doing: &str, result: Result<T, E>) -> Held<T> {
         result.map_err(|error| self.broken(format!("to {doing}"), error))
     }
@@ -73,7 +73,7 @@ impl Tried<'_> {
         self.works(&format!("append record {n}"), log.append(&payload(n)))
     }
 
-    /// A new log of so many records, one by one, closed in order.
+    /// Writes a new log of this many records, one by one, closed in order.
     fn written(self, disk: &ModelDisk, records: u64) -> Held {
         let log = self.open(disk)?;
         for n in 1..=records {
@@ -88,7 +88,7 @@ impl Tried<'_> {
         self.works("read to the end", entries.collect())
     }
 
-    /// Every record and every error that a reader without a writer gives. It has to end.
+    /// Every record and every error that a reader without a writer returns. Reading has to end.
     fn read(self, disk: &ModelDisk, on_corruption: OnCorruption) -> Held<Vec<runtide_core::Result<Entry>>> {
         let options = options(disk).with_on_corruption(on_corruption);
         match self.log.reader(Path::new(DIR), ReadFrom::Start, options) {
@@ -100,11 +100,11 @@ impl Tried<'_> {
     fn to_the_end(self, entries: Entries) -> Held<Vec<runtide_core::Result<Entry>>> {
         const MOST: usize = 100_000;
         let read: Vec<_> = entries.take(MOST).collect();
-        self.ensure(read.len() < MOST, "reading to end", "it goes on and on")?;
+        self.ensure(read.len() < MOST, "reading to end", "it goes on")?;
         Ok(read)
     }
 
-    /// Asserts that these are the records from `first` on, each with what was appended; the one behind them.
+    /// Checks that these are the records from `first` on, each with its payload; the number of the next one.
     fn in_order<'e>(self, entries: impl IntoIterator<Item = &'e Entry>, first: u64) -> Held<u64> {
         let mut next = first;
         for entry in entries {
@@ -117,7 +117,7 @@ impl Tried<'_> {
         Ok(next)
     }
 
-    /// Asserts that nothing is wrong with a log.
+    /// Checks that `verify` finds nothing wrong.
     fn sound(self, disk: &ModelDisk, anchor: Option<&str>) -> Held {
         let audit = self.log.verify(Path::new(DIR), anchor, &options(disk));
         let audit = self.works("verify", audit)?;
@@ -126,7 +126,7 @@ impl Tried<'_> {
     }
 }
 
-/// With what led to the crash, so that a violation tells it.
+/// Adds the crash and the operations before it to a violation.
 fn after(crash: &Crash<'_>) -> impl FnOnce(Broken) -> Broken {
     move |mut broken| {
         broken.found = format!("{}, {crash}", broken.found);
@@ -134,17 +134,17 @@ fn after(crash: &Crash<'_>) -> impl FnOnce(Broken) -> Broken {
     }
 }
 
-/// Whether a file belongs to what a log holds: all do but the lock, and what is only being made.
+/// `true` if a file holds data of the log: all do but the lock, and temporary files.
 fn is_data(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name != "lock") && path.extension().is_none_or(|end| end != "tmp")
 }
 
-/// What is named in an error as its context, as a number.
+/// The value of this key in an error's context, as a number.
 fn context(error: &runtide_core::Error, key: &str) -> Option<u64> {
     error.context().iter().find(|(name, _)| *name == key).and_then(|(_, value)| value.parse().ok())
 }
 
-/// Every way in which an acknowledgement can be meant.
+/// Every durability.
 fn durabilities() -> [Durability; 3] {
     [Durability::Commit, Durability::Os, Durability::Every(std::time::Duration::from_millis(1))]
 }

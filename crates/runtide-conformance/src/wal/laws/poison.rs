@@ -1,4 +1,4 @@
-//! W6: after a failure, nothing more.
+//! W6: no call works after a failure.
 
 use runtide_core::{
     Error,
@@ -10,16 +10,16 @@ use crate::wal::{Effort, Entry, Fault, LogHarness, Looked, ModelDisk, OpenLog, W
 
 const RECORDS: u64 = 70;
 
-/// Records from here on are kept when old ones are dropped, and when that is done.
+/// First record that is kept when old ones are dropped; the number of the record after which that is done.
 const KEEP: u64 = 45;
 const RETAINED_AT: u64 = 60;
 
-/// Each write, sync, growing of a file and change of a name in a log's life fails, one after the other: once, so that trying
-/// again would seem to work, and for good. The life is appends over several segments, a sync, a retention and an orderly end.
-/// What was acknowledged survives that and a power cut behind it.
+/// Each write, sync, growing of a file and change of a name in a log's history fails, one after the other: once, so that a
+/// retry would seem to work, and for good. The history is appends over several segments, a sync, a retention and an orderly end.
+/// The acknowledged records survive that and a power cut behind it.
 ///
-/// A failure that nobody is told of is a violation, but for two: making the file for the next segment, before anything is in
-/// it, may fail, and is tried once more when it is needed; and a leftover that cannot be removed may stay.
+/// A failure that no call reports is a violation, with two exceptions: making the file for the next segment, before anything
+/// is in it, may fail, and is retried once when it is needed; and a leftover that cannot be removed may stay.
 pub(crate) fn w6_failed_sync(log: &dyn LogHarness, effort: Effort) -> WalLawResult {
     let tried = Tried { law: WalLaw::W6, log };
     let mut failures = 0;
@@ -41,7 +41,7 @@ pub(crate) fn w6_failed_sync(log: &dyn LogHarness, effort: Effort) -> WalLawResu
     Ok(Looked::at(failures, "failures"))
 }
 
-/// Lives with a failure; false if it never came.
+/// Runs a log with a failure; `false` if the failure never came.
 fn fails(tried: Tried<'_>, fault: Fault, nth: u64, for_good: bool) -> Held<bool> {
     let disk = ModelDisk::new();
     disk.fail(fault, nth, for_good);
@@ -52,7 +52,7 @@ fn fails(tried: Tried<'_>, fault: Fault, nth: u64, for_good: bool) -> Held<bool>
         match lived {
             Ok(retained) => {
                 let silent = disk.hits().into_iter().find(|hit| !may_go_unseen(hit));
-                tried.ensure(silent.is_none(), "a failure to be told", format!("{silent:?} in silence"))?;
+                tried.ensure(silent.is_none(), "a failure to be reported", format!("{silent:?} in silence"))?;
                 let dropped = happened || retained > 1;
                 tried.ensure(dropped, "old segments to go", format!("the log begins with {retained}"))?;
             }
@@ -63,27 +63,27 @@ fn fails(tried: Tried<'_>, fault: Fault, nth: u64, for_good: bool) -> Held<bool>
             Err(Failed::OnClosing(error)) => {
                 tried.ensure(happened, "no error on a sound disk", &error)?;
                 let later = [log.append(b"more").is_err(), log.append_in_task(b"more").is_err(), log.sync().is_err()];
-                tried.ensure(later == [true; 3], "no call to work behind a failed closing", format!("{later:?}"))?;
+                tried.ensure(later == [true; 3], "no call to work after a failed closing", format!("{later:?}"))?;
             }
         }
         survives(tried, &disk.crash(), acknowledged)?;
         drop(log);
-        // Closing is over by now, and what the log's own threads had to do is done.
+        // Closing is over by now, and so is the work of the log's own threads.
         let load = disk.load();
         let again = (load.writes_tried_again, load.syncs_tried_again);
-        tried.ensure(again == (0, 0), "nothing to be tried again", format!("{again:?} writes and syncs that were"))?;
+        tried.ensure(again == (0, 0), "nothing to be retried", format!("{again:?} writes and syncs that were"))?;
         if !happened {
             return Ok(false);
         }
     } else if !disk.heal() {
         return Err(tried.broken("to open a log on a sound disk", "an error"));
     }
-    // The process goes on, and opens it anew: what the system shows then may not be on the disk.
+    // The process goes on, and opens the log again: the bytes that the system shows then may not be on the disk.
     survives(tried, &disk, acknowledged)?;
     Ok(true)
 }
 
-/// Whether a log may go on as if nothing had happened.
+/// `true` if a log may go on as if nothing had happened.
 fn may_go_unseen(hit: &Hit) -> bool {
     hit.blank && hit.path.extension().is_some_and(|end| end == "tmp")
 }
@@ -93,14 +93,14 @@ enum Failed {
     OnClosing(Error),
 }
 
-/// Appends, drops and closes, until something fails; what the log begins with.
+/// Appends, drops and closes, until a call fails; the first number of the log.
 fn live(log: &dyn OpenLog, acknowledged: &mut u64) -> Result<u64, Failed> {
     let mut first = 1;
     for n in 1..=RECORDS {
         log.append(&payload(n)).map_err(Failed::On)?;
         *acknowledged = n;
         if n == RETAINED_AT {
-            // Not at the very end: who syncs what is synced already may be told of a failure by the next call.
+            // Not at the very end: a sync with nothing to write may get a failure only with the next call.
             log.sync().map_err(Failed::On)?;
             first = log.retain(Retention::default().with_keep_from(Seq(KEEP))).map_err(Failed::On)?;
         }
@@ -109,8 +109,8 @@ fn live(log: &dyn OpenLog, acknowledged: &mut u64) -> Result<u64, Failed> {
     Ok(first)
 }
 
-/// Every call gets that failure, also now that the disk is well again, and also once it is closed; what was acknowledged can
-/// be read.
+/// Every call gets that failure, also now that the disk is well again, and also once the log is closed; the acknowledged
+/// records can be read.
 fn poisoned(tried: Tried<'_>, log: &dyn OpenLog, acknowledged: u64, error: &Error) -> Held {
     let policy = || Retention::default().with_keep_from(Seq(1));
     for _ in 0..2 {
@@ -122,12 +122,12 @@ fn poisoned(tried: Tried<'_>, log: &dyn OpenLog, acknowledged: u64, error: &Erro
             ("drop old segments", log.retain(policy()).err()),
         ];
         for (call, got) in calls {
-            // Who meets the failure itself may be told without the words that the log takes no more.
+            // The call that meets the failure itself may lack the words that the log takes no more.
             let same =
                 got.as_ref().is_some_and(|got| got.kind() == error.kind() && got.message().ends_with(error.message()));
             tried.ensure(same, &format!("'{error}' again, asked to {call}"), format!("{got:?}"))?;
         }
-        // It was told before, so that closing need not tell it again.
+        // The failure was reported before, so closing need not report it again.
         let closed = log.close().err();
         let fine = closed.as_ref().is_none_or(|got| got.kind() == error.kind());
         tried.ensure(fine, &format!("'{error}' or nothing, asked to close"), format!("{closed:?}"))?;
@@ -138,14 +138,14 @@ fn poisoned(tried: Tried<'_>, log: &dyn OpenLog, acknowledged: u64, error: &Erro
     tried.ensure(next == acknowledged + 1, &format!("{acknowledged} acknowledged records"), next - 1)
 }
 
-/// The number behind the last record; the first is where a retention may have left it.
+/// The number behind the last record; the first one is where a retention may have left it.
 fn behind(tried: Tried<'_>, entries: &[Entry]) -> Held<u64> {
     let first = entries.first().map_or(1, |entry| entry.seq);
-    tried.ensure(first <= KEEP, &format!("what is kept, from {KEEP} on"), format!("nothing before {first}"))?;
+    tried.ensure(first <= KEEP, &format!("the kept records, from {KEEP} on"), format!("nothing before {first}"))?;
     tried.in_order(entries, first)
 }
 
-/// Opened anew, the log has what was acknowledged, goes on, and keeps all it shows over a power cut.
+/// Opened again, the log has every acknowledged record, goes on, and keeps all it shows over a power cut.
 fn survives(tried: Tried<'_>, disk: &ModelDisk, acknowledged: u64) -> Held {
     let log = tried.open(disk)?;
     let next = behind(tried, &tried.all(&*log)?)?;

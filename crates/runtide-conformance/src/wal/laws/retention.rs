@@ -9,10 +9,10 @@ use crate::wal::{Effort, Entries, LogHarness, Looked, ModelDisk, OpenLog, WalLaw
 
 const RECORDS: u64 = 150;
 
-/// The log that policies are tried on is many segments long, so that a segment more or less is told from a wrong place.
+/// The log that policies are tried on has many segments, so that one segment more or less differs from a wrong cut.
 const LONG: u64 = 600;
 
-/// A log is dropped from by each policy, under open readers: no more than it asks for, and no less than whole segments
+/// Each policy drops old records of a log, under open readers: no more than it asks for, and no less than whole segments
 /// allow. Ages are none and a year, since the writer's clock cannot be set. And each retention is cut off at every operation
 /// with every subset of the names and bytes that were not synced, then opened, read, appended to and cut off again.
 pub(crate) fn w8_retention(log: &dyn LogHarness, effort: Effort) -> WalLawResult {
@@ -30,7 +30,7 @@ pub(crate) fn w8_retention(log: &dyn LogHarness, effort: Effort) -> WalLawResult
 /// A file with fewer bytes is no segment.
 const SMALL: u64 = 64;
 
-/// Reads all there is; the first number, when the rest is complete up to the end.
+/// Reads every record; the first number, when the rest is complete up to the end.
 fn first_of(tried: Tried<'_>, log: &dyn OpenLog, end: u64) -> Held<u64> {
     let entries = tried.all(log)?;
     let first = (end + 1).saturating_sub(entries.len() as u64);
@@ -39,7 +39,7 @@ fn first_of(tried: Tried<'_>, log: &dyn OpenLog, end: u64) -> Held<u64> {
     Ok(first)
 }
 
-/// Bytes of all that the log holds.
+/// Bytes of the log's data files.
 fn size(disk: &ModelDisk) -> u64 {
     disk.files().iter().filter(|(path, _)| is_data(path)).map(|(_, bytes)| bytes.len() as u64).sum()
 }
@@ -89,7 +89,7 @@ fn policies(tried: Tried<'_>) -> Held {
         )?;
         let left = size(&disk);
         if policy.max_bytes == Some(half) {
-            // Beside the segments there is the file that says where they begin.
+            // In addition to the segments there is the file with the log's first number.
             let within = left <= half + SMALL && left + SEGMENT > half;
             tried.ensure(within, &format!("{half} bytes to be left, or up to a segment less"), left)?;
         } else {
@@ -98,14 +98,14 @@ fn policies(tried: Tried<'_>) -> Held {
             tried.ensure(left <= most, &format!("{policy:?} to leave {most} bytes at most"), left)?;
         }
         tried.append(&*log, LONG + 1)?;
-        tried.ensure(first_of(tried, &*log, LONG + 1)? == first, "the log to begin where it says", "another place")?;
+        tried.ensure(first_of(tried, &*log, LONG + 1)? == first, "the log to begin where it says", "another number")?;
         let expired = log.reader(ReadFrom::Seq(Seq(first - 1))).err().map(|error| error.kind());
         tried.ensure(
             expired == Some(runtide_core::ErrorKind::Expired),
-            "what went to be Expired",
+            "dropped records to be Expired",
             format!("{expired:?}"),
         )?;
-        // Whoever was reading reads on.
+        // An open reader reads on.
         for (begun, rest) in readers {
             let rest = begun.into_iter().chain(tried.to_the_end(rest)?).collect::<Result<Vec<_>, _>>();
             let rest = tried.works("read on under retention", rest)?;
@@ -128,21 +128,25 @@ fn interrupted(tried: Tried<'_>, disk: &ModelDisk, keep: u64, effort: Effort) ->
     let done = disk.operations();
     drop(log);
     disk.crashes(begun..done + 1, effort.pick(256, 8), 6, |crash| {
-        let look = || {
+        let check = || {
             // A reader does not wait for a writer to clean up.
             let read = tried.read(&crash.disk, OnCorruption::Stop)?;
-            let read: Vec<_> = tried.works("read what was left", read.into_iter().collect::<Result<_, _>>())?;
+            let read: Vec<_> = tried.works("read the remaining records", read.into_iter().collect::<Result<_, _>>())?;
             let log = tried.open(&crash.disk)?;
             let first = first_of(tried, &*log, RECORDS)?;
-            tried.ensure(read.len() as u64 == RECORDS + 1 - first, "readers to see what a writer sees", read.len())?;
+            tried.ensure(
+                read.len() as u64 == RECORDS + 1 - first,
+                "readers to see the same records as a writer",
+                read.len(),
+            )?;
             let old_or_new = first == new || (first == 1 && crash.mark.is_none());
             tried.ensure(
                 old_or_new,
-                &format!("the log to begin with 1 or {new}, and with {new} once that was said"),
+                &format!("the log to begin with 1 or {new}, and with {new} once it was acknowledged"),
                 first,
             )?;
             tried.append(&*log, RECORDS + 1)?;
-            // It can be asked again.
+            // The retention can be repeated.
             let again = tried.works("drop again", log.retain(Retention::default().with_keep_from(Seq(keep))))?;
             tried.ensure(again == new, "the same retention again", again)?;
             let anchor = log.anchor();
@@ -152,6 +156,6 @@ fn interrupted(tried: Tried<'_>, disk: &ModelDisk, keep: u64, effort: Effort) ->
             let log = tried.open(&second)?;
             tried.ensure(first_of(tried, &*log, RECORDS + 1)? == new, "it to last", "another beginning")
         };
-        look().map_err(after(crash))
+        check().map_err(after(crash))
     })
 }

@@ -7,7 +7,7 @@ use runtide_core::wal::{ReadFrom, Retention, Seq};
 use super::{Held, Tried, after, payload};
 use crate::wal::{Effort, LogHarness, Looked, ModelDisk, OpenLog, WalLaw, WalLawResult};
 
-/// Numbers are looked at in a life of several openings, segments and a retention, cut off at every operation and appended to
+/// Numbers are checked in a history of several openings, segments and a retention, cut off at every operation and appended to
 /// again; and with four threads that append at once.
 pub(crate) fn w4_sequence(log: &dyn LogHarness, effort: Effort) -> WalLawResult {
     let tried = Tried { law: WalLaw::W4, log };
@@ -26,13 +26,13 @@ pub(crate) fn w4_sequence(log: &dyn LogHarness, effort: Effort) -> WalLawResult 
         tried.works("close the log", log.close())?;
     }
     let states = disk.crashes(0..usize::MAX, effort.pick(8, 2), 5, |crash| {
-        let look = || {
+        let check = || {
             let log = tried.open(&crash.disk)?;
             let there = numbers(tried, &*log)?;
             numbered(tried, &*log, there + 1)?;
             tried.ensure(numbers(tried, &*log)? == there + 1, "the number behind the last one", there)
         };
-        look().map_err(after(crash))
+        check().map_err(after(crash))
     })?;
     together(tried)?;
     Ok(Looked::at(states, "crash states"))
@@ -44,7 +44,7 @@ fn numbered(tried: Tried<'_>, log: &dyn OpenLog, n: u64) -> Held {
     tried.ensure(seq == n, &format!("record {n} to be number {n}"), seq)
 }
 
-/// The last number; there is no gap before it, and every number is that of what was appended under it.
+/// The last number; there is no gap before it, and every number is that of the record appended under it.
 fn numbers(tried: Tried<'_>, log: &dyn OpenLog) -> Held<u64> {
     let entries = tried.all(log)?;
     let first = entries.first().map_or(1, |entry| entry.seq);
@@ -55,11 +55,11 @@ fn numbers(tried: Tried<'_>, log: &dyn OpenLog) -> Held<u64> {
     Ok(first + entries.len() as u64 - 1)
 }
 
-/// Threads share one sequence, and each is told the numbers of its own records.
+/// Threads share one sequence, and each gets the numbers of its own records.
 fn together(tried: Tried<'_>) -> Held {
     let disk = ModelDisk::new();
     let log = tried.open(&disk)?;
-    let told = thread::scope(|scope| {
+    let numbers = thread::scope(|scope| {
         let threads: Vec<_> = (0..4_u8)
             .map(|thread| {
                 let log = &*log;
@@ -69,15 +69,15 @@ fn together(tried: Tried<'_>) -> Held {
         let joined = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Ok(Vec::new())));
         joined.collect::<runtide_core::Result<Vec<Vec<(u64, [u8; 2])>>>>()
     });
-    let mut told: Vec<_> = tried.works("append from four threads", told)?.into_iter().flatten().collect();
-    told.sort_unstable();
+    let mut numbers: Vec<_> = tried.works("append from four threads", numbers)?.into_iter().flatten().collect();
+    numbers.sort_unstable();
     let entries = tried.works("read", log.reader(ReadFrom::Start))?;
     let entries: Vec<_> = tried.works("read", entries.collect::<Result<Vec<_>, _>>())?;
     let read: Vec<_> = entries.iter().map(|entry| (entry.seq, &entry.bytes[..])).collect();
-    let same = told.len() == 200 && told.iter().map(|(seq, bytes)| (*seq, &bytes[..])).eq(read);
+    let same = numbers.len() == 200 && numbers.iter().map(|(seq, bytes)| (*seq, &bytes[..])).eq(read);
     tried.ensure(
-        same && told.iter().map(|(seq, _)| *seq).eq(1..=200),
-        "numbers 1 to 200, each told to its appender",
-        told.len(),
+        same && numbers.iter().map(|(seq, _)| *seq).eq(1..=200),
+        "numbers 1 to 200, each returned to its appender",
+        numbers.len(),
     )
 }

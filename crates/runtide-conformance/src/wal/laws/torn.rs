@@ -1,4 +1,4 @@
-//! W2: a torn tail goes, and nothing else.
+//! W2: the torn tail is cut, and nothing else.
 
 use std::path::{Path, PathBuf};
 
@@ -8,14 +8,14 @@ use super::{Held, Tried, after, is_data, payload};
 use crate::wal::{Crash, Cut, Effort, LogHarness, Looked, ModelDisk, WalLaw, WalLawResult};
 
 /// First a log that was not closed is cut at every byte, as if the rest had never reached the disk, with and without zeros in
-/// its place. Then a short life with records of several sectors is cut off at every operation with every subset of what was
-/// not synced, and again at every operation of the repair.
+/// its place. Then a short history with records of several sectors is cut off at every operation with every subset of the
+/// unsynced writes, and again at every operation of the repair.
 pub(crate) fn w2_torn_tail(log: &dyn LogHarness, effort: Effort) -> WalLawResult {
     let tried = Tried { law: WalLaw::W2, log };
     Ok(Looked::at(every_cut(tried, effort)? + every_crash(tried, effort)?, "cuts and crash states"))
 }
 
-/// A log of a few records in one file, and where each of them ends.
+/// A log of a few records in one file, and the offset at which each of them ends.
 struct Written {
     disk: ModelDisk,
     file: PathBuf,
@@ -29,7 +29,7 @@ fn write(tried: Tried<'_>, records: u64) -> Held<Written> {
     let log = tried.open(&disk)?;
     let (mut starts, mut file) = (Vec::new(), None);
     let mut before = disk.files();
-    // One more, whose beginning is where the last one ends.
+    // One more, whose beginning is the end of the last one.
     for n in 1..=records + 1 {
         tried.append(&*log, n)?;
         let after = disk.files();
@@ -61,11 +61,11 @@ fn every_cut(tried: Tried<'_>, effort: Effort) -> Held<u64> {
                 left.resize(written.bytes.len().max(at), 0);
             }
             let what = if zeros { "followed by zeros" } else { "where the file ends" };
-            let told = |mut broken: super::Broken| {
+            let located = |mut broken: super::Broken| {
                 broken.found = format!("{}, cut at byte {at}, {what}", broken.found);
                 broken
             };
-            cut(tried, &written, &left).map_err(told)?;
+            cut(tried, &written, &left).map_err(located)?;
             cuts += 1;
         }
     }
@@ -75,14 +75,14 @@ fn every_cut(tried: Tried<'_>, effort: Effort) -> Held<u64> {
 fn cut(tried: Tried<'_>, written: &Written, left: &[u8]) -> Held {
     let disk = written.disk.copy();
     disk.put(&written.file, Some(left.to_vec()));
-    // What is cut off may have been zeros.
+    // The bytes that are cut off may have been zeros.
     let whole = written.ends.iter().filter(|end| left.get(..**end) == written.bytes.get(..**end)).count() as u64;
     let kept = usize::try_from(whole).ok().and_then(|whole| written.ends.get(whole.checked_sub(1)?));
     let kept = kept.copied().unwrap_or(written.start);
 
-    // Read alone, before anybody repairs it.
+    // Read by a reader only, before a writer repairs it.
     let read: Vec<_> = tried.read(&disk, OnCorruption::Stop)?;
-    let read: Vec<_> = tried.works("read what is whole", read.into_iter().collect::<Result<Vec<_>, _>>())?;
+    let read: Vec<_> = tried.works("read the whole records", read.into_iter().collect::<Result<Vec<_>, _>>())?;
     tried.ensure(tried.in_order(&read, 1)? == whole + 1, "the whole records, and no other", read.len())?;
     tried.sound(&disk, None)?;
 
@@ -90,17 +90,17 @@ fn cut(tried: Tried<'_>, written: &Written, left: &[u8]) -> Held {
     let garbage = left.iter().skip(kept).rposition(|byte| *byte != 0).map(|last| kept + last);
     tried.ensure(
         log.cut().is_some() == garbage.is_some(),
-        "to be told of a tail that was cut, if there was one",
+        "a report of a tail that was cut, if there was one",
         format!("{:?}", log.cut()),
     )?;
     if let (Some(cut), Some(last)) = (log.cut(), garbage) {
         // Padding belongs to the record before.
         let from = usize::try_from(*cut.bytes.start()).unwrap_or(usize::MAX);
-        let told = (kept..kept + 8).contains(&from) && *cut.bytes.end() == last as u64;
-        tried.ensure(told, &format!("bytes {kept} to {last} to be cut"), format!("{cut:?}"))?;
+        let reported = (kept..kept + 8).contains(&from) && *cut.bytes.end() == last as u64;
+        tried.ensure(reported, &format!("bytes {kept} to {last} to be cut"), format!("{cut:?}"))?;
         tried.ensure(
             disk.read(&cut.copy).as_deref() == left.get(from..=last),
-            "a copy of what was cut",
+            "a copy of the bytes that were cut",
             format!("another one in {cut:?}"),
         )?;
     }
@@ -115,7 +115,7 @@ fn cut(tried: Tried<'_>, written: &Written, left: &[u8]) -> Held {
     let next = tried.in_order(&tried.all(&*log)?, 1)?;
     tried.ensure(
         next == whole + 3,
-        "what was appended after the repair",
+        "the records appended after the repair",
         format!("{} of {} records", next - 1, whole + 2),
     )?;
     drop(log);
@@ -147,7 +147,7 @@ fn every_crash(tried: Tried<'_>, effort: Effort) -> Held<u64> {
     Ok(outer + inner)
 }
 
-/// The log can be opened, has what was acknowledged in whole batches, and what is appended survives the next power cut.
+/// The log can be opened, has the acknowledged records in whole batches, and new records survive the next power cut.
 fn repaired_again(tried: Tried<'_>, disk: &ModelDisk, acknowledged: u64) -> Held {
     let log = tried.open(disk)?;
     let there = tried.all(&*log)?.len() as u64;
@@ -160,10 +160,10 @@ fn repaired_again(tried: Tried<'_>, disk: &ModelDisk, acknowledged: u64) -> Held
     tried.ensure(log.cut().is_none(), "nothing more to be cut", format!("{:?}", log.cut()))?;
     let entries = tried.all(&*log)?;
     let last = entries.last().is_some_and(|entry| entry.bytes == payload(1));
-    tried.ensure(last && entries.len() as u64 == there + 1, "what was appended after the repair", entries.len())
+    tried.ensure(last && entries.len() as u64 == there + 1, "the record appended after the repair", entries.len())
 }
 
-/// The power goes at any operation of the repair: what was torn is where it was, or in the copy.
+/// The power goes at any operation of the repair: the torn bytes are still in their file, or in the copy.
 fn repair(tried: Tried<'_>, crash: &Crash<'_>) -> Held<u64> {
     let disk = crash.disk.copy();
     let log = tried.open(&disk)?;
@@ -189,6 +189,6 @@ fn repair(tried: Tried<'_>, crash: &Crash<'_>) -> Held<u64> {
 }
 
 fn piece(bytes: &[u8], cut: &Cut) -> Option<Vec<u8>> {
-    let place = |at: u64| usize::try_from(at).ok();
-    bytes.get(place(*cut.bytes.start())?..=place(*cut.bytes.end())?).map(<[u8]>::to_vec)
+    let offset = |at: u64| usize::try_from(at).ok();
+    bytes.get(offset(*cut.bytes.start())?..=offset(*cut.bytes.end())?).map(<[u8]>::to_vec)
 }

@@ -23,7 +23,7 @@ pub(crate) fn w5_one_writer(log: &dyn LogHarness, _: Effort) -> WalLawResult {
         tried.ensure(before == disk.files(), "the refused writer to change nothing", "it did")?;
         tried.append(&*log, next + 1)?;
         next = tried.in_order(&tried.all(&*log)?, 1)?;
-        // After a power cut nobody holds it.
+        // After a power cut the lock is free.
         drop(tried.open(&disk.crash())?);
         tried.works("close the log", log.close())?;
     }
