@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    format::{COMMIT_HEADER, push_frame},
+    format::{COMMIT_HEADER, push_frame, push_frame_with},
     record::RecordKind,
     sync::{
         Instant,
@@ -139,6 +139,15 @@ impl Group {
         seq.saturating_sub(1)
     }
 
+    /// Encodes one record, its payload written in place.
+    pub(super) fn push_with(&mut self, seq: u64, time: u64, kind: RecordKind, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.count == 0 {
+            self.first = seq;
+        }
+        push_frame_with(&mut self.bytes, seq, time, kind.0, write);
+        self.count = self.count.saturating_add(1);
+    }
+
     pub(super) fn wait(&mut self, caller: Caller<'_>) {
         match caller {
             Caller::Task(waker) => self.tasks.push(waker.clone()),
@@ -202,6 +211,18 @@ impl Queue {
             late: Vec::new(),
             spare: None,
         }
+    }
+
+    /// Whether so many bytes of frames fit into the forming group; if not, the caller is woken when it may try again.
+    pub(super) fn has_room(&mut self, frames: usize, caller: Caller<'_>) -> bool {
+        if self.group.has_room(frames) {
+            return true;
+        }
+        let waker = caller.waker();
+        if !self.space.iter().any(|other| other.will_wake(&waker)) {
+            self.space.push(waker);
+        }
+        false
     }
 
     /// Takes the forming group, and lets another form.
