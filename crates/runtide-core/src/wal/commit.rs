@@ -93,7 +93,7 @@ impl Committer {
         {
             (queue.busy, leads) = (true, true);
         } else {
-            queue.group.wait(caller);
+            queue.group.wait(caller, last);
             self.give_turn(&mut queue);
         }
         Ok(Some(Ticket { first, last, leads }))
@@ -257,7 +257,7 @@ impl Committer {
 
     /// Wakes those who waited for the group, each by itself, and keeps its buffers.
     fn finish(&self, mut group: Group) {
-        self.hooked.run(self);
+        self.hooked.run(self, &mut group);
         group.wake();
         self.published.wake_followers();
         group.clear();

@@ -91,7 +91,8 @@ pub(super) struct Group {
     pub(super) count: u32,
     /// How many calls it is made of.
     pub(super) callers: usize,
-    pub(super) tasks: Vec<Waker>,
+    /// Each with the last record that it waits for: these do not fall.
+    pub(super) tasks: VecDeque<(u64, Waker)>,
     pub(super) threads: VecDeque<Arc<Parker>>,
     /// Somebody asks for a sync, whatever the log's durability.
     pub(super) sync: bool,
@@ -104,7 +105,7 @@ impl Group {
             first: 0,
             count: 0,
             callers: 0,
-            tasks: Vec::new(),
+            tasks: VecDeque::new(),
             threads: VecDeque::new(),
             sync: false,
         }
@@ -148,17 +149,28 @@ impl Group {
         self.count = self.count.saturating_add(1);
     }
 
-    pub(super) fn wait(&mut self, caller: Caller<'_>) {
+    /// Has the caller woken once the records up to `last` are committed.
+    pub(super) fn wait(&mut self, caller: Caller<'_>, last: u64) {
         match caller {
-            Caller::Task(waker) => self.tasks.push(waker.clone()),
+            Caller::Task(waker) => self.tasks.push_back((last, waker.clone())),
             Caller::Thread(parker) => self.threads.push_back(Arc::clone(parker)),
         }
     }
 
     /// Wakes everyone in it, one by one.
     pub(super) fn wake(&mut self) {
-        self.tasks.drain(..).for_each(Waker::wake);
+        self.tasks.drain(..).for_each(|(_, waker)| waker.wake());
         self.threads.drain(..).for_each(Wake::wake);
+    }
+
+    /// Wakes the tasks that wait for no more than the records up to `last`.
+    pub(super) fn wake_tasks(&mut self, last: u64) {
+        while let Some((of, _)) = self.tasks.front()
+            && *of <= last
+            && let Some((_, waker)) = self.tasks.pop_front()
+        {
+            waker.wake();
+        }
     }
 
     /// Empties it for another use; a buffer that had to grow for one large batch is not kept.

@@ -156,7 +156,8 @@ impl Collection {
 
     #[cfg(test)]
     fn remove(&mut self, name: &str) -> Option<Arc<Resource>> {
-        self.take(self.name(name))
+        let hash = self.hash(name);
+        self.take(Name { name, hash })
     }
 
     /// Puts a resource in that has this name, or takes away the one that has; gives what was there before.
@@ -286,6 +287,7 @@ impl Pending {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use runtide_core::store::Document;
     use std::collections::BTreeMap;
 
     fn resource(name: &str, revision: u64) -> Arc<Resource> {
