@@ -1,12 +1,6 @@
 //! [`Wal`]: the one writer of a directory.
 
-use std::{
-    fmt,
-    future::poll_fn,
-    ops::RangeInclusive,
-    path::Path,
-    sync::Arc,
-};
+use std::{fmt, future::poll_fn, ops::RangeInclusive, path::Path, sync::Arc};
 
 use super::{
     anchor::Anchor,
@@ -342,7 +336,10 @@ impl Drop for Inner {
 
 impl fmt::Debug for Wal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wal").field("dir", &self.inner.committer.dir).field("head", &self.anchor().seq).finish_non_exhaustive()
+        f.debug_struct("Wal")
+            .field("dir", &self.inner.committer.dir)
+            .field("head", &self.anchor().seq)
+            .finish_non_exhaustive()
     }
 }
 

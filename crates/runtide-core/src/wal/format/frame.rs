@@ -78,13 +78,7 @@ pub(crate) fn push_frame(bytes: &mut Vec<u8>, seq: u64, time: u64, kind: u16, pa
 }
 
 /// Appends a frame whose payload is written where it will lie. `write` only appends, at most [`MAX_RECORD`] bytes.
-pub(crate) fn push_frame_with(
-    bytes: &mut Vec<u8>,
-    seq: u64,
-    time: u64,
-    kind: u16,
-    write: impl FnOnce(&mut Vec<u8>),
-) {
+pub(crate) fn push_frame_with(bytes: &mut Vec<u8>, seq: u64, time: u64, kind: u16, write: impl FnOnce(&mut Vec<u8>)) {
     let at = bytes.len();
     let mut header = [0; FRAME_HEADER];
     let mut place = header.as_mut_slice();

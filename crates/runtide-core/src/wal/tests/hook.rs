@@ -86,7 +86,9 @@ async fn an_answer_without_a_record_waits_until_all_before_is_shown() {
     let (_dir, wal, shown) = open();
     assert_eq!(wal.hand_over(0, |forming| forming.next_seq()).await.unwrap(), Seq(1));
     let first = wal.hand_over(200, push);
-    let nothing = async { wal.hand_over(0, |forming| forming.next_seq()).await.map(|next| (next, shown.last.load(Ordering::SeqCst))) };
+    let nothing = async {
+        wal.hand_over(0, |forming| forming.next_seq()).await.map(|next| (next, shown.last.load(Ordering::SeqCst)))
+    };
     let (first, (next, seen)) = tokio::try_join!(first, nothing).unwrap();
     assert_eq!((first, next), (Seq(1), Seq(2)));
     assert_eq!(seen, 1, "what it rests on was not shown yet");
