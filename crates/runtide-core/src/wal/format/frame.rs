@@ -93,9 +93,7 @@ pub(crate) fn push_frame_with(bytes: &mut Vec<u8>, seq: u64, time: u64, kind: u1
     let length = u32::try_from(covered.len().saturating_sub(FRAME_HEADER - 8)).unwrap_or(u32::MAX);
     let crc = crc32c::crc32c_append(length, covered);
     if let Some(place) = bytes.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<8>) {
-        let [a, b, c, d] = crc.to_le_bytes();
-        let [e, f, g, h] = length.to_le_bytes();
-        *place = [a, b, c, d, e, f, g, h];
+        *place = (u64::from(crc) | (u64::from(length) << 32)).to_le_bytes();
     }
     bytes.resize(bytes.len().next_multiple_of(8), 0);
 }
