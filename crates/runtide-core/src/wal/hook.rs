@@ -227,13 +227,11 @@ impl<T: Unpin, F: FnOnce(&mut Forming<'_>) -> T + Unpin> Future for HandOver<'_,
             State::Begins(frames, fill) => this.begin(frames?, fill, cx),
             State::Waits(value, last, waker) => {
                 this.committer.wake_also(&waker, cx);
-                match this.committer.hooked.outcome(this.committer, last) {
-                    Some(done) => Poll::Ready(done.map(|()| value)),
-                    None => {
-                        this.state = State::Waits(value, last, waker);
-                        Poll::Pending
-                    }
+                if let Some(done) = this.committer.hooked.outcome(this.committer, last) {
+                    return Poll::Ready(done.map(|()| value));
                 }
+                this.state = State::Waits(value, last, waker);
+                Poll::Pending
             }
             // It gave its answer.
             State::Over => Poll::Pending,
