@@ -5,6 +5,7 @@
 //! many the next write begins while the last group is still being woken.
 
 use std::{
+    path::PathBuf,
     sync::{Arc, PoisonError},
     task::{Context, Poll, Waker},
     time::Duration,
@@ -13,6 +14,8 @@ use std::{
 use super::{
     corruption::disk_error,
     engine::Engine,
+    fs::Disk,
+    hook::Hooked,
     options::Durability,
     published::{Published, lock},
     queue::{Caller, Group, Parker, Queue, Request},
@@ -35,13 +38,18 @@ const MIN_INTERVAL: Duration = Duration::from_millis(1);
 /// State that the appenders and the commit thread share.
 #[derive(Debug)]
 pub(super) struct Committer {
-    queue: Mutex<Queue>,
+    pub(super) queue: Mutex<Queue>,
     work: Condvar,
     /// Number of callers in the forming group, readable without the lock.
     arrived: AtomicUsize,
     engine: Mutex<Engine>,
     pub(super) published: Arc<Published>,
     pub(super) durability: Durability,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) dir: PathBuf,
+    /// One retention at a time.
+    pub(super) retention: Mutex<()>,
+    pub(super) hooked: Hooked,
 }
 
 /// A caller's part in a group: its records' numbers, and whether the caller leads.
@@ -60,6 +68,10 @@ impl Committer {
             arrived: AtomicUsize::new(0),
             published: Arc::clone(&engine.published),
             durability: engine.durability,
+            disk: Arc::clone(&engine.disk),
+            dir: engine.dir.clone(),
+            retention: Mutex::new(()),
+            hooked: Hooked::default(),
             engine: Mutex::new(engine),
         }
     }
@@ -67,17 +79,8 @@ impl Committer {
     /// Adds the request to the forming group. `None` if the group is full: the caller is woken when there is space again.
     fn enqueue(&self, request: Request<'_>, frames: usize, caller: Caller<'_>) -> Result<Option<Ticket>> {
         let mut queue = lock(&self.queue);
-        if let Some(failed) = self.published.failed() {
-            return Err(failed.error());
-        }
-        if queue.closing {
-            return Err(Error::new(ErrorKind::Cancelled, "wal.append", "the log was closed"));
-        }
-        if !queue.group.has_room(frames) {
-            let waker = caller.waker();
-            if !queue.space.iter().any(|other| other.will_wake(&waker)) {
-                queue.space.push(waker);
-            }
+        self.check(&queue)?;
+        if !queue.has_room(frames, caller) {
             return Ok(None);
         }
         let first = queue.next;
@@ -85,19 +88,40 @@ impl Committer {
         queue.next = last.saturating_add(1);
         self.arrived.store(queue.group.callers, Ordering::Release);
         let mut leads = false;
-        if !queue.busy {
-            queue.busy = true;
-            if let Caller::Thread(_) = caller {
-                leads = true;
-            } else {
-                queue.turn = true;
-                self.work.notify_one();
-            }
-        }
-        if !leads {
-            queue.group.wait(caller);
+        if let Caller::Thread(_) = caller
+            && !queue.busy
+        {
+            (queue.busy, leads) = (true, true);
+        } else {
+            queue.group.wait(caller, last);
+            self.give_turn(&mut queue);
         }
         Ok(Some(Ticket { first, last, leads }))
+    }
+
+    /// Whether the log takes anything more.
+    pub(super) fn check(&self, queue: &Queue) -> Result<()> {
+        if let Some(failed) = self.published.failed() {
+            return Err(failed.error());
+        }
+        if queue.closing {
+            return Err(Error::new(ErrorKind::Cancelled, "wal.append", "the log was closed"));
+        }
+        Ok(())
+    }
+
+    /// Has the commit thread commit the forming group, unless a leader is at work, which passes the leadership on.
+    pub(super) fn give_turn(&self, queue: &mut Queue) {
+        if !queue.busy {
+            (queue.busy, queue.turn) = (true, true);
+            self.work.notify_one();
+        }
+    }
+
+    /// Counts one more caller in the forming group.
+    pub(super) fn arrive(&self, queue: &mut Queue) {
+        queue.group.callers += 1;
+        self.arrived.store(queue.group.callers, Ordering::Release);
     }
 
     /// What became of the records up to `last`, if it is known.
@@ -234,6 +258,7 @@ impl Committer {
 
     /// Wakes each caller of the group, and keeps its buffers for another group.
     fn finish(&self, mut group: Group) {
+        self.hooked.run(self, &mut group);
         group.wake();
         self.published.wake_followers();
         group.clear();
@@ -243,6 +268,28 @@ impl Committer {
             std::mem::take(&mut queue.late)
         };
         late.into_iter().for_each(Waker::wake);
+        self.hooked.settle(self);
+    }
+
+    /// Until no commit is being written: after a failure the last record that was acknowledged is then known for good.
+    pub(super) fn last_commit_is_over(&self) {
+        drop(lock(&self.engine));
+    }
+
+    /// Syncs what was acknowledged, in the present thread. For a hook, which must not wait for a group.
+    pub(super) fn sync_here(&self) -> Result<()> {
+        if let Some(failed) = self.published.failed() {
+            return Err(failed.error());
+        }
+        if self.published.synced() >= self.published.acked() {
+            return Ok(());
+        }
+        let begun = lock(&self.engine).begin_sync();
+        let synced = begun.and_then(|(file, path, seq)| {
+            file.sync().map_err(|error| disk_error("wal.append", &path, error))?;
+            Ok(seq)
+        });
+        synced.map(|seq| self.published.sync(seq)).map_err(|error| self.poison(error))
     }
 
     /// The commit thread, until the log is closed.
@@ -302,17 +349,19 @@ impl Committer {
     /// Syncs at the interval, without the engine's lock, so that appenders can write at the same time.
     fn sync_in_time(&self) {
         lock(&self.queue).due = None;
-        if self.published.failed().is_some() {
+        // A failure is told to the next caller.
+        drop(self.sync_here());
+    }
+
+    /// Has a caller that is polled by another waker than its group has be woken by that one as well: by the leader that finishes
+    /// a group next. To be called before the caller looks at the outcome, each time, since that may be another group.
+    pub(super) fn wake_also(&self, known: &Waker, cx: &Context<'_>) {
+        if known.will_wake(cx.waker()) {
             return;
         }
-        let begun = lock(&self.engine).begin_sync();
-        let synced = begun.and_then(|(file, path, seq)| {
-            file.sync().map_err(|error| disk_error("wal.append", &path, error))?;
-            Ok(seq)
-        });
-        match synced {
-            Ok(seq) => self.published.sync(seq),
-            Err(error) => drop(self.poison(error)),
+        let mut queue = lock(&self.queue);
+        if !queue.late.iter().any(|other| other.will_wake(cx.waker())) {
+            queue.late.push(cx.waker().clone());
         }
     }
 
@@ -345,14 +394,7 @@ impl<'a> Pending<'a> {
             self.ticket = ticket.map(|ticket| (ticket, cx.waker().clone()));
             return Poll::Pending;
         };
-        if !waker.will_wake(cx.waker()) {
-            // Before the look below: whoever finishes a group after it wakes this one as well. Each time anew, since that may
-            // be another group.
-            let mut queue = lock(&self.committer.queue);
-            if !queue.late.iter().any(|other| other.will_wake(cx.waker())) {
-                queue.late.push(cx.waker().clone());
-            }
-        }
+        self.committer.wake_also(waker, cx);
         match self.committer.outcome(self.request, ticket.last) {
             Some(done) => Poll::Ready(done.map(|()| (ticket.first, ticket.last))),
             None => Poll::Pending,

@@ -8,7 +8,7 @@ mod header;
 pub(super) use self::{
     commit::{COMMIT_HEADER, COMMIT_MAGIC, CommitHeader, HASHED_FROM},
     footer::{Entry, Footer, TRAILER},
-    frame::{FRAME_HEADER, Frame, MAX_BATCH, MAX_RECORD, frame_size, push_frame},
+    frame::{FRAME_HEADER, Frame, MAX_BATCH, MAX_RECORD, frame_size, push_frame, push_frame_with},
     header::{BadHeader, SEGMENT_HEADER, SegmentHeader, VERSION},
 };
 

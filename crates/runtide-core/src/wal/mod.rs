@@ -51,6 +51,7 @@ mod engine;
 mod follow;
 mod format;
 pub mod fs;
+mod hook;
 mod layout;
 mod lock;
 mod open;
@@ -75,6 +76,7 @@ pub use self::{
     corruption::Corruption,
     dump::{dump, dump_with},
     follow::FollowStream,
+    hook::{CommitHook, Commits, Forming},
     layout::lock_path,
     open::Repair,
     options::{Durability, OnCorruption, WalKey, WalOptions},

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    format::{COMMIT_HEADER, push_frame},
+    format::{COMMIT_HEADER, push_frame, push_frame_with},
     record::RecordKind,
     sync::{
         Instant,
@@ -91,7 +91,8 @@ pub(super) struct Group {
     pub(super) count: u32,
     /// Number of calls in the group.
     pub(super) callers: usize,
-    pub(super) tasks: Vec<Waker>,
+    /// Each with the last record that it waits for: these do not fall.
+    pub(super) tasks: VecDeque<(u64, Waker)>,
     pub(super) threads: VecDeque<Arc<Parker>>,
     /// True if a caller asks for a sync, regardless of the log's durability.
     pub(super) sync: bool,
@@ -104,7 +105,7 @@ impl Group {
             first: 0,
             count: 0,
             callers: 0,
-            tasks: Vec::new(),
+            tasks: VecDeque::new(),
             threads: VecDeque::new(),
             sync: false,
         }
@@ -139,20 +140,40 @@ impl Group {
         seq.saturating_sub(1)
     }
 
-    pub(super) fn wait(&mut self, caller: Caller<'_>) {
+    /// Encodes one record, its payload written in place.
+    pub(super) fn push_with(&mut self, seq: u64, time: u64, kind: RecordKind, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.count == 0 {
+            self.first = seq;
+        }
+        push_frame_with(&mut self.bytes, seq, time, kind.0, write);
+        self.count = self.count.saturating_add(1);
+    }
+
+    /// Has the caller woken once the records up to `last` are committed.
+    pub(super) fn wait(&mut self, caller: Caller<'_>, last: u64) {
         match caller {
-            Caller::Task(waker) => self.tasks.push(waker.clone()),
+            Caller::Task(waker) => self.tasks.push_back((last, waker.clone())),
             Caller::Thread(parker) => self.threads.push_back(Arc::clone(parker)),
         }
     }
 
     /// Wakes every caller in it, one by one.
     pub(super) fn wake(&mut self) {
-        self.tasks.drain(..).for_each(Waker::wake);
+        self.tasks.drain(..).for_each(|(_, waker)| waker.wake());
         self.threads.drain(..).for_each(Wake::wake);
     }
 
-    /// Empties the group so that it can be used again; a buffer that had to grow for one large batch is not kept.
+    /// Wakes the tasks that wait for no more than the records up to `last`.
+    pub(super) fn wake_tasks(&mut self, last: u64) {
+        while let Some((of, _)) = self.tasks.front()
+            && *of <= last
+            && let Some((_, waker)) = self.tasks.pop_front()
+        {
+            waker.wake();
+        }
+    }
+
+    /// Empties it for another use; a buffer that had to grow for one large batch is not kept.
     pub(super) fn clear(&mut self) {
         if self.bytes.capacity() > 2 * GROUP_BYTES {
             self.bytes = Vec::new();
@@ -202,6 +223,18 @@ impl Queue {
             late: Vec::new(),
             spare: None,
         }
+    }
+
+    /// Whether so many bytes of frames fit into the forming group; if not, the caller is woken when it may try again.
+    pub(super) fn has_room(&mut self, frames: usize, caller: Caller<'_>) -> bool {
+        if self.group.has_room(frames) {
+            return true;
+        }
+        let waker = caller.waker();
+        if !self.space.iter().any(|other| other.will_wake(&waker)) {
+            self.space.push(waker);
+        }
+        false
     }
 
     /// Takes the forming group, and lets another form.

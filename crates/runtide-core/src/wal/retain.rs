@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    commit::Committer,
     corruption::disk_error,
     layout::{Layout, write_begin},
     published::lock,
@@ -86,12 +87,18 @@ impl Wal {
     /// ```
     #[expect(clippy::needless_pass_by_value, reason = "the policy is given away, as options are everywhere")]
     pub fn retain(&self, policy: Retention) -> Result<Retained> {
-        let inner = &self.inner;
-        if let Some(failed) = inner.committer.published.failed() {
+        self.inner.committer.retain(&policy)
+    }
+}
+
+impl Committer {
+    /// As [`Wal::retain`].
+    pub(super) fn retain(&self, policy: &Retention) -> Result<Retained> {
+        if let Some(failed) = self.published.failed() {
             return Err(failed.error());
         }
-        let (disk, dir) = (&*inner.disk, &*inner.dir);
-        let _one_at_a_time = lock(&inner.retention);
+        let (disk, dir) = (&*self.disk, &*self.dir);
+        let _one_at_a_time = lock(&self.retention);
         let mut layout = Layout::read(disk, dir).map_err(|error| disk_error(RETAIN, dir, error))?;
         let mut sizes = Vec::new();
         for (_, path) in &layout.segments {
@@ -125,19 +132,17 @@ impl Wal {
         }
         Ok(Retained { segments: dropped as u64, bytes, first: Seq(first) })
     }
-}
 
-impl Wal {
     /// A failure poisons the log: of a sync that failed nobody knows what it left, so it is not tried again.
     fn drop_segments(&self, dropped: &[(u64, PathBuf)], first: u64) -> Result<()> {
-        let (disk, dir) = (&*self.inner.disk, &*self.inner.dir);
+        let (disk, dir) = (&*self.disk, &*self.dir);
         let drop_all = || {
             write_begin(disk, dir, first)?;
             // From here on they are not part of the log: a file that cannot be removed now is removed by the next opening.
             dropped.iter().try_for_each(|(_, path)| disk.remove(path))?;
             disk.sync_dir(dir)
         };
-        drop_all().map_err(|error| self.inner.committer.poison(disk_error(RETAIN, dir, error)))
+        drop_all().map_err(|error| self.poison(disk_error(RETAIN, dir, error)))
     }
 }
 

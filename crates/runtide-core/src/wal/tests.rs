@@ -6,6 +6,7 @@ mod corruption;
 mod follow;
 #[cfg(shuttle)]
 mod handover;
+mod hook;
 mod keys;
 mod retain;
 mod salvage;

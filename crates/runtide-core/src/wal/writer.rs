@@ -1,19 +1,13 @@
 //! [`Wal`]: the one writer of a directory.
 
-use std::{
-    fmt,
-    future::poll_fn,
-    ops::RangeInclusive,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fmt, future::poll_fn, ops::RangeInclusive, path::Path, sync::Arc};
 
 use super::{
     anchor::Anchor,
     commit::{Committer, Pending},
     corruption::Corruption,
     format::{MAX_BATCH, MAX_RECORD, frame_size},
-    fs::Disk,
+    hook::{CommitHook, Forming, HandOver},
     open::{self, Repair},
     options::{OnCorruption, WalOptions},
     published::lock,
@@ -52,14 +46,10 @@ pub struct Wal {
 
 pub(super) struct Inner {
     pub(super) committer: Arc<Committer>,
-    pub(super) disk: Arc<dyn Disk>,
-    pub(super) dir: PathBuf,
     pub(super) on_corruption: OnCorruption,
     repaired: Option<Repair>,
     corruption: Option<Corruption>,
     thread: Mutex<Option<JoinHandle<Result<()>>>>,
-    /// One retention at a time.
-    pub(super) retention: Mutex<()>,
 }
 
 impl Wal {
@@ -88,7 +78,6 @@ impl Wal {
     #[expect(clippy::needless_pass_by_value, reason = "options are given away, here as everywhere")]
     pub fn open(dir: &Path, options: WalOptions) -> Result<Self> {
         let opened = open::open(dir, &options)?;
-        let disk = Arc::clone(&opened.engine.disk);
         let committer = Arc::new(Committer::new(opened.engine));
         let runs = Arc::clone(&committer);
         let thread =
@@ -98,13 +87,10 @@ impl Wal {
         Ok(Self {
             inner: Arc::new(Inner {
                 committer,
-                disk,
-                dir: dir.to_owned(),
                 on_corruption: options.on_corruption,
                 repaired: opened.repaired,
                 corruption: opened.corruption,
                 thread: Mutex::new(Some(thread)),
-                retention: Mutex::new(()),
             }),
         })
     }
@@ -215,6 +201,39 @@ impl Wal {
         Ok(Seq(first)..=Seq(last))
     }
 
+    /// Has a hook follow the commits: for what stands on the log and shows what it writes only once that is durable, as the
+    /// store of `runtide-journal` does. Before the first call of [`Wal::hand_over`].
+    ///
+    /// # Errors
+    /// [`Conflict`](ErrorKind::Conflict) if the log has one.
+    pub fn set_commit_hook(&self, hook: Arc<dyn CommitHook>) -> Result<()> {
+        let committer = &self.inner.committer;
+        let set = committer.hooked.set(hook, committer.published.acked());
+        set.map_err(|_| Error::new(ErrorKind::Conflict, "wal.hook", "the log has a commit hook already"))
+    }
+
+    /// Runs `fill`, which decides what is to be written and pushes it, in the order of the log: no other call comes between what
+    /// it decides and its records. Returns what `fill` returned when everything that was handed over up to then is durable
+    /// and the log's [`CommitHook`] has seen it; at once, if `fill` pushed nothing and all of that is so already.
+    ///
+    /// `payload` is the most bytes that `fill` will push. It holds up every other appender: it waits for nothing but a short lock.
+    /// Any kind may be pushed, as in [`Wal::append_reserved_blocking`].
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if `payload` is more than [`Wal::MAX_RECORD`];
+    /// [`Cancelled`](ErrorKind::Cancelled) if the log was closed; a failure of the log, see [`Wal`].
+    ///
+    /// # Cancel safety
+    /// Dropped before `fill` ran, nothing happens. Dropped later, what it pushed is written all the same.
+    pub fn hand_over<T: Unpin, F: FnOnce(&mut Forming<'_>) -> T + Unpin>(
+        &self,
+        payload: usize,
+        fill: F,
+    ) -> impl Future<Output = Result<T>> + use<'_, T, F> {
+        let frames = check_length(payload);
+        HandOver::new(&self.inner.committer, frames, fill)
+    }
+
     /// Makes everything that was acknowledged durable. Of use where commits are not synced one by one
     /// ([`Durability::Every`](super::Durability::Every), [`Durability::Os`](super::Durability::Os)).
     ///
@@ -257,8 +276,9 @@ impl Wal {
     /// ```
     pub fn reader(&self, from: ReadFrom) -> Result<WalReader> {
         let inner = &self.inner;
-        let bound = Some(Arc::clone(&inner.committer.published));
-        WalReader::start(Arc::clone(&inner.disk), &inner.dir, from, inner.on_corruption, bound)
+        let committer = &inner.committer;
+        let bound = Some(Arc::clone(&committer.published));
+        WalReader::start(Arc::clone(&committer.disk), &committer.dir, from, inner.on_corruption, bound)
     }
 
     /// Returns the last `n` records, oldest first, or all if there are fewer. It uses the index, so that it reads little more
@@ -318,7 +338,10 @@ impl Drop for Inner {
 
 impl fmt::Debug for Wal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wal").field("dir", &self.inner.dir).field("head", &self.anchor().seq).finish_non_exhaustive()
+        f.debug_struct("Wal")
+            .field("dir", &self.inner.committer.dir)
+            .field("head", &self.anchor().seq)
+            .finish_non_exhaustive()
     }
 }
 
@@ -336,12 +359,17 @@ fn check_kinds(records: &[(RecordKind, &[u8])]) -> Result<()> {
 
 /// Returns the size of the record's frame in bytes; refuses a payload that is too long.
 fn check_size(payload: &[u8]) -> Result<usize> {
-    if payload.len() > MAX_RECORD {
+    check_length(payload.len())
+}
+
+/// The size of the frame of a payload of so many bytes.
+fn check_length(payload: usize) -> Result<usize> {
+    if payload > MAX_RECORD {
         return Err(Error::new(ErrorKind::InvalidInput, "wal.append", "the record is too long")
-            .with_context("bytes", payload.len())
+            .with_context("bytes", payload)
             .with_context("most", MAX_RECORD));
     }
-    Ok(usize::try_from(frame_size(payload.len() as u64)).unwrap_or(usize::MAX))
+    Ok(usize::try_from(frame_size(payload as u64)).unwrap_or(usize::MAX))
 }
 
 /// Returns the size of all frames in bytes; refuses an empty batch, and one that is too large.

@@ -1,7 +1,7 @@
 //! What a record of a journaled store looks like.
 //!
-//! A version (`u8`, 1), what it is (`u8`), where reading begins (`u64`: the number of the record with which the last whole
-//! checkpoint begins, or 0), a revision (`u64`), and what follows from what it is. Numbers are little-endian.
+//! A version (`u8`, 1), what it is (`u8`), where reading begins (`u64`: the number of the first record that the last whole
+//! checkpoint does not contain, or 0), a revision (`u64`), and what follows from what it is. Numbers are little-endian.
 //!
 //! | what | follows |
 //! |---|---|
@@ -11,8 +11,9 @@
 //! | 6 one of them | as 1; the revision is the resource's own |
 //! | 7 it ends | how many resources (`u64`) |
 //!
-//! The newest record is found at once, and says where reading begins. The end of a checkpoint points to its own begin, so that
-//! half of one does not count. Writes may stand between the parts of a checkpoint, not between those of a restore.
+//! The newest record is found at once, and says where reading begins. The end of a checkpoint says where its own reading begins, so
+//! that half of one does not count. Writes that a checkpoint does not contain may stand before its first record, and between its
+//! parts; none stands between those of a restore.
 
 use bytes::Bytes;
 
@@ -44,55 +45,66 @@ pub(super) enum Entry {
     },
 }
 
-/// A record as it is to be appended.
-pub(super) fn written(checkpoint: Seq, planned: &Planned) -> Vec<u8> {
+/// The most bytes that a record has for a write of this resource, its body left out.
+pub(super) fn overhead(reference: &ResourceRef) -> usize {
+    HEAD + 3 + reference.as_str().len()
+}
+
+/// Version, what it is, checkpoint, revision.
+const HEAD: usize = 18;
+
+/// Appends a record's payload.
+pub(super) fn written(bytes: &mut Vec<u8>, checkpoint: Seq, planned: &Planned) {
     let what = match planned.change {
         PlannedChange::Create => 1,
         PlannedChange::Replace => 2,
         PlannedChange::Delete | PlannedChange::Nothing => 3,
     };
     if let Some(document) = &planned.document {
-        return resource(what, checkpoint, planned.revision, &planned.reference, document);
+        return resource(bytes, what, checkpoint, planned.revision, &planned.reference, document);
     }
-    let name = planned.reference.as_str().as_bytes();
-    let mut bytes = head(what, checkpoint, planned.revision, name.len());
-    bytes.extend_from_slice(name);
-    bytes
+    head(bytes, what, checkpoint, planned.revision);
+    bytes.extend_from_slice(planned.reference.as_str().as_bytes());
 }
 
-pub(super) fn begin(checkpoint: Seq, revision: Revision, count: u64, restore: bool) -> Vec<u8> {
-    let mut bytes = head(if restore { 5 } else { 4 }, checkpoint, revision, 8);
+pub(super) fn begin(bytes: &mut Vec<u8>, checkpoint: Seq, revision: Revision, count: u64, restore: bool) {
+    head(bytes, if restore { 5 } else { 4 }, checkpoint, revision);
     bytes.extend_from_slice(&count.to_le_bytes());
-    bytes
 }
 
-pub(super) fn part(checkpoint: Seq, one: &Resource) -> Vec<u8> {
-    resource(6, checkpoint, one.revision, &one.reference, one.written())
+pub(super) fn part(bytes: &mut Vec<u8>, checkpoint: Seq, one: &Resource) {
+    resource(bytes, 6, checkpoint, one.revision, &one.reference, one.written());
 }
 
-pub(super) fn end(checkpoint: Seq, revision: Revision, count: u64) -> Vec<u8> {
-    let mut bytes = head(7, checkpoint, revision, 8);
+pub(super) fn end(bytes: &mut Vec<u8>, checkpoint: Seq, revision: Revision, count: u64) {
+    head(bytes, 7, checkpoint, revision);
     bytes.extend_from_slice(&count.to_le_bytes());
-    bytes
 }
 
-fn head(what: u8, checkpoint: Seq, revision: Revision, more: usize) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(18 + more);
-    bytes.extend_from_slice(&[VERSION, what]);
-    bytes.extend_from_slice(&checkpoint.0.to_le_bytes());
-    bytes.extend_from_slice(&revision.0.to_le_bytes());
-    bytes
+fn head(bytes: &mut Vec<u8>, what: u8, checkpoint: Seq, revision: Revision) {
+    let mut head = [VERSION; HEAD];
+    let fields = [&[what][..], &checkpoint.0.to_le_bytes(), &revision.0.to_le_bytes()];
+    for (to, from) in head.iter_mut().skip(1).zip(fields.into_iter().flatten()) {
+        *to = *from;
+    }
+    bytes.extend_from_slice(&head);
 }
 
-fn resource(what: u8, checkpoint: Seq, revision: Revision, name: &ResourceRef, document: &Document) -> Vec<u8> {
+fn resource(
+    bytes: &mut Vec<u8>,
+    what: u8,
+    checkpoint: Seq,
+    revision: Revision,
+    name: &ResourceRef,
+    document: &Document,
+) {
     let name = name.as_str().as_bytes();
-    let mut bytes = head(what, checkpoint, revision, 3 + name.len() + document.bytes.len());
-    bytes.push(document.format.code());
+    head(bytes, what, checkpoint, revision);
     // References are far shorter than that.
-    bytes.extend_from_slice(&u16::try_from(name.len()).unwrap_or(u16::MAX).to_le_bytes());
+    let [low, high] = u16::try_from(name.len()).unwrap_or(u16::MAX).to_le_bytes();
+    bytes.extend_from_slice(&[document.format.code(), low, high]);
     bytes.extend_from_slice(name);
     bytes.extend_from_slice(&document.bytes);
-    bytes
 }
 
 /// What was read, and where reading begins.
@@ -184,12 +196,17 @@ mod tests {
         let created = planned(Some(document.clone()), PlannedChange::Create);
         let deleted = planned(None, PlannedChange::Delete);
         let resource = Resource::new(name.clone(), document, Revision(3));
+        let payload = |write: &dyn Fn(&mut Vec<u8>)| {
+            let mut bytes = Vec::new();
+            write(&mut bytes);
+            bytes
+        };
         let payloads = [
-            written(Seq(5), &created),
-            written(Seq(5), &deleted),
-            begin(Seq(5), Revision(9), 1, true),
-            part(Seq(5), &resource),
-            end(Seq(8), Revision(9), 1),
+            payload(&|bytes| written(bytes, Seq(5), &created)),
+            payload(&|bytes| written(bytes, Seq(5), &deleted)),
+            payload(&|bytes| begin(bytes, Seq(5), Revision(9), 1, true)),
+            payload(&|bytes| part(bytes, Seq(5), &resource)),
+            payload(&|bytes| end(bytes, Seq(8), Revision(9), 1)),
         ];
         let found = appended(&payloads.each_ref().map(Vec::as_slice));
         let found: Vec<_> = found.into_iter().map(|one| format!("{:?}", one.unwrap())).collect();

@@ -3,22 +3,17 @@
 mod format;
 mod history;
 mod replay;
-mod scribe;
+mod shared;
 
-use std::{
-    fmt,
-    path::Path,
-    sync::{Arc, Mutex},
-    thread::{self, JoinHandle},
-};
+use std::{fmt, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    sync::{AcquireError, SemaphorePermit},
 };
 
-use self::scribe::{Desk, Task};
+use self::shared::{ROOM, Shared, told};
 use crate::{
     JournalOptions,
     blocking::{BlockingStream, handle, run_blocking},
@@ -36,9 +31,6 @@ use runtide_core::{
 
 const APPLY: &str = "store.apply";
 const RESTORE: &str = "store.restore";
-
-/// Room for writes that are under way, in KiB; each takes one at least.
-const ROOM: u32 = 64 << 10;
 
 /// A local store on the write-ahead log: what it acknowledged is there after a crash, as the log's
 /// [`Durability`](runtide_core::wal::Durability) says; by default also after a power cut. Clones are the same store.
@@ -79,12 +71,11 @@ pub struct JournaledStore<S: LocalStore> {
     inner: Arc<Owner<S>>,
 }
 
-/// Dropped, it lets the scribe finish.
+/// Dropped, it closes the log.
 struct Owner<S: LocalStore> {
     name: String,
-    desk: Arc<Desk<S>>,
-    room: Arc<Semaphore>,
-    scribe: Mutex<Option<JoinHandle<()>>>,
+    shared: Arc<Shared<S>>,
+    wal: Wal,
 }
 
 impl<S: LocalStore> JournaledStore<S> {
@@ -98,17 +89,10 @@ impl<S: LocalStore> JournaledStore<S> {
         let wal = Wal::open(dir, options.wal.clone())?;
         let replayed = replay::replay(&wal, &inner)?;
         let last = replayed.last.unwrap_or_else(|| inner.image().revision);
-        let desk = Arc::new(Desk::new(inner, wal, options, last));
-        let works = Arc::clone(&desk);
-        let (checkpoint, since) = (replayed.checkpoint, replayed.since);
-        let scribe =
-            thread::Builder::new().name("runtide-store".to_owned()).spawn(move || works.run(checkpoint, since));
-        let scribe = scribe.map_err(|error| {
-            Error::new(ErrorKind::Unavailable, "store.open", "the system gives no thread").with_source(error)
-        })?;
-        let room = Arc::new(Semaphore::new(usize::try_from(ROOM).unwrap_or(usize::MAX)));
-        let name = format!("dir:{}", dir.display());
-        Ok(Self { inner: Arc::new(Owner { name, desk, room, scribe: Mutex::new(Some(scribe)) }) })
+        let (head, checkpoint) = (wal.anchor().seq, (replayed.checkpoint, replayed.since));
+        let shared = Arc::new(Shared::new(inner, options, head, checkpoint, last));
+        wal.set_commit_hook(Arc::clone(&shared) as _)?;
+        Ok(Self { inner: Arc::new(Owner { name: format!("dir:{}", dir.display()), shared, wal }) })
     }
 
     /// The life of one resource, as far back as the log goes, up to now; then the stream ends.
@@ -131,7 +115,7 @@ impl<S: LocalStore> JournaledStore<S> {
     /// # Errors
     /// `Expired` if the log does not reach back to that revision, or the store has not come to it; as [`Self::history`].
     pub async fn at(&self, reference: &ResourceRef, revision: Revision) -> Result<Option<Arc<Resource>>> {
-        let newest = self.inner.desk.store.stats().await?.revision;
+        let newest = self.inner.shared.store.stats().await?.revision;
         if revision > newest {
             let error = Error::new(ErrorKind::Expired, "store.at", "the store has not come to that revision");
             return Err(error.with_context("revision", revision).with_context("newest", newest));
@@ -141,10 +125,10 @@ impl<S: LocalStore> JournaledStore<S> {
     }
 
     async fn reading(&self, operation: &'static str, reference: &ResourceRef) -> Result<history::Reading> {
-        let (desk, reference) = (Arc::clone(&self.inner.desk), reference.clone());
+        let (wal, reference) = (self.inner.wal.clone(), reference.clone());
         run_blocking(operation, move || {
-            let head = desk.wal.anchor().seq;
-            Ok(history::Reading::new(desk.wal.reader(ReadFrom::Start)?, head, reference))
+            let head = wal.anchor().seq;
+            Ok(history::Reading::new(wal.reader(ReadFrom::Start)?, head, reference))
         })
         .await
     }
@@ -152,12 +136,12 @@ impl<S: LocalStore> JournaledStore<S> {
     /// The head of the log's chain: kept elsewhere, it tells a tail that was cut or rewritten.
     /// [`wal::verify`](runtide_core::wal::verify()) takes it.
     pub fn anchor(&self) -> Anchor {
-        self.inner.desk.wal.anchor()
+        self.inner.wal.anchor()
     }
 
     /// The torn tail that opening cut, if there was one: nothing in it had been acknowledged.
     pub fn repaired(&self) -> Option<&Repair> {
-        self.inner.desk.wal.repaired()
+        self.inner.wal.repaired()
     }
 
     /// Closes the store for all clones: what is under way becomes durable, and the folder's lock is given back. Blocks for
@@ -166,14 +150,12 @@ impl<S: LocalStore> JournaledStore<S> {
     /// # Errors
     /// What the disk refuses.
     pub fn close(&self) -> Result<()> {
-        self.inner.finish();
-        self.inner.desk.wal.close()
+        self.inner.wal.close()
     }
 
     /// Room for a write; taken in the order of the calls.
-    async fn room(&self, kib: u32) -> Result<OwnedSemaphorePermit> {
-        let room = Arc::clone(&self.inner.room).acquire_many_owned(kib).await;
-        room.map_err(|_| Error::new(ErrorKind::Cancelled, APPLY, "the store was closed"))
+    async fn room(&self, kib: u32) -> Result<SemaphorePermit<'_>> {
+        self.inner.shared.room.acquire_many(kib).await.map_err(no_room)
     }
 
     /// Decides a write, and waits until it is durable and shown.
@@ -183,56 +165,39 @@ impl<S: LocalStore> JournaledStore<S> {
         document: Option<Document>,
         precondition: Precondition,
     ) -> Result<(PlannedChange, Revision)> {
-        let kib = document.as_ref().map_or(0, |document| document.bytes.len() >> 10).saturating_add(1);
-        let room = self.room(u32::try_from(kib).unwrap_or(ROOM).min(ROOM)).await?;
-        let desk = &self.inner.desk;
-        let (done, waits) = oneshot::channel();
-        let decided = {
-            let mut queue = desk.queue();
-            queue.check()?;
-            let decided = desk.store.prepare(reference, document, precondition);
-            match decided {
-                Ok(planned) if planned.change != PlannedChange::Nothing => {
-                    let decided = (planned.change, planned.revision);
-                    desk.push(&mut queue, Task::Write { planned, done, room });
-                    Ok(decided)
-                }
-                // The answer rests on what may not be durable yet.
-                decided if !queue.is_at_rest() => {
-                    desk.push(&mut queue, Task::Barrier { done, room });
-                    decided.map(|planned| (planned.change, planned.revision))
-                }
-                decided => return decided.map(|planned| (planned.change, planned.revision)),
+        let length = document.as_ref().map_or(0, |document| document.bytes.len());
+        let kib = u32::try_from((length >> 10).saturating_add(1)).unwrap_or(ROOM).min(ROOM);
+        let room = self.room(kib).await?;
+        let (shared, mut begun) = (&*self.inner.shared, false);
+        let payload = length.min(Document::MAX_BYTES).saturating_add(format::overhead(reference));
+        let handed = self.inner.wal.hand_over(payload, |forming| {
+            let (decided, pushed) = shared.decide(forming, reference, document, precondition, kib);
+            begun = pushed;
+            if pushed {
+                // It is given back once the write is shown, whether the caller is still there or not.
+                room.forget();
+                return (decided, None);
             }
-        };
-        waits.await.unwrap_or_else(|_| Err(gone(APPLY)))?;
-        decided
-    }
-}
-
-fn gone(operation: &'static str) -> Error {
-    Error::new(ErrorKind::Cancelled, operation, "the store was closed").with_context("outcome", "unknown")
-}
-
-impl<S: LocalStore> Owner<S> {
-    fn finish(&self) {
-        self.desk.close();
-        // A waker that the scribe calls may drop the last clone: it cannot wait for itself.
-        let mut scribe = lock(&self.scribe);
-        if scribe.as_ref().is_some_and(|scribe| scribe.thread().id() == thread::current().id()) {
-            return;
-        }
-        if let Some(scribe) = scribe.take() {
-            // It catches nothing and throws nothing.
-            let _ = scribe.join();
+            (decided, Some(room))
+        });
+        match handed.await {
+            Ok((decided, _room)) => decided,
+            Err(error) => Err(told(&error, begun)),
         }
     }
 }
 
-impl<S: LocalStore> Drop for Owner<S> {
+/// All the room there is, given back on drop.
+struct AllRoom<S: LocalStore>(Arc<Owner<S>>);
+
+impl<S: LocalStore> Drop for AllRoom<S> {
     fn drop(&mut self) {
-        self.finish();
+        self.0.shared.room.add_permits(usize::try_from(ROOM).unwrap_or(usize::MAX));
     }
+}
+
+fn no_room(_: AcquireError) -> Error {
+    Error::new(ErrorKind::Cancelled, APPLY, "the store was closed")
 }
 
 impl<S: LocalStore> Clone for JournaledStore<S> {
@@ -260,11 +225,11 @@ impl<S: LocalStore> StoreBackend for JournaledStore<S> {
     }
 
     async fn get(&self, reference: &ResourceRef, format: Option<ResourceFormat>) -> Result<Option<Arc<Resource>>> {
-        self.inner.desk.store.get(reference, format).await
+        self.inner.shared.store.get(reference, format).await
     }
 
     async fn list(&self, selector: &Selector, options: PageOptions) -> Result<Page> {
-        self.inner.desk.store.list(selector, options).await
+        self.inner.shared.store.list(selector, options).await
     }
 
     async fn delete(&self, reference: &ResourceRef, precondition: Precondition) -> Result<Option<Revision>> {
@@ -273,11 +238,11 @@ impl<S: LocalStore> StoreBackend for JournaledStore<S> {
     }
 
     async fn watch(&self, selector: &Selector, options: StoreWatchOptions) -> Result<StoreStream> {
-        self.inner.desk.store.watch(selector, options).await
+        self.inner.shared.store.watch(selector, options).await
     }
 
     async fn snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<StoreSnapshotSeal> {
-        self.inner.desk.store.snapshot(out).await
+        self.inner.shared.store.snapshot(out).await
     }
 
     async fn restore(&self, from: &mut (dyn AsyncRead + Send + Unpin)) -> Result<Revision> {
@@ -287,17 +252,12 @@ impl<S: LocalStore> StoreBackend for JournaledStore<S> {
             resources.push(resource);
         }
         // All the room there is: nothing is under way, and nothing begins.
-        let room = self.room(ROOM).await?;
-        let (done, waits) = oneshot::channel();
-        {
-            let mut queue = self.inner.desk.queue();
-            queue.check()?;
-            self.inner.desk.push(&mut queue, Task::Restore { resources, done, room });
-        }
-        waits.await.unwrap_or_else(|_| Err(gone(RESTORE)))
+        self.room(ROOM).await?.forget();
+        let room = AllRoom(Arc::clone(&self.inner));
+        run_blocking(RESTORE, move || room.0.shared.restore(&room.0.wal, resources)).await
     }
 
     async fn stats(&self) -> Result<StoreStats> {
-        self.inner.desk.store.stats().await
+        self.inner.shared.store.stats().await
     }
 }

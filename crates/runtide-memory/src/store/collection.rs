@@ -1,14 +1,14 @@
 //! The resources of one kind in one namespace.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     hash::{BuildHasher, RandomState},
     mem,
     sync::Arc,
 };
 
 use hashbrown::{HashTable, hash_table::Entry};
-use runtide_core::store::{Document, Resource, ResourceRef, Revision};
+use runtide_core::store::{Resource, ResourceRef, Revision};
 
 /// The resources of one kind in one namespace, by name.
 ///
@@ -27,15 +27,32 @@ pub(super) struct Collection {
     sorted: usize,
     /// Slots in `order` in which nothing is any more.
     holes: usize,
-    /// Decided and not yet shown, oldest first.
-    prepared: HashMap<ResourceRef, VecDeque<Prepared>>,
+    /// Decided and not yet shown.
+    prepared: HashTable<Pending>,
 }
 
 /// What a decided write will make of a resource.
 #[derive(Debug)]
 pub(super) struct Prepared {
     pub(super) revision: Revision,
-    pub(super) document: Option<Document>,
+    /// As it will be shown; none for a delete.
+    pub(super) resource: Option<Arc<Resource>>,
+}
+
+/// The decided writes of one resource, oldest first: mostly one, which takes no memory of its own.
+#[derive(Debug)]
+struct Pending {
+    reference: ResourceRef,
+    hash: u32,
+    first: Prepared,
+    later: VecDeque<Prepared>,
+}
+
+/// A name, hashed once for all that is done with it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Name<'a> {
+    name: &'a str,
+    hash: u32,
 }
 
 /// The number of a slot. So many resources of one kind in one namespace would be a terabyte.
@@ -68,9 +85,13 @@ fn spread(hash: u32) -> u64 {
 impl Collection {
     /// Of resources in the order of their names.
     pub(super) fn of(resources: impl ExactSizeIterator<Item = Arc<Resource>>) -> Self {
+        Self::hashed_by(RandomState::new(), resources)
+    }
+
+    fn hashed_by(hasher: RandomState, resources: impl ExactSizeIterator<Item = Arc<Resource>>) -> Self {
         let count = resources.len();
-        let mut collection =
-            Self { places: HashTable::with_capacity(count), slots: Vec::with_capacity(count), ..Self::default() };
+        let (places, slots) = (HashTable::with_capacity(count), Vec::with_capacity(count));
+        let mut collection = Self { hasher, places, slots, ..Self::default() };
         collection.order.reserve_exact(count);
         for resource in resources {
             collection.put(resource);
@@ -85,19 +106,30 @@ impl Collection {
         u32::from_be_bytes([a, b, c, d])
     }
 
+    pub(super) fn name<'a>(&self, name: &'a str) -> Name<'a> {
+        Name { name, hash: self.hash(name) }
+    }
+
     fn shown(&self, slot: Slot) -> Option<&Arc<Resource>> {
         self.slots.get(slot as usize)?.as_ref()
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&Arc<Resource>> {
-        let hash = self.hash(name);
+        self.find(self.name(name))
+    }
+
+    pub(super) fn find(&self, Name { name, hash }: Name<'_>) -> Option<&Arc<Resource>> {
         self.places.find(spread(hash), |place| place.is(hash, name)).map(|place| &place.resource)
     }
 
     /// Puts it in, and gives what was there before.
     pub(super) fn put(&mut self, resource: Arc<Resource>) -> Option<Arc<Resource>> {
+        let hash = self.hash(resource.reference.name());
+        self.put_hashed(hash, resource)
+    }
+
+    fn put_hashed(&mut self, hash: u32, resource: Arc<Resource>) -> Option<Arc<Resource>> {
         let name = resource.reference.name();
-        let hash = self.hash(name);
         let Self { places, slots, free, order, .. } = self;
         match places.entry(spread(hash), |place| place.is(hash, name), Place::spread) {
             Entry::Occupied(mut there) => {
@@ -122,8 +154,21 @@ impl Collection {
         }
     }
 
-    pub(super) fn remove(&mut self, name: &str) -> Option<Arc<Resource>> {
+    #[cfg(test)]
+    fn remove(&mut self, name: &str) -> Option<Arc<Resource>> {
         let hash = self.hash(name);
+        self.take(Name { name, hash })
+    }
+
+    /// Puts a resource in that has this name, or takes away the one that has; gives what was there before.
+    pub(super) fn set(&mut self, name: Name<'_>, resource: Option<Arc<Resource>>) -> Option<Arc<Resource>> {
+        match resource {
+            Some(resource) => self.put_hashed(name.hash, resource),
+            None => self.take(name),
+        }
+    }
+
+    fn take(&mut self, Name { name, hash }: Name<'_>) -> Option<Arc<Resource>> {
         let found = self.places.find_entry(spread(hash), |place| place.is(hash, name)).ok()?;
         let (Place { resource, slot, .. }, _) = found.remove();
         if let Some(slot) = self.slots.get_mut(slot as usize) {
@@ -134,8 +179,8 @@ impl Collection {
         if self.slots.capacity() > 64 && self.places.len() < self.slots.capacity() / 4 {
             self.put_in_order();
             let resources: Vec<_> = self.behind(None).cloned().collect();
-            let prepared = mem::take(&mut self.prepared);
-            *self = Self { prepared, ..Self::of(resources.into_iter()) };
+            let (prepared, hasher) = (mem::take(&mut self.prepared), self.hasher.clone());
+            *self = Self { prepared, ..Self::hashed_by(hasher, resources.into_iter()) };
         } else if self.holes > self.places.len() {
             self.close_holes();
         }
@@ -203,29 +248,46 @@ impl Collection {
     }
 
     /// What the latest decided write will make of it.
-    pub(super) fn prepared(&self, reference: &ResourceRef) -> Option<&Prepared> {
-        if self.prepared.is_empty() { None } else { self.prepared.get(reference)?.back() }
+    pub(super) fn prepared(&self, name: Name<'_>) -> Option<&Prepared> {
+        let pending = self.prepared.find(spread(name.hash), |pending| pending.is(name))?;
+        Some(pending.later.back().unwrap_or(&pending.first))
     }
 
-    pub(super) fn prepare(&mut self, reference: &ResourceRef, prepared: Prepared) {
-        self.prepared.entry(reference.clone()).or_default().push_back(prepared);
-    }
-
-    /// A decided write is shown or taken back; whether it was there.
-    pub(super) fn settle(&mut self, reference: &ResourceRef, revision: Revision) -> bool {
-        let Some(all) = self.prepared.get_mut(reference) else { return false };
-        let Some(at) = all.iter().position(|one| one.revision == revision) else { return false };
-        all.remove(at);
-        if all.is_empty() {
-            self.prepared.remove(reference);
+    pub(super) fn prepare(&mut self, name: Name<'_>, reference: &ResourceRef, prepared: Prepared) {
+        match self.prepared.entry(spread(name.hash), |pending| pending.is(name), |pending| spread(pending.hash)) {
+            Entry::Occupied(mut there) => there.get_mut().later.push_back(prepared),
+            Entry::Vacant(nothing) => {
+                let (reference, later) = (reference.clone(), VecDeque::new());
+                nothing.insert(Pending { reference, hash: name.hash, first: prepared, later });
+            }
         }
-        true
+    }
+
+    /// A decided write is shown or taken back; what it makes of the resource, if it was there.
+    pub(super) fn settle(&mut self, name: Name<'_>, revision: Revision) -> Option<Prepared> {
+        let mut found = self.prepared.find_entry(spread(name.hash), |pending| pending.is(name)).ok()?;
+        let Pending { first, later, .. } = found.get_mut();
+        if first.revision != revision {
+            let at = later.iter().position(|one| one.revision == revision)?;
+            return later.remove(at);
+        }
+        match later.pop_front() {
+            Some(next) => Some(mem::replace(first, next)),
+            None => Some(found.remove().0.first),
+        }
+    }
+}
+
+impl Pending {
+    fn is(&self, Name { name, hash }: Name<'_>) -> bool {
+        self.hash == hash && self.reference.name() == name
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use runtide_core::store::Document;
     use std::collections::BTreeMap;
 
     fn resource(name: &str, revision: u64) -> Arc<Resource> {

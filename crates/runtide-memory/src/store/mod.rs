@@ -215,7 +215,7 @@ impl LocalStore for MemoryStore {
         document: Option<Document>,
         precondition: Precondition,
     ) -> Result<Planned> {
-        self.inner.prepare(reference, document.as_ref(), precondition)
+        self.inner.prepare(reference, document, precondition)
     }
 
     fn publish(&self, planned: Vec<Planned>) {

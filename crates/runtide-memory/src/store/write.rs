@@ -15,7 +15,7 @@ use runtide_core::{
 
 use super::{
     Inner,
-    collection::{Collection, Prepared},
+    collection::{Collection, Name, Prepared},
     history::{Dropped, Entry, History},
     lock,
     tree::{Growing, ScopeNumber, Tree},
@@ -152,7 +152,8 @@ impl Inner {
         let mut dropped = Dropped::default();
         let mut wakers = Vec::new();
         let done = self.with_collection(reference, make, |collection, scope| {
-            let there = collection.get(reference.name());
+            let name = collection.name(reference.name());
+            let there = collection.find(name);
             let decision = decide(reference, Present::of(there).as_ref(), document.as_ref(), precondition)?;
             if decision.change == PlannedChange::Nothing {
                 return Ok(Written { change: decision.change, revision: None, resource: there.cloned() });
@@ -166,7 +167,7 @@ impl Inner {
                 fresh.revision = revision;
             }
             let resource = fresh.clone();
-            put((collection, scope), &mut history, reference, fresh, revision, &mut dropped);
+            put((collection, scope, name), &mut history, reference, fresh, revision, &mut dropped);
             wakers = history.wake();
             Ok(Written { change: decision.change, revision: Some(revision), resource })
         });
@@ -181,34 +182,37 @@ impl Inner {
     pub(super) fn prepare(
         &self,
         reference: &ResourceRef,
-        document: Option<&Document>,
+        document: Option<Document>,
         precondition: Precondition,
     ) -> Result<Planned> {
-        check(reference, document)?;
+        check(reference, document.as_ref())?;
         let make = document.is_some() && !matches!(precondition, Precondition::Is(_));
-        let planned = |change, revision| Planned::new(reference.clone(), document.cloned(), change, revision);
         let done = self.with_collection(reference, make, |collection, _| {
-            let present = match collection.prepared(reference) {
-                Some(Prepared { revision, document }) => {
-                    document.as_ref().map(|document| Present { revision: *revision, document })
-                }
-                None => Present::of(collection.get(reference.name())),
+            let name = collection.name(reference.name());
+            let present = match collection.prepared(name) {
+                Some(Prepared { resource, .. }) => Present::of(resource.as_ref()),
+                None => Present::of(collection.find(name)),
             };
-            let decision = decide(reference, present.as_ref(), document, precondition)?;
-            if decision.change == PlannedChange::Nothing {
-                return Ok(planned(decision.change, decision.revision.unwrap_or_default()));
+            let decision = decide(reference, present.as_ref(), document.as_ref(), precondition)?;
+            let change = decision.change;
+            if change == PlannedChange::Nothing {
+                let revision = decision.revision.unwrap_or_default();
+                return Ok(Planned::new(reference.clone(), document, change, revision));
             }
             let revision = {
                 let mut history = lock(&self.history);
                 history.prepared += 1;
                 history.reserve()
             };
-            collection.prepare(reference, Prepared { revision, document: document.cloned() });
-            Ok(planned(decision.change, revision))
+            // Made here, by one of many writers, and not where one thread shows the writes of all.
+            let planned = Planned::new(reference.clone(), document.clone(), change, revision);
+            let resource = document.map(|document| Arc::new(Resource::new(reference.clone(), document, revision)));
+            collection.prepare(name, reference, Prepared { revision, resource });
+            Ok(planned)
         });
         done.unwrap_or_else(|| {
             let decision = decide(reference, None, None, precondition)?;
-            Ok(planned(decision.change, Revision::default()))
+            Ok(Planned::new(reference.clone(), None, decision.change, Revision::default()))
         })
     }
 
@@ -220,11 +224,17 @@ impl Inner {
                 continue;
             }
             self.with_collection(&reference, document.is_some(), |collection, scope| {
-                let prepared = collection.settle(&reference, revision);
-                let fresh = document.map(|document| Arc::new(Resource::new(reference.clone(), document, revision)));
+                let name = collection.name(reference.name());
+                let prepared = collection.settle(name, revision);
+                let was_prepared = prepared.is_some();
+                // What a journal says without having prepared it is made here.
+                let fresh = match prepared {
+                    Some(prepared) => prepared.resource,
+                    None => document.map(|document| Arc::new(Resource::new(reference.clone(), document, revision))),
+                };
                 let mut history = lock(&self.history);
-                history.prepared -= usize::from(prepared && history.prepared > 0);
-                put((collection, scope), &mut history, &reference, fresh, revision, &mut dropped);
+                history.prepared -= usize::from(was_prepared && history.prepared > 0);
+                put((collection, scope, name), &mut history, &reference, fresh, revision, &mut dropped);
             });
         }
         let wakers = lock(&self.history).wake();
@@ -233,7 +243,8 @@ impl Inner {
 
     pub(super) fn forget(&self, planned: &Planned) {
         self.with_collection(&planned.reference, false, |collection, _| {
-            if collection.settle(&planned.reference, planned.revision) {
+            let name = collection.name(planned.reference.name());
+            if collection.settle(name, planned.revision).is_some() {
                 let mut history = lock(&self.history);
                 history.prepared = history.prepared.saturating_sub(1);
             }
@@ -298,7 +309,7 @@ fn swap(
 }
 
 fn put(
-    (collection, scope): (&mut Collection, ScopeNumber),
+    (collection, scope, name): (&mut Collection, ScopeNumber, Name<'_>),
     history: &mut History,
     reference: &ResourceRef,
     fresh: Option<Arc<Resource>>,
@@ -306,11 +317,11 @@ fn put(
     dropped: &mut Dropped,
 ) {
     let entry = if let Some(fresh) = fresh {
-        let before = collection.put(Arc::clone(&fresh));
+        let before = collection.set(name, Some(Arc::clone(&fresh)));
         let event = if before.is_some() { StoreEvent::Modified(fresh) } else { StoreEvent::Added(fresh) };
         Entry::new(scope, event, before)
     } else {
-        let before = collection.remove(reference.name());
+        let before = collection.set(name, None);
         Entry::new(scope, StoreEvent::Deleted { reference: reference.clone(), revision }, before)
     };
     history.push(entry, dropped);

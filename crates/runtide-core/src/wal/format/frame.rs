@@ -74,20 +74,26 @@ impl Frame {
 
 /// Appends a frame. The payload is at most [`MAX_RECORD`] long.
 pub(crate) fn push_frame(bytes: &mut Vec<u8>, seq: u64, time: u64, kind: u16, payload: &[u8]) {
-    let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+    push_frame_with(bytes, seq, time, kind, |bytes| bytes.extend_from_slice(payload));
+}
+
+/// Appends a frame whose payload is written where it will lie. `write` only appends, at most [`MAX_RECORD`] bytes.
+pub(crate) fn push_frame_with(bytes: &mut Vec<u8>, seq: u64, time: u64, kind: u16, write: impl FnOnce(&mut Vec<u8>)) {
     let at = bytes.len();
     let mut header = [0; FRAME_HEADER];
     let mut place = header.as_mut_slice();
-    for field in [&[0; 4][..], &length.to_le_bytes(), &seq.to_le_bytes(), &time.to_le_bytes(), &kind.to_le_bytes()] {
+    for field in [&[0; 8][..], &seq.to_le_bytes(), &time.to_le_bytes(), &kind.to_le_bytes()] {
         let Some((here, rest)) = place.split_at_mut_checked(field.len()) else { break };
         here.copy_from_slice(field);
         place = rest;
     }
     bytes.extend_from_slice(&header);
-    bytes.extend_from_slice(payload);
-    let crc = bytes.get(at + 8..).map_or(0, |covered| crc32c::crc32c_append(length, covered));
-    if let Some(place) = bytes.get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
-        *place = crc.to_le_bytes();
+    write(bytes);
+    let covered = bytes.get(at + 8..).unwrap_or_default();
+    let length = u32::try_from(covered.len().saturating_sub(FRAME_HEADER - 8)).unwrap_or(u32::MAX);
+    let crc = crc32c::crc32c_append(length, covered);
+    if let Some(place) = bytes.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<8>) {
+        *place = (u64::from(crc) | (u64::from(length) << 32)).to_le_bytes();
     }
     bytes.resize(bytes.len().next_multiple_of(8), 0);
 }
