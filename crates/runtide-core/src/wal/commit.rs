@@ -124,7 +124,7 @@ impl Committer {
         self.arrived.store(queue.group.callers, Ordering::Release);
     }
 
-    /// What became of the records up to `last`, if it is known.
+    /// The outcome of a request whose last record is `last`, if it is known.
     fn outcome(&self, request: Request<'_>, last: u64) -> Option<Result<()>> {
         let done = if let Request::Sync = request { self.published.synced() } else { self.published.acked() };
         if done >= last {
@@ -292,7 +292,7 @@ impl Committer {
         synced.map(|seq| self.published.sync(seq)).map_err(|error| self.poison(error))
     }
 
-    /// The commit thread, until the log is closed.
+    /// Runs the commit thread until the log is closed.
     pub(super) fn run(&self) -> Result<()> {
         loop {
             let (turn, closing) = self.wait_for_work();

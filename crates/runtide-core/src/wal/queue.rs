@@ -237,7 +237,7 @@ impl Queue {
         false
     }
 
-    /// Takes the forming group, and lets another form.
+    /// Takes the forming group, and begins another.
     pub(super) fn take(&mut self) -> Group {
         let fresh = self.spare.take().unwrap_or_else(Group::new);
         std::mem::replace(&mut self.group, fresh)

@@ -133,7 +133,7 @@ impl Committer {
         Ok(Retained { segments: dropped as u64, bytes, first: Seq(first) })
     }
 
-    /// A failure poisons the log: of a sync that failed nobody knows what it left, so it is not tried again.
+    /// A failure poisons the log: the state of the disk after a failed sync is unknown, so it is not tried again.
     fn drop_segments(&self, dropped: &[(u64, PathBuf)], first: u64) -> Result<()> {
         let (disk, dir) = (&*self.disk, &*self.dir);
         let drop_all = || {

@@ -234,7 +234,7 @@ impl Wal {
         HandOver::new(&self.inner.committer, frames, fill)
     }
 
-    /// Makes everything that was acknowledged durable. Of use where commits are not synced one by one
+    /// Makes every acknowledged record durable. Useful where commits are not synced one by one
     /// ([`Durability::Every`](super::Durability::Every), [`Durability::Os`](super::Durability::Os)).
     ///
     /// # Errors
