@@ -40,7 +40,7 @@ macro_rules! __store_laws {
 }
 
 __store_laws! { __law_enum [
-    /// What a store promises. Each is a test, guards against a trap, and has a mutant that breaks it.
+    /// The promises of a store. Each is a test, guards against a trap, and has a mutant that breaks it.
     StoreLaw
 ] }
 
