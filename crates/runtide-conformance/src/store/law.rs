@@ -3,7 +3,7 @@
 use super::{StoreHarness, laws};
 use crate::{LawResult, LawSet, Subject};
 
-/// What testing a law of stores gives.
+/// The result of testing a law of stores.
 pub type StoreLawResult = LawResult<StoreLaw>;
 
 #[doc(hidden)]

@@ -196,7 +196,7 @@ fn same(
 }
 
 fn shown(resource: &Resource) -> String {
-    super::laws::told(Some(resource))
+    super::laws::describe(Some(resource))
 }
 
 /// A walk through the history.

@@ -251,7 +251,7 @@ async fn survives(tried: Tried<'_>, history: &History, crash: &Crash<'_>, number
     let there: State = items.into_iter().map(|one| (one.reference.clone(), one)).collect();
     hand.ensure(listed >= promised, format!("the store at revision {promised} or later"), listed)?;
     let Some((moment, mut truth)) = history.truth.up_to(promised, listed, &there) else {
-        let shown = there.values().map(|one| super::told(Some(one))).collect::<Vec<_>>().join("; ");
+        let shown = there.values().map(|one| super::describe(Some(one))).collect::<Vec<_>>().join("; ");
         let expected = format!("the state of one moment between revisions {promised} and {listed}");
         return Err(hand.broken(expected, shown));
     };

@@ -183,7 +183,7 @@ fn document(body: Body) -> Document {
 fn read(hand: &Hand, resource: &Resource) -> Held<(Body, u64)> {
     let text = std::str::from_utf8(&resource.document.bytes).ok();
     let body = text.and_then(|text| text.strip_prefix("{\"body\":")?.strip_suffix('}')?.parse().ok());
-    let body = body.ok_or_else(|| hand.broken("a body that was written", super::told(Some(resource))))?;
+    let body = body.ok_or_else(|| hand.broken("a body that was written", super::describe(Some(resource))))?;
     Ok((body, resource.revision.0))
 }
 

@@ -194,7 +194,7 @@ impl Hand {
         let found = self.get(reference).await?;
         let expected = document.map(|document| Resource::new(reference.clone(), document.clone(), revision));
         let same = found.as_deref() == expected.as_ref();
-        self.ensure(same, format!("{reference} to be {}", told(expected.as_ref())), told(found.as_deref()))
+        self.ensure(same, format!("{reference} to be {}", describe(expected.as_ref())), describe(found.as_deref()))
     }
 
     async fn stats(&self) -> Held<StoreStats> {
@@ -246,7 +246,7 @@ fn listed_names(items: &[Arc<Resource>]) -> String {
 }
 
 /// A resource on one line.
-pub(super) fn told(resource: Option<&Resource>) -> String {
+pub(super) fn describe(resource: Option<&Resource>) -> String {
     resource.map_or_else(
         || "absent".to_owned(),
         |found| format!("{} at revision {}: {}", found.reference, found.revision, body(&found.document)),

@@ -19,7 +19,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{Hand, Held, Tried, document, if_any, listed_names, reference, told};
+use super::{Hand, Held, Tried, describe, document, if_any, listed_names, reference};
 use crate::{
     Verdict,
     store::{
@@ -194,7 +194,7 @@ async fn corrupt(tried: Tried<'_>) -> Held<u64> {
 async fn unchanged(hand: &Hand, what: &str, revision: Revision, before: &[Arc<Resource>]) -> Held {
     let (now, items) = hand.list(&Selector::all(), 0).await?;
     let same = now == revision && items == before;
-    let shown = |items: &[Arc<Resource>]| items.iter().map(|one| told(Some(one))).collect::<Vec<_>>().join("; ");
+    let shown = |items: &[Arc<Resource>]| items.iter().map(|one| describe(Some(one))).collect::<Vec<_>>().join("; ");
     hand.ensure(
         same,
         format!("nothing changed by a snapshot {what}: revision {revision}, {}", shown(before)),
@@ -295,7 +295,7 @@ async fn quiet(tried: Tried<'_>) -> Held<u64> {
         hand.ensure(now >= revision, format!("a listing at {revision} or later"), now)?;
         for one in &restored {
             let renewed = one.revision > before && one.revision <= revision;
-            hand.ensure(renewed, format!("a revision after {before} and up to {revision}"), told(Some(one)))?;
+            hand.ensure(renewed, format!("a revision after {before} and up to {revision}"), describe(Some(one)))?;
         }
         let mut truth = Truth::default();
         let state = |items: Vec<Arc<Resource>>| items.into_iter().map(|one| (one.reference.clone(), one)).collect();

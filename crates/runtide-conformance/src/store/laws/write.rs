@@ -10,7 +10,7 @@ use runtide_core::{
     },
 };
 
-use super::{Hand, Held, Tried, body, document, named, refer, reference, told};
+use super::{Hand, Held, Tried, body, describe, document, named, refer, reference};
 use crate::{
     Verdict,
     store::{
@@ -55,7 +55,7 @@ pub(crate) async fn s1_read_your_write(h: &dyn StoreHarness) -> StoreLawResult {
                 hand.ensure(
                     listed.is_empty(),
                     "a deleted resource not to be listed",
-                    told(listed.first().map(|r| &**r)),
+                    describe(listed.first().map(|r| &**r)),
                 )?;
                 reads += 2;
             }
@@ -103,16 +103,20 @@ async fn reads_back(hand: &Hand, expected: &Resource) -> Held<u64> {
         match (got, format.map_or(Ok(Arc::clone(&expected)), |format| expected.convert(format))) {
             (Ok(got), Ok(converted)) => {
                 let same = got.as_ref() == Some(&converted);
-                hand.ensure(same, format!("{doing} to give {}", told(Some(&converted))), told(got.as_deref()))?;
+                hand.ensure(same, format!("{doing} to give {}", describe(Some(&converted))), describe(got.as_deref()))?;
             }
             (Err(error), Err(why)) => hand.equal(&doing, &error.kind(), &why.kind())?,
-            (Ok(got), Err(why)) => return Err(hand.broken(format!("{doing} to fail: {why}"), told(got.as_deref()))),
+            (Ok(got), Err(why)) => return Err(hand.broken(format!("{doing} to fail: {why}"), describe(got.as_deref()))),
             (Err(error), Ok(_)) => return Err(hand.broken(format!("to {doing}"), error)),
         }
         let listed = hand.listed(&only, 0, format).await?.map_err(|error| hand.broken("to list", error))?.1;
         let shown = expected.shown(format);
         let same = matches!(&*listed, [one] if *one == shown);
-        hand.ensure(same, format!("a listing of {}", told(Some(&shown))), told(listed.first().map(|one| &**one)))?;
+        hand.ensure(
+            same,
+            format!("a listing of {}", describe(Some(&shown))),
+            describe(listed.first().map(|one| &**one)),
+        )?;
         reads += 2;
     }
     Ok(reads)
