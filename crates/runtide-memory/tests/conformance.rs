@@ -1,4 +1,4 @@
-//! The laws, on a runtime in memory, on a paused clock, in each way in which the runtimes of the field speak.
+//! The laws, on a runtime in memory, on a paused clock, in each dialect of the field's runtimes.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

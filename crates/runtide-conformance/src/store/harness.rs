@@ -1,4 +1,4 @@
-//! What a store is to the laws: [`StoreHarness`].
+//! The interface between a store and its laws: [`StoreHarness`].
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -11,44 +11,44 @@ use crate::{
     wal::{Effort, Meter, ModelDisk},
 };
 
-/// Gives the laws a store, and drives it to where they want it.
+/// Gives the laws a store, and drives it into the states that they need.
 ///
-/// Each law gets a fresh harness, and with it a store that is empty: of a store elsewhere, a part of its own. Writing and
-/// reading are done by the laws, through the interface; a harness does what the interface cannot: makes places expire, kills
-/// what is behind a store, cuts its links.
+/// Each law gets a fresh harness, and with it a store that is empty: of a remote store, its own part. The laws write and read
+/// through the interface; a harness does what the interface cannot: it makes positions expire, kills the process behind a
+/// store, cuts its links.
 ///
-/// What a store does not have is [`Obstacle::Unsupported`], with the reason. A law then goes on without that part and says so
-/// in the report, or, if nothing is left of it, is skipped, which [`StoreHarness::skips`] must have announced.
+/// A step that a store does not support is [`Obstacle::Unsupported`], with the reason. A law then continues without that part,
+/// which the report says, or, if nothing is left of it, is skipped, which [`StoreHarness::skips`] must have announced.
 ///
-/// No law assumes how quick a store is: what must come is waited for, up to [`StoreTuning::timeout`], and nothing is waited
-/// for by the clock alone.
+/// No law assumes how quick a store is: it waits for what must come, up to [`StoreTuning::timeout`], and for nothing by the
+/// clock alone.
 #[async_trait]
 pub trait StoreHarness: Send + Sync {
     /// The store's name in the report, as `etcd`.
     fn name(&self) -> &'static str;
 
-    /// Whether a real server is behind it.
+    /// `true` if a real server is behind it.
     fn is_real(&self) -> bool {
         false
     }
 
-    /// The server's version, where there is one.
+    /// The server's version, if there is a server.
     fn version(&self) -> Option<String> {
         None
     }
 
-    /// How patient the laws are, and how much they look at.
+    /// The laws' timeout, and how much they check.
     fn tuning(&self) -> StoreTuning;
 
-    /// Laws that do not apply here, each with the reason. Printed, counted, and the count is pinned by the store's tests.
+    /// Laws that do not apply here, each with the reason. They are printed and counted, and the store's tests pin the count.
     fn skips(&self) -> &'static [(StoreLaw, &'static str)] {
         &[]
     }
 
-    /// The store under test. The same one each time, but for the new one that there is after a [`StoreHarness::crash`].
+    /// The store under test. It is the same one each time, except after a [`StoreHarness::crash`], which makes a new one.
     fn store(&self) -> Arc<dyn StoreBackend>;
 
-    /// Another client of the same data, as another process would have one. In process it is the store itself.
+    /// Another client of the same data, as another process would have one. For a store in this process it is the store itself.
     async fn another(&self) -> Done<Arc<dyn StoreBackend>> {
         Ok(self.store())
     }
@@ -58,89 +58,90 @@ pub trait StoreHarness: Send + Sync {
         Err(Obstacle::unsupported("another store"))
     }
 
-    /// Whether nobody but the laws gives the store's revisions away. A server that others write to meanwhile is not alone: what
-    /// it says of its last revision is then not held against it.
+    /// `true` if only the laws write to the store. A server that others write to at the same time is not alone: its last
+    /// revision is then not compared with the laws' own.
     fn is_alone(&self) -> bool {
         true
     }
 
-    /// The largest document that it takes, in bytes. One byte more is `InvalidInput`.
+    /// Size in bytes of the largest document that it accepts. One byte more is `InvalidInput`.
     fn largest(&self) -> usize {
         Document::MAX_BYTES
     }
 
-    /// Makes the store forget what was before this revision and the revision itself, so that `Since::After(revision)` is
-    /// `Expired` when this returns; what is there stays there. By writing more than is kept ([`write_past`](super::write_past)),
-    /// or by a compaction. The store has had later writes when this is called. It may add changes to a resource of its own, of
-    /// the kind [`Expiry`](super::EXPIRY), and to nothing else.
+    /// Makes the store forget its history up to and including this revision, so that `Since::After(revision)` is `Expired` when
+    /// this returns; the resources stay. It writes more changes than are kept ([`write_past`](super::write_past)), or compacts.
+    /// The store has had later writes when this is called. It may add changes to its own resource, of the kind
+    /// [`Expiry`](super::EXPIRY), and to nothing else.
     async fn expire(&self, revision: Revision) -> Done<()>;
 
-    /// How far behind a watcher that is open and not polled has lost its place for certain.
+    /// The number of changes after which a watcher that is open and not polled has lost its position for certain.
     fn overrun(&self) -> Done<Overrun> {
         Err(Obstacle::unsupported("a watcher that is too slow"))
     }
 
-    /// Kills what keeps the data, and starts it again: [`StoreHarness::store`] then gives what an application would open after
-    /// that. Nothing is flushed, closed or said goodbye to. Returns when the store can be used.
+    /// Kills the process that keeps the data, and starts it again: [`StoreHarness::store`] then gives the store that an
+    /// application would open after that. Nothing is flushed or closed before. Returns when the store can be used.
     async fn crash(&self) -> Done<()> {
         Err(Obstacle::unsupported("the death of what keeps the data"))
     }
 
-    /// Opens a store of this kind on a disk that knows what each power cut may leave, where it keeps its data through
-    /// `runtide_core::wal::fs`. One that was opened before on that disk was dropped, or is on a disk from before the power cut.
+    /// Opens a store of this kind on a disk that knows what each power cut may leave; the store keeps its data there through
+    /// `runtide_core::wal::fs`. A store that was opened before on that disk was dropped, or is on a disk from before the power
+    /// cut.
     ///
-    /// Its thresholds are to be so small that a few dozen writes meet each of its ways to rewrite, rotate and remove files.
+    /// Its thresholds must be so small that a few dozen writes meet each of its ways to rewrite, rotate and remove files.
     async fn open_on(&self, disk: &ModelDisk) -> Done<Arc<dyn StoreBackend>> {
         let _ = disk;
         Err(Obstacle::unsupported("files on a disk in memory"))
     }
 
-    /// Disturbs the store, at once, and until [`StoreHarness::heal`] unless the disturbance says otherwise. Whether calls fail
-    /// meanwhile, with `Timeout` or `Unavailable`, is the store's business.
+    /// Disturbs the store, at once, and until [`StoreHarness::heal`] unless the disturbance says otherwise. In the meantime, calls
+    /// may work, or fail with `Timeout` or `Unavailable`.
     async fn disturb(&self, disturbance: Disturbance) -> Supported {
         let _ = disturbance;
         Supported::No("disturbances: this store is in the process that uses it".to_owned())
     }
 
-    /// Mends everything; the store answers when this returns.
+    /// Ends every disturbance; the store answers when this returns.
     async fn heal(&self) -> Done<()> {
         Ok(())
     }
 
-    /// Counts the bytes that this process holds, where an allocator does that and nothing else runs meanwhile.
+    /// Counts the bytes that this process has allocated, if an allocator does that and nothing else runs at the same time.
     fn meter(&self) -> Option<&dyn Meter> {
         None
     }
 
-    /// Removes what is left; called once, after the law.
+    /// Removes all that the law left behind; called once, after the law.
     async fn finish(&self) {}
 }
 
-/// How patient the laws are with a store, and how much they look at.
+/// The timeout and the effort of the laws on a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreTuning {
-    /// The longest wait for what must come. It costs nothing but where a store is broken.
+    /// The longest wait for an event or an answer. It costs time only where a store is broken.
     pub timeout: Duration,
-    /// How much is looked at: the number of writers stays, that of their writes is smaller.
+    /// How much is checked: a brief effort has as many writers, and fewer writes.
     pub effort: Effort,
 }
 
 impl StoreTuning {
-    /// For a store in this process: everything is looked at.
+    /// For a store in this process: everything is checked.
     pub const LOCAL: Self = Self { timeout: Duration::from_secs(60), effort: Effort::Full };
 
-    /// For a store of which each write takes milliseconds.
+    /// For a store whose writes take milliseconds.
     pub const REMOTE: Self = Self { timeout: Duration::from_secs(120), effort: Effort::Brief };
 
-    /// With as much looked at.
+    /// Sets how much is checked.
     #[must_use]
     pub const fn with_effort(mut self, effort: Effort) -> Self {
         self.effort = effort;
         self
     }
 
-    /// With this timeout.
+    /// Sets the timeout.
     #[must_use]
     pub const fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -148,37 +149,37 @@ impl StoreTuning {
     }
 }
 
-/// How a watcher loses its place by being too slow.
+/// How a watcher loses its position by being too slow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "a harness makes it, and has to know all of it")]
 pub struct Overrun {
-    /// So many changes behind, it has lost it. Fewer may do.
+    /// Number of changes behind which the position is lost. Fewer may be enough.
     pub changes: u64,
-    /// Whether the `Reset` says how many changes it stands for, which is then checked.
+    /// `true` if the `Reset` has the number of changes that it replaces, which is then checked.
     pub counted: bool,
 }
 
-/// What can happen to a store that is elsewhere.
+/// A disturbance of a remote store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Disturbance {
-    /// Every link of every client breaks, once; new ones are welcome.
+    /// Every link of every client breaks, once; new ones are accepted.
     Sever,
-    /// Every link of [`StoreHarness::store`] breaks, and none can be made. Those of [`StoreHarness::another`] are not touched,
-    /// nor what [`StoreHarness::expire`] does.
+    /// Every link of [`StoreHarness::store`] breaks, and none can be made. Those of [`StoreHarness::another`] and of
+    /// [`StoreHarness::expire`] are not touched.
     CutOff,
-    /// The member that leads is killed. Healing starts it again.
+    /// The leader is killed. Healing starts it again.
     KillLeader,
-    /// A member that does not lead is killed. Healing starts it again.
+    /// A follower is killed. Healing starts it again.
     KillFollower,
-    /// The member that leads is cut off from the others, and goes on to think that it leads.
+    /// The leader is cut off from the other members, and continues to think that it leads.
     IsolateLeader,
-    /// The member that leads stands still, and goes on later as if nothing had been.
+    /// The leader is paused, and continues later as if nothing had happened.
     PauseLeader,
 }
 
 impl Disturbance {
-    /// Every one.
+    /// All disturbances.
     pub const ALL: &'static [Self] =
         &[Self::Sever, Self::CutOff, Self::KillLeader, Self::KillFollower, Self::IsolateLeader, Self::PauseLeader];
 }

@@ -3,7 +3,7 @@
 use super::{StoreHarness, laws};
 use crate::{LawResult, LawSet, Subject};
 
-/// What testing a law of stores gives.
+/// The result of testing a law of stores.
 pub type StoreLawResult = LawResult<StoreLaw>;
 
 #[doc(hidden)]
@@ -40,7 +40,7 @@ macro_rules! __store_laws {
 }
 
 __store_laws! { __law_enum [
-    /// What a store promises. Each is a test, guards against a trap, and has a mutant that breaks it.
+    /// The promises of a store. Each is a test, guards against a trap, and has a mutant that breaks it.
     StoreLaw
 ] }
 

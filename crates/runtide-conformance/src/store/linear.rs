@@ -1,32 +1,32 @@
-//! Whether what many clients did at once could have been done by one after the other.
+//! Checks that the results of many concurrent clients could be those of one client after the other.
 //!
-//! The algorithm is that of Wing and Gong, with Lowe's memory of what was tried, on each resource for itself: linearizability
-//! is local, so the histories of all resources are linearizable exactly if the whole is.
+//! The algorithm is that of Wing and Gong, with Lowe's memory of the states already tried, on each resource alone:
+//! linearizability is local, so the histories of all resources are linearizable exactly if the whole is.
 
 use std::{collections::HashSet, hash::Hash};
 
-/// What one client did, and when, by a clock that all clients share.
+/// A call of one client, with its time on a clock that all clients share.
 #[derive(Clone, Debug)]
 pub(super) struct Call<O> {
-    /// Before the call.
+    /// Time before the call.
     pub(super) invoked: u64,
-    /// After it. None if its outcome is unknown: it may have its effect at any later time, or never.
+    /// Time after the call; `None` if its outcome is unknown: it may take effect at any later time, or never.
     pub(super) returned: Option<u64>,
     pub(super) op: O,
 }
 
-/// No order of the calls explains what they gave.
+/// No order of the calls explains their results.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Stuck {
-    /// Of the orders that were tried, the most calls that any of them explained.
+    /// The most calls that any of the tried orders explained.
     pub(super) explained: usize,
     /// The call whose return no such order could come to.
     pub(super) at: usize,
 }
 
-/// Looks for an order of the calls in which each gives what it gave, and none is moved before one that ended before it began.
+/// Searches for an order of the calls that explains each result, in which none is moved before one that ended before it began.
 ///
-/// `step` gives the state after a call, or `None` if it cannot have given what it gave in that state.
+/// `step` gives the state after a call, or `None` if the call cannot have had its result in that state.
 pub(super) fn linearize<O, S: Clone + Eq + Hash>(
     calls: &[Call<O>],
     begin: S,
@@ -61,7 +61,7 @@ pub(super) fn linearize<O, S: Clone + Eq + Hash>(
                 {
                     stuck = Stuck { explained: chosen.len(), at: call };
                 }
-                // What is not chosen by now should have been: the last choice was wrong.
+                // A call that is not chosen by now should have been: the last choice was wrong.
                 let Some((call, before)) = chosen.pop() else { return Err(stuck) };
                 state = before;
                 done.flip(call);
@@ -74,7 +74,7 @@ pub(super) fn linearize<O, S: Clone + Eq + Hash>(
     Ok(())
 }
 
-/// Which calls were chosen.
+/// The set of calls that were chosen.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Done(Box<[u64]>);
 
@@ -106,9 +106,9 @@ enum What {
 /// Calls and returns in the order of time, as a list from which a call and its return can be taken and put back.
 struct Line {
     whats: Vec<What>,
-    /// Of each place the one after it and the one before it; the last place is before the first and after the last.
+    /// For each position the next and the previous one; the last position is before the first and after the last.
     links: Vec<(usize, usize)>,
-    /// Where each call is, and its return.
+    /// The position of each call, and of its return.
     places: Vec<(usize, Option<usize>)>,
 }
 
@@ -179,7 +179,7 @@ impl Line {
         }
     }
 
-    /// As they were: the last that were taken first.
+    /// Undoes `take`; the calls must come back in the reverse order.
     fn put_back(&mut self, call: usize) {
         let (at, returned) = self.place(call);
         for place in [returned, Some(at)].into_iter().flatten() {
@@ -196,7 +196,7 @@ mod tests {
 
     use super::*;
 
-    /// On a number: writes it, reads it, or exchanges it for another on the condition that it is this one.
+    /// A call on a number: writes it, reads it, or replaces it on the condition that it has a given value.
     #[derive(Clone, Copy, Debug)]
     enum Op {
         Write(u8),
@@ -213,7 +213,7 @@ mod tests {
         }
     }
 
-    /// Every order of every choice of the calls whose outcome is unknown.
+    /// Tries every order of every choice of the calls whose outcome is unknown.
     fn by_force(calls: &[Call<Op>], state: u8, done: &mut Vec<usize>) -> bool {
         let open = |number: &usize| !done.contains(number);
         let left: Vec<usize> = (0..calls.len()).filter(open).collect();
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_of_what_was_overwritten_before_it_began_is_found() {
+    fn a_stale_read_is_not_linearizable() {
         let calls = [call(0, Some(1), Op::Write(1)), call(2, Some(3), Op::Write(2)), call(4, Some(5), Op::Read(1))];
         assert_eq!(linearize(&calls, 0, step), Err(Stuck { explained: 2, at: 2 }));
     }
@@ -262,10 +262,10 @@ mod tests {
         ]
     }
 
-    /// Up to seven calls; each begins after some and ends after some, and one in five is never heard of again.
+    /// Up to seven calls; each begins after some and ends after some, and one in five has an unknown outcome.
     fn calls() -> impl Strategy<Value = Vec<Call<Op>>> {
         prop::collection::vec((op(), 0_u64..20, 1_u64..12, 0_u8..5), 1..8).prop_map(|made| {
-            // No two moments are the same.
+            // All times are distinct.
             let moment = |time: u64, number: usize, end: u64| time * 100 + number as u64 * 2 + end;
             made.into_iter()
                 .enumerate()
@@ -280,7 +280,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(4_000))]
         #[test]
-        fn it_finds_what_trying_every_order_finds(calls in calls()) {
+        fn it_agrees_with_trying_every_order(calls in calls()) {
             prop_assert_eq!(linearize(&calls, 0, step).is_ok(), by_force(&calls, 0, &mut Vec::new()));
         }
     }

@@ -1,4 +1,4 @@
-//! What happened in a store, as those who wrote were told, and whether a reader or a watcher saw a part of just that.
+//! The oracle: the history of a store according to its writers, and the check that a reader or a watcher saw a part of just that.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -7,15 +7,15 @@ use runtide_core::{
     store::{Document, Resource, ResourceRef, Revision, Selector, Since, StoreEvent, StoreWatchOptions},
 };
 
-/// What is there, at one revision.
+/// All resources at one revision.
 pub(super) type State = BTreeMap<ResourceRef, Arc<Resource>>;
 
-/// What a write did.
+/// The effect of a write.
 #[derive(Clone, Debug)]
 pub(super) struct Change {
     pub(super) revision: Revision,
     pub(super) reference: ResourceRef,
-    /// None if it was removed.
+    /// `None` if the resource was removed.
     pub(super) document: Option<Document>,
 }
 
@@ -33,22 +33,22 @@ impl Change {
 #[derive(Clone, Debug)]
 enum Fact {
     Change(Change),
-    /// All that was there from then on.
+    /// A restore, with all resources after it.
     Restored(State),
 }
 
-/// All that happened, from an empty store on, in the order of the revisions.
+/// The whole history, from an empty store on, in the order of the revisions.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Truth {
     facts: Vec<(Revision, Fact)>,
 }
 
-/// Why something cannot have been seen.
+/// The reason why something cannot have been seen.
 #[derive(Debug)]
 pub(super) struct Mismatch {
     pub(super) expected: String,
     pub(super) found: String,
-    /// Of which event, if it was one.
+    /// Index of the event, if it was one.
     pub(super) at: Option<usize>,
 }
 
@@ -56,32 +56,32 @@ fn mismatch(expected: impl Into<String>, found: impl fmt::Display) -> Mismatch {
     Mismatch { expected: expected.into(), found: found.to_string(), at: None }
 }
 
-/// What a watcher was found to have seen.
+/// The part of the history that a watcher saw.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    /// Changes that were told one by one.
+    /// Number of changes that it got one by one.
     pub(super) changes: u64,
-    /// Why it was told everything anew, and as of when; the beginning counts.
+    /// Reason and revision of each reset; the first one counts.
     pub(super) resets: Vec<(Gap, Revision)>,
-    /// What is there, to its knowledge, as far as it knew everything.
+    /// The revision up to which it knew everything.
     pub(super) place: Revision,
 }
 
 impl Truth {
-    /// What writers were told, in any order.
+    /// The history with these acknowledged writes, in any order.
     pub(super) fn of(changes: impl IntoIterator<Item = Change>) -> Result<Self, Mismatch> {
         let mut truth = Self::default();
         truth.add(changes)?;
         Ok(truth)
     }
 
-    /// With what more writers were told.
+    /// Adds more acknowledged writes.
     pub(super) fn add(&mut self, changes: impl IntoIterator<Item = Change>) -> Result<(), Mismatch> {
         self.facts.extend(changes.into_iter().map(|change| (change.revision, Fact::Change(change))));
         self.sort()
     }
 
-    /// With a restore, and what was there after it.
+    /// Adds a restore, with the state after it.
     pub(super) fn restore(&mut self, revision: Revision, state: State) -> Result<(), Mismatch> {
         self.facts.push((revision, Fact::Restored(state)));
         self.sort()
@@ -92,7 +92,7 @@ impl Truth {
         let twice = self.facts.windows(2).find(|pair| matches!(pair, [(one, _), (other, _)] if one == other));
         match twice {
             Some([(revision, one), (_, other)]) => {
-                Err(mismatch("each write to have a revision of its own", format!("{revision}: {one:?} and {other:?}")))
+                Err(mismatch("each write to have its own revision", format!("{revision}: {one:?} and {other:?}")))
             }
             _ => Ok(()),
         }
@@ -103,15 +103,15 @@ impl Truth {
         self.facts.last().map_or(Revision(0), |(revision, _)| *revision)
     }
 
-    /// What was there at a revision.
+    /// The state at a revision.
     pub(super) fn at(&self, revision: Revision) -> State {
         let mut walk = Walk::new(self);
         walk.to(revision);
         walk.state
     }
 
-    /// The last moment between two revisions at which just this was there, and what had happened until then. What was made and
-    /// removed again leaves the same behind as if it had never been, so there may be more than one.
+    /// The last moment between two revisions at which the state was just this, and the history until then. A resource that was
+    /// made and removed again leaves the same state as if it had never been, so there may be more than one such moment.
     pub(super) fn up_to(&self, least: Revision, most: Revision, there: &State) -> Option<(Revision, Self)> {
         let mut walk = Walk::new(self);
         walk.to(least);
@@ -130,7 +130,7 @@ impl Truth {
         Some((moment, Self { facts: self.facts.get(..until)?.to_vec() }))
     }
 
-    /// Whether a listing shows what was there at a revision.
+    /// Checks that a listing shows the state at a revision.
     pub(super) fn listed(
         &self,
         selector: &Selector,
@@ -143,7 +143,7 @@ impl Truth {
         })
     }
 
-    /// Whether these are the events that a watcher had to get, up to wherever it stopped.
+    /// Checks that these are the events that a watcher had to get, up to the position where it stopped.
     pub(super) fn explain(
         &self,
         selector: &Selector,
@@ -172,7 +172,7 @@ impl Truth {
     }
 }
 
-/// Whether these are all that is selected.
+/// Checks that the items are exactly the selected resources.
 fn same(
     state: &State,
     selector: &Selector,
@@ -196,16 +196,16 @@ fn same(
 }
 
 fn shown(resource: &Resource) -> String {
-    super::laws::told(Some(resource))
+    super::laws::describe(Some(resource))
 }
 
-/// A walk through what happened.
+/// A walk through the history.
 struct Walk<'t> {
     rest: std::slice::Iter<'t, (Revision, Fact)>,
     state: State,
 }
 
-/// What a watcher has to hear next.
+/// The next thing that a watcher has to get.
 enum Next {
     Event(StoreEvent),
     Restored(Revision),
@@ -220,7 +220,7 @@ impl<'t> Walk<'t> {
         self.rest.as_slice().first()
     }
 
-    /// Takes one step; what was there before under the same name.
+    /// Takes one step. Returns its revision, the resource that was there before, and the fact.
     fn step(&mut self) -> Option<(Revision, Option<Arc<Resource>>, &'t Fact)> {
         let (revision, fact) = self.rest.next()?;
         let before = match fact {
@@ -236,7 +236,7 @@ impl<'t> Walk<'t> {
         Some((*revision, before, fact))
     }
 
-    /// Goes on to a revision; how many facts were passed, and whether a restore was among them.
+    /// Advances to a revision. Returns the number of facts passed, and `true` if a restore was among them.
     fn to(&mut self, revision: Revision) -> (u64, bool) {
         let (mut passed, mut restored) = (0, false);
         while self.peek().is_some_and(|(at, _)| *at <= revision) {
@@ -246,7 +246,7 @@ impl<'t> Walk<'t> {
         (passed, restored)
     }
 
-    /// Goes on to what a watcher has to hear next, if there is anything up to a revision.
+    /// Advances to the next event that a watcher has to get, if there is one up to a revision.
     fn next(&mut self, up_to: Revision, selector: &Selector, options: &StoreWatchOptions) -> Option<Next> {
         while self.peek().is_some_and(|(at, _)| *at <= up_to) {
             let (revision, before, fact) = self.step()?;
@@ -273,13 +273,13 @@ impl<'t> Walk<'t> {
 /// A watcher's events, one after the other.
 struct Watched<'a> {
     walk: Walk<'a>,
-    /// Up to where it was told everything. None before the first event of a watch that does not say.
+    /// The position up to which the watcher knows everything; `None` before the first event of a watch that does not give one.
     place: Option<Revision>,
     selector: &'a Selector,
     options: &'a StoreWatchOptions,
     counted: bool,
     seen: Seen,
-    /// Inside a reset: as of when, and what was told so far.
+    /// Inside a reset: its revision, and the resources received so far.
     block: Option<(Revision, Vec<Arc<Resource>>)>,
 }
 
@@ -295,14 +295,11 @@ impl Watched<'_> {
 
     fn reset(&mut self, gap: Gap, revision: Revision) -> Result<(), Mismatch> {
         if let Some(place) = self.place.filter(|place| *place > revision) {
-            return Err(mismatch(format!("a reset not to go back behind {place}"), revision));
+            return Err(mismatch(format!("a reset at {place} or later"), revision));
         }
         let begins = self.place.is_none() && self.options.since == Since::Start;
         if begins != (gap == Gap::Initial) {
-            return Err(mismatch(
-                "a reset to say `Initial` where the watch begins and nowhere else",
-                format!("{gap:?}"),
-            ));
+            return Err(mismatch("a reset with `Initial` where the watch begins and nowhere else", format!("{gap:?}")));
         }
         let known = self.place.is_some();
         let (passed, restored) = self.walk.to(revision);
@@ -328,7 +325,7 @@ impl Watched<'_> {
                 return Err(mismatch(format!("a reset as of {begun} to be closed by its bookmark"), revision));
             }
             return same(&self.walk.state, self.selector, Some(self.options), &items).map_err(|mut broken| {
-                broken.expected = format!("a reset as of {begun} to tell of {}", broken.expected);
+                broken.expected = format!("a reset as of {begun} to have {}", broken.expected);
                 broken
             });
         }
@@ -341,7 +338,7 @@ impl Watched<'_> {
             return Ok(());
         };
         if revision < place {
-            return Err(mismatch(format!("no bookmark of what is before {place}"), revision));
+            return Err(mismatch(format!("no bookmark before {place}"), revision));
         }
         match self.walk.next(revision, self.selector, self.options) {
             Some(Next::Event(missing)) => Err(mismatch(line(&missing), format!("a bookmark of {revision}"))),
@@ -381,7 +378,7 @@ impl Watched<'_> {
     }
 }
 
-/// One event on one line.
+/// An event on one line.
 pub(super) fn line(event: &StoreEvent) -> String {
     match event {
         StoreEvent::Added(resource) => format!("added {}", shown(resource)),

@@ -1,4 +1,4 @@
-//! A watch that is open, and those who write meanwhile.
+//! A watch that is open, and the clients that write at the same time.
 
 use std::sync::Arc;
 
@@ -20,20 +20,20 @@ use super::{
 };
 use crate::wal::Random;
 
-/// Events that a violation shows of those before.
+/// Number of earlier events that a violation shows.
 const SHOWN: usize = 12;
 
-/// Who wrote a body that stands for the end of a round.
+/// The writer's number in a body that ends a round.
 const MARKER: usize = 1_000_000;
 
-/// A watch that is open, with all that it told.
+/// A watch that is open, with all its events.
 pub(super) struct Watcher {
     hand: Hand,
     selector: Selector,
     options: StoreWatchOptions,
     stream: StoreStream,
     pub(super) events: Vec<StoreEvent>,
-    /// Fetches so many at once, if more than one.
+    /// Number of events to fetch at once, if more than one.
     batch: usize,
     in_block: bool,
 }
@@ -53,13 +53,13 @@ impl Hand {
         })
     }
 
-    /// What a truth says, as a violation of the law.
+    /// A mismatch with the oracle, as a violation of the law.
     pub(super) fn holds<T>(&self, result: Result<T, Mismatch>) -> Held<T> {
         result.map_err(|Mismatch { expected, found, .. }| self.broken(expected, found))
     }
 
-    /// Writes a body that nobody else writes, again and again while the store cannot be reached: that a write had its effect
-    /// though it was not said shows in the next one.
+    /// Writes a body that no other write has, repeatedly while the store cannot be reached: if a write took effect without an
+    /// answer, the next one shows it.
     pub(super) async fn put_surely(&self, reference: &ResourceRef, document: &Document) -> Held<Change> {
         let attempts = async {
             loop {
@@ -73,7 +73,7 @@ impl Hand {
         self.ends("write in the end", attempts).await?
     }
 
-    /// Writes what stands for the end of a round: every selector that laws watch with matches it.
+    /// Writes the resource that ends a round: every selector that laws watch with matches it.
     pub(super) async fn mark(&self, round: usize) -> Held<Change> {
         let (reference, document) = (reference(0), marker(round));
         let applied = self.put(&reference, &document).await?;
@@ -81,7 +81,7 @@ impl Hand {
     }
 }
 
-/// Whether a store says that it cannot be reached, so that the same call may work later.
+/// `true` if the error says that the store cannot be reached, so that the same call may work later.
 pub(super) fn is_outage(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout)
 }
@@ -91,21 +91,21 @@ fn marker(round: usize) -> Document {
 }
 
 impl Watcher {
-    /// Fetches so many events at once.
+    /// Fetches `batch` events at once.
     pub(super) fn by(mut self, batch: usize) -> Self {
         self.batch = batch;
         self
     }
 
-    /// Waits for events; the error that ends the stream, if that comes instead.
+    /// Waits for events. Returns the error that ends the stream, if that comes instead.
     pub(super) async fn more(&mut self) -> Held<Option<Error>> {
         let known = self.events.len();
         let hand = self.hand.clone();
         let ended = if self.batch > 1 {
-            let got = hand.ends("be told more", self.stream.next_batch(&mut self.events, self.batch)).await?;
+            let got = hand.ends("receive more events", self.stream.next_batch(&mut self.events, self.batch)).await?;
             got.map(|got| got.map(drop))
         } else {
-            let got = hand.ends("be told more", self.stream.next()).await?;
+            let got = hand.ends("receive more events", self.stream.next()).await?;
             got.map(|got| got.map(|event| self.events.push(event)))
         };
         for event in self.events.iter().skip(known) {
@@ -123,7 +123,7 @@ impl Watcher {
         }
     }
 
-    /// Waits for one event, or a few.
+    /// Waits for one event, or a batch.
     pub(super) async fn step(&mut self) -> Held {
         match self.more().await? {
             None => Ok(()),
@@ -131,7 +131,7 @@ impl Watcher {
         }
     }
 
-    /// Waits for so many events in all.
+    /// Waits until it has `events` events in all.
     pub(super) async fn count(&mut self, events: usize) -> Held {
         while self.events.len() < events {
             self.step().await?;
@@ -139,7 +139,7 @@ impl Watcher {
         Ok(())
     }
 
-    /// Waits until everything up to a revision was told.
+    /// Waits until it has everything up to a revision.
     pub(super) async fn until(&mut self, revision: Revision) -> Held {
         while self.in_block || self.events.last().is_none_or(|event| event.revision() < revision) {
             self.step().await?;
@@ -147,7 +147,7 @@ impl Watcher {
         Ok(())
     }
 
-    /// Waits for the last error, and the end after it.
+    /// Waits for the last error, and the end of the stream after it.
     pub(super) async fn until_error(&mut self) -> Held<Error> {
         let error = loop {
             if let Some(error) = self.more().await? {
@@ -155,7 +155,7 @@ impl Watcher {
             }
         };
         let hand = self.hand.clone();
-        match hand.ends("be told of the end", self.stream.next()).await? {
+        match hand.ends("receive the end", self.stream.next()).await? {
             None => Ok(error),
             Some(more) => Err(self.broken("the end after an error", format!("{more:?}"))),
         }
@@ -169,11 +169,11 @@ impl Watcher {
     fn trail(&self, end: usize) -> Vec<String> {
         let from = end.saturating_sub(SHOWN);
         let begin = format!("a watch {:?} of {:?}", self.options.since, self.selector);
-        let told = self.events.iter().enumerate().take(end).skip(from);
-        std::iter::once(begin).chain(told.map(|(at, event)| format!("{at}: {}", line(event)))).collect()
+        let shown = self.events.iter().enumerate().take(end).skip(from);
+        std::iter::once(begin).chain(shown.map(|(at, event)| format!("{at}: {}", line(event)))).collect()
     }
 
-    /// Whether what it told is what happened, up to where it is; what it saw.
+    /// Checks its events against the history, up to its position. Returns the part that it saw.
     pub(super) fn explained(&self, truth: &Truth, counted: bool) -> Held<Seen> {
         truth.explain(&self.selector, &self.options, counted, &self.events).map_err(|broken| {
             let trail = self.trail(broken.at.unwrap_or(self.events.len()));
@@ -182,7 +182,7 @@ impl Watcher {
     }
 }
 
-/// A watcher that reads by itself, up to the end of a round.
+/// A watcher that reads in its own task, up to the end of a round.
 pub(super) struct Follower {
     marked: watch::Receiver<usize>,
     task: tokio::task::JoinHandle<Held<Watcher>>,
@@ -190,27 +190,27 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    /// Reads from now on, and stops at the end of a round.
+    /// Reads from now on, and stops at the end of round `last`.
     pub(super) fn new(mut watcher: Watcher, first: usize, last: usize) -> Self {
-        let (tell, marked) = watch::channel(first);
+        let (report, marked) = watch::channel(first);
         let hand = watcher.hand.clone();
         let task = tokio::spawn(async move {
             let mut seen = first;
             while seen < last || watcher.in_block {
                 let known = watcher.events.len();
                 watcher.step().await?;
-                seen = watcher.seen_token(known, seen);
-                tell.send_replace(seen);
+                seen = watcher.last_round(known, seen);
+                report.send_replace(seen);
             }
             Ok(watcher)
         });
         Self { marked, task, hand }
     }
 
-    /// Waits until it read up to the end of a round, or stopped.
+    /// Waits until it has read up to the end of a round, or stopped.
     pub(super) async fn at(&mut self, round: usize) -> Held {
         let marked = &mut self.marked;
-        // Who stopped too early says why when it is joined.
+        // The join of a watcher that stopped too early gives the reason.
         self.hand
             .ends("see every watcher keep up", marked.wait_for(|marked| *marked >= round))
             .await?
@@ -226,8 +226,8 @@ impl Follower {
 }
 
 impl Watcher {
-    /// The last round of which it was told the end.
-    fn seen_token(&self, from: usize, known: usize) -> usize {
+    /// The last round whose end it received.
+    fn last_round(&self, from: usize, known: usize) -> usize {
         let number = |event: &StoreEvent| match event {
             StoreEvent::Added(resource) | StoreEvent::Modified(resource) => round_of(resource.written()),
             _ => None,
@@ -236,7 +236,7 @@ impl Watcher {
     }
 }
 
-/// Which round a body stands for the end of.
+/// The round that a body ends.
 fn round_of(document: &Document) -> Option<usize> {
     let text = std::str::from_utf8(&document.bytes).ok()?;
     let (_, number) = text.split_once(&format!("\"writer\":{MARKER},\"n\":"))?;
@@ -244,7 +244,7 @@ fn round_of(document: &Document) -> Option<usize> {
     Some(number / 2)
 }
 
-/// Clients that write at once, as many changes as they are allowed.
+/// Clients that write at once, as many changes as they have permits.
 pub(super) struct Writers {
     permits: Arc<Semaphore>,
     finished: watch::Receiver<u64>,
@@ -253,18 +253,18 @@ pub(super) struct Writers {
     hand: Hand,
 }
 
-/// How many write at once.
+/// Number of clients that write at once.
 pub(super) const WRITERS: usize = 8;
 
 impl Writers {
-    /// They write to so many resources, to the same ones, with the same choices for the same seed.
+    /// The clients write to the same `keys` resources, with the same choices for the same seed.
     pub(super) fn start(hands: &[Hand], keys: usize, seed: u64) -> Self {
         let permits = Arc::new(Semaphore::new(0));
-        let (tell, finished) = watch::channel(0);
-        let tell = Arc::new(tell);
+        let (report, finished) = watch::channel(0);
+        let report = Arc::new(report);
         let mut tasks = JoinSet::new();
         for (writer, hand) in hands.iter().cycle().take(WRITERS).enumerate() {
-            let (hand, permits, tell) = (hand.clone(), Arc::clone(&permits), Arc::clone(&tell));
+            let (hand, permits, report) = (hand.clone(), Arc::clone(&permits), Arc::clone(&report));
             let mut random = Random(seed.wrapping_mul(1_000).wrapping_add(writer as u64));
             tasks.spawn(async move {
                 let mut changes: Vec<Change> = Vec::new();
@@ -278,24 +278,24 @@ impl Writers {
                         hand.ensure(rises, format!("a revision after {}", last.revision), next.revision)?;
                     }
                     changes.extend(change);
-                    tell.send_modify(|done| *done += 1);
+                    report.send_modify(|done| *done += 1);
                     give_way(&mut random).await;
                 }
                 Ok(changes)
             });
         }
         let hand = hands.first().cloned();
-        let hand = hand.unwrap_or_else(|| unreachable!("somebody writes"));
+        let hand = hand.unwrap_or_else(|| unreachable!("there is a hand"));
         Self { permits, finished, allowed: 0, tasks, hand }
     }
 
-    /// Lets them make so many writes more.
+    /// Permits `writes` more writes.
     pub(super) fn allow(&mut self, writes: usize) {
         self.allowed += writes as u64;
         self.permits.add_permits(writes);
     }
 
-    /// Waits until they made what they were allowed.
+    /// Waits until all permitted writes are done.
     pub(super) async fn rest(&mut self) -> Held {
         let allowed = self.allowed;
         let all = self.finished.wait_for(|done| *done >= allowed);
@@ -308,7 +308,7 @@ impl Writers {
         }
     }
 
-    /// Waits for them; what they changed.
+    /// Waits for the clients to end. Returns their changes.
     pub(super) async fn done(mut self) -> Held<Vec<Change>> {
         self.rest().await?;
         self.permits.close();
@@ -320,7 +320,7 @@ impl Writers {
     }
 }
 
-/// One write, chosen at random; what it changed, if anything.
+/// One write, chosen at random. Returns its change, if it made one.
 async fn write(hand: &Hand, writer: usize, n: usize, keys: usize, random: &mut Random) -> Held<Option<Change>> {
     let reference = reference(random.below(keys));
     let document = document(writer, n);
@@ -330,7 +330,7 @@ async fn write(hand: &Hand, writer: usize, n: usize, keys: usize, random: &mut R
             let found = hand.get(&reference).await?;
             let precondition = found.as_ref().map_or(Precondition::Absent, |found| Precondition::Is(found.revision));
             match (choice, found) {
-                // Just what is there.
+                // The stored document again.
                 (1, Some(found)) => applied(hand, &reference, &found.document, Precondition::None).await,
                 (2, Some(_)) => match hand.store.delete(&reference, precondition).await {
                     Err(error) if error.kind() == ErrorKind::Conflict => Ok(None),

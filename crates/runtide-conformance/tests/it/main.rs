@@ -1,4 +1,4 @@
-//! The laws bite: backends, stores and logs that are broken on purpose. And the laws of the log, on the log.
+//! The laws bite: they find the bug in each backend, store and log that is broken on purpose. And the laws of the log, on it.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,4 +1,4 @@
-//! What is asked of all mutants, of backends and of logs: each fails exactly the laws that are pinned for it, and each law is
+//! The test of all mutants, of backends, stores and logs: each fails exactly the laws that are pinned for it, and each law is
 //! failed by one.
 
 use std::{
@@ -9,23 +9,23 @@ use std::{
     },
 };
 
-/// Something broken on purpose.
+/// The ways in which something is broken on purpose.
 pub(crate) trait Mutant: Copy + Debug + Sync + 'static {
-    /// What it breaks.
+    /// The laws that it may break.
     type Law: Copy + Debug + PartialEq + 'static;
 
-    /// All of them.
+    /// All mutants.
     const ALL: &'static [Self];
 
-    /// The laws that it must fail, and no other.
+    /// The laws that it must fail, and no others.
     fn fails(self) -> &'static [Self::Law];
 }
 
-/// An enum of mutants. A row is `Name [R1 R2];`, its documentation before it: which bug it is, and exactly the laws that it fails.
-/// With `=> Type`, each has an expression as well, `Name = expression, [R1 R2];`, which `make` gives.
+/// An enum of mutants. A row is `Name [R1 R2];`, with the bug in the documentation before it, and exactly the laws that it fails.
+/// With `=> Type`, each has an expression as well, `Name = expression, [R1 R2];`, which `make` returns.
 macro_rules! mutants {
     ($law:ty; $($(#[$doc:meta])* $mutant:ident [$($fails:ident)*];)*) => {
-        /// In which way something is broken.
+        /// A way in which something is broken.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum Mutant { $( $(#[$doc])* $mutant, )* }
 
@@ -43,7 +43,7 @@ macro_rules! mutants {
         $crate::pinned::mutants! { $law; $($(#[$doc])* $mutant [$($fails)*];)* }
 
         impl Mutant {
-            /// What is broken in this way.
+            /// Makes the broken thing.
             pub(crate) fn make(self) -> $made {
                 match self { $( Self::$mutant => $make, )* }
             }
@@ -53,13 +53,13 @@ macro_rules! mutants {
 
 pub(crate) use mutants;
 
-/// Held while the mutants of one kind are tested: some have deadlines on the machine's clock, so that no more may run at once than
-/// there are processors.
+/// Held while the mutants of one kind are tested: some have deadlines on the machine's clock, so that no more may run at once
+/// than there are processors.
 static ONE_KIND: Mutex<()> = Mutex::new(());
 
 /// Tests all mutants, or the one that `RUNTIDE_MUTANT` names, as many at once as there are processors; the mutants of one kind
-/// after those of another. `failed_by` gives the laws that a mutant fails, each with what was found.
-#[expect(clippy::print_stdout, reason = "whoever asks for one mutant wants to see what it fails")]
+/// after those of another. `failed_by` returns the laws that a mutant fails, each with its violation.
+#[expect(clippy::print_stdout, reason = "a run of one mutant prints the laws that it fails")]
 pub(crate) fn assert_fails<M: Mutant>(failed_by: impl Fn(M) -> Vec<(M::Law, String)> + Sync) {
     let only = std::env::var("RUNTIDE_MUTANT").ok();
     let wanted = |mutant: &&M| only.as_ref().is_none_or(|only| format!("{mutant:?}") == *only);

@@ -22,12 +22,12 @@ use table::Mutant;
 
 use crate::pinned;
 
-/// Runs one law on one mutant; what it found, if it found anything.
+/// Runs one law on one mutant. Returns the violation, if there was one.
 fn try_law(mutant: Mutant, law: Law) -> Option<String> {
     let tested = block_on(Clock::Virtual, async move {
         let harness =
             MemoryHarness::with(EDGES, Arc::new(move |config, runtime| Arc::new(Broken::new(mutant, config, runtime))));
-        // The laws do not ask how much it is, and there are many mutants.
+        // The laws do not ask for an amount of output, and there are many mutants.
         let harness = harness.printing(1_000_000);
         check(law, Clock::Virtual, &harness).await
     });
@@ -49,7 +49,7 @@ fn each_law_is_failed_by_a_mutant() {
 }
 
 #[test]
-fn only_a_runtime_that_nobody_promised_is_a_skip() {
+fn only_a_runtime_that_was_not_promised_is_a_skip() {
     let ends = |absent: Absent| {
         let start = || std::future::ready(Err::<MemoryHarness, _>(absent));
         block_on(Clock::Virtual, run(Law::R1, Clock::Virtual, start, |harness| harness)).unwrap().line.outcome

@@ -18,10 +18,10 @@ use table::Mutant;
 
 use crate::pinned;
 
-/// What a mutant never does is not waited for as long as elsewhere.
+/// A mutant may never deliver an event, so the timeout is shorter than elsewhere.
 const TUNING: StoreTuning = StoreTuning::LOCAL.with_effort(Effort::Brief).with_timeout(Duration::from_secs(10));
 
-/// The laws that it fails, each with what was found.
+/// The laws that it fails, each with its violation.
 fn laws_failed_by(mutant: Mutant) -> Vec<(StoreLaw, String)> {
     let found = |law: &StoreLaw| {
         let harness = PlainHarness::new(mutant.make(), TUNING);

@@ -10,7 +10,7 @@ use table::Mutant;
 
 use crate::pinned;
 
-/// The laws that it fails, each with what was found.
+/// The laws that it fails, each with its violation.
 fn laws_failed_by(mutant: Mutant) -> Vec<(WalLaw, String)> {
     let log = mutant.make();
     let found = |law: &WalLaw| law.check(&*log, Effort::Brief).err().map(|violation| (*law, violation.to_string()));

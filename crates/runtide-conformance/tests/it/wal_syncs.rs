@@ -1,4 +1,4 @@
-//! How often the log syncs, and who is told when that fails.
+//! The number of syncs of a log, and the report of a sync that fails.
 
 use std::{
     future::poll_fn,
@@ -76,7 +76,7 @@ async fn next(follower: &mut FollowStream) -> Option<runtide_core::Result<Record
 }
 
 #[tokio::test]
-async fn tasks_and_followers_are_told_of_a_failure() {
+async fn a_failure_reaches_tasks_and_followers() {
     for (fault, kind) in [
         (Fault::Write, ErrorKind::Unexpected),
         (Fault::Sync, ErrorKind::Unexpected),

@@ -1,4 +1,4 @@
-//! What an allocator counts while a law is tested: a program of its own, since nothing else may be counted.
+//! Memory that a law allocates while it is tested: in a separate program, since nothing else may be counted.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -18,11 +18,11 @@ use runtide_conformance::wal::Meter;
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
 
-/// Counts the whole process.
+/// The allocator of the whole process, which counts.
 struct Counted;
 
 impl Counted {
-    /// Waits until no other test counts.
+    /// Waits until no other test measures.
     fn alone() -> MutexGuard<'static, ()> {
         static ALONE: Mutex<()> = Mutex::new(());
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);

@@ -61,7 +61,7 @@ fn bounded(store: impl StoreBackend) -> StoreLawResult {
 }
 
 #[test]
-fn stores_are_bounded_also_by_what_the_allocator_counts() {
+fn stores_are_bounded_in_allocated_memory() {
     let _alone = Counted::alone();
     let few = StoreOptions::default().with_history(NonZeroUsize::new(HISTORY).unwrap());
     bounded(MemoryStore::with_options(few)).unwrap();

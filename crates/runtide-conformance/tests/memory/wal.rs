@@ -10,7 +10,7 @@ use runtide_core::{
 
 use crate::Counted;
 
-/// The log, metered: as it is, or gathering what it dumps in memory first, which no count of reads shows.
+/// The log, metered: as it is, or with its dump gathered in memory first, which no count of reads shows.
 #[derive(Debug)]
 struct Metered {
     gathers: bool,
@@ -53,10 +53,10 @@ impl LogHarness for Metered {
 }
 
 #[test]
-fn the_log_is_bounded_also_by_what_the_allocator_counts() {
+fn the_log_is_bounded_in_allocated_memory() {
     let _alone = Counted::alone();
-    let looked = WalLaw::W10.check(&Metered { gathers: false }, Effort::Full);
-    assert!(looked.is_ok(), "{}", looked.err().map(|broken| broken.to_string()).unwrap_or_default());
+    let result = WalLaw::W10.check(&Metered { gathers: false }, Effort::Full);
+    assert!(result.is_ok(), "{}", result.err().map(|broken| broken.to_string()).unwrap_or_default());
     let broken = WalLaw::W10.check(&Metered { gathers: true }, Effort::Brief).err();
     assert!(broken.is_some_and(|broken| broken.to_string().contains("dump to take")), "a dump that gathers is found");
 }

@@ -1,6 +1,6 @@
-//! The stable JSON form: what is written today equals the golden files, and what an older version wrote is still read.
+//! The stable JSON form: the current output equals the golden files, and the output of an older version is still read.
 //!
-//! After a deliberate change: `RUNTIDE_BLESS=1 cargo test -p runtide-core --test it golden`, and look at the difference.
+//! After a deliberate change: `RUNTIDE_BLESS=1 cargo test -p runtide-core --test it golden`, and review the difference.
 
 use std::{
     fmt::Debug,
@@ -115,7 +115,7 @@ fn tables_and_transitions() {
 }
 
 #[test]
-fn what_a_runtime_says_of_itself() {
+fn runtime_info() {
     let mut capabilities = Capabilities::none("not in this version");
     capabilities.watch = WatchSupport::Resumable;
     capabilities.lifecycle_start = Support::Yes;
@@ -144,8 +144,8 @@ fn specs_and_filters() {
 }
 
 #[test]
-fn what_an_older_version_wrote_is_read() {
-    // Without the fields that may come later, and with one that went.
+fn the_form_of_an_older_version_is_read() {
+    // Without fields that were added later, and with one that was removed.
     let old =
         r#"{"id":"4f0c","name":"web","backend":"docker:local","kind":"container","state":"running","colour":"red"}"#;
     let read: Instance = serde_json::from_str(old).unwrap();
@@ -169,15 +169,15 @@ fn a_key_is_the_same_for_the_same_fact_alone() {
     assert_eq!(
         key,
         fact(99, Some("m"), RuntimeEventKind::Started(Arc::clone(&shared))),
-        "another place, the same fact"
+        "another position, the same fact"
     );
     assert_ne!(key, fact(1, Some("n"), RuntimeEventKind::Started(Arc::clone(&shared))));
     assert_ne!(key, fact(1, Some("m"), RuntimeEventKind::Stopped(Arc::clone(&shared))));
-    assert_eq!(None, fact(1, None, RuntimeEventKind::Started(shared)), "what came from a look has none");
+    assert_eq!(None, fact(1, None, RuntimeEventKind::Started(shared)), "an event from an inspection has none");
 }
 
 #[test]
-fn what_a_store_tells() {
+fn store_events_and_options() {
     let web = ResourceRef::new("apps", "Deployment", "shop", "web").unwrap();
     let node = ResourceRef::new("", "Node", None, "n1").unwrap();
     let text = Document::yaml("metadata:\n  labels: {tier: front}\n");
@@ -211,7 +211,7 @@ fn what_a_store_tells() {
 
 #[cfg(feature = "yaml")]
 #[test]
-fn a_converted_resource_keeps_what_was_written() {
+fn a_converted_resource_keeps_the_written_document() {
     let web = ResourceRef::new("apps", "Deployment", "shop", "web").unwrap();
     let written = Arc::new(Resource::new(web, Document::yaml("a: 1\n"), Revision(7)));
     let shown = written.convert(ResourceFormat::Json).unwrap();

@@ -22,7 +22,7 @@ use self::{
 
 static ORIGINAL: LazyLock<Original> = LazyLock::new(|| on_disk(Original::make));
 
-/// What the fuzzer begins with: sound journals, a record in each line.
+/// The seeds of the fuzzer: sound journals, a record in each line.
 const EVENTS: &[u8] = include_bytes!("../../../../fuzz/seeds/journal/events");
 const OPERATIONS: &[u8] = include_bytes!("../../../../fuzz/seeds/journal/operations");
 
@@ -30,13 +30,13 @@ fn lines(journal: &[u8]) -> Vec<&[u8]> {
     journal.split(|byte| *byte == b'\n').collect()
 }
 
-/// Works in a folder that is gone afterwards.
+/// Runs in a folder that is removed afterwards.
 fn on_disk<T>(work: impl FnOnce(&Place) -> T) -> T {
     let dir = tempfile::tempdir().unwrap();
     work(&Place::new(Arc::new(OsDisk::default()), dir.path()))
 }
 
-/// A sound segment, with a record each.
+/// A sound segment, with a record for each payload.
 fn forged(payloads: &[Vec<u8>]) -> Vec<u8> {
     let records: Vec<_> = payloads.iter().map(|payload| (KIND.0, &payload[..])).collect();
     forge::segment(&records)
@@ -56,7 +56,7 @@ proptest! {
         headed in any::<bool>(),
     ) {
         if headed {
-            // Otherwise nothing behind the header is ever looked at.
+            // Without a sound header nothing behind it is ever read.
             let mut header = forged(&[]);
             forge::seal(&mut header);
             bytes.splice(..0, header);
@@ -95,7 +95,7 @@ proptest! {
     }
 
     #[test]
-    fn a_log_to_whose_files_things_happened_shows_only_what_was_written(
+    fn a_log_with_changed_files_shows_only_written_records(
         changes in prop::collection::vec(any::<(u8, u8, u16, u16, u16)>().prop_map(Change), 1..6),
     ) {
         on_disk(|place| checks::changed_log(place, &ORIGINAL, &changes));
@@ -127,7 +127,7 @@ proptest! {
             let line = line.index(lines.len());
             let at = at.index(lines[line].len().max(1));
             match what % 5 {
-                // Mostly another digit, letter or sign, so that it is still JSON.
+                // In most cases another digit, letter or sign, so that it is still JSON.
                 0 if !lines[line].is_empty() => lines[line][at] = b' ' + byte % 95,
                 1 if lines.len() > 1 => drop(lines.remove(line)),
                 2 => lines.push(lines[line].clone()),
@@ -144,7 +144,7 @@ proptest! {
 }
 
 #[test]
-fn what_is_forged_after_the_description_of_the_format_is_a_log() {
+fn a_log_forged_after_the_format_description_is_a_log() {
     let payloads = [b"first".to_vec(), vec![], vec![3; 1000]];
     on_disk(|place| {
         let mut bytes = forged(&payloads);
@@ -165,7 +165,7 @@ fn a_commit_that_counts_more_records_than_it_has_room_for_is_none() {
     let count = 4096 + 144 + 96;
     bytes[count..count + 4].copy_from_slice(&3_u32.to_le_bytes());
     forge::seal(&mut bytes);
-    // Room for what is appended, in this very segment.
+    // Room for later appends, in this very segment.
     bytes.resize(8 << 10, 0);
     on_disk(|place| {
         place.put(&forge::name(1), &bytes);
@@ -173,7 +173,7 @@ fn a_commit_that_counts_more_records_than_it_has_room_for_is_none() {
         assert_eq!(refused.kind(), ErrorKind::Corrupt);
         let reader = WalReader::open(&place.log(), ReadFrom::Start, place.with(OnCorruption::Continue)).unwrap();
         let seqs: Vec<_> = reader.flatten().map(|record| record.seq.0).collect();
-        // A frame that is whole is a record, and so is what comes behind it.
+        // A frame that is whole is a record, and so are the frames behind it.
         assert_eq!(seqs, [1, 2, 3]);
         let wal = Wal::open(&place.log(), place.with(OnCorruption::Continue)).unwrap();
         let seq = wal.append_blocking(KIND, b"behind it").unwrap();
@@ -182,7 +182,7 @@ fn a_commit_that_counts_more_records_than_it_has_room_for_is_none() {
 }
 
 #[test]
-fn a_commit_that_counts_records_which_later_commits_have_is_not_gone_on_behind() {
+fn a_commit_that_counts_the_records_of_later_commits_is_corrupt() {
     let mut bytes = forged(&[vec![1; 8], vec![2; 40], vec![3; 8]]);
     let count = 4096 + 144 + 96;
     bytes[count..count + 4].copy_from_slice(&2_u32.to_le_bytes());
@@ -225,8 +225,8 @@ fn a_segment_that_is_cut_anywhere_is_read_to_its_end() {
                 continue;
             }
             let records: Vec<_> = reader.unwrap().map(Result::unwrap).collect();
-            let told = records.iter().zip(&payloads).all(|(record, payload)| record.bytes == payload);
-            assert!(told && records.len() < payloads.len(), "cut at {cut}");
+            let same = records.iter().zip(&payloads).all(|(record, payload)| record.bytes == payload);
+            assert!(same && records.len() < payloads.len(), "cut at {cut}");
         }
     });
 }

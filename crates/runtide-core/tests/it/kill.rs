@@ -1,9 +1,9 @@
-//! A process that appends is killed at any moment, and nothing that it was told is lost.
+//! A process that appends is killed at any moment, and no acknowledged record is lost.
 //!
-//! The process is this very program, run again for the test `the_process_that_is_killed`. It says on its standard error what was
-//! acknowledged, each line in one write; then SIGKILL ends it, between two instructions of anything: opening, repairing,
-//! writing, syncing, going on to the next segment, dropping old ones. The system keeps what a dead process wrote, so this is no
-//! power cut: those are in the laws of the log, in `runtide-conformance`, with a disk that forgets.
+//! The process is this very program, run again for the test `the_process_that_is_killed`. It reports the acknowledged records
+//! on its standard error, each line in one write; then SIGKILL ends it, between two instructions of anything: opening,
+//! repairing, writing, syncing, the next segment, dropping old ones. The system keeps the writes of a dead process, so this is
+//! no power cut: those are in the laws of the log, in `runtide-conformance`, with a disk that forgets.
 
 mod child;
 mod log;
@@ -15,7 +15,7 @@ use runtide_core::wal::Durability;
 
 use self::{child::Job, log::Mode};
 
-/// Run by the others, with a job, to be killed; without one there is nothing to do.
+/// Run by the other tests, with a job, to be killed; without a job it does nothing.
 #[test]
 fn the_process_that_is_killed() {
     if let Some(job) = Job::given() {

@@ -1,10 +1,10 @@
-//! Everything of core that is tested from outside, in one program: linking is most of what a program of tests costs.
+//! All tests of core from outside, in one program: linking is most of the cost of a test program.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::print_stdout,
-    reason = "a test fails by panicking, also in what tests share, and says what it counted"
+    reason = "a test fails by panicking, also in shared code, and prints its counts"
 )]
 
 mod golden;

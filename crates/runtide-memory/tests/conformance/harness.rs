@@ -1,4 +1,4 @@
-//! Drives a runtime in memory from outside, for the laws: on a paused clock, in the ways of the field.
+//! Drives a runtime in memory from outside, for the laws: on a paused clock, in the dialects of the field.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,7 +22,7 @@ use runtide_memory::{
     RuntimeOptions,
 };
 
-/// Makes the backend under test; a broken one, for those who test the tests.
+/// Makes the backend under test; a broken one, for the tests of the laws.
 pub(crate) type Make = Arc<dyn Fn(Config, MemoryRuntime) -> Arc<dyn RuntimeBackend> + Send + Sync>;
 
 /// One runtime in memory, and the backends on it.
@@ -33,31 +33,31 @@ pub(crate) struct MemoryHarness {
     runtime: MemoryRuntime,
     make: Make,
     timing: Timing,
-    /// Who prints how much on each side once started.
+    /// Number of bytes that each instance prints on each side once started.
     printers: Mutex<BTreeMap<InstanceId, u64>>,
-    /// Tasks of the test itself.
+    /// Number of tasks of the test itself.
     tasks: usize,
 }
 
-/// It speaks as Docker, but names lives and tells all in a list.
+/// It speaks as Docker, but its edges name incarnations and its list is complete in detail.
 pub(crate) const EDGES: &str = "memory";
-/// It speaks as Docker: edges name no life, and a list tells little.
+/// It speaks as Docker: edges name no incarnation, and a list has little detail.
 pub(crate) const LEAN: &str = "memory-lean";
-/// It speaks as Incus: it says to whom something happened, and keeps no history.
+/// It speaks as Incus: its events name the instance alone, and it keeps no history.
 pub(crate) const HINTS: &str = "memory-hints";
-/// It speaks as Kubernetes: it says how things are.
+/// It speaks as Kubernetes: its events carry the state.
 pub(crate) const STATES: &str = "memory-states";
 
-/// Known to the runtime, and to be shown by nobody.
+/// Known to the runtime; no output of a backend may show it.
 pub(crate) const SECRET: &str = "hunter2-correct-horse";
 
 impl MemoryHarness {
-    /// A runtime of this speech, with the real backend.
+    /// A runtime of this dialect, with the real backend.
     pub(crate) fn speaking(name: &'static str) -> Self {
         Self::with(name, Arc::new(|config, runtime| Arc::new(MemoryBackend::new(config, runtime).unwrap())))
     }
 
-    /// A runtime of this speech, with a backend of the caller's.
+    /// A runtime of this dialect, with the caller's backend.
     pub(crate) fn with(name: &'static str, make: Make) -> Self {
         let config = Config::default().with_id("memory:test");
         let (dialect, config) = match name {
@@ -72,7 +72,7 @@ impl MemoryHarness {
         Self { name, dialect, config, runtime, make, timing: Timing::VIRTUAL, printers: Mutex::default(), tasks }
     }
 
-    /// Whose instances print so many bytes on each side.
+    /// Sets the number of bytes that its instances print on each side.
     #[must_use]
     pub(crate) fn printing(mut self, bytes: u64) -> Self {
         self.timing.output_bytes = bytes;
@@ -100,7 +100,7 @@ fn done<T>(result: Result<T, Error>) -> Done<T> {
     result.map_err(Obstacle::failed)
 }
 
-/// The output comes in pieces of this size from either side in turn.
+/// The output, in pieces of 1 MiB.
 fn pieces(side: LogSource, bytes: u64) -> impl Iterator<Item = Emission> {
     const PIECE: u64 = 1 << 20;
     let first = if side == LogSource::Stdout { 0 } else { 1_000_000 };
@@ -142,7 +142,7 @@ impl Harness for MemoryHarness {
     }
 
     async fn create(&self, name: &str, work: &Workload) -> Done<InstanceId> {
-        // What everybody who starts something gives it: a secret in its environment.
+        // Every instance has a secret in its environment.
         let blueprint = Blueprint::named(name).with_env(BTreeMap::from([("TOKEN".to_owned(), SECRET.to_owned())]));
         let blueprint = match work {
             Workload::Idle | Workload::Checked => blueprint,

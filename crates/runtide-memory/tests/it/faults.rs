@@ -61,7 +61,7 @@ async fn a_mute_call_has_its_effect_and_no_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_look_shows_what_was_true_half_way() {
+async fn a_slow_listing_shows_the_state_half_way() {
     let backend = backend();
     let runtime = backend.runtime();
     runtime.faults(|faults| faults.slow.insert(Call::List, Duration::from_secs(10)));
@@ -75,7 +75,7 @@ async fn a_slow_look_shows_what_was_true_half_way() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_are_refused_denied_and_severed_as_the_faults_say() {
+async fn calls_are_refused_denied_and_severed_by_the_faults() {
     let backend = backend();
     let runtime = backend.runtime();
     runtime.faults(|faults| faults.refuse = true);
@@ -103,7 +103,7 @@ async fn calls_are_refused_denied_and_severed_as_the_faults_say() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_error_says_where_and_of_whom() {
+async fn every_error_names_its_operation_and_its_instance() {
     let backend = backend();
     let error = backend.lifecycle().unwrap().start(&"nowhere".into()).await.unwrap_err();
     assert_eq!(
@@ -117,9 +117,9 @@ async fn capabilities_are_unknown_at_first_and_then_agree_with_the_runtime() {
     let backend = backend();
     let runtime = backend.runtime();
     assert!(backend.capabilities().verbs().all(|(_, support)| *support == Support::Unknown));
-    let told = backend.connect().await.unwrap().capabilities;
-    assert_eq!((&told, told.watch), (&backend.capabilities(), WatchSupport::Resumable));
-    assert!(told.verbs().all(|(_, support)| *support != Support::Unknown));
+    let reported = backend.connect().await.unwrap().capabilities;
+    assert_eq!((&reported, reported.watch), (&backend.capabilities(), WatchSupport::Resumable));
+    assert!(reported.verbs().all(|(_, support)| *support != Support::Unknown));
 
     runtime.restrict("lifecycle_pause", "the kernel has no freezer").unwrap();
     let id = runtime.run("web").unwrap();
@@ -159,7 +159,7 @@ async fn a_dropped_call_leaves_nothing_behind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_closed_backend_answers_cancelled_and_its_runtime_lives_on() {
+async fn a_closed_backend_answers_cancelled_and_its_runtime_keeps_running() {
     let runtime = MemoryRuntime::new();
     let id = runtime.run("web").unwrap();
     let connect = || MemoryBackend::new(Config::default(), runtime.clone()).unwrap();

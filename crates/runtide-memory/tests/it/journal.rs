@@ -1,4 +1,4 @@
-//! A watch in a journal: whatever becomes of its process, each fact is in the log once, and what the log comes to is true.
+//! A watch in a journal: if its process dies, each fact is still in the log once, and the log folds to the runtime's state.
 
 use std::{collections::BTreeSet, num::NonZeroU64, path::Path, sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ fn wal(disk: &MortalDisk) -> WalOptions {
     WalOptions::default().with_disk(Arc::new(disk.clone()) as Arc<_>)
 }
 
-/// Checkpoints often, so that they come between any two events.
+/// Opens with frequent checkpoints, so that they come between any two events.
 fn open(disk: &MortalDisk) -> runtide_core::Result<RuntimeJournal> {
     RuntimeJournal::open(dir(), JournalOptions::default().with_wal(wal(disk)).with_checkpoint_every(NonZeroU64::new(5)))
 }
@@ -77,7 +77,7 @@ async fn until_quiet(stream: &mut EventStream) -> Vec<Arc<RuntimeEvent>> {
     events
 }
 
-/// Lives that begin, change and end.
+/// Incarnations that begin, change and end.
 async fn script(runtime: MemoryRuntime, begin: oneshot::Receiver<()>) {
     let _ = begin.await;
     let pause = || tokio::time::sleep(Duration::from_millis(20));
@@ -96,7 +96,7 @@ async fn script(runtime: MemoryRuntime, begin: oneshot::Receiver<()>) {
     pause().await;
 }
 
-/// One process: it watches until the script is over, or until it dies. What it was given.
+/// One process: it watches until the script is over, or until it dies. Returns the events that it yielded.
 async fn process(disk: &MortalDisk, runtime: &MemoryRuntime, dialect: Dialect) -> Vec<Arc<RuntimeEvent>> {
     let mut given = Vec::new();
     let (begin, signal) = oneshot::channel();
@@ -121,7 +121,7 @@ async fn process(disk: &MortalDisk, runtime: &MemoryRuntime, dialect: Dialect) -
     };
     if died.is_some() {
         drop(begin);
-        script.await; // the world goes on
+        script.await; // the runtime continues
     }
     given
 }
@@ -134,10 +134,10 @@ async fn killed_at_every_write_and_sync_it_resumes_and_no_fact_is_in_the_log_twi
             let history = if dialect == Dialect::Hints { 0_usize } else { 256 };
             let runtime = MemoryRuntime::with_options(RuntimeOptions::deterministic(0).with_history(history));
             runtime.run("old").unwrap();
-            let life = Lifespan::until(point);
-            let disk = MortalDisk::new(&life);
+            let lifespan = Lifespan::until(point);
+            let disk = MortalDisk::new(&lifespan);
             let given = process(&disk, &runtime, dialect).await;
-            let died = life.is_over();
+            let died = lifespan.is_over();
 
             let disk = disk.reborn(&Lifespan::unending());
             let journal = open(&disk).unwrap();
@@ -145,19 +145,19 @@ async fn killed_at_every_write_and_sync_it_resumes_and_no_fact_is_in_the_log_twi
             let after = until_quiet(&mut stream).await;
             let at = format!("{dialect:?}, killed at point {point}");
 
-            assert_eq!(plain(journal.table().iter()), truth(&runtime), "{at}: the table is the truth");
+            assert_eq!(plain(journal.table().iter()), truth(&runtime), "{at}: the table is the runtime's state");
             let logged = logged(&disk);
             let mut fold = InstanceTable::default();
             for event in &logged {
                 fold.apply(event);
             }
-            assert_eq!(plain(fold.iter()), truth(&runtime), "{at}: the log comes to the truth");
+            assert_eq!(plain(fold.iter()), truth(&runtime), "{at}: the log folds to the runtime's state");
             let keys: Vec<[u8; 32]> = logged.iter().filter_map(RuntimeEvent::key).collect();
             assert_eq!(keys.iter().collect::<BTreeSet<_>>().len(), keys.len(), "{at}: no fact twice");
             let in_log = |event: &Arc<RuntimeEvent>| logged.contains(event);
-            assert!(given.iter().chain(&after).all(in_log), "{at}: what was yielded is in the log");
+            assert!(given.iter().chain(&after).all(in_log), "{at}: yielded events are in the log");
 
-            // Where the runtime keeps its history, every edge since the first view of everything is there.
+            // If the runtime keeps its history, every edge since the end of the first resync is in the log.
             if dialect == Dialect::Edges && given.iter().any(|event| event.kind == RuntimeEventKind::ResyncEnd) {
                 let edges = logged.iter().filter_map(|event| match &event.kind {
                     RuntimeEventKind::Started(row) => Some((FactKind::Started, row.id.clone())),
@@ -184,7 +184,7 @@ async fn killed_at_every_write_and_sync_it_resumes_and_no_fact_is_in_the_log_twi
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_happened_while_it_was_off_is_marked_where_the_runtime_forgot_it() {
+async fn changes_while_it_was_off_are_net_if_the_runtime_forgot_them() {
     let runtime = MemoryRuntime::with_options(RuntimeOptions::deterministic(0));
     let gone = runtime.run("gone").unwrap();
     let disk = MortalDisk::new(&Lifespan::unending());
@@ -214,7 +214,7 @@ async fn what_happened_while_it_was_off_is_marked_where_the_runtime_forgot_it() 
         assert!(matches!(step.evidence, Evidence::Net(gap) if gap != Gap::Initial), "{:?}", step.evidence);
     }
 
-    // The whole life of the one that went, from the log alone.
+    // The whole history of the removed instance, from the log alone.
     let mut history = journal.history(&id(), &gone).await.unwrap();
     let (mut table, mut last) = (InstanceTable::default(), None);
     while let Some(event) = history.next().await {
@@ -223,8 +223,8 @@ async fn what_happened_while_it_was_off_is_marked_where_the_runtime_forgot_it() 
     let last = last.unwrap();
     assert!(last.after.is_none() && matches!(last.evidence, Evidence::Net(_)), "{last:?}");
     assert!(table.is_empty());
-    let mut nobody = journal.history(&id(), &"nobody".into()).await.unwrap();
-    assert!(nobody.next().await.is_none());
+    let mut absent = journal.history(&id(), &"absent".into()).await.unwrap();
+    assert!(absent.next().await.is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -252,7 +252,7 @@ async fn a_journal_keeps_backends_apart_and_watches_each_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_filter_is_for_what_is_yielded_and_not_for_what_is_logged() {
+async fn a_filter_is_for_yielded_events_and_not_for_logged_ones() {
     let runtime = MemoryRuntime::with_options(RuntimeOptions::deterministic(0));
     let disk = MortalDisk::new(&Lifespan::unending());
     let journal = open(&disk).unwrap();

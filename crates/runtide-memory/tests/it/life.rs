@@ -31,44 +31,44 @@ fn of(backend: &MemoryBackend, id: &InstanceId) -> Instance {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_verb_towards_what_holds_already_changes_nothing() {
+async fn a_verb_towards_the_present_state_changes_nothing() {
     let backend = backend();
-    let life = lifecycle(&backend);
+    let manager = lifecycle(&backend);
     let id = backend.runtime().create("web").unwrap();
     for (effect, again) in [(Effect::Changed, 0), (Effect::Unchanged, 1)] {
-        assert_eq!(life.start(&id).await.unwrap(), effect, "start {again}");
+        assert_eq!(manager.start(&id).await.unwrap(), effect, "start {again}");
     }
     for effect in [Effect::Changed, Effect::Unchanged] {
-        assert_eq!(life.pause(&id).await.unwrap(), effect);
+        assert_eq!(manager.pause(&id).await.unwrap(), effect);
     }
     for effect in [Effect::Changed, Effect::Unchanged] {
-        assert_eq!(life.unpause(&id).await.unwrap(), effect);
+        assert_eq!(manager.unpause(&id).await.unwrap(), effect);
     }
     for effect in [Effect::Changed, Effect::Unchanged] {
-        assert_eq!(life.stop(&id, StopOptions::default()).await.unwrap(), effect);
+        assert_eq!(manager.stop(&id, StopOptions::default()).await.unwrap(), effect);
     }
     for effect in [Effect::Changed, Effect::Unchanged] {
-        assert_eq!(life.remove(&id, RemoveOptions::default()).await.unwrap(), effect);
+        assert_eq!(manager.remove(&id, RemoveOptions::default()).await.unwrap(), effect);
     }
-    assert_eq!(life.stop(&id, StopOptions::default()).await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(manager.stop(&id, StopOptions::default()).await.unwrap_err().kind(), ErrorKind::NotFound);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_state_that_forbids_a_verb_is_a_conflict() {
     let backend = backend();
-    let life = lifecycle(&backend);
+    let manager = lifecycle(&backend);
     let id = backend.runtime().create("web").unwrap();
     let conflict = |result: runtide_core::Result<Effect>| assert_eq!(result.unwrap_err().kind(), ErrorKind::Conflict);
-    conflict(life.pause(&id).await);
-    conflict(life.kill(&id, UnixSignal::TERM).await.map(|()| Effect::Changed));
-    conflict(life.wait(&id).await.map(|_| Effect::Changed));
+    conflict(manager.pause(&id).await);
+    conflict(manager.kill(&id, UnixSignal::TERM).await.map(|()| Effect::Changed));
+    conflict(manager.wait(&id).await.map(|_| Effect::Changed));
     backend.runtime().start(&id).unwrap();
-    conflict(life.remove(&id, RemoveOptions::default()).await);
-    assert_eq!(life.remove(&id, RemoveOptions::default().with_kill()).await.unwrap(), Effect::Changed);
+    conflict(manager.remove(&id, RemoveOptions::default()).await);
+    assert_eq!(manager.remove(&id, RemoveOptions::default().with_kill()).await.unwrap(), Effect::Changed);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stop_is_patient_and_then_kills() {
+async fn a_stop_waits_for_its_timeout_and_then_kills() {
     let backend = backend();
     let deaf = backend.runtime().run(Blueprint::named("deaf").with_ends_on([])).unwrap();
     let began = Instant::now();
@@ -96,7 +96,7 @@ async fn wait_gives_the_true_end() {
     for (end, expected) in ends {
         let id = runtime.run("").unwrap();
         let (waited, ()) = tokio::join!(lifecycle(&backend).wait(&id), async {
-            tokio::time::sleep(Duration::from_secs(3600)).await; // it has no deadline of its own
+            tokio::time::sleep(Duration::from_secs(3600)).await; // it has no deadline
             end(runtime, &id);
             runtime.remove(&id).unwrap();
         });
@@ -108,7 +108,7 @@ async fn wait_gives_the_true_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn wait_is_for_the_life_that_it_began_in() {
+async fn wait_is_for_the_incarnation_that_it_began_in() {
     let backend = backend();
     let runtime = backend.runtime();
     let id = runtime.run("web").unwrap();
@@ -122,7 +122,7 @@ async fn wait_is_for_the_life_that_it_began_in() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_created_is_as_it_was_described() {
+async fn a_created_instance_is_as_it_was_described() {
     let backend = backend();
     let runtime = backend.runtime();
     let mut image = ImageInfo::new("img-1");
@@ -149,7 +149,7 @@ async fn what_is_created_is_as_it_was_described() {
         (seen.name.as_str(), seen.state, seen.labels.as_ref()),
         ("job", InstanceState::Created, Some(&spec.labels))
     );
-    assert_eq!((&seen.ports, &seen.addresses), (&None, &None), "nobody answers there yet");
+    assert_eq!((&seen.ports, &seen.addresses), (&None, &None), "it does not run yet");
     assert_eq!(backend.volumes().unwrap().remove(&volume).await.unwrap_err().kind(), ErrorKind::Conflict);
 
     let _ = lifecycle(&backend).start(&id).await.unwrap();
@@ -167,7 +167,7 @@ async fn what_is_created_is_as_it_was_described() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_created_is_refused_before_anything_is_made() {
+async fn a_spec_that_cannot_be_created_is_refused_before_anything_is_made() {
     use ErrorKind::{InvalidInput, NotFound, Unsupported};
     let backend = backend();
     let refused = async |kind, change: fn(&mut InstanceSpec)| {

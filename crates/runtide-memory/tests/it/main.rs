@@ -1,7 +1,7 @@
-//! The runtime and the store in memory, tested from outside, in one program: linking is most of what a program of tests costs.
+//! The runtime and the store in memory, tested from outside, in one program: linking is most of the cost of a test program.
 //!
-//! The laws of runtimes are in a program of their own, `tests/conformance.rs`: on a real runtime they count what their process
-//! holds, so that a backend which is made from this one needs it so.
+//! The laws of runtimes are in a separate program, `tests/conformance.rs`: on a real runtime they count the resources that
+//! their process has open, so that a backend which is made from this one needs it so.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -9,7 +9,7 @@
     clippy::panic,
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "a test fails by panicking, and its trace is what it prints"
+    reason = "a test fails by panicking, and it prints its trace"
 )]
 
 mod faults;

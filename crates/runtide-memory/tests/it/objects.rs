@@ -49,7 +49,7 @@ fn images(backend: &MemoryBackend) -> &dyn ImageManager {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pull_tells_its_layers_and_ends_with_the_image() {
+async fn a_pull_reports_its_layers_and_ends_with_the_image() {
     let backend = backend();
     let mut image = ImageInfo::new("img-1");
     image.tags = vec![ImageRef::from("base:1"), ImageRef::from("base")];
@@ -148,7 +148,7 @@ async fn networks_are_joined_and_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_volume_gives_back_what_was_put_in() {
+async fn a_volume_gives_back_its_contents() {
     let backend = backend();
     let volumes = backend.volumes().unwrap();
     let id = volumes.create(&VolumeSpec::named("data")).await.unwrap();
@@ -181,7 +181,7 @@ async fn a_volume_gives_back_what_was_put_in() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_snapshot_brings_back_what_was() {
+async fn a_snapshot_brings_back_the_earlier_state() {
     let backend = backend();
     let snapshots = backend.snapshots().unwrap();
     let before: Labels = [("version", "1")].into_iter().collect();
@@ -204,7 +204,7 @@ async fn a_snapshot_brings_back_what_was() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn usage_is_read_once_a_period_to_the_end_of_the_life() {
+async fn usage_is_read_once_a_period_to_the_end_of_the_run() {
     let backend = backend();
     let stats = backend.stats().unwrap();
     let runtime = backend.runtime();

@@ -1,4 +1,4 @@
-//! Operations in the log: whatever becomes of their process, nothing is left behind, and nothing of others is touched.
+//! Operations in the log: if their process dies, none of their objects is left behind, and no other object is touched.
 
 use std::{num::NonZeroU64, path::Path, sync::Arc};
 
@@ -33,7 +33,7 @@ fn labels(log: &OperationLog, id: &OperationId) -> Labels {
     log.labels(id).into_iter().collect()
 }
 
-/// A network, a volume and an instance, one step after the other.
+/// Makes a network, a volume and an instance, one step after the other.
 async fn compose(log: &OperationLog, backend: &dyn RuntimeBackend) -> Result<()> {
     let mut operation = log.submit("compose", &"all of it").await?;
     operation.enter(Stage::Validated).await?;
@@ -71,30 +71,30 @@ async fn killed_between_any_two_steps_and_recovery_killed_between_any_two_steps(
         for again in 1.. {
             let runtime = MemoryRuntime::new();
             let backend = memory(&runtime);
-            let life = Lifespan::until(point);
-            let disk = MortalDisk::new(&life);
+            let lifespan = Lifespan::until(point);
+            let disk = MortalDisk::new(&lifespan);
             let done = async {
                 let log = open(&disk)?;
-                compose(&log, &MortalBackend::new(&life, backend.clone())).await
+                compose(&log, &MortalBackend::new(&lifespan, backend.clone())).await
             };
             if done.await.is_ok() {
                 break 'points;
             }
             points = point;
-            let life = Lifespan::until(again);
-            if let Ok(log) = open(&disk.reborn(&life)) {
-                let mortal: Arc<dyn RuntimeBackend> = Arc::new(MortalBackend::new(&life, backend.clone()));
+            let lifespan = Lifespan::until(again);
+            if let Ok(log) = open(&disk.reborn(&lifespan)) {
+                let mortal: Arc<dyn RuntimeBackend> = Arc::new(MortalBackend::new(&lifespan, backend.clone()));
                 let _ = log.recover(&[mortal]).await;
             }
             let log = open(&disk.reborn(&Lifespan::unending())).unwrap();
             let complete = log.in_flight().is_empty() && !runtime.truth().is_empty();
             let records = log.recover(std::slice::from_ref(&backend)).await.unwrap();
             assert!(records.iter().all(|record| record.stage == Stage::RolledBack && record.pending.is_empty()));
-            // What the log has as complete is there, all of it; else there is nothing.
+            // All objects of an operation that the log has as complete are there; else there are none.
             let whole = if complete { (1, 1, 1) } else { (0, 0, 0) };
             assert_eq!(left(&*backend, &runtime).await, whole, "at {point}, then at {again}");
             assert!(log.recover(std::slice::from_ref(&backend)).await.unwrap().is_empty(), "once more is no more");
-            if !life.is_over() {
+            if !lifespan.is_over() {
                 break;
             }
         }
@@ -120,7 +120,7 @@ async fn a_stage_that_cannot_follow_is_a_conflict_and_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_existed_before_is_left_alone() {
+async fn existing_objects_are_left_alone() {
     let runtime = MemoryRuntime::new();
     let backend = memory(&runtime);
     let theirs = runtime.run("web").unwrap();
@@ -140,7 +140,7 @@ async fn what_existed_before_is_left_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_there_is_put_back_as_it_was() {
+async fn an_existing_object_is_put_back_as_it_was() {
     let runtime = MemoryRuntime::new();
     let backend = memory(&runtime);
     let web = runtime.create("web").unwrap();
@@ -161,7 +161,7 @@ async fn what_was_there_is_put_back_as_it_was() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_undone_now_is_owed_until_it_can() {
+async fn an_undo_that_fails_is_pending_until_it_works() {
     let runtime = MemoryRuntime::new();
     let backend = memory(&runtime);
     let disk = unending();
@@ -193,7 +193,7 @@ async fn what_cannot_be_undone_now_is_owed_until_it_can() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn recovery_leaves_what_somebody_in_this_process_has_in_hand() {
+async fn recovery_leaves_operations_in_hand_in_this_process() {
     let log = open(&unending()).unwrap();
     let operation = log.submit("x", &()).await.unwrap();
     assert!(log.recover(&[]).await.unwrap().is_empty());
@@ -214,10 +214,10 @@ async fn orphans_of_a_lost_log_go_by_their_labels_and_a_live_owner_is_spared() {
 
     let spared = OperationLog::reap_orphans(&*backend, &"shop".into(), dir.path()).await.unwrap_err();
     assert_eq!(spared.kind(), ErrorKind::Conflict);
-    assert_eq!(left(&*backend, &runtime).await, (2, 1, 1), "the owner lives");
+    assert_eq!(left(&*backend, &runtime).await, (2, 1, 1), "the owner is alive");
     drop(log);
 
-    assert!(OperationLog::reap_orphans(&*backend, &"nobody".into(), dir.path()).await.unwrap().is_empty());
+    assert!(OperationLog::reap_orphans(&*backend, &"other".into(), dir.path()).await.unwrap().is_empty());
     std::fs::remove_dir_all(dir.path()).unwrap();
     let reaped = OperationLog::reap_orphans(&*backend, &"shop".into(), dir.path()).await.unwrap();
     let actions: Vec<_> = reaped.into_iter().map(|undo| undo.action).collect();
@@ -227,7 +227,7 @@ async fn orphans_of_a_lost_log_go_by_their_labels_and_a_live_owner_is_spared() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_partial_look_proves_nothing() {
+async fn a_partial_listing_proves_nothing() {
     let runtime = MemoryRuntime::new();
     let backend = memory(&runtime);
     let log = open(&unending()).unwrap();
@@ -235,7 +235,7 @@ async fn a_partial_look_proves_nothing() {
     let web = runtime.truth()[0].id.clone();
     runtime.faults(|faults| faults.bad_items.insert(web));
     let records = log.recover(std::slice::from_ref(&backend)).await.unwrap();
-    assert_eq!(records[0].pending.len(), 3, "nobody saw that it is gone");
+    assert_eq!(records[0].pending.len(), 3, "no listing shows that it is gone");
     runtime.heal();
     assert_eq!(log.recover(std::slice::from_ref(&backend)).await.unwrap()[0].stage, Stage::RolledBack);
     assert_eq!(left(&*backend, &runtime).await, (0, 0, 0));

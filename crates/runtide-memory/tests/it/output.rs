@@ -89,12 +89,12 @@ async fn following_goes_on_to_the_end_of_the_output() {
     let id = runtime.create("web").unwrap();
     let stream = logs(&backend).logs(&id, LogOptions::default().with_follow()).await.unwrap();
     let (lines, ()) = tokio::join!(all(stream), async {
-        for life in 0..2 {
+        for run in 0..2 {
             tokio::time::sleep(Duration::from_secs(600)).await;
             runtime.start(&id).unwrap();
-            runtime.write_log(&id, LogSource::Stdout, format!("life {life}\n")).unwrap();
+            runtime.write_log(&id, LogSource::Stdout, format!("run {run}\n")).unwrap();
             tokio::time::sleep(Duration::from_secs(600)).await;
-            if life == 1 {
+            if run == 1 {
                 runtime.write_log(&id, LogSource::Stdout, "last words\n").unwrap();
                 runtime.remove(&id).unwrap();
             } else {
@@ -103,11 +103,11 @@ async fn following_goes_on_to_the_end_of_the_output() {
         }
     });
     let text: Vec<_> = text(&lines).into_iter().map(|(_, text)| text).collect();
-    assert_eq!(text, ["life 0\n", "life 1\n", "last words\n"]);
+    assert_eq!(text, ["run 0\n", "run 1\n", "last words\n"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_dropped_before_it_was_read_is_an_error() {
+async fn output_that_was_dropped_before_it_was_read_is_an_error() {
     let backend = backend();
     let runtime = backend.runtime();
     let id = runtime.run("web").unwrap();
@@ -200,7 +200,7 @@ async fn input_comes_back_until_it_is_closed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_run_is_refused() {
+async fn a_command_that_cannot_run_is_refused() {
     let backend = backend();
     let id = backend.runtime().run("web").unwrap();
     for options in [
@@ -235,7 +235,7 @@ async fn a_process_ends_with_its_instance_and_with_its_session() {
     drop(session);
     assert_eq!(runtime.open_calls(), 0);
     tokio::task::yield_now().await;
-    assert!(stdin.write_all(b"anybody there?").await.is_err());
+    assert!(stdin.write_all(b"hello?").await.is_err());
 
     let session = exec(&backend).exec(&id, argv(&["sleep", "3600"])).await.unwrap();
     backend.close().await.unwrap();
@@ -258,7 +258,7 @@ async fn attaching_before_the_start_misses_nothing() {
     let session = exec(&backend).attach(&service).await.unwrap();
     runtime.write_log(&service, LogSource::Stdout, "after\n").unwrap();
     runtime.restart(&service).unwrap();
-    runtime.write_log(&service, LogSource::Stdout, "next life\n").unwrap();
+    runtime.write_log(&service, LogSource::Stdout, "next run\n").unwrap();
     assert_eq!(text(&all(session.output).await), [(LogSource::Stdout, "after\n".to_owned())]);
     assert_eq!(session.control.wait().await.unwrap(), Some(ExitStatus::signal(UnixSignal::TERM)));
 }

@@ -31,25 +31,25 @@ async fn the_same_script_gives_the_same_run() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_start_is_another_life() {
+async fn every_start_is_another_incarnation() {
     let runtime = runtime();
     let id = runtime.create("web").unwrap();
     assert_eq!(id.as_str(), "mem-000001");
     assert_eq!(of(&runtime, &id).incarnation, None);
-    let mut lives = Vec::new();
+    let mut incarnations = Vec::new();
     for _ in 0..3 {
         runtime.restart(&id).unwrap();
-        lives.push(of(&runtime, &id).incarnation.unwrap());
+        incarnations.push(of(&runtime, &id).incarnation.unwrap());
     }
     runtime.pause(&id).unwrap();
     runtime.unpause(&id).unwrap();
-    assert_eq!(of(&runtime, &id).incarnation.as_ref(), lives.last());
-    lives.dedup();
-    assert_eq!(lives.len(), 3);
+    assert_eq!(of(&runtime, &id).incarnation.as_ref(), incarnations.last());
+    incarnations.dedup();
+    assert_eq!(incarnations.len(), 3);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_made_anew_is_another_id() {
+async fn a_recreated_name_is_another_id() {
     let runtime = runtime();
     let first = runtime.run("web").unwrap();
     assert_eq!(runtime.create("web").unwrap_err().kind(), ErrorKind::AlreadyExists);
@@ -60,7 +60,7 @@ async fn a_name_made_anew_is_another_id() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_signal_ends_only_what_it_is_meant_to_end() {
+async fn a_signal_ends_only_the_instances_that_end_on_it() {
     let runtime = runtime();
     let id = runtime.run(Blueprint::named("web").with_ends_on([UnixSignal::USR1])).unwrap();
     for signal in [UnixSignal::HUP, UnixSignal::TERM] {
@@ -91,7 +91,7 @@ async fn a_frozen_process_gets_its_signals_and_its_end_when_it_thaws() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_due_happens_at_its_time_even_if_nobody_looked() {
+async fn a_due_change_happens_at_its_time_without_a_call() {
     let runtime = runtime();
     let born = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600);
     let id = runtime
@@ -124,7 +124,7 @@ async fn a_restart_policy_is_carried_out_with_growing_pauses() {
     let always = runtime.run(Blueprint::named("always").with_restart(RestartPolicy::Always)).unwrap();
     runtime.stop(&always).unwrap();
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(of(&runtime, &always).state, InstanceState::Stopped, "somebody stopped it");
+    assert_eq!(of(&runtime, &always).state, InstanceState::Stopped, "it was stopped on purpose");
 }
 
 #[tokio::test(start_paused = true)]
@@ -141,7 +141,7 @@ async fn no_change_is_no_fact() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn any_state_can_be_had_and_no_life_is_skipped_on_the_way() {
+async fn any_state_can_be_reached_and_no_incarnation_is_skipped_on_the_way() {
     use FactKind::{Created, Moved, Started, Stopped};
     let runtime = runtime();
     let id = runtime.create("web").unwrap();
@@ -163,7 +163,7 @@ async fn any_state_can_be_had_and_no_life_is_skipped_on_the_way() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_burst_is_n_lives_one_after_the_other() {
+async fn a_burst_is_n_incarnations_one_after_the_other() {
     let runtime = runtime();
     let ids = runtime.burst(120, Duration::from_millis(10), AfterRun::Removed).await.unwrap();
     assert!(runtime.truth().is_empty());
@@ -173,7 +173,7 @@ async fn a_burst_is_n_lives_one_after_the_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reboot_stops_what_it_is_told_to_and_starts_what_always_runs() {
+async fn a_reboot_stops_instances_on_request_and_starts_those_with_a_restart_policy() {
     let runtime = runtime();
     let run = |name: &str, restart| runtime.run(Blueprint::named(name).with_restart(restart)).unwrap();
     let (no, always) = (run("no", RestartPolicy::No), run("always", RestartPolicy::Always));
@@ -194,8 +194,8 @@ async fn a_reboot_stops_what_it_is_told_to_and_starts_what_always_runs() {
 #[tokio::test(start_paused = true)]
 async fn a_scripted_life_shows_one_of_each_kind_within_four_seconds() {
     for seed in 0..20 {
-        let life = MemoryRuntime::scripted_life(seed);
-        let runtime = life.runtime();
+        let handle = MemoryRuntime::scripted_life(seed);
+        let runtime = handle.runtime();
         assert!(runtime.truth().iter().filter(|one| one.state == InstanceState::Running).count() >= 3, "at once");
         let begun = runtime.history().len();
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -220,10 +220,10 @@ async fn a_scripted_life_shows_one_of_each_kind_within_four_seconds() {
 #[tokio::test(start_paused = true)]
 async fn a_scripted_life_ends_with_its_handle_and_is_the_same_for_its_seed() {
     async fn live(seed: u64) -> Vec<(InstanceId, FactKind)> {
-        let life = MemoryRuntime::scripted_life(seed);
+        let handle = MemoryRuntime::scripted_life(seed);
         tokio::time::sleep(Duration::from_secs(30)).await;
-        let runtime = life.runtime().clone();
-        drop(life);
+        let runtime = handle.runtime().clone();
+        drop(handle);
         let facts = runtime.history();
         tokio::time::sleep(Duration::from_secs(30)).await;
         let running = runtime.truth().iter().filter(|instance| instance.state == InstanceState::Running).count();

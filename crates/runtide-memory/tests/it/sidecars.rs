@@ -47,7 +47,7 @@ fn spec(ready: Readiness) -> SidecarSpec {
 }
 
 impl Scene {
-    /// Instances, networks and images.
+    /// Counts the instances, networks and images that are left.
     async fn left(&self) -> (usize, usize, usize) {
         let networks = self.backend.networks().unwrap().list().await.unwrap().len();
         let images = self.backend.images().unwrap().list().await.unwrap().len();
@@ -58,7 +58,7 @@ impl Scene {
         self.sidecars.start_sidecar(spec).await
     }
 
-    /// It fails, and nothing is left.
+    /// Asserts that a start fails, and leaves nothing.
     async fn fails(&self, spec: &SidecarSpec, kind: ErrorKind) {
         let before = self.left().await;
         let error = self.start(spec).await.unwrap_err();
@@ -67,7 +67,7 @@ impl Scene {
         assert!(self.sidecars.log().in_flight().is_empty());
     }
 
-    /// Does something to the instance, so much later.
+    /// Does something to the instance after a delay.
     fn later(&self, after: Duration, act: impl FnOnce(&MemoryRuntime, &InstanceId) + Send + 'static) {
         let runtime = self.runtime.clone();
         tokio::spawn(async move {
@@ -79,7 +79,7 @@ impl Scene {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_start_makes_all_of_it_and_a_stop_removes_what_it_made() {
+async fn a_start_makes_all_of_it_and_a_stop_removes_all_that_it_made() {
     let scene = scene();
     let sidecar = scene.start(&spec(Readiness::Running)).await.unwrap();
     assert_eq!(scene.left().await, (1, 1, 1));
@@ -95,7 +95,7 @@ async fn a_start_makes_all_of_it_and_a_stop_removes_what_it_made() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_there_before_is_used_and_left_alone() {
+async fn existing_objects_are_used_and_left_alone() {
     let scene = scene();
     let network = scene.backend.networks().unwrap().create(&NetworkSpec::named("shop")).await.unwrap();
     let mut image = ImageInfo::new("sha256:1");
@@ -123,7 +123,7 @@ async fn an_instance_without_a_name_gets_one_that_is_known_before_it_is_made() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn healthy_is_what_the_runtime_says() {
+async fn healthy_comes_from_the_runtime() {
     let scene = scene();
     scene.later(Duration::from_secs(2), |runtime, id| runtime.set_health(id, Health::Starting).unwrap());
     scene.later(Duration::from_secs(4), |runtime, id| runtime.set_health(id, Health::Healthy).unwrap());
@@ -198,7 +198,7 @@ async fn a_tcp_port_is_ready_when_it_accepts() {
     let host = listener.local_addr().unwrap();
     let sidecar = scene.start(&published(Readiness::Tcp, host)).await.unwrap();
     assert_eq!(scene.sidecars.stop(&sidecar).await.unwrap(), Effect::Changed);
-    // Bound, so that no other test gets its port, and deaf.
+    // Bound, so that no other test gets its port, but it accepts no connection.
     let deaf = TcpSocket::new_v4().unwrap();
     deaf.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let mut refused = published(Readiness::Tcp, deaf.local_addr().unwrap());
@@ -232,7 +232,7 @@ async fn an_http_path_is_ready_when_a_plain_get_is_a_success() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_makes_no_sense_is_refused_before_anything_is_made() {
+async fn an_invalid_spec_is_refused_before_anything_is_made() {
     let scene = scene();
     let port = NonZeroU16::new(80).unwrap();
     let paths = ["", "ready", "/a b", "/a\r\nX: y", "/\u{e9}"];
@@ -252,7 +252,7 @@ async fn each_step_that_fails_undoes_those_before_it() {
         let error = scene.start(&spec(Readiness::Running)).await.unwrap_err();
         scene.runtime.heal();
         assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{call:?}: {error}");
-        // What could not be undone while it was denied is pending, and undone later.
+        // An undo that was denied is pending, and done later.
         scene.sidecars.log().recover(std::slice::from_ref(&scene.backend)).await.unwrap();
         assert_eq!(scene.left().await, (0, 0, 0), "{call:?}");
         assert!(scene.sidecars.log().in_flight().is_empty(), "{call:?}");
@@ -263,10 +263,10 @@ async fn each_step_that_fails_undoes_those_before_it() {
 async fn killed_at_any_point_recovery_leaves_nothing_not_even_the_image() {
     for point in 1.. {
         let scene = scene();
-        let life = Lifespan::until(point);
-        let disk = MortalDisk::new(&life);
+        let lifespan = Lifespan::until(point);
+        let disk = MortalDisk::new(&lifespan);
         let started = async {
-            let mortal = Arc::new(MortalBackend::new(&life, scene.backend.clone()));
+            let mortal = Arc::new(MortalBackend::new(&lifespan, scene.backend.clone()));
             Sidecars::over(mortal, open(&disk)?)?.start_sidecar(&spec(Readiness::Running)).await
         };
         if started.await.is_ok() {
@@ -312,7 +312,7 @@ async fn two_that_share_a_network_and_an_image_do_not_take_them_from_each_other(
 }
 
 #[tokio::test(start_paused = true)]
-async fn capabilities_say_what_is_missing_below() {
+async fn capabilities_name_the_missing_parts_below() {
     let scene = scene();
     assert_eq!(scene.sidecars.capabilities().sidecars_start, Support::Unknown);
     let info = scene.sidecars.connect().await.unwrap();

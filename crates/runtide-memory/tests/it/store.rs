@@ -1,4 +1,4 @@
-//! What is particular to the store in memory; what it has in common with others is in the laws.
+//! Tests particular to the store in memory; the laws have all that it shares with others.
 
 use std::{
     num::{NonZeroU32, NonZeroUsize},
@@ -42,7 +42,7 @@ fn small(history: usize) -> MemoryStore {
 }
 
 #[tokio::test]
-async fn a_watcher_that_falls_behind_is_told_exactly_how_much_it_missed() {
+async fn a_watcher_that_falls_behind_gets_the_exact_number_of_missed_changes() {
     let store = small(4);
     let mut watch = store.watch(&Selector::all(), StoreWatchOptions::default()).await.unwrap();
     assert_eq!(next(&mut watch).await, StoreEvent::Bookmark { revision: Revision(0) });
@@ -56,7 +56,7 @@ async fn a_watcher_that_falls_behind_is_told_exactly_how_much_it_missed() {
 }
 
 #[tokio::test]
-async fn what_happens_in_other_namespaces_neither_wakes_a_watcher_nor_leaves_it_behind() {
+async fn changes_in_other_namespaces_neither_wake_a_watcher_nor_make_it_lag() {
     let store = small(4);
     let shop = Selector::all().with_group("apps").with_kind("Deployment").with_namespace("shop");
     let elsewhere = ResourceRef::new("apps", "Deployment", "farm", "web").unwrap();
@@ -78,7 +78,7 @@ async fn what_happens_in_other_namespaces_neither_wakes_a_watcher_nor_leaves_it_
     assert!(matches!(poll(&mut watch), Poll::Ready(Ok(StoreEvent::Added(web))) if web.document == body(1)));
     assert!(poll(&mut watch).is_pending());
 
-    // One that does not read loses its place only once the history has lost what was for it.
+    // A watcher that does not read loses its position only once the history has dropped an event for it.
     for n in 100..103 {
         store.apply(&elsewhere, body(n), Precondition::None).await.unwrap();
     }
@@ -98,7 +98,7 @@ async fn what_happens_in_other_namespaces_neither_wakes_a_watcher_nor_leaves_it_
     }
     drop((late, third));
 
-    // A restore is told to all of them.
+    // All of them get the reset of a restore.
     let mut snapshot = Vec::new();
     store.snapshot(&mut snapshot).await.unwrap();
     store.restore(&mut &snapshot[..]).await.unwrap();
@@ -106,7 +106,7 @@ async fn what_happens_in_other_namespaces_neither_wakes_a_watcher_nor_leaves_it_
     assert!(matches!(restored, Poll::Ready(Ok(StoreEvent::Reset { gap: Gap::Restored, .. }))), "{restored:?}");
 }
 
-/// Counts how often it was woken.
+/// Counts its wake-ups.
 #[derive(Default)]
 struct Woken(AtomicUsize);
 
@@ -147,7 +147,7 @@ async fn pages_show_the_store_as_it_was_at_the_first() {
 }
 
 #[tokio::test]
-async fn a_place_of_an_earlier_life_is_expired() {
+async fn a_position_of_an_earlier_run_is_expired() {
     let place = write(&MemoryStore::new(), "web", 1).await;
     let store = MemoryStore::new();
     write(&store, "web", 1).await;
@@ -156,7 +156,7 @@ async fn a_place_of_an_earlier_life_is_expired() {
 }
 
 #[tokio::test]
-async fn what_is_prepared_counts_and_is_not_seen() {
+async fn a_prepared_write_counts_and_is_not_seen() {
     let store = small(10);
     let made = store.prepare(&named("web"), Some(body(1)), Precondition::Absent).unwrap();
     assert_eq!((made.change, made.revision), (PlannedChange::Create, Revision(1)));
@@ -168,7 +168,7 @@ async fn what_is_prepared_counts_and_is_not_seen() {
     assert_eq!(store.prepare(&named("web"), Some(body(2)), Precondition::None).unwrap().change, PlannedChange::Nothing);
     assert!(store.get(&named("web"), None).await.unwrap().is_none());
     let mixed = store.apply(&named("other"), body(1), Precondition::None).await.unwrap_err();
-    assert_eq!(mixed.kind(), ErrorKind::Conflict, "it would be shown before what was decided earlier");
+    assert_eq!(mixed.kind(), ErrorKind::Conflict, "it would be shown before an earlier decision");
     store.forget(changed);
     store.publish(vec![made]);
     assert_eq!(store.get(&named("web"), None).await.unwrap().unwrap().document, body(1));
@@ -191,10 +191,10 @@ async fn namespaces_that_are_empty_leave_nothing_behind() {
 }
 
 #[tokio::test]
-async fn watchers_in_another_format_share_what_was_converted() {
+async fn watchers_in_another_format_share_the_converted_resource() {
     let store = small(1_000);
     let options = StoreWatchOptions::default().with_format(Some(ResourceFormat::Cbor));
-    let none = Selector::default().with_name("nobody");
+    let none = Selector::default().with_name("absent");
     let mut idle = store.watch(&none, options.clone()).await.unwrap();
     let mut watches = [
         store.watch(&Selector::all(), options.clone()).await.unwrap(),
@@ -212,12 +212,12 @@ async fn watchers_in_another_format_share_what_was_converted() {
         write(&store, "web", n).await;
     }
     next(&mut idle).await;
-    write(&store, "nobody", 1).await;
+    write(&store, "absent", 1).await;
     let event = loop {
         match next(&mut idle).await {
             StoreEvent::Reset { gap: Gap::Lagged { .. }, .. } | StoreEvent::Bookmark { .. } => {}
             other => break other,
         }
     };
-    assert!(matches!(event, StoreEvent::Added(one) if one.reference == named("nobody")));
+    assert!(matches!(event, StoreEvent::Added(one) if one.reference == named("absent")));
 }

@@ -12,7 +12,7 @@ use runtide_memory::{MemoryStore, StoreOptions};
 
 use crate::store_laws;
 
-/// Writes that the store keeps for watchers: few, so that places expire soon.
+/// Number of writes that the store keeps for watchers: few, so that positions expire soon.
 const HISTORY: u16 = 512;
 
 struct Memory(MemoryStore);

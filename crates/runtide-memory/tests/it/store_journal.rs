@@ -1,4 +1,4 @@
-//! A store in memory behind the log: what a restart keeps. That a crash loses nothing is in the laws.
+//! A store in memory behind the log: the state that a restart keeps. That a crash loses nothing is in the laws.
 
 use std::{
     num::{NonZeroU32, NonZeroU64},
@@ -45,7 +45,7 @@ async fn all(store: &Store) -> Vec<Arc<Resource>> {
 }
 
 #[tokio::test]
-async fn what_was_acknowledged_is_there_again_with_its_revisions() {
+async fn acknowledged_writes_are_there_again_with_their_revisions() {
     let dir = tempfile::tempdir().unwrap();
     for options in [JournalOptions::default(), often()] {
         let store = open(dir.path(), options.clone());
@@ -85,7 +85,7 @@ async fn a_watch_resumes_over_a_restart() {
 }
 
 #[tokio::test]
-async fn the_log_tells_what_a_resource_was_and_retention_bounds_it() {
+async fn the_log_has_the_history_of_a_resource_and_retention_bounds_it() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), often().with_retention(Retention::default()));
     let first = write(&store, "web", 0).await;
@@ -93,9 +93,9 @@ async fn the_log_tells_what_a_resource_was_and_retention_bounds_it() {
     let third = write(&store, "web", 2).await;
     assert_eq!(store.at(&named("web"), first).await.unwrap().unwrap().document, body(0));
     assert_eq!(store.at(&named("web"), gone).await.unwrap(), None);
-    let mut life = store.history(&named("web")).await.unwrap();
+    let mut history = store.history(&named("web")).await.unwrap();
     let mut events = Vec::new();
-    while let Some(event) = life.next().await {
+    while let Some(event) = history.next().await {
         events.push(event.unwrap().revision());
     }
     assert_eq!(events, [first, gone, third]);
@@ -107,15 +107,15 @@ async fn the_log_tells_what_a_resource_was_and_retention_bounds_it() {
     assert_eq!(store.at(&named("web"), now).await.unwrap().unwrap().revision, third);
     let later = store.at(&named("web"), Revision(now.0 + 1)).await.unwrap_err();
     assert_eq!(later.kind(), ErrorKind::Expired);
-    let mut life = store.history(&named("web")).await.unwrap();
-    let told = life.next().await.unwrap().unwrap();
-    assert!(matches!(told, StoreEvent::Added(web) if web.revision == third), "what the log begins with");
+    let mut history = store.history(&named("web")).await.unwrap();
+    let begin = history.next().await.unwrap().unwrap();
+    assert!(matches!(begin, StoreEvent::Added(web) if web.revision == third), "the log begins with it");
     drop(store);
     assert_eq!(open(dir.path(), often()).at(&named("web"), now).await.unwrap().unwrap().revision, third);
 }
 
 #[tokio::test]
-async fn a_restore_is_in_the_log_and_so_is_what_it_took_away() {
+async fn a_restore_is_in_the_log_and_so_are_its_removals() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), often());
     for n in 0..40 {
@@ -138,9 +138,9 @@ async fn a_restore_is_in_the_log_and_so_is_what_it_took_away() {
     let store = open(dir.path(), often());
     assert_eq!(store.get(&named("late"), None).await.unwrap(), None);
     assert_eq!(store.get(&named("web5"), None).await.unwrap().unwrap().revision, after);
-    let mut life = store.history(&named("late")).await.unwrap();
+    let mut history = store.history(&named("late")).await.unwrap();
     let mut last = None;
-    while let Some(event) = life.next().await {
+    while let Some(event) = history.next().await {
         last = Some(event.unwrap());
     }
     assert_eq!(last, Some(StoreEvent::Deleted { reference: named("late"), revision }));

@@ -1,4 +1,4 @@
-//! The laws of stores, on the store in memory behind the log: on a folder, and on a disk of which every power cut is known.
+//! The laws of stores, on the store in memory behind the log: in a folder, and on a disk of which every power cut is known.
 
 use std::{
     num::{NonZeroU64, NonZeroUsize},
@@ -21,15 +21,15 @@ use tempfile::TempDir;
 
 use crate::store_laws;
 
-/// Writes that the store keeps for watchers: few, so that places expire soon.
+/// Number of writes that the store keeps for watchers: few, so that positions expire soon.
 const HISTORY: usize = 512;
 
-/// Where it lies on a disk in memory.
+/// The folder of the log on a disk in memory.
 const DIR: &str = "/store";
 
 type Store = JournaledStore<MemoryStore>;
 
-/// Segments and checkpoints are as small as can be, so that the log is always changing its files.
+/// Opens with the smallest segments and frequent checkpoints, so that the log is always changing its files.
 fn open(dir: &Path, disk: Option<&ModelDisk>) -> runtide_core::Result<Store> {
     let memory = StoreOptions::default().with_history(NonZeroUsize::new(HISTORY).unwrap());
     let disk = disk.map(|disk| Arc::new(disk.clone()) as Arc<_>);
@@ -43,7 +43,7 @@ struct Journaled {
     tuning: StoreTuning,
     store: Store,
     foreign: Store,
-    /// Where both lie, if they lie in folders.
+    /// The folders of both, if they are on the real file system.
     _folders: Option<[TempDir; 2]>,
 }
 

@@ -1,8 +1,8 @@
-//! A process that writes to a journaled store is killed at any moment: what it was told is there, in its order, and what it
-//! showed is not taken back.
+//! A process that writes to a journaled store is killed at any moment: every write that it reported is there, in its order, and
+//! no event that it showed is taken back.
 //!
 //! The process is this very program, run again for the test `the_process_that_is_killed`. SIGKILL ends it between two
-//! instructions of anything; the system keeps what a dead process wrote. Power cuts are in the laws of stores, S9.
+//! instructions of anything; the system keeps the writes of a dead process. Power cuts are in the laws of stores, S9.
 
 use std::{
     collections::BTreeMap,
@@ -39,7 +39,7 @@ fn open(folder: &Path) -> JournaledStore<MemoryStore> {
     JournaledStore::open(folder, MemoryStore::new(), options.with_retention(Retention::default())).unwrap()
 }
 
-/// Run by the other, with a folder, to be killed; without one there is nothing to do.
+/// Run by the other test, with a folder, to be killed; without one it does nothing.
 #[test]
 fn the_process_that_is_killed() {
     let Some(folder) = std::env::var_os(FOLDER).map(PathBuf::from) else { return };
@@ -48,7 +48,7 @@ fn the_process_that_is_killed() {
         let store = open(&folder);
         let place = store.stats().await.unwrap().revision;
         let watched = store.clone();
-        // What is shown to anybody is never taken back, so it counts as much as an answer.
+        // An event that a watcher got is never taken back, so it counts as much as an answer.
         tokio::spawn(async move {
             let mut watch = watched.watch(&Selector::all(), StoreWatchOptions::default()).await.unwrap();
             while let Some(Ok(event)) = watch.next().await {
@@ -78,34 +78,34 @@ async fn write(store: &JournaledStore<MemoryStore>, writer: u64, made: &AtomicU6
             }
             continue;
         }
-        // Every body is another, so that every write has a revision of its own.
+        // No two bodies are equal, so that every write has its own revision.
         let body = format!("{n}{}", "x".repeat(usize::try_from(n % 300).unwrap()));
         let applied = store.apply(&reference, Document::json(body.clone()), Precondition::None).await.unwrap();
         eprintln!("is {reference} {} {}", applied.revision, body.len());
     }
 }
 
-/// The last thing that was told of a resource: its revision, and the length of its body if it was there.
-type Told = BTreeMap<String, (u64, Option<usize>)>;
+/// The last report of each resource: its revision, and the length of its body in bytes if it was there.
+type Reported = BTreeMap<String, (u64, Option<usize>)>;
 
-fn hear(line: &str, told: &mut Told) -> Option<()> {
+fn hear(line: &str, reported: &mut Reported) -> Option<()> {
     let mut words = line.split(' ');
     let (verb, name) = (words.next()?, words.next()?);
     let (revision, length) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
     if !matches!(verb, "is" | "gone") || words.next().is_some() {
         return None;
     }
-    let told = told.entry(name.to_owned()).or_insert((0, None));
-    if revision > told.0 {
-        *told = (revision, (verb == "is").then_some(length));
+    let reported = reported.entry(name.to_owned()).or_insert((0, None));
+    if revision > reported.0 {
+        *reported = (revision, (verb == "is").then_some(length));
     }
     Some(())
 }
 
 #[test]
-fn nothing_told_is_lost_when_the_process_is_killed() {
+fn nothing_reported_is_lost_when_the_process_is_killed() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut told, mut lines, mut random) = (Told::new(), 0_u64, fastrand::Rng::with_seed(7));
+    let (mut reported, mut lines, mut random) = (Reported::new(), 0_u64, fastrand::Rng::with_seed(7));
     for kill in 0..KILLS {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["store_kill::the_process_that_is_killed", "--exact", "--nocapture", "--test-threads=1"])
@@ -115,7 +115,7 @@ fn nothing_told_is_lost_when_the_process_is_killed() {
             .spawn()
             .unwrap();
         let said = BufReader::new(child.stderr.take().unwrap());
-        // Every eighth may be killed before it has said anything, the others some time after so many lines.
+        // Every eighth process may be killed before its first report, the others some time after this many lines.
         let least = if kill % 8 == 0 { 0 } else { random.usize(20..300) };
         let wait = Duration::from_millis(random.u64(..if least == 0 { 150 } else { 20 }));
         let (one, so_many) = channel();
@@ -134,35 +134,35 @@ fn nothing_told_is_lost_when_the_process_is_killed() {
         // The last line may be cut.
         let cut = heard.len().saturating_sub(1);
         for (n, line) in heard.iter().enumerate() {
-            match hear(line, &mut told) {
+            match hear(line, &mut reported) {
                 Some(()) => lines += 1,
                 None => assert!(n == cut, "kill {kill}: {line}"),
             }
         }
-        compare(folder.path(), &told, kill);
+        compare(folder.path(), &reported, kill);
     }
     assert!(lines > 2_000, "{lines} lines: it hardly began to write before it was killed");
 }
 
-fn compare(folder: &Path, told: &Told, kill: u64) {
+fn compare(folder: &Path, reported: &Reported, kill: u64) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let store = open(folder);
         let page = store.list(&Selector::all(), PageOptions::default()).await.unwrap();
         let there: BTreeMap<_, _> = page.items.iter().map(|one| (one.reference.as_str(), one)).collect();
-        for (name, (revision, length)) in told {
+        for (name, (revision, length)) in reported {
             match there.get(name.as_str()) {
-                // Written, and nobody was told before the end.
+                // Written, but not reported before the end.
                 Some(one) if one.revision.0 > *revision => {}
                 Some(one) => {
-                    assert_eq!(one.revision.0, *revision, "kill {kill}: {name} is older than was told");
+                    assert_eq!(one.revision.0, *revision, "kill {kill}: {name} is older than reported");
                     assert_eq!(Some(one.document.bytes.len()), *length, "kill {kill}: {name}");
                 }
                 None if length.is_none() => {}
                 None => {
-                    // It may have been removed, by a write that nobody was told of.
-                    let life = store.at(&name.parse().unwrap(), page.revision).await.unwrap();
-                    assert_eq!(life, None, "kill {kill}: {name}");
+                    // It may have been removed, by a write that was not reported.
+                    let now = store.at(&name.parse().unwrap(), page.revision).await.unwrap();
+                    assert_eq!(now, None, "kill {kill}: {name}");
                     assert!(removed_after(&store, name, *revision).await, "kill {kill}: {name} at {revision} is lost");
                 }
             }
@@ -171,8 +171,8 @@ fn compare(folder: &Path, told: &Told, kill: u64) {
 }
 
 async fn removed_after(store: &JournaledStore<MemoryStore>, name: &str, revision: u64) -> bool {
-    let mut life = store.history(&name.parse().unwrap()).await.unwrap();
-    while let Some(event) = life.next().await {
+    let mut history = store.history(&name.parse().unwrap()).await.unwrap();
+    while let Some(event) = history.next().await {
         if matches!(event.unwrap(), StoreEvent::Deleted { revision: end, .. } if end.0 > revision) {
             return true;
         }

@@ -1,4 +1,4 @@
-//! The backend's watch, through the driver: what it folds to is what is true.
+//! The backend's watch, through the driver: it folds to the runtime's state.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ fn runtime() -> MemoryRuntime {
     MemoryRuntime::with_options(RuntimeOptions::deterministic(0))
 }
 
-/// Folds all that comes until nothing came for so long.
+/// Folds all events until none came for two minutes.
 async fn settle(stream: &mut runtide_core::EventStream, table: &mut InstanceTable) -> Vec<&'static str> {
     let mut names = Vec::new();
     while let Ok(Some(event)) = tokio::time::timeout(Duration::from_secs(120), stream.next()).await {
@@ -27,7 +27,7 @@ async fn settle(stream: &mut runtide_core::EventStream, table: &mut InstanceTabl
     names
 }
 
-/// Without the driver's own count.
+/// The rows without the driver's own count.
 fn rows(table: &InstanceTable) -> Vec<Instance> {
     let plain = |row: &Arc<Instance>| {
         let mut row = Instance::clone(row);
@@ -84,7 +84,7 @@ async fn in_every_dialect_and_through_every_gap_the_fold_is_the_truth() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_of_a_thousand_short_lives_is_told() {
+async fn each_of_a_thousand_short_runs_is_reported() {
     let runtime = runtime();
     let backend = on(&runtime, Config::default());
     let mut stream = backend.watch(WatchOptions::default()).await.unwrap();

@@ -1,4 +1,4 @@
-//! S9: what was acknowledged, or seen by anybody, is there after a power cut.
+//! S9: every write that was acknowledged, or that a client saw, is there after a power cut.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -23,13 +23,13 @@ use crate::{
     wal::{Crash, Random},
 };
 
-/// How many resources are written to.
+/// Number of resources that the clients write to.
 const KEYS: usize = 6;
 
-/// How many write at once.
+/// Number of clients that write at once.
 const WRITERS: usize = 8;
 
-/// What was promised up to a mark in a disk's history: the highest revision that a writer, a reader or a watcher was told.
+/// The promise at each mark in a disk's history: the highest revision that a writer, a reader or a watcher had received.
 #[derive(Clone, Default)]
 struct Promised(Arc<Mutex<Vec<Revision>>>);
 
@@ -38,12 +38,12 @@ impl Promised {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Somebody was told of a revision: from now on it must be there.
-    fn tell(&self, disk: &ModelDisk, revision: Revision) {
-        let mut told = self.lock();
-        if told.last().is_none_or(|last| *last < revision) {
-            told.push(revision);
-            disk.mark(told.len() as u64);
+    /// Records that a client received a revision: every later crash state must have it.
+    fn report(&self, disk: &ModelDisk, revision: Revision) {
+        let mut revisions = self.lock();
+        if revisions.last().is_none_or(|last| *last < revision) {
+            revisions.push(revision);
+            disk.mark(revisions.len() as u64);
         }
     }
 
@@ -53,13 +53,13 @@ impl Promised {
     }
 }
 
-/// Eight clients write, watchers and readers look on, and there is a restore in the middle, on a disk that knows what each power
-/// cut may leave; then the store is opened again, and goes on. It is cut off at every operation of the disk, with subsets of
-/// what was not synced. What is left is opened: it must be what was there at one moment, with all that was acknowledged and
-/// all that anybody saw; revisions go on to rise; a watch goes on from a place, or is `Expired`; and what is written then
-/// survives the next power cut.
+/// Eight clients write, watchers and readers read along, and there is a restore in the middle, on a disk that knows what each
+/// power cut may leave; then the store is opened again, and continues. It is cut off at every operation of the disk, with
+/// subsets of the writes that were not synced. Each crash state is opened: it must be the store's state at one moment, with
+/// every write that was acknowledged or seen; revisions continue to rise; a watch continues from a position, or is `Expired`;
+/// and a write made then survives the next power cut.
 ///
-/// A store that is elsewhere is killed while clients write, again and again.
+/// A remote store is killed while clients write, repeatedly.
 pub(crate) async fn s9_durable(h: &dyn StoreHarness) -> StoreLawResult {
     let tried = Tried { law: StoreLaw::S9, h };
     let disk = ModelDisk::new();
@@ -77,24 +77,24 @@ pub(crate) async fn s9_durable(h: &dyn StoreHarness) -> StoreLawResult {
     }
 }
 
-/// A store's life on a disk: what happened, and what was promised of it when.
-struct Life {
+/// A store's history on a disk: the changes, and the promises made about them at each moment.
+struct History {
     disk: ModelDisk,
     truth: Truth,
     promised: Promised,
 }
 
 async fn power_cuts(tried: Tried<'_>) -> Held<u64> {
-    let mut life = Life { disk: ModelDisk::new(), truth: Truth::default(), promised: Promised::default() };
+    let mut history = History { disk: ModelDisk::new(), truth: Truth::default(), promised: Promised::default() };
     let rounds = tried.pick(8, 2);
-    first(tried, &mut life, rounds).await?;
-    second(tried, &mut life).await?;
+    first(tried, &mut history, rounds).await?;
+    second(tried, &mut history).await?;
     let most = tried.pick(24, 6);
     let mut number = 0;
     tokio::task::block_in_place(|| {
-        life.disk.crashes(0..usize::MAX, most, 9, |crash| {
+        history.disk.crashes(0..usize::MAX, most, 9, |crash| {
             number += 1;
-            let survives = survives(tried, &life, crash, number);
+            let survives = survives(tried, &history, crash, number);
             Handle::current().block_on(survives).map_err(|mut broken: Broken| {
                 broken.found = format!("{}, {crash}", broken.found);
                 broken.after(crash.trail())
@@ -110,86 +110,86 @@ async fn opened(tried: Tried<'_>, disk: &ModelDisk) -> Held<Hand> {
 }
 
 /// Writers, a watcher, and a restore.
-async fn first(tried: Tried<'_>, life: &mut Life, rounds: usize) -> Held {
-    let hand = opened(tried, &life.disk).await?;
-    let looks = Looks { hand: hand.clone(), disk: life.disk.clone(), promised: life.promised.clone() };
+async fn first(tried: Tried<'_>, history: &mut History, rounds: usize) -> Held {
+    let hand = opened(tried, &history.disk).await?;
+    let reader = Reader { hand: hand.clone(), disk: history.disk.clone(), promised: history.promised.clone() };
     let watcher = hand.watch(&Selector::all(), StoreWatchOptions::default()).await?;
-    let told = Told { hand: hand.clone(), looks: looks.clone() };
-    let mut looking = JoinSet::new();
+    let client = Writer { hand: hand.clone(), reader: reader.clone() };
+    let mut reading = JoinSet::new();
     let stop = Arc::new(Semaphore::new(0));
-    looking.spawn(looks.clone().watch(watcher, Arc::clone(&stop)));
-    looking.spawn(looks.clone().read(Arc::clone(&stop)));
+    reading.spawn(reader.clone().watch(watcher, Arc::clone(&stop)));
+    reading.spawn(reader.clone().read(Arc::clone(&stop)));
     let mut snapshot = Vec::new();
     for round in 0..rounds {
         let start = Arc::new(Barrier::new(WRITERS));
         let mut tasks = JoinSet::new();
         for writer in 0..WRITERS {
-            let (told, start) = (told.clone(), Arc::clone(&start));
+            let (client, start) = (client.clone(), Arc::clone(&start));
             let count = tried.pick(5, 3);
             tasks.spawn(async move {
                 start.wait().await;
-                told.write(writer, round, count).await
+                client.write(writer, round, count).await
             });
         }
         while let Some(ended) = tasks.join_next().await {
-            hand.holds(life.truth.add(ended.unwrap_or_else(|error| Err(hand.broken("no panic", error)))?))?;
+            hand.holds(history.truth.add(ended.unwrap_or_else(|error| Err(hand.broken("no panic", error)))?))?;
         }
         if round == 0 {
             let seal = hand.works("take a snapshot", hand.store.snapshot(&mut snapshot)).await?;
-            looks.tell(seal.revision);
+            reader.report(seal.revision);
         }
         if round + 1 == rounds / 2 + rounds % 2 {
             let mut from = &snapshot[..];
             let revision = hand.works("restore", hand.store.restore(&mut from)).await?;
-            looks.tell(revision);
+            reader.report(revision);
             let items = hand.list(&Selector::all(), 0).await?.1;
             let state: State = items.into_iter().map(|one| (one.reference.clone(), one)).collect();
-            hand.holds(life.truth.restore(revision, state))?;
+            hand.holds(history.truth.restore(revision, state))?;
         }
     }
     stop.add_permits(2);
     hand.mark(1).await.and_then(|mark| {
-        looks.tell(mark.revision);
-        hand.holds(life.truth.add([mark]))
+        reader.report(mark.revision);
+        hand.holds(history.truth.add([mark]))
     })?;
-    while let Some(ended) = looking.join_next().await {
+    while let Some(ended) = reading.join_next().await {
         ended.unwrap_or_else(|error| Err(hand.broken("no panic", error)))?;
     }
     Ok(())
 }
 
-/// Opened again, it goes on.
-async fn second(tried: Tried<'_>, life: &mut Life) -> Held {
-    let hand = opened(tried, &life.disk).await?;
-    let looks = Looks { hand: hand.clone(), disk: life.disk.clone(), promised: life.promised.clone() };
+/// The store is opened again, and continues.
+async fn second(tried: Tried<'_>, history: &mut History) -> Held {
+    let hand = opened(tried, &history.disk).await?;
+    let reader = Reader { hand: hand.clone(), disk: history.disk.clone(), promised: history.promised.clone() };
     let (_, items) = hand.list(&Selector::all(), 0).await?;
-    hand.holds(life.truth.listed(&Selector::all(), life.truth.revision(), &items))?;
-    let told = Told { hand: hand.clone(), looks };
+    hand.holds(history.truth.listed(&Selector::all(), history.truth.revision(), &items))?;
+    let client = Writer { hand: hand.clone(), reader };
     for writer in 0..2 {
-        let changes = told.clone().write(writer, 100, tried.pick(24, 4)).await?;
-        hand.holds(life.truth.add(changes))?;
+        let changes = client.clone().write(writer, 100, tried.pick(24, 4)).await?;
+        hand.holds(history.truth.add(changes))?;
     }
     Ok(())
 }
 
-/// Those who look on, and what they saw.
+/// The clients that only read, and report each revision that they saw.
 #[derive(Clone)]
-struct Looks {
+struct Reader {
     hand: Hand,
     disk: ModelDisk,
     promised: Promised,
 }
 
-impl Looks {
-    fn tell(&self, revision: Revision) {
-        self.promised.tell(&self.disk, revision);
+impl Reader {
+    fn report(&self, revision: Revision) {
+        self.promised.report(&self.disk, revision);
     }
 
     async fn watch(self, mut watcher: Watcher, stop: Arc<Semaphore>) -> Held {
         loop {
             watcher.step().await?;
             let revision = watcher.events.last().map(runtide_core::store::StoreEvent::revision);
-            self.tell(revision.unwrap_or_default());
+            self.report(revision.unwrap_or_default());
             if stop.try_acquire().is_ok() {
                 return Ok(());
             }
@@ -200,7 +200,7 @@ impl Looks {
         let mut random = Random(90);
         while stop.try_acquire().is_err() {
             if let Some(found) = self.hand.get(&reference(random.below(KEYS))).await? {
-                self.tell(found.revision);
+                self.report(found.revision);
             }
             tokio::task::yield_now().await;
         }
@@ -208,14 +208,14 @@ impl Looks {
     }
 }
 
-/// Those who write, and what they were told.
+/// A writer, which reports each revision that it received.
 #[derive(Clone)]
-struct Told {
+struct Writer {
     hand: Hand,
-    looks: Looks,
+    reader: Reader,
 }
 
-impl Told {
+impl Writer {
     async fn write(self, writer: usize, round: usize, count: usize) -> Held<Vec<Change>> {
         let mut random = Random((round * 16 + writer) as u64);
         let mut changes = Vec::new();
@@ -234,7 +234,7 @@ impl Told {
                 Some(Change::new(applied.revision, reference, Some(body)))
             };
             if let Some(change) = change {
-                self.looks.tell(change.revision);
+                self.reader.report(change.revision);
                 changes.push(change);
             }
             give_way(&mut random).await;
@@ -243,16 +243,16 @@ impl Told {
     }
 }
 
-/// What a power cut left is opened.
-async fn survives(tried: Tried<'_>, life: &Life, crash: &Crash<'_>, number: u64) -> Held {
-    let promised = life.promised.at(crash.mark);
+/// Opens a crash state, and checks it.
+async fn survives(tried: Tried<'_>, history: &History, crash: &Crash<'_>, number: u64) -> Held {
+    let promised = history.promised.at(crash.mark);
     let hand = opened(tried, &crash.disk).await?;
     let (listed, items) = hand.list(&Selector::all(), 0).await?;
     let there: State = items.into_iter().map(|one| (one.reference.clone(), one)).collect();
     hand.ensure(listed >= promised, format!("the store at revision {promised} or later"), listed)?;
-    let Some((moment, mut truth)) = life.truth.up_to(promised, listed, &there) else {
-        let shown = there.values().map(|one| super::told(Some(one))).collect::<Vec<_>>().join("; ");
-        let expected = format!("what was there at one moment, between revisions {promised} and {listed}");
+    let Some((moment, mut truth)) = history.truth.up_to(promised, listed, &there) else {
+        let shown = there.values().map(|one| super::describe(Some(one))).collect::<Vec<_>>().join("; ");
+        let expected = format!("the state of one moment between revisions {promised} and {listed}");
         return Err(hand.broken(expected, shown));
     };
     for (reference, resource) in &there {
@@ -284,8 +284,8 @@ async fn survives(tried: Tried<'_>, life: &Life, crash: &Crash<'_>, number: u64)
     hand.holds(truth.listed(&Selector::all(), next.revision, &items))
 }
 
-/// Watches from places of before: the oldest that is said to be kept, and the last that anybody was told. Each goes on, if the
-/// store says that it reaches back so far, or is expired.
+/// Watches from earlier positions: the oldest that the store claims to keep, and the last that a client received. Each
+/// continues if the store claims to reach back that far, or else is `Expired`.
 async fn places(hand: &Hand, stats: StoreStats, promised: Revision, number: u64) -> Held<Vec<Watcher>> {
     let mut open = Vec::new();
     let before = Revision(stats.oldest.0.saturating_sub(1 + number % 3));
@@ -301,17 +301,17 @@ async fn places(hand: &Hand, stats: StoreStats, promised: Revision, number: u64)
     Ok(open)
 }
 
-/// The store is killed while clients write; how many writes had been acknowledged, or why it cannot be killed.
+/// The store is killed while clients write. Returns the number of acknowledged writes, or the reason why it cannot be killed.
 async fn kills(tried: Tried<'_>) -> Held<Result<u64, String>> {
     let mut acknowledged = 0;
     for round in 0..tried.pick(10, 3) {
         let hand = tried.hand();
-        let (tell, mut begun) = tokio::sync::watch::channel(0_usize);
-        let tell = Arc::new(tell);
+        let (progress, mut begun) = tokio::sync::watch::channel(0_usize);
+        let progress = Arc::new(progress);
         let mut tasks = JoinSet::new();
         for writer in 0..WRITERS {
-            let (hand, tell) = (hand.clone(), Arc::clone(&tell));
-            tasks.spawn(async move { until_death(&hand, writer, round, &tell).await });
+            let (hand, progress) = (hand.clone(), Arc::clone(&progress));
+            tasks.spawn(async move { until_death(&hand, writer, round, &progress).await });
         }
         hand.ends("see writes", begun.wait_for(|writes| *writes >= 40)).await?.ok();
         match tried.h.crash().await {
@@ -319,7 +319,7 @@ async fn kills(tried: Tried<'_>) -> Held<Result<u64, String>> {
             Err(Obstacle::Unsupported(reason)) if round == 0 => return Ok(Err(reason)),
             Err(obstacle) => return Err(Violation::harness("kill the store", obstacle)),
         }
-        tell.send_replace(usize::MAX);
+        progress.send_replace(usize::MAX);
         let hand = tried.hand();
         let mut last = Revision(0);
         while let Some(ended) = hand.ends("see writers end", tasks.join_next()).await? {
@@ -333,17 +333,17 @@ async fn kills(tried: Tried<'_>) -> Held<Result<u64, String>> {
     Ok(Ok(acknowledged))
 }
 
-/// What one client wrote until the store died.
+/// The writes of one client until the store died.
 struct Wrote {
     writer: usize,
     acknowledged: u64,
     last: Option<(Revision, Document)>,
-    /// What it was not told the outcome of.
+    /// The last write if its outcome is unknown.
     doubt: Option<Document>,
 }
 
 impl Wrote {
-    /// The last write that was acknowledged is there, or the one after it; its revision.
+    /// Asserts that the last acknowledged write is there, or the one after it. Returns its revision.
     async fn still_there(&self, hand: &Hand) -> Held<Revision> {
         let found = hand.get(&reference(self.writer)).await?;
         let found = found.map(|found| (found.revision, found.document.clone()));
@@ -355,7 +355,7 @@ impl Wrote {
             }
             None => self.last.is_none(),
         };
-        let expected = format!("what client {} was told of: {:?}, or {:?}", self.writer, self.last, self.doubt);
+        let expected = format!("the last write of client {}: {:?}, or {:?}", self.writer, self.last, self.doubt);
         hand.ensure(fine, expected, format!("{found:?}"))?;
         Ok(found.map_or(Revision(0), |(revision, _)| revision))
     }
@@ -365,12 +365,12 @@ async fn until_death(
     hand: &Hand,
     writer: usize,
     round: usize,
-    tell: &tokio::sync::watch::Sender<usize>,
+    progress: &tokio::sync::watch::Sender<usize>,
 ) -> Held<Wrote> {
     let mut wrote = Wrote { writer, acknowledged: 0, last: None, doubt: None };
     let own = reference(writer);
     for n in 0.. {
-        if *tell.borrow() == usize::MAX {
+        if *progress.borrow() == usize::MAX {
             break;
         }
         let body = document(writer, round * 1_000_000 + n);
@@ -379,7 +379,7 @@ async fn until_death(
             Ok(applied) => {
                 wrote.acknowledged += 1;
                 wrote.last = Some((applied.revision, body));
-                tell.send_modify(|writes| *writes = writes.saturating_add(1));
+                progress.send_modify(|writes| *writes = writes.saturating_add(1));
             }
             Err(error) if is_outage(&error) || is_closed(&error) => {
                 wrote.doubt = Some(body);

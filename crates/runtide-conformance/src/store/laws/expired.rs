@@ -1,4 +1,4 @@
-//! S6 and S10: watchers that lost their place, and what they cost.
+//! S6 and S10: watchers that lost their position, and their cost.
 
 use std::sync::{
     Arc,
@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// What the laws write, and not what a harness writes to make places expire.
+/// Selects the resources of the laws, without those that a harness writes to make positions expire.
 fn ours() -> Selector {
     Selector::default().with_kind(KIND)
 }
@@ -30,26 +30,26 @@ fn after(revision: Revision) -> StoreWatchOptions {
     StoreWatchOptions::default().with_since(Since::After(revision))
 }
 
-/// Places that are kept are gone on from; then they expire, and each older one is `Expired` at once, as are places of the
-/// future. Watchers that are not polled lose their place, again and again, also in the middle of a reset, and get a reset that
-/// says how much it stands for, or the end if they asked for that.
+/// Positions that are kept can be resumed from; then they expire, and each older one is `Expired` at once, as are future
+/// positions. Watchers that are not polled lose their position, repeatedly, also in the middle of a reset, and get a reset
+/// that counts the changes it replaces, or the end if they asked for that.
 pub(crate) async fn s6_expired(h: &dyn StoreHarness) -> StoreLawResult {
     let tried = Tried { law: StoreLaw::S6, h };
     let mut without = Vec::new();
-    let mut looked = places(tried).await?;
+    let mut checked = places(tried).await?;
     if let Some(overrun) = if_any("make a watcher too slow", h.overrun(), &mut without)? {
-        looked += too_slow(tried, overrun).await?;
+        checked += too_slow(tried, overrun).await?;
     }
-    looked += outage(tried, &mut without).await?;
-    Ok(Verdict::looked_at(looked, "watches", without))
+    checked += outage(tried, &mut without).await?;
+    Ok(Verdict::looked_at(checked, "watches", without))
 }
 
-/// Places before and after they expire.
+/// Positions before and after they expire.
 async fn places(tried: Tried<'_>) -> Held<u64> {
     let hand = tried.hand();
     assert_old_is_refused(&hand, &[future(tried, hand.stats().await?.revision)], "the future").await?;
     let mut changes = Vec::new();
-    let mut looked = 1;
+    let mut checked = 1;
     for round in 0..tried.pick(6, 2) {
         let from = changes.len();
         for n in 0..12 {
@@ -61,41 +61,41 @@ async fn places(tried: Tried<'_>) -> Held<u64> {
             let mut watcher = hand.watch(&ours(), after(*place)).await?;
             watcher.until(truth.revision()).await?;
             watcher.explained(&truth, true)?;
-            looked += 1;
+            checked += 1;
         }
         drop(hand.watch(&ours(), after(truth.revision())).await?);
-        done("make a place expire", tried.h.expire(truth.revision()).await)?;
+        done("make a position expire", tried.h.expire(truth.revision()).await)?;
         let mut old: Vec<Revision> = changes.iter().map(|change| change.revision).collect();
         old.extend([Revision(0), Revision(1)]);
-        assert_old_is_refused(&hand, &old, "a place that is not kept").await?;
+        assert_old_is_refused(&hand, &old, "a position that is not kept").await?;
         let stats = hand.stats().await?;
         let beyond =
             [future(tried, stats.revision), Revision(u64::MAX), Revision(u64::MAX / 2), Revision(u64::MAX / 2 + 1)];
         assert_old_is_refused(&hand, &beyond, "the future").await?;
-        looked += (old.len() + beyond.len()) as u64;
+        checked += (old.len() + beyond.len()) as u64;
         let reaches = stats.oldest > truth.revision() && stats.oldest <= stats.revision;
         hand.ensure(
             reaches,
-            format!("the oldest place to be after {}, and not after {}", truth.revision(), stats.revision),
+            format!("the oldest position to be after {}, and not after {}", truth.revision(), stats.revision),
             stats.oldest,
         )?;
         if tried.h.is_alone() {
             drop(hand.watch(&ours(), after(stats.oldest)).await?);
             let before = Revision(stats.oldest.0.saturating_sub(1));
-            assert_old_is_refused(&hand, &[before], "the place before the oldest one").await?;
-            looked += 2;
+            assert_old_is_refused(&hand, &[before], "the position before the oldest one").await?;
+            checked += 2;
         }
-        // The present is a place that can be gone on from.
+        // The present is a position that a watch can resume from.
         let mut watcher = hand.watch(&ours(), after(hand.list(&ours(), 5).await?.0)).await?;
         let change = hand.put_surely(&reference(0), &document(round, 100)).await?;
         watcher.until(change.revision).await?;
         changes.push(change);
         watcher.explained(&hand.holds(Truth::of(changes.clone()))?, true)?;
     }
-    Ok(looked)
+    Ok(checked)
 }
 
-/// A revision that is none yet, and will be none before it was asked for.
+/// A revision that does not exist yet, and will not exist before the watch asks for it.
 fn future(tried: Tried<'_>, last: Revision) -> Revision {
     Revision(last.0 + if tried.h.is_alone() { 1 } else { 1_000_000 })
 }
@@ -110,11 +110,11 @@ async fn assert_old_is_refused(hand: &Hand, places: &[Revision], what: &str) -> 
     Ok(())
 }
 
-/// Watchers that lose their place because nobody polls them.
+/// Watchers that lose their position because they are not polled.
 async fn too_slow(tried: Tried<'_>, overrun: Overrun) -> Held<u64> {
     let hand = tried.hand();
     let other = tried.other_hand().await?;
-    // What was there before is part of what a reset tells.
+    // The earlier resources are part of a reset.
     let state = hand.list(&Selector::all(), 0).await?;
     let mut truth = Truth::default();
     let known = state.1.into_iter().map(|one| (one.reference.clone(), one)).collect();
@@ -127,7 +127,7 @@ async fn too_slow(tried: Tried<'_>, overrun: Overrun) -> Held<u64> {
         let hand = if n % 2 == 0 { &hand } else { &other };
         open.push((hand.watch(selector, options).await?.by(n * 3 + 1), slow));
     }
-    let mut looked = 0;
+    let mut checked = 0;
     for round in 1..=tried.pick(6, 3) {
         for n in 0..overrun.changes + 7 {
             let (key, salt) = (usize::try_from(n % 8).unwrap_or(0), usize::try_from(n).unwrap_or(0));
@@ -143,28 +143,36 @@ async fn too_slow(tried: Tried<'_>, overrun: Overrun) -> Held<u64> {
         hand.holds(truth.add([hand.mark(round).await?]))?;
         let mut left = Vec::new();
         for (n, (mut watcher, slow)) in open.into_iter().enumerate() {
-            looked += 1;
+            checked += 1;
             if slow == SlowConsumer::Close {
                 let error = watcher.until_error().await?;
                 hand.ensure(
                     error.kind() == ErrorKind::Expired,
-                    "`Expired` for who is too slow and wants the end",
+                    "`Expired` for a watcher that is too slow and asked for the end",
                     error,
                 )?;
                 let seen = watcher.explained(&truth, overrun.counted)?;
-                hand.ensure(seen.resets.is_empty(), "no reset for who wants the end", format!("{:?}", seen.resets))?;
+                hand.ensure(
+                    seen.resets.is_empty(),
+                    "no reset for a watcher that asked for the end",
+                    format!("{:?}", seen.resets),
+                )?;
                 continue;
             }
-            let told = watcher.events.len();
+            let before = watcher.events.len();
             if n == 0 && round % 2 == 1 {
-                // It stops in the middle of a reset, and loses its place there too.
-                watcher.count(told + 2).await?;
+                // It stops in the middle of a reset, and loses its position there too.
+                watcher.count(before + 2).await?;
             } else {
                 watcher.until(truth.revision()).await?;
             }
             let seen = watcher.explained(&truth, overrun.counted)?;
-            let reset = watcher.events.iter().skip(told).any(|event| matches!(event, StoreEvent::Reset { .. }));
-            hand.ensure(reset, format!("a reset for who is {} changes behind", overrun.changes), format!("{seen:?}"))?;
+            let reset = watcher.events.iter().skip(before).any(|event| matches!(event, StoreEvent::Reset { .. }));
+            hand.ensure(
+                reset,
+                format!("a reset for a watcher that is {} changes behind", overrun.changes),
+                format!("{seen:?}"),
+            )?;
             left.push((watcher, slow));
         }
         open = left;
@@ -174,7 +182,7 @@ async fn too_slow(tried: Tried<'_>, overrun: Overrun) -> Held<u64> {
         watcher.until(truth.revision()).await?;
         watcher.explained(&truth, overrun.counted)?;
     }
-    Ok(looked)
+    Ok(checked)
 }
 
 /// An outage that is longer than the store's history.
@@ -197,13 +205,13 @@ async fn outage(tried: Tried<'_>, without: &mut Vec<String>) -> Held<u64> {
     for n in 0..30 {
         hand.holds(truth.add([other.put_surely(&reference(n % 8), &document(70, n)).await?]))?;
     }
-    done("make a place expire", tried.h.expire(truth.revision()).await)?;
+    done("make a position expire", tried.h.expire(truth.revision()).await)?;
     done("mend links", tried.h.heal().await)?;
     hand.holds(truth.add([other.put_surely(&reference(0), &document(71, 0)).await?]))?;
     watcher.until(truth.revision()).await?;
     let seen = watcher.explained(&truth, true)?;
     hand.ensure(!seen.resets.is_empty(), "a reset after an outage that was too long", format!("{seen:?}"))?;
-    // Who asked for the end when it is too slow may get either: it was not too slow, and yet its place is lost.
+    // A watcher that asked for the end may get either: it was not too slow, and yet its position is lost.
     if let Some(error) = closes.more().await? {
         hand.ensure(error.kind() == ErrorKind::Expired, "`Expired` as the end", error)?;
     } else {
@@ -213,7 +221,7 @@ async fn outage(tried: Tried<'_>, without: &mut Vec<String>) -> Held<u64> {
     Ok(2)
 }
 
-/// A body that tells how many of its kind are held.
+/// A body that counts its copies in memory.
 struct Counted {
     bytes: Vec<u8>,
     alive: Arc<AtomicU64>,
@@ -231,20 +239,20 @@ impl Drop for Counted {
     }
 }
 
-/// The size of a body whose copies are counted.
+/// Size in bytes of a body whose copies are counted.
 const BODY: usize = 1 << 10;
 
-/// Changes after which who reads must have been told of all of them.
+/// Number of changes after which the watcher that reads must have received all of them.
 const PACE: u64 = 64;
 
-/// Writes many bodies, sees that a watcher that reads is told of all of them, and says how many are held.
+/// Writes many bodies, checks that a watcher that reads receives all of them, and counts the bodies in memory.
 struct Flood<'a> {
     tried: Tried<'a>,
     hand: Hand,
     reader: StoreStream,
     alive: Arc<AtomicU64>,
     written: u64,
-    /// Bytes held before it began.
+    /// Number of bytes allocated before it began.
     base: usize,
 }
 
@@ -262,17 +270,18 @@ impl Flood<'_> {
             revisions.push(self.hand.put(&reference, &document).await?.revision);
             if n % PACE == 0 || n == changes {
                 for revision in revisions.drain(..) {
-                    self.told(revision).await?;
+                    self.receive(revision).await?;
                 }
             }
         }
         Ok(())
     }
 
-    /// Reads one change, and forgets it.
-    async fn told(&mut self, revision: Revision) -> Held {
+    /// Reads one change, and drops it.
+    async fn receive(&mut self, revision: Revision) -> Held {
         loop {
-            let next = self.hand.ends("be told, beside watchers that nobody polls", self.reader.next()).await?;
+            let next =
+                self.hand.ends("receive a change, next to watchers that are not polled", self.reader.next()).await?;
             match next {
                 Some(Ok(StoreEvent::Bookmark { .. })) => {}
                 Some(Ok(StoreEvent::Added(one) | StoreEvent::Modified(one))) if one.revision == revision => {
@@ -283,7 +292,7 @@ impl Flood<'_> {
         }
     }
 
-    /// How many bodies are held, by the store or on its behalf: by the allocator, where that counts, or by the bodies themselves.
+    /// Number of bodies in memory, in the store or for it: as the allocator counts, or else as the bodies themselves do.
     fn held(&self) -> u64 {
         match self.tried.h.meter() {
             Some(meter) => (meter.reset().saturating_sub(self.base) / BODY) as u64,
@@ -292,7 +301,7 @@ impl Flood<'_> {
     }
 }
 
-/// Watchers that nobody polls hold no more after many changes than after a few, delay neither writers nor another watcher, and
+/// Watchers that are not polled hold no more after many changes than after a few, delay neither writers nor another watcher, and
 /// are forgotten the moment they are dropped, as are a thousand more, and watches that were given up before they were open.
 pub(crate) async fn s10_bounded(h: &dyn StoreHarness) -> StoreLawResult {
     let tried = Tried { law: StoreLaw::S10, h };
@@ -305,18 +314,18 @@ pub(crate) async fn s10_bounded(h: &dyn StoreHarness) -> StoreLawResult {
         let slow = if n % 3 == 0 { SlowConsumer::Close } else { SlowConsumer::Resync };
         let options = StoreWatchOptions::default().with_since(since).with_slow_consumer(slow);
         let mut watcher = hand.watch(&Selector::all(), options).await?;
-        // Of an empty store there is a bookmark, or a reset and its bookmark.
+        // A watch of an empty store begins with a bookmark, or with a reset and its bookmark.
         watcher.count(if since == Since::Now { n % 2 } else { n % 3 }).await?;
         stalled.push(watcher);
     }
     let open = hand.stats().await?.subscriber_count;
     hand.equal("the count of subscribers", &open, &(baseline + 12))?;
-    let mut looked = bounded(tried, &mut without).await?;
+    let mut checked = bounded(tried, &mut without).await?;
     for (left, watcher) in (0..stalled.len() as u64).rev().zip(stalled) {
         drop(watcher);
         let count = hand.stats().await?.subscriber_count;
         hand.equal("the count of subscribers right after one was dropped", &count, &(baseline + left))?;
-        looked += 1;
+        checked += 1;
     }
     for n in 0..tried.pick(1_000, 100) {
         let since = if n % 2 == 0 { Since::Now } else { Since::Start };
@@ -331,12 +340,12 @@ pub(crate) async fn s10_bounded(h: &dyn StoreHarness) -> StoreLawResult {
                 .await;
         let count = hand.stats().await?.subscriber_count;
         hand.equal("the count of subscribers right after they were dropped", &count, &baseline)?;
-        looked += 2;
+        checked += 2;
     }
-    Ok(Verdict::looked_at(looked, "watches and bodies", without))
+    Ok(Verdict::looked_at(checked, "watches and bodies", without))
 }
 
-/// What is held after many changes and after many more; how many bodies were written.
+/// Compares the bodies in memory after many changes and after many more. Returns the number of bodies written.
 async fn bounded(tried: Tried<'_>, without: &mut Vec<String>) -> Held<u64> {
     let hand = tried.hand();
     let Some(overrun) = if_any("make a watcher too slow", tried.h.overrun(), without)? else { return Ok(0) };

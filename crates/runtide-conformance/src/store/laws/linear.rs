@@ -1,4 +1,4 @@
-//! S12: what many clients see at once, also while the store is disturbed.
+//! S12: the results of many concurrent clients, also while the store is disturbed.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -29,23 +29,23 @@ use crate::{
     wal::Random,
 };
 
-/// How many act at once.
+/// Number of clients that act at once.
 const CLIENTS: usize = 10;
 
-/// To how few resources, so that they meet.
+/// Number of resources: few, so that the clients meet.
 const KEYS: usize = 4;
 
-/// After so many calls of which nobody knows the outcome a client only reads until the store is mended: each doubles what has to
-/// be tried.
+/// Number of calls with an unknown outcome after which a client only reads until the store is mended: each doubles the number
+/// of orders to try.
 const UNKNOWN: usize = 4;
 
-/// Calls that a violation shows of those before and after.
+/// Number of calls that a violation shows before and after the failed one.
 const SHOWN: usize = 10;
 
-/// Which body, by the number that is in it.
+/// The number in a body, which identifies it.
 type Body = u64;
 
-/// A call on one resource, and what it gave.
+/// A call on one resource, and its result.
 #[derive(Clone, Debug)]
 enum Op {
     Get(Option<(Body, u64)>),
@@ -53,30 +53,30 @@ enum Op {
     Delete(Precondition, Gave<Option<u64>>),
 }
 
-/// What a write gave.
+/// The result of a write.
 #[derive(Clone, Debug)]
 enum Gave<T> {
     Done(T),
-    /// With what is there: a revision, or nothing.
+    /// The actual revision, or `None` if the resource is absent.
     Conflict(Option<u64>),
-    /// Neither yes nor no.
+    /// The store confirmed neither success nor failure.
     Unknown,
 }
 
-/// One resource.
+/// The state of one resource.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Register {
     body: Option<Body>,
-    /// Of what is there. None if whoever wrote it was not told.
+    /// Revision of the stored body; `None` if its writer got no answer.
     revision: Option<u64>,
-    /// The last revision that is known: each later one is higher.
+    /// The last known revision: each later one is higher.
     floor: u64,
 }
 
 impl Register {
     const EMPTY: Self = Self { body: None, revision: None, floor: 0 };
 
-    /// The same, if its revision may be this one; then it is.
+    /// The same state, with its revision known, if that may be `revision`.
     fn at(&self, revision: u64) -> Option<Self> {
         match self.revision {
             _ if self.body.is_none() => None,
@@ -85,7 +85,7 @@ impl Register {
         }
     }
 
-    /// The same, if a precondition may hold.
+    /// The same state, if the precondition may hold in it.
     fn under(&self, precondition: Precondition) -> Option<Self> {
         match precondition {
             Precondition::Absent => self.body.is_none().then(|| self.clone()),
@@ -94,7 +94,7 @@ impl Register {
         }
     }
 
-    /// The same, if a precondition may fail with this as what is there.
+    /// The same state, if the precondition may fail in it with `actual` as the stored revision.
     fn against(&self, precondition: Precondition, actual: Option<u64>) -> Option<Self> {
         match (precondition, actual) {
             (Precondition::Absent, Some(actual)) => self.at(actual),
@@ -110,7 +110,7 @@ impl Register {
         rises.then_some(Self { body, revision: revision.filter(|_| body.is_some()), floor })
     }
 
-    /// After a call, if it may have given what it gave.
+    /// The state after a call, if the call may have had this result.
     fn after(&self, op: &Op) -> Option<Self> {
         match *op {
             Op::Get(None) => self.body.is_none().then(|| self.clone()),
@@ -142,7 +142,7 @@ impl Register {
     }
 }
 
-/// A listing of everything, and when it was made.
+/// A listing of everything, with its time.
 #[derive(Debug)]
 struct Listing {
     invoked: u64,
@@ -151,7 +151,7 @@ struct Listing {
     items: BTreeMap<usize, (Body, u64)>,
 }
 
-/// What all clients did.
+/// The calls of all clients.
 #[derive(Default)]
 struct Record {
     clock: AtomicU64,
@@ -179,27 +179,27 @@ fn document(body: Body) -> Document {
     Document::json(format!("{{\"body\":{body}}}"))
 }
 
-/// Which body it is, if anybody wrote it.
+/// The number and the revision of a body; a violation if no client wrote it.
 fn read(hand: &Hand, resource: &Resource) -> Held<(Body, u64)> {
     let text = std::str::from_utf8(&resource.document.bytes).ok();
     let body = text.and_then(|text| text.strip_prefix("{\"body\":")?.strip_suffix('}')?.parse().ok());
-    let body = body.ok_or_else(|| hand.broken("a body that was written", super::told(Some(resource))))?;
+    let body = body.ok_or_else(|| hand.broken("a body that was written", super::describe(Some(resource))))?;
     Ok((body, resource.revision.0))
 }
 
-/// How far all clients are together.
+/// Progress of all clients together.
 #[derive(Clone, Copy, Debug, Default)]
 struct Progress {
-    /// Calls after which it is over.
+    /// Number of calls that ends the history.
     goal: usize,
     worked: usize,
     failed: usize,
 }
 
 /// Ten clients read and write four resources at once, with and without conditions, and list them; alone, and then with each
-/// disturbance that there is. There must be an order of all that they did, for each resource, which gives every one of them
-/// what it was given, and in which nothing comes before what had ended before it began. Revisions must rise in just that
-/// order, over all resources; and a watcher of everything must have been told of every write.
+/// disturbance that the harness supports. For each resource there must be an order of all calls that explains every result,
+/// in which no call comes before one that had ended before it began. Revisions must rise in just that order, over all
+/// resources; and a watcher of everything must have received every write.
 pub(crate) async fn s12_linearizable(h: &dyn StoreHarness) -> StoreLawResult {
     let tried = Tried { law: StoreLaw::S12, h };
     let mut without = Vec::new();
@@ -210,7 +210,7 @@ pub(crate) async fn s12_linearizable(h: &dyn StoreHarness) -> StoreLawResult {
     Ok(Verdict::looked_at(calls, "calls", without))
 }
 
-/// One history of so many calls, in the middle of which the store is disturbed, if it can be; how many there were.
+/// One history of `calls` calls, in the middle of which the store is disturbed, if it can be. Returns the number of calls.
 async fn history(
     tried: Tried<'_>,
     disturbance: Option<Disturbance>,
@@ -221,24 +221,24 @@ async fn history(
     let hands = [tried.hand(), tried.other_hand().await?];
     let hand = tried.hand();
     for key in 0..KEYS {
-        // What was there before is no part of it.
+        // An earlier state is not part of the history.
         hand.delete(&reference(key), Precondition::None).await?;
     }
     let floor = hand.list(&Selector::all(), 0).await?.0;
     let record = Arc::new(Record::default());
     let mut watcher = hand.watch(&Selector::default().with_kind("Thing"), StoreWatchOptions::default()).await?;
     watcher.step().await?;
-    let (tell, mut progress) = watch::channel(Progress { goal: calls, ..Progress::default() });
-    let tell = Arc::new(tell);
+    let (report, mut progress) = watch::channel(Progress { goal: calls, ..Progress::default() });
+    let report = Arc::new(report);
     let over = |progress: &Progress| progress.worked >= progress.goal;
     let mut ended = progress.clone();
-    // Else the first might be done before the last has begun.
+    // Without the barrier the first client might be done before the last has begun.
     let start = Arc::new(Barrier::new(CLIENTS));
     let mut tasks = JoinSet::new();
     for (client, hand) in hands.iter().cycle().take(CLIENTS).enumerate() {
         let random = Random(seed.wrapping_mul(7_919).wrapping_add(client as u64));
         let client =
-            Client { hand: hand.clone(), record: Arc::clone(&record), random, tell: Arc::clone(&tell), unknown: 0 };
+            Client { hand: hand.clone(), record: Arc::clone(&record), random, report: Arc::clone(&report), unknown: 0 };
         let start = Arc::clone(&start);
         tasks.spawn(async move {
             start.wait().await;
@@ -246,7 +246,7 @@ async fn history(
         });
     }
     let follows = async {
-        // It reads along, so that it does not lose its place.
+        // It reads along, so that it does not lose its position.
         loop {
             tokio::select! {
                 biased;
@@ -262,7 +262,7 @@ async fn history(
             if !without.contains(&reason) {
                 without.push(reason);
             }
-            tell.send_modify(|progress| progress.goal = 0);
+            report.send_modify(|progress| progress.goal = 0);
             return Ok(false);
         }
         let failed = progress.borrow().failed;
@@ -275,7 +275,7 @@ async fn history(
         while let Some(ended) = tasks.join_next().await {
             let ended = ended.unwrap_or_else(|error| Err(hand.broken("no panic", error)));
             if ended.is_err() {
-                tell.send_modify(|progress| progress.goal = 0);
+                report.send_modify(|progress| progress.goal = 0);
                 return ended;
             }
         }
@@ -287,7 +287,7 @@ async fn history(
     if !disturbed? {
         return Ok(0);
     }
-    // At rest, everybody sees the same.
+    // At rest, all clients see the same.
     for hand in &hands {
         for key in 0..KEYS {
             let mut last = Client::last(hand, &record);
@@ -297,17 +297,17 @@ async fn history(
     let mark = hand.mark(1).await?;
     followed?;
     watcher.until(mark.revision).await?;
-    let told = Told::of(&hand, &watcher.events, mark.revision)?;
-    explained(&hand, &record, &told, floor.0, disturbance)
+    let received = Received::of(&hand, &watcher.events, mark.revision)?;
+    explained(&hand, &record, &received, floor.0, disturbance)
 }
 
-/// Whether all that was recorded could have been done by one after the other; how many calls there were.
-fn explained(hand: &Hand, record: &Record, told: &Told, floor: u64, during: Option<Disturbance>) -> Held<u64> {
+/// Checks that all recorded calls could have been made one after the other. Returns the number of calls.
+fn explained(hand: &Hand, record: &Record, received: &Received, floor: u64, during: Option<Disturbance>) -> Held<u64> {
     let mut calls = std::mem::take(&mut *lock(&record.calls));
     calls.sort_by_key(|(_, call)| call.invoked);
     let listings = std::mem::take(&mut *lock(&record.listings));
     in_order(hand, &calls, &listings, floor)?;
-    told.has_all(hand, &calls)?;
+    received.has_all(hand, &calls)?;
     let mut by_key: BTreeMap<usize, Vec<Call<Op>>> = BTreeMap::new();
     let count = (calls.len() + listings.len()) as u64;
     for (key, call) in calls {
@@ -329,45 +329,45 @@ fn explained(hand: &Hand, record: &Record, told: &Told, floor: u64, during: Opti
 }
 
 fn stuck_at(hand: &Hand, key: usize, calls: &[Call<Op>], stuck: &Stuck, during: Option<Disturbance>) -> Broken {
-    let meanwhile = during.map_or_else(String::new, |during| format!(", with {during}"));
+    let disturbed = during.map_or_else(String::new, |during| format!(", with {during}"));
     let expected =
-        format!("an order of the {} calls on {} that explains what they gave{meanwhile}", calls.len(), reference(key));
+        format!("an order of the {} calls on {} that explains what they gave{disturbed}", calls.len(), reference(key));
     let call = |at: usize| calls.get(at).map_or_else(String::new, |call| format!("{at}: {call:?}"));
-    let found = format!("none: after {} of them, there is no place for {}", stuck.explained, call(stuck.at));
+    let found = format!("none: after {} of them, no position fits {}", stuck.explained, call(stuck.at));
     let shown = stuck.at.saturating_sub(SHOWN)..stuck.at + SHOWN / 2;
     hand.broken(expected, found).after(shown.map(call))
 }
 
-/// One client.
+/// One client of the store.
 struct Client {
     hand: Hand,
     record: Arc<Record>,
     random: Random,
-    tell: Arc<watch::Sender<Progress>>,
-    /// Calls of which it does not know the outcome.
+    report: Arc<watch::Sender<Progress>>,
+    /// Number of its calls with an unknown outcome.
     unknown: usize,
 }
 
-/// What became of a call.
+/// The outcome of a call.
 enum Ended<T> {
     Done(T),
     Conflict(Option<u64>),
-    /// It may have had its effect.
+    /// The call may have had its effect.
     Unknown,
-    /// It had none.
+    /// The call had no effect.
     Failed,
 }
 
 impl Client {
     fn last(hand: &Hand, record: &Arc<Record>) -> Self {
-        let tell = Arc::new(watch::channel(Progress::default()).0);
-        Self { hand: hand.clone(), record: Arc::clone(record), random: Random(0), tell, unknown: 0 }
+        let report = Arc::new(watch::channel(Progress::default()).0);
+        Self { hand: hand.clone(), record: Arc::clone(record), random: Random(0), report, unknown: 0 }
     }
 
     async fn run(mut self) -> Held {
         let mut seen: HashMap<usize, u64> = HashMap::new();
         loop {
-            let Progress { goal, worked, .. } = *self.tell.borrow();
+            let Progress { goal, worked, .. } = *self.report.borrow();
             if worked >= goal {
                 return Ok(());
             }
@@ -377,7 +377,7 @@ impl Client {
                 _ if self.unknown >= UNKNOWN && choice < 14 => self.read(key, &mut seen).await?,
                 0..=4 => self.apply(key, Precondition::None).await?,
                 5..=8 => {
-                    // What it knows may be old; every second time it looks first.
+                    // Its known revision may be old; every second time it reads first.
                     if choice.is_multiple_of(2) {
                         self.read(key, &mut seen).await?;
                     }
@@ -394,7 +394,7 @@ impl Client {
                 13 => self.list().await?,
                 _ => self.read(key, &mut seen).await?,
             };
-            self.tell.send_modify(|progress| {
+            self.report.send_modify(|progress| {
                 if worked {
                     progress.worked += 1;
                 } else {
@@ -414,12 +414,12 @@ impl Client {
         Ok(true)
     }
 
-    fn told(&self, key: usize, invoked: u64, op: Op, known: bool) {
+    fn add_call(&self, key: usize, invoked: u64, op: Op, known: bool) {
         let returned = known.then(|| self.record.tick());
         lock(&self.record.calls).push((key, Call { invoked, returned, op }));
     }
 
-    /// Reads; what was there, if the call worked.
+    /// Reads the resource. Returns its state if the call worked.
     async fn get(&mut self, key: usize) -> Held<Option<Option<(Body, u64)>>> {
         let reference = reference(key);
         let invoked = self.record.tick();
@@ -427,7 +427,7 @@ impl Client {
         match self.ended(got)? {
             Ended::Done(found) => {
                 let found = found.map(|found| read(&self.hand, &found)).transpose()?;
-                self.told(key, invoked, Op::Get(found), true);
+                self.add_call(key, invoked, Op::Get(found), true);
                 Ok(Some(found))
             }
             Ended::Conflict(_) => Err(self.hand.broken("a get not to meet a conflict", "one")),
@@ -440,7 +440,7 @@ impl Client {
         self.write(key, body, document, precondition).await
     }
 
-    /// Writes what is there, if nobody changes it meanwhile.
+    /// Writes the stored body again, if no other client changes it in between.
     async fn again(&mut self, key: usize) -> Held<bool> {
         let Some(found) = self.get(key).await? else { return Ok(false) };
         let Some((body, _)) = found else { return Ok(true) };
@@ -459,7 +459,7 @@ impl Client {
             Ended::Failed => return Ok(false),
         };
         let known = !matches!(gave, Gave::Unknown);
-        self.told(key, invoked, Op::Apply(body, precondition, gave), known);
+        self.add_call(key, invoked, Op::Apply(body, precondition, gave), known);
         Ok(known)
     }
 
@@ -474,7 +474,7 @@ impl Client {
             Ended::Failed => return Ok(false),
         };
         let known = !matches!(gave, Gave::Unknown);
-        self.told(key, invoked, Op::Delete(precondition, gave), known);
+        self.add_call(key, invoked, Op::Delete(precondition, gave), known);
         Ok(known)
     }
 
@@ -487,7 +487,7 @@ impl Client {
         let mut shown = BTreeMap::new();
         for item in &items {
             let key = (0..KEYS).find(|key| item.reference == super::reference(*key));
-            let key = key.ok_or_else(|| self.hand.broken("only what was written", &item.reference))?;
+            let key = key.ok_or_else(|| self.hand.broken("only resources that were written", &item.reference))?;
             shown.insert(key, read(&self.hand, item)?);
         }
         lock(&self.record.listings).push(Listing { invoked, returned, revision: revision.0, items: shown });
@@ -510,7 +510,7 @@ impl Client {
         match error.kind() {
             ErrorKind::Conflict => match said(&error) {
                 Some(actual) => Ok(Ended::Conflict(actual)),
-                None => Err(self.hand.broken("a conflict to say what is there", error)),
+                None => Err(self.hand.broken("a conflict to have the actual revision", error)),
             },
             _ if unknown(&error) => {
                 self.unknown += 1;
@@ -522,7 +522,7 @@ impl Client {
     }
 }
 
-/// Asserts that revisions rise in the order of time, over all resources, and that listings show what was there.
+/// Asserts that revisions rise in the order of time, over all resources, and that listings show the stored state.
 fn in_order(hand: &Hand, calls: &[(usize, Call<Op>)], listings: &[Listing], floor: u64) -> Held {
     let mut writes: Vec<(u64, usize, &Call<Op>)> = Vec::new();
     for (key, call) in calls {
@@ -532,10 +532,10 @@ fn in_order(hand: &Hand, calls: &[(usize, Call<Op>)], listings: &[Listing], floo
     let mut latest_invoked: Option<&(u64, usize, &Call<Op>)> = None;
     for pair in writes.windows(2) {
         if let [(one, ..), (other, ..)] = pair {
-            hand.ensure(one < other, "each write to have a revision of its own", format!("{pair:?}"))?;
+            hand.ensure(one < other, "each write to have its own revision", format!("{pair:?}"))?;
         }
     }
-    // Whoever has a lower revision must not have begun after one with a higher revision had ended.
+    // A write with a lower revision must not have begun after one with a higher revision had ended.
     for write in &writes {
         let ended = write.2.returned.unwrap_or(u64::MAX);
         if let Some(earlier) = latest_invoked.filter(|earlier| earlier.2.invoked > ended) {
@@ -556,7 +556,7 @@ fn in_order(hand: &Hand, calls: &[(usize, Call<Op>)], listings: &[Listing], floo
         calls.iter().filter(|(_, call)| call.returned.is_none()).map(|(key, _)| *key).collect();
     let mut ended: Vec<(u64, u64)> = writes.iter().filter_map(|(at, _, call)| Some((call.returned?, *at))).collect();
     ended.sort_unstable();
-    // The highest revision of all that had ended by then.
+    // The highest revision of all writes that had ended by each time.
     let highest: Vec<(u64, u64)> = ended
         .into_iter()
         .scan(0, |highest, (returned, revision)| {
@@ -570,7 +570,7 @@ fn in_order(hand: &Hand, calls: &[(usize, Call<Op>)], listings: &[Listing], floo
         let current = listing.revision >= least;
         hand.ensure(
             current,
-            format!("a listing of what ended before it began, at {least} or later"),
+            format!("a listing of the writes that ended before it began, at {least} or later"),
             format!("{listing:?}"),
         )?;
         for key in 0..KEYS {
@@ -579,7 +579,7 @@ fn in_order(hand: &Hand, calls: &[(usize, Call<Op>)], listings: &[Listing], floo
             let write = until.checked_sub(1).and_then(|last| of_key.get(last));
             let shown = listing.items.get(&key);
             let fine = match write {
-                // What was written without anybody being told may be there instead, or gone.
+                // A write with an unknown outcome may have replaced or removed it.
                 _ if unknown.contains(&key) => shown.is_none_or(|(_, revision)| *revision <= listing.revision),
                 Some((revision, Call { op: Op::Apply(body, ..), .. })) => shown == Some(&(*body, *revision)),
                 _ => shown.is_none(),
@@ -590,7 +590,7 @@ fn in_order(hand: &Hand, calls: &[(usize, Call<Op>)], listings: &[Listing], floo
     Ok(())
 }
 
-/// The revision that a write took.
+/// The revision of a write.
 fn written(op: &Op) -> Option<u64> {
     match op {
         Op::Apply(_, _, Gave::Done((ApplyOutcome::Created | ApplyOutcome::Changed, revision)))
@@ -599,23 +599,23 @@ fn written(op: &Op) -> Option<u64> {
     }
 }
 
-/// What a watcher of everything was told.
-struct Told {
-    /// Where it was told everything anew, and up to where.
-    anew: Vec<(u64, u64)>,
-    /// Revision: of which resource, and the body, if it was not removed.
+/// The changes that a watcher of everything received.
+struct Received {
+    /// The ranges that a reset replaced: the position before it, and its revision.
+    resets: Vec<(u64, u64)>,
+    /// By revision: the resource, and its body if it was not removed.
     changes: BTreeMap<u64, (ResourceRef, Option<Body>)>,
 }
 
-impl Told {
+impl Received {
     fn of(hand: &Hand, events: &[StoreEvent], end: Revision) -> Held<Self> {
-        let mut told = Self { anew: Vec::new(), changes: BTreeMap::new() };
+        let mut received = Self { resets: Vec::new(), changes: BTreeMap::new() };
         let mut block = false;
         let mut place = 0;
         for event in events.iter().take_while(|event| event.revision() < end) {
             match event {
                 StoreEvent::Reset { revision, .. } => {
-                    told.anew.push((place, revision.0));
+                    received.resets.push((place, revision.0));
                     block = true;
                     place = revision.0;
                 }
@@ -630,18 +630,18 @@ impl Told {
                         _ => None,
                     };
                     if let Some(reference) = event.reference() {
-                        told.changes.insert(revision, (reference.clone(), body));
+                        received.changes.insert(revision, (reference.clone(), body));
                     }
                 }
             }
         }
-        Ok(told)
+        Ok(received)
     }
 
-    /// Asserts that it was told of every write that somebody was told to have made, and of none that nobody made.
+    /// Asserts that the watcher received every acknowledged write, and no write that no client made.
     fn has_all(&self, hand: &Hand, calls: &[(usize, Call<Op>)]) -> Held {
         let mut unknown: Vec<(usize, Option<Body>)> = Vec::new();
-        let mut told = self.changes.clone();
+        let mut received = self.changes.clone();
         for (key, call) in calls {
             let body = match call.op {
                 Op::Apply(body, ..) => Some(body),
@@ -651,14 +651,14 @@ impl Told {
                 unknown.push((*key, body));
             }
             let Some(revision) = written(&call.op) else { continue };
-            let anew = self.anew.iter().any(|(from, to)| *from < revision && revision <= *to);
-            let found = told.remove(&revision);
-            let fine = found.as_ref().map_or(anew, |found| *found == (reference(*key), body));
-            hand.ensure(fine, format!("a watcher to be told of {call:?}"), format!("{found:?}"))?;
+            let reset = self.resets.iter().any(|(from, to)| *from < revision && revision <= *to);
+            let found = received.remove(&revision);
+            let fine = found.as_ref().map_or(reset, |found| *found == (reference(*key), body));
+            hand.ensure(fine, format!("a watcher to receive {call:?}"), format!("{found:?}"))?;
         }
-        for (revision, (named, body)) in told {
+        for (revision, (named, body)) in received {
             let fine = unknown.iter().any(|(key, wrote)| reference(*key) == named && *wrote == body);
-            hand.ensure(fine, "a watcher to be told of writes only", format!("{named} at {revision}, body {body:?}"))?;
+            hand.ensure(fine, "a watcher to receive writes only", format!("{named} at {revision}, body {body:?}"))?;
         }
         Ok(())
     }

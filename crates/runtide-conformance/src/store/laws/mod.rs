@@ -23,36 +23,36 @@ use crate::{Done, Obstacle, Violation, wal::Random};
 pub(super) type Broken = Violation<StoreLaw>;
 pub(super) type Held<T = ()> = Result<T, Broken>;
 
-/// The kind of the resource that a harness may write to when it makes a place expire.
+/// The kind of the resource that a harness may write to when it makes a position expire.
 pub const EXPIRY: &str = "Expiry";
 
-/// The group and the kind of what the laws write.
+/// The group of the laws' resources; their kind is `KIND`.
 const GROUP: &str = "conformance.test";
 const KIND: &str = "Thing";
 
-/// Writes so many changes to a resource of the kind [`EXPIRY`]: how a store that keeps a number of changes is made to forget the
+/// Writes `changes` changes to a resource of the kind [`EXPIRY`]: a store that keeps a fixed number of changes then forgets the
 /// earlier ones.
 ///
 /// # Errors
-/// What the store says.
+/// The store's error, as [`Obstacle::Failed`].
 pub async fn write_past(store: &dyn StoreBackend, changes: u64) -> Done<()> {
     let reference = ResourceRef::new(GROUP, EXPIRY, None, "past").map_err(Obstacle::failed)?;
     for n in 0..changes {
         let body = format!("{{\"past\": {n}}}");
         store.apply(&reference, Document::json(body), Precondition::None).await.map_err(Obstacle::failed)?;
     }
-    // The next run begins with another body than the last one ended with.
+    // The next run begins with a body that differs from the last one of this run.
     store.delete(&reference, Precondition::None).await.map_err(Obstacle::failed)?;
     Ok(())
 }
 
-/// The nth resource of the laws' own.
+/// The nth resource of the laws.
 pub(super) fn reference(n: usize) -> ResourceRef {
     named(&format!("n{n:03}"))
 }
 
 fn named(name: &str) -> ResourceRef {
-    // What is put together here is allowed; were it not, every law would fail.
+    // The laws' names are valid; if they were not, every law would fail.
     refer(GROUP, KIND, Some("laws"), name).unwrap_or_else(|_| unreachable!("the laws' names are allowed"))
 }
 
@@ -68,7 +68,7 @@ pub(super) fn document(writer: usize, n: usize) -> Document {
     ))
 }
 
-/// A law that is being tested on a store.
+/// A law under test on a store.
 #[derive(Clone, Copy)]
 struct Tried<'a> {
     law: StoreLaw,
@@ -91,19 +91,19 @@ impl Tried<'_> {
     }
 }
 
-/// Lets others go first, every second time: in a process of few threads, clients would else come one after the other.
+/// Yields every second time: in a process of few threads, the clients would otherwise run one after the other.
 pub(super) async fn give_way(random: &mut Random) {
     if random.below(2) == 0 {
         tokio::task::yield_now().await;
     }
 }
 
-/// What the harness must be able to do.
+/// The result of a required step of the harness; its failure is the harness's, not the store's.
 fn done<T>(doing: &str, done: Done<T>) -> Held<T> {
     done.map_err(|obstacle| Violation::harness(doing, obstacle))
 }
 
-/// What a store may not have.
+/// The result of an optional step of the harness; `None`, with the reason in `without`, if it is unsupported.
 fn if_any<T>(doing: &str, given: Done<T>, without: &mut Vec<String>) -> Held<Option<T>> {
     match given {
         Err(Obstacle::Unsupported(reason)) => {
@@ -114,7 +114,7 @@ fn if_any<T>(doing: &str, given: Done<T>, without: &mut Vec<String>) -> Held<Opt
     }
 }
 
-/// A client of the store that the law is tested on. Every call must work, unless it says otherwise, and within the timeout.
+/// A client of the store under test. Every call must work, unless its name says otherwise, and end within the timeout.
 #[derive(Clone)]
 pub(super) struct Hand {
     law: StoreLaw,
@@ -135,7 +135,7 @@ impl Hand {
         self.ensure(found == expected, format!("{what}: {expected:?}"), format!("{found:?}"))
     }
 
-    /// What a call gives, which has to end.
+    /// The result of a call, which must end within the timeout.
     pub(in crate::store) async fn ends<T>(&self, doing: &str, call: impl Future<Output = T>) -> Held<T> {
         let ended = tokio::time::timeout(self.timeout, call).await;
         ended.map_err(|_| self.broken(format!("to {doing}"), format!("no end within {:?}", self.timeout)))
@@ -149,7 +149,7 @@ impl Hand {
         self.ends(doing, call).await?.map_err(|error| self.broken(format!("to {doing}"), error))
     }
 
-    /// The error of a call that must be refused so.
+    /// The error of a call that must be refused with this kind.
     async fn refused<T: fmt::Debug>(
         &self,
         doing: &str,
@@ -189,12 +189,12 @@ impl Hand {
         self.works(&format!("get {reference}"), self.store.get(reference, None)).await
     }
 
-    /// Asserts what is there.
+    /// Asserts the stored state of a resource.
     async fn shows(&self, reference: &ResourceRef, document: Option<&Document>, revision: Revision) -> Held {
         let found = self.get(reference).await?;
         let expected = document.map(|document| Resource::new(reference.clone(), document.clone(), revision));
         let same = found.as_deref() == expected.as_ref();
-        self.ensure(same, format!("{reference} to be {}", told(expected.as_ref())), told(found.as_deref()))
+        self.ensure(same, format!("{reference} to be {}", describe(expected.as_ref())), describe(found.as_deref()))
     }
 
     async fn stats(&self) -> Held<StoreStats> {
@@ -206,7 +206,7 @@ impl Hand {
         self.listed(selector, limit, None).await?.map_err(|error| self.broken("to list", error))
     }
 
-    /// All pages of a listing, or why they cannot be had.
+    /// All pages of a listing, or the error that ended it.
     async fn listed(
         &self,
         selector: &Selector,
@@ -246,14 +246,14 @@ fn listed_names(items: &[Arc<Resource>]) -> String {
 }
 
 /// A resource on one line.
-pub(super) fn told(resource: Option<&Resource>) -> String {
+pub(super) fn describe(resource: Option<&Resource>) -> String {
     resource.map_or_else(
         || "absent".to_owned(),
         |found| format!("{} at revision {}: {}", found.reference, found.revision, body(&found.document)),
     )
 }
 
-/// A body on one line, cut where it is long.
+/// A body on one line, cut after 96 bytes.
 fn body(document: &Document) -> String {
     let bytes = document.bytes.get(..document.bytes.len().min(96)).unwrap_or_default();
     format!("{} '{}' ({} bytes)", document.format, bytes.escape_ascii(), document.bytes.len())

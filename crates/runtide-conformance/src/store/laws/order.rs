@@ -1,4 +1,4 @@
-//! S4 and S5: what watchers are told while writers run.
+//! S4 and S5: the events that watchers get while writers run.
 
 use runtide_core::{
     LabelMatch,
@@ -18,13 +18,13 @@ use crate::{
     wal::Random,
 };
 
-/// How many resources the writers write to.
+/// Number of resources that the writers write to.
 const KEYS: usize = 24;
 
 /// Writes in one round: fewer than any store keeps for a watcher that reads.
 const ROUND: usize = 96;
 
-/// Selectors that match what ends a round.
+/// Selectors that match the write that ends a round.
 fn selectors() -> Vec<Selector> {
     vec![
         Selector::all(),
@@ -34,14 +34,14 @@ fn selectors() -> Vec<Selector> {
     ]
 }
 
-/// Whether the bodies' labels can be read; where not, no label can be selected by.
+/// `true` unless the selector needs labels and the bodies' labels cannot be read.
 fn selectable(selector: &Selector) -> bool {
     selector.labels.is_empty() || document(0, 0).labels().is_ok()
 }
 
 /// Eight clients write to the same few resources, round after round, and watchers of every sort read along. Each of them must
-/// have been told just what the writers were told that they did, in the order of the revisions; and what was told last of each
-/// resource is what is there.
+/// have received exactly the writes that were acknowledged, in the order of the revisions; and the last event of each resource
+/// must be its stored state.
 pub(crate) async fn s4_order(h: &dyn StoreHarness) -> StoreLawResult {
     let tried = Tried { law: StoreLaw::S4, h };
     let hands = [tried.hand(), tried.other_hand().await?];
@@ -50,7 +50,7 @@ pub(crate) async fn s4_order(h: &dyn StoreHarness) -> StoreLawResult {
     let mut followers = Vec::new();
     for (n, selector) in selectors().into_iter().filter(selectable).enumerate() {
         for (since, hand) in [Since::Now, Since::Start].into_iter().zip(&hands) {
-            // Half of them want another format than that in which everything is written.
+            // Half of the watchers ask for another format than the written one.
             let format = (since == Since::Start).then_some(ResourceFormat::Cbor);
             let options = StoreWatchOptions::default().with_since(since).with_format(format);
             let watcher = hand.watch(&selector, options).await?.by(n % 3 * 5 + 1);
@@ -68,22 +68,22 @@ pub(crate) async fn s4_order(h: &dyn StoreHarness) -> StoreLawResult {
         }
     }
     let mut truth = hand.holds(Truth::of(writers.done().await?))?;
-    // Between two marks, whatever comes a second time shows.
+    // An event that is delivered twice shows between two marks.
     marks.push(hand.mark(rounds + 1).await?);
     hand.holds(truth.add(marks))?;
-    let mut told = 0;
+    let mut received = 0;
     for follower in followers {
         let watcher = follower.done().await?;
         let seen = watcher.explained(&truth, true)?;
         let lost = seen.resets.iter().any(|(gap, _)| *gap != runtide_core::Gap::Initial);
-        hand.ensure(!lost, "no watcher that reads to lose its place", format!("{:?}", seen.resets))?;
-        told += seen.changes;
+        hand.ensure(!lost, "no watcher that reads to lose its position", format!("{:?}", seen.resets))?;
+        received += seen.changes;
     }
     stands(&hand, &truth).await?;
-    Ok(Verdict::looked_at(told, "changes told", Vec::new()))
+    Ok(Verdict::looked_at(received, "changes told", Vec::new()))
 }
 
-/// Asserts that what is there is what was written.
+/// Asserts that the stored state is the written one.
 async fn stands(hand: &Hand, truth: &Truth) -> Held {
     let (_, items) = hand.list(&Selector::all(), 0).await?;
     hand.holds(truth.listed(&Selector::all(), truth.revision(), &items))?;
@@ -97,8 +97,8 @@ async fn stands(hand: &Hand, truth: &Truth) -> Held {
     Ok(())
 }
 
-/// While eight clients write, again and again a listing is made, in pages, and a watch is opened after it; and watches of what
-/// is there, and from now on. Each listing must show one revision, and each watch must go on just where it began.
+/// While eight clients write, listings are made repeatedly, in pages, and a watch is opened after each; and watches from the
+/// start, and from now on. Each listing must show one revision, and each watch must continue just where it began.
 pub(crate) async fn s5_seamless(h: &dyn StoreHarness) -> StoreLawResult {
     let tried = Tried { law: StoreLaw::S5, h };
     let hands = [tried.hand(), tried.other_hand().await?];
@@ -142,7 +142,7 @@ pub(crate) async fn s5_seamless(h: &dyn StoreHarness) -> StoreLawResult {
     Ok(Verdict::looked_at(opened, "watches", without))
 }
 
-/// Opens a watch in the midst of the round's writes: after a listing, of what is there, or from now on.
+/// Opens a watch in the midst of the round's writes: after a listing, from the start, or from now on.
 async fn open(hand: &Hand, selector: Selector, n: usize, round: usize) -> Held<(Option<Listing>, Watcher)> {
     let mut random = Random((round * 8 + n) as u64);
     for _ in 0..random.below(ROUND / 4) {
@@ -164,7 +164,7 @@ async fn open(hand: &Hand, selector: Selector, n: usize, round: usize) -> Held<(
 
 type Listing = (Selector, Revision, Vec<std::sync::Arc<runtide_core::store::Resource>>);
 
-/// A listing in pages of all sizes. If its revision is too old before its last page was read, it is made anew.
+/// A listing in pages of all sizes. If its revision expires before its last page was read, it is repeated.
 async fn listed(hand: &Hand, selector: &Selector, round: usize) -> Held<Listing> {
     const ATTEMPTS: usize = 20;
     for attempt in 0..ATTEMPTS {
@@ -178,7 +178,7 @@ async fn listed(hand: &Hand, selector: &Selector, round: usize) -> Held<Listing>
     Err(hand.broken("a listing of a few pages to come to its end", format!("it expired {ATTEMPTS} times")))
 }
 
-/// Links break under watches that are open, and writes go on.
+/// Links break under watches that are open, and writes continue.
 async fn severed(tried: Tried<'_>, mut truth: Truth, first: usize, without: &mut Vec<String>) -> Held {
     let hand = tried.hand();
     let mut watchers: Vec<Watcher> = Vec::new();

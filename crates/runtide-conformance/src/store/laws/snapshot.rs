@@ -19,7 +19,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{Hand, Held, Tried, document, if_any, listed_names, reference, told};
+use super::{Hand, Held, Tried, describe, document, if_any, listed_names, reference};
 use crate::{
     Verdict,
     store::{
@@ -33,13 +33,13 @@ use crate::{
 const KEYS: usize = 40;
 const ROUND: usize = 96;
 
-/// BLAKE3, at the end of a snapshot.
+/// Size in bytes of the BLAKE3 hash that ends a snapshot.
 const SEAL: usize = 32;
 
-/// Where a snapshot says of which version it is, after the magic.
+/// Offset of the version in a snapshot, after the magic.
 const VERSION_AT: usize = 8;
 
-/// A snapshot with what is in it.
+/// A snapshot and its contents.
 struct Taken {
     bytes: Vec<u8>,
     seal: StoreSnapshotSeal,
@@ -47,7 +47,7 @@ struct Taken {
 }
 
 impl Hand {
-    /// Takes a snapshot and reads it: it must say what it is.
+    /// Takes a snapshot and reads it: its header and its seal must describe it.
     async fn taken(&self) -> Held<Taken> {
         let mut bytes = Vec::new();
         let seal = self.works("take a snapshot", self.store.snapshot(&mut bytes)).await?;
@@ -70,7 +70,7 @@ impl Hand {
         self.works("restore a snapshot", self.store.restore(&mut from)).await
     }
 
-    /// Asserts that what is there has the references and the documents of a snapshot.
+    /// Asserts that the store has the references and the documents of a snapshot.
     async fn is_as(&self, taken: &Taken) -> Held<(Revision, Vec<Arc<Resource>>)> {
         let (revision, items) = self.list(&Selector::all(), 0).await?;
         let same = items.len() == taken.resources.len()
@@ -83,8 +83,8 @@ impl Hand {
     }
 }
 
-/// Snapshots are taken while eight clients write: each must be what was there at its revision. Then one is corrupt, in every
-/// byte, cut at every length, and lengthened: each is refused, nothing is changed, and no watcher hears of it.
+/// Snapshots are taken while eight clients write: each must be the state at its revision. Then one is corrupted, in every
+/// byte, cut at every length, and lengthened: each is refused, nothing is changed, and no watcher gets an event.
 pub(crate) async fn s7_snapshot(h: &dyn StoreHarness) -> StoreLawResult {
     let tried = Tried { law: StoreLaw::S7, h };
     let hands = [tried.hand(), tried.other_hand().await?];
@@ -119,7 +119,7 @@ pub(crate) async fn s7_snapshot(h: &dyn StoreHarness) -> StoreLawResult {
     Ok(Verdict::looked_at(snapshots.len() as u64 + corrupt, "snapshots", Vec::new()))
 }
 
-/// Everything that is not a snapshot any more; how many there were.
+/// Restores corrupt snapshots of every sort, which must be refused. Returns their number.
 async fn corrupt(tried: Tried<'_>) -> Held<u64> {
     let hand = tried.hand();
     for n in 0..KEYS {
@@ -162,7 +162,7 @@ async fn corrupt(tried: Tried<'_>) -> Held<u64> {
         hand.ensure(fine, format!("`Corrupt` for a snapshot {what}"), format!("{refused:?}"))?;
         unchanged(&hand, what, revision, &before).await?;
     }
-    // A later version, sealed as it should be.
+    // A later version, with a valid seal.
     let mut later = taken.bytes.get(..taken.bytes.len() - SEAL).unwrap_or_default().to_vec();
     if let Some(version) = later.get_mut(VERSION_AT) {
         *version += 1;
@@ -171,7 +171,7 @@ async fn corrupt(tried: Tried<'_>) -> Held<u64> {
     let mut from = &later[..];
     hand.refused("restore a snapshot of a later version", ErrorKind::Unsupported, hand.store.restore(&mut from))
         .await?;
-    // One that cannot be read to its end, and one that cannot be written.
+    // A snapshot that cannot be read to its end, and one that cannot be written.
     let mut breaks = Breaks { bytes: taken.bytes.clone(), at: 0, end: taken.bytes.len() - SEAL - 1 };
     let read = hand.ends("restore", hand.store.restore(&mut breaks)).await?;
     hand.ensure(read.is_err(), "an error for a snapshot that cannot be read to its end", format!("{read:?}"))?;
@@ -194,7 +194,7 @@ async fn corrupt(tried: Tried<'_>) -> Held<u64> {
 async fn unchanged(hand: &Hand, what: &str, revision: Revision, before: &[Arc<Resource>]) -> Held {
     let (now, items) = hand.list(&Selector::all(), 0).await?;
     let same = now == revision && items == before;
-    let shown = |items: &[Arc<Resource>]| items.iter().map(|one| told(Some(one))).collect::<Vec<_>>().join("; ");
+    let shown = |items: &[Arc<Resource>]| items.iter().map(|one| describe(Some(one))).collect::<Vec<_>>().join("; ");
     hand.ensure(
         same,
         format!("nothing changed by a snapshot {what}: revision {revision}, {}", shown(before)),
@@ -202,7 +202,7 @@ async fn unchanged(hand: &Hand, what: &str, revision: Revision, before: &[Arc<Re
     )
 }
 
-/// Gives bytes up to a place, and then an error.
+/// Gives bytes up to an offset, and then an error.
 struct Breaks {
     bytes: Vec<u8>,
     at: usize,
@@ -221,7 +221,7 @@ impl AsyncRead for Breaks {
     }
 }
 
-/// Takes some bytes, and then says that it is full.
+/// Accepts some bytes, and then fails as a full disk does.
 struct Full {
     left: usize,
 }
@@ -243,14 +243,14 @@ impl AsyncWrite for Full {
 }
 
 /// Snapshots are restored, in a quiet store and while eight clients write, list and watch: every listing shows the state before
-/// or the one after, every watcher is told of it, revisions rise, and what was before is no place any more.
+/// or the one after, every watcher gets a reset, revisions rise, and a position from before the restore is `Expired`.
 pub(crate) async fn s8_restore(h: &dyn StoreHarness) -> StoreLawResult {
     let tried = Tried { law: StoreLaw::S8, h };
     let mut without = Vec::new();
-    let mut looked = quiet(tried).await?;
-    looked += elsewhere(tried, &mut without).await?;
-    looked += busy(tried).await?;
-    Ok(Verdict::looked_at(looked, "listings and watches", without))
+    let mut checked = quiet(tried).await?;
+    checked += elsewhere(tried, &mut without).await?;
+    checked += busy(tried).await?;
+    Ok(Verdict::looked_at(checked, "listings and watches", without))
 }
 
 async fn quiet(tried: Tried<'_>) -> Held<u64> {
@@ -261,13 +261,13 @@ async fn quiet(tried: Tried<'_>) -> Held<u64> {
         hand.put(&reference(n), &document(1, n)).await?;
     }
     let taken = hand.taken().await?;
-    let mut looked = 0;
+    let mut checked = 0;
     for round in 0..4 {
         hand.delete(&reference(2), Precondition::None).await?;
         for n in 8..16 {
             hand.put(&reference(n), &document(2 + round, n)).await?;
         }
-        // What is there is as in the snapshot, but for its revision.
+        // Its document is as in the snapshot, its revision is not.
         hand.put(&reference(3), &document(3, 3)).await?;
         hand.put(&reference(3), &document(1, 3)).await?;
         let mark = hand.mark(round).await?;
@@ -295,7 +295,7 @@ async fn quiet(tried: Tried<'_>) -> Held<u64> {
         hand.ensure(now >= revision, format!("a listing at {revision} or later"), now)?;
         for one in &restored {
             let renewed = one.revision > before && one.revision <= revision;
-            hand.ensure(renewed, format!("a revision after {before} and up to {revision}"), told(Some(one)))?;
+            hand.ensure(renewed, format!("a revision after {before} and up to {revision}"), describe(Some(one)))?;
         }
         let mut truth = Truth::default();
         let state = |items: Vec<Arc<Resource>>| items.into_iter().map(|one| (one.reference.clone(), one)).collect();
@@ -305,9 +305,9 @@ async fn quiet(tried: Tried<'_>) -> Held<u64> {
             reset(&hand, watcher, revision).await?;
             watcher.explained(&truth, true)?;
         }
-        looked += 2 + watchers.len() as u64;
+        checked += 2 + watchers.len() as u64;
         old_places(&hand, &[before, mark.revision, taken.seal.revision], revision, &items).await?;
-        // The pages of a listing from before go on to show it, or end.
+        // The pages of a listing from before the restore continue to show the old state, or end.
         if let Some(next) = next {
             let options = PageOptions::default().with_after(Some(next));
             match hand.ends("list on", hand.store.list(&Selector::all(), options)).await? {
@@ -318,28 +318,32 @@ async fn quiet(tried: Tried<'_>) -> Held<u64> {
                 Err(error) => hand.equal("the error for a page of before", &error.kind(), &ErrorKind::Expired)?,
             }
         }
-        // The watchers go on.
+        // The watchers continue.
         hand.holds(truth.add([hand.put_surely(&reference(3), &document(90 + round, 3)).await?]))?;
         for watcher in watchers.iter_mut().take(2) {
             watcher.until(truth.revision()).await?;
             watcher.explained(&truth, true)?;
         }
-        looked += 2;
+        checked += 2;
     }
-    Ok(looked)
+    Ok(checked)
 }
 
 /// Waits for the reset of a restore, and its bookmark.
 async fn reset(hand: &Hand, watcher: &mut Watcher, revision: Revision) -> Held {
     watcher.until(revision).await?;
-    let told = watcher
+    let restored = watcher
         .events
         .iter()
         .any(|event| matches!(event, StoreEvent::Reset { gap: Gap::Restored, revision: at } if *at >= revision));
-    hand.ensure(told, "a reset that says `Restored`", format!("{:?}", watcher.events.last().map(StoreEvent::revision)))
+    hand.ensure(
+        restored,
+        "a reset that says `Restored`",
+        format!("{:?}", watcher.events.last().map(StoreEvent::revision)),
+    )
 }
 
-/// What was a place, or a condition, before a restore, is none after it.
+/// Asserts that a position, or a condition, from before a restore is refused after it.
 async fn old_places(hand: &Hand, places: &[Revision], revision: Revision, before: &[Arc<Resource>]) -> Held {
     for place in places {
         let options = StoreWatchOptions::default().with_since(Since::After(*place));
@@ -352,9 +356,9 @@ async fn old_places(hand: &Hand, places: &[Revision], revision: Revision, before
     for one in before {
         let precondition = Precondition::Is(one.revision);
         let call = hand.store.apply(&one.reference, document(99, 0), precondition);
-        hand.refused("apply to what was before a restore", ErrorKind::Conflict, call).await?;
+        hand.refused("apply with a revision from before a restore", ErrorKind::Conflict, call).await?;
         let call = hand.store.delete(&one.reference, precondition);
-        hand.refused("delete what was before a restore", ErrorKind::Conflict, call).await?;
+        hand.refused("delete with a revision from before a restore", ErrorKind::Conflict, call).await?;
     }
     Ok(())
 }
@@ -380,7 +384,7 @@ async fn elsewhere(tried: Tried<'_>, without: &mut Vec<String>) -> Held<u64> {
     Ok(2)
 }
 
-/// Restores while others write, list and watch.
+/// Snapshots are restored while other clients write, list and watch.
 async fn busy(tried: Tried<'_>) -> Held<u64> {
     let hands = [tried.hand(), tried.other_hand().await?];
     let hand = tried.hand();
@@ -391,12 +395,12 @@ async fn busy(tried: Tried<'_>) -> Held<u64> {
     let mut followers = Vec::new();
     for hand in &hands {
         let options = StoreWatchOptions::default().with_since(Since::After(begun));
-        // Rounds are numbered on from those before.
+        // The rounds continue the numbers of the earlier ones.
         followers.push(Follower::new(hand.watch(&Selector::all(), options).await?, 1_000, 1_000 + rounds + 1));
     }
     let mut writers = Writers::start(&hands, KEYS, 8);
     let (mut listings, mut marks, mut restores) = (Vec::new(), Vec::new(), Vec::new());
-    // What is restored is what was there a round before.
+    // Each restore brings back the state of a round before.
     let mut next = hand.taken().await?;
     for round in 1..=rounds {
         writers.allow(ROUND);
@@ -466,25 +470,25 @@ async fn busy(tried: Tried<'_>) -> Held<u64> {
     Ok((listings.len() + watchers.len()) as u64)
 }
 
-/// The revision that a restore gave each resource, which is for the store to say: as watchers were told in its reset, and as
-/// listings of later showed what nobody had written since.
+/// The revision that a restore gave each resource, which the store chooses: from the watchers' reset, and from later listings
+/// that show resources that were not written since.
 fn renewed(
     watchers: &[Watcher],
     listings: &[(Revision, Vec<Arc<Resource>>)],
     restored: Revision,
 ) -> BTreeMap<ResourceRef, Revision> {
-    let mut told: Vec<&Arc<Resource>> = Vec::new();
+    let mut shown: Vec<&Arc<Resource>> = Vec::new();
     for watcher in watchers {
         let mut within = false;
         for event in &watcher.events {
             match event {
                 StoreEvent::Reset { revision, .. } => within = *revision == restored,
-                StoreEvent::Added(resource) if within => told.push(resource),
+                StoreEvent::Added(resource) if within => shown.push(resource),
                 _ => within = false,
             }
         }
     }
     let later = listings.iter().filter(|(revision, _)| *revision >= restored).flat_map(|(_, items)| items);
-    told.extend(later.filter(|one| one.revision <= restored));
-    told.into_iter().map(|one| (one.reference.clone(), one.revision)).collect()
+    shown.extend(later.filter(|one| one.revision <= restored));
+    shown.into_iter().map(|one| (one.reference.clone(), one.revision)).collect()
 }

@@ -10,7 +10,7 @@ use runtide_core::{
     },
 };
 
-use super::{Hand, Held, Tried, body, document, named, refer, reference, told};
+use super::{Hand, Held, Tried, body, describe, document, named, refer, reference};
 use crate::{
     Verdict,
     store::{
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// Every format.
+/// All formats.
 const FORMATS: [ResourceFormat; 5] =
     [ResourceFormat::Yaml, ResourceFormat::Json, ResourceFormat::Hcl, ResourceFormat::Cbor, ResourceFormat::Native];
 
@@ -54,8 +54,8 @@ pub(crate) async fn s1_read_your_write(h: &dyn StoreHarness) -> StoreLawResult {
                 let listed = hand.list(&Selector::only(&reference), 0).await?.1;
                 hand.ensure(
                     listed.is_empty(),
-                    "what was deleted not to be listed",
-                    told(listed.first().map(|r| &**r)),
+                    "a deleted resource not to be listed",
+                    describe(listed.first().map(|r| &**r)),
                 )?;
                 reads += 2;
             }
@@ -91,7 +91,7 @@ fn sized(size: usize, salt: u64) -> Document {
     Document::new(ResourceFormat::Native, bytes)
 }
 
-/// Reads it alone and in a listing, as it was written and in each format; how many reads that were.
+/// Reads it alone and in a listing, as it was written and in each format. Returns the number of reads.
 async fn reads_back(hand: &Hand, expected: &Resource) -> Held<u64> {
     let expected = Arc::new(expected.clone());
     let reference = &expected.reference;
@@ -103,22 +103,26 @@ async fn reads_back(hand: &Hand, expected: &Resource) -> Held<u64> {
         match (got, format.map_or(Ok(Arc::clone(&expected)), |format| expected.convert(format))) {
             (Ok(got), Ok(converted)) => {
                 let same = got.as_ref() == Some(&converted);
-                hand.ensure(same, format!("{doing} to give {}", told(Some(&converted))), told(got.as_deref()))?;
+                hand.ensure(same, format!("{doing} to give {}", describe(Some(&converted))), describe(got.as_deref()))?;
             }
             (Err(error), Err(why)) => hand.equal(&doing, &error.kind(), &why.kind())?,
-            (Ok(got), Err(why)) => return Err(hand.broken(format!("{doing} to say: {why}"), told(got.as_deref()))),
+            (Ok(got), Err(why)) => return Err(hand.broken(format!("{doing} to fail: {why}"), describe(got.as_deref()))),
             (Err(error), Ok(_)) => return Err(hand.broken(format!("to {doing}"), error)),
         }
         let listed = hand.listed(&only, 0, format).await?.map_err(|error| hand.broken("to list", error))?.1;
         let shown = expected.shown(format);
         let same = matches!(&*listed, [one] if *one == shown);
-        hand.ensure(same, format!("a listing of {}", told(Some(&shown))), told(listed.first().map(|one| &**one)))?;
+        hand.ensure(
+            same,
+            format!("a listing of {}", describe(Some(&shown))),
+            describe(listed.first().map(|one| &**one)),
+        )?;
         reads += 2;
     }
     Ok(reads)
 }
 
-/// What is too large is refused, and changes nothing.
+/// A document that is too large is refused, and changes nothing.
 async fn too_large(hand: &Hand, largest: usize) -> Held {
     let reference = named("large");
     let before = hand.put(&reference, &document(1, 1)).await?;
@@ -128,9 +132,9 @@ async fn too_large(hand: &Hand, largest: usize) -> Held {
     hand.shows(&reference, Some(&document(1, 1)), before.revision).await
 }
 
-/// Resources that differ in one part of their names, in case, in length, or in what some file system or prefix would take for
-/// the same, are made, read, listed by each part, replaced and removed, each without a trace in another. References that would
-/// leave the root, or look like another one, cannot be made.
+/// Resources that differ in one part of their names, in case, in length, or in a way that some file system or prefix would not
+/// notice, are made, read, listed by each part, replaced and removed, each without a trace in another. References that would
+/// leave the root, or be confused with another one, cannot be made.
 pub(crate) async fn s2_identity(h: &dyn StoreHarness) -> StoreLawResult {
     let tried = Tried { law: StoreLaw::S2, h };
     let hand = tried.hand();
@@ -146,13 +150,13 @@ pub(crate) async fn s2_identity(h: &dyn StoreHarness) -> StoreLawResult {
         )?;
         there.push(Resource::new(reference.clone(), body, made.revision));
     }
-    let mut looked = alone(&hand, &there, &references).await?;
-    looked += selected(&hand, &there).await?;
+    let mut checked = alone(&hand, &there, &references).await?;
+    checked += selected(&hand, &there).await?;
     for (n, resource) in there.iter_mut().enumerate().filter(|(n, _)| n % 3 == 0) {
         resource.document = document(3, n);
         resource.revision = hand.put(&resource.reference, &resource.document).await?.revision;
     }
-    looked += alone(&hand, &there, &references).await?;
+    checked += alone(&hand, &there, &references).await?;
     let mut kept = Vec::new();
     for (n, resource) in there.into_iter().enumerate() {
         if n % 2 == 0 {
@@ -161,12 +165,12 @@ pub(crate) async fn s2_identity(h: &dyn StoreHarness) -> StoreLawResult {
             kept.push(resource);
         }
     }
-    looked += alone(&hand, &kept, &references).await?;
-    looked += hostile(&hand)?;
-    Ok(Verdict::looked_at(looked, "looks", Vec::new()))
+    checked += alone(&hand, &kept, &references).await?;
+    checked += hostile(&hand)?;
+    Ok(Verdict::looked_at(checked, "looks", Vec::new()))
 }
 
-/// References that are not the same, each for a reason of its own.
+/// References that are not the same, each for its own reason.
 fn lookalikes(hand: &Hand) -> Held<Vec<ResourceRef>> {
     let long = |n: usize| "a".repeat(n);
     let (g253, k63, n253, n255) = (long(253), long(63), long(253), long(255));
@@ -217,7 +221,7 @@ fn lookalikes(hand: &Hand) -> Held<Vec<ResourceRef>> {
     made.collect::<Result<_, _>>().map_err(|error| hand.broken("names that are allowed", error))
 }
 
-/// Reads each that is there, and each that is not.
+/// Reads each reference, present or absent.
 async fn alone(hand: &Hand, there: &[Resource], references: &[ResourceRef]) -> Held<u64> {
     for reference in references {
         let expected = there.iter().find(|one| one.reference == *reference);
@@ -229,7 +233,7 @@ async fn alone(hand: &Hand, there: &[Resource], references: &[ResourceRef]) -> H
     Ok(references.len() as u64)
 }
 
-/// Lists by everything that a reference can be selected by.
+/// Lists by every part of a reference that a selector has.
 async fn selected(hand: &Hand, there: &[Resource]) -> Held<u64> {
     let mut selectors = vec![Selector::all(), Selector::default().with_kind("Nothing")];
     for Resource { reference, .. } in there {
@@ -254,7 +258,7 @@ async fn selected(hand: &Hand, there: &[Resource]) -> Held<u64> {
     Ok(selectors.len() as u64)
 }
 
-/// What must not be a reference, in any way in which one can be had.
+/// Asserts that an invalid reference cannot be made, by any constructor.
 fn hostile(hand: &Hand) -> Held<u64> {
     let long = "a".repeat(256);
     let parts = [
@@ -294,9 +298,9 @@ fn hostile(hand: &Hand) -> Held<u64> {
         "\u{ff0f}",
         &long,
     ];
-    let mut looked = 0;
+    let mut checked = 0;
     for part in parts {
-        // A group may be empty or full of dots: it is never a path of its own.
+        // A group may be empty or full of dots: it is never a path alone.
         let dots = part.bytes().all(|byte| byte == b'.');
         let made = [
             (!dots).then(|| refer(part, "Kind", Some("space"), "name")),
@@ -309,7 +313,7 @@ fn hostile(hand: &Hand) -> Held<u64> {
         ];
         for made in made.into_iter().flatten() {
             match made {
-                Err(error) if error.kind() == ErrorKind::InvalidInput => looked += 1,
+                Err(error) if error.kind() == ErrorKind::InvalidInput => checked += 1,
                 Err(error) => return Err(hand.broken(format!("InvalidInput for {part:?}"), error)),
                 Ok(made) => return Err(hand.broken(format!("no reference with {part:?}"), made)),
             }
@@ -317,9 +321,9 @@ fn hostile(hand: &Hand) -> Held<u64> {
         let json = serde_json::json!({ "group": "group", "kind": "Kind", "namespace": "space", "name": part });
         let read = serde_json::from_value::<ResourceRef>(json);
         hand.ensure(read.is_err(), format!("no reference with {part:?}"), "one, from JSON")?;
-        looked += 1;
+        checked += 1;
     }
-    Ok(looked)
+    Ok(checked)
 }
 
 /// Round after round, sixteen clients write to one resource at once, each on the condition that it is as they all saw it. Then
@@ -350,7 +354,7 @@ pub(crate) async fn s3_compare_and_set(h: &dyn StoreHarness) -> StoreLawResult {
 
 const CLIENTS: usize = 16;
 
-/// All of them write at once, and one wins; what it did.
+/// All clients write at once, and one wins. Returns its change.
 async fn contest(hands: &[Hand], reference: &ResourceRef, before: Option<Revision>, round: usize) -> Held<Change> {
     let precondition = before.map_or(Precondition::Absent, Precondition::Is);
     let start = Arc::new(tokio::sync::Barrier::new(CLIENTS));
@@ -359,7 +363,7 @@ async fn contest(hands: &[Hand], reference: &ResourceRef, before: Option<Revisio
         let (hand, reference, start) = (hand.clone(), reference.clone(), Arc::clone(&start));
         tasks.spawn(async move {
             start.wait().await;
-            // In every third round some want to remove it.
+            // In every third round some clients delete it.
             if round % 3 == 2 && client % 2 == 0 && before.is_some() {
                 let call = hand.store.delete(&reference, precondition);
                 let gone = hand.ends("delete", call).await?.map(|gone| gone.map(|at| Change::new(at, reference, None)));
@@ -393,7 +397,7 @@ async fn contest(hands: &[Hand], reference: &ResourceRef, before: Option<Revisio
     Ok(winner)
 }
 
-/// Asserts that an error is a conflict that says what is there.
+/// Asserts that an error is a conflict with the actual revision.
 fn conflict(hand: &Hand, error: &Error, actual: Option<Revision>) -> Held {
     let actual = actual.map_or_else(|| "absent".to_owned(), |actual| actual.to_string());
     let said = error.context().iter().find(|(key, _)| *key == "revision").map(|(_, value)| value.as_str());
@@ -401,7 +405,7 @@ fn conflict(hand: &Hand, error: &Error, actual: Option<Revision>) -> Held {
     hand.ensure(fine, format!("`Conflict` with revision={actual}"), error)
 }
 
-/// Each precondition where it holds and where it does not; what was changed.
+/// Tries each precondition where it holds and where it does not. Returns the changes.
 async fn one_by_one(hand: &Hand) -> Held<Vec<Change>> {
     let (there, absent) = (named("there"), named("absent"));
     let first = hand.apply(&there, &document(20, 0), Precondition::Absent).await?.revision;
@@ -411,7 +415,7 @@ async fn one_by_one(hand: &Hand) -> Held<Vec<Change>> {
         Change::new(second, there.clone(), Some(document(20, 1))),
     ];
     let wrong = [Precondition::Absent, Precondition::Is(first), Precondition::Is(Revision(second.0 + 1_000))];
-    // What is there already is no excuse for a precondition that does not hold.
+    // A document that is already stored does not excuse a precondition that does not hold.
     for (precondition, n) in wrong.into_iter().flat_map(|wrong| [(wrong, 1), (wrong, 2)]) {
         let call = hand.store.apply(&there, document(20, n), precondition);
         let error = hand.refused(&format!("apply with {precondition:?}"), ErrorKind::Conflict, call).await?;
@@ -425,25 +429,25 @@ async fn one_by_one(hand: &Hand) -> Held<Vec<Change>> {
     hand.shows(&there, Some(&document(20, 1)), second).await?;
     let is = Precondition::Is(second);
     let call = hand.store.apply(&absent, document(20, 2), is);
-    conflict(hand, &hand.refused("apply to what is absent", ErrorKind::Conflict, call).await?, None)?;
+    conflict(hand, &hand.refused("apply to an absent resource", ErrorKind::Conflict, call).await?, None)?;
     let call = hand.store.delete(&absent, is);
-    conflict(hand, &hand.refused("delete what is absent", ErrorKind::Conflict, call).await?, None)?;
+    conflict(hand, &hand.refused("delete an absent resource", ErrorKind::Conflict, call).await?, None)?;
     hand.shows(&absent, None, Revision(0)).await?;
-    hand.equal("a delete of what is absent", &hand.delete(&absent, Precondition::Absent).await?, &None)?;
+    hand.equal("a delete of an absent resource", &hand.delete(&absent, Precondition::Absent).await?, &None)?;
     let same = hand.apply(&there, &document(20, 1), is).await?;
-    hand.equal("an apply of what is there", &(same.outcome, same.revision), &(ApplyOutcome::Unchanged, second))?;
+    hand.equal("an apply of the stored document", &(same.outcome, same.revision), &(ApplyOutcome::Unchanged, second))?;
     let gone = hand.delete(&there, is).await?;
-    let gone = gone.ok_or_else(|| hand.broken("a delete to remove what is there", "nothing removed"))?;
+    let gone = gone.ok_or_else(|| hand.broken("a delete to remove the resource", "nothing removed"))?;
     changes.push(Change::new(gone, there.clone(), None));
     let call = hand.store.apply(&there, document(20, 3), is);
-    conflict(hand, &hand.refused("apply to what was removed", ErrorKind::Conflict, call).await?, None)?;
+    conflict(hand, &hand.refused("apply to a deleted resource", ErrorKind::Conflict, call).await?, None)?;
     let again = hand.apply(&there, &document(20, 3), Precondition::Absent).await?.revision;
     changes.push(Change::new(again, there, Some(document(20, 3))));
     Ok(changes)
 }
 
-/// What is there already is applied again, by one client and by many at once, and what is not there is removed: no revision
-/// changes, and a watcher hears of nothing. A change of a byte, or of the format alone, is a change.
+/// A stored document is applied again, by one client and by many at once, and an absent resource is deleted: no revision
+/// changes, and a watcher gets no event. A change of a byte, or of the format alone, is a change.
 pub(crate) async fn s11_unchanged(h: &dyn StoreHarness) -> StoreLawResult {
     let tried = Tried { law: StoreLaw::S11, h };
     let hand = tried.hand();
@@ -472,7 +476,7 @@ pub(crate) async fn s11_unchanged(h: &dyn StoreHarness) -> StoreLawResult {
         watcher.until(changes.last().map(|change| change.revision).unwrap_or_default()).await?;
     }
     let absent = named("absent");
-    hand.equal("a delete of what is absent", &hand.delete(&absent, Precondition::None).await?, &None)?;
+    hand.equal("a delete of an absent resource", &hand.delete(&absent, Precondition::None).await?, &None)?;
     changes.push(hand.mark(1).await?);
     changes.push(hand.mark(2).await?);
     let truth = hand.holds(Truth::of(changes))?;
@@ -481,7 +485,7 @@ pub(crate) async fn s11_unchanged(h: &dyn StoreHarness) -> StoreLawResult {
     Ok(Verdict::looked_at(repeated, "repeated writes", Vec::new()))
 }
 
-/// Applies what is there, one after the other and many at once; how often.
+/// Applies the stored document, one after the other and many at once. Returns the number of calls.
 async fn again(
     tried: Tried<'_>,
     hands: &[Hand],
@@ -494,7 +498,7 @@ async fn again(
     let before = hand.stats().await?.revision;
     let unchanged = |applied: &runtide_core::store::Applied| {
         let found = (applied.outcome, applied.revision);
-        hand.equal("an apply of what is there", &found, &(ApplyOutcome::Unchanged, revision))
+        hand.equal("an apply of the stored document", &found, &(ApplyOutcome::Unchanged, revision))
     };
     for hand in hands {
         unchanged(&hand.put(reference, document).await?)?;

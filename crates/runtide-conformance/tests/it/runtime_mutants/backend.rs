@@ -1,4 +1,4 @@
-//! A backend that is broken in one way, around the one that is right.
+//! A backend that is broken in one way, around the sound one.
 
 use std::{
     sync::{
@@ -79,11 +79,11 @@ impl Broken {
     }
 }
 
-/// Everything is unexpected, or more is said of it than should be.
+/// Makes every error unexpected, or adds more to it than it should have.
 pub(crate) fn blurred(how: Mutant, error: Error) -> Error {
     match how {
         Mutant::EveryErrorIsUnexpected => Error::new(ErrorKind::Unexpected, "mutant.call", error.to_string()),
-        // Display keeps it to itself; Debug, and what travels, show the causes.
+        // Display does not show the source; Debug and the serialized error show the causes.
         Mutant::LeaksTheCredential => error.with_source(std::io::Error::other(leak())),
         _ => error,
     }
@@ -94,7 +94,7 @@ pub(crate) fn leak() -> String {
     format!("GET http://me:{SECRET}@daemon/containers/json failed")
 }
 
-/// Why it was disconnected, and with which request.
+/// Adds the failed request to the cause of a disconnect.
 fn talkative(event: &RuntimeEvent) -> Arc<RuntimeEvent> {
     let mut event = event.clone();
     if let RuntimeEventKind::BackendDisconnected { cause: Some(cause) } = &mut event.kind {
@@ -112,14 +112,14 @@ impl Drop for Stop {
     }
 }
 
-/// Events through a queue of their own, filled by a task.
+/// Events through another queue, filled by a task.
 fn queued(mut inner: EventStream, bounded: bool) -> EventStream {
     let (full, mut rest) = mpsc::channel(64);
     let (all, mut any) = mpsc::unbounded_channel();
     let pump = tokio::spawn(async move {
         while let Some(item) = inner.next().await {
             if bounded {
-                // There is no room: drop it, and go on.
+                // There is no room: drop it, and continue.
                 let _ = full.try_send(item);
             } else if all.send(item).is_err() {
                 break;
@@ -188,12 +188,12 @@ impl RuntimeBackend for Broken {
 
     async fn watch(&self, mut options: WatchOptions) -> Result<EventStream> {
         match self.how {
-            // What is right needs no numbers of its own.
+            // A sound stream needs no numbers of its own.
             how if !how.spoils_the_stream() => return self.inner.watch(options).await,
             Mutant::WatchNeedsTheRuntime => drop(self.inner.connect().await?),
             Mutant::LeaksConnections => std::mem::forget(self.inner.watch(WatchOptions::default()).await?),
             Mutant::IgnoresTheCursor => {
-                // From now on, and nobody needs to know.
+                // From now on, without a word about the gap.
                 options.from = None;
             }
             Mutant::ForgetsTheToken => options.from = options.from.map(|from| Cursor::new(from.epoch, from.seq, None)),
@@ -218,7 +218,7 @@ impl RuntimeBackend for Broken {
         }
         let from = options.from.clone();
         if let Some(from) = &mut options.from {
-            // In the same process it knows where that was.
+            // In the same process it knows the inner position.
             if let Some(place) = self.shared.places.lock().unwrap().get(&(from.epoch.clone(), from.seq)) {
                 *from = place.clone();
             }

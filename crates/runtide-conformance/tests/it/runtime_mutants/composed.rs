@@ -1,4 +1,4 @@
-//! What operations are composed of, and a composition, broken in one way.
+//! The managers that operations are composed of, and a composition, broken in one way.
 
 use std::sync::Arc;
 
@@ -61,7 +61,7 @@ impl NetworkManager for Composed {
     }
 }
 
-/// One step after the other, and the first error is the end.
+/// Runs one step after the other, and stops at the first error.
 #[async_trait]
 impl SidecarManager for Composed {
     async fn start_sidecar(&self, spec: &SidecarSpec) -> Result<Sidecar> {

@@ -1,4 +1,4 @@
-//! Verbs that are broken in one way, around those that are right.
+//! Managers that are broken in one way, around the sound ones.
 
 use std::{
     pin::Pin,
@@ -21,12 +21,12 @@ use runtide_memory::MemoryBackend;
 
 use super::{backend::blurred, table::Mutant};
 
-/// All the verbs.
+/// All the managers.
 #[derive(Debug)]
 pub(crate) struct Verbs {
     how: Mutant,
     inner: Arc<MemoryBackend>,
-    /// A call is under way; left standing by one that was dropped.
+    /// `true` while a call is under way, and forever after a call that was dropped.
     busy: AtomicBool,
 }
 
@@ -39,7 +39,7 @@ impl Verbs {
         self.inner.lifecycle().expect("the memory runtime has verbs")
     }
 
-    /// Whatever comes after the last slash is the id.
+    /// Takes the part after the last slash as the id.
     fn id(&self, id: &InstanceId) -> InstanceId {
         if self.how != Mutant::PastesNames {
             return id.clone();
@@ -61,7 +61,7 @@ impl Verbs {
         work.await.map_err(|error| blurred(self.how, error))
     }
 
-    /// For who does not look at what there was to do.
+    /// Reports a wrong effect, for the mutants that do not check the state first.
     fn effect(&self, effect: Result<Effect>) -> Result<Effect> {
         match (self.how, effect?) {
             (Mutant::AlwaysChanged, _) => Ok(Effect::Changed),
@@ -108,7 +108,7 @@ impl LifecycleManager for Verbs {
     async fn wait(&self, id: &InstanceId) -> Result<Option<ExitStatus>> {
         let end = self.call(self.verbs().wait(&self.id(id))).await;
         if self.how == Mutant::InventsTheExit {
-            // Whatever is not known is a success.
+            // An unknown end counts as a success.
             return Ok(Some(end.ok().flatten().unwrap_or(ExitStatus::code(0))));
         }
         end
@@ -124,7 +124,7 @@ impl ProvisionManager for Verbs {
     async fn create(&self, spec: &InstanceSpec) -> Result<InstanceId> {
         let mut spec = spec.clone();
         if self.how == Mutant::PastesNames {
-            // It takes what a shell would have made of it.
+            // It takes the name as a shell would expand it.
             spec.name =
                 spec.name.map(|name| name.split([';', '/', ' ', '\n', '\0']).next().unwrap_or_default().to_owned());
         }

@@ -1,5 +1,5 @@
-//! A watch that is spoilt on its way: the good events of the inner one come in, and what a naive loop would have made of
-//! them goes out, in a numbering of its own.
+//! A watch that is spoilt on its way: the sound events of the inner watch come in, and the events that a naive loop would have
+//! made of them go out, with their own numbers.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -19,7 +19,7 @@ use super::table::{Mutant, Shared};
 
 type Item = Result<Arc<RuntimeEvent>, Error>;
 
-/// The stream under way.
+/// A spoilt stream.
 #[allow(clippy::struct_excessive_bools, reason = "each is the whole state of one mutant")]
 pub(crate) struct Spoilt {
     how: Mutant,
@@ -27,56 +27,56 @@ pub(crate) struct Spoilt {
     runtime: MemoryRuntime,
     out: VecDeque<Item>,
     numbers: Numbers,
-    /// What the consumer holds.
+    /// The rows that the consumer holds.
     rows: BTreeMap<InstanceId, Arc<Instance>>,
-    /// The bracket under way.
-    bracket: Option<(Gap, Vec<Arc<Instance>>)>,
-    /// For those who hold one back.
+    /// The resync under way.
+    resync: Option<(Gap, Vec<Arc<Instance>>)>,
+    /// The event that `SwapsNeighbours` holds back.
     held: Option<Arc<RuntimeEvent>>,
-    /// For those who tell again.
-    told: VecDeque<Arc<RuntimeEvent>>,
-    /// For those who remember the first life for ever.
-    lives: BTreeMap<InstanceId, Incarnation>,
-    /// What this stream shares with the others of its backend.
+    /// The events that `ReplaysDuplicates` repeats.
+    replayed: VecDeque<Arc<RuntimeEvent>>,
+    /// The first incarnation of each instance, for `FirstLifeForEver`.
+    incarnations: BTreeMap<InstanceId, Incarnation>,
+    /// State shared with the other streams of this backend.
     shared: Arc<Shared>,
-    /// How often it looked in vain.
+    /// Number of failed attempts.
     in_vain: u32,
-    /// For those who dial without a pause while the link is down.
+    /// The backend that `HotLoop` dials without a pause while the link is down.
     wire: Arc<MemoryBackend>,
     down: bool,
-    /// How many facts a reader of every message has read.
+    /// Number of facts that `read_raw` has read.
     read: usize,
     ended: bool,
     first: bool,
-    /// The first bracket was made from a list of its own.
+    /// `true` if the first resync was made from its own list.
     listed: bool,
 }
 
-/// Numbers as the rules ask.
+/// Numbers the events as the rules ask.
 struct Numbers {
     ring: Epoch,
     seq: u64,
-    brackets: u64,
-    bracket: Option<(Epoch, u64)>,
+    resyncs: u64,
+    resync: Option<(Epoch, u64)>,
 }
 
 impl Numbers {
     fn next(&mut self, kind: &Kind, native: &Cursor) -> Cursor {
         match kind {
             Kind::ResyncBegin { .. } => {
-                self.brackets += 1;
-                let epoch = Epoch::from(format!("{}.{}", self.ring, self.brackets));
-                self.bracket = Some((epoch.clone(), 1));
+                self.resyncs += 1;
+                let epoch = Epoch::from(format!("{}.{}", self.ring, self.resyncs));
+                self.resync = Some((epoch.clone(), 1));
                 Cursor::new(epoch, 1, native.native.clone())
             }
             Kind::Present(_) => {
-                let (epoch, seq) = self.bracket.as_mut().expect("in a bracket");
+                let (epoch, seq) = self.resync.as_mut().expect("in a resync");
                 *seq += 1;
                 Cursor::new(epoch.clone(), *seq, native.native.clone())
             }
             Kind::Bookmark => Cursor::new(self.ring.clone(), self.seq, native.native.clone()),
             _ => {
-                self.bracket = None;
+                self.resync = None;
                 self.seq += 1;
                 Cursor::new(self.ring.clone(), self.seq, native.native.clone())
             }
@@ -94,12 +94,12 @@ impl Spoilt {
             inner,
             runtime,
             out: VecDeque::new(),
-            numbers: Numbers { ring: Epoch::from(epoch), seq: 0, brackets: 0, bracket: None },
+            numbers: Numbers { ring: Epoch::from(epoch), seq: 0, resyncs: 0, resync: None },
             rows: BTreeMap::new(),
-            bracket: None,
+            resync: None,
             held: None,
-            told: VecDeque::new(),
-            lives: BTreeMap::new(),
+            replayed: VecDeque::new(),
+            incarnations: BTreeMap::new(),
             shared: Arc::clone(shared),
             in_vain: 0,
             wire: Arc::clone(wire),
@@ -111,22 +111,22 @@ impl Spoilt {
         }
     }
 
-    /// Lists before it subscribes: the rows of that list are its first bracket, and the one that belongs to the subscription
-    /// is dropped, as if there had been none.
+    /// Lists before it subscribes: the rows of that list are its first resync, and the one that belongs to the subscription is
+    /// dropped, as if there had been none.
     pub(crate) fn listed_first(mut self, rows: &[Arc<Instance>]) -> Self {
         let backend = rows.first().map_or_else(|| "memory:test".into(), |row| row.backend.clone());
         let event = RuntimeEvent::new(backend, Cursor::new("x".into(), 0, None), SystemTime::now(), Kind::ResyncEnd);
-        self.emit_bracket(&event, Gap::Initial, rows);
+        self.emit_resync(&event, Gap::Initial, rows);
         self.listed = true;
         self
     }
 
-    /// Goes on in the numbering of this place.
+    /// Continues the numbers of this position.
     pub(crate) fn after(mut self, from: Option<Cursor>) -> Self {
         if let Some(from) = from {
             (self.numbers.ring, self.numbers.seq) = (from.epoch, from.seq);
-            // Brackets of this stream are not those of the one before it.
-            self.numbers.brackets = fastrand::u64(1_000..1_000_000);
+            // The resyncs of this stream are not those of the one before it.
+            self.numbers.resyncs = fastrand::u64(1_000..1_000_000);
         }
         self
     }
@@ -158,7 +158,7 @@ impl Spoilt {
                     }
                 }
                 Mutant::HotLoop if self.down => {
-                    // Whatever comes of it, again.
+                    // Dial again, with any outcome.
                     let _ = self.wire.connect().await;
                     if let Ok(read) = tokio::time::timeout(Duration::from_millis(50), self.inner.next()).await {
                         self.take(read);
@@ -183,7 +183,7 @@ impl Spoilt {
         }
     }
 
-    /// Sends on, numbered.
+    /// Sends an event on, with a number.
     fn emit(&mut self, like: &RuntimeEvent, kind: Kind) {
         let mut event = like.clone();
         event.cursor = self.numbers.next(&kind, &like.cursor);
@@ -204,7 +204,7 @@ impl Spoilt {
         self.out.push_back(Ok(Arc::new(event)));
     }
 
-    fn emit_bracket(&mut self, like: &RuntimeEvent, gap: Gap, rows: &[Arc<Instance>]) {
+    fn emit_resync(&mut self, like: &RuntimeEvent, gap: Gap, rows: &[Arc<Instance>]) {
         self.rows.clear();
         self.emit(like, Kind::ResyncBegin { gap });
         for row in rows {
@@ -220,22 +220,22 @@ impl Spoilt {
             _ => {}
         }
         match &event.kind {
-            Kind::ResyncBegin { gap } => self.bracket = Some((*gap, Vec::new())),
+            Kind::ResyncBegin { gap } => self.resync = Some((*gap, Vec::new())),
             Kind::Present(row) => {
                 let row = self.named(row);
-                if let Some((_, rows)) = &mut self.bracket {
+                if let Some((_, rows)) = &mut self.resync {
                     rows.push(row);
                 }
             }
             Kind::ResyncEnd => {
-                let Some((gap, rows)) = self.bracket.take() else { return };
-                self.spoil_bracket(event, gap, rows);
+                let Some((gap, rows)) = self.resync.take() else { return };
+                self.spoil_resync(event, gap, rows);
             }
             kind => self.spoil_event(event, kind.clone()),
         }
     }
 
-    fn spoil_bracket(&mut self, event: &RuntimeEvent, gap: Gap, mut rows: Vec<Arc<Instance>>) {
+    fn spoil_resync(&mut self, event: &RuntimeEvent, gap: Gap, mut rows: Vec<Arc<Instance>>) {
         let first = std::mem::take(&mut self.first);
         match self.how {
             Mutant::ListsFirst if first && self.listed => return,
@@ -251,7 +251,7 @@ impl Spoilt {
                 rows.extend(gone);
             }
             Mutant::PretendsToHaveResumed if !first => {
-                // What it missed it never mentions.
+                // The instances that it missed never come.
                 for row in rows {
                     if let Some(known) = self.rows.get(&row.id)
                         && known != &row
@@ -270,7 +270,7 @@ impl Spoilt {
             }
             _ => {}
         }
-        self.emit_bracket(event, gap, &rows);
+        self.emit_resync(event, gap, &rows);
     }
 
     fn spoil_event(&mut self, event: &Arc<RuntimeEvent>, kind: Kind) {
@@ -282,13 +282,15 @@ impl Spoilt {
             }
             (Mutant::ReplaysDuplicates, Kind::BackendReconnected { .. }) => {
                 self.emit(event, kind);
-                // From the token on, inclusive, and nobody looks whether it was there before.
-                for told in std::mem::take(&mut self.told) {
-                    self.emit(&told.clone(), told.kind.clone());
+                // From the token on, inclusive, without a check for repetitions.
+                for replayed in std::mem::take(&mut self.replayed) {
+                    self.emit(&replayed.clone(), replayed.kind.clone());
                 }
                 return;
             }
-            (Mutant::ReplaysDuplicates, _) if event.token.is_some() => self.told = VecDeque::from([Arc::clone(event)]),
+            (Mutant::ReplaysDuplicates, _) if event.token.is_some() => {
+                self.replayed = VecDeque::from([Arc::clone(event)]);
+            }
             (Mutant::SwapsNeighbours, Kind::Stopped(_)) if self.held.is_none() => {
                 self.held = Some(Arc::clone(event));
                 return;
@@ -306,7 +308,7 @@ impl Spoilt {
                 instance.exit = Some(ExitStatus::code(0));
                 return self.emit(event, Kind::Stopped(Arc::new(instance)));
             }
-            // Each edge is followed by a look, and what is gone by then was never there.
+            // Each edge is followed by an inspection, and an instance that is gone by then is dropped.
             (Mutant::DropsWhatNobodyLookedAt, Kind::Started(instance) | Kind::Stopped(instance))
                 if !self.runtime.truth().iter().any(|there| there.id == instance.id) =>
             {
@@ -324,7 +326,7 @@ impl Spoilt {
         self.emit(event, kind);
     }
 
-    /// Who takes a name for an identity, or the first life for the only one.
+    /// Renames the instance, for `NameIsIdentity` and `FirstLifeForEver`.
     fn renamed(&mut self, kind: Kind) -> Kind {
         match kind {
             Kind::Started(row) => Kind::Started(self.named(&row)),
@@ -340,8 +342,8 @@ impl Spoilt {
             Mutant::NameIsIdentity => self.shared.canonical(row),
             Mutant::FirstLifeForEver => {
                 let mut row = Instance::clone(row);
-                if let Some(life) = row.incarnation.clone() {
-                    row.incarnation = Some(self.lives.entry(row.id.clone()).or_insert(life).clone());
+                if let Some(incarnation) = row.incarnation.clone() {
+                    row.incarnation = Some(self.incarnations.entry(row.id.clone()).or_insert(incarnation).clone());
                 }
                 Arc::new(row)
             }
@@ -349,7 +351,7 @@ impl Spoilt {
         }
     }
 
-    /// Waits for quiet, and tells how things are then.
+    /// Waits for quiet, and emits the last event of each instance.
     async fn debounced(&mut self) {
         let read = self.inner.next().await;
         let mut last: BTreeMap<InstanceId, Arc<RuntimeEvent>> = BTreeMap::new();
@@ -381,7 +383,7 @@ impl Spoilt {
         }
     }
 
-    /// Who reads each message of the runtime, also those that mean nothing to him.
+    /// Reads each raw message of the runtime, also those that it does not need.
     fn read_raw(&mut self) {
         let history = self.runtime.history();
         let new: Vec<_> = history.iter().skip(self.read).cloned().collect();
@@ -413,7 +415,7 @@ impl Spoilt {
             }
         }
         if self.how == Mutant::GivesUp && self.down {
-            // Ten minutes of trying are enough for anyone.
+            // It gives up after ten minutes.
             self.in_vain += 1;
             self.ended = self.in_vain > 6_000;
         }

@@ -10,102 +10,102 @@ use runtide_core::{Cursor, InstanceId, event::Epoch};
 use crate::pinned::mutants;
 
 mutants! { runtide_conformance::Law;
-    /// Nothing is wrong with it, but that its stream goes through the same hands as the others'.
+    /// Nothing is wrong with it, but its stream goes through the same code as the others'.
     Sound [];
-    /// It lists, then subscribes: what happens in between is lost.
+    /// It lists, then subscribes: an event in between is lost.
     ListsFirst [R1 R3 R4 R6 R9 R12 R19 R21 R22];
-    /// It tells what is there before it says that a view of everything begins.
+    /// It emits the instances before it begins a resync.
     EventsBeforeTheBracket [R1 R2 R3 R4 R5 R6 R7 R8 R9 R10 R11 R12 R13 R14 R15 R17 R19 R20 R21 R22 M5];
-    /// It leaves numbers out.
+    /// It skips numbers.
     SkipsNumbers [R1 R2 R3 R4 R5 R6 R7 R9 R10 R11 R13 R14 R15 R19 R20 R21];
-    /// Over a gap it merges what is there into what it knew, and what went stays.
+    /// Over a gap it merges the listing into the rows that it knew, and a removed instance stays.
     ForgetsDeletesOverAGap [R8 R9];
-    /// It never tells of removals.
+    /// It never reports removals.
     ForgetsRemovals [R3 R4 R6 R7 R9 R14 R19 R21];
-    /// A bracket is too much trouble: it says that it resumed.
+    /// It makes no resync after an outage, and claims that it resumed.
     PretendsToHaveResumed [R1 R8 R9 R12 R17];
-    /// After a reconnect it tells the last event again, as the runtime does.
+    /// After a reconnect it emits the last event again, as the runtime does.
     ReplaysDuplicates [R1 R2 R5 R7 R9 R10 R13];
-    /// Two readers, one of them slower.
+    /// Two tasks read, and one of them is slower.
     SwapsNeighbours [R3 R4 R6 R7 R9 R14 R19 R21];
-    /// Where the queue is full, it drops the event.
+    /// When its queue is full, it drops the event.
     DropsWhenFull [R7 R12];
     /// The queue has no end.
     QueueWithoutEnd [R12];
-    /// It waits for quiet, and tells how things are then.
+    /// It waits for quiet, and emits the last event of each instance.
     DebouncesEvents [R4 R5 R7 R12 R21];
-    /// It looks at each instance that an event names, and who is gone by then never was.
+    /// It inspects each instance that an event names, and drops the event if the instance is gone by then.
     DropsWhatNobodyLookedAt [R4 R7 R21];
-    /// A signal was sent, so it must have stopped.
+    /// It takes a signal that was sent for a stop.
     SignalIsAStop [R20 R21];
     /// The exit code is read from the removal, where it is 0.
     ExitFromRemove [R21];
-    /// Only states matter.
+    /// It reports changes of the state alone.
     IgnoresSmallChanges [R2 R6 R22];
-    /// A stored cursor is thrown away without a word.
+    /// It ignores a stored cursor, without a gap.
     IgnoresTheCursor [R7 R8];
-    /// It stores where its consumer was, and not where the runtime's history was.
+    /// It stores the position of its consumer, and not that of the runtime's history.
     ForgetsTheToken [R7];
-    /// A link that is silent is a link that is quiet.
+    /// It takes a silent link for a quiet runtime.
     NeverTimesOut [R10];
-    /// While the link is down, it dials.
+    /// While the link is down, it dials without a pause.
     HotLoop [R11];
-    /// Whatever arrives on a new link resets the backoff.
+    /// Any message on a new link resets the backoff.
     BackoffResetByMarker [R11];
-    /// After ten minutes it has tried enough.
+    /// It gives up after ten minutes.
     GivesUp [R11];
-    /// It tells of an outage for each attempt.
+    /// It reports an outage for each attempt.
     OneEventPerAttempt [R1 R2 R5 R7 R8 R9 R10 R11 R13 R14 R15 R17];
-    /// One item that cannot be decoded is an answer that cannot be decoded.
+    /// One item that cannot be decoded makes the whole answer fail.
     BadItemBlinds [R13];
-    /// What is not in the listing is not there.
+    /// It takes an instance that is missing from a partial listing for removed.
     PartialListIsTheTruth [R13 R14];
-    /// A stream is forgotten where it should be closed.
+    /// It forgets a stream that it should close.
     LeaksConnections [R7 R8 R15];
-    /// It can do anything.
+    /// It claims every capability.
     LyingCapabilities [R16];
     /// A watch opens only while the runtime is there.
     WatchNeedsTheRuntime [R1 R15 R17];
-    /// Who did not call `connect` gets nothing.
+    /// A list before `connect` fails.
     ListNeedsConnect [R6 R13 R15 R17];
-    /// Every error is the same.
+    /// Every error has the same kind.
     EveryErrorIsUnexpected [R15 R17 R18 M1 M3 M6 M7 M8];
     /// Its errors quote the request that failed, password and all, as a URL does in many a client.
     LeaksTheCredential [R18];
-    /// So does what its watch says of an outage, and of nothing else.
+    /// The same, but only in its watch, in the cause of an outage.
     LeaksTheCredentialInEvents [R18];
-    /// Who has the same name is the same.
+    /// It takes the name for the identity.
     NameIsIdentity [R19 M7];
-    /// The first incarnation seen is the only one.
+    /// It reports the first incarnation seen for all later ones.
     FirstLifeForEver [R1 R2 R4 R5 R6 R7 R10 R11 R19];
-    /// What it does not know it cannot bear.
+    /// An event of an unknown kind ends the stream.
     UnknownEventIsAnError [R20];
     /// Pausing succeeds, and does nothing.
     OkWithoutEffect [M1 M2 M6];
-    /// What holds already is an error.
+    /// A verb towards the present state is an error.
     NotIdempotent [M2 M5 M8];
-    /// It always says that it did something.
+    /// It always reports that it changed something.
     AlwaysChanged [M2 M8];
-    /// How it ended is not known, so it ended well.
+    /// It reports an unknown end as a success.
     InventsTheExit [R18 M3 M8];
-    /// All output is one.
+    /// It merges stdout and stderr.
     MergesOutputs [M4];
-    /// A byte goes missing at a seam.
+    /// It loses a byte at a seam.
     LosesBytes [M4];
-    /// A call that is dropped leaves the door locked.
+    /// A call that is dropped leaves its lock held.
     PoisonedByCancel [M5 M6];
-    /// It waits as long as it takes.
+    /// Its calls have no deadline.
     NoDeadline [M6];
     /// Names are pasted into paths and shells.
     PastesNames [M8];
-    /// A network keeps no labels: nobody can tell who made it.
+    /// A network keeps no labels: its owner is unknown.
     NetworksWithoutLabels [M7];
-    /// It composes sidecars itself, and what was made before a step failed stays.
+    /// It composes sidecars itself, and leaves the objects made before a failed step.
     SidecarsWithoutUndo [M7];
 }
 
 impl Mutant {
-    /// Whether what its watch tells is not what the sound one tells.
+    /// `true` if its watch differs from the sound one.
     pub(crate) fn spoils_the_stream(self) -> bool {
         !matches!(
             self,
@@ -131,11 +131,11 @@ impl Mutant {
     }
 }
 
-/// What the streams of one backend share.
+/// State shared by the streams of one backend.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
-    /// For who takes a name for an identity: which id each name had first.
+    /// The first id of each name, for `NameIsIdentity`.
     pub(crate) first: Mutex<BTreeMap<String, InstanceId>>,
-    /// Where the inner stream was at each place of an outer one.
+    /// The inner position for each position of an outer stream.
     pub(crate) places: Mutex<HashMap<(Epoch, u64), Cursor>>,
 }

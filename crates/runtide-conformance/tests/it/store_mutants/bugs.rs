@@ -1,6 +1,6 @@
-//! In which ways a store can be wrong.
+//! The ways in which a store can be wrong.
 
-/// What is wrong with a [`Plain`](super::plain::Plain) store.
+/// The bug of a [`Plain`](super::plain::Plain) store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bug {
     AcceptsCorruptSnapshot,

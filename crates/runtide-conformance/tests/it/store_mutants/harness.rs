@@ -1,4 +1,4 @@
-//! How the laws get a [`Plain`] store.
+//! The harness that gives the laws a [`Plain`] store.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use runtide_core::store::{Revision, StoreBackend};
 
 use super::{bugs::Bug, journal::Journal, plain::Plain};
 
-/// Changes that the store keeps.
+/// Number of changes that the store keeps.
 const HISTORY: u64 = 512;
 
 pub(crate) struct PlainHarness {

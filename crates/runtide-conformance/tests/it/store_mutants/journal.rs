@@ -1,4 +1,4 @@
-//! What makes a [`Plain`](super::plain::Plain) store durable: a record in a log for each write, before it is seen.
+//! The journal of a durable [`Plain`](super::plain::Plain) store: a log record for each write, before it is seen.
 
 use std::{num::NonZeroU64, path::Path, sync::Arc};
 
@@ -20,9 +20,9 @@ pub(crate) struct Journal {
     in_pieces: bool,
 }
 
-/// What a journal says.
+/// The state that a journal folds to.
 #[derive(Default)]
-pub(crate) struct Told {
+pub(crate) struct Folded {
     pub(crate) revision: u64,
     pub(crate) resources: Resources,
 }
@@ -65,26 +65,26 @@ impl Journal {
         self.line(&Line::Replace { revision, resources: resources.values().cloned().collect() })
     }
 
-    /// All that was written.
-    pub(crate) fn told(&self) -> Result<Told> {
-        let mut told = Told::default();
+    /// Folds the whole journal.
+    pub(crate) fn fold(&self) -> Result<Folded> {
+        let mut folded = Folded::default();
         for record in self.wal.reader(ReadFrom::Start)? {
             match serde_json::from_slice(&record?.bytes).map_err(failed)? {
                 Line::Write { revision, reference, document } => {
-                    told.revision = revision;
+                    folded.revision = revision;
                     let resource = document
                         .map(|document| Arc::new(Resource::new(reference.clone(), document, Revision(revision))));
                     match resource {
-                        Some(resource) => drop(told.resources.insert(reference, resource)),
-                        None => drop(told.resources.remove(&reference)),
+                        Some(resource) => drop(folded.resources.insert(reference, resource)),
+                        None => drop(folded.resources.remove(&reference)),
                     }
                 }
                 Line::Replace { revision, resources } => {
-                    told.revision = revision;
-                    told.resources = resources.into_iter().map(|one| (one.reference.clone(), one)).collect();
+                    folded.revision = revision;
+                    folded.resources = resources.into_iter().map(|one| (one.reference.clone(), one)).collect();
                 }
             }
         }
-        Ok(told)
+        Ok(folded)
     }
 }

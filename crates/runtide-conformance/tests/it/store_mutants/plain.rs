@@ -1,4 +1,4 @@
-//! A store as one writes it to be sure of it: everything under one lock, and a list of what happened. And with one bug.
+//! A store that is simple enough to be obviously right: everything under one lock, with a list of its changes. And with one bug.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -23,7 +23,7 @@ use super::{bugs::Bug, journal::Journal};
 
 pub(crate) type Resources = BTreeMap<ResourceRef, Arc<Resource>>;
 
-/// Listings whose pages are kept.
+/// Number of listings whose pages are kept.
 const LISTINGS: usize = 256;
 
 /// A change, or a restore, which has no reference.
@@ -40,7 +40,7 @@ struct State {
     revision: u64,
     resources: Resources,
     history: VecDeque<Happened>,
-    /// How many were dropped from the front of the history.
+    /// Number of changes dropped from the front of the history.
     dropped: usize,
     /// The revision before the oldest change that is kept.
     oldest: u64,
@@ -48,9 +48,9 @@ struct State {
     listings: VecDeque<(u64, Arc<Resources>)>,
     watchers: BTreeMap<u64, Option<Waker>>,
     next_watcher: u64,
-    /// What watchers did not fetch yet, where each has a queue of its own.
+    /// The events that each watcher did not fetch yet, if each has its own queue.
     queues: BTreeMap<u64, VecDeque<Happened>>,
-    /// Writes that are on their way, and what was there before they began.
+    /// Number of writes under way; `stale` has the state before they began.
     busy: usize,
     stale: Option<Resources>,
     journal: Option<Journal>,
@@ -61,7 +61,7 @@ impl State {
         self.dropped + self.history.len()
     }
 
-    /// Where in the history the changes after a revision begin.
+    /// Index in the history of the first change after a revision.
     fn after(&self, revision: u64) -> usize {
         self.dropped + self.history.iter().take_while(|one| one.revision <= revision).count()
     }
@@ -75,7 +75,7 @@ impl State {
 #[derive(Clone)]
 pub(crate) struct Plain {
     state: Arc<Mutex<State>>,
-    /// Changes that it keeps.
+    /// Number of changes that it keeps.
     history: usize,
     bug: Option<Bug>,
 }
@@ -91,15 +91,15 @@ impl Plain {
         Self { state: Arc::default(), history, bug }
     }
 
-    /// One that keeps a journal, with what the journal says.
+    /// A store with a journal, in the state that the journal has.
     pub(crate) fn with_journal(journal: Journal, history: usize, bug: Option<Bug>) -> Result<Self> {
         let store = Self::new(history, bug);
         {
             let mut state = store.state();
-            let told = journal.told()?;
-            state.revision = told.revision;
-            state.oldest = told.revision;
-            state.resources = told.resources.into_iter().map(|(name, one)| (store.key(&name), one)).collect();
+            let folded = journal.fold()?;
+            state.revision = folded.revision;
+            state.oldest = folded.revision;
+            state.resources = folded.resources.into_iter().map(|(name, one)| (store.key(&name), one)).collect();
             state.journal = Some(journal);
         }
         Ok(store)
@@ -113,7 +113,7 @@ impl Plain {
         self.bug == Some(bug)
     }
 
-    /// Under which name a resource is kept.
+    /// The key under which a resource is kept.
     fn key(&self, reference: &ResourceRef) -> ResourceRef {
         let namespace = reference.namespace();
         if self.has(Bug::ForgetsGroup) {
@@ -143,7 +143,7 @@ impl Plain {
         state.wake();
     }
 
-    /// Decides and does one write, under one lock.
+    /// Decides and makes one write, under one lock.
     async fn write(
         &self,
         reference: &ResourceRef,
@@ -233,7 +233,7 @@ impl Plain {
         Ok((later.then_some(happened), Some(outcome), Revision(revision)))
     }
 
-    /// Replaces everything.
+    /// Replaces all resources.
     fn replace(&self, resources: Vec<Arc<Resource>>) -> Result<Revision> {
         let mut state = self.state();
         let revision = if self.has(Bug::RestoreTurnsBack) {
@@ -414,7 +414,7 @@ impl StoreBackend for Plain {
             (state.revision, state.resources.clone())
         };
         if self.has(Bug::SnapshotIsNoMoment) {
-            // Each resource as it is when its turn comes.
+            // Each resource in its state when its turn comes.
             for (key, resource) in &mut resources {
                 tokio::task::yield_now().await;
                 if let Some(now) = self.state().resources.get(key) {
@@ -486,9 +486,9 @@ struct Watch {
     selector: Selector,
     options: StoreWatchOptions,
     id: u64,
-    /// The next one in the history.
+    /// Index of the next change in the history.
     at: usize,
-    /// What was delivered.
+    /// Revision of the last delivered event.
     place: u64,
     pending: VecDeque<StoreEvent>,
     over: bool,

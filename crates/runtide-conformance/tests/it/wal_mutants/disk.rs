@@ -1,4 +1,4 @@
-//! Disks that are in the way: what a log would do wrong with a sound one.
+//! Disks with a bug: the mistakes that a log could make with a sound disk.
 
 use std::{
     io::Result,
@@ -39,7 +39,7 @@ impl Disk for BuggyDisk {
     }
 
     fn open(&self, path: &Path) -> Result<Box<dyn File>> {
-        // What is copied aside is only made, never opened again by the log.
+        // A copy of a torn tail is only made, never opened again by the log.
         let bug = if self.bug == DiskBug::NoCopy { DiskBug::None } else { self.bug };
         Ok(Box::new(BuggyFile { file: self.disk.open(path)?, bug }))
     }

@@ -1,4 +1,4 @@
-//! Runtide's own log in bad hands.
+//! Runtide's own log, on a broken disk or with a broken caller.
 
 use std::{
     ops::RangeInclusive,
@@ -27,7 +27,7 @@ pub(crate) enum LogBug {
     DropsHalf,
 }
 
-/// The log, its disk or its caller being broken, or neither.
+/// The log, with a broken disk or a broken caller, or neither.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Broken {
     disk: Option<DiskBug>,
@@ -76,9 +76,9 @@ impl Broken {
     }
 }
 
-/// The number that the caller wrote before the payload.
+/// Takes the number that the caller wrote before the payload.
 fn numbered_by_caller(entry: Entry) -> Entry {
-    // What stands for a lost record has no payload.
+    // The entry of a lost record has no payload.
     let Some((seq, bytes)) = entry.bytes.split_first_chunk() else { return entry };
     Entry { seq: u64::from_le_bytes(*seq), bytes: bytes.to_vec(), lost: entry.lost }
 }
@@ -123,12 +123,12 @@ impl LogHarness for Broken {
 struct Open {
     log: Box<dyn OpenLog>,
     how: Broken,
-    /// Records that this process appended.
+    /// Number of records that this process appended.
     count: AtomicU64,
 }
 
 impl Open {
-    /// What is appended for a payload, and the number that the caller gave it.
+    /// The bytes to append for a payload, and the number that the caller gave it.
     fn stamped(&self, payload: &[u8]) -> (u64, Vec<u8>) {
         let seq = self.count.fetch_add(1, Ordering::Relaxed) + 1;
         (seq, [&seq.to_le_bytes(), payload].concat())

@@ -1,4 +1,4 @@
-//! A log as one writes it in an afternoon: one file, frame after frame.
+//! A log such as one writes in an afternoon: one file, frame after frame.
 
 use std::{
     ops::RangeInclusive,
@@ -23,7 +23,8 @@ pub(crate) enum PlainBug {
     GluesToTheTornTail,
 }
 
-/// Frames are: length (3 bytes), how many more of the batch follow (1), number (8), the first bytes of a hash (8), payload.
+/// Size in bytes of a frame's head: length (3 bytes), number of frames of the batch that follow (1), sequence number (8), the
+/// first bytes of a hash (8). The payload follows.
 const FRAME: usize = 20;
 
 #[derive(Clone, Copy, Debug)]
@@ -50,15 +51,15 @@ fn frame(more: u8, seq: u64, payload: &[u8]) -> Vec<u8> {
     [&head, &hash.as_bytes()[..8], payload].concat()
 }
 
-/// What a look through the file gives: whole batches, and where they end.
-struct Looked {
+/// The result of a scan of the file: whole batches, and their end.
+struct Scan {
     entries: Vec<Entry>,
     end: u64,
     size: u64,
 }
 
 impl Plain {
-    fn look(self, file: &dyn File) -> Result<Looked> {
+    fn scan(self, file: &dyn File) -> Result<Scan> {
         let size = file.size().map_err(refused)?;
         let (mut entries, mut batch, mut at, mut end) = (Vec::new(), Vec::new(), 0, 0);
         let mut head = [0; FRAME];
@@ -81,14 +82,14 @@ impl Plain {
                 end = at;
             }
         }
-        Ok(Looked { entries, end, size })
+        Ok(Scan { entries, end, size })
     }
 }
 
-/// What a look found, from some record on.
-fn entries_from(looked: Looked, from: ReadFrom) -> Result<Entries> {
-    let first = looked.entries.first().map_or(1, |entry| entry.seq);
-    let next = first + looked.entries.len() as u64;
+/// The entries of a scan, from some record on.
+fn entries_from(scan: Scan, from: ReadFrom) -> Result<Entries> {
+    let first = scan.entries.first().map_or(1, |entry| entry.seq);
+    let next = first + scan.entries.len() as u64;
     let seq = match from {
         ReadFrom::Seq(seq) => seq.0,
         ReadFrom::End => next,
@@ -100,7 +101,7 @@ fn entries_from(looked: Looked, from: ReadFrom) -> Result<Entries> {
     if seq > next {
         return Err(error(ErrorKind::InvalidInput, &"there is no such record yet"));
     }
-    Ok(Box::new(looked.entries.into_iter().filter(move |entry| entry.seq >= seq).map(Ok)))
+    Ok(Box::new(scan.entries.into_iter().filter(move |entry| entry.seq >= seq).map(Ok)))
 }
 
 fn disk_of(options: &WalOptions) -> Arc<dyn Disk> {
@@ -125,40 +126,40 @@ impl LogHarness for Plain {
             file => file,
         };
         let file = file.map_err(refused)?;
-        let looked = self.look(&*file)?;
+        let scan = self.scan(&*file)?;
         let mut cut = None;
         let named = || {
             disk.sync_dir(dir)?;
             disk.sync_dir(dir.parent().unwrap())
         };
-        if looked.size > looked.end && self.0 != PlainBug::GluesToTheTornTail {
-            cut = set_aside(&*disk, dir, &*file, looked.end, looked.size).map_err(refused)?;
-            file.truncate(looked.end).map_err(refused)?;
+        if scan.size > scan.end && self.0 != PlainBug::GluesToTheTornTail {
+            cut = set_aside(&*disk, dir, &*file, scan.end, scan.size).map_err(refused)?;
+            file.truncate(scan.end).map_err(refused)?;
         }
-        // What a failed sync left in memory is written again.
-        let mut all = vec![0; usize::try_from(looked.end).unwrap()];
+        // Bytes that a failed sync left in memory are written again.
+        let mut all = vec![0; usize::try_from(scan.end).unwrap()];
         file.read_at(&mut all, 0).map_err(refused)?;
         file.write_at(&all, 0).and_then(|()| file.sync()).map_err(refused)?;
         named().map_err(refused)?;
-        let end = if self.0 == PlainBug::GluesToTheTornTail { looked.size } else { looked.end };
-        let first = looked.entries.first().map_or(1, |entry| entry.seq);
-        let next = first + looked.entries.len() as u64;
+        let end = if self.0 == PlainBug::GluesToTheTornTail { scan.size } else { scan.end };
+        let first = scan.entries.first().map_or(1, |entry| entry.seq);
+        let next = first + scan.entries.len() as u64;
         let state = Mutex::new(State { file, end, next, failed: None, lock: Some(lock) });
         Ok(Box::new(Open { plain: *self, disk, dir: dir.to_owned(), cut, state }))
     }
 
     fn reader(&self, dir: &Path, from: ReadFrom, options: WalOptions) -> Result<Entries> {
         let file = disk_of(&options).open(&path(dir)).map_err(refused)?;
-        entries_from(self.look(&*file)?, from)
+        entries_from(self.scan(&*file)?, from)
     }
 
     fn verify(&self, dir: &Path, anchor: Option<&str>, options: &WalOptions) -> Result<Audit> {
         let file = disk_of(options).open(&path(dir)).map_err(refused)?;
-        let looked = self.look(&*file)?;
-        let last = looked.entries.last().map_or(0, |entry| entry.seq);
+        let scan = self.scan(&*file)?;
+        let last = scan.entries.last().map_or(0, |entry| entry.seq);
         let anchored = anchor.is_some_and(|anchor| anchor.parse::<u64>().unwrap() <= last);
-        let torn = (looked.size > looked.end).then(|| format!("from byte {}", looked.end));
-        Ok(Audit { records: looked.entries.len() as u64, anchored, corruption: None, torn })
+        let torn = (scan.size > scan.end).then(|| format!("from byte {}", scan.end));
+        Ok(Audit { records: scan.entries.len() as u64, anchored, corruption: None, torn })
     }
 
     fn salvage(&self, dir: &Path, out: &Path, options: &WalOptions) -> Result<Salvaged> {
@@ -178,7 +179,7 @@ impl LogHarness for Plain {
     }
 }
 
-/// Copies the torn tail; nothing if it is all zeros.
+/// Copies the torn tail, unless it is all zeros.
 fn set_aside(disk: &dyn Disk, dir: &Path, file: &dyn File, from: u64, to: u64) -> std::io::Result<Option<Cut>> {
     let mut torn = vec![0; usize::try_from(to - from).unwrap()];
     file.read_at(&mut torn, from)?;
@@ -251,9 +252,9 @@ impl OpenLog for Open {
 
     fn reader(&self, from: ReadFrom) -> Result<Entries> {
         let state = self.state.lock().unwrap();
-        let mut looked = self.plain.look(&*state.file)?;
-        looked.entries.retain(|entry| entry.seq < state.next);
-        entries_from(looked, from)
+        let mut scan = self.plain.scan(&*state.file)?;
+        scan.entries.retain(|entry| entry.seq < state.next);
+        entries_from(scan, from)
     }
 
     fn tail(&self, n: usize) -> Result<Vec<Entry>> {
@@ -268,8 +269,8 @@ impl OpenLog for Open {
     fn retain(&self, policy: Retention) -> Result<u64> {
         let mut state = self.state.lock().unwrap();
         state.usable()?;
-        let looked = self.plain.look(&*state.file)?;
-        let first = looked.entries.first().map_or(1, |entry| entry.seq);
+        let scan = self.plain.scan(&*state.file)?;
+        let first = scan.entries.first().map_or(1, |entry| entry.seq);
         let limited = policy.max_bytes.is_some_and(|most| most < state.end)
             || policy.max_age.is_some_and(|age| age.is_zero())
             || (policy.max_bytes.is_none() && policy.max_age.is_none());
@@ -280,7 +281,7 @@ impl OpenLog for Open {
         {
             return Ok(first);
         }
-        let kept = looked.entries.iter().filter(|entry| entry.seq >= keep);
+        let kept = scan.entries.iter().filter(|entry| entry.seq >= keep);
         let bytes: Vec<u8> = kept.flat_map(|entry| frame(0, entry.seq, &entry.bytes)).collect();
         let rewrite = || -> std::io::Result<Option<Box<dyn File>>> {
             if self.plain.0 == PlainBug::TruncatesThenRewrites {

@@ -1,4 +1,4 @@
-//! A log as it should be, and what may happen to its files on the way.
+//! A sound log, and the changes that its files may suffer.
 
 use runtide_core::wal::{Anchor, ReadFrom, Record, Retention, Seq, Wal, WalReader};
 
@@ -36,7 +36,7 @@ impl Original {
         Self { files, records: reader.map(Result::unwrap).collect(), anchor: wal.anchor() }
     }
 
-    /// With these changes, in another place.
+    /// Writes the log, with these changes, to another folder.
     pub(crate) fn put(&self, changes: &[Change], place: &Place) {
         let mut files = self.files.clone();
         for change in changes {
@@ -48,8 +48,8 @@ impl Original {
     }
 }
 
-/// What happens to files: none of it makes up bytes that pass for others. The numbers are what, to which file, where, from
-/// where, and how many.
+/// A change to the files; no change makes up bytes that pass for others. The numbers are its kind, the file, the offset, the
+/// source (an offset or another file), and the length in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Change(pub(crate) (u8, u8, u16, u16, u16));
 
@@ -64,7 +64,7 @@ impl Change {
         let at = if size == 0 { 0 } else { usize::from(at) % size };
         let end = size.min(at + usize::from(count));
         match what % 8 {
-            // One bit: three of them in one record are still found.
+            // One bit: a checksum detects three of them in one record.
             0 if size > 0 => files[number].1[at] ^= 1 << (count % 8),
             1 => files[number].1[at..end].fill(0),
             2 => files[number].1.truncate(at),

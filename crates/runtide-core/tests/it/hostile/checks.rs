@@ -1,4 +1,4 @@
-//! What must hold whatever lies where a log should be. Shared by the tests and the fuzz targets.
+//! The properties that hold for any files in the folder of a log. Shared by the tests and the fuzz targets.
 
 use std::io;
 
@@ -15,23 +15,23 @@ use super::{
 
 const BOTH: [OnCorruption; 2] = [OnCorruption::Stop, OnCorruption::Continue];
 
-/// Far more than the files of any check have: who gives so many never ends.
+/// Far more records than the files of any check have: a reader that gives so many never ends.
 const MANY: usize = 100_000;
 
-/// Any bytes as a segment.
+/// Checks any bytes as a segment.
 pub(crate) fn any_segment(place: &Place, first: u64, bytes: &[u8]) {
     place.put(&forge::name(first), bytes);
     everything(place);
 }
 
-/// The same with right checksums and hashes, so that what is behind them is met as well.
+/// Checks the same with valid checksums and hashes, so that the fields behind them are read as well.
 pub(crate) fn any_sealed_segment(place: &Place, bytes: &[u8]) {
     let mut bytes = bytes.to_vec();
     forge::seal(&mut bytes);
     any_segment(place, 1, &bytes);
 }
 
-/// A log to whose files things happened.
+/// Checks a log whose files were changed.
 pub(crate) fn changed_log(place: &Place, original: &Original, changes: &[Change]) {
     original.put(changes, place);
     let whole = |records: &[Record]| records.iter().map(|record| record.seq.0).eq(seqs(original));
@@ -46,7 +46,7 @@ pub(crate) fn changed_log(place: &Place, original: &Original, changes: &[Change]
         && verified.corruption.is_none()
         && verified.first == original.records[0].seq
     {
-        // What verifies is what was written, as far as it goes; with its anchor it is all of it.
+        // A log that verifies has the written records, as far as it goes; with its anchor it has all of them.
         let stopped = shown.first().unwrap();
         assert_eq!(stopped.len() as u64, verified.records, "{verified:?}");
         assert!(stopped.iter().zip(&original.records).all(|(shown, original)| shown == original));
@@ -54,7 +54,7 @@ pub(crate) fn changed_log(place: &Place, original: &Original, changes: &[Change]
     }
     everything(place);
     let Ok(reader) = WalReader::open(&place.log(), ReadFrom::Start, place.with(OnCorruption::Continue)) else { return };
-    // Openings and appends have destroyed nothing, and brought nothing back.
+    // Openings and appends have neither destroyed a record nor brought one back.
     let mut records = records(reader);
     records.retain(|record| record.bytes != STILL_USABLE);
     assert_original(&records, original, OnCorruption::Continue);
@@ -64,7 +64,7 @@ fn seqs(original: &Original) -> impl Iterator<Item = u64> + '_ {
     original.records.iter().map(|record| record.seq.0)
 }
 
-/// Each is one of the originals, none comes twice, and where reading stops at corruption none is left out.
+/// Asserts that each record is one of the originals, none comes twice, and none is left out where reading stops at corruption.
 fn assert_original(records: &[Record], original: &Original, on_corruption: OnCorruption) {
     for pair in records.windows(2) {
         let (before, after) = (pair[0].seq.0, pair[1].seq.0);
@@ -75,7 +75,7 @@ fn assert_original(records: &[Record], original: &Original, on_corruption: OnCor
     }
     for record in records {
         let at = original.records.binary_search_by_key(&record.seq, |record| record.seq);
-        // Retention had dropped the ones before: what is lost with its token is that they are dropped, not what they hold.
+        // Retention had dropped the earlier records. A lost begin file hides that they were dropped; it changes no contents.
         let Ok(at) = at else { panic!("record {} was never there, or was dropped", record.seq) };
         assert_eq!(record, &original.records[at]);
     }
@@ -92,7 +92,7 @@ fn records(reader: WalReader) -> Vec<Record> {
 
 const STILL_USABLE: &[u8] = b"still usable";
 
-/// Does everything that can be done with a log: nothing panics, reading ends, and what opens can be written.
+/// Makes every call that a log has: nothing panics, reading ends, and a log that opens can be written.
 pub(crate) fn everything(place: &Place) {
     let log = &place.log();
     let mut last = Seq(0);
@@ -105,7 +105,7 @@ pub(crate) fn everything(place: &Place) {
     }
     let verified = verify_with(log, None, &place.options());
     let _ = dump_with(log, ReadFrom::Start, &mut io::sink(), &place.options());
-    // Salvage writes something for each number that is missing, of which a forged one may make many: time, but no memory.
+    // Salvage writes a record for each missing number, and a forged number may skip many: that takes time, but no memory.
     if last < Seq(MANY as u64)
         && let Ok(report) = salvage_with(log, &place.salvaged(), &place.options())
     {
@@ -115,7 +115,7 @@ pub(crate) fn everything(place: &Place) {
     for on_corruption in BOTH {
         let Ok(wal) = Wal::open(log, place.with(on_corruption)) else { continue };
         let head = wal.anchor().seq;
-        // What verifies is opened without loss.
+        // A log that verifies opens without loss.
         if let Ok(verified) = &verified
             && verified.corruption.is_none()
             && let Some(verified) = verified.head
@@ -137,7 +137,7 @@ pub(crate) fn everything(place: &Place) {
 /// The kinds of the journals: of events, and of operations.
 pub(crate) const JOURNALS: [RecordKind; 2] = [RecordKind(0x8001), RecordKind(0x8002)];
 
-/// Any bytes as the records of a journal: it opens or says why not.
+/// Checks any bytes as the records of a journal: it opens, or fails with an error.
 pub(crate) fn any_journal(place: &Place, payloads: &[&[u8]]) -> [bool; 2] {
     let journal = |name: &str, kind: RecordKind| {
         let records: Vec<_> = payloads.iter().map(|payload| (kind.0, *payload)).collect();

@@ -1,4 +1,4 @@
-//! Segments that nobody's log wrote, with checksums and hashes that hold: after `docs/wal-format.md` alone, without the
+//! Segments that no log wrote, with checksums and hashes that hold: made after `docs/wal-format.md` alone, without the
 //! crate's own code.
 
 const DATA: usize = 4096;
@@ -11,7 +11,7 @@ pub(crate) fn name(first: u64) -> String {
     format!("{first:020}.wal")
 }
 
-/// A first segment with these records, each in a commit of its own. Hashes and checksums are still missing.
+/// A first segment with these records, each in its own commit. Hashes and checksums are still missing.
 pub(crate) fn segment(records: &[(u16, &[u8])]) -> Vec<u8> {
     let mut bytes = vec![0; DATA];
     bytes[..8].copy_from_slice(b"RUNTIDEW");
@@ -38,7 +38,7 @@ pub(crate) fn segment(records: &[(u16, &[u8])]) -> Vec<u8> {
     bytes
 }
 
-/// Makes every checksum and hash of a segment right again, as far as its lengths lead.
+/// Makes every checksum and hash of a segment valid again, as far as its lengths lead.
 pub(crate) fn seal(bytes: &mut [u8]) {
     if bytes.len() < DATA {
         return;

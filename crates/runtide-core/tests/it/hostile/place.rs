@@ -1,4 +1,4 @@
-//! Where a hostile log lies: a folder on some disk.
+//! The folder of a hostile log, on some disk.
 
 use std::{
     num::NonZeroU64,
@@ -10,7 +10,7 @@ use runtide_core::wal::{OnCorruption, RecordKind, WalOptions, fs::Disk};
 
 pub(crate) const KIND: RecordKind = RecordKind(7);
 
-/// A folder on a disk: a real one in the tests, one in memory where they are fuzzed.
+/// A folder on a disk: a real disk in the tests, one in memory in the fuzz targets.
 #[derive(Debug)]
 pub(crate) struct Place {
     pub(crate) disk: Arc<dyn Disk>,
@@ -27,12 +27,12 @@ impl Place {
         self.root.join("log")
     }
 
-    /// For what salvage saves.
+    /// The folder for the output of salvage.
     pub(crate) fn salvaged(&self) -> PathBuf {
         self.root.join("salvaged")
     }
 
-    /// Small segments, so that memory is cheap and there are several.
+    /// Options with small segments, so that memory is cheap and there are several.
     pub(crate) fn options(&self) -> WalOptions {
         WalOptions::default().with_segment_bytes(NonZeroU64::new(8 << 10)).with_disk(Arc::clone(&self.disk))
     }
@@ -41,7 +41,7 @@ impl Place {
         self.options().with_on_corruption(on_corruption)
     }
 
-    /// Puts a file into the log's folder.
+    /// Writes a file into the log's folder.
     pub(crate) fn put(&self, name: &str, bytes: &[u8]) {
         self.disk.create_dir(&self.log()).unwrap();
         self.disk.create(&self.log().join(name)).unwrap().write_at(bytes, 0).unwrap();

@@ -21,43 +21,45 @@ use super::log::{Identity, KIND, Mode};
 const DIR: &str = "RUNTIDE_KILL_DIR";
 const JOB: &str = "RUNTIDE_KILL_JOB";
 
-/// What a life is to do, and where.
+/// The task of one process.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) dir: PathBuf,
-    pub(crate) life: u32,
+    pub(crate) incarnation: u32,
     pub(crate) seed: u64,
     pub(crate) mode: Mode,
 }
 
 impl Job {
-    /// The command of a process that does it.
+    /// The command of a process that runs it.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env::current_exe().unwrap());
         let keyed = u8::from(self.mode.key.is_some());
         command.args(["--exact", "kill::the_process_that_is_killed", "--nocapture", "--test-threads=1"]);
-        command.env(JOB, format!("{} {} {} {keyed}", self.life, self.seed, self.mode.name())).env(DIR, &self.dir);
+        command
+            .env(JOB, format!("{} {} {} {keyed}", self.incarnation, self.seed, self.mode.name()))
+            .env(DIR, &self.dir);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         command
     }
 
-    /// What this process is to do, if it was started for that.
+    /// The job of this process, if it was started for one.
     pub(crate) fn given() -> Option<Self> {
         let job = env::var(JOB).ok()?;
         let mut words = job.split(' ');
         let mut word = || words.next().unwrap();
-        let (life, seed) = (word().parse().unwrap(), word().parse().unwrap());
+        let (incarnation, seed) = (word().parse().unwrap(), word().parse().unwrap());
         let durability = match word() {
             "every" => Durability::Every(Duration::from_millis(1)),
             "os" => Durability::Os,
             _ => Durability::Commit,
         };
         let key = (word() == "1").then_some([7; 32]);
-        Some(Self { dir: PathBuf::from(env::var_os(DIR)?), life, seed, mode: Mode { durability, key } })
+        Some(Self { dir: PathBuf::from(env::var_os(DIR)?), incarnation, seed, mode: Mode { durability, key } })
     }
 }
 
-/// What the process says. A line is one write, so that none is torn.
+/// A report of the process. A line is one write, so that none is torn.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Line {
     Opened,
@@ -68,9 +70,9 @@ pub(crate) enum Line {
         writer: u32,
         call: u32,
     },
-    /// So far the log is acknowledged.
+    /// The log is acknowledged up to this anchor.
     Anchor(Anchor),
-    /// What is before this one may go.
+    /// Records before this one may be dropped.
     Keeps(u64),
 }
 
@@ -119,7 +121,7 @@ pub(crate) fn run(job: &Job) -> Result<()> {
 }
 
 struct Writer {
-    life: u32,
+    incarnation: u32,
     number: u32,
     call: u32,
     random: fastrand::Rng,
@@ -129,16 +131,16 @@ type Batch<'a> = &'a [(RecordKind, &'a [u8])];
 
 impl Writer {
     fn new(job: &Job, number: u32) -> Self {
-        let seed = job.seed ^ u64::from(job.life) << 8 ^ u64::from(number);
-        Self { life: job.life, number, call: 0, random: fastrand::Rng::with_seed(seed) }
+        let seed = job.seed ^ u64::from(job.incarnation) << 8 ^ u64::from(number);
+        Self { incarnation: job.incarnation, number, call: 0, random: fastrand::Rng::with_seed(seed) }
     }
 
     fn run(mut self, append: impl Fn(Batch<'_>) -> Result<RangeInclusive<Seq>>, wal: &Wal) {
         loop {
             let parts = if self.random.u8(..8) == 0 { self.random.u32(2..6) } else { 1 };
-            let (life, writer, call) = (self.life, self.number, self.call);
+            let (incarnation, writer, call) = (self.incarnation, self.number, self.call);
             let payloads: Vec<_> =
-                (0..parts).map(|part| Identity { life, writer, call, part, parts }.payload()).collect();
+                (0..parts).map(|part| Identity { incarnation, writer, call, part, parts }.payload()).collect();
             let batch: Vec<_> = payloads.iter().map(|payload| (KIND, &payload[..])).collect();
             let range = append(&batch).unwrap();
             Line::Acked { first: range.start().0, last: range.end().0, writer, call }.say();

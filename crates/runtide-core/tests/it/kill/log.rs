@@ -1,4 +1,4 @@
-//! What both processes know of the log: how it is opened, and which record has which payload.
+//! The log as both processes know it: its options, and the payload of each record.
 
 use std::num::NonZeroU64;
 
@@ -6,7 +6,7 @@ use runtide_core::wal::{Durability, RecordKind, WalKey, WalOptions};
 
 pub(crate) const KIND: RecordKind = RecordKind(3);
 
-/// One log's choices.
+/// The options of one log.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mode {
     pub(crate) durability: Durability,
@@ -18,7 +18,7 @@ impl Mode {
         self.key.map(WalKey::new)
     }
 
-    /// Segments so small that there is a new one every few dozen records.
+    /// Options with segments so small that there is a new one every few dozen records.
     pub(crate) fn options(self) -> WalOptions {
         let options = WalOptions::default().with_durability(self.durability).with_key(self.key());
         options.with_segment_bytes(NonZeroU64::new(16 << 10))
@@ -33,14 +33,14 @@ impl Mode {
     }
 }
 
-/// Who a record is: nobody else writes this one.
+/// The identity of a record: no other record has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
-    pub(crate) life: u32,
+    pub(crate) incarnation: u32,
     pub(crate) writer: u32,
-    /// The how-manyth call of that writer.
+    /// Number of the call, among those of that writer.
     pub(crate) call: u32,
-    /// Which record of a batch, and of how many.
+    /// Index of the record in its batch of `parts` records.
     pub(crate) part: u32,
     pub(crate) parts: u32,
 }
@@ -48,21 +48,21 @@ pub(crate) struct Identity {
 const IDENTITY: usize = 20;
 
 impl Identity {
-    /// The call that it is a part of: its life, its writer, and its number there.
+    /// The call that it is a part of: its incarnation, its writer, and its number there.
     pub(crate) fn of_call(self) -> (u32, u32, u32) {
-        (self.life, self.writer, self.call)
+        (self.incarnation, self.writer, self.call)
     }
 
     /// The identity, then bytes that follow from it.
     pub(crate) fn payload(self) -> Vec<u8> {
         let mut payload = Vec::new();
-        for number in [self.life, self.writer, self.call, self.part, self.parts] {
+        for number in [self.incarnation, self.writer, self.call, self.part, self.parts] {
             payload.extend_from_slice(&number.to_le_bytes());
         }
         let mut reader = blake3::Hasher::new().update(&payload).finalize_xof();
         let mut size = [0; 4];
         reader.fill(&mut size);
-        // Mostly small; now and then one that needs a segment of its own.
+        // Small in most cases; now and then one that needs its own segment.
         let size = u32::from_le_bytes(size);
         let most = if size % 61 == 0 { 20_000 } else { 400 };
         payload.resize(IDENTITY + usize::try_from(size / 64).unwrap() % most, 0);
@@ -73,7 +73,7 @@ impl Identity {
     pub(crate) fn of(payload: &[u8]) -> Option<Self> {
         let number = |at: usize| Some(u32::from_le_bytes(*payload.get(4 * at..)?.first_chunk()?));
         let identity =
-            Self { life: number(0)?, writer: number(1)?, call: number(2)?, part: number(3)?, parts: number(4)? };
+            Self { incarnation: number(0)?, writer: number(1)?, call: number(2)?, part: number(3)?, parts: number(4)? };
         (identity.payload() == payload).then_some(identity)
     }
 }

@@ -1,4 +1,4 @@
-//! The process that kills, and looks at what is left.
+//! The process that kills, and checks the log afterwards.
 
 use std::{
     collections::BTreeMap,
@@ -19,54 +19,54 @@ use super::{
 
 const SIGKILL: i32 = 9;
 
-/// The longest life: from its start, so that some are over before the log is open, or from so many lines on.
+/// The longest run: from its start, so that some end before the log is open, or from a number of lines on.
 const LONGEST: Duration = Duration::from_millis(50);
 
-/// What must be in the log by now.
+/// The records that must be in the log by now.
 #[derive(Debug, Default)]
 struct Known {
     records: BTreeMap<u64, Identity>,
-    /// The last one that was told.
+    /// The last reported anchor.
     anchor: Option<Anchor>,
-    /// What is before it may be gone.
+    /// Records before this one may be gone.
     keeps: u64,
     opened: u32,
     acked: u64,
 }
 
-/// One log, written by so many lives, none of which ends by itself.
-pub(crate) fn kill_again_and_again(mode: Mode, seed: u64, lives: u32) {
+/// One log, written by this many processes, none of which ends by itself.
+pub(crate) fn kill_again_and_again(mode: Mode, seed: u64, incarnations: u32) {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path().join("log");
     let mut known = Known::default();
     let mut random = fastrand::Rng::with_seed(seed);
-    for life in 0..lives {
-        let case = format!("{mode:?}, seed {seed}, life {life}");
+    for incarnation in 0..incarnations {
+        let case = format!("{mode:?}, seed {seed}, incarnation {incarnation}");
         let length = Duration::from_micros(random.u64(..u64::try_from(LONGEST.as_micros()).unwrap()));
-        let job = Job { dir: dir.clone(), life, seed, mode };
+        let job = Job { dir: dir.clone(), incarnation, seed, mode };
         let least = if random.bool() { random.usize(1..40) } else { 0 };
-        live_and_die(&job, least, length, &mut known, &case);
+        run_and_kill(&job, least, length, &mut known, &case);
         if known.opened == 0 {
             continue;
         }
         known.check(&dir, mode, &case);
-        // Every other time the next life is the one that repairs.
-        if life % 2 == 0 {
+        // Every other time the next process is the one that repairs.
+        if incarnation % 2 == 0 {
             drop(Wal::open(&dir, mode.options()).unwrap_or_else(|error| panic!("{case}: {error:?}")));
             known.check(&dir, mode, &case);
         }
     }
     let (opened, acked) = (known.opened, known.acked);
-    println!("{mode:?}: {lives} lives, {opened} of them opened the log, {acked} records acknowledged");
-    assert!(opened > lives / 3 && acked > u64::from(lives), "too few got anything done");
+    println!("{mode:?}: {incarnations} processes, {opened} of them opened the log, {acked} records acknowledged");
+    assert!(opened > incarnations / 3 && acked > u64::from(incarnations), "too few got anything done");
     assert!(known.keeps > 0, "nothing was ever dropped");
 }
 
-/// A life that says so many lines and then goes on for so long; what it said before its end.
-fn live_and_die(job: &Job, least: usize, length: Duration, known: &mut Known, case: &str) {
+/// Runs a process until it has reported `least` lines and for `length` after that, and kills it; notes its reports.
+fn run_and_kill(job: &Job, least: usize, length: Duration, known: &mut Known, case: &str) {
     let mut child = job.command().spawn().unwrap();
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
-    let (one, told) = channel();
+    let (one, reported) = channel();
     let listener = thread::spawn(move || {
         let (mut lines, mut other, mut line) = (Vec::new(), String::new(), String::new());
         while stderr.read_line(&mut line).unwrap() > 0 {
@@ -82,7 +82,7 @@ fn live_and_die(job: &Job, least: usize, length: Duration, known: &mut Known, ca
         (lines, other)
     });
     // Fewer if it ended before: that shows below.
-    let _ = told.iter().take(least).count();
+    let _ = reported.iter().take(least).count();
     thread::sleep(length);
     child.kill().unwrap();
     let (said, other) = listener.join().unwrap();
@@ -90,23 +90,23 @@ fn live_and_die(job: &Job, least: usize, length: Duration, known: &mut Known, ca
     assert_eq!(status.signal(), Some(SIGKILL), "{case}: it ended by itself, with {status}:\n{other}");
     assert!(other.is_empty(), "{case}: {other}");
     for line in said {
-        known.hear(&line, job.life);
+        known.hear(&line, job.incarnation);
     }
 }
 
 impl Known {
-    fn hear(&mut self, said: &Line, life: u32) {
+    fn hear(&mut self, said: &Line, incarnation: u32) {
         match *said {
             Line::Opened => self.opened += 1,
             Line::Acked { first, last, writer, call } => {
                 let parts = u32::try_from(last - first + 1).unwrap();
                 for (seq, part) in (first..=last).zip(0..) {
-                    let before = self.records.insert(seq, Identity { life, writer, call, part, parts });
+                    let before = self.records.insert(seq, Identity { incarnation, writer, call, part, parts });
                     assert!(before.is_none(), "{seq} was given twice");
                     self.acked += 1;
                 }
             }
-            // Two threads may say theirs in the other order.
+            // Two threads may report theirs in the other order.
             Line::Anchor(anchor) => {
                 if self.anchor.is_none_or(|before| before.seq <= anchor.seq) {
                     self.anchor = Some(anchor);
@@ -116,7 +116,7 @@ impl Known {
         }
     }
 
-    /// Looks at the log: whether all that is known is in it, and takes note of the rest.
+    /// Asserts that the log has all known records, and notes the others.
     fn check(&mut self, dir: &Path, mode: Mode, case: &str) {
         let verified = verify(dir, self.anchor.as_ref(), mode.key().as_ref()).unwrap();
         assert!(verified.corruption.is_none(), "{case}: {verified:?}");
@@ -143,7 +143,7 @@ impl Known {
             seen.insert(next, identity);
         }
         assert!(before.is_none_or(|last| last.part + 1 == last.parts), "{case}: the last batch is not whole");
-        // What was there once, acknowledged or not, stays as it is until retention drops it.
+        // A record that was there once, acknowledged or not, stays as it is until retention drops it.
         for (seq, identity) in self.records.range(first..) {
             assert_eq!(seen.get(seq), Some(identity), "{case}: record {seq}");
         }

@@ -1,4 +1,4 @@
-//! One consumer: folds what it gets, checks the laws of streams, and keeps account of which facts it was pending.
+//! One consumer: folds its events, checks the laws of streams, and keeps account of the facts that it must receive.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -14,31 +14,31 @@ pub(crate) struct Subscriber {
     pub(crate) stream: EventStream,
     pub(crate) table: InstanceTable,
     pub(crate) checker: StreamChecker,
-    /// Does not read for now.
+    /// `true` while it does not read.
     pub(crate) stalled: bool,
     pub(crate) unfiltered: bool,
-    /// The last place that is safe to store.
-    pub(crate) place: Option<Cursor>,
+    /// The last position that is safe to store.
+    pub(crate) position: Option<Cursor>,
     account: Account,
-    pub(crate) brackets: u64,
+    pub(crate) resyncs: u64,
     pub(crate) resumed: u64,
     pub(crate) lagged: u64,
     pub(crate) outages: u64,
 }
 
-/// Marks of the facts that were told, and the spans in which each had to be.
+/// Tokens of the reported facts, and the spans in which every fact must be reported.
 #[derive(Default)]
 struct Account {
-    told: BTreeSet<u64>,
-    /// Half open: after the first, up to and with the second.
+    reported: BTreeSet<u64>,
+    /// Half open: after the first token, up to and with the second.
     spans: Vec<(u64, u64)>,
-    /// The span that is open begins after this token.
+    /// The token after which the open span begins.
     open: Option<u64>,
     begins: bool,
     blind: bool,
     last: u64,
-    /// How far the last bracket may have seen: it may show more than a dead stream had told, also to who resumes from behind
-    /// it with what it showed.
+    /// The newest token that the last resync may have seen: it may show more than a dead stream had reported, also to a
+    /// subscriber that resumes from behind it with the rows that it showed.
     seen: u64,
 }
 
@@ -60,7 +60,7 @@ impl Account {
                 self.begins = false;
             }
             Kind::ResyncEnd => {
-                // Without a token the runtime had told nothing yet: the span begins with the first thing that it tells.
+                // Without a token the runtime had reported nothing yet: the span begins with its first report.
                 self.open = event.cursor.native.as_ref().map(|token| number(Some(token)));
                 self.last = self.open.unwrap_or(self.last);
                 self.begins = self.open.is_none();
@@ -69,7 +69,7 @@ impl Account {
                 self.open = ahead.or(self.open);
             }
             Kind::BackendReconnected { continuity: Continuity::Lost } => self.close(),
-            // Who resumes without what he knew is not told of what he cannot know.
+            // A subscriber that resumes without its rows gets no events for changes that it cannot know.
             Kind::BackendReconnected { .. } if std::mem::take(&mut self.blind) => {}
             Kind::BackendReconnected { .. } => {
                 self.open.get_or_insert(self.last.max(self.seen));
@@ -80,7 +80,7 @@ impl Account {
                     self.open = Some(number(event.cursor.native.as_ref()));
                 }
                 if let Some(token) = &event.token {
-                    self.told.insert(number(Some(token)));
+                    self.reported.insert(number(Some(token)));
                 }
                 self.last = self.last.max(number(event.cursor.native.as_ref()));
             }
@@ -98,32 +98,32 @@ impl Subscriber {
             checker,
             stalled: false,
             unfiltered,
-            place: None,
+            position: None,
             account: Account::default(),
-            brackets: 0,
+            resyncs: 0,
             resumed: 0,
             lagged: 0,
             outages: 0,
         }
     }
 
-    /// Goes on with another stream, from the stored place. `joins`: others watch, so that it is the same run as theirs.
+    /// Continues with another stream, from the stored position. `joins`: others watch, so that it shares their run.
     pub(crate) fn resume(&mut self, stream: EventStream, from: &Cursor, known: bool, joins: bool) {
-        // A run that began blind does not learn what it did not know from who joins it later.
+        // A run that began blind does not learn the unknown rows from a subscriber that joins it later.
         self.account.blind = !known || (self.account.blind && joins);
         self.account.begins = false;
         self.stream = stream;
         self.checker = std::mem::take(&mut self.checker).resumed(from);
         if from.native.is_some() {
-            // What was told after the place comes again, or is in a bracket.
-            let place = number(from.native.as_ref());
-            self.account.last = place;
-            self.account.told.retain(|token| *token <= place);
+            // Events after the position come again, or are in a resync.
+            let position = number(from.native.as_ref());
+            self.account.last = position;
+            self.account.reported.retain(|token| *token <= position);
         }
         self.account.close();
     }
 
-    /// Reads whatever is at hand. `ahead`: how far a look may have seen, where streams were dead.
+    /// Reads all that is ready. `ahead`: the newest token that an inspection may have seen, if streams were dead.
     pub(crate) fn drain(&mut self, ahead: Option<u64>, trace: bool) -> Result<(), String> {
         while let Some(next) = self.stream.next().now_or_never() {
             let event = match next {
@@ -159,22 +159,22 @@ impl Subscriber {
         self.account.observe(event, ahead);
         match &event.kind {
             Kind::ResyncBegin { gap } => {
-                self.brackets += 1;
+                self.resyncs += 1;
                 self.lagged += u64::from(matches!(gap, Gap::Lagged { .. }));
             }
             Kind::BackendReconnected { continuity: Continuity::Resumed } => self.resumed += 1,
             Kind::BackendDisconnected { .. } => self.outages += 1,
             _ => {}
         }
-        self.place = self.table.position(&event.backend).map(|(cursor, _)| cursor.clone());
+        self.position = self.table.position(&event.backend).map(|(cursor, _)| cursor.clone());
         Ok(())
     }
 
-    /// Which of these tokens had to be told and were not, if everything up to `head` was heard.
+    /// The tokens that had to be reported and were not, if everything up to `head` was received.
     pub(crate) fn missing(&mut self, tokens: &[u64], head: u64) -> Vec<u64> {
         self.account.last = self.account.last.max(head);
         self.account.close();
         let pending = |token: u64| self.account.spans.iter().any(|(from, to)| *from < token && token <= *to);
-        tokens.iter().copied().filter(|token| pending(*token) && !self.account.told.contains(token)).collect()
+        tokens.iter().copied().filter(|token| pending(*token) && !self.account.reported.contains(token)).collect()
     }
 }

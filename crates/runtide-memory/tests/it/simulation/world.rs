@@ -14,14 +14,14 @@ use runtide_memory::{
 
 use super::subscriber::Subscriber;
 
-/// What happened in all, so that a run can show that it was not idle.
+/// Totals of the events, so that a run can show that it was not idle.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) steps: u64,
     pub(crate) facts: u64,
-    /// Edges that had to be told, and were.
+    /// Number of edges that had to be reported, and were.
     pub(crate) edges: u64,
-    pub(crate) brackets: u64,
+    pub(crate) resyncs: u64,
     pub(crate) resumed: u64,
     pub(crate) lagged: u64,
     pub(crate) outages: u64,
@@ -32,14 +32,14 @@ impl Tally {
         self.steps += other.steps;
         self.facts += other.facts;
         self.edges += other.edges;
-        self.brackets += other.brackets;
+        self.resyncs += other.resyncs;
         self.resumed += other.resumed;
         self.lagged += other.lagged;
         self.outages += other.outages;
     }
 }
 
-#[expect(clippy::struct_excessive_bools, reason = "what has happened in this history, each by itself")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of this history, independent of the others")]
 struct World {
     rng: Rng,
     runtime: MemoryRuntime,
@@ -49,7 +49,7 @@ struct World {
     made: usize,
     trace: bool,
     dialect: Dialect,
-    /// What the stream tells is spoilt or late in this history: which edge must be told is then not known.
+    /// `false` if the stream is garbled or late in this history: the edges that must be reported are then not known.
     faithful: bool,
     down: bool,
     dead: bool,
@@ -128,7 +128,7 @@ impl World {
         self.verdict(steps).await
     }
 
-    /// Time passes, and tasks run.
+    /// Lets time pass, and tasks run.
     async fn pass(&mut self) {
         let span = match self.rng.u8(0..10) {
             0..4 => Duration::from_millis(self.rng.u64(0..5)),
@@ -150,7 +150,7 @@ impl World {
         Blueprint::named(format!("i{}", self.made)).with_labels(labels)
     }
 
-    /// Something happens at the runtime. What cannot happen in the present state does not: the runtime refuses it.
+    /// Changes something at the runtime, which refuses a change that is impossible in the present state.
     fn change(&mut self) {
         let design = self.blueprint();
         let Some(id) = self.any_id().filter(|_| self.rng.u8(0..5) > 0) else {
@@ -189,7 +189,7 @@ impl World {
                 ("recreate", done)
             }
             _ => {
-                // Lives too short for anyone to look at.
+                // Runs too short for any inspection.
                 for _ in 0..self.rng.u8(1..6) {
                     let short = self.blueprint();
                     if let Ok(id) = runtime.run(short) {
@@ -197,13 +197,13 @@ impl World {
                         let _ = runtime.remove(&id);
                     }
                 }
-                ("short lives", Ok(()))
+                ("short runs", Ok(()))
             }
         };
         self.say(|| format!("{what} {id}: {}", if done.is_ok() { "done" } else { "refused" }));
     }
 
-    /// How far a look may have seen, if streams were dead in this history.
+    /// The newest token that a listing may have seen, if streams were dead in this history.
     fn ahead(&self) -> Option<u64> {
         let newest = self.runtime.history().last().and_then(|fact| fact.token.as_str().parse().ok());
         newest.filter(|_| self.dead)
@@ -252,7 +252,7 @@ impl World {
                 let slow = Duration::from_millis(self.rng.u64(1..3_000));
                 runtime.faults(|faults| faults.slow.insert(Call::List, slow));
                 runtime.faults(|faults| faults.slow.insert(Call::Inspect, slow / 2));
-                "slow looks"
+                "slow answers"
             }
             9 => {
                 runtime.lose_history();
@@ -339,7 +339,7 @@ impl World {
         Ok(())
     }
 
-    /// A subscriber stops reading, goes on, leaves, or comes back to where it was.
+    /// Makes a subscriber stop reading, continue, leave, or come back to its position.
     async fn meddle(&mut self) -> Result<(), String> {
         if self.subscribers.is_empty() {
             return self.subscribe().await;
@@ -357,13 +357,13 @@ impl World {
                 self.say(|| format!("subscriber {} leaves", gone.name));
             }
             _ => {
-                // The process ends, with all its streams, and one consumer comes back with what it stored.
+                // The process ends, with all its streams, and one consumer comes back with its stored position.
                 let alone = self.rng.bool();
                 let mut back = self.subscribers.swap_remove(at);
                 if alone {
                     self.subscribers.clear();
                 }
-                let Some(from) = back.place.clone().filter(|_| back.unfiltered) else { return Ok(()) };
+                let Some(from) = back.position.clone().filter(|_| back.unfiltered) else { return Ok(()) };
                 let known = back.table.clone();
                 back.stream = runtide_core::EventStream::new(futures_util::stream::empty());
                 if alone && self.rng.bool() {
@@ -388,7 +388,7 @@ impl World {
         Ok(())
     }
 
-    /// Healed and at rest: is everybody right?
+    /// Heals, rests, and checks every subscriber.
     async fn verdict(&mut self, steps: u64) -> Result<Tally, String> {
         self.say(|| "heal, and rest".into());
         self.heal();
@@ -401,7 +401,7 @@ impl World {
         }
         let truth = self.runtime.truth();
         let facts = self.runtime.history();
-        // The end of an instance that no list ever showed cannot be told: its stream names no more than its id.
+        // The end of an instance that no list ever showed cannot be reported: its stream has no more than its id.
         let lifecycle = |kind: FactKind| match kind {
             FactKind::Started | FactKind::Stopped => true,
             FactKind::Removed => !self.partial,
@@ -421,7 +421,7 @@ impl World {
             let wrong = differences(
                 "the stream's fold",
                 subscriber.table.iter().map(|row| &**row).filter(front),
-                "the truth",
+                "the runtime's state",
                 truth.iter().filter(front),
             );
             if !wrong.is_empty() {
@@ -433,14 +433,14 @@ impl World {
                 if let Some(token) = missing.first() {
                     let fact = facts.iter().find(|fact| fact.token.as_str() == token.to_string());
                     return Err(format!(
-                        "subscriber {}: {} edges were never told, the first is {fact:?}",
+                        "subscriber {}: {} edges were never reported, the first is {fact:?}",
                         subscriber.name,
                         missing.len()
                     ));
                 }
                 tally.edges += tokens.len() as u64;
             }
-            tally.brackets += subscriber.brackets;
+            tally.resyncs += subscriber.resyncs;
             tally.resumed += subscriber.resumed;
             tally.lagged += subscriber.lagged;
             tally.outages += subscriber.outages;
