@@ -33,7 +33,7 @@ pub struct SystemdBackend {
 }
 
 impl SystemdBackend {
-    /// Connects to nothing yet.
+    /// Creates a backend; the connection is made with the first call.
     ///
     /// # Errors
     /// `InvalidInput` or `Unsupported` for an impossible configuration.
@@ -57,16 +57,16 @@ impl SystemdBackend {
     /// Sends a signal to all processes of a unit. [`LifecycleManager::kill`] reaches the main process alone.
     ///
     /// # Behavior
-    /// * Processes that outlived the unit's own end (`KillMode=process`) are reached as well.
-    /// * A unit that is paused takes the signal when it goes on; those that kill it takes at once.
-    /// * It does not wait for what the signal brings about, and `Restart=` holds for a unit that dies of it.
+    /// * Processes that outlived the unit's own end (`KillMode=process`) get the signal as well.
+    /// * A paused unit handles the signal when it resumes; a signal that kills takes effect at once.
+    /// * The call does not wait for the effect of the signal, and `Restart=` applies to a unit that dies of it.
     ///
     /// # Errors
     /// `NotFound`: there is no such unit. `Conflict`: it has no process. `PermissionDenied`, `Unavailable`, `Timeout`,
     /// `Cancelled` as for every verb.
     ///
     /// # Cancel safety
-    /// A call that is dropped was carried out or was not.
+    /// A dropped call was carried out or was not.
     ///
     /// ```no_run
     /// use runtide_core::UnixSignal;
@@ -79,40 +79,41 @@ impl SystemdBackend {
         self.lifecycle.kill_all(id, signal).await
     }
 
-    /// Forgets that a unit failed, and how often it was started, as `systemctl reset-failed` does.
+    /// Clears the failed state of a unit and its start counters, as `systemctl reset-failed` does.
     ///
     /// # Behavior
-    /// * `Changed`: it was failed, or showed why it once failed (`Result`) or how often it was restarted (`NRestarts`).
-    ///   `Unchanged`: it showed nothing of this.
-    /// * The starts that `StartLimitBurst=` counts are forgotten in either case. systemd shows that count to nobody, so that it
-    ///   has no say in the answer.
-    /// * A unit that is up goes on. One that rests, and that nothing refers to, systemd may unload thereby: a transient unit
-    ///   is gone then.
+    /// * `Changed`: the unit was failed, or still had the reason of an earlier failure (`Result`) or a restart count
+    ///   (`NRestarts`). `Unchanged`: it had none of these.
+    /// * The starts that `StartLimitBurst=` counts are cleared in either case. systemd does not expose that count, so
+    ///   it does not influence the returned effect.
+    /// * A unit that is up continues. An inactive unit that nothing refers to may be unloaded by systemd as a
+    ///   consequence: a transient unit is gone then.
     ///
     /// # Errors
-    /// `NotFound`: it is not loaded, and so has nothing to be forgotten. `PermissionDenied`, `Unavailable`, `Timeout`,
+    /// `NotFound`: the unit is not loaded, and so has no state to clear. `PermissionDenied`, `Unavailable`, `Timeout`,
     /// `Cancelled` as for every verb.
     ///
     /// # Cancel safety
-    /// A call that is dropped was carried out or was not.
+    /// A dropped call was carried out or was not.
     pub async fn reset_failed(&self, id: &InstanceId) -> Result<Effect> {
         self.lifecycle.reset_failed(id).await
     }
 
-    /// Opens a unit's output in the journal: as [`LogManager::logs`], with the place of each line, from which any later
-    /// reading goes on; and, if so wished, of one run alone.
+    /// Opens a unit's output in the journal: as [`LogManager::logs`], with the cursor of each line, from which any
+    /// later reader continues; optionally of one run alone.
     ///
     /// # Behavior
-    /// * Behind [`after`](JournaldOptions::after) nothing is lost and nothing comes twice. Of what was thrown away in the meantime
-    ///   nothing is left out in silence: that is `Expired`, and to read without a cursor gives what is still there.
-    /// * With `after`, `since` and `until` hold as well: what comes is behind the entry, and of that time. The entry may be of
-    ///   another run than [`invocation`](JournaldOptions::invocation).
-    /// * With `follow` a run is followed to its end, and of an earlier run there is nothing to follow.
-    /// * A run of which the journal has nothing has no lines; where there is no such unit either, it is `NotFound`.
+    /// * After [`after`](JournaldOptions::after) no line is lost and none is repeated. If the journal has dropped lines
+    ///   in the meantime, that is `Expired` and never a silent gap; a read without a cursor returns the lines that are
+    ///   left.
+    /// * With `after`, `since` and `until` apply as well: the lines are after the entry and within that time. The entry
+    ///   may be of another run than [`invocation`](JournaldOptions::invocation).
+    /// * With `follow` the current run is followed to its end; an earlier run has nothing to follow.
+    /// * A run without entries in the journal has no lines; if there is no such unit either, it is `NotFound`.
     ///
     /// # Errors
-    /// As for [`LogManager::logs`]. `Expired`: the journal does not have the entry of the cursor any more, or it never was this
-    /// unit's. `InvalidInput`: `tail` together with `after`, a run or a cursor that can be none.
+    /// As for [`LogManager::logs`]. `Expired`: the journal no longer has the entry of the cursor, or the entry never
+    /// was this unit's. `InvalidInput`: `tail` together with `after`, or a malformed run or cursor.
     ///
     /// # Cancel safety
     /// Nothing is left behind.

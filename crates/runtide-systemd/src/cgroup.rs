@@ -7,12 +7,13 @@ use std::{
 
 use rustix::io::Errno;
 
-/// More processes, or groups below a group, are not looked at.
+/// Limit of the processes, and of the groups below a group, that are read.
 const MOST: usize = 4096;
 
-/// The folder of a control group; `None`: it is not seen from here, or that is no name of one.
+/// Returns the folder of a control group; `None`: it is not visible from here, or the text is no name of a group.
 ///
-/// The unified hierarchy is where it is now, or beside the old ones; else systemd's own is taken.
+/// The unified hierarchy is mounted where it is today, or next to the old ones (hybrid); else systemd's own hierarchy
+/// is used.
 pub(crate) fn folder(root: &Path, control_group: &str) -> Option<PathBuf> {
     let relative = Path::new(control_group.strip_prefix('/')?);
     let is_below = relative.components().all(|part| matches!(part, Component::Normal(_)));
@@ -26,9 +27,10 @@ pub(crate) fn folder(root: &Path, control_group: &str) -> Option<PathBuf> {
         .find(|folder| folder.join("cgroup.procs").exists())
 }
 
-/// The processes of a control group and of all below it; `None`: they cannot be read, or are too many.
+/// Returns the processes of a control group and of all groups below it; `None`: they cannot be read, or are too many.
 ///
-/// A process of which nothing is seen from here has the number 0: then not all can be read.
+/// A process that is not visible in our PID namespace is listed as 0: then the list is incomplete, and the result is
+/// `None`.
 pub(crate) fn processes(folder: &Path) -> Option<Vec<u32>> {
     let mut processes = Vec::new();
     let mut folders = vec![folder.to_owned()];
@@ -37,7 +39,8 @@ pub(crate) fn processes(folder: &Path) -> Option<Vec<u32>> {
         seen += 1;
         match fs::read_to_string(folder.join("cgroup.procs")) {
             Ok(text) => processes.extend(numbers(&text)?),
-            // It went away in the meantime; or it is threaded, and its processes are those of the group above.
+            // The group was removed in the meantime; or it is threaded, and its processes are listed in the group
+            // above.
             Err(error) if seen > 1 && matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::Unsupported) => {}
             Err(error) if seen > 1 && error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => {}
             Err(_) => return None,
@@ -58,17 +61,17 @@ fn numbers(text: &str) -> Option<Vec<u32>> {
     text.lines().map(|line| line.trim().parse().ok().filter(|number| *number != 0)).collect()
 }
 
-/// True if a control group is frozen; `None`: it cannot be seen.
+/// True if a control group is frozen; `None`: its state is not visible.
 pub(crate) fn is_frozen(root: &Path, control_group: &str) -> Option<bool> {
     frozen(&folder(root, control_group)?.join("cgroup.events"))
 }
 
-/// What a group's `cgroup.events` says of that; `None`: it cannot be read, or says nothing.
+/// State `frozen` of a group's `cgroup.events`; `None`: the file cannot be read, or has no such line.
 pub(crate) fn frozen(events: &Path) -> Option<bool> {
-    said(&fs::read_to_string(events).ok()?)
+    parse_events(&fs::read_to_string(events).ok()?)
 }
 
-fn said(events: &str) -> Option<bool> {
+fn parse_events(events: &str) -> Option<bool> {
     events.lines().find_map(|line| line.strip_prefix("frozen ")).map(|value| value.trim() == "1")
 }
 
@@ -97,7 +100,7 @@ mod tests {
     fn what_is_not_seen_is_unknown() {
         assert_eq!(numbers("12\n0\n"), None);
         assert_eq!(numbers(""), Some(vec![]));
-        assert_eq!(said("populated 1\n"), None);
-        assert_eq!(said("populated 1\nfrozen 0\n"), Some(false));
+        assert_eq!(parse_events("populated 1\n"), None);
+        assert_eq!(parse_events("populated 1\nfrozen 0\n"), Some(false));
     }
 }

@@ -1,4 +1,4 @@
-//! The wire: connections, calls with deadlines, and what the manager says of itself.
+//! The wire: connections, calls with deadlines, and the manager's own properties.
 
 use std::{
     fmt,
@@ -39,23 +39,23 @@ pub(crate) struct Client(Arc<Inner>);
 struct Inner {
     config: Config,
     id: BackendId,
-    /// For calls; signals have their own (trap S6).
+    /// Connection for calls; signals have their own (trap S6).
     calls: Mutex<Option<Connection>>,
     /// Held while one call dials, so that a burst of first calls dials once.
     dialling: tokio::sync::Mutex<()>,
     session: Session<Server>,
 }
 
-/// What answered.
+/// The manager that answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Server {
-    /// `252.39-1~deb12u1`.
+    /// Version as systemd formats it: `252.39-1~deb12u1`.
     pub(crate) version: String,
-    /// The number in front of it.
+    /// Major version: the number at the beginning of `version`.
     pub(crate) major: u32,
-    /// Differs for every boot of the manager, and not for its re-execution.
+    /// Identity of the boot: it differs for every boot of the manager, and not for its re-execution.
     pub(crate) boot: u64,
-    /// Where unit files lie, in order of precedence.
+    /// Folders of unit files, in order of precedence.
     pub(crate) unit_path: Vec<String>,
 }
 
@@ -68,23 +68,23 @@ impl fmt::Debug for Client {
     }
 }
 
-/// What changes nothing, and so may be asked twice.
+/// Methods that change nothing, and so may be called again.
 const QUESTIONS: [&str; 8] =
     ["Get", "GetAll", "GetUnit", "GetJob", "GetUnitFileState", "ListUnits", "ListUnitsByPatterns", "LoadUnit"];
 
-/// How long a manager that re-executes itself is off the bus at most, before that is an outage.
+/// Longest absence of a re-executing manager from the bus; a longer one is an outage.
 pub(crate) const AWAY: Duration = Duration::from_secs(5);
 
-/// Since when a manager is away that left the bus with what it was asked, as it does when it re-executes itself: it is back in a
-/// moment. One that was not there from the first is not waited for.
+/// Time since which the manager is away. A manager that re-executes itself leaves the bus with calls unanswered and is
+/// back in a moment. A manager that was absent from the first call on is not waited for.
 #[derive(Debug, Default)]
 pub(crate) struct Left(Option<Instant>);
 
 impl Left {
-    /// Returns when it may be asked once more.
+    /// Returns when the call may be repeated.
     ///
     /// # Errors
-    /// The error, if it did not leave, or does not come back.
+    /// The given error, if the manager did not leave the bus, or does not come back.
     pub(crate) async fn comes_back(&mut self, error: Error) -> Result<()> {
         let is_away = is_lost(&error) || self.0.is_some() && error.kind() == ErrorKind::Unavailable;
         if !is_away || self.0.get_or_insert_with(Instant::now).elapsed() >= AWAY {
@@ -123,7 +123,7 @@ impl Client {
         CallSite::new(operation, &self.0.id).with_endpoint(self.endpoint())
     }
 
-    /// Every later call is `Cancelled`.
+    /// Makes every later call `Cancelled`.
     pub(crate) fn close(&self) {
         self.0.session.close();
         lock(&self.0.calls).take();
@@ -133,12 +133,12 @@ impl Client {
         self.0.session.check_open(self.site(operation))
     }
 
-    /// The manager that answered last, if one did.
+    /// The manager that answered last, if any did.
     pub(crate) fn last_server(&self) -> Option<Arc<Server>> {
         self.0.session.last_server()
     }
 
-    /// A connection of the caller's own, which queues so many messages before it stops reading.
+    /// Opens a separate connection for the caller. It queues up to `queue` messages, then it stops reading.
     pub(crate) async fn dial(&self, operation: &'static str, queue: NonZeroUsize) -> Result<Connection> {
         self.check_open(operation)?;
         let site = self.site(operation);
@@ -155,7 +155,7 @@ impl Client {
         Err(first.unwrap_or_else(|| site.error(ErrorKind::InvalidInput, "there is no address")))
     }
 
-    /// The connection for calls, made if there is none.
+    /// Returns the connection for calls, and makes one if there is none.
     pub(crate) async fn connection(&self, operation: &'static str) -> Result<Connection> {
         self.check_open(operation)?;
         let known = || lock(&self.0.calls).clone().filter(|connection| !connection.is_closed());
@@ -172,10 +172,10 @@ impl Client {
         Ok(connection)
     }
 
-    /// A call within the deadline, its connection included.
+    /// Makes a call within the deadline, which includes the connection.
     ///
     /// # Cancel safety
-    /// What was sent may be done, whether or not anybody waits for the answer.
+    /// A request that was sent may be carried out, even if no task waits for the answer.
     pub(crate) async fn call<B>(
         &self,
         operation: &'static str,
@@ -213,12 +213,12 @@ impl Client {
         if let Ok(answered) = tokio::time::timeout(deadline, called).await {
             return answered;
         }
-        // The connection may be what stalls: the next call makes another.
+        // The connection itself may be what stalls: the next call makes another.
         lock(&self.0.calls).take();
         Err(self.site(operation).timeout(deadline))
     }
 
-    /// A call of the manager.
+    /// Makes a call to the manager's own object.
     pub(crate) async fn manager<B>(&self, operation: &'static str, method: &str, body: &B) -> Result<Message>
     where
         B: Serialize + DynamicType + Sync,
@@ -226,12 +226,12 @@ impl Client {
         self.call(operation, (ROOT, MANAGER, method), body).await
     }
 
-    /// What an answer says.
+    /// Decodes an answer.
     pub(crate) fn read<T: DeserializeOwned + Type>(&self, operation: &'static str, answer: &Message) -> Result<T> {
         answer.body().deserialize().map_err(|error| self.site(operation).undecodable(error))
     }
 
-    /// The object of a unit that is loaded; never loads one (trap S2).
+    /// Returns the object of a loaded unit; never loads one (trap S2).
     ///
     /// # Errors
     /// `NotFound` if it is not loaded.
@@ -240,12 +240,12 @@ impl Client {
         self.read(operation, &answer)
     }
 
-    /// All properties of an interface of an object, to be read from the answer; of every interface if it is empty.
+    /// Reads all properties of an object's interface, undecoded; of every interface if its name is empty.
     pub(crate) async fn get_all(&self, operation: &'static str, path: &str, interface: &str) -> Result<Message> {
         self.call(operation, (path, PROPERTIES, "GetAll"), &(interface,)).await
     }
 
-    /// One property.
+    /// Reads one property.
     pub(crate) async fn get<T>(&self, operation: &'static str, path: &str, interface: &str, name: &str) -> Result<T>
     where
         T: TryFrom<OwnedVariant>,
@@ -257,18 +257,19 @@ impl Client {
         })
     }
 
-    /// What answers now: two calls.
+    /// Reads version, boot and unit path of the manager that answers now: two calls.
     pub(crate) async fn identify(&self, operation: &'static str) -> Result<Arc<Server>> {
         let answer = self.get_all(operation, ROOT, MANAGER).await?;
         let body = answer.body();
-        let said: ManagerProperties = body.deserialize().map_err(|error| self.site(operation).undecodable(error))?;
-        let version = said.version.unwrap_or_default();
+        let properties: ManagerProperties =
+            body.deserialize().map_err(|error| self.site(operation).undecodable(error))?;
+        let version = properties.version.unwrap_or_default();
         let digits: String = version.trim_start_matches('v').chars().take_while(char::is_ascii_digit).collect();
         let server = Arc::new(Server {
             major: digits.parse().unwrap_or(0),
             version,
-            boot: said.userspace_timestamp_monotonic.unwrap_or(0),
-            unit_path: said.unit_path.unwrap_or_default(),
+            boot: properties.userspace_timestamp_monotonic.unwrap_or(0),
+            unit_path: properties.unit_path.unwrap_or_default(),
         });
         let former = self.0.session.answered(Arc::clone(&server));
         if former.is_some_and(|former| former != server) {
@@ -277,15 +278,15 @@ impl Client {
         Ok(server)
     }
 
-    /// An error of the caller's making.
+    /// An `InvalidInput` error, caused by the caller's argument.
     pub(crate) fn invalid(&self, operation: &'static str, message: impl Into<String>) -> Error {
         self.site(operation).error(ErrorKind::InvalidInput, message)
     }
 
-    /// The name of a unit.
+    /// Checks a unit's name.
     ///
     /// # Errors
-    /// `NotFound` for what can be the name of none.
+    /// `NotFound` for a text that no unit can have as its name.
     pub(crate) fn checked<'a>(&self, operation: &'static str, unit: &'a str) -> Result<&'a str> {
         match names::flaw(unit) {
             None => Ok(unit),

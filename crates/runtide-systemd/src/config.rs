@@ -1,4 +1,4 @@
-//! How to reach a manager, and which of its units are instances.
+//! The address of a manager, its deadlines, and the selection of units that are instances.
 
 use std::{fmt, num::NonZeroUsize, path::PathBuf, time::Duration};
 
@@ -10,17 +10,17 @@ use runtide_core::{
 
 use crate::selection::Selection;
 
-/// Where the system's bus is where nobody says otherwise.
+/// Address of the system's bus by default.
 const SYSTEM_BUS: &str = "unix:path=/run/dbus/system_bus_socket";
 
-/// Which manager.
+/// The manager of the system, or of a user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Scope {
-    /// The system's: PID 1.
+    /// The system's manager: PID 1.
     #[default]
     System,
-    /// A user's own: `systemd --user`.
+    /// A user's own manager: `systemd --user`.
     User,
 }
 
@@ -33,7 +33,7 @@ impl fmt::Display for Scope {
     }
 }
 
-/// How to reach a manager, how patient to be, and which of its units are instances.
+/// The address of a manager, the deadlines of its calls, and the selection of units that are instances.
 ///
 /// ```
 /// use std::time::Duration;
@@ -48,53 +48,53 @@ impl fmt::Display for Scope {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// Which manager.
+    /// The manager of the system, or of a user.
     pub scope: Scope,
-    /// The address of its bus, as D-Bus writes it: `unix:path=…` or `tcp:host=…,port=…`; several, separated by `;`, are tried in
-    /// order.
+    /// Address of the manager's bus, as D-Bus formats it: `unix:path=…` or `tcp:host=…,port=…`; several, separated by
+    /// `;`, are tried in order.
     pub address: String,
-    /// Where the manager's file system is seen from here, for unit files, control groups and the journal; `/`. `None`: it
-    /// cannot be seen, as that of another machine: say so with an address of one. [`Config::from_env`] takes what is asked over
-    /// `tcp` for another machine.
+    /// Root of the manager's file system as seen from this process, for unit files, control groups and the journal; `/`
+    /// by default. `None`: it is not visible, as on another machine: set it so with the address of one.
+    /// [`Config::from_env`] assumes that a manager reached over `tcp` is on another machine.
     pub root: Option<PathBuf>,
-    /// What the backend is called; else `systemd:system`, `systemd:user`, or `systemd:` and the address.
+    /// Id of the backend; by default `systemd:system`, `systemd:user`, or `systemd:` and the address.
     pub id: Option<BackendId>,
-    /// Which units are instances.
+    /// Selection of the units that are instances.
     pub selection: Selection,
-    /// For each call; 30 s.
+    /// Deadline of each call; 30 s.
     pub deadline: Duration,
-    /// For making a connection, the handshake included; 5 s.
+    /// Deadline of making a connection, the handshake included; 5 s.
     pub connect_deadline: Duration,
-    /// How long the jobs of a verb (start, stop, restart) may take; 120 s. A unit's own time-outs are 90 s by default.
+    /// Deadline of the jobs of a verb (start, stop, restart); 120 s. A unit's own time-outs are 90 s by default.
     pub job_deadline: Duration,
-    /// The longest silence of the stream: half-way through it the manager is asked for a sign of life. 60 s.
+    /// Longest silence of the signal connection; half-way through it the manager is asked for a sign of life. 60 s.
     pub max_silence: Duration,
-    /// Units asked about at once; 64.
+    /// Number of units inspected concurrently; 64.
     pub inspect_concurrency: NonZeroUsize,
-    /// The watch driver's own.
+    /// Options of the watch driver.
     pub driver: DriverOptions,
 }
 
 setters!(Config {
-    /// The address of the bus.
+    /// Sets the address of the bus.
     with_address: address: String;
-    /// Where the manager's file system is seen from here.
+    /// Sets the root of the manager's file system as seen from this process.
     with_root: root: Option<PathBuf>;
-    /// What the backend is called.
+    /// Sets the id of the backend.
     with_id: id: Option<BackendId>;
-    /// Which units are instances.
+    /// Sets the selection of the units that are instances.
     with_selection: selection: Selection;
-    /// For each call.
+    /// Sets the deadline of each call.
     with_deadline: deadline: Duration;
-    /// For making a connection.
+    /// Sets the deadline of making a connection.
     with_connect_deadline: connect_deadline: Duration;
-    /// For the jobs of a verb.
+    /// Sets the deadline of the jobs of a verb.
     with_job_deadline: job_deadline: Duration;
-    /// The longest silence of the stream.
+    /// Sets the longest silence of the signal connection.
     with_max_silence: max_silence: Duration;
-    /// Units asked about at once.
+    /// Sets the number of units inspected concurrently.
     with_inspect_concurrency: inspect_concurrency: NonZeroUsize;
-    /// The watch driver's own.
+    /// Sets the options of the watch driver.
     with_driver: driver: DriverOptions;
 });
 
@@ -106,7 +106,7 @@ impl Default for Config {
 
 impl Config {
     fn new(scope: Scope, address: String) -> Self {
-        // Who is asked over the network has another file system, until somebody says otherwise.
+        // A manager reached over the network has another file system, unless the caller sets a root.
         let is_far = address.split(';').any(|one| one.starts_with("tcp:"));
         Self {
             scope,
@@ -123,21 +123,23 @@ impl Config {
         }
     }
 
-    /// This machine's manager.
+    /// The configuration of this machine's manager.
     pub fn system() -> Self {
         Self::new(Scope::System, SYSTEM_BUS.to_owned())
     }
 
-    /// The manager of the user whose folder for sockets (`XDG_RUNTIME_DIR`, as `/run/user/1000`) this is.
+    /// The configuration of the user's manager whose folder for sockets (`XDG_RUNTIME_DIR`, as `/run/user/1000`) this
+    /// is.
     pub fn user(runtime_dir: impl Into<PathBuf>) -> Self {
         Self::new(Scope::User, format!("unix:path={}", escaped(&runtime_dir.into().join("bus").to_string_lossy())))
     }
 
-    /// As `systemctl` finds its manager: the system's at `DBUS_SYSTEM_BUS_ADDRESS`, else where it always is. With
-    /// `RUNTIDE_SYSTEMD=user` the user's own, at `DBUS_SESSION_BUS_ADDRESS`, else in `XDG_RUNTIME_DIR`.
+    /// Finds the manager as `systemctl` does: the system's at `DBUS_SYSTEM_BUS_ADDRESS`, else at its default address.
+    /// With `RUNTIDE_SYSTEMD=user` the user's own, at `DBUS_SESSION_BUS_ADDRESS`, else in `XDG_RUNTIME_DIR`.
     ///
     /// # Errors
-    /// `InvalidInput`, with the variable; `Unavailable` if the user's manager is asked for and neither variable is set.
+    /// `InvalidInput`, with the variable; `Unavailable` if the user's manager is configured and neither variable is
+    /// set.
     pub fn from_env() -> Result<Self> {
         Self::from_variables(|name| std::env::var_os(name))
     }
@@ -185,15 +187,15 @@ impl Config {
         })
     }
 
-    /// The addresses, in order.
+    /// The bus addresses, in order.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = &str> {
         self.address.split(';').filter(|address| !address.is_empty())
     }
 
-    /// The user's folder for sockets, if the address is of one there.
+    /// The user's folder for sockets, if the address is of a socket there.
     pub(crate) fn runtime_dir(&self) -> Option<PathBuf> {
         let path = self.addresses().find_map(|one| one.strip_prefix("unix:path="))?;
-        // What has escapes in it is no folder that anybody has.
+        // An address with escapes is not that of a user's folder.
         let path = path.split([',', '%']).next().filter(|plain| *plain == path)?;
         Some(PathBuf::from(path.strip_suffix("/bus")?))
     }
@@ -206,7 +208,8 @@ impl Config {
             return error(ErrorKind::InvalidInput, "address", "there is no address".to_owned());
         }
         for address in self.addresses() {
-            // Others start programs (unixexec, autolaunch), which nobody expects of an address.
+            // Other transports start programs (unixexec, autolaunch), a side effect that no caller expects of an
+            // address.
             let transport = address.split_once(':').map_or(address, |(transport, _)| transport);
             if !matches!(transport, "unix" | "tcp") {
                 let why = format!("'{transport}' is not carried: unix and tcp are");
@@ -231,7 +234,7 @@ impl Config {
     }
 }
 
-/// A value of an address, as the specification of D-Bus escapes it.
+/// Escapes a value of an address, as the D-Bus specification does.
 fn escaped(value: &str) -> String {
     use fmt::Write as _;
     let mut text = String::new();
@@ -258,9 +261,9 @@ mod tests {
         let plain = of(&[]).unwrap();
         assert_eq!((plain.scope, plain.address.as_str()), (Scope::System, SYSTEM_BUS));
         assert_eq!(plain.backend_id().as_str(), "systemd:system");
-        let told = of(&[("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/x/y")]).unwrap();
-        assert_eq!((told.address.as_str(), told.backend_id().as_str()), ("unix:path=/x/y", "systemd:unix:path=/x/y"));
-        assert_eq!(told.root.as_deref(), Some(std::path::Path::new("/")));
+        let set = of(&[("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/x/y")]).unwrap();
+        assert_eq!((set.address.as_str(), set.backend_id().as_str()), ("unix:path=/x/y", "systemd:unix:path=/x/y"));
+        assert_eq!(set.root.as_deref(), Some(std::path::Path::new("/")));
         let far = of(&[("DBUS_SYSTEM_BUS_ADDRESS", "tcp:host=other,port=7")]).unwrap();
         assert_eq!(far.root, None, "its files are not this machine's");
         let user = of(&[("RUNTIDE_SYSTEMD", "user"), ("XDG_RUNTIME_DIR", "/run/user/1 0")]).unwrap();
@@ -285,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused() {
+    fn an_impossible_configuration_is_refused() {
         assert!(Config::system().with_deadline(Duration::ZERO).validate().is_err());
         assert!(Config::system().with_max_silence(Duration::ZERO).validate().is_err());
     }

@@ -1,4 +1,4 @@
-//! What a failure means: [`ErrorKind`] by the name of the D-Bus error, by the socket's, by the deadline.
+//! Classification of failures: [`ErrorKind`] by the name of the D-Bus error, the error of the socket, or the deadline.
 
 use std::io;
 
@@ -7,7 +7,7 @@ use zbus::fdo;
 
 /// Classifies the errors of the bus.
 pub(crate) trait BusErrors {
-    /// The error of a call that the bus, or systemd behind it, did not carry out.
+    /// Converts the error of a call that the bus, or systemd behind it, did not carry out.
     fn dbus(self, error: zbus::Error) -> Error;
 }
 
@@ -35,18 +35,18 @@ impl BusErrors for CallSite<'_> {
                 self.error(ErrorKind::Protocol, format!("what answers does not speak D-Bus: {why}"))
             }
             zbus::Error::Unsupported => self.error(ErrorKind::Unsupported, "this kind of address is not carried"),
-            _ => self.error(ErrorKind::Protocol, "the bus said what cannot be understood").with_source(error),
+            _ => self.error(ErrorKind::Protocol, "the answer of the bus cannot be decoded").with_source(error),
         }
     }
 }
 
-/// True if the bus reports that the manager left it during the call: the call may have been carried out, or not.
+/// True if the bus reports that the manager left it during the call, which may have been carried out or not.
 pub(crate) fn is_lost(error: &Error) -> bool {
     error.kind() == ErrorKind::Timeout
         && error.context().iter().any(|(key, value)| *key == "reason" && value == NO_REPLY)
 }
 
-/// The last part of the name of the bus's error.
+/// Last part of the name of that error.
 const NO_REPLY: &str = "NoReply";
 
 fn said(name: &str, message: &str) -> String {
@@ -81,7 +81,7 @@ fn of_fdo(error: &fdo::Error) -> (ErrorKind, String) {
         | E::SpawnFailed(text)
         | E::SpawnChildExited(text)
         | E::SpawnServiceNotFound(text) => (ErrorKind::Unavailable, text),
-        // The manager left the bus during the call, which may have been carried out, or not.
+        // The manager left the bus during the call, which may have been carried out or not.
         E::NoReply(text) | E::Timeout(text) | E::TimedOut(text) => (ErrorKind::Timeout, text),
         E::AccessDenied(text) | E::InteractiveAuthorizationRequired(text) => (ErrorKind::PermissionDenied, text),
         E::AuthFailed(text) => (ErrorKind::Unauthenticated, text),
@@ -99,7 +99,7 @@ fn of_fdo(error: &fdo::Error) -> (ErrorKind, String) {
     (kind, text.clone())
 }
 
-/// The errors of systemd itself, by name; total.
+/// Maps the errors of systemd itself by name; total.
 fn of_name(name: &str) -> ErrorKind {
     match short(name) {
         "NoSuchUnit"

@@ -1,4 +1,4 @@
-//! What lies on the manager's disk and its bus does not tell: the labels of unit files.
+//! Files on the manager's disk that hold state its bus does not expose: the labels of unit files.
 
 use std::{
     fs::File,
@@ -15,16 +15,16 @@ use rustix::{
 
 use crate::{labels, unit_file::UnitFile};
 
-/// systemd itself reads no longer file.
+/// Longest file that systemd itself reads.
 const LONGEST: u64 = 1024 * 1024;
 
-/// Opens what the manager calls so: a link leads where it would lead the manager, and nothing leads out of its root.
+/// Opens a path of the manager: links resolve as they do for the manager, and none leads out of its root.
 pub(crate) fn open(root: &Path, path: &str, flags: OFlags) -> io::Result<OwnedFd> {
     let flags = flags | OFlags::CLOEXEC;
     let top = openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let relative = path.trim_start_matches('/');
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    // Something was renamed while `..` was followed: the kernel asks to be asked again.
+    // A rename happened while `..` was resolved: the kernel asks for another try.
     let mut opened = openat2(&top, relative, flags, Mode::empty(), resolve);
     for _ in 0..16 {
         if !matches!(opened, Err(Errno::AGAIN)) {
@@ -33,13 +33,13 @@ pub(crate) fn open(root: &Path, path: &str, flags: OFlags) -> io::Result<OwnedFd
         opened = openat2(&top, relative, flags, Mode::empty(), resolve);
     }
     match opened {
-        // Before Linux 5.6, and where system calls are filtered. At the machine's own root it makes no difference.
+        // Kernels before Linux 5.6, and filtered system calls. At the machine's own root it makes no difference.
         Err(Errno::NOSYS | Errno::PERM) if root == Path::new("/") => Ok(openat(&top, relative, flags, Mode::empty())?),
         opened => Ok(opened?),
     }
 }
 
-/// A file that was opened, if it is one, and not a pipe that nobody writes to.
+/// Reads an opened file, if it is a regular file and not a pipe without a writer.
 pub(crate) fn text(opened: OwnedFd) -> io::Result<String> {
     let file = File::from(opened);
     if !file.metadata()?.is_file() {
@@ -50,14 +50,14 @@ pub(crate) fn text(opened: OwnedFd) -> io::Result<String> {
     Ok(text)
 }
 
-/// The labels of a unit by its files; `None`: they cannot be read.
+/// Reads the labels of a unit from its files; `None`: they cannot be read.
 pub(crate) fn labels(root: &Path, fragment: &str, drop_ins: &[String]) -> Option<Labels> {
     let paths = [fragment].into_iter().chain(drop_ins.iter().map(String::as_str)).filter(|path| !path.is_empty());
     let mut files = Vec::new();
     for path in paths {
         match read(root, path) {
             Ok(file) => files.push(file),
-            // Masked, or generated and gone again.
+            // The file is masked, or was generated and removed again.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(_) => return None,
         }
@@ -65,13 +65,14 @@ pub(crate) fn labels(root: &Path, fragment: &str, drop_ins: &[String]) -> Option
     Some(labels::of_files(&files))
 }
 
-/// The labels of a transient unit by the file that systemd writes for it, before the unit starts; `None`: there is none.
+/// Reads the labels of a transient unit from the file that systemd writes before the unit starts; `None`: there is
+/// none.
 pub(crate) fn transient_labels(root: &Path, unit_path: &[String], unit: &str) -> Option<Labels> {
     let folder = unit_path.iter().find(|folder| folder.ends_with("/transient"))?;
     labels_of_transient(root, &format!("{folder}/{unit}"))
 }
 
-/// The same, where the manager says which file.
+/// The same, with the path of the file as the manager reports it.
 pub(crate) fn labels_of_transient(root: &Path, fragment: &str) -> Option<Labels> {
     Some(labels::of_transient(&read(root, fragment).ok()?))
 }
@@ -107,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_is_not_waited_for() {
+    fn a_pipe_is_not_waited_for() {
         let folder = tempfile::tempdir().unwrap();
         let pipe = std::process::Command::new("mkfifo").arg(folder.path().join("a.service")).status().unwrap();
         assert!(pipe.success());

@@ -1,4 +1,4 @@
-//! Whether control groups are frozen: up to version 256 only the kernel reports it.
+//! Notifications of frozen and thawed control groups: up to version 256 only the kernel reports them.
 
 use std::{
     collections::HashMap,
@@ -18,7 +18,7 @@ use tokio::io::unix::AsyncFd;
 
 use crate::cgroup;
 
-/// Looks out for groups that are frozen or thawed.
+/// Watches control groups for being frozen or thawed.
 pub(crate) struct Freezer {
     fd: AsyncFd<OwnedFd>,
     groups: HashMap<i32, Group>,
@@ -40,18 +40,18 @@ impl Freezer {
         Ok(Self { fd: AsyncFd::new(fd)?, groups: HashMap::new() })
     }
 
-    /// Looks out for this group from now on; `false`: it cannot be seen from here.
+    /// Watches this group from now on; `false`: it is not visible from here.
     pub(crate) fn watch(&mut self, root: &Path, id: InstanceId, control_group: &str) -> bool {
         let Some(folder) = cgroup::folder(root, control_group) else { return false };
         let file = folder.join("cgroup.events");
         let Ok(number) = inotify::add_watch(self.fd.get_ref(), &file, WatchFlags::MODIFY) else { return false };
-        // Read after it is watched: what changes from here on is reported.
+        // Read after the watch is set up: later changes are reported.
         let Some(is_frozen) = cgroup::frozen(&file) else { return false };
         self.groups.insert(number, Group { id, file, is_frozen });
         true
     }
 
-    /// Those that were frozen or thawed.
+    /// Returns the instances that were frozen or thawed.
     pub(crate) fn poll_changed(&mut self, cx: &mut Context<'_>) -> Poll<Vec<InstanceId>> {
         let Self { fd, groups } = self;
         let mut changed = Vec::new();
@@ -61,12 +61,12 @@ impl Freezer {
             loop {
                 match reader.next() {
                     Ok(event) if event.events().contains(ReadFlags::QUEUE_OVERFLOW) => {
-                        changed.extend(groups.values_mut().filter_map(Group::look));
+                        changed.extend(groups.values_mut().filter_map(Group::refresh));
                     }
                     Ok(event) if event.events().contains(ReadFlags::IGNORED) => {
                         groups.remove(&event.wd());
                     }
-                    Ok(event) => changed.extend(groups.get_mut(&event.wd()).and_then(Group::look)),
+                    Ok(event) => changed.extend(groups.get_mut(&event.wd()).and_then(Group::refresh)),
                     Err(Errno::INTR) => {}
                     Err(_) => break,
                 }
@@ -78,8 +78,8 @@ impl Freezer {
 }
 
 impl Group {
-    /// Whose it is, if that changed. The file also says when the last process went.
-    fn look(&mut self) -> Option<InstanceId> {
+    /// Reads the state again and returns the instance if it changed. The file also changes when the last process ends.
+    fn refresh(&mut self) -> Option<InstanceId> {
         let now = cgroup::frozen(&self.file)?;
         (std::mem::replace(&mut self.is_frozen, now) != now).then(|| self.id.clone())
     }
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_group_that_changes_is_told_once() {
+    async fn a_group_that_changes_is_reported_once() {
         let root = tempfile::tempdir().unwrap();
         let group = root.path().join("sys/fs/cgroup/a.slice/b.service");
         std::fs::create_dir_all(&group).unwrap();

@@ -1,5 +1,5 @@
-//! [`UnitInspector`]: one call for the list, and for each instance what a list does not say: which run, whether it is frozen, how it
-//! ended.
+//! [`UnitInspector`]: one call for the list, and calls for each instance for the state that a list does not have: its
+//! run, whether it is frozen, its exit.
 
 use std::{collections::HashSet, pin::pin, sync::Arc};
 
@@ -25,14 +25,16 @@ use crate::{
 const LIST: &str = "systemd.list";
 const INSPECT: &str = "systemd.inspect";
 
-/// Name, description, load state, active state, sub-state, whom it follows, object, job, its type, its object.
+/// Name, description, load state, active state, sub-state, the unit it follows, object, job, the job's type, the job's
+/// object.
 type Listed = (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
 
-/// Looks at one manager.
+/// Lists and inspects the units of one manager.
 #[derive(Clone, Debug)]
 pub(crate) struct UnitInspector {
     client: Client,
-    /// Of the watch that it looks for; outside of one nobody tells what ceased to be so, and nothing is remembered.
+    /// Cache of the watch that it inspects for. Outside of a watch no signal would invalidate an entry, so nothing is
+    /// cached.
     unit_cache: Option<unit_cache::Shared>,
 }
 
@@ -41,7 +43,7 @@ impl UnitInspector {
         Self { client, unit_cache }
     }
 
-    /// What the selection and a filter let through.
+    /// Lists the units that the selection and a filter let through.
     pub(crate) async fn look(&self, filter: &InstanceFilter, detail: Detail) -> Result<Listing> {
         let selection = &self.client.config().selection;
         let states: &[&str] = &[];
@@ -58,13 +60,13 @@ impl UnitInspector {
             listed.into_iter().filter(wanted).map(|unit| (unit.0, unit.6)).collect();
         let bound = self.client.config().inspect_concurrency.get();
         let (mut instances, mut failures) = (Vec::with_capacity(units.len()), Vec::new());
-        let looks = stream::iter(units).map(|(unit, path)| async move { self.one(&unit, &path, detail).await });
-        let mut looks = pin!(looks.buffer_unordered(bound));
-        while let Some(look) = looks.next().await {
-            match look {
+        let inspections = stream::iter(units).map(|(unit, path)| async move { self.one(&unit, &path, detail).await });
+        let mut inspections = pin!(inspections.buffer_unordered(bound));
+        while let Some(inspection) = inspections.next().await {
+            match inspection {
                 Ok(Some(instance)) if filter.matches(&instance) => instances.push(Arc::new(instance)),
                 Ok(_) => {}
-                // The others would fail for the same reason, each in its own time: there is no list.
+                // The others would fail for the same reason, each after its own deadline: the listing fails.
                 Err(error)
                     if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Cancelled) =>
                 {
@@ -77,10 +79,10 @@ impl UnitInspector {
         Ok(Listing::new(instances, failures))
     }
 
-    /// One instance by its id.
+    /// Inspects one instance by its id.
     ///
     /// # Errors
-    /// `NotFound` if it is not loaded, or the selection leaves it out.
+    /// `NotFound` if the unit is not loaded, or the selection leaves it out.
     pub(crate) async fn inspect_one(&self, id: &InstanceId, detail: Detail) -> Result<Instance> {
         let located = |error: Error| error.with_context("instance", id);
         let absent = |why: &str| Err(located(self.client.site(INSPECT).error(ErrorKind::NotFound, why)));
@@ -98,14 +100,14 @@ impl UnitInspector {
         }
     }
 
-    /// `None`: it is gone, is no instance, or is not selected.
+    /// Inspects one unit; `None`: it is gone, is no instance, or is not selected.
     async fn one(&self, unit: &str, path: &str, detail: Detail) -> Result<Option<Instance>> {
         let client = &self.client;
         let answer = client.get_all(INSPECT, path, UNIT).await?;
         let about: UnitProperties = client.read(INSPECT, &answer)?;
         drop(answer);
         let (load, active) = (about.load_state.as_deref().unwrap_or_default(), about.active_state.as_deref());
-        // A unit that went between the list and this look was loaded by looking (trap S2), and is unloaded again.
+        // A unit that went between the list and this inspection was loaded by it (trap S2), and is unloaded again.
         if !is_there(load, active.unwrap_or_default()) || about.id.as_deref().is_some_and(|id| id != unit) {
             return Ok(None);
         }
@@ -115,13 +117,15 @@ impl UnitInspector {
             _ => SERVICE,
         };
         let changed = about.state_change_timestamp_monotonic.unwrap_or(0);
-        let life = normalize::life(&about);
-        let known = self.unit_cache.as_ref().and_then(|unit_cache| unit_cache.lock().details(&id, life.as_ref()));
+        let incarnation = normalize::life(&about);
+        let known =
+            self.unit_cache.as_ref().and_then(|unit_cache| unit_cache.lock().details(&id, incarnation.as_ref()));
         let runs = active == Some("active") && about.sub_state.as_deref() != Some("exited");
         let service = if detail == Detail::Summary && runs {
-            // It runs: of the service itself, only where it runs is needed, once.
-            let place = known.as_ref().and_then(|known| Some((known.group.clone()?, known.control_group.clone()?)));
-            let (slice, control_group) = if let Some((group, control_group)) = place {
+            // The unit runs: of the service itself only its control group is needed, once.
+            let known_group =
+                known.as_ref().and_then(|known| Some((known.group.clone()?, known.control_group.clone()?)));
+            let (slice, control_group) = if let Some((group, control_group)) = known_group {
                 (Some(group.name.clone()), control_group)
             } else {
                 let group: String = client.get(INSPECT, path, interface, "ControlGroup").await?;
@@ -130,7 +134,7 @@ impl UnitInspector {
             ServiceProperties { slice, control_group: Some(control_group), ..ServiceProperties::default() }
         } else {
             let unit_cache = self.unit_cache.as_ref().filter(|_| detail == Detail::Summary);
-            let rest = unit_cache.and_then(|unit_cache| unit_cache.lock().rest(&id, life.as_ref(), changed));
+            let rest = unit_cache.and_then(|unit_cache| unit_cache.lock().rest(&id, incarnation.as_ref(), changed));
             if let Some(rest) = rest {
                 rest
             } else {
@@ -167,7 +171,7 @@ impl UnitInspector {
         Ok(client.config().selection.takes(&instance).then_some(instance))
     }
 
-    /// Read once per life.
+    /// Reads the labels, once per run.
     async fn labels(
         &self,
         unit: &str,
@@ -180,7 +184,7 @@ impl UnitInspector {
             if UnitType::of(unit) == Some(UnitType::Scope) {
                 return Ok(Some(runtide_core::Labels::new())); // a scope has no environment
             }
-            // What systemd wrote for it saves a call.
+            // The file that systemd wrote for it saves a call.
             if let (None, Some(root), Some(fragment)) =
                 (&service.environment, self.client.config().root.clone(), about.fragment_path.clone())
             {
@@ -203,24 +207,24 @@ impl UnitInspector {
     }
 }
 
-/// True if a unit that systemd calls frozen is: of one that was killed while it was frozen, 252 goes on saying so in its next
-/// life. Where the kernel cannot be asked, systemd's word counts.
+/// True if a unit that systemd reports as frozen is frozen: 252 still reports a unit that was killed while frozen as
+/// frozen in its next run. If the kernel cannot be asked, systemd's report counts.
 pub(crate) fn is_frozen(client: &Client, control_group: Option<&str>) -> bool {
     let (Some(root), Some(group)) = (&client.config().root, control_group) else { return true };
     cgroup::is_frozen(root, group).unwrap_or(true)
 }
 
-/// True if systemd has a file of it, and is not asked to ignore that.
+/// True if systemd has a file of the unit, and is not configured to ignore it.
 fn is_filed(load: &str) -> bool {
     matches!(load, "loaded" | "merged")
 }
 
-/// True if a unit is more than a name that others mention.
+/// True if the unit is more than a name that other units mention.
 fn is_there(load: &str, active: &str) -> bool {
     is_filed(load) || !matches!(active, "inactive" | "")
 }
 
-/// A unit's control group lies in that of its slice.
+/// The slice of a control group: a unit's group is below that of its slice.
 fn slice_of(control_group: &str) -> Option<&str> {
     let (above, unit) = control_group.rsplit_once('/')?;
     if unit.is_empty() {
@@ -244,14 +248,14 @@ impl Inspector for UnitInspector {
 
     async fn inspect(&self, ids: &[InstanceId], detail: Detail) -> Result<Vec<Inspection>> {
         let bound = self.client.config().inspect_concurrency.get();
-        let looks = stream::iter(ids.to_vec()).map(|id| async move {
+        let inspections = stream::iter(ids.to_vec()).map(|id| async move {
             match self.inspect_one(&id, detail).await {
                 Ok(instance) => Inspection::Present(Arc::new(instance)),
                 Err(error) if error.kind() == ErrorKind::NotFound => Inspection::Absent(id),
                 Err(error) => Inspection::Unknown { id, cause: Failure::from(&error) },
             }
         });
-        Ok(looks.buffer_unordered(bound).collect().await)
+        Ok(inspections.buffer_unordered(bound).collect().await)
     }
 }
 
@@ -260,7 +264,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_slice_is_where_the_control_group_lies() {
+    fn the_slice_is_the_parent_of_the_control_group() {
         for (group, slice) in [
             ("/system.slice/web.service", Some("system.slice")),
             ("/shop.slice/shop-web.slice/web.service", Some("shop-web.slice")),

@@ -1,4 +1,4 @@
-//! A unit's output with its places in the journal, so that a reader goes on where it, or another before it, left off.
+//! A unit's output with its cursors in the journal, so that a reader continues where it, or an earlier one, stopped.
 
 use std::{
     fmt,
@@ -16,29 +16,29 @@ use runtide_core::{
 };
 use serde::{Deserialize, Serialize};
 
-/// What to read of a unit's journal. By default everything that is there, of all lives.
+/// Options of reading a unit's journal. By default everything that is there, of all runs.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct JournaldOptions {
-    /// As for any log.
+    /// The options of any log.
     pub logs: LogOptions,
-    /// Only what was printed in this run: the [`incarnation`](runtide_core::Instance::incarnation) of the instance then.
+    /// Only lines of this run: the [`incarnation`](runtide_core::Instance::incarnation) that the instance had.
     pub invocation: Option<Incarnation>,
-    /// Only what comes behind this entry.
+    /// Only lines after this entry.
     pub after: Option<JournaldCursor>,
 }
 
 setters!(JournaldOptions {
-    /// As for any log.
+    /// Sets the options of any log.
     with_logs: logs: LogOptions;
-    /// Only what was printed in this run.
+    /// Restricts the lines to those of one run.
     with_invocation: invocation: Option<Incarnation>;
-    /// Only what comes behind this entry.
+    /// Restricts the lines to those after an entry.
     with_after: after: Option<JournaldCursor>;
 });
 
-/// The place of an entry in the journal, in journald's own words; they can be kept and are good for any reader of that journal,
-/// also after a rotation of its files and a boot. What is in them is journald's affair. Cheap to clone.
+/// The position of an entry in the journal, in journald's own format. It can be stored and is valid for any reader of
+/// that journal, also after a rotation of its files and a boot. Its content is opaque. Cheap to clone.
 ///
 /// ```
 /// use runtide_systemd::JournaldCursor;
@@ -54,14 +54,14 @@ setters!(JournaldOptions {
 pub struct JournaldCursor(Arc<str>);
 
 impl JournaldCursor {
-    /// The longest text that is taken, in bytes. journald's are below 160.
+    /// Longest accepted text, in bytes. journald's are below 160.
     pub const LONGEST: usize = 512;
 
-    /// Takes a text that a cursor was written as.
+    /// Parses the text of a cursor.
     ///
     /// # Errors
-    /// `InvalidInput` if it is empty, longer than [`LONGEST`](Self::LONGEST), or of anything but printable ASCII without
-    /// blanks. Whether an entry has it shows when it is read from.
+    /// `InvalidInput` if it is empty, longer than [`LONGEST`](Self::LONGEST), or has a character other than printable
+    /// ASCII without blanks. The existence of the entry is checked when it is read from.
     pub fn new(text: impl Into<Arc<str>>) -> Result<Self> {
         let text = text.into();
         let why = if text.is_empty() {
@@ -78,7 +78,7 @@ impl JournaldCursor {
             .with_context("cursor", format!("{shown:?}")))
     }
 
-    /// The text.
+    /// The text of the cursor, as it can be stored.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -118,17 +118,17 @@ impl From<JournaldCursor> for String {
     }
 }
 
-/// A piece of output, and its place.
+/// A piece of output, with its cursor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct JournaldLine {
-    /// What was printed.
+    /// The printed output.
     pub line: LogLine,
-    /// To go on behind it, give this as [`JournaldOptions::after`].
+    /// Cursor of this line; to continue after it, pass it as [`JournaldOptions::after`].
     pub cursor: JournaldCursor,
 }
 
-/// Output as it comes, with its places; back-pressure reaches journalctl.
+/// Output as it arrives, with its cursors; back-pressure reaches journalctl.
 pub struct JournaldStream(Pin<Box<dyn Stream<Item = Result<JournaldLine>> + Send>>);
 
 impl JournaldStream {
@@ -136,7 +136,7 @@ impl JournaldStream {
         Self(Box::pin(inner))
     }
 
-    /// The next line; `None` after the end.
+    /// Returns the next line; `None` after the end.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_is_one_bounded_word_also_where_it_is_read_from_json() {
+    fn a_cursor_is_one_bounded_word_also_when_read_from_json() {
         let longest = "x".repeat(JournaldCursor::LONGEST);
         for text in ["s=1;i=2", &longest] {
             let json = serde_json::to_string(&JournaldCursor::new(text).unwrap()).unwrap();

@@ -1,5 +1,5 @@
-//! Labels, which systemd does not have: of a unit file, in its `X-` sections, which systemd leaves to others; of a transient
-//! unit, which takes no unknown properties (trap S9), in one variable of its environment.
+//! Labels, which systemd does not have: those of a unit file are in its `X-` sections, which systemd ignores; those of
+//! a transient unit, which accepts no unknown properties (trap S9), are in one variable of its environment.
 
 use std::collections::BTreeMap;
 
@@ -7,37 +7,37 @@ use runtide_core::Labels;
 
 use crate::unit_file::UnitFile;
 
-/// A JSON object of texts.
+/// Environment variable with the labels, as a JSON object of strings.
 pub(crate) const VARIABLE: &str = "RUNTIDE_LABELS";
 
-/// The kernel takes no longer text into a process (`MAX_ARG_STRLEN`, 128 KiB).
+/// Longest string that the kernel passes to a process (`MAX_ARG_STRLEN`, 128 KiB).
 const LONGEST: usize = 128 * 1024 - 1;
 
-/// The section whose keys are labels as they are; those of any other `X-Name` are `Name.key`.
+/// Section whose keys are labels as they are; the keys of any other `X-Name` are `Name.key`.
 pub(crate) const SECTION: &str = "X-Labels";
 
-/// `RUNTIDE_LABELS={…}`; `None`: longer than any process can be given.
+/// Formats `RUNTIDE_LABELS={…}`; `None`: longer than any process can be given.
 pub(crate) fn assignment(labels: &Labels) -> Option<String> {
     let map: BTreeMap<&str, &str> = labels.iter().collect();
     let text = format!("{VARIABLE}={}", serde_json::to_string(&map).ok()?);
     (text.len() < LONGEST).then_some(text)
 }
 
-/// The labels in an environment; none if there is no such variable, or it is of somebody else's making.
+/// Reads the labels in an environment; none if there is no such variable, or its value is not in our format.
 pub(crate) fn of_environment<'a>(environment: impl IntoIterator<Item = &'a str>) -> Labels {
     let last = environment.into_iter().filter_map(|one| one.strip_prefix(VARIABLE)?.strip_prefix('=')).last();
     let map: BTreeMap<String, String> = last.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     map.into_iter().collect()
 }
 
-/// The labels in the file that systemd writes for a transient unit: those of its environment.
+/// Reads the labels in the file that systemd writes for a transient unit: those of its environment.
 pub(crate) fn of_transient(file: &UnitFile) -> Labels {
     let lines: Vec<String> =
         file.entries("Service").filter(|(key, _)| *key == "Environment").flat_map(|(_, line)| words(line)).collect();
     of_environment(lines.iter().map(String::as_str))
 }
 
-/// The words of a line as systemd writes them: in quotes where it must, with the escapes of C, and `%` doubled.
+/// Splits a line as systemd writes it into words: quoted where necessary, with the escapes of C, and `%` doubled.
 fn words(line: &str) -> Vec<String> {
     let (mut found, mut word, mut open) = (Vec::new(), None::<Vec<u8>>, None);
     let mut bytes = line.bytes();
@@ -89,7 +89,7 @@ fn octal(first: u8, bytes: &mut std::str::Bytes<'_>) -> u8 {
     u8::try_from(value).unwrap_or(b'?')
 }
 
-/// The labels in the `X-` sections of a unit's files, main file first; the last assignment of a key counts.
+/// Reads the labels in the `X-` sections of a unit's files, main file first; the last assignment of a key counts.
 pub(crate) fn of_files<'a>(files: impl IntoIterator<Item = &'a UnitFile>) -> Labels {
     let mut found = BTreeMap::new();
     for section in files.into_iter().flat_map(|file| &file.sections) {
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn files_carry_them_in_sections_of_their_own() {
+    fn files_have_labels_in_x_sections() {
         let main = UnitFile::parse("[Service]\nA=1\n[X-koi]\ndns.name=web\n[X-Labels]\nteam=a\n").unwrap();
         let drop_in = UnitFile::parse("[X-Labels]\nteam = b c\n").unwrap();
         let labels = of_files([&main, &drop_in]);

@@ -1,14 +1,14 @@
-//! The names of units, and the object paths that stand for them.
+//! The names of units, and their object paths.
 
 use std::fmt::Write as _;
 
-/// Below it lies an object for each unit.
+/// Prefix of the object paths of all units.
 pub(crate) const UNITS: &str = "/org/freedesktop/systemd1/unit/";
 
-/// The longest name that systemd takes (`UNIT_NAME_MAX`), its type included.
+/// Longest name that systemd accepts (`UNIT_NAME_MAX`), its type included.
 pub(crate) const LONGEST: usize = 255;
 
-/// What comes after the last dot of a unit's name.
+/// The types of units: the part after the last dot of a unit's name.
 const TYPES: [&str; 11] =
     ["service", "scope", "slice", "socket", "target", "device", "mount", "automount", "swap", "timer", "path"];
 
@@ -18,10 +18,8 @@ pub(crate) fn type_of(unit: &str) -> Option<&str> {
     TYPES.contains(&kind).then_some(kind)
 }
 
-/// Why a text is no name of a unit; `None`: it is one.
-///
-/// The rules are systemd's own (`unit_name_is_valid`). What they let through holds no slash, so that it names one file of a
-/// folder and nothing else.
+/// The reason why a text is no name of a unit; `None`: it is one. The rules are systemd's own (`unit_name_is_valid`). A
+/// valid name has no slash, so it names one file of a folder and nothing else.
 pub(crate) fn flaw(unit: &str) -> Option<&'static str> {
     let Some(kind) = type_of(unit) else {
         return Some("it does not end in a type of unit, as .service");
@@ -45,7 +43,7 @@ pub(crate) fn template_of(unit: &str) -> Option<String> {
     (!prefix.is_empty() && !instance.is_empty()).then(|| format!("{prefix}@.{kind}"))
 }
 
-/// The object of a unit.
+/// The object path of a unit.
 pub(crate) fn path_of(unit: &str) -> String {
     let mut path = String::with_capacity(UNITS.len() + unit.len() * 2);
     path.push_str(UNITS);
@@ -59,7 +57,7 @@ pub(crate) fn path_of(unit: &str) -> String {
     path
 }
 
-/// The unit of an object; `None`: the path is of no unit, or of none that has a name in UTF-8.
+/// The unit of an object path; `None`: the path is of no unit, or of one whose name is not UTF-8.
 pub(crate) fn unit_of(path: &str) -> Option<String> {
     let label = path.strip_prefix(UNITS)?.as_bytes();
     let mut name = Vec::with_capacity(label.len());
@@ -79,7 +77,7 @@ pub(crate) fn unit_of(path: &str) -> Option<String> {
     String::from_utf8(name).ok()
 }
 
-/// True if a shell's pattern (`*`, `?`) covers all of a name; there are no sets.
+/// True if a shell pattern (`*`, `?`) matches the whole name; there are no sets.
 pub(crate) fn is_match(pattern: &str, name: &str) -> bool {
     let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
     let (mut p, mut n) = (0, 0);
@@ -109,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_and_names_are_each_others_inverse() {
+    fn paths_and_names_are_inverse() {
         for name in ["a.service", "1a.service", "web@x\\x2dy.service", "user@0.service", "a_b:c-d.scope"] {
             let path = path_of(name);
             assert!(path[UNITS.len()..].bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'), "{path}");
@@ -121,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_is_refused() {
+    fn an_invalid_name_is_refused() {
         for name in ["web.service", "web@1.service", "web@.service", "a\\x2db.scope", "a.b.timer"] {
             assert_eq!(flaw(name), None, "{name}");
         }

@@ -1,4 +1,4 @@
-//! systemd's words for what Runtide calls otherwise: pure functions, no I/O. The tables are in the crate's README.
+//! Conversion of systemd's terms into Runtide's: pure functions, no I/O. The tables are in the crate's README.
 
 use std::{
     num::NonZeroU8,
@@ -20,20 +20,17 @@ const EXITED: i32 = 1;
 const KILLED: i32 = 2;
 const DUMPED: i32 = 3;
 
-/// What systemd calls a start that went well.
+/// The `Result` of a successful start.
 const SUCCESS: &str = "success";
 
-/// What a unit's three states mean together; total.
-///
-/// `began`: whether it ever left the state in which it was loaded. `is_job`: its type is `oneshot`, so that what systemd calls
-/// its start is all of its run.
-/// `is_over`: its main process ran in this run, and ended.
+/// Maps a unit's three states to one; total. `began`: it left its initial state at least once. `is_job`: its type is
+/// `oneshot`, so that systemd's start job is its whole run. `is_over`: its main process ran in this run, and ended.
 pub(crate) fn state(active: &str, sub: &str, freezer: &str, began: bool, is_job: bool, is_over: bool) -> InstanceState {
     use InstanceState as S;
     let state = match active {
         // The process is gone, and systemd keeps the unit up (RemainAfterExit=).
         "active" if sub == "exited" => S::Stopped,
-        // What is left to do (ExecStop=, ExecStopPost=, a reload) is not its run.
+        // The remaining steps (ExecStop=, ExecStopPost=, a reload) are not part of its run.
         "deactivating" | "reloading" | "refreshing" if is_over => S::Stopped,
         "active" | "reloading" | "refreshing" => S::Running,
         "activating" if sub.starts_with("auto-restart") => S::Restarting,
@@ -41,7 +38,7 @@ pub(crate) fn state(active: &str, sub: &str, freezer: &str, began: bool, is_job:
         "activating" => S::Starting,
         "deactivating" => S::Stopping,
         "failed" => S::Failed,
-        // `maintenance`: systemd clears up what it left on the disk.
+        // `maintenance`: systemd removes the files of the unit.
         "inactive" | "maintenance" if began => S::Stopped,
         "inactive" | "maintenance" => S::Created,
         _ => S::Unknown,
@@ -52,7 +49,7 @@ pub(crate) fn state(active: &str, sub: &str, freezer: &str, began: bool, is_job:
     }
 }
 
-/// How a main process ended; `None`: it did not, or nobody saw it.
+/// The exit of the main process; `None`: it has not ended, or its end was not observed.
 pub(crate) fn exit(service: &ServiceProperties) -> Option<ExitStatus> {
     let status = service.exec_main_status?;
     let ended = match service.exec_main_code? {
@@ -63,7 +60,8 @@ pub(crate) fn exit(service: &ServiceProperties) -> Option<ExitStatus> {
     Some(if service.result.as_deref() == Some("oom-kill") { ended.with_oom_killed(true) } else { ended })
 }
 
-/// A run by its InvocationID, in hexadecimal, as `systemctl` and the journal write it; none before the first.
+/// The incarnation of an InvocationID, in hexadecimal, as `systemctl` and the journal format it; none before the first
+/// run.
 pub(crate) fn incarnation(id: &[u8]) -> Option<Incarnation> {
     use std::fmt::Write as _;
     if id.iter().all(|byte| *byte == 0) {
@@ -76,7 +74,7 @@ pub(crate) fn incarnation(id: &[u8]) -> Option<Incarnation> {
     Some(Incarnation::from(text))
 }
 
-/// Microseconds since 1970; 0 and 2^64-1 stand for never.
+/// The time of microseconds since 1970; 0 and 2^64-1 mean never.
 pub(crate) fn time(microseconds: u64) -> Option<SystemTime> {
     if matches!(microseconds, 0 | u64::MAX) {
         return None;
@@ -84,25 +82,25 @@ pub(crate) fn time(microseconds: u64) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_micros(microseconds))
 }
 
-/// The name for people: a service's without its type, as `systemctl` takes it.
+/// The display name: a service's without its type, as `systemctl` accepts it.
 pub(crate) fn name(unit: &str) -> &str {
     unit.strip_suffix(".service").unwrap_or(unit)
 }
 
-/// True if nothing of a unit in this state is there.
+/// True if no process of a unit in this state is left.
 pub(crate) fn rests(active: &str) -> bool {
     matches!(active, "inactive" | "failed" | "maintenance")
 }
 
-/// True if the start that was begun last has become a run: one that is under way has an InvocationID already and is none yet, and
-/// one whose condition fails never is.
+/// True if the last start has become a run: a start that is under way has an InvocationID already and is no run yet,
+/// and a start whose condition fails never becomes one.
 pub(crate) fn is_begun(about: &UnitProperties) -> bool {
     let began = about.inactive_exit_timestamp_monotonic.unwrap_or(0);
     !rests(about.active_state.as_deref().unwrap_or_default())
         || about.condition_timestamp_monotonic.unwrap_or(0) <= began
 }
 
-/// The run that a unit is in, or was in last.
+/// The unit's current run, or its last one.
 pub(crate) fn life(about: &UnitProperties) -> Option<Incarnation> {
     if about.inactive_exit_timestamp_monotonic.unwrap_or(0) == 0 || !is_begun(about) {
         return None;
@@ -110,8 +108,8 @@ pub(crate) fn life(about: &UnitProperties) -> Option<Incarnation> {
     about.invocation_id.as_deref().and_then(incarnation)
 }
 
-/// True if the main process of which a service speaks ran in its present run, and ended. A run is begun to be started before its
-/// first process is; behind a restart of systemd's own, it ceases to be inactive after that.
+/// True if the main process that a service shows ran in its present run, and ended. The start of a run is recorded
+/// before its first process; after a restart by systemd itself, the unit leaves the inactive state later than that.
 pub(crate) fn is_of_life(about: &UnitProperties, service: &ServiceProperties) -> bool {
     let began = about.inactive_exit_timestamp_monotonic.unwrap_or(0);
     let tried = about.condition_timestamp_monotonic.filter(|at| *at != 0).map_or(began, |at| at.min(began));
@@ -119,7 +117,7 @@ pub(crate) fn is_of_life(about: &UnitProperties, service: &ServiceProperties) ->
         && service.exec_main_start_timestamp_monotonic.is_some_and(|at| at != 0 && at >= tried)
 }
 
-/// What is known of a unit from these properties; what they leave out is unknown. `None`: they do not say in which state it is.
+/// The instance that these properties describe; missing properties are unknown. `None`: the state is missing.
 pub(crate) fn instance(
     backend: &BackendId,
     unit: &str,
@@ -144,8 +142,8 @@ pub(crate) fn instance(
     }
     if let Some(service) = service {
         instance.restarts = service.restarts;
-        let is_of_this_life = !is_begun || is_of_life(about, service);
-        if state.is_ended() && is_of_this_life {
+        let is_of_this_run = !is_begun || is_of_life(about, service);
+        if state.is_ended() && is_of_this_run {
             instance.exit = exit(service);
             instance.finished_at = instance.finished_at.or_else(|| service.exec_main_exit_timestamp.and_then(time));
         }
@@ -242,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_life_is_there_once_the_unit_ceased_to_be_inactive() {
+    fn a_run_exists_once_the_unit_left_the_inactive_state() {
         assert_eq!(life(&unit("inactive", 10, 0)), None, "a start is under way, or its condition was not met");
         assert_eq!(life(&unit("inactive", 30, 20)), None, "another one is under way");
         assert_eq!(life(&unit("inactive", 10, 20)), incarnation(&[0xab; 16]));
@@ -252,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exit_of_an_earlier_life_is_not_this_ones() {
+    fn an_exit_of_an_earlier_run_is_not_taken() {
         let id = BackendId::from("b");
         let at = |start| ServiceProperties {
             exec_main_start_timestamp_monotonic: Some(start),
@@ -260,8 +258,12 @@ mod tests {
         };
         let of = |about: &UnitProperties, start| instance(&id, "a.service", about, Some(&at(start))).unwrap().exit;
         assert_eq!(of(&unit("failed", 10, 20), 12), Some(ExitStatus::code(3)));
-        assert_eq!(of(&unit("failed", 10, 20), 5), None, "ExecStartPre= failed, and the process is of the life before");
-        // Behind a restart of systemd's own the unit ceases to be inactive after its process ended.
+        assert_eq!(
+            of(&unit("failed", 10, 20), 5),
+            None,
+            "ExecStartPre= failed, and the process is of the previous run"
+        );
+        // After a restart by systemd itself the unit leaves the inactive state after its process ended.
         assert_eq!(of(&unit("failed", 10, 90), 12), Some(ExitStatus::code(3)));
     }
 }

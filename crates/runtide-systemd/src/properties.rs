@@ -1,8 +1,8 @@
-//! What the manager says of a unit, as it says it. What it leaves out is `None`; what nobody needs is not read.
+//! The manager's properties of a unit, unconverted. A missing property is `None`; unused ones are not decoded.
 
 use zbus::{DeserializeDict, OwnedObjectPath, Type};
 
-/// Of `org.freedesktop.systemd1.Unit`.
+/// Properties of `org.freedesktop.systemd1.Unit`.
 #[derive(Clone, Debug, Default, DeserializeDict, Type)]
 #[zbus(signature = "a{sv}", rename_all = "PascalCase")]
 pub(crate) struct UnitProperties {
@@ -17,19 +17,19 @@ pub(crate) struct UnitProperties {
     pub(crate) triggered_by: Option<Vec<String>>,
     #[zbus(rename = "InvocationID")]
     pub(crate) invocation_id: Option<Vec<u8>>,
-    /// When it was last begun to be started.
+    /// Time of the last start, before its conditions were checked.
     pub(crate) condition_timestamp_monotonic: Option<u64>,
-    /// When it last ceased to be inactive: a run began.
+    /// Time at which it last left the inactive state: a run began.
     pub(crate) inactive_exit_timestamp: Option<u64>,
     pub(crate) inactive_exit_timestamp_monotonic: Option<u64>,
-    /// When it last became inactive: a run ended.
+    /// Time at which it last became inactive: a run ended.
     pub(crate) inactive_enter_timestamp: Option<u64>,
     pub(crate) state_change_timestamp_monotonic: Option<u64>,
-    /// What is to be done with it next; 0: nothing.
+    /// The pending job, by its number and object; 0: none.
     pub(crate) job: Option<(u32, OwnedObjectPath)>,
 }
 
-/// Of `org.freedesktop.systemd1.Service` and, as far as it has them, `….Scope`.
+/// Properties of `org.freedesktop.systemd1.Service` and, as far as it has them, `….Scope`.
 #[derive(Clone, Debug, Default, DeserializeDict, Type)]
 #[zbus(signature = "a{sv}", rename_all = "PascalCase")]
 pub(crate) struct ServiceProperties {

@@ -1,13 +1,13 @@
-//! Which units are instances.
+//! The selection of the units that are instances.
 
 use runtide_core::{Instance, LabelMatch};
 
 use crate::names;
 
-/// Which units are instances. All given conditions must hold; an empty list does not constrain.
+/// The selection of the units that are instances. All given conditions must hold; an empty list does not constrain.
 ///
-/// By default those are the services and scopes of the machine's owner: systemd's own, and what the boot of a machine and a login
-/// bring along, are left out ([`Selection::BOOT`]).
+/// By default those are the services and scopes of the machine's owner: those of systemd itself, of the boot of a
+/// machine and of a login are left out ([`Selection::BOOT`]).
 ///
 /// ```
 /// use runtide_core::LabelMatch;
@@ -20,16 +20,16 @@ use crate::names;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Selection {
-    /// Any of these types of unit: `service`, `scope`.
+    /// Accepted types of unit: `service`, `scope`.
     pub types: Vec<UnitType>,
-    /// A name that any of these patterns (`*` and `?`) covers.
+    /// Patterns (`*` and `?`) of names; one of them must match.
     pub patterns: Vec<String>,
-    /// Not a name that any of these patterns covers.
+    /// Patterns of excluded names; none of them may match.
     pub except: Vec<String>,
-    /// In any of these slices, or in a slice of theirs. Of a unit that is gone before anyone could look, the slice is not known:
-    /// it is not reported.
+    /// Accepted slices, with the slices below them. The slice of a unit that is gone before any inspection is not
+    /// known: the unit is not reported.
     pub slices: Vec<String>,
-    /// All of these hold for its labels.
+    /// Conditions on the labels; all of them must hold.
     pub labels: Vec<LabelMatch>,
 }
 
@@ -39,7 +39,7 @@ pub struct Selection {
 pub enum UnitType {
     /// Processes that systemd started.
     Service,
-    /// Processes that somebody else started, and systemd keeps together.
+    /// Processes that another program started, and systemd keeps together.
     Scope,
 }
 
@@ -68,7 +68,7 @@ impl Default for Selection {
 }
 
 impl Selection {
-    /// What systemd itself, the boot of a machine and a login bring along.
+    /// Patterns of the units of systemd itself, of the boot of a machine and of a login.
     pub const BOOT: &[&str] = &[
         "systemd-*",
         "init.scope",
@@ -92,7 +92,7 @@ impl Selection {
         "ldconfig.service",
     ];
 
-    /// Every service and every scope.
+    /// Selects every service and every scope.
     pub fn all() -> Self {
         Self {
             types: vec![UnitType::Service, UnitType::Scope],
@@ -103,7 +103,7 @@ impl Selection {
         }
     }
 
-    /// Only units of this type; called again, of that one as well.
+    /// Restricts the types of unit to this one; a further call adds a type.
     #[must_use]
     pub fn with_type(mut self, kind: UnitType) -> Self {
         if self.types.len() == 2 {
@@ -113,28 +113,28 @@ impl Selection {
         self
     }
 
-    /// Only names that this pattern covers; called again, or that one.
+    /// Restricts the names to those that this pattern matches; a further call adds a pattern.
     #[must_use]
     pub fn with_pattern(mut self, pattern: impl Into<String>) -> Self {
         self.patterns.push(pattern.into());
         self
     }
 
-    /// No name that this pattern covers.
+    /// Excludes the names that this pattern matches.
     #[must_use]
     pub fn without(mut self, pattern: impl Into<String>) -> Self {
         self.except.push(pattern.into());
         self
     }
 
-    /// Only units in this slice; called again, or that one.
+    /// Restricts the units to this slice; a further call adds a slice.
     #[must_use]
     pub fn with_slice(mut self, slice: impl Into<String>) -> Self {
         self.slices.push(slice.into());
         self
     }
 
-    /// Only units whose labels satisfy this.
+    /// Restricts the units to those whose labels satisfy this condition; a further call adds a condition.
     #[must_use]
     pub fn with_label(mut self, label: LabelMatch) -> Self {
         self.labels.push(label);
@@ -148,12 +148,12 @@ impl Selection {
             && !self.except.iter().any(|pattern| names::is_match(pattern, unit))
     }
 
-    /// True if more than the name must be known.
+    /// True if the name does not decide.
     pub(crate) fn asks_for_more(&self) -> bool {
         !self.slices.is_empty() || !self.labels.is_empty()
     }
 
-    /// True if what is known satisfies the rest; unknown does not.
+    /// True if the known details satisfy the other conditions; an unknown one does not.
     pub(crate) fn takes(&self, instance: &Instance) -> bool {
         let in_slice = |wanted: &String| {
             let below = wanted.strip_suffix(".slice").map(|stem| format!("{stem}-"));
@@ -166,7 +166,7 @@ impl Selection {
                 || instance.labels.as_ref().is_some_and(|labels| self.labels.iter().all(|one| one.matches(labels))))
     }
 
-    /// What to ask the manager for: its patterns know no exceptions.
+    /// The patterns for the manager's own filter, which has no exceptions.
     pub(crate) fn asked(&self) -> Vec<String> {
         if self.patterns.is_empty() {
             self.types.iter().map(|kind| kind.pattern().to_owned()).collect()
@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_boot_is_left_out_unless_asked_for() {
+    fn the_boot_is_left_out_by_default() {
         let (some, all) = (Selection::default(), Selection::all());
         for unit in ["web.service", "web@1.service", "run-r1.scope", "docker.service"] {
             assert!(some.takes_name(unit) && all.takes_name(unit), "{unit}");
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_is_not_taken() {
+    fn an_unknown_detail_satisfies_no_condition() {
         let mut instance = Instance::new("b", "a.service", "a", InstanceKind::Service, InstanceState::Running);
         let selection = Selection::default().with_slice("shop.slice").with_label(LabelMatch::Has("x".into()));
         assert!(selection.asks_for_more() && !selection.takes(&instance));

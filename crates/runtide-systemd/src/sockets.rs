@@ -1,7 +1,8 @@
-//! On which ports an instance listens: by the sockets of its processes, and by the socket units that start it.
+//! The ports on which an instance listens: by the sockets of its processes, and by the socket units that start it.
 //!
-//! Nobody tells when a socket is opened, so this is an inspection, and as old as it is. It is of the machine that the root belongs to: the
-//! processes are those of the unit's control group, their sockets are matched by inode with what their network namespace lists.
+//! No event reports a new socket, so this is an inspection, and as old as that. It is of the machine that the root
+//! belongs to: the processes are those of the unit's control group, and their sockets are matched by inode with the
+//! table of their network namespace.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -22,33 +23,33 @@ const OPERATION: &str = "systemd.ports";
 
 const SOCKET: &str = "org.freedesktop.systemd1.Socket";
 
-/// More open files of an instance are not looked at.
+/// Limit of the open files of an instance that are read.
 const MOST_FILES: usize = 65_536;
 
-/// Nor more than so many bytes of a namespace's table.
+/// Limit of the bytes that are read of a namespace's table.
 const MOST_TABLE: u64 = 32 * 1024 * 1024;
 
-/// A port somebody listens on, and where.
+/// A listening port, and its address.
 type Listener = (NonZeroU16, Protocol, SocketAddr);
 
-/// The ports of a unit: of its processes, and of the socket units (`TriggeredBy`) that listen for it. `None`: its processes' sockets
-/// cannot be seen from here, so that nobody can say that there are none.
+/// The ports of a unit: of its processes, and of the socket units (`TriggeredBy`) that listen for it. `None`: the
+/// sockets of its processes are not visible from here, so that an empty list would be a guess.
 pub(crate) async fn ports(client: &Client, control_group: &str, triggers: &[String]) -> Option<Vec<Port>> {
     let mut listeners = if control_group.is_empty() {
-        // It has no processes.
+        // The unit has no processes.
         BTreeSet::new()
     } else {
         let root = client.config().root.clone()?;
         let control_group = control_group.to_owned();
-        let looked = tokio::task::spawn_blocking(move || of_processes(&root, &control_group)).await;
-        looked.ok().flatten()?
+        let listeners_of_processes = tokio::task::spawn_blocking(move || of_processes(&root, &control_group)).await;
+        listeners_of_processes.ok().flatten()?
     };
     for unit in triggers.iter().filter(|unit| unit.ends_with(".socket")) {
         match of_unit(client, unit).await {
             Ok(more) => listeners.extend(more),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => {
-                tracing::debug!(backend = %client.id(), unit, %error, "a socket unit does not say where it listens");
+                tracing::debug!(backend = %client.id(), unit, %error, "a socket unit has no readable address");
                 return None;
             }
         }
@@ -56,7 +57,7 @@ pub(crate) async fn ports(client: &Client, control_group: &str, triggers: &[Stri
     Some(gathered(listeners))
 }
 
-/// Sorted by number and protocol.
+/// Combines listeners into ports, sorted by number and protocol.
 fn gathered(listeners: impl IntoIterator<Item = Listener>) -> Vec<Port> {
     let mut ports: BTreeMap<(NonZeroU16, Protocol), Port> = BTreeMap::new();
     for (number, protocol, address) in listeners {
@@ -75,12 +76,12 @@ struct SocketProperties {
 async fn of_unit(client: &Client, unit: &str) -> Result<Vec<Listener>> {
     let path = client.get_unit(OPERATION, unit).await?;
     let answer = client.get_all(OPERATION, path.as_str(), SOCKET).await?;
-    let said: SocketProperties = client.read(OPERATION, &answer)?;
-    let listen = said.listen.unwrap_or_default();
+    let properties: SocketProperties = client.read(OPERATION, &answer)?;
+    let listen = properties.listen.unwrap_or_default();
     Ok(listen.iter().filter_map(|(kind, address)| listener(kind, address)).collect())
 }
 
-/// What a socket unit listens on; `None`: not on a port.
+/// The port of one `Listen` entry of a socket unit; `None`: it is not a port.
 fn listener(kind: &str, address: &str) -> Option<Listener> {
     let protocol = match kind {
         "Stream" => Protocol::Tcp,
@@ -91,7 +92,7 @@ fn listener(kind: &str, address: &str) -> Option<Listener> {
     Some((NonZeroU16::new(address.port())?, protocol, address))
 }
 
-/// `None`: they cannot be read.
+/// The listeners of a group's processes; `None`: they cannot be read.
 fn of_processes(root: &Path, control_group: &str) -> Option<BTreeSet<Listener>> {
     let folder = cgroup::folder(root, control_group)?;
     let mut left = MOST_FILES;
@@ -101,7 +102,7 @@ fn of_processes(root: &Path, control_group: &str) -> Option<BTreeSet<Listener>> 
         let process = Path::new("/proc").join(process.to_string());
         match of_process(&process, &mut left, &mut spaces) {
             Ok(more) => listeners.extend(more),
-            // It ended in the meantime.
+            // The process ended in the meantime.
             Err(error)
                 if error.kind() == io::ErrorKind::NotFound
                     || error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => {}
@@ -119,7 +120,7 @@ fn of_process(
     let mut inodes = HashSet::new();
     for file in fs::read_dir(process.join("fd"))? {
         *left = left.checked_sub(1).ok_or(io::ErrorKind::FileTooLarge)?;
-        // A file that was closed in the meantime is none.
+        // The file was closed in the meantime.
         if let Ok(target) = fs::read_link(file?.path())
             && let Some(inode) = inode(target.as_os_str().as_bytes())
         {
@@ -137,7 +138,7 @@ fn of_process(
     Ok(known.iter().filter(|(inode, _)| inodes.contains(inode)).map(|(_, listener)| *listener).collect())
 }
 
-/// All that is listened on in a process's network namespace.
+/// All listeners in a process's network namespace.
 fn namespace(process: &Path) -> io::Result<Vec<(u64, Listener)>> {
     let mut listeners = Vec::new();
     for (table, protocol) in
@@ -152,7 +153,7 @@ fn namespace(process: &Path) -> io::Result<Vec<(u64, Listener)>> {
                 }
                 text
             }
-            // A kernel without IPv6; or the process ended, which its own folder tells.
+            // The kernel has no IPv6; or the process ended, which its own folder shows.
             Err(error) if error.kind() == io::ErrorKind::NotFound && process.exists() => continue,
             Err(error) => return Err(error),
         };
@@ -161,16 +162,16 @@ fn namespace(process: &Path) -> io::Result<Vec<(u64, Listener)>> {
     Ok(listeners)
 }
 
-/// `socket:[12345]`.
+/// Parses `socket:[12345]`.
 fn inode(target: &[u8]) -> Option<u64> {
     let number = target.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
     std::str::from_utf8(number).ok()?.parse().ok()
 }
 
-/// A line of `/proc/net/tcp` and its like (proc(5)): number, local address, remote address, state, …, inode. `None`: nobody listens
-/// there.
+/// Parses a line of `/proc/net/tcp` and its like (proc(5)): number, local address, remote address, state, …, inode.
+/// `None`: no process listens there.
 fn entry(line: &str, protocol: Protocol) -> Option<(u64, Listener)> {
-    /// `TCP_LISTEN`, and `TCP_CLOSE`: what a socket of UDP is in that is not connected.
+    /// State `TCP_LISTEN`; and `TCP_CLOSE`, the state of a UDP socket that is not connected.
     const LISTENS: &str = "0A";
     const UNCONNECTED: &str = "07";
     let mut fields = line.split_ascii_whitespace();
@@ -184,11 +185,11 @@ fn entry(line: &str, protocol: Protocol) -> Option<(u64, Listener)> {
     Some((inode, (NonZeroU16::new(address.port())?, protocol, address)))
 }
 
-/// `0100007F:0050`: words of 32 bits as they lie in memory, then the port.
+/// Parses `0100007F:0050`: words of 32 bits in the byte order of memory, then the port.
 fn address(text: &str) -> Option<SocketAddr> {
     let (ip, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
-    let word = |place: usize| u32::from_str_radix(ip.get(place * 8..place * 8 + 8)?, 16).ok().map(u32::to_ne_bytes);
+    let word = |index: usize| u32::from_str_radix(ip.get(index * 8..index * 8 + 8)?, 16).ok().map(u32::to_ne_bytes);
     let ip = match ip.len() {
         8 => IpAddr::V4(Ipv4Addr::from(word(0)?)),
         32 => {
@@ -233,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_line_of_a_table_is_left_out() {
+    fn a_malformed_line_is_left_out() {
         for line in
             ["", "0:", "0: zz:zz 0:0 0A", "0: 0100007F:1F90 00000000:0000 0A 0 0 0", "0: 01:1 0:0 0A 1 1 1 1 1 9"]
         {
@@ -245,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_unit_listens_on_ports_and_on_what_is_none() {
+    fn a_socket_unit_listens_on_ports_and_on_other_addresses() {
         let shown = |kind, address| listener(kind, address).map(|(port, protocol, _)| (port.get(), protocol));
         assert_eq!(shown("Stream", "[::]:80"), Some((80, Protocol::Tcp)));
         assert_eq!(shown("Datagram", "127.0.0.1:53"), Some((53, Protocol::Udp)));

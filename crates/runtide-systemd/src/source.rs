@@ -1,4 +1,4 @@
-//! [`UnitSource`]: what the manager reports, in batches.
+//! [`UnitSource`]: the manager's signals, in batches.
 
 use std::{
     collections::VecDeque,
@@ -37,23 +37,24 @@ use crate::{
 
 const OPEN: &str = "systemd.watch";
 
-/// Messages handed over at once.
+/// Number of messages in one batch.
 const BATCH: usize = 256;
 
-/// Messages that may wait while the subscription is made, before anybody reads (trap S6: the default of 64 would not do).
+/// Number of messages that may queue while the subscription is made, before the first read (trap S6: the default of 64
+/// would not do).
 const QUEUE: NonZeroUsize = NonZeroUsize::MIN.saturating_add(16 * 1024 - 1);
 
-/// How long a unit must stay loaded, without a word about it, to be looked at: what is loaded only because somebody looked at it
-/// goes at once, and would be loaded again by an inspection (trap S2).
+/// Time for which a unit must stay loaded, without a signal about it, before it is inspected: a unit that is loaded
+/// only because a client inspected it is unloaded at once, and another inspection would load it again (trap S2).
 const SETTLED: Duration = Duration::from_millis(200);
 
-/// The stream of one manager.
+/// The signal stream of one manager.
 pub(crate) struct UnitSource {
     client: Client,
     unit_cache: unit_cache::Shared,
     inspector: Arc<UnitInspector>,
     link: Option<Link>,
-    /// Of the manager that was subscribed to last.
+    /// Boot of the manager that was subscribed to last.
     boot: Option<u64>,
     unit_path: Vec<String>,
     alarm: Pin<Box<Sleep>>,
@@ -63,24 +64,24 @@ pub(crate) struct UnitSource {
 struct Link {
     messages: MessageStream,
     connection: Connection,
-    /// The manager's own name on the bus: anybody may send a signal to anybody, and this one alone is believed.
+    /// Unique name of the manager on the bus: any client may send signals, and only those of this sender are processed.
     owner: String,
     heard: Instant,
     asked: bool,
-    /// A daemon-reload is under way: units go and come back only in name.
+    /// True during a daemon-reload: units are removed and added only in name.
     reloading: bool,
-    /// The manager is off the bus since.
+    /// Time since which the manager is off the bus.
     away: Option<Instant>,
-    /// The manager came back and was asked to tell again: the answer has this number.
+    /// The manager came back, and `Subscribe` was called again: the serial of that call.
     subscribing: Option<NonZeroU32>,
-    /// What a service said last; what its unit says follows at once.
+    /// The last change of a service; the change of its unit follows at once.
     service: Option<(String, ServiceProperties)>,
     sending: Option<Pin<Box<dyn Future<Output = zbus::Result<()>> + Send>>>,
-    /// Said once the one before it is.
+    /// Messages to send after the current one.
     unsent: VecDeque<Message>,
-    /// `None`: the kernel gives us none.
+    /// `None`: the kernel provides none.
     freezer: Option<Freezer>,
-    /// Loaded at these times, oldest first, and nothing was reported of them yet.
+    /// Units and the times at which they were loaded, oldest first; no signal has reported them yet.
     loaded: VecDeque<(Instant, InstanceId)>,
 }
 
@@ -143,7 +144,7 @@ impl UnitSource {
                 }
             }
             unit_cache.lock().take_again(out);
-            link.look_out(client, unit_cache);
+            link.watch_groups(client, unit_cache);
             if let Some(freezer) = &mut link.freezer
                 && let Poll::Ready(changed) = freezer.poll_changed(cx)
             {
@@ -154,7 +155,7 @@ impl UnitSource {
             if alive {
                 (link.heard, link.asked) = (now, false);
             }
-            // What the kernel and the clock say is no sign of life of the manager's.
+            // The kernel's events and the timer are no sign of life of the manager.
             if link.asked && now >= link.heard + limit {
                 *maybe = None;
                 let why = format!("systemd has been silent for {limit:?}, and does not answer");
@@ -197,7 +198,7 @@ impl UnitSource {
     }
 }
 
-/// Beside the manager's own signals: what changes of each unit, and who is the manager.
+/// Besides the manager's own signals: the property changes of each unit, and the owner of the manager's name.
 const RULES: [&str; 3] = [
     "type='signal',sender='org.freedesktop.systemd1',path='/org/freedesktop/systemd1',interface='org.freedesktop.systemd1.Manager'",
     "type='signal',sender='org.freedesktop.systemd1',path_namespace='/org/freedesktop/systemd1/unit',\
@@ -231,8 +232,8 @@ impl Link {
         })
     }
 
-    /// Looks out for the control groups of what lives.
-    fn look_out(&mut self, client: &Client, unit_cache: &unit_cache::Shared) {
+    /// Watches the control groups of running instances.
+    fn watch_groups(&mut self, client: &Client, unit_cache: &unit_cache::Shared) {
         let alive = unit_cache.lock().take_alive();
         let (Some(freezer), Some(root)) = (&mut self.freezer, &client.config().root) else { return };
         for (id, group) in alive {
@@ -240,20 +241,20 @@ impl Link {
         }
     }
 
-    /// What was loaded and is still there is worth an inspection.
+    /// Requests an inspection of the units that were loaded and are still there.
     fn settle(&mut self, now: Instant, unit_cache: &unit_cache::Shared, out: &mut Vec<Signal>) {
         while let Some((at, id)) = self.loaded.front() {
             if *at + SETTLED > now {
                 return;
             }
             if unit_cache.lock().is_untold(id) {
-                look_at(id, out);
+                request_inspection(id, out);
             }
             self.loaded.pop_front();
         }
     }
 
-    /// Asks the manager for a sign of life: the answer comes behind everything that it told before.
+    /// Asks the manager for a sign of life: the answer comes after everything that it reported before.
     fn ask(&mut self) -> zbus::Result<()> {
         let ping = Message::method_call(ROOT, "Ping").destination(SYSTEMD).interface(PEER).build(&())?;
         self.send(ping);
@@ -274,7 +275,7 @@ impl Link {
         }
     }
 
-    /// What one message says.
+    /// Handles one message.
     fn take(
         &mut self,
         client: &Client,
@@ -290,7 +291,7 @@ impl Link {
                 if self.subscribing.is_some() && header.reply_serial() == self.subscribing {
                     let name = header.error_name().map(zbus::names::ErrorName::as_str);
                     if kind == Type::Error && name.is_none_or(|name| !name.ends_with(".AlreadySubscribed")) {
-                        let why = format!("systemd tells nothing any more: {}", name.unwrap_or("it does not say why"));
+                        let why = format!("systemd no longer sends signals: {}", name.unwrap_or("no reason given"));
                         return Err(client.site(OPEN).error(ErrorKind::Unavailable, why));
                     }
                     self.subscribing = None;
@@ -304,7 +305,7 @@ impl Link {
         let (Some(interface), Some(member)) = (header.interface(), header.member()) else { return Ok(()) };
         let sender = header.sender().map_or("", |sender| sender.as_str());
         if sender != self.owner && sender != BUS {
-            tracing::debug!(backend = %client.id(), sender, "a signal of somebody else's");
+            tracing::debug!(backend = %client.id(), sender, "a signal from another sender");
             return Ok(());
         }
         let read = match (interface.as_str(), member.as_str()) {
@@ -320,7 +321,7 @@ impl Link {
                     }
                     let id = InstanceId::from(unit);
                     if member.as_str() == "UnitNew" {
-                        // Nothing is asked of it now: that would load it once more when it goes (trap S2).
+                        // It is not inspected now: that would load it once more when it is unloaded (trap S2).
                         unit_cache.lock().loaded(id.clone());
                         self.loaded.push_back((Instant::now(), id));
                     } else {
@@ -353,7 +354,7 @@ impl Link {
                     Ok(())
                 })
             }
-            // Of a unit, and nobody knows what: it may have changed.
+            // An unknown signal of a unit: its state may have changed.
             _ => {
                 let unit = header.path().and_then(|path| names::unit_of(path.as_str()));
                 let unit = unit.filter(|unit| client.config().selection.takes_name(unit));
@@ -371,7 +372,8 @@ impl Link {
         Ok(())
     }
 
-    /// A service's own changes come first, and its unit's follow at once: together they are one state.
+    /// Handles a property change. A service's own changes come first, and its unit's follow at once: together they are
+    /// one state.
     fn changed(
         &mut self,
         client: &Client,
@@ -383,7 +385,7 @@ impl Link {
     ) -> zbus::Result<()> {
         let Some(path) = header.path() else { return Ok(()) };
         let path = path.as_str();
-        // By the end of the path most are left out unread.
+        // Most units are left out by the end of the path, without decoding.
         if !path.ends_with("_2eservice") && !path.ends_with("_2escope") {
             return Ok(());
         }
@@ -392,7 +394,7 @@ impl Link {
             return Ok(());
         };
         let body = message.body();
-        // What comes behind the values (names of what must be asked for) is not read.
+        // The invalidated names after the values are not decoded.
         match body.deserialize_ignore_signature::<&str>()? {
             SERVICE | SCOPE => {
                 let (_, service): (&str, ServiceProperties) = body.deserialize_ignore_signature()?;
@@ -401,7 +403,7 @@ impl Link {
             UNIT => {
                 let (_, about): (&str, UnitProperties) = body.deserialize_ignore_signature()?;
                 let service = self.service.take().filter(|(whose, _)| *whose == unit).map(|(_, service)| service);
-                tell(client, unit_cache, unit_path, &unit, &about, service, out);
+                report(client, unit_cache, unit_path, &unit, &about, service, out);
             }
             _ => {}
         }
@@ -409,8 +411,8 @@ impl Link {
     }
 }
 
-/// What a unit's change means.
-fn tell(
+/// Converts a unit's change into signals.
+fn report(
     client: &Client,
     unit_cache: &unit_cache::Shared,
     unit_path: &[String],
@@ -434,13 +436,13 @@ fn tell(
     if !normalize::is_begun(about) {
         // A start is under way that changed nothing yet. If it is over, a condition was not met.
         if about.job.as_ref().is_none_or(|(job, _)| *job == 0) {
-            look_at(&id, out);
+            request_inspection(&id, out);
         }
         return;
     }
     if instance.state == InstanceState::Created && !unit_cache.has_lived(&id) {
-        // Loaded, and no more than that: what there is to know of it takes an inspection.
-        return look_at(&id, out);
+        // The unit was loaded, and no more than that: its details need an inspection.
+        return request_inspection(&id, out);
     }
     let selection = &client.config().selection;
     let ran = match &service {
@@ -452,27 +454,29 @@ fn tell(
     let labels = || root.and_then(|root| files::transient_labels(root, unit_path, unit));
     unit_cache.told(instance, ran, labels, &mut signals);
     if about.active_state.as_deref() == Some("inactive") && unit_cache.is_unfiled(&id) {
-        // No more than a name by now: systemd keeps it loaded for as long as others mention it, and a list leaves it out.
+        // The unit is only a name now: systemd keeps it loaded for as long as other units mention it, and a listing
+        // leaves it out.
         unit_cache.unloaded(id.clone(), &mut signals);
     }
     if selection.asks_for_more() {
-        // What a new run has in common with the one before is not known before an inspection.
+        // An inspection decides which details a new run has in common with the one before.
         let is_selected = unit_cache.is_selected(&id);
         let taken = |signal: &Signal| match &signal.body {
             SignalBody::State(instance) => is_selected || selection.takes(instance),
             _ => true,
         };
-        // What is not known to be selected takes an inspection.
+        // A unit that is not known to be selected needs an inspection.
         if !signals.iter().all(taken) {
             signals.retain(taken);
-            look_at(&id, &mut signals);
+            request_inspection(&id, &mut signals);
         }
     }
     out.append(&mut signals);
 }
 
-/// Asks for an inspection, which counts at once where nobody knows the instance yet: nothing more will be reported of it.
-fn look_at(id: &InstanceId, out: &mut Vec<Signal>) {
+/// Requests an inspection. The edge makes it count at once if the instance is unknown: no other signal about it will
+/// follow.
+fn request_inspection(id: &InstanceId, out: &mut Vec<Signal>) {
     let state = InstanceState::Created;
     let edge = Edge { id: id.clone(), incarnation: None, state, exit: None, described: None };
     out.push(Signal::new(SignalBody::Edge(edge)));
@@ -521,7 +525,7 @@ impl Source for UnitSource {
 }
 
 impl Drop for UnitSource {
-    /// What was reported becomes old once nobody listens.
+    /// The reported states become stale without a subscription.
     fn drop(&mut self) {
         self.unit_cache.lock().forget_told();
     }

@@ -1,4 +1,4 @@
-//! Connections on which systemd reports.
+//! Connections that receive systemd's signals.
 
 use std::num::NonZeroUsize;
 
@@ -10,9 +10,11 @@ use crate::{
     error::BusErrors,
 };
 
-/// A link with these signals asked for, systemd asked to send them, and its own name on the bus; within the deadline.
+/// Opens a connection, adds the matches, subscribes to systemd, and returns its unique name on the bus; within the
+/// deadline.
 ///
-/// `asked` comes first, so that nothing is reported before somebody listens; without the call after it nothing is reported at all (trap S1).
+/// `asked` runs first, so that no signal is sent before a stream receives it; without the call after it systemd sends
+/// no signal at all (trap S1).
 pub(crate) async fn subscribe<T>(
     client: &Client,
     operation: &'static str,
@@ -25,7 +27,7 @@ pub(crate) async fn subscribe<T>(
         let streams = asked(&connection).await.map_err(|error| site.dbus(error))?;
         let mut left = Left::default();
         loop {
-            match tells(&connection).await {
+            match enable_signals(&connection).await {
                 Ok(owner) => return Ok((owner, streams)),
                 Err(error) => left.comes_back(site.dbus(error)).await?,
             }
@@ -36,10 +38,10 @@ pub(crate) async fn subscribe<T>(
     Ok((connection, systemd, streams))
 }
 
-/// Has systemd tell, and says its own name on the bus.
-async fn tells(connection: &Connection) -> zbus::Result<String> {
+/// Calls `Subscribe`, and returns systemd's unique name on the bus.
+async fn enable_signals(connection: &Connection) -> zbus::Result<String> {
     match connection.call_method(Some(SYSTEMD), ROOT, Some(MANAGER), "Subscribe", &()).await {
-        // Asked again, and it had heard the first time.
+        // The call was repeated, and the first one had been carried out.
         Err(zbus::Error::MethodError(name, ..)) if name.ends_with(".AlreadySubscribed") => {}
         subscribed => drop(subscribed?),
     }
@@ -47,7 +49,7 @@ async fn tells(connection: &Connection) -> zbus::Result<String> {
     owner.body().deserialize()
 }
 
-/// Asks the bus for the signals that these rules describe.
+/// Adds match rules at the bus.
 pub(crate) async fn add_matches(connection: &Connection, rules: &[&str]) -> zbus::Result<()> {
     for rule in rules {
         connection.call_method(Some(BUS), BUS_PATH, Some(BUS), "AddMatch", rule).await?;
@@ -55,7 +57,7 @@ pub(crate) async fn add_matches(connection: &Connection, rules: &[&str]) -> zbus
     Ok(())
 }
 
-/// True if systemd said it, whose own name on the bus this is: anybody may send a signal to anybody.
+/// True if the signal was sent by systemd, whose unique name this is: any client may send signals.
 pub(crate) fn is_from(signal: &Message, systemd: &str) -> bool {
     signal.header().sender().is_some_and(|sender| sender.as_str() == systemd)
 }

@@ -1,8 +1,9 @@
-//! What was reported and seen of each unit, shared by the source, which reports, and the driver's inspector, which sees.
+//! Reported and inspected state of each unit, shared by the source, which reports, and the driver's inspector.
 //!
-//! It answers two questions. Of a run that has ended: was its beginning reported? systemd gathers what changes at once into one
-//! signal, so that a short run may be reported by its end alone. And of a unit that is looked at again: what is known of this run
-//! already, and need not be asked for? Inspections outside of a watch know nothing of it: no report would end what they know.
+//! It answers two questions. For a run that has ended: was its start reported? systemd merges simultaneous changes into
+//! one signal, so that a short run may be reported by its end alone. For a unit that is inspected again: which details
+//! of this run are known already, and need no call? Inspections outside of a watch do not use it: no signal would
+//! invalidate its entries.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -18,7 +19,7 @@ use runtide_core::{
 
 use crate::properties::ServiceProperties;
 
-/// Shared by one watch's source and its inspector.
+/// Handle that one watch's source and its inspector share.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Shared(Arc<Mutex<UnitCache>>);
 
@@ -31,77 +32,84 @@ impl Shared {
 #[derive(Debug, Default)]
 pub(crate) struct UnitCache {
     units: HashMap<InstanceId, Known>,
-    /// Rises with everything that is written here.
+    /// Number of the last write; `keep` compares with it.
     clock: u64,
-    /// Instances that live, and where: to be looked out for by the source.
+    /// Running instances and their control groups, which the source has yet to watch.
     alive: Vec<(InstanceId, String)>,
-    /// To be reported once more: what was reported of it was judged before its type was known.
+    /// Instances to report once more: they were reported before their type was known.
     again: Vec<Arc<Instance>>,
 }
 
-/// What is known of a unit.
+/// State of one unit.
 #[derive(Clone, Debug, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a separate fact")]
 struct Known {
     written: u64,
-    /// It was loaded, reported or seen since the subscription began, so that another run of it is a new one.
+    /// The unit was loaded, reported or inspected since the subscription began, so that another run of it is a new one.
     is_seen: bool,
-    /// It was loaded since then, and no run of it was reported: all of its runs are to be reported.
+    /// The unit was loaded since then, and no run of it was reported: all of its runs are to be reported.
     is_fresh: bool,
-    /// The run that was reported or seen last.
-    life: Option<Incarnation>,
-    /// True if it was reported or seen to be alive, and to have ended.
-    lived: bool,
+    /// The run that was reported or inspected last.
+    incarnation: Option<Incarnation>,
+    /// True if that run was reported or inspected while it was alive; `ended` likewise for its end.
+    was_alive: bool,
     ended: bool,
-    /// As it was last reported.
+    /// The last report.
     last: Option<Arc<Instance>>,
-    /// Of this run: whether details were looked for.
-    looked: bool,
+    /// True if an inspection of this run was requested, for its details.
+    is_requested: bool,
     details: Details,
-    /// An inspection found that it is to be an instance.
+    /// True if an inspection found that the selection accepts it.
     is_selected: bool,
-    /// Its file went, or was masked, while it ran: it ceases to be an instance when it ends, and nobody tells.
+    /// True if its file was removed or masked while it ran: it ceases to be an instance when it ends, without a signal.
     is_unfiled: bool,
-    /// Its type is `oneshot`.
+    /// True if its type is `oneshot`.
     is_job: Option<bool>,
-    /// What the service said in the state that it entered at this time.
+    /// Properties of the service in the state that it entered at this time.
     rest: Option<(u64, ServiceProperties)>,
-    /// The run that the source was asked to look out for.
+    /// The run whose control group the source was asked to watch.
     watched: Option<Incarnation>,
 }
 
-/// What does not change within a run.
+/// Details that do not change within a run.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Details {
-    life: Option<Incarnation>,
+    incarnation: Option<Incarnation>,
     pub(crate) labels: Option<Labels>,
     pub(crate) group: Option<Arc<Group>>,
     pub(crate) control_group: Option<String>,
 }
 
 impl UnitCache {
-    /// Nobody listens, or something was missed: what was reported is not known to be the last word. What is bound to a run stays.
+    /// Drops the reported states, when the subscription ends or a signal may be missing. Details that belong to a run
+    /// stay.
     pub(crate) fn forget_told(&mut self) {
-        self.units.retain(|_, known| known.details.life.is_some());
+        self.units.retain(|_, known| known.details.incarnation.is_some());
         for known in self.units.values_mut() {
             *known = Known { details: std::mem::take(&mut known.details), is_job: known.is_job, ..Known::default() };
         }
         (self.alive, self.again) = (Vec::new(), Vec::new());
     }
 
-    /// What is known of this run of a unit.
-    pub(crate) fn details(&self, id: &InstanceId, life: Option<&Incarnation>) -> Option<Details> {
-        let known = self.units.get(id).filter(|_| life.is_some())?;
-        (known.details.life.as_ref() == life).then(|| known.details.clone())
+    /// The details of this run of a unit, if they are known.
+    pub(crate) fn details(&self, id: &InstanceId, incarnation: Option<&Incarnation>) -> Option<Details> {
+        let known = self.units.get(id).filter(|_| incarnation.is_some())?;
+        (known.details.incarnation.as_ref() == incarnation).then(|| known.details.clone())
     }
 
-    /// What its service said in the state that it entered at this time.
-    pub(crate) fn rest(&self, id: &InstanceId, life: Option<&Incarnation>, changed: u64) -> Option<ServiceProperties> {
-        let known = self.units.get(id).filter(|known| changed != 0 && known.details.life.as_ref() == life)?;
+    /// Properties of its service in the state that it entered at this time.
+    pub(crate) fn rest(
+        &self,
+        id: &InstanceId,
+        incarnation: Option<&Incarnation>,
+        changed: u64,
+    ) -> Option<ServiceProperties> {
+        let known =
+            self.units.get(id).filter(|known| changed != 0 && known.details.incarnation.as_ref() == incarnation)?;
         known.rest.as_ref().filter(|(at, _)| *at == changed).map(|(_, service)| service.clone())
     }
 
-    /// Where its processes are, or were.
+    /// Control group of its processes, or of those of its last run.
     pub(crate) fn control_group(&self, id: &InstanceId) -> Option<&str> {
         self.units.get(id)?.details.control_group.as_deref()
     }
@@ -114,14 +122,14 @@ impl UnitCache {
         self.units.get(id).is_some_and(|known| known.is_selected)
     }
 
-    /// True if an inspection found that it is to be an instance.
+    /// Records whether the selection accepts the instance.
     pub(crate) fn select(&mut self, id: &InstanceId, is_selected: bool) {
         if let Some(known) = self.units.get_mut(id) {
             known.is_selected = is_selected;
         }
     }
 
-    /// True if an inspection found its file.
+    /// Records whether an inspection found the unit's file.
     pub(crate) fn file(&mut self, id: &InstanceId, is_there: bool) {
         if let Some(known) = self.units.get_mut(id) {
             known.is_unfiled = !is_there;
@@ -132,29 +140,29 @@ impl UnitCache {
         self.units.get(id).is_some_and(|known| known.is_unfiled)
     }
 
-    /// True if a run of it was reported or seen.
+    /// True if a run of it was reported or inspected.
     pub(crate) fn has_lived(&self, id: &InstanceId) -> bool {
-        self.units.get(id).is_some_and(|known| known.life.is_some())
+        self.units.get(id).is_some_and(|known| known.incarnation.is_some())
     }
 
-    /// The unit was loaded just now: any run of it is a new one.
+    /// Records that the unit was loaded just now: any run of it is a new one.
     pub(crate) fn loaded(&mut self, id: InstanceId) {
         let written = self.tick();
         self.units.insert(id, Known { written, is_seen: true, is_fresh: true, ..Known::default() });
     }
 
-    /// A moment, for [`keep`](Self::keep).
+    /// Returns the next number of the clock, for [`keep`](Self::keep).
     pub(crate) fn tick(&mut self) -> u64 {
         self.clock += 1;
         self.clock
     }
 
-    /// Only these were there at that moment; what was written since stays.
+    /// Drops all but the units that existed at that number; later entries stay.
     pub(crate) fn keep(&mut self, ids: &HashSet<InstanceId>, at: u64) {
         self.units.retain(|id, known| known.written > at || ids.contains(id));
     }
 
-    /// An inspection saw it so. `rest`: what its service said, and since when it is in that state.
+    /// Records an inspection. `rest`: properties of its service, and the time at which it entered its state.
     pub(crate) fn saw(
         &mut self,
         seen: &Instance,
@@ -176,130 +184,134 @@ impl UnitCache {
             again.state = InstanceState::Running;
             self.again.push(Arc::new(again));
         }
-        // What was reported since is newer; and of a unit that was loaded just now all is still to be reported.
-        if known.life.is_some() && known.life != seen.incarnation {
+        // A later report is newer than the inspection; and all runs of a unit that was loaded just now are still to be
+        // reported.
+        if known.incarnation.is_some() && known.incarnation != seen.incarnation {
             return;
         }
-        if known.life.is_none() && !known.is_fresh {
-            known.life.clone_from(&seen.incarnation);
-            (known.lived, known.ended) = (seen.state.is_alive(), seen.state.is_ended());
+        if known.incarnation.is_none() && !known.is_fresh {
+            known.incarnation.clone_from(&seen.incarnation);
+            (known.was_alive, known.ended) = (seen.state.is_alive(), seen.state.is_ended());
         }
         known.is_seen = true;
         let kept = known.details.control_group.take();
         let control_group = control_group.filter(|group| !group.is_empty()).map(str::to_owned);
         known.details = Details {
-            life: seen.incarnation.clone(),
+            incarnation: seen.incarnation.clone(),
             labels: seen.labels.clone(),
             group: seen.group.clone(),
             control_group: control_group.or(kept),
         };
         known.rest = rest;
         if seen.state.is_alive() {
-            self.alive.extend(known.look_out(&seen.id));
+            self.alive.extend(known.watch_group(&seen.id));
         }
     }
 
-    /// Completes what a signal reports with what is known, and gives the signals that follow from it. `ran`: its main process ran
-    /// and ended in this run.
+    /// Completes a reported state with the known details, and appends the resulting signals. `ran`: the main process
+    /// ran and ended in this run.
     pub(crate) fn told(
         &mut self,
-        mut told: Instance,
+        mut reported: Instance,
         ran: bool,
         labels: impl FnOnce() -> Option<Labels>,
         out: &mut Vec<Signal>,
     ) {
         let written = self.tick();
-        let known = self.units.entry(told.id.clone()).or_default();
+        let known = self.units.entry(reported.id.clone()).or_default();
         known.written = written;
         let was_seen = std::mem::replace(&mut known.is_seen, true);
         known.is_fresh = false;
-        if known.life != told.incarnation || !was_seen {
-            (known.lived, known.ended, known.looked, known.rest) = (false, false, false, None);
-            known.life.clone_from(&told.incarnation);
+        if known.incarnation != reported.incarnation || !was_seen {
+            (known.was_alive, known.ended, known.is_requested, known.rest) = (false, false, false, None);
+            known.incarnation.clone_from(&reported.incarnation);
         }
-        if known.details.life != told.incarnation {
+        if known.details.incarnation != reported.incarnation {
             let control_group = known.details.control_group.take();
-            known.details = Details { life: told.incarnation.clone(), labels: labels(), group: None, control_group };
+            known.details =
+                Details { incarnation: reported.incarnation.clone(), labels: labels(), group: None, control_group };
         }
-        told.labels.clone_from(&known.details.labels);
-        told.group.clone_from(&known.details.group);
-        if known.ended && told.state.is_alive() {
-            // A run that ended stays so, whatever its unit does afterwards (RemainAfterExit=, ExecStop=).
-            told.state = InstanceState::Stopped;
+        reported.labels.clone_from(&known.details.labels);
+        reported.group.clone_from(&known.details.group);
+        if known.ended && reported.state.is_alive() {
+            // A run that ended stays so, even if its unit is up afterwards (RemainAfterExit=, ExecStop=).
+            reported.state = InstanceState::Stopped;
             if let Some(last) = &known.last {
-                (told.exit, told.finished_at) = (last.exit, last.finished_at);
+                (reported.exit, reported.finished_at) = (last.exit, last.finished_at);
             }
         }
-        if told.state == InstanceState::Stopping && !known.lived && !ran {
-            told.state = InstanceState::Starting; // a start that fails before any process of its own ran
+        if reported.state == InstanceState::Stopping && !known.was_alive && !ran {
+            reported.state = InstanceState::Starting; // a start that fails before its main process ran
         }
-        let (is_alive, is_ended) = (told.state.is_alive(), told.state.is_ended());
-        let token = |what: &str| told.incarnation.as_ref().map(|life| ResumeToken::from(format!("{life}{what}")));
+        let (is_alive, is_ended) = (reported.state.is_alive(), reported.state.is_ended());
+        let token = |what: &str| {
+            reported.incarnation.as_ref().map(|incarnation| ResumeToken::from(format!("{incarnation}{what}")))
+        };
         let (begin, end) = (token("+"), token("-"));
-        if is_ended && ran && was_seen && !known.lived && !known.ended {
-            let mut before = told.clone();
+        if is_ended && ran && was_seen && !known.was_alive && !known.ended {
+            let mut before = reported.clone();
             before.state = InstanceState::Running;
             (before.exit, before.reason, before.finished_at) = (None, None, None);
-            out.push(state(before, begin.clone(), told.started_at));
-            known.lived = true;
+            out.push(state(before, begin.clone(), reported.started_at));
+            known.was_alive = true;
         }
-        let (token, at) = if is_alive && !known.lived {
-            (begin, told.started_at)
+        let (token, at) = if is_alive && !known.was_alive {
+            (begin, reported.started_at)
         } else if is_ended && !known.ended {
-            (end, told.finished_at)
+            (end, reported.finished_at)
         } else {
             (None, None)
         };
-        known.lived |= is_alive;
+        known.was_alive |= is_alive;
         known.ended |= is_ended;
-        let id = told.id.clone();
+        let id = reported.id.clone();
         if is_alive {
-            self.alive.extend(known.look_out(&id));
+            self.alive.extend(known.watch_group(&id));
         }
-        let told = Arc::new(told);
-        known.last = Some(Arc::clone(&told));
-        out.push(Signal::new(SignalBody::State(told)).with_token(token).with_at(at));
-        if !known.looked {
-            known.looked = true;
+        let reported = Arc::new(reported);
+        known.last = Some(Arc::clone(&reported));
+        out.push(Signal::new(SignalBody::State(reported)).with_token(token).with_at(at));
+        if !known.is_requested {
+            known.is_requested = true;
             out.push(Signal::new(SignalBody::Hint(id)));
         }
     }
 
-    /// Instances of which it was learnt since the last call that they live, and their control groups.
+    /// Takes the instances that are alive since the last call, with their control groups.
     pub(crate) fn take_alive(&mut self) -> Vec<(InstanceId, String)> {
         std::mem::take(&mut self.alive)
     }
 
-    /// What is to be reported once more.
+    /// Appends the states to be reported once more.
     pub(crate) fn take_again(&mut self, out: &mut Vec<Signal>) {
         for again in std::mem::take(&mut self.again) {
-            // Unless something else was reported since.
+            // Skipped if another state was reported since.
             let Some(known) = self.units.get_mut(&again.id) else { continue };
             if known.last.as_ref().is_none_or(|last| last.state != InstanceState::Starting)
-                || known.life != again.incarnation
+                || known.incarnation != again.incarnation
             {
                 continue;
             }
-            known.lived = true;
+            known.was_alive = true;
             known.last = Some(Arc::clone(&again));
-            let token = again.incarnation.as_ref().map(|life| ResumeToken::from(format!("{life}+")));
+            let token = again.incarnation.as_ref().map(|incarnation| ResumeToken::from(format!("{incarnation}+")));
             let at = again.started_at;
             out.push(Signal::new(SignalBody::State(again)).with_token(token).with_at(at));
         }
     }
 
-    /// True if nothing but that it was loaded is known of a unit.
+    /// True if nothing is known of a unit but that it was loaded.
     pub(crate) fn is_untold(&self, id: &InstanceId) -> bool {
         self.units.get(id).is_some_and(|known| known.is_fresh && known.last.is_none())
     }
 
-    /// It was unloaded. A run whose end was not reported has ended all the same (trap S3).
+    /// Records that the unit was unloaded. A run whose end was not reported has ended all the same (trap S3).
     pub(crate) fn unloaded(&mut self, id: InstanceId, out: &mut Vec<Signal>) {
         let known = self.units.remove(&id).unwrap_or_default();
-        if let Some(last) = known.last.filter(|_| known.lived && !known.ended) {
+        if let Some(last) = known.last.filter(|_| known.was_alive && !known.ended) {
             let mut end = Instance::clone(&last);
             end.state = InstanceState::Stopped;
-            let token = end.incarnation.as_ref().map(|life| ResumeToken::from(format!("{life}-")));
+            let token = end.incarnation.as_ref().map(|incarnation| ResumeToken::from(format!("{incarnation}-")));
             out.push(state(end, token, None));
         }
         out.push(Signal::new(SignalBody::Gone(id)));
@@ -307,13 +319,13 @@ impl UnitCache {
 }
 
 impl Known {
-    /// Once for each run.
-    fn look_out(&mut self, id: &InstanceId) -> Option<(InstanceId, String)> {
+    /// Returns the control group to watch, once for each run.
+    fn watch_group(&mut self, id: &InstanceId) -> Option<(InstanceId, String)> {
         let group = self.details.control_group.clone()?;
-        if self.life.is_none() || self.watched == self.life {
+        if self.incarnation.is_none() || self.watched == self.incarnation {
             return None;
         }
-        self.watched.clone_from(&self.life);
+        self.watched.clone_from(&self.incarnation);
         Some((id.clone(), group))
     }
 }
@@ -328,9 +340,9 @@ mod tests {
 
     use super::*;
 
-    fn told(state: S, life: &str) -> Instance {
+    fn reported(state: S, incarnation: &str) -> Instance {
         let mut instance = Instance::new("b", "a.service", "a", InstanceKind::Service, state);
-        instance.incarnation = Some(life.into());
+        instance.incarnation = Some(incarnation.into());
         if state.is_ended() {
             instance.exit = Some(ExitStatus::code(3));
         }
@@ -349,55 +361,55 @@ mod tests {
     }
 
     #[test]
-    fn a_life_that_is_told_by_its_end_alone_began() {
+    fn a_run_that_is_reported_by_its_end_alone_began() {
         let (mut unit_cache, mut out) = (UnitCache::default(), Vec::new());
         unit_cache.loaded("a.service".into());
-        unit_cache.told(told(S::Stopped, "1"), true, || None, &mut out);
+        unit_cache.told(reported(S::Stopped, "1"), true, || None, &mut out);
         let exit = Some(ExitStatus::code(3));
         assert_eq!(states(&out), [(S::Running, Some("1+"), None), (S::Stopped, Some("1-"), exit)]);
         out.clear();
-        unit_cache.told(told(S::Stopped, "1"), true, || None, &mut out);
+        unit_cache.told(reported(S::Stopped, "1"), true, || None, &mut out);
         assert_eq!(states(&out), [(S::Stopped, None, exit)], "it ended once");
         out.clear();
-        unit_cache.told(told(S::Failed, "2"), true, || None, &mut out);
+        unit_cache.told(reported(S::Failed, "2"), true, || None, &mut out);
         assert_eq!(states(&out), [(S::Running, Some("2+"), None), (S::Failed, Some("2-"), exit)]);
     }
 
     #[test]
-    fn an_end_of_which_nothing_was_known_has_no_beginning_made_up() {
+    fn an_end_of_an_unknown_run_gets_no_start() {
         let (mut unit_cache, mut out) = (UnitCache::default(), Vec::new());
-        unit_cache.told(told(S::Stopped, "1"), true, || None, &mut out);
+        unit_cache.told(reported(S::Stopped, "1"), true, || None, &mut out);
         assert_eq!(states(&out).len(), 1);
         let (mut unit_cache, mut out) = (UnitCache::default(), Vec::new());
-        unit_cache.saw(&told(S::Stopped, "1"), None, None, None);
-        unit_cache.told(told(S::Stopped, "1"), true, || None, &mut out);
+        unit_cache.saw(&reported(S::Stopped, "1"), None, None, None);
+        unit_cache.told(reported(S::Stopped, "1"), true, || None, &mut out);
         assert_eq!(states(&out).len(), 1);
-        unit_cache.told(told(S::Starting, "2"), false, || None, &mut out);
+        unit_cache.told(reported(S::Starting, "2"), false, || None, &mut out);
         out.clear();
-        unit_cache.told(told(S::Failed, "2"), false, || None, &mut out);
+        unit_cache.told(reported(S::Failed, "2"), false, || None, &mut out);
         assert_eq!(states(&out).len(), 1, "no process ran");
     }
 
     #[test]
-    fn a_life_that_ended_stays_so_whatever_its_unit_does() {
+    fn a_run_that_ended_stays_ended() {
         let (mut unit_cache, mut out) = (UnitCache::default(), Vec::new());
         unit_cache.loaded("a.service".into());
-        unit_cache.told(told(S::Running, "1"), false, || None, &mut out);
-        unit_cache.told(told(S::Stopped, "1"), true, || None, &mut out);
+        unit_cache.told(reported(S::Running, "1"), false, || None, &mut out);
+        unit_cache.told(reported(S::Stopped, "1"), true, || None, &mut out);
         out.clear();
-        unit_cache.told(told(S::Stopping, "1"), true, || None, &mut out);
-        unit_cache.told(told(S::Stopped, "1"), true, || None, &mut out);
+        unit_cache.told(reported(S::Stopping, "1"), true, || None, &mut out);
+        unit_cache.told(reported(S::Stopped, "1"), true, || None, &mut out);
         let exit = Some(ExitStatus::code(3));
         assert_eq!(states(&out), [(S::Stopped, None, exit), (S::Stopped, None, exit)], "no start, and no second end");
     }
 
     #[test]
-    fn a_job_is_told_again_once_its_type_is_known() {
+    fn a_job_is_reported_again_once_its_type_is_known() {
         let (mut unit_cache, mut out) = (UnitCache::default(), Vec::new());
         unit_cache.loaded("a.service".into());
-        unit_cache.told(told(S::Starting, "1"), false, || None, &mut out);
+        unit_cache.told(reported(S::Starting, "1"), false, || None, &mut out);
         out.clear();
-        unit_cache.saw(&told(S::Running, "1"), None, Some(true), None);
+        unit_cache.saw(&reported(S::Running, "1"), None, Some(true), None);
         unit_cache.take_again(&mut out);
         assert_eq!(states(&out), [(S::Running, Some("1+"), None)]);
         out.clear();
@@ -406,41 +418,41 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_while_a_list_was_made_is_not_forgotten_for_it() {
+    fn a_write_during_a_listing_is_kept() {
         let (mut unit_cache, mut out) = (UnitCache::default(), Vec::new());
-        unit_cache.told(told(S::Running, "0"), false, || None, &mut out);
+        unit_cache.told(reported(S::Running, "0"), false, || None, &mut out);
         let at = unit_cache.tick();
         unit_cache.loaded("b.service".into());
         unit_cache.keep(&HashSet::new(), at);
         out.clear();
-        let mut late = told(S::Stopped, "1");
+        let mut late = reported(S::Stopped, "1");
         late.id = "b.service".into();
         unit_cache.told(late, true, || None, &mut out);
-        assert_eq!(states(&out).len(), 2, "its life is told from its beginning");
+        assert_eq!(states(&out).len(), 2, "its run is reported from its start");
         out.clear();
         unit_cache.unloaded("a.service".into(), &mut out);
         assert_eq!(out.len(), 1, "the other one was not on the list");
     }
 
     #[test]
-    fn an_earlier_life_gives_a_later_one_no_details() {
+    fn an_earlier_run_gives_a_later_one_no_details() {
         let mut unit_cache = UnitCache::default();
-        let mut old = told(S::Running, "1");
+        let mut old = reported(S::Running, "1");
         old.labels = Some(Labels::from_iter([("a", "1")]));
         unit_cache.saw(&old, Some("/a.slice/a.service"), None, None);
         let one = Incarnation::from("1");
         assert!(unit_cache.details(&"a.service".into(), Some(&one)).is_some());
         assert!(unit_cache.details(&"a.service".into(), Some(&"2".into())).is_none());
-        unit_cache.told(told(S::Running, "2"), false, || None, &mut Vec::new());
+        unit_cache.told(reported(S::Running, "2"), false, || None, &mut Vec::new());
         unit_cache.saw(&old, Some("/a.slice/a.service"), None, None);
         let two = unit_cache.details(&"a.service".into(), Some(&"2".into())).unwrap();
-        assert_eq!(two.labels, None, "a late look at the earlier life says nothing of this one");
+        assert_eq!(two.labels, None, "a late inspection of the earlier run changes nothing of this one");
     }
 
     #[test]
-    fn a_unit_that_goes_without_a_word_has_stopped() {
+    fn a_unit_that_is_unloaded_has_stopped() {
         let (mut unit_cache, mut out) = (UnitCache::default(), Vec::new());
-        unit_cache.told(told(S::Running, "1"), false, || None, &mut out);
+        unit_cache.told(reported(S::Running, "1"), false, || None, &mut out);
         out.clear();
         unit_cache.unloaded("a.service".into(), &mut out);
         assert_eq!(states(&out), [(S::Stopped, Some("1-"), None)]);

@@ -1,19 +1,19 @@
-//! The syntax of unit files: sections of assignments, as `systemd.syntax(7)` has it.
+//! The syntax of unit files: sections of assignments, as `systemd.syntax(7)` defines it.
 
-/// A file's sections, in order; a section that is opened twice is there twice.
+/// Sections of a file, in order; a section that is opened twice is there twice.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct UnitFile {
     pub(crate) sections: Vec<Section>,
 }
 
-/// A section's assignments, in order; the same key may be assigned many times.
+/// Assignments of a section, in order; the same key may be assigned many times.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Section {
     pub(crate) name: String,
     pub(crate) entries: Vec<(String, String)>,
 }
 
-/// What is wrong with a file, and in which line, counted from 1.
+/// The reason why a file is invalid, and the number of the line, from 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Flaw {
     pub(crate) line: usize,
@@ -21,7 +21,7 @@ pub(crate) struct Flaw {
 }
 
 impl UnitFile {
-    /// Reads a file. Comments go; lines that are continued are joined with a space, as systemd does.
+    /// Parses a file. Comments are dropped; continued lines are joined with a space, as systemd does.
     pub(crate) fn parse(text: &str) -> Result<Self, Flaw> {
         let mut file = Self::default();
         let mut pending: Option<(usize, String)> = None;
@@ -74,10 +74,10 @@ impl UnitFile {
         Ok(())
     }
 
-    /// The text of it, which is read back as the same.
+    /// Formats the file; parsing the text gives an equal file.
     ///
     /// # Errors
-    /// What cannot be written, and why.
+    /// The name or key that cannot be written, and the reason.
     pub(crate) fn render(&self) -> Result<String, (String, &'static str)> {
         let mut text = String::new();
         for section in &self.sections {
@@ -90,7 +90,7 @@ impl UnitFile {
             }
             text.extend(["[", name, "]\n"]);
             for (key, value) in &section.entries {
-                if let Some(why) = unsayable(key, value) {
+                if let Some(why) = unwritable(key, value) {
                     return Err((key.clone(), why));
                 }
                 text.extend([key, "=", value, "\n"]);
@@ -106,8 +106,8 @@ impl UnitFile {
     }
 }
 
-/// Why no line of a file can say this.
-fn unsayable(key: &str, value: &str) -> Option<&'static str> {
+/// The reason why an assignment cannot be written to a file.
+fn unwritable(key: &str, value: &str) -> Option<&'static str> {
     if key.is_empty() || key.trim() != key || key.contains('=') || key.starts_with(['[', '#', ';']) {
         return Some("this is no name of an assignment");
     }
@@ -120,7 +120,7 @@ fn unsayable(key: &str, value: &str) -> Option<&'static str> {
     None
 }
 
-/// True if the next line goes on with this one: its last byte is a backslash that no other escapes. A space behind it ends
+/// True if the next line continues this one: its last byte is a backslash that no other escapes. A space after it ends
 /// the line.
 fn is_continued(line: &str) -> bool {
     line.bytes().rev().take_while(|byte| *byte == b'\\').count() % 2 == 1
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_would_go_on_in_the_next_line_is_not_written() {
+    fn a_value_that_continues_in_the_next_line_is_not_written() {
         let file = |value: &str| UnitFile {
             sections: vec![Section { name: "S".into(), entries: [("A", value), ("B", "2")].map(own).to_vec() }],
         };

@@ -1,6 +1,6 @@
-//! A real manager for tests, where the testbed names one: `RUNTIDE_TEST_SYSTEMD` is the address of its bus,
-//! `RUNTIDE_TEST_SYSTEMD_ROOT` where its file system is seen. Without them the tests that need one say so and pass,
-//! unless `RUNTIDE_REQUIRE_REAL` has `systemd` in it.
+//! A real manager for tests, if the testbed has one: `RUNTIDE_TEST_SYSTEMD` is the address of its bus,
+//! `RUNTIDE_TEST_SYSTEMD_ROOT` the root of its file system as seen from here. Without them the tests that need one
+//! report that and pass, unless `RUNTIDE_REQUIRE_REAL` has `systemd` in it.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -27,7 +27,7 @@ impl Fixture {
         Some(Self { client: Client::new(config).unwrap() })
     }
 
-    /// Starts a unit of this script; its run has begun then, and may be over.
+    /// Starts a unit of this script; on return its run has begun, and may be over.
     pub(super) async fn start(&self, script: &str, more: Vec<(&str, Variant<'_>)>) -> InstanceId {
         type Exec = Vec<(String, Vec<String>, bool)>;
         let unit = format!("rt-{:016x}.service", random());

@@ -1,9 +1,9 @@
-//! The file that systemd writes for a transient unit, put right.
+//! Repair of the file that systemd writes for a transient unit.
 //!
-//! systemd keeps a transient unit in memory as it was asked for, and reads it from a file after every `daemon-reload`. In that
-//! file it escapes `;` and `$` of a command with a backslash (seen in 252), which it does not take off again when it reads: from
-//! the next reload on, `a; b` would be `a\; b`. Nothing else of a command is changed on that way, and no other way takes these
-//! two: `ExecStartEx` is written under a name that is not read at all.
+//! systemd keeps a transient unit in memory as requested, and reads it from a file after every `daemon-reload`. In that
+//! file it escapes `;` and `$` of a command with a backslash (seen in 252), which it does not remove when it reads:
+//! from the next reload on, `a; b` would be `a\; b`. The rest of a command is preserved, and no other property
+//! preserves these two: `ExecStartEx` is written under a name that is not read at all.
 
 use std::{
     fs::File,
@@ -15,12 +15,12 @@ use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
 
 use crate::files;
 
-/// True if a command holds what comes back changed.
+/// True if a command has a character that changes on a reload.
 pub(super) fn is_at_risk<'a>(words: impl IntoIterator<Item = &'a str>) -> bool {
     words.into_iter().any(|word| word.contains([';', '$']))
 }
 
-/// The text without the backslashes that are not read as such; `None`: there are none.
+/// The text without the backslashes that systemd does not unescape; `None`: there are none.
 fn mended(text: &str) -> Option<String> {
     let mut out = String::with_capacity(text.len());
     let mut changed = false;
@@ -48,12 +48,12 @@ fn mended(text: &str) -> Option<String> {
     changed.then_some(out)
 }
 
-/// Where the manager's own path lies for us.
+/// The manager's path as seen from this process.
 pub(super) fn seen_from(root: &Path, path: &str) -> PathBuf {
     root.join(path.trim_start_matches('/'))
 }
 
-/// Puts the file right that the manager calls so; blocks. Whoever reads it in the meantime finds the one or the other.
+/// Repairs the file at this path of the manager; blocks. A concurrent reader gets the old file or the new one.
 pub(super) fn mend(root: &Path, path: &str) -> io::Result<()> {
     let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
     let folder = files::open(root, folder, OFlags::PATH | OFlags::DIRECTORY)?;
@@ -61,21 +61,21 @@ pub(super) fn mend(root: &Path, path: &str) -> io::Result<()> {
     let opened = openat(&folder, name, flags, Mode::empty())?;
     let metadata = File::from(opened.try_clone()?).metadata()?;
     let Some(mended) = mended(&files::text(opened)?) else { return Ok(()) };
-    // No unit is of this type, so that systemd does not read it.
-    let beside = format!("{name}.runtide");
-    // What an earlier one left that was killed.
-    let _ = unlinkat(&folder, &beside, AtFlags::empty());
+    // No unit has this type, so systemd does not read the file.
+    let temporary = format!("{name}.runtide");
+    // Left by an earlier call that was killed.
+    let _ = unlinkat(&folder, &temporary, AtFlags::empty());
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut file = File::from(openat(&folder, &beside, flags, Mode::RUSR | Mode::WUSR)?);
+    let mut file = File::from(openat(&folder, &temporary, flags, Mode::RUSR | Mode::WUSR)?);
     let written = (|| {
         file.set_permissions(metadata.permissions())?;
         file.write_all(mended.as_bytes())?;
-        // systemd compares the time with that of its own writing, to say that the file was changed.
+        // systemd compares the time with that of its own write, to report that the file was changed.
         file.set_modified(metadata.modified()?)?;
-        Ok(renameat(&folder, &beside, &folder, name)?)
+        Ok(renameat(&folder, &temporary, &folder, name)?)
     })();
     if written.is_err() {
-        let _ = unlinkat(&folder, &beside, AtFlags::empty());
+        let _ = unlinkat(&folder, &temporary, AtFlags::empty());
     }
     written
 }
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn backslashes_that_systemd_does_not_read_are_taken_off() {
+    fn backslashes_that_systemd_does_not_unescape_are_removed() {
         for (written, read) in [
             (r#"ExecStart=@/bin/sh "sh" "a\;b""#, Some(r#"ExecStart=@/bin/sh "sh" "a;b""#)),
             (r#"ExecStart="/bin/sh" "\$\$x \" \\""#, Some(r#"ExecStart="/bin/sh" "$$x \" \\""#)),

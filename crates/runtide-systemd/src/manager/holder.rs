@@ -1,21 +1,21 @@
-//! What keeps a unit that was created and does not run.
+//! The slice that keeps a unit loaded that was created and does not run.
 //!
-//! systemd forgets a transient unit as soon as nothing needs it: at once if it was never started, and when it ends well. So a
-//! unit is created together with a transient slice that is ordered before it, and holds nothing else: while that slice is
-//! active, the unit stays, its exit included. To remove the unit is to stop the slice.
+//! systemd unloads a transient unit as soon as nothing needs it: at once if it was never started, and when it ends with
+//! success. So a unit is created together with a transient slice that is ordered before it, and holds nothing else:
+//! while that slice is active, the unit stays loaded, its exit included. To remove the unit is to stop the slice.
 
 use std::fmt::Write as _;
 
 use crate::names;
 
-/// Holds no dash, which would put the slice below another one.
+/// Prefix of a holder's name. It has no dash, which would put the slice below another one.
 const PREFIX: &str = "runtide:";
 const TYPE: &str = ".slice";
 
-/// The slice that holds a unit: one for each name, and each for one name.
+/// The name of the slice that holds a unit: one for each unit.
 ///
-/// What a slice's name cannot hold is written as in an object's path: `runtide:a_2db.service.slice` of `a-b.service`. A name
-/// that would get too long is known by its digest; it holds no dot, which every unit's name has.
+/// A character that a slice's name cannot have is escaped as in an object path: `runtide:a_2db.service.slice` of
+/// `a-b.service`. A name that would get too long is replaced by its digest, which has no dot, unlike every unit's name.
 pub(super) fn of(unit: &str) -> String {
     let mut name = String::from(PREFIX);
     for byte in unit.bytes() {
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_unit_has_a_holder_of_its_own() {
+    fn each_unit_has_its_own_holder() {
         let long = format!("{}.service", "-".repeat(247));
         let units = ["a.service", "a-b.service", "a_2db.service", "a_b.service", "w@1.service", "a\\x2db.scope", &long];
         let mut holders: Vec<_> = units.iter().map(|unit| of(unit)).collect();

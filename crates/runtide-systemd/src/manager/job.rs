@@ -1,7 +1,7 @@
-//! Jobs: what a verb asks of systemd is queued, and how it went comes as a signal.
+//! Jobs: a verb's request to systemd is queued, and its result comes as a signal.
 //!
-//! A connection of the verb's own, on which the signal is asked for before the job is made: nothing can be missed. It lives as
-//! long as the verb, so that a verb that is dropped leaves nothing.
+//! Each verb has its own connection, on which the signal is subscribed to before the job is queued: none can be missed.
+//! It is closed when the verb ends, so that a dropped verb leaves nothing behind.
 
 use std::{num::NonZeroUsize, time::Duration};
 
@@ -17,13 +17,13 @@ use crate::{
     subscription::{is_from, subscribe},
 };
 
-/// More than the signals of one unit's jobs can be between two polls.
+/// Number of queued messages: more than the signals of one unit's jobs between two polls.
 const QUEUE: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
 
-/// How often to look whether the job is still there, in case that its signal was lost.
-const LOOK_AFTER: Duration = Duration::from_secs(1);
+/// Interval of polling for the job, in case its signal was lost.
+const POLL_AFTER: Duration = Duration::from_secs(1);
 
-/// A link on which the jobs of one unit are heard.
+/// A connection that receives the end of one unit's jobs.
 pub(super) struct Jobs<'a> {
     call: Call<'a>,
     connection: Connection,
@@ -32,7 +32,7 @@ pub(super) struct Jobs<'a> {
     systemd: String,
 }
 
-/// How a job ended, in systemd's word; `None`: nobody saw it end.
+/// Result of a job, as systemd names it; `None`: its end was not observed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct End(pub(super) Option<String>);
 
@@ -41,23 +41,23 @@ impl End {
         self.0.as_deref() == Some(word)
     }
 
-    /// True if it was seen to do what it was to do.
+    /// True if the job was reported as done.
     pub(super) fn is_done(&self) -> bool {
         self.is("done")
     }
 
-    /// True if it may have done what it was to do: the unit tells.
+    /// True if the job may have been done: the unit's state decides.
     pub(super) fn may_be_done(&self) -> bool {
         self.0.as_deref().is_none_or(|word| matches!(word, "done" | "skipped"))
     }
 }
 
-/// Signals of systemd's.
+/// A match rule for signals of systemd.
 pub(super) fn signals(interface: &'static str, member: &'static str) -> zbus::match_rule::Builder<'static> {
     MatchRule::builder().msg_type(Type::Signal).sender(SYSTEMD).interface(interface).member(member)
 }
 
-/// A word of the bus whenever another process, or the same one again, is systemd.
+/// A stream of changes of the owner of systemd's name: another process, or the same one again after its re-execution.
 pub(super) async fn owner_changes(connection: &Connection) -> zbus::Result<MessageStream> {
     let rule = MatchRule::builder()
         .msg_type(Type::Signal)
@@ -70,7 +70,7 @@ pub(super) async fn owner_changes(connection: &Connection) -> zbus::Result<Messa
     MessageStream::for_match_rule(rule, connection, Some(QUEUE)).await
 }
 
-/// A link of a verb's own on which these signals are heard.
+/// Opens a connection for one verb that receives these signals.
 pub(super) async fn listen<T>(
     call: Call<'_>,
     asked: impl AsyncFnOnce(&Connection) -> zbus::Result<T>,
@@ -79,7 +79,7 @@ pub(super) async fn listen<T>(
 }
 
 impl<'a> Jobs<'a> {
-    /// Of `unit`, which may be another than the call's.
+    /// Opens a connection for the jobs of `unit`, which may be another than the call's.
     pub(super) async fn open(call: Call<'a>, unit: &str) -> Result<Self> {
         let (connection, systemd, (removed, owner)) = listen(call, async |connection: &Connection| {
             let rule = signals(MANAGER, "JobRemoved").arg(2, unit).build()?;
@@ -90,12 +90,12 @@ impl<'a> Jobs<'a> {
         Ok(Self { call, connection, removed, owner, systemd })
     }
 
-    /// The link itself, for whoever has to ask there what comes after a job was asked for.
+    /// The connection itself, for calls that must come after a job in order.
     pub(super) fn link(&self) -> Connection {
         self.connection.clone()
     }
 
-    /// Asks for a job, without waiting for its end.
+    /// Queues a job, without waiting for its end.
     pub(super) async fn send<B>(&self, method: &'static str, body: &B) -> Result<OwnedObjectPath>
     where
         B: Serialize + DynamicType + Sync,
@@ -110,7 +110,7 @@ impl<'a> Jobs<'a> {
         client.read(operation, &answer)
     }
 
-    /// Keeps the unit loaded for as long as this link lives. Whether systemd does is of no consequence to most units.
+    /// Keeps the unit loaded for as long as this connection is open. A refusal is ignored: most units do not need it.
     pub(super) async fn hold(&self) {
         let body = (self.call.unit,);
         let held = self.connection.call_method(Some(SYSTEMD), ROOT, Some(MANAGER), "RefUnit", &body);
@@ -119,10 +119,10 @@ impl<'a> Jobs<'a> {
         }
     }
 
-    /// Waits for the end of a job. The caller bounds it.
+    /// Waits for the end of a job. The caller sets the deadline.
     ///
     /// # Cancel safety
-    /// What was heard of other jobs is lost, and may be: a job's end is awaited once.
+    /// Signals of other jobs are lost, which is harmless: the end of a job is awaited once.
     pub(super) async fn end(&mut self, job: &OwnedObjectPath) -> Result<End> {
         loop {
             tokio::select! {
@@ -130,16 +130,16 @@ impl<'a> Jobs<'a> {
                 signal = self.removed.next() => match signal {
                     Some(Ok(signal)) if !is_from(&signal, &self.systemd) => {}
                     Some(Ok(signal)) => {
-                        let said: Result<(u32, OwnedObjectPath, String, String), _> = signal.body().deserialize();
-                        if let Ok((_, path, _, result)) = said && path == *job {
+                        let removed: Result<(u32, OwnedObjectPath, String, String), _> = signal.body().deserialize();
+                        if let Ok((_, path, _, result)) = removed && path == *job {
                             return Ok(End(Some(result)));
                         }
                     }
-                    Some(Err(_)) | None => return self.end_by_looking(job).await,
+                    Some(Err(_)) | None => return self.end_by_polling(job).await,
                 },
-                _ = self.owner.next() => return self.end_by_looking(job).await,
-                () = tokio::time::sleep(LOOK_AFTER) => {
-                    // Who does not answer may be re-executing itself; the caller bounds it.
+                _ = self.owner.next() => return self.end_by_polling(job).await,
+                () = tokio::time::sleep(POLL_AFTER) => {
+                    // A manager that does not answer may be re-executing itself; the caller sets the deadline.
                     if matches!(self.is_over(job).await, Ok(true)) {
                         return Ok(End(None));
                     }
@@ -148,7 +148,7 @@ impl<'a> Jobs<'a> {
         }
     }
 
-    /// Asks for a job and waits for its end. The caller bounds it.
+    /// Queues a job and waits for its end. The caller sets the deadline.
     pub(super) async fn run<B>(&mut self, method: &'static str, body: &B) -> Result<End>
     where
         B: Serialize + DynamicType + Sync,
@@ -157,14 +157,15 @@ impl<'a> Jobs<'a> {
         self.end(&job).await
     }
 
-    /// systemd was re-executed, or the link broke: the job goes on, and its end is not said here.
-    async fn end_by_looking(&self, job: &OwnedObjectPath) -> Result<End> {
+    /// Polls after systemd was re-executed, or the connection broke: the job goes on, and no signal reports its end
+    /// here.
+    async fn end_by_polling(&self, job: &OwnedObjectPath) -> Result<End> {
         let mut pause = Duration::from_millis(20);
         loop {
             match self.is_over(job).await {
                 Ok(true) => return Ok(End(None)),
                 Ok(false) => {}
-                // It is just coming up again.
+                // The manager is just coming up again.
                 Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout) => {}
                 Err(error) => return Err(error),
             }
@@ -184,13 +185,13 @@ impl<'a> Jobs<'a> {
     }
 }
 
-/// What a job that did not do its work says.
+/// The error of a job that was not done.
 pub(super) fn failed(call: Call<'_>, what: &str, end: &End) -> Error {
     let word = end.0.as_deref().unwrap_or("unknown");
     let (kind, why) = match word {
         "dependency" => (ErrorKind::Conflict, "a unit that it needs did not start"),
         "timeout" => (ErrorKind::Conflict, "it took longer than the unit allows"),
-        "canceled" => (ErrorKind::Conflict, "another job took its place"),
+        "canceled" => (ErrorKind::Conflict, "another job replaced it"),
         "skipped" => (ErrorKind::Conflict, "the state that the unit is in has no use for it"),
         "assert" => (ErrorKind::Conflict, "an assertion of the unit does not hold"),
         "invalid" => (ErrorKind::Conflict, "the unit cannot do that"),

@@ -1,4 +1,4 @@
-//! The run that a unit is in, and its end.
+//! The current run of a unit, and its end.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,10 +11,11 @@ use crate::{
     properties::UnitProperties,
 };
 
-/// How often a unit is asked whether it is still in the same run. Two calls each time, of 0.2 ms in the manager.
+/// Interval of polling whether a unit is still in the same run. Each poll is two calls, of 0.2 ms in the manager.
 const PERIOD: Duration = Duration::from_millis(250);
 
-/// For how long nobody may answer before the end of a run is given up on: longer than a re-execution of the manager.
+/// Time without any answer after which waiting for the end of a run is given up: longer than a re-execution of the
+/// manager.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A run that is not over.
@@ -25,7 +26,7 @@ pub(super) struct Life {
 }
 
 impl Life {
-    /// `None`: the unit rests, or waits for its next run.
+    /// The current run; `None`: the unit is inactive, or waits for its next run.
     pub(super) fn of(about: &UnitProperties) -> Option<Self> {
         let text = |field: &Option<String>| field.clone().unwrap_or_default();
         let began = about.inactive_exit_timestamp_monotonic.unwrap_or(0) != 0;
@@ -37,20 +38,20 @@ impl Life {
             false,
             false,
         );
-        let lives = state.is_alive() || state == InstanceState::Starting;
-        lives.then(|| Self {
+        let is_running = state.is_alive() || state == InstanceState::Starting;
+        is_running.then(|| Self {
             incarnation: about.invocation_id.as_deref().and_then(normalize::incarnation),
             began: about.inactive_exit_timestamp.and_then(normalize::time),
         })
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the run.
     ///
     /// # Errors
-    /// What the manager's silence is, if it lasts.
+    /// The error of the last poll, if the manager stays unreachable.
     ///
     /// # Cancel safety
-    /// Nothing is lost.
+    /// No state is lost.
     pub(super) async fn ended(&self, client: &Client, operation: &'static str, unit: &str) -> Result<()> {
         let mut heard = Instant::now();
         loop {
@@ -58,8 +59,8 @@ impl Life {
             match about(client, operation, unit).await {
                 Ok(about) => {
                     heard = Instant::now();
-                    let life = about.as_ref().and_then(Self::of);
-                    if life.is_none_or(|life| life.incarnation != self.incarnation) {
+                    let current = about.as_ref().and_then(Self::of);
+                    if current.is_none_or(|current| current.incarnation != self.incarnation) {
                         return Ok(());
                     }
                 }
@@ -70,7 +71,7 @@ impl Life {
     }
 }
 
-/// What the manager says of a unit; `None`: it is not loaded.
+/// The properties of a unit; `None`: it is not loaded.
 pub(super) async fn about(client: &Client, operation: &'static str, unit: &str) -> Result<Option<UnitProperties>> {
     let asked = async {
         let path = client.get_unit(operation, unit).await?;
@@ -100,15 +101,15 @@ mod tests {
     }
 
     #[test]
-    fn what_rests_or_waits_for_its_next_life_has_none() {
+    fn a_unit_that_is_inactive_or_waits_for_its_next_run_has_none() {
         for (active, sub) in
             [("inactive", "dead"), ("failed", "failed"), ("active", "exited"), ("activating", "auto-restart")]
         {
             assert_eq!(Life::of(&unit(active, sub)), None, "{active} {sub}");
         }
         for (active, sub) in [("active", "running"), ("activating", "start-pre"), ("deactivating", "stop-sigterm")] {
-            let life = Life::of(&unit(active, sub)).unwrap();
-            assert_eq!(life.incarnation, Some(Incarnation::from("01".repeat(16))), "{active} {sub}");
+            let current = Life::of(&unit(active, sub)).unwrap();
+            assert_eq!(current.incarnation, Some(Incarnation::from("01".repeat(16))), "{active} {sub}");
         }
     }
 }

@@ -1,11 +1,13 @@
-//! The verbs of a unit's life; start, stop, wait and remove have files of their own.
+//! The verbs of a unit's runs; start, stop, wait and remove have their own files.
 //!
-//! * An instance is a unit, and its id the unit's full name. What rests and has a unit file is loaded to be looked at.
-//! * `kill` goes to the main process, and where there is none (scopes, a service that is just being stopped) to all. `kill_all`
-//!   reaches all processes of a service, also those that its main process left behind.
-//! * `pause` freezes the unit's control group, which a signal that kills passes through.
-//! * `start` begins with a clean slate: that it failed, and how often it was started, is forgotten (`systemctl reset-failed`).
-//! * `remove` is for transient units. That of a unit with a file is `Unsupported`: it would be there again at the next look.
+//! * An instance is a unit, and its id the unit's full name. An inactive unit with a unit file is loaded to be
+//!   inspected.
+//! * `kill` signals the main process, and if there is none (scopes, a service that is just being stopped) all.
+//!   `kill_all` signals all processes of a service, also those that its main process left behind.
+//! * `pause` freezes the unit's control group; a signal that kills takes effect all the same.
+//! * `start` first clears the failed state and the start counters of a unit (`systemctl reset-failed`).
+//! * `remove` is for transient units. That of a unit with a file is `Unsupported`: the next inspection would load it
+//!   again.
 
 use std::time::Duration;
 
@@ -22,7 +24,7 @@ use super::{
 };
 use crate::{client::Client, inspector};
 
-/// The verbs of a unit's life.
+/// The lifecycle verbs of units.
 #[derive(Debug, Clone)]
 pub(crate) struct Lifecycle {
     client: Client,
@@ -97,7 +99,7 @@ async fn kill(call: Call<'_>, signal: UnixSignal) -> Result<()> {
 
 async fn kill_all(call: Call<'_>, signal: UnixSignal) -> Result<()> {
     let seen = call.look().await?;
-    // Asked before, since a control group that is empty, and not yet gone, counts as reached.
+    // Asked before, since a control group that is empty, and not yet removed, counts as signalled.
     if !call.has_processes().await? {
         return Err(call.conflict("it has no process", &seen));
     }
@@ -108,7 +110,7 @@ async fn reset_failed(call: Call<'_>) -> Result<Effect> {
     let Some(before) = call.look_if_loaded().await? else {
         return Err(call.error(ErrorKind::NotFound, "it is not loaded, so that there is nothing to be forgotten"));
     };
-    // Also where nothing is seen to change: how often it was started of late, systemd shows to nobody.
+    // Called even if no visible state would change: systemd does not expose the count of recent starts.
     call.reset_failed(call.unit).await?;
     Ok(if before.has_failures() { Effect::Changed } else { Effect::Unchanged })
 }
@@ -118,7 +120,7 @@ async fn pause(call: Call<'_>) -> Result<Effect> {
     if !before.is_up() {
         return Err(call.conflict("it does not run", &before));
     }
-    // Also if it is said to be frozen: what was killed while it was is said to be so in its next run.
+    // Also if it is reported as frozen: a unit that was killed while frozen is reported so in its next run.
     call.client.manager(call.operation, "FreezeUnit", &(call.unit,)).await?;
     let frozen = call.until(|seen| match seen {
         Some(seen) if seen.is_frozen() => Some(true),

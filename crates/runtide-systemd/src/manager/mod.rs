@@ -1,4 +1,4 @@
-//! The managers: what can be done to units, as against what is seen of them.
+//! The managers: the verbs on units, as opposed to their observation.
 
 #[cfg(test)]
 mod fixture;

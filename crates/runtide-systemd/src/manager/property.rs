@@ -1,4 +1,4 @@
-//! The map of properties that is sent to systemd, and what a spec and systemd's own settings both need to fill it.
+//! The map of properties that is sent to systemd, and helpers that a spec and systemd's own settings share.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use zbus::Variant;
 /// Properties by their names on the bus.
 pub(super) type Properties = BTreeMap<&'static str, Variant<'static>>;
 
-/// Rounds up to what systemd writes into a unit's file: it drops what is less, and takes zero for no limit.
+/// Rounds up to the precision of a unit's file: systemd drops the rest, and reads zero as no limit.
 pub(super) fn whole_milliseconds(microseconds: u64) -> u64 {
     if microseconds == u64::MAX { u64::MAX } else { microseconds.div_ceil(1000).saturating_mul(1000) }
 }

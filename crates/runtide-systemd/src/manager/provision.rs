@@ -1,6 +1,7 @@
-//! Create a transient unit from a spec: loaded, never started, and there until it is removed.
+//! Create a transient unit from a spec: loaded, never started, and present until it is removed.
 //!
-//! A scope is made of processes that run already, so that it runs from its creation on, and is gone when the last of them is.
+//! A scope is made of processes that run already, so that it runs from its creation on, and is gone with the last of
+//! them.
 
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
@@ -31,10 +32,10 @@ use crate::{
 
 const OPERATION: &str = "systemd.create";
 
-/// How often to make a unit again whose file systemd read before it was put right.
+/// Number of attempts to create a unit whose file systemd read before it was repaired.
 const ATTEMPTS: usize = 3;
 
-/// Makes transient units.
+/// Creates transient units.
 #[derive(Debug, Clone)]
 pub(crate) struct Provision {
     client: Client,
@@ -75,13 +76,13 @@ fn refused(client: &Client, refusal: Refusal) -> Error {
     }
 }
 
-/// A name that nobody has.
+/// Returns a random name.
 fn any_name() -> String {
     format!("runtide-{:016x}{:016x}.service", random(), random())
 }
 
 fn random() -> u64 {
-    // Seeded by the system's randomness, again for each.
+    // Each hasher has a new seed from the system's randomness.
     RandomState::new().build_hasher().finish()
 }
 
@@ -101,7 +102,7 @@ async fn create(call: Call<'_>, request: &Request) -> Result<()> {
     Err(call.error(ErrorKind::Conflict, "systemd reloaded its units again and again during the call"))
 }
 
-/// What systemd says of a value that it does not take has no name of its own, but always begins so.
+/// Classifies the refusal of a value: systemd has no error name for it, but its message always begins the same.
 fn not_taken(call: Call<'_>, error: Error) -> Error {
     if error.kind() == ErrorKind::Unexpected && error.message().starts_with("Failed to set unit properties") {
         return call.error(ErrorKind::InvalidInput, error.message());
@@ -109,19 +110,19 @@ fn not_taken(call: Call<'_>, error: Error) -> Error {
     error
 }
 
-/// True if it is what was asked for; if not, it is gone again.
+/// Creates a service; `false`: systemd changed its command, and it was removed again.
 async fn service(call: Call<'_>, request: &Request) -> Result<bool> {
     let name = holder::of(call.unit);
     let mut jobs = Jobs::open(call, &name).await?;
-    let mark = format!("Holds {} ({:016x})", call.unit, random());
+    let token = format!("Holds {} ({:016x})", call.unit, random());
     let holding: Settings<'_> =
-        vec![("Description", Variant::from(mark.clone())), ("Before", Variant::from(vec![call.unit.to_owned()]))];
+        vec![("Description", Variant::from(token.clone())), ("Before", Variant::from(vec![call.unit.to_owned()]))];
     let units = vec![(call.unit, settings(call, request)?)];
-    // From here on the unit may be there, and its caller does not know of it.
+    // From here on the unit may exist before the caller has its id.
     let (client, link, unit) = (call.client.clone(), jobs.link(), call.unit.to_owned());
     let guard = CreateGuard::new(call.client.site(OPERATION), call.unit, call.client.config().deadline, move || {
-        let (client, link, mark, unit) = (client.clone(), link.clone(), mark.clone(), unit.clone());
-        async move { undo(&client, &link, &mark, &unit).await }
+        let (client, link, token, unit) = (client.clone(), link.clone(), token.clone(), unit.clone());
+        async move { undo(&client, &link, &token, &unit).await }
     });
     let finished = async {
         let job = jobs.send("StartTransientUnit", &(&name, "fail", holding, units)).await;
@@ -162,14 +163,14 @@ fn settings(call: Call<'_>, request: &Request) -> Result<Settings<'static>> {
     copied.collect::<zbus::Result<_>>().map_err(|error| call.error(ErrorKind::InvalidInput, error.to_string()))
 }
 
-/// A limit that nobody enforces is none.
+/// Refuses a limit whose controller is not enabled, since nothing would enforce it.
 async fn has_controllers(call: Call<'_>, request: &Request) -> Result<()> {
     let config = call.client.config();
     let (Some(root), false) = (&config.root, request.controllers.is_empty()) else { return Ok(()) };
     let group: String = call.client.get(call.operation, ROOT, MANAGER, "ControlGroup").await?;
     let group = group.strip_suffix("/init.scope").unwrap_or(&group);
     let path = fragment::seen_from(root, &format!("/sys/fs/cgroup{group}/cgroup.controllers"));
-    // Where it is laid out otherwise, systemd is trusted.
+    // With another layout of the control groups, systemd's own check is relied on.
     let Ok(Ok(there)) = tokio::task::spawn_blocking(move || std::fs::read_to_string(path)).await else { return Ok(()) };
     for (field, controller) in &request.controllers {
         if !there.split_whitespace().any(|one| one == *controller) {
@@ -187,10 +188,10 @@ fn garbled(call: Call<'_>, why: &str) -> Error {
         .with_context("reason", reason)
 }
 
-/// As the bus reports of one: what is executed, its words, and how it went.
+/// A command as the bus reports it: program, arguments, and the result of its last execution.
 type Command = (String, Vec<String>, bool, u64, u64, u64, u64, u32, i32, i32);
 
-/// Puts the file right, and looks whether systemd read it before.
+/// Repairs the file, and checks if systemd read it before.
 async fn mended(call: Call<'_>, request: &Request, seen: &Seen) -> Result<bool> {
     let (Some(root), Some(path)) = (&call.client.config().root, &seen.about.fragment_path) else { return Ok(true) };
     let (root, path) = (root.clone(), path.clone());
@@ -213,16 +214,17 @@ async fn mended(call: Call<'_>, request: &Request, seen: &Seen) -> Result<bool> 
     Ok(commands.iter().any(|(_, words, ..)| *words == request.command))
 }
 
-/// Removes what this call made, unless another call made it under the same name; `mark` tells the two apart. It is asked for
-/// on the link on which the unit was: systemd answers in order, so that it sees the unit if there is one.
-async fn undo(client: &Client, link: &Connection, mark: &str, unit: &str) -> Result<()> {
+/// Removes the unit of this call, unless another call created it under the same name; `token` distinguishes the two.
+/// The calls are made on the connection that created the unit: systemd answers in order, so that it finds the unit if
+/// there is one.
+async fn undo(client: &Client, link: &Connection, token: &str, unit: &str) -> Result<()> {
     let path = names::path_of(&holder::of(unit));
     let body = (UNIT, "Description");
     let answer = link.call_method(Some(SYSTEMD), path.as_str(), Some(PROPERTIES), "Get", &body).await;
     let answer = answer.map_err(|error| client.site(OPERATION).dbus(error))?;
     let body = answer.body();
     match body.deserialize::<Variant<'_>>() {
-        Ok(Variant::Str(found)) if found.as_str() == mark => {
+        Ok(Variant::Str(found)) if found.as_str() == token => {
             remove::forget(Call { client, operation: OPERATION, unit }).await
         }
         _ => Ok(()),

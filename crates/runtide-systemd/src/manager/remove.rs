@@ -1,4 +1,4 @@
-//! Remove: what was created goes with what holds it.
+//! Remove: a created unit is unloaded together with its holder.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::{
     unit::{Call, Seen},
 };
 
-/// How soon systemd forgets what nothing needs any more: it does so when it has nothing else to do.
+/// Time in which systemd unloads a unit that nothing needs any more: it does so when it is idle.
 const FORGOTTEN: Duration = Duration::from_secs(10);
 
 pub(super) async fn remove(call: Call<'_>, options: &RemoveOptions) -> Result<Effect> {
@@ -27,7 +27,7 @@ pub(super) async fn remove(call: Call<'_>, options: &RemoveOptions) -> Result<Ef
             .with_context("reason", before.about.fragment_path.unwrap_or_default()));
     }
     if !options.kill && !before.rests() && !before.has_exited() {
-        return Err(call.conflict("it runs, and the options do not say to kill it", &before));
+        return Err(call.conflict("it runs, and the options do not include `kill`", &before));
     }
     if !before.rests() {
         let mut jobs = Jobs::open(call, call.unit).await?;
@@ -37,7 +37,7 @@ pub(super) async fn remove(call: Call<'_>, options: &RemoveOptions) -> Result<Ef
         match jobs.send("StopUnit", &(call.unit, "replace")).await {
             Ok(job) => {
                 if options.kill {
-                    // Whatever was started again in the meantime: with the stop on its way, nothing more is.
+                    // A unit that was started again in the meantime: with the stop queued, it will not be again.
                     stop::kill_all(call).await?;
                 }
                 let end = jobs.end(&job).await?;
@@ -53,23 +53,23 @@ pub(super) async fn remove(call: Call<'_>, options: &RemoveOptions) -> Result<Ef
     Ok(Effect::Changed)
 }
 
-/// Lets systemd forget a unit that rests, and returns when it did.
+/// Lets systemd unload an inactive unit, and returns when it did.
 pub(super) async fn forget(call: Call<'_>) -> Result<()> {
     call.reset_failed(call.unit).await?;
     let holder = holder::of(call.unit);
     match call.client.manager(call.operation, "StopUnit", &(&holder, "replace")).await {
         Ok(_) => {}
-        // Nothing holds it: somebody else created it.
+        // The unit has no holder: another client created it.
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
     let gone = call.until(|seen: Option<&Seen>| seen.is_none().then_some(()));
     let Ok(gone) = tokio::time::timeout(FORGOTTEN, gone).await else {
-        let message = "it rests, but another unit mentions it, or somebody holds it: systemd does not forget it";
+        let message = "it is inactive, but another unit or client refers to it: systemd does not unload it";
         return Err(call.error(ErrorKind::Conflict, message));
     };
     gone?;
-    // The name can be taken again only when both are gone.
+    // The name can be used again only when both are gone.
     let holder = Call { unit: &holder, ..call };
     holder.until(|seen: Option<&Seen>| seen.is_none().then_some(())).await
 }

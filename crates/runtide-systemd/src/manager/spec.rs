@@ -1,4 +1,4 @@
-//! From an [`InstanceSpec`] to the properties that systemd is asked for: pure, and where all that makes no sense is refused.
+//! Conversion of an [`InstanceSpec`] to systemd's properties: pure; all invalid specs are refused here.
 
 use std::time::Duration;
 
@@ -11,33 +11,33 @@ use super::{
 };
 use crate::{labels, names};
 
-/// The kernel takes no longer word into a process (`MAX_ARG_STRLEN`), its end included.
+/// Longest argument that the kernel passes to a process (`MAX_ARG_STRLEN`), its end included.
 const LONGEST_WORD: usize = 128 * 1024 - 1;
 
-/// systemd reads no longer line of a unit's file (`LONG_LINE_MAX`).
+/// Longest line of a unit's file that systemd reads (`LONG_LINE_MAX`).
 const LONGEST_LINE: usize = 1024 * 1024 - 4096;
 
 const MICROSECONDS: u64 = 1_000_000;
-/// `rbind`, as `BindPaths=` has it by default (`MS_BIND | MS_REC`).
+/// `rbind`, the default of `BindPaths=` (`MS_BIND | MS_REC`).
 const WITH_WHAT_IS_BELOW: u64 = 0x4000;
 
-/// What to ask for.
+/// The request to systemd.
 #[derive(Debug)]
 pub(super) struct Request {
-    /// The unit's full name, if the spec names it.
+    /// The unit's full name, if the spec has a name.
     pub(super) unit: Option<String>,
     pub(super) properties: Properties,
-    /// What the process is to be given, word by word, as systemd keeps it.
+    /// Arguments of the process, in the form in which systemd keeps them.
     pub(super) command: Vec<String>,
-    /// True if the unit's file has to be put right (see [`fragment`]).
+    /// True if the unit's file has to be repaired (see [`fragment`]).
     pub(super) is_at_risk: bool,
-    /// Made of processes that run already, so that it runs at once.
+    /// True if it is made of processes that run already, so that it runs at once.
     pub(super) is_scope: bool,
-    /// Fields that need a controller of the control group, and its name.
+    /// Fields that need a controller of the control group, and the name of that.
     pub(super) controllers: Vec<(&'static str, &'static str)>,
 }
 
-/// Why there is nothing to ask for.
+/// The reason why a spec is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Refusal {
     Invalid { field: &'static str, message: String },
@@ -88,7 +88,7 @@ impl Request {
         self.properties.insert(property, value.into());
     }
 
-    /// A scope is a group of processes that somebody else started: what starts a process has no meaning.
+    /// A scope is a group of existing processes: fields that describe how a process is started do not apply.
     fn scope(&mut self, spec: &InstanceSpec) -> Result<(), Refusal> {
         let has_labels = !spec.labels.is_empty();
         for (is_given, feature) in [
@@ -123,7 +123,7 @@ impl Request {
         if !program.starts_with('/') && program.contains('/') {
             return invalid("command", format!("'{}' is neither an absolute path nor a bare name", shown(program)));
         }
-        // systemd puts variables into the words of a command, and makes one `$` of two.
+        // systemd expands variables in the arguments of a command, and unescapes `$$` to `$`.
         self.command =
             std::iter::once(program.to_owned()).chain(arguments.iter().map(|word| word.replace('$', "$$"))).collect();
         self.is_at_risk = fragment::is_at_risk(words.iter().copied());
@@ -131,7 +131,7 @@ impl Request {
         self.set("ExecStart", vec![(program.to_owned(), self.command.clone(), false)]);
         // A start that returns when the program was executed, and fails when it could not be.
         self.set("Type", "exec");
-        // What is written is kept, byte for byte and line for line.
+        // The output is kept, byte for byte and line for line.
         self.set("SyslogLevelPrefix", false);
         self.set("LogRateLimitIntervalUSec", 0_u64);
 
@@ -191,7 +191,7 @@ impl Request {
             self.set("KillSignal", i32::from(signal.number()));
         }
         if let Some(timeout) = spec.stop_timeout {
-            // None at all stands indefinitely with systemd.
+            // systemd reads zero as no limit.
             self.set("TimeoutStopUSec", whole_milliseconds(microseconds(timeout).max(1)));
         }
         Ok(())
@@ -224,7 +224,7 @@ impl Request {
         let (mut binds, mut read_only, mut memory) = (Vec::<Bind>::new(), Vec::<Bind>::new(), Vec::new());
         let mut targets = Vec::new();
         for mount in &spec.mounts {
-            let target = place(&mount.target)?;
+            let target = unescaped_path(&mount.target)?;
             if target == "/" || target.split('/').any(|part| part == "..") {
                 return invalid("mounts", format!("'{}' cannot be mounted at", shown(&target)));
             }
@@ -234,7 +234,7 @@ impl Request {
             targets.push(target.clone());
             match &mount.source {
                 MountSource::Bind(source) => {
-                    let one = (place(source)?, target, false, WITH_WHAT_IS_BELOW);
+                    let one = (unescaped_path(source)?, target, false, WITH_WHAT_IS_BELOW);
                     if mount.read_only { read_only.push(one) } else { binds.push(one) }
                 }
                 MountSource::Tmpfs => memory.push((target, if mount.read_only { "ro" } else { "rw" }.to_owned())),
@@ -255,7 +255,7 @@ impl Request {
     }
 
     fn restart(&mut self, spec: &InstanceSpec) -> Result<(), Refusal> {
-        // No limit of starts but the one that was asked for: systemd's own is five in ten seconds, also of those by hand.
+        // No limit of starts but the requested one: systemd's own is five in ten seconds, manual starts included.
         let (policy, attempts) = match spec.restart {
             RestartPolicy::No | RestartPolicy::OnFailure { attempts: Some(0) } => ("no", None),
             RestartPolicy::OnFailure { attempts } => ("on-failure", attempts),
@@ -274,7 +274,7 @@ impl Request {
     }
 }
 
-/// What systemd has no word for.
+/// Refuses the fields that systemd has no property for.
 fn refused(spec: &InstanceSpec) -> Result<(), Refusal> {
     if spec.image.is_some() {
         return unsupported(
@@ -291,7 +291,7 @@ fn refused(spec: &InstanceSpec) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// A unit's full name: a service's type may be left out.
+/// A unit's full name: the type of a service may be left out.
 fn unit(name: &str) -> Result<String, Refusal> {
     let unit = match names::type_of(name) {
         Some("service" | "scope") => name.to_owned(),
@@ -308,7 +308,7 @@ fn unit(name: &str) -> Result<String, Refusal> {
     Ok(unit)
 }
 
-/// Each word can be given to a process, and all of them can be on one line of a unit's file.
+/// Checks that each argument can be passed to a process, and that all fit in one line of a unit's file.
 fn texts<'a>(field: &'static str, words: impl Iterator<Item = &'a str>) -> Result<(), Refusal> {
     let mut line = 0_usize;
     for word in words {
@@ -321,7 +321,7 @@ fn texts<'a>(field: &'static str, words: impl Iterator<Item = &'a str>) -> Resul
                 format!("one of {} bytes is longer than a process can be given (128 KiB)", word.len()),
             );
         }
-        // As it is escaped in the file: four bytes for what is not plain, and the quotes.
+        // Length when escaped in the file: four bytes for a special character, and the quotes.
         line += word
             .bytes()
             .map(|byte| if byte.is_ascii_graphic() && !b"\\\"'%;$".contains(&byte) || byte == b' ' { 1 } else { 4 })
@@ -334,7 +334,7 @@ fn texts<'a>(field: &'static str, words: impl Iterator<Item = &'a str>) -> Resul
     Ok(())
 }
 
-/// An absolute path that a line of a unit's file carries as it is.
+/// An absolute path that can be written to a unit's file as it is.
 pub(super) fn path(field: &'static str, text: &str) -> Result<String, Refusal> {
     if !text.starts_with('/') {
         return invalid(field, format!("'{}' is not an absolute path", shown(text)));
@@ -348,8 +348,8 @@ pub(super) fn path(field: &'static str, text: &str) -> Result<String, Refusal> {
     Ok(text.to_owned())
 }
 
-/// A path that is written among others, unescaped.
-fn place(found: &std::path::Path) -> Result<String, Refusal> {
+/// A path that is written to a list, unescaped.
+fn unescaped_path(found: &std::path::Path) -> Result<String, Refusal> {
     let Some(text) = found.to_str() else { return invalid("mounts", "a path is not UTF-8") };
     let text = path("mounts", text)?;
     if text.contains([' ', ':', '"', '\'', '\\']) {
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn words_reach_the_process_as_they_are() {
+    fn arguments_reach_the_process_unchanged() {
         let made = Request::new(&spec(&["/bin/sh", "-c", "echo $HOME; true %n"])).unwrap();
         assert_eq!(made.command, ["/bin/sh", "-c", "echo $$HOME; true %n"]);
         assert!(made.is_at_risk);
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() {
+    fn an_invalid_spec_is_refused() {
         let long = "x".repeat(LONGEST_WORD);
         for words in [&[][..], &[""], &["./a"], &["a b"], &["/bin/$x"], &["a\0"], &["/bin/a", "b\0"], &["a", &long]] {
             assert!(

@@ -1,4 +1,4 @@
-//! Start, and what counts as having started.
+//! Start, and the condition of its success.
 
 use runtide_core::{Error, ErrorKind, ExitCause, Result, manager::Effect};
 
@@ -7,7 +7,7 @@ use super::{
     unit::{Call, Seen},
 };
 
-/// What systemd's own steps before a program runs end with (systemd.exec(5), "Process Exit Codes").
+/// Exit codes of systemd's own steps before a program runs (systemd.exec(5), "Process Exit Codes").
 const BEFORE_EXEC: std::ops::RangeInclusive<i32> = 200..=245;
 
 pub(super) async fn start(call: Call<'_>) -> Result<Effect> {
@@ -20,17 +20,17 @@ pub(super) async fn start(call: Call<'_>) -> Result<Effect> {
     Ok(Effect::Changed)
 }
 
-/// Starts what is not up, and returns when it is, or was.
+/// Starts a unit that is not up, and returns when it is, or was.
 pub(super) async fn begin(call: Call<'_>, jobs: &mut Jobs<'_>, before: &Seen) -> Result<()> {
     if before.rests() {
-        // A start that somebody asks for is not one of those that the unit's own limit counts.
+        // A requested start does not count towards the unit's own limit.
         call.reset_failed(call.unit).await?;
     }
-    // What is up without a process would be left as it is by a start.
+    // `StartUnit` would leave a unit unchanged that is up without a process.
     let method = if before.has_exited() { "RestartUnit" } else { "StartUnit" };
     let job = jobs.send(method, &(call.unit, "replace")).await.map_err(|error| refused(call, error))?;
     let end = if before.service.kind.as_deref() == Some("oneshot") {
-        // Its job ends when its work does: until it is at work is what counts.
+        // Its job ends when its work does; the verb returns once it is at work.
         let at_work = call.until(|seen| {
             let seen = seen?;
             (seen.is_up() && seen.life() != before.life()).then_some(End(None))
@@ -43,7 +43,7 @@ pub(super) async fn begin(call: Call<'_>, jobs: &mut Jobs<'_>, before: &Seen) ->
     } else {
         jobs.end(&job).await?
     };
-    // Gone already: it ran, ended, and was forgotten.
+    // Gone already: it ran, ended, and was unloaded.
     let Some(after) = call.look_if_loaded().await? else {
         return if end.may_be_done() { Ok(()) } else { Err(failed(call, "its start", &end)) };
     };
@@ -73,19 +73,20 @@ pub(super) async fn begin(call: Call<'_>, jobs: &mut Jobs<'_>, before: &Seen) ->
     })
 }
 
-/// True if the unit's program ran in this run, and ended: then its start is what was asked for, however it ended.
+/// True if the unit's program ran in this run, and ended: then the start is a success, whatever its exit.
 fn ran(after: &Seen) -> bool {
     if matches!(after.service.result.as_deref(), Some("timeout" | "protocol" | "start-limit-hit" | "resources")) {
         return false;
     }
     match after.exit().map(|exit| exit.end) {
-        // A program that ends at once fails its start as one that could not be executed does; these codes tell them apart.
+        // A program that ends at once fails its start like one that could not be executed; these codes distinguish
+        // them.
         Some(ExitCause::Code(code)) => !BEFORE_EXEC.contains(&code),
         other => other.is_some(),
     }
 }
 
-/// What was killed while it was frozen is said to be frozen in its next run too, and is not.
+/// Thaws a unit that was killed while frozen: systemd reports its next run as frozen too, which it is not.
 async fn thawed(call: Call<'_>, after: &Seen) -> Result<()> {
     if after.is_frozen() && after.is_up() {
         call.client.manager(call.operation, "ThawUnit", &(call.unit,)).await?;
@@ -93,7 +94,7 @@ async fn thawed(call: Call<'_>, after: &Seen) -> Result<()> {
     Ok(())
 }
 
-/// What is wrong with a unit's settings is its state; this call's input was right.
+/// Invalid settings of a unit are its state: the input of this call was valid.
 fn refused(call: Call<'_>, error: Error) -> Error {
     match error.kind() {
         ErrorKind::InvalidInput => call.error(ErrorKind::Conflict, error.message()),

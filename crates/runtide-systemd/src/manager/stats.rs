@@ -19,9 +19,8 @@ use crate::{
 
 const OPERATION: &str = "systemd.usage";
 
-/// Units' usage.
-///
-/// What the manager does not count (`MemoryAccounting=no`, `IPAccounting=no` and the like) is absent.
+/// Resource usage of units. A figure that the manager does not account (`MemoryAccounting=no`, `IPAccounting=no` and
+/// the like) is absent.
 #[derive(Debug, Clone)]
 pub(crate) struct Stats {
     client: Client,
@@ -32,19 +31,19 @@ impl Stats {
         Self { client }
     }
 
-    /// One reading, and the run that it is of; `None`: it does not run.
+    /// Reads once, and returns the run that it is of; `None`: the unit does not run.
     async fn read(&self, unit: &str) -> Result<Option<(Usage, Option<Incarnation>)>> {
         let client = &self.client;
         let Some(about) = life::about(client, OPERATION, unit).await? else {
             let message = "there is no such unit loaded";
             return Err(client.site(OPERATION).error(ErrorKind::NotFound, message).with_context("instance", unit));
         };
-        let Some(life) = Life::of(&about) else { return Ok(None) };
+        let Some(run) = Life::of(&about) else { return Ok(None) };
         let interface = if names::type_of(unit) == Some("scope") { SCOPE } else { SERVICE };
         let path = client.get_unit(OPERATION, unit).await?;
         let answer = client.get_all(OPERATION, path.as_str(), interface).await?;
         let counts: Counts = client.read(OPERATION, &answer)?;
-        Ok(Some((counts.usage(SystemTime::now()), life.incarnation)))
+        Ok(Some((counts.usage(SystemTime::now()), run.incarnation)))
     }
 
     fn rests(&self, unit: &str) -> runtide_core::Error {
@@ -95,7 +94,7 @@ struct Readings {
 }
 
 impl Readings {
-    /// `None`: that run is over.
+    /// Returns the next reading; `None`: the run is over.
     async fn next(&mut self) -> Result<Option<Usage>> {
         self.ticks.tick().await;
         if let Some(first) = self.first.take() {
@@ -110,7 +109,7 @@ impl Readings {
     }
 }
 
-/// Of `org.freedesktop.systemd1.Service` and `….Scope`; 2^64-1 stands for unknown, and for no limit.
+/// Properties of `org.freedesktop.systemd1.Service` and `….Scope`; 2^64-1 means unknown, or no limit.
 #[derive(Debug, Default, DeserializeDict, Type)]
 #[zbus(signature = "a{sv}", rename_all = "PascalCase")]
 struct Counts {
@@ -150,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_counted_is_absent_and_not_zero() {
+    fn a_figure_that_is_not_accounted_is_absent_and_not_zero() {
         let counts = Counts {
             memory_current: Some(4096),
             memory_max: Some(u64::MAX),
@@ -166,7 +165,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_life_is_measured_to_its_end() {
+    async fn a_run_is_measured_to_its_end() {
         use futures_util::StreamExt as _;
 
         let Some(fixture) = super::super::fixture::Fixture::find() else { return };
@@ -185,7 +184,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_rests_is_not_measured() {
+    async fn an_inactive_unit_is_not_measured() {
         let Some(fixture) = super::super::fixture::Fixture::find() else { return };
         let id = fixture.start("exit 0", vec![("RemainAfterExit", zbus::Variant::from(true))]).await;
         fixture.ended(&id).await;

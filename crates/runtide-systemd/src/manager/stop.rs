@@ -1,7 +1,7 @@
 //! Stop and restart.
 //!
-//! systemd's own stop sends the unit's own signal, to all of its processes. A signal of the caller's is sent first, to the main
-//! process, and systemd's stop then makes the end final: a unit that systemd starts again whenever it ends stays down.
+//! systemd's own stop sends the unit's own signal, to all of its processes. A signal of the caller is sent first, to
+//! the main process, and systemd's stop then makes the end final: a unit with `Restart=` stays down.
 
 use std::time::Duration;
 
@@ -30,24 +30,24 @@ pub(super) async fn restart(call: Call<'_>, options: &StopOptions) -> Result<()>
     let mut before = call.look().await?;
     let mut jobs = Jobs::open(call, call.unit).await?;
     if !before.rests() {
-        // A transient unit is forgotten when it ends, unless it is held.
+        // A transient unit is unloaded when it ends, unless a reference holds it.
         jobs.hold().await;
         end(call, &mut jobs, &before, options).await?;
         before = call.look().await?;
     }
     if before.is_up() {
-        // Somebody else was quicker.
+        // The unit ended in the meantime.
         return Ok(());
     }
     start::begin(call, &mut jobs, &before).await
 }
 
-/// How long a verb may take beyond the time for jobs.
+/// Time that a verb may take beyond the deadline of jobs.
 pub(super) fn extra(options: &StopOptions) -> Duration {
     options.timeout.unwrap_or_default()
 }
 
-/// Ends what does not rest.
+/// Ends a unit that is not inactive.
 async fn end(call: Call<'_>, jobs: &mut Jobs<'_>, before: &Seen, options: &StopOptions) -> Result<()> {
     if let Some(signal) = options.signal.filter(|_| before.lives()) {
         let own = before.more.timeout_stop.filter(|own| *own != u64::MAX).map(Duration::from_micros);
@@ -57,7 +57,7 @@ async fn end(call: Call<'_>, jobs: &mut Jobs<'_>, before: &Seen, options: &StopO
         }
     }
     let job = match jobs.send("StopUnit", &(call.unit, "replace")).await {
-        // It ended in the meantime, and was forgotten.
+        // It ended in the meantime, and was unloaded.
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         job => job?,
     };
@@ -77,7 +77,7 @@ async fn end(call: Call<'_>, jobs: &mut Jobs<'_>, before: &Seen, options: &StopO
     Ok(())
 }
 
-/// Sends the signal and waits until the run is over; what outlives its time is killed.
+/// Sends the signal and waits until the run is over; after the grace period the processes are killed.
 async fn ask(call: Call<'_>, before: &Seen, signal: UnixSignal, grace: Option<Duration>) -> Result<()> {
     if before.is_frozen() && before.is_up() {
         call.client.manager(call.operation, "ThawUnit", &(call.unit,)).await?;
@@ -88,8 +88,9 @@ async fn ask(call: Call<'_>, before: &Seen, signal: UnixSignal, grace: Option<Du
         Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => return Ok(()),
         Err(error) => return Err(error),
     }
-    let life = before.life();
-    let is_over = |seen: Option<&Seen>| seen.is_none_or(|seen| !seen.lives() || seen.life() != life).then_some(());
+    let incarnation = before.life();
+    let is_over =
+        |seen: Option<&Seen>| seen.is_none_or(|seen| !seen.lives() || seen.life() != incarnation).then_some(());
     if call.until_within(grace, is_over).await?.is_none() {
         kill_all(call).await?;
     }

@@ -12,8 +12,8 @@ use crate::{
     properties::{ServiceProperties, UnitProperties},
 };
 
-/// How often to look while something is awaited that no signal reports.
-const LOOK_AFTER: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(200));
+/// Shortest and longest interval of polling for a state that no signal reports.
+const POLL_AFTER: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(200));
 
 /// A call in progress.
 #[derive(Debug, Clone, Copy)]
@@ -24,13 +24,13 @@ pub(super) struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    /// Nothing is sent for what is no unit's name.
+    /// Creates a call; a text that is no unit's name is refused before anything is sent.
     pub(super) fn on(client: &'a Client, operation: &'static str, id: &'a InstanceId) -> Result<Self> {
         client.check_open(operation)?;
         Ok(Self { client, operation, unit: client.checked(operation, id.as_str())? })
     }
 
-    /// Bounds a verb by the time for jobs, and by what the caller allows on top of it.
+    /// Bounds a verb by the deadline of jobs, plus the caller's extra time.
     pub(super) async fn within<T>(self, extra: Duration, verb: impl Future<Output = Result<T>>) -> Result<T> {
         let limit = self.client.config().job_deadline.saturating_add(extra);
         match tokio::time::timeout(limit, verb).await {
@@ -47,12 +47,12 @@ impl<'a> Call<'a> {
         error.with_context("instance", self.unit)
     }
 
-    /// A conflict with the state that the unit is in.
+    /// A conflict with the current state of the unit.
     pub(super) fn conflict(self, message: impl Into<String>, seen: &Seen) -> Error {
         self.error(ErrorKind::Conflict, message).with_context("state", format!("{}/{}", seen.active(), seen.sub()))
     }
 
-    /// The unit as it is, `None` if it is not loaded. Loads nothing.
+    /// Inspects the unit; `None` if it is not loaded. Loads nothing.
     pub(super) async fn look_if_loaded(self) -> Result<Option<Seen>> {
         match self.client.get_unit(self.operation, self.unit).await {
             Ok(path) => Ok(Some(self.read(&path).await?).filter(Seen::is_there)),
@@ -61,7 +61,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// The unit as it is. systemd forgets units that rest, so one that has a file may have to be loaded to be seen.
+    /// Inspects the unit. systemd unloads inactive units, so one that has a file may have to be loaded for it.
     pub(super) async fn look(self) -> Result<Seen> {
         if let Some(seen) = self.look_if_loaded().await? {
             return Ok(seen);
@@ -72,7 +72,7 @@ impl<'a> Call<'a> {
         if seen.is_there() { Ok(seen) } else { Err(self.error(ErrorKind::NotFound, "there is no such unit")) }
     }
 
-    /// Everything at one moment, by one call.
+    /// Reads all properties by one call, so that they belong together.
     async fn read(self, path: &str) -> Result<Seen> {
         let answer = self.client.get_all(self.operation, path, "").await?;
         let body = answer.body();
@@ -84,19 +84,19 @@ impl<'a> Call<'a> {
         })
     }
 
-    /// Looks again and again until `done` gives something. The caller bounds it.
+    /// Polls until `done` returns a value. The caller sets the deadline.
     pub(super) async fn until<T>(self, mut done: impl FnMut(Option<&Seen>) -> Option<T>) -> Result<T> {
-        let mut pause = LOOK_AFTER.0;
+        let mut pause = POLL_AFTER.0;
         loop {
             if let Some(found) = done(self.look_if_loaded().await?.as_ref()) {
                 return Ok(found);
             }
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LOOK_AFTER.1);
+            pause = (pause * 2).min(POLL_AFTER.1);
         }
     }
 
-    /// As [`until`](Self::until), at most for `limit`.
+    /// As [`until`](Self::until), for at most `limit`.
     pub(super) async fn until_within<T>(
         self,
         limit: Option<Duration>,
@@ -111,10 +111,10 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Sends a signal to the main process, or to all where there is none.
+    /// Sends a signal to the main process, or to all if there is none.
     ///
     /// # Errors
-    /// `Conflict`: no process is there.
+    /// `Conflict`: the unit has no process.
     pub(super) async fn signal(self, whom: Whom, signal: u8) -> Result<()> {
         let whose: &[&str] = match whom {
             Whom::Main if names::type_of(self.unit) == Some("service") => &["main", "all"],
@@ -124,7 +124,7 @@ impl<'a> Call<'a> {
         for whose in whose {
             match self.client.manager(self.operation, "KillUnit", &(self.unit, *whose, i32::from(signal))).await {
                 Ok(_) => return Ok(()),
-                Err(error) if is_nobody(&error) => refused = Some(error),
+                Err(error) if is_no_process(&error) => refused = Some(error),
                 Err(error) => return Err(error),
             }
         }
@@ -139,35 +139,35 @@ impl<'a> Call<'a> {
                 let processes: Vec<(String, u32, String)> = self.client.read(self.operation, &answer)?;
                 Ok(!processes.is_empty())
             }
-            // What rests may be unloaded at any time.
+            // An inactive unit may be unloaded at any time.
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
         }
     }
 
-    /// Forgets that it failed, and how often it was started. What is not loaded has nothing to be forgotten.
+    /// Clears the failed state and the start counters. A unit that is not loaded has none.
     pub(super) async fn reset_failed(self, unit: &str) -> Result<()> {
-        let told = self.client.call(self.operation, (ROOT, MANAGER, "ResetFailedUnit"), &(unit,)).await;
-        match told {
+        let reset = self.client.call(self.operation, (ROOT, MANAGER, "ResetFailedUnit"), &(unit,)).await;
+        match reset {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
     }
 }
 
-/// Which processes of a unit.
+/// The processes of a unit that get a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Whom {
     Main,
     All,
 }
 
-/// True if systemd said that no process is there, and not that no unit is.
-fn is_nobody(error: &Error) -> bool {
+/// True if systemd reported that there is no process, and not that there is no unit.
+fn is_no_process(error: &Error) -> bool {
     error.context().iter().any(|(key, value)| *key == "reason" && &**value == "NoSuchProcess")
 }
 
-/// What the verbs need beyond what an instance is made of.
+/// Properties that the verbs need in addition to those of an instance.
 #[derive(Clone, Debug, Default, DeserializeDict, Type)]
 #[zbus(signature = "a{sv}", rename_all = "PascalCase")]
 pub(super) struct More {
@@ -177,7 +177,7 @@ pub(super) struct More {
     pub(super) condition_result: Option<bool>,
 }
 
-/// A unit at one moment.
+/// The properties of a unit at one moment.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Seen {
     pub(super) about: UnitProperties,
@@ -202,12 +202,12 @@ impl Seen {
         matches!(self.active(), "inactive" | "failed" | "maintenance")
     }
 
-    /// Its processes are gone, and systemd keeps it up (`RemainAfterExit=`).
+    /// True if its processes are gone, and systemd keeps it up (`RemainAfterExit=`).
     pub(super) fn has_exited(&self) -> bool {
         self.active() == "active" && self.sub() == "exited"
     }
 
-    /// One run is over, and the next will be begun.
+    /// True if one run is over, and systemd will start the next.
     pub(super) fn is_between(&self) -> bool {
         self.active() == "activating" && self.sub().starts_with("auto-restart")
     }
@@ -217,12 +217,12 @@ impl Seen {
         !self.rests() && !self.has_exited() && !self.is_between()
     }
 
-    /// True if it is up already, so that to start it changes nothing.
+    /// True if it is up already, so that a start changes nothing.
     pub(super) fn is_up(&self) -> bool {
         matches!(self.active(), "active" | "reloading" | "refreshing") && !self.has_exited() || self.is_busy_job()
     }
 
-    /// A `oneshot` at its work: what systemd calls its start is all of its run.
+    /// True for a `oneshot` at its work: systemd's start job is its whole run.
     fn is_busy_job(&self) -> bool {
         self.service.kind.as_deref() == Some("oneshot")
             && self.active() == "activating"
@@ -234,7 +234,7 @@ impl Seen {
         matches!(self.about.freezer_state.as_deref(), Some("frozen" | "freezing" | "frozen-by-parent"))
     }
 
-    /// True if it shows a failure, or automatic restarts, that a reset takes back.
+    /// True if it shows a failure, or automatic restarts, that a reset clears.
     pub(super) fn has_failures(&self) -> bool {
         let result = self.service.result.as_deref().unwrap_or_default();
         self.active() == "failed" || !matches!(result, "" | "success") || self.service.restarts.unwrap_or(0) != 0
@@ -244,7 +244,7 @@ impl Seen {
         self.about.transient == Some(true)
     }
 
-    /// Which run it is or was in last; `None` before the first.
+    /// The current or last run; `None` before the first.
     pub(super) fn life(&self) -> Option<Incarnation> {
         if self.began() == 0 {
             return None;
@@ -256,7 +256,7 @@ impl Seen {
         self.about.inactive_exit_timestamp_monotonic.unwrap_or(0)
     }
 
-    /// How the main process of the last run ended; `None` if it did not, if nobody saw it, or if there was none.
+    /// The exit of the main process in the last run; `None` if it has not ended, was not observed, or there was none.
     pub(super) fn exit(&self) -> Option<ExitStatus> {
         if normalize::is_of_life(&self.about, &self.service) { normalize::exit(&self.service) } else { None }
     }

@@ -1,7 +1,8 @@
-//! Wait for the end of a run, and say how it ended only where systemd said so of that very run.
+//! Wait for the end of a run, and return its exit only if systemd reported it for that very run.
 //!
-//! The changes of the unit are asked for first, then it is looked at. From there on every change tells all that matters, of
-//! the service and then of the unit, so that an end is seen also if the unit is gone, or in its next run, right after.
+//! The unit's changes are subscribed to first, then the unit is inspected. After that each change carries the whole
+//! state, of the service and then of the unit, so that an end is seen even if the unit is gone, or in its next run,
+//! right after.
 
 use std::time::Duration;
 
@@ -21,26 +22,28 @@ use crate::{
     subscription::is_from,
 };
 
-/// How long a manager may be away before waiting for it to come back is given up.
+/// Longest absence of a manager before the wait fails.
 const TIMEOUT: Duration = Duration::from_secs(120);
 const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
 
-/// More changes of one unit than come between two polls; what does not fit waits in the socket.
+/// Number of queued changes: more of one unit than come between two polls; the rest waits in the socket.
 const QUEUE: std::num::NonZeroUsize = std::num::NonZeroUsize::MIN.saturating_add(255);
 
 pub(super) async fn wait(call: Call<'_>) -> Result<Option<ExitStatus>> {
-    let mut life = None;
+    let mut incarnation = None;
     let mut away_since = None;
     let mut pause = RETRY_AFTER.0;
     loop {
-        let lost = match end_of(call, &mut life).await {
+        let lost = match end_of(call, &mut incarnation).await {
             Ok(End::Over(exit)) => return Ok(exit),
-            // The link broke while all was well.
+            // The connection broke without an error.
             Ok(End::Lost) => {
                 (away_since, pause) = (None, RETRY_AFTER.0);
                 None
             }
-            Err(error) if life.is_some() && matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout) => {
+            Err(error)
+                if incarnation.is_some() && matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout) =>
+            {
                 Some(error)
             }
             Err(error) => return Err(error),
@@ -60,14 +63,14 @@ enum End {
     Lost,
 }
 
-/// What was changed, and by whom systemd is.
+/// Signals of the unit's changes, of its removal, and of the owner of systemd's name.
 struct Changes {
     unit: MessageStream,
     removed: MessageStream,
     owner: MessageStream,
 }
 
-async fn end_of(call: Call<'_>, life: &mut Option<Incarnation>) -> Result<End> {
+async fn end_of(call: Call<'_>, incarnation: &mut Option<Incarnation>) -> Result<End> {
     let path = names::path_of(call.unit);
     let (_link, systemd, mut changes) = listen(call, async |connection: &Connection| {
         let changed = signals(PROPERTIES, "PropertiesChanged").path(path.clone()).build()?;
@@ -79,50 +82,50 @@ async fn end_of(call: Call<'_>, life: &mut Option<Incarnation>) -> Result<End> {
         })
     })
     .await?;
-    // From here on nothing is missed.
-    let first = match life {
+    // From here on no change is missed.
+    let first = match incarnation {
         None => call.look().await?,
         Some(_) => call.look_if_loaded().await?.ok_or_else(|| gone(call))?,
     };
-    if life.is_none() {
-        *life = first.life();
+    if incarnation.is_none() {
+        *incarnation = first.life();
     }
-    let Some(of) = life.clone() else { return Err(call.conflict("it never ran", &first)) };
-    let mut told = Told::default();
-    if let Some(Over(exit)) = told.over(&first, &of) {
+    let Some(of) = incarnation.clone() else { return Err(call.conflict("it never ran", &first)) };
+    let mut reported = Reported::default();
+    if let Some(Over(exit)) = reported.over(&first, &of) {
         return Ok(End::Over(exit));
     }
     loop {
-        let look = tokio::select! {
+        let inspect = tokio::select! {
             biased;
             change = changes.unit.next() => match change {
                 Some(Ok(change)) if !is_from(&change, &systemd) => false,
                 Some(Ok(change)) => {
-                    if let Some(Over(exit)) = told.hear(&change, &of) {
+                    if let Some(Over(exit)) = reported.hear(&change, &of) {
                         return Ok(End::Over(exit));
                     }
                     false
                 }
                 _ => return Ok(End::Lost),
             },
-            // So it is also when systemd reads all its units again.
+            // A reload of all units also sends `UnitRemoved`.
             _ = changes.removed.next() => true,
             _ = changes.owner.next() => return Ok(End::Lost),
-            // A link that is dead at the other end says nothing: ask on another one.
+            // A connection whose peer is dead receives nothing: inspect on another one.
             () = tokio::time::sleep(call.client.config().max_silence) => true,
         };
-        if look {
+        if inspect {
             let seen = call.look_if_loaded().await?;
-            // What came in the meantime is older than the inspection, and may say more.
+            // Queued changes are older than the inspection, and may have more details.
             while let Some(Some(Ok(change))) = futures_util::FutureExt::now_or_never(changes.unit.next()) {
                 if is_from(&change, &systemd)
-                    && let Some(Over(exit)) = told.hear(&change, &of)
+                    && let Some(Over(exit)) = reported.hear(&change, &of)
                 {
                     return Ok(End::Over(exit));
                 }
             }
             let Some(seen) = seen else { return Err(gone(call)) };
-            if let Some(Over(exit)) = told.over(&seen, &of) {
+            if let Some(Over(exit)) = reported.over(&seen, &of) {
                 return Ok(End::Over(exit));
             }
         }
@@ -133,23 +136,23 @@ fn gone(call: Call<'_>) -> Error {
     call.error(ErrorKind::NotFound, "the unit is gone, and its end was not seen")
 }
 
-/// A run is over, and this is how it ended, if that was said.
+/// The end of a run, with its exit if that was reported.
 #[derive(Debug, PartialEq)]
 struct Over(Option<ExitStatus>);
 
-/// What the changes said so far.
+/// State that the changes have reported so far.
 #[derive(Default)]
-struct Told {
-    /// systemd reports of the service first, and then of the unit, both as they are at one moment.
+struct Reported {
+    /// systemd reports the service first, and then the unit, both with their state at the same moment.
     service: ServiceProperties,
-    /// How the main process of the run ended, if the run then went on (what it left behind is being stopped).
+    /// Exit of the main process, if the run then went on (its remaining processes are being stopped).
     exit: Option<ExitStatus>,
 }
 
-impl Told {
-    /// How the run ended, if this says that it did.
-    fn over(&mut self, seen: &Seen, life: &Incarnation) -> Option<Over> {
-        if seen.life().as_ref() != Some(life) {
+impl Reported {
+    /// Returns the end of the run if this state has one.
+    fn over(&mut self, seen: &Seen, incarnation: &Incarnation) -> Option<Over> {
+        if seen.life().as_ref() != Some(incarnation) {
             return Some(Over(self.exit.take()));
         }
         if let Some(exit) = seen.exit() {
@@ -158,7 +161,7 @@ impl Told {
         (!seen.lives()).then(|| Over(self.exit.take()))
     }
 
-    fn hear(&mut self, change: &Message, life: &Incarnation) -> Option<Over> {
+    fn hear(&mut self, change: &Message, incarnation: &Incarnation) -> Option<Over> {
         let body = change.body();
         let (about, service) = match body.deserialize::<(String, UnitProperties, Vec<String>)>() {
             Ok((interface, about, _)) if interface == UNIT => (about, std::mem::take(&mut self.service)),
@@ -170,10 +173,10 @@ impl Told {
             }
             _ => return None,
         };
-        // Only what tells of the state can tell of an end.
+        // Only a change with the active state can report an end.
         about.active_state.as_ref()?;
         about.invocation_id.as_ref()?;
-        self.over(&Seen { about, service, ..Seen::default() }, life)
+        self.over(&Seen { about, service, ..Seen::default() }, incarnation)
     }
 }
 
@@ -203,25 +206,25 @@ mod tests {
     }
 
     #[test]
-    fn an_end_is_that_of_the_life_that_is_waited_for() {
-        let life = seen(1, "active", 0, 0, [9, 10]).life().unwrap();
+    fn an_end_is_that_of_the_awaited_run() {
+        let incarnation = seen(1, "active", 0, 0, [9, 10]).life().unwrap();
         let over = |seens: &[Seen]| {
-            let mut told = Told::default();
-            seens.iter().find_map(|seen| told.over(seen, &life))
+            let mut reported = Reported::default();
+            seens.iter().find_map(|seen| reported.over(seen, &incarnation))
         };
         let alive = seen(1, "active", 0, 0, [9, 10]);
         assert_eq!(over(std::slice::from_ref(&alive)), None);
         let three = || Some(Over(Some(ExitStatus::code(3))));
         assert_eq!(over(&[alive.clone(), seen(1, "failed", 1, 3, [9, 10])]), three());
-        // It waits to be started again.
+        // It waits for its restart.
         assert_eq!(over(&[alive.clone(), seen(1, "activating", 1, 3, [21, 10])]), three());
-        // Its end was reported while its rest was being stopped; then the next run began.
+        // Its end was reported while its other processes were being stopped; then the next run began.
         let next = seen(2, "active", 0, 0, [30, 31]);
         assert_eq!(over(&[alive.clone(), seen(1, "deactivating", 1, 3, [9, 10]), next.clone()]), three());
         // Not reported: the next run's exit is not this one's.
         assert_eq!(over(&[alive.clone(), next]), Some(Over(None)));
         assert_eq!(over(&[alive, seen(2, "failed", 1, 7, [30, 31])]), Some(Over(None)));
-        // What failed before its program ran shows the exit of an earlier run.
+        // A start that failed before its program ran shows the exit of an earlier run.
         let mut earlier = seen(1, "failed", 1, 3, [9, 5]);
         earlier.about.condition_timestamp_monotonic = Some(8);
         assert_eq!(over(&[earlier]), Some(Over(None)));

@@ -1,52 +1,52 @@
-//! The journal's export format, pure: bytes in as they come, entries out.
+//! Decoder of the journal's export format, pure: chunks of bytes in, entries out.
 //!
-//! A field is `NAME=value` and a newline; or, where the value is not printable, `NAME`, a newline, the value's length in
-//! eight bytes (little endian), the value, a newline. An empty line ends an entry. Fields that begin with an underscore are
-//! the journal's own: a unit cannot forge them.
+//! A field is `NAME=value` and a newline; or, if the value is not printable, `NAME`, a newline, the value's length in
+//! eight bytes (little endian), the value, a newline. An empty line ends an entry. Fields that begin with an underscore
+//! are the journal's own: a unit cannot forge them.
 //!
-//! A length comes from the other side, so nothing is allocated for it: what is kept grows with what arrives, up to
+//! A length is untrusted input, so nothing is allocated for it: the buffer grows with the bytes that arrive, up to
 //! [`LONGEST`].
 
 use bytes::{Buf, BytesMut};
 
-/// The longest field that is taken. journald itself cuts what a unit prints into entries of 48 KiB (`LineMax=`); what comes
-/// by its own protocol may be longer.
+/// Longest accepted field, in bytes. journald itself splits the output of a unit into entries of 48 KiB (`LineMax=`);
+/// an entry of its own protocol may be longer.
 pub(super) const LONGEST: usize = 64 * 1024 * 1024;
 
-/// A buffer that one long entry made larger than this is not kept.
+/// Largest buffer that is reused; one that a long entry made larger is freed.
 const KEPT: usize = 1024 * 1024;
 
-/// One entry, as far as it is of use here.
+/// One entry, with the fields that are used here.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Entry {
-    /// Its place.
+    /// Cursor of the entry.
     pub(super) cursor: String,
-    /// When journald took it, in microseconds since 1970.
+    /// Time at which journald received it, in microseconds since 1970.
     pub(super) at: u64,
-    /// The run that printed it.
+    /// InvocationID of the run that printed it.
     pub(super) invocation: Option<String>,
-    /// What was printed, and the newline or zero byte that ended it there.
+    /// Printed bytes, with the newline or zero byte that ended them in the output.
     pub(super) bytes: Vec<u8>,
 }
 
-/// The stream is not what it should be.
+/// The stream is not valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Malformed {
     /// A field is longer than [`LONGEST`].
     TooLong,
-    /// This is no field.
+    /// This line is no field.
     Field(String),
-    /// It ended inside an entry.
+    /// The stream ended inside an entry.
     Truncated,
 }
 
-/// Cuts a stream of bytes into entries. Fill the buffer, take entries until there is none, fill it again.
+/// Splits a stream of bytes into entries. Fill the buffer, take entries until there is none, fill it again.
 #[derive(Debug, Default)]
 pub(super) struct Decoder {
     buffer: BytesMut,
-    /// So much of the buffer has no newline in it.
+    /// Length of the prefix of the buffer that has no newline.
     searched: usize,
-    /// The name of a field whose length and value come next.
+    /// Name of a binary field whose length and value come next.
     binary: Option<Name>,
     draft: Option<Draft>,
 }
@@ -81,13 +81,13 @@ struct Draft {
     ending: Ending,
 }
 
-/// What ended a line where it was printed. journald takes it off, and says what it was.
+/// The byte that ended a line in the output. journald removes it, and records which it was.
 #[derive(Debug, Default)]
 enum Ending {
     #[default]
     Newline,
     Zero,
-    /// The output ended, the line was too long, or another process went on with it.
+    /// The output ended, the line was too long, or another process continued it.
     Nothing,
 }
 
@@ -112,7 +112,7 @@ impl Draft {
         Ok(())
     }
 
-    /// `None`: it says nothing.
+    /// Completes the entry; `None`: it has no message.
     fn finish(self) -> Option<Entry> {
         let mut bytes = self.message?;
         match self.ending {
@@ -125,7 +125,7 @@ impl Draft {
 }
 
 impl Decoder {
-    /// Where to put the next bytes.
+    /// Returns the buffer for the next bytes.
     pub(super) fn buffer(&mut self) -> &mut BytesMut {
         if self.buffer.is_empty() && self.buffer.capacity() > KEPT {
             self.buffer = BytesMut::new();
@@ -133,7 +133,7 @@ impl Decoder {
         &mut self.buffer
     }
 
-    /// The next entry, `None` when more bytes are needed.
+    /// Returns the next entry; `None` when more bytes are needed.
     pub(super) fn next(&mut self) -> Result<Option<Entry>, Malformed> {
         loop {
             if let Some(name) = self.binary {
@@ -146,17 +146,17 @@ impl Decoder {
                 match after.first() {
                     None => return Ok(None),
                     Some(b'\n') => self.draft.get_or_insert_default().take(name, value)?,
-                    Some(_) => return Err(Malformed::Field("a value that is longer than it says".to_owned())),
+                    Some(_) => return Err(Malformed::Field("a value that is longer than its length field".to_owned())),
                 }
                 self.buffer.advance(8 + length + 1);
                 self.binary = None;
             }
             let unsearched = self.buffer.get(self.searched..).unwrap_or_default();
-            let Some(place) = unsearched.iter().position(|byte| *byte == b'\n') else {
+            let Some(newline) = unsearched.iter().position(|byte| *byte == b'\n') else {
                 self.searched = self.buffer.len();
                 return if self.searched > LONGEST { Err(Malformed::TooLong) } else { Ok(None) };
             };
-            let end = self.searched + place;
+            let end = self.searched + newline;
             self.searched = 0;
             let line = self.buffer.get(..end).unwrap_or_default();
             if line.is_empty() {
@@ -180,7 +180,7 @@ impl Decoder {
         }
     }
 
-    /// After the last byte: whether the end was a good one.
+    /// Checks after the last byte that the stream did not end inside an entry.
     pub(super) fn finish(&self) -> Result<(), Malformed> {
         let is_between = self.buffer.is_empty() && self.draft.is_none() && self.binary.is_none();
         if is_between { Ok(()) } else { Err(Malformed::Truncated) }
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ended_a_line_is_given_back() {
+    fn the_ending_of_a_line_is_restored() {
         for (line_break, bytes) in [
             (None, &b"hello\n"[..]),
             (Some("nul"), b"hello\0"),
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_without_a_message_says_nothing() {
+    fn an_entry_without_a_message_is_skipped() {
         let input = [text(&[("__CURSOR", b"1")]), text(&[("__CURSOR", b"2"), ("MESSAGE", b"")])].concat();
         let (entries, end) = decode(&input, &[100]);
         assert_eq!((entries.len(), entries[0].bytes.as_slice(), end), (1, &b"\n"[..], Ok(())));
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_field_is_an_error_and_a_cut_entry_no_end() {
+    fn an_invalid_field_and_a_truncated_entry_are_errors() {
         assert!(matches!(decode(b"-- No entries --\n", &[5]).1, Err(Malformed::Field(_))));
         let whole = text(&[("__CURSOR", b"1"), ("MESSAGE", b"\xff\n\0")]);
         for cut in 1..whole.len() {

@@ -1,13 +1,13 @@
-//! Makes journald read what was printed before.
+//! Makes journald write the output that was printed before the call.
 //!
-//! A unit's output lies in journald's sockets until journald comes to it, also after the unit ended. Who asks for the journal
-//! in the meantime finds less than was printed. So journald is asked to catch up:
+//! A unit's output stays in journald's sockets until journald reads it, even after the unit ended. A reader of the
+//! journal finds less than was printed until then. So journald is asked to catch up:
 //!
-//! * By its own socket (`io.systemd.Journal.Synchronize`, systemd 246), which answers when all that was queued before is
-//!   written. Only root may, and only from where journald sees the caller's process.
-//! * Else by the signal SIGRTMIN+1, through the manager. It is done when journald notes the time of it in a file. Another's
-//!   signal at the same moment may be taken for ours.
-//! * Who may neither has to wait a moment and hope.
+//! * By its own socket (`io.systemd.Journal.Synchronize`, systemd 246), which answers when all that was queued before
+//!   is written. Only root may use it, and only from a PID namespace that journald sees.
+//! * Else by the signal SIGRTMIN+1, through the manager. It is done when journald writes the time of it to a file. A
+//!   concurrent signal of another process may be taken for ours.
+//! * A caller that may do neither waits for a short fixed time.
 
 use std::{
     io,
@@ -25,15 +25,15 @@ use crate::{client::Client, config::Scope};
 
 const CALL: &[u8] = b"{\"method\":\"io.systemd.Journal.Synchronize\"}\0";
 
-/// The signal, as glibc counts it.
+/// Number of SIGRTMIN+1 in glibc.
 const SIGRTMIN_1: i32 = 35;
 
 const POLL: Duration = Duration::from_millis(10);
 
-/// For who may not ask: journald is rarely behind by more.
+/// Wait of a caller without permission: journald is rarely behind by more.
 const HOPE: Duration = Duration::from_millis(300);
 
-/// Afterwards the journal has what was printed before.
+/// Waits until the journal has all output that was printed before the call.
 ///
 /// # Errors
 /// `Timeout` if journald does not catch up within the deadline of a call.

@@ -1,4 +1,4 @@
-//! Where a manager's journal lies, and `journalctl` as a child that reads it.
+//! The location of a manager's journal, and `journalctl` as a child that reads it.
 
 use std::{
     ffi::OsString,
@@ -23,13 +23,13 @@ use crate::{
 
 const PROGRAM: &str = "journalctl";
 
-/// What is taken from the child at once.
+/// Size of a read from the child, in bytes.
 const CHUNK: usize = 64 * 1024;
 
-/// What is kept of its complaints.
+/// Limit of the kept stderr, in bytes.
 const COMPLAINT: usize = 4 * 1024;
 
-/// How long a child that closed its output may take to end.
+/// Time for the exit of a child that closed its output.
 const END: Duration = Duration::from_secs(5);
 
 /// The output of a unit, in the journal of its manager.
@@ -39,39 +39,39 @@ pub(super) struct Journal {
     operation: &'static str,
     unit: String,
     pub(super) root: PathBuf,
-    /// What an entry must have; one field several times: any of these.
+    /// Matches that an entry must satisfy; of several with the same field, one.
     matches: Vec<String>,
 }
 
-/// From where on.
+/// The range and order of a read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct From<'a> {
-    /// This entry, which comes first if it is still there.
+    /// The first entry to return, if it is still there.
     pub(super) cursor: Option<&'a str>,
-    /// Microseconds since 1970, both inclusive. Together with a cursor or `last`, `since` is not for journalctl to know.
+    /// Microseconds since 1970, both inclusive. With a cursor or `last`, `since` is not passed to journalctl.
     pub(super) since: Option<u64>,
     pub(super) until: Option<u64>,
-    /// Only so many, the last ones.
+    /// Number of entries, from the end.
     pub(super) last: Option<u32>,
     pub(super) order: Order,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Order {
-    /// To the end of what is there.
+    /// From the first entry to the end of the journal.
     #[default]
     Forward,
-    /// And then what comes.
+    /// The same, then new entries.
     Follow,
-    /// The last one first.
+    /// From the last entry to the first.
     Backward,
 }
 
 impl Journal {
-    /// Finds it. `invocation`: only the output of this run, which is an id.
+    /// Finds the journal. `invocation`: only the output of this run, which is an id.
     ///
     /// # Errors
-    /// `Unsupported` if its files cannot be seen from here, `Unavailable` if it has none, `PermissionDenied`.
+    /// `Unsupported` if its files are not visible from here, `Unavailable` if it has none, `PermissionDenied`.
     pub(super) async fn find(
         client: &Client,
         operation: &'static str,
@@ -107,10 +107,10 @@ impl Journal {
         if let Some(invocation) = invocation {
             matches.push(format!("_SYSTEMD_INVOCATION_ID={invocation}"));
         }
-        // What the kernel's audit says of the unit's processes is not their output.
+        // Messages of the kernel's audit about the unit's processes are not their output.
         matches.extend(["stdout", "syslog", "journal"].map(|transport| format!("_TRANSPORT={transport}")));
         if root != Path::new("/") {
-            // Below another root all machines' journals are read.
+            // With another root, the journals of all machines in it are read.
             matches.push(format!("_MACHINE_ID={machine}"));
         }
         check_access(&root, &machine, owner).await.map_err(|(kind, why)| {
@@ -121,7 +121,7 @@ impl Journal {
 
     fn arguments(&self, from: &From<'_>) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = ["--quiet", "--no-pager", "--all", "--output=export"].map(Into::into).into();
-        // The cursor and the times come always.
+        // The cursor and the times are always included.
         arguments.push("--output-fields=MESSAGE,_LINE_BREAK,_SYSTEMD_INVOCATION_ID".into());
         if self.root != Path::new("/") {
             let mut root = OsString::from("--root=");
@@ -136,7 +136,7 @@ impl Journal {
         }
         match from.last {
             Some(last) => push(format!("--lines={last}")),
-            // Following begins ten entries back by default.
+            // By default `--follow` begins ten entries back.
             None if from.order == Order::Follow => push("--lines=all".to_owned()),
             None => {}
         }
@@ -153,7 +153,7 @@ impl Journal {
         arguments
     }
 
-    /// Starts to read. Whoever drops it ends the child.
+    /// Starts to read. Dropping the returned value ends the child.
     pub(super) fn read(&self, from: &From<'_>) -> Result<Journalctl> {
         let spawned = Command::new(PROGRAM)
             .args(self.arguments(from))
@@ -187,12 +187,12 @@ impl Journal {
         })
     }
 
-    /// The last entry of the unit, whenever it was.
+    /// Returns the last entry of the unit, of any time.
     pub(super) async fn last(&self) -> Result<Option<Entry>> {
         self.read(&From { last: Some(1), ..From::default() })?.entry().await
     }
 
-    /// What comes before there is anything to read has a deadline.
+    /// Applies the deadline of a call to the steps before the first line.
     pub(super) async fn within<T>(&self, asked: impl Future<Output = Result<T>>) -> Result<T> {
         let deadline = self.client.config().deadline;
         match tokio::time::timeout(deadline, asked).await {
@@ -222,13 +222,13 @@ pub(super) struct Journalctl {
 }
 
 impl Journalctl {
-    /// The next entry; `None`: it came to the end, and all is well.
+    /// Returns the next entry; `None`: the child read to the end and exited with success.
     ///
     /// # Errors
-    /// It broke off, or complained: then what it printed is not all that there is.
+    /// The child broke off, or wrote to stderr: then its output is incomplete.
     ///
     /// # Cancel safety
-    /// Nothing is lost.
+    /// No entry is lost.
     pub(super) async fn entry(&mut self) -> Result<Option<Entry>> {
         let mut scrap = [0; 512];
         loop {
@@ -301,7 +301,7 @@ impl Journalctl {
     }
 }
 
-/// There is output, and no way to it.
+/// The error of output that exists and cannot be read.
 pub(super) fn unreadable(client: &Client, operation: &'static str, unit: &str, reason: impl Into<String>) -> Error {
     let reason = reason.into();
     client
@@ -312,24 +312,24 @@ pub(super) fn unreadable(client: &Client, operation: &'static str, unit: &str, r
         .with_context("reason", reason)
 }
 
-/// As `journalctl` takes a time. It knows no year after 9999.
+/// Formats a time as `journalctl` accepts it, which has no year after 9999.
 fn stamp(microseconds: u64) -> Option<String> {
     const YEAR_10000: u64 = 253_402_300_800;
     let (seconds, rest) = (microseconds / 1_000_000, microseconds % 1_000_000);
     (seconds < YEAR_10000).then(|| format!("@{seconds}.{rest:06}"))
 }
 
-/// 128 bits in hexadecimal, as machines, boots and lives are called.
+/// True if the text is 128 bits in hexadecimal, the format of the ids of machines, boots and runs.
 pub(super) fn is_id(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// True if the files can be opened. `journalctl` says nothing of those that it may not, as long as there is one that it may.
+/// Checks that the files can be opened. `journalctl` silently skips unreadable ones as long as one is readable.
 async fn check_access(root: &Path, machine: &str, user: Option<u32>) -> std::result::Result<(), (ErrorKind, String)> {
     let folders = ["var/log/journal", "run/log/journal"].map(|folder| root.join(folder).join(machine));
     let own = user.map(|user| format!("user-{user}"));
-    let looked = tokio::task::spawn_blocking(move || opened(&folders, own.as_deref())).await;
-    match looked {
+    let access = tokio::task::spawn_blocking(move || opened(&folders, own.as_deref())).await;
+    match access {
         Ok(Some(Ok(()))) => Ok(()),
         Ok(Some(Err(path))) => {
             let why = format!("this user may not read {} (the groups systemd-journal and adm may)", path.display());
@@ -342,11 +342,11 @@ async fn check_access(root: &Path, machine: &str, user: Option<u32>) -> std::res
     }
 }
 
-/// Finds out if a file of the system's journal, or of a user's own, can be opened, or which cannot; `None`: there is none. While a
-/// file is changed for another there are only old ones, which have more in their names.
+/// Checks that a file of the system's journal, or of a user's own, can be opened, or returns the one that cannot;
+/// `None`: there is none. During a rotation there are only archived files, which have longer names.
 fn opened(folders: &[PathBuf], own: Option<&str>) -> Option<std::result::Result<(), PathBuf>> {
-    // A volatile journal, and one without users' own files, has everything in the system's.
-    let is_meant = |name: &str| {
+    // A volatile journal, and one without the users' own files, has everything in the system's.
+    let is_candidate = |name: &str| {
         let stem = name.split(['.', '@']).next();
         stem == Some("system") || (own.is_some() && stem == own)
     };
@@ -355,7 +355,7 @@ fn opened(folders: &[PathBuf], own: Option<&str>) -> Option<std::result::Result<
     for folder in folders {
         match std::fs::read_dir(folder) {
             Ok(files) => {
-                for file in files.flatten().filter(|file| file.file_name().to_str().is_some_and(is_meant)) {
+                for file in files.flatten().filter(|file| file.file_name().to_str().is_some_and(is_candidate)) {
                     match std::fs::File::open(file.path()) {
                         Ok(_) => return Some(Ok(())),
                         Err(error) if is_denied(&error) => denied = Some(file.path()),
@@ -375,7 +375,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_journal_is_there_also_while_its_file_is_changed_for_another() {
+    fn a_journal_is_found_during_a_rotation() {
         let folder = tempfile::tempdir().unwrap();
         let folders = [folder.path().to_owned(), folder.path().join("none")];
         let put = |name: &str| std::fs::write(folder.path().join(name), "").unwrap();
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_written_as_journalctl_reads_them() {
+    fn times_are_formatted_for_journalctl() {
         assert_eq!(stamp(1_795_299_829_009_341).as_deref(), Some("@1795299829.009341"));
         assert_eq!(stamp(u64::MAX), None);
     }

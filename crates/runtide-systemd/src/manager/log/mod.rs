@@ -1,16 +1,17 @@
-//! Output, as the journal kept it.
+//! Output, as stored in the journal.
 //!
-//! * What a unit's processes print, and what they log by syslog or the journal's own protocol, is read by `journalctl` as a
-//!   child (docs/decisions/0020). What the manager says about the unit is not its output.
-//! * One entry is one [`LogLine`](runtide_core::manager::LogLine), with what ended the line where it was printed. journald cuts a line at
-//!   48 KiB (`LineMax=`); its pieces come as they are, without a newline of ours between.
-//! * Both outputs of a unit go to one socket of journald, or to two of which nobody says which is which: all is `Console`.
+//! * The output of a unit's processes, and their messages by syslog or the journal's own protocol, are read by
+//!   `journalctl` as a child (docs/decisions/0020). Messages of the manager about the unit are not its output.
+//! * One entry is one [`LogLine`](runtide_core::manager::LogLine), with the ending of the line in the output. journald
+//!   splits a line at 48 KiB (`LineMax=`); its pieces are returned as they are, without a newline in between.
+//! * Both outputs of a unit go to one socket of journald, or to two that are not distinguished: all is `Console`.
 //! * Every run of the unit that the journal has is read, also of an earlier boot, and of an earlier unit of that name.
-//!   Following goes to the end of the run that is there when the log is opened; what rests has nothing to follow.
-//! * Each entry has a cursor, which is given out by `journal` and not by `logs`. Behind it another reading goes on.
-//! * What is lost in journald before anyone reads it: empty lines; a `<3>` in front of a line (`SyslogLevelPrefix=`); lines
-//!   above the rate limit (`LogRateLimitIntervalSec=`); what a process logged by syslog just before it ended, whose unit
-//!   journald can no longer find out.
+//!   A follower reads to the end of the run that is current when the log is opened; an inactive unit has nothing to
+//!   follow.
+//! * Each entry has a cursor, which `journal` returns and `logs` does not. Another read continues after it.
+//! * journald loses these before any read: empty lines; a `<3>` in front of a line (`SyslogLevelPrefix=`); lines above
+//!   the rate limit (`LogRateLimitIntervalSec=`); messages that a process logged by syslog just before it ended, whose
+//!   unit journald can no longer determine.
 
 mod export;
 mod flush;
@@ -42,7 +43,7 @@ use crate::{
 
 const OPERATION: &str = "systemd.logs";
 
-/// Units' output.
+/// The output of units.
 #[derive(Debug, Clone)]
 pub(crate) struct Logs {
     client: Client,
@@ -53,7 +54,7 @@ impl Logs {
         Self { client }
     }
 
-    /// The output of one run, or of all, with its places.
+    /// Opens the output of one run, or of all, with cursors.
     pub(crate) async fn journal(&self, id: &InstanceId, options: JournaldOptions) -> Result<JournaldStream> {
         let JournaldOptions { logs: options, invocation, after } = options;
         let client = &self.client;
@@ -63,13 +64,15 @@ impl Logs {
             return Err(client.invalid(OPERATION, message));
         }
         if let Some(invocation) = invocation.as_ref().filter(|invocation| !is_id(invocation.as_str())) {
-            return Err(client.invalid(OPERATION, format!("'{invocation}' is no life: 32 hexadecimal digits are")));
+            return Err(
+                client.invalid(OPERATION, format!("'{invocation}' is no run's id: it has 32 hexadecimal digits"))
+            );
         }
         if !options.sources.is_empty() && !options.sources.contains(&LogSource::Console) {
-            let reason = "the journal does not tell stdout and stderr apart: ask for the console";
+            let reason = "the journal does not distinguish stdout and stderr: use the console";
             return Err(unreadable(client, OPERATION, unit, reason));
         }
-        // Behind an entry of another run, this run is picked out here, so that the entry itself is seen.
+        // After an entry of another run, this run is filtered here, so that the entry itself is read.
         let journal = Journal::find(client, OPERATION, unit, invocation.as_ref().filter(|_| after.is_none())).await?;
         let about = life::about(client, OPERATION, unit).await?;
         if about.as_ref().is_some_and(|about| about.load_state.as_deref() != Some("not-found")) {
@@ -81,9 +84,9 @@ impl Logs {
                 return Err(journal.error(ErrorKind::NotFound, message));
             }
         }
-        let life = about.as_ref().and_then(Life::of);
-        let life = life.filter(|life| invocation.is_none() || life.incarnation == invocation);
-        let Some(plan) = Plan::new(unit, life, &options, SystemTime::now()) else {
+        let run = about.as_ref().and_then(Life::of);
+        let run = run.filter(|run| invocation.is_none() || run.incarnation == invocation);
+        let Some(plan) = Plan::new(unit, run, &options, SystemTime::now()) else {
             return Ok(JournaldStream::new(stream::empty()));
         };
         let plan = Plan { after, invocation, ..plan };
@@ -136,7 +139,7 @@ impl LogManager for Logs {
     }
 }
 
-/// Where a service's output goes.
+/// Targets of a service's output.
 #[derive(Debug, Default, DeserializeDict, Type)]
 #[zbus(signature = "a{sv}", rename_all = "PascalCase")]
 struct Outputs {
@@ -146,11 +149,11 @@ struct Outputs {
 }
 
 impl Outputs {
-    /// Why the journal has none of it.
+    /// The reason why the journal has none of it.
     fn elsewhere(&self) -> Option<String> {
         let namespace = self.log_namespace.as_deref().unwrap_or_default();
         if !namespace.is_empty() {
-            return Some(format!("it goes to a journal of its own (LogNamespace={namespace})"));
+            return Some(format!("it goes to a separate journal (LogNamespace={namespace})"));
         }
         let is_kept = |output: &str| ["journal", "syslog"].iter().any(|kept| output.starts_with(kept));
         let out = self.standard_output.as_deref()?;
@@ -160,39 +163,39 @@ impl Outputs {
     }
 }
 
-/// What is wanted of the journal.
+/// The part of the journal to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Plan {
     unit: String,
-    /// The first and the last microsecond since 1970.
+    /// First and last microsecond since 1970.
     since: Option<u64>,
     until: Option<u64>,
-    /// The last so many of what is there.
+    /// Number of existing entries, from the end.
     tail: Option<u32>,
-    /// The run whose end is waited for.
+    /// The run whose end is awaited.
     follows: Option<Life>,
-    /// Following ends at this time.
+    /// Time at which following ends.
     deadline: Option<SystemTime>,
     timestamps: bool,
-    /// Only what comes behind this entry.
+    /// Only entries after this one.
     after: Option<JournaldCursor>,
-    /// Only what was printed in this run.
+    /// Only entries of this run.
     invocation: Option<Incarnation>,
 }
 
 impl Plan {
-    /// `None`: there can be no such output.
-    fn new(unit: &str, life: Option<Life>, options: &LogOptions, now: SystemTime) -> Option<Self> {
-        // journald counts microseconds. The first one that is not before, and the last one that is before.
+    /// Plans a read; `None`: there can be no such output.
+    fn new(unit: &str, run: Option<Life>, options: &LogOptions, now: SystemTime) -> Option<Self> {
+        // journald counts microseconds: the first one that is not before, and the last one that is before.
         let since = options.since.map(|since| nanoseconds(since).div_ceil(1000));
         let until = match options.until {
             Some(until) => Some(nanoseconds(until).checked_sub(1)? / 1000),
             None => None,
         };
-        let follows = life.filter(|_| options.follow && options.until.is_none_or(|until| until > now));
+        let follows = run.filter(|_| options.follow && options.until.is_none_or(|until| until > now));
         let tail = match options.tail {
             Some(0) if follows.is_none() => return None,
-            // journalctl counts no further; nobody has so many.
+            // journalctl's counter ends there, and no journal has so many entries.
             tail => tail.and_then(|tail| u32::try_from(tail).ok()).filter(|tail| i32::try_from(*tail).is_ok()),
         };
         let in_range = |microseconds: u128| u64::try_from(microseconds).unwrap_or(u64::MAX);
@@ -210,7 +213,7 @@ impl Plan {
     }
 }
 
-/// Since 1970; before, there was no journal.
+/// Nanoseconds since 1970; 0 for a time before, when there was no journal.
 fn nanoseconds(at: SystemTime) -> u128 {
     at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_nanos()
 }

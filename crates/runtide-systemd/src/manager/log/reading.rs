@@ -1,11 +1,11 @@
-//! One opened log: which parts of the journal are read, one after another, by one child each.
+//! One opened log: the parts of the journal that are read, one after another, each by its own child.
 //!
-//! * What is there: one part, to its end.
-//! * Following: what is there and what comes, until the run is over. Then journald catches up, and what the follower did not
-//!   print yet is read to the end, so that nobody has to guess how long the last line may take.
+//! * The existing entries: one part, to its end.
+//! * Following: existing and new entries, until the run is over. Then journald catches up, and the entries that the
+//!   follower did not print yet are read to the end, so that no time has to be guessed for the last line.
 //!
-//! A part that goes on behind another, or behind the entry of a cursor, begins at that entry, not behind it. If it is not the
-//! first to come, the journal threw it away, and perhaps what came after it as well: `Expired`.
+//! A part that continues another, or the entry of a cursor, begins at that entry, not after it. If the entry is not the
+//! first one read, the journal has dropped it, and perhaps entries after it as well: `Expired`.
 
 use std::{fmt, future::Future, pin::Pin, time::SystemTime};
 
@@ -30,20 +30,20 @@ pub(super) struct Reading {
     plan: Plan,
     child: Journalctl,
     part: Part,
-    /// The last entry that was read, whether or not it was wanted.
+    /// Cursor of the last entry that was read, even if it was filtered.
     last: Option<String>,
-    /// The child's first entry must be that one.
+    /// True if the child's first entry must be that one.
     resumes: bool,
-    /// Until there is nothing to follow any more, and journald has written all of it.
+    /// Ends when there is nothing to follow any more, and journald has written all of it.
     over: Pin<Box<dyn Future<Output = Result<()>> + Send>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
-    /// What is there; then, if it is followed, what comes.
+    /// The existing entries; a followed log continues with `Coming`.
     There,
     Coming,
-    /// What came at the end.
+    /// The remaining entries of a followed run.
     Rest,
 }
 
@@ -61,11 +61,11 @@ impl Reading {
         let from = match (&plan.follows, plan.tail, plan.until) {
             _ if plan.after.is_some() => {
                 last = plan.after.as_ref().map(ToString::to_string);
-                // A time before that of the entry would keep it from being seen: times are compared here.
+                // A `--since` before the entry would hide it: times are compared here.
                 From { cursor: plan.after.as_ref().map(JournaldCursor::as_str), ..From::default() }
             }
             (None, None, until) => From { since: plan.since, until, ..From::default() },
-            // With `--since`, `--lines` counts from there on, and with `--until` what comes later too.
+            // With `--since`, `--lines` counts from there on, and with `--until` later entries count too.
             (None, Some(tail), None) => From { last: Some(tail), ..From::default() },
             (None, Some(tail), until) => {
                 first = journal.within(beginning(&journal, tail, until)).await?;
@@ -77,7 +77,7 @@ impl Reading {
                 From { since: plan.since, order: Order::Follow, ..From::default() }
             }
             (Some(_), Some(tail), _) => {
-                // What comes begins behind this one if the tail is empty.
+                // If the tail is empty, new entries are read after this one.
                 last = journal.within(journal.last()).await?.map(|entry| entry.cursor);
                 From { last: Some(tail), ..From::default() }
             }
@@ -92,7 +92,7 @@ impl Reading {
         Ok(reading)
     }
 
-    /// Steps over the entry of a cursor, or says that it is not there.
+    /// Skips the entry of a cursor, or fails because it is not there.
     async fn resume(&mut self) -> Result<()> {
         let entry = self.child.entry().await.map_err(|error| {
             let is_refused = error.kind() == ErrorKind::Unavailable && error.message().contains("seek to cursor");
@@ -106,10 +106,10 @@ impl Reading {
         Ok(())
     }
 
-    /// The next line; `None`: that was all.
+    /// Returns the next line; `None`: that was the last.
     ///
     /// # Cancel safety
-    /// Nothing is lost.
+    /// No line is lost.
     pub(super) async fn line(&mut self) -> Result<Option<JournaldLine>> {
         loop {
             let entry = if self.part == Part::Coming {
@@ -165,29 +165,29 @@ impl Reading {
         let order = if part == Part::Coming { Order::Follow } else { Order::Forward };
         let since = if self.resumes { None } else { self.plan.since };
         let from = From { cursor: self.last.as_deref(), since, order, ..From::default() };
-        // The child before it is killed here, and reaped by the runtime.
+        // The previous child is killed here, and reaped by the runtime.
         self.child = self.journal.read(&from)?;
         Ok(())
     }
 
-    /// As if somebody else ended the child.
+    /// Ends the child, as another process could.
     #[cfg(test)]
     pub(super) fn kill(&mut self) {
         self.child.kill();
     }
 
-    /// As if the journal had thrown the last entry away.
+    /// Changes the last cursor, as if the journal had dropped its entry.
     #[cfg(test)]
     pub(super) fn lose_last(&mut self) {
         self.last = self.last.take().map(|last| last.replace(";x=", ";x=f"));
     }
 
     fn expired(&self) -> runtide_core::Error {
-        self.journal.error(ErrorKind::Expired, "the journal threw entries away before they were read")
+        self.journal.error(ErrorKind::Expired, "the journal dropped entries before they were read")
     }
 }
 
-/// The first of the last `tail` entries up to a time.
+/// Returns the cursor of the first of the last `tail` entries up to a time.
 async fn beginning(journal: &Journal, tail: u32, until: Option<u64>) -> Result<Option<String>> {
     let mut child = journal.read(&From { last: Some(tail), until, order: Order::Backward, ..From::default() })?;
     let mut first = None;
@@ -197,10 +197,10 @@ async fn beginning(journal: &Journal, tail: u32, until: Option<u64>) -> Result<O
     Ok(first)
 }
 
-/// When there is nothing to follow any more, and journald has all of it: the run ended, or the time came.
+/// Ends when there is nothing to follow any more, and journald has all of it: the run ended, or the time came.
 fn over(client: Client, journal: Journal, plan: Plan) -> Pin<Box<dyn Future<Output = Result<()>> + Send>> {
     Box::pin(async move {
-        let Some(life) = &plan.follows else { return std::future::pending().await };
+        let Some(run) = &plan.follows else { return std::future::pending().await };
         let time = async {
             match plan.deadline {
                 Some(until) => tokio::time::sleep(until.duration_since(SystemTime::now()).unwrap_or_default()).await,
@@ -208,7 +208,7 @@ fn over(client: Client, journal: Journal, plan: Plan) -> Pin<Box<dyn Future<Outp
             }
         };
         tokio::select! {
-            ended = life.ended(&client, super::OPERATION, &plan.unit) => ended?,
+            ended = run.ended(&client, super::OPERATION, &plan.unit) => ended?,
             () = time => {}
         }
         journal.flush().await
@@ -220,16 +220,16 @@ impl Plan {
         if self.since.is_some_and(|since| entry.at < since) || self.until.is_some_and(|until| entry.at > until) {
             return false;
         }
-        if self.invocation.as_ref().is_some_and(|life| entry.invocation.as_deref() != Some(life.as_str())) {
+        if self.invocation.as_ref().is_some_and(|run| entry.invocation.as_deref() != Some(run.as_str())) {
             return false;
         }
-        // Of the lives that began since, none is followed.
-        self.follows.as_ref().is_none_or(|life| {
-            let is_its_own = match (&entry.invocation, &life.incarnation) {
-                (Some(entry), Some(life)) => entry == life.as_str(),
+        // Of the runs that began since, none is followed.
+        self.follows.as_ref().is_none_or(|run| {
+            let is_its_own = match (&entry.invocation, &run.incarnation) {
+                (Some(entry), Some(run)) => entry == run.as_str(),
                 _ => true,
             };
-            let is_before = life.began.is_none_or(|began| crate::normalize::time(entry.at).is_none_or(|at| at < began));
+            let is_before = run.began.is_none_or(|began| crate::normalize::time(entry.at).is_none_or(|at| at < began));
             is_its_own || is_before
         })
     }

@@ -1,4 +1,4 @@
-//! The plan of a reading; and readings of a real journal.
+//! Tests of the plan of a read; and reads of a real journal.
 
 use std::time::Instant;
 
@@ -18,7 +18,7 @@ fn at(nanos: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos)
 }
 
-fn life() -> Life {
+fn run() -> Life {
     Life { incarnation: Some(Incarnation::from("a".repeat(32))), began: Some(at(5_000)) }
 }
 
@@ -36,26 +36,26 @@ fn until_is_exclusive_and_since_inclusive_by_the_microsecond() {
 }
 
 #[test]
-fn only_a_life_that_lasts_beyond_now_is_followed() {
+fn only_a_run_that_lasts_beyond_now_is_followed() {
     let follow = LogOptions::default().with_follow();
-    let plan = |life, options: &LogOptions| Plan::new("a.service", life, options, at(1_000_000));
-    assert_eq!(plan(Some(life()), &follow).unwrap().follows, Some(life()));
-    assert_eq!(plan(Some(life()), &LogOptions::default()).unwrap().follows, None);
+    let plan = |run, options: &LogOptions| Plan::new("a.service", run, options, at(1_000_000));
+    assert_eq!(plan(Some(run()), &follow).unwrap().follows, Some(run()));
+    assert_eq!(plan(Some(run()), &LogOptions::default()).unwrap().follows, None);
     assert_eq!(plan(None, &follow).unwrap().follows, None);
-    let past = plan(Some(life()), &follow.clone().with_until(at(10))).unwrap();
+    let past = plan(Some(run()), &follow.clone().with_until(at(10))).unwrap();
     assert_eq!((past.follows, past.deadline), (None, None));
     assert_eq!(plan(None, &follow.clone().with_tail(0)), None);
-    assert!(plan(Some(life()), &follow.with_tail(0)).is_some());
+    assert!(plan(Some(run()), &follow.with_tail(0)).is_some());
 }
 
 #[test]
-fn a_tail_that_nobody_can_count_to_is_all() {
+fn a_tail_beyond_the_counter_is_all() {
     let plan = Plan::new("a.service", None, &LogOptions::default().with_tail(u64::MAX), NOW).unwrap();
     assert_eq!(plan.tail, None);
 }
 
 #[test]
-fn output_that_goes_elsewhere_is_known_and_said() {
+fn output_that_goes_elsewhere_is_reported() {
     let outputs = |out: &str, err: &str, namespace: &str| Outputs {
         standard_output: Some(out.to_owned()),
         standard_error: Some(err.to_owned()),
@@ -101,7 +101,7 @@ fn children(id: &InstanceId) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn what_was_printed_is_there_when_the_unit_ended() {
+async fn the_output_is_complete_when_the_unit_ended() {
     let Some(fixture) = Fixture::find() else { return };
     let script = r"echo out; echo err >&2; printf 'nul\000x\n'; printf 'bin\377\376\n'; printf 'no end'";
     let id = fixture.start(script, vec![]).await;
@@ -146,7 +146,7 @@ async fn tails_and_times_are_exact() {
 }
 
 #[tokio::test]
-async fn following_ends_with_the_life_and_has_its_last_line() {
+async fn following_ends_with_the_run_and_has_its_last_line() {
     let Some(fixture) = Fixture::find() else { return };
     for options in [LogOptions::default(), LogOptions::default().with_tail(0), LogOptions::default().with_tail(100)] {
         let id = fixture.start("sleep 4; for i in $(seq 200); do echo $i; done; sleep 0.1; echo last", vec![]).await;
@@ -158,7 +158,7 @@ async fn following_ends_with_the_life_and_has_its_last_line() {
 }
 
 #[tokio::test]
-async fn following_ends_with_the_life_though_the_next_one_prints() {
+async fn following_ends_with_the_run_though_the_next_one_prints() {
     let Some(fixture) = Fixture::find() else { return };
     let more = vec![("Restart", Variant::from("always")), ("RestartUSec", Variant::from(0u64))];
     let id = fixture.start("echo begin $$$$ && sleep 0.6 && echo end $$$$", more).await;
@@ -173,7 +173,7 @@ async fn following_ends_with_the_life_though_the_next_one_prints() {
     let words: Vec<_> = seen.split_whitespace().collect();
     assert!(matches!(words[..], ["begin", one, "end", other] if one == other), "{seen}");
     assert_eq!(of_now.len(), 2);
-    assert!(!text(&of_now).contains(words[1]), "another life's");
+    assert!(!text(&of_now).contains(words[1]), "another run's");
 }
 
 #[tokio::test]
@@ -188,7 +188,7 @@ async fn following_goes_up_to_a_time() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_not_found() {
+async fn a_missing_unit_is_not_found() {
     let Some(fixture) = Fixture::find() else { return };
     let id = InstanceId::from(format!("rt-none-{:x}.service", random()));
     let error = fixture.logs().logs(&id, LogOptions::default()).await.unwrap_err();
@@ -200,7 +200,7 @@ async fn what_is_not_there_is_not_found() {
 }
 
 #[tokio::test]
-async fn whoever_drops_a_log_leaves_no_child() {
+async fn a_dropped_log_leaves_no_child() {
     let Some(fixture) = Fixture::find() else { return };
     let id = fixture.start("while :; do echo x; sleep 0.05; done", vec![]).await;
     let mut started = Vec::new();
@@ -213,7 +213,7 @@ async fn whoever_drops_a_log_leaves_no_child() {
         drop(log);
     }
     fixture.stop(&id).await;
-    // One that nobody waited for would keep its number.
+    // An exited child that is not reaped would keep its number.
     let is_left = || started.iter().any(|child| std::fs::exists(format!("/proc/{child}")).unwrap());
     let since = Instant::now();
     while is_left() {
@@ -227,8 +227,8 @@ async fn a_killed_child_is_no_end() {
     let Some(fixture) = Fixture::find() else { return };
     let id = fixture.start("while :; do echo x; sleep 0.05; done", vec![]).await;
     let journal = Journal::find(&fixture.client, OPERATION, id.as_str(), None).await.unwrap();
-    let life = fixture.life(&id).await;
-    let plan = Plan::new(id.as_str(), life, &LogOptions::default().with_follow(), SystemTime::now());
+    let run = fixture.life(&id).await;
+    let plan = Plan::new(id.as_str(), run, &LogOptions::default().with_follow(), SystemTime::now());
     let mut reading = Reading::open(fixture.client.clone(), journal, plan.unwrap()).await.unwrap();
     reading.line().await.unwrap().unwrap();
     reading.kill();
@@ -244,7 +244,7 @@ async fn a_killed_child_is_no_end() {
 }
 
 #[tokio::test]
-async fn what_was_thrown_away_meanwhile_is_expired_and_not_left_out() {
+async fn entries_dropped_during_a_read_are_expired_and_not_skipped() {
     let Some(fixture) = Fixture::find() else { return };
     let id = fixture.start("while :; do echo x; sleep 0.05; done", vec![]).await;
     let journal = Journal::find(&fixture.client, OPERATION, id.as_str(), None).await.unwrap();
@@ -277,7 +277,7 @@ async fn the_journals_files_change_under_a_follower() {
     assert_eq!(seen.unwrap(), expected);
 }
 
-/// journald writes an entry a second time when a file is full: the testbed's file must take all of this.
+/// journald writes an entry a second time when a file is full: the testbed's file must have room for all of this.
 #[tokio::test]
 async fn a_hundred_megabytes_arrive_whole() {
     let Some(fixture) = Fixture::find() else { return };
@@ -314,7 +314,7 @@ async fn a_hundred_megabytes_arrive_whole() {
         });
         assert_eq!(bytes, megabytes * 1024 * 1024, "follow: {follow}");
         assert_eq!(digest.finalize(), expected.finalize());
-        // What is held is bounded by law M4, which is alone in its process.
+        // The memory held is bounded by law M4, which runs alone in its process.
         let (took, grown) = (begun.elapsed(), peak.saturating_sub(before));
         eprintln!(
             "{megabytes} MB, follow: {follow}: printed in {printed:?}, opened in {opened:?}, read in {took:?}, {grown} KiB more resident"
@@ -322,7 +322,7 @@ async fn a_hundred_megabytes_arrive_whole() {
     }
 }
 
-/// In KiB.
+/// Resident memory, in KiB.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
@@ -348,7 +348,7 @@ fn behind(entry: &JournaldLine) -> JournaldOptions {
 }
 
 #[tokio::test]
-async fn a_reader_goes_on_where_another_left_off() {
+async fn a_reader_continues_after_another() {
     let Some(fixture) = Fixture::find() else { return };
     let id = fixture.start("for i in $(seq 1000); do echo $i; done", vec![]).await;
     fixture.ended(&id).await;
@@ -368,7 +368,7 @@ async fn a_reader_goes_on_where_another_left_off() {
 }
 
 #[tokio::test]
-async fn a_follower_goes_on_where_another_left_off() {
+async fn a_follower_continues_after_another() {
     let Some(fixture) = Fixture::find() else { return };
     let id = fixture.start("for i in $(seq 40); do echo $i; sleep 0.05; done", vec![]).await;
     let follow = || JournaldOptions::default().with_logs(LogOptions::default().with_follow());
@@ -386,7 +386,7 @@ async fn a_follower_goes_on_where_another_left_off() {
 }
 
 #[tokio::test]
-async fn each_of_two_lives_is_read_alone() {
+async fn each_of_two_runs_is_read_alone() {
     let Some(fixture) = Fixture::find() else { return };
     let more = vec![("Restart", Variant::from("on-failure")), ("RestartUSec", Variant::from(0u64))];
     let file = format!("/run/rt-{:x}", random());
@@ -407,7 +407,7 @@ async fn each_of_two_lives_is_read_alone() {
     fixture.stop(&id).await;
     fixture.ended(&id).await;
     let all = fixture.journal(&id, JournaldOptions::default()).await;
-    let of = |life: &Option<Incarnation>| JournaldOptions::default().with_invocation(life.clone());
+    let of = |run: &Option<Incarnation>| JournaldOptions::default().with_invocation(run.clone());
     assert_ne!(first, second);
     for (options, expected) in [
         (of(&first), "a\nb\n"),
@@ -420,8 +420,8 @@ async fn each_of_two_lives_is_read_alone() {
     ] {
         assert_eq!(words(&fixture.journal(&id, options.clone()).await), expected, "{options:?}");
     }
-    let no_life = of(&Some(Incarnation::from("first")));
-    assert_eq!(fixture.refused(&id, no_life).await, ErrorKind::InvalidInput);
+    let no_run = of(&Some(Incarnation::from("first")));
+    assert_eq!(fixture.refused(&id, no_run).await, ErrorKind::InvalidInput);
     // The unit is gone by now.
     let another = of(&Some(Incarnation::from("0".repeat(32))));
     assert_eq!(fixture.refused(&id, another).await, ErrorKind::NotFound);
@@ -449,7 +449,7 @@ async fn times_hold_behind_a_cursor_and_tails_are_refused() {
 }
 
 #[tokio::test]
-async fn behind_what_the_journal_does_not_have_nothing_is_read() {
+async fn a_read_after_a_missing_entry_is_expired() {
     let Some(fixture) = Fixture::find() else { return };
     let id = fixture.start("echo 1; echo 2; sleep 1000", vec![]).await;
     let other = fixture.start("echo other", vec![]).await;
@@ -459,7 +459,7 @@ async fn behind_what_the_journal_does_not_have_nothing_is_read() {
     let own: Vec<_> = log.take(2).map(Result::unwrap).collect().await;
     let others = fixture.journal(&other, JournaldOptions::default()).await;
     let (first, rest) = own[0].cursor.as_str().split_at(3);
-    // Of an entry that was thrown away, of another journal, of the future, of another unit.
+    // Entries that were dropped, of another journal, of the future, of another unit.
     let gone = [
         own[0].cursor.as_str().replace(";x=", ";x=f"),
         format!("{first}{}{}", if rest.starts_with('0') { '1' } else { '0' }, &rest[1..]),

@@ -1,6 +1,6 @@
-//! systemd's own settings, by the names and in the words of unit files: `systemd.Slice` or `Slice`, `shop.slice`.
+//! systemd's own settings, by the names and in the format of unit files: `systemd.Slice` or `Slice`, `shop.slice`.
 //!
-//! What the common words of a spec say (memory, environment, restart, …) is said there alone.
+//! Settings that the common fields of a spec cover (memory, environment, restart, …) are accepted there alone.
 
 mod values;
 
@@ -12,7 +12,7 @@ use self::values::{
 };
 use super::property::{Properties, whole_milliseconds};
 
-/// How a value is written in a unit's file.
+/// The format of a value in a unit's file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     /// `yes`, `true`, `on`, `1`, and their opposites.
@@ -23,7 +23,7 @@ enum Form {
     Choice(&'static [&'static str]),
     /// Texts with blanks between them.
     Words,
-    /// Absolute paths with blanks between them, each after `-` or `+` if so wished.
+    /// Absolute paths with blanks between them, each optionally after `-` or `+`.
     Paths,
     /// Units with blanks between them.
     Units,
@@ -37,33 +37,33 @@ enum Form {
     Size,
     /// `soft:hard`, or one for both; `infinity`.
     Limit(&'static str),
-    /// `1min 30s`, `500ms`, `infinity`; a number alone is of seconds.
+    /// `1min 30s`, `500ms`, `infinity`; a number alone is in seconds.
     Time,
-    /// Octal.
+    /// Octal number.
     Mode,
-    /// Words that are allowed; after `~` those that are not.
+    /// Allowed words; after `~` denied ones.
     Filter,
     /// Capabilities with blanks between them.
     Capabilities,
-    /// Numbers of processes with blanks between them.
+    /// Process ids with blanks between them.
     Processes,
-    /// The kinds of namespaces that are left, after `~` those that are not; `no`: all.
+    /// Kinds of namespaces that remain allowed, after `~` those that do not; `no`: all.
     Namespaces,
-    /// Addresses with blanks between them, each with the length of its prefix if so wished; `any`, `localhost`, `link-local`,
-    /// `multicast`.
+    /// Addresses with blanks between them, each optionally with the length of its prefix; `any`, `localhost`,
+    /// `link-local`, `multicast`.
     Addresses,
-    /// Devices with blanks between them, each followed by what is allowed if that is not all: `/dev/fuse rw char-pts`. A
-    /// unit's file has a line for each.
+    /// Devices with blanks between them, each followed by the allowed access if that is not all: `/dev/fuse rw
+    /// char-pts`. A unit's file has a line for each.
     Devices,
 }
 
 struct Key {
-    /// In unit files.
+    /// Name in unit files.
     name: &'static str,
-    /// On the bus.
+    /// Name on the bus.
     property: &'static str,
     form: Form,
-    /// True if a scope takes it too.
+    /// True if a scope accepts it too.
     is_for_scopes: bool,
 }
 
@@ -84,7 +84,7 @@ use Form::{
     Text, Time, Unit, Units, Weight, Words,
 };
 
-/// All that is taken, in order.
+/// All accepted settings, in order.
 const KEYS: &[Key] = &[
     any("After", Units),
     key("AmbientCapabilities", Capabilities),
@@ -180,7 +180,7 @@ const KEYS: &[Key] = &[
     renamed("WatchdogSec", "WatchdogUSec", Time),
 ];
 
-/// Those that are said by a field of the spec.
+/// Settings that a field of the spec covers, with that field.
 const FIELDS: &[(&str, &str)] = &[
     ("BindPaths", "mounts"),
     ("BindReadOnlyPaths", "mounts"),
@@ -200,12 +200,12 @@ const FIELDS: &[(&str, &str)] = &[
     ("WorkingDirectory", "working_dir"),
 ];
 
-/// Adds one setting, or says why not.
+/// Adds one setting, or returns the reason for its refusal.
 pub(super) fn apply(properties: &mut Properties, is_scope: bool, given: &str, value: &str) -> Result<(), String> {
     let name = given.strip_prefix("systemd.").unwrap_or(given);
     let Some(key) = KEYS.iter().find(|key| key.name == name) else {
         return Err(match FIELDS.iter().find(|(field, _)| *field == name) {
-            Some((_, field)) => format!("that is said by {field}"),
+            Some((_, field)) => format!("that is set by {field}"),
             None => format!("not a setting that is taken; like it are: {}", near(name).join(", ")),
         });
     };
@@ -260,14 +260,14 @@ pub(super) fn apply(properties: &mut Properties, is_scope: bool, given: &str, va
     Ok(())
 }
 
-/// The three settings whose names are most like this one.
+/// The three settings with the most similar names.
 fn near(name: &str) -> Vec<&'static str> {
     let mut by_distance: Vec<_> = KEYS.iter().map(|key| (distance(name, key.name), key.name)).collect();
     by_distance.sort_unstable();
     by_distance.into_iter().take(3).map(|(_, name)| name).collect()
 }
 
-/// How many letters must change, capital or not; of a long name its beginning counts.
+/// Number of letters that must change, in either case; of a long name its beginning counts.
 fn distance(given: &str, known: &str) -> usize {
     let given: Vec<u8> = given.bytes().take(64).map(|byte| byte.to_ascii_lowercase()).collect();
     let mut row: Vec<usize> = (0..=given.len()).collect();
@@ -282,7 +282,7 @@ fn distance(given: &str, known: &str) -> usize {
     row.last().copied().unwrap_or_default()
 }
 
-/// Each setting of a service, with a value that can be taken.
+/// Each setting of a service, with a valid value.
 #[cfg(test)]
 pub(super) fn samples() -> impl Iterator<Item = (&'static str, &'static str)> {
     KEYS.iter().filter(|key| key.form != Processes).map(|key| {
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_taken_says_what_is() {
+    fn a_refusal_names_what_is_accepted() {
         let unknown = made("PrivateTemp", "yes").unwrap_err();
         assert!(unknown.contains("PrivateTmp"), "{unknown}");
         assert!(made("MemoryMax", "1").unwrap_err().contains("memory_bytes"));

@@ -1,4 +1,4 @@
-//! Values, as unit files write them.
+//! Parsers of values, in the format of unit files.
 
 use std::net::IpAddr;
 
@@ -27,7 +27,7 @@ pub(super) fn choice(value: &str, known: &[&str]) -> Result<Variant<'static>, St
     if known.contains(&value) { Ok(Variant::from(value.to_owned())) } else { Err(expected(&known.join(", "), value)) }
 }
 
-/// Written among others, unescaped: nothing that has a meaning there.
+/// Words that are written to a list unescaped: no character may have a meaning there.
 pub(super) fn words(value: &str) -> Result<Vec<String>, String> {
     let words: Vec<String> = value.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect();
     if words.is_empty() || words.iter().any(|word| word.contains(['"', '\'', '\\', ';', '$'])) {
@@ -132,7 +132,7 @@ pub(super) fn time(value: &str) -> Result<u64, String> {
     Ok(total)
 }
 
-/// By their numbers; capabilities(7).
+/// Names by number; capabilities(7).
 const CAPABILITIES: [&str; 41] = [
     "CHOWN",
     "DAC_OVERRIDE",
@@ -179,7 +179,7 @@ const CAPABILITIES: [&str; 41] = [
 
 pub(super) fn capabilities(value: &str) -> Result<u64, String> {
     let mut set = 0;
-    // None at all is a set as well.
+    // An empty set is valid as well.
     for word in value.split(' ').filter(|word| !word.is_empty()) {
         let upper = word.to_ascii_uppercase();
         let name = upper.strip_prefix("CAP_").unwrap_or(&upper);
@@ -189,7 +189,7 @@ pub(super) fn capabilities(value: &str) -> Result<u64, String> {
     Ok(set)
 }
 
-/// By their flags; clone(2), but for that of the time, which systemd 252 does not know.
+/// Flags by name; clone(2), except for that of the time namespace, which systemd 252 does not support.
 const NAMESPACES: [(&str, u64); 7] = [
     ("mnt", 0x0002_0000),
     ("cgroup", 0x0200_0000),
@@ -200,10 +200,11 @@ const NAMESPACES: [(&str, u64); 7] = [
     ("net", 0x4000_0000),
 ];
 
-/// systemd writes this as an empty assignment in a transient unit's file, which it reads as no restriction at all (252).
+/// systemd writes this as an empty assignment in a transient unit's file, which it reads as no restriction at all
+/// (252).
 const NONE_LEFT: &str = "that none is left, systemd forgets of a transient unit when it reloads: leave one, as uts";
 
-/// The flags of those that are left.
+/// Flags of the namespaces that remain allowed.
 pub(super) fn namespaces(value: &str) -> Result<u64, String> {
     let all = NAMESPACES.iter().fold(0, |all, (_, flag)| all | flag);
     if flag(value) == Ok(false) {
