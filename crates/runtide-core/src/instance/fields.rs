@@ -6,7 +6,7 @@ use std::fmt;
 
 use super::Instance;
 
-/// What the value of a field belongs to, and so when it is forgotten.
+/// Scope of a field's value, which decides when the value is forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
     /// Names the instance; two views are compared only if they agree in it.

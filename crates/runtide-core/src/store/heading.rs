@@ -1,4 +1,4 @@
-//! What a body says of itself: what names the resource, and its labels.
+//! The heading of a body: the resource's name, and its labels.
 
 use memchr::memmem;
 
@@ -15,7 +15,7 @@ const REFERENCE: &str = "document.reference";
 const LABELS: &str = "document.labels";
 
 impl ResourceRef {
-    /// Reads what a body names.
+    /// Reads the reference from a body.
     ///
     /// * YAML, JSON and CBOR: `apiVersion` (`apps/v1` is the group `apps`, `v1` is the core group), `kind`, `metadata.name`,
     ///   and `metadata.namespace` if it is there and not empty.
@@ -116,7 +116,7 @@ fn unique(document: &Document, pairs: Vec<(&str, &str)>) -> Result<Labels> {
     if labels.len() == count { Ok(labels) } else { Err(bad(LABELS, document, "a label is there twice")) }
 }
 
-/// Whether the key can be in these bytes at all: as itself, or in a spelling that has one of the marks looked for.
+/// `true` if the key can be in these bytes: as itself, or in a spelling that needs one of the characters searched for.
 fn may_have_labels(format: ResourceFormat, bytes: &[u8]) -> bool {
     match format {
         // An escape begins with a backslash, and a folded line puts a space where it breaks the word.

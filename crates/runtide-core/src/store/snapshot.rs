@@ -122,7 +122,7 @@ pub struct StoreSnapshotReader<'a> {
     from: &'a mut (dyn AsyncRead + Send + Unpin),
     hasher: blake3::Hasher,
     block: Vec<u8>,
-    /// Where the next entry begins in the block.
+    /// Offset of the next entry in the block, in bytes.
     at: usize,
     revision: Revision,
     count: u64,
@@ -172,7 +172,7 @@ impl<'a> StoreSnapshotReader<'a> {
         self.count
     }
 
-    /// What sealed it, once all was read.
+    /// The seal, once all was read; `None` before.
     pub fn seal(&self) -> Option<StoreSnapshotSeal> {
         self.seal
     }

@@ -100,7 +100,7 @@ impl Committer {
         Ok(Some(Ticket { first, last, leads }))
     }
 
-    /// What became of the records up to `last`, if it is known.
+    /// The outcome for the records up to `last`; `None` while they are neither committed nor failed.
     fn outcome(&self, request: Request<'_>, last: u64) -> Option<Result<()>> {
         let done = if let Request::Sync = request { self.published.synced() } else { self.published.acked() };
         if done >= last {
@@ -346,8 +346,8 @@ impl<'a> Pending<'a> {
             return Poll::Pending;
         };
         if !waker.will_wake(cx.waker()) {
-            // Before the look below: whoever finishes a group after it wakes this one as well. Each time anew, since that may
-            // be another group.
+            // Register before checking the outcome below: a leader that finishes a group after the check then wakes this task as
+            // well. On every poll, since the group may be another one each time.
             let mut queue = lock(&self.committer.queue);
             if !queue.late.iter().any(|other| other.will_wake(cx.waker())) {
                 queue.late.push(cx.waker().clone());

@@ -128,7 +128,7 @@ impl Wal {
 }
 
 impl Wal {
-    /// A failure poisons the log: of a sync that failed nobody knows what it left, so it is not tried again.
+    /// A failure poisons the log: the state of the disk after a failed sync is unknown, so the sync is not tried again.
     fn drop_segments(&self, dropped: &[(u64, PathBuf)], first: u64) -> Result<()> {
         let (disk, dir) = (&*self.inner.disk, &*self.inner.dir);
         let drop_all = || {

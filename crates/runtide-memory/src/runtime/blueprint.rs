@@ -123,7 +123,7 @@ setters!(Blueprint {
     with_stop_signal: stop_signal: UnixSignal;
     /// How long a stop waits before it kills.
     with_stop_timeout: stop_timeout: Duration;
-    /// The signals that end it, beside KILL.
+    /// The signals that end it, apart from KILL.
     with_ends_on: ends_on: Vec<UnixSignal>;
     /// Length of a run that is not ended otherwise.
     with_life: life: Option<Duration>;

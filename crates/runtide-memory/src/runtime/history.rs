@@ -80,9 +80,9 @@ pub(super) struct History {
     head: u64,
     pub(super) recent: VecDeque<Arc<Told>>,
     pub(super) facts: VecDeque<Fact>,
-    /// Waits for a neighbour to be swapped with.
+    /// An event held back, to be swapped with its neighbour.
     held: Option<Arc<Told>>,
-    /// Marks up to here were lost in a restart.
+    /// Resume tokens up to this number were lost in a restart.
     restarted_at: u64,
     /// Something happened while the runtime was down, and it will not be reported.
     hole: bool,

@@ -31,7 +31,7 @@ fn shown(signals: &[Signal]) -> Vec<String> {
     signals.iter().map(line).collect()
 }
 
-/// What is at hand now.
+/// The signals at hand, as text.
 async fn batch(source: &mut MemorySource) -> Vec<String> {
     let mut out = Vec::new();
     assert_eq!(source.next_batch(&mut out).await.unwrap(), Flow::Open);
@@ -53,7 +53,7 @@ async fn fresh(runtime: &MemoryRuntime, config: Config) -> MemorySource {
 
 #[tokio::test(start_paused = true)]
 async fn each_dialect_says_it_in_its_way() {
-    let told = async |dialect| {
+    let reported = async |dialect| {
         let runtime = runtime();
         let mut source = fresh(&runtime, Config::default().with_dialect(dialect)).await;
         let id = runtime.run("web").unwrap();
@@ -65,7 +65,7 @@ async fn each_dialect_says_it_in_its_way() {
     };
     let id = "mem-000001";
     assert_eq!(
-        told(Dialect::Edges).await,
+        reported(Dialect::Edges).await,
         [
             format!("1 edge {id} created"),
             format!("2 edge {id} running"),
@@ -77,9 +77,9 @@ async fn each_dialect_says_it_in_its_way() {
             format!("6 gone {id}"),
         ]
     );
-    assert_eq!(told(Dialect::Hints).await, (1..=6).map(|token| format!("{token} hint {id}")).collect::<Vec<_>>());
+    assert_eq!(reported(Dialect::Hints).await, (1..=6).map(|token| format!("{token} hint {id}")).collect::<Vec<_>>());
     assert_eq!(
-        told(Dialect::States).await,
+        reported(Dialect::States).await,
         [
             format!("1 state {id} created"),
             format!("2 state {id} running"),
@@ -194,7 +194,7 @@ async fn a_quiet_stream_shows_that_it_is_alive_and_a_dead_one_does_not() {
     assert!(tokio::time::timeout(silence, source.next_batch(&mut Vec::new())).await.is_err());
     runtime.create("api").unwrap();
     assert!(tokio::time::timeout(silence, source.next_batch(&mut Vec::new())).await.is_err());
-    assert!(source.inspector().list(Detail::Summary).await.unwrap().is_complete(), "looks still work");
+    assert!(source.inspector().list(Detail::Summary).await.unwrap().is_complete(), "inspections still work");
     assert_eq!(source.open(Some(&ResumeToken::from("1"))).await.unwrap(), Opened::Resumed, "and so do new streams");
     assert_eq!(batch(&mut source).await, ["2 edge mem-000002 created", "caught up"]);
 }
@@ -238,7 +238,7 @@ async fn events_are_told_twice_swapped_late_or_never_as_the_faults_say() {
     with(|faults| faults.reorder = true);
     runtime.create("f").unwrap();
     let waited = tokio::time::Instant::now();
-    assert_eq!(batch(&mut source).await, ["6 edge mem-000006 created"], "it does not wait for a neighbour for ever");
+    assert_eq!(batch(&mut source).await, ["6 edge mem-000006 created"], "it does not wait for a neighbour indefinitely");
     assert_eq!(waited.elapsed(), Duration::from_millis(50));
 }
 
