@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_timed_is_done_and_its_answer_kept() {
+    fn a_timed_step_runs_and_its_result_is_kept() {
         let clock = Clock::start();
         assert_eq!(clock.time("something", || 7), 7);
         assert_eq!(clock.rows.lock().unwrap().len(), 1);

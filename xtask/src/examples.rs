@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_to_be_said_must_be_on_stdout() {
+    fn an_expected_text_must_be_on_stdout() {
         assert_eq!(judge(&said(0, "created web\n", ""), Expected::Says("created")), Ok(()));
         assert!(judge(&said(0, "", "created web"), Expected::Says("created")).is_err());
         assert!(judge(&said(0, "{}\n", ""), Expected::JsonLinesWith("web")).unwrap_err().contains("web"));

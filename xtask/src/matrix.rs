@@ -341,7 +341,7 @@ The laws S1 to S12, on whatever holds declared resources.
     }
 
     #[test]
-    fn what_a_runtime_lacks_of_a_law_is_a_footnote_too() {
+    fn a_runtimes_partial_support_of_a_law_is_a_footnote_too() {
         let mut findings = findings();
         findings[1].reason = Some("without: health".to_owned());
         let page = render(&findings);

@@ -273,7 +273,7 @@ mod tests {
         assert_eq!(failure.code(), 2);
     }
     #[test]
-    fn what_can_wait_is_the_same_command_and_gives_way() {
+    fn a_low_priority_command_is_the_same_command_and_gives_way() {
         let mut command = sh("echo $A, $(pwd), $(nice)");
         command.env("A", "a").current_dir("/");
         let nice = |command: &mut Command| {

@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_with_tests_and_examples_are_taken_from_what_cargo_says_and_nothing_else() {
+    fn programs_with_tests_and_examples_are_taken_from_cargos_messages_alone() {
         let artifact = |kind: &str, name: &str, test: bool, executable: &str| {
             format!(
                 r#"{{"reason":"compiler-artifact","package_id":"path+file:///w/crates/runtide-core#0.1.0","manifest_path":"/w/crates/runtide-core/Cargo.toml","target":{{"kind":["{kind}"],"name":"{name}","src_path":"/w/x.rs"}},"profile":{{"opt_level":"1","test":{test}}},"features":[],"filenames":[],"executable":{executable},"fresh":true}}"#
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn one_lane_runs_what_shares_a_daemon_and_each_program_runs_once() {
+    fn programs_that_share_a_daemon_run_in_one_lane_and_each_once() {
         let all = [
             program("runtide-core", "it"),
             program("runtide-docker", "conformance"),

@@ -186,7 +186,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_table_says_what_ran_and_why_not() {
+    fn the_table_lists_runs_and_reasons_of_skips() {
         let expected = "\
 backend  suite    ran                 passed  failed  skipped
 docker   runtime  for real, 20.10.24       1       0        1

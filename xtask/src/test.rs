@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn a_further_daemon_takes_the_place_of_the_usual_one() {
+    fn a_further_daemon_replaces_the_usual_one() {
         let mut stage = Stage {
             tool: PathBuf::new(),
             environment: BTreeMap::new(),
@@ -447,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_testbed_exports_is_read_back() {
+    fn the_testbeds_exports_are_read_back() {
         assert_eq!(exported("export A=unix:///x=y"), Some(("A".to_owned(), "unix:///x=y".to_owned())));
         assert_eq!(exported(r"export B='it'\''s'"), Some(("B".to_owned(), "it's".to_owned())));
         assert_eq!(exported("docker: up"), None);

@@ -21,7 +21,7 @@ mod observe;
 runtide_conformance::runtime_suite!(harness::DockerHarness::start);
 
 #[test]
-fn only_what_is_pinned_here_is_skipped_on_a_real_daemon() {
+fn only_pinned_laws_are_skipped_on_a_real_daemon() {
     let skipped: Vec<_> = harness::SKIPS.iter().map(|(law, _)| law.id()).collect();
     assert_eq!(skipped, ["M7"]);
 }

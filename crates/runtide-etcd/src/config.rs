@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_never_work_is_refused_and_named() {
+    fn settings_that_can_never_work_are_refused_and_named() {
         let table = [
             (Config::default().with_prefix("a"), "prefix"),
             (Config::default().with_prefix("a/".repeat(200)), "prefix"),

@@ -618,7 +618,7 @@ mod tests {
         }
 
         #[test]
-        fn no_damaged_message_panics(
+        fn no_corrupt_message_panics(
             txn in txn_responses(), watch in watch_responses(), at: prop::sample::Index, byte: u8, cut: bool,
         ) {
             for mut bytes in [txn.encode_to_vec(), watch.encode_to_vec()] {

@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_rust_is_an_error() {
+    fn a_file_that_is_not_rust_is_an_error() {
         assert!(Source::read("fn f( {").is_err());
     }
 }

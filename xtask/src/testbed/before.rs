@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_sockets_that_nobody_listens_on_are_removed() {
+    fn only_sockets_without_a_listener_are_removed() {
         let folder = std::env::temp_dir().join(format!("xtask-sockets-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let heard = UnixListener::bind(folder.join("heard")).unwrap();

@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dynamic_program_is_told_from_a_static_one() {
+    fn a_dynamic_program_is_distinguished_from_a_static_one() {
         let mut elf = vec![0_u8; 0x40 + 2 * 0x38];
         elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
         elf[0x20] = 0x40;

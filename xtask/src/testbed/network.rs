@@ -320,7 +320,7 @@ COMMIT
     }
 
     #[test]
-    fn what_was_there_before_stays() {
+    fn the_earlier_network_state_stays() {
         assert_eq!(undo(&parse(NOW), &parse(NOW), &bridges()), "");
         assert_eq!(undo(&BTreeMap::new(), &BTreeMap::new(), &bridges()), "");
     }

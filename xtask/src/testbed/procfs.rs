@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_of_a_namespace_is_told_from_its_children_and_grandchildren() {
+    fn the_first_of_a_namespace_is_distinguished_from_its_children_and_grandchildren() {
         let status = |nspid: &str| format!("Name:\tsystemd\nNSpid:\t{nspid}\nNSsid:\t1\n");
         assert!(parse_is_first_below(&status("4711\t1")));
         assert!(!parse_is_first_below(&status("4712\t2")));

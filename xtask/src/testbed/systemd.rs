@@ -560,7 +560,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_stands_before_a_folder_of_the_machine_has_its_mode() {
+    fn parents_of_a_folder_of_the_machine_have_its_mode() {
         let at = std::env::temp_dir().join(format!("xtask-written-{}", std::process::id()));
         fs::create_dir(&at).unwrap();
         let written = Written { at: at.clone(), before: PathBuf::from("/") };
@@ -586,7 +586,7 @@ mod tests {
     }
 
     #[test]
-    fn what_busctl_prints_is_read() {
+    fn busctls_output_is_parsed() {
         assert_eq!(unquoted("s \"running\"\n"), "running");
         assert_eq!(unquoted("s \"252.38-1~deb12u1\"\n"), "252.38-1~deb12u1");
         assert_eq!(unquoted("\n"), "");

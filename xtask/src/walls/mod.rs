@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_module_uses_what_its_wall_lets_through() {
+    fn a_module_uses_only_modules_that_its_wall_allows() {
         assert_eq!(through("wal/commit.rs", "error.rs"), 0);
         assert_eq!(through("wal/commit.rs", "event.rs"), 1);
         assert_eq!(through("store/format/yaml.rs", "watch/ring.rs"), 1);

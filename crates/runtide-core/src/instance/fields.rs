@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_both_know_is_a_difference() {
+    fn only_fields_that_both_views_know_can_differ() {
         assert_eq!(bare().differences(&full()), []);
         assert!(!bare().contradicts(&full()));
         let other = Instance { restarts: Some(2), name: "other".to_owned(), generation: 8, ..full() };

@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn a_missing_part_is_named() {
         for (json, missing) in [
             ("[]", "a list, and not a map"),
             ("{}", "`apiVersion` is missing"),
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_have_labels_is_not_read() {
+    fn a_body_that_cannot_have_labels_is_not_parsed() {
         assert!(Document::json("{ broken").labels().unwrap().is_empty());
         assert_eq!(Document::json("{ broken labels").labels().unwrap_err().kind(), ErrorKind::InvalidInput);
     }

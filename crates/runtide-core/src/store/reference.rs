@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_allowed_is_refused_and_named() {
+    fn a_forbidden_part_is_refused_and_named() {
         let long = "a".repeat(1 << 20);
         for (group, kind, namespace, name) in [
             ("a/b", "K", None, "n"),

@@ -132,7 +132,7 @@ fn keeps_the_key(key: &Identity, text: &str) {
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_be_trusted_is_refused_with_what_to_do() {
+async fn an_untrusted_server_is_refused_with_a_remedy() {
     let (authority, other) = (Authority::new("ca"), Authority::new("other ca"));
     let client = authority.client();
     let files = Files::new(&authority, Some(&client));
@@ -154,7 +154,7 @@ async fn a_server_that_cannot_be_trusted_is_refused_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_client_that_is_not_trusted_is_told_which_files_it_needs() {
+async fn an_untrusted_client_learns_which_files_it_needs() {
     let (authority, other) = (Authority::new("ca"), Authority::new("other ca"));
     let stranger = other.client();
     let fake = Fake::start();
@@ -172,7 +172,7 @@ async fn a_client_that_is_not_trusted_is_told_which_files_it_needs() {
 }
 
 #[tokio::test]
-async fn who_speaks_in_the_clear_where_tls_is_meant_is_told_so_and_the_other_way_round() {
+async fn a_mismatch_of_plaintext_and_tls_is_named_in_both_directions() {
     let authority = Authority::new("ca");
     let client = authority.client();
     let files = Files::new(&authority, Some(&client));

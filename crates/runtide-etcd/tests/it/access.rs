@@ -106,7 +106,7 @@ async fn a_name_that_is_not_the_address_can_be_given() {
 }
 
 #[tokio::test]
-async fn whoever_is_not_let_in_is_told_why_and_no_key_is_shown() {
+async fn a_rejected_client_learns_why_and_no_key_is_shown() {
     let Some((cluster, authority)) = with_tls(&["127.0.0.1"]) else { return };
     let other = Authority::new();
     let (certificate, key) = other.signed("client", &["client"]);
@@ -182,7 +182,7 @@ async fn a_user_can_do_what_it_may_and_no_more() {
 }
 
 #[tokio::test]
-async fn whoever_does_not_say_who_it_is_is_told_so_at_once_and_no_password_is_shown() {
+async fn a_client_without_credentials_fails_at_once_and_no_password_is_shown() {
     let Some(cluster) = with_users(Setup::default()).await else { return };
     let patient = cluster.config().with_request_timeout(TIMEOUT * 4);
     for config in [patient.clone(), patient.with_user("writer", "12345678")] {
@@ -214,7 +214,7 @@ async fn authentication_that_is_enabled_later_is_met_with_the_password() {
 }
 
 #[tokio::test]
-async fn where_nobody_listens_a_call_ends_in_time_and_is_known_to_have_done_nothing() {
+async fn without_a_listener_a_call_ends_in_time_and_is_known_to_have_done_nothing() {
     // Bound, so that no other test gets it, and deaf.
     let deaf = tokio::net::TcpSocket::new_v4().unwrap();
     deaf.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
@@ -239,7 +239,7 @@ async fn where_nobody_listens_a_call_ends_in_time_and_is_known_to_have_done_noth
 }
 
 #[tokio::test]
-async fn where_somebody_listens_and_says_nothing_a_call_ends_in_time() {
+async fn a_call_to_a_silent_listener_ends_in_time() {
     let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let config = Config::default()
         .with_endpoints([listener.local_addr().unwrap().to_string()])

@@ -130,7 +130,7 @@ async fn known(store: &EtcdStore, reference: &ResourceRef) -> Option<Revision> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_acknowledged_is_there_though_leaders_die_and_stand_still() {
+async fn acknowledged_writes_survive_leaders_that_die_and_stand_still() {
     const WRITERS: usize = 6;
     let Some(mut cluster) = Cluster::three() else { return };
     let watcher = cluster.store();

@@ -28,7 +28,7 @@ impl State {
         Arc::clone(&self.capabilities)
     }
 
-    /// `true` if the verb of this call is supported.
+    /// Fails with `Unsupported` if the verb of this call is not supported.
     pub(super) fn check_support(&self, call: Call) -> Result<()> {
         call.verb().map_or(Ok(()), |verb| self.check_verb(call, verb))
     }

@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_kernel_cannot_carry_is_refused() {
+    fn values_that_a_kernel_cannot_carry_are_refused() {
         let with = |key: &str, value: &str| {
             Blueprint::named("a").with_env(BTreeMap::from([(key.to_owned(), value.to_owned())])).check()
         };

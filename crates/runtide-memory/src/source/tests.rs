@@ -92,7 +92,7 @@ async fn each_dialect_says_it_in_its_way() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_edge_carries_what_the_message_says_and_no_more() {
+async fn an_edge_carries_the_messages_fields_and_no_more() {
     let runtime = runtime();
     let mut source = fresh(&runtime, Config::default().with_edges_name_life(false)).await;
     let id = runtime.run(Blueprint::named("web").with_ports([])).unwrap();
@@ -113,7 +113,7 @@ async fn an_edge_carries_what_the_message_says_and_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_mark_in_the_history_resumes_and_tells_what_was_missed() {
+async fn a_token_in_the_history_resumes_and_replays_the_missed_events() {
     let runtime = runtime();
     let mut source = fresh(&runtime, Config::default()).await;
     let id = runtime.run("web").unwrap();
@@ -129,7 +129,7 @@ async fn a_mark_in_the_history_resumes_and_tells_what_was_missed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_mark_that_fell_out_of_the_history_does_not_resume() {
+async fn a_token_that_fell_out_of_the_history_does_not_resume() {
     let runtime = MemoryRuntime::with_options(RuntimeOptions::deterministic(0).with_history(3_usize));
     let mut source = fresh(&runtime, Config::default()).await;
     for _ in 0..4 {
@@ -143,7 +143,7 @@ async fn a_mark_that_fell_out_of_the_history_does_not_resume() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reboot_breaks_streams_and_resumes_only_if_nothing_happened_meanwhile() {
+async fn a_reboot_breaks_streams_and_resumes_only_if_nothing_happened_in_between() {
     let runtime = runtime();
     let mut source = fresh(&runtime, Config::default()).await;
     let id = runtime.run("web").unwrap();
@@ -165,7 +165,7 @@ async fn a_reboot_breaks_streams_and_resumes_only_if_nothing_happened_meanwhile(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clean_end_comes_after_what_was_told() {
+async fn a_clean_end_comes_after_the_reported_events() {
     let runtime = runtime();
     let mut source = fresh(&runtime, Config::default()).await;
     runtime.create("web").unwrap();
@@ -212,7 +212,7 @@ async fn an_event_that_cannot_be_read_is_a_hint_or_a_gap() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn events_are_told_twice_swapped_late_or_never_as_the_faults_say() {
+async fn events_are_duplicated_swapped_delayed_or_dropped_as_the_faults_say() {
     let runtime = runtime();
     let mut source = fresh(&runtime, Config::default()).await;
     let with = |change: fn(&mut Faults)| {
@@ -238,12 +238,16 @@ async fn events_are_told_twice_swapped_late_or_never_as_the_faults_say() {
     with(|faults| faults.reorder = true);
     runtime.create("f").unwrap();
     let waited = tokio::time::Instant::now();
-    assert_eq!(batch(&mut source).await, ["6 edge mem-000006 created"], "it does not wait for a neighbour indefinitely");
+    assert_eq!(
+        batch(&mut source).await,
+        ["6 edge mem-000006 created"],
+        "it does not wait for a neighbour indefinitely"
+    );
     assert_eq!(waited.elapsed(), Duration::from_millis(50));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_delayed_when_a_stream_opens_is_still_told() {
+async fn events_delayed_when_a_stream_opens_are_still_reported() {
     let runtime = runtime();
     runtime.create("a").unwrap();
     runtime.faults(|faults| faults.delay = Some(Duration::from_secs(1)));
@@ -292,7 +296,7 @@ async fn a_stream_is_counted_until_it_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_look_names_what_it_cannot_read() {
+async fn a_listing_names_the_instances_that_it_cannot_read() {
     let runtime = runtime();
     let ids: Vec<_> = (0..4).map(|_| runtime.create("").unwrap()).collect();
     let inspector = source(&runtime, Config::default()).inspector();

@@ -119,7 +119,7 @@ fn second_network(reply: impl Fn() -> Reply + Send + Sync + 'static) -> Fake {
 }
 
 #[tokio::test]
-async fn what_cannot_be_finished_is_undone() {
+async fn an_unfinished_creation_is_undone() {
     let fake = second_network(|| Reply::message(500, "no"));
     let error = fake.backend.provision().unwrap().create(&two_networks()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unexpected);
@@ -141,7 +141,7 @@ async fn what_cannot_be_finished_is_undone() {
 }
 
 #[tokio::test]
-async fn a_newer_daemon_is_told_all_networks_at_once() {
+async fn a_newer_daemon_gets_all_networks_at_once() {
     let fake = Fake::speaking("1.44", |request| match request {
         request if request.starts_with("GET /networks/") => Reply::ok("{}"),
         _ => Reply::Json(201, r#"{"Id":"made1","Warnings":[]}"#.to_owned()),
@@ -229,7 +229,7 @@ async fn a_wait_survives_a_daemon_that_goes_and_comes_back() {
 }
 
 #[tokio::test]
-async fn an_end_that_nobody_tells_is_not_invented() {
+async fn an_end_that_is_not_reported_is_not_invented() {
     let fake = waits(&[RUNS, RUNS, RUNS_AGAIN], || Reply::Hangup);
     assert_eq!(waited(&fake).await.unwrap(), None, "another life began meanwhile");
     let fake = waits(&[RUNS, RUNS, ""], || Reply::Hangup);
@@ -263,7 +263,7 @@ async fn followed(bytes: Vec<u8>, whole: bool, after: &'static str) -> (Vec<LogL
 }
 
 #[tokio::test]
-async fn output_that_breaks_off_does_not_look_complete() {
+async fn output_that_breaks_off_is_an_error() {
     let frame = b"\x01\0\0\0\0\0\0\x03ab\n";
     let (lines, error) = followed(frame.to_vec(), true, ENDED_3).await;
     assert_eq!((lines.len(), error.is_none()), (1, true), "the end of the life is the end of its output");

@@ -145,7 +145,7 @@ async fn a_listing_that_is_compacted_under_way_has_expired() {
 }
 
 #[tokio::test]
-async fn a_snapshot_is_restored_by_another_store_and_every_watcher_is_told() {
+async fn a_snapshot_is_restored_by_another_store_and_every_watcher_is_reset() {
     let Some(from) = shared() else { return };
     let to = shared().unwrap();
     for n in 0..250 {
@@ -188,7 +188,7 @@ async fn a_snapshot_is_restored_by_another_store_and_every_watcher_is_told() {
 }
 
 #[tokio::test]
-async fn a_restore_into_a_store_that_was_never_written_is_told_as_well() {
+async fn a_restore_into_a_store_that_was_never_written_resets_watchers_as_well() {
     let Some(from) = shared() else { return };
     from.apply(&named("a"), json("{}"), Precondition::None).await.unwrap();
     let mut bytes = Vec::new();
@@ -202,7 +202,7 @@ async fn a_restore_into_a_store_that_was_never_written_is_told_as_well() {
 }
 
 #[tokio::test]
-async fn a_damaged_snapshot_changes_nothing_and_leaves_nothing() {
+async fn a_corrupt_snapshot_changes_nothing_and_leaves_nothing() {
     let Some(cluster) = Cluster::one() else { return };
     let store = cluster.store();
     for n in 0..300 {
@@ -281,7 +281,7 @@ async fn restores_at_once_leave_one_of_them_whole() {
 }
 
 #[tokio::test]
-async fn a_snapshot_that_is_larger_than_what_is_held_is_all_there_or_not_at_all() {
+async fn a_snapshot_larger_than_the_buffer_is_all_there_or_not_at_all() {
     let Some(cluster) = Cluster::one() else { return };
     let store = cluster.store();
     let body = |n: usize| json(&format!("\"{}{n:02}\"", "x".repeat(1 << 20)));

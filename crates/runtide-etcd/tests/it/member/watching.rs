@@ -18,7 +18,7 @@ fn since(since: Since) -> StoreWatchOptions {
 }
 
 #[tokio::test]
-async fn a_watch_begins_where_it_was_asked_to() {
+async fn a_watch_begins_at_the_requested_position() {
     let Some(store) = shared() else { return };
     let mut empty = store.watch(&Selector::all(), since(Since::Start)).await.unwrap();
     assert!(matches!(next(&mut empty).await, StoreEvent::Reset { gap: Gap::Initial, .. }));
@@ -72,7 +72,7 @@ async fn a_watch_begins_where_it_was_asked_to() {
 }
 
 #[tokio::test]
-async fn a_place_that_is_not_kept_or_not_reached_has_expired() {
+async fn a_position_that_is_not_kept_or_not_reached_has_expired() {
     let Some(cluster) = Cluster::one() else { return };
     let store = cluster.store();
     let first = store.apply(&named("a"), json("1"), Precondition::None).await.unwrap().revision;
@@ -198,7 +198,7 @@ async fn watches(cluster: &Cluster) -> u64 {
 }
 
 #[tokio::test]
-async fn who_watches_by_labels_is_told_what_enters_and_what_leaves() {
+async fn a_watch_by_labels_reports_resources_that_enter_and_that_leave() {
     let Some(store) = shared() else { return };
     let labelled = |colour: &str, n: u32| {
         json(&format!("{{\"kind\":\"Thing\",\"metadata\":{{\"labels\":{{\"colour\":\"{colour}\"}}}},\"n\":{n}}}"))
@@ -258,7 +258,7 @@ async fn a_stream_that_is_dropped_is_a_watch_less() {
 }
 
 #[tokio::test]
-async fn a_store_from_which_everything_was_removed_begins_anew() {
+async fn a_store_from_which_everything_was_removed_begins_again() {
     let Some(cluster) = Cluster::one() else { return };
     let store = cluster.store();
     let other = cluster.store();
@@ -280,7 +280,7 @@ async fn a_store_from_which_everything_was_removed_begins_anew() {
 }
 
 #[tokio::test]
-async fn what_is_not_ours_in_our_keys_is_told_and_not_guessed_at() {
+async fn foreign_data_in_our_keys_is_reported_and_not_guessed_at() {
     let Some(cluster) = Cluster::one() else { return };
     let store = cluster.store();
     store.apply(&named("a"), json("1"), Precondition::None).await.unwrap();

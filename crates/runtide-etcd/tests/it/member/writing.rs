@@ -11,7 +11,7 @@ use runtide_etcd::EtcdStore;
 use super::{cluster::Cluster, json, named, shared, shared_config};
 
 #[tokio::test]
-async fn a_write_says_what_it_did_and_where() {
+async fn a_write_returns_its_outcome_and_its_revision() {
     let Some(store) = shared() else { return };
     let web = named("web");
     assert_eq!(store.get(&web, None).await.unwrap(), None);
@@ -37,7 +37,7 @@ async fn a_write_says_what_it_did_and_where() {
 }
 
 #[tokio::test]
-async fn another_client_is_not_misled_by_what_it_saw() {
+async fn another_client_is_not_misled_by_an_earlier_read() {
     let Some(config) = shared_config() else { return };
     let [a, b] = [(), ()].map(|()| EtcdStore::new(config.clone()).unwrap());
     let web = named("web");
@@ -57,7 +57,7 @@ async fn another_client_is_not_misled_by_what_it_saw() {
 }
 
 #[tokio::test]
-async fn a_precondition_that_fails_says_what_is_there() {
+async fn a_failed_precondition_names_the_actual_revision() {
     let Some(store) = shared() else { return };
     let web = named("web");
     let revision = |error: runtide_core::Error| {
@@ -133,7 +133,7 @@ async fn writers_of_one_resource_all_come_through() {
 }
 
 #[tokio::test]
-async fn what_is_too_large_is_refused_with_the_limit() {
+async fn a_body_that_is_too_large_is_refused_with_the_limit() {
     let Some(config) = shared_config() else { return };
     let most = config.largest_document();
     let store = EtcdStore::new(config.clone()).unwrap();
