@@ -60,7 +60,7 @@ fn pack(root: &Path) -> Outcome<Vec<u8>> {
     bytes
 }
 
-/// Whether a 64-bit little-endian ELF file names a dynamic linker; what is no such file runs here by other means.
+/// `true` if a 64-bit little-endian ELF file names a dynamic linker; a file of another format runs here by other means.
 fn needs_an_interpreter(elf: &[u8]) -> bool {
     const INTERPRETER: u64 = 3;
     let number = |at: usize, length: usize| {
