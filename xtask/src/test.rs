@@ -164,7 +164,7 @@ struct Ran {
 }
 
 impl Run<'_> {
-    /// Runs all test programs, in parallel with the steps that need cargo; then the examples, which disturb the programs' daemons.
+    /// Runs all test programs in parallel with the cargo steps; then the examples, which would disturb the programs' daemons.
     fn all(&self, built: Built) -> Outcome<Ran> {
         let Built { mut programs, examples } = built;
         let mut tally = Tally::default();
@@ -206,7 +206,7 @@ impl Run<'_> {
         programs::run(programs, prepare, self.clock, tally)
     }
 
-    /// One cargo after the other, since each locks the target folder: the rest of the lint, the documentation's examples, the hand-over.
+    /// One cargo after the other, since each locks the target folder: the rest of the lint, the doc tests, the hand-over.
     fn cargo_steps(&self) -> Outcome<(Tally, Vec<&'static str>)> {
         let mut tally = Tally::default();
         let unlinted = if self.lint { lint::long(self.clock)? } else { Vec::new() };

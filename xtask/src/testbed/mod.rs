@@ -165,7 +165,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
 }
 
 impl Verb {
-    /// The named daemons; by default the usual ones, and for `down` and `status` all.
+    /// The named daemons; by default the usual ones, and for `down` all.
     fn daemons(&self) -> &[Daemon] {
         let (Self::Up { daemons, .. }
         | Self::Down { daemons }

@@ -1,4 +1,4 @@
-//! The watch against a daemon in this process: requests are counted, histories are cut, links are made deaf.
+//! The watch against a daemon in this process: requests are counted, histories are cut, links are silenced.
 
 use std::{sync::Arc, time::Duration};
 
@@ -42,7 +42,7 @@ fn line(event: &RuntimeEvent) -> String {
     }
 }
 
-/// What looks add between the edges is not the subject of most tests.
+/// The updates of inspections between the edges are left out: most tests are not about them.
 fn lines(events: &[Arc<RuntimeEvent>]) -> Vec<String> {
     events.iter().map(|event| line(event)).filter(|line| line != "updated").collect()
 }
@@ -127,7 +127,7 @@ async fn the_health_of_a_paused_one_is_its_last_verdict_and_does_not_flip() {
     {
         fake.state().put(&id(1), "web", state, line, &json!({}));
         fake.state().tell(verb, &id(1), &json!({"name": "web"}));
-        // A look at everything follows it, before the next start is told.
+        // A re-list follows it, before the next start is reported.
         fake.state().run(&id(2), "token");
         for event in until(&mut stream, "started").await {
             let web = event.kind.instance().filter(|instance| instance.name == "web");
@@ -154,7 +154,7 @@ async fn a_gap_that_the_history_covers_is_replayed() {
     events.extend(until(&mut stream, "started").await);
     assert_eq!(lines(&events), ["backend_disconnected", "reconnected Resumed", "stopped one Code(3)", "started two"]);
     fake.state().die(&id(2), "two", 0);
-    assert_eq!(lines(&until(&mut stream, "stopped").await), ["stopped two Code(0)"], "nothing is told twice");
+    assert_eq!(lines(&until(&mut stream, "stopped").await), ["stopped two Code(0)"], "nothing is reported twice");
 }
 
 #[tokio::test]

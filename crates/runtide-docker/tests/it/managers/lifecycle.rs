@@ -26,7 +26,7 @@ async fn start_and_stop_have_their_effect_and_say_whether_they_did_anything() {
     assert_eq!(bench.status(&id), "exited");
     assert_eq!(bench.inspect(&id)["State"]["ExitCode"], 5);
     assert_eq!(bench.lifecycle().stop(&id, StopOptions::default()).await.unwrap(), Effect::Unchanged);
-    // What ran and ended has been started, too.
+    // A container that ran and ended has been started, too.
     let short = bench.create("b", "exit 0").await;
     assert_eq!(bench.lifecycle().start(&short).await.unwrap(), Effect::Changed);
 }
@@ -69,7 +69,7 @@ async fn the_signal_of_a_stop_is_the_one_that_arrives() {
 async fn a_stop_with_a_signal_kills_an_instance_that_ignores_it_in_time() {
     let Some(bench) = Bench::new("stop-deaf").await else { return };
     let mut spec = bench.spec("a", "trap '' USR1; trap '' TERM; echo ready; while :; do sleep 0.1; done");
-    // What it would be given, had the call not said how long.
+    // The timeout that would apply, had the call not given one.
     spec.stop_timeout = Some(Duration::from_secs(600));
     let id = bench.run_spec(&spec).await;
     bench.says(&id, "ready").await;
@@ -173,7 +173,7 @@ async fn concurrent_removes_all_find_it_gone() {
     let (a, b, c, d) = tokio::join!(remove(), remove(), remove(), remove());
     assert!(bench.is_gone(&id));
     let changed = [a, b, c, d].into_iter().map(Result::unwrap).filter(|effect| *effect == Effect::Changed).count();
-    assert!(changed >= 1, "somebody removed it");
+    assert!(changed >= 1, "at least one call removed it");
 }
 
 #[tokio::test]

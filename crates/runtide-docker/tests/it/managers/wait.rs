@@ -1,4 +1,4 @@
-//! How a life ended, on a real daemon.
+//! The end of a run, on a real daemon.
 
 use std::time::Duration;
 
