@@ -169,7 +169,7 @@ async fn a_snapshot_is_restored_by_another_store_and_every_watcher_is_reset() {
     for n in 0..250 {
         let StoreEvent::Added(resource) = next(&mut stream).await else { panic!("{n} is missing") };
         assert_eq!((resource.reference.name(), &resource.document), (&*format!("n{n:03}"), &json(&n.to_string())));
-        assert!(before < resource.revision && resource.revision <= restored, "every one is written anew");
+        assert!(before < resource.revision && resource.revision <= restored, "every one is written again");
     }
     assert_eq!(next(&mut stream).await, StoreEvent::Bookmark { revision: restored });
     let after = to.apply(&named("n000"), json("new"), Precondition::None).await.unwrap();
@@ -178,7 +178,7 @@ async fn a_snapshot_is_restored_by_another_store_and_every_watcher_is_reset() {
     assert_eq!(to.get(&named("old"), None).await.unwrap(), None);
     assert_eq!(to.stats().await.unwrap().resource_count, 250);
 
-    // What was a place before the restore is none any more, and the oldest one is that of the restore.
+    // A position before the restore has expired, and the oldest one is that of the restore.
     assert_eq!(to.stats().await.unwrap().oldest, restored);
     let options = |after: Revision| StoreWatchOptions::default().with_since(Since::After(after));
     let error = to.watch(&Selector::all(), options(before)).await.unwrap_err();
@@ -235,7 +235,7 @@ async fn a_corrupt_snapshot_changes_nothing_and_leaves_nothing() {
     let last = store.apply(&named("n000"), json("[]"), Precondition::None).await.unwrap().revision;
     assert_eq!(next_change(&mut stream).await.revision(), last, "the watcher heard of nothing");
 
-    // What a restore left that died half-way is removed by the next.
+    // The remains of a restore that died half-way are removed by the next.
     let raw = cluster.raw(0).await;
     raw.put("/runtide/data/00dead/apps/Deployment/shop/x", "x").await;
     raw.put("/runtide/restoring/00dead", "").await;
