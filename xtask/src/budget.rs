@@ -1,4 +1,4 @@
-//! What the core may pull in: few crates, and no client of any daemon.
+//! Budget of the core's dependencies: few crates, and no client of any daemon.
 
 use std::collections::BTreeSet;
 

@@ -19,7 +19,7 @@ struct Row {
     took: Duration,
 }
 
-/// What took less is left out of the table.
+/// Shortest step that the table lists.
 const LEAST: Duration = Duration::from_secs(1);
 
 impl Clock {
@@ -27,7 +27,7 @@ impl Clock {
         Self { begin: Instant::now(), rows: Mutex::default() }
     }
 
-    /// Does something, and notes how long it took, however it ended.
+    /// Runs `work` and records its duration, however it ended.
     pub(crate) fn time<T>(&self, what: &str, work: impl FnOnce() -> T) -> T {
         let from = self.begin.elapsed();
         let done = work();
@@ -41,7 +41,7 @@ impl Clock {
         self.begin.elapsed()
     }
 
-    /// In the order in which they began; what ran beside something else overlaps with it.
+    /// The steps in the order in which they began; steps that ran in parallel overlap.
     pub(crate) fn table(&self) -> String {
         let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner).clone();
         rows.retain(|row| row.took >= LEAST);
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_timed_is_done_and_its_answer_kept() {
+    fn a_timed_step_runs_and_its_result_is_kept() {
         let clock = Clock::start();
         assert_eq!(clock.time("something", || 7), 7);
         assert_eq!(clock.rows.lock().unwrap().len(), 1);

@@ -18,7 +18,7 @@ impl AddAssign for Counts {
     }
 }
 
-/// What the lines of one `cargo test` add up to.
+/// Sums over the lines of one `cargo test`.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) counts: Counts,

@@ -22,7 +22,7 @@ pub(crate) struct Run {
     pub(crate) reason: Option<String>,
 }
 
-/// What a run must look like.
+/// Expected outcome of a run.
 #[derive(Debug, Clone, Copy)]
 enum Expected {
     Success,
@@ -123,7 +123,7 @@ fn on_systemd(stage: &BTreeMap<String, String>, built: &BTreeMap<String, PathBuf
     Ok(runs)
 }
 
-/// What is not started has nothing to be watched; the runs after it say so.
+/// Starts the unit that the examples watch. A failure is ignored here: the runs after it report it.
 fn start(address: &str) -> Outcome<()> {
     let mut command = Command::new("busctl");
     command.arg(format!("--address={address}")).args(["call", "org.freedesktop.systemd1", "/org/freedesktop/systemd1"]);
@@ -138,7 +138,7 @@ fn skipped(what: &str, why: &str) -> Run {
     Run { what: what.to_owned(), verdict: Verdict::Skipped, reason: Some(why.to_owned()) }
 }
 
-/// Docker's client looks at no more than the address, where there is one.
+/// The environment of Docker's client: if `DOCKER_HOST` is set, it reads nothing else.
 fn docker_at(address: Option<&str>) -> Vec<(&'static str, &str)> {
     address.map(|address| ("DOCKER_HOST", address)).into_iter().collect()
 }
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_to_be_said_must_be_on_stdout() {
+    fn an_expected_text_must_be_on_stdout() {
         assert_eq!(judge(&said(0, "created web\n", ""), Expected::Says("created")), Ok(()));
         assert!(judge(&said(0, "", "created web"), Expected::Says("created")).is_err());
         assert!(judge(&said(0, "{}\n", ""), Expected::JsonLinesWith("web")).unwrap_err().contains("web"));

@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ran_is_left_as_it_is() {
+    fn counts_of_tests_that_ran_are_left_as_they_are() {
         let before = Counts { passed: 7, failed: 0, skipped: 1 };
         for after in [Counts { passed: 8, ..before }, Counts { failed: 1, ..before }] {
             let mut tally = Tally { counts: after, ..Tally::default() };

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::failure::{Failure, Outcome};
 use crate::workspace;
 
-/// Looks at every page; how many links it followed.
+/// Checks every page, and returns the number of links that it followed.
 pub(crate) fn check() -> Outcome<usize> {
     let root = workspace::root();
     let (mut followed, mut broken) = (0, Vec::new());
@@ -43,8 +43,8 @@ fn pages(folder: &Path) -> Outcome<Vec<std::path::PathBuf>> {
     Ok(found)
 }
 
-/// What `[text](target)` and `[text]: target` name below this checkout, with their lines. Names of Rust's are rustdoc's to
-/// check, addresses nobody's here, and in code there are no links.
+/// The targets of `[text](target)` and `[text]: target` below this checkout, with their lines. Rust names are checked by
+/// rustdoc, addresses are not checked, and code has no links.
 fn links(text: &str) -> Vec<(usize, &str)> {
     let mut found = Vec::new();
     let mut in_code = false;

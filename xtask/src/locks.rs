@@ -7,7 +7,7 @@ use crate::failure::{Failure, Outcome};
 use crate::process::{self, Interrupt};
 use crate::workspace;
 
-/// The manifests beside which a lock is.
+/// The manifests with a lock file next to them.
 const MANIFESTS: [&str; 3] = ["Cargo.toml", "benches/peers/Cargo.toml", "fuzz/Cargo.toml"];
 
 pub(crate) fn check() -> Outcome<()> {

@@ -34,7 +34,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
     if arguments.check { check(&findings) } else { write(&findings) }
 }
 
-/// Writes the page anew.
+/// Writes the page again.
 pub(crate) fn write(findings: &[Finding]) -> Outcome<()> {
     let path = workspace::root().join(PAGE);
     let page = render(findings);
@@ -65,7 +65,7 @@ fn check(findings: &[Finding]) -> Outcome<()> {
         complain!("  {line}");
     }
     let number = differences.len();
-    Err(Failure::failed(format_args!("{PAGE}: {number} results differ: cargo xtask support-matrix writes it anew")))
+    Err(Failure::failed(format_args!("{PAGE}: {number} results differ: cargo xtask support-matrix writes it again")))
 }
 
 /// The page; the same findings give the same bytes, in whatever order they come.
@@ -88,7 +88,7 @@ fn render(findings: &[Finding]) -> String {
     page
 }
 
-/// What each backend of a suite ran against, and its laws.
+/// The tables of a suite: the daemon of each backend, and the results of its laws.
 fn tables(findings: &[&Finding], what: &str, page: &mut String, notes: &mut Vec<String>) {
     let backends: BTreeSet<&str> = findings.iter().map(|finding| finding.backend.as_str()).collect();
     let mut laws: BTreeMap<_, (&Finding, BTreeMap<&str, &Finding>)> = BTreeMap::new();
@@ -148,7 +148,7 @@ fn said(finding: &Finding) -> (&'static str, Option<String>) {
     }
 }
 
-/// What a backend met; nothing if all its laws were skipped for want of a daemon.
+/// The daemon that a backend ran against; `None` if all its laws were skipped for want of a daemon.
 fn against(findings: &[&Finding]) -> Option<String> {
     let ran: Vec<_> = findings.iter().filter(|finding| finding.real || finding.outcome != Verdict::Skipped).collect();
     let versions: BTreeSet<_> = ran.iter().filter_map(|finding| finding.version.as_deref()).collect();
@@ -341,7 +341,7 @@ The laws S1 to S12, on whatever holds declared resources.
     }
 
     #[test]
-    fn what_a_runtime_lacks_of_a_law_is_a_footnote_too() {
+    fn a_runtimes_partial_support_of_a_law_is_a_footnote_too() {
         let mut findings = findings();
         findings[1].reason = Some("without: health".to_owned());
         let page = render(&findings);

@@ -1,4 +1,4 @@
-//! What a run of `cargo xtask test` tests: everything, or some crates with the daemons that they meet.
+//! Selection of a run of `cargo xtask test`: everything, or some crates with the daemons that they need.
 
 use crate::failure::{Failure, Outcome};
 use crate::{targets, workspace};
@@ -14,7 +14,7 @@ const MEETS: [(&str, &[&str]); 4] = [
 /// A package, and the one that has its tests.
 const TESTED_BY: [(&str, &str); 1] = [("runtide-examples", "runtide-examples-tests")];
 
-/// What is tested.
+/// The packages that are tested.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Part {
     Everything,
@@ -52,7 +52,7 @@ impl Part {
         Ok(Self::Packages(packages))
     }
 
-    /// What of it has documentation with examples to run, if anything: cargo refuses to look for some in a package without a library.
+    /// The packages whose documentation has examples to run, if any: cargo refuses to test those of a package without a library.
     pub(crate) fn documented(&self) -> Outcome<Option<Self>> {
         let Self::Packages(chosen) = self else { return Ok(Some(Self::Everything)) };
         let with_library = targets::packages()?.into_iter().filter(targets::Package::has_library);
@@ -64,7 +64,7 @@ impl Part {
         *self == Self::Everything
     }
 
-    /// Whether this package is tested.
+    /// `true` if this package is tested.
     pub(crate) fn has(&self, package: &str) -> bool {
         match self {
             Self::Everything => true,
@@ -72,7 +72,7 @@ impl Part {
         }
     }
 
-    /// Whether a test meets this daemon.
+    /// `true` if a test needs this daemon.
     pub(crate) fn meets(&self, daemon: &str) -> bool {
         self.is_everything() || MEETS.iter().any(|(package, daemons)| self.has(package) && daemons.contains(&daemon))
     }

@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use crate::failure::{Failure, Outcome};
 use crate::workspace;
 
-/// How often a wait looks up.
+/// Interval of the polls of a wait.
 pub(crate) const TICK: Duration = Duration::from_millis(20);
 
-/// How long a program that was told to end may take before it is made to.
+/// Longest time between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// How long output may still come after the program has ended: a grandchild may hold the pipe for ever.
+/// Longest wait for output after the program has ended: a grandchild may hold the pipe indefinitely.
 const DRAIN: Duration = Duration::from_secs(5);
 
 static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
@@ -35,12 +35,12 @@ pub(crate) fn catch_interrupts() -> Outcome<()> {
     Ok(())
 }
 
-/// Whether someone asked this run to end.
+/// `true` once a signal asked this run to end.
 pub(crate) fn interrupted() -> bool {
     INTERRUPTED.get().is_some_and(|flag| flag.load(Ordering::Relaxed))
 }
 
-/// What a program said.
+/// The output of a program.
 #[derive(Debug)]
 pub(crate) struct Said {
     pub(crate) status: ExitStatus,
@@ -56,14 +56,14 @@ impl Said {
     }
 }
 
-/// Whether an interrupt ends the program early; what tears down must finish.
+/// Effect of an interrupt on the program: it ends early, or (a teardown) it must finish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Interrupt {
     Ends,
     Waits,
 }
 
-/// Runs to the end and keeps what it says.
+/// Runs to the end and keeps the output.
 pub(crate) fn capture(command: &mut Command, limit: Duration, interrupt: Interrupt) -> Outcome<Said> {
     let mut stdout = Vec::new();
     let mut stderr = Vec::new();
@@ -76,10 +76,10 @@ pub(crate) fn capture(command: &mut Command, limit: Duration, interrupt: Interru
     Ok(Said { status, stdout: text(&stdout), stderr: text(&stderr) })
 }
 
-/// Runs to the end, and hands each line of its stdout to `look`; what it complains of goes to the terminal.
-pub(crate) fn each_line(command: &mut Command, limit: Duration, mut look: impl FnMut(&str)) -> Outcome<ExitStatus> {
+/// Runs to the end, and hands each line of its stdout to `inspect`; its stderr goes to the terminal.
+pub(crate) fn each_line(command: &mut Command, limit: Duration, mut inspect: impl FnMut(&str)) -> Outcome<ExitStatus> {
     command.stderr(Stdio::inherit());
-    pump(command, limit, Interrupt::Ends, |_, line| look(&String::from_utf8_lossy(line)))
+    pump(command, limit, Interrupt::Ends, |_, line| inspect(&String::from_utf8_lossy(line)))
 }
 
 /// Runs to the end, and keeps all that it says in the order in which it came, also if it is made to end.
@@ -188,11 +188,11 @@ fn wait(
     command: &Command,
     limit: Duration,
     interrupt: Interrupt,
-    mut meanwhile: impl FnMut(),
+    mut on_tick: impl FnMut(),
 ) -> Outcome<ExitStatus> {
     let end = Instant::now() + limit;
     let reason = loop {
-        meanwhile();
+        on_tick();
         match child.try_wait() {
             Ok(Some(status)) => return Ok(status),
             Ok(None) => {}
@@ -212,13 +212,13 @@ fn wait(
     end_group(child, false);
     let end = Instant::now() + GRACE;
     while Instant::now() < end {
-        meanwhile();
+        on_tick();
         if let Ok(Some(_)) = child.try_wait() {
             break;
         }
         thread::sleep(TICK);
     }
-    // Also when the leader has gone: what it started may have stayed.
+    // Also if the leader is gone: its children may have stayed.
     end_group(child, true);
     let _ = child.wait();
     Err(reason)
@@ -273,7 +273,7 @@ mod tests {
         assert_eq!(failure.code(), 2);
     }
     #[test]
-    fn what_can_wait_is_the_same_command_and_gives_way() {
+    fn a_low_priority_command_is_the_same_command_and_gives_way() {
         let mut command = sh("echo $A, $(pwd), $(nice)");
         command.env("A", "a").current_dir("/");
         let nice = |command: &mut Command| {

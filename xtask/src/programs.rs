@@ -47,10 +47,10 @@ fn lanes_of(package: &str, target: &str) -> &'static [Lane] {
     }
 }
 
-/// How the second machine of systemd is named to the tests; where it is not, the first one serves.
+/// Variables that name the second systemd machine to the tests; without them, the first one serves.
 pub(crate) const SECOND_MACHINE: [&str; 2] = ["RUNTIDE_TEST_SYSTEMD2", "RUNTIDE_TEST_SYSTEMD2_ROOT"];
 
-/// What cargo built.
+/// The programs that cargo built.
 #[derive(Debug, Default)]
 pub(crate) struct Built {
     pub(crate) programs: Vec<Program>,
@@ -65,11 +65,11 @@ pub(crate) struct Program {
     /// As cargo calls the target: a file's name, or the crate's.
     pub(crate) target: String,
     file: PathBuf,
-    /// Where it runs: the package's.
+    /// Its working directory: the package's folder.
     folder: PathBuf,
 }
 
-/// What cargo says of something that it built.
+/// Cargo's message about an artifact.
 #[derive(Deserialize)]
 struct Message {
     reason: String,
@@ -127,7 +127,7 @@ fn package(id: &str) -> String {
 }
 
 impl Program {
-    /// What it is called in what this tool prints.
+    /// Its name in the output of this tool.
     fn shown(&self) -> String {
         format!("{} {}", self.package, self.target)
     }
@@ -139,12 +139,12 @@ impl Program {
     fn command(&self, lane: Lane) -> Command {
         let mut command = Command::new(&self.file);
         command.current_dir(&self.folder).env("CARGO_MANIFEST_DIR", &self.folder);
-        // What needs no daemon leaves the processor to those that do, and are judged by when they see what it does.
+        // A program without a daemon yields the processor to those with one, whose tests depend on time.
         if lane == Lane::Alone { process::patient(&command) } else { command }
     }
 }
 
-/// Runs all of them, each lane beside the others, with what `prepare` adds to their environment. What one prints comes when it has ended.
+/// Runs all of them, the lanes in parallel, with the environment that `prepare` adds. Each one's output is printed at its end.
 pub(crate) fn run(
     programs: &[Program],
     prepare: impl Fn(&mut Command) + Sync,
@@ -208,7 +208,7 @@ pub(crate) fn cargo_test(command: &mut Command, tally: &mut Tally) -> Outcome<()
     if process::interrupted() { Err(Failure::interrupted()) } else { Ok(()) }
 }
 
-/// What the tests of a program come to, and what it printed.
+/// The counts of a program's tests, and its output.
 fn ran(command: &mut Command) -> (Tally, String) {
     let mut tally = Tally::default();
     let mut text = Vec::new();
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_with_tests_and_examples_are_taken_from_what_cargo_says_and_nothing_else() {
+    fn programs_with_tests_and_examples_are_taken_from_cargos_messages_alone() {
         let artifact = |kind: &str, name: &str, test: bool, executable: &str| {
             format!(
                 r#"{{"reason":"compiler-artifact","package_id":"path+file:///w/crates/runtide-core#0.1.0","manifest_path":"/w/crates/runtide-core/Cargo.toml","target":{{"kind":["{kind}"],"name":"{name}","src_path":"/w/x.rs"}},"profile":{{"opt_level":"1","test":{test}}},"features":[],"filenames":[],"executable":{executable},"fresh":true}}"#
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn one_lane_runs_what_shares_a_daemon_and_each_program_runs_once() {
+    fn programs_that_share_a_daemon_run_in_one_lane_and_each_once() {
         let all = [
             program("runtide-core", "it"),
             program("runtide-docker", "conformance"),

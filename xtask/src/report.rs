@@ -11,10 +11,10 @@ use crate::counts::Counts;
 use crate::failure::{Doing, Failure, Outcome};
 use crate::{testbed, workspace};
 
-/// Where the suites of a `cargo xtask test` write, as `RUNTIDE_REPORT_DIR` tells them: `<backend>.jsonl`.
+/// Folder for the reports of a `cargo xtask test`, given to the suites in `RUNTIDE_REPORT_DIR`: `<backend>.jsonl`.
 pub(crate) const FOLDER: &str = "conformance";
 
-/// What one law said on one backend, or a test without a law (`law` is empty): a line of a report.
+/// Result of one law on one backend, or of a test without a law (`law` is empty): a line of a report.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Finding {
     pub(crate) suite: String,
@@ -29,7 +29,7 @@ pub(crate) struct Finding {
     pub(crate) version: Option<String>,
 }
 
-/// In the order of what weighs more when a law was tried more than once.
+/// In rising order of precedence, for a law that was tried more than once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Verdict {
@@ -58,7 +58,7 @@ fn parse(text: &str) -> Result<Vec<Finding>, (usize, serde_json::Error)> {
     lines.map(|(at, line)| serde_json::from_str(line).map_err(|error| (at + 1, error))).collect()
 }
 
-/// What ran, one row for each suite of each backend, then each skip with its reason.
+/// The table of the suites that ran, one row for each suite of each backend, then each skip with its reason.
 pub(crate) fn table(findings: &[Finding]) -> String {
     let mut suites: BTreeMap<(&str, &str, bool), Vec<&Finding>> = BTreeMap::new();
     for finding in findings {
@@ -186,7 +186,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_table_says_what_ran_and_why_not() {
+    fn the_table_lists_runs_and_reasons_of_skips() {
         let expected = "\
 backend  suite    ran                 passed  failed  skipped
 docker   runtime  for real, 20.10.24       1       0        1

@@ -39,7 +39,7 @@ pub(crate) struct Target {
 }
 
 impl Package {
-    /// Whether it has a library, which has documentation.
+    /// `true` if it has a library, which has documentation.
     pub(crate) fn has_library(&self) -> bool {
         self.targets.iter().any(|target| target.kind.iter().any(|kind| kind == "lib"))
     }

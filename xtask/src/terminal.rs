@@ -1,4 +1,4 @@
-//! Printing that does not panic when nobody reads any more (`cargo xtask … | head`).
+//! Printing that does not panic after the reader is gone (`cargo xtask … | head`).
 
 use std::fmt;
 use std::io::{self, Write};

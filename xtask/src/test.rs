@@ -33,12 +33,12 @@ pub(crate) struct Arguments {
     /// Write docs/support-matrix.md from what was found
     #[arg(long)]
     matrix: bool,
-    /// Lint as well: the short steps first, those that build something beside the tests
+    /// Lint as well: the short steps first, those that build something in parallel with the tests
     #[arg(long)]
     lint: bool,
 }
 
-/// How the daemons come to be there.
+/// Options for the daemons.
 #[derive(Debug, clap::Args)]
 struct Daemons {
     /// Start no daemons, and use none
@@ -155,7 +155,7 @@ struct Run<'a> {
     lint: bool,
 }
 
-/// What came of it.
+/// Result of the run.
 struct Ran {
     tally: Tally,
     examples: Vec<Example>,
@@ -164,21 +164,19 @@ struct Ran {
 }
 
 impl Run<'_> {
-    /// Runs all test programs, and beside them what waits for cargo; then the examples, which would disturb the programs' daemons.
+    /// Runs all test programs in parallel with the cargo steps; then the examples, which would disturb the programs' daemons.
     fn all(&self, built: Built) -> Outcome<Ran> {
         let Built { mut programs, examples } = built;
         let mut tally = Tally::default();
-        let beside = thread::scope(|scope| {
-            let beside = scope.spawn(|| self.beside());
+        let in_cargo = thread::scope(|scope| {
+            let in_cargo = scope.spawn(|| self.cargo_steps());
             let ran = self.programs(&programs, &BTreeMap::new(), &mut tally);
-            beside.join().map_err(|_| Failure::failed("what ran beside the programs came to no end")).and_then(
-                |beside| {
-                    ran?;
-                    beside
-                },
-            )
+            in_cargo.join().map_err(|_| Failure::failed("a cargo step panicked")).and_then(|steps| {
+                ran?;
+                steps
+            })
         });
-        let (more, unlinted) = beside?;
+        let (more, unlinted) = in_cargo?;
         tally += more;
         programs.retain(|program| program.package == "runtide-systemd" && program.target.ends_with("conformance"));
         for again in testbed::LATER.into_iter().filter_map(|daemon| self.stage.again_on(daemon)) {
@@ -208,8 +206,8 @@ impl Run<'_> {
         programs::run(programs, prepare, self.clock, tally)
     }
 
-    /// One cargo after the other, since each locks the target folder: the rest of the lint, the examples in the documentation, the hand-over.
-    fn beside(&self) -> Outcome<(Tally, Vec<&'static str>)> {
+    /// One cargo after the other, since each locks the target folder: the rest of the lint, the doc tests, the hand-over.
+    fn cargo_steps(&self) -> Outcome<(Tally, Vec<&'static str>)> {
         let mut tally = Tally::default();
         let unlinted = if self.lint { lint::long(self.clock)? } else { Vec::new() };
         if let Some(documented) = self.part.documented()? {
@@ -298,13 +296,13 @@ impl Stage {
         Ok(stage)
     }
 
-    /// Gets one daemon if it can be had; in words, how it stands.
+    /// Gets one daemon if it can be had, and returns its state in words.
     fn daemon(&mut self, daemon: &'static str, arguments: &Arguments) -> Outcome<String> {
         if arguments.daemons.no_real {
             return Ok("not used (--no-real)".to_owned());
         }
         let variable = variable(daemon);
-        // With the testbed's own variables it may be the testbed's, which can be looked after here.
+        // With the testbed's own variables set, the daemon may be the testbed's, which is managed here.
         if let Ok(address) = env::var(&variable)
             && env::var_os("RUNTIDE_TESTBED").is_none()
         {
@@ -312,7 +310,7 @@ impl Stage {
             self.environment.insert(variable, address);
             return Ok(state);
         }
-        // Somebody's own systemd comes with what else somebody wants to be used.
+        // With a caller's own systemd, only the daemons that the caller names are used.
         let main = self::variable(backend(daemon));
         if main != variable && env::var_os(&main).is_some() && env::var_os("RUNTIDE_TESTBED").is_none() {
             return Ok(format!("not used: {main} is set, and {variable} is not"));
@@ -354,7 +352,7 @@ impl Stage {
         command.envs(&self.environment);
     }
 
-    /// What makes a suite of its backend meet this further daemon; nothing if it is not there.
+    /// The environment that points a backend's suite at this further daemon; `None` if the daemon is not there.
     fn again_on(&self, daemon: &str) -> Option<BTreeMap<String, String>> {
         let (main, variable) = (variable(backend(daemon)), variable(daemon));
         let mut again = BTreeMap::from([(format!("{main}_IS"), daemon.to_owned())]);
@@ -419,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn a_further_daemon_takes_the_place_of_the_usual_one() {
+    fn a_further_daemon_replaces_the_usual_one() {
         let mut stage = Stage {
             tool: PathBuf::new(),
             environment: BTreeMap::new(),
@@ -447,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_testbed_exports_is_read_back() {
+    fn the_testbeds_exports_are_read_back() {
         assert_eq!(exported("export A=unix:///x=y"), Some(("A".to_owned(), "unix:///x=y".to_owned())));
         assert_eq!(exported(r"export B='it'\''s'"), Some(("B".to_owned(), "it's".to_owned())));
         assert_eq!(exported("docker: up"), None);

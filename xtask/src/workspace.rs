@@ -1,4 +1,4 @@
-//! Where things are in this checkout, and how its cargo is called.
+//! Paths of this checkout, and its cargo command.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ pub(crate) fn relative(path: &Path) -> String {
 
 /// `cargo`, in the root of the checkout, without what the cargo that runs this tool said about this tool.
 ///
-/// Build scripts that look at those variables would be built again at each change between `cargo test` and
+/// Build scripts that read those variables would be built again at each change between `cargo test` and
 /// `cargo xtask test`.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

@@ -21,7 +21,7 @@ pub struct InstanceHandle {
 }
 
 impl InstanceHandle {
-    /// Binds an id; nothing is looked up.
+    /// Binds an id; the runtime is not asked whether the instance exists.
     pub fn new(backend: Arc<dyn RuntimeBackend>, id: impl Into<InstanceId>) -> Self {
         Self { backend, id: id.into() }
     }

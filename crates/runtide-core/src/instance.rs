@@ -522,7 +522,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_signal_is_refused() {
+    fn an_invalid_signal_is_refused() {
         for text in ["", "0", "65", "255", "SIG", "RTMIN+31", "RTMIN-1", "RTMAX-31", "RTMIN+", "TERM;rm"] {
             let error = text.parse::<UnixSignal>().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{text}");

@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_and_values_that_run_together_are_told_apart() {
+    fn keys_and_values_that_run_together_are_distinguished() {
         let labels = |pairs: &[(&str, &str)]| pairs.iter().copied().collect::<Labels>();
         assert_ne!(labels(&[("ab", "c")]), labels(&[("a", "bc")]));
         assert_ne!(labels(&[("a", "b"), ("c", "")]), labels(&[("a", ""), ("bc", "")]));

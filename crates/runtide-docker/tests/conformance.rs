@@ -1,7 +1,7 @@
-//! The laws, on a real dockerd: `RUNTIDE_TEST_DOCKER` says where, `RUNTIDE_TESTBED` how to kill it.
+//! The laws, on a real dockerd: `RUNTIDE_TEST_DOCKER` is its address, `RUNTIDE_TESTBED` the tool that kills it.
 //!
 //! Without the address each law reports itself as skipped; with `RUNTIDE_REQUIRE_REAL=docker` that is a failure. One law runs
-//! at a time, whatever the number of test threads, since some of them kill the daemon.
+//! at a time, with any number of test threads, since some of them kill the daemon.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -21,7 +21,7 @@ mod observe;
 runtide_conformance::runtime_suite!(harness::DockerHarness::start);
 
 #[test]
-fn only_what_is_pinned_here_is_skipped_on_a_real_daemon() {
+fn only_pinned_laws_are_skipped_on_a_real_daemon() {
     let skipped: Vec<_> = harness::SKIPS.iter().map(|(law, _)| law.id()).collect();
     assert_eq!(skipped, ["M7"]);
 }

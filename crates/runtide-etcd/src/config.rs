@@ -72,7 +72,7 @@ pub struct Config {
     /// Deadline of a call with all its attempts; 15 s. An attempt at one of several members gets a third of it at most. In a snapshot
     /// and a restore, which make many requests, each of them has this deadline.
     pub request_timeout: Duration,
-    /// Longest silence of a watch; 30 s. After a third of it a sign of life is requested, after all of it the link is replaced.
+    /// Longest silence of a watch; 30 s. After a third of it the watch requests progress, after all of it the link is replaced.
     pub max_silence: Duration,
     /// Shortest interval of a watch's `Bookmark`s, which are sent if the revision has advanced; 5 s.
     pub bookmark_interval: Duration,
@@ -174,7 +174,7 @@ impl Config {
             }
         }
         if self.max_silence < Duration::from_millis(30) {
-            return refused("max_silence", "less than 30 ms leaves no time for a sign of life");
+            return refused("max_silence", "less than 30 ms leaves no time for a progress message");
         }
         if self.largest_document() == 0 {
             return refused("max_request_bytes", "no document fits into that");
@@ -226,7 +226,7 @@ fn pem(path: &std::path::Path, what: &str) -> Result<Vec<u8>> {
 
 fn url(endpoint: &str, tls: bool) -> Result<String> {
     let refused = |why: &str| {
-        // What precedes the host may be a user and a password.
+        // The part before the host may be a user and a password.
         let shown = endpoint.rsplit_once('@').map_or(endpoint, |(_, host)| host);
         let message = format!("'{shown}' is not an endpoint: {why}");
         Err(invalid(message).with_context("key", "endpoints"))
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_never_work_is_refused_and_named() {
+    fn settings_that_can_never_work_are_refused_and_named() {
         let table = [
             (Config::default().with_prefix("a"), "prefix"),
             (Config::default().with_prefix("a/".repeat(200)), "prefix"),

@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_meant_is_named_and_no_password_is_shown() {
+    fn implausible_settings_are_named_and_no_password_is_shown() {
         for (variables, named) in [
             (&[("ETCDCTL_USER", "u")][..], "ETCDCTL_PASSWORD"),
             (&[("ETCDCTL_CERT", "/c")], "ETCDCTL_KEY"),

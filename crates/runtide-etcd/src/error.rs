@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_sent_is_told_from_what_may_have_been() {
+    fn a_request_never_sent_differs_from_one_that_may_have_been() {
         let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
         let status = Status::from_error(Box::new(ConnectError(Box::new(refused))));
         let fault = SITE.fault(status);

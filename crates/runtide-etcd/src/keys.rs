@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_watched_has_the_pointer_and_the_data_and_neither_receipt_nor_marker() {
+    fn the_watched_range_has_the_pointer_and_the_data_and_neither_receipt_nor_marker() {
         let watched = keys().watched();
         let node = ResourceRef::new("", "Node", None, "n").unwrap();
         assert!(holds(&watched, &keys().pointer()) && holds(&watched, &keys().resource("g", &node)));

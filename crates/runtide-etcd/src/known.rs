@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_knows_what_it_saw_and_is_bounded() {
+    fn it_remembers_the_last_revisions_and_is_bounded() {
         let known = Known::default();
         let name = |n: usize| ResourceRef::new("", "K", None, &format!("n{n}")).unwrap();
         let seen = Seen::new(7, &Document::json("{}"));

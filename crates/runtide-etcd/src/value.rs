@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_of_this_form_is_refused() {
+    fn a_value_of_another_form_is_refused() {
         for bad in [&[][..], &[1], &[1, 2, 0, 0], &[2, 2, 0, 0, 0, 0, 0, 0, 0, 0], &[1, 9, 0, 0, 0, 0, 0, 0, 0, 0]] {
             assert!(decode(bad.to_vec()).is_err(), "{bad:?}");
         }

@@ -276,7 +276,7 @@ impl Watcher {
                     self.bookmark().await?;
                 }
             }
-            // Progress is a sign of life. From a member that keeps its order it is a bookmark as well, and is requested more often.
+            // Progress proves that the link is alive. From a member that keeps its order it is also a bookmark, and is requested more often.
             let due = if trusted { next_bookmark.min(next_request) } else { next_request };
             if now >= due && self.pending.is_empty() {
                 requested = now;

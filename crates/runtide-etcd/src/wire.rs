@@ -60,10 +60,10 @@ pub(crate) struct RangeResponse {
     pub(crate) header: Option<ResponseHeader>,
     #[prost(message, repeated, tag = "2")]
     pub(crate) kvs: Vec<KeyValue>,
-    /// Whether the limit cut the response short.
+    /// `true` if the limit cut the response short.
     #[prost(bool, tag = "3")]
     pub(crate) more: bool,
-    /// Number of keys in the whole range, whatever the limit.
+    /// Number of keys in the whole range, beyond the limit as well.
     #[prost(int64, tag = "4")]
     pub(crate) count: i64,
 }
@@ -228,7 +228,7 @@ pub(crate) struct WatchResponse {
     pub(crate) compact_revision: i64,
     #[prost(string, tag = "6")]
     pub(crate) cancel_reason: String,
-    /// Whether the next message goes on with the same revision.
+    /// `true` if the next message goes on with the same revision.
     #[prost(bool, tag = "7")]
     pub(crate) fragment: bool,
     #[prost(message, repeated, tag = "11")]
@@ -618,7 +618,7 @@ mod tests {
         }
 
         #[test]
-        fn no_damaged_message_panics(
+        fn no_corrupt_message_panics(
             txn in txn_responses(), watch in watch_responses(), at: prop::sample::Index, byte: u8, cut: bool,
         ) {
             for mut bytes in [txn.encode_to_vec(), watch.encode_to_vec()] {

@@ -38,8 +38,8 @@ impl MemoryBackend {
         Ok(Self::on(config, runtime))
     }
 
-    /// A backend on a runtime of its own, in this process: [`runtime`](Self::runtime) is its script. It lives long, and so
-    /// keeps no [`history`](MemoryRuntime::history) beyond what streams resume from.
+    /// A backend on its own runtime, in this process: [`runtime`](Self::runtime) is its script. The runtime may run for long, so
+    /// it keeps no [`history`](MemoryRuntime::history) beyond the facts from which streams resume.
     pub fn embedded() -> Self {
         Self::on(Config::default(), MemoryRuntime::with_options(RuntimeOptions::default().with_facts(0_usize)))
     }

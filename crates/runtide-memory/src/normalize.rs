@@ -1,6 +1,6 @@
 //! The runtime's values in, Runtide's values out: pure functions, no I/O.
 //!
-//! FORK: this is where most of a backend's knowledge lives. Keep each mapping total, and test it value by value.
+//! FORK: most of a backend's knowledge of its runtime is here. Keep each mapping total, and test it value by value.
 
 use std::sync::Arc;
 

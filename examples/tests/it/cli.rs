@@ -113,7 +113,7 @@ fn it_ends_when_its_time_is_over() {
 }
 
 #[test]
-fn where_nothing_answers_a_life_is_made_up_and_it_says_so() {
+fn without_a_runtime_a_scripted_demo_runs_and_says_so() {
     let output = run("watch", &["--for", "1s"]);
     let (said, notes) = (text(&output.stdout), text(&output.stderr));
     assert!(notes.contains("in memory") && notes.contains(NOWHERE), "{notes}");
@@ -141,7 +141,7 @@ fn wrong_usage_is_one_line_and_code_2() {
 }
 
 #[test]
-fn an_unknown_runtime_is_answered_with_what_is_accepted() {
+fn an_unknown_runtime_is_answered_with_the_accepted_names() {
     for name in ["watch", "ps"] {
         let line = refused(name, &["--backend", "dokcer"]);
         assert!(["auto", "memory", "docker"].iter().all(|accepted| line.contains(accepted)), "{line}");
@@ -162,7 +162,7 @@ fn a_daemon_that_is_asked_for_by_name_must_answer() {
 }
 
 #[test]
-fn whatever_keeps_a_daemon_from_answering_is_one_clear_line() {
+fn a_daemon_that_does_not_answer_is_one_clear_line() {
     let refused = |variable: &str, value: &str| {
         let mut command = example("ps");
         // The host goes first where both are set.
@@ -190,7 +190,7 @@ fn whatever_keeps_a_daemon_from_answering_is_one_clear_line() {
 }
 
 #[test]
-fn where_no_systemd_is_the_bus_that_was_asked_is_named() {
+fn without_a_systemd_the_bus_that_was_asked_is_named() {
     let bus = ["--bus", "unix:path=/nonexistent/bus"];
     for (name, args) in [
         ("ps", &["--backend", "systemd"][..]),
@@ -217,7 +217,7 @@ fn the_output_of_an_instance_is_found_by_its_name_or_its_id() {
 
 #[cfg(unix)]
 #[test]
-fn what_answers_and_is_no_daemon_is_said_so() {
+fn an_answer_that_is_not_a_daemons_is_reported_so() {
     use std::{io::Write, os::unix::net::UnixListener};
 
     let folder = tempfile::tempdir().unwrap();
@@ -242,7 +242,7 @@ fn help_is_not_an_error() {
 }
 
 #[test]
-fn a_journal_that_was_killed_goes_on_and_says_what_it_missed() {
+fn a_journal_that_was_killed_goes_on_and_reports_its_gap() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("journal");
     let args = ["--backend", "memory", "--dir", dir.to_str().unwrap()];
@@ -303,7 +303,7 @@ impl Running {
 }
 
 #[test]
-fn a_pipe_that_nobody_reads_is_an_end() {
+fn a_pipe_without_a_reader_is_an_end() {
     for args in [&[][..], &["--json"]] {
         let (running, reader) = Running::watch(args);
         let begun = Instant::now();

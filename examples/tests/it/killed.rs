@@ -33,7 +33,7 @@ const QUIET: Duration = Duration::from_secs(5);
 type Rows = BTreeMap<String, String>;
 
 #[test]
-fn a_journal_that_is_killed_while_containers_churn_comes_to_what_the_daemon_says() {
+fn a_journal_that_is_killed_while_containers_churn_converges_to_the_daemons_state() {
     let Ok(address) = std::env::var("RUNTIDE_TEST_DOCKER") else {
         report::skip("journal", "docker", "RUNTIDE_TEST_DOCKER is not set");
         return;

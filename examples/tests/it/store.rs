@@ -87,7 +87,7 @@ fn a_precondition_that_fails_changes_nothing() {
 }
 
 #[test]
-fn what_is_listed_is_selected_by_its_parts_and_its_labels() {
+fn a_listing_selects_by_parts_and_labels() {
     let folder = Folder::with(&[("two.yaml", TWO), ("job.hcl", "job \"a\" {\n  meta { tier = \"front\" }\n}\n")]);
     folder.said("apply two.yaml");
     folder.said("apply job.hcl");
@@ -109,7 +109,7 @@ fn what_is_listed_is_selected_by_its_parts_and_its_labels() {
 }
 
 #[test]
-fn a_watch_tells_what_is_there_and_lines_of_json_read_back() {
+fn a_watch_prints_the_present_state_and_lines_of_json_read_back() {
     let folder = Folder::with(&[("two.yaml", TWO)]);
     folder.said("apply two.yaml");
     let json = folder.said("watch --since start --for 3s --json");
@@ -125,7 +125,7 @@ fn a_watch_tells_what_is_there_and_lines_of_json_read_back() {
 }
 
 #[test]
-fn a_snapshot_is_restored_into_another_store_and_a_damaged_one_is_not() {
+fn a_snapshot_is_restored_into_another_store_and_a_corrupt_one_is_not() {
     let folder = Folder::with(&[("two.yaml", TWO)]);
     folder.said("apply two.yaml");
     assert!(folder.said("snapshot all").starts_with("written    2 resources at 2, sealed "));
@@ -152,7 +152,7 @@ fn a_session_holds_a_store_in_memory_until_its_first_mistake() {
 }
 
 #[test]
-fn what_is_wrong_is_told_in_one_line() {
+fn errors_are_reported_in_one_line() {
     let folder = Folder::with(&[
         ("bomb.yaml", "a: &a [x,x,x,x,x,x,x,x]\n"),
         ("twice.json", r#"{"apiVersion":"v1","kind":"A","kind":"B"}"#),

@@ -39,7 +39,7 @@ fn log(dir: &Path, records: u64, options: WalOptions) -> Wal {
 }
 
 #[test]
-fn what_is_in_a_log_is_shown_also_while_it_is_written() {
+fn a_log_is_shown_also_while_it_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().to_str().unwrap();
     let writer = log(folder.path(), 30, WalOptions::default());
@@ -54,7 +54,7 @@ fn what_is_in_a_log_is_shown_also_while_it_is_written() {
 }
 
 #[test]
-fn a_tail_that_was_cut_off_is_told_by_the_anchor_alone() {
+fn a_tail_that_was_cut_off_is_detected_by_the_anchor_alone() {
     let folder = tempfile::tempdir().unwrap();
     let (whole, cut) = (folder.path().join("whole"), folder.path().join("cut"));
     let writer = log(&whole, 10, WalOptions::default());
@@ -71,7 +71,7 @@ fn a_tail_that_was_cut_off_is_told_by_the_anchor_alone() {
 }
 
 #[test]
-fn damage_is_named_and_the_rest_is_saved() {
+fn corruption_is_named_and_the_rest_is_saved() {
     let folder = tempfile::tempdir().unwrap();
     let (dir, out) = (folder.path().join("log"), folder.path().join("new"));
     log(&dir, 20, WalOptions::default()).close().unwrap();
@@ -89,7 +89,7 @@ fn damage_is_named_and_the_rest_is_saved() {
 }
 
 #[test]
-fn what_cannot_be_read_is_refused_in_one_line() {
+fn an_unreadable_log_is_refused_in_one_line() {
     let folder = tempfile::tempdir().unwrap();
     let keyed = folder.path().join("keyed");
     log(&keyed, 1, WalOptions::default().with_key(WalKey::new([7; 32])));

@@ -29,7 +29,7 @@ impl Graph {
 
     /// Files that use each other, directly or through others among them; each list sorted.
     ///
-    /// What a module uses of one that has it in it does not count: the two are one subject, the outer is made of the inner.
+    /// A module's uses of an enclosing module do not count: the two are one subject, the outer is made of the inner.
     pub(crate) fn circles(&self) -> Vec<Vec<PathBuf>> {
         let mut next: BTreeMap<&Path, BTreeSet<&Path>> = BTreeMap::new();
         for used in self.uses.iter().filter(|used| !used.is_of_outer) {

@@ -71,9 +71,9 @@ impl Names {
         }
         if let Some(path) = path {
             let named = plain(&file.parent().unwrap_or(Path::new("")).join(path));
-            // The files of its own modules are beside it, whatever it is called.
-            let beside = named.parent().unwrap_or(Path::new(""));
-            return self.add_file(&named, beside, Some(parent));
+            // The files of its own modules are in the same folder, under any name.
+            let same_folder = named.parent().unwrap_or(Path::new(""));
+            return self.add_file(&named, same_folder, Some(parent));
         }
         let flat = folder.join(format!("{name}.rs"));
         if flat.is_file() {
@@ -110,14 +110,14 @@ impl Names {
         Some(found)
     }
 
-    /// Whether a name was brought into a module by a `use`, and could be of another crate.
+    /// `true` if a name was brought into a module by a `use`, and could be of another crate.
     fn leads_out(&self, module: usize, name: &str) -> bool {
         self.modules.get(module).is_some_and(|module| {
             module.bound.contains_key(name) && !module.items.contains(name) && !module.children.contains_key(name)
         })
     }
 
-    /// What a name means in a module.
+    /// Resolves a name in a module.
     fn member(&self, at: usize, name: &str, met: &mut Met) -> Option<Found> {
         let module = self.modules.get(at)?;
         if let Some(child) = module.children.get(name) {

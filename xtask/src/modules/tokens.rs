@@ -15,13 +15,13 @@ pub(super) struct Written {
 #[derive(Debug)]
 pub(super) struct Declared {
     pub(super) name: String,
-    /// What `#[path = "…"]` says.
+    /// The path of `#[path = "…"]`.
     pub(super) path: Option<String>,
-    /// What is between the braces.
+    /// The source between the braces.
     pub(super) body: Option<Source>,
 }
 
-/// What is written in one module, without its tests.
+/// The source of one module, without its tests.
 #[derive(Debug, Default)]
 pub(super) struct Source {
     pub(super) modules: Vec<Declared>,
@@ -36,7 +36,7 @@ pub(super) struct Source {
 
 type Tokens = Peekable<IntoIter>;
 
-/// What an attribute says that matters here.
+/// The attributes that matter here.
 #[derive(Default)]
 struct Attributes {
     is_test: bool,
@@ -203,7 +203,7 @@ fn plain(word: &str) -> String {
     word.strip_prefix("r#").unwrap_or(word).to_owned()
 }
 
-/// Whether this mark and the next are `::`, which are then behind us.
+/// `true` if this punctuation and the next are `::`; then both are consumed.
 fn colons(mark: &proc_macro2::Punct, tokens: &mut Tokens) -> bool {
     let are_two = mark.as_char() == ':'
         && mark.spacing() == proc_macro2::Spacing::Joint
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_rust_is_an_error() {
+    fn a_file_that_is_not_rust_is_an_error() {
         assert!(Source::read("fn f( {").is_err());
     }
 }

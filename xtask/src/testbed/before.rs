@@ -33,7 +33,7 @@ const TRACES: [&str; 13] = [
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Before {
-    /// The picture holds for one boot of the machine.
+    /// Id of the machine's boot; the record is valid for that boot only.
     boot: String,
     /// The daemon's own.
     #[serde(default)]
@@ -43,7 +43,7 @@ pub(super) struct Before {
 }
 
 impl Before {
-    /// Takes the picture, unless it has been taken since the machine booted.
+    /// Records the machine's state, unless it was recorded since the machine booted.
     pub(super) fn take(file: &Path, folder: &Path) -> Outcome<()> {
         if Self::read(file)?.is_some() {
             return Ok(());
@@ -54,12 +54,12 @@ impl Before {
         fs::write(file, text).doing(format_args!("cannot write {}", file.display()))
     }
 
-    /// No picture: a machine without Docker.
+    /// The state of a machine without Docker, if none was recorded.
     pub(super) fn unknown() -> Self {
         Self { boot: boot(), folder: PathBuf::new(), network: Network::default(), absent: Vec::new() }
     }
 
-    /// Pictures of other checkouts whose testbed was killed with its daemon: nobody else will put the machine back.
+    /// Records of other checkouts whose testbed was killed with its daemon: no other process restores the machine.
     pub(super) fn of_the_dead(is_alive: impl Fn(&Path) -> bool) -> Vec<(PathBuf, Self)> {
         let files = fs::read_dir("/run").into_iter().flatten().flatten().map(|entry| entry.path());
         let pictures = files.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
@@ -73,7 +73,7 @@ impl Before {
         &self.folder
     }
 
-    /// The picture, if there is one of this boot.
+    /// The record, if there is one of this boot.
     pub(super) fn read(file: &Path) -> Outcome<Option<Self>> {
         let text = match fs::read_to_string(file) {
             Ok(text) => text,
@@ -93,7 +93,7 @@ impl Before {
         }
     }
 
-    /// Puts the machine back; what is left, one line each.
+    /// Restores the machine, and returns what could not be restored, one line each.
     pub(super) fn restore(&self) -> Vec<String> {
         let mut left = self.network.restore();
         for trace in &self.absent {
@@ -110,7 +110,7 @@ impl Before {
     }
 }
 
-/// Shims that were killed leave their sockets behind; one that somebody listens on is not theirs.
+/// Killed shims leave their sockets behind; a socket with a listener is not theirs.
 fn remove_dead_sockets(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let is_socket = entry.file_type().is_ok_and(|kind| kind.is_socket());
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_sockets_that_nobody_listens_on_are_removed() {
+    fn only_sockets_without_a_listener_are_removed() {
         let folder = std::env::temp_dir().join(format!("xtask-sockets-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let heard = UnixListener::bind(folder.join("heard")).unwrap();

@@ -22,10 +22,10 @@ use crate::workspace;
 /// The containers' control group, so that they can be found whatever becomes of the daemon.
 const GROUP: &str = "runtide-testbed-docker";
 
-/// Where dockerd looks for a containerd before it starts its own.
+/// Path at which dockerd tries to find a containerd before it starts its own.
 const FOREIGN_CONTAINERD: &str = "/run/containerd/containerd.sock";
 
-/// Stays when all else goes: it tells afterwards what went wrong.
+/// The log, which stays after a teardown, so that a failure can be diagnosed.
 const LOG: &str = "dockerd.log";
 
 const ASK: Duration = Duration::from_secs(20);
@@ -38,7 +38,7 @@ pub(super) struct Docker {
     folder: PathBuf,
     /// The same, or a link to it whose path is short enough for a socket.
     short: PathBuf,
-    /// How the machine was. Not in the folder: it must outlive a `cargo clean`, but no boot.
+    /// Record of the machine's earlier state. Not in the folder: it must outlive a `cargo clean`, but no boot.
     before: PathBuf,
 }
 
@@ -117,7 +117,7 @@ impl Service for Docker {
             .env_remove("NOTIFY_SOCKET")
             .env_remove("LISTEN_FDS")
             .current_dir("/")
-            // Out of the terminal's group: Ctrl-C is for whoever runs the tests.
+            // Not in the terminal's process group: Ctrl-C is for the test run.
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(out)
@@ -138,7 +138,7 @@ impl Service for Docker {
         self.end(Signal::KILL, DIE)
     }
 
-    /// Stops everything and puts the machine back; whether there was anything to do.
+    /// Stops everything and restores the machine; `true` if there was anything to do.
     fn down(&self) -> Outcome<bool> {
         let before = Before::read(&self.before)?;
         if before.is_none() && self.daemon().is_none() && self.shims().is_empty() {
@@ -167,7 +167,7 @@ impl Service for Docker {
         if let Some(before) = &before {
             left.extend(before.restore());
         } else {
-            // It would not have come up beside a docker0, so what has Docker's name is from here.
+            // The daemon does not start if a docker0 exists, so everything with Docker's name is the testbed's.
             left.extend(Before::unknown().restore());
             left.push("ip_forward: how it was before is not known".to_owned());
         }
@@ -175,7 +175,7 @@ impl Service for Docker {
             self.remove_files()?;
         }
         if left.is_empty() {
-            // Not before: with the picture a second `down` can do what is left.
+            // Not earlier: with the record a second `down` can finish the rest.
             Before::forget(&self.before)?;
             return Ok(true);
         }
@@ -197,7 +197,7 @@ impl Service for Docker {
         ))
     }
 
-    /// What a test needs to know; empty when no daemon is up.
+    /// The environment of the tests; empty if no daemon is up.
     fn environment(&self) -> BTreeMap<&'static str, String> {
         if !matches!(Before::read(&self.before), Ok(Some(_))) {
             return BTreeMap::new();
@@ -220,7 +220,7 @@ impl Docker {
         self.folder.join("dockerd.pid")
     }
 
-    /// The argument by which our daemon is told from any other, also when its files are gone.
+    /// The argument that distinguishes our daemon from any other, also after its files are gone.
     fn mark(&self) -> String {
         format!("--pidfile={}", self.pidfile().display())
     }
@@ -279,7 +279,7 @@ impl Docker {
                 return Err(Failure::failed(format_args!("dockerd (pid {}) still runs after {seconds} s", daemon.pid)));
             }
         }
-        // Its parent stops it, or the kernel kills it with its parent; an orphan needs telling.
+        // Its parent stops it, or the kernel kills it with its parent; an orphan needs a signal.
         if !procfs::wait_until_dead(&containerd, Duration::from_secs(1)) {
             for pid in &containerd {
                 procfs::send(*pid, signal);
@@ -357,7 +357,7 @@ impl Docker {
         }
     }
 
-    /// What is still mounted below our folder afterwards.
+    /// Unmounts everything below our folder, and returns the mounts that are left.
     fn unmount(&self) -> Vec<PathBuf> {
         // The mounts table shows paths without links.
         let real = fs::canonicalize(&self.folder).unwrap_or_else(|_| self.folder.clone());
@@ -388,8 +388,8 @@ impl Docker {
     }
 }
 
-/// A testbed of another checkout may have been killed together with its daemon, and its checkout be gone: then what it left would
-/// stand in the way of every other, and nobody else puts the machine back.
+/// A testbed of another checkout may have been killed together with its daemon, and its checkout be gone: then its remains would
+/// stand in the way of every other, and no other process restores the machine.
 fn put_back_after_the_dead() -> Outcome<()> {
     for (file, before) in Before::of_the_dead(is_in_use) {
         let left = before.restore();
@@ -405,7 +405,7 @@ fn put_back_after_the_dead() -> Outcome<()> {
     Ok(())
 }
 
-/// Whether somebody may still want the testbed's daemon at `folder`, `target/testbed/docker` of some checkout: something of it runs,
+/// `true` if the testbed's daemon at `folder`, `target/testbed/docker` of some checkout, may still be needed: a part of it runs,
 /// or tests do, which kill it and start it again.
 fn is_in_use(folder: &Path) -> bool {
     let short = short(folder);

@@ -57,7 +57,7 @@ impl Etcd {
         self.members().ok_or_else(missing)
     }
 
-    /// The argument by which a member of ours is told from any other, also when its files are gone.
+    /// The argument that distinguishes a member of ours from any other, also after its files are gone.
     fn mark(&self, name: &str) -> String {
         format!("--data-dir={}", self.folder.join(name).display())
     }
@@ -88,7 +88,7 @@ impl Etcd {
             .args(["--initial-advertise-peer-urls", &address(member.peer)])
             .args(["--heartbeat-interval", "50", "--election-timeout", "500", "--log-outputs", "stderr"])
             .current_dir("/")
-            // Out of the terminal's group: Ctrl-C is for whoever runs the tests.
+            // Not in the terminal's process group: Ctrl-C is for the test run.
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -205,10 +205,10 @@ impl Service for Etcd {
 
 type Ports = [[u16; 2]; MEMBERS.len()];
 
-/// Ports that nobody listens on now.
+/// Ports without a listener.
 fn free_ports() -> std::io::Result<Ports> {
-    // Below the ports that the system gives to connections: one of these, given to a connection of anybody while a member is
-    // down, would keep it from coming back.
+    // Below the system's ephemeral ports: one of these, given to any connection while a member is down, would keep the member
+    // from coming back.
     let begin = std::process::id().wrapping_mul(397);
     let mut candidates = (0..12_000).filter_map(|n| u16::try_from(20_000 + begin.wrapping_add(n) % 12_000).ok());
     let mut ports = Ports::default();

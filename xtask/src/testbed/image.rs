@@ -60,7 +60,7 @@ fn pack(root: &Path) -> Outcome<Vec<u8>> {
     bytes
 }
 
-/// Whether a 64-bit little-endian ELF file names a dynamic linker; what is no such file runs here by other means.
+/// `true` if a 64-bit little-endian ELF file names a dynamic linker; a file of another format runs here by other means.
 fn needs_an_interpreter(elf: &[u8]) -> bool {
     const INTERPRETER: u64 = 3;
     let number = |at: usize, length: usize| {
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dynamic_program_is_told_from_a_static_one() {
+    fn a_dynamic_program_is_distinguished_from_a_static_one() {
         let mut elf = vec![0_u8; 0x40 + 2 * 0x38];
         elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
         elf[0x20] = 0x40;

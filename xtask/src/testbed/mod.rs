@@ -57,7 +57,7 @@ impl Daemon {
         }
     }
 
-    /// What it cannot do as somebody else.
+    /// The part of its work that needs root; `None` if it runs as any user.
     fn needs_root(self) -> Option<&'static str> {
         match self {
             Self::Docker => Some("it starts daemons, bridges and mounts"),
@@ -82,10 +82,10 @@ impl Daemon {
 /// The same, by name.
 pub(crate) const KNOWN: [&str; 6] = ["docker", "etcd", "systemd", "systemd2", "systemd-user", "systemd257"];
 
-/// Those that are started only for who asks for them by name, and for the support matrix: they take their time.
+/// The slow ones, which are started only by name and for the support matrix.
 pub(crate) const LATER: [&str; 1] = ["systemd257"];
 
-/// All that are started for who names none.
+/// The ones that are started if none is named.
 const USUAL: [Daemon; 5] = [Daemon::Docker, Daemon::Etcd, Daemon::Systemd, Daemon::Systemd2, Daemon::SystemdUser];
 
 #[derive(Debug, Args)]
@@ -98,43 +98,43 @@ pub(crate) struct Arguments {
 enum Verb {
     /// Start daemons, make their images, and write target/testbed/env
     Up {
-        /// Which (all but systemd257, unless told)
+        /// The daemons (default: all but systemd257)
         daemons: Vec<Daemon>,
         /// Install the Debian packages first (implied by CI=true)
         #[arg(long)]
         install: bool,
     },
-    /// Stop daemons and everything in them, and put the machine back as it was
+    /// Stop daemons and everything in them, and restore the machine
     Down {
-        /// Which (all, unless told)
+        /// The daemons (default: all)
         daemons: Vec<Daemon>,
     },
-    /// Say what is up; exit code 1 if something asked for is not
+    /// Print which daemons are up; exit code 1 if one of them is not
     Status {
-        /// Which (all, unless told)
+        /// The daemons (default: all but systemd257)
         daemons: Vec<Daemon>,
     },
     /// For tests: start a daemon of a testbed that is up, if it does not run
     Start {
-        /// Which
+        /// The daemons
         #[arg(required = true)]
         daemons: Vec<Daemon>,
     },
     /// For tests: SIGTERM, and wait; containers stay (live-restore), and so does what etcd keeps. Of systemd: power off
     Stop {
-        /// Which
+        /// The daemons
         #[arg(required = true)]
         daemons: Vec<Daemon>,
     },
     /// For tests: SIGKILL, and wait; containers stay (live-restore), and so does what etcd keeps. Of systemd: cut the power
     Kill {
-        /// Which
+        /// The daemons
         #[arg(required = true)]
         daemons: Vec<Daemon>,
     },
     /// For tests: stop and start; containers stay (live-restore), and so does what etcd keeps
     Restart {
-        /// Which
+        /// The daemons
         #[arg(required = true)]
         daemons: Vec<Daemon>,
     },
@@ -165,7 +165,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
 }
 
 impl Verb {
-    /// All, unless told; what is up late goes down with the others.
+    /// The named daemons; by default the usual ones, and for `down` all.
     fn daemons(&self) -> &[Daemon] {
         let (Self::Up { daemons, .. }
         | Self::Down { daemons }
@@ -262,7 +262,7 @@ fn shell_lines(environment: &BTreeMap<&'static str, String>) -> String {
     lines
 }
 
-/// A copy of this program that stays where it is: `cargo test` may build `target/debug/xtask` anew while tests call it.
+/// A copy of this program that stays where it is: `cargo test` may build `target/debug/xtask` again while tests call it.
 fn keep_this_tool(folder: &Path) -> Outcome<PathBuf> {
     let kept = folder.join("xtask");
     let this = std::env::current_exe().doing("cannot find this program")?;

@@ -35,7 +35,7 @@ pub(super) fn is_mounted(at: &Path) -> bool {
     mounts().iter().any(|mount| mount.at == at)
 }
 
-/// Unmounts everything below `folder`, and whatever is mounted at it; whether nothing is left.
+/// Unmounts everything below `folder`, and all that is mounted at it; `true` if nothing is left.
 pub(super) fn unmount_all(folder: &Path) -> bool {
     for _ in 0..10 {
         unmount_below(folder);
@@ -51,9 +51,9 @@ pub(super) fn below(folder: &Path) -> Vec<PathBuf> {
     mounts().into_iter().map(|mount| mount.at).filter(|at| at.starts_with(folder) && at != folder).collect()
 }
 
-/// Unmounts everything below `folder`, last mounted first; what is left.
+/// Unmounts everything below `folder`, last mounted first; returns those that are left.
 pub(super) fn unmount_below(folder: &Path) -> Vec<PathBuf> {
-    // One mount can hide another at the same place: look again until nothing changes.
+    // One mount can hide another at the same path: repeat until nothing changes.
     for _ in 0..10 {
         let found = below(folder);
         if found.is_empty() {

@@ -1,6 +1,6 @@
-//! What Docker does to the machine's network, and undoing it: bridges, packet filter rules, switches in `/proc/sys`.
+//! Docker's changes to the machine's network, and undoing them: bridges, packet filter rules, switches in `/proc/sys`.
 //!
-//! What was there before stays, and so does what others add meanwhile: only what is Docker's by its name goes.
+//! The earlier state stays, and so do the additions of others in between: only objects with Docker's names are removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -112,7 +112,7 @@ pub(super) fn has_docker0() -> bool {
     links().contains("docker0")
 }
 
-/// What `iptables-save` prints; nothing where the kernel does not know the family.
+/// The output of `iptables-save`; `None` if the kernel does not support the family.
 fn saved_rules(family: &str) -> Outcome<Option<String>> {
     let program = format!("{family}-save");
     if packages::find(&program).is_none() {
@@ -320,7 +320,7 @@ COMMIT
     }
 
     #[test]
-    fn what_was_there_before_stays() {
+    fn the_earlier_network_state_stays() {
         assert_eq!(undo(&parse(NOW), &parse(NOW), &bridges()), "");
         assert_eq!(undo(&BTreeMap::new(), &BTreeMap::new(), &bridges()), "");
     }

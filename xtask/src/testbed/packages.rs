@@ -54,10 +54,10 @@ pub(super) const SYSTEMD_USER: [(&str, &str); 6] = [
 /// filter would else keep.
 pub(super) const WANTED: [(&str, &str); 1] = [("nft", "nftables")];
 
-/// Where daemons and what they call are: root's `PATH` may lack the half of it.
+/// Search path for daemons and their helpers: root's `PATH` may lack half of it.
 pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Where a program is; a path is where it says.
+/// Path of a program; an argument that is a path already is taken as it is.
 pub(super) fn find(program: &str) -> Option<PathBuf> {
     env::split_paths(PATH).map(|folder| folder.join(program)).find(|path| path.is_file())
 }
@@ -106,7 +106,7 @@ fn apt(verb: &[&str], packages: &[&str]) -> Outcome<()> {
     Err(Failure::refused(format_args!("apt-get {}: {}", verb.join(" "), said.complaint())))
 }
 
-/// While it lives, packages start no services: the machine's own Docker would stand in the testbed's way.
+/// Until it is dropped, packages start no services: the machine's own Docker would stand in the testbed's way.
 struct NoServices {
     ours: Option<&'static Path>,
 }

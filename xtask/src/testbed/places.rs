@@ -8,7 +8,7 @@ pub(super) const PREFIX: &str = "/run/runtide-testbed-";
 
 /// A short path below `/run`, each folder's own.
 pub(super) fn in_run(folder: &Path) -> PathBuf {
-    // FNV-1a: the same name for the same folder, whoever built this.
+    // FNV-1a: the same name for the same folder in every build of this tool.
     let hash = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     let name = folder.as_os_str().as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, hash);
     PathBuf::from(format!("{PREFIX}{name:016x}"))

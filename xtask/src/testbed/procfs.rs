@@ -29,7 +29,7 @@ impl Process {
         self.arguments.iter().any(|argument| argument == wanted)
     }
 
-    /// Whether it uses the same network as we do.
+    /// `true` if it uses the same network namespace as this process.
     pub(super) fn shares_our_network(&self) -> bool {
         let namespace = |of: &str| fs::read_link(format!("/proc/{of}/ns/net")).ok();
         namespace(&self.pid.to_string()) == namespace("self")
@@ -49,8 +49,8 @@ pub(super) fn processes() -> Vec<Process> {
     .collect()
 }
 
-/// Whether the process runs. A zombie does not, though a signal can still be sent to it: where process 1 reaps late or
-/// never, it stays for long.
+/// `true` if the process runs. A zombie does not, though a signal can still be sent to it: if process 1 reaps late or
+/// never, the zombie stays for long.
 pub(super) fn alive(pid: i32) -> bool {
     state(pid).is_some_and(|state| !matches!(state, 'Z' | 'X'))
 }
@@ -70,7 +70,7 @@ pub(super) fn name(pid: i32) -> Option<String> {
     Some(fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_owned())
 }
 
-/// Whether it is the first of a process namespace that is directly below ours.
+/// `true` if it is the first of a process namespace that is directly below ours.
 pub(super) fn is_first_below(pid: i32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|status| parse_is_first_below(&status))
 }
@@ -80,19 +80,19 @@ fn parse_is_first_below(status: &str) -> bool {
     line.is_some_and(|line| line.split_whitespace().skip(1).eq(["1"]))
 }
 
-/// Sends a signal; that the process is gone already is as good.
+/// Sends a signal; a process that is gone already is not an error.
 pub(super) fn send(pid: i32, signal: Signal) {
     if let Some(pid) = Pid::from_raw(pid) {
         let _ = kill_process(pid, signal);
     }
 }
 
-/// Waits until none of them runs; whether that came true.
+/// Waits until none of them runs; `false` if the limit passed first.
 pub(super) fn wait_until_dead(pids: &[i32], limit: Duration) -> bool {
     wait_until(limit, || !pids.iter().any(|pid| alive(*pid)))
 }
 
-/// Looks until it holds; whether it did within the limit.
+/// Polls until the condition holds; `true` if it did within the limit.
 pub(super) fn wait_until(limit: Duration, holds: impl Fn() -> bool) -> bool {
     let end = Instant::now() + limit;
     loop {
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_of_a_namespace_is_told_from_its_children_and_grandchildren() {
+    fn the_first_of_a_namespace_is_distinguished_from_its_children_and_grandchildren() {
         let status = |nspid: &str| format!("Name:\tsystemd\nNSpid:\t{nspid}\nNSsid:\t1\n");
         assert!(parse_is_first_below(&status("4711\t1")));
         assert!(!parse_is_first_below(&status("4712\t2")));

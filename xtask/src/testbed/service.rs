@@ -1,4 +1,4 @@
-//! What the testbed does with a daemon, whichever it is.
+//! The testbed's operations on any daemon.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ pub(super) trait Service {
     /// Starts it, and makes it ready for tests; installs its packages if allowed to. Up already is success.
     fn up(&self, install: bool) -> Outcome<()>;
 
-    /// Starts what does not run of a testbed that is up.
+    /// Starts the stopped parts of a testbed that is up.
     fn start(&self) -> Outcome<()>;
 
     /// SIGTERM, and wait.
@@ -17,12 +17,12 @@ pub(super) trait Service {
     /// SIGKILL, and wait.
     fn kill(&self) -> Outcome<()>;
 
-    /// Ends it, and puts the machine back; whether there was anything to do.
+    /// Ends it, and restores the machine; `true` if there was anything to do.
     fn down(&self) -> Outcome<bool>;
 
-    /// What is up, in a few words; an error if it is not.
+    /// A short description of the running daemon; an error if it is not up.
     fn summary(&self) -> Outcome<String>;
 
-    /// What a test needs to know; empty when it is not up.
+    /// The environment of the tests; empty if it is not up.
     fn environment(&self) -> BTreeMap<&'static str, String>;
 }

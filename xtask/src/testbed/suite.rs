@@ -26,7 +26,7 @@ pub(super) fn ensure(suite: &str, with: &str, folder: &Path) -> Outcome<()> {
     let shown = workspace::relative(folder);
     complain!("testbed: making the files of Debian {suite} in {shown}");
     let mut command = packages::command("unshare");
-    // What it mounts into the folder is gone when it is, however it ends.
+    // In its own mount namespace: its mounts in the folder are gone with it, however it ends.
     command.args([
         "--mount",
         "--propagation",
@@ -64,7 +64,7 @@ fn remove(folder: &Path) -> Outcome<()> {
     }
 }
 
-/// Where this machine's apt has Debian from.
+/// The mirror from which this machine's apt installs Debian.
 fn mirror() -> Outcome<String> {
     let mut command = packages::command("apt-get");
     command.args(["indextargets", "--format", "$(ORIGIN) $(COMPONENT) $(REPO_URI)", "Identifier: Packages"]);

@@ -20,7 +20,7 @@ use super::{cgroup, mounts, packages, procfs, suite};
 use crate::failure::{Doing, Failure, Outcome};
 use crate::process::{self, Interrupt, TICK};
 
-/// Stays when all else goes: it tells afterwards what went wrong.
+/// The log, which stays after a teardown, so that a failure can be diagnosed.
 const LOG: &str = "boot.log";
 
 /// In the machine's state, which is a file system in memory: what it wrote, what overlayfs wants to itself, where its files are
@@ -36,14 +36,14 @@ const READY: Duration = Duration::from_secs(60);
 pub(super) const STOP: Duration = Duration::from_secs(20);
 const DIE: Duration = Duration::from_secs(20);
 
-/// Where Debian's packages have their units.
+/// Folder of the units of Debian's packages.
 const UNITS: &str = "/lib/systemd/system";
 
 /// From SIGRTMIN as the C library counts it: "power off", to a systemd that is process 1.
 const POWER_OFF: &str = "-38";
 
 /// Outside: makes the namespaces, and removes the way in when the machine has ended, of itself or not. It stays out of the
-/// machine's control group, which must hold nobody but the machine's own.
+/// machine's control group, which must hold the machine's own processes alone.
 const KEEPER: &str = r#"
 state=$1
 unshare --mount --propagation slave --pid --fork --kill-child=SIGKILL --uts --ipc -- sh -c "$4" "$0" "$@"
@@ -117,12 +117,12 @@ ForwardToWall=no
 const MASKED: [&str; 4] =
     ["modprobe@.service", "systemd-modules-load.service", "systemd-sysctl.service", "systemd-journald-audit.socket"];
 
-/// Where a systemd is kept, and how it is found.
+/// Paths of a systemd, and the names by which it is found.
 pub(super) struct Place {
     pub(super) name: &'static str,
     /// `target/testbed/systemd`: the log.
     pub(super) folder: PathBuf,
-    /// What it wrote. In `/run`, where a `cargo clean` does not reach it, and whose paths are short enough for sockets.
+    /// Its written files. In `/run`, where a `cargo clean` does not reach them, and whose paths are short enough for sockets.
     pub(super) state: PathBuf,
     /// Its control group.
     pub(super) group: String,
@@ -136,7 +136,7 @@ impl Place {
         Self { name, folder, state, group }
     }
 
-    /// The argument by which what keeps our systemd is told from anything else.
+    /// The argument that distinguishes the keepers of our systemd from any other process.
     fn mark(&self) -> String {
         format!("runtide-testbed={}", self.state.display())
     }
@@ -188,7 +188,7 @@ impl Place {
             .env_remove("NOTIFY_SOCKET")
             .env_remove("LISTEN_FDS")
             .current_dir("/")
-            // Out of the terminal's group: Ctrl-C is for whoever runs the tests.
+            // Not in the terminal's process group: Ctrl-C is for the test run.
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(out)
@@ -197,7 +197,7 @@ impl Place {
         self.wait(Some((&mut child, &log, begin)), is_ready).map(drop)
     }
 
-    /// Waits for one that runs already; false if it ends instead, as one does that was just told to.
+    /// Waits for one that runs already; `false` if it ends instead, as one does that was just asked to stop.
     pub(super) fn wait_for_running(&self, is_ready: impl Fn() -> Progress) -> Outcome<bool> {
         self.wait(None, is_ready)
     }
@@ -232,7 +232,7 @@ impl Place {
     }
 }
 
-/// How far a systemd has come.
+/// Progress of a systemd's boot.
 pub(super) enum Progress {
     Nothing,
     /// There is a process, which is not systemd yet.
@@ -243,11 +243,11 @@ pub(super) enum Progress {
 
 pub(super) struct Machine {
     place: Place,
-    /// What it calls itself.
+    /// Its host name.
     host: &'static str,
-    /// The variables that say where its bus and its files are.
+    /// The variables with the paths of its bus and its files.
     variables: [&'static str; 2],
-    /// Where the files are that it boots from: this machine's, or those of another Debian.
+    /// The files that it boots from: this machine's, or those of another Debian.
     files: PathBuf,
     suite: Option<&'static str>,
 }
@@ -284,13 +284,13 @@ impl Machine {
         mounts::is_mounted(&self.place.state) && self.place.state.join(FURNISHED).exists()
     }
 
-    /// Its process 1, also after it was executed anew and has other arguments.
+    /// Its process 1, also after it executed itself again and has other arguments.
     fn first_process(&self) -> Option<i32> {
         let is_it = |pid: &i32| procfs::is_first_below(*pid) && procfs::alive(*pid);
         cgroup::processes(&self.place.group).into_iter().find(is_it)
     }
 
-    /// Ends what lives of it, as if the power had gone: what it wrote stays.
+    /// Kills all of its processes, as a power cut would: its written files stay.
     fn cut_power(&self) -> Outcome<()> {
         // The kernel ends all others with the first, before that is dead itself.
         let mut pids = self.place.keepers();
@@ -332,7 +332,7 @@ impl Machine {
         if has_bus && is_started(&self.address()) { Progress::Ready } else { Progress::Runs }
     }
 
-    /// What the machine finds on its disk at its first boot.
+    /// Writes the files that the machine finds on its disk at its first boot.
     fn furnish(&self) -> Outcome<()> {
         let state = &self.place.state;
         mounts::unmount_all(state);
@@ -426,7 +426,7 @@ impl Service for Machine {
     }
 }
 
-/// Whether the manager at this address has started all that it starts of itself.
+/// `true` if the manager at this address has started all units that it starts by itself.
 pub(super) fn is_started(address: &str) -> bool {
     matches!(says(address, "SystemState").as_deref(), Ok("running" | "degraded"))
 }
@@ -435,7 +435,7 @@ pub(super) fn summary(address: &str) -> Outcome<String> {
     Ok(format!("systemd {}, {}", says(address, "Version")?, says(address, "SystemState")?))
 }
 
-/// What the manager at this address says of itself.
+/// A property of the manager at this address.
 fn says(address: &str, property: &str) -> Outcome<String> {
     let mut busctl = packages::command("busctl");
     busctl.arg(format!("--address={address}")).args(["--timeout=5", "get-property", "org.freedesktop.systemd1"]);
@@ -464,7 +464,7 @@ fn refuse_where_parted() -> Outcome<()> {
     Ok(())
 }
 
-/// What a machine needs of the one that it runs on.
+/// Refuses a host without the kernel features that a machine needs.
 fn refuse_where_impossible() -> Outcome<()> {
     let mut probe = packages::command("unshare");
     probe.args(["--mount", "--propagation", "slave", "--pid", "--fork", "--uts", "--ipc", "--cgroup", "--", "true"]);
@@ -560,7 +560,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_stands_before_a_folder_of_the_machine_has_its_mode() {
+    fn parents_of_a_folder_of_the_machine_have_its_mode() {
         let at = std::env::temp_dir().join(format!("xtask-written-{}", std::process::id()));
         fs::create_dir(&at).unwrap();
         let written = Written { at: at.clone(), before: PathBuf::from("/") };
@@ -586,7 +586,7 @@ mod tests {
     }
 
     #[test]
-    fn what_busctl_prints_is_read() {
+    fn busctls_output_is_parsed() {
         assert_eq!(unquoted("s \"running\"\n"), "running");
         assert_eq!(unquoted("s \"252.38-1~deb12u1\"\n"), "252.38-1~deb12u1");
         assert_eq!(unquoted("\n"), "");

@@ -19,7 +19,7 @@ const HOME: &str = "home";
 const RUNTIME: &str = "xdg";
 const DEBIAN: &str = "debian";
 
-/// Where the user's units are, below the home.
+/// Folder of the user's units, below the home.
 const UNITS: &str = "home/.config/systemd/user";
 
 /// That the state is complete, and that `/run/systemd` was made for it.
@@ -44,7 +44,7 @@ const NEEDED: [&str; 13] = [
     "timers.target",
 ];
 
-/// A systemd refuses to be a user's, and does not say so, where none is process 1: it looks for a folder.
+/// A user's systemd refuses to start, without a message, on a machine whose process 1 is no systemd: it checks for this folder.
 const RUN_SYSTEMD: &str = "/run/systemd";
 
 const ENTER: &str = r#"

@@ -112,7 +112,7 @@ struct Found {
     uses: Vec<Use>,
 }
 
-/// What is wrong, a text for each circle.
+/// The findings, one text for each circle.
 pub(super) fn check(packages: &[Package]) -> Outcome<Vec<String>> {
     let (uses, found) = find(packages)?;
     say!("lint: {} circles, {} known, among {uses} uses of one file by another", found.len(), KNOWN.len());
@@ -164,7 +164,7 @@ fn judge(found: &[Found], known: &[Known]) -> Vec<String> {
     wrong
 }
 
-/// A circle as its uses, each with its place.
+/// A circle as its uses, each with its file and line.
 fn shown(circle: &Found) -> String {
     let mut text = format!("a circle of {} files:", circle.files.len());
     for Use { from, to, line, .. } in &circle.uses {

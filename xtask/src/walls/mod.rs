@@ -11,11 +11,11 @@ use crate::targets::{self, Package};
 use crate::terminal::say;
 use crate::workspace;
 
-/// What all modules of the core share.
+/// Modules that all modules of the core may use.
 const VOCABULARY: [&str; 11] =
     ["capabilities", "error", "event", "filter", "handle", "instance", "labels", "names", "options", "runtime", "time"];
 
-/// What a module of `runtide-core`, with all below it, may use of the others.
+/// The modules that a module of `runtide-core`, with all below it, may use.
 struct Wall {
     module: &'static str,
     vocabulary: bool,
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_module_uses_what_its_wall_lets_through() {
+    fn a_module_uses_only_modules_that_its_wall_allows() {
         assert_eq!(through("wal/commit.rs", "error.rs"), 0);
         assert_eq!(through("wal/commit.rs", "event.rs"), 1);
         assert_eq!(through("store/format/yaml.rs", "watch/ring.rs"), 1);

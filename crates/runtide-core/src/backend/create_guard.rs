@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_kept_is_not_removed() {
+    async fn a_kept_object_is_not_removed() {
         let removals = Removals::default();
         removals.permit.notify_one();
         removals.guard().keep();

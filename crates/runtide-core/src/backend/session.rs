@@ -36,7 +36,7 @@ impl<S> Session<S> {
         self.forget();
     }
 
-    /// Whether it was closed.
+    /// `true` once [`close`](Self::close) was called.
     pub fn is_closed(&self) -> bool {
         self.closed.is_cancelled()
     }

@@ -6,7 +6,7 @@ use std::fmt;
 
 use super::Instance;
 
-/// What the value of a field belongs to, and so when it is forgotten.
+/// Scope of a field's value, which decides when the value is forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
     /// Names the instance; two views are compared only if they agree in it.
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_both_know_is_a_difference() {
+    fn only_fields_that_both_views_know_can_differ() {
         assert_eq!(bare().differences(&full()), []);
         assert!(!bare().contradicts(&full()));
         let other = Instance { restarts: Some(2), name: "other".to_owned(), generation: 8, ..full() };

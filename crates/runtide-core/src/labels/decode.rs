@@ -13,7 +13,7 @@ use serde::{
 use super::Labels;
 use crate::error::{Error, ErrorKind};
 
-/// What [`Labels::decode`] does.
+/// Implements [`Labels::decode`].
 pub(super) fn decode<T: DeserializeOwned>(labels: &Labels, prefix: &str) -> crate::error::Result<T> {
     let mut root = Node { path: prefix.to_owned(), ..Node::default() };
     for (key, value) in labels.iter() {
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[derive(Debug, Deserialize)]
-    struct Tree(#[expect(dead_code, reason = "what is read is not looked at")] BTreeMap<String, serde_json::Value>);
+    struct Tree(#[expect(dead_code, reason = "the decoded value is not used")] BTreeMap<String, serde_json::Value>);
 
     #[test]
     fn hostile_labels_neither_panic_nor_overflow() {

@@ -1,4 +1,4 @@
-//! What every store can do: [`StoreBackend`].
+//! The trait of every store: [`StoreBackend`].
 
 use std::{fmt::Debug, sync::Arc};
 
@@ -19,9 +19,9 @@ use crate::error::{ErrorKind, Result};
 /// * Every write that changes something has a [`Revision`] of its own, and all of them one order. Applying what is there
 ///   already, byte for byte and in the same format, changes no revision, and no watcher hears of it.
 /// * A failed precondition is `Conflict`, with the actual `revision` in its context (`absent` if there is none).
-/// * A body is taken as it is: whoever wants it checked calls [`ResourceRef::from_document`] or [`Document::convert`] first.
-/// * A write of which nobody knows whether it happened is an error whose context says `outcome=unknown`: it may be there, or may
-///   still come.
+/// * A body is taken as it is: to check it first, call [`ResourceRef::from_document`] or [`Document::convert`].
+/// * A write whose outcome cannot be known is an error whose context says `outcome=unknown`: the write may have happened, or may
+///   still happen.
 ///
 /// # Errors
 /// `InvalidInput` for a document above [`Document::MAX_BYTES`], or above what the store takes; `Unavailable` and `Timeout`
@@ -45,32 +45,32 @@ pub trait StoreBackend: Debug + Send + Sync + 'static {
 
     /// The selected resources, in the order of their references. All pages show one revision.
     ///
-    /// What the format asked for cannot carry comes as it was written, and its `document.format` says so: one odd body does
-    /// not hide the others.
+    /// A body that the requested format cannot carry is returned as it was written, and its `document.format` says so: one odd
+    /// body does not hide the others.
     ///
     /// # Errors
     /// `Expired` if the revision of the first page is not kept any more; `InvalidInput` for a token that is not this store's.
     async fn list(&self, selector: &Selector, options: PageOptions) -> Result<Page>;
 
-    /// Removes it; the revision of that, or `None` if it was not there.
+    /// Deletes the resource. Returns the revision of the delete, or `None` if the resource was absent.
     async fn delete(&self, reference: &ResourceRef, precondition: Precondition) -> Result<Option<Revision>>;
 
-    /// What happens from a place on, in commit order, nothing lost and nothing twice.
+    /// The changes from a position on, in commit order, without loss or repetition.
     ///
     /// # Recovery
-    /// A watcher that lost its place (too slow, a restore, an outage longer than the store's history) gets
-    /// [`StoreEvent::Reset`](super::StoreEvent::Reset) and then what is there; never old events, and never a silent gap.
+    /// A watcher that lost its position (too slow, a restore, an outage longer than the store's history) gets
+    /// [`StoreEvent::Reset`](super::StoreEvent::Reset) and then the present state; never old events, and never a silent gap.
     ///
     /// # Errors
     /// `Expired` at once if the store's history does not reach back to [`Since::After`](super::Since::After), or if that
     /// revision is none of this store's.
     async fn watch(&self, selector: &Selector, options: StoreWatchOptions) -> Result<StoreStream>;
 
-    /// Writes a point in time, without stopping writers. It describes itself, and is sealed.
+    /// Writes a snapshot of one point in time, without stopping writers. The snapshot describes itself, and is sealed.
     async fn snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<StoreSnapshotSeal>;
 
-    /// Replaces everything, at once or not at all; the revision of that. Every resource gets a new revision, and every
-    /// watcher a `Reset`.
+    /// Replaces everything, at once or not at all, and returns the revision of the restore. Every resource gets a new revision,
+    /// and every watcher a `Reset`.
     ///
     /// # Errors
     /// `Corrupt` if the snapshot is corrupt, `Unsupported` if it is of a later version; nothing was changed.
@@ -80,7 +80,7 @@ pub trait StoreBackend: Debug + Send + Sync + 'static {
     async fn stats(&self) -> Result<StoreStats>;
 }
 
-/// What every store can do because of what it is.
+/// Helpers on every store.
 pub trait StoreBackendExt: StoreBackend {
     /// All selected resources at one revision, however many pages that takes: one page without a next. A watch goes on from
     /// there, `Since::After`.
@@ -127,30 +127,30 @@ async fn every_page<S: StoreBackend + ?Sized>(
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct StoreStats {
-    /// Resources that are there.
+    /// Number of resources in the store.
     pub resource_count: u64,
-    /// Watches that are open here.
+    /// Number of open watches of this process.
     pub subscriber_count: u64,
-    /// The last write.
+    /// Revision of the last write.
     pub revision: Revision,
-    /// How far back [`Since::After`](super::Since::After) reaches.
+    /// Oldest revision from which [`Since::After`](super::Since::After) can resume.
     pub oldest: Revision,
 }
 
 impl StoreStats {
-    /// What a store answers.
+    /// The counts of a store, for those who implement one.
     pub fn new(resource_count: u64, subscriber_count: u64, revision: Revision, oldest: Revision) -> Self {
         Self { resource_count, subscriber_count, revision, oldest }
     }
 }
 
-/// What seals a snapshot.
+/// The seal of a snapshot: its revision, its size and its hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct StoreSnapshotSeal {
-    /// The point in time.
+    /// Revision of the store at the snapshot's point in time.
     pub revision: Revision,
-    /// How many resources.
+    /// Number of resources in the snapshot.
     pub count: u64,
     /// BLAKE3 of all bytes before it.
     pub digest: Digest,

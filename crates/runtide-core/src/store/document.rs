@@ -105,7 +105,7 @@ impl fmt::Display for ResourceFormat {
 
 /// A resource's body, as it was written: kept and compared as bytes, so that a change of spacing is a change.
 ///
-/// What is read from one is bounded, by [`MAX_BYTES`](Self::MAX_BYTES), [`MAX_DEPTH`](Self::MAX_DEPTH) and
+/// A decoded body is bounded, by [`MAX_BYTES`](Self::MAX_BYTES), [`MAX_DEPTH`](Self::MAX_DEPTH) and
 /// [`MAX_VALUES`](Self::MAX_VALUES), the aliases of YAML with what they name: no choice of bytes takes more memory than that
 /// many values do (some 200 MiB while HCL is read, 100 MiB in the other formats), nor a stack that grows with it.
 ///

@@ -1,4 +1,4 @@
-//! What a watcher of a store is told.
+//! The events of a store's watch, and its options.
 
 use std::{
     fmt,
@@ -18,22 +18,22 @@ use crate::{
     options::SlowConsumer,
 };
 
-/// What happened in a store, in commit order. A clone costs nothing: bodies are shared.
+/// One change of a store; a watch delivers them in commit order. A clone costs nothing: bodies are shared.
 ///
-/// To a watcher with a selector, what begins to match is `Added`, and what ceases to match is `Deleted`.
+/// To a watcher with a selector, a resource that begins to match is `Added`, and one that ceases to match is `Deleted`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", content = "data", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum StoreEvent {
-    /// It was not there, and is now. Between `Reset` and `Bookmark`: it is there.
+    /// The resource was created. Between `Reset` and `Bookmark`: the resource is part of the present state.
     Added(Arc<Resource>),
-    /// It was there, and is another now.
+    /// The resource was replaced.
     Modified(Arc<Resource>),
-    /// It is gone.
+    /// The resource was deleted.
     Deleted {
-        /// What named it.
+        /// Reference of the deleted resource.
         reference: ResourceRef,
-        /// The revision of its end.
+        /// Revision of the delete.
         revision: Revision,
     },
     /// Forget everything: the state at `revision` follows as `Added`, closed by its `Bookmark`.
@@ -46,13 +46,13 @@ pub enum StoreEvent {
     },
     /// Everything up to this revision has been delivered: a watch can go on from it, `Since::After`.
     Bookmark {
-        /// The place.
+        /// The position: the revision up to which everything was delivered.
         revision: Revision,
     },
 }
 
 impl StoreEvent {
-    /// The place of what is told.
+    /// The event's revision: of the write, of the state that follows, or of the bookmark.
     pub fn revision(&self) -> Revision {
         match self {
             Self::Added(resource) | Self::Modified(resource) => resource.revision,
@@ -60,7 +60,7 @@ impl StoreEvent {
         }
     }
 
-    /// What it speaks of; `None` for `Reset` and `Bookmark`.
+    /// The resource that changed; `None` for `Reset` and `Bookmark`.
     pub fn reference(&self) -> Option<&ResourceRef> {
         match self {
             Self::Added(resource) | Self::Modified(resource) => Some(&resource.reference),
@@ -70,12 +70,12 @@ impl StoreEvent {
     }
 }
 
-/// Where a watch begins.
+/// Start position of a watch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Since {
-    /// With the next change. The first event is a `Bookmark` of the place.
+    /// With the next change. The first event is a `Bookmark` of the position.
     #[default]
     Now,
     /// With the present state, as after a `Reset`, and then every change.
@@ -88,28 +88,28 @@ pub enum Since {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct StoreWatchOptions {
-    /// Where it begins.
+    /// Start position of the watch.
     pub since: Since,
     /// The bodies in this format; as they were written if `None`, and where this format cannot carry them.
     pub format: Option<ResourceFormat>,
-    /// What becomes of a watcher that is too slow for the store's history.
+    /// Treatment of a watcher that is too slow for the store's history.
     pub slow_consumer: SlowConsumer,
 }
 
 setters!(StoreWatchOptions {
-    /// Where it begins.
+    /// Start position of the watch.
     with_since: since: Since;
     /// The bodies in this format.
     with_format: format: Option<ResourceFormat>;
-    /// What becomes of a watcher that is too slow.
+    /// Treatment of a watcher that is too slow.
     with_slow_consumer: slow_consumer: SlowConsumer;
 });
 
-/// What a store has behind a [`StoreStream`].
+/// The store's side of a [`StoreStream`].
 pub trait StoreFeed: Stream<Item = Result<StoreEvent>> + Send {
-    /// Appends what is at hand, at most `limit` events, and gives their number; pending if there is none.
+    /// Appends the events at hand, at most `limit`, and returns their number; pending if there is none.
     ///
-    /// An error behind events is told by the next call.
+    /// An error behind events is returned by the next call.
     fn poll_batch(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -118,7 +118,7 @@ pub trait StoreFeed: Stream<Item = Result<StoreEvent>> + Send {
     ) -> Poll<Option<Result<usize>>>;
 }
 
-/// What happens in a store, as it happens. Owned; dropping it unsubscribes at once.
+/// The changes of a store, as they happen. Owned; dropping the stream unsubscribes at once.
 ///
 /// `Err` is the last item: `Expired` (too slow, and [`SlowConsumer::Close`] was asked for), or the store was closed.
 pub struct StoreStream(Inner);

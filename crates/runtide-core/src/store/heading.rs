@@ -1,4 +1,4 @@
-//! What a body says of itself: what names the resource, and its labels.
+//! The heading of a body: the resource's name, and its labels.
 
 use memchr::memmem;
 
@@ -15,7 +15,7 @@ const REFERENCE: &str = "document.reference";
 const LABELS: &str = "document.labels";
 
 impl ResourceRef {
-    /// Reads what a body names.
+    /// Reads the reference from a body.
     ///
     /// * YAML, JSON and CBOR: `apiVersion` (`apps/v1` is the group `apps`, `v1` is the core group), `kind`, `metadata.name`,
     ///   and `metadata.namespace` if it is there and not empty.
@@ -116,7 +116,7 @@ fn unique(document: &Document, pairs: Vec<(&str, &str)>) -> Result<Labels> {
     if labels.len() == count { Ok(labels) } else { Err(bad(LABELS, document, "a label is there twice")) }
 }
 
-/// Whether the key can be in these bytes at all: as itself, or in a spelling that has one of the marks looked for.
+/// `true` if the key can be in these bytes: as itself, or in a spelling that needs one of the characters searched for.
 fn may_have_labels(format: ResourceFormat, bytes: &[u8]) -> bool {
     match format {
         // An escape begins with a backslash, and a folded line puts a space where it breaks the word.
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn a_missing_part_is_named() {
         for (json, missing) in [
             ("[]", "a list, and not a map"),
             ("{}", "`apiVersion` is missing"),
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_have_labels_is_not_read() {
+    fn a_body_that_cannot_have_labels_is_not_parsed() {
         assert!(Document::json("{ broken").labels().unwrap().is_empty());
         assert_eq!(Document::json("{ broken labels").labels().unwrap_err().kind(), ErrorKind::InvalidInput);
     }

@@ -1,4 +1,4 @@
-//! What a store must be able to do so that a journal can stand between deciding a write and showing it.
+//! The two-phase writes of a local store, so that a journal can stand between deciding a write and publishing it.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::error::Result;
 /// A store that lets a journal stand between deciding a write and showing it.
 ///
 /// # Behavior
-/// * `prepare` decides against what is prepared as well as what is published, and shows nothing to anybody.
+/// * `prepare` decides against what is prepared as well as what is published, and publishes nothing.
 /// * What is prepared is published in the order of its revisions, or all of it is forgotten, the last first.
 /// * None of the calls waits for anything but a lock.
 pub trait LocalStore: StoreBackend {
@@ -23,7 +23,7 @@ pub trait LocalStore: StoreBackend {
         precondition: Precondition,
     ) -> Result<Planned>;
 
-    /// Shows what was prepared, or what a journal tells: in the order given, which is that of the revisions.
+    /// Publishes prepared writes, or those that a journal replays: in the order given, which is that of the revisions.
     fn publish(&self, planned: Vec<Planned>);
 
     /// Takes a prepared write back.
@@ -32,11 +32,11 @@ pub trait LocalStore: StoreBackend {
     /// How many resources are published.
     fn count(&self) -> u64;
 
-    /// What is published, at one moment, in the order of the references.
+    /// The published resources at one moment, in the order of the references.
     fn image(&self) -> StoreImage;
 
     /// Replaces what is published and drops what is prepared. Watchers get a `Reset`, and the store's revision is the image's.
-    /// From now on the store belongs to the journal: `apply`, `delete` and `restore` by anybody else are `Conflict`.
+    /// From now on the store belongs to the journal: `apply`, `delete` and `restore` by any other caller are `Conflict`.
     fn load(&self, image: StoreImage);
 }
 
@@ -44,17 +44,17 @@ pub trait LocalStore: StoreBackend {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Planned {
-    /// What is written.
+    /// Reference of the resource that is written.
     pub reference: ResourceRef,
-    /// The new body; none for a delete.
+    /// The new body; `None` for a delete.
     pub document: Option<Document>,
-    /// What it will do.
+    /// The effect of the write once it is published.
     pub change: PlannedChange,
-    /// The revision of the write; of what is there, if nothing changes.
+    /// Revision of the write; of the present resource, if nothing changes.
     pub revision: Revision,
 }
 
-/// What a decided write will do.
+/// Effect of a decided write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PlannedChange {
     /// Make it.
@@ -68,7 +68,7 @@ pub enum PlannedChange {
 }
 
 impl PlannedChange {
-    /// What the caller of an apply is told.
+    /// The outcome that an apply returns to its caller.
     pub fn outcome(self) -> ApplyOutcome {
         match self {
             Self::Create => ApplyOutcome::Created,
@@ -96,7 +96,7 @@ pub struct StoreImage {
 }
 
 impl StoreImage {
-    /// What a store holds.
+    /// The contents of a store, for those who implement one.
     pub fn new(revision: Revision, resources: Vec<Arc<Resource>>) -> Self {
         Self { revision, resources }
     }

@@ -1,4 +1,4 @@
-//! What names a resource: [`ResourceRef`].
+//! The identity of a resource: [`ResourceRef`].
 
 use std::{cmp::Ordering, fmt, str::FromStr, sync::Arc};
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// What names a resource: group, kind, namespace and name, all four.
+/// The identity of a resource: group, kind, namespace and name, all four.
 ///
 /// Only an allow-list of characters can be in it, and `/` is none of them, so that the text `group/kind/namespace/name` is
 /// the identity itself: no two resources share one, it needs no escaping as a key, and it can be read back with `parse`. A
@@ -32,7 +32,7 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Clone)]
 pub struct ResourceRef {
     text: Arc<str>,
-    /// Where each part but the last ends; behind each is a slash.
+    /// End offset of each part but the last, in bytes; a slash follows each.
     ends: [u16; 3],
 }
 
@@ -93,7 +93,7 @@ impl ResourceRef {
         self.part(0, group)
     }
 
-    /// What sort of resource.
+    /// The kind, as `Deployment`.
     pub fn kind(&self) -> &str {
         let [group, kind, _] = self.ends();
         self.part(group + 1, kind)
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_allowed_is_refused_and_named() {
+    fn a_forbidden_part_is_refused_and_named() {
         let long = "a".repeat(1 << 20);
         for (group, kind, namespace, name) in [
             ("a/b", "K", None, "n"),

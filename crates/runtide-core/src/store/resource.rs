@@ -11,11 +11,11 @@ use crate::{error::Result, labels::Labels};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Resource {
-    /// What names it.
+    /// Identity of the resource.
     pub reference: ResourceRef,
     /// Its body, in the format asked for.
     pub document: Document,
-    /// When it was last written.
+    /// Revision of its last write.
     pub revision: Revision,
     /// The body as it was written, where `document` is a conversion.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -87,7 +87,7 @@ impl Selector {
         self
     }
 
-    /// Whether a reference has all given parts; labels are not looked at.
+    /// `true` if a reference has all given parts; labels are not compared.
     pub fn names(&self, reference: &ResourceRef) -> bool {
         fn is(wanted: Option<&String>, part: &str) -> bool {
             wanted.is_none_or(|wanted| wanted == part)
@@ -98,7 +98,7 @@ impl Selector {
             && is(self.group.as_ref(), reference.group())
     }
 
-    /// Whether a resource is selected.
+    /// `true` if a resource is selected.
     pub fn matches(&self, resource: &Resource) -> bool {
         self.names(&resource.reference)
             && (self.labels.is_empty()
@@ -107,7 +107,7 @@ impl Selector {
 }
 
 names! {
-    /// Where a listing goes on, at the revision of its first page. Opaque; only the store that gave it understands it.
+    /// Position at which a listing continues, at the revision of its first page. Opaque: only its own store understands it.
     PageToken;
 }
 
@@ -140,12 +140,12 @@ pub struct Page {
     pub items: Vec<Arc<Resource>>,
     /// All pages show the store at this revision: a watch goes on from here, `Since::After`.
     pub revision: Revision,
-    /// Where it goes on; `None` after the last page. A page may have fewer items than asked for, or none, and not be the last.
+    /// Token of the next page; `None` after the last. A page may have fewer items than requested, or none, and not be the last.
     pub next: Option<PageToken>,
 }
 
 impl Page {
-    /// What a store answers.
+    /// A page, for those who implement a store.
     pub fn new(items: Vec<Arc<Resource>>, revision: Revision, next: Option<PageToken>) -> Self {
         Self { items, revision, next }
     }

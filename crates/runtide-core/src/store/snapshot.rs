@@ -122,7 +122,7 @@ pub struct StoreSnapshotReader<'a> {
     from: &'a mut (dyn AsyncRead + Send + Unpin),
     hasher: blake3::Hasher,
     block: Vec<u8>,
-    /// Where the next entry begins in the block.
+    /// Offset of the next entry in the block, in bytes.
     at: usize,
     revision: Revision,
     count: u64,
@@ -172,7 +172,7 @@ impl<'a> StoreSnapshotReader<'a> {
         self.count
     }
 
-    /// What sealed it, once all was read.
+    /// The seal, once all was read; `None` before.
     pub fn seal(&self) -> Option<StoreSnapshotSeal> {
         self.seal
     }
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read() {
+    fn a_written_snapshot_is_read_back() {
         for count in [0, 1, 10_000] {
             let resources = resources(count);
             let (bytes, seal) = written(&resources);
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_that_is_used_wrongly_is_told() {
+    fn wrong_use_of_the_writer_is_an_error() {
         let mut two = resources(2);
         two.reverse();
         let mut bytes = Vec::new();

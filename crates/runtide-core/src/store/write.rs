@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Digest, Resource, Revision};
 
-/// What must hold at the commit.
+/// A condition that must hold at the commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -21,31 +21,31 @@ pub enum Precondition {
     Is(Revision),
 }
 
-/// What a write did.
+/// Effect of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ApplyOutcome {
-    /// It was not there, and is now.
+    /// The resource was absent, and was created.
     Created,
-    /// It was there, and is another now.
+    /// The resource was replaced.
     Changed,
-    /// It was there just so: no revision was taken, and nobody hears of it.
+    /// The resource was there, byte for byte: no revision was taken, and no event is emitted.
     Unchanged,
 }
 
-/// What a write did, and where.
+/// Result of an apply: its effect and its revision.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Applied {
-    /// What it did.
+    /// Effect of the write.
     pub outcome: ApplyOutcome,
     /// The resource's revision, which `Unchanged` leaves as it was.
     pub revision: Revision,
     written: Written,
 }
 
-/// What was written.
+/// The written bytes.
 #[derive(Clone, Debug)]
 enum Written {
     Bytes(Bytes),
@@ -53,7 +53,7 @@ enum Written {
 }
 
 impl Applied {
-    /// What a store answers.
+    /// The result of an apply, for those who implement a store.
     pub fn new(outcome: ApplyOutcome, revision: Revision, written: Bytes) -> Self {
         Self { outcome, revision, written: Written::Bytes(written) }
     }

@@ -277,7 +277,7 @@ impl<'a> Recovery<'a> {
 
     fn run(mut self, trust_footer: bool) -> Result<End> {
         let size = self.segment.size(OPEN)?;
-        // Where commits are not synced one by one, a footer may be on the disk without the commits that it describes: it is
+        // If commits are not synced one by one, a footer may be on the disk without the commits that it describes: it is
         // trusted only if it states them to be synced.
         let footer = self.segment.footer().map_err(|error| self.failed(error))?;
         let footer = footer.filter(|(_, footer)| trust_footer && footer.synced >= footer.last);

@@ -298,7 +298,7 @@ impl Wal {
 
     /// The end of the acknowledged chain: keep it elsewhere, and pass it to [`verify`](super::verify()) later.
     ///
-    /// Where commits are not synced one by one, call [`Wal::sync`] first: a power cut could take the record that the anchor
+    /// If commits are not synced one by one, call [`Wal::sync`] first: a power cut could take the record that the anchor
     /// names.
     pub fn anchor(&self) -> Anchor {
         self.inner.committer.published.head()

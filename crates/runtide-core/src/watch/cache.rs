@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_stays_as_it_was() {
+    fn a_view_stays_as_it_was() {
         let mut cache = Cache::default();
         for n in 0..1_000 {
             cache.insert(instance(n));
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn walking_by_place_meets_every_row_once() {
+    fn iterating_by_position_meets_every_row_once() {
         let mut cache = Cache::default();
         for n in 0..1_000 {
             cache.insert(instance(n));

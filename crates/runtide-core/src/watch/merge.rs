@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_both_know_can_contradict() {
+    fn only_fields_that_both_views_know_can_contradict() {
         let (a, b) = (Instance { restarts: Some(1), ..instance(S::Running) }, instance(S::Running));
         assert!(!a.contradicts(&b));
         assert!(a.contradicts(&Instance { restarts: Some(2), ..b }));

@@ -1,4 +1,4 @@
-//! Plain HTTP on the daemon's own socket: nothing of the backend under test is between the harness and the truth.
+//! Plain HTTP on the daemon's own socket: no code of the backend under test is between the harness and the daemon.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -16,7 +16,7 @@ pub(crate) struct Daemon {
     socket: PathBuf,
 }
 
-/// What it said.
+/// An answer of the daemon.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -62,7 +62,7 @@ impl Daemon {
         Ok(Answer { status, body })
     }
 
-    /// Asks, and gives what came, whatever the status.
+    /// Sends a request and returns the answer, with any status.
     pub(crate) async fn try_ask(&self, method: &str, path: &str, body: &Value) -> Result<Answer, String> {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         match tokio::time::timeout(LIMIT, self.ask_once(method, path, &body)).await {
@@ -71,7 +71,7 @@ impl Daemon {
         }
     }
 
-    /// Asks, and takes nothing but success (and 304, which is as good).
+    /// Sends a request; any status but success (or 304, which counts as success) is an error.
     pub(crate) async fn ask(&self, method: &str, path: &str, body: &Value) -> Result<Answer, String> {
         let answer = self.try_ask(method, path, body).await?;
         if (200..300).contains(&answer.status) || answer.status == 304 {

@@ -29,11 +29,11 @@ use super::{
     observe::{Observer, instance},
 };
 
-/// Marks what a test made, so that it can be found when the test is gone.
+/// Label of every object of a test, so that it can be found after the test is gone.
 const LABEL: &str = "runtide.conformance";
 /// In the environment of every container: no error may show it.
 const SECRET: &str = "s3cret-of-the-conformance-suite";
-/// How the backend is called.
+/// Name of the backend.
 const ID: &str = "docker:conformance";
 const LINE: u64 = 1_024;
 
@@ -102,8 +102,8 @@ impl DockerHarness {
         Ok(harness)
     }
 
-    /// Removes what is there of this test, and of those before it that could not, and returns when it is gone: a removal that
-    /// is under way would be news to the next test.
+    /// Removes the objects of this test, and those that earlier tests left, and returns when they are gone: a removal that
+    /// is still under way would be an event of the next test.
     async fn clear(&self) {
         for _ in 0..20 {
             if self.clear_once().await == 0 {
@@ -113,7 +113,7 @@ impl DockerHarness {
         }
     }
 
-    /// How many there were.
+    /// Returns their number.
     async fn clear_once(&self) -> usize {
         let mut there = 0;
         let filter = format!("%7B%22label%22%3A%5B%22{LABEL}%22%5D%7D");
@@ -127,7 +127,7 @@ impl DockerHarness {
             for id in found.as_array().into_iter().flatten().filter_map(|one| one["Id"].as_str()) {
                 let suffix = if kind == "containers" { "?force=1&v=1" } else { "" };
                 there += 1;
-                // What cannot be removed now is found by the next round.
+                // An object that cannot be removed now is found by the next round.
                 let _ = self.daemon.try_ask("DELETE", &format!("/{kind}/{id}{suffix}"), &Value::Null).await;
             }
         }
@@ -315,21 +315,21 @@ impl Harness for DockerHarness {
         }
     }
 
-    async fn burst(&self, n: usize, life: RangeInclusive<Duration>) -> Done<Vec<Life>> {
-        let mut lives = Vec::with_capacity(n);
+    async fn burst(&self, n: usize, duration: RangeInclusive<Duration>) -> Done<Vec<Life>> {
+        let mut runs = Vec::with_capacity(n);
         let steps = u32::try_from(n.max(2)).unwrap_or(u32::MAX);
-        let step = life.end().saturating_sub(*life.start()) / steps;
+        let step = duration.end().saturating_sub(*duration.start()) / steps;
         for (number, code) in (0..steps).zip((0..100).cycle()).take(n) {
-            let after = *life.start() + step * number;
+            let after = *duration.start() + step * number;
             let id = self.create(&format!("burst-{number}"), &Workload::Exit { after, code }).await?;
             self.start(&id).await?;
             let exit = self.end(&id).await?;
             if number % 2 == 1 {
                 self.remove(&id).await?;
             }
-            lives.push(Life { id, exit });
+            runs.push(Life { id, exit });
         }
-        Ok(lives)
+        Ok(runs)
     }
 
     async fn say_unknown(&self, id: &InstanceId) -> Done<()> {
@@ -347,7 +347,7 @@ impl Harness for DockerHarness {
         let listed = done(listed.and_then(|answer| answer.json()))?;
         let mut truth = Vec::new();
         for id in listed.as_array().into_iter().flatten().filter_map(|one| one["Id"].as_str()) {
-            // Gone between the two looks is gone.
+            // A container removed between the listing and the inspection is gone.
             if let Some(seen) = done(self.inspect(id).await)? {
                 truth.extend(instance(ID, &seen));
             }
@@ -362,7 +362,7 @@ impl Harness for DockerHarness {
     }
 
     async fn facts(&self) -> Done<Vec<Fact>> {
-        // What has happened is told within a moment.
+        // The daemon emits an event within a moment of the change.
         tokio::time::sleep(Duration::from_millis(200)).await;
         Ok(self.observer.facts())
     }

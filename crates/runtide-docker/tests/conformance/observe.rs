@@ -1,4 +1,4 @@
-//! What an outside observer sees: the daemon's events as facts, and its containers as they are.
+//! An outside observer: reads the daemon's events as facts, and its containers as they are.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::daemon::Daemon;
 
-/// Reads the daemon's events on a connection of its own.
+/// Reads the daemon's events on its own connection.
 pub(crate) struct Observer {
     facts: Arc<Mutex<Vec<Fact>>>,
     reading: JoinHandle<()>,
@@ -19,18 +19,18 @@ pub(crate) struct Observer {
 impl Observer {
     pub(crate) fn start(daemon: Daemon) -> Self {
         let facts = Arc::<Mutex<Vec<Fact>>>::default();
-        let told = Arc::clone(&facts);
+        let sink = Arc::clone(&facts);
         let reading = tokio::spawn(async move {
             let now = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos());
             let mut last = now;
             loop {
                 let mut newest = last;
                 let since = format!("{}.{:09}", (last + 1) / 1_000_000_000, (last + 1) % 1_000_000_000);
-                // The daemon may be down: it tells when it is back.
+                // The daemon may be down; it replays the events since then once it is back.
                 let _ = daemon
                     .events(&since, |event| {
                         newest = newest.max(event["timeNano"].as_u64().map_or(0, u128::from));
-                        told.lock().unwrap().extend(fact(&event));
+                        sink.lock().unwrap().extend(fact(&event));
                     })
                     .await;
                 last = newest;
@@ -68,7 +68,7 @@ fn fact(event: &Value) -> Option<Fact> {
     Some(Fact { id: InstanceId::from(event["Actor"]["ID"].as_str()?), what })
 }
 
-/// A container as its inspection shows it; what this does not look at stays unknown.
+/// A container as its inspection shows it; fields that are not read here stay unknown.
 pub(crate) fn instance(backend: &str, seen: &Value) -> Option<Instance> {
     let state = &seen["State"];
     let is = match state["Status"].as_str()? {
@@ -91,7 +91,7 @@ pub(crate) fn instance(backend: &str, seen: &Value) -> Option<Instance> {
         let code = state["ExitCode"].as_i64().and_then(|code| i32::try_from(code).ok())?;
         instance.exit = Some(ExitStatus::code(code).with_oom_killed(state["OOMKilled"].as_bool()));
     }
-    // Docker calls what it has ceased to check unhealthy, and tells nobody.
+    // Docker reports a container that it no longer checks as unhealthy, and emits no event for that.
     instance.health = match state["Health"]["Status"].as_str().filter(|_| is == InstanceState::Running) {
         Some("starting") => Some(Health::Starting),
         Some("healthy") => Some(Health::Healthy),

@@ -1,8 +1,8 @@
-//! Containers come and go as fast as a real daemon goes, a third of them too short-lived for anyone to look at, and the daemon
+//! Containers come and go as fast as a real daemon goes, a third of them too short-lived to be inspected, and the daemon
 //! is killed five times under it, with live-restore. Then: the folded stream equals the daemon's own list, and every start
 //! and die that the daemon printed outside the marked gaps was delivered, once, with its exit code.
 //!
-//! `RUNTIDE_TEST_DOCKER` says where the daemon is and `RUNTIDE_TESTBED` how to kill it; `RUNTIDE_CHURN` is the number of
+//! `RUNTIDE_TEST_DOCKER` is the daemon's address and `RUNTIDE_TESTBED` the tool that kills it; `RUNTIDE_CHURN` is the number of
 //! containers (300).
 
 use std::{
@@ -52,12 +52,12 @@ fn nanos(at: SystemTime) -> u64 {
     at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(0))
 }
 
-/// What the stream delivered, and where it said that something may be missing.
+/// The events that the stream delivered, and the gaps that it reported.
 #[derive(Default)]
 struct Heard {
     table: InstanceTable,
     edges: Vec<Printed>,
-    /// From the last place before the gap to the end of the bracket, by the clock of this machine, which is the daemon's too.
+    /// From the last event before the gap to the end of the resync, by the clock of this machine, which is the daemon's too.
     gaps: Vec<(u64, u64)>,
     open_gap: Option<u64>,
     last_native: u64,
@@ -120,7 +120,7 @@ async fn insist(daemon: &Daemon, method: &str, path: &str, body: &Value) -> Opti
     let mut refused = 0;
     for _ in 0..300 {
         match daemon.try_ask(method, path, body).await {
-            // What a killed daemon left half-made, it cannot start again.
+            // A killed daemon cannot start a half-made container again.
             Ok(answer) if answer.status >= 500 && refused >= 10 => return None,
             Ok(answer) if answer.status >= 500 => {
                 refused += 1;
@@ -136,8 +136,8 @@ async fn insist(daemon: &Daemon, method: &str, path: &str, body: &Value) -> Opti
     panic!("{method} {path}: the daemon did not come back");
 }
 
-/// One container's life: a third too short to look at, some killed by a signal that ends nothing, some removed, some stay.
-async fn life(daemon: &Daemon, n: usize, image: &str) {
+/// One container's run: a third too short to inspect, some killed by a signal that ends nothing, some removed, some stay.
+async fn one_run(daemon: &Daemon, n: usize, image: &str) {
     let command = match n % 3 {
         0 => format!("exit {}", n % 7),
         1 => format!("trap : HUP; sleep 0.{}; exit {}", n % 9 + 1, n % 5),
@@ -188,7 +188,7 @@ async fn churn_with_a_daemon_that_is_killed_five_times() {
             }
         }
     });
-    // The reference: the daemon's own words, from a connection of its own that is opened again after each kill.
+    // The reference: the daemon's own events, from a separate connection that is opened again after each kill.
     let reference: Arc<Mutex<BTreeSet<Printed>>> = Arc::default();
     let begin = SystemTime::now();
     let reading = tokio::spawn({
@@ -214,7 +214,7 @@ async fn churn_with_a_daemon_that_is_killed_five_times() {
                     if n >= count {
                         return;
                     }
-                    life(&daemon, n, &image).await;
+                    one_run(&daemon, n, &image).await;
                 }
             })
         })
@@ -243,9 +243,9 @@ async fn churn_with_a_daemon_that_is_killed_five_times() {
     clean_up(&daemon).await;
 }
 
-/// Everything that was printed outside the gaps was delivered, once, as it was printed. How many were.
+/// Checks that every event outside the gaps was delivered once, as the daemon printed it. Returns their number.
 fn verdict(heard: &Heard, reference: &BTreeSet<Printed>, what: &str) -> usize {
-    assert!(heard.outages >= 1, "the daemon was killed, and nobody said so");
+    assert!(heard.outages >= 1, "the daemon was killed, and no outage was reported");
     let in_gap = |at: u64| heard.gaps.iter().any(|(from, to)| *from < at && at <= *to);
     let mut delivered: BTreeMap<(u64, &str, &str), Vec<Option<i32>>> = BTreeMap::new();
     for edge in &heard.edges {
@@ -267,7 +267,7 @@ fn verdict(heard: &Heard, reference: &BTreeSet<Printed>, what: &str) -> usize {
         heard.resumed,
         heard.gaps.len()
     );
-    assert_eq!(heard.twice, Vec::<String>::new(), "a fact was told twice");
+    assert_eq!(heard.twice, Vec::<String>::new(), "a fact was reported twice");
     faults.truncate(10);
     assert!(faults.is_empty(), "of {} these are wrong: {faults:#?}", reference.len());
     proven

@@ -1,4 +1,4 @@
-//! A daemon in this process: what of the Engine API the backend reads, with faults on demand.
+//! A daemon in this process: the part of the Engine API that the backend reads, with faults on demand.
 
 use std::{
     collections::BTreeMap,
@@ -42,7 +42,7 @@ pub(crate) struct State {
     pub(crate) garbage: Vec<String>,
     history: Vec<(u64, String)>,
     streams: Vec<mpsc::UnboundedSender<Bytes>>,
-    /// Live streams that hear nothing any more, and are kept open.
+    /// Open streams that get nothing any more, and are kept open.
     dead: Vec<mpsc::UnboundedSender<Bytes>>,
     pub(crate) requests: Vec<String>,
     /// Answer nothing at all.
@@ -153,7 +153,7 @@ impl State {
         self.containers.insert(id.to_owned(), (item, inspect));
     }
 
-    /// The list goes on showing this, whatever an inspect shows.
+    /// The list goes on showing this, even if an inspect shows something else.
     pub(crate) fn lag(&mut self, id: &str, state: &str, status: &str) {
         let (item, _) = self.containers.get_mut(id).unwrap();
         item["State"] = json!(state);
@@ -181,7 +181,7 @@ impl State {
         self.history.drain(..excess);
     }
 
-    /// A whole life with its messages.
+    /// A whole run with its messages.
     pub(crate) fn run(&mut self, id: &str, name: &str) {
         let attributes = json!({"image": "busybox", "name": name});
         self.put(id, name, "created", "Created", &json!({}));

@@ -1,4 +1,4 @@
-//! A daemon on a socket of its own whose answers a test writes.
+//! A daemon on its own socket whose answers a test writes.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -12,7 +12,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// What it answers.
+/// An answer of the daemon.
 pub(crate) enum Reply {
     /// A status and a JSON body.
     Json(u16, String),

@@ -1,4 +1,4 @@
-//! A daemon over tcp and TLS: what it takes to be let in, and what is said where one is not.
+//! A daemon over tcp and TLS: the files that a client needs, and the errors without them.
 
 mod authority;
 mod front;
@@ -49,7 +49,7 @@ async fn a_daemon_that_wants_a_certificate_is_listed_and_watched() {
         assert_eq!(backend.inspect(&id(1).into()).await.unwrap().name, "one");
 
         let mut stream = backend.watch(WatchOptions::default()).await.unwrap();
-        let mut told = async |name: &str| {
+        let mut reported = async |name: &str| {
             loop {
                 let event = tokio::time::timeout(TIMEOUT, stream.next()).await.expect("in time").unwrap().unwrap();
                 if event.kind.name() == name {
@@ -57,15 +57,15 @@ async fn a_daemon_that_wants_a_certificate_is_listed_and_watched() {
                 }
             }
         };
-        told("resync_end").await;
+        reported("resync_end").await;
         fake.state().run(&id(2), "two");
-        assert_eq!(told("started").await.kind.instance().unwrap().name, "two");
+        assert_eq!(reported("started").await.kind.instance().unwrap().name, "two");
         {
             let mut state = fake.state();
             state.sever();
             state.die(&id(2), "two", 7);
         }
-        assert_eq!(told("stopped").await.kind.instance().unwrap().name, "two", "and again after the link broke");
+        assert_eq!(reported("stopped").await.kind.instance().unwrap().name, "two", "and again after the link broke");
     }
 }
 
@@ -75,12 +75,12 @@ async fn the_verbs_go_the_same_way() {
     const ENDED: &str = r#"{"State":{"Status":"exited","ExitCode":3,"StartedAt":"2024-01-01T00:00:00.1Z"}}"#;
     let authority = Authority::new("ca");
     let files = Files::new(&authority, Some(&authority.client()));
-    let looks = AtomicUsize::new(0);
+    let inspections = AtomicUsize::new(0);
     let fake = scripted_daemon::Fake::new(move |request| match request {
         request if request.contains("/logs") => {
             Reply::Stream { bytes: b"\x01\0\0\0\0\0\0\x03ab\n".to_vec(), whole: true }
         }
-        request if request.ends_with("/c2/json") && looks.fetch_add(1, Ordering::Relaxed) > 1 => Reply::ok(ENDED),
+        request if request.ends_with("/c2/json") && inspections.fetch_add(1, Ordering::Relaxed) > 1 => Reply::ok(ENDED),
         request if request.ends_with("/json") => Reply::ok(RUNS),
         request if request.contains("/wait") => Reply::ok(r#"{"StatusCode":3}"#),
         _ => Reply::empty(),
@@ -96,7 +96,7 @@ async fn the_verbs_go_the_same_way() {
     assert_eq!(&log.next().await.unwrap().unwrap().bytes[..], b"ab\n");
 }
 
-/// Everything that is said of this failure must be of that kind, say what to do, and keep the key to itself.
+/// Every error of this failure must be of that kind, name the remedy, and not show the key.
 async fn refused(what: &str, endpoint: Endpoint, files: &Files, key: &Identity, kind: ErrorKind, advice: &str) {
     let config = Config::default().with_endpoint(endpoint).with_tls(files.tls()).with_deadline(Duration::from_secs(2));
     let backend = DockerBackend::new(config).unwrap();
@@ -132,14 +132,14 @@ fn keeps_the_key(key: &Identity, text: &str) {
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_be_trusted_is_refused_with_what_to_do() {
+async fn an_untrusted_server_is_refused_with_a_remedy() {
     let (authority, other) = (Authority::new("ca"), Authority::new("other ca"));
     let client = authority.client();
     let files = Files::new(&authority, Some(&client));
     let fake = Fake::start();
     let cases = [
-        ("a server that somebody else signed", other.server("localhost"), "ca.pem"),
-        ("a server of a CA that was made anew", Authority::new("ca").server("localhost"), "ca.pem"),
+        ("a server that another CA signed", other.server("localhost"), "ca.pem"),
+        ("a server of a CA that was made again", Authority::new("ca").server("localhost"), "ca.pem"),
         ("a server whose certificate has expired", authority.expired_server("localhost"), "expired"),
         ("a server of another name", authority.server("elsewhere.example"), "use a name that is in it"),
     ];
@@ -150,11 +150,11 @@ async fn a_server_that_cannot_be_trusted_is_refused_with_what_to_do() {
             refused(what, endpoint, &files, &client, ErrorKind::Unauthenticated, advice).await;
         }
     }
-    assert_eq!(fake.take_requests(), Vec::<String>::new(), "nothing was asked of whom we do not trust");
+    assert_eq!(fake.take_requests(), Vec::<String>::new(), "no request was sent to an untrusted server");
 }
 
 #[tokio::test]
-async fn a_client_that_is_not_trusted_is_told_which_files_it_needs() {
+async fn an_untrusted_client_learns_which_files_it_needs() {
     let (authority, other) = (Authority::new("ca"), Authority::new("other ca"));
     let stranger = other.client();
     let fake = Fake::start();
@@ -162,8 +162,8 @@ async fn a_client_that_is_not_trusted_is_told_which_files_it_needs() {
         let front = Front::tls(&fake.socket(), version, &authority.server("localhost"), Some(&authority)).await;
         for (what, files) in [
             ("a client without a certificate", Files::new(&authority, None)),
-            ("a client that somebody else signed", Files::new(&authority, Some(&stranger))),
-            ("a client of a CA that was made anew", Files::new(&authority, Some(&Authority::new("ca").client()))),
+            ("a client that another CA signed", Files::new(&authority, Some(&stranger))),
+            ("a client of a CA that was made again", Files::new(&authority, Some(&Authority::new("ca").client()))),
         ] {
             let endpoint = front.endpoint("https", "localhost");
             refused(what, endpoint, &files, &stranger, ErrorKind::Unauthenticated, "key.pem").await;
@@ -172,7 +172,7 @@ async fn a_client_that_is_not_trusted_is_told_which_files_it_needs() {
 }
 
 #[tokio::test]
-async fn who_speaks_in_the_clear_where_tls_is_meant_is_told_so_and_the_other_way_round() {
+async fn a_mismatch_of_plaintext_and_tls_is_named_in_both_directions() {
     let authority = Authority::new("ca");
     let client = authority.client();
     let files = Files::new(&authority, Some(&client));

@@ -1,4 +1,4 @@
-//! The watch against a daemon in this process: requests are counted, histories are cut, links are made deaf.
+//! The watch against a daemon in this process: requests are counted, histories are cut, links are silenced.
 
 use std::{sync::Arc, time::Duration};
 
@@ -42,7 +42,7 @@ fn line(event: &RuntimeEvent) -> String {
     }
 }
 
-/// What looks add between the edges is not the subject of most tests.
+/// The updates of inspections between the edges are left out: most tests are not about them.
 fn lines(events: &[Arc<RuntimeEvent>]) -> Vec<String> {
     events.iter().map(|event| line(event)).filter(|line| line != "updated").collect()
 }
@@ -85,7 +85,7 @@ async fn a_watch_of_a_thousand_is_in_sync_after_four_requests() {
 }
 
 #[tokio::test]
-async fn a_life_of_an_instant_has_its_start_and_its_end() {
+async fn a_run_of_an_instant_has_its_start_and_its_end() {
     let fake = Fake::start();
     let (_backend, mut stream) = watched(&fake).await;
     {
@@ -100,7 +100,7 @@ async fn a_life_of_an_instant_has_its_start_and_its_end() {
 }
 
 #[tokio::test]
-async fn a_signal_or_an_unknown_message_is_a_reason_to_look_and_no_more() {
+async fn a_signal_or_an_unknown_message_is_a_hint_and_no_more() {
     let fake = Fake::start();
     fake.state().put(&id(1), "web", "running", "Up 1 second (health: starting)", &json!({}));
     let (_backend, mut stream) = watched(&fake).await;
@@ -127,7 +127,7 @@ async fn the_health_of_a_paused_one_is_its_last_verdict_and_does_not_flip() {
     {
         fake.state().put(&id(1), "web", state, line, &json!({}));
         fake.state().tell(verb, &id(1), &json!({"name": "web"}));
-        // A look at everything follows it, before the next start is told.
+        // A re-list follows it, before the next start is reported.
         fake.state().run(&id(2), "token");
         for event in until(&mut stream, "started").await {
             let web = event.kind.instance().filter(|instance| instance.name == "web");
@@ -154,7 +154,7 @@ async fn a_gap_that_the_history_covers_is_replayed() {
     events.extend(until(&mut stream, "started").await);
     assert_eq!(lines(&events), ["backend_disconnected", "reconnected Resumed", "stopped one Code(3)", "started two"]);
     fake.state().die(&id(2), "two", 0);
-    assert_eq!(lines(&until(&mut stream, "stopped").await), ["stopped two Code(0)"], "nothing is told twice");
+    assert_eq!(lines(&until(&mut stream, "stopped").await), ["stopped two Code(0)"], "nothing is reported twice");
 }
 
 #[tokio::test]
@@ -172,7 +172,7 @@ async fn the_history_before_the_watch_is_enough_to_resume_by() {
 }
 
 #[tokio::test]
-async fn a_gap_longer_than_the_history_is_a_bracket() {
+async fn a_gap_longer_than_the_history_is_a_resync() {
     let fake = Fake::start();
     let (_backend, mut stream) = watched(&fake).await;
     fake.state().run(&id(1), "one");
@@ -196,7 +196,7 @@ async fn a_gap_longer_than_the_history_is_a_bracket() {
 }
 
 #[tokio::test]
-async fn a_restarted_daemon_is_found_on_its_new_socket_and_asked_what_it_speaks() {
+async fn a_restarted_daemon_is_found_on_its_new_socket_and_its_version_negotiated() {
     let mut fake = Fake::start();
     let (backend, mut stream) = watched(&fake).await;
     fake.state().run(&id(1), "one");
@@ -211,7 +211,7 @@ async fn a_restarted_daemon_is_found_on_its_new_socket_and_asked_what_it_speaks(
 }
 
 #[tokio::test]
-async fn a_deaf_link_is_replaced_and_what_it_missed_is_told() {
+async fn a_silent_link_is_replaced_and_the_missed_events_are_reported() {
     let fake = Fake::start();
     let backend =
         runtide_docker::DockerBackend::new(fake.config().with_max_silence(Duration::from_millis(600))).unwrap();
@@ -316,7 +316,7 @@ async fn one_bad_item_hides_no_other_and_removes_nothing() {
 }
 
 #[tokio::test]
-async fn a_message_that_cannot_be_read_is_a_look_or_a_bracket() {
+async fn an_unreadable_message_is_a_hint_or_a_resync() {
     let fake = Fake::start();
     fake.state().put(&id(1), "one", "running", "Up 1 second", &json!({}));
     let (_backend, mut stream) = watched(&fake).await;
@@ -332,7 +332,7 @@ async fn a_message_that_cannot_be_read_is_a_look_or_a_bracket() {
 }
 
 #[tokio::test]
-async fn full_detail_knows_what_a_list_cannot_say() {
+async fn full_detail_has_fields_that_a_listing_lacks() {
     let fake = Fake::start();
     fake.state().put(&id(1), "one", "exited", "Exited (4) 1 second ago", &json!({}));
     let backend = fake.backend();
@@ -359,7 +359,7 @@ async fn an_id_is_an_id_and_not_a_name_or_a_beginning() {
 }
 
 #[tokio::test]
-async fn who_answers_is_known_only_once_it_has_answered() {
+async fn the_server_is_known_only_after_its_first_answer() {
     let fake = Fake::start();
     fake.state().component = "Podman Engine";
     let backend = fake.backend();

@@ -106,7 +106,7 @@ async fn a_name_that_is_not_the_address_can_be_given() {
 }
 
 #[tokio::test]
-async fn whoever_is_not_let_in_is_told_why_and_no_key_is_shown() {
+async fn a_rejected_client_learns_why_and_no_key_is_shown() {
     let Some((cluster, authority)) = with_tls(&["127.0.0.1"]) else { return };
     let other = Authority::new();
     let (certificate, key) = other.signed("client", &["client"]);
@@ -128,7 +128,7 @@ async fn whoever_is_not_let_in_is_told_why_and_no_key_is_shown() {
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
 }
 
-/// A member that asks who one is: `root`, and `writer`, who may go below `/runtide/`.
+/// A member with authentication: users `root`, and `writer` with read and write below `/runtide/`.
 async fn with_users(setup: Setup) -> Option<Cluster> {
     let cluster = Cluster::one_with(setup)?;
     add_users(&cluster).await;
@@ -152,7 +152,7 @@ async fn add_users(cluster: &Cluster) {
 
 #[tokio::test]
 async fn a_user_can_do_what_it_may_and_no_more() {
-    // Tokens that live for a second: they are asked for anew.
+    // Tokens that expire after a second: the client requests new ones.
     let setup = Setup::with(&["--auth-token-ttl", "1"]);
     let Some(cluster) = with_users(setup).await else { return };
     let store = EtcdStore::new(cluster.config().with_user("writer", "hunter2")).unwrap();
@@ -162,7 +162,7 @@ async fn a_user_can_do_what_it_may_and_no_more() {
     store.snapshot(&mut bytes).await.unwrap();
     store.restore(&mut &bytes[..]).await.unwrap();
     assert_eq!(store.stats().await.unwrap().resource_count, 1);
-    // Long enough for the token to die of old age; a new one is asked for.
+    // Long enough for the token to expire; a new one is requested.
     tokio::time::sleep(Duration::from_millis(2500)).await;
     let last = store.apply(&named("a"), Document::json("2"), Precondition::None).await.unwrap().revision;
     let mut seen = Vec::new();
@@ -182,7 +182,7 @@ async fn a_user_can_do_what_it_may_and_no_more() {
 }
 
 #[tokio::test]
-async fn whoever_does_not_say_who_it_is_is_told_so_at_once_and_no_password_is_shown() {
+async fn a_client_without_credentials_fails_at_once_and_no_password_is_shown() {
     let Some(cluster) = with_users(Setup::default()).await else { return };
     let patient = cluster.config().with_request_timeout(TIMEOUT * 4);
     for config in [patient.clone(), patient.with_user("writer", "12345678")] {
@@ -214,8 +214,8 @@ async fn authentication_that_is_enabled_later_is_met_with_the_password() {
 }
 
 #[tokio::test]
-async fn where_nobody_listens_a_call_ends_in_time_and_is_known_to_have_done_nothing() {
-    // Bound, so that no other test gets it, and deaf.
+async fn without_a_listener_a_call_ends_in_time_and_is_known_to_have_done_nothing() {
+    // Bound, so that no other test gets the port, and not listening.
     let deaf = tokio::net::TcpSocket::new_v4().unwrap();
     deaf.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let port = deaf.local_addr().unwrap().port();
@@ -239,7 +239,7 @@ async fn where_nobody_listens_a_call_ends_in_time_and_is_known_to_have_done_noth
 }
 
 #[tokio::test]
-async fn where_somebody_listens_and_says_nothing_a_call_ends_in_time() {
+async fn a_call_to_a_silent_listener_ends_in_time() {
     let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let config = Config::default()
         .with_endpoints([listener.local_addr().unwrap().to_string()])

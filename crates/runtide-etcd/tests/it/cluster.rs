@@ -19,8 +19,8 @@ pub use self::etcdctl::Etcdctl;
 /// The longest wait for what must come.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Where the testbed has its members, of one or of three; the name is that of the variable. Without it a test reports that
-/// it did not run, which is a failure where etcd is required.
+/// Endpoints of the testbed's members, of one or of three, from this environment variable. Without it a test reports that
+/// it did not run, which is a failure if etcd is required.
 pub fn testbed(variable: &str) -> Option<Vec<String>> {
     let backend = if variable == "RUNTIDE_TEST_ETCD3" { "etcd3" } else { "etcd" };
     if let Ok(text) = std::env::var(variable) {
@@ -35,7 +35,7 @@ pub fn testbed(variable: &str) -> Option<Vec<String>> {
 #[derive(Clone, Debug, Default)]
 pub struct Setup {
     pub arguments: Vec<String>,
-    /// Certificate, key, and who signs clients.
+    /// Certificate, key, and the CA of the clients.
     pub tls: Option<(PathBuf, PathBuf, PathBuf)>,
 }
 
@@ -54,15 +54,15 @@ pub struct Cluster {
 struct Member {
     client: u16,
     peer: u16,
-    /// Where the others reach it, if that is not its own port.
+    /// Port at which the other members reach it: its own, or a proxy's.
     seen_at: u16,
     child: Option<Child>,
 }
 
-/// So many ports that nobody listens on, each given once by this process.
+/// `N` ports without a listener, each given once by this process.
 ///
-/// They are below those that the system gives to connections: one of these, given to a connection of anybody while a member is
-/// down or not yet up, would keep it from starting.
+/// They are below the system's ephemeral ports: one of these, given to any connection while a member is down or not yet up,
+/// would keep the member from starting.
 pub fn free_ports<const N: usize>() -> [u16; N] {
     const FIRST: u32 = 20_000;
     const MANY: u32 = 12_000;
@@ -74,7 +74,7 @@ pub fn free_ports<const N: usize>() -> [u16; N] {
             let port = u16::try_from(FIRST + candidate).ok()?;
             TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok().then_some(port)
         });
-        free.expect("a port that nobody listens on")
+        free.expect("a port without a listener")
     })
 }
 
@@ -85,7 +85,7 @@ fn folder() -> TempDir {
 }
 
 impl Cluster {
-    /// One member of one's own; `None`, and a line in the report, where there is no etcd.
+    /// A cluster of one member for one test; `None`, and a line in the report, without etcd.
     pub fn one() -> Option<Self> {
         Self::one_with(Setup::default())
     }
@@ -183,7 +183,7 @@ impl Cluster {
         }
     }
 
-    /// Sets the one member back to a backup, as whoever operates it would.
+    /// Sets the one member back to a backup, as an operator would.
     pub fn set_back(&mut self, backup: &Path) {
         self.kill(0);
         let folder = self.folder.path().join("m0");
@@ -200,7 +200,7 @@ impl Cluster {
         self.run(0);
     }
 
-    /// Stands still until it is told to go on.
+    /// Stops the member with SIGSTOP, until `go_on`.
     pub fn pause(&self, at: usize) {
         self.signal(at, rustix::process::Signal::STOP);
     }
@@ -220,7 +220,7 @@ impl Cluster {
         let end = tokio::time::Instant::now() + TIMEOUT;
         let client = Etcdctl::of(self.endpoint(at));
         loop {
-            // etcdctl waits a second before it dials again, so it is started once there is somebody to dial.
+            // etcdctl waits a second before it dials again, so it is started once the member listens.
             let up = tokio::net::TcpStream::connect(self.address(at)).await.is_ok();
             // Not `status`: a member that has no leader answers that, too.
             if up && client.run(&["get", "x"]).await.is_ok() {
@@ -231,7 +231,7 @@ impl Cluster {
         }
     }
 
-    /// Which member leads, as one that is up says; waits for one.
+    /// Number of the leader, as a running member reports it; waits for one.
     pub async fn leader(&mut self) -> usize {
         let end = tokio::time::Instant::now() + TIMEOUT;
         loop {
@@ -244,12 +244,12 @@ impl Cluster {
                     return at;
                 }
             }
-            assert!(tokio::time::Instant::now() < end, "nobody leads");
+            assert!(tokio::time::Instant::now() < end, "no member leads");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
-    /// A number that the first member counts; the name with its labels, and the blank behind it.
+    /// A counter of the first member; `name` is the metric with its labels, and the blank behind it.
     pub async fn metric(&self, name: &str) -> u64 {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let mut socket = tokio::net::TcpStream::connect(self.address(0)).await.unwrap();

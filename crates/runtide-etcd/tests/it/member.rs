@@ -10,7 +10,7 @@ use runtide_etcd::{Config, EtcdStore};
 
 use crate::cluster;
 
-/// A store below a prefix that nobody else has, on the testbed's member.
+/// A store below its own prefix, on the testbed's member.
 fn shared() -> Option<EtcdStore> {
     EtcdStore::new(shared_config()?).ok()
 }
@@ -33,7 +33,7 @@ async fn next(stream: &mut StoreStream) -> StoreEvent {
     cluster::soon("an event", stream.next()).await.expect("it goes on").expect("an event")
 }
 
-/// What comes next, bookmarks aside.
+/// The next event that is not a bookmark.
 async fn next_change(stream: &mut StoreStream) -> StoreEvent {
     loop {
         match next(stream).await {

@@ -70,19 +70,19 @@ async fn a_dead_first_endpoint_costs_little() {
     assert!(begin.elapsed() < TIMEOUT, "{:?}", begin.elapsed());
 }
 
-/// What a writer was told of one resource.
+/// Outcomes of one writer's writes.
 #[derive(Debug, Default)]
-struct Told {
+struct Outcomes {
     /// Each write that was acknowledged.
     acknowledged: BTreeMap<Revision, String>,
     unknown: Vec<String>,
     refused: Vec<String>,
 }
 
-/// Writes one resource again and again, by compare-and-set on what it knows, until it is told to stop.
-async fn write(store: Arc<EtcdStore>, who: usize, stop: Arc<AtomicBool>, acknowledged: Arc<AtomicUsize>) -> Told {
+/// Writes one resource again and again, by compare-and-set on the last known revision, until `stop` is set.
+async fn write(store: Arc<EtcdStore>, who: usize, stop: Arc<AtomicBool>, acknowledged: Arc<AtomicUsize>) -> Outcomes {
     let reference = named(&format!("w{who}"));
-    let mut told = Told::default();
+    let mut outcomes = Outcomes::default();
     let mut last: Option<Revision> = None;
     let mut n = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -93,14 +93,14 @@ async fn write(store: Arc<EtcdStore>, who: usize, stop: Arc<AtomicBool>, acknowl
             Ok(applied) => {
                 assert_ne!(applied.outcome, ApplyOutcome::Unchanged);
                 assert!(last.is_none_or(|last| last < applied.revision));
-                assert!(told.acknowledged.insert(applied.revision, body).is_none(), "one revision for two writes");
+                assert!(outcomes.acknowledged.insert(applied.revision, body).is_none(), "one revision for two writes");
                 last = Some(applied.revision);
                 acknowledged.fetch_add(1, Ordering::Relaxed);
             }
             Err(error) if error.context().iter().any(|(key, value)| *key == "outcome" && value == "unknown") => {
                 assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
-                told.unknown.push(body);
-                // It may have been done, or yet be done: look until somebody can say.
+                outcomes.unknown.push(body);
+                // It may have landed, or land later: read until the outcome is known.
                 last = known(&store, &reference).await;
             }
             Err(error) => {
@@ -110,14 +110,14 @@ async fn write(store: Arc<EtcdStore>, who: usize, stop: Arc<AtomicBool>, acknowl
                 );
                 if error.kind() == ErrorKind::Conflict {
                     // Only a write of its own can have come between, one of those with an unknown outcome.
-                    assert!(!told.unknown.is_empty(), "{error:?}");
+                    assert!(!outcomes.unknown.is_empty(), "{error:?}");
                     last = known(&store, &reference).await;
                 }
-                told.refused.push(body);
+                outcomes.refused.push(body);
             }
         }
     }
-    told
+    outcomes
 }
 
 async fn known(store: &EtcdStore, reference: &ResourceRef) -> Option<Revision> {
@@ -130,7 +130,7 @@ async fn known(store: &EtcdStore, reference: &ResourceRef) -> Option<Revision> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_acknowledged_is_there_though_leaders_die_and_stand_still() {
+async fn acknowledged_writes_survive_leaders_that_die_and_stand_still() {
     const WRITERS: usize = 6;
     let Some(mut cluster) = Cluster::three() else { return };
     let watcher = cluster.store();
@@ -169,16 +169,16 @@ async fn what_was_acknowledged_is_there_though_leaders_die_and_stand_still() {
     let mut all: BTreeMap<Revision, String> = BTreeMap::new();
     let (mut unknown, mut refused) = (Vec::new(), Vec::new());
     for writer in writers {
-        let told = soon("a writer", writer).await.unwrap();
-        for (revision, body) in told.acknowledged {
-            assert!(all.insert(revision, body).is_none(), "two writes were told the same revision");
+        let outcomes = soon("a writer", writer).await.unwrap();
+        for (revision, body) in outcomes.acknowledged {
+            assert!(all.insert(revision, body).is_none(), "two writes got the same revision");
         }
-        unknown.extend(told.unknown);
-        refused.extend(told.refused);
+        unknown.extend(outcomes.unknown);
+        refused.extend(outcomes.refused);
     }
     assert!(all.len() > 50, "the writers got nowhere: {}", all.len());
 
-    // The history, as the watcher saw it over everything that was done to the members.
+    // The history, as the watcher saw it over all the faults of the members.
     let page = watcher.list(&Selector::all(), PageOptions::default()).await.unwrap();
     let mut seen: BTreeMap<Revision, String> = BTreeMap::new();
     let mut last = Revision(0);
@@ -197,9 +197,9 @@ async fn what_was_acknowledged_is_there_though_leaders_die_and_stand_still() {
         assert_eq!(seen.get(revision), Some(body), "acknowledged at {revision}, and not there");
     }
     for (revision, body) in &seen {
-        // Nothing was done that its writer was told to have failed; nor twice.
-        assert!(all.get(revision) == Some(body) || unknown.contains(body), "{body} was done, and nobody knows");
-        assert!(!refused.contains(body), "{body} was done, and its writer was told that it was not");
+        // No write landed that was reported as failed to its writer; none landed twice.
+        assert!(all.get(revision) == Some(body) || unknown.contains(body), "{body} was done, and no writer knows");
+        assert!(!refused.contains(body), "{body} was done, and was reported to its writer as not done");
         assert_eq!(seen.values().filter(|one| *one == body).count(), 1, "{body} was done twice");
     }
     println!("{} acknowledged, {} unknown, {} refused", all.len(), unknown.len(), refused.len());
@@ -236,7 +236,7 @@ async fn without_a_majority_a_write_is_not_guessed_at_and_lands_or_not_later() {
         }
     })
     .await;
-    // Whichever it was, whoever compares is not misled.
+    // In either case a compare-and-set is not misled.
     let third = store.apply(&named("a"), json("3"), Precondition::Is(there.revision)).await;
     match third {
         Ok(third) => {
@@ -269,7 +269,7 @@ async fn a_write_of_which_the_answer_is_lost_is_found_and_not_done_twice() {
     let mut last = store.apply(&named("a"), json("0"), Precondition::Absent).await.unwrap().revision;
     assert_eq!(next_change(&mut watch).await.revision(), last);
     for n in 1..8 {
-        // The answer comes too late to be heard: the link is broken when the write was seen to have been done.
+        // The response comes too late: the link is broken once the write is seen to have landed.
         proxy.add(Rule::all(Action::Delay(Duration::from_secs(20))));
         let (what, body) = (named("a"), json(n.to_string()));
         let write = store.apply(&what, body, Precondition::Is(last));
@@ -320,7 +320,7 @@ async fn a_watch_whose_link_is_cut_goes_on_without_loss_or_repetition() {
                 });
             }
         };
-        // While they are written, some of them already told and some not.
+        // While they are written, some of them already delivered and some not.
         let cut = async {
             tokio::time::sleep(Duration::from_millis(5)).await;
             match round % 3 {
@@ -356,7 +356,7 @@ async fn a_watch_whose_link_is_half_open_is_replaced() {
     next(&mut stream).await;
     let a = writer.apply(&named("a"), json("1"), Precondition::None).await.unwrap().revision;
     assert_eq!(next_change(&mut stream).await.revision(), a);
-    // What is there hears nothing any more, and nobody says so; what comes is welcome.
+    // Open links get nothing any more, without an error; new links work.
     proxy.add(Rule::all(Action::Swallow).existing_only());
     let b = writer.apply(&named("b"), json("1"), Precondition::None).await.unwrap().revision;
     // By default it is noticed half a minute later.

@@ -75,7 +75,7 @@ impl Client {
     }
 }
 
-/// What can be sent at all.
+/// Refuses options that the runtime cannot take, before a connection is made.
 fn check(options: &ExecOptions) -> Result<()> {
     let wrong = if options.argv.is_empty() {
         "there is no command"
@@ -118,7 +118,7 @@ impl ExecControl for Main {
     }
 }
 
-/// One process beside the main one. It ends with the instance's life, and once nobody holds its session any more.
+/// A process next to the main one. It ends with the instance's run, and when its session is dropped.
 #[derive(Debug)]
 struct Session {
     link: Link,
@@ -226,7 +226,7 @@ impl Process {
         0
     }
 
-    /// Waits until there is room. What nobody reads any more is lost, as on a terminal that was left.
+    /// Waits until there is room. Output without a reader is lost, as on a terminal that was closed.
     fn write(&self, source: LogSource, bytes: Bytes) -> impl Future<Output = ()> {
         let source = if self.size.is_some() { LogSource::Console } else { source };
         async move {

@@ -99,7 +99,7 @@ async fn read(mut archive: ByteReader) -> Result<ImageInfo> {
 
 type Work = std::pin::Pin<Box<dyn Future<Output = Result<ImageRef>> + Send>>;
 
-/// Tells these steps, then does the work: an abandoned stream leaves no image.
+/// Emits these steps, then does the work: an abandoned stream leaves no image.
 fn progress(link: Link, steps: Vec<ImageProgress>, work: impl FnOnce(Client) -> Work + Send + 'static) -> ImageStream {
     let mut steps = steps;
     steps.reverse();

@@ -1,4 +1,4 @@
-//! One file per capability: what [`Client`](crate::client::Client) can do beside watching.
+//! One file per capability: the verbs of [`Client`](crate::client::Client) other than watching.
 //!
 //! FORK: delete the files of what your runtime has not, and their accessors in `backend.rs`. A verb that only some of your
 //! servers have is `Unsupported` there, and `Capabilities` says so; no verb returns `Ok` without its effect.

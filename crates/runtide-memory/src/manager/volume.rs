@@ -11,7 +11,7 @@ use tokio::io::AsyncReadExt;
 
 use crate::{client::Client, fault::Call};
 
-/// A volume lives in memory: an archive that is larger than this is refused.
+/// A volume is kept in memory: an archive larger than this, in bytes, is refused.
 const LARGEST_ARCHIVE: u64 = 256 << 20;
 
 #[async_trait]

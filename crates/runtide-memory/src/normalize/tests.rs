@@ -44,7 +44,7 @@ fn ports_are_in_order_and_each_once() {
 }
 
 #[test]
-fn what_does_not_run_has_no_verdict_no_ports_and_no_addresses() {
+fn a_stopped_instance_has_no_verdict_no_ports_and_no_addresses() {
     let port = Port::new(NonZeroU16::new(80).unwrap(), Protocol::Tcp);
     let (runtime, id) = running(Blueprint::named("web").with_health(Health::Healthy).with_ports([port.clone()]));
     let seen = |detail| {

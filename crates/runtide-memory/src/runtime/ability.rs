@@ -1,4 +1,4 @@
-//! What this runtime can do, and what the script forbids it.
+//! The verbs that this runtime supports, and those that the script takes away.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use runtide_core::{
 use super::{RuntimeOptions, State};
 use crate::fault::Call;
 
-/// FORK: what your daemon can do, by its version and its configuration.
+/// FORK: the verbs of your daemon, by its version and its configuration.
 pub(super) fn capabilities(options: &RuntimeOptions) -> Capabilities {
     let mut all = Capabilities::default();
     for (_, support) in all.verbs_mut() {
@@ -28,7 +28,7 @@ impl State {
         Arc::clone(&self.capabilities)
     }
 
-    /// True if it said yes to the verb of this call.
+    /// Fails with `Unsupported` if the verb of this call is not supported.
     pub(super) fn check_support(&self, call: Call) -> Result<()> {
         call.verb().map_or(Ok(()), |verb| self.check_verb(call, verb))
     }
@@ -40,7 +40,7 @@ impl State {
         }
     }
 
-    /// Takes a verb away for this reason, or gives it back as it was. Whether there is such a verb.
+    /// Takes a verb away for this reason, or gives it back as it was. `false` if there is no such verb.
     pub(super) fn set_support(&mut self, verb: &str, reason: Option<String>) -> bool {
         let mut original = capabilities(&self.options);
         let original = original.verbs_mut().find(|(name, _)| *name == verb);

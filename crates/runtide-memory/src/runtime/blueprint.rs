@@ -123,7 +123,7 @@ setters!(Blueprint {
     with_stop_signal: stop_signal: UnixSignal;
     /// How long a stop waits before it kills.
     with_stop_timeout: stop_timeout: Duration;
-    /// The signals that end it, beside KILL.
+    /// The signals that end it, apart from KILL.
     with_ends_on: ends_on: Vec<UnixSignal>;
     /// Length of a run that is not ended otherwise.
     with_life: life: Option<Duration>;
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_kernel_cannot_carry_is_refused() {
+    fn values_that_a_kernel_cannot_carry_are_refused() {
         let with = |key: &str, value: &str| {
             Blueprint::named("a").with_env(BTreeMap::from([(key.to_owned(), value.to_owned())])).check()
         };

@@ -1,4 +1,4 @@
-//! A scripted life, for when nothing else answers: a few services that come, fail, recover and are replaced.
+//! A scripted demo, for machines without a runtime: a few services that come, fail, recover and are replaced.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use super::{Blueprint, MemoryRuntime, RuntimeOptions};
 
-/// A [`MemoryRuntime`] that lives by itself, until this is dropped.
+/// A [`MemoryRuntime`] that changes by itself, until this is dropped.
 #[derive(Debug)]
 pub struct ScriptedLife {
     runtime: MemoryRuntime,
@@ -36,10 +36,10 @@ impl Drop for ScriptedLife {
 }
 
 impl MemoryRuntime {
-    /// A runtime with a life of its own: services of two compose projects, with ports, labels, health, restarts, short jobs
-    /// and replacements. Three services run when this returns. Something happens every 200 to 800 ms, and within the first
-    /// four seconds one each of all that there is: a start, health, an end with its code, a restart, and a removal. The same
-    /// seed gives the same life.
+    /// A runtime that changes by itself: services of two compose projects, with ports, labels, health, restarts, short jobs
+    /// and replacements. Three services run when this returns. A change happens every 200 to 800 ms, and within the first
+    /// four seconds one of each kind: a start, a health change, an end with its code, a restart, and a removal. The same
+    /// seed gives the same changes.
     ///
     /// Must be called inside a tokio runtime.
     ///
@@ -58,8 +58,8 @@ impl MemoryRuntime {
         MemoryRuntime::with_options(RuntimeOptions::default().with_facts(10_000_usize)).live_by_script(seed)
     }
 
-    /// Gives this runtime such a life. Whoever keeps a journal of it over more than one process gives each of them a
-    /// [`RuntimeOptions::seed`] of its own, since it is another runtime each time, with other ids.
+    /// Starts the same script on this runtime. A journal that is kept over more than one process needs another
+    /// [`RuntimeOptions::seed`] for each, since it is another runtime each time, with other ids.
     ///
     /// Must be called inside a tokio runtime.
     pub fn live_by_script(&self, seed: u64) -> ScriptedLife {
@@ -87,7 +87,7 @@ const CAST: [(&str, &str, &str, u16); 7] = [
     ("metrics", "board", "grafana:12.1", 3001),
 ];
 
-/// As many are there before anybody looks.
+/// Number of services that run before the first listing.
 const AT_ONCE: usize = 3;
 
 struct Story {
@@ -98,14 +98,14 @@ struct Story {
     started_jobs: u32,
 }
 
-/// Somebody else removed it: the runtime is there for everyone.
-fn nobody() -> Error {
+/// A service may have been removed through another handle of the runtime.
+fn gone() -> Error {
     Error::new(ErrorKind::NotFound, "memory.scripted_life", "the service is gone")
 }
 
 impl Story {
     async fn run(mut self) {
-        // Who looks for a few seconds sees of each kind one; after that, chance has it.
+        // A subscriber sees one change of each kind within a few seconds; after that, changes are random.
         let _ = self.overture().await;
         for role in AT_ONCE..CAST.len() {
             self.pause().await;
@@ -115,7 +115,7 @@ impl Story {
         }
         loop {
             self.pause().await;
-            // What is not there any more has nothing to do: the next scene follows.
+            // A service that is gone ends the scene: the next one follows.
             let _ = self.scene().await;
         }
     }
@@ -152,7 +152,7 @@ impl Story {
     /// One thing of each kind, in four seconds at the most: each beat is half a second or less.
     async fn overture(&mut self) -> Result<()> {
         let runtime = self.runtime.clone();
-        let id = |at: usize| self.services.get(at).map(|(_, id)| id.clone()).ok_or_else(nobody);
+        let id = |at: usize| self.services.get(at).map(|(_, id)| id.clone()).ok_or_else(gone);
         let (web, api) = (id(0)?, id(1)?);
         self.beat().await;
         runtime.set_health(&web, Health::Healthy)?;

@@ -80,9 +80,9 @@ pub(super) struct History {
     head: u64,
     pub(super) recent: VecDeque<Arc<Told>>,
     pub(super) facts: VecDeque<Fact>,
-    /// Waits for a neighbour to be swapped with.
+    /// An event held back, to be swapped with its neighbour.
     held: Option<Arc<Told>>,
-    /// Marks up to here were lost in a restart.
+    /// Resume tokens up to this number were lost in a restart.
     restarted_at: u64,
     /// Something happened while the runtime was down, and it will not be reported.
     hole: bool,
@@ -152,34 +152,34 @@ impl State {
         let new = Arc::new(Told { fact, record: Arc::clone(record), garbled: self.faults.garble, visible_at });
         match self.history.held.take() {
             Some(held) if held.fact.id == new.fact.id => {
-                self.tell(&held);
-                self.hold_or_tell(new);
+                self.deliver(&held);
+                self.hold_or_deliver(new);
             }
             Some(held) => {
-                self.tell(&new);
-                self.tell(&held);
+                self.deliver(&new);
+                self.deliver(&held);
             }
-            None => self.hold_or_tell(new),
+            None => self.hold_or_deliver(new),
         }
     }
 
-    fn hold_or_tell(&mut self, told: Arc<Told>) {
+    fn hold_or_deliver(&mut self, told: Arc<Told>) {
         if self.faults.reorder {
             self.schedule(LONGEST_HOLD, Timer::Release(told.fact.token.clone()));
             self.history.held = Some(told);
         } else {
-            self.tell(&told);
+            self.deliver(&told);
         }
     }
 
     /// Lets a held event go, if it is (still) this one.
     pub(super) fn release(&mut self, token: &ResumeToken) {
         if let Some(held) = self.history.held.take_if(|held| held.fact.token == *token) {
-            self.tell(&held);
+            self.deliver(&held);
         }
     }
 
-    fn tell(&mut self, told: &Arc<Told>) {
+    fn deliver(&mut self, told: &Arc<Told>) {
         self.dirty = true;
         if self.options.history > 0 {
             if self.history.recent.len() >= self.options.history {

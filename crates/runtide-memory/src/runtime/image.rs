@@ -13,7 +13,7 @@ use crate::fault::Call;
 #[derive(Debug, Default)]
 pub(super) struct Images {
     here: BTreeMap<ImageRef, ImageInfo>,
-    /// What can be pulled, by name, with the sizes of the layers.
+    /// Images that can be pulled, by name, with the sizes of their layers in bytes.
     registry: BTreeMap<ImageRef, (ImageInfo, Vec<u64>)>,
 }
 
@@ -55,7 +55,7 @@ impl State {
         self.images.here.values().cloned().collect()
     }
 
-    /// Adds it; its names are taken from whoever has them.
+    /// Adds an image; its names are taken from the images that have them.
     pub(crate) fn add_image(&mut self, mut image: ImageInfo) {
         image.tags = image.tags.iter().map(canonical).collect();
         image.created_at.get_or_insert(self.wall());

@@ -1,4 +1,4 @@
-//! What can happen to an instance, one verb at a time. Every verb holds the whole state: no one sees half of one.
+//! The changes of an instance, one verb at a time. Every verb holds the whole state: no caller sees half of one.
 
 use std::{mem, sync::Arc, time::Duration};
 
@@ -25,7 +25,7 @@ impl State {
         self.records.get(id).ok_or_else(|| missing(id, call))
     }
 
-    /// Changes it if it is there, and writes down what happened.
+    /// Changes an instance, if it exists, and records the fact.
     fn change(&mut self, id: &InstanceId, kind: FactKind, change: impl FnOnce(&mut Record)) {
         if let Some(record) = self.records.get_mut(id) {
             change(Arc::make_mut(record));
@@ -37,7 +37,7 @@ impl State {
     pub(crate) fn create(&mut self, mut design: Blueprint) -> Result<InstanceId> {
         design.check()?;
         if design.name.is_empty() {
-            // One that somebody else took already is passed over.
+            // An id that is already taken is passed over.
             while self.check_free(&self.id_after(self.next_id), Call::Create).is_err() {
                 self.next_id += 1;
             }
@@ -90,7 +90,7 @@ impl State {
             record.restarts = restarts;
         });
         let Some(record) = self.records.get(id).cloned() else { return };
-        // What is written belongs to an instance that is there.
+        // The program writes to the log of an instance that exists.
         let (by_program, exit) = match Program::of(&record.surroundings()) {
             Program::Print(source, bytes, code) => {
                 let _ = self.write_log(id, source, &bytes);
@@ -110,7 +110,7 @@ impl State {
         }
     }
 
-    /// A run ends; `None`: nobody knows how. What was `asked` to end is not started again.
+    /// A run ends; `None`: its exit is unknown. An instance that was `asked` to end is not started again.
     fn end(&mut self, id: &InstanceId, exit: Option<ExitStatus>, asked: bool) {
         let finished_at = self.wall();
         let Some(record) = self.records.get(id) else { return };
@@ -163,7 +163,7 @@ impl State {
         Ok(())
     }
 
-    /// Ends it by somebody's wish, gracefully.
+    /// Stops an instance on request, gracefully.
     pub(crate) fn stop_now(&mut self, id: &InstanceId, call: Call) -> Result<Effect> {
         let record = self.record(id, call)?;
         if record.phase.is_alive() {
@@ -175,7 +175,7 @@ impl State {
         }
     }
 
-    /// What does not run: it does not start again by itself.
+    /// Cancels a pending restart of an instance that does not run.
     pub(crate) fn stay_down(&mut self, id: &InstanceId) -> Effect {
         if self.records.get(id).is_some_and(|record| matches!(record.phase, Phase::Restarting | Phase::Starting)) {
             self.change(id, FactKind::Moved, |record| record.phase = Phase::Exited);
@@ -318,7 +318,7 @@ impl State {
         Ok(())
     }
 
-    /// What the start of the runtime does, after it stopped everything or nothing.
+    /// The effects of the runtime's start, after it stopped all instances or none.
     pub(super) fn reboot(&mut self, reboot: Reboot) {
         let mut again = Vec::new();
         self.down = true;

@@ -8,10 +8,10 @@ use tokio::time::Instant;
 use super::{Inner, Look, State, Told};
 use crate::fault::{Call, Dial};
 
-/// As many messages as one read gives.
+/// Most messages that one read returns.
 const BATCH: usize = 256;
 
-/// As many attempts as are remembered.
+/// Most connection attempts that are remembered.
 const DIALS: usize = 65_536;
 
 /// One accepted connection.
@@ -25,7 +25,7 @@ pub(super) struct Line {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     Open,
-    /// Nothing comes any more, without an error.
+    /// Silent: nothing more is delivered, without an error.
     Dead,
     /// Ends cleanly once what was reported is read.
     Closed,
@@ -180,7 +180,7 @@ impl State {
             None => Opened::Fresh(runtide_core::Gap::Initial),
             Some((_, Err(gap))) => Opened::Fresh(gap),
             Some((resume, Ok(missed))) => {
-                // What is still delayed was not missed: it is yet to come.
+                // An event that is still delayed was not missed: it is yet to come.
                 let mut caught_up = false;
                 for told in missed {
                     if told.visible_at > now && !std::mem::replace(&mut caught_up, true) {
@@ -196,7 +196,7 @@ impl State {
             }
         };
         if matches!(opened, Opened::Fresh(_)) {
-            // Where it begins: without it, a stream that stays quiet could not resume.
+            // The start position: without it, a stream that stays quiet could not resume.
             queue.extend((fate == Fate::Open && token.is_some()).then(|| Message::Alive(token.clone())));
             let delayed = self.history.recent.iter().skip_while(|told| told.visible_at <= now);
             queue.extend(delayed.cloned().map(Message::Told));

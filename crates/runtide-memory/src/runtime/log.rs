@@ -1,4 +1,4 @@
-//! An instance's output: what it wrote, and what it emits as it is read.
+//! An instance's output: the bytes that it wrote, and those that are generated as they are read.
 
 use std::{
     collections::VecDeque,
@@ -75,7 +75,7 @@ impl Log {
         }
     }
 
-    /// Where the last so many pieces begin.
+    /// Position of the first of the last `pieces` pieces.
     fn tail(&self, options: &LogOptions, mut pieces: u64) -> (u64, u64) {
         let mut number = self.end();
         for entry in self.entries.iter().rev() {

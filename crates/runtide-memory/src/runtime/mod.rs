@@ -65,7 +65,7 @@ use crate::fault::{Call, Dial, Faults};
 
 /// A runtime in memory: the "daemon", and the script that drives it from outside.
 ///
-/// A cheap handle: clones are the same runtime, which lives as long as the last of them or of the backends on it. Any number
+/// A cheap handle: clones are the same runtime, which is dropped with the last of them and of the backends on it. Any number
 /// of [`MemoryBackend`](crate::MemoryBackend)s may connect to it. The verbs of the script act at once, whatever the
 /// [`Faults`], which stand only between the runtime and its backends.
 ///
@@ -91,7 +91,7 @@ pub(crate) struct Inner {
 /// Result of a waiter's check.
 pub(crate) enum Look<T> {
     Ready(T),
-    /// Look again after the next change, and at this time at the latest.
+    /// Check again after the next change, and at this time at the latest.
     Later(Option<Instant>),
 }
 
@@ -188,7 +188,7 @@ impl Inner {
         done
     }
 
-    /// Looks until there is something, after every change and whenever something is due.
+    /// Checks until there is a value, after every change and whenever a timer is due.
     ///
     /// # Cancel safety
     /// A value that `look` takes is returned by the same poll.

@@ -46,7 +46,7 @@ impl Emission {
     }
 }
 
-/// What a process was given.
+/// Environment, folder, user and command line of a process.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Surroundings {
     pub(crate) argv: Vec<String>,
@@ -55,7 +55,7 @@ pub(crate) struct Surroundings {
     pub(crate) working_dir: String,
 }
 
-/// What a process does.
+/// A command that the runtime can simulate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Program {
     /// Writes this and ends, so.
@@ -64,7 +64,7 @@ pub(crate) enum Program {
     Emit(LogSource, Emission),
     /// Copies its input.
     Cat,
-    /// Tells its terminal's size, for each line of input.
+    /// Writes its terminal's size, once for each line of input.
     Size,
     Sleep(Duration),
     /// Not one that the runtime knows.

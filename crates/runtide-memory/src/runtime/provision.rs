@@ -10,7 +10,7 @@ use runtide_core::{
 use super::{Blueprint, State};
 use crate::fault::Call;
 
-/// What an instance is to be made from, as it travels.
+/// The description of an instance to create, as it travels over the wire.
 #[derive(Debug)]
 pub(crate) struct Order {
     pub(crate) design: Blueprint,

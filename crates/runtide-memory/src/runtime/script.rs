@@ -47,7 +47,7 @@ impl Reboot {
     }
 }
 
-/// # Making one
+/// # Construction
 impl MemoryRuntime {
     /// A new runtime, empty and in good health.
     pub fn new() -> Self {
@@ -70,7 +70,7 @@ impl Default for MemoryRuntime {
     }
 }
 
-/// # What happens to instances
+/// # Instances
 ///
 /// A verb for an id that is not there is `NotFound`; one that its state forbids is `Conflict`; one that changes nothing is
 /// `Ok`, and nothing is reported.
@@ -99,7 +99,7 @@ impl MemoryRuntime {
         self.with(|state| state.start(id, Call::Start)).map(drop)
     }
 
-    /// Somebody stops it: it ends at once, as [`Blueprint::exit`] says or by its stop signal, and is not started again.
+    /// Stops it from outside: it ends at once, as [`Blueprint::exit`] says or by its stop signal, and is not started again.
     pub fn stop(&self, id: &InstanceId) -> Result<()> {
         self.with(|state| state.stop_now(id, Call::Stop)).map(drop)
     }
@@ -147,7 +147,7 @@ impl MemoryRuntime {
         self.with(|state| state.unpause(id)).map(drop)
     }
 
-    /// Removes it, killing it first if it runs. What is gone already is `Ok`.
+    /// Removes it, killing it first if it runs. `Ok` if it is gone already.
     pub fn remove(&self, id: &InstanceId) -> Result<()> {
         self.with(|state| state.remove(id, true)).map(drop)
     }
@@ -210,12 +210,12 @@ impl MemoryRuntime {
         self.with(|state| state.emit_log(id, source, emission))
     }
 
-    /// The memory that it is seen to use, in bytes; 16 MiB by default.
+    /// Sets its reported memory usage, in bytes; 16 MiB by default.
     pub fn set_memory(&self, id: &InstanceId, bytes: u64) -> Result<()> {
         self.with(|state| state.edit_unseen(id, |record| record.memory = bytes))
     }
 
-    /// Instances that live so long each, one after the other, on tokio's time. The n-th ends with code n modulo 100.
+    /// Instances that each run for `life`, one after the other, on tokio's time. The n-th ends with code n modulo 100.
     ///
     /// # Cancel safety
     /// Dropping it leaves the last one as it is.
@@ -234,7 +234,7 @@ impl MemoryRuntime {
     }
 }
 
-/// # What is there beside instances
+/// # Images and terminals
 impl MemoryRuntime {
     /// Puts an image here. Its names are taken from the image that has them.
     pub fn add_image(&self, image: ImageInfo) {
@@ -253,7 +253,7 @@ impl MemoryRuntime {
     }
 }
 
-/// # What happened
+/// # History
 impl MemoryRuntime {
     /// Every fact, in order, reported or not: the measure for what a watch delivers. The newest
     /// [`RuntimeOptions::facts`].
@@ -262,9 +262,9 @@ impl MemoryRuntime {
     }
 }
 
-/// # What goes wrong
+/// # Faults
 impl MemoryRuntime {
-    /// Changes the faults; what they say holds until they are changed again.
+    /// Changes the faults; they hold until they are changed again.
     pub fn faults<T>(&self, change: impl FnOnce(&mut Faults) -> T) -> T {
         self.with(|state| {
             state.dirty = true;
@@ -272,7 +272,7 @@ impl MemoryRuntime {
         })
     }
 
-    /// Clears every fault. What is broken stays broken; new connections are well.
+    /// Clears every fault. Broken connections stay broken; new ones work.
     pub fn heal(&self) {
         self.faults(|faults| *faults = Faults::default());
     }
@@ -287,7 +287,7 @@ impl MemoryRuntime {
         self.end_lines(Fate::Closed, true);
     }
 
-    /// Every event stream that is open now stays open and delivers nothing more. Calls and new streams are well.
+    /// Every event stream that is open now stays open and delivers nothing more. Calls and new streams work.
     pub fn half_open(&self) {
         self.end_lines(Fate::Dead, true);
     }
@@ -346,14 +346,14 @@ impl MemoryRuntime {
     }
 }
 
-/// # Who is connected
+/// # Connections
 impl MemoryRuntime {
-    /// Event streams that are open.
+    /// Number of open event streams.
     pub fn open_streams(&self) -> usize {
         self.with(|state| state.lines.values().filter(|line| line.is_stream()).count())
     }
 
-    /// Calls under way, and streams of output and usage.
+    /// Number of calls under way, and of open streams of output and usage.
     pub fn open_calls(&self) -> usize {
         self.with(|state| state.lines.values().filter(|line| !line.is_stream()).count())
     }
@@ -363,7 +363,7 @@ impl MemoryRuntime {
         self.with(|state| state.dials.iter().copied().collect())
     }
 
-    /// How often this was tried.
+    /// Number of attempts at this call.
     pub fn calls(&self, call: Call) -> u64 {
         self.with(|state| state.calls.get(&call).copied().unwrap_or(0))
     }

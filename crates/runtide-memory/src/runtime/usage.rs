@@ -1,4 +1,4 @@
-//! What a simulated process uses: one twentieth of a core, and as much memory as the script says.
+//! Usage of a simulated process: one twentieth of a core, and as much memory as the script says.
 
 use std::time::Duration;
 

@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_breaks_off_or_is_no_archive_is_refused() {
+    fn a_truncated_or_invalid_archive_is_refused() {
         let archive = Bytes::from(entry("a", &[7; 600]));
         for cut in [1, 511, 513, 1024] {
             assert_eq!(tar_entries(&archive.slice(..cut)), None, "{cut}");

@@ -31,7 +31,7 @@ fn shown(signals: &[Signal]) -> Vec<String> {
     signals.iter().map(line).collect()
 }
 
-/// What is at hand now.
+/// The signals at hand, as text.
 async fn batch(source: &mut MemorySource) -> Vec<String> {
     let mut out = Vec::new();
     assert_eq!(source.next_batch(&mut out).await.unwrap(), Flow::Open);
@@ -53,7 +53,7 @@ async fn fresh(runtime: &MemoryRuntime, config: Config) -> MemorySource {
 
 #[tokio::test(start_paused = true)]
 async fn each_dialect_says_it_in_its_way() {
-    let told = async |dialect| {
+    let reported = async |dialect| {
         let runtime = runtime();
         let mut source = fresh(&runtime, Config::default().with_dialect(dialect)).await;
         let id = runtime.run("web").unwrap();
@@ -65,7 +65,7 @@ async fn each_dialect_says_it_in_its_way() {
     };
     let id = "mem-000001";
     assert_eq!(
-        told(Dialect::Edges).await,
+        reported(Dialect::Edges).await,
         [
             format!("1 edge {id} created"),
             format!("2 edge {id} running"),
@@ -77,9 +77,9 @@ async fn each_dialect_says_it_in_its_way() {
             format!("6 gone {id}"),
         ]
     );
-    assert_eq!(told(Dialect::Hints).await, (1..=6).map(|token| format!("{token} hint {id}")).collect::<Vec<_>>());
+    assert_eq!(reported(Dialect::Hints).await, (1..=6).map(|token| format!("{token} hint {id}")).collect::<Vec<_>>());
     assert_eq!(
-        told(Dialect::States).await,
+        reported(Dialect::States).await,
         [
             format!("1 state {id} created"),
             format!("2 state {id} running"),
@@ -92,7 +92,7 @@ async fn each_dialect_says_it_in_its_way() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_edge_carries_what_the_message_says_and_no_more() {
+async fn an_edge_carries_the_messages_fields_and_no_more() {
     let runtime = runtime();
     let mut source = fresh(&runtime, Config::default().with_edges_name_life(false)).await;
     let id = runtime.run(Blueprint::named("web").with_ports([])).unwrap();
@@ -113,7 +113,7 @@ async fn an_edge_carries_what_the_message_says_and_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_mark_in_the_history_resumes_and_tells_what_was_missed() {
+async fn a_token_in_the_history_resumes_and_replays_the_missed_events() {
     let runtime = runtime();
     let mut source = fresh(&runtime, Config::default()).await;
     let id = runtime.run("web").unwrap();
@@ -129,7 +129,7 @@ async fn a_mark_in_the_history_resumes_and_tells_what_was_missed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_mark_that_fell_out_of_the_history_does_not_resume() {
+async fn a_token_that_fell_out_of_the_history_does_not_resume() {
     let runtime = MemoryRuntime::with_options(RuntimeOptions::deterministic(0).with_history(3_usize));
     let mut source = fresh(&runtime, Config::default()).await;
     for _ in 0..4 {
@@ -143,7 +143,7 @@ async fn a_mark_that_fell_out_of_the_history_does_not_resume() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reboot_breaks_streams_and_resumes_only_if_nothing_happened_meanwhile() {
+async fn a_reboot_breaks_streams_and_resumes_only_if_nothing_happened_in_between() {
     let runtime = runtime();
     let mut source = fresh(&runtime, Config::default()).await;
     let id = runtime.run("web").unwrap();
@@ -165,7 +165,7 @@ async fn a_reboot_breaks_streams_and_resumes_only_if_nothing_happened_meanwhile(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clean_end_comes_after_what_was_told() {
+async fn a_clean_end_comes_after_the_reported_events() {
     let runtime = runtime();
     let mut source = fresh(&runtime, Config::default()).await;
     runtime.create("web").unwrap();
@@ -194,7 +194,7 @@ async fn a_quiet_stream_shows_that_it_is_alive_and_a_dead_one_does_not() {
     assert!(tokio::time::timeout(silence, source.next_batch(&mut Vec::new())).await.is_err());
     runtime.create("api").unwrap();
     assert!(tokio::time::timeout(silence, source.next_batch(&mut Vec::new())).await.is_err());
-    assert!(source.inspector().list(Detail::Summary).await.unwrap().is_complete(), "looks still work");
+    assert!(source.inspector().list(Detail::Summary).await.unwrap().is_complete(), "inspections still work");
     assert_eq!(source.open(Some(&ResumeToken::from("1"))).await.unwrap(), Opened::Resumed, "and so do new streams");
     assert_eq!(batch(&mut source).await, ["2 edge mem-000002 created", "caught up"]);
 }
@@ -212,7 +212,7 @@ async fn an_event_that_cannot_be_read_is_a_hint_or_a_gap() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn events_are_told_twice_swapped_late_or_never_as_the_faults_say() {
+async fn events_are_duplicated_swapped_delayed_or_dropped_as_the_faults_say() {
     let runtime = runtime();
     let mut source = fresh(&runtime, Config::default()).await;
     let with = |change: fn(&mut Faults)| {
@@ -238,12 +238,16 @@ async fn events_are_told_twice_swapped_late_or_never_as_the_faults_say() {
     with(|faults| faults.reorder = true);
     runtime.create("f").unwrap();
     let waited = tokio::time::Instant::now();
-    assert_eq!(batch(&mut source).await, ["6 edge mem-000006 created"], "it does not wait for a neighbour for ever");
+    assert_eq!(
+        batch(&mut source).await,
+        ["6 edge mem-000006 created"],
+        "it does not wait for a neighbour indefinitely"
+    );
     assert_eq!(waited.elapsed(), Duration::from_millis(50));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_delayed_when_a_stream_opens_is_still_told() {
+async fn events_delayed_when_a_stream_opens_are_still_reported() {
     let runtime = runtime();
     runtime.create("a").unwrap();
     runtime.faults(|faults| faults.delay = Some(Duration::from_secs(1)));
@@ -292,7 +296,7 @@ async fn a_stream_is_counted_until_it_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_look_names_what_it_cannot_read() {
+async fn a_listing_names_the_instances_that_it_cannot_read() {
     let runtime = runtime();
     let ids: Vec<_> = (0..4).map(|_| runtime.create("").unwrap()).collect();
     let inspector = source(&runtime, Config::default()).inspector();

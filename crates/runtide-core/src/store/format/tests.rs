@@ -218,7 +218,7 @@ proptest! {
 
     #[cfg(feature = "yaml")]
     #[test]
-    fn streams_are_cut_where_the_parser_cuts_them(parts in prop::collection::vec(prop::sample::select(&[
+    fn streams_are_cut_as_the_parser_cuts_them(parts in prop::collection::vec(prop::sample::select(&[
         "a: 1\n", "---\n", "--- b\n", "...\n", "# c\n", "\n", "--- |\n d\n", "--- #\n", "- e\n", "\r\n", "---\r",
     ][..]), 0..8)) {
         let text = parts.concat();

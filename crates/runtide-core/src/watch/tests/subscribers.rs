@@ -134,7 +134,7 @@ async fn bookmarks_repeat_the_cursor_on_a_quiet_stream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_is_whatever_is_at_hand() {
+async fn a_batch_is_all_events_at_hand() {
     let world = World::default();
     let driver = world.driver();
     let mut stream = watch(&driver).await;

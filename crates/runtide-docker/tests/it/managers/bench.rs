@@ -1,4 +1,4 @@
-//! A real daemon, looked at from outside, and what a test makes on it.
+//! A real daemon, inspected from outside, and the objects that a test makes on it.
 
 use std::{
     io::{Read, Write},
@@ -83,7 +83,7 @@ impl Bench {
         id
     }
 
-    /// One request, by hand: the look from outside.
+    /// One request, by hand: the inspection from outside.
     pub(crate) fn raw(&self, method: &str, path: &str, body: &str) -> (u16, Vec<u8>) {
         self.try_raw(method, path, body).expect("the daemon answers")
     }

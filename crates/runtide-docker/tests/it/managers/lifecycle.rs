@@ -26,13 +26,13 @@ async fn start_and_stop_have_their_effect_and_say_whether_they_did_anything() {
     assert_eq!(bench.status(&id), "exited");
     assert_eq!(bench.inspect(&id)["State"]["ExitCode"], 5);
     assert_eq!(bench.lifecycle().stop(&id, StopOptions::default()).await.unwrap(), Effect::Unchanged);
-    // What ran and ended has been started, too.
+    // A container that ran and ended has been started, too.
     let short = bench.create("b", "exit 0").await;
     assert_eq!(bench.lifecycle().start(&short).await.unwrap(), Effect::Changed);
 }
 
 #[tokio::test]
-async fn what_cannot_start_is_a_conflict_and_never_ran() {
+async fn a_failed_start_is_a_conflict_and_never_ran() {
     let Some(bench) = Bench::new("no-start").await else { return };
     let mut spec = bench.spec("a", "");
     spec.command = vec!["/no/such/program".to_owned()];
@@ -66,10 +66,10 @@ async fn the_signal_of_a_stop_is_the_one_that_arrives() {
 }
 
 #[tokio::test]
-async fn a_stop_with_a_signal_kills_what_is_deaf_to_it_in_time() {
+async fn a_stop_with_a_signal_kills_an_instance_that_ignores_it_in_time() {
     let Some(bench) = Bench::new("stop-deaf").await else { return };
     let mut spec = bench.spec("a", "trap '' USR1; trap '' TERM; echo ready; while :; do sleep 0.1; done");
-    // What it would be given, had the call not said how long.
+    // The timeout that would apply, had the call not given one.
     spec.stop_timeout = Some(Duration::from_secs(600));
     let id = bench.run_spec(&spec).await;
     bench.says(&id, "ready").await;
@@ -97,7 +97,7 @@ async fn a_stop_may_take_longer_than_the_deadline_when_it_was_given_the_time() {
 }
 
 #[tokio::test]
-async fn a_signal_reaches_only_what_runs_and_need_not_end_it() {
+async fn a_signal_reaches_only_running_instances_and_need_not_end_them() {
     let Some(bench) = Bench::new("kill").await else { return };
     let id = bench.create("a", "trap 'echo hup' HUP; echo ready; while :; do sleep 0.1; done").await;
     assert_eq!(bench.lifecycle().kill(&id, UnixSignal::TERM).await.unwrap_err().kind(), ErrorKind::Conflict);
@@ -148,7 +148,7 @@ async fn pause_and_unpause_say_whether_they_did_anything() {
 }
 
 #[tokio::test]
-async fn remove_spares_what_runs_unless_told_to_kill() {
+async fn remove_spares_running_instances_by_default() {
     let Some(bench) = Bench::new("remove").await else { return };
     let id = bench.run("a", DEAF).await;
     let verbs = bench.lifecycle();
@@ -166,14 +166,14 @@ async fn remove_spares_what_runs_unless_told_to_kill() {
 }
 
 #[tokio::test]
-async fn of_many_who_remove_at_once_all_find_it_gone() {
+async fn concurrent_removes_all_find_it_gone() {
     let Some(bench) = Bench::new("removers").await else { return };
     let id = bench.run("a", DEAF).await;
     let remove = || bench.lifecycle().remove(&id, RemoveOptions::default().with_kill());
     let (a, b, c, d) = tokio::join!(remove(), remove(), remove(), remove());
     assert!(bench.is_gone(&id));
     let changed = [a, b, c, d].into_iter().map(Result::unwrap).filter(|effect| *effect == Effect::Changed).count();
-    assert!(changed >= 1, "somebody removed it");
+    assert!(changed >= 1, "at least one call removed it");
 }
 
 #[tokio::test]

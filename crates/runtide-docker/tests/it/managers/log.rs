@@ -46,7 +46,7 @@ async fn outputs_are_kept_apart_and_each_can_be_had_alone() {
 }
 
 #[tokio::test]
-async fn a_tail_is_counted_in_what_was_asked_for() {
+async fn a_tail_counts_lines_of_the_selected_output() {
     let Some(bench) = Bench::new("log-tail").await else { return };
     let id = ended(&bench, "a", "echo one; echo two; sleep 0.1; for n in 1 2 3 4 5; do echo err $n >&2; done").await;
     let tail = |n: u64| LogOptions::default().with_tail(n);

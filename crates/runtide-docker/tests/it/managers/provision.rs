@@ -134,7 +134,7 @@ async fn an_entry_point_is_kept_replaced_or_cleared() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_or_is_taken_is_told_and_nothing_is_left() {
+async fn missing_or_taken_parts_are_reported_and_nothing_is_left() {
     let Some(bench) = Bench::new("absent").await else { return };
     let absent = |field: &str| {
         let mut spec = bench.spec(field, "exit 0");

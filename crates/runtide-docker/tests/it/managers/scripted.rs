@@ -1,4 +1,4 @@
-//! What a healthy daemon does not do on demand: stall, break off, refuse in the middle, speak another version.
+//! A daemon that misbehaves on demand: it stalls, breaks off, refuses in the middle, speaks another version.
 
 use std::{
     num::NonZeroU64,
@@ -60,14 +60,14 @@ async fn hostile_ids_are_refused_before_anything_is_sent() {
 
 #[tokio::test]
 async fn every_verb_ends_within_its_deadline_when_the_daemon_stalls() {
-    let looks_fine = Fake::new(|request| if request.ends_with("/json") { Reply::ok(RUNS) } else { Reply::Stall })
+    let inspects = Fake::new(|request| if request.ends_with("/json") { Reply::ok(RUNS) } else { Reply::Stall })
         .with_deadline(STALLED);
     let stalls = Fake::new(|_| Reply::Stall).with_deadline(STALLED);
-    for (fake, looks) in [(&looks_fine, true), (&stalls, false)] {
+    for (fake, inspects_answer) in [(&inspects, true), (&stalls, false)] {
         // With the default deadline, two of them would take as long.
         let begun = Instant::now();
         for (verb, result) in every_verb(fake, &id()).await {
-            if looks && verb == "start" {
+            if inspects_answer && verb == "start" {
                 continue; // It runs already.
             }
             assert_eq!(result.unwrap_err().kind(), ErrorKind::Timeout, "{verb}");
@@ -119,7 +119,7 @@ fn second_network(reply: impl Fn() -> Reply + Send + Sync + 'static) -> Fake {
 }
 
 #[tokio::test]
-async fn what_cannot_be_finished_is_undone() {
+async fn an_unfinished_creation_is_undone() {
     let fake = second_network(|| Reply::message(500, "no"));
     let error = fake.backend.provision().unwrap().create(&two_networks()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unexpected);
@@ -141,7 +141,7 @@ async fn what_cannot_be_finished_is_undone() {
 }
 
 #[tokio::test]
-async fn a_newer_daemon_is_told_all_networks_at_once() {
+async fn a_newer_daemon_gets_all_networks_at_once() {
     let fake = Fake::speaking("1.44", |request| match request {
         request if request.starts_with("GET /networks/") => Reply::ok("{}"),
         _ => Reply::Json(201, r#"{"Id":"made1","Warnings":[]}"#.to_owned()),
@@ -185,29 +185,29 @@ async fn a_stop_with_a_signal_is_one_request_since_1_42() {
 
 #[tokio::test]
 async fn a_removal_in_progress_is_waited_for() {
-    let looks = AtomicUsize::new(0);
+    let inspections = AtomicUsize::new(0);
     let fake = Fake::new(move |request| match request {
         request if request.starts_with("DELETE") => {
             Reply::message(409, "removal of container c1 is already in progress")
         }
-        _ if looks.fetch_add(1, Ordering::Relaxed) < 2 => Reply::ok(r#"{"State":{"Status":"removing"}}"#),
+        _ if inspections.fetch_add(1, Ordering::Relaxed) < 2 => Reply::ok(r#"{"State":{"Status":"removing"}}"#),
         _ => Reply::message(404, "No such container: c1"),
     });
     let removed = fake.backend.lifecycle().unwrap().remove(&id(), RemoveOptions::default()).await;
     assert_eq!(removed.unwrap(), Effect::Unchanged);
 }
 
-/// A daemon whose looks at the container are these in order, the last one for ever, and whose waits are answered so.
-fn waits(looks: &'static [&'static str], reply: impl Fn() -> Reply + Send + Sync + 'static) -> Fake {
-    let look = AtomicUsize::new(0);
+/// A daemon that answers inspections of the container with these in order, the last one repeatedly, and waits with `reply`.
+fn waits(inspections: &'static [&'static str], reply: impl Fn() -> Reply + Send + Sync + 'static) -> Fake {
+    let next = AtomicUsize::new(0);
     Fake::new(move |request| {
         if request.contains("/wait") {
             return reply();
         }
-        match looks[look.fetch_add(1, Ordering::Relaxed).min(looks.len() - 1)] {
+        match inspections[next.fetch_add(1, Ordering::Relaxed).min(inspections.len() - 1)] {
             "" => Reply::message(404, "No such container: c1"),
             "down" => Reply::Hangup,
-            look => Reply::ok(look),
+            inspection => Reply::ok(inspection),
         }
     })
 }
@@ -219,7 +219,7 @@ async fn waited(fake: &Fake) -> Result<Option<ExitStatus>> {
 #[tokio::test]
 async fn a_wait_survives_a_daemon_that_goes_and_comes_back() {
     let three = Some(ExitStatus::code(3).with_oom_killed(false));
-    // The connection breaks, the daemon is away for two looks, and the end is found in the description.
+    // The connection breaks, the daemon is away for two inspections, and the end is found in the description.
     let fake = waits(&[RUNS, RUNS, "down", "down", RUNS, RUNS, ENDED_3], || Reply::Hangup);
     assert_eq!(waited(&fake).await.unwrap(), three);
     // The wait is cut short by a shutdown, which is not an exit.
@@ -229,23 +229,23 @@ async fn a_wait_survives_a_daemon_that_goes_and_comes_back() {
 }
 
 #[tokio::test]
-async fn an_end_that_nobody_tells_is_not_invented() {
+async fn an_end_that_is_not_reported_is_not_invented() {
     let fake = waits(&[RUNS, RUNS, RUNS_AGAIN], || Reply::Hangup);
-    assert_eq!(waited(&fake).await.unwrap(), None, "another life began meanwhile");
+    assert_eq!(waited(&fake).await.unwrap(), None, "another run began in the meantime");
     let fake = waits(&[RUNS, RUNS, ""], || Reply::Hangup);
     assert_eq!(waited(&fake).await.unwrap_err().kind(), ErrorKind::NotFound, "gone before its end was seen");
     let fake = waits(&[RUNS, RUNS, ""], || Reply::ok(r#"{"StatusCode":5}"#));
-    assert_eq!(waited(&fake).await.unwrap(), Some(ExitStatus::code(5)), "gone, but the end was told");
+    assert_eq!(waited(&fake).await.unwrap(), Some(ExitStatus::code(5)), "gone, but the end was reported");
     let fake = waits(&[CREATED], || Reply::ok(r#"{"StatusCode":0}"#));
     assert_eq!(waited(&fake).await.unwrap_err().kind(), ErrorKind::Conflict, "it never ran");
 }
 
 /// The lines and the error that a stream of these bytes gives, with this description after it.
 async fn followed(bytes: Vec<u8>, whole: bool, after: &'static str) -> (Vec<LogLine>, Option<Error>) {
-    let looks = AtomicUsize::new(0);
+    let inspections = AtomicUsize::new(0);
     let fake = Fake::new(move |request| match request {
         request if request.contains("/logs") => Reply::Stream { bytes: bytes.clone(), whole },
-        _ if looks.fetch_add(1, Ordering::Relaxed) == 0 => Reply::ok(RUNS),
+        _ if inspections.fetch_add(1, Ordering::Relaxed) == 0 => Reply::ok(RUNS),
         _ => Reply::ok(after),
     });
     let mut stream = fake.backend.logs().unwrap().logs(&id(), LogOptions::default().with_follow()).await.unwrap();
@@ -263,17 +263,17 @@ async fn followed(bytes: Vec<u8>, whole: bool, after: &'static str) -> (Vec<LogL
 }
 
 #[tokio::test]
-async fn output_that_breaks_off_does_not_look_complete() {
+async fn output_that_breaks_off_is_an_error() {
     let frame = b"\x01\0\0\0\0\0\0\x03ab\n";
     let (lines, error) = followed(frame.to_vec(), true, ENDED_3).await;
-    assert_eq!((lines.len(), error.is_none()), (1, true), "the end of the life is the end of its output");
+    assert_eq!((lines.len(), error.is_none()), (1, true), "the end of the run is the end of its output");
     let (lines, error) = followed(frame.to_vec(), false, ENDED_3).await;
     assert_eq!((lines.len(), error.unwrap().kind()), (1, ErrorKind::Unavailable));
     let (lines, error) = followed(frame.to_vec(), true, RUNS).await;
     assert_eq!((lines.len(), error.unwrap().kind()), (1, ErrorKind::Unavailable), "it still runs");
     for whole in [true, false] {
         let (lines, error) = followed(frame[..10].to_vec(), whole, ENDED_3).await;
-        assert_eq!(&lines[0].bytes[..], b"ab", "what came before the break is not lost");
+        assert_eq!(&lines[0].bytes[..], b"ab", "output before the break is not lost");
         assert_eq!(error.unwrap().kind(), ErrorKind::Unavailable);
     }
     let spoken = b"\x03\0\0\0\0\0\0\x12Error grabbing log";

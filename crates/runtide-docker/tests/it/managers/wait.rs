@@ -1,4 +1,4 @@
-//! How a life ended, on a real daemon.
+//! The end of a run, on a real daemon.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ async fn the_true_exit_code_comes_when_it_ends_and_at_once_when_it_is_over() {
 }
 
 #[tokio::test]
-async fn an_end_by_removal_is_still_told() {
+async fn an_end_by_removal_is_still_reported() {
     let Some(bench) = Bench::new("wait-remove").await else { return };
     let id = bench.run("a", "sleep 600").await;
     let (exit, removed) = tokio::join!(bench.lifecycle().wait(&id), async {
@@ -38,7 +38,7 @@ async fn an_end_by_removal_is_still_told() {
 }
 
 #[tokio::test]
-async fn what_removes_itself_tells_its_end_first() {
+async fn an_instance_that_removes_itself_reports_its_end_first() {
     let Some(bench) = Bench::new("wait-auto").await else { return };
     let mut spec = bench.spec("a", "sleep 3; exit 4");
     spec.native.insert("auto_remove".to_owned(), "true".to_owned());
@@ -47,7 +47,7 @@ async fn what_removes_itself_tells_its_end_first() {
 }
 
 #[tokio::test]
-async fn under_a_restart_policy_the_end_is_that_of_the_life_that_was_waited_for() {
+async fn under_a_restart_policy_the_end_is_that_of_the_awaited_run() {
     let Some(bench) = Bench::new("wait-policy").await else { return };
     let mut spec = bench.spec("a", "sleep 0.2; exit 6");
     spec.restart = RestartPolicy::Always;
@@ -60,7 +60,7 @@ async fn under_a_restart_policy_the_end_is_that_of_the_life_that_was_waited_for(
 }
 
 #[tokio::test]
-async fn a_restart_under_a_wait_gives_the_end_of_the_old_life() {
+async fn a_restart_under_a_wait_gives_the_end_of_the_old_run() {
     let Some(bench) = Bench::new("wait-restart").await else { return };
     let id = bench.run("a", "trap 'exit 8' TERM; echo ready; while :; do sleep 0.1; done").await;
     bench.says(&id, "ready").await;
@@ -73,7 +73,7 @@ async fn a_restart_under_a_wait_gives_the_end_of_the_old_life() {
 }
 
 #[tokio::test]
-async fn an_end_for_want_of_memory_is_told_as_such() {
+async fn an_out_of_memory_end_is_reported_as_such() {
     let Some(bench) = Bench::new("wait-oom").await else { return };
     let mut spec = bench.spec("a", "tail /dev/zero");
     spec.memory_bytes = std::num::NonZeroU64::new(16 << 20);

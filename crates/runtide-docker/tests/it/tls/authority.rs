@@ -1,4 +1,4 @@
-//! Certificates that nobody outside of a test trusts, in folders laid out as `DOCKER_CERT_PATH`.
+//! Certificates that are trusted in one test alone, in folders laid out as `DOCKER_CERT_PATH`.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, Extend
 use runtide_docker::Tls;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
-/// Who signs.
+/// A CA, which signs the certificates.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate with its key.
@@ -34,7 +34,7 @@ impl Authority {
         self.sign(vec![name.to_owned()], ExtendedKeyUsagePurpose::ServerAuth, |_| {})
     }
 
-    /// For a server whose time is over.
+    /// For a server, expired.
     pub(crate) fn expired_server(&self, name: &str) -> Identity {
         self.sign(vec![name.to_owned()], ExtendedKeyUsagePurpose::ServerAuth, |params| {
             params.not_before = rcgen::date_time_ymd(2020, 1, 1);
@@ -92,7 +92,7 @@ impl Files {
         self.folder().join(name)
     }
 
-    /// What of them is there.
+    /// TLS options with the files that exist.
     pub(crate) fn tls(&self) -> Tls {
         let tls = Tls::default().with_ca(self.path("ca.pem"));
         if self.path("cert.pem").exists() {

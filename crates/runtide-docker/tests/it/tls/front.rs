@@ -1,4 +1,4 @@
-//! A listener on tcp before a daemon's socket: what `dockerd --tlsverify` is, and what it is taken for.
+//! A listener on tcp before a daemon's socket: as `dockerd --tlsverify`, and as servers that are mistaken for it.
 
 use std::{
     path::{Path, PathBuf},
@@ -24,17 +24,17 @@ pub(crate) struct Front {
     serving: JoinHandle<()>,
 }
 
-/// What it does with a connection.
+/// Treatment of a connection.
 #[derive(Clone)]
 enum Manner {
     Tls(TlsAcceptor),
     Plain,
-    /// It says this, and hangs up.
+    /// Sends these bytes, and hangs up.
     Says(&'static [u8]),
 }
 
 impl Front {
-    /// Speaks this TLS alone, as `server`, and lets in whom `clients` signed; `None`: everybody.
+    /// Speaks this TLS alone, as `server`, and accepts clients that `clients` signed; `None`: all clients.
     pub(crate) async fn tls(
         socket: &Path,
         version: &'static SupportedProtocolVersion,
@@ -61,7 +61,7 @@ impl Front {
         Self::new(socket, Manner::Plain).await
     }
 
-    /// Whatever is asked, it says this.
+    /// Answers every request with these bytes.
     pub(crate) async fn says(words: &'static [u8]) -> Self {
         Self::new(Path::new(""), Manner::Says(words)).await
     }
@@ -92,7 +92,7 @@ impl Drop for Front {
 
 async fn serve(mut tcp: TcpStream, socket: PathBuf, manner: Manner) {
     match manner {
-        // Who is not let in is told so, and hung up on.
+        // A rejected client gets a TLS alert, and the connection is closed.
         Manner::Tls(acceptor) => {
             if let Ok(stream) = acceptor.accept(tcp).await {
                 carry(stream, &socket).await;

@@ -25,7 +25,7 @@ impl Etcdctl {
         Self { endpoint }
     }
 
-    /// Runs a command: what it printed, or what it complained of.
+    /// Runs a command; returns its stdout, or its stderr if it failed.
     pub async fn run(&self, arguments: &[&str]) -> Result<String, String> {
         let mut command = Command::new("etcdctl");
         command

@@ -91,8 +91,8 @@ impl Members {
         Arc::new(EtcdStore::new(config(proxies, prefix)).unwrap())
     }
 
-    /// Cuts a member off from the others: nobody reaches it, and what it dials is refused. A stream between members says who
-    /// dialled it; what is posted does not, but the others need no posts among themselves.
+    /// Cuts a member off from the others: no peer reaches it, and its own dials are refused. A stream between members names the
+    /// member that dialled it; a post does not, but the others need no posts among themselves.
     async fn isolate(&self, at: usize) {
         let status = self.cluster.lock().await.raw(at).await.status().await.unwrap();
         let id = format!("{:x}", status.member);

@@ -145,7 +145,7 @@ async fn a_listing_that_is_compacted_under_way_has_expired() {
 }
 
 #[tokio::test]
-async fn a_snapshot_is_restored_by_another_store_and_every_watcher_is_told() {
+async fn a_snapshot_is_restored_by_another_store_and_every_watcher_is_reset() {
     let Some(from) = shared() else { return };
     let to = shared().unwrap();
     for n in 0..250 {
@@ -169,7 +169,7 @@ async fn a_snapshot_is_restored_by_another_store_and_every_watcher_is_told() {
     for n in 0..250 {
         let StoreEvent::Added(resource) = next(&mut stream).await else { panic!("{n} is missing") };
         assert_eq!((resource.reference.name(), &resource.document), (&*format!("n{n:03}"), &json(&n.to_string())));
-        assert!(before < resource.revision && resource.revision <= restored, "every one is written anew");
+        assert!(before < resource.revision && resource.revision <= restored, "every one is written again");
     }
     assert_eq!(next(&mut stream).await, StoreEvent::Bookmark { revision: restored });
     let after = to.apply(&named("n000"), json("new"), Precondition::None).await.unwrap();
@@ -178,7 +178,7 @@ async fn a_snapshot_is_restored_by_another_store_and_every_watcher_is_told() {
     assert_eq!(to.get(&named("old"), None).await.unwrap(), None);
     assert_eq!(to.stats().await.unwrap().resource_count, 250);
 
-    // What was a place before the restore is none any more, and the oldest one is that of the restore.
+    // A position before the restore has expired, and the oldest one is that of the restore.
     assert_eq!(to.stats().await.unwrap().oldest, restored);
     let options = |after: Revision| StoreWatchOptions::default().with_since(Since::After(after));
     let error = to.watch(&Selector::all(), options(before)).await.unwrap_err();
@@ -188,7 +188,7 @@ async fn a_snapshot_is_restored_by_another_store_and_every_watcher_is_told() {
 }
 
 #[tokio::test]
-async fn a_restore_into_a_store_that_was_never_written_is_told_as_well() {
+async fn a_restore_into_a_store_that_was_never_written_resets_watchers_as_well() {
     let Some(from) = shared() else { return };
     from.apply(&named("a"), json("{}"), Precondition::None).await.unwrap();
     let mut bytes = Vec::new();
@@ -202,7 +202,7 @@ async fn a_restore_into_a_store_that_was_never_written_is_told_as_well() {
 }
 
 #[tokio::test]
-async fn a_damaged_snapshot_changes_nothing_and_leaves_nothing() {
+async fn a_corrupt_snapshot_changes_nothing_and_leaves_nothing() {
     let Some(cluster) = Cluster::one() else { return };
     let store = cluster.store();
     for n in 0..300 {
@@ -235,7 +235,7 @@ async fn a_damaged_snapshot_changes_nothing_and_leaves_nothing() {
     let last = store.apply(&named("n000"), json("[]"), Precondition::None).await.unwrap().revision;
     assert_eq!(next_change(&mut stream).await.revision(), last, "the watcher heard of nothing");
 
-    // What a restore left that died half-way is removed by the next.
+    // The remains of a restore that died half-way are removed by the next.
     let raw = cluster.raw(0).await;
     raw.put("/runtide/data/00dead/apps/Deployment/shop/x", "x").await;
     raw.put("/runtide/restoring/00dead", "").await;
@@ -281,7 +281,7 @@ async fn restores_at_once_leave_one_of_them_whole() {
 }
 
 #[tokio::test]
-async fn a_snapshot_that_is_larger_than_what_is_held_is_all_there_or_not_at_all() {
+async fn a_snapshot_larger_than_the_buffer_is_all_there_or_not_at_all() {
     let Some(cluster) = Cluster::one() else { return };
     let store = cluster.store();
     let body = |n: usize| json(&format!("\"{}{n:02}\"", "x".repeat(1 << 20)));

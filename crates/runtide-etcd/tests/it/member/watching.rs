@@ -1,4 +1,4 @@
-//! What a watcher is told.
+//! The events of a watch.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ fn since(since: Since) -> StoreWatchOptions {
 }
 
 #[tokio::test]
-async fn a_watch_begins_where_it_was_asked_to() {
+async fn a_watch_begins_at_the_requested_position() {
     let Some(store) = shared() else { return };
     let mut empty = store.watch(&Selector::all(), since(Since::Start)).await.unwrap();
     assert!(matches!(next(&mut empty).await, StoreEvent::Reset { gap: Gap::Initial, .. }));
@@ -63,7 +63,7 @@ async fn a_watch_begins_where_it_was_asked_to() {
     for stream in [&mut now, &mut start, &mut later, &mut empty] {
         expected(next_change(stream).await, "added", "c", c);
     }
-    // Somebody writes what is there already: nobody hears of it.
+    // A write of the same bytes emits no event.
     store.apply(&named("c"), json("1"), Precondition::None).await.unwrap();
     let c2 = store.apply(&named("c"), json("2"), Precondition::None).await.unwrap().revision;
     for stream in [&mut now, &mut start, &mut later, &mut empty] {
@@ -72,7 +72,7 @@ async fn a_watch_begins_where_it_was_asked_to() {
 }
 
 #[tokio::test]
-async fn a_place_that_is_not_kept_or_not_reached_has_expired() {
+async fn a_position_that_is_not_kept_or_not_reached_has_expired() {
     let Some(cluster) = Cluster::one() else { return };
     let store = cluster.store();
     let first = store.apply(&named("a"), json("1"), Precondition::None).await.unwrap().revision;
@@ -115,16 +115,16 @@ async fn a_watcher_that_is_too_slow_for_the_history_starts_over_or_is_closed() {
     let closing = StoreWatchOptions::default().with_slow_consumer(SlowConsumer::Close);
     let mut closed = store.watch(&Selector::all(), closing).await.unwrap();
     outrun(&store, &cluster).await;
-    let mut told = 0;
+    let mut delivered = 0;
     let error = loop {
         match soon("its end", closed.next()).await {
-            Some(Ok(event)) => told += usize::from(event.reference().is_some()),
+            Some(Ok(event)) => delivered += usize::from(event.reference().is_some()),
             Some(Err(error)) => break error,
             None => panic!("it ends with an error"),
         }
     };
     assert_eq!(error.kind(), ErrorKind::Expired);
-    assert!(told < 40, "it was not slow");
+    assert!(delivered < 40, "it was not slow");
     assert!(soon("the end", closed.next()).await.is_none());
 
     let mut last = Revision(0);
@@ -185,7 +185,7 @@ async fn a_quiet_watch_is_marked_as_time_goes_on() {
             }
         }
     }
-    // And the place that it marks is one to go on from.
+    // A watch can resume at the position of the bookmark.
     cluster.raw(0).await.compact(last.0).await.unwrap();
     let mut on = store.watch(&Selector::all(), since(Since::After(last))).await.unwrap();
     let a = store.apply(&named("a"), json("2"), Precondition::None).await.unwrap().revision;
@@ -198,7 +198,7 @@ async fn watches(cluster: &Cluster) -> u64 {
 }
 
 #[tokio::test]
-async fn who_watches_by_labels_is_told_what_enters_and_what_leaves() {
+async fn a_watch_by_labels_reports_resources_that_enter_and_that_leave() {
     let Some(store) = shared() else { return };
     let labelled = |colour: &str, n: u32| {
         json(&format!("{{\"kind\":\"Thing\",\"metadata\":{{\"labels\":{{\"colour\":\"{colour}\"}}}},\"n\":{n}}}"))
@@ -217,8 +217,8 @@ async fn who_watches_by_labels_is_told_what_enters_and_what_leaves() {
     write("a", "blue", 4).await;
     store.delete(&named("a"), Precondition::None).await.unwrap();
     let b2 = store.delete(&named("b"), Precondition::None).await.unwrap().unwrap();
-    let mut told = Vec::new();
-    while told.len() < 5 {
+    let mut delivered = Vec::new();
+    while delivered.len() < 5 {
         let event = next_change(&mut stream).await;
         let what = match &event {
             StoreEvent::Added(_) => "added",
@@ -226,11 +226,11 @@ async fn who_watches_by_labels_is_told_what_enters_and_what_leaves() {
             StoreEvent::Deleted { .. } => "deleted",
             other => panic!("{other:?}"),
         };
-        told.push((what, event.reference().unwrap().name().to_owned(), event.revision()));
+        delivered.push((what, event.reference().unwrap().name().to_owned(), event.revision()));
     }
     let expected =
         [("added", "a", a), ("added", "b", b), ("modified", "a", a2), ("deleted", "a", a3), ("deleted", "b", b2)];
-    assert!(told.iter().map(|(what, name, at)| (*what, name.as_str(), *at)).eq(expected), "{told:?}");
+    assert!(delivered.iter().map(|(what, name, at)| (*what, name.as_str(), *at)).eq(expected), "{delivered:?}");
 }
 
 #[tokio::test]
@@ -258,7 +258,7 @@ async fn a_stream_that_is_dropped_is_a_watch_less() {
 }
 
 #[tokio::test]
-async fn a_store_from_which_everything_was_removed_begins_anew() {
+async fn a_store_from_which_everything_was_removed_begins_again() {
     let Some(cluster) = Cluster::one() else { return };
     let store = cluster.store();
     let other = cluster.store();
@@ -280,7 +280,7 @@ async fn a_store_from_which_everything_was_removed_begins_anew() {
 }
 
 #[tokio::test]
-async fn what_is_not_ours_in_our_keys_is_told_and_not_guessed_at() {
+async fn foreign_data_in_our_keys_is_reported_and_not_guessed_at() {
     let Some(cluster) = Cluster::one() else { return };
     let store = cluster.store();
     store.apply(&named("a"), json("1"), Precondition::None).await.unwrap();

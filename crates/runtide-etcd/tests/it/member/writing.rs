@@ -1,4 +1,4 @@
-//! What a write does, and what it is told.
+//! Effects of a write, and its outcome.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use runtide_etcd::EtcdStore;
 use super::{cluster::Cluster, json, named, shared, shared_config};
 
 #[tokio::test]
-async fn a_write_says_what_it_did_and_where() {
+async fn a_write_returns_its_outcome_and_its_revision() {
     let Some(store) = shared() else { return };
     let web = named("web");
     assert_eq!(store.get(&web, None).await.unwrap(), None);
@@ -37,7 +37,7 @@ async fn a_write_says_what_it_did_and_where() {
 }
 
 #[tokio::test]
-async fn another_client_is_not_misled_by_what_it_saw() {
+async fn another_client_is_not_misled_by_an_earlier_read() {
     let Some(config) = shared_config() else { return };
     let [a, b] = [(), ()].map(|()| EtcdStore::new(config.clone()).unwrap());
     let web = named("web");
@@ -45,10 +45,10 @@ async fn another_client_is_not_misled_by_what_it_saw() {
     assert_eq!(b.apply(&web, json("1"), Precondition::None).await.unwrap().revision, first.revision);
     let second = b.apply(&web, json("2"), Precondition::None).await.unwrap();
     assert_eq!(second.outcome, ApplyOutcome::Changed);
-    // `a` last saw 1, and writes it anew.
+    // `a` last saw 1, and writes it again.
     let third = a.apply(&web, json("1"), Precondition::None).await.unwrap();
     assert_eq!(third.outcome, ApplyOutcome::Changed);
-    // `b` last saw 2, and removes what is there.
+    // `b` last saw 2, and deletes the resource.
     assert!(b.delete(&web, Precondition::None).await.unwrap().unwrap() > third.revision);
     // `a` last saw 1.
     assert_eq!(a.apply(&web, json("1"), Precondition::None).await.unwrap().outcome, ApplyOutcome::Created);
@@ -57,7 +57,7 @@ async fn another_client_is_not_misled_by_what_it_saw() {
 }
 
 #[tokio::test]
-async fn a_precondition_that_fails_says_what_is_there() {
+async fn a_failed_precondition_names_the_actual_revision() {
     let Some(store) = shared() else { return };
     let web = named("web");
     let revision = |error: runtide_core::Error| {
@@ -133,7 +133,7 @@ async fn writers_of_one_resource_all_come_through() {
 }
 
 #[tokio::test]
-async fn what_is_too_large_is_refused_with_the_limit() {
+async fn a_body_that_is_too_large_is_refused_with_the_limit() {
     let Some(config) = shared_config() else { return };
     let most = config.largest_document();
     let store = EtcdStore::new(config.clone()).unwrap();
@@ -153,7 +153,7 @@ async fn what_is_too_large_is_refused_with_the_limit() {
         assert_eq!(store.get(&web, None).await.unwrap().unwrap().document.bytes.len(), most);
     }
 
-    // Where this client believes that the member takes more, the member says it.
+    // A client with a higher limit than the member's gets the member's refusal.
     let store = EtcdStore::new(config.with_max_request_bytes(32usize << 20)).unwrap();
     for size in [(3 << 19) + 1, 4 << 20] {
         let error = store.apply(&named("b"), Document::json(vec![b' '; size]), Precondition::None).await.unwrap_err();
@@ -178,7 +178,7 @@ async fn a_member_that_takes_more_is_given_more() {
     assert!(!page.items.is_empty() && page.next.is_some());
 }
 
-/// What the call gives, having made so many requests.
+/// Result of the call, which must make this number of requests.
 async fn costs<T>(cluster: &Cluster, requests: u64, call: impl Future<Output = runtide_core::Result<T>>) -> T {
     let counted =
         "grpc_server_started_total{grpc_method=\"Txn\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"} ";
