@@ -109,7 +109,7 @@ struct Line {
     /// For each position the next and the previous one; the last position is before the first and after the last.
     links: Vec<(usize, usize)>,
     /// The position of each call, and of its return.
-    places: Vec<(usize, Option<usize>)>,
+    positions: Vec<(usize, Option<usize>)>,
 }
 
 impl Line {
@@ -120,50 +120,53 @@ impl Line {
             times.extend(call.returned.map(|returned| (returned, What::Return(number))));
         }
         times.sort_by_key(|(time, _)| *time);
-        let mut places = vec![(0, None); calls.len()];
-        for (place, (_, what)) in times.iter().enumerate() {
+        let mut positions = vec![(0, None); calls.len()];
+        for (position, (_, what)) in times.iter().enumerate() {
             match what {
-                What::Call(call) => places.get_mut(*call).into_iter().for_each(|places| places.0 = place),
-                What::Return(call) => places.get_mut(*call).into_iter().for_each(|places| places.1 = Some(place)),
+                What::Call(call) => positions.get_mut(*call).into_iter().for_each(|positions| positions.0 = position),
+                What::Return(call) => {
+                    positions.get_mut(*call).into_iter().for_each(|positions| positions.1 = Some(position));
+                }
                 What::End => {}
             }
         }
         let count = times.len();
-        let links = (0..=count).map(|place| ((place + 1) % (count + 1), (place + count) % (count + 1))).collect();
+        let links =
+            (0..=count).map(|position| ((position + 1) % (count + 1), (position + count) % (count + 1))).collect();
         let whats = times.into_iter().map(|(_, what)| what).chain([What::End]).collect();
-        Self { whats, links, places }
+        Self { whats, links, positions }
     }
 
     fn end(&self) -> usize {
         self.whats.len() - 1
     }
 
-    fn link(&self, place: usize) -> (usize, usize) {
-        self.links.get(place).copied().unwrap_or_default()
+    fn link(&self, position: usize) -> (usize, usize) {
+        self.links.get(position).copied().unwrap_or_default()
     }
 
     fn first(&self) -> usize {
         self.next(self.end())
     }
 
-    fn next(&self, place: usize) -> usize {
-        self.link(place).0
+    fn next(&self, position: usize) -> usize {
+        self.link(position).0
     }
 
-    fn what(&self, place: usize) -> What {
-        self.whats.get(place).copied().unwrap_or(What::End)
+    fn what(&self, position: usize) -> What {
+        self.whats.get(position).copied().unwrap_or(What::End)
     }
 
-    fn place(&self, call: usize) -> (usize, Option<usize>) {
-        self.places.get(call).copied().unwrap_or_default()
+    fn position(&self, call: usize) -> (usize, Option<usize>) {
+        self.positions.get(call).copied().unwrap_or_default()
     }
 
     fn of_call(&self, call: usize) -> usize {
-        self.place(call).0
+        self.position(call).0
     }
 
     fn has_return(&self, call: usize) -> bool {
-        self.place(call).1.is_some()
+        self.position(call).1.is_some()
     }
 
     fn set(&mut self, before: usize, after: usize) {
@@ -172,20 +175,20 @@ impl Line {
     }
 
     fn take(&mut self, call: usize) {
-        let (at, returned) = self.place(call);
-        for place in [Some(at), returned].into_iter().flatten() {
-            let (after, before) = self.link(place);
+        let (at, returned) = self.position(call);
+        for position in [Some(at), returned].into_iter().flatten() {
+            let (after, before) = self.link(position);
             self.set(before, after);
         }
     }
 
     /// Undoes `take`; the calls must come back in the reverse order.
     fn put_back(&mut self, call: usize) {
-        let (at, returned) = self.place(call);
-        for place in [returned, Some(at)].into_iter().flatten() {
-            let (after, before) = self.link(place);
-            self.links.get_mut(before).into_iter().for_each(|link| link.0 = place);
-            self.links.get_mut(after).into_iter().for_each(|link| link.1 = place);
+        let (at, returned) = self.position(call);
+        for position in [returned, Some(at)].into_iter().flatten() {
+            let (after, before) = self.link(position);
+            self.links.get_mut(before).into_iter().for_each(|link| link.0 = position);
+            self.links.get_mut(after).into_iter().for_each(|link| link.1 = position);
         }
     }
 }

@@ -64,7 +64,7 @@ pub(super) struct Seen {
     /// Reason and revision of each reset; the first one counts.
     pub(super) resets: Vec<(Gap, Revision)>,
     /// The revision up to which it knew everything.
-    pub(super) place: Revision,
+    pub(super) position: Revision,
 }
 
 impl Truth {
@@ -153,7 +153,7 @@ impl Truth {
     ) -> Result<Seen, Mismatch> {
         let mut watch = Watched {
             walk: Walk::new(self),
-            place: None,
+            position: None,
             selector,
             options,
             counted,
@@ -162,12 +162,12 @@ impl Truth {
         };
         if let Since::After(revision) = options.since {
             watch.walk.to(revision);
-            watch.place = Some(revision);
+            watch.position = Some(revision);
         }
         for (at, event) in events.iter().enumerate() {
             watch.event(event).map_err(|broken| Mismatch { at: Some(at), ..broken })?;
         }
-        watch.seen.place = watch.place.unwrap_or_default();
+        watch.seen.position = watch.position.unwrap_or_default();
         Ok(watch.seen)
     }
 }
@@ -274,7 +274,7 @@ impl<'t> Walk<'t> {
 struct Watched<'a> {
     walk: Walk<'a>,
     /// The position up to which the watcher knows everything; `None` before the first event of a watch that does not give one.
-    place: Option<Revision>,
+    position: Option<Revision>,
     selector: &'a Selector,
     options: &'a StoreWatchOptions,
     counted: bool,
@@ -294,14 +294,14 @@ impl Watched<'_> {
     }
 
     fn reset(&mut self, gap: Gap, revision: Revision) -> Result<(), Mismatch> {
-        if let Some(place) = self.place.filter(|place| *place > revision) {
-            return Err(mismatch(format!("a reset at {place} or later"), revision));
+        if let Some(position) = self.position.filter(|position| *position > revision) {
+            return Err(mismatch(format!("a reset at {position} or later"), revision));
         }
-        let begins = self.place.is_none() && self.options.since == Since::Start;
+        let begins = self.position.is_none() && self.options.since == Since::Start;
         if begins != (gap == Gap::Initial) {
             return Err(mismatch("a reset with `Initial` where the watch begins and nowhere else", format!("{gap:?}")));
         }
-        let known = self.place.is_some();
+        let known = self.position.is_some();
         let (passed, restored) = self.walk.to(revision);
         let counts = self.counted && known && !restored && *self.selector == Selector::all();
         match gap {
@@ -313,7 +313,7 @@ impl Watched<'_> {
             }
             _ => {}
         }
-        self.place = Some(revision);
+        self.position = Some(revision);
         self.block = Some((revision, Vec::new()));
         self.seen.resets.push((gap, revision));
         Ok(())
@@ -329,16 +329,16 @@ impl Watched<'_> {
                 broken
             });
         }
-        let Some(place) = self.place else {
+        let Some(position) = self.position else {
             if self.options.since == Since::Start {
                 return Err(mismatch("the state that is there, first of all", format!("a bookmark of {revision}")));
             }
             self.walk.to(revision);
-            self.place = Some(revision);
+            self.position = Some(revision);
             return Ok(());
         };
-        if revision < place {
-            return Err(mismatch(format!("no bookmark before {place}"), revision));
+        if revision < position {
+            return Err(mismatch(format!("no bookmark before {position}"), revision));
         }
         match self.walk.next(revision, self.selector, self.options) {
             Some(Next::Event(missing)) => Err(mismatch(line(&missing), format!("a bookmark of {revision}"))),
@@ -346,7 +346,7 @@ impl Watched<'_> {
                 Err(mismatch(format!("a reset as of {at}"), format!("a bookmark of {revision}")))
             }
             None => {
-                self.place = Some(revision);
+                self.position = Some(revision);
                 Ok(())
             }
         }
@@ -361,13 +361,13 @@ impl Watched<'_> {
     }
 
     fn change(&mut self, event: &StoreEvent) -> Result<(), Mismatch> {
-        if self.place.is_none() {
+        if self.position.is_none() {
             let first = if self.options.since == Since::Start { "the state" } else { "a bookmark" };
             return Err(mismatch(format!("{first} first of all"), line(event)));
         }
         match self.walk.next(Revision(u64::MAX), self.selector, self.options) {
             Some(Next::Event(expected)) if expected == *event => {
-                self.place = Some(event.revision());
+                self.position = Some(event.revision());
                 self.seen.changes += 1;
                 Ok(())
             }

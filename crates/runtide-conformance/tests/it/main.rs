@@ -4,7 +4,7 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
-    reason = "a test fails by panicking, also in what tests share"
+    reason = "a test fails by panicking, also in shared code"
 )]
 
 mod pinned;

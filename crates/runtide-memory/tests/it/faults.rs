@@ -1,4 +1,4 @@
-//! Calls under faults: what fails, how, and that nothing stays behind.
+//! Calls under faults: their errors, and that they leave nothing open.
 
 use std::time::Duration;
 

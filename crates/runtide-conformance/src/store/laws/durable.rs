@@ -265,7 +265,7 @@ async fn survives(tried: Tried<'_>, history: &History, crash: &Crash<'_>, number
         format!("the store at revision {moment} or later"),
         listed,
     )?;
-    let mut watchers = places(&hand, stats, promised, number).await?;
+    let mut watchers = positions(&hand, stats, promised, number).await?;
     let last = [promised, moment, listed, stats.revision].into_iter().max().unwrap_or_default();
     let (key, body) = (reference(usize::try_from(number).unwrap_or(0) % KEYS), document(500, 1));
     let next = hand.put(&key, &body).await?;
@@ -286,16 +286,17 @@ async fn survives(tried: Tried<'_>, history: &History, crash: &Crash<'_>, number
 
 /// Watches from earlier positions: the oldest that the store claims to keep, and the last that a client received. Each
 /// continues if the store claims to reach back that far, or else is `Expired`.
-async fn places(hand: &Hand, stats: StoreStats, promised: Revision, number: u64) -> Held<Vec<Watcher>> {
+async fn positions(hand: &Hand, stats: StoreStats, promised: Revision, number: u64) -> Held<Vec<Watcher>> {
     let mut open = Vec::new();
     let before = Revision(stats.oldest.0.saturating_sub(1 + number % 3));
-    for place in [stats.oldest, promised, before] {
-        let options = StoreWatchOptions::default().with_since(Since::After(place));
-        if place >= stats.oldest && place <= stats.revision {
+    for position in [stats.oldest, promised, before] {
+        let options = StoreWatchOptions::default().with_since(Since::After(position));
+        if position >= stats.oldest && position <= stats.revision {
             open.push(hand.watch(&Selector::all(), options).await?);
         } else {
             let all = Selector::all();
-            hand.refused(&format!("watch after {place}"), ErrorKind::Expired, hand.store.watch(&all, options)).await?;
+            hand.refused(&format!("watch after {position}"), ErrorKind::Expired, hand.store.watch(&all, options))
+                .await?;
         }
     }
     Ok(open)

@@ -36,7 +36,7 @@ fn after(revision: Revision) -> StoreWatchOptions {
 pub(crate) async fn s6_expired(h: &dyn StoreHarness) -> StoreLawResult {
     let tried = Tried { law: StoreLaw::S6, h };
     let mut without = Vec::new();
-    let mut checked = places(tried).await?;
+    let mut checked = positions(tried).await?;
     if let Some(overrun) = if_any("make a watcher too slow", h.overrun(), &mut without)? {
         checked += too_slow(tried, overrun).await?;
     }
@@ -45,7 +45,7 @@ pub(crate) async fn s6_expired(h: &dyn StoreHarness) -> StoreLawResult {
 }
 
 /// Positions before and after they expire.
-async fn places(tried: Tried<'_>) -> Held<u64> {
+async fn positions(tried: Tried<'_>) -> Held<u64> {
     let hand = tried.hand();
     assert_old_is_refused(&hand, &[future(tried, hand.stats().await?.revision)], "the future").await?;
     let mut changes = Vec::new();
@@ -56,9 +56,9 @@ async fn places(tried: Tried<'_>) -> Held<u64> {
             changes.push(hand.put_surely(&reference(n), &document(round, n)).await?);
         }
         let truth = hand.holds(Truth::of(changes.clone()))?;
-        let places: Vec<Revision> = changes.iter().skip(from).map(|change| change.revision).collect();
-        for place in places.iter().take(places.len() - 1) {
-            let mut watcher = hand.watch(&ours(), after(*place)).await?;
+        let positions: Vec<Revision> = changes.iter().skip(from).map(|change| change.revision).collect();
+        for position in positions.iter().take(positions.len() - 1) {
+            let mut watcher = hand.watch(&ours(), after(*position)).await?;
             watcher.until(truth.revision()).await?;
             watcher.explained(&truth, true)?;
             checked += 1;
@@ -100,11 +100,11 @@ fn future(tried: Tried<'_>, last: Revision) -> Revision {
     Revision(last.0 + if tried.h.is_alone() { 1 } else { 1_000_000 })
 }
 
-async fn assert_old_is_refused(hand: &Hand, places: &[Revision], what: &str) -> Held {
+async fn assert_old_is_refused(hand: &Hand, positions: &[Revision], what: &str) -> Held {
     for selector in [Selector::all(), ours()] {
-        for place in places {
-            let doing = format!("watch after {place}, {what}");
-            hand.refused(&doing, ErrorKind::Expired, hand.store.watch(&selector, after(*place))).await?;
+        for position in positions {
+            let doing = format!("watch after {position}, {what}");
+            hand.refused(&doing, ErrorKind::Expired, hand.store.watch(&selector, after(*position))).await?;
         }
     }
     Ok(())

@@ -611,20 +611,24 @@ impl Received {
     fn of(hand: &Hand, events: &[StoreEvent], end: Revision) -> Held<Self> {
         let mut received = Self { resets: Vec::new(), changes: BTreeMap::new() };
         let mut block = false;
-        let mut place = 0;
+        let mut position = 0;
         for event in events.iter().take_while(|event| event.revision() < end) {
             match event {
                 StoreEvent::Reset { revision, .. } => {
-                    received.resets.push((place, revision.0));
+                    received.resets.push((position, revision.0));
                     block = true;
-                    place = revision.0;
+                    position = revision.0;
                 }
                 StoreEvent::Bookmark { .. } => block = false,
                 _ if block => {}
                 event => {
                     let revision = event.revision().0;
-                    hand.ensure(revision > place, format!("a change after {place}"), crate::store::truth::line(event))?;
-                    place = revision;
+                    hand.ensure(
+                        revision > position,
+                        format!("a change after {position}"),
+                        crate::store::truth::line(event),
+                    )?;
+                    position = revision;
                     let body = match event {
                         StoreEvent::Added(one) | StoreEvent::Modified(one) => Some(read(hand, one)?.0),
                         _ => None,

@@ -306,7 +306,7 @@ async fn quiet(tried: Tried<'_>) -> Held<u64> {
             watcher.explained(&truth, true)?;
         }
         checked += 2 + watchers.len() as u64;
-        old_places(&hand, &[before, mark.revision, taken.seal.revision], revision, &items).await?;
+        old_positions(&hand, &[before, mark.revision, taken.seal.revision], revision, &items).await?;
         // The pages of a listing from before the restore continue to show the old state, or end.
         if let Some(next) = next {
             let options = PageOptions::default().with_after(Some(next));
@@ -344,11 +344,11 @@ async fn reset(hand: &Hand, watcher: &mut Watcher, revision: Revision) -> Held {
 }
 
 /// Asserts that a position, or a condition, from before a restore is refused after it.
-async fn old_places(hand: &Hand, places: &[Revision], revision: Revision, before: &[Arc<Resource>]) -> Held {
-    for place in places {
-        let options = StoreWatchOptions::default().with_since(Since::After(*place));
+async fn old_positions(hand: &Hand, positions: &[Revision], revision: Revision, before: &[Arc<Resource>]) -> Held {
+    for position in positions {
+        let options = StoreWatchOptions::default().with_since(Since::After(*position));
         let all = Selector::all();
-        let doing = format!("watch after {place}, from before a restore");
+        let doing = format!("watch after {position}, from before a restore");
         hand.refused(&doing, ErrorKind::Expired, hand.store.watch(&all, options)).await?;
     }
     let options = StoreWatchOptions::default().with_since(Since::After(revision));
