@@ -25,7 +25,6 @@ use runtide_core::store::{
 };
 use runtide_core::{
     Error, ErrorKind, Result,
-    backend::lock,
     wal::{Anchor, ReadFrom, Repair, Wal},
 };
 

@@ -10,12 +10,13 @@ use runtide_core::store::{
 };
 use runtide_core::{
     Error, ErrorKind, Result, Retry,
+    backend::lock,
     wal::{CommitHook, Commits, Forming, RecordKind, Seq, Wal},
 };
 use tokio::sync::Semaphore;
 
 use super::{format, replay::stamped};
-use crate::{JournalOptions, blocking::lock};
+use crate::JournalOptions;
 
 /// Room for writes that are under way, in KiB; each takes one at least.
 pub(super) const ROOM: u32 = 64 << 10;
