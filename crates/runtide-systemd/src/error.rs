@@ -34,7 +34,7 @@ impl BusErrors for CallSite<'_> {
             zbus::Error::Handshake(why) => {
                 self.error(ErrorKind::Protocol, format!("what answers does not speak D-Bus: {why}"))
             }
-            zbus::Error::Unsupported => self.error(ErrorKind::Unsupported, "this kind of address is not carried"),
+            zbus::Error::Unsupported => self.error(ErrorKind::Unsupported, "this kind of address is not supported"),
             _ => self.error(ErrorKind::Protocol, "the answer of the bus cannot be decoded").with_source(error),
         }
     }
