@@ -212,7 +212,7 @@ impl Config {
             // address.
             let transport = address.split_once(':').map_or(address, |(transport, _)| transport);
             if !matches!(transport, "unix" | "tcp") {
-                let why = format!("'{transport}' is not carried: unix and tcp are");
+                let why = format!("'{transport}' is not supported: unix and tcp are");
                 return error(ErrorKind::Unsupported, "address", why);
             }
             if let Err(why) = address.parse::<zbus::Address>() {

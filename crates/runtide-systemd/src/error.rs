@@ -16,12 +16,12 @@ impl BusErrors for CallSite<'_> {
         match &error {
             zbus::Error::MethodError(name, message, _) => {
                 let (name, message) = (name.as_str(), message.as_deref().unwrap_or_default());
-                self.error(of_name(name), said(name, message)).with_context("reason", short(name))
+                self.error(of_name(name), message_of(name, message)).with_context("reason", short(name))
             }
-            zbus::Error::FDO(said) => {
-                let (kind, message) = of_fdo(said);
+            zbus::Error::FDO(fault) => {
+                let (kind, message) = of_fdo(fault);
                 let made = self.error(kind, message);
-                if matches!(**said, fdo::Error::NoReply(_)) { made.with_context("reason", NO_REPLY) } else { made }
+                if matches!(**fault, fdo::Error::NoReply(_)) { made.with_context("reason", NO_REPLY) } else { made }
             }
             zbus::Error::InputOutput(cause) | zbus::Error::Connection(cause, _) => {
                 let (kind, message) = of_io(cause);
@@ -34,7 +34,7 @@ impl BusErrors for CallSite<'_> {
             zbus::Error::Handshake(why) => {
                 self.error(ErrorKind::Protocol, format!("what answers does not speak D-Bus: {why}"))
             }
-            zbus::Error::Unsupported => self.error(ErrorKind::Unsupported, "this kind of address is not carried"),
+            zbus::Error::Unsupported => self.error(ErrorKind::Unsupported, "this kind of address is not supported"),
             _ => self.error(ErrorKind::Protocol, "the answer of the bus cannot be decoded").with_source(error),
         }
     }
@@ -49,7 +49,7 @@ pub(crate) fn is_lost(error: &Error) -> bool {
 /// Last part of the name of that error.
 const NO_REPLY: &str = "NoReply";
 
-fn said(name: &str, message: &str) -> String {
+fn message_of(name: &str, message: &str) -> String {
     if message.is_empty() { format!("systemd answered {}", short(name)) } else { message.to_owned() }
 }
 

@@ -1,8 +1,9 @@
-//! The laws, on a real systemd: `RUNTIDE_TEST_SYSTEMD` says where, `RUNTIDE_TEST_SYSTEMD_ROOT` where its files are seen from here,
-//! `RUNTIDE_TESTBED` how to kill it, and `RUNTIDE_TEST_SYSTEMD_IS` by which name, if it is not `systemd`.
+//! The laws, on a real systemd: `RUNTIDE_TEST_SYSTEMD` is its address, `RUNTIDE_TEST_SYSTEMD_ROOT` the root of its
+//! files as seen from here, `RUNTIDE_TESTBED` the program that kills it, and `RUNTIDE_TEST_SYSTEMD_IS` its name, if it
+//! is not `systemd`.
 //!
-//! Without the address each law reports itself as skipped; with `RUNTIDE_REQUIRE_REAL=systemd` that is a failure. One law runs
-//! at a time, whatever the number of test threads, since some of them kill the machine.
+//! Without the address each law reports itself as skipped; with `RUNTIDE_REQUIRE_REAL=systemd` that is a failure. One
+//! law runs at a time, with any number of test threads, since some of them kill the machine.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -38,7 +38,8 @@ use self::{
     name::known_as,
 };
 
-/// Writes that the front keeps for watchers: few, since each write takes a reload, and as many as a law's reader may be behind.
+/// Number of writes that the front keeps for watchers: few, since each write takes a reload, and as many as a law's
+/// reader may be behind.
 const HISTORY: u8 = 72;
 
 struct Systemd {
@@ -107,7 +108,7 @@ impl StoreHarness for Systemd {
         Ok(Overrun { changes: u64::from(HISTORY) + 1, counted: true })
     }
 
-    /// Ended between two steps of whatever it was doing, and opened anew.
+    /// Ended between any two steps, and opened again.
     async fn crash(&self) -> Done<()> {
         self.store.lock().unwrap().close();
         let fresh = open(&self.part);

@@ -192,7 +192,7 @@ pub(super) fn failed(call: Call<'_>, what: &str, end: &End) -> Error {
         "dependency" => (ErrorKind::Conflict, "a unit that it needs did not start"),
         "timeout" => (ErrorKind::Conflict, "it took longer than the unit allows"),
         "canceled" => (ErrorKind::Conflict, "another job replaced it"),
-        "skipped" => (ErrorKind::Conflict, "the state that the unit is in has no use for it"),
+        "skipped" => (ErrorKind::Conflict, "it does not apply to the unit's state"),
         "assert" => (ErrorKind::Conflict, "an assertion of the unit does not hold"),
         "invalid" => (ErrorKind::Conflict, "the unit cannot do that"),
         "once" => (ErrorKind::Conflict, "the unit is started only once in each boot"),

@@ -108,7 +108,7 @@ async fn kill_all(call: Call<'_>, signal: UnixSignal) -> Result<()> {
 
 async fn reset_failed(call: Call<'_>) -> Result<Effect> {
     let Some(before) = call.look_if_loaded().await? else {
-        return Err(call.error(ErrorKind::NotFound, "it is not loaded, so that there is nothing to be forgotten"));
+        return Err(call.error(ErrorKind::NotFound, "it is not loaded, so it has no state to clear"));
     };
     // Called even if no visible state would change: systemd does not expose the count of recent starts.
     call.reset_failed(call.unit).await?;

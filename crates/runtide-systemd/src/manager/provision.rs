@@ -129,14 +129,14 @@ async fn service(call: Call<'_>, request: &Request) -> Result<bool> {
         let job = job.map_err(|error| not_taken(call, error))?;
         let end = jobs.end(&job).await?;
         if !end.may_be_done() {
-            return Err(failed(call, "what is to hold it did not start", &end));
+            return Err(failed(call, "its holder did not start", &end));
         }
         let seen = call.look_if_loaded().await?;
         let seen = seen.ok_or_else(|| call.error(ErrorKind::NotFound, "it was removed while it was made"))?;
         if seen.about.load_state.as_deref() != Some("loaded") {
             let why = seen.more.load_error.map_or_else(String::new, |(_, why)| why);
             return Err(
-                call.error(ErrorKind::InvalidInput, format!("systemd does not take these settings together: {why}"))
+                call.error(ErrorKind::InvalidInput, format!("systemd refuses this combination of settings: {why}"))
             );
         }
         if request.is_at_risk { mended(call, request, &seen).await } else { Ok(true) }
@@ -182,7 +182,7 @@ async fn has_controllers(call: Call<'_>, request: &Request) -> Result<()> {
 }
 
 fn garbled(call: Call<'_>, why: &str) -> Error {
-    let reason = format!("systemd changes them when it reloads its units, and that cannot be put right: {why}");
+    let reason = format!("systemd changes them when it reloads its units, and that cannot be corrected: {why}");
     call.error(ErrorKind::Unsupported, format!("a command with ';' or '$': {reason}"))
         .with_context("feature", "a command with ';' or '$'")
         .with_context("reason", reason)

@@ -20,7 +20,7 @@ const FORGOTTEN: Duration = Duration::from_secs(10);
 pub(super) async fn remove(call: Call<'_>, options: &RemoveOptions) -> Result<Effect> {
     let Some(before) = call.look_if_loaded().await? else { return Ok(Effect::Unchanged) };
     if !before.is_transient() {
-        let reason = "it has a unit file, which is a declared resource: to delete that is the store's";
+        let reason = "it has a unit file, which is a declared resource: delete it in the store";
         return Err(call
             .error(ErrorKind::Unsupported, reason)
             .with_context("feature", "remove of a unit with a file")

@@ -1,4 +1,4 @@
-//! Which folder of unit files a store is, and how it looks after it.
+//! The folder of unit files that a store manages, and its options.
 
 use std::{
     path::{Component, Path, PathBuf},
@@ -11,62 +11,63 @@ use crate::config::Config;
 
 const CONFIG: &str = "systemd.store.config";
 
-/// Use of `systemd-analyze verify` on what is applied.
+/// Use of `systemd-analyze verify` on applied units.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Verify {
-    /// Where it can: the program is here, and the manager's file system is this one (`root` is `/`), since it looks for the
-    /// commands that a unit names. A key that systemd does not know is refused too, of which it would only warn. Elsewhere, what the manager itself refuses to load is refused.
+    /// Verify if possible: the program is installed, and the manager's file system is this one (`root` is `/`), since
+    /// it checks that the commands of a unit exist. A key that systemd does not know is refused too, which would only
+    /// be a warning. Otherwise only a unit that the manager itself refuses to load is refused.
     #[default]
     Auto,
-    /// Never: only what the manager itself refuses to load is refused.
+    /// Never verify: only a unit that the manager itself refuses to load is refused.
     Off,
 }
 
-/// Which folder of unit files a [`UnitStore`](super::UnitStore) is, and how it looks after it.
+/// The folder of unit files that a [`UnitStore`](super::UnitStore) manages, and its options.
 ///
 /// ```
 /// use runtide_systemd::{Config, UnitStoreConfig};
 ///
-/// // Only units called `shop-…` are the store's; what else lies in the folder is left alone.
+/// Only units called `shop-…` belong to the store; other files in the folder are left alone.
 /// let config = UnitStoreConfig::new(Config::system(), "/etc/systemd/system").with_prefix("shop-");
 /// # let _ = config;
 /// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct UnitStoreConfig {
-    /// The manager. Its `root` says where its file system is seen from here.
+    /// The manager. Its `root` is the root of its file system as seen from this process.
     pub systemd: Config,
-    /// The folder, as the manager sees it, as `/etc/systemd/system`; one of those in which it looks for units.
+    /// The folder as the manager sees it, as `/etc/systemd/system`; it must be in the manager's unit path.
     pub directory: PathBuf,
-    /// Only units whose names begin with it are the store's; all if empty. Two stores with a folder in common need prefixes of
+    /// Prefix of the names of the store's units; all units if empty. Two stores that share a folder need prefixes of
     /// which neither begins with the other.
     pub prefix: String,
-    /// The folder for the store's own record, as it is seen from here. `None`: beside the units' own,
+    /// The folder for the store's own record, as seen from this process. `None`: next to the folder of units,
     /// `/etc/systemd/system.runtide/units-` and the prefix.
     pub state: Option<PathBuf>,
-    /// Use of `systemd-analyze verify` on what is applied.
+    /// Use of `systemd-analyze verify` on applied units.
     pub verify: Verify,
-    /// How often the folder is looked at for changes that nobody told of; 2 s.
+    /// Interval at which the folder is scanned for changes that no signal reported; 2 s.
     pub poll: Duration,
 }
 
 setters!(UnitStoreConfig {
-    /// Only units whose names begin with it are the store's.
+    /// Sets the prefix of the names of the store's units.
     with_prefix: prefix: String;
-    /// The folder for the store's own record.
+    /// Sets the folder for the store's own record.
     with_state: state: Option<PathBuf>;
-    /// Use of `systemd-analyze verify` on what is applied.
+    /// Sets the use of `systemd-analyze verify` on applied units.
     with_verify: verify: Verify;
-    /// How often the folder is looked at.
+    /// Sets the interval at which the folder is scanned.
     with_poll: poll: Duration;
 });
 
 impl UnitStoreConfig {
-    /// The most bytes of a document: 1 MiB. systemd takes no longer line, and nobody writes such units.
+    /// Largest document, in bytes: 1 MiB. systemd reads no longer line, and real units are far smaller.
     pub const LARGEST: usize = 1 << 20;
 
-    /// The unit files of this folder, as the manager sees it.
+    /// A configuration for the unit files of this folder, as the manager sees it.
     pub fn new(systemd: Config, directory: impl Into<PathBuf>) -> Self {
         Self {
             systemd,
@@ -100,27 +101,27 @@ impl UnitStoreConfig {
         Ok(())
     }
 
-    /// The folder, as it is seen from here.
+    /// The folder, as seen from this process.
     pub(super) fn folder(&self) -> PathBuf {
         let root = self.systemd.root.as_deref().unwrap_or(Path::new("/"));
         root.join(self.directory.strip_prefix("/").unwrap_or(&self.directory))
     }
 
-    /// The folder of the record.
+    /// The folder of the record, as seen from this process.
     pub(super) fn record(&self) -> PathBuf {
         self.state.clone().unwrap_or_else(|| {
-            let mut beside = self.folder().into_os_string();
-            beside.push(".runtide");
-            PathBuf::from(beside).join(format!("units-{}", self.prefix))
+            let mut sibling = self.folder().into_os_string();
+            sibling.push(".runtide");
+            PathBuf::from(sibling).join(format!("units-{}", self.prefix))
         })
     }
 
-    /// True if nothing that is enabled here outlives a reboot.
+    /// True if units enabled here do not stay enabled after a reboot.
     pub(super) fn is_runtime(&self) -> bool {
         self.directory.starts_with("/run")
     }
 
-    /// True if what this process sees is what the manager sees.
+    /// True if this process sees the same file system as the manager.
     pub(super) fn is_here(&self) -> bool {
         self.systemd.root.as_deref() == Some(Path::new("/"))
     }
@@ -131,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_a_store_is_refused() {
+    fn an_impossible_store_is_refused() {
         let units = |directory: &str| UnitStoreConfig::new(Config::system(), directory);
         assert!(units("/etc/systemd/system").with_prefix("shop-").validate().is_ok());
         for (config, key) in [

@@ -1,4 +1,4 @@
-//! A watch in another format than the bodies were written in.
+//! A watch in another format than that of the stored bodies.
 
 use std::{
     pin::Pin,
@@ -14,12 +14,12 @@ use runtide_core::{
 
 use super::form::UnitForm;
 
-/// In the format asked for, or as it was written where that cannot carry it.
+/// Converts to the requested format; a body that it cannot carry stays as it was written.
 pub(super) fn shown(form: &dyn UnitForm, resource: Arc<Resource>, format: ResourceFormat) -> Arc<Resource> {
     form.shown(&resource, format).unwrap_or(resource)
 }
 
-/// What a watch tells, in another format.
+/// The events of a watch, in another format.
 pub(super) struct Shown {
     pub(super) inner: StoreStream,
     pub(super) form: Arc<dyn UnitForm>,

@@ -1,4 +1,4 @@
-//! The folder of the unit files: what lies in it, and writing so that each file is always whole.
+//! The folder of the unit files: scans of it, and writes that replace each file as a whole.
 
 use std::{
     collections::BTreeMap,
@@ -17,16 +17,16 @@ use serde::{Deserialize, Serialize};
 
 use super::name::UnitFileName;
 
-/// A file that is longer is none of the store's: systemd takes a mebibyte in a line, and nobody writes such units.
+/// Longest file that is read, in bytes: systemd accepts a line of a mebibyte, and real units are far shorter.
 pub(super) const LONGEST: u64 = 4 << 20;
 
-/// What temporary files begin with. systemd does not look at hidden files.
+/// Prefix of temporary files. systemd ignores hidden files.
 const TEMPORARY: &str = ".runtide-";
 
-/// What was changed so lately may change again within the same tick of the file system's clock.
+/// A file that changed this recently may change again within the same tick of the file system's clock.
 const TICK: Duration = Duration::from_secs(2);
 
-/// Tells one state of a file from another, but for what changes within a tick.
+/// Distinguishes two states of a file, except for changes within one tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     inode: u64,
@@ -35,56 +35,56 @@ pub(super) struct Stamp {
     modified: (i64, i64),
 }
 
-/// What a name stands for.
+/// The type of a directory entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sort {
     File,
     Folder,
-    /// A link, or something that cannot be read: never followed.
+    /// A link, or an entry that cannot be read: never followed.
     Other,
 }
 
-/// A name in a folder.
+/// A directory entry.
 #[derive(Clone, Debug)]
 pub(super) struct Named {
     pub(super) name: String,
     pub(super) sort: Sort,
-    /// `None`: the file has to be read to know whether it is the same.
+    /// `None`: the file has to be read to compare it.
     pub(super) stamp: Option<Stamp>,
 }
 
-/// Whose a file is, and who may do what with it.
+/// Mode and owner of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Access {
     mode: u32,
-    /// `None`: of whoever writes it.
+    /// `None`: the user and group of the writing process.
     owner: Option<(u32, u32)>,
 }
 
 impl Access {
-    /// Of a file that was not there.
+    /// Access of a new file.
     const NEW: Self = Self { mode: 0o644, owner: None };
 }
 
-/// What can be seen of names without opening anything, and who may open them.
+/// File metadata: types and stamps of names without opening them, modes and owners.
 pub(super) trait Names: Debug + Send + Sync {
     /// All names in a folder.
     fn names(&self, dir: &Path) -> io::Result<Vec<Named>>;
 
-    /// What one stands for; `None` if nothing is there.
+    /// Type of a path; `None` if it does not exist.
     fn sort(&self, path: &Path) -> io::Result<Option<Sort>>;
 
-    /// Who may open a file; `None` if no file is there.
+    /// Mode and owner of a file; `None` if it does not exist.
     fn access(&self, path: &Path) -> io::Result<Option<Access>>;
 
-    /// Makes a file that was not there, for nobody else to open.
+    /// Creates a new file that only its owner can open.
     fn make_private(&self, path: &Path) -> io::Result<()>;
 
-    /// Says who may open a file that was made so.
+    /// Sets mode and owner of a file that was created so.
     fn give(&self, path: &Path, access: Access) -> io::Result<()>;
 }
 
-/// The system's own.
+/// The metadata of the operating system.
 #[derive(Debug)]
 pub(super) struct OsNames;
 
@@ -93,7 +93,7 @@ impl Names for OsNames {
         let mut found = Vec::new();
         for entry in fs::read_dir(dir)? {
             let entry = entry?;
-            // What is no text is no name of a unit either.
+            // A name that is not UTF-8 is not a unit's name either.
             let Ok(name) = entry.file_name().into_string() else { continue };
             match entry.metadata() {
                 Ok(metadata) => found.push(Named { name, sort: sort_of(&metadata), stamp: stamp_of(&metadata) }),
@@ -130,10 +130,10 @@ impl Names for OsNames {
     fn give(&self, path: &Path, Access { mut mode, owner }: Access) -> io::Result<()> {
         let found = fs::symlink_metadata(path)?;
         if let Some((user, group)) = owner.filter(|owner| *owner != (found.uid(), found.gid())) {
-            // Only root may give files away; to a group of one's own everybody may.
+            // Only root may change the owner; any user may set a group of which it is a member.
             if let Err(error) = lchown(path, Some(user), Some(group)).or_else(|_| lchown(path, None, Some(group))) {
                 tracing::warn!(%error, path = %path.display(), "the unit file does not keep its owner");
-                // What one group was allowed is not another's.
+                // The permissions of one group do not transfer to another.
                 let others = mode & 0o007;
                 mode &= !0o070 | (others << 3);
             }
@@ -157,7 +157,7 @@ fn stamp_of(metadata: &fs::Metadata) -> Option<Stamp> {
     (latest < settled.as_secs()).then(|| Stamp { inode: metadata.ino(), size: metadata.len(), changed, modified })
 }
 
-/// The folder of the unit files, and which of them are the store's.
+/// The folder of the unit files, and the prefix of those that are the store's.
 #[derive(Clone, Debug)]
 pub(super) struct Folder {
     pub(super) disk: Arc<dyn Disk>,
@@ -166,33 +166,33 @@ pub(super) struct Folder {
     pub(super) prefix: String,
 }
 
-/// What lies in the folder.
+/// The result of a scan of the folder.
 #[derive(Debug, Default)]
 pub(super) struct Scan {
     pub(super) files: BTreeMap<UnitFileName, Found>,
-    /// What looks like the store's and is not taken for it, with the reason.
+    /// Files with the store's prefix that are not resources, each with the reason.
     pub(super) skipped: Vec<(String, &'static str)>,
 }
 
-/// A file that lies there.
+/// A file in the folder.
 #[derive(Debug)]
 pub(super) enum Found {
-    /// As it was when it was last looked at.
+    /// Unchanged since the last scan.
     Same,
-    /// To be compared.
+    /// Read, to be compared.
     Read(Bytes, Option<Stamp>),
 }
 
-/// What became of a write.
+/// The outcome of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Put {
     Done,
-    /// Somebody else changed the file in the meantime: nothing was written.
+    /// Another program changed the file in the meantime: nothing was written.
     Foreign,
 }
 
 impl Folder {
-    /// Makes the folder if need be, and removes what an earlier run left half-written.
+    /// Creates the folder if necessary, and removes temporary files of an earlier run.
     pub(super) fn prepare(&self) -> io::Result<()> {
         if self.names.sort(&self.path)?.is_none() {
             self.disk.create_dir(&self.path)?;
@@ -212,7 +212,7 @@ impl Folder {
         format!("{TEMPORARY}{}-{file}", prefix.get(..16).unwrap_or_default())
     }
 
-    /// Looks at everything; what has the stamp that is known is not read.
+    /// Scans the folder; a file whose stamp is known is not read.
     pub(super) fn scan(&self, known: &BTreeMap<UnitFileName, Option<Stamp>>) -> io::Result<Scan> {
         let mut scan = Scan::default();
         for named in self.names.names(&self.path)? {
@@ -222,8 +222,7 @@ impl Folder {
             match (named.sort, named.name.strip_suffix(".d")) {
                 (Sort::Folder, Some(unit)) if UnitFileName::unit(unit).is_ok() => {
                     for inner in self.inner(&named.name)? {
-                        let file =
-                            UnitFileName::in_folder(unit, &inner.name).map_err(|_| "systemd does not look at it");
+                        let file = UnitFileName::in_folder(unit, &inner.name).map_err(|_| "systemd ignores it");
                         self.meet(&mut scan, known, file, &inner, &format!("{}/{}", named.name, inner.name))?;
                     }
                 }
@@ -272,7 +271,7 @@ impl Folder {
         Ok(())
     }
 
-    /// A file's text; `None` if it is not there, or why it is not the store's to read.
+    /// Reads a file; `None` if it does not exist, or the reason why the store may not read it.
     pub(super) fn read(&self, file: &UnitFileName) -> io::Result<Option<Result<Bytes, &'static str>>> {
         let path = self.path.join(file.path());
         match self.sort(file)? {
@@ -294,7 +293,7 @@ impl Folder {
         Ok(Some(Ok(text.into())))
     }
 
-    /// What a file's name stands for; of a drop-in, its folder counts as well.
+    /// The type of a file; of a drop-in, its folder counts as well.
     fn sort(&self, file: &UnitFileName) -> io::Result<Option<Sort>> {
         if file.drop_in_name().is_some() {
             match self.names.sort(&self.path.join(file.drop_ins()))? {
@@ -306,7 +305,8 @@ impl Folder {
         self.names.sort(&self.path.join(file.path()))
     }
 
-    /// True if a file has a text of this digest, or is not there if there is none. What is not read has no digest.
+    /// True if the text of a file has this digest, or the file does not exist and there is none. An unreadable file has
+    /// no digest.
     pub(super) fn is(&self, file: &UnitFileName, digest: Option<Digest>) -> io::Result<bool> {
         Ok(match self.read(file)? {
             Some(Ok(text)) => Some(Digest::of(&text)) == digest,
@@ -315,13 +315,13 @@ impl Folder {
         })
     }
 
-    /// Who may open a file; `None` if it is not there.
+    /// Mode and owner of a file; `None` if it does not exist.
     pub(super) fn access(&self, file: &UnitFileName) -> io::Result<Option<Access>> {
         self.names.access(&self.path.join(file.path()))
     }
 
-    /// Writes a file, or removes it, if it is still what it was; to be made durable by [`sync`](Self::sync). One that is there
-    /// stays whose it is; `access` is for one that is not.
+    /// Writes a file, or removes it, if it is unchanged; [`sync`](Self::sync) makes that durable. An existing file
+    /// keeps its owner and mode; `access` is for one that does not exist.
     pub(super) fn put(
         &self,
         file: &UnitFileName,
@@ -345,7 +345,7 @@ impl Folder {
         Ok(Put::Done)
     }
 
-    /// A temporary file with this text, durable but for its name.
+    /// Writes a temporary file with this text, durable except for its name.
     fn written(&self, file: &UnitFileName, text: &Bytes, access: Option<Access>) -> io::Result<PathBuf> {
         if file.drop_in_name().is_some() {
             let folder = self.path.join(file.drop_ins());
@@ -384,9 +384,9 @@ impl Folder {
         Ok(())
     }
 
-    /// Removes a unit's folder of drop-ins, if nothing is left in it.
+    /// Removes a unit's folder of drop-ins, if it is empty.
     pub(super) fn tidy(&self, file: &UnitFileName) {
-        // Whatever is in it stays; that it stays is no harm.
+        // A folder with other files in it stays, which does no harm.
         let _ = fs::remove_dir(self.path.join(file.drop_ins()));
     }
 }

@@ -1,4 +1,4 @@
-//! How resources become unit files, and back: [`UnitForm`], and systemd's own, [`Units`].
+//! The mapping of resources to unit files, and back: [`UnitForm`], and systemd's own, [`Units`].
 
 use std::{fmt::Debug, sync::Arc};
 
@@ -14,31 +14,31 @@ use crate::{names, unit_file::UnitFile};
 const APPLY: &str = "store.apply";
 const GET: &str = "store.get";
 
-/// How resources become unit files, and back. [`Units`] is what it is by default: a resource is a unit file. Others
-/// may declare something else that systemd is to run, and say how it is written as units.
+/// The mapping of resources to unit files, and back. The default is [`Units`]: a resource is a unit file. Another form
+/// may declare other things that systemd runs, and define how they are written as units.
 ///
 /// # Behavior
 /// * No two references share a file.
-/// * What is read back from a file is what was written, or the document is kept in the store's record as well: a form need
-///   not be able to.
-/// * None of the calls waits for anything.
+/// * Reading a file gives the document that was written; if a form cannot do that, the document is in the store's
+///   record as well.
+/// * None of the calls blocks.
 pub trait UnitForm: Debug + Send + Sync + 'static {
-    /// The file of a resource.
+    /// Returns the file of a resource.
     ///
     /// # Errors
-    /// `InvalidInput` if no unit file can be its.
+    /// `InvalidInput` if the reference can have no unit file.
     fn file(&self, reference: &ResourceRef) -> Result<UnitFileName>;
 
-    /// What is in the file.
+    /// Returns the content of the file.
     ///
     /// # Errors
     /// `InvalidInput` for a document that cannot be a unit.
     fn text(&self, reference: &ResourceRef, document: &Document) -> Result<Bytes>;
 
-    /// The resource of a file that somebody else wrote; `None` if it is none.
+    /// Returns the resource of a file that another program wrote; `None` if it is none.
     fn read(&self, file: &UnitFileName, text: &Bytes) -> Option<(ResourceRef, Document)>;
 
-    /// A resource in another format.
+    /// Converts a resource to another format.
     ///
     /// # Errors
     /// As [`Document::convert`].
@@ -47,7 +47,7 @@ pub trait UnitForm: Debug + Send + Sync + 'static {
     }
 }
 
-/// A resource is a unit file, and its name is that of the file.
+/// A resource is a unit file, and has its name.
 ///
 /// * `web.service` is of the kind `service`, in no namespace, with the name `web`; templates (`web@`) and instances (`web@1`)
 ///   have such names too.
@@ -64,7 +64,8 @@ pub trait UnitForm: Debug + Send + Sync + 'static {
 /// }
 /// ```
 ///
-/// Comments are kept only in the native format. A selector sees the labels of what was not applied in the native format.
+/// Comments are kept only in the native format. A selector sees the labels of resources that were applied in another
+/// format than that.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Units;
 
@@ -124,7 +125,7 @@ fn refused(why: &str) -> Error {
     Error::new(ErrorKind::InvalidInput, APPLY, why)
 }
 
-/// True if it is the text of a unit file.
+/// Checks that the bytes are the text of a unit file.
 fn checked(bytes: &[u8]) -> Result<()> {
     let text = std::str::from_utf8(bytes).map_err(|_| refused("the text of a unit file is UTF-8"))?;
     if text.contains('\0') {
@@ -146,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn every_reference_has_a_file_of_its_own() {
+    fn every_reference_has_its_own_file() {
         for (reference, file) in [
             (named("service", None, "web"), "web.service"),
             (named("service", None, "web@"), "web@.service"),
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_file_is_refused() {
+    fn a_reference_without_a_file_is_refused() {
         for reference in [
             ResourceRef::new("apps", "service", None, "web").unwrap(),
             named("service", Some("shop"), "web"),
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_unit_is_refused() {
+    fn an_invalid_unit_is_refused() {
         let web = named("service", None, "web");
         for (bytes, why) in [
             (&b"[Unit\n"[..], "not closed"),

@@ -1,4 +1,4 @@
-//! What a store asks of the manager: to reload, whether it took a unit, to let go of one, to enable and disable.
+//! The calls of a store to the manager: reload, check of a unit, stop, enable and disable.
 
 use std::{
     path::{Path, PathBuf},
@@ -18,13 +18,13 @@ use crate::{
 const APPLY: &str = "store.apply";
 const DELETE: &str = "store.delete";
 
-/// The manager, for a store.
+/// The manager of a store's units.
 #[derive(Clone, Debug)]
 pub(super) struct Manager {
     client: Client,
-    /// Where the unit files are, as it sees them.
+    /// The folder of the unit files, as the manager sees it.
     folder: PathBuf,
-    /// What is enabled here does not outlive a reboot.
+    /// True if units enabled here do not stay enabled after a reboot.
     runtime: bool,
 }
 
@@ -37,17 +37,17 @@ impl Manager {
         &self.client
     }
 
-    /// Has all unit files read again. It answers when that is done, which takes longer than other calls.
+    /// Reloads all unit files. The answer comes when that is done, which takes longer than other calls.
     pub(super) async fn reload(&self) -> Result<()> {
         let config = self.client.config();
         let deadline = config.job_deadline.max(config.deadline);
         self.client.call_at(APPLY, SYSTEMD, (ROOT, MANAGER, "Reload"), &(), deadline).await.map(drop)
     }
 
-    /// True if a unit is one that it can load, and made of these files of the folder.
+    /// Checks that the manager can load a unit, from these files of the folder.
     ///
     /// # Errors
-    /// `InvalidInput`, in its own words; `Conflict` if it takes another file of the same name, which comes before.
+    /// `InvalidInput`, with systemd's message; `Conflict` if a file of the same name in another folder comes before.
     pub(super) async fn check(&self, unit: &str, files: &[&UnitFileName]) -> Result<()> {
         // A template is no unit: only its instances are.
         if unit.rsplit_once('.').is_some_and(|(stem, _)| stem.ends_with('@')) {
@@ -56,31 +56,31 @@ impl Manager {
         let loaded = self.client.manager(APPLY, "LoadUnit", &(unit,)).await;
         let path: zbus::OwnedObjectPath = match loaded {
             Ok(answer) => self.client.read(APPLY, &answer)?,
-            // It may be gone again between the reload and now.
+            // It may be unloaded again between the reload and now.
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
         };
         let answer = self.client.get_all(APPLY, path.as_str(), UNIT).await?;
-        let said: Loaded = self.client.read(APPLY, &answer)?;
-        match said.load_state.as_deref() {
+        let properties: Loaded = self.client.read(APPLY, &answer)?;
+        match properties.load_state.as_deref() {
             Some("bad-setting" | "error") => {
-                let (name, message) = said.load_error.unwrap_or_default();
+                let (name, message) = properties.load_error.unwrap_or_default();
                 let message = if message.is_empty() { format!("systemd does not load it: {name}") } else { message };
                 Err(self.client.invalid(APPLY, message).with_context("unit", unit))
             }
             Some("not-found") if files.iter().any(|file| file.drop_in_name().is_none()) => {
-                let message = "systemd does not look for units in this folder: nothing in it would ever be started";
+                let message = "systemd reads no units from this folder: none in it could be started";
                 Err(self.client.invalid(APPLY, message).with_context("unit", unit))
             }
-            // A drop-in of a unit that nobody wrote yet: what is not loaded is made of nothing.
+            // A drop-in of a unit that does not exist yet: a unit that is not loaded has no files.
             Some("not-found") => Ok(()),
-            _ => self.is_made_of(unit, files, said).await,
+            _ => self.is_made_of(unit, files, properties).await,
         }
     }
 
-    async fn is_made_of(&self, unit: &str, files: &[&UnitFileName], said: Loaded) -> Result<()> {
-        let fragment = said.fragment_path.unwrap_or_default();
-        let drop_ins = said.drop_in_paths.unwrap_or_default();
+    async fn is_made_of(&self, unit: &str, files: &[&UnitFileName], properties: Loaded) -> Result<()> {
+        let fragment = properties.fragment_path.unwrap_or_default();
+        let drop_ins = properties.drop_in_paths.unwrap_or_default();
         for file in files {
             let own = self.folder.join(file.path());
             let (taken, what) = match file.drop_in_name() {
@@ -100,7 +100,7 @@ impl Manager {
         Ok(())
     }
 
-    /// True if a file is also known by one of these names: of merged folders systemd may say the one or the other.
+    /// True if a file is also known by one of these names: of merged folders systemd may report either.
     async fn is_one_of(&self, own: &Path, others: &[String]) -> bool {
         let Some(root) = self.client.config().root.clone() else { return false };
         let (own, others) = (own.to_owned(), others.to_vec());
@@ -116,7 +116,7 @@ impl Manager {
         compared.await.unwrap_or(false)
     }
 
-    /// True if there is a unit of this name, so that drop-ins of it mean something.
+    /// True if there is a unit of this name, so that drop-ins of it apply.
     pub(super) async fn knows(&self, unit: &str) -> Result<bool> {
         let answer = self.client.manager(APPLY, "LoadUnit", &(unit,)).await;
         let path: zbus::OwnedObjectPath = match answer {
@@ -128,7 +128,8 @@ impl Manager {
         Ok(state != "not-found")
     }
 
-    /// Stops a unit and waits for its end, and disables it; its file is still there, without which it could not be disabled.
+    /// Stops a unit and waits for its end, and disables it; its file still exists, without which it could not be
+    /// disabled.
     pub(super) async fn retire(&self, unit: &str) -> Result<()> {
         if unit.rsplit_once('.').is_some_and(|(stem, _)| !stem.ends_with('@')) {
             self.stop(unit).await?;
@@ -178,7 +179,7 @@ impl Manager {
         Ok(matches!(state.as_str(), "enabled" | "enabled-runtime"))
     }
 
-    /// Has a unit started with what its `[Install]` section names.
+    /// Enables a unit as its `[Install]` section says.
     pub(super) async fn enable(&self, unit: &str) -> Result<Effect> {
         const ENABLE: &str = "systemd.store.enable";
         let answer = self.client.manager(ENABLE, "EnableUnitFiles", &(vec![unit], self.runtime, false)).await?;
@@ -190,14 +191,14 @@ impl Manager {
         self.settled(!changes.is_empty()).await
     }
 
-    /// Takes that back.
+    /// Disables a unit.
     pub(super) async fn disable(&self, unit: &str) -> Result<Effect> {
         const DISABLE: &str = "systemd.store.disable";
         let changed = self.uninstall(DISABLE, unit).await?;
         self.settled(changed).await
     }
 
-    /// Takes away what enables a unit, now and after a boot, whoever enabled it where; whether there was anything.
+    /// Removes all links that enable a unit, now and after a boot, in every folder. Returns true if there was any.
     async fn uninstall(&self, operation: &'static str, unit: &str) -> Result<bool> {
         let mut changed = false;
         for runtime in [self.runtime, !self.runtime] {
@@ -226,7 +227,7 @@ struct Loaded {
     drop_in_paths: Option<Vec<String>>,
 }
 
-/// The same error for one more caller.
+/// Copies the error for one more caller.
 pub(super) fn again(error: &Error) -> Error {
     let fresh = Error::new(error.kind(), error.operation(), error.message().to_owned()).with_retry(error.retry());
     error.context().iter().fold(fresh, |fresh, (key, value)| fresh.with_context(key, value))

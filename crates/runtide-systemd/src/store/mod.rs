@@ -61,46 +61,50 @@ const RESTORE: &str = "store.restore";
 
 const LARGEST: usize = UnitStoreConfig::LARGEST;
 
-/// Writes that wait for the writer; more wait for room.
+/// Number of queued writes; further callers wait for room.
 const QUEUE: usize = 1024;
 
-/// How long an opening waits for a store before it to let go.
+/// Time for which an opening waits for an earlier store to release the folder.
 const HANDOVER: Duration = Duration::from_secs(2);
 
 /// The unit files of a folder, as declared resources. Clones are the same store.
 ///
-/// The files are in the folder, what is shown to readers and watchers in a front that is given (a `MemoryStore`), and what
-/// is in neither, the revisions and the bodies that were not written as text, in a record beside the folder.
+/// The files are in the folder, the state that readers and watchers see in a given front (a `MemoryStore`), and the
+/// rest, which is the revisions and the bodies that were not written as text, in a record next to the folder.
 ///
 /// # Behavior
-/// * `Ok` means that the file is on the disk, that the manager read it again and takes it, and that the record says so. Writes
-///   that come together share one reload.
-/// * What the manager refuses (`LoadState` is `bad-setting` or `error`), or `systemd-analyze verify` where it can be asked, is
-///   `InvalidInput` in systemd's own words: the file is as it was before, and was read again. Nobody saw the other.
-/// * A file that the manager does not make the unit of, since one of the same name comes before it in its path, or the unit is
-///   masked, is a `Conflict` that names the other, and is taken back. A drop-in of a unit that is not there yet is kept for it.
-/// * What is there already is `Unchanged` once the manager has read it as well, whoever wrote it.
-/// * A delete stops the unit and waits for its end, disables it wherever it was enabled, and removes its file and its drop-ins, each
-///   of which has a revision. Instances of a template are not stopped. A restore does so with the units that go.
-/// * Units are stopped and disabled after all else was written and the manager took it. A delete or a restore that fails from
-///   there on, as one cannot be stopped, or a file not removed, or the manager goes away, leaves those stopped and disabled that
-///   were: the files are put back, and nothing else.
-/// * What others change is seen before each write, at each word of the manager, and every [`UnitStoreConfig::poll`]. It raises
-///   the revision, watchers hear of it, and a precondition that does not know of it is a `Conflict`. A write compares what is in
-///   the file right before it is replaced. What others changed is shown as it is on the disk, whether or not the manager was notified.
-/// * A file keeps its mode and its owner when it is replaced or put back; a new one is for everybody to read (0644).
-/// * Links are never followed. They, what has no name of a unit, and what is longer than 4 MiB are left alone:
-///   [`skipped`](Self::skipped) tells of them, and to write there is a `Conflict`.
-/// * One process has a folder open at a time; it is a `Conflict` for others, on every call.
+/// * `Ok` means that the file is on the disk, that the manager has reloaded and accepted it, and that the record has
+///   it. Writes that come together share one reload.
+/// * A unit that the manager refuses (`LoadState` is `bad-setting` or `error`), or `systemd-analyze verify` if it can
+///   be run, is `InvalidInput` with systemd's own message: the previous file is back, and was reloaded. No watcher saw
+///   the refused one.
+/// * A file that the manager does not use for the unit, since one of the same name comes before it in its path, or the
+///   unit is masked, is a `Conflict` that names the other, and is taken back. A drop-in of a unit that does not exist
+///   yet is kept for it.
+/// * An equal resource is `Unchanged`, as soon as the manager has read it as well, even if another program wrote it.
+/// * A delete stops the unit and waits for its end, disables it in every folder, and removes its file and its drop-ins,
+///   each of which has a revision. Instances of a template are not stopped. A restore does the same with the units that
+///   it removes.
+/// * Units are stopped and disabled after all other files were written and the manager accepted them. A delete or a
+///   restore that fails after that, because a unit cannot be stopped, or a file not removed, or the manager goes away,
+///   leaves those stopped and disabled that were: the files are put back, and nothing else.
+/// * Changes by other programs are detected before each write, at each signal of the manager, and every
+///   [`UnitStoreConfig::poll`]. They raise the revision, watchers get an event, and a precondition with an older
+///   revision is a `Conflict`. A write compares the file right before it is replaced. A changed file is shown as it is
+///   on the disk, even if the manager was not reloaded.
+/// * A file keeps its mode and its owner when it is replaced or put back; a new one is readable by all (0644).
+/// * Links are never followed. They, files without a unit's name, and files longer than 4 MiB are left alone:
+///   [`skipped`](Self::skipped) lists them, and a write to one is a `Conflict`.
+/// * One process has a folder open at a time; for others every call is a `Conflict`.
 ///
 /// # Recovery
-/// What was not acknowledged when the process died is taken back by the next opening, and the manager told; a unit that was
-/// stopped or disabled stays so. Revisions go on rising; a watch from a revision of before is `Expired`. Should the record fail
-/// to be written, every later write is that error until the store is opened again. Without its record (it may be removed while
-/// no store is open) all files are taken in again.
+/// Unacknowledged writes of a process that died are taken back by the next opening, and the manager reloads; a unit
+/// that was stopped or disabled stays so. Revisions continue to rise; a watch from an earlier revision is `Expired`. If
+/// the record cannot be written, every later write is that error until the store is opened again. Without its record
+/// (it may be removed while no store is open) all files are adopted again.
 ///
 /// # Cancel safety
-/// A dropped write may still happen, whole. Everything else can be dropped at any time.
+/// A dropped write may still happen, whole. Every other call can be dropped at any time.
 ///
 /// ```no_run
 /// # async fn example(front: impl runtide_core::store::LocalStore) -> runtide_core::Result<()> {
@@ -128,20 +132,20 @@ struct Inner<S> {
     names: Arc<dyn Names>,
     writer: OnceCell<mpsc::Sender<Ask>>,
     closed: CancellationToken,
-    /// Ended with the last clone.
+    /// Task that listens for signals; aborted with the last clone.
     listening: Mutex<Option<tokio::task::AbortHandle>>,
 }
 
 impl<S: LocalStore> UnitStore<S> {
-    /// A store of unit files. Nothing is opened or connected before the first call.
+    /// Creates a store of unit files. Nothing is opened or connected before the first call.
     ///
     /// # Errors
-    /// `InvalidInput` for a configuration that cannot be one; `Unsupported` if the manager's files cannot be seen from here.
+    /// `InvalidInput` for an impossible configuration; `Unsupported` if the manager's files are not visible from here.
     pub fn new(config: UnitStoreConfig, front: S) -> Result<Self> {
         Self::with_form(config, front, Units)
     }
 
-    /// A store of what is written as unit files.
+    /// Creates a store with another mapping of resources to unit files.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -175,13 +179,13 @@ impl<S: LocalStore> UnitStore<S> {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Ends the store for all clones, at once: every later call is `Cancelled`. What is under way may be done or not, and is
-    /// taken back by the next opening if it was not.
+    /// Closes the store for all clones, at once: every later call is `Cancelled`. A write under way may be done or not,
+    /// and is taken back by the next opening if it was not.
     pub fn close(&self) {
         self.inner.closed.cancel();
     }
 
-    /// What lies in the folder and is not taken for a resource, each with the reason, as of the last look.
+    /// Files in the folder that are not resources, each with the reason, as of the last scan.
     ///
     /// # Errors
     /// As every call: if the folder cannot be opened.
@@ -190,11 +194,11 @@ impl<S: LocalStore> UnitStore<S> {
         Ok(self.inner.shared.skipped())
     }
 
-    /// Has a unit started with what its `[Install]` section names, and tells the manager. Below `/run` it lasts until the next
+    /// Enables a unit as its `[Install]` section says, and reloads the manager. Below `/run` that lasts until the next
     /// boot.
     ///
     /// # Errors
-    /// `NotFound` if there is no such resource; `InvalidInput` if it has nothing to be enabled by.
+    /// `NotFound` if there is no such resource; `InvalidInput` if its `[Install]` section is missing or empty.
     ///
     /// # Cancel safety
     /// A dropped call may still happen.
@@ -203,7 +207,7 @@ impl<S: LocalStore> UnitStore<S> {
         manager.enable(&unit).await
     }
 
-    /// Takes that back. It goes on if it runs.
+    /// Disables a unit. It goes on if it runs.
     ///
     /// # Errors
     /// `NotFound` if there is no such resource.
@@ -225,7 +229,7 @@ impl<S: LocalStore> UnitStore<S> {
             return Err(error(ErrorKind::InvalidInput, "a drop-in is not enabled by itself: its unit is"));
         }
         let manager = self.inner.manager.as_ref();
-        let manager = manager.ok_or_else(|| error(ErrorKind::Unsupported, "no manager looks at these files"))?;
+        let manager = manager.ok_or_else(|| error(ErrorKind::Unsupported, "no manager reads these files"))?;
         Ok((manager, file.unit_name().to_owned()))
     }
 
@@ -251,7 +255,7 @@ impl<S: LocalStore> UnitStore<S> {
             let (disk, path) = (Arc::clone(&inner.disk), inner.config.record());
             let opened = tokio::task::spawn_blocking(move || Record::open(disk, &path)).await;
             match opened.map_err(|error| closed(OPEN).with_source(error))? {
-                // One that was dropped just now ends what it has begun.
+                // A store that was dropped just now finishes its current write.
                 Err(error) if error.kind() == ErrorKind::Conflict && Instant::now() < until => {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
@@ -260,22 +264,22 @@ impl<S: LocalStore> UnitStore<S> {
         };
         let writer = Writer::open(Arc::clone(&inner.shared), folder, record, inner.manager.clone()).await?;
         let (ask, asks) = mpsc::channel(QUEUE);
-        let (told, closed, poll) = (Arc::new(Notify::new()), inner.closed.clone(), inner.config.poll);
+        let (changed, closed, poll) = (Arc::new(Notify::new()), inner.closed.clone(), inner.config.poll);
         if let Some(manager) = &inner.manager {
-            let listening = tokio::spawn(notices::listen(manager.client().clone(), Arc::clone(&told)));
+            let listening = tokio::spawn(notices::listen(manager.client().clone(), Arc::clone(&changed)));
             *lock(&inner.listening) = Some(listening.abort_handle());
         }
         tokio::spawn(async move {
             tokio::select! {
                 biased;
                 () = closed.cancelled() => {}
-                () = writer.run(asks, told, poll) => {}
+                () = writer.run(asks, changed, poll) => {}
             }
         });
         Ok(ask)
     }
 
-    /// Below another root no part of the path may be a link: it would be followed from this process's root.
+    /// With another root no part of the path may be a link: it would be followed from this process's root.
     fn plain(&self, folder: &Path) -> Result<()> {
         let root = self.inner.config.systemd.root.as_deref().unwrap_or(Path::new("/"));
         if self.inner.config.is_here() {
@@ -300,7 +304,7 @@ impl<S: LocalStore> UnitStore<S> {
         waits.await.unwrap_or_else(|_| Err(closed(operation).with_context("outcome", "unknown")))
     }
 
-    /// How a body is written, if it may be.
+    /// Formats a body as a unit file, if it is valid.
     async fn body(&self, reference: &ResourceRef, document: Document) -> Result<Body> {
         let refused = |why: &str| Error::new(ErrorKind::InvalidInput, APPLY, why).with_context("resource", reference);
         if document.bytes.len() > LARGEST {
@@ -317,7 +321,8 @@ impl<S: LocalStore> UnitStore<S> {
         Ok(Body { document, file, text, new })
     }
 
-    /// Has systemd-analyze judge what is new, where it sees what the manager sees; all together, for one may need the other.
+    /// Runs systemd-analyze on changed units, if it sees the same files as the manager; all together, since one may
+    /// need another.
     async fn verified(&self, bodies: &[&Body]) -> Result<()> {
         let config = &self.inner.config;
         let Some(manager) = self.inner.manager.as_ref().filter(|_| config.verify == Verify::Auto && config.is_here())
@@ -329,7 +334,7 @@ impl<S: LocalStore> UnitStore<S> {
         let mut units = BTreeSet::new();
         for body in bodies.iter().filter(|body| body.new) {
             let unit = body.file.unit_name();
-            // Of a unit that is not there yet, its drop-ins mean nothing.
+            // Drop-ins of a unit that does not exist yet have no effect.
             if !units.contains(unit) && (whole(unit) || manager.knows(unit).await?) {
                 units.insert(unit);
             }
@@ -341,7 +346,8 @@ impl<S: LocalStore> UnitStore<S> {
         verify::verify(&config.systemd, &files, &units).await
     }
 
-    /// A body of a snapshot. One that the form does not write, and reads as it is, was somebody else's file: it is one again.
+    /// Formats a body of a snapshot. A text that the form does not write, but reads as it is, was another program's
+    /// file: it is written as it was.
     async fn restored(&self, reference: &ResourceRef, document: Document) -> Result<Body> {
         let form = &self.inner.shared.form;
         if document.format == ResourceFormat::Native
@@ -350,14 +356,14 @@ impl<S: LocalStore> UnitStore<S> {
         {
             let (file, text) = (self.file(reference)?, document.bytes.clone());
             if form.read(&file, &text).is_some_and(|read| read.0 == *reference && read.1 == document) {
-                // systemd itself took it as it was.
+                // systemd itself accepted it before.
                 return Ok(Body { document, file, text, new: false });
             }
         }
         self.body(reference, document).await
     }
 
-    /// The file of a resource of this store.
+    /// Returns the file of a resource of this store.
     fn file(&self, reference: &ResourceRef) -> Result<UnitFileName> {
         let file = self.inner.shared.form.file(reference)?;
         if !file.unit_name().starts_with(&self.inner.config.prefix) {

@@ -6,12 +6,12 @@ use runtide_core::{Error, ErrorKind, Result};
 
 use crate::names;
 
-/// What the file of a drop-in ends with.
+/// Suffix of the file of a drop-in.
 const ENDING: &str = ".conf";
 
 /// The name of a unit file below a folder of units: `web.service`, or of a drop-in, `web.service.d/10-limits.conf`.
 ///
-/// Whatever it is made of, it names one file in the folder, or in the folder of a unit's drop-ins, and nothing elsewhere.
+/// It always names one file in the folder, or in the folder of a unit's drop-ins, and never one elsewhere.
 ///
 /// ```
 /// use runtide_systemd::UnitFileName;
@@ -31,11 +31,11 @@ impl UnitFileName {
     /// The file of a unit.
     ///
     /// # Errors
-    /// `InvalidInput` if systemd would not take the name, or not look at such a file.
+    /// `InvalidInput` if systemd would not accept the name, or ignore such a file.
     pub fn unit(unit: &str) -> Result<Self> {
         match names::flaw(unit) {
             Some(why) => Err(bad(unit, why)),
-            None if unit.starts_with('.') => Err(bad(unit, "systemd does not look at hidden files")),
+            None if unit.starts_with('.') => Err(bad(unit, "systemd ignores hidden files")),
             None => Ok(Self { unit: unit.to_owned(), drop_in: None }),
         }
     }
@@ -63,7 +63,7 @@ impl UnitFileName {
     pub(super) fn in_folder(unit: &str, file: &str) -> Result<Self> {
         match file.strip_suffix(ENDING) {
             Some(name) => Self::drop_in(unit, name),
-            None => Err(bad(file, "systemd looks at files that end in .conf")),
+            None => Err(bad(file, "systemd reads only files that end in .conf")),
         }
     }
 
@@ -82,7 +82,7 @@ impl UnitFileName {
         format!("{}.d", self.unit)
     }
 
-    /// Below the folder of the units.
+    /// The path below the folder of the units.
     pub(super) fn path(&self) -> PathBuf {
         PathBuf::from(self.to_string())
     }

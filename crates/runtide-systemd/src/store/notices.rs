@@ -1,4 +1,4 @@
-//! What the manager says when it read unit files again, so that changes by others are seen at once.
+//! Signals of the manager that it reloaded unit files, so that changes by other programs are detected at once.
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
@@ -15,19 +15,19 @@ use crate::{
 
 const LISTEN: &str = "systemd.store.listen";
 
-/// Signals that are queued for one who is slow: each of them says the same.
+/// Number of signals that are queued for a slow receiver: all have the same meaning.
 const QUEUE: usize = 64;
 
 const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// Listens until it is dropped. Without a link there is still the slow look at the folder.
-pub(super) async fn listen(client: Client, told: Arc<Notify>) {
+/// Listens until it is dropped. Without a connection the periodic scan of the folder remains.
+pub(super) async fn listen(client: Client, changed: Arc<Notify>) {
     let mut pause = SHORTEST;
     loop {
         let began = tokio::time::Instant::now();
-        let Err(error) = heard(&client, &told).await;
-        tracing::debug!(%error, "no word of unit files that changed; it is tried again");
+        let Err(error) = receive(&client, &changed).await;
+        tracing::debug!(%error, "no signals of changed unit files; it is tried again");
         if began.elapsed() > LONGEST {
             pause = SHORTEST;
         }
@@ -36,7 +36,7 @@ pub(super) async fn listen(client: Client, told: Arc<Notify>) {
     }
 }
 
-async fn heard(client: &Client, told: &Notify) -> Result<std::convert::Infallible> {
+async fn receive(client: &Client, changed: &Notify) -> Result<std::convert::Infallible> {
     let site = client.site(LISTEN);
     let queue = NonZeroUsize::MIN.saturating_add(QUEUE - 1);
     let (_link, owner, mut signals) = subscribe(client, LISTEN, queue, async |connection: &Connection| {
@@ -50,39 +50,39 @@ async fn heard(client: &Client, told: &Notify) -> Result<std::convert::Infallibl
         Ok(signals)
     })
     .await?;
-    // What happened before is in no signal.
-    told.notify_one();
-    // It may be silent for days: what it would tell is seen by the slow look as well.
+    // No signal reports earlier changes.
+    changed.notify_one();
+    // It may be silent for days: the periodic scan detects missed changes as well.
     while let Some(message) = signals.next().await {
         let message = message.map_err(|error| site.dbus(error))?;
         let header = message.header();
         let sender = header.sender().map(zbus::names::UniqueName::as_str);
-        match said(&owner, sender, header.member().map(zbus::names::MemberName::as_str)) {
-            Said::Changed => told.notify_one(),
-            Said::Gone => break,
-            Said::Nothing => {}
+        match meaning(&owner, sender, header.member().map(zbus::names::MemberName::as_str)) {
+            Notice::Changed => changed.notify_one(),
+            Notice::Gone => break,
+            Notice::Nothing => {}
         }
     }
     Err(site.error(runtide_core::ErrorKind::Unavailable, "the manager, or its bus, went away"))
 }
 
-/// What a message means.
+/// The meaning of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Said {
+enum Notice {
     /// Unit files may have changed.
     Changed,
-    /// A manager that was run again does not know its subscribers.
+    /// A new manager process does not know its subscribers.
     Gone,
     Nothing,
 }
 
-/// Anybody on the bus can send a signal to this connection, whatever it asked for: only the owner of the manager's name speaks
-/// for the manager, and only the bus for the bus.
-fn said(owner: &str, sender: Option<&str>, member: Option<&str>) -> Said {
+/// Any client of the bus can send signals to this connection, with or without a match: only the owner of the manager's
+/// name is the manager, and only the bus is the bus.
+fn meaning(owner: &str, sender: Option<&str>, member: Option<&str>) -> Notice {
     match member {
-        Some("UnitFilesChanged" | "Reloading") if sender == Some(owner) => Said::Changed,
-        Some("NameOwnerChanged") if sender == Some(BUS) => Said::Gone,
-        _ => Said::Nothing,
+        Some("UnitFilesChanged" | "Reloading") if sender == Some(owner) => Notice::Changed,
+        Some("NameOwnerChanged") if sender == Some(BUS) => Notice::Gone,
+        _ => Notice::Nothing,
     }
 }
 
@@ -91,18 +91,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_manager_and_the_bus_are_believed() {
+    fn only_signals_of_the_manager_and_the_bus_count() {
         for (sender, member, means) in [
-            (":1.2", "UnitFilesChanged", Said::Changed),
-            (":1.2", "Reloading", Said::Changed),
-            (":1.99", "UnitFilesChanged", Said::Nothing),
-            (":1.99", "Reloading", Said::Nothing),
-            (BUS, "NameOwnerChanged", Said::Gone),
-            (":1.2", "NameOwnerChanged", Said::Nothing),
-            (":1.99", "NameOwnerChanged", Said::Nothing),
+            (":1.2", "UnitFilesChanged", Notice::Changed),
+            (":1.2", "Reloading", Notice::Changed),
+            (":1.99", "UnitFilesChanged", Notice::Nothing),
+            (":1.99", "Reloading", Notice::Nothing),
+            (BUS, "NameOwnerChanged", Notice::Gone),
+            (":1.2", "NameOwnerChanged", Notice::Nothing),
+            (":1.99", "NameOwnerChanged", Notice::Nothing),
         ] {
-            assert_eq!(said(":1.2", Some(sender), Some(member)), means, "{sender} {member}");
+            assert_eq!(meaning(":1.2", Some(sender), Some(member)), means, "{sender} {member}");
         }
-        assert_eq!(said(":1.2", None, Some("Reloading")), Said::Nothing);
+        assert_eq!(meaning(":1.2", None, Some("Reloading")), Notice::Nothing);
     }
 }

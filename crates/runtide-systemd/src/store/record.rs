@@ -1,8 +1,8 @@
-//! What a store knows beyond the files: the revisions, what was written in other formats than the files', and what it is
-//! about to do.
+//! The state of a store in addition to the files: the revisions, the bodies in other formats than the files', and the
+//! pending change.
 //!
-//! `index` is a snapshot of the store at its last revision. `intent` says, before the files are changed, what they are about
-//! to become: who opens the store after a crash takes back what is not in the index. Both are replaced whole.
+//! `index` is a snapshot of the store at its last revision. `intent` has, before the files are changed, their next
+//! content: the opening after a crash takes back the changes that are not in the index. Both are replaced as a whole.
 
 use std::{
     collections::BTreeMap,
@@ -33,24 +33,24 @@ pub(super) struct Record {
     _lock: Box<dyn fs::File>,
 }
 
-/// What the files are about to become.
+/// The pending change of the files.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Intent {
-    /// The index that it goes out from: with another it means nothing.
+    /// Revision of the index that it changes: it applies to no other.
     pub(super) base: Revision,
-    /// Each file, the digest of its text to come, and the text that was there; `None` where there is none. Without any: all is as
-    /// it was, and the manager is to be notified.
+    /// Each file, the digest of its next text, and its previous text; `None` if there is none. Without any file: the
+    /// files are unchanged, and the manager has yet to be notified.
     pub(super) files: Vec<(String, Option<Digest>, Option<Document>)>,
-    /// Whose the files were that were there, and who might open them.
+    /// Owner and mode of the previous files.
     #[serde(default)]
     pub(super) access: BTreeMap<String, Access>,
 }
 
 impl Record {
-    /// Makes the folder if need be.
+    /// Opens the record, and creates its folder if necessary.
     ///
     /// # Errors
-    /// `Conflict` while somebody else has it.
+    /// `Conflict` while another process has it open.
     pub(super) fn open(disk: Arc<dyn fs::Disk>, path: &Path) -> Result<Self> {
         let fail = |error| unreadable(path, error);
         disk.create_dir(path).map_err(fail)?;
@@ -67,12 +67,12 @@ impl Record {
         Ok(Self { disk, path: path.to_owned(), _lock: lock })
     }
 
-    /// What was there at the last revision; `None` if there was none yet.
+    /// Reads the snapshot of the last revision; `None` if there was none yet.
     pub(super) fn index(&self) -> Result<Option<Vec<u8>>> {
         self.read(INDEX).map_err(|error| unreadable(&self.path, error))
     }
 
-    /// What was begun last, if it goes out from this revision.
+    /// Reads the pending change, if it starts from this revision.
     pub(super) fn intent(&self, base: Revision) -> Result<Option<Intent>> {
         let read = self.read(INTENT).map_err(|error| unreadable(&self.path, error))?;
         let Some(bytes) = read else { return Ok(None) };
@@ -89,12 +89,13 @@ impl Record {
         self.write(INTENT, &serde_json::to_vec(intent)?)
     }
 
-    /// What was begun was taken back; the manager is still to be notified, by the next opening if need be.
+    /// Records that the pending change was taken back, and the manager has yet to be notified, by the next opening if
+    /// necessary.
     pub(super) fn owe(&self, base: Revision) -> io::Result<()> {
         self.begin(&Intent { base, files: Vec::new(), access: BTreeMap::new() })
     }
 
-    /// What was begun was taken back, and the manager knows.
+    /// Records that the pending change was taken back, and the manager is notified.
     pub(super) fn done(&self) -> io::Result<()> {
         match self.disk.remove(&self.path.join(INTENT)) {
             Err(error) if error.kind() == IoKind::NotFound => return Ok(()),
@@ -140,10 +141,10 @@ fn unreadable(path: &Path, error: io::Error) -> Error {
         .with_source(error)
 }
 
-/// Reads an index.
+/// Decodes an index.
 ///
 /// # Errors
-/// `Corrupt` if it is corrupt.
+/// `Corrupt` if it cannot be decoded.
 pub(super) async fn decode(bytes: &[u8]) -> Result<StoreImage> {
     let mut from = bytes;
     let mut reader = StoreSnapshotReader::begin(&mut from).await?;
@@ -154,7 +155,7 @@ pub(super) async fn decode(bytes: &[u8]) -> Result<StoreImage> {
     Ok(StoreImage::new(reader.revision(), resources))
 }
 
-/// Writes an index.
+/// Encodes an index.
 pub(super) async fn encode<'a>(
     revision: Revision,
     count: usize,

@@ -1,4 +1,4 @@
-//! The form of a unit file in JSON: a list of sections, and the labels.
+//! The JSON form of a unit file: a list of sections, and the labels.
 
 use std::collections::BTreeMap;
 
@@ -47,7 +47,7 @@ fn refused(why: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidInput, READ, why)
 }
 
-/// The text of a unit file.
+/// Converts to the text of a unit file.
 pub(super) fn to_text(json: &[u8]) -> Result<Bytes> {
     let form: Form = serde_json::from_slice(json)
         .map_err(|error| refused(format!("it is not of sections, as {{\"sections\": […]}}: {error}")))?;
@@ -66,7 +66,7 @@ pub(super) fn to_text(json: &[u8]) -> Result<Bytes> {
     }
 }
 
-/// The sections of the text of a unit file; comments go.
+/// Converts the text of a unit file to sections; comments are dropped.
 pub(super) fn to_json(text: &[u8]) -> Result<Bytes> {
     let text = std::str::from_utf8(text).map_err(|_| refused("the file is not UTF-8"))?;
     let file = UnitFile::parse(text).map_err(|flaw| refused(flaw.why).with_context("line", flaw.line))?;
@@ -89,7 +89,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn labels_are_in_a_section_of_their_own() {
+    fn labels_are_in_their_own_section() {
         let json = br#"{"metadata":{"labels":{"team":"a b"}},"sections":[{"name":"Unit","entries":[["After","x"],["After",""]]}]}"#;
         let text = to_text(json).unwrap();
         assert_eq!(text, "[Unit]\nAfter=x\nAfter=\n\n[X-Labels]\nteam=a b\n");
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_file_can_say_is_refused() {
+    fn sections_that_no_file_can_have_are_refused() {
         for json in [
             r#"{"sections":[{"name":"Unit","entries":[["a","x\ny"]]}]}"#,
             r#"{"sections":[{"name":"Unit","entries":[["a","x\\"]]}]}"#,
@@ -117,7 +117,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_said_in_json_is_read_back(
+        fn sections_in_json_are_read_back(
             sections in prop::collection::vec(("[A-Z][a-zA-Z-]{0,8}", prop::collection::vec(("[\\PC&&[^=]]{1,8}", "\\PC{0,12}"), 0..4)), 0..4),
             labels in prop::collection::btree_map("[a-z.]{1,5}", "[a-z ]{0,5}", 0..3),
         ) {

@@ -1,5 +1,5 @@
-//! The law of durable stores, S9, on a disk that knows what each power cut may leave. No manager looks at such a disk; all else
-//! is as it is.
+//! The law of durable stores, S9, on a model of a disk with every state that a power cut may leave. No manager reads
+//! such a disk; all other parts are real.
 
 #[path = "../../tests/store/anything.rs"]
 mod anything;

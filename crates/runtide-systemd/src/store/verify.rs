@@ -1,4 +1,4 @@
-//! What `systemd-analyze verify` says of a unit before it is written.
+//! Verdict of `systemd-analyze verify` on a unit before it is written.
 
 use std::{
     collections::BTreeSet,
@@ -18,21 +18,22 @@ use crate::config::{Config, Scope};
 
 const VERIFY: &str = "store.apply";
 
-/// What it says when it did not come to judge: an option that it did not know before 250, and that it cannot be a manager here.
+/// Messages without a verdict: an option that versions before 250 do not have, and that it cannot act as a manager
+/// here.
 const UNABLE: [&str; 3] = ["unrecognized option", "Failed to initialize manager", "Failed to start manager"];
 
-/// The most of its words that are passed on, in bytes.
+/// Limit of its message that is passed on, in bytes.
 const WORDS: usize = 4 << 10;
 
-/// Asks about these units, with copies of the files in a folder of their own, which comes before all others. What they need and is
-/// not there is no fault of theirs.
+/// Verifies these units, with copies of the files in a separate folder, which comes before all others. A dependency
+/// that is missing does not count against them.
 ///
 /// # Errors
-/// `InvalidInput`, in its words. That the program cannot be run is none.
+/// `InvalidInput`, with its message. That the program cannot be run is none.
 pub(super) async fn verify(config: &Config, files: &[(&UnitFileName, &Bytes)], units: &BTreeSet<&str>) -> Result<()> {
     let deadline = config.deadline;
-    let said = match tokio::time::timeout(deadline, asked(config, files, units)).await {
-        Ok(Ok(said)) => said,
+    let verdict = match tokio::time::timeout(deadline, asked(config, files, units)).await {
+        Ok(Ok(verdict)) => verdict,
         Ok(Err(error)) => {
             tracing::debug!(%error, ?units, "systemd-analyze cannot be run: systemd itself will judge");
             return Ok(());
@@ -42,7 +43,7 @@ pub(super) async fn verify(config: &Config, files: &[(&UnitFileName, &Bytes)], u
             return Ok(());
         }
     };
-    match said {
+    match verdict {
         None => Ok(()),
         Some(words) => {
             Err(Error::new(ErrorKind::InvalidInput, VERIFY, words).with_context("program", "systemd-analyze verify"))
@@ -50,7 +51,7 @@ pub(super) async fn verify(config: &Config, files: &[(&UnitFileName, &Bytes)], u
     }
 }
 
-/// Its words, if it refuses a unit.
+/// Returns its message, if it refuses a unit.
 async fn asked(
     config: &Config,
     files: &[(&UnitFileName, &Bytes)],
@@ -58,7 +59,7 @@ async fn asked(
 ) -> io::Result<Option<String>> {
     let folder = Folder::new(files).await?;
     let mut path = OsString::from(&folder.0);
-    // What comes after is where it always looks.
+    // The default path follows.
     path.push(":");
     let mut command = Command::new("systemd-analyze");
     command.args(["verify", "--man=no", "--recursive-errors=no"]);
@@ -80,7 +81,7 @@ async fn asked(
     }
 }
 
-/// Without the folder, which means nothing to anybody.
+/// Removes the path of the folder, which has no meaning for the caller.
 fn plain(words: &str, folder: &Path) -> String {
     let folder = format!("{}/", folder.display());
     let mut plain = words.replace(&folder, "").trim().to_owned();
@@ -89,10 +90,10 @@ fn plain(words: &str, folder: &Path) -> String {
         most -= 1;
     }
     plain.truncate(most);
-    if plain.is_empty() { "systemd-analyze refuses it, and does not say why".to_owned() } else { plain }
+    if plain.is_empty() { "systemd-analyze refuses it, without a reason".to_owned() } else { plain }
 }
 
-/// A folder for one question, which goes with it.
+/// A temporary folder for one call.
 struct Folder(PathBuf);
 
 static NUMBER: AtomicU64 = AtomicU64::new(0);
@@ -101,7 +102,7 @@ impl Folder {
     async fn new(files: &[(&UnitFileName, &Bytes)]) -> io::Result<Self> {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("runtide-verify-{}-{number}", std::process::id()));
-        // Nobody else may put anything in it; one that is there already is somebody else's.
+        // No other user may put files in it; an existing folder may be another user's, and is refused.
         tokio::fs::DirBuilder::new().mode(0o700).create(&path).await?;
         let folder = Self(path);
         for (file, text) in files {
@@ -125,10 +126,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn its_words_are_cut_and_freed_of_our_folder() {
+    fn its_message_is_truncated_and_has_no_path_of_our_folder() {
         let folder = Path::new("/tmp/x-1");
         assert_eq!(plain("/tmp/x-1/a.service:3: Unknown\n", folder), "a.service:3: Unknown");
-        assert!(plain("", folder).contains("does not say why"));
+        assert!(plain("", folder).contains("without a reason"));
         assert!(plain(&"ä".repeat(WORDS), folder).len() <= WORDS);
     }
 

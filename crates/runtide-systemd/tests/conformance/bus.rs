@@ -1,6 +1,6 @@
-//! A small proxy in front of a bus, which understands where a D-Bus message begins and breaks things on purpose.
+//! A small proxy in front of a bus, which decodes the boundaries of D-Bus messages and injects faults.
 //!
-//! Each client has a connection of its own to the bus behind it, so that the bus sees as many clients as there are.
+//! Each client has its own connection to the bus, so that the bus sees as many clients as there are.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -25,25 +25,25 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use zbus::Message;
 
-/// What is broken.
+/// The faults that are active.
 #[derive(Clone, Debug, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fault of its own; any may come together")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a separate fault; any may be combined")]
 pub(crate) struct Broken {
-    /// No connection is taken.
+    /// Connections are refused.
     pub(crate) refuse: bool,
-    /// Every connection, old or new, is kept and nothing passes.
+    /// Every connection, old or new, stays open and transfers nothing.
     pub(crate) stall: bool,
-    /// Nobody is let in.
+    /// Clients are refused at authentication.
     pub(crate) deny: bool,
     /// A subscription ends as soon as it began.
     pub(crate) clean_end: bool,
-    /// Subscriptions up to this connection carry nothing more.
+    /// Subscriptions up to this connection transfer nothing more.
     pub(crate) half_open: Option<u64>,
-    /// The answer to a list comes so much later.
+    /// Delay of the answer to a list.
     pub(crate) slow_list: Option<Duration>,
-    /// The connection breaks where a list would be answered.
+    /// The connection breaks in place of the answer to a list.
     pub(crate) cut_list: bool,
-    /// Looks at this object show no state.
+    /// Inspections of this object have no state.
     pub(crate) bad_item: Option<String>,
 }
 
@@ -66,7 +66,7 @@ struct Shared {
 struct Live {
     kill: CancellationToken,
     subscribed: bool,
-    /// Says something to the client that nobody said.
+    /// Sends messages to the client that the bus did not send.
     say: mpsc::UnboundedSender<Vec<u8>>,
 }
 
@@ -89,13 +89,13 @@ impl Bus {
         Ok(Self { path: listen.to_path_buf(), shared, accepting })
     }
 
-    /// Breaks something, until it is healed.
+    /// Injects a fault, until `heal`.
     pub(crate) fn break_with(&self, change: impl FnOnce(&mut Broken, u64)) {
         change(&mut lock(&self.shared.broken), self.shared.newest.load(Ordering::Acquire));
         self.shared.changed.send_replace(());
     }
 
-    /// Nothing is broken any more; connections from which something was withheld are closed.
+    /// Ends all faults; connections that missed messages are closed.
     pub(crate) fn heal(&self) {
         let was = std::mem::take(&mut *lock(&self.shared.broken));
         if was.stall {
@@ -116,24 +116,24 @@ impl Bus {
         }
     }
 
-    /// Says something to everybody who subscribed.
+    /// Sends a message to all subscribed clients.
     pub(crate) fn say(&self, message: &Message) {
         for live in lock(&self.shared.live).values().filter(|live| live.subscribed) {
             let _ = live.say.send(message.data().bytes().to_vec());
         }
     }
 
-    /// How often each method was called.
+    /// Number of calls of each method.
     pub(crate) fn calls(&self) -> BTreeMap<String, usize> {
         lock(&self.shared.calls).clone()
     }
 
-    /// How many connections there are.
+    /// Number of open connections.
     pub(crate) fn live(&self) -> usize {
         lock(&self.shared.live).len()
     }
 
-    /// How often somebody dialled.
+    /// Number of connection attempts.
     pub(crate) fn dials(&self) -> u64 {
         self.shared.newest.load(Ordering::Acquire)
     }
@@ -158,21 +158,21 @@ async fn accept(listener: UnixListener, shared: Arc<Shared>) {
             continue;
         }
         let kill = CancellationToken::new();
-        let (say, said) = mpsc::unbounded_channel();
+        let (say, injected) = mpsc::unbounded_channel();
         lock(&shared.live).insert(id, Live { kill: kill.clone(), subscribed: false, say });
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
             tokio::select! {
                 () = kill.cancelled() => {}
-                // However it ends, both ends are closed.
-                _ = carry(id, client, said, &shared) => {}
+                // Both ends are closed, after any outcome.
+                _ = carry(id, client, injected, &shared) => {}
             }
             lock(&shared.live).remove(&id);
         });
     }
 }
 
-/// The calls under way on one connection, by their numbers.
+/// The calls under way on one connection, by their serials.
 type Calls = Arc<Mutex<HashMap<u32, Call>>>;
 
 struct Call {
@@ -183,7 +183,7 @@ struct Call {
 async fn carry(
     id: u64,
     client: UnixStream,
-    said: mpsc::UnboundedReceiver<Vec<u8>>,
+    injected: mpsc::UnboundedReceiver<Vec<u8>>,
     shared: &Arc<Shared>,
 ) -> io::Result<()> {
     shared.passes(id).await;
@@ -197,12 +197,12 @@ async fn carry(
         }
         return Ok(());
     }
-    // The bus asks the socket who its client is: that is this process, as it would be without a proxy.
+    // The bus asks the socket for the credentials of its client: they are this process's, as without a proxy.
     let (from_bus, to_bus) = UnixStream::connect(&shared.target).await?.into_split();
     let calls = Calls::default();
     tokio::select! {
         done = up(id, from_client, to_bus, &calls, shared) => done,
-        done = down(id, BufReader::new(from_bus), to_client, said, &calls, shared) => done,
+        done = down(id, BufReader::new(from_bus), to_client, injected, &calls, shared) => done,
     }
 }
 
@@ -245,7 +245,7 @@ async fn down(
     id: u64,
     mut from: BufReader<OwnedReadHalf>,
     mut to: OwnedWriteHalf,
-    mut said: mpsc::UnboundedReceiver<Vec<u8>>,
+    mut injected: mpsc::UnboundedReceiver<Vec<u8>>,
     calls: &Calls,
     shared: &Arc<Shared>,
 ) -> io::Result<()> {
@@ -264,7 +264,7 @@ async fn down(
     }
     loop {
         let next = tokio::select! {
-            Some(words) = said.recv() => {
+            Some(words) = injected.recv() => {
                 to.write_all(&words).await?;
                 continue;
             }
@@ -296,7 +296,7 @@ async fn down(
 }
 
 impl Shared {
-    /// Waits for as long as nothing passes on this connection.
+    /// Waits for as long as this connection transfers nothing.
     async fn passes(&self, id: u64) {
         let mut changed = self.changed.subscribe();
         loop {
@@ -315,7 +315,7 @@ impl Shared {
     }
 }
 
-/// One message; `None`: the end.
+/// Reads one message; `None`: the end.
 async fn read(from: &mut BufReader<OwnedReadHalf>) -> io::Result<Option<Vec<u8>>> {
     if from.fill_buf().await?.is_empty() {
         return Ok(None);
@@ -332,7 +332,7 @@ async fn read(from: &mut BufReader<OwnedReadHalf>) -> io::Result<Option<Vec<u8>>
     Ok(Some(bytes))
 }
 
-/// What there is to know of a message.
+/// The decoded header fields of a message.
 #[derive(Default)]
 struct Header {
     serial: u32,

@@ -1,4 +1,4 @@
-//! Drives a real systemd from outside, with a proxy between its bus and the backend.
+//! Controls a real systemd from outside, with a proxy between its bus and the backend.
 
 use std::{
     collections::HashMap,
@@ -29,7 +29,7 @@ use super::{
     observe::Observer,
 };
 
-/// How the backend is called.
+/// Id of the backend.
 const ID: &str = "systemd:conformance";
 const LINE: u64 = 1_024;
 
@@ -37,7 +37,7 @@ const LINE: u64 = 1_024;
 pub(crate) const SKIPS: &[(Law, &str)] =
     &[(Law::M7, "operations are composed of networks and images, which systemd does not have")];
 
-/// One test's share of the machine.
+/// The part of the machine that one test uses.
 pub(crate) struct SystemdHarness {
     machine: Arc<Machine>,
     bus: Bus,
@@ -47,9 +47,9 @@ pub(crate) struct SystemdHarness {
     testbed: Option<Testbed>,
     prefix: String,
     folder: PathBuf,
-    /// What was created, to be there again after the machine was killed, as what lies on a disk would be.
+    /// The created units, to create again after the machine was killed, as a disk would keep them.
     made: Mutex<HashMap<InstanceId, (String, String)>>,
-    /// One test at a time: some of them kill the machine.
+    /// Only one test at a time: some of them kill the machine.
     _turn: Turn,
 }
 
@@ -93,11 +93,11 @@ impl SystemdHarness {
         Ok(harness)
     }
 
-    /// Frees what this test, or one before it that could not, left behind.
+    /// Removes the units that this test, or a killed one before it, left behind.
     async fn clear(&self) {
         let Ok(units) = self.machine.units("rt*.service").await else { return };
         for unit in units {
-            // What cannot be removed now is in nobody's way: names are never used again.
+            // A unit that cannot be removed now does no harm: names are never used again.
             let _ = self.remove(&InstanceId::from(unit)).await;
         }
     }
@@ -116,7 +116,7 @@ impl SystemdHarness {
         })
     }
 
-    /// Executes the manager anew, and returns once it answers again.
+    /// Re-executes the manager, and returns once it answers again.
     async fn reexecute(&self) -> Supported {
         // It leaves the bus without an answer.
         let Ok(connection) = self.machine.dial().await else { return Supported::No("no connection".into()) };
@@ -151,7 +151,7 @@ impl SystemdHarness {
     }
 }
 
-/// A unit as all of its properties show it; what this does not look at stays unknown.
+/// The instance of a unit's properties; fields that this does not read stay unknown.
 fn instance(unit: &str, seen: &Properties) -> Instance {
     let began = machine::number(seen, "InactiveExitTimestampMonotonic") != 0;
     let state = match (machine::text(seen, "ActiveState").as_str(), machine::text(seen, "SubState").as_str()) {
@@ -204,7 +204,7 @@ impl Harness for SystemdHarness {
     fn dialect(&self) -> Dialect {
         let mut dialect = Dialect::FULL;
         dialect.history = false;
-        // The kernel says that there is something to look at.
+        // The kernel reports only that an inspection is needed.
         dialect.pauses = false;
         dialect
     }
@@ -239,7 +239,7 @@ impl Harness for SystemdHarness {
     async fn create(&self, name: &str, work: &Workload) -> Done<InstanceId> {
         let Some(shell) = Self::shell(work) else { return Err(Obstacle::unsupported(format!("{work:?}"))) };
         let unit = format!("{}-{name}.service", self.prefix);
-        // As the backend itself does it, so that it knows what keeps the unit.
+        // The same holder as the backend's, so that the backend finds it.
         let holder = format!("runtide:{}.slice", unit.replace('_', "_5f").replace('-', "_2d"));
         done(self.make(&holder, &unit, &shell).await)?;
         let id = InstanceId::from(unit);
@@ -288,7 +288,7 @@ impl Harness for SystemdHarness {
             done(self.machine.manager("KillUnit", &(id.as_str(), "all", 9_i32)).await.map(drop))?;
             self.stop(id).await?;
         }
-        // Whoever made it, a slice that comes before it keeps it.
+        // A slice that is ordered before it keeps it loaded, even one of the harness.
         let own = machine::text(&seen, "Slice");
         for holder in machine::texts(&seen, "After").iter().filter(|unit| unit.starts_with("runtide:") && **unit != own)
         {
@@ -310,27 +310,27 @@ impl Harness for SystemdHarness {
         }
     }
 
-    async fn burst(&self, n: usize, life: RangeInclusive<Duration>) -> Done<Vec<Life>> {
-        let mut lives = Vec::with_capacity(n);
+    async fn burst(&self, n: usize, duration: RangeInclusive<Duration>) -> Done<Vec<Life>> {
+        let mut runs = Vec::with_capacity(n);
         let steps = u32::try_from(n.max(2)).unwrap_or(u32::MAX);
-        let step = life.end().saturating_sub(*life.start()) / steps;
+        let step = duration.end().saturating_sub(*duration.start()) / steps;
         for (number, code) in (0..steps).zip((0..100).cycle()).take(n) {
-            let after = *life.start() + step * number;
+            let after = *duration.start() + step * number;
             let unit = format!("{}-burst-{number}.service", self.prefix);
             let shell = format!("sleep {}; exit {code}", after.as_secs_f64());
             let exec = vec![("/bin/sh".to_owned(), vec!["/bin/sh".to_owned(), "-c".to_owned(), shell], false)];
             let settings: Settings<'_> = vec![
                 ("ExecStart", Variant::from(exec)),
-                // Every other one goes as soon as it has ended.
+                // Every other one is unloaded as soon as it has ended.
                 ("CollectMode", Variant::from("inactive-or-failed")),
             ];
             let aux: Vec<(&str, Settings<'_>)> = Vec::new();
             let body = (unit.as_str(), "fail", settings, aux);
             done(self.machine.manager("StartTransientUnit", &body).await)?;
             done(self.machine.until(&unit, |seen| seen.is_none_or(machine::rests)).await)?;
-            lives.push(Life { id: InstanceId::from(unit), exit: runtide_core::ExitStatus::code(code) });
+            runs.push(Life { id: InstanceId::from(unit), exit: runtide_core::ExitStatus::code(code) });
         }
-        Ok(lives)
+        Ok(runs)
     }
 
     async fn say_unknown(&self, id: &InstanceId) -> Done<()> {
@@ -345,7 +345,7 @@ impl Harness for SystemdHarness {
     async fn truth(&self) -> Done<Vec<Instance>> {
         let mut truth = Vec::new();
         for unit in done(self.machine.units(&format!("{}*.service", self.prefix)).await)? {
-            // Gone between the two looks is gone.
+            // A unit that was unloaded between the two calls is gone.
             if let Some(seen) = self.properties(&InstanceId::from(unit.as_str())).await? {
                 truth.push(instance(&unit, &seen));
             }
@@ -358,7 +358,7 @@ impl Harness for SystemdHarness {
     }
 
     async fn facts(&self) -> Done<Vec<Fact>> {
-        // What has happened is told within a moment.
+        // Events are reported within a moment.
         tokio::time::sleep(Duration::from_millis(300)).await;
         Ok(self.observer.facts())
     }
@@ -436,12 +436,12 @@ impl Harness for SystemdHarness {
 
     async fn finish(&self) {
         self.clear().await;
-        // The next run makes its own.
+        // The next run creates its own.
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
-/// The object of a unit.
+/// The object path of a unit.
 fn zbus_path(unit: &str) -> String {
     let mut path = "/org/freedesktop/systemd1/unit/".to_owned();
     for (n, byte) in unit.bytes().enumerate() {

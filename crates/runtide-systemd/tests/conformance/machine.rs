@@ -1,4 +1,4 @@
-//! The manager, asked on a connection of the harness's own: nothing of the backend under test is between it and the truth.
+//! The manager, called on a separate connection of the harness: no part of the backend under test is in between.
 
 use std::{collections::HashMap, fmt::Write as _, path::PathBuf, time::Duration};
 
@@ -28,7 +28,7 @@ impl Machine {
         Self { address: address.to_owned(), connection: Mutex::default() }
     }
 
-    /// Where its socket is.
+    /// Path of its socket.
     pub(crate) fn socket(&self) -> Option<PathBuf> {
         self.address.strip_prefix("unix:path=").map(PathBuf::from)
     }
@@ -39,7 +39,7 @@ impl Machine {
         built.map_err(|error| error.to_string())
     }
 
-    /// A call that is made again on a new connection if the old one broke.
+    /// Makes a call, and repeats it on a new connection if the old one broke.
     pub(crate) async fn call<B>(&self, path: &str, interface: &str, method: &str, body: &B) -> Result<Message, String>
     where
         B: Serialize + DynamicType + Sync,
@@ -85,7 +85,7 @@ impl Machine {
         String::try_from(value).map_err(|error| error.to_string())
     }
 
-    /// The names of the loaded units that a pattern covers.
+    /// Names of the loaded units that match a pattern.
     pub(crate) async fn units(&self, pattern: &str) -> Result<Vec<String>, String> {
         let states: &[&str] = &[];
         let answer = self.manager("ListUnitsByPatterns", &(states, [pattern].as_slice())).await?;
@@ -93,7 +93,7 @@ impl Machine {
         Ok(listed.into_iter().filter(|unit| unit.2 == "loaded").map(|unit| unit.0).collect())
     }
 
-    /// All that there is to know of a unit; `None`: it is not loaded.
+    /// All properties of a unit; `None`: it is not loaded.
     pub(crate) async fn properties(&self, unit: &str) -> Result<Option<Properties>, String> {
         let path: OwnedObjectPath = match self.manager("GetUnit", &(unit,)).await {
             Ok(answer) => answer.body().deserialize().map_err(|error| error.to_string())?,
@@ -102,19 +102,19 @@ impl Machine {
         };
         let answer = self.call(&path, "org.freedesktop.DBus.Properties", "GetAll", &("",)).await?;
         let properties: Properties = answer.body().deserialize().map_err(|error| error.to_string())?;
-        // It went between the two calls, and the second one loaded its name.
+        // It was unloaded between the two calls, and the second one loaded its name.
         let gone = text(&properties, "LoadState") != "loaded";
         Ok((!gone).then_some(properties))
     }
 
-    /// A unit that is there and not started, kept by a slice until that is stopped.
+    /// Creates a unit that is loaded and not started, kept by a slice until that is stopped.
     pub(crate) async fn create(&self, holder: &str, unit: &str, settings: Settings<'_>) -> Result<(), String> {
         let aux: Vec<(&str, Settings<'_>)> = vec![(unit, settings)];
         let holding: Settings<'_> = vec![("Before", Variant::from(vec![unit]))];
         self.manager("StartTransientUnit", &(holder, "fail", holding, aux)).await.map(drop)
     }
 
-    /// Waits until what a unit says satisfies this; `None` stands for a unit that is not loaded.
+    /// Waits until a unit's properties satisfy this; `None` stands for a unit that is not loaded.
     pub(crate) async fn until(&self, unit: &str, done: impl Fn(Option<&Properties>) -> bool) -> Result<(), String> {
         for _ in 0..3_000 {
             if done(self.properties(unit).await?.as_ref()) {
@@ -155,7 +155,7 @@ pub(crate) fn rests(properties: &Properties) -> bool {
     matches!(text(properties, "ActiveState").as_str(), "inactive" | "failed")
 }
 
-/// How its main process ended last.
+/// The exit of its last main process.
 pub(crate) fn exit(properties: &Properties) -> Option<ExitStatus> {
     let status = number(properties, "ExecMainStatus");
     match number(properties, "ExecMainCode") {

@@ -1,4 +1,4 @@
-//! What an outside observer sees: the manager's signals as facts.
+//! An outside observer: converts the manager's signals to facts.
 
 use std::{
     collections::HashMap,
@@ -14,13 +14,13 @@ use zbus::{MessageStream, OwnedVariant};
 
 use super::machine::{self, Machine, Properties};
 
-/// Reads the manager's signals on a connection of its own.
+/// Reads the manager's signals on a separate connection.
 pub(crate) struct Observer {
     facts: Arc<Mutex<Vec<Fact>>>,
     reading: JoinHandle<()>,
 }
 
-/// What was seen of one unit.
+/// The observed state of one unit.
 #[derive(Default)]
 struct Seen {
     service: Properties,
@@ -31,17 +31,17 @@ struct Seen {
 impl Observer {
     pub(crate) async fn start(machine: Arc<Machine>, prefix: String) -> Result<Self, String> {
         let facts = Arc::<Mutex<Vec<Fact>>>::default();
-        let told = Arc::clone(&facts);
+        let observed = Arc::clone(&facts);
         let mut messages = Some(subscribe(&machine).await?);
         let reading = tokio::spawn(async move {
             let mut seen = HashMap::new();
             loop {
                 if let Some(mut messages) = messages.take() {
                     while let Some(Ok(message)) = messages.next().await {
-                        told.lock().unwrap().extend(facts_of(&message, &prefix, &mut seen));
+                        observed.lock().unwrap().extend(facts_of(&message, &prefix, &mut seen));
                     }
                 }
-                // The manager may be down: it tells when it is back.
+                // The manager may be down: it signals its return.
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 messages = subscribe(&machine).await.ok();
             }
@@ -111,7 +111,7 @@ fn facts_of(message: &zbus::Message, prefix: &str, seen: &mut HashMap<String, Se
 }
 
 fn unit_facts(unit: &str, values: &HashMap<String, OwnedVariant>, known: &mut Seen) -> Vec<Fact> {
-    let Some(life) = machine::life(values) else { return Vec::new() };
+    let Some(incarnation) = machine::life(values) else { return Vec::new() };
     let mut facts = Vec::new();
     let fact = |what| Fact { id: InstanceId::from(unit), what };
     let began = machine::number(values, "InactiveExitTimestampMonotonic");
@@ -121,13 +121,13 @@ fn unit_facts(unit: &str, values: &HashMap<String, OwnedVariant>, known: &mut Se
         return facts; // a start that has changed nothing yet
     }
     let is_up = machine::text(values, "ActiveState") == "active";
-    let begins = |known: &Seen| known.begun.as_ref() != Some(&life);
+    let begins = |known: &Seen| known.begun.as_ref() != Some(&incarnation);
     if (is_up || is_over) && begins(known) {
-        known.begun = Some(life.clone());
-        facts.push(fact(Happened::Started { incarnation: Some(life.as_str().into()) }));
+        known.begun = Some(incarnation.clone());
+        facts.push(fact(Happened::Started { incarnation: Some(incarnation.as_str().into()) }));
     }
-    if is_over && known.ended.as_ref() != Some(&life) {
-        known.ended = Some(life);
+    if is_over && known.ended.as_ref() != Some(&incarnation) {
+        known.ended = Some(incarnation);
         facts.push(fact(Happened::Stopped { exit: machine::exit(&known.service) }));
     }
     facts

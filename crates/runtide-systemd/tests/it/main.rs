@@ -1,8 +1,8 @@
-//! The systemd backend, apart from the laws, on a machine of its own, `RUNTIDE_TEST_SYSTEMD2`: tests that kill it, reload its
-//! manager or count calls have it alone, the others share it.
+//! The systemd backend, apart from the laws, on a separate machine, `RUNTIDE_TEST_SYSTEMD2`: tests that kill it, reload
+//! its manager or count calls have it alone, the others share it.
 //!
-//! The laws are in programs of their own: they count what their process holds (`tests/conformance.rs`), and are run on each
-//! systemd there is (that one, and `tests/store_conformance.rs`).
+//! The laws are separate programs: they count the resources of their process (`tests/conformance.rs`), and are run on
+//! each systemd of the testbed (that one, and `tests/store_conformance.rs`).
 #![cfg(unix)]
 #![allow(
     clippy::unwrap_used,
@@ -12,7 +12,7 @@
     clippy::print_stdout,
     clippy::print_stderr,
     unreachable_pub,
-    reason = "a test fails by panicking, also in what tests share, and says what it counted"
+    reason = "a test fails by panicking, also in shared helpers, and prints its counts"
 )]
 
 #[path = "../conformance/bus.rs"]

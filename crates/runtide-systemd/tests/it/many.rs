@@ -1,6 +1,6 @@
-//! What it costs to begin: calls and time up to the end of the first bracket, on a machine with many units.
+//! The cost of a watch's start: calls and time up to the end of the first resync, on a machine with many units.
 //!
-//! 200 of them unless `RUNTIDE_MANY` says otherwise: `RUNTIDE_MANY=5000 cargo test -p runtide-systemd --test it many:: -- --nocapture`.
+//! With 200 of them by default; `RUNTIDE_MANY=5000 cargo test -p runtide-systemd --test it many:: -- --nocapture`.
 
 use std::{
     num::NonZeroUsize,
@@ -39,7 +39,7 @@ async fn a_watch_begins_with_one_list_and_at_most_two_calls_for_each_unit() {
                 let settings: Settings<'_> = vec![("ExecStart", Variant::from(exec))];
                 let aux: Vec<(&str, Settings<'_>)> = Vec::new();
                 machine.manager("StartTransientUnit", &(unit.as_str(), "fail", settings, aux)).await.unwrap();
-                // systemd cannot take thousands of starts that nobody waits for.
+                // systemd cannot take thousands of starts whose jobs no client awaits.
                 let up = |seen: Option<&machine::Properties>| {
                     seen.is_some_and(|seen| machine::text(seen, "ActiveState") == "active")
                 };
@@ -56,7 +56,7 @@ async fn a_watch_begins_with_one_list_and_at_most_two_calls_for_each_unit() {
         .with_selection(Selection::default().with_pattern(format!("{prefix}*")));
     let backend = SystemdBackend::new(config.clone()).unwrap();
     let mut events = None;
-    for (round, each) in [("the first look", 2), ("a look at what is known", 1)] {
+    for (round, each) in [("the first listing", 2), ("a listing of known units", 1)] {
         let before: usize = proxy.calls().values().sum();
         let began = Instant::now();
         let events = match &mut events {
@@ -84,13 +84,13 @@ async fn a_watch_begins_with_one_list_and_at_most_two_calls_for_each_unit() {
         assert!(calls <= each * many + 12, "{round}: {calls} calls for {many} units: {:?}", proxy.calls());
     }
     backend.close().await.unwrap();
-    // A manager that stalls in the midst of a list ends it with the first look, not after each in its turn.
+    // A manager that stalls during a listing fails it with the first inspection, not after each in its turn.
     let config = config.with_deadline(Duration::from_secs(5)).with_inspect_concurrency(NonZeroUsize::MIN);
     let backend = SystemdBackend::new(config).unwrap();
-    let looks = || proxy.calls().get("GetAll").copied().unwrap_or(0);
-    let before = looks();
+    let inspections = || proxy.calls().get("GetAll").copied().unwrap_or(0);
+    let before = inspections();
     let listing = tokio::spawn(async move { backend.list_instances(runtide_core::ListOptions::default()).await });
-    while looks() == before {
+    while inspections() == before {
         tokio::task::yield_now().await;
     }
     proxy.break_with(|broken, _| broken.stall = true);

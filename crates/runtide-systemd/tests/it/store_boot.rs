@@ -1,5 +1,5 @@
-//! The manager under a store of units is executed anew, and its machine is killed and booted again: what was applied is there,
-//! watchers are told what happens and nothing else, and the store goes on.
+//! The manager under a store of units is re-executed, and its machine is killed and booted again: applied units are
+//! there, watchers get every event and no other, and the store goes on.
 
 use std::{
     path::PathBuf,
@@ -20,7 +20,7 @@ use runtide_systemd::{UnitStore, UnitStoreConfig, Verify};
 
 use crate::store_machine::Machine;
 
-/// What a machine keeps when it is booted again.
+/// A folder that a machine keeps over a boot.
 const FOLDER: &str = "/etc/systemd/system";
 
 struct Test {
@@ -31,7 +31,7 @@ struct Test {
 }
 
 impl Test {
-    /// With one unit applied, and a watch that was told of it.
+    /// Creates a store with one unit applied, and a watch that has reported it.
     async fn new(name: &str) -> Option<Self> {
         let machine = Machine::alone_or_skip().await?;
         let prefix = format!("rt{}{name}-", std::process::id());
@@ -44,7 +44,7 @@ impl Test {
         assert!(matches!(watch.next().await, Some(Ok(StoreEvent::Bookmark { .. }))));
         let mut test = Self { machine, store, watch, prefix };
         let revision = test.put("first").await;
-        assert_eq!(test.told().await, ("first".to_owned(), revision));
+        assert_eq!(test.reported().await, ("first".to_owned(), revision));
         Some(test)
     }
 
@@ -69,8 +69,8 @@ impl Test {
         described(&self.store.get(&self.reference(), None).await.unwrap().unwrap().document)
     }
 
-    /// What a watcher is told next, which is of a unit that is there.
-    async fn told(&mut self) -> (String, Revision) {
+    /// Returns the next event of the watch, which is of an existing unit.
+    async fn reported(&mut self) -> (String, Revision) {
         loop {
             let event = tokio::time::timeout(Duration::from_secs(60), self.watch.next()).await;
             match event.unwrap().unwrap().unwrap() {
@@ -83,16 +83,17 @@ impl Test {
         }
     }
 
-    /// What is applied, by us or by others, is loaded by systemd and told to watchers; what was told before stays.
+    /// Checks that units applied by us or by others are loaded by systemd and reported to watchers, and earlier ones
+    /// stay.
     async fn goes_on(&mut self, last: &str) {
         assert_eq!(self.get().await, last);
         assert_eq!(self.machine.property(&self.unit(), "Description"), last);
         let revision = self.put("ours").await;
-        assert_eq!(self.told().await, ("ours".to_owned(), revision));
+        assert_eq!(self.reported().await, ("ours".to_owned(), revision));
         assert_eq!(self.machine.property(&self.unit(), "Description"), "ours");
         std::fs::write(self.path(), text("theirs")).unwrap();
         self.machine.call("Reload", "", &[]);
-        let (described, later) = self.told().await;
+        let (described, later) = self.reported().await;
         assert_eq!(described, "theirs");
         assert!(later > revision);
         assert_eq!(self.get().await, "theirs");
@@ -131,7 +132,7 @@ fn described(document: &Document) -> String {
 
 /// One test: the second part takes the first one's machine away.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_manager_that_is_executed_anew_and_a_machine_that_is_booted_again() {
+async fn a_manager_that_is_reexecuted_and_a_machine_that_is_booted_again() {
     let Some(mut test) = Test::new("x").await else { return };
     // It goes without an answer.
     let _ = Command::new("busctl")
@@ -149,11 +150,11 @@ async fn a_manager_that_is_executed_anew_and_a_machine_that_is_booted_again() {
     test.goes_on("first").await;
 
     let Some(testbed) = Testbed::of("systemd2") else {
-        report::skip("store_boot", "systemd", "RUNTIDE_TESTBED is not set, so nobody can boot the machine again");
+        report::skip("store_boot", "systemd", "RUNTIDE_TESTBED is not set, so the machine cannot be booted again");
         return test.end().await;
     };
     testbed.run(&["kill"]).await.unwrap();
-    // Where the machine is off, nothing is known: neither that the unit is there, nor that it is gone.
+    // While the machine is off, the state is unknown: neither is the unit there, nor is it gone.
     tokio::time::sleep(Duration::from_millis(500)).await;
     let document = Document::new(ResourceFormat::Native, text("lost"));
     let error = test.store.apply(&test.reference(), document, Precondition::None).await.unwrap_err();

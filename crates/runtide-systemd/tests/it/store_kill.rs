@@ -1,5 +1,5 @@
-//! A process that writes unit files is killed at any moment: what it was told is there, on the disk and in the manager, and
-//! what was begun is whole or taken back.
+//! A process that writes unit files is killed at any moment: acknowledged writes are there, on the disk and in the
+//! manager, and a write under way is whole or taken back.
 //!
 //! The process is this very program, run again for the test `the_process_that_is_killed`. Power cuts are in the law S9.
 
@@ -30,7 +30,7 @@ fn text(n: u64) -> String {
     format!("[Unit]\nDescription=number {n}\n\n[Service]\nExecStart=/bin/true\n")
 }
 
-/// Run by the other, with a prefix, to be killed; without one there is nothing to do.
+/// Run by the other test, with a prefix, to be killed; without one it does nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_process_that_is_killed() {
     let Ok(prefix) = std::env::var(PREFIX) else { return };
@@ -52,13 +52,13 @@ async fn the_process_that_is_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_it_was_told_is_there() {
+async fn acknowledged_writes_are_there() {
     let Some(machine) = Machine::shared_or_skip().await else { return };
     let part = machine.part();
     let mut last = Revision(0);
     let mut acknowledged = 0;
     for kill in 0..KILLS {
-        let mut told: BTreeMap<usize, (u64, u64)> = BTreeMap::new();
+        let mut last_acknowledged: BTreeMap<usize, (u64, u64)> = BTreeMap::new();
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "store_kill::the_process_that_is_killed", "--nocapture"])
             .env(PREFIX, &part.prefix)
@@ -75,7 +75,7 @@ async fn what_it_was_told_is_there() {
             }
             let words: Vec<&str> = line.split(' ').collect();
             if let ["is", writer, revision, n] = words[..] {
-                told.insert(writer.parse().unwrap(), (revision.parse().unwrap(), n.parse().unwrap()));
+                last_acknowledged.insert(writer.parse().unwrap(), (revision.parse().unwrap(), n.parse().unwrap()));
                 acknowledged += 1;
             } else {
                 assert!(!line.contains("panicked"), "{line}");
@@ -84,7 +84,7 @@ async fn what_it_was_told_is_there() {
         child.wait().unwrap();
         let store = open(&part);
         let page = store.list_all(&Selector::all(), None).await.unwrap();
-        for (writer, (revision, n)) in &told {
+        for (writer, (revision, n)) in &last_acknowledged {
             let name = format!("{}w{writer}", part.prefix);
             let found = page.items.iter().find(|one| one.reference.name() == name).unwrap();
             // A later one may be there whose acknowledgement was on its way.

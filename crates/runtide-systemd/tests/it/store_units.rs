@@ -1,5 +1,5 @@
-//! Unit files as resources, on a real systemd: what is applied can be started, what is refused is taken back, and what others
-//! do is seen.
+//! Unit files as resources, on a real systemd: an applied unit can be started, a refused one is taken back, and changes
+//! by other programs are detected.
 
 use std::{os::unix::fs::symlink, time::Duration};
 
@@ -22,7 +22,7 @@ struct Test {
 }
 
 impl Test {
-    /// None where no machine is named.
+    /// None if no machine is named.
     async fn new() -> Option<Self> {
         let part = Machine::shared_or_skip().await?.part();
         Some(Self { store: open(&part), part })
@@ -74,7 +74,7 @@ async fn next(watch: &mut StoreStream) -> StoreEvent {
 const SLEEPS: &str = "# kept\n[Unit]\nDescription=sleeps\n\n[Service]\nExecStart=/bin/sleep 1000\n\n[Install]\nWantedBy=multi-user.target\n";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_applied_can_be_started_and_a_delete_stops_it() {
+async fn an_applied_unit_can_be_started_and_a_delete_stops_it() {
     let Some(test) = Test::new().await else { return };
     let web = test.service("web");
     test.put(&web, SLEEPS).await;
@@ -101,7 +101,7 @@ async fn what_is_applied_can_be_started_and_a_delete_stops_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_systemd_refuses_is_taken_back() {
+async fn a_refused_unit_is_taken_back() {
     let Some(test) = Test::new().await else { return };
     let web = test.service("web");
     let made = test.put(&web, SLEEPS).await;
@@ -123,7 +123,7 @@ async fn what_systemd_refuses_is_taken_back() {
     assert_eq!(test.property("web.service", "Description"), "sleeps");
     let found = test.store.get(&web, None).await.unwrap().unwrap();
     assert_eq!((found.revision, &found.document), (made, &native(SLEEPS)));
-    // Nobody heard of it.
+    // No watcher saw it.
     let after = test.put(&web, &SLEEPS.replace("sleeps", "again")).await;
     assert_eq!(next(&mut watch).await.revision(), after);
 }
@@ -131,7 +131,7 @@ async fn what_systemd_refuses_is_taken_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn systemd_analyze_is_asked_where_it_sees_what_the_manager_sees() {
     let Some(test) = Test::new().await else { return };
-    // It looks at the files of whoever calls it, so the test goes to where the manager's are.
+    // It reads the files of its own process, so the test runs with the manager's root.
     if test.part.machine.root != std::path::Path::new("/") {
         return test
             .part
@@ -153,7 +153,7 @@ async fn systemd_analyze_is_asked_where_it_sees_what_the_manager_sees() {
     assert!(error.message().contains("more than one ExecStart="), "{error}");
     assert_eq!(test.on_disk("web.service").unwrap(), SLEEPS);
 
-    // What needs the other is judged with it, and what means nothing yet is not judged.
+    // A drop-in is verified with its unit, and one without a unit is not verified.
     let early = test.drop_in("later", "10-more");
     store.apply(&early, native("[Unit]\nDescription=more\n"), Precondition::None).await.unwrap();
     store.apply(&test.service("later"), native(SLEEPS), Precondition::None).await.unwrap();
@@ -197,7 +197,7 @@ async fn a_file_that_another_one_hides_is_a_conflict() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_there_already_is_read_by_the_manager_too() {
+async fn an_existing_file_is_read_by_the_manager_too() {
     let Some(test) = Test::new().await else { return };
     let web = test.service("web");
     test.put(&web, SLEEPS).await;
@@ -205,7 +205,7 @@ async fn what_is_there_already_is_read_by_the_manager_too() {
     let mut watch = test.watch().await;
     let theirs = SLEEPS.replace("sleeps", "theirs");
     std::fs::write(test.part.path(&test.unit("web.service")), &theirs).unwrap();
-    // Seen, and nobody told the manager.
+    // The file is detected, and the manager was not reloaded.
     let seen = next(&mut watch).await.revision();
     let applied = test.store.apply(&web, native(&theirs), Precondition::None).await.unwrap();
     assert_eq!((applied.outcome, applied.revision), (ApplyOutcome::Unchanged, seen));
@@ -214,14 +214,14 @@ async fn what_is_there_already_is_read_by_the_manager_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn disabling_undoes_what_others_enabled_elsewhere() {
+async fn disable_undoes_an_enable_in_another_folder() {
     let Some(test) = Test::new().await else { return };
     let web = test.service("web");
     test.put(&web, SLEEPS).await;
     let unit = test.unit("web.service");
     let wants =
         |below: &str| test.part.machine.root.join(below).join("systemd/system/multi-user.target.wants").join(&unit);
-    // The store's own folder is below /run, so this is not how it would do it.
+    // The store's own folder is below /run, so the store would enable it elsewhere.
     test.part.machine.call("EnableUnitFiles", "asbb", &["1", &unit, "false", "false"]);
     assert!(wants("etc").is_symlink());
     assert_eq!(test.store.disable(&web).await.unwrap(), Effect::Changed);
@@ -233,12 +233,12 @@ async fn disabling_undoes_what_others_enabled_elsewhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_manager_that_read_what_was_taken_back_is_told_by_the_next_opening() {
+async fn the_next_opening_notifies_a_manager_that_read_a_change_taken_back() {
     let Some(test) = Test::new().await else { return };
     let web = test.service("web");
     let made = test.put(&web, SLEEPS).await;
     test.store.close();
-    // As after a crash: the files are as they were, and the manager read what was begun.
+    // As after a crash: the files are as they were, and the manager has read the change.
     let path = test.part.path(&test.unit("web.service"));
     std::fs::write(&path, SLEEPS.replace("sleeps", "refused")).unwrap();
     test.part.machine.call("Reload", "", &[]);
@@ -253,11 +253,11 @@ async fn a_manager_that_read_what_was_taken_back_is_told_by_the_next_opening() {
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    panic!("nobody told the manager");
+    panic!("the manager was not notified");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_that_is_refused_does_not_harm_those_beside_it() {
+async fn a_refused_unit_does_not_harm_the_others_of_its_group() {
     let Some(test) = Test::new().await else { return };
     let (store, reference) = (&test.store, |n: usize| test.service(&format!("n{n}")));
     let writes = (0..6).map(|n| async move {
@@ -275,7 +275,7 @@ async fn one_that_is_refused_does_not_harm_those_beside_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_others_change_is_seen_and_not_overwritten() {
+async fn a_change_by_others_is_detected_and_not_overwritten() {
     let Some(test) = Test::new().await else { return };
     let web = test.service("web");
     let made = test.put(&web, SLEEPS).await;
@@ -288,11 +288,11 @@ async fn what_others_change_is_seen_and_not_overwritten() {
     assert_eq!(test.on_disk("web.service").unwrap(), theirs);
     let StoreEvent::Modified(seen) = next(&mut watch).await else { panic!("modified") };
     assert!(seen.document == native(&theirs) && seen.revision > made);
-    // Who knows of it may go on.
+    // A write that knows of it succeeds.
     test.store.apply(&web, native(SLEEPS), Precondition::Is(seen.revision)).await.unwrap();
     next(&mut watch).await;
 
-    // Nobody writes here: it is seen all the same.
+    // Without any write of ours: it is detected all the same.
     std::fs::write(test.part.path(&test.unit("other.service")), SLEEPS).unwrap();
     assert!(matches!(next(&mut watch).await, StoreEvent::Added(one) if one.reference == test.service("other")));
     std::fs::remove_file(test.part.path(&test.unit("other.service"))).unwrap();
@@ -354,7 +354,7 @@ async fn other_forms_are_kept_as_written_and_shown_as_text() {
     assert_eq!(shown.document, native("[Service]\nExecStart=/bin/true\n"));
     let again = test.store.apply(&web, json.clone(), Precondition::None).await.unwrap();
     assert_eq!(again.outcome, ApplyOutcome::Unchanged);
-    // Opened again, it is still known how it was written.
+    // After another opening the original format is still known.
     test.store.close();
     let store = open(&test.part);
     let found = store.get(&web, None).await.unwrap().unwrap();
@@ -397,7 +397,7 @@ async fn a_folder_has_one_store_at_a_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_others_change_while_it_is_closed_has_revisions_too() {
+async fn a_change_by_others_while_it_is_closed_has_a_revision_too() {
     let Some(test) = Test::new().await else { return };
     let (web, gone, fresh) = (test.service("web"), test.service("gone"), test.service("fresh"));
     let first = test.put(&web, SLEEPS).await;
@@ -472,7 +472,7 @@ async fn a_restore_brings_all_back_or_nothing() {
     test.part.machine.call("StartUnit", "ss", &[&test.unit("three.service"), "replace"]);
     assert_eq!(test.store.enable(&three).await.unwrap(), Effect::Changed);
 
-    // One unit in it is none that systemd takes.
+    // One unit in it is refused by systemd.
     let mut wrong = Vec::new();
     let mut writer = runtide_core::store::StoreSnapshotWriter::begin(&mut wrong, Revision(1), 2);
     for (reference, text) in [(&one, SLEEPS), (&two, "[Service]\nType=simple\n")] {
@@ -483,7 +483,7 @@ async fn a_restore_brings_all_back_or_nothing() {
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
     assert_eq!(test.property("one.service", "Description"), "other");
     assert_eq!(test.on_disk("two.service"), None);
-    // What was to go runs on.
+    // The unit that was to be removed continues to run.
     assert_eq!(test.property("three.service", "ActiveState"), "active");
     assert!(test.property("three.service", "UnitFileState").starts_with("enabled"));
     assert_eq!(test.store.stats().await.unwrap().resource_count, 2);
@@ -499,7 +499,7 @@ async fn a_restore_brings_all_back_or_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_folder_in_which_systemd_does_not_look_takes_nothing() {
+async fn a_folder_that_systemd_does_not_read_takes_nothing() {
     let Some(machine) = Machine::shared_or_skip().await else { return };
     let name = format!("{}away", machine.part().prefix);
     std::fs::create_dir_all(machine.root.join("srv")).unwrap();

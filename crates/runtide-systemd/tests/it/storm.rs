@@ -1,5 +1,5 @@
-//! Short services back to back, while the manager reloads, executes itself anew, and is killed: on a machine of its own
-//! (`RUNTIDE_TEST_SYSTEMD2`), so that nobody else is disturbed.
+//! Short services back to back, while the manager reloads, re-executes itself, and is killed: on a separate machine
+//! (`RUNTIDE_TEST_SYSTEMD2`), so that no other test is disturbed.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -20,15 +20,15 @@ use zbus::Variant;
 
 use crate::machine::{self, Machine, Settings};
 
-/// One service that lived, as whoever started it knows.
-struct Life {
+/// One run of a service, as the test that started it knows it.
+struct Run {
     unit: String,
     from: Instant,
     to: Instant,
     code: i32,
 }
 
-/// The second machine, for one test at a time; `None`: nobody says where it is, which must not be where it is required.
+/// The second machine, for one test at a time; `None`: it has no address, which is a failure where it is required.
 async fn machine() -> Option<(Arc<Machine>, SystemdBackend, String, Turn)> {
     let Ok(address) = std::env::var("RUNTIDE_TEST_SYSTEMD2") else {
         let why = "RUNTIDE_TEST_SYSTEMD2 is not set: cargo xtask testbed up systemd2";
@@ -44,16 +44,16 @@ async fn machine() -> Option<(Arc<Machine>, SystemdBackend, String, Turn)> {
     Some((Arc::new(Machine::at(&address)), SystemdBackend::new(config).unwrap(), prefix, turn))
 }
 
-/// How far a churn is, and whether it is to go on.
+/// Progress of a churn, and the flag that stops it.
 #[derive(Default)]
 struct Progress {
-    lives: AtomicUsize,
+    runs: AtomicUsize,
     stop: AtomicBool,
 }
 
-/// Starts services of 10 to 50 ms one after the other, until it is told to stop.
-async fn churn(machine: Arc<Machine>, prefix: String, most: usize, progress: Arc<Progress>) -> Vec<Life> {
-    let mut lives = Vec::new();
+/// Starts services of 10 to 50 ms one after the other, until `stop` is set.
+async fn churn(machine: Arc<Machine>, prefix: String, most: usize, progress: Arc<Progress>) -> Vec<Run> {
+    let mut runs = Vec::new();
     for number in 0..most {
         if progress.stop.load(Ordering::Acquire) {
             break;
@@ -66,40 +66,40 @@ async fn churn(machine: Arc<Machine>, prefix: String, most: usize, progress: Arc
         let aux: Vec<(&str, Settings<'_>)> = Vec::new();
         let from = Instant::now();
         if machine.manager("StartTransientUnit", &(unit.as_str(), "fail", settings, aux)).await.is_err() {
-            continue; // the machine went meanwhile
+            continue; // the machine went away
         }
         if machine.until(&unit, |seen| seen.is_none_or(machine::rests)).await.is_ok() {
-            lives.push(Life { unit, from, to: Instant::now(), code });
-            progress.lives.fetch_add(1, Ordering::AcqRel);
+            runs.push(Run { unit, from, to: Instant::now(), code });
+            progress.runs.fetch_add(1, Ordering::AcqRel);
         }
     }
-    lives
+    runs
 }
 
-type Told = Arc<Mutex<Vec<(Instant, Arc<RuntimeEvent>)>>>;
+type Reported = Arc<Mutex<Vec<(Instant, Arc<RuntimeEvent>)>>>;
 
 /// Reads a watch to its end, with the time at which each event came.
-async fn listen(backend: &SystemdBackend) -> (Told, tokio::task::JoinHandle<()>) {
+async fn listen(backend: &SystemdBackend) -> (Reported, tokio::task::JoinHandle<()>) {
     let mut stream = backend.watch(WatchOptions::default()).await.unwrap();
-    let told = Told::default();
-    let telling = Arc::clone(&told);
+    let reported = Reported::default();
+    let writer = Arc::clone(&reported);
     let task = tokio::spawn(async move {
-        // Its last word is that the backend was closed.
+        // Its last item is the error that the backend was closed.
         while let Some(Ok(event)) = stream.next().await {
-            telling.lock().unwrap().push((Instant::now(), event));
+            writer.lock().unwrap().push((Instant::now(), event));
         }
     });
-    let live = || told.lock().unwrap().iter().any(|(_, event)| matches!(event.kind, Kind::ResyncEnd));
+    let live = || reported.lock().unwrap().iter().any(|(_, event)| matches!(event.kind, Kind::ResyncEnd));
     while !live() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    (told, task)
+    (reported, task)
 }
 
-/// Each unit's starts and ends outside of brackets.
-fn edges(told: &Told) -> HashMap<String, (usize, Vec<Option<ExitStatus>>)> {
+/// Each unit's starts and ends outside of resyncs.
+fn edges(reported: &Reported) -> HashMap<String, (usize, Vec<Option<ExitStatus>>)> {
     let mut edges: HashMap<String, (usize, Vec<Option<ExitStatus>>)> = HashMap::new();
-    for (_, event) in told.lock().unwrap().iter() {
+    for (_, event) in reported.lock().unwrap().iter() {
         match &event.kind {
             Kind::Started(instance) => edges.entry(instance.id.to_string()).or_default().0 += 1,
             Kind::Stopped(instance) => edges.entry(instance.id.to_string()).or_default().1.push(instance.exit),
@@ -109,23 +109,23 @@ fn edges(told: &Told) -> HashMap<String, (usize, Vec<Option<ExitStatus>>)> {
     edges
 }
 
-/// Waits for the end of a bracket that came after the last fault.
-async fn bracket(told: &Told, faults: &[(Instant, &str)]) {
+/// Waits for the end of a resync that came after the last fault.
+async fn resync(reported: &Reported, faults: &[(Instant, &str)]) {
     let (from, what) = *faults.last().unwrap();
     for _ in 0..600 {
-        if told.lock().unwrap().iter().any(|(at, event)| *at > from && matches!(event.kind, Kind::ResyncEnd)) {
+        if reported.lock().unwrap().iter().any(|(at, event)| *at > from && matches!(event.kind, Kind::ResyncEnd)) {
             return;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    panic!("no bracket after a {what}");
+    panic!("no resync after a {what}");
 }
 
-async fn at_rest(told: &Told) {
+async fn at_rest(reported: &Reported) {
     let mut seen = 0;
     loop {
         tokio::time::sleep(Duration::from_millis(1_500)).await;
-        let now = told.lock().unwrap().len();
+        let now = reported.lock().unwrap().len();
         if now == seen {
             return;
         }
@@ -133,12 +133,12 @@ async fn at_rest(told: &Told) {
     }
 }
 
-/// What folding the stream gives, and what the manager lists: the same before long.
-async fn compare(told: &Told, machine: &Machine, prefix: &str) {
+/// Compares the folded stream with the manager's list: they agree before long.
+async fn compare(reported: &Reported, machine: &Machine, prefix: &str) {
     let end = Instant::now() + Duration::from_secs(60);
     loop {
         let mut table = InstanceTable::default();
-        for (_, event) in told.lock().unwrap().iter() {
+        for (_, event) in reported.lock().unwrap().iter() {
             let _ = table.apply(event);
         }
         let folded: BTreeMap<String, InstanceState> = table.iter().map(|one| (one.id.to_string(), one.state)).collect();
@@ -152,10 +152,10 @@ async fn compare(told: &Told, machine: &Machine, prefix: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_edge_outside_the_brackets_is_told_through_reloads_reexecutions_and_boots() {
+async fn every_edge_outside_the_resyncs_is_reported_through_reloads_reexecutions_and_boots() {
     let Some((machine, backend, prefix, _turn)) = machine().await else { return };
     let testbed = Testbed::of("systemd2");
-    let (told, listening) = listen(&backend).await;
+    let (reported, listening) = listen(&backend).await;
     let progress = Arc::<Progress>::default();
     let churning = tokio::spawn(churn(Arc::clone(&machine), prefix.clone(), 100_000, Arc::clone(&progress)));
 
@@ -182,7 +182,7 @@ async fn every_edge_outside_the_brackets_is_told_through_reloads_reexecutions_an
             )
             .await;
         machine.version().await.unwrap();
-        bracket(&told, &faults).await;
+        resync(&reported, &faults).await;
         pause().await;
     }
     if let Some(testbed) = testbed {
@@ -191,29 +191,29 @@ async fn every_edge_outside_the_brackets_is_told_through_reloads_reexecutions_an
             faults.push((Instant::now(), "kill"));
             testbed.run(&["kill", "start"]).await.unwrap();
             machine.version().await.unwrap();
-            bracket(&told, &faults).await;
+            resync(&reported, &faults).await;
             pause().await;
         }
     } else {
         runtide_conformance::report::skip(
             "storm",
             "systemd",
-            "RUNTIDE_TESTBED is not set: nobody can kill the machine",
+            "RUNTIDE_TESTBED is not set: the machine cannot be killed",
         );
     }
-    // However slow the machine is, so many lie outside of the brackets.
-    let (lived, end) = (|| progress.lives.load(Ordering::Acquire), Instant::now() + Duration::from_secs(120));
-    let before = lived();
-    while lived() < before + 110 {
-        assert!(Instant::now() < end, "only {} lives in two minutes", lived() - before);
+    // Even on a slow machine, so many are outside of the resyncs.
+    let (ended, end) = (|| progress.runs.load(Ordering::Acquire), Instant::now() + Duration::from_secs(120));
+    let before = ended();
+    while ended() < before + 110 {
+        assert!(Instant::now() < end, "only {} runs in two minutes", ended() - before);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     progress.stop.store(true, Ordering::Release);
-    let lives = churning.await.unwrap();
-    at_rest(&told).await;
+    let runs = churning.await.unwrap();
+    at_rest(&reported).await;
 
-    // A fault's time is from when it was made to the end of the last bracket that began before the next one.
-    let ends: Vec<Instant> = told
+    // A fault lasts from its injection to the end of the last resync that began before the next one.
+    let ends: Vec<Instant> = reported
         .lock()
         .unwrap()
         .iter()
@@ -226,28 +226,28 @@ async fn every_edge_outside_the_brackets_is_told_through_reloads_reexecutions_an
         .map(|(n, (from, what))| {
             let next = faults.get(n + 1).map_or_else(Instant::now, |(next, _)| *next);
             let last = ends.iter().filter(|at| **at > *from && **at < next).max();
-            (*from, *last.unwrap_or_else(|| panic!("no bracket after a {what}")))
+            (*from, *last.unwrap_or_else(|| panic!("no resync after a {what}")))
         })
         .collect();
-    let edges = edges(&told);
+    let edges = edges(&reported);
     let (mut outside, mut of_all) = (0, 0);
-    for life in &lives {
+    for run in &runs {
         of_all += 1;
-        if windows.iter().any(|(from, to)| life.from <= *to && life.to >= *from) {
+        if windows.iter().any(|(from, to)| run.from <= *to && run.to >= *from) {
             continue;
         }
         outside += 1;
-        let (starts, stops) = edges.get(&life.unit).cloned().unwrap_or_default();
-        assert_eq!((starts, stops), (1, vec![Some(ExitStatus::code(life.code))]), "{}", life.unit);
+        let (starts, stops) = edges.get(&run.unit).cloned().unwrap_or_default();
+        assert_eq!((starts, stops), (1, vec![Some(ExitStatus::code(run.code))]), "{}", run.unit);
     }
     println!(
-        "{of_all} lives, {outside} of them outside of the brackets, {} faults, {} brackets",
+        "{of_all} runs, {outside} of them outside of the resyncs, {} faults, {} resyncs",
         faults.len(),
         ends.len()
     );
-    assert!(outside > 100, "only {outside} of {of_all} lives lay outside of the brackets");
-    assert!(edges.values().all(|(starts, stops)| *starts <= 1 && stops.len() <= 1), "no edge is told twice");
-    compare(&told, &machine, &prefix).await;
+    assert!(outside > 100, "only {outside} of {of_all} runs were outside of the resyncs");
+    assert!(edges.values().all(|(starts, stops)| *starts <= 1 && stops.len() <= 1), "no edge is reported twice");
+    compare(&reported, &machine, &prefix).await;
     backend.close().await.unwrap();
     listening.await.unwrap();
 }
@@ -255,33 +255,33 @@ async fn every_edge_outside_the_brackets_is_told_through_reloads_reexecutions_an
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn other_monitors_change_nothing_and_none_is_needed() {
     let Some((machine, backend, prefix, _turn)) = machine().await else { return };
-    // Another one that does what monitors should not: it reads properties of whatever is new (trap S2).
-    let (told, listening) = listen(&backend).await;
-    for round in ["alone", "beside another"] {
+    // Another monitor does what monitors should not: it reads properties of every new unit (trap S2).
+    let (reported, listening) = listen(&backend).await;
+    for round in ["alone", "with another"] {
         let reader = (round != "alone").then(|| {
             let machine = Arc::clone(&machine);
             tokio::spawn(async move { read_whatever_is_new(&machine).await })
         });
         tokio::time::sleep(Duration::from_millis(300)).await;
-        told.lock().unwrap().clear();
+        reported.lock().unwrap().clear();
         let round_prefix = format!("{prefix}-{}", round.replace(' ', "-"));
-        let lives = churn(Arc::clone(&machine), round_prefix, 50, Arc::default()).await;
+        let runs = churn(Arc::clone(&machine), round_prefix, 50, Arc::default()).await;
         for _ in 0..600 {
-            if edges(&told).values().filter(|(_, stops)| !stops.is_empty()).count() >= lives.len() {
+            if edges(&reported).values().filter(|(_, stops)| !stops.is_empty()).count() >= runs.len() {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        at_rest(&told).await;
-        let edges = edges(&told);
-        assert_eq!(lives.len(), 50);
-        for life in &lives {
-            let (starts, stops) = edges.get(&life.unit).cloned().unwrap_or_default();
-            assert_eq!((starts, stops), (1, vec![Some(ExitStatus::code(life.code))]), "{round}: {}", life.unit);
+        at_rest(&reported).await;
+        let edges = edges(&reported);
+        assert_eq!(runs.len(), 50);
+        for run in &runs {
+            let (starts, stops) = edges.get(&run.unit).cloned().unwrap_or_default();
+            assert_eq!((starts, stops), (1, vec![Some(ExitStatus::code(run.code))]), "{round}: {}", run.unit);
         }
-        let events = told.lock().unwrap().len();
-        assert!(events < 50 * 6, "{round}: {events} events of 50 lives are a storm");
-        let gaps = told
+        let events = reported.lock().unwrap().len();
+        assert!(events < 50 * 6, "{round}: {events} events of 50 runs are a storm");
+        let gaps = reported
             .lock()
             .unwrap()
             .iter()
@@ -296,7 +296,7 @@ async fn other_monitors_change_nothing_and_none_is_needed() {
     listening.await.unwrap();
 }
 
-/// Never to be imitated.
+/// A monitor as none should be.
 async fn read_whatever_is_new(machine: &Machine) {
     use futures_util::StreamExt as _;
     let connection = machine.dial().await.unwrap();

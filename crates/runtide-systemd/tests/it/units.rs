@@ -1,5 +1,5 @@
-//! What units of every sort look like, on a real systemd: labels of files, templates, triggers, one-shots, restarts; and the
-//! manager of a user.
+//! Units of every sort on a real systemd: labels of files, templates, triggers, one-shots, restarts; and the manager of
+//! a user.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::machine::Machine;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A variable of the testbed; `None`: it is not set, which must not be where a real systemd is required.
+/// A variable of the testbed; `None`: it is not set, which is a failure where a real systemd is required.
 fn variable(name: &str) -> Option<String> {
     let value = std::env::var(name).ok();
     if value.is_none() {
@@ -24,7 +24,7 @@ fn variable(name: &str) -> Option<String> {
     value
 }
 
-/// The second machine, with unit files of this test on it, for one test at a time: each has it read all its units anew.
+/// The second machine, with unit files of this test on it, for one test at a time: each reloads all its units.
 struct Fixture {
     _turn: Turn,
     machine: Machine,
@@ -73,7 +73,7 @@ impl Drop for Fixture {
     }
 }
 
-/// A port that nobody listens on, below those that the system gives to connections: the machine's network is that of all tests.
+/// A free port, below those that the system gives to connections: the machine's network is shared by all tests.
 fn free_port() -> u16 {
     let first = 20_000 + u16::try_from(std::process::id() % 6_000).unwrap();
     (first..32_000).find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
@@ -83,7 +83,7 @@ async fn until(backend: &SystemdBackend, unit: &str, done: impl Fn(&Instance) ->
     for _ in 0..100 {
         match backend.wait_for(&unit.into(), &done, TIMEOUT).await {
             Ok(found) => return Instance::clone(&found),
-            // It was only just started, and nobody has told yet that it is there.
+            // The unit was only just started, and its start is not reported yet.
             Err(error) if error.kind() == ErrorKind::NotFound => tokio::time::sleep(Duration::from_millis(50)).await,
             Err(error) => panic!("{unit}: {error:?}"),
         }
@@ -134,7 +134,7 @@ async fn labels_templates_and_triggers_are_read_from_the_units() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_shots_restarts_limits_and_conditions_are_what_they_are() {
+async fn one_shots_restarts_limits_and_conditions_have_their_states() {
     let files = [
         ("PREjob.service", "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'sleep 5; exit 0'\nRemainAfterExit=yes\n"),
         (
@@ -164,25 +164,25 @@ async fn one_shots_restarts_limits_and_conditions_are_what_they_are() {
         (Some(ExitStatus::code(7)), Some("exit-code")),
         "systemd keeps what it saw first"
     );
-    let mut lives = std::collections::BTreeSet::new();
+    let mut incarnations = std::collections::BTreeSet::new();
     let mut exits = Vec::new();
     while exits.len() < 3 {
         let event = tokio::time::timeout(TIMEOUT, events.next()).await.expect("three ends").unwrap().unwrap();
         if let Kind::Stopped(one) = &event.kind
             && one.id.as_str() == looping
         {
-            lives.insert(one.incarnation.clone().unwrap());
+            incarnations.insert(one.incarnation.clone().unwrap());
             exits.push(one.exit);
         }
     }
-    assert_eq!((lives.len(), exits), (3, vec![Some(ExitStatus::code(7)); 3]), "each restart is a life of its own");
+    assert_eq!((incarnations.len(), exits), (3, vec![Some(ExitStatus::code(7)); 3]), "each restart is a separate run");
 
     let never = fixture.prefix.clone() + "never.service";
     fixture.machine.manager("StartUnit", &(never.as_str(), "replace")).await.unwrap();
     tokio::time::sleep(Duration::from_millis(500)).await;
     match backend.inspect(&never.as_str().into()).await {
         Ok(one) => assert_eq!((one.state, &one.incarnation), (S::Created, &None)),
-        Err(error) => assert_eq!(error.kind(), ErrorKind::NotFound), // forgotten again
+        Err(error) => assert_eq!(error.kind(), ErrorKind::NotFound), // unloaded again
     }
 
     let dog = fixture.verb("StartUnit", "PREdog.service").await;
@@ -195,9 +195,9 @@ async fn one_shots_restarts_limits_and_conditions_are_what_they_are() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_that_loses_its_file_while_it_runs_goes_with_its_life() {
+async fn a_unit_that_loses_its_file_is_removed_after_its_run() {
     let files = [
-        // It keeps the other's name loaded, so that no word comes that it is gone.
+        // It keeps the other's name loaded, so that no signal reports its removal.
         ("PREkeeper.service", "[Unit]\nWants=PREorphan.service\n[Service]\nExecStart=/bin/sleep 1000\n"),
         ("PREorphan.service", "[Service]\nExecStart=/bin/sleep 1000\n"),
     ];
@@ -210,10 +210,10 @@ async fn one_that_loses_its_file_while_it_runs_goes_with_its_life() {
     while events.next().await.unwrap().unwrap().instance().is_none_or(|one| one.id.as_str() != orphan) {}
     std::fs::remove_file(fixture.files.last().unwrap()).unwrap();
     fixture.machine.manager("Reload", &()).await.unwrap();
-    // Its bracket shows it once more.
+    // Its resync shows it once more.
     let mut is_shown = false;
     loop {
-        let event = tokio::time::timeout(TIMEOUT, events.next()).await.expect("a bracket").unwrap().unwrap();
+        let event = tokio::time::timeout(TIMEOUT, events.next()).await.expect("a resync").unwrap().unwrap();
         match &event.kind {
             Kind::ResyncBegin { .. } => is_shown = false,
             Kind::Present(one) if one.id.as_str() == orphan => is_shown = true,

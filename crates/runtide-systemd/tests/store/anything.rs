@@ -1,5 +1,5 @@
-//! Any resource as a unit file: a target that nothing wants, with the body in a section that systemd leaves to others. The laws
-//! write what is no unit, and every kind in every namespace; so they test all of a store but the form of its own.
+//! Any resource as a unit file: a target that nothing wants, with the body in a section that systemd ignores. The laws
+//! write bodies that are no units, and every kind in every namespace; so they test all of a store except its own form.
 
 use bytes::Bytes;
 use runtide_core::{
@@ -9,10 +9,10 @@ use runtide_core::{
 
 use super::{UnitFileName, UnitForm};
 
-/// Digits in a line: systemd takes a mebibyte.
+/// Digits in a line: systemd accepts a mebibyte.
 const LINE: usize = 64 << 10;
 
-/// Units of these names.
+/// Units with this prefix.
 #[derive(Debug)]
 pub(super) struct Anything(pub(super) String);
 
@@ -48,7 +48,7 @@ fn bytes(hex: &str) -> Option<Vec<u8>> {
 }
 
 fn read(text: &str) -> Result<(ResourceRef, Document)> {
-    let bad = || Error::new(ErrorKind::InvalidInput, "anything.read", "it is of somebody else's making");
+    let bad = || Error::new(ErrorKind::InvalidInput, "anything.read", "it was not written by this form");
     let (mut reference, mut format, mut body) = (None, None, Vec::new());
     for line in text.lines() {
         match line.split_once('=') {

@@ -13,23 +13,23 @@ use std::{
 use runtide_conformance::testbed::Turn;
 use runtide_systemd::{Config, UnitStoreConfig, Verify};
 
-/// Where units lie that do not outlive the machine.
+/// Folder of units that do not outlive the machine.
 pub const FOLDER: &str = "/run/systemd/system";
 
-/// A machine that was named.
+/// A machine of the testbed.
 #[derive(Clone, Debug)]
 pub struct Machine {
     pub address: String,
-    /// Its file system, seen from here.
+    /// Root of its file system, as seen from here.
     pub root: PathBuf,
     /// Its name in the testbed.
     daemon: &'static str,
-    /// Held by all that is made of this machine, so that it outlives what they clean up.
+    /// Shared by all values made of this machine, so that it is released after their cleanup.
     _turn: Option<Arc<Turn>>,
 }
 
 impl Machine {
-    /// The second one if there is, so that the tests of units that run are left alone.
+    /// The second machine if there is one, so that the tests of running units are not disturbed.
     pub fn named() -> Result<Self, &'static str> {
         let named = |daemon: &'static str, address: &str, root: &str| {
             let (address, root) = (std::env::var(address).ok()?, std::env::var_os(root)?.into());
@@ -46,7 +46,7 @@ impl Machine {
         Self { _turn: Some(Arc::new(turn)), ..self }
     }
 
-    /// For a test that is no law, and disturbs no other: reports that it is skipped, and why, where no machine is named.
+    /// For a test that is no law, and disturbs no other: without a machine it reports that it is skipped, and why.
     pub async fn shared_or_skip() -> Option<Self> {
         Some(Self::or_skip()?.shared().await)
     }
@@ -67,15 +67,15 @@ impl Machine {
         Config::system().with_address(self.address.clone()).with_root(self.root.clone())
     }
 
-    /// Runs a test of this program among the machine's own files, and succeeds if it does.
+    /// Runs a test of this program with the machine's root, and fails if it fails.
     pub fn runs_there(&self, test: &str) {
-        // The root of some process of the machine's.
+        // The root of some process of the machine.
         let root = std::fs::read_link(&self.root).unwrap();
         let of = |kind: &str| root.parent().unwrap().join("ns").join(kind).display().to_string();
         let address = self.address.replace(&*self.root.to_string_lossy(), "");
         let run = Command::new("nsenter")
             .args([format!("--mount={}", of("mnt")), format!("--pid={}", of("pid"))])
-            // By a descriptor: the machine has a `/tmp` of its own, where this program may lie.
+            // By a descriptor: the machine has its own `/tmp`, where this program may be.
             .arg("/proc/self/fd/0")
             .args(["--exact", test, "--nocapture"])
             .stdin(std::fs::File::open(std::env::current_exe().unwrap()).unwrap())
@@ -83,19 +83,19 @@ impl Machine {
             .env("RUNTIDE_TEST_SYSTEMD2_ROOT", "/")
             .output()
             .unwrap();
-        let said = String::from_utf8_lossy(&run.stdout);
-        assert!(run.status.success(), "{said}{}", String::from_utf8_lossy(&run.stderr));
-        assert!(said.contains("1 passed"), "{said}");
+        let output = String::from_utf8_lossy(&run.stdout);
+        assert!(run.status.success(), "{output}{}", String::from_utf8_lossy(&run.stderr));
+        assert!(output.contains("1 passed"), "{output}");
     }
 
-    /// A part of the folder that is nobody else's.
+    /// A part of the folder for one test.
     pub fn part(&self) -> Part {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         Part { machine: self.clone(), prefix: format!("rt{}x{number}-", std::process::id()) }
     }
 
-    /// Asks the manager as a program of its own would; what it answers, as D-Bus writes it.
+    /// Calls the manager as a separate program would; returns its answer in the format of busctl.
     pub fn busctl(&self, arguments: &[&str]) -> String {
         let output =
             Command::new("busctl").arg(format!("--address={}", self.address)).args(arguments).output().unwrap();
@@ -111,22 +111,22 @@ impl Machine {
 
     pub fn version(&self) -> String {
         let manager = "org.freedesktop.systemd1.Manager";
-        let said = self.busctl(&["get-property", SYSTEMD, "/org/freedesktop/systemd1", manager, "Version"]);
-        said.trim_start_matches("s ").trim_matches('"').to_owned()
+        let output = self.busctl(&["get-property", SYSTEMD, "/org/freedesktop/systemd1", manager, "Version"]);
+        output.trim_start_matches("s ").trim_matches('"').to_owned()
     }
 
     /// A property of a unit, without its type.
     pub fn property(&self, unit: &str, property: &str) -> String {
         let loaded = self.call("LoadUnit", "s", &[unit]);
         let path = loaded.trim_start_matches("o ").trim_matches('"');
-        let said = self.busctl(&["get-property", SYSTEMD, path, "org.freedesktop.systemd1.Unit", property]);
-        said.split_once(' ').unwrap().1.trim_matches('"').to_owned()
+        let output = self.busctl(&["get-property", SYSTEMD, path, "org.freedesktop.systemd1.Unit", property]);
+        output.split_once(' ').unwrap().1.trim_matches('"').to_owned()
     }
 }
 
 const SYSTEMD: &str = "org.freedesktop.systemd1";
 
-/// A part of a machine's folder of units, which goes with it.
+/// A part of a machine's folder of units, which is removed with it.
 #[derive(Debug)]
 pub struct Part {
     pub machine: Machine,

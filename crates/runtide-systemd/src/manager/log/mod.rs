@@ -60,7 +60,7 @@ impl Logs {
         let client = &self.client;
         let unit = client.checked(OPERATION, id.as_str())?;
         if after.is_some() && options.tail.is_some() {
-            let message = "a tail is counted from the end, so that it cannot be what comes behind an entry as well";
+            let message = "a tail is counted from the end, so it cannot be combined with a cursor";
             return Err(client.invalid(OPERATION, message));
         }
         if let Some(invocation) = invocation.as_ref().filter(|invocation| !is_id(invocation.as_str())) {

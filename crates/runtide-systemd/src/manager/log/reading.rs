@@ -99,7 +99,7 @@ impl Reading {
             if is_refused { self.journal.error(ErrorKind::InvalidInput, "journald has no such cursors") } else { error }
         })?;
         if entry.is_none_or(|entry| self.last.as_deref() != Some(entry.cursor.as_str())) {
-            let message = "the journal of this unit does not have the entry of the cursor, or not any more";
+            let message = "the journal of this unit does not have the entry of the cursor, or no longer";
             return Err(self.journal.error(ErrorKind::Expired, message));
         }
         self.resumes = false;
@@ -144,7 +144,7 @@ impl Reading {
                     Part::There if self.plan.follows.is_some() => self.go_on(Part::Coming)?,
                     Part::There | Part::Rest => return Ok(None),
                     Part::Coming => {
-                        return Err(self.journal.error(ErrorKind::Unavailable, "journalctl left off following"));
+                        return Err(self.journal.error(ErrorKind::Unavailable, "journalctl stopped following"));
                     }
                 },
                 Err(error) => return Err(error),

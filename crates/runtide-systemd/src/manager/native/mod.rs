@@ -52,8 +52,8 @@ enum Form {
     /// Addresses with blanks between them, each optionally with the length of its prefix; `any`, `localhost`,
     /// `link-local`, `multicast`.
     Addresses,
-    /// Devices with blanks between them, each followed by the allowed access if that is not all: `/dev/fuse rw
-    /// char-pts`. A unit's file has a line for each.
+    /// Devices with blanks between them, each followed by the allowed access if that is not all:
+    /// `/dev/fuse rw char-pts`. A unit's file has a line for each.
     Devices,
 }
 
@@ -206,7 +206,7 @@ pub(super) fn apply(properties: &mut Properties, is_scope: bool, given: &str, va
     let Some(key) = KEYS.iter().find(|key| key.name == name) else {
         return Err(match FIELDS.iter().find(|(field, _)| *field == name) {
             Some((_, field)) => format!("that is set by {field}"),
-            None => format!("not a setting that is taken; like it are: {}", near(name).join(", ")),
+            None => format!("not a supported setting; similar ones are: {}", near(name).join(", ")),
         });
     };
     if is_scope && !key.is_for_scopes || !is_scope && key.form == Processes {

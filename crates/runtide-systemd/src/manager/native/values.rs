@@ -202,7 +202,7 @@ const NAMESPACES: [(&str, u64); 7] = [
 
 /// systemd writes this as an empty assignment in a transient unit's file, which it reads as no restriction at all
 /// (252).
-const NONE_LEFT: &str = "that none is left, systemd forgets of a transient unit when it reloads: leave one, as uts";
+const NONE_LEFT: &str = "systemd loses an empty set of a transient unit when it reloads: allow one namespace, as uts";
 
 /// Flags of the namespaces that remain allowed.
 pub(super) fn namespaces(value: &str) -> Result<u64, String> {

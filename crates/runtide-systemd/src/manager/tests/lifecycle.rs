@@ -1,9 +1,9 @@
-//! What a unit is asked to do.
+//! Tests of the verbs on units.
 
 use super::*;
 
 #[tokio::test]
-async fn waits_give_the_true_end() {
+async fn a_wait_returns_the_exit() {
     let Some(fixture) = fixture("wait") else { return };
     for (script, expected) in [
         ("sleep 0.2", ExitStatus::code(0)),
@@ -24,7 +24,7 @@ async fn waits_give_the_true_end() {
 }
 
 #[tokio::test]
-async fn a_wait_outlives_reloads_and_sees_the_end_of_what_is_removed() {
+async fn a_wait_outlasts_reloads_and_sees_the_end_of_a_removed_unit() {
     let Some(fixture) = fixture("waitlong") else { return };
     let id = fixture.started(shell("sleep 2; exit 4")).await;
     let (exit, ()) = tokio::join!(within(fixture.verbs.wait(&id)), async {
@@ -44,7 +44,7 @@ async fn a_wait_outlives_reloads_and_sees_the_end_of_what_is_removed() {
 }
 
 #[tokio::test]
-async fn stops_end_it_in_their_time() {
+async fn a_stop_ends_the_unit_within_its_timeout() {
     let Some(fixture) = fixture("stop") else { return };
     let deaf = "trap '' TERM; trap 'exit 9' USR1; while :; do sleep 0.05; done";
     let id = fixture.started(shell(deaf)).await;
@@ -73,7 +73,7 @@ async fn stops_end_it_in_their_time() {
 }
 
 #[tokio::test]
-async fn restart_begins_another_life() {
+async fn a_restart_begins_another_run() {
     let Some(fixture) = fixture("restart") else { return };
     let id = fixture.started(spec(&["sleep", "1000"])).await;
     let first = fixture.seen(&id).await.life();
@@ -90,7 +90,7 @@ async fn restart_begins_another_life() {
 }
 
 #[tokio::test]
-async fn pause_freezes_and_is_not_carried_into_the_next_life() {
+async fn a_pause_freezes_and_does_not_outlast_the_run() {
     let Some(fixture) = fixture("pause") else { return };
     let id = fixture.started(spec(&["sleep", "1000"])).await;
     assert_eq!(fixture.verbs.unpause(&id).await.unwrap(), Effect::Unchanged);
@@ -115,7 +115,7 @@ async fn pause_freezes_and_is_not_carried_into_the_next_life() {
 }
 
 #[tokio::test]
-async fn a_running_one_is_removed_only_if_that_is_said() {
+async fn a_running_unit_is_removed_only_with_kill() {
     let Some(fixture) = fixture("remove") else { return };
     let mut always = spec(&["sleep", "1000"]);
     always.restart = RestartPolicy::Always;
@@ -130,7 +130,7 @@ async fn a_running_one_is_removed_only_if_that_is_said() {
 }
 
 #[tokio::test]
-async fn attempts_are_counted_and_forgotten_by_a_start() {
+async fn attempts_are_counted_and_cleared_by_a_start() {
     let Some(fixture) = fixture("attempts") else { return };
     let file = format!("vb-attempts-{}", std::process::id());
     let mut spec = shell(&format!("echo x >> /run/{file}; exit 1"));
@@ -150,7 +150,7 @@ async fn attempts_are_counted_and_forgotten_by_a_start() {
 }
 
 #[tokio::test]
-async fn a_start_goes_on_while_systemd_is_executed_anew() {
+async fn a_start_continues_over_a_reexecution() {
     let Some(fixture) = fixture("reexec") else { return };
     let mut slow = spec(&["sleep", "1000"]);
     slow.entrypoint = None;
@@ -186,7 +186,7 @@ async fn units_with_files_and_those_of_others_are_served_too() {
     assert_eq!(kind(fixture.verbs.wait(&id).await), ErrorKind::Conflict);
     assert_eq!(fixture.verbs.start(&id).await.unwrap(), Effect::Changed);
     assert_eq!(kind(fixture.verbs.remove(&id, RemoveOptions::default().with_kill()).await), ErrorKind::Unsupported);
-    // systemd forgets it the moment that it ended.
+    // systemd unloads it the moment that it ended.
     assert_eq!(within(fixture.verbs.wait(&id)).await.unwrap(), Some(ExitStatus::code(0)));
     fixture.verbs.restart(&id, StopOptions::default()).await.unwrap();
     fixture.verbs.restart(&id, StopOptions::default()).await.unwrap();
@@ -208,7 +208,7 @@ async fn units_with_files_and_those_of_others_are_served_too() {
     })
     .await;
     let first = fixture.seen(&other).await.life();
-    // Nothing holds it between its two lives but the verb.
+    // Between its two runs only the verb holds it.
     fixture.verbs.restart(&other, StopOptions::default()).await.unwrap();
     let second = fixture.seen(&other).await;
     assert!(second.is_up() && second.life() != first);
@@ -221,7 +221,7 @@ async fn units_with_files_and_those_of_others_are_served_too() {
 struct Stalled(String);
 
 impl Stalled {
-    /// `None`: which process it is cannot be told from here.
+    /// `None`: the manager's process id is not known here.
     fn new(root: &std::path::Path) -> Option<Self> {
         let pid = root.to_str()?.strip_prefix("/proc/")?.strip_suffix("/root")?;
         let stalled = Self(pid.to_owned());

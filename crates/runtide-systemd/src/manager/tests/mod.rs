@@ -1,7 +1,7 @@
-//! The verbs, on a real manager.
+//! Tests of the verbs on a real manager.
 //!
-//! `RUNTIDE_TEST_SYSTEMD` is the address of its bus, `RUNTIDE_TEST_SYSTEMD_ROOT` where its file system is seen from here.
-//! Without an address the tests say so and pass.
+//! `RUNTIDE_TEST_SYSTEMD` is the address of its bus, `RUNTIDE_TEST_SYSTEMD_ROOT` the root of its file system as seen
+//! from here. Without an address the tests report that and pass.
 
 mod lifecycle;
 mod own;
@@ -34,13 +34,13 @@ struct Fixture {
     root: PathBuf,
     made: Mutex<Vec<String>>,
     name: &'static str,
-    /// Some of the tests have systemd re-execute itself, which the others would notice.
+    /// Some of the tests have systemd re-execute itself, which would disturb the others.
     _alone: MutexGuard<'static, ()>,
 }
 
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// A place for one test; `name` begins the names of its units.
+/// The fixture of one test; `name` is the prefix of its units.
 fn fixture(name: &'static str) -> Option<Fixture> {
     let Ok(address) = std::env::var("RUNTIDE_TEST_SYSTEMD") else {
         runtide_conformance::report::skip("managers", "systemd", "RUNTIDE_TEST_SYSTEMD is not set");
@@ -97,12 +97,12 @@ impl Fixture {
     }
 
     async fn tell(&self, method: &str) {
-        let told = self.client.manager("test", method, &()).await;
-        // systemd leaves the bus before it answers that it re-executes itself.
-        assert!(told.is_ok() || method == "Reexecute", "{told:?}");
+        let answer = self.client.manager("test", method, &()).await;
+        // systemd leaves the bus for its re-execution before it answers.
+        assert!(answer.is_ok() || method == "Reexecute", "{answer:?}");
     }
 
-    /// Waits until a file in `/run` is there, and takes its content.
+    /// Waits until a file in `/run` exists, and reads it.
     async fn content(&self, name: &str) -> String {
         let path = self.root.join("run").join(name);
         for _ in 0..2000 {

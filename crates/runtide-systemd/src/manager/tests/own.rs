@@ -1,4 +1,4 @@
-//! The verbs that only systemd has, and settings that a reload must not lose, on a real manager.
+//! Tests of the verbs that only systemd has, and of settings that a reload must preserve, on a real manager.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ impl Fixture {
         Lifecycle::new(self.client.clone())
     }
 
-    /// How many processes the unit has.
+    /// Number of the unit's processes.
     async fn processes(&self, id: &InstanceId) -> usize {
         let answer = self.client.manager("test", "GetUnitProcesses", &(id.as_str(),)).await.unwrap();
         self.client.read::<Vec<(String, u32, String)>>("test", &answer).unwrap().len()
@@ -30,7 +30,7 @@ impl Fixture {
         self.client.get("test", &path, SERVICE, name).await.unwrap()
     }
 
-    /// Waits until the unit is as it should be.
+    /// Waits until the unit satisfies a condition.
     async fn until(&self, id: &InstanceId, is_so: impl Fn(&Seen) -> bool) -> Seen {
         let call = Call::on(&self.client, "test", id).unwrap();
         call.within(std::time::Duration::ZERO, call.until(|seen| seen.filter(|seen| is_so(seen)).cloned()))
@@ -46,7 +46,7 @@ fn missing() -> InstanceId {
 #[tokio::test]
 async fn kill_all_reaches_every_process() {
     let Some(fixture) = Fixture::find() else { return };
-    // Nobody else ends the second one.
+    // Without `kill_all` the second process would stay.
     let id = fixture.start("sleep 1000 & exec sleep 1000", vec![("KillMode", Variant::from("process"))]).await;
     while fixture.processes(&id).await != 2 {
         tokio::task::yield_now().await;
@@ -58,7 +58,7 @@ async fn kill_all_reaches_every_process() {
 }
 
 #[tokio::test]
-async fn kill_all_says_that_nobody_is_there() {
+async fn kill_all_of_no_process_is_a_conflict() {
     let Some(fixture) = Fixture::find() else { return };
     let id = fixture.start("exit 0", vec![("RemainAfterExit", Variant::from(true))]).await;
     fixture.until(&id, Seen::has_exited).await;
@@ -70,7 +70,7 @@ async fn kill_all_says_that_nobody_is_there() {
 }
 
 #[tokio::test]
-async fn kill_all_reaches_what_outlived_its_unit() {
+async fn kill_all_reaches_processes_that_outlived_their_unit() {
     let Some(fixture) = Fixture::find() else { return };
     let more = vec![("KillMode", Variant::from("process")), ("RemainAfterExit", Variant::from(true))];
     let id = fixture.start("sleep 1000 & exit 0", more).await;
@@ -86,11 +86,11 @@ async fn kill_all_reaches_what_outlived_its_unit() {
 }
 
 #[tokio::test]
-async fn a_failure_is_forgotten_once() {
+async fn a_failure_is_cleared_once() {
     let Some(fixture) = Fixture::find() else { return };
     let id = fixture.start("exit 3", vec![]).await;
     fixture.until(&id, |seen| seen.active() == "failed").await;
-    // What keeps it loaded, so that the second call finds it.
+    // A reference keeps it loaded, so that the second call finds it.
     fixture.client.manager("test", "RefUnit", &(id.as_str(),)).await.unwrap();
     assert_eq!(fixture.verbs().reset_failed(&id).await.unwrap(), Effect::Changed);
     let seen = fixture.until(&id, Seen::rests).await;
@@ -102,7 +102,7 @@ async fn a_failure_is_forgotten_once() {
 }
 
 #[tokio::test]
-async fn restarts_are_forgotten_while_it_goes_on() {
+async fn restarts_are_cleared_while_the_unit_runs() {
     let Some(fixture) = Fixture::find() else { return };
     let more = vec![("Restart", Variant::from("on-failure")), ("RestartUSec", Variant::from(0_u64))];
     let file = format!("/run/rt-{:x}", random());
@@ -118,7 +118,7 @@ async fn restarts_are_forgotten_while_it_goes_on() {
     fixture.stop(&id).await;
 }
 
-/// What a transient unit is asked for is written in a file by systemd, and read from there at a reload.
+/// systemd writes the settings of a transient unit to a file, and reads them from there at a reload.
 #[tokio::test]
 async fn a_sandbox_is_the_same_after_a_reload() {
     const SANDBOX: [(&str, &str); 10] = [
@@ -147,7 +147,7 @@ async fn a_sandbox_is_the_same_after_a_reload() {
     let mut changed = Vec::new();
     for (id, name, value, before) in made {
         let after = fixture.property(&id, name).await;
-        // systemd keeps prefixes in no order: each reading of its units may turn it around.
+        // systemd keeps prefixes in no order: each reload may reverse it.
         let prefixes = |value: &OwnedVariant| {
             let text = format!("{value:?}");
             let each =

@@ -1,9 +1,9 @@
-//! What is made, and how it is kept.
+//! Tests of create, and of the settings that units keep.
 
 use super::*;
 
 #[tokio::test]
-async fn what_is_created_is_there_until_it_is_removed() {
+async fn a_created_unit_stays_until_it_is_removed() {
     let Some(fixture) = fixture("life") else { return };
     let mut spec = shell("exit 3");
     spec.labels = Labels::from_iter([("runtide.owner", "me"), ("a b", "x\"\n$;%")]);
@@ -18,7 +18,7 @@ async fn what_is_created_is_there_until_it_is_removed() {
     assert_eq!(fixture.verbs.stop(&id, StopOptions::default()).await.unwrap(), Effect::Unchanged);
     spec.name = Some(id.as_str().to_owned());
     assert_eq!(kind(fixture.maker.create(&spec).await), ErrorKind::AlreadyExists);
-    let mut lives = Vec::new();
+    let mut incarnations = Vec::new();
     for reload in [None, None, Some("Reload"), Some("Reexecute")] {
         if let Some(reload) = reload {
             fixture.tell(reload).await;
@@ -26,7 +26,7 @@ async fn what_is_created_is_there_until_it_is_removed() {
         let started = within(async {
             loop {
                 match fixture.verbs.start(&id).await {
-                    // Nobody is systemd on the bus while it re-executes itself.
+                    // systemd's name has no owner on the bus while it re-executes itself.
                     Err(error) if reload == Some("Reexecute") && error.kind() != ErrorKind::Conflict => {
                         tokio::time::sleep(Duration::from_millis(20)).await;
                     }
@@ -36,10 +36,10 @@ async fn what_is_created_is_there_until_it_is_removed() {
         });
         assert_eq!(started.await.unwrap(), Effect::Changed);
         assert_eq!(within(fixture.verbs.wait(&id)).await.unwrap(), Some(ExitStatus::code(3)));
-        lives.push(fixture.seen(&id).await.life().unwrap());
+        incarnations.push(fixture.seen(&id).await.life().unwrap());
     }
-    lives.dedup();
-    assert_eq!(lives.len(), 4);
+    incarnations.dedup();
+    assert_eq!(incarnations.len(), 4);
     assert_eq!(fixture.verbs.remove(&id, RemoveOptions::default()).await.unwrap(), Effect::Changed);
     assert_eq!(fixture.verbs.remove(&id, RemoveOptions::default()).await.unwrap(), Effect::Unchanged);
     for verb in [
@@ -56,7 +56,7 @@ async fn what_is_created_is_there_until_it_is_removed() {
 }
 
 #[tokio::test]
-async fn words_and_variables_arrive_as_they_are_also_after_a_reload() {
+async fn arguments_and_variables_are_unchanged_also_after_a_reload() {
     let Some(fixture) = fixture("words") else { return };
     let nasty = "a;b $HOME ${HOME} $$ %n %% \"q\" 'q' \\x41 \\n\nnew\tline é \u{202e} \\; ; end\\";
     let file = format!("vb-words-{}", std::process::id());
@@ -89,7 +89,7 @@ async fn a_large_environment_arrives() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_executed_does_not_start() {
+async fn a_missing_program_does_not_start() {
     let Some(fixture) = fixture("exec") else { return };
     for mut spec in [spec(&["/no/such/program"]), spec(&["sleep", "1"])] {
         if spec.command[0] == "sleep" {
@@ -181,7 +181,7 @@ async fn settings_of_a_spec_are_kept_over_a_reload() {
 }
 
 #[tokio::test]
-async fn a_scope_is_made_of_what_runs() {
+async fn a_scope_is_made_of_running_processes() {
     let Some(fixture) = fixture("scope") else { return };
     let id = fixture.started(spec(&["sleep", "1000"])).await;
     let pid = fixture.seen(&id).await.service.main_pid.unwrap();
@@ -204,7 +204,7 @@ async fn a_scope_is_made_of_what_runs() {
 }
 
 #[tokio::test]
-async fn a_hundred_at_once_are_made_run_and_gone() {
+async fn a_hundred_at_once_are_created_run_and_removed() {
     let Some(fixture) = fixture("many") else { return };
     let made = (0..100).map(|_| async {
         let id = fixture.maker.create(&spec(&["sleep", "1000"])).await.unwrap();
@@ -218,7 +218,7 @@ async fn a_hundred_at_once_are_made_run_and_gone() {
 }
 
 #[tokio::test]
-async fn a_create_that_is_dropped_leaves_nothing() {
+async fn a_dropped_create_leaves_nothing() {
     let Some(fixture) = fixture("drop") else { return };
     let mut whole = 0;
     for n in 0..60_u64 {
@@ -243,7 +243,7 @@ async fn a_create_that_is_dropped_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn every_setting_is_taken_and_read_again() {
+async fn every_setting_is_accepted_and_read_back() {
     let Some(fixture) = fixture("keys") else { return };
     let mut refused = Vec::new();
     let mut made = Vec::new();

@@ -1,4 +1,4 @@
-//! Real files, and others who write them. No manager looks at them.
+//! Real files, and other programs that write them. No manager reads them.
 
 use std::{
     fs,
@@ -47,12 +47,12 @@ fn native(text: &[u8]) -> Document {
     Document::new(ResourceFormat::Native, text.to_owned())
 }
 
-/// What no store would write, and others do.
+/// Texts that no store would write, and other programs do.
 const FOREIGN: [(&str, &[u8]); 2] =
     [("no-assignment", b"[Service]\nExecStart=/bin/a\nwhat is this\n"), ("latin-1", b"[Unit]\nDescription=caf\xe9\n")];
 
 #[tokio::test]
-async fn what_others_wrote_wrongly_does_no_harm() {
+async fn an_invalid_file_of_another_program_does_no_harm() {
     let files = Files::new();
     for (name, text) in FOREIGN {
         fs::write(files.path(&format!("{name}.service")), text).unwrap();
@@ -96,7 +96,7 @@ async fn a_file_that_is_replaced_keeps_its_mode_and_its_owner() {
     let path = files.path("secret.service");
     fs::write(&path, "[Service]\nEnvironment=PASSWORD=x\n").unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-    // Only root may give a file away.
+    // Only root may change the owner of a file.
     let given = std::os::unix::fs::chown(&path, Some(4242), Some(4243)).is_ok();
     let seen = |file: &str| {
         let found = fs::metadata(files.path(file)).unwrap();
@@ -112,7 +112,7 @@ async fn a_file_that_is_replaced_keeps_its_mode_and_its_owner() {
 }
 
 #[test]
-fn a_file_that_is_put_back_is_whose_it_was() {
+fn a_file_that_is_put_back_keeps_its_mode() {
     let files = Files::new();
     let path = files.path("web.service");
     let (disk, names) = (Arc::new(runtide_core::wal::fs::OsDisk::default()), Arc::new(OsNames));

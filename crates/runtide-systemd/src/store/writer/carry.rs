@@ -1,4 +1,4 @@
-//! Carrying out what was decided: the files, the manager, the record; or leaving all as it was.
+//! Applies decided writes: the files, the manager, the record; or leaves all as it was.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +21,7 @@ use super::{
 type Tried<T = ()> = std::result::Result<T, Trouble>;
 
 impl<S: LocalStore> Writer<S> {
-    /// Changes the files, has the manager take them, and makes that durable; or leaves all as it was.
+    /// Changes the files, reloads the manager, and makes that durable; or leaves all as it was.
     pub(super) async fn carry_out(&mut self, steps: &[Step], state: &State, revision: Revision) -> Tried {
         let changes = steps.iter().map(|step| (step.file.clone(), step.text.clone())).collect();
         let changes = self.changes(changes).await?;
@@ -36,13 +36,13 @@ impl<S: LocalStore> Writer<S> {
                 }
                 Ok(())
             });
-            // It is done, whatever becomes of an empty folder.
+            // The write is done, even if an empty folder stays.
             let _ = tidied.await;
         }
         Ok(())
     }
 
-    /// What is to be changed, with what is there now.
+    /// Returns the changes, with the present content of the files.
     pub(super) async fn changes(&self, files: Vec<(UnitFileName, Option<Bytes>)>) -> Tried<Vec<Change>> {
         let folder = self.folder.clone();
         let read = blocking(APPLY, move || {
@@ -65,10 +65,10 @@ impl<S: LocalStore> Writer<S> {
         Ok(changes)
     }
 
-    /// Changes the files and has the manager take them, or puts the files back. What it was about to do is durable before.
+    /// Changes the files and reloads the manager, or puts the files back. The pending change is durable before.
     ///
-    /// Units that go are stopped and disabled only after the manager took all else, since nobody takes that back; and before
-    /// their files go, which say how they are stopped and what they are enabled by.
+    /// Removed units are stopped and disabled only after the manager accepted all else, since that cannot be taken
+    /// back; and before their files are removed, which define how they are stopped and disabled.
     pub(super) async fn change(&mut self, changes: &[Change]) -> Tried {
         let unit = |one: &Change| one.file.unit_name().to_owned();
         let whole = |one: &&Change| one.after.is_none() && one.file.drop_in_name().is_none();
@@ -97,14 +97,14 @@ impl<S: LocalStore> Writer<S> {
         self.taken(&last).await
     }
 
-    /// Says in the record what is about to be done.
+    /// Records the pending change.
     async fn begin(&self, changes: impl Iterator<Item = &Change> + Clone) -> Tried {
-        let told = |one: &Change| {
+        let entry = |one: &Change| {
             let before = one.before.clone().map(|text| Document::new(ResourceFormat::Native, text));
             (one.file.to_string(), one.after.as_deref().map(Digest::of), before)
         };
         let access = changes.clone().filter_map(|one| Some((one.file.to_string(), one.access?)));
-        let intent = Intent { base: self.revision, access: access.collect(), files: changes.map(told).collect() };
+        let intent = Intent { base: self.revision, access: access.collect(), files: changes.map(entry).collect() };
         if intent.files.is_empty() {
             return Ok(());
         }
@@ -122,7 +122,7 @@ impl<S: LocalStore> Writer<S> {
         refusals(join_all(retired).await)
     }
 
-    /// Writes the files, and says which: what somebody else did is not this store's to take back.
+    /// Writes the files, and returns the written ones: a change by another program is not this store's to take back.
     async fn put(&self, changes: Vec<Change>, put: &mut Vec<Change>) -> Tried {
         if changes.is_empty() {
             return Ok(());
@@ -154,7 +154,7 @@ impl<S: LocalStore> Writer<S> {
         }
     }
 
-    /// True if the manager takes what was written.
+    /// Reloads the manager and checks that it accepts the written files.
     async fn taken(&mut self, changes: &[Change]) -> Tried {
         let Some(manager) = self.manager.clone().filter(|_| !changes.is_empty() || self.stale) else { return Ok(()) };
         self.reload().await.map_err(Trouble::Failed)?;
@@ -170,11 +170,11 @@ impl<S: LocalStore> Writer<S> {
         refusals(join_all(checks).await)
     }
 
-    /// Puts back as they were those files that were changed, where they are still what this store made of them.
+    /// Restores the changed files, as far as they still have the content that this store wrote.
     async fn take_back(&mut self, changes: Vec<Change>, trouble: Trouble) -> Trouble {
         let (folder, record) = (self.folder.clone(), Arc::clone(&self.record));
         let (nothing, base) = (changes.is_empty(), self.revision);
-        let is_told = nothing || self.manager.is_none();
+        let is_notified = nothing || self.manager.is_none();
         let back = blocking(APPLY, move || {
             for one in &changes {
                 let (before, after) = (one.before.as_ref(), one.after.as_deref().map(Digest::of));
@@ -183,7 +183,7 @@ impl<S: LocalStore> Writer<S> {
                 }
             }
             folder.sync(changes.iter().map(|one| &one.file))?;
-            if is_told {
+            if is_notified {
                 record.done()?;
             } else {
                 record.owe(base)?;
@@ -199,7 +199,7 @@ impl<S: LocalStore> Writer<S> {
             return Trouble::Failed(error);
         }
         if !nothing {
-            self.owes = !is_told;
+            self.owes = !is_notified;
             self.reload_aside().await;
         }
         trouble
@@ -240,7 +240,7 @@ mod tests {
     use std::{fs, sync::Mutex};
 
     #[tokio::test]
-    async fn what_others_removed_is_not_put_back() {
+    async fn a_file_that_another_program_removed_is_not_put_back() {
         let files = tempfile::tempdir().unwrap();
         let path = files.path().join("units");
         fs::create_dir(&path).unwrap();
@@ -254,12 +254,12 @@ mod tests {
         let shared = Shared { front: MemoryStore::new(), form: Arc::new(Units), skipped: Mutex::default() };
         let mut writer = Writer::open(Arc::new(shared), folder, record, None).await.unwrap();
         let gone = writer.files.keys().map(|file| (file.clone(), None)).collect();
-        let Ok(changes) = writer.changes(gone).await else { panic!("nobody else wrote") };
+        let Ok(changes) = writer.changes(gone).await else { panic!("no other program wrote") };
         assert_eq!(changes.len(), 3);
         fs::remove_file(path.join("b.service")).unwrap();
         assert!(matches!(writer.change(&changes).await, Err(Trouble::Foreign)));
         assert_eq!(fs::read(path.join("a.service")).unwrap(), b"[Unit]\n", "it was removed, and put back");
-        assert!(!path.join("b.service").exists(), "it was somebody else who removed it");
+        assert!(!path.join("b.service").exists(), "another program removed it");
         assert!(path.join("c.service").exists());
     }
 }

@@ -1,4 +1,4 @@
-//! Taking in what others changed.
+//! Adopts changes by other programs.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ use super::{
 const LOOK: &str = "store.look";
 
 impl<S: LocalStore> Writer<S> {
-    /// Takes in what others changed: each change has a revision of its own.
+    /// Adopts changes by other programs: each has its own revision.
     pub(super) async fn look(&mut self) -> Result<()> {
         self.check()?;
         let known = self.files.iter().map(|(file, held)| (file.clone(), held.stamp)).collect();
@@ -58,7 +58,7 @@ impl<S: LocalStore> Writer<S> {
         self.adopt(all).await
     }
 
-    /// What somebody else wrote.
+    /// Reads a file that another program wrote.
     fn adopted(&self, file: &UnitFileName, text: &Bytes) -> std::result::Result<(ResourceRef, Document), &'static str> {
         let (reference, document) = self.shared.form.read(file, text).ok_or("it cannot be a resource")?;
         if document.bytes.len() > LARGEST {
@@ -66,7 +66,7 @@ impl<S: LocalStore> Writer<S> {
         }
         match self.shared.form.file(&reference) {
             Ok(own) if own == *file => Ok((reference, document)),
-            _ => Err("what it says that it is belongs in another file"),
+            _ => Err("the resource in it belongs in another file"),
         }
     }
 

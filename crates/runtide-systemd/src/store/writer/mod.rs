@@ -1,4 +1,4 @@
-//! The one who writes: it takes what was asked for, a group at a time, and nobody else changes the record or shows anything.
+//! The writer: it processes writes in groups, and is the only task that changes the record or the front.
 
 mod carry;
 mod look;
@@ -36,25 +36,25 @@ use super::{
 
 const APPLY: &str = "store.apply";
 
-/// As many writes share one reload at most.
+/// Largest number of writes that share one reload.
 const GROUP: usize = 256;
 
-/// How long a group waits for writers of the last one to come back: a reload takes some fifty times as long.
+/// Time that a group waits for the writers of the last one to come back: a reload takes some fifty times as long.
 const LINGER: Duration = Duration::from_millis(2);
 
-/// How long after a reload that failed the next one is that nobody waits for: at first, and at most.
+/// Pause after a failed reload before the next one in the background: the first, and the longest.
 const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 
-/// How often a group begins again because somebody else writes to the same files.
+/// Number of times that a group begins again because another program writes to the same files.
 const ATTEMPTS: usize = 8;
 
-/// Something for the writer to do.
+/// A request to the writer.
 pub(super) enum Ask {
     Write(Write),
     Restore { fresh: Vec<Fresh>, done: oneshot::Sender<Result<Revision>> },
 }
 
-/// A write that is asked for; no document is a delete.
+/// A requested write; without a document it is a delete.
 pub(super) struct Write {
     pub(super) reference: ResourceRef,
     /// The body, its file and its text.
@@ -63,12 +63,12 @@ pub(super) struct Write {
     pub(super) done: oneshot::Sender<Result<(PlannedChange, Revision)>>,
 }
 
-/// A body, and how it is written as a unit file.
+/// A body, and its text as a unit file.
 pub(super) struct Body {
     pub(super) document: Document,
     pub(super) file: UnitFileName,
     pub(super) text: Bytes,
-    /// It is not what is there.
+    /// True if it differs from the present resource.
     pub(super) new: bool,
 }
 
@@ -79,12 +79,12 @@ pub(super) struct Fresh {
     pub(super) text: Bytes,
 }
 
-/// What the writer and those who read share.
+/// State that the writer shares with readers.
 #[derive(Debug)]
 pub(super) struct Shared<S> {
     pub(super) front: S,
     pub(super) form: Arc<dyn UnitForm>,
-    /// What lies in the folder and is not taken for a resource.
+    /// Files in the folder that are not resources.
     pub(super) skipped: Mutex<Vec<(String, &'static str)>>,
 }
 
@@ -94,7 +94,7 @@ impl<S> Shared<S> {
     }
 }
 
-/// A file that is a resource's.
+/// A file that belongs to a resource.
 #[derive(Clone, Debug)]
 struct Held {
     reference: ResourceRef,
@@ -102,48 +102,48 @@ struct Held {
     stamp: Option<Stamp>,
 }
 
-/// What is there, by name.
+/// The present resources, by name.
 type State = BTreeMap<ResourceRef, Arc<Resource>>;
 
 pub(super) struct Writer<S> {
     shared: Arc<Shared<S>>,
     folder: Folder,
     record: Arc<Record>,
-    /// None where no manager looks at the files: in a model of a disk.
+    /// None if no manager reads the files: on a model of a disk.
     manager: Option<Manager>,
     files: BTreeMap<UnitFileName, Held>,
     state: State,
-    /// Of the index.
+    /// Revision of the index.
     revision: Revision,
-    /// The last that was given away, shown or not.
+    /// Last assigned revision, visible or not.
     last: Revision,
-    /// The manager may not have seen the last change of the files.
+    /// True if the manager may not have read the last change of the files.
     stale: bool,
-    /// That is in the record, for the next opening.
+    /// True if the record has that, for the next opening.
     owes: bool,
-    /// Others changed files, and nobody knows whether they told the manager.
+    /// True if other programs changed files, possibly without a reload of the manager.
     unread: bool,
-    /// When to tell it, after that failed, and how long to wait if it fails again.
+    /// Time of the next reload after a failed one, and the pause after another failure.
     later: Option<(Instant, Duration)>,
-    /// What is in the record is in doubt.
+    /// Error after which the content of the record is uncertain.
     broken: Option<Error>,
 }
 
-/// What others made of a file: the resource, and its body and text, or none if it is gone.
+/// A change of a file by another program: the resource, and its body and text, or none if it is gone.
 type Foreign = (ResourceRef, Option<(Document, Bytes)>, UnitFileName);
 
-/// A write that was decided.
+/// A decided write.
 struct Step {
     planned: Planned,
     file: UnitFileName,
     text: Option<Bytes>,
 }
 
-/// Why a group was not carried out; the files are as they were.
+/// The reason why a group was not applied; the files are as they were.
 enum Trouble {
-    /// The manager does not take these units.
+    /// The manager refuses these units.
     Refused(Vec<(String, Error)>),
-    /// Somebody else changed a file in the meantime.
+    /// Another program changed a file in the meantime.
     Foreign,
     Failed(Error),
 }
@@ -153,7 +153,7 @@ enum Trouble {
 struct Change {
     file: UnitFileName,
     before: Option<Bytes>,
-    /// Whose it was, if it was there.
+    /// Owner and mode of the previous file, if there was one.
     access: Option<Access>,
     after: Option<Bytes>,
 }
@@ -162,7 +162,7 @@ async fn blocking<T: Send + 'static>(
     operation: &'static str,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T> {
-    // A disk has no deadline: nobody could say what it did after one.
+    // A disk has no deadline: after a timeout its state would be unknown.
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done.map_err(|error| of_disk(operation, error)),
         Err(error) => Err(Error::new(ErrorKind::Cancelled, operation, "the runtime ended").with_source(error)),
@@ -172,7 +172,7 @@ async fn blocking<T: Send + 'static>(
 fn of_disk(operation: &'static str, error: io::Error) -> Error {
     let kind = match error.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ErrorKind::PermissionDenied,
-        // Not that units are gone: what they lie in is, with its machine or without.
+        // A missing path is not a missing unit: the folder is gone, alone or with its machine.
         io::ErrorKind::NotFound | io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Unavailable,
         _ => ErrorKind::Unexpected,
     };
@@ -180,7 +180,8 @@ fn of_disk(operation: &'static str, error: io::Error) -> Error {
 }
 
 impl<S: LocalStore> Writer<S> {
-    /// Reads the record, takes back what was begun and not acknowledged, and looks at what others changed in the meantime.
+    /// Reads the record, takes back an unacknowledged change, and adopts changes that other programs made in the
+    /// meantime.
     pub(super) async fn open(
         shared: Arc<Shared<S>>,
         folder: Folder,
@@ -212,7 +213,8 @@ impl<S: LocalStore> Writer<S> {
         blocking("store.open", move || prepared.prepare()).await?;
         for resource in &image.resources {
             let file = writer.shared.form.file(&resource.reference)?;
-            // What somebody else wrote a form may refuse to write: it is its file's text, or else the inspection takes it in again.
+            // A form may refuse to write a text of another program: its file has that text, or the scan adopts it
+            // again.
             let written = resource.written();
             let text = writer.shared.form.text(&resource.reference, written);
             let digest = Digest::of(text.as_ref().unwrap_or(&written.bytes));
@@ -227,14 +229,14 @@ impl<S: LocalStore> Writer<S> {
         Ok(writer)
     }
 
-    /// What was begun before a crash was acknowledged to nobody.
+    /// Takes back a change that a crash interrupted: it was not acknowledged to any caller.
     async fn take_back_begun(&mut self, begun: Intent) -> Result<()> {
         let (folder, record) = (self.folder.clone(), Arc::clone(&self.record));
         let taken_back = blocking("store.open", move || {
             for (name, after, before) in begun.files {
                 let Some(file) = named(&name) else { continue };
                 let before = before.map(|document| document.bytes);
-                // Anything else than what was begun is somebody else's.
+                // A file with other content than that of the change was written by another program.
                 if after != before.as_deref().map(Digest::of) && folder.is(&file, after)? {
                     folder.put(&file, after, before.as_ref(), begun.access.get(&name).copied())?;
                 }
@@ -243,13 +245,13 @@ impl<S: LocalStore> Writer<S> {
             record.owe(begun.base)
         });
         taken_back.await?;
-        // It may have read what was begun, whoever took that back.
+        // The manager may have read the change before it was taken back.
         (self.stale, self.owes) = (true, true);
         Ok(())
     }
 
-    /// Does what is asked until nobody can ask any more.
-    pub(super) async fn run(mut self, mut asks: mpsc::Receiver<Ask>, told: Arc<Notify>, poll: Duration) {
+    /// Processes requests until all senders are gone.
+    pub(super) async fn run(mut self, mut asks: mpsc::Receiver<Ask>, changed: Arc<Notify>, poll: Duration) {
         let mut queue = VecDeque::new();
         let mut ticks = tokio::time::interval(poll);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -262,8 +264,8 @@ impl<S: LocalStore> Writer<S> {
                         Some(ask) => queue.push_back(ask),
                         None => return,
                     },
-                    () = told.notified() => self.look_aside().await,
-                    _ = ticks.tick() => self.look_aside().await,
+                    () = changed.notified() => self.background_scan().await,
+                    _ = ticks.tick() => self.background_scan().await,
                     () = due(self.reload_due()) => self.reload_aside().await,
                 }
             }
@@ -288,20 +290,20 @@ impl<S: LocalStore> Writer<S> {
         }
     }
 
-    /// An inspection that nobody waits for.
-    async fn look_aside(&mut self) {
+    /// Scans in the background, without a caller.
+    async fn background_scan(&mut self) {
         if self.broken.is_some() {
             return;
         }
         if let Err(error) = self.look().await {
-            tracing::warn!(%error, "the folder of unit files cannot be looked at");
+            tracing::warn!(%error, "the folder of unit files cannot be scanned");
         }
         if self.stale {
             self.reload_aside().await;
         }
     }
 
-    /// Has the manager read the files again.
+    /// Reloads the manager's unit files.
     async fn reload(&mut self) -> Result<()> {
         let Some(manager) = &self.manager else { return Ok(()) };
         self.stale = true;
@@ -310,7 +312,7 @@ impl<S: LocalStore> Writer<S> {
         self.unread &= reloaded.is_err();
         if reloaded.is_ok() && self.owes {
             let record = Arc::clone(&self.record);
-            // If that fails, a later opening tells the manager once more.
+            // If that fails, a later opening notifies the manager once more.
             self.owes = blocking("store.reload", move || record.done()).await.is_err();
         }
         let [first, most] = PAUSES;
@@ -322,7 +324,8 @@ impl<S: LocalStore> Writer<S> {
         reloaded
     }
 
-    /// A reload that nobody waits for; not yet, if the last one failed just now: that may be still under way.
+    /// Reloads in the background, without a caller; later if the last reload failed just now: it may still be under
+    /// way.
     async fn reload_aside(&mut self) {
         if self.manager.is_none() {
             return;
@@ -332,11 +335,11 @@ impl<S: LocalStore> Writer<S> {
             return;
         }
         if let Err(error) = self.reload().await {
-            tracing::warn!(%error, "the manager was not told that its unit files are as before; it will be");
+            tracing::warn!(%error, "the manager was not notified that its unit files are as before; it will be");
         }
     }
 
-    /// Time at which the manager is to be notified, whatever becomes of the folder in the meantime.
+    /// Time at which the manager is to be notified, even if the folder is unchanged.
     fn reload_due(&self) -> Option<Instant> {
         self.later.filter(|_| self.stale && self.broken.is_none()).map(|(at, _)| at)
     }
@@ -345,7 +348,7 @@ impl<S: LocalStore> Writer<S> {
         self.broken.as_ref().map_or(Ok(()), |error| Err(again(error)))
     }
 
-    /// What will be there after these, and at which revision.
+    /// Returns the state and the revision after these steps.
     fn after(&mut self, steps: &[Step]) -> (State, Revision) {
         let mut state = self.state.clone();
         let mut revision = self.revision;
@@ -365,7 +368,7 @@ impl<S: LocalStore> Writer<S> {
         (state, revision)
     }
 
-    /// Makes what is there durable. If that fails, nobody knows which of the two states a next opening finds.
+    /// Makes the state durable. If that fails, it is unknown which of the two states the next opening finds.
     async fn commit(&mut self, state: &State, revision: Revision) -> Result<()> {
         let index = encode(revision, state.len(), state.values().map(|one| &**one)).await?;
         let record = Arc::clone(&self.record);
@@ -401,7 +404,7 @@ impl<S: LocalStore> Writer<S> {
     }
 }
 
-/// A store that has no record yet. Where it begins is durable before anything goes out from there.
+/// Initializes a store without a record. Its first revision is durable before any is assigned after it.
 async fn begun_at(record: &Arc<Record>, revision: Revision) -> Result<StoreImage> {
     let index = encode(revision, 0, std::iter::empty()).await?;
     let record = Arc::clone(record);
@@ -416,7 +419,7 @@ async fn due(at: Option<Instant>) {
     }
 }
 
-/// A name in an intent.
+/// Parses a name in an intent.
 fn named(name: &str) -> Option<UnitFileName> {
     match name.split_once('/') {
         None => UnitFileName::unit(name).ok(),

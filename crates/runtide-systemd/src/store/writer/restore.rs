@@ -1,4 +1,4 @@
-//! Replacing everything, at once or not at all.
+//! Replaces all resources, at once or not at all.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -11,7 +11,7 @@ use runtide_core::{
 use super::{super::name::UnitFileName, Fresh, Held, State, Trouble, Writer};
 
 impl<S: LocalStore> Writer<S> {
-    /// Replaces everything.
+    /// Replaces all resources.
     pub(super) async fn restore(&mut self, fresh: Vec<Fresh>) -> Result<Revision> {
         self.look().await?;
         let revision = Revision(self.last.max(self.revision).0.saturating_add(1));
@@ -35,9 +35,9 @@ impl<S: LocalStore> Writer<S> {
         }
         let changes = match self.changes(wanted.into_iter().collect()).await {
             Ok(changes) => changes,
-            Err(trouble) => return Err(told(trouble)),
+            Err(trouble) => return Err(error_of(trouble)),
         };
-        self.change(&changes).await.map_err(told)?;
+        self.change(&changes).await.map_err(error_of)?;
         self.commit(&state, revision).await?;
         let image = StoreImage::new(revision, state.values().cloned().collect());
         (self.state, self.files, self.revision) = (state, files, revision);
@@ -46,11 +46,13 @@ impl<S: LocalStore> Writer<S> {
     }
 }
 
-/// Answer to a caller that asked for all or nothing.
-fn told(trouble: Trouble) -> Error {
+/// Converts the failure to the error of a caller that requested all or nothing.
+fn error_of(trouble: Trouble) -> Error {
     match trouble {
         Trouble::Failed(error) => error,
-        Trouble::Foreign => Error::new(ErrorKind::Conflict, "store.restore", "somebody else writes to the unit files"),
+        Trouble::Foreign => {
+            Error::new(ErrorKind::Conflict, "store.restore", "another program writes to the unit files")
+        }
         Trouble::Refused(refused) => refused.into_iter().next().map_or_else(
             || Error::new(ErrorKind::Unexpected, "store.restore", "nothing was refused"),
             |(_, error)| error,

@@ -1,4 +1,4 @@
-//! Deciding writes: in groups, each answered for itself.
+//! Decides writes: in groups, each with its own answer.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -13,7 +13,7 @@ use super::{
 };
 
 impl<S: LocalStore> Writer<S> {
-    /// Decides a group of writes, carries them out together, and answers.
+    /// Decides a group of writes, applies them together, and answers.
     pub(super) async fn write(&mut self, mut group: Vec<Write>) {
         for attempt in 1.. {
             if let Err(error) = self.look().await {
@@ -52,7 +52,7 @@ impl<S: LocalStore> Writer<S> {
                 Trouble::Failed(error) => return answer_all(rest.collect(), &error),
                 Trouble::Foreign if attempt < ATTEMPTS => rest.collect(),
                 Trouble::Foreign => {
-                    let message = "somebody else writes to the same unit files, again and again";
+                    let message = "another program writes to the same unit files, again and again";
                     return answer_all(rest.collect(), &Error::new(ErrorKind::Conflict, APPLY, message));
                 }
                 Trouble::Refused(refused) => {
@@ -60,7 +60,7 @@ impl<S: LocalStore> Writer<S> {
                     let before = rest.len();
                     let rest = self.without(rest, &refused);
                     match refused.first() {
-                        // What is refused is no write's: without it, it would be refused indefinitely.
+                        // The refused unit belongs to no write: the group would be refused indefinitely.
                         Some((_, error)) if rest.len() == before && attempt >= ATTEMPTS => {
                             return answer_all(rest, error);
                         }
@@ -71,7 +71,7 @@ impl<S: LocalStore> Writer<S> {
         }
     }
 
-    /// Answers those that change nothing. What is there others may have written, without telling the manager.
+    /// Answers writes that change nothing. Another program may have written the file, without a reload of the manager.
     async fn answer_same(&mut self, same: Vec<(Write, Revision)>) {
         let manager = self.manager.clone().filter(|_| self.stale || self.unread);
         let applied = same.iter().any(|(write, _)| write.fresh.is_some());
@@ -92,7 +92,7 @@ impl<S: LocalStore> Writer<S> {
         }
     }
 
-    /// Answers those that were refused; the others.
+    /// Answers the refused writes, and returns the others.
     fn without(&self, group: Vec<Write>, refused: &[(String, Error)]) -> Vec<Write> {
         let mut rest = Vec::new();
         for write in group {
@@ -114,7 +114,7 @@ impl<S: LocalStore> Writer<S> {
         Some(file.unit_name().to_owned())
     }
 
-    /// Decides one write. With a unit go its drop-ins, before it.
+    /// Decides one write. A unit is deleted with its drop-ins, which come before it.
     fn decide(&self, write: &Write, steps: &mut Vec<Step>) -> Result<(PlannedChange, Revision)> {
         let front = &self.shared.front;
         let reference = &write.reference;
@@ -154,7 +154,7 @@ impl<S: LocalStore> Writer<S> {
         last.ok_or_else(|| Error::new(ErrorKind::Unexpected, APPLY, "the resource has no file"))
     }
 
-    /// True if a file is this resource's to write.
+    /// Checks that a file is free for this resource.
     pub(super) fn free(&self, file: &UnitFileName, reference: &ResourceRef) -> Result<()> {
         let conflict = |why: String| {
             Err(Error::new(ErrorKind::Conflict, APPLY, why)
@@ -168,19 +168,20 @@ impl<S: LocalStore> Writer<S> {
         let folder = file.drop_in_name().map(|_| file.drop_ins());
         let skipped = self.shared.skipped();
         match skipped.iter().find(|(other, _)| *other == name || Some(other) == folder.as_ref()) {
-            Some((_, why)) => conflict(format!("what lies in its place is not this store's: {why}")),
+            Some((_, why)) => conflict(format!("the file there is not this store's: {why}")),
             None => Ok(()),
         }
     }
 }
 
-/// As many writes as can be carried out together: one to each unit and what belongs to it. None if something else comes first.
+/// Takes the writes that can be applied together: one for each unit and its drop-ins. Empty if another request comes
+/// first.
 pub(super) fn take_group(queue: &mut VecDeque<Ask>) -> Vec<Write> {
     let (mut group, mut touched) = (Vec::new(), BTreeSet::new());
     while group.len() < GROUP {
         match queue.pop_front() {
             Some(Ask::Write(write)) => {
-                // A delete may take drop-ins with it, of which it does not say the names.
+                // A delete may remove drop-ins that it does not name.
                 let unit = touch(&write);
                 if !touched.insert(unit) {
                     queue.push_front(Ask::Write(write));
@@ -198,7 +199,7 @@ pub(super) fn take_group(queue: &mut VecDeque<Ask>) -> Vec<Write> {
     group
 }
 
-/// What two writes in one group must not have in common.
+/// The part that two writes in one group must not share.
 fn touch(write: &Write) -> String {
     let reference = &write.reference;
     match reference.kind().strip_suffix(".d") {
