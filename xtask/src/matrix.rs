@@ -1,6 +1,6 @@
 //! `cargo xtask support-matrix`: which laws hold on which backend, as a page of the book.
 //!
-//! The laws of the log are not in it: there is one log, whatever the backend. A run's last table has them.
+//! The laws of the log are not in it: there is one log for all backends. A run's last table has them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -68,7 +68,7 @@ fn check(findings: &[Finding]) -> Outcome<()> {
     Err(Failure::failed(format_args!("{PAGE}: {number} results differ: cargo xtask support-matrix writes it again")))
 }
 
-/// The page; the same findings give the same bytes, in whatever order they come.
+/// The page; the same findings give the same bytes, in any order.
 fn render(findings: &[Finding]) -> String {
     let mut page = String::from(
         "# Support matrix\n\nWhich of the laws hold on which backend, as the conformance suite last found. Generated: do \

@@ -177,7 +177,7 @@ fn read_lines(from: impl Read, mut send: impl FnMut(Vec<u8>) -> bool) {
 }
 
 fn spawn(command: &mut Command) -> Outcome<Child> {
-    // A group of its own: Ctrl-C at the terminal reaches this tool alone, which then ends the whole group.
+    // Its own process group: Ctrl-C at the terminal reaches this tool alone, which then ends the whole group.
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(command, 0);
     command.spawn().map_err(|error| Failure::refused(format_args!("cannot run {}: {error}", workspace::shown(command))))

@@ -109,7 +109,7 @@ fn list(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
-/// A further daemon of a backend that is required for real, and is not there: what its tests lack shows in no suite of its own.
+/// The failure of a further daemon that is missing though its backend is required for real: no suite would show the missing tests.
 fn unmet(required: &[String], daemon: &str, why: &str) -> Option<String> {
     let backend = backend(daemon);
     let is_unmet = backend != daemon && required.iter().any(|name| name == backend);
@@ -190,7 +190,7 @@ impl Run<'_> {
         Ok(Ran { tally, examples: runs, unlinted })
     }
 
-    /// Runs the programs; with what takes the place of the usual daemons, if that is not empty.
+    /// Runs the programs; `again` is the environment of the daemons that replace the usual ones, or empty.
     fn programs(&self, programs: &[Program], again: &BTreeMap<String, String>, tally: &mut Tally) -> Outcome<()> {
         let prepare = |command: &mut Command| {
             command.env("RUNTIDE_REPORT_DIR", self.reports);
@@ -321,7 +321,7 @@ impl Stage {
             up.push("--install");
         }
         if !was_up {
-            // From here on it may be half up, also if it fails or someone presses Ctrl-C.
+            // From here on it may be half up, also after a failure or Ctrl-C.
             self.started.push(daemon);
         }
         let said = self.testbed(&up, UP)?;
@@ -336,7 +336,7 @@ impl Stage {
         Ok(format!("{}, {}", line.unwrap_or("up"), if was_up { "was up and stays up" } else { "started for this run" }))
     }
 
-    /// In a process of its own, so that the daemons' parent is not this one, which would have to reap them.
+    /// In a separate process, so that the daemons' parent is not this one, which would have to reap them.
     fn testbed(&self, words: &[&str], limit: Duration) -> Outcome<process::Said> {
         process::capture(Command::new(&self.tool).arg("testbed").args(words), limit, Interrupt::Waits)
     }

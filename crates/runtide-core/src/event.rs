@@ -50,7 +50,7 @@ impl RuntimeEvent {
         self.kind.instance()
     }
 
-    /// The identity of a fact that the runtime reported with a token of its own: equal across reconnects and restarts of
+    /// The identity of a fact that the runtime reported with its own token: equal across reconnects and restarts of
     /// either side. What came from a comparison has none.
     ///
     /// BLAKE3 over (backend, kind, id, token), each preceded by its length.

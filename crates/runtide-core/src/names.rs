@@ -79,7 +79,7 @@ macro_rules! __setters {
     };
 }
 
-/// Owned streams over `futures_core::Stream`, with a `next` of their own, so that no combinator crate is needed.
+/// Owned streams over `futures_core::Stream`, with their own `next`, so that no combinator crate is needed.
 macro_rules! streams {
     ($($(#[$doc:meta])* $name:ident => $item:ty;)*) => { $(
         $(#[$doc])*

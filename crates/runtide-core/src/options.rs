@@ -23,7 +23,7 @@ pub enum Detail {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum SlowConsumer {
-    /// It gets a resync of its own, `Gap::Lagged`.
+    /// It gets its own resync, `Gap::Lagged`.
     #[default]
     Resync,
     /// Its stream ends with `Err(Expired)`.

@@ -71,7 +71,7 @@ impl RuntimeBackend for MemoryBackend {
     }
 
     fn kind(&self) -> RuntimeKind {
-        // FORK: a runtime of its own is `RuntimeKind::Custom`.
+        // FORK: a runtime that Runtide does not know is `RuntimeKind::Custom`.
         RuntimeKind::Memory
     }
 

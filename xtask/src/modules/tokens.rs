@@ -220,7 +220,7 @@ fn next_colons(tokens: &mut Tokens) -> bool {
         return false;
     }
     tokens.next();
-    // Joined to a mark: only another colon can follow.
+    // Joined punctuation: only another colon can follow.
     tokens.next();
     true
 }

@@ -1,4 +1,4 @@
-//! A Docker Engine of its own folder, in the machine's own network: tests reach published ports on 127.0.0.1.
+//! A Docker Engine in its own folder, in the machine's own network: tests reach published ports on 127.0.0.1.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -19,7 +19,7 @@ use super::{cgroup, http, image, mounts, network, packages};
 use crate::failure::{Doing, Failure, Outcome};
 use crate::workspace;
 
-/// The containers' control group, so that they can be found whatever becomes of the daemon.
+/// The containers' control group, so that they can be found without the daemon.
 const GROUP: &str = "runtide-testbed-docker";
 
 /// Path at which dockerd tries to find a containerd before it starts its own.

@@ -267,7 +267,7 @@ fn keep_this_tool(folder: &Path) -> Outcome<PathBuf> {
     let kept = folder.join("xtask");
     let this = std::env::current_exe().doing("cannot find this program")?;
     if this != kept {
-        // Renamed into place: the old copy may be running, and cannot be written to.
+        // Written next to it and renamed: the old copy may be running, and cannot be written to.
         let new = folder.join("xtask.new");
         fs::copy(&this, &new)
             .and_then(|_| fs::rename(&new, &kept))

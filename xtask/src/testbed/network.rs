@@ -193,7 +193,7 @@ fn feed(program: &str, script: &str) -> Outcome<()> {
 /// A table as `iptables-save` prints it.
 #[derive(Debug, Default)]
 struct Table {
-    /// Policy by chain; `-` for a chain that someone made.
+    /// Policy by chain; `-` for a chain that is not built in.
     chains: BTreeMap<String, String>,
     /// `-A CHAIN …`, in order.
     rules: Vec<String>,

@@ -147,7 +147,7 @@ impl StoreStream {
         std::future::poll_fn(|cx| self.poll(cx)).await
     }
 
-    /// Waits for the next event, then appends it and whatever else is at hand, at most `limit` events. `None` after the end.
+    /// Waits for the next event, then appends it and the others at hand, at most `limit` events. `None` after the end.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.

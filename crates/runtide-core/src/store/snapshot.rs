@@ -177,7 +177,7 @@ impl<'a> StoreSnapshotReader<'a> {
         self.seal
     }
 
-    /// The next resource, in memory of its own; `None` once all were read and the seal was found to be right.
+    /// The next resource, in its own memory; `None` once all were read and the seal was found to be right.
     ///
     /// # Errors
     /// `Corrupt` if it is corrupt; what the reader says.

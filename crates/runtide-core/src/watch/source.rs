@@ -19,7 +19,7 @@ use crate::{
 /// dropping it closes its connection. `open` is called again, on the same value, after every end of the stream.
 ///
 /// The driver reads `next_batch` all the time, also during a listing, so that a runtime which drops slow readers never meets
-/// one. A source needs no task and no queue of its own.
+/// one. A source needs neither its own task nor a queue.
 ///
 /// # Order
 /// `open`, then `next_batch` until it ends, while the driver lists and inspects through [`Inspector`]. Subscribing comes first

@@ -66,7 +66,7 @@ use crate::fault::{Call, Dial, Faults};
 /// A runtime in memory: the "daemon", and the script that drives it from outside.
 ///
 /// A cheap handle: clones are the same runtime, which is dropped with the last of them and of the backends on it. Any number
-/// of [`MemoryBackend`](crate::MemoryBackend)s may connect to it. The verbs of the script act at once, whatever the
+/// of [`MemoryBackend`](crate::MemoryBackend)s may connect to it. The verbs of the script act at once, independent of the
 /// [`Faults`], which stand only between the runtime and its backends.
 ///
 /// Time is tokio's, so that a test may pause it; times of day are counted from [`RuntimeOptions::base`].

@@ -199,7 +199,7 @@ impl MemoryRuntime {
         self.with(|inner| inner.set_state(id, state))
     }
 
-    /// Writes output, split into lines; with a terminal it is `Console`, whatever the source says.
+    /// Writes output, split into lines; with a terminal its source is always `Console`.
     pub fn write_log(&self, id: &InstanceId, source: LogSource, bytes: impl Into<Bytes>) -> Result<()> {
         let bytes = bytes.into();
         self.with(|state| state.write_log(id, source, &bytes))
