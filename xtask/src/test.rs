@@ -109,7 +109,7 @@ fn list(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
-/// The failure of a further daemon that is missing though its backend is required for real: no suite would show the missing tests.
+/// The failure of a missing further daemon whose backend is required for real: no suite would show the missing tests.
 fn unmet(required: &[String], daemon: &str, why: &str) -> Option<String> {
     let backend = backend(daemon);
     let is_unmet = backend != daemon && required.iter().any(|name| name == backend);

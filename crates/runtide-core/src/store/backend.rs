@@ -76,7 +76,7 @@ pub trait StoreBackend: Debug + Send + Sync + 'static {
     /// `Corrupt` if the snapshot is corrupt, `Unsupported` if it is of a later version; nothing was changed.
     async fn restore(&self, from: &mut (dyn AsyncRead + Send + Unpin)) -> Result<Revision>;
 
-    /// Counts, as they are now.
+    /// The store's present counts.
     async fn stats(&self) -> Result<StoreStats>;
 }
 
@@ -123,7 +123,7 @@ async fn every_page<S: StoreBackend + ?Sized>(
     Ok(all)
 }
 
-/// Counts, as they are now.
+/// The store's present counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct StoreStats {
