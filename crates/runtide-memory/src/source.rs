@@ -51,7 +51,7 @@ impl Source for MemorySource {
     }
 
     fn max_silence(&self) -> Option<Duration> {
-        // FORK: `None` unless your runtime says something regularly, or can be made to.
+        // FORK: `None` unless your runtime sends messages regularly, or can be made to.
         self.client.config.max_silence
     }
 

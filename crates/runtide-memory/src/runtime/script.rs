@@ -25,9 +25,9 @@ pub enum AfterRun {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Reboot {
-    /// True if it still has its history; never if something happened while it was down.
+    /// `true` if it keeps its history; without effect if a change happened while it was down.
     pub keeps_history: bool,
-    /// True if it stops every instance; those that always restart start again.
+    /// `true` if it stops every instance; those that always restart start again.
     pub stops_instances: bool,
 }
 
