@@ -1,4 +1,4 @@
-//! `cargo xtask test`: everything that can be tested on this machine, and what could not.
+//! `cargo xtask test`: every test that can run on this machine, and a report of those that could not.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
     names: Vec<String>,
     #[command(flatten)]
     daemons: Daemons,
-    /// Write docs/support-matrix.md from what was found
+    /// Write docs/support-matrix.md from the results
     #[arg(long)]
     matrix: bool,
     /// Lint as well: the short steps first, those that build something in parallel with the tests
@@ -116,12 +116,12 @@ fn unmet(required: &[String], daemon: &str, why: &str) -> Option<String> {
     is_unmet.then(|| format!("{backend}: required for real, and {daemon} is {why}"))
 }
 
-/// Whose tests meet this daemon: those of the backend of its name, unless it is a further one of another.
+/// The backend whose tests need this daemon: that of its name, unless it is a further daemon of another.
 fn backend(daemon: &str) -> &str {
     if daemon.starts_with("systemd") { "systemd" } else { daemon }
 }
 
-/// The variable that says where a daemon is.
+/// The variable with a daemon's address.
 fn variable(daemon: &str) -> String {
     format!("RUNTIDE_TEST_{}", daemon.to_uppercase().replace('-', "_"))
 }
@@ -223,7 +223,7 @@ impl Run<'_> {
     }
 }
 
-/// To cargo's own count a law that skipped itself has passed: it is one test that returned. Not to ours.
+/// Cargo counts a law that skipped itself as passed, since its test returned; here it counts as skipped.
 fn with_skipped_laws(counts: Counts, findings: &[Finding]) -> Counts {
     let skipped = report::count(findings).skipped.min(counts.passed);
     Counts { passed: counts.passed - skipped, skipped: counts.skipped + skipped, ..counts }
@@ -263,20 +263,20 @@ fn summarise(stage: &Stage, findings: &[Finding], runs: &[Example], tally: &Tall
     );
 }
 
-/// The daemons of a run: what is there for the tests, and what has to go afterwards.
+/// The daemons of a run: those that the tests use, and those to take down afterwards.
 struct Stage {
     tool: PathBuf,
     environment: BTreeMap<String, String>,
     hermetic: bool,
-    /// Each known daemon, and in words whether it is there.
+    /// Each known daemon, with its state in words.
     daemons: Vec<(&'static str, String)>,
-    /// Those that could not be had, and why.
+    /// The daemons that could not be started, with the reasons.
     missing: Vec<(&'static str, String)>,
     started: Vec<&'static str>,
 }
 
 impl Stage {
-    /// Starts the daemons that the tests of this part meet.
+    /// Starts the daemons that the tests of this part need.
     fn set(arguments: &Arguments, part: &Part) -> Outcome<Self> {
         let tool = env::current_exe().doing("cannot find this program")?;
         let mut stage = Self {

@@ -1,4 +1,4 @@
-//! One file, or one module in braces, as what it declares and which paths it writes.
+//! One file, or one module in braces, as its declarations and its paths.
 
 use std::iter::Peekable;
 
@@ -225,7 +225,7 @@ fn next_colons(tokens: &mut Tokens) -> bool {
     true
 }
 
-/// `pub(in crate::store)` says who may see something, and uses nothing.
+/// `pub(in crate::store)` is a visibility, and no use.
 fn skip_restriction(tokens: &mut Tokens) {
     if let Some(TokenTree::Group(group)) = tokens.peek()
         && group.delimiter() == Delimiter::Parenthesis

@@ -229,7 +229,8 @@ fn status(daemons: &[Daemon]) -> Outcome<()> {
     if missing { Err(Failure::silent()) } else { Ok(()) }
 }
 
-/// Writes what is up as shell lines to `target/testbed/env`, and returns them; nothing up, no file.
+/// Writes the environment of the running daemons as shell lines to `target/testbed/env`, and returns them; removes the file if
+/// none is up.
 fn write_environment(folder: &Path, tool: Option<&Path>) -> Outcome<String> {
     let path = folder.join("env");
     let mut environment = BTreeMap::new();

@@ -48,7 +48,7 @@ impl Network {
         Ok(Self { rules, switches: switches(), links: links() })
     }
 
-    /// Puts back what Docker changed; what could not be put back, one line each.
+    /// Undoes Docker's changes; returns those that could not be undone, one line each.
     pub(super) fn restore(&self) -> Vec<String> {
         let mut left = Vec::new();
         let ours: BTreeSet<_> =
