@@ -47,12 +47,10 @@ impl Journal {
         command.arg("--dir").arg(dir).args(["--backend", "docker", "--host", host, "--json"]);
         let mut process = command.stderr(Stdio::inherit()).spawn().unwrap();
         let lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let (sender, events) = channel();
+        let (out, events) = channel();
         // A line that a kill tears does not parse, and is skipped.
         let read = lines.map_while(Result::ok).filter_map(|line| serde_json::from_str(&line).ok());
-        thread::spawn(move || {
-            read.take_while(|event: &RuntimeEvent| sender.send(event.clone()).is_ok()).for_each(drop)
-        });
+        thread::spawn(move || read.take_while(|event: &RuntimeEvent| out.send(event.clone()).is_ok()).for_each(drop));
         Self { process, events }
     }
 
@@ -71,9 +69,7 @@ impl Journal {
     }
 
     pub(crate) fn wait_until_reported(&self, name: &str) {
-        while self.next(LIMIT).expect("it reports the instance").instance().is_none_or(|instance| instance.name != name)
-        {
-        }
+        while self.next(LIMIT).expect("it reports it").instance().is_none_or(|instance| instance.name != name) {}
     }
 
     pub(crate) fn wait_until_quiet(&self, quiet: Duration) {
