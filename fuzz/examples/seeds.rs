@@ -1,4 +1,4 @@
-//! Writes `seeds/`: what the fuzzer begins with.
+//! Writes `seeds/`, the inputs that the fuzzer begins with.
 
 use std::{error::Error, fs, path::Path};
 
@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     write("segment", "closed", &runtide_fuzz::sound_segment(true))?;
     write("segment", "open", &runtide_fuzz::sound_segment(false))?;
-    // Of each sort of change a few, all over the files.
+    // A few of each kind of change, all over the files.
     for what in 0..8_u8 {
         let bytes: Vec<u8> = (0..5).flat_map(|n| [1, what, n, n * 31, n * 7, n * 57, n * 3, n * 40, 1]).collect();
         write("segments", &format!("change-{what}"), &bytes)?;

@@ -1,4 +1,4 @@
-//! What the targets share: the checks of `runtide-core`'s own tests, on a disk in memory.
+//! Shared code of the targets: the checks of `runtide-core`'s own tests, on a disk in memory.
 
 #[path = "../../crates/runtide-core/tests/hostile/change.rs"]
 pub(crate) mod change;
@@ -27,13 +27,13 @@ fn in_memory() -> Place {
     Place::new(Arc::new(MortalDisk::new(&Lifespan::unending())), Path::new("/"))
 }
 
-/// Any bytes as a segment: as they are, and with right checksums.
+/// Any bytes as a segment: as they are, and with correct checksums.
 pub fn segment(bytes: &[u8]) {
     checks::any_segment(&in_memory(), 1, bytes);
     checks::any_sealed_segment(&in_memory(), bytes);
 }
 
-/// A sound log of several segments, to whose files things happened.
+/// A sound log of several segments, with changes to its files.
 pub fn segments(changes: &[(u8, u8, u16, u16, u16)]) {
     let changes: Vec<_> = changes.iter().copied().map(Change).collect();
     checks::changed_log(&in_memory(), &ORIGINAL, &changes);
@@ -64,7 +64,7 @@ pub fn sound_segment(closed: bool) -> Vec<u8> {
     bytes
 }
 
-/// What a log of operations holds after one that failed and one that is under way.
+/// Payloads of an operation log with one operation that failed and one that is under way.
 pub fn operations() -> Vec<Vec<u8>> {
     use runtide_core::wal::{ReadFrom, WalReader};
     use runtide_journal::{JournalOptions, OperationLog, Stage, Undo, UndoAction};

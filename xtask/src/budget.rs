@@ -8,7 +8,7 @@ pub(crate) const MOST: usize = 50;
 /// The same with all of its features: the formats of documents.
 pub(crate) const MOST_WITH_FEATURES: usize = 90;
 
-/// Clients, and what clients are made of.
+/// Clients of daemons, and the libraries that clients are built on.
 const FORBIDDEN: [&str; 19] = [
     "bollard",
     "bollard-stubs",
@@ -31,7 +31,7 @@ const FORBIDDEN: [&str; 19] = [
     "zbus",
 ];
 
-/// Judges what `cargo tree -p runtide-core -e normal --prefix none` prints; the number of crates, or what is wrong.
+/// Judges the output of `cargo tree -p runtide-core -e normal --prefix none`: the number of crates, or the findings.
 pub(crate) fn judge(tree: &str, most: usize) -> Result<usize, String> {
     let crates: BTreeSet<(&str, &str)> = tree.lines().filter_map(name_and_version).collect();
     let forbidden: Vec<_> = crates.iter().map(|(name, _)| *name).filter(|name| FORBIDDEN.contains(name)).collect();

@@ -1,11 +1,11 @@
-//! The minutes of a run: what took how long, and from when on.
+//! The minutes of a run: the start and the duration of each step.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::report;
 
-/// Notes what begins and ends, from several threads.
+/// Records the start and the end of steps, from several threads.
 #[derive(Debug)]
 pub(crate) struct Clock {
     begin: Instant,

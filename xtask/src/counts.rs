@@ -1,4 +1,4 @@
-//! Reading what `cargo test` prints.
+//! Parser of the output of `cargo test`.
 
 use std::ops::AddAssign;
 

@@ -1,4 +1,4 @@
-//! Running the examples as a user would, and looking at what they say.
+//! Runs the examples as a user would, and checks their output.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -34,13 +34,13 @@ enum Expected {
     JsonLines,
     /// Success, and stdout is JSON.
     Json,
-    /// Exit code 2, nothing on stdout, and something on stderr that says what to do.
+    /// Exit code 2, nothing on stdout, and a remedy on stderr.
     Refusal,
     /// As that, in one line.
     OneLineRefusal,
 }
 
-/// Runs all of them, each from its file; those for Docker and systemd where the stage has them.
+/// Runs all of them, each from its file; those for Docker and systemd if the stage has the daemon.
 pub(crate) fn run(stage: &BTreeMap<String, String>, built: &BTreeMap<String, PathBuf>) -> Outcome<Vec<Run>> {
     let docker = stage.get("RUNTIDE_TEST_DOCKER").map(String::as_str);
     let nowhere = Some("unix:///nonexistent/docker.sock");
@@ -78,7 +78,7 @@ pub(crate) fn run(stage: &BTreeMap<String, String>, built: &BTreeMap<String, Pat
     Ok(runs)
 }
 
-/// A unit of the examples' own, declared, started, watched, read and removed.
+/// The examples' own unit, declared, started, watched, read and removed.
 const UNIT: &str = "[Service]\nExecStart=/bin/sh -c 'while :; do echo a line of the example; sleep 0.2; done'\n";
 
 fn on_systemd(stage: &BTreeMap<String, String>, built: &BTreeMap<String, PathBuf>) -> Outcome<Vec<Run>> {

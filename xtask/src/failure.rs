@@ -1,4 +1,4 @@
-//! How a chore ends when it does not end well: one line, and an exit code.
+//! Failure of a chore: one line, and an exit code.
 
 use std::fmt;
 
@@ -12,17 +12,17 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// Something that was checked does not hold.
+    /// A check failed.
     pub(crate) fn failed(line: impl fmt::Display) -> Self {
         Self { line: Some(line.to_string()), code: 1 }
     }
 
-    /// As `failed`, where the output has already said what.
+    /// As `failed`, if the output has already named the finding.
     pub(crate) fn silent() -> Self {
         Self { line: None, code: 1 }
     }
 
-    /// The chore cannot be done here, or was asked for wrongly.
+    /// The chore cannot be done here, or its arguments are wrong.
     pub(crate) fn refused(line: impl fmt::Display) -> Self {
         Self { line: Some(line.to_string()), code: 2 }
     }
@@ -46,7 +46,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Says what was being done when it went wrong.
+/// Adds the action that failed to an error.
 pub(crate) trait Doing<T> {
     fn doing(self, what: impl fmt::Display) -> Outcome<T>;
 }

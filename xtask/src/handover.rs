@@ -7,7 +7,7 @@ use crate::failure::{Failure, Outcome};
 use crate::terminal::say;
 use crate::{process, programs, workspace};
 
-/// In a target folder of its own: other flags need another build, which then stays.
+/// In its own target folder: other flags need another build, which then stays.
 fn command() -> Command {
     let mut command = workspace::cargo();
     command.args(["test", "--package", "runtide-core", "--lib", "wal::tests::handover"]);
@@ -15,7 +15,7 @@ fn command() -> Command {
     command
 }
 
-/// Runs it. That nothing passed is a failure as well: then the filter matches no test any more.
+/// Runs it. A run in which nothing passed is a failure as well: then the filter matches no test any more.
 pub(crate) fn tests(tally: &mut Tally) -> Outcome<()> {
     let before = tally.counts;
     programs::cargo_test(&mut process::patient(&command()), tally)?;

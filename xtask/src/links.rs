@@ -1,4 +1,4 @@
-//! Links from one page of this checkout to another: what they name must be there.
+//! Links from one page of this checkout to another: their targets must exist.
 
 use std::fs;
 use std::path::Path;
@@ -28,7 +28,7 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
     Failure::failed(format_args!("{}: {error}", workspace::relative(path)))
 }
 
-/// Every `.md` file but those of what was built or is not ours.
+/// Every `.md` file, except in build output and hidden folders.
 fn pages(folder: &Path) -> Outcome<Vec<std::path::PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).map_err(|error| unreadable(folder, &error))? {

@@ -1,4 +1,4 @@
-//! `cargo xtask lint`: everything that can be said without running a test.
+//! `cargo xtask lint`: every check that does not run a test.
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ const STEPS: [(&str, Step); 9] = [
     ("doc", doc),
 ];
 
-/// Those that build something.
+/// The steps that build.
 const LONG: [&str; 2] = ["clippy", "doc"];
 
 #[derive(Debug, clap::Args)]
@@ -37,7 +37,7 @@ pub(crate) struct Arguments {
     names: Vec<String>,
 }
 
-/// Runs each step, also after one that failed: all that has to be repaired shows at once.
+/// Runs each step, also after one that failed: all findings show at once.
 pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
     process::catch_interrupts()?;
     let steps = chosen(&arguments.names)?;
@@ -45,13 +45,13 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
     if failed.is_empty() { Ok(()) } else { Err(Failure::failed(format_args!("lint: {} failed", failed.join(", ")))) }
 }
 
-/// The steps that need no build: the names of those that failed.
+/// Runs the steps that need no build; returns the names of those that failed.
 pub(crate) fn short(clock: &Clock) -> Outcome<Vec<&'static str>> {
     let steps: Vec<_> = STEPS.into_iter().filter(|(name, _)| !LONG.contains(name)).collect();
     each(&steps, clock)
 }
 
-/// The others.
+/// Runs the steps that build; returns the names of those that failed.
 pub(crate) fn long(clock: &Clock) -> Outcome<Vec<&'static str>> {
     let steps: Vec<_> = STEPS.into_iter().filter(|(name, _)| LONG.contains(name)).collect();
     each(&steps, clock)

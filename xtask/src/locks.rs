@@ -1,4 +1,4 @@
-//! Every `Cargo.lock` says what cargo would build: one that is out of date is changed by the next build, in whatever commit that is.
+//! Every `Cargo.lock` is up to date: a stale one is changed by the next build, in an unrelated commit.
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! The chores of the workspace, as `cargo xtask <chore>`.
 //!
-//! Exit codes: 0 all is well, 1 something that was checked does not hold, 2 the chore could not be done at all
+//! Exit codes: 0 all is well, 1 a check failed, 2 the chore could not be done at all
 //! (an unknown option, no root, a package that is missing), 130 interrupted.
 
 mod budget;

@@ -1,6 +1,6 @@
-//! `cargo xtask support-matrix`: which laws hold on which backend, as a page of the book.
+//! `cargo xtask support-matrix`: the laws that hold on each backend, as a page of the book.
 //!
-//! The laws of the log are not in it: there is one log, whatever the backend. A run's last table has them.
+//! The laws of the log are not in it: there is one log for all backends. A run's last table has them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -13,7 +13,7 @@ use crate::{testbed, workspace};
 
 const PAGE: &str = "docs/support-matrix.md";
 
-/// The suites of the laws that a backend keeps or breaks: each with what its columns are called, and what comes before them.
+/// The suites of a backend's laws: each with the name of its columns, and the text before its table.
 const SUITES: [(&str, &str, &str); 2] = [
     ("runtime", "backend", ""),
     ("store", "store", "\n## Stores\n\nThe laws S1 to S12, on whatever holds declared resources.\n\n"),
@@ -68,7 +68,7 @@ fn check(findings: &[Finding]) -> Outcome<()> {
     Err(Failure::failed(format_args!("{PAGE}: {number} results differ: cargo xtask support-matrix writes it again")))
 }
 
-/// The page; the same findings give the same bytes, in whatever order they come.
+/// The page; the same findings give the same bytes, in any order.
 fn render(findings: &[Finding]) -> String {
     let mut page = String::from(
         "# Support matrix\n\nWhich of the laws hold on which backend, as the conformance suite last found. Generated: do \
@@ -94,7 +94,7 @@ fn tables(findings: &[&Finding], what: &str, page: &mut String, notes: &mut Vec<
     let mut laws: BTreeMap<_, (&Finding, BTreeMap<&str, &Finding>)> = BTreeMap::new();
     for finding in findings.iter().copied() {
         let (_, row) = laws.entry(report::order(&finding.law)).or_insert_with(|| (finding, BTreeMap::new()));
-        // Tried more than once: what weighs more counts; of equals the first by reason, for the order of the lines is chance.
+        // Tried more than once: the graver result counts; of equals the first by reason, since the order of the lines is random.
         let weight = |finding: &Finding| (finding.outcome, std::cmp::Reverse(finding.reason.clone()));
         let cell = row.entry(&finding.backend).or_insert(finding);
         if weight(finding) > weight(cell) {
@@ -143,7 +143,7 @@ fn said(finding: &Finding) -> (&'static str, Option<String>) {
     match finding.outcome {
         Verdict::Passed => ("passed", reason),
         Verdict::Skipped => ("skipped", Some(reason.unwrap_or_else(|| "no reason given".to_owned()))),
-        // Why is in the test's output, with all that led to it.
+        // The reason is in the test's output, with its context.
         Verdict::Failed => ("**failed**", None),
     }
 }
@@ -164,14 +164,14 @@ fn against(findings: &[&Finding]) -> Option<String> {
     }
 }
 
-/// Text that can stand in a cell, and says nothing about the machine it was found on.
+/// Text that can stand in a cell, without details of the machine that it was found on.
 fn plain(text: &str) -> String {
     let root = workspace::root().display().to_string();
     let text = text.replace(&root, ".");
     text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
 }
 
-/// The results that a page holds: (law, backend) → what its cell says, a footnote by its text.
+/// The results in a page: (law, backend) → the text of its cell, a footnote by its text.
 fn results(page: &str) -> BTreeMap<(String, String), String> {
     let notes: BTreeMap<&str, &str> =
         page.lines().filter_map(|line| line.strip_prefix("[^")?.split_once("]: ")).collect();

@@ -3,7 +3,7 @@
 use crate::failure::{Failure, Outcome};
 use crate::{targets, workspace};
 
-/// Packages whose tests meet daemons, each with the names of those.
+/// Packages whose tests need daemons, each with their names.
 const MEETS: [(&str, &[&str]); 4] = [
     ("runtide-docker", &["docker"]),
     ("runtide-etcd", &["etcd"]),

@@ -22,7 +22,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 
 static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// From here on Ctrl-C, SIGTERM and SIGHUP end the running program, not this one: it has something to take down.
+/// From here on Ctrl-C, SIGTERM and SIGHUP end the running program, not this one, which has daemons to take down.
 pub(crate) fn catch_interrupts() -> Outcome<()> {
     let flag = INTERRUPTED.get_or_init(Arc::default);
     #[cfg(unix)]
@@ -49,7 +49,7 @@ pub(crate) struct Said {
 }
 
 impl Said {
-    /// The last line on stderr that says something, for people.
+    /// The last line on stderr that is not blank, for people.
     pub(crate) fn complaint(&self) -> String {
         let last = self.stderr.lines().rev().find(|line| !line.trim().is_empty());
         last.map_or_else(|| self.status.to_string(), |line| line.trim().to_owned())
@@ -82,7 +82,7 @@ pub(crate) fn each_line(command: &mut Command, limit: Duration, mut inspect: imp
     pump(command, limit, Interrupt::Ends, |_, line| inspect(&String::from_utf8_lossy(line)))
 }
 
-/// Runs to the end, and keeps all that it says in the order in which it came, also if it is made to end.
+/// Runs to the end, and keeps all output in the order in which it came, also if the program is killed.
 pub(crate) fn gather(
     command: &mut Command,
     limit: Duration,
@@ -110,7 +110,7 @@ pub(crate) fn must_succeed(command: &mut Command) -> Outcome<()> {
     Err(Failure::failed(format_args!("{}: {status}", workspace::shown(command))))
 }
 
-/// The same command, for what can wait: others have the processor first.
+/// The same command at a low priority: others have the processor first.
 pub(crate) fn patient(command: &Command) -> Command {
     let mut patient = if cfg!(unix) { Command::new("nice") } else { Command::new(command.get_program()) };
     if cfg!(unix) {
@@ -177,7 +177,7 @@ fn read_lines(from: impl Read, mut send: impl FnMut(Vec<u8>) -> bool) {
 }
 
 fn spawn(command: &mut Command) -> Outcome<Child> {
-    // A group of its own: Ctrl-C at the terminal reaches this tool alone, which then ends the whole group.
+    // Its own process group: Ctrl-C at the terminal reaches this tool alone, which then ends the whole group.
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(command, 0);
     command.spawn().map_err(|error| Failure::refused(format_args!("cannot run {}: {error}", workspace::shown(command))))
@@ -229,7 +229,7 @@ fn end_group(child: &mut Child, by_force: bool) {
     use rustix::process::{Pid, Signal, kill_process_group};
     let signal = if by_force { Signal::KILL } else { Signal::TERM };
     if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-        // An empty group is what we want.
+        // The group may be empty already.
         let _ = kill_process_group(group, signal);
     }
 }

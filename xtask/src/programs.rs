@@ -1,4 +1,4 @@
-//! The test programs that cargo builds, run by this tool: those that meet different daemons at the same time.
+//! The test programs that cargo builds, run by this tool: those with different daemons in parallel.
 //!
 //! Most of them wait for their daemon most of the time. `cargo test` would run one after the other.
 
@@ -18,19 +18,19 @@ use crate::process::{self, Interrupt};
 use crate::terminal::say;
 use crate::workspace;
 
-/// All of the build, from nothing.
+/// Limit of the whole build, from nothing.
 const BUILD: Duration = Duration::from_secs(40 * 60);
-/// One program, or one `cargo test` with its build.
+/// Limit of one program, or of one `cargo test` with its build.
 const RUN: Duration = Duration::from_secs(30 * 60);
 
-/// Programs that share a daemon, and kill it: of them one runs at a time.
+/// A queue of programs that share a daemon and kill it: one of them runs at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Lane {
     Docker,
     Systemd,
     Systemd2,
     Etcd,
-    /// No daemon: what only computes.
+    /// No daemon: programs that only compute.
     Alone,
 }
 
@@ -39,7 +39,7 @@ fn lanes_of(package: &str, target: &str) -> &'static [Lane] {
     match (package, target) {
         ("runtide-docker" | "runtide-examples-tests", _) => &[Lane::Docker],
         ("runtide-systemd", "runtide_systemd" | "conformance") => &[Lane::Systemd],
-        // A part of a folder of units is all that it needs, of either machine.
+        // It needs no more than a part of a folder of units, of either machine.
         ("runtide-systemd", "store_conformance") => &[Lane::Systemd2, Lane::Systemd],
         ("runtide-systemd", _) => &[Lane::Systemd2],
         ("runtide-etcd", _) => &[Lane::Etcd],
@@ -198,7 +198,7 @@ fn one(program: &Program, command: &mut Command, tally: &mut Tally) {
     tally.failures.extend(own.failures.into_iter().map(|failure| format!("{shown}: {failure}")));
 }
 
-/// Runs one `cargo test`, prints what it says when it has ended, and adds it up.
+/// Runs one `cargo test`, prints its output when it has ended, and adds up its counts.
 pub(crate) fn cargo_test(command: &mut Command, tally: &mut Tally) -> Outcome<()> {
     let begin = Instant::now();
     let shown = workspace::shown(command);

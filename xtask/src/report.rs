@@ -25,7 +25,7 @@ pub(crate) struct Finding {
     pub(crate) name: String,
     pub(crate) outcome: Verdict,
     pub(crate) reason: Option<String>,
-    /// The daemon's, where there is one.
+    /// Version of the daemon, if there is one.
     pub(crate) version: Option<String>,
 }
 
@@ -123,7 +123,7 @@ pub(crate) fn count<'a>(findings: impl IntoIterator<Item = &'a Finding>) -> Coun
     counts
 }
 
-/// Which of the required daemons the suites did not meet, one line each.
+/// The required daemons that no suite ran against, one line each.
 pub(crate) fn unproven(required: &[String], findings: &[Finding]) -> Vec<String> {
     let mut lines = Vec::new();
     for backend in required {

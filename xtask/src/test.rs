@@ -1,4 +1,4 @@
-//! `cargo xtask test`: everything that can be tested on this machine, and what could not.
+//! `cargo xtask test`: every test that can run on this machine, and a report of those that could not.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
     names: Vec<String>,
     #[command(flatten)]
     daemons: Daemons,
-    /// Write docs/support-matrix.md from what was found
+    /// Write docs/support-matrix.md from the results
     #[arg(long)]
     matrix: bool,
     /// Lint as well: the short steps first, those that build something in parallel with the tests
@@ -109,19 +109,19 @@ fn list(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
-/// A further daemon of a backend that is required for real, and is not there: what its tests lack shows in no suite of its own.
+/// The failure of a missing further daemon whose backend is required for real: no suite would show the missing tests.
 fn unmet(required: &[String], daemon: &str, why: &str) -> Option<String> {
     let backend = backend(daemon);
     let is_unmet = backend != daemon && required.iter().any(|name| name == backend);
     is_unmet.then(|| format!("{backend}: required for real, and {daemon} is {why}"))
 }
 
-/// Whose tests meet this daemon: those of the backend of its name, unless it is a further one of another.
+/// The backend whose tests need this daemon: that of its name, unless it is a further daemon of another.
 fn backend(daemon: &str) -> &str {
     if daemon.starts_with("systemd") { "systemd" } else { daemon }
 }
 
-/// The variable that says where a daemon is.
+/// The variable with a daemon's address.
 fn variable(daemon: &str) -> String {
     format!("RUNTIDE_TEST_{}", daemon.to_uppercase().replace('-', "_"))
 }
@@ -190,7 +190,7 @@ impl Run<'_> {
         Ok(Ran { tally, examples: runs, unlinted })
     }
 
-    /// Runs the programs; with what takes the place of the usual daemons, if that is not empty.
+    /// Runs the programs; `again` is the environment of the daemons that replace the usual ones, or empty.
     fn programs(&self, programs: &[Program], again: &BTreeMap<String, String>, tally: &mut Tally) -> Outcome<()> {
         let prepare = |command: &mut Command| {
             command.env("RUNTIDE_REPORT_DIR", self.reports);
@@ -223,7 +223,7 @@ impl Run<'_> {
     }
 }
 
-/// To cargo's own count a law that skipped itself has passed: it is one test that returned. Not to ours.
+/// Cargo counts a law that skipped itself as passed, since its test returned; here it counts as skipped.
 fn with_skipped_laws(counts: Counts, findings: &[Finding]) -> Counts {
     let skipped = report::count(findings).skipped.min(counts.passed);
     Counts { passed: counts.passed - skipped, skipped: counts.skipped + skipped, ..counts }
@@ -263,20 +263,20 @@ fn summarise(stage: &Stage, findings: &[Finding], runs: &[Example], tally: &Tall
     );
 }
 
-/// The daemons of a run: what is there for the tests, and what has to go afterwards.
+/// The daemons of a run: those that the tests use, and those to take down afterwards.
 struct Stage {
     tool: PathBuf,
     environment: BTreeMap<String, String>,
     hermetic: bool,
-    /// Each known daemon, and in words whether it is there.
+    /// Each known daemon, with its state in words.
     daemons: Vec<(&'static str, String)>,
-    /// Those that could not be had, and why.
+    /// The daemons that could not be started, with the reasons.
     missing: Vec<(&'static str, String)>,
     started: Vec<&'static str>,
 }
 
 impl Stage {
-    /// Starts the daemons that the tests of this part meet.
+    /// Starts the daemons that the tests of this part need.
     fn set(arguments: &Arguments, part: &Part) -> Outcome<Self> {
         let tool = env::current_exe().doing("cannot find this program")?;
         let mut stage = Self {
@@ -321,7 +321,7 @@ impl Stage {
             up.push("--install");
         }
         if !was_up {
-            // From here on it may be half up, also if it fails or someone presses Ctrl-C.
+            // From here on it may be half up, also after a failure or Ctrl-C.
             self.started.push(daemon);
         }
         let said = self.testbed(&up, UP)?;
@@ -336,7 +336,7 @@ impl Stage {
         Ok(format!("{}, {}", line.unwrap_or("up"), if was_up { "was up and stays up" } else { "started for this run" }))
     }
 
-    /// In a process of its own, so that the daemons' parent is not this one, which would have to reap them.
+    /// In a separate process, so that the daemons' parent is not this one, which would have to reap them.
     fn testbed(&self, words: &[&str], limit: Duration) -> Outcome<process::Said> {
         process::capture(Command::new(&self.tool).arg("testbed").args(words), limit, Interrupt::Waits)
     }

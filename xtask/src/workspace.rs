@@ -30,7 +30,7 @@ pub(crate) fn relative(path: &Path) -> String {
     path.strip_prefix(root()).unwrap_or(path).display().to_string()
 }
 
-/// `cargo`, in the root of the checkout, without what the cargo that runs this tool said about this tool.
+/// `cargo`, in the root of the checkout, without the variables that the cargo that runs this tool set for it.
 ///
 /// Build scripts that read those variables would be built again at each change between `cargo test` and
 /// `cargo xtask test`.

@@ -4,30 +4,30 @@ use std::{borrow::Cow, fmt};
 
 use serde::{Deserialize, Serialize};
 
-/// A verb's standing.
+/// Support of one verb by a backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Support {
-    /// Only a first contact can tell.
+    /// Not known before the first contact.
     #[default]
     Unknown,
-    /// A promise for this connection.
+    /// The verb works, for this connection.
     Yes,
-    /// A promise that it fails with `Unsupported`, and why, for people.
+    /// The verb fails with `Unsupported`.
     No {
-        /// Why.
+        /// Reason, for people.
         reason: Cow<'static, str>,
     },
 }
 
 impl Support {
-    /// `No`, and why.
+    /// `No`, with this reason.
     pub fn no(reason: impl Into<Cow<'static, str>>) -> Self {
         Self::No { reason: reason.into() }
     }
 
-    /// True if it is `Yes`.
+    /// `true` for `Yes`.
     pub fn is_yes(&self) -> bool {
         matches!(self, Self::Yes)
     }
@@ -43,19 +43,19 @@ impl fmt::Display for Support {
     }
 }
 
-/// Way in which a backend learns of changes.
+/// Way in which a backend gets changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum WatchSupport {
-    /// Only a first contact can tell.
+    /// Not known before the first contact.
     #[default]
     Unknown,
-    /// By polling.
+    /// The backend polls.
     Polled,
-    /// By reports as it happens.
+    /// The runtime reports changes as they happen.
     Pushed,
-    /// By reports, with replayable history.
+    /// The runtime reports changes, and can replay its history.
     Resumable,
 }
 
@@ -66,18 +66,18 @@ macro_rules! capabilities {
         #[serde(default)]
         #[non_exhaustive]
         pub struct Capabilities {
-            /// Way in which changes are learnt.
+            /// Way in which the backend gets changes.
             pub watch: WatchSupport,
             $( $(#[$doc])* pub $verb: Support, )*
         }
 
         impl Capabilities {
-            /// Every verb with its standing, in order.
+            /// Every verb with its support, in order.
             pub fn verbs(&self) -> impl Iterator<Item = (&'static str, &Support)> {
                 [$( (stringify!($verb), &self.$verb), )*].into_iter()
             }
 
-            /// Every verb with its standing, to be changed.
+            /// Every verb with its support, mutable.
             pub fn verbs_mut(&mut self) -> impl Iterator<Item = (&'static str, &mut Support)> {
                 [$( (stringify!($verb), &mut self.$verb), )*].into_iter()
             }
@@ -90,7 +90,7 @@ capabilities! {
     lifecycle_start,
     /// Stop, with the instance's own signal.
     lifecycle_stop,
-    /// Stop, with a signal of the caller's.
+    /// Stop, with a signal that the caller chooses.
     lifecycle_stop_signal,
     /// Send a signal.
     lifecycle_kill,
@@ -141,7 +141,7 @@ capabilities! {
 }
 
 impl Capabilities {
-    /// Every verb `No`, for this reason: the base that a backend raises its own verbs from.
+    /// Every verb `No`, for this reason: the base on which a backend sets its own verbs.
     pub fn none(reason: impl Into<Cow<'static, str>>) -> Self {
         let reason = reason.into();
         let mut all = Self::default();

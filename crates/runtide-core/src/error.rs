@@ -34,11 +34,11 @@ struct Repr {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Retry {
-    /// It fails again until something is changed.
+    /// The call fails again until the caller or the runtime changes something.
     Never,
-    /// It may succeed after a growing pause.
+    /// The call may succeed after a growing pause.
     Backoff,
-    /// It may succeed after this time, which the runtime itself named.
+    /// The call may succeed after this time, which the runtime itself named.
     After(Duration),
 }
 
@@ -47,9 +47,9 @@ pub enum Retry {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The runtime reported that the object is not there.
+    /// The runtime reported that the object does not exist.
     NotFound,
-    /// An object of that name is there already.
+    /// An object of that name exists already.
     AlreadyExists,
     /// The object's present state, or a precondition, forbids the call.
     Conflict,
@@ -69,7 +69,7 @@ pub enum ErrorKind {
     RateLimited,
     /// A position is no longer in the history: start over from a listing.
     Expired,
-    /// The runtime answered something that does not make sense.
+    /// The runtime's answer makes no sense.
     Protocol,
     /// Stored bytes are corrupt.
     Corrupt,
@@ -208,7 +208,7 @@ impl StdError for Error {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Failure {
-    /// Its kind, for readers to branch on.
+    /// Kind of the error, for readers to branch on.
     pub kind: ErrorKind,
     /// The call that failed.
     pub operation: String,

@@ -23,7 +23,7 @@ names! {
 pub struct RuntimeEvent {
     /// The backend that emitted it.
     pub backend: BackendId,
-    /// Its position; safe to store.
+    /// Position of the event; safe to store.
     pub cursor: Cursor,
     /// Time of its receipt, by the clock of this machine.
     #[serde(with = "crate::time")]
@@ -50,8 +50,8 @@ impl RuntimeEvent {
         self.kind.instance()
     }
 
-    /// The identity of a fact that the runtime reported with a token of its own: equal across reconnects and restarts of
-    /// either side. What came from a comparison has none.
+    /// The identity of a fact that the runtime reported with its own token: equal across reconnects and restarts of
+    /// either side. An event from a comparison has none.
     ///
     /// BLAKE3 over (backend, kind, id, token), each preceded by its length.
     pub fn key(&self) -> Option<[u8; 32]> {
@@ -74,16 +74,16 @@ impl RuntimeEvent {
 pub enum RuntimeEventKind {
     /// A run began. Fields that the report did not carry (ports, addresses) follow as `Updated`.
     Started(Arc<Instance>),
-    /// Something visible changed, or an instance that never ran was seen for the first time.
+    /// A visible field changed, or an instance that never ran was seen for the first time.
     Updated {
-        /// As it is now.
+        /// The instance as it is now.
         instance: Arc<Instance>,
-        /// The fields that differ from what was delivered before.
+        /// The fields that differ from the instance as delivered before.
         changed: FieldSet,
     },
-    /// Ended but still known to the runtime; carries the exit if it was seen.
+    /// A run ended, and the instance is still known to the runtime; carries the exit if it was seen.
     Stopped(Arc<Instance>),
-    /// Removed, as last known. Only an observed removal or a complete listing is proof of it.
+    /// The instance was removed; as last known. Only an observed removal or a complete listing is proof of it.
     Removed(Arc<Instance>),
     /// The consumer's rows may be stale from here; once per outage.
     BackendDisconnected {
@@ -97,10 +97,10 @@ pub enum RuntimeEventKind {
     },
     /// Begins a resync, which replaces all rows: an instance that it has not shown by `ResyncEnd` is gone.
     ResyncBegin {
-        /// Its reason.
+        /// Reason of the resync.
         gap: Gap,
     },
-    /// Inside a resync: an instance that is there.
+    /// Inside a resync: a present instance.
     Present(Arc<Instance>),
     /// Ends the resync: from here every edge is delivered.
     ResyncEnd,
@@ -153,7 +153,7 @@ impl FieldSet {
         Self::collect(before, after, &[])
     }
 
-    /// The fields of which something is known, for an instance seen for the first time.
+    /// The known fields, for an instance seen for the first time.
     pub(crate) fn known(instance: &Instance) -> Self {
         let empty = Instance::new("", "", "", instance.kind, instance.state);
         Self::collect(&empty, instance, &["kind", "state"])
@@ -164,17 +164,17 @@ impl FieldSet {
         Self(differing.map(|(name, _)| Cow::Borrowed(name)).collect())
     }
 
-    /// True if nothing differs.
+    /// `true` if no field differs.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// True if this field differs.
+    /// `true` if this field differs.
     pub fn contains(&self, field: &str) -> bool {
         self.iter().any(|name| name == field)
     }
 
-    /// The names.
+    /// Names of the fields that differ.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|name| &**name)
     }
@@ -221,7 +221,7 @@ pub enum Gap {
     Restored,
     /// The subscriber was too slow for the ring.
     Lagged {
-        /// Number of events that it did not get.
+        /// Number of events that the subscriber did not get.
         dropped: u64,
     },
 }
@@ -233,9 +233,9 @@ pub enum Gap {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Cursor {
-    /// The numbering domain.
+    /// The numbering domain; positions of different epochs do not compare.
     pub epoch: Epoch,
-    /// The position in it.
+    /// The position in the epoch.
     pub seq: u64,
     /// The runtime's own token to resume after it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

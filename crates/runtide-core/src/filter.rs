@@ -10,8 +10,8 @@ use crate::{
 
 /// Conditions on instances. All given conditions must hold; an empty list does not constrain.
 ///
-/// An instance of which the labels or the group are unknown does not satisfy a condition on them. In a watch, what changes
-/// out of the filter is delivered once more, so that the change is seen.
+/// An instance whose labels or group are unknown does not satisfy a condition on them. In a watch, an instance that ceases
+/// to match is delivered once more, so that the change is seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -24,7 +24,7 @@ pub struct InstanceFilter {
     pub kinds: Vec<InstanceKind>,
     /// Any of these states.
     pub states: Vec<InstanceState>,
-    /// All of these.
+    /// All of these conditions on labels.
     pub labels: Vec<LabelMatch>,
     /// This group; without a `service`, any role in it.
     pub group: Option<Group>,
@@ -39,14 +39,14 @@ setters!(InstanceFilter {
     with_kinds: kinds: Vec<InstanceKind>;
     /// Any of these states.
     with_states: states: Vec<InstanceState>;
-    /// All of these conditions.
+    /// All of these conditions on labels.
     with_labels: labels: Vec<LabelMatch>;
     /// This group.
     with_group: group: Option<Group>;
 });
 
 impl InstanceFilter {
-    /// True if it constrains nothing.
+    /// `true` if it selects every instance.
     pub fn is_empty(&self) -> bool {
         let Self { ids, names, kinds, states, labels, group } = self;
         ids.is_empty()
@@ -57,7 +57,7 @@ impl InstanceFilter {
             && group.is_none()
     }
 
-    /// True if the instance satisfies every condition.
+    /// `true` if the instance satisfies every condition.
     pub fn matches(&self, instance: &Instance) -> bool {
         fn any<T: PartialEq>(wanted: &[T], is: &T) -> bool {
             wanted.is_empty() || wanted.contains(is)

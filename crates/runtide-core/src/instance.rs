@@ -46,9 +46,9 @@ names! {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Instance {
-    /// The runtime's own identity.
+    /// The runtime's own identity of the instance.
     pub id: InstanceId,
-    /// Its present or last run; `None` if the answer did not have it.
+    /// The present or last run; `None` if the runtime's answer did not have it.
     #[serde(default)]
     pub incarnation: Option<Incarnation>,
     /// The name for people. It may change.
@@ -65,8 +65,8 @@ pub struct Instance {
     /// Exit of the last run.
     #[serde(default)]
     pub exit: Option<ExitStatus>,
-    /// Why it failed, where the runtime calls it a failure and says more than the exit does: in its own word, as `watchdog`,
-    /// `oom-kill` or `start-limit-hit` of systemd.
+    /// Reason of a failure, in the runtime's own word, if it gives more than the exit: `watchdog`, `oom-kill` or
+    /// `start-limit-hit` of systemd.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Arc<str>>,
     /// Image that it was created from.
@@ -75,7 +75,7 @@ pub struct Instance {
     /// The user's labels.
     #[serde(default)]
     pub labels: Option<Labels>,
-    /// Ports inside the instance and where the host answers for them, in order of number and protocol.
+    /// Ports inside the instance and the host addresses that publish them, in order of number and protocol.
     #[serde(default)]
     pub ports: Option<Vec<Port>>,
     /// Addresses of the instance itself, in order of network and address.
@@ -105,7 +105,7 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// An instance of which nothing more is known.
+    /// An instance with these fields, and all others unknown.
     pub fn new(
         backend: impl Into<BackendId>,
         id: impl Into<InstanceId>,
@@ -160,38 +160,38 @@ pub enum InstanceKind {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum InstanceState {
-    /// Made, never started.
+    /// Created, never started.
     Created,
-    /// On its way up.
+    /// Starting.
     Starting,
-    /// Up.
+    /// A run is in progress.
     Running,
-    /// Up and frozen.
+    /// A run is in progress, and its processes are frozen.
     Paused,
     /// Between two runs, waiting for the runtime to start it again.
     Restarting,
-    /// On its way down, still there.
+    /// Stopping; its processes still exist.
     Stopping,
-    /// Ended.
+    /// The last run ended.
     Stopped,
-    /// Ended in a way that the runtime itself calls a failure.
+    /// The last run ended in a way that the runtime itself calls a failure.
     Failed,
     /// The runtime named a state that has no mapping. A failed inspection is never a state.
     Unknown,
 }
 
 impl InstanceState {
-    /// True if a process of the instance is there: running, paused or stopping.
+    /// `true` if the instance has a process: running, paused or stopping.
     pub fn is_alive(self) -> bool {
         matches!(self, Self::Running | Self::Paused | Self::Stopping)
     }
 
-    /// True if a run is over: stopped, failed, or waiting for the next one.
+    /// `true` if a run is over: stopped, failed, or waiting for the next one.
     pub fn is_ended(self) -> bool {
         matches!(self, Self::Stopped | Self::Failed | Self::Restarting)
     }
 
-    /// As it is written in JSON.
+    /// The state as it is written in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Created => "created",
@@ -232,7 +232,7 @@ pub enum Health {
 pub struct ExitStatus {
     /// Code or signal.
     pub end: ExitCause,
-    /// True if the kernel killed it for want of memory; `None`: not reported.
+    /// `true` if the kernel killed it for want of memory; `None`: not reported.
     #[serde(default)]
     pub oom_killed: Option<bool>,
 }
@@ -256,12 +256,12 @@ impl ExitStatus {
     }
 }
 
-/// Exactly what the runtime gave; one is never computed from the other: 137 stays `Code(137)`.
+/// The code or signal exactly as the runtime reported it; one is never computed from the other: 137 stays `Code(137)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ExitCause {
-    /// The code of `exit`, or what the runtime made of a signal.
+    /// The code of `exit`, or the code into which the runtime translated a signal.
     Code(i32),
     /// The signal, if the runtime reports it as one.
     Signal(UnixSignal),
@@ -339,7 +339,7 @@ impl UnixSignal {
         }
     }
 
-    /// The number.
+    /// Number of the signal on Linux.
     pub fn number(self) -> u8 {
         self.0.get()
     }
@@ -385,15 +385,15 @@ impl fmt::Display for UnixSignal {
     }
 }
 
-/// A port inside the instance, and where the host answers for it: each address once, none if not published.
+/// A port inside the instance, and the host addresses that publish it: each address once, none if not published.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Port {
-    /// The number inside.
+    /// Number of the port inside the instance.
     pub number: NonZeroU16,
-    /// The transport.
+    /// Transport of the port.
     pub protocol: Protocol,
-    /// Host addresses, sorted.
+    /// Host addresses that publish the port, sorted.
     #[serde(default)]
     pub published: Vec<SocketAddr>,
 }
@@ -441,10 +441,10 @@ impl fmt::Display for Protocol {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Address {
-    /// The runtime's network.
+    /// Name of the runtime's network.
     #[serde(default)]
     pub network: Option<String>,
-    /// The address.
+    /// Address of the instance in that network.
     pub ip: IpAddr,
 }
 
@@ -459,11 +459,11 @@ impl Address {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Group {
-    /// Which grouping.
+    /// Kind of the group.
     pub kind: GroupKind,
-    /// Its name.
+    /// Name of the group.
     pub name: String,
-    /// The instance's role in it.
+    /// Role of the instance in the group.
     #[serde(default)]
     pub service: Option<String>,
     /// Other members of the group that start the instance, in order: sockets, timers and paths of a service manager.
@@ -484,7 +484,7 @@ impl Group {
         self
     }
 
-    /// With what else of it starts the instance.
+    /// With the other members of the group that start the instance.
     #[must_use]
     pub fn with_triggers(mut self, triggers: impl Into<Vec<String>>) -> Self {
         self.triggers = triggers.into();
@@ -492,7 +492,7 @@ impl Group {
     }
 }
 
-/// Which of the field's groupings is meant.
+/// Kind of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

@@ -17,7 +17,7 @@ use crate::error::Result;
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Labels(Option<Arc<Pairs>>);
 
-/// Never empty.
+/// At least one pair: labels without a pair have no `Pairs`.
 #[derive(PartialEq, Eq)]
 struct Pairs {
     /// Key, value, key, value, …
@@ -39,15 +39,15 @@ impl Pairs {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum LabelMatch {
-    /// The key is there.
+    /// The key exists.
     Has(String),
-    /// The key is not there.
+    /// The key does not exist.
     Lacks(String),
     /// The key has this value.
     Is {
         /// The key.
         key: String,
-        /// Its value.
+        /// The value.
         value: String,
     },
 }
@@ -58,7 +58,7 @@ impl LabelMatch {
         Self::Is { key: key.into(), value: value.into() }
     }
 
-    /// True if it holds for these labels.
+    /// `true` if the condition holds for these labels.
     pub fn matches(&self, labels: &Labels) -> bool {
         match self {
             Self::Has(key) => labels.contains_key(key),
@@ -74,12 +74,12 @@ impl Labels {
         Self::default()
     }
 
-    /// How many.
+    /// Number of labels.
     pub fn len(&self) -> usize {
         self.0.as_ref().map_or(0, |pairs| pairs.ends.len())
     }
 
-    /// True if there are none.
+    /// `true` if there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_none()
     }
@@ -100,7 +100,7 @@ impl Labels {
         None
     }
 
-    /// True if the key is there.
+    /// `true` if the key exists.
     pub fn contains_key(&self, key: &str) -> bool {
         self.get(key).is_some()
     }
@@ -110,7 +110,7 @@ impl Labels {
         self.0.iter().flat_map(|pairs| (0..pairs.ends.len()).filter_map(|at| pairs.pair(at)))
     }
 
-    /// Adds or replaces one. It copies all of them: to make many, collect them.
+    /// Adds or replaces a label. It copies all of them: to make many, collect them.
     pub fn insert(&mut self, key: impl AsRef<str>, value: impl AsRef<str>) {
         *self = self.iter().chain([(key.as_ref(), value.as_ref())]).collect();
     }
@@ -153,7 +153,7 @@ impl fmt::Debug for Labels {
     }
 }
 
-/// Of a key that comes twice the last value counts.
+/// If a key comes twice, the last value counts.
 impl<K: AsRef<str>, V: AsRef<str>> FromIterator<(K, V)> for Labels {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
         let mut pairs: Vec<(K, V)> = pairs.into_iter().collect();

@@ -1,4 +1,4 @@
-//! The macros for what many files need: text newtypes, option setters, secrets and streams.
+//! Macros that many files use: text newtypes, option setters, secrets and streams.
 
 /// Newtypes over shared text: cheap to clone, ordered, hashable, a plain string in JSON.
 #[doc(hidden)]
@@ -11,7 +11,7 @@ macro_rules! __names {
         pub struct $name(std::sync::Arc<str>);
 
         impl $name {
-            /// Takes the text as it is.
+            /// Makes a name from the text, unchanged.
             pub fn new(text: impl Into<std::sync::Arc<str>>) -> Self {
                 Self(text.into())
             }
@@ -79,7 +79,7 @@ macro_rules! __setters {
     };
 }
 
-/// Owned streams over `futures_core::Stream`, with a `next` of their own, so that no combinator crate is needed.
+/// Owned streams over `futures_core::Stream`, with their own `next`, so that no combinator crate is needed.
 macro_rules! streams {
     ($($(#[$doc:meta])* $name:ident => $item:ty;)*) => { $(
         $(#[$doc])*

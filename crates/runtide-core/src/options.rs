@@ -14,7 +14,7 @@ pub enum Detail {
     /// One request for any number of instances.
     #[default]
     Summary,
-    /// May cost one request more for each.
+    /// May cost one more request for each instance.
     Full,
 }
 
@@ -23,10 +23,10 @@ pub enum Detail {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum SlowConsumer {
-    /// It gets a resync of its own, `Gap::Lagged`.
+    /// The subscriber gets its own resync, `Gap::Lagged`.
     #[default]
     Resync,
-    /// Its stream ends with `Err(Expired)`.
+    /// The subscriber's stream ends with `Err(Expired)`.
     Close,
 }
 

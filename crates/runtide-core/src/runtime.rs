@@ -29,14 +29,14 @@ use crate::{
 
 /// One runtime, shared as `Arc<dyn RuntimeBackend>`.
 ///
-/// The interface for users of a runtime and for authors of a backend. Few methods have a default, since a default hides what
-/// an implementor forgot; the managers have one, since most backends lack most managers.
+/// The interface for users of a runtime and for authors of a backend. Few methods have a default, since a default hides a
+/// forgotten method; the managers have one, since most backends lack most managers.
 ///
 /// # Behavior
 /// * Constructors are synchronous, take a `Config` and fail only on a bad one. Every call connects lazily, and "not up
 ///   yet" is a state of the runtime, never an end.
 /// * Every call ends within its deadline (`Timeout`), and may be dropped at any await without harm to the backend.
-/// * An accessor (`lifecycle`, `logs`, …) answers for what the crate can do, [`Capabilities`] for what this server lets it do.
+/// * An accessor (`lifecycle`, `logs`, …) shows the abilities of the crate, [`Capabilities`] those of the connected server.
 /// * The trait is frozen once released: a new ability is a new manager.
 #[async_trait]
 pub trait RuntimeBackend: Debug + Send + Sync + 'static {
@@ -46,7 +46,7 @@ pub trait RuntimeBackend: Debug + Send + Sync + 'static {
     /// Kind of the runtime, as the server itself names it once connected.
     fn kind(&self) -> RuntimeKind;
 
-    /// Capabilities as of the last connection; `Unknown` for what only a first contact can tell.
+    /// Capabilities as of the last connection; `Unknown` for a verb whose support is not known before the first contact.
     fn capabilities(&self) -> Capabilities;
 
     /// Probes and negotiates; idempotent, optional.
@@ -61,7 +61,7 @@ pub trait RuntimeBackend: Debug + Send + Sync + 'static {
     /// One instance in full detail.
     ///
     /// # Errors
-    /// `NotFound` only if the runtime said so.
+    /// `NotFound` only if the runtime reported it.
     async fn inspect(&self, id: &InstanceId) -> Result<Arc<Instance>>;
 
     /// Every event, resyncs included. Most applications want [`RuntimeBackendExt::transitions`].
@@ -134,7 +134,7 @@ pub trait RuntimeBackend: Debug + Send + Sync + 'static {
 
 /// Conveniences for every backend; none can be overridden.
 pub trait RuntimeBackendExt: RuntimeBackend {
-    /// Sends every event into a channel of the caller's, until `cancel`, or until the receiver is gone: both are `Ok`.
+    /// Sends every event into the caller's channel, until `cancel`, or until the receiver is gone: both are `Ok`.
     ///
     /// A full channel stalls this watch alone. Once its position has left the ring, it gets a resync as any slow consumer
     /// does.
@@ -168,7 +168,7 @@ pub trait RuntimeBackendExt: RuntimeBackend {
     /// The first state of `id` that satisfies `until`, the present one included.
     ///
     /// # Errors
-    /// `Timeout` after `deadline`; `NotFound` if it is not there, or once it is removed.
+    /// `Timeout` after `deadline`; `NotFound` if the instance does not exist, or once it is removed.
     fn wait_for(
         &self,
         id: &InstanceId,
@@ -176,7 +176,7 @@ pub trait RuntimeBackendExt: RuntimeBackend {
         deadline: Duration,
     ) -> impl Future<Output = Result<Arc<Instance>>> + Send;
 
-    /// The `Unsupported` error for a feature that is not there, with feature, backend and reason.
+    /// The `Unsupported` error of a missing feature, with feature, backend and reason.
     fn unsupported(&self, feature: &'static str) -> Error;
 }
 
@@ -236,7 +236,7 @@ impl<B: RuntimeBackend + ?Sized> RuntimeBackendExt for B {
 
 /// Kind of a runtime.
 ///
-/// `FromStr` is loose (`k8s`, `lxd`, `pve`, …) and never guesses `Custom`; its `InvalidInput` lists what is accepted.
+/// `FromStr` is loose (`k8s`, `lxd`, `pve`, …) and never guesses `Custom`; its `InvalidInput` lists the accepted names.
 ///
 /// ```
 /// use runtide_core::RuntimeKind;
@@ -279,7 +279,7 @@ const KINDS: [(RuntimeKind, &[&str]); 7] = [
 ];
 
 impl RuntimeKind {
-    /// Its name.
+    /// Name of the kind.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Custom(name) => name,
@@ -325,12 +325,12 @@ pub struct RuntimeInfo {
     /// The version of its API that is in use.
     #[serde(default)]
     pub api_version: Option<String>,
-    /// Its endpoint, without credentials.
+    /// Endpoint of the server, without credentials.
     pub endpoint: String,
     /// The machine that answered, if it is known.
     #[serde(default)]
     pub node: Option<String>,
-    /// Its capabilities.
+    /// Capabilities of the server.
     pub capabilities: Capabilities,
 }
 

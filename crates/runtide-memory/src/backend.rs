@@ -1,4 +1,4 @@
-//! [`MemoryBackend`]: what a user of Runtide holds.
+//! [`MemoryBackend`]: the backend, as a user of Runtide holds it.
 
 use std::sync::Arc;
 
@@ -71,7 +71,7 @@ impl RuntimeBackend for MemoryBackend {
     }
 
     fn kind(&self) -> RuntimeKind {
-        // FORK: a runtime of its own is `RuntimeKind::Custom`.
+        // FORK: a runtime that Runtide does not know is `RuntimeKind::Custom`.
         RuntimeKind::Memory
     }
 
@@ -114,7 +114,7 @@ impl RuntimeBackend for MemoryBackend {
         Ok(())
     }
 
-    // FORK: only what your runtime has.
+    // FORK: only the managers that your runtime supports.
 
     fn lifecycle(&self) -> Option<&dyn LifecycleManager> {
         Some(&self.client)

@@ -1,5 +1,4 @@
-//! The wire: the only way from a backend to its runtime, and the place where the deadline, the end of the backend and the
-//! faults act.
+//! The wire: the only path from a backend to its runtime. The deadline, the end of the backend and the faults act here.
 //!
 //! FORK: put your client of the daemon here: sockets, requests, decoding item by item. No type of a client library leaves
 //! this file.
@@ -55,7 +54,7 @@ impl Client {
         error.with_context("backend", &self.config.id)
     }
 
-    /// Opens a connection, for as long as the caller likes.
+    /// Opens a connection, which stays open until it is dropped.
     async fn open(&self, call: Call) -> Result<Connection> {
         let connection = Connection::open(&self.runtime.inner, call).await;
         if !matches!(&connection, Err(error) if error.kind() == ErrorKind::Unavailable) {
@@ -64,7 +63,7 @@ impl Client {
         connection
     }
 
-    /// One call: `work` is what the runtime does, once it was reached.
+    /// One call: `work` runs in the runtime, once it was reached.
     pub(crate) async fn call<T>(&self, call: Call, work: impl Future<Output = Result<T>>) -> Result<T> {
         self.call_within(call, self.config.deadline, work).await
     }
@@ -74,7 +73,7 @@ impl Client {
         self.call(call, async { self.runtime.with(work) }).await
     }
 
-    /// One call that may take so long.
+    /// One call with this deadline.
     pub(crate) async fn call_within<T>(
         &self,
         call: Call,
@@ -94,7 +93,7 @@ impl Client {
         self.limited(call, limit, connected).await
     }
 
-    /// One call that takes as long as it takes: only reaching the runtime has a deadline.
+    /// One call without a deadline for its work: only reaching the runtime has one.
     pub(crate) async fn open_ended<T>(&self, call: Call, work: impl Future<Output = Result<T>>) -> Result<T> {
         let connection = self.connect(call).await?;
         tokio::select! {
@@ -125,12 +124,12 @@ impl Client {
         self.ask(Call::List, |state| Ok(state.listing())).await
     }
 
-    /// One item for each id; `None`: it is not there.
+    /// One item for each id; `None`: the instance does not exist.
     pub(crate) async fn inspect(&self, ids: &[InstanceId]) -> Result<Vec<Option<Item>>> {
         self.ask(Call::Inspect, |state| Ok(ids.iter().map(|id| state.item(id)).collect())).await
     }
 
-    /// Subscribed when it returns.
+    /// Opens an event stream, which is subscribed when this returns.
     pub(crate) async fn events(&self, resume: Option<&ResumeToken>) -> Result<(Connection, Opened)> {
         let connection = self.connect(Call::Events).await?;
         let opened = connection.subscribe(resume, self.config.heartbeat);

@@ -1,6 +1,6 @@
 //! Configuration of a backend on a runtime in memory.
 //!
-//! FORK: yours says where the daemon is, and has a `from_env` that reads what the field's tools read.
+//! FORK: yours has the daemon's address, and a `from_env` that reads the same variables as the runtime's own tools.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use runtide_core::{
     watch::DriverOptions,
 };
 
-/// How to connect.
+/// Configuration of a backend.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
@@ -18,10 +18,10 @@ pub struct Config {
     pub id: BackendId,
     /// Dialect of the event stream.
     pub dialect: Dialect,
-    /// True if an edge names the run that it belongs to; it does by default. Docker's do not.
+    /// `true` (the default) if an edge names the run that it belongs to. Docker's do not.
     pub edges_name_life: bool,
-    /// True if a [`Summary`](runtide_core::Detail::Summary) leaves out what a list of Docker's leaves out: the incarnation,
-    /// times, the exit and restarts.
+    /// `true` if a [`Summary`](runtide_core::Detail::Summary) leaves out the fields that Docker's list leaves out: the
+    /// incarnation, times, the exit and restarts.
     pub lean_summary: bool,
     /// The longest that any call may take; 30 s by default.
     pub deadline: Duration,
@@ -29,7 +29,7 @@ pub struct Config {
     pub heartbeat: Option<Duration>,
     /// The silence after which an event stream counts as dead; 30 s by default. `None`: silence proves nothing.
     pub max_silence: Option<Duration>,
-    /// The watch driver's own.
+    /// Options of the watch driver.
     pub driver: DriverOptions,
 }
 
@@ -55,7 +55,7 @@ setters!(Config {
     with_dialect: dialect: Dialect;
     /// True if an edge names the run that it belongs to.
     with_edges_name_life: edges_name_life: bool;
-    /// Summaries leave out what a list of Docker's leaves out.
+    /// `true` if summaries leave out the fields that Docker's list leaves out.
     with_lean_summary: lean_summary;
     /// The longest that any call may take.
     with_deadline: deadline: Duration;
@@ -63,7 +63,7 @@ setters!(Config {
     with_heartbeat: heartbeat: Option<Duration>;
     /// The silence after which an event stream counts as dead.
     with_max_silence: max_silence: Option<Duration>;
-    /// The watch driver's own.
+    /// Options of the watch driver.
     with_driver: driver: DriverOptions;
 });
 
@@ -83,7 +83,7 @@ impl Config {
 
 /// Dialect of an event stream, after those of real runtimes.
 ///
-/// | what happens | `Edges` (as Docker) | `Hints` (as Incus) | `States` (as Kubernetes) |
+/// | change | `Edges` (as Docker) | `Hints` (as Incus) | `States` (as Kubernetes) |
 /// |---|---|---|---|
 /// | create, start, die, pause, unpause | `Edge` | `Hint` | `State` |
 /// | remove | `Gone` | `Hint` | `Gone` |
@@ -91,11 +91,11 @@ impl Config {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Dialect {
-    /// It says what happened.
+    /// An event names the change.
     #[default]
     Edges,
-    /// It says to whom something happened.
+    /// An event names only the instance that changed.
     Hints,
-    /// It says how things are now.
+    /// An event carries the instance's present state.
     States,
 }

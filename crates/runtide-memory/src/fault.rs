@@ -22,7 +22,7 @@ macro_rules! calls {
                 [$( Self::$call, )*].into()
             }
 
-            /// As errors name it.
+            /// The operation, as errors name it.
             pub fn operation(self) -> &'static str {
                 match self { $( Self::$call => $operation, )* }
             }
@@ -42,13 +42,13 @@ calls! {
     Connect "memory.connect";
     /// List the instances.
     List "memory.list";
-    /// Look at some instances.
+    /// Inspect some instances.
     Inspect "memory.inspect";
     /// The event stream.
     Events "memory.events";
     /// Start an instance.
     Start "memory.start" => "lifecycle_start";
-    /// Stop one.
+    /// Stop an instance.
     Stop "memory.stop" => "lifecycle_stop";
     /// Send a signal.
     Kill "memory.kill" => "lifecycle_kill";
@@ -62,7 +62,7 @@ calls! {
     Wait "memory.wait" => "lifecycle_wait";
     /// Remove an instance.
     Remove "memory.remove" => "lifecycle_remove";
-    /// Create one.
+    /// Create an instance.
     Create "memory.create" => "provision_create";
     /// Read output.
     Logs "memory.logs" => "logs_read";
@@ -115,17 +115,17 @@ pub struct Faults {
     pub stall: BTreeSet<Call>,
     /// These calls have their effect, and the answer does not come until this is cleared.
     pub mute: BTreeSet<Call>,
-    /// These calls take so long: half of it before their effect (or answer), half of it after.
+    /// These calls take this long: half of it before their effect (or answer), half of it after.
     pub slow: BTreeMap<Call, Duration>,
     /// Event streams end cleanly as soon as they are open.
     pub close_at_once: bool,
-    /// Event streams that open now are dead from the first: they stay open and deliver nothing.
+    /// Event streams that open now are dead from the start: they stay open and deliver nothing.
     pub dead_streams: bool,
-    /// Listings end after so many items, and say that they are cut.
+    /// Listings end after this number of items, and report that they are cut.
     pub truncate_list: Option<usize>,
     /// These instances cannot be decoded, in a listing or alone.
     pub bad_items: BTreeSet<InstanceId>,
-    /// A lie: listings and inspections leave these instances out as if they were not there.
+    /// A lie: listings and inspections leave these instances out as if they did not exist.
     pub hide: BTreeSet<InstanceId>,
     /// Events cannot be decoded.
     pub garble: Option<Garble>,
@@ -135,7 +135,7 @@ pub struct Faults {
     pub reorder: bool,
     /// Delay of events behind the answers that show their facts.
     pub delay: Option<Duration>,
-    /// A lie: what happens is not reported, and a resumed stream shows no hole.
+    /// A lie: changes are not reported, and a resumed stream shows no hole.
     pub swallow: bool,
 }
 
@@ -145,7 +145,7 @@ pub struct Faults {
 pub enum Garble {
     /// The instance's id can still be read.
     Body,
-    /// Nothing of it can be read.
+    /// No part of the event can be read.
     Whole,
 }
 
@@ -157,7 +157,7 @@ pub struct Dial {
     pub at: Duration,
     /// The call.
     pub call: Call,
-    /// True if it was turned away (refused or denied).
+    /// `true` if it was refused or denied.
     pub refused: bool,
 }
 

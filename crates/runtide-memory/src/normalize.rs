@@ -15,7 +15,7 @@ use crate::{
     runtime::{FactKind, Item, Message, Phase, RawListing, Record, Told},
 };
 
-/// | the runtime says | Runtide says |
+/// | the runtime's word | Runtide's state |
 /// |---|---|
 /// | created | `Created` |
 /// | starting | `Starting` |
@@ -119,7 +119,7 @@ pub(crate) fn signals(config: &Config, message: &Message, out: &mut Vec<Signal>)
     }
 }
 
-/// FORK: which of your messages say what happened, and which only to whom. When in doubt it is a hint.
+/// FORK: decide which of your messages name the change, and which only the instance. When in doubt a message is a hint.
 fn body(config: &Config, told: &Told) -> SignalBody {
     let Told { fact, record, garbled, .. } = told;
     let id = fact.id.clone();

@@ -9,7 +9,7 @@ use crate::{
     runtime::{Fact, MemoryRuntime},
 };
 
-/// # What is true
+/// # The true state
 impl MemoryRuntime {
     /// Every instance as it is, with every field known, in order of id, as a backend of the default [`Config`] names it.
     pub fn truth(&self) -> Vec<Instance> {

@@ -38,7 +38,7 @@ impl Source for MemorySource {
         let Some(stream) = &self.stream else {
             return Err(Error::new(ErrorKind::Conflict, "memory.events", "the source is not open"));
         };
-        // FORK: cancel-safe: whatever is taken from the wire is in `out` or still in the source when this is dropped.
+        // FORK: cancel-safe: a message taken from the wire is in `out` or still in the source when this is dropped.
         let Some(messages) = stream.read().await? else { return Ok(Flow::Closed) };
         for message in &messages {
             normalize::signals(&self.client.config, message, out);
@@ -51,7 +51,7 @@ impl Source for MemorySource {
     }
 
     fn max_silence(&self) -> Option<Duration> {
-        // FORK: `None` unless your runtime says something regularly, or can be made to.
+        // FORK: `None` unless your runtime sends messages regularly, or can be made to.
         self.client.config.max_silence
     }
 

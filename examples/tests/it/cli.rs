@@ -12,10 +12,10 @@ use runtide_core::{Instance, RuntimeEvent, RuntimeEventKind};
 
 const EXAMPLES: [&str; 6] = ["watch", "ps", "logs", "journal", "store", "custom_backend"];
 
-/// Nobody listens here.
+/// A socket without a listener.
 const NOWHERE: &str = "unix:///nonexistent/docker.sock";
 
-/// Cargo builds them into a folder beside the tests' own.
+/// The example's program, which cargo builds into a folder next to that of the tests.
 fn example(name: &str) -> Command {
     let mut folder: PathBuf = env::current_exe().unwrap();
     folder.pop();
@@ -165,7 +165,7 @@ fn a_daemon_that_is_asked_for_by_name_must_answer() {
 fn a_daemon_that_does_not_answer_is_one_clear_line() {
     let refused = |variable: &str, value: &str| {
         let mut command = example("ps");
-        // The host goes first where both are set.
+        // `DOCKER_HOST` takes precedence if both are set.
         command.env_remove("DOCKER_HOST").env("HOME", "/nonexistent").env(variable, value);
         let output = command.args(["--backend", "docker"]).output().unwrap();
         let (said, complaint) = (text(&output.stdout), text(&output.stderr));
@@ -185,7 +185,7 @@ fn a_daemon_that_does_not_answer_is_one_clear_line() {
         let line = refused(variable, value);
         assert!(line.contains(advice), "{variable}={value}: {line}");
         let named = line.split("; ").next().unwrap_or_default().matches(variable).count();
-        assert_eq!(named, 1, "what it is from is said once: {line}");
+        assert_eq!(named, 1, "the source of the setting is named once: {line}");
     }
 }
 
@@ -249,7 +249,7 @@ fn a_journal_that_was_killed_goes_on_and_reports_its_gap() {
     let mut first = example("journal").args(args).spawn().unwrap();
     let mut reader = BufReader::new(first.stdout.take().unwrap());
     let mut line = String::new();
-    // One that a new runtime does not begin with, so that it is gone then.
+    // An instance that a new runtime does not begin with, so that it is gone then.
     while !line.contains("metrics-board-1") {
         line.clear();
         assert!(reader.read_line(&mut line).unwrap() > 0, "it ended");
@@ -284,7 +284,7 @@ impl Drop for Running {
 }
 
 impl Running {
-    /// Whoever reads it, after its first line.
+    /// Starts `watch`; returns it with the reader of its stdout, after its first line.
     fn watch(args: &[&str]) -> (Self, BufReader<std::process::ChildStdout>) {
         let mut child = example("watch").args(["--backend", "memory", "--for", "60s"]).args(args).spawn().unwrap();
         let mut reader = BufReader::new(child.stdout.take().unwrap());

@@ -1,7 +1,7 @@
 //! `journal`, killed five times while a real Docker daemon's containers come, change and go, and started again: in the end the
-//! journal comes to what `docker ps -a` says, and verifies with the anchors from before each kill.
+//! journal converges to the output of `docker ps -a`, and verifies with the anchors from before each kill.
 //!
-//! `RUNTIDE_TEST_DOCKER` says where the daemon is.
+//! `RUNTIDE_TEST_DOCKER` is the daemon's address.
 
 mod churn;
 mod process;
@@ -26,10 +26,10 @@ use crate::daemon::Daemon;
 
 const KILLS: u32 = 5;
 
-/// At rest: nothing was told for so long.
+/// The journal is at rest after this time without an event.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// What `docker ps -a` says: ids, and states by our names.
+/// The rows of `docker ps -a`: ids, and states by our names.
 type Rows = BTreeMap<String, String>;
 
 #[test]
@@ -49,7 +49,7 @@ fn a_journal_that_is_killed_while_containers_churn_converges_to_the_daemons_stat
     let mut anchors = Vec::new();
     for kill in 1..=KILLS {
         let journal = Journal::start(&dir, &address);
-        // Different places: in the first bracket, in the midst of events.
+        // At different positions: in the first resync, and in the midst of events.
         journal.wait_for_events(kill * 7 - 5);
         anchors.push(verify(&dir, None, None).unwrap().head.unwrap());
         journal.kill();
@@ -58,7 +58,7 @@ fn a_journal_that_is_killed_while_containers_churn_converges_to_the_daemons_stat
     }
     let journal = Journal::start(&dir, &address);
     let marker = churn.end();
-    journal.wait_until_told(&marker);
+    journal.wait_until_reported(&marker);
     journal.wait_until_quiet(QUIET);
     let truth = tokio.block_on(rows(&daemon));
     journal.kill();
@@ -69,17 +69,17 @@ fn a_journal_that_is_killed_while_containers_churn_converges_to_the_daemons_stat
     let folded: Rows = opened.table().iter().map(|row| (row.id.to_string(), row.state.as_str().to_owned())).collect();
     println!(
         "{KILLS} kills and a last one, {} containers, {events} events in the log, {} instances left",
-        churn.lives(),
+        churn.containers(),
         truth.len()
     );
-    assert_eq!(folded, truth, "what the journal comes to, and what the daemon says");
+    assert_eq!(folded, truth, "the journal's state, and the daemon's");
     assert_eq!(again, Vec::<String>::new(), "a fact is in the log twice");
     assert!(truth.len() > 3 && events > KILLS * 20, "too little happened");
     tokio.block_on(histories(&opened));
     churn.clean_up();
 }
 
-/// `docker ps -a`, read by nothing of ours.
+/// `docker ps -a`, read without code of ours.
 async fn rows(daemon: &Daemon) -> Rows {
     let list = daemon.ask("GET", "/containers/json?all=1", &Value::Null).await.unwrap().json().unwrap();
     let row = |item: &Value| {
@@ -92,7 +92,7 @@ async fn rows(daemon: &Daemon) -> Rows {
     list.as_array().unwrap().iter().map(row).collect()
 }
 
-/// How many events the log has, and those that are in it twice.
+/// Number of events in the log, and those that are in it twice.
 fn facts(dir: &Path) -> (u32, Vec<String>) {
     let (mut events, mut keys, mut again) = (0, HashSet::new(), Vec::new());
     for record in WalReader::open(dir, ReadFrom::Start, WalOptions::default()).unwrap() {
@@ -107,7 +107,7 @@ fn facts(dir: &Path) -> (u32, Vec<String>) {
     (events, again)
 }
 
-/// The history of each instance ends with what is known of it now.
+/// Checks that the history of each instance ends with its present state.
 async fn histories(journal: &RuntimeJournal) {
     for row in journal.table().iter() {
         let mut history = journal.history(&row.backend, &row.id).await.unwrap();

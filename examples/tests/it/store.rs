@@ -19,7 +19,7 @@ fn store(folder: &Path, args: &[&str], stdin: &[u8]) -> Output {
     let mut command = Command::new(examples.join(format!("store{}", env::consts::EXE_SUFFIX)));
     command.current_dir(folder).args(args).env_remove("CLICOLOR_FORCE");
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // Whoever refuses at once does not read.
+    // A process that refuses its arguments exits before it reads.
     let _ = child.stdin.take().unwrap().write_all(stdin);
     child.wait_with_output().unwrap()
 }
@@ -35,7 +35,7 @@ impl Folder {
         Self(folder)
     }
 
-    /// What it says, of the store in the folder `S`.
+    /// The stdout of a command on the store in the folder `S`.
     fn said(&self, command: &str) -> String {
         let args: Vec<&str> = ["--store", "dir:S"].into_iter().chain(command.split(' ')).collect();
         let output = store(self.0.path(), &args, b"");

@@ -29,7 +29,7 @@ fn refused(args: &[&str]) -> String {
     complaint
 }
 
-/// A log of so many records.
+/// A log with this number of records.
 fn log(dir: &Path, records: u64, options: WalOptions) -> Wal {
     let wal = Wal::open(dir, options).unwrap();
     for n in 1..=records {

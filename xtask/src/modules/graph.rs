@@ -1,4 +1,4 @@
-//! Which file uses which, and where they go round in circles.
+//! The uses between files, and their circles.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -11,11 +11,11 @@ pub(crate) struct Use {
     pub(crate) from: PathBuf,
     pub(crate) to: PathBuf,
     pub(crate) line: usize,
-    /// The module used has this one in it, directly or through others: not counted where circles are sought.
+    /// The used module encloses this one, directly or through others: not counted in the search for circles.
     pub(crate) is_of_outer: bool,
 }
 
-/// The files of one crate, and what they use of each other.
+/// The files of one crate, and their uses of each other.
 #[derive(Debug, Default)]
 pub(crate) struct Graph {
     pub(crate) uses: Vec<Use>,
@@ -49,7 +49,7 @@ impl Graph {
     }
 }
 
-/// Every file to which a way leads, itself only if one leads back.
+/// Every file that can be reached, itself only if a path leads back.
 fn reached_from<'a>(from: &'a Path, next: &BTreeMap<&'a Path, BTreeSet<&'a Path>>) -> BTreeSet<&'a Path> {
     let mut reached = BTreeSet::new();
     let mut waiting = vec![from];

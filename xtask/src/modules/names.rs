@@ -1,4 +1,4 @@
-//! The tree of a crate's modules, and which module a path leads to.
+//! The tree of a crate's modules, and the resolution of paths in it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -41,7 +41,7 @@ impl Names {
         self.add(source, file, folder, parent)
     }
 
-    /// `folder` is where the files of its modules are.
+    /// `folder` has the files of its modules.
     fn add(&mut self, source: Source, file: &Path, folder: &Path, parent: Option<usize>) -> Result<usize, String> {
         let this = self.modules.len();
         self.modules.push(Module {
@@ -103,7 +103,7 @@ impl Names {
             found = match name.as_str() {
                 "super" => Found { module: self.modules.get(found.module)?.parent?, is_module: true },
                 _ if self.leads_out(found.module, name) => self.member(found.module, name, met)?,
-                // A variant, or what a macro made: the module is as much as is known.
+                // A variant, or an item that a macro made: no more than the module is known.
                 _ => self.member(found.module, name, met).unwrap_or(Found { module: found.module, is_module: false }),
             };
         }

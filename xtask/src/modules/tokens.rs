@@ -1,4 +1,4 @@
-//! One file, or one module in braces, as what it declares and which paths it writes.
+//! One file, or one module in braces, as its declarations and its paths.
 
 use std::iter::Peekable;
 
@@ -220,12 +220,12 @@ fn next_colons(tokens: &mut Tokens) -> bool {
         return false;
     }
     tokens.next();
-    // Joined to a mark: only another colon can follow.
+    // Joined punctuation: only another colon can follow.
     tokens.next();
     true
 }
 
-/// `pub(in crate::store)` says who may see something, and uses nothing.
+/// `pub(in crate::store)` is a visibility, and no use.
 fn skip_restriction(tokens: &mut Tokens) {
     if let Some(TokenTree::Group(group)) = tokens.peek()
         && group.delimiter() == Delimiter::Parenthesis

@@ -35,7 +35,7 @@ const TRACES: [&str; 13] = [
 pub(super) struct Before {
     /// Id of the machine's boot; the record is valid for that boot only.
     boot: String,
-    /// The daemon's own.
+    /// The daemon's folder.
     #[serde(default)]
     folder: PathBuf,
     network: Network,

@@ -1,4 +1,4 @@
-//! The control groups of what the testbed runs, in every hierarchy that is mounted.
+//! The control groups of the testbed's processes, in every mounted hierarchy.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use super::{mounts, procfs};
 use crate::failure::{Failure, Outcome};
 
-/// Makes the group `name` in the second version's hierarchy, wherever that is mounted.
+/// Makes the group `name` in the hierarchy of cgroup v2, at its mount point.
 pub(super) fn make(name: &str) -> Outcome<PathBuf> {
     let Some(hierarchy) = mounts::mounts().into_iter().find(|mount| mount.kind == "cgroup2") else {
         return Err(Failure::refused("no cgroup2 hierarchy is mounted here"));
@@ -29,7 +29,7 @@ pub(super) fn processes(name: &str) -> BTreeSet<i32> {
     folders(name).iter().flat_map(|folder| members(folder)).collect()
 }
 
-/// Ends every process in the group `name` and below, paused ones too; whether none is left.
+/// Ends every process in the group `name` and below, paused ones too; `true` if none is left.
 pub(super) fn kill(name: &str) -> bool {
     let folders = folders(name);
     for folder in &folders {
@@ -46,7 +46,7 @@ pub(super) fn kill(name: &str) -> bool {
     })
 }
 
-/// Removes the group `name` and all below it, which must be empty; what is left.
+/// Removes the group `name` and all below it, which must be empty; returns the groups that are left.
 pub(super) fn remove(name: &str) -> Vec<PathBuf> {
     // A group is empty only once its zombies are reaped, and process 1 takes its time.
     procfs::wait_until(Duration::from_secs(5), || {

@@ -1,4 +1,4 @@
-//! A Docker Engine of its own folder, in the machine's own network: tests reach published ports on 127.0.0.1.
+//! A Docker Engine in its own folder, in the machine's own network: tests reach published ports on 127.0.0.1.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -19,7 +19,7 @@ use super::{cgroup, http, image, mounts, network, packages};
 use crate::failure::{Doing, Failure, Outcome};
 use crate::workspace;
 
-/// The containers' control group, so that they can be found whatever becomes of the daemon.
+/// The containers' control group, so that they can be found without the daemon.
 const GROUP: &str = "runtide-testbed-docker";
 
 /// Path at which dockerd tries to find a containerd before it starts its own.
@@ -59,7 +59,7 @@ impl Service for Docker {
         match &daemon {
             None if picture.is_none() => {
                 put_back_after_the_dead()?;
-                refuse_beside_others()?;
+                refuse_other_daemons()?;
             }
             Some(daemon) if picture.is_none() || !self.socket().exists() => {
                 let pid = daemon.pid;
@@ -230,7 +230,7 @@ impl Docker {
         procfs::processes().into_iter().find(|p| p.program().as_deref() == Some("dockerd") && p.has_argument(&mark))
     }
 
-    /// Our containers' keepers, which outlive the daemon.
+    /// Our containers' shims, which outlive the daemon.
     fn shims(&self) -> Vec<i32> {
         let run = self.short.join("run");
         let is_ours = |process: &Process| {
@@ -341,7 +341,7 @@ impl Docker {
         const LIMIT: Duration = Duration::from_secs(60);
         let end = Instant::now() + LIMIT;
         for (list, path, built_in) in [
-            // Only what runs: the others are files in our folder.
+            // Only running containers: the others are files in our folder.
             ("/containers/json", "containers", &[][..]),
             ("/networks", "networks", &["bridge", "host", "none"][..]),
         ] {
@@ -364,7 +364,7 @@ impl Docker {
         mounts::unmount_below(&real)
     }
 
-    /// Everything of ours but the log, with what a daemon that was killed left mounted.
+    /// Removes all of our files but the log, and the mounts that a killed daemon left.
     fn remove_files(&self) -> Outcome<()> {
         if let Some(mount) = self.unmount().first() {
             return Err(Failure::failed(format_args!("{} is mounted, and cannot be unmounted", mount.display())));
@@ -425,7 +425,7 @@ fn is_in_use(folder: &Path) -> bool {
 
 /// Two Docker daemons in one network would fight over docker0 and the packet filter, and one containerd would mix
 /// up their containers.
-fn refuse_beside_others() -> Outcome<()> {
+fn refuse_other_daemons() -> Outcome<()> {
     let is_foreign = |p: &Process| p.program().as_deref() == Some("dockerd") && p.shares_our_network();
     if let Some(other) = procfs::processes().into_iter().find(is_foreign) {
         let pid = other.pid;

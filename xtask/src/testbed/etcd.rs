@@ -1,6 +1,6 @@
 //! etcd on loopback: one member by itself, and a cluster of three.
 //!
-//! Tests that break members start their own; these are for those that need only be met.
+//! Tests that break members start their own; these are for tests that leave them as they are.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -100,7 +100,7 @@ impl Etcd {
 
     fn is_well(member: &Member) -> bool {
         let at = SocketAddr::from((Ipv4Addr::LOCALHOST, member.client));
-        // It asks for a leader, and says so.
+        // `/health` succeeds only if the member has a leader.
         http::ask_at(at, "GET", "/health", ASK).is_ok_and(|answer| answer.is_success())
     }
 
@@ -131,7 +131,7 @@ impl Etcd {
         Err(Failure::failed(format_args!("etcd still runs after {seconds} s")))
     }
 
-    /// Everything but the logs.
+    /// Removes everything but the logs.
     fn remove_files(&self) -> Outcome<()> {
         let Ok(entries) = fs::read_dir(&self.folder) else { return Ok(()) };
         for entry in entries.flatten() {

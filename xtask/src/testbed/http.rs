@@ -1,6 +1,6 @@
 //! Just enough HTTP to talk to a daemon.
 //!
-//! By hand and not through a client: what sets up the tests must not need what is tested.
+//! By hand and not through a client: the setup of the tests must not depend on the code under test.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -229,7 +229,8 @@ fn status(daemons: &[Daemon]) -> Outcome<()> {
     if missing { Err(Failure::silent()) } else { Ok(()) }
 }
 
-/// Writes what is up as shell lines to `target/testbed/env`, and returns them; nothing up, no file.
+/// Writes the environment of the running daemons as shell lines to `target/testbed/env`, and returns them; removes the file if
+/// none is up.
 fn write_environment(folder: &Path, tool: Option<&Path>) -> Outcome<String> {
     let path = folder.join("env");
     let mut environment = BTreeMap::new();
@@ -267,7 +268,7 @@ fn keep_this_tool(folder: &Path) -> Outcome<PathBuf> {
     let kept = folder.join("xtask");
     let this = std::env::current_exe().doing("cannot find this program")?;
     if this != kept {
-        // Renamed into place: the old copy may be running, and cannot be written to.
+        // Written next to it and renamed: the old copy may be running, and cannot be written to.
         let new = folder.join("xtask.new");
         fs::copy(&this, &new)
             .and_then(|_| fs::rename(&new, &kept))

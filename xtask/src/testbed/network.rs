@@ -48,7 +48,7 @@ impl Network {
         Ok(Self { rules, switches: switches(), links: links() })
     }
 
-    /// Puts back what Docker changed; what could not be put back, one line each.
+    /// Undoes Docker's changes; returns those that could not be undone, one line each.
     pub(super) fn restore(&self) -> Vec<String> {
         let mut left = Vec::new();
         let ours: BTreeSet<_> =
@@ -193,7 +193,7 @@ fn feed(program: &str, script: &str) -> Outcome<()> {
 /// A table as `iptables-save` prints it.
 #[derive(Debug, Default)]
 struct Table {
-    /// Policy by chain; `-` for a chain that someone made.
+    /// Policy by chain; `-` for a chain that is not built in.
     chains: BTreeMap<String, String>,
     /// `-A CHAIN …`, in order.
     rules: Vec<String>,

@@ -121,7 +121,7 @@ impl NoServices {
                     .map_err(|error| Failure::refused(format_args!("cannot write {}: {error}", path.display())))?;
                 Ok(guard)
             }
-            // The machine has a policy of its own.
+            // The machine has its own policy.
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(Self { ours: None }),
             Err(error) => Err(Failure::refused(format_args!("cannot write {}: {error}", path.display()))),
         }

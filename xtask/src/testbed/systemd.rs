@@ -1,5 +1,5 @@
 //! The machine's own systemd, booted once more: as process 1 of its own namespaces, on the files of this machine with a
-//! layer of its own above them. The network is the machine's.
+//! separate layer above them. The network is the machine's.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions, Permissions};

@@ -1,4 +1,4 @@
-//! A user's systemd, root's: with a bus of its own, its own units, and nothing of what is installed for the users of the
+//! A user's systemd, root's: with its own bus and its own units, and without the units installed for the users of the
 //! machine.
 
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! Files of one crate that use each other in a circle: none of them can be read, tested or moved without the others.
 //!
 //! The rule: within a crate, no file uses another that uses it, directly or through others. A file may use those in which its module
-//! is declared, directly or through others (`mod.rs`, `lib.rs`), and they may use it. Tests in a file of their own are used by none, so they are in no circle;
+//! is declared, directly or through others (`mod.rs`, `lib.rs`), and they may use it. Tests in a separate file are used by none, so they are in no circle;
 //! those at the end of a file are left out.
 
 use std::collections::BTreeSet;

@@ -7,7 +7,7 @@ use crate::{
     instance::BackendId,
 };
 
-/// Operation, backend and endpoint of one call. A backend's own classification of errors is a trait of its own on it.
+/// Operation, backend and endpoint of one call. A backend classifies its errors in its own extension trait.
 ///
 /// ```
 /// use runtide_core::{BackendId, ErrorKind, backend::CallSite};

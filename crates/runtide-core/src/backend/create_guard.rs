@@ -1,4 +1,4 @@
-//! [`CreateGuard`]: removes what was created when the call that creates it fails or is dropped.
+//! [`CreateGuard`]: removes a created object when its call fails or is dropped.
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
@@ -9,26 +9,26 @@ use crate::error::{Error, Result};
 
 type Undo = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<()>> + Send>> + Send + Sync>;
 
-/// Something that was created, or may have been, and is not yet what the caller asked for.
+/// Guard of an object that was created, or may have been, by a call that has not succeeded yet.
 ///
 /// # Behavior
 /// * [`settle`](Self::settle) with a failure removes it before the failure is returned.
-/// * A guard that is dropped (its call was: the caller gave up, or a deadline passed) removes it in a task of the tokio
-///   runtime in which the guard was made; also if it was dropped in the middle of `settle`, so that the removal must bear
-///   being begun twice.
-/// * A removal has a deadline. One that fails, takes too long, or has no runtime that would run it, is logged as a warning
-///   with backend, operation and name: it then stays for the caller to remove.
+/// * A guard that is dropped (with its call: the caller gave up, or a deadline passed) removes the object in a task of the
+///   tokio runtime in which the guard was made; also if it is dropped in the middle of `settle`, so a removal must be safe to
+///   begin twice.
+/// * A removal has a deadline. If it fails, takes too long, or has no runtime to run in, a warning with backend, operation
+///   and name is logged: the object then stays for the caller to remove.
 #[must_use = "dropping the guard removes what was created"]
 pub struct CreateGuard {
     undo: Option<Undo>,
     leftover: Leftover,
     deadline: Duration,
-    /// None: made outside a tokio runtime.
+    /// `None`: the guard was made outside a tokio runtime.
     runtime: Option<Handle>,
 }
 
 impl CreateGuard {
-    /// Guards what is being created under this name. Make it before the request is sent: a request without an answer may
+    /// Guards the object that is created under this name. Make it before the request is sent: a request without an answer may
     /// have been carried out.
     pub fn new<F>(
         site: CallSite<'_>,
@@ -47,16 +47,16 @@ impl CreateGuard {
         }
     }
 
-    /// Keeps it: it is what was asked for.
+    /// Keeps the object: the call succeeded.
     pub fn keep(mut self) {
         self.undo = None;
     }
 
-    /// Keeps it if the rest of the call succeeded, removes it if not. A removal that fails is logged, and the call's own error
-    /// is returned.
+    /// Keeps the object if the rest of the call succeeded, removes it if not. A removal that fails is logged, and the call's own
+    /// error is returned.
     ///
     /// # Cancel safety
-    /// Dropped during the removal, it begins it again in a task.
+    /// A future dropped during the removal begins it again in a task.
     pub async fn settle<T>(self, outcome: Result<T>) -> Result<T> {
         match outcome {
             Ok(_) => self.keep(),
@@ -65,10 +65,10 @@ impl CreateGuard {
         outcome
     }
 
-    /// Removes it now. A removal that fails is logged.
+    /// Removes the object now. A removal that fails is logged.
     ///
     /// # Cancel safety
-    /// Dropped during the removal, it begins it again in a task.
+    /// A future dropped during the removal begins it again in a task.
     pub async fn undo(mut self) {
         if let Some(undo) = &self.undo {
             self.leftover.removed(tokio::time::timeout(self.deadline, undo()).await);
@@ -98,13 +98,13 @@ impl fmt::Debug for CreateGuard {
     }
 }
 
-/// Names of what stays behind if its removal fails.
+/// Names in the warning for an object that stays behind if its removal fails.
 #[derive(Clone, Debug)]
 struct Leftover {
     operation: &'static str,
     owner: String,
     name: String,
-    /// A task has it to remove: dropped so, it is the runtime that ended.
+    /// A task carries the removal out; if it is dropped before its end, the tokio runtime ended.
     is_pending: bool,
 }
 

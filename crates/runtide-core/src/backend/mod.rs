@@ -1,10 +1,10 @@
 //! The kit for backends: the parts that every backend needs and none should write again. No client of a daemon is in it.
 //!
-//! | part | what it does |
+//! | part | purpose |
 //! |---|---|
 //! | [`CallSite`] | names the operation, the backend and the endpoint in each error, and bounds a call by its deadline |
 //! | [`Session`] | closed or open, and the server that answered last |
-//! | [`CreateGuard`] | removes what was created when the call that creates it fails or is dropped |
+//! | [`CreateGuard`] | removes a created object when its call fails or is dropped |
 //! | [`check_deadline`], [`instant_after`] | refuse a deadline of zero, survive one that never ends |
 //! | [`lock`] | a mutex without poison |
 //! | `setters!`, `names!` | option setters, text newtypes |

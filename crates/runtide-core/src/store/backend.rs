@@ -16,8 +16,8 @@ use crate::error::{ErrorKind, Result};
 ///
 /// # Behavior
 /// * `Ok` means that it is done, as durably as this store makes anything; nothing is published before.
-/// * Every write that changes something has a [`Revision`] of its own, and all of them one order. Applying what is there
-///   already, byte for byte and in the same format, changes no revision, and no watcher hears of it.
+/// * Every write that changes something has its own [`Revision`], and all of them one order. Applying the present body
+///   again, byte for byte and in the same format, changes no revision, and emits no event.
 /// * A failed precondition is `Conflict`, with the actual `revision` in its context (`absent` if there is none).
 /// * A body is taken as it is: to check it first, call [`ResourceRef::from_document`] or [`Document::convert`].
 /// * A write whose outcome cannot be known is an error whose context says `outcome=unknown`: the write may have happened, or may
@@ -37,7 +37,7 @@ pub trait StoreBackend: Debug + Send + Sync + 'static {
     /// Creates or replaces.
     async fn apply(&self, reference: &ResourceRef, document: Document, precondition: Precondition) -> Result<Applied>;
 
-    /// The resource, or `None` if it is not there.
+    /// The resource, or `None` if it does not exist.
     ///
     /// # Errors
     /// `Unsupported`, naming both formats, if `format` cannot carry it.
@@ -76,7 +76,7 @@ pub trait StoreBackend: Debug + Send + Sync + 'static {
     /// `Corrupt` if the snapshot is corrupt, `Unsupported` if it is of a later version; nothing was changed.
     async fn restore(&self, from: &mut (dyn AsyncRead + Send + Unpin)) -> Result<Revision>;
 
-    /// Counts, as they are now.
+    /// The store's present counts.
     async fn stats(&self) -> Result<StoreStats>;
 }
 
@@ -123,7 +123,7 @@ async fn every_page<S: StoreBackend + ?Sized>(
     Ok(all)
 }
 
-/// Counts, as they are now.
+/// The store's present counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct StoreStats {

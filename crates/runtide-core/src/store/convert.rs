@@ -1,19 +1,19 @@
-//! A document read: converted into another format, split, searched for its labels.
+//! Operations on a document's content: conversion into another format, splitting, reading the labels.
 
 use super::{Document, ResourceFormat, format, heading};
 use crate::{error::Result, labels::Labels};
 
 impl Document {
-    /// The body in another format: the same value, and none of its comments. In its own format it is given as it is, unread.
+    /// The body in another format: the same value, and none of its comments. In its own format it is returned unread.
     ///
     /// * Numbers are the same to the last bit: an integer stays one, and `1.0` a fraction. Keys keep their order.
     /// * YAML is read by the core schema of 1.2 (`no` is a text, and `012` is twelve), and written so that a reader of 1.1
-    ///   understands the same. Aliases become what they name. It says nothing with tags other than the core schema's, nor
-    ///   with the merge key `<<` of 1.1: these are `Unsupported`.
+    ///   understands the same. Aliases become the values that they name. Tags other than the core schema's, and
+    ///   the merge key `<<` of 1.1, are `Unsupported`.
     /// * A block of HCL becomes a map under its type and its labels, and several alike a list of maps, as
     ///   [HCL's form in JSON](https://github.com/hashicorp/hcl/blob/main/json/spec.md) has it; back in HCL they are
-    ///   attributes, which are the same value. What would have to be evaluated (variables, templates, calls) is `Unsupported`.
-    /// * Bytes are of CBOR alone; infinity and what is not a number, of CBOR and YAML.
+    ///   attributes, which are the same value. Expressions that need evaluation (variables, templates, calls) are `Unsupported`.
+    /// * Only CBOR has byte strings; only CBOR and YAML have infinity and NaN.
     ///
     /// ```
     /// use runtide_core::{ErrorKind, store::{Document, ResourceFormat}};
@@ -29,8 +29,8 @@ impl Document {
     ///
     /// # Errors
     /// `Unsupported`, naming both formats, if the other cannot carry it, or this build does not know one of them (the context
-    /// names the `feature`); `InvalidInput` if it cannot be read: it is longer or deeper than any may be or has more
-    /// values, is no text, has a key twice, or an integer that has no place in 64 bits.
+    /// names the `feature`); `InvalidInput` if it cannot be read: it exceeds a limit of length, depth or number of values, is
+    /// not text, or has a key twice or an integer that does not fit into 64 bits.
     pub fn convert(&self, format: ResourceFormat) -> Result<Self> {
         if self.format == format {
             return Ok(self.clone());
@@ -44,7 +44,7 @@ impl Document {
     /// The body's own labels: `metadata.labels` in YAML, JSON and CBOR, the block or attribute `meta` of the one block at
     /// the top of HCL. None if there are none.
     ///
-    /// A body that cannot have any is not read: only whether the word is in it.
+    /// A body that cannot have labels is not parsed: it is only searched for the word.
     ///
     /// ```
     /// use runtide_core::store::Document;
@@ -55,14 +55,14 @@ impl Document {
     /// ```
     ///
     /// # Errors
-    /// `InvalidInput` if it cannot be read, or a label is no text; `Unsupported` for a native body, and for a format of which
-    /// the feature is off.
+    /// `InvalidInput` if the body cannot be read, or a label is not text; `Unsupported` for a native body, and for a format whose
+    /// feature is off.
     pub fn labels(&self) -> Result<Labels> {
         heading::labels(self)
     }
 
-    /// The documents of a stream of YAML, each with its own bytes and the comments around it; those without any content are
-    /// left out. In every other format it is one document. It needs no feature, and says nothing about what is in them.
+    /// The documents of a YAML stream, each with its own bytes and the comments around it; those without content are left out.
+    /// In every other format the body is one document. The call needs no feature, and does not validate the documents.
     ///
     /// ```
     /// use runtide_core::store::Document;
@@ -73,7 +73,7 @@ impl Document {
     /// ```
     ///
     /// # Errors
-    /// `InvalidInput` if it is too long, or YAML and no text.
+    /// `InvalidInput` if the body is too long, or is YAML and not text.
     pub fn split(&self) -> Result<Vec<Self>> {
         let wrap = |problem: format::Problem| problem.into_error("document.split", self.format);
         format::bounded(self).map_err(wrap)?;
@@ -84,7 +84,7 @@ impl Document {
         if documents.first().is_some_and(|first| first.len() == self.bytes.len()) {
             return Ok(vec![self.clone()]);
         }
-        // Copied: they will live apart, and none should keep the others in memory.
+        // Copied: a slice would keep the bytes of the other documents in memory.
         let copied = |range| self.bytes.get::<std::ops::Range<usize>>(range).unwrap_or_default().to_vec();
         Ok(documents.into_iter().map(|range| Self::yaml(copied(range))).collect())
     }

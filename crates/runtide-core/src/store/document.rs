@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// How a body is written.
+/// Format of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -76,7 +76,7 @@ impl FromStr for ResourceFormat {
     type Err = Error;
 
     /// # Errors
-    /// `InvalidInput`, with what there is.
+    /// `InvalidInput`, with the known formats.
     fn from_str(text: &str) -> Result<Self> {
         let formats = [
             ("yaml", Self::Yaml),
@@ -123,24 +123,24 @@ impl fmt::Display for ResourceFormat {
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Document {
-    /// How it is written.
+    /// Format of the bytes.
     pub format: ResourceFormat,
-    /// The text, or what it is. Shared, never copied: a slice of a large buffer keeps that buffer in memory.
+    /// The body's bytes, text in most formats. Shared, never copied: a slice of a large buffer keeps that buffer in memory.
     pub bytes: Bytes,
 }
 
 impl Document {
-    /// The most bytes that a store takes: 8 MiB. A store elsewhere may take fewer.
+    /// The most bytes that a store takes: 8 MiB. A remote store may take fewer.
     pub const MAX_BYTES: usize = 8 << 20;
 
     /// The most lists and maps around a value of a document that is read here, in every format but HCL, where it is 32:
     /// more than any schema in use has, and less than any parser's stack bears.
     pub const MAX_DEPTH: usize = 100;
 
-    /// The most values in a document that is read here; in HCL, the most words and signs.
+    /// The most values in a document that is read here; in HCL, the most tokens.
     pub const MAX_VALUES: usize = 1 << 20;
 
-    /// A body, as it is.
+    /// A body in this format, unchanged.
     pub fn new(format: ResourceFormat, bytes: impl Into<Bytes>) -> Self {
         Self { format, bytes: bytes.into() }
     }

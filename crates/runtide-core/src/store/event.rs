@@ -38,10 +38,10 @@ pub enum StoreEvent {
     },
     /// Forget everything: the state at `revision` follows as `Added`, closed by its `Bookmark`.
     Reset {
-        /// Why: the watch begins (`Initial`), the store was restored, this watcher was too slow (`Lagged`, with the number of
+        /// Reason: the watch begins (`Initial`), the store was restored, this watcher was too slow (`Lagged`, with the number of
         /// changes that it does not get one by one), or the link to the store was down for longer than its history.
         gap: Gap,
-        /// The state that follows.
+        /// Revision of the state that follows.
         revision: Revision,
     },
     /// Everything up to this revision has been delivered: a watch can go on from it, `Since::After`.
@@ -84,7 +84,7 @@ pub enum Since {
     After(Revision),
 }
 
-/// How to watch a store.
+/// Options of a store's watch.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct StoreWatchOptions {
@@ -147,7 +147,7 @@ impl StoreStream {
         std::future::poll_fn(|cx| self.poll(cx)).await
     }
 
-    /// Waits for the next event, then appends it and whatever else is at hand, at most `limit` events. `None` after the end.
+    /// Waits for the next event, then appends it and the others at hand, at most `limit` events. `None` after the end.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use super::{ApplyOutcome, Document, Precondition, Resource, ResourceRef, Revision, StoreBackend};
 use crate::error::Result;
 
-/// A store that lets a journal stand between deciding a write and showing it.
+/// A store that lets a journal stand between deciding a write and publishing it.
 ///
 /// # Behavior
-/// * `prepare` decides against what is prepared as well as what is published, and publishes nothing.
-/// * What is prepared is published in the order of its revisions, or all of it is forgotten, the last first.
+/// * `prepare` decides against the prepared writes as well as the published ones, and publishes nothing.
+/// * Prepared writes are published in the order of their revisions, or all of them are forgotten, the last first.
 /// * None of the calls waits for anything but a lock.
 pub trait LocalStore: StoreBackend {
-    /// Decides a write, and reserves its revision; no document is a delete.
+    /// Decides a write, and reserves its revision; `None` instead of a document is a delete.
     ///
     /// # Errors
     /// `Conflict` if the precondition does not hold; `InvalidInput` as [`StoreBackend::apply`].
@@ -29,13 +29,13 @@ pub trait LocalStore: StoreBackend {
     /// Takes a prepared write back.
     fn forget(&self, planned: Planned);
 
-    /// How many resources are published.
+    /// Number of published resources.
     fn count(&self) -> u64;
 
     /// The published resources at one moment, in the order of the references.
     fn image(&self) -> StoreImage;
 
-    /// Replaces what is published and drops what is prepared. Watchers get a `Reset`, and the store's revision is the image's.
+    /// Replaces the published resources and drops the prepared writes. Watchers get a `Reset`, and the revision is the image's.
     /// From now on the store belongs to the journal: `apply`, `delete` and `restore` by any other caller are `Conflict`.
     fn load(&self, image: StoreImage);
 }
@@ -57,13 +57,13 @@ pub struct Planned {
 /// Effect of a decided write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PlannedChange {
-    /// Make it.
+    /// The resource is created.
     Create,
-    /// Replace it.
+    /// The resource is replaced.
     Replace,
-    /// Remove it.
+    /// The resource is deleted.
     Delete,
-    /// Nothing: it is there already, just so, or not there already. There is nothing to publish, nor to forget.
+    /// No change: the resource is there already, byte for byte, or is absent already. There is nothing to publish, nor to forget.
     Nothing,
 }
 
@@ -79,7 +79,7 @@ impl PlannedChange {
 }
 
 impl Planned {
-    /// A decision.
+    /// A decided write, for those who implement a store.
     pub fn new(reference: ResourceRef, document: Option<Document>, change: PlannedChange, revision: Revision) -> Self {
         Self { reference, document, change, revision }
     }
@@ -89,9 +89,9 @@ impl Planned {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct StoreImage {
-    /// The moment.
+    /// Revision of the store at that moment.
     pub revision: Revision,
-    /// In the order of their references.
+    /// The resources, in the order of their references.
     pub resources: Vec<Arc<Resource>>,
 }
 

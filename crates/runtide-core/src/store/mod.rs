@@ -1,4 +1,4 @@
-//! Declared resources: what a store is, and what it holds.
+//! Declared resources: the traits of a store, and its resources.
 
 mod backend;
 mod convert;

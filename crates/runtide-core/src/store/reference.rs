@@ -10,11 +10,11 @@ use crate::error::{Error, ErrorKind, Result};
 ///
 /// Only an allow-list of characters can be in it, and `/` is none of them, so that the text `group/kind/namespace/name` is
 /// the identity itself: no two resources share one, it needs no escaping as a key, and it can be read back with `parse`. A
-/// part that is not there is empty. In JSON it is an object of the four parts.
+/// missing part is empty. In JSON it is an object of the four parts.
 ///
 /// * group: at most 253 ASCII letters, digits, `-` and `.`; empty for the core group;
 /// * kind: 1 to 63 ASCII letters, digits, `-`, `_` and `.`, of which the first is a letter;
-/// * namespace: at most 253 characters as in a name; none for what belongs to no namespace;
+/// * namespace: at most 253 characters as in a name; none for a resource without a namespace;
 /// * name: 1 to 255 ASCII letters, digits, `-`, `_`, `.`, `:`, `@`, `+`, `~` and `\`, at least one letter or digit among them.
 ///
 /// They are ordered by that text, which is the order of every listing. A clone costs nothing: all of it is one shared text.
@@ -46,7 +46,7 @@ impl ResourceRef {
     /// Puts the parts together.
     ///
     /// # Errors
-    /// `InvalidInput`, with the part that cannot be one.
+    /// `InvalidInput`, with the part that is not allowed.
     pub fn new<'a>(group: &str, kind: &str, namespace: impl Into<Option<&'a str>>, name: &str) -> Result<Self> {
         let namespace = namespace.into();
         if namespace == Some("") {
@@ -116,7 +116,7 @@ impl ResourceRef {
         &self.text
     }
 
-    /// `group/kind/namespace/`: what all resources of this kind in this namespace begin with, and no others do.
+    /// `group/kind/namespace/`: the common prefix of all resources of this kind in this namespace, and of no others.
     pub fn scope(&self) -> &str {
         let [_, _, namespace] = self.ends();
         self.part(0, namespace + 1)

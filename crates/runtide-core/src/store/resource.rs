@@ -1,4 +1,4 @@
-//! A resource as a store gives it.
+//! A resource as a store returns it.
 
 use std::sync::{Arc, OnceLock};
 
@@ -7,17 +7,17 @@ use serde::{Deserialize, Serialize};
 use super::{Digest, Document, ResourceFormat, ResourceRef, Revision};
 use crate::{error::Result, labels::Labels};
 
-/// A resource as a store gives it, in the form that was asked for.
+/// A resource as a store returns it, in the requested format.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Resource {
     /// Identity of the resource.
     pub reference: ResourceRef,
-    /// Its body, in the format asked for.
+    /// Its body, in the requested format.
     pub document: Document,
     /// Revision of its last write.
     pub revision: Revision,
-    /// The body as it was written, where `document` is a conversion.
+    /// The body as it was written, if `document` is a conversion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     written: Option<Box<Document>>,
     #[serde(skip)]
@@ -35,18 +35,18 @@ impl Resource {
         self.written.as_deref().unwrap_or(&self.document)
     }
 
-    /// The BLAKE3 of the bytes as they were written; computed when it is asked for.
+    /// BLAKE3 of the bytes as they were written; computed by this call.
     pub fn digest(&self) -> Digest {
         Digest::of(&self.written().bytes)
     }
 
-    /// The body's own labels, read when they are first asked for. `None` where they are unknown: the body cannot be read,
+    /// The body's own labels, read by the first call. `None` if they are unknown: the body cannot be read,
     /// or its format is one that this build does not read ([`Document::labels`] says why).
     pub fn labels(&self) -> Option<&Labels> {
         self.labels.get_or_init(|| self.written().labels().ok()).as_ref()
     }
 
-    /// The same in another format.
+    /// The resource in another format.
     ///
     /// # Errors
     /// As [`Document::convert`], with the reference in the context.
@@ -61,7 +61,7 @@ impl Resource {
         Ok(Arc::new(resource))
     }
 
-    /// In the format asked for, or as it was written where that format cannot carry it.
+    /// The resource in the requested format, or as it was written if that format cannot carry it.
     #[must_use]
     pub fn shown(self: &Arc<Self>, format: Option<ResourceFormat>) -> Arc<Self> {
         format.and_then(|format| self.convert(format).ok()).unwrap_or_else(|| Arc::clone(self))

@@ -1,4 +1,4 @@
-//! Versions: the [`Revision`] at which something was committed, and the [`Digest`] of its bytes.
+//! Versions: the [`Revision`] of a commit, and the [`Digest`] of a resource's bytes.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// Position in the one commit order of a store; it rises also over a restore.
 ///
-/// Numbers may be left out: only their order means something. Those of different stores do not compare.
+/// Numbers may be left out: only their order has a meaning. Those of different stores do not compare.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Revision(pub u64);
@@ -22,7 +22,7 @@ impl fmt::Display for Revision {
 pub struct Digest(pub [u8; 32]);
 
 impl Digest {
-    /// Of these bytes.
+    /// Hash of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(*blake3::hash(bytes).as_bytes())
     }

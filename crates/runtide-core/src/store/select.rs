@@ -1,4 +1,4 @@
-//! Which resources, and how many at a time.
+//! Selection of resources, and pages of a listing.
 
 use std::{num::NonZeroU32, sync::Arc};
 
@@ -10,7 +10,7 @@ use crate::{
     names::{names, setters},
 };
 
-/// Which resources. All given parts must match.
+/// Selection of resources. All given parts must match.
 ///
 /// ```
 /// use runtide_core::{LabelMatch, store::Selector};
@@ -27,21 +27,21 @@ pub struct Selector {
     pub group: Option<String>,
     /// This kind.
     pub kind: Option<String>,
-    /// This namespace; empty for what belongs to none.
+    /// This namespace; empty for resources without one.
     pub namespace: Option<String>,
     /// This name.
     pub name: Option<String>,
-    /// All of these conditions. A resource of which the labels are unknown meets none of them.
+    /// All of these conditions. A resource whose labels are unknown meets none of them.
     pub labels: Vec<LabelMatch>,
 }
 
 impl Selector {
-    /// Everything.
+    /// Selects every resource.
     pub fn all() -> Self {
         Self::default()
     }
 
-    /// Just this one.
+    /// Selects this resource alone.
     pub fn only(reference: &ResourceRef) -> Self {
         Self {
             group: Some(reference.group().to_owned()),
@@ -66,7 +66,7 @@ impl Selector {
         self
     }
 
-    /// This namespace; empty for what belongs to none.
+    /// This namespace; empty for resources without one.
     #[must_use]
     pub fn with_namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = Some(namespace.into());
@@ -111,7 +111,7 @@ names! {
     PageToken;
 }
 
-/// How a listing is cut into pages.
+/// Format and pages of a listing.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct PageOptions {
@@ -136,7 +136,7 @@ setters!(PageOptions {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Page {
-    /// In the order of their references.
+    /// The resources, in the order of their references.
     pub items: Vec<Arc<Resource>>,
     /// All pages show the store at this revision: a watch goes on from here, `Since::After`.
     pub revision: Revision,

@@ -66,7 +66,7 @@ impl<'a> StoreSnapshotWriter<'a> {
     /// The next resource, as it was written.
     ///
     /// # Errors
-    /// `InvalidInput` if it is not behind the one before; what the writer refuses.
+    /// `InvalidInput` if its reference is not greater than the one before; otherwise the writer's error.
     pub async fn put(&mut self, resource: &Resource) -> Result<()> {
         if self.last.as_ref().is_some_and(|last| *last >= resource.reference) {
             let error = Error::new(ErrorKind::InvalidInput, WRITE, "resources come in the order of their references");
@@ -85,10 +85,10 @@ impl<'a> StoreSnapshotWriter<'a> {
         if self.block.len() >= BLOCK { self.flush().await } else { Ok(()) }
     }
 
-    /// The end.
+    /// Writes the end: the hash that seals the snapshot.
     ///
     /// # Errors
-    /// `InvalidInput` if there were more or fewer than announced; what the writer refuses.
+    /// `InvalidInput` if there were more or fewer resources than announced; otherwise the writer's error.
     pub async fn seal(mut self) -> Result<StoreSnapshotSeal> {
         if self.count != self.announced {
             let message = format!("{} resources were announced, and {} were put", self.announced, self.count);
@@ -117,7 +117,7 @@ fn refused(error: std::io::Error) -> Error {
     Error::new(ErrorKind::Unexpected, WRITE, "the snapshot cannot be written").with_source(error)
 }
 
-/// Reads a snapshot, for those who implement a store. Nothing that it gave may be believed before it gave `None`.
+/// Reads a snapshot, for those who implement a store. Its resources are verified only once it has returned `None`.
 pub struct StoreSnapshotReader<'a> {
     from: &'a mut (dyn AsyncRead + Send + Unpin),
     hasher: blake3::Hasher,
@@ -162,12 +162,12 @@ impl<'a> StoreSnapshotReader<'a> {
         Ok(reader)
     }
 
-    /// The point in time.
+    /// Revision of the snapshot's point in time.
     pub fn revision(&self) -> Revision {
         self.revision
     }
 
-    /// How many it says that there are.
+    /// Number of resources that the header announces.
     pub fn count(&self) -> u64 {
         self.count
     }
@@ -177,10 +177,10 @@ impl<'a> StoreSnapshotReader<'a> {
         self.seal
     }
 
-    /// The next resource, in memory of its own; `None` once all were read and the seal was found to be right.
+    /// The next resource, in its own memory; `None` once all were read and the seal was found to be right.
     ///
     /// # Errors
-    /// `Corrupt` if it is corrupt; what the reader says.
+    /// `Corrupt` if the snapshot is corrupt; otherwise the reader's error.
     pub async fn next(&mut self) -> Result<Option<Arc<Resource>>> {
         if self.seal.is_some() {
             return Ok(None);
@@ -240,20 +240,20 @@ impl<'a> StoreSnapshotReader<'a> {
         Some(bytes)
     }
 
-    /// Hashes what was read up to here.
+    /// Hashes the bytes that were read so far.
     fn account(&mut self) {
         self.hasher.update(self.block.get(..self.at).unwrap_or_default());
         self.block.drain(..self.at);
         self.at = 0;
     }
 
-    /// Has so many bytes ahead, unless the end comes before; says how many there are.
+    /// Buffers this many bytes ahead, unless the end comes first; returns the number that is buffered.
     async fn fill(&mut self, wanted: usize) -> Result<usize> {
         if self.block.len() - self.at < wanted {
             self.account();
         }
         while self.block.len() < self.at + wanted {
-            // A length may be a lie: room is made as bytes come.
+            // A length may be wrong: memory is allocated as bytes arrive.
             self.block.reserve(BLOCK);
             let read = self.from.read_buf(&mut self.block).await;
             let read = read.map_err(|error| {

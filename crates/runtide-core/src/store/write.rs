@@ -12,10 +12,10 @@ use super::{Digest, Resource, Revision};
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Precondition {
-    /// Nothing.
+    /// No condition.
     #[default]
     None,
-    /// The resource is not there.
+    /// The resource is absent.
     Absent,
     /// The resource was last written at this revision.
     Is(Revision),
@@ -70,7 +70,7 @@ impl Applied {
         }
     }
 
-    /// The BLAKE3 of the bytes as they were written; computed when it is asked for.
+    /// BLAKE3 of the bytes as they were written; computed by this call.
     pub fn digest(&self) -> Digest {
         Digest::of(self.written())
     }

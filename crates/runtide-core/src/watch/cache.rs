@@ -98,7 +98,7 @@ impl Cache {
         Some(Arc::make_mut(shard).remove(at).instance)
     }
 
-    /// Each row with what the other has of the same id, side by side: no search, as both have the same order.
+    /// Each row with the other's row of the same id, side by side: no search, as both have the same order.
     pub(super) fn join<'a>(
         &'a self,
         other: &'a Self,
@@ -150,7 +150,7 @@ fn matching<'a>(others: &mut Peekable<slice::Iter<'a, Row>>, row: &Row) -> Optio
     others.next_if(|other| other.order(row) == Ordering::Equal).map(|other| &other.instance)
 }
 
-/// Of an id that comes twice the last row counts.
+/// If an id comes twice, the last row counts.
 impl FromIterator<Arc<Instance>> for Cache {
     fn from_iter<I: IntoIterator<Item = Arc<Instance>>>(instances: I) -> Self {
         let mut shards: Vec<Vec<Row>> = vec![Vec::new(); SHARDS];

@@ -35,7 +35,7 @@ const RING_MIN: usize = 8;
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 
-/// Deadline of a source's or inspector's call, for those that have none of their own.
+/// Deadline of a source's or inspector's call, if the source does not set its own.
 const GUARD: Duration = Duration::from_secs(180);
 
 /// Options of a [`Driver`]. `None`: the documented default.

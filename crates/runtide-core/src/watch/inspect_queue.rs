@@ -39,13 +39,13 @@ struct Request {
 /// Weight of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Worth {
-    /// It was not asked for, or may be older than a report.
+    /// The answer was not requested, or may be older than a report.
     Stale,
-    /// It counts, unless it runs ahead of the stream.
+    /// The answer counts, unless it runs ahead of the stream.
     Tentative,
     /// As `Tentative`, and the stream has had its time to explain an earlier one.
     Unexplained,
-    /// It counts in any case.
+    /// The answer counts in any case.
     Final,
 }
 
@@ -178,7 +178,7 @@ impl InspectQueue {
         }
     }
 
-    /// Every id that is wanted, for a listing that answers them all.
+    /// Every id to inspect, for a listing that answers them all.
     pub(super) fn drain(&mut self) -> Vec<InstanceId> {
         std::mem::take(self).wanted.into_keys().collect()
     }

@@ -252,7 +252,7 @@ impl Machine {
         }
     }
 
-    /// Takes one input in. The caller then takes the entries and the commands.
+    /// Handles one input. The caller then takes the entries and the commands.
     pub(super) fn step(&mut self, now: Instant, wall: SystemTime, input: Input<'_>) {
         self.wall = wall;
         match input {
@@ -287,7 +287,7 @@ impl Machine {
         std::mem::take(&mut self.commands)
     }
 
-    /// Does what is due by now.
+    /// Carries out the work that is due by now.
     fn due(&mut self, now: Instant) {
         match &mut self.phase {
             Phase::Down { retry_at } if *retry_at <= now => {

@@ -1,5 +1,5 @@
-//! The watch: what a backend writes ([`Source`], [`Inspector`]), the [`Driver`] that makes it reliable, and what a subscriber
-//! holds ([`EventStream`], [`InstanceTable`]).
+//! The watch: the interfaces that a backend implements ([`Source`], [`Inspector`]), the [`Driver`] that makes them reliable,
+//! and the subscriber's side ([`EventStream`], [`InstanceTable`]).
 
 mod backoff;
 mod cache;

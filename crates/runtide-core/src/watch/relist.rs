@@ -25,7 +25,7 @@ pub(super) const SETTLE: Duration = Duration::from_millis(10);
 /// Longest wait for a stream that is never quiet.
 const SETTLE_MAX: Duration = Duration::from_millis(200);
 
-/// Most rounds of inspections of what the stream reports during a listing; ids that are open then are inspected afterwards.
+/// Most rounds of inspections of instances reported during a listing; ids that are open then are inspected afterwards.
 const ROUNDS: u8 = 3;
 
 /// The pause before an empty listing is confirmed by a second one.
@@ -38,9 +38,9 @@ const RELIST_RETRY_MAX: Duration = Duration::from_secs(60);
 /// Purpose of a listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// Every subscriber is shown its rows.
+    /// A resync: every subscriber gets its rows.
     Resync(Gap),
-    /// It is compared with the rows, and only differences are emitted.
+    /// A comparison with the rows: only differences are emitted.
     Confirm,
 }
 
@@ -83,7 +83,7 @@ pub(super) struct Relist {
 /// Report of an instance during a listing.
 #[derive(Debug, Clone)]
 pub(super) enum Reported {
-    /// Something changed.
+    /// The instance changed.
     Hint,
     Edge(Edge),
     State(Arc<Instance>),
@@ -177,7 +177,7 @@ impl Relist {
         self.touched.values_mut().for_each(|reported| *reported = Reported::Hint);
     }
 
-    /// Starts over: something was missed.
+    /// Starts over: reports were missed.
     pub(super) fn restart(&mut self, now: Instant) {
         self.wait_until(now + RELIST_AGAIN);
     }

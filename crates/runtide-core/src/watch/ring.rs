@@ -11,7 +11,7 @@ use crate::{
 /// Entry of the ring.
 #[derive(Debug, Clone)]
 pub(super) enum Entry {
-    /// One event, and the instance as it was before, so that a filter sees what leaves it.
+    /// One event, and the instance as it was before, so that a filter recognizes an instance that ceases to match.
     Event { event: Arc<RuntimeEvent>, before: Option<Arc<Instance>> },
     /// A resync for every subscriber. Its `ResyncEnd` has the entry's number.
     Resync(Resync),

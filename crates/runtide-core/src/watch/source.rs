@@ -19,7 +19,7 @@ use crate::{
 /// dropping it closes its connection. `open` is called again, on the same value, after every end of the stream.
 ///
 /// The driver reads `next_batch` all the time, also during a listing, so that a runtime which drops slow readers never meets
-/// one. A source needs no task and no queue of its own.
+/// one. A source needs neither its own task nor a queue.
 ///
 /// # Order
 /// `open`, then `next_batch` until it ends, while the driver lists and inspects through [`Inspector`]. Subscribing comes first
@@ -44,10 +44,10 @@ pub trait Source: Send + 'static {
     /// * A message that cannot be read is a `Hint` if it names an instance, else `Lost(Gap::Undecodable)`; never an `Err`.
     ///
     /// # Cancel safety
-    /// Dropping the future loses nothing: the driver does it whenever something else is due.
+    /// Dropping the future loses nothing: the driver drops it whenever other work is due.
     async fn next_batch(&mut self, out: &mut Vec<Signal>) -> Result<Flow>;
 
-    /// The other half.
+    /// The request half.
     fn inspector(&self) -> Arc<dyn Inspector>;
 
     /// The longest silence that a healthy link can show, `Alive` included; past it the driver calls the link dead and opens
@@ -64,7 +64,7 @@ pub trait Source: Send + 'static {
 /// The request half of a runtime: listings and inspections. It runs concurrently with the stream and must not wait for it.
 #[async_trait]
 pub trait Inspector: Send + Sync + 'static {
-    /// Everything that is there.
+    /// Lists every instance.
     ///
     /// # Behavior
     /// * An item that cannot be decoded makes it `Partial`, not an `Err`, and hides no other.
@@ -80,7 +80,7 @@ pub trait Inspector: Send + Sync + 'static {
 pub enum Flow {
     /// There may be more.
     Open,
-    /// It ended the stream cleanly.
+    /// The runtime ended the stream cleanly.
     Closed,
 }
 
@@ -132,17 +132,17 @@ impl Signal {
 pub enum SignalBody {
     /// The instance as it is now; what it leaves out (`None`) stays as it was known.
     State(Arc<Instance>),
-    /// It is gone.
+    /// The instance is gone.
     Gone(InstanceId),
-    /// It changed in this way.
+    /// The instance changed in this way.
     Edge(Edge),
-    /// Something about it may have changed: inspect it.
+    /// The instance may have changed: inspect it.
     Hint(InstanceId),
     /// A listing that the source made itself.
     Full(Listing),
     /// The link is healthy, and nothing happened.
     Alive,
-    /// Something was missed: list everything.
+    /// Reports were missed: list everything.
     Lost(Gap),
     /// The replay of a `Resumed` subscription ends here.
     CaughtUp,
@@ -167,9 +167,9 @@ pub struct Edge {
 /// Answer of an inspection of one instance. `Unknown` changes nothing.
 #[derive(Clone, Debug)]
 pub enum Inspection {
-    /// It is there, so.
+    /// The instance exists, as described.
     Present(Arc<Instance>),
-    /// The runtime reported that it is not there.
+    /// The runtime reported that the instance does not exist.
     Absent(InstanceId),
     /// The inspection failed.
     Unknown {
@@ -206,13 +206,13 @@ impl Listing {
         Self { instances, completeness: Completeness::Complete }
     }
 
-    /// Complete if nothing failed.
+    /// A listing that is complete if nothing failed.
     pub fn new(instances: Vec<Arc<Instance>>, failures: Vec<Failure>) -> Self {
         let completeness = if failures.is_empty() { Completeness::Complete } else { Completeness::Partial(failures) };
         Self { instances, completeness }
     }
 
-    /// True if absence from it means removal.
+    /// `true` if an instance's absence from it means its removal.
     pub fn is_complete(&self) -> bool {
         self.completeness == Completeness::Complete
     }

@@ -40,7 +40,7 @@ enum Inner {
 }
 
 impl EventStream {
-    /// Wraps any stream of events: for backends with a loop of their own, and for layers.
+    /// Wraps any stream of events: for backends with their own loop, and for layers.
     pub fn new(inner: impl Stream<Item = Result<Arc<RuntimeEvent>>> + Send + 'static) -> Self {
         Self { inner: Inner::Other(Box::pin(inner)), last: None }
     }
@@ -57,7 +57,7 @@ impl EventStream {
         poll_fn(|cx| self.poll(cx)).await
     }
 
-    /// Waits for the next event, then appends it and whatever else is at hand, at most `limit` events. `None` after the end.
+    /// Waits for the next event, then appends it and the others at hand, at most `limit` events. `None` after the end.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.

@@ -70,7 +70,7 @@ struct Showing {
     end: Cursor,
 }
 
-/// The state of the link, emitted before the first resync. It has an epoch of its own, so that no cursor of it can be resumed
+/// The state of the link, emitted before the first resync. It has its own epoch, so that no cursor of it can be resumed
 /// from.
 #[derive(Debug)]
 struct Prelude {

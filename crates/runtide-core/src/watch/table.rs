@@ -9,15 +9,15 @@ use crate::{
     instance::{BackendId, Instance, InstanceId},
 };
 
-/// One step of one instance; `None` on a side: not there.
+/// One step of one instance; `None` on a side: the instance does not exist there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Transition {
     /// The event that completed it.
     pub cursor: Cursor,
-    /// As it was.
+    /// The instance before the step.
     pub before: Option<Arc<Instance>>,
-    /// As it is.
+    /// The instance after the step.
     pub after: Option<Arc<Instance>>,
     /// Evidence for it.
     pub evidence: Evidence,

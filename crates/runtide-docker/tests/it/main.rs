@@ -4,7 +4,7 @@
 //! `RUNTIDE_TEST_DOCKER` is the address (`unix:///…`), `RUNTIDE_TEST_IMAGE` an image with busybox in it. Without an address
 //! the tests that need one say so and pass. Tests that kill the daemon have it alone, the others share it.
 //!
-//! The laws are in a program of their own, `tests/conformance.rs`: they count what their process holds.
+//! The laws are in a separate program, `tests/conformance.rs`: they count the resources of their process.
 #![cfg(unix)]
 // Shared code of tests is not itself a test, so the allowance for tests in clippy.toml does not reach it.
 #![allow(

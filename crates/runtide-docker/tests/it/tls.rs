@@ -106,7 +106,7 @@ async fn refused(what: &str, endpoint: Endpoint, files: &Files, key: &Identity, 
         backend.inspect(&id(1).into()).await.unwrap_err(),
         backend.lifecycle().unwrap().start(&id(1).into()).await.unwrap_err(),
     ];
-    // A watch is patient, and says why.
+    // A watch keeps trying, and reports the reason.
     let mut stream = backend.watch(WatchOptions::default()).await.unwrap();
     let event = tokio::time::timeout(TIMEOUT, stream.next()).await.expect("in time").unwrap().unwrap();
     let RuntimeEventKind::BackendDisconnected { cause } = &event.kind else { panic!("{what}: {event:?}") };

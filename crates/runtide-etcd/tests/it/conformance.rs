@@ -1,4 +1,4 @@
-//! The laws of stores, on one real member and on three: each law has members of its own, behind proxies that can cut them off
+//! The laws of stores, on one real member and on three: each law has its own members, behind proxies that can cut them off
 //! from their clients and from each other.
 
 mod harness;

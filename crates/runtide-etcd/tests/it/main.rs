@@ -1,5 +1,5 @@
-//! The store on real members of etcd: the laws, and what is particular to it. Each test has members of its own, or a prefix of its
-//! own on the testbed's, so that none disturbs another.
+//! The store on real members of etcd: the laws, and its own behavior. Each test has its own members, or its own prefix on the
+//! testbed's, so that no test disturbs another.
 #![cfg(unix)]
 #![allow(
     clippy::unwrap_used,

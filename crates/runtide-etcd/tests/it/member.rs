@@ -1,5 +1,5 @@
-//! A store on one real member, each test with a member of its own or, where it leaves the member as it is, with a prefix of its
-//! own on the testbed's: `RUNTIDE_TEST_ETCD`.
+//! A store on one real member. A test has its own member or, if it leaves the member as it is, its own prefix on the
+//! testbed's: `RUNTIDE_TEST_ETCD`.
 
 mod reading;
 mod watching;

@@ -1,4 +1,4 @@
-//! A store on three real members of which some die, stand still, or are cut off: each test has a cluster of its own.
+//! A store on three real members of which some die, stand still, or are cut off: each test has its own cluster.
 
 use std::{
     collections::BTreeMap,
@@ -109,7 +109,7 @@ async fn write(store: Arc<EtcdStore>, who: usize, stop: Arc<AtomicBool>, acknowl
                     "{error:?}"
                 );
                 if error.kind() == ErrorKind::Conflict {
-                    // Only a write of its own can have come between, one of those with an unknown outcome.
+                    // Only one of this writer's own writes can have come between, one with an unknown outcome.
                     assert!(!outcomes.unknown.is_empty(), "{error:?}");
                     last = known(&store, &reference).await;
                 }

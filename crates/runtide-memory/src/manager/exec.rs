@@ -26,7 +26,7 @@ use crate::{
     runtime::{Emission, LogReader, MemoryRuntime, Program, Surroundings, Waiting, conflict, is_env},
 };
 
-/// As many pieces of output as wait for the reader before the process does.
+/// Most pieces of output that wait for the reader; then the process waits.
 const UNREAD: usize = 4;
 
 #[async_trait]
@@ -124,7 +124,7 @@ struct Session {
     link: Link,
     task: JoinHandle<()>,
     end: watch::Receiver<Option<ExitStatus>>,
-    /// Only with a terminal.
+    /// Size of the terminal; `None` without one.
     size: Option<Arc<Mutex<TtySize>>>,
 }
 
@@ -189,7 +189,7 @@ struct Process {
 }
 
 impl Process {
-    /// Runs to the end; gives the code.
+    /// Runs to the end, and returns the exit code.
     async fn run(mut self, given: &Surroundings) -> i32 {
         match Program::of(given) {
             Program::Print(source, bytes, code) => {

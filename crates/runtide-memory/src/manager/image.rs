@@ -50,7 +50,7 @@ impl ImageManager for Client {
     }
 
     async fn build(&self, _: BuildContext, _: BuildOptions) -> Result<ImageStream> {
-        // The runtime says no to this verb, and why.
+        // The runtime does not support this verb, and reports the reason.
         self.ask(Call::Build, |_| Err(Error::new(ErrorKind::Unsupported, Call::Build.operation(), "nothing builds")))
             .await
     }

@@ -19,7 +19,7 @@ impl LogManager for Client {
     }
 }
 
-/// Piece by piece, as they are asked for: a reader who stops holds nothing in memory. An error is the last item.
+/// Piece by piece, on request: a reader that stops holds nothing in memory. An error is the last item.
 pub(super) fn lines(link: Link, reader: LogReader) -> LogStream {
     LogStream::new(stream::unfold(Some((link, reader)), |reading| async {
         let (link, mut reader) = reading?;

@@ -1,7 +1,7 @@
 //! One file per capability: the verbs of [`Client`](crate::client::Client) other than watching.
 //!
-//! FORK: delete the files of what your runtime has not, and their accessors in `backend.rs`. A verb that only some of your
-//! servers have is `Unsupported` there, and `Capabilities` says so; no verb returns `Ok` without its effect.
+//! FORK: delete the files of the verbs that your runtime lacks, and their accessors in `backend.rs`. A verb that only some of
+//! your servers have is `Unsupported` on the others, as `Capabilities` reports; no verb returns `Ok` without its effect.
 
 mod exec;
 mod image;
@@ -32,14 +32,14 @@ struct Link {
 }
 
 impl Link {
-    /// Connects, and finds what the stream reads from.
+    /// Connects, and finds the stream's source.
     async fn open<T>(client: &Client, call: Call, find: impl FnOnce(&MemoryRuntime) -> Result<T>) -> Result<(Self, T)> {
         let connection = client.connect(call).await?;
         let found = find(&client.runtime).map_err(|error| error.with_context("backend", &client.config.id))?;
         Ok((Self { client: client.clone(), connection, call }, found))
     }
 
-    /// The next of the stream, unless the connection breaks or the backend is closed.
+    /// The next item of the stream, unless the connection breaks or the backend is closed.
     async fn carry<T>(&self, next: impl Future<Output = T>) -> Result<T> {
         tokio::select! {
             biased;

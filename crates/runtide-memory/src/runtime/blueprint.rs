@@ -43,7 +43,7 @@ pub struct Blueprint {
     pub node: Option<String>,
     /// The runtime's verdict while it runs; `None`: there is no check.
     pub health: Option<Health>,
-    /// When the runtime starts it again.
+    /// Policy by which the runtime starts it again.
     pub restart: RestartPolicy,
     /// The signal that a stop sends; TERM by default.
     pub stop_signal: UnixSignal,
@@ -63,9 +63,9 @@ pub struct Blueprint {
     pub user: String,
     /// The working directory of its processes; `/` by default.
     pub working_dir: String,
-    /// Mounts. Only volumes can be, and only over the wire it is checked that they are there.
+    /// Mounts, which must be volumes. Their existence is checked only over the wire.
     pub mounts: Vec<Mount>,
-    /// True if its main process has a terminal.
+    /// `true` if its main process has a terminal.
     pub tty: bool,
     /// The memory that it may use, in bytes.
     pub memory_limit: Option<u64>,
@@ -117,11 +117,11 @@ setters!(Blueprint {
     with_node: node: Option<String>;
     /// The runtime's verdict while it runs.
     with_health: health: Option<Health>;
-    /// When the runtime starts it again.
+    /// Policy by which the runtime starts it again.
     with_restart: restart: RestartPolicy;
     /// The signal that a stop sends.
     with_stop_signal: stop_signal: UnixSignal;
-    /// How long a stop waits before it kills.
+    /// Time that a stop waits before it kills.
     with_stop_timeout: stop_timeout: Duration;
     /// The signals that end it, apart from KILL.
     with_ends_on: ends_on: Vec<UnixSignal>;
@@ -146,7 +146,7 @@ setters!(Blueprint {
 });
 
 impl Blueprint {
-    /// An instance of this name, everything else as usual.
+    /// An instance of this name, with defaults for everything else.
     pub fn named(name: impl Into<String>) -> Self {
         Self { name: name.into(), ..Self::default() }
     }
@@ -186,7 +186,7 @@ pub(crate) fn is_env(key: &str, value: &str) -> bool {
     !key.is_empty() && !key.contains(['\0', '=']) && !value.contains('\0')
 }
 
-/// Names travel into paths, host names and command lines of the runtime's users: an allow-list, not a list of evils.
+/// Names end up in paths, host names and command lines of the runtime's users: an allow-list, not a deny-list.
 pub(crate) fn check_name(name: &str) -> Result<()> {
     let inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
     let ok = name.len() <= 128
@@ -207,7 +207,7 @@ fn invalid(message: &str) -> Error {
     Error::new(ErrorKind::InvalidInput, "memory.create", message)
 }
 
-/// Enough of a hostile name to recognise it, on one line.
+/// A hostile name for messages: cut, and on one line.
 fn shown(name: &str) -> String {
     name.escape_debug().take(80).collect()
 }

@@ -23,7 +23,7 @@ pub struct ScriptedLife {
 }
 
 impl ScriptedLife {
-    /// The runtime: it stays when this is dropped, and nothing happens in it any more.
+    /// The runtime: it outlives this value, but then it changes no more.
     pub fn runtime(&self) -> &MemoryRuntime {
         &self.runtime
     }
@@ -149,7 +149,7 @@ impl Story {
         }
     }
 
-    /// One thing of each kind, in four seconds at the most: each beat is half a second or less.
+    /// One change of each kind, in four seconds at the most: each beat is half a second or less.
     async fn overture(&mut self) -> Result<()> {
         let runtime = self.runtime.clone();
         let id = |at: usize| self.services.get(at).map(|(_, id)| id.clone()).ok_or_else(gone);
@@ -176,7 +176,7 @@ impl Story {
         tokio::time::sleep(Duration::from_millis(self.rng.u64(300..500))).await;
     }
 
-    /// Something that runs for a while, and ends so.
+    /// A job that runs for this time, and ends with this exit.
     fn job(&mut self, exit: ExitStatus, life: Duration) -> Result<InstanceId> {
         self.started_jobs += 1;
         let job = self.runtime.run(
@@ -190,7 +190,7 @@ impl Story {
         Ok(job)
     }
 
-    /// One thing that happens.
+    /// One random change.
     async fn scene(&mut self) -> Result<()> {
         let runtime = self.runtime.clone();
         let Some((role, id)) = self.rng.choice(&self.services).cloned() else { return Ok(()) };

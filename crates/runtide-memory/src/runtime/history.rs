@@ -13,21 +13,21 @@ use tokio::time::Instant;
 use super::{Phase, Record, State, Timer};
 use crate::fault::Garble;
 
-/// One thing that happened, in order.
+/// One change, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Fact {
-    /// Its number, as the event stream tokens it.
+    /// Its resume token in the event stream: its number.
     pub token: ResumeToken,
-    /// Its time, by the runtime's clock.
+    /// Time of the change, by the runtime's clock.
     pub at: SystemTime,
     /// Id of the instance.
     pub id: InstanceId,
-    /// Its name then.
+    /// Name of the instance at that time.
     pub name: String,
-    /// Its run; `None`: it had not run yet.
+    /// Run of the instance; `None`: it had not run yet.
     pub incarnation: Option<Incarnation>,
-    /// Its kind.
+    /// Kind of the change.
     pub kind: FactKind,
     /// The runtime's own word for the state that it led to; [`state`](Self::state) is Runtide's.
     pub(crate) phase: Phase,
@@ -41,23 +41,23 @@ pub struct Fact {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FactKind {
-    /// It was made.
+    /// The instance was created.
     Created,
     /// A run began.
     Started,
     /// A run ended.
     Stopped,
-    /// It was frozen.
+    /// Its processes were frozen.
     Paused,
-    /// It was thawed.
+    /// Its processes were thawed.
     Unpaused,
-    /// It took another state that begins or ends no run.
+    /// It changed to another state that begins or ends no run.
     Moved,
     /// It was removed.
     Removed,
     /// A signal was delivered, and ended nothing.
     Signalled(UnixSignal),
-    /// Something that is no state changed: this field of [`Instance`](runtide_core::Instance), or `*` for many.
+    /// A field other than the state changed: this field of [`Instance`](runtide_core::Instance), or `*` for many.
     Changed(&'static str),
 }
 
@@ -68,7 +68,7 @@ pub(crate) struct Told {
     /// The instance as the fact left it.
     pub(crate) record: Arc<Record>,
     pub(crate) garbled: Option<Garble>,
-    /// Not before this time.
+    /// Earliest time at which a stream delivers it.
     pub(crate) visible_at: Instant,
 }
 
@@ -84,7 +84,7 @@ pub(super) struct History {
     held: Option<Arc<Told>>,
     /// Resume tokens up to this number were lost in a restart.
     restarted_at: u64,
-    /// Something happened while the runtime was down, and it will not be reported.
+    /// `true` if a change happened while the runtime was down: it will not be reported.
     hole: bool,
 }
 

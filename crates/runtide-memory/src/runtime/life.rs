@@ -14,10 +14,10 @@ use super::{
 };
 use crate::fault::Call;
 
-/// The pause before the runtime starts something again; doubled each time, as Docker does it.
+/// Pause before the runtime starts an instance again; it doubles each time, as Docker's does.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// After a run as long as this the pause is the first one again.
+/// Length of a run after which the pause is reset.
 const LONG_LIFE: Duration = Duration::from_secs(10);
 
 impl State {
@@ -266,7 +266,7 @@ impl State {
         Ok(())
     }
 
-    /// Changes something that is no state; no change is no fact.
+    /// Changes a field other than the state; without a change there is no fact.
     pub(crate) fn edit(
         &mut self,
         id: &InstanceId,
@@ -282,7 +282,7 @@ impl State {
         Ok(())
     }
 
-    /// Changes something that no inspection shows.
+    /// Changes a field that no inspection shows.
     pub(crate) fn edit_unseen(&mut self, id: &InstanceId, edit: impl FnOnce(&mut Record)) -> Result<()> {
         self.record(id, Call::Inspect)?;
         if let Some(record) = self.records.get_mut(id) {
@@ -301,7 +301,7 @@ impl State {
         self.edit_unseen(id, |record| record.tty = Some(size))
     }
 
-    /// Any state, by way of what begins and ends runs: no run is ever skipped.
+    /// Moves the instance into any state, beginning and ending runs as needed: no run is ever skipped.
     pub(crate) fn set_state(&mut self, id: &InstanceId, state: InstanceState) -> Result<()> {
         let (before, after) = (self.record(id, Call::Inspect)?.phase, Phase::from(state));
         if before == after {

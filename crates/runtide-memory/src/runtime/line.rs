@@ -47,7 +47,7 @@ pub(crate) enum Message {
     Told(Arc<Told>),
     /// The replay ends here.
     CaughtUp,
-    /// There is nothing to say, up to this fact.
+    /// A sign that the link is alive: everything up to this fact was delivered.
     Alive(Option<ResumeToken>),
 }
 
@@ -100,7 +100,7 @@ impl Connection {
         Ok(connection)
     }
 
-    /// The way back of an answer.
+    /// Waits until an answer can travel back.
     pub(crate) async fn answered(&self) -> Result<()> {
         self.latency().await?;
         self.unless_broken(self.inner.until(|state| Look::ready_if(!state.faults.mute.contains(&self.call)))).await
@@ -117,17 +117,17 @@ impl Connection {
         tokio::select! { biased; error = self.broken() => Err(error), done = work => Ok(done) }
     }
 
-    /// Ends when the connection breaks.
+    /// Waits until the connection breaks, and returns the reason.
     pub(crate) async fn broken(&self) -> Error {
         self.inner.until(|state| state.fate(self.number, self.call).map_or(Look::Later(None), Look::Ready)).await
     }
 
-    /// Makes an event stream of it.
+    /// Turns the connection into an event stream.
     pub(crate) fn subscribe(&self, resume: Option<&ResumeToken>, beat: Option<Duration>) -> Opened {
         self.inner.with(|state| state.subscribe(self.number, resume, beat))
     }
 
-    /// The messages that are there to read; `None`: the stream ended cleanly.
+    /// Waits for messages, and returns all that are there; `None` if the stream ended cleanly.
     ///
     /// # Cancel safety
     /// Nothing is taken before the very poll that returns it.

@@ -16,7 +16,7 @@ use runtide_core::{
 use super::{Emission, Look, MemoryRuntime, Phase, State};
 use crate::fault::Call;
 
-/// A longer line travels in pieces of this, as Docker's do.
+/// Bytes of a piece: a longer line travels in pieces of this size, as Docker's do.
 const PIECE: usize = 16 << 10;
 
 /// All that an instance wrote, in order.
@@ -119,7 +119,7 @@ pub(crate) struct LogReader {
 }
 
 impl LogReader {
-    /// Reads what the options say.
+    /// A reader of the output that the options select.
     pub(crate) fn open(runtime: &MemoryRuntime, id: &InstanceId, options: LogOptions) -> Result<Self> {
         runtime.with(|state| {
             if options.follow {
@@ -135,7 +135,7 @@ impl LogReader {
         })
     }
 
-    /// Reads what the present run (or the next one, if it does not run) writes from now on. Gives the run.
+    /// A reader of the output that the present run (or the next one, if it does not run) writes from now on.
     pub(crate) fn attach(runtime: &MemoryRuntime, id: &InstanceId, next: bool) -> Result<Self> {
         runtime.with(|state| {
             let record = state.record(id, Call::Attach)?;
@@ -195,7 +195,7 @@ impl LogReader {
         }
     }
 
-    /// True if nothing more can come.
+    /// `true` if no more output can come.
     fn is_over(&self, state: &State) -> bool {
         let Some(record) = state.records.get(&self.id) else { return true };
         match self.bound {

@@ -1,5 +1,5 @@
-//! The simulated daemon. It runs no task and no thread: what is due by tokio's clock happens, at its time and in order,
-//! as soon as the runtime is used.
+//! The simulated daemon. It runs no task and no thread: changes that are due by tokio's clock are made up for, at their times
+//! and in order, whenever the runtime is used.
 
 mod ability;
 mod answer;
@@ -66,7 +66,7 @@ use crate::fault::{Call, Dial, Faults};
 /// A runtime in memory: the "daemon", and the script that drives it from outside.
 ///
 /// A cheap handle: clones are the same runtime, which is dropped with the last of them and of the backends on it. Any number
-/// of [`MemoryBackend`](crate::MemoryBackend)s may connect to it. The verbs of the script act at once, whatever the
+/// of [`MemoryBackend`](crate::MemoryBackend)s may connect to it. The verbs of the script act at once, independent of the
 /// [`Faults`], which stand only between the runtime and its backends.
 ///
 /// Time is tokio's, so that a test may pause it; times of day are counted from [`RuntimeOptions::base`].
@@ -104,7 +104,7 @@ impl Look<()> {
 /// A scheduled change.
 #[derive(Debug)]
 enum Timer {
-    /// This run is over, so.
+    /// The run ends with this exit.
     End(InstanceId, u64, ExitStatus),
     /// The runtime starts it again after this run.
     Again(InstanceId, u64),
@@ -117,12 +117,12 @@ pub(crate) struct State {
     options: RuntimeOptions,
     born: Instant,
     now: Instant,
-    /// True if waiters must check again.
+    /// `true` if waiters must check again.
     dirty: bool,
-    /// Nothing answers, and nothing is reported.
+    /// `true` while the runtime is down: no call is answered, and no change is reported.
     down: bool,
     records: BTreeMap<InstanceId, Arc<Record>>,
-    /// Of all of them: each is there once.
+    /// Names of all instances: each occurs once.
     names: HashSet<String>,
     next_id: u64,
     history: History,
@@ -175,7 +175,7 @@ impl Inner {
         Self { state: Mutex::new(state), changed: watch::Sender::new(()) }
     }
 
-    /// Everything goes through here: first what is due happens, then `act`, then the waiters are notified.
+    /// Every access goes through here: first the due timers fire, then `act` runs, then the waiters are notified.
     pub(crate) fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
         let mut state = lock(&self.state);
         state.catch_up(Instant::now());

@@ -1,4 +1,4 @@
-//! The runtime's networks. Who is a member, his address says.
+//! The runtime's networks. An instance is a member of those of its addresses.
 
 use std::{
     collections::BTreeMap,
@@ -159,7 +159,7 @@ impl State {
         Ok(Effect::Changed)
     }
 
-    /// Leaving what is gone is no change.
+    /// Disconnects an instance; `Unchanged` if the network or the connection is gone.
     pub(crate) fn disconnect_network(&mut self, network: &NetworkId, id: &InstanceId) -> Result<Effect> {
         let Some(name) = self.network(network).map(|(name, _)| name.clone()) else { return Ok(Effect::Unchanged) };
         if !self.members(&name).contains(id) {
@@ -170,7 +170,7 @@ impl State {
         Ok(Effect::Changed)
     }
 
-    /// True if all of them are there.
+    /// Fails unless all of them exist.
     pub(super) fn check_networks(&self, wanted: &[NetworkId]) -> Result<()> {
         wanted.iter().try_for_each(|network| self.network_or_missing(network, Call::Create).map(drop))
     }

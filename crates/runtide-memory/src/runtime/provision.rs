@@ -1,4 +1,4 @@
-//! Creating over the wire: everything that the description names must be there, or nothing is made.
+//! Creating over the wire: everything that the description names must exist, or nothing is created.
 
 use std::net::SocketAddr;
 
@@ -56,7 +56,7 @@ impl State {
         Ok(id)
     }
 
-    /// A published port 0 is the runtime's to choose.
+    /// Chooses the host port of a published port 0.
     fn pick_ports(&mut self, design: &mut Blueprint) -> Result<()> {
         let used: Vec<u16> = self
             .records

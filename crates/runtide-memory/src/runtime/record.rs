@@ -13,7 +13,7 @@ pub(crate) struct Record {
     /// Its specification, as changed since its creation.
     pub(crate) design: Blueprint,
     pub(crate) phase: Phase,
-    /// Counts its starts; 0: it never ran.
+    /// Number of its starts; 0: it never ran.
     pub(crate) life: u64,
     pub(crate) exit: Option<ExitStatus>,
     pub(crate) created_at: SystemTime,
@@ -22,10 +22,10 @@ pub(crate) struct Record {
     pub(crate) restarts: u32,
     /// Signals that wait for a frozen process to thaw.
     pub(super) pending: Vec<UnixSignal>,
-    /// It ends, so, once it thaws.
+    /// Exit with which it ends once it thaws.
     pub(super) overdue: Option<ExitStatus>,
     pub(super) tty: Option<TtySize>,
-    /// In use, in bytes.
+    /// Memory in use, in bytes.
     pub(super) memory: u64,
 }
 
@@ -40,7 +40,7 @@ pub(crate) enum Phase {
     Stopping,
     Exited,
     Failed,
-    /// A word of some later version.
+    /// A word of a later version.
     Other,
 }
 

@@ -25,9 +25,9 @@ pub enum AfterRun {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Reboot {
-    /// True if it still has its history; never if something happened while it was down.
+    /// `true` if it keeps its history; without effect if a change happened while it was down.
     pub keeps_history: bool,
-    /// True if it stops every instance; those that always restart start again.
+    /// `true` if it stops every instance; those that always restart start again.
     pub stops_instances: bool,
 }
 
@@ -199,7 +199,7 @@ impl MemoryRuntime {
         self.with(|inner| inner.set_state(id, state))
     }
 
-    /// Writes output, split into lines; with a terminal it is `Console`, whatever the source says.
+    /// Writes output, split into lines; with a terminal its source is always `Console`.
     pub fn write_log(&self, id: &InstanceId, source: LogSource, bytes: impl Into<Bytes>) -> Result<()> {
         let bytes = bytes.into();
         self.with(|state| state.write_log(id, source, &bytes))

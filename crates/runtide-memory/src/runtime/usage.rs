@@ -22,7 +22,7 @@ impl State {
         Ok(usage)
     }
 
-    /// The present run.
+    /// Number of the present run; `Conflict` if the instance does not run.
     pub(crate) fn life(&self, id: &InstanceId, call: Call) -> Result<u64> {
         let record = self.record(id, call)?;
         if record.phase.is_alive() { Ok(record.life) } else { Err(conflict(id, call, "it does not run")) }
@@ -30,13 +30,13 @@ impl State {
 }
 
 impl MemoryRuntime {
-    /// Ends with this run.
+    /// Waits for the end of this run.
     pub(crate) async fn life_over(&self, id: &InstanceId, life: u64) {
         let over = |state: &mut State| state.life(id, Call::Wait).ok() != Some(life);
         self.inner.until(|state| Look::ready_if(over(state))).await;
     }
 
-    /// The next reading, after this time; `None`: the run is over.
+    /// The next reading, after this time; `None` if the run is over first.
     pub(crate) async fn next_usage(&self, id: &InstanceId, life: u64, after: Duration) -> Option<Usage> {
         tokio::select! {
             biased;

@@ -1,4 +1,4 @@
-//! The runtime's volumes: what they hold is kept as the entries of a tar archive, and never unpacked.
+//! The runtime's volumes: their contents are kept as the entries of a tar archive, and never unpacked.
 
 use std::time::SystemTime;
 

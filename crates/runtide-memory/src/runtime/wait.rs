@@ -20,9 +20,9 @@ pub(super) struct Waited {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum End {
-    /// With this exit, if it is known.
+    /// The run ended, with this exit if it is known.
     Exited(Option<ExitStatus>),
-    /// It was removed first.
+    /// The instance was removed first.
     Gone,
 }
 
@@ -71,7 +71,7 @@ impl State {
         self.records.get(id).map(|record| record.design.stop_timeout)
     }
 
-    /// `life`: which one; the present or last one if not given.
+    /// Registers a wait for the run `life`; `None`: the present or last one.
     fn register(&mut self, id: &InstanceId, life: Option<u64>) -> Result<u64> {
         let record = self.record(id, Call::Wait)?;
         let life = life.unwrap_or(record.life);
@@ -123,7 +123,7 @@ impl MemoryRuntime {
         };
         let waiting = Waiting { runtime: self.clone(), id: id.clone(), number };
         if tokio::time::timeout_at(timeout, waiting.end()).await.is_err() {
-            // It may have ended in this very moment, which is as good.
+            // It may have ended at this very moment, which counts as stopped.
             let _ = self.with(|state| state.signal(id, UnixSignal::KILL, call));
         }
         Ok(Effect::Changed)

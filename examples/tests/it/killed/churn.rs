@@ -1,4 +1,4 @@
-//! Containers that come, change and go, until told to end.
+//! Containers that come, change and go, until the churn is ended.
 
 use std::{
     sync::{
@@ -16,52 +16,53 @@ use crate::daemon::Daemon;
 
 const PREFIX: &str = "rt-killed-";
 
-/// Slower than any daemon.
+/// Deadline of any daemon's work.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// How often it is looked whether more has happened.
+/// Interval of the polls of `wait_for_more`.
 const TICK: Duration = Duration::from_millis(5);
 
 pub(crate) struct Churn<'a> {
     tokio: &'a Runtime,
     daemon: Daemon,
-    lives: Arc<AtomicUsize>,
+    containers: Arc<AtomicUsize>,
     over: Arc<AtomicBool>,
     workers: std::cell::RefCell<Vec<JoinHandle<()>>>,
 }
 
 impl<'a> Churn<'a> {
     pub(crate) fn begin(tokio: &'a Runtime, daemon: &Daemon) -> Self {
-        let (lives, over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let (containers, over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
         tokio.block_on(clean_up(daemon));
         let image = image();
         let work = |_| {
-            let (daemon, lives, over, image) = (daemon.clone(), Arc::clone(&lives), Arc::clone(&over), image.clone());
+            let (daemon, containers, over, image) =
+                (daemon.clone(), Arc::clone(&containers), Arc::clone(&over), image.clone());
             tokio.spawn(async move {
                 while !over.load(Ordering::Acquire) {
-                    let n = lives.fetch_add(1, Ordering::AcqRel);
-                    life(&daemon, n, &image).await;
+                    let n = containers.fetch_add(1, Ordering::AcqRel);
+                    one_run(&daemon, n, &image).await;
                 }
             })
         };
         let workers = std::cell::RefCell::new((0..3).map(work).collect());
-        Self { tokio, daemon: daemon.clone(), lives, over, workers }
+        Self { tokio, daemon: daemon.clone(), containers, over, workers }
     }
 
-    pub(crate) fn lives(&self) -> usize {
-        self.lives.load(Ordering::Acquire)
+    pub(crate) fn containers(&self) -> usize {
+        self.containers.load(Ordering::Acquire)
     }
 
-    /// Blocks until so many more were begun.
+    /// Blocks until this many more containers were begun.
     pub(crate) fn wait_for_more(&self, more: usize) {
-        let (begun, since) = (self.lives(), Instant::now());
-        while self.lives() < begun + more {
+        let (begun, since) = (self.containers(), Instant::now());
+        while self.containers() < begun + more {
             assert!(since.elapsed() < LIMIT, "the daemon makes no more containers");
             thread::sleep(TICK);
         }
     }
 
-    /// Lets what is under way end, and creates a last one: its name.
+    /// Waits for the containers under way, creates a last one, and returns its name.
     pub(crate) fn end(&self) -> String {
         self.over.store(true, Ordering::Release);
         let name = format!("{PREFIX}last");
@@ -89,8 +90,8 @@ async fn create(daemon: &Daemon, name: &str, command: &str, image: &str) -> Stri
     created.json().unwrap()["Id"].as_str().unwrap().to_owned()
 }
 
-/// One container's life, to its end or to a state that lasts.
-async fn life(daemon: &Daemon, n: usize, image: &str) {
+/// One container's run, to its end or to a state that lasts.
+async fn one_run(daemon: &Daemon, n: usize, image: &str) {
     let command = match n % 3 {
         0 => format!("exit {}", n % 7),
         1 => format!("sleep 0.{}; exit {}", n % 4 + 1, n % 5),

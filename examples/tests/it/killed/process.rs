@@ -13,12 +13,12 @@ use std::{
 
 use runtide_core::{RuntimeEvent, wal::Anchor};
 
-/// Longer than anything takes.
+/// Deadline of any step.
 const LIMIT: Duration = Duration::from_secs(60);
 
 const SIGKILL: i32 = 9;
 
-/// Cargo builds it beside the tests.
+/// The example's program, which cargo builds next to the tests.
 fn example() -> Command {
     let mut folder = env::current_exe().unwrap();
     folder.pop();
@@ -28,7 +28,7 @@ fn example() -> Command {
     command
 }
 
-/// With each of the anchors, whether it runs or not.
+/// Verifies the journal with each of the anchors, also while it is written.
 pub(crate) fn verify(dir: &Path, anchors: &[Anchor]) {
     for anchor in anchors {
         let said = example().arg("--dir").arg(dir).args(["--verify", &anchor.to_string()]).output().unwrap();
@@ -47,10 +47,10 @@ impl Journal {
         command.arg("--dir").arg(dir).args(["--backend", "docker", "--host", host, "--json"]);
         let mut process = command.stderr(Stdio::inherit()).spawn().unwrap();
         let lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let (told, events) = channel();
-        // A line that a kill tears is not one.
+        let (out, events) = channel();
+        // A line that a kill tears does not parse, and is skipped.
         let read = lines.map_while(Result::ok).filter_map(|line| serde_json::from_str(&line).ok());
-        thread::spawn(move || read.take_while(|event: &RuntimeEvent| told.send(event.clone()).is_ok()).for_each(drop));
+        thread::spawn(move || read.take_while(|event: &RuntimeEvent| out.send(event.clone()).is_ok()).for_each(drop));
         Self { process, events }
     }
 
@@ -64,19 +64,19 @@ impl Journal {
 
     pub(crate) fn wait_for_events(&self, count: u32) {
         for number in 0..count {
-            assert!(self.next(LIMIT).is_some(), "it told only {number} events");
+            assert!(self.next(LIMIT).is_some(), "it reported only {number} events");
         }
     }
 
-    pub(crate) fn wait_until_told(&self, name: &str) {
-        while self.next(LIMIT).expect("it tells of it").instance().is_none_or(|instance| instance.name != name) {}
+    pub(crate) fn wait_until_reported(&self, name: &str) {
+        while self.next(LIMIT).expect("it reports it").instance().is_none_or(|instance| instance.name != name) {}
     }
 
     pub(crate) fn wait_until_quiet(&self, quiet: Duration) {
         while self.next(quiet).is_some() {}
     }
 
-    /// It must not have ended by itself.
+    /// Kills the journal, which must not have ended by itself.
     pub(crate) fn kill(mut self) {
         self.process.kill().unwrap();
         assert_eq!(self.process.wait().unwrap().signal(), Some(SIGKILL), "it ended by itself");

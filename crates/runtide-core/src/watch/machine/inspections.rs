@@ -63,7 +63,7 @@ impl Machine {
         }
     }
 
-    /// Takes in the inspection of what the listing left open.
+    /// Takes in the inspection of the instances that the listing left open.
     pub(super) fn reinspected(&mut self, now: Instant, answer: Result<Vec<Inspection>>) {
         let settle = self.settle();
         if let Some(relist) = &mut self.relist {

@@ -39,7 +39,7 @@ struct Frame<'a> {
 struct Guard<'a> {
     bytes: &'a [u8],
     at: usize,
-    /// Open brackets, innermost last. The document itself is the first, so it is empty only behind a bracket too many.
+    /// Open brackets, innermost last. The document itself is the first, so it is empty only behind a surplus closing bracket.
     frames: Vec<Frame<'a>>,
     depth: usize,
     tokens: usize,
@@ -55,7 +55,7 @@ pub(super) fn check(text: &str) -> Outcome<()> {
             Some(Kind::Quoted) => guard.quoted()?,
             Some(Kind::Heredoc(end)) => guard.heredoc(end)?,
             Some(kind) => guard.code(kind)?,
-            // A closing bracket too many: the parser reports it.
+            // A surplus closing bracket: the parser reports it.
             None => return Ok(()),
         }
     }
