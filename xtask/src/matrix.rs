@@ -21,7 +21,7 @@ const SUITES: [(&str, &str, &str); 2] = [
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Write nothing; fail if the page says something else than the last run
+    /// Write nothing; fail if the page differs from the last run
     #[arg(long)]
     check: bool,
 }

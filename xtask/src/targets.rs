@@ -27,7 +27,7 @@ pub(crate) struct Package {
 #[derive(Debug, Deserialize)]
 pub(crate) struct Dependency {
     pub(crate) name: String,
-    /// `dev` or `build`; none for what the crate itself uses.
+    /// `dev` or `build`; `None` for a dependency of the crate itself.
     pub(crate) kind: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! The testbed's command line where there is no testbed: its daemons are Linux daemons.
+//! The testbed's command line on systems without a testbed: its daemons are Linux daemons.
 
 use crate::failure::{Failure, Outcome};
 

@@ -31,7 +31,7 @@ pub struct RuntimeEvent {
     /// The runtime's clock: information, never order.
     #[serde(default, with = "crate::time::option", skip_serializing_if = "Option::is_none")]
     pub native_at: Option<SystemTime>,
-    /// The runtime's own token of this very fact; absent where it came from a comparison or an inspection.
+    /// The runtime's own token of this very fact; absent if the event came from a comparison or an inspection.
     // Journals of earlier versions have it as `mark`.
     #[serde(default, alias = "mark", skip_serializing_if = "Option::is_none")]
     pub token: Option<ResumeToken>,

@@ -25,7 +25,7 @@ use crate::wire::{
     StatusRequest, StatusResponse, TxnRequest, TxnResponse, WatchCreateRequest, WatchRequest, WatchResponse,
 };
 
-/// Most bytes of a message that is taken, where it carries data. Pages of a listing are cut smaller until they are below it;
+/// Most bytes of a received message that carries data. Pages of a listing are cut smaller until they are below it;
 /// members cut the messages of a watch at 2 MiB, or put a single event into one.
 const LARGEST_DATA: usize = 64 << 20;
 
@@ -54,7 +54,7 @@ pub(crate) struct Connection {
 /// Credentials, and the token that the member gave for them.
 struct Session {
     user: Option<(String, Secret)>,
-    /// `None` without a user, and where the cluster has authentication disabled.
+    /// `None` without a user, or if the cluster has authentication disabled.
     token: RwLock<Option<Token>>,
     /// Locked while a token is requested, so that concurrent calls with an expired one request a single new one.
     renewal: tokio::sync::Mutex<()>,

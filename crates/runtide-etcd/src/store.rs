@@ -32,11 +32,11 @@ impl EtcdStore {
     /// users, as `etcdctl snapshot save` writes it; `etcdctl snapshot restore` (or `etcdutl`) makes a new cluster of it.
     ///
     /// # Errors
-    /// `PermissionDenied` if authentication is enabled and the user lacks the role `root`; `Unavailable` if the stream breaks: what was
-    /// written is of no use then.
+    /// `PermissionDenied` if authentication is enabled and the user lacks the role `root`; `Unavailable` if the stream breaks: the written
+    /// bytes are of no use then.
     ///
     /// # Cancel safety
-    /// Can be dropped. What was written is of no use then.
+    /// Can be dropped. The written bytes are of no use then.
     pub async fn maintenance_snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<u64> {
         self.0.maintenance_snapshot(out).await
     }

@@ -1,5 +1,5 @@
-//! The runtime's instances and facts in Runtide's words, read past the wire and past every fault: the measure for what a
-//! backend reports.
+//! The runtime's instances and facts in Runtide's words, read past the wire and past every fault: the reference for a
+//! backend's reports.
 
 use runtide_core::{BackendId, Detail, Instance, InstanceState};
 

@@ -69,7 +69,7 @@ pub(super) fn command(program: &str) -> Command {
     command
 }
 
-/// Makes sure that all programs are there; installs their packages, and those of what is wanted, only if allowed to.
+/// Makes sure that all programs are there; installs their packages, and the wanted ones, only if allowed to.
 pub(super) fn require(programs: &[(&str, &str)], wanted: &[(&str, &str)], install: bool) -> Outcome<()> {
     let missing = |(program, _): &&(&str, &str)| find(program).is_none();
     let wanted = wanted.iter().filter(|_| install);

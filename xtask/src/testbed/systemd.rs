@@ -453,7 +453,7 @@ fn unquoted(line: &str) -> String {
     line.split_once(' ').map_or(line, |(_, value)| value).trim_matches('"').to_owned()
 }
 
-/// The layer below is one file system: what is mounted into it is not seen.
+/// The layer below is one file system: mounts below it are not seen.
 fn refuse_where_parted() -> Outcome<()> {
     let folders = ["/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc"];
     if let Some(folder) = folders.iter().find(|folder| mounts::is_mounted(Path::new(folder))) {
@@ -527,7 +527,7 @@ impl Written {
         Ok(here)
     }
 
-    /// Hides what is below: the machine finds this folder empty.
+    /// Hides the layer below: the machine finds this folder empty.
     fn opaque(&self, path: impl AsRef<Path>) -> std::io::Result<()> {
         let folder = self.folder(path.as_ref())?;
         Ok(setxattr(&folder, "trusted.overlay.opaque", b"y", XattrFlags::empty())?)

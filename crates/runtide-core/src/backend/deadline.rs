@@ -1,4 +1,4 @@
-//! Deadlines that a caller chose: zero is refused, and one that is too far away for the clock is moved to where it can be counted.
+//! Deadlines that a caller chose: zero is refused, and one that is too far away for the clock is shortened to thirty years.
 
 use std::time::Duration;
 

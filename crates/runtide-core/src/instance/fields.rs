@@ -76,7 +76,7 @@ macro_rules! derive {
         };
 
         impl Instance {
-            /// Takes over what is known of the fields of this class, where `self` leaves them open.
+            /// Takes over the known fields of this class, if `self` leaves them open.
             pub(crate) fn keep(&mut self, before: &Instance, class: Class) {
                 $( by_presence!($presence {} else {
                     if class == Class::$class && self.$field.is_none() {

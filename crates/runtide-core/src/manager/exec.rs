@@ -100,7 +100,7 @@ pub struct TtySize {
 }
 
 impl TtySize {
-    /// Makes a size of so many columns and rows.
+    /// Makes a size of this number of columns and rows.
     pub fn new(columns: NonZeroU16, rows: NonZeroU16) -> Self {
         Self { columns, rows }
     }

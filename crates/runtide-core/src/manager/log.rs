@@ -47,7 +47,7 @@ setters!(LogOptions {
     with_follow: follow;
     /// Asks the runtime for the time of each line.
     with_timestamps: timestamps;
-    /// Reads only so many existing lines, counted from the end.
+    /// Reads only this number of existing lines, counted from the end.
     with_tail: tail: Option<u64>;
     /// Reads from this time on, inclusive.
     with_since: since: Option<SystemTime>;
@@ -57,7 +57,7 @@ setters!(LogOptions {
     with_sources: sources: Vec<LogSource>;
 });
 
-/// One piece of output, framed as the runtime frames it, its newline included where there is one.
+/// One piece of output, framed as the runtime frames it, its newline included if there is one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct LogLine {
@@ -66,7 +66,7 @@ pub struct LogLine {
     /// Time of the line by the runtime's clock, if the options asked for it.
     #[serde(default, with = "crate::time::option")]
     pub at: Option<SystemTime>,
-    /// The bytes, with the newline where there is one.
+    /// The bytes, with the newline if there is one.
     pub bytes: Bytes,
 }
 

@@ -24,8 +24,8 @@ use crate::error::{ErrorKind, Result};
 ///   still happen.
 ///
 /// # Errors
-/// `InvalidInput` for a document above [`Document::MAX_BYTES`], or above what the store takes; `Unavailable` and `Timeout`
-/// where a store is elsewhere; `Cancelled` if it was closed.
+/// `InvalidInput` for a document above [`Document::MAX_BYTES`], or above the store's own limit; `Unavailable` and `Timeout`
+/// from a remote store; `Cancelled` if it was closed.
 ///
 /// # Cancel safety
 /// A dropped write may still happen, whole. Everything else can be dropped at any time.

@@ -109,7 +109,7 @@ impl fmt::Display for ResourceFormat {
 /// [`MAX_VALUES`](Self::MAX_VALUES), the aliases of YAML with what they name: no choice of bytes takes more memory than that
 /// many values do (some 200 MiB while HCL is read, 100 MiB in the other formats), nor a stack that grows with it.
 ///
-/// In JSON it is an object of `format` and `text`, or of `format` and `hex` where the bytes are no text.
+/// In JSON it is an object of `format` and `text`, or of `format` and `hex` if the bytes are not text.
 ///
 /// ```
 /// use runtide_core::store::Document;

@@ -90,7 +90,7 @@ pub enum Since {
 pub struct StoreWatchOptions {
     /// Start position of the watch.
     pub since: Since,
-    /// The bodies in this format; as they were written if `None`, and where this format cannot carry them.
+    /// The bodies in this format; as they were written if `None`, or if this format cannot carry them.
     pub format: Option<ResourceFormat>,
     /// Treatment of a watcher that is too slow for the store's history.
     pub slow_consumer: SlowConsumer,
@@ -134,7 +134,7 @@ impl StoreStream {
         Self(Inner::Other { stream: Box::pin(inner), last: None })
     }
 
-    /// Wraps a stream that can give many at a time.
+    /// Wraps a stream that can return many events at a time.
     pub fn from_feed(feed: impl StoreFeed + 'static) -> Self {
         Self(Inner::Feed(Box::pin(feed)))
     }

@@ -41,7 +41,7 @@ impl Resource {
     }
 
     /// The body's own labels, read by the first call. `None` if they are unknown: the body cannot be read,
-    /// or its format is one that this build does not read ([`Document::labels`] says why).
+    /// or its format is one that this build does not read ([`Document::labels`] has the reason).
     pub fn labels(&self) -> Option<&Labels> {
         self.labels.get_or_init(|| self.written().labels().ok()).as_ref()
     }

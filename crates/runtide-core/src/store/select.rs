@@ -117,7 +117,7 @@ names! {
 pub struct PageOptions {
     /// The bodies in this format; as they were written if `None`.
     pub format: Option<ResourceFormat>,
-    /// At most so many resources in one page; the store's own size if `None`.
+    /// Most resources in one page; the store's own size if `None`.
     pub limit: Option<NonZeroU32>,
     /// Go on after an earlier page.
     pub after: Option<PageToken>,
@@ -126,7 +126,7 @@ pub struct PageOptions {
 setters!(PageOptions {
     /// The bodies in this format.
     with_format: format: Option<ResourceFormat>;
-    /// At most so many resources in one page.
+    /// Most resources in one page.
     with_limit: limit: Option<NonZeroU32>;
     /// Go on after an earlier page.
     with_after: after: Option<PageToken>;

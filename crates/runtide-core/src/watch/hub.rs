@@ -105,7 +105,7 @@ impl Hub {
                 state.ring.release_resync();
             }
         }
-        // A change of the machine that put nothing into the ring may still be what a subscriber waits for (it went live).
+        // A subscriber may also wait for a change of the machine that put nothing into the ring (it went live).
         if news || state.pending > 0 {
             let waiting = std::mem::take(&mut state.waiting);
             wake.extend(waiting.iter().filter_map(|slot| state.slots.get_mut(*slot)?.as_mut()?.waker.take()));

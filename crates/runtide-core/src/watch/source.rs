@@ -71,7 +71,7 @@ pub trait Inspector: Send + Sync + 'static {
     /// * `Complete` only if every page was read, every item decoded, and the permissions are as they were before.
     async fn list(&self, detail: Detail) -> Result<Listing>;
 
-    /// These instances, many in one request where the runtime can: one answer per id, and `Unknown` for an id that failed.
+    /// These instances, many in one request if the runtime supports it: one answer per id, and `Unknown` for an id that failed.
     async fn inspect(&self, ids: &[InstanceId], detail: Detail) -> Result<Vec<Inspection>>;
 }
 
@@ -130,7 +130,7 @@ impl Signal {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum SignalBody {
-    /// The instance as it is now; what it leaves out (`None`) stays as it was known.
+    /// The instance as it is now; fields that it leaves open (`None`) stay as they were known.
     State(Arc<Instance>),
     /// The instance is gone.
     Gone(InstanceId),

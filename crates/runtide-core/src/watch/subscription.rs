@@ -249,7 +249,7 @@ impl Subscription {
             .with_context("backend", &self.backend));
         }
         if state.machine.outage().is_some() && state.machine.has_baseline() {
-            // The last entry is the outage: what was known before it, and then the outage itself.
+            // The last entry is the outage: first the rows from before it, and then the outage itself.
             self.next = state.ring.next() - 1;
             self.take_view(state, Gap::Lagged { dropped: dropped - 1 });
             return Ok(());

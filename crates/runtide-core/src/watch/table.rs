@@ -205,7 +205,7 @@ impl InstanceTable {
     }
 }
 
-/// `None` where the two sides are the same.
+/// `None` if the two sides are the same.
 fn step(
     event: &RuntimeEvent,
     before: Option<Arc<Instance>>,

@@ -67,7 +67,7 @@ impl Fake {
         Self { backend: DockerBackend::new(config).unwrap(), seen, serving, folder }
     }
 
-    /// With a client that has this deadline, for what the daemon never answers.
+    /// With a client that has this deadline, for requests that the daemon never answers.
     pub(crate) fn with_deadline(mut self, deadline: Duration) -> Self {
         let socket = self.folder.path().join("docker.sock");
         let config = Config::default().with_endpoint(Endpoint::unix(socket)).with_deadline(deadline);

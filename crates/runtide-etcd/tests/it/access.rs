@@ -19,7 +19,7 @@ fn named(name: &str) -> ResourceRef {
     ResourceRef::new("apps", "Deployment", "shop", name).unwrap()
 }
 
-/// Signs, and writes what it signed into a folder.
+/// Signs certificates, and writes them into a folder.
 struct Authority {
     folder: tempfile::TempDir,
     issuer: Issuer<'static, KeyPair>,

@@ -78,7 +78,7 @@ pub fn free_ports<const N: usize>() -> [u16; N] {
     })
 }
 
-/// In memory where the system has room for files there: what is written outlives a member that is killed, and syncing it, which
+/// In memory, if the system has such a folder: the files outlive a member that is killed, and syncing them, which
 /// 3.4 cannot leave undone, costs nothing.
 fn folder() -> TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
@@ -215,7 +215,7 @@ impl Cluster {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    /// etcd's own client of one member, to do what a store does not; waits until the member answers.
+    /// etcd's own client of one member, for calls that a store does not make; waits until the member answers.
     pub async fn raw(&self, at: usize) -> Etcdctl {
         let end = tokio::time::Instant::now() + TIMEOUT;
         let client = Etcdctl::of(self.endpoint(at));

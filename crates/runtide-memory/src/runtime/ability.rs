@@ -40,7 +40,7 @@ impl State {
         }
     }
 
-    /// Takes a verb away for this reason, or gives it back as it was. `false` if there is no such verb.
+    /// Takes a verb away for this reason, or restores its support. `false` if there is no such verb.
     pub(super) fn set_support(&mut self, verb: &str, reason: Option<String>) -> bool {
         let mut original = capabilities(&self.options);
         let original = original.verbs_mut().find(|(name, _)| *name == verb);

@@ -72,12 +72,12 @@ pub(crate) enum Program {
 }
 
 impl Program {
-    /// | command | what it does |
+    /// | command | effect |
     /// |---|---|
     /// | `echo WORD…` | writes the words and a newline |
     /// | `printf TEXT` | writes the text, with `\n`, `\t`, `\0` and `\\` replaced |
     /// | `cat` | copies input to output |
-    /// | `env`, `pwd`, `whoami` | writes what it was given |
+    /// | `env`, `pwd`, `whoami` | writes its environment, its folder or its user |
     /// | `true`, `false`, `exit N` | ends, so |
     /// | `sleep SECONDS` | ends after so long; fractions will do |
     /// | `emit BYTES SEED [stderr]` | writes the bytes of an [`Emission`] |

@@ -1,4 +1,4 @@
-//! The errors that many verbs of the runtime give.
+//! Errors that many verbs of the runtime return.
 
 use runtide_core::{Error, ErrorKind, InstanceId};
 

@@ -255,7 +255,7 @@ impl MemoryRuntime {
 
 /// # History
 impl MemoryRuntime {
-    /// Every fact, in order, reported or not: the measure for what a watch delivers. The newest
+    /// Every fact, in order, reported or not: the reference for a watch. The newest
     /// [`RuntimeOptions::facts`].
     pub fn history(&self) -> Vec<Fact> {
         self.with(|state| state.history.facts.iter().cloned().collect())

@@ -135,7 +135,7 @@ impl Machine {
         self.relist = Some(relist);
     }
 
-    /// The replay is over: from here on the link is live, and a comparison finds what the replay did not report.
+    /// The replay is over: from here on the link is live, and a comparison finds the changes that the replay did not report.
     pub(super) fn caught_up(&mut self, now: Instant) {
         if !matches!(self.phase, Phase::Open { mode: Mode::Replaying, .. }) {
             return;

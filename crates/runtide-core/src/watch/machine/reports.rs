@@ -59,7 +59,7 @@ impl Machine {
                 self.relisted(now, Ok(snapshot));
             }
             SignalBody::Lost(_) => {
-                // An answer that is under way may be older than what was missed.
+                // An answer that is under way may be older than the missed reports.
                 self.commands.push(Command::Abandon);
                 relist.restart(now);
             }

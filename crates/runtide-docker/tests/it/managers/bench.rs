@@ -25,7 +25,7 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// `None`, and a line of the report that says why, without a daemon.
+    /// `None` without a daemon, with a line in the report.
     pub(crate) async fn new(test: &str) -> Option<Self> {
         Self::with(test, |config| config).await
     }

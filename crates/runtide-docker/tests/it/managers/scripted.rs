@@ -240,7 +240,7 @@ async fn an_end_that_is_not_reported_is_not_invented() {
     assert_eq!(waited(&fake).await.unwrap_err().kind(), ErrorKind::Conflict, "it never ran");
 }
 
-/// The lines and the error that a stream of these bytes gives, with this description after it.
+/// The lines and the error of a stream of these bytes, with this description after it.
 async fn followed(bytes: Vec<u8>, whole: bool, after: &'static str) -> (Vec<LogLine>, Option<Error>) {
     let inspections = AtomicUsize::new(0);
     let fake = Fake::new(move |request| match request {

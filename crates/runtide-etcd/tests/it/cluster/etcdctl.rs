@@ -1,4 +1,4 @@
-//! `etcdctl` on one member: does what a store does not, and shares no code with it.
+//! `etcdctl` on one member: for calls that a store does not make; it shares no code with the store.
 
 use std::{process::Stdio, time::Duration};
 
