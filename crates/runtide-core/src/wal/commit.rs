@@ -15,11 +15,12 @@ use super::{
     corruption::disk_error,
     engine::Engine,
     fs::Disk,
-    hook::Hooked,
+    hook::{Forming, Hooked, HookedLog},
     options::Durability,
     published::{Published, lock},
     queue::{Caller, Group, Parker, Queue, Request},
     record::now,
+    retention::{Retained, Retention},
     sync::{
         Condvar, Instant, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -50,6 +51,29 @@ pub(super) struct Committer {
     /// One retention at a time.
     pub(super) retention: Mutex<()>,
     pub(super) hooked: Hooked,
+}
+
+impl HookedLog for Committer {
+    fn hand_over(&self, fill: &mut dyn FnMut(&mut Forming<'_>)) {
+        let mut queue = lock(&self.queue);
+        if self.check(&queue).is_err() {
+            return;
+        }
+        let before = queue.next;
+        fill(&mut Forming::new(&mut queue));
+        if queue.next > before {
+            self.arrive(&mut queue);
+            self.give_turn(&mut queue);
+        }
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.sync_here()
+    }
+
+    fn retain(&self, policy: &Retention) -> Result<Retained> {
+        self.drop_old(policy)
+    }
 }
 
 /// A caller's part in a group: its records' numbers, and whether the caller leads.
@@ -99,7 +123,7 @@ impl Committer {
         Ok(Some(Ticket { first, last, leads }))
     }
 
-    /// Whether the log takes anything more.
+    /// The log's failure, or `Cancelled` once it is closed.
     pub(super) fn check(&self, queue: &Queue) -> Result<()> {
         if let Some(failed) = self.published.failed() {
             return Err(failed.error());
@@ -258,7 +282,7 @@ impl Committer {
 
     /// Wakes each caller of the group, and keeps its buffers for another group.
     fn finish(&self, mut group: Group) {
-        self.hooked.run(self, &mut group);
+        self.hooked.run(&self.published, &mut group, || self.last_commit_is_over());
         group.wake();
         self.published.wake_followers();
         group.clear();
@@ -271,13 +295,13 @@ impl Committer {
         self.hooked.settle(self);
     }
 
-    /// Until no commit is being written: after a failure the last record that was acknowledged is then known for good.
-    pub(super) fn last_commit_is_over(&self) {
+    /// Waits until no commit is being written: after a failure the last acknowledged record is then known for good.
+    fn last_commit_is_over(&self) {
         drop(lock(&self.engine));
     }
 
-    /// Syncs what was acknowledged, in the present thread. For a hook, which must not wait for a group.
-    pub(super) fn sync_here(&self) -> Result<()> {
+    /// Syncs the acknowledged records, in the present thread. For a hook, which must not wait for a group.
+    fn sync_here(&self) -> Result<()> {
         if let Some(failed) = self.published.failed() {
             return Err(failed.error());
         }

@@ -2,18 +2,15 @@
 //! durable before the callers are woken.
 
 use std::{
-    fmt, mem,
-    pin::Pin,
+    fmt,
     sync::{Arc, OnceLock},
-    task::{Context, Poll, Waker},
 };
 
 use super::{
-    commit::Committer,
-    published::lock,
-    queue::{Caller, Group, Queue},
+    published::{Published, lock},
+    queue::{Group, Queue},
     record::{RecordKind, Seq, now},
-    retain::{Retained, Retention},
+    retention::{Retained, Retention},
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -39,23 +36,27 @@ pub trait CommitHook: Send + Sync + 'static {
     fn failed(&self);
 }
 
+/// The verbs of a log that its hook may call: none of them waits for a commit.
+pub(super) trait HookedLog: fmt::Debug {
+    /// Runs `fill` on the forming group, and has the group committed if it pushed a record. Not run if the log accepts no more.
+    fn hand_over(&self, fill: &mut dyn FnMut(&mut Forming<'_>));
+
+    fn sync(&self) -> Result<()>;
+
+    fn retain(&self, policy: &Retention) -> Result<Retained>;
+}
+
 /// The log, for its hook.
 #[derive(Debug)]
-pub struct Commits<'a>(&'a Committer);
+pub struct Commits<'a>(&'a dyn HookedLog);
 
 impl Commits<'_> {
-    /// Hands records over that no caller waits for; as many as `fill` pushes, whether there is room or not. They are in the
-    /// next commit. `None` if the log takes nothing more.
+    /// Hands records over that no caller waits for: as many as `fill` pushes, also if the group is full. They are in the next
+    /// commit. `None` if the log accepts no more records.
     pub fn hand_over<T>(&self, fill: impl FnOnce(&mut Forming<'_>) -> T) -> Option<T> {
-        let mut queue = lock(&self.0.queue);
-        self.0.check(&queue).ok()?;
-        let before = queue.next;
-        let value = fill(&mut Forming { queue: &mut queue, time: None });
-        if queue.next > before {
-            self.0.arrive(&mut queue);
-            self.0.give_turn(&mut queue);
-        }
-        Some(value)
+        let (mut fill, mut value) = (Some(fill), None);
+        self.0.hand_over(&mut |forming| value = fill.take().map(|fill| fill(forming)));
+        value
     }
 
     /// As [`Wal::sync_blocking`](super::Wal::sync_blocking).
@@ -63,7 +64,7 @@ impl Commits<'_> {
     /// # Errors
     /// A failure of the log.
     pub fn sync(&self) -> Result<()> {
-        self.0.sync_here()
+        self.0.sync()
     }
 
     /// As [`Wal::retain`](super::Wal::retain).
@@ -83,7 +84,11 @@ pub struct Forming<'a> {
     time: Option<u64>,
 }
 
-impl Forming<'_> {
+impl<'a> Forming<'a> {
+    pub(super) fn new(queue: &'a mut Queue) -> Self {
+        Self { queue, time: None }
+    }
+
     /// The number that the next record will have.
     pub fn next_seq(&self) -> Seq {
         Seq(self.queue.next)
@@ -99,19 +104,19 @@ impl Forming<'_> {
     }
 }
 
-/// In so many parts a commit is shown and its tasks woken: some of them decide their next writes while others are shown. With
-/// one part 64 writers were a fifth slower; with more, 512 writers were in each other's way.
+/// Number of parts in which a commit is shown and its tasks are woken, so that some tasks decide their next writes while others are
+/// shown. With one part 64 writers were a fifth slower; with more, 512 writers hindered each other.
 const PARTS: u64 = 4;
 
-/// The hook of a log, and how far it has seen.
+/// The hook of a log, and the records that it has seen.
 #[derive(Default)]
 pub(super) struct Hooked {
     hook: OnceLock<Arc<dyn CommitHook>>,
-    /// One call at a time.
+    /// Held during a call of the hook.
     order: Mutex<()>,
     /// The last record that the hook has seen committed.
     shown: AtomicU64,
-    /// It has seen the log's failure.
+    /// True once the hook has seen the log's failure.
     failed: AtomicBool,
 }
 
@@ -121,16 +126,16 @@ impl Hooked {
         self.hook.set(hook)
     }
 
-    /// Shows what is durable, or that nothing more will be. The leader of a later group may come first, and shows those before
-    /// it too: so the order is that of the log.
-    pub(super) fn run(&self, committer: &Committer, group: &mut Group) {
+    /// Shows the durable records, or that there will be no more of them. The leader of a later group may come first, and shows the
+    /// earlier ones too: the order is that of the log. `last_commit_is_over` waits until no commit is being written.
+    pub(super) fn run(&self, published: &Published, group: &mut Group, last_commit_is_over: impl FnOnce()) {
         let Some(hook) = self.hook.get() else { return };
         let _one_at_a_time = lock(&self.order);
-        let failed = committer.published.failed().is_some();
+        let failed = published.failed().is_some();
         if failed {
-            committer.last_commit_is_over();
+            last_commit_is_over();
         }
-        let acked = committer.published.acked();
+        let acked = published.acked();
         let mut shown = self.shown.load(Ordering::Acquire);
         let part = acked.saturating_sub(shown).div_ceil(PARTS);
         while shown < acked {
@@ -145,96 +150,36 @@ impl Hooked {
         }
     }
 
-    pub(super) fn settle(&self, committer: &Committer) {
+    /// Gives the hook its time after the callers were woken.
+    pub(super) fn settle(&self, log: &dyn HookedLog) {
         let Some(hook) = self.hook.get() else { return };
         let _one_at_a_time = lock(&self.order);
         if !self.failed.load(Ordering::Acquire) {
-            hook.settled(&Commits(committer));
+            hook.settled(&Commits(log));
         }
     }
 
-    /// The last record that the hook has seen; without one, the last that was acknowledged.
-    fn shown(&self, committer: &Committer) -> u64 {
+    /// Number of the last record that the hook has seen; without a hook, of the last that was acknowledged.
+    pub(super) fn shown(&self, published: &Published) -> u64 {
         match self.hook.get() {
             Some(_) => self.shown.load(Ordering::Acquire),
-            None => committer.published.acked(),
+            None => published.acked(),
         }
     }
 
-    /// What became of the records up to `last`, once the hook knows.
-    fn outcome(&self, committer: &Committer, last: u64) -> Option<Result<()>> {
-        // In this order: what is shown is shown, whatever comes after it.
+    /// The outcome for the records up to `last`, once the hook knows it.
+    pub(super) fn outcome(&self, published: &Published, last: u64) -> Option<Result<()>> {
+        // The failure is read first: a record that is shown stays shown, also if the log fails after it.
         let failed = self.failed.load(Ordering::Acquire) || self.hook.get().is_none();
-        if self.shown(committer) >= last {
+        if self.shown(published) >= last {
             return Some(Ok(()));
         }
-        committer.published.failed().filter(|_| failed).map(|failed| Err(failed.error()))
+        published.failed().filter(|_| failed).map(|failed| Err(failed.error()))
     }
 }
 
 impl fmt::Debug for Hooked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Hooked").field("shown", &self.shown).finish_non_exhaustive()
-    }
-}
-
-/// A task's hand-over, until it is durable and shown.
-pub(super) struct HandOver<'a, T, F> {
-    committer: &'a Committer,
-    state: State<T, F>,
-}
-
-enum State<T, F> {
-    Begins(Result<usize>, F),
-    /// Until the record is shown; the waker is the one that its group has.
-    Waits(T, u64, Waker),
-    Over,
-}
-
-impl<'a, T, F: FnOnce(&mut Forming<'_>) -> T> HandOver<'a, T, F> {
-    pub(super) fn new(committer: &'a Committer, frames: Result<usize>, fill: F) -> Self {
-        Self { committer, state: State::Begins(frames, fill) }
-    }
-
-    fn begin(&mut self, frames: usize, fill: F, cx: &Context<'_>) -> Poll<Result<T>> {
-        let committer = self.committer;
-        let mut queue = lock(&committer.queue);
-        committer.check(&queue)?;
-        if !queue.has_room(frames, Caller::Task(cx.waker())) {
-            self.state = State::Begins(Ok(frames), fill);
-            return Poll::Pending;
-        }
-        let value = fill(&mut Forming { queue: &mut queue, time: None });
-        let last = queue.next.saturating_sub(1);
-        if committer.hooked.shown(committer) >= last {
-            return Poll::Ready(Ok(value));
-        }
-        committer.arrive(&mut queue);
-        queue.group.wait(Caller::Task(cx.waker()), last);
-        committer.give_turn(&mut queue);
-        drop(queue);
-        self.state = State::Waits(value, last, cx.waker().clone());
-        Poll::Pending
-    }
-}
-
-impl<T: Unpin, F: FnOnce(&mut Forming<'_>) -> T + Unpin> Future for HandOver<'_, T, F> {
-    type Output = Result<T>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        match mem::replace(&mut this.state, State::Over) {
-            State::Begins(frames, fill) => this.begin(frames?, fill, cx),
-            State::Waits(value, last, waker) => {
-                this.committer.wake_also(&waker, cx);
-                if let Some(done) = this.committer.hooked.outcome(this.committer, last) {
-                    return Poll::Ready(done.map(|()| value));
-                }
-                this.state = State::Waits(value, last, waker);
-                Poll::Pending
-            }
-            // It gave its answer.
-            State::Over => Poll::Pending,
-        }
     }
 }

@@ -51,6 +51,7 @@ mod engine;
 mod follow;
 mod format;
 pub mod fs;
+mod hand_over;
 mod hook;
 mod layout;
 mod lock;
@@ -62,6 +63,7 @@ mod queue;
 mod reader;
 mod record;
 mod retain;
+mod retention;
 mod salvage;
 mod scan;
 mod segment;
@@ -82,7 +84,7 @@ pub use self::{
     options::{Durability, OnCorruption, WalKey, WalOptions},
     reader::WalReader,
     record::{ReadFrom, Record, RecordKind, RecordRef, Seq},
-    retain::{Retained, Retention},
+    retention::{Retained, Retention},
     salvage::{SalvageReport, salvage, salvage_with},
     verify::{Verified, verify, verify_with},
     writer::{Wal, WalWriter},
