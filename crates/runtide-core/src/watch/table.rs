@@ -175,6 +175,7 @@ impl InstanceTable {
     }
 
     /// The part of one backend: its rows and its position, without a resync that has not ended.
+    #[must_use]
     pub fn only(&self, backend: &BackendId) -> Self {
         let mut part = Self::default();
         part.rows.extend(self.rows.get(backend).map(|rows| (backend.clone(), rows.clone())));
