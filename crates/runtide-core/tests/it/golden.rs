@@ -152,6 +152,12 @@ fn the_form_of_an_older_version_is_read() {
     assert_eq!((read.ports, read.generation), (None, 0));
     let old = r#"{"backend":"b","cursor":{"epoch":"e","seq":1},"observed_at":"2023-11-14T22:13:20Z","kind":{"type":"resync_end"}}"#;
     assert_eq!(serde_json::from_str::<RuntimeEvent>(old).unwrap().kind, RuntimeEventKind::ResyncEnd);
+    // With the names that fields had before.
+    let old = r#"{"backend":"b","cursor":{"epoch":"e","seq":1},"observed_at":"2023-11-14T22:13:20Z","mark":"m","kind":{"type":"resync_end"}}"#;
+    assert_eq!(serde_json::from_str::<RuntimeEvent>(old).unwrap().token, Some(ResumeToken::from("m")));
+    let old = r#"{"rows":{},"places":{"b":[{"epoch":"e","seq":1},"live"]}}"#;
+    let table: InstanceTable = serde_json::from_str(old).unwrap();
+    assert!(table.position(&"b".into()).is_some());
     assert_eq!(serde_json::from_str::<Capabilities>("{}").unwrap(), Capabilities::default());
     assert_eq!(serde_json::from_str::<InstanceFilter>("{}").unwrap(), InstanceFilter::default());
 }

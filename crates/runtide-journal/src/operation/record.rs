@@ -94,6 +94,8 @@ pub struct OperationRecord {
     /// Steps that were undone, in the order of their announcements.
     pub undone: Vec<Undo>,
     /// Steps still to be undone, in the order of their announcements; the last one is undone first.
+    // Checkpoints of earlier versions have it as `owed`.
+    #[serde(alias = "owed")]
     pub pending: Vec<Undo>,
     /// The error that the last attempt to undo the pending steps met. Not in the log.
     pub obstacle: Option<Failure>,
@@ -124,5 +126,20 @@ impl OperationRecord {
                 .with_context("name", &self.name)
                 .with_source(error)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_of_an_earlier_version_is_read() {
+        let old = r#"{"id":"1","owner":"me","name":"sidecar.start","stage":"started","undone":[],
+            "owed":[{"backend":"docker","action":"remove_network","name":"net"}],"obstacle":null,"request":null}"#;
+        let read: OperationRecord = serde_json::from_str(old).unwrap();
+        assert_eq!(read.pending.len(), 1);
+        let again: OperationRecord = serde_json::from_str(&serde_json::to_string(&read).unwrap()).unwrap();
+        assert_eq!(again.pending, read.pending);
     }
 }
