@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use runtide_core::{Error, ErrorKind, Result};
+use runtide_core::{Error, ErrorKind, Result, backend::CallSite};
 use tokio::{sync::Mutex, time::timeout};
 use tonic::{Status, transport::Endpoint};
 
@@ -17,7 +17,7 @@ use crate::{
     call::Call,
     config::Config,
     connection::Connection,
-    error::{CallSite, Fault, Recovery},
+    error::{Fault, Faults, Recovery},
     wire::{KeyValue, RangeResponse, ResponseOp, TxnRequest, TxnResponse},
 };
 
@@ -153,7 +153,7 @@ impl Client {
             let error = Error::new(ErrorKind::InvalidInput, operation, "there are no endpoints");
             return Err(Fault { error, uncertain: false, recovery: Recovery::None });
         };
-        let site = CallSite { operation, store: &self.name, endpoint: &member.url };
+        let site = CallSite::of_store(operation, &self.name).with_endpoint(&member.url);
         let made = async {
             let mut slot = member.slot.lock().await;
             if let Some(link) = &slot.link {
@@ -197,7 +197,7 @@ impl Client {
         let (serial, outcome) = match self.link(at, operation, limit).await {
             Ok(Link { connection, serial }) => {
                 let endpoint = self.member(at).map_or("", |member| member.url.as_str());
-                let site = CallSite { operation, store: &self.name, endpoint };
+                let site = CallSite::of_store(operation, &self.name).with_endpoint(endpoint);
                 let outcome = match timeout(limit, send(connection)).await {
                     Ok(response) => response.map_err(|status| site.fault(status)),
                     Err(_) => Err(site.timed_out(limit)),

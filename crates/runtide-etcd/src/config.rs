@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use runtide_core::{Error, ErrorKind, Result, manager::Secret};
+use runtide_core::{Error, ErrorKind, Result, backend::setters, manager::Secret};
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
 use crate::keys;
@@ -96,20 +96,7 @@ impl Default for Config {
     }
 }
 
-macro_rules! setters {
-    ($($(#[$doc:meta])* $setter:ident: $field:ident: $type:ty;)*) => {
-        impl Config { $(
-            $(#[$doc])*
-            #[must_use]
-            pub fn $setter(mut self, value: impl Into<$type>) -> Self {
-                self.$field = value.into();
-                self
-            }
-        )* }
-    };
-}
-
-setters! {
+setters!(Config {
     /// With this prefix of all keys.
     with_prefix: prefix: String;
     /// With these files for TLS.
@@ -124,7 +111,7 @@ setters! {
     with_bookmark_interval: bookmark_interval: Duration;
     /// With the members' `--max-request-bytes`.
     with_max_request_bytes: max_request_bytes: usize;
-}
+});
 
 impl Config {
     /// With these members.

@@ -1,8 +1,8 @@
 //! Meaning of a failed attempt: [`Fault`], by the status that the member sent.
 
-use std::error::Error as StdError;
+use std::{error::Error as StdError, time::Duration};
 
-use runtide_core::{Error, ErrorKind};
+use runtide_core::{Error, ErrorKind, backend::CallSite};
 use tonic::{Code, ConnectError, Status};
 
 /// A failed attempt at one member.
@@ -31,28 +31,21 @@ pub(crate) enum Recovery {
     FutureRevision,
 }
 
-/// Call, store and endpoint of an error.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct CallSite<'a> {
-    pub(crate) operation: &'static str,
-    pub(crate) store: &'a str,
-    pub(crate) endpoint: &'a str,
+/// The fault of a call at one member.
+pub(crate) trait Faults {
+    /// No response came within the limit: the request may have had its effect.
+    fn timed_out(self, limit: Duration) -> Fault;
+
+    /// The member answered with this status, or no member was reached.
+    fn fault(self, status: Status) -> Fault;
 }
 
-impl CallSite<'_> {
-    pub(crate) fn error(self, kind: ErrorKind, message: impl Into<String>) -> Error {
-        Error::new(kind, self.operation, message)
-            .with_context("store", self.store)
-            .with_context("endpoint", self.endpoint)
+impl Faults for CallSite<'_> {
+    fn timed_out(self, limit: Duration) -> Fault {
+        Fault { error: self.timeout(limit), uncertain: true, recovery: Recovery::NextMember }
     }
 
-    /// No response came within the limit.
-    pub(crate) fn timed_out(self, limit: std::time::Duration) -> Fault {
-        let error = self.error(ErrorKind::Timeout, format!("no answer within {limit:?}"));
-        Fault { error, uncertain: true, recovery: Recovery::NextMember }
-    }
-
-    pub(crate) fn fault(self, status: Status) -> Fault {
+    fn fault(self, status: Status) -> Fault {
         if let Some(why) = unreachable(&status) {
             let error = self.error(ErrorKind::Unavailable, why).with_source(status);
             return Fault { error, uncertain: false, recovery: Recovery::NextMember };
@@ -131,7 +124,9 @@ pub(crate) fn meaning(code: Code, text: &str) -> (ErrorKind, bool, Recovery) {
 mod tests {
     use super::*;
 
-    const SITE: CallSite<'_> = CallSite { operation: "etcd.apply", store: "etcd:a", endpoint: "http://a:2379" };
+    fn site() -> CallSite<'static> {
+        CallSite::of_store("etcd.apply", "etcd:a").with_endpoint("http://a:2379")
+    }
 
     #[test]
     fn every_answer_of_etcd_has_its_kind() {
@@ -166,7 +161,7 @@ mod tests {
             (Code::DeadlineExceeded, "", ErrorKind::Timeout, true),
         ];
         for (code, text, kind, uncertain) in table {
-            let fault = SITE.fault(Status::new(code, text));
+            let fault = site().fault(Status::new(code, text));
             assert_eq!((fault.error.kind(), fault.uncertain), (kind, uncertain), "{code:?} {text}");
             assert!(fault.error.to_string().contains("endpoint=http://a:2379"), "{}", fault.error);
         }
@@ -176,7 +171,7 @@ mod tests {
     fn a_request_never_sent_differs_from_one_that_may_have_been() {
         let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
         let status = Status::from_error(Box::new(ConnectError(Box::new(refused))));
-        let fault = SITE.fault(status);
+        let fault = site().fault(status);
         assert_eq!(
             (fault.error.kind(), fault.uncertain, fault.recovery),
             (ErrorKind::Unavailable, false, Recovery::NextMember)

@@ -3,10 +3,13 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Mutex, PoisonError},
+    sync::Mutex,
 };
 
-use runtide_core::store::{Digest, Document, ResourceFormat, ResourceRef};
+use runtide_core::{
+    backend::lock,
+    store::{Digest, Document, ResourceFormat, ResourceRef},
+};
 
 /// A resource as it was seen, without its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,11 +45,11 @@ impl Known {
     const MOST: usize = 4096;
 
     pub(crate) fn get(&self, reference: &ResourceRef) -> Option<Seen> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).seen.get(reference).copied()
+        lock(&self.0).seen.get(reference).copied()
     }
 
     pub(crate) fn set(&self, reference: &ResourceRef, seen: Option<Seen>) {
-        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = lock(&self.0);
         let Some(seen) = seen else {
             // Its entry in the order stays until it is the oldest.
             table.seen.remove(reference);

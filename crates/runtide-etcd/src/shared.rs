@@ -2,11 +2,11 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    sync::{Arc, Mutex, atomic::AtomicU64},
     time::Duration,
 };
 
-use runtide_core::Result;
+use runtide_core::{Result, backend::lock};
 
 use crate::{
     call::Call,
@@ -52,7 +52,7 @@ impl Shared {
 
     /// The view that this client has; read from etcd if it has none.
     pub(crate) async fn view(&self, call: &mut Call) -> Result<View> {
-        if let Some(view) = self.view.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+        if let Some(view) = lock(&self.view).clone() {
             return Ok(view);
         }
         let mut answer = self.client.txn(call, TxnRequest::of([self.get_pointer()])).await?;
@@ -69,7 +69,7 @@ impl Shared {
     /// Replaces the view. An older one than before is right for a cluster that was set back to a backup; elsewhere it costs one
     /// request.
     pub(crate) fn set_view(&self, view: View) {
-        *self.view.lock().unwrap_or_else(PoisonError::into_inner) = Some(view);
+        *lock(&self.view) = Some(view);
     }
 
     pub(crate) fn get_pointer(&self) -> RequestOp {
