@@ -23,7 +23,7 @@ use runtide_core::{
     wal::{RecordKind, RecordRef, Seq},
 };
 
-/// Record kind of all records of a journaled store; in the range that is reserved for this crate.
+/// Record kind of all records of a journaled store; one of those that are reserved for this crate.
 pub(super) const KIND: RecordKind = RecordKind(0x8003);
 
 const VERSION: u8 = 1;
@@ -236,7 +236,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parse_panics_on_no_input(tag in 0_u8..9, more in prop::collection::vec(any::<u8>(), 0..100)) {
+        fn parse_never_panics(tag in 0_u8..9, more in prop::collection::vec(any::<u8>(), 0..100)) {
             let bytes = [&[VERSION, tag][..], &more].concat();
             if let Some((_, Entry::Written(planned))) = parse(&bytes) {
                 prop_assert!(planned.reference.as_str().parse::<ResourceRef>().is_ok());

@@ -89,6 +89,7 @@ impl EventFold {
         }
     }
 
+    /// Emits the event that leads to the present state `now`.
     fn becomes(&mut self, now: Option<Arc<Resource>>, revision: Revision, out: &mut VecDeque<StoreEvent>) {
         self.known = true;
         let before = std::mem::replace(&mut self.present, now.is_some().then_some(revision));
