@@ -51,7 +51,7 @@ pub(super) struct History {
     topics: HashMap<ScopeNumber, Topic>,
     /// Wakers of topics, for the next call of `wake`.
     to_wake: Vec<Option<Waker>>,
-    /// Number of listings that are being read: nothing is evicted while there is one.
+    /// Number of reads under way (listings and new views): nothing is evicted while there is one.
     reads: usize,
     /// Views that are being shown to watchers that lost their position, oldest first.
     pub(super) views: VecDeque<Weak<View>>,
@@ -186,7 +186,7 @@ impl History {
     /// Checks that a caller other than the journal may write.
     ///
     /// # Errors
-    /// `Conflict` if the store belongs to a journal.
+    /// `Conflict` if the store belongs to a journal, or has writes that are decided and not yet published.
     pub(super) fn check(&self, operation: &'static str) -> Result<()> {
         if self.journaled || self.prepared > 0 {
             let message = "this store belongs to a journal: a write that bypasses the journal would be lost";
