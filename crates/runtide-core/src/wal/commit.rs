@@ -1,8 +1,8 @@
 //! Group commit: appenders encode into the forming group; the leader writes it, syncs once, and wakes each appender.
 //!
-//! `Queue::busy` is set while there is a leader. For a task, the commit thread leads. A thread that blocks anyway leads
-//! itself, and then hands the lead to an appender that came in the meantime: so a lone thread needs no other thread, and among
-//! many the next write begins while the last group is still being woken.
+//! `Queue::busy` is set while there is a leader. Tasks never lead: the commit thread leads for them. A thread that blocks in an
+//! append leads its own group, and then hands the lead to a thread that came in the meantime, or to the commit thread. So a lone
+//! thread needs no other thread, and with many the next write begins while the callers of the last group are still being woken.
 
 use std::{
     path::PathBuf,
@@ -29,8 +29,8 @@ use super::{
 };
 use crate::error::{Error, ErrorKind, Result};
 
-/// Time for which a group waits for callers of the last group that have not come back: less than a sync takes, and measured to be
-/// worth it from 64 callers on (121,000 against 186,000 records a second).
+/// Time for which a group waits for callers of the last group that have not come back. It is less than a sync takes, and pays
+/// from 64 callers on (measured: 121,000 records a second without it, 186,000 with it).
 const LINGER: Duration = Duration::from_micros(60);
 
 /// The shortest interval of `Durability::Every`.
@@ -40,6 +40,7 @@ const MIN_INTERVAL: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(super) struct Committer {
     pub(super) queue: Mutex<Queue>,
+    /// Wakes the commit thread.
     work: Condvar,
     /// Number of callers in the forming group, readable without the lock.
     arrived: AtomicUsize,
@@ -48,7 +49,7 @@ pub(super) struct Committer {
     pub(super) durability: Durability,
     pub(super) disk: Arc<dyn Disk>,
     pub(super) dir: PathBuf,
-    /// One retention at a time.
+    /// Held by a retention, so that there is one at a time.
     pub(super) retention: Mutex<()>,
     pub(super) hooked: Hooked,
 }
@@ -100,7 +101,7 @@ impl Committer {
         }
     }
 
-    /// Adds the request to the forming group. `None` if the group is full: the caller is woken when there is space again.
+    /// Adds the request to the forming group. `None` if the group has no room for it: the caller is woken when it may try again.
     fn enqueue(&self, request: Request<'_>, frames: usize, caller: Caller<'_>) -> Result<Option<Ticket>> {
         let mut queue = lock(&self.queue);
         self.check(&queue)?;
@@ -123,7 +124,10 @@ impl Committer {
         Ok(Some(Ticket { first, last, leads }))
     }
 
-    /// The log's failure, or `Cancelled` once it is closed.
+    /// Checks that the log accepts records.
+    ///
+    /// # Errors
+    /// The log's failure; `Cancelled` once the log is closed.
     pub(super) fn check(&self, queue: &Queue) -> Result<()> {
         if let Some(failed) = self.published.failed() {
             return Err(failed.error());
@@ -134,7 +138,7 @@ impl Committer {
         Ok(())
     }
 
-    /// Has the commit thread commit the forming group, unless a leader is at work, which passes the leadership on.
+    /// Makes the commit thread the leader, unless there is one: that leader passes the lead on.
     pub(super) fn give_turn(&self, queue: &mut Queue) {
         if !queue.busy {
             (queue.busy, queue.turn) = (true, true);
@@ -178,8 +182,8 @@ impl Committer {
             }
             thread::park();
         };
-        // Only these outcomes may be known before the caller's group is committed: the log failed, or everything is synced
-        // already.
+        // Two outcomes may be known before the caller's group is committed: a failure of the log, and a sync of records that are
+        // synced already.
         if done.is_err() || matches!(request, Request::Sync) {
             self.leave(&parker);
         }
@@ -190,7 +194,7 @@ impl Committer {
     /// lost, and every later caller would wait indefinitely.
     fn leave(&self, parker: &Arc<Parker>) {
         lock(&self.queue).group.threads.retain(|other| !Arc::ptr_eq(other, parker));
-        // The lead is handed over under the lock: so this thread has got it by now, or never will.
+        // The lead is handed over under the queue's lock: this thread has it by now, or never will.
         if parker.takes_lead() {
             self.lead();
         }
@@ -203,6 +207,7 @@ impl Committer {
         self.finish(group);
     }
 
+    /// Hands the lead to a thread of the forming group, or else to the commit thread. If the group is empty, there is no leader.
     fn pass_on(&self) {
         let mut queue = lock(&self.queue);
         if queue.group.is_empty() {
@@ -247,7 +252,7 @@ impl Committer {
             if group.count > 0 {
                 engine.write(&mut group.bytes, group.first, group.count)?;
             }
-            // Records that are synced already are not synced again: that could only fail, and no caller would get the error.
+            // Records that are synced already are not synced again: a failure of that sync would reach no caller.
             if group.sync && self.published.synced() < engine.head.0 { engine.sync() } else { Ok(()) }
         };
         if let Err(error) = write() {
@@ -256,7 +261,7 @@ impl Committer {
         group
     }
 
-    /// Fails the log because of another operation than a commit: later calls are refused, and the followers are woken.
+    /// Fails the log for an error outside of a commit: later calls get it, and the followers are woken.
     pub(super) fn poison(&self, error: Error) -> Error {
         self.published.fail((&error).into());
         self.published.wake_followers();
@@ -275,12 +280,12 @@ impl Committer {
         }
         let until = Instant::now() + LINGER;
         while self.arrived.load(Ordering::Acquire) < last && Instant::now() < until {
-            // A sleep of the system would take longer than the whole linger; the awaited callers may need this core.
+            // Yield rather than sleep: a sleep takes longer than the whole linger, and the awaited callers may need this core.
             thread::yield_now();
         }
     }
 
-    /// Wakes each caller of the group, and keeps its buffers for another group.
+    /// Calls the hook, wakes the callers of the group and the followers, and keeps the buffers for another group.
     fn finish(&self, mut group: Group) {
         self.hooked.run(&self.published, &mut group, || self.last_commit_is_over());
         group.wake();
@@ -295,12 +300,12 @@ impl Committer {
         self.hooked.settle(self);
     }
 
-    /// Waits until no commit is being written: after a failure the last acknowledged record is then known for good.
+    /// Waits until no commit is being written: after a failure, the last acknowledged record is final then.
     fn last_commit_is_over(&self) {
         drop(lock(&self.engine));
     }
 
-    /// Syncs the acknowledged records, in the present thread. For a hook, which must not wait for a group.
+    /// Syncs the acknowledged records in the present thread; for the hook, which must not wait for a group, and for the timer.
     fn sync_here(&self) -> Result<()> {
         if let Some(failed) = self.published.failed() {
             return Err(failed.error());
@@ -346,8 +351,8 @@ impl Committer {
         }
     }
 
-    /// Sleeps until it is this thread's turn to lead (the first is true), or the log is to be closed (the second), or the
-    /// interval is over (neither).
+    /// Sleeps until this thread must lead, returned as `(true, false)`, or close the log, `(false, true)`, or sync because the
+    /// interval is over, `(false, false)`.
     fn wait_for_work(&self) -> (bool, bool) {
         let mut queue = lock(&self.queue);
         loop {
@@ -370,15 +375,15 @@ impl Committer {
         }
     }
 
-    /// Syncs at the interval, without the engine's lock, so that appenders can write at the same time.
+    /// Syncs at the end of the interval, without the engine's lock, so that commits can be written at the same time.
     fn sync_in_time(&self) {
         lock(&self.queue).due = None;
-        // A failure is told to the next caller.
+        // The failure is kept: the next caller gets it.
         drop(self.sync_here());
     }
 
-    /// Has a caller that is polled by another waker than its group has be woken by that one as well: by the leader that finishes
-    /// a group next. To be called before the caller looks at the outcome, each time, since that may be another group.
+    /// Registers the task's present waker if the group has another one: the leader that finishes a group next wakes it as well.
+    /// Call it before each check of the outcome, since the group that is finished next may be another one.
     pub(super) fn wake_also(&self, known: &Waker, cx: &Context<'_>) {
         if known.will_wake(cx.waker()) {
             return;
@@ -389,7 +394,7 @@ impl Committer {
         }
     }
 
-    /// Lets the commit thread commit every accepted request, and then end. Later calls are refused.
+    /// Has the commit thread commit every accepted request, and then end. Later calls are refused.
     pub(super) fn close(&self) {
         lock(&self.queue).closing = true;
         self.work.notify_one();
@@ -402,7 +407,7 @@ pub(super) struct Pending<'a> {
     committer: &'a Committer,
     request: Request<'a>,
     frames: usize,
-    /// The task's part in a group, and the waker that the group has; `None` until there was space.
+    /// The task's part in a group, and the waker that the group has; `None` until a group had room.
     ticket: Option<(Ticket, Waker)>,
 }
 
@@ -411,7 +416,7 @@ impl<'a> Pending<'a> {
         Self { committer, request, frames, ticket: None }
     }
 
-    /// Returns the numbers of its first and last record, once done.
+    /// Ready with the numbers of its first and last record once the request is done.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(u64, u64)>> {
         let Some((ticket, waker)) = &self.ticket else {
             let ticket = self.committer.enqueue(self.request, self.frames, Caller::Task(cx.waker()))?;

@@ -1,4 +1,5 @@
-//! A task's hand-over: decides and pushes under the lock of the forming group, then waits until that is durable and shown.
+//! The hand-over of a task: it decides and pushes records under the queue's lock, then waits until they are durable and the hook
+//! has seen them.
 
 use std::{
     mem,
@@ -9,16 +10,18 @@ use std::{
 use super::{commit::Committer, hook::Forming, published::lock, queue::Caller};
 use crate::error::Result;
 
-/// A task's hand-over, until it is durable and shown.
+/// Future of a hand-over: ready once its records are durable and the hook has seen them.
 pub(super) struct HandOver<'a, T, F> {
     committer: &'a Committer,
     state: State<T, F>,
 }
 
 enum State<T, F> {
+    /// Not pushed yet: the bytes of its frames, or an error for records that are too long; and the function that pushes.
     Begins(Result<usize>, F),
-    /// Until the record is shown; the waker is the one that its group has.
+    /// Pushed: the value of `fill`, the number of the last record, and the waker that the group has.
     Waits(T, u64, Waker),
+    /// The outcome was returned.
     Over,
 }
 
@@ -27,6 +30,7 @@ impl<'a, T, F: FnOnce(&mut Forming<'_>) -> T> HandOver<'a, T, F> {
         Self { committer, state: State::Begins(frames, fill) }
     }
 
+    /// Runs `fill` if the group has room for `frames` bytes; otherwise the task is woken when it may try again.
     fn begin(&mut self, frames: usize, fill: F, cx: &Context<'_>) -> Poll<Result<T>> {
         let committer = self.committer;
         let mut queue = lock(&committer.queue);
@@ -64,7 +68,7 @@ impl<T: Unpin, F: FnOnce(&mut Forming<'_>) -> T + Unpin> Future for HandOver<'_,
                 this.state = State::Waits(value, last, waker);
                 Poll::Pending
             }
-            // Polled after its answer.
+            // Polled again after it was ready.
             State::Over => Poll::Pending,
         }
     }

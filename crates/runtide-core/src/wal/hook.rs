@@ -1,5 +1,5 @@
-//! One group commit for what stands on the log: it decides and pushes under the log's own lock, and a hook shows what became
-//! durable before the callers are woken.
+//! Shares the log's group commit with a store on top of it: the store decides and pushes records under the log's lock, and its
+//! hook publishes the durable ones before the callers are woken.
 
 use std::{
     fmt,
@@ -18,56 +18,59 @@ use super::{
 };
 use crate::error::Result;
 
-/// Follows the commits of a log, one call at a time, in the thread of the leader: a slow hook holds up the next commit.
+/// Follows the commits of a log. Calls come one at a time, in the thread of the leader: a slow hook delays the next commit.
 ///
 /// # Behavior
-/// * `committed` comes before any caller is told that the records are durable; for one commit it may come several times, each time
-///   with more of its records.
-/// * `failed` comes once nothing more can become durable, and before any caller is told of the failure that concerns it.
-/// * A hook never calls the log it follows, but through [`Commits`]: it would wait for itself.
+/// * `committed` comes before a hand-over of those records returns, and before the other callers of the commit are woken. For one
+///   commit it may come several times, each time with more of its records.
+/// * `failed` comes once nothing more can become durable, and before an affected hand-over returns the failure.
+/// * A hook must call the log that it follows only through [`Commits`]: any other call would wait for the hook itself.
 pub trait CommitHook: Send + Sync + 'static {
     /// All records up to `last` are durable, as the log's [`Durability`](super::Durability) says.
     fn committed(&self, last: Seq);
 
-    /// The callers of the commit were woken: there is time for what no caller waits for.
+    /// The callers of the commit were woken: the time for work that no caller waits for.
     fn settled(&self, commits: &Commits<'_>);
 
-    /// The log has failed for good: what was handed over behind the last call of `committed` is not acknowledged.
+    /// The log has failed for good: records after the last call of `committed` are never acknowledged.
     fn failed(&self);
 }
 
-/// The verbs of a log that its hook may call: none of them waits for a commit.
+/// The operations of a log that its hook may call: none of them waits for a commit.
 pub(super) trait HookedLog: fmt::Debug {
-    /// Runs `fill` on the forming group, and has the group committed if it pushed a record. Not run if the log accepts no more.
+    /// Runs `fill` on the forming group, and has the group committed if `fill` pushed a record. Does not run it if the log is
+    /// closed or has failed.
     fn hand_over(&self, fill: &mut dyn FnMut(&mut Forming<'_>));
 
+    /// Syncs the acknowledged records in the present thread.
     fn sync(&self) -> Result<()>;
 
+    /// Drops old segments.
     fn retain(&self, policy: &Retention) -> Result<Retained>;
 }
 
-/// The log, for its hook.
+/// The log, as its hook may use it.
 #[derive(Debug)]
 pub struct Commits<'a>(&'a dyn HookedLog);
 
 impl Commits<'_> {
-    /// Hands records over that no caller waits for: as many as `fill` pushes, also if the group is full. They are in the next
-    /// commit. `None` if the log accepts no more records.
+    /// Runs `fill` to push records that no caller waits for, as many as it likes, even if the group is full. They are in the next
+    /// commit. `None` if the log is closed or has failed: `fill` did not run.
     pub fn hand_over<T>(&self, fill: impl FnOnce(&mut Forming<'_>) -> T) -> Option<T> {
         let (mut fill, mut value) = (Some(fill), None);
         self.0.hand_over(&mut |forming| value = fill.take().map(|fill| fill(forming)));
         value
     }
 
-    /// As [`Wal::sync_blocking`](super::Wal::sync_blocking).
+    /// Syncs the acknowledged records, as [`Wal::sync_blocking`](super::Wal::sync_blocking).
     ///
     /// # Errors
-    /// A failure of the log.
+    /// The failure of the log, which is final.
     pub fn sync(&self) -> Result<()> {
         self.0.sync()
     }
 
-    /// As [`Wal::retain`](super::Wal::retain).
+    /// Drops old segments, as [`Wal::retain`](super::Wal::retain).
     ///
     /// # Errors
     /// As [`Wal::retain`](super::Wal::retain).
@@ -80,7 +83,7 @@ impl Commits<'_> {
 #[derive(Debug)]
 pub struct Forming<'a> {
     queue: &'a mut Queue,
-    /// The time of the records, once one was pushed.
+    /// Time stamp of all records that are pushed through this value; `None` until the first is.
     time: Option<u64>,
 }
 
@@ -89,12 +92,13 @@ impl<'a> Forming<'a> {
         Self { queue, time: None }
     }
 
-    /// The number that the next record will have.
+    /// Number of the next record.
     pub fn next_seq(&self) -> Seq {
         Seq(self.queue.next)
     }
 
-    /// Pushes a record; `write` appends its payload, of at most [`Wal::MAX_RECORD`](super::Wal::MAX_RECORD) bytes, to the group's.
+    /// Pushes a record and returns its number. `write` appends the payload, of at most
+    /// [`Wal::MAX_RECORD`](super::Wal::MAX_RECORD) bytes, to the buffer that it is given, and must not touch the bytes before it.
     pub fn push(&mut self, kind: RecordKind, write: impl FnOnce(&mut Vec<u8>)) -> Seq {
         let time = *self.time.get_or_insert_with(now);
         let seq = self.queue.next;
@@ -104,30 +108,33 @@ impl<'a> Forming<'a> {
     }
 }
 
-/// Number of parts in which a commit is shown and its tasks are woken, so that some tasks decide their next writes while others are
-/// shown. With one part 64 writers were a fifth slower; with more, 512 writers hindered each other.
+/// Number of parts in which a commit is passed to the hook and its tasks are woken: the tasks of one part decide their next
+/// writes while the next part is published. With one part 64 writers were a fifth slower; with more, 512 writers hindered each
+/// other.
 const PARTS: u64 = 4;
 
-/// The hook of a log, and the records that it has seen.
+/// The hook of a log, and the progress of its calls.
 #[derive(Default)]
 pub(super) struct Hooked {
     hook: OnceLock<Arc<dyn CommitHook>>,
-    /// Held during a call of the hook.
+    /// Held during calls of the hook, so that they come one at a time.
     order: Mutex<()>,
-    /// The last record that the hook has seen committed.
+    /// Number of the last record that the hook has seen committed.
     shown: AtomicU64,
     /// True once the hook has seen the log's failure.
     failed: AtomicBool,
 }
 
 impl Hooked {
+    /// Sets the hook, which sees the records after `acked`. An error if there is one already.
     pub(super) fn set(&self, hook: Arc<dyn CommitHook>, acked: u64) -> std::result::Result<(), Arc<dyn CommitHook>> {
         self.shown.store(acked, Ordering::Release);
         self.hook.set(hook)
     }
 
-    /// Shows the durable records, or that there will be no more of them. The leader of a later group may come first, and shows the
-    /// earlier ones too: the order is that of the log. `last_commit_is_over` waits until no commit is being written.
+    /// Calls the hook for the durable records, and after a failure of the log for that. Leaders may overtake each other: one that
+    /// comes first also passes on the records of earlier groups, so that the hook sees the log's order. `last_commit_is_over`
+    /// waits until no commit is being written.
     pub(super) fn run(&self, published: &Published, group: &mut Group, last_commit_is_over: impl FnOnce()) {
         let Some(hook) = self.hook.get() else { return };
         let _one_at_a_time = lock(&self.order);
@@ -150,7 +157,7 @@ impl Hooked {
         }
     }
 
-    /// Gives the hook its time after the callers were woken.
+    /// Calls `settled`, after the callers were woken; not after a failure.
     pub(super) fn settle(&self, log: &dyn HookedLog) {
         let Some(hook) = self.hook.get() else { return };
         let _one_at_a_time = lock(&self.order);
@@ -167,9 +174,9 @@ impl Hooked {
         }
     }
 
-    /// The outcome for the records up to `last`, once the hook knows it.
+    /// The outcome for the records up to `last`, once the hook has seen it.
     pub(super) fn outcome(&self, published: &Published, last: u64) -> Option<Result<()>> {
-        // The failure is read first: a record that is shown stays shown, also if the log fails after it.
+        // Read the failure first: records that the hook has seen are a success, even if the log fails after them.
         let failed = self.failed.load(Ordering::Acquire) || self.hook.get().is_none();
         if self.shown(published) >= last {
             return Some(Ok(()));

@@ -17,7 +17,7 @@ use super::{
     },
 };
 
-/// Size of a group in bytes from which on the next record waits for the next group; a larger batch makes a group by itself.
+/// Largest size of a group, in bytes: a request that does not fit waits for the next group. A larger batch is a group by itself.
 pub(super) const GROUP_BYTES: usize = 1 << 20;
 
 /// A caller's request to the log.
@@ -25,15 +25,15 @@ pub(super) const GROUP_BYTES: usize = 1 << 20;
 pub(super) enum Request<'a> {
     One(RecordKind, &'a [u8]),
     Many(&'a [(RecordKind, &'a [u8])]),
-    /// No record, only a sync of the records before.
+    /// No record, only a sync of all records before it.
     Sync,
 }
 
-/// A waiting thread.
+/// A thread that waits for its request.
 #[derive(Debug)]
 pub(super) struct Parker {
     thread: Thread,
-    /// Set when the thread gets the lead: it must commit the group that it is in.
+    /// True once the thread got the lead: it must commit the group that it is in.
     leads: AtomicBool,
 }
 
@@ -46,11 +46,13 @@ impl Parker {
         OWN.with(Arc::clone)
     }
 
+    /// Hands the lead to the thread, and wakes it.
     pub(super) fn lead(&self) {
         self.leads.store(true, Ordering::Release);
         self.thread.unpark();
     }
 
+    /// Returns true, once, if the thread got the lead.
     pub(super) fn takes_lead(&self) -> bool {
         self.leads.swap(false, Ordering::AcqRel)
     }
@@ -85,14 +87,17 @@ impl Caller<'_> {
 /// Records that will be one commit.
 #[derive(Debug)]
 pub(super) struct Group {
-    /// Space for the commit's header, then frames.
+    /// Space for the commit's header, then the frames of the records.
     pub(super) bytes: Vec<u8>,
+    /// Number of the first record; valid if there is one.
     pub(super) first: u64,
+    /// Number of records in the group.
     pub(super) count: u32,
     /// Number of calls in the group.
     pub(super) callers: usize,
-    /// Each with the last record that it waits for: these do not fall.
+    /// Wakers of the waiting tasks, each with the number of the last record that it waits for, in ascending order.
     pub(super) tasks: VecDeque<(u64, Waker)>,
+    /// Waiting threads, in the order in which they came.
     pub(super) threads: VecDeque<Arc<Parker>>,
     /// True if a caller asks for a sync, regardless of the log's durability.
     pub(super) sync: bool,
@@ -115,12 +120,12 @@ impl Group {
         self.callers == 0
     }
 
-    /// Returns true if so many bytes of frames still fit. An empty group takes a request of any size.
+    /// Returns true if `frames` more bytes fit. A group without a record takes a request of any size.
     pub(super) fn has_room(&self, frames: usize) -> bool {
         self.count == 0 || frames.saturating_add(self.bytes.len()) <= GROUP_BYTES
     }
 
-    /// Encodes the request's records from number `next` on; returns the number of the last.
+    /// Encodes the request's records, numbered from `next` on; returns the number of the last.
     pub(super) fn push(&mut self, next: u64, time: u64, request: Request<'_>) -> u64 {
         if self.count == 0 {
             self.first = next;
@@ -140,7 +145,7 @@ impl Group {
         seq.saturating_sub(1)
     }
 
-    /// Encodes one record, its payload written in place.
+    /// Encodes one record; `write` appends the payload in place, without a copy.
     pub(super) fn push_with(&mut self, seq: u64, time: u64, kind: RecordKind, write: impl FnOnce(&mut Vec<u8>)) {
         if self.count == 0 {
             self.first = seq;
@@ -157,13 +162,13 @@ impl Group {
         }
     }
 
-    /// Wakes every caller in it, one by one.
+    /// Wakes all callers of the group.
     pub(super) fn wake(&mut self) {
         self.tasks.drain(..).for_each(|(_, waker)| waker.wake());
         self.threads.drain(..).for_each(Wake::wake);
     }
 
-    /// Wakes the tasks that wait for no more than the records up to `last`.
+    /// Wakes the tasks that wait for records up to `last`, and no later ones.
     pub(super) fn wake_tasks(&mut self, last: u64) {
         while let Some((of, _)) = self.tasks.front()
             && *of <= last
@@ -173,7 +178,7 @@ impl Group {
         }
     }
 
-    /// Empties it for another use; a buffer that had to grow for one large batch is not kept.
+    /// Empties the group for reuse; a buffer that had grown for one large batch is freed.
     pub(super) fn clear(&mut self) {
         if self.bytes.capacity() > 2 * GROUP_BYTES {
             self.bytes = Vec::new();
@@ -189,6 +194,7 @@ impl Group {
 /// The hand-over between the appenders and the leader that commits.
 #[derive(Debug)]
 pub(super) struct Queue {
+    /// The forming group.
     pub(super) group: Group,
     /// Number of the next record.
     pub(super) next: u64,
@@ -196,16 +202,17 @@ pub(super) struct Queue {
     pub(super) busy: bool,
     /// True if the commit thread must lead next.
     pub(super) turn: bool,
+    /// True once the log is being closed: no more requests are accepted.
     pub(super) closing: bool,
-    /// Time at which `Durability::Every` has the next sync due; `None` if everything is synced.
+    /// Time of the next sync for `Durability::Every`; `None` if none is scheduled.
     pub(super) due: Option<Instant>,
     /// Number of callers in the last group.
     pub(super) last: usize,
-    /// Wakers of the callers for which the group had no space.
+    /// Wakers of the callers for which the group had no room.
     pub(super) space: Vec<Waker>,
-    /// Wakers of the callers that were last polled with another waker than their group has.
+    /// Wakers of the tasks that were last polled with another waker than the one that their group has.
     pub(super) late: Vec<Waker>,
-    /// An empty group, kept for its buffers.
+    /// An empty group that is kept for its buffers.
     pub(super) spare: Option<Group>,
 }
 
@@ -225,7 +232,7 @@ impl Queue {
         }
     }
 
-    /// Whether so many bytes of frames fit into the forming group; if not, the caller is woken when it may try again.
+    /// Returns true if `frames` more bytes fit into the forming group; if not, the caller is woken when it may try again.
     pub(super) fn has_room(&mut self, frames: usize, caller: Caller<'_>) -> bool {
         if self.group.has_room(frames) {
             return true;
@@ -237,7 +244,7 @@ impl Queue {
         false
     }
 
-    /// Takes the forming group, and begins another.
+    /// Takes the forming group, and begins a new one.
     pub(super) fn take(&mut self) -> Group {
         let fresh = self.spare.take().unwrap_or_else(Group::new);
         std::mem::replace(&mut self.group, fresh)

@@ -17,15 +17,16 @@ use crate::error::Result;
 const RETAIN: &str = "wal.retain";
 
 impl Wal {
-    /// Drops old segments; blocks for two syncs if there is a segment to drop.
+    /// Drops the old segments that the policy asks for; blocks for two syncs if there is a segment to drop.
     ///
     /// The drop is atomic: a small file with the number of the log's first record is replaced, durably, and then the segments
-    /// before that record are removed. After a crash the log has all of the segments to be dropped, or none of them. Appends go
-    /// on at the same time. Open readers are not disturbed.
+    /// before that record are removed. After a crash the log has either all of the segments to be dropped, or none of them.
+    /// Appends go on at the same time. Open readers are not disturbed.
     ///
     /// # Errors
     /// [`Corrupt`](crate::error::ErrorKind::Corrupt) if a segment's header is corrupt; after a failed write or sync of the log
-    /// that failure again; the errors of the disk. The log stays usable.
+    /// that failure again; the errors of the disk. The log stays usable if the error came before the drop began; a failure of the
+    /// drop itself is a failure of the log.
     ///
     /// ```
     /// use runtide_core::wal::{RecordKind, Retention, Seq, Wal, WalOptions};
@@ -64,7 +65,7 @@ impl Committer {
             let large = policy.max_bytes.is_some_and(|most| total > most);
             let asked = match policy.max_age {
                 _ if large => true,
-                // This segment got its last record before the next one was begun.
+                // The last record of this segment is at least as old as the next segment.
                 Some(age) => {
                     Segment::open(disk, *next, path, RETAIN)?.header.created.saturating_add(nanos(age)) < now()
                 }
@@ -85,12 +86,13 @@ impl Committer {
         Ok(Retained { segments: dropped as u64, bytes, first: Seq(first) })
     }
 
-    /// A failure poisons the log: the state of the disk after a failed sync is unknown, so it is not tried again.
+    /// Makes `first` the log's first record, and removes the segments before it. A failure poisons the log: after a failed sync
+    /// the state of the disk is unknown, so the sync is not retried.
     fn drop_segments(&self, dropped: &[(u64, PathBuf)], first: u64) -> Result<()> {
         let (disk, dir) = (&*self.disk, &*self.dir);
         let drop_all = || {
             write_begin(disk, dir, first)?;
-            // From here on they are not part of the log: a file that cannot be removed now is removed by the next opening.
+            // From here on these segments are not part of the log: the next opening removes any file that is left.
             dropped.iter().try_for_each(|(_, path)| disk.remove(path))?;
             disk.sync_dir(dir)
         };

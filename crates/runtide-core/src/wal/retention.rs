@@ -9,9 +9,9 @@ use crate::names::setters;
 
 /// The policy of retention: which segments are dropped.
 ///
-/// Segments are dropped as a whole, the oldest first, and never the one that is being written, so that somewhat more is kept than
-/// asked for. A segment is dropped if `max_age` or `max_bytes` asks for it, and it has no record from `keep_from` on. If neither
-/// `max_age` nor `max_bytes` is given, `keep_from` alone decides: every segment before it is dropped.
+/// Only whole segments are dropped, the oldest first, and never the one that is being written, so that somewhat more is kept than
+/// the policy asks for. A segment is dropped if it exceeds `max_age` or `max_bytes`, and has no record from `keep_from` on. If
+/// neither `max_age` nor `max_bytes` is given, `keep_from` alone decides: every segment before it is dropped.
 ///
 /// ```
 /// use runtide_core::wal::{Retention, Seq};
@@ -24,10 +24,10 @@ use crate::names::setters;
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Retention {
-    /// Age by the writer's clock: segments whose newest record is older are dropped.
+    /// Largest age, by the writer's clock: segments whose newest record is older are dropped.
     pub max_age: Option<Duration>,
-    /// Bytes of the files of all segments together: the oldest segments are dropped until there are no more. Space that is
-    /// reserved in the newest segment counts.
+    /// Largest size of all segment files together, in bytes: the oldest segments are dropped until the log is no larger. Space
+    /// that is reserved in the newest segment counts.
     pub max_bytes: Option<u64>,
     /// Number of the first record that must be kept, with all later ones.
     pub keep_from: Option<Seq>,
@@ -36,7 +36,7 @@ pub struct Retention {
 setters!(Retention {
     /// Drops segments whose newest record is older than this.
     with_max_age: max_age: Option<Duration>;
-    /// Drops the oldest segments until there are no more bytes than this.
+    /// Drops the oldest segments until the log is no larger than this, in bytes.
     with_max_bytes: max_bytes: Option<u64>;
     /// Keeps this record and all later ones.
     with_keep_from: keep_from: Option<Seq>;
@@ -48,7 +48,7 @@ setters!(Retention {
 pub struct Retained {
     /// Number of segments that were dropped.
     pub segments: u64,
-    /// Bytes of their files together.
+    /// Size of their files together, in bytes.
     pub bytes: u64,
     /// Number of the first record that is left, or of the first to be appended if none is left.
     pub first: Seq,

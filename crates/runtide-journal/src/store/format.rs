@@ -1,19 +1,19 @@
-//! What a record of a journaled store looks like.
+//! The format of the records of a journaled store.
 //!
-//! A version (`u8`, 1), what it is (`u8`), where reading begins (`u64`: the number of the first record that the last whole
-//! checkpoint does not contain, or 0), a revision (`u64`), and what follows from what it is. Numbers are little-endian.
+//! A record is a version (`u8`, 1), a tag (`u8`), the replay position (`u64`: number of the first record that is not contained
+//! in the last whole checkpoint, or 0), a revision (`u64`), and a body that depends on the tag. Numbers are little-endian.
 //!
-//! | what | follows |
+//! | tag | body |
 //! |---|---|
-//! | 1 created, 2 replaced | format (`u8`), length of the reference (`u16`), the reference, the body |
+//! | 1 created, 2 replaced | format of the document (`u8`), length of the reference (`u16`), the reference, the document |
 //! | 3 deleted | the reference |
-//! | 4 a checkpoint begins, 5 a restore begins | how many resources (`u64`) |
-//! | 6 one of them | as 1; the revision is the resource's own |
-//! | 7 it ends | how many resources (`u64`) |
+//! | 4 begin of a checkpoint, 5 begin of a restore | number of resources (`u64`) |
+//! | 6 one resource of it | as 1; the revision is the resource's own |
+//! | 7 end of a checkpoint or a restore | number of resources (`u64`) |
 //!
-//! The newest record is found at once, and says where reading begins. The end of a checkpoint says where its own reading begins, so
-//! that half of one does not count. Writes that a checkpoint does not contain may stand before its first record, and between its
-//! parts; none stands between those of a restore.
+//! Opening reads the newest record first, and replays from its replay position. The first record with the position of a new
+//! checkpoint or restore is the end of it, so that an unfinished one does not count. Writes that a checkpoint does not contain
+//! may come before its first record and between its parts; none comes between the parts of a restore.
 
 use bytes::Bytes;
 
@@ -23,20 +23,20 @@ use runtide_core::{
     wal::{RecordKind, RecordRef, Seq},
 };
 
-/// The kind of all its records, one of those that belong to this crate.
+/// Record kind of all records of a journaled store; one of those that are reserved for this crate.
 pub(super) const KIND: RecordKind = RecordKind(0x8003);
 
 const VERSION: u8 = 1;
 const OPEN: &str = "store.open";
 
-/// What a record says.
+/// A decoded record.
 #[derive(Debug)]
 pub(super) enum Entry {
     Written(Planned),
     Begin {
         revision: Revision,
         count: u64,
-        /// Everything is replaced by what follows, once it is whole.
+        /// True for a restore: its parts replace everything, once the end is there.
         restore: bool,
     },
     Part(Resource),
@@ -45,25 +45,25 @@ pub(super) enum Entry {
     },
 }
 
-/// The most bytes that a record has for a write of this resource, its body left out.
+/// Largest number of bytes of a write's record in addition to the document.
 pub(super) fn overhead(reference: &ResourceRef) -> usize {
     HEAD + 3 + reference.as_str().len()
 }
 
-/// Version, what it is, checkpoint, revision.
+/// Bytes of version, tag, replay position and revision.
 const HEAD: usize = 18;
 
 /// Appends a record's payload.
 pub(super) fn written(bytes: &mut Vec<u8>, checkpoint: Seq, planned: &Planned) {
-    let what = match planned.change {
+    let tag = match planned.change {
         PlannedChange::Create => 1,
         PlannedChange::Replace => 2,
         PlannedChange::Delete | PlannedChange::Nothing => 3,
     };
     if let Some(document) = &planned.document {
-        return resource(bytes, what, checkpoint, planned.revision, &planned.reference, document);
+        return resource(bytes, tag, checkpoint, planned.revision, &planned.reference, document);
     }
-    head(bytes, what, checkpoint, planned.revision);
+    head(bytes, tag, checkpoint, planned.revision);
     bytes.extend_from_slice(planned.reference.as_str().as_bytes());
 }
 
@@ -81,9 +81,9 @@ pub(super) fn end(bytes: &mut Vec<u8>, checkpoint: Seq, revision: Revision, coun
     bytes.extend_from_slice(&count.to_le_bytes());
 }
 
-fn head(bytes: &mut Vec<u8>, what: u8, checkpoint: Seq, revision: Revision) {
+fn head(bytes: &mut Vec<u8>, tag: u8, checkpoint: Seq, revision: Revision) {
     let mut head = [VERSION; HEAD];
-    let fields = [&[what][..], &checkpoint.0.to_le_bytes(), &revision.0.to_le_bytes()];
+    let fields = [&[tag][..], &checkpoint.0.to_le_bytes(), &revision.0.to_le_bytes()];
     for (to, from) in head.iter_mut().skip(1).zip(fields.into_iter().flatten()) {
         *to = *from;
     }
@@ -92,25 +92,32 @@ fn head(bytes: &mut Vec<u8>, what: u8, checkpoint: Seq, revision: Revision) {
 
 fn resource(
     bytes: &mut Vec<u8>,
-    what: u8,
+    tag: u8,
     checkpoint: Seq,
     revision: Revision,
     name: &ResourceRef,
     document: &Document,
 ) {
     let name = name.as_str().as_bytes();
-    head(bytes, what, checkpoint, revision);
-    // References are far shorter than that.
+    head(bytes, tag, checkpoint, revision);
+    // The maximum is never reached: a reference is far shorter than 64 KiB.
     let [low, high] = u16::try_from(name.len()).unwrap_or(u16::MAX).to_le_bytes();
     bytes.extend_from_slice(&[document.format.code(), low, high]);
     bytes.extend_from_slice(name);
     bytes.extend_from_slice(&document.bytes);
 }
 
-/// What was read, and where reading begins.
+/// Decodes a record: its replay position and its entry.
+///
+/// # Errors
+/// `Corrupt` for a record that salvage lost, or that cannot be decoded; `InvalidInput` for another kind of record; `Unsupported`
+/// for another version.
 pub(super) fn read(record: &RecordRef<'_>) -> Result<(Seq, Entry)> {
     if record.kind == RecordKind::LOST {
-        return Err(corrupt(record, "a record was lost, and salvage left a gap: what the store held is not known"));
+        return Err(corrupt(
+            record,
+            "a record was lost, and salvage left a gap: the contents of the store are not known",
+        ));
     }
     if record.kind != KIND {
         let error = Error::new(ErrorKind::InvalidInput, OPEN, "this log is no store");
@@ -132,7 +139,7 @@ fn corrupt(record: &RecordRef<'_>, message: &str) -> Error {
 }
 
 fn parse(bytes: &[u8]) -> Option<(Seq, Entry)> {
-    let (&[_, what], rest) = bytes.split_first_chunk()?;
+    let (&[_, tag], rest) = bytes.split_first_chunk()?;
     let (checkpoint, rest) = rest.split_first_chunk()?;
     let (revision, rest) = rest.split_first_chunk()?;
     let (checkpoint, revision) = (Seq(u64::from_le_bytes(*checkpoint)), Revision(u64::from_le_bytes(*revision)));
@@ -141,7 +148,7 @@ fn parse(bytes: &[u8]) -> Option<(Seq, Entry)> {
         let (&[format], rest) = rest.split_first_chunk()?;
         let (length, rest) = rest.split_first_chunk()?;
         let (name, body) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
-        // A copy: the record lies in a block that is far larger.
+        // Copied, so that the resource does not keep the reader's far larger block in memory.
         let document = Document::new(ResourceFormat::from_code(format)?, Bytes::copy_from_slice(body));
         Some((reference(name)?, document))
     };
@@ -149,11 +156,11 @@ fn parse(bytes: &[u8]) -> Option<(Seq, Entry)> {
         let (name, document) = body()?;
         Some(Entry::Written(Planned::new(name, Some(document), change, revision)))
     };
-    let entry = match what {
+    let entry = match tag {
         1 => planned(PlannedChange::Create)?,
         2 => planned(PlannedChange::Replace)?,
         3 => Entry::Written(Planned::new(reference(rest)?, None, PlannedChange::Delete, revision)),
-        4 | 5 => Entry::Begin { revision, count: count()?, restore: what == 5 },
+        4 | 5 => Entry::Begin { revision, count: count()?, restore: tag == 5 },
         6 => {
             let (name, document) = body()?;
             Entry::Part(Resource::new(name, document, revision))
@@ -174,7 +181,7 @@ mod tests {
     use proptest::prelude::*;
     use runtide_core::wal::Wal;
 
-    /// As the log gives it back.
+    /// The payloads, appended to a log and decoded from it.
     fn appended(payloads: &[&[u8]]) -> Vec<Result<(Seq, Entry)>> {
         let dir = tempfile::tempdir().unwrap();
         let wal = Wal::open(dir.path(), runtide_core::wal::WalOptions::default()).unwrap();
@@ -221,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_says_why() {
+    fn an_unreadable_record_is_an_error_of_its_kind() {
         let found = appended(&[b"", &[2, 1], &[1, 1], &[1, 99]]);
         let kinds: Vec<_> = found.into_iter().map(|one| one.unwrap_err().kind()).collect();
         assert_eq!(kinds, [ErrorKind::Corrupt, ErrorKind::Unsupported, ErrorKind::Corrupt, ErrorKind::Corrupt]);
@@ -229,8 +236,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(what in 0_u8..9, more in prop::collection::vec(any::<u8>(), 0..100)) {
-            let bytes = [&[VERSION, what][..], &more].concat();
+        fn parse_never_panics(tag in 0_u8..9, more in prop::collection::vec(any::<u8>(), 0..100)) {
+            let bytes = [&[VERSION, tag][..], &more].concat();
             if let Some((_, Entry::Written(planned))) = parse(&bytes) {
                 prop_assert!(planned.reference.as_str().parse::<ResourceRef>().is_ok());
             }

@@ -1,4 +1,4 @@
-//! The life of one resource, read from the log.
+//! The history of one resource, read from the log.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -11,35 +11,36 @@ use runtide_core::{
     wal::{Seq, WalReader},
 };
 
-/// Which records belong to one life. Pure.
-struct Sieve {
+/// Folds the records of the log into the events of one resource. Pure.
+struct EventFold {
     reference: ResourceRef,
-    /// Whether the log has said yet whether it is there: a checkpoint's part says so only once, since later ones repeat it, and
-    /// writes that stand before a part are younger than the part.
+    /// True once a record has shown whether the resource exists. From then on the parts of checkpoints are ignored: they only
+    /// repeat what is known, and a write that comes before a part is younger than the part.
     known: bool,
-    /// It is there, since this revision.
-    there: Option<Revision>,
-    /// From this revision on the log tells all of it; none as long as it is not known.
+    /// Revision of the resource; `None` while it is absent or not known.
+    present: Option<Revision>,
+    /// Revision from which on the history is complete; `None` until it is known.
     floor: Option<Revision>,
-    /// The highest revision that was read.
+    /// Highest revision that was read.
     highest: Revision,
     inside: Inside,
 }
 
-/// Between which records the next one stands.
+/// The sequence of records that the next one belongs to.
 enum Inside {
-    /// Writes alone; parts that come here belong to something of which the beginning was dropped.
+    /// Single writes; a part that comes here belongs to a checkpoint or a restore whose beginning was dropped.
     Nothing,
+    /// The parts of a checkpoint.
     Checkpoint,
-    /// A restore, at this revision, and what it makes of the resource.
+    /// The parts of a restore: its revision, and the resource, if it was among the parts.
     Restore(Revision, Option<Arc<Resource>>),
 }
 
-impl Sieve {
-    /// `whole`: the log is there from its first record on.
+impl EventFold {
+    /// `whole`: the log still has its first record.
     fn new(reference: ResourceRef, whole: bool) -> Self {
         let floor = whole.then_some(Revision(0));
-        Self { reference, known: whole, there: None, floor, highest: Revision(0), inside: Inside::Nothing }
+        Self { reference, known: whole, present: None, floor, highest: Revision(0), inside: Inside::Nothing }
     }
 
     fn take(&mut self, entry: Entry, out: &mut VecDeque<StoreEvent>) {
@@ -47,7 +48,7 @@ impl Sieve {
             Entry::Written(planned) => {
                 self.highest = self.highest.max(planned.revision);
                 if matches!(self.inside, Inside::Restore(..)) {
-                    // Nothing stands between the parts of a restore: a crash has cut it.
+                    // No write comes between the parts of a restore: a crash cut this one short.
                     self.inside = Inside::Nothing;
                 }
                 if planned.reference == self.reference {
@@ -71,14 +72,14 @@ impl Sieve {
             },
             Entry::Part(_) => {}
             Entry::End { .. } => match std::mem::replace(&mut self.inside, Inside::Nothing) {
-                // Writes before its end may stand before a part that is older: from here on, all is known.
+                // A write before this end may precede a part that is older than it: the history is complete only from here on.
                 Inside::Checkpoint => {
                     self.known = true;
                     self.floor.get_or_insert(self.highest);
                 }
                 Inside::Restore(revision, makes) => {
                     self.floor.get_or_insert(revision);
-                    if makes.is_some() || self.there.is_some() {
+                    if makes.is_some() || self.present.is_some() {
                         self.becomes(makes, revision, out);
                     }
                     self.known = true;
@@ -88,9 +89,10 @@ impl Sieve {
         }
     }
 
+    /// Emits the event that leads to the present state `now`.
     fn becomes(&mut self, now: Option<Arc<Resource>>, revision: Revision, out: &mut VecDeque<StoreEvent>) {
         self.known = true;
-        let before = std::mem::replace(&mut self.there, now.is_some().then_some(revision));
+        let before = std::mem::replace(&mut self.present, now.is_some().then_some(revision));
         out.push_back(match (before, now) {
             (None, Some(resource)) => StoreEvent::Added(resource),
             (Some(_), Some(resource)) => StoreEvent::Modified(resource),
@@ -99,20 +101,20 @@ impl Sieve {
     }
 }
 
-/// What is carried to the thread that may block, and back.
+/// The reader and the state of the fold, which move to a blocking thread and back.
 pub(super) struct Reading {
     reader: WalReader,
     head: Seq,
-    sieve: Sieve,
+    fold: EventFold,
 }
 
 impl Reading {
     pub(super) fn new(reader: WalReader, head: Seq, reference: ResourceRef) -> Self {
         let whole = reader.next_seq() <= Seq(1);
-        Self { reader, head, sieve: Sieve::new(reference, whole) }
+        Self { reader, head, fold: EventFold::new(reference, whole) }
     }
 
-    /// What it was at a revision; blocks.
+    /// The resource at a revision; blocks.
     pub(super) fn at(mut self, revision: Revision) -> Result<Option<Arc<Resource>>> {
         let (mut found, mut out, mut more) = (None, VecDeque::new(), true);
         while more {
@@ -125,7 +127,7 @@ impl Reading {
                 }
             }
         }
-        match self.sieve.floor {
+        match self.fold.floor {
             Some(floor) if floor <= revision => Ok(found),
             floor => {
                 let error = Error::new(ErrorKind::Expired, "store.at", "the log does not reach back to that revision");
@@ -141,7 +143,7 @@ impl BlockingStep for Reading {
     fn stretch(&mut self, out: &mut VecDeque<StoreEvent>) -> Result<bool> {
         for _ in 0..STRETCH {
             match self.reader.next_ref()? {
-                Some(record) if record.seq <= self.head => self.sieve.take(format::read(&record)?.1, out),
+                Some(record) if record.seq <= self.head => self.fold.take(format::read(&record)?.1, out),
                 _ => return Ok(false),
             }
         }
@@ -178,43 +180,43 @@ mod tests {
 
     const END: Entry = Entry::End { count: 1 };
 
-    /// The life of `z`: the revisions, those of removals negative, and the floor.
-    fn told(whole: bool, entries: impl IntoIterator<Item = Entry>) -> (Vec<i64>, Option<u64>) {
-        let (mut sieve, mut out) = (Sieve::new(named("z"), whole), VecDeque::new());
-        entries.into_iter().for_each(|entry| sieve.take(entry, &mut out));
+    /// The history of `z`: the revisions of its events, negative for deletions, and the floor.
+    fn folded(whole: bool, entries: impl IntoIterator<Item = Entry>) -> (Vec<i64>, Option<u64>) {
+        let (mut fold, mut out) = (EventFold::new(named("z"), whole), VecDeque::new());
+        entries.into_iter().for_each(|entry| fold.take(entry, &mut out));
         let signed = |event: &StoreEvent| {
             let revision = i64::try_from(event.revision().0).unwrap();
             if matches!(event, StoreEvent::Deleted { .. }) { -revision } else { revision }
         };
-        (out.iter().map(signed).collect(), sieve.floor.map(|floor| floor.0))
+        (out.iter().map(signed).collect(), fold.floor.map(|floor| floor.0))
     }
 
     #[test]
-    fn a_part_that_is_older_than_a_write_before_it_is_no_news() {
+    fn a_part_that_is_older_than_a_write_before_it_is_ignored() {
         let entries = [written("z", 50), begin(100, false), deleted("z", 101), part("z", 50), END, written("z", 110)];
-        assert_eq!(told(true, entries), (vec![50, -101, 110], Some(0)));
+        assert_eq!(folded(true, entries), (vec![50, -101, 110], Some(0)));
     }
 
     #[test]
-    fn what_a_cut_log_does_not_tell_is_not_claimed() {
-        // A checkpoint that never ended says nothing of what it has not shown.
-        assert_eq!(told(false, [begin(100, false), part("a", 1), written("z", 120)]), (vec![120], None));
-        // A write before the part: what was there before it is not known.
+    fn a_cut_log_claims_no_revision_that_it_does_not_cover() {
+        // A checkpoint without an end proves nothing about the resources that it does not contain.
+        assert_eq!(folded(false, [begin(100, false), part("a", 1), written("z", 120)]), (vec![120], None));
+        // A write before the part: the state before the write is not known.
         let entries = [begin(100, false), written("z", 101), part("z", 50), END];
-        assert_eq!(told(false, entries), (vec![101], Some(101)));
-        // Parts of a restore that was cut, and of which the beginning was dropped, never counted.
+        assert_eq!(folded(false, entries), (vec![101], Some(101)));
+        // Parts of an unfinished restore whose beginning was dropped do not count.
         let entries = [part("z", 90), written("a", 91), begin(100, false), part("z", 50), END];
-        assert_eq!(told(false, entries), (vec![50], Some(100)));
-        assert_eq!(told(false, [begin(100, false), part("z", 50), END]), (vec![50], Some(100)));
+        assert_eq!(folded(false, entries), (vec![50], Some(100)));
+        assert_eq!(folded(false, [begin(100, false), part("z", 50), END]), (vec![50], Some(100)));
     }
 
     #[test]
     fn a_restore_counts_if_it_is_whole() {
         let entries = [written("z", 5), begin(9, true), part("a", 9), END, begin(20, true), part("z", 20), END];
-        assert_eq!(told(true, entries), (vec![5, -9, 20], Some(0)));
+        assert_eq!(folded(true, entries), (vec![5, -9, 20], Some(0)));
         let cut =
             [written("z", 5), begin(9, true), part("a", 9), written("a", 10), begin(11, false), part("z", 5), END];
-        assert_eq!(told(true, cut), (vec![5], Some(0)));
-        assert_eq!(told(false, [begin(9, true), part("z", 9), END]), (vec![9], Some(9)));
+        assert_eq!(folded(true, cut), (vec![5], Some(0)));
+        assert_eq!(folded(false, [begin(9, true), part("z", 9), END]), (vec![9], Some(9)));
     }
 }

@@ -13,7 +13,7 @@ use tokio::{
     sync::{AcquireError, SemaphorePermit},
 };
 
-use self::shared::{ROOM, Shared, told};
+use self::shared::{ROOM, Shared, store_error};
 use crate::{
     JournalOptions,
     blocking::{BlockingStream, handle, run_blocking},
@@ -31,27 +31,27 @@ use runtide_core::{
 const APPLY: &str = "store.apply";
 const RESTORE: &str = "store.restore";
 
-/// A local store on the write-ahead log: what it acknowledged is there after a crash, as the log's
+/// A local store on the write-ahead log: an acknowledged write is there after a crash, as the log's
 /// [`Durability`](runtide_core::wal::Durability) says; by default also after a power cut. Clones are the same store.
 ///
 /// # Behavior
-/// * A write is decided, made durable, and only then shown: nobody reads or watches what a crash could take back. Many writers
-///   share a sync.
+/// * A write is decided, made durable, and only then published: readers and watchers never see a write that a crash could take
+///   back. Many writers share a sync.
 /// * An answer that rests on an earlier write (`Unchanged`, or `Conflict` with its revision) waits until that one is durable.
 /// * A checkpoint is written while writers go on, after [`JournalOptions::checkpoint_every`] records and at least as many as
-///   there are resources, so that checkpoints take half of the log at most. Opening reads one checkpoint, what came after it,
-///   and what there is of the next one: about three times as many records as there are resources, or as `checkpoint_every`
-///   says if that is more.
-/// * Opened again, revisions go on rising, and a watch `After` a revision resumes as far back as the records that were read:
-///   [`StoreStats::oldest`] says how far.
-/// * Nothing is dropped from the log unless [`JournalOptions::retention`] says so: [`history`](Self::history) and
-///   [`at`](Self::at) reach as far back as it does.
-/// * A restore is in the log as a whole or not at all. Reads go on meanwhile, writes wait.
+///   there are resources, so that checkpoints take half of the log at most. Opening reads one checkpoint, the records after it,
+///   and as much as there is of the next one: about three times as many records as there are resources, or three times
+///   `checkpoint_every` if that is more.
+/// * After a reopening, revisions go on rising, and a watch `After` a revision resumes as far back as the records that were
+///   read: the limit is [`StoreStats::oldest`].
+/// * Nothing is dropped from the log unless [`JournalOptions::retention`] is set: [`history`](Self::history) and
+///   [`at`](Self::at) reach as far back as the log does.
+/// * A restore is in the log as a whole or not at all. While it runs, reads go on and writes wait.
 ///
 /// # Recovery
-/// A write or a sync that fails is told to all whose writes were not yet durable, and to every later write, until the store
-/// is opened again; none of these writes is shown, and each may be there after the next opening (`outcome=unknown`). Reading
-/// and watching go on.
+/// After a failed write or sync of the log, every write that was not yet durable and every later write gets that failure,
+/// until the store is opened again. None of these writes is published, and each that was handed to the log may be there after the
+/// next opening (`outcome=unknown`). Reading and watching go on.
 ///
 /// ```
 /// # async fn example(memory: impl runtide_core::store::LocalStore) -> runtide_core::Result<()> {
@@ -61,7 +61,7 @@ const RESTORE: &str = "store.restore";
 ///
 /// let store = JournaledStore::open(Path::new("/var/lib/shop/store"), memory, JournalOptions::default())?;
 /// let web = ResourceRef::new("apps", "Deployment", "shop", "web")?;
-/// let applied = store.apply(&web, Document::json("{}"), Precondition::None).await?; // And it is on the disk.
+/// let applied = store.apply(&web, Document::json("{}"), Precondition::None).await?; // It is on the disk now.
 /// store.delete(&web, Precondition::Is(applied.revision)).await?;
 /// assert!(store.at(&web, applied.revision).await?.is_some(), "as it was");
 /// # Ok(()) }
@@ -70,7 +70,7 @@ pub struct JournaledStore<S: LocalStore> {
     inner: Arc<Owner<S>>,
 }
 
-/// Dropped, it closes the log.
+/// The log and the state of the store, shared by all clones; the log is closed when it is dropped.
 struct Owner<S: LocalStore> {
     name: String,
     shared: Arc<Shared<S>>,
@@ -78,12 +78,12 @@ struct Owner<S: LocalStore> {
 }
 
 impl<S: LocalStore> JournaledStore<S> {
-    /// Opens, or makes, the store in a folder; blocks while it reads the last checkpoint and what came after it. What the
-    /// inner store held is replaced.
+    /// Opens the store in a folder, or creates it; blocks while it reads the last checkpoint and the records after it. The
+    /// contents of the inner store are replaced.
     ///
     /// # Errors
-    /// `Conflict` while somebody else has it open; `InvalidInput` if the folder holds another log; `Unsupported` for a store
-    /// of another format version; `Corrupt` if it is corrupt; as [`Wal::open`].
+    /// `Conflict` while the store is open already, in this process or another; `InvalidInput` if the folder holds another log;
+    /// `Unsupported` for a store of another format version; `Corrupt` if it is corrupt; as [`Wal::open`].
     pub fn open(dir: &Path, inner: S, options: JournalOptions) -> Result<Self> {
         let wal = Wal::open(dir, options.wal.clone())?;
         let replayed = replay::replay(&wal, &inner)?;
@@ -94,10 +94,10 @@ impl<S: LocalStore> JournaledStore<S> {
         Ok(Self { inner: Arc::new(Owner { name: format!("dir:{}", dir.display()), shared, wal }) })
     }
 
-    /// The life of one resource, as far back as the log goes, up to now; then the stream ends.
+    /// The changes of one resource, from as far back as the log goes up to now; then the stream ends.
     ///
-    /// What the log begins with, since the rest was dropped, comes as `Added`. It reads the whole log, 4,096 records at a
-    /// time, on a thread that may block.
+    /// If the log's beginning was dropped, the oldest known state of the resource comes as `Added`. The stream reads the whole
+    /// log, 4,096 records at a time, on a blocking thread.
     ///
     /// # Errors
     /// As [`Wal::reader`]. In the stream, `Corrupt` where the log is corrupt.
@@ -109,7 +109,7 @@ impl<S: LocalStore> JournaledStore<S> {
 
     /// The resource as it was at a revision, or `None` if it was not there.
     ///
-    /// It reads the whole log, on a thread that may block.
+    /// It reads the whole log, on a blocking thread.
     ///
     /// # Errors
     /// `Expired` if the log does not reach back to that revision, or the store has not come to it; as [`Self::history`].
@@ -132,8 +132,8 @@ impl<S: LocalStore> JournaledStore<S> {
         .await
     }
 
-    /// The head of the log's chain: kept elsewhere, it tells a tail that was cut or rewritten.
-    /// [`wal::verify`](runtide_core::wal::verify()) takes it.
+    /// The head of the log's chain. Keep it elsewhere: with it, [`wal::verify`](runtide_core::wal::verify()) detects a tail that
+    /// was cut or rewritten.
     pub fn anchor(&self) -> Anchor {
         self.inner.wal.anchor()
     }
@@ -143,21 +143,21 @@ impl<S: LocalStore> JournaledStore<S> {
         self.inner.wal.repaired()
     }
 
-    /// Closes the store for all clones: what is under way becomes durable, and the folder's lock is given back. Blocks for
+    /// Closes the store for all clones: writes under way become durable, and the folder's lock is released. Blocks for
     /// about one sync. Later writes are `Cancelled`; reading goes on.
     ///
     /// # Errors
-    /// What the disk refuses.
+    /// The errors of the disk.
     pub fn close(&self) -> Result<()> {
         self.inner.wal.close()
     }
 
-    /// Room for a write; taken in the order of the calls.
+    /// Waits for a share of the memory for writes under way, in KiB; granted in the order of the calls.
     async fn room(&self, kib: u32) -> Result<SemaphorePermit<'_>> {
         self.inner.shared.room.acquire_many(kib).await.map_err(no_room)
     }
 
-    /// Decides a write, and waits until it is durable and shown.
+    /// Decides a write, and waits until it is durable and published.
     async fn write(
         &self,
         reference: &ResourceRef,
@@ -173,7 +173,7 @@ impl<S: LocalStore> JournaledStore<S> {
             let (decided, pushed) = shared.decide(forming, reference, document, precondition, kib);
             begun = pushed;
             if pushed {
-                // It is given back once the write is shown, whether the caller is still there or not.
+                // `committed` or `failed` releases it, even if the caller is dropped.
                 room.forget();
                 return (decided, None);
             }
@@ -181,12 +181,12 @@ impl<S: LocalStore> JournaledStore<S> {
         });
         match handed.await {
             Ok((decided, _room)) => decided,
-            Err(error) => Err(told(&error, begun)),
+            Err(error) => Err(store_error(&error, begun)),
         }
     }
 }
 
-/// All the room there is, given back on drop.
+/// All of the memory for writes under way; released on drop.
 struct AllRoom<S: LocalStore>(Arc<Owner<S>>);
 
 impl<S: LocalStore> Drop for AllRoom<S> {
@@ -250,7 +250,7 @@ impl<S: LocalStore> StoreBackend for JournaledStore<S> {
         while let Some(resource) = reader.next().await? {
             resources.push(resource);
         }
-        // All the room there is: nothing is under way, and nothing begins.
+        // With all of the room taken, no write is under way, and none can begin.
         self.room(ROOM).await?.forget();
         let room = AllRoom(Arc::clone(&self.inner));
         run_blocking(RESTORE, move || room.0.shared.restore(&room.0.wal, resources)).await

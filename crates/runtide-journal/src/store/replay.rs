@@ -1,4 +1,4 @@
-//! From the log to the store: what opening reads.
+//! Replay: fills the store from the log when it is opened.
 
 use std::sync::Arc;
 
@@ -10,20 +10,20 @@ use runtide_core::{
     wal::{ReadFrom, Seq, Wal},
 };
 
-/// Writes that are shown together while reading.
+/// Number of writes that are published together during the replay.
 const TOGETHER: usize = 1_024;
 
-/// What opening found.
+/// The result of a replay.
 pub(super) struct Replayed {
-    /// The record with which the last whole checkpoint begins; 0 if there is none.
+    /// Replay position: number of the first record that the last whole checkpoint does not contain; 0 if there is none.
     pub(super) checkpoint: Seq,
-    /// Records after it.
+    /// Number of records after the end of the last whole checkpoint or restore.
     pub(super) since: u64,
-    /// The last revision that the log has.
+    /// Last revision in the log; `None` if the log is empty.
     pub(super) last: Option<Revision>,
 }
 
-/// Puts into the store what the log comes to.
+/// Loads the last whole checkpoint into the store, and publishes the writes after it.
 pub(super) fn replay<S: LocalStore>(wal: &Wal, store: &S) -> Result<Replayed> {
     let mut checkpoint = Seq(0);
     if let Some(newest) = wal.reader(ReadFrom::Seq(wal.anchor().seq.max(Seq(1))))?.next_ref()? {
@@ -46,7 +46,7 @@ pub(super) fn replay<S: LocalStore>(wal: &Wal, store: &S) -> Result<Replayed> {
         return Err(broken("the log does not reach back to a whole checkpoint, nor to its beginning"));
     }
     if !reading.begun {
-        // A new log. What the store had is not in it, and so would be lost.
+        // A new log. The resources that the store had are not in it and would be lost on the next opening: start empty.
         store.load(StoreImage::new(store.image().revision, Vec::new()));
     }
     reading.show();
@@ -55,17 +55,19 @@ pub(super) fn replay<S: LocalStore>(wal: &Wal, store: &S) -> Result<Replayed> {
 
 struct Reading<'a, S> {
     store: &'a S,
-    /// The log is read from its first record on.
+    /// True if the log still has its first record.
     whole: bool,
-    /// A checkpoint from which the store begins, or a restore, that has not ended yet.
+    /// The unfinished checkpoint from which the store begins, or an unfinished restore.
     image: Option<Whole>,
-    /// Not shown yet.
+    /// Writes that are not published yet.
     later: Vec<Planned>,
-    /// The store is what the log says: a checkpoint that begins now tells nothing new.
+    /// True once the store has a base to which writes apply: later checkpoints repeat what it has, and are skipped.
     begun: bool,
+    /// Last revision that was read.
     last: Option<Revision>,
 }
 
+/// A checkpoint or a restore that is being read, with the number of resources that its beginning announced.
 struct Whole {
     image: StoreImage,
     count: u64,
@@ -73,11 +75,11 @@ struct Whole {
 }
 
 impl<S: LocalStore> Reading<'_, S> {
-    /// Whether that ended a checkpoint, or a restore, that counts.
+    /// Applies a record; returns true if it ended a checkpoint or a restore that was loaded.
     fn take(&mut self, entry: Entry) -> Result<bool> {
         match entry {
             Entry::Written(planned) => {
-                // Nothing stands between the parts of a restore: a crash has cut it.
+                // No write comes between the parts of a restore: a crash cut this one short.
                 self.image.take_if(|whole| whole.restore);
                 if self.last.is_some_and(|last| planned.revision <= last) {
                     return Err(broken("the revisions do not rise"));
@@ -105,14 +107,14 @@ impl<S: LocalStore> Reading<'_, S> {
             Entry::End { count } => {
                 let Some(Whole { mut image, count: announced, .. }) = self.image.take() else { return Ok(false) };
                 if image.resources.len() as u64 != announced || count != announced {
-                    return Err(broken("a checkpoint does not have as many resources as it says"));
+                    return Err(broken("a checkpoint does not have the number of resources that it announced"));
                 }
                 if !image.resources.is_sorted_by(|one, other| one.reference < other.reference) {
                     return Err(broken("the resources of a checkpoint are not in order"));
                 }
                 let revision = image.revision;
                 image.resources.shrink_to_fit();
-                // What was written while a checkpoint was being written comes after it; before a restore, it does not count.
+                // Keep the writes that came while the checkpoint was written; a restore replaces all writes before it.
                 self.later.retain(|planned| planned.revision > revision);
                 self.store.load(image);
                 self.begun = true;
@@ -135,7 +137,7 @@ fn broken(message: &str) -> Error {
     Error::new(ErrorKind::Corrupt, "store.open", message)
 }
 
-/// For those who are given resources one by one.
+/// The resources, each with this revision.
 pub(super) fn stamped(mut resources: Vec<Arc<Resource>>, revision: Revision) -> Vec<Arc<Resource>> {
     for resource in &mut resources {
         Arc::make_mut(resource).revision = revision;

@@ -1,4 +1,4 @@
-//! What the store shares with the log: it decides in the log's order, and shows what the log says is durable.
+//! The state that the store shares with the log: writes are decided in the log's order, and published once they are durable.
 
 use std::{
     collections::VecDeque,
@@ -18,20 +18,20 @@ use tokio::sync::Semaphore;
 use super::{format, replay::stamped};
 use crate::JournalOptions;
 
-/// Room for writes that are under way, in KiB; each takes one at least.
+/// Memory for the writes under way, in KiB; each write takes at least one.
 pub(super) const ROOM: u32 = 64 << 10;
 
-/// Bytes of a checkpoint that go into a commit, so that its writers hardly notice, and find room in the next one.
+/// Bytes of a checkpoint in one commit: few enough not to delay the writers of that commit, nor to fill the next group.
 const STEP: usize = 256 << 10;
 
-/// Bytes of a restore that go into a commit.
+/// Bytes of a restore in one commit.
 const BATCH: usize = 1 << 20;
 
-/// Bytes of a record that are not its body, about.
+/// Bytes of a record in addition to its body, about.
 const OVERHEAD: usize = 128;
 
-/// The store, and what stands between it and the log. The log's group commit is the only queue: a write is decided and pushed
-/// under its lock, and shown by its leader.
+/// The inner store, and the state between it and the log. The log's group commit is the only queue: a write is decided and
+/// pushed under its lock, and published by its leader.
 pub(super) struct Shared<S> {
     pub(super) store: S,
     options: JournalOptions,
@@ -40,21 +40,23 @@ pub(super) struct Shared<S> {
 }
 
 struct State {
-    /// Pushed and not yet shown, in the order of the log.
+    /// Writes that are pushed and not yet published, in the order of the log.
     decided: VecDeque<Decided>,
-    /// Where reading begins, as the next record says.
+    /// Replay position, as the next record carries it.
     checkpoint: Seq,
-    /// Records since the last whole checkpoint.
+    /// Number of records since the last whole checkpoint.
     since: u64,
-    /// The last revision that was given away.
+    /// Last revision that was assigned to a write.
     last: Revision,
-    /// The last record that the store shows.
+    /// Number of the last record that the store has published.
     shown: Seq,
+    /// The checkpoint that is being written.
     writing: Option<Checkpoint>,
-    /// The end of a checkpoint that is not durable yet, and where its reading begins.
+    /// Number of a checkpoint's end that is not durable yet, and the replay position of that checkpoint.
     ending: Option<(Seq, Seq)>,
-    /// Restores that were begun: an image that was taken before the last one is no checkpoint.
+    /// Number of restores that were begun: an image that was taken before the last of them must not become a checkpoint.
     restores: u64,
+    /// True while a restore is being written: no checkpoint is begun.
     restoring: bool,
 }
 
@@ -62,20 +64,20 @@ struct State {
 struct Decided {
     seq: Seq,
     planned: Planned,
-    /// Its room.
+    /// Its share of the room, in KiB.
     kib: u32,
 }
 
 /// A checkpoint that is being written.
 struct Checkpoint {
-    /// The first record that is not in the image.
+    /// Number of the first record that is not in the image.
     begin: Seq,
     image: StoreImage,
-    /// Resources that are in the log; none if not even the beginning is.
+    /// Number of resources that were pushed to the log; `None` before the checkpoint's begin was.
     done: Option<usize>,
 }
 
-/// What a write will do, and at which revision; and whether the log has it.
+/// The effect of a write with its revision, and true if a record was pushed to the log.
 pub(super) type Outcome = (Result<(PlannedChange, Revision)>, bool);
 
 impl<S: LocalStore> Shared<S> {
@@ -105,8 +107,8 @@ impl<S: LocalStore> Shared<S> {
         lock(&self.state)
     }
 
-    /// Decides a write, and pushes it if it changes anything. Under the log's lock, so that the order of the revisions is that of
-    /// the records.
+    /// Decides a write, and pushes it if it changes anything. Runs under the log's lock, so that revisions and records have the
+    /// same order.
     pub(super) fn decide(
         &self,
         forming: &mut Forming<'_>,
@@ -129,7 +131,7 @@ impl<S: LocalStore> Shared<S> {
         (Ok(decided), true)
     }
 
-    /// Whether a checkpoint is to be begun, and after how many restores.
+    /// Returns the number of restores so far if a checkpoint is due.
     fn is_due(&self) -> Option<u64> {
         let rows = usize::try_from(self.store.count()).unwrap_or(usize::MAX);
         let state = self.state();
@@ -137,11 +139,11 @@ impl<S: LocalStore> Shared<S> {
         (!busy && self.options.is_due(state.since, rows)).then_some(state.restores)
     }
 
-    /// Replaces everything; blocks. The caller has all the room, so that no write is under way, nor begins.
+    /// Replaces everything; blocks. The caller holds all of the room, so that no write is under way, and none can begin.
     pub(super) fn restore(&self, wal: &Wal, resources: Vec<Arc<Resource>>) -> Result<Revision> {
         let (revision, checkpoint) = {
             let mut state = self.state();
-            // Nothing stands between the parts of a restore.
+            // No record may come between the parts of a restore: abandon the checkpoint that is being written.
             (state.writing, state.restoring) = (None, true);
             state.restores += 1;
             state.last = Revision(state.last.0.saturating_add(1));
@@ -164,20 +166,20 @@ impl<S: LocalStore> Shared<S> {
         Ok(revision)
     }
 
-    /// A checkpoint is whole: what is before it may go.
+    /// Applies the retention once a checkpoint is whole: the records before it may be dropped.
     fn drop_old(
         &self,
         begin: Seq,
         sync: impl FnOnce() -> Result<()>,
         retain: impl FnOnce(runtide_core::wal::Retention) -> Result<()>,
     ) {
-        tracing::debug!(at = %begin, "a checkpoint of the store");
+        tracing::debug!(at = %begin, "wrote a checkpoint of the store");
         let Some(policy) = self.options.retention.clone() else { return };
         let keep = policy.keep_from.map_or(begin, |keep| keep.min(begin));
-        // What is acknowledged may not be synced, as the log's durability says: the checkpoint must be, before what it stands for
-        // goes.
+        // Depending on the log's durability, acknowledged records may not be synced yet. The checkpoint must be, before the
+        // records that it replaces are dropped.
         if let Err(error) = sync().and_then(|()| retain(policy.with_keep_from(keep))) {
-            // If it is a failure of the log, the next write is told.
+            // A failure of the log is reported to the next write.
             tracing::warn!(%error, "nothing was dropped from the store's log");
         }
     }
@@ -213,7 +215,7 @@ impl<S: LocalStore> CommitHook for Shared<S> {
             self.drop_old(begin, || commits.sync(), |policy| commits.retain(&policy).map(drop));
         }
         if let Some(restores) = self.is_due() {
-            // Only this thread shows anything just now, unless it is a restore.
+            // No other thread publishes now, except a restore, which the count detects.
             let image = self.store.image();
             let mut state = self.state();
             if state.restores == restores {
@@ -264,26 +266,27 @@ impl State {
         let begin = writing.begin;
         let end = forming.push(format::KIND, |to| format::end(to, begin, revision, count as u64));
         (self.writing, self.ending) = (None, Some((end, begin)));
-        // What is pushed from now on is in the log only with the end before it.
+        // Every later record is in the log only if this end is: from now on records carry the new replay position.
         self.checkpoint = begin;
     }
 }
 
-/// Writes a restore to the log; the record with which it begins.
+/// Writes a restore to the log; returns the number of its begin record.
 fn write_restore(wal: &Wal, checkpoint: Seq, image: &StoreImage) -> Result<Seq> {
     let (revision, count) = (image.revision, image.resources.len() as u64);
     let append = |payloads: &mut Vec<Vec<u8>>| {
         let records: Vec<(RecordKind, &[u8])> = payloads.iter().map(|one| (format::KIND, one.as_slice())).collect();
         let appended = wal.append_reserved_blocking(&records);
         payloads.clear();
-        appended.map_err(|error| told(&error, true))
+        appended.map_err(|error| store_error(&error, true))
     };
     let payload = |write: &dyn Fn(&mut Vec<u8>)| {
         let mut bytes = Vec::new();
         write(&mut bytes);
         bytes
     };
-    // Alone, since its number is part of the end: parts of a checkpoint may be before it that are not in the log yet.
+    // Appended by itself, since the end carries its number, which is not known before: parts of a checkpoint may still be in the
+    // forming group.
     let first = append(&mut vec![payload(&|to| format::begin(to, checkpoint, revision, count, true))])?;
     let (begin, mut payloads, mut bytes) = (*first.start(), Vec::new(), 0);
     for resource in &image.resources {
@@ -299,12 +302,12 @@ fn write_restore(wal: &Wal, checkpoint: Seq, image: &StoreImage) -> Result<Seq> 
     Ok(begin)
 }
 
-/// The log's failure, as the store says it. `begun`: the write may be there after the next opening.
-pub(super) fn told(error: &Error, begun: bool) -> Error {
+/// The log's failure as an error of the store. `begun`: the write may be there after the next opening (`outcome=unknown`).
+pub(super) fn store_error(error: &Error, begun: bool) -> Error {
     if error.kind() == ErrorKind::Cancelled {
         return Error::new(ErrorKind::Cancelled, super::APPLY, "the store was closed");
     }
-    let told = Error::new(error.kind(), super::APPLY, error.message()).with_retry(Retry::Never);
-    let told = error.context().iter().fold(told, |told, (key, value)| told.with_context(key, value));
-    if begun { told.with_context("outcome", "unknown") } else { told }
+    let failed = Error::new(error.kind(), super::APPLY, error.message()).with_retry(Retry::Never);
+    let failed = error.context().iter().fold(failed, |failed, (key, value)| failed.with_context(key, value));
+    if begun { failed.with_context("outcome", "unknown") } else { failed }
 }

@@ -12,34 +12,34 @@ use runtide_core::store::{Resource, ResourceRef, Revision};
 
 /// The resources of one kind in one namespace, by name.
 ///
-/// A hash of the name finds one with few touches of memory, where a tree would compare a dozen names that lie all over the
-/// place. Listings want an order: it is made when one is asked for, and what comes later is put into it when the next one is.
+/// A hash table finds a name with few cache misses, where a tree would compare a dozen names that are scattered over memory.
+/// Only listings need an order: a listing sorts the names that were added since the last one, and merges them into the order.
 #[derive(Debug, Default)]
 pub(super) struct Collection {
     hasher: RandomState,
-    places: HashTable<Place>,
-    /// The same resources, each where it stays until it is removed.
+    index: HashTable<Indexed>,
+    /// The same resources by slot; a resource keeps its slot until it is removed.
     slots: Vec<Option<Arc<Resource>>>,
-    /// Slots that can be taken: `order` does not have them.
+    /// Free slots: none of them is in `order`.
     free: Vec<Slot>,
-    /// All other slots. Up to `sorted` they are in the order of the names, and behind it in that in which they came.
+    /// All other slots: the first `sorted` of them ordered by name, the rest in the order in which they were added.
     order: Vec<Slot>,
     sorted: usize,
-    /// Slots in `order` in which nothing is any more.
+    /// Number of slots in `order` whose resource was removed.
     holes: usize,
-    /// Decided and not yet shown.
+    /// Writes that are decided and not yet published.
     prepared: HashTable<Pending>,
 }
 
-/// What a decided write will make of a resource.
+/// A resource as a decided write will leave it.
 #[derive(Debug)]
 pub(super) struct Prepared {
     pub(super) revision: Revision,
-    /// As it will be shown; none for a delete.
+    /// The resource as it will be published; `None` for a delete.
     pub(super) resource: Option<Arc<Resource>>,
 }
 
-/// The decided writes of one resource, oldest first: mostly one, which takes no memory of its own.
+/// The decided writes of one resource, oldest first. Mostly there is only one, which needs no allocation.
 #[derive(Debug)]
 struct Pending {
     reference: ResourceRef,
@@ -48,26 +48,26 @@ struct Pending {
     later: VecDeque<Prepared>,
 }
 
-/// A name, hashed once for all that is done with it.
+/// A name with its hash, which is computed once per operation.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Name<'a> {
     name: &'a str,
     hash: u32,
 }
 
-/// The number of a slot. So many resources of one kind in one namespace would be a terabyte.
+/// Index of a slot. 32 bits are enough: so many resources of one kind in one namespace would take a terabyte.
 type Slot = u32;
 
-/// A resource, and its slot. It is held here too, since a touch of memory that waits for another is a quarter of what finding
-/// one takes; and its hash is here, so that the table grows without a look at the names.
+/// An entry of the hash table: a resource, its slot and its hash. The resource is here as well as in its slot, since one more
+/// dependent memory access would cost a quarter of a lookup; with the hash, the table grows without reading the names.
 #[derive(Debug)]
-struct Place {
+struct Indexed {
     resource: Arc<Resource>,
     slot: Slot,
     hash: u32,
 }
 
-impl Place {
+impl Indexed {
     fn is(&self, hash: u32, name: &str) -> bool {
         self.hash == hash && self.resource.reference.name() == name
     }
@@ -77,21 +77,22 @@ impl Place {
     }
 }
 
-/// The table takes its place from the low bits, and tells neighbours apart by the high ones.
+/// Spreads a hash over 64 bits: the table takes its bucket from the low bits, and the tag that separates neighbours from the
+/// high ones.
 fn spread(hash: u32) -> u64 {
     u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 impl Collection {
-    /// Of resources in the order of their names.
+    /// A collection of resources that are given in the order of their names.
     pub(super) fn of(resources: impl ExactSizeIterator<Item = Arc<Resource>>) -> Self {
         Self::hashed_by(RandomState::new(), resources)
     }
 
     fn hashed_by(hasher: RandomState, resources: impl ExactSizeIterator<Item = Arc<Resource>>) -> Self {
         let count = resources.len();
-        let (places, slots) = (HashTable::with_capacity(count), Vec::with_capacity(count));
-        let mut collection = Self { hasher, places, slots, ..Self::default() };
+        let (index, slots) = (HashTable::with_capacity(count), Vec::with_capacity(count));
+        let mut collection = Self { hasher, index, slots, ..Self::default() };
         collection.order.reserve_exact(count);
         for resource in resources {
             collection.put(resource);
@@ -119,10 +120,10 @@ impl Collection {
     }
 
     pub(super) fn find(&self, Name { name, hash }: Name<'_>) -> Option<&Arc<Resource>> {
-        self.places.find(spread(hash), |place| place.is(hash, name)).map(|place| &place.resource)
+        self.index.find(spread(hash), |entry| entry.is(hash, name)).map(|entry| &entry.resource)
     }
 
-    /// Puts it in, and gives what was there before.
+    /// Inserts or replaces a resource; returns the previous one.
     pub(super) fn put(&mut self, resource: Arc<Resource>) -> Option<Arc<Resource>> {
         let hash = self.hash(resource.reference.name());
         self.put_hashed(hash, resource)
@@ -130,8 +131,8 @@ impl Collection {
 
     fn put_hashed(&mut self, hash: u32, resource: Arc<Resource>) -> Option<Arc<Resource>> {
         let name = resource.reference.name();
-        let Self { places, slots, free, order, .. } = self;
-        match places.entry(spread(hash), |place| place.is(hash, name), Place::spread) {
+        let Self { index, slots, free, order, .. } = self;
+        match index.entry(spread(hash), |entry| entry.is(hash, name), Indexed::spread) {
             Entry::Occupied(mut there) => {
                 let there = there.get_mut();
                 if let Some(slot) = slots.get_mut(there.slot as usize) {
@@ -148,7 +149,7 @@ impl Collection {
                     *free = Some(Arc::clone(&resource));
                 }
                 order.push(slot);
-                nothing.insert(Place { resource, slot, hash });
+                nothing.insert(Indexed { resource, slot, hash });
                 None
             }
         }
@@ -160,7 +161,7 @@ impl Collection {
         self.take(Name { name, hash })
     }
 
-    /// Puts a resource in that has this name, or takes away the one that has; gives what was there before.
+    /// Inserts or replaces the resource of this name, or removes it (`None`); returns the previous one.
     pub(super) fn set(&mut self, name: Name<'_>, resource: Option<Arc<Resource>>) -> Option<Arc<Resource>> {
         match resource {
             Some(resource) => self.put_hashed(name.hash, resource),
@@ -169,38 +170,38 @@ impl Collection {
     }
 
     fn take(&mut self, Name { name, hash }: Name<'_>) -> Option<Arc<Resource>> {
-        let found = self.places.find_entry(spread(hash), |place| place.is(hash, name)).ok()?;
-        let (Place { resource, slot, .. }, _) = found.remove();
+        let found = self.index.find_entry(spread(hash), |entry| entry.is(hash, name)).ok()?;
+        let (Indexed { resource, slot, .. }, _) = found.remove();
         if let Some(slot) = self.slots.get_mut(slot as usize) {
             *slot = None;
         }
         self.holes += 1;
-        // What once was large does not stay so.
-        if self.slots.capacity() > 64 && self.places.len() < self.slots.capacity() / 4 {
+        // Shrink after many removals.
+        if self.slots.capacity() > 64 && self.index.len() < self.slots.capacity() / 4 {
             self.put_in_order();
             let resources: Vec<_> = self.behind(None).cloned().collect();
             let (prepared, hasher) = (mem::take(&mut self.prepared), self.hasher.clone());
             *self = Self { prepared, ..Self::hashed_by(hasher, resources.into_iter()) };
-        } else if self.holes > self.places.len() {
+        } else if self.holes > self.index.len() {
             self.close_holes();
         }
         Some(resource)
     }
 
-    /// Whether nothing is in it, nor about to be.
+    /// Returns true if it has neither a resource nor a decided write.
     pub(super) fn is_empty(&self) -> bool {
-        self.places.is_empty() && self.prepared.is_empty()
+        self.index.is_empty() && self.prepared.is_empty()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.places.len()
+        self.index.len()
     }
 
     pub(super) fn is_in_order(&self) -> bool {
         self.sorted == self.order.len() && self.holes == 0
     }
 
-    /// Puts what came since the last time into the order.
+    /// Sorts the resources that were added since the last call, and merges them into the order.
     pub(super) fn put_in_order(&mut self) {
         self.close_holes();
         let name = |slot: &Slot| self.shown(*slot).map(|one| one.reference.name());
@@ -239,7 +240,7 @@ impl Collection {
         *sorted = kept;
     }
 
-    /// Those behind a name, in order, if they are in order.
+    /// The resources after a name. In the order of their names only if [`Self::is_in_order`].
     pub(super) fn behind(&self, name: Option<&str>) -> impl Iterator<Item = &Arc<Resource>> {
         let from = name.map_or(0, |name| {
             self.order.partition_point(|slot| self.shown(*slot).is_some_and(|one| one.reference.name() <= name))
@@ -247,7 +248,7 @@ impl Collection {
         self.order.get(from..).unwrap_or_default().iter().filter_map(|slot| self.shown(*slot))
     }
 
-    /// What the latest decided write will make of it.
+    /// The latest decided write of this name.
     pub(super) fn prepared(&self, name: Name<'_>) -> Option<&Prepared> {
         let pending = self.prepared.find(spread(name.hash), |pending| pending.is(name))?;
         Some(pending.later.back().unwrap_or(&pending.first))
@@ -263,7 +264,7 @@ impl Collection {
         }
     }
 
-    /// A decided write is shown or taken back; what it makes of the resource, if it was there.
+    /// Removes a decided write that is published or taken back; returns it, if there was one of that revision.
     pub(super) fn settle(&mut self, name: Name<'_>, revision: Revision) -> Option<Prepared> {
         let mut found = self.prepared.find_entry(spread(name.hash), |pending| pending.is(name)).ok()?;
         let Pending { first, later, .. } = found.get_mut();
@@ -296,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_a_sorted_map() {
+    fn a_collection_behaves_as_a_sorted_map() {
         for seed in 0..50 {
             let mut rng = fastrand::Rng::with_seed(seed);
             let (mut collection, mut map) = (Collection::default(), BTreeMap::new());
@@ -323,7 +324,7 @@ mod tests {
                 let name = format!("n{}", rng.usize(..names));
                 assert_eq!(collection.get(&name), map.get(&name));
                 assert_eq!((collection.len(), collection.is_empty()), (map.len(), map.is_empty()));
-                assert!(collection.slots.len() <= 4 * map.len().max(16) + 64, "it does not stay large");
+                assert!(collection.slots.len() <= 4 * map.len().max(16) + 64, "the slots shrink");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The one order of a store: what was written last, and who waits for what comes.
+//! The history of a store: its last writes in the order of their revisions, and the watchers that wait for the next write.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -17,43 +17,43 @@ use super::{
     view::View,
 };
 
-/// The one order of a store: its last writes, and who waits for the next one.
+/// The last writes of a store in the order of their revisions, and the watchers that wait for the next write.
 ///
-/// Entries are numbered without gaps, and a watcher is such a number: however many watch, there is one history.
+/// Entries are numbered without gaps, and the position of a watcher is such a number: all watchers share one history.
 #[derive(Debug)]
 pub(super) struct History {
     entries: VecDeque<Entry>,
-    /// The number of the front entry.
+    /// Number of the front entry.
     first: u64,
     capacity: usize,
-    /// What fell out of it, until there are enough to be dropped together.
-    fallen: Vec<Entry>,
-    /// Of the last write that is shown.
+    /// Entries that were evicted, until there are enough to be dropped together.
+    evicted: Vec<Entry>,
+    /// Revision of the last published write.
     revision: Revision,
-    /// The last one that is given away.
+    /// The last revision that was assigned to a write.
     reserved: Revision,
-    /// Writes that are decided and not yet shown.
+    /// Number of writes that are decided and not yet published.
     pub(super) prepared: usize,
-    /// A journal decides and shows: nobody else may write.
+    /// True once the store belongs to a journal: no other caller may write.
     pub(super) journaled: bool,
-    /// From here on every write is in `entries`.
+    /// Every write after this revision is in `entries`.
     oldest: Revision,
-    /// The number of the first entry after the last time that everything was replaced.
+    /// Number of the first entry after the last replacement of everything (a restore or a load).
     replaced: u64,
-    /// Resources that are there.
+    /// Number of published resources.
     pub(super) count: u64,
     subscribers: u64,
-    /// Those among them who watch in another format.
+    /// Number of subscribers that asked for a format.
     pub(super) converting: u64,
-    /// Those who watch more than one scope.
-    waiting: Crowd,
-    /// Scopes that are watched by those who watch no other.
+    /// Waiting watchers whose selector takes more than one scope.
+    waiting: Waiters,
+    /// Scopes that have watchers of that scope alone.
     topics: HashMap<ScopeNumber, Topic>,
-    /// Those of topics, who are to be woken.
-    called: Vec<Option<Waker>>,
-    /// Who looks at the whole store just now: as long as one does, nothing is dropped.
-    looking: usize,
-    /// What watchers that lost their place are being shown, oldest first.
+    /// Wakers of topics, for the next call of `wake`.
+    to_wake: Vec<Option<Waker>>,
+    /// Number of reads under way (listings and new views): nothing is evicted while there is one.
+    reads: usize,
+    /// Views that are being shown to watchers that lost their position, oldest first.
     pub(super) views: VecDeque<Weak<View>>,
 }
 
@@ -62,13 +62,14 @@ pub(super) struct History {
 pub(super) struct Entry {
     pub(super) scope: ScopeNumber,
     pub(super) event: StoreEvent,
-    /// What was there before.
+    /// The resource before the write; `None` if there was none.
     pub(super) before: Option<Arc<Resource>>,
-    /// What was written in other formats, made once for all who watch in them; none if nobody did at the time.
+    /// The written resource in other formats, converted once for all watchers of a format; `None` if there were no such watchers
+    /// when it was written.
     shown: Option<Arc<Shown>>,
 }
 
-/// One resource in each of the formats.
+/// One resource in each format, converted on first use.
 #[derive(Debug, Default)]
 struct Shown([OnceLock<Arc<Resource>>; 5]);
 
@@ -77,26 +78,26 @@ impl Entry {
         Self { scope, event, before, shown: None }
     }
 
-    /// What was written, in a format.
+    /// The written resource in a format.
     pub(super) fn shown(&self, resource: &Arc<Resource>, format: Option<ResourceFormat>) -> Arc<Resource> {
-        let place = format.and_then(|format| self.shown.as_ref()?.0.get(format as usize));
-        match place {
-            Some(place) => Arc::clone(place.get_or_init(|| resource.shown(format))),
+        let cell = format.and_then(|format| self.shown.as_ref()?.0.get(format as usize));
+        match cell {
+            Some(cell) => Arc::clone(cell.get_or_init(|| resource.shown(format))),
             None => resource.shown(format),
         }
     }
 }
 
-/// As many are dropped together.
-const FALLEN: usize = 32;
+/// Number of evicted entries that are dropped together.
+const EVICTED: usize = 32;
 
-/// What is to be dropped outside of the lock.
+/// Entries to be dropped outside of the lock.
 #[derive(Debug, Default)]
 pub(super) struct Dropped(Vec<Entry>);
 
 impl Drop for Dropped {
-    /// Nobody has touched most of it for ten thousand writes. To free it one by one is to wait for memory four times for each;
-    /// here all of it is asked for first, by reads that wait for no other.
+    /// Most of these entries have not been read for ten thousand writes. Freeing them one by one would cost four dependent cache
+    /// misses for each; a prefetch of all of them first lets the CPU overlap the misses.
     fn drop(&mut self) {
         ask_for_bytes(self.0.iter().filter_map(|entry| entry.before.as_ref()));
         ask(self.0.iter().filter_map(|entry| match &entry.event {
@@ -106,53 +107,54 @@ impl Drop for Dropped {
     }
 }
 
-/// Those who wait for one thing.
+/// The watchers that wait for the next write of one topic, or of any.
 #[derive(Debug, Default)]
-struct Crowd {
+struct Waiters {
     waiting: Vec<Option<Waker>>,
-    /// Places in it that somebody left.
-    left: Vec<usize>,
-    /// How often those who waited were woken.
+    /// Free indices in `waiting`.
+    free: Vec<usize>,
+    /// Number of times that all of them were woken; a `Parked` of an earlier count is out of date.
     woken: u64,
 }
 
-impl Crowd {
-    fn call(&mut self, called: &mut Vec<Option<Waker>>) {
+impl Waiters {
+    fn take_all(&mut self, to_wake: &mut Vec<Option<Waker>>) {
         if !self.waiting.is_empty() {
             self.woken += 1;
-            self.left.clear();
-            called.append(&mut self.waiting);
+            self.free.clear();
+            to_wake.append(&mut self.waiting);
         }
     }
 }
 
-/// A scope that is watched by those who watch no other: what happens elsewhere does not wake them, nor do they fall behind by it.
+/// A scope and the watchers of that scope alone: writes to other scopes neither wake them nor make them lag.
 #[derive(Debug)]
 struct Topic {
     watchers: usize,
-    crowd: Crowd,
-    /// The number behind its last entry. What was before there was a topic counts as its own, as in `lost`.
+    waiters: Waiters,
+    /// Number after its last entry. Entries from before the topic existed count as its own, here and in `lost`.
     end: u64,
-    /// The number behind its last entry that is not kept any more.
+    /// Number after its last entry that was evicted.
     lost: u64,
+    /// Number of the next entry when the topic was created.
     since: u64,
 }
 
-/// What was there before a write; none if nothing was.
+/// A reference and its resource before a write; `None` if there was none.
 pub(super) type Before = (ResourceRef, Option<Arc<Resource>>);
 
-/// Where a watcher waits.
+/// The position of a waiting watcher among the waiters, to replace or remove its waker.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Parked {
     woken: u64,
     at: usize,
 }
 
-/// A look at the store as it was at one revision, while writers go on.
+/// A read of the store at one revision, while writers go on.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Look {
+pub(super) struct ReadPoint {
     pub(super) revision: Revision,
-    /// The number of the first entry after it.
+    /// Number of the first entry after that revision.
     pub(super) next: u64,
     replaced: u64,
 }
@@ -163,7 +165,7 @@ impl History {
             entries: VecDeque::new(),
             first: 0,
             capacity: capacity.max(1),
-            fallen: Vec::new(),
+            evicted: Vec::new(),
             revision,
             reserved: revision,
             prepared: 0,
@@ -173,18 +175,21 @@ impl History {
             count: 0,
             subscribers: 0,
             converting: 0,
-            waiting: Crowd::default(),
+            waiting: Waiters::default(),
             topics: HashMap::new(),
-            called: Vec::new(),
-            looking: 0,
+            to_wake: Vec::new(),
+            reads: 0,
             views: VecDeque::new(),
         }
     }
 
-    /// Whether anybody may write who is not the journal.
+    /// Checks that a caller other than the journal may write.
+    ///
+    /// # Errors
+    /// `Conflict` if the store belongs to a journal, or has writes that are decided and not yet published.
     pub(super) fn check(&self, operation: &'static str) -> Result<()> {
         if self.journaled || self.prepared > 0 {
-            let message = "this store belongs to a journal: what does not go through it would be lost";
+            let message = "this store belongs to a journal: a write that bypasses the journal would be lost";
             return Err(Error::new(ErrorKind::Conflict, operation, message));
         }
         Ok(())
@@ -207,28 +212,28 @@ impl History {
         self.reserved
     }
 
-    /// The number of the oldest entry that is kept.
+    /// Number of the oldest entry that is kept.
     pub(super) fn first(&self) -> u64 {
         self.first
     }
 
-    /// The number that the next entry will have.
+    /// Number of the next entry.
     pub(super) fn next(&self) -> u64 {
         self.first + self.entries.len() as u64
     }
 
-    /// Whether everything was replaced after this place.
-    pub(super) fn was_replaced_since(&self, place: u64) -> bool {
-        place < self.replaced
+    /// Returns true if everything was replaced after this position.
+    pub(super) fn was_replaced_since(&self, position: u64) -> bool {
+        position < self.replaced
     }
 
-    /// The entries from a number on.
+    /// The entries from this number on.
     pub(super) fn from(&self, number: u64) -> impl Iterator<Item = &Entry> {
         let skip = usize::try_from(number.saturating_sub(self.first)).unwrap_or(usize::MAX).min(self.entries.len());
         self.entries.range(skip..)
     }
 
-    /// A write is shown. What it pushes out is for the caller to drop, outside of the lock.
+    /// Publishes a write. Evicted entries go to `dropped`, which the caller drops outside of the lock.
     pub(super) fn push(&mut self, mut entry: Entry, dropped: &mut Dropped) {
         entry.shown = (self.converting > 0).then(Arc::default);
         self.revision = entry.event.revision();
@@ -242,7 +247,7 @@ impl History {
             let end = self.next() + 1;
             if let Some(topic) = self.topics.get_mut(&entry.scope) {
                 topic.end = end;
-                topic.crowd.call(&mut self.called);
+                topic.waiters.take_all(&mut self.to_wake);
             }
         }
         self.entries.push_back(entry);
@@ -250,7 +255,7 @@ impl History {
     }
 
     fn trim(&mut self, dropped: &mut Dropped) {
-        while self.looking == 0
+        while self.reads == 0
             && self.entries.len() > self.capacity
             && let Some(entry) = self.entries.pop_front()
         {
@@ -261,38 +266,38 @@ impl History {
             {
                 topic.lost = self.first;
             }
-            self.fallen.push(entry);
+            self.evicted.push(entry);
         }
-        if self.fallen.len() >= FALLEN {
-            dropped.0.append(&mut self.fallen);
+        if self.evicted.len() >= EVICTED {
+            dropped.0.append(&mut self.evicted);
         }
     }
 
-    /// Everything was replaced: no place from before is good any more.
+    /// Records that everything was replaced: no earlier position is valid any more.
     pub(super) fn replace(&mut self, revision: Revision, count: u64, dropped: &mut Dropped) {
-        // One number is left out, so that also a watcher that had read everything has lost its place.
+        // One number is skipped, so that a watcher that had read everything loses its position too.
         self.first = self.next() + 1;
         self.replaced = self.first;
-        dropped.0.append(&mut self.fallen);
+        dropped.0.append(&mut self.evicted);
         dropped.0.extend(self.entries.drain(..));
         (self.revision, self.oldest, self.count, self.prepared) = (revision, revision, count, 0);
         self.reserved = self.reserved.max(revision);
         for topic in self.topics.values_mut() {
-            topic.crowd.call(&mut self.called);
+            topic.waiters.take_all(&mut self.to_wake);
         }
     }
 
-    /// A watcher comes; of one scope only, if that is told.
+    /// Registers a watcher; `scope` is its only scope, or `None` if it watches more.
     pub(super) fn enter(&mut self, scope: Option<ScopeNumber>) {
         self.subscribers += 1;
         let since = self.next();
         if let Some(scope) = scope {
-            let new = || Topic { watchers: 0, crowd: Crowd::default(), end: since, lost: 0, since };
+            let new = || Topic { watchers: 0, waiters: Waiters::default(), end: since, lost: 0, since };
             self.topics.entry(scope).or_insert_with(new).watchers += 1;
         }
     }
 
-    /// It goes. What it leaves is for the caller to drop, outside of the lock.
+    /// Removes a watcher. The caller drops the returned value outside of the lock.
     pub(super) fn leave(&mut self, scope: Option<ScopeNumber>) -> Option<impl Sized + use<>> {
         self.subscribers = self.subscribers.saturating_sub(1);
         let (scope, topic) = scope.and_then(|scope| Some((scope, self.topics.get_mut(&scope)?)))?;
@@ -300,24 +305,25 @@ impl History {
         if topic.watchers == 0 { self.topics.remove(&scope) } else { None }
     }
 
-    /// Where a watcher reads on: the same place, or one behind what does not concern it. `None` if it lost its place.
-    pub(super) fn resume(&self, place: u64, scope: Option<ScopeNumber>) -> Option<u64> {
-        if self.was_replaced_since(place) {
+    /// The position at which a watcher reads on: the same, or a later one that skips entries of other scopes. `None` if the
+    /// watcher lost its position.
+    pub(super) fn resume(&self, position: u64, scope: Option<ScopeNumber>) -> Option<u64> {
+        if self.was_replaced_since(position) {
             return None;
         }
         match scope.and_then(|scope| self.topics.get(&scope)) {
-            Some(topic) if topic.end <= place => Some(self.next()),
-            Some(topic) if topic.lost.max(self.first.min(topic.since)) <= place => Some(place.max(self.first)),
+            Some(topic) if topic.end <= position => Some(self.next()),
+            Some(topic) if topic.lost.max(self.first.min(topic.since)) <= position => Some(position.max(self.first)),
             Some(_) => None,
-            None => (place >= self.first).then_some(place),
+            None => (position >= self.first).then_some(position),
         }
     }
 
-    /// The number at which a watch begins.
+    /// Number of the first entry of a watch.
     ///
     /// # Errors
-    /// `Expired` if the history does not reach back to it, or not yet.
-    pub(super) fn place(&self, since: Since) -> Result<u64> {
+    /// `Expired` if the history does not reach back to that revision, or the store has not come to it.
+    pub(super) fn position(&self, since: Since) -> Result<u64> {
         match since {
             Since::After(revision) if revision < self.oldest || revision > self.revision => Err(self.expired(revision)),
             Since::After(revision) => Ok(self.after(revision)),
@@ -325,14 +331,14 @@ impl History {
         }
     }
 
-    /// The number of the first entry after a revision.
+    /// Number of the first entry after a revision.
     fn after(&self, revision: Revision) -> u64 {
         self.first + self.entries.partition_point(|entry| entry.event.revision() <= revision) as u64
     }
 
     fn expired(&self, revision: Revision) -> Error {
         let message = if revision > self.revision {
-            "this store has not come to that revision: it is another store's, or of another life of this one"
+            "this store has not come to that revision: it is from another store, or from an earlier run of this one"
         } else {
             "the history does not reach back to that revision"
         };
@@ -342,18 +348,18 @@ impl History {
             .with_context("newest", self.revision)
     }
 
-    /// Begins to look at the store as it was; [`History::looked`] ends it.
+    /// Begins a read at a revision (the newest, if `None`): nothing is evicted until [`History::end_read`].
     ///
     /// # Errors
-    /// `Expired` if the history does not reach back to `at`, or not yet.
-    pub(super) fn look(&mut self, at: Option<Revision>) -> Result<Look> {
+    /// `Expired` if the history does not reach back to `at`, or the store has not come to it.
+    pub(super) fn begin_read(&mut self, at: Option<Revision>) -> Result<ReadPoint> {
         let revision = at.unwrap_or(self.revision);
-        let next = self.place(Since::After(revision))?;
-        self.looking += 1;
-        Ok(Look { revision, next, replaced: self.replaced })
+        let next = self.position(Since::After(revision))?;
+        self.reads += 1;
+        Ok(ReadPoint { revision, next, replaced: self.replaced })
     }
 
-    /// Entries from a number on that concern somebody, of so many; and the number behind those.
+    /// The wanted ones among `many` entries from a number on, and the number after those `many`.
     pub(super) fn part(&self, from: u64, many: usize, wanted: impl Fn(&ResourceRef) -> bool) -> (Vec<Before>, u64) {
         let mut passed = 0;
         let part = self.from(from).take(many).inspect(|_| passed += 1).filter_map(|entry| {
@@ -363,56 +369,56 @@ impl History {
         (part.collect(), from + passed)
     }
 
-    /// Ends a look; whether everything was replaced meanwhile.
-    pub(super) fn looked(&mut self, look: Look, dropped: &mut Dropped) -> bool {
-        self.looking = self.looking.saturating_sub(1);
+    /// Ends a read; returns true if everything was replaced since it began.
+    pub(super) fn end_read(&mut self, point: ReadPoint, dropped: &mut Dropped) -> bool {
+        self.reads = self.reads.saturating_sub(1);
         self.trim(dropped);
-        look.replaced != self.replaced
+        point.replaced != self.replaced
     }
 
-    fn crowd(&mut self, scope: Option<ScopeNumber>) -> &mut Crowd {
+    fn waiters(&mut self, scope: Option<ScopeNumber>) -> &mut Waiters {
         match scope.and_then(|scope| self.topics.get_mut(&scope)) {
-            Some(topic) => &mut topic.crowd,
+            Some(topic) => &mut topic.waiters,
             None => &mut self.waiting,
         }
     }
 
-    /// Waits for the next entry.
+    /// Has the watcher woken by the next entry of its scope, or by any if it watches more than one.
     pub(super) fn park(&mut self, parked: Option<Parked>, scope: Option<ScopeNumber>, waker: &Waker) -> Parked {
-        let crowd = self.crowd(scope);
+        let waiters = self.waiters(scope);
         if let Some(parked) = parked
-            && parked.woken == crowd.woken
-            && let Some(Some(known)) = crowd.waiting.get_mut(parked.at)
+            && parked.woken == waiters.woken
+            && let Some(Some(known)) = waiters.waiting.get_mut(parked.at)
         {
             known.clone_from(waker);
             return parked;
         }
         let waker = Some(waker.clone());
-        if let Some(at) = crowd.left.pop()
-            && let Some(place) = crowd.waiting.get_mut(at)
+        if let Some(at) = waiters.free.pop()
+            && let Some(free) = waiters.waiting.get_mut(at)
         {
-            *place = waker;
-            return Parked { woken: crowd.woken, at };
+            *free = waker;
+            return Parked { woken: waiters.woken, at };
         }
-        crowd.waiting.push(waker);
-        Parked { woken: crowd.woken, at: crowd.waiting.len() - 1 }
+        waiters.waiting.push(waker);
+        Parked { woken: waiters.woken, at: waiters.waiting.len() - 1 }
     }
 
-    /// Does not wait any more. What it leaves is for the caller to drop, outside of the lock.
+    /// Removes a waiting watcher. The caller drops the returned waker outside of the lock.
     pub(super) fn unpark(&mut self, parked: Parked, scope: Option<ScopeNumber>) -> Option<Waker> {
-        let crowd = self.crowd(scope);
-        if parked.woken != crowd.woken {
+        let waiters = self.waiters(scope);
+        if parked.woken != waiters.woken {
             return None;
         }
-        let waker = crowd.waiting.get_mut(parked.at)?.take()?;
-        crowd.left.push(parked.at);
+        let waker = waiters.waiting.get_mut(parked.at)?.take()?;
+        waiters.free.push(parked.at);
         Some(waker)
     }
 
-    /// Those who wait, to be woken outside of the lock.
+    /// Takes the wakers of the waiting watchers. The caller calls them outside of the lock.
     pub(super) fn wake(&mut self) -> Vec<Option<Waker>> {
-        let mut called = std::mem::take(&mut self.called);
-        self.waiting.call(&mut called);
-        called
+        let mut to_wake = std::mem::take(&mut self.to_wake);
+        self.waiting.take_all(&mut to_wake);
+        to_wake
     }
 }

@@ -35,22 +35,22 @@ use self::{
 
 const LIST: &str = "store.list";
 
-/// As many writes are kept unless told otherwise.
+/// Default number of writes that the history keeps.
 const HISTORY: usize = 10_000;
 
 /// Resources in memory. Clones share them.
 ///
 /// # Behavior
-/// * One order of revisions, over a lock for each kind in each namespace. Readers wait for nobody but a writer of the same kind
-///   and namespace; a listing after something was added or removed puts the names of that namespace in order, and its
-///   writers wait for that.
-/// * Watchers are places in one history of the last 10,000 writes ([`StoreOptions::history`]), so that memory does not grow
-///   with their number. A write wakes those who wait for it, and does nothing else for them. One that falls behind the history
-///   gets a `Reset` with the number of writes that it missed, and then what is there.
-/// * Bodies are shared by the store, its history and all who read; none is copied.
-/// * A listing without a limit is one page. A page shows the store at its first page's revision, as far back as the history
-///   reaches.
-/// * Nothing survives the process: put it in a `JournaledStore` (`runtide-journal`) for that.
+/// * Revisions have one order for the whole store; locks are per kind and namespace. A reader waits only for a writer of the
+///   same kind and namespace. The first listing after an addition or a removal sorts the names of that kind and namespace, and
+///   its writers wait for the sort.
+/// * Watchers are positions in one history of the last 10,000 writes ([`StoreOptions::history`]), so that memory does not grow
+///   with their number. A write wakes the watchers that wait for it, and does nothing else for them. A watcher that falls
+///   behind the history gets a `Reset` with the number of writes that it missed, and then every resource as `Added`.
+/// * Bodies are shared by the store, its history and all readers; none is copied.
+/// * A listing without a limit is one page. Each page of a listing shows the store at the first page's revision, as long as
+///   the history reaches back to it.
+/// * Nothing survives the process: for durability, wrap the store in a `JournaledStore` (`runtide-journal`).
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> runtide_core::Result<()> {
@@ -62,7 +62,7 @@ const HISTORY: usize = 10_000;
 /// let first = store.apply(&web, Document::json(r#"{"replicas":1}"#), Precondition::Absent).await?;
 /// assert_eq!(first.outcome, ApplyOutcome::Created);
 ///
-/// // Compare and set: only who knows the present revision can change it.
+/// // Compare and set: a write succeeds only with the present revision.
 /// let more = Document::json(r#"{"replicas":2}"#);
 /// store.apply(&web, more.clone(), Precondition::Is(first.revision)).await?;
 /// let late = store.apply(&web, more, Precondition::Is(first.revision)).await;
@@ -77,13 +77,13 @@ pub struct MemoryStore {
 #[derive(Debug)]
 struct Inner {
     name: String,
-    /// Whoever writes holds it for reading: held for writing, nobody writes.
+    /// Each write holds it for reading: no write runs while it is held for writing.
     tree: RwLock<Tree>,
-    /// Taken last, and for a moment only.
+    /// Always the last lock to be taken, and held only briefly.
     history: Mutex<History>,
 }
 
-/// No code behind a lock panics, and if some did, what is behind it is whole between any two statements.
+/// Ignores poison: no code that holds a lock panics, and if it did, the locked value is consistent between any two statements.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -110,7 +110,7 @@ impl MemoryStore {
         Self::with_options(StoreOptions::default())
     }
 
-    /// An empty store, made as told.
+    /// An empty store with these options.
     pub fn with_options(options: StoreOptions) -> Self {
         let capacity = options.history.map_or(HISTORY, std::num::NonZeroUsize::get);
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -164,7 +164,7 @@ impl StoreBackend for MemoryStore {
                 *row = row.shown(options.format);
             }
         }
-        let revision = found.look.revision;
+        let revision = found.point.revision;
         Ok(Page::new(rows, revision, cut.map(|cut| PageToken::from(format!("{revision}:{cut}")))))
     }
 
@@ -182,7 +182,7 @@ impl StoreBackend for MemoryStore {
         let mut resources = image.resources.into_iter();
         while !resources.as_slice().is_empty() {
             ask_for_bytes(resources.as_slice().iter().take(FEW));
-            // Each is let go of while it lies in the nearest cache.
+            // Each resource is released while it is still in the L1 cache.
             for resource in resources.by_ref().take(FEW) {
                 writer.put(&resource).await?;
             }
@@ -195,7 +195,7 @@ impl StoreBackend for MemoryStore {
         let guess = self.inner.guess();
         let mut fresh = Growing::default();
         while let Some(mut resource) = reader.next().await? {
-            // Here and now, while it lies in the nearest cache.
+            // Stamped here, while the resource is still in the L1 cache.
             Arc::make_mut(&mut resource).revision = guess;
             fresh.push(resource);
         }
@@ -231,9 +231,9 @@ impl LocalStore for MemoryStore {
     }
 
     fn image(&self) -> StoreImage {
-        // It fails only for a place that is told, and none is.
+        // Only a listing at a given revision can fail, and this one is at the newest.
         match self.inner.rows(None, &Selector::all(), None, usize::MAX) {
-            Ok(all) => StoreImage::new(all.look.revision, all.rows),
+            Ok(all) => StoreImage::new(all.point.revision, all.rows),
             Err(_) => StoreImage::default(),
         }
     }
@@ -243,7 +243,7 @@ impl LocalStore for MemoryStore {
     }
 }
 
-/// `revision:group/kind/namespace/name`
+/// Parses a page token: `revision:group/kind/namespace/name`.
 fn read_token(token: &PageToken) -> Result<(Revision, ResourceRef)> {
     let read = || {
         let (revision, reference) = token.as_str().split_once(':')?;
@@ -251,7 +251,7 @@ fn read_token(token: &PageToken) -> Result<(Revision, ResourceRef)> {
     };
     read().ok_or_else(|| {
         let shown: String = token.as_str().chars().take(64).collect();
-        Error::new(ErrorKind::InvalidInput, LIST, "this is no place in a listing of this store")
+        Error::new(ErrorKind::InvalidInput, LIST, "this is not a page token of this store")
             .with_context("token", format!("{shown:?}"))
     })
 }

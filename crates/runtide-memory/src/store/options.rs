@@ -1,10 +1,10 @@
-//! How to make a store.
+//! The options of a memory store.
 
 use std::num::NonZeroUsize;
 
 use runtide_core::store::Revision;
 
-/// How to make a [`MemoryStore`](super::MemoryStore).
+/// Options of a [`MemoryStore`](super::MemoryStore).
 ///
 /// ```
 /// use runtide_memory::StoreOptions;
@@ -15,32 +15,32 @@ use runtide_core::store::Revision;
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct StoreOptions {
-    /// The store's name, for people; `memory` if `None`.
+    /// Name of the store in logs and messages; `memory` if `None`.
     pub name: Option<String>,
-    /// How many writes are kept, for `Since::After`, for the pages of a listing, and for watchers that are slow; 10,000 if
-    /// `None`. Each keeps the body that it replaced.
+    /// Number of writes that the history keeps: for `Since::After`, for the later pages of a listing, and for slow watchers;
+    /// 10,000 if `None`. Each also keeps the body that it replaced in memory.
     pub history: Option<NonZeroUsize>,
-    /// The revision at which an empty store begins. Unless told, it is the time in microseconds, so that a place in an
-    /// earlier life of the store is `Expired` and not taken for one in this.
+    /// Revision of the empty store. If `None`, it is the Unix time in microseconds, so that a revision from before a restart of
+    /// the process is `Expired` and not mistaken for one of this store.
     pub first: Option<Revision>,
 }
 
 impl StoreOptions {
-    /// The store's name, for people.
+    /// Sets the store's name in logs and messages.
     #[must_use]
     pub fn with_name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// How many writes are kept.
+    /// Sets the number of writes that the history keeps.
     #[must_use]
     pub fn with_history(mut self, history: NonZeroUsize) -> Self {
         self.history = Some(history);
         self
     }
 
-    /// The revision at which it begins.
+    /// Sets the revision of the empty store.
     #[must_use]
     pub fn with_first(mut self, first: Revision) -> Self {
         self.first = Some(first);

@@ -1,4 +1,4 @@
-//! One watcher: a place in the history.
+//! One watcher of the store.
 
 use std::{
     collections::VecDeque,
@@ -21,55 +21,56 @@ use super::{
     view::View,
 };
 
-/// One watcher: a place in the history, or in a view of the whole store.
+/// One watcher: a position in the history, or in a view of the store.
 #[derive(Debug)]
 pub(super) struct Subscription {
     inner: Arc<Inner>,
     selector: Selector,
-    /// Whether the selector takes everything.
+    /// True if the selector takes everything.
     whole: bool,
-    /// The only scope that it takes.
+    /// The only scope that the selector takes; `None` if it takes more.
     scope: Option<ScopeNumber>,
     format: Option<ResourceFormat>,
     slow_consumer: SlowConsumer,
-    /// The number of the entry to be read next.
+    /// Number of the entry to be read next.
     next: u64,
-    /// What was written when the watch was opened is in the first view that is shown.
+    /// Revision of the store when the watch was opened: every view that it shows is at least as new.
     least: Revision,
-    /// A place to be told, before anything else.
+    /// The bookmark with which a watch of `Since::Now` begins.
     greeting: Option<StoreEvent>,
     showing: Option<Showing>,
-    /// The view to be shown was asked for with this gap.
+    /// Gap of the `Reset` that comes next, with a view; `None` if no view is due.
     reset: Option<Gap>,
     parked: Option<Parked>,
-    /// Read, and not yet given.
+    /// Events that were read ahead and not yet delivered.
     ready: VecDeque<StoreEvent>,
     over: bool,
 }
 
+/// A view that is being delivered to the watcher.
 #[derive(Debug)]
 struct Showing {
     view: Arc<View>,
-    /// Rows that were shown.
+    /// Number of rows that were read.
     at: usize,
 }
 
-/// As many entries are looked at under the lock, and as many rows taken from a view at once.
+/// Number of entries that are read under the lock at once, at least, and of rows that are taken from a view at once, at most.
 const STRIDE: usize = 128;
 
-/// As many events are taken at once, whatever is asked for.
+/// Largest number of entries that are read under the lock at once.
 const MOST: usize = 1_024;
 
-/// Strides without an event, after which a watcher lets others have their turn.
-const TIMEOUT: usize = 16;
+/// Number of strides without an event after which a watcher yields to other tasks.
+const MAX_STRIDES: usize = 16;
 
-/// As many events are read ahead for one that is asked for.
+/// Number of events that one poll for an event reads ahead.
 const AHEAD: usize = 32;
 
 impl Subscription {
     pub(super) fn new(inner: &Arc<Inner>, selector: &Selector, options: &StoreWatchOptions) -> Result<Self> {
         let mut history = lock(&inner.history);
-        let next = history.place(options.since)?;
+        let next = history.position(options.since)?;
         let revision = history.revision();
         let scope = ScopeNumber::only(selector);
         history.enter(scope);
@@ -93,13 +94,14 @@ impl Subscription {
         })
     }
 
-    /// Reads what is at hand, about as many events as told. `Ok(false)`: there is nothing, and who waits will be woken.
+    /// Reads the available events, about `most` of them, and returns their number. `Ok(0)`: there is none yet, and the task will
+    /// be woken.
     fn read(&mut self, cx: &mut Context<'_>, out: &mut impl Extend<StoreEvent>, most: usize) -> Result<usize> {
         if let Some(greeting) = self.greeting.take() {
             out.extend([greeting]);
             return Ok(1);
         }
-        for _ in 0..TIMEOUT {
+        for _ in 0..MAX_STRIDES {
             if let Some(gap) = self.reset.take() {
                 out.extend([self.begin(gap)?]);
                 return Ok(1);
@@ -115,12 +117,12 @@ impl Subscription {
                 return Ok(count);
             }
         }
-        // Nothing of all that was for this watcher, and there is more: others have their turn first.
+        // None of those entries was for this watcher, and there are more: yield to other tasks first.
         cx.waker().wake_by_ref();
         Ok(0)
     }
 
-    /// Takes a view, and says so.
+    /// Takes a view to deliver, and returns the `Reset` that begins it.
     fn begin(&mut self, gap: Gap) -> Result<StoreEvent> {
         let view = self.inner.view(&self.selector, self.least)?;
         let gap = match gap {
@@ -136,7 +138,7 @@ impl Subscription {
     fn show(&mut self, mut showing: Showing, out: &mut impl Extend<StoreEvent>, most: usize) -> Result<usize> {
         let mut rows = Vec::with_capacity(most.min(STRIDE));
         if showing.view.rows(showing.at, most.min(STRIDE), &mut rows).is_none() {
-            // The view was taken back, since the store has gone on far beyond it.
+            // The view was released, since several newer ones were taken.
             self.reset = Some(Gap::Lagged { dropped: 0 });
             return if self.slow_consumer == SlowConsumer::Close { Err(too_slow(0)) } else { Ok(0) };
         }
@@ -154,7 +156,7 @@ impl Subscription {
         Ok(count)
     }
 
-    /// Reads the history. `None`: there is nothing new.
+    /// Reads the history. `None`: there is no new entry, and the task will be woken by the next one.
     fn follow(
         &mut self,
         cx: &mut Context<'_>,
@@ -187,10 +189,10 @@ impl Subscription {
             self.next += count as u64;
             return Ok(Some(count));
         }
-        // Labels and other formats take long: not under the lock.
+        // Matching labels and converting formats take long: they are done outside of the lock.
         let mut passed = 0;
         let names = |entry: &&Entry| {
-            // Most are told apart without a look at what was written, which lies elsewhere in memory.
+            // Most entries are decided by the scope, without touching the written resource, which is elsewhere in memory.
             self.scope.is_none_or(|scope| entry.scope == scope)
                 && entry.event.reference().is_some_and(|reference| self.selector.names(reference))
         };
@@ -198,12 +200,13 @@ impl Subscription {
         let entries: Vec<Entry> = stride.inspect(|_| passed += 1).filter(names).take(most).cloned().collect();
         drop(history);
         self.next += passed;
-        out.extend(entries.iter().filter_map(|entry| self.seen(entry)).inspect(|_| count += 1));
+        out.extend(entries.iter().filter_map(|entry| self.event_for(entry)).inspect(|_| count += 1));
         Ok(Some(count))
     }
 
-    /// What a write is to this watcher.
-    fn seen(&self, entry: &Entry) -> Option<StoreEvent> {
+    /// The event that a write is for this watcher: a resource that comes to match the selector is `Added`, and one that no longer
+    /// matches is `Deleted`. `None` if it is not concerned.
+    fn event_for(&self, entry: &Entry) -> Option<StoreEvent> {
         let selected = |resource: &Arc<Resource>| self.selector.labels.is_empty() || self.selector.matches(resource);
         let was = entry.before.as_ref().is_some_and(selected);
         match &entry.event {
@@ -228,7 +231,7 @@ impl Subscription {
         let mut ready = std::mem::take(&mut self.ready);
         let read = self.read(cx, &mut ready, AHEAD);
         match read {
-            // A watcher that waits holds nothing.
+            // A waiting watcher keeps no buffer.
             Ok(0) => Poll::Pending,
             Ok(_) => {
                 self.ready = ready;

@@ -1,4 +1,4 @@
-//! Which kinds of which namespaces there are.
+//! The index of scopes: one for each kind in each namespace that has resources.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,16 +11,16 @@ use runtide_core::store::{Resource, ResourceRef, Selector};
 
 use super::collection::Collection;
 
-/// The scopes that have something in them, by [`ResourceRef::scope`].
+/// The scopes that have resources, by [`ResourceRef::scope`].
 #[derive(Debug, Default)]
 pub(super) struct Tree {
-    /// For reads and writes of one resource: a tree would compare half a dozen keys for each.
+    /// For reads and writes of one resource, for each of which an ordered map would compare half a dozen keys.
     found: HashMap<Arc<str>, Arc<Scope>>,
-    /// For listings.
+    /// The same scopes in the order of their keys, for listings.
     ordered: BTreeMap<Arc<str>, Arc<Scope>>,
 }
 
-/// A hash of a scope's key. Should two scopes have the same, watchers of one are woken for the other, and no more than that.
+/// Hash of a scope's key. If two scopes collide, the watchers of one are also woken for the other, which is harmless.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct ScopeNumber(u64);
 
@@ -31,19 +31,19 @@ impl ScopeNumber {
         Self(hasher.finish())
     }
 
-    /// Of the only scope that a selector takes; `None` if it takes more.
+    /// The number of the only scope that a selector takes; `None` if it takes more.
     pub(super) fn only(selector: &Selector) -> Option<Self> {
         only(selector).map(|key| Self::of(&key))
     }
 }
 
-/// The key of the only scope that a selector takes.
+/// The key of the only scope that a selector takes; `None` if it takes more.
 fn only(selector: &Selector) -> Option<String> {
     let (group, kind, namespace) = (selector.group.as_ref()?, selector.kind.as_ref()?, selector.namespace.as_ref()?);
     Some(format!("{group}/{kind}/{namespace}/"))
 }
 
-/// One kind in one namespace, with a lock of its own.
+/// One kind in one namespace, with its own lock.
 #[derive(Debug)]
 pub(super) struct Scope {
     pub(super) key: Arc<str>,
@@ -60,28 +60,28 @@ impl Scope {
         self.collection.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks at the resources in the order of their names.
-    pub(super) fn in_order(&self, look: impl FnOnce(&Collection)) {
+    /// Calls `read` with the collection, sorted by name.
+    pub(super) fn in_order(&self, read: impl FnOnce(&Collection)) {
         for _ in 0..3 {
-            let as_it_is = self.read();
-            if as_it_is.is_in_order() {
-                return look(&as_it_is);
+            let collection = self.read();
+            if collection.is_in_order() {
+                return read(&collection);
             }
-            drop(as_it_is);
-            // Writers wait while the order is made, and not while somebody looks.
+            drop(collection);
+            // Writers wait for the sort, and not for the reader.
             self.write().put_in_order();
         }
         let mut ordered = self.write();
         ordered.put_in_order();
-        look(&ordered);
+        read(&ordered);
     }
 }
 
-/// A tree that is made of resources as they come, in the order of their references.
+/// Builds a tree from resources that come in the order of their references.
 #[derive(Debug, Default)]
 pub(super) struct Growing {
     tree: Tree,
-    /// Those of the scope that comes just now.
+    /// The resources of the present scope, until the next one begins.
     same: Vec<Arc<Resource>>,
     count: u64,
 }
@@ -89,13 +89,13 @@ pub(super) struct Growing {
 impl Growing {
     pub(super) fn push(&mut self, resource: Arc<Resource>) {
         if self.same.last().is_some_and(|last| last.reference.scope() != resource.reference.scope()) {
-            self.put_down();
+            self.finish_scope();
         }
         self.count += 1;
         self.same.push(resource);
     }
 
-    fn put_down(&mut self) {
+    fn finish_scope(&mut self) {
         if let Some(first) = self.same.first() {
             let key = first.reference.scope().into();
             self.tree.insert(key, Collection::of(self.same.drain(..)));
@@ -107,13 +107,13 @@ impl Growing {
     }
 
     pub(super) fn done(mut self) -> Tree {
-        self.put_down();
+        self.finish_scope();
         self.tree
     }
 }
 
 impl Tree {
-    /// Of resources in the order of their references.
+    /// A tree of resources that are given in the order of their references.
     pub(super) fn of(resources: Vec<Arc<Resource>>) -> Self {
         let mut growing = Growing::default();
         for resource in resources {
@@ -139,7 +139,7 @@ impl Tree {
         }
     }
 
-    /// Lets go of a scope if there is nothing in it. Whoever writes holds the tree, so nobody is in it now.
+    /// Removes a scope if it is empty. No writer is in it: each write holds the tree's lock for reading.
     pub(super) fn tidy(&mut self, key: &str) {
         if self.found.get(key).is_some_and(|scope| scope.read().is_empty()) {
             self.found.remove(key);
@@ -147,7 +147,7 @@ impl Tree {
         }
     }
 
-    /// What is in it, in order.
+    /// The resources in the order of their references.
     pub(super) fn into_rows(self) -> Vec<Arc<Resource>> {
         let mut rows = Vec::new();
         for scope in self.ordered.into_values() {
@@ -156,7 +156,7 @@ impl Tree {
         rows
     }
 
-    /// Those that may have selected resources behind a reference, in order.
+    /// The scopes that may have selected resources after a reference, in the order of their keys.
     pub(super) fn scopes(&self, selector: &Selector, behind: Option<&ResourceRef>) -> Vec<Arc<Scope>> {
         if let Some(key) = only(selector) {
             let scope =

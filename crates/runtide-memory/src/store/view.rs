@@ -1,4 +1,4 @@
-//! The store as it was at one revision, taken while writers go on.
+//! Views: the store at one revision, read while writers go on.
 
 use std::{
     collections::HashMap,
@@ -13,60 +13,60 @@ use runtide_core::{
 use super::{
     Inner,
     ahead::{FEW, ask},
-    history::{Dropped, Look},
+    history::{Dropped, ReadPoint},
     lock,
     tree::Scope,
 };
 
-/// Everything that is there, in order: shared by all watchers that are being shown it.
+/// The resources of the store at one revision, in the order of their references; shared by all watchers that it is delivered to.
 #[derive(Debug)]
 pub(super) struct View {
     pub(super) revision: Revision,
-    /// The number of the entry with which it goes on.
+    /// Number of the first entry after the view.
     pub(super) next: u64,
-    /// `None`: it was taken back, since a view keeps what it shows in memory.
+    /// `None` once the view was released: a view keeps all its resources in memory, so only the newest are kept.
     rows: Mutex<Option<Vec<Arc<Resource>>>>,
 }
 
-/// Views that are kept for watchers that have not yet seen all of them.
+/// Number of views of the whole store that are kept for the watchers that are still reading them.
 const VIEWS: usize = 4;
 
-/// As many entries are looked at in one go.
+/// Number of entries that are read under the lock at once.
 const PART: usize = 512;
 
-/// As many rows a watcher may have for itself alone.
+/// Largest number of rows of a view that is not shared.
 const OWN: usize = 4_096;
 
 impl View {
-    fn new(look: Look, rows: Vec<Arc<Resource>>) -> Self {
-        Self { revision: look.revision, next: look.next, rows: Mutex::new(Some(rows)) }
+    fn new(point: ReadPoint, rows: Vec<Arc<Resource>>) -> Self {
+        Self { revision: point.revision, next: point.next, rows: Mutex::new(Some(rows)) }
     }
 
-    /// Rows from a place on; `None` if the view was taken back.
+    /// Appends at most `most` rows from an index on; `None` if the view was released.
     pub(super) fn rows(&self, from: usize, most: usize, out: &mut Vec<Arc<Resource>>) -> Option<()> {
         let rows = lock(&self.rows);
         out.extend(rows.as_ref()?.iter().skip(from).take(most).cloned());
         Some(())
     }
 
-    fn take_back(&self) {
+    fn release(&self) {
         let rows = lock(&self.rows).take();
         drop(rows);
     }
 }
 
-/// What one pass over the store gives.
+/// The result of one read of the store.
 pub(super) struct Pass {
-    pub(super) look: Look,
+    pub(super) point: ReadPoint,
     /// In the order of their references.
     pub(super) rows: Vec<Arc<Resource>>,
-    /// Where it was cut; behind it there may be more.
+    /// The last reference, if the read stopped there and there may be more.
     pub(super) cut: Option<ResourceRef>,
 }
 
 impl Inner {
-    /// The selected resources as they were at a revision (now, if `None`), behind a reference, about as many as told.
-    /// Labels are not looked at.
+    /// The selected resources at a revision (the newest, if `None`), after a reference, about `most` of them. Labels are not
+    /// matched: that is for the caller.
     pub(super) fn rows(
         &self,
         at: Option<Revision>,
@@ -75,16 +75,16 @@ impl Inner {
         most: usize,
     ) -> Result<Pass> {
         loop {
-            let look = lock(&self.history).look(at)?;
+            let point = lock(&self.history).begin_read(at)?;
             let (mut rows, cut) = self.collect(selector, behind, most);
             let wanted = |reference: &ResourceRef| {
                 selector.names(reference)
                     && behind.is_none_or(|behind| reference > behind)
                     && cut.as_ref().is_none_or(|cut| reference <= cut)
             };
-            let before = self.written_since(look, wanted);
+            let before = self.written_since(point, wanted);
             let mut dropped = Dropped::default();
-            let replaced = lock(&self.history).looked(look, &mut dropped);
+            let replaced = lock(&self.history).end_read(point, &mut dropped);
             drop(dropped);
             if replaced {
                 continue;
@@ -92,21 +92,21 @@ impl Inner {
             if !before.is_empty() {
                 undo(&mut rows, before);
             }
-            return Ok(Pass { look, rows, cut });
+            return Ok(Pass { point, rows, cut });
         }
     }
 
-    /// What was written since a look began, each as it was before. What comes while this is read is younger than what was
-    /// collected, and does not matter.
+    /// The resources that were written since a read began, as they were before. Writes that come while this is read are younger
+    /// than the collected rows, and do not matter.
     fn written_since(
         &self,
-        look: Look,
+        point: ReadPoint,
         wanted: impl Fn(&ResourceRef) -> bool,
     ) -> HashMap<ResourceRef, Option<Arc<Resource>>> {
-        let (mut before, mut at) = (HashMap::new(), look.next);
+        let (mut before, mut at) = (HashMap::new(), point.next);
         let end = lock(&self.history).next();
         while at < end {
-            // A part at a time, so that writers go on.
+            // The lock is taken for one part at a time, so that writers go on.
             let (part, next) = lock(&self.history).part(at, PART, &wanted);
             for (reference, was) in part {
                 before.entry(reference).or_insert(was);
@@ -119,7 +119,7 @@ impl Inner {
         before
     }
 
-    /// What is there now; each scope at its own moment.
+    /// The present resources; each scope is read at its own moment.
     fn collect(
         &self,
         selector: &Selector,
@@ -158,18 +158,18 @@ impl Inner {
         (rows, None)
     }
 
-    /// What a watcher is shown that has lost its place, or has none yet: the store at a revision, or later.
+    /// The view for a watcher that has lost its position, or has none yet: the store at revision `least` or later.
     pub(super) fn view(&self, selector: &Selector, least: Revision) -> Result<Arc<View>> {
         if let (Some(_), Some(_), Some(_)) = (&selector.group, &selector.kind, &selector.namespace) {
             let own = self.rows(None, selector, None, OWN)?;
             if own.cut.is_none() {
-                return Ok(Arc::new(View::new(own.look, own.rows)));
+                return Ok(Arc::new(View::new(own.point, own.rows)));
             }
         }
         let (known, first) = {
             let mut history = lock(&self.history);
             history.views.retain(|view| view.strong_count() > 0);
-            // Kept until the lock is given back: one of them may be the last, with all its rows.
+            // Dropped only after the lock is released: one of them may be the last reference to a view, with all its rows.
             let known: Vec<_> = history.views.iter().filter_map(std::sync::Weak::upgrade).collect();
             (known, history.first())
         };
@@ -180,18 +180,18 @@ impl Inner {
         }
         drop(known);
         let all = self.rows(None, &Selector::all(), None, usize::MAX)?;
-        let view = Arc::new(View::new(all.look, all.rows));
+        let view = Arc::new(View::new(all.point, all.rows));
         let mut history = lock(&self.history);
         history.views.push_back(Arc::downgrade(&view));
         let excess = history.views.len().saturating_sub(VIEWS);
         let old: Vec<_> = history.views.drain(..excess).collect();
         drop(history);
-        old.iter().filter_map(std::sync::Weak::upgrade).for_each(|old| old.take_back());
+        old.iter().filter_map(std::sync::Weak::upgrade).for_each(|old| old.release());
         Ok(view)
     }
 }
 
-/// Makes rows that were collected while writers went on what they were before.
+/// Undoes the writes that came while the rows were collected.
 fn undo(rows: &mut Vec<Arc<Resource>>, before: HashMap<ResourceRef, Option<Arc<Resource>>>) {
     rows.retain(|row| !before.contains_key(&row.reference));
     rows.extend(before.into_values().flatten());

@@ -1,4 +1,4 @@
-//! Writing: deciding, and showing what was decided.
+//! Writes: deciding them, and publishing decided writes.
 
 use std::{
     sync::{Arc, MutexGuard, RwLockWriteGuard},
@@ -24,10 +24,10 @@ use super::{
 const APPLY: &str = "store.apply";
 const RESTORE: &str = "store.restore";
 
-/// More writes than can come while a store is restored.
+/// Number of revisions to skip for a restore: more than there can be writes while it is read.
 const AHEAD: u64 = 1 << 28;
 
-/// What is there, for the one who decides.
+/// The present state of a resource, as an input of `decide`.
 struct Present<'a> {
     revision: Revision,
     document: &'a Document,
@@ -39,10 +39,10 @@ impl<'a> Present<'a> {
     }
 }
 
-/// What was decided.
+/// The effect of a write that `decide` accepted.
 struct Decision {
     change: PlannedChange,
-    /// Of what is there; none if nothing is.
+    /// Revision of the present resource; `None` if there is none.
     revision: Option<Revision>,
 }
 
@@ -87,17 +87,18 @@ fn check(reference: &ResourceRef, document: Option<&Document>) -> Result<()> {
     }
 }
 
-/// What a write did, for the one who called.
+/// The result of a write.
 struct Written {
     change: PlannedChange,
-    /// Of the write; none if it changed nothing.
+    /// Revision of the write; `None` if it changed nothing.
     revision: Option<Revision>,
-    /// What is there; none if nothing is.
+    /// The resource after the write; `None` if there is none.
     resource: Option<Arc<Resource>>,
 }
 
 impl Inner {
-    /// Runs with the resource's collection, which is made if it is wanted for something new. `None`: there is none.
+    /// Runs `write` on the resource's collection, and removes the collection if it is empty afterwards. A missing collection is
+    /// created if `make`; otherwise `write` does not run, and the result is `None`.
     fn with_collection<T>(
         &self,
         reference: &ResourceRef,
@@ -132,7 +133,9 @@ impl Inner {
         precondition: Precondition,
     ) -> Result<Applied> {
         let written = self.write(reference, Some(document), precondition)?;
-        let resource = written.resource.ok_or_else(|| Error::new(ErrorKind::Unexpected, APPLY, "nothing is there"))?;
+        let resource = written
+            .resource
+            .ok_or_else(|| Error::new(ErrorKind::Unexpected, APPLY, "an applied resource is missing"))?;
         Ok(Applied::of(written.change.outcome(), resource))
     }
 
@@ -140,7 +143,7 @@ impl Inner {
         self.write(reference, None, precondition).map(|written| written.revision)
     }
 
-    /// Decides a write and shows it.
+    /// Decides a write and publishes it.
     fn write(
         &self,
         reference: &ResourceRef,
@@ -158,7 +161,7 @@ impl Inner {
             if decision.change == PlannedChange::Nothing {
                 return Ok(Written { change: decision.change, revision: None, resource: there.cloned() });
             }
-            // Made before the lock that all writers share; the revision is known only behind it.
+            // Allocated before the lock that all writers share is taken; the revision is known only under that lock.
             let mut fresh = document.map(|document| Arc::new(Resource::new(reference.clone(), document, Revision(0))));
             let mut history = lock(&self.history);
             history.check(APPLY)?;
@@ -204,7 +207,7 @@ impl Inner {
                 history.prepared += 1;
                 history.reserve()
             };
-            // Made here, by one of many writers, and not where one thread shows the writes of all.
+            // Allocated here, in parallel by many writers, and not in `publish`, where one thread publishes the writes of all.
             let planned = Planned::new(reference.clone(), document.clone(), change, revision);
             let resource = document.map(|document| Arc::new(Resource::new(reference.clone(), document, revision)));
             collection.prepare(name, reference, Prepared { revision, resource });
@@ -227,7 +230,7 @@ impl Inner {
                 let name = collection.name(reference.name());
                 let prepared = collection.settle(name, revision);
                 let was_prepared = prepared.is_some();
-                // What a journal says without having prepared it is made here.
+                // A journal that replays its log publishes writes that were never prepared: build the resource here.
                 let fresh = match prepared {
                     Some(prepared) => prepared.resource,
                     None => document.map(|document| Arc::new(Resource::new(reference.clone(), document, revision))),
@@ -251,13 +254,14 @@ impl Inner {
         });
     }
 
-    /// A revision for resources that are to replace everything. It is sure only while everybody waits, and guessed far ahead,
-    /// so that nobody waits for so many stamps.
+    /// A revision to stamp on resources that will replace everything. The exact one is known only while all writers are locked
+    /// out; a guess far ahead lets the stamping, which takes long, run before the lock is taken.
     pub(super) fn guess(&self) -> Revision {
         Revision(lock(&self.history).revision().0.saturating_add(AHEAD))
     }
 
-    /// Replaces everything by resources that have a guessed revision, or, should that be too late, the next.
+    /// Replaces everything by resources that carry a guessed revision. If writes have passed that revision, it stamps them with
+    /// another guess and tries again.
     pub(super) fn replace(&self, fresh: Growing, mut guess: Revision) -> Result<Revision> {
         let count = fresh.count();
         let mut fresh = fresh.done();
@@ -280,7 +284,7 @@ impl Inner {
         }
     }
 
-    /// Replaces everything by what a journal says; from now on only it may write.
+    /// Replaces everything by the image of a journal; from then on only the journal may write.
     pub(super) fn load(&self, image: StoreImage) {
         let (revision, count) = (image.revision, image.resources.len() as u64);
         let fresh = Tree::of(image.resources);
