@@ -378,7 +378,7 @@ fn writers(criterion: &mut Criterion) {
         .with(SLEEPERS, while_they_sleep(MANY))
         .with(ELSEWHERE, while_they_wait_elsewhere(MANY))
         .run(criterion);
-    let mut table = Table::new(["watchers", "writes", "best turn", "to no watcher", "goal"]);
+    let mut table = Table::new(["watchers", "writes", "best turn", "vs no watcher", "goal"]);
     for name in figures.names() {
         let (rate, faster) = (figures.rate(name), figures.faster(name, NO_WATCHER));
         let goal = match name {
