@@ -48,10 +48,11 @@ pub(super) enum Purpose {
 
 #[derive(Debug)]
 enum Stage {
-    /// Not yet asked.
+    /// The listing is requested at `until`.
     Waiting {
         until: Instant,
     },
+    /// The listing was requested.
     Asked,
     /// Answered; the stream may still report changes from before the answer.
     Settling {
@@ -88,7 +89,7 @@ pub(super) struct Relist {
 /// Report of an instance during a listing.
 #[derive(Debug, Clone)]
 pub(super) enum Reported {
-    /// The instance changed.
+    /// The instance may have changed: a reason to inspect it.
     Hint,
     Edge(Edge),
     State(Arc<Instance>),
@@ -278,8 +279,8 @@ impl Relist {
         }
     }
 
-    /// Applies to each row that no inspection settled its last report. This is right in either order: a row from before the report
-    /// is outdated, and one from after it agrees with it, since no later report changed the instance.
+    /// Applies to each row that no inspection settled its last report. This is right in either order: a row from before the
+    /// report is outdated, and one from after it agrees with it, since no later report changed the instance.
     pub(super) fn into_outcome(mut self, backend: &BackendId) -> Outcome {
         for (id, reported) in &self.touched {
             let row = match (reported, self.rows.get(id)) {
