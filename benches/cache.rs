@@ -1,4 +1,4 @@
-//! A hundred thousand instances: the cost of holding them, and of listing all of them.
+//! A hundred thousand instances: the memory that they take, and the CPU time of a resync of all of them.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::cast_precision_loss)]
 
@@ -122,7 +122,7 @@ impl Bench {
         clock.stop(self.count as u64)
     }
 
-    /// A listing that confirms the cache and emits no event; the edge behind it marks its end.
+    /// A listing that confirms the cache and emits no event; the two edges sent after it show that it is done.
     fn confirm(&mut self) -> Round {
         let rows = fleet::rows(&self.backend, self.count, self.health);
         let clock = Clock::start();
@@ -138,7 +138,7 @@ impl Bench {
         clock.stop(self.count as u64)
     }
 
-    /// One more subscriber.
+    /// A new subscriber reads its first resync, which the cache serves.
     fn latecomer(&mut self) -> Round {
         let clock = Clock::start();
         let mut late = {

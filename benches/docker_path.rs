@@ -1,4 +1,4 @@
-//! Docker's JSON on a unix socket → a normalized event in the consumer's hand, next to bollard alone.
+//! Docker's JSON on a unix socket → a normalized event delivered to the consumer, next to bollard alone.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -28,7 +28,7 @@ fn main() {
     ]);
     for (dialect, version) in [(Dialect::V20, "20.10"), (Dialect::V29, "29")] {
         for per_chunk in [1, 32] {
-            // One thread each, so that the scheduler has no influence.
+            // One thread, so that the scheduler has no influence.
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let (mut ours, mut theirs) = (Daemon::start(dialect, CONTAINERS), Daemon::start(dialect, CONTAINERS));
             let mut watch = Watch::open(&runtime, ours.socket());

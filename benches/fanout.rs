@@ -16,9 +16,9 @@ use runtide_core::{
 };
 use tokio::runtime::Runtime;
 
-/// Instances, and events in one hand-over.
+/// Number of instances, and of events that a source hands over at once.
 const INSTANCES: usize = 256;
-/// Hand-overs in one burst: it fits into the ring, so that no watcher lags.
+/// Number of hand-overs in one burst: a burst fits into the ring, so that no watcher lags.
 const BATCHES: usize = 4;
 const BURST: usize = INSTANCES * BATCHES;
 const GOAL: f64 = 25e6;
@@ -88,7 +88,7 @@ fn main() {
     table.print();
 }
 
-/// The driver: it makes events of signals, and every stream yields them.
+/// A driver with its watchers: it turns signals into events, which every stream yields.
 struct Watched<'a> {
     runtime: &'a Runtime,
     gate: Arc<Gate>,
@@ -141,7 +141,7 @@ async fn watch_stream(mut stream: EventStream, mut watcher: Watcher, take: usize
     }
 }
 
-/// Prepared events, numbered from 0: the peers do not make their own.
+/// Prepared events for the peers, which make none themselves; numbered from 0.
 fn events() -> Vec<Event> {
     let backend = BackendId::from("bench");
     let epoch = Epoch::from("bench");
@@ -158,7 +158,7 @@ fn events() -> Vec<Event> {
     (0..BURST).map(event).collect()
 }
 
-/// One of the peers, and its events.
+/// The gate and the prepared events that the peers share.
 struct Peer<'a> {
     runtime: &'a Runtime,
     gate: Arc<Gate>,

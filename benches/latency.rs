@@ -42,7 +42,7 @@ fn main() {
     table.print();
 }
 
-/// Both processes read the same clock.
+/// Time since the daemon's write; both processes read the same system clock.
 fn since(at: SystemTime) -> Duration {
     at.elapsed().unwrap_or_default()
 }

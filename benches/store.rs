@@ -1,4 +1,4 @@
-//! The store next to the bare map that stands for the limit. Next to other crates: `peers/`.
+//! The store next to the bare map that stands for the limit. `peers/` compares it with other crates.
 
 #![allow(missing_docs, reason = "an executable has no readers of its docs")]
 

@@ -1,11 +1,11 @@
-//! Memory of the store, next to the bare map; its growth, and that of snapshots, with the number of resources.
+//! Memory of the store, next to the bare map, and its snapshots, for several numbers of resources.
 
 #![allow(missing_docs, reason = "an executable has no readers of its docs")]
 
 use peak_alloc::PeakAlloc;
 use runtide_benches::store::{Nested, Peer, Peered, Runtide, held, watch};
 
-/// Counts the requested bytes. It costs each allocation some time, so that speeds are measured without it.
+/// Counts the requested bytes. It slows each allocation, so the speeds are measured in benches without it.
 #[global_allocator]
 static HELD: PeakAlloc = PeakAlloc;
 

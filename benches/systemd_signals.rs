@@ -1,4 +1,4 @@
-//! systemd's signals on a unix socket → a normalized event in the consumer's hand, next to zbus alone.
+//! systemd's signals on a unix socket → a normalized event delivered to the consumer, next to zbus alone.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 

@@ -1,4 +1,4 @@
-//! The log next to the bare loops that stand for the limit. Next to other crates: `peers/`.
+//! The log next to the bare loops that stand for the limit. `peers/` compares it with other crates.
 
 #![allow(missing_docs, reason = "an executable has no readers of its docs")]
 

@@ -1,4 +1,4 @@
-//! A large log by hand: opened after an orderly end and after the process was killed, its tail, and all of it verified in a
+//! Measures a large log: opening after an orderly end and after the process was killed, reading the tail, and verification in a
 //! separate process. It needs its size on the disk, so it runs only with an argument:
 //!
 //! ```sh

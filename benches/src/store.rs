@@ -1,7 +1,7 @@
-//! The stores' works, and who does them: the same in `store` (Runtide next to the bare map that stands for the limit) and in
-//! `peers/` (next to other crates too), so that no code is written twice.
+//! Workloads for stores, and the contenders that run them. The benches here (Runtide next to the bare map that stands for the
+//! limit) and those in `peers/` (next to other crates too) share this code.
 //!
-//! Resources are of one kind, a hundred namespaces with as many in each, in an order that is not theirs.
+//! All resources have the same kind; they are spread evenly over a hundred namespaces and written in shuffled order.
 
 mod contender;
 mod durable;

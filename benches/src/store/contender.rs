@@ -1,66 +1,67 @@
-//! A store that is compared, in the terms in which it is driven.
+//! [`Contender`]: the interface by which the benches drive a store.
 
 use super::objects::{NAMESPACES, Object};
 
-/// A store that is compared. What it takes is made before the clock runs.
+/// A store to be compared. Keys and bodies are made in its own types before the clock starts, so that conversions are not
+/// measured.
 pub trait Contender: Send + Sync + Sized + 'static {
-    /// As the table has it.
+    /// Name of the store in the tables.
     const NAME: &'static str;
 
-    /// What must be known to read its figures; empty if nothing.
+    /// Note that is printed below the table: a difference that must be known to read the figures. Empty if there is none.
     const NOTE: &'static str = "";
 
-    /// Whether it can write and read snapshots.
+    /// `true` if the store can write and restore snapshots.
     const SNAPSHOTS: bool = true;
 
-    /// How many of a million are enough for a turn.
+    /// Number of calls in one turn on a store of a million resources; a slow store takes fewer.
     const PART: usize = 100_000;
 
-    /// How many listings are.
+    /// Number of listings in one turn.
     const LISTS: usize = NAMESPACES;
 
-    /// What names a resource to it.
+    /// The store's own key of a resource.
     type Key: Send + Sync + 'static;
 
-    /// What names a namespace to it, for a listing.
+    /// The store's own key of a namespace, for a listing.
     type Namespace: Send + Sync + 'static;
 
-    /// A body as it takes it.
+    /// A body in the form that `apply` takes.
     type Body: Send + 'static;
 
-    /// A resource as it gives it.
+    /// A resource as the store returns it; `as_ref` is its body.
     type Found: AsRef<[u8]> + Send;
 
-    /// An empty store.
+    /// Creates an empty store.
     fn new() -> Self;
 
-    /// Its name for a resource.
+    /// The key of a resource.
     fn key(namespace: &str, name: &str) -> Self::Key;
 
-    /// Its name for a namespace.
+    /// The key of a namespace.
     fn namespace(namespace: &str) -> Self::Namespace;
 
-    /// Its form of a body.
+    /// Converts a resource's body.
     fn body(object: Object) -> Self::Body;
 
-    /// Creates or replaces.
+    /// Creates the resource, or replaces its body.
     fn apply(&self, key: &Self::Key, body: Self::Body) -> impl Future<Output = ()> + Send;
 
-    /// What is there.
+    /// The resource; `None` if it is not in the store.
     fn get(&self, key: &Self::Key) -> impl Future<Output = Option<Self::Found>> + Send;
 
-    /// All of a namespace.
+    /// All resources of a namespace.
     fn list(&self, namespace: &Self::Namespace) -> impl Future<Output = Vec<Self::Found>> + Send;
 
-    /// How many there are.
+    /// Number of resources in the store.
     fn count(&self) -> impl Future<Output = usize> + Send;
 
-    /// Writes all of it to an empty buffer.
+    /// Writes the whole store to `out`, which is empty.
     fn snapshot(&self, _out: &mut Vec<u8>) -> impl Future<Output = ()> + Send {
         async { unreachable!("it says that it cannot") }
     }
 
-    /// Reads it back into an empty store.
+    /// Reads a snapshot into this store, which is empty.
     fn restore(&self, _from: &[u8]) -> impl Future<Output = ()> + Send {
         async { unreachable!("it says that it cannot") }
     }

@@ -1,4 +1,4 @@
-//! Durable applies, beside the log alone with records of the same size.
+//! Durable applies to a journaled store, compared with appends of records of the same size to the log alone.
 
 use std::{
     path::Path,
@@ -26,13 +26,13 @@ use crate::{
 const ALONE: &str = "the log alone";
 const STORE: &str = "JournaledStore";
 
-/// As many resources are written in turn.
+/// Number of resources, which are written one after the other, round and round.
 const RESOURCES: usize = 1_024;
 
-/// What a record of the store has before the reference.
+/// Number of bytes that precede the reference in a store record.
 const HEAD: usize = 21;
 
-/// Numbers the writes, so that no two bodies are the same.
+/// Numbers the writes: the number is part of the body, so that no two bodies are equal and no apply is `Unchanged`.
 struct Writes {
     references: Vec<ResourceRef>,
     next: AtomicUsize,
@@ -49,7 +49,7 @@ impl Writes {
         (n, self.references.get(n % RESOURCES).expect("one of them"))
     }
 
-    /// The body of write number `n`, behind so much room.
+    /// The body of write number `n`, after `room` zero bytes.
     fn body(n: usize, room: usize, record: &[u8]) -> Vec<u8> {
         let mut body = Vec::with_capacity(room + record.len());
         body.resize(room, 0);
@@ -93,7 +93,7 @@ impl Appends for Alone {
     }
 }
 
-/// That what the log is given is as long as the store's record.
+/// Checks that a record of the log alone is as long as a store record.
 fn check(dir: &Path) {
     let stored = Stored::open(dir);
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
@@ -110,7 +110,7 @@ fn check(dir: &Path) {
 
 /// Prints the table.
 pub fn durable(criterion: &mut Criterion) {
-    let folder = Folder::new().expect("a folder beside the executable");
+    let folder = Folder::new().expect("a folder next to the executable");
     check(&folder.new_dir());
     let mut table = Table::new(["writers", "by", "figure", "best turn", "CPU each", "the store is", "goal"]);
     for writers in [1, 64, 512] {

@@ -1,4 +1,4 @@
-//! What stores hold in memory at several sizes, and what their snapshots take there.
+//! Memory that stores hold at several sizes, and the size and time of their snapshots.
 
 use std::time::Instant;
 
@@ -9,8 +9,8 @@ use super::{
 };
 use crate::{Table, bytes, met, span};
 
-/// Fills each contender at each size, and prints the table. `held` counts the bytes that are allocated; the kernel's count is
-/// not asked, since it does not fall again between one contender and the next.
+/// Fills each contender at each size, and prints the table. `held` returns the number of allocated bytes. The resident size that
+/// the kernel reports is of no use here: it does not shrink between one contender and the next.
 pub fn held(peers: &[&dyn Peer], held: impl Fn() -> usize) {
     let mut table =
         Table::new(["resources", "by", "held", "for each", "goal", "snapshot", "written in", "restored in"]);

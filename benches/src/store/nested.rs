@@ -1,5 +1,5 @@
-//! What one would write by hand: maps in maps, kind → namespace → name, with a lock for each namespace. It keeps no history,
-//! tells nobody, and its listings have no order.
+//! The bare map, a store written by hand: nested maps, kind → namespace → name, with a lock for each namespace. It keeps no
+//! history, has no watchers, and its listings have no order.
 
 use std::{
     collections::HashMap,
@@ -16,7 +16,7 @@ use super::{
     objects::{KIND, Object},
 };
 
-/// A resource in it.
+/// The stored part of a resource.
 #[derive(Debug)]
 struct Row {
     revision: u64,
@@ -26,14 +26,14 @@ struct Row {
 type Names = HashMap<String, Arc<Row>>;
 type Namespaces = HashMap<String, Arc<RwLock<Names>>>;
 
-/// Maps in maps.
+/// The bare map: kind → namespace → name.
 #[derive(Debug, Default)]
 pub struct Nested {
     kinds: RwLock<HashMap<String, Namespaces>>,
     revision: AtomicU64,
 }
 
-/// What is found by name.
+/// Key of a resource.
 #[derive(Debug)]
 pub struct Path {
     kind: String,
@@ -41,7 +41,7 @@ pub struct Path {
     name: String,
 }
 
-/// One that was found.
+/// A resource that was found; shares the row with the map.
 #[derive(Debug)]
 pub struct Found(Arc<Row>);
 
@@ -124,7 +124,7 @@ impl Contender for Nested {
         kinds.values().flat_map(HashMap::values).map(|names| names.read().expect("no panic").len()).sum()
     }
 
-    /// Lengths and bytes of each, and BLAKE3 of all of it at the end.
+    /// Writes for each resource its revision and, with their lengths, kind, namespace, name and body; then BLAKE3 of all that.
     async fn snapshot(&self, out: &mut Vec<u8>) {
         let kinds = self.kinds.read().expect("no panic");
         for (kind, namespaces) in &*kinds {

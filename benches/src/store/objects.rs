@@ -1,42 +1,42 @@
-//! What is stored: resources with a body of JSON, filled up to the size that is asked for.
+//! The stored resources: each has a JSON body, padded to the wanted size.
 
 use std::fmt::Write as _;
 
 use fastrand::Rng;
 
-/// The group of all of them, and their kind.
+/// Group and kind of all resources.
 pub const KIND: (&str, &str) = ("apps", "Deployment");
 
-/// As many namespaces, with as many resources in each.
+/// Number of namespaces; the resources are spread evenly over them.
 pub const NAMESPACES: usize = 100;
 
-/// One resource, as a caller has it before a write.
+/// A resource that is to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
     /// Its namespace.
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Its body, in memory of its own and of just this size.
+    /// Its body; length and capacity are equal, so that the memory figures count no spare room.
     pub body: Vec<u8>,
 }
 
-/// So many resources of one size.
+/// A set of numbered resources with bodies of one size.
 #[derive(Clone, Copy, Debug)]
 pub struct Objects {
-    /// How many.
+    /// Number of resources.
     pub count: usize,
-    /// The size of a body in bytes.
+    /// Size of each body in bytes.
     pub size: usize,
 }
 
 impl Objects {
-    /// Resource number `n` in one of its versions. Of two versions the bodies differ.
+    /// Resource number `n`; bodies of different versions differ.
     pub fn get(self, n: usize, version: u64) -> Object {
         self.named(Self::namespace(n), Self::name(n), version)
     }
 
-    /// The same, of any name.
+    /// A resource with this namespace and name; bodies of different versions differ.
     pub fn named(self, namespace: String, name: String, version: u64) -> Object {
         let mut body = String::with_capacity(self.size);
         let (group, kind) = KIND;
@@ -51,7 +51,7 @@ impl Objects {
         Object { namespace, name, body: body.into_bytes() }
     }
 
-    /// The namespace of resource number `n`, or namespace number `n`.
+    /// The namespace of resource number `n`, which is namespace number `n` modulo [`NAMESPACES`].
     pub fn namespace(n: usize) -> String {
         format!("team-{:03}", n % NAMESPACES)
     }
@@ -61,14 +61,14 @@ impl Objects {
         format!("web-{:07}", n / NAMESPACES)
     }
 
-    /// The numbers of all of them, in no order.
+    /// The numbers of all resources, shuffled; the order is the same in each run.
     pub fn shuffled(self) -> Vec<usize> {
         let mut numbers: Vec<usize> = (0..self.count).collect();
         Rng::with_seed(self.count as u64).shuffle(&mut numbers);
         numbers
     }
 
-    /// The number of any of them.
+    /// The number of a random resource.
     pub fn any(self, rng: &mut Rng) -> usize {
         rng.usize(..self.count)
     }

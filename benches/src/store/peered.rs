@@ -1,4 +1,4 @@
-//! [`Peered`]: a contender's turn at each work.
+//! [`Peered`]: any [`Contender`] as a [`Peer`].
 
 use std::{cell::RefCell, fmt, sync::Arc};
 
@@ -9,11 +9,11 @@ use super::{
     work::{Holder, Peer, Turn, Work, of_million},
 };
 
-/// A contender at each work. The store that is filled for one is kept for the next.
+/// A contender as a [`Peer`]. Holds the store of a million resources, once a workload has filled it, for the next workloads.
 pub struct Peered<C>(RefCell<Option<Arc<C>>>);
 
 impl<C: Contender> Peered<C> {
-    /// A million of 512 bytes, or what will do for a trial.
+    /// A million resources of 512 bytes; a thousand in a trial.
     fn million() -> Objects {
         Objects { count: of_million(1_000_000), size: 512 }
     }

@@ -1,4 +1,4 @@
-//! All contenders at all works, and the table that comes of it.
+//! Runs all workloads with all contenders, and prints the table.
 
 use criterion::Criterion;
 
@@ -10,15 +10,15 @@ use super::{
 };
 use crate::{Contest, Figures, Table, count, met, span, times};
 
-/// Runs every work with everyone who can do it, and prints the table.
+/// Runs every workload with every contender that supports it, and prints the table.
 pub fn compare(peers: &[&dyn Peer], criterion: &mut Criterion) {
     let mut table = Table::new(["work", "by", "figure", "best turn", "CPU each", "Runtide is", "goal"]);
-    // A rotation of many contenders is long.
+    // A round of turns is long with many contenders: take fewer.
     let most = if peers.len() > 2 { 7 } else { usize::MAX };
     for work in Work::ALL {
         eprintln!("{}", work.title());
         if work == Work::Snapshot {
-            // What comes now is smaller, and in stores of its own.
+            // The workloads from here on fill smaller stores themselves: free the large ones.
             for peer in peers {
                 peer.clear();
             }
@@ -45,17 +45,20 @@ fn row(work: Work, name: &str, figures: &Figures) -> [String; 7] {
     let rate = figures.rate(name);
     let figure = |rate: f64| if work.is_a_time() { span(1.0 / rate) } else { format!("{}/s", count(rate)) };
     let (is, goal) = if name == Runtide::NAME {
-        (String::new(), absolute(work, rate))
+        (String::new(), absolute_goal(work, rate))
     } else {
         let faster = figures.faster(Runtide::NAME, name);
-        (times(faster), beside(work, name).map_or(String::new(), |goal| met(&format!("≥ {goal}×"), faster >= goal)))
+        (
+            times(faster),
+            relative_goal(work, name).map_or(String::new(), |goal| met(&format!("≥ {goal}×"), faster >= goal)),
+        )
     };
     let best = figures.best_rate(name);
     [work.title().to_owned(), name.to_owned(), figure(rate), figure(best), span(figures.cpu_each(name)), is, goal]
 }
 
-/// The goal of Runtide beside this contender.
-fn beside(work: Work, name: &str) -> Option<f64> {
+/// Runtide's goal relative to this contender.
+fn relative_goal(work: Work, name: &str) -> Option<f64> {
     Some(match (work, name) {
         (Work::Fill | Work::Replace, Nested::NAME) => 0.5,
         (Work::Get, Nested::NAME) => 0.7,
@@ -63,8 +66,8 @@ fn beside(work: Work, name: &str) -> Option<f64> {
     })
 }
 
-/// The goal that stands by itself.
-fn absolute(work: Work, rate: f64) -> String {
+/// Runtide's own goal, and whether `rate` meets it; empty if the workload has none.
+fn absolute_goal(work: Work, rate: f64) -> String {
     match work {
         Work::List => met("≤ 0.3 ms", rate >= 1.0 / 0.3e-3),
         Work::TwoThreads => met("≥ 2.5 M/s", rate >= 2.5e6),

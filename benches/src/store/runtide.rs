@@ -1,4 +1,4 @@
-//! Runtide's store in memory, by the interface that all stores have.
+//! Runtide's `MemoryStore` as a contender, driven through `StoreBackend`.
 
 use std::sync::Arc;
 
@@ -10,11 +10,11 @@ use super::{
     objects::{KIND, Object},
 };
 
-/// Runtide's store.
+/// Runtide's `MemoryStore`.
 #[derive(Debug)]
 pub struct Runtide(MemoryStore);
 
-/// One that was found.
+/// A resource that was found; shared with the store.
 #[derive(Debug)]
 pub struct Found(Arc<Resource>);
 
@@ -55,12 +55,12 @@ impl Contender for Runtide {
     }
 
     async fn get(&self, key: &ResourceRef) -> Option<Found> {
-        self.0.get(key, None).await.expect("a look").map(Found)
+        self.0.get(key, None).await.expect("a get").map(Found)
     }
 
     async fn list(&self, namespace: &Selector) -> Vec<Found> {
         let page = self.0.list(namespace, PageOptions::default()).await.expect("a listing");
-        // In place: nothing is copied.
+        // Reuses the vector's allocation: nothing is copied.
         page.items.into_iter().map(Found).collect()
     }
 

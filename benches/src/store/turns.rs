@@ -1,4 +1,4 @@
-//! How each work is done, by any contender. Keys and bodies are made before the clock runs, and what was looked up is looked at.
+//! One turn of each workload, for any contender. Keys and bodies are made before the clock runs, and the results are checked.
 
 use std::{
     any::Any,
@@ -16,7 +16,8 @@ use super::{
 };
 use crate::{Clock, Round};
 
-/// As many writes are made at a time: enough that the clock does not count, and few enough that they stay in the nearest cache.
+/// Number of writes that are prepared and then measured together: enough that reading the clock does not count, and few enough
+/// that they stay in the L1 cache.
 const FEW: usize = 8;
 
 fn runtime() -> Runtime {
@@ -27,7 +28,8 @@ fn key<C: Contender>(n: usize) -> C::Key {
     C::key(&Objects::namespace(n), &Objects::name(n))
 }
 
-/// Applies what was just made, a few at a time: what belongs together lies together in memory, as when writes come one by one.
+/// Prepares and applies the resources [`FEW`] at a time, so that each key and body is close together in memory, as for a caller
+/// that makes its writes one by one.
 fn apply_all<C: Contender>(runtime: &Runtime, store: &C, objects: Objects, numbers: &[usize], version: u64) -> Round {
     runtime.block_on(async {
         let mut all = Round::sum(std::iter::empty());
@@ -47,7 +49,7 @@ fn apply_all<C: Contender>(runtime: &Runtime, store: &C, objects: Objects, numbe
     })
 }
 
-/// A store with these in it, in the first version, and looked at.
+/// A store that holds these resources in version 0; checked.
 pub(super) fn filled<C: Contender>(objects: Objects) -> C {
     let (store, runtime) = (C::new(), runtime());
     apply_all(&runtime, &store, objects, &objects.shuffled(), 0);
@@ -55,7 +57,7 @@ pub(super) fn filled<C: Contender>(objects: Objects) -> C {
     store
 }
 
-/// That they are there.
+/// Checks that the store holds these resources and no others: by their number, and the bodies of about a thousand of them.
 async fn holds<C: Contender>(store: &C, objects: Objects, version: u64) {
     assert_eq!(store.count().await, objects.count);
     for n in (0..objects.count).step_by(objects.count.div_ceil(1_000)) {
@@ -110,7 +112,7 @@ pub(super) fn get<C: Contender>(store: Arc<C>, objects: Objects, part: usize) ->
     })
 }
 
-/// Each turn lists other namespaces, or all of them once.
+/// Each turn goes on with the next [`Contender::LISTS`] namespaces; with the default, a turn lists each namespace once.
 pub(super) fn list<C: Contender>(store: Arc<C>, objects: Objects) -> Turn {
     let runtime = runtime();
     let namespaces: Vec<C::Namespace> = (0..NAMESPACES).map(|n| C::namespace(&Objects::namespace(n))).collect();
@@ -129,7 +131,7 @@ pub(super) fn list<C: Contender>(store: Arc<C>, objects: Objects) -> Turn {
     })
 }
 
-/// Each turn lists at most ten namespaces, to each of which one was added, in the middle of the names.
+/// Each turn lists at most ten namespaces; just before each listing one resource is added to it, in the middle of its names.
 pub(super) fn list_after_adding<C: Contender>(store: Arc<C>, objects: Objects) -> Turn {
     let runtime = runtime();
     let mut added = 0;
@@ -176,7 +178,7 @@ pub(super) fn two_threads<C: Contender>(store: Arc<C>, objects: Objects, part: u
                                     Some(body) => store.apply(&key, body).await,
                                     None => bytes += store.get(&key).await.map_or(0, |found| found.as_ref().len()),
                                 }
-                                // It is dropped when all is done, and not under the clock of one contender more than another's.
+                                // Keys are dropped after the clock stops: freeing them costs some contenders more than others.
                                 keys.push(key);
                             }
                             bytes
@@ -200,7 +202,7 @@ pub(super) fn two_threads<C: Contender>(store: Arc<C>, objects: Objects, part: u
 
 pub(super) fn snapshot<C: Contender>(objects: Objects) -> Turn {
     let (store, runtime) = (filled::<C>(objects), runtime());
-    // Its pages are there from the first turn on, which warms.
+    // Reused by every turn: the first, a warm-up, faults its pages in.
     let mut out = Vec::new();
     Box::new(move || {
         out.clear();

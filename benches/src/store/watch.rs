@@ -26,16 +26,16 @@ use crate::{
     is_trial, met, nanos, percent, times,
 };
 
-/// Resources that are written in turn.
+/// The resources, which are written one after the other, round and round.
 const RESOURCES: Objects = Objects { count: 1_024, size: 512 };
 
-/// So many watchers, unless told otherwise.
+/// Number of watchers in most workloads.
 const MANY: usize = 1_000;
 
 /// Writes in one burst.
 const BURST: usize = 1_024;
 
-/// A change of a resource, for what has no events of its own.
+/// Event of the contenders that are no store.
 #[derive(Clone, Debug)]
 pub struct Change(Arc<Resource>);
 
@@ -51,21 +51,21 @@ impl Numbered for StoreEvent {
     }
 }
 
-/// What tells many watchers of each write.
+/// A fan-out: delivers each write to many watchers.
 pub trait Fan: Send + Sync + Sized + 'static {
-    /// As the table has it.
+    /// Name of the fan-out in the tables.
     const NAME: &'static str;
 
-    /// What is made before the clock runs.
+    /// A write, prepared before the clock starts.
     type Write: Send + 'static;
 
-    /// With so many watchers on the runtime's threads, each like this one, who have all begun to watch.
+    /// Starts as many clones of `watcher` as tasks on the runtime; returns when all are watching.
     fn new(runtime: &Runtime, watchers: usize, watcher: &Watcher) -> Self;
 
-    /// Write number `n`.
+    /// Prepares write number `n`.
     fn prepare(n: u64) -> Self::Write;
 
-    /// Does it.
+    /// Performs a write.
     fn write(&self, write: Self::Write) -> impl Future<Output = ()> + Send;
 }
 
@@ -78,11 +78,11 @@ async fn apply(store: &MemoryStore, (reference, document): (ResourceRef, Documen
     store.apply(&reference, document, Precondition::None).await.expect("an apply");
 }
 
-/// Runtide's store, whose watchers take so many events at a time.
+/// Runtide's store; its watchers take up to `AT_A_TIME` events per call.
 #[derive(Debug)]
 pub struct Watched<const AT_A_TIME: usize>(MemoryStore);
 
-/// A store that has all of them.
+/// A store that holds all of [`RESOURCES`].
 async fn full_store() -> MemoryStore {
     let store = MemoryStore::new();
     for n in 0..RESOURCES.count as u64 {
@@ -93,7 +93,7 @@ async fn full_store() -> MemoryStore {
 
 async fn watch(store: &MemoryStore, selector: &Selector) -> StoreStream {
     let mut stream = store.watch(selector, StoreWatchOptions::default()).await.expect("a watch");
-    let begin = stream.next().await.expect("a beginning").expect("a beginning");
+    let begin = stream.next().await.expect("a first event").expect("a first event");
     assert!(matches!(begin, StoreEvent::Bookmark { .. }));
     stream
 }
@@ -186,7 +186,7 @@ fn runtime() -> Runtime {
     Builder::new_multi_thread().worker_threads(2).enable_time().build().expect("a runtime")
 }
 
-/// Numbers the writes of one contender.
+/// Counter that numbers the writes of one contender; the numbers below [`RESOURCES`]`.count` filled the store.
 #[derive(Debug, Default)]
 struct Numbers(AtomicU64);
 
@@ -197,7 +197,7 @@ impl Numbers {
     }
 }
 
-/// A burst, until all have all of it.
+/// A burst of writes, measured until every watcher has every event.
 fn burst<F: Fan>(watchers: usize, events: usize) -> Turn {
     let (runtime, gate, numbers) = (runtime(), Arc::new(Gate::default()), Numbers::default());
     let fan = F::new(&runtime, watchers, &Watcher::new(&gate, events));
@@ -215,7 +215,7 @@ fn burst<F: Fan>(watchers: usize, events: usize) -> Turn {
     })
 }
 
-/// Each write waits until all have it.
+/// One write after the other, each of which waits until every watcher has its event.
 fn each_waits<F: Fan>(watchers: usize) -> Turn {
     let (runtime, gate, numbers) = (runtime(), Arc::new(Gate::default()), Numbers::default());
     let fan = F::new(&runtime, watchers, &Watcher::new(&gate, 1));
@@ -234,7 +234,7 @@ fn each_waits<F: Fan>(watchers: usize) -> Turn {
     })
 }
 
-/// Writes that wait for nobody.
+/// Writes that wait for no watcher. `keeps` are streams that are held and never read.
 fn at_full_speed<F: Fan>(runtime: Runtime, fan: F, keeps: Vec<StoreStream>) -> Turn {
     let numbers = Numbers::default();
     let count = if is_trial() { 1_000 } else { 50_000 };
@@ -257,7 +257,7 @@ fn while_they_read<F: Fan>(watchers: usize) -> Turn {
     at_full_speed(runtime, fan, Vec::new())
 }
 
-/// Each waits for what happens in a namespace of its own, where nothing does.
+/// Each watcher watches its own namespace, which has no resources, so that no write concerns it.
 fn while_they_wait_elsewhere(watchers: usize) -> Turn {
     let runtime = runtime();
     let store = runtime.block_on(full_store());
@@ -276,26 +276,26 @@ fn while_they_sleep(watchers: usize) -> Turn {
     at_full_speed(runtime, Watched::<TAKE>(store), streams)
 }
 
-/// What a contender does at each work.
+/// The turns of a fan-out at each workload; its types are erased.
 pub trait Fans {
-    /// As the table has it.
+    /// Name of the fan-out in the tables.
     fn name(&self) -> &'static str;
 
-    /// A burst to so many, of so many events.
+    /// A burst of `events` writes to `watchers` watchers.
     fn burst(&self, watchers: usize, events: usize) -> Turn;
 
-    /// Each write waits for so many.
+    /// Writes, each of which waits for `watchers` watchers.
     fn each_waits(&self, watchers: usize) -> Turn;
 
-    /// Writes while so many read what they can.
+    /// Writes at full speed while `watchers` watchers read; a watcher may lag.
     fn while_they_read(&self, watchers: usize) -> Turn;
 }
 
-/// A contender without a state of its own.
+/// A [`Fan`] as a [`Fans`]; it has no state.
 pub struct Fanned<F>(std::marker::PhantomData<fn() -> F>);
 
 impl<F> Fanned<F> {
-    /// The only one.
+    /// Its only value.
     pub const NEW: Self = Self(std::marker::PhantomData);
 }
 
@@ -323,7 +323,7 @@ impl<F: Fan> Fans for Fanned<F> {
     }
 }
 
-/// Runtide, what stands for the limit, and what one takes from the shelf.
+/// Runtide, the bare ring that stands for the limit, and tokio's broadcast.
 pub const FANS: [&dyn Fans; 4] = [
     &Fanned::<Watched<TAKE>>::NEW,
     &Fanned::<Watched<1>>::NEW,
@@ -331,7 +331,7 @@ pub const FANS: [&dyn Fans; 4] = [
     &Fanned::<Broadcast<Change>>::NEW,
 ];
 
-/// Runs every work with everyone, and prints the tables.
+/// Runs every workload with every fan-out, and prints the tables.
 pub fn compare(fans: &[&dyn Fans], criterion: &mut Criterion) {
     let mut table = Table::new(["watchers", "work", "by", "figure", "best turn", "CPU each", "Runtide is", "goal"]);
     let mut add = |watchers: usize, work: &str, figures: &Figures, goal: Option<(&str, f64)>| {
@@ -365,22 +365,22 @@ pub fn compare(fans: &[&dyn Fans], criterion: &mut Criterion) {
     criterion.final_summary();
 }
 
-/// What watchers cost a writer of Runtide's.
+/// Cost of watchers to a writer of Runtide's store.
 fn writers(criterion: &mut Criterion) {
-    const NOBODY: &str = "nobody";
+    const NO_WATCHER: &str = "no watcher";
     const ELSEWHERE: &str = "1,000 wait for other namespaces";
     const SLEEPER: &str = "1 never reads";
     const SLEEPERS: &str = "1,000 never read";
     eprintln!("writers");
     let figures = Contest::new("writers")
-        .with(NOBODY, while_they_sleep(0))
+        .with(NO_WATCHER, while_they_sleep(0))
         .with(SLEEPER, while_they_sleep(1))
         .with(SLEEPERS, while_they_sleep(MANY))
         .with(ELSEWHERE, while_they_wait_elsewhere(MANY))
         .run(criterion);
-    let mut table = Table::new(["who watches", "writes", "best turn", "beside nobody", "goal"]);
+    let mut table = Table::new(["watchers", "writes", "best turn", "vs no watcher", "goal"]);
     for name in figures.names() {
-        let (rate, faster) = (figures.rate(name), figures.faster(name, NOBODY));
+        let (rate, faster) = (figures.rate(name), figures.faster(name, NO_WATCHER));
         let goal = match name {
             SLEEPER | SLEEPERS => met("≥ 95 %", faster >= 0.95),
             ELSEWHERE => met("≥ 0.5 M/s", rate >= 0.5e6),
@@ -391,7 +391,7 @@ fn writers(criterion: &mut Criterion) {
     }
     table.print();
     let writes = if is_trial() { 20_000 } else { 250_000 };
-    let told = runtime().block_on(async {
+    let reset = runtime().block_on(async {
         let store = full_store().await;
         let mut sleeper = watch(&store, &Selector::all()).await;
         for n in 0..writes {
@@ -399,12 +399,12 @@ fn writers(criterion: &mut Criterion) {
         }
         sleeper.next().await.expect("an event").expect("an event")
     });
-    let StoreEvent::Reset { gap: Gap::Lagged { dropped }, .. } = told else { panic!("it was told {told:?}") };
-    println!("One that did not read {writes} writes is told that it lost {dropped}.");
+    let StoreEvent::Reset { gap: Gap::Lagged { dropped }, .. } = reset else { panic!("no lagged reset: {reset:?}") };
+    println!("A watcher that did not read {writes} writes gets a reset that says it lost {dropped}.");
     assert_eq!(dropped, writes);
 }
 
-/// What the watchers of a full history hold, by `held`, which counts the bytes that are allocated. Prints the table.
+/// Measures the memory of watchers of a full history, and prints the table. `held` returns the number of allocated bytes.
 pub fn held(held: impl Fn() -> usize) {
     let runtime = runtime();
     let mut table =
@@ -450,7 +450,7 @@ pub fn held(held: impl Fn() -> usize) {
     table.print();
 }
 
-/// Whether a stream has nothing at hand; it waits from then on.
+/// `true` if the stream has no event ready.
 fn waits(stream: &mut StoreStream) -> bool {
     let next = std::pin::pin!(stream.next());
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());

@@ -1,33 +1,33 @@
-//! The works, and who does them.
+//! The workloads, and the interface of the contenders that run them.
 
 use crate::{Round, is_trial};
 
-/// One turn of a contender at a work.
+/// Runs one turn of a contender at a workload, and returns its time and count.
 pub type Turn = Box<dyn FnMut() -> Round>;
 
-/// What a store is made to do. It has a million resources of 512 bytes, unless another number is told.
+/// A workload for a store. The store has a million resources of 512 bytes, unless the variant says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Work {
-    /// A million new ones are applied to an empty store.
+    /// Applies a million new resources to an empty store.
     Fill,
-    /// Any of them is replaced.
+    /// Replaces random resources.
     Replace,
-    /// Any of them is got.
+    /// Gets random resources.
     Get,
-    /// All of one namespace are listed, which is one in a hundred.
+    /// Lists a namespace: a hundredth of the resources.
     List,
-    /// The same, when one has been added to it since it was last listed.
+    /// Lists a namespace to which a resource has been added since its last listing.
     ListAfterAdding,
-    /// Two threads, each of which gets nine times and replaces once.
+    /// Two threads, each of which gets nine times for each replacement.
     TwoThreads,
-    /// A snapshot of 100,000 is written to memory.
+    /// Writes a snapshot of 100,000 resources to memory.
     Snapshot,
-    /// It is restored into an empty store.
+    /// Restores a snapshot of 100,000 resources into an empty store.
     Restore,
 }
 
 impl Work {
-    /// All of them, in the table's order.
+    /// All workloads, in the order of the table.
     pub const ALL: [Self; 8] = [
         Self::Fill,
         Self::Replace,
@@ -39,7 +39,7 @@ impl Work {
         Self::Restore,
     ];
 
-    /// As the table has it.
+    /// Name of the workload in the table.
     pub fn title(self) -> &'static str {
         match self {
             Self::Fill => "apply 1 M new",
@@ -53,7 +53,7 @@ impl Work {
         }
     }
 
-    /// How many turns each contender takes: fewer where a turn is long.
+    /// Number of turns of each contender: fewer where a turn is long.
     pub fn turns(self) -> usize {
         match self {
             Self::Fill => 3,
@@ -62,40 +62,40 @@ impl Work {
         }
     }
 
-    /// Whether the figure is the time for one, instead of how many in a second.
+    /// `true` if the figure is the time of one call, `false` if it is the number of calls per second.
     pub fn is_a_time(self) -> bool {
         !matches!(self, Self::Get | Self::TwoThreads)
     }
 }
 
-/// How many there are of what is a million, or what will do for a trial.
+/// `count`, or a thousandth of it in a trial, where nothing is measured.
 pub(super) fn of_million(count: usize) -> usize {
     if is_trial() { count / 1_000 } else { count }
 }
 
-/// A contender at each work.
+/// A contender whose types are erased.
 pub trait Peer {
-    /// As the table has it.
+    /// Name of the contender in the tables.
     fn name(&self) -> &'static str;
 
-    /// What must be known to read its figures; empty if nothing.
+    /// Note that is printed below the table; empty if there is none.
     fn note(&self) -> &'static str;
 
-    /// How it does a turn of this work; `None` if it cannot.
+    /// A turn at this workload; `None` if the contender does not support it.
     fn turn(&self, work: Work) -> Option<Turn>;
 
-    /// Lets go of the store that one turn left to the next.
+    /// Drops the filled store that the workloads share.
     fn clear(&self);
 
-    /// What it holds for so many resources of that many bytes each, by `held`, which counts the bytes that are allocated.
+    /// Fills a new store with `count` resources with bodies of `size` bytes. The caller measures how much memory that takes.
     fn fill(&self, count: usize, size: usize) -> Box<dyn Holder>;
 }
 
-/// A filled store, to be looked at from outside.
+/// A filled store, whose memory and snapshots are measured.
 pub trait Holder {
-    /// Writes a snapshot, and gives its size; `None` if it cannot.
+    /// Writes a snapshot and returns its size in bytes; `None` if the store has no snapshots.
     fn snapshot(&mut self) -> Option<usize>;
 
-    /// Restores the snapshot into another store, which must then hold as many.
+    /// Restores the last snapshot into another store, checks its count, and returns that store.
     fn restore(&self) -> Box<dyn std::any::Any>;
 }

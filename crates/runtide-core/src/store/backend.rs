@@ -12,14 +12,14 @@ use super::{
 };
 use crate::error::{ErrorKind, Result};
 
-/// Declared resources under one order of revisions.
+/// A store of declared resources, whose writes have revisions in one total order.
 ///
 /// # Behavior
-/// * `Ok` means that it is done, as durably as this store makes anything; nothing is published before.
-/// * Every write that changes something has its own [`Revision`], and all of them one order. Applying the present body
+/// * `Ok` means that the write is done, and as durable as any write of this store; watchers and readers see it no earlier.
+/// * Every write that changes something has its own [`Revision`]; revisions are totally ordered. Applying the present body
 ///   again, byte for byte and in the same format, changes no revision, and emits no event.
 /// * A failed precondition is `Conflict`, with the actual `revision` in its context (`absent` if there is none).
-/// * A body is taken as it is: to check it first, call [`ResourceRef::from_document`] or [`Document::convert`].
+/// * A body is stored without a check: to check it first, call [`ResourceRef::from_document`] or [`Document::convert`].
 /// * A write whose outcome cannot be known is an error whose context says `outcome=unknown`: the write may have happened, or may
 ///   still happen.
 ///
@@ -31,10 +31,10 @@ use crate::error::{ErrorKind, Result};
 /// A dropped write may still happen, whole. Everything else can be dropped at any time.
 #[async_trait]
 pub trait StoreBackend: Debug + Send + Sync + 'static {
-    /// One configured store, for people and logs; free of secrets.
+    /// Name of this configured store, for people and logs; free of secrets.
     fn name(&self) -> &str;
 
-    /// Creates or replaces.
+    /// Creates the resource, or replaces its body.
     async fn apply(&self, reference: &ResourceRef, document: Document, precondition: Precondition) -> Result<Applied>;
 
     /// The resource, or `None` if it does not exist.
@@ -45,11 +45,12 @@ pub trait StoreBackend: Debug + Send + Sync + 'static {
 
     /// The selected resources, in the order of their references. All pages show one revision.
     ///
-    /// A body that the requested format cannot carry is returned as it was written, and its `document.format` says so: one odd
-    /// body does not hide the others.
+    /// A body that the requested format cannot carry is returned in the format in which it was written, which `document.format`
+    /// states: one such body does not fail the whole listing.
     ///
     /// # Errors
-    /// `Expired` if the revision of the first page is not kept any more; `InvalidInput` for a token that is not this store's.
+    /// `Expired` if the store no longer keeps the revision of the first page; `InvalidInput` for a page token that this store
+    /// did not issue.
     async fn list(&self, selector: &Selector, options: PageOptions) -> Result<Page>;
 
     /// Deletes the resource. Returns the revision of the delete, or `None` if the resource was absent.
@@ -62,15 +63,16 @@ pub trait StoreBackend: Debug + Send + Sync + 'static {
     /// [`StoreEvent::Reset`](super::StoreEvent::Reset) and then the present state; never old events, and never a silent gap.
     ///
     /// # Errors
-    /// `Expired` at once if the store's history does not reach back to [`Since::After`](super::Since::After), or if that
-    /// revision is none of this store's.
+    /// `Expired` at once if the store's history does not reach back to the revision in [`Since::After`](super::Since::After), or
+    /// if this store never had that revision.
     async fn watch(&self, selector: &Selector, options: StoreWatchOptions) -> Result<StoreStream>;
 
-    /// Writes a snapshot of one point in time, without stopping writers. The snapshot describes itself, and is sealed.
+    /// Writes a snapshot of one point in time, without stopping writers. The snapshot names its format and version, and ends with
+    /// a seal.
     async fn snapshot(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<StoreSnapshotSeal>;
 
-    /// Replaces everything, at once or not at all, and returns the revision of the restore. Every resource gets a new revision,
-    /// and every watcher a `Reset`.
+    /// Replaces the whole store by a snapshot, atomically, and returns the revision of the restore. Every resource gets a new
+    /// revision, and every watcher a `Reset`.
     ///
     /// # Errors
     /// `Corrupt` if the snapshot is corrupt, `Unsupported` if it is of a later version; nothing was changed.
@@ -82,11 +84,11 @@ pub trait StoreBackend: Debug + Send + Sync + 'static {
 
 /// Helpers on every store.
 pub trait StoreBackendExt: StoreBackend {
-    /// All selected resources at one revision, however many pages that takes: one page without a next. A watch goes on from
-    /// there, `Since::After`.
+    /// All selected resources at one revision, from as many pages as that takes, as one page without a next. A watch with
+    /// `Since::After` that revision continues from there.
     ///
     /// # Errors
-    /// `Expired` if three times in a row the store went on faster than its pages could be read; as
+    /// `Expired` if in three attempts the revision of the first page expired before the last page was read; otherwise as
     /// [`list`](StoreBackend::list).
     fn list_all(
         &self,
@@ -138,7 +140,7 @@ pub struct StoreStats {
 }
 
 impl StoreStats {
-    /// The counts of a store, for those who implement one.
+    /// The counts of a store, for implementors of a store.
     pub fn new(resource_count: u64, subscriber_count: u64, revision: Revision, oldest: Revision) -> Self {
         Self { resource_count, subscriber_count, revision, oldest }
     }

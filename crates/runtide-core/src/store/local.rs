@@ -8,11 +8,11 @@ use crate::error::Result;
 /// A store that lets a journal stand between deciding a write and publishing it.
 ///
 /// # Behavior
-/// * `prepare` decides against the prepared writes as well as the published ones, and publishes nothing.
-/// * Prepared writes are published in the order of their revisions, or all of them are forgotten, the last first.
-/// * None of the calls waits for anything but a lock.
+/// * `prepare` decides on the state with all prepared writes applied, and publishes nothing.
+/// * The caller publishes prepared writes in the order of their revisions, or forgets all of them, the last first.
+/// * No call waits for anything but a lock.
 pub trait LocalStore: StoreBackend {
-    /// Decides a write, and reserves its revision; `None` instead of a document is a delete.
+    /// Decides the outcome of a write, and reserves its revision; a `document` of `None` is a delete.
     ///
     /// # Errors
     /// `Conflict` if the precondition does not hold; `InvalidInput` as [`StoreBackend::apply`].
@@ -23,10 +23,10 @@ pub trait LocalStore: StoreBackend {
         precondition: Precondition,
     ) -> Result<Planned>;
 
-    /// Publishes prepared writes, or those that a journal replays: in the order given, which is that of the revisions.
+    /// Publishes prepared writes, or writes that a journal replays; they are in the order of their revisions.
     fn publish(&self, planned: Vec<Planned>);
 
-    /// Takes a prepared write back.
+    /// Withdraws a prepared write.
     fn forget(&self, planned: Planned);
 
     /// Number of published resources.
@@ -35,12 +35,12 @@ pub trait LocalStore: StoreBackend {
     /// The published resources at one moment, in the order of the references.
     fn image(&self) -> StoreImage;
 
-    /// Replaces the published resources and drops the prepared writes. Watchers get a `Reset`, and the revision is the image's.
-    /// From now on the store belongs to the journal: `apply`, `delete` and `restore` by any other caller are `Conflict`.
+    /// Replaces the published resources and drops the prepared writes. Watchers get a `Reset`; the store's revision becomes the
+    /// image's. From now on the store belongs to the journal: `apply`, `delete` and `restore` by any other caller are `Conflict`.
     fn load(&self, image: StoreImage);
 }
 
-/// A decided write, its revision reserved.
+/// A write whose outcome is decided and whose revision is reserved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Planned {
@@ -50,7 +50,7 @@ pub struct Planned {
     pub document: Option<Document>,
     /// The effect of the write once it is published.
     pub change: PlannedChange,
-    /// Revision of the write; of the present resource, if nothing changes.
+    /// Revision that was reserved for the write; the present resource's, if nothing changes.
     pub revision: Revision,
 }
 
@@ -79,7 +79,7 @@ impl PlannedChange {
 }
 
 impl Planned {
-    /// A decided write, for those who implement a store.
+    /// A decided write, for implementors of a store.
     pub fn new(reference: ResourceRef, document: Option<Document>, change: PlannedChange, revision: Revision) -> Self {
         Self { reference, document, change, revision }
     }
@@ -96,7 +96,7 @@ pub struct StoreImage {
 }
 
 impl StoreImage {
-    /// The contents of a store, for those who implement one.
+    /// The contents of a store, for implementors of a store.
     pub fn new(revision: Revision, resources: Vec<Arc<Resource>>) -> Self {
         Self { revision, resources }
     }

@@ -39,7 +39,7 @@ pub(super) struct Active {
     pub(super) limit: u64,
     pub(super) commits: u64,
     pub(super) index: Vec<Entry>,
-    /// The epoch of the last commit.
+    /// Epoch of the last commit in the segment.
     pub(super) epoch: u64,
 }
 
@@ -73,7 +73,7 @@ impl Active {
     }
 }
 
-/// Work that runs in the background thread, off the append path.
+/// Work for the background thread.
 pub(super) struct Job(Box<dyn FnOnce() + Send>);
 
 impl fmt::Debug for Job {
@@ -99,6 +99,7 @@ pub(super) struct Engine {
     /// The epoch of this opening: each opening of the log has a higher one.
     pub(super) epoch: u64,
     pub(super) active: Active,
+    /// Number of the last record, and hash of its commit; the next commit is chained to it.
     pub(super) head: (u64, Hash),
     pub(super) published: Arc<Published>,
     /// True if something was written that no footer at the file's end covers.
@@ -106,16 +107,17 @@ pub(super) struct Engine {
     /// Offset of a footer in the active segment that the next commit makes stale.
     pub(super) stale_footer: Option<u64>,
     pub(super) lock: Option<Box<dyn File>>,
-    /// The file for the next segment, once it was asked for.
+    /// The file of the next segment, which the background thread creates; `None` before it was requested.
     pub(super) next: Option<Receiver<io::Result<Arc<dyn File>>>>,
     /// The previous segment, while its footer is being written and synced.
     pub(super) sealing: Option<Receiver<io::Result<()>>>,
-    /// The thread that works off the append path; started when first needed.
+    /// The thread for work that no append waits for; started when first needed.
     pub(super) background: Option<Background>,
 }
 
 impl Engine {
-    /// Writes a commit. `commit` has the frames, and before them space for the commit's header.
+    /// Writes a commit of `count` records from `first` on. `commit` has their frames, and before them space for the commit's
+    /// header. It is durable on return with [`Durability::Commit`].
     pub(super) fn write(&mut self, commit: &mut [u8], first: u64, count: u32) -> Result<()> {
         let size = commit.len() as u64;
         self.make_room(size)?;
@@ -141,7 +143,7 @@ impl Engine {
             self.sync()?;
         }
         self.published.commit(self.head, self.active.first, entry);
-        // Not before the segment is half full, so that a small log stays one file.
+        // The next file is created only when the segment is half full, so that a small log stays one file.
         if self.active.at > self.active.limit / 2 {
             self.prepare_next();
         }
@@ -163,7 +165,8 @@ impl Engine {
         Ok((Arc::clone(&self.active.file), self.active.path.clone(), self.head.0))
     }
 
-    /// Waits until the previous segment is synced. So at most two segments ever have bytes that are not synced.
+    /// Waits until the previous segment is sealed and synced. Rotation waits for it too, so at most two segments ever have bytes
+    /// that are not synced.
     fn wait_for_seal(&mut self) -> Result<()> {
         let Some(sealing) = self.sealing.take() else { return Ok(()) };
         let done = sealing.recv().unwrap_or_else(|gone| Err(io::Error::other(gone)));
@@ -172,7 +175,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Erases the stale footer with the first commit, in the same sync: recovery that trusts a footer finds no commit behind it.
+    /// Overwrites the stale footer with zeros before the first commit; the commit's sync covers both. So no durable commit lies
+    /// behind the end that a footer on the disk states.
     fn erase_footer(&mut self) -> Result<()> {
         let Some(at) = self.stale_footer.take() else { return Ok(()) };
         let active = &self.active;
@@ -183,6 +187,8 @@ impl Engine {
         erase().map_err(|error| disk_error("wal.append", &active.path, error))
     }
 
+    /// Makes sure that the active segment has space for a commit of `size` bytes: rotates if it does not, or
+    /// enlarges it if it is empty.
     fn make_room(&mut self, size: u64) -> Result<()> {
         let end = self.active.at.saturating_add(size);
         if end <= self.active.limit {
@@ -191,7 +197,7 @@ impl Engine {
         if self.head.0.saturating_add(1) > self.active.first {
             return self.rotate(size);
         }
-        // The segment is empty, and too small for this one commit.
+        // The segment is empty, and still too small for this commit: enlarge it.
         let active = &mut self.active;
         active.file.allocate(end).map_err(|error| disk_error("wal.append", &active.path, error))?;
         active.limit = end;
@@ -204,7 +210,7 @@ impl Engine {
         let unfinished = unfinished_path(&self.dir);
         let file = match self.next_file() {
             Ok(file) => file,
-            // The disk may have free space again by now.
+            // It was prepared earlier, perhaps on a full disk, which may have free space again by now: retry once.
             Err(_) => self.next_file()?,
         };
         let limit = self.segment_bytes.max(DATA.saturating_add(size));
@@ -223,7 +229,7 @@ impl Engine {
         let path = begin(&*self.disk, &self.dir, &*file, &header)?;
         let full = std::mem::replace(&mut self.active, Active::new(path, file, header.first, limit));
         self.stale_footer = None;
-        // In this order, since the next file is needed sooner than the footer.
+        // In this order, since the file of the next segment is needed sooner than the footer.
         self.prepare_next();
         self.seal(&full);
         Ok(())
@@ -303,21 +309,23 @@ impl Engine {
         done
     }
 
+    /// Ends the background thread and releases the lock.
     fn release(&mut self) {
         if let Some(Background { jobs, thread }) = self.background.take() {
             drop(jobs);
-            // The next holder of the lock finds no other thread at work in the folder.
+            // Join before the lock is released, so that the next owner finds no thread at work in the folder.
             let _ = thread.join();
         }
         self.lock = None;
     }
 
+    /// Syncs, and writes the footer of the active segment.
     fn finish(&mut self) -> Result<()> {
         self.sync()?;
         let active = &self.active;
         let footer = active.footer(self.head, self.published.synced()).encode(&self.chain.log);
         let write = || {
-            // At the very end of the reserved space, where it is found and the next commit does not overwrite it.
+            // At the very end of the reserved space: opening reads it there, and the next commit does not overwrite it.
             let at = active.file.size()?.saturating_sub(footer.len() as u64).max(active.at);
             active.file.write_at(&footer, at)?;
             active.file.sync()
@@ -340,8 +348,8 @@ fn prepare(disk: &dyn Disk, dir: &Path, bytes: u64) -> io::Result<Arc<dyn File>>
     Ok(Arc::from(file))
 }
 
-/// Turns the prepared file into a segment: the header is durable before the name is, the name before the first commit is
-/// acknowledged.
+/// Turns the prepared file into a segment. The header is durable before the file gets its name, and the name is durable before
+/// the first commit is acknowledged.
 fn begin(disk: &dyn Disk, dir: &Path, file: &dyn File, header: &SegmentHeader) -> Result<PathBuf> {
     let path = segment_path(dir, header.first);
     let name = || {

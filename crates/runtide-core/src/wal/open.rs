@@ -32,7 +32,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 const OPEN: &str = "wal.open";
 
-/// Bytes behind a footer that must be zeros before recovery accepts that the log ends there.
+/// Number of bytes behind the end that a footer states which must be zeros, or recovery reads on.
 const PEEK: u64 = 4 << 10;
 
 /// A torn tail that opening cut, and the copy that was kept of it.
@@ -71,7 +71,7 @@ pub(super) fn open(dir: &Path, options: &WalOptions) -> Result<Opened> {
     let disk = options.disk();
     let lock = take_lock(&*disk, dir)?;
     let mut layout = Layout::read(&*disk, dir).map_err(|error| disk_error(OPEN, dir, error))?;
-    // Retention may soon use this name, so it is removed here and not by the background thread.
+    // Retention may soon create a file at this path, so a leftover there is removed now, not by the background thread.
     let begin = unfinished_begin(dir);
     if let Some(at) = layout.leftovers.iter().position(|path| *path == begin) {
         layout.leftovers.swap_remove(at);
@@ -207,7 +207,7 @@ fn recover(disk: &dyn Disk, dir: &Path, mut segments: Vec<(u64, PathBuf)>, optio
         {
             let before = Segment::open(disk, *first_before, path_before, OPEN)?;
             if let Some(torn) = torn_before(&before, &segment, OPEN)? {
-                // Nothing in the last segment was durable, and the commit that it continues is missing: set it aside as a whole.
+                // Nothing in the last segment was durable, and the commit that precedes it is missing: set it aside as a whole.
                 let copy = aside_path(&path, segment.header.epoch, 0);
                 let move_aside = || {
                     disk.rename(&path, &copy)?;
@@ -224,8 +224,7 @@ fn recover(disk: &dyn Disk, dir: &Path, mut segments: Vec<(u64, PathBuf)>, optio
     }
 }
 
-/// True if everything before this segment is known to have been durable: by its header, from when it was begun, or by its footer,
-/// from when it was closed.
+/// True if everything before this segment was durable: as its header stated when it was begun, or its footer when it was closed.
 pub(super) fn follows_durable(segment: &Segment) -> io::Result<bool> {
     let first = segment.header.first;
     Ok(segment.header.synced.saturating_add(1) >= first
@@ -244,6 +243,7 @@ pub(super) fn torn_before(before: &Segment, last: &Segment, operation: &'static 
         }
         let size = last.file.size()?;
         let mut window = super::window::Window::new(&*last.file, size, STEP);
+        // A commit in the last segment that states that a missing record had been durable.
         let witness =
             find_commit(&mut window, DATA, size, &last.header.log, |header| header.synced >= walk.next)?.is_some();
         Ok((!witness && last.header.synced < walk.next).then_some(size))
@@ -296,6 +296,7 @@ impl<'a> Recovery<'a> {
                 break;
             }
         }
+        // The epoch of a torn commit: it must not be used again.
         let seen = walk.header().map_err(|error| self.failed(error))?.map_or(0, |header| header.epoch);
         let clean =
             bytes_end == walk.at && footer.is_some_and(|footer| footer.end == walk.at && footer.hash == walk.hash);
@@ -316,7 +317,7 @@ impl<'a> Recovery<'a> {
         })
     }
 
-    /// Begins at the last offset in the footer's index, if a commit is there.
+    /// Moves the walk to the last commit in the footer's index, if that commit is there.
     fn begin_at_footer(&mut self, walk: &mut Walk<'_>, footer: &Footer) -> io::Result<()> {
         let Some(entry) = footer.index.last() else { return Ok(()) };
         walk.at = entry.at;
@@ -330,8 +331,8 @@ impl<'a> Recovery<'a> {
         Ok(())
     }
 
-    /// Goes on as long as commits follow each other. The hash of the last commit is checked as well, since the next commit is
-    /// chained to it.
+    /// Walks as long as each commit continues the one before it. Checks the hash of the last one as well, since the next commit
+    /// will be chained to it; if the hash is wrong, the walk ends before that commit.
     fn walk(&mut self, walk: &mut Walk<'_>, footer: Option<&Footer>) -> io::Result<()> {
         let mut last = None;
         loop {
@@ -358,8 +359,8 @@ impl<'a> Recovery<'a> {
         Ok(())
     }
 
-    /// Returns the end of all bytes ever written. Nothing was written durably behind a footer, so there it suffices to read the
-    /// next [`PEEK`] bytes.
+    /// Returns the end of all bytes ever written. If the walk ended where a footer states the end, nothing durable is behind it,
+    /// and it suffices to read the next [`PEEK`] bytes.
     fn end_of_bytes(walk: &mut Walk<'_>, footer: Option<&Footer>) -> io::Result<u64> {
         let limit = walk.limit;
         if footer.is_some_and(|footer| footer.end == walk.at && footer.hash == walk.hash)
@@ -370,11 +371,12 @@ impl<'a> Recovery<'a> {
         end_of_bytes(&mut walk.window, walk.at, limit)
     }
 
-    /// If the unreadable range here had been durable, it is corruption: refuses it, or goes behind it, as the options say.
-    /// Returns false if nothing durable lies behind it.
+    /// Skips the unreadable range here if it had been durable, which makes it corruption; with [`OnCorruption::Stop`] it is an
+    /// error. Returns false if nothing proves that it had been durable: it is a torn tail.
     fn skip_corruption(&mut self, walk: &mut Walk<'_>, footer: Option<&Footer>, bytes_end: u64) -> Result<bool> {
         let (at, next, epoch) = (walk.at, walk.next, walk.epoch);
         let footer = footer.filter(|footer| footer.end > at && footer.last >= next);
+        // A later commit proves it if it states so itself; with a footer that covers the range, any later commit does.
         let accept = |header: &CommitHeader| {
             header.first > next && header.epoch >= epoch && (header.synced >= next || footer.is_some())
         };
@@ -384,8 +386,8 @@ impl<'a> Recovery<'a> {
         if let (Some((behind, later)), Some(claimed)) = (&later, claimed)
             && later.first <= claimed.last()
         {
-            // Corruption cannot make two commits overlap whose checksums hold. Readers trust the numbers in the headers, so
-            // they would not show an append made here.
+            // The headers of both commits have valid checksums, and yet their records overlap: no corruption does that. Readers
+            // trust the numbers in the headers, so they would not yield a record that is appended here.
             let corruption = Corruption::new(&self.segment.path, at, *behind, Some((next, later.first - 1)));
             return Err(corruption.error(OPEN, "two commits contradict each other: only salvage helps"));
         }
@@ -403,7 +405,7 @@ impl<'a> Recovery<'a> {
         };
         let corruption = Corruption::new(&self.segment.path, at, behind, Some((next, missing)));
         if self.options.on_corruption == OnCorruption::Stop {
-            return Err(corruption.error(OPEN, "the log is corrupt, and goes on behind it"));
+            return Err(corruption.error(OPEN, "the log is corrupt, and goes on behind the corruption"));
         }
         self.corruption.get_or_insert(corruption);
         walk.at = behind;

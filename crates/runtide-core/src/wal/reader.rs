@@ -34,7 +34,8 @@ const READ: &str = "wal.read";
 
 const CORRUPT: &str = "the log is corrupt here";
 
-/// Size of a block in bytes: it fits the second-level cache, and is large enough for the cost of the call not to matter.
+/// Size of a block in bytes; a block is one read. It fits the L2 cache, and is large enough that the cost of the call does not
+/// count.
 const BLOCK: usize = 256 << 10;
 
 /// Size of the first block in bytes, so that a caller that wants the last few records does not read much more. It doubles from
@@ -80,17 +81,21 @@ pub struct WalReader {
     hash: Option<Hash>,
     /// Epoch of the previous commit. A later commit with a lower epoch is a remnant of a crash.
     epoch: u64,
-    /// The run of frames that is being read: the offset of its end, and its last record.
+    /// The commit whose frames are being read, or the rest of it behind corruption: offset of its end, and number of its last
+    /// record.
     run: Option<(u64, u64)>,
-    /// Frames before this offset are checked, and in the block.
+    /// End of the frames from `at` on that are checked and in the block; 0 if there are none.
     checked: u64,
+    /// The bytes that were read last.
     block: Bytes,
+    /// Offset of the block in the segment.
     block_at: u64,
     /// Size of the next block in bytes.
     step: usize,
-    /// The last record that was acknowledged before the block was read.
+    /// Number of the last record that was acknowledged before the block was read; `u64::MAX` without a writer.
     bound_at: u64,
-    /// True if a commit may be unfinished here: no writer reports what was acknowledged, and no later segment proves it.
+    /// True if a commit of this segment may be unfinished: there is no writer that states what was acknowledged, and no later
+    /// segment that proves that this one is whole.
     unconfirmed: bool,
     /// Corruption found on the way to the next record, not yet yielded.
     pending: Option<Corruption>,
@@ -134,6 +139,7 @@ impl WalReader {
         on_corruption: OnCorruption,
         bound: Option<Arc<Published>>,
     ) -> Result<Self> {
+        // A position in the active segment needs no listing of the folder.
         let active = bound.as_ref().map(|bound| bound.segment()).filter(|active| match from {
             ReadFrom::Start => false,
             ReadFrom::Seq(Seq(seq)) => seq >= *active,
@@ -240,7 +246,7 @@ impl WalReader {
         Ok(())
     }
 
-    /// Seeks a record in this segment, or the log's end if it is not there: by the index, then from commit to commit.
+    /// Moves to a record, or to the log's end if it has no such record: by the index, then from commit to commit.
     fn seek(&mut self, seq: u64) -> Result<()> {
         if seq > self.next
             && let Some(entry) = self.near(seq)?
@@ -250,7 +256,7 @@ impl WalReader {
         {
             (self.at, self.next, self.hash) = (entry.at, entry.seq, None);
         }
-        // Commits before the record are skipped by their headers, records before it in the same commit by theirs.
+        // Commits before the record are skipped by their headers, the records of its commit that precede it by theirs.
         while self.next < seq && !self.done {
             match self.run {
                 Some((end, last)) if last < seq => self.leave(end, last),
@@ -274,7 +280,8 @@ impl WalReader {
         Ok(())
     }
 
-    /// Skips the frame here without checking its payload; false if the bytes are not the header of that frame.
+    /// Skips the frame here without checking its payload. False: the bytes are not the header of the next frame, or it is the
+    /// commit's last.
     fn skip_frame(&mut self, end: u64) -> Result<bool> {
         if !self.fill(self.at, FRAME_HEADER as u64)? {
             return Ok(false);
@@ -308,7 +315,7 @@ impl WalReader {
         disk_error(READ, &self.segment.path, error)
     }
 
-    /// Moves to the next record, which then is checked and in the block, or to corruption before it.
+    /// Moves to the next record, which is then checked and in the block, or to corruption before it; `None` at the end.
     fn ready(&mut self) -> Result<Option<Ready>> {
         loop {
             if self.at < self.checked {
@@ -332,6 +339,7 @@ impl WalReader {
                 Enter::End => return Ok(None),
                 Enter::Lost => match self.lost()? {
                     Some(corruption) => return Ok(Some(Ready::Corruption(corruption))),
+                    // An empty block: this is the end. Otherwise the commit is here after all: try again.
                     None if self.run.is_none() && self.block.is_empty() => return Ok(None),
                     None => {}
                 },
@@ -339,6 +347,7 @@ impl WalReader {
         }
     }
 
+    /// Leaves the commit that is being read: the next one begins at `end`, with the record after `last`.
     fn leave(&mut self, end: u64, last: u64) {
         (self.at, self.next, self.run, self.checked) = (end, last.saturating_add(1), None, 0);
     }
@@ -358,7 +367,7 @@ impl WalReader {
         }
         let len = usize::try_from(need.max(self.step as u64).min(size - at)).unwrap_or(usize::MAX);
         self.step = (self.step * 2).min(BLOCK);
-        // If the caller has kept no record of the last block, its memory is used again.
+        // The block's memory is used again, unless a record that the caller kept still refers to it.
         let mut buffer = std::mem::take(&mut self.block).try_into_mut().unwrap_or_default();
         if buffer.capacity() < len {
             buffer = BytesMut::zeroed(len);
@@ -384,15 +393,15 @@ impl WalReader {
         Ok(CommitHeader::decode(self.bytes(at), &self.log, at))
     }
 
-    /// The header here, if it is that of the next commit.
+    /// The commit header here, if it continues what was read.
     fn following(&mut self) -> Result<Option<CommitHeader>> {
         let (next, hash, epoch) = (self.next, self.hash, self.epoch);
         let header = self.header_at(self.at)?.filter(|header| header.first == next && header.epoch >= epoch);
         Ok(header.filter(|header| hash.is_none_or(|hash| hash == header.prev)))
     }
 
-    /// Checks the frames from here on, up to the run's end, as far as the block has them and at most [`CHECKED_AHEAD`] bytes or
-    /// one frame; false if the first is bad.
+    /// Checks the next frames, up to the commit's end or the block's end: about [`CHECKED_AHEAD`] bytes, and at least one frame.
+    /// Returns false if the first is bad.
     fn check_ahead(&mut self, end: u64) -> Result<bool> {
         if !self.fill(self.at, FRAME_HEADER as u64)? {
             return Ok(false);
@@ -425,6 +434,7 @@ impl WalReader {
     /// Enters the commit that should be here, or the next segment.
     fn enter(&mut self) -> Result<Enter> {
         if let Some(bound) = &self.bound {
+            // The block has no more acknowledged records: drop it, so that the next read sees what was written since.
             if self.next > self.bound_at {
                 self.block = Bytes::new();
                 self.bound_at = bound.acked();
@@ -442,7 +452,7 @@ impl WalReader {
             return Ok(Enter::Lost);
         }
         if self.unconfirmed && end <= self.block_at + self.block.len() as u64 {
-            // All frames were checked just now.
+            // `is_whole` has just checked all frames.
             self.checked = end;
         }
         self.run = Some((end, header.last()));
@@ -472,6 +482,7 @@ impl WalReader {
 
     /// Enters the next segment, if there is one that begins with the next record.
     fn next_segment(&mut self) -> Result<bool> {
+        // This segment has yielded no record yet, so no other one begins with the next record.
         if self.next == self.segment.header.first {
             return Ok(false);
         }
@@ -502,7 +513,7 @@ impl WalReader {
         Ok(true)
     }
 
-    /// The segments as they are now.
+    /// Lists the segments again.
     fn layout(&self) -> Result<Layout> {
         let mut layout = Layout::read(&*self.disk, &self.dir).map_err(|error| disk_error(READ, &self.dir, error))?;
         if self.bound.is_none() && layout.segments.last().is_some_and(|(first, _)| *first > self.segment.header.first) {
@@ -511,7 +522,7 @@ impl WalReader {
         Ok(layout)
     }
 
-    /// Begins with the segment that continues this one.
+    /// Moves to the start of the segment that continues this one.
     fn begin(&mut self, path: PathBuf, file: Arc<dyn File>) -> Result<()> {
         let read = Segment::read(Arc::clone(&file), self.next, &path, READ).and_then(|segment| {
             let continues = self.hash.is_none_or(|hash| hash == segment.header.prev) && segment.header.log == self.log;
@@ -531,7 +542,7 @@ impl WalReader {
         };
         self.hash = Some(self.segment.header.prev).filter(|_| self.pending.is_none());
         (self.at, self.run, self.checked) = (DATA, None, 0);
-        // The block is emptied, and its memory kept.
+        // `clear` keeps the memory of the block for the next read.
         self.block.clear();
         self.block_at = 0;
         Ok(())
@@ -545,15 +556,20 @@ enum Ready {
     Corruption(Corruption),
 }
 
-/// The result of entering the next commit.
+/// The result of [`WalReader::enter`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Enter {
+    /// The reader moved on: into a commit, within it, or out of it.
     Commit,
+    /// At the start of the next segment.
     Segment,
+    /// At the end: no further record is acknowledged.
     End,
+    /// The expected commit or frame is not here: corruption, an unfinished commit, or the end.
     Lost,
 }
 
+/// The error for a position after the log's end; `end` is the number of the record that will be appended next.
 fn beyond(seq: u64, end: u64) -> Error {
     Error::new(ErrorKind::InvalidInput, READ, "the log does not reach so far")
         .with_context("seq", seq)

@@ -35,7 +35,7 @@ const RING_MIN: usize = 8;
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 
-/// Deadline of a source's or inspector's call, if the source does not set its own.
+/// Longest duration of `Source::open`, `Inspector::list` and `Inspector::inspect`. A backend may end its calls earlier.
 const GUARD: Duration = Duration::from_secs(180);
 
 /// Options of a [`Driver`]. `None`: the documented default.
@@ -68,10 +68,10 @@ type MakeSource = dyn Fn() -> Box<dyn Source> + Send + Sync;
 /// The one reconnect loop, cache and ring of a backend value.
 ///
 /// # Behavior
-/// * A run lasts from the first watch to the last: it makes a source, drives it in one task, and drops both with the last
-///   subscriber. No task runs without a subscriber.
+/// * A run begins with the first subscriber: it makes a source, and drives it in one task. It ends with the last subscriber,
+///   and drops both. No task runs without a subscriber.
 /// * An outage of the runtime is never an error: it is an event, and the driver reconnects indefinitely.
-/// * Dropping it, or [`Driver::close`], ends every stream with `Cancelled`.
+/// * Dropping the driver, or [`Driver::close`], ends every stream with `Cancelled`.
 pub struct Driver {
     backend: BackendId,
     options: DriverOptions,
@@ -82,19 +82,19 @@ pub struct Driver {
 #[derive(Default)]
 struct Runs {
     current: Option<Run>,
-    /// Runs that are stopping, until their tasks have ended.
+    /// `Run::done` of the runs that are stopping; removed some time after their tasks have ended.
     ending: Vec<CancellationToken>,
     closed: bool,
 }
 
 struct Run {
     hub: Arc<Hub>,
-    /// Cancelled once the task and its source are dropped.
+    /// Cancelled as soon as the task and its source are dropped.
     done: CancellationToken,
 }
 
 impl Driver {
-    /// A driver without a connection. `source` is called once for each run.
+    /// Creates a driver; it connects with its first subscriber. `source` is called once for each run.
     pub fn new<S: Source>(
         backend: BackendId,
         options: DriverOptions,
@@ -103,7 +103,7 @@ impl Driver {
         Self { backend, options, source: Box::new(move || Box::new(source())), runs: Mutex::default() }
     }
 
-    /// A new subscriber.
+    /// Adds a subscriber; the first one starts a run.
     ///
     /// # Errors
     /// `Cancelled` after `close`; `Unexpected` outside a tokio runtime.
@@ -122,7 +122,8 @@ impl Driver {
                     }
                     Some(from) => Start::At(from.seq + 1),
                 };
-                // Until the first resync every subscriber waits for that one; a run that resumes may have none.
+                // As long as the ring is empty, new subscribers start at its first entry and share the first resync. A run
+                // that resumes may have no such resync, so there each of them gets its own.
                 let start = match start {
                     Start::Resync(Gap::Initial) if state.ring.next() == 1 && !state.machine.is_resuming() => {
                         Start::At(1)
@@ -236,7 +237,7 @@ struct Task {
 
 type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// The ids that were asked for, and the inspector's answer.
+/// The requested ids, and the inspector's answer.
 type Inspected = (Vec<InstanceId>, Result<Vec<Inspection>>);
 
 /// Requests to the inspector that are under way, at most one of each kind.
@@ -267,7 +268,8 @@ impl Task {
                 (deadline, open) = hub.step(Input::Opened(opened), &mut commands, &mut wake);
                 continue;
             }
-            // A deadline that moved later is met by an early tick, which costs less than setting the timer each time.
+            // If the deadline moved later, the timer stays as it is: it fires early, and that tick does nothing. This costs
+            // less than resetting the timer in each iteration.
             if let Some(deadline) = deadline
                 && (timer.is_elapsed() || timer.deadline() > deadline)
             {
@@ -285,7 +287,7 @@ impl Task {
                 flow = self.source.next_batch(&mut batch), if open => match flow {
                     Ok(flow) => Input::Batch(&mut batch, flow),
                     Err(error) => {
-                        // Signals that arrived before the break count.
+                        // Signals that were received before the failure still count.
                         hub.step(Input::Batch(&mut batch, Flow::Open), &mut commands, &mut wake);
                         Input::Broken(error)
                     }
@@ -295,8 +297,8 @@ impl Task {
         }
     }
 
-    /// Executes the machine's commands, except `Open`, which needs the source itself: its token is returned. The machine opens
-    /// only when no request is under way, so that the order of the two does not matter.
+    /// Executes the machine's commands, except `Open`, for which the caller needs the source: returns `Some` with its resume
+    /// token, if it has one. The machine opens only when no request is under way, so `Open` may be executed last.
     fn execute(&self, commands: &mut Vec<Command>, requests: &mut Requests) -> Option<Option<ResumeToken>> {
         let mut open = None;
         for command in commands.drain(..) {

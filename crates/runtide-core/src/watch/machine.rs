@@ -1,7 +1,7 @@
 //! The driver's state machine: a step from (state, input) to (state, entries, commands), without clock, socket or lock.
 //!
-//! This file has its state and the step. The parts of a step are in `link` (the phases of the link), `reports` (signals of
-//! the stream) and `inspections` (listings and inspections).
+//! This file has the state and [`Machine::step`]. The handlers of the inputs are in `link` (the phases of the link), `reports`
+//! (signals of the stream) and `inspections` (listings and inspections).
 
 mod inspections;
 mod link;
@@ -42,13 +42,13 @@ pub(super) enum Input<'a> {
     Broken(Error),
     /// `Inspector::list` ended.
     Relisted(Result<Listing>),
-    /// `Inspector::inspect` ended, for ids that a listing left open.
+    /// `Inspector::inspect` ended, for a [`Command::Reinspect`].
     Reinspected(Result<Vec<Inspection>>),
-    /// `Inspector::inspect` ended.
+    /// `Inspector::inspect` ended, for a [`Command::Inspect`] of these ids.
     Inspected(Vec<InstanceId>, Result<Vec<Inspection>>),
-    /// The deadline passed, or it is time to begin.
+    /// The deadline passed. A run begins with a tick, too.
     Tick,
-    /// The highest detail that a subscriber wants.
+    /// The highest detail that any subscriber wants now.
     Wanted(Detail),
 }
 
@@ -57,40 +57,45 @@ pub(super) enum Input<'a> {
 pub(super) enum Command {
     Open(Option<ResumeToken>),
     Relist(Detail),
-    /// Inspect the ids that a listing left open.
+    /// Inspect these instances to complete the listing that is under way.
     Reinspect(Vec<InstanceId>, Detail),
+    /// Inspect these instances because of hints.
     Inspect(Vec<InstanceId>, Detail),
     /// Drop every listing and inspection that is under way.
     Abandon,
 }
 
-/// State that a run begins with.
+/// State that a run begins with, from the options of its first subscriber.
 #[derive(Debug, Default)]
 pub(super) struct Resume {
     pub(super) token: Option<ResumeToken>,
     /// The consumer's rows at that token.
     pub(super) rows: Option<Vec<Arc<Instance>>>,
-    /// A cursor to resume from was given.
+    /// `true` if the subscriber gave a cursor to resume from.
     pub(super) wanted: bool,
 }
 
 #[derive(Debug)]
 enum Phase {
+    /// Not connected: the next attempt is at `retry_at`.
     Down { retry_at: Instant },
+    /// `Source::open` is under way.
     Opening,
+    /// Connected. `live_since` is the time at which the link first went live; the backoff is reset by how long that lasts.
     Open { mode: Mode, last_signal: Instant, live_since: Option<Instant> },
 }
 
 #[derive(Debug)]
 enum Mode {
-    /// Resumed, but the link flapped lately: its replay is held back for a moment.
+    /// Resumed, but the link flapped lately: the replayed signals are held back until the link has stayed up for a moment, so
+    /// that a flapping link is one outage.
     Held {
         until: Instant,
         signals: Vec<Signal>,
     },
     /// Resumed: the runtime replays the events of the outage.
     Replaying,
-    /// A resync is being prepared: reports only name the instances to inspect.
+    /// A resync is being prepared: reports are collected for its listing, and emit nothing.
     Listing,
     Live,
 }
@@ -102,6 +107,7 @@ pub(super) struct Machine {
     epoch: Epoch,
     /// Number of the next entry.
     seq: u64,
+    /// Number of epochs that `resync_epoch` has made.
     resyncs: u64,
     last_resync: Option<Instant>,
     cache: Cache,
@@ -110,26 +116,30 @@ pub(super) struct Machine {
     max_silence: Option<Duration>,
     backoff: Backoff,
     healthy_after: Duration,
-    /// Resume token of the rows.
+    /// Resume token of the cached rows: they have every change before it.
     token: Option<ResumeToken>,
-    /// Resume token of the resync that is being prepared. Until it is emitted, the rows are older than that.
+    /// Resume token of the resync that is being prepared; replaces `token` when the resync is emitted. Until then the rows are
+    /// older than this token.
     next_token: Option<ResumeToken>,
-    /// Cause of the outage that was announced.
+    /// The outage that was announced and is not over, with its cause.
     #[expect(clippy::option_option, reason = "an outage without a cause is one: the runtime closed the stream")]
     outage: Option<Option<Failure>>,
-    /// Resumed from a cursor of another run: announced once, as the end of an outage is.
+    /// `true` for a run that began with a cursor, until it has resumed or emitted a resync. A resumption is then announced as
+    /// `BackendReconnected`, although this run announced no outage.
     resuming: bool,
-    /// The rows are the consumer's, or those of a listing: a replay can be compared with them.
+    /// `true` if the rows are the consumer's, or those of a resync: the base to which a replay is applied.
     has_baseline: bool,
     wanted: Detail,
     /// True if the rows are in full detail.
     full: bool,
-    /// Rows from before a gap that no answer has confirmed since: their state does not prove that an edge is old.
+    /// Instances whose rows are from before a gap, and which no answer has confirmed since. Such a row may be outdated, so an
+    /// edge that seems to be older than it is not dropped.
     unconfirmed: BTreeSet<InstanceId>,
     /// True if the last edge named its incarnation; assumed before the first edge.
     edges_name_incarnations: bool,
     inspect_queue: InspectQueue,
     relist: Option<Relist>,
+    /// Wall-clock time of the current step, for the events that it emits.
     wall: SystemTime,
     entries: Vec<Entry>,
     commands: Vec<Command>,
@@ -155,7 +165,7 @@ impl Machine {
         let has_baseline = setup.resume.rows.is_some();
         let mut unconfirmed = BTreeSet::new();
         for row in setup.resume.rows.into_iter().flatten() {
-            // A stored row does not say if an answer had confirmed it.
+            // It is not known if an answer had confirmed the consumer's row.
             unconfirmed.insert(row.id.clone());
             cache.insert(row);
         }
@@ -213,12 +223,12 @@ impl Machine {
         matches!(self.phase, Phase::Open { .. })
     }
 
-    /// True if the run began with a cursor to resume from, and has not reached the runtime yet.
+    /// True if the run began with a cursor, and has neither resumed nor emitted a resync yet.
     pub(super) fn is_resuming(&self) -> bool {
         self.resuming
     }
 
-    /// True if the rows are those of the runtime at some time.
+    /// True if the rows are the consumer's, or those of a resync.
     pub(super) fn has_baseline(&self) -> bool {
         self.has_baseline
     }
@@ -231,13 +241,13 @@ impl Machine {
         self.cache.view()
     }
 
-    /// Epoch for one more resync.
+    /// Makes an epoch for a resync, or for the events that precede a subscriber's first one.
     pub(super) fn resync_epoch(&mut self) -> Epoch {
         self.resyncs += 1;
         Epoch::new(format!("{}.{}", self.epoch, self.resyncs))
     }
 
-    /// Time of the next `Tick`.
+    /// Time at which the machine needs the next `Tick`.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.phase {
             Phase::Down { retry_at } => Some(*retry_at),
@@ -252,7 +262,7 @@ impl Machine {
         }
     }
 
-    /// Handles one input. The caller then takes the entries and the commands.
+    /// Handles one input, and the work that is due at `now`. The caller then takes the entries and the commands.
     pub(super) fn step(&mut self, now: Instant, wall: SystemTime, input: Input<'_>) {
         self.wall = wall;
         match input {
@@ -292,7 +302,7 @@ impl Machine {
         match &mut self.phase {
             Phase::Down { retry_at } if *retry_at <= now => {
                 self.phase = Phase::Opening;
-                // Without a row that was emitted there is nothing to resume.
+                // Without rows, a replay has nothing to be applied to: only a consumer that gave a cursor is resumed.
                 let resume = self.token.clone().filter(|_| self.has_baseline || self.resuming);
                 self.commands.push(Command::Open(resume));
                 return;
@@ -326,8 +336,8 @@ impl Machine {
             && self.inspect_queue.due().is_some_and(|due| due <= now)
         {
             let ids = self.inspect_queue.ask(now);
-            // A hint may stand for a message that could not be read: only an answer with the incarnation proves that no run
-            // began in between.
+            // A hint may stand for a start that could not be decoded. If a row names an incarnation, its answer must name
+            // it as well, to prove that this is still the same run: only full detail has it.
             let named = ids.iter().any(|id| self.cache.get(id).is_some_and(|known| known.incarnation.is_some()));
             let detail = if named { Detail::Full } else { self.wanted };
             if !ids.is_empty() {

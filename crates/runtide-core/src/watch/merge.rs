@@ -1,4 +1,6 @@
-//! Merging of a report or an answer into a row: pure functions from two instances to a third, and to events.
+//! Merging of a report or an answer into a row: pure functions from two instances to a third, and to events. The `Class` of a
+//! field says if it is kept: `Stable` from run to run, `PerRun` within a run, `WhileAlive` until the run's end, `AtEnd` from the
+//! end to the next start.
 
 use std::sync::Arc;
 
@@ -20,12 +22,13 @@ pub(super) fn lifecycle_differs(before: &Instance, after: &Instance) -> bool {
         || other_incarnation(before, after)
 }
 
-/// True if nothing differs but the count of changes.
+/// True if no field differs except `generation`, the driver's count of changes.
 pub(super) fn is_same(before: &Instance, after: &Instance) -> bool {
     FieldSet::between(before, after).is_empty()
 }
 
-/// The row after an answer: fields that the answer leaves open keep their values, unless those belong to a run that is over.
+/// The row after an answer. Fields that the answer does not know keep the row's values, unless those belong to a run that is
+/// over.
 pub(super) fn merged(before: &Instance, seen: &Instance) -> Instance {
     let mut after = seen.clone();
     take(before, &mut after);
@@ -48,20 +51,21 @@ fn take(before: &Instance, after: &mut Instance) {
     after.generation = before.generation;
 }
 
-/// The row across a gap if the listing did not show the instance: its incarnation is no longer known.
+/// The row of an instance that an incomplete listing after a gap did not show. It may be in another run by now, so the fields of
+/// its run are forgotten.
 pub(super) fn unseen(before: &Instance) -> Instance {
     let mut after = before.clone();
     begin(&mut after);
     after
 }
 
-/// True if the answer leaves it open if they are of one incarnation.
+/// True if the row names an incarnation and the answer does not: they may be of different runs.
 pub(super) fn incarnation_is_open(before: &Instance, seen: &Instance) -> bool {
     before.incarnation.is_some() && seen.incarnation.is_none()
 }
 
-/// The row after an answer across a gap. Runs may have begun and ended unseen, so that the fields of a run are kept only if
-/// the answer proves that it is the same one.
+/// The row after the first answer behind a gap. Runs may have begun and ended in the gap, so the fields of a run are kept only if
+/// the answer proves that it is the same run.
 pub(super) fn merged_over_gap(before: &Instance, seen: &Instance) -> Instance {
     let mut after = seen.clone();
     take_over_gap(before, &mut after);
@@ -77,7 +81,7 @@ pub(super) fn take_over_gap(before: &Instance, after: &mut Instance) {
     after.generation = before.generation;
 }
 
-/// The instance after its run ended unseen.
+/// The instance at the end of a run whose end was not reported: how it ended is not known.
 fn ended(before: &Instance) -> Instance {
     let mut after = before.clone();
     after.state = InstanceState::Stopped;
@@ -86,7 +90,7 @@ fn ended(before: &Instance) -> Instance {
     after
 }
 
-/// The row after an edge; `None`: the row proves that the edge is old, or has its change already.
+/// The row after an edge. `None`: the row proves that the edge is old, or already has what it reports.
 pub(super) fn after_edge(before: &Instance, edge: &Edge) -> Option<Instance> {
     let conflict = matches!((&before.incarnation, &edge.incarnation), (Some(one), Some(other)) if one != other);
     let same = matches!((&before.incarnation, &edge.incarnation), (Some(one), Some(other)) if one == other);
@@ -94,13 +98,15 @@ pub(super) fn after_edge(before: &Instance, edge: &Edge) -> Option<Instance> {
     if is == InstanceState::Created
         || (same && was.is_ended() && is.is_alive()) // that run is over
         || (conflict && was.is_alive() && is.is_ended()) // the end of an earlier run
+        // a second report of an end, with nothing new
         || (was.is_ended() && is.is_ended() && (before.exit.is_some() || edge.exit.is_none()))
+        // the state of the row, without an incarnation that the row lacks
         || (was == is && !is.is_ended() && !conflict && (edge.incarnation.is_none() || before.incarnation.is_some()))
     {
         return None;
     }
     let mut after = before.clone();
-    // Two reports of one end: the first had the state, and this one has the exit.
+    // A second report of the same end only adds the exit: the first decided the state, which may be `Restarting`.
     after.state = if was.is_ended() && is.is_ended() { was } else { is };
     if conflict || (!was.is_alive() && is.is_alive()) {
         begin(&mut after);
@@ -123,7 +129,7 @@ fn begin(after: &mut Instance) {
     after.forget(Class::WhileAlive);
 }
 
-/// The row that an edge alone describes, for an instance that is not known; `None`: it has nothing but the id.
+/// The row of an instance that is not in the cache, from an edge alone. `None`: the edge does not describe the instance.
 pub(super) fn from_edge(backend: &BackendId, edge: &Edge) -> Option<Instance> {
     let mut instance = Instance::clone(edge.described.as_deref()?);
     instance.backend = backend.clone();
@@ -135,7 +141,7 @@ pub(super) fn from_edge(backend: &BackendId, edge: &Edge) -> Option<Instance> {
     Some(instance)
 }
 
-/// The events that lead from one to the other, oldest first; none if nothing visible differs.
+/// The events that lead from one row to the next, oldest first; none if no field that consumers see differs.
 pub(super) fn events(before: Option<&Arc<Instance>>, after: &Arc<Instance>) -> [Option<RuntimeEventKind>; 2] {
     let after = Arc::clone(after);
     let Some(before) = before else {

@@ -1,4 +1,5 @@
-//! One listing, from the request to its outcome. Instances that the stream reports in the meantime are inspected.
+//! One listing, from the request to its outcome. An instance that the stream reports while the listing is under way is inspected:
+//! the order of the report and the listing's answer is not known.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,19 +20,20 @@ use crate::{
     options::Detail,
 };
 
-/// Time for which the stream must be quiet after an answer before the answer counts as the later of the two.
+/// Time for which the stream must be quiet after an answer. Reports that arrive until then may be of changes that the answer
+/// already has; later ones count as newer than the answer.
 pub(super) const SETTLE: Duration = Duration::from_millis(10);
 
-/// Longest wait for a stream that is never quiet.
+/// Longest such wait, for a stream that is never quiet.
 const SETTLE_MAX: Duration = Duration::from_millis(200);
 
-/// Most rounds of inspections of instances reported during a listing; ids that are open then are inspected afterwards.
+/// Most rounds of inspections within one listing; instances that are not settled then are inspected after it.
 const ROUNDS: u8 = 3;
 
-/// The pause before an empty listing is confirmed by a second one.
+/// Pause before a listing is repeated: an empty one, to confirm it, or one during which reports were missed.
 const RELIST_AGAIN: Duration = Duration::from_millis(200);
 
-/// The pause after a listing that was not complete, or failed; it doubles up to `RELIST_RETRY_MAX`.
+/// Pause after a listing that was incomplete or failed; with each failure it doubles, up to `RELIST_RETRY_MAX`.
 const RELIST_RETRY: Duration = Duration::from_secs(5);
 const RELIST_RETRY_MAX: Duration = Duration::from_secs(60);
 
@@ -46,10 +48,11 @@ pub(super) enum Purpose {
 
 #[derive(Debug)]
 enum Stage {
-    /// Not yet asked.
+    /// The listing is requested at `until`.
     Waiting {
         until: Instant,
     },
+    /// The listing was requested.
     Asked,
     /// Answered; the stream may still report changes from before the answer.
     Settling {
@@ -69,13 +72,16 @@ pub(super) struct Relist {
     detail: Detail,
     rows: Cache,
     complete: bool,
-    /// Instances reported since the listing or their last inspection was requested, each with its last report.
+    /// Instances that the stream reported since the listing (or their last inspection) was requested, each with its last report.
+    /// Those reported before the request have become hints.
     touched: BTreeMap<InstanceId, Reported>,
-    /// The same of those that are being inspected.
+    /// Instances that are being inspected, each with its last report before the request.
     asked: BTreeMap<InstanceId, Reported>,
     rounds: u8,
+    /// `true` if a listing in which every instance was missing is being repeated.
     doubted: bool,
-    /// Instances whose incarnation the listing leaves open: an inspection in full detail proves it. `None`: not determined yet.
+    /// Instances that the listing shows without their incarnation, though the cache has one: an inspection in full detail must
+    /// prove that the run is the same. `None`: not determined yet.
     proof: Option<BTreeSet<InstanceId>>,
     failures: u32,
 }
@@ -83,7 +89,7 @@ pub(super) struct Relist {
 /// Report of an instance during a listing.
 #[derive(Debug, Clone)]
 pub(super) enum Reported {
-    /// The instance changed.
+    /// The instance may have changed: a reason to inspect it.
     Hint,
     Edge(Edge),
     State(Arc<Instance>),
@@ -117,7 +123,7 @@ impl Relist {
         }
     }
 
-    /// A listing after one that was not complete.
+    /// A comparison after a pause, because the last listing was incomplete.
     pub(super) fn later(now: Instant) -> Self {
         let mut relist = Self::new(Purpose::Confirm, now);
         relist.wait_until(now + RELIST_RETRY);
@@ -133,7 +139,7 @@ impl Relist {
         if self.proof.is_some() { Detail::Full } else { self.detail }
     }
 
-    /// Determines, once the listing is settled, the instances whose incarnation it leaves open.
+    /// Once the listing has settled, determines the instances that it shows without their incarnation.
     pub(super) fn prove(&mut self, now: Instant, known: &Cache) {
         let settled = matches!(self.stage, Stage::Settling { until, .. } if until <= now);
         if settled && self.proof.is_none() && self.detail != Detail::Full {
@@ -170,7 +176,8 @@ impl Relist {
         matches!(self.stage, Stage::Waiting { until } if until <= now)
     }
 
-    /// The answer will be later than every report so far; a report is then only a reason to inspect.
+    /// The listing was requested. Its answer will be newer than every report so far, so each of these becomes a hint: a reason to
+    /// inspect, and no more.
     pub(super) fn asked(&mut self, detail: Detail) {
         (self.stage, self.detail) = (Stage::Asked, detail);
         (self.rounds, self.proof) = (0, None);
@@ -186,7 +193,7 @@ impl Relist {
         self.doubted
     }
 
-    /// Every instance vanished: lists once more before that is believed.
+    /// Every instance vanished: repeats the listing before that is believed.
     pub(super) fn doubt(&mut self, now: Instant) {
         self.doubted = true;
         self.wait_until(now + RELIST_AGAIN);
@@ -199,9 +206,9 @@ impl Relist {
         self.wait_until(now + pause);
     }
 
-    pub(super) fn answered(&mut self, snapshot: Listing, now: Instant, settle: Duration) {
-        self.complete = snapshot.is_complete();
-        self.rows = snapshot.instances.into_iter().collect();
+    pub(super) fn answered(&mut self, listing: Listing, now: Instant, settle: Duration) {
+        self.complete = listing.is_complete();
+        self.rows = listing.instances.into_iter().collect();
         self.stage = Stage::Settling { until: now + settle, most: now + SETTLE_MAX };
     }
 
@@ -213,7 +220,7 @@ impl Relist {
         let proof = self.proof.as_mut().map(std::mem::take).unwrap_or_default();
         let mut asked = BTreeMap::new();
         if self.rounds < ROUNDS {
-            // A comparison leaves these reports to the stream.
+            // During a comparison the machine is live and applies these reports itself: the comparison leaves them out.
             if self.purpose != Purpose::Confirm {
                 asked = std::mem::take(&mut self.touched);
             }
@@ -233,7 +240,8 @@ impl Relist {
         Some(self.asked.keys().cloned().collect())
     }
 
-    /// The answers may run ahead of the stream, as the listing may: the stream is given the same time to report their changes.
+    /// Takes the answers of an inspection. Like a listing, they may be ahead of the stream, which therefore gets the same time to
+    /// report the changes that they have.
     pub(super) fn inspected(&mut self, answers: Vec<Inspection>, now: Instant, settle: Duration) {
         if !matches!(self.stage, Stage::Inspecting) {
             return;
@@ -271,8 +279,8 @@ impl Relist {
         }
     }
 
-    /// Rows that no inspection settled are as the last report has them: an answer from before the report is older, and one
-    /// from after it agrees.
+    /// Applies to each row that no inspection settled its last report. This is right in either order: a row from before the
+    /// report is outdated, and one from after it agrees with it, since no later report changed the instance.
     pub(super) fn into_outcome(mut self, backend: &BackendId) -> Outcome {
         for (id, reported) in &self.touched {
             let row = match (reported, self.rows.get(id)) {

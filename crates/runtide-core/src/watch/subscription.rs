@@ -1,4 +1,4 @@
-//! One subscriber: its position in the ring, its filter, and the resync that it is being shown.
+//! One subscriber: its position in the ring, its filter, and the resync that is being delivered to it.
 
 use std::{
     collections::VecDeque,
@@ -28,7 +28,7 @@ use crate::{
 /// Entries fetched under one lock.
 const FETCH: usize = 128;
 
-/// Start of a new subscriber.
+/// Position at which a new subscriber starts.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Start {
     /// At this entry.
@@ -48,7 +48,7 @@ pub(super) struct Subscription {
     filter: Option<InstanceFilter>,
     detail: Detail,
     slow: SlowConsumer,
-    /// Reason of the resync that is pending.
+    /// Reason of a resync that this subscriber needs and that has not begun.
     pending: Option<Gap>,
     /// Numbers the events of a new subscriber before its first resync.
     prelude: Option<Prelude>,
@@ -58,7 +58,7 @@ pub(super) struct Subscription {
     ended: bool,
 }
 
-/// A resync that is being shown to a subscriber.
+/// A resync that is being delivered to a subscriber.
 #[derive(Debug)]
 struct Showing {
     resync: Resync,
@@ -70,8 +70,8 @@ struct Showing {
     end: Cursor,
 }
 
-/// The state of the link, emitted before the first resync. It has its own epoch, so that no cursor of it can be resumed
-/// from.
+/// The events of the link that a subscriber gets before its first resync. They have their own epoch, so that no cursor of theirs
+/// can be resumed from: the subscriber has no rows yet.
 #[derive(Debug)]
 struct Prelude {
     epoch: Epoch,
@@ -91,7 +91,7 @@ impl Prelude {
 struct Bookmark {
     every: Duration,
     timer: Pin<Box<Sleep>>,
-    /// Something was delivered since the timer was set.
+    /// `true` if the timer must be set again, because an event was delivered since it was set.
     stale: bool,
 }
 
@@ -167,7 +167,7 @@ impl Subscription {
             return Poll::Ready(self.lagged(state));
         }
         if let Some(gap) = self.pending {
-            // First the ring's events of the link, then the rows as they are.
+            // First the events of the link that are in the ring, then a resync of the present rows.
             while self.ready.is_empty() && self.showing.is_none() && self.fetch_while_pending(state) {}
             if !self.ready.is_empty() || self.showing.is_some() {
                 return Poll::Ready(Ok(()));
@@ -176,7 +176,7 @@ impl Subscription {
                 return self.wait(state, cx);
             }
             self.take_view(state, gap);
-            return Poll::Ready(Ok(())); // every entry was passed, so that the rows are those of this position
+            return Poll::Ready(Ok(())); // the ring was read to its end, so the present rows belong to this position
         }
         let from = self.next;
         if let Some(Entry::Resync(resync)) = state.ring.get(from) {
@@ -204,8 +204,8 @@ impl Subscription {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads one entry while a resync is pending and the rows are not complete: only the state of the link is emitted. False:
-    /// there is no entry.
+    /// Reads one entry while a resync is pending. A resync in the ring that is detailed enough serves as the pending one; of the
+    /// events, only those of the link are emitted. False: the ring has no further entry.
     fn fetch_while_pending(&mut self, state: &mut State) -> bool {
         let Some(entry) = state.ring.get(self.next) else { return false };
         match entry {
@@ -236,7 +236,7 @@ impl Subscription {
         state.set_pending(self.slot, gap.is_some());
     }
 
-    /// The position is lost: the ring has dropped its entry.
+    /// The subscriber has lagged: the ring has dropped the entry at its position.
     fn lagged(&mut self, state: &mut State) -> Result<()> {
         let dropped = state.ring.next() - self.next;
         tracing::warn!(backend = %self.backend, dropped, "a subscriber is too slow for the ring");
@@ -249,7 +249,7 @@ impl Subscription {
             .with_context("backend", &self.backend));
         }
         if state.machine.outage().is_some() && state.machine.has_baseline() {
-            // The last entry is the outage: first the rows from before it, and then the outage itself.
+            // The last entry is the outage, and the rows are from before it: a resync of these rows, then the outage itself.
             self.next = state.ring.next() - 1;
             self.take_view(state, Gap::Lagged { dropped: dropped - 1 });
             return Ok(());
@@ -262,7 +262,7 @@ impl Subscription {
         Ok(())
     }
 
-    /// Emits the outage to a subscriber that waits for its first resync.
+    /// Emits an outage to a subscriber that waits for its first resync; once, until its end is emitted.
     fn emit_outage(&mut self, cause: Option<Failure>, at: SystemTime) {
         if let Some(cursor) = self.prelude.as_mut().filter(|prelude| !prelude.down).map(|prelude| prelude.next(true)) {
             self.ready.push_back(self.event(cursor, at, RuntimeEventKind::BackendDisconnected { cause }));
@@ -271,13 +271,13 @@ impl Subscription {
 
     fn emit_outage_end(&mut self, at: SystemTime) {
         if let Some(cursor) = self.prelude.as_mut().filter(|prelude| prelude.down).map(|prelude| prelude.next(false)) {
-            // Other subscribers may have been able to resume; here a resync follows.
+            // `Lost`, even if the link resumed: this subscriber has no rows, and its resync follows.
             let kind = RuntimeEventKind::BackendReconnected { continuity: Continuity::Lost };
             self.ready.push_back(self.event(cursor, at, kind));
         }
     }
 
-    /// Begins a resync for this subscriber alone, from the rows as they are; the ring is read on from `self.next`.
+    /// Begins a resync of the present rows for this subscriber alone. After it, the ring is read from `self.next`.
     fn take_view(&mut self, state: &mut State, gap: Gap) {
         let resync = Resync {
             gap,
@@ -287,14 +287,14 @@ impl Subscription {
             view: Some(state.machine.view()),
             full: state.machine.is_full(),
         };
-        self.next -= 1; // its end has the number of the last entry before it
+        self.next -= 1; // `ResyncEnd` takes the number of the entry before `next`; `enter` moves past it again
         self.enter(state, resync);
     }
 
-    /// Begins to show the resync whose end has the number `self.next`.
+    /// Begins to deliver a resync whose `ResyncEnd` gets the number `self.next`.
     fn enter(&mut self, state: &mut State, mut resync: Resync) {
         let Some(view) = resync.view.take() else {
-            // A later resync replaced it.
+            // A later resync replaced this one, whose rows are gone: the subscriber needs one of its own, as if it had lagged.
             let dropped = state.ring.next() - self.next;
             self.next = state.ring.next();
             state.advance(self.slot, self.next);
@@ -310,7 +310,7 @@ impl Subscription {
         self.showing = Some(Showing { resync, view, position: RowPosition::default(), seq: 1, end });
     }
 
-    /// Emits the next rows of the resync, or its end.
+    /// Emits the next rows of the resync that is being delivered; after the last row, its end.
     fn show(&mut self) {
         let Some(mut showing) = self.showing.take() else { return };
         while self.ready.len() < FETCH {
