@@ -248,6 +248,11 @@ struct Requests {
     inspect: Option<Pending<Inspected>>,
 }
 
+/// The request to open the source's stream.
+struct Open {
+    resume: Option<ResumeToken>,
+}
+
 impl Task {
     async fn run(mut self) {
         let stop = self.hub.stop.clone();
@@ -258,7 +263,7 @@ impl Task {
         let (mut deadline, mut open) = hub.step(Input::Tick, &mut commands, &mut wake);
         let mut batch: Vec<Signal> = Vec::new();
         loop {
-            if let Some(resume) = self.execute(&mut commands, &mut requests) {
+            if let Some(Open { resume }) = self.execute(&mut commands, &mut requests) {
                 let opened = tokio::select! {
                     biased;
                     () = stop.cancelled() => return,
@@ -297,9 +302,9 @@ impl Task {
         }
     }
 
-    /// Executes the machine's commands, except `Open`, for which the caller needs the source: returns `Some` with its resume
-    /// token, if it has one. The machine opens only when no request is under way, so `Open` may be executed last.
-    fn execute(&self, commands: &mut Vec<Command>, requests: &mut Requests) -> Option<Option<ResumeToken>> {
+    /// Executes the machine's commands, except `Open`, which is returned: the caller has the source. The machine opens only when
+    /// no request is under way, so `Open` may be executed last.
+    fn execute(&self, commands: &mut Vec<Command>, requests: &mut Requests) -> Option<Open> {
         let mut open = None;
         for command in commands.drain(..) {
             match command {
@@ -307,7 +312,7 @@ impl Task {
                 Command::Inspect(ids, detail) => requests.inspect = Some(self.inspect(ids, detail)),
                 Command::Reinspect(ids, detail) => requests.reinspect = Some(self.inspect(ids, detail)),
                 Command::Abandon => *requests = Requests::default(),
-                Command::Open(resume) => open = Some(resume),
+                Command::Open(resume) => open = Some(Open { resume }),
             }
         }
         open
