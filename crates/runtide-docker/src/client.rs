@@ -292,20 +292,23 @@ impl Client {
         site.io(error)
     }
 
-    pub(crate) async fn within<T>(
+    pub(crate) fn within<T>(
         &self,
         site: CallSite<'_>,
         deadline: Duration,
         call: impl Future<Output = Result<T>>,
-    ) -> Result<T> {
+    ) -> impl Future<Output = Result<T>> {
         // Nested, so that a timeout that the call itself reports is not taken for this deadline's.
-        match site.within(deadline, async { Ok(call.await) }).await {
-            Ok(result) => result,
-            Err(timeout) => {
-                // A peer that stalls on one connection stalls on the idle ones too.
-                self.0.pool.reset();
-                self.forget();
-                Err(timeout)
+        let call = site.within(deadline, async { Ok(call.await) });
+        async move {
+            match call.await {
+                Ok(result) => result,
+                Err(timeout) => {
+                    // A peer that stalls on one connection stalls on the idle ones too.
+                    self.0.pool.reset();
+                    self.forget();
+                    Err(timeout)
+                }
             }
         }
     }

@@ -114,10 +114,10 @@ impl ReportedState {
             return;
         }
         let at = event.at();
-        let mut emit = |body| out.push(Signal::new(body).with_token(token.cloned()).with_at(at));
+        let mut push = |body| out.push(Signal::new(body).with_token(token.cloned()).with_at(at));
         if event.is_container() && action == Action::Destroy {
             let id = self.entries.remove(id).map_or_else(|| InstanceId::from(id), |entry| entry.id);
-            return emit(SignalBody::Gone(id));
+            return push(SignalBody::Gone(id));
         }
         let attributes = event.attributes();
         let backend = &self.backend;
@@ -127,7 +127,7 @@ impl ReportedState {
         };
         if !event.is_container() {
             entry.rewired = Some(now);
-            return emit(SignalBody::Hint(entry.id.clone()));
+            return push(SignalBody::Hint(entry.id.clone()));
         }
         let edge = match action {
             Action::Create | Action::Start => {
@@ -147,18 +147,18 @@ impl ReportedState {
                 let described = entry.describe(backend, attributes);
                 Edge { described, ..entry.report(InstanceState::Stopped, exit, now) }
             }
-            Action::Pause => return emit(SignalBody::Edge(entry.report(InstanceState::Paused, None, now))),
-            Action::Unpause => return emit(SignalBody::Edge(entry.report(InstanceState::Running, None, now))),
+            Action::Pause => return push(SignalBody::Edge(entry.report(InstanceState::Paused, None, now))),
+            Action::Unpause => return push(SignalBody::Edge(entry.report(InstanceState::Running, None, now))),
             Action::Oom => {
                 entry.oom = Some(true);
                 return;
             }
             Action::Exec | Action::Destroy => return,
-            Action::Other => return emit(SignalBody::Hint(entry.id.clone())),
+            Action::Other => return push(SignalBody::Hint(entry.id.clone())),
         };
         let id = edge.id.clone();
-        emit(SignalBody::Edge(edge));
-        emit(SignalBody::Hint(id));
+        push(SignalBody::Edge(edge));
+        push(SignalBody::Hint(id));
     }
 
     /// Learns the container's labels from a message that was emitted before.

@@ -88,10 +88,19 @@ impl<'a> CallSite<'a> {
     ///
     /// # Errors
     /// `Timeout` with the deadline in its message; otherwise the call's own error.
-    pub async fn within<T>(self, deadline: Duration, call: impl Future<Output = Result<T>>) -> Result<T> {
-        match tokio::time::timeout(deadline, call).await {
-            Ok(done) => done,
-            Err(_) => Err(self.timeout(deadline)),
+    pub fn within<T>(
+        self,
+        deadline: Duration,
+        call: impl Future<Output = Result<T>>,
+    ) -> impl Future<Output = Result<T>> {
+        // Boxed here, before the first await: a call of a daemon is a future of many KiB, which each caller up to the verb would
+        // otherwise contain twice.
+        let call = Box::pin(call);
+        async move {
+            match tokio::time::timeout(deadline, call).await {
+                Ok(done) => done,
+                Err(_) => Err(self.timeout(deadline)),
+            }
         }
     }
 }

@@ -39,14 +39,19 @@ impl<'a> Call<'a> {
     }
 
     /// Runs a verb within the client's deadline.
-    pub(super) async fn bounded<T>(self, verb: impl Future<Output = Result<T>>) -> Result<T> {
-        self.within(self.client.deadline(), verb).await
+    pub(super) fn bounded<T>(self, verb: impl Future<Output = Result<T>>) -> impl Future<Output = Result<T>> {
+        self.within(self.client.deadline(), verb)
     }
 
     /// Runs a verb within `limit`.
-    pub(super) async fn within<T>(self, limit: Duration, verb: impl Future<Output = Result<T>>) -> Result<T> {
+    pub(super) fn within<T>(
+        self,
+        limit: Duration,
+        verb: impl Future<Output = Result<T>>,
+    ) -> impl Future<Output = Result<T>> {
         let site = self.client.site(self.operation);
-        self.client.within(site, limit, async { Ok(verb.await) }).await.map_err(|error| self.located(error))?
+        let verb = self.client.within(site, limit, async { Ok(verb.await) });
+        async move { verb.await.map_err(|error| self.located(error))? }
     }
 
     /// The verbs' client. It has no timeout of its own: [`within`](Self::within) is exact, and counts from the call's begin.

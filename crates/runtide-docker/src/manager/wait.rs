@@ -117,9 +117,8 @@ async fn end_of(call: Call<'_>, incarnation: &str) -> Result<Option<ExitStatus>,
         }
     };
     match (observe(call, incarnation).await, answered) {
-        (Ok(Seen::Over(Some(exit))), _) => Ok(Some(exit)),
+        (Ok(Seen::Over(Some(exit))), _) | (Ok(Seen::Gone(_)) | Err(Lost::Daemon(_)), Some(exit)) => Ok(Some(exit)),
         (Ok(Seen::Over(None)), answered) => Ok(answered),
-        (Ok(Seen::Gone(_)) | Err(Lost::Daemon(_)), Some(exit)) => Ok(Some(exit)),
         (Ok(Seen::Gone(gone)), None) => Err(Lost::Final(gone)),
         (Ok(Seen::Alive), _) => Err(Lost::Link),
         (Err(lost), _) => Err(lost),

@@ -76,8 +76,8 @@ async fn orphans(backend: &dyn RuntimeBackend, owner: &OwnerId) -> Result<(Vec<U
         Undo { backend: backend.id().clone(), action, name: name.to_owned(), made_by }
     };
     let is_owned = |labels: &Labels| labels.get(OWNER_LABEL).is_some_and(|label| label == owner.as_str());
-    let owned = InstanceFilter::default().with_labels([LabelMatch::is(OWNER_LABEL, owner.as_str())]);
-    let listed = guarded(backend.list_instances(ListOptions::default().with_filter(owned))).await?;
+    let filter = InstanceFilter::default().with_labels([LabelMatch::is(OWNER_LABEL, owner.as_str())]);
+    let listed = guarded(backend.list_instances(ListOptions::default().with_filter(filter))).await?;
     let partial = (!listed.is_complete()).then(|| {
         let partial = "the runtime's listing was partial: call it again";
         Error::new(ErrorKind::Unavailable, REAP, partial).with_context("backend", backend.id())
