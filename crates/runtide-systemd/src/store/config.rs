@@ -29,7 +29,7 @@ pub enum Verify {
 /// ```
 /// use runtide_systemd::{Config, UnitStoreConfig};
 ///
-/// Only units called `shop-…` belong to the store; other files in the folder are left alone.
+/// // Only units called `shop-…` belong to the store; other files in the folder are left alone.
 /// let config = UnitStoreConfig::new(Config::system(), "/etc/systemd/system").with_prefix("shop-");
 /// # let _ = config;
 /// ```
