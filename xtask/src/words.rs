@@ -29,31 +29,32 @@ enum Found {
 use Found::{Opening, Words};
 
 const RULES: [Rule; 14] = [
-    Rule { found: Words(&["Looker", "Looks", "looker"]), field: "Inspector, InspectQueue", most: 30 },
+    Rule { found: Words(&["Looker", "Looks", "looker"]), field: "Inspector, InspectQueue", most: 0 },
     Rule { found: Words(&["NativeMark", "native_mark"]), field: "ResumeToken", most: 0 },
     Rule {
         found: Words(&["Damage", "OnDamage", "GoOn", "damage", "damaged"]),
         field: "Corruption, OnCorruption::Continue",
         most: 0,
     },
-    Rule { found: Words(&["HalfMade", "half_made"]), field: "CreateGuard", most: 4 },
-    Rule { found: Words(&["scribe", "Scribe"]), field: "committer", most: 31 },
-    Rule { found: Words(&["keeper", "Keeper"]), field: "writer", most: 2 },
-    Rule { found: Words(&["shelf", "Shelf", "shelves"]), field: "collection, index", most: 1 },
+    Rule { found: Words(&["HalfMade", "half_made"]), field: "CreateGuard", most: 0 },
+    Rule { found: Words(&["scribe", "Scribe"]), field: "committer", most: 0 },
+    Rule { found: Words(&["keeper", "Keeper"]), field: "writer", most: 0 },
+    Rule { found: Words(&["shelf", "Shelf", "shelves"]), field: "collection, index", most: 0 },
     Rule { found: Words(&["baton", "Baton"]), field: "leader (of a group commit)", most: 0 },
-    Rule { found: Words(&["anew"]), field: "again", most: 66 },
-    Rule { found: Words(&["for ever"]), field: "indefinitely", most: 16 },
-    Rule { found: Words(&["unless told"]), field: "by default", most: 34 },
-    Rule { found: Words(&["whoever", "Whoever"]), field: "the caller, the task, the subscriber, the daemon", most: 54 },
+    Rule { found: Words(&["anew"]), field: "again", most: 0 },
+    Rule { found: Words(&["for ever"]), field: "indefinitely", most: 0 },
+    Rule { found: Words(&["unless told"]), field: "by default", most: 0 },
+    Rule { found: Words(&["whoever", "Whoever"]), field: "the caller, the task, the subscriber, the daemon", most: 0 },
     Rule {
         found: Words(&["somebody", "Somebody", "nobody", "Nobody"]),
         field: "name the actor: the caller, the subscriber",
-        most: 318,
+        // Six are data: a user of a passwd file, folders, and names in tests.
+        most: 6,
     },
     Rule {
         found: Opening(&["Who", "What", "Whoever", "Whatever", "Where", "Whether", "Nobody", "Somebody"]),
         field: "a subject, a verb and the field's noun",
-        most: 1107,
+        most: 0,
     },
 ];
 

@@ -198,13 +198,13 @@ async fn one_shots_restarts_limits_and_conditions_have_their_states() {
 async fn a_unit_that_loses_its_file_is_removed_after_its_run() {
     let files = [
         // It keeps the other's name loaded, so that no signal reports its removal.
-        ("PREkeeper.service", "[Unit]\nWants=PREorphan.service\n[Service]\nExecStart=/bin/sleep 1000\n"),
+        ("PREreferrer.service", "[Unit]\nWants=PREorphan.service\n[Service]\nExecStart=/bin/sleep 1000\n"),
         ("PREorphan.service", "[Service]\nExecStart=/bin/sleep 1000\n"),
     ];
     let Some(fixture) = Fixture::with(&files).await else { return };
     let backend = fixture.backend();
     let mut events = backend.watch(WatchOptions::default()).await.unwrap();
-    let keeper = fixture.verb("StartUnit", "PREkeeper.service").await;
+    let referrer = fixture.verb("StartUnit", "PREreferrer.service").await;
     let orphan = format!("{}orphan.service", fixture.prefix);
     until(&backend, &orphan, |one| one.state == S::Running).await;
     while events.next().await.unwrap().unwrap().instance().is_none_or(|one| one.id.as_str() != orphan) {}
@@ -237,7 +237,7 @@ async fn a_unit_that_loses_its_file_is_removed_after_its_run() {
     assert!(stopped);
     let error = backend.inspect(&orphan.as_str().into()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
-    fixture.verb("StopUnit", &keeper).await;
+    fixture.verb("StopUnit", &referrer).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

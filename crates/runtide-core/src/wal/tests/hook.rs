@@ -1,4 +1,4 @@
-//! What stands on the log: it decides in the log's order, and its hook sees what is durable before any caller is answered.
+//! The hook of a log: decisions are made in the log's order, and durable records are shown before any caller is answered.
 
 use std::sync::{
     Arc, Mutex,
@@ -11,7 +11,7 @@ use crate::{
     wal::{CommitHook, Commits, Forming, Seq, Wal, WalOptions},
 };
 
-/// What it was shown, in order; and of so many records more it pushes one with each commit.
+/// Records the calls of `committed`, and pushes one of its `more` records with each commit.
 #[derive(Default)]
 struct Shown {
     last: AtomicU64,
