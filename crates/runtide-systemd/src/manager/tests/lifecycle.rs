@@ -176,7 +176,11 @@ async fn units_with_files_and_those_of_others_are_served_too() {
     let name = format!("vb-disk-{}.service", std::process::id());
     let path = fixture.root.join("run/systemd/system").join(&name);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    std::fs::write(&path, "[Service]\nType=exec\nExecStart=/bin/sleep 0.3\n").unwrap();
+    // A run ends when this file is there.
+    let end = format!("run/{name}.end");
+    let script = format!("while [ ! -e /{end} ]; do sleep 0.05; done");
+    std::fs::write(&path, format!("[Service]\nType=exec\nExecStart=/bin/sh -c '{script}'\n")).unwrap();
+    let end = fixture.root.join(end);
     let id = InstanceId::from(name.clone());
     fixture.tell("Reload").await;
     let mut taken = spec(&["sleep", "1"]);
@@ -186,8 +190,13 @@ async fn units_with_files_and_those_of_others_are_served_too() {
     assert_eq!(kind(fixture.verbs.wait(&id).await), ErrorKind::Conflict);
     assert_eq!(fixture.verbs.start(&id).await.unwrap(), Effect::Changed);
     assert_eq!(kind(fixture.verbs.remove(&id, RemoveOptions::default().with_kill()).await), ErrorKind::Unsupported);
-    // systemd unloads it the moment that it ended.
-    assert_eq!(within(fixture.verbs.wait(&id)).await.unwrap(), Some(ExitStatus::code(0)));
+    // systemd unloads it the moment that it ended, so the wait begins before that.
+    let (exit, ()) = tokio::join!(within(fixture.verbs.wait(&id)), async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        std::fs::write(&end, "").unwrap();
+    });
+    assert_eq!(exit.unwrap(), Some(ExitStatus::code(0)));
+    std::fs::remove_file(&end).unwrap();
     fixture.verbs.restart(&id, StopOptions::default()).await.unwrap();
     fixture.verbs.restart(&id, StopOptions::default()).await.unwrap();
     assert_eq!(fixture.verbs.stop(&id, StopOptions::default()).await.unwrap(), Effect::Changed);
