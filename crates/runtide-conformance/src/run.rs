@@ -34,7 +34,7 @@ impl Clock {
     fn limit(self) -> Duration {
         match self {
             Self::Virtual => Duration::from_secs(300),
-            Self::Real | Self::None => Duration::from_secs(600),
+            Self::Real | Self::None => Duration::from_secs(1200),
         }
     }
 }

@@ -81,7 +81,7 @@ impl StoreHarness for Systemd {
 
     fn tuning(&self) -> StoreTuning {
         // Each write takes a reload, and all of the tests share one manager.
-        StoreTuning::REMOTE.with_effort(Effort::Brief).with_timeout(Duration::from_secs(400))
+        StoreTuning::REMOTE.with_effort(Effort::Brief).with_timeout(Duration::from_secs(900))
     }
 
     fn skips(&self) -> &'static [(StoreLaw, &'static str)] {
