@@ -1,7 +1,5 @@
 //! The laws of runtimes by name.
 
-use crate::{Harness, LawResult, LawSet, Subject, laws};
-
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __runtime_laws {
@@ -75,25 +73,3 @@ __runtime_laws! { __law_enum [
     /// The promises of Runtide. Each is a test, guards against a trap, and has a mutant that breaks it.
     Law
 ] }
-
-impl LawSet for Law {
-    const SUITE: &'static str = "runtime";
-    const ALONE: bool = true;
-    type Harness = dyn Harness;
-
-    fn number_and_name(self) -> (&'static str, &'static str) {
-        (self.id(), self.name())
-    }
-
-    async fn check(self, h: &Self::Harness) -> LawResult {
-        __runtime_laws! { __law_call [Law, self, h] }
-    }
-
-    fn subject(h: &Self::Harness) -> Subject<'_, Self> {
-        Subject { name: h.name(), is_real: h.is_real(), version: h.version(), skips: h.skips() }
-    }
-
-    async fn finish(h: &Self::Harness) {
-        h.finish().await;
-    }
-}

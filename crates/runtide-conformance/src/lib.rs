@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod check;
 mod checker;
 pub mod compare;
 mod harness;

@@ -1,7 +1,6 @@
 //! The laws of stores by name.
 
-use super::{StoreHarness, laws};
-use crate::{LawResult, LawSet, Subject};
+use crate::LawResult;
 
 /// The result of testing a law of stores.
 pub type StoreLawResult = LawResult<StoreLaw>;
@@ -43,24 +42,3 @@ __store_laws! { __law_enum [
     /// The promises of a store. Each is a test, guards against a trap, and has a mutant that breaks it.
     StoreLaw
 ] }
-
-impl LawSet for StoreLaw {
-    const SUITE: &'static str = "store";
-    type Harness = dyn StoreHarness;
-
-    fn number_and_name(self) -> (&'static str, &'static str) {
-        (self.id(), self.name())
-    }
-
-    async fn check(self, h: &Self::Harness) -> StoreLawResult {
-        __store_laws! { __law_call [StoreLaw, self, h] }
-    }
-
-    fn subject(h: &Self::Harness) -> Subject<'_, Self> {
-        Subject { name: h.name(), is_real: h.is_real(), version: h.version(), skips: h.skips() }
-    }
-
-    async fn finish(h: &Self::Harness) {
-        h.finish().await;
-    }
-}

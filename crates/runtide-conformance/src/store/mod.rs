@@ -8,6 +8,7 @@
 //! The scope of each law, and the amount that it checks, is in `docs/guarantees.md` of the repository. That the laws bite is
 //! shown by mutants (`tests/it/store_mutants.rs`).
 
+mod check;
 mod harness;
 mod law;
 mod laws;

@@ -7,6 +7,7 @@
 //! The cases of each law, with their number, are in `docs/guarantees.md` of the repository. Mutants show that the laws bite
 //! (`tests/it/wal_mutants.rs`).
 
+mod check;
 mod disk;
 mod law;
 mod laws;

@@ -4,6 +4,7 @@ mod ahead;
 mod collection;
 mod history;
 mod options;
+mod pass;
 mod subscription;
 mod tree;
 mod view;

@@ -24,8 +24,7 @@ use tokio::sync::mpsc;
 
 use super::{
     composed::Composed,
-    harness::SECRET,
-    managers::Verbs,
+    managers::{Verbs, blurred, leak},
     stream::Spoilt,
     table::{Mutant, Shared},
 };
@@ -77,21 +76,6 @@ impl Broken {
     fn error(&self, error: Error) -> Error {
         blurred(self.how, error)
     }
-}
-
-/// Makes every error unexpected, or adds more to it than it should have.
-pub(crate) fn blurred(how: Mutant, error: Error) -> Error {
-    match how {
-        Mutant::EveryErrorIsUnexpected => Error::new(ErrorKind::Unexpected, "mutant.call", error.to_string()),
-        // Display does not show the source; Debug and the serialized error show the causes.
-        Mutant::LeaksTheCredential => error.with_source(std::io::Error::other(leak())),
-        _ => error,
-    }
-}
-
-/// A request as a client's error quotes it.
-pub(crate) fn leak() -> String {
-    format!("GET http://me:{SECRET}@daemon/containers/json failed")
 }
 
 /// Adds the failed request to the cause of a disconnect.

@@ -19,7 +19,7 @@ use runtide_core::{
 };
 use runtide_memory::MemoryBackend;
 
-use super::{backend::blurred, table::Mutant};
+use super::{harness::SECRET, table::Mutant};
 
 /// All the managers.
 #[derive(Debug)]
@@ -166,4 +166,19 @@ impl futures_util::Stream for Lossy {
         }
         Poll::Ready(Some(Ok(line)))
     }
+}
+
+/// Makes every error unexpected, or adds more to it than it should have.
+pub(crate) fn blurred(how: Mutant, error: Error) -> Error {
+    match how {
+        Mutant::EveryErrorIsUnexpected => Error::new(ErrorKind::Unexpected, "mutant.call", error.to_string()),
+        // Display does not show the source; Debug and the serialized error show the causes.
+        Mutant::LeaksTheCredential => error.with_source(std::io::Error::other(leak())),
+        _ => error,
+    }
+}
+
+/// A request as a client's error quotes it.
+pub(crate) fn leak() -> String {
+    format!("GET http://me:{SECRET}@daemon/containers/json failed")
 }

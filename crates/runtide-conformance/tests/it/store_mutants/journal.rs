@@ -1,6 +1,6 @@
 //! The journal of a durable [`Plain`](super::plain::Plain) store: a log record for each write, before it is seen.
 
-use std::{num::NonZeroU64, path::Path, sync::Arc};
+use std::{collections::BTreeMap, num::NonZeroU64, path::Path, sync::Arc};
 
 use runtide_conformance::store::ModelDisk;
 use runtide_core::{
@@ -10,7 +10,9 @@ use runtide_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{bugs::Bug, plain::Resources};
+use super::bugs::Bug;
+
+pub(crate) type Resources = BTreeMap<ResourceRef, Arc<Resource>>;
 
 const DIR: &str = "/plain";
 const KIND: RecordKind = RecordKind(9);

@@ -19,9 +19,10 @@ use runtide_core::{
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{bugs::Bug, journal::Journal};
-
-pub(crate) type Resources = BTreeMap<ResourceRef, Arc<Resource>>;
+use super::{
+    bugs::Bug,
+    journal::{Journal, Resources},
+};
 
 /// Number of listings whose pages are kept.
 const LISTINGS: usize = 256;
