@@ -10,6 +10,7 @@ use runtide_core::{
         ApplyOutcome, Document, Precondition, ResourceFormat, ResourceRef, Revision, Selector, Since, StoreBackend,
         StoreBackendExt, StoreEvent, StoreStream, StoreWatchOptions,
     },
+    wal::fs::{Disk, OsDisk},
 };
 use runtide_memory::MemoryStore;
 use runtide_systemd::{Config, UnitStore, UnitStoreConfig};
@@ -238,12 +239,16 @@ async fn the_next_opening_notifies_a_manager_that_read_a_change_taken_back() {
     let web = test.service("web");
     let made = test.put(&web, SLEEPS).await;
     test.store.close();
+    let record = test.part.machine.root.join("run/systemd/system.runtide").join(format!("units-{}", test.part.prefix));
+    // The closed store may still be in a scan, which would take the change below for another writer's.
+    while OsDisk::default().lock(&record.join("lock")).is_err() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     // As after a crash: the files are as they were, and the manager has read the change.
     let path = test.part.path(&test.unit("web.service"));
     std::fs::write(&path, SLEEPS.replace("sleeps", "refused")).unwrap();
     test.part.machine.call("Reload", "", &[]);
     std::fs::write(&path, SLEEPS).unwrap();
-    let record = test.part.machine.root.join("run/systemd/system.runtide").join(format!("units-{}", test.part.prefix));
     std::fs::write(record.join("intent"), format!(r#"{{"base":{},"files":[],"access":{{}}}}"#, made.0)).unwrap();
     let store = open(&test.part);
     assert_eq!(store.get(&web, None).await.unwrap().unwrap().revision, made);
