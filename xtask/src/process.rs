@@ -114,7 +114,7 @@ pub(crate) fn must_succeed(command: &mut Command) -> Outcome<()> {
 pub(crate) fn patient(command: &Command) -> Command {
     let mut patient = if cfg!(unix) { Command::new("nice") } else { Command::new(command.get_program()) };
     if cfg!(unix) {
-        patient.args(["-n", "10"]).arg(command.get_program());
+        patient.args(["-n", "19"]).arg(command.get_program());
     }
     patient.args(command.get_args());
     for (name, value) in command.get_envs() {
@@ -281,6 +281,6 @@ mod tests {
             said.stdout.trim().strip_prefix("a, /, ").and_then(|nice| nice.parse::<i32>().ok())
         };
         let own = nice(&mut command).unwrap();
-        assert_eq!(nice(&mut patient(&command)), Some((own + 10).min(19)), "less priority than this one");
+        assert_eq!(nice(&mut patient(&command)), Some((own + 19).min(19)), "less priority than this one");
     }
 }
