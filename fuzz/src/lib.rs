@@ -1,12 +1,12 @@
 //! Shared code of the targets: the checks of `runtide-core`'s own tests, on a disk in memory.
 
-#[path = "../../crates/runtide-core/tests/hostile/change.rs"]
+#[path = "../../crates/runtide-core/tests/it/hostile/change.rs"]
 pub(crate) mod change;
-#[path = "../../crates/runtide-core/tests/hostile/checks.rs"]
+#[path = "../../crates/runtide-core/tests/it/hostile/checks.rs"]
 pub(crate) mod checks;
-#[path = "../../crates/runtide-core/tests/hostile/forge.rs"]
+#[path = "../../crates/runtide-core/tests/it/hostile/forge.rs"]
 pub(crate) mod forge;
-#[path = "../../crates/runtide-core/tests/hostile/place.rs"]
+#[path = "../../crates/runtide-core/tests/it/hostile/place.rs"]
 pub(crate) mod place;
 
 use std::{
