@@ -12,7 +12,7 @@ use crate::workspace;
 
 /// A word, how often it may stand, and what to write.
 struct Rule {
-    /// What is sought: a word, or several, whatever the case of the first letter.
+    /// The banned words, or openings of comments.
     found: Found,
     field: &'static str,
     /// How many places may have it: as many as had it when the number was set. It only falls.

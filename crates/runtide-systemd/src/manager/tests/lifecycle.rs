@@ -144,7 +144,7 @@ async fn attempts_are_counted_and_cleared_by_a_start() {
             }
         })
         .await;
-        // Three, and more only if the manager was reloaded in between by another program's test: it then counts from the beginning.
+        // Three by the limit. Four were seen once on a loaded machine, for a reason that was not found; what is sure is an end.
         let attempts = fixture.content(&file).await.lines().count();
         assert!((3..=6).contains(&attempts), "{attempts} attempts");
     }
