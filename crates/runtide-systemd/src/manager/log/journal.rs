@@ -29,7 +29,10 @@ const CHUNK: usize = 64 * 1024;
 /// Limit of the kept stderr, in bytes.
 const COMPLAINT: usize = 4 * 1024;
 
-/// Time for the exit of a child that closed its output.
+/// Size of the shortest header of a journal's file, in bytes (`HEADER_SIZE_MIN` of journald).
+const SHORTEST_HEADER: u64 = 208;
+
+/// Time for the exit of a child that closed its output, and for the header of a new file.
 const END: Duration = Duration::from_secs(5);
 
 /// The output of a unit, in the journal of its manager.
@@ -280,6 +283,17 @@ impl Journalctl {
             let message = format!("journalctl broke off ({status}): {complaint}");
             return Err(self.journal.error(ErrorKind::Unavailable, message));
         }
+        let mut complaints = Vec::new();
+        for line in complaint.lines() {
+            let was_empty = match headerless_file(line) {
+                Some(file) => gets_header(Path::new(file)).await,
+                None => false,
+            };
+            if !was_empty {
+                complaints.push(line);
+            }
+        }
+        let complaint = complaints.join("\n");
         if !complaint.is_empty() {
             let message = format!("journalctl did not read everything: {complaint}");
             return Err(self.journal.error(ErrorKind::Corrupt, message));
@@ -310,6 +324,27 @@ pub(super) fn unreadable(client: &Client, operation: &'static str, unit: &str, r
         .with_context("instance", unit)
         .with_context("feature", "logs")
         .with_context("reason", reason)
+}
+
+/// Returns the file that journalctl skipped because it has no header.
+///
+/// At a rotation, journald creates a file and writes its header a moment later. A file that was read in between has no
+/// entries, and none that the read had to return: it began after journald had written all earlier ones.
+fn headerless_file(complaint: &str) -> Option<&str> {
+    let file = complaint.strip_prefix("Journal file ")?.strip_suffix(" is truncated, ignoring file.")?;
+    // An archived file is complete, so that its truncation is damage.
+    let is_archived = Path::new(file).file_name()?.to_str()?.contains('@');
+    (!is_archived).then_some(file)
+}
+
+/// Waits until journald has written the file's header, or renamed the file; false: it did neither within [`END`].
+async fn gets_header(file: &Path) -> bool {
+    let written = async {
+        while std::fs::metadata(file).is_ok_and(|file| file.len() < SHORTEST_HEADER) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(END, written).await.is_ok()
 }
 
 /// Formats a time as `journalctl` accepts it, which has no year after 9999.
@@ -386,6 +421,30 @@ mod tests {
         assert_eq!(opened(&folders, Some("user-1000")), Some(Ok(())));
         put("system@0123-01-02.journal");
         assert_eq!(opened(&folders, None), Some(Ok(())));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_being_created_is_not_damage() {
+        let truncated = |file: &str| format!("Journal file {file} is truncated, ignoring file.");
+        let new = truncated("/var/log/journal/1/system.journal");
+        assert_eq!(headerless_file(&new), Some("/var/log/journal/1/system.journal"));
+        assert_eq!(headerless_file(&truncated("/var/log/journal/1/system@0-1.journal")), None);
+        assert_eq!(headerless_file("Journal file /var/log/journal/1/system.journal corrupted, ignoring file."), None);
+
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("system.journal");
+        std::fs::write(&file, [0; 207]).unwrap();
+        let mut waiting = Box::pin(gets_header(&file));
+        tokio::select! {
+            biased;
+            _ = &mut waiting => panic!("it has no header yet"),
+            () = tokio::task::yield_now() => std::fs::write(&file, [0; 208]).unwrap(),
+        }
+        assert!(waiting.await);
+        assert!(gets_header(&folder.path().join("renamed")).await);
+        std::fs::write(&file, []).unwrap();
+        tokio::time::pause();
+        assert!(!gets_header(&file).await, "it stays empty");
     }
 
     #[test]

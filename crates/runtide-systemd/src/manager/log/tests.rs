@@ -277,6 +277,28 @@ async fn the_journals_files_change_under_a_follower() {
     assert_eq!(seen.unwrap(), expected);
 }
 
+/// A reader that meets a new file before journald has written its header has not met damage.
+#[tokio::test]
+async fn a_log_is_read_during_rotations() {
+    const SIGUSR2: i32 = 12;
+    let Some(fixture) = Fixture::find() else { return };
+    let id = fixture.start("echo 1; echo 2", vec![]).await;
+    fixture.ended(&id).await;
+    let rotations = async {
+        for _ in 0..10 {
+            let journald = ("systemd-journald.service", "main", SIGUSR2);
+            fixture.client.manager("test", "KillUnit", &journald).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let reads = async {
+        for _ in 0..10 {
+            assert_eq!(fixture.text(&id, LogOptions::default()).await, "1\n2\n");
+        }
+    };
+    tokio::join!(reads, rotations);
+}
+
 /// journald writes an entry a second time when a file is full: the testbed's file must have room for all of this.
 #[tokio::test]
 async fn a_hundred_megabytes_arrive_whole() {

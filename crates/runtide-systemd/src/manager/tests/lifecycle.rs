@@ -136,7 +136,9 @@ async fn attempts_are_counted_and_cleared_by_a_start() {
     let mut spec = shell(&format!("echo x >> /run/{file}; exit 1"));
     spec.restart = RestartPolicy::OnFailure { attempts: Some(2) };
     let id = fixture.make(spec).await;
-    for _ in 0..2 {
+    let mut counted = 0;
+    while counted < 2 {
+        let loaded = fixture.units_loaded().await;
         let _ = fixture.verbs.start(&id).await.unwrap();
         within(async {
             while !fixture.seen(&id).await.rests() {
@@ -144,9 +146,14 @@ async fn attempts_are_counted_and_cleared_by_a_start() {
             }
         })
         .await;
-        // Three by the limit. Four were seen once on a loaded machine, for a reason that was not found; what is sure is an end.
         let attempts = fixture.content(&file).await.lines().count();
-        assert!((3..=6).contains(&attempts), "{attempts} attempts");
+        // systemd begins to count again at a daemon-reload, and other tests reload.
+        if fixture.units_loaded().await == loaded {
+            assert_eq!(attempts, 3);
+            counted += 1;
+        } else {
+            assert!(attempts >= 3, "{attempts} attempts");
+        }
     }
     fixture.end().await;
 }

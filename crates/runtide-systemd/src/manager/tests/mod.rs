@@ -25,7 +25,12 @@ use super::{
     Lifecycle, Provision, holder, native,
     unit::{Call, Seen},
 };
-use crate::{client::Client, config::Config, labels, selection::Selection};
+use crate::{
+    client::{Client, MANAGER, ROOT},
+    config::Config,
+    labels,
+    selection::Selection,
+};
 
 struct Fixture {
     client: Client,
@@ -100,6 +105,11 @@ impl Fixture {
         let answer = self.client.manager("test", method, &()).await;
         // systemd leaves the bus for its re-execution before it answers.
         assert!(answer.is_ok() || method == "Reexecute", "{answer:?}");
+    }
+
+    /// Returns the time of the manager's last reload, in microseconds since its boot.
+    async fn units_loaded(&self) -> u64 {
+        self.client.get("test", ROOT, MANAGER, "UnitsLoadTimestampMonotonic").await.unwrap()
     }
 
     /// Waits until a file in `/run` exists, and reads it.
