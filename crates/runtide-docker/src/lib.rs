@@ -4,6 +4,7 @@ mod backend;
 mod client;
 mod config;
 mod detect;
+mod ends;
 mod environment;
 mod error;
 mod frame;
