@@ -499,6 +499,8 @@ impl Group {
 pub enum GroupKind {
     /// A compose project.
     Compose,
+    /// A stack of a Docker swarm.
+    Stack,
     /// A Kubernetes namespace.
     Namespace,
     /// A systemd slice.

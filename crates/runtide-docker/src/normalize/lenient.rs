@@ -112,12 +112,17 @@ mod tests {
 
     #[test]
     fn a_member_that_cannot_be_read_is_left_out_and_named() {
-        for number in ["3221225786", "-9999999999", "1.5", "1e400", "18446744073709551616", "\"7\"", "{}", "[[1]]", "true"] {
+        for number in
+            ["3221225786", "-9999999999", "1.5", "1e400", "18446744073709551616", "\"7\"", "{}", "[[1]]", "true"]
+        {
             let (reply, left_out) = read(&format!(r#"{{"name":"a","code":{number}}}"#));
             assert_eq!((reply.code, reply.name.as_str()), (None, "a"), "{number}");
             assert_eq!(left_out, ["code"], "{number}");
         }
-        assert_eq!(read(r#"{"name":"a","code":-5}"#), (Reply { code: Some(-5), name: "a".into(), ..Reply::default() }, vec![]));
+        assert_eq!(
+            read(r#"{"name":"a","code":-5}"#),
+            (Reply { code: Some(-5), name: "a".into(), ..Reply::default() }, vec![])
+        );
     }
 
     #[test]

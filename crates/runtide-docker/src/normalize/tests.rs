@@ -231,6 +231,24 @@ fn every_state_has_its_mapping() {
     }
 }
 
+#[test]
+fn a_compose_project_or_a_stack_is_the_group() {
+    let group =
+        |labels: &str| item(&format!(r#"{{"Id":"a","Labels":{{{labels}}}}}"#)).group.map(|group| Group::clone(&group));
+    let stack = Group::new(GroupKind::Stack, "shop");
+    let namespace = r#""com.docker.stack.namespace":"shop""#;
+    assert_eq!(group(namespace), Some(stack.clone()));
+    let service = format!(r#"{namespace},"com.docker.swarm.service.name":"shop_web""#);
+    assert_eq!(group(&service), Some(stack.clone().with_service("web".to_owned())));
+    let foreign = format!(r#"{namespace},"com.docker.swarm.service.name":"other""#);
+    assert_eq!(group(&foreign), Some(stack.with_service("other".to_owned())));
+    let both = format!(r#"{namespace},"com.docker.compose.project":"p""#);
+    assert_eq!(group(&both), Some(Group::new(GroupKind::Compose, "p")));
+    for none in ["", r#""com.docker.stack.namespace":"""#, r#""com.docker.swarm.service.name":"x""#] {
+        assert_eq!(group(none), None, "{none}");
+    }
+}
+
 fn ended(state: &str) -> Inspected {
     let json = format!(
         r#"{{"Id":"a","State":{{"Status":"exited","StartedAt":"2024-01-01T00:00:00Z","FinishedAt":"2024-01-01T00:00:01Z",{state}}},"RestartCount":0}}"#
@@ -259,11 +277,13 @@ fn a_failed_start_has_a_reason_and_no_exit_of_its_own() {
     assert_eq!((never.instance.state, never.instance.exit, never.rewritten), (InstanceState::Created, None, None));
     assert_eq!(never.instance.reason.as_deref(), Some("exec: not found"));
 
-    let runs = br#"{"Id":"a","State":{"Status":"running","ExitCode":0,"Error":"old","StartedAt":"2024-01-01T00:00:00Z"}}"#;
+    let runs =
+        br#"{"Id":"a","State":{"Status":"running","ExitCode":0,"Error":"old","StartedAt":"2024-01-01T00:00:00Z"}}"#;
     assert_eq!(inspected(&backend(), runs).unwrap().instance.reason, None);
 }
 
-const ODD: [&str; 9] = ["3221225786", "-9999999999", "1.5", "1e400", "99999999999999999999", "\"x\"", "[1]", "{\"a\":1}", "true"];
+const ODD: [&str; 9] =
+    ["3221225786", "-9999999999", "1.5", "1e400", "99999999999999999999", "\"x\"", "[1]", "{\"a\":1}", "true"];
 
 /// Each number of each reply, out of its range or no number at all: that field alone is unknown.
 #[test]
@@ -296,7 +316,10 @@ fn a_number_that_cannot_be_read_costs_that_field_alone() {
             serde_json::to_string(odd).unwrap()
         );
         assert_eq!(serde_json::from_str::<Event<'_>>(&die).unwrap().attributes().unwrap().exit_code(), None, "{odd}");
-        assert_eq!(item(&format!(r#"{{"Id":"a","State":"exited","Status":"Exited (3221225786) 1 second ago"}}"#)).exit, None);
+        assert_eq!(
+            item(&format!(r#"{{"Id":"a","State":"exited","Status":"Exited (3221225786) 1 second ago"}}"#)).exit,
+            None
+        );
     }
     let ports = br#"{"Id":"a","State":{"Status":"running"},"NetworkSettings":{"Ports":{"80/tcp":[{"HostIp":"0.0.0.0","HostPort":"99999"}],"70000/tcp":null}}}"#;
     let ports = inspected(&backend(), ports).unwrap().instance.ports.unwrap();
