@@ -18,8 +18,7 @@ use serde::Deserialize;
 use crate::{
     config::Config,
     error::{DaemonErrors as _, is_version_mismatch},
-    normalize,
-    tls,
+    normalize, tls,
     transport::{Body, BoxError, Connector, Pool},
     version::ApiVersion,
 };

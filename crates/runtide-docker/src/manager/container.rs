@@ -165,6 +165,7 @@ pub(super) fn speaks(docker: &Docker, minor: usize) -> bool {
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct Container {
     pub(super) id: String,
+    pub(super) created: String,
     pub(super) state: State,
     pub(super) config: Config,
     pub(super) host_config: HostConfig,
@@ -183,6 +184,7 @@ pub(super) struct State {
     oom_killed: Option<bool>,
     error: String,
     started_at: String,
+    finished_at: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -219,6 +221,11 @@ impl State {
     /// Identity of the present or last run: its start, which differs for every run. `None`: the container never ran.
     pub(super) fn incarnation(&self) -> Option<&str> {
         Some(self.started_at.as_str()).filter(|at| !at.is_empty() && *at != NEVER)
+    }
+
+    /// End of the last run that is over, as the daemon writes it.
+    pub(super) fn finished_at(&self) -> &str {
+        &self.finished_at
     }
 
     /// Exit of the last run; `None` also if a failed start may have written over it.

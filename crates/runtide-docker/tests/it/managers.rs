@@ -4,6 +4,7 @@ mod bench;
 mod failed_start;
 mod lifecycle;
 mod log;
+mod log_against_docker;
 mod provision;
 mod scripted;
 mod wait;

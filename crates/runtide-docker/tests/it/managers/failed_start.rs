@@ -77,7 +77,10 @@ async fn a_run_that_is_over_keeps_its_exit_when_a_start_fails() {
 
         assert_eq!(bench.lifecycle().wait(&id).await.unwrap(), exit, "the history of events has it");
         let after = bench.backend.inspect(&id).await.unwrap();
-        assert_eq!((after.exit, after.finished_at, &after.incarnation), (exit, before.finished_at, &before.incarnation));
+        assert_eq!(
+            (after.exit, after.finished_at, &after.incarnation),
+            (exit, before.finished_at, &before.incarnation)
+        );
         assert!(after.reason.is_some() && after.state == InstanceState::Stopped);
         for detail in [Detail::Summary, Detail::Full] {
             let listed = listed(&bench, &id, detail).await;
