@@ -91,7 +91,8 @@ fn is_described_by(known: &Instance, attributes: &Attributes<'_>) -> bool {
         && known.labels.as_ref().is_some_and(|labels| labels.iter().eq(attributes.labels()))
 }
 
-fn exit_is_label(is_there: impl Fn(&str) -> bool) -> bool {
+/// True if the labels hide the exit in a container's messages (trap D16).
+pub(crate) fn exit_is_label(is_there: impl Fn(&str) -> bool) -> bool {
     is_there("exitCode") || is_there("containerExitCode")
 }
 
@@ -205,7 +206,9 @@ impl ReportedState {
                     _ => false,
                 }
         });
-        contradicted || (listed.state.is_alive() && entry.rewired.is_some_and(fresh))
+        // A start that failed connects and disconnects its network, and the list does not show the reason.
+        let may_have_failed = listed.state.is_alive() || listed.state == InstanceState::Created;
+        contradicted || (may_have_failed && entry.rewired.is_some_and(fresh))
     }
 
     /// Drops every report: after a gap, the reports before it say nothing about the present.

@@ -299,7 +299,7 @@ async fn one_bad_item_hides_no_other_and_removes_nothing() {
     let (backend, mut stream) = watched(&fake).await;
     {
         let mut state = fake.state();
-        state.garbage = vec![r#"{"Id":"abc","Names":7}"#.to_owned(), "17".to_owned()];
+        state.garbage = vec![r#"{"Id":"abc","State":7}"#.to_owned(), "17".to_owned()];
         state.remove(&id(1));
     }
     let snapshot = backend.list_instances(ListOptions::default()).await.unwrap();
