@@ -117,7 +117,7 @@ impl UnitInspector {
             _ => SERVICE,
         };
         let changed = about.state_change_timestamp_monotonic.unwrap_or(0);
-        let incarnation = normalize::life(&about);
+        let incarnation = normalize::last_start(&about);
         let known =
             self.unit_cache.as_ref().and_then(|unit_cache| unit_cache.lock().details(&id, incarnation.as_ref()));
         let runs = active == Some("active") && about.sub_state.as_deref() != Some("exited");

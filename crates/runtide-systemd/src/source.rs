@@ -433,8 +433,8 @@ fn report(
     let Some(instance) = normalize::instance(client.id(), unit, about, service.as_ref()) else {
         return out.push(Signal::new(SignalBody::Hint(id)));
     };
-    if !normalize::is_begun(about) {
-        // A start is under way that changed nothing yet. If it is over, a condition was not met.
+    if !normalize::is_begun(about, service.as_ref()) {
+        // A start is under way that changed nothing yet. If it is over, it became no run.
         if about.job.as_ref().is_none_or(|(job, _)| *job == 0) {
             request_inspection(&id, out);
         }
@@ -446,7 +446,7 @@ fn report(
     }
     let selection = &client.config().selection;
     let ran = match &service {
-        Some(service) if names::type_of(unit) == Some("service") => normalize::is_of_life(about, service),
+        Some(service) if names::type_of(unit) == Some("service") => normalize::has_main_ended(service),
         _ => true,
     };
     let mut signals = Vec::new();
