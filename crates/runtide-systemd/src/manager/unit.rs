@@ -258,6 +258,6 @@ impl Seen {
 
     /// The exit of the main process in the last run; `None` if it has not ended, was not observed, or there was none.
     pub(super) fn exit(&self) -> Option<ExitStatus> {
-        if normalize::is_of_life(&self.about, &self.service) { normalize::exit(&self.service) } else { None }
+        if normalize::has_main_ended(&self.service) { normalize::exit(&self.service) } else { None }
     }
 }

@@ -5,7 +5,9 @@
 //! * One entry is one [`LogLine`](runtide_core::manager::LogLine), with the ending of the line in the output. journald
 //!   splits a line at 48 KiB (`LineMax=`); its pieces are returned as they are, without a newline in between.
 //! * Both outputs of a unit go to one socket of journald, or to two that are not distinguished: all is `Console`.
-//! * Every run of the unit that the journal has is read, also of an earlier boot, and of an earlier unit of that name.
+//! * Every run of the unit that the journal has is read, also of an earlier boot, and of an earlier unit of that name;
+//!   also of a unit that is not loaded any more, with a file or without one. `backup` is `backup.service`, as for
+//!   `systemctl`.
 //!   A follower reads to the end of the run that is current when the log is opened; an inactive unit has nothing to
 //!   follow.
 //! * Each entry has a cursor, which `journal` returns and `logs` does not. Another read continues after it.
@@ -58,7 +60,9 @@ impl Logs {
     pub(crate) async fn journal(&self, id: &InstanceId, options: JournaldOptions) -> Result<JournaldStream> {
         let JournaldOptions { logs: options, invocation, after } = options;
         let client = &self.client;
-        let unit = client.checked(OPERATION, id.as_str())?;
+        // A unit that is not loaded has output, and no instance whose id the caller could have taken.
+        let unit = names::completed(id.as_str());
+        let unit = client.checked(OPERATION, &unit)?;
         if after.is_some() && options.tail.is_some() {
             let message = "a tail is counted from the end, so it cannot be combined with a cursor";
             return Err(client.invalid(OPERATION, message));

@@ -188,11 +188,51 @@ async fn following_goes_up_to_a_time() {
 }
 
 #[tokio::test]
+async fn a_unit_that_ran_and_is_not_loaded_has_its_output_by_both_names() {
+    let Some(fixture) = Fixture::find() else { return };
+    // Without a file: it was transient, and was collected.
+    let id = fixture.start("echo transient", vec![]).await;
+    // With one that is not loaded, as that of a job.
+    let job = format!("rt-job-{:x}.service", random());
+    let root = fixture.client.config().root.clone().unwrap();
+    let file = root.join("run/systemd/system").join(&job);
+    std::fs::write(&file, "[Service]\nType=oneshot\nExecStart=/bin/echo filed\n").unwrap();
+    fixture.client.manager("test", "StartUnit", &(job.as_str(), "replace")).await.unwrap();
+    for (unit, expected) in [(id.as_str(), "transient\n"), (&job, "filed\n")] {
+        let is_loaded = async || life::about(&fixture.client, "test", unit).await.unwrap().is_some();
+        while is_loaded().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        for name in [unit, unit.strip_suffix(".service").unwrap()] {
+            // The job's start may be queued still: then it is not loaded yet.
+            let seen = async {
+                loop {
+                    match fixture.logs().logs(&name.into(), LogOptions::default()).await {
+                        Ok(log) => match text(&log.map(Result::unwrap).collect::<Vec<_>>().await).as_str() {
+                            "" => tokio::time::sleep(Duration::from_millis(20)).await,
+                            seen => break seen.to_owned(),
+                        },
+                        Err(error) => panic!("{name}: {error}"),
+                    }
+                }
+            };
+            let seen = tokio::time::timeout(Duration::from_secs(60), seen).await;
+            assert_eq!(seen.as_deref(), Ok(expected), "{name}");
+        }
+    }
+    std::fs::remove_file(file).unwrap();
+    let error = fixture.logs().logs(&"no-such/unit".into(), LogOptions::default()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+}
+
+#[tokio::test]
 async fn a_missing_unit_is_not_found() {
     let Some(fixture) = Fixture::find() else { return };
-    let id = InstanceId::from(format!("rt-none-{:x}.service", random()));
-    let error = fixture.logs().logs(&id, LogOptions::default()).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    for ending in ["", ".service", ".timer"] {
+        let id = InstanceId::from(format!("rt-none-{:x}{ending}", random()));
+        let error = fixture.logs().logs(&id, LogOptions::default()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    }
     let elsewhere = fixture.start("sleep 5", vec![("StandardOutput", Variant::from("null"))]).await;
     let error = fixture.logs().logs(&elsewhere, LogOptions::default()).await.unwrap_err();
     fixture.stop(&elsewhere).await;
