@@ -12,6 +12,7 @@ mod show;
 mod stop;
 mod systemd;
 mod table;
+mod until;
 
 pub use self::{
     args::{Choice, Output, Systemd, Target, Wanted},
@@ -23,6 +24,7 @@ pub use self::{
     run::run,
     stop::Stop,
     table::instances,
+    until::Until,
 };
 
 /// Prints one line for people on stderr; stdout has only the requested output.

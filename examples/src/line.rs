@@ -190,15 +190,8 @@ fn outage(cause: Option<&Failure>) -> String {
 
 fn why(gap: Gap) -> String {
     match gap {
-        Gap::Initial => "the watch begins".to_owned(),
-        Gap::Disconnected => "the link was down; below is what is not as before".to_owned(),
-        Gap::HistoryExpired => "the history was too short; below is what is not as before".to_owned(),
-        Gap::RuntimeRestarted => "the runtime was restarted; below is what is not as before".to_owned(),
-        Gap::Undecodable => "a message could not be read; below is what is not as before".to_owned(),
-        Gap::Lagged { dropped } => {
-            format!("{dropped} events came faster than they were read; below is what is not as before")
-        }
-        _ => "below is what is not as before".to_owned(),
+        Gap::Initial => gap.to_string(),
+        _ => format!("{gap}; below is what is not as before"),
     }
 }
 

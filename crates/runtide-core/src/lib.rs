@@ -30,5 +30,7 @@ pub use self::{
     labels::{LabelMatch, Labels},
     options::{Detail, ListOptions, SlowConsumer, WatchOptions},
     runtime::{RuntimeBackend, RuntimeBackendExt, RuntimeInfo, RuntimeKind},
-    watch::{Completeness, EventStream, Evidence, Freshness, InstanceTable, Listing, Transition, TransitionStream},
+    watch::{
+        Change, Completeness, EventStream, Evidence, Freshness, InstanceTable, Listing, Transition, TransitionStream,
+    },
 };

@@ -145,7 +145,8 @@ pub trait RuntimeBackendExt: RuntimeBackend {
         cancel: CancellationToken,
     ) -> impl Future<Output = Result<()>> + Send;
 
-    /// Transitions of single instances, with resyncs folded into net effects that are marked as such.
+    /// Steps of single instances, with resyncs folded into net effects that are marked as such, and the state of the link:
+    /// everything is there, the runtime cannot be reached, it is back.
     ///
     /// ```no_run
     /// # async fn example(backend: std::sync::Arc<dyn runtide_core::RuntimeBackend>) -> runtide_core::Result<()> {
@@ -154,15 +155,16 @@ pub trait RuntimeBackendExt: RuntimeBackend {
     /// let mut changes = backend.transitions(WatchOptions::default()).await?;
     /// while let Some(change) = changes.next().await {
     ///     let change = change?;
-    ///     match (&change.before, &change.after) {
-    ///         (None, Some(new)) => println!("+ {} {}", new.name, new.state),
-    ///         (Some(_), Some(now)) => println!("~ {} {}", now.name, now.state),
-    ///         (Some(old), None) => println!("- {}", old.name),
-    ///         (None, None) => {}
+    ///     println!("{change}");
+    ///     if let Some(now) = change.step().and_then(|step| step.after.as_ref()) {
+    ///         println!("  with the ports {:?}", now.ports);
     ///     }
     /// }
     /// # Ok(()) }
     /// ```
+    ///
+    /// # Errors
+    /// As [`RuntimeBackend::watch`]: a runtime that is down is [`Change::Offline`](crate::watch::Change), the first item.
     fn transitions(&self, options: WatchOptions) -> impl Future<Output = Result<TransitionStream>> + Send;
 
     /// The first state of `id` that satisfies `until`, the present one included.
@@ -192,8 +194,7 @@ impl<B: RuntimeBackend + ?Sized> RuntimeBackendExt for B {
     }
 
     async fn transitions(&self, options: WatchOptions) -> Result<TransitionStream> {
-        let known = options.known.clone();
-        Ok(watch::transitions(self.watch(options).await?, known.unwrap_or_default()))
+        Ok(TransitionStream::new(self.watch(options.clone()).await?, &options))
     }
 
     async fn wait_for(
