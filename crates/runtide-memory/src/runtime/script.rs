@@ -89,7 +89,7 @@ impl MemoryRuntime {
         let design = design.into();
         self.with(|state| {
             let id = state.create(design)?;
-            let _ = state.start(&id, Call::Start)?;
+            state.start(&id, Call::Start)?;
             Ok(id)
         })
     }
@@ -156,7 +156,7 @@ impl MemoryRuntime {
     pub fn recreate(&self, id: &InstanceId) -> Result<InstanceId> {
         self.with(|state| {
             let design = state.record(id, Call::Create)?.design.clone();
-            let _ = state.remove(id, true)?;
+            state.remove(id, true)?;
             state.create(design)
         })
     }
