@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::table::{Evidence, Transition};
 use crate::{
     error::Failure,
-    event::{Continuity, Gap},
+    event::{Continuity, FieldSet, Gap},
 };
 
 /// One item of a [`TransitionStream`](super::TransitionStream): a step of one instance, or news of the link to the runtime.
@@ -78,12 +78,23 @@ impl fmt::Display for Change {
     }
 }
 
+/// Most fields that a line names.
+const FIELDS: usize = 3;
+
 // Here, with the text of the other items, so that `table` has no words for people.
 impl fmt::Display for Transition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.before, &self.after) {
             (None, Some(new)) => write!(f, "+ {} is {}", Printable(&new.name), new.state)?,
-            (Some(_), Some(now)) => write!(f, "~ {} is {}", Printable(&now.name), now.state)?,
+            (Some(old), Some(now)) => {
+                write!(f, "~ {} is {}", Printable(&now.name), now.state)?;
+                if old.state == now.state {
+                    let changed = FieldSet::between(old, now);
+                    let (shown, more) =
+                        (changed.iter().take(FIELDS).collect::<Vec<_>>().join(","), changed.iter().nth(FIELDS));
+                    write!(f, ", changed: {shown}{}", if more.is_some() { ",.." } else { "" })?;
+                }
+            }
             (Some(old), None) => write!(f, "- {} is gone", Printable(&old.name))?,
             (None, None) => f.write_str("nothing changed")?,
         }

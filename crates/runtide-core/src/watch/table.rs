@@ -11,7 +11,8 @@ use crate::{
 
 /// One step of one instance; `None` on a side: the instance does not exist there.
 ///
-/// `Display` is one line: `+ web is running`, `~ web is stopped`, `- web is gone`, and the gap of a net step.
+/// `Display` is one line: `+ web is running`, `~ web is stopped`, `- web is gone`, and the gap of a net step. Where the state is
+/// the same, it names up to three of the fields that changed: `~ web is running, changed: health`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Transition {

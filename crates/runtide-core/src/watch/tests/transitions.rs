@@ -242,4 +242,12 @@ fn a_name_from_outside_is_one_harmless_line() {
         evidence: crate::watch::Evidence::Reported,
     };
     assert_eq!(step.to_string(), "+ a?[31m?b is running");
+    let mut healthy = instance("a", S::Running);
+    healthy.health = Some(crate::instance::Health::Healthy);
+    let step = crate::watch::Transition {
+        before: Some(instance("a", S::Running).into()),
+        after: Some(healthy.into()),
+        ..step
+    };
+    assert_eq!(step.to_string(), "~ a is running, changed: health");
 }
