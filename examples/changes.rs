@@ -8,7 +8,7 @@ use std::{
 
 use clap::Parser;
 use runtide_core::RuntimeBackendExt;
-use runtide_examples::{Target, Until, Wanted, choose, duration, run};
+use runtide_examples::{Target, Until, Wanted, choose_or_script, duration, run};
 
 /// Print each step of each instance (+ ~ -), when everything is shown (=), and outages (!).
 #[derive(Debug, Parser)]
@@ -25,7 +25,7 @@ struct Args {
 
 fn main() -> ExitCode {
     run(async |args: Args| {
-        let backend = choose(&args.target).await?;
+        let backend = choose_or_script(&args.target).await?;
         let mut changes = backend.transitions(args.wanted.watch_options()).await?;
         let until = Until::after(args.time);
         while let Some(Some(change)) = until.get(changes.next()).await {

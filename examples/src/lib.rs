@@ -13,15 +13,16 @@ mod stop;
 mod systemd;
 mod table;
 mod until;
+mod width;
 
 pub use self::{
     args::{Choice, Output, Systemd, Target, Wanted},
-    backend::choose,
+    backend::{choose, choose_or_script},
     duration::{ago, parse as duration},
     folder_churn::folder_churn,
     print::{events, events_after},
     progress::{Progress, log_files},
-    run::run,
+    run::{parse, run},
     stop::Stop,
     table::instances,
     until::Until,

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use jiff::tz::TimeZone;
 use runtide_core::{EventStream, InstanceFilter, InstanceTable};
 
-use crate::{Output, Stop, Until, line::Lines};
+use crate::{Output, Stop, Until, line::Lines, width::columns};
 
 /// Prints events until `--for` is over, until the output has no reader any more, or until the watch ends.
 ///
@@ -59,6 +59,7 @@ impl Printer {
                 out.flush()?;
             }
             Self::Human(lines, out) => {
+                lines.cut_at(columns());
                 lines.event(event, &mut text);
                 out.write_all(text.as_bytes())?;
                 out.flush()?;
