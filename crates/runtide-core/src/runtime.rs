@@ -170,7 +170,8 @@ pub trait RuntimeBackendExt: RuntimeBackend {
     /// The first state of `id` that satisfies `until`, the present one included.
     ///
     /// # Errors
-    /// `Timeout` after `deadline`; `NotFound` if the instance does not exist, or once it is removed.
+    /// `Timeout` after `deadline`, with the cause if the runtime cannot be reached; `NotFound` if the instance does not exist,
+    /// or once it is removed.
     fn wait_for(
         &self,
         id: &InstanceId,
@@ -204,19 +205,25 @@ impl<B: RuntimeBackend + ?Sized> RuntimeBackendExt for B {
         deadline: Duration,
     ) -> Result<Arc<Instance>> {
         let only = InstanceFilter { ids: vec![id.clone()], ..InstanceFilter::default() };
-        let waited = async move {
+        let mut outage = None;
+        let waited = async {
             let stream = self.watch(WatchOptions::default().with_filter(only)).await?;
-            watch::first_match(stream, id, until).await
+            watch::first_match(stream, id, until, &mut outage).await
         };
         let located = |error: Error| error.with_context("backend", self.id()).with_context("instance", id);
-        match tokio::time::timeout(deadline, waited).await {
-            Ok(result) => result.map_err(located),
-            Err(_) => Err(located(Error::new(
-                ErrorKind::Timeout,
-                "runtime.wait_for",
-                format!("the state did not come within {deadline:?}"),
-            ))),
-        }
+        let waited = tokio::time::timeout(deadline, waited).await;
+        waited.map_or_else(
+            |_| {
+                let why = match outage {
+                    None => String::new(),
+                    Some(None) => ": the runtime closed the stream, and is not reachable since".to_owned(),
+                    Some(Some(cause)) => format!(": the runtime is not reachable: {}", cause.message),
+                };
+                let message = format!("the state did not come within {deadline:?}{why}");
+                Err(located(Error::new(ErrorKind::Timeout, "runtime.wait_for", message)))
+            },
+            |result| result.map_err(located),
+        )
     }
 
     fn unsupported(&self, feature: &'static str) -> Error {

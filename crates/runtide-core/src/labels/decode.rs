@@ -160,7 +160,7 @@ impl IntoDeserializer<'_, DecodeError> for At<'_, '_> {
     }
 }
 
-/// What is below a node, as a map.
+/// The keys and values below a node, as a map.
 struct Children<'n, 'a> {
     of: &'n Node<'a>,
     rest: std::collections::btree_map::Iter<'n, &'a str, Node<'a>>,
@@ -446,7 +446,7 @@ mod tests {
         assert_eq!(labels(&[]).decode::<Option<Http>>("").unwrap(), None);
         let there = labels(&[("http.port", "80")]);
         assert_eq!(there.decode::<Option<Http>>("http").unwrap(), Some(Http { port: 80 }));
-        // What is there and wrong is an error, never `None`.
+        // A label that is there and wrong is an error, never `None`.
         let wrong = labels(&[("http.prot", "80")]);
         assert!(wrong.decode::<Option<Http>>("http").unwrap_err().to_string().contains("port"));
         assert!(labels(&[("http", "80")]).decode::<Option<Http>>("http").is_err());

@@ -17,7 +17,7 @@ use super::{
     table::InstanceTable,
 };
 use crate::{
-    error::{Error, ErrorKind, Result},
+    error::{Error, ErrorKind, Failure, Result},
     event::{RuntimeEvent, RuntimeEventKind},
     instance::{Instance, InstanceId},
 };
@@ -138,11 +138,12 @@ pub(crate) async fn pump(
     }
 }
 
-/// The first state of `id` that satisfies `until`.
+/// The first state of `id` that satisfies `until`. `outage` is the one that goes on, with its cause.
 pub(crate) async fn first_match(
     mut stream: EventStream,
     id: &InstanceId,
     until: impl Fn(&Instance) -> bool + Send,
+    outage: &mut Option<Option<Failure>>,
 ) -> Result<Arc<Instance>> {
     let mut table = InstanceTable::default();
     loop {
@@ -150,6 +151,11 @@ pub(crate) async fn first_match(
             return Err(Error::new(ErrorKind::Cancelled, "runtime.wait_for", "the watch ended"));
         };
         table.apply(&event);
+        match &event.kind {
+            RuntimeEventKind::BackendDisconnected { cause } => *outage = Some(cause.clone()),
+            RuntimeEventKind::BackendReconnected { .. } => *outage = None,
+            _ => {}
+        }
         let now = match &event.kind {
             RuntimeEventKind::ResyncEnd => table.get(&event.backend, id),
             kind => {

@@ -129,6 +129,24 @@ async fn a_journal_goes_on_with_the_steps_since_the_last_process() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_wait_says_whether_the_state_or_the_runtime_did_not_come() {
+    let runtime = runtime();
+    let backend = on(&runtime);
+    let web = runtime.run("web").unwrap();
+    let waited = async |backend: &MemoryBackend| {
+        let deadline = Duration::from_secs(5);
+        backend.wait_for(&web, |now| now.state == runtide_core::InstanceState::Paused, deadline).await.unwrap_err()
+    };
+    let error = waited(&backend).await;
+    assert_eq!(error.kind(), runtide_core::ErrorKind::Timeout);
+    assert!(!error.to_string().contains("reachable"), "{error}");
+    runtime.go_down();
+    let error = waited(&on(&runtime)).await;
+    assert_eq!(error.kind(), runtide_core::ErrorKind::Timeout);
+    assert!(error.to_string().contains("the runtime is not reachable: "), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_backend_that_is_closed_ends_the_steps_with_an_error() {
     let backend = on(&runtime());
     let mut changes = backend.transitions(WatchOptions::default()).await.unwrap();
