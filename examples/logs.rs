@@ -1,7 +1,6 @@
 //! Prints the output of an instance: `cargo run --example logs -- --help`.
 
 use std::{
-    future,
     io::{self, IsTerminal, Write},
     process::ExitCode,
     sync::Arc,
@@ -14,7 +13,7 @@ use runtide_core::{
     Completeness, ErrorKind, Instance, ListOptions, RuntimeBackend,
     manager::{LogOptions, LogSource},
 };
-use runtide_examples::{Stop, Target, ago, choose, duration, run};
+use runtide_examples::{Stop, Target, Until, ago, choose, duration, run};
 
 /// Print the output of an instance, its stdout on stdout and its stderr on stderr.
 ///
@@ -57,26 +56,15 @@ fn main() -> ExitCode {
                 lines => lines?,
             },
         };
-        let over = async {
-            match args.time {
-                Some(time) => tokio::time::sleep(time).await,
-                None => future::pending().await,
-            }
-        };
-        let mut over = std::pin::pin!(over);
-        loop {
-            let line = tokio::select! {
-                biased;
-                () = &mut over => return Ok(()),
-                line = lines.next() => line,
-            };
-            let Some(line) = line else { return Ok(()) };
+        let until = Until::after(args.time);
+        while let Some(Some(line)) = until.get(lines.next()).await {
             let line = line?;
             match line.source {
                 LogSource::Stderr => put(io::stderr(), &line.bytes)?,
                 _ => put(io::stdout(), &line.bytes)?,
             }
         }
+        Ok(())
     })
 }
 

@@ -182,12 +182,19 @@ fn is_unknown(field: &str, instance: &Instance) -> bool {
     }
 }
 
+/// Most newly known fields that are named.
+const LEARNT: usize = 2;
+
 /// The changed fields, and those that are newly known: a field that was unknown before has not changed.
 pub(crate) fn changes<'a>(fields: impl Iterator<Item = &'a str>, before: &Instance, after: &Instance) -> String {
     let (learnt, changed): (Vec<&str>, Vec<&str>) = fields.partition(|field| is_unknown(field, before));
     let mut parts: Vec<String> = changed.into_iter().map(|field| change(field, before, after)).collect();
     if !learnt.is_empty() {
-        parts.push(format!("now known: {}", learnt.join(" ")));
+        // An inspection makes half a dozen known at once; a line has room for the names of two.
+        let more = learnt.len().saturating_sub(LEARNT);
+        let more = if more > 0 { format!(" +{more}") } else { String::new() };
+        let names: Vec<&str> = learnt.into_iter().take(LEARNT).collect();
+        parts.push(format!("now known: {}{more}", names.join(" ")));
     }
     parts.join(", ")
 }
@@ -270,6 +277,8 @@ mod tests {
         (after.name, after.ports, after.started_at) = ("w".to_owned(), Some(vec![]), Some(SystemTime::now()));
         let fields = ["name", "ports", "started_at"].into_iter();
         assert_eq!(changes(fields, &before, &after), "name web -> w, now known: ports started_at");
+        let fields = ["ports", "addresses", "health", "started_at"].into_iter();
+        assert_eq!(changes(fields, &before, &after), "now known: ports addresses +2");
     }
 
     #[test]

@@ -3,9 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use runtide_core::{
-    Detail, ErrorKind, EventStream, ExitStatus, Gap, Health, InstanceState, InstanceTable, ListOptions, RuntimeBackend,
-    RuntimeEvent, RuntimeEventKind, RuntimeKind, WatchOptions, capabilities::WatchSupport, event::Continuity,
+    Change, Detail, ErrorKind, EventStream, ExitStatus, Gap, Health, InstanceState, InstanceTable, ListOptions,
+    RuntimeBackend, RuntimeBackendExt, RuntimeEvent, RuntimeEventKind, RuntimeKind, WatchOptions,
+    capabilities::WatchSupport, event::Continuity,
 };
+use runtide_docker::{Config, DockerBackend, Endpoint};
 use serde_json::json;
 
 use crate::fake_daemon::{Fake, id};
@@ -417,4 +419,22 @@ async fn a_watch_picks_up_a_daemon_that_comes_late() {
     });
     assert_eq!(reconnected, Some(Continuity::Lost));
     assert!(events.iter().any(|event| matches!(event.kind, RuntimeEventKind::ResyncBegin { gap: Gap::Initial })));
+}
+
+#[tokio::test]
+async fn steps_tell_a_dead_socket_from_a_daemon_without_containers() {
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = Endpoint::unix(folder.path().join("docker.sock"));
+    let dead = DockerBackend::new(Config::default().with_endpoint(endpoint)).unwrap();
+    let mut changes = dead.transitions(WatchOptions::default()).await.unwrap();
+    let first = tokio::time::timeout(TIMEOUT, changes.next()).await.expect("an item in time").unwrap().unwrap();
+    let Change::Offline { cause: Some(cause) } = first else { panic!("{first:?}") };
+    assert_eq!(cause.kind, ErrorKind::Unavailable, "{cause:?}");
+
+    let fake = Fake::start();
+    let backend = fake.backend();
+    let mut changes = backend.transitions(WatchOptions::default()).await.unwrap();
+    let first = tokio::time::timeout(TIMEOUT, changes.next()).await.expect("an item in time").unwrap().unwrap();
+    assert_eq!(first, Change::Synced { gap: Some(Gap::Initial) });
+    assert!(changes.table().is_empty());
 }

@@ -15,7 +15,8 @@ use tokio::task::JoinHandle;
 
 use super::{Blueprint, MemoryRuntime, RuntimeOptions};
 
-/// A [`MemoryRuntime`] that changes by itself, until this is dropped.
+/// A [`MemoryRuntime`] that changes by itself, until this is dropped: keep it for as long as the script shall go on.
+#[must_use = "the script ends as soon as this is dropped"]
 #[derive(Debug)]
 pub struct ScriptedLife {
     runtime: MemoryRuntime,
@@ -41,7 +42,7 @@ impl MemoryRuntime {
     /// four seconds one of each kind: a start, a health change, an end with its code, a restart, and a removal. The same
     /// seed gives the same changes.
     ///
-    /// Must be called inside a tokio runtime.
+    /// Must be called inside a tokio runtime. The script goes on for as long as the returned value is held.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -61,7 +62,7 @@ impl MemoryRuntime {
     /// Starts the same script on this runtime. A journal that is kept over more than one process needs another
     /// [`RuntimeOptions::seed`] for each, since it is another runtime each time, with other ids.
     ///
-    /// Must be called inside a tokio runtime.
+    /// Must be called inside a tokio runtime. The script goes on for as long as the returned value is held.
     pub fn live_by_script(&self, seed: u64) -> ScriptedLife {
         let runtime = self.clone();
         let mut story = Story {
