@@ -13,7 +13,7 @@ use tokio::time::{Duration, Instant};
 use crate::{
     client::Client,
     frame::{Framed, Frames},
-    normalize::Action,
+    normalize::{Action, Attributes},
     subscription::{nanoseconds, stamp},
 };
 
@@ -84,7 +84,7 @@ impl Ends {
                     && event.container() == Some(&self.id)
                     && let Some(at) = event.at()
                 {
-                    let code = event.attributes().and_then(|attributes| attributes.exit_code());
+                    let code = event.attributes().and_then(Attributes::exit_code);
                     self.read.push_back(End { at, exit: code.map(ExitStatus::code) });
                 }
             }

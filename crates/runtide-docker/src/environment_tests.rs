@@ -268,6 +268,8 @@ fn docker_host_is_what_the_docker_command_takes_it_for() {
     let forms = [
         "unix:///var/run/docker.sock",
         "unix:///tmp/a b.sock",
+        "unix:///tmp/a%20b.sock",
+        "unix:///tmp/a?b#c",
         "unix://relative.sock",
         "unix://",
         "tcp://h",
@@ -321,7 +323,7 @@ fn docker_host_is_what_the_docker_command_takes_it_for() {
                     assert_eq!(written(&ours.unwrap().endpoint), theirs, "{form:?}, TLS '{tls}'");
                 }
                 Err(_) => {
-                    assert!(refused.contains(form) && ours.is_err(), "{form:?}, TLS '{tls}': {theirs:?}, {ours:?}")
+                    assert!(refused.contains(form) && ours.is_err(), "{form:?}, TLS '{tls}': {theirs:?}, {ours:?}");
                 }
             }
         }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::{
     client::Client,
     ends,
-    normalize::{self, Inspected, is_doubtful},
+    normalize::{self, Inspected, Rewritten, is_doubtful},
     reported_state::{self, exit_is_label},
 };
 
@@ -120,7 +120,7 @@ impl DockerInspector {
             let why = format!("this is a name, or a prefix of the id, of {}", instance.id);
             return Err(located(site.error(ErrorKind::NotFound, why)));
         }
-        if let Some(oom_killed) = rewritten
+        if let Some(Rewritten { oom_killed }) = rewritten
             && let Some(begin) = instance.started_at
             && instance.labels.as_ref().is_some_and(|labels| !exit_is_label(|key| labels.contains_key(key)))
         {

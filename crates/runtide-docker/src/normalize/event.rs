@@ -81,6 +81,7 @@ pub(crate) enum Action {
     Pause,
     Unpause,
     Oom,
+    Rename,
     /// An exec, also one of a health check: frequent, and without a change of the container.
     Exec,
     /// Any other action: a reason to inspect the container.
@@ -112,6 +113,7 @@ impl Event<'_> {
             "pause" => Action::Pause,
             "unpause" => Action::Unpause,
             "oom" => Action::Oom,
+            "rename" => Action::Rename,
             verb if verb.starts_with("exec_") => Action::Exec,
             _ => Action::Other,
         }

@@ -110,8 +110,14 @@ pub(crate) fn is_doubtful(end: ExitCause) -> bool {
 #[derive(Debug)]
 pub(crate) struct Inspected {
     pub(crate) instance: Instance,
-    /// Set if a failed start may have written over the last run's exit code, which is unknown then: the OOM flag of that run.
-    pub(crate) rewritten: Option<Option<bool>>,
+    /// Set if a failed start may have written over the last run's exit code, which is unknown then.
+    pub(crate) rewritten: Option<Rewritten>,
+}
+
+/// The part of a run's exit that a failed start leaves as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rewritten {
+    pub(crate) oom_killed: Option<bool>,
 }
 
 /// The instance in an inspection's body.
@@ -174,7 +180,7 @@ fn instance(backend: &BackendId, found: &Container<'_>) -> Inspected {
         instance.finished_at = Some(ended);
         let exit = of_state.exit_code.map(|code| ExitStatus::code(code).with_oom_killed(of_state.oom_killed));
         if failed && exit.is_some_and(|exit| is_doubtful(exit.end)) {
-            rewritten = Some(of_state.oom_killed);
+            rewritten = Some(Rewritten { oom_killed: of_state.oom_killed });
         } else {
             instance.exit = exit;
         }

@@ -272,6 +272,22 @@ async fn a_list_that_lags_behind_the_messages_is_not_believed() {
     assert_eq!(lines(&events), ["stopped one Code(1)", "started two", "stopped two Code(2)"]);
 }
 
+/// The daemon gives up the old name only after the message, and lists it until then.
+#[tokio::test]
+async fn a_list_that_still_has_the_old_name_is_not_believed() {
+    let fake = Fake::start();
+    fake.state().put(&id(1), "old", "running", "Up 1 second", &json!({}));
+    let (_backend, mut stream) = watched(&fake).await;
+    {
+        let mut state = fake.state();
+        state.put(&id(1), "new", "running", "Up 1 second", &json!({}));
+        state.lag_by_name(&id(1), "old");
+        state.tell("rename", &id(1), &json!({"name": "new", "oldName": "/old"}));
+    }
+    let seen = until(&mut stream, "updated").await;
+    assert_eq!(seen.last().unwrap().kind.instance().unwrap().name, "new");
+}
+
 #[tokio::test]
 async fn a_label_that_shadows_the_exit_code_is_not_taken_for_it() {
     let fake = Fake::start();

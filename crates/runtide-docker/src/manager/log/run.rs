@@ -6,8 +6,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use futures_util::FutureExt;
 use jiff::Timestamp;
+use tokio::{
+    sync::oneshot::{self, error::TryRecvError},
+    task::JoinSet,
+};
 
 use super::plan::OPERATION;
 use crate::{
@@ -32,8 +35,10 @@ pub(super) struct FollowedRun {
     client: Client,
     container: String,
     begin: SystemTime,
-    /// `None`: they cannot be had, or broke off.
-    ends: Option<Ends>,
+    /// Its end, as soon as the task has read the message; `None`: no message can come.
+    message: Option<oneshot::Receiver<SystemTime>>,
+    /// Reads the messages, also while no entry is read. It ends with the follow.
+    _reading: JoinSet<()>,
     end: Option<SystemTime>,
     /// Time of the latest entry.
     latest: Option<SystemTime>,
@@ -45,11 +50,25 @@ impl FollowedRun {
         let begin = time(incarnation)?;
         let ends = Ends::open(call.client, OPERATION, container, begin, true);
         let ends = tokio::time::timeout(MESSAGES_COME_WITHIN, ends).await.ok().and_then(Result::ok);
+        let (mut reading, mut message) = (JoinSet::new(), None);
+        if let Some(mut ends) = ends {
+            let (send, receive) = oneshot::channel();
+            message = Some(receive);
+            reading.spawn(async move {
+                while let Some(end) = ends.next().await {
+                    if end.at >= begin {
+                        let _ = send.send(end.at);
+                        return;
+                    }
+                }
+            });
+        }
         Some(Self {
             client: call.client.clone(),
             container: container.to_owned(),
             begin,
-            ends,
+            message,
+            _reading: reading,
             end: None,
             latest: None,
         })
@@ -57,21 +76,16 @@ impl FollowedRun {
 
     /// True if the run was over before the entry of this time, which is the next run's then.
     pub(super) async fn is_over_before(&mut self, at: SystemTime) -> bool {
-        if self.end.is_none() && self.ends.is_some() {
-            // The message left the daemon long before the next run's first entry. Its connection may still have to read it.
+        if let Some(message) = &mut self.message {
+            // The message left the daemon long before the next run's first entry; the task may still have to read it.
             if self.latest.is_none_or(|latest| at.duration_since(latest).is_ok_and(|gap| gap >= BETWEEN_RUNS)) {
                 tokio::task::yield_now().await;
                 tokio::task::yield_now().await;
             }
             self.latest = self.latest.max(Some(at));
-            while self.end.is_none()
-                && let Some(ends) = &mut self.ends
-                && let Some(next) = ends.next().now_or_never()
-            {
-                match next {
-                    Some(end) => self.end = Some(end.at).filter(|end| *end >= self.begin),
-                    None => self.ends = None,
-                }
+            match message.try_recv() {
+                Err(TryRecvError::Empty) => {}
+                read => (self.end, self.message) = (read.ok(), None),
             }
         }
         self.end.is_some_and(|end| at > end)
@@ -83,20 +97,11 @@ impl FollowedRun {
         if self.end.is_some() {
             return;
         }
-        let begin = self.begin;
-        if let Some(ends) = &mut self.ends {
-            let end = async {
-                loop {
-                    let end = ends.next().await?;
-                    if end.at >= begin {
-                        return Some(end.at);
-                    }
-                }
-            };
-            self.end = tokio::time::timeout(MESSAGES_COME_WITHIN, end).await.ok().flatten();
+        if let Some(message) = self.message.take() {
+            self.end = tokio::time::timeout(MESSAGES_COME_WITHIN, message).await.ok().and_then(Result::ok);
         }
         if self.end.is_none() {
-            self.end = ends::of_run(&self.client, OPERATION, &self.container, begin).await.map(|end| end.at);
+            self.end = ends::of_run(&self.client, OPERATION, &self.container, self.begin).await.map(|end| end.at);
         }
         let next = container.state.incarnation().filter(|next| *next != incarnation).and_then(time);
         self.end = self.end.or(next);

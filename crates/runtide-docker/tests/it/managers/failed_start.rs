@@ -58,6 +58,7 @@ async fn a_run_that_is_over_keeps_its_exit_when_a_start_fails() {
     for code in [0, 3, 127] {
         let (spec, folder) = program(&bench, &format!("run-{code}"), code);
         let id = bench.run_spec(&spec).await;
+        let end = ExitStatus::code(code).end;
         let exit = Some(ExitStatus::code(code).with_oom_killed(false));
         assert_eq!(bench.lifecycle().wait(&id).await.unwrap(), exit);
         let before = bench.backend.inspect(&id).await.unwrap();
@@ -68,11 +69,11 @@ async fn a_run_that_is_over_keeps_its_exit_when_a_start_fails() {
 
         let seen = until_the_reason(&mut stream, &id).await;
         for (name, now) in &seen {
-            assert!(now.exit.is_none_or(|now| now.end == exit.unwrap().end), "{name} {now:?}");
+            assert!(now.exit.is_none_or(|now| now.end == end), "{name} {now:?}");
             assert_ne!(*name, "started");
         }
         let (_, last) = seen.last().unwrap();
-        assert_eq!(last.exit.unwrap().end, exit.unwrap().end, "the watch had seen it");
+        assert_eq!(last.exit.unwrap().end, end, "the watch had seen it");
         assert!(error.message().contains(&**last.reason.as_ref().unwrap()), "{error}: {last:?}");
 
         assert_eq!(bench.lifecycle().wait(&id).await.unwrap(), exit, "the history of events has it");
@@ -84,7 +85,7 @@ async fn a_run_that_is_over_keeps_its_exit_when_a_start_fails() {
         assert!(after.reason.is_some() && after.state == InstanceState::Stopped);
         for detail in [Detail::Summary, Detail::Full] {
             let listed = listed(&bench, &id, detail).await;
-            assert_eq!(listed.exit.unwrap().end, exit.unwrap().end, "{detail:?}");
+            assert_eq!(listed.exit.unwrap().end, end, "{detail:?}");
         }
     }
 }

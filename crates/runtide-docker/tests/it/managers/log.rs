@@ -157,7 +157,7 @@ async fn a_follow_ends_with_its_run_though_the_next_one_begins_at_once() {
             let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().replace("\r\n", "\n");
             assert_eq!(text(own_text), of_run(run), "{id}: from the first line of the run to its last");
             assert_eq!(text(whole_text), (0..=run).map(of_run).collect::<String>(), "{id}: all runs so far");
-            // What is stored of the present run begins with its first line too.
+            // The stored output of the present run begins with its first line too.
             let started = bench.backend.inspect(id).await.unwrap().started_at.unwrap();
             let stored = read(bench, id, LogOptions::default().with_since(started)).await;
             assert_eq!(stored[0].bytes.trim_ascii(), format!("{} first 1", run + 1).as_bytes(), "{id}");
