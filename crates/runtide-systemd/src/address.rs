@@ -221,10 +221,11 @@ mod tests {
     impl Bus {
         /// `None`: no `dbus-daemon` is installed.
         fn start(folder: &Path, name: &str, listen: &[String], mechanisms: &[&str]) -> Option<Self> {
-            let each =
-                |tag: &str, texts: &[String]| texts.iter().map(|text| format!("<{tag}>{text}</{tag}>")).collect();
-            let listen: String = each("listen", listen);
-            let mechanisms: String = each("auth", &mechanisms.iter().map(|&one| one.to_owned()).collect::<Vec<_>>());
+            let each = |tag: &str, texts: &[String]| {
+                texts.iter().map(|text| format!("<{tag}>{text}</{tag}>")).collect::<Vec<_>>().concat()
+            };
+            let mechanisms: Vec<String> = mechanisms.iter().map(|&one| one.to_owned()).collect();
+            let (listen, mechanisms) = (each("listen", listen), each("auth", &mechanisms));
             let config = folder.join(name);
             let text = format!(
                 "<busconfig>{listen}{mechanisms}<allow_anonymous/><policy context=\"default\"><allow user=\"*\"/>\

@@ -223,7 +223,7 @@ pub(crate) fn correct_freezer_state(client: &Client, about: &mut UnitProperties,
     if state != "running"
         && let Some(is_frozen) = cgroup::is_frozen(root, group)
     {
-        *state = if is_frozen { "frozen" } else { "running" }.to_owned();
+        if is_frozen { "frozen" } else { "running" }.clone_into(state);
     }
 }
 

@@ -440,7 +440,7 @@ fn report(
         }
         return;
     }
-    if instance.state == InstanceState::Created && !unit_cache.has_lived(&id) {
+    if instance.state == InstanceState::Created && !unit_cache.has_run(&id) {
         // The unit was loaded, and no more than that: its details need an inspection.
         return request_inspection(&id, out);
     }

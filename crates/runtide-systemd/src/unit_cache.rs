@@ -146,7 +146,7 @@ impl UnitCache {
     }
 
     /// True if a run of it was reported or inspected.
-    pub(crate) fn has_lived(&self, id: &InstanceId) -> bool {
+    pub(crate) fn has_run(&self, id: &InstanceId) -> bool {
         self.units.get(id).is_some_and(|known| known.incarnation.is_some())
     }
 

@@ -213,7 +213,7 @@ impl Seen {
     }
 
     /// True if the present run goes on.
-    pub(super) fn lives(&self) -> bool {
+    pub(super) fn runs(&self) -> bool {
         !self.rests() && !self.has_exited() && !self.is_between()
     }
 
@@ -245,7 +245,7 @@ impl Seen {
     }
 
     /// The current or last run; `None` before the first.
-    pub(super) fn life(&self) -> Option<Incarnation> {
+    pub(super) fn run(&self) -> Option<Incarnation> {
         if self.began() == 0 {
             return None;
         }

@@ -200,7 +200,7 @@ impl Unit {
 
     fn shown(&self) -> String {
         let shown = self.files.iter().map(|(path, text)| format!("\n{path}: {}", text.escape_ascii()));
-        shown.collect()
+        shown.collect::<Vec<_>>().concat()
     }
 }
 

@@ -91,14 +91,12 @@ impl Fixture {
             if expected.iter().all(is_right) {
                 return;
             }
-            match tokio::time::timeout_at(end, stream.next()).await {
-                Ok(event) => drop(table.apply(&event.unwrap().unwrap())),
-                Err(_) => {
-                    let wrong: Vec<_> = expected.iter().filter(|one| !is_right(*one)).collect();
-                    let shown: Vec<_> = wrong.iter().map(|(unit, _)| rows.get(*unit)).collect();
-                    panic!("{round}: {} of {UNITS} rows are wrong: {wrong:?}, shown {shown:?}", wrong.len());
-                }
-            }
+            let Ok(event) = tokio::time::timeout_at(end, stream.next()).await else {
+                let wrong: Vec<_> = expected.iter().filter(|one| !is_right(*one)).collect();
+                let shown: Vec<_> = wrong.iter().map(|(unit, _)| rows.get(*unit)).collect();
+                panic!("{round}: {} of {UNITS} rows are wrong: {wrong:?}, shown {shown:?}", wrong.len());
+            };
+            let _ = table.apply(&event.unwrap().unwrap());
         }
     }
 

@@ -241,7 +241,7 @@ async fn a_start_that_is_refused_takes_nothing_from_the_run_before() {
         };
         fixture.machine.until(&unit, is_over).await.unwrap();
         let seen = fixture.machine.properties(&unit).await.unwrap().unwrap();
-        expected.push((unit, machine::life(&seen).unwrap(), exit, reason));
+        expected.push((unit, machine::invocation(&seen).unwrap(), exit, reason));
     }
     let marker = fixture.root.join("run").join(format!("{}no", fixture.prefix));
     std::fs::write(&marker, "").unwrap();
@@ -265,7 +265,7 @@ async fn a_start_that_is_refused_takes_nothing_from_the_run_before() {
     };
     for expected in &expected {
         let seen = fixture.machine.properties(&expected.0).await.unwrap().unwrap();
-        assert_eq!(machine::life(&seen).as_ref(), Some(&expected.1), "the manager still has the run");
+        assert_eq!(machine::invocation(&seen).as_ref(), Some(&expected.1), "the manager still has the run");
         let row = listed.instances.iter().find(|one| one.id.as_str() == expected.0);
         assert!(row.is_some_and(|row| is_right(row, expected)), "{expected:?}: {row:?}");
     }

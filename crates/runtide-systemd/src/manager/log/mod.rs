@@ -36,7 +36,7 @@ use self::{
     journal::{Journal, is_id, unreadable},
     reading::Reading,
 };
-use super::life::{self, Life};
+use super::run::{self, Run};
 use crate::{
     client::{Client, SERVICE},
     journal::{JournaldCursor, JournaldOptions, JournaldStream},
@@ -78,7 +78,7 @@ impl Logs {
         }
         // After an entry of another run, this run is filtered here, so that the entry itself is read.
         let journal = Journal::find(client, OPERATION, unit, invocation.as_ref().filter(|_| after.is_none())).await?;
-        let about = life::about(client, OPERATION, unit).await?;
+        let about = run::about(client, OPERATION, unit).await?;
         if about.as_ref().is_some_and(|about| about.load_state.as_deref() != Some("not-found")) {
             self.check_goes_to_journal(unit).await?;
         } else if after.is_none() && !self.has_file(unit).await? {
@@ -88,7 +88,7 @@ impl Logs {
                 return Err(journal.error(ErrorKind::NotFound, message));
             }
         }
-        let run = about.as_ref().and_then(Life::of);
+        let run = about.as_ref().and_then(Run::of);
         let run = run.filter(|run| invocation.is_none() || run.incarnation == invocation);
         let Some(plan) = Plan::new(unit, run, &options, SystemTime::now()) else {
             return Ok(JournaldStream::new(stream::empty()));
@@ -177,7 +177,7 @@ struct Plan {
     /// Number of existing entries, from the end.
     tail: Option<u32>,
     /// The run whose end is awaited.
-    follows: Option<Life>,
+    follows: Option<Run>,
     /// Time at which following ends.
     deadline: Option<SystemTime>,
     timestamps: bool,
@@ -189,7 +189,7 @@ struct Plan {
 
 impl Plan {
     /// Plans a read; `None`: there can be no such output.
-    fn new(unit: &str, run: Option<Life>, options: &LogOptions, now: SystemTime) -> Option<Self> {
+    fn new(unit: &str, run: Option<Run>, options: &LogOptions, now: SystemTime) -> Option<Self> {
         // journald counts microseconds: the first one that is not before, and the last one that is before.
         let since = options.since.map(|since| nanoseconds(since).div_ceil(1000));
         let until = match options.until {

@@ -18,8 +18,8 @@ fn at(nanos: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos)
 }
 
-fn run() -> Life {
-    Life { incarnation: Some(Incarnation::from("a".repeat(32))), began: Some(at(5_000)) }
+fn run() -> Run {
+    Run { incarnation: Some(Incarnation::from("a".repeat(32))), began: Some(at(5_000)) }
 }
 
 #[test]
@@ -165,7 +165,7 @@ async fn following_ends_with_the_run_though_the_next_one_prints() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     let follow = fixture.text(&id, LogOptions::default().with_follow());
     let seen = tokio::time::timeout(Duration::from_secs(60), follow).await.unwrap();
-    let now = fixture.life(&id).await.unwrap().incarnation;
+    let now = fixture.run(&id).await.unwrap().incarnation;
     let options = JournaldOptions::default().with_logs(LogOptions::default().with_follow()).with_invocation(now);
     let of_now = fixture.logs().journal(&id, options).await.unwrap();
     let of_now: Vec<_> = of_now.map(|entry| entry.unwrap().line).collect().await;
@@ -199,7 +199,7 @@ async fn a_unit_that_ran_and_is_not_loaded_has_its_output_by_both_names() {
     std::fs::write(&file, "[Service]\nType=oneshot\nExecStart=/bin/echo filed\n").unwrap();
     fixture.client.manager("test", "StartUnit", &(job.as_str(), "replace")).await.unwrap();
     for (unit, expected) in [(id.as_str(), "transient\n"), (&job, "filed\n")] {
-        let is_loaded = async || life::about(&fixture.client, "test", unit).await.unwrap().is_some();
+        let is_loaded = async || run::about(&fixture.client, "test", unit).await.unwrap().is_some();
         while is_loaded().await {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -267,7 +267,7 @@ async fn a_killed_child_is_no_end() {
     let Some(fixture) = Fixture::find() else { return };
     let id = fixture.start("while :; do echo x; sleep 0.05; done", vec![]).await;
     let journal = Journal::find(&fixture.client, OPERATION, id.as_str(), None).await.unwrap();
-    let run = fixture.life(&id).await;
+    let run = fixture.run(&id).await;
     let plan = Plan::new(id.as_str(), run, &LogOptions::default().with_follow(), SystemTime::now());
     let mut reading = Reading::open(fixture.client.clone(), journal, plan.unwrap()).await.unwrap();
     reading.line().await.unwrap().unwrap();
@@ -289,7 +289,7 @@ async fn entries_dropped_during_a_read_are_expired_and_not_skipped() {
     let id = fixture.start("while :; do echo x; sleep 0.05; done", vec![]).await;
     let journal = Journal::find(&fixture.client, OPERATION, id.as_str(), None).await.unwrap();
     let options = LogOptions::default().with_follow().with_tail(1);
-    let plan = Plan::new(id.as_str(), fixture.life(&id).await, &options, SystemTime::now());
+    let plan = Plan::new(id.as_str(), fixture.run(&id).await, &options, SystemTime::now());
     tokio::time::sleep(Duration::from_millis(300)).await;
     let mut reading = Reading::open(fixture.client.clone(), journal, plan.unwrap()).await.unwrap();
     reading.line().await.unwrap().unwrap();
@@ -457,13 +457,13 @@ async fn each_of_two_runs_is_read_alone() {
     let script = format!("{second} || touch {file} && echo a && echo b && sleep 1 && exit 3");
     let id = fixture.start(&script, more).await;
     let follow = LogOptions::default().with_follow();
-    let first = fixture.life(&id).await.unwrap().incarnation;
+    let first = fixture.run(&id).await.unwrap().incarnation;
     let second = loop {
         let log = fixture.logs().journal(&id, JournaldOptions::default().with_logs(follow.clone())).await.unwrap();
         let lines: Vec<_> = log.take(4).map(Result::unwrap).collect().await;
         if lines.len() == 4 {
             assert_eq!(words(&lines), "a\nb\nc\nd\n");
-            break fixture.life(&id).await.unwrap().incarnation;
+            break fixture.run(&id).await.unwrap().incarnation;
         }
     };
     fixture.stop(&id).await;
