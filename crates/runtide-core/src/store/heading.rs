@@ -5,6 +5,7 @@ use memchr::memmem;
 use super::{
     Document, ResourceFormat, ResourceRef,
     format::{self, Value},
+    list,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -13,11 +14,12 @@ use crate::{
 
 const REFERENCE: &str = "document.reference";
 const LABELS: &str = "document.labels";
+const LIST: &str = "it is a list of resources; `Document::resources` separates them";
 
 impl ResourceRef {
     /// Reads the reference from a body.
     ///
-    /// * YAML, JSON and CBOR: `apiVersion` (`apps/v1` is the group `apps`, `v1` is the core group), `kind`, `metadata.name`,
+    /// * YAML (read as kubectl does, [`YamlSchema::Auto`](super::YamlSchema::Auto)), JSON and CBOR: `apiVersion` (`apps/v1` is the group `apps`, `v1` is the core group), `kind`, `metadata.name`,
     ///   and `metadata.namespace` if it is there and not empty.
     /// * HCL: the one block at the top. Its type is the kind, its label the name, its attribute `namespace` the namespace,
     ///   and its group the core group. Expressions elsewhere do not matter.
@@ -57,7 +59,11 @@ impl ResourceRef {
             _ => return Err(bad(REFERENCE, document, "`apiVersion` is neither `version` nor `group/version`")),
         };
         let kind = text(document, &value, "kind", "kind")?;
-        let metadata = value.get("metadata").ok_or_else(|| bad(REFERENCE, document, "`metadata` is missing"))?;
+        let metadata = value.get("metadata");
+        if list::is_list(&value) && metadata.and_then(|metadata| metadata.get("name")).is_none() {
+            return Err(bad(REFERENCE, document, LIST));
+        }
+        let metadata = metadata.ok_or_else(|| bad(REFERENCE, document, "`metadata` is missing"))?;
         let name = text(document, metadata, "name", "metadata.name")?;
         let namespace = match metadata.get("namespace") {
             None | Some(Value::Null) => None,
@@ -119,9 +125,9 @@ fn unique(document: &Document, pairs: Vec<(&str, &str)>) -> Result<Labels> {
 /// `true` if the key can be in these bytes: as itself, or in a spelling that needs one of the characters searched for.
 fn may_have_labels(format: ResourceFormat, bytes: &[u8]) -> bool {
     match format {
-        // An escape begins with a backslash, and a folded line puts a space where it breaks the word.
+        // An escape begins with a backslash, a folded line puts a space where it breaks the word, and a tag may decode base64.
         ResourceFormat::Yaml | ResourceFormat::Json => {
-            memmem::find(bytes, b"labels").is_some() || memchr::memchr(b'\\', bytes).is_some()
+            memmem::find(bytes, b"labels").is_some() || memchr::memchr2(b'\\', b'!', bytes).is_some()
         }
         ResourceFormat::Hcl => memmem::find(bytes, b"meta").is_some() || memchr::memchr(b'\\', bytes).is_some(),
         // A text in pieces begins with this byte.

@@ -15,11 +15,8 @@ mod yaml;
 use std::io;
 
 pub(super) use self::{stream::documents, value::Value};
-use super::ResourceFormat;
-use crate::{
-    error::{Error, ErrorKind},
-    store::Document,
-};
+use super::{Document, ResourceFormat, YamlSchema};
+use crate::error::{Error, ErrorKind};
 
 /// The reason why a document cannot be read, or a value cannot be written.
 #[derive(Debug)]
@@ -108,13 +105,19 @@ pub(super) fn known(format: ResourceFormat) -> Outcome<()> {
     }
 }
 
-/// Reads a document into a value.
+/// Reads a document into a value, YAML by the schema that fits it.
 pub(super) fn read(document: &Document) -> Outcome<Value> {
+    read_as(document, YamlSchema::Auto)
+}
+
+/// Reads a document into a value, YAML by this schema.
+#[cfg_attr(not(feature = "yaml"), allow(unused_variables, reason = "only YAML has a schema"))]
+pub(super) fn read_as(document: &Document, schema: YamlSchema) -> Outcome<Value> {
     known(document.format)?;
     match document.format {
         ResourceFormat::Json => json::read(text(document)?),
         #[cfg(feature = "yaml")]
-        ResourceFormat::Yaml => yaml::read(text(document)?),
+        ResourceFormat::Yaml => yaml::read(text(document)?, schema),
         #[cfg(feature = "hcl")]
         ResourceFormat::Hcl => hcl::read(text(document)?),
         #[cfg(feature = "cbor")]
