@@ -14,6 +14,7 @@ impl Document {
     ///   [HCL's form in JSON](https://github.com/hashicorp/hcl/blob/main/json/spec.md) has it; back in HCL they are
     ///   attributes, which are the same value. Expressions that need evaluation (variables, templates, calls) are `Unsupported`.
     /// * Only CBOR has byte strings; only CBOR and YAML have infinity and NaN.
+    /// * A byte order mark before a text is not read.
     ///
     /// ```
     /// use runtide_core::{ErrorKind, store::{Document, ResourceFormat}};
@@ -51,7 +52,8 @@ impl Document {
     }
 
     /// The body's own labels: `metadata.labels` in YAML, JSON and CBOR, the block or attribute `meta` of the one block at
-    /// the top of HCL. None if there are none.
+    /// the top of HCL, next to `variable`, `variables` and `locals`; numbers and booleans in it are texts, as Nomad has it. None
+    /// if there are none.
     ///
     /// A body that cannot have labels is not parsed: it is only searched for the word.
     ///

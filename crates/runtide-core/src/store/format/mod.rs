@@ -115,11 +115,11 @@ pub(super) fn read(document: &Document) -> Outcome<Value> {
 pub(super) fn read_as(document: &Document, schema: YamlSchema) -> Outcome<Value> {
     known(document.format)?;
     match document.format {
-        ResourceFormat::Json => json::read(text(document)?),
+        ResourceFormat::Json => json::read(unmarked(document)?),
         #[cfg(feature = "yaml")]
-        ResourceFormat::Yaml => yaml::read(text(document)?, schema),
+        ResourceFormat::Yaml => yaml::read(unmarked(document)?, schema),
         #[cfg(feature = "hcl")]
-        ResourceFormat::Hcl => hcl::read(text(document)?),
+        ResourceFormat::Hcl => hcl::read(unmarked(document)?),
         #[cfg(feature = "cbor")]
         ResourceFormat::Cbor => cbor::read(bounded(document)?),
         // `known` refused the others.
@@ -146,10 +146,22 @@ pub(super) fn write(value: &Value, format: ResourceFormat) -> Outcome<Vec<u8>> {
     Ok(out.0)
 }
 
-/// Reads the heading of an HCL document, even if some of its expressions cannot be evaluated.
+/// Reads the heading of an HCL document, even if other expressions in it cannot be evaluated.
 #[cfg(feature = "hcl")]
 pub(super) fn heading(document: &Document) -> Outcome<hcl::Heading> {
-    hcl::heading(text(document)?)
+    hcl::heading(unmarked(document)?)
+}
+
+/// Reads the labels of an HCL document, even if other expressions in it cannot be evaluated.
+#[cfg(feature = "hcl")]
+pub(super) fn labels(document: &Document) -> Outcome<Vec<(String, String)>> {
+    hcl::labels(unmarked(document)?)
+}
+
+/// Returns the document as text, without the byte order mark that some editors write before it.
+fn unmarked(document: &Document) -> Outcome<&str> {
+    let text = text(document)?;
+    Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
 }
 
 /// The bytes of a document that is being written. Indentation can make a small value long, so the limit is checked with each

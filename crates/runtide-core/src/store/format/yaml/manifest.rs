@@ -3,7 +3,7 @@
 use granit_parser::{Event, Parser};
 use memchr::memmem;
 
-use super::read::options;
+use super::options;
 
 /// Returns true if the outermost map has a value for each of the two keys. Nothing is resolved, and reading stops at the second.
 pub(super) fn names_itself(text: &str) -> bool {

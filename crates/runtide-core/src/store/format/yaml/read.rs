@@ -2,24 +2,14 @@
 
 use std::{borrow::Cow, collections::HashMap};
 
-use granit_parser::{ErrorKind, Event, Options, Parser, ScalarStyle, Tag};
+use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, Tag};
 
-use super::{Outcome, Problem, Value, documents, json, kubectl, manifest, plain, value};
+use super::{Outcome, Problem, Value, documents, json, kubectl, manifest, options, plain, value};
 use crate::store::{Document, YamlSchema};
 
 /// Most values and bytes of text, together, that anchors and aliases may add to the document. A "billion laughs" bomb needs
 /// more.
 const EXPANSION: usize = 1 << 20;
-
-/// Options of the parser: the bounds of a document.
-pub(super) fn options() -> Options {
-    let mut options = granit_parser::options! {
-        flow_nesting_limit: Document::MAX_DEPTH,
-        block_nesting_limit: Document::MAX_DEPTH,
-    };
-    options.set_emit_comments(false);
-    options
-}
 
 /// Reads a stream of exactly one document.
 pub(in super::super) fn read(text: &str, schema: YamlSchema) -> Outcome<Value> {
