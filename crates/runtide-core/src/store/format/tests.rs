@@ -641,7 +641,7 @@ fn a_format_that_is_off_names_its_feature() {
             ResourceRef::from_document(&document).unwrap_err(),
         ] {
             assert_eq!(error.kind(), ErrorKind::Unsupported);
-            assert!(error.context().contains(&("feature", format.to_string())), "{error}");
+            assert!(error.fact("feature") == Some(format.as_str()), "{error}");
         }
     }
 }
