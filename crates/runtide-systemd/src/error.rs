@@ -30,7 +30,9 @@ impl BusErrors for CallSite<'_> {
                 let made = self.error(kind, message);
                 match **fault {
                     fdo::Error::NoReply(_) => made.with_context("reason", NO_REPLY),
-                    fdo::Error::ServiceUnknown(_) | fdo::Error::NameHasNoOwner(_) => made.with_retry(Retry::Poll(ABSENT)),
+                    fdo::Error::ServiceUnknown(_) | fdo::Error::NameHasNoOwner(_) => {
+                        made.with_retry(Retry::Poll(ABSENT))
+                    }
                     _ => made,
                 }
             }
