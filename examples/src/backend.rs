@@ -40,13 +40,11 @@ pub async fn choose(target: &Target) -> Result<Arc<dyn RuntimeBackend>, Stop> {
 /// # Errors
 /// As [`choose`].
 pub async fn choose_or_script(target: &Target) -> Result<Arc<dyn RuntimeBackend>, Stop> {
-    match requested(target).await? {
-        Some(backend) => Ok(backend),
-        None => {
-            note("No runtime answers here: this is one in memory, with scripted events.");
-            memory()
-        }
+    if let Some(backend) = requested(target).await? {
+        return Ok(backend);
     }
+    note("No runtime answers here: this is one in memory, with scripted events.");
+    memory()
 }
 
 /// `None`: no runtime was named, and none answers.
