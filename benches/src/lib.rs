@@ -16,6 +16,7 @@ mod gate;
 pub mod log;
 pub mod manager;
 pub mod signals;
+pub mod outage;
 mod source;
 pub mod store;
 mod table;

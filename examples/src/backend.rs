@@ -3,7 +3,7 @@
 use std::{
     future,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use runtide_core::{Error, ErrorKind, RuntimeBackend, RuntimeKind};
@@ -126,10 +126,9 @@ async fn answering(backend: &dyn RuntimeBackend, target: &Target) -> runtide_cor
 
 /// A scripted runtime that begins and ends with this process; its script is the same each time.
 fn memory() -> Result<Arc<dyn RuntimeBackend>, Stop> {
-    let began = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    // Each process has its own ids: for a journal, the runtime of the last process was another one.
-    let options = RuntimeOptions::default().with_facts(10_000_usize).with_seed(began.as_secs() % 1_000_000 + 1);
-    let script = MemoryRuntime::with_options(options).live_by_script(SEED);
+    // Without a seed each process has its own ids: for a journal, the runtime of the last process was another one.
+    let runtime = MemoryRuntime::with_options(RuntimeOptions::default().with_facts(10_000_usize));
+    let script = runtime.live_by_script(SEED);
     let backend = MemoryBackend::new(runtide_memory::Config::default(), script.runtime().clone())?;
     tokio::spawn(async move {
         let _script = script;

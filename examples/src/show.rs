@@ -145,6 +145,10 @@ fn change(field: &str, before: &Instance, after: &Instance) -> String {
     if field == "labels" {
         return labels(before.labels.as_ref(), after.labels.as_ref());
     }
+    if field == "reason" {
+        let reason = after.reason.as_deref().map_or("none".to_owned(), clean);
+        return shorten(&format!("reason: {reason}"), 200);
+    }
     match (value(field, before), value(field, after)) {
         (Some(before), Some(after)) if before.chars().count() <= MOST && after.chars().count() <= MOST => {
             format!("{field} {before} -> {after}")
@@ -173,6 +177,8 @@ fn value(field: &str, instance: &Instance) -> Option<String> {
 
 fn is_unknown(field: &str, instance: &Instance) -> bool {
     match field {
+        // Its coming is the news.
+        "reason" => false,
         "incarnation" => instance.incarnation.is_none(),
         "labels" => instance.labels.is_none(),
         "created_at" => instance.created_at.is_none(),
@@ -244,6 +250,13 @@ mod tests {
         let one = port(53, Protocol::Udp, &["127.0.0.1:5353"]);
         let inside = port(9000, Protocol::Tcp, &[]);
         assert_eq!(ports(Some(&[both, one, inside])), "8080->80,127.0.0.1:5353->53/udp,9000");
+    }
+
+    #[test]
+    fn a_reason_is_shown_when_it_comes() {
+        let mut failed = web();
+        failed.reason = Some("port is already allocated".into());
+        assert_eq!(changes(["reason"].into_iter(), &web(), &failed), "reason: port is already allocated");
     }
 
     #[test]

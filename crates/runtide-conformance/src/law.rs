@@ -26,7 +26,7 @@ macro_rules! __runtime_laws {
             R10 r10_dead_link in laws::link, "dead link"
                 "a half-open connection is found within `max_silence` plus a margin, also when the daemon answers on other connections";
             R11 r11_calm_retry in laws::retry, "calm retry"
-                "under refusal, denial and instant clean end of stream: at most 10 dials a minute once backed off, still trying after a day; only a stream that stayed healthy resets the backoff; flapping is one degraded state";
+                "under refusal, denial and instant clean end of stream: of the dials that reach a daemon at most 10 a minute once backed off, still trying after a day; only a link that stayed healthy is forgiven its falls; flapping is one degraded state";
             R12 r12_slow_consumer in laws::slow, "slow consumer"
                 "a stalled subscriber never delays another, never loses silently, never grows without bound";
             R13 r13_one_bad_item in laws::looks, "one bad item"
@@ -49,6 +49,8 @@ macro_rules! __runtime_laws {
                 "n instances that live 10-50 ms each, back to back: n `Started`, n `Stopped` with the exit status, where the runtime reports edges; a signal that does not end the instance is not `Stopped`";
             R22 r22_every_visible_change in laws::truth, "every visible change"
                 "pause, unpause, health, rename, port, address, label and resource changes give `Updated`";
+            R23 r23_prompt_return in laws::retry, "prompt return"
+                "a watch is back within 0.3 s of the runtime's own return, after any number of outages in which nothing listened";
             M1 m1_effect in laws::managers::effect, "effect"
                 "Ok means the effect is there: the harness checks it from outside";
             M2 m2_idempotent in laws::managers::effect, "idempotent"

@@ -40,6 +40,11 @@ pub enum Retry {
     Backoff,
     /// The call may succeed after this time, which the runtime itself named.
     After(Duration),
+    /// Nothing listens at the address, so the call reached no daemon and cost none any work. It may succeed as soon as one
+    /// listens: repeat it at this constant interval, for as long as it takes. A watch keeps the interval between 10 ms and 1 s,
+    /// and counts no such attempt as a failure. [`poll_interval`](crate::backend::poll_interval) gives this advice for the
+    /// error of a socket.
+    Poll(Duration),
 }
 
 /// Kind of an error, for callers to branch on.
@@ -61,7 +66,7 @@ pub enum ErrorKind {
     PermissionDenied,
     /// The caller is not known: credentials are missing or wrong.
     Unauthenticated,
-    /// The runtime cannot be reached, or reports that it is not ready.
+    /// The runtime cannot be reached, or reports that it is not ready. [`Retry::Poll`] says that nothing listens there.
     Unavailable,
     /// A deadline passed: the outcome is unknown.
     Timeout,

@@ -2,10 +2,10 @@
 
 use std::io;
 
-use runtide_core::{Error, ErrorKind, backend::CallSite};
+use runtide_core::{Error, ErrorKind, Retry, backend::CallSite};
 use tokio_rustls::rustls;
 
-use crate::transport::causes;
+use crate::transport::{Unreached, causes};
 
 /// Classifies the errors of a call to the daemon.
 pub(crate) trait DaemonErrors {
@@ -53,7 +53,13 @@ impl DaemonErrors for CallSite<'_> {
             io::ErrorKind::Unsupported => (ErrorKind::Unsupported, "this platform has no unix sockets"),
             _ => (ErrorKind::Unavailable, "the connection broke"),
         };
-        self.error(kind, message).with_source(error)
+        let unreached = causes(&error).find_map(|cause| cause.downcast_ref::<Unreached>());
+        let retry = unreached.map(|unreached| Retry::Poll(unreached.interval));
+        let error = self.error(kind, message).with_source(error);
+        match retry {
+            Some(retry) => error.with_retry(retry),
+            None => error,
+        }
     }
 
     fn bollard(self, error: bollard::errors::Error) -> Error {

@@ -15,7 +15,7 @@ use hyper::{
     client::conn::http1,
 };
 use hyper_util::rt::TokioIo;
-use runtide_core::{ErrorKind, Result, event::ResumeToken};
+use runtide_core::{ErrorKind, Result, RuntimeKind, event::ResumeToken};
 use tokio::time::Instant;
 
 use crate::{
@@ -44,6 +44,10 @@ const DISORDER: Duration = Duration::from_millis(100);
 const UNPROVEN: Duration = Duration::from_millis(250);
 const NOTHING: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(5);
+
+/// Time for the history to arrive before the daemon is asked outright: a daemon that was restarted has none, and waiting for it
+/// would be most of the time that it takes to be back.
+const PROMPT: Duration = Duration::from_millis(20);
 
 /// It has its own connection, driven by the reader's poll: no task, no hand-over, and closed when dropped.
 pub(crate) struct EventSubscription {
@@ -142,6 +146,7 @@ impl EventSubscription {
         let latest = Instant::now() + LONGEST;
         let too_late = nanoseconds_of(token).map(|at| at + DISORDER.as_nanos());
         let mut scanned = 0;
+        let (mut asking, mut asked) = (true, pin!(forgets(client, token)));
         loop {
             let mut frames = Frames::of(subscription.unread().get(scanned..).unwrap_or_default());
             let before = scanned;
@@ -158,7 +163,19 @@ impl EventSubscription {
                 reported_state.lock().learn(&event);
             }
             let timeout = if scanned == 0 { NOTHING } else { UNPROVEN };
-            let more = poll_fn(|cx| subscription.poll_more(cx));
+            let more = poll_fn(|cx| {
+                let more = subscription.poll_more(cx);
+                if more.is_pending()
+                    && asking
+                    && let Poll::Ready(forgotten) = asked.as_mut().poll(cx)
+                {
+                    asking = false;
+                    if forgotten {
+                        return Poll::Ready(Ok(false));
+                    }
+                }
+                more
+            });
             match tokio::time::timeout_at(latest.min(Instant::now() + timeout), more).await {
                 Ok(Ok(true)) => {}
                 Ok(Err(error)) => return Err(error),
@@ -243,6 +260,19 @@ impl EventSubscription {
             }
         }
     }
+}
+
+/// Asks the daemon, after [`PROMPT`], for its history up to the token, which is a response that ends. `true`: the token's event is
+/// not in it, and so is not in that of a subscription either. `false` if it is, or the daemon is not known to end the response
+/// (trap D13).
+async fn forgets(client: &Client, token: &ResumeToken) -> bool {
+    tokio::time::sleep(PROMPT).await;
+    let is_docker = client.last_server().is_some_and(|server| server.kind == RuntimeKind::Docker);
+    let Some(at) = time_of(token).filter(|_| is_docker) else { return false };
+    let since = stamp(at.saturating_sub(DISORDER));
+    let path = format!("/events?since={since}&until={}&{FILTER}", stamp(at));
+    let Ok(history) = client.get_bytes(OPERATION, &path, client.deadline()).await else { return false };
+    !Frames::of(&history).any(|framed| matches!(framed, Framed::Event(event) if event.token().as_ref() == Some(token)))
 }
 
 /// The `since` for a token: its time less [`DISORDER`], as `sec.nnnnnnnnn`. `None`: the token is another source's.

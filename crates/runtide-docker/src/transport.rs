@@ -21,7 +21,7 @@ use hyper_util::{
     },
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
-use runtide_core::backend::lock;
+use runtide_core::backend::{lock, poll_interval};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -60,7 +60,14 @@ impl Connector {
 
     pub(crate) async fn connect(&self) -> io::Result<TokioIo<Link>> {
         let dialled = tokio::time::timeout(self.0.timeout, self.dial()).await;
-        dialled.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut))).map(TokioIo::new)
+        let dialled = dialled.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut)));
+        dialled.map(TokioIo::new).map_err(|error| {
+            let is_file = matches!(self.0.endpoint, Endpoint::Unix(_));
+            match poll_interval(&error, is_file) {
+                Some(interval) => io::Error::new(error.kind(), Unreached { interval, error }),
+                None => error,
+            }
+        })
     }
 
     async fn dial(&self) -> io::Result<Link> {
@@ -81,6 +88,26 @@ impl Connector {
                 }
             }
         }
+    }
+}
+
+/// The error of a dial that reached no daemon. A connection that breaks may have an error of the same kind.
+#[derive(Debug)]
+pub(crate) struct Unreached {
+    /// Interval at which the dial may be repeated.
+    pub(crate) interval: Duration,
+    error: io::Error,
+}
+
+impl fmt::Display for Unreached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl StdError for Unreached {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.error.source()
     }
 }
 

@@ -38,13 +38,16 @@ impl Call {
         self.uncertain |= self.writes && fault.uncertain;
     }
 
-    /// Waits before another attempt.
+    /// Waits before another attempt: for `poll`, or longer with each failure.
     ///
     /// # Errors
     /// The last failure, if no time is left.
-    pub(crate) async fn pause(&mut self, last: Error) -> Result<()> {
-        let full = BASE.saturating_mul(1 << self.failures.min(10)).min(LONGEST);
-        self.failures = self.failures.saturating_add(1);
+    pub(crate) async fn pause(&mut self, poll: Option<Duration>, last: Error) -> Result<()> {
+        let full = poll.unwrap_or_else(|| {
+            let failures = self.failures;
+            self.failures = failures.saturating_add(1);
+            BASE.saturating_mul(1 << failures.min(10)).min(LONGEST)
+        });
         let pause = full.mul_f64(0.5 + 0.5 * fastrand::f64());
         if self.left() <= pause {
             return Err(self.gave_up(last));

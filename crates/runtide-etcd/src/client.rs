@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use runtide_core::{Error, ErrorKind, Result, backend::CallSite};
+use runtide_core::{Error, ErrorKind, Result, Retry, backend::CallSite};
 use tokio::{sync::Mutex, time::timeout};
 use tonic::{Status, transport::Endpoint};
 
@@ -133,6 +133,13 @@ impl Client {
         &self.name
     }
 
+    /// Pause before another attempt after this error, if no member listens: each of several has an attempt in its interval.
+    /// `None`: a member was reached, and the pause must grow.
+    pub(crate) fn poll_pause(&self, error: &Error) -> Option<Duration> {
+        let Retry::Poll(interval) = error.retry() else { return None };
+        Some(interval / u32::try_from(self.members.len()).unwrap_or(1).max(1))
+    }
+
     fn member(&self, at: usize) -> Option<&Member> {
         self.members.get(at.checked_rem(self.members.len())?)
     }
@@ -245,7 +252,8 @@ impl Client {
             if !again {
                 return Err(Fault { error: call.gave_up(error), uncertain, recovery });
             }
-            if let Err(error) = call.pause(error).await {
+            let poll = self.poll_pause(&error);
+            if let Err(error) = call.pause(poll, error).await {
                 return Err(Fault { error, uncertain, recovery });
             }
         }

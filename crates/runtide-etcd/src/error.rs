@@ -1,9 +1,15 @@
 //! Meaning of a failed attempt: [`Fault`], by the status that the member sent.
 
-use std::{error::Error as StdError, time::Duration};
+use std::{error::Error as StdError, io, time::Duration};
 
-use runtide_core::{Error, ErrorKind, backend::CallSite};
+use runtide_core::{
+    Error, ErrorKind, Retry,
+    backend::{CallSite, poll_interval},
+};
 use tonic::{Code, ConnectError, Status};
+
+/// Interval of attempts at a member without a leader, which refuses before it does anything.
+const LEADERLESS: Duration = Duration::from_millis(100);
 
 /// A failed attempt at one member.
 #[derive(Debug)]
@@ -47,15 +53,29 @@ impl Faults for CallSite<'_> {
 
     fn fault(self, status: Status) -> Fault {
         if let Some(why) = unreachable(&status) {
-            let error = self.error(ErrorKind::Unavailable, why).with_source(status);
+            let interval = poll_of(&status);
+            let mut error = self.error(ErrorKind::Unavailable, why).with_source(status);
+            if let Some(interval) = interval {
+                error = error.with_retry(Retry::Poll(interval));
+            }
             return Fault { error, uncertain: false, recovery: Recovery::NextMember };
         }
         let (kind, uncertain, recovery) = meaning(status.code(), status.message());
         let text = status.message().trim();
         let text = text.strip_prefix("etcdserver: ").unwrap_or(text);
         let text = if text.is_empty() { status.code().description() } else { text };
-        Fault { error: self.error(kind, text).with_source(status), uncertain, recovery }
+        let mut error = self.error(kind, text);
+        if text == "no leader" {
+            error = error.with_retry(Retry::Poll(LEADERLESS));
+        }
+        Fault { error: error.with_source(status), uncertain, recovery }
     }
+}
+
+/// Interval at which a dial may be repeated, if it reached no member.
+fn poll_of(status: &Status) -> Option<Duration> {
+    let causes = std::iter::successors(status.source(), |&cause| cause.source());
+    causes.filter_map(|cause| cause.downcast_ref::<io::Error>()).find_map(|error| poll_interval(error, false))
 }
 
 /// Reason why no connection was made, if that is what failed; nothing was sent then.
@@ -177,5 +197,11 @@ mod tests {
             (ErrorKind::Unavailable, false, Recovery::NextMember)
         );
         assert!(fault.error.to_string().contains("refused"), "{}", fault.error);
+        assert!(matches!(fault.error.retry(), Retry::Poll(_)), "{:?}", fault.error);
+        let fault = site().fault(Status::new(Code::Unavailable, "etcdserver: no leader"));
+        assert_eq!(fault.error.retry(), Retry::Poll(LEADERLESS));
+        let reset = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+        let fault = site().fault(Status::from_error(Box::new(ConnectError(Box::new(reset)))));
+        assert_eq!(fault.error.retry(), Retry::Backoff);
     }
 }

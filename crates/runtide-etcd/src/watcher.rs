@@ -136,9 +136,7 @@ impl Watcher {
                 End::Lost => self.resync_and_follow(Gap::HistoryExpired, None).await,
                 End::Broken(error) => {
                     tracing::debug!(store = self.shared.client.name(), %error, "a watch is interrupted");
-                    let full = BASE.saturating_mul(1 << self.failures.min(10)).min(LONGEST);
-                    self.failures = self.failures.saturating_add(1);
-                    sleep(full.mul_f64(0.5 + 0.5 * fastrand::f64())).await;
+                    self.pause(&error).await;
                     self.follow().await
                 }
                 End::Fatal(error) => {
@@ -198,10 +196,18 @@ impl Watcher {
         if is_final(&error, recovery) {
             return Err(End::Fatal(error));
         }
-        let full = BASE.saturating_mul(1 << self.failures.min(10)).min(LONGEST);
-        self.failures = self.failures.saturating_add(1);
-        sleep(full.mul_f64(0.5 + 0.5 * fastrand::f64())).await;
+        self.pause(&error).await;
         Ok(())
+    }
+
+    /// Waits before another attempt: longer with each failure of a member that was reached.
+    async fn pause(&mut self, error: &Error) {
+        let full = self.shared.client.poll_pause(error).unwrap_or_else(|| {
+            let failures = self.failures;
+            self.failures = failures.saturating_add(1);
+            BASE.saturating_mul(1 << failures.min(10)).min(LONGEST)
+        });
+        sleep(full.mul_f64(0.5 + 0.5 * fastrand::f64())).await;
     }
 
     /// Sends the resources that were selected at the position; false if its revision is compacted.

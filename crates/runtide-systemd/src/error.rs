@@ -1,9 +1,16 @@
 //! Classification of failures: [`ErrorKind`] by the name of the D-Bus error, the error of the socket, or the deadline.
 
-use std::io;
+use std::{io, time::Duration};
 
-use runtide_core::{Error, ErrorKind, backend::CallSite};
+use runtide_core::{
+    Error, ErrorKind, Retry,
+    backend::{CallSite, poll_interval},
+};
 use zbus::fdo;
+
+/// Interval of attempts while the bus answers and the manager is not on it. The bus holds a call back while it expects the
+/// manager, so that this is the rare case.
+const ABSENT: Duration = Duration::from_millis(250);
 
 /// Classifies the errors of the bus.
 pub(crate) trait BusErrors {
@@ -21,9 +28,22 @@ impl BusErrors for CallSite<'_> {
             zbus::Error::FDO(fault) => {
                 let (kind, message) = of_fdo(fault);
                 let made = self.error(kind, message);
-                if matches!(**fault, fdo::Error::NoReply(_)) { made.with_context("reason", NO_REPLY) } else { made }
+                match **fault {
+                    fdo::Error::NoReply(_) => made.with_context("reason", NO_REPLY),
+                    fdo::Error::ServiceUnknown(_) | fdo::Error::NameHasNoOwner(_) => made.with_retry(Retry::Poll(ABSENT)),
+                    _ => made,
+                }
             }
-            zbus::Error::InputOutput(cause) | zbus::Error::Connection(cause, _) => {
+            zbus::Error::Connection(cause, address) => {
+                let (kind, message) = of_io(cause);
+                let interval = poll_interval(cause, address.to_string().starts_with("unix:"));
+                let made = self.error(kind, message).with_source(error);
+                match interval {
+                    Some(interval) => made.with_retry(Retry::Poll(interval)),
+                    None => made,
+                }
+            }
+            zbus::Error::InputOutput(cause) => {
                 let (kind, message) = of_io(cause);
                 self.error(kind, message).with_source(error)
             }

@@ -241,7 +241,7 @@ fn a_daemon_that_does_not_answer_is_one_clear_line() {
         complaint
     };
     for (variable, value, advice) in [
-        ("DOCKER_HOST", "nonsense", "expected unix:///path"),
+        ("DOCKER_HOST", "gopher://h", "expected unix:///path"),
         ("DOCKER_HOST", "ssh://me:hunter2@h", "forward the socket"),
         ("DOCKER_HOST", "tcp://me:hunter2@h:1", "no credentials"),
         ("DOCKER_HOST", "tcp://127.0.0.1:1", "start the daemon"),

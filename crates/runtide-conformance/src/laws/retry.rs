@@ -1,19 +1,24 @@
-//! Retries, indefinitely and not too often: R11, R17.
+//! Retries, indefinitely, soon and not too often: R11, R17, R23.
 
 use std::time::Duration;
 
-use runtide_core::{ErrorKind, ListOptions, RuntimeEventKind as Kind, WatchOptions};
+use runtide_core::{ErrorKind, ListOptions, Retry, RuntimeEventKind as Kind, WatchOptions};
 use tokio::time::Instant;
 
 use super::{backend, need_fault, running, try_fault};
-use crate::{Fault, Harness, Law, LawResult, Subscriber, Verdict, Violation, ensure};
+use crate::{Fault, Harness, Law, LawResult, Subscriber, Supported, Tuning, Verdict, Violation, ensure};
 
 /// Calm number of dials in two periods of the longest backoff (a minute, unscaled).
 const CALM: u64 = 10;
 
-/// **R11 calm retry.** Under refusal, denial and instant clean end of stream: at most 10 dials a minute once backed off, and
-/// still trying after a day. Only a stream that stayed healthy resets the backoff. Flapping is one degraded state, not a pair
-/// of events per second.
+/// Most dials a second while nothing listens. No daemon has any work by them.
+const POLLS: u64 = 30;
+
+/// **R11 calm retry.** Under refusal, denial and instant clean end of stream: of the dials that reach a daemon at most 10 a minute
+/// once backed off, and still trying after a day. Only a link that stayed healthy is forgiven its falls. Flapping is one degraded
+/// state, not a pair of events per second.
+///
+/// A dial that reaches no daemon, of which the backend's error says `Retry::Poll`, is repeated at most 30 times a second.
 ///
 /// On a virtual clock the day is a day. On a real one it is scaled: backends are made with a short `max_backoff` and
 /// `healthy_after`, a minute is two periods of that backoff, and the day is sixteen.
@@ -32,8 +37,17 @@ pub async fn r11_calm_retry(h: &dyn Harness) -> LawResult {
         if !try_fault!(h, fault, without) {
             continue;
         }
-        wait_calmly(h, &mut subscriber, minute.saturating_mul(some), None, &fault).await?;
-        wait_calmly(h, &mut subscriber, day, Some(minute), &fault).await?;
+        let asked = backend.connect().await;
+        if fault == Fault::Refuse && matches!(asked.map_err(|error| error.retry()), Err(Retry::Poll(_))) {
+            // A quarter of an hour has as many dials as many days of the others.
+            let most = POLLS.saturating_mul(minute.as_secs().max(1));
+            wait_calmly(h, &mut subscriber, day.min(Duration::from_secs(900)), (minute, most), &fault).await?;
+        } else {
+            // Before it has backed off, a hundred dials a minute are eager, and more are a loop.
+            let eager = minute.saturating_mul(some);
+            wait_calmly(h, &mut subscriber, eager, (eager, 100), &fault).await?;
+            wait_calmly(h, &mut subscriber, day, (minute, CALM), &fault).await?;
+        }
         let before = h.dials();
         subscriber.read_for(minute.saturating_mul(some)).await?;
         ensure!(h.dials() > before, R11, format!("to be still trying under {fault:?} after {day:?}"), "no dial");
@@ -72,16 +86,14 @@ pub async fn r11_calm_retry(h: &dyn Harness) -> LawResult {
     Verdict::kept_without(without)
 }
 
-/// Waits, and counts the dials of each `minute`, if it is given.
+/// Waits, and counts the dials of each window.
 async fn wait_calmly(
     h: &dyn Harness,
     subscriber: &mut Subscriber,
     time: Duration,
-    minute: Option<Duration>,
+    (window, most): (Duration, u64),
     fault: &Fault,
 ) -> Result<(), Violation> {
-    // Before it has backed off, a hundred dials a minute are eager, and more are a loop.
-    let (window, most) = minute.map_or((time, 100), |minute| (minute, CALM));
     let end = Instant::now() + time;
     while Instant::now() < end {
         let before = h.dials();
@@ -175,5 +187,28 @@ pub async fn r17_connect(h: &dyn Harness) -> LawResult {
         .connect()
         .await
         .map_err(|error| Violation::of(Law::R17, "`connect` once the runtime is there", error.to_string()))?;
+    Verdict::kept()
+}
+
+/// **R23 prompt return.** A watch is back within 0.3 s of the runtime's own return, after any number of outages in which nothing
+/// listened.
+///
+/// On a real clock it has 2 s, for a loaded machine; a watch that backs off while nothing listens needs longer. The backend has the
+/// driver's own options, since a shorter longest pause would hide that it grew.
+pub async fn r23_prompt_return(h: &dyn Harness) -> LawResult {
+    let is_virtual = h.timing().is_virtual;
+    let (rounds, apart, limit) = if is_virtual { (6, 12_000, 300) } else { (2, 500, 2_000) };
+    let backend = h.backend(&Tuning::default()).await?;
+    let mut subscriber = Subscriber::live(h, &backend).await?;
+    for _ in 0..rounds {
+        subscriber.read_for(Duration::from_millis(apart)).await?;
+        let from = subscriber.events.len();
+        if let Supported::No(reason) = subscriber.during(h.fault(&Fault::KillDaemon)).await? {
+            return Verdict::not_applicable(reason);
+        }
+        let is_back = |one: &Subscriber| one.checker.is_live() && one.counts(from).contains_key("backend_reconnected");
+        subscriber.until_within(Duration::from_millis(limit), Law::R23, "the watch to be back", is_back).await?;
+    }
+    subscriber.converge(h, Law::R23).await?;
     Verdict::kept()
 }

@@ -33,7 +33,8 @@ const RING: usize = 4_096;
 /// Least number of ring entries: an outage, its end and a resync fit into them.
 const RING_MIN: usize = 8;
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
-const HEALTHY_AFTER: Duration = Duration::from_secs(60);
+/// A link that stays up for so long each time is dialled at most ten times a minute.
+const HEALTHY_AFTER: Duration = Duration::from_secs(6);
 
 /// Longest duration of `Source::open`, `Inspector::list` and `Inspector::inspect`. A backend may end its calls earlier.
 const GUARD: Duration = Duration::from_secs(180);
@@ -44,9 +45,10 @@ const GUARD: Duration = Duration::from_secs(180);
 pub struct DriverOptions {
     /// Events kept for all subscribers together; 4,096 by default, and at least 8.
     pub ring: Option<NonZeroUsize>,
-    /// Longest pause between two attempts to connect; 30 s.
+    /// Longest time from an attempt to connect to the next one; 30 s. Attempts that reach no daemon have their own, short
+    /// interval: [`Retry::Poll`](crate::Retry::Poll).
     pub max_backoff: Option<Duration>,
-    /// Time for which a link must stay up to reset the backoff; 60 s.
+    /// Time for which a link must stay up for earlier failures to be forgotten; 6 s.
     pub healthy_after: Option<Duration>,
     /// Seed of the jitter, for simulations that must replay; random by default.
     pub jitter_seed: Option<u64>,
@@ -55,9 +57,9 @@ pub struct DriverOptions {
 setters!(DriverOptions {
     /// Sets the number of events kept for all subscribers together.
     with_ring: ring: Option<NonZeroUsize>;
-    /// Sets the longest pause between two attempts to connect.
+    /// Sets the longest time from an attempt to connect to the next one.
     with_max_backoff: max_backoff: Option<Duration>;
-    /// Sets the time for which a link must stay up to reset the backoff.
+    /// Sets the time for which a link must stay up for earlier failures to be forgotten.
     with_healthy_after: healthy_after: Option<Duration>;
     /// Seeds the jitter.
     with_jitter_seed: jitter_seed: Option<u64>;

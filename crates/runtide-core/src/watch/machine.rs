@@ -81,7 +81,7 @@ enum Phase {
     Down { retry_at: Instant },
     /// `Source::open` is under way.
     Opening,
-    /// Connected. `live_since` is the time at which the link first went live; the backoff is reset by how long that lasts.
+    /// Connected. `live_since` is the time at which the link first went live; failures are forgotten by how long that lasts.
     Open { mode: Mode, last_signal: Instant, live_since: Option<Instant> },
 }
 
@@ -116,6 +116,10 @@ pub(super) struct Machine {
     max_silence: Option<Duration>,
     backoff: Backoff,
     healthy_after: Duration,
+    /// Number of links in a row that were live and fell before they were healthy.
+    falls: u32,
+    /// Time of the last dial; the pause before the next one counts from it.
+    dialled: Instant,
     /// Resume token of the cached rows: they have every change before it.
     token: Option<ResumeToken>,
     /// Resume token of the resync that is being prepared; replaces `token` when the resync is emitted. Until then the rows are
@@ -181,6 +185,8 @@ impl Machine {
             max_silence: setup.max_silence,
             backoff: Backoff::new(setup.max_backoff, setup.jitter_seed),
             healthy_after: setup.healthy_after,
+            falls: 0,
+            dialled: now,
             token: setup.resume.token,
             next_token: None,
             outage: None,
@@ -267,7 +273,8 @@ impl Machine {
         self.wall = wall;
         match input {
             Input::Opened(Ok(opened)) => self.opened(now, opened),
-            Input::Opened(Err(error)) | Input::Broken(error) => self.disconnect(now, Some(&error)),
+            Input::Opened(Err(error)) => self.not_opened(now, &error),
+            Input::Broken(error) => self.disconnect(now, Some(&error)),
             Input::Batch(signals, flow) => {
                 self.signal_received(now);
                 for signal in signals.drain(..) {
@@ -302,6 +309,7 @@ impl Machine {
         match &mut self.phase {
             Phase::Down { retry_at } if *retry_at <= now => {
                 self.phase = Phase::Opening;
+                self.dialled = now;
                 // Without rows, a replay has nothing to be applied to: only a consumer that gave a cursor is resumed.
                 let resume = self.token.clone().filter(|_| self.has_baseline || self.resuming);
                 self.commands.push(Command::Open(resume));
@@ -312,7 +320,8 @@ impl Machine {
                 if let Some(most) = self.max_silence.filter(|most| saturating_add(*last_signal, *most) <= now) {
                     let error = Error::new(ErrorKind::Timeout, "watch.silence", format!("no signal for {most:?}"));
                     tracing::warn!(backend = %self.backend, silence = ?most, "the link is dead");
-                    return self.disconnect(now, Some(&error));
+                    let up_until = *last_signal;
+                    return self.fall(now, up_until, Some(&error));
                 }
             }
         }

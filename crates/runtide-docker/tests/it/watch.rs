@@ -272,6 +272,22 @@ async fn a_list_that_lags_behind_the_messages_is_not_believed() {
     assert_eq!(lines(&events), ["stopped one Code(1)", "started two", "stopped two Code(2)"]);
 }
 
+/// The daemon gives up the old name only after the message, and lists it until then.
+#[tokio::test]
+async fn a_list_that_still_has_the_old_name_is_not_believed() {
+    let fake = Fake::start();
+    fake.state().put(&id(1), "old", "running", "Up 1 second", &json!({}));
+    let (_backend, mut stream) = watched(&fake).await;
+    {
+        let mut state = fake.state();
+        state.put(&id(1), "new", "running", "Up 1 second", &json!({}));
+        state.lag_by_name(&id(1), "old");
+        state.tell("rename", &id(1), &json!({"name": "new", "oldName": "/old"}));
+    }
+    let seen = until(&mut stream, "updated").await;
+    assert_eq!(seen.last().unwrap().kind.instance().unwrap().name, "new");
+}
+
 #[tokio::test]
 async fn a_label_that_shadows_the_exit_code_is_not_taken_for_it() {
     let fake = Fake::start();
@@ -301,7 +317,7 @@ async fn one_bad_item_hides_no_other_and_removes_nothing() {
     let (backend, mut stream) = watched(&fake).await;
     {
         let mut state = fake.state();
-        state.garbage = vec![r#"{"Id":"abc","Names":7}"#.to_owned(), "17".to_owned()];
+        state.garbage = vec![r#"{"Id":"abc","State":7}"#.to_owned(), "17".to_owned()];
         state.remove(&id(1));
     }
     let snapshot = backend.list_instances(ListOptions::default()).await.unwrap();

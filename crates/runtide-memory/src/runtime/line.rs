@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use runtide_core::{Error, ErrorKind, Result, event::ResumeToken, watch::Opened};
+use runtide_core::{Error, ErrorKind, Result, Retry, event::ResumeToken, watch::Opened};
 use tokio::time::Instant;
 
 use super::{Inner, Look, State, Told};
@@ -13,6 +13,11 @@ const BATCH: usize = 256;
 
 /// Most connection attempts that are remembered.
 const DIALS: usize = 65_536;
+
+/// Interval at which a runtime that is down is dialled: that of a socket without a listener.
+///
+/// FORK: the client gives the error of `connect` to `runtide_core::backend::poll_interval`, which decides it.
+const POLL: Duration = Duration::from_millis(50);
 
 /// One accepted connection.
 #[derive(Debug)]
@@ -140,7 +145,8 @@ impl State {
     fn accept(&mut self, call: Call) -> Result<u64> {
         *self.calls.entry(call).or_default() += 1;
         let turned_away = if self.down || self.faults.refuse {
-            Some(Error::new(ErrorKind::Unavailable, call.operation(), "connection refused"))
+            let error = Error::new(ErrorKind::Unavailable, call.operation(), "connection refused");
+            Some(error.with_retry(Retry::Poll(POLL)))
         } else if self.faults.deny.contains(&call) {
             Some(Error::new(ErrorKind::PermissionDenied, call.operation(), "this caller may not do this"))
         } else {
@@ -176,7 +182,7 @@ impl State {
         };
         let mut queue = VecDeque::new();
         let mut token = self.history.newest(now).cloned();
-        let opened = match resume.map(|resume| (resume, self.history.after(resume))) {
+        let opened = match resume.map(|resume| (resume, self.history.after(&self.boot, resume))) {
             None => Opened::Fresh(runtide_core::Gap::Initial),
             Some((_, Err(gap))) => Opened::Fresh(gap),
             Some((resume, Ok(missed))) => {

@@ -29,6 +29,9 @@ pub struct Reboot {
     pub keeps_history: bool,
     /// `true` if it stops every instance; those that always restart start again.
     pub stops_instances: bool,
+    /// `true` if it begins again with nothing, as a new installation at the same address: no instances, no history, and
+    /// counters from 1. No fact is recorded for what is lost.
+    pub loses_everything: bool,
 }
 
 impl Reboot {
@@ -43,6 +46,13 @@ impl Reboot {
     #[must_use]
     pub fn stopping_instances(mut self) -> Self {
         self.stops_instances = true;
+        self
+    }
+
+    /// It begins again with nothing.
+    #[must_use]
+    pub fn losing_everything(mut self) -> Self {
+        self.loses_everything = true;
         self
     }
 }

@@ -115,7 +115,10 @@ impl UnitForm for Units {
             _ => return resource.convert(format),
         };
         let converted = converted.map_err(|error| {
-            Error::new(error.kind(), GET, error.message().to_owned()).with_context("resource", &resource.reference)
+            let shown = Error::new(error.kind(), GET, error.message().to_owned());
+            let context = error.context().iter().filter(|(key, _)| *key != "resource");
+            let shown = context.fold(shown, |shown, (key, value)| shown.with_context(key, value));
+            shown.with_context("resource", &resource.reference)
         })?;
         Ok(Arc::new(Resource::new(resource.reference.clone(), converted, resource.revision)))
     }
@@ -125,13 +128,9 @@ fn refused(why: &str) -> Error {
     Error::new(ErrorKind::InvalidInput, APPLY, why)
 }
 
-/// Checks that the bytes are the text of a unit file.
+/// Checks that the bytes are the text of a unit file that systemd loads.
 fn checked(bytes: &[u8]) -> Result<()> {
-    let text = std::str::from_utf8(bytes).map_err(|_| refused("the text of a unit file is UTF-8"))?;
-    if text.contains('\0') {
-        return Err(refused("a zero byte is in it, which systemd does not read"));
-    }
-    match UnitFile::parse(text) {
+    match UnitFile::parse(bytes) {
         Ok(_) => Ok(()),
         Err(flaw) => Err(refused(flaw.why).with_context("line", flaw.line)),
     }
@@ -180,14 +179,17 @@ mod tests {
     #[test]
     fn an_invalid_unit_is_refused() {
         let web = named("service", None, "web");
-        for (bytes, why) in [
-            (&b"[Unit\n"[..], "not closed"),
-            (b"a=1\n", "before the first section"),
-            (b"[Unit]\n\xff=1\n", "UTF-8"),
-            (b"[Unit]\na=\0\n", "zero byte"),
-        ] {
+        for (bytes, why) in [(&b"# one\n[Unit\n"[..], "not closed"), (b"[Unit]\n\xff=1\n", "UTF-8")] {
             let error = Units.text(&web, &Document::new(ResourceFormat::Native, bytes)).unwrap_err();
             assert!(error.kind() == ErrorKind::InvalidInput && error.message().contains(why), "{error}");
+            assert!(error.context().contains(&("line", "2".to_owned())), "{error}");
+            let native = Document::new(ResourceFormat::Native, bytes);
+            let found = Arc::new(Resource::new(web.clone(), native, Revision(1)));
+            for format in [ResourceFormat::Json, ResourceFormat::Yaml] {
+                let shown = Units.shown(&found, format).unwrap_err();
+                assert_eq!(shown.message(), error.message());
+                assert!(shown.context().contains(&("line", "2".to_owned())), "{shown}");
+            }
         }
     }
 

@@ -14,6 +14,7 @@ use runtide_core::{
     event::{Continuity, Epoch, FieldSet},
 };
 use runtide_memory::{FactKind, MemoryBackend, MemoryRuntime};
+use tokio::time::Instant;
 
 use super::table::{Mutant, Shared};
 
@@ -44,6 +45,8 @@ pub(crate) struct Spoilt {
     /// The backend that `HotLoop` dials without a pause while the link is down.
     wire: Arc<MemoryBackend>,
     down: bool,
+    /// Time at which the link broke, for `BacksOffUnheard`.
+    down_since: Instant,
     /// Number of facts that `read_raw` has read.
     read: usize,
     ended: bool,
@@ -104,6 +107,7 @@ impl Spoilt {
             in_vain: 0,
             wire: Arc::clone(wire),
             down: false,
+            down_since: Instant::now(),
             read,
             ended: false,
             first: true,
@@ -166,9 +170,18 @@ impl Spoilt {
                 }
                 _ => {
                     let read = self.inner.next().await;
+                    self.hold_back(&read).await;
                     self.take(read);
                 }
             }
+        }
+    }
+
+    /// Waits until the next attempt of a backoff that has doubled all through the outage: it has lasted as long again.
+    async fn hold_back(&mut self, read: &Option<Item>) {
+        let Some(Ok(event)) = read else { return };
+        if self.how == Mutant::BacksOffUnheard && matches!(event.kind, Kind::BackendReconnected { .. }) {
+            tokio::time::sleep(self.down_since.elapsed().min(Duration::from_secs(30))).await;
         }
     }
 
@@ -215,7 +228,7 @@ impl Spoilt {
 
     fn spoil(&mut self, event: &Arc<RuntimeEvent>) {
         match &event.kind {
-            Kind::BackendDisconnected { .. } => self.down = true,
+            Kind::BackendDisconnected { .. } => (self.down, self.down_since) = (true, Instant::now()),
             Kind::BackendReconnected { .. } => self.down = false,
             _ => {}
         }

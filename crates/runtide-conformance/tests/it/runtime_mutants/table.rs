@@ -52,6 +52,8 @@ mutants! { runtide_conformance::Law;
     HotLoop [R11];
     /// Any message on a new link resets the backoff.
     BackoffResetByMarker [R11];
+    /// It pauses longer and longer while nothing listens.
+    BacksOffUnheard [R23];
     /// It gives up after ten minutes.
     GivesUp [R11];
     /// It reports an outage for each attempt.

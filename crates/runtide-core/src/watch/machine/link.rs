@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{Command, Machine, Mode, Phase};
 use crate::{
     backend::saturating_add,
-    error::{Error, Failure, Retry},
+    error::{Error, ErrorKind, Failure, Retry},
     event::{Continuity, Gap, RuntimeEventKind},
     watch::{
         relist::{Purpose, Relist, Reported},
@@ -15,12 +15,16 @@ use crate::{
     },
 };
 
-/// From this failure in a row on, a link must stay up for a moment before it is announced: a link that flaps is one
-/// outage, not many.
+/// After so many links in a row that fell before they were healthy, a link must stay up for a moment before it is announced: a
+/// link that flaps is one outage, not many.
 const FLAPPING: u32 = 4;
 
 /// Longest such moment.
 const PROBATION: Duration = Duration::from_secs(5);
+
+/// Least time between two dials that no daemon answered though the connection was made: one that boots answers when it is
+/// ready, so that a request should wait there.
+const UNANSWERED: Duration = Duration::from_secs(1);
 
 /// Shortest time between two resyncs of one link.
 const RESYNC_SPACING: Duration = Duration::from_secs(1);
@@ -30,7 +34,7 @@ impl Machine {
         if !matches!(self.phase, Phase::Opening) {
             return;
         }
-        let flapping = self.backoff.failures() >= FLAPPING;
+        let flapping = self.falls >= FLAPPING;
         let mode = match opened {
             Opened::Resumed if flapping => Mode::Held { until: now + PROBATION, signals: Vec::new() },
             Opened::Resumed => Mode::Replaying,
@@ -64,37 +68,60 @@ impl Machine {
         }
     }
 
-    /// The link is gone; `None`: closed cleanly.
-    pub(super) fn disconnect(&mut self, now: Instant, error: Option<&Error>) {
-        let up_for = match &self.phase {
-            Phase::Open { live_since: Some(since), .. } => now.saturating_duration_since(*since),
-            _ => Duration::ZERO,
+    /// The stream could not be opened.
+    ///
+    /// An attempt that no daemon answered is not counted as a failure: nothing listens there, or the daemon is booting. It
+    /// cannot lead to a storm of answered dials, since the pause after each of those has passed before it.
+    pub(super) fn not_opened(&mut self, now: Instant, error: &Error) {
+        let next = match error.retry() {
+            Retry::Poll(interval) => now + self.backoff.poll(interval),
+            _ if error.kind() == ErrorKind::Timeout => (self.dialled + UNANSWERED).max(now + self.backoff.poll(Duration::ZERO)),
+            _ => return self.disconnect(now, Some(error)),
         };
-        let healthy = up_for >= self.healthy_after;
-        if healthy {
-            self.backoff.reset();
+        self.go_down(now, Some(error), next);
+    }
+
+    /// The link is gone, or the daemon refused it; `None`: closed cleanly.
+    pub(super) fn disconnect(&mut self, now: Instant, error: Option<&Error>) {
+        self.fall(now, now, error);
+    }
+
+    /// As [`disconnect`](Self::disconnect), for a link that was up until an earlier moment.
+    pub(super) fn fall(&mut self, now: Instant, up_until: Instant, error: Option<&Error>) {
+        if let Phase::Open { live_since: Some(since), .. } = &self.phase {
+            // What failed before the link went live is over with it.
+            let healthy = up_until.saturating_duration_since(*since) >= self.healthy_after;
+            self.falls = if healthy { 0 } else { self.falls.saturating_add(1) };
+            self.backoff.set(self.falls.saturating_sub(1));
         }
-        let mut pause = self.backoff.next();
-        if healthy && error.is_none() {
-            pause = Duration::ZERO; // routine: proxies close old streams
-        }
+        // Counted from the dial: a link that was up for longer is dialled at once.
+        let next = saturating_add(self.dialled, self.backoff.next());
+        self.go_down(now, error, next);
+    }
+
+    fn go_down(&mut self, now: Instant, error: Option<&Error>, next: Instant) {
+        let mut next = next.max(now);
         if let Some(Retry::After(asked)) = error.map(Error::retry) {
-            pause = pause.max(asked);
+            next = next.max(saturating_add(now, asked));
         }
-        let cause = error.map(Failure::from);
-        if let Some(cause) = &cause {
-            tracing::info!(backend = %self.backend, %cause, retry_in = ?pause, "disconnected");
-        } else {
-            tracing::info!(backend = %self.backend, retry_in = ?pause, "the runtime closed the stream");
+        let (retry_in, cause) = (next.saturating_duration_since(now), error.map(Failure::from));
+        match &cause {
+            // Attempts are many while nothing listens.
+            Some(cause) if self.outage.is_some() => {
+                tracing::debug!(backend = %self.backend, %cause, ?retry_in, "not connected");
+            }
+            Some(cause) => tracing::info!(backend = %self.backend, %cause, ?retry_in, "disconnected"),
+            None => tracing::info!(backend = %self.backend, ?retry_in, "the runtime closed the stream"),
         }
-        self.phase = Phase::Down { retry_at: saturating_add(now, pause) };
+        self.phase = Phase::Down { retry_at: next };
         self.relist = None;
         self.next_token = None;
         self.inspect_queue.clear();
         self.full = false;
         self.commands.push(Command::Abandon);
         if self.outage.is_none() {
-            self.outage = Some(cause.clone());
+            self.outage = Some(cause);
+            let cause = self.outage.clone().flatten();
             self.emit(RuntimeEventKind::BackendDisconnected { cause }, None, None, None);
         }
     }
