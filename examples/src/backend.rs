@@ -1,10 +1,6 @@
 //! The choice of a runtime: the requested one, or one that answers on this machine.
 
-use std::{
-    future,
-    sync::Arc,
-    time::Duration,
-};
+use std::{future, sync::Arc, time::Duration};
 
 use runtide_core::{Error, ErrorKind, RuntimeBackend, RuntimeKind};
 use runtide_docker::{Candidate, Config, Detection, DockerBackend, Endpoint, Origin, Outcome};
@@ -128,7 +124,7 @@ async fn answering(backend: &dyn RuntimeBackend, target: &Target) -> runtide_cor
 fn memory() -> Result<Arc<dyn RuntimeBackend>, Stop> {
     // Without a seed each process has its own ids: for a journal, the runtime of the last process was another one.
     let runtime = MemoryRuntime::with_options(RuntimeOptions::default().with_facts(10_000_usize));
-    let script = runtime.live_by_script(SEED);
+    let script = runtime.run_script(SEED);
     let backend = MemoryBackend::new(runtide_memory::Config::default(), script.runtime().clone())?;
     tokio::spawn(async move {
         let _script = script;

@@ -52,15 +52,15 @@ pub(crate) use self::{
 };
 pub use self::{
     blueprint::Blueprint,
-    demo::ScriptedLife,
+    demo::ScriptedRuntime,
     history::{Fact, FactKind},
     options::RuntimeOptions,
     process::Emission,
     script::{AfterRun, Reboot},
 };
 use self::{
-    boot::Boot, history::History, image::Images, line::Line, log::Log, network::Networks, snapshot::Kept, volume::Volume,
-    wait::Waited,
+    boot::Boot, history::History, image::Images, line::Line, log::Log, network::Networks, snapshot::Kept,
+    volume::Volume, wait::Waited,
 };
 use crate::fault::{Call, Dial, Faults};
 
