@@ -30,7 +30,9 @@ impl BusErrors for CallSite<'_> {
                 let made = self.error(kind, message);
                 match **fault {
                     fdo::Error::NoReply(_) => made.with_context("reason", NO_REPLY),
-                    fdo::Error::ServiceUnknown(_) | fdo::Error::NameHasNoOwner(_) => made.with_retry(Retry::Poll(ABSENT)),
+                    fdo::Error::ServiceUnknown(_) | fdo::Error::NameHasNoOwner(_) => {
+                        made.with_retry(Retry::Poll(ABSENT))
+                    }
                     _ => made,
                 }
             }
@@ -151,6 +153,8 @@ fn of_name(name: &str) -> ErrorKind {
 
 #[cfg(test)]
 mod tests {
+    use runtide_conformance::errors::repetition;
+
     use super::*;
 
     #[test]
@@ -163,6 +167,34 @@ mod tests {
             ("org.example.Other", ErrorKind::Unexpected),
         ] {
             assert_eq!(of_name(name), kind, "{name}");
+        }
+    }
+
+    #[test]
+    fn every_error_of_the_bus_shows_each_thing_once() {
+        let io = |kind: io::ErrorKind| io::Error::from(kind);
+        let site = CallSite::of_store("systemd.list", "systemd:system").with_endpoint("unix:path=/run/x");
+        let kinds = [
+            io::ErrorKind::NotFound,
+            io::ErrorKind::ConnectionRefused,
+            io::ErrorKind::PermissionDenied,
+            io::ErrorKind::TimedOut,
+            io::ErrorKind::BrokenPipe,
+        ];
+        let of_io = kinds.into_iter().map(|kind| zbus::Error::InputOutput(std::sync::Arc::new(io(kind))));
+        let others = [
+            zbus::Error::Address("no such transport".to_owned()),
+            zbus::Error::Handshake("REJECTED EXTERNAL".to_owned()),
+            zbus::Error::Handshake("an unknown command".to_owned()),
+            zbus::Error::Unsupported,
+            zbus::Error::InvalidReply,
+            zbus::Error::FDO(Box::new(fdo::Error::NoReply("no answer came".to_owned()))),
+            zbus::Error::FDO(Box::new(fdo::Error::AccessDenied("not yours".to_owned()))),
+            zbus::Error::Failure("it failed".to_owned()),
+        ];
+        for error in of_io.chain(others) {
+            let shown = format!("{error:?}");
+            assert_eq!(repetition(&site.dbus(error)), None, "{shown}");
         }
     }
 }

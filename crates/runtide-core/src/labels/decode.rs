@@ -421,7 +421,7 @@ mod tests {
         for (labels, key) in cases {
             let error = labels.decode::<Proxy>("p").unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput);
-            assert_eq!(error.context(), [("key", key.to_owned())], "{error}");
+            assert_eq!(error.context(), [("key".into(), key.to_owned())], "{error}");
         }
     }
 

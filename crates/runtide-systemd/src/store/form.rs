@@ -4,7 +4,7 @@ use std::{fmt::Debug, sync::Arc};
 
 use bytes::Bytes;
 use runtide_core::{
-    Error, ErrorKind, Result,
+    Error, ErrorKind, Failure, Result,
     store::{Document, Resource, ResourceFormat, ResourceRef},
 };
 
@@ -115,10 +115,11 @@ impl UnitForm for Units {
             _ => return resource.convert(format),
         };
         let converted = converted.map_err(|error| {
-            let shown = Error::new(error.kind(), GET, error.message().to_owned());
-            let context = error.context().iter().filter(|(key, _)| *key != "resource");
-            let shown = context.fold(shown, |shown, (key, value)| shown.with_context(key, value));
-            shown.with_context("resource", &resource.reference)
+            let mut failure = Failure::from(&error);
+            GET.clone_into(&mut failure.operation);
+            failure.context.remove("resource");
+            let retry = error.retry();
+            Error::from(failure).with_retry(retry).with_context("resource", &resource.reference)
         })?;
         Ok(Arc::new(Resource::new(resource.reference.clone(), converted, resource.revision)))
     }
@@ -182,13 +183,13 @@ mod tests {
         for (bytes, why) in [(&b"# one\n[Unit\n"[..], "not closed"), (b"[Unit]\n\xff=1\n", "UTF-8")] {
             let error = Units.text(&web, &Document::new(ResourceFormat::Native, bytes)).unwrap_err();
             assert!(error.kind() == ErrorKind::InvalidInput && error.message().contains(why), "{error}");
-            assert!(error.context().contains(&("line", "2".to_owned())), "{error}");
+            assert_eq!(error.fact("line"), Some("2"), "{error}");
             let native = Document::new(ResourceFormat::Native, bytes);
             let found = Arc::new(Resource::new(web.clone(), native, Revision(1)));
             for format in [ResourceFormat::Json, ResourceFormat::Yaml] {
                 let shown = Units.shown(&found, format).unwrap_err();
                 assert_eq!(shown.message(), error.message());
-                assert!(shown.context().contains(&("line", "2".to_owned())), "{shown}");
+                assert_eq!(shown.fact("line"), Some("2"), "{shown}");
             }
         }
     }

@@ -75,7 +75,9 @@ impl Machine {
     pub(super) fn not_opened(&mut self, now: Instant, error: &Error) {
         let next = match error.retry() {
             Retry::Poll(interval) => now + self.backoff.poll(interval),
-            _ if error.kind() == ErrorKind::Timeout => (self.dialled + UNANSWERED).max(now + self.backoff.poll(Duration::ZERO)),
+            _ if error.kind() == ErrorKind::Timeout => {
+                (self.dialled + UNANSWERED).max(now + self.backoff.poll(Duration::ZERO))
+            }
             _ => return self.disconnect(now, Some(error)),
         };
         self.go_down(now, Some(error), next);
