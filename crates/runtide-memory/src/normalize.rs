@@ -134,7 +134,7 @@ fn body(config: &Config, told: &Told) -> SignalBody {
         (Dialect::States, _) => SignalBody::State(Arc::new(instance(config, record, Detail::Full))),
         (Dialect::Edges, _) => SignalBody::Edge(Edge {
             id,
-            incarnation: if config.edges_name_life { fact.incarnation.clone() } else { None },
+            incarnation: if config.edges_name_incarnation { fact.incarnation.clone() } else { None },
             state: fact.state(),
             exit: fact.exit,
             described: Some(Arc::new(described(config, told))),
@@ -147,7 +147,7 @@ fn described(config: &Config, told: &Told) -> Instance {
     let Told { fact, record, .. } = told;
     let mut instance =
         Instance::new(config.id.clone(), fact.id.clone(), fact.name.clone(), record.design.kind, fact.state());
-    instance.incarnation = if config.edges_name_life { fact.incarnation.clone() } else { None };
+    instance.incarnation = if config.edges_name_incarnation { fact.incarnation.clone() } else { None };
     instance.exit = fact.exit;
     instance.image.clone_from(&record.design.image);
     instance.labels = Some(record.design.labels.clone());
