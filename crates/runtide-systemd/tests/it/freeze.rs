@@ -37,7 +37,7 @@ impl Fixture {
             format!("fr{:x}", std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() & 0xff_ffff_ffff);
         let config = Config::system().with_address(address.clone()).with_root(Some(PathBuf::from(root)));
         let config = config.with_selection(Selection::default().with_pattern(format!("{prefix}*")));
-        let turn = Turn::shared("systemd2").await.unwrap();
+        let turn = Turn::on("systemd2").await.unwrap();
         let backend = SystemdBackend::new(config).unwrap();
         Some(Self { _turn: turn, machine: Machine::at(&address), address, backend, prefix })
     }
