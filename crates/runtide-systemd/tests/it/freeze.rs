@@ -103,7 +103,9 @@ impl Fixture {
     async fn end(self) {
         for round in ["a", "b"] {
             for number in 0..UNITS {
-                let _ = self.machine.manager("StopUnit", &(self.unit(round, number).as_str(), "replace")).await;
+                let unit = self.unit(round, number);
+                let _ = self.machine.manager("ThawUnit", &(unit.as_str(),)).await;
+                let _ = self.machine.manager("StopUnit", &(unit.as_str(), "replace")).await;
             }
         }
         self.backend.close().await.unwrap();
