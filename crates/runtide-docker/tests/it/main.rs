@@ -23,6 +23,7 @@ mod churn;
 mod daemon;
 mod fake_daemon;
 mod managers;
+mod resumed;
 mod scripted_daemon;
 mod tls;
 mod watch;
