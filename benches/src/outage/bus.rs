@@ -25,7 +25,8 @@ pub struct SystemBus {
 impl SystemBus {
     /// The bus of the testbed's machine; `None`: there is no testbed.
     pub fn of_testbed(handle: Handle) -> Option<Self> {
-        let (address, root) = (std::env::var("RUNTIDE_TEST_SYSTEMD").ok()?, std::env::var("RUNTIDE_TEST_SYSTEMD_ROOT").ok()?);
+        let (address, root) =
+            (std::env::var("RUNTIDE_TEST_SYSTEMD").ok()?, std::env::var("RUNTIDE_TEST_SYSTEMD_ROOT").ok()?);
         let proc = std::fs::read_link(&root).ok()?;
         let pid = proc.components().nth(2)?.as_os_str().to_str()?.to_owned();
         Some(Self { address, root, pid, handle })

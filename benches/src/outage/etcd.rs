@@ -10,9 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use runtide_core::store::{
-    Document, Precondition, ResourceRef, Selector, StoreBackend, StoreEvent, StoreWatchOptions,
-};
+use runtide_core::store::{Document, Precondition, ResourceRef, Selector, StoreBackend, StoreEvent, StoreWatchOptions};
 use runtide_etcd::{Config, EtcdStore};
 use tokio::runtime::Handle;
 
@@ -34,8 +32,7 @@ impl Etcd {
     pub fn up(handle: Handle) -> Self {
         let folder = tempfile::Builder::new().prefix("runtide-reconnect-").tempdir().unwrap();
         let (client, peer) = (free_port(), free_port());
-        let member =
-            Self { folder, client, peer, child: Mutex::default(), handle, written: AtomicU64::new(0) };
+        let member = Self { folder, client, peer, child: Mutex::default(), handle, written: AtomicU64::new(0) };
         member.start();
         member
     }
@@ -78,8 +75,7 @@ impl Daemon for Etcd {
     fn returns(&self) -> mpsc::Receiver<Instant> {
         let store = self.store(Duration::from_secs(15));
         let (sender, receiver) = mpsc::channel();
-        let mut stream =
-            self.handle.block_on(store.watch(&Selector::all(), StoreWatchOptions::default())).unwrap();
+        let mut stream = self.handle.block_on(store.watch(&Selector::all(), StoreWatchOptions::default())).unwrap();
         self.handle.spawn(async move {
             while let Some(event) = stream.next().await {
                 let is_change = matches!(event.unwrap(), StoreEvent::Added(_) | StoreEvent::Modified(_));

@@ -10,7 +10,7 @@ use zbus::fdo;
 
 /// Interval of attempts while the bus answers and the manager is not on it. The bus holds a call back while it expects the
 /// manager, so that this is the rare case.
-const ABSENT: Duration = Duration::from_millis(250);
+const ABSENT: Duration = Duration::from_millis(100);
 
 /// Classifies the errors of the bus.
 pub(crate) trait BusErrors {
@@ -30,7 +30,9 @@ impl BusErrors for CallSite<'_> {
                 let made = self.error(kind, message);
                 match **fault {
                     fdo::Error::NoReply(_) => made.with_context("reason", NO_REPLY),
-                    fdo::Error::ServiceUnknown(_) | fdo::Error::NameHasNoOwner(_) => made.with_retry(Retry::Poll(ABSENT)),
+                    fdo::Error::ServiceUnknown(_) | fdo::Error::NameHasNoOwner(_) => {
+                        made.with_retry(Retry::Poll(ABSENT))
+                    }
                     _ => made,
                 }
             }
