@@ -71,7 +71,7 @@ mutants! { runtide_conformance::Law;
     /// A list before `connect` fails.
     ListNeedsConnect [R6 R13 R15 R17];
     /// Every error has the same kind.
-    EveryErrorIsUnexpected [R15 R17 R18 M1 M3 M6 M7 M8];
+    EveryErrorIsUnexpected [R11 R15 R17 R18 M1 M3 M6 M7 M8];
     /// Its errors quote the request that failed, password and all, as a URL does in many a client.
     LeaksTheCredential [R18];
     /// The same, but only in its watch, in the cause of an outage.
