@@ -8,7 +8,7 @@ use std::{
 
 use clap::Parser;
 use runtide_core::wal::{self, Anchor};
-use runtide_examples::{Output, Stop, Target, Wanted, choose, events_after, note, run};
+use runtide_examples::{Output, Stop, Target, Wanted, choose_or_script, events_after, note, run};
 use runtide_journal::{JournalOptions, RuntimeJournal};
 
 /// Store events in a folder: killed and started again, it resumes where it ended, and shows the missed events.
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         if let Some(anchor) = &args.verify {
             return verify(&args.dir, anchor);
         }
-        let backend = choose(&args.target).await?;
+        let backend = choose_or_script(&args.target).await?;
         let journal = RuntimeJournal::open(&args.dir, JournalOptions::default())?;
         let known = journal.table();
         match journal.cursor(backend.id()) {

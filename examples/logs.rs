@@ -1,7 +1,6 @@
 //! Prints the output of an instance: `cargo run --example logs -- --help`.
 
 use std::{
-    future,
     io::{self, IsTerminal, Write},
     process::ExitCode,
     sync::Arc,
@@ -11,10 +10,10 @@ use std::{
 use anstream::adapter::strip_bytes;
 use clap::Parser;
 use runtide_core::{
-    Completeness, Instance, ListOptions, RuntimeBackend,
+    Completeness, ErrorKind, Instance, ListOptions, RuntimeBackend,
     manager::{LogOptions, LogSource},
 };
-use runtide_examples::{Stop, Target, ago, choose, duration, run};
+use runtide_examples::{Stop, Target, Until, ago, choose, duration, run};
 
 /// Print the output of an instance, its stdout on stdout and its stderr on stderr.
 ///
@@ -43,33 +42,29 @@ struct Args {
 fn main() -> ExitCode {
     run(async |args: Args| {
         let backend = choose(&args.target).await?;
-        let instance = find(&*backend, &args.name).await?;
+        let found = find(&*backend, &args.name).await?;
         let Some(logs) = backend.logs() else {
             return Err(Stop::refused(format_args!("{} stores no output", backend.kind())));
         };
         let mut options = LogOptions::default().with_tail(args.tail).with_since(args.since);
         options.follow = args.follow;
-        let mut lines = logs.logs(&instance.id, options).await?;
-        let over = async {
-            match args.time {
-                Some(time) => tokio::time::sleep(time).await,
-                None => future::pending().await,
-            }
+        let mut lines = match found {
+            Ok(instance) => logs.logs(&instance.id, options).await?,
+            // A runtime may have the output of what it no longer lists, as systemd's journal of a unit that has run.
+            Err(absent) => match logs.logs(&args.name.as_str().into(), options).await {
+                Err(error) if error.kind() == ErrorKind::NotFound => return Err(absent),
+                lines => lines?,
+            },
         };
-        let mut over = std::pin::pin!(over);
-        loop {
-            let line = tokio::select! {
-                biased;
-                () = &mut over => return Ok(()),
-                line = lines.next() => line,
-            };
-            let Some(line) = line else { return Ok(()) };
+        let until = Until::after(args.time);
+        while let Some(Some(line)) = until.get(lines.next()).await {
             let line = line?;
             match line.source {
                 LogSource::Stderr => put(io::stderr(), &line.bytes)?,
                 _ => put(io::stdout(), &line.bytes)?,
             }
         }
+        Ok(())
     })
 }
 
@@ -83,23 +78,24 @@ fn put(mut out: impl Write + IsTerminal, bytes: &[u8]) -> Result<(), Stop> {
     Ok(out.flush()?)
 }
 
-/// The instance of this id, or else of this name. A stopped instance has output too.
-async fn find(backend: &dyn RuntimeBackend, name: &str) -> Result<Arc<Instance>, Stop> {
+/// The instance of this id, or else of this name; the inner error says why none is listed. A stopped instance has output
+/// too.
+async fn find(backend: &dyn RuntimeBackend, name: &str) -> Result<Result<Arc<Instance>, Stop>, Stop> {
     let listing = backend.list_instances(ListOptions::default()).await?;
     if let Some(one) = listing.instances.iter().find(|one| one.id.as_str() == name) {
-        return Ok(Arc::clone(one));
+        return Ok(Ok(Arc::clone(one)));
     }
     let named: Vec<_> = listing.instances.iter().filter(|one| one.name == name).collect();
     match named[..] {
-        [one] => Ok(Arc::clone(one)),
-        [] => Err(match listing.completeness {
+        [one] => Ok(Ok(Arc::clone(one))),
+        [] => Ok(Err(match listing.completeness {
             Completeness::Partial(failures) => Stop::refused(format_args!(
                 "no readable instance has the name {name}, and {} could not be read: {}",
                 failures.len(),
                 failures.first().map(ToString::to_string).unwrap_or_default()
             )),
             _ => Stop::refused(format_args!("{} has no instance {name}; `ps --all` lists them", backend.id())),
-        }),
+        })),
         _ => {
             let ids: Vec<_> = named.iter().map(|one| one.id.as_str()).collect();
             Err(Stop::refused(format_args!("{name} is the name of several; give an id: {}", ids.join(", "))))

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use runtide_examples::{Output, Target, Wanted, choose, events, run};
+use runtide_examples::{Output, Target, Wanted, choose_or_script, events, run};
 
 /// Watch containers, virtual machines and services, one line per change.
 #[derive(Debug, Parser)]
@@ -19,7 +19,7 @@ struct Args {
 
 fn main() -> ExitCode {
     run(async |args: Args| {
-        let backend = choose(&args.target).await?;
+        let backend = choose_or_script(&args.target).await?;
         let stream = backend.watch(args.wanted.watch_options()).await?;
         events(stream, args.wanted.filter(), &args.output).await
     })

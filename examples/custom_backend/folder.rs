@@ -39,7 +39,11 @@ impl Inspector for Folder {
     async fn list(&self, _: Detail) -> Result<Listing> {
         let (mut present, mut failures) = (Vec::new(), Vec::new());
         for entry in fs::read_dir(&self.0).map_err(failed)? {
-            match self.read(&entry.map_err(failed)?.file_name().to_string_lossy().as_ref().into()) {
+            // A name that is no text has no id here: it makes the listing partial, and is not left out in silence.
+            let name = entry.map_err(failed)?.file_name().into_string();
+            let name =
+                name.map_err(|name| failed(io::ErrorKind::InvalidFilename.into()).with_context("file", name.display()));
+            match name.and_then(|name| self.read(&name.into())) {
                 Ok(found) => present.extend(found),
                 Err(error) => failures.push(Failure::from(&error)),
             }

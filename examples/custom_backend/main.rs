@@ -6,7 +6,7 @@ mod folder;
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
-use runtide_core::{InstanceFilter, RuntimeBackend, WatchOptions};
+use runtide_core::{Completeness, InstanceFilter, ListOptions, RuntimeBackend, WatchOptions};
 use runtide_examples::{Output, events, folder_churn, note, run};
 
 /// Watch a folder: each file in it is an instance, and its text the state, as "running" or "stopped 0".
@@ -31,6 +31,12 @@ fn main() -> ExitCode {
         let backend = folder::FolderBackend::new(path);
         backend.connect().await?;
         note(hint);
+        if let Completeness::Partial(failures) = backend.list_instances(ListOptions::default()).await?.completeness {
+            for failure in &failures {
+                let file = failure.context.get("file").map_or("a file", String::as_str);
+                note(format_args!("not shown: {file}: {}", failure.message));
+            }
+        }
         let stream = backend.watch(WatchOptions::default()).await?;
         events(stream, InstanceFilter::default(), &args.output).await
     })

@@ -10,7 +10,7 @@ use crate::duration;
 /// The runtime to use, and its address.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Target {
-    /// The runtime: auto, memory, docker, systemd; auto takes the Docker that answers on this machine, else memory
+    /// The runtime: auto, memory, docker or systemd. auto takes the Docker that answers on this machine
     #[arg(long, value_name = "KIND", default_value = "auto")]
     pub backend: Choice,
     /// The address of Docker, as unix:///path or tcp://host:port; implies --backend docker
@@ -46,6 +46,11 @@ pub enum Choice {
     Kind(RuntimeKind),
 }
 
+impl Choice {
+    /// The runtimes for which this build has a backend.
+    pub(crate) const KINDS: [&str; 3] = ["memory", "docker", "systemd"];
+}
+
 impl FromStr for Choice {
     type Err = String;
 
@@ -53,9 +58,9 @@ impl FromStr for Choice {
         if text.trim().eq_ignore_ascii_case("auto") {
             return Ok(Self::Auto);
         }
-        text.parse().map(Self::Kind).map_err(|error: runtide_core::Error| {
-            error.message().replacen("expected one of ", "expected one of auto, ", 1)
-        })
+        text.parse()
+            .map(Self::Kind)
+            .map_err(|_| format!("'{text}' is not a runtime: expected one of auto, {}", Self::KINDS.join(", ")))
     }
 }
 
@@ -130,9 +135,7 @@ mod tests {
     fn an_unknown_runtime_is_refused_with_the_accepted_ones() {
         let error = "dokcer".parse::<Choice>().unwrap_err();
         assert!(error.starts_with("'dokcer' is not a runtime"), "{error}");
-        for accepted in ["auto", "memory", "docker", "podman"] {
-            assert!(error.contains(accepted), "{error}");
-        }
+        assert!(error.ends_with("expected one of auto, memory, docker, systemd"), "what this build has: {error}");
     }
 
     #[test]

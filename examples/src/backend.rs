@@ -1,10 +1,6 @@
 //! The choice of a runtime: the requested one, or one that answers on this machine.
 
-use std::{
-    future,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{future, sync::Arc, time::Duration};
 
 use runtide_core::{Error, ErrorKind, RuntimeBackend, RuntimeKind};
 use runtide_docker::{Candidate, Config, Detection, DockerBackend, Endpoint, Origin, Outcome};
@@ -19,46 +15,70 @@ const DEADLINE: Duration = Duration::from_secs(3);
 /// Seed of the scripted runtime.
 const SEED: u64 = 7;
 
-/// The backend that `--backend`, `--host`, `--bus` and `--root` ask for.
+/// The backend that `--backend`, `--host`, `--bus` and `--root` ask for, or the Docker daemon that answers on this machine.
 ///
-/// A watch would wait for a daemon that is not up yet. The user of an example wants to know at once, so a runtime that is
-/// requested by name must answer.
+/// A watch would wait for a daemon that is not up yet. The user of an example wants to know at once, so a runtime must answer.
 ///
 /// # Errors
 /// `Refused`, with advice.
 pub async fn choose(target: &Target) -> Result<Arc<dyn RuntimeBackend>, Stop> {
+    match requested(target).await? {
+        Some(backend) => Ok(backend),
+        None => Err(Stop::refused(format_args!(
+            "no runtime answers on this machine (-v lists the addresses that were asked){}, or see --backend memory",
+            advice(ErrorKind::Unavailable)
+        ))),
+    }
+}
+
+/// As [`choose`]; where no runtime was named and none answers, the one in memory, which follows a script.
+///
+/// # Errors
+/// As [`choose`].
+pub async fn choose_or_script(target: &Target) -> Result<Arc<dyn RuntimeBackend>, Stop> {
+    match requested(target).await? {
+        Some(backend) => Ok(backend),
+        None => {
+            note("No runtime answers here: this is one in memory, with scripted events.");
+            memory()
+        }
+    }
+}
+
+/// `None`: no runtime was named, and none answers.
+async fn requested(target: &Target) -> Result<Option<Arc<dyn RuntimeBackend>>, Stop> {
     if let Some(option) = target.systemd.first_given() {
         return match (&target.backend, &target.host) {
             (_, Some(_)) => Err(Stop::refused(format_args!("{option} is for systemd, and --host for docker"))),
-            (Choice::Auto | Choice::Kind(RuntimeKind::Systemd), None) => systemd(target).await,
+            (Choice::Auto | Choice::Kind(RuntimeKind::Systemd), None) => systemd(target).await.map(Some),
             (Choice::Kind(kind), None) => Err(Stop::refused(format_args!("{option} is for systemd, not for {kind}"))),
         };
     }
     match (&target.backend, &target.host) {
         (Choice::Auto | Choice::Kind(RuntimeKind::Docker), Some(host)) => {
             let endpoint: Endpoint = host.parse()?;
-            docker(Config::default().with_endpoint(endpoint), target).await
+            docker(Config::default().with_endpoint(endpoint), target).await.map(Some)
         }
         (Choice::Kind(kind), Some(_)) => Err(Stop::refused(format_args!("--host is for docker, not for {kind}"))),
         (Choice::Kind(RuntimeKind::Docker), None) => match find(target).await {
-            Detection { chosen: Some(config), .. } => docker(config, target).await,
-            Detection { candidates, .. } => Err(Stop::refused(refusal_of(&candidates))),
+            Detection { chosen: Some(config), .. } => docker(config, target).await.map(Some),
+            Detection { candidates, .. } => Err(Stop::refused(refusal_of(&candidates).unwrap_or_else(|| {
+                format!(
+                    "no Docker daemon answers at any of the {} addresses where one may listen (-v lists them){}",
+                    candidates.len(),
+                    advice(ErrorKind::Unavailable)
+                )
+            }))),
         },
-        (Choice::Kind(RuntimeKind::Memory), None) => memory(),
-        (Choice::Kind(RuntimeKind::Systemd), None) => systemd(target).await,
-        (Choice::Kind(kind), None) => {
-            Err(Stop::refused(format_args!("this build has no backend for {kind}; it has memory, docker and systemd")))
-        }
+        (Choice::Kind(RuntimeKind::Memory), None) => memory().map(Some),
+        (Choice::Kind(RuntimeKind::Systemd), None) => systemd(target).await.map(Some),
+        (Choice::Kind(kind), None) => Err(Stop::refused(format_args!(
+            "this build has no backend for {kind}; it has {}",
+            Choice::KINDS.join(", ")
+        ))),
         (Choice::Auto, None) => match find(target).await {
-            Detection { chosen: Some(config), .. } => docker(config, target).await,
-            Detection { candidates, .. } => {
-                let is_shown = |one: &&Candidate| !target.verbose && (is_named(one) || is_present(one));
-                for candidate in candidates.iter().filter(is_shown) {
-                    note(format_args!("not used: {candidate}"));
-                }
-                note("No runtime answers on this machine; this is the one in memory, with scripted events.");
-                memory()
-            }
+            Detection { chosen: Some(config), .. } => docker(config, target).await.map(Some),
+            Detection { candidates, .. } => refusal_of(&candidates).map_or(Ok(None), |line| Err(Stop::refused(line))),
         },
     }
 }
@@ -104,10 +124,9 @@ async fn answering(backend: &dyn RuntimeBackend, target: &Target) -> runtide_cor
 
 /// A scripted runtime that begins and ends with this process; its script is the same each time.
 fn memory() -> Result<Arc<dyn RuntimeBackend>, Stop> {
-    let began = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    // Each process has its own ids: for a journal, the runtime of the last process was another one.
-    let options = RuntimeOptions::default().with_facts(10_000_usize).with_seed(began.as_secs() % 1_000_000 + 1);
-    let script = MemoryRuntime::with_options(options).live_by_script(SEED);
+    // Without a seed each process has its own ids: for a journal, the runtime of the last process was another one.
+    let runtime = MemoryRuntime::with_options(RuntimeOptions::default().with_facts(10_000_usize));
+    let script = runtime.live_by_script(SEED);
     let backend = MemoryBackend::new(runtide_memory::Config::default(), script.runtime().clone())?;
     tokio::spawn(async move {
         let _script = script;
@@ -127,17 +146,12 @@ fn advice(kind: ErrorKind) -> &'static str {
     }
 }
 
-/// The refusal of the candidate that helps most: a named one, or else one that is present and refused.
-fn refusal_of(candidates: &[Candidate]) -> String {
+/// The refusal of the candidate that helps most: a named one, or else one that is present and refused. Neither is replaced by
+/// another runtime, least of all by an invented one. `None`: no daemon was named, and none is present.
+fn refusal_of(candidates: &[Candidate]) -> Option<String> {
     let named = candidates.iter().find(|one| is_named(one));
-    match named.or_else(|| candidates.iter().find(|one| is_present(one))) {
-        Some(one) => format!("{one}{}", advice(failed(one).unwrap_or(ErrorKind::Unavailable))),
-        None => format!(
-            "no Docker daemon answers at any of the {} addresses where one may listen (-v lists them){}",
-            candidates.len(),
-            advice(ErrorKind::Unavailable)
-        ),
-    }
+    let one = named.or_else(|| candidates.iter().find(|one| is_present(one)))?;
+    Some(format!("{one}{}", advice(failed(one).unwrap_or(ErrorKind::Unavailable))))
 }
 
 /// The user named this candidate.

@@ -12,17 +12,20 @@ mod show;
 mod stop;
 mod systemd;
 mod table;
+mod until;
+mod width;
 
 pub use self::{
     args::{Choice, Output, Systemd, Target, Wanted},
-    backend::choose,
+    backend::{choose, choose_or_script},
     duration::{ago, parse as duration},
     folder_churn::folder_churn,
     print::{events, events_after},
     progress::{Progress, log_files},
-    run::run,
+    run::{parse, run},
     stop::Stop,
     table::instances,
+    until::Until,
 };
 
 /// Prints one line for people on stderr; stdout has only the requested output.

@@ -1,6 +1,6 @@
 //! [`Lines`]: events as lines for people.
 
-use std::sync::Arc;
+use std::{fmt::Write as _, sync::Arc};
 
 use anstyle::{AnsiColor, Style};
 use jiff::{Timestamp, tz::TimeZone};
@@ -10,21 +10,29 @@ use runtide_core::{
 
 use crate::show::{self, cell, changes, clean, shorten};
 
-/// Most characters of a column; it grows with its content.
-const NAME: usize = 32;
-const STATE: usize = 20;
-const PORTS: usize = 32;
+/// Most characters of a name; its column grows with its content.
+const NAME: usize = 24;
 
-/// Formats events as lines. It keeps its own table, for the values before a change.
+/// Characters of the other columns. Longer text moves what is behind it, on that line alone.
+const TIME: usize = 12;
+const CHANGE: usize = 8;
+const STATE: usize = 8;
+
+/// A part of a line behind the columns.
+type Detail = (String, Style);
+
+/// Formats events as lines that fit into 80 columns unless their details are long. It keeps its own table, for the values before
+/// a change.
 pub(crate) struct Lines {
     zone: TimeZone,
     filter: InstanceFilter,
     table: InstanceTable,
     /// Gap of an open resync.
     resync: Option<Gap>,
+    /// Width of the column of names.
     name: usize,
-    state: usize,
-    ports: usize,
+    /// Columns at which a line is cut.
+    columns: Option<usize>,
 }
 
 impl Lines {
@@ -35,8 +43,7 @@ impl Lines {
             table: InstanceTable::default(),
             resync: None,
             name: "metrics-board-1".len(),
-            state: "running (unhealthy)".len(),
-            ports: "127.0.0.1:80->80".len(),
+            columns: None,
         }
     }
 
@@ -46,28 +53,33 @@ impl Lines {
         self
     }
 
+    /// Cuts lines at this number of columns.
+    pub(crate) fn cut_at(&mut self, columns: Option<usize>) {
+        self.columns = columns;
+    }
+
     /// Appends the lines of an event.
     pub(crate) fn event(&mut self, event: &RuntimeEvent, out: &mut String) {
         let before = event.instance().and_then(|now| self.table.get(&event.backend, &now.id)).cloned();
         let steps = self.table.apply(event);
         match &event.kind {
             RuntimeEventKind::Started(now) => {
-                let detail = show::image(now.image.as_ref());
-                let detail = if detail == show::UNKNOWN { String::new() } else { detail };
-                self.instance(event, "started", AnsiColor::Green.on_default().bold(), now, &detail, out);
+                let image = show::image(now.image.as_ref());
+                let details = [ports(now), plain(if image == show::UNKNOWN { String::new() } else { image })];
+                self.instance(event, "started", AnsiColor::Green.on_default().bold(), now, &details, out);
             }
             RuntimeEventKind::Stopped(now) => {
-                self.instance(event, "stopped", AnsiColor::Yellow.on_default().bold(), now, "", out);
+                self.instance(event, "stopped", AnsiColor::Yellow.on_default().bold(), now, &[exit(now)], out);
             }
             RuntimeEventKind::Removed(last) => {
-                self.instance(event, "removed", AnsiColor::Red.on_default().bold(), last, "", out);
+                self.instance(event, "removed", AnsiColor::Red.on_default().bold(), last, &[exit(last)], out);
             }
             RuntimeEventKind::Updated { instance, changed } => {
                 let detail = match before {
                     Some(before) => changes(changed.iter(), &before, instance),
                     None => "first seen".to_owned(),
                 };
-                self.instance(event, "updated", AnsiColor::Cyan.on_default().bold(), instance, &detail, out);
+                self.instance(event, "updated", AnsiColor::Cyan.on_default().bold(), instance, &[plain(detail)], out);
             }
             RuntimeEventKind::BackendDisconnected { cause } => {
                 let style = AnsiColor::Red.on_default().bold();
@@ -87,11 +99,11 @@ impl Lines {
                 let dim = Style::new().dimmed();
                 let there = self.table.of(&event.backend).count();
                 let there = if there == 1 { "1 instance".to_owned() } else { format!("{there} instances") };
-                self.say(event, "resync", dim, &format!("{there}; {}", why(gap)), out);
+                self.say(event, "resync", dim, &format!("{there}; {gap}"), out);
                 let mut rows: Vec<_> = steps.iter().filter_map(|step| Row::of(step, gap, &self.filter)).collect();
                 rows.sort_by(|one, other| one.shown.name.cmp(&other.shown.name));
                 for row in rows {
-                    self.instance(event, row.change, row.style, row.shown, &row.detail, out);
+                    self.instance(event, row.change, row.style, row.shown, &row.details, out);
                 }
             }
             // The rows of a resync are printed at its end.
@@ -99,10 +111,11 @@ impl Lines {
         }
     }
 
+    /// A line of the link; it is never cut, since a cause is worth a second line.
     fn say(&self, event: &RuntimeEvent, change: &str, style: Style, news: &str, out: &mut String) {
         self.begin(event, change, style, out);
-        out.push_str(&clean(news));
-        out.push('\n');
+        let backend = shorten_id(&clean(event.backend.as_str()));
+        let _ = writeln!(out, "{backend}: {}", clean(news));
     }
 
     fn begin(&self, event: &RuntimeEvent, change: &str, style: Style, out: &mut String) {
@@ -111,11 +124,7 @@ impl Lines {
             |at| at.to_zoned(self.zone.clone()).strftime("%H:%M:%S%.3f").to_string(),
         );
         let dim = Style::new().dimmed();
-        let backend = shorten_id(&clean(event.backend.as_str()));
-        for cell in [cell(&time, 12, dim), cell(&backend, 12, dim), cell(change, 12, style)] {
-            out.push_str(&cell);
-            out.push_str("  ");
-        }
+        let _ = write!(out, "{}  {}  ", cell(&time, TIME, dim), cell(change, CHANGE, style));
     }
 
     fn instance(
@@ -124,34 +133,48 @@ impl Lines {
         change: &str,
         style: Style,
         now: &Instance,
-        detail: &str,
+        details: &[Detail],
         out: &mut String,
     ) {
         self.begin(event, change, style, out);
-        let name = shorten(&clean(&now.name), NAME);
-        let state = show::state(now);
-        let ports = shorten(&show::ports(now.ports.as_deref()), PORTS);
-        let plain = Style::new();
-        let columns = [
-            (name, &mut self.name, NAME, plain.bold()),
-            (state, &mut self.state, STATE, show::state_style(now.state)),
-            (ports, &mut self.ports, PORTS, plain),
-        ];
-        for (text, width, most, style) in columns {
-            *width = (*width).max(text.chars().count()).min(most);
-            out.push_str(&cell(&text, *width, style));
-            out.push_str("  ");
-        }
-        let exit = show::exit(now);
-        let bad = !matches!(exit.as_str(), "" | "exit 0" | "exit -");
-        out.push_str(&cell(&exit, "exit SIGKILL".len(), if bad { AnsiColor::Red.on_default() } else { plain }));
-        if !detail.is_empty() {
-            out.push_str("  ");
-            out.push_str(detail);
+        let used = TIME + 2 + change.chars().count().max(CHANGE) + 2;
+        let most = self.columns.map_or(NAME, |columns| NAME.min(columns.saturating_sub(used) / 2));
+        let name = shorten(&clean(&now.name), most);
+        self.name = self.name.max(name.chars().count()).min(most);
+        let most = self.columns.map_or(usize::MAX, |columns| columns.saturating_sub(used + self.name + 2));
+        // An update of the health is among its details.
+        let state = if matches!(change, "updated" | "differs") { now.state.to_string() } else { show::state(now) };
+        let state = shorten(&state, most);
+        let (bold, coloured) = (Style::new().bold(), show::state_style(now.state));
+        let _ = write!(out, "{}  {}", cell(&name, self.name, bold), cell(&state, STATE, coloured));
+        let used = used + self.name + 2 + state.chars().count().max(STATE);
+        let mut room = self.columns.map_or(usize::MAX, |columns| columns.saturating_sub(used));
+        for (text, style) in details.iter().filter(|(text, _)| !text.is_empty()) {
+            room = room.saturating_sub(2);
+            if room < "a..".len() {
+                break;
+            }
+            let text = shorten(text, room);
+            room -= text.chars().count();
+            let _ = write!(out, "  {}", cell(&text, 0, *style));
         }
         out.truncate(out.trim_end_matches(' ').len());
         out.push('\n');
     }
+}
+
+fn plain(text: String) -> Detail {
+    (text, Style::new())
+}
+
+fn ports(now: &Instance) -> Detail {
+    plain(show::ports(now.ports.as_deref()))
+}
+
+fn exit(now: &Instance) -> Detail {
+    let exit = show::exit(now);
+    let bad = !matches!(exit.as_str(), "" | "exit 0" | "exit -");
+    (exit, if bad { AnsiColor::Red.on_default() } else { Style::new() })
 }
 
 /// One row below the line of a resync.
@@ -159,22 +182,24 @@ struct Row<'a> {
     change: &'static str,
     style: Style,
     shown: &'a Arc<Instance>,
-    detail: String,
+    details: Vec<Detail>,
 }
 
 impl<'a> Row<'a> {
     /// The row of a net effect. It has its own words, since the runtime reported no such event.
     fn of(step: &'a runtide_core::Transition, gap: Gap, filter: &InstanceFilter) -> Option<Self> {
-        let row = |change, style, shown, detail| Some(Self { change, style, shown, detail });
+        let row = |change, style, shown, details| Some(Self { change, style, shown, details });
         match (&step.before, &step.after) {
-            (None, Some(now)) if gap == Gap::Initial => row("present", Style::new().dimmed(), now, String::new()),
-            (None, Some(now)) => row("appeared", AnsiColor::Green.on_default(), now, String::new()),
+            (None, Some(now)) if gap == Gap::Initial => {
+                row("present", Style::new().dimmed(), now, vec![exit(now), ports(now)])
+            }
+            (None, Some(now)) => row("appeared", AnsiColor::Green.on_default(), now, vec![exit(now), ports(now)]),
             // It no longer matched the filter, so its absence says nothing.
             (Some(last), None) if !filter.matches(last) => None,
-            (Some(last), None) => row("gone", AnsiColor::Red.on_default(), last, String::new()),
+            (Some(last), None) => row("gone", AnsiColor::Red.on_default(), last, vec![exit(last)]),
             (Some(before), Some(now)) => {
                 let changed = runtide_core::event::FieldSet::between(before, now);
-                row("differs", AnsiColor::Cyan.on_default(), now, changes(changed.iter(), before, now))
+                row("differs", AnsiColor::Cyan.on_default(), now, vec![plain(changes(changed.iter(), before, now))])
             }
             (None, None) => None,
         }
@@ -185,20 +210,6 @@ fn outage(cause: Option<&Failure>) -> String {
     match cause {
         Some(cause) => format!("{}; trying again", cause.message),
         None => "the runtime closed the stream; trying again".to_owned(),
-    }
-}
-
-fn why(gap: Gap) -> String {
-    match gap {
-        Gap::Initial => "the watch begins".to_owned(),
-        Gap::Disconnected => "the link was down; below is what is not as before".to_owned(),
-        Gap::HistoryExpired => "the history was too short; below is what is not as before".to_owned(),
-        Gap::RuntimeRestarted => "the runtime was restarted; below is what is not as before".to_owned(),
-        Gap::Undecodable => "a message could not be read; below is what is not as before".to_owned(),
-        Gap::Lagged { dropped } => {
-            format!("{dropped} events came faster than they were read; below is what is not as before")
-        }
-        _ => "below is what is not as before".to_owned(),
     }
 }
 
@@ -220,7 +231,7 @@ fn shorten_id(id: &str) -> String {
 mod tests {
     use std::time::{Duration, SystemTime};
 
-    use runtide_core::{Cursor, ErrorKind, ExitStatus, InstanceKind, InstanceState, event::FieldSet};
+    use runtide_core::{Cursor, ErrorKind, ExitStatus, Health, InstanceKind, InstanceState, event::FieldSet};
 
     use super::*;
 
@@ -259,9 +270,8 @@ mod tests {
         let out = Emitter::new().resync(Gap::Initial, &[web(InstanceState::Running)]);
         let lines: Vec<&str> = out.lines().collect();
         assert_eq!(lines.len(), 2);
-        assert_eq!(lines[0], "01:02:03.004  docker:local  resync        1 instance; the watch begins");
-        assert!(lines[1].starts_with("01:02:03.004  docker:local  present       web "), "{out}");
-        assert!(lines[1].ends_with("running              -"), "its ports are unknown: {out}");
+        assert_eq!(lines[0], "01:02:03.004  resync    docker:local: 1 instance; the watch begins");
+        assert_eq!(lines[1], "01:02:03.004  present   web              running   -", "its ports are unknown");
     }
 
     #[test]
@@ -299,11 +309,32 @@ mod tests {
     }
 
     #[test]
+    fn a_line_is_cut_at_the_columns_and_fits_into_80_without_a_cut() {
+        let mut emitter = Emitter::new();
+        let mut long = Instance::clone(&web(InstanceState::Running));
+        long.name = "a-name-that-is-longer-than-its-column".to_owned();
+        (long.image, long.health) = (Some("registry.example/shop/web:2.0.1-alpine".into()), Some(Health::Unhealthy));
+        let start = RuntimeEventKind::Started(Arc::new(long));
+        for columns in [40, 60, 80] {
+            emitter.0.cut_at(Some(columns));
+            let out = emitter.emit(start.clone());
+            assert!(out.trim_end().chars().count() <= columns, "{columns}: {out}");
+            assert!(out.contains("a-name"), "{out}");
+        }
+        emitter.0.cut_at(None);
+        assert!(emitter.emit(start).ends_with("registry.example/shop/web:2.0.1-alpine\n"));
+        let mut job = Instance::clone(&web(InstanceState::Stopped));
+        (job.name, job.exit) = ("shop-report-17".to_owned(), Some(ExitStatus::code(137).with_oom_killed(true)));
+        let out = Emitter::new().emit(RuntimeEventKind::Stopped(Arc::new(job)));
+        assert!(out.trim_end().chars().count() <= 80, "{out}");
+    }
+
+    #[test]
     fn an_outage_is_printed_with_its_cause_and_the_retry() {
         let mut emitter = Emitter::new();
         let cause = Failure::new(ErrorKind::Unavailable, "docker.events", "the connection\nbroke");
         let out = emitter.emit(RuntimeEventKind::BackendDisconnected { cause: Some(cause) });
-        assert!(out.ends_with("disconnected  the connection?broke; trying again\n"), "{out}");
+        assert!(out.ends_with("disconnected  docker:local: the connection?broke; trying again\n"), "{out}");
         let out = emitter.emit(RuntimeEventKind::BackendReconnected { continuity: Continuity::Resumed });
         assert!(out.ends_with("nothing was missed\n"), "{out}");
         assert_eq!(emitter.emit(RuntimeEventKind::Bookmark), "");

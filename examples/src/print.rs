@@ -1,14 +1,11 @@
 //! Printing a watch.
 
-use std::{
-    future,
-    io::{self, Write},
-};
+use std::io::{self, Write};
 
 use jiff::tz::TimeZone;
 use runtide_core::{EventStream, InstanceFilter, InstanceTable};
 
-use crate::{Output, Stop, line::Lines};
+use crate::{Output, Stop, Until, line::Lines, width::columns};
 
 /// Prints events until `--for` is over, until the output has no reader any more, or until the watch ends.
 ///
@@ -28,25 +25,12 @@ pub async fn events_after(
     filter: InstanceFilter,
     output: &Output,
 ) -> Result<(), Stop> {
-    let over = async {
-        match output.time {
-            Some(time) => tokio::time::sleep(time).await,
-            None => future::pending().await,
-        }
-    };
-    let mut over = std::pin::pin!(over);
+    let until = Until::after(output.time);
     let mut printer = Printer::new(known, filter, output.json);
-    loop {
-        let event = tokio::select! {
-            biased;
-            () = &mut over => return Ok(()),
-            event = events.next() => event,
-        };
-        match event {
-            Some(event) => printer.print(&*event?)?,
-            None => return Ok(()),
-        }
+    while let Some(Some(event)) = until.get(events.next()).await {
+        printer.print(&*event?)?;
     }
+    Ok(())
 }
 
 enum Printer {
@@ -75,6 +59,7 @@ impl Printer {
                 out.flush()?;
             }
             Self::Human(lines, out) => {
+                lines.cut_at(columns());
                 lines.event(event, &mut text);
                 out.write_all(text.as_bytes())?;
                 out.flush()?;

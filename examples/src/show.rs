@@ -145,6 +145,10 @@ fn change(field: &str, before: &Instance, after: &Instance) -> String {
     if field == "labels" {
         return labels(before.labels.as_ref(), after.labels.as_ref());
     }
+    if field == "reason" {
+        let reason = after.reason.as_deref().map_or("none".to_owned(), clean);
+        return shorten(&format!("reason: {reason}"), 200);
+    }
     match (value(field, before), value(field, after)) {
         (Some(before), Some(after)) if before.chars().count() <= MOST && after.chars().count() <= MOST => {
             format!("{field} {before} -> {after}")
@@ -173,6 +177,8 @@ fn value(field: &str, instance: &Instance) -> Option<String> {
 
 fn is_unknown(field: &str, instance: &Instance) -> bool {
     match field {
+        // Its coming is the news.
+        "reason" => false,
         "incarnation" => instance.incarnation.is_none(),
         "labels" => instance.labels.is_none(),
         "created_at" => instance.created_at.is_none(),
@@ -182,12 +188,19 @@ fn is_unknown(field: &str, instance: &Instance) -> bool {
     }
 }
 
+/// Most newly known fields that are named.
+const LEARNT: usize = 2;
+
 /// The changed fields, and those that are newly known: a field that was unknown before has not changed.
 pub(crate) fn changes<'a>(fields: impl Iterator<Item = &'a str>, before: &Instance, after: &Instance) -> String {
     let (learnt, changed): (Vec<&str>, Vec<&str>) = fields.partition(|field| is_unknown(field, before));
     let mut parts: Vec<String> = changed.into_iter().map(|field| change(field, before, after)).collect();
     if !learnt.is_empty() {
-        parts.push(format!("now known: {}", learnt.join(" ")));
+        // An inspection makes half a dozen known at once; a line has room for the names of two.
+        let more = learnt.len().saturating_sub(LEARNT);
+        let more = if more > 0 { format!(" +{more}") } else { String::new() };
+        let names: Vec<&str> = learnt.into_iter().take(LEARNT).collect();
+        parts.push(format!("now known: {}{more}", names.join(" ")));
     }
     parts.join(", ")
 }
@@ -240,6 +253,13 @@ mod tests {
     }
 
     #[test]
+    fn a_reason_is_shown_when_it_comes() {
+        let mut failed = web();
+        failed.reason = Some("port is already allocated".into());
+        assert_eq!(changes(["reason"].into_iter(), &web(), &failed), "reason: port is already allocated");
+    }
+
+    #[test]
     fn an_unknown_exit_has_no_code() {
         let mut web = web();
         assert_eq!(exit(&web), "");
@@ -270,6 +290,8 @@ mod tests {
         (after.name, after.ports, after.started_at) = ("w".to_owned(), Some(vec![]), Some(SystemTime::now()));
         let fields = ["name", "ports", "started_at"].into_iter();
         assert_eq!(changes(fields, &before, &after), "name web -> w, now known: ports started_at");
+        let fields = ["ports", "addresses", "health", "started_at"].into_iter();
+        assert_eq!(changes(fields, &before, &after), "now known: ports addresses +2");
     }
 
     #[test]

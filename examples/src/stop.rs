@@ -41,7 +41,7 @@ impl From<Error> for Stop {
 /// The message, the context and the innermost cause, in one line. Backend and endpoint are left out: the user knows them.
 pub(crate) fn describe(error: &Error) -> String {
     let mut line = error.message().to_owned();
-    let facts = error.context().iter().filter(|(key, _)| !matches!(*key, "backend" | "endpoint"));
+    let facts = error.context().iter().filter(|(key, _)| !matches!(&**key, "backend" | "endpoint"));
     let facts: Vec<String> = facts.map(|(key, value)| format!("{key} {value}")).collect();
     if !facts.is_empty() {
         let _ = write!(line, " ({})", facts.join(", "));

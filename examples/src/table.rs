@@ -12,6 +12,7 @@ use runtide_core::Instance;
 use crate::{
     Stop,
     show::{self, cell, clean, shorten},
+    width::{columns, fit},
 };
 
 /// Prints instances: a table, or an array in JSON with one instance per line.
@@ -25,7 +26,7 @@ pub fn instances(instances: &[Arc<Instance>], json: bool) -> Result<(), Stop> {
         out.flush()?;
     } else {
         let mut out = anstream::stdout().lock();
-        out.write_all(table(instances, SystemTime::now()).as_bytes())?;
+        out.write_all(table(instances, SystemTime::now(), columns()).as_bytes())?;
         out.flush()?;
     }
     Ok(())
@@ -40,7 +41,7 @@ fn array(instances: &[Arc<Instance>]) -> Result<String, Stop> {
 const HEADER: [&str; 8] = ["NAME", "STATE", "EXIT", "IMAGE", "PORTS", "ADDRESSES", "GROUP", "AGE"];
 const MOST: usize = 40;
 
-fn table(instances: &[Arc<Instance>], now: SystemTime) -> String {
+fn table(instances: &[Arc<Instance>], now: SystemTime, columns: Option<usize>) -> String {
     let rows: Vec<[String; 8]> = instances.iter().map(|instance| row(instance, now)).collect();
     let mut widths = HEADER.map(str::len);
     for row in &rows {
@@ -48,13 +49,16 @@ fn table(instances: &[Arc<Instance>], now: SystemTime) -> String {
             *width = (*width).max(text.chars().count());
         }
     }
+    if let Some(columns) = columns {
+        fit(&mut widths, 2, columns);
+    }
     let mut out = String::new();
     let bold = Style::new().bold();
-    line(&mut out, HEADER.iter().zip(widths).map(|(text, width)| cell(text, width, bold)));
+    line(&mut out, HEADER.iter().zip(widths).map(|(text, width)| cell(&shorten(text, width), width, bold)));
     for (row, instance) in rows.iter().zip(instances) {
         let cells = row.iter().zip(widths).zip(HEADER).map(|((text, width), column)| {
             let style = if column == "STATE" { show::state_style(instance.state) } else { Style::new() };
-            cell(text, width, style)
+            cell(&shorten(text, width), width, style)
         });
         line(&mut out, cells);
     }
@@ -100,7 +104,7 @@ mod tests {
         let mut web = Instance::clone(&instance("a-long-name", InstanceState::Running));
         web.image = Some("nginx:1".into());
         (web.ports, web.created_at) = (Some(vec![]), Some(now - Duration::from_secs(3)));
-        let text = table(&[Arc::new(web), instance("b", InstanceState::Stopped)], now);
+        let text = table(&[Arc::new(web), instance("b", InstanceState::Stopped)], now, None);
         let plain = anstream::adapter::strip_str(&text).to_string();
         assert_eq!(
             plain.lines().collect::<Vec<_>>(),
@@ -110,6 +114,15 @@ mod tests {
                 "b            stopped  -     -        -      -          -      -",
             ]
         );
+    }
+
+    #[test]
+    fn a_table_fits_into_the_columns() {
+        let mut web = Instance::clone(&instance("a-name-that-is-rather-long-for-a-column", InstanceState::Running));
+        web.image = Some("registry.example/shop/web:2.0.1-alpine".into());
+        let text = anstream::adapter::strip_str(&table(&[Arc::new(web)], SystemTime::now(), Some(80))).to_string();
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert!(text.contains("a-name-that") && text.contains("registry"), "{text}");
     }
 
     #[test]

@@ -9,6 +9,19 @@ use runtide_journal::{JournalOptions, JournaledStore};
 use runtide_memory::{MemoryStore, StoreOptions};
 use runtide_systemd::{UnitStore, UnitStoreConfig};
 
+/// Help of `--store`: what this build has.
+#[cfg(feature = "etcd")]
+pub(crate) const HELP: &str = "The store: memory, dir:PATH (a folder, created if it is missing), etcd:HOST:PORT or \
+    systemd:PATH (the unit files of a folder, as systemd sees it)";
+#[cfg(not(feature = "etcd"))]
+pub(crate) const HELP: &str = "The store: memory, dir:PATH (a folder, created if it is missing) or systemd:PATH (the unit \
+    files of a folder, as systemd sees it)";
+
+#[cfg(feature = "etcd")]
+const EXPECTED: &str = "expected memory, dir:PATH, etcd:HOST:PORT or systemd:PATH";
+#[cfg(not(feature = "etcd"))]
+const EXPECTED: &str = "expected memory, dir:PATH or systemd:PATH";
+
 /// The store to use.
 #[derive(Clone, Debug)]
 pub(crate) enum Address {
@@ -17,6 +30,7 @@ pub(crate) enum Address {
     /// A write-ahead log in this folder.
     Dir(PathBuf),
     /// These members of etcd.
+    #[cfg(feature = "etcd")]
     Etcd(Vec<String>),
     /// The unit files in this folder, as systemd sees it.
     Systemd(PathBuf),
@@ -39,14 +53,17 @@ impl FromStr for Address {
         match text.split_once(':') {
             None if text == "memory" => Ok(Self::Memory),
             Some(("dir", path)) if !path.is_empty() => Ok(Self::Dir(path.into())),
+            #[cfg(feature = "etcd")]
             Some(("etcd", members)) if !members.is_empty() => {
                 Ok(Self::Etcd(members.split(',').map(str::to_owned).collect()))
             }
+            #[cfg(not(feature = "etcd"))]
+            Some(("etcd", _)) => Err("a store on etcd needs the feature `etcd` of these examples".to_owned()),
             Some(("systemd", path)) if path.starts_with('/') => Ok(Self::Systemd(path.into())),
             Some(("systemd", _)) => {
                 Err("expected the folder as systemd sees it, as systemd:/etc/systemd/system".to_owned())
             }
-            _ => Err("expected memory, dir:PATH, etcd:HOST:PORT or systemd:PATH".to_owned()),
+            _ => Err(EXPECTED.to_owned()),
         }
     }
 }
@@ -70,6 +87,7 @@ impl Address {
                 }
                 Ok(Box::new(store))
             }
+            #[cfg(feature = "etcd")]
             Self::Etcd(members) => etcd(members),
             Self::Systemd(path) => {
                 let config = units.systemd.answering().await?;
@@ -99,9 +117,4 @@ fn etcd(members: &[String]) -> Result<Box<dyn StoreBackend>, Stop> {
     // Credentials and certificates come from the environment, as for etcdctl.
     let config = runtide_etcd::Config::from_env()?.with_endpoints(members);
     Ok(Box::new(runtide_etcd::EtcdStore::new(config)?))
-}
-
-#[cfg(not(feature = "etcd"))]
-fn etcd(members: &[String]) -> Result<Box<dyn StoreBackend>, Stop> {
-    Err(Stop::refused(format_args!("etcd at {} needs the feature `etcd` of these examples", members.join(", "))))
 }

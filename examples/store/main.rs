@@ -13,7 +13,8 @@ mod show;
 use std::process::ExitCode;
 
 use clap::Parser;
-use runtide_examples::{note, run};
+use runtide_core::store::StoreBackend;
+use runtide_examples::{Stop, note, run};
 
 use self::{
     address::{Address, Units},
@@ -29,9 +30,7 @@ use self::{
 #[derive(Debug, Parser)]
 #[command(name = "store")]
 struct Args {
-    /// The store: memory, dir:PATH (a folder, created if it is missing), etcd:HOST:PORT or systemd:PATH (the unit files of
-    /// a folder, as systemd sees it)
-    #[arg(long, value_name = "STORE", default_value = "memory")]
+    #[arg(long, value_name = "STORE", default_value = "memory", help = address::HELP)]
     store: Address,
     #[command(flatten)]
     units: Units,
@@ -44,7 +43,10 @@ fn main() -> ExitCode {
         let store = args.store.open(&args.units).await?;
         match args.command {
             None => Session::new(&*store, Lines::of_stdin()).run().await,
-            Some(Command::Demo) => Session::new(&*store, Lines::script(DEMO)).aloud().run().await,
+            Some(Command::Demo) => {
+                refuse_unless_empty(&*store).await?;
+                Session::new(&*store, Lines::script(DEMO)).aloud().run().await
+            }
             Some(command) => {
                 if matches!(args.store, Address::Memory) {
                     note("A store in memory ends with this command; without one, commands are read from stdin.");
@@ -53,6 +55,17 @@ fn main() -> ExitCode {
             }
         }
     })
+}
+
+/// The demo replaces and deletes resources: none of them may be a user's.
+async fn refuse_unless_empty(store: &dyn StoreBackend) -> Result<(), Stop> {
+    match store.stats().await?.resource_count {
+        0 => Ok(()),
+        count => Err(Stop::refused(format_args!(
+            "the demo replaces and deletes resources, and this store has {count}: give it an empty store, or none, for one \
+             in memory"
+        ))),
+    }
 }
 
 /// The lines of `demo`, as a user would type them.

@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 
 use clap::Parser;
 use runtide_core::store::StoreBackend;
-use runtide_examples::{Stop, note};
+use runtide_examples::{Stop, note, parse};
 
 use crate::{command::Command, input::Lines};
 
@@ -52,17 +52,13 @@ impl<'a> Session<'a> {
             if self.aloud {
                 writeln!(std::io::stdout(), "> {line}")?;
             }
-            let done = match Line::try_parse_from(words) {
+            let done = match parse::<Line>(words.into_iter().map(Into::into)) {
                 Ok(line) => line.command.perform(self.store, Some(&mut self.lines)).await,
-                Err(error) if error.kind() == clap::error::ErrorKind::DisplayHelp => {
-                    write!(std::io::stdout(), "{}", error.render())?;
+                Err(Ok(help)) => {
+                    write!(std::io::stdout(), "{}", help.render())?;
                     Ok(())
                 }
-                Err(error) => {
-                    let text = error.render().to_string();
-                    let first = text.lines().next().unwrap_or_default();
-                    Err(Stop::refused(first.strip_prefix("error: ").unwrap_or(first)))
-                }
+                Err(Err(line)) => Err(Stop::refused(line)),
             };
             match done {
                 Err(Stop::Refused(why)) if self.typed => note(why),

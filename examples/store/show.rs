@@ -1,17 +1,14 @@
 //! Output of the commands.
 
 use std::{
-    fmt, future,
+    fmt,
     io::{self, IsTerminal, Write},
     sync::Arc,
 };
 
 use anstyle::{AnsiColor, Style};
-use runtide_core::{
-    Gap,
-    store::{Document, Resource, StoreEvent, StoreStream},
-};
-use runtide_examples::{Output, Stop};
+use runtide_core::store::{Document, Resource, StoreEvent, StoreStream};
+use runtide_examples::{Output, Stop, Until};
 
 /// Prints one line.
 pub(crate) fn line(line: impl fmt::Display) -> Result<(), Stop> {
@@ -61,21 +58,9 @@ pub(crate) fn table(resources: &[Arc<Resource>]) -> Result<(), Stop> {
 
 /// Prints events until `--for` is over, until the output has no reader any more, or until the watch ends.
 pub(crate) async fn events(mut events: StoreStream, output: &Output) -> Result<(), Stop> {
-    let over = async {
-        match output.time {
-            Some(time) => tokio::time::sleep(time).await,
-            None => future::pending().await,
-        }
-    };
-    let mut over = std::pin::pin!(over);
+    let until = Until::after(output.time);
     let mut out = anstream::stdout();
-    loop {
-        let event = tokio::select! {
-            biased;
-            () = &mut over => return Ok(()),
-            event = events.next() => event,
-        };
-        let Some(event) = event else { return Ok(()) };
+    while let Some(Some(event)) = until.get(events.next()).await {
         let event = event?;
         if output.json {
             let json = serde_json::to_string(&event);
@@ -86,6 +71,7 @@ pub(crate) async fn events(mut events: StoreStream, output: &Output) -> Result<(
             writeln!(out, "{style}{text}{style:#}")?;
         }
     }
+    Ok(())
 }
 
 fn styled(event: &StoreEvent) -> (Style, String) {
@@ -99,20 +85,8 @@ fn styled(event: &StoreEvent) -> (Style, String) {
         StoreEvent::Added(resource) => (green, format!("added      {} at {}", resource.reference, resource.revision)),
         StoreEvent::Modified(resource) => (cyan, format!("modified   {} at {}", resource.reference, resource.revision)),
         StoreEvent::Deleted { reference, revision } => (red, format!("deleted    {reference} at {revision}")),
-        StoreEvent::Reset { gap, revision } => {
-            (dim, format!("reset      {}; the resources at {revision} follow", why(*gap)))
-        }
+        StoreEvent::Reset { gap, revision } => (dim, format!("reset      {}; the resources at {revision} follow", gap)),
         StoreEvent::Bookmark { revision } => (dim, format!("bookmark   every change up to {revision} was emitted")),
         _ => (dim, "unknown event".to_owned()),
-    }
-}
-
-fn why(gap: Gap) -> String {
-    match gap {
-        Gap::Initial => "the watch begins".to_owned(),
-        Gap::Lagged { dropped } => format!("{dropped} changes came faster than they were read"),
-        Gap::Disconnected => "the link was down".to_owned(),
-        Gap::HistoryExpired => "the history was too short".to_owned(),
-        _ => "the store was replaced".to_owned(),
     }
 }

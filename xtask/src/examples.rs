@@ -47,6 +47,7 @@ pub(crate) fn run(stage: &BTreeMap<String, String>, built: &BTreeMap<String, Pat
     let nobus = "--bus unix:path=/nonexistent/bus";
     let mut runs = Vec::new();
     for (line, address, expected) in [
+        ("changes --backend memory --for 2s", None, Expected::Says("= complete")),
         ("watch --backend memory --for 2s --json", None, Expected::JsonLines),
         ("ps --backend memory --json", None, Expected::Json),
         ("custom_backend --for 2s", None, Expected::Success),
@@ -55,6 +56,10 @@ pub(crate) fn run(stage: &BTreeMap<String, String>, built: &BTreeMap<String, Pat
         ("ps --no-such-option", None, Expected::Refusal),
         ("store --store nowhere list", None, Expected::OneLineRefusal),
         ("ps --backend docker", nowhere, Expected::OneLineRefusal),
+        ("ps", nowhere, Expected::OneLineRefusal),
+        ("watch --for 2s", nowhere, Expected::OneLineRefusal),
+        ("wal", None, Expected::OneLineRefusal),
+        ("logs", None, Expected::OneLineRefusal),
     ] {
         runs.push(one(built, line, &docker_at(address), expected)?);
     }

@@ -3,6 +3,7 @@
 mod check;
 mod checker;
 pub mod compare;
+pub mod errors;
 mod harness;
 mod law;
 mod law_set;

@@ -1,6 +1,6 @@
 //! Errors: [`Error`], its [`ErrorKind`] and its [`Retry`].
 
-use std::{collections::BTreeMap, error::Error as StdError, fmt, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, error::Error as StdError, fmt, io, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -24,9 +24,10 @@ pub struct Error(Box<Repr>);
 struct Repr {
     kind: ErrorKind,
     retry: Retry,
-    operation: &'static str,
+    operation: Cow<'static, str>,
     message: String,
-    context: Vec<(&'static str, String)>,
+    /// No key occurs twice.
+    context: Vec<(Cow<'static, str>, String)>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -106,6 +107,23 @@ impl ErrorKind {
         }
     }
 
+    /// The kind of an error of a disk: `NotFound`, `PermissionDenied` (a read-only disk too), `Unavailable` if it is full, else
+    /// `Unexpected`.
+    ///
+    /// ```
+    /// # use runtide_core::ErrorKind;
+    /// let read_only = std::io::Error::from(std::io::ErrorKind::ReadOnlyFilesystem);
+    /// assert_eq!(ErrorKind::of_disk(&read_only), ErrorKind::PermissionDenied);
+    /// ```
+    pub fn of_disk(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound => Self::NotFound,
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Self::PermissionDenied,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Unavailable,
+            _ => Self::Unexpected,
+        }
+    }
+
     /// The retry that the kind implies when nothing more is known.
     fn retry(self) -> Retry {
         match self {
@@ -124,22 +142,65 @@ impl fmt::Display for ErrorKind {
 impl Error {
     /// An error of `kind` in `operation` (`"docker.list"`), with one line for people.
     pub fn new(kind: ErrorKind, operation: &'static str, message: impl Into<String>) -> Self {
-        let message = message.into();
+        let (message, operation) = (message.into(), operation.into());
         Self(Box::new(Repr { kind, retry: kind.retry(), operation, message, context: Vec::new(), source: None }))
     }
 
-    /// Adds a fact. Keys are a small fixed vocabulary: `backend`, `instance`, `feature`, `reason`, `endpoint`, `path`, `key`, …
+    /// Adds a fact, unless the key has one already: what is nearest to the cause knows best. Keys are a small fixed vocabulary:
+    /// `backend`, `instance`, `feature`, `reason`, `endpoint`, `path`, `key`, …
     #[must_use]
-    pub fn with_context(mut self, key: &'static str, value: impl fmt::Display) -> Self {
-        self.0.context.push((key, value.to_string()));
+    pub fn with_context(self, key: &'static str, value: impl fmt::Display) -> Self {
+        self.with_fact(key.into(), value.to_string())
+    }
+
+    fn with_fact(mut self, key: Cow<'static, str>, value: String) -> Self {
+        if self.fact(&key).is_none() {
+            if let Some(cause) = self.cause_mut() {
+                cause.forget(&key, &value);
+            }
+            self.0.context.push((key, value));
+        }
         self
     }
 
-    /// Adds the cause.
+    /// Adds the cause. Each text is shown once: a cause that the message has already is left out, and so is a fact of a cause that
+    /// this error has.
     #[must_use]
     pub fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
         self.0.source = Some(Box::new(source));
+        let context = std::mem::take(&mut self.0.context);
+        if let Some(cause) = self.cause_mut() {
+            for (key, value) in &context {
+                cause.forget(key, value);
+            }
+        }
+        self.0.context = context;
+        if let Some(causes) = CauseText::doubled(&self.0.message, self.source()) {
+            self.0.source = causes.map(|causes| Box::new(causes) as Box<_>);
+        }
         self
+    }
+
+    /// Adds the causes of an error as texts, without the error itself: for one whose own text the message has in other words.
+    #[must_use]
+    pub fn with_causes_of(mut self, error: &dyn StdError) -> Self {
+        let texts = distinct(&self.0.message, error.source()).1;
+        self.0.source = CauseText::chain(texts).map(|causes| Box::new(causes) as Box<_>);
+        self
+    }
+
+    /// The cause, if it is an error of this type.
+    fn cause_mut(&mut self) -> Option<&mut Self> {
+        let source: &mut (dyn StdError + 'static) = &mut **self.0.source.as_mut()?;
+        source.downcast_mut()
+    }
+
+    /// Drops a fact that the error around this one shows, here and in the causes.
+    fn forget(&mut self, key: &str, value: &str) {
+        self.0.context.retain(|(known, fact)| known != key || fact != value);
+        if let Some(cause) = self.cause_mut() {
+            cause.forget(key, value);
+        }
     }
 
     /// Overrides the retry that the kind implies.
@@ -160,8 +221,8 @@ impl Error {
     }
 
     /// The call that failed.
-    pub fn operation(&self) -> &'static str {
-        self.0.operation
+    pub fn operation(&self) -> &str {
+        &self.0.operation
     }
 
     /// The line for people, without operation, kind and context.
@@ -169,9 +230,20 @@ impl Error {
         &self.0.message
     }
 
-    /// The facts that were added, in order.
-    pub fn context(&self) -> &[(&'static str, String)] {
+    /// The facts that were added, in order. No key occurs twice.
+    pub fn context(&self) -> &[(Cow<'static, str>, String)] {
         &self.0.context
+    }
+
+    /// The fact with this key, if there is one.
+    ///
+    /// ```
+    /// # use runtide_core::{Error, ErrorKind};
+    /// let error = Error::new(ErrorKind::Conflict, "store.apply", "it was changed").with_context("revision", 7);
+    /// assert_eq!((error.fact("revision"), error.fact("path")), (Some("7"), None));
+    /// ```
+    pub fn fact(&self, key: &str) -> Option<&str> {
+        self.0.context.iter().find_map(|(known, value)| (known == key).then_some(value.as_str()))
     }
 }
 
@@ -179,10 +251,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let repr = &self.0;
         write!(f, "{}: {}: {}", repr.operation, repr.kind, repr.message)?;
-        for (n, (key, value)) in repr.context.iter().enumerate() {
-            write!(f, "{}{key}={value}", if n == 0 { " (" } else { ", " })?;
-        }
-        if repr.context.is_empty() { Ok(()) } else { f.write_str(")") }
+        facts(f, &repr.message, repr.context.iter().map(|(key, value)| (&**key, value)))
     }
 }
 
@@ -190,7 +259,7 @@ impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let repr = &self.0;
         writeln!(f, "{}: {}: {}", repr.operation, repr.kind, repr.message)?;
-        for (key, value) in &repr.context {
+        for (key, value) in repr.context.iter().filter(|(key, value)| !is_repeated(&repr.message, key, value)) {
             writeln!(f, "    {key}: {value}")?;
         }
         write!(f, "    retry: {:?}", repr.retry)?;
@@ -206,6 +275,53 @@ impl fmt::Debug for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.0.source.as_ref().map(|source| &**source as &(dyn StdError + 'static))
+    }
+}
+
+/// Returns true if the text of a cause is contained in one before it, and the texts of the causes for which it is not.
+fn distinct(message: &str, source: Option<&(dyn StdError + 'static)>) -> (bool, Vec<String>) {
+    let (mut texts, mut is_doubled) = (Vec::<String>::new(), false);
+    let mut cause = source;
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if message.contains(&text) || texts.iter().any(|before| before.contains(&text)) {
+            is_doubled = true;
+        } else {
+            texts.push(text);
+        }
+        cause = error.source();
+    }
+    (is_doubled, texts)
+}
+
+/// The text of a cause, in place of the cause itself.
+#[derive(Debug)]
+struct CauseText {
+    text: String,
+    source: Option<Box<CauseText>>,
+}
+
+impl CauseText {
+    /// Returns the causes to show in place of these, if one of them is contained in a text before it.
+    fn doubled(message: &str, source: Option<&(dyn StdError + 'static)>) -> Option<Option<Self>> {
+        let (is_doubled, texts) = distinct(message, source);
+        is_doubled.then(|| Self::chain(texts))
+    }
+
+    fn chain(texts: Vec<String>) -> Option<Self> {
+        texts.into_iter().rev().fold(None, |source, text| Some(Self { text, source: source.map(Box::new) }))
+    }
+}
+
+impl fmt::Display for CauseText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl StdError for CauseText {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_ref().map(|source| &**source as &(dyn StdError + 'static))
     }
 }
 
@@ -240,15 +356,55 @@ impl From<&Error> for Failure {
             message.push_str(&source.to_string());
             cause = source.source();
         }
-        let context = error.context().iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
+        let context = error.context().iter().map(|(key, value)| (key.clone().into_owned(), value.clone())).collect();
         Self { kind: error.kind(), operation: error.operation().to_owned(), message, context }
     }
 }
 
+/// The error again, with its facts. Its causes are in the message, and its retry is the one that the kind implies.
+///
+/// ```
+/// use runtide_core::{Error, ErrorKind, Failure};
+///
+/// let error = Error::new(ErrorKind::NotFound, "docker.inspect", "no such container").with_context("instance", "c1");
+/// assert_eq!(Error::from(Failure::from(&error)).to_string(), error.to_string());
+/// ```
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        let Failure { kind, operation, message, context } = failure;
+        let mut error = Self::new(kind, "", message);
+        error.0.operation = operation.into();
+        context.into_iter().fold(error, |error, (key, value)| error.with_fact(key.into(), value))
+    }
+}
+
+/// One line, as that of the error.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}: {}", self.operation, self.kind, self.message)
+        write!(f, "{}: {}: {}", self.operation, self.kind, self.message)?;
+        facts(f, &self.message, self.context.iter().map(|(key, value)| (key.as_str(), value)))
     }
+}
+
+impl StdError for Failure {}
+
+/// Returns true if the message has the fact already, as it often has the reason.
+fn is_repeated(message: &str, key: &str, value: &str) -> bool {
+    key == "reason" && message.contains(value)
+}
+
+/// Writes the facts in brackets, if there are any.
+fn facts<'a>(
+    f: &mut fmt::Formatter<'_>,
+    message: &str,
+    facts: impl Iterator<Item = (&'a str, &'a String)>,
+) -> fmt::Result {
+    let mut before = " (";
+    for (key, value) in facts.filter(|(key, value)| !is_repeated(message, key, value)) {
+        write!(f, "{before}{key}={value}")?;
+        before = ", ";
+    }
+    if before == ", " { f.write_str(")") } else { Ok(()) }
 }
 
 const _: () = assert!(size_of::<Error>() == size_of::<usize>());
@@ -266,6 +422,56 @@ mod tests {
         let debug = format!("{error:?}");
         assert!(debug.contains("caused by: broken pipe") && debug.lines().count() >= 4, "{debug}");
         assert_eq!(Failure::from(&error).message, "no answer: broken pipe");
+    }
+
+    /// All that a printer of chains writes.
+    fn chain(error: &Error) -> Vec<String> {
+        let mut texts = vec![error.to_string()];
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            texts.push(error.to_string());
+            cause = error.source();
+        }
+        texts
+    }
+
+    #[test]
+    fn nothing_is_shown_twice() {
+        let io = || io::Error::other("broken pipe");
+        let said = Error::new(ErrorKind::Timeout, "a.b", "no answer: broken pipe").with_source(io());
+        assert_eq!(chain(&said), ["a.b: timeout: no answer: broken pipe"]);
+        // The cause of a cause is shown though the cause is not.
+        let inner = Error::new(ErrorKind::Protocol, "c.d", "no http").with_context("path", "/x").with_source(io());
+        let outer = Error::new(ErrorKind::Timeout, "a.b", format!("no answer: {inner}")).with_source(inner);
+        assert_eq!(chain(&outer)[1..], ["broken pipe"]);
+        // A fact of both is shown outside, whichever was first.
+        let inner =
+            || Error::new(ErrorKind::Protocol, "c.d", "no http").with_context("path", "/x").with_context("key", 1);
+        let expected = ["a.b: timeout: no answer (path=/x)", "c.d: protocol: no http (key=1)"];
+        let outer = || Error::new(ErrorKind::Timeout, "a.b", "no answer");
+        assert_eq!(chain(&outer().with_source(inner()).with_context("path", "/x")), expected);
+        assert_eq!(chain(&outer().with_context("path", "/x").with_source(inner())), expected);
+        // A key has one value.
+        let twice = outer().with_context("path", "/near").with_context("path", "/far").with_context("path", "/near");
+        assert_eq!(twice.to_string(), "a.b: timeout: no answer (path=/near)");
+        let unsupported = outer().with_context("reason", "no answer").with_context("feature", "x");
+        assert_eq!(unsupported.to_string(), "a.b: timeout: no answer (feature=x)");
+        assert_eq!(unsupported.fact("reason"), Some("no answer"));
+        let texts = outer().with_causes_of(&Error::new(ErrorKind::Protocol, "c.d", "other words").with_source(io()));
+        assert_eq!(chain(&texts)[1..], ["broken pipe"]);
+    }
+
+    #[test]
+    fn a_failure_is_the_error_again_with_its_facts() {
+        let io = io::Error::other("broken pipe");
+        let error =
+            Error::new(ErrorKind::Timeout, "docker.stop", "no answer").with_context("instance", "c1").with_source(io);
+        let failure = Failure::from(&error);
+        let again = Error::from(failure.clone());
+        assert_eq!(again.to_string(), "docker.stop: timeout: no answer: broken pipe (instance=c1)");
+        assert_eq!((again.to_string(), again.fact("instance")), (failure.to_string(), Some("c1")));
+        assert_eq!((again.operation(), again.kind(), again.retry()), ("docker.stop", error.kind(), Retry::Backoff));
+        assert_eq!(Failure::from(&again), failure);
     }
 
     #[test]

@@ -200,7 +200,7 @@ pub enum Continuity {
     Lost,
 }
 
-/// Reason for which edges may be missing.
+/// Reason for which edges may be missing. `Display` says it in a few words, as `the link was down`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -224,6 +224,21 @@ pub enum Gap {
         /// Number of events that the subscriber did not get.
         dropped: u64,
     },
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Initial => "the watch begins",
+            Self::Disconnected => "the link was down",
+            Self::HistoryExpired => "the history was too short",
+            Self::RuntimeRestarted => "the runtime was restarted",
+            Self::Undecodable => "a message could not be read",
+            Self::ForeignCursor => "the position is of another watch",
+            Self::Restored => "a snapshot was restored",
+            Self::Lagged { dropped } => return write!(f, "{dropped} events came faster than they were read"),
+        })
+    }
 }
 
 /// A resume point, safe to store.

@@ -12,6 +12,21 @@ use crate::{
 ///
 /// An instance whose labels or group are unknown does not satisfy a condition on them. In a watch, an instance that ceases
 /// to match is delivered once more, so that the change is seen.
+///
+/// ```
+/// use runtide_core::{Instance, InstanceFilter, InstanceKind, InstanceState, LabelMatch};
+///
+/// let running_fronts = InstanceFilter::default()
+///     .with_states([InstanceState::Running])
+///     .with_label(LabelMatch::is("tier", "front"))
+///     .with_label(LabelMatch::Lacks("canary".to_owned()));
+///
+/// let mut web = Instance::new("docker:local", "4f0c", "web", InstanceKind::Container, InstanceState::Running);
+/// assert!(!running_fronts.matches(&web), "its labels are unknown");
+/// web.labels = Some([("tier", "front")].into_iter().collect());
+/// assert!(running_fronts.matches(&web));
+/// // As an option: ListOptions::default().with_filter(running_fronts), and the same of WatchOptions.
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -46,6 +61,13 @@ setters!(InstanceFilter {
 });
 
 impl InstanceFilter {
+    /// This condition on the labels too.
+    #[must_use]
+    pub fn with_label(mut self, condition: LabelMatch) -> Self {
+        self.labels.push(condition);
+        self
+    }
+
     /// `true` if it selects every instance.
     pub fn is_empty(&self) -> bool {
         let Self { ids, names, kinds, states, labels, group } = self;

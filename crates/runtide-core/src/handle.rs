@@ -1,6 +1,6 @@
 //! One instance and all its verbs.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use crate::{
     error::Result,
@@ -8,13 +8,30 @@ use crate::{
     manager::{Effect, ExecOptions, ExecSession, LifecycleManager, LogOptions, LogStream, RemoveOptions, StopOptions},
     options::WatchOptions,
     runtime::{RuntimeBackend, RuntimeBackendExt},
-    watch::EventStream,
+    watch::{EventStream, TransitionStream},
 };
 
 /// One instance and all its verbs; cheap to clone, remembers no state.
 ///
 /// The verbs and their contracts are the managers', with the id bound; a verb whose manager is not there is `Unsupported`.
-#[derive(Clone, Debug)]
+///
+/// ```no_run
+/// # async fn example(backend: std::sync::Arc<dyn runtide_core::RuntimeBackend>) -> runtide_core::Result<()> {
+/// use runtide_core::{InstanceFilter, InstanceHandle, ListOptions, manager::{Effect, StopOptions}};
+/// use std::time::Duration;
+///
+/// let named = InstanceFilter::default().with_names(["web".to_owned()]);
+/// let found = backend.list_instances(ListOptions::default().with_filter(named)).await?;
+/// if let Some(one) = found.instances.first() {
+///     let web = InstanceHandle::new(backend.clone(), one.id.clone());
+///     if web.stop(StopOptions::default().with_timeout(Duration::from_secs(10))).await? == Effect::Changed {
+///         println!("{} ended with {:?}", one.name, web.wait().await?);
+///     }
+///     web.start().await?; // the effect may be ignored: it runs now, whether or not it did before
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
 pub struct InstanceHandle {
     backend: Arc<dyn RuntimeBackend>,
     id: InstanceId,
@@ -49,6 +66,12 @@ impl InstanceHandle {
     pub async fn watch(&self, options: WatchOptions) -> Result<EventStream> {
         let only = options.filter.clone().with_ids([self.id.clone()]);
         self.backend.watch(options.with_filter(only)).await
+    }
+
+    /// As [`InstanceHandle::watch`], folded: see [`RuntimeBackendExt::transitions`].
+    pub async fn transitions(&self, options: WatchOptions) -> Result<TransitionStream> {
+        let only = options.filter.clone().with_ids([self.id.clone()]);
+        self.backend.transitions(options.with_filter(only)).await
     }
 
     /// See [`LifecycleManager::start`].
@@ -101,5 +124,12 @@ impl InstanceHandle {
     pub async fn exec(&self, options: ExecOptions) -> Result<ExecSession> {
         let exec = self.backend.exec().ok_or_else(|| self.backend.unsupported("exec_run"))?;
         exec.exec(&self.id, options).await
+    }
+}
+
+/// The backend by its name alone.
+impl fmt::Debug for InstanceHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InstanceHandle").field("backend", self.backend.id()).field("id", &self.id).finish()
     }
 }

@@ -65,8 +65,8 @@ pub struct Instance {
     /// Exit of the last run.
     #[serde(default)]
     pub exit: Option<ExitStatus>,
-    /// Reason of a failure, in the runtime's own word, if it gives more than the exit: `watchdog`, `oom-kill` or
-    /// `start-limit-hit` of systemd.
+    /// Reason of a failure, in the runtime's own words, if it gives more than the exit: `watchdog`, `oom-kill` or
+    /// `start-limit-hit` of systemd; Docker's message about the last start, if it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Arc<str>>,
     /// Image that it was created from.
@@ -499,6 +499,8 @@ impl Group {
 pub enum GroupKind {
     /// A compose project.
     Compose,
+    /// A stack of a Docker swarm.
+    Stack,
     /// A Kubernetes namespace.
     Namespace,
     /// A systemd slice.

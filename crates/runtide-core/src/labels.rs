@@ -116,11 +116,14 @@ impl Labels {
     }
 
     /// Reads the labels below `prefix` into the application's own type: `p.a.b=1` becomes `T { a: A { b: 1 } }` for the
-    /// prefix `p`.
+    /// prefix `p`, which may be written `p.` as well. A prefix that ends with `/`, as `example.com/`, is followed by the keys
+    /// themselves; an empty one selects every label.
     ///
+    /// * For an `Option`, labels of which none is below the prefix are `None`.
     /// * Numbers are parsed; a `bool` is `true`, `1`, `yes`, `on`, or `false`, `0`, `no`, `off`, in any case.
     /// * A list is numbered keys (`p.list.0=a`, in numeric order) or one value with commas (`p.list=a,b`).
-    /// * A map takes any keys; an absent key is `None` for an `Option`, or the field's serde default.
+    /// * A map takes any keys; in a map of text, numbers or flags they keep their dots: `p.a.b=1` is the key `a.b`. An absent
+    ///   key is `None` for an `Option`, or the field's serde default.
     /// * Labels outside the prefix, and unknown keys below it, are left alone unless `T` denies unknown fields.
     ///
     /// ```
@@ -135,7 +138,9 @@ impl Labels {
     /// let koi: Koi = labels.decode("koi")?;
     /// assert_eq!((koi.dns.name.as_str(), koi.dns.ttl, koi.announce), ("web", None, true));
     ///
+    /// let other: Labels = [("other", "x")].into_iter().collect();
     /// let bad: Labels = [("koi.dns.name", "web"), ("koi.dns.ttl", "soon")].into_iter().collect();
+    /// assert!(other.decode::<Option<Koi>>("koi")?.is_none(), "labels of another application");
     /// assert!(bad.decode::<Koi>("koi").err().unwrap().to_string().contains("key=koi.dns.ttl"));
     /// # Ok::<(), runtide_core::Error>(())
     /// ```

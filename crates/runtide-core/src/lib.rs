@@ -17,10 +17,17 @@ mod time;
 pub mod wal;
 pub mod watch;
 
+// Inlined, so that the front page has them with their descriptions.
+#[doc(inline)]
 pub use self::{
     capabilities::Capabilities,
-    error::{Error, ErrorKind, Failure, Result, Retry},
     event::{Cursor, Gap, RuntimeEvent, RuntimeEventKind},
+    watch::{
+        Change, Completeness, EventStream, Evidence, Freshness, InstanceTable, Listing, Transition, TransitionStream,
+    },
+};
+pub use self::{
+    error::{Error, ErrorKind, Failure, Result, Retry},
     filter::InstanceFilter,
     handle::InstanceHandle,
     instance::{
@@ -30,5 +37,4 @@ pub use self::{
     labels::{LabelMatch, Labels},
     options::{Detail, ListOptions, SlowConsumer, WatchOptions},
     runtime::{RuntimeBackend, RuntimeBackendExt, RuntimeInfo, RuntimeKind},
-    watch::{Completeness, EventStream, Evidence, Freshness, InstanceTable, Listing, Transition, TransitionStream},
 };

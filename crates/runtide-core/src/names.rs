@@ -54,12 +54,21 @@ macro_rules! __names {
     )* };
 }
 
-/// `with_*` setters: a flag's takes no argument, so that no call site has a bare `true`.
+/// `with_*` setters: a flag's takes no argument, so that no call site has a bare `true`. `field: T` takes what becomes a `T`;
+/// `field = T` what becomes a `T` for an `Option<T>`, as text does for an `Option<String>`.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __setters {
-    ($type:ty { $($(#[$doc:meta])* $setter:ident: $field:ident $(: $value:ty)? ;)* }) => {
-        impl $type { $( $crate::__setters!(@one $(#[$doc])* $setter $field $($value)?); )* }
+    ($type:ty { $($(#[$doc:meta])* $setter:ident: $field:ident $(: $value:ty)? $(= $some:ty)? ;)* }) => {
+        impl $type { $( $crate::__setters!(@one $(#[$doc])* $setter $field $($value)? $(= $some)?); )* }
+    };
+    (@one $(#[$doc:meta])* $setter:ident $field:ident = $some:ty) => {
+        $(#[$doc])*
+        #[must_use]
+        pub fn $setter(mut self, value: impl Into<$some>) -> Self {
+            self.$field = Some(value.into());
+            self
+        }
     };
     (@one $(#[$doc:meta])* $setter:ident $field:ident $value:ty) => {
         $(#[$doc])*

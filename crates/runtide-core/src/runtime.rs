@@ -145,7 +145,8 @@ pub trait RuntimeBackendExt: RuntimeBackend {
         cancel: CancellationToken,
     ) -> impl Future<Output = Result<()>> + Send;
 
-    /// Transitions of single instances, with resyncs folded into net effects that are marked as such.
+    /// Steps of single instances, with resyncs folded into net effects that are marked as such, and the state of the link:
+    /// everything is there, the runtime cannot be reached, it is back.
     ///
     /// ```no_run
     /// # async fn example(backend: std::sync::Arc<dyn runtide_core::RuntimeBackend>) -> runtide_core::Result<()> {
@@ -154,21 +155,23 @@ pub trait RuntimeBackendExt: RuntimeBackend {
     /// let mut changes = backend.transitions(WatchOptions::default()).await?;
     /// while let Some(change) = changes.next().await {
     ///     let change = change?;
-    ///     match (&change.before, &change.after) {
-    ///         (None, Some(new)) => println!("+ {} {}", new.name, new.state),
-    ///         (Some(_), Some(now)) => println!("~ {} {}", now.name, now.state),
-    ///         (Some(old), None) => println!("- {}", old.name),
-    ///         (None, None) => {}
+    ///     println!("{change}");
+    ///     if let Some(now) = change.step().and_then(|step| step.after.as_ref()) {
+    ///         println!("  with the ports {:?}", now.ports);
     ///     }
     /// }
     /// # Ok(()) }
     /// ```
+    ///
+    /// # Errors
+    /// As [`RuntimeBackend::watch`]: a runtime that is down is [`Change::Offline`](crate::watch::Change), the first item.
     fn transitions(&self, options: WatchOptions) -> impl Future<Output = Result<TransitionStream>> + Send;
 
     /// The first state of `id` that satisfies `until`, the present one included.
     ///
     /// # Errors
-    /// `Timeout` after `deadline`; `NotFound` if the instance does not exist, or once it is removed.
+    /// `Timeout` after `deadline`, with the cause if the runtime cannot be reached; `NotFound` if the instance does not exist,
+    /// or once it is removed.
     fn wait_for(
         &self,
         id: &InstanceId,
@@ -192,8 +195,7 @@ impl<B: RuntimeBackend + ?Sized> RuntimeBackendExt for B {
     }
 
     async fn transitions(&self, options: WatchOptions) -> Result<TransitionStream> {
-        let known = options.known.clone();
-        Ok(watch::transitions(self.watch(options).await?, known.unwrap_or_default()))
+        Ok(TransitionStream::new(self.watch(options.clone()).await?, &options))
     }
 
     async fn wait_for(
@@ -203,19 +205,25 @@ impl<B: RuntimeBackend + ?Sized> RuntimeBackendExt for B {
         deadline: Duration,
     ) -> Result<Arc<Instance>> {
         let only = InstanceFilter { ids: vec![id.clone()], ..InstanceFilter::default() };
-        let waited = async move {
+        let mut outage = None;
+        let waited = async {
             let stream = self.watch(WatchOptions::default().with_filter(only)).await?;
-            watch::first_match(stream, id, until).await
+            watch::first_match(stream, id, until, &mut outage).await
         };
         let located = |error: Error| error.with_context("backend", self.id()).with_context("instance", id);
-        match tokio::time::timeout(deadline, waited).await {
-            Ok(result) => result.map_err(located),
-            Err(_) => Err(located(Error::new(
-                ErrorKind::Timeout,
-                "runtime.wait_for",
-                format!("the state did not come within {deadline:?}"),
-            ))),
-        }
+        let waited = tokio::time::timeout(deadline, waited).await;
+        waited.map_or_else(
+            |_| {
+                let why = match outage {
+                    None => String::new(),
+                    Some(None) => ": the runtime closed the stream, and is not reachable since".to_owned(),
+                    Some(Some(cause)) => format!(": the runtime is not reachable: {}", cause.message),
+                };
+                let message = format!("the state did not come within {deadline:?}{why}");
+                Err(located(Error::new(ErrorKind::Timeout, "runtime.wait_for", message)))
+            },
+            |result| result.map_err(located),
+        )
     }
 
     fn unsupported(&self, feature: &'static str) -> Error {

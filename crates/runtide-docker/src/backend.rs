@@ -19,7 +19,31 @@ use crate::{
     source::DockerSource,
 };
 
-/// One Docker daemon. See the crate's documentation.
+/// One Docker daemon, as a [`RuntimeBackend`]: the trait has the calls, and the crate's documentation the promises.
+///
+/// ```no_run
+/// use std::sync::Arc;
+///
+/// use runtide_core::{InstanceHandle, ListOptions, Result, RuntimeBackend, manager::{InstanceSpec, StopOptions}};
+/// use runtide_docker::{Config, DockerBackend, Endpoint};
+///
+/// # async fn example() -> Result<()> {
+/// let config = Config::default().with_endpoint(Endpoint::unix("/run/docker.sock")); // or Config::from_env()?
+/// let docker: Arc<dyn RuntimeBackend> = Arc::new(DockerBackend::new(config)?);
+/// println!("{:?}", docker.connect().await?); // optional: every call connects
+/// for container in docker.list_instances(ListOptions::default()).await?.instances {
+///     println!("{} is {}", container.name, container.state);
+/// }
+/// if let Some(provision) = docker.provision() {
+///     let id = provision.create(&InstanceSpec::of_image("busybox").with_command(["sleep", "60"])).await?;
+///     let job = InstanceHandle::new(Arc::clone(&docker), id);
+///     job.start().await?;
+///     job.stop(StopOptions::default()).await?;
+///     println!("{:?}", job.wait().await?);
+/// }
+/// docker.close().await
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct DockerBackend {
     client: Client,

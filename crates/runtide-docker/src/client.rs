@@ -18,7 +18,7 @@ use serde::Deserialize;
 use crate::{
     config::Config,
     error::{DaemonErrors as _, is_version_mismatch},
-    tls,
+    normalize, tls,
     transport::{Body, BoxError, Connector, Pool},
     version::ApiVersion,
 };
@@ -149,7 +149,10 @@ impl Client {
             Ok((date, collect(site, response).await?))
         };
         let (date, body) = self.within(site, deadline, answered).await?;
-        let reply: VersionReply<'_> = serde_json::from_slice(&body).map_err(|error| site.undecodable(error))?;
+        let (reply, left_out): (VersionReply, _) =
+            normalize::lenient(&String::from_utf8_lossy(&body), |json| serde_json::from_str(json))
+                .map_err(|error| site.undecodable(error))?;
+        normalize::log(self.id(), "version", &left_out);
         let server = Arc::new(self.understand(site, &reply, date)?);
         tracing::debug!(backend = %self.id(), kind = %server.kind, version = server.version, api = %server.api, "negotiated");
         let former = self.0.session.answered(Arc::clone(&server));
@@ -159,7 +162,7 @@ impl Client {
         Ok(server)
     }
 
-    fn understand(&self, site: CallSite<'_>, reply: &VersionReply<'_>, date: Option<SystemTime>) -> Result<Server> {
+    fn understand(&self, site: CallSite<'_>, reply: &VersionReply, date: Option<SystemTime>) -> Result<Server> {
         let parsed = |text: &str| {
             text.parse::<ApiVersion>().map_err(|error| {
                 site.error(ErrorKind::Protocol, "the server's API version is not a version").with_source(error)
@@ -340,27 +343,23 @@ struct ErrorReply {
     message: String,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct VersionReply<'a> {
-    #[serde(borrow, default)]
-    version: Option<std::borrow::Cow<'a, str>>,
-    #[serde(borrow, default)]
-    api_version: Option<std::borrow::Cow<'a, str>>,
-    #[serde(borrow, default, rename = "MinAPIVersion")]
-    min_api_version: Option<std::borrow::Cow<'a, str>>,
-    #[serde(borrow, default)]
-    components: Option<Vec<Component<'a>>>,
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct VersionReply {
+    version: Option<String>,
+    api_version: Option<String>,
+    #[serde(rename = "MinAPIVersion")]
+    min_api_version: Option<String>,
+    components: Option<Vec<Component>>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Component<'a> {
-    #[serde(borrow, default)]
-    name: Option<std::borrow::Cow<'a, str>>,
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Component {
+    name: Option<String>,
 }
 
-impl VersionReply<'_> {
+impl VersionReply {
     /// The kind of runtime. Podman listens on Docker's socket too, and names itself among the components.
     fn kind(&self) -> RuntimeKind {
         let names = self.components.iter().flatten().filter_map(|component| component.name.as_deref());
@@ -385,7 +384,7 @@ mod tests {
 
     #[test]
     fn the_servers_kind_is_read_from_its_components() {
-        let kind = |json| serde_json::from_str::<VersionReply<'_>>(json).unwrap().kind();
+        let kind = |json| serde_json::from_str::<VersionReply>(json).unwrap().kind();
         assert_eq!(kind(r#"{"Components":[{"Name":"Engine"},{"Name":"containerd"}]}"#), RuntimeKind::Docker);
         assert_eq!(kind(r#"{"Components":[{"Name":"Podman Engine"},{"Name":"Conmon"}]}"#), RuntimeKind::Podman);
         assert_eq!(kind(r#"{"Components":null}"#), RuntimeKind::Docker);

@@ -38,6 +38,7 @@ pub enum Endpoint {
 impl Endpoint {
     /// The daemon's default socket.
     pub const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
+    const HOST: &str = "localhost";
     const PORT: u16 = 2375;
     const TLS_PORT: u16 = 2376;
 
@@ -61,6 +62,11 @@ impl Endpoint {
             Self::Unix(path) => BackendId::from(format!("docker:{}", path.display())),
             Self::Tcp { .. } => BackendId::from(format!("docker:{}", self.authority())),
         }
+    }
+
+    /// The default of a docker command that is to use TLS.
+    pub(crate) fn default_with_tls() -> Self {
+        Self::Tcp { host: Self::HOST.to_owned(), port: Self::TLS_PORT, tls: true }
     }
 
     /// The same address over TLS; a unix socket stays as it is.
@@ -90,11 +96,9 @@ impl Endpoint {
                 None => (authority, None),
             },
         };
-        if host.is_empty() {
-            return Err("the host is missing".to_owned());
-        }
+        let host = if host.is_empty() { Self::HOST } else { host };
         let port = match port {
-            None => {
+            None | Some("") => {
                 if tls {
                     Self::TLS_PORT
                 } else {
@@ -133,9 +137,15 @@ impl fmt::Display for Endpoint {
 impl FromStr for Endpoint {
     type Err = Error;
 
+    /// Reads an address as the `docker` command does: blanks around it do not count, `host:port` is TCP, and what is left out is
+    /// `localhost`, 2375, or the default socket (`tcp://`, `:2375`, `unix://`). `http` and `https`, which that command does not
+    /// take, are TCP in the clear and over TLS.
+    ///
     /// # Errors
-    /// `Unsupported` for `ssh://`, `npipe://` and `fd://`; `InvalidInput` for any other text that is no address.
+    /// `Unsupported` for `ssh://`, `npipe://` and `fd://`; `InvalidInput` for any other text that is no address, also for one with
+    /// a path behind the port.
     fn from_str(text: &str) -> Result<Self> {
+        let text = text.trim();
         let shown = without_credentials(text);
         let invalid = |why: &str| {
             Error::new(
@@ -151,12 +161,17 @@ impl FromStr for Endpoint {
                 .with_context("feature", "endpoint")
                 .with_context("reason", why)
         };
-        let Some((scheme, rest)) = text.split_once("://") else { return Err(invalid("the scheme is missing")) };
+        if text.is_empty() {
+            return Err(invalid("it is empty"));
+        }
+        let (scheme, rest) = text.split_once("://").unwrap_or(("tcp", text));
         match scheme.to_ascii_lowercase().as_str() {
-            "unix" if rest.is_empty() => Err(invalid("the path is missing")),
+            "unix" if rest.is_empty() => Ok(Self::default()),
+            "unix" if rest.contains("://") => Err(invalid("it has two schemes")),
             "unix" if rest.contains('\0') => Err(invalid("the path has a NUL in it")),
             "unix" => Ok(Self::unix(rest)),
-            "tcp" | "http" => Self::tcp(rest, false).map_err(|why| invalid(&why)),
+            "tcp" => Self::tcp(rest.strip_prefix("tcp://").unwrap_or(rest), false).map_err(|why| invalid(&why)),
+            "http" => Self::tcp(rest, false).map_err(|why| invalid(&why)),
             "https" => Self::tcp(rest, true).map_err(|why| invalid(&why)),
             "ssh" => Err(unsupported(
                 "ssh is not supported; forward the socket instead (ssh -L ./docker.sock:/var/run/docker.sock)",

@@ -74,19 +74,41 @@ impl Environment {
         self.with_version(config)
     }
 
+    /// `DOCKER_TLS_VERIFY` or `DOCKER_TLS` is set: the command uses TLS with every address but a socket's.
+    fn wants_tls(&self) -> bool {
+        ["DOCKER_TLS_VERIFY", "DOCKER_TLS"].into_iter().any(|name| self.os(name).is_some())
+    }
+
+    /// The configuration for this address with the variables for TLS.
+    fn secured(&self, endpoint: Endpoint) -> Result<Config> {
+        let endpoint = if self.wants_tls() { endpoint.with_tls() } else { endpoint };
+        if !matches!(endpoint, Endpoint::Tcp { tls: true, .. }) {
+            return Ok(Config::default().with_endpoint(endpoint));
+        }
+        if self.wants_tls() && self.os("DOCKER_TLS_VERIFY").is_none() {
+            const TLS: &str = "DOCKER_TLS";
+            let why = "it asks for TLS without verifying the server; set DOCKER_TLS_VERIFY=1, and DOCKER_CERT_PATH to the server's CA";
+            return Err(Error::new(ErrorKind::Unsupported, "docker.config", format!("{TLS}: {why}"))
+                .with_context("key", TLS)
+                .with_context("feature", "skip_tls_verify")
+                .with_context("reason", why));
+        }
+        Ok(Config::default().with_endpoint(endpoint).with_tls(self.tls()?))
+    }
+
     /// The configuration that `DOCKER_HOST` names; `None` if it is unset.
     pub(crate) fn by_host(&self) -> Result<Option<Config>> {
         const HOST: &str = "DOCKER_HOST";
         let Some(host) = self.text(HOST)? else { return Ok(None) };
-        let endpoint = named(host.parse::<Endpoint>(), HOST, &host)?;
-        let endpoint = if self.os("DOCKER_TLS_VERIFY").is_some() {
-            // An address without a port means the encrypted one.
-            if has_port(&host) { endpoint.with_tls() } else { named(secured(&host).parse(), HOST, &host)? }
-        } else {
-            endpoint
-        };
-        let tls = if matches!(endpoint, Endpoint::Tcp { tls: true, .. }) { self.tls()? } else { None };
-        Ok(Some(Config::default().with_endpoint(endpoint).with_tls(tls)))
+        if host.trim().is_empty() {
+            return self.default_address().map(|config| Some(config.unwrap_or_default()));
+        }
+        self.secured(named(host.parse::<Endpoint>(), HOST, host.trim())?).map(Some)
+    }
+
+    /// The default address that the variables for TLS change; `None`: the default socket.
+    fn default_address(&self) -> Result<Option<Config>> {
+        self.wants_tls().then(|| self.secured(Endpoint::default_with_tls())).transpose()
     }
 
     /// `ca.pem`, `cert.pem` and `key.pem` of `DOCKER_CERT_PATH`, else of the docker folder.
@@ -100,20 +122,20 @@ impl Environment {
         tls_files(&folder).map(Some)
     }
 
-    /// The configuration of `DOCKER_CONTEXT`, or of the current context; `None`: the default context.
+    /// The configuration of `DOCKER_CONTEXT`, or of the current context; `None`: the default context, on the default socket.
     pub(crate) fn by_context(&self) -> Result<Option<Config>> {
         const CONTEXT: &str = "DOCKER_CONTEXT";
         let folder = self.docker_folder();
         let (name, source) = match (self.text(CONTEXT)?, &folder) {
             (Some(name), _) => (name, CONTEXT),
-            (None, None) => return Ok(None),
+            (None, None) => return self.default_address(),
             (None, Some(folder)) => match current_context(&folder.join("config.json"))? {
                 Some(name) => (name, "currentContext"),
-                None => return Ok(None),
+                None => return self.default_address(),
             },
         };
         if name == "default" {
-            return Ok(None);
+            return self.default_address();
         }
         let Some(folder) = folder else {
             return Err(invalid(source, &name, "there is no home folder to look for contexts in"));
@@ -124,10 +146,14 @@ impl Environment {
     pub(crate) fn with_version(&self, config: Config) -> Result<Config> {
         const VERSION: &str = "DOCKER_API_VERSION";
         let Some(text) = self.text(VERSION)? else { return Ok(config) };
-        let version = named(text.parse::<ApiVersion>(), VERSION, &text)?;
+        let text = text.trim();
+        if text.is_empty() {
+            return Ok(config);
+        }
+        let version = named(text.strip_prefix('v').unwrap_or(text).parse::<ApiVersion>(), VERSION, text)?;
         if version < ApiVersion::OLDEST {
             let why = format!("{} is the oldest version that is supported", ApiVersion::OLDEST);
-            return Err(invalid(VERSION, &text, &why));
+            return Err(invalid(VERSION, text, &why));
         }
         Ok(config.with_max_api_version(version))
     }
@@ -136,7 +162,8 @@ impl Environment {
 impl Config {
     /// The configuration with which the `docker` command would find its daemon: `DOCKER_HOST`, else `DOCKER_CONTEXT`, else the
     /// current context of `DOCKER_CONFIG` (`~/.docker`), else the default socket; with `DOCKER_TLS_VERIFY`, `DOCKER_CERT_PATH`
-    /// and `DOCKER_API_VERSION`. It connects to no daemon; [`detect`](crate::detect()) does.
+    /// and `DOCKER_API_VERSION`, the newest version to speak. TLS without an address is `localhost:2376`; an address without a
+    /// port has 2375, also with TLS. `DOCKER_TLS` alone asks not to verify the server, which is `Unsupported`. It connects to no daemon; [`detect`](crate::detect()) does.
     ///
     /// # Errors
     /// `InvalidInput` or `Unsupported`, with the variable (or file) and its value.
@@ -159,18 +186,6 @@ fn named<T>(parsed: Result<T>, name: &'static str, value: &str) -> Result<T> {
         let message = format!("{name}: {}", error.message());
         Error::new(error.kind(), "docker.config", message).with_context("key", name).with_context("value", value)
     })
-}
-
-fn has_port(host: &str) -> bool {
-    let authority = host.split_once("://").map_or(host, |(_, rest)| rest);
-    authority.rsplit_once(':').is_some_and(|(_, port)| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()))
-}
-
-fn secured(host: &str) -> String {
-    match host.split_once("://") {
-        Some(("tcp" | "http", rest)) => format!("https://{rest}"),
-        _ => host.to_owned(),
-    }
 }
 
 /// Those of the three files that exist. An existing file that cannot be read is reported by the TLS setup.

@@ -11,7 +11,12 @@ use runtide_core::{
 };
 use tokio::time::Instant;
 
-use crate::{client::Client, normalize, reported_state};
+use crate::{
+    client::Client,
+    ends,
+    normalize::{self, Inspected, Rewritten, is_doubtful},
+    reported_state::{self, exit_is_label},
+};
 
 /// Bytes of ids in one request line. Many proxies refuse a line above 8 KiB.
 const QUERY_BUDGET: usize = 7 * 1024;
@@ -53,15 +58,20 @@ impl DockerInspector {
             }
         }
         let now = Instant::now();
-        let doubtful: Vec<InstanceId> = {
+        let mut doubtful: Vec<InstanceId> = Vec::new();
+        {
             let mut reported_state = self.reported_state.lock();
-            let doubted =
-                instances.iter().filter(|one| reported_state.doubts(one, now)).map(|one| one.id.clone()).collect();
             for instance in &mut instances {
+                let rewritten = instance.exit.is_some_and(|exit| is_doubtful(exit.end));
+                if rewritten {
+                    instance.exit = None;
+                }
+                if rewritten || reported_state.doubts(instance, now) {
+                    doubtful.push(instance.id.clone());
+                }
                 reported_state.complete(instance);
             }
-            doubted
-        };
+        }
         let mut listing = Listing::new(instances.into_iter().map(Arc::new).collect(), failures);
         if !doubtful.is_empty() {
             let inspected = self.inspect_each(&doubtful, Detail::Summary).await;
@@ -104,11 +114,18 @@ impl DockerInspector {
         }
         let path = format!("/containers/{}/json", utf8_percent_encode(id.as_str(), UNESCAPED));
         let body = self.client.get_bytes(OPERATION, &path, self.client.deadline()).await.map_err(located)?;
-        let mut instance =
+        let Inspected { mut instance, rewritten } =
             normalize::inspected(self.client.id(), &body).map_err(|error| located(site.undecodable(error)))?;
         if instance.id != *id {
             let why = format!("this is a name, or a prefix of the id, of {}", instance.id);
             return Err(located(site.error(ErrorKind::NotFound, why)));
+        }
+        if let Some(Rewritten { oom_killed }) = rewritten
+            && let Some(begin) = instance.started_at
+            && instance.labels.as_ref().is_some_and(|labels| !exit_is_label(|key| labels.contains_key(key)))
+        {
+            let end = ends::of_run(&self.client, OPERATION, id.as_str(), begin).await;
+            instance.exit = end.and_then(|end| end.exit).map(|exit| exit.with_oom_killed(oom_killed));
         }
         if detail == Detail::Summary {
             instance = normalize::summary(&instance);

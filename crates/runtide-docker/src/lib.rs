@@ -4,6 +4,10 @@ mod backend;
 mod client;
 mod config;
 mod detect;
+#[cfg(test)]
+#[path = "../tests/it/docker_command.rs"]
+mod docker_command;
+mod ends;
 mod environment;
 mod error;
 mod frame;

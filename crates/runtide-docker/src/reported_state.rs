@@ -1,8 +1,8 @@
 //! [`ReportedState`]: the stream's recent reports of each container. The source writes it; the inspector checks listings with
 //! it.
 //!
-//! Docker's list reads a copy that lags behind the events: `die`, `pause` and a network's `connect` are reported before the
-//! copy is updated. So a container whose listed state contradicts a fresh report is inspected.
+//! Docker's list reads a copy that lags behind the events: `die`, `pause`, a network's `connect` and `rename` are reported before
+//! the copy is updated. So a container whose listed state contradicts a fresh report is inspected.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -57,13 +57,15 @@ struct Entry {
     reported: Option<(InstanceState, Instant)>,
     /// Time of the last report that a network was connected or disconnected.
     rewired: Option<Instant>,
+    /// Time of the last report of another name.
+    renamed: Option<Instant>,
     /// The present run, or the one that ended last, ran out of memory; `None`: unknown.
     oom: Option<bool>,
 }
 
 impl Entry {
     fn new(id: InstanceId) -> Self {
-        Self { id, exit_is_label: None, described: None, reported: None, rewired: None, oom: None }
+        Self { id, exit_is_label: None, described: None, reported: None, rewired: None, renamed: None, oom: None }
     }
 
     fn report(&mut self, state: InstanceState, exit: Option<ExitStatus>, now: Instant) -> Edge {
@@ -91,7 +93,8 @@ fn is_described_by(known: &Instance, attributes: &Attributes<'_>) -> bool {
         && known.labels.as_ref().is_some_and(|labels| labels.iter().eq(attributes.labels()))
 }
 
-fn exit_is_label(is_there: impl Fn(&str) -> bool) -> bool {
+/// True if the labels hide the exit in a container's messages (trap D16).
+pub(crate) fn exit_is_label(is_there: impl Fn(&str) -> bool) -> bool {
     is_there("exitCode") || is_there("containerExitCode")
 }
 
@@ -154,6 +157,10 @@ impl ReportedState {
                 return;
             }
             Action::Exec | Action::Destroy => return,
+            Action::Rename => {
+                entry.renamed = Some(now);
+                return push(SignalBody::Hint(entry.id.clone()));
+            }
             Action::Other => return push(SignalBody::Hint(entry.id.clone())),
         };
         let id = edge.id.clone();
@@ -212,7 +219,9 @@ impl ReportedState {
                     _ => false,
                 }
         });
-        contradicted || (listed.state.is_alive() && entry.rewired.is_some_and(fresh))
+        // A start that failed connects and disconnects its network, and the list does not show the reason.
+        let may_have_failed = listed.state.is_alive() || listed.state == InstanceState::Created;
+        contradicted || (may_have_failed && entry.rewired.is_some_and(fresh)) || entry.renamed.is_some_and(fresh)
     }
 
     /// Drops every report: after a gap, the reports before it say nothing about the present.

@@ -53,22 +53,18 @@ impl Faults for CallSite<'_> {
 
     fn fault(self, status: Status) -> Fault {
         if let Some(why) = unreachable(&status) {
-            let interval = poll_of(&status);
-            let mut error = self.error(ErrorKind::Unavailable, why).with_source(status);
-            if let Some(interval) = interval {
+            let mut error = self.error(ErrorKind::Unavailable, why);
+            if let Some(interval) = poll_of(&status) {
                 error = error.with_retry(Retry::Poll(interval));
             }
             return Fault { error, uncertain: false, recovery: Recovery::NextMember };
         }
         let (kind, uncertain, recovery) = meaning(status.code(), status.message());
-        let text = status.message().trim();
-        let text = text.strip_prefix("etcdserver: ").unwrap_or(text);
-        let text = if text.is_empty() { status.code().description() } else { text };
-        let mut error = self.error(kind, text);
-        if text == "no leader" {
+        let mut error = self.error(kind, text(&status));
+        if text(&status) == "no leader" {
             error = error.with_retry(Retry::Poll(LEADERLESS));
         }
-        Fault { error: error.with_source(status), uncertain, recovery }
+        Fault { error: error.with_causes_of(&status), uncertain, recovery }
     }
 }
 
@@ -78,7 +74,14 @@ fn poll_of(status: &Status) -> Option<Duration> {
     causes.filter_map(|cause| cause.downcast_ref::<io::Error>()).find_map(|error| poll_interval(error, false))
 }
 
-/// Reason why no connection was made, if that is what failed; nothing was sent then.
+/// The member's words in a status, or those of its code.
+pub(crate) fn text(status: &Status) -> &str {
+    let text = status.message().trim();
+    let text = text.strip_prefix("etcdserver: ").unwrap_or(text);
+    if text.is_empty() { status.code().description() } else { text }
+}
+
+/// Reason why no connection was made, with its causes, if that is what failed; nothing was sent then.
 fn unreachable(status: &Status) -> Option<String> {
     let mut cause = status.source();
     while let Some(error) = cause {
@@ -92,16 +95,13 @@ fn unreachable(status: &Status) -> Option<String> {
                 }
                 deeper = error.source();
             }
-            return Some(format!("no connection (is the member up, and does it speak {})", if_tls(&text)) + &text);
+            let is_tls = ["certificate", "handshake", "TLS", "tls"].iter().any(|word| text.contains(word));
+            let how = if is_tls { "TLS with certificates that both sides trust" } else { "on this address" };
+            return Some(format!("no connection (is the member up, and does it speak {how}?): {text}"));
         }
         cause = error.source();
     }
     None
-}
-
-fn if_tls(text: &str) -> &'static str {
-    let tls = ["certificate", "handshake", "TLS", "tls"].iter().any(|word| text.contains(word));
-    if tls { "TLS with certificates that both sides trust?): " } else { "on this address?): " }
 }
 
 /// Kind of error, uncertainty and recovery of every status.
@@ -142,6 +142,8 @@ pub(crate) fn meaning(code: Code, text: &str) -> (ErrorKind, bool, Recovery) {
 
 #[cfg(test)]
 mod tests {
+    use runtide_conformance::errors::repetition;
+
     use super::*;
 
     fn site() -> CallSite<'static> {
@@ -184,6 +186,7 @@ mod tests {
             let fault = site().fault(Status::new(code, text));
             assert_eq!((fault.error.kind(), fault.uncertain), (kind, uncertain), "{code:?} {text}");
             assert!(fault.error.to_string().contains("endpoint=http://a:2379"), "{}", fault.error);
+            assert_eq!(repetition(&fault.error), None, "{code:?} {text}");
         }
     }
 
@@ -196,7 +199,19 @@ mod tests {
             (fault.error.kind(), fault.uncertain, fault.recovery),
             (ErrorKind::Unavailable, false, Recovery::NextMember)
         );
-        assert!(fault.error.to_string().contains("refused"), "{}", fault.error);
+        assert_eq!(repetition(&fault.error), None);
+        let io = || std::io::Error::other("broken pipe");
+        let transport = Status::from_error(Box::new(io()));
+        let mut sent = Status::unknown("h2 protocol error: error reading a body from connection");
+        sent.set_source(std::sync::Arc::new(io()));
+        for status in [transport, sent] {
+            assert_eq!(repetition(&site().fault(status).error), None);
+        }
+        assert_eq!(
+            fault.error.to_string(),
+            "etcd.apply: unavailable: no connection (is the member up, and does it speak on this address?): connection \
+             refused (store=etcd:a, endpoint=http://a:2379)"
+        );
         assert!(matches!(fault.error.retry(), Retry::Poll(_)), "{:?}", fault.error);
         let fault = site().fault(Status::new(Code::Unavailable, "etcdserver: no leader"));
         assert_eq!(fault.error.retry(), Retry::Poll(LEADERLESS));

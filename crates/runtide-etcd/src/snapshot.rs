@@ -12,6 +12,7 @@ use tokio::{
 use crate::{
     call::Call,
     client::positive,
+    error::text,
     keys::{self, KeyRange},
     read::PAGE,
     shared::Shared,
@@ -71,10 +72,12 @@ impl Shared {
             // The whole snapshot has no deadline, so each message has one.
             let next = timeout(self.request_timeout, stream.message()).await;
             let next = next.map_err(|_| broken("the snapshot stalled"))?;
-            let chunk = next.map_err(|error| broken("the snapshot broke off").with_source(error))?;
+            let broke_off =
+                |status| broken(&format!("the snapshot broke off: {}", text(&status))).with_causes_of(&status);
+            let chunk = next.map_err(broke_off)?;
             let Some(chunk) = chunk else { break };
             out.write_all(&chunk.blob).await.map_err(|error| {
-                Error::new(ErrorKind::Unexpected, MAINTENANCE, "the snapshot cannot be written").with_source(error)
+                Error::new(ErrorKind::of_disk(&error), MAINTENANCE, "the snapshot cannot be written").with_source(error)
             })?;
             written += u64::try_from(chunk.blob.len()).unwrap_or(0);
             if chunk.remaining_bytes == 0 && chunk.blob.is_empty() {
@@ -82,7 +85,7 @@ impl Shared {
             }
         }
         out.flush().await.map_err(|error| {
-            Error::new(ErrorKind::Unexpected, MAINTENANCE, "the snapshot cannot be written").with_source(error)
+            Error::new(ErrorKind::of_disk(&error), MAINTENANCE, "the snapshot cannot be written").with_source(error)
         })?;
         Ok(written)
     }

@@ -17,7 +17,7 @@ use crate::{
     call::Call,
     client::positive,
     connection::{Connection, WatchStream},
-    error::{Fault, Recovery},
+    error::{Fault, Recovery, text},
     feed::{EventSender, Gone},
     keys,
     read::{PAGE, ReadError},
@@ -265,7 +265,7 @@ impl Watcher {
             };
             let now = Instant::now();
             if let Some(message) = message {
-                let message = message.map_err(|error| self.broken(error))?;
+                let message = message.map_err(|error| self.broken(&error))?;
                 let Some(message) = message else {
                     return Err(End::Broken(self.error("the member closed the watch")));
                 };
@@ -287,7 +287,7 @@ impl Watcher {
             if now >= due && self.pending.is_empty() {
                 requested = now;
                 let sent = timeout(silence, watch.request_progress()).await;
-                sent.map_err(|_| End::Broken(self.error("the link is stuck")))?.map_err(|error| self.broken(error))?;
+                sent.map_err(|_| End::Broken(self.error("the link is stuck")))?.map_err(|error| self.broken(&error))?;
             }
         }
     }
@@ -322,12 +322,12 @@ impl Watcher {
         }
     }
 
-    fn error(&self, message: &str) -> Error {
+    fn error(&self, message: impl Into<String>) -> Error {
         Error::new(ErrorKind::Unavailable, OPERATION, message).with_context("store", self.shared.client.name())
     }
 
-    fn broken(&self, error: Status) -> End {
-        End::Broken(self.error("the watch broke off").with_source(error))
+    fn broken(&self, status: &Status) -> End {
+        End::Broken(self.error(format!("the watch broke off: {}", text(status))).with_causes_of(status))
     }
 
     /// Handles one message.

@@ -11,7 +11,7 @@ use super::{
 };
 use runtide_core::{
     BackendId, Cursor, Error, ErrorKind, EventStream, InstanceFilter, InstanceId, InstanceTable, Result,
-    RuntimeBackend, WatchOptions,
+    RuntimeBackend, TransitionStream, WatchOptions,
     wal::{Anchor, ReadFrom, Repair},
 };
 
@@ -76,6 +76,49 @@ impl RuntimeJournal {
     /// # Cancel safety
     /// A dropped future may leave the begin of a watch in the log, which is harmless.
     pub async fn watch(&self, backend: Arc<dyn RuntimeBackend>, options: WatchOptions) -> Result<EventStream> {
+        self.begin(backend, options).await.map(|(events, _)| events)
+    }
+
+    /// As [`RuntimeJournal::watch`], folded: steps of single instances, and the state of the link. The fold begins with the
+    /// journal's table, so that a new process gets the steps since the last one, and none that the last one had.
+    ///
+    /// Each item is of an event that is in the log. A step may be in the log and not have been yielded, as with
+    /// [`RuntimeJournal::watch`].
+    ///
+    /// ```
+    /// # async fn example(backend: std::sync::Arc<dyn runtide_core::RuntimeBackend>) -> runtide_core::Result<()> {
+    /// use runtide_core::WatchOptions;
+    /// use runtide_journal::{JournalOptions, RuntimeJournal};
+    /// use std::path::Path;
+    ///
+    /// let journal = RuntimeJournal::open(Path::new("/var/lib/shop/journal"), JournalOptions::default())?;
+    /// let mut changes = journal.transitions(backend, WatchOptions::default()).await?;
+    /// while let Some(change) = changes.next().await {
+    ///     println!("{}", change?);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`RuntimeJournal::watch`].
+    ///
+    /// # Cancel safety
+    /// As [`RuntimeJournal::watch`].
+    pub async fn transitions(
+        &self,
+        backend: Arc<dyn RuntimeBackend>,
+        options: WatchOptions,
+    ) -> Result<TransitionStream> {
+        let (events, known) = self.begin(backend, options.clone()).await?;
+        Ok(TransitionStream::new(events, &options.with_known(known)))
+    }
+
+    /// Opens the stream; returns it with the table of its beginning.
+    async fn begin(
+        &self,
+        backend: Arc<dyn RuntimeBackend>,
+        options: WatchOptions,
+    ) -> Result<(EventStream, InstanceTable)> {
         if options.from.is_some() || options.known.is_some() {
             let own = "a journaled watch resumes where its log ends: it takes no other position";
             return Err(Error::new(ErrorKind::InvalidInput, WATCH, own).with_context("backend", backend.id()));
@@ -85,9 +128,9 @@ impl RuntimeJournal {
         let (inner, id, number) = (Arc::clone(&self.inner), backend.id().clone(), watching.number());
         let (from, known) = run_blocking(WATCH, move || inner.begin(&id, number)).await?;
         let filter = options.filter.clone();
-        let whole = options.with_filter(InstanceFilter::default()).with_known(from.as_ref().map(|_| known));
+        let whole = options.with_filter(InstanceFilter::default()).with_known(from.as_ref().map(|_| known.clone()));
         let stream = backend.watch(whole.with_from(from)).await?;
-        Ok(EventStream::new(Journaled::new(stream, backend, watching, handle, filter)))
+        Ok((EventStream::new(Journaled::new(stream, backend, watching, handle, filter)), known))
     }
 
     /// The cursor from which a watch of this backend would resume. `None`: the log has no event of it.

@@ -95,11 +95,8 @@ impl RuntimeBackend for MemoryBackend {
     async fn inspect(&self, id: &InstanceId) -> Result<Arc<Instance>> {
         let item = self.client.inspect(std::slice::from_ref(id)).await?.pop().flatten();
         let item = item.ok_or_else(|| missing(id, Call::Inspect).with_context("backend", self.id()))?;
-        self.client.instance(&item, Detail::Full).map_err(|failure| {
-            Error::new(failure.kind, Call::Inspect.operation(), failure.message)
-                .with_context("instance", id)
-                .with_context("backend", self.id())
-        })
+        let located = |error: Error| error.with_context("instance", id).with_context("backend", self.id());
+        self.client.instance(&item, Detail::Full).map_err(|failure| located(failure.into()))
     }
 
     async fn watch(&self, options: WatchOptions) -> Result<EventStream> {

@@ -13,9 +13,10 @@ use runtide_core::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::Instant;
-use zbus::{Connection, DynamicType, Message, OwnedObjectPath, OwnedVariant, Type, Variant, connection::Builder};
+use zbus::{Connection, DynamicType, Message, OwnedObjectPath, OwnedVariant, Type, Variant};
 
 use crate::{
+    address,
     config::Config,
     error::{BusErrors, is_lost},
     names,
@@ -145,8 +146,13 @@ impl Client {
         let deadline = self.config().connect_deadline;
         let mut first = None;
         for address in self.config().addresses() {
-            let built = Builder::address(address).max_queued(queue).build();
-            let built = async { built.await.map_err(|error| site.dbus(error)) };
+            let built = async {
+                let address = address::parse(address).map_err(|flaw| {
+                    let (kind, why) = flaw.explained(address);
+                    site.error(kind, why)
+                })?;
+                address::connect(&address, queue).await.map_err(|error| site.dbus(error))
+            };
             match site.within(deadline, built).await {
                 Ok(connection) => return Ok(connection),
                 Err(error) => first.get_or_insert(error),

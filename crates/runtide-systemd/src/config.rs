@@ -8,7 +8,9 @@ use runtide_core::{
     watch::DriverOptions,
 };
 
-use crate::selection::Selection;
+use zbus::address::transport::{Transport, UnixSocket};
+
+use crate::{address, selection::Selection};
 
 /// Address of the system's bus by default.
 const SYSTEM_BUS: &str = "unix:path=/run/dbus/system_bus_socket";
@@ -131,7 +133,8 @@ impl Config {
     /// The configuration of the user's manager whose folder for sockets (`XDG_RUNTIME_DIR`, as `/run/user/1000`) this
     /// is.
     pub fn user(runtime_dir: impl Into<PathBuf>) -> Self {
-        Self::new(Scope::User, format!("unix:path={}", escaped(&runtime_dir.into().join("bus").to_string_lossy())))
+        let socket = runtime_dir.into().join("bus");
+        Self::new(Scope::User, format!("unix:path={}", address::escaped(socket.as_os_str().as_encoded_bytes())))
     }
 
     /// Finds the manager as `systemctl` does: the system's at `DBUS_SYSTEM_BUS_ADDRESS`, else at its default address.
@@ -194,10 +197,14 @@ impl Config {
 
     /// The user's folder for sockets, if the address is of a socket there.
     pub(crate) fn runtime_dir(&self) -> Option<PathBuf> {
-        let path = self.addresses().find_map(|one| one.strip_prefix("unix:path="))?;
-        // An address with escapes is not that of a user's folder.
-        let path = path.split([',', '%']).next().filter(|plain| *plain == path)?;
-        Some(PathBuf::from(path.strip_suffix("/bus")?))
+        let socket = self.addresses().find_map(|one| match address::parse(one).ok()?.transport() {
+            Transport::Unix(unix) => match unix.path() {
+                UnixSocket::File(path) => Some(path.clone()),
+                _ => None,
+            },
+            _ => None,
+        })?;
+        (socket.file_name()? == "bus").then(|| socket.parent().map(PathBuf::from))?
     }
 
     pub(crate) fn validate(&self) -> Result<()> {
@@ -208,15 +215,9 @@ impl Config {
             return error(ErrorKind::InvalidInput, "address", "there is no address".to_owned());
         }
         for address in self.addresses() {
-            // Other transports start programs (unixexec, autolaunch), a side effect that no caller expects of an
-            // address.
-            let transport = address.split_once(':').map_or(address, |(transport, _)| transport);
-            if !matches!(transport, "unix" | "tcp") {
-                let why = format!("'{transport}' is not supported: unix and tcp are");
-                return error(ErrorKind::Unsupported, "address", why);
-            }
-            if let Err(why) = address.parse::<zbus::Address>() {
-                return error(ErrorKind::InvalidInput, "address", format!("'{address}' is no address: {why}"));
+            if let Err(flaw) = address::parse(address) {
+                let (kind, why) = flaw.explained(address);
+                return error(kind, "address", why);
             }
         }
         for (key, deadline) in [
@@ -232,20 +233,6 @@ impl Config {
         }
         Ok(())
     }
-}
-
-/// Escapes a value of an address, as the D-Bus specification does.
-fn escaped(value: &str) -> String {
-    use fmt::Write as _;
-    let mut text = String::new();
-    for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_/.\\*".contains(&byte) {
-            text.push(char::from(byte));
-        } else {
-            let _ = write!(text, "%{byte:02x}");
-        }
-    }
-    text
 }
 
 #[cfg(test)]
@@ -269,6 +256,13 @@ mod tests {
         let user = of(&[("RUNTIDE_SYSTEMD", "user"), ("XDG_RUNTIME_DIR", "/run/user/1 0")]).unwrap();
         assert_eq!((user.scope, user.address.as_str()), (Scope::User, "unix:path=/run/user/1%200/bus"));
         assert_eq!(user.backend_id().as_str(), "systemd:user");
+        assert_eq!(user.runtime_dir().as_deref(), Some(std::path::Path::new("/run/user/1 0")));
+        let with_guid = "unix:guid=0123456789abcdef0123456789abcdef,path=/run/user/7/bus";
+        let session = of(&[("RUNTIDE_SYSTEMD", "user"), ("DBUS_SESSION_BUS_ADDRESS", with_guid)]).unwrap();
+        assert_eq!(session.runtime_dir().as_deref(), Some(std::path::Path::new("/run/user/7")));
+        for other in ["unix:path=/tmp/dbus-x", "unix:abstract=/a/bus", "tcp:host=localhost,port=1"] {
+            assert_eq!(Config::system().with_address(other).runtime_dir(), None);
+        }
         assert_eq!(of(&[("RUNTIDE_SYSTEMD", "user")]).unwrap_err().kind(), ErrorKind::Unavailable);
         assert_eq!(of(&[("RUNTIDE_SYSTEMD", "usr")]).unwrap_err().kind(), ErrorKind::InvalidInput);
     }

@@ -153,6 +153,8 @@ fn of_name(name: &str) -> ErrorKind {
 
 #[cfg(test)]
 mod tests {
+    use runtide_conformance::errors::repetition;
+
     use super::*;
 
     #[test]
@@ -191,5 +193,33 @@ mod tests {
         assert_eq!(CallSite::new("systemd.test", &id).dbus(absent).retry(), Retry::Poll(ABSENT));
         let reset = zbus::Error::from(io::Error::from(io::ErrorKind::ConnectionReset));
         assert_eq!(CallSite::new("systemd.test", &id).dbus(reset).retry(), Retry::Backoff);
+    }
+
+    #[test]
+    fn every_error_of_the_bus_shows_each_thing_once() {
+        let io = |kind: io::ErrorKind| io::Error::from(kind);
+        let site = CallSite::of_store("systemd.list", "systemd:system").with_endpoint("unix:path=/run/x");
+        let kinds = [
+            io::ErrorKind::NotFound,
+            io::ErrorKind::ConnectionRefused,
+            io::ErrorKind::PermissionDenied,
+            io::ErrorKind::TimedOut,
+            io::ErrorKind::BrokenPipe,
+        ];
+        let of_io = kinds.into_iter().map(|kind| zbus::Error::InputOutput(std::sync::Arc::new(io(kind))));
+        let others = [
+            zbus::Error::Address("no such transport".to_owned()),
+            zbus::Error::Handshake("REJECTED EXTERNAL".to_owned()),
+            zbus::Error::Handshake("an unknown command".to_owned()),
+            zbus::Error::Unsupported,
+            zbus::Error::InvalidReply,
+            zbus::Error::FDO(Box::new(fdo::Error::NoReply("no answer came".to_owned()))),
+            zbus::Error::FDO(Box::new(fdo::Error::AccessDenied("not yours".to_owned()))),
+            zbus::Error::Failure("it failed".to_owned()),
+        ];
+        for error in of_io.chain(others) {
+            let shown = format!("{error:?}");
+            assert_eq!(repetition(&site.dbus(error)), None, "{shown}");
+        }
     }
 }

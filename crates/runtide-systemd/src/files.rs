@@ -13,10 +13,13 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{labels, unit_file::UnitFile};
+use crate::{
+    labels,
+    unit_file::{Flaw, UnitFile},
+};
 
-/// Longest file that systemd itself reads.
-const LONGEST: u64 = 1024 * 1024;
+/// Longest file that is read, in bytes: systemd accepts a line of a mebibyte, and real units are far shorter.
+const LONGEST: u64 = 4 << 20;
 
 /// Opens a path of the manager: links resolve as they do for the manager, and none leads out of its root.
 pub(crate) fn open(root: &Path, path: &str, flags: OFlags) -> io::Result<OwnedFd> {
@@ -40,13 +43,18 @@ pub(crate) fn open(root: &Path, path: &str, flags: OFlags) -> io::Result<OwnedFd
 }
 
 /// Reads an opened file, if it is a regular file and not a pipe without a writer.
-pub(crate) fn text(opened: OwnedFd) -> io::Result<String> {
+///
+/// # Errors
+/// `InvalidData` if it is none, or longer than is read.
+pub(crate) fn text(opened: OwnedFd) -> io::Result<Vec<u8>> {
     let file = File::from(opened);
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no file"));
     }
-    let mut text = String::new();
-    file.take(LONGEST).read_to_string(&mut text)?;
+    let mut text = Vec::new();
+    if file.take(LONGEST + 1).read_to_end(&mut text)? > usize::try_from(LONGEST).unwrap_or(usize::MAX) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is longer than 4 MiB"));
+    }
     Ok(text)
 }
 
@@ -56,7 +64,9 @@ pub(crate) fn labels(root: &Path, fragment: &str, drop_ins: &[String]) -> Option
     let mut files = Vec::new();
     for path in paths {
         match read(root, path) {
-            Ok(file) => files.push(file),
+            Ok((_, Some(_))) if path == fragment => return None, // systemd does not load it
+            // Of a drop-in systemd keeps what comes before its flaw.
+            Ok((file, _)) => files.push(file),
             // The file is masked, or was generated and removed again.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(_) => return None,
@@ -74,12 +84,15 @@ pub(crate) fn transient_labels(root: &Path, unit_path: &[String], unit: &str) ->
 
 /// The same, with the path of the file as the manager reports it.
 pub(crate) fn labels_of_transient(root: &Path, fragment: &str) -> Option<Labels> {
-    Some(labels::of_transient(&read(root, fragment).ok()?))
+    match read(root, fragment) {
+        Ok((file, None)) => Some(labels::of_transient(&file)),
+        _ => None,
+    }
 }
 
-fn read(root: &Path, path: &str) -> io::Result<UnitFile> {
+fn read(root: &Path, path: &str) -> io::Result<(UnitFile, Option<Flaw>)> {
     let text = text(open(root, path, OFlags::RDONLY | OFlags::NONBLOCK)?)?;
-    UnitFile::parse(&text).map_err(|flaw| io::Error::new(io::ErrorKind::InvalidData, flaw.why))
+    Ok(UnitFile::parse_until_flaw(&text))
 }
 
 #[cfg(test)]
@@ -105,6 +118,30 @@ mod tests {
         for path in ["/etc/units/out.service", "/../secret.service"] {
             assert_eq!(of(path), None, "{path}");
         }
+    }
+
+    #[test]
+    fn labels_are_seen_in_whatever_systemd_loads() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &[u8]| fs::write(folder.path().join(name), text).unwrap();
+        write("a.service", b"\xef\xbb\xbf[Unit]\r\nwhat is this\r\n# caf\xe9\r\n[X-Labels]\r\na=1\r\nb=2\r\n");
+        write("1.conf", b"[X-Labels]\nb=3\n[X-Labels\nb=4\n");
+        let of = |drop_ins: &[&str]| {
+            labels(folder.path(), "/a.service", &drop_ins.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>())
+        };
+        assert_eq!(of(&[]), Some(Labels::from_iter([("a", "1"), ("b", "2")])));
+        assert_eq!(
+            of(&["/1.conf"]),
+            Some(Labels::from_iter([("a", "1"), ("b", "3")])),
+            "a drop-in counts up to its flaw"
+        );
+        write("a.service", b"[X-Labels]\na=1\n[X-Labels\n");
+        assert_eq!(of(&["/1.conf"]), None, "systemd does not load it");
+        let long = [&b"[X-Labels]\na=1\n"[..], &b"#\n".repeat(1 << 20)].concat();
+        write("a.service", &long);
+        assert_eq!(of(&[]), Some(Labels::from_iter([("a", "1")])), "longer than a line may be");
+        write("a.service", &long.repeat(3));
+        assert_eq!(of(&[]), None, "unknown, not the half of it");
     }
 
     #[test]

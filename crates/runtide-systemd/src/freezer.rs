@@ -28,6 +28,8 @@ struct Group {
     id: InstanceId,
     file: PathBuf,
     is_frozen: bool,
+    /// State of the group with which the instance's disagreed, so that an inspection was requested.
+    doubted: Option<bool>,
 }
 
 impl Freezer {
@@ -40,15 +42,22 @@ impl Freezer {
         Ok(Self { fd: AsyncFd::new(fd)?, groups: HashMap::new() })
     }
 
-    /// Watches this group from now on; `false`: it is not visible from here.
-    pub(crate) fn watch(&mut self, root: &Path, id: InstanceId, control_group: &str) -> bool {
+    /// Watches the control group of an instance from now on, and compares it with the instance, whose state was read
+    /// before: a change in between is notified to no reader.
+    ///
+    /// `true`: they differ, so that the instance has to be inspected again. That is said once for each state of the
+    /// group, since a difference may last: 252 does not call a unit frozen when its slice is.
+    pub(crate) fn differs(&mut self, root: &Path, id: InstanceId, control_group: &str, is_paused: bool) -> bool {
         let Some(folder) = cgroup::folder(root, control_group) else { return false };
         let file = folder.join("cgroup.events");
         let Ok(number) = inotify::add_watch(self.fd.get_ref(), &file, WatchFlags::MODIFY) else { return false };
         // Read after the watch is set up: later changes are reported.
         let Some(is_frozen) = cgroup::frozen(&file) else { return false };
-        self.groups.insert(number, Group { id, file, is_frozen });
-        true
+        let group = self.groups.entry(number).or_insert_with(|| Group { id, file, is_frozen, doubted: None });
+        group.is_frozen = is_frozen;
+        let doubted = (is_frozen != is_paused).then_some(is_frozen);
+        let before = std::mem::replace(&mut group.doubted, doubted);
+        doubted.is_some() && before != doubted
     }
 
     /// Returns the instances that were frozen or thawed.
@@ -89,25 +98,82 @@ impl Group {
 mod tests {
     use super::*;
 
+    struct Fixture(tempfile::TempDir, Freezer);
+
+    impl Fixture {
+        fn new() -> Self {
+            let root = tempfile::tempdir().unwrap();
+            let group = root.path().join("sys/fs/cgroup/a.slice/b.service");
+            std::fs::create_dir_all(&group).unwrap();
+            std::fs::write(group.join("cgroup.procs"), "").unwrap();
+            let fixture = Self(root, Freezer::new().unwrap());
+            fixture.write(1, 0);
+            fixture
+        }
+
+        fn write(&self, populated: u8, frozen: u8) {
+            let file = self.0.path().join("sys/fs/cgroup/a.slice/b.service/cgroup.events");
+            // As the kernel, which never shows a file that is empty for a moment.
+            std::fs::File::options()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(file)
+                .and_then(|mut file| {
+                    std::io::Write::write_all(&mut file, format!("populated {populated}\nfrozen {frozen}\n").as_bytes())
+                })
+                .unwrap();
+        }
+
+        fn differs(&mut self, is_paused: bool) -> bool {
+            self.1.differs(self.0.path(), "b.service".into(), "/a.slice/b.service", is_paused)
+        }
+
+        /// The instances that are reported without a wait.
+        async fn changed(&mut self) -> Vec<InstanceId> {
+            std::future::poll_fn(|cx| match self.1.poll_changed(cx) {
+                Poll::Ready(changed) => Poll::Ready(changed),
+                Poll::Pending => Poll::Ready(Vec::new()),
+            })
+            .await
+        }
+    }
+
     #[tokio::test]
     async fn a_group_that_changes_is_reported_once() {
-        let root = tempfile::tempdir().unwrap();
-        let group = root.path().join("sys/fs/cgroup/a.slice/b.service");
-        std::fs::create_dir_all(&group).unwrap();
-        let file = group.join("cgroup.events");
-        std::fs::write(group.join("cgroup.procs"), "").unwrap();
-        std::fs::write(&file, "populated 1\nfrozen 0\n").unwrap();
-        let mut freezer = Freezer::new().unwrap();
-        assert!(freezer.watch(root.path(), "b.service".into(), "/a.slice/b.service"));
-        assert!(!freezer.watch(root.path(), "c.service".into(), "/a.slice/c.service"));
-        std::fs::write(&file, "populated 1\nfrozen 1\n").unwrap();
-        let changed = std::future::poll_fn(|cx| freezer.poll_changed(cx)).await;
+        let mut fixture = Fixture::new();
+        assert!(!fixture.differs(false));
+        assert!(!fixture.1.differs(fixture.0.path(), "c.service".into(), "/a.slice/c.service", true), "there is none");
+        fixture.write(1, 1);
+        let changed = std::future::poll_fn(|cx| fixture.1.poll_changed(cx)).await;
         assert_eq!(changed, ["b.service".into()]);
-        std::fs::write(&file, "populated 0\nfrozen 1\n").unwrap();
+        fixture.write(0, 1);
         let more = tokio::time::timeout(
             std::time::Duration::from_millis(50),
-            std::future::poll_fn(|cx| freezer.poll_changed(cx)),
+            std::future::poll_fn(|cx| fixture.1.poll_changed(cx)),
         );
         assert!(more.await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_change_before_the_watch_is_found_by_comparison() {
+        for (is_paused, frozen) in [(false, 1), (true, 0)] {
+            let mut fixture = Fixture::new();
+            fixture.write(1, frozen);
+            assert!(fixture.differs(is_paused), "paused {is_paused}, frozen {frozen}");
+            assert!(!fixture.differs(is_paused), "an inspection that finds the same is not repeated");
+            assert!(!fixture.differs(!is_paused));
+            assert!(fixture.differs(is_paused), "a late report of the earlier state");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_state_that_was_read_between_two_changes_is_found_by_comparison() {
+        let mut fixture = Fixture::new();
+        assert!(!fixture.differs(false));
+        fixture.write(1, 1);
+        fixture.write(1, 0);
+        assert_eq!(fixture.changed().await, Vec::<InstanceId>::new(), "back where it was");
+        assert!(fixture.differs(true), "the inspection in between found it paused");
     }
 }

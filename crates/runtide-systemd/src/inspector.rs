@@ -6,7 +6,7 @@ use std::{collections::HashSet, pin::pin, sync::Arc};
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use runtide_core::{
-    Detail, Error, ErrorKind, Failure, Instance, InstanceFilter, InstanceId, InstanceState, Listing, Result,
+    Detail, Error, ErrorKind, Failure, Instance, InstanceFilter, InstanceId, Listing, Result,
     watch::{Inspection, Inspector},
 };
 use zbus::OwnedObjectPath;
@@ -104,20 +104,20 @@ impl UnitInspector {
     async fn one(&self, unit: &str, path: &str, detail: Detail) -> Result<Option<Instance>> {
         let client = &self.client;
         let answer = client.get_all(INSPECT, path, UNIT).await?;
-        let about: UnitProperties = client.read(INSPECT, &answer)?;
+        let mut about: UnitProperties = client.read(INSPECT, &answer)?;
         drop(answer);
         let (load, active) = (about.load_state.as_deref().unwrap_or_default(), about.active_state.as_deref());
         // A unit that went between the list and this inspection was loaded by it (trap S2), and is unloaded again.
         if !is_there(load, active.unwrap_or_default()) || about.id.as_deref().is_some_and(|id| id != unit) {
             return Ok(None);
         }
-        let id = InstanceId::from(unit);
+        let (id, is_filed) = (InstanceId::from(unit), is_filed(load));
         let interface = match UnitType::of(unit) {
             Some(UnitType::Scope) => SCOPE,
             _ => SERVICE,
         };
         let changed = about.state_change_timestamp_monotonic.unwrap_or(0);
-        let incarnation = normalize::life(&about);
+        let incarnation = normalize::last_start(&about);
         let known =
             self.unit_cache.as_ref().and_then(|unit_cache| unit_cache.lock().details(&id, incarnation.as_ref()));
         let runs = active == Some("active") && about.sub_state.as_deref() != Some("exited");
@@ -142,13 +142,11 @@ impl UnitInspector {
                 client.read(INSPECT, &answer)?
             }
         };
+        let control_group = service.control_group.clone().or_else(|| known.as_ref()?.control_group.clone());
+        correct_freezer_state(client, &mut about, control_group.as_deref());
         let Some(mut instance) = normalize::instance(client.id(), unit, &about, Some(&service)) else {
             return Err(client.site(INSPECT).error(ErrorKind::Protocol, "the unit has no state"));
         };
-        let control_group = service.control_group.clone().or_else(|| known.as_ref()?.control_group.clone());
-        if instance.state == InstanceState::Paused && !is_frozen(client, control_group.as_deref()) {
-            instance.state = InstanceState::Running;
-        }
         if instance.group.is_none() {
             instance.group = known.as_ref().and_then(|known| known.group.clone());
         }
@@ -166,7 +164,7 @@ impl UnitInspector {
             let mut unit_cache = unit_cache.lock();
             unit_cache.saw(&instance, control_group.as_deref(), is_job, rest);
             unit_cache.select(&id, client.config().selection.takes(&instance));
-            unit_cache.file(&id, is_filed(load));
+            unit_cache.file(&id, is_filed);
         }
         Ok(client.config().selection.takes(&instance).then_some(instance))
     }
@@ -212,6 +210,21 @@ impl UnitInspector {
 pub(crate) fn is_frozen(client: &Client, control_group: Option<&str>) -> bool {
     let (Some(root), Some(group)) = (&client.config().root, control_group) else { return true };
     cgroup::is_frozen(root, group).unwrap_or(true)
+}
+
+/// Takes the kernel's state for that of a unit which systemd calls frozen, or on its way to that or from it, if the
+/// kernel can be asked. 252 calls a unit frozen that was killed while frozen, in its next run; and while it has yet to
+/// read the kernel's notification, a unit is `freezing` or `thawing`, after which no signal follows (252).
+pub(crate) fn correct_freezer_state(client: &Client, about: &mut UnitProperties, control_group: Option<&str>) {
+    let (Some(root), Some(group), Some(state)) = (&client.config().root, control_group, &mut about.freezer_state)
+    else {
+        return;
+    };
+    if state != "running"
+        && let Some(is_frozen) = cgroup::is_frozen(root, group)
+    {
+        if is_frozen { "frozen" } else { "running" }.clone_into(state);
+    }
 }
 
 /// True if systemd has a file of the unit, and is not configured to ignore it.

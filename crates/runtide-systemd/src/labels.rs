@@ -32,9 +32,14 @@ pub(crate) fn of_environment<'a>(environment: impl IntoIterator<Item = &'a str>)
 
 /// Reads the labels in the file that systemd writes for a transient unit: those of its environment.
 pub(crate) fn of_transient(file: &UnitFile) -> Labels {
-    let lines: Vec<String> =
-        file.entries("Service").filter(|(key, _)| *key == "Environment").flat_map(|(_, line)| words(line)).collect();
-    of_environment(lines.iter().map(String::as_str))
+    let mut variables: Vec<String> = Vec::new();
+    for (_, line) in file.entries("Service").filter(|(key, _)| *key == "Environment") {
+        if line.is_empty() {
+            variables.clear(); // as systemd does with every list
+        }
+        variables.extend(words(line));
+    }
+    of_environment(variables.iter().map(String::as_str))
 }
 
 /// Splits a line as systemd writes it into words: quoted where necessary, with the escapes of C, and `%` doubled.
@@ -118,15 +123,15 @@ mod tests {
     #[test]
     fn the_file_of_a_transient_unit_is_read_as_systemd_writes_it() {
         let text = "[Service]\nEnvironment=\"A=1 2\" \"RUNTIDE_LABELS={\\\"a.b\\\":\\\"x%%y\\\\n\\\"}\"\n";
-        let file = UnitFile::parse(text).unwrap();
+        let file = UnitFile::parse(text.as_bytes()).unwrap();
         assert_eq!(of_transient(&file), Labels::from_iter([("a.b", "x%y\n")]));
         assert_eq!(words("a 'b c' \"d\\x41\\101\" e"), ["a", "b c", "dAA", "e"]);
     }
 
     #[test]
     fn files_have_labels_in_x_sections() {
-        let main = UnitFile::parse("[Service]\nA=1\n[X-koi]\ndns.name=web\n[X-Labels]\nteam=a\n").unwrap();
-        let drop_in = UnitFile::parse("[X-Labels]\nteam = b c\n").unwrap();
+        let main = UnitFile::parse(b"[Service]\nA=1\n[X-koi]\ndns.name=web\n[X-Labels]\nteam=a\n").unwrap();
+        let drop_in = UnitFile::parse(b"[X-Labels]\nteam = b c\n").unwrap();
         let labels = of_files([&main, &drop_in]);
         assert_eq!(labels, Labels::from_iter([("koi.dns.name", "web"), ("team", "b c")]));
     }

@@ -1,6 +1,6 @@
 //! The names of units, and their object paths.
 
-use std::fmt::Write as _;
+use std::{borrow::Cow, fmt::Write as _};
 
 /// Prefix of the object paths of all units.
 pub(crate) const UNITS: &str = "/org/freedesktop/systemd1/unit/";
@@ -34,6 +34,11 @@ pub(crate) fn flaw(unit: &str) -> Option<&'static str> {
     } else {
         None
     }
+}
+
+/// The name that `systemctl` takes a text for: a service's without its type is completed.
+pub(crate) fn completed(text: &str) -> Cow<'_, str> {
+    if type_of(text).is_some() { Cow::Borrowed(text) } else { Cow::Owned(format!("{text}.service")) }
 }
 
 /// The template that a unit is an instance of: `web@.service` of `web@1.service`.

@@ -20,8 +20,9 @@ const EXITED: i32 = 1;
 const KILLED: i32 = 2;
 const DUMPED: i32 = 3;
 
-/// The `Result` of a successful start.
+/// The `Result` of a successful start, and of one that could not execute anything.
 const SUCCESS: &str = "success";
+const RESOURCES: &str = "resources";
 
 /// Maps a unit's three states to one; total. `began`: it left its initial state at least once. `is_job`: its type is
 /// `oneshot`, so that systemd's start job is its whole run. `is_over`: its main process ran in this run, and ended.
@@ -92,29 +93,43 @@ pub(crate) fn rests(active: &str) -> bool {
     matches!(active, "inactive" | "failed" | "maintenance")
 }
 
-/// True if the last start has become a run: a start that is under way has an InvocationID already and is no run yet,
-/// and a start whose condition fails never becomes one.
-pub(crate) fn is_begun(about: &UnitProperties) -> bool {
+/// True if the run of the unit's InvocationID began. It did if the unit left the inactive state after the conditions of
+/// its last start were checked. Otherwise
+/// * the start is under way: its job is pending. It has an InvocationID, and reset what the service had of its main
+///   process;
+/// * or it could not execute anything (`resources`), after the same;
+/// * or it was refused before, by a condition, an assertion or the limit of starts, so that the InvocationID is that of
+///   the run before, which began.
+///
+/// Without the service they look the same, and the answer is `false`.
+pub(crate) fn is_begun(about: &UnitProperties, service: Option<&ServiceProperties>) -> bool {
     let began = about.inactive_exit_timestamp_monotonic.unwrap_or(0);
+    let is_pending = about.job.as_ref().is_some_and(|(job, _)| *job != 0);
+    let is_refused = |service: &ServiceProperties| {
+        let is_over = !is_pending && service.result.as_deref().is_some_and(|result| result != RESOURCES);
+        has_main_ended(service) || is_over
+    };
     !rests(about.active_state.as_deref().unwrap_or_default())
         || about.condition_timestamp_monotonic.unwrap_or(0) <= began
+        || began != 0 && service.is_some_and(is_refused)
 }
 
-/// The unit's current run, or its last one.
-pub(crate) fn life(about: &UnitProperties) -> Option<Incarnation> {
-    if about.inactive_exit_timestamp_monotonic.unwrap_or(0) == 0 || !is_begun(about) {
-        return None;
-    }
+/// The unit's present or last start, which may have become no run.
+pub(crate) fn last_start(about: &UnitProperties) -> Option<Incarnation> {
     about.invocation_id.as_deref().and_then(incarnation)
 }
 
-/// True if the main process that a service shows ran in its present run, and ended. The start of a run is recorded
-/// before its first process; after a restart by systemd itself, the unit leaves the inactive state later than that.
-pub(crate) fn is_of_life(about: &UnitProperties, service: &ServiceProperties) -> bool {
-    let began = about.inactive_exit_timestamp_monotonic.unwrap_or(0);
-    let tried = about.condition_timestamp_monotonic.filter(|at| *at != 0).map_or(began, |at| at.min(began));
-    service.exec_main_code.unwrap_or(0) != 0
-        && service.exec_main_start_timestamp_monotonic.is_some_and(|at| at != 0 && at >= tried)
+/// The unit's current run, or its last one.
+pub(crate) fn run(about: &UnitProperties, service: Option<&ServiceProperties>) -> Option<Incarnation> {
+    if about.inactive_exit_timestamp_monotonic.unwrap_or(0) == 0 || !is_begun(about, service) {
+        return None;
+    }
+    last_start(about)
+}
+
+/// True if the main process of the last start ran, and ended: each start resets what a service has of its main process.
+pub(crate) fn has_main_ended(service: &ServiceProperties) -> bool {
+    service.exec_main_code.unwrap_or(0) != 0 && service.exec_main_start_timestamp_monotonic.unwrap_or(0) != 0
 }
 
 /// The instance that these properties describe; missing properties are unknown. `None`: the state is missing.
@@ -128,12 +143,11 @@ pub(crate) fn instance(
     let freezer = about.freezer_state.as_deref().unwrap_or_default();
     let began = about.inactive_exit_timestamp_monotonic.unwrap_or(0);
     let is_job = service.and_then(|service| service.kind.as_deref()) == Some("oneshot");
-    let is_over = service.is_some_and(|service| service.main_pid == Some(0) && is_of_life(about, service));
+    let is_over = service.is_some_and(|service| service.main_pid == Some(0) && has_main_ended(service));
     let state = state(active, sub, freezer, began != 0, is_job, is_over);
     let mut instance = Instance::new(backend.clone(), unit, name(unit), InstanceKind::Service, state);
     let rests = rests(active);
-    let is_begun = is_begun(about);
-    instance.incarnation = life(about);
+    instance.incarnation = run(about, service);
     if began != 0 {
         instance.started_at = about.inactive_exit_timestamp.and_then(time);
     }
@@ -142,12 +156,9 @@ pub(crate) fn instance(
     }
     if let Some(service) = service {
         instance.restarts = service.restarts;
-        let is_of_this_run = !is_begun || is_of_life(about, service);
-        if state.is_ended() && is_of_this_run {
+        if state.is_ended() {
             instance.exit = exit(service);
             instance.finished_at = instance.finished_at.or_else(|| service.exec_main_exit_timestamp.and_then(time));
-        }
-        if state.is_ended() {
             instance.reason = service.result.as_deref().filter(|result| *result != SUCCESS).map(Arc::from);
         }
         instance.group = service.slice.as_deref().filter(|slice| !slice.is_empty()).map(|slice| {
@@ -165,6 +176,8 @@ pub(crate) fn instance(
 
 #[cfg(test)]
 mod tests {
+    use zbus::OwnedObjectPath;
+
     use super::*;
 
     #[test]
@@ -241,29 +254,36 @@ mod tests {
 
     #[test]
     fn a_run_exists_once_the_unit_left_the_inactive_state() {
-        assert_eq!(life(&unit("inactive", 10, 0)), None, "a start is under way, or its condition was not met");
-        assert_eq!(life(&unit("inactive", 30, 20)), None, "another one is under way");
-        assert_eq!(life(&unit("inactive", 10, 20)), incarnation(&[0xab; 16]));
-        assert_eq!(life(&unit("active", 10, 20)), incarnation(&[0xab; 16]));
+        let of = |about: &UnitProperties| run(about, None);
+        assert_eq!(of(&unit("inactive", 10, 0)), None, "a start is under way, or its condition was not met");
+        assert_eq!(of(&unit("inactive", 30, 20)), None, "there was another start since");
+        assert_eq!(of(&unit("inactive", 10, 20)), incarnation(&[0xab; 16]));
+        assert_eq!(of(&unit("active", 10, 20)), incarnation(&[0xab; 16]));
         assert_eq!(incarnation(&[0; 16]), None);
         assert_eq!(incarnation(&[]), None);
     }
 
     #[test]
-    fn an_exit_of_an_earlier_run_is_not_taken() {
+    fn a_start_that_became_no_run_takes_only_what_is_its_own() {
         let id = BackendId::from("b");
-        let at = |start| ServiceProperties {
-            exec_main_start_timestamp_monotonic: Some(start),
-            ..ended(EXITED, 3, "exit-code")
-        };
-        let of = |about: &UnitProperties, start| instance(&id, "a.service", about, Some(&at(start))).unwrap().exit;
-        assert_eq!(of(&unit("failed", 10, 20), 12), Some(ExitStatus::code(3)));
-        assert_eq!(
-            of(&unit("failed", 10, 20), 5),
-            None,
-            "ExecStartPre= failed, and the process is of the previous run"
-        );
-        // After a restart by systemd itself the unit leaves the inactive state after its process ended.
-        assert_eq!(of(&unit("failed", 10, 90), 12), Some(ExitStatus::code(3)));
+        let run = incarnation(&[0xab; 16]);
+        // Result, start of the main process, its code; incarnation, exit.
+        for (result, began, code, incarnation, exit) in [
+            ("exit-code", 12, EXITED, &run, Some(ExitStatus::code(3))), // refused, by whatever
+            ("start-limit-hit", 12, EXITED, &run, Some(ExitStatus::code(3))), // refused, after a run that ended well
+            ("exit-code", 0, 0, &run, None), // refused, after a run whose ExecStartPre= failed
+            ("resources", 0, 0, &None, None), // another start, with an InvocationID of its own
+            ("resources", 12, EXITED, &run, Some(ExitStatus::code(3))), // refused, after a run whose ExecStopPost= failed
+        ] {
+            let service =
+                ServiceProperties { exec_main_start_timestamp_monotonic: Some(began), ..ended(code, 3, result) };
+            let about = unit("failed", 90, 20);
+            let seen = instance(&id, "a.service", &about, Some(&service)).unwrap();
+            assert_eq!((&seen.incarnation, seen.exit), (incarnation, exit), "{result} {began}");
+            let seen = instance(&id, "a.service", &unit("failed", 5, 20), Some(&service)).unwrap();
+            assert_eq!((&seen.incarnation, seen.exit), (&run, exit), "no start since: {result} {began}");
+        }
+        let under_way = UnitProperties { job: Some((7, OwnedObjectPath::default())), ..unit("inactive", 90, 20) };
+        assert!(!is_begun(&under_way, Some(&ended(0, 0, "success"))));
     }
 }

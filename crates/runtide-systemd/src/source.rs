@@ -144,7 +144,7 @@ impl UnitSource {
                 }
             }
             unit_cache.lock().take_again(out);
-            link.watch_groups(client, unit_cache);
+            link.compare_groups(client, unit_cache, out);
             if let Some(freezer) = &mut link.freezer
                 && let Poll::Ready(changed) = freezer.poll_changed(cx)
             {
@@ -232,12 +232,14 @@ impl Link {
         })
     }
 
-    /// Watches the control groups of running instances.
-    fn watch_groups(&mut self, client: &Client, unit_cache: &unit_cache::Shared) {
+    /// Watches the control groups of running instances, and requests an inspection of those whose state they contradict.
+    fn compare_groups(&mut self, client: &Client, unit_cache: &unit_cache::Shared, out: &mut Vec<Signal>) {
         let alive = unit_cache.lock().take_alive();
         let (Some(freezer), Some(root)) = (&mut self.freezer, &client.config().root) else { return };
-        for (id, group) in alive {
-            freezer.watch(root, id, &group);
+        for (id, state) in alive {
+            if freezer.differs(root, id.clone(), &state.control_group, state.is_paused) {
+                out.push(Signal::new(SignalBody::Hint(id)));
+            }
         }
     }
 
@@ -401,9 +403,9 @@ impl Link {
                 self.service = Some((unit, service));
             }
             UNIT => {
-                let (_, about): (&str, UnitProperties) = body.deserialize_ignore_signature()?;
+                let (_, mut about): (&str, UnitProperties) = body.deserialize_ignore_signature()?;
                 let service = self.service.take().filter(|(whose, _)| *whose == unit).map(|(_, service)| service);
-                report(client, unit_cache, unit_path, &unit, &about, service, out);
+                report(client, unit_cache, unit_path, &unit, &mut about, service, out);
             }
             _ => {}
         }
@@ -417,7 +419,7 @@ fn report(
     unit_cache: &unit_cache::Shared,
     unit_path: &[String],
     unit: &str,
-    about: &UnitProperties,
+    about: &mut UnitProperties,
     service: Option<ServiceProperties>,
     out: &mut Vec<Signal>,
 ) {
@@ -427,26 +429,24 @@ fn report(
         service.kind = unit_cache.is_job(&id).then(|| "oneshot".to_owned());
         service
     });
-    let Some(mut instance) = normalize::instance(client.id(), unit, about, service.as_ref()) else {
+    inspector::correct_freezer_state(client, about, unit_cache.control_group(&id));
+    let Some(instance) = normalize::instance(client.id(), unit, about, service.as_ref()) else {
         return out.push(Signal::new(SignalBody::Hint(id)));
     };
-    if instance.state == InstanceState::Paused && !inspector::is_frozen(client, unit_cache.control_group(&id)) {
-        instance.state = InstanceState::Running;
-    }
-    if !normalize::is_begun(about) {
-        // A start is under way that changed nothing yet. If it is over, a condition was not met.
+    if !normalize::is_begun(about, service.as_ref()) {
+        // A start is under way that changed nothing yet. If it is over, it became no run.
         if about.job.as_ref().is_none_or(|(job, _)| *job == 0) {
             request_inspection(&id, out);
         }
         return;
     }
-    if instance.state == InstanceState::Created && !unit_cache.has_lived(&id) {
+    if instance.state == InstanceState::Created && !unit_cache.has_run(&id) {
         // The unit was loaded, and no more than that: its details need an inspection.
         return request_inspection(&id, out);
     }
     let selection = &client.config().selection;
     let ran = match &service {
-        Some(service) if names::type_of(unit) == Some("service") => normalize::is_of_life(about, service),
+        Some(service) if names::type_of(unit) == Some("service") => normalize::has_main_ended(service),
         _ => true,
     };
     let mut signals = Vec::new();

@@ -34,10 +34,17 @@ pub(crate) struct UnitCache {
     units: HashMap<InstanceId, Known>,
     /// Number of the last write; `keep` compares with it.
     clock: u64,
-    /// Running instances and their control groups, which the source has yet to watch.
-    alive: Vec<(InstanceId, String)>,
+    /// Running instances, with states that the source has yet to compare with the kernel's.
+    alive: HashMap<InstanceId, Freezable>,
     /// Instances to report once more: they were reported before their type was known.
     again: Vec<Arc<Instance>>,
+}
+
+/// The state of a running instance, as it was reported or inspected last, that the kernel changes without a signal.
+#[derive(Clone, Debug)]
+pub(crate) struct Freezable {
+    pub(crate) control_group: String,
+    pub(crate) is_paused: bool,
 }
 
 /// State of one unit.
@@ -67,8 +74,6 @@ struct Known {
     is_job: Option<bool>,
     /// Properties of the service in the state that it entered at this time.
     rest: Option<(u64, ServiceProperties)>,
-    /// The run whose control group the source was asked to watch.
-    watched: Option<Incarnation>,
 }
 
 /// Details that do not change within a run.
@@ -88,7 +93,7 @@ impl UnitCache {
         for known in self.units.values_mut() {
             *known = Known { details: std::mem::take(&mut known.details), is_job: known.is_job, ..Known::default() };
         }
-        (self.alive, self.again) = (Vec::new(), Vec::new());
+        (self.alive, self.again) = (HashMap::new(), Vec::new());
     }
 
     /// The details of this run of a unit, if they are known.
@@ -141,7 +146,7 @@ impl UnitCache {
     }
 
     /// True if a run of it was reported or inspected.
-    pub(crate) fn has_lived(&self, id: &InstanceId) -> bool {
+    pub(crate) fn has_run(&self, id: &InstanceId) -> bool {
         self.units.get(id).is_some_and(|known| known.incarnation.is_some())
     }
 
@@ -203,9 +208,8 @@ impl UnitCache {
             control_group: control_group.or(kept),
         };
         known.rest = rest;
-        if seen.state.is_alive() {
-            self.alive.extend(known.watch_group(&seen.id));
-        }
+        let freezable = known.freezable(seen);
+        self.alive.extend(freezable);
     }
 
     /// Completes a reported state with the known details, and appends the resulting signals. `ran`: the main process
@@ -265,9 +269,7 @@ impl UnitCache {
         known.was_alive |= is_alive;
         known.ended |= is_ended;
         let id = reported.id.clone();
-        if is_alive {
-            self.alive.extend(known.watch_group(&id));
-        }
+        self.alive.extend(known.freezable(&reported));
         let reported = Arc::new(reported);
         known.last = Some(Arc::clone(&reported));
         out.push(Signal::new(SignalBody::State(reported)).with_token(token).with_at(at));
@@ -277,8 +279,8 @@ impl UnitCache {
         }
     }
 
-    /// Takes the instances that are alive since the last call, with their control groups.
-    pub(crate) fn take_alive(&mut self) -> Vec<(InstanceId, String)> {
+    /// Takes the running instances that were reported or inspected since the last call.
+    pub(crate) fn take_alive(&mut self) -> HashMap<InstanceId, Freezable> {
         std::mem::take(&mut self.alive)
     }
 
@@ -319,14 +321,11 @@ impl UnitCache {
 }
 
 impl Known {
-    /// Returns the control group to watch, once for each run.
-    fn watch_group(&mut self, id: &InstanceId) -> Option<(InstanceId, String)> {
-        let group = self.details.control_group.clone()?;
-        if self.incarnation.is_none() || self.watched == self.incarnation {
-            return None;
-        }
-        self.watched.clone_from(&self.incarnation);
-        Some((id.clone(), group))
+    /// The state to compare with the kernel's, of an instance that runs.
+    fn freezable(&self, instance: &Instance) -> Option<(InstanceId, Freezable)> {
+        let control_group = self.details.control_group.clone().filter(|_| instance.state.is_alive())?;
+        let is_paused = instance.state == InstanceState::Paused;
+        Some((instance.id.clone(), Freezable { control_group, is_paused }))
     }
 }
 

@@ -3,20 +3,21 @@
 use std::{
     env,
     io::{BufRead, BufReader, Read},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
+use runtide_conformance::report;
 use runtide_core::{Instance, RuntimeEvent, RuntimeEventKind};
 
-const EXAMPLES: [&str; 6] = ["watch", "ps", "logs", "journal", "store", "custom_backend"];
+const EXAMPLES: [&str; 8] = ["changes", "watch", "ps", "logs", "journal", "store", "custom_backend", "wal"];
 
 /// A socket without a listener.
 const NOWHERE: &str = "unix:///nonexistent/docker.sock";
 
-/// The example's program, which cargo builds into a folder next to that of the tests.
-fn example(name: &str) -> Command {
+/// The example's program, which cargo builds into a folder next to that of the tests. `DOCKER_HOST` names a daemon that is down.
+pub(crate) fn example(name: &str) -> Command {
     let mut folder: PathBuf = env::current_exe().unwrap();
     folder.pop();
     folder.set_file_name("examples");
@@ -24,7 +25,8 @@ fn example(name: &str) -> Command {
     assert!(binary.is_file(), "{} is not there: run `cargo xtask test examples`", binary.display());
     let mut command = Command::new(binary);
     command.env("DOCKER_HOST", NOWHERE);
-    for variable in ["DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_API_VERSION", "CLICOLOR_FORCE"]
+    for variable in
+        ["DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_API_VERSION", "CLICOLOR_FORCE", "COLUMNS"]
     {
         command.env_remove(variable);
     }
@@ -32,16 +34,16 @@ fn example(name: &str) -> Command {
     command
 }
 
-fn run(name: &str, args: &[&str]) -> Output {
+pub(crate) fn run(name: &str, args: &[&str]) -> Output {
     example(name).args(args).output().unwrap()
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
 /// The one line on stderr.
-fn refused(name: &str, args: &[&str]) -> String {
+pub(crate) fn refused(name: &str, args: &[&str]) -> String {
     let output = run(name, args);
     let (said, complaint) = (text(&output.stdout), text(&output.stderr));
     assert_eq!(output.status.code(), Some(2), "{name} {args:?}: {complaint}");
@@ -104,21 +106,84 @@ fn a_filter_lets_only_its_own_through() {
 
 #[test]
 fn it_ends_when_its_time_is_over() {
-    for name in ["watch", "custom_backend"] {
+    for (name, args) in
+        [("changes", &["--backend", "memory"][..]), ("watch", &["--backend", "memory"]), ("custom_backend", &[])]
+    {
         let begun = Instant::now();
-        assert!(run(name, &["--for", "1s"]).status.success());
+        assert!(run(name, &[args, &["--for", "1s"]].concat()).status.success());
         let took = begun.elapsed();
         assert!((Duration::from_secs(1)..Duration::from_secs(60)).contains(&took), "{name}: {took:?}");
     }
 }
 
+/// The program on a machine where no runtime is named. `None`: one may answer here, at a default socket.
+fn unnamed(name: &str) -> Option<Command> {
+    if ["/var/run/docker.sock", "/run/docker.sock"].iter().any(|socket| Path::new(socket).exists()) {
+        report::skip("examples", "docker", "a daemon's socket is here, so that a runtime is found without a name");
+        return None;
+    }
+    let mut command = example(name);
+    command.env_remove("DOCKER_HOST").env_remove("XDG_RUNTIME_DIR").env("HOME", "/nonexistent");
+    Some(command)
+}
+
 #[test]
-fn without_a_runtime_a_scripted_demo_runs_and_says_so() {
-    let output = run("watch", &["--for", "1s"]);
-    let (said, notes) = (text(&output.stdout), text(&output.stderr));
-    assert!(notes.contains("in memory") && notes.contains(NOWHERE), "{notes}");
-    assert!(said.contains("present") && said.contains("memory:local"), "{said}");
-    assert!(!said.contains('\x1b'), "no colours outside a terminal: {said:?}");
+fn where_no_runtime_is_named_and_none_answers_a_script_runs_and_says_so() {
+    for name in ["watch", "changes"] {
+        let Some(mut command) = unnamed(name) else { return };
+        let output = command.args(["--for", "1s"]).output().unwrap();
+        let (said, notes) = (text(&output.stdout), text(&output.stderr));
+        assert!(output.status.success() && notes.contains("in memory"), "{notes}");
+        assert!(said.contains("shop-web-1"), "{said}");
+        assert!(!said.contains('\x1b'), "no colours outside a terminal: {said:?}");
+    }
+}
+
+#[test]
+fn what_is_present_is_never_invented() {
+    for (name, args) in [("ps", &[][..]), ("ps", &["--json"]), ("logs", &["shop-web-1"])] {
+        let Some(mut command) = unnamed(name) else { return };
+        let output = command.args(args).output().unwrap();
+        let (said, complaint) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!((output.status.code(), said.as_str()), (Some(2), ""), "{name}: {complaint}");
+        assert!(complaint.contains("no runtime answers") && complaint.contains("--backend memory"), "{complaint}");
+    }
+}
+
+#[test]
+fn a_runtime_that_was_named_is_never_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = folder.path().join("journal");
+    let config = folder.path().join("config");
+    std::fs::create_dir(&config).unwrap();
+    std::fs::write(config.join("config.json"), r#"{"currentContext":"elsewhere"}"#).unwrap();
+    let named = [
+        ("DOCKER_HOST", NOWHERE, NOWHERE),
+        ("DOCKER_HOST", "tcp://127.0.0.1:1", "127.0.0.1:1"),
+        ("DOCKER_HOST", "nonsense", "DOCKER_HOST"),
+        ("DOCKER_CONTEXT", "elsewhere", "elsewhere"),
+        ("DOCKER_CONFIG", config.to_str().unwrap(), "elsewhere"),
+    ];
+    for (name, args) in [
+        ("ps", &[][..]),
+        ("logs", &["shop-web-1"]),
+        ("watch", &["--for", "1s"]),
+        ("changes", &["--for", "1s"]),
+        ("journal", &["--for", "1s", "--dir", journal.to_str().unwrap()]),
+    ] {
+        for (variable, value, names) in named {
+            let mut command = example(name);
+            command.env_remove("DOCKER_HOST").env_remove("DOCKER_CONFIG").env("HOME", "/nonexistent");
+            let output = command.env(variable, value).args(args).output().unwrap();
+            let (said, complaint) = (text(&output.stdout), text(&output.stderr));
+            assert_eq!((output.status.code(), said.as_str()), (Some(2), ""), "{name} {variable}={value}: {complaint}");
+            assert!(
+                complaint.contains(names) && complaint.lines().count() == 1,
+                "{name} {variable}={value}: {complaint}"
+            );
+        }
+    }
+    assert!(!journal.exists(), "nothing was journaled");
 }
 
 #[test]
@@ -144,14 +209,16 @@ fn wrong_usage_is_one_line_and_code_2() {
 fn an_unknown_runtime_is_answered_with_the_accepted_names() {
     for name in ["watch", "ps"] {
         let line = refused(name, &["--backend", "dokcer"]);
-        assert!(["auto", "memory", "docker"].iter().all(|accepted| line.contains(accepted)), "{line}");
-        assert!(refused(name, &["--backend", "podman"]).contains("no backend for podman"));
+        assert!(line.contains("auto, memory, docker, systemd"), "{line}");
+        assert!(["podman", "kubernetes"].iter().all(|absent| !line.contains(absent)), "what this build has: {line}");
+        let line = refused(name, &["--backend", "podman"]);
+        assert!(line.contains("no backend for podman; it has memory, docker, systemd"), "{line}");
     }
 }
 
 #[test]
 fn a_daemon_that_is_asked_for_by_name_must_answer() {
-    for name in ["watch", "ps"] {
+    for name in ["changes", "watch", "ps"] {
         for args in [&["--backend", "docker"][..], &["--host", NOWHERE]] {
             let line = refused(name, args);
             assert!(line.contains(NOWHERE) && line.contains("DOCKER_HOST"), "says where and what to do: {line}");
@@ -174,7 +241,7 @@ fn a_daemon_that_does_not_answer_is_one_clear_line() {
         complaint
     };
     for (variable, value, advice) in [
-        ("DOCKER_HOST", "nonsense", "expected unix:///path"),
+        ("DOCKER_HOST", "gopher://h", "expected unix:///path"),
         ("DOCKER_HOST", "ssh://me:hunter2@h", "forward the socket"),
         ("DOCKER_HOST", "tcp://me:hunter2@h:1", "no credentials"),
         ("DOCKER_HOST", "tcp://127.0.0.1:1", "start the daemon"),

@@ -17,4 +17,5 @@ mod daemon;
 #[cfg(unix)]
 mod killed;
 mod store;
+mod usage;
 mod wal;

@@ -147,8 +147,21 @@ fn a_session_holds_a_store_in_memory_until_its_first_mistake() {
     let (said, complaint) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert_eq!(output.status.code(), Some(2), "{complaint}");
     assert!(said.ends_with("deleted    /Node//n1 at 3\n") && complaint.contains("'bogus'"), "{said}{complaint}");
+    assert!(folder.0.path().read_dir().unwrap().next().is_none(), "nothing is on the disk");
     let demo = store(folder.0.path(), &["demo"], b"");
     assert!(demo.status.success() && String::from_utf8(demo.stdout).unwrap().contains("+  replicas: 3"));
+}
+
+#[test]
+fn the_demo_takes_only_an_empty_store() {
+    let folder = Folder::with(&[("two.yaml", TWO)]);
+    folder.said("apply two.yaml");
+    let before = folder.said("get apps/Deployment/shop/web");
+    assert!(folder.refused("demo").contains("this store has 2"));
+    assert_eq!(folder.said("get apps/Deployment/shop/web"), before, "it is the user's");
+    assert!(folder.said("stats").contains("resources  2\n"));
+    let empty = Folder::with(&[]);
+    assert!(empty.said("demo").contains("+  replicas: 3"));
 }
 
 #[test]

@@ -12,9 +12,10 @@ use crate::failure::{Failure, Outcome};
 use crate::process;
 use crate::terminal::complain;
 
-/// Programs that the Docker testbed runs, each with the package that has it.
-pub(super) const DOCKER: [(&str, &str); 7] = [
+/// Programs that the Docker testbed runs, each with the package that has it, and the command with which tests compare.
+pub(super) const DOCKER: [(&str, &str); 8] = [
     ("dockerd", "docker.io"),
+    ("docker", "docker.io"),
     ("containerd", "containerd"),
     ("runc", "runc"),
     ("iptables-save", "iptables"),

@@ -117,7 +117,7 @@ async fn read_transitions(stream: &mut TransitionStream, time: Duration) -> Resu
     let mut read = Vec::new();
     while let Ok(next) = tokio::time::timeout_at(deadline, stream.next()).await {
         match next {
-            Some(Ok(step)) => read.push(step),
+            Some(Ok(change)) => read.extend(change.into_step()),
             Some(Err(error)) => return Err(Violation::of(Law::R9, "`transitions()` to go on", error.to_string())),
             None => return Err(Violation::of(Law::R9, "`transitions()` to go on", "its end")),
         }

@@ -7,6 +7,7 @@
     reason = "a test fails by panicking, also in shared code"
 )]
 
+mod errors;
 mod pinned;
 mod runtime_mutants;
 mod store_mutants;

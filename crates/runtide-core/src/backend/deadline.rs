@@ -39,7 +39,7 @@ mod tests {
     fn a_deadline_of_zero_is_refused_by_its_key() {
         let error = check_deadline("docker.config", "connect_deadline", Duration::ZERO).unwrap_err();
         assert_eq!((error.kind(), error.operation()), (ErrorKind::InvalidInput, "docker.config"));
-        assert_eq!(error.context(), [("key", "connect_deadline".to_owned())]);
+        assert_eq!(error.context(), [("key".into(), "connect_deadline".to_owned())]);
         check_deadline("docker.config", "deadline", Duration::from_nanos(1)).unwrap();
     }
 

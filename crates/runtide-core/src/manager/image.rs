@@ -114,6 +114,15 @@ setters!(BuildOptions {
     with_no_cache: no_cache;
 });
 
+impl BuildOptions {
+    /// Adds a label, or replaces the one of this key. To set many, collect them for [`with_labels`](Self::with_labels).
+    #[must_use]
+    pub fn with_label(mut self, key: impl AsRef<str>, value: impl AsRef<str>) -> Self {
+        self.labels.insert(key, value);
+        self
+    }
+}
+
 /// One image, as the runtime reports it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]

@@ -40,9 +40,9 @@ pub type ByteReader = Pin<Box<dyn AsyncRead + Send>>;
 /// A stream of bytes to the runtime. Shutting it down half-closes the connection: the other direction stays open.
 pub type ByteWriter = Pin<Box<dyn AsyncWrite + Send>>;
 
-/// The effect of a verb that reaches a state: changed, or there already. Either way the state now holds.
+/// The effect of a verb that reaches a state: changed, or there already. Either way the state now holds, so that it may be
+/// ignored: the errors are in the `Result` around it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[must_use]
 pub enum Effect {
     /// The call brought the state about.
     Changed,

@@ -63,10 +63,28 @@ pub struct NetworkSpec {
     pub labels: Labels,
 }
 
+setters!(NetworkSpec {
+    /// Sets the driver.
+    with_driver: driver = String;
+    /// Makes a network without a route out of the host.
+    with_internal: internal;
+    /// Sets the range of addresses, in CIDR form.
+    with_subnet: subnet = String;
+    /// Sets the user's labels.
+    with_labels: labels: Labels;
+});
+
 impl NetworkSpec {
     /// Makes the description of a network of this name; the runtime chooses all else.
     pub fn named(name: impl Into<String>) -> Self {
         Self { name: name.into(), ..Self::default() }
+    }
+
+    /// Adds a label, or replaces the one of this key. To set many, collect them for [`with_labels`](Self::with_labels).
+    #[must_use]
+    pub fn with_label(mut self, key: impl AsRef<str>, value: impl AsRef<str>) -> Self {
+        self.labels.insert(key, value);
+        self
     }
 }
 

@@ -16,6 +16,7 @@ use crate::{
     instance::{ImageRef, InstanceId, Port, UnixSignal},
     labels::Labels,
     manager::{NetworkId, VolumeId},
+    names::setters,
 };
 
 /// Creates instances; never starts them.
@@ -31,6 +32,25 @@ pub trait ProvisionManager: Debug + Send + Sync {
 }
 
 /// Description of an instance to create, the same for every runtime.
+///
+/// ```
+/// use std::num::{NonZeroU16, NonZeroU64};
+///
+/// use runtide_core::{Port, Protocol, manager::{InstanceSpec, Mount, MountSource, RestartPolicy}};
+///
+/// let http = Port::new(NonZeroU16::new(80).unwrap(), Protocol::Tcp).published_at("127.0.0.1:8080".parse().unwrap());
+/// let spec = InstanceSpec::of_image("nginx:1.27")
+///     .with_name("web")
+///     .with_command(["nginx", "-g", "daemon off;"])
+///     .with_env([("TZ", "UTC")])
+///     .with_label("tier", "front")
+///     .with_mounts([Mount::new(MountSource::Volume("pages".into()), "/usr/share/nginx/html").read_only()])
+///     .with_ports([http])
+///     .with_memory_bytes(NonZeroU64::new(256 << 20))
+///     .with_restart(RestartPolicy::OnFailure { attempts: Some(3) });
+/// assert_eq!(spec.command.len(), 3);
+/// // Then: backend.provision() … create(&spec).await, and lifecycle() … start(&id).await.
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -73,10 +93,76 @@ pub struct InstanceSpec {
     pub native: BTreeMap<String, String>,
 }
 
+setters!(InstanceSpec {
+    /// Sets the name.
+    with_name: name = String;
+    /// Sets the image.
+    with_image: image = ImageRef;
+    /// Sets the user, and optionally group, as `user[:group]`.
+    with_user: user = String;
+    /// Sets the working directory inside the instance.
+    with_working_dir: working_dir = String;
+    /// Sets the user's labels.
+    with_labels: labels: Labels;
+    /// Sets the mounts.
+    with_mounts: mounts: Vec<Mount>;
+    /// Sets the exposed ports.
+    with_ports: ports: Vec<Port>;
+    /// Sets the networks that the instance joins.
+    with_networks: networks: Vec<NetworkId>;
+    /// Sets the memory limit, in bytes.
+    with_memory_bytes: memory_bytes: Option<NonZeroU64>;
+    /// Sets the CPU limit, in thousandths of a core.
+    with_milli_cpus: milli_cpus: Option<NonZeroU32>;
+    /// Sets the limit of processes and threads.
+    with_pids: pids: Option<NonZeroU32>;
+    /// Sets the policy by which the runtime starts the instance again.
+    with_restart: restart: RestartPolicy;
+    /// Sets the signal that asks the instance to end.
+    with_stop_signal: stop_signal: Option<UnixSignal>;
+    /// Sets the time after that signal until the instance is killed.
+    with_stop_timeout: stop_timeout: Option<Duration>;
+});
+
 impl InstanceSpec {
     /// Makes a description with this image and nothing else.
     pub fn of_image(image: impl Into<ImageRef>) -> Self {
         Self { image: Some(image.into()), ..Self::default() }
+    }
+
+    /// Sets the arguments of the main process.
+    #[must_use]
+    pub fn with_command(mut self, words: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.command = words.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets the entry point, which replaces the image's; an empty one clears it.
+    #[must_use]
+    pub fn with_entrypoint(mut self, words: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.entrypoint = Some(words.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Sets the environment variables.
+    #[must_use]
+    pub fn with_env(mut self, variables: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>) -> Self {
+        self.env = variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        self
+    }
+
+    /// Sets the runtime's own options, by their keys.
+    #[must_use]
+    pub fn with_native(mut self, options: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>) -> Self {
+        self.native = options.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
+        self
+    }
+
+    /// Adds a label, or replaces the one of this key. To set many, collect them for [`with_labels`](Self::with_labels).
+    #[must_use]
+    pub fn with_label(mut self, key: impl AsRef<str>, value: impl AsRef<str>) -> Self {
+        self.labels.insert(key, value);
+        self
     }
 }
 

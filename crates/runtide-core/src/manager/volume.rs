@@ -9,7 +9,7 @@ use crate::{
     error::Result,
     labels::Labels,
     manager::{ByteReader, Effect},
-    names::names,
+    names::{names, setters},
 };
 
 names! {
@@ -55,10 +55,24 @@ pub struct VolumeSpec {
     pub labels: Labels,
 }
 
+setters!(VolumeSpec {
+    /// Sets the driver.
+    with_driver: driver = String;
+    /// Sets the user's labels.
+    with_labels: labels: Labels;
+});
+
 impl VolumeSpec {
     /// Makes the description of a volume of this name; the runtime chooses all else.
     pub fn named(name: impl Into<String>) -> Self {
         Self { name: Some(name.into()), ..Self::default() }
+    }
+
+    /// Adds a label, or replaces the one of this key. To set many, collect them for [`with_labels`](Self::with_labels).
+    #[must_use]
+    pub fn with_label(mut self, key: impl AsRef<str>, value: impl AsRef<str>) -> Self {
+        self.labels.insert(key, value);
+        self
     }
 }
 

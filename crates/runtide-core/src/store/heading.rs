@@ -5,6 +5,7 @@ use memchr::memmem;
 use super::{
     Document, ResourceFormat, ResourceRef,
     format::{self, Value},
+    list,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -13,14 +14,18 @@ use crate::{
 
 const REFERENCE: &str = "document.reference";
 const LABELS: &str = "document.labels";
+const LIST: &str = "it is a list of resources; `Document::resources` separates them";
 
 impl ResourceRef {
     /// Reads the reference from a body.
     ///
-    /// * YAML, JSON and CBOR: `apiVersion` (`apps/v1` is the group `apps`, `v1` is the core group), `kind`, `metadata.name`,
+    /// * YAML (read as kubectl does, [`YamlSchema::Auto`](super::YamlSchema::Auto)), JSON and CBOR: `apiVersion` (`apps/v1` is the group `apps`, `v1` is the core group), `kind`, `metadata.name`,
     ///   and `metadata.namespace` if it is there and not empty.
-    /// * HCL: the one block at the top. Its type is the kind, its label the name, its attribute `namespace` the namespace,
-    ///   and its group the core group. Expressions elsewhere do not matter.
+    /// * HCL: the one block at the top, next to any number of `variable`, `variables` and `locals`. Its type is the kind, its
+    ///   first label the name, its attribute `namespace` the namespace, and its group the core group. Expressions elsewhere
+    ///   do not matter.
+    ///
+    /// A byte order mark before a text does not matter either.
     ///
     /// ```
     /// use runtide_core::store::{Document, ResourceRef};
@@ -57,7 +62,11 @@ impl ResourceRef {
             _ => return Err(bad(REFERENCE, document, "`apiVersion` is neither `version` nor `group/version`")),
         };
         let kind = text(document, &value, "kind", "kind")?;
-        let metadata = value.get("metadata").ok_or_else(|| bad(REFERENCE, document, "`metadata` is missing"))?;
+        let metadata = value.get("metadata");
+        if list::is_list(&value) && metadata.and_then(|metadata| metadata.get("name")).is_none() {
+            return Err(bad(REFERENCE, document, LIST));
+        }
+        let metadata = metadata.ok_or_else(|| bad(REFERENCE, document, "`metadata` is missing"))?;
         let name = text(document, metadata, "name", "metadata.name")?;
         let namespace = match metadata.get("namespace") {
             None | Some(Value::Null) => None,
@@ -89,7 +98,7 @@ pub(super) fn labels(document: &Document) -> Result<Labels> {
     }
     #[cfg(feature = "hcl")]
     if document.format == ResourceFormat::Hcl {
-        let meta = format::heading(document).map_err(wrap)?.meta;
+        let meta = format::labels(document).map_err(wrap)?;
         return unique(document, meta.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect());
     }
     let value = format::read(document).map_err(wrap)?;
@@ -119,9 +128,9 @@ fn unique(document: &Document, pairs: Vec<(&str, &str)>) -> Result<Labels> {
 /// `true` if the key can be in these bytes: as itself, or in a spelling that needs one of the characters searched for.
 fn may_have_labels(format: ResourceFormat, bytes: &[u8]) -> bool {
     match format {
-        // An escape begins with a backslash, and a folded line puts a space where it breaks the word.
+        // An escape begins with a backslash, a folded line puts a space where it breaks the word, and a tag may decode base64.
         ResourceFormat::Yaml | ResourceFormat::Json => {
-            memmem::find(bytes, b"labels").is_some() || memchr::memchr(b'\\', bytes).is_some()
+            memmem::find(bytes, b"labels").is_some() || memchr::memchr2(b'\\', b'!', bytes).is_some()
         }
         ResourceFormat::Hcl => memmem::find(bytes, b"meta").is_some() || memchr::memchr(b'\\', bytes).is_some(),
         // A text in pieces begins with this byte.
@@ -227,6 +236,131 @@ mod tests {
         assert_eq!(Document::json("{ broken labels").labels().unwrap_err().kind(), ErrorKind::InvalidInput);
     }
 
+    #[test]
+    fn a_byte_order_mark_does_not_matter() {
+        let yaml = "apiVersion: v1\nkind: Node\nmetadata: {name: n1, labels: {a: b}}\n";
+        for body in [
+            Document::json(
+                "\u{feff}{\"apiVersion\":\"v1\",\"kind\":\"Node\",\"metadata\":{\"name\":\"n1\",\"labels\":{\"a\":\"b\"}}}",
+            ),
+            Document::yaml(format!("\u{feff}{yaml}")),
+            Document::yaml(format!("\u{feff}---\r\n{yaml}")),
+            Document::hcl("\u{feff}Node \"n1\" {\r\n  meta { a = \"b\" }\r\n}\r\n"),
+        ] {
+            if format::known(body.format).is_err() {
+                continue;
+            }
+            assert_eq!(ResourceRef::from_document(&body).unwrap().as_str(), "/Node//n1", "{}", body.format);
+            assert_eq!(body.labels().unwrap().get("a"), Some("b"), "{}", body.format);
+            assert_eq!(body.split().unwrap(), [body.clone()], "its bytes stay as they are");
+            assert_eq!(body.resources().unwrap(), [body.clone()]);
+            assert_eq!(body.convert(ResourceFormat::Native).unwrap_err().kind(), ErrorKind::Unsupported);
+            if body.format != ResourceFormat::Json {
+                assert!(!body.convert(ResourceFormat::Json).unwrap().bytes.starts_with(b"\xef"));
+            }
+        }
+        assert!(ResourceRef::from_document(&Document::json("\u{feff}\u{feff}{}")).is_err(), "one mark only");
+    }
+
+    /// Expressions that HCL allows wherever it allows a value.
+    #[cfg(feature = "hcl")]
+    const EXPRESSIONS: [&str; 34] = [
+        "var.a",
+        "local.b[0].c",
+        "a.*.b",
+        "a[*].b",
+        "a.0.b",
+        "a[var.key]",
+        "f()",
+        "f(a, 1, [2]...)",
+        "upper(join(\"-\", [\"a\", var.b]))",
+        "a ? b : c",
+        "a ? { x = 1 } : {}",
+        "!a && -b < 2 || c != d",
+        "(a + 1) * 2 % 3",
+        "[for x in y : x if x != \"\"]",
+        "{ for k, v in m : k => v... }",
+        "{ (a) = 1, \"b\" : 2, c = var.d }",
+        "[a, \"${b}\", { c = d }]",
+        "\"${a}\"",
+        "\"a ${b} c ${d[\"e\"]} %{ if f }g%{ else }h%{ endif }\"",
+        "\"%{ for x in y ~}\\n${x}%{~ endfor }\"",
+        "\"$${a} %%{b}\"",
+        "\"${NOMAD_TASK_DIR}/x\"",
+        "<<EOF\n${a}\n  b \"c\" {\n}\nEOF",
+        "<<-EOF\n    %{ if a }\n    b\n    %{ endif }\n    EOF",
+        "<<EOF\n{{ range service \"x\" }}{{ .Address }}{{ end }}\nEOF",
+        "1.5e3",
+        "null",
+        "true",
+        "map(object({ a = string, b = optional(number, 1) }))",
+        "string",
+        "[\n  a,\n  # c\n  b, // d\n]",
+        "{\n  a = b /* c */\n  \"d\" = e\n}",
+        "(\n  a\n)",
+        "file(\"x.tpl\")",
+    ];
+
+    #[cfg(feature = "hcl")]
+    #[test]
+    fn expressions_matter_only_where_a_job_is_named() {
+        let named = |hcl: &str| {
+            let job = Document::hcl(hcl.to_owned());
+            let found = ResourceRef::from_document(&job);
+            assert_eq!(
+                found.as_ref().map(ResourceRef::as_str).unwrap_or_default(),
+                "/job/shop/web",
+                "{hcl}\n{found:?}"
+            );
+            job
+        };
+        for value in EXPRESSIONS {
+            let around = [
+                format!("v = {value}\njob \"web\" {{\n  namespace = \"shop\"\n  meta {{ tier = \"front\" }}\n}}\n"),
+                format!(
+                    "variable \"v\" {{\n  default = {value}\n}}\nvariables {{\n  w = {value}\n}}\nlocals {{\n  x = {value}\n}}\njob web {{\n  namespace = \"shop\"\n  meta = {{ tier = \"front\" }}\n}}\nvariable \"last\" {{}}\n"
+                ),
+                format!(
+                    "job \"web\" {{\n  count = {value}\n  namespace = \"shop\"\n  meta {{ tier = \"front\" }}\n  group \"g\" {{\n    x = {value}\n    task \"t\" {{ \n y = [{value}\n]\n }}\n    meta {{\n z = {value}\n }}\n  }}\n}}\n"
+                ),
+            ];
+            for hcl in &around {
+                assert_eq!(named(hcl).labels().unwrap().get("tier"), Some("front"), "{hcl}");
+            }
+            // The labels do not matter for the name, nor the name for the labels.
+            named(&format!("job \"web\" {{\n  namespace = \"shop\"\n  meta {{\n    a = {value}\n  }}\n}}\n"));
+            named(&format!("job \"web\" {{\n  namespace = \"shop\"\n  meta = {{\n    a = {value}\n  }}\n}}\n"));
+            named(&format!("job \"web\" {{\n  namespace = \"shop\"\n  meta = {value}\n}}\n"));
+            let job =
+                Document::hcl(format!("job \"web\" {{\n  meta {{ tier = \"front\" }}\n  namespace = {value}\n}}\n"));
+            assert_eq!(job.labels().unwrap().get("tier"), Some("front"), "{value}");
+        }
+    }
+
+    #[cfg(feature = "hcl")]
+    #[test]
+    fn a_text_that_needs_no_evaluation_is_one_in_every_spelling() {
+        for spelled in ["\"shop\"", "(\"shop\")", "<<E\nshop\nE", "\"\\u0073hop\""] {
+            let job = Document::hcl(format!(
+                "job \"web\" {{\n  namespace = {spelled}\n  meta {{\n    a = {spelled}\n  }}\n}}\n"
+            ));
+            let found = ResourceRef::from_document(&job);
+            // A heredoc ends with a break, which no name has.
+            assert_eq!(found.is_ok(), !spelled.starts_with('<'), "{spelled}");
+            assert_eq!(job.labels().unwrap().get("a").map(str::trim_end), Some("shop"), "{spelled}");
+        }
+        let meta = Document::hcl("job \"web\" {\n  meta = { (\"a\") = 3, b = -1.50, c = true, \"d\" = \"\" }\n}\n")
+            .labels()
+            .unwrap();
+        let found: Vec<_> = meta.iter().collect();
+        assert_eq!(found, [("a", "3"), ("b", "-1.5"), ("c", "true"), ("d", "")]);
+        // A declaration alone is the one block.
+        let variable = Document::hcl("variable \"v\" {}\n");
+        assert_eq!(ResourceRef::from_document(&variable).unwrap().as_str(), "/variable//v");
+        let two = Document::hcl("variable \"v\" {}\nvariable \"w\" {}\n");
+        assert!(ResourceRef::from_document(&two).unwrap_err().message().contains("2 blocks"));
+    }
+
     #[cfg(feature = "hcl")]
     #[test]
     fn a_job_is_named_by_its_block_though_it_has_expressions() {
@@ -247,7 +381,8 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::InvalidInput);
             assert!(error.message().contains(missing), "{error}");
         }
-        for bad in ["meta = 1", "meta = { a = 1 }", "meta = { a = \"${b}\" }", "meta {}\nmeta {}", "meta {}\nmeta = {}"]
+        for bad in
+            ["meta = 1", "meta = { a = [1] }", "meta = { a = \"${b}\" }", "meta {}\nmeta {}", "meta {}\nmeta = {}"]
         {
             let error = Document::hcl(format!("job \"a\" {{\n{bad}\n}}\n")).labels().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{bad}");

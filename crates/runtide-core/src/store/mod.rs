@@ -6,10 +6,12 @@ mod document;
 mod event;
 mod format;
 mod heading;
+mod list;
 mod local;
 mod reference;
 mod resource;
 mod revision;
+mod schema;
 mod select;
 mod snapshot;
 mod write;
@@ -22,6 +24,7 @@ pub use self::{
     reference::ResourceRef,
     resource::Resource,
     revision::{Digest, Revision},
+    schema::YamlSchema,
     select::{Page, PageOptions, PageToken, Selector},
     snapshot::{StoreSnapshotReader, StoreSnapshotWriter},
     write::{Applied, ApplyOutcome, Precondition},

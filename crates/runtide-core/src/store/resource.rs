@@ -1,6 +1,9 @@
 //! A resource as a store returns it.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +11,7 @@ use super::{Digest, Document, ResourceFormat, ResourceRef, Revision};
 use crate::{error::Result, labels::Labels};
 
 /// A resource as a store returns it, in the requested format.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Resource {
     /// Identity of the resource.
@@ -20,6 +23,7 @@ pub struct Resource {
     /// The body as it was written, if `document` is a conversion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     written: Option<Box<Document>>,
+    /// Cache of [`Resource::labels`].
     #[serde(skip)]
     labels: OnceLock<Option<Labels>>,
 }
@@ -68,6 +72,18 @@ impl Resource {
     }
 }
 
+/// Without the cache of its labels, so that equal resources have equal text.
+impl fmt::Debug for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Resource");
+        shown.field("reference", &self.reference).field("document", &self.document).field("revision", &self.revision);
+        if let Some(written) = &self.written {
+            shown.field("written", written);
+        }
+        shown.finish()
+    }
+}
+
 impl PartialEq for Resource {
     fn eq(&self, other: &Self) -> bool {
         self.reference == other.reference
@@ -78,3 +94,19 @@ impl PartialEq for Resource {
 }
 
 impl Eq for Resource {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn its_debug_is_the_resource_and_not_what_was_read_of_it_so_far() {
+        let body = r#"{"metadata":{"labels":{"a":"1"}}}"#;
+        let reference = ResourceRef::new("apps", "Deployment", "shop", "web").unwrap();
+        let resource = Resource::new(reference, Document::json(body), Revision(7));
+        let before = format!("{resource:?}");
+        resource.labels();
+        assert_eq!(format!("{resource:?}"), before);
+        assert!(!before.contains("OnceLock") && before.contains("web") && before.contains('7'), "{before}");
+    }
+}

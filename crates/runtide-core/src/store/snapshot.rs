@@ -114,7 +114,7 @@ fn too_long(reference: &ResourceRef) -> Error {
 }
 
 fn refused(error: std::io::Error) -> Error {
-    Error::new(ErrorKind::Unexpected, WRITE, "the snapshot cannot be written").with_source(error)
+    Error::new(ErrorKind::of_disk(&error), WRITE, "the snapshot cannot be written").with_source(error)
 }
 
 /// Reads a snapshot, for those who implement a store. Its resources are verified only once it has returned `None`.
@@ -257,7 +257,7 @@ impl<'a> StoreSnapshotReader<'a> {
             self.block.reserve(BLOCK);
             let read = self.from.read_buf(&mut self.block).await;
             let read = read.map_err(|error| {
-                Error::new(ErrorKind::Unexpected, READ, "the snapshot cannot be read").with_source(error)
+                Error::new(ErrorKind::of_disk(&error), READ, "the snapshot cannot be read").with_source(error)
             })?;
             if read == 0 {
                 break;

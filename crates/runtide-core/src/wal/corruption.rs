@@ -59,13 +59,40 @@ impl fmt::Display for Corruption {
 
 /// An error of the disk, with the path of the file.
 pub(super) fn disk_error(operation: &'static str, path: &Path, error: io::Error) -> Error {
-    let (kind, message) = match error.kind() {
-        io::ErrorKind::NotFound => (ErrorKind::NotFound, "the file is not there"),
-        io::ErrorKind::PermissionDenied => (ErrorKind::PermissionDenied, "the system denies access to the file"),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => (ErrorKind::Unavailable, "the disk is full"),
-        _ => (ErrorKind::Unexpected, "the disk failed"),
+    let kind = ErrorKind::of_disk(&error);
+    let message = match kind {
+        ErrorKind::NotFound => "the file is not there",
+        _ if error.kind() == io::ErrorKind::ReadOnlyFilesystem => "the disk can only be read",
+        ErrorKind::PermissionDenied => "the system denies access to the file",
+        ErrorKind::Unavailable => "the disk is full",
+        _ => "the disk failed",
     };
-    Error::new(kind, operation, format!("{message}: {error}")).with_context("path", path.display()).with_source(error)
+    Error::new(kind, operation, message).with_context("path", path.display()).with_source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[test]
+    fn every_error_of_the_disk_has_its_kind_and_shows_its_cause_once() {
+        for (io, kind) in [
+            (io::ErrorKind::NotFound, ErrorKind::NotFound),
+            (io::ErrorKind::PermissionDenied, ErrorKind::PermissionDenied),
+            (io::ErrorKind::ReadOnlyFilesystem, ErrorKind::PermissionDenied),
+            (io::ErrorKind::StorageFull, ErrorKind::Unavailable),
+            (io::ErrorKind::QuotaExceeded, ErrorKind::Unavailable),
+            (io::ErrorKind::Other, ErrorKind::Unexpected),
+        ] {
+            let cause = io::Error::from(io).to_string();
+            let error = disk_error("wal.open", Path::new("/x"), io.into());
+            assert_eq!(error.kind(), kind, "{io}");
+            assert!(!error.message().contains(&cause), "{error}");
+            assert_eq!(error.source().map(ToString::to_string), Some(cause), "{io}");
+        }
+    }
 }
 
 /// The error for a file that has a segment's name and no valid header.

@@ -28,7 +28,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// `seqs` is left out if it is not known. The log may be in use.
 ///
 /// # Errors
-/// As [`WalReader::open`], and [`Unexpected`](ErrorKind::Unexpected) if `out` refuses a line.
+/// As [`WalReader::open`], and if `out` refuses a line the kind that [`ErrorKind::of_disk`] gives.
 ///
 /// ```
 /// use runtide_core::wal::{ReadFrom, RecordKind, Wal, WalOptions, dump};
@@ -66,7 +66,7 @@ pub fn dump_with(dir: &Path, from: ReadFrom, out: &mut dyn Write, options: &WalO
 }
 
 fn refused(error: io::Error) -> Error {
-    Error::new(ErrorKind::Unexpected, "wal.dump", "the output refused a line").with_source(error)
+    Error::new(ErrorKind::of_disk(&error), "wal.dump", "the output refused a line").with_source(error)
 }
 
 fn write_record(out: &mut dyn Write, record: &Record) -> io::Result<()> {

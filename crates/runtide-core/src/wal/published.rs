@@ -14,7 +14,7 @@ use super::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
-use crate::error::{Error, ErrorKind, Retry};
+use crate::error::{Error, Failure, Retry};
 
 /// Locks, even if the lock is poisoned: no lock of the log guards data that a panic could leave half changed.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -23,26 +23,21 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The failure of a write or a sync: every later call gets it again.
 #[derive(Debug)]
-pub(super) struct Failed {
-    kind: ErrorKind,
-    message: String,
-    context: Vec<(&'static str, String)>,
-}
+pub(super) struct Failed(Failure);
 
 impl From<&Error> for Failed {
     fn from(error: &Error) -> Self {
-        Self { kind: error.kind(), message: error.message().to_owned(), context: error.context().to_vec() }
+        Self(Failure::from(error))
     }
 }
 
 impl Failed {
     pub(super) fn error(&self) -> Error {
-        let message = format!("the log refuses calls until it is opened again: {}", self.message);
-        self.context
-            .iter()
-            .fold(Error::new(self.kind, "wal.append", message), |error, (key, value)| error.with_context(key, value))
-            // Trying again without opening the log again is of no use.
-            .with_retry(Retry::Never)
+        let mut failure = self.0.clone();
+        "wal.append".clone_into(&mut failure.operation);
+        failure.message = format!("the log refuses calls until it is opened again: {}", failure.message);
+        // Trying again without opening the log again is of no use.
+        Error::from(failure).with_retry(Retry::Never)
     }
 }
 

@@ -43,12 +43,30 @@ fn take(before: &Instance, after: &mut Instance) {
         after.keep(before, Class::PerRun);
         if !after.state.is_alive() {
             after.keep(before, Class::AtEnd);
+            keep_end(before, after);
         }
         if before.state.is_alive() && after.state.is_alive() {
             after.keep(before, Class::WhileAlive);
         }
     }
     after.generation = before.generation;
+}
+
+/// A run ends once. If the answer has another end for the very run that is over in the row, the runtime wrote over it: Docker does
+/// so when a start fails, and when its daemon comes back to a container that it was about to start again.
+fn keep_end(before: &Instance, after: &mut Instance) {
+    let is_same_end = before.state.is_ended()
+        && after.state.is_ended()
+        && before.incarnation.is_some()
+        && before.incarnation == after.incarnation;
+    if let (true, Some(was), Some(is)) = (is_same_end, before.exit, after.exit)
+        && was.end != is.end
+    {
+        after.exit = before.exit;
+        if before.finished_at.is_some() {
+            after.finished_at = before.finished_at;
+        }
+    }
 }
 
 /// The row of an instance that an incomplete listing after a gap did not show. It may be in another run by now, so the fields of
@@ -244,6 +262,25 @@ mod tests {
             after_edge(&in_run("1", S::Running), &of_run("2", S::Running)).is_some(),
             "a run whose beginning was not reported"
         );
+    }
+
+    #[test]
+    fn an_end_that_is_written_over_stays_that_of_the_run() {
+        let ended = |run: &str, exit: ExitStatus, at: u64| Instance {
+            incarnation: Some(Incarnation::new(run)),
+            exit: Some(exit),
+            finished_at: Some(std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(at)),
+            ..instance(S::Stopped)
+        };
+        let before = ended("1", ExitStatus::code(5), 10);
+        let over = ended("1", ExitStatus::code(0), 20);
+        for after in [merged(&before, &over), merged_over_gap(&before, &over)] {
+            assert_eq!((after.exit, after.finished_at), (before.exit, before.finished_at));
+        }
+        let next = ended("2", ExitStatus::code(0), 20);
+        assert_eq!(merged(&before, &next).exit, next.exit, "another run has its own end");
+        let more = ended("1", ExitStatus::code(5).with_oom_killed(true), 10);
+        assert_eq!(merged(&before, &more).exit, more.exit, "the same end, with more known of it");
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! The watch: the interfaces that a backend implements ([`Source`], [`Inspector`]), the [`Driver`] that makes them reliable,
-//! and the subscriber's side ([`EventStream`], [`InstanceTable`]).
+//! and the subscriber's side ([`EventStream`], [`TransitionStream`], [`InstanceTable`]).
 
 mod backoff;
 mod cache;
+mod change;
 mod driver;
 mod hub;
 mod inspect_queue;
@@ -16,11 +17,14 @@ mod subscription;
 mod table;
 #[cfg(test)]
 mod tests;
+mod transitions;
 
-pub(crate) use self::stream::{first_match, pump, transitions};
+pub(crate) use self::stream::{first_match, pump};
 pub use self::{
+    change::Change,
     driver::{Driver, DriverOptions},
     source::{Completeness, Edge, Flow, Inspection, Inspector, Listing, Opened, Signal, SignalBody, Source},
-    stream::{EventStream, TransitionStream},
+    stream::EventStream,
     table::{Evidence, Freshness, InstanceTable, Transition},
+    transitions::TransitionStream,
 };

@@ -1,12 +1,11 @@
-//! The subscriber's side: [`EventStream`], and the folds over it.
+//! The subscriber's side: [`EventStream`], and what reads it to an end.
 
 use std::{
-    collections::VecDeque,
     fmt,
     future::poll_fn,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use futures_core::Stream;
@@ -14,14 +13,13 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    subscription::Subscription,
-    table::{InstanceTable, Transition},
+    subscription::{Beginning, Subscription},
+    table::InstanceTable,
 };
 use crate::{
-    error::{Error, ErrorKind, Result},
+    error::{Error, ErrorKind, Failure, Result},
     event::{RuntimeEvent, RuntimeEventKind},
     instance::{Instance, InstanceId},
-    names::streams,
 };
 
 /// Events as they come. Owned; dropping it cancels.
@@ -47,6 +45,14 @@ impl EventStream {
 
     pub(super) fn from_ring(subscription: Subscription) -> Self {
         Self { inner: Inner::Ring(Box::new(subscription)), last: None }
+    }
+
+    /// The state of the link at the first event, if no event will say it.
+    pub(super) fn beginning(&self) -> Option<&Beginning> {
+        match &self.inner {
+            Inner::Ring(subscription) => subscription.beginning(),
+            Inner::Other(_) => None,
+        }
     }
 
     /// The next event; `None` after the end.
@@ -110,42 +116,6 @@ impl fmt::Debug for EventStream {
     }
 }
 
-streams! {
-    /// As [`EventStream`], with resyncs folded into net effects.
-    TransitionStream => Transition;
-}
-
-/// Folds a stream, beginning with a table.
-pub(crate) fn transitions(stream: EventStream, known: InstanceTable) -> TransitionStream {
-    TransitionStream::new(Folding { stream, table: known, ready: VecDeque::new() })
-}
-
-struct Folding {
-    stream: EventStream,
-    table: InstanceTable,
-    ready: VecDeque<Transition>,
-}
-
-impl Stream for Folding {
-    type Item = Result<Transition>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        loop {
-            if let Some(transition) = self.ready.pop_front() {
-                return Poll::Ready(Some(Ok(transition)));
-            }
-            match ready!(self.stream.poll(cx)) {
-                Some(Ok(event)) => {
-                    let steps = self.table.apply(&event);
-                    self.ready.extend(steps);
-                }
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => return Poll::Ready(None),
-            }
-        }
-    }
-}
-
 /// Sends every event, until `cancel` or until the receiver is gone.
 pub(crate) async fn pump(
     mut stream: EventStream,
@@ -168,11 +138,12 @@ pub(crate) async fn pump(
     }
 }
 
-/// The first state of `id` that satisfies `until`.
+/// The first state of `id` that satisfies `until`. `outage` is the one that goes on, with its cause.
 pub(crate) async fn first_match(
     mut stream: EventStream,
     id: &InstanceId,
     until: impl Fn(&Instance) -> bool + Send,
+    outage: &mut Option<Option<Failure>>,
 ) -> Result<Arc<Instance>> {
     let mut table = InstanceTable::default();
     loop {
@@ -180,6 +151,11 @@ pub(crate) async fn first_match(
             return Err(Error::new(ErrorKind::Cancelled, "runtime.wait_for", "the watch ended"));
         };
         table.apply(&event);
+        match &event.kind {
+            RuntimeEventKind::BackendDisconnected { cause } => *outage = Some(cause.clone()),
+            RuntimeEventKind::BackendReconnected { .. } => *outage = None,
+            _ => {}
+        }
         let now = match &event.kind {
             RuntimeEventKind::ResyncEnd => table.get(&event.backend, id),
             kind => {

@@ -37,6 +37,15 @@ pub(super) enum Start {
     Resync(Gap),
 }
 
+/// State of the link at the position at which a stream resumes, if no event of the stream will say it.
+#[derive(Debug)]
+pub(super) enum Beginning {
+    /// The stream goes on where it was: nothing was missed.
+    Live(BackendId),
+    /// An outage began before the position and goes on.
+    Down(Option<Failure>),
+}
+
 /// One subscriber.
 #[derive(Debug)]
 pub(super) struct Subscription {
@@ -55,6 +64,7 @@ pub(super) struct Subscription {
     ready: VecDeque<Arc<RuntimeEvent>>,
     showing: Option<Showing>,
     bookmark: Option<Bookmark>,
+    beginning: Option<Beginning>,
     ended: bool,
 }
 
@@ -102,6 +112,7 @@ impl Subscription {
             Start::Resync(gap) => (state.ring.next(), Some(gap)),
         };
         let slot = state.subscribe(next, options.detail);
+        let resumes = options.from.is_some() && matches!(start, Start::At(_)) && !state.machine.is_resuming();
         let every = options.bookmark_every.filter(|every| !every.is_zero());
         let mut new = Self {
             hub: Arc::clone(hub),
@@ -116,13 +127,41 @@ impl Subscription {
             ready: VecDeque::new(),
             showing: None,
             bookmark: every.map(|every| Bookmark { every, timer: Box::pin(tokio::time::sleep(every)), stale: false }),
+            beginning: None,
             ended: false,
         };
+        new.beginning = resumes.then(|| new.beginning_at(state)).flatten();
         new.set_pending(state, pending);
         if let Some(cause) = state.machine.outage() {
             new.emit_outage(cause.clone(), SystemTime::now());
         }
         new
+    }
+
+    pub(super) fn beginning(&self) -> Option<&Beginning> {
+        self.beginning.as_ref()
+    }
+
+    /// The state of the link at `next`, unless an entry of the ring is going to say it.
+    fn beginning_at(&self, state: &State) -> Option<Beginning> {
+        if self.next < state.ring.first() {
+            return None; // it has lagged, and gets a resync
+        }
+        let news = state.ring.from(self.next).find_map(|entry| match entry {
+            Entry::Resync(_) => Some(false),
+            Entry::Event { event, .. } => match &event.kind {
+                RuntimeEventKind::BackendDisconnected { .. } => Some(true),
+                RuntimeEventKind::BackendReconnected { .. } => Some(false),
+                _ => None,
+            },
+        });
+        match (news, state.machine.outage()) {
+            (Some(false), _) => None,
+            (None, Some(cause)) => Some(Beginning::Down(cause.clone())),
+            (None, None) if !state.machine.is_live(Detail::Summary) => None,
+            // The link was up here: it is up still, or the next news is that it fell.
+            _ => Some(Beginning::Live(self.backend.clone())),
+        }
     }
 
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Arc<RuntimeEvent>>>> {

@@ -5,11 +5,14 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    event::{Cursor, FieldSet, Gap, RuntimeEvent, RuntimeEventKind},
+    event::{Continuity, Cursor, FieldSet, Gap, RuntimeEvent, RuntimeEventKind},
     instance::{BackendId, Instance, InstanceId},
 };
 
 /// One step of one instance; `None` on a side: the instance does not exist there.
+///
+/// `Display` is one line: `+ web is running`, `~ web is stopped`, `- web is gone`, and the gap of a net step. Where the state is
+/// the same, it names up to three of the fields that changed: `~ web is running, changed: health`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Transition {
@@ -41,7 +44,7 @@ pub enum Evidence {
 pub enum Freshness {
     /// Every change so far is in it.
     Live,
-    /// A resync is open; the rows are those from before it.
+    /// A resync is open, or about to begin; the rows are those from before it.
     Resyncing,
     /// The link is down.
     Stale,
@@ -122,11 +125,12 @@ impl InstanceTable {
             }
             RuntimeEventKind::BackendDisconnected { .. } => {
                 self.staged.remove(backend);
-                self.advance(event, Freshness::Stale);
+                self.advance_link(event, Freshness::Stale);
                 Vec::new()
             }
-            RuntimeEventKind::BackendReconnected { .. } => {
-                self.advance(event, Freshness::Live);
+            RuntimeEventKind::BackendReconnected { continuity } => {
+                let resumed = *continuity == Continuity::Resumed;
+                self.advance_link(event, if resumed { Freshness::Live } else { Freshness::Resyncing });
                 Vec::new()
             }
             RuntimeEventKind::Bookmark => {
@@ -169,6 +173,13 @@ impl InstanceTable {
         self.positions.get(backend).map(|(cursor, fresh)| (cursor, *fresh))
     }
 
+    /// Keeps only the rows that satisfy the condition.
+    pub fn retain(&mut self, mut keep: impl FnMut(&Instance) -> bool) {
+        for rows in self.rows.values_mut() {
+            rows.retain(|_, row| keep(row));
+        }
+    }
+
     /// Discards a resync of this backend that was begun and will never end, with the rows that it has shown so far.
     pub fn discard_resync(&mut self, backend: &BackendId) {
         self.staged.remove(backend);
@@ -197,6 +208,38 @@ impl InstanceTable {
 
     fn advance(&mut self, event: &RuntimeEvent, fresh: Freshness) {
         self.positions.insert(event.backend.clone(), (event.cursor.clone(), fresh));
+    }
+
+    /// Advances to an event of the link, unless its cursor cannot resume from the runtime's history, and the earlier one can.
+    fn advance_link(&mut self, event: &RuntimeEvent, fresh: Freshness) {
+        let known = self.positions.get(&event.backend).is_some_and(|(position, _)| position.native.is_some());
+        if known && event.cursor.native.is_none() {
+            self.freshen(&event.backend, fresh);
+        } else {
+            self.advance(event, fresh);
+        }
+    }
+
+    /// Gap of the resync of this backend that is open.
+    pub(super) fn open_resync(&self, backend: &BackendId) -> Option<Gap> {
+        self.staged.get(backend).map(|(gap, _)| *gap)
+    }
+
+    /// Drops one row, of which nothing more will be reported.
+    pub(super) fn forget(&mut self, backend: &BackendId, id: &InstanceId) {
+        if let Some(rows) = self.rows.get_mut(backend) {
+            rows.remove(id);
+        }
+    }
+
+    /// The rows of every backend are as old as the table.
+    pub(super) fn mark_stale(&mut self) {
+        self.positions.values_mut().for_each(|position| position.1 = Freshness::Stale);
+    }
+
+    /// The rows of this backend have every change so far.
+    pub(super) fn mark_live(&mut self, backend: &BackendId) {
+        self.freshen(backend, Freshness::Live);
     }
 
     fn freshen(&mut self, backend: &BackendId, fresh: Freshness) {

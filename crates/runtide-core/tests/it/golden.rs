@@ -112,6 +112,18 @@ fn tables_and_transitions() {
         }
     }
     golden("transitions", &steps);
+    let failure = Failure::from(&Error::new(ErrorKind::Unavailable, "docker.events", "severed"));
+    golden(
+        "changes",
+        &vec![
+            Change::Step(steps.remove(0)),
+            Change::Synced { gap: Some(Gap::Initial) },
+            Change::Offline { cause: Some(failure) },
+            Change::Offline { cause: None },
+            Change::Online { continuity: Continuity::Resumed },
+            Change::Synced { gap: None },
+        ],
+    );
 }
 
 #[test]

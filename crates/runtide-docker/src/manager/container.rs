@@ -1,12 +1,18 @@
 //! [`Call`]: one call on one container, with its checked id, its deadline and the container's inspection.
 
-use std::{future::Future, time::Duration};
+use std::{collections::BTreeMap, future::Future, time::Duration};
 
 use bollard::{Docker, errors::Error as Refusal};
+use jiff::Timestamp;
 use runtide_core::{Error, ErrorKind, ExitStatus, InstanceId, Result, manager::Effect};
 use serde::Deserialize;
 
-use crate::client::Client;
+use crate::{
+    client::Client,
+    ends,
+    normalize::{self, is_doubtful, lenient},
+    reported_state::exit_is_label,
+};
 
 /// Docker's own time between the stop signal and the kill, if neither the caller nor the container sets one.
 const DEFAULT_GRACE: Duration = Duration::from_secs(10);
@@ -64,9 +70,28 @@ impl<'a> Call<'a> {
         let path = format!("/containers/{}/json", self.id);
         let bytes = Box::pin(self.client.get_bytes(self.operation, &path, self.client.deadline())).await;
         let bytes = bytes.map_err(|error| self.located(error))?;
-        serde_json::from_slice(&bytes).map_err(|error| {
-            self.error(ErrorKind::Protocol, "the container's description cannot be read").with_source(error)
-        })
+        let (container, left_out): (Container, _) =
+            lenient(&String::from_utf8_lossy(&bytes), |json| serde_json::from_str(json)).map_err(|error| {
+                self.error(ErrorKind::Protocol, "the container's description cannot be read").with_source(error)
+            })?;
+        normalize::log(self.client.id(), self.id, &left_out);
+        Ok(container)
+    }
+
+    /// Exit of this run of the container, which is over by now, as far as the daemon still has it. The inspection has it unless the
+    /// next run has begun, or a failed start wrote over it; then the history of events may have it.
+    pub(super) async fn exit_of(self, container: &Container, incarnation: &str) -> Option<ExitStatus> {
+        let state = &container.state;
+        let is_last = state.incarnation() == Some(incarnation);
+        if let Some(exit) = state.exit().filter(|_| is_last) {
+            return Some(exit);
+        }
+        if exit_is_label(|key| container.config.labels.contains_key(key)) {
+            return None;
+        }
+        let begin: Timestamp = incarnation.parse().ok()?;
+        let exit = ends::of_run(self.client, self.operation, &container.id, begin.into()).await?.exit?;
+        Some(if is_last { exit.with_oom_killed(state.oom_killed) } else { exit })
     }
 
     /// The container, inspected now; `None` if the daemon reports that it does not exist.
@@ -139,6 +164,8 @@ pub(super) fn speaks(docker: &Docker, minor: usize) -> bool {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct Container {
+    pub(super) id: String,
+    pub(super) created: String,
     pub(super) state: State,
     pub(super) config: Config,
     pub(super) host_config: HostConfig,
@@ -155,13 +182,16 @@ pub(super) struct State {
     exit_code: Option<i64>,
     #[serde(rename = "OOMKilled")]
     oom_killed: Option<bool>,
+    error: String,
     started_at: String,
+    finished_at: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct Config {
     pub(super) tty: bool,
+    labels: BTreeMap<String, String>,
     stop_timeout: Option<i64>,
 }
 
@@ -193,15 +223,26 @@ impl State {
         Some(self.started_at.as_str()).filter(|at| !at.is_empty() && *at != NEVER)
     }
 
-    /// Exit of the last run, as far as the daemon reports it.
-    pub(super) fn exit(&self) -> Option<ExitStatus> {
-        exit_of(self.exit_code?).map(|exit| exit.with_oom_killed(self.oom_killed))
+    /// End of the last run that is over, as the daemon writes it.
+    pub(super) fn finished_at(&self) -> &str {
+        &self.finished_at
+    }
+
+    /// Exit of the last run; `None` also if a failed start may have written over it.
+    fn exit(&self) -> Option<ExitStatus> {
+        let exit = exit_of(self.exit_code?)?;
+        let rewritten = !self.error.is_empty() && is_doubtful(exit.end);
+        (!rewritten).then(|| exit.with_oom_killed(self.oom_killed))
     }
 }
 
 /// `None` for a number that cannot be an exit code.
 pub(super) fn exit_of(code: i64) -> Option<ExitStatus> {
-    i32::try_from(code).ok().map(ExitStatus::code)
+    let exit = i32::try_from(code).ok().map(ExitStatus::code);
+    if exit.is_none() {
+        tracing::warn!(field = "ExitCode", value = code, "left out: no number of this field's range");
+    }
+    exit
 }
 
 impl Container {
@@ -252,6 +293,29 @@ mod tests {
         assert!(odd.state.is_alive() && odd.config.tty);
         assert_eq!(odd.grace(), Some(Duration::from_secs(10)));
         assert_eq!(odd.state.exit(), Some(ExitStatus::code(137).with_oom_killed(true)));
+    }
+
+    #[test]
+    fn a_code_that_a_failed_start_may_have_left_is_no_exit() {
+        let exit = |code: i32, error: &str| {
+            container(&format!(r#"{{"State":{{"ExitCode":{code},"Error":"{error}"}}}}"#)).state.exit()
+        };
+        for code in [126, 127, 128] {
+            assert_eq!(exit(code, "port is already allocated"), None);
+            assert_eq!(exit(code, ""), Some(ExitStatus::code(code)));
+        }
+        assert_eq!(exit(3, "port is already allocated"), Some(ExitStatus::code(3)));
+    }
+
+    #[test]
+    fn no_field_that_cannot_be_read_fails_a_verb() {
+        let json = r#"{"State":{"Status":null,"Running":true,"ExitCode":1e400,"StartedAt":"2024-01-01T00:00:00Z"},
+            "Config":null,"HostConfig":{"Memory":99999999999999999999,"AutoRemove":"no","LogConfig":{"Type":"local"}}}"#;
+        let (odd, left_out) = lenient(json, |json| serde_json::from_str::<Container>(json)).unwrap();
+        assert!(odd.state.is_alive() && odd.state.incarnation().is_some());
+        assert_eq!(odd.host_config.log_config.driver, "local");
+        let expected = ["Config", "HostConfig.AutoRemove", "HostConfig.Memory", "State.ExitCode", "State.Status"];
+        assert_eq!(left_out, expected);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Wait for the end of a run. An exit status is returned only if the daemon reported it of that very run.
 //!
 //! The daemon's answer to a wait is a number alone: 0 also for a container that never ran, -1 when the daemon itself is going
-//! down, and with a restart policy the next run may have begun when the number arrives. So the wait is opened first, then the
-//! container is inspected, and the inspection decides, as long as it is still of the same incarnation.
+//! down, with a restart policy the next run may have begun when the number arrives, and a start that failed since has written
+//! its own number over the exit. So the wait is opened first, then the container is inspected, and the inspection decides, as
+//! long as it is still of the same incarnation and no start failed; else the daemon's history of events does.
 
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ pub(super) async fn wait(call: Call<'_>) -> Result<Option<ExitStatus>> {
         return Err(call.error(ErrorKind::Conflict, message).with_context("state", &first.state.status));
     };
     if !first.state.is_alive() {
-        return Ok(first.state.exit());
+        return Ok(call.exit_of(&first, &incarnation).await);
     }
     let mut away_since = None;
     let mut pause = RETRY_AFTER.0;
@@ -85,7 +86,7 @@ impl From<Error> for Lost {
 enum Seen {
     /// The run goes on.
     Alive,
-    /// The run is over; `None` also if the next one has begun, since the inspection has only that one's exit.
+    /// The run is over; `None` also if the next one has begun and the history has lost the end.
     Over(Option<ExitStatus>),
     /// The container does not exist any more.
     Gone(Error),
@@ -132,9 +133,8 @@ async fn end_of(call: Call<'_>, incarnation: &str) -> Result<Option<ExitStatus>,
 
 async fn observe(call: Call<'_>, incarnation: &str) -> Result<Seen, Lost> {
     match call.inspect().await {
-        Ok(Container { state, .. }) if state.incarnation() != Some(incarnation) => Ok(Seen::Over(None)),
-        Ok(Container { state, .. }) if state.is_alive() => Ok(Seen::Alive),
-        Ok(Container { state, .. }) => Ok(Seen::Over(state.exit())),
+        Ok(Container { state, .. }) if state.incarnation() == Some(incarnation) && state.is_alive() => Ok(Seen::Alive),
+        Ok(container) => Ok(Seen::Over(call.exit_of(&container, incarnation).await)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Seen::Gone(error)),
         Err(error) => Err(error.into()),
     }

@@ -29,10 +29,19 @@ pub(super) fn labels(labels: Option<&BTreeMap<Text<'_>, Text<'_>>>) -> Labels {
     labels.into_iter().flatten().map(|(key, value)| (&**key, &**value)).collect()
 }
 
+/// The compose project, or the stack of a swarm, which is deployed from a compose file as well.
 pub(super) fn group(labels: &Labels) -> Option<Arc<Group>> {
-    let project = labels.get("com.docker.compose.project").filter(|project| !project.is_empty())?;
-    let service = labels.get("com.docker.compose.service").map(ToOwned::to_owned);
-    Some(Arc::new(Group::new(GroupKind::Compose, project).with_service(service)))
+    let named = |label: &str| labels.get(label).filter(|name| !name.is_empty());
+    let (kind, name, service) = if let Some(project) = named("com.docker.compose.project") {
+        (GroupKind::Compose, project, named("com.docker.compose.service"))
+    } else {
+        let stack = named("com.docker.stack.namespace")?;
+        // A service's name has the stack's in front: `shop_web`.
+        let service = named("com.docker.swarm.service.name")
+            .map(|service| service.strip_prefix(stack).and_then(|rest| rest.strip_prefix('_')).unwrap_or(service));
+        (GroupKind::Stack, stack, service)
+    };
+    Some(Arc::new(Group::new(kind, name).with_service(service.map(ToOwned::to_owned))))
 }
 
 /// The image's reference; `None` for a bare id, which the list shows in its place once the tag has moved.

@@ -11,7 +11,7 @@ use serde::{
     de::{MapAccess, Visitor},
 };
 
-use super::{Text, container};
+use super::{Text, container, lenient::number};
 
 /// Engine 29 (API 1.52) dropped the old top-level fields (trap D8); before API 1.22 there were only those.
 #[derive(Debug, Default, Deserialize)]
@@ -27,8 +27,39 @@ pub(crate) struct Event<'a> {
     status: Text<'a>,
     #[serde(borrow)]
     id: Text<'a>,
-    #[serde(rename = "timeNano")]
+    #[serde(rename = "timeNano", deserialize_with = "nanoseconds")]
     time_nano: Option<u64>,
+}
+
+/// A time that is no such number is unknown: the message counts all the same.
+fn nanoseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    struct Nanoseconds;
+    impl Visitor<'_> for Nanoseconds {
+        type Value = Option<u64>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("nanoseconds")
+        }
+
+        fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
+            Ok(Some(number))
+        }
+
+        fn visit_i64<E>(self, number: i64) -> Result<Self::Value, E> {
+            tracing::warn!(field = "timeNano", value = number, "left out: no number of this field's range");
+            Ok(None)
+        }
+
+        fn visit_f64<E>(self, number: f64) -> Result<Self::Value, E> {
+            tracing::warn!(field = "timeNano", value = number, "left out: no number of this field's range");
+            Ok(None)
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+    }
+    deserializer.deserialize_any(Nanoseconds)
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -50,6 +81,7 @@ pub(crate) enum Action {
     Pause,
     Unpause,
     Oom,
+    Rename,
     /// An exec, also one of a health check: frequent, and without a change of the container.
     Exec,
     /// Any other action: a reason to inspect the container.
@@ -81,6 +113,7 @@ impl Event<'_> {
             "pause" => Action::Pause,
             "unpause" => Action::Unpause,
             "oom" => Action::Oom,
+            "rename" => Action::Rename,
             verb if verb.starts_with("exec_") => Action::Exec,
             _ => Action::Other,
         }
@@ -165,7 +198,7 @@ impl Attributes<'_> {
     }
 
     pub(crate) fn exit_code(&self) -> Option<i32> {
-        self.get("exitCode").or_else(|| self.get("containerExitCode"))?.parse().ok()
+        number(self.get("exitCode").or_else(|| self.get("containerExitCode"))?, "exitCode")
     }
 
     /// The labels, without Docker's own keys: a label of such a name cannot be distinguished from them.

@@ -1,40 +1,40 @@
 //! `/containers/{id}/json`: every field of one container.
 
 use std::{
-    borrow::Cow,
     collections::BTreeMap,
+    ops::RangeInclusive,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use runtide_core::{BackendId, ExitStatus, Incarnation, Instance, InstanceId, InstanceKind};
+use runtide_core::{BackendId, ExitCause, ExitStatus, Incarnation, Instance, InstanceId, InstanceKind};
 use serde::{Deserialize, Deserializer};
 
 use super::{
-    Text, container,
+    Text, container, lenient,
     list::HostConfig,
     network,
     network::{Bindings, Networks, Stack},
     state, status,
 };
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
 struct Container<'a> {
     #[serde(borrow)]
-    id: Cow<'a, str>,
-    #[serde(borrow, default)]
+    id: Text<'a>,
+    #[serde(borrow)]
     name: Text<'a>,
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     created: Text<'a>,
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     state: Option<State<'a>>,
-    #[serde(default)]
-    restart_count: Option<i64>,
-    #[serde(borrow, default)]
+    restart_count: Option<u32>,
+    #[serde(borrow)]
     config: Option<ContainerConfig<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     host_config: Option<HostConfig<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     network_settings: Option<NetworkSettings<'a>>,
 }
 
@@ -44,6 +44,8 @@ struct State<'a> {
     #[serde(borrow)]
     status: Text<'a>,
     exit_code: Option<i32>,
+    #[serde(borrow)]
+    error: Text<'a>,
     #[serde(rename = "OOMKilled")]
     oom_killed: Option<bool>,
     #[serde(borrow)]
@@ -95,17 +97,57 @@ impl<'de: 'a, 'a> Deserialize<'de> for Exposed<'a> {
 #[derive(Deserialize)]
 struct Empty {}
 
+/// Codes that the daemon writes over an exit code when a start fails: its program cannot be run, is not found, and any other
+/// reason, in place of a 0. A list has them as well, and no word of the reason.
+const REWRITTEN: RangeInclusive<i32> = 126..=128;
+
+/// True if the run that is over may have ended in another way, and a failed start left this code behind.
+pub(crate) fn is_doubtful(end: ExitCause) -> bool {
+    matches!(end, ExitCause::Code(code) if REWRITTEN.contains(&code))
+}
+
+/// The answer to an inspection.
+#[derive(Debug)]
+pub(crate) struct Inspected {
+    pub(crate) instance: Instance,
+    /// Set if a failed start may have written over the last run's exit code, which is unknown then.
+    pub(crate) rewritten: Option<Rewritten>,
+}
+
+/// The part of a run's exit that a failed start leaves as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rewritten {
+    pub(crate) oom_killed: Option<bool>,
+}
+
 /// The instance in an inspection's body.
-pub(crate) fn inspected(backend: &BackendId, body: &[u8]) -> serde_json::Result<Instance> {
-    let found: Container<'_> = serde_json::from_slice(body)?;
-    let of_state = found.state.unwrap_or_default();
+pub(crate) fn inspected(backend: &BackendId, body: &[u8]) -> serde_json::Result<Inspected> {
+    let text = String::from_utf8_lossy(body);
+    let (inspected, left_out) = lenient::lenient(&text, |text| {
+        let found: Container<'_> = serde_json::from_str(text)?;
+        Ok(instance(backend, &found))
+    })?;
+    if inspected.instance.id.as_str().is_empty() {
+        return Err(serde::de::Error::custom("it has no id"));
+    }
+    if left_out.iter().any(|field| field == "State" || field == "State.Status") {
+        return Err(serde::de::Error::custom("its state cannot be read"));
+    }
+    lenient::log(backend, inspected.instance.id.as_str(), &left_out);
+    Ok(inspected)
+}
+
+fn instance(backend: &BackendId, found: &Container<'_>) -> Inspected {
+    let unknown = State::default();
+    let of_state = found.state.as_ref().unwrap_or(&unknown);
     let state = state(&of_state.status);
     let name = container::name([&*found.name], &found.id);
     let mut instance =
         Instance::new(backend.clone(), InstanceId::from(&*found.id), name, InstanceKind::Container, state);
+    let mut rewritten = None;
     instance.incarnation = time(&of_state.started_at).map(|_| Incarnation::from(&*of_state.started_at));
     instance.started_at = time(&of_state.started_at);
-    instance.restarts = found.restart_count.and_then(|count| count.try_into().ok());
+    instance.restarts = found.restart_count;
     instance.created_at = time(&found.created).map(whole_seconds);
     if let Some(config) = &found.config {
         instance.image = container::image(&config.image);
@@ -125,11 +167,25 @@ pub(crate) fn inspected(backend: &BackendId, body: &[u8]) -> serde_json::Result<
             }),
             Stack::Shared => None,
         };
-    } else if let Some(ended) = time(&of_state.finished_at) {
-        instance.finished_at = Some(ended);
-        instance.exit = of_state.exit_code.map(|code| ExitStatus::code(code).with_oom_killed(of_state.oom_killed));
+        return Inspected { instance, rewritten };
     }
-    Ok(instance)
+    // The daemon clears it when a start succeeds: it is about a start (or a removal) that failed since.
+    let failed = !of_state.error.is_empty();
+    instance.reason = failed.then(|| Arc::from(&*of_state.error));
+    if failed {
+        // A start by hand sets the count to 0 before it fails.
+        instance.restarts = instance.restarts.filter(|count| *count > 0);
+    }
+    if let Some(ended) = time(&of_state.finished_at) {
+        instance.finished_at = Some(ended);
+        let exit = of_state.exit_code.map(|code| ExitStatus::code(code).with_oom_killed(of_state.oom_killed));
+        if failed && exit.is_some_and(|exit| is_doubtful(exit.end)) {
+            rewritten = Some(Rewritten { oom_killed: of_state.oom_killed });
+        } else {
+            instance.exit = exit;
+        }
+    }
+    Inspected { instance, rewritten }
 }
 
 /// `None` also for Docker's zero time, `0001-01-01T00:00:00Z`.

@@ -1,7 +1,6 @@
 //! Items of `/containers/json`, each decoded separately, so that an unreadable one hides no other (traps D17, D19).
 
 use std::{
-    borrow::Cow,
     collections::BTreeMap,
     time::{Duration, SystemTime},
 };
@@ -11,36 +10,35 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
-    Text, container, network,
+    Text, container, lenient, network,
     network::{ListedPort, Networks, Stack},
     state, status,
 };
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
 struct Item<'a> {
     #[serde(borrow)]
-    id: Cow<'a, str>,
-    #[serde(borrow, default)]
+    id: Text<'a>,
+    #[serde(borrow)]
     names: Option<Vec<Text<'a>>>,
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     image: Text<'a>,
-    #[serde(default)]
     created: Option<i64>,
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     state: Text<'a>,
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     status: Text<'a>,
     /// Health as a field of its own, since API 1.52.
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     health: Option<Health<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     labels: Option<BTreeMap<Text<'a>, Text<'a>>>,
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     ports: Option<Vec<ListedPort<'a>>>,
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     host_config: Option<HostConfig<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     network_settings: Option<NetworkSettings<'a>>,
 }
 
@@ -72,11 +70,17 @@ pub(crate) fn items(body: &[u8]) -> serde_json::Result<Vec<&RawValue>> {
 
 /// One item, or the failure that names it.
 pub(crate) fn listed(backend: &BackendId, raw: &RawValue) -> Result<Instance, Failure> {
-    let item: Item<'_> = serde_json::from_str(raw.get()).map_err(|error| undecodable(raw, &error))?;
-    if item.id.is_empty() {
+    let (instance, left_out) =
+        lenient::lenient(raw.get(), |text| Ok(instance(backend, &serde_json::from_str::<Item<'_>>(text)?)))
+            .map_err(|error| undecodable(raw, &error))?;
+    if instance.id.as_str().is_empty() {
         return Err(undecodable(raw, &"it has no id"));
     }
-    Ok(instance(backend, &item))
+    if left_out.iter().any(|field| field == "State") {
+        return Err(undecodable(raw, &"its state cannot be read"));
+    }
+    lenient::log(backend, instance.id.as_str(), &left_out);
+    Ok(instance)
 }
 
 fn instance(backend: &BackendId, item: &Item<'_>) -> Instance {

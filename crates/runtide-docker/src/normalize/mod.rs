@@ -1,4 +1,5 @@
-//! Pure translation: Docker's JSON in, Runtide's values out. No function waits, and none fails for one field.
+//! Pure translation: Docker's JSON in, Runtide's values out. No function waits, and none fails for one field: a field that
+//! cannot be read is unknown, and named in the log.
 //!
 //! A field that both the list and an inspection have gets one value from either, so that none flips between a summary and a
 //! full instance: the creation time is cut to the list's seconds, and an image that the list shows as an id is unknown.
@@ -6,6 +7,7 @@
 mod container;
 mod event;
 mod inspect;
+mod lenient;
 mod list;
 mod network;
 mod status;
@@ -18,7 +20,8 @@ use serde::{Deserialize, Deserializer};
 pub(crate) use self::{
     container::summary,
     event::{Action, Attributes, Event, described},
-    inspect::inspected,
+    inspect::{Inspected, Rewritten, inspected, is_doubtful},
+    lenient::{lenient, log},
     list::{items, listed},
 };
 

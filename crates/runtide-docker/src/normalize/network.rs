@@ -9,7 +9,7 @@ use std::{
 use runtide_core::{Address, Port, Protocol};
 use serde::Deserialize;
 
-use super::Text;
+use super::{Text, lenient::number};
 
 /// The owner of a container's network stack: the container itself, the host, or another container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,11 +99,12 @@ pub(super) type Bindings<'a> = BTreeMap<Text<'a>, Option<Vec<Binding<'a>>>>;
 pub(super) fn inspected_ports(bindings: &Bindings<'_>) -> Vec<Port> {
     let mut table = Table::default();
     for (key, bindings) in bindings {
-        let Some((number, protocol)) = port_key(key) else { continue };
-        table.add(number, protocol, None);
+        let Some((inside, protocol)) = port_key(key) else { continue };
+        table.add(inside, protocol, None);
         for binding in bindings.iter().flatten() {
-            let public = binding.host_port.parse().ok();
-            table.add(number, protocol, public.and_then(|public| published(&binding.host_ip, public)));
+            let public = Some(&*binding.host_port).filter(|port| !port.is_empty());
+            let public = public.and_then(|port| number(port, "HostPort"));
+            table.add(inside, protocol, public.and_then(|public| published(&binding.host_ip, public)));
         }
     }
     table.into_ports()
@@ -112,15 +113,15 @@ pub(super) fn inspected_ports(bindings: &Bindings<'_>) -> Vec<Port> {
 /// The ports on the host's network: an exposed port answers on the host, under its own number.
 pub(super) fn host_ports<'a>(exposed: impl IntoIterator<Item = &'a str>) -> Vec<Port> {
     let mut table = Table::default();
-    for (number, protocol) in exposed.into_iter().filter_map(port_key) {
-        table.add(number, protocol, published("", number));
+    for (port, protocol) in exposed.into_iter().filter_map(port_key) {
+        table.add(port, protocol, published("", port));
     }
     table.into_ports()
 }
 
 fn port_key(key: &str) -> Option<(u16, &str)> {
-    let (number, protocol) = key.split_once('/').unwrap_or((key, "tcp"));
-    Some((number.parse().ok()?, protocol))
+    let (port, protocol) = key.split_once('/').unwrap_or((key, "tcp"));
+    Some((number(port, "Ports")?, protocol))
 }
 
 /// The published address; an empty one means all addresses.

@@ -2,6 +2,8 @@
 
 use runtide_core::Health;
 
+use super::lenient::number;
+
 /// The facts in the line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Status {
@@ -15,7 +17,7 @@ pub(super) fn parse(line: &str) -> Status {
     let mut status = Status::default();
     let Some(inside) = in_brackets else { return status };
     if line.starts_with("Exited (") || line.starts_with("Restarting (") {
-        status.exit_code = inside.parse().ok();
+        status.exit_code = number(inside, "Status");
     } else if line.starts_with("Up ") {
         status.health = health(inside.strip_prefix("health: ").unwrap_or(inside));
     }

@@ -26,7 +26,9 @@ fn item(json: &str) -> Instance {
 
 macro_rules! inspect {
     ($name:literal) => {
-        inspected(&backend(), include_bytes!(concat!("../../tests/fixtures/1.41/inspect-", $name, ".json"))).unwrap()
+        inspected(&backend(), include_bytes!(concat!("../../tests/fixtures/1.41/inspect-", $name, ".json")))
+            .unwrap()
+            .instance
     };
 }
 
@@ -106,7 +108,8 @@ fn nulls_and_absent_fields_are_unknown_and_no_error() {
     );
     assert_eq!((nulls.ports, nulls.addresses, nulls.created_at, nulls.image), (None, Some(vec![]), None, None));
     assert_eq!(nulls.labels.unwrap().len(), 0);
-    let inspected = inspected(&backend(), br#"{"Id":"a","State":null,"Config":null,"NetworkSettings":null}"#).unwrap();
+    let inspected = inspected(&backend(), br#"{"Id":"a","State":null,"Config":null,"NetworkSettings":null}"#);
+    let inspected = inspected.unwrap().instance;
     assert_eq!((inspected.state, inspected.labels), (InstanceState::Unknown, None));
 }
 
@@ -158,7 +161,7 @@ fn health_is_reported_of_running_containers_and_list_and_inspection_agree() {
         let new =
             item(&format!(r#"{{"Id":"a","State":"{state}","Status":"{line}","Health":{{"Status":"unhealthy"}}}}"#));
         let full = format!(r#"{{"Id":"a","State":{{"Status":"{state}","Health":{{"Status":"unhealthy"}}}}}}"#);
-        let full = inspected(&backend(), full.as_bytes()).unwrap();
+        let full = inspected(&backend(), full.as_bytes()).unwrap().instance;
         assert_eq!((old.health, new.health), (in_list, in_list), "{state}");
         assert_eq!((full.health, summary(&full).health), (in_inspect, in_list), "{state}");
     }
@@ -226,4 +229,100 @@ fn every_state_has_its_mapping() {
     for (text, expected) in table {
         assert_eq!(state(text), expected, "{text}");
     }
+}
+
+#[test]
+fn a_compose_project_or_a_stack_is_the_group() {
+    let group =
+        |labels: &str| item(&format!(r#"{{"Id":"a","Labels":{{{labels}}}}}"#)).group.map(|group| Group::clone(&group));
+    let stack = Group::new(GroupKind::Stack, "shop");
+    let namespace = r#""com.docker.stack.namespace":"shop""#;
+    assert_eq!(group(namespace), Some(stack.clone()));
+    let service = format!(r#"{namespace},"com.docker.swarm.service.name":"shop_web""#);
+    assert_eq!(group(&service), Some(stack.clone().with_service("web".to_owned())));
+    let foreign = format!(r#"{namespace},"com.docker.swarm.service.name":"other""#);
+    assert_eq!(group(&foreign), Some(stack.with_service("other".to_owned())));
+    let both = format!(r#"{namespace},"com.docker.compose.project":"p""#);
+    assert_eq!(group(&both), Some(Group::new(GroupKind::Compose, "p")));
+    for none in ["", r#""com.docker.stack.namespace":"""#, r#""com.docker.swarm.service.name":"x""#] {
+        assert_eq!(group(none), None, "{none}");
+    }
+}
+
+fn ended(state: &str) -> Inspected {
+    let json = format!(
+        r#"{{"Id":"a","State":{{"Status":"exited","StartedAt":"2024-01-01T00:00:00Z","FinishedAt":"2024-01-01T00:00:01Z",{state}}},"RestartCount":0}}"#
+    );
+    inspected(&backend(), json.as_bytes()).unwrap()
+}
+
+/// A failed start leaves the last run's times, and writes over its code: 126, 127, or 128 in place of 0.
+#[test]
+fn a_failed_start_has_a_reason_and_no_exit_of_its_own() {
+    for code in [126, 127, 128] {
+        let failed = ended(&format!(r#""ExitCode":{code},"OOMKilled":true,"Error":"port is already allocated""#));
+        assert_eq!(
+            (failed.instance.exit, failed.rewritten),
+            (None, Some(Rewritten { oom_killed: Some(true) })),
+            "{code}"
+        );
+        assert_eq!(failed.instance.reason.as_deref(), Some("port is already allocated"));
+        assert_eq!(failed.instance.restarts, None, "the daemon counts from 0 again");
+        assert!(failed.instance.finished_at.is_some() && failed.instance.incarnation.is_some());
+        let by_itself = ended(&format!(r#""ExitCode":{code},"OOMKilled":false,"Error":"""#));
+        assert_eq!(by_itself.instance.exit, Some(ExitStatus::code(code).with_oom_killed(false)));
+        assert_eq!((by_itself.instance.reason, by_itself.rewritten), (None, None));
+    }
+    let kept = ended(r#""ExitCode":3,"Error":"port is already allocated""#);
+    assert_eq!((kept.instance.exit, kept.rewritten), (Some(ExitStatus::code(3)), None), "only a 0 is written over");
+
+    let never = br#"{"Id":"a","State":{"Status":"created","ExitCode":127,"Error":"exec: not found","StartedAt":"0001-01-01T00:00:00Z","FinishedAt":"0001-01-01T00:00:00Z"}}"#;
+    let never = inspected(&backend(), never).unwrap();
+    assert_eq!((never.instance.state, never.instance.exit, never.rewritten), (InstanceState::Created, None, None));
+    assert_eq!(never.instance.reason.as_deref(), Some("exec: not found"));
+
+    let runs =
+        br#"{"Id":"a","State":{"Status":"running","ExitCode":0,"Error":"old","StartedAt":"2024-01-01T00:00:00Z"}}"#;
+    assert_eq!(inspected(&backend(), runs).unwrap().instance.reason, None);
+}
+
+const ODD: [&str; 9] =
+    ["3221225786", "-9999999999", "1.5", "1e400", "99999999999999999999", "\"x\"", "[1]", "{\"a\":1}", "true"];
+
+/// Each number of each reply, out of its range or no number at all: that field alone is unknown.
+#[test]
+fn a_number_that_cannot_be_read_costs_that_field_alone() {
+    for odd in ODD {
+        let full = ended(&format!(r#""ExitCode":{odd},"Error":"""#)).instance;
+        assert_eq!((full.state, full.exit), (InstanceState::Stopped, None), "{odd}");
+        assert!(full.finished_at.is_some(), "{odd}");
+        let full = format!(r#"{{"Id":"a","Name":"/web","RestartCount":{odd},"State":{{"Status":"running"}}}}"#);
+        let full = inspected(&backend(), full.as_bytes()).unwrap().instance;
+        if odd != "3221225786" {
+            assert_eq!(full.restarts, None, "{odd}");
+        }
+        assert_eq!((full.name.as_str(), full.state), ("web", InstanceState::Running), "{odd}");
+
+        let listed = item(&format!(
+            r#"{{"Id":"a","Names":["/web"],"State":"running","Created":{odd},
+                "Ports":[{{"PrivatePort":80,"Type":"tcp"}},{{"PrivatePort":{odd},"Type":"tcp"}},{{"PrivatePort":81,"PublicPort":{odd},"Type":"tcp"}}]}}"#
+        ));
+        assert_eq!(listed.name, "web", "{odd}");
+        assert_eq!(listed.ports.unwrap(), [port(80, Protocol::Tcp, &[]), port(81, Protocol::Tcp, &[])], "{odd}");
+
+        let json = format!(r#"{{"Type":"container","Action":"die","Actor":{{"ID":"c"}},"timeNano":{odd}}}"#);
+        match serde_json::from_str::<Event<'_>>(&json) {
+            Ok(event) => assert_eq!((event.action(), event.container()), (Action::Die, Some("c")), "{odd}"),
+            Err(_) => assert!(!odd.starts_with(['3', '-', '1', '9']) || odd == "1e400", "{odd}"),
+        }
+        let die = format!(
+            r#"{{"Type":"container","Action":"die","Actor":{{"ID":"c","Attributes":{{"exitCode":{}}}}},"timeNano":1}}"#,
+            serde_json::to_string(odd).unwrap()
+        );
+        assert_eq!(serde_json::from_str::<Event<'_>>(&die).unwrap().attributes().unwrap().exit_code(), None, "{odd}");
+        assert_eq!(item(r#"{"Id":"a","State":"exited","Status":"Exited (3221225786) 1 second ago"}"#).exit, None);
+    }
+    let ports = br#"{"Id":"a","State":{"Status":"running"},"NetworkSettings":{"Ports":{"80/tcp":[{"HostIp":"0.0.0.0","HostPort":"99999"}],"70000/tcp":null}}}"#;
+    let ports = inspected(&backend(), ports).unwrap().instance.ports.unwrap();
+    assert_eq!(ports, [port(80, Protocol::Tcp, &[])]);
 }

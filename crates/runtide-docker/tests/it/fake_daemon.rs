@@ -160,6 +160,13 @@ impl State {
         item["Status"] = json!(status);
     }
 
+    /// The list has this name first, and an inspect only its present one.
+    pub(crate) fn lag_by_name(&mut self, id: &str, old: &str) {
+        let (item, _) = self.containers.get_mut(id).unwrap();
+        let present = item["Names"][0].clone();
+        item["Names"] = json!([format!("/{old}"), present]);
+    }
+
     pub(crate) fn remove(&mut self, id: &str) {
         self.containers.remove(id);
     }

@@ -1,8 +1,11 @@
 //! The managers: on a daemon whose every answer is written here, and on a real one.
 
 mod bench;
+mod ends;
+mod failed_start;
 mod lifecycle;
 mod log;
+mod log_against_docker;
 mod provision;
 mod scripted;
 mod wait;

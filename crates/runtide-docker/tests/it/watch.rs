@@ -3,9 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use runtide_core::{
-    Detail, ErrorKind, EventStream, ExitStatus, Gap, Health, InstanceState, InstanceTable, ListOptions, RuntimeBackend,
-    RuntimeEvent, RuntimeEventKind, RuntimeKind, WatchOptions, capabilities::WatchSupport, event::Continuity,
+    Change, Detail, ErrorKind, EventStream, ExitStatus, Gap, Health, InstanceState, InstanceTable, ListOptions,
+    RuntimeBackend, RuntimeBackendExt, RuntimeEvent, RuntimeEventKind, RuntimeKind, WatchOptions,
+    capabilities::WatchSupport, event::Continuity,
 };
+use runtide_docker::{Config, DockerBackend, Endpoint};
 use serde_json::json;
 
 use crate::fake_daemon::{Fake, id};
@@ -270,6 +272,22 @@ async fn a_list_that_lags_behind_the_messages_is_not_believed() {
     assert_eq!(lines(&events), ["stopped one Code(1)", "started two", "stopped two Code(2)"]);
 }
 
+/// The daemon gives up the old name only after the message, and lists it until then.
+#[tokio::test]
+async fn a_list_that_still_has_the_old_name_is_not_believed() {
+    let fake = Fake::start();
+    fake.state().put(&id(1), "old", "running", "Up 1 second", &json!({}));
+    let (_backend, mut stream) = watched(&fake).await;
+    {
+        let mut state = fake.state();
+        state.put(&id(1), "new", "running", "Up 1 second", &json!({}));
+        state.lag_by_name(&id(1), "old");
+        state.tell("rename", &id(1), &json!({"name": "new", "oldName": "/old"}));
+    }
+    let seen = until(&mut stream, "updated").await;
+    assert_eq!(seen.last().unwrap().kind.instance().unwrap().name, "new");
+}
+
 #[tokio::test]
 async fn a_label_that_shadows_the_exit_code_is_not_taken_for_it() {
     let fake = Fake::start();
@@ -299,7 +317,7 @@ async fn one_bad_item_hides_no_other_and_removes_nothing() {
     let (backend, mut stream) = watched(&fake).await;
     {
         let mut state = fake.state();
-        state.garbage = vec![r#"{"Id":"abc","Names":7}"#.to_owned(), "17".to_owned()];
+        state.garbage = vec![r#"{"Id":"abc","State":7}"#.to_owned(), "17".to_owned()];
         state.remove(&id(1));
     }
     let snapshot = backend.list_instances(ListOptions::default()).await.unwrap();
@@ -417,4 +435,22 @@ async fn a_watch_picks_up_a_daemon_that_comes_late() {
     });
     assert_eq!(reconnected, Some(Continuity::Lost));
     assert!(events.iter().any(|event| matches!(event.kind, RuntimeEventKind::ResyncBegin { gap: Gap::Initial })));
+}
+
+#[tokio::test]
+async fn steps_tell_a_dead_socket_from_a_daemon_without_containers() {
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = Endpoint::unix(folder.path().join("docker.sock"));
+    let dead = DockerBackend::new(Config::default().with_endpoint(endpoint)).unwrap();
+    let mut changes = dead.transitions(WatchOptions::default()).await.unwrap();
+    let first = tokio::time::timeout(TIMEOUT, changes.next()).await.expect("an item in time").unwrap().unwrap();
+    let Change::Offline { cause: Some(cause) } = first else { panic!("{first:?}") };
+    assert_eq!(cause.kind, ErrorKind::Unavailable, "{cause:?}");
+
+    let fake = Fake::start();
+    let backend = fake.backend();
+    let mut changes = backend.transitions(WatchOptions::default()).await.unwrap();
+    let first = tokio::time::timeout(TIMEOUT, changes.next()).await.expect("an item in time").unwrap().unwrap();
+    assert_eq!(first, Change::Synced { gap: Some(Gap::Initial) });
+    assert!(changes.table().is_empty());
 }

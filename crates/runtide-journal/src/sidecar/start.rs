@@ -62,7 +62,7 @@ impl Starting<'_> {
         let (instance, network) = self.make().await?;
         self.go_on()?;
         let lifecycle = backend.lifecycle().ok_or_else(|| backend.unsupported("lifecycle_start"))?;
-        let _ = lifecycle.start(&instance).await?;
+        lifecycle.start(&instance).await?;
         let ready = tokio::time::timeout_at(self.deadline, ready::wait(&**backend, &instance, &self.spec.ready));
         tokio::select! {
             biased;

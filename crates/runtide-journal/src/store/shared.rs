@@ -9,7 +9,7 @@ use runtide_core::store::{
     Document, LocalStore, Planned, PlannedChange, Precondition, Resource, ResourceRef, Revision, StoreImage,
 };
 use runtide_core::{
-    Error, ErrorKind, Result, Retry,
+    Error, ErrorKind, Failure, Result, Retry,
     backend::lock,
     wal::{CommitHook, Commits, Forming, RecordKind, Seq, Wal},
 };
@@ -307,7 +307,8 @@ pub(super) fn store_error(error: &Error, begun: bool) -> Error {
     if error.kind() == ErrorKind::Cancelled {
         return Error::new(ErrorKind::Cancelled, super::APPLY, "the store was closed");
     }
-    let failed = Error::new(error.kind(), super::APPLY, error.message()).with_retry(Retry::Never);
-    let failed = error.context().iter().fold(failed, |failed, (key, value)| failed.with_context(key, value));
+    let mut failure = Failure::from(error);
+    super::APPLY.clone_into(&mut failure.operation);
+    let failed = Error::from(failure).with_retry(Retry::Never);
     if begun { failed.with_context("outcome", "unknown") } else { failed }
 }

@@ -53,7 +53,7 @@ impl ExecManager for Client {
 
     async fn start_attached(&self, id: &InstanceId) -> Result<ExecSession> {
         let session = self.attached(id, true).await?;
-        let _ = self.ask(Call::Start, |state| state.start(id, Call::Start)).await?;
+        self.ask(Call::Start, |state| state.start(id, Call::Start)).await?;
         Ok(session)
     }
 

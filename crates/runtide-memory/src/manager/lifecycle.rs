@@ -23,7 +23,7 @@ impl LifecycleManager for Client {
     }
 
     async fn restart(&self, id: &InstanceId, options: StopOptions) -> Result<()> {
-        let _ = self.halt(id, &options, Call::Restart).await?;
+        self.halt(id, &options, Call::Restart).await?;
         self.ask(Call::Restart, |state| state.start(id, Call::Restart)).await.map(drop)
     }
 

@@ -129,10 +129,6 @@ setters!(Blueprint {
     with_life: life: Option<Duration>;
     /// Exit of a run that ends by itself or when asked to.
     with_exit: exit: Option<ExitStatus>;
-    /// The environment of its processes.
-    with_env: env: BTreeMap<String, String>;
-    /// The command of its main process.
-    with_command: command: Vec<String>;
     /// The user of its processes.
     with_user: user: String;
     /// The working directory of its processes.
@@ -149,6 +145,27 @@ impl Blueprint {
     /// An instance of this name, with defaults for everything else.
     pub fn named(name: impl Into<String>) -> Self {
         Self { name: name.into(), ..Self::default() }
+    }
+
+    /// The command of its main process.
+    #[must_use]
+    pub fn with_command(mut self, words: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.command = words.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// The environment of its processes.
+    #[must_use]
+    pub fn with_env(mut self, variables: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>) -> Self {
+        self.env = variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        self
+    }
+
+    /// Adds a label, or replaces the one of this key. To set many, collect them for [`with_labels`](Self::with_labels).
+    #[must_use]
+    pub fn with_label(mut self, key: impl AsRef<str>, value: impl AsRef<str>) -> Self {
+        self.labels.insert(key, value);
+        self
     }
 
     pub(super) fn check(&self) -> Result<()> {

@@ -15,7 +15,8 @@ use tokio::task::JoinHandle;
 
 use super::{Blueprint, MemoryRuntime, RuntimeOptions};
 
-/// A [`MemoryRuntime`] that changes by itself, until this is dropped.
+/// A [`MemoryRuntime`] that changes by itself, until this is dropped: keep it for as long as the script shall go on.
+#[must_use = "the script ends as soon as this is dropped"]
 #[derive(Debug)]
 pub struct ScriptedLife {
     runtime: MemoryRuntime,
@@ -39,9 +40,9 @@ impl MemoryRuntime {
     /// A runtime that changes by itself: services of two compose projects, with ports, labels, health, restarts, short jobs
     /// and replacements. Three services run when this returns. A change happens every 200 to 800 ms, and within the first
     /// four seconds one of each kind: a start, a health change, an end with its code, a restart, and a removal. The same
-    /// seed gives the same changes.
+    /// seed gives the same changes, ids included.
     ///
-    /// Must be called inside a tokio runtime.
+    /// Must be called inside a tokio runtime. The script goes on for as long as the returned value is held.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -55,13 +56,14 @@ impl MemoryRuntime {
     /// # }
     /// ```
     pub fn scripted_life(seed: u64) -> ScriptedLife {
-        MemoryRuntime::with_options(RuntimeOptions::default().with_facts(10_000_usize)).live_by_script(seed)
+        let options = RuntimeOptions::default().with_facts(10_000_usize).with_seed(seed);
+        Self::with_options(options).live_by_script(seed)
     }
 
-    /// Starts the same script on this runtime. A journal that is kept over more than one process needs another
-    /// [`RuntimeOptions::seed`] for each, since it is another runtime each time, with other ids.
+    /// Starts the same script on this runtime. The seed decides the changes alone; the ids are this runtime's. A journal that is
+    /// kept over more than one process needs this, on a runtime without a [`RuntimeOptions::seed`].
     ///
-    /// Must be called inside a tokio runtime.
+    /// Must be called inside a tokio runtime. The script goes on for as long as the returned value is held.
     pub fn live_by_script(&self, seed: u64) -> ScriptedLife {
         let runtime = self.clone();
         let mut story = Story {

@@ -10,14 +10,17 @@ use std::{
 use runtide_core::{ExitStatus, Gap, Incarnation, InstanceId, UnixSignal, backend::saturating_add, event::ResumeToken};
 use tokio::time::Instant;
 
-use super::{Phase, Record, State, Timer};
+use super::{
+    Phase, Record, State, Timer,
+    boot::{Boot, Origin},
+};
 use crate::fault::Garble;
 
 /// One change, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Fact {
-    /// Its resume token in the event stream: its number.
+    /// Its resume token in the event stream: the runtime's own name, and the fact's number.
     pub token: ResumeToken,
     /// Time of the change, by the runtime's clock.
     pub at: SystemTime,
@@ -95,19 +98,25 @@ impl History {
     }
 
     /// The events after the token, if the history proves that nothing is missing: the token itself must still be in it.
-    pub(super) fn after(&self, token: &ResumeToken) -> Result<impl Iterator<Item = &Arc<Told>>, Gap> {
-        match self.recent.iter().rposition(|told| told.fact.token == *token) {
-            Some(place) => Ok(self.recent.iter().skip(place + 1)),
-            None if token.as_str().parse().is_ok_and(|token: u64| token <= self.restarted_at) => {
-                Err(Gap::RuntimeRestarted)
-            }
-            None => Err(Gap::HistoryExpired),
+    pub(super) fn after(&self, boot: &Boot, token: &ResumeToken) -> Result<impl Iterator<Item = &Arc<Told>>, Gap> {
+        if let Some(place) = self.recent.iter().rposition(|told| told.fact.token == *token) {
+            return Ok(self.recent.iter().skip(place + 1));
         }
+        Err(match boot.origin(token) {
+            Origin::This(number) if number > self.restarted_at => Gap::HistoryExpired,
+            Origin::This(_) | Origin::Another => Gap::RuntimeRestarted,
+            Origin::Foreign => Gap::ForeignCursor,
+        })
     }
 
     /// An event that is still held back was not reported: it is not history.
     pub(super) fn lose(&mut self) {
         self.recent.clear();
+    }
+
+    /// Facts are counted from 1 again. Those that happened stay for tests.
+    pub(super) fn begin_again(&mut self) {
+        *self = Self { facts: std::mem::take(&mut self.facts), ..Self::default() };
     }
 
     /// Restarts the history: nothing is left of it if the runtime did not keep it, or missed facts while it was down.
@@ -129,7 +138,7 @@ impl State {
         let told = !self.down && !self.faults.swallow;
         self.history.hole |= self.down;
         let fact = Fact {
-            token: ResumeToken::from(self.history.head.to_string()),
+            token: self.boot.token(self.history.head),
             at: self.wall(),
             id: record.id.clone(),
             name: record.design.name.clone(),

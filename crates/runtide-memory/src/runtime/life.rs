@@ -54,10 +54,7 @@ impl State {
     }
 
     fn id_after(&self, last: u64) -> String {
-        match self.options.seed {
-            0 => format!("mem-{:06}", last + 1),
-            seed => format!("mem-{seed}-{:06}", last + 1),
-        }
+        self.boot.id("mem", last + 1)
     }
 
     fn check_free(&self, name: &str, call: Call) -> Result<()> {
@@ -333,11 +330,33 @@ impl State {
                 again.push(record.id.clone());
             }
         }
+        if reboot.loses_everything {
+            again.clear();
+            self.lose_everything();
+        }
         self.history.restart(reboot.keeps_history);
         self.down = false;
         for id in again {
             self.begin(&id, 0);
         }
+    }
+
+    /// The state of a runtime that was just installed: counters begin again, under another name.
+    fn lose_everything(&mut self) {
+        for id in self.records.keys().cloned().collect::<Vec<_>>() {
+            self.tell_waiting(&id, None, End::Gone);
+        }
+        self.boot = self.boot.after_loss();
+        self.history.begin_again();
+        (self.next_id, self.next_volume) = (0, 0);
+        self.names.clear();
+        self.timers.clear();
+        self.records.clear();
+        self.logs.clear();
+        self.snapshots.clear();
+        self.volumes.clear();
+        (self.images, self.networks) = Default::default();
+        self.dirty = true;
     }
 
     fn check_alive(&self, id: &InstanceId, call: Call) -> Result<()> {

@@ -182,7 +182,7 @@ impl State {
         };
         let mut queue = VecDeque::new();
         let mut token = self.history.newest(now).cloned();
-        let opened = match resume.map(|resume| (resume, self.history.after(resume))) {
+        let opened = match resume.map(|resume| (resume, self.history.after(&self.boot, resume))) {
             None => Opened::Fresh(runtide_core::Gap::Initial),
             Some((_, Err(gap))) => Opened::Fresh(gap),
             Some((resume, Ok(missed))) => {

@@ -4,6 +4,7 @@
 mod ability;
 mod answer;
 mod blueprint;
+mod boot;
 mod demo;
 mod history;
 mod image;
@@ -58,8 +59,8 @@ pub use self::{
     script::{AfterRun, Reboot},
 };
 use self::{
-    history::History, image::Images, line::Line, log::Log, network::Networks, snapshot::Kept, volume::Volume,
-    wait::Waited,
+    boot::Boot, history::History, image::Images, line::Line, log::Log, network::Networks, snapshot::Kept,
+    volume::Volume, wait::Waited,
 };
 use crate::fault::{Call, Dial, Faults};
 
@@ -115,6 +116,7 @@ enum Timer {
 #[derive(Debug)]
 pub(crate) struct State {
     options: RuntimeOptions,
+    boot: Boot,
     born: Instant,
     now: Instant,
     /// `true` if waiters must check again.
@@ -140,6 +142,7 @@ pub(crate) struct State {
     images: Images,
     networks: Networks,
     volumes: BTreeMap<VolumeId, Volume>,
+    next_volume: u64,
     snapshots: BTreeMap<InstanceId, Vec<Kept>>,
 }
 
@@ -147,6 +150,7 @@ impl Inner {
     fn new(options: RuntimeOptions) -> Self {
         let born = Instant::now();
         let state = State {
+            boot: Boot::new(options.seed),
             born,
             now: born,
             dirty: false,
@@ -169,6 +173,7 @@ impl Inner {
             images: Images::default(),
             networks: Networks::default(),
             volumes: BTreeMap::new(),
+            next_volume: 0,
             snapshots: BTreeMap::new(),
             options,
         };

@@ -89,7 +89,7 @@ impl State {
         let wrong = "a subnet is an IPv4 range as 10.1.2.0/24, with a prefix from 8 to 30";
         let subnet = Subnet::parse(&subnet).ok_or_else(|| error(ErrorKind::InvalidInput, wrong))?;
         self.networks.made += 1;
-        let id = NetworkId::from(format!("net-{:06}", self.networks.made));
+        let id = NetworkId::from(self.boot.id("net", self.networks.made.into()));
         let network = Network { id: id.clone(), subnet, labels: spec.labels.clone() };
         self.networks.by_name.insert(spec.name.clone(), network);
         Ok(id)

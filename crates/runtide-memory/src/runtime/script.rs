@@ -29,6 +29,9 @@ pub struct Reboot {
     pub keeps_history: bool,
     /// `true` if it stops every instance; those that always restart start again.
     pub stops_instances: bool,
+    /// `true` if it begins again with nothing, as a new installation at the same address: no instances, no history, and
+    /// counters from 1. No fact is recorded for what is lost.
+    pub loses_everything: bool,
 }
 
 impl Reboot {
@@ -43,6 +46,13 @@ impl Reboot {
     #[must_use]
     pub fn stopping_instances(mut self) -> Self {
         self.stops_instances = true;
+        self
+    }
+
+    /// It begins again with nothing.
+    #[must_use]
+    pub fn losing_everything(mut self) -> Self {
+        self.loses_everything = true;
         self
     }
 }
@@ -89,7 +99,7 @@ impl MemoryRuntime {
         let design = design.into();
         self.with(|state| {
             let id = state.create(design)?;
-            let _ = state.start(&id, Call::Start)?;
+            state.start(&id, Call::Start)?;
             Ok(id)
         })
     }
@@ -156,7 +166,7 @@ impl MemoryRuntime {
     pub fn recreate(&self, id: &InstanceId) -> Result<InstanceId> {
         self.with(|state| {
             let design = state.record(id, Call::Create)?.design.clone();
-            let _ = state.remove(id, true)?;
+            state.remove(id, true)?;
             state.create(design)
         })
     }
@@ -236,7 +246,26 @@ impl MemoryRuntime {
 
 /// # Images and terminals
 impl MemoryRuntime {
-    /// Puts an image here. Its names are taken from the image that has them.
+    /// Puts an image here, as if it had been pulled: an instance can be created from it by each of its names. Its names are taken
+    /// from the image that has them. A new runtime has no image; [`publish_image`](Self::publish_image) is for a pull.
+    ///
+    /// ```
+    /// use runtide_core::{RuntimeBackend, manager::{ImageInfo, InstanceSpec}};
+    /// use runtide_memory::{Config, MemoryBackend, MemoryRuntime};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> runtide_core::Result<()> {
+    /// let runtime = MemoryRuntime::new();
+    /// let mut busybox = ImageInfo::new("sha256:4f0c");
+    /// busybox.tags = vec!["busybox:1".into()];
+    /// runtime.add_image(busybox);
+    ///
+    /// let backend = MemoryBackend::new(Config::default(), runtime)?;
+    /// let provision = backend.provision().expect("it can create");
+    /// provision.create(&InstanceSpec::of_image("busybox:1")).await?;
+    /// assert!(provision.create(&InstanceSpec::of_image("nginx")).await.is_err(), "it is not here");
+    /// # Ok(()) }
+    /// ```
     pub fn add_image(&self, image: ImageInfo) {
         self.with(|state| state.add_image(image));
     }

@@ -30,8 +30,14 @@ impl State {
             check_name(name)?;
             VolumeId::from(name.as_str())
         } else {
-            let numbered = (1..).map(|number: u64| VolumeId::from(format!("vol-{number:06}")));
-            numbered.into_iter().find(|id| !self.volumes.contains_key(id)).unwrap_or_else(|| VolumeId::from("vol"))
+            // A name that a caller chose is passed over; one that was removed does not come again.
+            loop {
+                self.next_volume += 1;
+                let id = VolumeId::from(self.boot.id("vol", self.next_volume));
+                if !self.volumes.contains_key(&id) {
+                    break id;
+                }
+            }
         };
         if self.volumes.contains_key(&id) {
             let taken = Error::new(ErrorKind::AlreadyExists, Call::Volumes.operation(), "this name is taken");

@@ -103,7 +103,7 @@ impl MemoryRuntime {
         timeout: Option<Duration>,
         call: Call,
     ) -> Result<Effect> {
-        let asked = self.with(|state| {
+        let asked = self.with(|state| -> Result<_> {
             if signal.is_some() {
                 state.check_verb(call, "lifecycle_stop_signal")?;
             }

@@ -139,7 +139,7 @@ async fn a_token_that_fell_out_of_the_history_does_not_resume() {
     assert_eq!(source.open(Some(&ResumeToken::from("2"))).await.unwrap(), Opened::Resumed);
     runtime.lose_history();
     assert_eq!(source.open(Some(&ResumeToken::from("4"))).await.unwrap(), Opened::Fresh(Gap::HistoryExpired));
-    assert_eq!(source.open(Some(&ResumeToken::from("nonsense"))).await.unwrap(), Opened::Fresh(Gap::HistoryExpired));
+    assert_eq!(source.open(Some(&ResumeToken::from("nonsense"))).await.unwrap(), Opened::Fresh(Gap::ForeignCursor));
 }
 
 #[tokio::test(start_paused = true)]
@@ -162,6 +162,34 @@ async fn a_reboot_breaks_streams_and_resumes_only_if_nothing_happened_in_between
 
     runtime.reboot(Reboot::default());
     assert_eq!(source.open(Some(&ResumeToken::from("3"))).await.unwrap(), Opened::Fresh(Gap::RuntimeRestarted));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_of_another_boot_never_resumes_though_its_number_comes_again() {
+    let with = |seed: Option<u64>| MemoryRuntime::with_options(RuntimeOptions::deterministic(0).with_seed(seed));
+    let runtimes = [None, None, Some(0), Some(1), Some(2)].map(with);
+    for runtime in &runtimes {
+        runtime.run("web").unwrap();
+    }
+    let tokens = || runtimes.iter().map(|runtime| runtime.history().last().unwrap().token.clone());
+    for (own, runtime) in runtimes.iter().enumerate() {
+        for (of, token) in tokens().enumerate() {
+            let opened = source(runtime, Config::default()).open(Some(&token)).await.unwrap();
+            let expected = if of == own { Opened::Resumed } else { Opened::Fresh(Gap::RuntimeRestarted) };
+            assert_eq!(opened, expected, "{token} of runtime {of}, offered to runtime {own}");
+        }
+    }
+
+    // A runtime that lost all it had begins to count again.
+    let (runtime, old) = (runtime(), ResumeToken::from("2"));
+    runtime.run("web").unwrap();
+    runtime.reboot(Reboot::default().losing_everything());
+    assert!(runtime.truth().is_empty());
+    for _ in 0..3 {
+        let opened = source(&runtime, Config::default()).open(Some(&old)).await.unwrap();
+        assert_eq!(opened, Opened::Fresh(Gap::RuntimeRestarted), "after {} facts", runtime.history().len());
+        runtime.create("").unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]

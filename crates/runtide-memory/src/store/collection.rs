@@ -1,24 +1,19 @@
 //! The resources of one kind in one namespace.
 
-use std::{
-    collections::VecDeque,
-    hash::{BuildHasher, RandomState},
-    mem,
-    sync::Arc,
-};
+use std::{collections::VecDeque, mem, sync::Arc};
 
 use hashbrown::{HashTable, hash_table::Entry};
 use runtide_core::store::{Resource, ResourceRef, Revision};
 
-/// The resources of one kind in one namespace, by name.
+use super::index::{Index, Key, Slot, spread};
+
+/// The resources of one kind in one namespace, in the order of their names, and the decided writes to them.
 ///
-/// A hash table finds a name with few cache misses, where a tree would compare a dozen names that are scattered over memory.
-/// Only listings need an order: a listing sorts the names that were added since the last one, and merges them into the order.
+/// The [`Index`] finds a resource, and only listings need an order: a listing sorts the names that were added since the last
+/// one, and merges them into the order.
 #[derive(Debug, Default)]
 pub(super) struct Collection {
-    hasher: RandomState,
-    index: HashTable<Indexed>,
-    /// The same resources by slot; a resource keeps its slot until it is removed.
+    /// The resources by slot; a resource keeps its slot until it is removed.
     slots: Vec<Option<Arc<Resource>>>,
     /// Free slots: none of them is in `order`.
     free: Vec<Slot>,
@@ -48,153 +43,86 @@ struct Pending {
     later: VecDeque<Prepared>,
 }
 
-/// A name with its hash, which is computed once per operation.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Name<'a> {
-    name: &'a str,
-    hash: u32,
-}
-
-/// Index of a slot. 32 bits are enough: so many resources of one kind in one namespace would take a terabyte.
-type Slot = u32;
-
-/// An entry of the hash table: a resource, its slot and its hash. The resource is here as well as in its slot, since one more
-/// dependent memory access would cost a quarter of a lookup; with the hash, the table grows without reading the names.
-#[derive(Debug)]
-struct Indexed {
-    resource: Arc<Resource>,
-    slot: Slot,
-    hash: u32,
-}
-
-impl Indexed {
-    fn is(&self, hash: u32, name: &str) -> bool {
-        self.hash == hash && self.resource.reference.name() == name
-    }
-
-    fn spread(&self) -> u64 {
-        spread(self.hash)
-    }
-}
-
-/// Spreads a hash over 64 bits: the table takes its bucket from the low bits, and the tag that separates neighbours from the
-/// high ones.
-fn spread(hash: u32) -> u64 {
-    u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-}
-
 impl Collection {
-    /// A collection of resources that are given in the order of their names.
-    pub(super) fn of(resources: impl ExactSizeIterator<Item = Arc<Resource>>) -> Self {
-        Self::hashed_by(RandomState::new(), resources)
-    }
-
-    fn hashed_by(hasher: RandomState, resources: impl ExactSizeIterator<Item = Arc<Resource>>) -> Self {
+    /// A collection of resources that are given in the order of their names, and are added to the index.
+    pub(super) fn of(index: &Index, resources: impl ExactSizeIterator<Item = Arc<Resource>>) -> Self {
         let count = resources.len();
-        let (index, slots) = (HashTable::with_capacity(count), Vec::with_capacity(count));
-        let mut collection = Self { hasher, index, slots, ..Self::default() };
-        collection.order.reserve_exact(count);
+        let mut collection =
+            Self { slots: Vec::with_capacity(count), order: Vec::with_capacity(count), ..Self::default() };
         for resource in resources {
-            collection.put(resource);
+            let reference = resource.reference.clone();
+            collection.put(index, index.key(reference.as_str()), resource);
         }
         collection.sorted = collection.order.len();
         collection
-    }
-
-    fn hash(&self, name: &str) -> u32 {
-        let hash = self.hasher.hash_one(name);
-        let [.., a, b, c, d] = (hash ^ (hash >> 32)).to_be_bytes();
-        u32::from_be_bytes([a, b, c, d])
-    }
-
-    pub(super) fn name<'a>(&self, name: &'a str) -> Name<'a> {
-        Name { name, hash: self.hash(name) }
     }
 
     fn shown(&self, slot: Slot) -> Option<&Arc<Resource>> {
         self.slots.get(slot as usize)?.as_ref()
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<&Arc<Resource>> {
-        self.find(self.name(name))
-    }
-
-    pub(super) fn find(&self, Name { name, hash }: Name<'_>) -> Option<&Arc<Resource>> {
-        self.index.find(spread(hash), |entry| entry.is(hash, name)).map(|entry| &entry.resource)
-    }
-
-    /// Inserts or replaces a resource; returns the previous one.
-    pub(super) fn put(&mut self, resource: Arc<Resource>) -> Option<Arc<Resource>> {
-        let hash = self.hash(resource.reference.name());
-        self.put_hashed(hash, resource)
-    }
-
-    fn put_hashed(&mut self, hash: u32, resource: Arc<Resource>) -> Option<Arc<Resource>> {
-        let name = resource.reference.name();
-        let Self { index, slots, free, order, .. } = self;
-        match index.entry(spread(hash), |entry| entry.is(hash, name), Indexed::spread) {
-            Entry::Occupied(mut there) => {
-                let there = there.get_mut();
-                if let Some(slot) = slots.get_mut(there.slot as usize) {
-                    *slot = Some(Arc::clone(&resource));
-                }
-                Some(mem::replace(&mut there.resource, resource))
-            }
-            Entry::Vacant(nothing) => {
-                let slot = free.pop().unwrap_or_else(|| {
-                    slots.push(None);
-                    Slot::try_from(slots.len() - 1).unwrap_or(Slot::MAX)
-                });
-                if let Some(free) = slots.get_mut(slot as usize) {
-                    *free = Some(Arc::clone(&resource));
-                }
-                order.push(slot);
-                nothing.insert(Indexed { resource, slot, hash });
-                None
-            }
-        }
-    }
-
-    #[cfg(test)]
-    fn remove(&mut self, name: &str) -> Option<Arc<Resource>> {
-        let hash = self.hash(name);
-        self.take(Name { name, hash })
-    }
-
-    /// Inserts or replaces the resource of this name, or removes it (`None`); returns the previous one.
-    pub(super) fn set(&mut self, name: Name<'_>, resource: Option<Arc<Resource>>) -> Option<Arc<Resource>> {
+    /// Inserts or replaces the resource of this key, or removes it (`None`); returns the previous one.
+    pub(super) fn set(
+        &mut self,
+        index: &Index,
+        key: Key<'_>,
+        resource: Option<Arc<Resource>>,
+    ) -> Option<Arc<Resource>> {
         match resource {
-            Some(resource) => self.put_hashed(name.hash, resource),
-            None => self.take(name),
+            Some(resource) => self.put(index, key, resource),
+            None => self.take(index, key),
         }
     }
 
-    fn take(&mut self, Name { name, hash }: Name<'_>) -> Option<Arc<Resource>> {
-        let found = self.index.find_entry(spread(hash), |entry| entry.is(hash, name)).ok()?;
-        let (Indexed { resource, slot, .. }, _) = found.remove();
+    fn put(&mut self, index: &Index, key: Key<'_>, resource: Arc<Resource>) -> Option<Arc<Resource>> {
+        let Self { slots, free, order, .. } = self;
+        let (slot, before) = index.put(key, Arc::clone(&resource), || {
+            let slot = free.pop().unwrap_or_else(|| {
+                slots.push(None);
+                // The memory for so many slots is used up long before.
+                Slot::try_from(slots.len() - 1).unwrap_or(Slot::MAX)
+            });
+            order.push(slot);
+            slot
+        });
+        if let Some(slot) = slots.get_mut(slot as usize) {
+            *slot = Some(resource);
+        }
+        before
+    }
+
+    fn take(&mut self, index: &Index, key: Key<'_>) -> Option<Arc<Resource>> {
+        let (slot, resource) = index.take(key)?;
         if let Some(slot) = self.slots.get_mut(slot as usize) {
             *slot = None;
         }
         self.holes += 1;
-        // Shrink after many removals.
-        if self.slots.capacity() > 64 && self.index.len() < self.slots.capacity() / 4 {
-            self.put_in_order();
-            let resources: Vec<_> = self.behind(None).cloned().collect();
-            let (prepared, hasher) = (mem::take(&mut self.prepared), self.hasher.clone());
-            *self = Self { prepared, ..Self::hashed_by(hasher, resources.into_iter()) };
-        } else if self.holes > self.index.len() {
+        if self.slots.capacity() > 64 && self.len() < self.slots.capacity() / 4 {
+            self.shrink(index);
+        } else if self.holes > self.len() {
             self.close_holes();
         }
         Some(resource)
     }
 
+    fn shrink(&mut self, index: &Index) {
+        self.put_in_order();
+        let slots: Vec<_> = self.behind(None).cloned().map(Some).collect();
+        self.order = (0..).take(slots.len()).collect();
+        for (resource, slot) in slots.iter().flatten().zip(&self.order) {
+            index.renumber(index.key(resource.reference.as_str()), *slot);
+        }
+        self.sorted = slots.len();
+        (self.slots, self.free) = (slots, Vec::new());
+    }
+
     /// Returns true if it has neither a resource nor a decided write.
     pub(super) fn is_empty(&self) -> bool {
-        self.index.is_empty() && self.prepared.is_empty()
+        self.len() == 0 && self.prepared.is_empty()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.index.len()
+        self.order.len() - self.holes
     }
 
     pub(super) fn is_in_order(&self) -> bool {
@@ -248,25 +176,25 @@ impl Collection {
         self.order.get(from..).unwrap_or_default().iter().filter_map(|slot| self.shown(*slot))
     }
 
-    /// The latest decided write of this name.
-    pub(super) fn prepared(&self, name: Name<'_>) -> Option<&Prepared> {
-        let pending = self.prepared.find(spread(name.hash), |pending| pending.is(name))?;
+    /// The latest decided write of this key.
+    pub(super) fn prepared(&self, key: Key<'_>) -> Option<&Prepared> {
+        let pending = self.prepared.find(key.spread(), |pending| pending.is(key))?;
         Some(pending.later.back().unwrap_or(&pending.first))
     }
 
-    pub(super) fn prepare(&mut self, name: Name<'_>, reference: &ResourceRef, prepared: Prepared) {
-        match self.prepared.entry(spread(name.hash), |pending| pending.is(name), |pending| spread(pending.hash)) {
+    pub(super) fn prepare(&mut self, key: Key<'_>, reference: &ResourceRef, prepared: Prepared) {
+        match self.prepared.entry(key.spread(), |pending| pending.is(key), |pending| spread(pending.hash)) {
             Entry::Occupied(mut there) => there.get_mut().later.push_back(prepared),
             Entry::Vacant(nothing) => {
                 let (reference, later) = (reference.clone(), VecDeque::new());
-                nothing.insert(Pending { reference, hash: name.hash, first: prepared, later });
+                nothing.insert(Pending { reference, hash: key.hash, first: prepared, later });
             }
         }
     }
 
     /// Removes a decided write that is published or taken back; returns it, if there was one of that revision.
-    pub(super) fn settle(&mut self, name: Name<'_>, revision: Revision) -> Option<Prepared> {
-        let mut found = self.prepared.find_entry(spread(name.hash), |pending| pending.is(name)).ok()?;
+    pub(super) fn settle(&mut self, key: Key<'_>, revision: Revision) -> Option<Prepared> {
+        let mut found = self.prepared.find_entry(key.spread(), |pending| pending.is(key)).ok()?;
         let Pending { first, later, .. } = found.get_mut();
         if first.revision != revision {
             let at = later.iter().position(|one| one.revision == revision)?;
@@ -280,8 +208,8 @@ impl Collection {
 }
 
 impl Pending {
-    fn is(&self, Name { name, hash }: Name<'_>) -> bool {
-        self.hash == hash && self.reference.name() == name
+    fn is(&self, key: Key<'_>) -> bool {
+        self.hash == key.hash && self.reference.as_str() == key.text
     }
 }
 
@@ -296,20 +224,25 @@ mod tests {
         Arc::new(Resource::new(reference, Document::json("{}"), Revision(revision)))
     }
 
+    fn text(name: &str) -> String {
+        format!("apps/Deployment/shop/{name}")
+    }
+
     #[test]
     fn a_collection_behaves_as_a_sorted_map() {
         for seed in 0..50 {
             let mut rng = fastrand::Rng::with_seed(seed);
-            let (mut collection, mut map) = (Collection::default(), BTreeMap::new());
+            let (index, mut collection, mut map) = (Index::default(), Collection::default(), BTreeMap::new());
             // Some seeds mostly add, others mostly remove; names come again and again.
             let (names, adds) = (rng.usize(1..400), rng.f64());
             for revision in 0..1_500 {
                 let name = format!("n{}", rng.usize(..names));
                 if rng.f64() < if revision < 500 { 0.9 } else { adds } {
                     let one = resource(&name, revision);
-                    assert_eq!(collection.put(Arc::clone(&one)), map.insert(name, one));
+                    let text = one.reference.to_string();
+                    assert_eq!(collection.put(&index, index.key(&text), Arc::clone(&one)), map.insert(name, one));
                 } else {
-                    assert_eq!(collection.remove(&name), map.remove(&name));
+                    assert_eq!(collection.take(&index, index.key(&text(&name))), map.remove(&name));
                 }
                 if rng.u8(..) < 8 {
                     collection.put_in_order();
@@ -322,7 +255,7 @@ mod tests {
                     assert!(collection.behind(Some(&name)).eq(behind));
                 }
                 let name = format!("n{}", rng.usize(..names));
-                assert_eq!(collection.get(&name), map.get(&name));
+                assert_eq!(index.get(index.key(&text(&name))).as_ref(), map.get(&name));
                 assert_eq!((collection.len(), collection.is_empty()), (map.len(), map.is_empty()));
                 assert!(collection.slots.len() <= 4 * map.len().max(16) + 64, "the slots shrink");
             }

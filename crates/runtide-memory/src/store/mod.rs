@@ -3,6 +3,7 @@
 mod ahead;
 mod collection;
 mod history;
+mod index;
 mod options;
 mod pass;
 mod subscription;
@@ -30,6 +31,7 @@ pub use self::options::StoreOptions;
 use self::{
     ahead::{FEW, ask_for_bytes},
     history::History,
+    index::Index,
     subscription::Subscription,
     tree::{Growing, Tree},
 };
@@ -42,9 +44,9 @@ const HISTORY: usize = 10_000;
 /// Resources in memory. Clones share them.
 ///
 /// # Behavior
-/// * Revisions have one order for the whole store; locks are per kind and namespace. A reader waits only for a writer of the
-///   same kind and namespace. The first listing after an addition or a removal sorts the names of that kind and namespace, and
-///   its writers wait for the sort.
+/// * Revisions have one order for the whole store; writers and listings have a lock for each kind and namespace. A get waits
+///   for neither. The first listing after an addition or a removal sorts the names of that kind and namespace, and its writers
+///   wait for the sort.
 /// * Watchers are positions in one history of the last 10,000 writes ([`StoreOptions::history`]), so that memory does not grow
 ///   with their number. A write wakes the watchers that wait for it, and does nothing else for them. A watcher that falls
 ///   behind the history gets a `Reset` with the number of writes that it missed, and then every resource as `Added`.
@@ -80,8 +82,10 @@ struct Inner {
     name: String,
     /// Each write holds it for reading: no write runs while it is held for writing.
     tree: RwLock<Tree>,
-    /// Always the last lock to be taken, and held only briefly.
+    /// Taken inside of the locks of the tree and of a scope, and held only briefly.
     history: Mutex<History>,
+    /// Its locks are always the last to be taken.
+    index: Index,
 }
 
 /// Ignores poison: no code that holds a lock panics, and if it did, the locked value is consistent between any two statements.
@@ -120,13 +124,14 @@ impl MemoryStore {
             name: options.name.unwrap_or_else(|| "memory".to_owned()),
             tree: RwLock::default(),
             history: Mutex::new(History::new(capacity, options.first.unwrap_or_else(micros))),
+            index: Index::default(),
         };
         Self { inner: Arc::new(inner) }
     }
 
     fn find(&self, reference: &ResourceRef) -> Option<Arc<Resource>> {
-        let tree = self.inner.tree();
-        tree.get(reference.scope())?.read().get(reference.name()).cloned()
+        let index = &self.inner.index;
+        index.get(index.key(reference.as_str()))
     }
 }
 
@@ -194,7 +199,7 @@ impl StoreBackend for MemoryStore {
     async fn restore(&self, from: &mut (dyn AsyncRead + Send + Unpin)) -> Result<Revision> {
         let mut reader = StoreSnapshotReader::begin(from).await?;
         let guess = self.inner.guess();
-        let mut fresh = Growing::default();
+        let mut fresh = Growing::new(self.inner.index.like());
         while let Some(mut resource) = reader.next().await? {
             // Stamped here, while the resource is still in the L1 cache.
             Arc::make_mut(&mut resource).revision = guess;

@@ -103,7 +103,8 @@ impl Inner {
             let left = most - rows.len();
             match &selector.name {
                 Some(only) if name.is_none_or(|name| name < only.as_str()) => {
-                    rows.extend(scope.read().get(only).cloned());
+                    let text = format!("{}{only}", scope.key);
+                    rows.extend(self.index.get(self.index.key(&text)));
                 }
                 Some(_) => {}
                 None => scope.in_order(|collection| {

@@ -9,7 +9,7 @@ use std::{
 
 use runtide_core::store::{Resource, ResourceRef, Selector};
 
-use super::collection::Collection;
+use super::{collection::Collection, index::Index};
 
 /// The scopes that have resources, by [`ResourceRef::scope`].
 #[derive(Debug, Default)]
@@ -77,16 +77,30 @@ impl Scope {
     }
 }
 
-/// Builds a tree from resources that come in the order of their references.
-#[derive(Debug, Default)]
+/// Builds a tree and its index from resources that come in the order of their references.
+#[derive(Debug)]
 pub(super) struct Growing {
     tree: Tree,
+    index: Index,
     /// The resources of the present scope, until the next one begins.
     same: Vec<Arc<Resource>>,
     count: u64,
 }
 
 impl Growing {
+    /// `index`: an empty one.
+    pub(super) fn new(index: Index) -> Self {
+        Self { tree: Tree::default(), index, same: Vec::new(), count: 0 }
+    }
+
+    pub(super) fn of(index: Index, resources: Vec<Arc<Resource>>) -> Self {
+        let mut growing = Self::new(index);
+        for resource in resources {
+            growing.push(resource);
+        }
+        growing
+    }
+
     pub(super) fn push(&mut self, resource: Arc<Resource>) {
         if self.same.last().is_some_and(|last| last.reference.scope() != resource.reference.scope()) {
             self.finish_scope();
@@ -98,7 +112,7 @@ impl Growing {
     fn finish_scope(&mut self) {
         if let Some(first) = self.same.first() {
             let key = first.reference.scope().into();
-            self.tree.insert(key, Collection::of(self.same.drain(..)));
+            self.tree.insert(key, Collection::of(&self.index, self.same.drain(..)));
         }
     }
 
@@ -106,22 +120,13 @@ impl Growing {
         self.count
     }
 
-    pub(super) fn done(mut self) -> Tree {
+    pub(super) fn done(mut self) -> (Tree, Index) {
         self.finish_scope();
-        self.tree
+        (self.tree, self.index)
     }
 }
 
 impl Tree {
-    /// A tree of resources that are given in the order of their references.
-    pub(super) fn of(resources: Vec<Arc<Resource>>) -> Self {
-        let mut growing = Growing::default();
-        for resource in resources {
-            growing.push(resource);
-        }
-        growing.done()
-    }
-
     fn insert(&mut self, key: Arc<str>, resources: Collection) {
         let (number, resources) = (ScopeNumber::of(&key), RwLock::new(resources));
         let scope = Arc::new(Scope { key: Arc::clone(&key), number, collection: resources });

@@ -15,8 +15,9 @@ use runtide_core::{
 
 use super::{
     Inner,
-    collection::{Collection, Name, Prepared},
+    collection::{Collection, Prepared},
     history::{Dropped, Entry, History},
+    index::{Index, Key},
     lock,
     tree::{Growing, ScopeNumber, Tree},
 };
@@ -152,14 +153,18 @@ impl Inner {
     ) -> Result<Written> {
         check(reference, document.as_ref())?;
         let make = document.is_some() && !matches!(precondition, Precondition::Is(_));
+        let key = self.index.key(reference.as_str());
         let mut dropped = Dropped::default();
         let mut wakers = Vec::new();
         let done = self.with_collection(reference, make, |collection, scope| {
-            let name = collection.name(reference.name());
-            let there = collection.find(name);
-            let decision = decide(reference, Present::of(there).as_ref(), document.as_ref(), precondition)?;
-            if decision.change == PlannedChange::Nothing {
-                return Ok(Written { change: decision.change, revision: None, resource: there.cloned() });
+            let decided = self.index.with(key, |there| {
+                let decision = decide(reference, Present::of(there).as_ref(), document.as_ref(), precondition)?;
+                let unchanged = there.filter(|_| decision.change == PlannedChange::Nothing).cloned();
+                Ok::<_, Error>((decision.change, unchanged))
+            });
+            let (change, unchanged) = decided?;
+            if change == PlannedChange::Nothing {
+                return Ok(Written { change, revision: None, resource: unchanged });
             }
             // Allocated before the lock that all writers share is taken; the revision is known only under that lock.
             let mut fresh = document.map(|document| Arc::new(Resource::new(reference.clone(), document, Revision(0))));
@@ -170,9 +175,9 @@ impl Inner {
                 fresh.revision = revision;
             }
             let resource = fresh.clone();
-            put((collection, scope, name), &mut history, reference, fresh, revision, &mut dropped);
+            put((collection, scope), (&self.index, key), &mut history, reference, fresh, revision, &mut dropped);
             wakers = history.wake();
-            Ok(Written { change: decision.change, revision: Some(revision), resource })
+            Ok(Written { change, revision: Some(revision), resource })
         });
         drop(dropped);
         wakers.into_iter().flatten().for_each(Waker::wake);
@@ -190,13 +195,15 @@ impl Inner {
     ) -> Result<Planned> {
         check(reference, document.as_ref())?;
         let make = document.is_some() && !matches!(precondition, Precondition::Is(_));
+        let key = self.index.key(reference.as_str());
         let done = self.with_collection(reference, make, |collection, _| {
-            let name = collection.name(reference.name());
-            let present = match collection.prepared(name) {
-                Some(Prepared { resource, .. }) => Present::of(resource.as_ref()),
-                None => Present::of(collection.find(name)),
+            let decide = |present: Option<&Arc<Resource>>| {
+                decide(reference, Present::of(present).as_ref(), document.as_ref(), precondition)
             };
-            let decision = decide(reference, present.as_ref(), document.as_ref(), precondition)?;
+            let decision = match collection.prepared(key) {
+                Some(Prepared { resource, .. }) => decide(resource.as_ref()),
+                None => self.index.with(key, decide),
+            }?;
             let change = decision.change;
             if change == PlannedChange::Nothing {
                 let revision = decision.revision.unwrap_or_default();
@@ -210,7 +217,7 @@ impl Inner {
             // Allocated here, in parallel by many writers, and not in `publish`, where one thread publishes the writes of all.
             let planned = Planned::new(reference.clone(), document.clone(), change, revision);
             let resource = document.map(|document| Arc::new(Resource::new(reference.clone(), document, revision)));
-            collection.prepare(name, reference, Prepared { revision, resource });
+            collection.prepare(key, reference, Prepared { revision, resource });
             Ok(planned)
         });
         done.unwrap_or_else(|| {
@@ -227,8 +234,8 @@ impl Inner {
                 continue;
             }
             self.with_collection(&reference, document.is_some(), |collection, scope| {
-                let name = collection.name(reference.name());
-                let prepared = collection.settle(name, revision);
+                let key = self.index.key(reference.as_str());
+                let prepared = collection.settle(key, revision);
                 let was_prepared = prepared.is_some();
                 // A journal that replays its log publishes writes that were never prepared: build the resource here.
                 let fresh = match prepared {
@@ -237,7 +244,7 @@ impl Inner {
                 };
                 let mut history = lock(&self.history);
                 history.prepared -= usize::from(was_prepared && history.prepared > 0);
-                put((collection, scope, name), &mut history, &reference, fresh, revision, &mut dropped);
+                put((collection, scope), (&self.index, key), &mut history, &reference, fresh, revision, &mut dropped);
             });
         }
         let wakers = lock(&self.history).wake();
@@ -246,8 +253,8 @@ impl Inner {
 
     pub(super) fn forget(&self, planned: &Planned) {
         self.with_collection(&planned.reference, false, |collection, _| {
-            let name = collection.name(planned.reference.name());
-            if collection.settle(name, planned.revision).is_some() {
+            let key = self.index.key(planned.reference.as_str());
+            if collection.settle(key, planned.revision).is_some() {
                 let mut history = lock(&self.history);
                 history.prepared = history.prepared.saturating_sub(1);
             }
@@ -264,13 +271,13 @@ impl Inner {
     /// another guess and tries again.
     pub(super) fn replace(&self, fresh: Growing, mut guess: Revision) -> Result<Revision> {
         let count = fresh.count();
-        let mut fresh = fresh.done();
+        let (mut fresh, mut index) = fresh.done();
         loop {
             let tree = self.tree_mut();
             let mut history = lock(&self.history);
             history.check(RESTORE)?;
             if history.reserve() <= guess {
-                swap(tree, history, fresh, guess, count);
+                self.swap((tree, history), (fresh, index), guess, count);
                 return Ok(guess);
             }
             drop(history);
@@ -280,40 +287,42 @@ impl Inner {
             for resource in &mut resources {
                 Arc::make_mut(resource).revision = guess;
             }
-            fresh = Tree::of(resources);
+            (fresh, index) = Growing::of(self.index.like(), resources).done();
         }
     }
 
     /// Replaces everything by the image of a journal; from then on only the journal may write.
     pub(super) fn load(&self, image: StoreImage) {
         let (revision, count) = (image.revision, image.resources.len() as u64);
-        let fresh = Tree::of(image.resources);
+        let fresh = Growing::of(self.index.like(), image.resources).done();
         let tree = self.tree_mut();
         let mut history = lock(&self.history);
         history.journaled = true;
-        swap(tree, history, fresh, revision, count);
+        self.swap((tree, history), fresh, revision, count);
+    }
+
+    fn swap(
+        &self,
+        (mut tree, mut history): (RwLockWriteGuard<'_, Tree>, MutexGuard<'_, History>),
+        (fresh, mut index): (Tree, Index),
+        revision: Revision,
+        count: u64,
+    ) {
+        let mut dropped = Dropped::default();
+        let old = std::mem::replace(&mut *tree, fresh);
+        self.index.swap(&mut index);
+        history.replace(revision, count, &mut dropped);
+        let wakers = history.wake();
+        drop(history);
+        drop(tree);
+        drop((old, index, dropped));
+        wakers.into_iter().flatten().for_each(Waker::wake);
     }
 }
 
-fn swap(
-    mut tree: RwLockWriteGuard<'_, Tree>,
-    mut history: MutexGuard<'_, History>,
-    fresh: Tree,
-    revision: Revision,
-    count: u64,
-) {
-    let mut dropped = Dropped::default();
-    let old = std::mem::replace(&mut *tree, fresh);
-    history.replace(revision, count, &mut dropped);
-    let wakers = history.wake();
-    drop(history);
-    drop(tree);
-    drop((old, dropped));
-    wakers.into_iter().flatten().for_each(Waker::wake);
-}
-
 fn put(
-    (collection, scope, name): (&mut Collection, ScopeNumber, Name<'_>),
+    (collection, scope): (&mut Collection, ScopeNumber),
+    (index, key): (&Index, Key<'_>),
     history: &mut History,
     reference: &ResourceRef,
     fresh: Option<Arc<Resource>>,
@@ -321,11 +330,11 @@ fn put(
     dropped: &mut Dropped,
 ) {
     let entry = if let Some(fresh) = fresh {
-        let before = collection.set(name, Some(Arc::clone(&fresh)));
+        let before = collection.set(index, key, Some(Arc::clone(&fresh)));
         let event = if before.is_some() { StoreEvent::Modified(fresh) } else { StoreEvent::Added(fresh) };
         Entry::new(scope, event, before)
     } else {
-        let before = collection.set(name, None);
+        let before = collection.set(index, key, None);
         Entry::new(scope, StoreEvent::Deleted { reference: reference.clone(), revision }, before)
     };
     history.push(entry, dropped);

@@ -128,7 +128,7 @@ async fn capabilities_are_unknown_at_first_and_then_agree_with_the_runtime() {
     for (key, value) in
         [("feature", "lifecycle_pause"), ("reason", "the kernel has no freezer"), ("backend", "memory:local")]
     {
-        assert!(error.context().contains(&(key, value.to_owned())), "{error}");
+        assert!(error.fact(key) == Some(value), "{error}");
     }
     assert_eq!(backend.capabilities().lifecycle_pause, Support::no("the kernel has no freezer"));
     assert_eq!(backend.unsupported("lifecycle_pause").kind(), ErrorKind::Unsupported);

@@ -77,6 +77,16 @@ async fn until_quiet(stream: &mut EventStream) -> Vec<Arc<RuntimeEvent>> {
     events
 }
 
+/// The lifecycle fact that an event reports, with its instance.
+fn edge(event: &RuntimeEvent) -> Option<(FactKind, InstanceId)> {
+    match &event.kind {
+        RuntimeEventKind::Started(row) => Some((FactKind::Started, row.id.clone())),
+        RuntimeEventKind::Stopped(row) => Some((FactKind::Stopped, row.id.clone())),
+        RuntimeEventKind::Removed(row) => Some((FactKind::Removed, row.id.clone())),
+        _ => None,
+    }
+}
+
 /// Incarnations that begin, change and end.
 async fn script(runtime: MemoryRuntime, begin: oneshot::Receiver<()>) {
     let _ = begin.await;
@@ -159,12 +169,7 @@ async fn killed_at_every_write_and_sync_it_resumes_and_no_fact_is_in_the_log_twi
 
             // If the runtime keeps its history, every edge since the end of the first resync is in the log.
             if dialect == Dialect::Edges && given.iter().any(|event| event.kind == RuntimeEventKind::ResyncEnd) {
-                let edges = logged.iter().filter_map(|event| match &event.kind {
-                    RuntimeEventKind::Started(row) => Some((FactKind::Started, row.id.clone())),
-                    RuntimeEventKind::Stopped(row) => Some((FactKind::Stopped, row.id.clone())),
-                    RuntimeEventKind::Removed(row) => Some((FactKind::Removed, row.id.clone())),
-                    _ => None,
-                });
+                let edges = logged.iter().filter_map(edge);
                 let facts = runtime.history().into_iter().filter(|fact| fact.name != "old");
                 let facts = facts.map(|fact| (fact.kind, fact.id));
                 let facts =
@@ -225,6 +230,27 @@ async fn changes_while_it_was_off_are_net_if_the_runtime_forgot_them() {
     assert!(table.is_empty());
     let mut absent = journal.history(&id(), &"absent".into()).await.unwrap();
     assert!(absent.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_fact_of_the_embedded_runtime_is_in_the_log_though_each_process_has_a_new_one() {
+    let disk = MortalDisk::new(&Lifespan::unending());
+    for _ in 0..3 {
+        let disk = disk.reborn(&Lifespan::unending());
+        let journal = open(&disk).unwrap();
+        let embedded = Arc::new(MemoryBackend::embedded());
+        let runtime = embedded.runtime().clone();
+        let mut stream = journal.watch(embedded, WatchOptions::default()).await.unwrap();
+        until_quiet(&mut stream).await;
+        let id = runtime.run("job").unwrap();
+        runtime.stop(&id).unwrap();
+        runtime.remove(&id).unwrap();
+        until_quiet(&mut stream).await;
+    }
+    let edges: Vec<_> = logged(&disk).iter().filter_map(edge).collect();
+    let (kinds, ids): (Vec<_>, BTreeSet<_>) = edges.into_iter().unzip();
+    assert_eq!(kinds, [FactKind::Started, FactKind::Stopped, FactKind::Removed].repeat(3));
+    assert_eq!(ids.len(), 3, "{ids:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -152,7 +152,7 @@ async fn a_created_instance_is_as_it_was_described() {
     assert_eq!((&seen.ports, &seen.addresses), (&None, &None), "it does not run yet");
     assert_eq!(backend.volumes().unwrap().remove(&volume).await.unwrap_err().kind(), ErrorKind::Conflict);
 
-    let _ = lifecycle(&backend).start(&id).await.unwrap();
+    lifecycle(&backend).start(&id).await.unwrap();
     assert_eq!(lifecycle(&backend).wait(&id).await.unwrap(), Some(ExitStatus::code(3)), "entry point and command");
     assert_eq!(provision(&backend).create(&spec).await.unwrap_err().kind(), ErrorKind::AlreadyExists);
 
@@ -160,7 +160,7 @@ async fn a_created_instance_is_as_it_was_described() {
     service.name = Some("service".to_owned());
     (service.ports, service.networks) = (spec.ports, spec.networks);
     let id = provision(&backend).create(&service).await.unwrap();
-    let _ = lifecycle(&backend).start(&id).await.unwrap();
+    lifecycle(&backend).start(&id).await.unwrap();
     let seen = backend.inspect(&id).await.unwrap();
     assert_eq!(seen.addresses.as_ref().unwrap()[0].network.as_deref(), Some("net"));
     assert_eq!(seen.ports.as_ref().unwrap()[0].published[0].port(), 49_153, "the runtime picked the next one");

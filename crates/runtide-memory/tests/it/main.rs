@@ -28,4 +28,5 @@ mod store_journaled;
 #[cfg(unix)]
 mod store_kill;
 mod store_laws;
+mod transitions;
 mod watch;

@@ -55,7 +55,7 @@ async fn compose(log: &OperationLog, backend: &dyn RuntimeBackend) -> Result<()>
     let mut spec = InstanceSpec::default();
     (spec.name, spec.labels, spec.networks) = (Some("web".to_owned()), labels, vec![network]);
     let id = backend.provision().unwrap().create(&spec).await?;
-    let _ = backend.lifecycle().unwrap().start(&id).await?;
+    backend.lifecycle().unwrap().start(&id).await?;
     operation.enter(Stage::Completed).await
 }
 
@@ -151,9 +151,9 @@ async fn an_existing_object_is_put_back_as_it_was() {
     operation.enter(Stage::Validated).await.unwrap();
     operation.enter(Stage::Started).await.unwrap();
     operation.will(Undo::new(BACKEND, UndoAction::Disconnect(net.clone()), "web")).await.unwrap();
-    let _ = networks.connect(&net, &web, ConnectOptions::default()).await.unwrap();
+    networks.connect(&net, &web, ConnectOptions::default()).await.unwrap();
     operation.will(Undo::new(BACKEND, UndoAction::StopInstance, "web")).await.unwrap();
-    let _ = backend.lifecycle().unwrap().start(&web).await.unwrap();
+    backend.lifecycle().unwrap().start(&web).await.unwrap();
     drop(operation);
     assert_eq!(log.recover(std::slice::from_ref(&backend)).await.unwrap()[0].stage, Stage::RolledBack);
     assert!(runtime.truth()[0].state.is_ended());

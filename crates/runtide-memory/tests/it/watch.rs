@@ -111,7 +111,9 @@ async fn a_watch_resumes_over_an_outage_that_the_history_covers() {
     let backend = on(&runtime, Config::default());
     let mut changes = backend.transitions(WatchOptions::default()).await.unwrap();
     let web = runtime.run("web").unwrap();
-    changes.next().await.unwrap().unwrap();
+    while changes.table().is_empty() {
+        changes.next().await.unwrap().unwrap();
+    }
     tokio::time::sleep(Duration::from_secs(1)).await;
     runtime.sever();
     for _ in 0..3 {
@@ -119,9 +121,10 @@ async fn a_watch_resumes_over_an_outage_that_the_history_covers() {
     }
     let mut reported = 0;
     while let Ok(Some(change)) = tokio::time::timeout(Duration::from_secs(120), changes.next()).await {
-        let change = change.unwrap();
-        assert_eq!(change.evidence, Evidence::Reported, "{change:?}");
-        reported += 1;
+        if let Some(step) = change.unwrap().into_step() {
+            assert!(step.evidence == Evidence::Reported, "{step}");
+            reported += 1;
+        }
     }
     assert!(reported >= 6, "{reported}");
 }

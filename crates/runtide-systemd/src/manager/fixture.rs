@@ -8,7 +8,7 @@ use runtide_conformance::report;
 use runtide_core::InstanceId;
 use zbus::Variant;
 
-use super::life::{self, Life};
+use super::run::{self, Run};
 use crate::{client::Client, config::Config};
 
 pub(super) struct Fixture {
@@ -40,7 +40,7 @@ impl Fixture {
         self.client.manager("test", "StartTransientUnit", &(&unit, "fail", settings, others)).await.unwrap();
         // The answer comes when the start is queued.
         let has_begun = async || {
-            let about = life::about(&self.client, "test", &unit).await.unwrap();
+            let about = run::about(&self.client, "test", &unit).await.unwrap();
             about.is_none_or(|about| about.inactive_exit_timestamp_monotonic.unwrap_or(0) != 0)
         };
         while !has_begun().await {
@@ -49,12 +49,12 @@ impl Fixture {
         InstanceId::from(unit)
     }
 
-    pub(super) async fn life(&self, id: &InstanceId) -> Option<Life> {
-        life::about(&self.client, "test", id.as_str()).await.unwrap().as_ref().and_then(Life::of)
+    pub(super) async fn run(&self, id: &InstanceId) -> Option<Run> {
+        run::about(&self.client, "test", id.as_str()).await.unwrap().as_ref().and_then(Run::of)
     }
 
     pub(super) async fn ended(&self, id: &InstanceId) {
-        while self.life(id).await.is_some() {
+        while self.run(id).await.is_some() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

@@ -60,7 +60,9 @@ pub(super) fn mend(root: &Path, path: &str) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let opened = openat(&folder, name, flags, Mode::empty())?;
     let metadata = File::from(opened.try_clone()?).metadata()?;
-    let Some(mended) = mended(&files::text(opened)?) else { return Ok(()) };
+    let text = String::from_utf8(files::text(opened)?);
+    let text = text.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    let Some(mended) = mended(&text) else { return Ok(()) };
     // No unit has this type, so systemd does not read the file.
     let temporary = format!("{name}.runtide");
     // Left by an earlier call that was killed.

@@ -91,7 +91,7 @@ impl LifecycleManager for Lifecycle {
 
 async fn kill(call: Call<'_>, signal: UnixSignal) -> Result<()> {
     let seen = call.look().await?;
-    if !seen.lives() {
+    if !seen.runs() {
         return Err(call.conflict("it does not run", &seen));
     }
     call.signal(Whom::Main, signal.number()).await

@@ -198,7 +198,7 @@ async fn mended(call: Call<'_>, request: &Request, seen: &Seen) -> Result<bool> 
     let mended = tokio::task::spawn_blocking(move || fragment::mend(&root, &path)).await;
     match mended {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => return Err(garbled(call, &error.to_string()).with_source(error)),
+        Ok(Err(error)) => return Err(garbled(call, &error.to_string())),
         Err(_) => return Err(call.error(ErrorKind::Cancelled, "the program is ending")),
     }
     let path = call.client.get_unit(call.operation, call.unit).await?;

@@ -33,7 +33,7 @@ pub(super) async fn begin(call: Call<'_>, jobs: &mut Jobs<'_>, before: &Seen) ->
         // Its job ends when its work does; the verb returns once it is at work.
         let at_work = call.until(|seen| {
             let seen = seen?;
-            (seen.is_up() && seen.life() != before.life()).then_some(End(None))
+            (seen.is_up() && seen.run() != before.run()).then_some(End(None))
         });
         tokio::select! {
             biased;
@@ -47,7 +47,7 @@ pub(super) async fn begin(call: Call<'_>, jobs: &mut Jobs<'_>, before: &Seen) ->
     let Some(after) = call.look_if_loaded().await? else {
         return if end.may_be_done() { Ok(()) } else { Err(failed(call, "its start", &end)) };
     };
-    let is_new = after.life() != before.life();
+    let is_new = after.run() != before.run();
     if end.may_be_done() {
         if after.is_up() || is_new || !before.rests() {
             return thawed(call, &after).await;

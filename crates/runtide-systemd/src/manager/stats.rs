@@ -11,7 +11,7 @@ use runtide_core::{
 use tokio::time::{Interval, MissedTickBehavior};
 use zbus::{DeserializeDict, Type};
 
-use super::life::{self, Life};
+use super::run::{self, Run};
 use crate::{
     client::{Client, SCOPE, SERVICE},
     names,
@@ -34,11 +34,11 @@ impl Stats {
     /// Reads once, and returns the run that it is of; `None`: the unit does not run.
     async fn read(&self, unit: &str) -> Result<Option<(Usage, Option<Incarnation>)>> {
         let client = &self.client;
-        let Some(about) = life::about(client, OPERATION, unit).await? else {
+        let Some(about) = run::about(client, OPERATION, unit).await? else {
             let message = "there is no such unit loaded";
             return Err(client.site(OPERATION).error(ErrorKind::NotFound, message).with_context("instance", unit));
         };
-        let Some(run) = Life::of(&about) else { return Ok(None) };
+        let Some(run) = Run::of(&about) else { return Ok(None) };
         let interface = if names::type_of(unit) == Some("scope") { SCOPE } else { SERVICE };
         let path = client.get_unit(OPERATION, unit).await?;
         let answer = client.get_all(OPERATION, path.as_str(), interface).await?;

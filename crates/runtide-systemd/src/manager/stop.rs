@@ -49,7 +49,7 @@ pub(super) fn extra(options: &StopOptions) -> Duration {
 
 /// Ends a unit that is not inactive.
 async fn end(call: Call<'_>, jobs: &mut Jobs<'_>, before: &Seen, options: &StopOptions) -> Result<()> {
-    if let Some(signal) = options.signal.filter(|_| before.lives()) {
+    if let Some(signal) = options.signal.filter(|_| before.runs()) {
         let own = before.more.timeout_stop.filter(|own| *own != u64::MAX).map(Duration::from_micros);
         ask(call, before, signal, options.timeout.or(own)).await?;
         if call.look_if_loaded().await?.is_none_or(|seen| seen.rests()) {
@@ -88,9 +88,8 @@ async fn ask(call: Call<'_>, before: &Seen, signal: UnixSignal, grace: Option<Du
         Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => return Ok(()),
         Err(error) => return Err(error),
     }
-    let incarnation = before.life();
-    let is_over =
-        |seen: Option<&Seen>| seen.is_none_or(|seen| !seen.lives() || seen.life() != incarnation).then_some(());
+    let incarnation = before.run();
+    let is_over = |seen: Option<&Seen>| seen.is_none_or(|seen| !seen.runs() || seen.run() != incarnation).then_some(());
     if call.until_within(grace, is_over).await?.is_none() {
         kill_all(call).await?;
     }

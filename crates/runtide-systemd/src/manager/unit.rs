@@ -213,7 +213,7 @@ impl Seen {
     }
 
     /// True if the present run goes on.
-    pub(super) fn lives(&self) -> bool {
+    pub(super) fn runs(&self) -> bool {
         !self.rests() && !self.has_exited() && !self.is_between()
     }
 
@@ -245,7 +245,7 @@ impl Seen {
     }
 
     /// The current or last run; `None` before the first.
-    pub(super) fn life(&self) -> Option<Incarnation> {
+    pub(super) fn run(&self) -> Option<Incarnation> {
         if self.began() == 0 {
             return None;
         }
@@ -258,6 +258,6 @@ impl Seen {
 
     /// The exit of the main process in the last run; `None` if it has not ended, was not observed, or there was none.
     pub(super) fn exit(&self) -> Option<ExitStatus> {
-        if normalize::is_of_life(&self.about, &self.service) { normalize::exit(&self.service) } else { None }
+        if normalize::has_main_ended(&self.service) { normalize::exit(&self.service) } else { None }
     }
 }

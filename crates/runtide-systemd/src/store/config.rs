@@ -145,7 +145,7 @@ mod tests {
             (UnitStoreConfig::new(Config::system().with_root(None), "/etc/systemd/system"), "root"),
         ] {
             let error = config.validate().unwrap_err();
-            assert_eq!(error.context(), [("key", key.to_owned())], "{error}");
+            assert_eq!(error.context(), [("key".into(), key.to_owned())], "{error}");
         }
     }
 

@@ -4,7 +4,7 @@ use std::{fmt::Debug, sync::Arc};
 
 use bytes::Bytes;
 use runtide_core::{
-    Error, ErrorKind, Result,
+    Error, ErrorKind, Failure, Result,
     store::{Document, Resource, ResourceFormat, ResourceRef},
 };
 
@@ -115,7 +115,11 @@ impl UnitForm for Units {
             _ => return resource.convert(format),
         };
         let converted = converted.map_err(|error| {
-            Error::new(error.kind(), GET, error.message().to_owned()).with_context("resource", &resource.reference)
+            let mut failure = Failure::from(&error);
+            GET.clone_into(&mut failure.operation);
+            failure.context.remove("resource");
+            let retry = error.retry();
+            Error::from(failure).with_retry(retry).with_context("resource", &resource.reference)
         })?;
         Ok(Arc::new(Resource::new(resource.reference.clone(), converted, resource.revision)))
     }
@@ -125,13 +129,9 @@ fn refused(why: &str) -> Error {
     Error::new(ErrorKind::InvalidInput, APPLY, why)
 }
 
-/// Checks that the bytes are the text of a unit file.
+/// Checks that the bytes are the text of a unit file that systemd loads.
 fn checked(bytes: &[u8]) -> Result<()> {
-    let text = std::str::from_utf8(bytes).map_err(|_| refused("the text of a unit file is UTF-8"))?;
-    if text.contains('\0') {
-        return Err(refused("a zero byte is in it, which systemd does not read"));
-    }
-    match UnitFile::parse(text) {
+    match UnitFile::parse(bytes) {
         Ok(_) => Ok(()),
         Err(flaw) => Err(refused(flaw.why).with_context("line", flaw.line)),
     }
@@ -180,14 +180,17 @@ mod tests {
     #[test]
     fn an_invalid_unit_is_refused() {
         let web = named("service", None, "web");
-        for (bytes, why) in [
-            (&b"[Unit\n"[..], "not closed"),
-            (b"a=1\n", "before the first section"),
-            (b"[Unit]\n\xff=1\n", "UTF-8"),
-            (b"[Unit]\na=\0\n", "zero byte"),
-        ] {
+        for (bytes, why) in [(&b"# one\n[Unit\n"[..], "not closed"), (b"[Unit]\n\xff=1\n", "UTF-8")] {
             let error = Units.text(&web, &Document::new(ResourceFormat::Native, bytes)).unwrap_err();
             assert!(error.kind() == ErrorKind::InvalidInput && error.message().contains(why), "{error}");
+            assert_eq!(error.fact("line"), Some("2"), "{error}");
+            let native = Document::new(ResourceFormat::Native, bytes);
+            let found = Arc::new(Resource::new(web.clone(), native, Revision(1)));
+            for format in [ResourceFormat::Json, ResourceFormat::Yaml] {
+                let shown = Units.shown(&found, format).unwrap_err();
+                assert_eq!(shown.message(), error.message());
+                assert_eq!(shown.fact("line"), Some("2"), "{shown}");
+            }
         }
     }
 

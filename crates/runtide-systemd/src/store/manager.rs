@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use runtide_core::{Error, ErrorKind, Result, backend::instant_after, manager::Effect};
+use runtide_core::{Error, ErrorKind, Failure, Result, backend::instant_after, manager::Effect};
 use rustix::fs::{OFlags, fstat};
 use tokio::time::Instant;
 
@@ -229,6 +229,5 @@ struct Loaded {
 
 /// Copies the error for one more caller.
 pub(super) fn again(error: &Error) -> Error {
-    let fresh = Error::new(error.kind(), error.operation(), error.message().to_owned()).with_retry(error.retry());
-    error.context().iter().fold(fresh, |fresh, (key, value)| fresh.with_context(key, value))
+    Error::from(Failure::from(error)).with_retry(error.retry())
 }

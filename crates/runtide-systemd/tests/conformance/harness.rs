@@ -169,7 +169,7 @@ fn instance(unit: &str, seen: &Properties) -> Instance {
     let name = unit.strip_suffix(".service").unwrap_or(unit);
     let mut instance = Instance::new(ID, unit, name, InstanceKind::Service, state);
     if began {
-        instance.incarnation = machine::life(seen).map(Into::into);
+        instance.incarnation = machine::invocation(seen).map(Into::into);
     }
     if state.is_ended() {
         instance.exit = machine::exit(seen);
@@ -254,11 +254,11 @@ impl Harness for SystemdHarness {
                 done(self.make(&holder, id.as_str(), &shell).await)?;
             }
         }
-        let before = self.properties(id).await?.as_ref().and_then(machine::life);
+        let before = self.properties(id).await?.as_ref().and_then(machine::invocation);
         self.verb("StartUnit", id).await?;
         let began = |seen: Option<&Properties>| {
             seen.is_some_and(|seen| {
-                machine::life(seen) != before
+                machine::invocation(seen) != before
                     && machine::number(seen, "InactiveExitTimestampMonotonic")
                         >= machine::number(seen, "ConditionTimestampMonotonic")
                     && machine::text(seen, "ActiveState") != "activating"

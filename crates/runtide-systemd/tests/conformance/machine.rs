@@ -142,7 +142,7 @@ pub(crate) fn texts(properties: &Properties, name: &str) -> Vec<String> {
     properties.get(name).and_then(|value| Vec::<String>::try_from(value.clone()).ok()).unwrap_or_default()
 }
 
-pub(crate) fn life(properties: &Properties) -> Option<String> {
+pub(crate) fn invocation(properties: &Properties) -> Option<String> {
     let bytes = Vec::<u8>::try_from(properties.get("InvocationID")?.clone()).ok()?;
     let mut text = String::new();
     for byte in bytes {

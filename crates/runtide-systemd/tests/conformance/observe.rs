@@ -111,7 +111,7 @@ fn facts_of(message: &zbus::Message, prefix: &str, seen: &mut HashMap<String, Se
 }
 
 fn unit_facts(unit: &str, values: &HashMap<String, OwnedVariant>, known: &mut Seen) -> Vec<Fact> {
-    let Some(incarnation) = machine::life(values) else { return Vec::new() };
+    let Some(incarnation) = machine::invocation(values) else { return Vec::new() };
     let mut facts = Vec::new();
     let fact = |what| Fact { id: InstanceId::from(unit), what };
     let began = machine::number(values, "InactiveExitTimestampMonotonic");

@@ -18,6 +18,7 @@
 #[path = "../conformance/bus.rs"]
 #[allow(dead_code, reason = "the harness of the laws uses the rest")]
 mod bus;
+mod freeze;
 #[path = "../conformance/machine.rs"]
 #[allow(dead_code, reason = "the harness of the laws uses the rest")]
 mod machine;

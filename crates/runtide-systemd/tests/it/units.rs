@@ -5,13 +5,13 @@ use std::{path::PathBuf, time::Duration};
 
 use runtide_conformance::testbed::Turn;
 use runtide_core::{
-    ErrorKind, ExitStatus, Instance, InstanceState as S, LabelMatch, Labels, ListOptions, Protocol, RuntimeBackend,
-    RuntimeBackendExt, RuntimeEventKind as Kind, WatchOptions,
+    ErrorKind, ExitStatus, Instance, InstanceState as S, InstanceTable, LabelMatch, Labels, ListOptions, Protocol,
+    RuntimeBackend, RuntimeBackendExt, RuntimeEventKind as Kind, UnixSignal, WatchOptions,
     manager::{InstanceSpec, RemoveOptions},
 };
 use runtide_systemd::{Config, Selection, SystemdBackend};
 
-use crate::machine::Machine;
+use crate::machine::{self, Machine};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -192,6 +192,103 @@ async fn one_shots_restarts_limits_and_conditions_have_their_states() {
         let _ = fixture.machine.manager("StopUnit", &(unit.as_str(), "replace")).await;
         let _ = fixture.machine.manager("ResetFailedUnit", &(unit.as_str(),)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_that_is_refused_takes_nothing_from_the_run_before() {
+    let files = [
+        (
+            "PRElimit.service",
+            "[Unit]\nStartLimitBurst=1\nStartLimitIntervalSec=1h\n[Service]\nExecStart=/bin/sh -c 'exit 7'\n",
+        ),
+        (
+            "PREloop.service",
+            "[Unit]\nStartLimitBurst=2\nStartLimitIntervalSec=1h\n[Service]\nExecStart=/bin/sh -c 'exit 7'\nRestart=always\nRestartSec=50ms\n",
+        ),
+        ("PREcondition.service", "[Unit]\nConditionPathExists=!/run/PREno\n[Service]\nExecStart=/bin/sh -c 'exit 7'\n"),
+        (
+            "PREassertion.service",
+            "[Unit]\nAssertPathExists=!/run/PREno\n[Service]\nExecStart=/bin/sh -c 'kill -9 $$$$'\n",
+        ),
+        // Its main process never ran.
+        (
+            "PREbefore.service",
+            "[Unit]\nConditionPathExists=!/run/PREno\n[Service]\nExecStartPre=/bin/false\nExecStart=/bin/true\n",
+        ),
+        // Kept loaded by another unit, although it ended well; what is refused then is its failure.
+        ("PREwell.service", "[Unit]\nStartLimitBurst=1\nStartLimitIntervalSec=1h\n[Service]\nExecStart=/bin/true\n"),
+        ("PREkeeper.service", "[Unit]\nAfter=PREwell.service\n[Service]\nExecStart=/bin/sleep 1000\n"),
+    ];
+    let Some(fixture) = Fixture::with(&files).await else { return };
+    let backend = fixture.backend();
+    let mut events = backend.watch(WatchOptions::default()).await.unwrap();
+    let mut table = InstanceTable::default();
+    while !matches!(events.next().await.unwrap().unwrap().kind, Kind::ResyncEnd) {}
+    fixture.verb("StartUnit", "PREkeeper.service").await;
+    let runs = [
+        ("limit", Some(ExitStatus::code(7)), "exit-code"),
+        ("loop", Some(ExitStatus::code(7)), "exit-code"),
+        ("condition", Some(ExitStatus::code(7)), "exit-code"),
+        ("assertion", Some(ExitStatus::signal(UnixSignal::KILL)), "signal"),
+        ("before", None, "exit-code"),
+        ("well", Some(ExitStatus::code(0)), "start-limit-hit"),
+    ];
+    let mut expected = Vec::new();
+    for (name, exit, reason) in runs {
+        let unit = fixture.verb("StartUnit", &format!("PRE{name}.service")).await;
+        let is_over = |seen: Option<&machine::Properties>| {
+            seen.is_some_and(|seen| machine::rests(seen) && machine::number(seen, "InactiveEnterTimestamp") != 0)
+        };
+        fixture.machine.until(&unit, is_over).await.unwrap();
+        let seen = fixture.machine.properties(&unit).await.unwrap().unwrap();
+        expected.push((unit, machine::invocation(&seen).unwrap(), exit, reason));
+    }
+    let marker = fixture.root.join("run").join(format!("{}no", fixture.prefix));
+    std::fs::write(&marker, "").unwrap();
+    for (unit, ..) in &expected {
+        fixture.verb("StartUnit", unit).await;
+        let checked = "ConditionTimestampMonotonic";
+        let is_refused = |seen: Option<&machine::Properties>| {
+            seen.is_some_and(|seen| {
+                machine::number(seen, checked) > machine::number(seen, "InactiveExitTimestampMonotonic")
+            })
+        };
+        fixture.machine.until(unit, is_refused).await.unwrap();
+    }
+    fixture.machine.manager("Reload", &()).await.unwrap();
+    let listed = backend.list_instances(ListOptions::default()).await.unwrap();
+    let is_right = |one: &Instance, (unit, run, exit, reason): &(String, String, Option<ExitStatus>, &str)| {
+        one.id.as_str() == unit
+            && one.state == S::Failed
+            && one.incarnation.as_ref().map(ToString::to_string).as_ref() == Some(run)
+            && (one.exit, one.reason.as_deref()) == (*exit, Some(*reason))
+    };
+    for expected in &expected {
+        let seen = fixture.machine.properties(&expected.0).await.unwrap().unwrap();
+        assert_eq!(machine::invocation(&seen).as_ref(), Some(&expected.1), "the manager still has the run");
+        let row = listed.instances.iter().find(|one| one.id.as_str() == expected.0);
+        assert!(row.is_some_and(|row| is_right(row, expected)), "{expected:?}: {row:?}");
+    }
+    let end = tokio::time::Instant::now() + TIMEOUT;
+    let mut is_listed = false;
+    loop {
+        let wrong: Vec<_> = expected.iter().filter(|run| !table.iter().any(|one| is_right(one, run))).collect();
+        if wrong.is_empty() && is_listed {
+            break;
+        }
+        let Ok(event) = tokio::time::timeout_at(end, events.next()).await else {
+            let shown = wrong.iter().map(|run| table.iter().find(|one| one.id.as_str() == run.0));
+            panic!("listed {is_listed}: {wrong:?} are {:?}", shown.collect::<Vec<_>>());
+        };
+        let event = event.unwrap().unwrap();
+        is_listed |= matches!(event.kind, Kind::ResyncEnd);
+        let _ = table.apply(&event);
+    }
+    std::fs::remove_file(marker).unwrap();
+    for (unit, ..) in &expected {
+        let _ = fixture.machine.manager("ResetFailedUnit", &(unit.as_str(),)).await;
+    }
+    fixture.verb("StopUnit", "PREkeeper.service").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

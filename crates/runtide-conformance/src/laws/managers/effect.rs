@@ -129,9 +129,9 @@ pub async fn m2_idempotent(h: &dyn Harness) -> LawResult {
     unchanged("start of the started", verbs.start(&id).await)?;
     if can.lifecycle_pause.is_yes() {
         unchanged("unpause of an instance that is not paused", verbs.unpause(&id).await)?;
-        let _ = ok(Law::M2, "pause", verbs.pause(&id).await)?;
+        ok(Law::M2, "pause", verbs.pause(&id).await)?;
         unchanged("pause of the paused", verbs.pause(&id).await)?;
-        let _ = ok(Law::M2, "unpause", verbs.unpause(&id).await)?;
+        ok(Law::M2, "unpause", verbs.unpause(&id).await)?;
     }
     h.stop(&id).await?;
     unchanged("stop of the stopped", verbs.stop(&id, StopOptions::default()).await)?;

@@ -46,7 +46,7 @@ pub async fn m4_output(h: &dyn Harness) -> LawResult {
         let read = read(h, stream, &mut most).await?;
         compare("following", &expected, &read)?;
     }
-    let _ = ok(Law::M4, "wait", verbs.wait(&id).await)?;
+    ok(Law::M4, "wait", verbs.wait(&id).await)?;
     let stream = ok(Law::M4, "logs", logs.logs(&id, LogOptions::default()).await)?;
     compare("logs", &expected, &read(h, stream, &mut most).await?)?;
     if let Some(before) = before {

@@ -124,7 +124,7 @@ fn poisoned(tried: Tried<'_>, log: &dyn OpenLog, acknowledged: u64, error: &Erro
         for (call, got) in calls {
             // The call that meets the failure itself may lack the words that the log takes no more.
             let same =
-                got.as_ref().is_some_and(|got| got.kind() == error.kind() && got.message().ends_with(error.message()));
+                got.as_ref().is_some_and(|got| got.kind() == error.kind() && got.message().contains(error.message()));
             tried.ensure(same, &format!("'{error}' again, asked to {call}"), format!("{got:?}"))?;
         }
         // The failure was reported before, so closing need not report it again.

@@ -73,7 +73,7 @@ impl SidecarManager for Composed {
             network = Some(made);
         }
         let id = self.inner.provision().expect("the memory runtime creates").create(&instance).await?;
-        let _ = self.inner.lifecycle().expect("the memory runtime has verbs").start(&id).await?;
+        self.inner.lifecycle().expect("the memory runtime has verbs").start(&id).await?;
         self.inner.wait_for(&id, |now| now.health == Some(Health::Healthy), spec.deadline).await?;
         Ok(Sidecar::new(id, network, "mutant".into()))
     }

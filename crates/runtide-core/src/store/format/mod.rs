@@ -15,11 +15,8 @@ mod yaml;
 use std::io;
 
 pub(super) use self::{stream::documents, value::Value};
-use super::ResourceFormat;
-use crate::{
-    error::{Error, ErrorKind},
-    store::Document,
-};
+use super::{Document, ResourceFormat, YamlSchema};
+use crate::error::{Error, ErrorKind};
 
 /// The reason why a document cannot be read, or a value cannot be written.
 #[derive(Debug)]
@@ -108,15 +105,21 @@ pub(super) fn known(format: ResourceFormat) -> Outcome<()> {
     }
 }
 
-/// Reads a document into a value.
+/// Reads a document into a value, YAML by the schema that fits it.
 pub(super) fn read(document: &Document) -> Outcome<Value> {
+    read_as(document, YamlSchema::Auto)
+}
+
+/// Reads a document into a value, YAML by this schema.
+#[cfg_attr(not(feature = "yaml"), allow(unused_variables, reason = "only YAML has a schema"))]
+pub(super) fn read_as(document: &Document, schema: YamlSchema) -> Outcome<Value> {
     known(document.format)?;
     match document.format {
-        ResourceFormat::Json => json::read(text(document)?),
+        ResourceFormat::Json => json::read(unmarked(document)?),
         #[cfg(feature = "yaml")]
-        ResourceFormat::Yaml => yaml::read(text(document)?),
+        ResourceFormat::Yaml => yaml::read(unmarked(document)?, schema),
         #[cfg(feature = "hcl")]
-        ResourceFormat::Hcl => hcl::read(text(document)?),
+        ResourceFormat::Hcl => hcl::read(unmarked(document)?),
         #[cfg(feature = "cbor")]
         ResourceFormat::Cbor => cbor::read(bounded(document)?),
         // `known` refused the others.
@@ -143,10 +146,22 @@ pub(super) fn write(value: &Value, format: ResourceFormat) -> Outcome<Vec<u8>> {
     Ok(out.0)
 }
 
-/// Reads the heading of an HCL document, even if some of its expressions cannot be evaluated.
+/// Reads the heading of an HCL document, even if other expressions in it cannot be evaluated.
 #[cfg(feature = "hcl")]
 pub(super) fn heading(document: &Document) -> Outcome<hcl::Heading> {
-    hcl::heading(text(document)?)
+    hcl::heading(unmarked(document)?)
+}
+
+/// Reads the labels of an HCL document, even if other expressions in it cannot be evaluated.
+#[cfg(feature = "hcl")]
+pub(super) fn labels(document: &Document) -> Outcome<Vec<(String, String)>> {
+    hcl::labels(unmarked(document)?)
+}
+
+/// Returns the document as text, without the byte order mark that some editors write before it.
+fn unmarked(document: &Document) -> Outcome<&str> {
+    let text = text(document)?;
+    Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
 }
 
 /// The bytes of a document that is being written. Indentation can make a small value long, so the limit is checked with each

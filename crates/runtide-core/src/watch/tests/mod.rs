@@ -5,4 +5,5 @@ mod gaps;
 mod inspections;
 mod resyncs;
 mod subscribers;
+mod transitions;
 mod world;

@@ -9,11 +9,10 @@
 use bytes::{Buf, Bytes, BytesMut};
 use runtide_core::manager::LogSource;
 
+use super::entries::Entries;
+
 /// Bytes buffered of an unfinished frame or line. The daemon's own frames are at most 16 KiB and a time.
 pub(super) const HELD: usize = 64 * 1024;
-
-/// Bytes of an entry: the daemon cuts a longer line into entries of this size.
-pub(super) const ENTRY: usize = 16 * 1024;
 
 /// A part of the output. One frame or line is one piece, unless it is longer than [`HELD`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,13 +47,16 @@ pub(super) struct Decoder {
     /// Begin of a frame or line whose rest is in a later chunk.
     held: BytesMut,
     form: Form,
+    /// No chunk follows.
+    over: bool,
 }
 
 #[derive(Debug)]
 enum Form {
     Head { bytes: [u8; 8], got: usize },
     Payload { origin: Origin, left: usize, starts: bool },
-    Lines { at_most: usize, starts: bool },
+    Lines { starts: bool },
+    Entries(Entries),
 }
 
 const NO_HEAD: Form = Form::Head { bytes: [0; 8], got: 0 };
@@ -62,14 +64,16 @@ const NO_HEAD: Form = Form::Head { bytes: [0; 8], got: 0 };
 impl Decoder {
     /// A decoder for frames.
     pub(super) fn framed() -> Self {
-        Self { chunk: Bytes::new(), held: BytesMut::new(), form: NO_HEAD }
+        Self::of(NO_HEAD)
     }
 
-    /// A decoder for a terminal's bytes, cut at newlines. `stamp` is the length of the time in front of each entry, 0 for
-    /// none; with it, the entries of a long line are found by their size.
-    pub(super) fn console(stamp: usize) -> Self {
-        let at_most = if stamp == 0 { HELD } else { ENTRY + stamp };
-        Self { chunk: Bytes::new(), held: BytesMut::new(), form: Form::Lines { at_most, starts: true } }
+    /// A decoder for a terminal's bytes. With times in front of the entries it finds the entries; else it cuts at newlines.
+    pub(super) fn console(stamped: bool) -> Self {
+        Self::of(if stamped { Form::Entries(Entries::default()) } else { Form::Lines { starts: true } })
+    }
+
+    fn of(form: Form) -> Self {
+        Self { chunk: Bytes::new(), held: BytesMut::new(), form, over: false }
     }
 
     /// Adds the next chunk; every piece of the one before must have been taken.
@@ -90,7 +94,7 @@ impl Decoder {
                     }
                     *got += taken;
                     if *got < bytes.len() {
-                        return Ok(None);
+                        return if self.over && *got > 0 { Err(Malformed::Truncated) } else { Ok(None) };
                     }
                     self.form = payload(*bytes)?;
                 }
@@ -104,40 +108,45 @@ impl Decoder {
                     };
                     let part = self.chunk.split_to(taken);
                     *left -= taken;
-                    let whole = *left == 0 || taken == space;
+                    let whole = *left == 0 || taken == space || self.over;
                     let Some(bytes) = joined(&mut self.held, part, whole) else { return Ok(None) };
+                    if bytes.is_empty() {
+                        return Err(Malformed::Truncated);
+                    }
                     return Ok(Some(Piece { origin: *origin, starts: std::mem::take(starts), bytes }));
                 }
-                Form::Lines { at_most, starts } => {
-                    let space = *at_most - self.held.len();
+                Form::Lines { starts } => {
+                    let space = HELD - self.held.len();
                     let window = self.chunk.get(..space.min(self.chunk.len())).unwrap_or_default();
                     let newline = window.iter().position(|byte| *byte == b'\n');
                     let taken = newline.map_or(window.len(), |at| at + 1);
                     let part = self.chunk.split_to(taken);
-                    let whole = newline.is_some() || taken == space;
+                    let whole = newline.is_some() || taken == space || self.over;
                     let Some(bytes) = joined(&mut self.held, part, whole) else { return Ok(None) };
+                    if bytes.is_empty() {
+                        return Ok(None);
+                    }
                     let piece = Piece { origin: Origin::Output(LogSource::Console), starts: *starts, bytes };
                     *starts = newline.is_some();
                     return Ok(Some(piece));
+                }
+                Form::Entries(entries) => {
+                    let space = HELD - self.held.len();
+                    self.held.extend_from_slice(&self.chunk.split_to(space.min(self.chunk.len())));
+                    let Some(cut) = entries.cut(&self.held, self.over && self.chunk.is_empty()) else {
+                        return Ok(None);
+                    };
+                    let origin = if cut.complaint { Origin::Daemon } else { Origin::Output(LogSource::Console) };
+                    let bytes = self.held.split_to(cut.length).freeze();
+                    return Ok(Some(Piece { origin, starts: cut.starts, bytes }));
                 }
             }
         }
     }
 
-    /// Called after the last chunk: the piece that was held, if any, and an error if the stream was cut inside a frame.
-    pub(super) fn finish(mut self) -> (Option<Piece>, Result<(), Malformed>) {
-        let bytes = self.held.split().freeze();
-        let held = (!bytes.is_empty()).then_some(bytes);
-        match self.form {
-            Form::Head { got: 0, .. } | Form::Payload { left: 0, .. } => (None, Ok(())),
-            Form::Head { .. } => (None, Err(Malformed::Truncated)),
-            Form::Payload { origin, starts, .. } => {
-                (held.map(|bytes| Piece { origin, starts, bytes }), Err(Malformed::Truncated))
-            }
-            Form::Lines { starts, .. } => {
-                (held.map(|bytes| Piece { origin: Origin::Output(LogSource::Console), starts, bytes }), Ok(()))
-            }
-        }
+    /// Called after the last chunk: what is held comes out as pieces, and then the error if the stream was cut inside a frame.
+    pub(super) fn end(&mut self) {
+        self.over = true;
     }
 }
 
@@ -190,9 +199,14 @@ mod tests {
                 assert!(decoder.held.capacity() <= 2 * HELD, "memory is bounded");
             }
         }
-        let (last, end) = decoder.finish();
-        pieces.extend(last);
-        (pieces, end)
+        decoder.end();
+        loop {
+            match decoder.next() {
+                Ok(Some(piece)) => pieces.push(piece),
+                Ok(None) => return (pieces, Ok(())),
+                Err(error) => return (pieces, Err(error)),
+            }
+        }
     }
 
     fn output(pieces: &[Piece], source: LogSource) -> Vec<u8> {
@@ -242,7 +256,7 @@ mod tests {
     #[test]
     fn a_terminal_is_cut_at_newlines() {
         for size in 1..12 {
-            let (pieces, end) = decode(Decoder::console(0), b"a\r\n\nlogin: ", &[size]);
+            let (pieces, end) = decode(Decoder::console(false), b"a\r\n\nlogin: ", &[size]);
             let seen: Vec<_> = pieces.iter().map(|piece| &piece.bytes[..]).collect();
             assert_eq!(seen, [&b"a\r\n"[..], b"\n", b"login: "]);
             assert_eq!(end, Ok(()));
@@ -271,7 +285,7 @@ mod tests {
             sizes in prop::collection::vec(1usize..100, 1..5),
         ) {
             let (_, _) = decode(Decoder::framed(), &input, &sizes);
-            let (pieces, end) = decode(Decoder::console(31), &input, &sizes);
+            let (pieces, end) = decode(Decoder::console(true), &input, &sizes);
             prop_assert_eq!(end, Ok(()));
             prop_assert_eq!(output(&pieces, LogSource::Console), input);
         }
@@ -282,8 +296,8 @@ mod tests {
         ) {
             let mut input = vec![b'x'; length];
             input.extend(b"\nrest");
-            let whole = decode(Decoder::console(0), &input, &[input.len()]);
-            prop_assert_eq!(decode(Decoder::console(0), &input, &sizes), whole);
+            let whole = decode(Decoder::console(false), &input, &[input.len()]);
+            prop_assert_eq!(decode(Decoder::console(false), &input, &sizes), whole);
         }
     }
 }

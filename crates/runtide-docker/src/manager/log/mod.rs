@@ -3,20 +3,24 @@
 //! * One entry of the log is one [`LogLine`](runtide_core::manager::LogLine): a line, or 16 KiB of a longer one. The
 //!   subscriber's own poll takes it off the socket, so that a slow subscriber holds the daemon back, and no more than the
 //!   entry at hand is buffered here.
-//! * Frames depend on the container's terminal setting, as the daemon reports it; they are not guessed from the bytes.
+//! * Frames depend on the container's terminal setting, as the daemon reports it; they are not guessed from the bytes. With a
+//!   terminal there are none, and entries are found by their times: see [`entries`].
 //! * Docker's `since` is inclusive, and so is its `until`; ours is exclusive, so the query asks for one nanosecond less.
 //! * Docker counts a tail before it drops other streams and later times. Where that would make a difference the log is
 //!   read twice: to count, and to skip.
 //! * Docker 20.10 stops following when the container ends, even if it has not yet read the last lines (moby#37391). So
 //!   at the end of a run the log's end is read again, and the lines that were missed are emitted: see [`position`].
-//! * Following goes to the end of the present run; a stopped container has nothing to follow. Docker checks `until` only
+//! * Following goes to the end of the present run, also if the next one begins at once, and a `since` that is the start of a
+//!   run reads it from its first line: see [`run`]. A stopped container has nothing to follow. Docker checks `until` only
 //!   when there is output, so the time is checked here too, by the daemon's clock.
 
+mod entries;
 mod frame;
 mod plan;
 mod position;
 mod reader;
 mod response;
+mod run;
 mod timestamp;
 
 use async_trait::async_trait;
@@ -47,9 +51,10 @@ impl Logs {
 
 #[async_trait]
 impl LogManager for Logs {
-    async fn logs(&self, id: &InstanceId, options: LogOptions) -> Result<LogStream> {
+    async fn logs(&self, id: &InstanceId, mut options: LogOptions) -> Result<LogStream> {
         let call = Call::on(&self.client, OPERATION, id)?;
         let container = call.inspect().await?;
+        options.since = run::since(call, &container, options.since).await;
         let Some(plan) = Plan::new(call, &container, &options)? else {
             return Ok(LogStream::new(stream::empty()));
         };

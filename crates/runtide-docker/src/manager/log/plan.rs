@@ -26,6 +26,8 @@ pub(super) struct Plan {
     /// The incarnation that is followed; `None`: the log is read to its end and no further.
     pub(super) follows: Option<String>,
     pub(super) driver: String,
+    /// The container's id, also if the caller gave its name.
+    pub(super) container: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +67,14 @@ impl Plan {
         }
         let is_followed = options.follow && container.state.is_alive();
         let follows = container.state.incarnation().filter(|_| is_followed).map(str::to_owned);
-        let stamped = options.timestamps || follows.is_some();
+        let tail = match options.tail {
+            None => Tail::All,
+            Some(tail) if tail > 0 && (until.is_some() || stdout != stderr) => Tail::ByReader(tail),
+            Some(tail) => Tail::ByDaemon(tail),
+        };
+        // With a terminal the entries are counted by their times.
+        let counted = tty && matches!(tail, Tail::ByReader(_));
+        let stamped = options.timestamps || follows.is_some() || counted;
         let mut query = format!("stdout={stdout}&stderr={stderr}&timestamps={stamped}");
         if let Some(since) = options.since.and_then(timestamp::query) {
             query.push_str("&since=");
@@ -77,17 +86,14 @@ impl Plan {
         }
         Ok(Some(Self {
             query,
-            tail: match options.tail {
-                None => Tail::All,
-                Some(tail) if tail > 0 && (until.is_some() || stdout != stderr) => Tail::ByReader(tail),
-                Some(tail) => Tail::ByDaemon(tail),
-            },
+            tail,
             tty,
             stamped,
             shows_time: options.timestamps,
             until: until.map(|(until, _)| until),
             follows,
             driver: container.host_config.log_config.driver.clone(),
+            container: container.id.clone(),
         }))
     }
 
@@ -98,13 +104,8 @@ impl Plan {
         format!("/containers/{id}/logs?{}&follow={follow}&tail={tail}", self.query)
     }
 
-    /// An entry may come in several pieces, each with its time, and the decoder sees only the first one start.
-    pub(super) fn hides_entries(&self) -> bool {
-        self.tty
-    }
-
     pub(super) fn decoder(&self) -> Decoder {
-        if self.tty { Decoder::console(if self.stamped { timestamp::LENGTH } else { 0 }) } else { Decoder::framed() }
+        if self.tty { Decoder::console(self.stamped) } else { Decoder::framed() }
     }
 }
 

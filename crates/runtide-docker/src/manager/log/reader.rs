@@ -9,6 +9,7 @@ use super::{
     plan::{OPERATION, Plan, Tail},
     position::{Position, Search},
     response::{End, LogResponse, Next},
+    run::FollowedRun,
     timestamp,
 };
 use crate::{
@@ -39,6 +40,8 @@ pub(super) struct Reader {
     position: Position,
     /// Set once the run is over: finds the position in the second read.
     search: Option<Search>,
+    /// Set while following: separates the followed run from the next one.
+    run: Option<FollowedRun>,
 }
 
 impl Reader {
@@ -53,7 +56,11 @@ impl Reader {
             skipping: false,
             position: Position::default(),
             search: None,
+            run: None,
         };
+        if let Some(incarnation) = &reader.plan.follows {
+            reader.run = FollowedRun::open(reader.call(), &reader.plan.container, incarnation).await;
+        }
         if reader.plan.follows.is_some() && reader.plan.tail == Tail::ByDaemon(0) {
             reader.seek_to_end().await?;
         }
@@ -106,7 +113,13 @@ impl Reader {
             };
             match response.next(call).await? {
                 Next::Piece(piece) => {
-                    if let Some(line) = self.take(piece) {
+                    let line = self.take(piece);
+                    if let (Some(run), Some(at)) = (&mut self.run, self.at)
+                        && run.is_over_before(at).await
+                    {
+                        return Ok(None);
+                    }
+                    if let Some(line) = line {
                         return Ok(Some(line));
                     }
                 }
@@ -141,24 +154,28 @@ impl Reader {
         Some(line)
     }
 
-    /// The piece as a line, its time split off; `None` if it is empty or no output.
+    /// The piece as a line, its time split off; `None` if it is no output, or empty. An entry without bytes (the end of a long
+    /// line, whose newline the driver dropped) has a time at least.
     fn entry(&mut self, piece: Piece) -> Option<LogLine> {
         let Origin::Output(source) = piece.origin else { return None };
         let mut bytes = piece.bytes;
-        if self.plan.stamped && (piece.starts || self.plan.hides_entries()) {
-            let at = timestamp::split(&mut bytes);
-            if at.is_some() || piece.starts {
-                self.at = at;
-            }
+        if self.plan.stamped && piece.starts {
+            self.at = timestamp::split(&mut bytes);
         }
-        (!bytes.is_empty()).then(|| LogLine::new(source, self.at, bytes))
+        let has_time = piece.starts && self.plan.shows_time && self.at.is_some();
+        (has_time || !bytes.is_empty()).then(|| LogLine::new(source, self.at, bytes))
     }
 
     /// Called when the daemon ended the output in an orderly way; `true` if the end is now read again.
     async fn reread_end(&mut self) -> Result<bool> {
         let Some(incarnation) = self.plan.follows.clone() else { return Ok(false) };
+        if self.search.is_none() {
+            let Some(container) = self.over(&incarnation).await? else { return Ok(false) };
+            if let Some(run) = &mut self.run {
+                run.find_end(&container, &incarnation).await;
+            }
+        }
         let everything = match &self.search {
-            None if !self.is_over(&incarnation).await? => return Ok(false),
             // No entry was read, so the log was empty when it was opened, and every entry in it is new.
             None => self.position.is_start(),
             Some(search) if search.is_found() => return Ok(false),
@@ -174,18 +191,19 @@ impl Reader {
         Ok(true)
     }
 
-    /// `true` if the run is over, so that its log has an end to verify. A daemon that goes down ends the output in the same
-    /// orderly way as a run that ends.
-    async fn is_over(&self, incarnation: &str) -> Result<bool> {
+    /// The container once the run is over, so that its log has an end to verify; `None` if it is removed by then. A daemon that
+    /// goes down ends the output in the same orderly way as a run that ends.
+    async fn over(&self, incarnation: &str) -> Result<Option<Container>> {
         let call = self.call();
         let over = async {
             loop {
                 match call.inspect_if_present().await? {
-                    None => return Ok(false),
-                    Some(Container { state, .. }) if !state.is_alive() || state.incarnation() != Some(incarnation) => {
-                        return Ok(true);
+                    Some(container)
+                        if container.state.is_alive() && container.state.incarnation() == Some(incarnation) =>
+                    {
+                        tokio::time::sleep(Duration::from_millis(50)).await;
                     }
-                    Some(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                    over => return Ok(over),
                 }
             }
         };

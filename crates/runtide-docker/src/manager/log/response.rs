@@ -25,8 +25,10 @@ pub(super) struct LogResponse {
     follow: bool,
     /// The moment after which no entry before `until` can arrive; `None`: the response is not followed, or has no `until`.
     ends_at: Option<Instant>,
-    /// Set once the body is over: the end that `next` yields after the last piece.
-    end: Option<Result<End>>,
+    /// The body is over; what the decoder holds comes out before the end.
+    over: bool,
+    /// The error with which the body broke off.
+    broken: Option<Error>,
 }
 
 impl LogResponse {
@@ -41,15 +43,12 @@ impl LogResponse {
             }
         })?;
         let ends_at = plan.until.filter(|_| follow).and_then(|until| ends_at(&response, until));
-        Ok(Self { body: response.into_body(), decoder: plan.decoder(), follow, ends_at, end: None })
+        Ok(Self { body: response.into_body(), decoder: plan.decoder(), follow, ends_at, over: false, broken: None })
     }
 
     /// The next piece, or the end. A body that broke off is an error, never an end.
     pub(super) async fn next(&mut self, call: Call<'_>) -> Result<Next> {
         loop {
-            if let Some(end) = self.end.take() {
-                return end.map(Next::End);
-            }
             match self.decoder.next() {
                 Ok(Some(piece)) if piece.origin == Origin::Daemon => {
                     let text = String::from_utf8_lossy(&piece.bytes);
@@ -58,27 +57,27 @@ impl LogResponse {
                 }
                 Ok(Some(piece)) => return Ok(Next::Piece(piece)),
                 Ok(None) => {}
-                Err(malformed) => return Err(broken_frame(call, &malformed)),
+                // A body that broke off has the better reason.
+                Err(malformed) => return Err(self.broken.take().unwrap_or_else(|| broken_frame(call, &malformed))),
             }
-            let end = match self.chunk(call).await {
+            if self.over {
+                return match self.broken.take() {
+                    Some(error) => Err(error),
+                    None if self.is_about_until() => Ok(Next::End(End::PastUntil)),
+                    None => Ok(Next::End(End::Whole)),
+                };
+            }
+            match self.chunk(call).await {
                 Ok(Chunk::Data(bytes)) => {
                     self.decoder.push(bytes);
                     continue;
                 }
                 Ok(Chunk::PastUntil) => return Ok(Next::End(End::PastUntil)),
-                Ok(Chunk::End) => Ok(()),
-                Err(error) => Err(error),
-            };
-            let decoder = std::mem::replace(&mut self.decoder, Decoder::framed());
-            let (held, whole) = decoder.finish();
-            self.end = Some(end.and_then(|()| match whole {
-                Ok(()) if self.is_about_until() => Ok(End::PastUntil),
-                Ok(()) => Ok(End::Whole),
-                Err(malformed) => Err(broken_frame(call, &malformed)),
-            }));
-            if let Some(held) = held {
-                return Ok(Next::Piece(held));
+                Ok(Chunk::End) => {}
+                Err(error) => self.broken = Some(error),
             }
+            self.over = true;
+            self.decoder.end();
         }
     }
 

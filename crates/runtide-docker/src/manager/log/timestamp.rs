@@ -5,23 +5,38 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-/// Length of Docker's timestamp, `2006-01-02T15:04:05.000000000Z` and a space: always in UTC and with all nine digits.
-pub(super) const LENGTH: usize = 31;
-
 /// The longest RFC 3339 time, offset included.
-const LONGEST: usize = 36;
+pub(super) const LONGEST: usize = 36;
 
 /// Splits the time off an entry. `None`: the entry has no time, and its bytes are unchanged.
 pub(super) fn split(entry: &mut Bytes) -> Option<SystemTime> {
-    let space = entry.iter().take(LONGEST).position(|byte| *byte == b' ')?;
-    let text = std::str::from_utf8(entry.get(..space)?).ok()?;
+    let (at, length) = parse(entry)?;
+    let _ = entry.split_to(length);
+    Some(at)
+}
+
+/// The time in front of these bytes, and its length with the space behind it.
+pub(super) fn parse(entry: &[u8]) -> Option<(SystemTime, usize)> {
     // The parser accepts other forms as well, and a line of output might begin with one.
-    if space < 20 || text.as_bytes().get(10) != Some(&b'T') {
+    if !has_form(entry) {
         return None;
     }
+    let space = entry.iter().take(LONGEST).position(|byte| *byte == b' ')?;
+    let text = std::str::from_utf8(entry.get(..space)?).ok()?;
     let at: Timestamp = text.parse().ok()?;
-    let _ = entry.split_to(space + 1);
-    Some(SystemTime::from(at))
+    Some((at.into(), space + 1))
+}
+
+/// True if these bytes may be the first ones of a time, and too few to decide it.
+pub(super) fn is_cut(bytes: &[u8]) -> bool {
+    let of_a_time = |byte: &u8| byte.is_ascii_digit() || b"-T:.Z+".contains(byte);
+    bytes.len() < LONGEST && has_form(bytes) && bytes.iter().all(of_a_time)
+}
+
+/// True if the bytes begin as a time does, as far as they go.
+fn has_form(bytes: &[u8]) -> bool {
+    let form = b"0000-00-00T00:00:00";
+    form.iter().zip(bytes).all(|(form, byte)| if *form == b'0' { byte.is_ascii_digit() } else { form == byte })
 }
 
 /// A time as the daemon's queries take it, `seconds.nanoseconds`. `None` before 1970: no log is that old.
@@ -54,8 +69,9 @@ mod tests {
             assert_eq!(split(&mut entry), Some(time));
             assert_eq!(entry, rest);
         }
-        let first = &b"2023-11-14T22:13:20.123456789Z hello"[..LENGTH];
-        assert_eq!(first.last(), Some(&b' '));
+        let time = b"2023-11-14T22:13:20.123456789Z ";
+        assert!((0..time.len()).all(|cut| is_cut(&time[..cut])) && !is_cut(time));
+        assert!(!is_cut(b"2023-11-14 22") && !is_cut(&[b'1'; LONGEST]));
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ring::digest::{Context, SHA256};
 use runtide_core::{
-    ErrorKind, InstanceId,
-    manager::{LogLine, LogOptions, LogSource},
+    ErrorKind, InstanceId, RuntimeBackend as _,
+    manager::{LogLine, LogOptions, LogSource, Mount, MountSource},
 };
 
 use super::bench::Bench;
@@ -105,6 +105,92 @@ async fn following_goes_to_the_end_of_the_output() {
         assert!(text(&none).ends_with(&["same", "same", "last"]), "{none:?}");
         assert_eq!(text(&read(&bench, &id, follow).await).len(), 5, "at once when it is over");
     }
+}
+
+/// A container that counts its runs, prints the count in many lines, and ends when this file is there.
+const COUNTED: &str = "
+    n=$(cat /n 2>/dev/null || echo 0); echo $((n + 1)) > /n
+    for i in $(seq 200); do echo $n first $i; done
+    until [ -e /go/$n ]; do sleep 0.02; done
+    for i in $(seq 200); do echo $n last $i; done; printf \"$n end\"";
+
+/// Each run's output in a follow, while the next run begins as soon as the last one has ended; the reader is slow, so that the
+/// next run's output is there while the last one's is still read.
+#[tokio::test]
+async fn a_follow_ends_with_its_run_though_the_next_one_begins_at_once() {
+    let Some(bench) = Bench::new("log-runs").await else { return };
+    let mut cases = Vec::new();
+    for (tty, driver) in [(false, "json-file"), (true, "json-file"), (false, "local"), (true, "local")] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut spec = bench.spec(&format!("{driver}-{tty}"), COUNTED);
+        spec.mounts = vec![Mount::new(MountSource::Bind(folder.path().to_owned()), "/go")];
+        spec.native.insert("log_driver".to_owned(), driver.to_owned());
+        spec.native.insert("tty".to_owned(), tty.to_string());
+        cases.push((bench.provision().create(&spec).await.unwrap(), folder));
+    }
+    let (bench, cases) = (&bench, &cases);
+    futures_util::future::join_all(cases.iter().map(async |(id, folder)| {
+        let _ = bench.lifecycle().start(id).await.unwrap();
+        for run in 0..4 {
+            bench.says(id, &format!("{run} first 200")).await;
+            let started = bench.backend.inspect(id).await.unwrap().started_at.unwrap();
+            let follow = LogOptions::default().with_follow();
+            let mut whole = bench.logs().logs(id, follow.clone()).await.unwrap();
+            let mut own = bench.logs().logs(id, follow.with_since(started)).await.unwrap();
+            let (mut whole_text, mut own_text) = (Vec::new(), Vec::new());
+            whole_text.extend_from_slice(&whole.next().await.unwrap().unwrap().bytes);
+            own_text.extend_from_slice(&own.next().await.unwrap().unwrap().bytes);
+            std::fs::write(folder.path().join(run.to_string()), "").unwrap();
+            let _ = bench.lifecycle().wait(id).await.unwrap();
+            let _ = bench.lifecycle().start(id).await.unwrap();
+            bench.says(id, &format!("{} first 200", run + 1)).await;
+            while let Some(line) = whole.next().await {
+                whole_text.extend_from_slice(&line.unwrap().bytes);
+            }
+            while let Some(line) = own.next().await {
+                own_text.extend_from_slice(&line.unwrap().bytes);
+            }
+            let lines = |run: usize, part: &'static str| (1..=200).map(move |i| format!("{run} {part} {i}\n"));
+            let of_run = |run: usize| {
+                lines(run, "first").chain(lines(run, "last")).chain([format!("{run} end")]).collect::<String>()
+            };
+            let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().replace("\r\n", "\n");
+            assert_eq!(text(own_text), of_run(run), "{id}: from the first line of the run to its last");
+            assert_eq!(text(whole_text), (0..=run).map(of_run).collect::<String>(), "{id}: all runs so far");
+            // The stored output of the present run begins with its first line too.
+            let started = bench.backend.inspect(id).await.unwrap().started_at.unwrap();
+            let stored = read(bench, id, LogOptions::default().with_since(started)).await;
+            assert_eq!(stored[0].bytes.trim_ascii(), format!("{} first 1", run + 1).as_bytes(), "{id}");
+        }
+    }))
+    .await;
+}
+
+/// The daemon itself goes on into the next run where its reader is behind.
+#[tokio::test]
+async fn a_follow_that_is_behind_ends_with_its_run_too() {
+    const LINES: usize = 300_000;
+    let Some(bench) = Bench::new("log-behind").await else { return };
+    let script = format!(
+        "if [ -e /n ]; then echo next run; exec sleep 600; fi
+         touch /n; echo first; sleep 1; yes 'the quick brown fox jumps over the lazy dog' | head -n {LINES}"
+    );
+    let id = bench.run("a", &script).await;
+    bench.says(&id, "first").await;
+    let mut stream = bench.logs().logs(&id, LogOptions::default().with_follow()).await.unwrap();
+    assert_eq!(&stream.next().await.unwrap().unwrap().bytes[..], b"first\n");
+    let _ = bench.lifecycle().wait(&id).await.unwrap();
+    let _ = bench.lifecycle().start(&id).await.unwrap();
+    let tail = LogOptions::default().with_tail(1);
+    while text(&read(&bench, &id, tail.clone()).await) != ["next run"] {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let mut lines = 0;
+    while let Some(line) = stream.next().await {
+        assert_eq!(&line.unwrap().bytes[..], b"the quick brown fox jumps over the lazy dog\n", "after {lines} lines");
+        lines += 1;
+    }
+    assert_eq!(lines, LINES);
 }
 
 #[tokio::test]

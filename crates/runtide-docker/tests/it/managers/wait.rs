@@ -54,7 +54,7 @@ async fn under_a_restart_policy_the_end_is_that_of_the_awaited_run() {
     let id = bench.run_spec(&spec).await;
     for _ in 0..5 {
         let exit = bench.lifecycle().wait(&id).await.unwrap();
-        assert!(exit.is_none_or(|exit| exit.end == ExitStatus::code(6).end), "{exit:?}");
+        assert_eq!(exit.unwrap().end, ExitStatus::code(6).end);
         tokio::time::sleep(Duration::from_millis(150)).await;
     }
 }

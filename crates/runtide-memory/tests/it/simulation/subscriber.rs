@@ -42,8 +42,9 @@ struct Account {
     seen: u64,
 }
 
-fn number(token: Option<&ResumeToken>) -> u64 {
-    token.and_then(|token| token.as_str().parse().ok()).unwrap_or(0)
+/// The number of a fact: the runtime's name comes before it.
+pub(crate) fn number(token: Option<&ResumeToken>) -> u64 {
+    token.and_then(|token| token.as_str().rsplit('.').next()?.parse().ok()).unwrap_or(0)
 }
 
 impl Account {

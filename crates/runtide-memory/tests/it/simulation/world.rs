@@ -12,7 +12,7 @@ use runtide_memory::{
     Blueprint, Call, Config, Dialect, FactKind, Garble, MemoryBackend, MemoryRuntime, Reboot, RuntimeOptions,
 };
 
-use super::subscriber::Subscriber;
+use super::subscriber::{Subscriber, number};
 
 /// Totals of the events, so that a run can show that it was not idle.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -205,7 +205,7 @@ impl World {
 
     /// The newest token that a listing may have seen, if streams were dead in this history.
     fn ahead(&self) -> Option<u64> {
-        let newest = self.runtime.history().last().and_then(|fact| fact.token.as_str().parse().ok());
+        let newest = self.runtime.history().last().map(|fact| number(Some(&fact.token)));
         newest.filter(|_| self.dead)
     }
 
@@ -410,7 +410,7 @@ impl World {
         let tokens: Vec<u64> = facts
             .iter()
             .filter(|fact| fact.told && lifecycle(fact.kind))
-            .filter_map(|fact| fact.token.as_str().parse().ok())
+            .map(|fact| number(Some(&fact.token)))
             .collect();
         let mut tally = Tally { steps, facts: facts.len() as u64, ..Tally::default() };
         for subscriber in &mut self.subscribers {
@@ -431,7 +431,7 @@ impl World {
                 let head = tokens.last().copied().unwrap_or(0);
                 let missing = subscriber.missing(&tokens, head);
                 if let Some(token) = missing.first() {
-                    let fact = facts.iter().find(|fact| fact.token.as_str() == token.to_string());
+                    let fact = facts.iter().find(|fact| number(Some(&fact.token)) == *token);
                     return Err(format!(
                         "subscriber {}: {} edges were never reported, the first is {fact:?}",
                         subscriber.name,

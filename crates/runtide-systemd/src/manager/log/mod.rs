@@ -5,7 +5,9 @@
 //! * One entry is one [`LogLine`](runtide_core::manager::LogLine), with the ending of the line in the output. journald
 //!   splits a line at 48 KiB (`LineMax=`); its pieces are returned as they are, without a newline in between.
 //! * Both outputs of a unit go to one socket of journald, or to two that are not distinguished: all is `Console`.
-//! * Every run of the unit that the journal has is read, also of an earlier boot, and of an earlier unit of that name.
+//! * Every run of the unit that the journal has is read, also of an earlier boot, and of an earlier unit of that name;
+//!   also of a unit that is not loaded any more, with a file or without one. `backup` is `backup.service`, as for
+//!   `systemctl`.
 //!   A follower reads to the end of the run that is current when the log is opened; an inactive unit has nothing to
 //!   follow.
 //! * Each entry has a cursor, which `journal` returns and `logs` does not. Another read continues after it.
@@ -34,7 +36,7 @@ use self::{
     journal::{Journal, is_id, unreadable},
     reading::Reading,
 };
-use super::life::{self, Life};
+use super::run::{self, Run};
 use crate::{
     client::{Client, SERVICE},
     journal::{JournaldCursor, JournaldOptions, JournaldStream},
@@ -58,7 +60,9 @@ impl Logs {
     pub(crate) async fn journal(&self, id: &InstanceId, options: JournaldOptions) -> Result<JournaldStream> {
         let JournaldOptions { logs: options, invocation, after } = options;
         let client = &self.client;
-        let unit = client.checked(OPERATION, id.as_str())?;
+        // A unit that is not loaded has output, and no instance whose id the caller could have taken.
+        let unit = names::completed(id.as_str());
+        let unit = client.checked(OPERATION, &unit)?;
         if after.is_some() && options.tail.is_some() {
             let message = "a tail is counted from the end, so it cannot be combined with a cursor";
             return Err(client.invalid(OPERATION, message));
@@ -74,7 +78,7 @@ impl Logs {
         }
         // After an entry of another run, this run is filtered here, so that the entry itself is read.
         let journal = Journal::find(client, OPERATION, unit, invocation.as_ref().filter(|_| after.is_none())).await?;
-        let about = life::about(client, OPERATION, unit).await?;
+        let about = run::about(client, OPERATION, unit).await?;
         if about.as_ref().is_some_and(|about| about.load_state.as_deref() != Some("not-found")) {
             self.check_goes_to_journal(unit).await?;
         } else if after.is_none() && !self.has_file(unit).await? {
@@ -84,7 +88,7 @@ impl Logs {
                 return Err(journal.error(ErrorKind::NotFound, message));
             }
         }
-        let run = about.as_ref().and_then(Life::of);
+        let run = about.as_ref().and_then(Run::of);
         let run = run.filter(|run| invocation.is_none() || run.incarnation == invocation);
         let Some(plan) = Plan::new(unit, run, &options, SystemTime::now()) else {
             return Ok(JournaldStream::new(stream::empty()));
@@ -173,7 +177,7 @@ struct Plan {
     /// Number of existing entries, from the end.
     tail: Option<u32>,
     /// The run whose end is awaited.
-    follows: Option<Life>,
+    follows: Option<Run>,
     /// Time at which following ends.
     deadline: Option<SystemTime>,
     timestamps: bool,
@@ -185,7 +189,7 @@ struct Plan {
 
 impl Plan {
     /// Plans a read; `None`: there can be no such output.
-    fn new(unit: &str, run: Option<Life>, options: &LogOptions, now: SystemTime) -> Option<Self> {
+    fn new(unit: &str, run: Option<Run>, options: &LogOptions, now: SystemTime) -> Option<Self> {
         // journald counts microseconds: the first one that is not before, and the last one that is before.
         let since = options.since.map(|since| nanoseconds(since).div_ceil(1000));
         let until = match options.until {

@@ -18,8 +18,8 @@ fn at(nanos: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos)
 }
 
-fn run() -> Life {
-    Life { incarnation: Some(Incarnation::from("a".repeat(32))), began: Some(at(5_000)) }
+fn run() -> Run {
+    Run { incarnation: Some(Incarnation::from("a".repeat(32))), began: Some(at(5_000)) }
 }
 
 #[test]
@@ -165,7 +165,7 @@ async fn following_ends_with_the_run_though_the_next_one_prints() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     let follow = fixture.text(&id, LogOptions::default().with_follow());
     let seen = tokio::time::timeout(Duration::from_secs(60), follow).await.unwrap();
-    let now = fixture.life(&id).await.unwrap().incarnation;
+    let now = fixture.run(&id).await.unwrap().incarnation;
     let options = JournaldOptions::default().with_logs(LogOptions::default().with_follow()).with_invocation(now);
     let of_now = fixture.logs().journal(&id, options).await.unwrap();
     let of_now: Vec<_> = of_now.map(|entry| entry.unwrap().line).collect().await;
@@ -188,11 +188,51 @@ async fn following_goes_up_to_a_time() {
 }
 
 #[tokio::test]
+async fn a_unit_that_ran_and_is_not_loaded_has_its_output_by_both_names() {
+    let Some(fixture) = Fixture::find() else { return };
+    // Without a file: it was transient, and was collected.
+    let id = fixture.start("echo transient", vec![]).await;
+    // With one that is not loaded, as that of a job.
+    let job = format!("rt-job-{:x}.service", random());
+    let root = fixture.client.config().root.clone().unwrap();
+    let file = root.join("run/systemd/system").join(&job);
+    std::fs::write(&file, "[Service]\nType=oneshot\nExecStart=/bin/echo filed\n").unwrap();
+    fixture.client.manager("test", "StartUnit", &(job.as_str(), "replace")).await.unwrap();
+    for (unit, expected) in [(id.as_str(), "transient\n"), (&job, "filed\n")] {
+        let is_loaded = async || run::about(&fixture.client, "test", unit).await.unwrap().is_some();
+        while is_loaded().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        for name in [unit, unit.strip_suffix(".service").unwrap()] {
+            // The job's start may be queued still: then it is not loaded yet.
+            let seen = async {
+                loop {
+                    match fixture.logs().logs(&name.into(), LogOptions::default()).await {
+                        Ok(log) => match text(&log.map(Result::unwrap).collect::<Vec<_>>().await).as_str() {
+                            "" => tokio::time::sleep(Duration::from_millis(20)).await,
+                            seen => break seen.to_owned(),
+                        },
+                        Err(error) => panic!("{name}: {error}"),
+                    }
+                }
+            };
+            let seen = tokio::time::timeout(Duration::from_secs(60), seen).await;
+            assert_eq!(seen.as_deref(), Ok(expected), "{name}");
+        }
+    }
+    std::fs::remove_file(file).unwrap();
+    let error = fixture.logs().logs(&"no-such/unit".into(), LogOptions::default()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+}
+
+#[tokio::test]
 async fn a_missing_unit_is_not_found() {
     let Some(fixture) = Fixture::find() else { return };
-    let id = InstanceId::from(format!("rt-none-{:x}.service", random()));
-    let error = fixture.logs().logs(&id, LogOptions::default()).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    for ending in ["", ".service", ".timer"] {
+        let id = InstanceId::from(format!("rt-none-{:x}{ending}", random()));
+        let error = fixture.logs().logs(&id, LogOptions::default()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    }
     let elsewhere = fixture.start("sleep 5", vec![("StandardOutput", Variant::from("null"))]).await;
     let error = fixture.logs().logs(&elsewhere, LogOptions::default()).await.unwrap_err();
     fixture.stop(&elsewhere).await;
@@ -227,7 +267,7 @@ async fn a_killed_child_is_no_end() {
     let Some(fixture) = Fixture::find() else { return };
     let id = fixture.start("while :; do echo x; sleep 0.05; done", vec![]).await;
     let journal = Journal::find(&fixture.client, OPERATION, id.as_str(), None).await.unwrap();
-    let run = fixture.life(&id).await;
+    let run = fixture.run(&id).await;
     let plan = Plan::new(id.as_str(), run, &LogOptions::default().with_follow(), SystemTime::now());
     let mut reading = Reading::open(fixture.client.clone(), journal, plan.unwrap()).await.unwrap();
     reading.line().await.unwrap().unwrap();
@@ -249,7 +289,7 @@ async fn entries_dropped_during_a_read_are_expired_and_not_skipped() {
     let id = fixture.start("while :; do echo x; sleep 0.05; done", vec![]).await;
     let journal = Journal::find(&fixture.client, OPERATION, id.as_str(), None).await.unwrap();
     let options = LogOptions::default().with_follow().with_tail(1);
-    let plan = Plan::new(id.as_str(), fixture.life(&id).await, &options, SystemTime::now());
+    let plan = Plan::new(id.as_str(), fixture.run(&id).await, &options, SystemTime::now());
     tokio::time::sleep(Duration::from_millis(300)).await;
     let mut reading = Reading::open(fixture.client.clone(), journal, plan.unwrap()).await.unwrap();
     reading.line().await.unwrap().unwrap();
@@ -417,13 +457,13 @@ async fn each_of_two_runs_is_read_alone() {
     let script = format!("{second} || touch {file} && echo a && echo b && sleep 1 && exit 3");
     let id = fixture.start(&script, more).await;
     let follow = LogOptions::default().with_follow();
-    let first = fixture.life(&id).await.unwrap().incarnation;
+    let first = fixture.run(&id).await.unwrap().incarnation;
     let second = loop {
         let log = fixture.logs().journal(&id, JournaldOptions::default().with_logs(follow.clone())).await.unwrap();
         let lines: Vec<_> = log.take(4).map(Result::unwrap).collect().await;
         if lines.len() == 4 {
             assert_eq!(words(&lines), "a\nb\nc\nd\n");
-            break fixture.life(&id).await.unwrap().incarnation;
+            break fixture.run(&id).await.unwrap().incarnation;
         }
     };
     fixture.stop(&id).await;

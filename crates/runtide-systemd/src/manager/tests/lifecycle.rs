@@ -76,13 +76,13 @@ async fn a_stop_ends_the_unit_within_its_timeout() {
 async fn a_restart_begins_another_run() {
     let Some(fixture) = fixture("restart") else { return };
     let id = fixture.started(spec(&["sleep", "1000"])).await;
-    let first = fixture.seen(&id).await.life();
+    let first = fixture.seen(&id).await.run();
     fixture.verbs.restart(&id, StopOptions::default()).await.unwrap();
     let second = fixture.seen(&id).await;
-    assert!(second.is_up() && second.life() != first);
+    assert!(second.is_up() && second.run() != first);
     fixture.verbs.restart(&id, StopOptions::default().with_signal(UnixSignal::KILL)).await.unwrap();
     let third = fixture.seen(&id).await;
-    assert!(third.is_up() && third.life() != second.life());
+    assert!(third.is_up() && third.run() != second.run());
     let _ = fixture.verbs.stop(&id, StopOptions::default()).await.unwrap();
     fixture.verbs.restart(&id, StopOptions::default()).await.unwrap();
     assert!(fixture.seen(&id).await.is_up());
@@ -199,12 +199,11 @@ async fn units_with_files_and_those_of_others_are_served_too() {
     assert_eq!(kind(fixture.verbs.wait(&id).await), ErrorKind::Conflict);
     assert_eq!(fixture.verbs.start(&id).await.unwrap(), Effect::Changed);
     assert_eq!(kind(fixture.verbs.remove(&id, RemoveOptions::default().with_kill()).await), ErrorKind::Unsupported);
-    // systemd unloads it the moment that it ended, so the wait begins before that.
-    let (exit, ()) = tokio::join!(within(fixture.verbs.wait(&id)), async {
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        std::fs::write(&end, "").unwrap();
-    });
+    // systemd unloads it the moment that it ended, unless a client holds it: so the wait may begin before or after that.
+    fixture.client.manager("test", "RefUnit", &(id.as_str(),)).await.unwrap();
+    let (exit, ()) = tokio::join!(within(fixture.verbs.wait(&id)), async { std::fs::write(&end, "").unwrap() });
     assert_eq!(exit.unwrap(), Some(ExitStatus::code(0)));
+    fixture.client.manager("test", "UnrefUnit", &(id.as_str(),)).await.unwrap();
     std::fs::remove_file(&end).unwrap();
     fixture.verbs.restart(&id, StopOptions::default()).await.unwrap();
     fixture.verbs.restart(&id, StopOptions::default()).await.unwrap();
@@ -225,11 +224,11 @@ async fn units_with_files_and_those_of_others_are_served_too() {
         }
     })
     .await;
-    let first = fixture.seen(&other).await.life();
+    let first = fixture.seen(&other).await.run();
     // Between its two runs only the verb holds it.
     fixture.verbs.restart(&other, StopOptions::default()).await.unwrap();
     let second = fixture.seen(&other).await;
-    assert!(second.is_up() && second.life() != first);
+    assert!(second.is_up() && second.run() != first);
     assert_eq!(fixture.verbs.remove(&other, RemoveOptions::default().with_kill()).await.unwrap(), Effect::Changed);
     assert!(fixture.look(&other).await.is_none());
     fixture.end().await;

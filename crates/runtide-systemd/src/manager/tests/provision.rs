@@ -9,7 +9,7 @@ async fn a_created_unit_stays_until_it_is_removed() {
     spec.labels = Labels::from_iter([("runtide.owner", "me"), ("a b", "x\"\n$;%")]);
     let id = fixture.make(spec.clone()).await;
     let created = fixture.seen(&id).await;
-    assert_eq!((created.active(), created.life()), ("inactive", None));
+    assert_eq!((created.active(), created.run()), ("inactive", None));
     let environment = created.service.environment.unwrap();
     assert_eq!(labels::of_environment(environment.iter().map(String::as_str)), spec.labels);
     assert_eq!(kind(fixture.verbs.wait(&id).await), ErrorKind::Conflict);
@@ -36,7 +36,7 @@ async fn a_created_unit_stays_until_it_is_removed() {
         });
         assert_eq!(started.await.unwrap(), Effect::Changed);
         assert_eq!(within(fixture.verbs.wait(&id)).await.unwrap(), Some(ExitStatus::code(3)));
-        incarnations.push(fixture.seen(&id).await.life().unwrap());
+        incarnations.push(fixture.seen(&id).await.run().unwrap());
     }
     incarnations.dedup();
     assert_eq!(incarnations.len(), 4);

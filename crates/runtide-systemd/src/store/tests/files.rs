@@ -49,7 +49,7 @@ fn native(text: &[u8]) -> Document {
 
 /// Texts that no store would write, and other programs do.
 const FOREIGN: [(&str, &[u8]); 2] =
-    [("no-assignment", b"[Service]\nExecStart=/bin/a\nwhat is this\n"), ("latin-1", b"[Unit]\nDescription=caf\xe9\n")];
+    [("open", b"[Service\nExecStart=/bin/a\n"), ("latin-1", b"[Unit]\nDescription=caf\xe9\n")];
 
 #[tokio::test]
 async fn an_invalid_file_of_another_program_does_no_harm() {

@@ -170,13 +170,12 @@ async fn blocking<T: Send + 'static>(
 }
 
 fn of_disk(operation: &'static str, error: io::Error) -> Error {
-    let kind = match error.kind() {
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ErrorKind::PermissionDenied,
+    let kind = match ErrorKind::of_disk(&error) {
         // A missing path is not a missing unit: the folder is gone, alone or with its machine.
-        io::ErrorKind::NotFound | io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Unavailable,
-        _ => ErrorKind::Unexpected,
+        ErrorKind::NotFound => ErrorKind::Unavailable,
+        kind => kind,
     };
-    Error::new(kind, operation, format!("the folder of unit files: {error}")).with_source(error)
+    Error::new(kind, operation, "the folder of unit files cannot be used").with_source(error)
 }
 
 impl<S: LocalStore> Writer<S> {

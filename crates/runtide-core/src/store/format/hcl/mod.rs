@@ -9,7 +9,7 @@ use hcl_edit::structure::Body;
 
 use self::guard::DEPTH;
 pub(super) use self::{
-    heading::{Heading, heading},
+    heading::{Heading, heading, labels},
     read::read,
     write::write,
 };

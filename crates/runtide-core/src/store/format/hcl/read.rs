@@ -138,6 +138,7 @@ pub(super) fn expression(expression: &Expression, depth: usize) -> Outcome<Value
             });
             Value::map(entries.collect::<Outcome<_>>()?)?
         }
+        Expression::Parenthesis(inner) => self::expression(inner.inner(), depth)?,
         Expression::StringTemplate(_) => return Err(unevaluated("a template")),
         Expression::Variable(name) => return Err(unevaluated(&format!("the variable {}", value::shown(name)))),
         Expression::FuncCall(call) => {

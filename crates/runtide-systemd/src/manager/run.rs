@@ -20,12 +20,12 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A run that is not over.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Life {
+pub(super) struct Run {
     pub(super) incarnation: Option<Incarnation>,
     pub(super) began: Option<SystemTime>,
 }
 
-impl Life {
+impl Run {
     /// The current run; `None`: the unit is inactive, or waits for its next run.
     pub(super) fn of(about: &UnitProperties) -> Option<Self> {
         let text = |field: &Option<String>| field.clone().unwrap_or_default();
@@ -105,10 +105,10 @@ mod tests {
         for (active, sub) in
             [("inactive", "dead"), ("failed", "failed"), ("active", "exited"), ("activating", "auto-restart")]
         {
-            assert_eq!(Life::of(&unit(active, sub)), None, "{active} {sub}");
+            assert_eq!(Run::of(&unit(active, sub)), None, "{active} {sub}");
         }
         for (active, sub) in [("active", "running"), ("activating", "start-pre"), ("deactivating", "stop-sigterm")] {
-            let current = Life::of(&unit(active, sub)).unwrap();
+            let current = Run::of(&unit(active, sub)).unwrap();
             assert_eq!(current.incarnation, Some(Incarnation::from("01".repeat(16))), "{active} {sub}");
         }
     }

@@ -1,0 +1,45 @@
+//! Finds out if a document is a manifest: a map that names itself by `apiVersion` and `kind`.
+
+use granit_parser::{Event, Parser};
+use memchr::memmem;
+
+use super::options;
+
+/// Returns true if the outermost map has a value for each of the two keys. Nothing is resolved, and reading stops at the second.
+pub(super) fn names_itself(text: &str) -> bool {
+    let may_have = |key: &str| memmem::find(text.as_bytes(), key.as_bytes()).is_some();
+    // An escape may spell a key.
+    if !text.contains('\\') && !(may_have("apiVersion") && may_have("kind")) {
+        return false;
+    }
+    let (mut depth, mut is_key, mut found) = (0_usize, true, [false; 2]);
+    let mut named = None;
+    for event in Parser::new_from_str_with_options(text, options()) {
+        let Ok((event, _)) = event else { return false };
+        match event {
+            Event::SequenceStart(..) if depth == 0 => return false,
+            Event::MappingStart(..) | Event::SequenceStart(..) => depth += 1,
+            Event::MappingEnd | Event::SequenceEnd => {
+                depth = depth.saturating_sub(1);
+                if depth == 1 {
+                    is_key = !is_key;
+                }
+            }
+            Event::Scalar(text, ..) if depth == 1 && is_key => {
+                named = ["apiVersion", "kind"].iter().position(|key| *key == text);
+                is_key = false;
+            }
+            Event::Scalar(..) | Event::Alias(_) if depth == 1 => {
+                if let Some(found) = named.take().and_then(|at: usize| found.get_mut(at)) {
+                    *found = true;
+                }
+                is_key = !is_key;
+            }
+            _ => {}
+        }
+        if found == [true; 2] {
+            return true;
+        }
+    }
+    false
+}

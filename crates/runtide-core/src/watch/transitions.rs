@@ -1,0 +1,155 @@
+//! [`TransitionStream`]: the fold of a stream into steps, with its table.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    fmt,
+    future::poll_fn,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use futures_core::Stream;
+
+use super::{change::Change, stream::EventStream, subscription::Beginning, table::InstanceTable};
+use crate::{
+    error::Result,
+    event::{Continuity, RuntimeEvent, RuntimeEventKind},
+    filter::InstanceFilter,
+    instance::BackendId,
+    options::WatchOptions,
+};
+
+/// As [`EventStream`], folded: steps of single instances, resyncs as net effects, and the state of the link. Owned; dropping
+/// it cancels.
+///
+/// # Behavior
+/// * The first item tells a runtime that is empty (`Synced`) from one that cannot be reached (`Offline`). Until then the first
+///   connection or the first listing is under way; the backend's deadlines bound both.
+/// * Net effects of a resync come without interruption, and `Synced` ends them.
+/// * With a filter, the steps and the table are of the matching instances: one that ceases to match is a last step, with its
+///   state as it is now.
+/// * An `Err` is the last item, as in [`EventStream`].
+///
+/// ```no_run
+/// # async fn example(backend: std::sync::Arc<dyn runtide_core::RuntimeBackend>) -> runtide_core::Result<()> {
+/// use runtide_core::{Change, RuntimeBackendExt, WatchOptions};
+///
+/// let mut changes = backend.transitions(WatchOptions::default()).await?;
+/// while let Some(change) = changes.next().await {
+///     match change? {
+///         Change::Synced { .. } => println!("ready, with {} instances", changes.table().len()),
+///         Change::Offline { cause } => println!("not ready: {cause:?}"),
+///         change => println!("{change}"),
+///     }
+/// }
+/// # Ok(()) }
+/// ```
+pub struct TransitionStream {
+    events: EventStream,
+    filter: Option<InstanceFilter>,
+    table: InstanceTable,
+    /// Backends of which the table has had all rows once, so that a stream that resumes has them again.
+    complete: BTreeSet<BackendId>,
+    ready: VecDeque<Change>,
+}
+
+impl TransitionStream {
+    /// Folds a stream. `options` are those with which it was opened: the fold begins with their table, and knows their filter.
+    pub fn new(events: EventStream, options: &WatchOptions) -> Self {
+        let mut table = options.known.clone().unwrap_or_default();
+        let filter = Some(&options.filter).filter(|filter| !filter.is_empty()).cloned();
+        if let Some(filter) = &filter {
+            table.retain(|row| filter.matches(row));
+        }
+        table.mark_stale();
+        let complete: BTreeSet<BackendId> =
+            table.backends().into_iter().filter(|backend| table.position(backend).is_some()).cloned().collect();
+        let mut ready = VecDeque::new();
+        match events.beginning() {
+            Some(Beginning::Live(backend)) if complete.contains(backend) => {
+                table.mark_live(backend);
+                ready.push_back(Change::Synced { gap: None });
+            }
+            Some(Beginning::Down(cause)) => ready.push_back(Change::Offline { cause: cause.clone() }),
+            _ => {}
+        }
+        Self { events, filter, table, complete, ready }
+    }
+
+    /// The next item; `None` after the end.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Option<Result<Change>> {
+        poll_fn(|cx| self.poll(cx)).await
+    }
+
+    /// The present state, folded from the events so far; with its position, storable as a checkpoint.
+    ///
+    /// The table is that of the last event, also while net steps of one resync are still being yielded: after such a step,
+    /// store it only once `Synced` has come.
+    pub fn table(&self) -> &InstanceTable {
+        &self.table
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Change>>> {
+        loop {
+            if let Some(change) = self.ready.pop_front() {
+                return Poll::Ready(Some(Ok(change)));
+            }
+            match ready!(Pin::new(&mut self.events).poll_next(cx)) {
+                Some(Ok(event)) => self.fold(&event),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
+        }
+    }
+
+    fn fold(&mut self, event: &RuntimeEvent) {
+        let backend = &event.backend;
+        let resync = self.table.open_resync(backend);
+        for step in self.table.apply(event) {
+            self.ready.push_back(Change::Step(step));
+        }
+        match &event.kind {
+            RuntimeEventKind::ResyncEnd => {
+                if let Some(gap) = resync {
+                    self.complete.insert(backend.clone());
+                    self.ready.push_back(Change::Synced { gap: Some(gap) });
+                }
+            }
+            RuntimeEventKind::BackendDisconnected { cause } => {
+                self.ready.push_back(Change::Offline { cause: cause.clone() });
+            }
+            RuntimeEventKind::BackendReconnected { continuity } => {
+                self.ready.push_back(Change::Online { continuity: *continuity });
+                if *continuity == Continuity::Resumed && self.complete.contains(backend) {
+                    self.ready.push_back(Change::Synced { gap: None });
+                }
+            }
+            RuntimeEventKind::Started(now)
+            | RuntimeEventKind::Updated { instance: now, .. }
+            | RuntimeEventKind::Stopped(now) => {
+                if self.filter.as_ref().is_some_and(|filter| !filter.matches(now)) {
+                    // A resync would not list it, and that is no proof of its removal.
+                    self.table.forget(backend, &now.id);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Stream for TransitionStream {
+    type Item = Result<Change>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll(cx)
+    }
+}
+
+impl fmt::Debug for TransitionStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TransitionStream").field("rows", &self.table.len()).finish_non_exhaustive()
+    }
+}

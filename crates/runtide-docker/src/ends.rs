@@ -1,0 +1,110 @@
+//! [`Ends`]: the ends of one container's runs, as the daemon's event history has them.
+//!
+//! An inspection has the end of the last run alone, and a failed start writes over its exit code. The messages are never written
+//! over, as long as the history goes back to them.
+
+use std::{collections::VecDeque, time::SystemTime};
+
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use runtide_core::{ExitStatus, Result};
+use tokio::time::{Duration, Instant};
+
+use crate::{
+    client::Client,
+    frame::{Framed, Frames},
+    normalize::{Action, Attributes},
+    subscription::{nanoseconds, stamp},
+};
+
+/// Time for which the daemon's history is awaited: it is sent at once, and the response ends behind it unless the clocks differ.
+const HISTORY_COMES_WITHIN: Duration = Duration::from_secs(2);
+
+/// Bytes of an unfinished message, at most.
+const MAX_MESSAGE: usize = 8 * 1024 * 1024;
+
+/// One end of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct End {
+    /// Time of the message. All output of the run was logged before it, and none of the next run.
+    pub(crate) at: SystemTime,
+    /// The exit in the message; wrong for a container with a label of the same name (trap D16).
+    pub(crate) exit: Option<ExitStatus>,
+}
+
+/// A response of `/events` with the `die` messages of one container.
+#[derive(Debug)]
+pub(crate) struct Ends {
+    id: String,
+    body: Incoming,
+    buffer: Vec<u8>,
+    read: VecDeque<End>,
+}
+
+impl Ends {
+    /// Subscribes to the ends after the begin of a run. `live`: also to those that are still to come; else the response ends
+    /// with the history.
+    pub(crate) async fn open(
+        client: &Client,
+        operation: &'static str,
+        id: &str,
+        begin: SystemTime,
+        live: bool,
+    ) -> Result<Self> {
+        let time = |at| nanoseconds(at).map_or_else(|| "1".to_owned(), |nanos| stamp(Duration::from_nanos(nanos)));
+        let until = if live { String::new() } else { format!("&until={}", time(SystemTime::now())) };
+        let path = format!(
+            "/events?since={}{until}&filters=%7B%22container%22%3A%5B%22{id}%22%5D%2C%22event%22%3A%5B%22die%22%2C%22died%22%5D%7D",
+            time(begin),
+        );
+        let response = client.stream(operation, &path).await?;
+        Ok(Self { id: id.to_owned(), body: response.into_body(), buffer: Vec::new(), read: VecDeque::new() })
+    }
+
+    /// The next end; `None`: the response ended or broke off.
+    ///
+    /// # Cancel safety
+    /// A dropped future loses no message.
+    pub(crate) async fn next(&mut self) -> Option<End> {
+        loop {
+            if let Some(end) = self.read.pop_front() {
+                return Some(end);
+            }
+            let chunk = self.body.frame().await?.ok()?;
+            let Ok(bytes) = chunk.into_data() else { continue };
+            if self.buffer.len().saturating_add(bytes.len()) > MAX_MESSAGE {
+                return None;
+            }
+            self.buffer.extend_from_slice(&bytes);
+            let mut frames = Frames::of(&self.buffer);
+            for framed in frames.by_ref() {
+                if let Framed::Event(event) = framed
+                    && event.is_container()
+                    && event.action() == Action::Die
+                    && event.container() == Some(&self.id)
+                    && let Some(at) = event.at()
+                {
+                    let code = event.attributes().and_then(Attributes::exit_code);
+                    self.read.push_back(End { at, exit: code.map(ExitStatus::code) });
+                }
+            }
+            let used = frames.read();
+            self.buffer.drain(..used);
+        }
+    }
+}
+
+/// The end of the run that began at `begin`, if the history still has it. A history that cannot be had says nothing, so every
+/// failure is `None`.
+pub(crate) async fn of_run(client: &Client, operation: &'static str, id: &str, begin: SystemTime) -> Option<End> {
+    let asked = async {
+        let mut ends = Ends::open(client, operation, id, begin, false).await.ok()?;
+        loop {
+            let end = ends.next().await?;
+            if end.at >= begin {
+                return Some(end);
+            }
+        }
+    };
+    tokio::time::timeout_at(Instant::now() + HISTORY_COMES_WITHIN, asked).await.ok().flatten()
+}

@@ -1,0 +1,128 @@
+//! The ends of runs that only the daemon's history of events still has, on a daemon whose every answer is written here.
+
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
+use runtide_core::{ExitStatus, InstanceId, RuntimeBackend as _, manager::LogOptions};
+
+use crate::scripted_daemon::{Fake, Reply};
+
+fn id() -> InstanceId {
+    InstanceId::from("c".repeat(64))
+}
+
+/// So many milliseconds after the start of the run.
+fn time(after: i64) -> String {
+    Timestamp::from_millisecond(1_704_067_200_000 + after).unwrap().strftime("%Y-%m-%dT%H:%M:%S.%9fZ").to_string()
+}
+
+fn at(after: i64) -> SystemTime {
+    time(after).parse::<Timestamp>().unwrap().into()
+}
+
+fn inspection(state: &str) -> String {
+    format!(r#"{{"Id":"{}","Created":"2023-01-01T00:00:00Z","Config":{{"Labels":{{}}}},"State":{{{state}}}}}"#, id())
+}
+
+/// A `die` message of this container.
+fn die(after: i64, code: i32) -> String {
+    let nanos = Timestamp::try_from(at(after)).unwrap().as_nanosecond();
+    format!(
+        r#"{{"Type":"container","Action":"die","Actor":{{"ID":"{}","Attributes":{{"exitCode":"{code}"}}}},"timeNano":{nanos}}}"#,
+        id()
+    )
+}
+
+fn frame(after: i64, text: &str) -> Vec<u8> {
+    let text = format!("{} {text}", time(after));
+    let length = u32::try_from(text.len()).unwrap();
+    [&[1, 0, 0, 0], &length.to_be_bytes()[..], text.as_bytes()].concat()
+}
+
+fn daemon(inspection: String, events: String, log: Vec<u8>) -> Fake {
+    Fake::new(move |request| match request {
+        _ if request.contains("/events?") => Reply::ok(&events),
+        _ if request.contains("/logs?") => Reply::Stream { bytes: log.clone(), whole: true },
+        _ => Reply::ok(&inspection),
+    })
+}
+
+fn failed_start(code: i32) -> String {
+    inspection(&format!(
+        r#""Status":"exited","ExitCode":{code},"Error":"no","OOMKilled":false,"StartedAt":"{}","FinishedAt":"{}""#,
+        time(0),
+        time(1_000)
+    ))
+}
+
+#[tokio::test]
+async fn an_exit_that_a_failed_start_wrote_over_comes_from_the_history_or_is_unknown() {
+    let before_and_after = [die(-500, 9), die(1_001, 0), die(90_000, 8)].concat();
+    for (code, events, expected) in [
+        (128, before_and_after.clone(), Some(0)),
+        (127, before_and_after, Some(0)),
+        (127, die(-500, 9), None),
+        (126, String::new(), None),
+        (3, String::new(), Some(3)),
+    ] {
+        let fake = daemon(failed_start(code), events, Vec::new());
+        let expected = expected.map(|code| ExitStatus::code(code).with_oom_killed(false));
+        assert_eq!(fake.backend.lifecycle().unwrap().wait(&id()).await.unwrap(), expected, "{code}");
+        let inspected = fake.backend.inspect(&id()).await.unwrap();
+        assert_eq!((inspected.exit, inspected.reason.as_deref()), (expected, Some("no")), "{code}");
+    }
+}
+
+#[tokio::test]
+async fn a_history_that_cannot_be_had_leaves_the_exit_unknown() {
+    let fake = Fake::new(|request| match request {
+        _ if request.contains("/events?") => Reply::message(403, "a proxy forbids it"),
+        _ => Reply::ok(&failed_start(127)),
+    });
+    assert_eq!(fake.backend.lifecycle().unwrap().wait(&id()).await.unwrap(), None);
+    assert_eq!(fake.backend.inspect(&id()).await.unwrap().exit, None);
+}
+
+#[tokio::test]
+async fn a_label_of_that_name_leaves_the_exit_unknown() {
+    let labelled = failed_start(127).replace(r#""Labels":{}"#, r#""Labels":{"exitCode":"42"}"#);
+    let fake = daemon(labelled, die(1_001, 42), Vec::new());
+    assert_eq!(fake.backend.lifecycle().unwrap().wait(&id()).await.unwrap(), None);
+    assert_eq!(fake.backend.inspect(&id()).await.unwrap().exit, None);
+}
+
+async fn lines(fake: &Fake, options: LogOptions) -> Vec<String> {
+    let mut stream = fake.backend.logs().unwrap().logs(&id(), options).await.unwrap();
+    let mut lines = Vec::new();
+    while let Some(line) = stream.next().await {
+        lines.push(String::from_utf8(line.unwrap().bytes.to_vec()).unwrap());
+    }
+    lines
+}
+
+#[tokio::test]
+async fn a_follow_goes_no_further_than_the_message_of_its_end() {
+    let runs = inspection(&format!(r#""Status":"running","Running":true,"StartedAt":"{}""#, time(0)));
+    let log =
+        [frame(-600, "before\n"), frame(-1, "first\n"), frame(1_000, "last\n"), frame(1_200, "next run\n")].concat();
+    let fake = daemon(runs, [die(-500, 0), die(1_001, 0)].concat(), log);
+    assert_eq!(lines(&fake, LogOptions::default().with_follow()).await, ["before\n", "first\n", "last\n"]);
+}
+
+#[tokio::test]
+async fn a_since_that_is_the_start_of_the_run_begins_after_the_end_of_the_run_before() {
+    let state = format!(r#""Status":"running","Running":true,"StartedAt":"{}","FinishedAt":"{}""#, time(0), time(-40));
+    for (events, since, expected) in [
+        ([die(-900, 0), die(-30, 0), die(5_000, 0)].concat(), at(0), at(-30) + Duration::from_nanos(1)),
+        (String::new(), at(0), at(-20)),
+        (die(-30, 0), at(-1), at(-1)),
+        (die(-30, 0), at(1), at(1)),
+    ] {
+        let fake = daemon(inspection(&state), events, Vec::new());
+        let _ = lines(&fake, LogOptions::default().with_since(since)).await;
+        let expected = expected.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let expected = format!("since={}.{:09}", expected.as_secs(), expected.subsec_nanos());
+        let asked: Vec<String> = fake.seen().into_iter().filter(|request| request.contains("/logs?")).collect();
+        assert!(asked.len() == 1 && asked[0].contains(&expected), "{asked:?}, expected {expected}");
+    }
+}
