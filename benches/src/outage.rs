@@ -1,4 +1,4 @@
-//! Daemons that are taken away and brought back, for [`reconnect`](../../reconnect.rs): each is a real one, in a private folder.
+//! Daemons that are taken away and brought back, for the bench `reconnect`: each is a real one, in a private folder.
 
 mod bus;
 mod docker;

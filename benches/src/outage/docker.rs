@@ -109,9 +109,10 @@ impl Daemon for Dockerd {
     }
 
     fn returns(&self) -> mpsc::Receiver<Instant> {
-        let address = match self.is_tcp {
-            true => format!("tcp://127.0.0.1:{}", self.port),
-            false => format!("unix://{}", self.socket().display()),
+        let address = if self.is_tcp {
+            format!("tcp://127.0.0.1:{}", self.port)
+        } else {
+            format!("unix://{}", self.socket().display())
         };
         let endpoint: Endpoint = address.parse().unwrap();
         let config = Config::default().with_endpoint(endpoint);

@@ -182,6 +182,13 @@ impl ReportedState {
         }
     }
 
+    /// Learns the labels, which a container keeps as long as it exists, from a row of another process.
+    pub(crate) fn learn_labels(&mut self, row: &Instance) {
+        let Some(labels) = &row.labels else { return };
+        let entry = self.entries.entry(row.id.clone()).or_insert_with_key(|id| Entry::new(id.clone()));
+        entry.exit_is_label = Some(exit_is_label(|key| labels.contains_key(key)));
+    }
+
     /// Adds the facts that only the stream reports to a listed or inspected instance, and learns its labels and exit.
     pub(crate) fn complete(&mut self, instance: &mut Instance) {
         let entry = self.entries.entry(instance.id.clone()).or_insert_with_key(|id| Entry::new(id.clone()));

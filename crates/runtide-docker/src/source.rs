@@ -10,7 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use runtide_core::{
-    Detail, Error, Gap, Listing, Result, RuntimeKind,
+    Detail, Error, Gap, Instance, Listing, Result, RuntimeKind,
     backend::saturating_add,
     event::ResumeToken,
     watch::{Flow, Inspector, Opened, Signal, SignalBody, Source},
@@ -60,6 +60,9 @@ pub(crate) struct DockerSource {
     heard: Instant,
     alarm: Pin<Box<Sleep>>,
     probe: Option<Pin<Box<dyn Future<Output = Result<Probed>> + Send>>>,
+    /// The consumer's rows, until the first subscription: the history need not reach back to the start of a container, whose
+    /// message has the labels (trap D16).
+    known: Vec<Arc<Instance>>,
 }
 
 /// Result of opening a second stream after the first one fell silent.
@@ -85,6 +88,7 @@ impl DockerSource {
             heard: Instant::now(),
             alarm: Box::pin(tokio::time::sleep(Duration::ZERO)),
             probe: None,
+            known: Vec::new(),
         }
     }
 
@@ -305,6 +309,10 @@ async fn open_fresh(client: &Client) -> Result<(EventSubscription, Arc<Server>)>
 
 #[async_trait]
 impl Source for DockerSource {
+    fn learn(&mut self, known: &[Arc<Instance>]) {
+        self.known = known.to_vec();
+    }
+
     async fn open(&mut self, resume: Option<&ResumeToken>) -> Result<Opened> {
         self.subscription = None;
         (self.pending, self.broken) = (None, None);
@@ -326,7 +334,10 @@ impl Source for DockerSource {
                             let live = server.date.and_then(|date| date.checked_add(Duration::from_secs(1)));
                             let live = live.and_then(subscription::nanoseconds).unwrap_or(u64::MAX);
                             self.replaying = Some((Instant::now() + LONGEST_REPLAY, live));
-                            self.reported_state.lock().go_live();
+                            let mut reported_state = self.reported_state.lock();
+                            std::mem::take(&mut self.known).iter().for_each(|row| reported_state.learn_labels(row));
+                            reported_state.go_live();
+                            drop(reported_state);
                             return Ok(Opened::Resumed);
                         }
                         Proof::Expired => Gap::HistoryExpired,
@@ -339,6 +350,7 @@ impl Source for DockerSource {
         self.reported_state.lock().forget();
         self.reported_state.lock().go_live();
         self.adopt_fresh(subscription, &server);
+        self.known.clear();
         Ok(Opened::Fresh(gap))
     }
 

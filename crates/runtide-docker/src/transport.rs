@@ -268,3 +268,41 @@ pub(crate) fn as_io(error: impl StdError + Send + Sync + 'static) -> io::Error {
     });
     io::Error::new(kind.unwrap_or(io::ErrorKind::ConnectionAborted), error)
 }
+
+#[cfg(test)]
+mod tests {
+    use runtide_core::{BackendId, Retry, backend::CallSite};
+
+    use super::*;
+    use crate::error::DaemonErrors as _;
+
+    async fn retry_of(endpoint: Endpoint) -> Retry {
+        let failed = Connector::new(endpoint, None, Duration::from_secs(60)).connect().await.err().unwrap();
+        let id = BackendId::from("docker:test");
+        CallSite::new("docker.test", &id).io(as_io(failed)).retry()
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_dial_that_reaches_no_daemon_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("docker.sock");
+        let file = Retry::Poll(Duration::from_millis(50));
+        assert_eq!(retry_of(Endpoint::unix(&socket)).await, file, "no such file");
+        drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+        assert_eq!(retry_of(Endpoint::unix(&socket)).await, file, "a file without a listener");
+
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let tcp = |host: &str| Endpoint::Tcp { host: host.to_owned(), port, tls: false };
+        assert_eq!(retry_of(tcp("127.0.0.1")).await, Retry::Poll(Duration::from_millis(250)), "a port that refuses");
+        assert_eq!(retry_of(tcp("no-such-host.invalid")).await, Retry::Backoff, "a name that cannot be resolved");
+    }
+
+    #[test]
+    fn a_connection_that_breaks_has_reached_a_daemon() {
+        let id = BackendId::from("docker:test");
+        for kind in [io::ErrorKind::ConnectionRefused, io::ErrorKind::ConnectionReset, io::ErrorKind::UnexpectedEof] {
+            assert_eq!(CallSite::new("docker.test", &id).io(kind.into()).retry(), Retry::Backoff, "{kind}");
+        }
+    }
+}

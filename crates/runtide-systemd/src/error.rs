@@ -10,7 +10,7 @@ use zbus::fdo;
 
 /// Interval of attempts while the bus answers and the manager is not on it. The bus holds a call back while it expects the
 /// manager, so that this is the rare case.
-const ABSENT: Duration = Duration::from_millis(250);
+const ABSENT: Duration = Duration::from_millis(100);
 
 /// Classifies the errors of the bus.
 pub(crate) trait BusErrors {
@@ -168,6 +168,31 @@ mod tests {
         ] {
             assert_eq!(of_name(name), kind, "{name}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_dial_that_reaches_no_bus_says_so() {
+        let id = runtide_core::BackendId::from("systemd:test");
+        let retry_of = async |address: String| {
+            let failed = zbus::connection::Builder::address(address.as_str()).build().await.unwrap_err();
+            CallSite::new("systemd.test", &id).dbus(failed).retry()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("bus");
+        let (file, network) = (Duration::from_millis(50), Duration::from_millis(250));
+        assert_eq!(retry_of(format!("unix:path={}", socket.display())).await, Retry::Poll(file), "no such file");
+        drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+        assert_eq!(retry_of(format!("unix:path={}", socket.display())).await, Retry::Poll(file), "no listener");
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        assert_eq!(
+            retry_of(format!("tcp:host=127.0.0.1,port={port}")).await,
+            Retry::Poll(network),
+            "a port that refuses"
+        );
+        let absent = zbus::Error::FDO(Box::new(fdo::Error::ServiceUnknown("no such name".to_owned())));
+        assert_eq!(CallSite::new("systemd.test", &id).dbus(absent).retry(), Retry::Poll(ABSENT));
+        let reset = zbus::Error::from(io::Error::from(io::ErrorKind::ConnectionReset));
+        assert_eq!(CallSite::new("systemd.test", &id).dbus(reset).retry(), Retry::Backoff);
     }
 
     #[test]

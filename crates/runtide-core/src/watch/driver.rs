@@ -177,7 +177,7 @@ impl Driver {
     }
 
     fn start(&self, handle: &Handle, options: WatchOptions) -> (Run, Subscription) {
-        let source = (self.source)();
+        let mut source = (self.source)();
         let resume = Resume {
             token: options.from.as_ref().and_then(|from| from.native.clone()),
             rows: options
@@ -187,6 +187,9 @@ impl Driver {
                 .map(|known| known.of(&self.backend).cloned().collect()),
             wanted: options.from.is_some(),
         };
+        if let Some(rows) = &resume.rows {
+            source.learn(rows);
+        }
         let setup = Setup {
             backend: self.backend.clone(),
             epoch: Epoch::new(uuid::Uuid::now_v7().to_string()),

@@ -116,7 +116,7 @@ pub(super) struct Machine {
     max_silence: Option<Duration>,
     backoff: Backoff,
     healthy_after: Duration,
-    /// Number of links in a row that were live and fell before they were healthy.
+    /// Number of links in a row that were announced and fell before they were healthy.
     falls: u32,
     /// Time of the last dial; the pause before the next one counts from it.
     dialled: Instant,

@@ -184,9 +184,11 @@ impl Relist {
         self.touched.values_mut().for_each(|reported| *reported = Reported::Hint);
     }
 
-    /// Starts over: reports were missed.
+    /// Reports were missed: starts over, unless the listing is yet to be requested, so that its answer will be newer.
     pub(super) fn restart(&mut self, now: Instant) {
-        self.wait_until(now + RELIST_AGAIN);
+        if !matches!(self.stage, Stage::Waiting { .. }) {
+            self.wait_until(now + RELIST_AGAIN);
+        }
     }
 
     pub(super) fn doubted(&self) -> bool {

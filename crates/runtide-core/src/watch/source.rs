@@ -22,10 +22,18 @@ use crate::{
 /// one. A source needs neither its own task nor a queue.
 ///
 /// # Order
-/// `open`, then `next_batch` until it ends, while the driver lists and inspects through [`Inspector`]. Subscribing comes first
+/// `learn` if there are rows, `open`, then `next_batch` until it ends, while the driver lists and inspects through [`Inspector`]. Subscribing comes first
 /// and listing second: changes in between are then in the stream.
 #[async_trait]
 pub trait Source: Send + 'static {
+    /// Takes in the consumer's rows at the token that the watch resumes from; called at most once, before the first `open`.
+    ///
+    /// A runtime's messages may leave open what its earlier ones said: a new process has not seen those, but its rows hold what
+    /// followed from them. They may be outdated in everything that can change. The default ignores them.
+    fn learn(&mut self, known: &[Arc<Instance>]) {
+        let _ = known;
+    }
+
     /// Subscribes; when it returns, nothing that happens from now on is missed by `next_batch`.
     ///
     /// # Behavior

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{Method, body::Incoming, client::conn::http1};
-use runtide_core::{Error, ErrorKind, ExitStatus, Result};
+use runtide_core::{Error, ErrorKind, ExitStatus, Result, Retry};
 use serde::Deserialize;
 use tokio::time::Instant;
 
@@ -48,11 +48,16 @@ pub(super) async fn wait(call: Call<'_>) -> Result<Option<ExitStatus>> {
             Err(Lost::Daemon(error)) => Some(error),
             Err(Lost::Final(error)) => return Err(error),
         };
+        let retry = error.as_ref().map(Error::retry);
         let since = *away_since.get_or_insert_with(Instant::now);
         if let Some(error) = error.filter(|_| since.elapsed() >= ABSENCE_TIMEOUT) {
             return Err(error);
         }
         tracing::debug!(backend = %call.client.id(), instance = call.id, "the wait broke off: opening it again");
+        if let Some(Retry::Poll(interval)) = retry {
+            tokio::time::sleep(interval).await; // nothing listens: no daemon is spared by a longer pause
+            continue;
+        }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(RETRY_AFTER.1);
     }

@@ -254,10 +254,16 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<
             full(200, format!("[{}]", items.join(",")))
         }
         "/events" => {
-            let since: u64 = query.split('&').find_map(|pair| pair.strip_prefix("since=")).map_or(u64::MAX, |since| {
-                let (seconds, nanos) = since.split_once('.').unwrap_or((since, "0"));
-                seconds.parse::<u64>().unwrap() * 1_000_000_000 + nanos.parse::<u64>().unwrap()
-            });
+            let time = |name: &str| {
+                let given = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))?;
+                let (seconds, nanos) = given.split_once('.').unwrap_or((given, "0"));
+                Some(seconds.parse::<u64>().unwrap() * 1_000_000_000 + nanos.parse::<u64>().unwrap())
+            };
+            let since = time("since").unwrap_or(u64::MAX);
+            if let Some(until) = time("until") {
+                let past = state.history.iter().filter(|(at, _)| (since..=until).contains(at));
+                return Ok(full(200, past.map(|(_, text)| text.as_str()).collect::<String>()));
+            }
             let (tx, rx) = mpsc::unbounded_channel();
             for (_, text) in state.history.iter().filter(|(at, _)| *at >= since) {
                 tx.send(Bytes::from(text.clone())).unwrap();

@@ -24,6 +24,7 @@ mod daemon;
 mod docker_command;
 mod fake_daemon;
 mod managers;
+mod resumed;
 mod scripted_daemon;
 mod tls;
 mod watch;

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use runtide_core::{Error, ErrorKind, ExitStatus, Incarnation, Result};
+use runtide_core::{Error, ErrorKind, ExitStatus, Incarnation, Result, Retry};
 use tokio::time::Instant;
 use zbus::{Connection, Message, MessageStream};
 
@@ -48,11 +48,16 @@ pub(super) async fn wait(call: Call<'_>) -> Result<Option<ExitStatus>> {
             }
             Err(error) => return Err(error),
         };
+        let retry = lost.as_ref().map(Error::retry);
         let since = *away_since.get_or_insert_with(Instant::now);
         if let Some(error) = lost.filter(|_| since.elapsed() >= TIMEOUT) {
             return Err(error);
         }
         tracing::debug!(backend = %call.client.id(), instance = call.unit, "the wait broke off; it is begun again");
+        if let Some(Retry::Poll(interval)) = retry {
+            tokio::time::sleep(interval).await; // nothing listens: no manager is spared by a longer pause
+            continue;
+        }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(RETRY_AFTER.1);
     }

@@ -3,7 +3,7 @@
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
-use runtide_core::Result;
+use runtide_core::{Result, Retry};
 use tokio::sync::Notify;
 use zbus::{Connection, MessageStream};
 
@@ -28,6 +28,10 @@ pub(super) async fn listen(client: Client, changed: Arc<Notify>) {
         let began = tokio::time::Instant::now();
         let Err(error) = receive(&client, &changed).await;
         tracing::debug!(%error, "no signals of changed unit files; it is tried again");
+        if let Retry::Poll(interval) = error.retry() {
+            tokio::time::sleep(interval).await;
+            continue;
+        }
         if began.elapsed() > LONGEST {
             pause = SHORTEST;
         }

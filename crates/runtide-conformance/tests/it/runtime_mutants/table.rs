@@ -15,7 +15,7 @@ mutants! { runtide_conformance::Law;
     /// It lists, then subscribes: an event in between is lost.
     ListsFirst [R1 R3 R4 R6 R9 R12 R19 R21 R22];
     /// It emits the instances before it begins a resync.
-    EventsBeforeTheBracket [R1 R2 R3 R4 R5 R6 R7 R8 R9 R10 R11 R12 R13 R14 R15 R17 R19 R20 R21 R22 M5];
+    EventsBeforeTheBracket [R1 R2 R3 R4 R5 R6 R7 R8 R9 R10 R11 R12 R13 R14 R15 R17 R19 R20 R21 R22 R23 M5];
     /// It skips numbers.
     SkipsNumbers [R1 R2 R3 R4 R5 R6 R7 R9 R10 R11 R13 R14 R15 R19 R20 R21];
     /// Over a gap it merges the listing into the rows that it knew, and a removed instance stays.
@@ -57,7 +57,7 @@ mutants! { runtide_conformance::Law;
     /// It gives up after ten minutes.
     GivesUp [R11];
     /// It reports an outage for each attempt.
-    OneEventPerAttempt [R1 R2 R5 R7 R8 R9 R10 R11 R13 R14 R15 R17];
+    OneEventPerAttempt [R1 R2 R5 R7 R8 R9 R10 R11 R13 R14 R15 R17 R23];
     /// One item that cannot be decoded makes the whole answer fail.
     BadItemBlinds [R13];
     /// It takes an instance that is missing from a partial listing for removed.
@@ -71,7 +71,7 @@ mutants! { runtide_conformance::Law;
     /// A list before `connect` fails.
     ListNeedsConnect [R6 R13 R15 R17];
     /// Every error has the same kind.
-    EveryErrorIsUnexpected [R15 R17 R18 M1 M3 M6 M7 M8];
+    EveryErrorIsUnexpected [R11 R15 R17 R18 M1 M3 M6 M7 M8];
     /// Its errors quote the request that failed, password and all, as a URL does in many a client.
     LeaksTheCredential [R18];
     /// The same, but only in its watch, in the cause of an outage.

@@ -90,9 +90,12 @@ impl Machine {
 
     /// As [`disconnect`](Self::disconnect), for a link that was up until an earlier moment.
     pub(super) fn fall(&mut self, now: Instant, up_until: Instant, error: Option<&Error>) {
-        if let Phase::Open { live_since: Some(since), .. } = &self.phase {
-            // What failed before the link went live is over with it.
-            let healthy = up_until.saturating_duration_since(*since) >= self.healthy_after;
+        if let Phase::Open { mode, live_since, .. } = &self.phase
+            && (live_since.is_some() || matches!(mode, Mode::Replaying))
+        {
+            // The link was announced: what failed before is over with it.
+            let up_for = live_since.map_or(Duration::ZERO, |since| up_until.saturating_duration_since(since));
+            let healthy = up_for >= self.healthy_after;
             self.falls = if healthy { 0 } else { self.falls.saturating_add(1) };
             self.backoff.set(self.falls.saturating_sub(1));
         }

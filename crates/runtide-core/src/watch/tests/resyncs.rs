@@ -127,13 +127,32 @@ async fn lost_messages_give_one_resync_at_a_time() {
     let world = World::default();
     let driver = world.driver();
     let mut stream = watch(&driver).await;
-    for _ in 0..100 {
+    let mut steps = Vec::new();
+    for step in 0..107 {
         world.change(|w| w.report(SignalBody::Lost(crate::event::Gap::Undecodable)));
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        let events = until_quiet(&mut stream, Duration::from_millis(47)).await;
+        steps.extend(events.iter().filter(|e| matches!(e.kind, RuntimeEventKind::ResyncEnd)).map(|_| step));
     }
-    let events = until_quiet(&mut stream, QUIET * 3).await;
-    let resyncs = events.iter().filter(|e| matches!(e.kind, RuntimeEventKind::ResyncEnd)).count();
-    assert!((1..=7).contains(&resyncs), "{resyncs} resyncs in five seconds");
+    assert!((4..=6).contains(&steps.len()), "resyncs in five seconds: {steps:?}");
+    assert!(steps.windows(2).all(|pair| pair[1] - pair[0] >= 19), "a second apart: {steps:?}");
+    let last = briefs(&mut stream, QUIET * 3).await;
+    assert_eq!(last.last().map(String::as_str), Some("resync_end"), "{last:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gap_during_a_listing_is_covered_by_the_next_one_alone() {
+    let world = World::default();
+    let driver = world.driver();
+    let mut stream = watch(&driver).await;
+    tokio::time::sleep(QUIET).await;
+    world.change(|w| {
+        w.answer_takes = Duration::from_millis(700); // as under load
+        w.report(SignalBody::Lost(crate::event::Gap::Undecodable));
+    });
+    assert_eq!(briefs(&mut stream, Duration::from_millis(600)).await, [""; 0]);
+    world.change(|w| w.report(SignalBody::Lost(crate::event::Gap::Undecodable)));
+    let seen = briefs(&mut stream, QUIET * 3).await;
+    assert_eq!(seen, ["resync_begin Undecodable", "resync_end"], "one for both");
 }
 
 #[tokio::test(start_paused = true)]
