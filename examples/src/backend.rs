@@ -1,10 +1,6 @@
 //! The choice of a runtime: the requested one, or one that answers on this machine.
 
-use std::{
-    future,
-    sync::Arc,
-    time::Duration,
-};
+use std::{future, sync::Arc, time::Duration};
 
 use runtide_core::{Error, ErrorKind, RuntimeBackend, RuntimeKind};
 use runtide_docker::{Candidate, Config, Detection, DockerBackend, Endpoint, Origin, Outcome};

@@ -49,6 +49,8 @@ macro_rules! __runtime_laws {
                 "n instances that live 10-50 ms each, back to back: n `Started`, n `Stopped` with the exit status, where the runtime reports edges; a signal that does not end the instance is not `Stopped`";
             R22 r22_every_visible_change in laws::truth, "every visible change"
                 "pause, unpause, health, rename, port, address, label and resource changes give `Updated`";
+            R23 r23_another_boot in laws::boot, "another boot"
+                "a token names the boot that gave it: no token, key or incarnation of one boot comes again in another, and an old token offered to a runtime that has begun again is answered with a resync";
             M1 m1_effect in laws::managers::effect, "effect"
                 "Ok means the effect is there: the harness checks it from outside";
             M2 m2_idempotent in laws::managers::effect, "idempotent"
