@@ -59,8 +59,8 @@ pub use self::{
     script::{AfterRun, Reboot},
 };
 use self::{
-    boot::Boot, history::History, image::Images, line::Line, log::Log, network::Networks, snapshot::Kept, volume::Volume,
-    wait::Waited,
+    boot::Boot, history::History, image::Images, line::Line, log::Log, network::Networks, snapshot::Kept,
+    volume::Volume, wait::Waited,
 };
 use crate::fault::{Call, Dial, Faults};
 
