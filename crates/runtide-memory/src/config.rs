@@ -1,6 +1,4 @@
 //! Configuration of a backend on a runtime in memory.
-//!
-//! FORK: yours has the daemon's address, and a `from_env` that reads the same variables as the runtime's own tools.
 
 use std::time::Duration;
 

@@ -16,5 +16,6 @@ pub use self::{
     config::{Config, Dialect},
     fault::{Call, Dial, Faults, Garble},
     runtime::{AfterRun, Blueprint, Emission, Fact, FactKind, MemoryRuntime, Reboot, RuntimeOptions, ScriptedRuntime},
+    source::MemorySource,
     store::{MemoryStore, StoreOptions},
 };

@@ -1,6 +1,4 @@
 //! The runtime's values in, Runtide's values out: pure functions, no I/O.
-//!
-//! FORK: most of a backend's knowledge of its runtime is here. Keep each mapping total, and test it value by value.
 
 use std::sync::Arc;
 
@@ -50,7 +48,7 @@ pub(crate) fn instance(config: &Config, record: &Record, detail: Detail) -> Inst
     instance.node.clone_from(&design.node);
     instance.created_at = Some(record.created_at);
     if instance.state.is_alive() {
-        // FORK: while it does not run, health, ports and addresses are those of the run before.
+        // While it does not run, health, ports and addresses are those of the run before.
         instance.health = design.health;
         instance.ports = Some(ports(&design.ports));
         instance.addresses = Some(addresses(&design.addresses));
@@ -65,7 +63,7 @@ pub(crate) fn instance(config: &Config, record: &Record, detail: Detail) -> Inst
     instance
 }
 
-/// FORK: in order, each once, so that two inspections compare equal.
+/// In order, each once, so that two inspections compare equal.
 fn ports(native: &[Port]) -> Vec<Port> {
     let mut ports = native.to_vec();
     ports.sort_by_key(|port| (port.number, port.protocol));
@@ -119,7 +117,7 @@ pub(crate) fn signals(config: &Config, message: &Message, out: &mut Vec<Signal>)
     }
 }
 
-/// FORK: decide which of your messages name the change, and which only the instance. When in doubt a message is a hint.
+/// The messages that name the change, and those that name only the instance. A message in doubt is a hint.
 fn body(config: &Config, told: &Told) -> SignalBody {
     let Told { fact, record, garbled, .. } = told;
     let id = fact.id.clone();

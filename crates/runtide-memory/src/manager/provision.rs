@@ -20,7 +20,7 @@ impl ProvisionManager for Client {
     }
 }
 
-/// FORK: every field is carried out or refused; none is dropped in silence.
+/// Every field is carried out or refused; none is dropped in silence.
 fn order(spec: &InstanceSpec) -> Result<Order> {
     let refused = |kind, message: String| Err(Error::new(kind, Call::Create.operation(), message));
     let cannot = |field: &str| refused(ErrorKind::Unsupported, format!("nothing in memory honours '{field}'"));

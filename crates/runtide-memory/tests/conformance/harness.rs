@@ -295,6 +295,7 @@ impl Harness for MemoryHarness {
                 tokio::time::sleep(Duration::from_secs(3)).await;
                 runtime.come_up(Reboot::default());
             }
+            Fault::LoseEverything => runtime.reboot(Reboot::default().losing_everything()),
             Fault::ExpireHistory => {
                 runtime.faults(|faults| faults.refuse = true);
                 runtime.sever();
