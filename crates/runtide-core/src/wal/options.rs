@@ -95,7 +95,7 @@ pub struct WalOptions {
     pub key: Option<WalKey>,
     /// Handling of corruption before the tail; by default the log stops there.
     pub on_corruption: OnCorruption,
-    /// What the log is for; by default for the application's own records. A log that is for something else is refused when it is
+    /// The log's purpose; by default it is for the application's own records. A log that is for something else is refused when it is
     /// opened for writing.
     pub purpose: WalPurpose,
     /// The disk; the operating system's if `None`.
@@ -111,7 +111,7 @@ setters!(WalOptions {
     with_key: key: Option<WalKey>;
     /// Sets the handling of corruption before the tail.
     with_on_corruption: on_corruption: OnCorruption;
-    /// Sets what the log is for.
+    /// Sets the log's purpose.
     with_purpose: purpose: WalPurpose;
     /// Sets another disk than the operating system's.
     with_disk: disk: Option<Arc<dyn Disk>>;

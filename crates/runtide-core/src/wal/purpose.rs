@@ -1,4 +1,4 @@
-//! What a log is for: [`WalPurpose`].
+//! The use that a log is for: [`WalPurpose`].
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::record::RecordKind;
 
-/// What a log is for. It is written into the log when the log is created, and only that use may append to it: a record of another
+/// The use that a log is for. It is written into the log when the log is created, and only that use may append to it: a record of another
 /// use would lock out the journal whose log it is. Reading, verifying and salvage are open to all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

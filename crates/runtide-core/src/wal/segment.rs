@@ -99,7 +99,7 @@ impl Segment {
         Ok(kind.filter(|_| read == bytes.len() && bytes.starts_with(&COMMIT_MAGIC)))
     }
 
-    /// What the log is for; the application's, if nothing says it.
+    /// The log's purpose; the application's, if nothing says it.
     ///
     /// # Errors
     /// `Unsupported` for a purpose of a later version.

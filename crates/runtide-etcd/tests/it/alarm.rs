@@ -71,7 +71,7 @@ async fn is_read(store: &EtcdStore, after: Revision) {
     let mut stream = store.watch(&Selector::all().with_name("a"), options).await.unwrap();
     assert!(matches!(next(&mut stream).await, StoreEvent::Added(_)));
     assert_eq!(store.delete(&named("absent"), Precondition::None).await.unwrap(), None);
-    // What changes nothing, and what may not be done, is found out without a write; also by a client that knows nothing.
+    // An apply of the same, or against a precondition, is answered without a write; also to a client that knows nothing.
     let same = store.apply(&named("a"), json(), Precondition::None).await.unwrap();
     assert_eq!(same.outcome, ApplyOutcome::Unchanged);
     refused("create", store.apply(&named("a"), Document::json("1"), Precondition::Absent).await, ErrorKind::Conflict);

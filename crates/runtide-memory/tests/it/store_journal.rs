@@ -227,7 +227,7 @@ async fn another_program_cannot_lock_a_store_out() {
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     assert!(error.message().contains("belongs to a store"), "{error}");
     assert_eq!(all(&open(&folder, often())).await, before);
-    // What an older version let any program do: the store is locked out, and salvage brings it back.
+    // As an older version let any program do it: the store is locked out, and salvage brings it back.
     let wal = Wal::open(&folder, WalOptions::default().with_purpose(WalPurpose::Store)).unwrap();
     wal.append_blocking(RecordKind(2), b"foreign").unwrap();
     wal.close().unwrap();

@@ -102,7 +102,7 @@ fn a_body_is_named_and_labelled_by_the_same_reading() {
     assert_eq!(coded.labels().unwrap().get("a"), Some("b"));
     let no_text = Document::yaml("apiVersion: v1\nkind: Node\nmetadata: {name: n, labels: {a: on}}\n");
     assert!(no_text.labels().unwrap_err().message().contains("a boolean"));
-    // By name, both can be had, and written anew in YAML.
+    // By name, both can be had, and written again in YAML.
     let mode = Document::yaml("mode: 0644\nwhen: on\n");
     let written = |schema| mode.convert_as(schema, ResourceFormat::Yaml).unwrap();
     assert_eq!(written(YamlSchema::Kubectl), Document::yaml("mode: 420\nwhen: true\n"));
