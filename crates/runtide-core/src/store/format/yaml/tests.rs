@@ -113,9 +113,8 @@ fn a_body_is_named_and_labelled_by_the_same_reading() {
 fn hostile_manifests_are_refused_in_time() {
     let merges = |times: usize| {
         let mut text = NAMED.to_owned() + "a0: &a0 {k0: x, k1: y}\n";
-        for at in 1..times {
-            text += &format!("a{at}: &a{at}\n  <<: [*a{0}, *a{0}]\n  k{at}: {{<<: *a{0}}}\n", at - 1);
-        }
+        let level = |at: usize| format!("a{at}: &a{at}\n  <<: [*a{0}, *a{0}]\n  k{at}: {{<<: *a{0}}}\n", at - 1);
+        text.extend((1..times).map(level));
         text
     };
     assert!(read(&merges(6), YamlSchema::Auto).is_ok());
