@@ -165,6 +165,8 @@ async fn every_edge_outside_the_resyncs_is_reported_through_reloads_reexecutions
         pause().await;
         faults.push((Instant::now(), "reload"));
         machine.manager("Reload", &()).await.unwrap();
+        // On a loaded machine a resync may come after the next reload, and be taken for that one's, or be one for both.
+        resync(&reported, &faults).await;
     }
     for _ in 0..3 {
         pause().await;
@@ -212,8 +214,7 @@ async fn every_edge_outside_the_resyncs_is_reported_through_reloads_reexecutions
     let runs = churning.await.unwrap();
     at_rest(&reported).await;
 
-    // A fault lasts from its injection to the end of the last resync before the next one. If the next one comes while a resync
-    // is prepared, which takes long on a loaded machine, that starts over, and is the resync of both.
+    // A fault lasts from its injection to the end of the last resync that began before the next one.
     let ends: Vec<Instant> = reported
         .lock()
         .unwrap()
@@ -221,16 +222,13 @@ async fn every_edge_outside_the_resyncs_is_reported_through_reloads_reexecutions
         .filter(|(_, event)| matches!(event.kind, Kind::ResyncEnd))
         .map(|(at, _)| *at)
         .collect();
-    let mut shared = 0;
     let windows: Vec<(Instant, Instant)> = faults
         .iter()
         .enumerate()
         .map(|(n, (from, what))| {
             let next = faults.get(n + 1).map_or_else(Instant::now, |(next, _)| *next);
-            let after = || ends.iter().filter(|at| **at > *from);
-            let last = after().filter(|at| **at < next).max();
-            shared += usize::from(last.is_none());
-            (*from, *last.or_else(|| after().min()).unwrap_or_else(|| panic!("no resync after a {what}")))
+            let last = ends.iter().filter(|at| **at > *from && **at < next).max();
+            (*from, *last.unwrap_or_else(|| panic!("no resync after a {what}")))
         })
         .collect();
     let edges = edges(&reported);
@@ -245,9 +243,9 @@ async fn every_edge_outside_the_resyncs_is_reported_through_reloads_reexecutions
         assert_eq!((starts, stops), (1, vec![Some(ExitStatus::code(run.code))]), "{}", run.unit);
     }
     println!(
-        "{of_all} runs, {outside} of them outside of the resyncs, {} faults, {} resyncs, {shared} of them for two faults",
+        "{of_all} runs, {outside} of them outside of the resyncs, {} faults, {} resyncs",
         faults.len(),
-        ends.len(),
+        ends.len()
     );
     assert!(outside > 100, "only {outside} of {of_all} runs were outside of the resyncs");
     assert!(edges.values().all(|(starts, stops)| *starts <= 1 && stops.len() <= 1), "no edge is reported twice");
