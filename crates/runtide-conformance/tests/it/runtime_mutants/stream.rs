@@ -170,7 +170,7 @@ impl Spoilt {
                 }
                 _ => {
                     let read = self.inner.next().await;
-                    self.hold_back(&read).await;
+                    self.hold_back(read.as_ref()).await;
                     self.take(read);
                 }
             }
@@ -178,7 +178,7 @@ impl Spoilt {
     }
 
     /// Waits until the next attempt of a backoff that has doubled all through the outage: it has lasted as long again.
-    async fn hold_back(&mut self, read: &Option<Item>) {
+    async fn hold_back(&mut self, read: Option<&Item>) {
         let Some(Ok(event)) = read else { return };
         if self.how == Mutant::BacksOffUnheard && matches!(event.kind, Kind::BackendReconnected { .. }) {
             tokio::time::sleep(self.down_since.elapsed().min(Duration::from_secs(30))).await;
