@@ -335,7 +335,9 @@ impl Source for DockerSource {
                             let live = live.and_then(subscription::nanoseconds).unwrap_or(u64::MAX);
                             self.replaying = Some((Instant::now() + LONGEST_REPLAY, live));
                             let mut reported_state = self.reported_state.lock();
-                            std::mem::take(&mut self.known).iter().for_each(|row| reported_state.learn_labels(row));
+                            for row in std::mem::take(&mut self.known) {
+                                reported_state.learn_labels(&row);
+                            }
                             reported_state.go_live();
                             drop(reported_state);
                             return Ok(Opened::Resumed);
