@@ -113,6 +113,9 @@ fn inspect(command: &Command, key: Option<WalKey>) -> Result<(), Stop> {
             for lost in &report.lost {
                 note(format_args!("lost: {lost}"));
             }
+            if report.foreign > 0 {
+                note(format_args!("left out: {} records that do not belong to what the log is for", report.foreign));
+            }
             print_text(&format!(
                 "{} records in {}, {} ranges lost\n",
                 report.recovered,

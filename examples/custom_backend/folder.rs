@@ -1,7 +1,7 @@
 //! A folder is the runtime, each file in it an instance, and its text the state (`running`, `stopped 0`).
 //!
 //! The backend only lists and inspects. Changes, outages, and any number of watchers are the driver's. For a backend that
-//! passes the conformance suite, fork `runtide-memory`; this one shows the least that is needed.
+//! passes the conformance suite, fork `runtide-template`; this one shows the least that is needed.
 #![expect(clippy::wildcard_imports, reason = "the vocabulary is what this file is about")]
 
 use std::{fs, io, path::PathBuf, sync::Arc, time::Duration};

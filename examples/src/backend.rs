@@ -36,13 +36,11 @@ pub async fn choose(target: &Target) -> Result<Arc<dyn RuntimeBackend>, Stop> {
 /// # Errors
 /// As [`choose`].
 pub async fn choose_or_script(target: &Target) -> Result<Arc<dyn RuntimeBackend>, Stop> {
-    match requested(target).await? {
-        Some(backend) => Ok(backend),
-        None => {
-            note("No runtime answers here: this is one in memory, with scripted events.");
-            memory()
-        }
+    if let Some(backend) = requested(target).await? {
+        return Ok(backend);
     }
+    note("No runtime answers here: this is one in memory, with scripted events.");
+    memory()
 }
 
 /// `None`: no runtime was named, and none answers.
@@ -126,7 +124,7 @@ async fn answering(backend: &dyn RuntimeBackend, target: &Target) -> runtide_cor
 fn memory() -> Result<Arc<dyn RuntimeBackend>, Stop> {
     // Without a seed each process has its own ids: for a journal, the runtime of the last process was another one.
     let runtime = MemoryRuntime::with_options(RuntimeOptions::default().with_facts(10_000_usize));
-    let script = runtime.live_by_script(SEED);
+    let script = runtime.run_script(SEED);
     let backend = MemoryBackend::new(runtide_memory::Config::default(), script.runtime().clone())?;
     tokio::spawn(async move {
         let _script = script;

@@ -85,7 +85,7 @@ fn styled(event: &StoreEvent) -> (Style, String) {
         StoreEvent::Added(resource) => (green, format!("added      {} at {}", resource.reference, resource.revision)),
         StoreEvent::Modified(resource) => (cyan, format!("modified   {} at {}", resource.reference, resource.revision)),
         StoreEvent::Deleted { reference, revision } => (red, format!("deleted    {reference} at {revision}")),
-        StoreEvent::Reset { gap, revision } => (dim, format!("reset      {}; the resources at {revision} follow", gap)),
+        StoreEvent::Reset { gap, revision } => (dim, format!("reset      {gap}; the resources at {revision} follow")),
         StoreEvent::Bookmark { revision } => (dim, format!("bookmark   every change up to {revision} was emitted")),
         _ => (dim, "unknown event".to_owned()),
     }

@@ -1,4 +1,4 @@
-//! What an error shows, looked at as a whole: [`repetition`].
+//! Checks of all that an error shows: [`repetition`].
 
 use std::error::Error as StdError;
 

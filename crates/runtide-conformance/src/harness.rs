@@ -215,6 +215,9 @@ pub enum Fault {
     RestartDaemon,
     /// The runtime is killed and started again; back when `fault` returns.
     KillDaemon,
+    /// The runtime is replaced by a new installation at the same address, which has nothing and counts from the beginning; back
+    /// when `fault` returns.
+    LoseEverything,
     /// The link is refused for so many changes that the runtime's history does not reach back to before the outage.
     ExpireHistory,
     /// This instance cannot be decoded in any listing or inspection.

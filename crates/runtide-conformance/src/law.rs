@@ -51,6 +51,8 @@ macro_rules! __runtime_laws {
                 "pause, unpause, health, rename, port, address, label and resource changes give `Updated`";
             R23 r23_prompt_return in laws::retry, "prompt return"
                 "a watch is back within 0.3 s of the runtime's own return, after any number of outages in which nothing listened";
+            R24 r24_another_boot in laws::boot, "another boot"
+                "a token names the boot that gave it: no token, key or incarnation of one boot comes again in another, and an old token offered to a runtime that has begun again is answered with a resync";
             M1 m1_effect in laws::managers::effect, "effect"
                 "Ok means the effect is there: the harness checks it from outside";
             M2 m2_idempotent in laws::managers::effect, "idempotent"

@@ -3,6 +3,7 @@
 
 use std::{
     future::Future,
+    io::Write,
     pin::Pin,
     sync::{
         Arc, Mutex,
@@ -88,6 +89,9 @@ where
         Err(error) => panic!("{law} cannot be run: {error}"),
     };
     show(law, &line, kept.as_ref());
+    if line.outcome == Outcome::Skipped {
+        warn_of_skip(law, &line);
+    }
     if let Err(error) = line.append() {
         panic!("the report of {law} cannot be written: {error}");
     }
@@ -105,6 +109,15 @@ fn show(law: impl LawSet, line: &Line, kept: Option<&Kept>) {
         let outcome = format!("{:?}", line.outcome).to_lowercase();
         println!("{law} on {}: {outcome}: {}", line.backend, parts.join("; "));
     }
+}
+
+/// Says that a law was not tested. The test's own output is hidden once it passes, and a name with `ok` behind it would be all that
+/// is seen: this goes past the capture of the test program.
+fn warn_of_skip(law: impl LawSet, line: &Line) {
+    let reason = line.reason.as_deref().unwrap_or_default();
+    let text = format!("SKIPPED, NOT TESTED: {law} on {}: {reason}\n", line.backend);
+    // A standard error that is closed shows nothing, and is no failure of the law.
+    let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
 /// Runs a future on the clock of a suite.

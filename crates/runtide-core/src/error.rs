@@ -175,8 +175,9 @@ impl Error {
             }
         }
         self.0.context = context;
-        if let Some(causes) = CauseText::doubled(&self.0.message, self.source()) {
-            self.0.source = causes.map(|causes| Box::new(causes) as Box<_>);
+        let (is_doubled, texts) = distinct(&self.0.message, self.source());
+        if is_doubled {
+            self.0.source = CauseText::chain(texts).map(|causes| Box::new(causes) as Box<_>);
         }
         self
     }
@@ -302,12 +303,6 @@ struct CauseText {
 }
 
 impl CauseText {
-    /// Returns the causes to show in place of these, if one of them is contained in a text before it.
-    fn doubled(message: &str, source: Option<&(dyn StdError + 'static)>) -> Option<Option<Self>> {
-        let (is_doubled, texts) = distinct(message, source);
-        is_doubled.then(|| Self::chain(texts))
-    }
-
     fn chain(texts: Vec<String>) -> Option<Self> {
         texts.into_iter().rev().fold(None, |source, text| Some(Self { text, source: source.map(Box::new) }))
     }

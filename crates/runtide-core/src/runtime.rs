@@ -214,11 +214,7 @@ impl<B: RuntimeBackend + ?Sized> RuntimeBackendExt for B {
         let waited = tokio::time::timeout(deadline, waited).await;
         waited.map_or_else(
             |_| {
-                let why = match outage {
-                    None => String::new(),
-                    Some(None) => ": the runtime closed the stream, and is not reachable since".to_owned(),
-                    Some(Some(cause)) => format!(": the runtime is not reachable: {}", cause.message),
-                };
+                let why = outage.map(|cause| format!(": the runtime is not reachable: {cause}")).unwrap_or_default();
                 let message = format!("the state did not come within {deadline:?}{why}");
                 Err(located(Error::new(ErrorKind::Timeout, "runtime.wait_for", message)))
             },

@@ -172,7 +172,12 @@ impl Client {
         let Some(offered) = offered else {
             return Err(site.error(ErrorKind::Protocol, "the server does not report its API version"));
         };
-        let minimum = reply.min_api_version.as_deref().filter(|text| !text.is_empty()).map(parsed).transpose()?;
+        // One that cannot be read refuses nothing: the server will, if it has to.
+        let minimum = reply.min_api_version.as_deref().filter(|text| !text.is_empty()).and_then(|text| {
+            parsed(text)
+                .inspect_err(|_| tracing::warn!(backend = %self.id(), field = "MinAPIVersion", value = text, "left out: it is no version"))
+                .ok()
+        });
         let api = ApiVersion::negotiate(parsed(offered)?, minimum, self.config().max_api_version).map_err(|why| {
             site.error(ErrorKind::Unsupported, why.clone())
                 .with_context("feature", "api_version")
@@ -380,6 +385,19 @@ mod tests {
         let at = http_date("Tue, 15 Nov 1994 08:12:31 GMT").unwrap();
         assert_eq!(at.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs(), 784_887_151);
         assert_eq!(http_date("yesterday"), None);
+    }
+
+    #[tokio::test]
+    async fn no_field_but_the_version_itself_is_needed_to_speak_to_a_server() {
+        let client = Client::new(Config::default()).unwrap();
+        let understood = |json: &str| {
+            let (reply, _) = normalize::lenient(json, |json| serde_json::from_str::<VersionReply>(json)).unwrap();
+            client.understand(client.site("test"), &reply, None).map(|server| server.api.to_string())
+        };
+        let odd = r#"{"Version":20.10,"ApiVersion":"1.41","MinAPIVersion":"1.99999","Components":[{"Name":7},3]}"#;
+        assert_eq!(understood(odd).unwrap(), "1.41");
+        assert_eq!(understood(r#"{"ApiVersion":1.41}"#).unwrap_err().kind(), ErrorKind::Protocol);
+        assert_eq!(understood(r#"{"ApiVersion":"1.99999"}"#).unwrap_err().kind(), ErrorKind::Protocol);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use runtide_core::{
 use crate::{
     call::Call,
     client::positive,
+    error::Recovery,
     keys::new_generation,
     known::Seen,
     shared::Shared,
@@ -67,6 +68,8 @@ impl Shared {
             .ok_or_else(|| self.refused("documents of this format have no form in etcd".to_owned(), reference))?;
         let mut call = Call::new(OPERATION, self.request_timeout);
         let mut step = first_step(precondition, self.known.get(reference), &document);
+        // The refusal of a guess by an alarm of the cluster: what is there now may be equal, or break the precondition.
+        let mut refusal = None;
         loop {
             if call.left().is_zero() {
                 return Err(call.outrun());
@@ -93,7 +96,14 @@ impl Shared {
             call.writes = matches!(step, Step::Put(_));
             let tried = self.client.try_txn(&mut call, txn).await;
             call.writes = false;
-            let mut answer = tried.map_err(|fault| fault.error.with_context("resource", reference))?;
+            let mut answer = match tried {
+                Err(fault) if fault.recovery == Recovery::Alarm && !call.uncertain && matches!(step, Step::Put(_)) => {
+                    refusal = Some(fault.error.with_context("resource", reference));
+                    step = Step::Read;
+                    continue;
+                }
+                tried => tried.map_err(|fault| fault.error.with_context("resource", reference))?,
+            };
             match step {
                 Step::Put(at) if answer.succeeded => {
                     if is_new {
@@ -134,6 +144,9 @@ impl Shared {
             }
             if there.is_some_and(|there| there.document == document) {
                 return Ok(Applied::new(ApplyOutcome::Unchanged, Revision(current.unwrap_or(0)), document.bytes));
+            }
+            if let Some(refusal) = refusal {
+                return Err(refusal);
             }
             step = Step::Put(current.unwrap_or(0));
         }

@@ -221,7 +221,11 @@ impl Client {
                     self.leave(at);
                 }
                 Recovery::Authenticate => self.forget(at, serial).await,
-                Recovery::None | Recovery::SmallerPage | Recovery::Compacted | Recovery::FutureRevision => {}
+                Recovery::None
+                | Recovery::Alarm
+                | Recovery::SmallerPage
+                | Recovery::Compacted
+                | Recovery::FutureRevision => {}
             }
         }
         outcome
@@ -247,7 +251,11 @@ impl Client {
             let again = match recovery {
                 Recovery::NextMember => true,
                 Recovery::Authenticate => !std::mem::replace(&mut authenticated, true),
-                Recovery::None | Recovery::SmallerPage | Recovery::Compacted | Recovery::FutureRevision => false,
+                Recovery::None
+                | Recovery::Alarm
+                | Recovery::SmallerPage
+                | Recovery::Compacted
+                | Recovery::FutureRevision => false,
             };
             if !again {
                 return Err(Fault { error: call.gave_up(error), uncertain, recovery });

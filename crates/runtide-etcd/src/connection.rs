@@ -21,8 +21,9 @@ use tonic::{
 use tonic_prost::ProstCodec;
 
 use crate::wire::{
-    AuthenticateRequest, AuthenticateResponse, RangeRequest, RangeResponse, SnapshotRequest, SnapshotResponse,
-    StatusRequest, StatusResponse, TxnRequest, TxnResponse, WatchCreateRequest, WatchRequest, WatchResponse,
+    AuthenticateRequest, AuthenticateResponse, CompactionRequest, CompactionResponse, RangeRequest, RangeResponse,
+    SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse, TxnRequest, TxnResponse, WatchCreateRequest,
+    WatchRequest, WatchResponse,
 };
 
 /// Most bytes of a received message that carries data. Pages of a listing are cut smaller until they are below it;
@@ -38,6 +39,7 @@ const WATCH_REQUESTS: usize = 16;
 const AUTHENTICATE: &str = "/etcdserverpb.Auth/Authenticate";
 const RANGE: &str = "/etcdserverpb.KV/Range";
 const TXN: &str = "/etcdserverpb.KV/Txn";
+const COMPACT: &str = "/etcdserverpb.KV/Compact";
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
 const STATUS: &str = "/etcdserverpb.Maintenance/Status";
 const SNAPSHOT: &str = "/etcdserverpb.Maintenance/Snapshot";
@@ -81,6 +83,10 @@ impl Connection {
 
     pub(crate) async fn txn(&self, request: &TxnRequest) -> Result<TxnResponse, Status> {
         self.with_token(|token| self.unary(TXN, LARGEST_DATA, token, request.clone())).await
+    }
+
+    pub(crate) async fn compact(&self, request: &CompactionRequest) -> Result<CompactionResponse, Status> {
+        self.with_token(|token| self.unary(COMPACT, LARGEST_OTHER, token, *request)).await
     }
 
     pub(crate) async fn status(&self) -> Result<StatusResponse, Status> {

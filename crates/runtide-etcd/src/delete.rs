@@ -12,6 +12,7 @@ use crate::{
     apply::{Fate, holds},
     call::Call,
     client::positive,
+    error::Recovery,
     shared::Shared,
     value::WriteId,
     view::{last_written, signed},
@@ -32,6 +33,9 @@ impl Shared {
             Precondition::None => self.known.get(reference).map(|seen| seen.revision),
             _ => None,
         };
+        // A receipt takes space. Where a cluster without space refuses it, the delete goes without, and without an answer its
+        // outcome cannot be found out.
+        let mut is_signed = true;
         loop {
             if call.left().is_zero() {
                 return Err(call.outrun());
@@ -48,16 +52,21 @@ impl Shared {
                 None => TxnRequest::of(read()),
                 Some(at) => {
                     let remove = RequestOp::delete(key.clone());
-                    let sign = RequestOp::put(self.keys.receipt(), id.bytes());
-                    TxnRequest::when([self.is_live(&view), last_written(key.clone(), at)])
-                        .and_then([remove, sign])
-                        .or_else(read())
+                    let sign = is_signed.then(|| RequestOp::put(self.keys.receipt(), id.bytes()));
+                    let all: Vec<RequestOp> = std::iter::once(remove).chain(sign).collect();
+                    TxnRequest::when([self.is_live(&view), last_written(key.clone(), at)]).and_then(all).or_else(read())
                 }
             };
             call.writes = guess.is_some();
             let tried = self.client.try_txn(&mut call, txn).await;
             call.writes = false;
-            let mut answer = tried.map_err(|fault| fault.error.with_context("resource", reference))?;
+            let mut answer = match tried {
+                Err(fault) if fault.recovery == Recovery::Alarm && !call.uncertain && guess.is_some() && is_signed => {
+                    is_signed = false;
+                    continue;
+                }
+                tried => tried.map_err(|fault| fault.error.with_context("resource", reference))?,
+            };
             if guess.is_some() && answer.succeeded {
                 self.known.set(reference, None);
                 return Ok(Some(Revision(answer.revision)));
@@ -65,7 +74,8 @@ impl Shared {
             let now = self.update_view(answer.one())?;
             let current = answer.one().map(|kv| positive(kv.mod_revision));
             if let (true, Some(at)) = (call.uncertain, guess) {
-                match self.receipt(&mut call, answer.one(), at, id).await {
+                let fate = if is_signed { self.receipt(&mut call, answer.one(), at, id).await } else { Fate::Unknown };
+                match fate {
                     Fate::Landed(revision) => {
                         self.known.set(reference, None);
                         return Ok(Some(Revision(revision)));

@@ -31,6 +31,8 @@ pub(crate) enum Recovery {
     Authenticate,
     /// The same read with a smaller limit.
     SmallerPage,
+    /// None for a write: an alarm of the cluster refuses it, without an effect. A read may succeed, and without space a delete.
+    Alarm,
     /// None for this revision: it is compacted.
     Compacted,
     /// None for this revision: the cluster has not reached it.
@@ -120,7 +122,9 @@ pub(crate) fn meaning(code: Code, text: &str) -> (ErrorKind, bool, Recovery) {
         // The limit of gRPC, which is a little above etcd's.
         Code::ResourceExhausted if has("larger than max") => (ErrorKind::InvalidInput, false, Recovery::None),
         Code::ResourceExhausted if has("too many requests") => (ErrorKind::RateLimited, false, Recovery::NextMember),
-        Code::ResourceExhausted if has("space exceeded") => (ErrorKind::Unavailable, false, Recovery::None),
+        Code::ResourceExhausted if has("space exceeded") => (ErrorKind::Unavailable, false, Recovery::Alarm),
+        // The members' data differ, and the cluster refuses to change them further.
+        Code::DataLoss if has("corrupt cluster") => (ErrorKind::Corrupt, false, Recovery::Alarm),
         Code::InvalidArgument if has("invalid user ID or password") || has("user name is empty") => {
             (ErrorKind::Unauthenticated, false, Recovery::None)
         }
@@ -157,6 +161,7 @@ mod tests {
             (Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted", ErrorKind::Expired, false),
             (Code::OutOfRange, "etcdserver: mvcc: required revision is a future revision", ErrorKind::Expired, false),
             (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded", ErrorKind::Unavailable, false),
+            (Code::DataLoss, "etcdserver: corrupt cluster", ErrorKind::Corrupt, false),
             (Code::ResourceExhausted, "etcdserver: too many requests", ErrorKind::RateLimited, false),
             (Code::PermissionDenied, "etcdserver: permission denied", ErrorKind::PermissionDenied, false),
             (Code::Unauthenticated, "etcdserver: invalid auth token", ErrorKind::Unauthenticated, false),

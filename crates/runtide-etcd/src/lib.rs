@@ -3,6 +3,7 @@
 mod apply;
 mod call;
 mod client;
+mod compact;
 mod config;
 mod connection;
 mod delete;

@@ -28,6 +28,23 @@ impl EtcdStore {
         Ok(Self(Arc::new(Shared::new(&config)?)))
     }
 
+    /// Drops the history before this revision, of the whole cluster and all prefixes, as `etcdctl compact` does; the resources
+    /// stay. A watch from an earlier position is `Expired`, and one that is running and behind gets a `Reset`. Members do it
+    /// themselves with `--auto-compaction-retention`; a cluster whose quota is used up needs it before it is defragmented.
+    ///
+    /// Returns once the member that was asked has removed it, so that a defragmentation frees its space. Compacting again, or to
+    /// an earlier revision, does nothing.
+    ///
+    /// # Errors
+    /// `Expired` if the cluster has not reached the revision; `PermissionDenied` if authentication is enabled and the user lacks the
+    /// role `root`; `Corrupt` if the cluster's data are.
+    ///
+    /// # Cancel safety
+    /// Can be dropped: it is then done or not.
+    pub async fn compact(&self, revision: Revision) -> Result<()> {
+        self.0.compact(revision).await
+    }
+
     /// Writes etcd's own snapshot, and returns the number of its bytes. It is the database of the whole cluster, of all prefixes and
     /// users, as `etcdctl snapshot save` writes it; `etcdctl snapshot restore` (or `etcdutl`) makes a new cluster of it.
     ///

@@ -174,6 +174,18 @@ pub(crate) struct TxnResponse {
     pub(crate) responses: Vec<ResponseOp>,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(crate) struct CompactionRequest {
+    #[prost(int64, tag = "1")]
+    pub(crate) revision: i64,
+    /// The member answers once the history is removed from its database.
+    #[prost(bool, tag = "2")]
+    pub(crate) physical: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(crate) struct CompactionResponse {}
+
 /// A request on the stream of a watch. `cancel_request` (2) is not used: a watch ends with its stream.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub(crate) struct WatchRequest {
@@ -469,6 +481,7 @@ mod tests {
             ),
             ("progress", WatchRequest::progress().encode_to_vec(), b"\x1a\x00"),
             ("authenticate", credentials.encode_to_vec(), b"\x0a\x01u\x12\x01p"),
+            ("compact", CompactionRequest { revision: 7, physical: true }.encode_to_vec(), b"\x08\x07\x10\x01"),
             ("status", StatusRequest {}.encode_to_vec(), b""),
             ("snapshot", SnapshotRequest {}.encode_to_vec(), b""),
         ]

@@ -84,8 +84,8 @@ pub(super) fn decode<T: DeserializeOwned>(journal: Journal, record: &Record) -> 
 fn check(journal: Journal, record: &Record) -> Result<()> {
     if record.kind != journal.kind() {
         let what = match journal {
-            Journal::Events => "this log is no journal of events",
-            Journal::Operations => "this log is no log of operations",
+            Journal::Events => "this log has a record that is no journal's; `wal::salvage` copies it without",
+            Journal::Operations => "this log has a record that is no operation's; `wal::salvage` copies it without",
         };
         return Err(Error::new(ErrorKind::InvalidInput, journal.open(), what)
             .with_context("seq", record.seq)
@@ -129,11 +129,11 @@ pub(super) fn replay(journal: Journal, wal: &Wal) -> Result<(Seq, WalReader)> {
 mod tests {
     use super::*;
     use crate::{JournalOptions, RuntimeJournal};
-    use runtide_core::wal::WalOptions;
+    use runtide_core::wal::{WalOptions, WalPurpose};
 
     fn opening_after(payload: &[u8]) -> Error {
         let dir = tempfile::tempdir().unwrap();
-        let wal = Wal::open(dir.path(), WalOptions::default()).unwrap();
+        let wal = Wal::open(dir.path(), WalOptions::default().with_purpose(WalPurpose::Events)).unwrap();
         wal.append_reserved_blocking(&[(Journal::Events.kind(), payload)]).unwrap();
         wal.close().unwrap();
         RuntimeJournal::open(dir.path(), JournalOptions::default()).unwrap_err()
@@ -145,6 +145,12 @@ mod tests {
         assert_eq!(newer.kind(), ErrorKind::Unsupported);
         assert!(newer.to_string().contains("format version 2; this build reads version 1"), "{newer}");
         assert_eq!(opening_after(b"hello").kind(), ErrorKind::Corrupt);
+    }
+
+    #[test]
+    fn each_journal_has_the_kind_of_its_logs_purpose() {
+        assert_eq!(WalPurpose::Events.kind(), Some(Journal::Events.kind()));
+        assert_eq!(WalPurpose::Operations.kind(), Some(Journal::Operations.kind()));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::{
 use runtide_core::{
     BackendId, Cursor, Error, ErrorKind, Instance, InstanceTable, Result, RuntimeEvent, RuntimeEventKind,
     backend::lock,
-    wal::{RecordKind, Seq, Wal},
+    wal::{RecordKind, Seq, Wal, WalPurpose},
 };
 
 const WATCH: &str = "journal.watch";
@@ -51,7 +51,7 @@ pub(super) struct State {
 impl Inner {
     /// Opens the log and folds its records from the last checkpoint on.
     pub(super) fn open(dir: &Path, options: JournalOptions) -> Result<Self> {
-        let wal = Wal::open(dir, options.wal.clone())?;
+        let wal = Wal::open(dir, options.wal.clone().with_purpose(WalPurpose::Events))?;
         let (checkpoint, records) = format::replay(Journal::Events, &wal)?;
         let (mut state, mut since) = (State::default(), 0);
         for record in records {

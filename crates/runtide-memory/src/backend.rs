@@ -10,7 +10,7 @@ use runtide_core::{
         ExecManager, ImageManager, LifecycleManager, LogManager, NetworkManager, ProvisionManager, SnapshotManager,
         StatsManager, VolumeManager,
     },
-    watch::{Driver, Inspector},
+    watch::{Driver, Inspector, Source},
 };
 
 use crate::{
@@ -34,21 +34,42 @@ impl MemoryBackend {
     /// # Errors
     /// `InvalidInput` for a configuration that cannot work.
     pub fn new(config: Config, runtime: MemoryRuntime) -> Result<Self> {
+        Self::with_source(config, runtime, |source| source)
+    }
+
+    /// A backend whose reports pass through `wrap`, which is called for each run of the watch: for tests of what a source must
+    /// not do, and of what a watch does with it.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a configuration that cannot work.
+    pub fn with_source<S: Source>(
+        config: Config,
+        runtime: MemoryRuntime,
+        wrap: impl Fn(MemorySource) -> S + Send + Sync + 'static,
+    ) -> Result<Self> {
         config.check()?;
-        Ok(Self::on(config, runtime))
+        Ok(Self::on(config, runtime, wrap))
     }
 
     /// A backend on its own runtime, in this process: [`runtime`](Self::runtime) is its script. The runtime may run for long, so
     /// it keeps no [`history`](MemoryRuntime::history) beyond the facts from which streams resume.
     pub fn embedded() -> Self {
-        Self::on(Config::default(), MemoryRuntime::with_options(RuntimeOptions::default().with_facts(0_usize)))
+        Self::on(
+            Config::default(),
+            MemoryRuntime::with_options(RuntimeOptions::default().with_facts(0_usize)),
+            |source| source,
+        )
     }
 
-    fn on(config: Config, runtime: MemoryRuntime) -> Self {
+    fn on<S: Source>(
+        config: Config,
+        runtime: MemoryRuntime,
+        wrap: impl Fn(MemorySource) -> S + Send + Sync + 'static,
+    ) -> Self {
         let client = Client::new(config, runtime);
         let source = client.clone();
         let options = client.config.driver.clone();
-        let driver = Driver::new(client.config.id.clone(), options, move || MemorySource::new(source.clone()));
+        let driver = Driver::new(client.config.id.clone(), options, move || wrap(MemorySource::new(source.clone())));
         Self { client, driver }
     }
 
@@ -71,7 +92,6 @@ impl RuntimeBackend for MemoryBackend {
     }
 
     fn kind(&self) -> RuntimeKind {
-        // FORK: a runtime that Runtide does not know is `RuntimeKind::Custom`.
         RuntimeKind::Memory
     }
 
@@ -80,7 +100,6 @@ impl RuntimeBackend for MemoryBackend {
     }
 
     async fn connect(&self) -> Result<RuntimeInfo> {
-        // FORK: the server's own version, and its address without credentials.
         self.client.call(Call::Connect, async { Ok(()) }).await?;
         let version = env!("CARGO_PKG_VERSION");
         Ok(RuntimeInfo::new(self.id().clone(), self.kind(), version, "memory:", self.capabilities()))
@@ -110,8 +129,6 @@ impl RuntimeBackend for MemoryBackend {
         self.client.tasks.wait().await;
         Ok(())
     }
-
-    // FORK: only the managers that your runtime supports.
 
     fn lifecycle(&self) -> Option<&dyn LifecycleManager> {
         Some(&self.client)

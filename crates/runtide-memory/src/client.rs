@@ -1,7 +1,4 @@
 //! The wire: the only path from a backend to its runtime. The deadline, the end of the backend and the faults act here.
-//!
-//! FORK: put your client of the daemon here: sockets, requests, decoding item by item. No type of a client library leaves
-//! this file.
 
 use std::{fmt, sync::Arc, time::Duration};
 

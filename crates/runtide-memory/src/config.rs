@@ -1,6 +1,4 @@
 //! Configuration of a backend on a runtime in memory.
-//!
-//! FORK: yours has the daemon's address, and a `from_env` that reads the same variables as the runtime's own tools.
 
 use std::time::Duration;
 
@@ -19,7 +17,7 @@ pub struct Config {
     /// Dialect of the event stream.
     pub dialect: Dialect,
     /// `true` (the default) if an edge names the run that it belongs to. Docker's do not.
-    pub edges_name_life: bool,
+    pub edges_name_incarnation: bool,
     /// `true` if a [`Summary`](runtide_core::Detail::Summary) leaves out the fields that Docker's list leaves out: the
     /// incarnation, times, the exit and restarts.
     pub lean_summary: bool,
@@ -38,7 +36,7 @@ impl Default for Config {
         Self {
             id: BackendId::from("memory:local"),
             dialect: Dialect::default(),
-            edges_name_life: true,
+            edges_name_incarnation: true,
             lean_summary: false,
             deadline: Duration::from_secs(30),
             heartbeat: Some(Duration::from_secs(10)),
@@ -54,7 +52,7 @@ setters!(Config {
     /// Dialect of the event stream.
     with_dialect: dialect: Dialect;
     /// True if an edge names the run that it belongs to.
-    with_edges_name_life: edges_name_life: bool;
+    with_edges_name_incarnation: edges_name_incarnation: bool;
     /// `true` if summaries leave out the fields that Docker's list leaves out.
     with_lean_summary: lean_summary;
     /// The longest that any call may take.

@@ -15,6 +15,7 @@ pub use self::{
     backend::MemoryBackend,
     config::{Config, Dialect},
     fault::{Call, Dial, Faults, Garble},
-    runtime::{AfterRun, Blueprint, Emission, Fact, FactKind, MemoryRuntime, Reboot, RuntimeOptions, ScriptedLife},
+    runtime::{AfterRun, Blueprint, Emission, Fact, FactKind, MemoryRuntime, Reboot, RuntimeOptions, ScriptedRuntime},
+    source::MemorySource,
     store::{MemoryStore, StoreOptions},
 };

@@ -1,6 +1,4 @@
 //! The runtime's values in, Runtide's values out: pure functions, no I/O.
-//!
-//! FORK: most of a backend's knowledge of its runtime is here. Keep each mapping total, and test it value by value.
 
 use std::sync::Arc;
 
@@ -50,7 +48,7 @@ pub(crate) fn instance(config: &Config, record: &Record, detail: Detail) -> Inst
     instance.node.clone_from(&design.node);
     instance.created_at = Some(record.created_at);
     if instance.state.is_alive() {
-        // FORK: while it does not run, health, ports and addresses are those of the run before.
+        // While it does not run, health, ports and addresses are those of the run before.
         instance.health = design.health;
         instance.ports = Some(ports(&design.ports));
         instance.addresses = Some(addresses(&design.addresses));
@@ -65,7 +63,7 @@ pub(crate) fn instance(config: &Config, record: &Record, detail: Detail) -> Inst
     instance
 }
 
-/// FORK: in order, each once, so that two inspections compare equal.
+/// In order, each once, so that two inspections compare equal.
 fn ports(native: &[Port]) -> Vec<Port> {
     let mut ports = native.to_vec();
     ports.sort_by_key(|port| (port.number, port.protocol));
@@ -119,7 +117,7 @@ pub(crate) fn signals(config: &Config, message: &Message, out: &mut Vec<Signal>)
     }
 }
 
-/// FORK: decide which of your messages name the change, and which only the instance. When in doubt a message is a hint.
+/// The messages that name the change, and those that name only the instance. A message in doubt is a hint.
 fn body(config: &Config, told: &Told) -> SignalBody {
     let Told { fact, record, garbled, .. } = told;
     let id = fact.id.clone();
@@ -134,7 +132,7 @@ fn body(config: &Config, told: &Told) -> SignalBody {
         (Dialect::States, _) => SignalBody::State(Arc::new(instance(config, record, Detail::Full))),
         (Dialect::Edges, _) => SignalBody::Edge(Edge {
             id,
-            incarnation: if config.edges_name_life { fact.incarnation.clone() } else { None },
+            incarnation: if config.edges_name_incarnation { fact.incarnation.clone() } else { None },
             state: fact.state(),
             exit: fact.exit,
             described: Some(Arc::new(described(config, told))),
@@ -147,7 +145,7 @@ fn described(config: &Config, told: &Told) -> Instance {
     let Told { fact, record, .. } = told;
     let mut instance =
         Instance::new(config.id.clone(), fact.id.clone(), fact.name.clone(), record.design.kind, fact.state());
-    instance.incarnation = if config.edges_name_life { fact.incarnation.clone() } else { None };
+    instance.incarnation = if config.edges_name_incarnation { fact.incarnation.clone() } else { None };
     instance.exit = fact.exit;
     instance.image.clone_from(&record.design.image);
     instance.labels = Some(record.design.labels.clone());

@@ -12,8 +12,9 @@ use runtide_core::{
 
 use crate::{client::Client, config::Dialect, normalize, runtime::Connection};
 
+/// The reports of a runtime in memory, as [`MemoryBackend::with_source`](crate::MemoryBackend::with_source) wraps them.
 #[derive(Debug)]
-pub(crate) struct MemorySource {
+pub struct MemorySource {
     client: Client,
     stream: Option<Connection>,
 }
@@ -28,7 +29,7 @@ impl MemorySource {
 impl Source for MemorySource {
     async fn open(&mut self, resume: Option<&ResumeToken>) -> Result<Opened> {
         self.stream = None;
-        // FORK: subscribed when it returns. `Resumed` only with proof: the token itself is still in the runtime's history.
+        // Subscribed when it returns. `Resumed` only with proof: the token itself is still in the runtime's history.
         let (stream, opened) = self.client.events(resume).await?;
         self.stream = Some(stream);
         Ok(opened)
@@ -38,7 +39,7 @@ impl Source for MemorySource {
         let Some(stream) = &self.stream else {
             return Err(Error::new(ErrorKind::Conflict, "memory.events", "the source is not open"));
         };
-        // FORK: cancel-safe: a message taken from the wire is in `out` or still in the source when this is dropped.
+        // Cancel-safe: a message taken from the wire is in `out` or still in the source when this is dropped.
         let Some(messages) = stream.read().await? else { return Ok(Flow::Closed) };
         for message in &messages {
             normalize::signals(&self.client.config, message, out);
@@ -51,7 +52,6 @@ impl Source for MemorySource {
     }
 
     fn max_silence(&self) -> Option<Duration> {
-        // FORK: `None` unless your runtime sends messages regularly, or can be made to.
         self.client.config.max_silence
     }
 

@@ -224,6 +224,13 @@ impl UnitCache {
         let written = self.tick();
         let known = self.units.entry(reported.id.clone()).or_default();
         known.written = written;
+        if reported.state == InstanceState::Restarting && !ran && known.incarnation != reported.incarnation {
+            // From 254 on a unit gets the InvocationID of its next run while it still waits for that, and its next state
+            // follows at once: this is no end of the new run. In case that it is one, after a failed ExecStartPre=, an
+            // inspection finds it.
+            out.push(Signal::new(SignalBody::Hint(reported.id)));
+            return;
+        }
         let was_seen = std::mem::replace(&mut known.is_seen, true);
         known.is_fresh = false;
         if known.incarnation != reported.incarnation || !was_seen {
@@ -387,6 +394,27 @@ mod tests {
         out.clear();
         unit_cache.told(reported(S::Failed, "2"), false, || None, &mut out);
         assert_eq!(states(&out).len(), 1, "no process ran");
+    }
+
+    #[test]
+    fn a_restart_that_is_under_way_is_no_end_of_its_run() {
+        for is_known in [true, false] {
+            let (mut unit_cache, mut out) = (UnitCache::default(), Vec::new());
+            if is_known {
+                unit_cache.loaded("a.service".into());
+                unit_cache.told(reported(S::Running, "1"), false, || None, &mut out);
+                unit_cache.told(reported(S::Failed, "1"), true, || None, &mut out);
+                unit_cache.told(reported(S::Restarting, "1"), true, || None, &mut out);
+                out.clear();
+            }
+            unit_cache.told(reported(S::Restarting, "2"), false, || None, &mut out);
+            assert!(matches!(out[..], [Signal { body: SignalBody::Hint(_), .. }]), "{out:?}");
+            out.clear();
+            unit_cache.told(reported(S::Running, "2"), false, || None, &mut out);
+            unit_cache.told(reported(S::Failed, "2"), true, || None, &mut out);
+            let exit = Some(ExitStatus::code(3));
+            assert_eq!(states(&out), [(S::Running, Some("2+"), None), (S::Failed, Some("2-"), exit)]);
+        }
     }
 
     #[test]

@@ -36,8 +36,9 @@ pub(crate) struct Flaw {
 impl UnitFile {
     /// Parses a file that systemd would load.
     ///
-    /// What systemd ignores with a warning is ignored: a line that is neither a section nor an assignment, an assignment
-    /// without a name or before the first section. So are comments. Continued lines are joined with a space.
+    /// A line is ignored if systemd ignores it, with a warning or without: one that is neither a section nor an
+    /// assignment, an assignment without a name or before the first section, a comment. Continued lines are joined with
+    /// a space.
     pub(crate) fn parse(text: &[u8]) -> Result<Self, Flaw> {
         match Self::parse_until_flaw(text) {
             (file, None) => Ok(file),

@@ -202,7 +202,7 @@ fn wrong_usage_is_one_line_and_code_2() {
     }
     assert!(refused("watch", &["--for", "10"]).contains("500ms"), "says what is expected");
     assert!(refused("watch", &["--filter", "=x"]).contains("KEY=VALUE"));
-    assert!(refused("watch", &["--host", "nowhere"]).contains("unix:///"));
+    assert!(refused("watch", &["--host", "gopher://nowhere"]).contains("unix:///"));
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! The beginning of a stream, and its shape: R1, R2, R3.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use runtide_core::{InstanceFilter, RuntimeEventKind as Kind, WatchOptions};
 
-use super::{backend, done, running, try_fault};
+use super::{PASSED, backend, done, running, try_fault};
 use crate::{Change, Fault, Harness, Law, LawResult, Subscriber, Verdict, Violation, Workload, ensure};
 
 /// **R1 bracket.** No instance event precedes the first `ResyncBegin`, except in a watch that resumed without loss;
@@ -111,7 +114,8 @@ pub async fn r2_contiguous(h: &dyn Harness) -> LawResult {
 }
 
 /// **R3 reliable.** Instances that come, change and go *while the watch opens* are all accounted for: folding the stream
-/// gives the runtime's own state.
+/// gives the runtime's own state. An instance that comes once the watch is live has each of its edges, though it may be gone
+/// before anything lists it.
 ///
 /// The runtime changes between each of the backend's steps, with listings that take long, so that a backend that lists first
 /// and subscribes second loses the changes in between.
@@ -125,9 +129,15 @@ pub async fn r3_reliable(h: &dyn Harness) -> LawResult {
         if round > 0 {
             let _ = try_fault!(h, Fault::SlowList(listing), without);
         }
+        let is_live = AtomicBool::new(false);
         let churn = async {
+            let mut came_live = Vec::new();
             for n in 0..8 {
+                let live = is_live.load(Ordering::Acquire);
                 let id = h.create(&format!("new-{round}-{n}"), &Workload::Idle).await?;
+                if live {
+                    came_live.push((id.clone(), matches!(n, 5 | 6)));
+                }
                 tokio::time::sleep(listing / 8).await;
                 h.start(&id).await?;
                 match n {
@@ -137,14 +147,24 @@ pub async fn r3_reliable(h: &dyn Harness) -> LawResult {
                     _ => tokio::time::sleep(listing / 8).await,
                 }
             }
-            Ok::<(), Violation>(())
+            Ok::<_, Violation>(came_live)
         };
-        let watching = Subscriber::live(h, &backend);
+        let watching = async {
+            let watched = Subscriber::live(h, &backend).await?;
+            is_live.store(true, Ordering::Release);
+            Ok::<_, Violation>(watched)
+        };
         let (watched, churned) = tokio::join!(watching, churn);
-        churned?;
-        let mut watched = watched?;
+        let (mut watched, came_live) = (watched?, churned?);
+        let from = watched.events.len();
         h.heal().await?;
         watched.converge(h, Law::R3).await?;
+        let resynced = watched.gaps(from).next().is_some();
+        for (id, is_gone) in came_live.iter().filter(|_| h.dialect().edges && !resynced) {
+            let edges = PASSED.get(..if *is_gone { 3 } else { 1 }).unwrap_or_default();
+            let what = format!("{edges:?} of {id}, which came once the watch was live");
+            watched.until(h, Law::R3, &what, |one| one.edges_of(id, 0).eq(edges.iter().copied())).await?;
+        }
     }
     without.dedup();
     Verdict::kept_without(without)

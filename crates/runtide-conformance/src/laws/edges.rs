@@ -80,6 +80,7 @@ pub async fn r5_unique(h: &dyn Harness) -> LawResult {
     let id = running(h, "a").await?;
     let backend_value = backend(h).await?;
     let mut subscriber = Subscriber::live(h, &backend_value).await?;
+    let (from, before) = (subscriber.events.len(), h.facts().await?.len());
     for _ in 0..4 {
         h.stop(&id).await?;
         subscriber.read_for(h.timing().quiet).await?;
@@ -93,6 +94,11 @@ pub async fn r5_unique(h: &dyn Harness) -> LawResult {
     if h.dialect().edges && h.dialect().history {
         let keyed = subscriber.events.iter().filter(|event| event.key().is_some()).count();
         ensure!(keyed > 0, R5, "reported edges to have keys", "no key in a whole stream");
+    }
+    if subscriber.gaps(from).next().is_none() {
+        // A repetition without a key is one all the same.
+        let facts = h.facts().await?;
+        reported_in_order(h, &subscriber, &id, from, facts.get(before..).unwrap_or_default())?;
     }
 
     // The next process resumes after the last event of this one.

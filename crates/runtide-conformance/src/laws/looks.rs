@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use runtide_core::{Completeness, InstanceId, ListOptions, Listing, RuntimeBackend};
 
-use super::{backend, need_fault, running, try_fault};
+use super::{accounts_for, backend, need_fault, passing, running, try_fault};
 use crate::{Fault, Harness, Law, LawResult, Subscriber, Verdict, Violation, ensure};
 
 async fn list(law: Law, backend: &dyn RuntimeBackend) -> Result<Listing, Violation> {
@@ -66,6 +66,11 @@ pub async fn r13_one_bad_item(h: &dyn Harness) -> LawResult {
     subscriber
         .until(h, Law::R13, "an event of a new instance next to a bad item", |one| one.get(&fresh).is_some())
         .await?;
+    if h.dialect().edges {
+        let from = subscriber.events.len();
+        let passed = passing(h, "e").await?;
+        accounts_for(h, Law::R13, &mut subscriber, &passed, from).await?;
+    }
     is_there(&subscriber, Law::R13, &bad, "it cannot be decoded, which is not absence")?;
 
     let backend_after = backend(h).await?;

@@ -2,11 +2,14 @@
 
 use runtide_core::{Cursor, InstanceTable, RuntimeBackend, WatchOptions};
 
-use super::{backend, edges::reported_in_order, running, try_fault};
+use super::{accounts_for, backend, edges::reported_in_order, passing, running, try_fault};
 use crate::{Fault, Harness, Law, LawResult, Subscriber, Verdict, Violation, ensure};
 
 /// The cursor and the table of a journal, through the form in which they are stored.
-fn stored(subscriber: &Subscriber, backend: &dyn RuntimeBackend) -> Result<(Cursor, InstanceTable), Violation> {
+pub(super) fn stored(
+    subscriber: &Subscriber,
+    backend: &dyn RuntimeBackend,
+) -> Result<(Cursor, InstanceTable), Violation> {
     let table = &subscriber.table;
     let Some((position, _)) = table.position(backend.id()) else {
         return Err(subscriber.violation(Law::R7, "a position to resume from", "none"));
@@ -97,8 +100,13 @@ pub async fn r7_resumable(h: &dyn Harness) -> LawResult {
     // The runtime was restarted.
     for fault in [Fault::RestartDaemon, Fault::KillDaemon] {
         h.stop(&b).await?;
+        kept.converge(h, Law::R7).await?;
+        let from = kept.events.len();
+        // It may be reported before the runtime goes down, or lost with it.
+        let passed = passing(h, &format!("passing-{fault:?}")).await?;
         if try_fault!(h, fault, without) {
             h.heal().await?;
+            accounts_for(h, Law::R7, &mut kept, &passed, from).await?;
             h.start(&b).await?;
             kept.converge(h, Law::R7).await?;
         }

@@ -138,11 +138,13 @@ pub async fn r22_every_visible_change(h: &dyn Harness) -> LawResult {
         Change::Labels(labels),
         Change::Resources,
     ];
+    let mut is_changed = false;
     for change in &changes {
         let from = subscriber.events.len();
         if done(&change.to_string(), h.change(&id, change).await, &mut without)?.is_none() {
             continue;
         }
+        is_changed = true;
         if let Some(field) = change.field() {
             let what = format!("an `Updated` in which `{field}` changed, after {change}");
             subscriber
@@ -154,7 +156,7 @@ pub async fn r22_every_visible_change(h: &dyn Harness) -> LawResult {
         }
         subscriber.converge(h, Law::R22).await?;
     }
-    if without.len() == changes.len() {
+    if !is_changed {
         return Verdict::not_applicable("no visible change can be made");
     }
     Verdict::kept_without(without)

@@ -151,7 +151,7 @@ impl Link {
 
     /// Passes bytes from the client on to the target.
     async fn upwards(&mut self, bytes: &[u8], client: &mut dyn Socket, server: &mut dyn Socket) -> Option<End> {
-        if let Some(request) = request_line(bytes) {
+        if let Some(request) = request_line(&self.request, bytes) {
             self.request.clone_from(&request);
             self.answered = 0;
             if let Some(live) = lock(&self.shared.live).get_mut(&self.id) {
@@ -214,13 +214,19 @@ impl Link {
     }
 }
 
-/// The first line of a request, if these bytes begin one.
-fn request_line(bytes: &[u8]) -> Option<String> {
+/// The first line of a request, if these bytes begin one. `before` is the request before it on this connection.
+fn request_line(before: &str, bytes: &[u8]) -> Option<String> {
     let line = bytes.split(|byte| *byte == b'\r' || *byte == b'\n').next()?;
     let line = std::str::from_utf8(line).ok()?;
-    let (method, rest) = line.split_once(' ')?;
+    // After a request of HTTP, a text may be its body.
+    let begins = is_http(line) || (!is_http(before) && !line.is_empty() && !line.contains(char::is_control));
+    begins.then(|| line.to_owned())
+}
+
+fn is_http(line: &str) -> bool {
+    let Some((method, rest)) = line.split_once(' ') else { return false };
     let is_method = matches!(method, "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS");
-    (is_method && rest.contains(" HTTP/1.")).then(|| line.to_owned())
+    is_method && rest.contains(" HTTP/1.")
 }
 
 /// Replaces in a stream that comes in pieces. A possible beginning of a match is held back until the next piece.

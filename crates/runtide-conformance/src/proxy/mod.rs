@@ -1,7 +1,8 @@
 //! A small proxy in front of a socket, which breaks connections on purpose.
 //!
-//! It passes bytes and recognizes only the beginning of an HTTP request, so that a [`Rule`] can pick its requests (`/events`)
-//! also on a connection that carried others before.
+//! It passes bytes, and recognizes the first line of a request, so that a [`Rule`] can pick requests (`/events`) also on a
+//! connection that carried others before. On a connection that begins as HTTP, that is the request line; on one that begins with
+//! any other text, the first line of each piece that the client sends. A protocol that is no text has no requests to pick.
 
 mod link;
 #[cfg(test)]

@@ -146,6 +146,25 @@ async fn a_cut_answer_breaks_off() {
     assert_eq!(answer(&mut new).await, None);
 }
 
+#[tokio::test]
+async fn requests_of_any_line_protocol_are_recognized() {
+    let proxy = proxy().await;
+    proxy.add(Rule::on("watch", Action::Answer(b"denied\n".to_vec())));
+    let say = async |line: &'static [u8]| {
+        let mut socket = client(&proxy).await;
+        socket.write_all(line).await.unwrap();
+        answer(&mut socket).await
+    };
+    assert_eq!(say(b"list all\n").await.as_deref(), Some(b"list all\n".as_slice()));
+    assert_eq!(say(b"watch all\r\n").await.as_deref(), Some(b"denied\n".as_slice()));
+    // The body of a request of HTTP is no request, nor is a protocol that is no text.
+    let mut socket = client(&proxy).await;
+    assert_eq!(ask(&mut socket).await.as_deref(), Some(REQUEST));
+    socket.write_all(b"watch").await.unwrap();
+    assert_eq!(answer(&mut socket).await.as_deref(), Some(b"watch".as_slice()));
+    assert_eq!(say(b"\x16\x03watch\n").await.as_deref(), Some(b"\x16\x03watch\n".as_slice()));
+}
+
 #[test]
 fn replacing_finds_a_match_that_is_split_over_pieces() {
     let mut held = Vec::new();

@@ -3,6 +3,7 @@
 //! The backends have tables of their own, next to what gives their errors a meaning.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
 };
@@ -11,7 +12,7 @@ use runtide_conformance::errors::repetition;
 use runtide_core::{
     Error, ErrorKind, Failure, Labels, RuntimeKind, UnixSignal,
     store::{Document, ResourceFormat, ResourceRef, YamlSchema},
-    wal::{self, ReadFrom, RecordKind, Retention, Seq, Wal, WalKey, WalOptions, WalReader},
+    wal::{self, ReadFrom, RecordKind, Seq, Wal, WalKey, WalOptions, WalReader},
 };
 use runtide_journal::{JournalOptions, JournaledStore, OperationLog, OwnerId, RuntimeJournal};
 use runtide_memory::MemoryStore;
@@ -63,7 +64,7 @@ fn of_the_log(seen: &mut Seen) {
     seen.of("open twice", Wal::open(&dir, options()));
     seen.of("append too much", wal.append_blocking(RecordKind(1), &vec![0; Wal::MAX_RECORD + 1]));
     seen.of("append a reserved kind", wal.append_blocking(RecordKind(0xffff), b""));
-    seen.of("read ahead", wal.reader(ReadFrom::Seq(Seq(9))).and_then(|reader| reader.collect::<Result<Vec<_>, _>>()));
+    seen.of("read ahead", wal.reader(ReadFrom::Seq(Seq(9))).and_then(Iterator::collect::<Result<Vec<_>, _>>));
     wal.close().unwrap();
     seen.of("append to a closed log", wal.append_blocking(RecordKind(1), b""));
     seen.of("open with a key", Wal::open(&dir, options().with_key(Some(WalKey::new([1; 32])))));
@@ -120,12 +121,7 @@ fn of_documents(seen: &mut Seen) {
     seen.of("parse a kind", "dokcer".parse::<RuntimeKind>());
     seen.of("parse a signal", "SIGNOPE".parse::<UnixSignal>());
     let labels: Labels = [("n", "x")].into_iter().collect();
-    #[derive(Debug, serde::Deserialize)]
-    struct Typed {
-        #[allow(dead_code, reason = "only its type matters")]
-        n: u32,
-    }
-    seen.of("decode labels", labels.decode::<Typed>(""));
+    seen.of("decode labels", labels.decode::<BTreeMap<String, u32>>(""));
 }
 
 fn owner() -> OwnerId {

@@ -6,6 +6,7 @@ mod composed;
 #[allow(dead_code, reason = "the memory runtime's own suite uses the rest")]
 mod harness;
 mod managers;
+mod source;
 mod stream;
 mod table;
 

@@ -39,7 +39,7 @@ impl Document {
         self.convert_as(YamlSchema::Auto, format)
     }
 
-    /// The body in another format, or written anew in its own, with YAML read by this schema: otherwise as
+    /// The body in another format, or written again in its own, with YAML read by this schema: otherwise as
     /// [`convert`](Self::convert). In other formats the schema is without effect.
     ///
     /// # Errors

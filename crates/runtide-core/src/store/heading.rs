@@ -252,8 +252,8 @@ mod tests {
             }
             assert_eq!(ResourceRef::from_document(&body).unwrap().as_str(), "/Node//n1", "{}", body.format);
             assert_eq!(body.labels().unwrap().get("a"), Some("b"), "{}", body.format);
-            assert_eq!(body.split().unwrap(), [body.clone()], "its bytes stay as they are");
-            assert_eq!(body.resources().unwrap(), [body.clone()]);
+            assert_eq!(body.split().unwrap(), std::slice::from_ref(&body), "its bytes stay as they are");
+            assert_eq!(body.resources().unwrap(), std::slice::from_ref(&body));
             assert_eq!(body.convert(ResourceFormat::Native).unwrap_err().kind(), ErrorKind::Unsupported);
             if body.format != ResourceFormat::Json {
                 assert!(!body.convert(ResourceFormat::Json).unwrap().bytes.starts_with(b"\xef"));

@@ -80,7 +80,7 @@ impl fmt::Debug for Resource {
         if let Some(written) = &self.written {
             shown.field("written", written);
         }
-        shown.finish()
+        shown.finish_non_exhaustive()
     }
 }
 

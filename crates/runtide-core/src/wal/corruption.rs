@@ -70,6 +70,26 @@ pub(super) fn disk_error(operation: &'static str, path: &Path, error: io::Error)
     Error::new(kind, operation, message).with_context("path", path.display()).with_source(error)
 }
 
+/// The error for a file that has a segment's name and no valid header.
+pub(super) fn header_error(operation: &'static str, path: &Path, bad: BadHeader) -> Error {
+    match bad {
+        BadHeader::Corrupt => Corruption::new(path, 0, super::format::SEGMENT_HEADER as u64, None)
+            .error(operation, "the segment's header is corrupt, or this is no segment"),
+        BadHeader::Version(version) => Error::new(
+            ErrorKind::Unsupported,
+            operation,
+            format!("version {version} of the format is unknown here; version {} is known", super::format::VERSION),
+        )
+        .with_context("segment", path.display()),
+        BadHeader::Flags(flags) => Error::new(
+            ErrorKind::Unsupported,
+            operation,
+            format!("the segment needs features that are unknown here: flags {flags:#x}"),
+        )
+        .with_context("segment", path.display()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::error::Error as _;
@@ -92,25 +112,5 @@ mod tests {
             assert!(!error.message().contains(&cause), "{error}");
             assert_eq!(error.source().map(ToString::to_string), Some(cause), "{io}");
         }
-    }
-}
-
-/// The error for a file that has a segment's name and no valid header.
-pub(super) fn header_error(operation: &'static str, path: &Path, bad: BadHeader) -> Error {
-    match bad {
-        BadHeader::Corrupt => Corruption::new(path, 0, super::format::SEGMENT_HEADER as u64, None)
-            .error(operation, "the segment's header is corrupt, or this is no segment"),
-        BadHeader::Version(version) => Error::new(
-            ErrorKind::Unsupported,
-            operation,
-            format!("version {version} of the format is unknown here; version {} is known", super::format::VERSION),
-        )
-        .with_context("segment", path.display()),
-        BadHeader::Flags(flags) => Error::new(
-            ErrorKind::Unsupported,
-            operation,
-            format!("the segment needs features that are unknown here: flags {flags:#x}"),
-        )
-        .with_context("segment", path.display()),
     }
 }

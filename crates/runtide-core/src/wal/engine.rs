@@ -14,6 +14,7 @@ use super::{
     layout::{segment_path, unfinished_path},
     options::Durability,
     published::Published,
+    purpose::WalPurpose,
     record::now,
     segment::DATA,
     sync::{
@@ -96,6 +97,7 @@ pub(super) struct Engine {
     pub(super) chain: Chain,
     pub(super) durability: Durability,
     pub(super) segment_bytes: u64,
+    pub(super) purpose: WalPurpose,
     /// The epoch of this opening: each opening of the log has a higher one.
     pub(super) epoch: u64,
     pub(super) active: Active,
@@ -225,6 +227,7 @@ impl Engine {
             epoch: self.epoch,
             synced: self.published.synced(),
             keyed: self.chain.key_check(),
+            purpose: self.purpose.code(),
         };
         let path = begin(&*self.disk, &self.dir, &*file, &header)?;
         let full = std::mem::replace(&mut self.active, Active::new(path, file, header.first, limit));

@@ -31,6 +31,7 @@
 //!   names the hash of the commit before it.
 //! * **Tamper-evident.** Commits are chained with BLAKE3, under a [`WalKey`] if one is given. [`verify`] walks the chain, and an
 //!   [`Anchor`] that is kept elsewhere reveals that a tail was cut or rewritten.
+//! * **Kept for its use.** A log says what it is for ([`WalPurpose`]), and another use is refused when it is opened for writing.
 //! * **A failure is final.** After a write or a sync failed, every later call gets that failure, and nothing is written or
 //!   synced until the log is opened again; reading goes on.
 //! * **Bounded.** Opening reads only the last segment (the last two where commits are not synced one by one), and next to nothing
@@ -59,6 +60,7 @@ mod open;
 mod options;
 mod orphaned;
 mod published;
+mod purpose;
 mod queue;
 mod reader;
 mod record;
@@ -82,6 +84,7 @@ pub use self::{
     layout::lock_path,
     open::Repair,
     options::{Durability, OnCorruption, WalKey, WalOptions},
+    purpose::WalPurpose,
     reader::WalReader,
     record::{ReadFrom, Record, RecordKind, RecordRef, Seq},
     retention::{Retained, Retention},

@@ -124,6 +124,7 @@ fn engine(disk: Arc<dyn Disk>, dir: &Path, options: &WalOptions, lock: Box<dyn F
         chain: end.chain,
         durability: options.durability,
         segment_bytes: options.segment(),
+        purpose: options.purpose,
         epoch: end.epoch.saturating_add(1),
         active: end.active,
         head,
@@ -178,6 +179,7 @@ fn create(disk: &dyn Disk, dir: &Path, options: &WalOptions, first: u64) -> Resu
         epoch: 1,
         synced: first.saturating_sub(1),
         keyed: chain.key_check(),
+        purpose: options.purpose.code(),
     };
     let active = create_segment(disk, dir, &header, options.segment())?;
     Ok(End {
@@ -202,6 +204,7 @@ fn recover(disk: &dyn Disk, dir: &Path, mut segments: Vec<(u64, PathBuf)>, optio
         };
         let segment = Segment::open(disk, first, &path, OPEN)?;
         let chain = Chain::of(&segment.header, options.key.as_ref(), OPEN)?;
+        segment.check_purpose(options.purpose, OPEN)?;
         if let Some((first_before, path_before)) = segments.last()
             && !follows_durable(&segment).map_err(|error| disk_error(OPEN, &path, error))?
         {

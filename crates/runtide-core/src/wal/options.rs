@@ -4,7 +4,10 @@ use std::{fmt, num::NonZeroU64, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::fs::{Disk, OsDisk};
+use super::{
+    fs::{Disk, OsDisk},
+    purpose::WalPurpose,
+};
 use crate::names::setters;
 
 /// The default size of a segment: 16 MiB, which one core reads and checks in well under 10 ms.
@@ -92,6 +95,9 @@ pub struct WalOptions {
     pub key: Option<WalKey>,
     /// Handling of corruption before the tail; by default the log stops there.
     pub on_corruption: OnCorruption,
+    /// The log's purpose; by default it is for the application's own records. A log that is for something else is refused when it is
+    /// opened for writing.
+    pub purpose: WalPurpose,
     /// The disk; the operating system's if `None`.
     pub disk: Option<Arc<dyn Disk>>,
 }
@@ -105,6 +111,8 @@ setters!(WalOptions {
     with_key: key: Option<WalKey>;
     /// Sets the handling of corruption before the tail.
     with_on_corruption: on_corruption: OnCorruption;
+    /// Sets the log's purpose.
+    with_purpose: purpose: WalPurpose;
     /// Sets another disk than the operating system's.
     with_disk: disk: Option<Arc<dyn Disk>>;
 });

@@ -70,7 +70,7 @@ pub struct WalReader {
     /// The writer's published state, which bounds the reader; `None` for a reader that needs no writer.
     bound: Option<Arc<Published>>,
     log: LogId,
-    segment: Segment,
+    pub(super) segment: Segment,
     /// Segments after this one, already open: first record, path and file.
     ahead: VecDeque<(u64, PathBuf, Arc<dyn File>)>,
     /// Offset of the next frame or commit.

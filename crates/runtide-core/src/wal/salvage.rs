@@ -29,6 +29,9 @@ const MOST_LOST: u64 = 1 << 27;
 pub struct SalvageReport {
     /// Records in the new log, without the records of kind [`RecordKind::LOST`].
     pub recovered: u64,
+    /// Records of the old log that were left out, because they do not belong to what it is for.
+    #[serde(default)]
+    pub foreign: u64,
     /// Ranges of the old log that could not be read, an unfinished tail included.
     pub lost: Vec<Corruption>,
 }
@@ -38,6 +41,9 @@ pub struct SalvageReport {
 /// A record is recovered if its checksum holds, even if its neighbours are corrupt. It keeps its number, its time and its kind; a
 /// lost record is replaced by an empty one of the kind [`RecordKind::LOST`], so that the numbers stay without gaps. The new log
 /// has its own chain, without a key, and other commits: anchors of the old log are not in it.
+///
+/// The new log is for what the old one is for. A log of a journal or a store ([`WalPurpose`](super::WalPurpose)) has records of one
+/// kind; others, which another program appended, are left out, so that the journal can be opened again.
 ///
 /// A tail that nothing proves to have been durable is not recovered, but is in the report.
 ///
@@ -77,13 +83,19 @@ pub fn salvage_with(dir: &Path, out: &Path, options: &WalOptions) -> Result<Salv
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(disk_error(SALVAGE, out, error)),
         _ => {}
     }
-    let options = WalOptions { durability: Durability::Os, ..options.clone() };
+    let purpose = reader.segment.purpose(SALVAGE)?;
+    let options = WalOptions { durability: Durability::Os, purpose, ..options.clone() };
     let mut copy =
         Copy { engine: open::begin_at(out, &options, reader.next_seq().0)?, commit: Vec::new(), first: 0, count: 0 };
-    let mut report = SalvageReport { recovered: 0, lost: Vec::new() };
+    let mut report = SalvageReport { recovered: 0, foreign: 0, lost: Vec::new() };
     while let Some(found) = reader.step()? {
         match found {
             Found::Corruption(corruption) => report.lost.push(corruption),
+            Found::Record(record)
+                if purpose.kind().is_some_and(|kind| ![kind, RecordKind::LOST].contains(&record.kind)) =>
+            {
+                report.foreign += 1;
+            }
             Found::Record(record) => {
                 copy.fill_up_to(&record)?;
                 copy.push(record.seq.0, nanos(record.at), record.kind, &record.bytes)?;

@@ -8,6 +8,7 @@ mod follow;
 mod handover;
 mod hook;
 mod keys;
+mod purpose;
 mod retain;
 mod salvage;
 mod torn;

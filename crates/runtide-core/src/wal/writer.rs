@@ -73,7 +73,8 @@ impl Wal {
     ///   corrupt; with a corrupt header, a missing segment, or commits that contradict each other, only
     ///   [`salvage`](super::salvage()) helps.
     /// * [`Unauthenticated`](ErrorKind::Unauthenticated): the key is missing or wrong;
-    ///   [`InvalidInput`](ErrorKind::InvalidInput): a key was given, and the log was created without one.
+    ///   [`InvalidInput`](ErrorKind::InvalidInput): a key was given, and the log was created without one; or the log is for
+    ///   something else ([`WalPurpose`](super::WalPurpose)). Nothing was changed.
     /// * [`Unsupported`](ErrorKind::Unsupported): the log is of a later version of the format. Nothing was changed.
     /// * The errors of the disk.
     #[expect(clippy::needless_pass_by_value, reason = "options are given away, here as everywhere")]

@@ -17,7 +17,7 @@ use super::{
     table::InstanceTable,
 };
 use crate::{
-    error::{Error, ErrorKind, Failure, Result},
+    error::{Error, ErrorKind, Result},
     event::{RuntimeEvent, RuntimeEventKind},
     instance::{Instance, InstanceId},
 };
@@ -138,12 +138,12 @@ pub(crate) async fn pump(
     }
 }
 
-/// The first state of `id` that satisfies `until`. `outage` is the one that goes on, with its cause.
+/// The first state of `id` that satisfies `until`. `outage` becomes the cause of the outage that goes on, in words.
 pub(crate) async fn first_match(
     mut stream: EventStream,
     id: &InstanceId,
     until: impl Fn(&Instance) -> bool + Send,
-    outage: &mut Option<Option<Failure>>,
+    outage: &mut Option<String>,
 ) -> Result<Arc<Instance>> {
     let mut table = InstanceTable::default();
     loop {
@@ -152,7 +152,10 @@ pub(crate) async fn first_match(
         };
         table.apply(&event);
         match &event.kind {
-            RuntimeEventKind::BackendDisconnected { cause } => *outage = Some(cause.clone()),
+            RuntimeEventKind::BackendDisconnected { cause } => {
+                let clean = || "it closed the stream".to_owned();
+                *outage = Some(cause.as_ref().map_or_else(clean, |cause| cause.message.clone()));
+            }
             RuntimeEventKind::BackendReconnected { .. } => *outage = None,
             _ => {}
         }

@@ -129,11 +129,11 @@ impl TransitionStream {
             }
             RuntimeEventKind::Started(now)
             | RuntimeEventKind::Updated { instance: now, .. }
-            | RuntimeEventKind::Stopped(now) => {
-                if self.filter.as_ref().is_some_and(|filter| !filter.matches(now)) {
-                    // A resync would not list it, and that is no proof of its removal.
-                    self.table.forget(backend, &now.id);
-                }
+            | RuntimeEventKind::Stopped(now)
+                if self.filter.as_ref().is_some_and(|filter| !filter.matches(now)) =>
+            {
+                // A resync would not list it, and that is no proof of its removal.
+                self.table.forget(backend, &now.id);
             }
             _ => {}
         }

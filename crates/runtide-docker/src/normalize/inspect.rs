@@ -98,7 +98,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Exposed<'a> {
 struct Empty {}
 
 /// Codes that the daemon writes over an exit code when a start fails: its program cannot be run, is not found, and any other
-/// reason, in place of a 0. A list has them as well, and no word of the reason.
+/// reason, for which older daemons replace a 0 alone. A list has them as well, and no word of the reason.
 const REWRITTEN: RangeInclusive<i32> = 126..=128;
 
 /// True if the run that is over may have ended in another way, and a failed start left this code behind.

@@ -12,6 +12,7 @@
 )]
 
 mod access;
+mod alarm;
 mod cluster;
 mod conformance;
 mod member;

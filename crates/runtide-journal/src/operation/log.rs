@@ -20,7 +20,7 @@ use runtide_core::{
     Result,
     backend::lock,
     manager::OperationId,
-    wal::{Seq, Wal},
+    wal::{Seq, Wal, WalPurpose},
 };
 
 /// Default bytes of a segment: operations are few and small.
@@ -87,7 +87,7 @@ impl OperationLog {
     pub fn open(dir: &Path, owner: OwnerId, options: JournalOptions) -> Result<Self> {
         let mut options = options;
         options.wal.segment_bytes.get_or_insert(SEGMENT_BYTES);
-        let wal = Wal::open(dir, options.wal.clone())?;
+        let wal = Wal::open(dir, options.wal.clone().with_purpose(WalPurpose::Operations))?;
         let (checkpoint, records) = format::replay(Journal::Operations, &wal)?;
         let (mut open_operations, mut since) = (OpenOperations::default(), 0);
         for record in records {

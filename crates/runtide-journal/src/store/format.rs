@@ -120,7 +120,11 @@ pub(super) fn read(record: &RecordRef<'_>) -> Result<(Seq, Entry)> {
         ));
     }
     if record.kind != KIND {
-        let error = Error::new(ErrorKind::InvalidInput, OPEN, "this log is no store");
+        let error = Error::new(
+            ErrorKind::InvalidInput,
+            OPEN,
+            "this log has a record that is no store's; `wal::salvage` copies it without",
+        );
         return Err(error.with_context("seq", record.seq).with_context("kind", record.kind));
     }
     match record.bytes.first() {
@@ -193,6 +197,11 @@ mod tests {
             found.push(read(&record));
         }
         found
+    }
+
+    #[test]
+    fn the_records_have_the_kind_of_a_stores_log() {
+        assert_eq!(runtide_core::wal::WalPurpose::Store.kind(), Some(KIND));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use runtide_core::store::{
 };
 use runtide_core::{
     Error, ErrorKind, Result,
-    wal::{Anchor, ReadFrom, Repair, Wal},
+    wal::{Anchor, ReadFrom, Repair, Wal, WalPurpose},
 };
 
 const APPLY: &str = "store.apply";
@@ -85,7 +85,7 @@ impl<S: LocalStore> JournaledStore<S> {
     /// `Conflict` while the store is open already, in this process or another; `InvalidInput` if the folder holds another log;
     /// `Unsupported` for a store of another format version; `Corrupt` if it is corrupt; as [`Wal::open`].
     pub fn open(dir: &Path, inner: S, options: JournalOptions) -> Result<Self> {
-        let wal = Wal::open(dir, options.wal.clone())?;
+        let wal = Wal::open(dir, options.wal.clone().with_purpose(WalPurpose::Store))?;
         let replayed = replay::replay(&wal, &inner)?;
         let last = replayed.last.unwrap_or_else(|| inner.image().revision);
         let (head, checkpoint) = (wal.anchor().seq, (replayed.checkpoint, replayed.since));

@@ -36,12 +36,12 @@ impl LifecycleManager for Client {
     }
 
     async fn wait(&self, id: &InstanceId) -> Result<Option<ExitStatus>> {
-        // FORK: no deadline on the wait itself, only on reaching the runtime.
+        // No deadline on the wait itself, only on reaching the runtime.
         self.open_ended(Call::Wait, async { self.runtime.waiting(id, None)?.exit().await }).await
     }
 
     async fn remove(&self, id: &InstanceId, options: RemoveOptions) -> Result<Effect> {
-        // FORK: `options.anonymous_volumes`: no volume here is made for one instance alone.
+        // `options.anonymous_volumes`: no volume here is made for one instance alone.
         self.ask(Call::Remove, |state| state.remove(id, options.kill)).await
     }
 }

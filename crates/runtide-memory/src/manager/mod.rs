@@ -1,7 +1,4 @@
 //! One file per capability: the verbs of [`Client`](crate::client::Client) other than watching.
-//!
-//! FORK: delete the files of the verbs that your runtime lacks, and their accessors in `backend.rs`. A verb that only some of
-//! your servers have is `Unsupported` on the others, as `Capabilities` reports; no verb returns `Ok` without its effect.
 
 mod exec;
 mod image;

@@ -20,7 +20,7 @@ impl ProvisionManager for Client {
     }
 }
 
-/// FORK: every field is carried out or refused; none is dropped in silence.
+/// Every field is carried out or refused; none is dropped in silence.
 fn order(spec: &InstanceSpec) -> Result<Order> {
     let refused = |kind, message: String| Err(Error::new(kind, Call::Create.operation(), message));
     let cannot = |field: &str| refused(ErrorKind::Unsupported, format!("nothing in memory honours '{field}'"));
@@ -54,12 +54,15 @@ fn order(spec: &InstanceSpec) -> Result<Order> {
     for (key, value) in &spec.native {
         let understood = match key.as_str() {
             "exit_code" => value.parse().map(|code| design.exit = Some(ExitStatus::code(code))).is_ok(),
-            "life_ms" => value.parse().map(|ms| design.life = Some(std::time::Duration::from_millis(ms))).is_ok(),
+            // A stored description may have the name of earlier versions.
+            "run_ms" | "life_ms" => {
+                value.parse().map(|ms| design.run_length = Some(std::time::Duration::from_millis(ms))).is_ok()
+            }
             "tty" => value.parse().map(|tty| design.tty = tty).is_ok(),
             _ => false,
         };
         if !understood {
-            let known = "the runtime's own keys are 'exit_code' and 'life_ms' (numbers) and 'tty' ('true' or 'false')";
+            let known = "the runtime's own keys are 'exit_code' and 'run_ms' (numbers) and 'tty' ('true' or 'false')";
             return refused(ErrorKind::InvalidInput, known.to_owned())
                 .map_err(|error: Error| error.with_context("key", key.escape_debug()));
         }

@@ -10,7 +10,7 @@ use runtide_core::{
 use super::{RuntimeOptions, State};
 use crate::fault::Call;
 
-/// FORK: the verbs of your daemon, by its version and its configuration.
+/// The verbs of this runtime, by its options.
 pub(super) fn capabilities(options: &RuntimeOptions) -> Capabilities {
     let mut all = Capabilities::default();
     for (_, support) in all.verbs_mut() {

@@ -52,7 +52,7 @@ pub struct Blueprint {
     /// The signals that end it, apart from KILL, which always does; TERM, INT and QUIT by default.
     pub ends_on: Vec<UnixSignal>,
     /// Length of a run that is not ended otherwise; `None`: it runs indefinitely.
-    pub life: Option<Duration>,
+    pub run_length: Option<Duration>,
     /// Exit of a run that ends by itself or when asked to. `None`: with code 0 by itself, and by the signal when asked to.
     pub exit: Option<ExitStatus>,
     /// The environment of its processes.
@@ -87,7 +87,7 @@ impl Default for Blueprint {
             stop_signal: UnixSignal::TERM,
             stop_timeout: Duration::from_secs(10),
             ends_on: ["TERM", "INT", "QUIT"].iter().filter_map(|name| name.parse().ok()).collect(),
-            life: None,
+            run_length: None,
             exit: None,
             env: BTreeMap::new(),
             command: Vec::new(),
@@ -126,7 +126,7 @@ setters!(Blueprint {
     /// The signals that end it, apart from KILL.
     with_ends_on: ends_on: Vec<UnixSignal>;
     /// Length of a run that is not ended otherwise.
-    with_life: life: Option<Duration>;
+    with_run_length: run_length: Option<Duration>;
     /// Exit of a run that ends by itself or when asked to.
     with_exit: exit: Option<ExitStatus>;
     /// The user of its processes.
@@ -259,7 +259,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_run_of_the_longest_duration_does_not_end() {
         let runtime = crate::MemoryRuntime::new();
-        let id = runtime.create(Blueprint::named("a").with_life(Duration::MAX)).unwrap();
+        let id = runtime.create(Blueprint::named("a").with_run_length(Duration::MAX)).unwrap();
         runtime.start(&id).unwrap();
         tokio::time::sleep(Duration::from_secs(3600)).await;
         assert!(runtime.truth().iter().all(|one| one.state.is_alive()));

@@ -18,19 +18,19 @@ use super::{Blueprint, MemoryRuntime, RuntimeOptions};
 /// A [`MemoryRuntime`] that changes by itself, until this is dropped: keep it for as long as the script shall go on.
 #[must_use = "the script ends as soon as this is dropped"]
 #[derive(Debug)]
-pub struct ScriptedLife {
+pub struct ScriptedRuntime {
     runtime: MemoryRuntime,
     task: JoinHandle<()>,
 }
 
-impl ScriptedLife {
+impl ScriptedRuntime {
     /// The runtime: it outlives this value, but then it changes no more.
     pub fn runtime(&self) -> &MemoryRuntime {
         &self.runtime
     }
 }
 
-impl Drop for ScriptedLife {
+impl Drop for ScriptedRuntime {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -49,22 +49,22 @@ impl MemoryRuntime {
     /// # async fn main() {
     /// use runtide_memory::MemoryRuntime;
     ///
-    /// let life = MemoryRuntime::scripted_life(7);
-    /// assert_eq!(life.runtime().truth().len(), 3);
+    /// let scripted = MemoryRuntime::scripted(7);
+    /// assert_eq!(scripted.runtime().truth().len(), 3);
     /// tokio::time::sleep(std::time::Duration::from_secs(10)).await;
-    /// assert!(life.runtime().history().len() > 10);
+    /// assert!(scripted.runtime().history().len() > 10);
     /// # }
     /// ```
-    pub fn scripted_life(seed: u64) -> ScriptedLife {
+    pub fn scripted(seed: u64) -> ScriptedRuntime {
         let options = RuntimeOptions::default().with_facts(10_000_usize).with_seed(seed);
-        Self::with_options(options).live_by_script(seed)
+        Self::with_options(options).run_script(seed)
     }
 
     /// Starts the same script on this runtime. The seed decides the changes alone; the ids are this runtime's. A journal that is
     /// kept over more than one process needs this, on a runtime without a [`RuntimeOptions::seed`].
     ///
     /// Must be called inside a tokio runtime. The script goes on for as long as the returned value is held.
-    pub fn live_by_script(&self, seed: u64) -> ScriptedLife {
+    pub fn run_script(&self, seed: u64) -> ScriptedRuntime {
         let runtime = self.clone();
         let mut story = Story {
             runtime: runtime.clone(),
@@ -74,7 +74,7 @@ impl MemoryRuntime {
             started_jobs: 0,
         };
         (0..AT_ONCE).for_each(|role| story.enter(role));
-        ScriptedLife { runtime, task: tokio::spawn(story.run()) }
+        ScriptedRuntime { runtime, task: tokio::spawn(story.run()) }
     }
 }
 
@@ -102,7 +102,7 @@ struct Story {
 
 /// A service may have been removed through another handle of the runtime.
 fn gone() -> Error {
-    Error::new(ErrorKind::NotFound, "memory.scripted_life", "the service is gone")
+    Error::new(ErrorKind::NotFound, "memory.script", "the service is gone")
 }
 
 impl Story {
@@ -185,7 +185,7 @@ impl Story {
             Blueprint::named(format!("shop-migrate-{}", self.started_jobs))
                 .with_image(runtide_core::ImageRef::from("shop/migrate:2.4"))
                 .with_group(Group::new(GroupKind::Compose, "shop").with_service("migrate".to_owned()))
-                .with_life(life)
+                .with_run_length(life)
                 .with_exit(exit),
         )?;
         self.jobs.push(job.clone());

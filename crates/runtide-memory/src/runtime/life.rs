@@ -101,7 +101,7 @@ impl State {
             Program::Sleep(life) => (Some(life), ExitStatus::code(0)),
             Program::Size | Program::Other => (None, ExitStatus::code(0)),
         };
-        if let Some(life) = record.design.life.or(by_program) {
+        if let Some(life) = record.design.run_length.or(by_program) {
             let exit = record.design.exit.unwrap_or(exit);
             self.schedule(life, Timer::End(id.clone(), record.life, exit));
         }

@@ -52,7 +52,7 @@ pub(crate) use self::{
 };
 pub use self::{
     blueprint::Blueprint,
-    demo::ScriptedLife,
+    demo::ScriptedRuntime,
     history::{Fact, FactKind},
     options::RuntimeOptions,
     process::Emission,

@@ -94,7 +94,7 @@ async fn each_dialect_says_it_in_its_way() {
 #[tokio::test(start_paused = true)]
 async fn an_edge_carries_the_messages_fields_and_no_more() {
     let runtime = runtime();
-    let mut source = fresh(&runtime, Config::default().with_edges_name_life(false)).await;
+    let mut source = fresh(&runtime, Config::default().with_edges_name_incarnation(false)).await;
     let id = runtime.run(Blueprint::named("web").with_ports([])).unwrap();
     runtime.exit(&id, runtide_core::ExitStatus::code(3)).unwrap();
     let mut out = Vec::new();

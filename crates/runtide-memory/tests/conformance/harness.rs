@@ -61,7 +61,7 @@ impl MemoryHarness {
     pub(crate) fn with(name: &'static str, make: Make) -> Self {
         let config = Config::default().with_id("memory:test");
         let (dialect, config) = match name {
-            LEAN => (Dialect::FULL, config.with_edges_name_life(false).with_lean_summary()),
+            LEAN => (Dialect::FULL, config.with_edges_name_incarnation(false).with_lean_summary()),
             HINTS => (Dialect::HINTS, config.with_dialect(Speech::Hints)),
             STATES => (Dialect::FULL, config.with_dialect(Speech::States)),
             _ => (Dialect::FULL, config),
@@ -146,11 +146,11 @@ impl Harness for MemoryHarness {
         let blueprint = Blueprint::named(name).with_env(BTreeMap::from([("TOKEN".to_owned(), SECRET.to_owned())]));
         let blueprint = match work {
             Workload::Idle | Workload::Checked => blueprint,
-            Workload::Exit { after, code } => blueprint.with_life(*after).with_exit(ExitStatus::code(*code)),
+            Workload::Exit { after, code } => blueprint.with_run_length(*after).with_exit(ExitStatus::code(*code)),
             Workload::Oom => blueprint
-                .with_life(Duration::from_millis(50))
+                .with_run_length(Duration::from_millis(50))
                 .with_exit(ExitStatus::signal(UnixSignal::KILL).with_oom_killed(true)),
-            Workload::Print { .. } => blueprint.with_life(Duration::from_millis(50)),
+            Workload::Print { .. } => blueprint.with_run_length(Duration::from_millis(50)),
             other => return Err(Obstacle::unsupported(format!("{other:?}"))),
         };
         let id = done(self.runtime.create(blueprint))?;
@@ -295,6 +295,7 @@ impl Harness for MemoryHarness {
                 tokio::time::sleep(Duration::from_secs(3)).await;
                 runtime.come_up(Reboot::default());
             }
+            Fault::LoseEverything => runtime.reboot(Reboot::default().losing_everything()),
             Fault::ExpireHistory => {
                 runtime.faults(|faults| faults.refuse = true);
                 runtime.sever();

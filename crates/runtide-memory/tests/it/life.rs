@@ -190,6 +190,6 @@ async fn a_spec_that_cannot_be_created_is_refused_before_anything_is_made() {
     refused(InvalidInput, |spec| spec.working_dir = Some("relative".to_owned())).await;
     refused(InvalidInput, |spec| spec.image = Some(ImageRef::from("a b"))).await;
     refused(InvalidInput, |spec| spec.native = BTreeMap::from([("shiny".to_owned(), String::new())])).await;
-    refused(InvalidInput, |spec| spec.native = BTreeMap::from([("life_ms".to_owned(), "soon".to_owned())])).await;
+    refused(InvalidInput, |spec| spec.native = BTreeMap::from([("run_ms".to_owned(), "soon".to_owned())])).await;
     assert!(backend.list_instances(ListOptions::default()).await.unwrap().instances.is_empty());
 }

@@ -77,7 +77,7 @@ async fn a_signal_ends_only_the_instances_that_end_on_it() {
 async fn a_frozen_process_gets_its_signals_and_its_end_when_it_thaws() {
     let runtime = runtime();
     let signalled = runtime.run("signalled").unwrap();
-    let mortal = runtime.run(Blueprint::named("mortal").with_life(Duration::from_secs(1))).unwrap();
+    let mortal = runtime.run(Blueprint::named("mortal").with_run_length(Duration::from_secs(1))).unwrap();
     runtime.pause(&signalled).unwrap();
     runtime.pause(&mortal).unwrap();
     runtime.kill(&signalled, UnixSignal::TERM).unwrap();
@@ -95,7 +95,7 @@ async fn a_due_change_happens_at_its_time_without_a_call() {
     let runtime = runtime();
     let born = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600);
     let id = runtime
-        .run(Blueprint::named("job").with_life(Duration::from_millis(30)).with_exit(ExitStatus::code(3)))
+        .run(Blueprint::named("job").with_run_length(Duration::from_millis(30)).with_exit(ExitStatus::code(3)))
         .unwrap();
     tokio::time::sleep(Duration::from_secs(60)).await;
     let ended = of(&runtime, &id);
@@ -192,9 +192,9 @@ async fn a_reboot_stops_instances_on_request_and_starts_those_with_a_restart_pol
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_scripted_life_shows_one_of_each_kind_within_four_seconds() {
+async fn a_scripted_runtime_shows_one_of_each_kind_within_four_seconds() {
     for seed in 0..20 {
-        let handle = MemoryRuntime::scripted_life(seed);
+        let handle = MemoryRuntime::scripted(seed);
         let runtime = handle.runtime();
         assert!(runtime.truth().iter().filter(|one| one.state == InstanceState::Running).count() >= 3, "at once");
         let begun = runtime.history().len();
@@ -218,9 +218,9 @@ async fn a_scripted_life_shows_one_of_each_kind_within_four_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_scripted_life_ends_with_its_handle_and_is_the_same_for_its_seed() {
+async fn a_scripted_runtime_ends_with_its_handle_and_is_the_same_for_its_seed() {
     async fn live(seed: u64) -> Vec<(InstanceId, FactKind)> {
-        let handle = MemoryRuntime::scripted_life(seed);
+        let handle = MemoryRuntime::scripted(seed);
         tokio::time::sleep(Duration::from_secs(30)).await;
         let runtime = handle.runtime().clone();
         drop(handle);

@@ -141,11 +141,11 @@ async fn unhealthy_until_the_deadline_is_a_timeout_and_undone() {
 
 #[tokio::test(start_paused = true)]
 async fn one_that_ends_before_it_is_ready_fails_at_once() {
-    for ready in [Readiness::Healthy, Readiness::Log("ready".into())] {
+    // `life_ms` is the name in descriptions of earlier versions.
+    for (ready, key) in [(Readiness::Healthy, "run_ms"), (Readiness::Log("ready".into()), "life_ms")] {
         let scene = scene();
         let mut short = spec(ready);
-        short.instance.native =
-            [("life_ms".to_owned(), "700".to_owned()), ("exit_code".to_owned(), "3".to_owned())].into();
+        short.instance = short.instance.with_native([(key, "700"), ("exit_code", "3")]);
         let began = tokio::time::Instant::now();
         scene.fails(&short, ErrorKind::Conflict).await;
         assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());

@@ -12,7 +12,7 @@ use runtide_core::{
         ApplyOutcome, Document, PageOptions, Precondition, Resource, ResourceRef, Revision, Selector, Since,
         StoreBackend, StoreEvent, StoreWatchOptions,
     },
-    wal::{Retention, WalOptions},
+    wal::{RecordKind, Retention, Wal, WalOptions, WalPurpose, salvage},
 };
 use runtide_journal::{JournalOptions, JournaledStore};
 use runtide_memory::MemoryStore;
@@ -211,4 +211,32 @@ async fn the_store_belongs_to_the_journal() {
     assert_eq!(inner.restore(&mut &snapshot[..]).await.unwrap_err().kind(), ErrorKind::Conflict);
     write(&store, "web", 1).await;
     assert!(inner.get(&named("web"), None).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn another_program_cannot_lock_a_store_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, mended) = (dir.path().join("store"), dir.path().join("mended"));
+    let store = open(&folder, often());
+    for n in 0..40 {
+        write(&store, &format!("web{}", n % 7), n).await;
+    }
+    let before = all(&store).await;
+    drop(store);
+    let error = Wal::open(&folder, WalOptions::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(error.message().contains("belongs to a store"), "{error}");
+    assert_eq!(all(&open(&folder, often())).await, before);
+    // As an older version let any program do it: the store is locked out, and salvage brings it back.
+    let wal = Wal::open(&folder, WalOptions::default().with_purpose(WalPurpose::Store)).unwrap();
+    wal.append_blocking(RecordKind(2), b"foreign").unwrap();
+    wal.close().unwrap();
+    let error = JournaledStore::open(&folder, MemoryStore::new(), often()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(error.message().contains("salvage"), "{error}");
+    let report = salvage(&folder, &mended).unwrap();
+    assert_eq!((report.foreign, report.lost.len()), (1, 0));
+    let store = open(&mended, often());
+    assert_eq!(all(&store).await, before);
+    write(&store, "new", 1).await;
 }

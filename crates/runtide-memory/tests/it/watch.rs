@@ -42,7 +42,7 @@ async fn in_every_dialect_and_through_every_gap_the_fold_is_the_truth() {
     for dialect in [Dialect::Edges, Dialect::Hints, Dialect::States] {
         for names_life in [true, false] {
             let runtime = runtime();
-            let config = Config::default().with_dialect(dialect).with_edges_name_life(names_life);
+            let config = Config::default().with_dialect(dialect).with_edges_name_incarnation(names_life);
             let backend = on(&runtime, config);
             let mut stream = backend.watch(WatchOptions::default()).await.unwrap();
             let mut table = InstanceTable::default();

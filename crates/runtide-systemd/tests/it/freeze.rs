@@ -37,7 +37,7 @@ impl Fixture {
             format!("fr{:x}", std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() & 0xff_ffff_ffff);
         let config = Config::system().with_address(address.clone()).with_root(Some(PathBuf::from(root)));
         let config = config.with_selection(Selection::default().with_pattern(format!("{prefix}*")));
-        let turn = Turn::shared("systemd2").await.unwrap();
+        let turn = Turn::on("systemd2").await.unwrap();
         let backend = SystemdBackend::new(config).unwrap();
         Some(Self { _turn: turn, machine: Machine::at(&address), address, backend, prefix })
     }
@@ -103,7 +103,9 @@ impl Fixture {
     async fn end(self) {
         for round in ["a", "b"] {
             for number in 0..UNITS {
-                let _ = self.machine.manager("StopUnit", &(self.unit(round, number).as_str(), "replace")).await;
+                let unit = self.unit(round, number);
+                let _ = self.machine.manager("ThawUnit", &(unit.as_str(),)).await;
+                let _ = self.machine.manager("StopUnit", &(unit.as_str(), "replace")).await;
             }
         }
         self.backend.close().await.unwrap();

@@ -7,7 +7,7 @@ use runtide_core::{
     manager::{Effect, NetworkSpec, RemoveOptions, StopOptions, VolumeSpec},
 };
 
-use super::{lifecycle, ok, seen, state};
+use super::{lifecycle, ok, runs_of, seen, state};
 use crate::{Harness, Law, LawResult, Verdict, Violation, Workload, ensure, laws::backend};
 
 /// **M1 effect.** `Ok` means that the effect is there: the harness checks it from outside as soon as the verb returns.
@@ -30,11 +30,14 @@ pub async fn m1_effect(h: &dyn Harness) -> LawResult {
         without.push("pause: not supported".to_owned());
     }
     if can.lifecycle_restart.is_yes() {
-        let before = seen(h, &id).await?.and_then(|instance| instance.incarnation);
+        let (begun, before) =
+            (runs_of(h, Law::M1, &id, 1).await?, seen(h, &id).await?.and_then(|instance| instance.incarnation));
         ok(Law::M1, "restart", verbs.restart(&id, StopOptions::default()).await)?;
         expect_state(h, &id, "restart", InstanceState::Running).await?;
         let after = seen(h, &id).await?.and_then(|instance| instance.incarnation);
         ensure!(before.is_none() || before != after, M1, "a restart to begin another run", format!("{after:?} again"));
+        let runs = runs_of(h, Law::M1, &id, begun.saturating_add(1)).await?;
+        ensure!(runs == begun.saturating_add(1), M1, "a restart to begin one run", format!("{runs} after {begun}"));
     }
     ok(Law::M1, "stop", verbs.stop(&id, StopOptions::default()).await).and_then(|effect| changed("stop", effect))?;
     expect_ended(h, &id, "stop").await?;
@@ -107,7 +110,7 @@ async fn expect_ended(h: &dyn Harness, id: &runtide_core::InstanceId, verb: &str
     Ok(())
 }
 
-/// **M2 idempotent.** A verb towards a state that holds already is a success that says so.
+/// **M2 idempotent.** A verb towards a state that holds already is a success that says so, and begins no run.
 pub async fn m2_idempotent(h: &dyn Harness) -> LawResult {
     let mut without = Vec::new();
     let backend = backend(h).await?;
@@ -126,6 +129,7 @@ pub async fn m2_idempotent(h: &dyn Harness) -> LawResult {
         Ok::<(), Violation>(())
     };
     h.start(&id).await?;
+    let before = runs_of(h, Law::M2, &id, 1).await?;
     unchanged("start of the started", verbs.start(&id).await)?;
     if can.lifecycle_pause.is_yes() {
         unchanged("unpause of an instance that is not paused", verbs.unpause(&id).await)?;
@@ -133,6 +137,8 @@ pub async fn m2_idempotent(h: &dyn Harness) -> LawResult {
         unchanged("pause of the paused", verbs.pause(&id).await)?;
         ok(Law::M2, "unpause", verbs.unpause(&id).await)?;
     }
+    let after = runs_of(h, Law::M2, &id, before).await?;
+    ensure!(before == after, M2, format!("no run after the {before} before"), format!("{after} runs"));
     h.stop(&id).await?;
     unchanged("stop of the stopped", verbs.stop(&id, StopOptions::default()).await)?;
     h.remove(&id).await?;

@@ -8,9 +8,12 @@ pub mod names;
 pub mod output;
 pub mod undone;
 
-use runtide_core::{Error, Instance, InstanceId, InstanceState, RuntimeBackend, manager::LifecycleManager};
+use std::time::Duration;
 
-use crate::{Done, Harness, Law, Obstacle, Violation};
+use runtide_core::{Error, Instance, InstanceId, InstanceState, RuntimeBackend, manager::LifecycleManager};
+use tokio::time::Instant;
+
+use crate::{Done, Fact, Happened, Harness, Law, Obstacle, Violation};
 
 /// The lifecycle manager, without which none of these laws applies.
 fn lifecycle(backend: &dyn RuntimeBackend, law: Law) -> Result<&dyn LifecycleManager, Violation> {
@@ -25,6 +28,23 @@ fn ok<T>(law: Law, what: &str, result: Result<T, Error>) -> Result<T, Violation>
 /// One instance, inspected from outside.
 async fn seen(h: &dyn Harness, id: &InstanceId) -> Done<Option<Instance>> {
     Ok(h.truth().await?.into_iter().find(|instance| instance.id == *id))
+}
+
+/// Number of runs of an instance that an outside observer has seen begin, once it has seen `least`.
+async fn runs_of(h: &dyn Harness, law: Law, id: &InstanceId, least: usize) -> Result<usize, Violation> {
+    let deadline = Instant::now() + h.timing().timeout;
+    loop {
+        let facts = h.facts().await?;
+        let began = |fact: &&Fact| fact.id == *id && matches!(fact.what, Happened::Started { .. });
+        let runs = facts.iter().filter(began).count();
+        if runs >= least {
+            return Ok(runs);
+        }
+        if Instant::now() >= deadline {
+            return Err(Violation::of(law, format!("{least} runs that an outside observer sees"), format!("{runs}")));
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// An instance's state, inspected from outside.

@@ -25,6 +25,7 @@ use tokio::sync::mpsc;
 use super::{
     composed::Composed,
     managers::{Verbs, blurred, leak},
+    source::Lying,
     stream::Spoilt,
     table::{Mutant, Shared},
 };
@@ -67,7 +68,9 @@ impl Broken {
             }
             _ => config,
         };
-        let inner = Arc::new(MemoryBackend::new(config, runtime).unwrap());
+        let model = runtime.clone();
+        let wrapped = MemoryBackend::with_source(config, runtime, move |source| Lying::new(how, source, model.clone()));
+        let inner = Arc::new(wrapped.unwrap());
         let verbs = Verbs::new(how, Arc::clone(&inner));
         let composed = Composed::new(how, Arc::clone(&inner));
         Self { how, inner, verbs, composed, shared: Arc::default(), connected: AtomicBool::new(false) }

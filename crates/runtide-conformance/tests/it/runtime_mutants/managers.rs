@@ -76,6 +76,13 @@ impl Verbs {
 #[async_trait]
 impl LifecycleManager for Verbs {
     async fn start(&self, id: &InstanceId) -> Result<Effect> {
+        if self.how == Mutant::RestartsTheStarted {
+            let effect = self.verbs().start(id).await?;
+            if effect == Effect::Unchanged {
+                self.verbs().restart(id, StopOptions::default()).await?;
+            }
+            return Ok(effect);
+        }
         self.effect(self.call(self.verbs().start(&self.id(id))).await)
     }
 

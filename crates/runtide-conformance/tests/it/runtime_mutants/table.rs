@@ -13,29 +13,29 @@ mutants! { runtide_conformance::Law;
     /// Nothing is wrong with it, but its stream goes through the same code as the others'.
     Sound [];
     /// It lists, then subscribes: an event in between is lost.
-    ListsFirst [R1 R3 R4 R6 R9 R12 R19 R21 R22];
+    ListsFirst [R1 R3 R4 R5 R6 R9 R12 R19 R21 R22];
     /// It emits the instances before it begins a resync.
-    EventsBeforeTheBracket [R1 R2 R3 R4 R5 R6 R7 R8 R9 R10 R11 R12 R13 R14 R15 R17 R19 R20 R21 R22 R23 M5];
+    EventsBeforeTheBracket [R1 R2 R3 R4 R5 R6 R7 R8 R9 R10 R11 R12 R13 R14 R15 R17 R19 R20 R21 R22 R23 R24 M5];
     /// It skips numbers.
-    SkipsNumbers [R1 R2 R3 R4 R5 R6 R7 R9 R10 R11 R13 R14 R15 R19 R20 R21];
+    SkipsNumbers [R1 R2 R3 R4 R5 R6 R7 R8 R9 R10 R11 R13 R14 R15 R19 R20 R21 R24];
     /// Over a gap it merges the listing into the rows that it knew, and a removed instance stays.
     ForgetsDeletesOverAGap [R8 R9];
     /// It never reports removals.
-    ForgetsRemovals [R3 R4 R6 R7 R9 R14 R19 R21];
+    ForgetsRemovals [R3 R4 R6 R7 R8 R9 R13 R14 R19 R21 R24];
     /// It makes no resync after an outage, and claims that it resumed.
-    PretendsToHaveResumed [R1 R8 R9 R12 R17];
+    PretendsToHaveResumed [R1 R7 R8 R9 R12 R17];
     /// After a reconnect it emits the last event again, as the runtime does.
-    ReplaysDuplicates [R1 R2 R5 R7 R9 R10 R13];
+    ReplaysDuplicates [R1 R2 R5 R7 R8 R9 R10 R13];
     /// Two tasks read, and one of them is slower.
-    SwapsNeighbours [R3 R4 R6 R7 R9 R14 R19 R21];
+    SwapsNeighbours [R3 R4 R6 R7 R8 R9 R13 R14 R19 R21 R24];
     /// When its queue is full, it drops the event.
     DropsWhenFull [R7 R12];
     /// The queue has no end.
     QueueWithoutEnd [R12];
     /// It waits for quiet, and emits the last event of each instance.
-    DebouncesEvents [R4 R5 R7 R12 R21];
+    DebouncesEvents [R3 R4 R5 R7 R8 R12 R13 R21 R24];
     /// It inspects each instance that an event names, and drops the event if the instance is gone by then.
-    DropsWhatNobodyLookedAt [R4 R7 R21];
+    DropsWhatNobodyLookedAt [R3 R4 R7 R8 R13 R21 R24];
     /// It takes a signal that was sent for a stop.
     SignalIsAStop [R20 R21];
     /// The exit code is read from the removal, where it is 0.
@@ -43,11 +43,11 @@ mutants! { runtide_conformance::Law;
     /// It reports changes of the state alone.
     IgnoresSmallChanges [R2 R6 R22];
     /// It ignores a stored cursor, without a gap.
-    IgnoresTheCursor [R7 R8];
+    IgnoresTheCursor [R7 R8 R24];
     /// It stores the position of its consumer, and not that of the runtime's history.
     ForgetsTheToken [R7];
     /// It takes a silent link for a quiet runtime.
-    NeverTimesOut [R10];
+    NeverTimesOut [R8 R10];
     /// While the link is down, it dials without a pause.
     HotLoop [R11];
     /// Any message on a new link resets the backoff.
@@ -63,7 +63,7 @@ mutants! { runtide_conformance::Law;
     /// It takes an instance that is missing from a partial listing for removed.
     PartialListIsTheTruth [R13 R14];
     /// It forgets a stream that it should close.
-    LeaksConnections [R7 R8 R15];
+    LeaksConnections [R7 R8 R15 R24];
     /// It claims every capability.
     LyingCapabilities [R16];
     /// A watch opens only while the runtime is there.
@@ -102,6 +102,21 @@ mutants! { runtide_conformance::Law;
     PastesNames [M8];
     /// A network keeps no labels: its owner is unknown.
     NetworksWithoutLabels [M7];
+    /// It answers `Resumed` to any token, and reports what the runtime still remembers.
+    ResumesWithoutProof [R7 R8 R24];
+    /// The same, but only after a restart of the runtime: it keeps its position, and the runtime has forgotten it.
+    ResumesOverARestart [R7 R24];
+    /// A stream that has been silent for long is replaced by a fresh one, and what is there is listed. It does not say that
+    /// something may have been missed in between.
+    ReplacesASilentStream [R8];
+    /// A stream that the runtime closed is replaced in the same way.
+    ReplacesAClosedStream [R8];
+    /// While an item cannot be decoded, it polls.
+    PollsNextToABadItem [R13];
+    /// A start of an instance that runs restarts it.
+    RestartsTheStarted [M2];
+    /// Its tokens are numbers alone, and the runtime counts from 1 again once it has lost everything.
+    CountsFromOne [R24];
     /// It composes sidecars itself, and leaves the objects made before a failed step.
     SidecarsWithoutUndo [M7];
 }
@@ -128,6 +143,13 @@ impl Mutant {
                 | Self::NoDeadline
                 | Self::PastesNames
                 | Self::NetworksWithoutLabels
+                | Self::RestartsTheStarted
+                | Self::CountsFromOne
+                | Self::ResumesWithoutProof
+                | Self::ResumesOverARestart
+                | Self::ReplacesASilentStream
+                | Self::ReplacesAClosedStream
+                | Self::PollsNextToABadItem
                 | Self::SidecarsWithoutUndo
         )
     }

@@ -28,6 +28,8 @@ pub(crate) struct SegmentHeader {
     pub(crate) synced: u64,
     /// Check value of a keyed chain's key; `None` for a chain without a key.
     pub(crate) keyed: Option<[u8; 16]>,
+    /// Code of the log's purpose; 0 in segments from before there was one.
+    pub(crate) purpose: u16,
 }
 
 /// The reason why a header was refused.
@@ -54,6 +56,7 @@ impl SegmentHeader {
         bytes.extend_from_slice(&self.epoch.to_le_bytes());
         bytes.extend_from_slice(&self.synced.to_le_bytes());
         bytes.extend_from_slice(&self.keyed.unwrap_or_default());
+        bytes.extend_from_slice(&self.purpose.to_le_bytes());
         bytes.resize(CRC_AT, 0);
         let crc = crc32c::crc32c(&bytes);
         bytes.extend_from_slice(&crc.to_le_bytes());
@@ -88,6 +91,7 @@ impl SegmentHeader {
             epoch: fields.u64()?,
             synced: fields.u64()?,
             keyed: fields.bytes().filter(|_| flags & KEYED != 0),
+            purpose: fields.bytes().map(u16::from_le_bytes)?,
         }))
     }
 }

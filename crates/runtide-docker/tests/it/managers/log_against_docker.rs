@@ -1,6 +1,8 @@
 //! Logs compared byte for byte with what the `docker` command prints of them: each driver, with and without a terminal, with and
 //! without times, lines around the daemon's 16 KiB, and runs that end without a newline.
 
+use std::time::{Duration, SystemTime};
+
 use jiff::Timestamp;
 use runtide_conformance::report;
 use runtide_core::{
@@ -129,6 +131,11 @@ async fn compare_driver(driver: &str) {
             let what = format!("{what}, tail {tail}");
             compare(&bench, &id, tty, plain.clone().with_tail(tail), &["--tail", &count], &what).await;
             compare(&bench, &id, tty, stamped.clone().with_tail(tail), &["-t", "--tail", &count], &what).await;
+            // With an `until` the reader counts, not the daemon; this one leaves nothing out.
+            let later = SystemTime::now() + Duration::from_secs(3600);
+            let until = later.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs().to_string();
+            let counted = plain.clone().with_tail(tail).with_until(later);
+            compare(&bench, &id, tty, counted, &["--until", &until, "--tail", &count], &what).await;
         }
         let (plain, stamped) = (read(&bench, &id, plain).await, read(&bench, &id, stamped).await);
         for source in [LogSource::Stdout, LogSource::Stderr] {

@@ -66,7 +66,7 @@ pub(crate) async fn history(seed: u64, trace: bool) -> Result<Tally, String> {
     let kept = [2, 8, 64, 4_096][rng.usize(0..4)];
     let mut config = Config::default()
         .with_dialect(dialect)
-        .with_edges_name_life(rng.bool())
+        .with_edges_name_incarnation(rng.bool())
         .with_driver(DriverOptions::default().with_jitter_seed(seed).with_ring(NonZeroUsize::new(kept)));
     if rng.bool() {
         config = config.with_lean_summary();

@@ -332,7 +332,7 @@ pub(super) fn unreadable(client: &Client, operation: &'static str, unit: &str, r
 /// entries, and none that the read had to return: it began after journald had written all earlier ones.
 fn headerless_file(complaint: &str) -> Option<&str> {
     let file = complaint.strip_prefix("Journal file ")?.strip_suffix(" is truncated, ignoring file.")?;
-    // An archived file is complete, so that its truncation is damage.
+    // An archived file is complete, so that its truncation is corruption.
     let is_archived = Path::new(file).file_name()?.to_str()?.contains('@');
     (!is_archived).then_some(file)
 }
@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_is_being_created_is_not_damage() {
+    async fn a_file_that_is_being_created_is_not_corrupt() {
         let truncated = |file: &str| format!("Journal file {file} is truncated, ignoring file.");
         let new = truncated("/var/log/journal/1/system.journal");
         assert_eq!(headerless_file(&new), Some("/var/log/journal/1/system.journal"));

@@ -317,7 +317,7 @@ async fn the_journals_files_change_under_a_follower() {
     assert_eq!(seen.unwrap(), expected);
 }
 
-/// A reader that meets a new file before journald has written its header has not met damage.
+/// A reader that meets a new file before journald has written its header has not met corruption.
 #[tokio::test]
 async fn a_log_is_read_during_rotations() {
     const SIGUSR2: i32 = 12;

@@ -9,7 +9,8 @@ use super::options;
 pub(super) fn names_itself(text: &str) -> bool {
     let may_have = |key: &str| memmem::find(text.as_bytes(), key.as_bytes()).is_some();
     // An escape may spell a key.
-    if !text.contains('\\') && !(may_have("apiVersion") && may_have("kind")) {
+    let may_name_itself = text.contains('\\') || may_have("apiVersion") && may_have("kind");
+    if !may_name_itself {
         return false;
     }
     let (mut depth, mut is_key, mut found) = (0_usize, true, [false; 2]);

@@ -102,7 +102,7 @@ fn a_body_is_named_and_labelled_by_the_same_reading() {
     assert_eq!(coded.labels().unwrap().get("a"), Some("b"));
     let no_text = Document::yaml("apiVersion: v1\nkind: Node\nmetadata: {name: n, labels: {a: on}}\n");
     assert!(no_text.labels().unwrap_err().message().contains("a boolean"));
-    // By name, both can be had, and written anew in YAML.
+    // By name, both can be had, and written again in YAML.
     let mode = Document::yaml("mode: 0644\nwhen: on\n");
     let written = |schema| mode.convert_as(schema, ResourceFormat::Yaml).unwrap();
     assert_eq!(written(YamlSchema::Kubectl), Document::yaml("mode: 420\nwhen: true\n"));
@@ -113,9 +113,8 @@ fn a_body_is_named_and_labelled_by_the_same_reading() {
 fn hostile_manifests_are_refused_in_time() {
     let merges = |times: usize| {
         let mut text = NAMED.to_owned() + "a0: &a0 {k0: x, k1: y}\n";
-        for at in 1..times {
-            text += &format!("a{at}: &a{at}\n  <<: [*a{0}, *a{0}]\n  k{at}: {{<<: *a{0}}}\n", at - 1);
-        }
+        let level = |at: usize| format!("a{at}: &a{at}\n  <<: [*a{0}, *a{0}]\n  k{at}: {{<<: *a{0}}}\n", at - 1);
+        text.extend((1..times).map(level));
         text
     };
     assert!(read(&merges(6), YamlSchema::Auto).is_ok());
