@@ -457,7 +457,7 @@ mod tests {
         let dotted = labels(&[("http.port", "80"), ("httpx.port", "81")]);
         assert_eq!(dotted.decode::<Http>("http.").unwrap(), Http { port: 80 });
         let wrong = labels(&[("http.port", "x")]);
-        assert_eq!(wrong.decode::<Http>("http.").unwrap_err().context(), [("key", "http.port".to_owned())]);
+        assert_eq!(wrong.decode::<Http>("http.").unwrap_err().context(), [("key".into(), "http.port".to_owned())]);
         let slashed = labels(&[("example.com/port", "80"), ("example.com/a.b", "2")]);
         assert_eq!(slashed.decode::<Http>("example.com/").unwrap(), Http { port: 80 });
         let all: BTreeMap<String, u8> = slashed.decode("example.com/").unwrap();
@@ -465,7 +465,7 @@ mod tests {
         let wrong = labels(&[("example.com/port", "x")]);
         assert_eq!(
             wrong.decode::<Http>("example.com/").unwrap_err().context(),
-            [("key", "example.com/port".to_owned())]
+            [("key".into(), "example.com/port".to_owned())]
         );
     }
 
@@ -486,7 +486,7 @@ mod tests {
 
         let wrong = labels(&[("p.a.b", "1"), ("p.a.c", "x")]);
         let error = wrong.decode::<BTreeMap<String, u8>>("p").unwrap_err();
-        assert_eq!(error.context(), [("key", "p.a.c".to_owned())]);
+        assert_eq!(error.context(), [("key".into(), "p.a.c".to_owned())]);
 
         // In a field, below a fixed key, and next to a map whose values are structures.
         #[derive(Debug, PartialEq, Deserialize)]
