@@ -471,6 +471,13 @@ mod tests {
 
     #[test]
     fn a_map_of_scalars_takes_dotted_keys() {
+        // Maps in a field, below a fixed key, and next to a map whose values are structures.
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Site {
+            headers: BTreeMap<String, String>,
+            services: BTreeMap<String, Http>,
+        }
+
         let dotted =
             labels(&[("p.a", "1"), ("p.a.b", "2"), ("p.a.b.c", "3"), ("p.d.e", "4"), ("p..f", "5"), ("p.g.", "6")]);
         let expected = [("a", "1"), ("a.b", "2"), ("a.b.c", "3"), ("d.e", "4"), (".f", "5"), ("g.", "6")];
@@ -488,12 +495,6 @@ mod tests {
         let error = wrong.decode::<BTreeMap<String, u8>>("p").unwrap_err();
         assert_eq!(error.context(), [("key".into(), "p.a.c".to_owned())]);
 
-        // In a field, below a fixed key, and next to a map whose values are structures.
-        #[derive(Debug, PartialEq, Deserialize)]
-        struct Site {
-            headers: BTreeMap<String, String>,
-            services: BTreeMap<String, Http>,
-        }
         let site: Site =
             labels(&[("s.headers.x.y", "1"), ("s.headers.z", "2"), ("s.services.a.port", "80")]).decode("s").unwrap();
         assert_eq!(site.headers.keys().collect::<Vec<_>>(), ["x.y", "z"]);

@@ -12,8 +12,8 @@ use crate::{
     watch::{Change, Driver, DriverOptions, Freshness, Opened, SignalBody, TransitionStream},
 };
 
-fn open(driver: &Driver, options: WatchOptions) -> TransitionStream {
-    TransitionStream::new(driver.watch(options.clone()).unwrap(), &options)
+fn open(driver: &Driver, options: &WatchOptions) -> TransitionStream {
+    TransitionStream::new(driver.watch(options.clone()).unwrap(), options)
 }
 
 fn freshness(changes: &TransitionStream) -> Option<Freshness> {
@@ -37,7 +37,7 @@ async fn lines(changes: &mut TransitionStream, quiet: Duration) -> Vec<String> {
 async fn a_runtime_without_instances_is_complete_and_empty() {
     let world = World::default();
     let driver = world.driver();
-    let mut changes = open(&driver, WatchOptions::default());
+    let mut changes = open(&driver, &WatchOptions::default());
     assert_eq!(freshness(&changes), None);
     assert_eq!(changes.next().await.unwrap().unwrap(), Change::Synced { gap: Some(Gap::Initial) });
     assert!(changes.table().is_empty());
@@ -52,7 +52,7 @@ async fn a_runtime_that_is_down_is_offline_at_once_and_complete_once_it_is_back(
     world.change(|w| w.opens.extend([refused(), refused()]));
     let driver = world.driver();
     let began = tokio::time::Instant::now();
-    let mut changes = open(&driver, WatchOptions::default());
+    let mut changes = open(&driver, &WatchOptions::default());
     let first = changes.next().await.unwrap().unwrap();
     assert!(matches!(&first, Change::Offline { cause: Some(cause) } if cause.message == "refused"), "{first:?}");
     assert!(began.elapsed() < Duration::from_millis(10), "no dial is waited for");
@@ -68,7 +68,7 @@ async fn a_listing_that_fails_is_an_outage_too() {
     let world = World::default();
     world.change(|w| w.list_fails = true);
     let driver = world.driver();
-    let mut changes = open(&driver, WatchOptions::default());
+    let mut changes = open(&driver, &WatchOptions::default());
     let first = changes.next().await.unwrap().unwrap();
     assert_eq!(first.to_string(), "! offline: denied");
 }
@@ -81,7 +81,7 @@ async fn an_outage_ends_in_its_net_effects_and_synced() {
         w.put(instance("b", S::Running));
     });
     let driver = world.driver();
-    let mut changes = open(&driver, WatchOptions::default());
+    let mut changes = open(&driver, &WatchOptions::default());
     let seen = lines(&mut changes, QUIET).await;
     assert_eq!(
         seen,
@@ -111,7 +111,7 @@ async fn an_outage_that_the_history_covers_is_synced_at_once_and_its_steps_follo
     let world = World::default();
     world.change(|w| w.put(instance("a", S::Running)));
     let driver = world.driver();
-    let mut changes = open(&driver, WatchOptions::default());
+    let mut changes = open(&driver, &WatchOptions::default());
     lines(&mut changes, QUIET).await;
     world.change(|w| {
         w.start("b");
@@ -135,7 +135,7 @@ async fn an_outage_that_the_history_covers_is_synced_at_once_and_its_steps_follo
 async fn a_subscriber_that_lags_gets_net_effects_and_their_reason() {
     let world = World::default();
     let driver = world.driver_with(DriverOptions::default().with_ring(NonZeroUsize::new(16)));
-    let mut changes = open(&driver, WatchOptions::default());
+    let mut changes = open(&driver, &WatchOptions::default());
     assert_eq!(lines(&mut changes, QUIET).await, ["= complete (the watch begins)"]);
     for n in 0..100 {
         world.change(|w| w.start(&format!("i{n}")));
@@ -152,13 +152,13 @@ async fn a_subscriber_that_lags_gets_net_effects_and_their_reason() {
 async fn a_subscriber_that_goes_on_in_the_ring_learns_the_state_of_the_link_first() {
     let world = World::default();
     let driver = world.driver();
-    let mut kept = open(&driver, WatchOptions::default());
+    let mut kept = open(&driver, &WatchOptions::default());
     lines(&mut kept, QUIET).await;
     world.change(|w| w.start("a"));
     lines(&mut kept, QUIET).await;
     let resumed = |kept: &TransitionStream| {
         let position = kept.table().position(&"test".into()).unwrap().0.clone();
-        open(&driver, WatchOptions::default().with_from(position).with_known(kept.table().clone()))
+        open(&driver, &WatchOptions::default().with_from(position).with_known(kept.table().clone()))
     };
     let mut live = resumed(&kept);
     assert_eq!(freshness(&live), Some(Freshness::Live));
@@ -193,10 +193,10 @@ async fn a_filter_is_for_the_steps_and_the_table_and_removes_nothing() {
         w.put(instance("b", S::Stopped));
     });
     let driver = world.driver();
-    let mut all = open(&driver, WatchOptions::default());
+    let mut all = open(&driver, &WatchOptions::default());
     lines(&mut all, QUIET).await;
     let running = WatchOptions::default().with_filter(InstanceFilter::default().with_states([S::Running]));
-    let mut changes = open(&driver, running.clone());
+    let mut changes = open(&driver, &running);
     assert_eq!(lines(&mut changes, QUIET).await.len(), 2, "a, and that it is complete");
     world.change(|w| w.die("a", 0));
     assert_eq!(lines(&mut changes, QUIET).await, ["~ a is stopped"]);
@@ -207,7 +207,7 @@ async fn a_filter_is_for_the_steps_and_the_table_and_removes_nothing() {
 
     // A table of all instances as the known one: those that the filter leaves out are not gone either.
     let from = all.table().position(&"test".into()).unwrap().0.clone();
-    let mut resumed = open(&driver, running.with_from(from).with_known(all.table().clone()));
+    let mut resumed = open(&driver, &running.with_from(from).with_known(all.table().clone()));
     let seen = lines(&mut resumed, QUIET * 2).await;
     assert!(seen.iter().all(|line| !line.contains("gone")), "{seen:?}");
 }
