@@ -5,7 +5,7 @@ use std::{
     net::{Ipv4Addr, TcpStream},
     os::unix::net::UnixStream,
     path::PathBuf,
-    process::Child,
+    process::{Child, Command},
     sync::{Mutex, mpsc},
     time::{Duration, Instant},
 };
@@ -130,5 +130,7 @@ impl Drop for Dockerd {
         if rustix::process::kill_process(id, rustix::process::Signal::TERM).is_ok() {
             let _ = child.wait();
         }
+        // A daemon that was killed leaves its data mounted on itself, and the folder could not be removed.
+        let _ = Command::new("umount").arg(self.folder.path().join("data")).status();
     }
 }
