@@ -170,7 +170,7 @@ fn errors_are_reported_in_one_line() {
         ("bomb.yaml", "a: &a [x,x,x,x,x,x,x,x]\n"),
         ("twice.json", r#"{"apiVersion":"v1","kind":"A","kind":"B"}"#),
         ("cut.hcl", "job \"a\" {"),
-        ("odd.yaml", "apiVersion: v1\nkind: \"\\e[31mK\"\nmetadata: {name: n}\n"),
+        ("odd.yaml", "apiVersion: v1\nkind: \"\\e[31mK\"\nmetadata: {name: web}\n"),
         ("empty.yaml", "# nothing\n---\n"),
     ]);
     folder.write("bytes.yaml", [0xff, 0xfe]);
