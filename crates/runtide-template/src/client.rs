@@ -38,7 +38,7 @@ impl fmt::Debug for Client {
     }
 }
 
-/// What the author of the backend has to write here.
+/// The error of a step that the author of the backend has to write.
 pub(crate) fn fork(operation: &'static str, step: &str) -> Error {
     Error::new(ErrorKind::Unexpected, operation, format!("FORK: {step}"))
 }

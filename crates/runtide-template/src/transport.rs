@@ -38,7 +38,7 @@ impl Connection {
     /// The next line without its end; `None`: the peer closed the connection between two lines.
     ///
     /// # Cancel safety
-    /// What was read of a line is kept for the next call.
+    /// The part of a line that was read is kept for the next call.
     pub(crate) async fn line(&mut self) -> io::Result<Option<String>> {
         loop {
             let bytes = self.stream.fill_buf().await?;

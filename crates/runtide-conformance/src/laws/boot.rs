@@ -7,7 +7,7 @@ use runtide_core::{Gap, Incarnation, InstanceId, WatchOptions, event::ResumeToke
 use super::{accounts_for, backend, passing, resume::stored, try_fault};
 use crate::{Fault, Harness, Law, LawResult, Subscriber, Verdict, Violation, ensure};
 
-/// What a runtime gave names to.
+/// The names that a runtime gave.
 #[derive(Default)]
 struct Given {
     tokens: BTreeSet<ResumeToken>,

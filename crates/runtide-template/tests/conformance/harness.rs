@@ -32,7 +32,7 @@ pub(crate) struct TemplateHarness {
     socket: PathBuf,
 }
 
-/// What the author of the backend has to write here.
+/// The error of a step that the author of the backend has to write.
 fn fork<T>(step: &str) -> Done<T> {
     Err(Obstacle::failed(format!("FORK: {step}")))
 }
