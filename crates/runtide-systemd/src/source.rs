@@ -233,10 +233,15 @@ impl Link {
     }
 
     /// Watches the control groups of running instances, and requests an inspection of those whose state they contradict.
+    /// Groups of instances whose run has ended are watched no longer.
     fn compare_groups(&mut self, client: &Client, unit_cache: &unit_cache::Shared, out: &mut Vec<Signal>) {
-        let alive = unit_cache.lock().take_alive();
+        let freezables = unit_cache.lock().take_freezables();
         let (Some(freezer), Some(root)) = (&mut self.freezer, &client.config().root) else { return };
-        for (id, state) in alive {
+        for (id, freezable) in freezables {
+            let Some(state) = freezable else {
+                freezer.forget(&id);
+                continue;
+            };
             if freezer.differs(root, id.clone(), &state.control_group, state.is_paused) {
                 out.push(Signal::new(SignalBody::Hint(id)));
             }

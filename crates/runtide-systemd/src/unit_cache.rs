@@ -34,8 +34,9 @@ pub(crate) struct UnitCache {
     units: HashMap<InstanceId, Known>,
     /// Number of the last write; `keep` compares with it.
     clock: u64,
-    /// Running instances, with states that the source has yet to compare with the kernel's.
-    alive: HashMap<InstanceId, Freezable>,
+    /// Running instances, with states that the source has yet to compare with the kernel's. `None`: the run has ended or the
+    /// unit was unloaded, and the source has yet to end the comparison.
+    freezables: HashMap<InstanceId, Option<Freezable>>,
     /// Instances to report once more: they were reported before their type was known.
     again: Vec<Arc<Instance>>,
 }
@@ -93,7 +94,9 @@ impl UnitCache {
         for known in self.units.values_mut() {
             *known = Known { details: std::mem::take(&mut known.details), is_job: known.is_job, ..Known::default() };
         }
-        (self.alive, self.again) = (HashMap::new(), Vec::new());
+        // No later listing shows an end that the source has yet to take.
+        self.freezables.retain(|_, freezable| freezable.is_none());
+        self.again = Vec::new();
     }
 
     /// The details of this run of a unit, if they are known.
@@ -164,7 +167,14 @@ impl UnitCache {
 
     /// Drops all but the units that existed at that number; later entries stay.
     pub(crate) fn keep(&mut self, ids: &HashSet<InstanceId>, at: u64) {
-        self.units.retain(|id, known| known.written > at || ids.contains(id));
+        let Self { units, freezables, .. } = self;
+        units.retain(|id, known| {
+            let is_kept = known.written > at || ids.contains(id);
+            if !is_kept {
+                freezables.insert(id.clone(), None);
+            }
+            is_kept
+        });
     }
 
     /// Records an inspection. `rest`: properties of its service, and the time at which it entered its state.
@@ -209,7 +219,7 @@ impl UnitCache {
         };
         known.rest = rest;
         let freezable = known.freezable(seen);
-        self.alive.extend(freezable);
+        self.freezables.extend(freezable);
     }
 
     /// Completes a reported state with the known details, and appends the resulting signals. `ran`: the main process
@@ -276,7 +286,7 @@ impl UnitCache {
         known.was_alive |= is_alive;
         known.ended |= is_ended;
         let id = reported.id.clone();
-        self.alive.extend(known.freezable(&reported));
+        self.freezables.extend(known.freezable(&reported));
         let reported = Arc::new(reported);
         known.last = Some(Arc::clone(&reported));
         out.push(Signal::new(SignalBody::State(reported)).with_token(token).with_at(at));
@@ -286,9 +296,10 @@ impl UnitCache {
         }
     }
 
-    /// Takes the running instances that were reported or inspected since the last call.
-    pub(crate) fn take_alive(&mut self) -> HashMap<InstanceId, Freezable> {
-        std::mem::take(&mut self.alive)
+    /// Takes the instances that were reported or inspected since the last call: with their state if they run, with `None`
+    /// if their run has ended or their unit was unloaded.
+    pub(crate) fn take_freezables(&mut self) -> HashMap<InstanceId, Option<Freezable>> {
+        std::mem::take(&mut self.freezables)
     }
 
     /// Appends the states to be reported once more.
@@ -323,16 +334,20 @@ impl UnitCache {
             let token = end.incarnation.as_ref().map(|incarnation| ResumeToken::from(format!("{incarnation}-")));
             out.push(state(end, token, None));
         }
+        self.freezables.insert(id.clone(), None);
         out.push(Signal::new(SignalBody::Gone(id)));
     }
 }
 
 impl Known {
-    /// The state to compare with the kernel's, of an instance that runs.
-    fn freezable(&self, instance: &Instance) -> Option<(InstanceId, Freezable)> {
+    /// The state to compare with the kernel's, of an instance that runs; no state, of one whose run has ended.
+    fn freezable(&self, instance: &Instance) -> Option<(InstanceId, Option<Freezable>)> {
+        if instance.state.is_ended() {
+            return Some((instance.id.clone(), None));
+        }
         let control_group = self.details.control_group.clone().filter(|_| instance.state.is_alive())?;
         let is_paused = instance.state == InstanceState::Paused;
-        Some((instance.id.clone(), Freezable { control_group, is_paused }))
+        Some((instance.id.clone(), Some(Freezable { control_group, is_paused })))
     }
 }
 
@@ -487,5 +502,28 @@ mod tests {
         out.clear();
         unit_cache.unloaded("a.service".into(), &mut out);
         assert_eq!(out.len(), 1);
+    }
+
+    #[test]
+    fn an_instance_whose_run_is_over_is_compared_no_longer() {
+        let compared = |unit_cache: &mut UnitCache| -> Vec<bool> {
+            unit_cache.take_freezables().values().map(Option::is_some).collect()
+        };
+        let (mut unit_cache, mut out) = (UnitCache::default(), Vec::new());
+        unit_cache.saw(&reported(S::Running, "1"), Some("/a.slice/a.service"), None, None);
+        assert_eq!(compared(&mut unit_cache), [true]);
+        unit_cache.told(reported(S::Running, "1"), false, || None, &mut out);
+        unit_cache.told(reported(S::Stopped, "1"), true, || None, &mut out);
+        assert_eq!(compared(&mut unit_cache), [false], "it ended");
+        unit_cache.told(reported(S::Running, "2"), false, || None, &mut out);
+        assert_eq!(compared(&mut unit_cache), [true]);
+        unit_cache.unloaded("a.service".into(), &mut out);
+        unit_cache.forget_told();
+        assert_eq!(compared(&mut unit_cache), [false], "it was unloaded, and the subscription ended");
+        unit_cache.saw(&reported(S::Running, "3"), Some("/a.slice/a.service"), None, None);
+        assert_eq!(compared(&mut unit_cache), [true]);
+        let at = unit_cache.tick();
+        unit_cache.keep(&HashSet::new(), at);
+        assert_eq!(compared(&mut unit_cache), [false], "a listing leaves it out");
     }
 }

@@ -5,7 +5,11 @@ use std::{
     io,
     path::{Path, PathBuf},
     process::Stdio,
-    time::Duration,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
 };
 
 use bytes::BufMut as _;
@@ -30,7 +34,7 @@ const CHUNK: usize = 64 * 1024;
 const COMPLAINT: usize = 4 * 1024;
 
 /// Size of the shortest header of a journal's file, in bytes (`HEADER_SIZE_MIN` of journald).
-const SHORTEST_HEADER: u64 = 208;
+const SHORTEST_HEADER: usize = 208;
 
 /// Time for the exit of a child that closed its output, and for the header of a new file.
 const END: Duration = Duration::from_secs(5);
@@ -44,6 +48,8 @@ pub(super) struct Journal {
     pub(super) root: PathBuf,
     /// Matches that an entry must satisfy; of several with the same field, one.
     matches: Vec<String>,
+    /// Time of the last flush, in microseconds since 1970: a read returns the entries before it. At first beyond all times.
+    flushed: Arc<AtomicU64>,
 }
 
 /// The range and order of a read.
@@ -119,7 +125,8 @@ impl Journal {
         check_access(&root, &machine, owner).await.map_err(|(kind, why)| {
             site.error(kind, format!("the journal cannot be read: {why}")).with_context("instance", unit)
         })?;
-        Ok(Self { client: client.clone(), operation, unit: unit.to_owned(), root, matches })
+        let flushed = Arc::new(AtomicU64::new(u64::MAX));
+        Ok(Self { client: client.clone(), operation, unit: unit.to_owned(), root, matches, flushed })
     }
 
     fn arguments(&self, from: &From<'_>) -> Vec<OsString> {
@@ -187,6 +194,7 @@ impl Journal {
             err: Some(err),
             complaint: Vec::new(),
             decoder: Decoder::default(),
+            flushed: self.flushed.load(Ordering::Acquire),
         })
     }
 
@@ -205,7 +213,10 @@ impl Journal {
     }
 
     pub(super) async fn flush(&self) -> Result<()> {
-        super::flush::flush(&self.client, self.operation, &self.root).await
+        super::flush::flush(&self.client, self.operation, &self.root).await?;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros();
+        self.flushed.store(u64::try_from(now).unwrap_or(u64::MAX), Ordering::Release);
+        Ok(())
     }
 
     pub(super) fn error(&self, kind: ErrorKind, message: impl Into<String>) -> Error {
@@ -222,6 +233,8 @@ pub(super) struct Journalctl {
     err: Option<ChildStderr>,
     complaint: Vec<u8>,
     decoder: Decoder,
+    /// Time of the flush before it began.
+    flushed: u64,
 }
 
 impl Journalctl {
@@ -285,8 +298,8 @@ impl Journalctl {
         }
         let mut complaints = Vec::new();
         for line in complaint.lines() {
-            let was_empty = match headerless_file(line) {
-                Some(file) => gets_header(Path::new(file)).await,
+            let was_empty = match truncated_file(line) {
+                Some(file) => begins_after(Path::new(file), self.flushed).await,
                 None => false,
             };
             if !was_empty {
@@ -326,25 +339,42 @@ pub(super) fn unreadable(client: &Client, operation: &'static str, unit: &str, r
         .with_context("reason", reason)
 }
 
-/// Returns the file that journalctl skipped because it has no header.
+/// Returns the file that journalctl skipped as truncated.
 ///
-/// At a rotation, journald creates a file and writes its header a moment later. A file that was read in between has no
-/// entries, and none that the read had to return: it began after journald had written all earlier ones.
-fn headerless_file(complaint: &str) -> Option<&str> {
+/// At a rotation, journald creates a file and writes its header a moment later; a file that is read in between is truncated to
+/// journalctl. It is also where it is corrupt, and then its entries are missing.
+fn truncated_file(complaint: &str) -> Option<&str> {
     let file = complaint.strip_prefix("Journal file ")?.strip_suffix(" is truncated, ignoring file.")?;
     // An archived file is complete, so that its truncation is corruption.
     let is_archived = Path::new(file).file_name()?.to_str()?.contains('@');
     (!is_archived).then_some(file)
 }
 
-/// Waits until journald has written the file's header, or renamed the file; false: it did neither within [`END`].
-async fn gets_header(file: &Path) -> bool {
-    let written = async {
-        while std::fs::metadata(file).is_ok_and(|file| file.len() < SHORTEST_HEADER) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+/// Waits until the file has a header; true if it then has no entry from before `flushed`, so that the read missed none.
+async fn begins_after(file: &Path, flushed: u64) -> bool {
+    let first_entry = async {
+        loop {
+            match header(file) {
+                Some(header) => break first_entry(&header),
+                None => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
         }
     };
-    tokio::time::timeout(END, written).await.is_ok()
+    // 0: it has no entry.
+    tokio::time::timeout(END, first_entry).await.is_ok_and(|at| at == 0 || at >= flushed)
+}
+
+/// The shortest header that a file can have; `None` while it has none.
+fn header(file: &Path) -> Option<[u8; SHORTEST_HEADER]> {
+    let mut header = [0; SHORTEST_HEADER];
+    io::Read::read_exact(&mut std::fs::File::open(file).ok()?, &mut header).ok()?;
+    Some(header)
+}
+
+/// Time of the file's first entry, in microseconds since 1970: `head_entry_realtime` of journald, 24 bytes before that end.
+fn first_entry(header: &[u8; SHORTEST_HEADER]) -> u64 {
+    let before = header.split_last_chunk::<16>().and_then(|(before, _)| before.split_last_chunk());
+    before.map_or(u64::MAX, |(_, at)| u64::from_le_bytes(*at))
 }
 
 /// Formats a time as `journalctl` accepts it, which has no year after 9999.
@@ -427,24 +457,31 @@ mod tests {
     async fn a_file_that_is_being_created_is_not_corrupt() {
         let truncated = |file: &str| format!("Journal file {file} is truncated, ignoring file.");
         let new = truncated("/var/log/journal/1/system.journal");
-        assert_eq!(headerless_file(&new), Some("/var/log/journal/1/system.journal"));
-        assert_eq!(headerless_file(&truncated("/var/log/journal/1/system@0-1.journal")), None);
-        assert_eq!(headerless_file("Journal file /var/log/journal/1/system.journal corrupted, ignoring file."), None);
+        assert_eq!(truncated_file(&new), Some("/var/log/journal/1/system.journal"));
+        assert_eq!(truncated_file(&truncated("/var/log/journal/1/system@0-1.journal")), None);
+        assert_eq!(truncated_file("Journal file /var/log/journal/1/system.journal corrupted, ignoring file."), None);
 
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("system.journal");
-        std::fs::write(&file, [0; 207]).unwrap();
-        let mut waiting = Box::pin(gets_header(&file));
-        tokio::select! {
-            biased;
-            _ = &mut waiting => panic!("it has no header yet"),
-            () = tokio::task::yield_now() => std::fs::write(&file, [0; 208]).unwrap(),
+        let write = |length: usize, first_entry: u64| {
+            let mut bytes = vec![0xff; 184];
+            bytes.extend(first_entry.to_le_bytes());
+            bytes.resize(length, 0xff);
+            std::fs::write(&file, bytes).unwrap();
+        };
+        for (length, first_entry, expected) in [(208, 0, true), (300, 10, true), (208, 11, true), (8 << 20, 9, false)] {
+            std::fs::write(&file, [0; 207]).unwrap();
+            let mut waiting = Box::pin(begins_after(&file, 10));
+            tokio::select! {
+                biased;
+                _ = &mut waiting => panic!("it has no header yet"),
+                () = tokio::task::yield_now() => write(length, first_entry),
+            }
+            assert_eq!(waiting.await, expected, "{length} bytes, first entry at {first_entry}");
         }
-        assert!(waiting.await);
-        assert!(gets_header(&folder.path().join("renamed")).await);
         std::fs::write(&file, []).unwrap();
         tokio::time::pause();
-        assert!(!gets_header(&file).await, "it stays empty");
+        assert!(!begins_after(&file, 10).await, "it stays empty");
     }
 
     #[test]
