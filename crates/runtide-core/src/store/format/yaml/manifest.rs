@@ -5,20 +5,31 @@ use memchr::memmem;
 
 use super::options;
 
-/// Returns true if the outermost map has a value for each of the two keys. Nothing is resolved, and reading stops at the second.
-pub(super) fn names_itself(text: &str) -> bool {
+/// A look at the outermost map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Named {
+    /// It has a value for each of the two keys.
+    Both,
+    /// It has not.
+    No,
+    /// It may: both words are in the text, and the parser refuses what kubectl may still read.
+    Unreadable,
+}
+
+/// Looks for the two keys. Nothing is resolved, and reading stops at the second.
+pub(super) fn names_itself(text: &str) -> Named {
     let may_have = |key: &str| memmem::find(text.as_bytes(), key.as_bytes()).is_some();
     // An escape may spell a key.
     let may_name_itself = text.contains('\\') || may_have("apiVersion") && may_have("kind");
     if !may_name_itself {
-        return false;
+        return Named::No;
     }
     let (mut depth, mut is_key, mut found) = (0_usize, true, [false; 2]);
     let mut named = None;
     for event in Parser::new_from_str_with_options(text, options()) {
-        let Ok((event, _)) = event else { return false };
+        let Ok((event, _)) = event else { return Named::Unreadable };
         match event {
-            Event::SequenceStart(..) if depth == 0 => return false,
+            Event::SequenceStart(..) if depth == 0 => return Named::No,
             Event::MappingStart(..) | Event::SequenceStart(..) => depth += 1,
             Event::MappingEnd | Event::SequenceEnd => {
                 depth = depth.saturating_sub(1);
@@ -39,8 +50,8 @@ pub(super) fn names_itself(text: &str) -> bool {
             _ => {}
         }
         if found == [true; 2] {
-            return true;
+            return Named::Both;
         }
     }
-    false
+    Named::No
 }

@@ -4,7 +4,11 @@ use std::{borrow::Cow, collections::HashMap};
 
 use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, Tag};
 
-use super::{Outcome, Problem, Value, documents, json, kubectl, manifest, options, plain, value};
+use super::{
+    Outcome, Problem, Value, documents, json, kubectl,
+    manifest::{self, Named},
+    options, plain, value,
+};
 use crate::store::{Document, YamlSchema};
 
 /// Most values and bytes of text, together, that anchors and aliases may add to the document. A "billion laughs" bomb needs
@@ -27,14 +31,31 @@ pub(in super::super) fn read(text: &str, schema: YamlSchema) -> Outcome<Value> {
         }));
     };
     let text = text.get(range.clone()).unwrap_or_default();
-    let is_kubectl = match schema {
+    let named = match schema {
         YamlSchema::Auto => manifest::names_itself(text),
-        YamlSchema::Core => false,
-        YamlSchema::Kubectl => true,
+        YamlSchema::Core => Named::No,
+        YamlSchema::Kubectl => Named::Both,
     };
-    if !is_kubectl {
-        return parse(text, false).map_err(|failed| failed.problem);
+    match named {
+        Named::Both => kubectl_reads(text),
+        Named::No => parse(text, false).map_err(|failed| failed.problem),
+        // What kubectl reads shows if the document names itself.
+        Named::Unreadable => match kubectl_reads(text) {
+            Ok(value) if is_named(&value) => Ok(value),
+            _ => parse(text, false).map_err(|failed| failed.problem),
+        },
     }
+}
+
+fn is_named(value: &Value) -> bool {
+    let Value::Map(map) = value else { return false };
+    let has =
+        |name: &str| map.iter().any(|(key, value)| key == name && !matches!(value, Value::List(_) | Value::Map(_)));
+    has("apiVersion") && has("kind")
+}
+
+/// Reads as kubectl does.
+fn kubectl_reads(text: &str) -> Outcome<Value> {
     if text.trim_start().starts_with('{')
         && let Ok(value) = json::read(text)
     {

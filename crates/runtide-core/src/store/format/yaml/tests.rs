@@ -92,6 +92,17 @@ fn a_document_that_names_itself_is_read_as_kubectl_reads_it_and_others_by_yaml_1
     }
 }
 
+/// Keys in the order of their names, as kubectl prints them: the parser refuses the text in quotes before it comes to `kind`.
+#[test]
+fn a_document_that_only_kubectl_can_read_may_name_itself_behind_what_the_parser_refuses() {
+    let text = "apiVersion: v1\ndata:\n  a: \"{\n}x\"\nkind: ConfigMap\nv: no\n";
+    let value = read(text, YamlSchema::Auto).unwrap();
+    assert_eq!((&value["data"]["a"], &value["v"]), (&json!("{ }x"), &json!(false)));
+    let other = "data:\n  a: \"{\n}x\"\n# apiVersion and kind\n";
+    let refused = |schema| read(other, schema).unwrap_err().to_string();
+    assert_eq!(refused(YamlSchema::Auto), refused(YamlSchema::Core));
+}
+
 #[test]
 fn a_body_is_named_and_labelled_by_the_same_reading() {
     let body =
