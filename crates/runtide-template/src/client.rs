@@ -3,8 +3,8 @@
 use std::{fmt, io, sync::Arc, time::Duration};
 
 use runtide_core::{
-    Capabilities, Error, ErrorKind, Gap, InstanceId, Result,
-    backend::{CallSite, Session},
+    Capabilities, Error, ErrorKind, Gap, InstanceId, Result, Retry,
+    backend::{CallSite, Session, poll_interval},
     capabilities::WatchSupport,
     event::ResumeToken,
     watch::Opened,
@@ -16,6 +16,9 @@ pub(crate) const CONNECT: &str = "template.connect";
 pub(crate) const EVENTS: &str = "template.events";
 pub(crate) const INSPECT: &str = "template.inspect";
 pub(crate) const LIST: &str = "template.list";
+
+/// Bytes that the longest answer takes in memory; a longer one is an error, so that no peer decides how much is used.
+const LONGEST: usize = 256 << 20;
 
 /// A server that answered.
 #[derive(Clone, Debug)]
@@ -90,20 +93,29 @@ impl Client {
 
     /// Opens a connection and sends one request on it.
     async fn request(&self, operation: &'static str, request: &str) -> Result<Connection> {
-        let opened = async {
-            let mut connection = Connection::dial(&self.config.socket).await?;
-            connection.send(request).await?;
-            Ok(connection)
-        };
-        opened.await.map_err(|error| self.broken(operation, error))
+        let mut connection = Connection::dial(&self.config.socket).await.map_err(|error| {
+            // Only the error of `connect` proves that no daemon was reached. FORK: `false` for an address of a network.
+            let interval = poll_interval(&error, true);
+            let error = self.broken(operation, error);
+            match interval {
+                Some(interval) => error.with_retry(Retry::Poll(interval)),
+                None => error,
+            }
+        })?;
+        connection.send(request).await.map_err(|error| self.broken(operation, error))?;
+        Ok(connection)
     }
 
     /// One request, and the lines of its answer.
-    pub(crate) async fn call(&self, operation: &'static str, request: &str) -> Result<Vec<String>> {
+    pub(crate) async fn call(&self, operation: &'static str, request: &str) -> Result<Vec<Vec<u8>>> {
         let answered = async {
             let mut connection = self.request(operation, request).await?;
-            let mut lines = Vec::new();
+            let (mut lines, mut size) = (Vec::new(), 0);
             while let Some(line) = connection.line().await.map_err(|error| self.broken(operation, error))? {
+                size += line.len() + size_of::<Vec<u8>>(); // an empty line takes memory too
+                if size > LONGEST {
+                    return Err(self.site(operation).error(ErrorKind::Protocol, "the answer is too long"));
+                }
                 // FORK: the answer's end, and the refusals: each of the runtime's own is one `ErrorKind`. An answer that breaks off is
                 // `Protocol`, never a short answer.
                 lines.push(line);
@@ -119,18 +131,19 @@ impl Client {
         // FORK: read the version. Begin from `none`, and raise the verbs that this server has.
         let mut capabilities = Capabilities::none("FORK: this runtime has no such verb");
         capabilities.watch = WatchSupport::Pushed;
-        let server = Arc::new(Server { version: answer.concat(), capabilities });
+        let version = String::from_utf8_lossy(&answer.concat()).into_owned();
+        let server = Arc::new(Server { version, capabilities });
         self.session.answered(Arc::clone(&server));
         Ok(server)
     }
 
     /// Every item, undecoded: one that cannot be decoded hides no other.
-    pub(crate) async fn list(&self) -> Result<Vec<String>> {
+    pub(crate) async fn list(&self) -> Result<Vec<Vec<u8>>> {
         self.call(LIST, &unwritten(LIST, "the request that lists every instance")?).await
     }
 
     /// The item of this id; `None` if the runtime says that it is not there.
-    pub(crate) async fn inspect(&self, id: &InstanceId) -> Result<Option<String>> {
+    pub(crate) async fn inspect(&self, id: &InstanceId) -> Result<Option<Vec<u8>>> {
         let answer = self.call(INSPECT, &unwritten(INSPECT, &format!("the request that inspects {id}"))?).await?;
         // FORK: only the runtime's own word proves that an instance is absent; any other refusal is an error.
         Ok(answer.into_iter().next())
@@ -153,7 +166,7 @@ impl Client {
     }
 
     /// A verb on one instance, and its answer.
-    pub(crate) async fn verb(&self, operation: &'static str, id: &InstanceId) -> Result<Vec<String>> {
+    pub(crate) async fn verb(&self, operation: &'static str, id: &InstanceId) -> Result<Vec<Vec<u8>>> {
         // FORK: an id is never pasted into a request unchecked: one that the runtime cannot have is `InvalidInput` or `NotFound`.
         self.call(operation, &unwritten(operation, &format!("the request for {id}"))?).await
     }

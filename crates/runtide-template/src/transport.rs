@@ -35,11 +35,12 @@ impl Connection {
         self.stream.flush().await
     }
 
-    /// The next line without its end; `None`: the peer closed the connection between two lines.
+    /// The next line without its end; `None`: the peer closed the connection between two lines. It is bytes, so that one that is
+    /// no text is refused by itself, in `normalize.rs`, and breaks neither a listing nor a stream.
     ///
     /// # Cancel safety
     /// The part of a line that was read is kept for the next call.
-    pub(crate) async fn line(&mut self) -> io::Result<Option<String>> {
+    pub(crate) async fn line(&mut self) -> io::Result<Option<Vec<u8>>> {
         loop {
             let bytes = self.stream.fill_buf().await?;
             if bytes.is_empty() {
@@ -54,8 +55,7 @@ impl Connection {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "a line is too long"));
             }
             if end.is_some() {
-                let line = String::from_utf8(std::mem::take(&mut self.partial));
-                return line.map(Some).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error));
+                return Ok(Some(std::mem::take(&mut self.partial)));
             }
         }
     }
@@ -63,5 +63,19 @@ impl Connection {
     /// `true` if a whole line is at hand: the next call of [`line`](Self::line) need not wait.
     pub(crate) fn has_line(&self) -> bool {
         self.stream.buffer().contains(&b'\n')
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_line_that_is_no_text_hides_no_other() {
+        let (mut peer, stream) = UnixStream::pair().unwrap();
+        let mut connection = Connection { stream: BufReader::new(stream), partial: Vec::new() };
+        peer.write_all(b"\xff\nnext\n").await.unwrap();
+        assert_eq!(connection.line().await.unwrap().unwrap(), b"\xff");
+        assert_eq!(connection.line().await.unwrap().unwrap(), b"next");
     }
 }

@@ -15,8 +15,6 @@ const BATCH: usize = 256;
 const DIALS: usize = 65_536;
 
 /// Interval at which a runtime that is down is dialled: that of a socket without a listener.
-///
-/// FORK: the client gives the error of `connect` to `runtide_core::backend::poll_interval`, which decides it.
 const POLL: Duration = Duration::from_millis(50);
 
 /// One accepted connection.

@@ -20,7 +20,7 @@ impl Client {
     /// FORK: `Changed` or `Unchanged`, as the answer says: a verb towards a state that holds already changes nothing.
     async fn effect(&self, operation: &'static str, id: &InstanceId) -> Result<Effect> {
         let answer = self.verb(operation, id).await?;
-        Err(fork(operation, &format!("read the effect from {answer:?}")))
+        Err(fork(operation, &format!("read the effect from {:?}", String::from_utf8_lossy(&answer.concat()))))
     }
 }
 
