@@ -20,24 +20,38 @@ use runtide_core::Error;
 /// assert_eq!(repetition(&error.with_context("backend", "demo")), None);
 /// ```
 pub fn repetition(error: &Error) -> Option<String> {
-    let mut texts = vec![error.to_string()];
-    let mut cause = error.source();
+    shown_twice(error).or_else(|| {
+        let chain = chain(error);
+        unbalanced(&chain).then(|| format!("a bracket without its counterpart in {chain}"))
+    })
+}
+
+/// Returns the texts of an error and of its causes, as a printer of chains writes them.
+fn chain(error: &Error) -> String {
+    let texts = causes(error).map(ToString::to_string);
+    std::iter::once(error.to_string()).chain(texts).collect::<Vec<_>>().join(": ")
+}
+
+fn causes(error: &Error) -> impl Iterator<Item = &(dyn StdError + 'static)> {
+    std::iter::successors(error.source(), |&cause| cause.source())
+}
+
+/// [`repetition`], except for the brackets: an error may quote a text of the runtime that has one without its counterpart.
+pub(crate) fn shown_twice(error: &Error) -> Option<String> {
     // The words of each text without what our own errors put around them.
     let mut words = vec![error.message().to_owned()];
-    while let Some(next) = cause {
-        texts.push(next.to_string());
-        words.push(next.downcast_ref().map_or_else(|| next.to_string(), |error: &Error| error.message().to_owned()));
-        cause = next.source();
-    }
+    words.extend(causes(error).map(|cause| {
+        cause.downcast_ref().map_or_else(|| cause.to_string(), |error: &Error| error.message().to_owned())
+    }));
+    let chain = chain(error);
     for (at, word) in words.iter().enumerate() {
         if word.trim().is_empty() || word.ends_with([':', ' ']) {
-            return Some(format!("an empty text, or an open end: {texts:?}"));
+            return Some(format!("an empty text, or an open end: {chain}"));
         }
         if let Some(other) = words.iter().skip(at + 1).find(|other| word.contains(*other) || other.contains(word)) {
             return Some(format!("{other:?} and {word:?}"));
         }
     }
-    let chain = texts.join(": ");
     for (key, value) in error.context() {
         if *key != "reason" && chain.matches(&format!("{key}={value}")).count() != 1 {
             return Some(format!("{key}={value} in {chain}"));
@@ -49,7 +63,7 @@ pub fn repetition(error: &Error) -> Option<String> {
     if let Some(line) = lines.windows(2).find_map(|pair| (pair.first() == pair.last()).then(|| pair.first())) {
         return Some(format!("{line:?} in {debug}"));
     }
-    unbalanced(&texts.concat()).then(|| format!("a bracket without its counterpart in {chain}"))
+    None
 }
 
 /// Returns true if a round bracket closes that was not opened, or stays open.

@@ -10,7 +10,7 @@ use runtide_core::{
 };
 
 use super::{backend, running, try_fault};
-use crate::{Fault, Harness, Law, LawResult, Verdict, Violation, Workload, ensure, errors::repetition};
+use crate::{Fault, Harness, Law, LawResult, Verdict, Violation, Workload, ensure, errors::shown_twice};
 
 /// **R16 capabilities tell the truth.** Once connected, `Capabilities` knows every verb and agrees with the managers. An
 /// absent verb is `Unsupported` with feature, backend and reason; nothing returns `Ok` without an effect (which M1 checks).
@@ -231,7 +231,7 @@ pub(super) fn expect_error<T: Debug>(
         format!("{what} to name the backend in its context"),
         error.to_string()
     );
-    let twice = repetition(&error);
+    let twice = shown_twice(&error);
     ensure!(twice.is_none(), R18, format!("{what} to show each thing once"), twice.unwrap_or_default());
     ensure!(error.to_string().lines().count() == 1, R18, format!("{what} to be one line"), error.to_string());
     no_secret(h, what, &format!("{error} {error:?}"))

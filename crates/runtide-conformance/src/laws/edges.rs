@@ -25,9 +25,10 @@ fn is_subsequence(reported: &[&str], facts: &[&str]) -> bool {
 }
 
 /// Compares a stream's reports of an instance with the facts: all of them where the runtime reports edges, else some of
-/// them, in their order.
+/// them, in their order. A difference is a violation of `law`.
 pub(super) fn reported_in_order(
     h: &dyn Harness,
+    law: Law,
     subscriber: &Subscriber,
     id: &InstanceId,
     from: usize,
@@ -40,7 +41,7 @@ pub(super) fn reported_in_order(
         return Ok(());
     }
     let what = if h.dialect().edges { "each fact of" } else { "in their order, facts of" };
-    Err(subscriber.violation(Law::R4, &format!("{what} {id}: {facts:?}"), &format!("{reported:?}")))
+    Err(subscriber.violation(law, &format!("{what} {id}: {facts:?}"), &format!("{reported:?}")))
 }
 
 /// **R4 ordered.** Per instance, events come in the order of the facts, as an outside observer saw them.
@@ -69,7 +70,7 @@ pub async fn r4_ordered(h: &dyn Harness) -> LawResult {
     subscriber.converge(h, Law::R4).await?;
     let facts = h.facts().await?;
     for id in &ids {
-        reported_in_order(h, &subscriber, id, from, facts.get(before..).unwrap_or_default())?;
+        reported_in_order(h, Law::R4, &subscriber, id, from, facts.get(before..).unwrap_or_default())?;
     }
     Verdict::kept()
 }
@@ -98,7 +99,7 @@ pub async fn r5_unique(h: &dyn Harness) -> LawResult {
     if subscriber.gaps(from).next().is_none() {
         // A repetition without a key is one all the same.
         let facts = h.facts().await?;
-        reported_in_order(h, &subscriber, &id, from, facts.get(before..).unwrap_or_default())?;
+        reported_in_order(h, Law::R5, &subscriber, &id, from, facts.get(before..).unwrap_or_default())?;
     }
 
     // The next process resumes after the last event of this one.

@@ -48,7 +48,7 @@ pub async fn r7_resumable(h: &dyn Harness) -> LawResult {
     ensure!(second.gaps(0).next().is_none(), R7, "a resume within the ring, without a resync", "a resync");
     let facts = h.facts().await?;
     for id in [&a, &b] {
-        reported_in_order(h, &second, id, 0, facts.get(before..).unwrap_or_default())?;
+        reported_in_order(h, Law::R7, &second, id, 0, facts.get(before..).unwrap_or_default())?;
     }
 
     // A short gap of the link.
@@ -64,7 +64,7 @@ pub async fn r7_resumable(h: &dyn Harness) -> LawResult {
         if h.dialect().history {
             let facts = h.facts().await?;
             for id in [&a, &b] {
-                reported_in_order(h, &kept, id, from, facts.get(before..).unwrap_or_default())?;
+                reported_in_order(h, Law::R7, &kept, id, from, facts.get(before..).unwrap_or_default())?;
             }
         }
     }
@@ -88,7 +88,7 @@ pub async fn r7_resumable(h: &dyn Harness) -> LawResult {
         if h.dialect().history {
             let facts = h.facts().await?;
             for id in [&a, &b, &passing, &stayed] {
-                reported_in_order(h, &kept, id, 0, facts.get(before..).unwrap_or_default())?;
+                reported_in_order(h, Law::R7, &kept, id, 0, facts.get(before..).unwrap_or_default())?;
             }
         }
         h.start(&a).await?;

@@ -8,7 +8,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Action, Shared, Socket, dial, lock};
+use super::{Action, Shared, Socket, dial, is_absent, lock};
 
 /// The end of a connection.
 enum End {
@@ -16,6 +16,8 @@ enum End {
     Close,
     /// As abruptly as the socket can.
     Reset,
+    /// As [`End::Reset`], because nothing listens at the target.
+    Absent,
 }
 
 /// Carries bytes between a client and the target until either ends, or a rule or the proxy ends it.
@@ -34,13 +36,18 @@ pub(super) async fn carry(mut client: Box<dyn Socket>, id: u64, kill: Cancellati
         end = link.run(&mut *client) => end,
     };
     match end {
-        End::Reset => client.reset_on_close(),
+        End::Reset | End::Absent => client.reset_on_close(),
         End::Close => {
             // The other side may have closed already.
             let _ = client.shutdown().await;
         }
     }
-    drop(client);
+    if matches!(end, End::Absent) {
+        // It is closed once the proxy does not listen, or here if the proxy is gone.
+        let _ = shared.unserved.send(client);
+    } else {
+        drop(client);
+    }
     lock(&shared.live).remove(&id);
 }
 
@@ -62,7 +69,11 @@ impl Link {
         if let Some(end) = self.before_dialling(client, &mut changed).await {
             return end;
         }
-        let Ok(mut server) = dial(&self.shared.target).await else { return End::Reset };
+        let mut server = match dial(&self.shared.target).await {
+            Ok(server) => server,
+            Err(error) if is_absent(&error) => return End::Absent,
+            Err(_) => return End::Reset,
+        };
         let (mut up, mut down) = (vec![0; 1 << 16], vec![0; 1 << 16]);
         let mut client_open = true;
         loop {

@@ -3,6 +3,8 @@
 //! It passes bytes, and recognizes the first line of a request, so that a [`Rule`] can pick requests (`/events`) also on a
 //! connection that carried others before. On a connection that begins as HTTP, that is the request line; on one that begins with
 //! any other text, the first line of each piece that the client sends. A protocol that is no text has no requests to pick.
+//!
+//! While nothing listens at its target, the proxy does not listen either, so that a dial fails through it as it fails without it.
 
 mod link;
 #[cfg(test)]
@@ -23,10 +25,13 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::watch,
+    sync::{mpsc, watch},
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
+
+/// Interval at which a target is dialled at which nothing listens.
+const POLL: Duration = Duration::from_millis(10);
 
 /// The address of a socket.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -120,6 +125,8 @@ struct Shared {
     live: Mutex<BTreeMap<u64, Live>>,
     newest: AtomicU64,
     dials: Mutex<Vec<Instant>>,
+    /// Connections that were accepted, and whose dial found nothing that listens at the target.
+    unserved: mpsc::UnboundedSender<Box<dyn Socket>>,
 }
 
 #[derive(Debug)]
@@ -137,11 +144,14 @@ impl Proxy {
     /// Listens, and passes each connection on to the target. A socket file that is there already is replaced.
     ///
     /// # Errors
-    /// If it cannot listen. The target is dialled for each connection, and may be down.
+    /// If it cannot listen. The target is dialled for each connection, and may be down: the connection that finds nothing there
+    /// is closed, and further ones are refused until the target listens again. A rule that refuses or swallows every connection
+    /// needs no target, and they are accepted.
     pub async fn start(listen: Endpoint, target: Endpoint) -> io::Result<Self> {
         let listener = Listener::bind(&listen).await?;
         let endpoint = listener.endpoint(listen)?;
         let (changed, _) = watch::channel(());
+        let (unserved, closing) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             target,
             rules: Mutex::default(),
@@ -149,8 +159,9 @@ impl Proxy {
             live: Mutex::default(),
             newest: AtomicU64::new(0),
             dials: Mutex::default(),
+            unserved,
         });
-        let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
+        let accepting = tokio::spawn(run(listener, endpoint.clone(), closing, Arc::clone(&shared)));
         Ok(Self { endpoint, shared, accepting })
     }
 
@@ -196,7 +207,7 @@ impl Proxy {
         lock(&self.shared.live).values().map(|live| live.request.clone()).collect()
     }
 
-    /// Times of the dials, oldest first.
+    /// Times of the dials that were accepted, oldest first.
     pub fn dials(&self) -> Vec<Instant> {
         lock(&self.shared.dials).clone()
     }
@@ -223,9 +234,57 @@ impl Shared {
             .find(|(rule, newest)| rule.matches(*newest, connection, request))
             .map(|(rule, _)| rule.action.clone())
     }
+
+    /// Returns true if a rule ends or keeps every new connection before the target is dialled.
+    fn needs_no_target(&self) -> bool {
+        matches!(self.action(u64::MAX, ""), Some(Action::Refuse | Action::Swallow))
+    }
 }
 
-async fn accept(listener: Listener, shared: Arc<Shared>) {
+/// Accepts connections, except while nothing listens at the target.
+async fn run(
+    mut listener: Listener,
+    endpoint: Endpoint,
+    mut unserved: mpsc::UnboundedReceiver<Box<dyn Socket>>,
+    shared: Arc<Shared>,
+) {
+    loop {
+        let client = tokio::select! {
+            client = unserved.recv() => client,
+            () = accept(&listener, &shared) => None,
+        };
+        drop(listener);
+        #[cfg(unix)]
+        if let Endpoint::Unix(path) = &endpoint {
+            // Another process may have removed it before us.
+            let _ = std::fs::remove_file(path);
+        }
+        // The client dials again once it sees the end of this connection, and is refused.
+        drop(client);
+        listener = listen_again(&endpoint, &mut unserved, &shared).await;
+    }
+}
+
+/// Waits until the target listens, or until a rule needs no target, and listens again.
+async fn listen_again(
+    endpoint: &Endpoint,
+    unserved: &mut mpsc::UnboundedReceiver<Box<dyn Socket>>,
+    shared: &Shared,
+) -> Listener {
+    loop {
+        tokio::time::sleep(POLL).await;
+        // Closes the connections that were accepted as well, and found the same.
+        while unserved.try_recv().is_ok() {}
+        let is_served = shared.needs_no_target() || is_there(&shared.target).await;
+        // Another process may have the port for a moment: the next round may find it free.
+        if is_served && let Ok(listener) = Listener::bind(endpoint).await {
+            return listener;
+        }
+    }
+}
+
+/// Accepts connections until it is dropped.
+async fn accept(listener: &Listener, shared: &Arc<Shared>) {
     loop {
         let Ok(client) = listener.accept().await else {
             // Out of descriptors, most likely: the next round may find some.
@@ -236,7 +295,7 @@ async fn accept(listener: Listener, shared: Arc<Shared>) {
         let id = shared.newest.fetch_add(1, Ordering::AcqRel) + 1;
         let kill = CancellationToken::new();
         lock(&shared.live).insert(id, Live { kill: kill.clone(), request: String::new() });
-        tokio::spawn(link::carry(client, id, kill, Arc::clone(&shared)));
+        tokio::spawn(link::carry(client, id, kill, Arc::clone(shared)));
     }
 }
 
@@ -269,6 +328,16 @@ async fn dial(target: &Endpoint) -> io::Result<Box<dyn Socket>> {
         Endpoint::Unix(path) => Box::new(tokio::net::UnixStream::connect(path).await?),
         Endpoint::Tcp(address) => Box::new(at_once(TcpStream::connect(address).await?)),
     })
+}
+
+/// Returns true unless nothing listens at the target. The system limits the time of a dial.
+async fn is_there(target: &Endpoint) -> bool {
+    dial(target).await.err().is_none_or(|error| !is_absent(&error))
+}
+
+/// Returns true if a dial failed like this because nothing listens at the address.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 
 enum Listener {

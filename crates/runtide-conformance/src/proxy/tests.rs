@@ -8,26 +8,32 @@ const MOMENT: Duration = Duration::from_millis(150);
 
 /// A server that sends back the bytes that it gets.
 async fn echo() -> Endpoint {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = Endpoint::Tcp(listener.local_addr().unwrap());
-    tokio::spawn(async move {
-        loop {
-            let (mut socket, _) = listener.accept().await.unwrap();
-            tokio::spawn(async move {
-                let mut bytes = vec![0; 4096];
-                while let Ok(n) = socket.read(&mut bytes).await {
-                    if n == 0 || socket.write_all(&bytes[..n]).await.is_err() {
-                        break;
-                    }
-                }
-            });
-        }
-    });
+    let listener = Listener::bind(&any_port()).await.unwrap();
+    let endpoint = listener.endpoint(any_port()).unwrap();
+    tokio::spawn(serve(listener));
     endpoint
 }
 
+async fn serve(listener: Listener) {
+    loop {
+        let mut socket = listener.accept().await.unwrap();
+        tokio::spawn(async move {
+            let mut bytes = vec![0; 4096];
+            while let Ok(n) = socket.read(&mut bytes).await {
+                if n == 0 || socket.write_all(&bytes[..n]).await.is_err() {
+                    break;
+                }
+            }
+        });
+    }
+}
+
+fn any_port() -> Endpoint {
+    Endpoint::Tcp("127.0.0.1:0".parse().unwrap())
+}
+
 async fn proxy() -> Proxy {
-    Proxy::start(Endpoint::Tcp("127.0.0.1:0".parse().unwrap()), echo().await).await.unwrap()
+    Proxy::start(any_port(), echo().await).await.unwrap()
 }
 
 async fn client(proxy: &Proxy) -> Box<dyn Socket> {
@@ -49,6 +55,31 @@ async fn ask(socket: &mut Box<dyn Socket>) -> Option<Vec<u8>> {
         return None;
     }
     answer(socket).await
+}
+
+/// A connection to the proxy, as soon as it listens.
+async fn accepted(proxy: &Proxy) -> Box<dyn Socket> {
+    let dialling = async {
+        loop {
+            if let Ok(socket) = dial(proxy.endpoint()).await {
+                return socket;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(TIMEOUT, dialling).await.unwrap()
+}
+
+/// Waits for the end of a connection that gets no byte.
+async fn closed(mut socket: Box<dyn Socket>) {
+    let mut byte = [0; 1];
+    let read = tokio::time::timeout(TIMEOUT, socket.read(&mut byte)).await.unwrap();
+    assert_eq!(read.unwrap_or_default(), 0);
+}
+
+/// The error of a dial.
+async fn refusal(proxy: &Proxy) -> Option<io::ErrorKind> {
+    dial(proxy.endpoint()).await.err().map(|error| error.kind())
 }
 
 async fn until(condition: impl Fn() -> bool) {
@@ -184,6 +215,46 @@ async fn it_stands_in_front_of_a_socket_file_too() {
     let path = folder.join("proxy.sock");
     let proxy = Proxy::start(Endpoint::Unix(path.clone()), echo().await).await.unwrap();
     assert!(ask(&mut client(&proxy).await).await.is_some());
+    drop(proxy);
+    assert!(!path.exists());
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[tokio::test]
+async fn its_port_is_closed_while_nothing_listens_at_the_target() {
+    // It is bound, so that no other test gets the port.
+    let target = tokio::net::TcpSocket::new_v4().unwrap();
+    target.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let proxy = Proxy::start(any_port(), Endpoint::Tcp(target.local_addr().unwrap())).await.unwrap();
+    closed(client(&proxy).await).await;
+    assert_eq!(refusal(&proxy).await, Some(io::ErrorKind::ConnectionRefused));
+    tokio::spawn(serve(Listener::Tcp(target.listen(16).unwrap())));
+    assert_eq!(ask(&mut accepted(&proxy).await).await.as_deref(), Some(REQUEST));
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn its_socket_file_is_away_while_nothing_listens_at_the_target() {
+    let folder = std::env::temp_dir().join(format!("runtide-proxy-away-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let (path, target) = (folder.join("proxy.sock"), Endpoint::Unix(folder.join("target.sock")));
+    let proxy = Proxy::start(Endpoint::Unix(path.clone()), target.clone()).await.unwrap();
+    // At first the target's file is not there; the second time it is, and has no listener.
+    for _ in 0..2 {
+        closed(client(&proxy).await).await;
+        assert_eq!(refusal(&proxy).await, Some(io::ErrorKind::NotFound));
+        proxy.add(Rule::all(Action::Swallow));
+        let mut swallowed = accepted(&proxy).await;
+        assert_eq!(ask(&mut swallowed).await.as_deref(), Some(&b""[..]), "this rule needs no target");
+        proxy.heal();
+        closed(client(&proxy).await).await;
+        assert_eq!(refusal(&proxy).await, Some(io::ErrorKind::NotFound));
+
+        let serving = tokio::spawn(serve(Listener::bind(&target).await.unwrap()));
+        assert_eq!(ask(&mut accepted(&proxy).await).await.as_deref(), Some(REQUEST));
+        serving.abort();
+        assert!(serving.await.unwrap_err().is_cancelled());
+    }
     drop(proxy);
     assert!(!path.exists());
     std::fs::remove_dir_all(folder).unwrap();
