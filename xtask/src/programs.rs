@@ -157,7 +157,7 @@ pub(crate) fn run(
         while let Some(program) = next(&waiting, lane).filter(|_| !process::interrupted()) {
             let mut command = program.command(lane);
             prepare(&mut command);
-            if lane == Lane::Systemd {
+            if lane == Lane::Systemd && program.lanes().len() > 1 {
                 // Named, the second machine would be taken, by a program that may run on either.
                 for name in SECOND_MACHINE {
                     command.env_remove(name);
