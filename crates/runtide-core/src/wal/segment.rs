@@ -10,6 +10,9 @@ use super::{
     corruption::{Corruption, disk_error, header_error},
     format::{Footer, SEGMENT_HEADER, SegmentHeader, TRAILER},
     fs::{Disk, File},
+    scan::find_id,
+    walk::STEP,
+    window::Window,
 };
 use crate::error::{ErrorKind, Result};
 
@@ -45,7 +48,7 @@ impl Segment {
     }
 
     /// Opens a segment whose header is corrupt, with a header made up from other sources: the log's id comes from another
-    /// segment, or from the bytes that are left of the header.
+    /// segment, or one that serves in its place from the first whole commit, or from the bytes that are left of the header.
     pub(super) fn guess(
         disk: &dyn Disk,
         first: u64,
@@ -58,9 +61,13 @@ impl Segment {
         let mut bytes = [0; 32];
         file.read_at(&mut bytes, 0).map_err(failed)?;
         let mut known = others.filter_map(|(first, path)| Self::open(disk, first, &path, operation).ok());
-        let log = known.next().map(|segment| segment.header.log).or_else(|| bytes.last_chunk().copied());
+        let mut log = known.next().map(|segment| segment.header.log);
+        if log.is_none() {
+            let mut window = Window::new(&*file, file.size().map_err(failed)?, STEP);
+            log = find_id(&mut window, DATA, first).map_err(failed)?;
+        }
         let header = SegmentHeader {
-            log: log.unwrap_or_default(),
+            log: log.or_else(|| bytes.last_chunk().copied()).unwrap_or_default(),
             first,
             prev: [0; 32],
             created: 0,
