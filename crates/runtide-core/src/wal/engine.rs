@@ -14,7 +14,6 @@ use super::{
     layout::{segment_path, unfinished_path},
     options::Durability,
     published::Published,
-    purpose::WalPurpose,
     record::now,
     segment::DATA,
     sync::{
@@ -97,7 +96,8 @@ pub(super) struct Engine {
     pub(super) chain: Chain,
     pub(super) durability: Durability,
     pub(super) segment_bytes: u64,
-    pub(super) purpose: WalPurpose,
+    /// Code of the log's purpose, for the headers of new segments.
+    pub(super) purpose: u16,
     /// The epoch of this opening: each opening of the log has a higher one.
     pub(super) epoch: u64,
     pub(super) active: Active,
@@ -227,7 +227,7 @@ impl Engine {
             epoch: self.epoch,
             synced: self.published.synced(),
             keyed: self.chain.key_check(),
-            purpose: self.purpose.code(),
+            purpose: self.purpose,
         };
         let path = begin(&*self.disk, &self.dir, &*file, &header)?;
         let full = std::mem::replace(&mut self.active, Active::new(path, file, header.first, limit));

@@ -23,6 +23,7 @@ use super::{
     lock,
     options::{OnCorruption, WalOptions},
     published::Published,
+    purpose,
     record::now,
     scan::{Whole, check_commit, end_of_bytes, find_commit},
     segment::{DATA, Segment},
@@ -92,30 +93,38 @@ pub(super) fn open(dir: &Path, options: &WalOptions) -> Result<Opened> {
         }
         None => {
             sync_parents(&*disk, dir)?;
-            create(&*disk, dir, options, 1)?
+            create(&*disk, dir, options, options.purpose.code(), 1)?
         }
     };
     let (repaired, corruption) = (end.repaired.clone(), corrupt.or_else(|| end.corruption.clone()));
-    let mut engine = engine(disk, dir, options, lock, end);
+    let mut engine = engine(disk, dir, options, options.purpose.code(), lock, end);
     if !layout.leftovers.is_empty() {
         engine.remove(layout.leftovers);
     }
     Ok(Opened { engine, repaired, corruption })
 }
 
-/// Creates a log whose first record has this number, in a folder that has no log.
-pub(super) fn begin_at(dir: &Path, options: &WalOptions, first: u64) -> Result<Engine> {
+/// Creates a log whose first record has this number, in a folder that has no log. `purpose` is the code for its headers; the one
+/// of the options does not count.
+pub(super) fn begin_at(dir: &Path, options: &WalOptions, purpose: u16, first: u64) -> Result<Engine> {
     let disk = options.disk();
     let lock = take_lock(&*disk, dir)?;
     sync_parents(&*disk, dir)?;
     if first > 1 {
         write_begin(&*disk, dir, first).map_err(|error| disk_error(OPEN, dir, error))?;
     }
-    let end = create(&*disk, dir, options, first)?;
-    Ok(engine(disk, dir, options, lock, end))
+    let end = create(&*disk, dir, options, purpose, first)?;
+    Ok(engine(disk, dir, options, purpose, lock, end))
 }
 
-fn engine(disk: Arc<dyn Disk>, dir: &Path, options: &WalOptions, lock: Box<dyn File>, end: End) -> Engine {
+fn engine(
+    disk: Arc<dyn Disk>,
+    dir: &Path,
+    options: &WalOptions,
+    purpose: u16,
+    lock: Box<dyn File>,
+    end: End,
+) -> Engine {
     let head = (end.next.saturating_sub(1), end.hash);
     let published = Published::new(end.chain.log, head, head.0, end.active.first, end.active.index.clone());
     Engine {
@@ -124,7 +133,7 @@ fn engine(disk: Arc<dyn Disk>, dir: &Path, options: &WalOptions, lock: Box<dyn F
         chain: end.chain,
         durability: options.durability,
         segment_bytes: options.segment(),
-        purpose: options.purpose,
+        purpose,
         epoch: end.epoch.saturating_add(1),
         active: end.active,
         head,
@@ -169,7 +178,7 @@ fn sync_parents(disk: &dyn Disk, dir: &Path) -> Result<()> {
 }
 
 /// Creates the first segment of a new log whose first record has this number.
-fn create(disk: &dyn Disk, dir: &Path, options: &WalOptions, first: u64) -> Result<End> {
+fn create(disk: &dyn Disk, dir: &Path, options: &WalOptions, purpose: u16, first: u64) -> Result<End> {
     let chain = Chain::new(uuid::Uuid::new_v4().into_bytes(), options.key.clone());
     let header = SegmentHeader {
         log: chain.log,
@@ -179,7 +188,7 @@ fn create(disk: &dyn Disk, dir: &Path, options: &WalOptions, first: u64) -> Resu
         epoch: 1,
         synced: first.saturating_sub(1),
         keyed: chain.key_check(),
-        purpose: options.purpose.code(),
+        purpose,
     };
     let active = create_segment(disk, dir, &header, options.segment())?;
     Ok(End {
@@ -204,7 +213,8 @@ fn recover(disk: &dyn Disk, dir: &Path, mut segments: Vec<(u64, PathBuf)>, optio
         };
         let segment = Segment::open(disk, first, &path, OPEN)?;
         let chain = Chain::of(&segment.header, options.key.as_ref(), OPEN)?;
-        segment.check_purpose(options.purpose, OPEN)?;
+        let before = segments.iter().rev().map(|(first, path)| Segment::open_any(disk, *first, path, OPEN));
+        purpose::check(dir, std::iter::once(Ok(segment.clone())).chain(before), options.purpose, OPEN)?;
         if let Some((first_before, path_before)) = segments.last()
             && !follows_durable(&segment).map_err(|error| disk_error(OPEN, &path, error))?
         {

@@ -8,12 +8,15 @@ use super::{
     corruption::{Corruption, disk_error},
     engine::Engine,
     format::{COMMIT_HEADER, push_frame},
+    fs::Disk,
     layout::Layout,
     open,
     options::{Durability, OnCorruption, WalOptions},
+    purpose::{self, WalPurpose},
     queue::GROUP_BYTES,
     reader::{Found, WalReader},
     record::{ReadFrom, Record, RecordKind, nanos},
+    segment::Segment,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -42,8 +45,9 @@ pub struct SalvageReport {
 /// lost record is replaced by an empty one of the kind [`RecordKind::LOST`], so that the numbers stay without gaps. The new log
 /// has its own chain, without a key, and other commits: anchors of the old log are not in it.
 ///
-/// The new log is for what the old one is for. A log of a journal or a store ([`WalPurpose`](super::WalPurpose)) has records of one
-/// kind; others, which another program appended, are left out, so that the journal can be opened again.
+/// The new log is for what the old one is for, as its sound headers and records tell; if none is left, it may be for anything. A
+/// log of a journal or a store ([`WalPurpose`](super::WalPurpose)) has records of one kind; others, which another program
+/// appended, are left out, so that the journal can be opened again.
 ///
 /// A tail that nothing proves to have been durable is not recovered, but is in the report.
 ///
@@ -83,17 +87,16 @@ pub fn salvage_with(dir: &Path, out: &Path, options: &WalOptions) -> Result<Salv
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(disk_error(SALVAGE, out, error)),
         _ => {}
     }
-    let purpose = reader.segment.purpose(SALVAGE)?;
-    let options = WalOptions { durability: Durability::Os, purpose, ..options.clone() };
-    let mut copy =
-        Copy { engine: open::begin_at(out, &options, reader.next_seq().0)?, commit: Vec::new(), first: 0, count: 0 };
+    let purpose = purpose_of(&*disk, dir)?;
+    let kind = WalPurpose::of_code(purpose).and_then(WalPurpose::kind);
+    let options = WalOptions { durability: Durability::Os, ..options.clone() };
+    let engine = open::begin_at(out, &options, purpose, reader.next_seq().0)?;
+    let mut copy = Copy { engine, commit: Vec::new(), first: 0, count: 0 };
     let mut report = SalvageReport { recovered: 0, foreign: 0, lost: Vec::new() };
     while let Some(found) = reader.step()? {
         match found {
             Found::Corruption(corruption) => report.lost.push(corruption),
-            Found::Record(record)
-                if purpose.kind().is_some_and(|kind| ![kind, RecordKind::LOST].contains(&record.kind)) =>
-            {
+            Found::Record(record) if kind.is_some_and(|kind| ![kind, RecordKind::LOST].contains(&record.kind)) => {
                 report.foreign += 1;
             }
             Found::Record(record) => {
@@ -107,6 +110,15 @@ pub fn salvage_with(dir: &Path, out: &Path, options: &WalOptions) -> Result<Salv
     copy.flush()?;
     copy.engine.close()?;
     Ok(report)
+}
+
+/// Code of the log's purpose, for the new log.
+///
+/// Any record of a journal or a store tells that the log is its own: an application's may be one that another program appended.
+fn purpose_of(disk: &dyn Disk, dir: &Path) -> Result<u16> {
+    let layout = Layout::read(disk, dir).map_err(|error| disk_error(SALVAGE, dir, error))?;
+    let segments = layout.segments.iter().map(|(first, path)| Segment::open_any(disk, *first, path, SALVAGE));
+    purpose::of_log(segments, |told| told.kind().is_some(), SALVAGE)
 }
 
 /// The new log, and the commit that is forming for it.

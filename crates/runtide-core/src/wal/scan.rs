@@ -104,6 +104,26 @@ pub(super) fn find_commit(
     log: &LogId,
     accept: impl Fn(&CommitHeader) -> bool,
 ) -> io::Result<Option<(u64, CommitHeader)>> {
+    find_whole(window, from, limit, |bytes, at| CommitHeader::decode(bytes, log, at).filter(&accept))
+}
+
+/// An id with which the first whole commit that begins at record `first` or later is one of this log, whose own id is lost.
+pub(super) fn find_id(window: &mut Window<'_>, from: u64, first: u64) -> io::Result<Option<LogId>> {
+    let decode = |bytes: &[u8], at| {
+        let header = CommitHeader::decode(bytes, &CommitHeader::id_of(bytes, at)?, at);
+        header.filter(|header| header.first >= first)
+    };
+    let Some((at, _)) = find_whole(window, from, window.size(), decode)? else { return Ok(None) };
+    Ok(window.get(at, COMMIT_HEADER)?.and_then(|bytes| CommitHeader::id_of(bytes, at)))
+}
+
+/// The first whole commit from `from` to `limit` whose header `decode` returns, by its bytes and its offset.
+fn find_whole(
+    window: &mut Window<'_>,
+    from: u64,
+    limit: u64,
+    decode: impl Fn(&[u8], u64) -> Option<CommitHeader>,
+) -> io::Result<Option<(u64, CommitHeader)>> {
     let limit = limit.min(window.size());
     let mut at = from.next_multiple_of(8);
     // True if the window begins here, so that reading again is of no use.
@@ -127,9 +147,9 @@ pub(super) fn find_commit(
             continue;
         };
         at += (found * 8) as u64;
-        let header = window.get(at, COMMIT_HEADER)?.and_then(|bytes| CommitHeader::decode(bytes, log, at));
+        let header = window.get(at, COMMIT_HEADER)?.and_then(|bytes| decode(bytes, at));
         // A commit may end in zeros, which `limit` does not count: so it may end behind `limit`.
-        if let Some(header) = header.filter(|header| at + header.size() <= window.size() && accept(header))
+        if let Some(header) = header.filter(|header| at + header.size() <= window.size())
             && check_commit(window, at, &header, None)? == Whole::Yes
         {
             return Ok(Some((at, header)));

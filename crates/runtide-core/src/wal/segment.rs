@@ -8,18 +8,16 @@ use std::{
 
 use super::{
     corruption::{Corruption, disk_error, header_error},
-    format::{COMMIT_HEADER, COMMIT_MAGIC, Footer, SEGMENT_HEADER, SegmentHeader, TRAILER},
+    format::{Footer, SEGMENT_HEADER, SegmentHeader, TRAILER},
     fs::{Disk, File},
-    purpose::WalPurpose,
-    record::RecordKind,
+    scan::find_id,
+    walk::STEP,
+    window::Window,
 };
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 
 /// Offset of the first commit in a segment, in bytes.
 pub(super) const DATA: u64 = SEGMENT_HEADER as u64;
-
-/// Offset of the kind in a frame.
-const KIND_AT: usize = 24;
 
 /// An open segment whose header is sound.
 #[derive(Clone, Debug)]
@@ -50,7 +48,7 @@ impl Segment {
     }
 
     /// Opens a segment whose header is corrupt, with a header made up from other sources: the log's id comes from another
-    /// segment, or from the bytes that are left of the header.
+    /// segment, or one that serves in its place from the first whole commit, or from the bytes that are left of the header.
     pub(super) fn guess(
         disk: &dyn Disk,
         first: u64,
@@ -63,9 +61,13 @@ impl Segment {
         let mut bytes = [0; 32];
         file.read_at(&mut bytes, 0).map_err(failed)?;
         let mut known = others.filter_map(|(first, path)| Self::open(disk, first, &path, operation).ok());
-        let log = known.next().map(|segment| segment.header.log).or_else(|| bytes.last_chunk().copied());
+        let mut log = known.next().map(|segment| segment.header.log);
+        if log.is_none() {
+            let mut window = Window::new(&*file, file.size().map_err(failed)?, STEP);
+            log = find_id(&mut window, DATA, first).map_err(failed)?;
+        }
         let header = SegmentHeader {
-            log: log.unwrap_or_default(),
+            log: log.or_else(|| bytes.last_chunk().copied()).unwrap_or_default(),
             first,
             prev: [0; 32],
             created: 0,
@@ -77,49 +79,14 @@ impl Segment {
         Ok(Self { path: path.to_owned(), file, header })
     }
 
-    /// Code of the log's purpose: as the header states, or, in a log from before there was a purpose, as the segment's first record
-    /// shows. 0 if it has neither.
-    fn purpose_code(&self, operation: &'static str) -> Result<u16> {
-        if self.header.purpose != 0 {
-            return Ok(self.header.purpose);
+    /// Opens a segment even if its header is corrupt: then with one that states nothing.
+    pub(super) fn open_any(disk: &dyn Disk, first: u64, path: &Path, operation: &'static str) -> Result<Self> {
+        match Self::open(disk, first, path, operation) {
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                Self::guess(disk, first, path, std::iter::empty(), operation)
+            }
+            segment => segment,
         }
-        let kind = self.first_kind().map_err(|error| disk_error(operation, &self.path, error))?;
-        Ok(match kind {
-            None | Some(RecordKind::LOST) => 0,
-            Some(kind) if kind.is_reserved() => kind.0,
-            Some(_) => WalPurpose::Application.code(),
-        })
-    }
-
-    /// Kind of the first record, unverified; `None` if there is none.
-    fn first_kind(&self) -> io::Result<Option<RecordKind>> {
-        let mut bytes = [0; COMMIT_HEADER + KIND_AT + 2];
-        let read = self.file.read_at(&mut bytes, DATA)?;
-        let kind = bytes.last_chunk::<2>().map(|kind| RecordKind(u16::from_le_bytes(*kind)));
-        Ok(kind.filter(|_| read == bytes.len() && bytes.starts_with(&COMMIT_MAGIC)))
-    }
-
-    /// The log's purpose; the application's, if nothing says it.
-    ///
-    /// # Errors
-    /// `Unsupported` for a purpose of a later version.
-    pub(super) fn purpose(&self, operation: &'static str) -> Result<WalPurpose> {
-        let code = self.purpose_code(operation)?;
-        let unknown =
-            || Error::new(ErrorKind::Unsupported, operation, "this log belongs to a later version of Runtide");
-        let known = if code == 0 { Some(WalPurpose::default()) } else { WalPurpose::of_code(code) };
-        known.ok_or_else(|| unknown().with_context("segment", self.path.display()).with_context("purpose", code))
-    }
-
-    /// Refuses to write a log that is for something else. A log that does not say what it is for may be written for anything.
-    pub(super) fn check_purpose(&self, wanted: WalPurpose, operation: &'static str) -> Result<()> {
-        let code = self.purpose_code(operation)?;
-        if code == 0 || code == wanted.code() {
-            return Ok(());
-        }
-        let message = format!("this log belongs to {}, and {wanted} may not write it", self.purpose(operation)?);
-        let dir = self.path.parent().unwrap_or(&self.path);
-        Err(Error::new(ErrorKind::InvalidInput, operation, message).with_context("path", dir.display()))
     }
 
     pub(super) fn size(&self, operation: &'static str) -> Result<u64> {

@@ -89,6 +89,40 @@ impl CommitHeader {
         let has_room = u64::from(header.count) * FRAME_HEADER as u64 <= u64::from(header.length);
         (header.count > 0 && header.first > 0 && has_room).then_some(header)
     }
+
+    /// An id for a log whose own is lost: the one, of those that are zero but for the last four bytes, with which this header's
+    /// checksum holds. All checksums of the log hold with it, as they depend on the id only by its checksum. `None` if these bytes
+    /// are no header; for any others there is one, so that the frames behind them have to prove it.
+    pub(crate) fn id_of(bytes: &[u8], at: u64) -> Option<LogId> {
+        let mut fields = Fields(bytes.get(..COMMIT_HEADER)?);
+        if fields.bytes()? != COMMIT_MAGIC {
+            return None;
+        }
+        let (stated, covered) = (fields.u32()?, bytes.get(8..COMMIT_HEADER)?);
+        let id = |tail: u32| {
+            let mut id = LogId::default();
+            if let Some(place) = id.last_chunk_mut() {
+                *place = tail.to_le_bytes();
+            }
+            id
+        };
+        let plain = checksum(&id(0), at, covered);
+        // The checksum is linear: each bit of the id flips the same bits of it, whatever the others are. So this is a system of 32
+        // equations, which elimination solves. Each row: bits of the checksum, and the bits of the id that flip them.
+        let reduce =
+            |rows: &[(u32, u32)], start: (u32, u32)| {
+                rows.iter().fold(start, |(flips, tail), row| {
+                    if flips ^ row.0 < flips { (flips ^ row.0, tail ^ row.1) } else { (flips, tail) }
+                })
+            };
+        let mut rows = Vec::with_capacity(32);
+        for bit in 0..u32::BITS {
+            let tail = 1 << bit;
+            rows.push(reduce(&rows, (checksum(&id(tail), at, covered) ^ plain, tail)));
+        }
+        let (rest, tail) = reduce(&rows, (stated ^ plain, 0));
+        (rest == 0).then(|| id(tail))
+    }
 }
 
 /// The header's checksum. It covers the log's id and the offset, so that a commit is valid only where it was written.

@@ -1,11 +1,11 @@
 //! A log is written only for what it is for; reading is open to all.
 
-use std::path::Path;
+use std::{num::NonZeroU64, path::Path};
 
 use super::{KIND, log_of, payload, read, segments, small};
 use crate::{
     error::ErrorKind,
-    wal::{RecordKind, Wal, WalPurpose, salvage, verify},
+    wal::{Durability, OnCorruption, RecordKind, Wal, WalOptions, WalPurpose, salvage, verify},
 };
 
 const PURPOSES: [WalPurpose; 4] =
@@ -13,14 +13,29 @@ const PURPOSES: [WalPurpose; 4] =
 
 /// Writes a log of several segments for this purpose, and closes it.
 fn log_for(dir: &Path, purpose: WalPurpose) {
-    let wal = Wal::open(dir, small().with_purpose(purpose)).unwrap();
+    append_to(dir, small().with_purpose(purpose));
+    assert!(segments(dir).len() > 1);
+}
+
+/// Appends 100 records of the purpose's kind, one commit each, and closes the log.
+fn append_to(dir: &Path, options: WalOptions) {
+    let purpose = options.purpose;
+    let wal = Wal::open(dir, options).unwrap();
     let kind = purpose.kind().unwrap_or(KIND);
     for seq in 1..=100 {
         wal.append_reserved_blocking(&[(kind, &payload(seq))]).unwrap();
     }
     wal.close().unwrap();
-    assert!(segments(dir).len() > 1);
 }
+
+fn change(path: &Path, change: impl FnOnce(&mut [u8])) {
+    let mut bytes = std::fs::read(path).unwrap();
+    change(&mut bytes);
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// Offset of the kind in a segment's first record.
+const FIRST_KIND: usize = 4096 + 104 + 24;
 
 /// Makes the log one from before there was a purpose.
 fn forget(dir: &Path) {
@@ -91,6 +106,11 @@ fn a_purpose_of_a_later_version_is_refused_and_can_be_read() {
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     }
     assert_eq!(read(dir.path()).len(), 3);
+    // Salvage keeps what it does not know.
+    let new = dir.path().join("new");
+    assert_eq!(salvage(dir.path(), &new).unwrap().recovered, 3);
+    assert_eq!(Wal::open(&new, small()).unwrap_err().kind(), ErrorKind::Unsupported);
+    assert_eq!(read(&new).len(), 3);
 }
 
 #[test]
@@ -119,4 +139,117 @@ fn salvage_leaves_foreign_records_out_and_keeps_the_purpose() {
     log_of(&old, small(), 3);
     Wal::open(&old, small()).unwrap().append_blocking(RecordKind(2), b"").unwrap();
     assert_eq!((salvage(&old, &new).unwrap().foreign, read(&new).len()), (0, 4));
+}
+
+/// A way to corrupt the bytes of a log's first segment.
+type Damage = fn(&mut [u8]);
+
+#[test]
+fn a_salvaged_log_opens_for_its_own_use_with_every_sound_record() {
+    let damages: [(&str, Damage); 5] = [
+        ("magic number of the header", |bytes| bytes[0] ^= 1),
+        ("kind, which becomes another journal's", |bytes| bytes[FIRST_KIND] ^= 2),
+        ("kind, which becomes unknown", |bytes| bytes[FIRST_KIND] ^= 16),
+        ("magic number of the first commit", |bytes| bytes[4096] ^= 1),
+        ("header and first commits", |bytes| bytes[..8192].fill(0)),
+    ];
+    for (damage, corrupt) in damages {
+        for purpose in PURPOSES {
+            for (is_old, segment) in [(false, 16 << 10), (true, 16 << 10), (false, 64 << 10), (true, 64 << 10)] {
+                let dir = tempfile::tempdir().unwrap();
+                let (old, new) = (dir.path().join("old"), dir.path().join("new"));
+                let options = WalOptions::default()
+                    .with_durability(Durability::Os)
+                    .with_segment_bytes(NonZeroU64::new(segment))
+                    .with_purpose(purpose);
+                append_to(&old, options.clone());
+                if is_old {
+                    forget(&old);
+                }
+                let paths = segments(&old);
+                change(&paths[0], corrupt);
+                let case = format!("{damage}, {purpose}, old: {is_old}, segments: {}", paths.len());
+
+                let report = salvage(&old, &new).unwrap();
+                let mut offset = 4096;
+                let sound = (1..=100)
+                    .filter(|seq| {
+                        let frame = offset + 104;
+                        offset = frame + 32 + payload(*seq).len().next_multiple_of(8);
+                        match damage {
+                            "header and first commits" => frame >= 8192,
+                            _ => !damage.starts_with("kind") || *seq != 1,
+                        }
+                    })
+                    .collect::<Vec<_>>();
+                let records = read(&new);
+                let kind = purpose.kind().unwrap_or(KIND);
+                let kept = records.iter().filter(|record| record.kind == kind && record.bytes == payload(record.seq.0));
+                let kept = kept.map(|record| record.seq.0).collect::<Vec<_>>();
+                assert!(records.iter().all(|record| [kind, RecordKind::LOST].contains(&record.kind)), "{case}");
+                assert_eq!((kept, report.foreign), (sound, 0), "{case}: {:#?}", report.lost);
+                for other in PURPOSES.into_iter().filter(|other| *other != purpose) {
+                    assert!(Wal::open(&new, options.clone().with_purpose(other)).is_err(), "{case}: {other}");
+                }
+                append_to(&new, options);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_older_log_whose_first_record_is_corrupt_is_still_its_own() {
+    for purpose in PURPOSES {
+        for flip in [2, 16] {
+            let dir = tempfile::tempdir().unwrap();
+            append_to(dir.path(), WalOptions::default().with_purpose(purpose));
+            forget(dir.path());
+            change(&segments(dir.path())[0], |bytes| bytes[FIRST_KIND] ^= flip);
+            // An orderly close would let the next opening begin at the footer.
+            change(&segments(dir.path())[0], |bytes| bytes.rchunks_mut(4096).next().unwrap().fill(0));
+            let options = WalOptions::default().with_purpose(purpose);
+            let error = Wal::open(dir.path(), options.clone()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+            assert!(error.context().iter().any(|(name, _)| name == "offset"), "{error}");
+            let options = options.with_on_corruption(OnCorruption::Continue);
+            for other in PURPOSES.into_iter().filter(|other| *other != purpose) {
+                let error = Wal::open(dir.path(), options.clone().with_purpose(other)).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+            }
+            Wal::open(dir.path(), options).unwrap();
+        }
+    }
+}
+
+#[test]
+fn an_older_log_whose_last_segment_has_no_record_is_still_its_own() {
+    for purpose in PURPOSES {
+        let dir = tempfile::tempdir().unwrap();
+        log_for(dir.path(), purpose);
+        forget(dir.path());
+        // As if the process had ended between the segment's header and its first commit.
+        change(&segments(dir.path()).pop().unwrap(), |bytes| bytes[4096..].fill(0));
+        for other in PURPOSES.into_iter().filter(|other| *other != purpose) {
+            let error = Wal::open(dir.path(), small().with_purpose(other)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        }
+        Wal::open(dir.path(), small().with_purpose(purpose)).unwrap();
+    }
+}
+
+#[test]
+fn salvage_gives_a_log_back_to_the_store_although_foreign_records_come_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, new) = (dir.path().join("old"), dir.path().join("new"));
+    let options = WalOptions::default().with_purpose(WalPurpose::Store);
+    let wal = Wal::open(&old, options.clone()).unwrap();
+    for kind in [0x8003, 2, 0x8003, 3] {
+        wal.append_reserved_blocking(&[(RecordKind(kind), b"x")]).unwrap();
+    }
+    wal.close().unwrap();
+    forget(&old);
+    change(&segments(&old)[0], |bytes| bytes[FIRST_KIND] ^= 1);
+    let report = salvage(&old, &new).unwrap();
+    assert_eq!((report.recovered, report.foreign), (1, 2));
+    Wal::open(&new, options).unwrap();
 }

@@ -1,6 +1,6 @@
 //! Salvage and dump.
 
-use super::{KIND, log_of, payload, read, segments, small};
+use super::{KIND, assert_records, log_of, payload, read, segments, small};
 use crate::{
     error::ErrorKind,
     wal::{ReadFrom, RecordKind, Seq, Wal, WalOptions, dump, salvage, verify},
@@ -47,14 +47,38 @@ fn salvage_keeps_every_record_that_is_whole_and_its_number() {
 #[test]
 fn salvage_reads_a_log_whose_only_header_is_corrupt() {
     let dir = tempfile::tempdir().unwrap();
-    let (old, new) = (dir.path().join("old"), dir.path().join("new"));
+    let old = dir.path().join("old");
     log_of(&old, small(), 20);
     let path = segments(&old).remove(0);
+    let sound = std::fs::read(&path).unwrap();
+    // The version, and the log's id, with which every commit's checksum begins.
+    for at in [9, 16, 31] {
+        let mut bytes = sound.clone();
+        bytes[at] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let new = dir.path().join(format!("new{at}"));
+        let report = salvage(&old, &new).unwrap();
+        assert_eq!((report.recovered, report.lost.len()), (20, 1), "{at}");
+        assert_eq!(assert_records(&read(&new), 1), 21);
+    }
+}
+
+#[test]
+fn salvage_reads_a_log_whose_only_header_and_only_commit_are_corrupt() {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, new) = (dir.path().join("old"), dir.path().join("new"));
+    let wal = Wal::open(&old, small()).unwrap();
+    wal.append_batch_blocking(&[(KIND, b"first"), (KIND, b"second"), (KIND, b"third")]).unwrap();
+    wal.close().unwrap();
+    let path = segments(&old).remove(0);
     let mut bytes = std::fs::read(&path).unwrap();
-    bytes[9] = 77;
+    let second = bytes.windows(6).position(|window| window == b"second").unwrap();
+    bytes[0] ^= 1;
+    bytes[second] ^= 1;
     std::fs::write(&path, bytes).unwrap();
+    // No commit is whole, but the footer, with the id that is left in the header, says how many records there were.
     let report = salvage(&old, &new).unwrap();
-    assert_eq!((report.recovered, report.lost.len()), (20, 1));
+    assert_eq!((report.recovered, read(&new).len()), (2, 3));
 }
 
 #[test]
