@@ -1,9 +1,16 @@
 //! The ends of runs that only the daemon's history of events still has, on a daemon whose every answer is written here.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, SystemTime},
+};
 
+use futures_util::StreamExt as _;
 use jiff::Timestamp;
-use runtide_core::{ExitStatus, InstanceId, RuntimeBackend as _, manager::LogOptions};
+use runtide_core::{
+    ErrorKind, ExitStatus, InstanceId, RuntimeBackend as _,
+    manager::{LogLine, LogOptions},
+};
 
 use crate::scripted_daemon::{Fake, Reply};
 
@@ -107,6 +114,43 @@ async fn a_follow_goes_no_further_than_the_message_of_its_end() {
         [frame(-600, "before\n"), frame(-1, "first\n"), frame(1_000, "last\n"), frame(1_200, "next run\n")].concat();
     let fake = daemon(runs, [die(-500, 0), die(1_001, 0)].concat(), log);
     assert_eq!(lines(&fake, LogOptions::default().with_follow()).await, ["before\n", "first\n", "last\n"]);
+}
+
+/// Follows a run of three lines, of which the daemon leaves out the last one (moby#37391), and which is over when the next run has
+/// printed 600 lines. `stored`: the entries of the whole log that are still there.
+async fn followed_before_a_run_of_600_lines(stored: std::ops::RangeFrom<usize>) -> Vec<Result<String, ErrorKind>> {
+    let runs = |start| inspection(&format!(r#""Status":"running","Running":true,"StartedAt":"{}""#, time(start)));
+    let own = [(100, "first\n"), (200, "second\n"), (1_000, "last\n")].map(|(after, text)| frame(after, text));
+    let next = (0..600).map(|n| frame(1_200 + n, "next run\n"));
+    let log: Vec<Vec<u8>> = own.into_iter().chain(next).collect();
+    let is_followed = AtomicBool::new(false);
+    let fake = Fake::new(move |request| {
+        let stream = |entries: &[Vec<u8>]| Reply::Stream { bytes: entries.concat(), whole: true };
+        match request {
+            _ if request.contains("/events?") => Reply::ok(&die(1_001, 0)),
+            _ if request.contains("&follow=true") => {
+                is_followed.store(true, Ordering::SeqCst);
+                stream(&log[..2])
+            }
+            _ if request.contains("&tail=512") => stream(&log[log.len() - 512..]),
+            _ if request.contains("/logs?") => stream(&log[stored.clone()]),
+            _ if is_followed.load(Ordering::SeqCst) => Reply::ok(&runs(1_100)),
+            _ => Reply::ok(&runs(0)),
+        }
+    });
+    let stream = fake.backend.logs().unwrap().logs(&id(), LogOptions::default().with_follow()).await.unwrap();
+    let text = |line: LogLine| String::from_utf8(line.bytes.to_vec()).unwrap();
+    stream.map(|line| line.map(text).map_err(|error| error.kind())).collect().await
+}
+
+#[tokio::test]
+async fn the_last_lines_of_a_run_are_found_behind_any_number_of_the_next_ones() {
+    let lines = followed_before_a_run_of_600_lines(0..).await;
+    assert_eq!(lines, ["first\n", "second\n", "last\n"].map(|line| Ok(line.to_owned())));
+    let rotated = followed_before_a_run_of_600_lines(10..).await;
+    let (error, lines) = rotated.split_last().unwrap();
+    assert_eq!(lines, ["first\n", "second\n"].map(|line| Ok(line.to_owned())));
+    assert_eq!(*error, Err(ErrorKind::Unexpected), "the missing lines are gone");
 }
 
 #[tokio::test]
