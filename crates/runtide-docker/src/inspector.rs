@@ -124,7 +124,8 @@ impl DockerInspector {
             && let Some(begin) = instance.started_at
             && instance.labels.as_ref().is_some_and(|labels| !exit_is_label(|key| labels.contains_key(key)))
         {
-            let end = ends::of_run(&self.client, OPERATION, id.as_str(), begin).await;
+            let until = instance.finished_at.and_then(ends::reported_by);
+            let end = ends::of_run(&self.client, OPERATION, id.as_str(), begin, until).await;
             instance.exit = end.and_then(|end| end.exit).map(|exit| exit.with_oom_killed(oom_killed));
         }
         if detail == Detail::Summary {
