@@ -47,6 +47,8 @@ pub(crate) struct State {
     pub(crate) requests: Vec<String>,
     /// Answer nothing at all.
     pub(crate) stalled: bool,
+    /// Answer each inspection with an error.
+    pub(crate) refuses_inspections: bool,
 }
 
 static CLOCK: AtomicU64 = AtomicU64::new(0);
@@ -77,6 +79,7 @@ impl Fake {
             dead: Vec::new(),
             requests: Vec::new(),
             stalled: false,
+            refuses_inspections: false,
         }));
         let server = Self::serve(&folder.path().join("docker.sock"), &state);
         Self { folder, state, server }
@@ -274,6 +277,7 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<
             });
             Response::builder().body(StreamBody::new(frames).boxed_unsync()).unwrap()
         }
+        _ if path.ends_with("/json") && state.refuses_inspections => full(500, json!({"message": "busy"}).to_string()),
         other => {
             let found = other.strip_prefix("/containers/").and_then(|rest| rest.strip_suffix("/json"));
             match found.and_then(|id| state.containers.get(id)) {

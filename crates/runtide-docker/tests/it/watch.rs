@@ -272,6 +272,45 @@ async fn a_list_that_lags_behind_the_messages_is_not_believed() {
     assert_eq!(lines(&events), ["stopped one Code(1)", "started two", "stopped two Code(2)"]);
 }
 
+/// The next state of this name with an exit.
+async fn exit_of(stream: &mut EventStream, name: &str) -> ExitStatus {
+    loop {
+        let event = next(stream).await;
+        if let Some(exit) = event.kind.instance().filter(|instance| instance.name == name).and_then(|one| one.exit) {
+            return exit;
+        }
+    }
+}
+
+/// A list's code of 127 may be a failed start's, so that it needs an inspection, which a busy daemon may refuse.
+#[tokio::test]
+async fn an_exit_whose_inspection_failed_is_asked_for_again() {
+    let fake = Fake::start();
+    fake.state().put(&id(1), "one", "exited", "Exited (127) 1 second ago", &json!({}));
+    fake.state().put(&id(2), "two", "running", "Up 1 second", &json!({}));
+    fake.state().refuses_inspections = true;
+    let (backend, mut stream) = watched(&fake).await;
+    let listing = backend.list_instances(ListOptions::default()).await.unwrap();
+    assert_eq!((listing.is_complete(), listing.instances[0].exit), (false, None));
+    fake.state().refuses_inspections = false;
+    assert_eq!(exit_of(&mut stream, "one").await.end, ExitStatus::code(127).end, "by the next listing");
+
+    fake.take_requests();
+    {
+        let mut state = fake.state();
+        state.refuses_inspections = true;
+        state.put(&id(2), "two", "exited", "Exited (126) 1 second ago", &json!({}));
+        state.tell("attach", &id(2), &json!({"name": "two"}));
+    }
+    let inspection = format!("/containers/{}/json", id(2));
+    while !fake.state().requests.iter().any(|request| request.ends_with(&inspection)) {
+        tokio::task::yield_now().await;
+    }
+    fake.state().refuses_inspections = false;
+    assert_eq!(exit_of(&mut stream, "two").await.end, ExitStatus::code(126).end, "by the next inspection");
+    assert!(backend.list_instances(ListOptions::default()).await.unwrap().is_complete());
+}
+
 /// The daemon gives up the old name only after the message, and lists it until then.
 #[tokio::test]
 async fn a_list_that_still_has_the_old_name_is_not_believed() {
