@@ -217,6 +217,17 @@ impl State {
         self.dead.extend(deaf);
     }
 
+    /// As if all of the history had happened this much earlier.
+    pub(crate) fn age_history(&mut self, by: Duration) {
+        let by = u64::try_from(by.as_nanos()).unwrap();
+        for (at, text) in &mut self.history {
+            let mut message: Value = serde_json::from_str(text).unwrap();
+            *at -= by;
+            (message["time"], message["timeNano"]) = (json!(*at / 1_000_000_000), json!(*at));
+            *text = message.to_string() + "\n";
+        }
+    }
+
     pub(crate) fn forget_history(&mut self) {
         self.history.clear();
     }

@@ -254,6 +254,36 @@ async fn a_deaf_link_to_a_daemon_without_history_is_replaced_too() {
     assert!(lines(&until(&mut stream, "started").await).contains(&"started two".to_owned()));
 }
 
+/// A watch proves its link after half of the longest silence, a minute by default: the messages are older than a listing needs.
+#[tokio::test]
+async fn a_run_that_a_deaf_link_hid_is_reported_though_no_message_came_before() {
+    let fake = Fake::start();
+    let backend =
+        runtide_docker::DockerBackend::new(fake.config().with_max_silence(Duration::from_millis(600))).unwrap();
+    let mut stream = backend.watch(WatchOptions::default()).await.unwrap();
+    until(&mut stream, "resync_end").await;
+    {
+        let mut state = fake.state();
+        state.go_deaf();
+        state.run(&id(1), "one");
+        state.die(&id(1), "one", 7);
+        state.remove(&id(1));
+        state.tell("destroy", &id(1), &json!({"image": "busybox", "name": "one"}));
+        state.run(&id(2), "two");
+        state.age_history(Duration::from_secs(10));
+    }
+    let events = until(&mut stream, "removed").await;
+    let seen = lines(&events);
+    let of_one: Vec<&str> = seen.iter().filter(|line| line.contains("one")).map(String::as_str).collect();
+    assert_eq!(of_one, ["started one", "stopped one Code(7)", "removed one Code(7)"], "{seen:?}");
+    fake.state().run(&id(3), "three");
+    let mut starts = seen;
+    while !starts.iter().any(|line| line == "started three") {
+        starts.extend(lines(&[next(&mut stream).await]));
+    }
+    assert_eq!(starts.iter().filter(|line| *line == "started two").count(), 1, "{starts:?}");
+}
+
 #[tokio::test]
 async fn a_list_that_lags_behind_the_messages_is_not_believed() {
     let fake = Fake::start();
