@@ -17,8 +17,11 @@ use crate::{
     subscription::{nanoseconds, stamp},
 };
 
-/// Time for which the daemon's history is awaited: it is sent at once, and the response ends behind it unless the clocks differ.
+/// Time for which the daemon's history is awaited: it is sent at once, and Docker ends the response behind it.
 const HISTORY_COMES_WITHIN: Duration = Duration::from_secs(2);
+
+/// Longer than the daemon takes to report an end: first it waits up to 2 s for the output, and deletes the task.
+const REPORTED_WITHIN: Duration = Duration::from_secs(10);
 
 /// Bytes of an unfinished message, at most.
 const MAX_MESSAGE: usize = 8 * 1024 * 1024;
@@ -42,17 +45,17 @@ pub(crate) struct Ends {
 }
 
 impl Ends {
-    /// Subscribes to the ends after the begin of a run. `live`: also to those that are still to come; else the response ends
-    /// with the history.
+    /// Subscribes to the ends from `begin` to `until`, both by the daemon's clock: our clock may be ahead of it, so that the
+    /// response does not end, or behind, so that the latest end is left out. Without `until` also to those that are still to come.
     pub(crate) async fn open(
         client: &Client,
         operation: &'static str,
         id: &str,
         begin: SystemTime,
-        live: bool,
+        until: Option<SystemTime>,
     ) -> Result<Self> {
         let time = |at| nanoseconds(at).map_or_else(|| "1".to_owned(), |nanos| stamp(Duration::from_nanos(nanos)));
-        let until = if live { String::new() } else { format!("&until={}", time(SystemTime::now())) };
+        let until = until.map_or_else(String::new, |until| format!("&until={}", time(until)));
         let path = format!(
             "/events?since={}{until}&filters=%7B%22container%22%3A%5B%22{id}%22%5D%2C%22event%22%3A%5B%22die%22%2C%22died%22%5D%7D",
             time(begin),
@@ -94,11 +97,22 @@ impl Ends {
     }
 }
 
-/// The end of the run that began at `begin`, if the history still has it. A history that cannot be had says nothing, so every
-/// failure is `None`.
-pub(crate) async fn of_run(client: &Client, operation: &'static str, id: &str, begin: SystemTime) -> Option<End> {
+/// Time by which the daemon has reported the end of a run that finished at this one; both by its clock.
+pub(crate) fn reported_by(finished: SystemTime) -> Option<SystemTime> {
+    finished.checked_add(REPORTED_WITHIN)
+}
+
+/// The end of the run that began at `begin` and was reported by `until`, if the history still has it. A history that cannot be had
+/// says nothing, so every failure is `None`.
+pub(crate) async fn of_run(
+    client: &Client,
+    operation: &'static str,
+    id: &str,
+    begin: SystemTime,
+    until: Option<SystemTime>,
+) -> Option<End> {
     let asked = async {
-        let mut ends = Ends::open(client, operation, id, begin, false).await.ok()?;
+        let mut ends = Ends::open(client, operation, id, begin, until).await.ok()?;
         loop {
             let end = ends.next().await?;
             if end.at >= begin {

@@ -1,6 +1,9 @@
 //! [`DockerInspector`]: one list request for any number of containers, and inspections only for facts that a list lacks.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
@@ -29,6 +32,13 @@ pub(crate) struct DockerInspector {
     reported_state: reported_state::Shared,
 }
 
+/// A list of the daemon's.
+struct Listed {
+    listing: Listing,
+    /// Items whose exit the list cannot vouch for, and whose inspection failed: they are listed without an exit.
+    unknown: Vec<(InstanceId, Failure)>,
+}
+
 impl DockerInspector {
     pub(crate) fn new(client: Client, reported_state: reported_state::Shared) -> Self {
         Self { client, reported_state }
@@ -36,17 +46,26 @@ impl DockerInspector {
 
     /// The containers that match the filter; only these are inspected.
     pub(crate) async fn list_matching(&self, filter: &InstanceFilter, detail: Detail) -> Result<Listing> {
-        let mut listed = self.request_list("").await?;
-        listed.instances.retain(|instance| filter.matches(instance));
+        let Listed { mut listing, mut unknown } = self.request_list("").await?;
+        listing.instances.retain(|instance| filter.matches(instance));
         if detail == Detail::Full {
-            listed = self.detailed(listed).await;
-            listed.instances.retain(|instance| filter.matches(instance));
+            let ids: Vec<InstanceId> = listing.instances.iter().map(|instance| instance.id.clone()).collect();
+            unknown = replace(&mut listing, self.inspect_each(&ids, Detail::Full).await);
+            listing.instances.retain(|instance| filter.matches(instance));
         }
-        Ok(listed)
+        if !unknown.is_empty() {
+            let failures = unknown.into_iter().map(|(_, cause)| cause);
+            match &mut listing.completeness {
+                Completeness::Partial(known) => known.extend(failures),
+                complete => *complete = Completeness::Partial(failures.collect()),
+            }
+        }
+        Ok(listing)
     }
 
-    /// One list request, and an inspection of each item in which the list is likely to lag behind.
-    async fn request_list(&self, query: &str) -> Result<Listing> {
+    /// One list request, and an inspection of each item in which the list is likely to lag behind, or whose exit it cannot vouch
+    /// for.
+    async fn request_list(&self, query: &str) -> Result<Listed> {
         const OPERATION: &str = "docker.list";
         let path = format!("/containers/json?all=1{query}");
         let body = self.client.get_bytes(OPERATION, &path, self.client.deadline()).await?;
@@ -58,13 +77,14 @@ impl DockerInspector {
             }
         }
         let now = Instant::now();
-        let mut doubtful: Vec<InstanceId> = Vec::new();
+        let (mut doubtful, mut exit_unknown) = (Vec::new(), HashSet::new());
         {
             let mut reported_state = self.reported_state.lock();
             for instance in &mut instances {
                 let rewritten = instance.exit.is_some_and(|exit| is_doubtful(exit.end));
                 if rewritten {
                     instance.exit = None;
+                    exit_unknown.insert(instance.id.clone());
                 }
                 if rewritten || reported_state.doubts(instance, now) {
                     doubtful.push(instance.id.clone());
@@ -73,19 +93,13 @@ impl DockerInspector {
             }
         }
         let mut listing = Listing::new(instances.into_iter().map(Arc::new).collect(), failures);
+        let mut unknown = Vec::new();
         if !doubtful.is_empty() {
-            let inspected = self.inspect_each(&doubtful, Detail::Summary).await;
-            replace(&mut listing, inspected, false);
+            unknown = replace(&mut listing, self.inspect_each(&doubtful, Detail::Summary).await);
+            // An item that only lags behind shows what the stream has reported since.
+            unknown.retain(|(id, _)| exit_unknown.contains(id));
         }
-        Ok(listing)
-    }
-
-    /// The same instances, each inspected.
-    async fn detailed(&self, mut summary: Listing) -> Listing {
-        let ids: Vec<InstanceId> = summary.instances.iter().map(|instance| instance.id.clone()).collect();
-        let inspected = self.inspect_each(&ids, Detail::Full).await;
-        replace(&mut summary, inspected, true);
-        summary
+        Ok(Listed { listing, unknown })
     }
 
     async fn inspect_each(&self, ids: &[InstanceId], detail: Detail) -> Vec<Inspection> {
@@ -124,7 +138,8 @@ impl DockerInspector {
             && let Some(begin) = instance.started_at
             && instance.labels.as_ref().is_some_and(|labels| !exit_is_label(|key| labels.contains_key(key)))
         {
-            let end = ends::of_run(&self.client, OPERATION, id.as_str(), begin).await;
+            let until = instance.finished_at.and_then(ends::reported_by);
+            let end = ends::of_run(&self.client, OPERATION, id.as_str(), begin, until).await;
             instance.exit = end.and_then(|end| end.exit).map(|exit| exit.with_oom_killed(oom_killed));
         }
         if detail == Detail::Summary {
@@ -143,7 +158,8 @@ impl DockerInspector {
             let asked: HashSet<&InstanceId> = chunk.iter().copied().collect();
             let listed = self.request_list(&id_filter(chunk)).await;
             match listed {
-                Ok(listing) => {
+                Ok(Listed { listing, unknown }) => {
+                    let mut unknown: HashMap<InstanceId, Failure> = unknown.into_iter().collect();
                     let complete = listing.is_complete();
                     let cause = match listing.completeness {
                         Completeness::Partial(failures) => failures.into_iter().next(),
@@ -154,7 +170,10 @@ impl DockerInspector {
                     let mut seen = HashSet::new();
                     for instance in listing.instances {
                         if asked.contains(&instance.id) && seen.insert(instance.id.clone()) {
-                            answers.push(Inspection::Present(instance));
+                            answers.push(match unknown.remove(&instance.id) {
+                                None => Inspection::Present(instance),
+                                Some(cause) => Inspection::Unknown { id: instance.id.clone(), cause },
+                            });
                         }
                     }
                     answers.extend(chunk.iter().filter(|id| !seen.contains(**id)).map(|id| {
@@ -190,11 +209,10 @@ impl Inspector for DockerInspector {
     }
 }
 
-/// Replaces listed items by their inspections. An item that is gone by now is removed. If its inspection failed, an item stays
-/// as listed, and the listing becomes partial if the caller asked for the inspections (`wanted`).
-fn replace(listing: &mut Listing, inspected: Vec<Inspection>, wanted: bool) {
-    let mut by_id: std::collections::HashMap<InstanceId, Inspection> =
-        inspected.into_iter().map(|one| (one.id().clone(), one)).collect();
+/// Replaces listed items by their inspections. An item that is gone by now is removed. One whose inspection failed stays as
+/// listed, and is returned with the failure.
+fn replace(listing: &mut Listing, inspected: Vec<Inspection>) -> Vec<(InstanceId, Failure)> {
+    let mut by_id: HashMap<InstanceId, Inspection> = inspected.into_iter().map(|one| (one.id().clone(), one)).collect();
     let mut failures = Vec::new();
     let listed = std::mem::take(&mut listing.instances);
     listing.instances = listed
@@ -203,18 +221,13 @@ fn replace(listing: &mut Listing, inspected: Vec<Inspection>, wanted: bool) {
             None => Some(instance),
             Some(Inspection::Present(better)) => Some(better),
             Some(Inspection::Absent(_)) => None,
-            Some(Inspection::Unknown { cause, .. }) => {
-                failures.push(cause);
+            Some(Inspection::Unknown { id, cause }) => {
+                failures.push((id, cause));
                 Some(instance)
             }
         })
         .collect();
-    if wanted && !failures.is_empty() {
-        match &mut listing.completeness {
-            Completeness::Partial(known) => known.extend(failures),
-            complete => *complete = Completeness::Partial(failures),
-        }
-    }
+    failures
 }
 
 /// `false` for a text that Docker could read as a path or a pattern; its ids are hexadecimal.

@@ -259,7 +259,12 @@ impl DockerSource {
                 SignalBody::Lost(Gap::HistoryExpired)
             }
             Probed::Listed(subscription, listing, server) => {
-                self.adopt_fresh(subscription, &server);
+                if server.kind == RuntimeKind::Docker {
+                    // It sends its whole history, and no message was seen before: each one in it is new.
+                    self.adopt(subscription);
+                } else {
+                    self.adopt_fresh(subscription, &server);
+                }
                 SignalBody::Full(listing)
             }
         });

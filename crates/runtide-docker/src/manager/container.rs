@@ -1,16 +1,19 @@
 //! [`Call`]: one call on one container, with its checked id, its deadline and the container's inspection.
 
-use std::{collections::BTreeMap, future::Future, time::Duration};
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    time::{Duration, SystemTime},
+};
 
 use bollard::{Docker, errors::Error as Refusal};
-use jiff::Timestamp;
 use runtide_core::{Error, ErrorKind, ExitStatus, InstanceId, Result, manager::Effect};
 use serde::Deserialize;
 
 use crate::{
     client::Client,
     ends,
-    normalize::{self, is_doubtful, lenient},
+    normalize::{self, is_doubtful, lenient, time},
     reported_state::exit_is_label,
 };
 
@@ -89,8 +92,8 @@ impl<'a> Call<'a> {
         if exit_is_label(|key| container.config.labels.contains_key(key)) {
             return None;
         }
-        let begin: Timestamp = incarnation.parse().ok()?;
-        let exit = ends::of_run(self.client, self.operation, &container.id, begin.into()).await?.exit?;
+        let (begin, until) = (time(incarnation)?, state.end_reported_by(incarnation));
+        let exit = ends::of_run(self.client, self.operation, &container.id, begin, until).await?.exit?;
         Some(if is_last { exit.with_oom_killed(state.oom_killed) } else { exit })
     }
 
@@ -228,6 +231,14 @@ impl State {
         &self.finished_at
     }
 
+    /// Time, by the daemon's clock, by which it has reported the end of this run, which is over.
+    pub(super) fn end_reported_by(&self, incarnation: &str) -> Option<SystemTime> {
+        match self.incarnation() {
+            Some(next) if next != incarnation => time(next),
+            _ => time(&self.finished_at).and_then(ends::reported_by),
+        }
+    }
+
     /// Exit of the last run; `None` also if a failed start may have written over it.
     fn exit(&self) -> Option<ExitStatus> {
         let exit = exit_of(self.exit_code?)?;
@@ -316,6 +327,18 @@ mod tests {
         assert_eq!(odd.host_config.log_config.driver, "local");
         let expected = ["Config", "HostConfig.AutoRemove", "HostConfig.Memory", "State.ExitCode", "State.Status"];
         assert_eq!(left_out, expected);
+    }
+
+    #[test]
+    fn an_end_is_reported_soon_after_it_and_before_the_next_run() {
+        let by = |incarnation: &str, finished: &str| {
+            let json = format!(r#"{{"State":{{"StartedAt":"2024-01-01T00:01:00Z","FinishedAt":"{finished}"}}}}"#);
+            container(&json).state.end_reported_by(incarnation)
+        };
+        let last = "2024-01-01T00:01:00Z";
+        assert_eq!(by("2024-01-01T00:00:00Z", NEVER), time(last), "the next run has begun");
+        assert_eq!(by(last, "2024-01-01T00:02:00Z"), time("2024-01-01T00:02:10Z"));
+        assert_eq!(by(last, NEVER), None);
     }
 
     #[test]

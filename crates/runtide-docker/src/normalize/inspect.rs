@@ -188,8 +188,8 @@ fn instance(backend: &BackendId, found: &Container<'_>) -> Inspected {
     Inspected { instance, rewritten }
 }
 
-/// `None` also for Docker's zero time, `0001-01-01T00:00:00Z`.
-fn time(text: &str) -> Option<SystemTime> {
+/// A time as an inspection has it; `None` also for Docker's zero time, `0001-01-01T00:00:00Z`.
+pub(crate) fn time(text: &str) -> Option<SystemTime> {
     let at: SystemTime = text.parse::<jiff::Timestamp>().ok()?.into();
     (at > SystemTime::UNIX_EPOCH).then_some(at)
 }

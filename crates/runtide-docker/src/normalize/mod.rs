@@ -20,7 +20,7 @@ use serde::{Deserialize, Deserializer};
 pub(crate) use self::{
     container::summary,
     event::{Action, Attributes, Event, described},
-    inspect::{Inspected, Rewritten, inspected, is_doubtful},
+    inspect::{Inspected, Rewritten, inspected, is_doubtful, time},
     lenient::{lenient, log},
     list::{items, listed},
 };

@@ -47,6 +47,8 @@ pub(crate) struct State {
     pub(crate) requests: Vec<String>,
     /// Answer nothing at all.
     pub(crate) stalled: bool,
+    /// Answer each inspection with an error.
+    pub(crate) refuses_inspections: bool,
 }
 
 static CLOCK: AtomicU64 = AtomicU64::new(0);
@@ -77,6 +79,7 @@ impl Fake {
             dead: Vec::new(),
             requests: Vec::new(),
             stalled: false,
+            refuses_inspections: false,
         }));
         let server = Self::serve(&folder.path().join("docker.sock"), &state);
         Self { folder, state, server }
@@ -214,6 +217,17 @@ impl State {
         self.dead.extend(deaf);
     }
 
+    /// As if all of the history had happened this much earlier.
+    pub(crate) fn age_history(&mut self, by: Duration) {
+        let by = u64::try_from(by.as_nanos()).unwrap();
+        for (at, text) in &mut self.history {
+            let mut message: Value = serde_json::from_str(text).unwrap();
+            *at -= by;
+            (message["time"], message["timeNano"]) = (json!(*at / 1_000_000_000), json!(*at));
+            *text = message.to_string() + "\n";
+        }
+    }
+
     pub(crate) fn forget_history(&mut self) {
         self.history.clear();
     }
@@ -274,6 +288,7 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<
             });
             Response::builder().body(StreamBody::new(frames).boxed_unsync()).unwrap()
         }
+        _ if path.ends_with("/json") && state.refuses_inspections => full(500, json!({"message": "busy"}).to_string()),
         other => {
             let found = other.strip_prefix("/containers/").and_then(|rest| rest.strip_suffix("/json"));
             match found.and_then(|id| state.containers.get(id)) {

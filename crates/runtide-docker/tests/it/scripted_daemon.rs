@@ -22,6 +22,8 @@ pub(crate) enum Reply {
     Hangup,
     /// A stream of these bytes, ended as it should be, or broken off.
     Stream { bytes: Vec<u8>, whole: bool },
+    /// A stream that stays open behind these bytes, until the client gives up.
+    Open(Vec<u8>),
 }
 
 impl Reply {
@@ -148,13 +150,14 @@ async fn serve(
                 return;
             }
             Reply::Hangup => return,
-            Reply::Stream { bytes, whole } => {
-                let mut answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
-                for chunk in bytes.chunks(5) {
-                    answer.extend(format!("{:x}\r\n", chunk.len()).into_bytes());
-                    answer.extend(chunk);
-                    answer.extend(b"\r\n");
+            Reply::Open(bytes) => {
+                if stream.write_all(&chunked(&bytes)).await.is_ok() {
+                    let _ = stream.read(&mut [0; 1]).await;
                 }
+                return;
+            }
+            Reply::Stream { bytes, whole } => {
+                let mut answer = chunked(&bytes);
                 if whole {
                     answer.extend(b"0\r\n\r\n");
                 }
@@ -165,4 +168,15 @@ async fn serve(
             return;
         }
     }
+}
+
+/// The head and the chunks of a stream, without its end.
+fn chunked(bytes: &[u8]) -> Vec<u8> {
+    let mut answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+    for chunk in bytes.chunks(5) {
+        answer.extend(format!("{:x}\r\n", chunk.len()).into_bytes());
+        answer.extend(chunk);
+        answer.extend(b"\r\n");
+    }
+    answer
 }

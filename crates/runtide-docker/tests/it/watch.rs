@@ -254,6 +254,36 @@ async fn a_deaf_link_to_a_daemon_without_history_is_replaced_too() {
     assert!(lines(&until(&mut stream, "started").await).contains(&"started two".to_owned()));
 }
 
+/// A watch proves its link after half of the longest silence, a minute by default: the messages are older than a listing needs.
+#[tokio::test]
+async fn a_run_that_a_deaf_link_hid_is_reported_though_no_message_came_before() {
+    let fake = Fake::start();
+    let backend =
+        runtide_docker::DockerBackend::new(fake.config().with_max_silence(Duration::from_millis(600))).unwrap();
+    let mut stream = backend.watch(WatchOptions::default()).await.unwrap();
+    until(&mut stream, "resync_end").await;
+    {
+        let mut state = fake.state();
+        state.go_deaf();
+        state.run(&id(1), "one");
+        state.die(&id(1), "one", 7);
+        state.remove(&id(1));
+        state.tell("destroy", &id(1), &json!({"image": "busybox", "name": "one"}));
+        state.run(&id(2), "two");
+        state.age_history(Duration::from_secs(10));
+    }
+    let events = until(&mut stream, "removed").await;
+    let seen = lines(&events);
+    let of_one: Vec<&str> = seen.iter().filter(|line| line.contains("one")).map(String::as_str).collect();
+    assert_eq!(of_one, ["started one", "stopped one Code(7)", "removed one Code(7)"], "{seen:?}");
+    fake.state().run(&id(3), "three");
+    let mut starts = seen;
+    while !starts.iter().any(|line| line == "started three") {
+        starts.extend(lines(&[next(&mut stream).await]));
+    }
+    assert_eq!(starts.iter().filter(|line| *line == "started two").count(), 1, "{starts:?}");
+}
+
 #[tokio::test]
 async fn a_list_that_lags_behind_the_messages_is_not_believed() {
     let fake = Fake::start();
@@ -270,6 +300,45 @@ async fn a_list_that_lags_behind_the_messages_is_not_believed() {
     fake.state().die(&id(2), "two", 2);
     events.extend(until(&mut stream, "stopped").await);
     assert_eq!(lines(&events), ["stopped one Code(1)", "started two", "stopped two Code(2)"]);
+}
+
+/// The next state of this name with an exit.
+async fn exit_of(stream: &mut EventStream, name: &str) -> ExitStatus {
+    loop {
+        let event = next(stream).await;
+        if let Some(exit) = event.kind.instance().filter(|instance| instance.name == name).and_then(|one| one.exit) {
+            return exit;
+        }
+    }
+}
+
+/// A list's code of 127 may be a failed start's, so that it needs an inspection, which a busy daemon may refuse.
+#[tokio::test]
+async fn an_exit_whose_inspection_failed_is_asked_for_again() {
+    let fake = Fake::start();
+    fake.state().put(&id(1), "one", "exited", "Exited (127) 1 second ago", &json!({}));
+    fake.state().put(&id(2), "two", "running", "Up 1 second", &json!({}));
+    fake.state().refuses_inspections = true;
+    let (backend, mut stream) = watched(&fake).await;
+    let listing = backend.list_instances(ListOptions::default()).await.unwrap();
+    assert_eq!((listing.is_complete(), listing.instances[0].exit), (false, None));
+    fake.state().refuses_inspections = false;
+    assert_eq!(exit_of(&mut stream, "one").await.end, ExitStatus::code(127).end, "by the next listing");
+
+    fake.take_requests();
+    {
+        let mut state = fake.state();
+        state.refuses_inspections = true;
+        state.put(&id(2), "two", "exited", "Exited (126) 1 second ago", &json!({}));
+        state.tell("attach", &id(2), &json!({"name": "two"}));
+    }
+    let inspection = format!("/containers/{}/json", id(2));
+    while !fake.state().requests.iter().any(|request| request.ends_with(&inspection)) {
+        tokio::task::yield_now().await;
+    }
+    fake.state().refuses_inspections = false;
+    assert_eq!(exit_of(&mut stream, "two").await.end, ExitStatus::code(126).end, "by the next inspection");
+    assert!(backend.list_instances(ListOptions::default()).await.unwrap().is_complete());
 }
 
 /// The daemon gives up the old name only after the message, and lists it until then.

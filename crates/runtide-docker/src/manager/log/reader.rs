@@ -117,6 +117,11 @@ impl Reader {
                     if let (Some(run), Some(at)) = (&mut self.run, self.at)
                         && run.is_over_before(at).await
                     {
+                        // The next run may have filled the whole end that was read again: the missed lines are before it.
+                        let is_missing = self.search.as_ref().is_some_and(|search| !search.is_found());
+                        if is_missing && self.reread_end().await? {
+                            continue;
+                        }
                         return Ok(None);
                     }
                     if let Some(line) = line {

@@ -6,7 +6,6 @@
 
 use std::time::{Duration, SystemTime};
 
-use jiff::Timestamp;
 use tokio::{
     sync::oneshot::{self, error::TryRecvError},
     task::JoinSet,
@@ -17,6 +16,7 @@ use crate::{
     client::Client,
     ends::{self, Ends},
     manager::container::{Call, Container},
+    normalize::time,
 };
 
 /// Time for which the messages are awaited. The daemon sends them at once.
@@ -48,7 +48,7 @@ impl FollowedRun {
     /// `None`: the incarnation is no time, so that the daemon is none of Docker's.
     pub(super) async fn open(call: Call<'_>, container: &str, incarnation: &str) -> Option<Self> {
         let begin = time(incarnation)?;
-        let ends = Ends::open(call.client, OPERATION, container, begin, true);
+        let ends = Ends::open(call.client, OPERATION, container, begin, None);
         let ends = tokio::time::timeout(MESSAGES_COME_WITHIN, ends).await.ok().and_then(Result::ok);
         let (mut reading, mut message) = (JoinSet::new(), None);
         if let Some(mut ends) = ends {
@@ -101,7 +101,9 @@ impl FollowedRun {
             self.end = tokio::time::timeout(MESSAGES_COME_WITHIN, message).await.ok().and_then(Result::ok);
         }
         if self.end.is_none() {
-            self.end = ends::of_run(&self.client, OPERATION, &self.container, self.begin).await.map(|end| end.at);
+            let until = container.state.end_reported_by(incarnation);
+            let end = ends::of_run(&self.client, OPERATION, &self.container, self.begin, until).await;
+            self.end = end.map(|end| end.at);
         }
         let next = container.state.incarnation().filter(|next| *next != incarnation).and_then(time);
         self.end = self.end.or(next);
@@ -112,15 +114,18 @@ impl FollowedRun {
 pub(super) async fn since(call: Call<'_>, container: &Container, since: Option<SystemTime>) -> Option<SystemTime> {
     let started = container.state.incarnation().and_then(time);
     let Some(started) = started.filter(|started| since == Some(*started)) else { return since };
-    let before = async {
-        let mut ends = Ends::open(call.client, OPERATION, &container.id, SystemTime::UNIX_EPOCH, false).await.ok()?;
-        let mut before = None;
-        while let Some(end) = ends.next().await {
-            before = before.max(Some(end.at).filter(|end| *end < started));
+    // Not every daemon ends its response: each message that was read by then counts.
+    let mut before: Option<SystemTime> = None;
+    let read = async {
+        let (first, until) = (SystemTime::UNIX_EPOCH, Some(started));
+        let Ok(mut ends) = Ends::open(call.client, OPERATION, &container.id, first, until).await else { return };
+        while let Some(end) = ends.next().await
+            && end.at < started
+        {
+            before = before.max(Some(end.at));
         }
-        before
     };
-    let before = tokio::time::timeout(MESSAGES_COME_WITHIN, before).await.ok().flatten();
+    let _ = tokio::time::timeout(MESSAGES_COME_WITHIN, read).await;
     let exact = before.and_then(|end| end.checked_add(Duration::from_nanos(1)));
     exact.or_else(|| first_line(container, started)).or(since)
 }
@@ -132,12 +137,6 @@ fn first_line(container: &Container, started: SystemTime) -> Option<SystemTime> 
     let floor = earlier(container.state.finished_at()).or_else(|| earlier(&container.created))?;
     let half = started.duration_since(floor).unwrap_or_default() / 2;
     started.checked_sub(half.min(BEFORE_START))
-}
-
-/// A time as an inspection has it; `None` for Go's zero time.
-fn time(text: &str) -> Option<SystemTime> {
-    let at: SystemTime = text.parse::<Timestamp>().ok()?.into();
-    (at > SystemTime::UNIX_EPOCH).then_some(at)
 }
 
 #[cfg(test)]
