@@ -68,7 +68,8 @@ impl Shared {
             .ok_or_else(|| self.refused("documents of this format have no form in etcd".to_owned(), reference))?;
         let mut call = Call::new(OPERATION, self.request_timeout);
         let mut step = first_step(precondition, self.known.get(reference), &document);
-        // The refusal of a guess by an alarm of the cluster: what is there now may be equal, or break the precondition.
+        // The refusal of an attempt by an alarm of the cluster, and what that attempt was to replace. The attempt may have landed all the
+        // same; and what is there now may be equal, or break the precondition.
         let mut refusal = None;
         loop {
             if call.left().is_zero() {
@@ -93,16 +94,19 @@ impl Shared {
                     TxnRequest::when([self.is_live(&view), last_written(key.clone(), at)]).and_then(puts).or_else(get())
                 }
             };
-            call.writes = matches!(step, Step::Put(_));
+            let put = if let Step::Put(at) = step { Some(at) } else { None };
+            call.writes = put.is_some();
             let tried = self.client.try_txn(&mut call, txn).await;
             call.writes = false;
-            let mut answer = match tried {
-                Err(fault) if fault.recovery == Recovery::Alarm && !call.uncertain && matches!(step, Step::Put(_)) => {
-                    refusal = Some(fault.error.with_context("resource", reference));
+            let mut answer = match (tried, put) {
+                (Err(fault), Some(at)) if fault.recovery == Recovery::Alarm && !call.uncertain => {
+                    let may_have_landed = fault.may_have_landed();
+                    refusal = Some((at, fault.error.with_context("resource", reference)));
+                    call.uncertain = may_have_landed;
                     step = Step::Read;
                     continue;
                 }
-                tried => tried.map_err(|fault| fault.error.with_context("resource", reference))?,
+                (tried, _) => tried.map_err(|fault| fault.error.with_context("resource", reference))?,
             };
             match step {
                 Step::Put(at) if answer.succeeded => {
@@ -137,6 +141,12 @@ impl Shared {
                 step = Step::Read;
                 continue;
             }
+            if let (true, Some((at, _))) = (call.uncertain, &refusal) {
+                if let Fate::Landed(revision) = self.fate(&mut call, &key, *at, there.as_ref(), id).await? {
+                    return Ok(self.applied(reference, document, *at, revision));
+                }
+                call.uncertain = false;
+            }
             let current = there.as_ref().map(|there| there.revision);
             self.known.set(reference, there.as_ref().map(|there| Seen::new(there.revision, &there.document)));
             if !holds(precondition, current) {
@@ -145,7 +155,7 @@ impl Shared {
             if there.is_some_and(|there| there.document == document) {
                 return Ok(Applied::new(ApplyOutcome::Unchanged, Revision(current.unwrap_or(0)), document.bytes));
             }
-            if let Some(refusal) = refusal {
+            if let Some((_, refusal)) = refusal {
                 return Err(refusal);
             }
             step = Step::Put(current.unwrap_or(0));
@@ -167,23 +177,20 @@ impl Shared {
         there: Option<&Stored>,
         id: WriteId,
     ) -> Result<Fate> {
-        match there {
-            Some(there) if there.id == id => Ok(Fate::Landed(there.revision)),
-            // There was nothing, and there may be nothing again: the attempt may land then.
-            _ if before == 0 => Ok(Fate::Unknown),
-            // The removed value may be this attempt's, or the one before.
-            None => Ok(Fate::Unknown),
-            Some(there) => {
-                // Only the first write after `before` can be this attempt's: read the value just before the current one.
-                let earlier = RangeRequest::key(key).at(signed(there.revision.saturating_sub(1)));
-                let earlier = TxnRequest::of([earlier.into()]);
-                let Ok(mut answer) = self.client.try_txn(call, earlier).await else { return Ok(Fate::Unknown) };
-                match answer.one().map(|kv| self.stored(kv)).transpose()? {
-                    Some(earlier) if earlier.revision == before => Ok(Fate::Dead),
-                    Some(earlier) if earlier.id == id => Ok(Fate::Landed(earlier.revision)),
-                    _ => Ok(Fate::Unknown),
-                }
-            }
+        // The removed value may be this attempt's, or the one before; if there was nothing, the attempt may land yet.
+        let Some(there) = there else { return Ok(Fate::Unknown) };
+        if there.id == id {
+            return Ok(Fate::Landed(there.revision));
+        }
+        // Only the first write after `before` can be this attempt's: read the value just before the current one.
+        let earlier = RangeRequest::key(key).at(signed(there.revision.saturating_sub(1)));
+        let earlier = TxnRequest::of([earlier.into()]);
+        let Ok(mut answer) = self.client.try_txn(call, earlier).await else { return Ok(Fate::Unknown) };
+        match answer.one().map(|kv| self.stored(kv)).transpose()? {
+            Some(earlier) if earlier.revision == before => Ok(Fate::Dead),
+            Some(earlier) if earlier.id == id => Ok(Fate::Landed(earlier.revision)),
+            // If there was nothing, there may be nothing again: the attempt may land then.
+            _ => Ok(Fate::Unknown),
         }
     }
 

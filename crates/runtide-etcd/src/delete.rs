@@ -36,6 +36,8 @@ impl Shared {
         // A receipt takes space. Where a cluster without space refuses it, the delete goes without, and without an answer its
         // outcome cannot be found out.
         let mut is_signed = true;
+        // Revision that a refused attempt was to remove. The attempt may have landed all the same.
+        let mut refused = None;
         loop {
             if call.left().is_zero() {
                 return Err(call.outrun());
@@ -63,6 +65,8 @@ impl Shared {
             let mut answer = match tried {
                 Err(fault) if fault.recovery == Recovery::Alarm && !call.uncertain && guess.is_some() && is_signed => {
                     is_signed = false;
+                    call.uncertain = fault.may_have_landed();
+                    refused = guess.take().filter(|_| call.uncertain);
                     continue;
                 }
                 tried => tried.map_err(|fault| fault.error.with_context("resource", reference))?,
@@ -72,9 +76,16 @@ impl Shared {
                 return Ok(Some(Revision(answer.revision)));
             }
             let now = self.update_view(answer.one())?;
-            let current = answer.one().map(|kv| positive(kv.mod_revision));
-            if let (true, Some(at)) = (call.uncertain, guess) {
-                let fate = if is_signed { self.receipt(&mut call, answer.one(), at, id).await } else { Fate::Unknown };
+            let (there, receipt) = (answer.one(), answer.one());
+            let current = there.as_ref().map(|kv| positive(kv.mod_revision));
+            let refused = refused.take();
+            if let (true, Some(at)) = (call.uncertain, refused.or(guess)) {
+                let fate = match &there {
+                    // It has been there all the time.
+                    Some(kv) if refused.is_some() && positive(kv.create_revision) <= at => Fate::Dead,
+                    _ if refused.is_some() || is_signed => self.receipt(&mut call, receipt, at, id).await,
+                    _ => Fate::Unknown,
+                };
                 match fate {
                     Fate::Landed(revision) => {
                         self.known.set(reference, None);
@@ -82,7 +93,10 @@ impl Shared {
                     }
                     // Its comparison can never hold again.
                     Fate::Dead => call.uncertain = false,
-                    Fate::Unknown => return Err(call.unknown().with_context("resource", reference)),
+                    Fate::Unknown => {
+                        self.known.set(reference, None);
+                        return Err(call.unknown().with_context("resource", reference));
+                    }
                 }
             }
             if now.generation.is_some() && now.generation != view.generation {

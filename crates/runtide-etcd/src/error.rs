@@ -15,9 +15,19 @@ const LEADERLESS: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct Fault {
     pub(crate) error: Error,
-    /// The request may have had, or may yet have, its effect.
+    /// The request may have had, or may yet have, its effect. `false` for [`Recovery::Alarm`], which a read settles.
     pub(crate) uncertain: bool,
     pub(crate) recovery: Recovery,
+}
+
+impl Fault {
+    /// An alarm of the cluster refused the write, which has had its effect all the same, or will have none: a read shows which.
+    ///
+    /// A member checks the quota when it takes a write, and again when it applies it. If others used it up in between, it applies the
+    /// write, and answers that there is no space. Where the data differ nothing is applied.
+    pub(crate) fn may_have_landed(&self) -> bool {
+        self.recovery == Recovery::Alarm && self.error.kind() != ErrorKind::Corrupt
+    }
 }
 
 /// Way to go on after a fault.
@@ -31,7 +41,9 @@ pub(crate) enum Recovery {
     Authenticate,
     /// The same read with a smaller limit.
     SmallerPage,
-    /// None for a write: an alarm of the cluster refuses it, without an effect. A read may succeed, and without space a delete.
+    /// None for a write: an alarm of the cluster refuses it. A read may succeed, and without space a delete.
+    ///
+    /// A refused write may have [landed](Fault::may_have_landed) all the same.
     Alarm,
     /// None for this revision: it is compacted.
     Compacted,

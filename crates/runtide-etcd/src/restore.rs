@@ -13,6 +13,7 @@ use tokio::io::AsyncRead;
 
 use crate::{
     call::Call,
+    error::Recovery,
     keys::{self, KeyRange},
     shared::Shared,
     value::{self, WriteId},
@@ -179,9 +180,15 @@ impl Shared {
             let done = RequestOp::delete(self.keys.restoring(generation));
             let txn = TxnRequest::when([self.is_live(&view), self.is_under_way(generation)]).and_then([live, done]);
             call.writes = true;
-            let answer = self.client.txn(&mut call, txn.or_else(self.read_state(generation))).await;
+            let tried = self.client.try_txn(&mut call, txn.or_else(self.read_state(generation))).await;
             call.writes = false;
-            let mut answer = answer?;
+            let mut answer = match tried {
+                Err(fault) if fault.recovery == Recovery::Alarm && !call.uncertain => {
+                    call.uncertain = fault.may_have_landed();
+                    return self.flipped(&mut call, generation, fault.error).await;
+                }
+                tried => tried.map_err(|fault| fault.error)?,
+            };
             if answer.succeeded {
                 self.set_view(View { pointer: answer.revision, generation: Some(Arc::clone(generation)) });
                 return Ok(Revision(answer.revision));
@@ -197,6 +204,13 @@ impl Shared {
             }
             call.uncertain = false;
         }
+    }
+
+    /// Outcome of a flip that an alarm of the cluster refused: it may have landed all the same.
+    async fn flipped(&self, call: &mut Call, generation: &Arc<str>, refusal: Error) -> Result<Revision> {
+        let mut answer = self.client.txn(call, TxnRequest::of([self.get_pointer()])).await?;
+        let now = self.update_view(answer.one())?;
+        if now.generation.as_ref() == Some(generation) { Ok(Revision(now.pointer)) } else { Err(refusal) }
     }
 
     /// Removes every generation that is not live, and every restore that began before this one ended.

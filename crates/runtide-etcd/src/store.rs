@@ -32,12 +32,12 @@ impl EtcdStore {
     /// stay. A watch from an earlier position is `Expired`, and one that is running and behind gets a `Reset`. Members do it
     /// themselves with `--auto-compaction-retention`; a cluster whose quota is used up needs it before it is defragmented.
     ///
-    /// Returns once the member that was asked has removed it, so that a defragmentation frees its space; if that takes longer than
-    /// an attempt may, once the member has said that the compaction is under way. Compacting again, or to an earlier revision, does
-    /// nothing.
+    /// Returns once the member that answered has removed it, so that a defragmentation frees its space; the other members may still be
+    /// at it. Compacting again, or to an earlier revision, does nothing, and waits as long.
     ///
     /// # Errors
-    /// `Expired` if the cluster has not reached the revision; `PermissionDenied` if authentication is enabled and the user lacks the
+    /// `Timeout` with `outcome=unknown` if it takes longer than `request_timeout`: it goes on in the cluster, and compacting again waits
+    /// for it. `Expired` if the cluster has not reached the revision; `PermissionDenied` if authentication is enabled and the user lacks the
     /// role `root`; `Corrupt` if the cluster's data are.
     ///
     /// # Cancel safety

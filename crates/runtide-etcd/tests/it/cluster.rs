@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use runtide_conformance::report;
+use runtide_conformance::{
+    proxy::{Endpoint, Proxy},
+    report,
+};
 use runtide_etcd::{Config, EtcdStore};
 use tempfile::TempDir;
 
@@ -291,6 +294,14 @@ impl Drop for Cluster {
             }
         }
     }
+}
+
+/// A cluster of which one member is reached through a proxy; the store knows no other.
+pub async fn behind_a_proxy(cluster: &Cluster, at: usize) -> (Proxy, Config) {
+    let proxy = Proxy::start(Endpoint::Tcp(([127, 0, 0, 1], 0).into()), Endpoint::Tcp(cluster.address(at))).await;
+    let proxy = proxy.unwrap();
+    let Endpoint::Tcp(address) = proxy.endpoint().clone() else { panic!("tcp") };
+    (proxy, Config::default().with_endpoints([address.to_string()]))
 }
 
 /// Waits for it, as long as timeout lasts.

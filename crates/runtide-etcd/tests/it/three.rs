@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use runtide_conformance::proxy::{Action, Endpoint, Proxy, Rule};
+use runtide_conformance::proxy::{Action, Rule};
 use runtide_core::{
     ErrorKind,
     store::{
@@ -19,7 +19,7 @@ use runtide_core::{
 };
 use runtide_etcd::{Config, EtcdStore};
 
-use crate::cluster::{Cluster, TIMEOUT, soon};
+use crate::cluster::{Cluster, TIMEOUT, behind_a_proxy, soon};
 
 fn named(name: &str) -> ResourceRef {
     ResourceRef::new("apps", "Deployment", "shop", name).unwrap()
@@ -247,14 +247,6 @@ async fn without_a_majority_a_write_is_not_guessed_at_and_lands_or_not_later() {
         }
         Err(error) => assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}"),
     }
-}
-
-/// A cluster of which one member is reached through a proxy; the store knows no other.
-async fn behind_a_proxy(cluster: &Cluster, at: usize) -> (Proxy, Config) {
-    let proxy = Proxy::start(Endpoint::Tcp(([127, 0, 0, 1], 0).into()), Endpoint::Tcp(cluster.address(at))).await;
-    let proxy = proxy.unwrap();
-    let Endpoint::Tcp(address) = proxy.endpoint().clone() else { panic!("tcp") };
-    (proxy, Config::default().with_endpoints([address.to_string()]))
 }
 
 #[tokio::test]

@@ -18,6 +18,8 @@ pub struct Status {
     pub member: u64,
     pub leader: u64,
     pub version: String,
+    /// Bytes of its database.
+    pub size: u64,
 }
 
 impl Etcdctl {
@@ -72,6 +74,7 @@ impl Etcdctl {
             line.map(|value| value.trim_matches('"').to_owned()).ok_or_else(|| format!("no {name}: {text}"))
         };
         let number = |name: &str| field(name)?.parse::<u64>().map_err(|error| error.to_string());
-        Ok(Status { member: number("MemberID")?, leader: number("Leader")?, version: field("Version")? })
+        let (member, leader, size) = (number("MemberID")?, number("Leader")?, number("DBSize")?);
+        Ok(Status { member, leader, version: field("Version")?, size })
     }
 }
