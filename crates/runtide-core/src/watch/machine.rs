@@ -225,6 +225,11 @@ impl Machine {
         matches!(self.phase, Phase::Open { mode: Mode::Live, .. }) && (self.full || detail == Detail::Summary)
     }
 
+    /// True if the link is up, and the subscribers were told so.
+    pub(super) fn is_announced(&self) -> bool {
+        matches!(self.phase, Phase::Open { mode: Mode::Live | Mode::Replaying, .. })
+    }
+
     pub(super) fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open { .. })
     }
