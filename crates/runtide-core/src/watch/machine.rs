@@ -81,7 +81,8 @@ enum Phase {
     Down { retry_at: Instant },
     /// `Source::open` is under way.
     Opening,
-    /// Connected. `live_since` is the time at which the link first went live; failures are forgotten by how long that lasts.
+    /// Connected. `live_since` is the time at which the link first went live, or lost something in a replay that was announced;
+    /// failures are forgotten by how long that lasts.
     Open { mode: Mode, last_signal: Instant, live_since: Option<Instant> },
 }
 
