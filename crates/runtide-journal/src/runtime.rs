@@ -130,7 +130,7 @@ impl RuntimeJournal {
         let filter = options.filter.clone();
         let whole = options.with_filter(InstanceFilter::default()).with_known(from.as_ref().map(|_| known.clone()));
         let stream = backend.watch(whole.with_from(from)).await?;
-        Ok((EventStream::new(Journaled::new(stream, backend, watching, handle, filter)), known))
+        Ok((stream.layered(|stream| Journaled::new(stream, backend, watching, handle, filter)), known))
     }
 
     /// The cursor from which a watch of this backend would resume. `None`: the log has no event of it.

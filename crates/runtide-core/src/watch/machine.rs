@@ -81,7 +81,8 @@ enum Phase {
     Down { retry_at: Instant },
     /// `Source::open` is under way.
     Opening,
-    /// Connected. `live_since` is the time at which the link first went live; failures are forgotten by how long that lasts.
+    /// Connected. `live_since` is the time at which the link first went live, or lost something in a replay that was announced;
+    /// failures are forgotten by how long that lasts.
     Open { mode: Mode, last_signal: Instant, live_since: Option<Instant> },
 }
 
@@ -223,6 +224,11 @@ impl Machine {
     /// True if every change so far is in the rows, at this detail.
     pub(super) fn is_live(&self, detail: Detail) -> bool {
         matches!(self.phase, Phase::Open { mode: Mode::Live, .. }) && (self.full || detail == Detail::Summary)
+    }
+
+    /// True if the link is up, and the subscribers were told so.
+    pub(super) fn is_announced(&self) -> bool {
+        matches!(self.phase, Phase::Open { mode: Mode::Live | Mode::Replaying, .. })
     }
 
     pub(super) fn is_open(&self) -> bool {

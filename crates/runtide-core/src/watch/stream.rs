@@ -28,6 +28,7 @@ use crate::{
 /// asked for) or `Cancelled` (the backend was closed).
 pub struct EventStream {
     inner: Inner,
+    beginning: Option<Beginning>,
     /// An error that waits until the events before it are handed out.
     last: Option<Error>,
 }
@@ -38,21 +39,30 @@ enum Inner {
 }
 
 impl EventStream {
-    /// Wraps any stream of events: for backends with their own loop, and for layers.
+    /// Wraps any stream of events: for backends with their own loop. A layer over another watch is [`EventStream::layered`].
     pub fn new(inner: impl Stream<Item = Result<Arc<RuntimeEvent>>> + Send + 'static) -> Self {
-        Self { inner: Inner::Other(Box::pin(inner)), last: None }
+        Self { inner: Inner::Other(Box::pin(inner)), beginning: None, last: None }
     }
 
-    pub(super) fn from_ring(subscription: Subscription) -> Self {
-        Self { inner: Inner::Ring(Box::new(subscription)), last: None }
+    /// Wraps this stream in a layer that passes its events on. The stream of the layer begins where this one does: `transitions()`
+    /// over it has the same first item.
+    #[must_use]
+    pub fn layered<S>(mut self, layer: impl FnOnce(Self) -> S) -> Self
+    where
+        S: Stream<Item = Result<Arc<RuntimeEvent>>> + Send + 'static,
+    {
+        let beginning = self.beginning.take();
+        Self { beginning, ..Self::new(layer(self)) }
+    }
+
+    pub(super) fn from_ring(mut subscription: Subscription) -> Self {
+        let beginning = subscription.take_beginning();
+        Self { inner: Inner::Ring(Box::new(subscription)), beginning, last: None }
     }
 
     /// The state of the link at the first event, if no event will say it.
     pub(super) fn beginning(&self) -> Option<&Beginning> {
-        match &self.inner {
-            Inner::Ring(subscription) => subscription.beginning(),
-            Inner::Other(_) => None,
-        }
+        self.beginning.as_ref()
     }
 
     /// The next event; `None` after the end.

@@ -138,8 +138,8 @@ impl Subscription {
         new
     }
 
-    pub(super) fn beginning(&self) -> Option<&Beginning> {
-        self.beginning.as_ref()
+    pub(super) fn take_beginning(&mut self) -> Option<Beginning> {
+        self.beginning.take()
     }
 
     /// The state of the link at `next`, unless an entry of the ring is going to say it.
@@ -158,7 +158,7 @@ impl Subscription {
         match (news, state.machine.outage()) {
             (Some(false), _) => None,
             (None, Some(cause)) => Some(Beginning::Down(cause.clone())),
-            (None, None) if !state.machine.is_live(Detail::Summary) => None,
+            (None, None) if !state.machine.is_announced() => None, // a resync is going to say it
             // The link was up here: it is up still, or the next news is that it fell.
             _ => Some(Beginning::Live(self.backend.clone())),
         }

@@ -129,6 +129,27 @@ async fn a_journal_goes_on_with_the_steps_since_the_last_process() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_journal_that_goes_on_in_the_ring_says_the_state_of_the_link_first() {
+    let temporary = tempfile::tempdir().unwrap();
+    let journal = RuntimeJournal::open(temporary.path(), JournalOptions::default()).unwrap();
+    let runtime = runtime();
+    runtime.run("web").unwrap();
+    let backend = on(&runtime);
+    let _keeps_the_run_alive = backend.watch(WatchOptions::default()).await.unwrap();
+    let mut changes = journal.transitions(backend.clone(), WatchOptions::default()).await.unwrap();
+    lines(&mut changes).await;
+    drop(changes);
+    let mut changes = journal.transitions(backend.clone(), WatchOptions::default()).await.unwrap();
+    assert_eq!((changes.table().len(), freshness(&changes)), (1, Some(Freshness::Live)));
+    assert_eq!(lines(&mut changes).await, ["= complete (nothing was missed)"]);
+    drop(changes);
+    runtime.go_down();
+    let mut changes = journal.transitions(backend, WatchOptions::default()).await.unwrap();
+    let seen = lines(&mut changes).await;
+    assert!(seen.last().unwrap().starts_with("! offline: "), "{seen:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_wait_says_whether_the_state_or_the_runtime_did_not_come() {
     let runtime = runtime();
     let backend = on(&runtime);

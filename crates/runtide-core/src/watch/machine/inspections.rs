@@ -225,7 +225,9 @@ impl Machine {
                 continue;
             }
             if known.is_none_or(|known| !merge::is_same(known, seen)) {
-                contradicted |= known.is_none_or(|known| known.contradicts(seen));
+                // Compared with what the row would become: an end that the runtime wrote over stays as it is, and differs for good.
+                contradicted |=
+                    known.is_none_or(|known| known.contradicts(seen) && known.contradicts(&merge::merged(known, seen)));
                 changed.push(Arc::clone(seen));
             }
         }

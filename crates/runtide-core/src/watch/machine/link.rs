@@ -150,7 +150,10 @@ impl Machine {
     /// Something was missed while the link stayed up.
     pub(super) fn lost(&mut self, now: Instant, gap: Gap) {
         tracing::info!(backend = %self.backend, ?gap, "something was missed");
-        if let Phase::Open { mode, .. } = &mut self.phase {
+        if let Phase::Open { mode, live_since, .. } = &mut self.phase {
+            if matches!(mode, Mode::Replaying) {
+                live_since.get_or_insert(now); // the link was announced: a fall from here on counts
+            }
             *mode = Mode::Listing;
         }
         if self.next_token.is_none() {

@@ -26,10 +26,17 @@ impl Machine {
     pub(super) fn signal(&mut self, now: Instant, signal: Signal) {
         let Phase::Open { mode, .. } = &mut self.phase else { return };
         match mode {
-            Mode::Held { signals, .. } if signals.len() < HELD => return signals.push(signal),
-            Mode::Held { .. } => {
+            Mode::Held { signals, .. } if signals.len() < HELD && !matches!(signal.body, SignalBody::Lost(_)) => {
+                return signals.push(signal);
+            }
+            Mode::Held { until, .. } => {
+                // A resync replaces the replay, and is shown after the probation: nothing was announced, so that a listing
+                // that fails belongs to the same outage.
+                let gap = if let SignalBody::Lost(gap) = signal.body { gap } else { Gap::Disconnected };
+                let mut relist = Relist::new(Purpose::Resync(gap), now);
+                relist.wait_until(*until);
+                self.relist = Some(relist);
                 *mode = Mode::Listing;
-                self.relist = Some(Relist::new(Purpose::Resync(Gap::Disconnected), now));
             }
             _ => {}
         }

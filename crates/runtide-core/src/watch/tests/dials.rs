@@ -9,7 +9,7 @@ use crate::{
     event::{Epoch, Gap, RuntimeEventKind},
     options::Detail,
     watch::{
-        Flow, Listing, Opened,
+        Flow, Listing, Opened, Signal, SignalBody,
         machine::{Command, Input, Machine, Resume, Setup},
         ring::Entry,
     },
@@ -33,9 +33,11 @@ enum Attempt {
     ClosedAtOnce,
     /// The link resumes, which is announced, and breaks before it has caught up.
     BreaksInReplay,
+    /// The link resumes, a message of the replay cannot be read, and the listing for it fails.
+    LosesInReplay,
 }
 
-use Attempt::{BreaksInReplay, ClosedAtOnce, Denied, Unanswered, Unheard, Up};
+use Attempt::{BreaksInReplay, ClosedAtOnce, Denied, LosesInReplay, Unanswered, Unheard, Up};
 
 /// A machine that is dialling.
 struct Dialling {
@@ -108,7 +110,7 @@ impl Dialling {
                 Err(failed(ErrorKind::Timeout))
             }
             Up(_) | ClosedAtOnce => Ok(Opened::Fresh(Gap::Disconnected)),
-            BreaksInReplay => Ok(Opened::Resumed),
+            BreaksInReplay | LosesInReplay => Ok(Opened::Resumed),
         };
         if !matches!(attempt, Unheard | Unanswered(_)) {
             self.answered.push(dialled);
@@ -125,6 +127,16 @@ impl Dialling {
             BreaksInReplay => {
                 self.step(Input::Opened(ended));
                 self.step(Input::Broken(failed(ErrorKind::Unavailable)))
+            }
+            LosesInReplay => {
+                self.step(Input::Opened(ended));
+                let mut lost = vec![Signal::new(SignalBody::Lost(Gap::Undecodable))];
+                let mut commands = self.step(Input::Batch(&mut lost, Flow::Open));
+                while !commands.contains(&Command::Relist(Detail::Summary)) {
+                    self.now = self.machine.deadline().expect("the listing");
+                    commands = self.step(Input::Tick);
+                }
+                self.step(Input::Relisted(Err(failed(ErrorKind::PermissionDenied))))
             }
             _ => self.step(Input::Opened(ended)),
         };
@@ -205,9 +217,11 @@ async fn a_link_that_flaps_is_dialled_calmly_and_one_outage() {
             assert!(dialling.announced <= 5, "up for {up:?}: {} outages", dialling.announced);
         }
     }
-    let mut dialling = Dialling::start();
-    dialling.all(&[BreaksInReplay; 300]);
-    assert!(dialling.busiest_minute() <= 10 && dialling.announced <= 5, "{} outages", dialling.announced);
+    for attempt in [BreaksInReplay, LosesInReplay] {
+        let mut dialling = Dialling::start();
+        dialling.all(&[attempt; 300]);
+        assert!(dialling.busiest_minute() <= 10 && dialling.announced <= 5, "{} outages", dialling.announced);
+    }
     // Links that stay up for longer are ten a minute by themselves.
     let mut dialling = Dialling::start();
     dialling.all(&[Up(6 * SECOND); 300]);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::world::*;
 use crate::{
     event::RuntimeEventKind,
-    instance::{ExitStatus, InstanceState as S},
+    instance::{ExitStatus, Incarnation, Instance, InstanceState as S},
     options::WatchOptions,
     watch::SignalBody,
 };
@@ -86,6 +86,33 @@ async fn a_partial_list_removes_nothing_and_is_completed_later() {
     world.change(|w| w.partial = false);
     let seen = briefs(&mut stream, Duration::from_secs(30)).await;
     assert_eq!(seen, ["resync_begin Disconnected", "present a", "resync_end"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_the_runtime_wrote_over_is_no_difference() {
+    let world = World::default();
+    let ended = |code| Instance {
+        incarnation: Some(Incarnation::new("1")),
+        exit: Some(ExitStatus::code(code)),
+        ..instance("a", S::Stopped)
+    };
+    world.change(|w| w.put(ended(5)));
+    let driver = world.driver();
+    let mut stream = watch(&driver).await;
+    world.change(|w| {
+        w.put(ended(0));
+        w.partial = true; // so that it is compared again and again
+        w.report(SignalBody::Lost(crate::event::Gap::Undecodable));
+    });
+    let events = until_quiet(&mut stream, QUIET * 2).await;
+    let seen: Vec<String> = events.iter().map(|e| brief(e)).collect();
+    assert_eq!(seen, ["resync_begin Undecodable", "present a", "resync_end"]);
+    assert_eq!(events[1].instance().unwrap().exit, Some(ExitStatus::code(5)), "the run's own end");
+    let snapshots = world.lock().snapshots;
+    assert_eq!(briefs(&mut stream, LONG).await, [""; 0]);
+    assert!(world.lock().snapshots > snapshots + 5, "and it was compared");
+    world.change(|w| w.put(instance("b", S::Running)));
+    assert_eq!(briefs(&mut stream, QUIET * 10).await.len(), 4, "a real difference is still shown");
 }
 
 #[tokio::test(start_paused = true)]

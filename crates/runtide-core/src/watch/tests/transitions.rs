@@ -186,6 +186,34 @@ async fn a_subscriber_that_goes_on_in_the_ring_learns_the_state_of_the_link_firs
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_subscriber_that_goes_on_during_a_replay_or_through_a_layer_has_a_first_item() {
+    let world = World::default();
+    let driver = world.driver();
+    let mut kept = open(&driver, &WatchOptions::default());
+    lines(&mut kept, QUIET).await;
+    world.change(|w| w.start("a"));
+    lines(&mut kept, QUIET).await;
+    world.change(|w| {
+        w.opens.push_back(Ok(Opened::Resumed));
+        w.reported.push_back(Reported::Close); // and the replay has no end yet
+    });
+    let nothing_missed = "= complete (nothing was missed)";
+    assert_eq!(lines(&mut kept, QUIET).await.last().unwrap(), nothing_missed);
+    let position = kept.table().position(&"test".into()).unwrap().0.clone();
+    let options = WatchOptions::default().with_from(position).with_known(kept.table().clone());
+    let mut resumed = open(&driver, &options);
+    let mut layered = TransitionStream::new(driver.watch(options.clone()).unwrap().layered(|events| events), &options);
+    for changes in [&mut resumed, &mut layered] {
+        assert_eq!(freshness(changes), Some(Freshness::Live));
+        assert_eq!(lines(changes, QUIET).await, [nothing_missed]);
+    }
+    world.change(|w| w.report(SignalBody::CaughtUp)); // the comparison finds nothing
+    for changes in [&mut kept, &mut resumed, &mut layered] {
+        assert_eq!(lines(changes, LONG).await, [""; 0]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_filter_is_for_the_steps_and_the_table_and_removes_nothing() {
     let world = World::default();
     world.change(|w| {
