@@ -109,7 +109,9 @@ impl RuntimeJournal {
         backend: Arc<dyn RuntimeBackend>,
         options: WatchOptions,
     ) -> Result<TransitionStream> {
-        let (events, known) = self.begin(backend, options.clone()).await?;
+        // The fold applies the filter: it must see an instance cease to match.
+        let whole = options.clone().with_filter(InstanceFilter::default());
+        let (events, known) = self.begin(backend, whole).await?;
         Ok(TransitionStream::new(events, &options.with_known(known)))
     }
 

@@ -60,6 +60,13 @@ impl EventStream {
         Self { inner: Inner::Ring(Box::new(subscription)), beginning, last: None }
     }
 
+    /// Delivers all that may match the filter of the stream's options, for a fold that applies the filter itself.
+    pub(super) fn widen(&mut self) {
+        if let Inner::Ring(subscription) = &mut self.inner {
+            subscription.widen();
+        }
+    }
+
     /// The state of the link at the first event, if no event will say it.
     pub(super) fn beginning(&self) -> Option<&Beginning> {
         self.beginning.as_ref()

@@ -138,6 +138,12 @@ impl Subscription {
         new
     }
 
+    /// Leaves of the filter what an instance never ceases to match.
+    pub(super) fn widen(&mut self) {
+        let filter = self.filter.take().map(|filter| InstanceFilter::default().with_ids(filter.ids));
+        self.filter = filter.filter(|filter| !filter.is_empty());
+    }
+
     pub(super) fn take_beginning(&mut self) -> Option<Beginning> {
         self.beginning.take()
     }

@@ -11,6 +11,10 @@ use crate::{
 
 /// One step of one instance; `None` on a side: the instance does not exist there.
 ///
+/// With a filter, a `before` of `None` may also be an instance that did not match. In the steps of an [`InstanceTable`] over a
+/// filtered *watch*, a net `after` of `None` may be one that matches no longer; those of a
+/// [`TransitionStream`](super::TransitionStream) tell the two apart.
+///
 /// `Display` is one line: `+ web is running`, `~ web is stopped`, `- web is gone`, and the gap of a net step. Where the state is
 /// the same, it names up to three of the fields that changed: `~ web is running, changed: health`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,7 +58,8 @@ type Rows = BTreeMap<InstanceId, Arc<Instance>>;
 
 /// The present state, folded from a stream, storable as a checkpoint.
 ///
-/// A resync is swapped in at `ResyncEnd`, so that readers never see half of one.
+/// A resync is swapped in at `ResyncEnd`, so that readers never see half of one. The table does not know the filter of a watch: a
+/// filtered resync leaves out what does not match, and the table takes that for gone.
 ///
 /// ```
 /// # async fn example(backend: std::sync::Arc<dyn runtide_core::RuntimeBackend>) -> runtide_core::Result<()> {

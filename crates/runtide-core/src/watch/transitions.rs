@@ -27,7 +27,7 @@ use crate::{
 ///   connection or the first listing is under way; the backend's deadlines bound both.
 /// * Net effects of a resync come without interruption, and `Synced` ends them.
 /// * With a filter, the steps and the table are of the matching instances: one that ceases to match is a last step, with its
-///   state as it is now.
+///   state as it is now, also where it did so in a gap. One that begins to match is a step from `None`.
 /// * An `Err` is the last item, as in [`EventStream`].
 ///
 /// ```no_run
@@ -54,12 +54,16 @@ pub struct TransitionStream {
 }
 
 impl TransitionStream {
-    /// Folds a stream. `options` are those with which it was opened: the fold begins with their table, and knows their filter.
-    pub fn new(events: EventStream, options: &WatchOptions) -> Self {
+    /// Folds a stream. `options` are those with which it was opened: the fold begins with their table, and applies their filter.
+    ///
+    /// The stream of a [`Driver`](super::Driver) then delivers all that may match. A layer, or a backend with its own loop, must
+    /// not filter below this fold by anything but ids: an instance that it leaves out of a resync would seem to be gone.
+    pub fn new(mut events: EventStream, options: &WatchOptions) -> Self {
         let mut table = options.known.clone().unwrap_or_default();
         let filter = Some(&options.filter).filter(|filter| !filter.is_empty()).cloned();
         if let Some(filter) = &filter {
             table.retain(|row| filter.matches(row));
+            events.widen();
         }
         table.mark_stale();
         let complete: BTreeSet<BackendId> =
@@ -108,11 +112,23 @@ impl TransitionStream {
     fn fold(&mut self, event: &RuntimeEvent) {
         let backend = &event.backend;
         let resync = self.table.open_resync(backend);
-        for step in self.table.apply(event) {
-            self.ready.push_back(Change::Step(step));
+        let filter = self.filter.as_ref();
+        let outside = event.instance().filter(|now| filter.is_some_and(|filter| !filter.matches(now)));
+        if let (RuntimeEventKind::Present(_), Some(now)) = (&event.kind, outside)
+            && self.table.get(backend, &now.id).is_none()
+        {
+            return; // it did not match before either
         }
+        let mut steps = self.table.apply(event);
+        if let Some(filter) = filter {
+            steps.retain(|step| [&step.before, &step.after].into_iter().flatten().any(|row| filter.matches(row)));
+        }
+        self.ready.extend(steps.into_iter().map(Change::Step));
         match &event.kind {
             RuntimeEventKind::ResyncEnd => {
+                if let Some(filter) = filter {
+                    self.table.retain(|row| filter.matches(row));
+                }
                 if let Some(gap) = resync {
                     self.complete.insert(backend.clone());
                     self.ready.push_back(Change::Synced { gap: Some(gap) });
@@ -127,15 +143,12 @@ impl TransitionStream {
                     self.ready.push_back(Change::Synced { gap: None });
                 }
             }
-            RuntimeEventKind::Started(now)
-            | RuntimeEventKind::Updated { instance: now, .. }
-            | RuntimeEventKind::Stopped(now)
-                if self.filter.as_ref().is_some_and(|filter| !filter.matches(now)) =>
-            {
-                // A resync would not list it, and that is no proof of its removal.
-                self.table.forget(backend, &now.id);
+            RuntimeEventKind::Present(_) => {} // staged: its step comes at the end of the resync
+            _ => {
+                if let Some(now) = outside {
+                    self.table.forget(backend, &now.id);
+                }
             }
-            _ => {}
         }
     }
 }

@@ -126,6 +126,21 @@ async fn a_journal_goes_on_with_the_steps_since_the_last_process() {
     let seen = lines(&mut changes).await;
     assert!(seen.iter().all(|line| !line.contains("gone")), "{seen:?}");
     assert!(seen.last().unwrap().starts_with("= complete ("), "{seen:?}");
+    drop((changes, fourth));
+
+    // Nor is one gone that ceased to match in a gap.
+    let fifth = open(temporary.path());
+    let running = runtide_core::InstanceFilter::default().with_states([runtide_core::InstanceState::Running]);
+    let options = WatchOptions::default().with_filter(running);
+    let mut changes = fifth.transitions(on(&runtime), options).await.unwrap();
+    lines(&mut changes).await;
+    let held = changes.table().iter().next().unwrap().id.clone();
+    runtime.go_down();
+    runtime.come_up(Reboot::default());
+    runtime.stop(&held).unwrap();
+    let seen = lines(&mut changes).await;
+    assert!(seen.iter().any(|line| line.starts_with("~ db is stopped (by comparison: ")), "{seen:?}");
+    assert!(changes.table().get(&"memory:local".into(), &held).is_none());
 }
 
 #[tokio::test(start_paused = true)]

@@ -240,6 +240,43 @@ async fn a_filter_is_for_the_steps_and_the_table_and_removes_nothing() {
     assert!(seen.iter().all(|line| !line.contains("gone")), "{seen:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_ceases_to_match_in_a_gap_is_not_gone() {
+    let world = World::default();
+    world.change(|w| {
+        ["a", "b", "d"].into_iter().for_each(|name| w.put(instance(name, S::Running)));
+        w.put(instance("c", S::Stopped));
+    });
+    let driver = world.driver();
+    let running = InstanceFilter::default().with_states([S::Running]);
+    let mut changes = open(&driver, &WatchOptions::default().with_filter(running.clone()));
+    let mut one = open(&driver, &WatchOptions::default().with_filter(running.with_ids(["a".into()])));
+    assert_eq!(lines(&mut changes, QUIET).await.len(), 4, "a, b, d, and that it is complete");
+    assert_eq!(lines(&mut one, QUIET).await.len(), 2);
+    world.change(|w| {
+        w.put(instance("a", S::Stopped));
+        w.there.remove("b");
+        w.reported.push_back(Reported::Break);
+    });
+    let expected = [
+        "! offline: severed",
+        "! online: a comparison follows",
+        "- b is gone (by comparison: the link was down)",
+        "~ a is stopped (by comparison: the link was down)",
+        "= complete (the link was down)",
+    ];
+    assert_eq!(lines(&mut changes, LONG).await, expected);
+    let of_one: Vec<&str> = expected.into_iter().filter(|line| !line.starts_with('-')).collect();
+    assert_eq!(lines(&mut one, LONG).await, of_one);
+    let names: Vec<&str> = changes.table().iter().map(|row| row.name.as_str()).collect();
+    assert_eq!((names, one.table().len()), (vec!["d"], 0));
+    world.change(|w| {
+        w.remove("c");
+        w.start("a");
+    });
+    assert_eq!(lines(&mut changes, QUIET).await, ["+ a is running"], "it matches again");
+}
+
 #[test]
 fn an_event_of_the_link_without_a_token_keeps_the_position_that_can_be_resumed() {
     use crate::{
