@@ -15,6 +15,7 @@ use runtide_conformance::{
     report,
 };
 use runtide_etcd::{Config, EtcdStore};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use tempfile::TempDir;
 
 pub use self::etcdctl::Etcdctl;
@@ -203,19 +204,22 @@ impl Cluster {
         self.run(0);
     }
 
-    /// Stops the member with SIGSTOP, until `go_on`.
+    /// Stops the member with SIGSTOP, until `go_on`; returns once all its threads stand still.
     pub fn pause(&self, at: usize) {
-        self.signal(at, rustix::process::Signal::STOP);
+        let stopped = WaitId::Pid(self.signal(at, Signal::STOP));
+        rustix::process::waitid(stopped, WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)
+            .unwrap();
     }
 
     pub fn go_on(&self, at: usize) {
-        self.signal(at, rustix::process::Signal::CONT);
+        self.signal(at, Signal::CONT);
     }
 
-    fn signal(&self, at: usize, signal: rustix::process::Signal) {
+    fn signal(&self, at: usize, signal: Signal) -> Pid {
         let pid = self.members[at].child.as_ref().map(Child::id).and_then(|pid| i32::try_from(pid).ok());
-        let pid = pid.and_then(rustix::process::Pid::from_raw).unwrap();
+        let pid = pid.and_then(Pid::from_raw).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
+        pid
     }
 
     /// etcd's own client of one member, for calls that a store does not make; waits until the member answers.
