@@ -61,6 +61,7 @@ mod options;
 mod orphaned;
 mod published;
 mod purpose;
+mod purpose_of_log;
 mod queue;
 mod reader;
 mod record;

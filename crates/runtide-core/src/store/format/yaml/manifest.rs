@@ -5,7 +5,7 @@ use memchr::memmem;
 
 use super::options;
 
-/// A look at the outermost map.
+/// The result of a search in the outermost map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Named {
     /// It has a value for each of the two keys.
@@ -16,7 +16,7 @@ pub(super) enum Named {
     Unreadable,
 }
 
-/// Looks for the two keys. Nothing is resolved, and reading stops at the second.
+/// Searches for the two keys. Nothing is resolved, and reading stops at the second.
 pub(super) fn names_itself(text: &str) -> Named {
     let may_have = |key: &str| memmem::find(text.as_bytes(), key.as_bytes()).is_some();
     // An escape may spell a key.

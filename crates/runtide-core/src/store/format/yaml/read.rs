@@ -39,7 +39,7 @@ pub(in super::super) fn read(text: &str, schema: YamlSchema) -> Outcome<Value> {
     match named {
         Named::Both => kubectl_reads(text),
         Named::No => parse(text, false).map_err(|failed| failed.problem),
-        // What kubectl reads shows if the document names itself.
+        // The lenient reading shows if the document names itself.
         Named::Unreadable => match kubectl_reads(text) {
             Ok(value) if is_named(&value) => Ok(value),
             _ => parse(text, false).map_err(|failed| failed.problem),
