@@ -244,7 +244,9 @@ async fn a_filter_is_for_the_steps_and_the_table_and_removes_nothing() {
 async fn an_instance_that_ceases_to_match_in_a_gap_is_not_gone() {
     let world = World::default();
     world.change(|w| {
-        ["a", "b", "d"].into_iter().for_each(|name| w.put(instance(name, S::Running)));
+        for name in ["a", "b", "d"] {
+            w.put(instance(name, S::Running));
+        }
         w.put(instance("c", S::Stopped));
     });
     let driver = world.driver();
