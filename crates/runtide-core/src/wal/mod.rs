@@ -70,6 +70,7 @@ mod salvage;
 mod scan;
 mod segment;
 mod sync;
+mod told;
 mod verify;
 mod walk;
 mod window;

@@ -12,11 +12,12 @@ use super::{
     layout::Layout,
     open,
     options::{Durability, OnCorruption, WalOptions},
-    purpose::{self, WalPurpose},
+    purpose::WalPurpose,
     queue::GROUP_BYTES,
     reader::{Found, WalReader},
     record::{ReadFrom, Record, RecordKind, nanos},
     segment::Segment,
+    told,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -118,7 +119,7 @@ pub fn salvage_with(dir: &Path, out: &Path, options: &WalOptions) -> Result<Salv
 fn purpose_of(disk: &dyn Disk, dir: &Path) -> Result<u16> {
     let layout = Layout::read(disk, dir).map_err(|error| disk_error(SALVAGE, dir, error))?;
     let segments = layout.segments.iter().map(|(first, path)| Segment::open_any(disk, *first, path, SALVAGE));
-    purpose::of_log(segments, |told| told.kind().is_some(), SALVAGE)
+    told::of_log(segments, |told| told.kind().is_some(), SALVAGE)
 }
 
 /// The new log, and the commit that is forming for it.
