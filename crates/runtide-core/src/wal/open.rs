@@ -23,11 +23,12 @@ use super::{
     lock,
     options::{OnCorruption, WalOptions},
     published::Published,
-    purpose_of_log,
     record::now,
     scan::{Whole, check_commit, end_of_bytes, find_commit},
     segment::{DATA, Segment},
-    walk::{STEP, Walk},
+    told,
+    walk::Walk,
+    window::{STEP, Window},
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -214,7 +215,7 @@ fn recover(disk: &dyn Disk, dir: &Path, mut segments: Vec<(u64, PathBuf)>, optio
         let segment = Segment::open(disk, first, &path, OPEN)?;
         let chain = Chain::of(&segment.header, options.key.as_ref(), OPEN)?;
         let before = segments.iter().rev().map(|(first, path)| Segment::open_any(disk, *first, path, OPEN));
-        purpose_of_log::check(dir, std::iter::once(Ok(segment.clone())).chain(before), options.purpose, OPEN)?;
+        told::check(dir, std::iter::once(Ok(segment.clone())).chain(before), options.purpose, OPEN)?;
         if let Some((first_before, path_before)) = segments.last()
             && !follows_durable(&segment).map_err(|error| disk_error(OPEN, &path, error))?
         {
@@ -255,7 +256,7 @@ pub(super) fn torn_before(before: &Segment, last: &Segment, operation: &'static 
             return Ok(None);
         }
         let size = last.file.size()?;
-        let mut window = super::window::Window::new(&*last.file, size, STEP);
+        let mut window = Window::new(&*last.file, size, STEP);
         // A commit in the last segment that states that a missing record had been durable.
         let witness =
             find_commit(&mut window, DATA, size, &last.header.log, |header| header.synced >= walk.next)?.is_some();

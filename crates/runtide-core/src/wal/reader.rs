@@ -25,8 +25,7 @@ use super::{
     record::{ReadFrom, Seq},
     scan::{Whole, check_commit, check_frames},
     segment::{DATA, Segment},
-    walk::STEP,
-    window::Window,
+    window::{STEP, Window},
 };
 use crate::error::{Error, ErrorKind, Result};
 

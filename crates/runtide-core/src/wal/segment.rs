@@ -11,8 +11,7 @@ use super::{
     format::{Footer, SEGMENT_HEADER, SegmentHeader, TRAILER},
     fs::{Disk, File},
     scan::find_id,
-    walk::STEP,
-    window::Window,
+    window::{STEP, Window},
 };
 use crate::error::{ErrorKind, Result};
 

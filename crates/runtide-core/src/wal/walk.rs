@@ -7,11 +7,8 @@ use super::{
     format::{COMMIT_HEADER, CommitHeader, Hash, LogId},
     scan::{Whole, check_commit},
     segment::{DATA, Segment},
-    window::Window,
+    window::{STEP, Window},
 };
-
-/// Most bytes that recovery and verification read at once: a whole commit, unless it is one large batch.
-pub(super) const STEP: usize = super::queue::GROUP_BYTES;
 
 /// A position between two commits of a segment.
 #[derive(Debug)]

@@ -4,6 +4,8 @@ use std::io;
 
 use super::fs::File;
 
+/// Most bytes that recovery and verification read at once: a whole commit, unless it is one large batch.
+pub(super) const STEP: usize = super::queue::GROUP_BYTES;
 /// Bytes of the first read.
 const FIRST: usize = 64 << 10;
 /// Most bytes of one read, unless the caller asks for more: they stay in the second-level cache.

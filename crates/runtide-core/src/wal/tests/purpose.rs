@@ -142,18 +142,18 @@ fn salvage_leaves_foreign_records_out_and_keeps_the_purpose() {
 }
 
 /// A way to corrupt the bytes of a log's first segment.
-type Change = fn(&mut [u8]);
+type Corrupt = fn(&mut [u8]);
 
 #[test]
 fn a_salvaged_log_opens_for_its_own_use_with_every_sound_record() {
-    let changes: [(&str, Change); 5] = [
+    let corruptions: [(&str, Corrupt); 5] = [
         ("magic number of the header", |bytes| bytes[0] ^= 1),
         ("kind, which becomes another journal's", |bytes| bytes[FIRST_KIND] ^= 2),
         ("kind, which becomes unknown", |bytes| bytes[FIRST_KIND] ^= 16),
         ("magic number of the first commit", |bytes| bytes[4096] ^= 1),
         ("header and first commits", |bytes| bytes[..8192].fill(0)),
     ];
-    for (change, corrupt) in changes {
+    for (place, corrupt) in corruptions {
         for purpose in PURPOSES {
             for (is_old, segment) in [(false, 16 << 10), (true, 16 << 10), (false, 64 << 10), (true, 64 << 10)] {
                 let dir = tempfile::tempdir().unwrap();
@@ -168,7 +168,7 @@ fn a_salvaged_log_opens_for_its_own_use_with_every_sound_record() {
                 }
                 let paths = segments(&old);
                 change(&paths[0], corrupt);
-                let case = format!("{change}, {purpose}, old: {is_old}, segments: {}", paths.len());
+                let case = format!("{place}, {purpose}, old: {is_old}, segments: {}", paths.len());
 
                 let report = salvage(&old, &new).unwrap();
                 let mut offset = 4096;
@@ -176,9 +176,9 @@ fn a_salvaged_log_opens_for_its_own_use_with_every_sound_record() {
                     .filter(|seq| {
                         let frame = offset + 104;
                         offset = frame + 32 + payload(*seq).len().next_multiple_of(8);
-                        match change {
+                        match place {
                             "header and first commits" => frame >= 8192,
-                            _ => !change.starts_with("kind") || *seq != 1,
+                            _ => !place.starts_with("kind") || *seq != 1,
                         }
                     })
                     .collect::<Vec<_>>();

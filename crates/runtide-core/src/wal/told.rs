@@ -1,4 +1,4 @@
-//! The purpose of a log on the disk, by its sound headers and records.
+//! The purpose that a log tells, by its headers or by its records.
 
 use std::{io, path::Path};
 
@@ -9,8 +9,7 @@ use super::{
     record::RecordKind,
     scan::find_frame,
     segment::{DATA, Segment},
-    walk::STEP,
-    window::Window,
+    window::{STEP, Window},
 };
 use crate::error::{Error, ErrorKind, Result};
 
