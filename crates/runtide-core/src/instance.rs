@@ -59,7 +59,8 @@ pub struct Instance {
     pub kind: InstanceKind,
     /// State of its lifecycle.
     pub state: InstanceState,
-    /// Result of the runtime's own health check.
+    /// Result of the runtime's own health check. `None`: it has no check, or its result is not known yet. A runtime whose messages
+    /// do not carry it shows a new run without it first, and again once the run was inspected.
     #[serde(default)]
     pub health: Option<Health>,
     /// Exit of the last run.

@@ -12,9 +12,9 @@ use crate::{
 
 /// One item of a [`TransitionStream`](super::TransitionStream): a step of one instance, or news of the link to the runtime.
 ///
-/// From `Synced` to the next `Offline`, the stream's table shows everything that exists, and every lifecycle edge that the
-/// runtime reports is a `Step`. A loop that acts on steps alone takes [`Change::step`]; one that serves requests from the
-/// table is ready from `Synced` on.
+/// From `Synced` to the next `Offline`, the stream's table shows everything that the runtime has shown, and every lifecycle edge
+/// that it reports is a `Step`. A loop that acts on steps alone takes [`Change::step`]; one that serves requests from the
+/// table is ready from `Synced` on, with two reservations that `Synced` names.
 ///
 /// `Display` is one line, with `+`, `~` or `-` for a step, `=` for `Synced` and `!` for the link. Control characters in
 /// names and messages are replaced.
@@ -24,10 +24,14 @@ use crate::{
 pub enum Change {
     /// One step of one instance.
     Step(Transition),
-    /// The table shows everything that exists, also where that is nothing. It ends the steps of every resync, the first one
-    /// included, and follows an `Online` without a loss.
+    /// The table shows everything that the runtime has shown, also where that is nothing. It ends the steps of every resync, the
+    /// first one included, and follows an `Online` without a loss.
     ///
-    /// An instance whose data could not be read is not in it: another resync follows as soon as it can be read.
+    /// * It does not say if the runtime's listing was partial. An instance that was cut off or could not be read is not in the
+    ///   table, unless an earlier listing showed it; another resync follows as soon as a listing is whole.
+    ///   [`list_instances`](crate::RuntimeBackend::list_instances) says `Partial`.
+    /// * After an `Online` without a loss it comes first, and the missed steps after it: until they are read, the table shows the
+    ///   state before the outage.
     Synced {
         /// Reason of the resync that ends here; `None`: nothing was missed, and what happened in between follows as reported
         /// steps.
