@@ -167,7 +167,8 @@ impl Client {
 
     /// A verb on one instance, and its answer.
     pub(crate) async fn verb(&self, operation: &'static str, id: &InstanceId) -> Result<Vec<Vec<u8>>> {
-        // FORK: an id is never pasted into a request unchecked: one that the runtime cannot have is `InvalidInput` or `NotFound`.
+        // FORK: an id is never pasted into a request unchecked: one that the runtime cannot have is `NotFound` for an inspection, and
+        // `InvalidInput` or `NotFound` for a verb.
         self.call(operation, &unwritten(operation, &format!("the request for {id}"))?).await
     }
 }

@@ -175,6 +175,8 @@ impl Link {
                 self.withheld = true;
                 None
             }
+            // Behind a hole nothing may follow, also if these bytes came before the news that the rule is gone.
+            _ if self.withheld => Some(End::Reset),
             Some(Action::Answer(answer)) => {
                 let written = client.write_all(&answer).await.is_ok();
                 Some(if written { End::Close } else { End::Reset })
@@ -193,6 +195,7 @@ impl Link {
                 self.withheld = true;
                 None
             }
+            _ if self.withheld => Some(End::Reset),
             Some(Action::Delay(time)) if first => {
                 self.pause(time).await;
                 client.write_all(bytes).await.is_err().then_some(End::Reset)

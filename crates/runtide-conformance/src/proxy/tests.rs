@@ -113,6 +113,37 @@ async fn severing_breaks_open_connections_and_accepts_new_ones() {
     assert!(ask(&mut client(&proxy).await).await.is_some());
 }
 
+/// Whatever the moment at which the rule ends: what arrives is a beginning of what was sent. Two threads, so that the end of
+/// the rule and the next bytes come to the connection at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_follows_behind_swallowed_bytes() {
+    let proxy = proxy().await;
+    for round in 0..3_000_u64 {
+        let mut socket = client(&proxy).await;
+        socket.write_all(b"0").await.unwrap();
+        assert_eq!(answer(&mut socket).await.as_deref(), Some(&b"0"[..]));
+        proxy.add(Rule::all(Action::Swallow).existing_only());
+        let mut is_open = true;
+        for byte in [b"1", b"2", b"3"] {
+            is_open = is_open && socket.write_all(byte).await.is_ok();
+            let until = std::time::Instant::now() + Duration::from_micros(round * 7 % 40);
+            while std::time::Instant::now() < until {
+                std::hint::spin_loop();
+            }
+        }
+        proxy.heal();
+        is_open = is_open && socket.write_all(b"4").await.is_ok();
+        let (mut arrived, mut bytes) = (Vec::new(), [0; 64]);
+        while is_open
+            && arrived.len() < 4
+            && let Ok(n @ 1..) = tokio::time::timeout(TIMEOUT, socket.read(&mut bytes)).await.unwrap()
+        {
+            arrived.extend_from_slice(&bytes[..n]);
+        }
+        assert!(b"1234".starts_with(&arrived), "round {round}: {}", String::from_utf8_lossy(&arrived));
+    }
+}
+
 #[tokio::test]
 async fn refusing_closes_old_and_new_until_healed() {
     let proxy = proxy().await;
