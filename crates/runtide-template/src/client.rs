@@ -117,7 +117,7 @@ impl Client {
                     return Err(self.site(operation).error(ErrorKind::Protocol, "the answer is too long"));
                 }
                 // FORK: the answer's end, and the refusals: each of the runtime's own is one `ErrorKind`. An answer that breaks off is
-                // `Protocol`, never a short answer.
+                // `Protocol`, or `Unavailable` before its first byte, and never a short answer.
                 lines.push(line);
             }
             Ok(lines)
@@ -159,7 +159,7 @@ impl Client {
             // runtime has begun to count again, and then proves nothing. Without a history it is `Fresh` always.
             match connection.line().await.map_err(|error| self.broken(EVENTS, error))? {
                 Some(_) => Ok((connection, Opened::Fresh(Gap::Initial))),
-                None => Err(self.site(EVENTS).error(ErrorKind::Protocol, "no answer to the subscription")),
+                None => Err(self.site(EVENTS).error(ErrorKind::Unavailable, "no answer to the subscription")),
             }
         };
         self.within(EVENTS, self.config.deadline, subscribed).await

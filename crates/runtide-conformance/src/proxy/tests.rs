@@ -113,7 +113,7 @@ async fn severing_breaks_open_connections_and_accepts_new_ones() {
     assert!(ask(&mut client(&proxy).await).await.is_some());
 }
 
-/// Whatever the moment at which the rule ends: what arrives is a beginning of what was sent. Two threads, so that the end of
+/// The bytes that arrive are a beginning of those that were sent, whenever the rule ends. Two threads, so that the end of
 /// the rule and the next bytes come to the connection at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_follows_behind_swallowed_bytes() {
