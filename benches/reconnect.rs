@@ -2,7 +2,14 @@
 //!
 //! `-- outages [docker|docker-tcp|etcd|systemd|systemd-again] [seconds…]`, as root, for `systemd` with the testbed's environment.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::print_stdout)]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a bench stops where an assumption is wrong, and prints its table"
+)]
 
 use std::{
     sync::mpsc::Receiver,

@@ -23,10 +23,10 @@ use super::{
     lock,
     options::{OnCorruption, WalOptions},
     published::Published,
+    purpose_of_log,
     record::now,
     scan::{Whole, check_commit, end_of_bytes, find_commit},
     segment::{DATA, Segment},
-    told,
     walk::Walk,
     window::{STEP, Window},
 };
@@ -215,7 +215,7 @@ fn recover(disk: &dyn Disk, dir: &Path, mut segments: Vec<(u64, PathBuf)>, optio
         let segment = Segment::open(disk, first, &path, OPEN)?;
         let chain = Chain::of(&segment.header, options.key.as_ref(), OPEN)?;
         let before = segments.iter().rev().map(|(first, path)| Segment::open_any(disk, *first, path, OPEN));
-        told::check(dir, std::iter::once(Ok(segment.clone())).chain(before), options.purpose, OPEN)?;
+        purpose_of_log::check(dir, std::iter::once(Ok(segment.clone())).chain(before), options.purpose, OPEN)?;
         if let Some((first_before, path_before)) = segments.last()
             && !follows_durable(&segment).map_err(|error| disk_error(OPEN, &path, error))?
         {

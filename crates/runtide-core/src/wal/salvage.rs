@@ -13,11 +13,11 @@ use super::{
     open,
     options::{Durability, OnCorruption, WalOptions},
     purpose::WalPurpose,
+    purpose_of_log,
     queue::GROUP_BYTES,
     reader::{Found, WalReader},
     record::{ReadFrom, Record, RecordKind, nanos},
     segment::Segment,
-    told,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -119,7 +119,7 @@ pub fn salvage_with(dir: &Path, out: &Path, options: &WalOptions) -> Result<Salv
 fn purpose_of(disk: &dyn Disk, dir: &Path) -> Result<u16> {
     let layout = Layout::read(disk, dir).map_err(|error| disk_error(SALVAGE, dir, error))?;
     let segments = layout.segments.iter().map(|(first, path)| Segment::open_any(disk, *first, path, SALVAGE));
-    told::of_log(segments, |told| told.kind().is_some(), SALVAGE)
+    purpose_of_log::of_log(segments, |found| found.kind().is_some(), SALVAGE)
 }
 
 /// The new log, and the commit that is forming for it.

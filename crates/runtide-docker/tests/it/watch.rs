@@ -56,6 +56,14 @@ async fn watched(fake: &Fake) -> (runtide_docker::DockerBackend, EventStream) {
     (backend, stream)
 }
 
+/// A watch behind its first listing, which proves its link soon.
+async fn proving_its_link(fake: &Fake) -> (DockerBackend, EventStream) {
+    let backend = DockerBackend::new(fake.config().with_max_silence(Duration::from_millis(600))).unwrap();
+    let mut stream = backend.watch(WatchOptions::default()).await.unwrap();
+    until(&mut stream, "resync_end").await;
+    (backend, stream)
+}
+
 #[tokio::test]
 async fn a_list_of_a_thousand_is_one_request() {
     let fake = Fake::start();
@@ -215,10 +223,7 @@ async fn a_restarted_daemon_is_found_on_its_new_socket_and_its_version_negotiate
 #[tokio::test]
 async fn a_silent_link_is_replaced_and_the_missed_events_are_reported() {
     let fake = Fake::start();
-    let backend =
-        runtide_docker::DockerBackend::new(fake.config().with_max_silence(Duration::from_millis(600))).unwrap();
-    let mut stream = backend.watch(WatchOptions::default()).await.unwrap();
-    until(&mut stream, "resync_end").await;
+    let (_backend, mut stream) = proving_its_link(&fake).await;
     fake.state().run(&id(1), "one");
     until(&mut stream, "started").await;
     {
@@ -234,10 +239,7 @@ async fn a_silent_link_is_replaced_and_the_missed_events_are_reported() {
 #[tokio::test]
 async fn a_deaf_link_to_a_daemon_without_history_is_replaced_too() {
     let fake = Fake::start();
-    let backend =
-        runtide_docker::DockerBackend::new(fake.config().with_max_silence(Duration::from_millis(600))).unwrap();
-    let mut stream = backend.watch(WatchOptions::default()).await.unwrap();
-    until(&mut stream, "resync_end").await;
+    let (_backend, mut stream) = proving_its_link(&fake).await;
     {
         let mut state = fake.state();
         state.go_deaf();
@@ -258,10 +260,7 @@ async fn a_deaf_link_to_a_daemon_without_history_is_replaced_too() {
 #[tokio::test]
 async fn a_run_that_a_deaf_link_hid_is_reported_though_no_message_came_before() {
     let fake = Fake::start();
-    let backend =
-        runtide_docker::DockerBackend::new(fake.config().with_max_silence(Duration::from_millis(600))).unwrap();
-    let mut stream = backend.watch(WatchOptions::default()).await.unwrap();
-    until(&mut stream, "resync_end").await;
+    let (_backend, mut stream) = proving_its_link(&fake).await;
     {
         let mut state = fake.state();
         state.go_deaf();

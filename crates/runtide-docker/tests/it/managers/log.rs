@@ -12,7 +12,7 @@ use super::bench::Bench;
 
 const BOTH: &str = "for n in 1 2 3 4 5; do echo out $n; echo err $n >&2; sleep 0.02; done";
 
-async fn read(bench: &Bench, id: &InstanceId, options: LogOptions) -> Vec<LogLine> {
+pub(super) async fn read(bench: &Bench, id: &InstanceId, options: LogOptions) -> Vec<LogLine> {
     let mut stream = bench.logs().logs(id, options).await.unwrap();
     let mut lines = Vec::new();
     while let Some(line) = stream.next().await {

@@ -10,7 +10,7 @@ use runtide_core::{
     manager::{LogLine, LogOptions, LogSource},
 };
 
-use super::bench::Bench;
+use super::{bench::Bench, log::read};
 use crate::docker_command::{docker, output};
 
 /// The first run prints a line of each length and a line of stderr; each further run one line, without a newline at its end; the
@@ -28,15 +28,6 @@ const SCRIPT: &str = "
         *) p 70000 g; echo; p 70000 h; echo; p 70000 i ;;
     esac";
 const RUNS: usize = 7;
-
-async fn read(bench: &Bench, id: &InstanceId, options: LogOptions) -> Vec<LogLine> {
-    let mut stream = bench.logs().logs(id, options).await.unwrap();
-    let mut lines = Vec::new();
-    while let Some(line) = stream.next().await {
-        lines.push(line.unwrap());
-    }
-    lines
-}
 
 /// The lines as the command prints them: each entry behind its time, if it has one.
 fn printed(lines: &[LogLine], source: LogSource) -> Vec<u8> {

@@ -1,4 +1,4 @@
-//! The purpose that a log tells, by its headers or by its records.
+//! The purpose of a log on the disk, by its sound headers and records.
 
 use std::{io, path::Path};
 
@@ -32,35 +32,36 @@ pub(super) fn of_log(
         if segment.header.purpose != 0 {
             return Ok(segment.header.purpose);
         }
-        let told = told_by_records(&segment, &enough).map_err(|error| disk_error(operation, &segment.path, error))?;
-        code = told.map_or(code, WalPurpose::code);
-        if told.is_some_and(&enough) {
+        let found_purpose =
+            by_records(&segment, &enough).map_err(|error| disk_error(operation, &segment.path, error))?;
+        code = found_purpose.map_or(code, WalPurpose::code);
+        if found_purpose.is_some_and(&enough) {
             break;
         }
     }
     Ok(code)
 }
 
-/// The purpose that a sound record of the segment tells: the first that is `enough`, otherwise the last.
-fn told_by_records(segment: &Segment, enough: impl Fn(WalPurpose) -> bool) -> io::Result<Option<WalPurpose>> {
+/// The purpose by a sound record of the segment: the first that is `enough`, otherwise the last.
+fn by_records(segment: &Segment, enough: impl Fn(WalPurpose) -> bool) -> io::Result<Option<WalPurpose>> {
     let size = segment.file.size()?;
     let mut window = Window::new(&*segment.file, size, STEP);
-    let (mut at, mut next, mut told) = (DATA, segment.header.first, None);
+    let (mut at, mut next, mut found_purpose) = (DATA, segment.header.first, None);
     // The file has no space for more records, so that bytes of a payload seldom pass for a frame's header.
     let last = next.saturating_add(size / FRAME_HEADER as u64);
     while let Some((found, frame)) = find_frame(&mut window, at, size, next..=last)? {
-        told = WalPurpose::of_kind(RecordKind(frame.kind)).or(told);
-        if told.is_some_and(&enough) {
+        found_purpose = WalPurpose::of_kind(RecordKind(frame.kind)).or(found_purpose);
+        if found_purpose.is_some_and(&enough) {
             break;
         }
         (at, next) = (found + frame.size(), frame.seq.saturating_add(1));
     }
-    Ok(told)
+    Ok(found_purpose)
 }
 
-/// Refuses to write a log that is for something else. A log that does not tell what it is for may be written for anything.
+/// Refuses to write a log that is for something else. A log of unknown purpose may be written for anything.
 ///
-/// The last segment comes first: what it tells is enough, so that no other one is read.
+/// The last segment comes first: any purpose that it has is enough, so that no other one is read.
 pub(super) fn check(
     dir: &Path,
     segments: impl Iterator<Item = Result<Segment>>,
