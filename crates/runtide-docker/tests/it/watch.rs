@@ -49,16 +49,17 @@ fn lines(events: &[Arc<RuntimeEvent>]) -> Vec<String> {
     events.iter().map(|event| line(event)).filter(|line| line != "updated").collect()
 }
 
-async fn watched(fake: &Fake) -> (runtide_docker::DockerBackend, EventStream) {
-    let backend = fake.backend();
-    let mut stream = backend.watch(WatchOptions::default()).await.unwrap();
-    until(&mut stream, "resync_end").await;
-    (backend, stream)
+async fn watched(fake: &Fake) -> (DockerBackend, EventStream) {
+    listed(fake.backend()).await
 }
 
-/// A watch behind its first listing, which proves its link soon.
+/// A watch that proves its link soon.
 async fn proving_its_link(fake: &Fake) -> (DockerBackend, EventStream) {
-    let backend = DockerBackend::new(fake.config().with_max_silence(Duration::from_millis(600))).unwrap();
+    listed(DockerBackend::new(fake.config().with_max_silence(Duration::from_millis(600))).unwrap()).await
+}
+
+/// A watch behind its first listing.
+async fn listed(backend: DockerBackend) -> (DockerBackend, EventStream) {
     let mut stream = backend.watch(WatchOptions::default()).await.unwrap();
     until(&mut stream, "resync_end").await;
     (backend, stream)
