@@ -34,7 +34,7 @@ impl Selection {
                 self.resync = Some(event);
                 self.listed = false;
             }
-            RuntimeEventKind::ResyncEnd => {
+            RuntimeEventKind::ResyncEnd(_) => {
                 let begin = self.resync.take();
                 // Present before and not listed: the instance is gone, and this resync reported it.
                 let gone = self.known && !self.listed && begin.is_some();

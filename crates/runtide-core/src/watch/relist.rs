@@ -15,6 +15,7 @@ use super::{
     source::{Edge, Inspection, Listing},
 };
 use crate::{
+    completeness::Completeness,
     event::Gap,
     instance::{BackendId, Instance, InstanceId},
     options::Detail,
@@ -71,7 +72,7 @@ pub(super) struct Relist {
     stage: Stage,
     detail: Detail,
     rows: Cache,
-    complete: bool,
+    completeness: Completeness,
     /// Instances that the stream reported since the listing (or their last inspection) was requested, each with its last report.
     /// Those reported before the request have become hints.
     touched: BTreeMap<InstanceId, Reported>,
@@ -100,7 +101,7 @@ pub(super) enum Reported {
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) rows: Cache,
-    pub(super) complete: bool,
+    pub(super) completeness: Completeness,
     /// Instances that the listing did not settle, each with its last report.
     pub(super) open: BTreeMap<InstanceId, Reported>,
     pub(super) detail: Detail,
@@ -113,7 +114,7 @@ impl Relist {
             stage: Stage::Waiting { until: now },
             detail: Detail::Summary,
             rows: Cache::default(),
-            complete: false,
+            completeness: Completeness::Unknown,
             touched: BTreeMap::new(),
             asked: BTreeMap::new(),
             rounds: 0,
@@ -209,7 +210,7 @@ impl Relist {
     }
 
     pub(super) fn answered(&mut self, listing: Listing, now: Instant, settle: Duration) {
-        self.complete = listing.is_complete();
+        self.completeness = listing.completeness.bounded();
         self.rows = listing.instances.into_iter().collect();
         self.stage = Stage::Settling { until: now + settle, most: now + SETTLE_MAX };
     }
@@ -300,6 +301,6 @@ impl Relist {
                 self.rows.insert(Arc::new(row));
             }
         }
-        Outcome { rows: self.rows, complete: self.complete, open: self.touched, detail: self.detail }
+        Outcome { rows: self.rows, completeness: self.completeness, open: self.touched, detail: self.detail }
     }
 }

@@ -83,9 +83,10 @@ async fn a_partial_list_removes_nothing_and_is_completed_later() {
     let seen = briefs(&mut stream, QUIET * 2).await;
     assert_eq!(seen.len(), 4, "{seen:?}");
     assert!(seen.contains(&"present b".to_owned()), "absent from a partial list is not absent");
+    assert_eq!(seen[3], "resync_end partial");
     world.change(|w| w.partial = false);
     let seen = briefs(&mut stream, Duration::from_secs(30)).await;
-    assert_eq!(seen, ["resync_begin Disconnected", "present a", "resync_end"]);
+    assert_eq!(seen, ["resync_begin PartialListing", "present a", "resync_end"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -106,7 +107,7 @@ async fn an_end_that_the_runtime_wrote_over_is_no_difference() {
     });
     let events = until_quiet(&mut stream, QUIET * 2).await;
     let seen: Vec<String> = events.iter().map(|e| brief(e)).collect();
-    assert_eq!(seen, ["resync_begin Undecodable", "present a", "resync_end"]);
+    assert_eq!(seen, ["resync_begin Undecodable", "present a", "resync_end partial"]);
     assert_eq!(events[1].instance().unwrap().exit, Some(ExitStatus::code(5)), "the run's own end");
     let snapshots = world.lock().snapshots;
     assert_eq!(briefs(&mut stream, LONG).await, [""; 0]);
@@ -158,7 +159,7 @@ async fn lost_messages_give_one_resync_at_a_time() {
     for step in 0..107 {
         world.change(|w| w.report(SignalBody::Lost(crate::event::Gap::Undecodable)));
         let events = until_quiet(&mut stream, Duration::from_millis(47)).await;
-        steps.extend(events.iter().filter(|e| matches!(e.kind, RuntimeEventKind::ResyncEnd)).map(|_| step));
+        steps.extend(events.iter().filter(|e| matches!(e.kind, RuntimeEventKind::ResyncEnd(_))).map(|_| step));
     }
     assert!((4..=6).contains(&steps.len()), "resyncs in five seconds: {steps:?}");
     assert!(steps.windows(2).all(|pair| pair[1] - pair[0] >= 19), "a second apart: {steps:?}");
