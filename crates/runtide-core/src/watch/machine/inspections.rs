@@ -56,7 +56,7 @@ impl Machine {
             }
             Ok(snapshot) => relist.answered(snapshot, now, settle),
             Err(error) if relist.purpose() == Purpose::Confirm => {
-                tracing::warn!(backend = %self.backend, %error, "the listing failed");
+                tracing::warn!(backend = %self.backend, error = format_args!("{error:#}"), "the listing failed");
                 relist.failed(now);
             }
             Err(error) => self.disconnect(now, Some(&error)),
@@ -77,7 +77,7 @@ impl Machine {
         let answers = match answer {
             Ok(answers) => answers,
             Err(error) => {
-                tracing::warn!(backend = %self.backend, %error, "the inspection failed");
+                tracing::warn!(backend = %self.backend, error = format_args!("{error:#}"), "the inspection failed");
                 Vec::new()
             }
         };
@@ -162,7 +162,8 @@ impl Machine {
     }
 
     /// Replaces the rows by the listing, and shows them to every subscriber.
-    fn resync(&mut self, now: Instant, gap: Gap, relist: Relist) {
+    fn resync(&mut self, now: Instant, gap: Gap, mut relist: Relist) {
+        let missed = relist.take_missed();
         let outcome = relist.into_outcome(&self.backend);
         let mut rows = outcome.rows;
         rows.join_mut(&self.cache, |seen, before| {
@@ -188,7 +189,11 @@ impl Machine {
         self.full = outcome.detail == Detail::Full;
         self.has_baseline = true;
         self.reconnected(Continuity::Lost); // with the old token: a consumer that resumes from it has not seen the resync
-        self.token = self.next_token.take();
+        // Where reports were missed during the listing, a consumer resumes from before them.
+        self.token = match &missed {
+            Some(missed) => missed.reached.clone(),
+            None => self.next_token.take(),
+        };
         self.show(now, gap);
         self.go_live(now);
         for (id, reported) in outcome.open {
@@ -196,7 +201,9 @@ impl Machine {
             let undescribed = matches!(reported, Reported::Edge(_)) && self.cache.get(&id).is_none();
             self.inspect_queue.hint(&id, now, undescribed);
         }
-        if !is_complete {
+        if let Some(missed) = missed {
+            self.lost(now, missed.gap);
+        } else if !is_complete {
             self.relist = Some(Relist::later(now));
         }
     }
