@@ -18,7 +18,7 @@ use crate::{
     endpoint::{Endpoint, Tls},
     error::{is_version_mismatch, of_answer, of_io},
     hijack::Hijacked,
-    request::Request,
+    request::{Request, of_path},
     tls,
     transport::{Body, Connector, Link, Pool, as_io},
 };
@@ -237,7 +237,7 @@ impl<D: Dialect> Client<D> {
     pub async fn open_apart(&self, operation: &'static str, request: Request) -> Result<Response<Incoming>> {
         let site = self.site(operation);
         let answered = async {
-            let request = self.write(site, request).await?;
+            let request = of_path(self.write(site, request).await?);
             let (mut sender, connection) = self.shake(site).await?;
             // The task ends with the answer, also with one that is dropped.
             tokio::spawn(connection);
@@ -257,7 +257,7 @@ impl<D: Dialect> Client<D> {
     pub async fn hijack(&self, operation: &'static str, request: Request) -> Result<Hijacked> {
         let site = self.site(operation);
         let opened = async {
-            let request = self.write(site, request).await?;
+            let request = of_path(self.write(site, request).await?);
             Hijacked::open(self, site, request).await
         };
         self.within(site, self.0.deadline, opened).await
