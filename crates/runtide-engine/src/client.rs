@@ -166,10 +166,10 @@ impl<D: Dialect> Client<D> {
     pub async fn negotiate(&self) -> Result<Arc<D::Server>> {
         let site = self.site(D::NEGOTIATE);
         let answered = async {
-            let request = Request::get("/version").unversioned().write(site, &self.0.authority, "")?;
+            let request = Request::get(D::PROBE).unversioned().write(site, &self.0.authority, "")?;
             let response = self.exchange(site, request).await?;
-            let date = date_of_daemon(response.headers());
-            Ok(Answer { date, body: self.collect(site, response).await? })
+            let (date, headers) = (date_of_daemon(response.headers()), response.headers().clone());
+            Ok(Answer { headers, date, body: self.collect(site, response).await? })
         };
         let answer = self.within(site, self.0.deadline, answered).await?;
         let server = Arc::new(self.0.dialect.understand(site, &answer)?);

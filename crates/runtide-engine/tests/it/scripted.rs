@@ -17,6 +17,7 @@ impl Dialect for Demo {
     type Server = String;
 
     const NEGOTIATE: &'static str = "demo.negotiate";
+    const PROBE: &'static str = "/version";
     const ADVICE: Advice = Advice {
         socket: "run as its owner",
         use_tls: "use https://",
