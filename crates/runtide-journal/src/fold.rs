@@ -175,3 +175,42 @@ impl Fold {
         entries
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use runtide_core::{Gap, RuntimeEventKind};
+
+    fn event(seq: u64, kind: RuntimeEventKind) -> Arc<RuntimeEvent> {
+        let cursor = Cursor::new("e".into(), seq, Some("t".into()));
+        Arc::new(RuntimeEvent::new("b".into(), cursor, std::time::SystemTime::UNIX_EPOCH, kind))
+    }
+
+    /// The entry as a version wrote it that had no completeness.
+    fn older(entry: &Entry) -> Entry {
+        let text = serde_json::to_string(entry).unwrap();
+        let older = text.replace(",\"data\":\"complete\"", "").replace("\"completeness\":\"complete\",", "");
+        assert!(!older.contains("complete"), "{older}");
+        serde_json::from_str(&older).unwrap()
+    }
+
+    #[test]
+    fn records_of_an_earlier_version_are_read_and_their_completeness_is_unknown() {
+        let (backend, begin) = ("b".into(), RuntimeEventKind::ResyncBegin { gap: Gap::Initial });
+        let events = [event(1, begin), event(2, RuntimeEventKind::ResyncEnd(Completeness::Complete))].map(Entry::Event);
+        let (mut now, mut before) = (Fold::default(), Fold::default());
+        for entry in events {
+            before.read(older(&entry));
+            now.read(entry);
+        }
+        assert_eq!(now.table().completeness(&backend), &Completeness::Complete);
+        assert_eq!(before.table().completeness(&backend), &Completeness::Unknown);
+        let (mut again, mut old) = (Fold::default(), Fold::default());
+        for entry in now.checkpoint() {
+            old.read(older(&entry));
+            again.read(entry);
+        }
+        assert_eq!(again.table(), now.table(), "a checkpoint has all of it");
+        assert_eq!(old.table(), before.table());
+    }
+}

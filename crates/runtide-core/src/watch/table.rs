@@ -129,7 +129,7 @@ impl InstanceTable {
             RuntimeEventKind::ResyncEnd(completeness) => {
                 let Some((gap, new)) = self.staged.remove(backend) else { return Vec::new() };
                 self.advance(event, Freshness::Live);
-                self.completeness.insert(backend.clone(), completeness.clone());
+                self.complete(backend, completeness.clone());
                 let old = self.rows.insert(backend.clone(), new.clone()).unwrap_or_default();
                 net_steps(event, gap, &old, &new)
             }
@@ -230,14 +230,23 @@ impl InstanceTable {
         position: Option<(Cursor, Freshness)>,
         completeness: Completeness,
     ) {
+        self.rows.entry(backend.clone()).or_default();
         self.positions.extend(position.map(|position| (backend.clone(), position)));
-        self.completeness
-            .extend(Some((backend.clone(), completeness)).filter(|(_, known)| *known != Completeness::Unknown));
+        self.complete(backend, completeness);
     }
 
     /// The backends of which the table has rows or a position.
     pub fn backends(&self) -> std::collections::BTreeSet<&BackendId> {
         self.rows.keys().chain(self.positions.keys()).collect()
+    }
+
+    /// Notes the completeness of the rows. `Unknown` has no entry, as where no resync has ended.
+    fn complete(&mut self, backend: &BackendId, completeness: Completeness) {
+        if completeness == Completeness::Unknown {
+            self.completeness.remove(backend);
+        } else {
+            self.completeness.insert(backend.clone(), completeness);
+        }
     }
 
     fn advance(&mut self, event: &RuntimeEvent, fresh: Freshness) {
