@@ -27,6 +27,7 @@ const RUN: Duration = Duration::from_secs(30 * 60);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Lane {
     Docker,
+    Podman,
     Systemd,
     Systemd2,
     Etcd,
@@ -38,6 +39,7 @@ enum Lane {
 fn lanes_of(package: &str, target: &str) -> &'static [Lane] {
     match (package, target) {
         ("runtide-docker" | "runtide-examples-tests", _) => &[Lane::Docker],
+        ("runtide-podman", _) => &[Lane::Podman],
         ("runtide-systemd", "runtide_systemd" | "conformance") => &[Lane::Systemd],
         // It needs no more than a part of a folder of units, of either machine.
         ("runtide-systemd", "store_conformance") => &[Lane::Systemd2, Lane::Systemd],
@@ -168,7 +170,7 @@ pub(crate) fn run(
         tally
     };
     let run = &run;
-    let lanes = [Lane::Docker, Lane::Systemd, Lane::Systemd2, Lane::Etcd, Lane::Alone];
+    let lanes = [Lane::Docker, Lane::Podman, Lane::Systemd, Lane::Systemd2, Lane::Etcd, Lane::Alone];
     let tallies = thread::scope(|scope| {
         let running = lanes.map(|lane| scope.spawn(move || run(lane)));
         running.map(thread::ScopedJoinHandle::join)

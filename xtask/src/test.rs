@@ -105,6 +105,9 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
     if counts.failed == 0 { Ok(()) } else { Err(Failure::silent()) }
 }
 
+/// How the variables begin that name daemons to the tests.
+const OF_DAEMONS: [&str; 4] = ["RUNTIDE_TEST", "RUNTIDE_PODMAN", "RUNTIDE_REGISTRY", "RUNTIDE_SSH"];
+
 fn list(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
@@ -123,7 +126,14 @@ fn backend(daemon: &str) -> &str {
 
 /// The variable with a daemon's address.
 fn variable(daemon: &str) -> String {
-    format!("RUNTIDE_TEST_{}", daemon.to_uppercase().replace('-', "_"))
+    match daemon {
+        "registry" => "RUNTIDE_REGISTRY".to_owned(),
+        "sshd" => "RUNTIDE_SSH".to_owned(),
+        _ => {
+            let name = daemon.to_uppercase().replace('-', "_");
+            if daemon.starts_with("podman") { format!("RUNTIDE_{name}") } else { format!("RUNTIDE_TEST_{name}") }
+        }
+    }
 }
 
 fn alone() -> Outcome<File> {
@@ -344,7 +354,7 @@ impl Stage {
     fn apply(&self, command: &mut Command) {
         if self.hermetic {
             for (name, _) in env::vars_os() {
-                if name.to_str().is_some_and(|name| name.starts_with("RUNTIDE_TEST")) {
+                if name.to_str().is_some_and(|name| OF_DAEMONS.iter().any(|begin| name.starts_with(begin))) {
                     command.env_remove(name);
                 }
             }
@@ -406,6 +416,7 @@ mod tests {
     #[test]
     fn each_daemon_has_its_variable_and_its_backend() {
         assert_eq!(variable("etcd"), "RUNTIDE_TEST_ETCD");
+        assert_eq!(variable("podman"), "RUNTIDE_PODMAN");
         assert_eq!(variable("systemd-user"), "RUNTIDE_TEST_SYSTEMD_USER");
         let required = list("docker,systemd");
         assert_eq!(unmet(&required, "systemd", "not there: why"), None, "its suite says so");

@@ -9,7 +9,8 @@ pub(crate) struct Arguments {
     words: Vec<String>,
 }
 
-pub(crate) const KNOWN: [&str; 6] = ["docker", "etcd", "systemd", "systemd2", "systemd-user", "systemd257"];
+pub(crate) const KNOWN: [&str; 9] =
+    ["docker", "podman", "registry", "sshd", "etcd", "systemd", "systemd2", "systemd-user", "systemd257"];
 
 pub(crate) const LATER: [&str; 1] = ["systemd257"];
 
