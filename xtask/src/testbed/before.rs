@@ -81,7 +81,7 @@ impl Before {
         fs::write(file, text).doing(format_args!("cannot write {}", file.display()))
     }
 
-    /// Where daemons of testbeds run already, the machine is as they changed it: their records have how it was.
+    /// Daemons of testbeds that run already have changed the machine: the earlier state is in their records.
     fn since(self, others: Vec<Self>) -> Self {
         let mut now = self;
         for other in others {

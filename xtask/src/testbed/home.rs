@@ -26,7 +26,7 @@ pub(super) struct Home {
 /// The log of a start.
 pub(super) struct Log {
     path: PathBuf,
-    /// Where the start begins in it.
+    /// Length of the file before this start, in bytes.
     begin: u64,
 }
 

@@ -21,7 +21,7 @@ use crate::workspace;
 /// The group of all containers, which Podman names so without asking.
 const GROUP: &str = "libpod_parent";
 
-/// What runc remembers of each container, and aardvark-dns of each network.
+/// The state of each container, as runc keeps it, and of each network, as aardvark-dns does.
 const RUNC: &str = "/run/runc";
 const DNS: &str = "/run/containers/networks/aardvark-dns";
 
@@ -196,7 +196,7 @@ impl Podman {
         ]
     }
 
-    /// What the service reads instead of the machine's `storage.conf`.
+    /// The `storage.conf` that the service reads instead of the machine's.
     fn storage_conf(&self) -> String {
         let (root, run) = (self.root(), self.home.short.join("run"));
         format!(
@@ -348,7 +348,7 @@ impl Podman {
     }
 }
 
-/// What the service reads instead of the machine's `registries.conf`: registries of the testbed speak plain HTTP.
+/// The `registries.conf` that the service reads instead of the machine's: registries of the testbed speak plain HTTP.
 const REGISTRIES: &str = "\
 unqualified-search-registries = [\"docker.io\"]
 short-name-mode = \"permissive\"
@@ -358,7 +358,7 @@ location = \"127.0.0.1\"
 insecure = true
 ";
 
-/// What the service reads instead of the machine's `containers.conf`. No systemd runs here, so that neither its control groups nor
+/// The `containers.conf` that the service reads instead of the machine's. No systemd runs here, so that neither its control groups nor
 /// its journal are there.
 fn containers_conf(networks: &Path) -> String {
     // Limits can only be lowered where the machine has no CAP_SYS_RESOURCE, and Podman asks for more by default.

@@ -42,7 +42,7 @@ impl Registry {
         Self { folder: testbed.join("registry") }
     }
 
-    /// Where they listen, in their order, if the testbed is up.
+    /// Their addresses, in their order, if the testbed is up.
     fn addresses(&self) -> Option<[SocketAddr; 2]> {
         ports::read::<2>(&self.folder).map(|ports| ports.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port))))
     }

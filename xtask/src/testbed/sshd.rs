@@ -21,7 +21,7 @@ use crate::workspace;
 /// Its log, which stays after a teardown.
 const LOG: &str = "sshd.log";
 
-/// What sshd wants to exist, and only its package's unit makes.
+/// A folder that sshd wants to exist, and that only its package's unit makes.
 const CHROOT: &str = "/run/sshd";
 
 /// Says that [`CHROOT`] is ours.
@@ -34,7 +34,7 @@ const DIE: Duration = Duration::from_secs(10);
 pub(super) struct Sshd {
     /// `target/testbed/sshd`.
     folder: PathBuf,
-    /// Where `docker` finds its daemon behind it.
+    /// Address of the daemon that `docker` finds there.
     docker: String,
 }
 
