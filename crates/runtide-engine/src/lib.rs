@@ -12,6 +12,7 @@ mod lenient;
 pub mod output;
 pub mod progress;
 mod request;
+mod ssh;
 mod text;
 mod tls;
 mod transport;
@@ -26,6 +27,7 @@ pub use self::{
     hijack::{Hijacked, HijackedReader, HijackedWriter},
     lenient::{lenient, log_left_out, number},
     request::{Request, segment},
+    ssh::Ssh,
     text::Text,
     transport::{Body, BoxError, as_io},
     values::{Framed, Values},

@@ -126,8 +126,13 @@ fn switches() -> BTreeMap<String, String> {
     SWITCHES.iter().filter_map(read).collect()
 }
 
+/// The links of this process's network, which need not be the one that `/sys` shows.
 fn links() -> BTreeSet<String> {
-    entries("/sys/class/net")
+    parse_links(&fs::read_to_string("/proc/self/net/dev").unwrap_or_default())
+}
+
+fn parse_links(text: &str) -> BTreeSet<String> {
+    text.lines().skip(2).filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned())).collect()
 }
 
 fn entries(folder: &str) -> BTreeSet<String> {
@@ -137,8 +142,11 @@ fn entries(folder: &str) -> BTreeSet<String> {
 
 /// The bridge that a link is plugged into.
 fn bridge_of(link: &str) -> Option<String> {
-    let bridge = fs::read_link(format!("/sys/class/net/{link}/master")).ok()?;
-    Some(bridge.file_name()?.to_string_lossy().into_owned())
+    let mut command = packages::command("ip");
+    let said =
+        process::capture(command.args(["-oneline", "link", "show", "dev", link]), LIMIT, Interrupt::Waits).ok()?;
+    let mut words = said.stdout.split_whitespace().skip_while(|word| *word != "master");
+    words.nth(1).map(str::to_owned)
 }
 
 impl Owner {
@@ -437,6 +445,12 @@ COMMIT
 ";
         let bridges = BTreeSet::from(["podman0".to_owned()]);
         assert_eq!(undo(&BTreeMap::new(), &parse(now), &bridges, Owner::Podman), expected);
+    }
+
+    #[test]
+    fn links_are_read() {
+        let text = "Inter-|   Receive\n face |bytes\n    lo:  77 1 0\npodman0: 0 0 0\n";
+        assert_eq!(parse_links(text), BTreeSet::from(["lo".to_owned(), "podman0".to_owned()]));
     }
 
     #[test]
