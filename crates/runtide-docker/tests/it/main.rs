@@ -26,5 +26,6 @@ mod fake_daemon;
 mod managers;
 mod resumed;
 mod scripted_daemon;
+mod ssh;
 mod tls;
 mod watch;
