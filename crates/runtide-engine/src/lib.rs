@@ -9,6 +9,7 @@ pub mod error;
 mod feed;
 mod hijack;
 mod lenient;
+pub mod network;
 pub mod output;
 pub mod progress;
 mod request;
