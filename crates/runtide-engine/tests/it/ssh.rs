@@ -163,6 +163,7 @@ async fn no_process_without_a_program_and_no_client_without_a_command() {
     impl Dialect for Bare {
         type Server = ();
         const NEGOTIATE: &'static str = "bare.negotiate";
+        const PROBE: &'static str = "/version";
         const ADVICE: Advice = Demo::ADVICE;
         fn understand(&self, _: CallSite<'_>, _: &Answer) -> Result<()> {
             Ok(())
