@@ -146,10 +146,10 @@ impl Program {
     }
 }
 
-/// Runs all of them, the lanes in parallel, with the environment that `prepare` adds. Each one's output is printed at its end.
+/// Runs all of them, the lanes in parallel, each as `prepare` makes it. Each one's output is printed at its end.
 pub(crate) fn run(
     programs: &[Program],
-    prepare: impl Fn(&mut Command) + Sync,
+    prepare: impl Fn(Command) -> Command + Sync,
     clock: &Clock,
     tally: &mut Tally,
 ) -> Outcome<()> {
@@ -157,8 +157,7 @@ pub(crate) fn run(
     let run = |lane: Lane| {
         let mut tally = Tally::default();
         while let Some(program) = next(&waiting, lane).filter(|_| !process::interrupted()) {
-            let mut command = program.command(lane);
-            prepare(&mut command);
+            let mut command = prepare(program.command(lane));
             if lane == Lane::Systemd && program.lanes().len() > 1 {
                 // Named, the second machine would be taken, by a program that may run on either.
                 for name in SECOND_MACHINE {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::before::Before;
+use super::guest::Guest;
 use super::home::{Home, Log, put_back_after_the_dead};
 use super::network::Owner;
 use super::procfs::{self, Process};
@@ -33,26 +33,49 @@ const DIE: Duration = Duration::from_secs(10);
 pub(super) struct Docker {
     /// `target/testbed/docker`.
     home: Home,
+    /// The variables with its address, its folder, its process id, and its network if that is its own.
+    variables: [&'static str; 4],
 }
 
 impl Docker {
     pub(super) fn below(testbed: &Path) -> Self {
-        Self { home: Home::below(testbed, "docker", Owner::Docker, LONGEST) }
+        let variables = [
+            "RUNTIDE_TEST_DOCKER",
+            "RUNTIDE_TEST_DOCKER_DIR",
+            "RUNTIDE_TEST_DOCKER_PIDFILE",
+            "RUNTIDE_TEST_DOCKER_NET",
+        ];
+        Self { home: Home::below(testbed, "docker", Owner::Docker, LONGEST), variables }
+    }
+
+    /// Of a newer Debian than the machine's may be.
+    pub(super) fn newer(testbed: &Path) -> Self {
+        let variables = [
+            "RUNTIDE_TEST_DOCKER26",
+            "RUNTIDE_TEST_DOCKER26_DIR",
+            "RUNTIDE_TEST_DOCKER26_PIDFILE",
+            "RUNTIDE_TEST_DOCKER26_NET",
+        ];
+        Self { home: Home::of_guest(testbed, "docker26", Owner::Docker, LONGEST), variables }
     }
 }
 
 impl Service for Docker {
     fn up(&self, install: bool) -> Outcome<()> {
-        packages::require(&packages::DOCKER, &packages::WANTED, install)?;
+        match self.home.guest() {
+            Some(guest) => guest.require(install)?,
+            None => packages::require(&packages::DOCKER, &packages::WANTED, install)?,
+        }
         match self.daemon() {
-            None if !self.home.is_up() => {
+            None if !self.home.is_up() && self.home.guest().is_none() => {
                 put_back_after_the_dead()?;
                 refuse_other_daemons()?;
             }
             Some(daemon) if !self.home.is_up() || !self.socket().exists() => {
                 let pid = daemon.pid;
                 return Err(Failure::refused(format_args!(
-                    "this testbed's dockerd runs (pid {pid}), but its files are gone: cargo xtask testbed down docker"
+                    "this testbed's dockerd runs (pid {pid}), but its files are gone: cargo xtask testbed down {}",
+                    self.home.name()
                 )));
             }
             _ => {}
@@ -72,7 +95,7 @@ impl Service for Docker {
         let (out, err, log) = self.home.log()?;
         self.home.make(&["data", "run"])?;
         let config = self.home.write("daemon.json", "{}\n")?;
-        let mut command = packages::command("dockerd");
+        let mut command = self.home.command("dockerd")?;
         command
             .arg("--host")
             .arg(self.address())
@@ -111,8 +134,7 @@ impl Service for Docker {
 
     /// Stops everything and restores the machine; `true` if there was anything to do.
     fn down(&self) -> Outcome<bool> {
-        let before = self.home.record()?;
-        if before.is_none() && self.daemon().is_none() && self.shims().is_empty() {
+        if !self.home.is_up() && self.daemon().is_none() && self.shims().is_empty() {
             self.home.remove_files()?;
             return Ok(false);
         }
@@ -136,13 +158,7 @@ impl Service for Docker {
         let mounted = self.home.unmount();
         left.extend(mounted.iter().map(|mount| format!("mount {}", mount.display())));
         left.extend(cgroup::remove(&group).iter().map(|group| format!("group {}", group.display())));
-        if let Some(before) = &before {
-            left.extend(before.restore());
-        } else {
-            // The daemon does not start if a docker0 exists, so everything with Docker's name is the testbed's.
-            left.extend(Before::unknown(Owner::Docker).restore());
-            left.push("ip_forward: how it was before is not known".to_owned());
-        }
+        left.extend(self.home.restore()?);
         if mounted.is_empty() {
             self.home.remove_files()?;
         }
@@ -151,7 +167,7 @@ impl Service for Docker {
             self.home.forget()?;
             return Ok(true);
         }
-        Err(Failure::failed(format_args!("docker: down, but this is left: {}", left.join("; "))))
+        Err(Failure::failed(format_args!("{}: down, but this is left: {}", self.home.name(), left.join("; "))))
     }
 
     /// One line about a daemon that answers.
@@ -174,12 +190,15 @@ impl Service for Docker {
         if !self.home.is_up() {
             return BTreeMap::new();
         }
-        BTreeMap::from([
-            ("RUNTIDE_TEST_DOCKER", self.address()),
-            ("RUNTIDE_TEST_DOCKER_DIR", self.home.folder.display().to_string()),
-            ("RUNTIDE_TEST_DOCKER_PIDFILE", self.pidfile().display().to_string()),
+        let [address, folder, pidfile, network] = self.variables;
+        let mut environment = BTreeMap::from([
+            (address, self.address()),
+            (folder, self.home.folder.display().to_string()),
+            (pidfile, self.pidfile().display().to_string()),
             ("RUNTIDE_TEST_IMAGE", image::NAME.to_owned()),
-        ])
+        ]);
+        environment.extend(self.home.guest().and_then(Guest::network).map(|path| (network, path)));
+        environment
     }
 }
 

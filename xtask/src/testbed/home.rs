@@ -1,14 +1,17 @@
-//! The folder of an engine, a short path to it, and the record of the machine as it was before the engine came.
+//! The folder of an engine, a short path to it, and what it takes to leave the machine as it was: a record of its state, or a guest
+//! that is kept apart from it.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use super::before::Before;
+use super::guest::Guest;
 use super::network::Owner;
 use super::places::in_run;
-use super::{folder, mounts, procfs};
+use super::{folder, mounts, packages, procfs};
 use crate::failure::{Doing, Failure, Outcome};
 use crate::workspace;
 
@@ -21,6 +24,8 @@ pub(super) struct Home {
     record: PathBuf,
     owner: Owner,
     name: &'static str,
+    /// Of an engine that is not in the machine's own network.
+    guest: Option<Guest>,
 }
 
 /// The log of a start.
@@ -36,7 +41,27 @@ impl Home {
         let folder = testbed.join(name);
         let short = short(&folder, limit);
         let record = in_run(&folder).with_extension("json");
-        Self { folder, short, record, owner, name }
+        Self { folder, short, record, owner, name, guest: None }
+    }
+
+    /// The same of an engine of another Debian.
+    pub(super) fn of_guest(testbed: &Path, name: &'static str, owner: Owner, limit: usize) -> Self {
+        let home = Self::below(testbed, name, owner, limit);
+        let guest = Guest::below(testbed, &home.folder, &home.short);
+        Self { guest: Some(guest), ..home }
+    }
+
+    pub(super) fn guest(&self) -> Option<&Guest> {
+        self.guest.as_ref()
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// A command of the engine's, where the engine runs.
+    pub(super) fn command(&self, program: &str) -> Outcome<Command> {
+        self.guest.as_ref().map_or_else(|| Ok(packages::command(program)), |guest| guest.command(program))
     }
 
     /// The control group of its containers, by which they are found without the daemon: each checkout has its own.
@@ -44,23 +69,22 @@ impl Home {
         in_run(&self.folder).file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
     }
 
-    pub(super) fn record(&self) -> Outcome<Option<Before>> {
-        Before::read(&self.record)
-    }
-
     pub(super) fn is_up(&self) -> bool {
-        matches!(self.record(), Ok(Some(_)))
+        match &self.guest {
+            Some(guest) => guest.pid().is_some(),
+            None => matches!(Before::read(&self.record), Ok(Some(_))),
+        }
     }
 
     pub(super) fn must_be_up(&self) -> Outcome<()> {
-        if self.record()?.is_some() {
+        if self.is_up() {
             return Ok(());
         }
         let name = self.name;
         Err(Failure::refused(format_args!("the testbed's {name} is not up: cargo xtask testbed up {name}")))
     }
 
-    /// Makes the folder and the link to it, and records the machine's state.
+    /// Makes the folder and the link to it, and records the machine's state, or starts what keeps the guest.
     pub(super) fn prepare(&self) -> Outcome<()> {
         fs::create_dir_all(&self.folder).doing(format_args!("cannot make {}", self.folder.display()))?;
         if !self.is_up() {
@@ -71,7 +95,24 @@ impl Home {
             let _ = fs::remove_file(&self.short);
             symlink(&self.folder, &self.short).doing(format_args!("cannot make {}", self.short.display()))?;
         }
-        Before::take(&self.record, &self.folder, self.owner)
+        let Some(guest) = &self.guest else { return Before::take(&self.record, &self.folder, self.owner) };
+        let (out, err, log) = self.log()?;
+        guest.keep(out, err, &log)
+    }
+
+    /// Restores the machine; returns what could not be restored, one line each.
+    pub(super) fn restore(&self) -> Outcome<Vec<String>> {
+        if let Some(guest) = &self.guest {
+            let left = (!guest.end()).then(|| "processes of its Debian".to_owned());
+            return Ok(left.into_iter().collect());
+        }
+        let Some(before) = Before::read(&self.record)? else {
+            // No daemon starts where another one's objects are, so everything with its names is the testbed's.
+            let mut left = Before::unknown(self.owner).restore();
+            left.push("ip_forward: how it was before is not known".to_owned());
+            return Ok(left);
+        };
+        Ok(before.restore())
     }
 
     /// The machine's earlier state is restored: the record has done its work.

@@ -5,6 +5,7 @@ mod cgroup;
 mod docker;
 mod etcd;
 mod folder;
+mod guest;
 mod home;
 mod http;
 mod image;
@@ -55,6 +56,8 @@ pub(crate) enum Daemon {
     Systemd2,
     SystemdUser,
     Systemd257,
+    Docker26,
+    Podman5,
 }
 
 impl Daemon {
@@ -69,13 +72,17 @@ impl Daemon {
             Self::Systemd2 => "systemd2",
             Self::SystemdUser => "systemd-user",
             Self::Systemd257 => "systemd257",
+            Self::Docker26 => "docker26",
+            Self::Podman5 => "podman5",
         }
     }
 
     /// The part of its work that needs root; `None` if it runs as any user.
     fn needs_root(self) -> Option<&'static str> {
         match self {
-            Self::Docker | Self::Podman => Some("it starts daemons, bridges and mounts"),
+            Self::Docker | Self::Podman | Self::Docker26 | Self::Podman5 => {
+                Some("it starts daemons, bridges and mounts")
+            }
             Self::Sshd => Some("its user is root"),
             Self::Registry | Self::Etcd => None,
             _ => Some("it makes namespaces, control groups and mounts"),
@@ -94,16 +101,29 @@ impl Daemon {
             Self::Systemd2 => Box::new(Machine::second(&testbed)),
             Self::SystemdUser => Box::new(SystemdUser::below(&testbed)),
             Self::Systemd257 => Box::new(Machine::newer(&testbed)),
+            Self::Docker26 => Box::new(Docker::newer(&testbed)),
+            Self::Podman5 => Box::new(Podman::newer(&testbed)),
         }
     }
 }
 
 /// The same, by name.
-pub(crate) const KNOWN: [&str; 9] =
-    ["docker", "podman", "registry", "sshd", "etcd", "systemd", "systemd2", "systemd-user", "systemd257"];
+pub(crate) const KNOWN: [&str; 11] = [
+    "docker",
+    "podman",
+    "registry",
+    "sshd",
+    "etcd",
+    "systemd",
+    "systemd2",
+    "systemd-user",
+    "systemd257",
+    "docker26",
+    "podman5",
+];
 
 /// The slow ones, which are started only by name and for the support matrix.
-pub(crate) const LATER: [&str; 1] = ["systemd257"];
+pub(crate) const LATER: [&str; 3] = ["systemd257", "docker26", "podman5"];
 
 /// The ones that are started if none is named.
 const USUAL: [Daemon; 8] = [
@@ -127,7 +147,7 @@ pub(crate) struct Arguments {
 enum Verb {
     /// Start daemons, make their images, and write target/testbed/env
     Up {
-        /// The daemons (default: all but systemd257)
+        /// The daemons (default: all but systemd257, docker26 and podman5)
         daemons: Vec<Daemon>,
         /// Install the Debian packages first (implied by CI=true)
         #[arg(long)]
@@ -140,7 +160,7 @@ enum Verb {
     },
     /// Print which daemons are up; exit code 1 if one of them is not
     Status {
-        /// The daemons (default: all but systemd257)
+        /// The daemons (default: all but systemd257, docker26 and podman5)
         daemons: Vec<Daemon>,
     },
     /// For tests: start a daemon of a testbed that is up, if it does not run

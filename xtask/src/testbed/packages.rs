@@ -63,6 +63,15 @@ pub(super) const SYSTEMD: [(&str, &str); 6] = [
 pub(super) const SUITE: [(&str, &str); 2] =
     [("mmdebstrap", "mmdebstrap"), ("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring")];
 
+/// Of an engine among the files of another Debian.
+pub(super) const GUEST: [(&str, &str); 5] = [
+    ("unshare", "util-linux"),
+    ("nsenter", "util-linux"),
+    ("ip", "iproute2"),
+    ("busybox", "busybox-static"),
+    ("tar", "tar"),
+];
+
 /// Of a user's systemd.
 pub(super) const SYSTEMD_USER: [(&str, &str); 6] = [
     ("/lib/systemd/systemd", "systemd"),

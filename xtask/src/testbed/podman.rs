@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Signal, getrlimit};
 
-use super::before::Before;
+use super::guest::Guest;
 use super::home::{Home, Log, put_back_after_the_dead};
 use super::network::Owner;
 use super::procfs::{self, Process};
@@ -39,23 +39,36 @@ const DIE: Duration = Duration::from_secs(10);
 pub(super) struct Podman {
     /// `target/testbed/podman`.
     home: Home,
+    /// The variables with its address, its folder, and its network if that is its own.
+    variables: [&'static str; 3],
 }
 
 impl Podman {
     pub(super) fn below(testbed: &Path) -> Self {
-        Self { home: Home::below(testbed, "podman", Owner::Podman, LONGEST) }
+        let variables = ["RUNTIDE_PODMAN", "RUNTIDE_PODMAN_DIR", "RUNTIDE_PODMAN_NET"];
+        Self { home: Home::below(testbed, "podman", Owner::Podman, LONGEST), variables }
+    }
+
+    /// Of a newer Debian than the machine's may be.
+    pub(super) fn newer(testbed: &Path) -> Self {
+        let variables = ["RUNTIDE_PODMAN5", "RUNTIDE_PODMAN5_DIR", "RUNTIDE_PODMAN5_NET"];
+        Self { home: Home::of_guest(testbed, "podman5", Owner::Podman, LONGEST), variables }
     }
 }
 
 impl Service for Podman {
     fn up(&self, install: bool) -> Outcome<()> {
-        packages::require(&packages::PODMAN, &packages::WANTED, install)?;
+        match self.home.guest() {
+            Some(guest) => guest.require(install)?,
+            None => packages::require(&packages::PODMAN, &packages::WANTED, install)?,
+        }
         match self.service() {
-            None if !self.home.is_up() => put_back_after_the_dead()?,
+            None if !self.home.is_up() && self.home.guest().is_none() => put_back_after_the_dead()?,
             Some(service) if !self.home.is_up() || !self.socket().exists() => {
                 let pid = service.pid;
                 return Err(Failure::refused(format_args!(
-                    "this testbed's podman runs (pid {pid}), but its files are gone: cargo xtask testbed down podman"
+                    "this testbed's podman runs (pid {pid}), but its files are gone: cargo xtask testbed down {}",
+                    self.home.name()
                 )));
             }
             _ => {}
@@ -78,7 +91,7 @@ impl Service for Podman {
         let storage = self.home.write("storage.conf", &self.storage_conf())?;
         // One that was killed leaves it behind.
         let _ = fs::remove_file(self.socket());
-        let mut command = packages::command("podman");
+        let mut command = self.home.command("podman")?;
         command
             .args(self.arguments())
             .args(["system", "service", "--time=0"])
@@ -115,14 +128,14 @@ impl Service for Podman {
 
     /// Stops everything and restores the machine; `true` if there was anything to do.
     fn down(&self) -> Outcome<bool> {
-        let before = self.home.record()?;
-        if before.is_none() && self.service().is_none() && self.monitors().is_empty() {
+        let was_up = self.home.is_up();
+        if !was_up && self.service().is_none() && self.monitors().is_empty() {
             self.home.remove_files()?;
             return Ok(false);
         }
         // Containers of a service that was killed are taken down by one that runs, unless its files are gone as well.
         let is_running = self.service().is_some() && self.answers();
-        if is_running || self.root().exists() && before.is_some() && self.start().is_ok() {
+        if is_running || self.root().exists() && was_up && self.start().is_ok() {
             self.empty();
         }
         let _ = self.end(Signal::TERM, STOP);
@@ -133,12 +146,7 @@ impl Service for Podman {
         if cgroup::processes(GROUP).is_empty() {
             left.extend(cgroup::remove(GROUP).iter().map(|group| format!("group {}", group.display())));
         }
-        if let Some(before) = &before {
-            left.extend(before.restore());
-        } else {
-            left.extend(Before::unknown(Owner::Podman).restore());
-            left.push("ip_forward: how it was before is not known".to_owned());
-        }
+        left.extend(self.home.restore()?);
         if mounted.is_empty() {
             self.home.remove_files()?;
         }
@@ -147,7 +155,7 @@ impl Service for Podman {
             self.home.forget()?;
             return Ok(true);
         }
-        Err(Failure::failed(format_args!("podman: down, but this is left: {}", left.join("; "))))
+        Err(Failure::failed(format_args!("{}: down, but this is left: {}", self.home.name(), left.join("; "))))
     }
 
     /// One line about a service that answers.
@@ -168,11 +176,14 @@ impl Service for Podman {
         if !self.home.is_up() {
             return BTreeMap::new();
         }
-        BTreeMap::from([
-            ("RUNTIDE_PODMAN", format!("unix://{}", self.socket().display())),
-            ("RUNTIDE_PODMAN_DIR", self.home.folder.display().to_string()),
+        let [address, folder, network] = self.variables;
+        let mut environment = BTreeMap::from([
+            (address, format!("unix://{}", self.socket().display())),
+            (folder, self.home.folder.display().to_string()),
             ("RUNTIDE_TEST_IMAGE", image::NAME.to_owned()),
-        ])
+        ]);
+        environment.extend(self.home.guest().and_then(Guest::network).map(|path| (network, path)));
+        environment
     }
 }
 
@@ -272,7 +283,7 @@ impl Podman {
             let _ = fs::remove_dir_all(Path::new(RUNC).join(id));
         }
         // One serves the networks of all; it ends by itself with the last container, unless that was killed.
-        if cgroup::processes(GROUP).is_empty() {
+        if self.home.guest().is_none() && cgroup::processes(GROUP).is_empty() {
             let is_dns = |p: &Process| p.program().as_deref() == Some("aardvark-dns") && p.shares_our_network();
             for dns in procfs::processes().into_iter().filter(is_dns) {
                 procfs::send(dns.pid, Signal::KILL);

@@ -87,6 +87,17 @@ fn parse_parent(stat: &str) -> Option<i32> {
     rest.split_whitespace().nth(1)?.parse().ok()
 }
 
+/// The other processes that have one of these namespaces of a process: `mnt`, `net`.
+pub(super) fn sharing(pid: i32, namespaces: &[&str]) -> Vec<i32> {
+    let of = |pid: i32, namespace: &str| fs::read_link(format!("/proc/{pid}/ns/{namespace}")).ok();
+    let wanted: Vec<_> = namespaces.iter().map(|name| (*name, of(pid, name))).collect();
+    let ours = |name: &str| of(rustix::process::getpid().as_raw_nonzero().get(), name);
+    // Never those of the machine: the process may be gone, or not be in its own yet.
+    let own: Vec<_> = wanted.into_iter().filter(|(name, link)| link.is_some() && *link != ours(name)).collect();
+    let shares = |other: i32| own.iter().any(|(name, link)| of(other, name) == *link);
+    processes().iter().map(|process| process.pid).filter(|other| *other != pid && shares(*other)).collect()
+}
+
 /// The program's name, as the kernel keeps it.
 pub(super) fn name(pid: i32) -> Option<String> {
     Some(fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_owned())

@@ -24,6 +24,8 @@ mod daemon;
 mod docker_command;
 mod fake_daemon;
 mod managers;
+#[path = "../conformance/name.rs"]
+mod name;
 mod resumed;
 mod scripted_daemon;
 mod ssh;
