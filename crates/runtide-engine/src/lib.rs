@@ -13,6 +13,7 @@ pub mod network;
 pub mod output;
 pub mod progress;
 mod request;
+mod ssh;
 mod text;
 mod tls;
 mod transport;
@@ -27,6 +28,7 @@ pub use self::{
     hijack::{Hijacked, HijackedReader, HijackedWriter},
     lenient::{lenient, log_left_out, number},
     request::{Request, segment},
+    ssh::Ssh,
     text::Text,
     transport::{Body, BoxError, as_io},
     values::{Framed, Values},

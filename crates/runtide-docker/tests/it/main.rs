@@ -24,7 +24,10 @@ mod daemon;
 mod docker_command;
 mod fake_daemon;
 mod managers;
+#[path = "../conformance/name.rs"]
+mod name;
 mod resumed;
 mod scripted_daemon;
+mod ssh;
 mod tls;
 mod watch;

@@ -15,6 +15,8 @@ use runtide_core::{
 use runtide_docker::{Config, DockerBackend, Endpoint};
 use serde_json::Value;
 
+use crate::name::known_as;
+
 /// A test's own corner of the daemon: everything in it has its label, and goes when it is dropped, also by a panic.
 pub(crate) struct Bench {
     pub(crate) backend: DockerBackend,
@@ -40,7 +42,7 @@ impl Bench {
         let config = configure(Config::default().with_endpoint(Endpoint::unix(&socket)));
         let backend = DockerBackend::new(config).unwrap();
         let prefix = format!("runtide-managers-{test}-{}", std::process::id());
-        let turn = Turn::shared("docker").await.unwrap();
+        let turn = Turn::shared(known_as()).await.unwrap();
         Some(Self { backend, prefix, socket, _turn: turn })
     }
 
