@@ -7,9 +7,8 @@ use std::{
 };
 
 use runtide_core::{Address, Port, Protocol};
+use runtide_engine::{Text, number};
 use serde::Deserialize;
-
-use super::{Text, lenient::number};
 
 /// The owner of a container's network stack: the container itself, the host, or another container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
