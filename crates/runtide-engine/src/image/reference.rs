@@ -45,7 +45,7 @@ impl Reference {
 /// ```
 /// use runtide_engine::image::Name;
 ///
-/// let name = Name::parse("busybox")?.or_latest();
+/// let name = Name::parse("busybox")?.exact();
 /// assert_eq!(name.repository(), "docker.io/library/busybox");
 /// assert_eq!(name.to_string(), "busybox:latest"); // as `docker images` shows it
 /// # Ok::<(), runtide_engine::image::Malformed>(())
@@ -99,11 +99,13 @@ impl Name {
         Ok(Self { registry, path, tag, digest })
     }
 
-    /// The same name with the tag `latest`, if it has neither tag nor digest. A pull without either would be one of every tag.
+    /// The name with one of digest and tag, as it is pulled: the digest if it has one, else the tag, else `latest`. A pull without
+    /// either would be one of every tag.
     #[must_use]
-    pub fn or_latest(mut self) -> Self {
-        if self.digest.is_none() {
-            self.tag.get_or_insert_with(|| "latest".to_owned());
+    pub fn exact(mut self) -> Self {
+        match &self.digest {
+            Some(_) => self.tag = None,
+            None => drop(self.tag.get_or_insert_with(|| "latest".to_owned())),
         }
         self
     }
@@ -267,12 +269,13 @@ mod tests {
             ("dock__er/do---cker", "docker.io/dock__er/do---cker", "dock__er/do---cker:latest"),
         ];
         for (text, repository, short) in table {
-            let name = Name::parse(text).unwrap_or_else(|why| panic!("{text}: {why}")).or_latest();
+            let name = Name::parse(text).unwrap_or_else(|why| panic!("{text}: {why}")).exact();
             assert_eq!((name.repository().as_str(), name.to_string().as_str()), (repository, short), "{text}");
         }
-        let both = Name::parse(&format!("a.b/c:1@{DIGEST}")).unwrap().or_latest();
+        let both = Name::parse(&format!("a.b/c:1@{DIGEST}")).unwrap();
         assert_eq!((both.registry(), both.tag(), both.digest()), ("a.b", Some("1"), Some(DIGEST)));
-        let digest = Name::parse(&format!("busybox@{DIGEST}")).unwrap().or_latest();
+        assert_eq!(both.exact().to_string(), format!("a.b/c@{DIGEST}"));
+        let digest = Name::parse(&format!("busybox@{DIGEST}")).unwrap().exact();
         assert_eq!((digest.tag(), digest.to_string()), (None, format!("busybox@{DIGEST}")));
     }
 
