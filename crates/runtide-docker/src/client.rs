@@ -40,6 +40,7 @@ impl Dialect for Docker {
     type Server = Server;
 
     const NEGOTIATE: &'static str = "docker.negotiate";
+    const PROBE: &'static str = "/version";
     const ADVICE: Advice = ADVICE;
 
     fn understand(&self, site: CallSite<'_>, version: &Answer) -> Result<Server> {
@@ -188,7 +189,7 @@ mod tests {
     fn no_field_but_the_version_itself_is_needed_to_speak_to_a_server() {
         let id = runtide_core::BackendId::from("docker:test");
         let understood = |json: &'static str| {
-            let answer = Answer { body: json.into(), date: None };
+            let answer = Answer { body: json.into(), ..Answer::default() };
             let docker = Docker { max_api_version: None };
             docker.understand(CallSite::new("test", &id), &answer).map(|server| server.api.to_string())
         };

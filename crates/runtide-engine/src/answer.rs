@@ -6,8 +6,10 @@ use bytes::Bytes;
 use hyper::{HeaderMap, header};
 
 /// A whole answer of the daemon's.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Answer {
+    /// The headers.
+    pub headers: HeaderMap,
     /// The body.
     pub body: Bytes,
     /// The daemon's own clock when it answered, cut to the second; `None` for a proxy's clock.

@@ -18,7 +18,7 @@ use crate::{
     endpoint::{Endpoint, Tls},
     error::{is_version_mismatch, of_answer, of_io},
     hijack::Hijacked,
-    request::Request,
+    request::{Request, of_path},
     tls,
     transport::{Body, Connector, Link, Pool, as_io},
 };
@@ -166,10 +166,10 @@ impl<D: Dialect> Client<D> {
     pub async fn negotiate(&self) -> Result<Arc<D::Server>> {
         let site = self.site(D::NEGOTIATE);
         let answered = async {
-            let request = Request::get("/version").unversioned().write(site, &self.0.authority, "")?;
+            let request = Request::get(D::PROBE).unversioned().write(site, &self.0.authority, "")?;
             let response = self.exchange(site, request).await?;
-            let date = date_of_daemon(response.headers());
-            Ok(Answer { date, body: self.collect(site, response).await? })
+            let (date, headers) = (date_of_daemon(response.headers()), response.headers().clone());
+            Ok(Answer { headers, date, body: self.collect(site, response).await? })
         };
         let answer = self.within(site, self.0.deadline, answered).await?;
         let server = Arc::new(self.0.dialect.understand(site, &answer)?);
@@ -250,7 +250,7 @@ impl<D: Dialect> Client<D> {
     pub async fn open_apart(&self, operation: &'static str, request: Request) -> Result<Response<Incoming>> {
         let site = self.site(operation);
         let answered = async {
-            let request = self.write(site, request).await?;
+            let request = of_path(self.write(site, request).await?);
             let (mut sender, connection) = self.shake(site).await?;
             // The task ends with the answer, also with one that is dropped.
             tokio::spawn(connection);
@@ -270,7 +270,7 @@ impl<D: Dialect> Client<D> {
     pub async fn hijack(&self, operation: &'static str, request: Request) -> Result<Hijacked> {
         let site = self.site(operation);
         let opened = async {
-            let request = self.write(site, request).await?;
+            let request = of_path(self.write(site, request).await?);
             Hijacked::open(self, site, request).await
         };
         self.within(site, self.0.deadline, opened).await

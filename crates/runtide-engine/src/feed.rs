@@ -21,7 +21,7 @@ use crate::{
     client::Client,
     connection::Driven,
     dialect::Dialect,
-    request::Request,
+    request::{Request, of_path},
     transport::{Body, Link, as_io},
 };
 
@@ -98,7 +98,7 @@ impl<D: Dialect> Feed<D> {
 
     async fn send(client: &Client<D>, operation: &'static str, request: Request) -> Result<Self> {
         let site = client.site(operation);
-        let request = client.write(site, request).await?;
+        let request = of_path(client.write(site, request).await?);
         let (mut sender, connection) = client.shake(site).await?;
         let response = sender.send_request(request);
         let owner = client.clone();

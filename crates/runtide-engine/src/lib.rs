@@ -10,6 +10,7 @@ mod feed;
 mod hijack;
 pub mod image;
 mod lenient;
+pub mod network;
 pub mod output;
 pub mod progress;
 mod request;

@@ -169,8 +169,7 @@ impl Request {
         self
     }
 
-    /// The request as it is sent. For a proxy and hyper's pool the address is whole; on a connection of its own hyper sends the path
-    /// alone.
+    /// The request as hyper's pool takes it, with the whole address; [`of_path`] makes it one for a connection of its own.
     pub(crate) fn write(self, site: CallSite<'_>, authority: &str, prefix: &str) -> Result<hyper::Request<Body>> {
         let unwritable = |message: String| -> Error { site.error(ErrorKind::InvalidInput, message) };
         if let Some((message, error)) = self.invalid {
@@ -189,7 +188,15 @@ impl Request {
     }
 }
 
-pub(crate) fn empty() -> Body {
+/// The request with the path alone in its first line, as a server takes it. hyper's pool does that by itself.
+pub(crate) fn of_path(mut request: hyper::Request<Body>) -> hyper::Request<Body> {
+    if let Some(path) = request.uri().path_and_query().cloned() {
+        *request.uri_mut() = path.into();
+    }
+    request
+}
+
+fn empty() -> Body {
     Empty::new().map_err(|never| match never {}).boxed_unsync()
 }
 

@@ -8,16 +8,13 @@ use std::{
 };
 
 use runtide_core::{BackendId, ExitCause, ExitStatus, Incarnation, Instance, InstanceId, InstanceKind};
-use runtide_engine::{Text, lenient, log_left_out};
+use runtide_engine::{
+    Text, lenient, log_left_out,
+    network::{self, Bindings, Networks, Stack},
+};
 use serde::{Deserialize, Deserializer};
 
-use super::{
-    container,
-    list::HostConfig,
-    network,
-    network::{Bindings, Networks, Stack},
-    state, status,
-};
+use super::{container, list::HostConfig, state, status};
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

@@ -6,15 +6,14 @@ use std::{
 };
 
 use runtide_core::{BackendId, ErrorKind, ExitStatus, Failure, Instance, InstanceId, InstanceKind, InstanceState};
-use runtide_engine::{Text, lenient, log_left_out};
+use runtide_engine::{
+    Text, lenient, log_left_out,
+    network::{self, ListedPort, Networks, Stack},
+};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{
-    container, network,
-    network::{ListedPort, Networks, Stack},
-    state, status,
-};
+use super::{container, state, status};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

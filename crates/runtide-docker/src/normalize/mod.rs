@@ -8,7 +8,6 @@ mod container;
 mod event;
 mod inspect;
 mod list;
-mod network;
 mod status;
 
 use runtide_core::InstanceState;

@@ -11,12 +11,13 @@ use tokio::{
 
 /// The body of `/version` is the version.
 #[derive(Debug)]
-pub struct Demo;
+pub(crate) struct Demo;
 
 impl Dialect for Demo {
     type Server = String;
 
     const NEGOTIATE: &'static str = "demo.negotiate";
+    const PROBE: &'static str = "/version";
     const ADVICE: Advice = Advice {
         socket: "run as its owner",
         use_tls: "use https://",
@@ -39,21 +40,21 @@ impl Dialect for Demo {
     }
 }
 
-pub struct Daemon {
+pub(crate) struct Daemon {
     _folder: tempfile::TempDir,
-    pub socket: PathBuf,
-    pub listener: UnixListener,
+    pub(crate) socket: PathBuf,
+    pub(crate) listener: UnixListener,
 }
 
 impl Daemon {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("demo.sock");
         let listener = UnixListener::bind(&socket).unwrap();
         Self { _folder: folder, socket, listener }
     }
 
-    pub fn client(&self, deadline: Duration) -> Client<Demo> {
+    pub(crate) fn client(&self, deadline: Duration) -> Client<Demo> {
         let settings = Settings {
             id: "demo:test".into(),
             endpoint: Endpoint::unix(&self.socket),
@@ -65,16 +66,15 @@ impl Daemon {
     }
 
     /// Answers `/version` on each connection, and gives any other request to `answer`, with its connection.
-    pub async fn serve<F: Future<Output = ()>>(&self, answer: impl Fn(String, UnixStream) -> F) {
+    pub(crate) async fn serve<F: Future<Output = ()>>(&self, answer: impl Fn(String, UnixStream) -> F) {
         loop {
             let (mut stream, _) = self.listener.accept().await.unwrap();
-            while let Some(request) = request(&mut stream).await {
-                if request.starts_with("GET /version ") {
-                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n1.41").await.unwrap();
-                } else {
-                    answer(request, stream).await;
-                    break;
-                }
+            let Some(request) = request(&mut stream).await else { continue };
+            if request.starts_with("GET /version ") {
+                let version = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 4\r\n\r\n1.41";
+                stream.write_all(version).await.unwrap();
+            } else {
+                answer(request, stream).await;
             }
         }
     }
