@@ -1,6 +1,6 @@
 //! The managers: on a daemon whose every answer is written here, and on a real one.
 
-mod bench;
+pub(crate) mod bench;
 mod ends;
 mod failed_start;
 mod lifecycle;
