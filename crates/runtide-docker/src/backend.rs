@@ -7,7 +7,7 @@ use runtide_core::{
     BackendId, Capabilities, Detail, EventStream, Instance, InstanceId, ListOptions, Listing, Result, RuntimeBackend,
     RuntimeInfo, RuntimeKind, WatchOptions,
     capabilities::{Support, WatchSupport},
-    manager::{LifecycleManager, LogManager, ProvisionManager},
+    manager::{ImageManager, LifecycleManager, LogManager, ProvisionManager},
     watch::Driver,
 };
 
@@ -53,6 +53,7 @@ pub struct DockerBackend {
     lifecycle: manager::Lifecycle,
     provision: manager::Provision,
     logs: manager::Logs,
+    images: manager::Images,
 }
 
 impl DockerBackend {
@@ -73,6 +74,7 @@ impl DockerBackend {
             lifecycle: manager::Lifecycle::new(client.clone()),
             provision: manager::Provision::new(client.clone()),
             logs: manager::Logs::new(client.clone()),
+            images: manager::Images::new(client.clone()),
             client,
         })
     }
@@ -83,7 +85,7 @@ fn capabilities(server: Option<&Server>) -> Capabilities {
     let mut can = Capabilities::none("not implemented in this version");
     can.watch = WatchSupport::Resumable;
     for (verb, support) in can.verbs_mut() {
-        if verb.starts_with("lifecycle_") || verb.starts_with("provision_") || verb.starts_with("logs_") {
+        if ["lifecycle_", "provision_", "logs_", "images_"].iter().any(|manager| verb.starts_with(manager)) {
             *support = Support::Yes;
         }
     }
@@ -147,5 +149,9 @@ impl RuntimeBackend for DockerBackend {
 
     fn logs(&self) -> Option<&dyn LogManager> {
         Some(&self.logs)
+    }
+
+    fn images(&self) -> Option<&dyn ImageManager> {
+        Some(&self.images)
     }
 }

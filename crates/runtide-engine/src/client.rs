@@ -239,6 +239,19 @@ impl<D: Dialect> Client<D> {
         self.within(site, self.0.deadline, answered).await
     }
 
+    /// As [`open`](Self::open), without a deadline: for an answer that begins only when the daemon has read all of the request, or
+    /// has prepared all of the answer.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call), but `Timeout` only of the negotiation and the connection attempt.
+    ///
+    /// # Cancel safety
+    /// As [`open`](Self::open). Dropping it is its only limit.
+    pub async fn open_unbounded(&self, operation: &'static str, request: Request) -> Result<Response<Incoming>> {
+        let site = self.site(operation);
+        self.exchange(site, self.write(site, request).await?).await
+    }
+
     /// As [`open`](Self::open), on a connection of its own, for an answer that may take weeks.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ mod endpoint;
 pub mod error;
 mod feed;
 mod hijack;
+pub mod image;
 mod lenient;
 pub mod network;
 pub mod output;

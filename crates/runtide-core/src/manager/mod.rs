@@ -23,7 +23,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use self::{
     exec::{ExecControl, ExecManager, ExecOptions, ExecSession, TtySize},
-    image::{BuildContext, BuildOptions, ImageInfo, ImageManager, ImageProgress, ImageStream, PullOptions},
+    image::{
+        BuildContext, BuildOptions, Credentials, ImageInfo, ImageManager, ImageProgress, ImageStream, LayerStep,
+        PruneOptions, Pruned, PullOptions,
+    },
     lifecycle::{LifecycleManager, RemoveOptions, StopOptions},
     log::{LogLine, LogManager, LogOptions, LogSource, LogStream},
     network::{ConnectOptions, NetworkId, NetworkInfo, NetworkManager, NetworkSpec},

@@ -1,9 +1,10 @@
-//! The managers: the verbs on containers. Observation is the [`source`](crate::source)'s and the inspector's.
+//! The managers: the verbs on containers and images. Observation is the [`source`](crate::source)'s and the inspector's.
 //!
-//! The verbs go over bollard. It answers 204 and 304 alike, and the daemon's texts differ from version to version, so the
+//! The verbs on containers go over bollard. It answers 204 and 304 alike, and the daemon's texts differ from version to version, so the
 //! effect of a verb is derived from the container's state before and after, never from a message.
 
 mod container;
+mod image;
 mod kill;
 mod lifecycle;
 mod log;
@@ -14,4 +15,4 @@ mod spec;
 mod stop;
 mod wait;
 
-pub(crate) use self::{lifecycle::Lifecycle, log::Logs, provision::Provision};
+pub(crate) use self::{image::Images, lifecycle::Lifecycle, log::Logs, provision::Provision};

@@ -10,7 +10,7 @@ use std::{
 use runtide_conformance::{report, testbed::Turn};
 use runtide_core::{
     InstanceId, RuntimeBackend,
-    manager::{InstanceSpec, LifecycleManager, LogManager, ProvisionManager},
+    manager::{ImageManager, InstanceSpec, LifecycleManager, LogManager, ProvisionManager},
 };
 use runtide_docker::{Config, DockerBackend, Endpoint};
 use serde_json::Value;
@@ -58,6 +58,10 @@ impl Bench {
         self.backend.logs().unwrap()
     }
 
+    pub(crate) fn images(&self) -> &dyn ImageManager {
+        self.backend.images().unwrap()
+    }
+
     pub(crate) fn image() -> String {
         std::env::var("RUNTIDE_TEST_IMAGE").unwrap_or_else(|_| "runtide/busybox:latest".to_owned())
     }
@@ -91,13 +95,20 @@ impl Bench {
     }
 
     fn try_raw(&self, method: &str, path: &str, body: &str) -> std::io::Result<(u16, Vec<u8>)> {
+        self.raw_with(method, path, "Content-Type: application/json\r\n", body)
+    }
+
+    /// With these headers, each with its line end.
+    pub(crate) fn raw_with(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: &str,
+    ) -> std::io::Result<(u16, Vec<u8>)> {
         let mut stream = UnixStream::connect(&self.socket)?;
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-        write!(
-            stream,
-            "{method} {path} HTTP/1.0\r\nHost: d\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        )?;
+        write!(stream, "{method} {path} HTTP/1.0\r\nHost: d\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len())?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer)?;
         let head = answer.windows(4).position(|window| window == b"\r\n\r\n");
