@@ -22,7 +22,7 @@ use std::{fmt, pin::Pin};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use self::{
-    exec::{ExecControl, ExecManager, ExecOptions, ExecSession, TtySize},
+    exec::{AttachOptions, ExecControl, ExecManager, ExecOptions, ExecSession, TtySize},
     image::{BuildContext, BuildOptions, ImageInfo, ImageManager, ImageProgress, ImageStream, PullOptions},
     lifecycle::{LifecycleManager, RemoveOptions, StopOptions},
     log::{LogLine, LogManager, LogOptions, LogSource, LogStream},
