@@ -3,12 +3,9 @@
 use std::{fmt, path::PathBuf, time::Duration};
 
 use runtide_core::{Error, Failure, Result, RuntimeKind};
+use runtide_engine::Endpoint;
 
-use crate::{
-    client::Client,
-    config::{Config, Endpoint},
-    environment::Environment,
-};
+use crate::{client::Client, config::Config, environment::Environment};
 
 /// The result of [`detect`](crate::detect()), which installs, starts and changes nothing.
 #[derive(Clone, Debug)]

@@ -8,6 +8,7 @@ use std::{collections::VecDeque, time::SystemTime};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use runtide_core::{ExitStatus, Result};
+use runtide_engine::Request;
 use tokio::time::{Duration, Instant};
 
 use crate::{
@@ -60,7 +61,7 @@ impl Ends {
             "/events?since={}{until}&filters=%7B%22container%22%3A%5B%22{id}%22%5D%2C%22event%22%3A%5B%22die%22%2C%22died%22%5D%7D",
             time(begin),
         );
-        let response = client.stream(operation, &path).await?;
+        let response = client.open(operation, Request::get(path)).await?;
         Ok(Self { id: id.to_owned(), body: response.into_body(), buffer: Vec::new(), read: VecDeque::new() })
     }
 

@@ -10,12 +10,10 @@ use std::{
 
 use ring::digest;
 use runtide_core::{Error, ErrorKind, Result};
+use runtide_engine::{Endpoint, Tls, without_credentials};
 use serde::{Deserialize, de::DeserializeOwned};
 
-use crate::{
-    config::{Config, Endpoint, Tls, without_credentials},
-    version::ApiVersion,
-};
+use crate::{config::Config, version::ApiVersion};
 
 type Lookup = dyn Fn(&str) -> Option<OsString> + Send + Sync;
 
@@ -206,7 +204,9 @@ fn tls_files(folder: &Path) -> Result<Tls> {
             );
         }
     };
-    Ok(Tls { ca: there("ca.pem").ok(), identity })
+    let mut tls = Tls::default();
+    (tls.ca, tls.identity) = (there("ca.pem").ok(), identity);
+    Ok(tls)
 }
 
 fn is_missing(error: &io::Error) -> bool {

@@ -258,7 +258,7 @@ fn found_by_docker(
 fn written(endpoint: &Endpoint) -> String {
     match endpoint {
         Endpoint::Tcp { .. } => format!("tcp://{}", endpoint.authority()),
-        unix @ Endpoint::Unix(_) => unix.to_string(),
+        other => other.to_string(),
     }
 }
 

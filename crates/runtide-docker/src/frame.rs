@@ -1,8 +1,7 @@
-//! [`Frames`]: the event stream's values, framed by the JSON itself and not by newlines, which not every daemon sends (trap
-//! D13).
+//! [`Frames`]: the event stream's values as messages.
 
 use runtide_core::InstanceId;
-use serde_json::value::RawValue;
+use runtide_engine::{self as engine, Values};
 
 use crate::normalize::Event;
 
@@ -15,27 +14,18 @@ pub(crate) enum Framed<'a> {
     Unreadable(Option<InstanceId>),
 }
 
-/// Reads the buffered bytes value by value. UTF-8 is checked once for all of them.
+/// Reads the buffered bytes value by value.
 #[derive(Debug)]
-pub(crate) struct Frames<'a> {
-    bytes: &'a [u8],
-    /// Longest prefix that is UTF-8; the rest is cut inside a character, or no text.
-    text: &'a str,
-    read: usize,
-}
+pub(crate) struct Frames<'a>(Values<'a, Event<'a>>);
 
 impl<'a> Frames<'a> {
     pub(crate) fn of(bytes: &'a [u8]) -> Self {
-        let text = match str::from_utf8(bytes) {
-            Ok(text) => text,
-            Err(error) => bytes.get(..error.valid_up_to()).and_then(|valid| str::from_utf8(valid).ok()).unwrap_or(""),
-        };
-        Self { bytes, text, read: 0 }
+        Self(Values::of(bytes))
     }
 
     /// Bytes that the values so far took.
     pub(crate) fn read(&self) -> usize {
-        self.read
+        self.0.read()
     }
 }
 
@@ -44,50 +34,11 @@ impl<'a> Iterator for Frames<'a> {
 
     /// `None`: the next value is incomplete.
     fn next(&mut self) -> Option<Framed<'a>> {
-        let text = self.text.get(self.read..).and_then(|text| first(serde_json::Deserializer::from_str(text)));
-        let (framed, length) = match text {
-            Some((Ok(event), length)) => (Framed::Event(event), length),
-            Some((Err(error), _)) if error.is_eof() && self.text.len() == self.bytes.len() => return None,
-            _ => next(self.bytes.get(self.read..)?)?,
-        };
-        self.read += length;
-        Some(framed)
+        self.0.next().map(|framed| match framed {
+            engine::Framed::Value(event) => Framed::Event(event),
+            engine::Framed::Unreadable(bytes) => Framed::Unreadable(subject(bytes)),
+        })
     }
-}
-
-fn first<'a, R: serde_json::de::Read<'a>>(
-    values: serde_json::Deserializer<R>,
-) -> Option<(serde_json::Result<Event<'a>>, usize)> {
-    let mut values = values.into_iter();
-    let value = values.next()?;
-    Some((value, values.byte_offset()))
-}
-
-/// The first value of `bytes` and its length; `None`: the value is incomplete.
-fn next(bytes: &[u8]) -> Option<(Framed<'_>, usize)> {
-    let (value, length) = first(serde_json::Deserializer::from_slice(bytes))?;
-    match value {
-        Ok(event) => Some((Framed::Event(event), length)),
-        Err(error) if error.is_eof() => None,
-        Err(error) => {
-            let length = if error.is_data() { value_length(bytes) } else { None }.unwrap_or_else(|| line_length(bytes));
-            let about = bytes.get(..length).and_then(subject);
-            Some((Framed::Unreadable(about), length))
-        }
-    }
-}
-
-/// Length of a value that is JSON, but no message.
-fn value_length(bytes: &[u8]) -> Option<usize> {
-    let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<&RawValue>();
-    values.next()?.ok()?;
-    Some(values.byte_offset())
-}
-
-/// Length of a line that is no JSON: the next value may begin after its newline.
-fn line_length(bytes: &[u8]) -> usize {
-    let content = bytes.iter().position(|byte| !byte.is_ascii_whitespace()).unwrap_or(0);
-    bytes.iter().skip(content).position(|byte| *byte == b'\n').map_or(bytes.len(), |at| content + at + 1)
 }
 
 /// The container that an unreadable message is about.

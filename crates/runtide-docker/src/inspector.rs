@@ -12,6 +12,7 @@ use runtide_core::{
     Completeness, Detail, Error, ErrorKind, Failure, Instance, InstanceFilter, InstanceId, Listing, Result,
     watch::{Inspection, Inspector},
 };
+use runtide_engine::Request;
 use tokio::time::Instant;
 
 use crate::{
@@ -68,7 +69,7 @@ impl DockerInspector {
     async fn request_list(&self, query: &str) -> Result<Listed> {
         const OPERATION: &str = "docker.list";
         let path = format!("/containers/json?all=1{query}");
-        let body = self.client.get_bytes(OPERATION, &path, self.client.deadline()).await?;
+        let body = self.client.call(OPERATION, Request::get(path), self.client.deadline()).await?;
         let (mut instances, mut failures) = (Vec::new(), Vec::new());
         for raw in normalize::items(&body).map_err(|error| self.client.site(OPERATION).undecodable(error))? {
             match normalize::listed(self.client.id(), raw) {
@@ -127,7 +128,7 @@ impl DockerInspector {
             return Err(located(site.error(ErrorKind::NotFound, "no container has such an id")));
         }
         let path = format!("/containers/{}/json", utf8_percent_encode(id.as_str(), UNESCAPED));
-        let body = self.client.get_bytes(OPERATION, &path, self.client.deadline()).await.map_err(located)?;
+        let body = self.client.call(OPERATION, Request::get(path), self.client.deadline()).await.map_err(located)?;
         let Inspected { mut instance, rewritten } =
             normalize::inspected(self.client.id(), &body).map_err(|error| located(site.undecodable(error)))?;
         if instance.id != *id {

@@ -17,13 +17,12 @@ mod normalize;
 mod reported_state;
 mod source;
 mod subscription;
-mod tls;
-mod transport;
 mod version;
 
 pub use self::{
     backend::DockerBackend,
-    config::{Config, Endpoint, Tls},
+    config::Config,
     detect::{Candidate, Detection, Origin, Outcome, detect},
     version::ApiVersion,
 };
+pub use runtide_engine::{Endpoint, Tls};

@@ -1,40 +1,26 @@
 //! [`EventSubscription`]: one `/events` response, opened, read, and proven to continue where another one ended.
 
 use std::{
-    fmt::Write,
     future::poll_fn,
-    pin::{Pin, pin},
+    pin::pin,
     task::{Context, Poll},
     time::{Duration, SystemTime},
 };
 
-use bytes::Bytes;
-use http_body_util::Empty;
-use hyper::{
-    body::{Body, Incoming},
-    client::conn::http1,
-};
-use hyper_util::rt::TokioIo;
-use runtide_core::{ErrorKind, Result, RuntimeKind, event::ResumeToken};
+use runtide_core::{Result, RuntimeKind, event::ResumeToken};
+use runtide_engine::{Feed, Request};
 use tokio::time::Instant;
 
 use crate::{
-    client::Client,
+    client::{Client, Docker},
     frame::{Framed, Frames},
     reported_state,
-    transport::{Link, as_io},
 };
 
 pub(crate) const OPERATION: &str = "docker.events";
 
 /// `{"type":["container","network"]}`: an address changes with a network's event alone (trap D10).
 const FILTER: &str = "filters=%7B%22type%22%3A%5B%22container%22%2C%22network%22%5D%7D";
-
-/// Bytes of the longest event; a longer value is an error.
-const MAX_VALUE: usize = 8 * 1024 * 1024;
-
-/// Bytes gathered before they are decoded together: most chunks hold a single event.
-const AT_ONCE: usize = 64 * 1024;
 
 /// The daemon stamps an event before it queues it, so that two neighbours in its history may be in the wrong order.
 const DISORDER: Duration = Duration::from_millis(100);
@@ -49,20 +35,8 @@ const LONGEST: Duration = Duration::from_secs(5);
 /// would be most of the time that it takes to be back.
 const PROMPT: Duration = Duration::from_millis(20);
 
-/// It has its own connection, driven by the reader's poll: no task, no hand-over, and closed when dropped.
-pub(crate) struct EventSubscription {
-    client: Client,
-    /// Kept, since a dropped sender shuts the connection down.
-    _sender: http1::SendRequest<Empty<Bytes>>,
-    connection: http1::Connection<TokioIo<Link>, Empty<Bytes>>,
-    ended: bool,
-    body: Incoming,
-    buffer: Vec<u8>,
-    /// Bytes of the buffer that were consumed.
-    read: usize,
-    /// End of the response, held back until the bytes before it are read.
-    over: Option<Result<bool>>,
-}
+/// A subscription to the daemon's events.
+pub(crate) struct EventSubscription(Feed<Docker>);
 
 /// The result of looking up the first response's last position in a second one.
 pub(crate) enum Proof {
@@ -80,57 +54,8 @@ impl EventSubscription {
     /// The daemon sends the response's head *before* it subscribes. So a head alone proves nothing, and every caller names a
     /// `since` that is older than its own listing: events in between are then replayed.
     pub(crate) async fn open(client: &Client, since: Option<&str>) -> Result<Self> {
-        let site = client.site(OPERATION);
-        let opened = async {
-            let mut path = client.versioned("/events?").await?;
-            if let Some(since) = since {
-                let _ = write!(path, "since={since}&");
-            }
-            path.push_str(FILTER);
-            let request = client.request(site, &path, Empty::new())?;
-            let io = client.connector().connect().await.map_err(|error| client.broken(site, error))?;
-            let shaken = http1::handshake(io).await;
-            let (mut sender, mut connection) = shaken.map_err(|error| client.broken(site, as_io(error)))?;
-            let (response, ended) = {
-                let mut answered = pin!(sender.send_request(request));
-                let mut ended = false;
-                let response = poll_fn(|cx| {
-                    if let Poll::Ready(response) = answered.as_mut().poll(cx) {
-                        return Poll::Ready(response);
-                    }
-                    if !ended {
-                        // An error of the connection is the response's error as well.
-                        ended = Pin::new(&mut connection).poll(cx).is_ready();
-                    }
-                    answered.as_mut().poll(cx)
-                })
-                .await;
-                (response.map_err(|error| client.broken(site, as_io(error)))?, ended)
-            };
-            if !response.status().is_success() {
-                // The body of an error needs the connection driven while it is read.
-                let explained = client.succeeded(site, response);
-                let mut explained = pin!(explained);
-                return poll_fn(|cx| {
-                    let _ = Pin::new(&mut connection).poll(cx);
-                    explained.as_mut().poll(cx)
-                })
-                .await
-                .and_then(|_| Err(site.error(ErrorKind::Protocol, "the answer changed while it was read")));
-            }
-            let body = response.into_body();
-            Ok(Self {
-                client: client.clone(),
-                _sender: sender,
-                connection,
-                ended,
-                body,
-                buffer: Vec::new(),
-                read: 0,
-                over: None,
-            })
-        };
-        client.within(site, client.deadline(), opened).await
+        let since = since.map_or_else(String::new, |since| format!("since={since}&"));
+        Feed::open(client, OPERATION, Request::get(format!("/events?{since}{FILTER}"))).await.map(Self)
     }
 
     /// Continues after `token`, if the history proves that it can: replay is inclusive, so the token's event must come back
@@ -188,77 +113,16 @@ impl EventSubscription {
 
     /// Bytes that arrived and were not consumed.
     pub(crate) fn unread(&self) -> &[u8] {
-        self.buffer.get(self.read..).unwrap_or_default()
+        self.0.unread()
     }
 
     pub(crate) fn consume(&mut self, length: usize) {
-        self.read = (self.read + length).min(self.buffer.len());
-        if self.read == self.buffer.len() {
-            self.buffer.clear();
-            self.read = 0;
-        }
+        self.0.consume(length);
     }
 
     /// `true`: more bytes are unread; `false`: the daemon ended the response.
     pub(crate) fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool>> {
-        if let Some(over) = self.over.take() {
-            return Poll::Ready(over);
-        }
-        self.buffer.drain(..self.read);
-        self.read = 0;
-        let before = self.buffer.len();
-        while self.buffer.len() - before < AT_ONCE {
-            let over = match self.poll_data(cx) {
-                Poll::Pending if self.buffer.len() == before => return Poll::Pending,
-                Poll::Pending => break,
-                Poll::Ready(Some(Ok(data))) if self.buffer.len() + data.len() <= MAX_VALUE => {
-                    self.buffer.extend_from_slice(&data);
-                    continue;
-                }
-                Poll::Ready(Some(Ok(_))) => {
-                    let site = self.client.site(OPERATION);
-                    Err(site.error(ErrorKind::Protocol, "an event is longer than 8 MiB"))
-                }
-                Poll::Ready(Some(Err(error))) => Err(self.client.broken(self.client.site(OPERATION), as_io(error))),
-                Poll::Ready(None) => Ok(false),
-            };
-            if self.buffer.len() == before {
-                return Poll::Ready(over);
-            }
-            self.over = Some(over);
-            break;
-        }
-        Poll::Ready(Ok(true))
-    }
-
-    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Bytes>>> {
-        loop {
-            match Pin::new(&mut self.body).poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) if !data.is_empty() => return Poll::Ready(Some(Ok(data))),
-                    _ => continue,
-                },
-                Poll::Ready(end) => return Poll::Ready(end.map(|frame| frame.map(|_| Bytes::new()))),
-                Poll::Pending if self.ended => return Poll::Ready(None),
-                Poll::Pending => {}
-            }
-            // Polling the connection reads the socket into the body. The connection's own error arrives through the body.
-            self.ended = Pin::new(&mut self.connection).poll(cx).is_ready();
-            if !self.ended
-                && let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx)
-            {
-                match frame {
-                    Some(Ok(frame)) => match frame.into_data() {
-                        Ok(data) if !data.is_empty() => return Poll::Ready(Some(Ok(data))),
-                        _ => continue,
-                    },
-                    end => return Poll::Ready(end.map(|frame| frame.map(|_| Bytes::new()))),
-                }
-            }
-            if !self.ended {
-                return Poll::Pending;
-            }
-        }
+        self.0.poll_more(cx)
     }
 }
 
@@ -271,7 +135,7 @@ async fn forgets(client: &Client, token: &ResumeToken) -> bool {
     let Some(at) = time_of(token).filter(|_| is_docker) else { return false };
     let since = stamp(at.saturating_sub(DISORDER));
     let path = format!("/events?since={since}&until={}&{FILTER}", stamp(at));
-    let Ok(history) = client.get_bytes(OPERATION, &path, client.deadline()).await else { return false };
+    let Ok(history) = client.call(OPERATION, Request::get(path), client.deadline()).await else { return false };
     !Frames::of(&history).any(|framed| matches!(framed, Framed::Event(event) if event.token().as_ref() == Some(token)))
 }
 

@@ -90,7 +90,9 @@ struct Imports {
 
 const BACKEND: &str = "a backend is made of the core, and can be used without any other";
 
-const IMPORTS: [Imports; 11] = [
+const ENGINE: &str = "a backend is made of the core and of what the engines share, and can be used without any other";
+
+const IMPORTS: [Imports; 13] = [
     Imports {
         package: "runtide-core",
         normal: &[],
@@ -110,10 +112,22 @@ const IMPORTS: [Imports; 11] = [
         why: BACKEND,
     },
     Imports {
-        package: "runtide-docker",
+        package: "runtide-engine",
         normal: &["runtide-core"],
+        dev: &["runtide-conformance"],
+        why: "what Docker's and Podman's APIs share knows neither of them",
+    },
+    Imports {
+        package: "runtide-docker",
+        normal: &["runtide-core", "runtide-engine"],
         dev: &["runtide-conformance", "runtide-journal"],
-        why: BACKEND,
+        why: ENGINE,
+    },
+    Imports {
+        package: "runtide-podman",
+        normal: &["runtide-core", "runtide-engine"],
+        dev: &["runtide-conformance", "runtide-journal"],
+        why: ENGINE,
     },
     Imports {
         package: "runtide-etcd",
@@ -169,7 +183,7 @@ const IMPORTS: [Imports; 11] = [
     Imports { package: "xtask", normal: &[], dev: &[], why: "the chores must be built where the crates cannot" },
 ];
 
-/// A backend that is not named in the list above gets this, so that a sixth one needs no entry.
+/// A backend that is not named in the list above gets this, so that a new one needs no entry.
 const NEW_BACKEND: Imports = Imports {
     package: "",
     normal: &["runtide-core"],
@@ -281,13 +295,24 @@ mod tests {
         let all = |dependencies: &[(&str, Option<&str>)]| {
             let others = ["runtide-core", "runtide-docker", "runtide-conformance"].map(|name| package(name, &[]));
             let mut all: Vec<Package> = others.into();
-            all.push(package("runtide-podman", dependencies));
+            all.push(package("runtide-incus", dependencies));
             imports(&all)
         };
         assert!(all(&[("runtide-core", None), ("runtide-conformance", Some("dev")), ("serde", None)]).is_empty());
-        assert_eq!(all(&[("runtide-docker", None)]), [format!("runtide-podman depends on runtide-docker: {BACKEND}")]);
+        assert_eq!(all(&[("runtide-docker", None)]), [format!("runtide-incus depends on runtide-docker: {BACKEND}")]);
         assert_eq!(all(&[("runtide-docker", Some("dev"))]).len(), 1);
         assert_eq!(all(&[("runtide-conformance", None)]).len(), 1, "laws are for tests");
+    }
+
+    #[test]
+    fn only_the_two_engines_import_what_they_share() {
+        let of = |name: &str| imports(&[package("runtide-engine", &[]), package(name, &[("runtide-engine", None)])]);
+        for engine in ["runtide-docker", "runtide-podman"] {
+            assert_eq!(of(engine), [""; 0]);
+        }
+        for other in ["runtide-core", "runtide-conformance", "runtide-systemd", "runtide-incus", "runtide-examples"] {
+            assert_eq!(of(other).len(), 1, "{other}");
+        }
     }
 
     #[test]

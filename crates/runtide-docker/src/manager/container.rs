@@ -8,12 +8,13 @@ use std::{
 
 use bollard::{Docker, errors::Error as Refusal};
 use runtide_core::{Error, ErrorKind, ExitStatus, InstanceId, Result, manager::Effect};
+use runtide_engine::{Request, lenient, log_left_out};
 use serde::Deserialize;
 
 use crate::{
     client::Client,
     ends,
-    normalize::{self, is_doubtful, lenient, time},
+    normalize::{is_doubtful, time},
     reported_state::exit_is_label,
 };
 
@@ -71,13 +72,14 @@ impl<'a> Call<'a> {
     /// The container, inspected now.
     pub(super) async fn inspect(self) -> Result<Container> {
         let path = format!("/containers/{}/json", self.id);
-        let bytes = Box::pin(self.client.get_bytes(self.operation, &path, self.client.deadline())).await;
+        let inspected = self.client.call(self.operation, Request::get(path), self.client.deadline());
+        let bytes = Box::pin(inspected).await;
         let bytes = bytes.map_err(|error| self.located(error))?;
         let (container, left_out): (Container, _) =
             lenient(&String::from_utf8_lossy(&bytes), |json| serde_json::from_str(json)).map_err(|error| {
                 self.error(ErrorKind::Protocol, "the container's description cannot be read").with_source(error)
             })?;
-        normalize::log(self.client.id(), self.id, &left_out);
+        log_left_out(self.client.id(), self.id, &left_out);
         Ok(container)
     }
 

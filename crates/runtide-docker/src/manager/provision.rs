@@ -104,7 +104,7 @@ fn error_as(client: &Client, kind: ErrorKind, error: &Error) -> Error {
 async fn must_exist(client: &Client, what: &'static str, path: &str, ids: &[String]) -> Result<()> {
     for id in ids {
         let path = format!("/{path}/{id}");
-        Box::pin(client.get_bytes(OPERATION, &path, client.deadline()))
+        Box::pin(client.call(OPERATION, runtide_engine::Request::get(path), client.deadline()))
             .await
             .map_err(|error| error.with_context(what, id))?;
     }

@@ -7,15 +7,14 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{Method, body::Incoming, client::conn::http1};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
 use runtide_core::{Error, ErrorKind, ExitStatus, Result, Retry};
+use runtide_engine::Request;
 use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::container::{Call, Container, exit_of};
-use crate::transport::as_io;
 
 /// Longest absence of the daemon before the wait fails. A restart of it takes seconds; without live-restore it first stops
 /// the surviving containers, 10 seconds each.
@@ -143,20 +142,8 @@ async fn observe(call: Call<'_>, incarnation: &str) -> Result<Seen, Lost> {
 /// Opens a wait. The daemon registers it before it sends the head of its answer; the body follows at the end of the run. It
 /// has its own connection, since it may last for weeks.
 async fn open(call: Call<'_>) -> Result<Incoming> {
-    let site = call.client.site(call.operation);
-    let opened = async {
-        let path = call.client.versioned(&format!("/containers/{}/wait?condition=not-running", call.id)).await?;
-        let mut request = call.client.request(site, &path, Empty::<Bytes>::new())?;
-        *request.method_mut() = Method::POST;
-        let link = call.client.connector().connect().await.map_err(|error| call.client.broken(site, error))?;
-        let broken = |error| call.client.broken(site, as_io(error));
-        let (mut sender, connection) = http1::handshake(link).await.map_err(broken)?;
-        // The task ends with the answer, also with one that is dropped.
-        tokio::spawn(connection);
-        let response = sender.send_request(request).await.map_err(broken)?;
-        call.client.succeeded(site, response).await
-    };
-    Ok(opened.await?.into_body())
+    let request = Request::post(format!("/containers/{}/wait", call.id)).with_query("condition", "not-running");
+    Ok(call.client.open_apart(call.operation, request).await?.into_body())
 }
 
 #[derive(Deserialize)]

@@ -3,8 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use runtide_core::{Group, GroupKind, ImageRef, Instance, InstanceState, Labels};
-
-use super::Text;
+use runtide_engine::Text;
 
 /// The name without its slash. A linked container lists its aliases among its names (`/web/db`); these are skipped.
 pub(super) fn name<'a>(names: impl IntoIterator<Item = &'a str>, id: &str) -> String {

@@ -6,12 +6,13 @@ use std::{
 };
 
 use runtide_core::{BackendId, Instance, InstanceId, InstanceKind, InstanceState, Labels, event::ResumeToken};
+use runtide_engine::{Text, number};
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor},
 };
 
-use super::{Text, container, lenient::number};
+use super::container;
 
 /// Engine 29 (API 1.52) dropped the old top-level fields (trap D8); before API 1.22 there were only those.
 #[derive(Debug, Default, Deserialize)]

@@ -8,15 +8,13 @@ use std::{
 };
 
 use runtide_core::{BackendId, ExitCause, ExitStatus, Incarnation, Instance, InstanceId, InstanceKind};
+use runtide_engine::{
+    Text, lenient, log_left_out,
+    network::{self, Bindings, Networks, Stack},
+};
 use serde::{Deserialize, Deserializer};
 
-use super::{
-    Text, container, lenient,
-    list::HostConfig,
-    network,
-    network::{Bindings, Networks, Stack},
-    state, status,
-};
+use super::{container, list::HostConfig, state, status};
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -123,7 +121,7 @@ pub(crate) struct Rewritten {
 /// The instance in an inspection's body.
 pub(crate) fn inspected(backend: &BackendId, body: &[u8]) -> serde_json::Result<Inspected> {
     let text = String::from_utf8_lossy(body);
-    let (inspected, left_out) = lenient::lenient(&text, |text| {
+    let (inspected, left_out) = lenient(&text, |text| {
         let found: Container<'_> = serde_json::from_str(text)?;
         Ok(instance(backend, &found))
     })?;
@@ -133,7 +131,7 @@ pub(crate) fn inspected(backend: &BackendId, body: &[u8]) -> serde_json::Result<
     if left_out.iter().any(|field| field == "State" || field == "State.Status") {
         return Err(serde::de::Error::custom("its state cannot be read"));
     }
-    lenient::log(backend, inspected.instance.id.as_str(), &left_out);
+    log_left_out(backend, inspected.instance.id.as_str(), &left_out);
     Ok(inspected)
 }
 

@@ -6,14 +6,14 @@ use std::{
 };
 
 use runtide_core::{BackendId, ErrorKind, ExitStatus, Failure, Instance, InstanceId, InstanceKind, InstanceState};
+use runtide_engine::{
+    Text, lenient, log_left_out,
+    network::{self, ListedPort, Networks, Stack},
+};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{
-    Text, container, lenient, network,
-    network::{ListedPort, Networks, Stack},
-    state, status,
-};
+use super::{container, state, status};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -71,7 +71,7 @@ pub(crate) fn items(body: &[u8]) -> serde_json::Result<Vec<&RawValue>> {
 /// One item, or the failure that names it.
 pub(crate) fn listed(backend: &BackendId, raw: &RawValue) -> Result<Instance, Failure> {
     let (instance, left_out) =
-        lenient::lenient(raw.get(), |text| Ok(instance(backend, &serde_json::from_str::<Item<'_>>(text)?)))
+        lenient(raw.get(), |text| Ok(instance(backend, &serde_json::from_str::<Item<'_>>(text)?)))
             .map_err(|error| undecodable(raw, &error))?;
     if instance.id.as_str().is_empty() {
         return Err(undecodable(raw, &"it has no id"));
@@ -79,7 +79,7 @@ pub(crate) fn listed(backend: &BackendId, raw: &RawValue) -> Result<Instance, Fa
     if left_out.iter().any(|field| field == "State") {
         return Err(undecodable(raw, &"its state cannot be read"));
     }
-    lenient::log(backend, instance.id.as_str(), &left_out);
+    log_left_out(backend, instance.id.as_str(), &left_out);
     Ok(instance)
 }
 

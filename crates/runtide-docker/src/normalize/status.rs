@@ -1,8 +1,7 @@
 //! `Status`, the list's one line for people: the only source of exit code and health in a list (trap D19).
 
 use runtide_core::Health;
-
-use super::lenient::number;
+use runtide_engine::number;
 
 /// The facts in the line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 //!   subscriber's own poll takes it off the socket, so that a slow subscriber holds the daemon back, and no more than the
 //!   entry at hand is buffered here.
 //! * Frames depend on the container's terminal setting, as the daemon reports it; they are not guessed from the bytes. With a
-//!   terminal there are none, and entries are found by their times: see [`entries`].
+//!   terminal there are none, and entries are found by their times: see [`runtide_engine::output`].
 //! * Docker's `since` is inclusive, and so is its `until`; ours is exclusive, so the query asks for one nanosecond less.
 //! * Docker counts a tail before it drops other streams and later times. Where that would make a difference the log is
 //!   read twice: to count, and to skip.
@@ -14,14 +14,11 @@
 //!   run reads it from its first line: see [`run`]. A stopped container has nothing to follow. Docker checks `until` only
 //!   when there is output, so the time is checked here too, by the daemon's clock.
 
-mod entries;
-mod frame;
 mod plan;
 mod position;
 mod reader;
 mod response;
 mod run;
-mod timestamp;
 
 use async_trait::async_trait;
 use futures_util::stream;

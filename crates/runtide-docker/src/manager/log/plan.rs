@@ -6,8 +6,8 @@ use runtide_core::{
     Error, ErrorKind, Result,
     manager::{LogOptions, LogSource},
 };
+use runtide_engine::output::{Decoder, timestamp};
 
-use super::{frame::Decoder, timestamp};
 use crate::manager::container::{Call, Container};
 
 pub(super) const OPERATION: &str = "docker.logs";

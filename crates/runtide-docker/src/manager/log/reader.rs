@@ -3,14 +3,13 @@
 use std::time::{Duration, SystemTime};
 
 use runtide_core::{ErrorKind, InstanceId, Result, manager::LogLine};
+use runtide_engine::output::{Origin, Piece, timestamp};
 
 use super::{
-    frame::{Origin, Piece},
     plan::{OPERATION, Plan, Tail},
     position::{Position, Search},
     response::{End, LogResponse, Next},
     run::FollowedRun,
-    timestamp,
 };
 use crate::{
     client::Client,

@@ -4,15 +4,16 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use hyper::{Response, body::Incoming, header};
+use hyper::{Response, body::Incoming};
 use runtide_core::{Error, ErrorKind, Result};
+use runtide_engine::{
+    Request, as_io, http_date,
+    output::{Decoder, Malformed, Origin, Piece},
+};
 use tokio::time::Instant;
 
-use super::{
-    frame::{Decoder, Malformed, Origin, Piece},
-    plan::{OPERATION, Plan, unreadable},
-};
-use crate::{manager::container::Call, transport::as_io};
+use super::plan::{OPERATION, Plan, unreadable};
+use crate::manager::container::Call;
 
 /// Added to `until`: the daemon's clock is known to a second, and its log may lag a little.
 const CLOCK_MARGIN: Duration = Duration::from_secs(2);
@@ -33,15 +34,16 @@ pub(super) struct LogResponse {
 
 impl LogResponse {
     pub(super) async fn new(call: Call<'_>, plan: &Plan, follow: bool, tail: Option<u64>) -> Result<Self> {
-        let response = call.client.stream(OPERATION, &plan.path(call.id, follow, tail)).await.map_err(|error| {
-            match error.kind() {
-                // Docker's versions differ in the status that they send for an unreadable driver.
-                ErrorKind::Unsupported | ErrorKind::Unexpected if !is_always_readable(&plan.driver) => {
-                    unreadable(call, error.message()).with_context("log_driver", &plan.driver)
+        let response =
+            call.client.open(OPERATION, Request::get(plan.path(call.id, follow, tail))).await.map_err(|error| {
+                match error.kind() {
+                    // Docker's versions differ in the status that they send for an unreadable driver.
+                    ErrorKind::Unsupported | ErrorKind::Unexpected if !is_always_readable(&plan.driver) => {
+                        unreadable(call, error.message()).with_context("log_driver", &plan.driver)
+                    }
+                    _ => call.located(error),
                 }
-                _ => call.located(error),
-            }
-        })?;
+            })?;
         let ends_at = plan.until.filter(|_| follow).and_then(|until| ends_at(&response, until));
         Ok(Self { body: response.into_body(), decoder: plan.decoder(), follow, ends_at, over: false, broken: None })
     }
@@ -153,8 +155,7 @@ fn is_always_readable(driver: &str) -> bool {
 
 /// The moment of `until` by the daemon's clock, which is in the response's `Date` header.
 fn ends_at(response: &Response<Incoming>, until: SystemTime) -> Option<Instant> {
-    let date = response.headers().get(header::DATE).and_then(|date| date.to_str().ok());
-    let now = date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok()).map(|date| SystemTime::from(date.timestamp()));
-    let left = until.duration_since(now.unwrap_or_else(SystemTime::now)).unwrap_or_default();
+    let now = http_date(response.headers()).unwrap_or_else(SystemTime::now);
+    let left = until.duration_since(now).unwrap_or_default();
     Instant::now().checked_add(left.saturating_add(CLOCK_MARGIN))
 }

@@ -1,30 +1,37 @@
-//! The framing of a log stream, pure: bytes in as they come, pieces of output out.
+//! The framing of output (logs, exec, attach), pure: bytes in as they come, pieces of output out.
 //!
-//! Docker multiplexes stdout and stderr in frames: one byte of stream, three zero bytes, the payload's length in four bytes
+//! The engines multiplex stdout and stderr in frames: one byte of stream, three zero bytes, the payload's length in four bytes
 //! (big endian), the payload. One frame is one entry of the log. With a terminal there are no frames, only bytes.
 //!
 //! A length comes from the peer, so no memory is allocated by it: at most [`HELD`] bytes of a frame are buffered until the
 //! rest arrives, and a longer frame comes out in several pieces.
 
+mod entries;
+pub mod timestamp;
+
 use bytes::{Buf, Bytes, BytesMut};
 use runtide_core::manager::LogSource;
 
-use super::entries::Entries;
+use self::entries::Entries;
 
 /// Bytes buffered of an unfinished frame or line. The daemon's own frames are at most 16 KiB and a time.
-pub(super) const HELD: usize = 64 * 1024;
+pub const HELD: usize = 64 * 1024;
 
 /// A part of the output. One frame or line is one piece, unless it is longer than [`HELD`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Piece {
-    pub(super) origin: Origin,
+pub struct Piece {
+    /// Its stream.
+    pub origin: Origin,
     /// An entry begins here; otherwise this piece continues the entry before.
-    pub(super) starts: bool,
-    pub(super) bytes: Bytes,
+    pub starts: bool,
+    /// The output.
+    pub bytes: Bytes,
 }
 
+/// The stream of a piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Origin {
+pub enum Origin {
+    /// The output of a program.
     Output(LogSource),
     /// The daemon's own error text: it could not read the log any further.
     Daemon,
@@ -32,7 +39,7 @@ pub(super) enum Origin {
 
 /// The stream breaks the framing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Malformed {
+pub enum Malformed {
     /// These bytes are no frame's head.
     Head([u8; 8]),
     /// The stream ended inside a frame.
@@ -41,7 +48,7 @@ pub(super) enum Malformed {
 
 /// Cuts a stream of bytes into pieces. Push a chunk, take pieces until there is none, push the next.
 #[derive(Debug)]
-pub(super) struct Decoder {
+pub struct Decoder {
     /// The present chunk: the HTTP client's own memory; pieces are slices of it where they can be.
     chunk: Bytes,
     /// Begin of a frame or line whose rest is in a later chunk.
@@ -55,6 +62,7 @@ pub(super) struct Decoder {
 enum Form {
     Head { bytes: [u8; 8], got: usize },
     Payload { origin: Origin, left: usize, starts: bool },
+    Raw,
     Lines { starts: bool },
     Entries(Entries),
 }
@@ -63,13 +71,18 @@ const NO_HEAD: Form = Form::Head { bytes: [0; 8], got: 0 };
 
 impl Decoder {
     /// A decoder for frames.
-    pub(super) fn framed() -> Self {
+    pub fn framed() -> Self {
         Self::of(NO_HEAD)
     }
 
     /// A decoder for a terminal's bytes. With times in front of the entries it finds the entries; else it cuts at newlines.
-    pub(super) fn console(stamped: bool) -> Self {
+    pub fn console(stamped: bool) -> Self {
         Self::of(if stamped { Form::Entries(Entries::default()) } else { Form::Lines { starts: true } })
+    }
+
+    /// A decoder for a terminal's bytes as they come, a chunk at a time: a prompt has no newline.
+    pub fn raw() -> Self {
+        Self::of(Form::Raw)
     }
 
     fn of(form: Form) -> Self {
@@ -77,13 +90,17 @@ impl Decoder {
     }
 
     /// Adds the next chunk; every piece of the one before must have been taken.
-    pub(super) fn push(&mut self, chunk: Bytes) {
+    pub fn push(&mut self, chunk: Bytes) {
         debug_assert!(self.chunk.is_empty(), "the pieces of a chunk are taken before the next one is pushed");
         self.chunk = chunk;
     }
 
     /// The next piece; `None` when it needs more bytes.
-    pub(super) fn next(&mut self) -> Result<Option<Piece>, Malformed> {
+    ///
+    /// # Errors
+    /// [`Malformed`]: the bytes break the framing.
+    #[allow(clippy::should_implement_trait, reason = "it is an iterator only up to the next chunk")]
+    pub fn next(&mut self) -> Result<Option<Piece>, Malformed> {
         loop {
             match &mut self.form {
                 Form::Head { bytes, got } => {
@@ -115,6 +132,11 @@ impl Decoder {
                     }
                     return Ok(Some(Piece { origin: *origin, starts: std::mem::take(starts), bytes }));
                 }
+                Form::Raw => {
+                    let bytes = std::mem::take(&mut self.chunk);
+                    let piece = Piece { origin: Origin::Output(LogSource::Console), starts: true, bytes };
+                    return Ok((!piece.bytes.is_empty()).then_some(piece));
+                }
                 Form::Lines { starts } => {
                     let space = HELD - self.held.len();
                     let window = self.chunk.get(..space.min(self.chunk.len())).unwrap_or_default();
@@ -145,7 +167,7 @@ impl Decoder {
     }
 
     /// Called after the last chunk: what is held comes out as pieces, and then the error if the stream was cut inside a frame.
-    pub(super) fn end(&mut self) {
+    pub fn end(&mut self) {
         self.over = true;
     }
 }
@@ -261,6 +283,24 @@ mod tests {
             assert_eq!(seen, [&b"a\r\n"[..], b"\n", b"login: "]);
             assert_eq!(end, Ok(()));
         }
+    }
+
+    #[test]
+    fn a_prompt_is_shown_as_it_comes() {
+        // The first bytes of a terminal may be those of a frame's head.
+        for input in [&b"login: "[..], b"\x01\0\0\0\0\0\0\x05hello", b"\x02"] {
+            let mut decoder = Decoder::raw();
+            decoder.push(Bytes::copy_from_slice(input));
+            let piece = decoder.next().unwrap().unwrap();
+            assert_eq!((piece.origin, &piece.bytes[..]), (Origin::Output(LogSource::Console), input));
+            assert_eq!(decoder.next(), Ok(None));
+        }
+    }
+
+    #[test]
+    fn the_daemons_own_words_are_no_output() {
+        let (pieces, end) = decode(Decoder::framed(), &frame(3, b"error"), &[3]);
+        assert_eq!((pieces[0].origin, end), (Origin::Daemon, Ok(())));
     }
 
     proptest! {

@@ -1,4 +1,4 @@
-//! Ports and addresses, from the list's form and from the inspection's.
+//! Ports and addresses, from a list's form and from that of an inspection, which is the same on both engines.
 
 use std::{
     collections::BTreeMap,
@@ -9,18 +9,22 @@ use std::{
 use runtide_core::{Address, Port, Protocol};
 use serde::Deserialize;
 
-use super::{Text, lenient::number};
+use crate::{lenient::number, text::Text};
 
 /// The owner of a container's network stack: the container itself, the host, or another container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stack {
+pub enum Stack {
+    /// The container's own.
     Own,
+    /// The host's.
     Host,
+    /// Another container's, or one that was given by a path.
     Shared,
 }
 
 impl Stack {
-    pub(super) fn of(mode: &str) -> Self {
+    /// The owner for a network mode of an inspection.
+    pub fn of(mode: &str) -> Self {
         match mode {
             "host" => Self::Host,
             mode if mode.starts_with("container:") || mode.starts_with("ns:") => Self::Shared,
@@ -30,11 +34,12 @@ impl Stack {
 }
 
 /// Attachments by the network's name.
-pub(super) type Networks<'a> = BTreeMap<Text<'a>, Option<Attachment<'a>>>;
+pub type Networks<'a> = BTreeMap<Text<'a>, Option<Attachment<'a>>>;
 
+/// One attachment to a network.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Attachment<'a> {
+pub struct Attachment<'a> {
     #[serde(borrow, rename = "IPAddress")]
     v4: Text<'a>,
     #[serde(borrow, rename = "GlobalIPv6Address")]
@@ -42,7 +47,7 @@ pub(super) struct Attachment<'a> {
 }
 
 /// The addresses; `None`: they are another container's or the host's, or the daemon did not report them.
-pub(super) fn addresses(stack: Stack, networks: Option<&Networks<'_>>) -> Option<Vec<Address>> {
+pub fn addresses(stack: Stack, networks: Option<&Networks<'_>>) -> Option<Vec<Address>> {
     let mut found: Vec<Address> = networks?
         .iter()
         .filter_map(|(name, attachment)| Some((name, attachment.as_ref()?)))
@@ -61,9 +66,10 @@ pub(super) fn addresses(stack: Stack, networks: Option<&Networks<'_>>) -> Option
     Some(found)
 }
 
+/// A port in Docker's list.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub(super) struct ListedPort<'a> {
+pub struct ListedPort<'a> {
     #[serde(borrow, rename = "IP")]
     ip: Text<'a>,
     private_port: u16,
@@ -73,7 +79,7 @@ pub(super) struct ListedPort<'a> {
 }
 
 /// The list's ports; `None` on the host's or another container's network, where the list has none.
-pub(super) fn listed_ports(stack: Stack, ports: Option<&[ListedPort<'_>]>) -> Option<Vec<Port>> {
+pub fn listed_ports(stack: Stack, ports: Option<&[ListedPort<'_>]>) -> Option<Vec<Port>> {
     if stack != Stack::Own {
         return None;
     }
@@ -84,19 +90,21 @@ pub(super) fn listed_ports(stack: Stack, ports: Option<&[ListedPort<'_>]>) -> Op
     Some(table.into_ports())
 }
 
+/// A published address of an inspection.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub(super) struct Binding<'a> {
+pub struct Binding<'a> {
     #[serde(borrow)]
     host_ip: Text<'a>,
     #[serde(borrow)]
     host_port: Text<'a>,
 }
 
-pub(super) type Bindings<'a> = BTreeMap<Text<'a>, Option<Vec<Binding<'a>>>>;
+/// Published addresses by `80/tcp`.
+pub type Bindings<'a> = BTreeMap<Text<'a>, Option<Vec<Binding<'a>>>>;
 
 /// The inspection's ports: `80/tcp` and its published addresses.
-pub(super) fn inspected_ports(bindings: &Bindings<'_>) -> Vec<Port> {
+pub fn inspected_ports(bindings: &Bindings<'_>) -> Vec<Port> {
     let mut table = Table::default();
     for (key, bindings) in bindings {
         let Some((inside, protocol)) = port_key(key) else { continue };
@@ -111,7 +119,7 @@ pub(super) fn inspected_ports(bindings: &Bindings<'_>) -> Vec<Port> {
 }
 
 /// The ports on the host's network: an exposed port answers on the host, under its own number.
-pub(super) fn host_ports<'a>(exposed: impl IntoIterator<Item = &'a str>) -> Vec<Port> {
+pub fn host_ports<'a>(exposed: impl IntoIterator<Item = &'a str>) -> Vec<Port> {
     let mut table = Table::default();
     for (port, protocol) in exposed.into_iter().filter_map(port_key) {
         table.add(port, protocol, published("", port));
@@ -125,17 +133,18 @@ fn port_key(key: &str) -> Option<(u16, &str)> {
 }
 
 /// The published address; an empty one means all addresses.
-fn published(ip: &str, port: u16) -> Option<SocketAddr> {
+pub fn published(ip: &str, port: u16) -> Option<SocketAddr> {
     let ip = if ip.is_empty() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { ip.parse().ok()? };
     (port != 0).then_some(SocketAddr::new(ip, port))
 }
 
 /// Ports in order of number and protocol, each host address once.
-#[derive(Default)]
-struct Table(BTreeMap<(NonZeroU16, Protocol), Vec<SocketAddr>>);
+#[derive(Debug, Default)]
+pub struct Table(BTreeMap<(NonZeroU16, Protocol), Vec<SocketAddr>>);
 
 impl Table {
-    fn add(&mut self, number: u16, protocol: &str, published: Option<SocketAddr>) {
+    /// Adds a port, or another published address of it. One without a number, or of an unknown protocol, is left out.
+    pub fn add(&mut self, number: u16, protocol: &str, published: Option<SocketAddr>) {
         let protocol = match protocol {
             "tcp" => Protocol::Tcp,
             "udp" => Protocol::Udp,
@@ -147,7 +156,8 @@ impl Table {
         }
     }
 
-    fn into_ports(self) -> Vec<Port> {
+    /// All of them.
+    pub fn into_ports(self) -> Vec<Port> {
         self.0
             .into_iter()
             .map(|((number, protocol), hosts)| hosts.into_iter().fold(Port::new(number, protocol), Port::published_at))

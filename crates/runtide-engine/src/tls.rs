@@ -12,7 +12,7 @@ use tokio_rustls::{
     },
 };
 
-use crate::config::{Endpoint, Tls};
+use crate::endpoint::{Endpoint, Tls};
 
 /// `None` for an endpoint that is not `https`.
 pub(crate) fn connector(endpoint: &Endpoint, tls: Option<&Tls>) -> Result<Option<(TlsConnector, ServerName<'static>)>> {
@@ -42,7 +42,7 @@ pub(crate) fn connector(endpoint: &Endpoint, tls: Option<&Tls>) -> Result<Option
 }
 
 fn invalid(message: impl Into<String>) -> Error {
-    Error::new(ErrorKind::InvalidInput, "docker.tls", message)
+    Error::new(ErrorKind::InvalidInput, "tls", message)
 }
 
 /// The error for an unreadable file. Its text is ours, since the parser's quotes the line, which may be a key.

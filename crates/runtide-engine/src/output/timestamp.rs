@@ -9,7 +9,7 @@ use jiff::Timestamp;
 pub(super) const LONGEST: usize = 36;
 
 /// Splits the time off an entry. `None`: the entry has no time, and its bytes are unchanged.
-pub(super) fn split(entry: &mut Bytes) -> Option<SystemTime> {
+pub fn split(entry: &mut Bytes) -> Option<SystemTime> {
     let (at, length) = parse(entry)?;
     let _ = entry.split_to(length);
     Some(at)
@@ -40,7 +40,7 @@ fn has_form(bytes: &[u8]) -> bool {
 }
 
 /// A time as the daemon's queries take it, `seconds.nanoseconds`. `None` before 1970: no log is that old.
-pub(super) fn query(at: SystemTime) -> Option<String> {
+pub fn query(at: SystemTime) -> Option<String> {
     let since = at.duration_since(SystemTime::UNIX_EPOCH).ok()?;
     Some(format!("{}.{:09}", since.as_secs(), since.subsec_nanos()))
 }

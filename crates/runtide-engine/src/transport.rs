@@ -28,10 +28,12 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream, rustls::pki_types::ServerName};
 
-use crate::config::Endpoint;
+use crate::endpoint::Endpoint;
 
-pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
-pub(crate) type Body = UnsyncBoxBody<Bytes, BoxError>;
+/// An error of any type, of a body that is sent.
+pub type BoxError = Box<dyn StdError + Send + Sync>;
+/// A body that is sent.
+pub type Body = UnsyncBoxBody<Bytes, BoxError>;
 
 /// Idle connections in the pool, as many as a bounded burst of inspections uses, and the time for which they stay.
 const IDLE_CONNECTIONS: usize = 8;
@@ -58,6 +60,7 @@ impl Connector {
         Self(Arc::new(Target { endpoint, tls, timeout }))
     }
 
+    /// Dials.
     pub(crate) async fn connect(&self) -> io::Result<TokioIo<Link>> {
         let dialled = tokio::time::timeout(self.0.timeout, self.dial()).await;
         let dialled = dialled.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut)));
@@ -127,6 +130,7 @@ impl tower_service::Service<Uri> for Connector {
 }
 
 /// One connection over any of the transports.
+#[derive(Debug)]
 pub(crate) enum Link {
     #[cfg(unix)]
     Unix(tokio::net::UnixStream),
@@ -261,7 +265,7 @@ pub(crate) fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<I
 }
 
 /// Wraps the error as an I/O error, with the kind of the first I/O error among its causes.
-pub(crate) fn as_io(error: impl StdError + Send + Sync + 'static) -> io::Error {
+pub fn as_io(error: impl StdError + Send + Sync + 'static) -> io::Error {
     let kind = causes(&error).find_map(|cause| match cause.downcast_ref::<hyper::Error>() {
         Some(http) => http.is_parse().then_some(io::ErrorKind::InvalidData),
         None => cause.downcast_ref::<io::Error>().map(io::Error::kind),
@@ -274,19 +278,21 @@ mod tests {
     use runtide_core::{BackendId, Retry, backend::CallSite};
 
     use super::*;
-    use crate::error::DaemonErrors as _;
+    use crate::error::{Advice, of_io};
+
+    const ADVICE: Advice = Advice { socket: "", use_tls: "", is_tls: "", ca: "", identity: "", no_tls: "" };
 
     async fn retry_of(endpoint: Endpoint) -> Retry {
         let failed = Connector::new(endpoint, None, Duration::from_secs(60)).connect().await.err().unwrap();
-        let id = BackendId::from("docker:test");
-        CallSite::new("docker.test", &id).io(as_io(failed)).retry()
+        let id = BackendId::from("engine:test");
+        of_io(CallSite::new("engine.test", &id), &ADVICE, as_io(failed)).retry()
     }
 
     #[cfg(unix)]
     #[tokio::test]
     async fn a_dial_that_reaches_no_daemon_says_so() {
         let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("docker.sock");
+        let socket = folder.path().join("engine.sock");
         let file = Retry::Poll(Duration::from_millis(50));
         assert_eq!(retry_of(Endpoint::unix(&socket)).await, file, "no such file");
         drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
@@ -300,9 +306,13 @@ mod tests {
 
     #[test]
     fn a_connection_that_breaks_has_reached_a_daemon() {
-        let id = BackendId::from("docker:test");
+        let id = BackendId::from("engine:test");
         for kind in [io::ErrorKind::ConnectionRefused, io::ErrorKind::ConnectionReset, io::ErrorKind::UnexpectedEof] {
-            assert_eq!(CallSite::new("docker.test", &id).io(kind.into()).retry(), Retry::Backoff, "{kind}");
+            assert_eq!(
+                of_io(CallSite::new("engine.test", &id), &ADVICE, kind.into()).retry(),
+                Retry::Backoff,
+                "{kind}"
+            );
         }
     }
 }

@@ -14,10 +14,7 @@ const DEPTH: usize = 8;
 ///
 /// # Errors
 /// The first error of `read`, if leaving members out does not help: `json` is cut, or is no JSON, or no object.
-pub(crate) fn lenient<T>(
-    json: &str,
-    read: impl Fn(&str) -> serde_json::Result<T>,
-) -> serde_json::Result<(T, Vec<String>)> {
+pub fn lenient<T>(json: &str, read: impl Fn(&str) -> serde_json::Result<T>) -> serde_json::Result<(T, Vec<String>)> {
     let error = match read(json) {
         Ok(value) => return Ok((value, Vec::new())),
         Err(error) => error,
@@ -31,7 +28,7 @@ pub(crate) fn lenient<T>(
 }
 
 /// Logs the members that were left out, if any.
-pub(crate) fn log(backend: &runtide_core::BackendId, about: &str, left_out: &[String]) {
+pub fn log_left_out(backend: &runtide_core::BackendId, about: &str, left_out: &[String]) {
     if !left_out.is_empty() {
         tracing::warn!(%backend, instance = about, fields = left_out.join(", "), "left out: these fields cannot be read");
     }
@@ -81,7 +78,7 @@ impl Search<'_> {
 struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// A number that stands in a text, as `Exited (137)`; `None`, and a line in the log, if it is none of this type.
-pub(crate) fn number<T: std::str::FromStr>(text: &str, field: &'static str) -> Option<T> {
+pub fn number<T: std::str::FromStr>(text: &str, field: &'static str) -> Option<T> {
     let number = text.parse().ok();
     if number.is_none() {
         let shown: String = text.chars().take(40).collect();

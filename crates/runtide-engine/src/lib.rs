@@ -1,0 +1,33 @@
+#![doc = include_str!("../README.md")]
+
+mod answer;
+mod client;
+mod connection;
+mod dialect;
+mod endpoint;
+pub mod error;
+mod feed;
+mod hijack;
+mod lenient;
+pub mod network;
+pub mod output;
+pub mod progress;
+mod request;
+mod text;
+mod tls;
+mod transport;
+mod values;
+
+pub use self::{
+    answer::{Answer, http_date},
+    client::{Client, Settings},
+    dialect::Dialect,
+    endpoint::{Endpoint, Tls, without_credentials},
+    feed::Feed,
+    hijack::{Hijacked, HijackedReader, HijackedWriter},
+    lenient::{lenient, log_left_out, number},
+    request::{Request, segment},
+    text::Text,
+    transport::{Body, BoxError, as_io},
+    values::{Framed, Values},
+};

@@ -1,0 +1,7 @@
+//! The client against a daemon that a test scripts, over a unix socket.
+#![cfg(unix)]
+
+mod client;
+mod feed;
+mod hijack;
+mod scripted;
