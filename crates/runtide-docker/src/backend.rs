@@ -7,7 +7,7 @@ use runtide_core::{
     BackendId, Capabilities, Detail, EventStream, Instance, InstanceId, ListOptions, Listing, Result, RuntimeBackend,
     RuntimeInfo, RuntimeKind, WatchOptions,
     capabilities::{Support, WatchSupport},
-    manager::{LifecycleManager, LogManager, ProvisionManager},
+    manager::{ExecManager, LifecycleManager, LogManager, ProvisionManager, StatsManager},
     watch::Driver,
 };
 
@@ -53,6 +53,8 @@ pub struct DockerBackend {
     lifecycle: manager::Lifecycle,
     provision: manager::Provision,
     logs: manager::Logs,
+    exec: manager::Exec,
+    stats: manager::Stats,
 }
 
 impl DockerBackend {
@@ -73,17 +75,22 @@ impl DockerBackend {
             lifecycle: manager::Lifecycle::new(client.clone()),
             provision: manager::Provision::new(client.clone()),
             logs: manager::Logs::new(client.clone()),
+            exec: manager::Exec::new(client.clone()),
+            stats: manager::Stats::new(client.clone()),
             client,
         })
     }
 }
+
+/// Prefixes of the verbs that this version has.
+const MANAGED: [&str; 5] = ["lifecycle_", "provision_", "logs_", "exec_", "stats_"];
 
 fn capabilities(server: Option<&Server>) -> Capabilities {
     let Some(_) = server else { return Capabilities::default() };
     let mut can = Capabilities::none("not implemented in this version");
     can.watch = WatchSupport::Resumable;
     for (verb, support) in can.verbs_mut() {
-        if verb.starts_with("lifecycle_") || verb.starts_with("provision_") || verb.starts_with("logs_") {
+        if MANAGED.iter().any(|prefix| verb.starts_with(prefix)) {
             *support = Support::Yes;
         }
     }
@@ -147,5 +154,13 @@ impl RuntimeBackend for DockerBackend {
 
     fn logs(&self) -> Option<&dyn LogManager> {
         Some(&self.logs)
+    }
+
+    fn exec(&self) -> Option<&dyn ExecManager> {
+        Some(&self.exec)
+    }
+
+    fn stats(&self) -> Option<&dyn StatsManager> {
+        Some(&self.stats)
     }
 }

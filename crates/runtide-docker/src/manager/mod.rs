@@ -4,6 +4,7 @@
 //! effect of a verb is derived from the container's state before and after, never from a message.
 
 mod container;
+mod exec;
 mod kill;
 mod lifecycle;
 mod log;
@@ -11,7 +12,8 @@ mod native;
 mod provision;
 mod remove;
 mod spec;
+mod stats;
 mod stop;
 mod wait;
 
-pub(crate) use self::{lifecycle::Lifecycle, log::Logs, provision::Provision};
+pub(crate) use self::{exec::Exec, lifecycle::Lifecycle, log::Logs, provision::Provision, stats::Stats};

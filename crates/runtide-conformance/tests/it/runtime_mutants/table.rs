@@ -105,7 +105,7 @@ mutants! { runtide_conformance::Law;
     /// Its calls have no deadline.
     NoDeadline [M6];
     /// Names are pasted into paths and shells.
-    PastesNames [M8];
+    PastesNames [M4 M8];
     /// A network keeps no labels: its owner is unknown.
     NetworksWithoutLabels [M7];
     /// It answers `Resumed` to any token, and reports what the runtime still remembers.

@@ -10,7 +10,7 @@ use std::{
 use runtide_conformance::{report, testbed::Turn};
 use runtide_core::{
     InstanceId, RuntimeBackend,
-    manager::{InstanceSpec, LifecycleManager, LogManager, ProvisionManager},
+    manager::{ExecManager, InstanceSpec, LifecycleManager, LogManager, ProvisionManager, StatsManager},
 };
 use runtide_docker::{Config, DockerBackend, Endpoint};
 use serde_json::Value;
@@ -54,6 +54,14 @@ impl Bench {
 
     pub(crate) fn logs(&self) -> &dyn LogManager {
         self.backend.logs().unwrap()
+    }
+
+    pub(crate) fn exec(&self) -> &dyn ExecManager {
+        self.backend.exec().unwrap()
+    }
+
+    pub(crate) fn stats(&self) -> &dyn StatsManager {
+        self.backend.stats().unwrap()
     }
 
     pub(crate) fn image() -> String {
