@@ -30,7 +30,20 @@ impl Bench {
         Self::with(test, |config| config).await
     }
 
+    /// With the daemon for this test alone, which may kill it.
+    pub(crate) async fn alone(test: &str) -> Option<Self> {
+        Self::of(test, |config| config, async || Turn::on("docker").await).await
+    }
+
     pub(crate) async fn with(test: &str, configure: impl FnOnce(Config) -> Config) -> Option<Self> {
+        Self::of(test, configure, async || Turn::shared("docker").await).await
+    }
+
+    async fn of(
+        test: &str,
+        configure: impl FnOnce(Config) -> Config,
+        turn: impl AsyncFnOnce() -> std::io::Result<Turn>,
+    ) -> Option<Self> {
         let Ok(address) = std::env::var("RUNTIDE_TEST_DOCKER") else {
             report::skip("managers", "docker", "RUNTIDE_TEST_DOCKER is not set");
             return None;
@@ -40,7 +53,7 @@ impl Bench {
         let config = configure(Config::default().with_endpoint(Endpoint::unix(&socket)));
         let backend = DockerBackend::new(config).unwrap();
         let prefix = format!("runtide-managers-{test}-{}", std::process::id());
-        let turn = Turn::shared("docker").await.unwrap();
+        let turn = turn().await.unwrap();
         Some(Self { backend, prefix, socket, _turn: turn })
     }
 

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, num::NonZeroU16, time::Duration};
 
+use runtide_conformance::{report, testbed::Testbed};
 use runtide_core::{
     ErrorKind, ExitStatus, InstanceId, Result, RuntimeBackend,
     manager::{ExecOptions, ExecSession, LogLine, LogSource, LogStream, RemoveOptions, TtySize},
@@ -222,6 +223,26 @@ async fn a_dropped_session_leaves_no_connection_and_does_not_block_the_process()
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     panic!("the process is blocked");
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_killed_under_a_session_takes_the_exit_with_it() {
+    let Some(testbed) = Testbed::of("docker") else { return report::skip("managers", "docker", "RUNTIDE_TESTBED is not set") };
+    let Some(bench) = Bench::alone("exec-killed").await else { return };
+    let id = bench.run("a", "sleep 600").await;
+    let options = argv(&["sh", "-c", "echo ready; cat"]).with_stdin();
+    let ExecSession { mut output, control, stdin } = bench.exec().exec(&id, options).await.unwrap();
+    assert_eq!(output.next().await.unwrap().unwrap().bytes, "ready\n");
+    let waited = tokio::spawn(async move { control.wait().await });
+    testbed.run(&["kill"]).await.unwrap();
+    let end = tokio::time::timeout(LIMIT, output.next()).await.expect("it does not hang").unwrap().unwrap_err();
+    assert_eq!(end.kind(), ErrorKind::Unavailable, "the bytes ended, the output did not: {end}");
+    testbed.run(&["start"]).await.unwrap();
+    let exit = tokio::time::timeout(LIMIT, waited).await.expect("it does not hang").unwrap();
+    assert_eq!(exit.unwrap(), None, "it was not seen");
+    drop(stdin);
+    let again = bench.exec().exec(&id, argv(&["true"])).await.unwrap();
+    assert_eq!(super::exec::waited(&again).await, Some(ExitStatus::code(0)), "the container lives on");
 }
 
 #[tokio::test]
