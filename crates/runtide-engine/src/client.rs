@@ -144,6 +144,11 @@ impl<D: Dialect> Client<D> {
         self.0.pool.reset();
     }
 
+    /// Waits until it is closed: what is open then ends with `Cancelled`.
+    pub async fn closed(&self) {
+        self.0.session.closed().await;
+    }
+
     /// # Errors
     /// `Cancelled` once it was closed.
     pub fn check_open(&self, operation: &'static str) -> Result<()> {
