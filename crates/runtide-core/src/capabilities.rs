@@ -114,12 +114,14 @@ capabilities! {
     exec_attach,
     /// Resize a terminal.
     exec_resize,
-    /// List, inspect, tag and remove images.
+    /// List, inspect, tag, remove and prune images.
     images_manage,
     /// Pull from a registry.
     images_pull,
     /// Import an archive.
     images_import,
+    /// Save images as an archive.
+    images_save,
     /// Build from a context.
     images_build,
     /// Create, list and remove networks.

@@ -7,7 +7,7 @@ use runtide_core::{
     BackendId, Capabilities, Detail, EventStream, Instance, InstanceId, ListOptions, Listing, Result, RuntimeBackend,
     RuntimeInfo, RuntimeKind, WatchOptions,
     capabilities::{Support, WatchSupport},
-    manager::{LifecycleManager, LogManager, ProvisionManager},
+    manager::{ExecManager, ImageManager, LifecycleManager, LogManager, ProvisionManager, StatsManager},
     watch::Driver,
 };
 
@@ -53,6 +53,9 @@ pub struct DockerBackend {
     lifecycle: manager::Lifecycle,
     provision: manager::Provision,
     logs: manager::Logs,
+    images: manager::Images,
+    exec: manager::Exec,
+    stats: manager::Stats,
 }
 
 impl DockerBackend {
@@ -73,17 +76,23 @@ impl DockerBackend {
             lifecycle: manager::Lifecycle::new(client.clone()),
             provision: manager::Provision::new(client.clone()),
             logs: manager::Logs::new(client.clone()),
+            images: manager::Images::new(client.clone()),
+            exec: manager::Exec::new(client.clone()),
+            stats: manager::Stats::new(client.clone()),
             client,
         })
     }
 }
+
+/// Prefixes of the verbs that this version has.
+const MANAGED: [&str; 6] = ["lifecycle_", "provision_", "logs_", "exec_", "images_", "stats_"];
 
 fn capabilities(server: Option<&Server>) -> Capabilities {
     let Some(_) = server else { return Capabilities::default() };
     let mut can = Capabilities::none("not implemented in this version");
     can.watch = WatchSupport::Resumable;
     for (verb, support) in can.verbs_mut() {
-        if verb.starts_with("lifecycle_") || verb.starts_with("provision_") || verb.starts_with("logs_") {
+        if MANAGED.iter().any(|prefix| verb.starts_with(prefix)) {
             *support = Support::Yes;
         }
     }
@@ -147,5 +156,17 @@ impl RuntimeBackend for DockerBackend {
 
     fn logs(&self) -> Option<&dyn LogManager> {
         Some(&self.logs)
+    }
+
+    fn images(&self) -> Option<&dyn ImageManager> {
+        Some(&self.images)
+    }
+
+    fn exec(&self) -> Option<&dyn ExecManager> {
+        Some(&self.exec)
+    }
+
+    fn stats(&self) -> Option<&dyn StatsManager> {
+        Some(&self.stats)
     }
 }

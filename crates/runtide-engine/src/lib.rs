@@ -8,11 +8,13 @@ mod endpoint;
 pub mod error;
 mod feed;
 mod hijack;
+pub mod image;
 mod lenient;
 pub mod network;
 pub mod output;
 pub mod progress;
 mod request;
+mod ssh;
 mod text;
 mod tls;
 mod transport;
@@ -27,6 +29,7 @@ pub use self::{
     hijack::{Hijacked, HijackedReader, HijackedWriter},
     lenient::{lenient, log_left_out, number},
     request::{Request, segment},
+    ssh::Ssh,
     text::Text,
     transport::{Body, BoxError, as_io},
     values::{Framed, Values},

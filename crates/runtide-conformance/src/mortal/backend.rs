@@ -9,7 +9,7 @@ use runtide_core::{
     manager::{
         BuildContext, BuildOptions, ByteReader, ConnectOptions, Effect, ExecManager, ImageInfo, ImageManager,
         ImageStream, InstanceSpec, LifecycleManager, LogManager, NetworkId, NetworkInfo, NetworkManager, NetworkSpec,
-        ProvisionManager, PullOptions, RemoveOptions, SidecarManager, SnapshotManager, StatsManager, StopOptions,
+        ProvisionManager, PruneOptions, Pruned, PullOptions, RemoveOptions, SidecarManager, SnapshotManager, StatsManager, StopOptions,
         VolumeId, VolumeInfo, VolumeManager, VolumeSpec,
     },
 };
@@ -253,6 +253,10 @@ impl ImageManager for MortalBackend {
         self.verb(below!(self, images).import(archive)).await
     }
 
+    async fn save(&self, all: &[ImageRef]) -> Result<ByteReader> {
+        self.query(below!(self, images).save(all)).await
+    }
+
     async fn build(&self, context: BuildContext, options: BuildOptions) -> Result<ImageStream> {
         self.verb(below!(self, images).build(context, options)).await
     }
@@ -263,5 +267,9 @@ impl ImageManager for MortalBackend {
 
     async fn remove(&self, image: &ImageRef) -> Result<Effect> {
         self.verb(below!(self, images).remove(image)).await
+    }
+
+    async fn prune(&self, options: PruneOptions) -> Result<Pruned> {
+        self.verb(below!(self, images).prune(options)).await
     }
 }

@@ -22,8 +22,11 @@ use std::{fmt, pin::Pin};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use self::{
-    exec::{ExecControl, ExecManager, ExecOptions, ExecSession, TtySize},
-    image::{BuildContext, BuildOptions, ImageInfo, ImageManager, ImageProgress, ImageStream, PullOptions},
+    exec::{AttachOptions, ExecControl, ExecManager, ExecOptions, ExecSession, TtySize},
+    image::{
+        BuildContext, BuildOptions, Credentials, ImageInfo, ImageManager, ImageProgress, ImageStream, LayerStep,
+        PruneOptions, Pruned, PullOptions,
+    },
     lifecycle::{LifecycleManager, RemoveOptions, StopOptions},
     log::{LogLine, LogManager, LogOptions, LogSource, LogStream},
     network::{ConnectOptions, NetworkId, NetworkInfo, NetworkManager, NetworkSpec},

@@ -1,9 +1,11 @@
-//! The managers: the verbs on containers. Observation is the [`source`](crate::source)'s and the inspector's.
+//! The managers: the verbs on containers and images. Observation is the [`source`](crate::source)'s and the inspector's.
 //!
-//! The verbs go over bollard. It answers 204 and 304 alike, and the daemon's texts differ from version to version, so the
+//! The verbs on containers go over bollard. It answers 204 and 304 alike, and the daemon's texts differ from version to version, so the
 //! effect of a verb is derived from the container's state before and after, never from a message.
 
 mod container;
+mod exec;
+mod image;
 mod kill;
 mod lifecycle;
 mod log;
@@ -11,7 +13,10 @@ mod native;
 mod provision;
 mod remove;
 mod spec;
+mod stats;
 mod stop;
 mod wait;
 
-pub(crate) use self::{lifecycle::Lifecycle, log::Logs, provision::Provision};
+pub(crate) use self::{
+    exec::Exec, image::Images, lifecycle::Lifecycle, log::Logs, provision::Provision, stats::Stats,
+};

@@ -33,11 +33,14 @@ impl State {
         let image = design.image.as_ref().map(|image| self.image_or_missing(image, Call::Create)).transpose()?;
         let (mut own_entrypoint, mut own_user) = (Vec::new(), None);
         if let Some(image) = image {
-            let own_env = image.env.iter().filter_map(|pair| pair.split_once('='));
+            let own_env = image.env.iter().flatten().filter_map(|pair| pair.split_once('='));
             for (key, value) in own_env {
                 design.env.entry(key.to_owned()).or_insert_with(|| value.to_owned());
             }
-            (own_entrypoint, own_user) = (image.entrypoint, image.user);
+            if entrypoint.is_none() && design.command.is_empty() {
+                design.command = image.command.unwrap_or_default();
+            }
+            (own_entrypoint, own_user) = (image.entrypoint.unwrap_or_default(), image.user);
         }
         let mut command = entrypoint.unwrap_or(own_entrypoint);
         command.append(&mut design.command);

@@ -127,8 +127,8 @@ async fn a_created_instance_is_as_it_was_described() {
     let runtime = backend.runtime();
     let mut image = ImageInfo::new("img-1");
     image.tags = vec![ImageRef::from("base")];
-    image.env = vec!["PATH=/bin".to_owned(), "MODE=image".to_owned()];
-    image.entrypoint = vec!["exit".to_owned()];
+    image.env = Some(vec!["PATH=/bin".to_owned(), "MODE=image".to_owned()]);
+    image.entrypoint = Some(vec!["exit".to_owned()]);
     runtime.add_image(image);
     let network = backend.networks().unwrap().create(&NetworkSpec::named("net")).await.unwrap();
     let volume = backend.volumes().unwrap().create(&VolumeSpec::named("data")).await.unwrap();
