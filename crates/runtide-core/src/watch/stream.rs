@@ -192,7 +192,7 @@ pub(crate) async fn first_match(
             }
         };
         let gone = match &event.kind {
-            // What a partial listing does not show may be there.
+            // An instance that a partial listing does not show may be there.
             RuntimeEventKind::ResyncEnd(completeness) => now.is_none() && completeness.is_complete(),
             RuntimeEventKind::Removed(instance) => instance.id == *id,
             _ => false,

@@ -48,7 +48,7 @@ pub(super) enum Beginning {
     Down(Option<Failure>),
 }
 
-/// What an entry of the ring says of the link.
+/// Meaning of an entry of the ring for the state of the link.
 enum News {
     Down,
     Up,
