@@ -79,15 +79,16 @@ mod tests {
         assert_eq!(Completeness::Complete.bounded(), Completeness::Complete);
     }
 
+    #[derive(Deserialize)]
+    struct Older {
+        completeness: Completeness,
+    }
+
     #[test]
     fn what_is_not_written_is_unknown() {
         for value in [Completeness::Complete, Completeness::Partial(vec![]), Completeness::Unknown] {
             let json = serde_json::to_string(&value).unwrap();
             assert_eq!(serde_json::from_str::<Completeness>(&json).unwrap(), value);
-        }
-        #[derive(Deserialize)]
-        struct Older {
-            completeness: Completeness,
         }
         assert_eq!(serde_json::from_str::<Older>("{}").unwrap().completeness, Completeness::Unknown);
         assert_eq!(serde_json::from_str::<Completeness>("null").unwrap(), Completeness::Unknown);
