@@ -7,7 +7,7 @@ use runtide_core::{
     BackendId, Capabilities, Detail, EventStream, Instance, InstanceId, ListOptions, Listing, Result, RuntimeBackend,
     RuntimeInfo, RuntimeKind, WatchOptions,
     capabilities::{Support, WatchSupport},
-    manager::{LifecycleManager, LogManager, ProvisionManager},
+    manager::{LifecycleManager, LogManager, NetworkManager, ProvisionManager, VolumeManager},
     watch::Driver,
 };
 
@@ -53,6 +53,8 @@ pub struct DockerBackend {
     lifecycle: manager::Lifecycle,
     provision: manager::Provision,
     logs: manager::Logs,
+    networks: manager::Networks,
+    volumes: manager::Volumes,
 }
 
 impl DockerBackend {
@@ -73,17 +75,22 @@ impl DockerBackend {
             lifecycle: manager::Lifecycle::new(client.clone()),
             provision: manager::Provision::new(client.clone()),
             logs: manager::Logs::new(client.clone()),
+            networks: manager::Networks::new(client.clone()),
+            volumes: manager::Volumes::new(client.clone()),
             client,
         })
     }
 }
+
+/// Beginnings of the verbs that every server has.
+const MANAGERS: [&str; 5] = ["lifecycle_", "provision_", "logs_", "networks_", "volumes_"];
 
 fn capabilities(server: Option<&Server>) -> Capabilities {
     let Some(_) = server else { return Capabilities::default() };
     let mut can = Capabilities::none("not implemented in this version");
     can.watch = WatchSupport::Resumable;
     for (verb, support) in can.verbs_mut() {
-        if verb.starts_with("lifecycle_") || verb.starts_with("provision_") || verb.starts_with("logs_") {
+        if MANAGERS.iter().any(|manager| verb.starts_with(manager)) {
             *support = Support::Yes;
         }
     }
@@ -147,5 +154,13 @@ impl RuntimeBackend for DockerBackend {
 
     fn logs(&self) -> Option<&dyn LogManager> {
         Some(&self.logs)
+    }
+
+    fn networks(&self) -> Option<&dyn NetworkManager> {
+        Some(&self.networks)
+    }
+
+    fn volumes(&self) -> Option<&dyn VolumeManager> {
+        Some(&self.volumes)
     }
 }

@@ -10,7 +10,7 @@ use std::{
 use runtide_conformance::{report, testbed::Turn};
 use runtide_core::{
     InstanceId, RuntimeBackend,
-    manager::{InstanceSpec, LifecycleManager, LogManager, ProvisionManager},
+    manager::{InstanceSpec, LifecycleManager, LogManager, NetworkManager, ProvisionManager, VolumeManager},
 };
 use runtide_docker::{Config, DockerBackend, Endpoint};
 use serde_json::Value;
@@ -54,6 +54,18 @@ impl Bench {
 
     pub(crate) fn logs(&self) -> &dyn LogManager {
         self.backend.logs().unwrap()
+    }
+
+    pub(crate) fn networks(&self) -> &dyn NetworkManager {
+        self.backend.networks().unwrap()
+    }
+
+    pub(crate) fn volumes(&self) -> &dyn VolumeManager {
+        self.backend.volumes().unwrap()
+    }
+
+    pub(crate) fn socket(&self) -> &std::path::Path {
+        &self.socket
     }
 
     pub(crate) fn image() -> String {
