@@ -12,6 +12,7 @@ pub mod image;
 mod lenient;
 pub mod network;
 pub mod output;
+mod own_answer;
 pub mod progress;
 mod request;
 mod text;
@@ -27,6 +28,7 @@ pub use self::{
     feed::Feed,
     hijack::{Hijacked, HijackedReader, HijackedWriter},
     lenient::{lenient, log_left_out, number},
+    own_answer::OwnAnswer,
     request::{Request, segment},
     text::Text,
     transport::{Body, BoxError, as_io},
