@@ -7,7 +7,7 @@ use runtide_core::{
     BackendId, Capabilities, Detail, EventStream, Instance, InstanceId, ListOptions, Listing, Result, RuntimeBackend,
     RuntimeInfo, RuntimeKind, WatchOptions,
     capabilities::{Support, WatchSupport},
-    manager::{ImageManager, LifecycleManager, LogManager, ProvisionManager},
+    manager::{ExecManager, ImageManager, LifecycleManager, LogManager, ProvisionManager, StatsManager},
     watch::Driver,
 };
 
@@ -54,6 +54,8 @@ pub struct DockerBackend {
     provision: manager::Provision,
     logs: manager::Logs,
     images: manager::Images,
+    exec: manager::Exec,
+    stats: manager::Stats,
 }
 
 impl DockerBackend {
@@ -75,17 +77,22 @@ impl DockerBackend {
             provision: manager::Provision::new(client.clone()),
             logs: manager::Logs::new(client.clone()),
             images: manager::Images::new(client.clone()),
+            exec: manager::Exec::new(client.clone()),
+            stats: manager::Stats::new(client.clone()),
             client,
         })
     }
 }
+
+/// Prefixes of the verbs that this version has.
+const MANAGED: [&str; 6] = ["lifecycle_", "provision_", "logs_", "exec_", "images_", "stats_"];
 
 fn capabilities(server: Option<&Server>) -> Capabilities {
     let Some(_) = server else { return Capabilities::default() };
     let mut can = Capabilities::none("not implemented in this version");
     can.watch = WatchSupport::Resumable;
     for (verb, support) in can.verbs_mut() {
-        if ["lifecycle_", "provision_", "logs_", "images_"].iter().any(|manager| verb.starts_with(manager)) {
+        if MANAGED.iter().any(|prefix| verb.starts_with(prefix)) {
             *support = Support::Yes;
         }
     }
@@ -153,5 +160,13 @@ impl RuntimeBackend for DockerBackend {
 
     fn images(&self) -> Option<&dyn ImageManager> {
         Some(&self.images)
+    }
+
+    fn exec(&self) -> Option<&dyn ExecManager> {
+        Some(&self.exec)
+    }
+
+    fn stats(&self) -> Option<&dyn StatsManager> {
+        Some(&self.stats)
     }
 }

@@ -34,11 +34,12 @@ pub struct Config {
     pub endpoint: Endpoint,
     /// Files for `https`; `None`: the machine's root certificates, and no client certificate.
     pub tls: Option<Tls>,
-    /// Id of the backend; by default `docker:local`, `docker:host:port` or `docker:/path`.
+    /// Id of the backend; by default `docker:local`, `docker:host:port`, `docker:/path` or `docker:ssh://…`.
     pub id: Option<BackendId>,
     /// Deadline of a request, from its first byte to its last; 30 s. The event stream has none.
     pub deadline: Duration,
-    /// Deadline of a connection attempt, the TLS handshake included; 5 s.
+    /// Deadline of a connection attempt, the TLS handshake included; 5 s. `ssh` has it for reaching the host, in whole seconds, and
+    /// [`deadline`](Self::deadline) for its login.
     pub connect_deadline: Duration,
     /// Longest silence of the event stream; after half of it the stream is proven or replaced. 60 s.
     pub max_silence: Duration,
@@ -98,6 +99,7 @@ impl Config {
         self.id.clone().unwrap_or_else(|| match &self.endpoint {
             Endpoint::Unix(path) if is_default_socket(path) => BackendId::new("docker:local"),
             Endpoint::Unix(path) => BackendId::from(format!("docker:{}", path.display())),
+            Endpoint::Ssh(ssh) => BackendId::from(format!("docker:{ssh}")),
             other => BackendId::from(format!("docker:{}", other.authority())),
         })
     }

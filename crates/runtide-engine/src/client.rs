@@ -42,7 +42,8 @@ pub struct Settings {
     pub tls: Option<Tls>,
     /// Deadline of a request, from its first byte to its last, unless the call has its own.
     pub deadline: Duration,
-    /// Deadline of a connection attempt, the TLS handshake included.
+    /// Deadline of a connection attempt, the TLS handshake included. `ssh` has it for reaching the host, in whole seconds; its login
+    /// counts to the request.
     pub connect_deadline: Duration,
 }
 
@@ -84,11 +85,22 @@ impl<D: Dialect> Client<D> {
     /// A client without a connection.
     ///
     /// # Errors
-    /// `InvalidInput` for TLS files that cannot be read.
+    /// `InvalidInput` for TLS files that cannot be read, `Unsupported` for `ssh://` where the engine has no [`Dialect::dial_stdio`].
     pub fn new(dialect: D, settings: Settings) -> Result<Self> {
         let Settings { id, endpoint, tls, deadline, connect_deadline } = settings;
         let tls = tls::connector(&endpoint, tls.as_ref())?;
-        let connector = Connector::new(endpoint.clone(), tls, connect_deadline);
+        let connector = match &endpoint {
+            Endpoint::Ssh(ssh) => {
+                let command = D::dial_stdio(ssh.socket()).ok_or_else(|| {
+                    let why = "this engine's command line has no command that ssh could run for it";
+                    Error::new(ErrorKind::Unsupported, D::NEGOTIATE, format!("'{endpoint}' cannot be reached: {why}"))
+                        .with_context("feature", "ssh")
+                        .with_context("reason", why)
+                })?;
+                Connector::through_ssh(ssh.clone(), &command, connect_deadline)
+            }
+            _ => Connector::new(endpoint.clone(), tls, connect_deadline),
+        };
         Ok(Self(Arc::new(Inner {
             dialect,
             id,
@@ -131,6 +143,11 @@ impl<D: Dialect> Client<D> {
     pub fn close(&self) {
         self.0.session.close();
         self.0.pool.reset();
+    }
+
+    /// Waits until it is closed: what is open then ends with `Cancelled`.
+    pub async fn closed(&self) {
+        self.0.session.closed().await;
     }
 
     /// # Errors

@@ -15,6 +15,7 @@ pub mod output;
 mod own_answer;
 pub mod progress;
 mod request;
+mod ssh;
 mod text;
 mod tls;
 mod transport;
@@ -30,6 +31,7 @@ pub use self::{
     lenient::{lenient, log_left_out, number},
     own_answer::OwnAnswer,
     request::{Request, segment},
+    ssh::Ssh,
     text::Text,
     transport::{Body, BoxError, as_io},
     values::{Framed, Values},

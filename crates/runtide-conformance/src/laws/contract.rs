@@ -6,7 +6,7 @@ use runtide_core::{
     Capabilities, Error, ErrorKind, InstanceId, ListOptions, RuntimeBackend, RuntimeBackendExt, UnixSignal,
     WatchOptions,
     capabilities::{Support, WatchSupport},
-    manager::{LogOptions, RemoveOptions, StopOptions},
+    manager::{AttachOptions, LogOptions, RemoveOptions, StopOptions},
 };
 
 use super::{backend, running, try_fault};
@@ -97,7 +97,7 @@ async fn try_verb(backend: &dyn RuntimeBackend, verb: &str, id: &InstanceId) -> 
         "lifecycle_restart" => lifecycle.restart(id, StopOptions::default()).await.err(),
         "lifecycle_start" => lifecycle.start(id).await.err(),
         "logs_follow" => logs?.logs(id, LogOptions::default().with_follow()).await.err(),
-        "exec_attach" => backend.exec()?.attach(id).await.err(),
+        "exec_attach" => backend.exec()?.attach(id, AttachOptions::default()).await.err(),
         _ => None,
     }
 }

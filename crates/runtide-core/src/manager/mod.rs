@@ -22,7 +22,7 @@ use std::{fmt, pin::Pin};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use self::{
-    exec::{ExecControl, ExecManager, ExecOptions, ExecSession, TtySize},
+    exec::{AttachOptions, ExecControl, ExecManager, ExecOptions, ExecSession, TtySize},
     image::{
         BuildContext, BuildOptions, Credentials, ImageInfo, ImageManager, ImageProgress, ImageStream, LayerStep,
         PruneOptions, Pruned, PullOptions,

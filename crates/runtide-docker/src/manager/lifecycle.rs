@@ -82,7 +82,7 @@ impl LifecycleManager for Lifecycle {
     }
 }
 
-async fn start(call: Call<'_>) -> Result<Effect> {
+pub(super) async fn start(call: Call<'_>) -> Result<Effect> {
     let state = call.inspect().await?.state;
     if state.paused {
         return Err(call.error(ErrorKind::Conflict, "it is paused: unpause it").with_context("state", &state.status));

@@ -4,6 +4,7 @@
 //! effect of a verb is derived from the container's state before and after, never from a message.
 
 mod container;
+mod exec;
 mod image;
 mod kill;
 mod lifecycle;
@@ -12,7 +13,10 @@ mod native;
 mod provision;
 mod remove;
 mod spec;
+mod stats;
 mod stop;
 mod wait;
 
-pub(crate) use self::{image::Images, lifecycle::Lifecycle, log::Logs, provision::Provision};
+pub(crate) use self::{
+    exec::Exec, image::Images, lifecycle::Lifecycle, log::Logs, provision::Provision, stats::Stats,
+};

@@ -25,7 +25,10 @@ mod docker_command;
 mod fake_daemon;
 mod images;
 mod managers;
+#[path = "../conformance/name.rs"]
+mod name;
 mod resumed;
 mod scripted_daemon;
+mod ssh;
 mod tls;
 mod watch;

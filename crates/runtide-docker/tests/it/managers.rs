@@ -1,11 +1,15 @@
 //! The managers: on a daemon whose every answer is written here, and on a real one.
 
+mod attach;
 pub(crate) mod bench;
 mod ends;
+mod exec;
+mod exec_scripted;
 mod failed_start;
 mod lifecycle;
 mod log;
 mod log_against_docker;
 mod provision;
 mod scripted;
+mod stats;
 mod wait;

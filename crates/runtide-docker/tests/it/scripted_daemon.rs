@@ -9,6 +9,7 @@ use runtide_docker::{Config, DockerBackend, Endpoint};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{UnixListener, UnixStream},
+    sync::watch,
     task::JoinHandle,
 };
 
@@ -24,6 +25,8 @@ pub(crate) enum Reply {
     Stream { bytes: Vec<u8>, whole: bool },
     /// A stream that stays open behind these bytes, until the client gives up.
     Open(Vec<u8>),
+    /// An upgraded connection with these bytes, closed behind them, or kept open until the client gives up.
+    Upgrade { bytes: Vec<u8>, stays: bool },
 }
 
 impl Reply {
@@ -44,6 +47,7 @@ pub(crate) struct Fake {
     pub(crate) backend: DockerBackend,
     seen: Arc<Mutex<Vec<String>>>,
     serving: JoinHandle<()>,
+    severed: watch::Sender<u32>,
     folder: tempfile::TempDir,
 }
 
@@ -59,22 +63,38 @@ impl Fake {
         let listener = UnixListener::bind(&socket).unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (log, script) = (seen.clone(), Arc::new(script));
+        let severed = watch::Sender::new(0);
+        let sever = severed.clone();
         let serving = tokio::spawn(async move {
             loop {
                 let Ok((stream, _)) = listener.accept().await else { return };
-                tokio::spawn(serve(stream, api, log.clone(), script.clone()));
+                let (serving, mut severed) = (serve(stream, api, log.clone(), script.clone()), sever.subscribe());
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = serving => {}
+                        _ = severed.changed() => {}
+                    }
+                });
             }
         });
         let config = Config::default().with_endpoint(Endpoint::unix(&socket));
-        Self { backend: DockerBackend::new(config).unwrap(), seen, serving, folder }
+        Self { backend: DockerBackend::new(config).unwrap(), seen, serving, severed, folder }
     }
 
     /// With a client that has this deadline, for requests that the daemon never answers.
     pub(crate) fn with_deadline(mut self, deadline: Duration) -> Self {
-        let socket = self.folder.path().join("docker.sock");
-        let config = Config::default().with_endpoint(Endpoint::unix(socket)).with_deadline(deadline);
+        let config = Config::default().with_endpoint(Endpoint::unix(self.socket())).with_deadline(deadline);
         self.backend = DockerBackend::new(config).unwrap();
         self
+    }
+
+    pub(crate) fn socket(&self) -> std::path::PathBuf {
+        self.folder.path().join("docker.sock")
+    }
+
+    /// Closes every connection.
+    pub(crate) fn sever(&self) {
+        self.severed.send_modify(|times| *times += 1);
     }
 
     /// The requests so far, negotiation left out.
@@ -153,6 +173,17 @@ async fn serve(
             Reply::Open(bytes) => {
                 if stream.write_all(&chunked(&bytes)).await.is_ok() {
                     let _ = stream.read(&mut [0; 1]).await;
+                }
+                return;
+            }
+            Reply::Upgrade { bytes, stays } => {
+                let mut answer =
+                    b"HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.raw-stream\r\n".to_vec();
+                answer.extend(b"Connection: Upgrade\r\nUpgrade: tcp\r\n\r\n");
+                answer.extend(bytes);
+                if stream.write_all(&answer).await.is_ok() && stays {
+                    // The input, to its end.
+                    while stream.read(&mut [0; 4096]).await.is_ok_and(|got| got > 0) {}
                 }
                 return;
             }

@@ -10,10 +10,12 @@ use std::{
 use runtide_conformance::{report, testbed::Turn};
 use runtide_core::{
     InstanceId, RuntimeBackend,
-    manager::{ImageManager, InstanceSpec, LifecycleManager, LogManager, ProvisionManager},
+    manager::{ExecManager, ImageManager, InstanceSpec, LifecycleManager, LogManager, ProvisionManager, StatsManager},
 };
 use runtide_docker::{Config, DockerBackend, Endpoint};
 use serde_json::Value;
+
+use crate::name::known_as;
 
 /// A test's own corner of the daemon: everything in it has its label, and goes when it is dropped, also by a panic.
 pub(crate) struct Bench {
@@ -30,7 +32,20 @@ impl Bench {
         Self::with(test, |config| config).await
     }
 
+    /// With the daemon for this test alone, which may kill it.
+    pub(crate) async fn alone(test: &str) -> Option<Self> {
+        Self::of(test, |config| config, async || Turn::on(known_as()).await).await
+    }
+
     pub(crate) async fn with(test: &str, configure: impl FnOnce(Config) -> Config) -> Option<Self> {
+        Self::of(test, configure, async || Turn::shared(known_as()).await).await
+    }
+
+    async fn of(
+        test: &str,
+        configure: impl FnOnce(Config) -> Config,
+        turn: impl AsyncFnOnce() -> std::io::Result<Turn>,
+    ) -> Option<Self> {
         let Ok(address) = std::env::var("RUNTIDE_TEST_DOCKER") else {
             report::skip("managers", "docker", "RUNTIDE_TEST_DOCKER is not set");
             return None;
@@ -40,7 +55,7 @@ impl Bench {
         let config = configure(Config::default().with_endpoint(Endpoint::unix(&socket)));
         let backend = DockerBackend::new(config).unwrap();
         let prefix = format!("runtide-managers-{test}-{}", std::process::id());
-        let turn = Turn::shared("docker").await.unwrap();
+        let turn = turn().await.unwrap();
         Some(Self { backend, prefix, socket, _turn: turn })
     }
 
@@ -58,6 +73,14 @@ impl Bench {
 
     pub(crate) fn images(&self) -> &dyn ImageManager {
         self.backend.images().unwrap()
+    }
+
+    pub(crate) fn exec(&self) -> &dyn ExecManager {
+        self.backend.exec().unwrap()
+    }
+
+    pub(crate) fn stats(&self) -> &dyn StatsManager {
+        self.backend.stats().unwrap()
     }
 
     pub(crate) fn image() -> String {
