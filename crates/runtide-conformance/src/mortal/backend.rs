@@ -9,8 +9,8 @@ use runtide_core::{
     manager::{
         BuildContext, BuildOptions, ByteReader, ConnectOptions, Effect, ExecManager, ImageInfo, ImageManager,
         ImageStream, InstanceSpec, LifecycleManager, LogManager, NetworkId, NetworkInfo, NetworkManager, NetworkSpec,
-        ProvisionManager, PruneOptions, Pruned, PullOptions, RemoveOptions, SidecarManager, SnapshotManager, StatsManager, StopOptions,
-        VolumeId, VolumeInfo, VolumeManager, VolumeSpec,
+        ProvisionManager, PruneOptions, Pruned, PullOptions, RemoveOptions, SidecarManager, SnapshotManager,
+        StatsManager, StopOptions, VolumeId, VolumeInfo, VolumeManager, VolumeSpec,
     },
 };
 

@@ -17,6 +17,4 @@ mod stats;
 mod stop;
 mod wait;
 
-pub(crate) use self::{
-    exec::Exec, image::Images, lifecycle::Lifecycle, log::Logs, provision::Provision, stats::Stats,
-};
+pub(crate) use self::{exec::Exec, image::Images, lifecycle::Lifecycle, log::Logs, provision::Provision, stats::Stats};
