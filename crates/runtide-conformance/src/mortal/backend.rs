@@ -165,6 +165,10 @@ impl LifecycleManager for MortalBackend {
         self.query(below!(self, lifecycle).wait(id)).await
     }
 
+    async fn rename(&self, id: &InstanceId, name: &str) -> Result<Effect> {
+        self.verb(below!(self, lifecycle).rename(id, name)).await
+    }
+
     async fn remove(&self, id: &InstanceId, options: RemoveOptions) -> Result<Effect> {
         self.verb(below!(self, lifecycle).remove(id, options)).await
     }
