@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 
 use super::{
     daemon::Daemon,
+    name::known_as,
     observe::{Observer, instance},
 };
 
@@ -58,7 +59,7 @@ pub(crate) struct DockerHarness {
 }
 
 fn broken(reason: impl Into<String>) -> Absent {
-    Absent::broken("docker", reason)
+    Absent::broken(known_as(), reason)
 }
 
 fn done<T>(result: Result<T, String>) -> Done<T> {
@@ -75,12 +76,12 @@ fn printing(bytes: u64, script: &str) -> String {
 impl DockerHarness {
     pub(crate) async fn start() -> Result<Self, Absent> {
         let Ok(address) = std::env::var("RUNTIDE_TEST_DOCKER") else {
-            return Err(Absent::unset("docker", "RUNTIDE_TEST_DOCKER is not set: cargo xtask testbed up docker"));
+            return Err(Absent::unset(known_as(), "RUNTIDE_TEST_DOCKER is not set: cargo xtask testbed up docker"));
         };
         let Some(socket) = address.strip_prefix("unix://") else {
             return Err(broken(format!("RUNTIDE_TEST_DOCKER is '{address}', expected unix://…")));
         };
-        let turn = Turn::on("docker").await.map_err(|error| broken(format!("the lock: {error}")))?;
+        let turn = Turn::on(known_as()).await.map_err(|error| broken(format!("the lock: {error}")))?;
         let daemon = Daemon::at(PathBuf::from(socket));
         let version = daemon.ask("GET", "/version", &Value::Null).await.and_then(|answer| answer.json());
         let version = version.map_err(|error| broken(format!("{address} does not answer: {error}")))?;
@@ -98,7 +99,7 @@ impl DockerHarness {
             proxy,
             version,
             image: std::env::var("RUNTIDE_TEST_IMAGE").unwrap_or_else(|_| "runtide/busybox:latest".to_owned()),
-            testbed: Testbed::of("docker"),
+            testbed: Testbed::of(known_as()),
             prefix,
             networks: AtomicU32::new(0),
             folder,
@@ -183,7 +184,7 @@ fn http(status: &str, headers: &str, body: &str) -> Action {
 #[async_trait]
 impl Harness for DockerHarness {
     fn name(&self) -> &'static str {
-        "docker"
+        known_as()
     }
 
     fn is_real(&self) -> bool {

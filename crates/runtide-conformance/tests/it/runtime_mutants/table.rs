@@ -62,6 +62,10 @@ mutants! { runtide_conformance::Law;
     BadItemBlinds [R13];
     /// It takes an instance that is missing from a partial listing for removed.
     PartialListIsTheTruth [R13 R14];
+    /// Each of its resyncs ends as if the listing had been complete.
+    CallsEveryResyncComplete [R13 R14];
+    /// It says that the missed edges have been delivered as soon as the link is back.
+    CaughtUpAtOnce [R7];
     /// It forgets a stream that it should close.
     LeaksConnections [R7 R8 R15 R24];
     /// It claims every capability.

@@ -10,10 +10,15 @@ use std::{
 use runtide_conformance::{report, testbed::Turn};
 use runtide_core::{
     InstanceId, RuntimeBackend,
-    manager::{ExecManager, InstanceSpec, LifecycleManager, LogManager, ProvisionManager, StatsManager},
+    manager::{
+        ExecManager, ImageManager, InstanceSpec, LifecycleManager, LogManager, NetworkManager, ProvisionManager,
+        StatsManager, VolumeManager,
+    },
 };
 use runtide_docker::{Config, DockerBackend, Endpoint};
 use serde_json::Value;
+
+use crate::name::known_as;
 
 /// A test's own corner of the daemon: everything in it has its label, and goes when it is dropped, also by a panic.
 pub(crate) struct Bench {
@@ -32,11 +37,11 @@ impl Bench {
 
     /// With the daemon for this test alone, which may kill it.
     pub(crate) async fn alone(test: &str) -> Option<Self> {
-        Self::of(test, |config| config, async || Turn::on("docker").await).await
+        Self::of(test, |config| config, async || Turn::on(known_as()).await).await
     }
 
     pub(crate) async fn with(test: &str, configure: impl FnOnce(Config) -> Config) -> Option<Self> {
-        Self::of(test, configure, async || Turn::shared("docker").await).await
+        Self::of(test, configure, async || Turn::shared(known_as()).await).await
     }
 
     async fn of(
@@ -69,12 +74,28 @@ impl Bench {
         self.backend.logs().unwrap()
     }
 
+    pub(crate) fn images(&self) -> &dyn ImageManager {
+        self.backend.images().unwrap()
+    }
+
     pub(crate) fn exec(&self) -> &dyn ExecManager {
         self.backend.exec().unwrap()
     }
 
     pub(crate) fn stats(&self) -> &dyn StatsManager {
         self.backend.stats().unwrap()
+    }
+
+    pub(crate) fn networks(&self) -> &dyn NetworkManager {
+        self.backend.networks().unwrap()
+    }
+
+    pub(crate) fn volumes(&self) -> &dyn VolumeManager {
+        self.backend.volumes().unwrap()
+    }
+
+    pub(crate) fn socket(&self) -> &std::path::Path {
+        &self.socket
     }
 
     pub(crate) fn image() -> String {
@@ -110,13 +131,20 @@ impl Bench {
     }
 
     fn try_raw(&self, method: &str, path: &str, body: &str) -> std::io::Result<(u16, Vec<u8>)> {
+        self.raw_with(method, path, "Content-Type: application/json\r\n", body)
+    }
+
+    /// With these headers, each with its line end.
+    pub(crate) fn raw_with(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: &str,
+    ) -> std::io::Result<(u16, Vec<u8>)> {
         let mut stream = UnixStream::connect(&self.socket)?;
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-        write!(
-            stream,
-            "{method} {path} HTTP/1.0\r\nHost: d\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        )?;
+        write!(stream, "{method} {path} HTTP/1.0\r\nHost: d\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len())?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer)?;
         let head = answer.windows(4).position(|window| window == b"\r\n\r\n");
