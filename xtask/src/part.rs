@@ -4,8 +4,9 @@ use crate::failure::{Failure, Outcome};
 use crate::{targets, workspace};
 
 /// Packages whose tests need daemons, each with their names.
-const MEETS: [(&str, &[&str]); 4] = [
-    ("runtide-docker", &["docker"]),
+const MEETS: [(&str, &[&str]); 5] = [
+    ("runtide-docker", &["docker", "registry", "sshd"]),
+    ("runtide-podman", &["podman", "registry"]),
     ("runtide-etcd", &["etcd"]),
     ("runtide-systemd", &["systemd", "systemd2", "systemd-user"]),
     ("runtide-examples-tests", &["docker", "systemd"]),

@@ -112,21 +112,31 @@ pub(crate) fn must_succeed(command: &mut Command) -> Outcome<()> {
 
 /// The same command at a low priority: others have the processor first.
 pub(crate) fn patient(command: &Command) -> Command {
-    let mut patient = if cfg!(unix) { Command::new("nice") } else { Command::new(command.get_program()) };
-    if cfg!(unix) {
-        patient.args(["-n", "19"]).arg(command.get_program());
-    }
-    patient.args(command.get_args());
+    let words: &[&str] = if cfg!(unix) { &["nice", "-n", "19"] } else { &[] };
+    through(words, command)
+}
+
+/// The same command as the last arguments of these words.
+pub(crate) fn through(words: &[&str], command: &Command) -> Command {
+    let mut whole = match words.split_first() {
+        Some((program, arguments)) => {
+            let mut whole = Command::new(program);
+            whole.args(arguments).arg(command.get_program());
+            whole
+        }
+        None => Command::new(command.get_program()),
+    };
+    whole.args(command.get_args());
     for (name, value) in command.get_envs() {
         match value {
-            Some(value) => patient.env(name, value),
-            None => patient.env_remove(name),
+            Some(value) => whole.env(name, value),
+            None => whole.env_remove(name),
         };
     }
     if let Some(folder) = command.get_current_dir() {
-        patient.current_dir(folder);
+        whole.current_dir(folder);
     }
-    patient
+    whole
 }
 
 enum Source {

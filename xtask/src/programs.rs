@@ -27,6 +27,7 @@ const RUN: Duration = Duration::from_secs(30 * 60);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Lane {
     Docker,
+    Podman,
     Systemd,
     Systemd2,
     Etcd,
@@ -38,6 +39,7 @@ enum Lane {
 fn lanes_of(package: &str, target: &str) -> &'static [Lane] {
     match (package, target) {
         ("runtide-docker" | "runtide-examples-tests", _) => &[Lane::Docker],
+        ("runtide-podman", _) => &[Lane::Podman],
         ("runtide-systemd", "runtide_systemd" | "conformance") => &[Lane::Systemd],
         // It needs no more than a part of a folder of units, of either machine.
         ("runtide-systemd", "store_conformance") => &[Lane::Systemd2, Lane::Systemd],
@@ -144,10 +146,10 @@ impl Program {
     }
 }
 
-/// Runs all of them, the lanes in parallel, with the environment that `prepare` adds. Each one's output is printed at its end.
+/// Runs all of them, the lanes in parallel, each as `prepare` makes it. Each one's output is printed at its end.
 pub(crate) fn run(
     programs: &[Program],
-    prepare: impl Fn(&mut Command) + Sync,
+    prepare: impl Fn(Command) -> Command + Sync,
     clock: &Clock,
     tally: &mut Tally,
 ) -> Outcome<()> {
@@ -155,8 +157,7 @@ pub(crate) fn run(
     let run = |lane: Lane| {
         let mut tally = Tally::default();
         while let Some(program) = next(&waiting, lane).filter(|_| !process::interrupted()) {
-            let mut command = program.command(lane);
-            prepare(&mut command);
+            let mut command = prepare(program.command(lane));
             if lane == Lane::Systemd && program.lanes().len() > 1 {
                 // Named, the second machine would be taken, by a program that may run on either.
                 for name in SECOND_MACHINE {
@@ -168,7 +169,7 @@ pub(crate) fn run(
         tally
     };
     let run = &run;
-    let lanes = [Lane::Docker, Lane::Systemd, Lane::Systemd2, Lane::Etcd, Lane::Alone];
+    let lanes = [Lane::Docker, Lane::Podman, Lane::Systemd, Lane::Systemd2, Lane::Etcd, Lane::Alone];
     let tallies = thread::scope(|scope| {
         let running = lanes.map(|lane| scope.spawn(move || run(lane)));
         running.map(thread::ScopedJoinHandle::join)

@@ -105,6 +105,9 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
     if counts.failed == 0 { Ok(()) } else { Err(Failure::silent()) }
 }
 
+/// How the variables begin that name daemons to the tests.
+const OF_DAEMONS: [&str; 4] = ["RUNTIDE_TEST", "RUNTIDE_PODMAN", "RUNTIDE_REGISTRY", "RUNTIDE_SSH"];
+
 fn list(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
@@ -118,12 +121,24 @@ fn unmet(required: &[String], daemon: &str, why: &str) -> Option<String> {
 
 /// The backend whose tests need this daemon: that of its name, unless it is a further daemon of another.
 fn backend(daemon: &str) -> &str {
-    if daemon.starts_with("systemd") { "systemd" } else { daemon }
+    ["systemd", "docker", "podman"].into_iter().find(|name| daemon.starts_with(name)).unwrap_or(daemon)
+}
+
+/// `true` for a program whose tests are about the daemon, of whatever version it is.
+fn is_of_the_daemon(target: &str) -> bool {
+    target.ends_with("conformance")
 }
 
 /// The variable with a daemon's address.
 fn variable(daemon: &str) -> String {
-    format!("RUNTIDE_TEST_{}", daemon.to_uppercase().replace('-', "_"))
+    match daemon {
+        "registry" => "RUNTIDE_REGISTRY".to_owned(),
+        "sshd" => "RUNTIDE_SSH".to_owned(),
+        _ => {
+            let name = daemon.to_uppercase().replace('-', "_");
+            if daemon.starts_with("podman") { format!("RUNTIDE_{name}") } else { format!("RUNTIDE_TEST_{name}") }
+        }
+    }
 }
 
 fn alone() -> Outcome<File> {
@@ -166,7 +181,7 @@ struct Ran {
 impl Run<'_> {
     /// Runs all test programs in parallel with the cargo steps; then the examples, which would disturb the programs' daemons.
     fn all(&self, built: Built) -> Outcome<Ran> {
-        let Built { mut programs, examples } = built;
+        let Built { programs, examples } = built;
         let mut tally = Tally::default();
         let in_cargo = thread::scope(|scope| {
             let in_cargo = scope.spawn(|| self.cargo_steps());
@@ -178,9 +193,12 @@ impl Run<'_> {
         });
         let (more, unlinted) = in_cargo?;
         tally += more;
-        programs.retain(|program| program.package == "runtide-systemd" && program.target.ends_with("conformance"));
-        for again in testbed::LATER.into_iter().filter_map(|daemon| self.stage.again_on(daemon)) {
-            self.programs(&programs, &again, &mut tally)?;
+        for daemon in testbed::LATER {
+            let Some(again) = self.stage.again_on(daemon) else { continue };
+            let package = format!("runtide-{}", backend(daemon));
+            let is_again = |program: &&Program| program.package == package && is_of_the_daemon(&program.target);
+            let again_run: Vec<Program> = programs.iter().filter(is_again).cloned().collect();
+            self.programs(&again_run, &again, &mut tally)?;
         }
         let mut runs = Vec::new();
         if self.part.has("runtide-examples") {
@@ -192,15 +210,21 @@ impl Run<'_> {
 
     /// Runs the programs; `again` is the environment of the daemons that replace the usual ones, or empty.
     fn programs(&self, programs: &[Program], again: &BTreeMap<String, String>, tally: &mut Tally) -> Outcome<()> {
-        let prepare = |command: &mut Command| {
+        // The ports that containers of a daemon publish are reached in its network alone.
+        let network = again.iter().find_map(|(name, path)| name.ends_with("_NET").then(|| format!("--net={path}")));
+        let prepare = |mut command: Command| {
             command.env("RUNTIDE_REPORT_DIR", self.reports);
-            self.stage.apply(command);
+            self.stage.apply(&mut command);
             if !again.is_empty() {
                 // Named, it would be taken for the one that the store is to use.
                 for name in programs::SECOND_MACHINE {
                     command.env_remove(name);
                 }
                 command.envs(again);
+            }
+            match &network {
+                Some(network) => process::through(&["nsenter", network], &command),
+                None => command,
             }
         };
         programs::run(programs, prepare, self.clock, tally)
@@ -344,7 +368,7 @@ impl Stage {
     fn apply(&self, command: &mut Command) {
         if self.hermetic {
             for (name, _) in env::vars_os() {
-                if name.to_str().is_some_and(|name| name.starts_with("RUNTIDE_TEST")) {
+                if name.to_str().is_some_and(|name| OF_DAEMONS.iter().any(|begin| name.starts_with(begin))) {
                     command.env_remove(name);
                 }
             }
@@ -355,10 +379,10 @@ impl Stage {
     /// The environment that points a backend's suite at this further daemon; `None` if the daemon is not there.
     fn again_on(&self, daemon: &str) -> Option<BTreeMap<String, String>> {
         let (main, variable) = (variable(backend(daemon)), variable(daemon));
-        let mut again = BTreeMap::from([(format!("{main}_IS"), daemon.to_owned())]);
-        for suffix in ["", "_ROOT"] {
-            again.insert(format!("{main}{suffix}"), self.environment.get(&format!("{variable}{suffix}"))?.clone());
-        }
+        self.environment.get(&variable)?;
+        let own = self.environment.iter().filter_map(|(name, value)| Some((name.strip_prefix(&variable)?, value)));
+        let mut again: BTreeMap<_, _> = own.map(|(suffix, value)| (format!("{main}{suffix}"), value.clone())).collect();
+        again.insert(format!("{main}_IS"), daemon.to_owned());
         Some(again)
     }
 
@@ -406,6 +430,8 @@ mod tests {
     #[test]
     fn each_daemon_has_its_variable_and_its_backend() {
         assert_eq!(variable("etcd"), "RUNTIDE_TEST_ETCD");
+        assert_eq!(variable("podman5"), "RUNTIDE_PODMAN5");
+        assert_eq!((backend("podman5"), backend("docker26"), backend("etcd")), ("podman", "docker", "etcd"));
         assert_eq!(variable("systemd-user"), "RUNTIDE_TEST_SYSTEMD_USER");
         let required = list("docker,systemd");
         assert_eq!(unmet(&required, "systemd", "not there: why"), None, "its suite says so");

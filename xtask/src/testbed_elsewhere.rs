@@ -9,9 +9,21 @@ pub(crate) struct Arguments {
     words: Vec<String>,
 }
 
-pub(crate) const KNOWN: [&str; 6] = ["docker", "etcd", "systemd", "systemd2", "systemd-user", "systemd257"];
+pub(crate) const KNOWN: [&str; 11] = [
+    "docker",
+    "podman",
+    "registry",
+    "sshd",
+    "etcd",
+    "systemd",
+    "systemd2",
+    "systemd-user",
+    "systemd257",
+    "docker26",
+    "podman5",
+];
 
-pub(crate) const LATER: [&str; 1] = ["systemd257"];
+pub(crate) const LATER: [&str; 3] = ["systemd257", "docker26", "podman5"];
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
     let words = arguments.words.join(" ");

@@ -83,6 +83,12 @@ impl Dialect for Docker {
         })
     }
 
+    fn dial_stdio(socket: Option<&str>) -> Option<Vec<String>> {
+        let host = socket.map(|socket| format!("--host=unix://{socket}"));
+        let words = ["docker".to_owned()].into_iter().chain(host).chain(["system".to_owned(), "dial-stdio".to_owned()]);
+        Some(words.collect())
+    }
+
     fn prefix(server: &Server) -> String {
         format!("/v{}", server.api)
     }

@@ -1,6 +1,10 @@
 //! Address, TLS files and timeouts of a daemon: [`Config`].
 
-use std::{num::NonZeroUsize, path::Path, time::Duration};
+use std::{
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use runtide_core::{
     BackendId, Error, ErrorKind, Result,
@@ -30,11 +34,12 @@ pub struct Config {
     pub endpoint: Endpoint,
     /// Files for `https`; `None`: the machine's root certificates, and no client certificate.
     pub tls: Option<Tls>,
-    /// Id of the backend; by default `docker:local`, `docker:host:port` or `docker:/path`.
+    /// Id of the backend; by default `docker:local`, `docker:host:port`, `docker:/path` or `docker:ssh://…`.
     pub id: Option<BackendId>,
     /// Deadline of a request, from its first byte to its last; 30 s. The event stream has none.
     pub deadline: Duration,
-    /// Deadline of a connection attempt, the TLS handshake included; 5 s.
+    /// Deadline of a connection attempt, the TLS handshake included; 5 s. `ssh` has it for reaching the host, in whole seconds, and
+    /// [`deadline`](Self::deadline) for its login.
     pub connect_deadline: Duration,
     /// Longest silence of the event stream; after half of it the stream is proven or replaced. 60 s.
     pub max_silence: Duration,
@@ -42,6 +47,9 @@ pub struct Config {
     pub inspect_concurrency: NonZeroUsize,
     /// Newest API version to speak; by default the newest that both sides know.
     pub max_api_version: Option<ApiVersion>,
+    /// Folder of the `docker` command's configuration, where credentials for registries are stored; `None`: `DOCKER_CONFIG`, else
+    /// `~/.docker`, with `DOCKER_AUTH_CONFIG` in front, each read when a registry is used.
+    pub client_folder: Option<PathBuf>,
     /// Options of the watch driver.
     pub driver: DriverOptions,
 }
@@ -57,6 +65,7 @@ impl Default for Config {
             max_silence: Duration::from_secs(60),
             inspect_concurrency: NonZeroUsize::MIN.saturating_add(7),
             max_api_version: None,
+            client_folder: None,
             driver: DriverOptions::default(),
         }
     }
@@ -79,6 +88,8 @@ setters!(Config {
     with_inspect_concurrency: inspect_concurrency: NonZeroUsize;
     /// Sets the newest API version to speak.
     with_max_api_version: max_api_version: Option<ApiVersion>;
+    /// Sets the folder of the `docker` command's configuration.
+    with_client_folder: client_folder = PathBuf;
     /// Sets the options of the watch driver.
     with_driver: driver: DriverOptions;
 });
@@ -88,6 +99,7 @@ impl Config {
         self.id.clone().unwrap_or_else(|| match &self.endpoint {
             Endpoint::Unix(path) if is_default_socket(path) => BackendId::new("docker:local"),
             Endpoint::Unix(path) => BackendId::from(format!("docker:{}", path.display())),
+            Endpoint::Ssh(ssh) => BackendId::from(format!("docker:{ssh}")),
             other => BackendId::from(format!("docker:{}", other.authority())),
         })
     }

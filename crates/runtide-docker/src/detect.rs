@@ -274,7 +274,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         podman(&home.path().join("docker.sock"));
         let environment = Environment::of([
-            ("DOCKER_HOST", OsStr::new("ssh://elsewhere")),
+            ("DOCKER_HOST", OsStr::new("npipe:////./pipe/elsewhere")),
             ("XDG_RUNTIME_DIR", home.path().as_os_str()),
         ]);
         let found = detect_in(&environment, Duration::from_secs(5)).await;
@@ -282,7 +282,7 @@ mod tests {
         assert!(found.candidates.iter().any(|candidate| matches!(candidate.outcome, Outcome::Answered { .. })));
         assert!(found.chosen.is_none());
         let error = found.into_config().unwrap_err();
-        assert!(error.to_string().contains("ssh://elsewhere"), "{error}");
+        assert!(error.to_string().contains("npipe:////./pipe/elsewhere"), "{error}");
         assert_eq!(error.to_string().matches("DOCKER_HOST").count(), 1, "{error}");
     }
 

@@ -26,6 +26,12 @@ fn tcp(host: &str, port: u16, tls: bool) -> Endpoint {
     Endpoint::Tcp { host: host.to_owned(), port, tls }
 }
 
+fn ssh(text: &str) -> Endpoint {
+    let endpoint = text.parse().unwrap();
+    assert!(matches!(endpoint, Endpoint::Ssh(_)));
+    endpoint
+}
+
 #[test]
 fn without_variables_it_is_the_default_socket() {
     assert_eq!(config([]).unwrap().endpoint, Endpoint::unix("/var/run/docker.sock"));
@@ -52,6 +58,13 @@ fn every_form_of_a_host_is_read() {
         ("localhost", tcp("localhost", 2375, false), "docker:localhost:2375"),
         ("unix://", Endpoint::default(), "docker:local"),
         (" tcp://h:1\r\n", tcp("h", 1, false), "docker:h:1"),
+        ("ssh://build-7", ssh("ssh://build-7"), "docker:ssh://build-7"),
+        (
+            "SSH://me@build-7:22/run/d.sock",
+            ssh("ssh://me@build-7:22/run/d.sock"),
+            "docker:ssh://me@build-7:22/run/d.sock",
+        ),
+        ("ssh://me@[::1]:22", ssh("ssh://me@[::1]:22"), "docker:ssh://me@[::1]:22"),
         ("unix:///a.sock\r", Endpoint::unix("/a.sock"), "docker:/a.sock"),
         (" \t\r", Endpoint::default(), "docker:local"),
     ];
@@ -70,6 +83,7 @@ fn a_bad_host_is_an_error_with_variable_and_value() {
         "tcp://h:0",
         "tcp://h:99999",
         "tcp://h:x",
+        "tcp://h:+1",
         "tcp://h:1/path",
         "tcp://a b",
         "tcp://[::1",
@@ -77,6 +91,10 @@ fn a_bad_host_is_an_error_with_variable_and_value() {
         "tcp://[::1]x",
         "gopher://h",
         "://",
+        "ssh://",
+        "ssh://-oProxyCommand=x",
+        "ssh://h:0",
+        "ssh://h/a?b",
     ];
     for host in invalid {
         let error = config([("DOCKER_HOST", host)]).unwrap_err();
@@ -84,7 +102,7 @@ fn a_bad_host_is_an_error_with_variable_and_value() {
         let named = error.message().matches("DOCKER_HOST").count();
         assert!(named == 1 && error.message().contains(host), "{error}");
     }
-    for host in ["ssh://", "ssh://user@host", "npipe:////./pipe/docker_engine", "fd://"] {
+    for host in ["npipe:////./pipe/docker_engine", "fd://"] {
         let error = config([("DOCKER_HOST", host)]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{host}");
         assert!(error.to_string().contains("DOCKER_HOST"), "{error}");
@@ -201,8 +219,10 @@ fn a_context_brings_its_own_tls_files() {
 fn a_context_that_cannot_be_followed_says_why() {
     let folder = meta(r#"{"Endpoints":{"docker":{"Host":"tcp://h:1","SkipTLSVerify":true}}}"#);
     assert_eq!(in_folder(&folder, "", "").unwrap_err().kind(), ErrorKind::Unsupported);
-    let folder = meta(r#"{"Endpoints":{"docker":{"Host":"ssh://me@h"}}}"#);
+    let folder = meta(r#"{"Endpoints":{"docker":{"Host":"npipe:////./pipe/docker_engine"}}}"#);
     assert_eq!(in_folder(&folder, "", "").unwrap_err().kind(), ErrorKind::Unsupported);
+    let folder = meta(r#"{"Endpoints":{"docker":{"Host":"ssh://-oProxyCommand=x"}}}"#);
+    assert_eq!(in_folder(&folder, "", "").unwrap_err().kind(), ErrorKind::InvalidInput);
     let folder = meta(r#"{"Endpoints":{"kubernetes":{}}}"#);
     assert_eq!(in_folder(&folder, "", "").unwrap_err().kind(), ErrorKind::InvalidInput);
     let folder = meta("{\"Endpoints\":");
@@ -301,6 +321,8 @@ fn docker_host_is_what_the_docker_command_takes_it_for() {
         " ",
         "\r",
         "\u{a0}h\u{a0}",
+        "ssh://h",
+        "ssh://me@h:22",
     ];
     // Both refuse these.
     let refused = ["://", "gopher://h", "unix://a://b", "tcp://h:x", "tcp://a://b", "tcp://[::1", "tcp://a b"];
@@ -343,6 +365,7 @@ fn contexts_are_those_of_the_docker_command() {
     for (name, endpoint) in [
         ("a-socket", "host=unix:///run/other.sock".to_owned()),
         ("remote", "host=tcp://build-7:4243".to_owned()),
+        ("by-ssh", "host=ssh://me@build-7:22".to_owned()),
         ("secured", format!("host=tcp://build-8:2376,ca={}", certificate.display())),
     ] {
         let Some(mut docker) = docker("contexts") else { return };
@@ -365,7 +388,7 @@ fn contexts_are_those_of_the_docker_command() {
         }
         ours
     };
-    for chosen in ["a-socket", "remote", "secured", "default", "no-such-context"] {
+    for chosen in ["a-socket", "remote", "by-ssh", "secured", "default", "no-such-context"] {
         let by_variable = compare(&[("DOCKER_CONTEXT", chosen)]);
         let _ = compare(&[("DOCKER_CONTEXT", chosen), ("DOCKER_HOST", "tcp://h:1")]);
         fs::write(folder.path().join("config.json"), format!(r#"{{"currentContext":"{chosen}"}}"#)).unwrap();

@@ -25,4 +25,4 @@ pub use self::{
     detect::{Candidate, Detection, Origin, Outcome, detect},
     version::ApiVersion,
 };
-pub use runtide_engine::{Endpoint, Tls};
+pub use runtide_engine::{Endpoint, Ssh, Tls};

@@ -41,7 +41,8 @@ pub struct Settings {
     pub tls: Option<Tls>,
     /// Deadline of a request, from its first byte to its last, unless the call has its own.
     pub deadline: Duration,
-    /// Deadline of a connection attempt, the TLS handshake included.
+    /// Deadline of a connection attempt, the TLS handshake included. `ssh` has it for reaching the host, in whole seconds; its login
+    /// counts to the request.
     pub connect_deadline: Duration,
 }
 
@@ -83,11 +84,22 @@ impl<D: Dialect> Client<D> {
     /// A client without a connection.
     ///
     /// # Errors
-    /// `InvalidInput` for TLS files that cannot be read.
+    /// `InvalidInput` for TLS files that cannot be read, `Unsupported` for `ssh://` where the engine has no [`Dialect::dial_stdio`].
     pub fn new(dialect: D, settings: Settings) -> Result<Self> {
         let Settings { id, endpoint, tls, deadline, connect_deadline } = settings;
         let tls = tls::connector(&endpoint, tls.as_ref())?;
-        let connector = Connector::new(endpoint.clone(), tls, connect_deadline);
+        let connector = match &endpoint {
+            Endpoint::Ssh(ssh) => {
+                let command = D::dial_stdio(ssh.socket()).ok_or_else(|| {
+                    let why = "this engine's command line has no command that ssh could run for it";
+                    Error::new(ErrorKind::Unsupported, D::NEGOTIATE, format!("'{endpoint}' cannot be reached: {why}"))
+                        .with_context("feature", "ssh")
+                        .with_context("reason", why)
+                })?;
+                Connector::through_ssh(ssh.clone(), &command, connect_deadline)
+            }
+            _ => Connector::new(endpoint.clone(), tls, connect_deadline),
+        };
         Ok(Self(Arc::new(Inner {
             dialect,
             id,
@@ -130,6 +142,11 @@ impl<D: Dialect> Client<D> {
     pub fn close(&self) {
         self.0.session.close();
         self.0.pool.reset();
+    }
+
+    /// Waits until it is closed: what is open then ends with `Cancelled`.
+    pub async fn closed(&self) {
+        self.0.session.closed().await;
     }
 
     /// # Errors
@@ -225,6 +242,19 @@ impl<D: Dialect> Client<D> {
         let site = self.site(operation);
         let answered = async { self.exchange(site, self.write(site, request).await?).await };
         self.within(site, self.0.deadline, answered).await
+    }
+
+    /// As [`open`](Self::open), without a deadline: for an answer that begins only when the daemon has read all of the request, or
+    /// has prepared all of the answer.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call), but `Timeout` only of the negotiation and the connection attempt.
+    ///
+    /// # Cancel safety
+    /// As [`open`](Self::open). Dropping it is its only limit.
+    pub async fn open_unbounded(&self, operation: &'static str, request: Request) -> Result<Response<Incoming>> {
+        let site = self.site(operation);
+        self.exchange(site, self.write(site, request).await?).await
     }
 
     /// As [`open`](Self::open), on a connection of its own, for an answer that may take weeks.

@@ -28,6 +28,13 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
     /// Begin of each path of the negotiated API, as `/v1.41` or `/v4.0.0/libpod`.
     fn prefix(server: &Self::Server) -> String;
 
+    /// The command that joins its input and output to the daemon's socket, by which `ssh` reaches a daemon: to the socket of this
+    /// path, or to the one that the command line there finds. `None`: this engine has no such command.
+    fn dial_stdio(socket: Option<&str>) -> Option<Vec<String>> {
+        let _ = socket;
+        None
+    }
+
     /// Kind and version of the server, for the log. Another one than before: another server answers.
     fn describe(server: &Self::Server) -> String;
 }

@@ -4,10 +4,12 @@ use std::{fmt, path::PathBuf, str::FromStr};
 
 use runtide_core::{Error, ErrorKind, Result};
 
+use crate::ssh::Ssh;
+
 /// Operation in the errors of an address that cannot be read.
 const OPERATION: &str = "endpoint";
 
-/// The daemon's address, as `unix:///run/docker.sock` or `tcp://host:2375`. It carries no credential.
+/// The daemon's address, as `unix:///run/docker.sock`, `tcp://host:2375` or `ssh://user@host`. It carries no credential.
 ///
 /// ```
 /// use runtide_engine::Endpoint;
@@ -30,6 +32,8 @@ pub enum Endpoint {
         /// `https`: the connection is encrypted.
         tls: bool,
     },
+    /// Through the system's `ssh`.
+    Ssh(Ssh),
 }
 
 impl Endpoint {
@@ -47,7 +51,7 @@ impl Endpoint {
     /// `host:port`, for the `Host` header and the pool.
     pub fn authority(&self) -> String {
         match self {
-            Self::Unix(_) => "localhost".to_owned(),
+            Self::Unix(_) | Self::Ssh(_) => "localhost".to_owned(),
             Self::Tcp { host, port, .. } if host.contains(':') => format!("[{host}]:{port}"),
             Self::Tcp { host, port, .. } => format!("{host}:{port}"),
         }
@@ -58,12 +62,12 @@ impl Endpoint {
         Self::Tcp { host: Self::HOST.to_owned(), port: Self::TLS_PORT, tls: true }
     }
 
-    /// The same address over TLS; a unix socket stays as it is.
+    /// The same address over TLS; a unix socket stays as it is, and so does one that `ssh` reaches.
     #[must_use]
     pub fn with_tls(self) -> Self {
         match self {
             Self::Tcp { host, port, .. } => Self::Tcp { host, port, tls: true },
-            unix @ Self::Unix(_) => unix,
+            other @ (Self::Unix(_) | Self::Ssh(_)) => other,
         }
     }
 
@@ -95,13 +99,16 @@ impl Endpoint {
                     Self::PORT
                 }
             }
-            Some(port) => match port.parse::<u16>() {
-                Ok(port) if port != 0 => port,
-                _ => return Err("the port is not a number from 1 to 65535".to_owned()),
-            },
+            Some(text) => port_of(text)?,
         };
         Ok(Self::Tcp { host: host.to_owned(), port, tls })
     }
+}
+
+/// Reads a port, whose number has digits alone.
+pub(crate) fn port_of(text: &str) -> std::result::Result<u16, String> {
+    let number = text.parse::<u16>().ok().filter(|number| *number != 0 && !text.starts_with('+'));
+    number.ok_or_else(|| "the port is not a number from 1 to 65535".to_owned())
 }
 
 impl Default for Endpoint {
@@ -116,6 +123,7 @@ impl fmt::Display for Endpoint {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
             Self::Tcp { tls: true, .. } => write!(f, "https://{}", self.authority()),
             Self::Tcp { .. } => write!(f, "tcp://{}", self.authority()),
+            Self::Ssh(ssh) => write!(f, "{ssh}"),
         }
     }
 }
@@ -125,11 +133,11 @@ impl FromStr for Endpoint {
 
     /// Reads an address as the `docker` command does: blanks around it do not count, `host:port` is TCP, and what is left out is
     /// `localhost`, 2375, or the default socket (`tcp://`, `:2375`, `unix://`). `http` and `https`, which that command does not
-    /// take, are TCP in the clear and over TLS.
+    /// take, are TCP in the clear and over TLS. Behind `ssh://`, user and path may be escaped.
     ///
     /// # Errors
-    /// `Unsupported` for `ssh://`, `npipe://` and `fd://`; `InvalidInput` for any other text that is no address, also for one with
-    /// a path behind the port.
+    /// `Unsupported` for `npipe://` and `fd://`; `InvalidInput` for any other text that is no address, also for one over TCP with a
+    /// path behind the port, and for a user or a host that `ssh` or a shell could take for something else.
     fn from_str(text: &str) -> Result<Self> {
         let text = text.trim();
         let shown = without_credentials(text);
@@ -138,7 +146,8 @@ impl FromStr for Endpoint {
                 ErrorKind::InvalidInput,
                 OPERATION,
                 format!(
-                    "'{shown}' is not an endpoint: {why}; expected unix:///path, tcp://host:port or https://host:port"
+                    "'{shown}' is not an endpoint: {why}; expected unix:///path, tcp://host:port, https://host:port or \
+                     ssh://user@host:port"
                 ),
             )
         };
@@ -159,9 +168,7 @@ impl FromStr for Endpoint {
             "tcp" => Self::tcp(rest.strip_prefix("tcp://").unwrap_or(rest), false).map_err(|why| invalid(&why)),
             "http" => Self::tcp(rest, false).map_err(|why| invalid(&why)),
             "https" => Self::tcp(rest, true).map_err(|why| invalid(&why)),
-            "ssh" => Err(unsupported(
-                "ssh is not supported; forward the socket instead (ssh -L ./docker.sock:/var/run/docker.sock)",
-            )),
+            "ssh" => Ssh::parse(rest).map(Self::Ssh).map_err(|why| invalid(&why)),
             "npipe" => Err(unsupported("named pipes are not supported; let the daemon listen on tcp")),
             "fd" => Err(unsupported("fd:// is the daemon's side of socket activation")),
             _ => Err(invalid("the scheme is unknown")),

@@ -5,7 +5,10 @@ use std::io;
 use runtide_core::{Error, ErrorKind, Retry, backend::CallSite};
 use tokio_rustls::rustls;
 
-use crate::transport::{Unreached, causes};
+use crate::{
+    ssh,
+    transport::{Unreached, causes},
+};
 
 /// Remedies that an error names, in the words of one engine's users.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +41,9 @@ pub fn of_answer(site: CallSite<'_>, advice: &Advice, status: u16, message: &str
 
 /// The error for a daemon that could not be reached, or a connection that broke.
 pub fn of_io(site: CallSite<'_>, advice: &Advice, error: io::Error) -> Error {
+    if let Some(failure) = causes(&error).find_map(|cause| cause.downcast_ref::<ssh::Failure>()) {
+        return failure.clone().into_error(site);
+    }
     if let Some((kind, message)) = of_tls(&error, advice) {
         return site.error(kind, message).with_source(error);
     }

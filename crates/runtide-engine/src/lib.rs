@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod answer;
+mod archive;
 mod client;
 mod connection;
 mod dialect;
@@ -8,11 +9,14 @@ mod endpoint;
 pub mod error;
 mod feed;
 mod hijack;
+pub mod image;
 mod lenient;
 pub mod network;
 pub mod output;
 pub mod progress;
 mod request;
+mod spool;
+mod ssh;
 mod text;
 mod tls;
 mod transport;
@@ -20,6 +24,7 @@ mod values;
 
 pub use self::{
     answer::{Answer, http_date},
+    archive::{ArchiveCheck, ArchiveFlaw, Folder},
     client::{Client, Settings},
     dialect::Dialect,
     endpoint::{Endpoint, Tls, without_credentials},
@@ -27,6 +32,8 @@ pub use self::{
     hijack::{Hijacked, HijackedReader, HijackedWriter},
     lenient::{lenient, log_left_out, number},
     request::{Request, segment},
+    spool::{SpoolReader, SpoolWriter, spool},
+    ssh::Ssh,
     text::Text,
     transport::{Body, BoxError, as_io},
     values::{Framed, Values},

@@ -1,4 +1,4 @@
-//! HTTP/1.1 to one daemon over a unix socket, TCP or TLS: a small pool for requests, and separate connections for streams.
+//! HTTP/1.1 to one daemon over a unix socket, TCP, TLS or `ssh`: a small pool for requests, and separate connections for streams.
 
 use std::{
     error::Error as StdError,
@@ -28,7 +28,10 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream, rustls::pki_types::ServerName};
 
-use crate::endpoint::Endpoint;
+use crate::{
+    endpoint::Endpoint,
+    ssh::{Ssh, SshConnector, SshLink},
+};
 
 /// An error of any type, of a body that is sent.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
@@ -51,13 +54,20 @@ impl fmt::Debug for Connector {
 
 struct Target {
     endpoint: Endpoint,
+    ssh: Option<SshConnector>,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     timeout: Duration,
 }
 
 impl Connector {
     pub(crate) fn new(endpoint: Endpoint, tls: Option<(TlsConnector, ServerName<'static>)>, timeout: Duration) -> Self {
-        Self(Arc::new(Target { endpoint, tls, timeout }))
+        Self(Arc::new(Target { endpoint, ssh: None, tls, timeout }))
+    }
+
+    /// `command` is what joins its input and output to the daemon's socket on the other machine.
+    pub(crate) fn through_ssh(ssh: Ssh, command: &[String], timeout: Duration) -> Self {
+        let connector = SshConnector::new(ssh.clone(), command);
+        Self(Arc::new(Target { endpoint: Endpoint::Ssh(ssh), ssh: Some(connector), tls: None, timeout }))
     }
 
     /// Dials.
@@ -90,6 +100,10 @@ impl Connector {
                     None => Ok(Link::Tcp(tcp)),
                 }
             }
+            Endpoint::Ssh(_) => match &self.0.ssh {
+                Some(ssh) => Ok(Link::Ssh(Box::new(ssh.connect(self.0.timeout).await?))),
+                None => Err(io::Error::from(io::ErrorKind::Unsupported)),
+            },
         }
     }
 }
@@ -136,6 +150,7 @@ pub(crate) enum Link {
     Unix(tokio::net::UnixStream),
     Tcp(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    Ssh(Box<SshLink>),
 }
 
 impl Connection for Link {
@@ -151,6 +166,7 @@ macro_rules! each_link {
             Link::Unix($inner) => $call,
             Link::Tcp($inner) => $call,
             Link::Tls($inner) => $call,
+            Link::Ssh($inner) => $call,
         }
     };
 }

@@ -1,8 +1,9 @@
 //! Creates and replaces.
 //!
 //! Every attempt is one transaction that compares the pointer and *the revision of the resource's last write*. An attempt that lands
-//! after its caller gave up can therefore never undo a later write, and sending a request twice has the effect of sending it once.
-//! The write's identity in the value shows which attempt landed. The whole argument: docs/decisions/0017.
+//! after its caller gave up can therefore never undo a later write, and sending a replacement twice has the effect of sending it once.
+//! The write's identity in the value shows which attempt landed. A create has no revision to compare: it is sent once, and
+//! [`settle`](crate::settle) finds out whether an attempt without an answer landed. The whole argument: docs/decisions/0017.
 
 use std::sync::Arc;
 
@@ -17,19 +18,22 @@ use crate::{
     error::Recovery,
     keys::new_generation,
     known::Seen,
+    settle::Sent,
     shared::Shared,
     value::{self, WriteId},
-    view::{View, last_written, signed},
+    view::{View, last_written, not_written_after, signed},
     wire::{KeyValue, RangeRequest, RequestOp, TxnRequest},
 };
 
 const OPERATION: &str = "etcd.apply";
 
 /// A value that a write found.
-struct Stored {
-    revision: u64,
+pub(crate) struct Stored {
+    pub(crate) revision: u64,
+    /// Revision of the create.
+    pub(crate) created: u64,
     document: Document,
-    id: WriteId,
+    pub(crate) id: WriteId,
 }
 
 /// Outcome of an attempt that got no response.
@@ -82,6 +86,8 @@ impl Shared {
             };
             let key = self.keys.resource(&generation, reference);
             let get = || [self.get_pointer(), RequestOp::get(key.clone())];
+            // A revision that the cluster had reached before the attempt was sent.
+            let base = self.client.seen();
             let txn = match step {
                 Step::Read => TxnRequest::of(get()),
                 Step::Keep(at) => TxnRequest::when([self.is_live(&view), last_written(key.clone(), at)]).or_else(get()),
@@ -91,18 +97,32 @@ impl Shared {
                         puts.push(RequestOp::put(self.keys.pointer(), generation.as_bytes()));
                     }
                     puts.push(RequestOp::put(key.clone(), value.clone()));
-                    TxnRequest::when([self.is_live(&view), last_written(key.clone(), at)]).and_then(puts).or_else(get())
+                    let mut when = vec![self.is_live(&view), last_written(key.clone(), at)];
+                    if at == 0 {
+                        when.push(not_written_after(self.keys.settled(), base));
+                    }
+                    TxnRequest::when(when).and_then(puts).or_else(get())
                 }
             };
             let put = if let Step::Put(at) = step { Some(at) } else { None };
-            call.writes = put.is_some();
+            (call.writes, call.once) = (put.is_some(), put == Some(0));
             let tried = self.client.try_txn(&mut call, txn).await;
-            call.writes = false;
+            (call.writes, call.once) = (false, false);
             let mut answer = match (tried, put) {
                 (Err(fault), Some(at)) if fault.recovery == Recovery::Alarm && !call.uncertain => {
                     let may_have_landed = fault.may_have_landed();
                     refusal = Some((at, fault.error.with_context("resource", reference)));
                     call.uncertain = may_have_landed;
+                    step = Step::Read;
+                    continue;
+                }
+                (Err(_), Some(0)) if call.uncertain => {
+                    let sent = Sent { key: &key, generation: &generation, is_new, base, id };
+                    match self.settle(&mut call, &sent).await? {
+                        Fate::Landed(revision) => return Ok(self.applied(reference, document, 0, revision)),
+                        Fate::Dead => call.uncertain = false,
+                        Fate::Unknown => return Err(call.unknown().with_context("resource", reference)),
+                    }
                     step = Step::Read;
                     continue;
                 }
@@ -125,9 +145,7 @@ impl Shared {
             let same = now.generation.as_deref() == Some(&*generation);
             if let (true, Step::Put(at)) = (call.uncertain, &step) {
                 let fate = match &there {
-                    // The store was restored, or another client made it first: an attempt that had landed would have made its own
-                    // generation the live one.
-                    _ if !same && is_new => Fate::Dead,
+                    // The store was restored.
                     _ if !same => Fate::Unknown,
                     there => self.fate(&mut call, &key, *at, there.as_ref(), id).await?,
                 };
@@ -168,7 +186,7 @@ impl Shared {
         Applied::new(outcome, Revision(revision), document.bytes)
     }
 
-    /// Outcome of an attempt to replace what had the revision `before`, given what is `there` now.
+    /// Outcome of an attempt to replace what had the revision `before`, or of a refused one to create it, given what is `there` now.
     async fn fate(
         &self,
         call: &mut Call,
@@ -194,10 +212,10 @@ impl Shared {
         }
     }
 
-    fn stored(&self, kv: KeyValue) -> Result<Stored> {
-        let revision = positive(kv.mod_revision);
+    pub(crate) fn stored(&self, kv: KeyValue) -> Result<Stored> {
+        let (revision, created) = (positive(kv.mod_revision), positive(kv.create_revision));
         let (document, id) = value::decode(kv.value).map_err(|why| self.corrupt(&kv.key, why))?;
-        Ok(Stored { revision, document, id })
+        Ok(Stored { revision, created, document, id })
     }
 
     fn refused(&self, message: String, reference: &ResourceRef) -> Error {

@@ -21,12 +21,22 @@ pub(crate) struct Call {
     pub(crate) uncertain: bool,
     /// The attempts that follow write.
     pub(crate) writes: bool,
+    /// The attempts that follow must not be sent again once one of them may have had its effect.
+    pub(crate) once: bool,
     failures: u32,
 }
 
 impl Call {
     pub(crate) fn new(operation: &'static str, limit: Duration) -> Self {
-        Self { operation, end: Instant::now() + limit, limit, uncertain: false, writes: false, failures: 0 }
+        Self {
+            operation,
+            end: Instant::now() + limit,
+            limit,
+            uncertain: false,
+            writes: false,
+            once: false,
+            failures: 0,
+        }
     }
 
     pub(crate) fn left(&self) -> Duration {

@@ -4,7 +4,7 @@ use std::{
     future::Future,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -34,6 +34,8 @@ pub(crate) struct Client {
     name: String,
     members: Vec<Member>,
     current: AtomicUsize,
+    /// Highest revision in an answer.
+    seen: AtomicU64,
     user: Option<(String, runtide_core::manager::Secret)>,
     attempt: Duration,
 }
@@ -126,7 +128,14 @@ impl Client {
         }
         // A member that does not respond must leave time for the others.
         let attempt = if members.len() > 1 { config.request_timeout / 3 } else { config.request_timeout };
-        Ok(Self { name, members, current: AtomicUsize::new(0), user: config.user.clone(), attempt })
+        Ok(Self {
+            name,
+            members,
+            current: AtomicUsize::new(0),
+            seen: AtomicU64::new(0),
+            user: config.user.clone(),
+            attempt,
+        })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -138,6 +147,11 @@ impl Client {
     pub(crate) fn poll_pause(&self, error: &Error) -> Option<Duration> {
         let Retry::Poll(interval) = error.retry() else { return None };
         Some(interval / u32::try_from(self.members.len()).unwrap_or(1).max(1))
+    }
+
+    /// A revision that the cluster has reached: the highest one in an answer; 0 before the first.
+    pub(crate) fn seen(&self) -> u64 {
+        self.seen.load(Ordering::Relaxed)
     }
 
     fn member(&self, at: usize) -> Option<&Member> {
@@ -231,7 +245,8 @@ impl Client {
         outcome
     }
 
-    /// Attempts until one succeeds, or the deadline passes. The request must be safe to send twice.
+    /// Attempts until one succeeds, or the deadline passes. The request must be safe to send twice, unless the call is to be made
+    /// [`once`](Call::once): then an attempt that may have had its effect is the last.
     pub(crate) async fn with_retries<T, F>(
         &self,
         call: &mut Call,
@@ -249,6 +264,7 @@ impl Client {
             call.failed(&fault);
             let Fault { error, uncertain, recovery } = fault;
             let again = match recovery {
+                _ if call.once && call.uncertain => false,
                 Recovery::NextMember => true,
                 Recovery::Authenticate => !std::mem::replace(&mut authenticated, true),
                 Recovery::None
@@ -274,11 +290,12 @@ impl Client {
     /// [`txn`](Self::txn), for callers that can recover from a fault.
     pub(crate) async fn try_txn(&self, call: &mut Call, txn: TxnRequest) -> Result<Answer, Fault> {
         let txn = Arc::new(txn);
-        self.with_retries(call, |connection| {
+        let response = self.with_retries(call, |connection| {
             let txn = Arc::clone(&txn);
             async move { connection.txn(&txn).await }
-        })
-        .await
-        .map(Answer::new)
+        });
+        let answer = Answer::new(response.await?);
+        self.seen.fetch_max(answer.revision, Ordering::Relaxed);
+        Ok(answer)
     }
 }

@@ -21,8 +21,8 @@ use crate::{
 
 const OPERATION: &str = "etcd.delete";
 
-/// Most receipts of later deletes that are read back to find this delete's.
-const MAX_RECEIPTS: usize = 64;
+/// Most receipts of later deletes that are read back to find out what a write without an answer did.
+pub(crate) const MAX_RECEIPTS: usize = 64;
 
 impl Shared {
     pub(crate) async fn delete(&self, reference: &ResourceRef, precondition: Precondition) -> Result<Option<Revision>> {

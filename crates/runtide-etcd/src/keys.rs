@@ -1,7 +1,8 @@
 //! Names of a store's keys.
 //!
 //! Below the prefix: `generation` names the generation that is live (the pointer), `data/<generation>/<reference>` are the
-//! resources, `receipt` has the identity of the last delete, and `restoring/<generation>` exists while a restore is under way.
+//! resources, `receipt` has the identity of the last delete, `settled` that of the last create whose outcome had to be found out, and
+//! `restoring/<generation>` exists while a restore is under way.
 
 use runtide_core::store::{ResourceRef, Selector};
 use uuid::Uuid;
@@ -42,6 +43,11 @@ impl Keys {
 
     pub(crate) fn receipt(&self) -> Vec<u8> {
         format!("{}receipt", self.prefix).into_bytes()
+    }
+
+    /// Written to make sure that creates which were sent before cannot land any more.
+    pub(crate) fn settled(&self) -> Vec<u8> {
+        format!("{}settled", self.prefix).into_bytes()
     }
 
     pub(crate) fn restoring(&self, generation: &str) -> Vec<u8> {
@@ -136,11 +142,13 @@ mod tests {
     }
 
     #[test]
-    fn the_watched_range_has_the_pointer_and_the_data_and_neither_receipt_nor_marker() {
+    fn the_watched_range_has_the_pointer_and_the_data_and_nothing_else() {
         let watched = keys().watched();
         let node = ResourceRef::new("", "Node", None, "n").unwrap();
         assert!(holds(&watched, &keys().pointer()) && holds(&watched, &keys().resource("g", &node)));
-        assert!(!holds(&watched, &keys().receipt()) && !holds(&watched, &keys().restoring("g")));
+        for other in [keys().receipt(), keys().settled(), keys().restoring("g")] {
+            assert!(!holds(&watched, &other));
+        }
     }
 
     proptest! {

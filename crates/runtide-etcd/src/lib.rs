@@ -14,6 +14,7 @@ mod keys;
 mod known;
 mod read;
 mod restore;
+mod settle;
 mod shared;
 mod snapshot;
 mod store;

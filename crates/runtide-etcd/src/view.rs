@@ -39,6 +39,11 @@ pub(crate) fn signed(revision: u64) -> i64 {
     i64::try_from(revision).unwrap_or(i64::MAX)
 }
 
+/// Condition that the key was not written after this revision.
+pub(crate) fn not_written_after(key: impl Into<Vec<u8>>, revision: u64) -> Compare {
+    Compare::mod_revision(key, CompareResult::Less, signed(revision.saturating_add(1)))
+}
+
 /// Condition that the key was last written at this revision; 0: that it does not exist.
 pub(crate) fn last_written(key: impl Into<Vec<u8>>, revision: u64) -> Compare {
     Compare::mod_revision(key, CompareResult::Equal, signed(revision))

@@ -110,7 +110,8 @@ impl StoreHarness for Systemd {
 
     /// Ended between any two steps, and opened again.
     async fn crash(&self) -> Done<()> {
-        self.store.lock().unwrap().close();
+        let present = self.store.lock().unwrap().clone();
+        present.close().await;
         let fresh = open(&self.part);
         fresh.stats().await.map_err(Obstacle::failed)?;
         *self.store.lock().unwrap() = fresh;

@@ -60,6 +60,20 @@ pub(super) fn remove(name: &str) -> Vec<PathBuf> {
     folders(name)
 }
 
+/// The groups below the group `name` that have one of these names, in any hierarchy: each as a path from its hierarchy's root.
+pub(super) fn below(name: &str, names: &BTreeSet<String>) -> BTreeSet<String> {
+    let of_the_name = Path::new(name);
+    let from_root = |folder: &Path| {
+        let mut parts = folder.ancestors();
+        let top = parts.find(|part| part.ends_with(of_the_name))?;
+        let below = folder.strip_prefix(top).ok()?;
+        Some(of_the_name.join(below).to_string_lossy().into_owned())
+    };
+    let has_the_name =
+        |folder: &&PathBuf| folder.file_name().is_some_and(|name| names.contains(&*name.to_string_lossy()));
+    folders(name).iter().filter(has_the_name).filter_map(|folder| from_root(folder)).collect()
+}
+
 fn members(folder: &Path) -> Vec<i32> {
     let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
     text.lines().filter_map(|line| line.parse().ok()).collect()

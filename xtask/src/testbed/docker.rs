@@ -1,9 +1,7 @@
 //! A Docker Engine in its own folder, in the machine's own network: tests reach published ports on 127.0.0.1.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::os::unix::fs::symlink;
+use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -11,22 +9,21 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::before::Before;
-use super::places::in_run;
+use super::guest::Guest;
+use super::home::{Home, Log, put_back_after_the_dead};
+use super::network::Owner;
 use super::procfs::{self, Process};
 use super::service::Service;
-use super::{cgroup, http, image, mounts, network, packages};
+use super::{cgroup, http, image, network, packages};
 use crate::failure::{Doing, Failure, Outcome};
 use crate::workspace;
-
-/// The containers' control group, so that they can be found without the daemon.
-const GROUP: &str = "runtide-testbed-docker";
 
 /// Path at which dockerd tries to find a containerd before it starts its own.
 const FOREIGN_CONTAINERD: &str = "/run/containerd/containerd.sock";
 
-/// The log, which stays after a teardown, so that a failure can be diagnosed.
-const LOG: &str = "dockerd.log";
+/// Longest path of the folder: the kernel takes 107 bytes for a socket, and the longest that dockerd and its containerd add is
+/// `/run/containerd/containerd-debug.sock`.
+const LONGEST: usize = 107 - 45;
 
 const ASK: Duration = Duration::from_secs(20);
 const READY: Duration = Duration::from_secs(60);
@@ -35,85 +32,82 @@ const DIE: Duration = Duration::from_secs(10);
 
 pub(super) struct Docker {
     /// `target/testbed/docker`.
-    folder: PathBuf,
-    /// The same, or a link to it whose path is short enough for a socket.
-    short: PathBuf,
-    /// Record of the machine's earlier state. Not in the folder: it must outlive a `cargo clean`, but no boot.
-    before: PathBuf,
+    home: Home,
+    /// The variables with its address, its folder, its process id, and its network if that is its own.
+    variables: [&'static str; 4],
 }
 
 impl Docker {
     pub(super) fn below(testbed: &Path) -> Self {
-        let folder = testbed.join("docker");
-        let short = short(&folder);
-        let before = in_run(&folder).with_extension("json");
-        Self { folder, short, before }
+        let variables = [
+            "RUNTIDE_TEST_DOCKER",
+            "RUNTIDE_TEST_DOCKER_DIR",
+            "RUNTIDE_TEST_DOCKER_PIDFILE",
+            "RUNTIDE_TEST_DOCKER_NET",
+        ];
+        Self { home: Home::below(testbed, "docker", Owner::Docker, LONGEST), variables }
+    }
+
+    /// Of a newer Debian than the machine's may be.
+    pub(super) fn newer(testbed: &Path) -> Self {
+        let variables = [
+            "RUNTIDE_TEST_DOCKER26",
+            "RUNTIDE_TEST_DOCKER26_DIR",
+            "RUNTIDE_TEST_DOCKER26_PIDFILE",
+            "RUNTIDE_TEST_DOCKER26_NET",
+        ];
+        Self { home: Home::of_guest(testbed, "docker26", Owner::Docker, LONGEST), variables }
     }
 }
 
 impl Service for Docker {
     fn up(&self, install: bool) -> Outcome<()> {
-        packages::require(&packages::DOCKER, &packages::WANTED, install)?;
-        let daemon = self.daemon();
-        let picture = Before::read(&self.before)?;
-        match &daemon {
-            None if picture.is_none() => {
+        match self.home.guest() {
+            Some(guest) => guest.require(install)?,
+            None => packages::require(&packages::DOCKER, &packages::WANTED, install)?,
+        }
+        match self.daemon() {
+            None if !self.home.is_up() && self.home.guest().is_none() => {
                 put_back_after_the_dead()?;
                 refuse_other_daemons()?;
             }
-            Some(daemon) if picture.is_none() || !self.socket().exists() => {
+            Some(daemon) if !self.home.is_up() || !self.socket().exists() => {
                 let pid = daemon.pid;
                 return Err(Failure::refused(format_args!(
-                    "this testbed's dockerd runs (pid {pid}), but its files are gone: cargo xtask testbed down docker"
+                    "this testbed's dockerd runs (pid {pid}), but its files are gone: cargo xtask testbed down {}",
+                    self.home.name()
                 )));
             }
             _ => {}
         }
-        fs::create_dir_all(&self.folder).doing(format_args!("cannot make {}", self.folder.display()))?;
-        if picture.is_none() {
-            // Left from before the machine booted.
-            self.remove_files()?;
-        }
-        if self.short != self.folder && fs::read_link(&self.short).ok().as_ref() != Some(&self.folder) {
-            let _ = fs::remove_file(&self.short);
-            symlink(&self.folder, &self.short).doing(format_args!("cannot make {}", self.short.display()))?;
-        }
-        Before::take(&self.before, &self.folder)?;
+        self.home.prepare()?;
         self.start()?;
         self.ensure_image()
     }
 
     /// Starts the daemon of a testbed that is up; running already is success.
     fn start(&self) -> Outcome<()> {
-        self.must_be_up()?;
+        self.home.must_be_up()?;
         if self.daemon().is_some() {
             return self.wait_until_it_answers(None);
         }
         self.clear_the_way();
-        let log = self.folder.join(LOG);
-        let out = OpenOptions::new().create(true).append(true).open(&log);
-        let out = out.doing(format_args!("cannot write {}", log.display()))?;
-        let err = out.try_clone().doing(format_args!("cannot write {}", log.display()))?;
-        let begin = out.metadata().map_or(0, |metadata| metadata.len());
-        for folder in ["data", "run"] {
-            let path = self.folder.join(folder);
-            fs::create_dir_all(&path).doing(format_args!("cannot make {}", path.display()))?;
-        }
-        let config = self.folder.join("daemon.json");
-        fs::write(&config, "{}\n").doing(format_args!("cannot write {}", config.display()))?;
-        let mut command = packages::command("dockerd");
+        let (out, err, log) = self.home.log()?;
+        self.home.make(&["data", "run"])?;
+        let config = self.home.write("daemon.json", "{}\n")?;
+        let mut command = self.home.command("dockerd")?;
         command
             .arg("--host")
-            .arg(format!("unix://{}", self.socket().display()))
+            .arg(self.address())
             // An empty one: the machine's own must not speak here.
             .arg(format!("--config-file={}", config.display()))
-            .arg(format!("--data-root={}", self.folder.join("data").display()))
-            .arg(format!("--exec-root={}", self.short.join("run").display()))
+            .arg(format!("--data-root={}", self.home.folder.join("data").display()))
+            .arg(format!("--exec-root={}", self.home.short.join("run").display()))
             .arg(self.mark())
             .arg("--live-restore")
             .arg("--shutdown-timeout=2")
             .arg("--exec-opt=native.cgroupdriver=cgroupfs")
-            .arg(format!("--cgroup-parent=/{GROUP}"))
+            .arg(format!("--cgroup-parent=/{}", self.home.group()))
             .env_remove("NOTIFY_SOCKET")
             .env_remove("LISTEN_FDS")
             .current_dir("/")
@@ -123,26 +117,25 @@ impl Service for Docker {
             .stdout(out)
             .stderr(err);
         let mut child = command.spawn().doing("cannot run dockerd")?;
-        self.wait_until_it_answers(Some((&mut child, &log, begin)))
+        self.wait_until_it_answers(Some((&mut child, &log)))
     }
 
     /// SIGTERM, and wait: containers stay.
     fn stop(&self) -> Outcome<()> {
-        self.must_be_up()?;
+        self.home.must_be_up()?;
         self.end(Signal::TERM, STOP)
     }
 
     /// SIGKILL, and wait: containers stay.
     fn kill(&self) -> Outcome<()> {
-        self.must_be_up()?;
+        self.home.must_be_up()?;
         self.end(Signal::KILL, DIE)
     }
 
     /// Stops everything and restores the machine; `true` if there was anything to do.
     fn down(&self) -> Outcome<bool> {
-        let before = Before::read(&self.before)?;
-        if before.is_none() && self.daemon().is_none() && self.shims().is_empty() {
-            self.remove_files()?;
+        if !self.home.is_up() && self.daemon().is_none() && self.shims().is_empty() {
+            self.home.remove_files()?;
             return Ok(false);
         }
         if self.daemon().is_some() && self.answers() {
@@ -151,7 +144,8 @@ impl Service for Docker {
         let _ = self.end(Signal::TERM, STOP);
         self.end(Signal::KILL, DIE)?;
         let mut left = Vec::new();
-        if !cgroup::kill(GROUP) {
+        let group = self.home.group();
+        if !cgroup::kill(&group) {
             left.push("processes of containers".to_owned());
         }
         let shims = self.shims();
@@ -161,25 +155,19 @@ impl Service for Docker {
         if !procfs::wait_until_dead(&shims, DIE) {
             left.push("containerd-shim".to_owned());
         }
-        let mounted = self.unmount();
+        let mounted = self.home.unmount();
         left.extend(mounted.iter().map(|mount| format!("mount {}", mount.display())));
-        left.extend(cgroup::remove(GROUP).iter().map(|group| format!("group {}", group.display())));
-        if let Some(before) = &before {
-            left.extend(before.restore());
-        } else {
-            // The daemon does not start if a docker0 exists, so everything with Docker's name is the testbed's.
-            left.extend(Before::unknown().restore());
-            left.push("ip_forward: how it was before is not known".to_owned());
-        }
+        left.extend(cgroup::remove(&group).iter().map(|group| format!("group {}", group.display())));
+        left.extend(self.home.restore()?);
         if mounted.is_empty() {
-            self.remove_files()?;
+            self.home.remove_files()?;
         }
         if left.is_empty() {
             // Not earlier: with the record a second `down` can finish the rest.
-            Before::forget(&self.before)?;
+            self.home.forget()?;
             return Ok(true);
         }
-        Err(Failure::failed(format_args!("docker: down, but this is left: {}", left.join("; "))))
+        Err(Failure::failed(format_args!("{}: down, but this is left: {}", self.home.name(), left.join("; "))))
     }
 
     /// One line about a daemon that answers.
@@ -193,31 +181,38 @@ impl Service for Docker {
             text("Version"),
             text("ApiVersion"),
             daemon.pid,
-            workspace::relative(&self.folder.join("docker.sock"))
+            workspace::relative(&self.home.folder.join("docker.sock"))
         ))
     }
 
     /// The environment of the tests; empty if no daemon is up.
     fn environment(&self) -> BTreeMap<&'static str, String> {
-        if !matches!(Before::read(&self.before), Ok(Some(_))) {
+        if !self.home.is_up() {
             return BTreeMap::new();
         }
-        BTreeMap::from([
-            ("RUNTIDE_TEST_DOCKER", format!("unix://{}", self.socket().display())),
-            ("RUNTIDE_TEST_DOCKER_DIR", self.folder.display().to_string()),
-            ("RUNTIDE_TEST_DOCKER_PIDFILE", self.pidfile().display().to_string()),
+        let [address, folder, pidfile, network] = self.variables;
+        let mut environment = BTreeMap::from([
+            (address, self.address()),
+            (folder, self.home.folder.display().to_string()),
+            (pidfile, self.pidfile().display().to_string()),
             ("RUNTIDE_TEST_IMAGE", image::NAME.to_owned()),
-        ])
+        ]);
+        environment.extend(self.home.guest().and_then(Guest::network).map(|path| (network, path)));
+        environment
     }
 }
 
 impl Docker {
     fn socket(&self) -> PathBuf {
-        self.short.join("docker.sock")
+        self.home.short.join("docker.sock")
+    }
+
+    pub(super) fn address(&self) -> String {
+        format!("unix://{}", self.socket().display())
     }
 
     fn pidfile(&self) -> PathBuf {
-        self.folder.join("dockerd.pid")
+        self.home.folder.join("dockerd.pid")
     }
 
     /// The argument that distinguishes our daemon from any other, also after its files are gone.
@@ -232,7 +227,7 @@ impl Docker {
 
     /// Our containers' shims, which outlive the daemon.
     fn shims(&self) -> Vec<i32> {
-        let run = self.short.join("run");
+        let run = self.home.short.join("run");
         let is_ours = |process: &Process| {
             let shim = process.program().is_some_and(|program| program.starts_with("containerd-shim"));
             shim && process.arguments.iter().any(|argument| Path::new(argument).starts_with(&run))
@@ -242,19 +237,12 @@ impl Docker {
 
     /// The containerd that our daemon starts; it names its configuration in our folder.
     fn containerd(&self) -> Vec<i32> {
-        let run = self.short.join("run");
+        let run = self.home.short.join("run");
         let is_ours = |process: &Process| {
             let containerd = process.program().as_deref() == Some("containerd");
             containerd && process.arguments.iter().any(|argument| Path::new(argument).starts_with(&run))
         };
         procfs::processes().into_iter().filter(is_ours).map(|process| process.pid).collect()
-    }
-
-    fn must_be_up(&self) -> Outcome<()> {
-        match Before::read(&self.before)? {
-            Some(_) => Ok(()),
-            None => Err(Failure::refused("the testbed's docker is not up: cargo xtask testbed up docker")),
-        }
     }
 
     /// After a SIGKILL the daemons' pid files stay, and a new daemon takes the dead for living while they are zombies.
@@ -265,8 +253,8 @@ impl Docker {
         }
         procfs::wait_until_dead(&leftover, DIE);
         let _ = fs::remove_file(self.pidfile());
-        let _ = fs::remove_file(self.folder.join("docker.sock"));
-        let _ = fs::remove_file(self.folder.join("run/containerd/containerd.pid"));
+        let _ = fs::remove_file(self.home.folder.join("docker.sock"));
+        let _ = fs::remove_file(self.home.folder.join("run/containerd/containerd.pid"));
     }
 
     /// Ends the daemon and the containerd that it started.
@@ -299,14 +287,14 @@ impl Docker {
         http::ask(&self.socket(), "GET", "/_ping", &[], Duration::from_secs(5)).is_ok_and(|answer| answer.is_success())
     }
 
-    fn wait_until_it_answers(&self, started: Option<(&mut Child, &Path, u64)>) -> Outcome<()> {
+    fn wait_until_it_answers(&self, started: Option<(&mut Child, &Log)>) -> Outcome<()> {
         let end = Instant::now() + READY;
         let mut started = started;
         while !self.answers() {
-            if let Some((child, log, begin)) = &mut started
+            if let Some((child, log)) = &mut started
                 && let Ok(Some(status)) = child.try_wait()
             {
-                let why = last_complaint(log, *begin).unwrap_or_else(|| status.to_string());
+                let why = log.last_line(tells_why).unwrap_or_else(|| status.to_string());
                 return Err(Failure::failed(format_args!("dockerd does not start: {why}")));
             }
             if Instant::now() >= end {
@@ -322,7 +310,7 @@ impl Docker {
         if self.ask("GET", &format!("/images/{}/json", image::NAME), &[])?.is_success() {
             return Ok(());
         }
-        let tar = image::tar(&self.folder.join("image"))?;
+        let tar = image::tar(&self.home.folder.join("image"))?;
         let (repository, tag) = image::NAME.split_once(':').unwrap_or((image::NAME, "latest"));
         let target = format!(
             "/images/create?fromSrc=-&repo={repository}&tag={tag}&changes=CMD%20%5B%22sh%22%5D\
@@ -356,71 +344,6 @@ impl Docker {
             }
         }
     }
-
-    /// Unmounts everything below our folder, and returns the mounts that are left.
-    fn unmount(&self) -> Vec<PathBuf> {
-        // The mounts table shows paths without links.
-        let real = fs::canonicalize(&self.folder).unwrap_or_else(|_| self.folder.clone());
-        mounts::unmount_below(&real)
-    }
-
-    /// Removes all of our files but the log, and the mounts that a killed daemon left.
-    fn remove_files(&self) -> Outcome<()> {
-        if let Some(mount) = self.unmount().first() {
-            return Err(Failure::failed(format_args!("{} is mounted, and cannot be unmounted", mount.display())));
-        }
-        let failed = |error: std::io::Error| {
-            Failure::failed(format_args!("cannot clear {}: {error}", workspace::relative(&self.folder)))
-        };
-        if self.short != self.folder {
-            let _ = fs::remove_file(&self.short);
-        }
-        let Ok(entries) = fs::read_dir(&self.folder) else { return Ok(()) };
-        for entry in entries.flatten() {
-            if entry.file_name() == LOG {
-                continue;
-            }
-            let path = entry.path();
-            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-            removed.map_err(failed)?;
-        }
-        Ok(())
-    }
-}
-
-/// A testbed of another checkout may have been killed together with its daemon, and its checkout be gone: then its remains would
-/// stand in the way of every other, and no other process restores the machine.
-fn put_back_after_the_dead() -> Outcome<()> {
-    for (file, before) in Before::of_the_dead(is_in_use) {
-        let left = before.restore();
-        if !left.is_empty() {
-            let folder = before.folder().display();
-            return Err(Failure::failed(format_args!(
-                "left by the testbed at {folder}, which is gone: {}",
-                left.join("; ")
-            )));
-        }
-        Before::forget(&file)?;
-    }
-    Ok(())
-}
-
-/// `true` if the testbed's daemon at `folder`, `target/testbed/docker` of some checkout, may still be needed: a part of it runs,
-/// or tests do, which kill it and start it again.
-fn is_in_use(folder: &Path) -> bool {
-    let short = short(folder);
-    let names_it = |argument: &OsString| {
-        let argument = argument.to_string_lossy();
-        [folder, &short].iter().any(|path| argument.contains(&*path.to_string_lossy()))
-    };
-    let is_locked = |file: PathBuf| {
-        File::open(file).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
-    };
-    // `target/testbed/docker`: the locks of a run of all tests, and of a verb that is under way.
-    let above = |nth: usize, name: &str| folder.ancestors().nth(nth).is_some_and(|at| is_locked(at.join(name)));
-    above(2, workspace::TEST_LOCK)
-        || above(1, super::LOCK)
-        || procfs::processes().iter().any(|process| process.arguments.iter().any(names_it))
 }
 
 /// Two Docker daemons in one network would fight over docker0 and the packet filter, and one containerd would mix
@@ -446,40 +369,7 @@ fn refuse_other_daemons() -> Outcome<()> {
     Ok(())
 }
 
-/// A path for sockets: the kernel takes 107 bytes, and the longest that dockerd and its containerd add is
-/// `/run/containerd/containerd-debug.sock`.
-fn short(folder: &Path) -> PathBuf {
-    const LIMIT: usize = 107 - 45;
-    if folder.as_os_str().len() <= LIMIT {
-        return folder.to_path_buf();
-    }
-    in_run(folder)
-}
-
-/// The last line that dockerd logged as it gave up.
-fn last_complaint(log: &Path, begin: u64) -> Option<String> {
-    use std::io::{Read, Seek, SeekFrom};
-    let mut file = File::open(log).ok()?;
-    file.seek(SeekFrom::Start(begin)).ok()?;
-    let mut text = String::new();
-    file.take(1 << 20).read_to_string(&mut text).ok()?;
-    let says = |line: &&str| {
-        line.contains("failed to start daemon") || line.contains("level=fatal") || !line.contains("level=")
-    };
-    let line = text.lines().rev().filter(|line| !line.trim().is_empty()).find(says)?;
-    Some(line.trim().to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_long_path_gets_a_short_name_that_is_always_the_same() {
-        let near = Path::new("/srv/runtide/target/testbed/docker");
-        assert_eq!(short(near), near);
-        let far = Path::new("/home/somebody/with/a/long/name/and/many/folders/runtide/target/testbed/docker");
-        assert_eq!(short(far), short(far));
-        assert!(short(far).as_os_str().len() < 62);
-    }
+/// A line that dockerd logs as it gives up.
+fn tells_why(line: &str) -> bool {
+    line.contains("failed to start daemon") || line.contains("level=fatal") || !line.contains("level=")
 }

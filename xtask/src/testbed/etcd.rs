@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -13,15 +13,15 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::service::Service;
-use super::{http, packages, procfs};
+use super::{folder, http, packages, ports, procfs};
 use crate::failure::{Doing, Failure, Outcome};
 use crate::workspace;
 
 /// The members; those of one number are a cluster.
 const MEMBERS: [(&str, u8); 4] = [("one", 1), ("m1", 3), ("m2", 3), ("m3", 3)];
 
-/// Each member's ports, for clients and for its peers: the same after a restart.
-const PORTS: &str = "ports";
+/// Each member has a port for clients, and one for its peers.
+const PORTS: usize = 2 * MEMBERS.len();
 
 const ASK: Duration = Duration::from_secs(2);
 const READY: Duration = Duration::from_secs(60);
@@ -47,9 +47,11 @@ impl Etcd {
 
     /// The members of a testbed that is up.
     fn members(&self) -> Option<Vec<Member>> {
-        let ports = read_ports(&fs::read_to_string(self.folder.join(PORTS)).ok()?)?;
-        let both = |((name, cluster), [client, peer]): (_, [u16; 2])| Member { name, cluster, client, peer };
-        Some(MEMBERS.into_iter().zip(ports).map(both).collect())
+        let ports: [u16; PORTS] = ports::read(&self.folder)?;
+        let (pairs, _) = ports.as_chunks::<2>();
+        let both =
+            |((name, cluster), [client, peer]): (_, &[u16; 2])| Member { name, cluster, client: *client, peer: *peer };
+        Some(MEMBERS.into_iter().zip(pairs).map(both).collect())
     }
 
     fn must_be_up(&self) -> Outcome<Vec<Member>> {
@@ -130,20 +132,6 @@ impl Etcd {
         let seconds = limit.as_secs();
         Err(Failure::failed(format_args!("etcd still runs after {seconds} s")))
     }
-
-    /// Removes everything but the logs.
-    fn remove_files(&self) -> Outcome<()> {
-        let Ok(entries) = fs::read_dir(&self.folder) else { return Ok(()) };
-        for entry in entries.flatten() {
-            let path = entry.path();
-            if path.extension().is_some_and(|extension| extension == "log") {
-                continue;
-            }
-            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-            removed.doing(format_args!("cannot clear {}", workspace::relative(&self.folder)))?;
-        }
-        Ok(())
-    }
 }
 
 impl Service for Etcd {
@@ -151,10 +139,9 @@ impl Service for Etcd {
         packages::require(&packages::ETCD, &[], install)?;
         if self.members().is_none() {
             self.end(Signal::KILL, DIE)?;
-            self.remove_files()?;
+            folder::clear(&self.folder)?;
             fs::create_dir_all(&self.folder).doing(format_args!("cannot make {}", self.folder.display()))?;
-            let ports = free_ports().doing("cannot find free ports")?;
-            fs::write(self.folder.join(PORTS), written_ports(&ports)).doing("cannot write the ports of etcd")?;
+            ports::take::<PORTS>(&self.folder)?;
         }
         self.run_all()
     }
@@ -176,7 +163,7 @@ impl Service for Etcd {
     fn down(&self) -> Outcome<bool> {
         let was_up = self.members().is_some() || MEMBERS.iter().any(|(name, _)| self.pid(name).is_some());
         self.end(Signal::KILL, DIE)?;
-        self.remove_files()?;
+        folder::clear(&self.folder)?;
         Ok(was_up)
     }
 
@@ -200,48 +187,5 @@ impl Service for Etcd {
             addresses.map(|member| format!("http://127.0.0.1:{}", member.client)).collect::<Vec<_>>().join(",")
         };
         BTreeMap::from([("RUNTIDE_TEST_ETCD", of(1)), ("RUNTIDE_TEST_ETCD3", of(3))])
-    }
-}
-
-type Ports = [[u16; 2]; MEMBERS.len()];
-
-/// Ports without a listener.
-fn free_ports() -> std::io::Result<Ports> {
-    // Below the system's ephemeral ports: one of these, given to any connection while a member is down, would keep the member
-    // from coming back.
-    let begin = std::process::id().wrapping_mul(397);
-    let mut candidates = (0..12_000).filter_map(|n| u16::try_from(20_000 + begin.wrapping_add(n) % 12_000).ok());
-    let mut ports = Ports::default();
-    for port in ports.iter_mut().flatten() {
-        let is_free = |candidate: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *candidate)).is_ok();
-        let none = || std::io::Error::new(std::io::ErrorKind::AddrInUse, "none of 12,000 ports is free");
-        *port = candidates.find(is_free).ok_or_else(none)?;
-    }
-    Ok(ports)
-}
-
-fn written_ports(ports: &Ports) -> String {
-    ports.map(|[client, peer]| format!("{client} {peer}")).join("\n")
-}
-
-fn read_ports(text: &str) -> Option<Ports> {
-    let mut numbers = text.split_whitespace().map(str::parse::<u16>);
-    let mut ports = Ports::default();
-    for port in ports.iter_mut().flatten() {
-        *port = numbers.next()?.ok()?;
-    }
-    Some(ports)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ports_are_read_back() {
-        let ports = free_ports().unwrap();
-        assert_eq!(read_ports(&written_ports(&ports)), Some(ports));
-        assert_eq!(read_ports("1 2\n3"), None);
-        assert_eq!(read_ports("1 2 3 4 5 6 7 many"), None);
     }
 }

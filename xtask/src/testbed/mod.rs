@@ -4,14 +4,21 @@ mod before;
 mod cgroup;
 mod docker;
 mod etcd;
+mod folder;
+mod guest;
+mod home;
 mod http;
 mod image;
 mod mounts;
 mod network;
 mod packages;
 mod places;
+mod podman;
+mod ports;
 mod procfs;
+mod registry;
 mod service;
+mod sshd;
 mod suite;
 mod systemd;
 mod systemd_user;
@@ -26,7 +33,10 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use self::docker::Docker;
 use self::etcd::Etcd;
+use self::podman::Podman;
+use self::registry::Registry;
 use self::service::Service;
+use self::sshd::Sshd;
 use self::systemd::Machine;
 use self::systemd_user::SystemdUser;
 use crate::failure::{Doing, Failure, Outcome};
@@ -38,30 +48,43 @@ use crate::workspace;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Daemon {
     Docker,
+    Podman,
+    Registry,
+    Sshd,
     Etcd,
     Systemd,
     Systemd2,
     SystemdUser,
     Systemd257,
+    Docker26,
+    Podman5,
 }
 
 impl Daemon {
     fn name(self) -> &'static str {
         match self {
             Self::Docker => "docker",
+            Self::Podman => "podman",
+            Self::Registry => "registry",
+            Self::Sshd => "sshd",
             Self::Etcd => "etcd",
             Self::Systemd => "systemd",
             Self::Systemd2 => "systemd2",
             Self::SystemdUser => "systemd-user",
             Self::Systemd257 => "systemd257",
+            Self::Docker26 => "docker26",
+            Self::Podman5 => "podman5",
         }
     }
 
     /// The part of its work that needs root; `None` if it runs as any user.
     fn needs_root(self) -> Option<&'static str> {
         match self {
-            Self::Docker => Some("it starts daemons, bridges and mounts"),
-            Self::Etcd => None,
+            Self::Docker | Self::Podman | Self::Docker26 | Self::Podman5 => {
+                Some("it starts daemons, bridges and mounts")
+            }
+            Self::Sshd => Some("its user is root"),
+            Self::Registry | Self::Etcd => None,
             _ => Some("it makes namespaces, control groups and mounts"),
         }
     }
@@ -70,23 +93,49 @@ impl Daemon {
         let testbed = workspace::target("testbed");
         match self {
             Self::Docker => Box::new(Docker::below(&testbed)),
+            Self::Podman => Box::new(Podman::below(&testbed)),
+            Self::Registry => Box::new(Registry::below(&testbed)),
+            Self::Sshd => Box::new(Sshd::below(&testbed)),
             Self::Etcd => Box::new(Etcd::below(&testbed)),
             Self::Systemd => Box::new(Machine::first(&testbed)),
             Self::Systemd2 => Box::new(Machine::second(&testbed)),
             Self::SystemdUser => Box::new(SystemdUser::below(&testbed)),
             Self::Systemd257 => Box::new(Machine::newer(&testbed)),
+            Self::Docker26 => Box::new(Docker::newer(&testbed)),
+            Self::Podman5 => Box::new(Podman::newer(&testbed)),
         }
     }
 }
 
 /// The same, by name.
-pub(crate) const KNOWN: [&str; 6] = ["docker", "etcd", "systemd", "systemd2", "systemd-user", "systemd257"];
+pub(crate) const KNOWN: [&str; 11] = [
+    "docker",
+    "podman",
+    "registry",
+    "sshd",
+    "etcd",
+    "systemd",
+    "systemd2",
+    "systemd-user",
+    "systemd257",
+    "docker26",
+    "podman5",
+];
 
 /// The slow ones, which are started only by name and for the support matrix.
-pub(crate) const LATER: [&str; 1] = ["systemd257"];
+pub(crate) const LATER: [&str; 3] = ["systemd257", "docker26", "podman5"];
 
 /// The ones that are started if none is named.
-const USUAL: [Daemon; 5] = [Daemon::Docker, Daemon::Etcd, Daemon::Systemd, Daemon::Systemd2, Daemon::SystemdUser];
+const USUAL: [Daemon; 8] = [
+    Daemon::Docker,
+    Daemon::Podman,
+    Daemon::Registry,
+    Daemon::Sshd,
+    Daemon::Etcd,
+    Daemon::Systemd,
+    Daemon::Systemd2,
+    Daemon::SystemdUser,
+];
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -98,7 +147,7 @@ pub(crate) struct Arguments {
 enum Verb {
     /// Start daemons, make their images, and write target/testbed/env
     Up {
-        /// The daemons (default: all but systemd257)
+        /// The daemons (default: all but systemd257, docker26 and podman5)
         daemons: Vec<Daemon>,
         /// Install the Debian packages first (implied by CI=true)
         #[arg(long)]
@@ -111,7 +160,7 @@ enum Verb {
     },
     /// Print which daemons are up; exit code 1 if one of them is not
     Status {
-        /// The daemons (default: all but systemd257)
+        /// The daemons (default: all but systemd257, docker26 and podman5)
         daemons: Vec<Daemon>,
     },
     /// For tests: start a daemon of a testbed that is up, if it does not run
@@ -120,19 +169,19 @@ enum Verb {
         #[arg(required = true)]
         daemons: Vec<Daemon>,
     },
-    /// For tests: SIGTERM, and wait; containers stay (live-restore), and so does what etcd keeps. Of systemd: power off
+    /// For tests: SIGTERM, and wait; containers stay, and so does what etcd keeps. Of systemd: power off
     Stop {
         /// The daemons
         #[arg(required = true)]
         daemons: Vec<Daemon>,
     },
-    /// For tests: SIGKILL, and wait; containers stay (live-restore), and so does what etcd keeps. Of systemd: cut the power
+    /// For tests: SIGKILL, and wait; containers stay, and so does what etcd keeps. Of systemd: cut the power
     Kill {
         /// The daemons
         #[arg(required = true)]
         daemons: Vec<Daemon>,
     },
-    /// For tests: stop and start; containers stay (live-restore), and so does what etcd keeps
+    /// For tests: stop and start; containers stay, and so does what etcd keeps
     Restart {
         /// The daemons
         #[arg(required = true)]

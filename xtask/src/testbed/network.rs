@@ -1,6 +1,7 @@
-//! Docker's changes to the machine's network, and undoing them: bridges, packet filter rules, switches in `/proc/sys`.
+//! An engine's changes to the machine's network, and undoing them: bridges, packet filter rules, network namespaces, switches in
+//! `/proc/sys`.
 //!
-//! The earlier state stays, and so do the additions of others in between: only objects with Docker's names are removed.
+//! The earlier state stays, and so do the additions of others in between: only objects with the engine's names are removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::packages;
+use super::{mounts, packages};
 use crate::failure::{Doing, Failure, Outcome};
 use crate::process::{self, Interrupt};
 
@@ -20,7 +21,10 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// `iptables` and `ip6tables`: programs that take the same commands.
 const FAMILIES: [&str; 2] = ["iptables", "ip6tables"];
 
-/// Switches that some version of Docker turns.
+/// Folder of the named network namespaces, in which Podman keeps those of its containers.
+const NAMESPACES: &str = "/run/netns";
+
+/// Switches that some version of Docker or of Podman turns.
 const SWITCHES: [&str; 5] = [
     "net/ipv4/ip_forward",
     "net/ipv6/conf/all/forwarding",
@@ -29,12 +33,22 @@ const SWITCHES: [&str; 5] = [
     "net/bridge/bridge-nf-call-ip6tables",
 ];
 
+/// The engine whose names the objects have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Owner {
+    #[default]
+    Docker,
+    Podman,
+}
+
 /// The network as it was before the daemon came.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Network {
     rules: BTreeMap<String, String>,
     switches: BTreeMap<String, String>,
     links: BTreeSet<String>,
+    #[serde(default)]
+    namespaces: BTreeSet<String>,
 }
 
 impl Network {
@@ -45,34 +59,45 @@ impl Network {
                 rules.insert(family.to_owned(), text);
             }
         }
-        Ok(Self { rules, switches: switches(), links: links() })
+        Ok(Self { rules, switches: switches(), links: links(), namespaces: entries(NAMESPACES) })
     }
 
-    /// Undoes Docker's changes; returns those that could not be undone, one line each.
-    pub(super) fn restore(&self) -> Vec<String> {
+    /// Takes the switches of an earlier record: another daemon of a testbed has turned them since.
+    pub(super) fn with_switches_of(self, earlier: &Self) -> Self {
+        Self { switches: earlier.switches.clone(), ..self }
+    }
+
+    /// Undoes the owner's changes; returns those that could not be undone, one line each.
+    pub(super) fn restore(&self, owner: Owner) -> Vec<String> {
         let mut left = Vec::new();
-        let ours: BTreeSet<_> =
-            links().into_iter().filter(|l| is_docker_bridge(l) && !self.links.contains(l)).collect();
+        let bridges: BTreeSet<_> =
+            links().into_iter().filter(|link| owner.is_bridge(link) && !self.links.contains(link)).collect();
+        let cables: Vec<_> = links().into_iter().filter(|link| owner.is_cable(link, &bridges)).collect();
+        if owner == Owner::Podman {
+            left.extend(self.remove_namespaces());
+        }
         for family in FAMILIES {
             let before = self.rules.get(family).map_or("", String::as_str);
-            if let Err(failure) = restore_rules(family, before, &ours) {
-                left.push(failure.to_string());
-            }
-        }
-        for link in &ours {
-            if let Err(failure) = run("ip", &["link", "delete", link]) {
+            if let Err(failure) = restore_rules(family, before, &bridges, owner) {
                 left.push(failure.to_string());
             }
         }
         // A daemon that is killed while it starts a container leaves the container's cable behind.
-        for link in links().iter().filter(|link| is_docker_cable(link) && !self.links.contains(*link)) {
-            // One end takes the other with it.
+        for link in bridges.iter().chain(&cables).filter(|link| !self.links.contains(*link)) {
+            // One end of a cable takes the other with it.
             if links().contains(link)
                 && let Err(failure) = run("ip", &["link", "delete", link])
+                && links().contains(link)
             {
                 left.push(failure.to_string());
             }
         }
+        left
+    }
+
+    /// Sets the switches back; returns those that could not be, one line each.
+    pub(super) fn restore_switches(&self) -> Vec<String> {
+        let mut left = Vec::new();
         for (switch, value) in &self.switches {
             let path = Path::new("/proc/sys").join(switch);
             let now = fs::read_to_string(&path).unwrap_or_default();
@@ -84,6 +109,15 @@ impl Network {
         }
         left
     }
+
+    /// Containers of a service that was killed leave their namespaces mounted.
+    fn remove_namespaces(&self) -> Vec<String> {
+        let is_new = |name: &String| name.starts_with("netns-") && !self.namespaces.contains(name);
+        let new = entries(NAMESPACES).into_iter().filter(is_new).map(|name| Path::new(NAMESPACES).join(name));
+        new.filter(|at| !mounts::unmount_all(at) || fs::remove_file(at).is_err())
+            .map(|at| format!("network namespace {}", at.display()))
+            .collect()
+    }
 }
 
 fn switches() -> BTreeMap<String, String> {
@@ -92,20 +126,66 @@ fn switches() -> BTreeMap<String, String> {
     SWITCHES.iter().filter_map(read).collect()
 }
 
+/// The links of this process's network, which need not be the one that `/sys` shows.
 fn links() -> BTreeSet<String> {
-    let entries = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    parse_links(&fs::read_to_string("/proc/self/net/dev").unwrap_or_default())
+}
+
+fn parse_links(text: &str) -> BTreeSet<String> {
+    text.lines().skip(2).filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned())).collect()
+}
+
+fn entries(folder: &str) -> BTreeSet<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
-/// `docker0`, `docker_gwbridge`, and `br-` with the first twelve digits of a network's id.
-fn is_docker_bridge(link: &str) -> bool {
-    let user_made = |id: &str| id.len() == 12 && id.chars().all(|c| c.is_ascii_hexdigit());
-    link == "docker0" || link == "docker_gwbridge" || link.strip_prefix("br-").is_some_and(user_made)
+/// The bridge that a link is plugged into.
+fn bridge_of(link: &str) -> Option<String> {
+    let mut command = packages::command("ip");
+    let said =
+        process::capture(command.args(["-oneline", "link", "show", "dev", link]), LIMIT, Interrupt::Waits).ok()?;
+    let mut words = said.stdout.split_whitespace().skip_while(|word| *word != "master");
+    words.nth(1).map(str::to_owned)
 }
 
-/// `veth` with seven digits, as Docker calls both ends.
-fn is_docker_cable(link: &str) -> bool {
-    link.strip_prefix("veth").is_some_and(|id| id.len() == 7 && id.chars().all(|c| c.is_ascii_hexdigit()))
+impl Owner {
+    /// Docker: `docker0`, `docker_gwbridge`, and `br-` with the first twelve digits of a network's id. Podman: `podman` and a
+    /// number.
+    fn is_bridge(self, link: &str) -> bool {
+        let user_made = |id: &str| id.len() == 12 && id.chars().all(|c| c.is_ascii_hexdigit());
+        let numbered = |number: &str| !number.is_empty() && number.chars().all(|c| c.is_ascii_digit());
+        match self {
+            Self::Docker => {
+                link == "docker0" || link == "docker_gwbridge" || link.strip_prefix("br-").is_some_and(user_made)
+            }
+            Self::Podman => link.strip_prefix("podman").is_some_and(numbered),
+        }
+    }
+
+    /// Docker calls both ends `veth` with seven digits. Podman's have the kernel's names, so that only the bridge tells.
+    fn is_cable(self, link: &str, bridges: &BTreeSet<String>) -> bool {
+        let Some(id) = link.strip_prefix("veth") else { return false };
+        match self {
+            Self::Docker => id.len() == 7 && id.chars().all(|c| c.is_ascii_hexdigit()),
+            Self::Podman => bridge_of(link).is_some_and(|bridge| bridges.contains(&bridge)),
+        }
+    }
+
+    fn is_chain(self, name: &str) -> bool {
+        match self {
+            Self::Docker => name == "DOCKER" || name.starts_with("DOCKER-"),
+            Self::Podman => name.starts_with("NETAVARK-") || name.starts_with("NETAVARK_"),
+        }
+    }
+
+    fn is_rule(self, rule: &str, bridges: &BTreeSet<String>) -> bool {
+        let words: Vec<&str> = rule.split(' ').collect();
+        let after = |option: &str| words.iter().zip(words.iter().skip(1)).find(|(o, _)| **o == option).map(|(_, v)| *v);
+        // A port published by Docker: its way back to its own container names no bridge.
+        let hairpin = words.last() == Some(&"MASQUERADE") && after("-s").is_some() && after("-s") == after("-d");
+        self == Self::Docker && hairpin || words.iter().any(|word| self.is_chain(word) || bridges.contains(*word))
+    }
 }
 
 pub(super) fn has_docker0() -> bool {
@@ -130,10 +210,10 @@ fn run(program: &str, arguments: &[&str]) -> Outcome<()> {
     Err(Failure::failed(format_args!("{program} {}: {}", arguments.join(" "), said.complaint())))
 }
 
-fn restore_rules(family: &str, before: &str, bridges: &BTreeSet<String>) -> Outcome<()> {
+fn restore_rules(family: &str, before: &str, bridges: &BTreeSet<String>, owner: Owner) -> Outcome<()> {
     let Some(now) = saved_rules(family)? else { return Ok(()) };
     let before = parse(before);
-    let script = undo(&before, &parse(&now), bridges);
+    let script = undo(&before, &parse(&now), bridges, owner);
     if !script.is_empty() {
         feed(&format!("{family}-restore"), &script)?;
     }
@@ -220,9 +300,14 @@ fn parse(text: &str) -> BTreeMap<String, Table> {
     tables
 }
 
-/// The script for `iptables-restore --noflush` that takes Docker's rules and chains of `now` away, so far as they
+/// The script for `iptables-restore --noflush` that takes the owner's rules and chains of `now` away, so far as they
 /// were not there `before`.
-fn undo(before: &BTreeMap<String, Table>, now: &BTreeMap<String, Table>, bridges: &BTreeSet<String>) -> String {
+fn undo(
+    before: &BTreeMap<String, Table>,
+    now: &BTreeMap<String, Table>,
+    bridges: &BTreeSet<String>,
+    owner: Owner,
+) -> String {
     let nothing = Table::default();
     let mut script = String::new();
     for (name, table) in now {
@@ -233,14 +318,16 @@ fn undo(before: &BTreeMap<String, Table>, now: &BTreeMap<String, Table>, bridges
         for rule in &table.rules {
             if let Some(at) = stays.iter().position(|stay| *stay == rule) {
                 stays.swap_remove(at);
-            } else if is_dockers(rule, bridges) {
+            } else if owner.is_rule(rule, bridges) {
                 lines.push(rule.replacen("-A ", "-D ", 1));
             }
         }
-        for chain in table.chains.keys().filter(|c| is_docker_chain(c) && !was.chains.contains_key(*c)) {
+        for chain in table.chains.keys().filter(|chain| owner.is_chain(chain) && !was.chains.contains_key(*chain)) {
             lines.push(format!("-X {chain}"));
         }
+        // Docker sets it to DROP; Podman leaves it as it is.
         if name == "filter"
+            && owner == Owner::Docker
             && let Some(policy) = table.chains.get("FORWARD")
         {
             let was = was.chains.get("FORWARD").map_or("ACCEPT", String::as_str);
@@ -253,18 +340,6 @@ fn undo(before: &BTreeMap<String, Table>, now: &BTreeMap<String, Table>, bridges
         }
     }
     script
-}
-
-fn is_docker_chain(name: &str) -> bool {
-    name == "DOCKER" || name.starts_with("DOCKER-")
-}
-
-fn is_dockers(rule: &str, bridges: &BTreeSet<String>) -> bool {
-    let words: Vec<&str> = rule.split(' ').collect();
-    let after = |option: &str| words.iter().zip(words.iter().skip(1)).find(|(o, _)| **o == option).map(|(_, v)| *v);
-    // A published port's way back to its own container names no bridge.
-    let hairpin = words.last() == Some(&"MASQUERADE") && after("-s").is_some() && after("-s") == after("-d");
-    hairpin || words.iter().any(|word| is_docker_chain(word) || bridges.contains(*word))
 }
 
 #[cfg(test)]
@@ -316,20 +391,20 @@ COMMIT
 -X DOCKER
 COMMIT
 ";
-        assert_eq!(undo(&BTreeMap::new(), &parse(NOW), &bridges()), expected);
+        assert_eq!(undo(&BTreeMap::new(), &parse(NOW), &bridges(), Owner::Docker), expected);
     }
 
     #[test]
     fn the_earlier_network_state_stays() {
-        assert_eq!(undo(&parse(NOW), &parse(NOW), &bridges()), "");
-        assert_eq!(undo(&BTreeMap::new(), &BTreeMap::new(), &bridges()), "");
+        assert_eq!(undo(&parse(NOW), &parse(NOW), &bridges(), Owner::Docker), "");
+        assert_eq!(undo(&BTreeMap::new(), &BTreeMap::new(), &bridges(), Owner::Docker), "");
     }
 
     #[test]
     fn a_rule_that_stood_there_once_and_now_twice_goes_once() {
         let before = "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -o docker0 -j ACCEPT\nCOMMIT\n";
         let now = before.replace("COMMIT", "-A FORWARD -o docker0 -j ACCEPT\nCOMMIT");
-        let script = undo(&parse(before), &parse(&now), &bridges());
+        let script = undo(&parse(before), &parse(&now), &bridges(), Owner::Docker);
         assert_eq!(script, "*filter\n-D FORWARD -o docker0 -j ACCEPT\nCOMMIT\n");
     }
 
@@ -342,16 +417,56 @@ COMMIT
     }
 
     #[test]
-    fn dockers_cables_are_known_by_name() {
-        assert!(is_docker_cable("veth9e63544") && is_docker_cable("vethd67a182"));
-        assert!(!is_docker_cable("veth0") && !is_docker_cable("vethernet01") && !is_docker_cable("eth0"));
+    fn an_engine_takes_away_no_more_than_its_own() {
+        let now = "\
+*filter
+:FORWARD DROP [0:0]
+:NETAVARK_FORWARD - [0:0]
+-A FORWARD -m comment --comment \"netavark firewall plugin rules\" -j NETAVARK_FORWARD
+-A FORWARD -o docker0 -j DOCKER
+-A NETAVARK_FORWARD -s 10.88.0.0/16 -j ACCEPT
+COMMIT
+*nat
+:NETAVARK-HOSTPORT-DNAT - [0:0]
+-A OUTPUT -m addrtype --dst-type LOCAL -j NETAVARK-HOSTPORT-DNAT
+-A POSTROUTING -s 172.17.0.2/32 -d 172.17.0.2/32 -p tcp -m tcp --dport 80 -j MASQUERADE
+COMMIT
+";
+        let expected = "\
+*filter
+-D FORWARD -m comment --comment \"netavark firewall plugin rules\" -j NETAVARK_FORWARD
+-D NETAVARK_FORWARD -s 10.88.0.0/16 -j ACCEPT
+-X NETAVARK_FORWARD
+COMMIT
+*nat
+-D OUTPUT -m addrtype --dst-type LOCAL -j NETAVARK-HOSTPORT-DNAT
+-X NETAVARK-HOSTPORT-DNAT
+COMMIT
+";
+        let bridges = BTreeSet::from(["podman0".to_owned()]);
+        assert_eq!(undo(&BTreeMap::new(), &parse(now), &bridges, Owner::Podman), expected);
     }
 
     #[test]
-    fn dockers_bridges_are_known_by_name() {
-        assert!(
-            is_docker_bridge("docker0") && is_docker_bridge("docker_gwbridge") && is_docker_bridge("br-0123456789ab")
-        );
-        assert!(!is_docker_bridge("br-lan") && !is_docker_bridge("eth0") && !is_docker_bridge("br-0123456789abc"));
+    fn links_are_read() {
+        let text = "Inter-|   Receive\n face |bytes\n    lo:  77 1 0\npodman0: 0 0 0\n";
+        assert_eq!(parse_links(text), BTreeSet::from(["lo".to_owned(), "podman0".to_owned()]));
+    }
+
+    #[test]
+    fn dockers_cables_are_known_by_name() {
+        let is_cable = |link| Owner::Docker.is_cable(link, &bridges());
+        assert!(is_cable("veth9e63544") && is_cable("vethd67a182"));
+        assert!(!is_cable("veth0") && !is_cable("vethernet01") && !is_cable("eth0"));
+    }
+
+    #[test]
+    fn bridges_are_known_by_name() {
+        let dockers = |link| Owner::Docker.is_bridge(link);
+        assert!(dockers("docker0") && dockers("docker_gwbridge") && dockers("br-0123456789ab"));
+        assert!(!dockers("br-lan") && !dockers("eth0") && !dockers("br-0123456789abc") && !dockers("podman0"));
+        let podmans = |link| Owner::Podman.is_bridge(link);
+        assert!(podmans("podman0") && podmans("podman12"));
+        assert!(!podmans("podman") && !podmans("podmanx") && !podmans("docker0"));
     }
 }

@@ -24,6 +24,28 @@ pub(super) const DOCKER: [(&str, &str); 8] = [
     ("tar", "tar"),
 ];
 
+/// Of Podman: the service, what it starts, and the command with which tests compare. `runc` and not `crun`, which refuses control
+/// groups of both versions side by side; `catatonit` is the first process of a pod.
+pub(super) const PODMAN: [(&str, &str); 10] = [
+    ("podman", "podman"),
+    ("conmon", "conmon"),
+    ("runc", "runc"),
+    ("/usr/lib/podman/netavark", "netavark"),
+    ("/usr/lib/podman/aardvark-dns", "aardvark-dns"),
+    ("catatonit", "catatonit"),
+    ("iptables-save", "iptables"),
+    ("ip", "iproute2"),
+    ("busybox", "busybox-static"),
+    ("tar", "tar"),
+];
+
+/// Of registries of images, one of which asks for a password.
+pub(super) const REGISTRY: [(&str, &str); 2] = [("docker-registry", "docker-registry"), ("htpasswd", "apache2-utils")];
+
+/// Of a machine that is reached over SSH, and its client.
+pub(super) const SSHD: [(&str, &str); 3] =
+    [("sshd", "openssh-server"), ("ssh", "openssh-client"), ("ssh-keygen", "openssh-client")];
+
 /// Of etcd: the daemon, and what restores its snapshots.
 pub(super) const ETCD: [(&str, &str); 2] = [("etcd", "etcd-server"), ("etcdctl", "etcd-client")];
 
@@ -41,6 +63,15 @@ pub(super) const SYSTEMD: [(&str, &str); 6] = [
 pub(super) const SUITE: [(&str, &str); 2] =
     [("mmdebstrap", "mmdebstrap"), ("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring")];
 
+/// Of an engine among the files of another Debian.
+pub(super) const GUEST: [(&str, &str); 5] = [
+    ("unshare", "util-linux"),
+    ("nsenter", "util-linux"),
+    ("ip", "iproute2"),
+    ("busybox", "busybox-static"),
+    ("tar", "tar"),
+];
+
 /// Of a user's systemd.
 pub(super) const SYSTEMD_USER: [(&str, &str); 6] = [
     ("/lib/systemd/systemd", "systemd"),
@@ -51,7 +82,7 @@ pub(super) const SYSTEMD_USER: [(&str, &str); 6] = [
     ("mount", "mount"),
 ];
 
-/// Programs of Docker without which it works less well, installed with the others: `nft` removes the empty tables that the packet
+/// Programs of Docker and Podman without which they work less well, installed with the others: `nft` removes the empty tables that the packet
 /// filter would else keep.
 pub(super) const WANTED: [(&str, &str); 1] = [("nft", "nftables")];
 

@@ -65,6 +65,39 @@ fn parse_state(text: &str) -> Option<char> {
     rest.trim_start().chars().next()
 }
 
+/// The processes that this one started, those that they started, and so on.
+pub(super) fn descendants(pid: i32) -> Vec<i32> {
+    let parents: Vec<(i32, i32)> =
+        processes().iter().filter_map(|child| Some((child.pid, parent(child.pid)?))).collect();
+    let mut found = vec![pid];
+    let mut next = 0;
+    while let Some(at) = found.get(next).copied() {
+        found.extend(parents.iter().filter(|(_, parent)| *parent == at).map(|(child, _)| *child));
+        next += 1;
+    }
+    found.split_off(1)
+}
+
+fn parent(pid: i32) -> Option<i32> {
+    parse_parent(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+fn parse_parent(stat: &str) -> Option<i32> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// The other processes that have one of these namespaces of a process: `mnt`, `net`.
+pub(super) fn sharing(pid: i32, namespaces: &[&str]) -> Vec<i32> {
+    let of = |pid: i32, namespace: &str| fs::read_link(format!("/proc/{pid}/ns/{namespace}")).ok();
+    let wanted: Vec<_> = namespaces.iter().map(|name| (*name, of(pid, name))).collect();
+    let ours = |name: &str| of(rustix::process::getpid().as_raw_nonzero().get(), name);
+    // Never those of the machine: the process may be gone, or not be in its own yet.
+    let own: Vec<_> = wanted.into_iter().filter(|(name, link)| link.is_some() && *link != ours(name)).collect();
+    let shares = |other: i32| own.iter().any(|(name, link)| of(other, name) == *link);
+    processes().iter().map(|process| process.pid).filter(|other| *other != pid && shares(*other)).collect()
+}
+
 /// The program's name, as the kernel keeps it.
 pub(super) fn name(pid: i32) -> Option<String> {
     Some(fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_owned())
@@ -113,6 +146,7 @@ mod tests {
     #[test]
     fn a_name_with_parentheses_does_not_hide_the_state() {
         assert_eq!(parse_state("42 (a) Z (b)) S 7 42 42 0"), Some('S'));
+        assert_eq!(parse_parent("42 (a) Z (b)) S 7 42 42 0"), Some(7));
         assert_eq!(parse_state("nonsense"), None);
     }
 

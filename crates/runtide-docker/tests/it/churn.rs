@@ -22,7 +22,7 @@ use runtide_core::{
 use runtide_docker::{Config, DockerBackend, Endpoint};
 use serde_json::{Value, json};
 
-use crate::daemon::Daemon;
+use crate::{daemon::Daemon, name::known_as};
 
 const KILLS: u32 = 5;
 const PREFIX: &str = "rt-churn-";
@@ -84,7 +84,7 @@ impl Heard {
                 self.resumed += u32::from(*continuity == runtide_core::event::Continuity::Resumed);
             }
             Kind::ResyncBegin { .. } => self.open_gap = Some(self.last_native),
-            Kind::ResyncEnd => {
+            Kind::ResyncEnd(_) => {
                 let from = self.open_gap.take().unwrap_or(0);
                 self.gaps.push((from, nanos(event.observed_at)));
             }
@@ -111,7 +111,7 @@ impl Heard {
 }
 
 async fn testbed(verb: &str) {
-    let testbed = Testbed::of("docker").expect("RUNTIDE_TESTBED says how to kill the daemon");
+    let testbed = Testbed::of(known_as()).expect("RUNTIDE_TESTBED says how to kill the daemon");
     testbed.run(&[verb]).await.expect("the testbed runs");
 }
 
@@ -171,7 +171,7 @@ async fn churn_with_a_daemon_that_is_killed_five_times() {
     let socket = PathBuf::from(address.to_string_lossy().trim_start_matches("unix://"));
     let count: usize = std::env::var("RUNTIDE_CHURN").ok().and_then(|n| n.parse().ok()).unwrap_or(300);
     let image = std::env::var("RUNTIDE_TEST_IMAGE").unwrap_or_else(|_| "runtide/busybox:latest".to_owned());
-    let _turn = Turn::on("docker").await.expect("a lock");
+    let _turn = Turn::on(known_as()).await.expect("a lock");
     testbed("start").await;
     let daemon = Daemon::at(socket.clone());
     clean_up(&daemon).await;

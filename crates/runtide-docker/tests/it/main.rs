@@ -23,8 +23,12 @@ mod churn;
 mod daemon;
 mod docker_command;
 mod fake_daemon;
+mod images;
 mod managers;
+#[path = "../conformance/name.rs"]
+mod name;
 mod resumed;
 mod scripted_daemon;
+mod ssh;
 mod tls;
 mod watch;

@@ -5,3 +5,4 @@ mod client;
 mod feed;
 mod hijack;
 mod scripted;
+mod ssh;

@@ -31,6 +31,11 @@ impl Dialect for Demo {
         Ok(String::from_utf8_lossy(&version.body).into_owned())
     }
 
+    fn dial_stdio(socket: Option<&str>) -> Option<Vec<String>> {
+        let socket = socket.map(|socket| format!("--socket={socket}"));
+        Some(["demo".to_owned()].into_iter().chain(socket).chain(["dial".to_owned()]).collect())
+    }
+
     fn prefix(server: &String) -> String {
         format!("/v{server}")
     }

@@ -289,6 +289,81 @@ async fn a_write_of_which_the_answer_is_lost_is_found_and_not_done_twice() {
     assert_eq!(delete.unwrap(), Some(seen));
 }
 
+#[tokio::test]
+async fn a_create_of_which_the_answer_is_lost_does_not_bring_back_what_others_deleted() {
+    let Some(cluster) = Cluster::three() else { return };
+    let other = cluster.store();
+    other.stats().await.unwrap();
+    let (proxy, config) = behind_a_proxy(&cluster, 0).await;
+    let store = EtcdStore::new(config.with_request_timeout(Duration::from_secs(6))).unwrap();
+    store.apply(&named("first"), json("0"), Precondition::None).await.unwrap();
+    let mut watch = other.watch(&Selector::all(), StoreWatchOptions::default()).await.unwrap();
+    next(&mut watch).await;
+    // What others do with it before the creator hears of it: delete it; replace and delete it; delete it, and create their own.
+    for (n, others) in ["delete", "replace", "create"].into_iter().enumerate() {
+        let what = named(&format!("a{n}"));
+        proxy.add(Rule::all(Action::Delay(Duration::from_secs(20))));
+        let write = store.apply(&what, json("\"ours\""), Precondition::None);
+        let mut seen = Revision(0);
+        let broken = async {
+            seen = next_change(&mut watch).await.revision();
+            if others == "replace" {
+                other.apply(&what, json("\"theirs\""), Precondition::Is(seen)).await.unwrap();
+            }
+            assert!(other.delete(&what, Precondition::None).await.unwrap().is_some());
+            if others == "create" {
+                other.apply(&what, json("\"theirs\""), Precondition::Absent).await.unwrap();
+            }
+            proxy.heal();
+            proxy.sever();
+        };
+        let (write, ()) = tokio::join!(write, broken);
+        let write = write.unwrap();
+        assert_eq!((write.outcome, write.revision), (ApplyOutcome::Created, seen), "{others}");
+        let left = other.get(&what, None).await.unwrap();
+        let theirs = (others == "create").then(|| json("\"theirs\""));
+        assert_eq!(left.as_ref().map(|there| &there.document), theirs.as_ref(), "{others}");
+        let end = other.apply(&named("mark"), json(n.to_string()), Precondition::None).await.unwrap().revision;
+        let mut changes = Vec::new();
+        loop {
+            let event = next_change(&mut watch).await;
+            if event.revision() == end {
+                break;
+            }
+            changes.push(event);
+        }
+        let ours = changes.iter().filter(|event| match event {
+            StoreEvent::Added(one) | StoreEvent::Modified(one) => one.document == json("\"ours\""),
+            _ => false,
+        });
+        assert_eq!(ours.count(), 0, "{others}: it is written once: {changes:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_create_that_a_member_takes_late_does_not_land_any_more() {
+    let Some(mut cluster) = Cluster::three() else { return };
+    let other = cluster.store();
+    other.stats().await.unwrap();
+    let leader = cluster.leader().await;
+    let slow = (leader + 1) % 3;
+    let store = EtcdStore::new(beginning_with(&cluster, slow).with_request_timeout(Duration::from_secs(3))).unwrap();
+    for n in 0..4 {
+        let what = named(&format!("a{n}"));
+        // The store is connected to the member that stands still next, which then has the request and does not read it.
+        store.stats().await.unwrap();
+        cluster.pause(slow);
+        let made = store.apply(&what, json("1"), Precondition::None).await.unwrap();
+        assert_eq!(made.outcome, ApplyOutcome::Created);
+        assert!(other.delete(&what, Precondition::Is(made.revision)).await.unwrap().is_some());
+        cluster.go_on(slow);
+        // The member answers, so it has read what was sent to it before.
+        let theirs = EtcdStore::new(Config::default().with_endpoints([cluster.endpoints()[slow].clone()])).unwrap();
+        theirs.apply(&named("mark"), json(n.to_string()), Precondition::None).await.unwrap();
+        assert_eq!(other.get(&what, None).await.unwrap(), None);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_whose_link_is_cut_goes_on_without_loss_or_repetition() {
     const ROUNDS: usize = 24;

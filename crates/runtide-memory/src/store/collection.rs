@@ -44,17 +44,10 @@ struct Pending {
 }
 
 impl Collection {
-    /// A collection of resources that are given in the order of their names, and are added to the index.
-    pub(super) fn of(index: &Index, resources: impl ExactSizeIterator<Item = Arc<Resource>>) -> Self {
-        let count = resources.len();
-        let mut collection =
-            Self { slots: Vec::with_capacity(count), order: Vec::with_capacity(count), ..Self::default() };
-        for resource in resources {
-            let reference = resource.reference.clone();
-            collection.put(index, index.key(reference.as_str()), resource);
-        }
-        collection.sorted = collection.order.len();
-        collection
+    /// A collection of resources in the order of their names, which the index has with these slots.
+    pub(super) fn of(slots: Vec<Option<Arc<Resource>>>) -> Self {
+        let order: Vec<Slot> = (0..).take(slots.len()).collect();
+        Self { sorted: order.len(), slots, order, ..Self::default() }
     }
 
     fn shown(&self, slot: Slot) -> Option<&Arc<Resource>> {

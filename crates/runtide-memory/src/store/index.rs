@@ -15,6 +15,9 @@ use runtide_core::store::{Resource, ResourceRef};
 const SHARDS: usize = 1 << SHARD_BITS;
 const SHARD_BITS: u32 = 6;
 
+/// Number of resources that are read ahead of the first one when all are dropped.
+const AHEAD: usize = 32;
+
 /// Index of a slot in a [`Collection`](super::collection::Collection). 32 bits are enough: so many resources of one kind in one
 /// namespace would take a terabyte.
 pub(super) type Slot = u32;
@@ -33,6 +36,13 @@ pub(super) struct Index {
 #[repr(align(128))]
 struct Shard(RwLock<HashTable<Indexed>>);
 
+impl Shard {
+    /// The table of a shard that is not shared.
+    fn table(&mut self) -> &mut HashTable<Indexed> {
+        self.0.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The text of a reference with its hash, which is computed once per operation.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Key<'a> {
@@ -50,6 +60,11 @@ impl Key<'_> {
 
 pub(super) fn spread(hash: u32) -> u64 {
     u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// The shard of a hash.
+fn shard_of(hash: u32) -> usize {
+    (hash >> (u32::BITS - SHARD_BITS)) as usize
 }
 
 /// A resource, its slot in the collection of its scope, and its hash.
@@ -95,9 +110,15 @@ impl Index {
         Self { hasher, shards: Box::new(array::from_fn(|_| Shard::default())) }
     }
 
-    /// An empty index with the same hashes, which can replace this one.
-    pub(super) fn like(&self) -> Self {
-        Self::hashed_by(self.hasher.clone())
+    /// An empty index with the same hashes, which can replace this one, with memory for about so many resources.
+    pub(super) fn like(&self, count: usize) -> Self {
+        let mut new = Self::hashed_by(self.hasher.clone());
+        // The shards are not equally full: few of them have an eighth more than their share.
+        let share = count / SHARDS;
+        for shard in &mut *new.shards {
+            shard.table().reserve(share + share / 8, Indexed::spread);
+        }
+        new
     }
 
     pub(super) fn key<'a>(&self, text: &'a str) -> Key<'a> {
@@ -107,9 +128,24 @@ impl Index {
     }
 
     fn shard(&self, key: Key<'_>) -> &RwLock<HashTable<Indexed>> {
-        let at = (key.hash >> (u32::BITS - SHARD_BITS)) as usize;
         let [first, ..] = &*self.shards;
-        &self.shards.get(at).unwrap_or(first).0
+        &self.shards.get(shard_of(key.hash)).unwrap_or(first).0
+    }
+
+    /// Inserts the resource of the next slot into an index that is not shared yet; returns false if there is one of that reference,
+    /// which stays.
+    pub(super) fn grow(&mut self, resource: &Arc<Resource>, slot: Slot) -> bool {
+        let key = self.key(resource.reference.as_str());
+        let (hash, spread) = (key.hash, key.spread());
+        let Some(shard) = self.shards.get_mut(shard_of(hash)) else { return false };
+        match shard.table().entry(spread, |entry| entry.is(key), Indexed::spread) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(nothing) => {
+                let (reference, resource) = (resource.reference.clone(), Arc::clone(resource));
+                nothing.insert(Indexed { reference, resource, slot, hash });
+                true
+            }
+        }
     }
 
     fn write<T>(&self, key: Key<'_>, write: impl FnOnce(&mut HashTable<Indexed>) -> T) -> T {
@@ -167,12 +203,31 @@ impl Index {
         });
     }
 
+    /// Drops the content. In the order of the hashes each resource is far from the one before, and the change of a count waits for
+    /// all accesses before it: reading a few resources ahead lets these accesses overlap.
+    pub(super) fn free(mut self) {
+        let mut near = Vec::with_capacity(AHEAD);
+        for shard in &mut *self.shards {
+            let mut entries = mem::take(shard.table()).into_iter();
+            loop {
+                near.extend(entries.by_ref().take(AHEAD));
+                if near.is_empty() {
+                    break;
+                }
+                for Indexed { reference, resource, .. } in &near {
+                    black_box((reference.as_str().as_bytes().first(), Arc::strong_count(resource)));
+                }
+                near.clear();
+            }
+        }
+    }
+
     /// Exchanges the content of two indexes of the same hashes. Of this one, no reader sees a part of each content.
     pub(super) fn swap(&self, other: &mut Self) {
         let mut locked: Vec<_> =
             self.shards.iter().map(|shard| shard.0.write().unwrap_or_else(PoisonError::into_inner)).collect();
         for (shard, other) in locked.iter_mut().zip(&mut *other.shards) {
-            mem::swap(&mut **shard, other.0.get_mut().unwrap_or_else(PoisonError::into_inner));
+            mem::swap(&mut **shard, other.table());
         }
     }
 }

@@ -9,7 +9,10 @@ use std::{
 
 use runtide_core::store::{Resource, ResourceRef, Selector};
 
-use super::{collection::Collection, index::Index};
+use super::{
+    collection::Collection,
+    index::{Index, Slot},
+};
 
 /// The scopes that have resources, by [`ResourceRef::scope`].
 #[derive(Debug, Default)]
@@ -82,8 +85,8 @@ impl Scope {
 pub(super) struct Growing {
     tree: Tree,
     index: Index,
-    /// The resources of the present scope, until the next one begins.
-    same: Vec<Arc<Resource>>,
+    /// The resources of the present scope, until the next one begins, by slot.
+    same: Vec<Option<Arc<Resource>>>,
     count: u64,
 }
 
@@ -93,8 +96,9 @@ impl Growing {
         Self { tree: Tree::default(), index, same: Vec::new(), count: 0 }
     }
 
-    pub(super) fn of(index: Index, resources: Vec<Arc<Resource>>) -> Self {
-        let mut growing = Self::new(index);
+    /// `index`: the one that is to be replaced.
+    pub(super) fn of(index: &Index, resources: Vec<Arc<Resource>>) -> Self {
+        let mut growing = Self::new(index.like(resources.len()));
         for resource in resources {
             growing.push(resource);
         }
@@ -102,17 +106,28 @@ impl Growing {
     }
 
     pub(super) fn push(&mut self, resource: Arc<Resource>) {
-        if self.same.last().is_some_and(|last| last.reference.scope() != resource.reference.scope()) {
+        if self
+            .same
+            .last()
+            .and_then(Option::as_ref)
+            .is_some_and(|last| last.reference.scope() != resource.reference.scope())
+        {
             self.finish_scope();
         }
-        self.count += 1;
-        self.same.push(resource);
+        // The memory for more slots than that is used up long before.
+        let slot = Slot::try_from(self.same.len()).unwrap_or(Slot::MAX);
+        // The index gets it while it is in the L1 cache.
+        if self.index.grow(&resource, slot) {
+            self.count += 1;
+            self.same.push(Some(resource));
+        }
     }
 
     fn finish_scope(&mut self) {
-        if let Some(first) = self.same.first() {
+        if let Some(Some(first)) = self.same.first() {
             let key = first.reference.scope().into();
-            self.tree.insert(key, Collection::of(&self.index, self.same.drain(..)));
+            // A copy, which has no more capacity than it needs.
+            self.tree.insert(key, Collection::of(self.same.drain(..).collect()));
         }
     }
 

@@ -287,14 +287,14 @@ impl Inner {
             for resource in &mut resources {
                 Arc::make_mut(resource).revision = guess;
             }
-            (fresh, index) = Growing::of(self.index.like(), resources).done();
+            (fresh, index) = Growing::of(&self.index, resources).done();
         }
     }
 
     /// Replaces everything by the image of a journal; from then on only the journal may write.
     pub(super) fn load(&self, image: StoreImage) {
         let (revision, count) = (image.revision, image.resources.len() as u64);
-        let fresh = Growing::of(self.index.like(), image.resources).done();
+        let fresh = Growing::of(&self.index, image.resources).done();
         let tree = self.tree_mut();
         let mut history = lock(&self.history);
         history.journaled = true;
@@ -315,7 +315,9 @@ impl Inner {
         let wakers = history.wake();
         drop(history);
         drop(tree);
-        drop((old, index, dropped));
+        // The memory is freed in the order of the names, in which it was allocated, and not in that of the hashes.
+        index.free();
+        drop((old, dropped));
         wakers.into_iter().flatten().for_each(Waker::wake);
     }
 }

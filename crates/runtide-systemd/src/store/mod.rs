@@ -132,6 +132,8 @@ struct Inner<S> {
     names: Arc<dyn Names>,
     writer: OnceCell<mpsc::Sender<Ask>>,
     closed: CancellationToken,
+    /// Cancelled when the folder that was opened is released.
+    released: Mutex<Option<CancellationToken>>,
     /// Task that listens for signals; aborted with the last clone.
     listening: Mutex<Option<tokio::task::AbortHandle>>,
 }
@@ -174,15 +176,28 @@ impl<S: LocalStore> UnitStore<S> {
             names,
             writer: OnceCell::new(),
             closed: CancellationToken::new(),
+            released: Mutex::default(),
             listening: Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Closes the store for all clones, at once: every later call is `Cancelled`. A write under way may be done or not,
-    /// and is taken back by the next opening if it was not.
-    pub fn close(&self) {
+    /// Closes the store for all clones: every later call is `Cancelled`. A write under way may be done or not, and is taken
+    /// back by the next opening if it was not. Returns once the folder is released, so that another store may open it.
+    ///
+    /// # Cancel safety
+    /// A dropped call has closed the store; the folder is released a moment later.
+    pub async fn close(&self) {
         self.inner.closed.cancel();
+        if let Some(listening) = lock(&self.inner.listening).take() {
+            listening.abort();
+        }
+        // An opening under way comes to its end first.
+        let _ = self.inner.writer.get_or_try_init(|| async { Err(closed(OPEN)) }).await;
+        let released = lock(&self.inner.released).clone();
+        if let Some(released) = released {
+            released.cancelled().await;
+        }
     }
 
     /// Files in the folder that are not resources, each with the reason, as of the last scan.
@@ -262,6 +277,7 @@ impl<S: LocalStore> UnitStore<S> {
                 record => break record?,
             }
         };
+        *lock(&inner.released) = Some(record.released());
         let writer = Writer::open(Arc::clone(&inner.shared), folder, record, inner.manager.clone()).await?;
         let (ask, asks) = mpsc::channel(QUEUE);
         let (changed, closed, poll) = (Arc::new(Notify::new()), inner.closed.clone(), inner.config.poll);

@@ -17,6 +17,7 @@ use runtide_core::{
     wal::fs,
 };
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::folder::Access;
 
@@ -31,6 +32,8 @@ pub(super) struct Record {
     disk: Arc<dyn fs::Disk>,
     path: PathBuf,
     _lock: Box<dyn fs::File>,
+    /// Dropped after the lock.
+    released: DropGuard,
 }
 
 /// The pending change of the files.
@@ -64,7 +67,12 @@ impl Record {
             }
             lock => lock.map_err(fail)?,
         };
-        Ok(Self { disk, path: path.to_owned(), _lock: lock })
+        Ok(Self { disk, path: path.to_owned(), _lock: lock, released: CancellationToken::new().drop_guard() })
+    }
+
+    /// A token that is cancelled once the lock is released.
+    pub(super) fn released(&self) -> CancellationToken {
+        self.released.token().clone()
     }
 
     /// Reads the snapshot of the last revision; `None` if there was none yet.

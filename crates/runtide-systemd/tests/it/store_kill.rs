@@ -101,7 +101,7 @@ async fn acknowledged_writes_are_there() {
         let next = store.apply(&next, document, Precondition::None).await.unwrap().revision;
         assert!(next > page.revision && next > last, "revisions rise");
         last = next;
-        store.close();
+        store.close().await;
     }
     eprintln!("{acknowledged} acknowledged writes, {KILLS} kills");
 }

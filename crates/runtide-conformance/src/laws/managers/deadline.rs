@@ -4,7 +4,7 @@ use std::{future::Future, pin::Pin, task::Poll, time::Duration};
 
 use runtide_core::{
     Error, ErrorKind, ListOptions, Result, UnixSignal,
-    manager::{ExecOptions, LogOptions, RemoveOptions, StopOptions},
+    manager::{AttachOptions, ExecOptions, LogOptions, RemoveOptions, StopOptions},
 };
 use tokio::time::Instant;
 
@@ -61,7 +61,12 @@ pub async fn m6_deadlines(h: &dyn Harness) -> LawResult {
     }
     if let Some(exec) = backend.exec().filter(|_| can.exec_run.is_yes()) {
         let argv = ExecOptions::default().with_argv(["true".to_owned()]);
-        calls.push(Box::pin(ends(limit, "exec", exec.exec(&id, argv))));
+        calls.push(Box::pin(ends(limit, "exec", exec.exec(&id, argv.clone()))));
+        calls.push(Box::pin(ends(limit, "detached exec", exec.exec_detached(&id, argv))));
+    }
+    if let Some(exec) = backend.exec().filter(|_| can.exec_attach.is_yes()) {
+        calls.push(Box::pin(ends(limit, "attach", exec.attach(&id, AttachOptions::default()))));
+        calls.push(Box::pin(ends(limit, "start attached", exec.start_attached(&id, AttachOptions::default()))));
     }
     if let Some(networks) = backend.networks() {
         calls.push(Box::pin(ends(limit, "list networks", networks.list())));

@@ -2,7 +2,7 @@
 
 use runtide_core::{
     Error, ErrorKind, InstanceId, RuntimeBackend,
-    manager::{InstanceSpec, RemoveOptions, StopOptions},
+    manager::{ExecManager, ExecOptions, InstanceSpec, RemoveOptions, StopOptions},
 };
 
 use super::{lifecycle, ok, seen};
@@ -60,6 +60,9 @@ pub async fn m8_names(h: &dyn Harness) -> LawResult {
                 hostile_specs(h, &*backend, &word).await?;
             }
         }
+    }
+    if let Some(exec) = backend.exec().filter(|_| backend.capabilities().exec_run.is_yes()) {
+        hostile_arguments(h, exec).await?;
     }
     let after = seen(h, &bystander).await?;
     ensure!(before == after, M8, format!("a bystander to be left alone: {before:?}"), format!("{after:?}"));
@@ -124,6 +127,32 @@ async fn hostile_ids(h: &dyn Harness, backend: &dyn RuntimeBackend) -> Result<()
             format!("verbs with the id {shown:?} to touch no other instance"),
             "that another instance ended"
         );
+    }
+    Ok(())
+}
+
+/// A word as an argument of a command is refused, or reaches the command as it is.
+async fn hostile_arguments(h: &dyn Harness, exec: &dyn ExecManager) -> Result<(), Violation> {
+    let host = running(h, "host").await?;
+    for word in hostile() {
+        let Some(command) = h.echo(&word) else { break };
+        let shown: String = word.chars().take(40).collect();
+        let mut session = match exec.exec(&host, ExecOptions::default().with_argv(command.argv)).await {
+            Ok(session) => session,
+            Err(error) => {
+                let refused = matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported);
+                let expected = format!("{shown:?} as an argument to be `invalid_input` or carried through");
+                ensure!(refused, M8, expected, error.to_string());
+                continue;
+            }
+        };
+        let mut said = Vec::new();
+        while let Some(line) = session.output.next().await {
+            said.extend_from_slice(&ok(Law::M8, "the output of a command", line)?.bytes);
+        }
+        let intact = command.stdout.flatten().eq(said.iter().copied());
+        let said: String = String::from_utf8_lossy(&said).chars().take(80).collect();
+        ensure!(intact, M8, format!("{shown:?} as an argument, intact"), format!("{said:?}"));
     }
     Ok(())
 }

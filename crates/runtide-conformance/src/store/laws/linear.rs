@@ -151,9 +151,11 @@ struct Listing {
     items: BTreeMap<usize, (Body, u64)>,
 }
 
-/// The calls of all clients.
+/// The calls of all clients in one history.
 #[derive(Default)]
 struct Record {
+    /// Number of the first resource. Each history has its own: a write of an earlier one whose outcome is unknown may land late.
+    first: usize,
     clock: AtomicU64,
     bodies: AtomicU64,
     calls: Mutex<Vec<(usize, Call<Op>)>>,
@@ -161,6 +163,15 @@ struct Record {
 }
 
 impl Record {
+    fn reference(&self, key: usize) -> ResourceRef {
+        reference(self.first + key)
+    }
+
+    /// True for a resource of another history.
+    fn is_foreign(&self, named: &ResourceRef) -> bool {
+        (0..self.first).any(|other| reference(other) == *named)
+    }
+
     fn tick(&self) -> u64 {
         self.clock.fetch_add(1, Ordering::SeqCst)
     }
@@ -220,12 +231,12 @@ async fn history(
 ) -> Held<u64> {
     let hands = [tried.hand(), tried.other_hand().await?];
     let hand = tried.hand();
+    let record = Arc::new(Record { first: usize::try_from(seed).unwrap_or(0) * KEYS, ..Record::default() });
     for key in 0..KEYS {
         // An earlier state is not part of the history.
-        hand.delete(&reference(key), Precondition::None).await?;
+        hand.delete(&record.reference(key), Precondition::None).await?;
     }
     let floor = hand.list(&Selector::all(), 0).await?.0;
-    let record = Arc::new(Record::default());
     let mut watcher = hand.watch(&Selector::default().with_kind("Thing"), StoreWatchOptions::default()).await?;
     watcher.step().await?;
     let (report, mut progress) = watch::channel(Progress { goal: calls, ..Progress::default() });
@@ -294,7 +305,7 @@ async fn history(
             last.get(key).await?;
         }
     }
-    let mark = hand.mark(1).await?;
+    let mark = hand.mark(record.first).await?; // a round of its own: an equal mark would be the one of an earlier history
     followed?;
     watcher.until(mark.revision).await?;
     let received = Received::of(&hand, &watcher.events, mark.revision)?;
@@ -307,7 +318,7 @@ fn explained(hand: &Hand, record: &Record, received: &Received, floor: u64, duri
     calls.sort_by_key(|(_, call)| call.invoked);
     let listings = std::mem::take(&mut *lock(&record.listings));
     in_order(hand, &calls, &listings, floor)?;
-    received.has_all(hand, &calls)?;
+    received.has_all(hand, record, &calls, during)?;
     let mut by_key: BTreeMap<usize, Vec<Call<Op>>> = BTreeMap::new();
     let count = (calls.len() + listings.len()) as u64;
     for (key, call) in calls {
@@ -323,15 +334,26 @@ fn explained(hand: &Hand, record: &Record, received: &Received, floor: u64, duri
     for (key, mut calls) in by_key {
         calls.sort_by_key(|call| call.invoked);
         let begin = Register { floor, ..Register::EMPTY };
-        linearize(&calls, begin, Register::after).map_err(|stuck| stuck_at(hand, key, &calls, &stuck, during))?;
+        linearize(&calls, begin, Register::after)
+            .map_err(|stuck| stuck_at(hand, &record.reference(key), &calls, &stuck, during))?;
     }
     Ok(count)
 }
 
-fn stuck_at(hand: &Hand, key: usize, calls: &[Call<Op>], stuck: &Stuck, during: Option<Disturbance>) -> Broken {
-    let disturbed = during.map_or_else(String::new, |during| format!(", with {during}"));
+fn disturbed_by(during: Option<Disturbance>) -> String {
+    during.map_or_else(String::new, |during| format!(", with {during}"))
+}
+
+fn stuck_at(
+    hand: &Hand,
+    resource: &ResourceRef,
+    calls: &[Call<Op>],
+    stuck: &Stuck,
+    during: Option<Disturbance>,
+) -> Broken {
+    let disturbed = disturbed_by(during);
     let expected =
-        format!("an order of the {} calls on {} that explains what they gave{disturbed}", calls.len(), reference(key));
+        format!("an order of the {} calls on {resource} that explains what they gave{disturbed}", calls.len());
     let call = |at: usize| calls.get(at).map_or_else(String::new, |call| format!("{at}: {call:?}"));
     let found = format!("none: after {} of them, no position fits {}", stuck.explained, call(stuck.at));
     let shown = stuck.at.saturating_sub(SHOWN)..stuck.at + SHOWN / 2;
@@ -421,7 +443,7 @@ impl Client {
 
     /// Reads the resource. Returns its state if the call worked.
     async fn get(&mut self, key: usize) -> Held<Option<Option<(Body, u64)>>> {
-        let reference = reference(key);
+        let reference = self.record.reference(key);
         let invoked = self.record.tick();
         let got = self.hand.ends("get", self.hand.store.get(&reference, None)).await?;
         match self.ended(got)? {
@@ -448,7 +470,7 @@ impl Client {
     }
 
     async fn write(&mut self, key: usize, body: Body, document: Document, precondition: Precondition) -> Held<bool> {
-        let reference = reference(key);
+        let reference = self.record.reference(key);
         let invoked = self.record.tick();
         let call = self.hand.store.apply(&reference, document, precondition);
         let applied = self.hand.ends("apply", call).await?;
@@ -464,7 +486,7 @@ impl Client {
     }
 
     async fn delete(&mut self, key: usize, precondition: Precondition) -> Held<bool> {
-        let reference = reference(key);
+        let reference = self.record.reference(key);
         let invoked = self.record.tick();
         let gone = self.hand.ends("delete", self.hand.store.delete(&reference, precondition)).await?;
         let gave = match self.ended(gone)? {
@@ -485,8 +507,8 @@ impl Client {
         let Ended::Done((revision, items)) = self.ended(listed)? else { return Ok(false) };
         let returned = self.record.tick();
         let mut shown = BTreeMap::new();
-        for item in &items {
-            let key = (0..KEYS).find(|key| item.reference == super::reference(*key));
+        for item in items.iter().filter(|item| !self.record.is_foreign(&item.reference)) {
+            let key = (0..KEYS).find(|key| item.reference == self.record.reference(*key));
             let key = key.ok_or_else(|| self.hand.broken("only resources that were written", &item.reference))?;
             shown.insert(key, read(&self.hand, item)?);
         }
@@ -643,7 +665,8 @@ impl Received {
     }
 
     /// Asserts that the watcher received every acknowledged write, and no write that no client made.
-    fn has_all(&self, hand: &Hand, calls: &[(usize, Call<Op>)]) -> Held {
+    fn has_all(&self, hand: &Hand, record: &Record, calls: &[(usize, Call<Op>)], during: Option<Disturbance>) -> Held {
+        let disturbed = disturbed_by(during);
         let mut unknown: Vec<(usize, Option<Body>)> = Vec::new();
         let mut received = self.changes.clone();
         for (key, call) in calls {
@@ -657,12 +680,13 @@ impl Received {
             let Some(revision) = written(&call.op) else { continue };
             let reset = self.resets.iter().any(|(from, to)| *from < revision && revision <= *to);
             let found = received.remove(&revision);
-            let fine = found.as_ref().map_or(reset, |found| *found == (reference(*key), body));
-            hand.ensure(fine, format!("a watcher to receive {call:?}"), format!("{found:?}"))?;
+            let fine = found.as_ref().map_or(reset, |found| *found == (record.reference(*key), body));
+            hand.ensure(fine, format!("a watcher to receive {call:?}{disturbed}"), format!("{found:?}"))?;
         }
-        for (revision, (named, body)) in received {
-            let fine = unknown.iter().any(|(key, wrote)| reference(*key) == named && *wrote == body);
-            hand.ensure(fine, "a watcher to receive writes only", format!("{named} at {revision}, body {body:?}"))?;
+        for (revision, (named, body)) in received.into_iter().filter(|(_, (named, _))| !record.is_foreign(named)) {
+            let fine = unknown.iter().any(|(key, wrote)| record.reference(*key) == named && *wrote == body);
+            let expected = format!("a watcher to receive writes only{disturbed}");
+            hand.ensure(fine, expected, format!("{named} at {revision}, body {body:?}"))?;
         }
         Ok(())
     }

@@ -62,6 +62,10 @@ mutants! { runtide_conformance::Law;
     BadItemBlinds [R13];
     /// It takes an instance that is missing from a partial listing for removed.
     PartialListIsTheTruth [R13 R14];
+    /// Each of its resyncs ends as if the listing had been complete.
+    CallsEveryResyncComplete [R13 R14];
+    /// It says that the missed edges have been delivered as soon as the link is back.
+    CaughtUpAtOnce [R7];
     /// It forgets a stream that it should close.
     LeaksConnections [R7 R8 R15 R24];
     /// It claims every capability.
@@ -94,12 +98,18 @@ mutants! { runtide_conformance::Law;
     MergesOutputs [M4];
     /// It loses a byte at a seam.
     LosesBytes [M4];
+    /// It takes the end of a process for the end of its output, and loses what is still on the way.
+    LosesTheEndOfAnExec [M4 M8];
+    /// It starts the instance, then attaches.
+    StartsThenAttaches [M4];
+    /// It never ends the input of a process.
+    InputWithoutEnd [M4];
     /// A call that is dropped leaves its lock held.
     PoisonedByCancel [M5 M6];
     /// Its calls have no deadline.
     NoDeadline [M6];
     /// Names are pasted into paths and shells.
-    PastesNames [M8];
+    PastesNames [M4 M8];
     /// A network keeps no labels: its owner is unknown.
     NetworksWithoutLabels [M7];
     /// It answers `Resumed` to any token, and reports what the runtime still remembers.
@@ -139,6 +149,9 @@ impl Mutant {
                 | Self::InventsTheExit
                 | Self::MergesOutputs
                 | Self::LosesBytes
+                | Self::LosesTheEndOfAnExec
+                | Self::StartsThenAttaches
+                | Self::InputWithoutEnd
                 | Self::PoisonedByCancel
                 | Self::NoDeadline
                 | Self::PastesNames
