@@ -141,7 +141,16 @@ fn config(source: &'static str, uri: &str) -> Result<Config> {
         "tcp" | "http" | "https" if !has_port(rest) => {
             return Err(invalid(source, uri, "it has no port; expected tcp://host:port"));
         }
-        "tcp" | "http" | "https" | "ssh" => uri.parse::<Endpoint>(),
+        "tcp" | "http" | "https" => uri.parse::<Endpoint>(),
+        "ssh" => {
+            let why = "ssh is not supported: forward the socket (ssh -L ./podman.sock:/run/podman/podman.sock)";
+            let value = without_credentials(uri);
+            return Err(Error::new(ErrorKind::Unsupported, "podman.config", format!("{source}={value}: {why}"))
+                .with_context("key", source)
+                .with_context("value", value)
+                .with_context("feature", "endpoint")
+                .with_context("reason", why));
+        }
         _ => return Err(invalid(source, uri, "expected unix:///path or tcp://host:port")),
     };
     let endpoint = endpoint.map_err(|error| {
@@ -216,6 +225,7 @@ mod tests {
             ("tcp://[::1]", ErrorKind::InvalidInput),
             ("npipe:////./pipe/podman", ErrorKind::InvalidInput),
             ("tcp://me:s3cret@host:80", ErrorKind::InvalidInput),
+            ("ssh://me:s3cret@host:22/run/podman/podman.sock", ErrorKind::Unsupported),
         ] {
             let error = endpoint(true, [("CONTAINER_HOST", value), ("X", ""), ("Y", "")]).unwrap_err();
             assert_eq!(error.kind(), kind, "{value}");

@@ -25,7 +25,7 @@ use crate::{
     inspector::PodmanInspector,
     normalize::{self, Action, Event, Kind},
     polled::Poller,
-    subscription::{self, DISORDER, Subscription},
+    subscription::{self, Connection, DISORDER, Subscription},
 };
 
 /// Most signals in one batch.
@@ -280,7 +280,7 @@ impl PodmanSource {
             self.probe = Some(Box::pin(async move {
                 let subscription =
                     match (last.as_ref().and_then(|last| Some((last, subscription::time_of(last)?))), began) {
-                        (Some((token, at)), _) => subscription::open_after(&client, token, at).await?,
+                        (Some((token, at)), _) => subscription::open_after(&client, Connection::New, token, at).await?,
                         (None, Some(since)) => subscription::open_since(&client, since).await?,
                         (None, None) => {
                             let site = client.site(subscription::OPERATION);
@@ -416,7 +416,7 @@ impl Source for PodmanSource {
             None => Gap::Initial,
             Some((_, None)) => Gap::ForeignCursor,
             Some((token, Some(at))) => {
-                let subscription = subscription::open_after(&self.client, token, at).await?;
+                let subscription = subscription::open_after(&self.client, Connection::Pooled, token, at).await?;
                 if subscription.continues {
                     self.adopt(subscription);
                     if self.replaying.is_none() {

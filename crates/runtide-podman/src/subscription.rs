@@ -39,10 +39,19 @@ pub(crate) struct Subscription {
     pub(crate) continues: bool,
 }
 
+/// The connection on which the log is read to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Connection {
+    /// One of those that are there: a daemon that comes back is dialled no more often than necessary.
+    Pooled,
+    /// Another one: those that are there may be as deaf as the stream is taken to be.
+    New,
+}
+
 /// Subscribes to everything that happens from now on. `since` is older than the request, by the service's clock.
 pub(crate) async fn open_fresh(client: &Client, since: Duration) -> Result<Subscription> {
     let feed = open(client, since).await?;
-    let newest = history(client, since, |_| {}).await?;
+    let newest = history(client, Connection::Pooled, since, |_| {}).await?;
     Ok(Subscription { feed, skip: newest.clone(), newest, continues: false })
 }
 
@@ -53,11 +62,16 @@ pub(crate) async fn open_since(client: &Client, since: Duration) -> Result<Subsc
 }
 
 /// Continues after `token`, if the log proves that it can: the token's own message must still be in it.
-pub(crate) async fn open_after(client: &Client, token: &ResumeToken, at: Duration) -> Result<Subscription> {
+pub(crate) async fn open_after(
+    client: &Client,
+    connection: Connection,
+    token: &ResumeToken,
+    at: Duration,
+) -> Result<Subscription> {
     let since = at.saturating_sub(DISORDER);
     let feed = open(client, since).await?;
     let mut continues = false;
-    let newest = history(client, since, |message| continues |= message == token).await?;
+    let newest = history(client, connection, since, |message| continues |= message == token).await?;
     let skip = if continues { Some(token.clone()) } else { newest.clone() };
     Ok(Subscription { feed, skip, newest, continues })
 }
@@ -67,11 +81,19 @@ async fn open(client: &Client, since: Duration) -> Result<Feed<Podman>> {
 }
 
 /// Reads the log from this time to its end; returns the last message's token.
-async fn history(client: &Client, since: Duration, mut each: impl FnMut(&ResumeToken)) -> Result<Option<ResumeToken>> {
+async fn history(
+    client: &Client,
+    connection: Connection,
+    since: Duration,
+    mut each: impl FnMut(&ResumeToken),
+) -> Result<Option<ResumeToken>> {
     let site = client.site(OPERATION);
     let read = async {
-        // On the pool, unlike the stream: it ends at once.
-        let answer = client.open(OPERATION, request(since).with_query("stream", false)).await?;
+        let request = request(since).with_query("stream", false);
+        let answer = match connection {
+            Connection::Pooled => client.open(OPERATION, request).await?,
+            Connection::New => client.open_apart(OPERATION, request).await?,
+        };
         let (mut body, mut newest, mut unread) = (answer.into_body(), None, Vec::new());
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| client.broken(site, as_io(error)))?;

@@ -142,11 +142,16 @@ pub(crate) fn is_name(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
 }
 
+/// Why a name is refused.
+pub(super) const NO_NAME: &str =
+    "is not a container's name: expected letters, digits, '_', '.', '-', the first a letter or digit";
+
 /// The part of an inspection that the verbs need. Decoded leniently: one unknown word must not fail a verb.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct Container {
     pub(super) id: String,
+    pub(super) name: String,
     is_infra: bool,
     pod: String,
     pub(super) state: State,

@@ -1,4 +1,4 @@
-//! [`Lifecycle`]: start, kill, pause and unpause; the other verbs have files of their own.
+//! [`Lifecycle`]: start, kill, pause, unpause and rename; the other verbs have files of their own.
 
 use async_trait::async_trait;
 use runtide_core::{
@@ -8,7 +8,7 @@ use runtide_core::{
 use runtide_engine::Request;
 
 use super::{
-    container::{Call, State, is_status},
+    container::{Call, NO_NAME, State, is_answer, is_name, is_status},
     remove, stop, wait,
 };
 use crate::client::Client;
@@ -79,6 +79,11 @@ impl LifecycleManager for Lifecycle {
         wait::wait(Call::on(&self.client, "podman.wait", id)?).await
     }
 
+    async fn rename(&self, id: &InstanceId, name: &str) -> Result<Effect> {
+        let call = Call::on(&self.client, "podman.rename", id)?;
+        call.bounded(rename(call, name)).await
+    }
+
     async fn remove(&self, id: &InstanceId, options: RemoveOptions) -> Result<Effect> {
         let call = Call::on(&self.client, "podman.remove", id)?;
         call.bounded(remove::remove(call, &options)).await
@@ -104,6 +109,29 @@ async fn start(call: Call<'_>) -> Result<Effect> {
             Err(container.named(call.error(ErrorKind::Conflict, refusal.message())))
         }
         Err(refusal) => Err(container.named(refusal)),
+    }
+}
+
+async fn rename(call: Call<'_>, name: &str) -> Result<Effect> {
+    if !is_name(name) {
+        let shown: String = name.escape_debug().take(80).collect();
+        return Err(call.error(ErrorKind::InvalidInput, format!("'{shown}' {NO_NAME}")));
+    }
+    if call.inspect().await?.name == name {
+        return Ok(Effect::Unchanged);
+    }
+    match call.send(Request::post(call.path("rename")).with_query("name", name)).await {
+        Ok(_) => Ok(Effect::Changed),
+        // Podman 4 has no status of its own for a name that is taken.
+        Err(refusal) if is_answer(&refusal) => {
+            match call.send(Request::get(format!("/containers/{name}/exists"))).await {
+                Ok(_) => Err(call
+                    .error(ErrorKind::AlreadyExists, "another container has this name")
+                    .with_context("name", name)),
+                Err(_) => Err(refusal),
+            }
+        }
+        Err(refusal) => Err(refusal),
     }
 }
 

@@ -10,7 +10,7 @@ use runtide_core::{
 use runtide_engine::{Request, segment};
 use serde::Deserialize;
 
-use super::spec::{self, Invalid};
+use super::spec::{self, Refused};
 use crate::client::Client;
 
 const OPERATION: &str = "podman.create";
@@ -38,10 +38,13 @@ struct Created {
 #[async_trait]
 impl ProvisionManager for Provision {
     async fn create(&self, spec: &InstanceSpec) -> Result<InstanceId> {
-        let request = spec::Request::new(spec).map_err(|Invalid { field, message }| {
-            Error::new(ErrorKind::InvalidInput, OPERATION, format!("{field}: {message}"))
-                .with_context("backend", self.client.id())
-                .with_context("field", field)
+        let request = spec::Request::new(spec).map_err(|Refused { kind, field, message }| {
+            let error =
+                Error::new(kind, OPERATION, format!("{field}: {message}")).with_context("backend", self.client.id());
+            match kind {
+                ErrorKind::Unsupported => error.with_context("feature", field).with_context("reason", message),
+                _ => error.with_context("field", field),
+            }
         })?;
         let site = self.client.site(OPERATION);
         let made = Box::pin(create(&self.client, request));

@@ -4,21 +4,25 @@
 //!
 //! | keys | value |
 //! |---|---|
-//! | `auto_remove` `init` `open_stdin` `privileged` `read_only` `tty` | `true` or `false` |
+//! | `auto_remove` `open_stdin` `privileged` `tty` | `true` or `false` |
 //! | `hostname` `log_driver` `pod` `runtime` | text |
 //! | `oom_score_adj` `shm_size` | a whole number; sizes in bytes |
-//! | `cap_add` `cap_drop` `dns` `extra_hosts` `groups` | a list: `a,b` |
-//! | `annotations` `healthcheck` `log_options` `rlimits` `secrets` `sysctls` | JSON as libpod has it |
+//! | `groups` | a list: `a,b` |
+//! | `annotations` `log_options` `secrets` `sysctls` | JSON as libpod has it |
+
+mod health;
+mod resolver;
+mod rights;
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use runtide_core::{
-    Port,
-    manager::{InstanceSpec, MountSource, NetworkId, RestartPolicy as Restart},
+    ErrorKind, Port,
+    manager::{InstanceSpec, MountSource, NetworkAttachment, RestartPolicy as Restart},
 };
 use serde_json::{Map, Value, json};
 
-use super::container::is_name;
+use super::container::{NO_NAME, is_name};
 
 /// The create request, and the objects that it depends on.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,16 +36,52 @@ pub(super) struct Request {
     pub(super) volumes: Vec<String>,
 }
 
-/// An invalid field of the spec, and the reason.
+/// A field of the spec that is refused, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Invalid {
+pub(super) struct Refused {
+    /// `InvalidInput`, or `Unsupported` for a field that makes sense elsewhere.
+    pub(super) kind: ErrorKind,
     pub(super) field: &'static str,
     pub(super) message: String,
 }
 
-fn invalid<T>(field: &'static str, message: impl Into<String>) -> Result<T, Invalid> {
-    Err(Invalid { field, message: message.into() })
+fn invalid<T>(field: &'static str, message: impl Into<String>) -> Result<T, Refused> {
+    Err(Refused { kind: ErrorKind::InvalidInput, field, message: message.into() })
 }
+
+fn unsupported<T>(field: &'static str, message: impl Into<String>) -> Result<T, Refused> {
+    Err(Refused { kind: ErrorKind::Unsupported, field, message: message.into() })
+}
+
+/// Fields that are honoured; any other that is given is refused.
+const HONOURED: [&str; 26] = [
+    "name",
+    "image",
+    "entrypoint",
+    "command",
+    "env",
+    "user",
+    "working_dir",
+    "labels",
+    "mounts",
+    "ports",
+    "networks",
+    "extra_hosts",
+    "dns",
+    "memory_bytes",
+    "milli_cpus",
+    "pids",
+    "ulimits",
+    "cap_add",
+    "cap_drop",
+    "read_only_root",
+    "init",
+    "health_check",
+    "restart",
+    "stop_signal",
+    "stop_timeout",
+    "native",
+];
 
 /// Modes in place of a network; each excludes every network.
 const MODES: [&str; 2] = ["host", "none"];
@@ -51,7 +91,10 @@ const MODES: [&str; 2] = ["host", "none"];
 const PERIODS: (u64, u64) = (100_000, 1_000_000);
 
 impl Request {
-    pub(super) fn new(spec: &InstanceSpec) -> Result<Self, Invalid> {
+    pub(super) fn new(spec: &InstanceSpec) -> Result<Self, Refused> {
+        if let Some(field) = spec.given().into_iter().find(|field| !HONOURED.contains(field)) {
+            return unsupported(field, "this version does not know the field");
+        }
         let mut body = Map::new();
         let name = name(spec)?;
         if let Some(name) = &name {
@@ -60,9 +103,12 @@ impl Request {
         let image = image(spec)?;
         body.insert("image".to_owned(), json!(image));
         process(spec, &mut body)?;
-        ports(&spec.ports, &mut body);
+        ports(&spec.ports, &mut body)?;
         let volumes = mounts(spec, &mut body)?;
         limits(spec, &mut body)?;
+        rights::apply(spec, &mut body)?;
+        resolver::apply(spec, &mut body)?;
+        health::apply(spec, &mut body)?;
         let networks = networks(spec, &mut body)?;
         for (key, value) in &spec.native {
             if let Err(message) = native(&mut body, key, value) {
@@ -72,24 +118,21 @@ impl Request {
         if body.contains_key("pod") && (body.contains_key("networks") || body.contains_key("portmappings")) {
             return invalid("native", "pod: networks and published ports are the pod's, and not the container's");
         }
+        if body.get("remove") == Some(&Value::Bool(true)) && !matches!(spec.restart, Restart::No) {
+            return invalid("restart", "a container that is removed when it ends (auto_remove) cannot be restarted");
+        }
         Ok(Self { name, image, body: Value::Object(body), networks, volumes })
     }
 }
 
-fn name(spec: &InstanceSpec) -> Result<Option<String>, Invalid> {
+fn name(spec: &InstanceSpec) -> Result<Option<String>, Refused> {
     match spec.name.as_deref() {
-        Some(name) if !is_name(name) => invalid(
-            "name",
-            format!(
-                "'{}' is not a container's name: expected letters, digits, '_', '.', '-', the first a letter or digit",
-                shown(name)
-            ),
-        ),
+        Some(name) if !is_name(name) => invalid("name", format!("'{}' {NO_NAME}", shown(name))),
         name => Ok(name.map(str::to_owned)),
     }
 }
 
-fn image(spec: &InstanceSpec) -> Result<String, Invalid> {
+fn image(spec: &InstanceSpec) -> Result<String, Refused> {
     match spec.image.as_ref().map(runtide_core::ImageRef::as_str) {
         None | Some("") => invalid("image", "Podman needs one"),
         Some(image) if !image.bytes().all(|byte| byte.is_ascii_graphic()) => {
@@ -99,7 +142,7 @@ fn image(spec: &InstanceSpec) -> Result<String, Invalid> {
     }
 }
 
-fn process(spec: &InstanceSpec, body: &mut Map<String, Value>) -> Result<(), Invalid> {
+fn process(spec: &InstanceSpec, body: &mut Map<String, Value>) -> Result<(), Refused> {
     let arguments = spec.entrypoint.iter().flatten().map(|word| ("entrypoint", word.as_str()));
     let arguments = arguments.chain(spec.command.iter().map(|word| ("command", word.as_str())));
     let texts = [("user", spec.user.as_deref()), ("working_dir", spec.working_dir.as_deref())];
@@ -151,17 +194,22 @@ fn process(spec: &InstanceSpec, body: &mut Map<String, Value>) -> Result<(), Inv
 }
 
 /// Podman counts whole seconds; rounded up, so that no container gets less time than the caller gave it.
-fn whole_seconds(timeout: Duration) -> Result<u32, Invalid> {
+fn whole_seconds(timeout: Duration) -> Result<u32, Refused> {
     let seconds = timeout.as_secs().saturating_add(u64::from(timeout.subsec_nanos() > 0));
     let seconds = i32::try_from(seconds).ok().and_then(|seconds| u32::try_from(seconds).ok());
     seconds.map_or_else(|| invalid("stop_timeout", "longer than Podman can count"), Ok)
 }
 
-fn ports(ports: &[Port], body: &mut Map<String, Value>) {
+fn ports(ports: &[Port], body: &mut Map<String, Value>) -> Result<(), Refused> {
+    let mut taken = BTreeMap::new();
     let (mut mappings, mut exposed) = (Vec::new(), BTreeMap::<String, Vec<String>>::new());
     for port in ports {
         let protocol = port.protocol.to_string();
         for address in &port.published {
+            let is_other = |other: std::num::NonZeroU16| other != port.number;
+            if address.port() != 0 && taken.insert((*address, port.protocol), port.number).is_some_and(is_other) {
+                return invalid("ports", format!("{address}/{protocol} would publish two ports"));
+            }
             mappings.push(json!({
                 "container_port": port.number, "host_port": address.port(), "host_ip": address.ip(), "protocol": protocol,
             }));
@@ -181,9 +229,10 @@ fn ports(ports: &[Port], body: &mut Map<String, Value>) {
             exposed.into_iter().map(|(port, protocols)| (port, protocols.join(","))).collect();
         body.insert("expose".to_owned(), json!(exposed));
     }
+    Ok(())
 }
 
-fn mounts(spec: &InstanceSpec, body: &mut Map<String, Value>) -> Result<Vec<String>, Invalid> {
+fn mounts(spec: &InstanceSpec, body: &mut Map<String, Value>) -> Result<Vec<String>, Refused> {
     let (mut mounts, mut volumes, mut targets) = (Vec::new(), Vec::new(), Vec::<String>::new());
     let mut named = Vec::new();
     for mount in &spec.mounts {
@@ -212,7 +261,7 @@ fn mounts(spec: &InstanceSpec, body: &mut Map<String, Value>) -> Result<Vec<Stri
             MountSource::Tmpfs => {
                 mounts.push(json!({"destination": target, "type": "tmpfs", "source": "tmpfs", "options": [mode]}));
             }
-            _ => return invalid("mounts", "Podman has no such source"),
+            _ => return unsupported("mounts", "Podman has no such source"),
         }
         targets.push(target);
     }
@@ -225,7 +274,7 @@ fn mounts(spec: &InstanceSpec, body: &mut Map<String, Value>) -> Result<Vec<Stri
     Ok(volumes)
 }
 
-fn absolute(path: &Path) -> Result<String, Invalid> {
+fn absolute(path: &Path) -> Result<String, Refused> {
     match path.to_str() {
         Some(text) if text.starts_with('/') && !text.contains('\0') => Ok(text.to_owned()),
         Some(text) => invalid("mounts", format!("'{}' is not an absolute path", shown(text))),
@@ -233,7 +282,7 @@ fn absolute(path: &Path) -> Result<String, Invalid> {
     }
 }
 
-fn limits(spec: &InstanceSpec, body: &mut Map<String, Value>) -> Result<(), Invalid> {
+fn limits(spec: &InstanceSpec, body: &mut Map<String, Value>) -> Result<(), Refused> {
     let mut limits = Map::new();
     if let Some(bytes) = spec.memory_bytes {
         let Ok(bytes) = i64::try_from(bytes.get()) else { return invalid("memory_bytes", "more than can be counted") };
@@ -256,7 +305,7 @@ fn limits(spec: &InstanceSpec, body: &mut Map<String, Value>) -> Result<(), Inva
         Restart::OnFailure { attempts } => ("on-failure", attempts),
         Restart::Always => ("always", None),
         Restart::UnlessStopped => ("unless-stopped", None),
-        _ => return invalid("restart", "Podman has no such policy"),
+        _ => return unsupported("restart", "Podman has no such policy"),
     };
     body.insert("restart_policy".to_owned(), json!(name));
     if let Some(attempts) = attempts {
@@ -265,33 +314,58 @@ fn limits(spec: &InstanceSpec, body: &mut Map<String, Value>) -> Result<(), Inva
     Ok(())
 }
 
-fn networks(spec: &InstanceSpec, body: &mut Map<String, Value>) -> Result<Vec<String>, Invalid> {
-    let mut networks: Vec<String> = Vec::with_capacity(spec.networks.len());
-    for network in spec.networks.iter().map(NetworkId::as_str) {
+fn networks(spec: &InstanceSpec, body: &mut Map<String, Value>) -> Result<Vec<String>, Refused> {
+    let mut networks: Vec<&NetworkAttachment> = Vec::with_capacity(spec.networks.len());
+    for joined in &spec.networks {
+        let network = joined.network.as_str();
         if !is_name(network) {
             return invalid("networks", format!("'{}' is not a network's name", shown(network)));
         }
-        if !networks.iter().any(|other| other == network) {
-            networks.push(network.to_owned());
+        if let Some(alias) = joined.aliases.iter().find(|alias| !is_host_name(alias)) {
+            return invalid("networks", format!("'{}' is not an alias: it is no host name", shown(alias)));
+        }
+        match networks.iter().find(|other| other.network == joined.network) {
+            None => networks.push(joined),
+            Some(other) if *other == joined => {}
+            Some(_) => return invalid("networks", format!("'{network}' is joined twice, in different ways")),
         }
     }
-    let mode = networks.iter().find(|network| MODES.contains(&network.as_str())).cloned();
-    match mode {
-        Some(_) if networks.len() > 1 => {
+    if let Some(mode) = networks.iter().find(|joined| MODES.contains(&joined.network.as_str())) {
+        if networks.len() > 1 {
             return invalid("networks", "'host' and 'none' cannot be joined together with other networks");
         }
-        Some(mode) => {
-            body.insert("netns".to_owned(), json!({ "nsmode": mode }));
-            networks.clear();
+        if !mode.aliases.is_empty() || mode.address.is_some() {
+            return invalid("networks", "'host' and 'none' have neither aliases nor addresses");
         }
-        None if !networks.is_empty() => {
-            let joined: BTreeMap<_, _> = networks.iter().map(|network| (network, json!({}))).collect();
-            body.insert("netns".to_owned(), json!({ "nsmode": "bridge" }));
-            body.insert("networks".to_owned(), json!(joined));
-        }
-        None => {}
+        body.insert("netns".to_owned(), json!({ "nsmode": mode.network.as_str() }));
+        return Ok(Vec::new());
     }
-    Ok(networks)
+    if !networks.is_empty() {
+        let joined: BTreeMap<_, _> =
+            networks.iter().map(|joined| (joined.network.as_str(), endpoint(joined))).collect();
+        body.insert("netns".to_owned(), json!({ "nsmode": "bridge" }));
+        body.insert("networks".to_owned(), json!(joined));
+    }
+    Ok(networks.into_iter().map(|joined| joined.network.as_str().to_owned()).collect())
+}
+
+/// The container's side of a network.
+fn endpoint(joined: &NetworkAttachment) -> Value {
+    let mut endpoint = Map::new();
+    if !joined.aliases.is_empty() {
+        endpoint.insert("aliases".to_owned(), json!(joined.aliases));
+    }
+    if let Some(address) = joined.address {
+        endpoint.insert("static_ips".to_owned(), json!([address]));
+    }
+    Value::Object(endpoint)
+}
+
+/// A name that a resolver can be asked for.
+fn is_host_name(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= 253
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
 }
 
 /// Sets one native key; the error message names the accepted keys or values.
@@ -346,25 +420,17 @@ impl Form {
 }
 
 /// Key, field of the `SpecGenerator`, form of the value.
-const KEYS: [(&str, &str, Form); 23] = [
+const KEYS: [(&str, &str, Form); 15] = [
     ("annotations", "annotations", Form::Json),
     ("auto_remove", "remove", Form::Flag),
-    ("cap_add", "cap_add", Form::List),
-    ("cap_drop", "cap_drop", Form::List),
-    ("dns", "dns_server", Form::List),
-    ("extra_hosts", "hostadd", Form::List),
     ("groups", "groups", Form::List),
-    ("healthcheck", "healthconfig", Form::Json),
     ("hostname", "hostname", Form::Text),
-    ("init", "init", Form::Flag),
     ("log_driver", "log_configuration.driver", Form::Text),
     ("log_options", "log_configuration.options", Form::Json),
     ("oom_score_adj", "oom_score_adj", Form::Number),
     ("open_stdin", "stdin", Form::Flag),
     ("pod", "pod", Form::Text),
     ("privileged", "privileged", Form::Flag),
-    ("read_only", "read_only_filesystem", Form::Flag),
-    ("rlimits", "r_limits", Form::Json),
     ("runtime", "oci_runtime", Form::Text),
     ("secrets", "secrets", Form::Json),
     ("shm_size", "shm_size", Form::Number),
@@ -383,7 +449,7 @@ mod tests {
 
     use runtide_core::{
         Protocol,
-        manager::{Mount, VolumeId},
+        manager::{ExtraHost, HealthCheck, HealthTest, Mount, Ulimit, VolumeId},
     };
 
     use super::*;
@@ -460,11 +526,7 @@ mod tests {
 
     #[test]
     fn networks_are_joined_or_replaced_by_a_mode() {
-        let with = |networks: &[&str]| {
-            let mut spec = spec();
-            spec.networks = networks.iter().copied().map(NetworkId::from).collect();
-            Request::new(&spec)
-        };
+        let with = |networks: &[&str]| Request::new(&spec().with_networks(networks.iter().copied()));
         let request = with(&["a", "b", "a"]).unwrap();
         assert_eq!(request.networks, ["a", "b"]);
         assert_eq!(request.body["networks"], json!({"a": {}, "b": {}}));
@@ -520,6 +582,62 @@ mod tests {
     }
 
     #[test]
+    fn an_endpoint_has_its_aliases_and_address() {
+        let joined = NetworkAttachment::new("a").with_aliases(["db"]).with_address("10.89.7.5".parse().unwrap());
+        let made = body(&spec().with_networks([joined.clone()]));
+        assert_eq!(made["networks"], json!({"a": {"aliases": ["db"], "static_ips": ["10.89.7.5"]}}));
+        let mut spec = spec();
+        spec.networks = vec![joined, NetworkAttachment::new("a")];
+        assert_eq!(Request::new(&spec).unwrap_err().field, "networks");
+    }
+
+    #[test]
+    fn rights_checks_and_resolution_are_in_libpods_form() {
+        let mut spec = spec().with_init().with_read_only_root().with_cap_add(["net_admin"]).with_cap_drop(["ALL"]);
+        spec.ulimits = vec![Ulimit::new("nofile", 64), Ulimit::unlimited("core")];
+        spec.extra_hosts = vec![ExtraHost::new("db", "10.0.0.7".parse().unwrap())];
+        spec.dns.servers = vec!["1.1.1.1".parse().unwrap()];
+        let check = HealthCheck::new(HealthTest::command(["true"])).with_interval(Some(Duration::from_secs(30)));
+        spec.health_check = Some(check);
+        let made = body(&spec);
+        assert_eq!((&made["init"], &made["read_only_filesystem"]), (&json!(true), &json!(true)));
+        assert_eq!((&made["cap_add"], &made["cap_drop"]), (&json!(["CAP_NET_ADMIN"]), &json!(["ALL"])));
+        assert_eq!(
+            made["r_limits"],
+            json!([{"type": "nofile", "soft": 64, "hard": 64}, {"type": "core", "soft": u64::MAX, "hard": u64::MAX}])
+        );
+        assert_eq!((&made["hostadd"], &made["dns_server"]), (&json!(["db:10.0.0.7"]), &json!(["1.1.1.1"])));
+        assert_eq!(made["healthconfig"], json!({"Test": ["CMD", "true"], "Interval": 30_000_000_000u64}));
+
+        let refused = |spoil: &dyn Fn(&mut InstanceSpec)| {
+            let mut spec = InstanceSpec::of_image("localhost/busybox:1");
+            spoil(&mut spec);
+            let refused = Request::new(&spec).unwrap_err();
+            (refused.field, refused.kind)
+        };
+        let unsupported = ErrorKind::Unsupported;
+        assert_eq!(refused(&|spec| spec.extra_hosts = vec![ExtraHost::of_gateway("gw")]), ("extra_hosts", unsupported));
+        let slow = || HealthCheck::new(HealthTest::command(["true"])).with_start_interval(Some(Duration::from_secs(1)));
+        assert_eq!(refused(&|spec| spec.health_check = Some(slow())), ("health_check", unsupported));
+        assert_eq!(refused(&|spec| spec.cap_add = vec!["ROOT".to_owned()]).0, "cap_add");
+        assert_eq!(refused(&|spec| spec.ulimits = vec![Ulimit::new("x", 1)]).0, "ulimits");
+        assert_eq!(refused(&|spec| spec.dns.search = vec!["a b".to_owned()]).0, "dns");
+        let both = |spec: &mut InstanceSpec| {
+            spec.restart = Restart::Always;
+            spec.native.insert("auto_remove".to_owned(), "true".to_owned());
+        };
+        assert_eq!(refused(&both).0, "restart");
+    }
+
+    #[test]
+    fn every_field_of_a_spec_is_honoured() {
+        let mut spec = spec().with_name("a").with_command(["a"]).with_entrypoint(["a"]).with_env([("a", "b")]);
+        spec = spec.with_user("a").with_working_dir("/").with_label("a", "b").with_networks(["a"]).with_init();
+        assert!(spec.given().iter().all(|field| HONOURED.contains(field)));
+        assert_eq!(HONOURED.len(), 26, "a field that the core adds is refused until it is listed");
+    }
+
+    #[test]
     fn native_values_are_in_libpods_form_and_every_key_is_documented() {
         let made = |key: &str, value: &str| {
             let mut body = Map::new();
@@ -529,13 +647,13 @@ mod tests {
             ("tty", "true", json!({"terminal": true})),
             ("pod", "web", json!({"pod": "web"})),
             ("log_driver", "none", json!({"log_configuration": {"driver": "none"}})),
-            ("cap_add", "NET_ADMIN, SYS_TIME", json!({"cap_add": ["NET_ADMIN", "SYS_TIME"]})),
+            ("groups", "a, b", json!({"groups": ["a", "b"]})),
             ("sysctls", r#"{"net.core.somaxconn":"1"}"#, json!({"sysctl": {"net.core.somaxconn": "1"}})),
         ] {
             assert_eq!(made(key, value).unwrap(), expected, "{key}");
         }
         for (key, value) in
-            [("init", "yes"), ("shm_size", "64m"), ("healthcheck", "true}"), ("hostname", ""), ("hostnam", "x")]
+            [("tty", "yes"), ("shm_size", "64m"), ("sysctls", "true}"), ("hostname", ""), ("hostnam", "x")]
         {
             assert!(made(key, value).is_err(), "{key}={value}");
         }
@@ -546,7 +664,7 @@ mod tests {
         assert!(KEYS.is_sorted_by_key(|(key, ..)| *key));
         assert_eq!(
             refused(|spec| {
-                spec.networks = vec![NetworkId::from("a")];
+                spec.networks = vec!["a".into()];
                 spec.native.insert("pod".to_owned(), "web".to_owned());
             }),
             "native"

@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 
 use super::{
     daemon::Daemon,
+    name::known_as,
     observe::{Observer, instance},
 };
 
@@ -61,7 +62,7 @@ pub(crate) struct PodmanHarness {
 }
 
 fn broken(reason: impl Into<String>) -> Absent {
-    Absent::broken("podman", reason)
+    Absent::broken(known_as(), reason)
 }
 
 fn done<T>(result: Result<T, String>) -> Done<T> {
@@ -70,13 +71,13 @@ fn done<T>(result: Result<T, String>) -> Done<T> {
 
 impl PodmanHarness {
     pub(crate) async fn start() -> Result<Self, Absent> {
-        let Ok(address) = std::env::var("RUNTIDE_TEST_PODMAN") else {
-            return Err(Absent::unset("podman", "RUNTIDE_TEST_PODMAN is not set: cargo xtask testbed up podman"));
+        let Ok(address) = std::env::var("RUNTIDE_PODMAN") else {
+            return Err(Absent::unset(known_as(), "RUNTIDE_PODMAN is not set: cargo xtask testbed up podman"));
         };
         let Some(socket) = address.strip_prefix("unix://") else {
-            return Err(broken(format!("RUNTIDE_TEST_PODMAN is '{address}', expected unix://…")));
+            return Err(broken(format!("RUNTIDE_PODMAN is '{address}', expected unix://…")));
         };
-        let turn = Turn::on("podman").await.map_err(|error| broken(format!("the lock: {error}")))?;
+        let turn = Turn::on(known_as()).await.map_err(|error| broken(format!("the lock: {error}")))?;
         let daemon = Daemon::at(PathBuf::from(socket));
         let version = daemon.ask("GET", "/version", &Value::Null).await.and_then(|answer| answer.json());
         let version = version.map_err(|error| broken(format!("{address} does not answer: {error}")))?;
@@ -93,9 +94,8 @@ impl PodmanHarness {
             daemon,
             proxy,
             version,
-            image: std::env::var("RUNTIDE_TEST_PODMAN_IMAGE")
-                .unwrap_or_else(|_| "localhost/runtide/busybox:latest".to_owned()),
-            testbed: Testbed::of("podman"),
+            image: std::env::var("RUNTIDE_TEST_IMAGE").unwrap_or_else(|_| "runtide/busybox:latest".to_owned()),
+            testbed: Testbed::of(known_as()),
             prefix,
             networks: AtomicU32::new(0),
             folder,
@@ -194,7 +194,7 @@ fn http(status: &str, headers: &str, body: &str) -> Action {
 #[async_trait]
 impl Harness for PodmanHarness {
     fn name(&self) -> &'static str {
-        "podman"
+        known_as()
     }
 
     fn is_real(&self) -> bool {
