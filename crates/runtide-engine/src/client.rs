@@ -366,7 +366,15 @@ impl<D: Dialect> Client<D> {
         if status == 400 && is_version_mismatch(&message) {
             self.forget();
         }
-        Err(of_answer(site, &D::ADVICE, status.as_u16(), &message))
+        Err(self.noted(of_answer(site, &D::ADVICE, status.as_u16(), &message)))
+    }
+
+    /// The error of an answer, with what its user should know of the server.
+    pub fn noted(&self, error: Error) -> Error {
+        match self.last_server().and_then(|server| D::note(&server)) {
+            Some(note) => error.with_context("server", note),
+            None => error,
+        }
     }
 
     /// Classifies a broken connection. The server behind the next one may be another, so it is negotiated again.
