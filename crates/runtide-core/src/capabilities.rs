@@ -100,6 +100,8 @@ capabilities! {
     lifecycle_pause,
     /// Wait for the end of a run.
     lifecycle_wait,
+    /// Give another name.
+    lifecycle_rename,
     /// Remove.
     lifecycle_remove,
     /// Create from an `InstanceSpec`.

@@ -7,7 +7,10 @@ use runtide_core::{
     BackendId, Capabilities, Detail, EventStream, Instance, InstanceId, ListOptions, Listing, Result, RuntimeBackend,
     RuntimeInfo, RuntimeKind, WatchOptions,
     capabilities::{Support, WatchSupport},
-    manager::{ExecManager, ImageManager, LifecycleManager, LogManager, ProvisionManager, StatsManager},
+    manager::{
+        ExecManager, ImageManager, LifecycleManager, LogManager, NetworkManager, ProvisionManager, StatsManager,
+        VolumeManager,
+    },
     watch::Driver,
 };
 
@@ -56,6 +59,8 @@ pub struct DockerBackend {
     images: manager::Images,
     exec: manager::Exec,
     stats: manager::Stats,
+    networks: manager::Networks,
+    volumes: manager::Volumes,
 }
 
 impl DockerBackend {
@@ -79,20 +84,23 @@ impl DockerBackend {
             images: manager::Images::new(client.clone()),
             exec: manager::Exec::new(client.clone()),
             stats: manager::Stats::new(client.clone()),
+            networks: manager::Networks::new(client.clone()),
+            volumes: manager::Volumes::new(client.clone()),
             client,
         })
     }
 }
 
-/// Prefixes of the verbs that this version has.
-const MANAGED: [&str; 6] = ["lifecycle_", "provision_", "logs_", "exec_", "images_", "stats_"];
+/// Beginnings of the verbs that every server has.
+const MANAGERS: [&str; 8] =
+    ["lifecycle_", "provision_", "logs_", "exec_", "images_", "networks_", "volumes_", "stats_"];
 
 fn capabilities(server: Option<&Server>) -> Capabilities {
     let Some(_) = server else { return Capabilities::default() };
     let mut can = Capabilities::none("not implemented in this version");
     can.watch = WatchSupport::Resumable;
     for (verb, support) in can.verbs_mut() {
-        if MANAGED.iter().any(|prefix| verb.starts_with(prefix)) {
+        if MANAGERS.iter().any(|manager| verb.starts_with(manager)) {
             *support = Support::Yes;
         }
     }
@@ -168,5 +176,13 @@ impl RuntimeBackend for DockerBackend {
 
     fn stats(&self) -> Option<&dyn StatsManager> {
         Some(&self.stats)
+    }
+
+    fn networks(&self) -> Option<&dyn NetworkManager> {
+        Some(&self.networks)
+    }
+
+    fn volumes(&self) -> Option<&dyn VolumeManager> {
+        Some(&self.volumes)
     }
 }

@@ -13,6 +13,8 @@
 #[path = "it/managers/bench.rs"]
 #[allow(dead_code, reason = "the tests of the managers use all of it")]
 mod bench;
+#[path = "conformance/name.rs"]
+mod name;
 
 use std::time::Instant;
 

@@ -60,6 +60,8 @@ calls! {
     Unpause "memory.unpause" => "lifecycle_pause";
     /// Wait for the end of a run.
     Wait "memory.wait" => "lifecycle_wait";
+    /// Give an instance another name.
+    Rename "memory.rename" => "lifecycle_rename";
     /// Remove an instance.
     Remove "memory.remove" => "lifecycle_remove";
     /// Create an instance.

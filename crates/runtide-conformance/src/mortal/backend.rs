@@ -9,8 +9,8 @@ use runtide_core::{
     manager::{
         BuildContext, BuildOptions, ByteReader, ConnectOptions, Effect, ExecManager, ImageInfo, ImageManager,
         ImageStream, InstanceSpec, LifecycleManager, LogManager, NetworkId, NetworkInfo, NetworkManager, NetworkSpec,
-        ProvisionManager, PruneOptions, Pruned, PullOptions, RemoveOptions, SidecarManager, SnapshotManager, StatsManager, StopOptions,
-        VolumeId, VolumeInfo, VolumeManager, VolumeSpec,
+        ProvisionManager, PruneOptions, Pruned, PullOptions, RemoveOptions, SidecarManager, SnapshotManager,
+        StatsManager, StopOptions, VolumeId, VolumeInfo, VolumeManager, VolumeSpec,
     },
 };
 
@@ -163,6 +163,10 @@ impl LifecycleManager for MortalBackend {
 
     async fn wait(&self, id: &InstanceId) -> Result<Option<ExitStatus>> {
         self.query(below!(self, lifecycle).wait(id)).await
+    }
+
+    async fn rename(&self, id: &InstanceId, name: &str) -> Result<Effect> {
+        self.verb(below!(self, lifecycle).rename(id, name)).await
     }
 
     async fn remove(&self, id: &InstanceId, options: RemoveOptions) -> Result<Effect> {

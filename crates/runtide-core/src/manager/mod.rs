@@ -29,8 +29,11 @@ pub use self::{
     },
     lifecycle::{LifecycleManager, RemoveOptions, StopOptions},
     log::{LogLine, LogManager, LogOptions, LogSource, LogStream},
-    network::{ConnectOptions, NetworkId, NetworkInfo, NetworkManager, NetworkSpec},
-    provision::{InstanceSpec, Mount, MountSource, ProvisionManager, RestartPolicy},
+    network::{ConnectOptions, NetworkId, NetworkInfo, NetworkManager, NetworkSpec, Subnet},
+    provision::{
+        Dns, ExtraHost, HealthCheck, HealthTest, HostAddress, InstanceSpec, Mount, MountSource, NetworkAttachment,
+        ProvisionManager, RestartPolicy, Ulimit, is_capability,
+    },
     sidecar::{OperationId, Readiness, Sidecar, SidecarManager, SidecarSpec},
     snapshot::{SnapshotId, SnapshotInfo, SnapshotManager, SnapshotScope},
     stats::{StatsManager, Usage, UsageStream},

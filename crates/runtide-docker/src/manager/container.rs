@@ -177,10 +177,12 @@ pub(super) fn speaks(docker: &Docker, minor: usize) -> bool {
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct Container {
     pub(super) id: String,
+    pub(super) name: String,
     pub(super) created: String,
     pub(super) state: State,
     pub(super) config: Config,
     pub(super) host_config: HostConfig,
+    pub(super) network_settings: super::network::Settings,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -8,7 +8,7 @@ use runtide_core::{
 
 use super::{
     container::{Call, State, is_status},
-    kill, remove, stop, wait,
+    kill, remove, rename, stop, wait,
 };
 use crate::client::Client;
 
@@ -74,6 +74,11 @@ impl LifecycleManager for Lifecycle {
 
     async fn wait(&self, id: &InstanceId) -> Result<Option<ExitStatus>> {
         wait::wait(Call::on(&self.client, "docker.wait", id)?).await
+    }
+
+    async fn rename(&self, id: &InstanceId, name: &str) -> Result<Effect> {
+        let call = Call::on(&self.client, "docker.rename", id)?;
+        call.bounded(rename::rename(call, name)).await
     }
 
     async fn remove(&self, id: &InstanceId, options: RemoveOptions) -> Result<Effect> {

@@ -12,8 +12,8 @@ use std::{
 
 use async_trait::async_trait;
 use runtide_conformance::{
-    Absent, Change, Command, Dialect, Done, Fact, Fault, Harness, Held, Law, Life, Obstacle, Output, Supported, Timing, Tuning,
-    Workload,
+    Absent, Change, Command, Dialect, Done, Fact, Fault, Harness, Held, Law, Life, Obstacle, Output, Supported, Timing,
+    Tuning, Workload,
     proxy::{Action, Endpoint as Socket, Proxy, Rule},
     testbed::{Testbed, Turn},
 };

@@ -46,6 +46,7 @@ impl Reply {
 pub(crate) struct Fake {
     pub(crate) backend: DockerBackend,
     seen: Arc<Mutex<Vec<String>>>,
+    bodies: Arc<Mutex<Vec<String>>>,
     serving: JoinHandle<()>,
     severed: watch::Sender<u32>,
     folder: tempfile::TempDir,
@@ -62,13 +63,15 @@ impl Fake {
         let socket = folder.path().join("docker.sock");
         let listener = UnixListener::bind(&socket).unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let (log, script) = (seen.clone(), Arc::new(script));
+        let bodies = Arc::new(Mutex::new(Vec::new()));
+        let (log, script, kept) = (seen.clone(), Arc::new(script), bodies.clone());
         let severed = watch::Sender::new(0);
         let sever = severed.clone();
         let serving = tokio::spawn(async move {
             loop {
                 let Ok((stream, _)) = listener.accept().await else { return };
-                let (serving, mut severed) = (serve(stream, api, log.clone(), script.clone()), sever.subscribe());
+                let serving = serve(stream, api, (log.clone(), kept.clone()), script.clone());
+                let mut severed = sever.subscribe();
                 tokio::spawn(async move {
                     tokio::select! {
                         () = serving => {}
@@ -78,7 +81,7 @@ impl Fake {
             }
         });
         let config = Config::default().with_endpoint(Endpoint::unix(&socket));
-        Self { backend: DockerBackend::new(config).unwrap(), seen, serving, severed, folder }
+        Self { backend: DockerBackend::new(config).unwrap(), seen, bodies, serving, severed, folder }
     }
 
     /// With a client that has this deadline, for requests that the daemon never answers.
@@ -102,6 +105,11 @@ impl Fake {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The bodies of the requests so far whose length was given.
+    pub(crate) fn bodies(&self) -> Vec<String> {
+        self.bodies.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Until such a request was made.
     pub(crate) async fn sees(&self, begins: &str) {
         for _ in 0..6_000 {
@@ -123,7 +131,7 @@ impl Drop for Fake {
 async fn serve(
     mut stream: UnixStream,
     api: &'static str,
-    seen: Arc<Mutex<Vec<String>>>,
+    (seen, bodies): (Arc<Mutex<Vec<String>>>, Arc<Mutex<Vec<String>>>),
     script: Arc<impl Fn(&str) -> Reply + Send + Sync + 'static>,
 ) {
     let mut buffer = Vec::new();
@@ -148,7 +156,13 @@ async fn serve(
                 _ => return,
             }
         }
-        buffer.drain(..length.unwrap_or(0));
+        let body: Vec<u8> = buffer.drain(..length.unwrap_or(0)).collect();
+        bodies.lock().unwrap_or_else(PoisonError::into_inner).push(String::from_utf8_lossy(&body).into_owned());
+        if head.to_ascii_lowercase().contains("transfer-encoding: chunked")
+            && !skip_chunks(&mut stream, &mut buffer).await
+        {
+            return;
+        }
         let mut words = head.split(' ');
         let (method, path) = (words.next().unwrap(), words.next().unwrap());
         let reply = if path.ends_with("/version") {
@@ -197,6 +211,28 @@ async fn serve(
         };
         if stream.write_all(&answer).await.is_err() || !go_on {
             return;
+        }
+    }
+}
+
+/// Reads a body to its end; `false` if the client breaks it off.
+async fn skip_chunks(stream: &mut UnixStream, buffer: &mut Vec<u8>) -> bool {
+    loop {
+        let line = buffer.windows(2).position(|window| window == b"\r\n");
+        let size = line.and_then(|end| usize::from_str_radix(std::str::from_utf8(&buffer[..end]).ok()?, 16).ok());
+        if let (Some(line), Some(size)) = (line, size)
+            && buffer.len() >= line + size + 4
+        {
+            buffer.drain(..line + size + 4);
+            if size == 0 {
+                return true;
+            }
+            continue;
+        }
+        let mut part = [0; 4096];
+        match stream.read(&mut part).await {
+            Ok(got) if got > 0 => buffer.extend_from_slice(&part[..got]),
+            _ => return false,
         }
     }
 }

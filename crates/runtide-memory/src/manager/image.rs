@@ -21,7 +21,7 @@ impl ImageManager for Client {
     }
 
     async fn exists(&self, image: &ImageRef) -> Result<bool> {
-        self.ask(Call::Images, |state| Ok(state.image(image).is_some())).await
+        self.ask(Call::Images, |state| state.has_image(image)).await
     }
 
     async fn inspect(&self, image: &ImageRef) -> Result<ImageInfo> {
@@ -55,7 +55,8 @@ impl ImageManager for Client {
 
     async fn save(&self, _: &[ImageRef]) -> Result<ByteReader> {
         // The runtime does not support this verb, and reports the reason.
-        self.ask(Call::Save, |_| Err(Error::new(ErrorKind::Unsupported, Call::Save.operation(), "nothing is kept"))).await
+        self.ask(Call::Save, |_| Err(Error::new(ErrorKind::Unsupported, Call::Save.operation(), "nothing is kept")))
+            .await
     }
 
     async fn build(&self, _: BuildContext, _: BuildOptions) -> Result<ImageStream> {

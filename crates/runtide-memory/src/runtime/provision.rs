@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use runtide_core::{
     Error, ErrorKind, InstanceId, Result,
-    manager::{MountSource, NetworkId},
+    manager::{MountSource, NetworkAttachment},
 };
 
 use super::{Blueprint, State};
@@ -18,7 +18,7 @@ pub(crate) struct Order {
     pub(crate) entrypoint: Option<Vec<String>>,
     /// `None`: the image's own.
     pub(crate) user: Option<String>,
-    pub(crate) networks: Vec<NetworkId>,
+    pub(crate) networks: Vec<NetworkAttachment>,
 }
 
 impl State {
@@ -50,8 +50,8 @@ impl State {
         }
         self.pick_ports(&mut design)?;
         let id = self.create(design)?;
-        for network in &networks {
-            if let Err(error) = self.connect_network(network, &id, None) {
+        for NetworkAttachment { network, address, .. } in &networks {
+            if let Err(error) = self.connect_network(network, &id, *address) {
                 let _ = self.remove(&id, true);
                 return Err(error);
             }

@@ -139,7 +139,7 @@ async fn networks_are_joined_and_left() {
     let backend = backend();
     let networks = backend.networks().unwrap();
     let mut spec = NetworkSpec::named("net");
-    spec.subnet = Some("10.5.0.0/29".to_owned());
+    spec.subnets = vec!["10.5.0.0/29".into()];
     let net = networks.create(&spec).await.unwrap();
     assert_eq!(networks.create(&spec).await.unwrap_err().kind(), ErrorKind::AlreadyExists);
     let ids: Vec<_> = (0..3).map(|_| backend.runtime().run("").unwrap()).collect();

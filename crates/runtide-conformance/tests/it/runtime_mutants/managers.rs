@@ -127,6 +127,10 @@ impl LifecycleManager for Verbs {
         end
     }
 
+    async fn rename(&self, id: &InstanceId, name: &str) -> Result<Effect> {
+        self.effect(self.call(self.verbs().rename(&self.id(id), name)).await)
+    }
+
     async fn remove(&self, id: &InstanceId, options: RemoveOptions) -> Result<Effect> {
         self.effect(self.call(self.verbs().remove(&self.id(id), options)).await)
     }

@@ -10,7 +10,10 @@ use std::{
 use runtide_conformance::{report, testbed::Turn};
 use runtide_core::{
     InstanceId, RuntimeBackend,
-    manager::{ExecManager, ImageManager, InstanceSpec, LifecycleManager, LogManager, ProvisionManager, StatsManager},
+    manager::{
+        ExecManager, ImageManager, InstanceSpec, LifecycleManager, LogManager, NetworkManager, ProvisionManager,
+        StatsManager, VolumeManager,
+    },
 };
 use runtide_docker::{Config, DockerBackend, Endpoint};
 use serde_json::Value;
@@ -81,6 +84,18 @@ impl Bench {
 
     pub(crate) fn stats(&self) -> &dyn StatsManager {
         self.backend.stats().unwrap()
+    }
+
+    pub(crate) fn networks(&self) -> &dyn NetworkManager {
+        self.backend.networks().unwrap()
+    }
+
+    pub(crate) fn volumes(&self) -> &dyn VolumeManager {
+        self.backend.volumes().unwrap()
+    }
+
+    pub(crate) fn socket(&self) -> &std::path::Path {
+        &self.socket
     }
 
     pub(crate) fn image() -> String {

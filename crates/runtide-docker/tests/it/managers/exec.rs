@@ -227,7 +227,9 @@ async fn a_dropped_session_leaves_no_connection_and_does_not_block_the_process()
 
 #[tokio::test]
 async fn a_daemon_that_is_killed_under_a_session_takes_the_exit_with_it() {
-    let Some(testbed) = Testbed::of("docker") else { return report::skip("managers", "docker", "RUNTIDE_TESTBED is not set") };
+    let Some(testbed) = Testbed::of("docker") else {
+        return report::skip("managers", "docker", "RUNTIDE_TESTBED is not set");
+    };
     let Some(bench) = Bench::alone("exec-killed").await else { return };
     let id = bench.run("a", "sleep 600").await;
     let options = argv(&["sh", "-c", "echo ready; cat"]).with_stdin();
