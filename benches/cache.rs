@@ -159,7 +159,7 @@ async fn resync(stream: &mut EventStream, count: usize) {
             match &event.kind {
                 RuntimeEventKind::ResyncBegin { .. } => shown = 0,
                 RuntimeEventKind::Present(_) => shown += 1,
-                RuntimeEventKind::ResyncEnd => {
+                RuntimeEventKind::ResyncEnd(_) => {
                     assert_eq!(shown, count);
                     return;
                 }

@@ -127,7 +127,7 @@ impl<'a> Watched<'a> {
 }
 
 async fn watch_stream(mut stream: EventStream, mut watcher: Watcher, take: usize) {
-    while stream.next().await.unwrap().unwrap().kind != RuntimeEventKind::ResyncEnd {}
+    while !matches!(stream.next().await.unwrap().unwrap().kind, RuntimeEventKind::ResyncEnd(_)) {}
     watcher.is_ready();
     if take == 1 {
         while let Some(Ok(event)) = stream.next().await {

@@ -48,7 +48,7 @@ fn main() -> ExitCode {
         note(format_args!("Store this elsewhere, for --verify: {}", journal.anchor()));
         events_after(known, stream, args.wanted.filter(), &args.output).await?;
         note(format_args!("And at the end: {}", journal.anchor()));
-        Ok(())
+        Ok(journal.close()?)
     })
 }
 

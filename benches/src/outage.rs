@@ -50,7 +50,7 @@ fn reconnections(handle: &Handle, backend: impl RuntimeBackend + 'static) -> mps
     let (sender, receiver) = mpsc::channel();
     let mut stream = handle.block_on(backend.watch(WatchOptions::default())).unwrap();
     handle.block_on(async {
-        while !matches!(stream.next().await.unwrap().unwrap().kind, RuntimeEventKind::ResyncEnd) {}
+        while !matches!(stream.next().await.unwrap().unwrap().kind, RuntimeEventKind::ResyncEnd(_)) {}
     });
     handle.spawn(async move {
         let _kept = backend;

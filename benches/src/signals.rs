@@ -38,9 +38,10 @@ impl Watched {
         let backend = SystemdBackend::new(config).expect("a configuration");
         let stream = runtime.block_on(async {
             let mut stream = backend.watch(WatchOptions::default()).await.expect("a watch");
-            while patient(stream.next()).await.expect("an event").expect("an event").kind != RuntimeEventKind::ResyncEnd
-            {
-            }
+            while !matches!(
+                patient(stream.next()).await.expect("an event").expect("an event").kind,
+                RuntimeEventKind::ResyncEnd(_)
+            ) {}
             stream
         });
         Self { _backend: backend, stream }

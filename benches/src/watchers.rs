@@ -48,7 +48,7 @@ impl Watch {
             let mut stream = backend.watch(WatchOptions::default()).await.expect("a watch");
             loop {
                 let event = patient(stream.next()).await.expect("an event").expect("an event");
-                if event.kind == RuntimeEventKind::ResyncEnd {
+                if matches!(event.kind, RuntimeEventKind::ResyncEnd(_)) {
                     break;
                 }
             }

@@ -5,7 +5,8 @@ use std::{fmt::Write as _, sync::Arc};
 use anstyle::{AnsiColor, Style};
 use jiff::{Timestamp, tz::TimeZone};
 use runtide_core::{
-    Failure, Gap, Instance, InstanceFilter, InstanceTable, RuntimeEvent, RuntimeEventKind, event::Continuity,
+    Completeness, Failure, Gap, Instance, InstanceFilter, InstanceTable, RuntimeEvent, RuntimeEventKind,
+    event::Continuity,
 };
 
 use crate::show::{self, cell, changes, clean, shorten};
@@ -94,12 +95,12 @@ impl Lines {
                 self.say(event, "reconnected", AnsiColor::Green.on_default().bold(), news, out);
             }
             RuntimeEventKind::ResyncBegin { gap } => self.resync = Some(*gap),
-            RuntimeEventKind::ResyncEnd => {
+            RuntimeEventKind::ResyncEnd(completeness) => {
                 let Some(gap) = self.resync.take() else { return };
                 let dim = Style::new().dimmed();
                 let there = self.table.of(&event.backend).count();
                 let there = if there == 1 { "1 instance".to_owned() } else { format!("{there} instances") };
-                self.say(event, "resync", dim, &format!("{there}; {gap}"), out);
+                self.say(event, "resync", dim, &format!("{there}{}; {gap}", lacks(completeness)), out);
                 let mut rows: Vec<_> = steps.iter().filter_map(|step| Row::of(step, gap, &self.filter)).collect();
                 rows.sort_by(|one, other| one.shown.name.cmp(&other.shown.name));
                 for row in rows {
@@ -160,6 +161,16 @@ impl Lines {
         }
         out.truncate(out.trim_end_matches(' ').len());
         out.push('\n');
+    }
+}
+
+/// Text for the instances that the rows of a resync may lack.
+fn lacks(completeness: &Completeness) -> String {
+    match completeness.failures() {
+        _ if completeness.is_complete() => String::new(),
+        [] => ", perhaps not all".to_owned(),
+        [only] => format!(", not all: {}", only.message),
+        [first, ..] => format!(", not all: {}, and others", first.message),
     }
 }
 
@@ -253,11 +264,15 @@ mod tests {
         }
 
         fn resync(&mut self, gap: Gap, rows: &[Arc<Instance>]) -> String {
+            self.resync_that_is(Completeness::Complete, gap, rows)
+        }
+
+        fn resync_that_is(&mut self, completeness: Completeness, gap: Gap, rows: &[Arc<Instance>]) -> String {
             let mut out = self.emit(RuntimeEventKind::ResyncBegin { gap });
             for row in rows {
                 out += &self.emit(RuntimeEventKind::Present(Arc::clone(row)));
             }
-            out + &self.emit(RuntimeEventKind::ResyncEnd)
+            out + &self.emit(RuntimeEventKind::ResyncEnd(completeness))
         }
     }
 
@@ -286,6 +301,17 @@ mod tests {
         assert!(out.contains("gone") && out.contains("7 events"), "{out}");
         let out = emitter.resync(Gap::RuntimeRestarted, &[web(InstanceState::Running)]);
         assert!(out.contains("appeared"), "{out}");
+    }
+
+    #[test]
+    fn a_resync_that_lacks_something_says_what() {
+        let failure = Failure::new(ErrorKind::Protocol, "docker.list", "no number\nin 'db'");
+        let partial = Completeness::Partial(vec![failure]);
+        let out = Emitter::new().resync_that_is(partial, Gap::Initial, &[]);
+        assert_eq!(
+            out,
+            "01:02:03.004  resync    docker:local: 0 instances, not all: no number?in 'db'; the watch begins\n"
+        );
     }
 
     #[test]

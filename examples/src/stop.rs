@@ -14,6 +14,8 @@ pub enum Stop {
     Refused(String),
     /// The output has no reader any more (`| head`), which is a regular end. Exit code 0.
     Unread,
+    /// The program that it ran elsewhere ended with this code, which is passed on.
+    Exit(u8),
 }
 
 impl Stop {
@@ -34,11 +36,12 @@ impl From<io::Error> for Stop {
 
 impl From<Error> for Stop {
     fn from(error: Error) -> Self {
-        Self::refused(describe(&error))
+        Self::refused(format_args!("{error:#}"))
     }
 }
 
-/// The message, the context and the innermost cause, in one line. Backend and endpoint are left out: the user knows them.
+/// The message, the context and the innermost cause, for a line that begins with the address. Backend and endpoint are left out:
+/// the user has them in that line.
 pub(crate) fn describe(error: &Error) -> String {
     let mut line = error.message().to_owned();
     let facts = error.context().iter().filter(|(key, _)| !matches!(&**key, "backend" | "endpoint"));
@@ -66,7 +69,10 @@ mod tests {
     fn a_refusal_is_one_line() {
         let error = Error::new(ErrorKind::Protocol, "x.list", "two\nlines").with_context("path", "/x");
         let Stop::Refused(line) = Stop::from(error) else { panic!("refused") };
-        assert!(!line.contains('\n') && line.ends_with("(path /x)"), "{line}");
+        assert!(!line.contains('\n') && line.ends_with("(path=/x)"), "{line}");
+        let error = Error::new(ErrorKind::Unavailable, "x.list", "no answer").with_source(io::Error::other("refused"));
+        let Stop::Refused(line) = Stop::from(error) else { panic!("refused") };
+        assert_eq!(line, "x.list: unavailable: no answer: refused", "with its cause");
     }
 
     #[test]

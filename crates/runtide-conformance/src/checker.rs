@@ -54,6 +54,10 @@ enum Phase {
     },
     /// The link is back and a resync must follow.
     Lost,
+    /// The link is back and the edges of the outage are being replayed; `CaughtUp` ends them.
+    Replaying,
+    /// The stream goes on in the ring of the same run, perhaps within a replay.
+    InRing,
     /// A resync of this epoch is open.
     Resync(Epoch),
     /// The stream is live: each edge is delivered.
@@ -110,9 +114,9 @@ impl StreamChecker {
         Self { keys, ..self.resumed(from) }
     }
 
-    /// `true` if every edge is delivered at this point of the stream.
+    /// `true` if every edge so far is delivered, and those that come will be.
     pub fn is_live(&self) -> bool {
-        self.phase == Phase::Live
+        matches!(self.phase, Phase::Live | Phase::InRing)
     }
 
     /// `true` inside a resync.
@@ -159,12 +163,14 @@ impl StreamChecker {
         if let Phase::Resync(epoch) = &self.phase {
             return match &event.kind {
                 Kind::Present(_) => Ok(Phase::Resync(epoch.clone())),
-                Kind::ResyncEnd => Ok(Phase::Live),
+                Kind::ResyncEnd(_) => Ok(Phase::Live),
                 _ => broken("only `Present` up to `ResyncEnd`"),
             };
         }
         match (&event.kind, &self.phase) {
-            (Kind::Present(_) | Kind::ResyncEnd, _) => broken("`Present` and `ResyncEnd` only after a `ResyncBegin`"),
+            (Kind::Present(_) | Kind::ResyncEnd(_), _) => {
+                broken("`Present` and `ResyncEnd` only after a `ResyncBegin`")
+            }
             (Kind::ResyncBegin { .. }, _) => Ok(Phase::Resync(event.cursor.epoch.clone())),
             (Kind::BackendDisconnected { .. }, Phase::Down { .. }) => {
                 broken("one `BackendDisconnected` for each outage")
@@ -172,27 +178,33 @@ impl StreamChecker {
             (Kind::BackendDisconnected { .. }, Phase::Fresh) => Ok(Phase::Down { knew: false }),
             (Kind::BackendDisconnected { .. }, _) => Ok(Phase::Down { knew: true }),
             (Kind::BackendReconnected { continuity }, Phase::Down { knew }) => match continuity {
-                Continuity::Resumed if *knew => Ok(Phase::Live),
+                Continuity::Resumed if *knew => Ok(Phase::Replaying),
                 Continuity::Resumed => broken("a resync after the first connection: there is nothing to resume"),
                 _ => Ok(Phase::Lost),
             },
             (Kind::BackendReconnected { continuity }, Phase::Resuming) => match continuity {
-                Continuity::Resumed => Ok(Phase::Live),
+                Continuity::Resumed => Ok(Phase::Replaying),
                 _ => Ok(Phase::Lost),
             },
             (Kind::BackendReconnected { .. }, _) => broken("`BackendReconnected` only after `BackendDisconnected`"),
+            (Kind::CaughtUp, Phase::Replaying | Phase::InRing) => Ok(Phase::Live),
+            (Kind::CaughtUp, Phase::Resuming) if self.is_same_run(event) => Ok(Phase::Live),
+            (Kind::CaughtUp, _) => broken("one `CaughtUp`, after a `BackendReconnected` that resumed"),
             (Kind::Bookmark, Phase::Fresh) => broken("`ResyncBegin` or `BackendDisconnected` first"),
-            (Kind::Bookmark, phase) => Ok(phase.clone()),
-            (_, Phase::Live) => Ok(Phase::Live),
-            // In the same run of the process the ring simply goes on after the cursor.
-            (_, Phase::Resuming) if self.last.as_ref().is_some_and(|last| last.epoch == event.cursor.epoch) => {
-                Ok(Phase::Live)
+            (Kind::Bookmark, phase) | (_, phase @ (Phase::Live | Phase::Replaying | Phase::InRing)) => {
+                Ok(phase.clone())
             }
+            (_, Phase::Resuming) if self.is_same_run(event) => Ok(Phase::InRing),
             (_, Phase::Fresh | Phase::Resuming) => broken("no instance event before the first `ResyncBegin`"),
             (_, Phase::Down { .. }) => broken("no instance event while the link is down"),
             (_, Phase::Lost) => broken("a `ResyncBegin` after a reconnect that lost its position"),
             (_, Phase::Resync(_)) => broken("only `Present` up to `ResyncEnd`"),
         }
+    }
+
+    /// In the same run of the process the ring simply goes on after the cursor.
+    fn is_same_run(&self, event: &RuntimeEvent) -> bool {
+        self.last.as_ref().is_some_and(|last| last.epoch == event.cursor.epoch)
     }
 
     /// R2: the numbers.
@@ -212,7 +224,7 @@ impl StreamChecker {
                 }
                 Ok(())
             }
-            (Kind::ResyncEnd, Some(last)) => {
+            (Kind::ResyncEnd(_), Some(last)) => {
                 if last.epoch == *epoch {
                     return broken("`ResyncEnd` numbered in the epoch of the next event, not in the resync's".into());
                 }
@@ -267,7 +279,7 @@ impl StreamChecker {
                     return Err(Violation::of(Law::R1, "each instance once in a resync", found));
                 }
             }
-            Kind::ResyncEnd => self.seen = std::mem::take(&mut self.staged),
+            Kind::ResyncEnd(_) => self.seen = std::mem::take(&mut self.staged),
             Kind::Started(instance) => {
                 let before = self.seen.get(&instance.id);
                 let same_run =
@@ -322,6 +334,8 @@ impl Phase {
             Self::Resuming => "at the beginning of a resumed stream",
             Self::Down { .. } => "while the link is down",
             Self::Lost => "after the link came back without its position",
+            Self::Replaying => "while the missed edges are replayed",
+            Self::InRing => "after a position in the ring",
             Self::Resync(_) => "inside a resync",
             Self::Live => "while live",
         }

@@ -1,6 +1,6 @@
 use std::{sync::Arc, time::SystemTime};
 
-use runtide_core::{Gap, InstanceKind, event::FieldSet};
+use runtide_core::{Completeness, Gap, InstanceKind, event::FieldSet};
 
 use super::*;
 
@@ -22,6 +22,10 @@ fn begin() -> Kind {
     Kind::ResyncBegin { gap: Gap::Initial }
 }
 
+fn end() -> Kind {
+    Kind::ResyncEnd(Completeness::Complete)
+}
+
 fn updated(instance: Arc<Instance>) -> Kind {
     Kind::Updated { instance, changed: FieldSet::default() }
 }
@@ -40,7 +44,7 @@ fn run(checker: StreamChecker, events: &[RuntimeEvent]) -> Option<Law> {
 }
 
 fn opened() -> Vec<RuntimeEvent> {
-    vec![at("b", 1, begin()), at("b", 2, Kind::Present(running())), at("r", 7, Kind::ResyncEnd)]
+    vec![at("b", 1, begin()), at("b", 2, Kind::Present(running())), at("r", 7, end())]
 }
 
 fn after_opening(more: impl IntoIterator<Item = RuntimeEvent>) -> Option<Law> {
@@ -60,11 +64,12 @@ fn an_orderly_stream_passes() {
         at("r", 10, down()),
         at("r", 11, back(Continuity::Resumed)),
         at("r", 12, again),
-        at("r", 13, down()),
-        at("r", 14, back(Continuity::Lost)),
+        at("r", 13, Kind::CaughtUp),
+        at("r", 14, down()),
+        at("r", 15, back(Continuity::Lost)),
         at("c", 1, Kind::ResyncBegin { gap: Gap::HistoryExpired }),
-        at("r", 14, Kind::ResyncEnd),
-        at("r", 15, Kind::Started(running())),
+        at("r", 15, end()),
+        at("r", 16, Kind::Started(running())),
     ];
     assert_eq!(after_opening(events), None);
 }
@@ -92,6 +97,25 @@ fn an_outage_is_reported_once_and_no_event_comes_in_it() {
 }
 
 #[test]
+fn a_replay_ends_once_and_is_not_live_before() {
+    let live = |events: &[RuntimeEvent]| {
+        let mut checker = StreamChecker::default();
+        opened().iter().chain(events).for_each(|event| checker.observe(event).unwrap());
+        checker.is_live()
+    };
+    let replay = [at("r", 8, down()), at("r", 9, back(Continuity::Resumed)), at("r", 10, updated(running()))];
+    assert!(!live(&replay));
+    let ended = [&replay[..], &[at("r", 11, Kind::CaughtUp)]].concat();
+    assert!(live(&ended));
+    assert_eq!(after_opening([&ended[..], &[at("r", 12, Kind::CaughtUp)]].concat()), Some(Law::R1));
+    assert_eq!(after_opening([at("r", 8, Kind::CaughtUp)]), Some(Law::R1), "nothing was replayed");
+    assert_eq!(after_opening([at("r", 8, down()), at("r", 9, Kind::CaughtUp)]), Some(Law::R1));
+    // A resync or another outage may come in its place.
+    assert_eq!(after_opening([&replay[..], &[at("c", 1, begin())]].concat()), None);
+    assert_eq!(after_opening([&replay[..], &[at("r", 11, down())]].concat()), None);
+}
+
+#[test]
 fn numbers_rise_by_one_unless_filtered() {
     assert_eq!(after_opening([at("r", 9, updated(running()))]), Some(Law::R2));
     assert_eq!(after_opening([at("r", 7, updated(running()))]), Some(Law::R2));
@@ -109,8 +133,8 @@ fn numbers_rise_by_one_unless_filtered() {
 fn a_resync_has_its_own_epoch() {
     assert_eq!(after_opening([at("r", 8, begin())]), Some(Law::R2));
     assert_eq!(after_opening([at("c", 2, begin())]), Some(Law::R2));
-    assert_eq!(run(StreamChecker::default(), &[at("b", 1, begin()), at("b", 2, Kind::ResyncEnd)]), Some(Law::R2));
-    assert_eq!(after_opening([at("c", 1, begin()), at("r", 6, Kind::ResyncEnd)]), Some(Law::R2));
+    assert_eq!(run(StreamChecker::default(), &[at("b", 1, begin()), at("b", 2, end())]), Some(Law::R2));
+    assert_eq!(after_opening([at("c", 1, begin()), at("r", 6, end())]), Some(Law::R2));
 }
 
 #[test]
@@ -121,6 +145,10 @@ fn a_resumed_stream_goes_on_or_says_how_it_resumed() {
     assert_eq!(run(resumed(), &[at("r", 9, updated(running()))]), Some(Law::R2));
     assert_eq!(run(resumed(), &[at("n", 1, back(Continuity::Resumed)), at("n", 2, updated(running()))]), None);
     assert_eq!(run(resumed(), &[at("n", 1, updated(running()))]), Some(Law::R1));
+    // The position may be within a replay.
+    assert_eq!(run(resumed(), &[at("r", 8, Kind::CaughtUp)]), None);
+    assert_eq!(run(resumed(), &[at("r", 8, updated(running())), at("r", 9, Kind::CaughtUp)]), None);
+    assert_eq!(run(resumed(), &[at("n", 1, Kind::CaughtUp)]), Some(Law::R1));
     assert_eq!(run(resumed(), &opened()), None);
 }
 

@@ -4,8 +4,8 @@ use std::error::Error as StdError;
 
 use runtide_core::Error;
 
-/// Returns what an error shows twice, in `Display`, in `Debug`, or along its causes as a printer of chains writes them
-/// (`error: cause: cause`); `None` if it shows everything once.
+/// Returns what an error shows twice, in `Display`, in its form with causes (`{:#}`), in `Debug`, or along its causes as a printer
+/// of chains writes them (`error: cause: cause`); `None` if it shows everything once.
 ///
 /// A fact with a key that occurs twice counts, a text that a later one contains or repeats, an empty text, and a bracket without its
 /// counterpart.
@@ -56,6 +56,11 @@ pub(crate) fn shown_twice(error: &Error) -> Option<String> {
         if *key != "reason" && chain.matches(&format!("{key}={value}")).count() != 1 {
             return Some(format!("{key}={value} in {chain}"));
         }
+    }
+    let line = format!("{error:#}");
+    let line = line.strip_prefix(&format!("{}: {}: ", error.operation(), error.kind())).unwrap_or(&line);
+    if let Some(word) = words.iter().find(|word| line.matches(word.as_str()).count() != 1) {
+        return Some(format!("not once {word:?}, in {line}"));
     }
     let debug = format!("{error:?}");
     let mut lines: Vec<&str> = debug.lines().map(str::trim).collect();

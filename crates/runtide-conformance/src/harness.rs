@@ -107,6 +107,13 @@ pub trait Harness: Send + Sync {
         Vec::new()
     }
 
+    /// A command, to be run inside an idle instance, that writes its argument `word` to its standard output; `None` where nothing can
+    /// be run.
+    fn echo(&self, word: &str) -> Option<Command> {
+        let _ = word;
+        None
+    }
+
     /// The spec with which a `ProvisionManager` makes an instance that does `work`.
     fn spec(&self, name: &str, work: &Workload) -> Done<InstanceSpec>;
 
@@ -250,6 +257,11 @@ pub enum Workload {
         /// Bytes on each of stdout and stderr.
         bytes: u64,
     },
+    /// Writes this many bytes of [`Harness::output`] to its standard output at once, whoever starts it, and exits with 0.
+    Greet {
+        /// Bytes on stdout, at most 1 MiB.
+        bytes: u64,
+    },
 }
 
 impl Workload {
@@ -273,6 +285,8 @@ pub type Output = Box<dyn Iterator<Item = Vec<u8>> + Send>;
 pub struct Command {
     /// Program and arguments.
     pub argv: Vec<String>,
+    /// The bytes on its standard input, which then ends; `None`: it has none.
+    pub stdin: Option<Output>,
     /// The bytes that it writes to its standard output.
     pub stdout: Output,
     /// The bytes that it writes to its standard error.
@@ -285,7 +299,7 @@ impl Command {
     /// A command that writes nothing and ends with 0.
     pub fn new(argv: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let argv = argv.into_iter().map(Into::into).collect();
-        Self { argv, stdout: Box::new(std::iter::empty()), stderr: Box::new(std::iter::empty()), code: 0 }
+        Self { argv, stdin: None, stdout: Box::new(std::iter::empty()), stderr: Box::new(std::iter::empty()), code: 0 }
     }
 }
 

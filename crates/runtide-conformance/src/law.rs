@@ -6,7 +6,7 @@ macro_rules! __runtime_laws {
     ($then:ident $with:tt) => {
         $crate::$then! { $with
             R1 r1_bracket in laws::bracket, "bracket"
-                "no instance event precedes the first `ResyncBegin` (unless `from` was resumed without loss); inside a resync there is only `Present`, and `Present` is nowhere else";
+                "no instance event precedes the first `ResyncBegin` (unless `from` was resumed without loss); inside a resync there is only `Present`, and `Present` is nowhere else; `CaughtUp` ends what a `BackendReconnected` that resumed began";
             R2 r2_contiguous in laws::bracket, "contiguous"
                 "within one epoch `seq` rises by exactly one (filtered: it rises); the epoch changes only at `ResyncBegin` and `ResyncEnd`; `Bookmark` repeats the last cursor";
             R3 r3_reliable in laws::bracket, "reliable"
@@ -18,7 +18,7 @@ macro_rules! __runtime_laws {
             R6 r6_converges in laws::truth, "converges"
                 "at rest, fold(stream) = `list_instances()` = the harness's own record, in every field that both know";
             R7 r7_resumable in laws::resume, "resumable"
-                "a watch from a stored cursor, after the runtime or we restarted, loses nothing; short gaps replay real edges where the runtime keeps history";
+                "a watch from a stored cursor, after the runtime or we restarted, loses nothing; short gaps replay real edges where the runtime keeps history, and `CaughtUp` comes after the last of them";
             R8 r8_honest_gap in laws::gap, "honest gap"
                 "history lost means a resync, never silence";
             R9 r9_absent_means_removed in laws::gap, "absent means removed"
@@ -32,7 +32,7 @@ macro_rules! __runtime_laws {
             R13 r13_one_bad_item in laws::looks, "one bad item"
                 "one undecodable item neither blinds the watch nor removes anything";
             R14 r14_partial_list in laws::looks, "partial list"
-                "an incomplete or failed listing removes nothing; unknown is not absent";
+                "an incomplete or failed listing removes nothing; unknown is not absent; a resync says that its listing was partial, and another one when a listing is complete";
             R15 r15_drop_closes in laws::resources, "drop closes"
                 "dropping streams and the backend returns connections, tasks and file descriptors to the baseline";
             R16 r16_capabilities in laws::contract, "capabilities tell the truth"

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use runtide_core::{
-    Error, EventStream, Gap, Instance, InstanceId, InstanceTable, RuntimeBackend, RuntimeEvent,
+    Completeness, Error, EventStream, Gap, Instance, InstanceId, InstanceTable, RuntimeBackend, RuntimeEvent,
     RuntimeEventKind as Kind, Transition, WatchOptions,
 };
 use tokio::time::Instant;
@@ -216,6 +216,11 @@ impl Subscriber {
     /// One instance, as the stream reported it.
     pub fn get(&self, id: &InstanceId) -> Option<&Arc<Instance>> {
         self.table.get(self.backend.id(), id)
+    }
+
+    /// Completeness of the rows, as the last resync said it.
+    pub fn completeness(&self) -> &Completeness {
+        self.table.completeness(self.backend.id())
     }
 
     /// The events of one instance, from the `from`th event on.

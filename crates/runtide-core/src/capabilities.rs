@@ -100,6 +100,8 @@ capabilities! {
     lifecycle_pause,
     /// Wait for the end of a run.
     lifecycle_wait,
+    /// Give another name.
+    lifecycle_rename,
     /// Remove.
     lifecycle_remove,
     /// Create from an `InstanceSpec`.
@@ -114,12 +116,14 @@ capabilities! {
     exec_attach,
     /// Resize a terminal.
     exec_resize,
-    /// List, inspect, tag and remove images.
+    /// List, inspect, tag, remove and prune images.
     images_manage,
     /// Pull from a registry.
     images_pull,
     /// Import an archive.
     images_import,
+    /// Save images as an archive.
+    images_save,
     /// Build from a context.
     images_build,
     /// Create, list and remove networks.

@@ -9,14 +9,26 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Error of one operation: its kind, its context, and the chance that the same call succeeds later.
 ///
-/// One pointer wide. `Display` is one line, `Debug` many; no credential is ever in either, nor in the context.
+/// One pointer wide. No credential is ever in a form of it, nor in the context. Each form shows each text once:
+///
+/// | form | what it is | the causes |
+/// |---|---|---|
+/// | `{error}` | one line | are left to a printer of chains, as is the convention |
+/// | `{error:#}` | one line, for a log or a user | are in it |
+/// | `{error:?}` | some lines, as `fn main() -> Result<(), Error>` prints them | are in it, one a line |
 ///
 /// ```
 /// use runtide_core::{Error, ErrorKind, Retry};
 ///
+/// let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
 /// let error = Error::new(ErrorKind::Unavailable, "docker.list", "the daemon does not answer")
-///     .with_context("backend", "docker:local");
-/// assert_eq!(error.to_string(), "docker.list: unavailable: the daemon does not answer (backend=docker:local)");
+///     .with_context("backend", "docker:local")
+///     .with_source(refused);
+/// assert_eq!(format!("{error}"), "docker.list: unavailable: the daemon does not answer (backend=docker:local)");
+/// assert_eq!(
+///     format!("{error:#}"),
+///     "docker.list: unavailable: the daemon does not answer: connection refused (backend=docker:local)"
+/// );
 /// assert_eq!(error.retry(), Retry::Backoff);
 /// ```
 pub struct Error(Box<Repr>);
@@ -231,6 +243,18 @@ impl Error {
         &self.0.message
     }
 
+    /// The line for people with the causes, each behind a colon.
+    fn message_and_causes(&self) -> String {
+        let mut message = self.message().to_owned();
+        let mut cause = self.source();
+        while let Some(source) = cause {
+            message.push_str(": ");
+            message.push_str(&source.to_string());
+            cause = source.source();
+        }
+        message
+    }
+
     /// The facts that were added, in order. No key occurs twice.
     pub fn context(&self) -> &[(Cow<'static, str>, String)] {
         &self.0.context
@@ -251,8 +275,10 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let repr = &self.0;
-        write!(f, "{}: {}: {}", repr.operation, repr.kind, repr.message)?;
-        facts(f, &repr.message, repr.context.iter().map(|(key, value)| (&**key, value)))
+        let message: Cow<'_, str> =
+            if f.alternate() { self.message_and_causes().into() } else { repr.message.as_str().into() };
+        write!(f, "{}: {}: {message}", repr.operation, repr.kind)?;
+        facts(f, &message, repr.context.iter().map(|(key, value)| (&**key, value)))
     }
 }
 
@@ -344,13 +370,7 @@ impl Failure {
 
 impl From<&Error> for Failure {
     fn from(error: &Error) -> Self {
-        let mut message = error.message().to_owned();
-        let mut cause = error.source();
-        while let Some(source) = cause {
-            message.push_str(": ");
-            message.push_str(&source.to_string());
-            cause = source.source();
-        }
+        let message = error.message_and_causes();
         let context = error.context().iter().map(|(key, value)| (key.clone().into_owned(), value.clone())).collect();
         Self { kind: error.kind(), operation: error.operation().to_owned(), message, context }
     }
@@ -417,6 +437,19 @@ mod tests {
         let debug = format!("{error:?}");
         assert!(debug.contains("caused by: broken pipe") && debug.lines().count() >= 4, "{debug}");
         assert_eq!(Failure::from(&error).message, "no answer: broken pipe");
+        assert_eq!(format!("{error:#}"), "docker.stop: timeout: no answer: broken pipe (instance=c1)");
+        assert_eq!(format!("{error:#}"), Failure::from(&error).to_string(), "the form that travels is the same");
+    }
+
+    #[test]
+    fn a_printer_of_chains_shows_the_causes_once() {
+        let inner = Error::new(ErrorKind::Protocol, "c.d", "no http").with_source(io::Error::other("broken pipe"));
+        let error = Error::new(ErrorKind::Timeout, "a.b", "no answer").with_context("path", "/x").with_source(inner);
+        assert_eq!(chain(&error), ["a.b: timeout: no answer (path=/x)", "c.d: protocol: no http", "broken pipe"]);
+        let line = "a.b: timeout: no answer: c.d: protocol: no http: broken pipe (path=/x)";
+        assert_eq!(format!("{error:#}"), line);
+        let boxed: Box<dyn StdError> = Box::new(error);
+        assert_eq!(format!("{boxed:#}"), line);
     }
 
     /// All that a printer of chains writes.

@@ -5,6 +5,7 @@ use std::{borrow::Cow, fmt, sync::Arc, time::SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    completeness::Completeness,
     error::Failure,
     instance::{BackendId, Instance, InstanceId},
     names::names,
@@ -92,9 +93,12 @@ pub enum RuntimeEventKind {
     },
     /// The outage is over.
     BackendReconnected {
-        /// `Lost`: a resync follows.
+        /// `Resumed`: the missed edges follow, then `CaughtUp`. `Lost`: a resync follows.
         continuity: Continuity,
     },
+    /// Everything that was missed in the outage has been delivered: ends what a `BackendReconnected` that says `Resumed` began.
+    /// A replay that loses something, or that cannot be applied to any rows, ends in a resync instead.
+    CaughtUp,
     /// Begins a resync, which replaces all rows: an instance that it has not shown by `ResyncEnd` is gone.
     ResyncBegin {
         /// Reason of the resync.
@@ -102,8 +106,11 @@ pub enum RuntimeEventKind {
     },
     /// Inside a resync: a present instance.
     Present(Arc<Instance>),
-    /// Ends the resync: from here every edge is delivered.
-    ResyncEnd,
+    /// Ends the resync: from here every edge is delivered. It carries the completeness of the listing behind it.
+    ///
+    /// After a partial listing, the rows are those that it showed and those that were known before and could not be read. Once a
+    /// listing is complete, another resync says so, also where nothing else differs ([`Gap::PartialListing`]).
+    ResyncEnd(Completeness),
     /// Everything up to this cursor has been delivered: safe to persist on a quiet stream.
     Bookmark,
 }
@@ -118,9 +125,10 @@ impl RuntimeEventKind {
             Self::Removed(_) => "removed",
             Self::BackendDisconnected { .. } => "backend_disconnected",
             Self::BackendReconnected { .. } => "backend_reconnected",
+            Self::CaughtUp => "caught_up",
             Self::ResyncBegin { .. } => "resync_begin",
             Self::Present(_) => "present",
-            Self::ResyncEnd => "resync_end",
+            Self::ResyncEnd(_) => "resync_end",
             Self::Bookmark => "bookmark",
         }
     }
@@ -135,8 +143,9 @@ impl RuntimeEventKind {
             | Self::Present(instance) => Some(instance),
             Self::BackendDisconnected { .. }
             | Self::BackendReconnected { .. }
+            | Self::CaughtUp
             | Self::ResyncBegin { .. }
-            | Self::ResyncEnd
+            | Self::ResyncEnd(_)
             | Self::Bookmark => None,
         }
     }
@@ -194,7 +203,7 @@ impl fmt::Display for FieldSet {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Continuity {
-    /// Every edge of the outage follows.
+    /// Every edge of the outage follows; `CaughtUp` ends them.
     Resumed,
     /// A resync follows.
     Lost,
@@ -219,6 +228,8 @@ pub enum Gap {
     ForeignCursor,
     /// A store was restored from a snapshot.
     Restored,
+    /// A listing was partial, or the last one was and this one is complete: an instance may be seen for the first time.
+    PartialListing,
     /// The subscriber was too slow for the ring.
     Lagged {
         /// Number of events that the subscriber did not get.
@@ -236,6 +247,7 @@ impl fmt::Display for Gap {
             Self::Undecodable => "a message could not be read",
             Self::ForeignCursor => "the position is of another watch",
             Self::Restored => "a snapshot was restored",
+            Self::PartialListing => "a listing was partial",
             Self::Lagged { dropped } => return write!(f, "{dropped} events came faster than they were read"),
         })
     }

@@ -109,6 +109,11 @@ impl InstanceHandle {
         self.lifecycle("lifecycle_wait")?.wait(&self.id).await
     }
 
+    /// See [`LifecycleManager::rename`].
+    pub async fn rename(&self, name: &str) -> Result<Effect> {
+        self.lifecycle("lifecycle_rename")?.rename(&self.id, name).await
+    }
+
     /// See [`LifecycleManager::remove`].
     pub async fn remove(&self, options: RemoveOptions) -> Result<Effect> {
         self.lifecycle("lifecycle_remove")?.remove(&self.id, options).await

@@ -6,6 +6,7 @@ use std::{
     fmt,
     net::{IpAddr, SocketAddr},
     num::{NonZeroU8, NonZeroU16},
+    ops::RangeInclusive,
     str::FromStr,
     sync::Arc,
     time::SystemTime,
@@ -403,6 +404,44 @@ impl Port {
     /// A port that is not published.
     pub fn new(number: NonZeroU16, protocol: Protocol) -> Self {
         Self { number, protocol, published: Vec::new() }
+    }
+
+    /// The ports of a range, in their order.
+    ///
+    /// ```
+    /// use runtide_core::{Port, Protocol};
+    ///
+    /// let media = Port::range(16_384.try_into()?..=16_386.try_into()?, Protocol::Udp);
+    /// assert_eq!(media.len(), 3);
+    /// # Ok::<(), std::num::TryFromIntError>(())
+    /// ```
+    pub fn range(numbers: RangeInclusive<NonZeroU16>, protocol: Protocol) -> Vec<Self> {
+        let numbers = numbers.start().get()..=numbers.end().get();
+        numbers.filter_map(NonZeroU16::new).map(|number| Self::new(number, protocol)).collect()
+    }
+
+    /// The ports of a range, the first one published at `host` and each further one at the host's next port. `None` if the host's
+    /// ports end before the range does, or if the host's first port is 0, after which none is the next.
+    ///
+    /// ```
+    /// use runtide_core::{Port, Protocol};
+    ///
+    /// let ports = Port::range_published_at(80.try_into()?..=81.try_into()?, Protocol::Tcp, "127.0.0.1:8080".parse().unwrap());
+    /// assert_eq!(ports.unwrap()[1].published, ["127.0.0.1:8081".parse().unwrap()]);
+    /// # Ok::<(), std::num::TryFromIntError>(())
+    /// ```
+    pub fn range_published_at(
+        numbers: RangeInclusive<NonZeroU16>,
+        protocol: Protocol,
+        host: SocketAddr,
+    ) -> Option<Vec<Self>> {
+        let mut next = (host.port() != 0).then(|| host.port());
+        let published = Self::range(numbers, protocol).into_iter().map(|port| {
+            let at = SocketAddr::new(host.ip(), next?);
+            next = at.port().checked_add(1);
+            Some(port.published_at(at))
+        });
+        published.collect()
     }
 
     /// With one more host address.

@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod capabilities;
+mod completeness;
 mod error;
 pub mod event;
 mod filter;
@@ -21,10 +22,9 @@ pub mod watch;
 #[doc(inline)]
 pub use self::{
     capabilities::Capabilities,
+    completeness::Completeness,
     event::{Cursor, Gap, RuntimeEvent, RuntimeEventKind},
-    watch::{
-        Change, Completeness, EventStream, Evidence, Freshness, InstanceTable, Listing, Transition, TransitionStream,
-    },
+    watch::{Change, EventStream, Evidence, Freshness, InstanceTable, Listing, Transition, TransitionStream},
 };
 pub use self::{
     error::{Error, ErrorKind, Failure, Result, Retry},

@@ -71,6 +71,9 @@ pub trait RuntimeBackend: Debug + Send + Sync + 'static {
     /// * No instance event precedes the first `ResyncBegin`, unless `from` was resumed without loss.
     /// * From `ResyncEnd` (or a `BackendReconnected` that resumed) to the next `ResyncBegin` or `BackendDisconnected`,
     ///   every lifecycle edge that the runtime reports is delivered, in order per instance, at least once.
+    /// * `ResyncEnd` says if the listing behind the rows was complete; rows that were partial are shown again once one is.
+    /// * A `BackendReconnected` that resumed is followed by the missed edges, and these by `CaughtUp`, unless a resync replaces
+    ///   them or the link falls again.
     /// * Dropping the stream cancels, and returns every task, socket and descriptor with the last of them.
     ///
     /// # Errors
@@ -170,8 +173,8 @@ pub trait RuntimeBackendExt: RuntimeBackend {
     /// The first state of `id` that satisfies `until`, the present one included.
     ///
     /// # Errors
-    /// `Timeout` after `deadline`, with the cause if the runtime cannot be reached; `NotFound` if the instance does not exist,
-    /// or once it is removed.
+    /// `Timeout` after `deadline`, with the cause if the runtime cannot be reached, or if its listing was partial and does not
+    /// show the instance; `NotFound` if the instance does not exist, or once it is removed.
     fn wait_for(
         &self,
         id: &InstanceId,
@@ -205,16 +208,16 @@ impl<B: RuntimeBackend + ?Sized> RuntimeBackendExt for B {
         deadline: Duration,
     ) -> Result<Arc<Instance>> {
         let only = InstanceFilter { ids: vec![id.clone()], ..InstanceFilter::default() };
-        let mut outage = None;
+        let mut why = None;
         let waited = async {
             let stream = self.watch(WatchOptions::default().with_filter(only)).await?;
-            watch::first_match(stream, id, until, &mut outage).await
+            watch::first_match(stream, id, until, &mut why).await
         };
         let located = |error: Error| error.with_context("backend", self.id()).with_context("instance", id);
         let waited = tokio::time::timeout(deadline, waited).await;
         waited.map_or_else(
             |_| {
-                let why = outage.map(|cause| format!(": the runtime is not reachable: {cause}")).unwrap_or_default();
+                let why = why.map(|why| format!(": {why}")).unwrap_or_default();
                 let message = format!("the state did not come within {deadline:?}{why}");
                 Err(located(Error::new(ErrorKind::Timeout, "runtime.wait_for", message)))
             },

@@ -7,7 +7,10 @@ use runtide_core::{
     BackendId, Capabilities, Detail, EventStream, Instance, InstanceId, ListOptions, Listing, Result, RuntimeBackend,
     RuntimeInfo, RuntimeKind, WatchOptions,
     capabilities::{Support, WatchSupport},
-    manager::{LifecycleManager, LogManager, ProvisionManager},
+    manager::{
+        ExecManager, ImageManager, LifecycleManager, LogManager, NetworkManager, ProvisionManager, StatsManager,
+        VolumeManager,
+    },
     watch::Driver,
 };
 
@@ -53,6 +56,11 @@ pub struct DockerBackend {
     lifecycle: manager::Lifecycle,
     provision: manager::Provision,
     logs: manager::Logs,
+    images: manager::Images,
+    exec: manager::Exec,
+    stats: manager::Stats,
+    networks: manager::Networks,
+    volumes: manager::Volumes,
 }
 
 impl DockerBackend {
@@ -73,17 +81,26 @@ impl DockerBackend {
             lifecycle: manager::Lifecycle::new(client.clone()),
             provision: manager::Provision::new(client.clone()),
             logs: manager::Logs::new(client.clone()),
+            images: manager::Images::new(client.clone()),
+            exec: manager::Exec::new(client.clone()),
+            stats: manager::Stats::new(client.clone()),
+            networks: manager::Networks::new(client.clone()),
+            volumes: manager::Volumes::new(client.clone()),
             client,
         })
     }
 }
+
+/// Beginnings of the verbs that every server has.
+const MANAGERS: [&str; 8] =
+    ["lifecycle_", "provision_", "logs_", "exec_", "images_", "networks_", "volumes_", "stats_"];
 
 fn capabilities(server: Option<&Server>) -> Capabilities {
     let Some(_) = server else { return Capabilities::default() };
     let mut can = Capabilities::none("not implemented in this version");
     can.watch = WatchSupport::Resumable;
     for (verb, support) in can.verbs_mut() {
-        if verb.starts_with("lifecycle_") || verb.starts_with("provision_") || verb.starts_with("logs_") {
+        if MANAGERS.iter().any(|manager| verb.starts_with(manager)) {
             *support = Support::Yes;
         }
     }
@@ -147,5 +164,25 @@ impl RuntimeBackend for DockerBackend {
 
     fn logs(&self) -> Option<&dyn LogManager> {
         Some(&self.logs)
+    }
+
+    fn images(&self) -> Option<&dyn ImageManager> {
+        Some(&self.images)
+    }
+
+    fn exec(&self) -> Option<&dyn ExecManager> {
+        Some(&self.exec)
+    }
+
+    fn stats(&self) -> Option<&dyn StatsManager> {
+        Some(&self.stats)
+    }
+
+    fn networks(&self) -> Option<&dyn NetworkManager> {
+        Some(&self.networks)
+    }
+
+    fn volumes(&self) -> Option<&dyn VolumeManager> {
+        Some(&self.volumes)
     }
 }

@@ -1,6 +1,10 @@
 //! Address, TLS files and timeouts of a daemon: [`Config`].
 
-use std::{num::NonZeroUsize, path::Path, time::Duration};
+use std::{
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use runtide_core::{
     BackendId, Error, ErrorKind, Result,
@@ -43,6 +47,9 @@ pub struct Config {
     pub inspect_concurrency: NonZeroUsize,
     /// Newest API version to speak; by default the newest that both sides know.
     pub max_api_version: Option<ApiVersion>,
+    /// Folder of the `docker` command's configuration, where credentials for registries are stored; `None`: `DOCKER_CONFIG`, else
+    /// `~/.docker`, with `DOCKER_AUTH_CONFIG` in front, each read when a registry is used.
+    pub client_folder: Option<PathBuf>,
     /// Options of the watch driver.
     pub driver: DriverOptions,
 }
@@ -58,6 +65,7 @@ impl Default for Config {
             max_silence: Duration::from_secs(60),
             inspect_concurrency: NonZeroUsize::MIN.saturating_add(7),
             max_api_version: None,
+            client_folder: None,
             driver: DriverOptions::default(),
         }
     }
@@ -80,6 +88,8 @@ setters!(Config {
     with_inspect_concurrency: inspect_concurrency: NonZeroUsize;
     /// Sets the newest API version to speak.
     with_max_api_version: max_api_version: Option<ApiVersion>;
+    /// Sets the folder of the `docker` command's configuration.
+    with_client_folder: client_folder = PathBuf;
     /// Sets the options of the watch driver.
     with_driver: driver: DriverOptions;
 });

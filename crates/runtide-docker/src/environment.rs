@@ -43,7 +43,7 @@ impl Environment {
         (self.lookup)(name).filter(|value| !value.is_empty())
     }
 
-    fn text(&self, name: &'static str) -> Result<Option<String>> {
+    pub(crate) fn text(&self, name: &'static str) -> Result<Option<String>> {
         self.os(name)
             .map(|value| {
                 value.into_string().map_err(|value| invalid(name, &value.to_string_lossy(), "it is not UTF-8"))
@@ -59,7 +59,7 @@ impl Environment {
         self.path("HOME").or_else(|| self.path("USERPROFILE"))
     }
 
-    fn docker_folder(&self) -> Option<PathBuf> {
+    pub(crate) fn docker_folder(&self) -> Option<PathBuf> {
         self.path("DOCKER_CONFIG").or_else(|| Some(self.home()?.join(".docker")))
     }
 

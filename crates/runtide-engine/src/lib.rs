@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod answer;
+mod archive;
 mod client;
 mod connection;
 mod dialect;
@@ -8,11 +9,14 @@ mod endpoint;
 pub mod error;
 mod feed;
 mod hijack;
+pub mod image;
 mod lenient;
 pub mod network;
 pub mod output;
+mod own_answer;
 pub mod progress;
 mod request;
+mod spool;
 mod ssh;
 mod text;
 mod tls;
@@ -21,13 +25,16 @@ mod values;
 
 pub use self::{
     answer::{Answer, http_date},
+    archive::{ArchiveCheck, ArchiveFlaw, Folder},
     client::{Client, Settings},
     dialect::Dialect,
     endpoint::{Endpoint, Tls, without_credentials},
     feed::Feed,
     hijack::{Hijacked, HijackedReader, HijackedWriter},
     lenient::{lenient, log_left_out, number},
+    own_answer::OwnAnswer,
     request::{Request, segment},
+    spool::{SpoolReader, SpoolWriter, spool},
     ssh::Ssh,
     text::Text,
     transport::{Body, BoxError, as_io},

@@ -7,7 +7,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use runtide_core::{BackendId, Cursor, Freshness, Instance, InstanceTable, RuntimeEvent, RuntimeEventKind};
+use runtide_core::{
+    BackendId, Completeness, Cursor, Freshness, Instance, InstanceTable, RuntimeEvent, RuntimeEventKind,
+};
 
 /// Keys of facts remembered for each backend: twice as many as the daemon with the longest history (Docker, 256 events)
 /// can report again.
@@ -38,6 +40,9 @@ pub(super) struct Stored {
     /// Position of the table. The name in the log is `place`.
     #[serde(rename = "place")]
     position: Option<(Cursor, Freshness)>,
+    /// Completeness of the rows. Checkpoints of earlier versions do not have it: it is unknown there.
+    #[serde(default)]
+    completeness: Completeness,
     resume: Option<Cursor>,
     keys: Vec<String>,
 }
@@ -106,7 +111,7 @@ impl Fold {
         let backend = &event.backend;
         match &event.kind {
             RuntimeEventKind::ResyncBegin { .. } => drop(self.resyncs.insert(backend.clone())),
-            RuntimeEventKind::ResyncEnd | RuntimeEventKind::BackendDisconnected { .. } => {
+            RuntimeEventKind::ResyncEnd(_) | RuntimeEventKind::BackendDisconnected { .. } => {
                 self.resyncs.remove(backend);
             }
             _ => {}
@@ -118,7 +123,7 @@ impl Fold {
         let (inside, known) = (self.resyncs.contains(backend), self.resume.get(backend));
         // A link event without a token would replace a cursor that can resume by one that cannot: keep the earlier cursor.
         let blind = event.instance().is_none()
-            && event.kind != RuntimeEventKind::ResyncEnd
+            && !matches!(event.kind, RuntimeEventKind::ResyncEnd(_))
             && event.cursor.native.is_none()
             && known.is_some_and(|known| known.native.is_some());
         if !inside && !blind {
@@ -136,10 +141,10 @@ impl Fold {
             Entry::CheckpointEnd(stored) => {
                 let mut whole = Self::default();
                 for (backend, rows) in self.reading.drain(..) {
-                    whole.table.restore(&backend, rows, None);
+                    whole.table.restore(&backend, rows);
                 }
-                for (backend, Stored { position, resume, keys }) in stored {
-                    whole.table.restore(&backend, Vec::new(), position);
+                for (backend, Stored { position, completeness, resume, keys }) in stored {
+                    whole.table.restore_position(&backend, position, completeness);
                     whole.resume.extend(resume.map(|cursor| (backend.clone(), cursor)));
                     let known = whole.keys.entry(backend).or_default();
                     let keys = keys.iter().filter_map(|key| blake3::Hash::from_hex(key).ok());
@@ -160,6 +165,7 @@ impl Fold {
             let keys = self.keys.get(backend).into_iter().flat_map(|keys| &keys.order);
             let stored = Stored {
                 position: self.table.position(backend).map(|(cursor, fresh)| (cursor.clone(), fresh)),
+                completeness: self.table.completeness(backend).clone(),
                 resume: self.resume.get(backend).cloned(),
                 keys: keys.map(|key| blake3::Hash::from_bytes(*key).to_hex().to_string()).collect(),
             };
@@ -167,5 +173,44 @@ impl Fold {
         }
         entries.push(Entry::CheckpointEnd(all));
         entries
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use runtide_core::{Gap, RuntimeEventKind};
+
+    fn event(seq: u64, kind: RuntimeEventKind) -> Arc<RuntimeEvent> {
+        let cursor = Cursor::new("e".into(), seq, Some("t".into()));
+        Arc::new(RuntimeEvent::new("b".into(), cursor, std::time::SystemTime::UNIX_EPOCH, kind))
+    }
+
+    /// The entry as a version wrote it that had no completeness.
+    fn older(entry: &Entry) -> Entry {
+        let text = serde_json::to_string(entry).unwrap();
+        let older = text.replace(",\"data\":\"complete\"", "").replace("\"completeness\":\"complete\",", "");
+        assert!(!older.contains("complete"), "{older}");
+        serde_json::from_str(&older).unwrap()
+    }
+
+    #[test]
+    fn records_of_an_earlier_version_are_read_and_their_completeness_is_unknown() {
+        let (backend, begin) = ("b".into(), RuntimeEventKind::ResyncBegin { gap: Gap::Initial });
+        let events = [event(1, begin), event(2, RuntimeEventKind::ResyncEnd(Completeness::Complete))].map(Entry::Event);
+        let (mut now, mut before) = (Fold::default(), Fold::default());
+        for entry in events {
+            before.read(older(&entry));
+            now.read(entry);
+        }
+        assert_eq!(now.table().completeness(&backend), &Completeness::Complete);
+        assert_eq!(before.table().completeness(&backend), &Completeness::Unknown);
+        let (mut again, mut old) = (Fold::default(), Fold::default());
+        for entry in now.checkpoint() {
+            old.read(older(&entry));
+            again.read(entry);
+        }
+        assert_eq!(again.table(), now.table(), "a checkpoint has all of it");
+        assert_eq!(old.table(), before.table());
     }
 }

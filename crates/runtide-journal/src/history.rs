@@ -2,10 +2,13 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
+use tokio_util::sync::CancellationToken;
+
 use super::{
     blocking::{BlockingStep, STRETCH},
     fold::Entry,
     format::{self, Journal},
+    writer::closed,
 };
 use runtide_core::{
     BackendId, InstanceId, Result, RuntimeEvent, RuntimeEventKind,
@@ -13,7 +16,7 @@ use runtide_core::{
 };
 
 /// Selects the events of one instance. Pure.
-struct Selection {
+pub(super) struct Selection {
     backend: BackendId,
     id: InstanceId,
     /// The instance was present before the resync.
@@ -25,6 +28,10 @@ struct Selection {
 }
 
 impl Selection {
+    pub(super) fn new(backend: BackendId, id: InstanceId) -> Self {
+        Self { backend, id, known: false, resync: None, listed: false }
+    }
+
     fn take(&mut self, event: Arc<RuntimeEvent>, out: &mut VecDeque<Arc<RuntimeEvent>>) {
         if event.backend != self.backend {
             return;
@@ -34,7 +41,7 @@ impl Selection {
                 self.resync = Some(event);
                 self.listed = false;
             }
-            RuntimeEventKind::ResyncEnd => {
+            RuntimeEventKind::ResyncEnd(_) => {
                 let begin = self.resync.take();
                 // Present before and not listed: the instance is gone, and this resync reported it.
                 let gone = self.known && !self.listed && begin.is_some();
@@ -77,11 +84,13 @@ pub(super) struct HistoryReader {
     /// The log's last record when the history was requested.
     head: Seq,
     selection: Selection,
+    /// Cancelled once the journal is closed.
+    closed: CancellationToken,
 }
 
 impl HistoryReader {
-    pub(super) fn new(reader: WalReader, head: Seq, backend: BackendId, id: InstanceId) -> Self {
-        Self { reader, head, selection: Selection { backend, id, known: false, resync: None, listed: false } }
+    pub(super) fn new(reader: WalReader, head: Seq, selection: Selection, closed: CancellationToken) -> Self {
+        Self { reader, head, selection, closed }
     }
 }
 
@@ -89,6 +98,9 @@ impl BlockingStep for HistoryReader {
     type Item = Arc<RuntimeEvent>;
 
     fn stretch(&mut self, out: &mut VecDeque<Self::Item>) -> Result<bool> {
+        if self.closed.is_cancelled() {
+            return Err(closed("journal.history"));
+        }
         for _ in 0..STRETCH {
             match self.reader.next().transpose()? {
                 Some(record) if record.seq <= self.head => match format::decode(Journal::Events, &record)? {

@@ -16,6 +16,7 @@ use runtide_core::{
 };
 
 const WATCH: &str = "journal.watch";
+const HISTORY: &str = "journal.history";
 
 /// The events of backends in a log: after a crash, or a week switched off, no event is lost and none is emitted twice.
 ///
@@ -67,10 +68,33 @@ impl RuntimeJournal {
         Ok(Self { inner: Arc::new(Inner::open(dir, options)?) })
     }
 
+    /// Closes the journal for all clones: its streams end with `Cancelled`, an append that is under way becomes durable or is
+    /// `Cancelled`, and the folder's lock is free when this returns. Blocks for about one sync. Later calls are `Cancelled`;
+    /// [`table`](Self::table), [`cursor`](Self::cursor) and [`anchor`](Self::anchor) still answer. Closing twice is harmless.
+    ///
+    /// Dropping the last clone and the last stream does the same, but a write under way may hold the lock for a moment longer.
+    ///
+    /// ```
+    /// # fn main() -> runtide_core::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use runtide_journal::{JournalOptions, RuntimeJournal};
+    ///
+    /// let journal = RuntimeJournal::open(dir.path(), JournalOptions::default())?;
+    /// journal.close()?;
+    /// RuntimeJournal::open(dir.path(), JournalOptions::default())?; // no `Conflict`
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// The errors of the disk. After a failure of the log it is closed without an error: that failure was reported before.
+    pub fn close(&self) -> Result<()> {
+        self.inner.close()
+    }
+
     /// Watches the backend and logs its events; resumes where the log ends. The stream keeps the backend alive.
     ///
     /// # Errors
-    /// `Conflict` while this journal watches that backend already; `InvalidInput` for options with a position to
+    /// `Conflict` while this journal watches that backend already; `Cancelled` after [`close`](Self::close); `InvalidInput` for options with a position to
     /// resume from, since the journal resumes where its log ends; as [`RuntimeBackend::watch`], and as an append to the log.
     ///
     /// # Cancel safety
@@ -125,6 +149,7 @@ impl RuntimeJournal {
             let own = "a journaled watch resumes where its log ends: it takes no other position";
             return Err(Error::new(ErrorKind::InvalidInput, WATCH, own).with_context("backend", backend.id()));
         }
+        self.inner.check_open(WATCH)?;
         let handle = handle(WATCH)?;
         let watching = Watching::new(Arc::clone(&self.inner), backend.id().clone())?;
         let (inner, id, number) = (Arc::clone(&self.inner), backend.id().clone(), watching.number());
@@ -153,13 +178,16 @@ impl RuntimeJournal {
     /// It reads the whole log, 4,096 records at a time, on a blocking thread, and buffers no more than those.
     ///
     /// # Errors
-    /// As [`Wal::reader`](runtide_core::wal::Wal::reader). In the stream, `Corrupt` where the log is corrupt.
+    /// As [`Wal::reader`](runtide_core::wal::Wal::reader); `Cancelled` after [`close`](Self::close). In the stream, `Corrupt` where
+    /// the log is corrupt.
     pub async fn history(&self, backend: &BackendId, id: &InstanceId) -> Result<EventStream> {
+        self.inner.check_open(HISTORY)?;
         let inner = Arc::clone(&self.inner);
-        let records = run_blocking("journal.history", move || inner.wal.reader(ReadFrom::Start)).await?;
-        let (head, handle) = (self.anchor().seq, handle("journal.history")?);
-        let reader = history::HistoryReader::new(records, head, backend.clone(), id.clone());
-        Ok(EventStream::new(BlockingStream::new(reader, "journal.history", handle)))
+        let records = run_blocking(HISTORY, move || inner.wal.reader(ReadFrom::Start)).await?;
+        let (head, handle) = (self.anchor().seq, handle(HISTORY)?);
+        let selection = history::Selection::new(backend.clone(), id.clone());
+        let reader = history::HistoryReader::new(records, head, selection, self.inner.closed.clone());
+        Ok(EventStream::new(BlockingStream::new(reader, HISTORY, handle)))
     }
 
     /// The head of the log's hash chain. Stored elsewhere, it reveals a tail that was cut or rewritten.

@@ -10,8 +10,9 @@ use std::{
 
 use futures_core::Stream;
 use tokio::{runtime::Handle, task::JoinHandle};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use super::writer::{Inner, Recorded};
+use super::writer::{Inner, Recorded, closed};
 use runtide_core::{BackendId, Error, ErrorKind, EventStream, InstanceFilter, Result, RuntimeBackend, RuntimeEvent};
 
 /// Most events in one commit.
@@ -52,6 +53,8 @@ pub(super) struct Journaled {
     /// Kept alive: a backend that is dropped ends its streams.
     _backend: Arc<dyn RuntimeBackend>,
     watching: Watching,
+    /// Ready once the journal is closed.
+    closed: Pin<Box<WaitForCancellationFutureOwned>>,
     handle: Handle,
     filter: Option<InstanceFilter>,
     ready: VecDeque<Arc<RuntimeEvent>>,
@@ -74,6 +77,7 @@ impl Journaled {
         Self {
             inner,
             _backend: backend,
+            closed: Box::pin(watching.journal.closed.clone().cancelled_owned()),
             watching,
             handle,
             filter: Some(filter).filter(|filter| !filter.is_empty()),
@@ -135,6 +139,10 @@ impl Stream for Journaled {
                     }
                 }
                 continue;
+            }
+            if this.closed.as_mut().poll(cx).is_ready() {
+                this.done = true;
+                return Poll::Ready(Some(Err(closed("journal.watch"))));
             }
             let batch = this.collect(cx);
             if !batch.is_empty() {

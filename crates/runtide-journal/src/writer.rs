@@ -6,6 +6,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
+use tokio_util::sync::CancellationToken;
+
 use super::{
     fold::{Entry, Fold},
     format::{self, Journal},
@@ -24,6 +26,8 @@ const COMMIT: usize = 16 << 20;
 
 pub(super) struct Inner {
     pub(super) wal: Wal,
+    /// Cancelled once the journal is closed; ends its streams.
+    pub(super) closed: CancellationToken,
     options: JournalOptions,
     /// Serializes all appends. Locked while the disk works.
     writer: Mutex<Writer>,
@@ -61,7 +65,18 @@ impl Inner {
             since += 1;
         }
         let (writer, state) = (Mutex::new(Writer { checkpoint, since }), Mutex::new(state));
-        Ok(Self { wal, options, writer, state })
+        Ok(Self { wal, closed: CancellationToken::new(), options, writer, state })
+    }
+
+    /// Ends the streams, waits until each append under way is durable, and releases the folder's lock.
+    pub(super) fn close(&self) -> Result<()> {
+        self.closed.cancel();
+        self.wal.close()
+    }
+
+    /// Refuses a call on a journal that is closed.
+    pub(super) fn check_open(&self, operation: &'static str) -> Result<()> {
+        if self.closed.is_cancelled() { Err(closed(operation)) } else { Ok(()) }
     }
 
     /// Registers a watch of this backend and returns its number.
@@ -128,7 +143,7 @@ impl Inner {
             && let Err(error) = self.checkpoint(&mut writer)
         {
             // The events are durable and the log is intact; the next opening only reads more of it.
-            tracing::warn!(%error, "the checkpoint failed");
+            tracing::warn!(error = format_args!("{error:#}"), "the checkpoint failed");
         }
         Ok(recorded)
     }
@@ -160,7 +175,10 @@ impl Inner {
             let count = fits.count().max(1);
             let (now, later) = rest.split_at(count.min(rest.len()));
             let records: Vec<(RecordKind, &[u8])> = now.iter().map(|payload| (kind, payload.as_slice())).collect();
-            self.wal.append_reserved_blocking(&records)?;
+            self.wal.append_reserved_blocking(&records).map_err(|error| match error.kind() {
+                ErrorKind::Cancelled => closed(WATCH),
+                _ => error,
+            })?;
             writer.since = writer.since.saturating_add(records.len() as u64);
             rest = later;
         }
@@ -182,6 +200,11 @@ impl Inner {
         self.wal.sync_blocking()?;
         self.wal.retain(policy.with_keep_from(keep)).map(drop)
     }
+}
+
+/// The error of every call on a journal that is closed.
+pub(super) fn closed(operation: &'static str) -> Error {
+    Error::new(ErrorKind::Cancelled, operation, "the journal was closed")
 }
 
 /// An event that is in the log.

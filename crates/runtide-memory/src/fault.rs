@@ -60,6 +60,8 @@ calls! {
     Unpause "memory.unpause" => "lifecycle_pause";
     /// Wait for the end of a run.
     Wait "memory.wait" => "lifecycle_wait";
+    /// Give an instance another name.
+    Rename "memory.rename" => "lifecycle_rename";
     /// Remove an instance.
     Remove "memory.remove" => "lifecycle_remove";
     /// Create an instance.
@@ -72,12 +74,14 @@ calls! {
     Attach "memory.attach" => "exec_attach";
     /// Resize a terminal.
     Resize "memory.resize" => "exec_resize";
-    /// List, inspect, tag and remove images.
+    /// List, inspect, tag, remove and prune images.
     Images "memory.images" => "images_manage";
     /// Pull an image.
     Pull "memory.pull" => "images_pull";
     /// Import an image.
     Import "memory.import" => "images_import";
+    /// Save images.
+    Save "memory.save" => "images_save";
     /// Build an image.
     Build "memory.build" => "images_build";
     /// Create, list and remove networks.

@@ -145,6 +145,9 @@ fn capabilities(config: &Config, server: Option<&Server>) -> Capabilities {
         if ["lifecycle_", "provision_", "logs_", "stats_"].iter().any(|manager| verb.starts_with(manager)) {
             *support = Support::Yes;
         }
+        if verb == "lifecycle_rename" {
+            *support = Support::no(manager::RENAME);
+        }
         if verb.starts_with("logs_") && config.root.is_none() {
             *support = Support::no("the journal of this machine cannot be seen from here");
         }

@@ -12,8 +12,20 @@ use crate::terminal::say;
 use crate::workspace;
 
 /// Modules that all modules of the core may use.
-const VOCABULARY: [&str; 11] =
-    ["capabilities", "error", "event", "filter", "handle", "instance", "labels", "names", "options", "runtime", "time"];
+const VOCABULARY: [&str; 12] = [
+    "capabilities",
+    "completeness",
+    "error",
+    "event",
+    "filter",
+    "handle",
+    "instance",
+    "labels",
+    "names",
+    "options",
+    "runtime",
+    "time",
+];
 
 /// The modules that a module of `runtide-core`, with all below it, may use.
 struct Wall {
@@ -24,7 +36,7 @@ struct Wall {
     why: &'static str,
 }
 
-const WALLS: [Wall; 14] = [
+const WALLS: [Wall; 15] = [
     Wall {
         module: "wal",
         vocabulary: false,
@@ -69,6 +81,7 @@ const WALLS: [Wall; 14] = [
         why: "a handle shows one instance of a watch, and its verbs",
     },
     Wall { module: "capabilities", vocabulary: true, others: &[], why: VOCABULARY_ALONE },
+    Wall { module: "completeness", vocabulary: true, others: &[], why: VOCABULARY_ALONE },
     Wall { module: "error", vocabulary: true, others: &[], why: VOCABULARY_ALONE },
     Wall { module: "event", vocabulary: true, others: &[], why: VOCABULARY_ALONE },
     Wall { module: "filter", vocabulary: true, others: &[], why: VOCABULARY_ALONE },

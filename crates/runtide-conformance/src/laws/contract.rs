@@ -6,7 +6,7 @@ use runtide_core::{
     Capabilities, Error, ErrorKind, InstanceId, ListOptions, RuntimeBackend, RuntimeBackendExt, UnixSignal,
     WatchOptions,
     capabilities::{Support, WatchSupport},
-    manager::{LogOptions, RemoveOptions, StopOptions},
+    manager::{AttachOptions, LogOptions, RemoveOptions, StopOptions},
 };
 
 use super::{backend, running, try_fault};
@@ -62,6 +62,7 @@ const ABSENT_VERBS: &[&str] = &[
     "lifecycle_kill",
     "lifecycle_pause",
     "lifecycle_restart",
+    "lifecycle_rename",
     "lifecycle_start",
     "logs_follow",
     "exec_attach",
@@ -95,9 +96,10 @@ async fn try_verb(backend: &dyn RuntimeBackend, verb: &str, id: &InstanceId) -> 
         "lifecycle_kill" => lifecycle.kill(id, UnixSignal::HUP).await.err(),
         "lifecycle_pause" => lifecycle.pause(id).await.err(),
         "lifecycle_restart" => lifecycle.restart(id, StopOptions::default()).await.err(),
+        "lifecycle_rename" => lifecycle.rename(id, "another").await.err(),
         "lifecycle_start" => lifecycle.start(id).await.err(),
         "logs_follow" => logs?.logs(id, LogOptions::default().with_follow()).await.err(),
-        "exec_attach" => backend.exec()?.attach(id).await.err(),
+        "exec_attach" => backend.exec()?.attach(id, AttachOptions::default()).await.err(),
         _ => None,
     }
 }

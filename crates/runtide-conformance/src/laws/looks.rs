@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use runtide_core::{Completeness, InstanceId, ListOptions, Listing, RuntimeBackend};
+use runtide_core::{Completeness, InstanceId, ListOptions, Listing, RuntimeBackend, WatchOptions};
 
 use super::{accounts_for, backend, need_fault, passing, running, try_fault};
 use crate::{Fault, Harness, Law, LawResult, Subscriber, Verdict, Violation, ensure};
@@ -74,17 +74,43 @@ pub async fn r13_one_bad_item(h: &dyn Harness) -> LawResult {
     is_there(&subscriber, Law::R13, &bad, "it cannot be decoded, which is not absence")?;
 
     let backend_after = backend(h).await?;
-    let late = Subscriber::live(h, &backend_after).await?;
+    let mut late = Subscriber::live(h, &backend_after).await?;
     for id in [&first, &last, &fresh] {
         is_there(&late, Law::R13, id, "only another item is bad")?;
     }
+    let named = late.completeness().failures().len();
+    ensure!(named == 1, R13, "a resync that is partial, with one failure", format!("{:?}", late.completeness()));
     h.heal().await?;
     list_again(h, Law::R13, &mut subscriber, &mut without).await?;
+    becomes_complete(h, Law::R13, &mut late).await?;
     subscriber.converge(h, Law::R13).await?;
     Verdict::kept_without(without)
 }
 
-/// **R14 partial list.** An incomplete or failed listing removes nothing: unknown is not absent.
+/// Reads until a resync says that everything is there, once the runtime can be read again.
+async fn becomes_complete(h: &dyn Harness, law: Law, subscriber: &mut Subscriber) -> Result<(), Violation> {
+    let what = "a resync that is complete, once everything can be read";
+    subscriber.until(h, law, what, |one| one.completeness().is_complete()).await
+}
+
+/// Watches begin while listings are cut: one with its own backend, and one that joins it and is served from its rows. A resync
+/// that lacks the instance must say that it is partial.
+async fn begin_while_cut(h: &dyn Harness, hidden: &InstanceId) -> Result<[Subscriber; 2], Violation> {
+    let backend = backend(h).await?;
+    let open = async || -> Result<Subscriber, Violation> {
+        let mut begun = Subscriber::open(&backend, WatchOptions::default()).await?;
+        // A cut listing may be one that failed: there is an outage then.
+        let is_there = |one: &Subscriber| one.checker.is_live() || one.counts(0).contains_key("backend_disconnected");
+        begun.until(h, Law::R14, "a resync or an outage", is_there).await?;
+        let honest = !begun.completeness().is_complete() || begun.get(hidden).is_some();
+        ensure!(honest, R14, "a resync of a listing that was cut to say so", "a resync that calls itself complete");
+        Ok(begun)
+    };
+    Ok([open().await?, open().await?])
+}
+
+/// **R14 partial list.** An incomplete or failed listing removes nothing: unknown is not absent. A resync says that its listing
+/// was partial, also to a watch that joins another one; once a listing is complete, another resync says so.
 pub async fn r14_partial_list(h: &dyn Harness) -> LawResult {
     let mut without = Vec::new();
     let timing = h.timing();
@@ -97,7 +123,7 @@ pub async fn r14_partial_list(h: &dyn Harness) -> LawResult {
 
     let hiding = [Fault::PartialList(hidden.clone()), Fault::SlowList(timing.deadline.saturating_mul(2)), Fault::Deny];
     for fault in hiding {
-        if !try_fault!(h, fault, without) {
+        if !try_fault!(h, fault.clone(), without) {
             continue;
         }
         let listed = backend.list_instances(ListOptions::default()).await;
@@ -105,6 +131,10 @@ pub async fn r14_partial_list(h: &dyn Harness) -> LawResult {
             let honest = !listed.is_complete() || listed.instances.iter().any(|row| row.id == hidden);
             ensure!(honest, R14, "a listing that is cut to say so", "a listing that calls itself complete");
         }
+        let begun = match &fault {
+            Fault::PartialList(_) => Some(begin_while_cut(h, &hidden).await?),
+            _ => None,
+        };
         let _ = try_fault!(h, Fault::Sever, without);
         subscriber.read_for(timing.deadline.saturating_mul(3).max(timing.max_backoff)).await?;
         for id in [&first, &hidden] {
@@ -117,6 +147,9 @@ pub async fn r14_partial_list(h: &dyn Harness) -> LawResult {
         }
         h.heal().await?;
         subscriber.converge(h, Law::R14).await?;
+        for mut late in begun.into_iter().flatten() {
+            becomes_complete(h, Law::R14, &mut late).await?;
+        }
     }
     // Only of these two: a real runtime may have others, and those may go.
     for id in [&first, &hidden] {

@@ -1,6 +1,6 @@
 //! Resumption after a restart: R7.
 
-use runtide_core::{Cursor, InstanceTable, RuntimeBackend, WatchOptions};
+use runtide_core::{Cursor, InstanceId, InstanceTable, RuntimeBackend, RuntimeEventKind as Kind, WatchOptions};
 
 use super::{accounts_for, backend, edges::reported_in_order, passing, running, try_fault};
 use crate::{Fault, Harness, Law, LawResult, Subscriber, Verdict, Violation, ensure};
@@ -22,8 +22,25 @@ pub(super) fn stored(
     reread().map_err(|error| Violation::of(Law::R7, "a cursor and a table that can be stored", error.to_string()))
 }
 
+/// No edge of the gap comes after the event that says that all of them did; the `from`th event is the first after the gap began.
+fn caught_up_last(subscriber: &Subscriber, ids: &[&InstanceId], from: usize) -> Result<(), Violation> {
+    let end = subscriber.events.iter().skip(from).position(|event| event.kind == Kind::CaughtUp);
+    let Some(end) = end.map(|at| from + at) else { return Ok(()) }; // a resync came in its place
+    match ids.iter().find(|id| subscriber.edges_of(id, end).next().is_some()) {
+        None => Ok(()),
+        Some(id) => {
+            let late: Vec<_> = subscriber.edges_of(id, end).collect();
+            Err(subscriber.violation(
+                Law::R7,
+                "`CaughtUp` after every missed edge",
+                &format!("{late:?} of {id} after it"),
+            ))
+        }
+    }
+}
+
 /// **R7 resumable.** A watch from a stored cursor, after the runtime or we restarted, loses nothing. Short gaps replay real
-/// edges where the runtime keeps history.
+/// edges where the runtime keeps history, and `CaughtUp` comes after the last of them.
 pub async fn r7_resumable(h: &dyn Harness) -> LawResult {
     let mut without = Vec::new();
     let timing = h.timing();
@@ -66,6 +83,7 @@ pub async fn r7_resumable(h: &dyn Harness) -> LawResult {
             for id in [&a, &b] {
                 reported_in_order(h, Law::R7, &kept, id, from, facts.get(before..).unwrap_or_default())?;
             }
+            caught_up_last(&kept, &[&a, &b], from)?;
         }
     }
 
@@ -90,6 +108,7 @@ pub async fn r7_resumable(h: &dyn Harness) -> LawResult {
             for id in [&a, &b, &passing, &stayed] {
                 reported_in_order(h, Law::R7, &kept, id, 0, facts.get(before..).unwrap_or_default())?;
             }
+            caught_up_last(&kept, &[&a, &b, &passing, &stayed], 0)?;
         }
         h.start(&a).await?;
         kept.converge(h, Law::R7).await?;

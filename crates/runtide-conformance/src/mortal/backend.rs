@@ -9,8 +9,8 @@ use runtide_core::{
     manager::{
         BuildContext, BuildOptions, ByteReader, ConnectOptions, Effect, ExecManager, ImageInfo, ImageManager,
         ImageStream, InstanceSpec, LifecycleManager, LogManager, NetworkId, NetworkInfo, NetworkManager, NetworkSpec,
-        ProvisionManager, PullOptions, RemoveOptions, SidecarManager, SnapshotManager, StatsManager, StopOptions,
-        VolumeId, VolumeInfo, VolumeManager, VolumeSpec,
+        ProvisionManager, PruneOptions, Pruned, PullOptions, RemoveOptions, SidecarManager, SnapshotManager,
+        StatsManager, StopOptions, VolumeId, VolumeInfo, VolumeManager, VolumeSpec,
     },
 };
 
@@ -165,6 +165,10 @@ impl LifecycleManager for MortalBackend {
         self.query(below!(self, lifecycle).wait(id)).await
     }
 
+    async fn rename(&self, id: &InstanceId, name: &str) -> Result<Effect> {
+        self.verb(below!(self, lifecycle).rename(id, name)).await
+    }
+
     async fn remove(&self, id: &InstanceId, options: RemoveOptions) -> Result<Effect> {
         self.verb(below!(self, lifecycle).remove(id, options)).await
     }
@@ -253,6 +257,10 @@ impl ImageManager for MortalBackend {
         self.verb(below!(self, images).import(archive)).await
     }
 
+    async fn save(&self, all: &[ImageRef]) -> Result<ByteReader> {
+        self.query(below!(self, images).save(all)).await
+    }
+
     async fn build(&self, context: BuildContext, options: BuildOptions) -> Result<ImageStream> {
         self.verb(below!(self, images).build(context, options)).await
     }
@@ -263,5 +271,9 @@ impl ImageManager for MortalBackend {
 
     async fn remove(&self, image: &ImageRef) -> Result<Effect> {
         self.verb(below!(self, images).remove(image)).await
+    }
+
+    async fn prune(&self, options: PruneOptions) -> Result<Pruned> {
+        self.verb(below!(self, images).prune(options)).await
     }
 }

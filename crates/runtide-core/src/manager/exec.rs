@@ -16,23 +16,60 @@ use crate::{
 #[async_trait]
 pub trait ExecManager: fmt::Debug + Send + Sync {
     /// Starts a process inside the instance.
+    ///
+    /// # Behavior
+    /// * A program that cannot be run is no error of this call: the process ends with code 126 or 127, as in a shell, and the
+    ///   runtime's reason is its output.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` for an instance that does not run, or is paused; `InvalidInput` for options that no process can have.
+    ///
+    /// # Cancel safety
+    /// A dropped future may leave the process running, without a session.
     async fn exec(&self, id: &InstanceId, options: ExecOptions) -> Result<ExecSession>;
 
-    /// Attaches to the main process; its earlier output is not repeated.
-    async fn attach(&self, id: &InstanceId) -> Result<ExecSession>;
+    /// Starts a process inside the instance and leaves it to itself: its output is discarded and its input is empty.
+    ///
+    /// # Errors
+    /// As [`exec`](Self::exec); `InvalidInput` also for [`ExecOptions::stdin`]. A program that cannot be run is an error here,
+    /// where the runtime reports it: there is no output to carry the reason.
+    ///
+    /// # Cancel safety
+    /// A dropped future may leave the process running.
+    async fn exec_detached(&self, id: &InstanceId, options: ExecOptions) -> Result<Arc<dyn ExecControl>>;
 
-    /// Attaches to the instance, then starts it, so that none of its first output is missed.
-    async fn start_attached(&self, id: &InstanceId) -> Result<ExecSession>;
+    /// Attaches to the main process; its earlier output is not repeated. The session ends with the present run.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` for an instance that does not run, or is paused; `InvalidInput` for an input that is not open.
+    async fn attach(&self, id: &InstanceId, options: AttachOptions) -> Result<ExecSession>;
+
+    /// Attaches to the instance, then starts it, so that none of its first output is missed. The session ends with the run that
+    /// it started.
+    ///
+    /// # Errors
+    /// As [`attach`](Self::attach), but `Conflict` for an instance that runs already. A start that fails leaves no session behind.
+    async fn start_attached(&self, id: &InstanceId, options: AttachOptions) -> Result<ExecSession>;
 
     /// Resizes the main process's terminal.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` for an instance that does not run, or has no terminal.
     async fn resize(&self, id: &InstanceId, size: TtySize) -> Result<()>;
 }
 
 /// The pipes of one process.
 ///
-/// Output is one ordered stream tagged by source, so that an unread pipe cannot starve the other. Dropping the session detaches.
+/// # Behavior
+/// * Output is one ordered stream tagged by source, so that an unread pipe cannot starve the other. It is bounded: a reader that
+///   stops holds the process back.
+/// * The output ends without an error only if the process ended as well. A connection that breaks, or a runtime that no longer knows
+///   the process, is an `Err`.
+/// * Dropping the session detaches. A process that goes on without its session, as on most runtimes, is not blocked by the missing
+///   reader; the backend's documentation says whether it goes on.
 pub struct ExecSession {
-    /// Standard input; `None` unless [`ExecOptions::stdin`] asked for it.
+    /// Standard input; `None` unless the options asked for it. Shutting it down, or dropping it where there is no terminal, is the
+    /// end of the input. With a terminal the end is the character that a user types for it (Ctrl-D).
     pub stdin: Option<ByteWriter>,
     /// Standard output and standard error, as one stream.
     pub output: LogStream,
@@ -46,15 +83,35 @@ impl fmt::Debug for ExecSession {
     }
 }
 
-/// Controls one process; usable while its output is read.
+/// Controls one process; usable while its output is read. Dropping it leaves the process alone.
 #[async_trait]
 pub trait ExecControl: Send + Sync {
     /// Resizes the process's terminal.
+    ///
+    /// # Errors
+    /// `Conflict` for a process without a terminal, or one that ended.
     async fn resize(&self, size: TtySize) -> Result<()>;
 
-    /// Waits for the end of the process; `None` if it ended and the runtime does not report how.
+    /// Waits for the end of the process, or of the instance. `None` if how it ended was not seen by the runtime: the instance was
+    /// removed under it, or the runtime was restarted and no longer knows it.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing; it may be called again, also after the end.
     async fn wait(&self) -> Result<Option<ExitStatus>>;
 }
+
+/// The streams to attach to. By default the output alone.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct AttachOptions {
+    /// True to open the standard input. The instance must have been created with an open input.
+    pub stdin: bool,
+}
+
+setters!(AttachOptions {
+    /// Opens the standard input.
+    with_stdin: stdin;
+});
 
 /// The process to run, and its environment.
 #[derive(Clone, Debug, Default)]

@@ -1,4 +1,4 @@
-//! Start, stop, kill, pause, wait, remove.
+//! Start, stop, kill, pause, wait, rename, remove.
 
 use std::{fmt::Debug, time::Duration};
 
@@ -44,6 +44,12 @@ pub trait LifecycleManager: Debug + Send + Sync {
     /// # Errors
     /// `Conflict` if the instance never ran; `NotFound` if it is gone before its end was reported.
     async fn wait(&self, id: &InstanceId) -> Result<Option<ExitStatus>>;
+
+    /// Gives the instance another name, also while it runs; `Unchanged` if it has that name already.
+    ///
+    /// # Errors
+    /// `AlreadyExists` for a name that is taken, `InvalidInput` for one that the runtime does not allow.
+    async fn rename(&self, id: &InstanceId, name: &str) -> Result<Effect>;
 
     /// Removes the instance; `Unchanged` if it is already gone.
     ///

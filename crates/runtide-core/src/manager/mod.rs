@@ -22,12 +22,18 @@ use std::{fmt, pin::Pin};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use self::{
-    exec::{ExecControl, ExecManager, ExecOptions, ExecSession, TtySize},
-    image::{BuildContext, BuildOptions, ImageInfo, ImageManager, ImageProgress, ImageStream, PullOptions},
+    exec::{AttachOptions, ExecControl, ExecManager, ExecOptions, ExecSession, TtySize},
+    image::{
+        BuildContext, BuildOptions, Credentials, ImageInfo, ImageManager, ImageProgress, ImageStream, LayerStep,
+        PruneOptions, Pruned, PullOptions,
+    },
     lifecycle::{LifecycleManager, RemoveOptions, StopOptions},
     log::{LogLine, LogManager, LogOptions, LogSource, LogStream},
-    network::{ConnectOptions, NetworkId, NetworkInfo, NetworkManager, NetworkSpec},
-    provision::{InstanceSpec, Mount, MountSource, ProvisionManager, RestartPolicy},
+    network::{ConnectOptions, NetworkId, NetworkInfo, NetworkManager, NetworkSpec, Subnet},
+    provision::{
+        Dns, ExtraHost, HealthCheck, HealthTest, HostAddress, InstanceSpec, Mount, MountSource, NetworkAttachment,
+        ProvisionManager, RestartPolicy, Ulimit, is_capability,
+    },
     sidecar::{OperationId, Readiness, Sidecar, SidecarManager, SidecarSpec},
     snapshot::{SnapshotId, SnapshotInfo, SnapshotManager, SnapshotScope},
     stats::{StatsManager, Usage, UsageStream},

@@ -1,5 +1,9 @@
 //! Create instances from a description that is the same for every runtime.
 
+mod attachment;
+mod health_check;
+mod process;
+
 use std::{
     collections::BTreeMap,
     fmt::Debug,
@@ -15,8 +19,14 @@ use crate::{
     error::Result,
     instance::{ImageRef, InstanceId, Port, UnixSignal},
     labels::Labels,
-    manager::{NetworkId, VolumeId},
+    manager::VolumeId,
     names::setters,
+};
+
+pub use self::{
+    attachment::{Dns, ExtraHost, HostAddress, NetworkAttachment},
+    health_check::{HealthCheck, HealthTest},
+    process::{Ulimit, is_capability},
 };
 
 /// Creates instances; never starts them.
@@ -75,14 +85,30 @@ pub struct InstanceSpec {
     pub mounts: Vec<Mount>,
     /// Exposed ports, and the host's ports that publish them; for a published port 0 the runtime picks one.
     pub ports: Vec<Port>,
-    /// Networks that the instance joins; the runtime's default if empty.
-    pub networks: Vec<NetworkId>,
+    /// Networks that the instance joins, each with further names and an address in it; the runtime's default if empty.
+    pub networks: Vec<NetworkAttachment>,
+    /// Host names that resolve to these addresses inside the instance, before any name server is asked.
+    pub extra_hosts: Vec<ExtraHost>,
+    /// Resolution of names inside the instance; the runtime's own where it is empty.
+    pub dns: Dns,
     /// Memory limit in bytes.
     pub memory_bytes: Option<NonZeroU64>,
     /// CPU limit in thousandths of a core.
     pub milli_cpus: Option<NonZeroU32>,
     /// Limit of processes and threads.
     pub pids: Option<NonZeroU32>,
+    /// Resource limits of each process.
+    pub ulimits: Vec<Ulimit>,
+    /// Kernel capabilities that the instance has beyond the runtime's default, as `NET_ADMIN`; `ALL` adds every one.
+    pub cap_add: Vec<String>,
+    /// Kernel capabilities of the runtime's default that the instance does not have; `ALL` drops every one.
+    pub cap_drop: Vec<String>,
+    /// True if the instance may not write to its root file system; its mounts stay as they are.
+    pub read_only_root: bool,
+    /// True to run the runtime's own small init as the first process, which forwards signals and reaps orphans.
+    pub init: bool,
+    /// Check by which the runtime decides whether the instance is healthy; the image's own if `None`.
+    pub health_check: Option<HealthCheck>,
     /// Policy by which the runtime starts the instance again.
     pub restart: RestartPolicy,
     /// Signal that asks the instance to end.
@@ -108,14 +134,24 @@ setters!(InstanceSpec {
     with_mounts: mounts: Vec<Mount>;
     /// Sets the exposed ports.
     with_ports: ports: Vec<Port>;
-    /// Sets the networks that the instance joins.
-    with_networks: networks: Vec<NetworkId>;
+    /// Sets the host names that resolve to given addresses.
+    with_extra_hosts: extra_hosts: Vec<ExtraHost>;
+    /// Sets how names are resolved inside the instance.
+    with_dns: dns: Dns;
     /// Sets the memory limit, in bytes.
     with_memory_bytes: memory_bytes: Option<NonZeroU64>;
     /// Sets the CPU limit, in thousandths of a core.
     with_milli_cpus: milli_cpus: Option<NonZeroU32>;
     /// Sets the limit of processes and threads.
     with_pids: pids: Option<NonZeroU32>;
+    /// Sets the resource limits of each process.
+    with_ulimits: ulimits: Vec<Ulimit>;
+    /// Forbids writes to the root file system.
+    with_read_only_root: read_only_root;
+    /// Runs the runtime's own init as the first process.
+    with_init: init;
+    /// Sets the health check.
+    with_health_check: health_check: Option<HealthCheck>;
     /// Sets the policy by which the runtime starts the instance again.
     with_restart: restart: RestartPolicy;
     /// Sets the signal that asks the instance to end.
@@ -151,6 +187,36 @@ impl InstanceSpec {
         self
     }
 
+    /// Sets the networks that the instance joins.
+    ///
+    /// ```
+    /// use runtide_core::manager::{InstanceSpec, NetworkAttachment};
+    ///
+    /// let plain = InstanceSpec::of_image("nginx:1.27").with_networks(["front", "back"]);
+    /// let back = NetworkAttachment::new("back").with_aliases(["db"]).with_address("10.89.7.5".parse().unwrap());
+    /// let named = InstanceSpec::of_image("postgres:17").with_networks([back]);
+    /// assert_eq!((plain.networks.len(), named.networks[0].aliases.len()), (2, 1));
+    /// ```
+    #[must_use]
+    pub fn with_networks(mut self, networks: impl IntoIterator<Item = impl Into<NetworkAttachment>>) -> Self {
+        self.networks = networks.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets the kernel capabilities beyond the runtime's default.
+    #[must_use]
+    pub fn with_cap_add(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.cap_add = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets the kernel capabilities of the runtime's default that the instance does not have.
+    #[must_use]
+    pub fn with_cap_drop(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.cap_drop = names.into_iter().map(Into::into).collect();
+        self
+    }
+
     /// Sets the runtime's own options, by their keys.
     #[must_use]
     pub fn with_native(mut self, options: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>) -> Self {
@@ -163,6 +229,75 @@ impl InstanceSpec {
     pub fn with_label(mut self, key: impl AsRef<str>, value: impl AsRef<str>) -> Self {
         self.labels.insert(key, value);
         self
+    }
+
+    /// Names of the fields that ask for something, in their order. A backend compares them with those that it honours, so that a
+    /// field which is added here later is refused there, and not dropped in silence.
+    ///
+    /// ```
+    /// use runtide_core::manager::InstanceSpec;
+    ///
+    /// assert_eq!(InstanceSpec::of_image("nginx:1.27").with_init().given(), ["image", "init"]);
+    /// ```
+    pub fn given(&self) -> Vec<&'static str> {
+        // Every field by its name: one that is added does not compile until it is listed.
+        let Self {
+            name,
+            image,
+            entrypoint,
+            command,
+            env,
+            user,
+            working_dir,
+            labels,
+            mounts,
+            ports,
+            networks,
+            extra_hosts,
+            dns,
+            memory_bytes,
+            milli_cpus,
+            pids,
+            ulimits,
+            cap_add,
+            cap_drop,
+            read_only_root,
+            init,
+            health_check,
+            restart,
+            stop_signal,
+            stop_timeout,
+            native,
+        } = self;
+        let fields = [
+            ("name", name.is_some()),
+            ("image", image.is_some()),
+            ("entrypoint", entrypoint.is_some()),
+            ("command", !command.is_empty()),
+            ("env", !env.is_empty()),
+            ("user", user.is_some()),
+            ("working_dir", working_dir.is_some()),
+            ("labels", !labels.is_empty()),
+            ("mounts", !mounts.is_empty()),
+            ("ports", !ports.is_empty()),
+            ("networks", !networks.is_empty()),
+            ("extra_hosts", !extra_hosts.is_empty()),
+            ("dns", *dns != Dns::default()),
+            ("memory_bytes", memory_bytes.is_some()),
+            ("milli_cpus", milli_cpus.is_some()),
+            ("pids", pids.is_some()),
+            ("ulimits", !ulimits.is_empty()),
+            ("cap_add", !cap_add.is_empty()),
+            ("cap_drop", !cap_drop.is_empty()),
+            ("read_only_root", *read_only_root),
+            ("init", *init),
+            ("health_check", health_check.is_some()),
+            ("restart", *restart != RestartPolicy::No),
+            ("stop_signal", stop_signal.is_some()),
+            ("stop_timeout", stop_timeout.is_some()),
+            ("native", !native.is_empty()),
+        ];
+        fields.into_iter().filter_map(|(field, is_given)| is_given.then_some(field)).collect()
     }
 }
 

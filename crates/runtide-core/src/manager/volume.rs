@@ -1,6 +1,6 @@
 //! Volumes: create, remove, export, import.
 
-use std::{fmt::Debug, time::SystemTime};
+use std::{collections::BTreeMap, fmt::Debug, path::PathBuf, time::SystemTime};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,10 @@ names! {
 #[async_trait]
 pub trait VolumeManager: Debug + Send + Sync {
     /// Creates a volume.
+    ///
+    /// # Errors
+    /// `AlreadyExists` for a name that is taken, even if the runtime itself would hand out the volume that is there; `Conflict`
+    /// instead of it if that volume has another driver, other options or other labels than this one would have.
     async fn create(&self, spec: &VolumeSpec) -> Result<VolumeId>;
 
     /// Removes a volume; `Unchanged` if it is already gone.
@@ -33,12 +37,25 @@ pub trait VolumeManager: Debug + Send + Sync {
     async fn list(&self) -> Result<Vec<VolumeInfo>>;
 
     /// Returns one volume, as the runtime reports it now.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such volume.
     async fn inspect(&self, volume: &VolumeId) -> Result<VolumeInfo>;
 
-    /// Returns the contents of a volume as a tar stream.
+    /// Returns the contents of a volume as a tar stream. The names in it are relative to the volume (`./data/a`), owners are
+    /// numbers, and modes, symbolic links and hard links are kept.
+    ///
+    /// The stream ends without an error only if the archive is complete. Dropping it ends the export.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such volume.
     async fn export(&self, volume: &VolumeId) -> Result<ByteReader>;
 
-    /// Adds the contents of a tar stream to a volume.
+    /// Adds the contents of a tar stream to a volume: a file of the same name is replaced, others stay. Owners are kept as numbers.
+    /// It returns once the contents are there; a failure or a drop may leave a part of them.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such volume; `InvalidInput` for a stream that is no tar archive, or breaks off.
     async fn import(&self, volume: &VolumeId, archive: ByteReader) -> Result<()>;
 }
 
@@ -51,6 +68,8 @@ pub struct VolumeSpec {
     pub name: Option<String>,
     /// Volume driver; the runtime's default if `None`.
     pub driver: Option<String>,
+    /// The driver's own options by their keys, passed through.
+    pub options: BTreeMap<String, String>,
     /// Labels that the user gives the volume.
     pub labels: Labels,
 }
@@ -66,6 +85,13 @@ impl VolumeSpec {
     /// Makes the description of a volume of this name; the runtime chooses all else.
     pub fn named(name: impl Into<String>) -> Self {
         Self { name: Some(name.into()), ..Self::default() }
+    }
+
+    /// Sets the driver's own options, by their keys.
+    #[must_use]
+    pub fn with_options(mut self, options: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>) -> Self {
+        self.options = options.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
+        self
     }
 
     /// Adds a label, or replaces the one of this key. To set many, collect them for [`with_labels`](Self::with_labels).
@@ -84,6 +110,12 @@ pub struct VolumeInfo {
     pub id: VolumeId,
     /// Driver that stores it.
     pub driver: Option<String>,
+    /// The driver's own options, by their keys.
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
+    /// Path of the contents on the runtime's host, where the driver has one.
+    #[serde(default)]
+    pub path: Option<PathBuf>,
     /// Labels that the user gave the volume.
     pub labels: Labels,
     /// Time at which it was created.
@@ -94,6 +126,13 @@ pub struct VolumeInfo {
 impl VolumeInfo {
     /// Makes the information of a volume whose name alone is known.
     pub fn new(id: impl Into<VolumeId>) -> Self {
-        Self { id: id.into(), driver: None, labels: Labels::default(), created_at: None }
+        Self {
+            id: id.into(),
+            driver: None,
+            options: BTreeMap::new(),
+            path: None,
+            labels: Labels::default(),
+            created_at: None,
+        }
     }
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::table::{Evidence, Transition};
 use crate::{
+    completeness::Completeness,
     error::Failure,
     event::{Continuity, FieldSet, Gap},
 };
@@ -14,10 +15,10 @@ use crate::{
 ///
 /// From `Synced` to the next `Offline`, the stream's table shows everything that the runtime has shown, and every lifecycle edge
 /// that it reports is a `Step`. A loop that acts on steps alone takes [`Change::step`]; one that serves requests from the
-/// table is ready from `Synced` on, with two reservations that `Synced` names.
+/// table is ready from `Synced` on, and knows all instances from a `Synced` that is complete.
 ///
-/// `Display` is one line, with `+`, `~` or `-` for a step, `=` for `Synced` and `!` for the link. Control characters in
-/// names and messages are replaced.
+/// `Display` is one line, with `+`, `~` or `-` for a step, `=` for `Synced` and `!` for the link: `= complete (the watch begins)`,
+/// `= partial (the watch begins), not read: no number in 'db'`. Control characters in names and messages are replaced.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", content = "data", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -25,17 +26,13 @@ pub enum Change {
     /// One step of one instance.
     Step(Transition),
     /// The table shows everything that the runtime has shown, also where that is nothing. It ends the steps of every resync, the
-    /// first one included, and follows an `Online` without a loss.
-    ///
-    /// * It does not say if the runtime's listing was partial. An instance that was cut off or could not be read is not in the
-    ///   table, unless an earlier listing showed it; another resync follows as soon as a listing is whole.
-    ///   [`list_instances`](crate::RuntimeBackend::list_instances) says `Partial`.
-    /// * After an `Online` without a loss it comes first, and the missed steps after it: until they are read, the table shows the
-    ///   state before the outage.
+    /// first one included, and the missed steps after an `Online` without a loss.
     Synced {
-        /// Reason of the resync that ends here; `None`: nothing was missed, and what happened in between follows as reported
-        /// steps.
+        /// Reason of the resync that ends here; `None`: nothing was missed, and what happened in between came as reported steps.
         gap: Option<Gap>,
+        /// `Partial`: an instance that was cut off or could not be read is not in the table, unless an earlier listing showed it.
+        /// Once a listing is complete, another `Synced` says so.
+        completeness: Completeness,
     },
     /// The runtime cannot be reached, and the table may be stale from here. Once per outage, and at once if the runtime is
     /// down when the watch opens. The watch tries again indefinitely.
@@ -45,7 +42,8 @@ pub enum Change {
     },
     /// The outage is over; `Synced` follows.
     Online {
-        /// `Resumed`: the missed steps follow as reported. `Lost`: a comparison shows their net effects.
+        /// `Resumed`: the missed steps follow as reported, then `Synced`; until then the table is
+        /// [`Replaying`](super::Freshness). `Lost`: a comparison shows their net effects.
         continuity: Continuity,
     },
 }
@@ -72,8 +70,20 @@ impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Step(step) => step.fmt(f),
-            Self::Synced { gap: Some(gap) } => write!(f, "= complete ({gap})"),
-            Self::Synced { gap: None } => f.write_str("= complete (nothing was missed)"),
+            Self::Synced { gap, completeness } => {
+                f.write_str(match completeness {
+                    Completeness::Complete => "= complete",
+                    Completeness::Partial(_) => "= partial",
+                    Completeness::Unknown => "= perhaps partial",
+                })?;
+                match gap {
+                    Some(gap) => write!(f, " ({gap})")?,
+                    None => f.write_str(" (nothing was missed)")?,
+                }
+                let Some((first, others)) = completeness.failures().split_first() else { return Ok(()) };
+                write!(f, ", not read: {}", Printable(&first.message))?;
+                if others.is_empty() { Ok(()) } else { f.write_str(", and others") }
+            }
             Self::Offline { cause: Some(cause) } => write!(f, "! offline: {}", Printable(&cause.message)),
             Self::Offline { cause: None } => f.write_str("! offline: the runtime closed the stream"),
             Self::Online { continuity: Continuity::Resumed } => f.write_str("! online: the missed steps follow"),

@@ -185,6 +185,11 @@ impl Driver {
                 .as_ref()
                 .and(options.known.as_ref())
                 .map(|known| known.of(&self.backend).cloned().collect()),
+            completeness: options
+                .known
+                .as_ref()
+                .map(|known| known.completeness(&self.backend).clone())
+                .unwrap_or_default(),
             wanted: options.from.is_some(),
         };
         if let Some(rows) = &resume.rows {

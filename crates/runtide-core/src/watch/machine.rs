@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     backend::saturating_add,
+    completeness::Completeness,
     error::{Error, ErrorKind, Failure, Result},
     event::{Continuity, Cursor, Epoch, ResumeToken, RuntimeEvent, RuntimeEventKind},
     instance::{BackendId, Instance, InstanceId},
@@ -71,6 +72,8 @@ pub(super) struct Resume {
     pub(super) token: Option<ResumeToken>,
     /// The consumer's rows at that token.
     pub(super) rows: Option<Vec<Arc<Instance>>>,
+    /// Completeness of these rows.
+    pub(super) completeness: Completeness,
     /// `true` if the subscriber gave a cursor to resume from.
     pub(super) wanted: bool,
 }
@@ -112,6 +115,10 @@ pub(super) struct Machine {
     resyncs: u64,
     last_resync: Option<Instant>,
     cache: Cache,
+    /// Completeness of the rows: that of the last resync, or of the consumer's table.
+    completeness: Completeness,
+    /// True if the last listing was partial.
+    was_partial: bool,
     phase: Phase,
     reports_edges: bool,
     max_silence: Option<Duration>,
@@ -181,6 +188,8 @@ impl Machine {
             resyncs: 0,
             last_resync: None,
             cache,
+            completeness: setup.resume.completeness,
+            was_partial: false,
             phase: Phase::Down { retry_at: now },
             reports_edges: setup.reports_edges,
             max_silence: setup.max_silence,
@@ -226,9 +235,9 @@ impl Machine {
         matches!(self.phase, Phase::Open { mode: Mode::Live, .. }) && (self.full || detail == Detail::Summary)
     }
 
-    /// True if the link is up, and the subscribers were told so.
-    pub(super) fn is_announced(&self) -> bool {
-        matches!(self.phase, Phase::Open { mode: Mode::Live | Mode::Replaying, .. })
+    /// True if the runtime replays the events of an outage, and the subscribers know it.
+    pub(super) fn is_replaying(&self) -> bool {
+        matches!(self.phase, Phase::Open { mode: Mode::Replaying, .. })
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -243,6 +252,10 @@ impl Machine {
     /// True if the rows are the consumer's, or those of a resync.
     pub(super) fn has_baseline(&self) -> bool {
         self.has_baseline
+    }
+
+    pub(super) fn completeness(&self) -> &Completeness {
+        &self.completeness
     }
 
     pub(super) fn is_full(&self) -> bool {

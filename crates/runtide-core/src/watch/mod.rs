@@ -23,7 +23,7 @@ pub(crate) use self::stream::{first_match, pump};
 pub use self::{
     change::Change,
     driver::{Driver, DriverOptions},
-    source::{Completeness, Edge, Flow, Inspection, Inspector, Listing, Opened, Signal, SignalBody, Source},
+    source::{Edge, Flow, Inspection, Inspector, Listing, Opened, Signal, SignalBody, Source},
     stream::EventStream,
     table::{Evidence, Freshness, InstanceTable, Transition},
     transitions::TransitionStream,

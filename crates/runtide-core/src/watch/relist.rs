@@ -15,7 +15,8 @@ use super::{
     source::{Edge, Inspection, Listing},
 };
 use crate::{
-    event::Gap,
+    completeness::Completeness,
+    event::{Gap, ResumeToken},
     instance::{BackendId, Instance, InstanceId},
     options::Detail,
 };
@@ -32,6 +33,10 @@ const ROUNDS: u8 = 3;
 
 /// Pause before a listing is repeated: an empty one, to confirm it, or one during which reports were missed.
 const RELIST_AGAIN: Duration = Duration::from_millis(200);
+
+/// Times that a listing starts over because reports were missed during it. Losses may come faster than a listing takes: it then
+/// ends with what it shows, and the next one covers the last loss.
+const RESTARTS: u8 = 3;
 
 /// Pause after a listing that was incomplete or failed; with each failure it doubles, up to `RELIST_RETRY_MAX`.
 const RELIST_RETRY: Duration = Duration::from_secs(5);
@@ -71,7 +76,7 @@ pub(super) struct Relist {
     stage: Stage,
     detail: Detail,
     rows: Cache,
-    complete: bool,
+    completeness: Completeness,
     /// Instances that the stream reported since the listing (or their last inspection) was requested, each with its last report.
     /// Those reported before the request have become hints.
     touched: BTreeMap<InstanceId, Reported>,
@@ -84,6 +89,18 @@ pub(super) struct Relist {
     /// prove that the run is the same. `None`: not determined yet.
     proof: Option<BTreeSet<InstanceId>>,
     failures: u32,
+    restarts: u8,
+    /// Reports that were missed since the listing was requested, if it does not start over for them.
+    missed: Option<Missed>,
+}
+
+/// Reports that were missed during a listing, and that its rows may lack.
+#[derive(Debug)]
+pub(super) struct Missed {
+    /// Reason of the last loss.
+    pub(super) gap: Gap,
+    /// Resume token from before the first loss: the rows have every change up to it.
+    pub(super) reached: Option<ResumeToken>,
 }
 
 /// Report of an instance during a listing.
@@ -100,7 +117,7 @@ pub(super) enum Reported {
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) rows: Cache,
-    pub(super) complete: bool,
+    pub(super) completeness: Completeness,
     /// Instances that the listing did not settle, each with its last report.
     pub(super) open: BTreeMap<InstanceId, Reported>,
     pub(super) detail: Detail,
@@ -113,13 +130,15 @@ impl Relist {
             stage: Stage::Waiting { until: now },
             detail: Detail::Summary,
             rows: Cache::default(),
-            complete: false,
+            completeness: Completeness::Unknown,
             touched: BTreeMap::new(),
             asked: BTreeMap::new(),
             rounds: 0,
             doubted: false,
             proof: None,
             failures: 0,
+            restarts: 0,
+            missed: None,
         }
     }
 
@@ -180,15 +199,27 @@ impl Relist {
     /// inspect, and no more.
     pub(super) fn asked(&mut self, detail: Detail) {
         (self.stage, self.detail) = (Stage::Asked, detail);
-        (self.rounds, self.proof) = (0, None);
+        (self.rounds, self.proof, self.missed) = (0, None, None);
         self.touched.values_mut().for_each(|reported| *reported = Reported::Hint);
     }
 
-    /// Reports were missed: starts over, unless the listing is yet to be requested, so that its answer will be newer.
-    pub(super) fn restart(&mut self, now: Instant) {
-        if !matches!(self.stage, Stage::Waiting { .. }) {
-            self.wait_until(now + RELIST_AGAIN);
+    /// Reports were missed, after this token. If the listing is yet to be requested, its answer will be newer; else it starts over,
+    /// unless it has done so too often. Returns true if it starts over.
+    pub(super) fn lost(&mut self, gap: Gap, reached: Option<ResumeToken>, now: Instant) -> bool {
+        if matches!(self.stage, Stage::Waiting { .. }) {
+            return false;
         }
+        if self.restarts < RESTARTS {
+            self.restarts += 1;
+            self.wait_until(now + RELIST_AGAIN);
+            return true;
+        }
+        self.missed.get_or_insert(Missed { gap, reached }).gap = gap;
+        false
+    }
+
+    pub(super) fn take_missed(&mut self) -> Option<Missed> {
+        self.missed.take()
     }
 
     pub(super) fn doubted(&self) -> bool {
@@ -209,7 +240,7 @@ impl Relist {
     }
 
     pub(super) fn answered(&mut self, listing: Listing, now: Instant, settle: Duration) {
-        self.complete = listing.is_complete();
+        self.completeness = listing.completeness.bounded();
         self.rows = listing.instances.into_iter().collect();
         self.stage = Stage::Settling { until: now + settle, most: now + SETTLE_MAX };
     }
@@ -300,6 +331,6 @@ impl Relist {
                 self.rows.insert(Arc::new(row));
             }
         }
-        Outcome { rows: self.rows, complete: self.complete, open: self.touched, detail: self.detail }
+        Outcome { rows: self.rows, completeness: self.completeness, open: self.touched, detail: self.detail }
     }
 }

@@ -4,6 +4,7 @@ use std::{collections::VecDeque, hint::black_box, sync::Arc, time::SystemTime};
 
 use super::cache::View;
 use crate::{
+    completeness::Completeness,
     event::{Epoch, Gap, ResumeToken, RuntimeEvent},
     instance::Instance,
 };
@@ -30,6 +31,8 @@ pub(super) struct Resync {
     pub(super) view: Option<View>,
     /// True if the rows are in full detail.
     pub(super) full: bool,
+    /// Completeness of the rows.
+    pub(super) completeness: Completeness,
 }
 
 /// A bounded history.
@@ -66,6 +69,12 @@ impl Ring {
     pub(super) fn from(&self, seq: u64) -> impl Iterator<Item = &Entry> {
         let skip = usize::try_from(seq.saturating_sub(self.first)).unwrap_or(usize::MAX).min(self.entries.len());
         self.entries.range(skip..)
+    }
+
+    /// The entries before a number.
+    pub(super) fn until(&self, seq: u64) -> impl DoubleEndedIterator<Item = &Entry> {
+        let count = usize::try_from(seq.saturating_sub(self.first)).unwrap_or(usize::MAX).min(self.entries.len());
+        self.entries.range(..count)
     }
 
     /// Drops the entries for which `coming` new ones leave no room.

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    completeness::Completeness,
     error::{Failure, Result},
     event::{Gap, ResumeToken},
     instance::{ExitStatus, Incarnation, Instance, InstanceId, InstanceState},
@@ -222,17 +223,6 @@ impl Listing {
 
     /// `true` if an instance's absence from it means its removal.
     pub fn is_complete(&self) -> bool {
-        self.completeness == Completeness::Complete
+        self.completeness.is_complete()
     }
-}
-
-/// Completeness of a listing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Completeness {
-    /// Every page read, every item decoded, permissions as before.
-    Complete,
-    /// The items or pages that could not be read.
-    Partial(Vec<Failure>),
 }

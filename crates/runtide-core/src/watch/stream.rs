@@ -17,6 +17,7 @@ use super::{
     table::InstanceTable,
 };
 use crate::{
+    completeness::Completeness,
     error::{Error, ErrorKind, Result},
     event::{RuntimeEvent, RuntimeEventKind},
     instance::{Instance, InstanceId},
@@ -155,12 +156,13 @@ pub(crate) async fn pump(
     }
 }
 
-/// The first state of `id` that satisfies `until`. `outage` becomes the cause of the outage that goes on, in words.
+/// The first state of `id` that satisfies `until`. `why` becomes what keeps it from being seen, in words: the outage that goes
+/// on, or a listing that did not show everything.
 pub(crate) async fn first_match(
     mut stream: EventStream,
     id: &InstanceId,
     until: impl Fn(&Instance) -> bool + Send,
-    outage: &mut Option<String>,
+    why: &mut Option<String>,
 ) -> Result<Arc<Instance>> {
     let mut table = InstanceTable::default();
     loop {
@@ -171,19 +173,28 @@ pub(crate) async fn first_match(
         match &event.kind {
             RuntimeEventKind::BackendDisconnected { cause } => {
                 let clean = || "it closed the stream".to_owned();
-                *outage = Some(cause.as_ref().map_or_else(clean, |cause| cause.message.clone()));
+                let cause = cause.as_ref().map_or_else(clean, |cause| cause.message.clone());
+                *why = Some(format!("the runtime is not reachable: {cause}"));
             }
-            RuntimeEventKind::BackendReconnected { .. } => *outage = None,
+            RuntimeEventKind::BackendReconnected { .. } | RuntimeEventKind::ResyncEnd(Completeness::Complete) => {
+                *why = None;
+            }
+            RuntimeEventKind::ResyncEnd(known) if table.get(&event.backend, id).is_none() => {
+                let first =
+                    known.failures().first().map(|failure| format!(": {}", failure.message)).unwrap_or_default();
+                *why = Some(format!("the listing was partial, and does not show the instance{first}"));
+            }
             _ => {}
         }
         let now = match &event.kind {
-            RuntimeEventKind::ResyncEnd => table.get(&event.backend, id),
+            RuntimeEventKind::ResyncEnd(_) => table.get(&event.backend, id),
             kind => {
                 kind.instance().filter(|instance| instance.id == *id && !matches!(kind, RuntimeEventKind::Present(_)))
             }
         };
         let gone = match &event.kind {
-            RuntimeEventKind::ResyncEnd => now.is_none(),
+            // An instance that a partial listing does not show may be there.
+            RuntimeEventKind::ResyncEnd(completeness) => now.is_none() && completeness.is_complete(),
             RuntimeEventKind::Removed(instance) => instance.id == *id,
             _ => false,
         };

@@ -42,8 +42,32 @@ pub(super) enum Start {
 pub(super) enum Beginning {
     /// The stream goes on where it was: nothing was missed.
     Live(BackendId),
+    /// The stream goes on within a replay: its end is still to come.
+    Replaying(BackendId),
     /// An outage began before the position and goes on.
     Down(Option<Failure>),
+}
+
+/// Meaning of an entry of the ring for the state of the link.
+enum News {
+    Down,
+    Up,
+    CaughtUp,
+    Resync,
+}
+
+impl News {
+    fn of(entry: &Entry) -> Option<Self> {
+        match entry {
+            Entry::Resync(_) => Some(Self::Resync),
+            Entry::Event { event, .. } => match &event.kind {
+                RuntimeEventKind::BackendDisconnected { .. } => Some(Self::Down),
+                RuntimeEventKind::BackendReconnected { .. } => Some(Self::Up),
+                RuntimeEventKind::CaughtUp => Some(Self::CaughtUp),
+                _ => None,
+            },
+        }
+    }
 }
 
 /// One subscriber.
@@ -153,20 +177,22 @@ impl Subscription {
         if self.next < state.ring.first() {
             return None; // it has lagged, and gets a resync
         }
-        let news = state.ring.from(self.next).find_map(|entry| match entry {
-            Entry::Resync(_) => Some(false),
-            Entry::Event { event, .. } => match &event.kind {
-                RuntimeEventKind::BackendDisconnected { .. } => Some(true),
-                RuntimeEventKind::BackendReconnected { .. } => Some(false),
-                _ => None,
+        let (live, replaying) =
+            (|| Some(Beginning::Live(self.backend.clone())), || Some(Beginning::Replaying(self.backend.clone())));
+        match (state.ring.from(self.next).find_map(News::of), state.machine.outage()) {
+            (Some(News::CaughtUp), _) => replaying(),
+            // The link was up here, and what the ring has from before says if the replay was through. If it has nothing, the
+            // outage says all.
+            (Some(News::Down), _) => match state.ring.until(self.next).rev().find_map(News::of)? {
+                News::Resync | News::CaughtUp => live(),
+                News::Up => replaying(),
+                News::Down => None,
             },
-        });
-        match (news, state.machine.outage()) {
-            (Some(false), _) => None,
             (None, Some(cause)) => Some(Beginning::Down(cause.clone())),
-            (None, None) if !state.machine.is_announced() => None, // a resync is going to say it
-            // The link was up here: it is up still, or the next news is that it fell.
-            _ => Some(Beginning::Live(self.backend.clone())),
+            (None, None) if state.machine.is_live(Detail::Summary) => live(),
+            (None, None) if state.machine.is_replaying() => replaying(),
+            // A resync or the end of an outage is going to say it.
+            (Some(News::Resync | News::Up) | None, _) => None,
         }
     }
 
@@ -331,6 +357,7 @@ impl Subscription {
             observed_at: SystemTime::now(),
             view: Some(state.machine.view()),
             full: state.machine.is_full(),
+            completeness: state.machine.completeness().clone(),
         };
         self.next -= 1; // `ResyncEnd` takes the number of the entry before `next`; `enter` moves past it again
         self.enter(state, resync);
@@ -360,8 +387,8 @@ impl Subscription {
         let Some(mut showing) = self.showing.take() else { return };
         while self.ready.len() < FETCH {
             let Some((row, next)) = showing.view.row_at(showing.position) else {
-                let end = self.event(showing.end, showing.resync.observed_at, RuntimeEventKind::ResyncEnd);
-                self.ready.push_back(end);
+                let kind = RuntimeEventKind::ResyncEnd(showing.resync.completeness);
+                self.ready.push_back(self.event(showing.end, showing.resync.observed_at, kind));
                 return;
             };
             showing.position = next;

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    completeness::Completeness,
     event::{Continuity, Cursor, FieldSet, Gap, RuntimeEvent, RuntimeEventKind},
     instance::{BackendId, Instance, InstanceId},
 };
@@ -48,6 +49,8 @@ pub enum Evidence {
 pub enum Freshness {
     /// Every change so far is in it.
     Live,
+    /// The link is back, and the changes that were missed are being replayed: not all of them are in it.
+    Replaying,
     /// A resync is open, or about to begin; the rows are those from before it.
     Resyncing,
     /// The link is down.
@@ -80,6 +83,7 @@ pub struct InstanceTable {
     rows: BTreeMap<BackendId, Rows>,
     #[serde(alias = "places")]
     positions: BTreeMap<BackendId, (Cursor, Freshness)>,
+    completeness: BTreeMap<BackendId, Completeness>,
     /// Resyncs that are open. Not stored: the position is then still the one from before.
     #[serde(skip)]
     staged: BTreeMap<BackendId, (Gap, Rows)>,
@@ -101,13 +105,13 @@ impl InstanceTable {
             RuntimeEventKind::Started(instance)
             | RuntimeEventKind::Stopped(instance)
             | RuntimeEventKind::Updated { instance, .. } => {
-                self.advance(event, Freshness::Live);
+                self.advance_step(event);
                 let before =
                     self.rows.entry(backend.clone()).or_default().insert(instance.id.clone(), Arc::clone(instance));
                 step(event, before, Some(Arc::clone(instance)), Evidence::Reported).into_iter().collect()
             }
             RuntimeEventKind::Removed(instance) => {
-                self.advance(event, Freshness::Live);
+                self.advance_step(event);
                 let before = self.rows.get_mut(backend).and_then(|rows| rows.remove(&instance.id));
                 step(event, before, None, Evidence::Reported).into_iter().collect()
             }
@@ -122,9 +126,10 @@ impl InstanceTable {
                 self.freshen(backend, Freshness::Resyncing);
                 Vec::new()
             }
-            RuntimeEventKind::ResyncEnd => {
+            RuntimeEventKind::ResyncEnd(completeness) => {
                 let Some((gap, new)) = self.staged.remove(backend) else { return Vec::new() };
                 self.advance(event, Freshness::Live);
+                self.complete(backend, completeness.clone());
                 let old = self.rows.insert(backend.clone(), new.clone()).unwrap_or_default();
                 net_steps(event, gap, &old, &new)
             }
@@ -135,7 +140,11 @@ impl InstanceTable {
             }
             RuntimeEventKind::BackendReconnected { continuity } => {
                 let resumed = *continuity == Continuity::Resumed;
-                self.advance_link(event, if resumed { Freshness::Live } else { Freshness::Resyncing });
+                self.advance_link(event, if resumed { Freshness::Replaying } else { Freshness::Resyncing });
+                Vec::new()
+            }
+            RuntimeEventKind::CaughtUp => {
+                self.advance_link(event, Freshness::Live);
                 Vec::new()
             }
             RuntimeEventKind::Bookmark => {
@@ -178,6 +187,14 @@ impl InstanceTable {
         self.positions.get(backend).map(|(cursor, fresh)| (cursor, *fresh))
     }
 
+    /// Completeness of one backend's rows, as the last resync said it. A change that the stream reports leaves it as it is.
+    ///
+    /// A table that was stored by a version without this field has `Unknown`, as one that no resync has filled.
+    pub fn completeness(&self, backend: &BackendId) -> &Completeness {
+        static UNKNOWN: Completeness = Completeness::Unknown;
+        self.completeness.get(backend).unwrap_or(&UNKNOWN)
+    }
+
     /// Keeps only the rows that satisfy the condition.
     pub fn retain(&mut self, mut keep: impl FnMut(&Instance) -> bool) {
         for rows in self.rows.values_mut() {
@@ -196,14 +213,26 @@ impl InstanceTable {
         let mut part = Self::default();
         part.rows.extend(self.rows.get(backend).map(|rows| (backend.clone(), rows.clone())));
         part.positions.extend(self.positions.get(backend).map(|position| (backend.clone(), position.clone())));
+        part.completeness.extend(self.completeness.get(backend).map(|known| (backend.clone(), known.clone())));
         part
     }
 
-    /// Puts rows and a position back, as they were stored; rows of the same id are replaced.
-    pub fn restore(&mut self, backend: &BackendId, rows: Vec<Arc<Instance>>, position: Option<(Cursor, Freshness)>) {
+    /// Puts rows back, as they were stored; rows of the same id are replaced.
+    pub fn restore(&mut self, backend: &BackendId, rows: Vec<Arc<Instance>>) {
         let known = self.rows.entry(backend.clone()).or_default();
         known.extend(rows.into_iter().map(|row| (row.id.clone(), row)));
+    }
+
+    /// Puts a position back, as it was stored, and the completeness of the rows there.
+    pub fn restore_position(
+        &mut self,
+        backend: &BackendId,
+        position: Option<(Cursor, Freshness)>,
+        completeness: Completeness,
+    ) {
+        self.rows.entry(backend.clone()).or_default();
         self.positions.extend(position.map(|position| (backend.clone(), position)));
+        self.complete(backend, completeness);
     }
 
     /// The backends of which the table has rows or a position.
@@ -211,8 +240,23 @@ impl InstanceTable {
         self.rows.keys().chain(self.positions.keys()).collect()
     }
 
+    /// Notes the completeness of the rows. `Unknown` has no entry, as where no resync has ended.
+    fn complete(&mut self, backend: &BackendId, completeness: Completeness) {
+        if completeness == Completeness::Unknown {
+            self.completeness.remove(backend);
+        } else {
+            self.completeness.insert(backend.clone(), completeness);
+        }
+    }
+
     fn advance(&mut self, event: &RuntimeEvent, fresh: Freshness) {
         self.positions.insert(event.backend.clone(), (event.cursor.clone(), fresh));
+    }
+
+    /// Advances to a change that the stream reports: one of a replay, until that has ended.
+    fn advance_step(&mut self, event: &RuntimeEvent) {
+        let replaying = self.positions.get(&event.backend).is_some_and(|(_, fresh)| *fresh == Freshness::Replaying);
+        self.advance(event, if replaying { Freshness::Replaying } else { Freshness::Live });
     }
 
     /// Advances to an event of the link, unless its cursor cannot resume from the runtime's history, and the earlier one can.
@@ -242,12 +286,7 @@ impl InstanceTable {
         self.positions.values_mut().for_each(|position| position.1 = Freshness::Stale);
     }
 
-    /// The rows of this backend have every change so far.
-    pub(super) fn mark_live(&mut self, backend: &BackendId) {
-        self.freshen(backend, Freshness::Live);
-    }
-
-    fn freshen(&mut self, backend: &BackendId, fresh: Freshness) {
+    pub(super) fn freshen(&mut self, backend: &BackendId, fresh: Freshness) {
         if let Some(position) = self.positions.get_mut(backend) {
             position.1 = fresh;
         }

@@ -10,10 +10,15 @@ use std::{
 
 use futures_core::Stream;
 
-use super::{change::Change, stream::EventStream, subscription::Beginning, table::InstanceTable};
+use super::{
+    change::Change,
+    stream::EventStream,
+    subscription::Beginning,
+    table::{Freshness, InstanceTable},
+};
 use crate::{
     error::Result,
-    event::{Continuity, RuntimeEvent, RuntimeEventKind},
+    event::{RuntimeEvent, RuntimeEventKind},
     filter::InstanceFilter,
     instance::BackendId,
     options::WatchOptions,
@@ -24,8 +29,9 @@ use crate::{
 ///
 /// # Behavior
 /// * The first item tells a runtime that is empty (`Synced`) from one that cannot be reached (`Offline`). Until then the first
-///   connection or the first listing is under way; the backend's deadlines bound both.
-/// * Net effects of a resync come without interruption, and `Synced` ends them.
+///   connection or the first listing is under way; the backend's deadlines bound both. A stream that resumes begins with
+///   `Online`, and a replay with its steps.
+/// * Net effects of a resync come without interruption, and `Synced` ends them. `Synced` ends the steps of a replay as well.
 /// * With a filter, the steps and the table are of the matching instances: one that ceases to match is a last step, with its
 ///   state as it is now, also where it did so in a gap. One that begins to match is a step from `None`.
 /// * An `Err` is the last item, as in [`EventStream`].
@@ -37,7 +43,10 @@ use crate::{
 /// let mut changes = backend.transitions(WatchOptions::default()).await?;
 /// while let Some(change) = changes.next().await {
 ///     match change? {
-///         Change::Synced { .. } => println!("ready, with {} instances", changes.table().len()),
+///         Change::Synced { completeness, .. } if completeness.is_complete() => {
+///             println!("ready, with all of {} instances", changes.table().len());
+///         }
+///         Change::Synced { completeness, .. } => println!("ready, but not read: {:?}", completeness.failures()),
 ///         Change::Offline { cause } => println!("not ready: {cause:?}"),
 ///         change => println!("{change}"),
 ///     }
@@ -48,8 +57,8 @@ pub struct TransitionStream {
     events: EventStream,
     filter: Option<InstanceFilter>,
     table: InstanceTable,
-    /// Backends of which the table has had all rows once, so that a stream that resumes has them again.
-    complete: BTreeSet<BackendId>,
+    /// Backends whose rows are those of a resync, so that a replay can end in them.
+    shown: BTreeSet<BackendId>,
     ready: VecDeque<Change>,
 }
 
@@ -66,18 +75,19 @@ impl TransitionStream {
             events.widen();
         }
         table.mark_stale();
-        let complete: BTreeSet<BackendId> =
+        let shown: BTreeSet<BackendId> =
             table.backends().into_iter().filter(|backend| table.position(backend).is_some()).cloned().collect();
         let mut ready = VecDeque::new();
         match events.beginning() {
-            Some(Beginning::Live(backend)) if complete.contains(backend) => {
-                table.mark_live(backend);
-                ready.push_back(Change::Synced { gap: None });
+            Some(Beginning::Live(backend)) if shown.contains(backend) => {
+                table.freshen(backend, Freshness::Live);
+                ready.push_back(Change::Synced { gap: None, completeness: table.completeness(backend).clone() });
             }
+            Some(Beginning::Replaying(backend)) => table.freshen(backend, Freshness::Replaying),
             Some(Beginning::Down(cause)) => ready.push_back(Change::Offline { cause: cause.clone() }),
             _ => {}
         }
-        Self { events, filter, table, complete, ready }
+        Self { events, filter, table, shown, ready }
     }
 
     /// The next item; `None` after the end.
@@ -125,13 +135,13 @@ impl TransitionStream {
         }
         self.ready.extend(steps.into_iter().map(Change::Step));
         match &event.kind {
-            RuntimeEventKind::ResyncEnd => {
+            RuntimeEventKind::ResyncEnd(completeness) => {
                 if let Some(filter) = filter {
                     self.table.retain(|row| filter.matches(row));
                 }
                 if let Some(gap) = resync {
-                    self.complete.insert(backend.clone());
-                    self.ready.push_back(Change::Synced { gap: Some(gap) });
+                    self.shown.insert(backend.clone());
+                    self.ready.push_back(Change::Synced { gap: Some(gap), completeness: completeness.clone() });
                 }
             }
             RuntimeEventKind::BackendDisconnected { cause } => {
@@ -139,9 +149,11 @@ impl TransitionStream {
             }
             RuntimeEventKind::BackendReconnected { continuity } => {
                 self.ready.push_back(Change::Online { continuity: *continuity });
-                if *continuity == Continuity::Resumed && self.complete.contains(backend) {
-                    self.ready.push_back(Change::Synced { gap: None });
-                }
+            }
+            // Rows that no resync has shown end in one.
+            RuntimeEventKind::CaughtUp if self.shown.contains(backend) => {
+                let completeness = self.table.completeness(backend).clone();
+                self.ready.push_back(Change::Synced { gap: None, completeness });
             }
             RuntimeEventKind::Present(_) => {} // staged: its step comes at the end of the resync
             _ => {

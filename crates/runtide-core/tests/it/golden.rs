@@ -55,6 +55,10 @@ fn event(seq: u64, kind: RuntimeEventKind) -> RuntimeEvent {
     RuntimeEvent::new("docker:local".into(), cursor, at(2), kind)
 }
 
+fn unread() -> Failure {
+    Failure::new(ErrorKind::Protocol, "docker.list", "no number in 'db'")
+}
+
 #[test]
 fn instances() {
     golden("instance", &instance());
@@ -89,8 +93,11 @@ fn events() {
             event(7, RuntimeEventKind::BackendReconnected { continuity: Continuity::Lost }),
             event(8, RuntimeEventKind::ResyncBegin { gap: Gap::Lagged { dropped: 7 } }),
             event(9, RuntimeEventKind::Present(shared)),
-            event(10, RuntimeEventKind::ResyncEnd),
+            event(10, RuntimeEventKind::ResyncEnd(Completeness::Complete)),
             event(10, RuntimeEventKind::Bookmark),
+            event(11, RuntimeEventKind::ResyncEnd(Completeness::Partial(vec![unread()]))),
+            event(12, RuntimeEventKind::BackendReconnected { continuity: Continuity::Resumed }),
+            event(13, RuntimeEventKind::CaughtUp),
         ],
     );
 }
@@ -103,7 +110,7 @@ fn tables_and_transitions() {
     for (seq, kind) in [
         (1, RuntimeEventKind::ResyncBegin { gap: Gap::Initial }),
         (2, RuntimeEventKind::Present(Arc::clone(&shared))),
-        (3, RuntimeEventKind::ResyncEnd),
+        (3, RuntimeEventKind::ResyncEnd(Completeness::Complete)),
         (4, RuntimeEventKind::Removed(shared)),
     ] {
         steps.extend(table.apply(&event(seq, kind)));
@@ -117,11 +124,11 @@ fn tables_and_transitions() {
         "changes",
         &vec![
             Change::Step(steps.remove(0)),
-            Change::Synced { gap: Some(Gap::Initial) },
+            Change::Synced { gap: Some(Gap::Initial), completeness: Completeness::Complete },
             Change::Offline { cause: Some(failure) },
             Change::Offline { cause: None },
             Change::Online { continuity: Continuity::Resumed },
-            Change::Synced { gap: None },
+            Change::Synced { gap: None, completeness: Completeness::Partial(vec![unread()]) },
         ],
     );
 }
@@ -163,13 +170,21 @@ fn the_form_of_an_older_version_is_read() {
     let read: Instance = serde_json::from_str(old).unwrap();
     assert_eq!((read.ports, read.generation), (None, 0));
     let old = r#"{"backend":"b","cursor":{"epoch":"e","seq":1},"observed_at":"2023-11-14T22:13:20Z","kind":{"type":"resync_end"}}"#;
-    assert_eq!(serde_json::from_str::<RuntimeEvent>(old).unwrap().kind, RuntimeEventKind::ResyncEnd);
+    assert_eq!(
+        serde_json::from_str::<RuntimeEvent>(old).unwrap().kind,
+        RuntimeEventKind::ResyncEnd(Completeness::Unknown)
+    );
+    assert_eq!(
+        serde_json::from_str::<Change>(r#"{"type":"synced","data":{"gap":null}}"#).unwrap(),
+        Change::Synced { gap: None, completeness: Completeness::Unknown }
+    );
     // With the names that fields had before.
     let old = r#"{"backend":"b","cursor":{"epoch":"e","seq":1},"observed_at":"2023-11-14T22:13:20Z","mark":"m","kind":{"type":"resync_end"}}"#;
     assert_eq!(serde_json::from_str::<RuntimeEvent>(old).unwrap().token, Some(ResumeToken::from("m")));
     let old = r#"{"rows":{},"places":{"b":[{"epoch":"e","seq":1},"live"]}}"#;
     let table: InstanceTable = serde_json::from_str(old).unwrap();
     assert!(table.position(&"b".into()).is_some());
+    assert_eq!(table.completeness(&"b".into()), &Completeness::Unknown);
     assert_eq!(serde_json::from_str::<Capabilities>("{}").unwrap(), Capabilities::default());
     assert_eq!(serde_json::from_str::<InstanceFilter>("{}").unwrap(), InstanceFilter::default());
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use bollard::{Docker, errors::Error as Refusal};
+use bytes::Bytes;
 use runtide_core::{Error, ErrorKind, ExitStatus, InstanceId, Result, manager::Effect};
 use runtide_engine::{Request, lenient, log_left_out};
 use serde::Deserialize;
@@ -62,6 +63,12 @@ impl<'a> Call<'a> {
         let site = self.client.site(self.operation);
         let verb = self.client.within(site, limit, async { Ok(verb.await) });
         async move { verb.await.map_err(|error| self.located(error))? }
+    }
+
+    /// The answer to a request, whole, within the client's deadline.
+    pub(super) async fn send(self, request: Request) -> Result<Bytes> {
+        let answer = Box::pin(self.client.call(self.operation, request, self.client.deadline())).await;
+        answer.map_err(|error| self.located(error))
     }
 
     /// The verbs' client. It has no timeout of its own: [`within`](Self::within) is exact, and counts from the call's begin.
@@ -170,10 +177,12 @@ pub(super) fn speaks(docker: &Docker, minor: usize) -> bool {
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct Container {
     pub(super) id: String,
+    pub(super) name: String,
     pub(super) created: String,
     pub(super) state: State,
     pub(super) config: Config,
     pub(super) host_config: HostConfig,
+    pub(super) network_settings: super::network::Settings,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -196,6 +205,8 @@ pub(super) struct State {
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct Config {
     pub(super) tty: bool,
+    pub(super) open_stdin: bool,
+    pub(super) stdin_once: bool,
     labels: BTreeMap<String, String>,
     stop_timeout: Option<i64>,
 }
@@ -273,6 +284,11 @@ pub(super) fn exit_of(code: i64) -> Option<ExitStatus> {
 }
 
 impl Container {
+    /// Its full id, which no rename changes; `given` where the description has none.
+    pub(super) fn id_or<'a>(&'a self, given: &'a str) -> &'a str {
+        if is_name(&self.id) { &self.id } else { given }
+    }
+
     /// Time that the container gets to end; `None`: no limit.
     pub(super) fn grace(&self) -> Option<Duration> {
         match self.config.stop_timeout {

@@ -8,7 +8,7 @@ use runtide_core::{
 
 use super::{
     container::{Call, State, is_status},
-    kill, remove, stop, wait,
+    kill, remove, rename, stop, wait,
 };
 use crate::client::Client;
 
@@ -76,13 +76,18 @@ impl LifecycleManager for Lifecycle {
         wait::wait(Call::on(&self.client, "docker.wait", id)?).await
     }
 
+    async fn rename(&self, id: &InstanceId, name: &str) -> Result<Effect> {
+        let call = Call::on(&self.client, "docker.rename", id)?;
+        call.bounded(rename::rename(call, name)).await
+    }
+
     async fn remove(&self, id: &InstanceId, options: RemoveOptions) -> Result<Effect> {
         let call = Call::on(&self.client, "docker.remove", id)?;
         call.bounded(remove::remove(call, &options)).await
     }
 }
 
-async fn start(call: Call<'_>) -> Result<Effect> {
+pub(super) async fn start(call: Call<'_>) -> Result<Effect> {
     let state = call.inspect().await?.state;
     if state.paused {
         return Err(call.error(ErrorKind::Conflict, "it is paused: unpause it").with_context("state", &state.status));

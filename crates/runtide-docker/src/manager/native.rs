@@ -2,7 +2,7 @@
 //!
 //! | keys | value |
 //! |---|---|
-//! | `auto_remove` `init` `oom_kill_disable` `open_stdin` `privileged` `publish_all_ports` `read_only` `tty` | `true` or `false` |
+//! | `auto_remove` `init` `oom_kill_disable` `open_stdin` `privileged` `publish_all_ports` `read_only` `stdin_once` `tty` | `true` or `false` |
 //! | `cgroup_parent` `cgroupns_mode` `cpuset_cpus` `cpuset_mems` `domainname` `hostname` `ipc_mode` `log_driver` `network_mode` `pid_mode` `runtime` `userns_mode` `uts_mode` | text |
 //! | `cpu_shares` `memory_reservation` `memory_swap` `oom_score_adj` `shm_size` | a whole number; sizes in bytes |
 //! | `cap_add` `cap_drop` `dns` `dns_options` `dns_search` `extra_hosts` `group_add` `security_opt` | a list: `a,b`, or a JSON array of strings where an item has a comma |
@@ -89,6 +89,7 @@ const KEYS: &[(&str, Apply)] = &[
     ("runtime", host!(runtime, text)),
     ("security_opt", host!(security_opt, list)),
     ("shm_size", host!(shm_size, number)),
+    ("stdin_once", own!(stdin_once, flag)),
     ("sysctls", host!(sysctls, json)),
     ("tty", own!(tty, flag)),
     ("ulimits", host!(ulimits, json)),

@@ -1,14 +1,20 @@
 //! From an [`InstanceSpec`] to the Engine's request: pure, and the only place that refuses an invalid spec.
 
-use std::{collections::HashMap, path::Path, time::Duration};
+mod health;
+mod resolver;
+mod rights;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::HashMap, net::IpAddr, path::Path, time::Duration};
 
 use bollard::models::{
-    ContainerCreateBody, EndpointSettings, Mount, MountType, NetworkingConfig, PortBinding, PortMap, RestartPolicy,
-    RestartPolicyNameEnum,
+    ContainerCreateBody, EndpointIpamConfig, EndpointSettings, Mount, MountType, NetworkingConfig, PortBinding,
+    PortMap, RestartPolicy, RestartPolicyNameEnum,
 };
 use runtide_core::{
-    Port, UnixSignal,
-    manager::{InstanceSpec, MountSource, RestartPolicy as Restart},
+    ErrorKind, Port, UnixSignal,
+    manager::{InstanceSpec, MountSource, NetworkAttachment, RestartPolicy as Restart},
 };
 
 use super::{
@@ -22,70 +28,122 @@ pub(super) struct Request {
     pub(super) name: Option<String>,
     pub(super) body: ContainerCreateBody,
     /// Networks that must exist: a create without one succeeds, and the start would fail.
-    pub(super) networks: Vec<String>,
+    pub(super) networks: Vec<NetworkAttachment>,
     /// Volumes that must exist: Docker would create a missing one.
     pub(super) volumes: Vec<String>,
+    /// Field that an older server drops in silence, and the minor of the first API version that has it.
+    pub(super) since: Option<(&'static str, usize)>,
 }
 
-/// An invalid field of the spec, and the reason.
+/// A field of the spec that is refused, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Invalid {
+pub(super) struct Refused {
+    /// `InvalidInput`, or `Unsupported` for a field that makes sense elsewhere.
+    pub(super) kind: ErrorKind,
     pub(super) field: &'static str,
     pub(super) message: String,
 }
 
-fn invalid<T>(field: &'static str, message: impl Into<String>) -> Result<T, Invalid> {
-    Err(Invalid { field, message: message.into() })
+fn invalid<T>(field: &'static str, message: impl Into<String>) -> Result<T, Refused> {
+    Err(Refused { kind: ErrorKind::InvalidInput, field, message: message.into() })
 }
+
+pub(super) fn unsupported<T>(field: &'static str, message: impl Into<String>) -> Result<T, Refused> {
+    Err(Refused { kind: ErrorKind::Unsupported, field, message: message.into() })
+}
+
+/// Fields that a native key can set as well.
+const NATIVE_TWINS: [(&str, &str); 10] = [
+    ("cap_add", "cap_add"),
+    ("cap_drop", "cap_drop"),
+    ("dns", "dns"),
+    ("dns_options", "dns"),
+    ("dns_search", "dns"),
+    ("extra_hosts", "extra_hosts"),
+    ("healthcheck", "health_check"),
+    ("init", "init"),
+    ("read_only", "read_only_root"),
+    ("ulimits", "ulimits"),
+];
 
 /// Network modes that the daemon lists among its networks; each excludes every other network.
 const NO_NETWORKS: [&str; 2] = ["host", "none"];
 
 impl Request {
-    pub(super) fn new(spec: &InstanceSpec) -> Result<Self, Invalid> {
+    pub(super) fn new(spec: &InstanceSpec) -> Result<Self, Refused> {
         let mut body = ContainerCreateBody { image: Some(image(spec)?), ..ContainerCreateBody::default() };
         process(spec, &mut body)?;
-        ports(&spec.ports, &mut body);
+        ports(&spec.ports, &mut body)?;
         let volumes = mounts(spec, &mut body)?;
         limits(spec, &mut body)?;
+        rights::apply(spec, &mut body)?;
+        resolver::apply(spec, &mut body)?;
+        let since = health::apply(spec, &mut body)?;
+        let given = spec.given();
         for (key, value) in &spec.native {
+            if let Some((_, field)) = NATIVE_TWINS.iter().find(|(twin, field)| key == twin && given.contains(field)) {
+                return invalid("native", format!("{key} says what {field} says: give one of the two"));
+            }
             if let Err(message) = native::apply(&mut body, key, value) {
                 return invalid("native", format!("{}: {message}", key.escape_debug()));
             }
         }
+        if host(&mut body).auto_remove == Some(true) && !matches!(spec.restart, Restart::No) {
+            return invalid("restart", "a container that is removed when it ends (auto_remove) cannot be restarted");
+        }
         let networks = networks(spec, &mut body)?;
-        Ok(Self { name: name(spec)?, body, networks, volumes })
+        Ok(Self { name: name(spec)?, body, networks, volumes, since })
     }
 
     /// Joins the networks on create and returns those to connect afterwards: before API 1.44 (`several`) a create takes one.
-    pub(super) fn join(&mut self, several: bool) -> Vec<String> {
+    pub(super) fn join(&mut self, several: bool) -> Vec<NetworkAttachment> {
         let (now, later) = match self.networks.split_first() {
             Some((first, rest)) if !several => (std::slice::from_ref(first), rest.to_vec()),
             _ => (self.networks.as_slice(), Vec::new()),
         };
-        let now: Vec<_> = now.iter().filter(|network| !NO_NETWORKS.contains(&network.as_str())).collect();
+        let now: Vec<_> = now.iter().filter(|joined| !NO_NETWORKS.contains(&joined.network.as_str())).collect();
         if !now.is_empty() {
-            let endpoints = now.into_iter().map(|network| (network.clone(), EndpointSettings::default())).collect();
-            self.body.networking_config = Some(NetworkingConfig { endpoints_config: Some(endpoints) });
+            let endpoints = now.into_iter().map(|joined| (joined.network.as_str().to_owned(), endpoint(joined)));
+            self.body.networking_config = Some(NetworkingConfig { endpoints_config: Some(endpoints.collect()) });
         }
         later
     }
 }
 
-fn name(spec: &InstanceSpec) -> Result<Option<String>, Invalid> {
+/// The container's side of a network.
+pub(super) fn endpoint(joined: &NetworkAttachment) -> EndpointSettings {
+    let mut endpoint = EndpointSettings::default();
+    if !joined.aliases.is_empty() {
+        endpoint.aliases = Some(joined.aliases.clone());
+    }
+    if let Some(address) = joined.address {
+        let mut ipam = EndpointIpamConfig::default();
+        match address {
+            IpAddr::V4(ip) => ipam.ipv4_address = Some(ip.to_string()),
+            IpAddr::V6(ip) => ipam.ipv6_address = Some(ip.to_string()),
+        }
+        endpoint.ipam_config = Some(ipam);
+    }
+    endpoint
+}
+
+fn name(spec: &InstanceSpec) -> Result<Option<String>, Refused> {
     match spec.name.as_deref() {
-        Some(name) if name.len() < 2 || !is_name(name) => invalid(
-            "name",
-            format!(
-                "'{}' is not a container's name: expected two or more letters, digits, '_', '.', '-', the first a letter or digit",
-                shown(name)
-            ),
-        ),
+        Some(name) if !is_container_name(name) => invalid("name", format!("'{}' {NO_CONTAINER_NAME}", shown(name))),
         name => Ok(name.map(str::to_owned)),
     }
 }
 
-fn image(spec: &InstanceSpec) -> Result<String, Invalid> {
+/// The daemon's rule for the names that it gives.
+pub(super) fn is_container_name(name: &str) -> bool {
+    name.len() >= 2 && is_name(name)
+}
+
+/// Why a name is refused.
+pub(super) const NO_CONTAINER_NAME: &str =
+    "is not a container's name: expected two or more letters, digits, '_', '.', '-', the first a letter or digit";
+
+fn image(spec: &InstanceSpec) -> Result<String, Refused> {
     match spec.image.as_ref().map(runtide_core::ImageRef::as_str) {
         None | Some("") => invalid("image", "Docker needs one"),
         Some(image) if !image.bytes().all(|byte| byte.is_ascii_graphic()) => {
@@ -95,7 +153,7 @@ fn image(spec: &InstanceSpec) -> Result<String, Invalid> {
     }
 }
 
-fn process(spec: &InstanceSpec, body: &mut ContainerCreateBody) -> Result<(), Invalid> {
+fn process(spec: &InstanceSpec, body: &mut ContainerCreateBody) -> Result<(), Refused> {
     let arguments = spec.entrypoint.iter().flatten().map(|word| ("entrypoint", word.as_str()));
     let arguments = arguments.chain(spec.command.iter().map(|word| ("command", word.as_str())));
     let texts = [("user", spec.user.as_deref()), ("working_dir", spec.working_dir.as_deref())];
@@ -136,16 +194,22 @@ fn stop_signal(signal: UnixSignal) -> String {
 }
 
 /// The daemon counts whole seconds; rounded up, so that no container gets less time than the caller gave it.
-fn whole_seconds(timeout: Duration) -> Result<i64, Invalid> {
+fn whole_seconds(timeout: Duration) -> Result<i64, Refused> {
     let seconds = timeout.as_secs().saturating_add(u64::from(timeout.subsec_nanos() > 0));
     i32::try_from(seconds).map(i64::from).or_else(|_| invalid("stop_timeout", "longer than the daemon can count"))
 }
 
-fn ports(ports: &[Port], body: &mut ContainerCreateBody) {
+fn ports(ports: &[Port], body: &mut ContainerCreateBody) -> Result<(), Refused> {
     let mut exposed = Vec::new();
     let mut bindings: PortMap = HashMap::new();
+    let mut taken = HashMap::new();
     for port in ports {
         let key = format!("{}/{}", port.number, port.protocol);
+        for address in port.published.iter().filter(|address| address.port() != 0) {
+            if taken.insert((*address, port.protocol), port.number).is_some_and(|other| other != port.number) {
+                return invalid("ports", format!("{address}/{} would publish two ports", port.protocol));
+            }
+        }
         let published = port.published.iter().map(|address| PortBinding {
             host_ip: Some(address.ip().to_string()),
             host_port: Some(if address.port() == 0 { String::new() } else { address.port().to_string() }),
@@ -162,9 +226,10 @@ fn ports(ports: &[Port], body: &mut ContainerCreateBody) {
     if !bindings.is_empty() {
         host(body).port_bindings = Some(bindings);
     }
+    Ok(())
 }
 
-fn mounts(spec: &InstanceSpec, body: &mut ContainerCreateBody) -> Result<Vec<String>, Invalid> {
+fn mounts(spec: &InstanceSpec, body: &mut ContainerCreateBody) -> Result<Vec<String>, Refused> {
     let (mut mounts, mut volumes): (Vec<Mount>, Vec<String>) = (Vec::new(), Vec::new());
     for mount in &spec.mounts {
         let target = absolute(&mount.target)?;
@@ -200,7 +265,7 @@ fn mounts(spec: &InstanceSpec, body: &mut ContainerCreateBody) -> Result<Vec<Str
     Ok(volumes)
 }
 
-fn absolute(path: &Path) -> Result<String, Invalid> {
+fn absolute(path: &Path) -> Result<String, Refused> {
     match path.to_str() {
         Some(text) if text.starts_with('/') && !text.contains('\0') => Ok(text.to_owned()),
         Some(text) => invalid("mounts", format!("'{}' is not an absolute path", shown(text))),
@@ -208,7 +273,7 @@ fn absolute(path: &Path) -> Result<String, Invalid> {
     }
 }
 
-fn limits(spec: &InstanceSpec, body: &mut ContainerCreateBody) -> Result<(), Invalid> {
+fn limits(spec: &InstanceSpec, body: &mut ContainerCreateBody) -> Result<(), Refused> {
     if let Some(bytes) = spec.memory_bytes {
         let Ok(bytes) = i64::try_from(bytes.get()) else { return invalid("memory_bytes", "more than can be counted") };
         host(body).memory = Some(bytes);
@@ -231,188 +296,53 @@ fn limits(spec: &InstanceSpec, body: &mut ContainerCreateBody) -> Result<(), Inv
     Ok(())
 }
 
-fn networks(spec: &InstanceSpec, body: &mut ContainerCreateBody) -> Result<Vec<String>, Invalid> {
-    let mut networks: Vec<String> = Vec::with_capacity(spec.networks.len());
-    for network in spec.networks.iter().map(runtide_core::manager::NetworkId::as_str) {
+fn networks(spec: &InstanceSpec, body: &mut ContainerCreateBody) -> Result<Vec<NetworkAttachment>, Refused> {
+    let mut networks: Vec<NetworkAttachment> = Vec::with_capacity(spec.networks.len());
+    for joined in &spec.networks {
+        let network = joined.network.as_str();
         if !is_name(network) {
             return invalid("networks", format!("'{}' is not a network's name", shown(network)));
         }
-        if !networks.iter().any(|other| other == network) {
-            networks.push(network.to_owned());
+        if let Some(alias) = joined.aliases.iter().find(|alias| !is_host_name(alias)) {
+            return invalid("networks", format!("'{}' is not an alias: it is no host name", shown(alias)));
+        }
+        if PREDEFINED.contains(&network) && (!joined.aliases.is_empty() || joined.address.is_some()) {
+            return unsupported("networks", NO_ENDPOINT_OPTIONS);
+        }
+        match networks.iter().find(|other| other.network == joined.network) {
+            None => networks.push(joined.clone()),
+            Some(other) if other == joined => {}
+            Some(_) => return invalid("networks", format!("'{network}' is joined twice, in different ways")),
         }
     }
-    if networks.len() > 1 && networks.iter().any(|network| NO_NETWORKS.contains(&network.as_str())) {
+    let is_no_network = |joined: &NetworkAttachment| NO_NETWORKS.contains(&joined.network.as_str());
+    if networks.len() > 1 && networks.iter().any(is_no_network) {
         return invalid("networks", "'host' and 'none' cannot be joined together with other networks");
     }
     if let Some(first) = networks.first() {
         if host(body).network_mode.is_some() {
             return invalid("networks", "the native key network_mode says otherwise: give one of the two");
         }
-        host(body).network_mode = Some(first.clone());
+        host(body).network_mode = Some(first.network.as_str().to_owned());
     }
     Ok(networks)
 }
 
-/// Hostile text for a message: escaped, and at most 80 characters.
-fn shown(text: &str) -> String {
-    text.escape_debug().take(80).collect()
+/// Docker's own networks.
+pub(super) const PREDEFINED: [&str; 3] = ["bridge", "host", "none"];
+
+/// Why an alias or a fixed address is refused on one of Docker's own networks.
+pub(super) const NO_ENDPOINT_OPTIONS: &str =
+    "Docker has aliases and fixed addresses on networks that were created, not on its own 'bridge', 'host' and 'none'";
+
+/// A name that a resolver can be asked for: no more is checked, since Docker's own resolver answers for any.
+pub(super) fn is_host_name(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= 253
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
 }
 
-#[cfg(test)]
-mod tests {
-    use std::num::NonZeroU16;
-
-    use runtide_core::{
-        Protocol,
-        manager::{Mount as CoreMount, NetworkId, VolumeId},
-    };
-    use serde_json::json;
-
-    use super::*;
-
-    fn spec() -> InstanceSpec {
-        InstanceSpec::of_image("busybox:1")
-    }
-
-    fn body(spec: &InstanceSpec) -> serde_json::Value {
-        serde_json::to_value(Request::new(spec).unwrap().body).unwrap()
-    }
-
-    fn refused(spoil: impl FnOnce(&mut InstanceSpec)) -> &'static str {
-        let mut spec = spec();
-        spoil(&mut spec);
-        Request::new(&spec).unwrap_err().field
-    }
-
-    #[test]
-    fn an_empty_spec_asks_for_the_images_defaults() {
-        let policy = json!({"RestartPolicy": {"Name": "no"}});
-        assert_eq!(body(&spec()), json!({"Image": "busybox:1", "HostConfig": policy}));
-    }
-
-    #[test]
-    fn an_empty_entry_point_clears_and_an_empty_command_does_not() {
-        let mut spec = spec();
-        spec.entrypoint = Some(vec![]);
-        let body = body(&spec);
-        assert_eq!(body["Entrypoint"], json!([]));
-        assert_eq!(body.get("Cmd"), None);
-    }
-
-    #[test]
-    fn ports_keep_every_protocol_and_address() {
-        let port = |number, protocol| Port::new(NonZeroU16::new(number).unwrap(), protocol);
-        let mut spec = spec();
-        spec.ports = vec![
-            port(53, Protocol::Udp)
-                .published_at("0.0.0.0:53".parse().unwrap())
-                .published_at("[::1]:0".parse().unwrap()),
-            port(53, Protocol::Tcp),
-            port(53, Protocol::Udp).published_at("127.0.0.2:53".parse().unwrap()),
-            port(9, Protocol::Sctp),
-        ];
-        let body = body(&spec);
-        assert_eq!(body["ExposedPorts"], json!({"53/udp": {}, "53/tcp": {}, "9/sctp": {}}));
-        let bindings = json!({"53/udp": [
-            {"HostIp": "0.0.0.0", "HostPort": "53"}, {"HostIp": "::1", "HostPort": ""}, {"HostIp": "127.0.0.2", "HostPort": "53"},
-        ]});
-        assert_eq!(body["HostConfig"]["PortBindings"], bindings);
-    }
-
-    #[test]
-    fn counts_with_another_meaning_to_the_daemon_are_translated() {
-        let policy = |restart| {
-            let mut spec = spec();
-            spec.restart = restart;
-            body(&spec)["HostConfig"]["RestartPolicy"].clone()
-        };
-        assert_eq!(
-            policy(Restart::OnFailure { attempts: Some(0) }),
-            json!({"Name": "no"}),
-            "0 is without a limit to Docker"
-        );
-        assert_eq!(policy(Restart::OnFailure { attempts: None }), json!({"Name": "on-failure"}));
-        assert_eq!(
-            policy(Restart::OnFailure { attempts: Some(3) }),
-            json!({"Name": "on-failure", "MaximumRetryCount": 3})
-        );
-        assert_eq!(policy(Restart::UnlessStopped), json!({"Name": "unless-stopped"}));
-        let mut spec = spec();
-        (spec.stop_timeout, spec.stop_signal) = (Some(Duration::from_nanos(1)), "RTMIN+16".parse().ok());
-        spec.milli_cpus = std::num::NonZeroU32::new(1);
-        let body = body(&spec);
-        assert_eq!((&body["StopTimeout"], &body["StopSignal"]), (&json!(1), &json!("50")));
-        assert_eq!(body["HostConfig"]["NanoCpus"], 1_000_000);
-    }
-
-    #[test]
-    fn networks_are_joined_at_once_or_one_after_the_other() {
-        let mut spec = spec();
-        spec.networks = ["a", "b", "a", "c"].map(NetworkId::from).to_vec();
-        let mut request = Request::new(&spec).unwrap();
-        assert_eq!(request.networks, ["a", "b", "c"]);
-        assert_eq!(request.clone().join(true), Vec::<String>::new());
-        assert_eq!(request.join(false), ["b", "c"]);
-        let body = serde_json::to_value(&request.body).unwrap();
-        assert_eq!(body["NetworkingConfig"], json!({"EndpointsConfig": {"a": {}}}));
-        assert_eq!(body["HostConfig"]["NetworkMode"], "a");
-
-        spec.networks = vec![NetworkId::from("host")];
-        let mut request = Request::new(&spec).unwrap();
-        assert_eq!(request.join(true), Vec::<String>::new());
-        assert_eq!(request.body.networking_config, None);
-    }
-
-    #[test]
-    fn hostile_words_are_refused() {
-        for name in ["", "a", "../a", "-ab", "a b", "a/b", "a\0b", "é2"] {
-            assert_eq!(refused(|spec| spec.name = Some(name.to_owned())), "name", "{name}");
-        }
-        for image in ["", "a b", "a\nb", "é"] {
-            assert_eq!(refused(|spec| spec.image = Some(image.into())), "image");
-        }
-        for key in ["", "A=B", "A\0"] {
-            assert_eq!(refused(|spec| drop(spec.env.insert(key.to_owned(), String::new()))), "env");
-        }
-        assert_eq!(refused(|spec| drop(spec.env.insert("A".to_owned(), "\0".to_owned()))), "env");
-        assert_eq!(refused(|spec| spec.command = vec!["a\0".to_owned()]), "command");
-        assert_eq!(refused(|spec| spec.entrypoint = Some(vec!["a\0".to_owned()])), "entrypoint");
-        assert_eq!(refused(|spec| spec.working_dir = Some("relative".to_owned())), "working_dir");
-        assert_eq!(refused(|spec| spec.user = Some(String::new())), "user");
-        assert_eq!(refused(|spec| spec.stop_timeout = Some(Duration::MAX)), "stop_timeout");
-        assert_eq!(refused(|spec| spec.memory_bytes = std::num::NonZeroU64::new(u64::MAX)), "memory_bytes");
-        for networks in [&["../a"][..], &["host", "a"], &[""]] {
-            assert_eq!(
-                refused(|spec| spec.networks = networks.iter().copied().map(NetworkId::from).collect()),
-                "networks"
-            );
-        }
-        let both = |spec: &mut InstanceSpec| {
-            spec.networks = vec![NetworkId::from("a")];
-            spec.native.insert("network_mode".to_owned(), "host".to_owned());
-        };
-        assert_eq!(refused(both), "networks");
-    }
-
-    #[test]
-    fn impossible_mounts_are_refused() {
-        #[cfg(unix)]
-        let bytes = std::path::PathBuf::from(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"/\xff"));
-        #[cfg(not(unix))]
-        let bytes = std::path::PathBuf::from("relative");
-        let mounts = [
-            CoreMount::new(MountSource::Tmpfs, "relative"),
-            CoreMount::new(MountSource::Tmpfs, "/"),
-            CoreMount::new(MountSource::Tmpfs, "/a/../b"),
-            CoreMount::new(MountSource::Tmpfs, bytes.clone()),
-            CoreMount::new(MountSource::Bind(bytes), "/a"),
-            CoreMount::new(MountSource::Bind("relative".into()), "/a"),
-            CoreMount::new(MountSource::Volume(VolumeId::from("../v")), "/a"),
-        ];
-        for mount in mounts {
-            assert_eq!(refused(|spec| spec.mounts = vec![mount.clone()]), "mounts", "{mount:?}");
-        }
-        let twice = CoreMount::new(MountSource::Tmpfs, "/a");
-        assert_eq!(refused(|spec| spec.mounts = vec![twice.clone(), twice]), "mounts");
-    }
+/// Hostile text for a message: escaped, and at most 80 characters.
+pub(super) fn shown(text: &str) -> String {
+    text.escape_debug().take(80).collect()
 }

@@ -34,10 +34,15 @@ pub(super) async fn wait(call: Call<'_>) -> Result<Option<ExitStatus>> {
     if !first.state.is_alive() {
         return Ok(call.exit_of(&first, &incarnation).await);
     }
+    over(call, &incarnation, None).await
+}
+
+/// Waits for the end of this run. `opened` is a wait that was opened for it already.
+pub(super) async fn over(call: Call<'_>, incarnation: &str, mut opened: Option<Opened>) -> Result<Option<ExitStatus>> {
     let mut away_since = None;
     let mut pause = RETRY_AFTER.0;
     loop {
-        let error = match end_of(call, &incarnation).await {
+        let error = match end_of(call, incarnation, opened.take()).await {
             Ok(exit) => return Ok(exit),
             Err(Lost::Link) => {
                 away_since = None;
@@ -91,11 +96,14 @@ enum Seen {
     Gone(Error),
 }
 
-async fn end_of(call: Call<'_>, incarnation: &str) -> Result<Option<ExitStatus>, Lost> {
-    let answer = match call.bounded(open(call)).await.map_err(Lost::from) {
-        Ok(answer) => Some(answer),
-        Err(Lost::Daemon(_)) => None,
-        Err(lost) => return Err(lost),
+async fn end_of(call: Call<'_>, incarnation: &str, opened: Option<Opened>) -> Result<Option<ExitStatus>, Lost> {
+    let answer = match opened {
+        Some(opened) => Some(opened),
+        None => match call.bounded(open(call, "not-running")).await.map_err(Lost::from) {
+            Ok(opened) => Some(opened),
+            Err(Lost::Daemon(_)) => None,
+            Err(lost) => return Err(lost),
+        },
     };
     // The wait is open: if the inspection finds the run alive, the daemon answers its end.
     let answer = match (observe(call, incarnation).await?, answer) {
@@ -141,10 +149,14 @@ async fn observe(call: Call<'_>, incarnation: &str) -> Result<Seen, Lost> {
 
 /// Opens a wait. The daemon registers it before it sends the head of its answer; the body follows at the end of the run. It
 /// has its own connection, since it may last for weeks.
-async fn open(call: Call<'_>) -> Result<Incoming> {
-    let request = Request::post(format!("/containers/{}/wait", call.id)).with_query("condition", "not-running");
-    Ok(call.client.open_apart(call.operation, request).await?.into_body())
+pub(super) async fn open(call: Call<'_>, condition: &str) -> Result<Opened> {
+    let request = Request::post(format!("/containers/{}/wait", call.id)).with_query("condition", condition);
+    let answer = Box::pin(call.client.open_apart(call.operation, request)).await;
+    answer.map(|answer| Opened(answer.into_body())).map_err(|error| call.located(error))
 }
+
+/// A wait that the daemon has registered.
+pub(super) struct Opened(Incoming);
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -153,7 +165,7 @@ struct Answer {
 }
 
 /// The exit status in the answer. `None`: the answer broke off or has no status; the caller inspects then.
-async fn answered(answer: Incoming) -> Option<ExitStatus> {
+pub(super) async fn answered(Opened(answer): Opened) -> Option<ExitStatus> {
     let body = Limited::new(answer, ANSWER).collect().await.ok()?.to_bytes();
     exit_in(&body)
 }

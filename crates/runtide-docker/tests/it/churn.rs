@@ -84,7 +84,7 @@ impl Heard {
                 self.resumed += u32::from(*continuity == runtide_core::event::Continuity::Resumed);
             }
             Kind::ResyncBegin { .. } => self.open_gap = Some(self.last_native),
-            Kind::ResyncEnd => {
+            Kind::ResyncEnd(_) => {
                 let from = self.open_gap.take().unwrap_or(0);
                 self.gaps.push((from, nanos(event.observed_at)));
             }

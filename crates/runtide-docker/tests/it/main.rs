@@ -23,6 +23,7 @@ mod churn;
 mod daemon;
 mod docker_command;
 mod fake_daemon;
+mod images;
 mod managers;
 #[path = "../conformance/name.rs"]
 mod name;

@@ -34,7 +34,7 @@ async fn exit_of_the_gap(labels: &Value, die: &Value) -> Option<ExitStatus> {
     let from = {
         let backend = fake.backend();
         let mut stream = backend.watch(WatchOptions::default()).await.unwrap();
-        until(&mut stream, &mut table, |kind| matches!(kind, Kind::ResyncEnd)).await;
+        until(&mut stream, &mut table, |kind| matches!(kind, Kind::ResyncEnd(_))).await;
         fake.state().run(&id(2), "two");
         let (_, from) = until(&mut stream, &mut table, |kind| matches!(kind, Kind::Started(_))).await;
         backend.close().await.unwrap();
@@ -72,7 +72,7 @@ async fn a_restarted_daemon_is_asked_for_its_history_and_not_waited_for() {
     let backend = fake.backend();
     let mut table = InstanceTable::default();
     let mut stream = backend.watch(WatchOptions::default()).await.unwrap();
-    until(&mut stream, &mut table, |kind| matches!(kind, Kind::ResyncEnd)).await;
+    until(&mut stream, &mut table, |kind| matches!(kind, Kind::ResyncEnd(_))).await;
     fake.state().run(&id(1), "one");
     until(&mut stream, &mut table, |kind| matches!(kind, Kind::Started(_))).await;
     fake.take_requests();

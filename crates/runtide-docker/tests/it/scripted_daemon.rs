@@ -9,6 +9,7 @@ use runtide_docker::{Config, DockerBackend, Endpoint};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{UnixListener, UnixStream},
+    sync::watch,
     task::JoinHandle,
 };
 
@@ -24,6 +25,8 @@ pub(crate) enum Reply {
     Stream { bytes: Vec<u8>, whole: bool },
     /// A stream that stays open behind these bytes, until the client gives up.
     Open(Vec<u8>),
+    /// An upgraded connection with these bytes, closed behind them, or kept open until the client gives up.
+    Upgrade { bytes: Vec<u8>, stays: bool },
 }
 
 impl Reply {
@@ -43,7 +46,9 @@ impl Reply {
 pub(crate) struct Fake {
     pub(crate) backend: DockerBackend,
     seen: Arc<Mutex<Vec<String>>>,
+    bodies: Arc<Mutex<Vec<String>>>,
     serving: JoinHandle<()>,
+    severed: watch::Sender<u32>,
     folder: tempfile::TempDir,
 }
 
@@ -58,28 +63,51 @@ impl Fake {
         let socket = folder.path().join("docker.sock");
         let listener = UnixListener::bind(&socket).unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let (log, script) = (seen.clone(), Arc::new(script));
+        let bodies = Arc::new(Mutex::new(Vec::new()));
+        let (log, script, kept) = (seen.clone(), Arc::new(script), bodies.clone());
+        let severed = watch::Sender::new(0);
+        let sever = severed.clone();
         let serving = tokio::spawn(async move {
             loop {
                 let Ok((stream, _)) = listener.accept().await else { return };
-                tokio::spawn(serve(stream, api, log.clone(), script.clone()));
+                let serving = serve(stream, api, (log.clone(), kept.clone()), script.clone());
+                let mut severed = sever.subscribe();
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = serving => {}
+                        _ = severed.changed() => {}
+                    }
+                });
             }
         });
         let config = Config::default().with_endpoint(Endpoint::unix(&socket));
-        Self { backend: DockerBackend::new(config).unwrap(), seen, serving, folder }
+        Self { backend: DockerBackend::new(config).unwrap(), seen, bodies, serving, severed, folder }
     }
 
     /// With a client that has this deadline, for requests that the daemon never answers.
     pub(crate) fn with_deadline(mut self, deadline: Duration) -> Self {
-        let socket = self.folder.path().join("docker.sock");
-        let config = Config::default().with_endpoint(Endpoint::unix(socket)).with_deadline(deadline);
+        let config = Config::default().with_endpoint(Endpoint::unix(self.socket())).with_deadline(deadline);
         self.backend = DockerBackend::new(config).unwrap();
         self
+    }
+
+    pub(crate) fn socket(&self) -> std::path::PathBuf {
+        self.folder.path().join("docker.sock")
+    }
+
+    /// Closes every connection.
+    pub(crate) fn sever(&self) {
+        self.severed.send_modify(|times| *times += 1);
     }
 
     /// The requests so far, negotiation left out.
     pub(crate) fn seen(&self) -> Vec<String> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The bodies of the requests so far whose length was given.
+    pub(crate) fn bodies(&self) -> Vec<String> {
+        self.bodies.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Until such a request was made.
@@ -103,7 +131,7 @@ impl Drop for Fake {
 async fn serve(
     mut stream: UnixStream,
     api: &'static str,
-    seen: Arc<Mutex<Vec<String>>>,
+    (seen, bodies): (Arc<Mutex<Vec<String>>>, Arc<Mutex<Vec<String>>>),
     script: Arc<impl Fn(&str) -> Reply + Send + Sync + 'static>,
 ) {
     let mut buffer = Vec::new();
@@ -128,7 +156,13 @@ async fn serve(
                 _ => return,
             }
         }
-        buffer.drain(..length.unwrap_or(0));
+        let body: Vec<u8> = buffer.drain(..length.unwrap_or(0)).collect();
+        bodies.lock().unwrap_or_else(PoisonError::into_inner).push(String::from_utf8_lossy(&body).into_owned());
+        if head.to_ascii_lowercase().contains("transfer-encoding: chunked")
+            && !skip_chunks(&mut stream, &mut buffer).await
+        {
+            return;
+        }
         let mut words = head.split(' ');
         let (method, path) = (words.next().unwrap(), words.next().unwrap());
         let reply = if path.ends_with("/version") {
@@ -156,6 +190,17 @@ async fn serve(
                 }
                 return;
             }
+            Reply::Upgrade { bytes, stays } => {
+                let mut answer =
+                    b"HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.raw-stream\r\n".to_vec();
+                answer.extend(b"Connection: Upgrade\r\nUpgrade: tcp\r\n\r\n");
+                answer.extend(bytes);
+                if stream.write_all(&answer).await.is_ok() && stays {
+                    // The input, to its end.
+                    while stream.read(&mut [0; 4096]).await.is_ok_and(|got| got > 0) {}
+                }
+                return;
+            }
             Reply::Stream { bytes, whole } => {
                 let mut answer = chunked(&bytes);
                 if whole {
@@ -166,6 +211,28 @@ async fn serve(
         };
         if stream.write_all(&answer).await.is_err() || !go_on {
             return;
+        }
+    }
+}
+
+/// Reads a body to its end; `false` if the client breaks it off.
+async fn skip_chunks(stream: &mut UnixStream, buffer: &mut Vec<u8>) -> bool {
+    loop {
+        let line = buffer.windows(2).position(|window| window == b"\r\n");
+        let size = line.and_then(|end| usize::from_str_radix(std::str::from_utf8(&buffer[..end]).ok()?, 16).ok());
+        if let (Some(line), Some(size)) = (line, size)
+            && buffer.len() >= line + size + 4
+        {
+            buffer.drain(..line + size + 4);
+            if size == 0 {
+                return true;
+            }
+            continue;
+        }
+        let mut part = [0; 4096];
+        match stream.read(&mut part).await {
+            Ok(got) if got > 0 => buffer.extend_from_slice(&part[..got]),
+            _ => return false,
         }
     }
 }

@@ -136,7 +136,7 @@ async fn a_watch_survives_killed_connections_and_a_machine_that_goes_away() {
     let program = remote.script("ssh", "echo $$ >> $at/pids\nexec $ssh \"$@\"");
     let backend = remote.backend(&remote.address, &program);
     let mut stream = backend.watch(WatchOptions::default()).await.unwrap();
-    until(&mut stream, |event| matches!(event.kind, RuntimeEventKind::ResyncEnd)).await;
+    until(&mut stream, |event| matches!(event.kind, RuntimeEventKind::ResyncEnd(_))).await;
     let name = |number: u32| format!("{}-{number}", bench.prefix);
     bench.run("0", "exec sleep 600").await;
     until(&mut stream, runs(&name(0))).await;

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use runtide_core::{
-    Change, Detail, ErrorKind, EventStream, ExitStatus, Gap, Health, InstanceState, InstanceTable, ListOptions,
-    RuntimeBackend, RuntimeBackendExt, RuntimeEvent, RuntimeEventKind, RuntimeKind, WatchOptions,
+    Change, Completeness, Detail, ErrorKind, EventStream, ExitStatus, Gap, Health, InstanceState, InstanceTable,
+    ListOptions, RuntimeBackend, RuntimeBackendExt, RuntimeEvent, RuntimeEventKind, RuntimeKind, WatchOptions,
     capabilities::WatchSupport, event::Continuity,
 };
 use runtide_docker::{Config, DockerBackend, Endpoint};
@@ -161,9 +161,9 @@ async fn a_gap_that_the_history_covers_is_replayed() {
         state.die(&id(1), "one", 3);
         state.run(&id(2), "two");
     }
-    let mut events = until(&mut stream, "backend_reconnected").await;
-    events.extend(until(&mut stream, "started").await);
-    assert_eq!(lines(&events), ["backend_disconnected", "reconnected Resumed", "stopped one Code(3)", "started two"]);
+    let events = until(&mut stream, "caught_up").await;
+    let expected = ["backend_disconnected", "reconnected Resumed", "stopped one Code(3)", "started two", "caught_up"];
+    assert_eq!(lines(&events), expected);
     fake.state().die(&id(2), "two", 0);
     assert_eq!(lines(&until(&mut stream, "stopped").await), ["stopped two Code(0)"], "nothing is reported twice");
 }
@@ -422,7 +422,7 @@ async fn one_bad_item_hides_no_other_and_removes_nothing() {
         state.remove(&id(1));
     }
     let snapshot = backend.list_instances(ListOptions::default()).await.unwrap();
-    let runtide_core::Completeness::Partial(failures) = &snapshot.completeness else { panic!("{snapshot:?}") };
+    let Completeness::Partial(failures) = &snapshot.completeness else { panic!("{snapshot:?}") };
     assert_eq!(failures.len(), 2);
     assert_eq!(failures[0].context.get("instance").map(String::as_str), Some("abc"));
     {
@@ -488,7 +488,8 @@ async fn the_server_is_known_only_after_its_first_answer() {
     let capabilities = backend.capabilities();
     assert_eq!(capabilities.watch, WatchSupport::Resumable);
     assert!(capabilities.lifecycle_start.is_yes() && capabilities.logs_read.is_yes());
-    assert!(capabilities.exec_run.to_string().contains("not implemented"));
+    assert!(capabilities.exec_run.is_yes() && capabilities.images_pull.is_yes());
+    assert!(capabilities.snapshots_manage.to_string().contains("not implemented"));
 }
 
 #[tokio::test]
@@ -552,6 +553,6 @@ async fn steps_tell_a_dead_socket_from_a_daemon_without_containers() {
     let backend = fake.backend();
     let mut changes = backend.transitions(WatchOptions::default()).await.unwrap();
     let first = tokio::time::timeout(TIMEOUT, changes.next()).await.expect("an item in time").unwrap().unwrap();
-    assert_eq!(first, Change::Synced { gap: Some(Gap::Initial) });
+    assert_eq!(first, Change::Synced { gap: Some(Gap::Initial), completeness: Completeness::Complete });
     assert!(changes.table().is_empty());
 }

@@ -3,7 +3,10 @@
 use std::{
     fmt,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use super::{
@@ -17,11 +20,13 @@ use crate::{
     format::{self, Journal},
 };
 use runtide_core::{
-    Result,
+    Error, ErrorKind, Result,
     backend::lock,
     manager::OperationId,
     wal::{Seq, Wal, WalPurpose},
 };
+
+const WRITE: &str = "operations.write";
 
 /// Default bytes of a segment: operations are few and small.
 const SEGMENT_BYTES: std::num::NonZeroU64 = std::num::NonZeroU64::new(1 << 20).unwrap();
@@ -62,6 +67,7 @@ pub struct OperationLog {
 
 pub(super) struct Inner {
     wal: Wal,
+    closed: AtomicBool,
     owner: OwnerId,
     options: JournalOptions,
     /// Serializes all appends. Locked while the disk works.
@@ -97,7 +103,27 @@ impl OperationLog {
             since += 1;
         }
         let (writer, open_operations) = (Mutex::new(Writer { checkpoint, since }), Mutex::new(open_operations));
-        Ok(Self { inner: Arc::new(Inner { wal, owner, options, writer, open_operations }) })
+        Ok(Self {
+            inner: Arc::new(Inner { wal, closed: AtomicBool::new(false), owner, options, writer, open_operations }),
+        })
+    }
+
+    /// Closes the log for all clones: a write that is under way becomes durable or is `Cancelled`, and the folder's lock is free
+    /// when this returns. Blocks for about one sync. Closing twice is harmless.
+    ///
+    /// The lock was the owner's lease: later calls are `Cancelled`, and an operation that is still in flight is left as it is, for
+    /// [`recover`](Self::recover) of the next process.
+    ///
+    /// # Errors
+    /// The errors of the disk. After a failure of the log it is closed without an error: that failure was reported before.
+    pub fn close(&self) -> Result<()> {
+        self.inner.closed.store(true, Ordering::Release);
+        self.inner.wal.close()
+    }
+
+    /// Refuses a call on a log that is closed: its lease may be another process's by now.
+    pub(super) fn check_open(&self, operation: &'static str) -> Result<()> {
+        if self.inner.closed.load(Ordering::Acquire) { Err(closed(operation)) } else { Ok(()) }
     }
 
     /// The owner, whose label is on every object that an operation of this log makes.
@@ -128,7 +154,7 @@ impl OperationLog {
     /// dropped.
     pub(super) async fn write(&self, entry: Entry) -> Result<Seq> {
         let inner = Arc::clone(&self.inner);
-        run_blocking("operations.write", move || inner.write(entry)).await
+        run_blocking(WRITE, move || inner.write(entry)).await
     }
 
     pub(super) fn record(&self, id: &OperationId) -> Option<OperationRecord> {
@@ -146,7 +172,13 @@ impl Inner {
         let mut writer = lock(&self.writer);
         lock(&self.open_operations).check(&entry)?;
         let payload = format::encode(Journal::Operations, writer.checkpoint, &entry)?;
-        let seq = *self.wal.append_reserved_blocking(&[(Journal::Operations.kind(), &payload)])?.end();
+        let appended = self.wal.append_reserved_blocking(&[(Journal::Operations.kind(), &payload)]);
+        let seq = *appended
+            .map_err(|error| match error.kind() {
+                ErrorKind::Cancelled => closed(WRITE),
+                _ => error,
+            })?
+            .end();
         let rows = {
             let mut open_operations = lock(&self.open_operations);
             open_operations.apply(entry);
@@ -157,7 +189,7 @@ impl Inner {
             && let Err(error) = self.checkpoint(&mut writer)
         {
             // The entry is durable and the log is intact; it is only longer than necessary.
-            tracing::warn!(%error, "the checkpoint failed");
+            tracing::warn!(error = format_args!("{error:#}"), "the checkpoint failed");
         }
         Ok(seq)
     }
@@ -174,6 +206,11 @@ impl Inner {
         self.wal.sync_blocking()?;
         self.wal.retain(policy.with_keep_from(keep)).map(drop)
     }
+}
+
+/// The error of every call on a log that is closed.
+fn closed(operation: &'static str) -> Error {
+    Error::new(ErrorKind::Cancelled, operation, "the log was closed")
 }
 
 impl fmt::Debug for OperationLog {

@@ -44,7 +44,12 @@ impl OperationLog {
         let (orphans, mut failed) = orphans(backend, owner).await?;
         for orphan in &orphans {
             if let Err(error) = orphan.take_back(backend).await {
-                tracing::warn!(backend = %backend.id(), name = %orphan.name, %error, "an orphan cannot be removed");
+                tracing::warn!(
+                    backend = %backend.id(),
+                    name = %orphan.name,
+                    error = format_args!("{error:#}"),
+                    "an orphan cannot be removed"
+                );
                 failed.get_or_insert(error);
             }
         }

@@ -27,11 +27,12 @@ impl OperationLog {
     /// Returns the operations in their present stage, oldest first; an empty list means that none was in flight.
     ///
     /// # Errors
-    /// As an append to the log.
+    /// `Cancelled` after [`close`](Self::close), and nothing more is undone; as an append to the log.
     ///
     /// # Cancel safety
     /// If the future is dropped, some steps are undone.
     pub async fn recover(&self, backends: &[Arc<dyn RuntimeBackend>]) -> Result<Vec<OperationRecord>> {
+        self.check_open("operations.recover")?;
         let died = Error::new(ErrorKind::Cancelled, "operations.recover", "its process ended before it did");
         let mut records = Vec::new();
         for claim in Claim::take_all(self) {
@@ -40,7 +41,7 @@ impl OperationLog {
         Ok(records)
     }
 
-    /// Undoes one operation. If the log fails, every step that can be undone is undone even so.
+    /// Undoes one operation. If the log fails, every step that can be undone is undone even so, but none once the log is closed.
     pub(super) async fn undo(
         &self,
         claim: &Claim,
@@ -48,6 +49,7 @@ impl OperationLog {
         backends: &[Arc<dyn RuntimeBackend>],
     ) -> Result<OperationRecord> {
         let id = claim.id();
+        self.check_open("operations.roll_back")?;
         let Some(mut record) = self.record(id) else {
             return Err(Error::new(ErrorKind::Conflict, "operations.roll_back", "the operation is finished")
                 .with_context("operation", id));
@@ -58,8 +60,14 @@ impl OperationLog {
             self.note(Entry::Stage { id: id.clone(), stage: record.stage.clone() }, &mut unwritten).await;
         }
         while let Some(undo) = record.pending.last().cloned() {
+            self.check_open("operations.roll_back")?;
             if let Err(error) = undo.carry_out(backends).await {
-                tracing::warn!(operation = %id, name = %undo.name, %error, "a step cannot be undone now");
+                tracing::warn!(
+                    operation = %id,
+                    name = %undo.name,
+                    error = format_args!("{error:#}"),
+                    "a step cannot be undone now"
+                );
                 record.obstacle = Some(Failure::from(&error));
                 break;
             }

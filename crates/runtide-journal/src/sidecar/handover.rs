@@ -25,7 +25,11 @@ impl Drop for Handover {
         let (sidecars, Ok(runtime)) = (self.sidecars.clone(), handle(START)) else { return };
         runtime.spawn(async move {
             if let Err(error) = stop::stop(&sidecars, &sidecar).await {
-                tracing::warn!(backend = %sidecars.backend.id(), %error, "the caller gave up, and the sidecar cannot be stopped");
+                tracing::warn!(
+                    backend = %sidecars.backend.id(),
+                    error = format_args!("{error:#}"),
+                    "the caller gave up, and the sidecar cannot be stopped"
+                );
             }
         });
     }

@@ -147,9 +147,10 @@ impl Starting<'_> {
         let mut spec = self.spec.instance.clone();
         spec.name = Some(name.to_owned());
         spec.labels = self.labelled(&spec.labels);
-        spec.networks.extend(
-            network.filter(|network| !spec.networks.contains(network)).cloned().into_iter().collect::<Vec<_>>(),
-        );
+        let joined = |network: &&NetworkId| spec.networks.iter().any(|attachment| attachment.network == **network);
+        if let Some(network) = network.filter(|network| !joined(network)) {
+            spec.networks.push(network.clone().into());
+        }
         spec
     }
 

@@ -47,7 +47,13 @@ async fn run(sidecars: &Sidecars, sidecar: &Sidecar) -> Result<Effect> {
     match lifecycle.stop(&sidecar.id, StopOptions::default()).await {
         Ok(_) => {}
         Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => tracing::debug!(instance = %sidecar.id, %error, "the instance does not stop: killing it"),
+        Err(error) => {
+            tracing::debug!(
+                instance = %sidecar.id,
+                error = format_args!("{error:#}"),
+                "the instance does not stop: killing it"
+            );
+        }
     }
     let record = operation.roll_back(std::slice::from_ref(backend)).await?;
     match record.obstacle {

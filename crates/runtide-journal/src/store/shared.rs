@@ -180,7 +180,7 @@ impl<S: LocalStore> Shared<S> {
         // records that it replaces are dropped.
         if let Err(error) = sync().and_then(|()| retain(policy.with_keep_from(keep))) {
             // A failure of the log is reported to the next write.
-            tracing::warn!(%error, "nothing was dropped from the store's log");
+            tracing::warn!(error = format_args!("{error:#}"), "nothing was dropped from the store's log");
         }
     }
 }

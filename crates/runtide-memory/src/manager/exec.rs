@@ -11,7 +11,10 @@ use futures_util::stream;
 use runtide_core::{
     Error, ErrorKind, ExitStatus, InstanceId, Result, UnixSignal,
     backend::lock,
-    manager::{ByteWriter, ExecControl, ExecManager, ExecOptions, ExecSession, LogLine, LogSource, LogStream, TtySize},
+    manager::{
+        AttachOptions, ByteWriter, ExecControl, ExecManager, ExecOptions, ExecSession, LogLine, LogSource, LogStream,
+        TtySize,
+    },
 };
 use tokio::{
     io::{AsyncReadExt, DuplexStream},
@@ -32,27 +35,27 @@ const UNREAD: usize = 4;
 #[async_trait]
 impl ExecManager for Client {
     async fn exec(&self, id: &InstanceId, options: ExecOptions) -> Result<ExecSession> {
-        check(&options).map_err(|error| error.with_context("backend", &self.config.id))?;
-        let find = |runtime: &MemoryRuntime| {
-            runtime.with(|state| {
-                let life = state.life(id, Call::Exec)?;
-                let record = state.record(id, Call::Exec)?;
-                if record.is_frozen() {
-                    return Err(conflict(id, Call::Exec, "it is paused"));
-                }
-                Ok((surroundings(record.surroundings(), &options), life))
-            })
-        };
-        let (link, (given, life)) = Link::open(self, Call::Exec, find).await?;
+        let (link, given, life) = self.prepared(id, &options).await?;
         Ok(session(link, id.clone(), life, given, &options))
     }
 
-    async fn attach(&self, id: &InstanceId) -> Result<ExecSession> {
-        self.attached(id, false).await
+    async fn exec_detached(&self, id: &InstanceId, options: ExecOptions) -> Result<Arc<dyn ExecControl>> {
+        if options.stdin {
+            return Err(self.invalid(Call::Exec, "a detached process has no input"));
+        }
+        let (link, given, life) = self.prepared(id, &options).await?;
+        let ExecSession { mut output, control, .. } = session(link, id.clone(), life, given, &options);
+        // The stream owns the process as well: it runs as long as its output is discarded.
+        self.tasks.spawn(async move { while let Some(Ok(_)) = output.next().await {} });
+        Ok(control)
     }
 
-    async fn start_attached(&self, id: &InstanceId) -> Result<ExecSession> {
-        let session = self.attached(id, true).await?;
+    async fn attach(&self, id: &InstanceId, options: AttachOptions) -> Result<ExecSession> {
+        self.attached(id, &options, false).await
+    }
+
+    async fn start_attached(&self, id: &InstanceId, options: AttachOptions) -> Result<ExecSession> {
+        let session = self.attached(id, &options, true).await?;
         self.ask(Call::Start, |state| state.start(id, Call::Start)).await?;
         Ok(session)
     }
@@ -63,9 +66,39 @@ impl ExecManager for Client {
 }
 
 impl Client {
-    /// The main process, in its present run or in the next; it has no open input.
-    async fn attached(&self, id: &InstanceId, next: bool) -> Result<ExecSession> {
+    /// A connection for a process inside the instance, with its surroundings and the number of the instance's run.
+    async fn prepared(&self, id: &InstanceId, options: &ExecOptions) -> Result<(Link, Surroundings, u64)> {
+        check(options).map_err(|wrong| self.invalid(Call::Exec, wrong))?;
         let find = |runtime: &MemoryRuntime| {
+            runtime.with(|state| {
+                let life = state.life(id, Call::Exec)?;
+                let record = state.record(id, Call::Exec)?;
+                if record.is_frozen() {
+                    return Err(conflict(id, Call::Exec, "it is paused"));
+                }
+                Ok((surroundings(record.surroundings(), options), life))
+            })
+        };
+        let (link, (given, life)) = Link::open(self, Call::Exec, find).await?;
+        Ok((link, given, life))
+    }
+
+    /// The main process in its present run, or in the next one of an instance that does not run; it has no open input.
+    async fn attached(&self, id: &InstanceId, options: &AttachOptions, next: bool) -> Result<ExecSession> {
+        let find = |runtime: &MemoryRuntime| {
+            let state = runtime.with(|state| {
+                state.record(id, Call::Attach).map(|record| (record.phase.is_alive(), record.is_frozen()))
+            });
+            let (alive, frozen) = state?;
+            if frozen {
+                return Err(conflict(id, Call::Attach, "it is paused"));
+            }
+            if alive && next {
+                return Err(conflict(id, Call::Attach, "it runs already: attach to it"));
+            }
+            if options.stdin {
+                return Err(self.invalid(Call::Attach, "its main process has no open input"));
+            }
             let reader = LogReader::attach(runtime, id, next)?;
             Ok((runtime.waiting(id, Some(reader.life()))?, reader))
         };
@@ -73,22 +106,28 @@ impl Client {
         let control = Main { client: self.clone(), id: id.clone(), waiting };
         Ok(ExecSession { stdin: None, output: lines(link, reader), control: Arc::new(control) })
     }
+
+    fn invalid(&self, call: Call, wrong: &'static str) -> Error {
+        Error::new(ErrorKind::InvalidInput, call.operation(), wrong).with_context("backend", &self.config.id)
+    }
 }
 
 /// Refuses options that the runtime cannot take, before a connection is made.
-fn check(options: &ExecOptions) -> Result<()> {
+fn check(options: &ExecOptions) -> Result<(), &'static str> {
     let wrong = if options.argv.is_empty() {
         "there is no command"
     } else if options.argv.iter().chain(&options.user).chain(&options.working_dir).any(|word| word.contains('\0')) {
         "the command, the user or the working directory holds a NUL"
     } else if options.env.iter().any(|(key, value)| !is_env(key, value)) {
         "an environment variable is empty, or holds a NUL, or a '=' in its name"
+    } else if options.user.as_ref().is_some_and(String::is_empty) {
+        "the user is empty"
     } else if options.working_dir.as_ref().is_some_and(|path| !path.starts_with('/')) {
         "the working directory is not an absolute path"
     } else {
         return Ok(());
     };
-    Err(Error::new(ErrorKind::InvalidInput, Call::Exec.operation(), wrong))
+    Err(wrong)
 }
 
 fn surroundings(mut own: Surroundings, options: &ExecOptions) -> Surroundings {

@@ -1,12 +1,12 @@
-//! Images: list, pull, import, tag, remove.
+//! Images: list, pull, import, tag, remove, prune.
 
 use async_trait::async_trait;
 use futures_util::stream;
 use runtide_core::{
     Error, ErrorKind, ImageRef, Result,
     manager::{
-        BuildContext, BuildOptions, ByteReader, Effect, ImageInfo, ImageManager, ImageProgress, ImageStream,
-        PullOptions,
+        BuildContext, BuildOptions, ByteReader, Credentials, Effect, ImageInfo, ImageManager, ImageProgress,
+        ImageStream, LayerStep, PruneOptions, Pruned, PullOptions,
     },
 };
 use tokio::io::AsyncReadExt;
@@ -21,7 +21,7 @@ impl ImageManager for Client {
     }
 
     async fn exists(&self, image: &ImageRef) -> Result<bool> {
-        self.ask(Call::Images, |state| Ok(state.image(image).is_some())).await
+        self.ask(Call::Images, |state| state.has_image(image)).await
     }
 
     async fn inspect(&self, image: &ImageRef) -> Result<ImageInfo> {
@@ -33,13 +33,17 @@ impl ImageManager for Client {
         if options.platform.is_some() {
             return failed(ErrorKind::Unsupported, "an image in memory is for every platform");
         }
-        if options.username.is_some() || options.password.is_some() {
+        if !matches!(options.credentials, Credentials::Stored | Credentials::Anonymous) {
             return failed(ErrorKind::Unsupported, "the registry in memory knows no users");
         }
         let published = |runtime: &MemoryRuntime| runtime.with(|state| state.published(image));
         let (link, (image, layers)) = Link::open(self, Call::Pull, published).await?;
-        let layer =
-            |(number, bytes)| ImageProgress::Layer { id: format!("layer-{number}"), done: bytes, total: Some(bytes) };
+        let layer = |(number, bytes)| ImageProgress::Layer {
+            id: format!("layer-{number}"),
+            step: LayerStep::Complete,
+            done: bytes,
+            total: Some(bytes),
+        };
         let layers: Vec<_> = layers.into_iter().enumerate().map(layer).collect();
         Ok(progress(link, layers, move |client| Box::pin(async move { Ok(add(&client, image)) })))
     }
@@ -47,6 +51,12 @@ impl ImageManager for Client {
     async fn import(&self, archive: ByteReader) -> Result<ImageStream> {
         let (link, ()) = Link::open(self, Call::Import, |_| Ok(())).await?;
         Ok(progress(link, Vec::new(), move |client| Box::pin(async move { Ok(add(&client, read(archive).await?)) })))
+    }
+
+    async fn save(&self, _: &[ImageRef]) -> Result<ByteReader> {
+        // The runtime does not support this verb, and reports the reason.
+        self.ask(Call::Save, |_| Err(Error::new(ErrorKind::Unsupported, Call::Save.operation(), "nothing is kept")))
+            .await
     }
 
     async fn build(&self, _: BuildContext, _: BuildOptions) -> Result<ImageStream> {
@@ -61,6 +71,10 @@ impl ImageManager for Client {
 
     async fn remove(&self, image: &ImageRef) -> Result<Effect> {
         self.ask(Call::Images, |state| state.remove_image(image)).await
+    }
+
+    async fn prune(&self, options: PruneOptions) -> Result<Pruned> {
+        self.ask(Call::Images, |state| Ok(state.prune_images(&options))).await
     }
 }
 

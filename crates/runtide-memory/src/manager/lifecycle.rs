@@ -1,4 +1,4 @@
-//! Start, stop, kill, pause, wait, remove.
+//! Start, stop, kill, pause, wait, rename, remove.
 
 use async_trait::async_trait;
 use runtide_core::{
@@ -38,6 +38,10 @@ impl LifecycleManager for Client {
     async fn wait(&self, id: &InstanceId) -> Result<Option<ExitStatus>> {
         // No deadline on the wait itself, only on reaching the runtime.
         self.open_ended(Call::Wait, async { self.runtime.waiting(id, None)?.exit().await }).await
+    }
+
+    async fn rename(&self, id: &InstanceId, name: &str) -> Result<Effect> {
+        self.ask(Call::Rename, |state| state.rename(id, name.to_owned())).await
     }
 
     async fn remove(&self, id: &InstanceId, options: RemoveOptions) -> Result<Effect> {

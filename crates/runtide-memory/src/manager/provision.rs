@@ -20,15 +20,39 @@ impl ProvisionManager for Client {
     }
 }
 
+/// The fields that a simulated instance has.
+const HONOURED: [&str; 16] = [
+    "name",
+    "image",
+    "entrypoint",
+    "command",
+    "env",
+    "user",
+    "working_dir",
+    "labels",
+    "mounts",
+    "ports",
+    "networks",
+    "memory_bytes",
+    "restart",
+    "stop_signal",
+    "stop_timeout",
+    "native",
+];
+
 /// Every field is carried out or refused; none is dropped in silence.
 fn order(spec: &InstanceSpec) -> Result<Order> {
     let refused = |kind, message: String| Err(Error::new(kind, Call::Create.operation(), message));
-    let cannot = |field: &str| refused(ErrorKind::Unsupported, format!("nothing in memory honours '{field}'"));
-    if spec.milli_cpus.is_some() {
-        return cannot("milli_cpus");
+    let cannot = |field: &str| {
+        let reason = format!("nothing in memory honours '{field}'");
+        refused(ErrorKind::Unsupported, reason.clone())
+            .map_err(|error: Error| error.with_context("feature", field).with_context("reason", reason))
+    };
+    if let Some(field) = spec.given().into_iter().find(|field| !HONOURED.contains(field)) {
+        return cannot(field);
     }
-    if spec.pids.is_some() {
-        return cannot("pids");
+    if spec.networks.iter().any(|attachment| !attachment.aliases.is_empty()) {
+        return cannot("networks: aliases");
     }
     for mount in &spec.mounts {
         if !matches!(mount.source, MountSource::Volume(_)) {

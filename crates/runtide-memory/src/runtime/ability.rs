@@ -17,6 +17,7 @@ pub(super) fn capabilities(options: &RuntimeOptions) -> Capabilities {
         *support = Support::Yes;
     }
     all.watch = if options.history > 0 { WatchSupport::Resumable } else { WatchSupport::Pushed };
+    all.images_save = Support::no("of an archive in memory only size and digest are kept");
     all.images_build = Support::no("nothing in memory carries out a Dockerfile");
     all.sidecars_start = Support::no("sidecars are composed over a backend, not by it");
     all.snapshots_memory = Support::no("a simulated process has no memory to keep");

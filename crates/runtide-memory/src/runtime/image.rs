@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use runtide_core::{
-    Error, ErrorKind, ImageRef, Result,
-    manager::{Effect, ImageInfo},
+    Error, ErrorKind, ImageRef, InstanceId, Result,
+    manager::{Effect, ImageInfo, PruneOptions, Pruned},
 };
 
 use super::State;
@@ -44,6 +44,11 @@ impl State {
     pub(crate) fn image(&self, wanted: &ImageRef) -> Option<&ImageInfo> {
         let name = canonical(wanted);
         self.images.here.get(wanted).or_else(|| self.images.here.values().find(|image| image.tags.contains(&name)))
+    }
+
+    pub(crate) fn has_image(&self, wanted: &ImageRef) -> Result<bool> {
+        check_reference(wanted, Call::Images)?;
+        Ok(self.image(wanted).is_some())
     }
 
     pub(crate) fn image_or_missing(&self, wanted: &ImageRef, call: Call) -> Result<ImageInfo> {
@@ -102,12 +107,30 @@ impl State {
             self.images.here.insert(image.id.clone(), image);
             return Ok(Effect::Changed);
         }
-        let is_it = |used: &ImageRef| self.image(used).is_some_and(|used| used.id == image.id);
-        if let Some(user) = self.records.values().find(|record| record.design.image.as_ref().is_some_and(is_it)) {
+        if let Some(user) = self.user_of(&image.id) {
             let used = Error::new(ErrorKind::Conflict, Call::Images.operation(), "an instance uses it");
-            return Err(used.with_context("image", wanted).with_context("instance", &user.id));
+            return Err(used.with_context("image", wanted).with_context("instance", user));
         }
         self.images.here.remove(&image.id);
         Ok(Effect::Changed)
+    }
+
+    /// An instance that was created from this image.
+    fn user_of(&self, id: &ImageRef) -> Option<&InstanceId> {
+        let is_it = |used: &ImageRef| self.image(used).is_some_and(|used| used.id == *id);
+        let user = self.records.values().find(|record| record.design.image.as_ref().is_some_and(is_it));
+        user.map(|user| &user.id)
+    }
+
+    pub(crate) fn prune_images(&mut self, options: &PruneOptions) -> Pruned {
+        let goes = |image: &&ImageInfo| {
+            (options.named || image.tags.is_empty())
+                && options.labels.iter().all(|(key, value)| image.labels.get(key) == Some(value))
+                && self.user_of(&image.id).is_none()
+        };
+        let gone: Vec<ImageInfo> = self.images.here.values().filter(goes).cloned().collect();
+        self.images.here.retain(|id, _| gone.iter().all(|image| image.id != *id));
+        let bytes = gone.iter().map(|image| image.bytes).sum();
+        Pruned::new(gone.into_iter().map(|image| image.id).collect(), bytes)
     }
 }

@@ -251,16 +251,17 @@ impl State {
         Ok(Effect::Changed)
     }
 
-    pub(crate) fn rename(&mut self, id: &InstanceId, name: String) -> Result<()> {
+    pub(crate) fn rename(&mut self, id: &InstanceId, name: String) -> Result<Effect> {
         check_name(&name)?;
-        let before = self.record(id, Call::Create)?.design.name.clone();
-        if before != name {
-            self.check_free(&name, Call::Create)?;
-            self.names.remove(&before);
-            self.names.insert(name.clone());
-            self.change(id, FactKind::Changed("name"), |record| record.design.name = name);
+        let before = self.record(id, Call::Rename)?.design.name.clone();
+        if before == name {
+            return Ok(Effect::Unchanged);
         }
-        Ok(())
+        self.check_free(&name, Call::Rename)?;
+        self.names.remove(&before);
+        self.names.insert(name.clone());
+        self.change(id, FactKind::Changed("name"), |record| record.design.name = name);
+        Ok(Effect::Changed)
     }
 
     /// Changes a field other than the state; without a change there is no fact.

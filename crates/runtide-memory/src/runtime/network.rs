@@ -7,7 +7,7 @@ use std::{
 
 use runtide_core::{
     Address, Error, ErrorKind, InstanceId, Labels, Result,
-    manager::{Effect, NetworkId, NetworkInfo, NetworkSpec},
+    manager::{Effect, NetworkAttachment, NetworkId, NetworkInfo, NetworkSpec},
 };
 
 use super::{State, check_labels, check_name, conflict};
@@ -82,12 +82,22 @@ impl State {
         if self.networks.by_name.contains_key(&spec.name) {
             return Err(error(ErrorKind::AlreadyExists, "this name is taken").with_context("network", &spec.name));
         }
-        let subnet = match &spec.subnet {
-            None => format!("10.{}.{}.0/24", 128 + (self.networks.made >> 8) % 128, self.networks.made % 256),
-            Some(subnet) => subnet.clone(),
+        if spec.ipv6 || !spec.options.is_empty() {
+            return Err(error(ErrorKind::Unsupported, "a network in memory has no IPv6 and no options"));
+        }
+        let (range, gateway) = match spec.subnets.as_slice() {
+            [] => {
+                let made = self.networks.made;
+                (format!("10.{}.{}.0/24", 128 + (made >> 8) % 128, made % 256), None)
+            }
+            [subnet] => (subnet.range.clone(), subnet.gateway),
+            _ => return Err(error(ErrorKind::Unsupported, "a network in memory has one range")),
         };
         let wrong = "a subnet is an IPv4 range as 10.1.2.0/24, with a prefix from 8 to 30";
-        let subnet = Subnet::parse(&subnet).ok_or_else(|| error(ErrorKind::InvalidInput, wrong))?;
+        let subnet = Subnet::parse(&range).ok_or_else(|| error(ErrorKind::InvalidInput, wrong))?;
+        if gateway.is_some_and(|gateway| gateway != subnet.at(1)) {
+            return Err(error(ErrorKind::Unsupported, "the gateway of a network in memory is its first address"));
+        }
         self.networks.made += 1;
         let id = NetworkId::from(self.boot.id("net", self.networks.made.into()));
         let network = Network { id: id.clone(), subnet, labels: spec.labels.clone() };
@@ -116,6 +126,10 @@ impl State {
 
     fn network_info(&self, name: &str, network: &Network) -> NetworkInfo {
         let mut info = NetworkInfo::new(network.id.clone(), name);
+        let Subnet { base, prefix } = network.subnet;
+        let range = format!("{}/{prefix}", Ipv4Addr::from_bits(base));
+        info.subnets = vec![runtide_core::manager::Subnet::new(range).with_gateway(network.subnet.at(1))];
+        info.driver = Some("memory".to_owned());
         info.gateway = Some(network.subnet.at(1));
         info.members = self.members(name);
         info.labels = network.labels.clone();
@@ -171,8 +185,8 @@ impl State {
     }
 
     /// Fails unless all of them exist.
-    pub(super) fn check_networks(&self, wanted: &[NetworkId]) -> Result<()> {
-        wanted.iter().try_for_each(|network| self.network_or_missing(network, Call::Create).map(drop))
+    pub(super) fn check_networks(&self, wanted: &[NetworkAttachment]) -> Result<()> {
+        wanted.iter().try_for_each(|attachment| self.network_or_missing(&attachment.network, Call::Create).map(drop))
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use runtide_core::{
     Error, ErrorKind, InstanceId, Result,
-    manager::{MountSource, NetworkId},
+    manager::{MountSource, NetworkAttachment},
 };
 
 use super::{Blueprint, State};
@@ -18,7 +18,7 @@ pub(crate) struct Order {
     pub(crate) entrypoint: Option<Vec<String>>,
     /// `None`: the image's own.
     pub(crate) user: Option<String>,
-    pub(crate) networks: Vec<NetworkId>,
+    pub(crate) networks: Vec<NetworkAttachment>,
 }
 
 impl State {
@@ -33,11 +33,14 @@ impl State {
         let image = design.image.as_ref().map(|image| self.image_or_missing(image, Call::Create)).transpose()?;
         let (mut own_entrypoint, mut own_user) = (Vec::new(), None);
         if let Some(image) = image {
-            let own_env = image.env.iter().filter_map(|pair| pair.split_once('='));
+            let own_env = image.env.iter().flatten().filter_map(|pair| pair.split_once('='));
             for (key, value) in own_env {
                 design.env.entry(key.to_owned()).or_insert_with(|| value.to_owned());
             }
-            (own_entrypoint, own_user) = (image.entrypoint, image.user);
+            if entrypoint.is_none() && design.command.is_empty() {
+                design.command = image.command.unwrap_or_default();
+            }
+            (own_entrypoint, own_user) = (image.entrypoint.unwrap_or_default(), image.user);
         }
         let mut command = entrypoint.unwrap_or(own_entrypoint);
         command.append(&mut design.command);
@@ -47,8 +50,8 @@ impl State {
         }
         self.pick_ports(&mut design)?;
         let id = self.create(design)?;
-        for network in &networks {
-            if let Err(error) = self.connect_network(network, &id, None) {
+        for NetworkAttachment { network, address, .. } in &networks {
+            if let Err(error) = self.connect_network(network, &id, *address) {
                 let _ = self.remove(&id, true);
                 return Err(error);
             }

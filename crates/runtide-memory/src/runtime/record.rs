@@ -45,7 +45,7 @@ pub(crate) enum Phase {
 }
 
 impl Phase {
-    pub(super) fn is_alive(self) -> bool {
+    pub(crate) fn is_alive(self) -> bool {
         matches!(self, Self::Running | Self::Paused | Self::Stopping)
     }
 }

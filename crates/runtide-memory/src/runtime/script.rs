@@ -174,7 +174,7 @@ impl MemoryRuntime {
     /// Gives it another name.
     pub fn rename(&self, id: &InstanceId, name: impl Into<String>) -> Result<()> {
         let name = name.into();
-        self.with(|state| state.rename(id, name))
+        self.with(|state| state.rename(id, name)).map(drop)
     }
 
     /// The verdict of its health check; `None`: it has no check any more.

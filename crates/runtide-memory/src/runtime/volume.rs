@@ -26,6 +26,9 @@ impl State {
         if spec.driver.as_ref().is_some_and(|driver| driver != "memory") {
             return Err(Error::new(ErrorKind::Unsupported, Call::Volumes.operation(), "the only driver is 'memory'"));
         }
+        if !spec.options.is_empty() {
+            return Err(Error::new(ErrorKind::Unsupported, Call::Volumes.operation(), "the driver has no options"));
+        }
         let id = if let Some(name) = &spec.name {
             check_name(name)?;
             VolumeId::from(name.as_str())
@@ -39,9 +42,12 @@ impl State {
                 }
             }
         };
-        if self.volumes.contains_key(&id) {
-            let taken = Error::new(ErrorKind::AlreadyExists, Call::Volumes.operation(), "this name is taken");
-            return Err(taken.with_context("volume", id));
+        if let Some(there) = self.volumes.get(&id) {
+            let (kind, taken) = match there.labels == spec.labels {
+                true => (ErrorKind::AlreadyExists, "this name is taken"),
+                false => (ErrorKind::Conflict, "this name is taken, by a volume with other labels"),
+            };
+            return Err(Error::new(kind, Call::Volumes.operation(), taken).with_context("volume", id));
         }
         let volume = Volume { labels: spec.labels.clone(), created_at: self.wall(), entries: Vec::new() };
         self.volumes.insert(id.clone(), volume);

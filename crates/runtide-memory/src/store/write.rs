@@ -315,7 +315,9 @@ impl Inner {
         let wakers = history.wake();
         drop(history);
         drop(tree);
-        drop((old, index, dropped));
+        // The memory is freed in the order of the names, in which it was allocated, and not in that of the hashes.
+        index.free();
+        drop((old, dropped));
         wakers.into_iter().flatten().for_each(Waker::wake);
     }
 }

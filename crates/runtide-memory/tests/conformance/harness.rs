@@ -151,6 +151,8 @@ impl Harness for MemoryHarness {
                 .with_run_length(Duration::from_millis(50))
                 .with_exit(ExitStatus::signal(UnixSignal::KILL).with_oom_killed(true)),
             Workload::Print { .. } => blueprint.with_run_length(Duration::from_millis(50)),
+            // The first piece of its output.
+            Workload::Greet { bytes } => blueprint.with_command(["emit", &bytes.to_string(), "0"]),
             other => return Err(Obstacle::unsupported(format!("{other:?}"))),
         };
         let id = done(self.runtime.create(blueprint))?;
@@ -247,7 +249,7 @@ impl Harness for MemoryHarness {
     }
 
     fn commands(&self, bytes: u64) -> Vec<Command> {
-        let emit = |seed| Box::new(Emission::new(bytes, seed).chunks().map(|chunk| chunk.to_vec()));
+        let emit = |seed| -> Output { Box::new(Emission::new(bytes, seed).chunks().map(|chunk| chunk.to_vec())) };
         let mut echo = Command::new(["echo", "$HOME; exit 1"]);
         echo.stdout = Box::new(std::iter::once(b"$HOME; exit 1\n".to_vec()));
         let mut fails = Command::new(["exit", "3"]);
@@ -256,7 +258,15 @@ impl Harness for MemoryHarness {
         let mut out = Command::new(["emit", &amount, seeds[0]]);
         let mut err = Command::new(["emit", &amount, seeds[1], "stderr"]);
         (out.stdout, err.stderr) = (emit(7), emit(8));
-        vec![echo, fails, out, err]
+        let mut cat = Command::new(["cat"]);
+        (cat.stdin, cat.stdout) = (Some(emit(9)), emit(9));
+        vec![echo, fails, out, err, cat]
+    }
+
+    fn echo(&self, word: &str) -> Option<Command> {
+        let mut echo = Command::new(["echo", word]);
+        echo.stdout = Box::new(std::iter::once(format!("{word}\n").into_bytes()));
+        Some(echo)
     }
 
     fn spec(&self, name: &str, work: &Workload) -> Done<InstanceSpec> {

@@ -117,7 +117,7 @@ async fn process(disk: &MortalDisk, runtime: &MemoryRuntime, dialect: Dialect) -
         let mut stream = journal.watch(backend(runtime, dialect), WatchOptions::default()).await?;
         while let Some(event) = stream.next().await {
             let event = event?;
-            if event.kind == RuntimeEventKind::ResyncEnd {
+            if matches!(event.kind, RuntimeEventKind::ResyncEnd(_)) {
                 begin.take().map(|begin| begin.send(()));
             }
             given.push(event);
@@ -168,7 +168,9 @@ async fn killed_at_every_write_and_sync_it_resumes_and_no_fact_is_in_the_log_twi
             assert!(given.iter().chain(&after).all(in_log), "{at}: yielded events are in the log");
 
             // If the runtime keeps its history, every edge since the end of the first resync is in the log.
-            if dialect == Dialect::Edges && given.iter().any(|event| event.kind == RuntimeEventKind::ResyncEnd) {
+            if dialect == Dialect::Edges
+                && given.iter().any(|event| matches!(event.kind, RuntimeEventKind::ResyncEnd(_)))
+            {
                 let edges = logged.iter().filter_map(edge);
                 let facts = runtime.history().into_iter().filter(|fact| fact.name != "old");
                 let facts = facts.map(|fact| (fact.kind, fact.id));

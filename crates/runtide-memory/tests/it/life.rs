@@ -6,8 +6,8 @@ use runtide_core::{
     ErrorKind, ExitStatus, ImageRef, Instance, InstanceId, InstanceState, Labels, ListOptions, Port, Protocol,
     RuntimeBackend, UnixSignal,
     manager::{
-        Effect, ImageInfo, InstanceSpec, LifecycleManager, Mount, MountSource, NetworkId, NetworkSpec,
-        ProvisionManager, RemoveOptions, StopOptions, VolumeId, VolumeSpec,
+        Effect, ImageInfo, InstanceSpec, LifecycleManager, Mount, MountSource, NetworkSpec, ProvisionManager,
+        RemoveOptions, StopOptions, VolumeId, VolumeSpec,
     },
 };
 use runtide_memory::{Blueprint, Config, MemoryBackend, MemoryRuntime, RuntimeOptions};
@@ -127,8 +127,8 @@ async fn a_created_instance_is_as_it_was_described() {
     let runtime = backend.runtime();
     let mut image = ImageInfo::new("img-1");
     image.tags = vec![ImageRef::from("base")];
-    image.env = vec!["PATH=/bin".to_owned(), "MODE=image".to_owned()];
-    image.entrypoint = vec!["exit".to_owned()];
+    image.env = Some(vec!["PATH=/bin".to_owned(), "MODE=image".to_owned()]);
+    image.entrypoint = Some(vec!["exit".to_owned()]);
     runtime.add_image(image);
     let network = backend.networks().unwrap().create(&NetworkSpec::named("net")).await.unwrap();
     let volume = backend.volumes().unwrap().create(&VolumeSpec::named("data")).await.unwrap();
@@ -140,7 +140,7 @@ async fn a_created_instance_is_as_it_was_described() {
     spec.labels = [("quote\"", "x".repeat(65_536).as_str()), ("nul\0", "../..")].into_iter().collect();
     spec.ports =
         vec![Port::new(NonZeroU16::new(80).unwrap(), Protocol::Tcp).published_at("0.0.0.0:0".parse().unwrap())];
-    spec.networks = vec![network];
+    spec.networks = vec![network.into()];
     spec.mounts = vec![Mount::new(MountSource::Volume(volume.clone()), "/data")];
     let id = provision(&backend).create(&spec).await.unwrap();
 
@@ -177,7 +177,7 @@ async fn a_spec_that_cannot_be_created_is_refused_before_anything_is_made() {
         assert_eq!(error.kind(), kind, "{error}");
     };
     refused(NotFound, |spec| spec.image = Some(ImageRef::from("nowhere"))).await;
-    refused(NotFound, |spec| spec.networks = vec![NetworkId::from("nowhere")]).await;
+    refused(NotFound, |spec| spec.networks = vec!["nowhere".into()]).await;
     refused(NotFound, |spec| spec.mounts = vec![Mount::new(MountSource::Volume(VolumeId::from("no")), "/data")]).await;
     refused(Unsupported, |spec| spec.mounts = vec![Mount::new(MountSource::Tmpfs, "/tmp")]).await;
     refused(Unsupported, |spec| spec.milli_cpus = Some(std::num::NonZeroU32::MIN)).await;

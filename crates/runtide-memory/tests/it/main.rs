@@ -12,6 +12,7 @@
     reason = "a test fails by panicking, and it prints its trace"
 )]
 
+mod close;
 mod faults;
 mod journal;
 mod life;

@@ -5,8 +5,9 @@ use std::{io::Cursor, time::Duration};
 use runtide_core::{
     ErrorKind, ExitStatus, ImageRef, Labels, RuntimeBackend,
     manager::{
-        BuildContext, BuildOptions, ByteReader, ConnectOptions, Effect, ImageInfo, ImageManager, ImageProgress,
-        ImageStream, NetworkId, NetworkSpec, PullOptions, Secret, SnapshotId, SnapshotScope, VolumeId, VolumeSpec,
+        BuildContext, BuildOptions, ByteReader, ConnectOptions, Credentials, Effect, ImageInfo, ImageManager,
+        ImageProgress, ImageStream, NetworkId, NetworkSpec, PruneOptions, PullOptions, SnapshotId, SnapshotScope,
+        VolumeId, VolumeSpec,
     },
 };
 use runtide_memory::{Blueprint, Config, MemoryBackend, MemoryRuntime, RuntimeOptions};
@@ -70,7 +71,7 @@ async fn a_pull_reports_its_layers_and_ends_with_the_image() {
 
     let missing = images(&backend).pull(&ImageRef::from("other"), PullOptions::default()).await;
     assert_eq!(missing.unwrap_err().kind(), ErrorKind::NotFound);
-    let private = PullOptions::default().with_password(Secret::new("hunter2"));
+    let private = PullOptions::default().with_credentials(Credentials::user("me", "hunter2"));
     let error = images(&backend).pull(&name, private).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert!(!format!("{error:?}").contains("hunter2"));
@@ -103,9 +104,34 @@ async fn an_image_goes_with_its_last_name_unless_it_is_used() {
     backend.runtime().remove(&user).unwrap();
     assert_eq!(images(&backend).remove(&ImageRef::from("img-1")).await.unwrap(), Effect::Changed);
     assert!(!images(&backend).exists(&two).await.unwrap());
+    assert_eq!(images(&backend).save(&[two]).await.err().unwrap().kind(), ErrorKind::Unsupported);
     let error =
         images(&backend).build(BuildContext::Tar(reader(Vec::new())), BuildOptions::default()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_prune_takes_what_nothing_uses_and_has_the_labels() {
+    let backend = backend();
+    let add = |id: &str, tag: Option<&str>, label: &str| {
+        let mut image = ImageInfo::new(id);
+        image.tags = tag.into_iter().map(ImageRef::from).collect();
+        image.labels.insert("team", label);
+        image.bytes = Some(10);
+        backend.runtime().add_image(image);
+    };
+    add("img-1", None, "a");
+    add("img-2", None, "b");
+    add("img-3", Some("base:3"), "a");
+    add("img-4", Some("base:4"), "a");
+    backend.runtime().create(Blueprint::named("web").with_image(ImageRef::from("base:4"))).unwrap();
+    let labels: Labels = [("team", "a")].into_iter().collect();
+    let pruned = async |options: PruneOptions| images(&backend).prune(options).await.unwrap();
+    let gone = pruned(PruneOptions::default().with_labels(labels)).await;
+    assert_eq!((gone.images, gone.bytes), (vec![ImageRef::from("img-1")], Some(10)));
+    let gone = pruned(PruneOptions::default().with_named()).await;
+    assert_eq!((gone.images, gone.bytes), (vec![ImageRef::from("img-2"), ImageRef::from("img-3")], Some(20)));
+    assert_eq!(images(&backend).list().await.unwrap().len(), 1, "an instance uses the last one");
 }
 
 #[tokio::test(start_paused = true)]
@@ -113,7 +139,7 @@ async fn networks_are_joined_and_left() {
     let backend = backend();
     let networks = backend.networks().unwrap();
     let mut spec = NetworkSpec::named("net");
-    spec.subnet = Some("10.5.0.0/29".to_owned());
+    spec.subnets = vec!["10.5.0.0/29".into()];
     let net = networks.create(&spec).await.unwrap();
     assert_eq!(networks.create(&spec).await.unwrap_err().kind(), ErrorKind::AlreadyExists);
     let ids: Vec<_> = (0..3).map(|_| backend.runtime().run("").unwrap()).collect();

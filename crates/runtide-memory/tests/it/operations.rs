@@ -53,7 +53,7 @@ async fn compose(log: &OperationLog, backend: &dyn RuntimeBackend) -> Result<()>
 
     operation.will(undo(UndoAction::RemoveInstance, "web", &operation.id().clone())).await?;
     let mut spec = InstanceSpec::default();
-    (spec.name, spec.labels, spec.networks) = (Some("web".to_owned()), labels, vec![network]);
+    (spec.name, spec.labels, spec.networks) = (Some("web".to_owned()), labels, vec![network.into()]);
     let id = backend.provision().unwrap().create(&spec).await?;
     backend.lifecycle().unwrap().start(&id).await?;
     operation.enter(Stage::Completed).await

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, num::NonZeroU16, time::Duration};
 
 use runtide_core::{
     ErrorKind, ExitStatus, RuntimeBackend, UnixSignal,
-    manager::{ExecManager, ExecOptions, LogLine, LogManager, LogOptions, LogSource, LogStream, TtySize},
+    manager::{
+        AttachOptions, ExecManager, ExecOptions, ExecSession, LogLine, LogManager, LogOptions, LogSource, LogStream,
+        TtySize,
+    },
 };
 use runtide_memory::{Blueprint, Config, Emission, MemoryBackend, MemoryRuntime, RuntimeOptions};
 use tokio::io::AsyncWriteExt;
@@ -209,6 +212,7 @@ async fn a_command_that_cannot_run_is_refused() {
         argv(&["true"]).with_env(BTreeMap::from([("A=B".to_owned(), String::new())])),
         argv(&["true"]).with_working_dir("here".to_owned()),
         argv(&["true"]).with_user("\0".to_owned()),
+        argv(&["true"]).with_user(String::new()),
     ] {
         assert_eq!(exec(&backend).exec(&id, options).await.unwrap_err().kind(), ErrorKind::InvalidInput);
     }
@@ -216,7 +220,7 @@ async fn a_command_that_cannot_run_is_refused() {
     assert_eq!(exec(&backend).exec(&id, argv(&["true"])).await.unwrap_err().kind(), ErrorKind::Conflict);
     backend.runtime().kill(&id, UnixSignal::KILL).unwrap();
     assert_eq!(exec(&backend).exec(&id, argv(&["true"])).await.unwrap_err().kind(), ErrorKind::Conflict);
-    assert_eq!(exec(&backend).attach(&id).await.unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(exec(&backend).attach(&id, AttachOptions::default()).await.unwrap_err().kind(), ErrorKind::Conflict);
 }
 
 #[tokio::test(start_paused = true)]
@@ -249,18 +253,54 @@ async fn attaching_before_the_start_misses_nothing() {
     let words = ["echo", "hello"].map(str::to_owned);
     let id = runtime.create(Blueprint::named("job").with_command(words)).unwrap();
     for _ in 0..2 {
-        let session = exec(&backend).start_attached(&id).await.unwrap();
+        let session = exec(&backend).start_attached(&id, AttachOptions::default()).await.unwrap();
         assert_eq!(text(&all(session.output).await), [(LogSource::Stdout, "hello\n".to_owned())]);
         assert_eq!(session.control.wait().await.unwrap(), Some(ExitStatus::code(0)));
     }
     let service = runtime.run("web").unwrap();
     runtime.write_log(&service, LogSource::Stdout, "before\n").unwrap();
-    let session = exec(&backend).attach(&service).await.unwrap();
+    let session = exec(&backend).attach(&service, AttachOptions::default()).await.unwrap();
     runtime.write_log(&service, LogSource::Stdout, "after\n").unwrap();
     runtime.restart(&service).unwrap();
     runtime.write_log(&service, LogSource::Stdout, "next run\n").unwrap();
     assert_eq!(text(&all(session.output).await), [(LogSource::Stdout, "after\n".to_owned())]);
     assert_eq!(session.control.wait().await.unwrap(), Some(ExitStatus::signal(UnixSignal::TERM)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attach_needs_the_right_state_and_an_open_input() {
+    let backend = backend();
+    let runtime = backend.runtime();
+    let id = runtime.run("web").unwrap();
+    let kind = |result: runtide_core::Result<ExecSession>| result.unwrap_err().kind();
+    let input = AttachOptions::default().with_stdin();
+    assert_eq!(kind(exec(&backend).attach(&id, input).await), ErrorKind::InvalidInput);
+    assert_eq!(kind(exec(&backend).start_attached(&id, AttachOptions::default()).await), ErrorKind::Conflict);
+    runtime.pause(&id).unwrap();
+    assert_eq!(kind(exec(&backend).attach(&id, AttachOptions::default()).await), ErrorKind::Conflict);
+    assert_eq!(runtime.open_calls(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_detached_process_goes_on_without_its_control() {
+    let backend = backend();
+    let runtime = backend.runtime();
+    let id = runtime.run("web").unwrap();
+    let input = exec(&backend).exec_detached(&id, argv(&["cat"]).with_stdin()).await;
+    assert_eq!(input.err().map(|error| error.kind()), Some(ErrorKind::InvalidInput));
+    let control = exec(&backend).exec_detached(&id, argv(&["emit", "1000000", "7"])).await.unwrap();
+    assert_eq!(
+        control.wait().await.unwrap(),
+        Some(ExitStatus::code(0)),
+        "its output is not read, and does not block it"
+    );
+    drop(control);
+    drop(exec(&backend).exec_detached(&id, argv(&["sleep", "3600"])).await.unwrap());
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    assert_eq!(runtime.open_calls(), 1, "it still runs");
+    runtime.stop(&id).unwrap();
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    assert_eq!(runtime.open_calls(), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,7 +2,9 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use runtide_core::{Change, Freshness, Gap, RuntimeBackend, RuntimeBackendExt, TransitionStream, WatchOptions};
+use runtide_core::{
+    Change, Completeness, Freshness, Gap, RuntimeBackend, RuntimeBackendExt, TransitionStream, WatchOptions,
+};
 use runtide_journal::{JournalOptions, RuntimeJournal};
 use runtide_memory::{Config, MemoryBackend, MemoryRuntime, Reboot, RuntimeOptions};
 
@@ -39,7 +41,10 @@ async fn empty_and_unreachable_are_two_first_items() {
     let empty = runtime();
     let backend = on(&empty);
     let mut changes = backend.transitions(WatchOptions::default()).await.unwrap();
-    assert_eq!(changes.next().await.unwrap().unwrap(), Change::Synced { gap: Some(Gap::Initial) });
+    assert_eq!(
+        changes.next().await.unwrap().unwrap(),
+        Change::Synced { gap: Some(Gap::Initial), completeness: Completeness::Complete }
+    );
     assert_eq!((changes.table().len(), freshness(&changes)), (0, Some(Freshness::Live)));
 
     let down = runtime();
@@ -95,7 +100,7 @@ async fn a_journal_goes_on_with_the_steps_since_the_last_process() {
     let mut changes = second.transitions(on(&runtime), WatchOptions::default()).await.unwrap();
     assert_eq!((changes.table().len(), freshness(&changes)), (2, Some(Freshness::Stale)), "as of the last process");
     let seen = lines(&mut changes).await;
-    let expected = ["! online: the missed steps follow", "= complete (nothing was missed)", "~ web is stopped"];
+    let expected = ["! online: the missed steps follow", "~ web is stopped", "= complete (nothing was missed)"];
     assert_eq!(seen, expected);
     assert_eq!(freshness(&changes), Some(Freshness::Live));
     drop((changes, second));
@@ -141,6 +146,40 @@ async fn a_journal_goes_on_with_the_steps_since_the_last_process() {
     let seen = lines(&mut changes).await;
     assert!(seen.iter().any(|line| line.starts_with("~ db is stopped (by comparison: ")), "{seen:?}");
     assert!(changes.table().get(&"memory:local".into(), &held).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_journal_keeps_what_its_table_lacks_over_restarts_of_the_process() {
+    for checkpoint_every in [1, 1_000] {
+        let temporary = tempfile::tempdir().unwrap();
+        let runtime = runtime();
+        runtime.run("web").unwrap();
+        let db = runtime.run("db").unwrap();
+        let open = || {
+            let options = JournalOptions::default().with_checkpoint_every(std::num::NonZeroU64::new(checkpoint_every));
+            RuntimeJournal::open(temporary.path(), options).unwrap()
+        };
+        let watched = async |journal: &RuntimeJournal| {
+            lines(&mut journal.transitions(on(&runtime), WatchOptions::default()).await.unwrap()).await
+        };
+        runtime.faults(|faults| faults.bad_items.insert(db.clone()));
+        let seen = watched(&open()).await;
+        assert_eq!(seen.len(), 2, "{seen:?}");
+        assert!(seen[1].starts_with("= partial (the watch begins), not read: "), "{seen:?}");
+
+        let journal = open();
+        assert_eq!(journal.table().completeness(&"memory:local".into()).failures().len(), 1);
+        let seen = watched(&journal).await;
+        assert!(seen[0].starts_with("! online") && seen[1].starts_with("= partial (nothing was missed)"), "{seen:?}");
+        assert_eq!(seen.len(), 2, "{seen:?}");
+        drop(journal);
+
+        runtime.heal();
+        let seen = watched(&open()).await;
+        let expected = ["+ db is running (by comparison: a listing was partial)", "= complete (a listing was partial)"];
+        assert_eq!(seen[2..], expected, "{seen:?}");
+        assert!(open().table().completeness(&"memory:local".into()).is_complete());
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -24,6 +24,9 @@ use super::{
 };
 use crate::{client::Client, inspector};
 
+/// The reason why there is no rename.
+pub(crate) const RENAME: &str = "a unit's name is its identity";
+
 /// The lifecycle verbs of units.
 #[derive(Debug, Clone)]
 pub(crate) struct Lifecycle {
@@ -81,6 +84,14 @@ impl LifecycleManager for Lifecycle {
     async fn wait(&self, id: &InstanceId) -> Result<Option<ExitStatus>> {
         let call = Call::on(&self.client, "systemd.wait", id)?;
         wait::wait(call).await.map_err(|error| call.located(error))
+    }
+
+    async fn rename(&self, id: &InstanceId, _: &str) -> Result<Effect> {
+        let call = Call::on(&self.client, "systemd.rename", id)?;
+        Err(call
+            .error(ErrorKind::Unsupported, RENAME)
+            .with_context("feature", "lifecycle_rename")
+            .with_context("reason", RENAME))
     }
 
     async fn remove(&self, id: &InstanceId, options: RemoveOptions) -> Result<Effect> {

@@ -21,4 +21,9 @@ mod tests;
 mod unit;
 mod wait;
 
-pub(crate) use self::{lifecycle::Lifecycle, log::Logs, provision::Provision, stats::Stats};
+pub(crate) use self::{
+    lifecycle::{Lifecycle, RENAME},
+    log::Logs,
+    provision::Provision,
+    stats::Stats,
+};

@@ -274,8 +274,41 @@ impl Request {
     }
 }
 
+/// The fields that become properties, and those whose refusal has a reason of its own.
+const KNOWN: [&str; 18] = [
+    "name",
+    "image",
+    "entrypoint",
+    "command",
+    "env",
+    "user",
+    "working_dir",
+    "labels",
+    "mounts",
+    "ports",
+    "networks",
+    "memory_bytes",
+    "milli_cpus",
+    "pids",
+    "restart",
+    "stop_signal",
+    "stop_timeout",
+    "native",
+];
+
 /// Refuses the fields that systemd has no property for.
 fn refused(spec: &InstanceSpec) -> Result<(), Refusal> {
+    if let Some(field) = spec.given().into_iter().find(|field| !KNOWN.contains(field)) {
+        let reason = match field {
+            "ulimits" | "cap_add" | "cap_drop" | "read_only_root" => {
+                "systemd has properties of its own for it, with other defaults: see the native keys"
+            }
+            "init" => "systemd is the init of its services",
+            "health_check" => "systemd checks no health",
+            _ => "a service shares the host's names and name servers",
+        };
+        return unsupported(field, reason);
+    }
     if spec.image.is_some() {
         return unsupported(
             "image",

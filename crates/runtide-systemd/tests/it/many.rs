@@ -74,7 +74,7 @@ async fn a_watch_begins_with_one_list_and_at_most_two_calls_for_each_unit() {
                     assert!(instance.incarnation.is_some() && instance.group.is_some() && instance.labels.is_some());
                     present += 1;
                 }
-                Kind::ResyncEnd => break,
+                Kind::ResyncEnd(_) => break,
                 _ => {}
             }
         }

@@ -89,7 +89,7 @@ async fn listen(backend: &SystemdBackend) -> (Reported, tokio::task::JoinHandle<
             writer.lock().unwrap().push((Instant::now(), event));
         }
     });
-    let live = || reported.lock().unwrap().iter().any(|(_, event)| matches!(event.kind, Kind::ResyncEnd));
+    let live = || reported.lock().unwrap().iter().any(|(_, event)| matches!(event.kind, Kind::ResyncEnd(_)));
     while !live() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -113,7 +113,7 @@ fn edges(reported: &Reported) -> HashMap<String, (usize, Vec<Option<ExitStatus>>
 async fn resync(reported: &Reported, faults: &[(Instant, &str)]) {
     let (from, what) = *faults.last().unwrap();
     for _ in 0..600 {
-        if reported.lock().unwrap().iter().any(|(at, event)| *at > from && matches!(event.kind, Kind::ResyncEnd)) {
+        if reported.lock().unwrap().iter().any(|(at, event)| *at > from && matches!(event.kind, Kind::ResyncEnd(_))) {
             return;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -219,7 +219,7 @@ async fn every_edge_outside_the_resyncs_is_reported_through_reloads_reexecutions
         .lock()
         .unwrap()
         .iter()
-        .filter(|(_, event)| matches!(event.kind, Kind::ResyncEnd))
+        .filter(|(_, event)| matches!(event.kind, Kind::ResyncEnd(_)))
         .map(|(at, _)| *at)
         .collect();
     let windows: Vec<(Instant, Instant)> = faults

@@ -150,7 +150,7 @@ async fn one_shots_restarts_limits_and_conditions_have_their_states() {
     let Some(fixture) = Fixture::with(&files).await else { return };
     let backend = fixture.backend();
     let mut events = backend.watch(WatchOptions::default()).await.unwrap();
-    while !matches!(events.next().await.unwrap().unwrap().kind, Kind::ResyncEnd) {}
+    while !matches!(events.next().await.unwrap().unwrap().kind, Kind::ResyncEnd(_)) {}
 
     let job = fixture.verb("StartUnit", "PREjob.service").await;
     until(&backend, &job, |one| one.state == S::Running).await;
@@ -223,7 +223,7 @@ async fn a_start_that_is_refused_takes_nothing_from_the_run_before() {
     let backend = fixture.backend();
     let mut events = backend.watch(WatchOptions::default()).await.unwrap();
     let mut table = InstanceTable::default();
-    while !matches!(events.next().await.unwrap().unwrap().kind, Kind::ResyncEnd) {}
+    while !matches!(events.next().await.unwrap().unwrap().kind, Kind::ResyncEnd(_)) {}
     fixture.verb("StartUnit", "PREkeeper.service").await;
     let runs = [
         ("limit", Some(ExitStatus::code(7)), "exit-code"),
@@ -281,7 +281,7 @@ async fn a_start_that_is_refused_takes_nothing_from_the_run_before() {
             panic!("listed {is_listed}: {wrong:?} are {:?}", shown.collect::<Vec<_>>());
         };
         let event = event.unwrap().unwrap();
-        is_listed |= matches!(event.kind, Kind::ResyncEnd);
+        is_listed |= matches!(event.kind, Kind::ResyncEnd(_));
         let _ = table.apply(&event);
     }
     std::fs::remove_file(marker).unwrap();
@@ -314,7 +314,7 @@ async fn a_unit_that_loses_its_file_is_removed_after_its_run() {
         match &event.kind {
             Kind::ResyncBegin { .. } => is_shown = false,
             Kind::Present(one) if one.id.as_str() == orphan => is_shown = true,
-            Kind::ResyncEnd if is_shown => break,
+            Kind::ResyncEnd(_) if is_shown => break,
             _ => {}
         }
     }

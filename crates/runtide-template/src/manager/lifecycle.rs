@@ -1,4 +1,4 @@
-//! Start, stop, kill, pause, wait, remove.
+//! Start, stop, kill, pause, wait, rename, remove.
 
 use async_trait::async_trait;
 use runtide_core::{
@@ -57,6 +57,10 @@ impl LifecycleManager for Client {
         // FORK: no deadline on the wait itself, only on reaching the runtime.
         self.verb("template.wait", id).await?;
         Err(fork("template.wait", "read the exit"))
+    }
+
+    async fn rename(&self, _: &InstanceId, _: &str) -> Result<Effect> {
+        Err(self.unsupported("template.rename", "lifecycle_rename", "FORK: the runtime keeps the name for good"))
     }
 
     async fn remove(&self, id: &InstanceId, _: RemoveOptions) -> Result<Effect> {

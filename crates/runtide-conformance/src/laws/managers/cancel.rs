@@ -4,7 +4,7 @@ use std::{future::Future, pin::pin, task::Poll, time::Duration};
 
 use runtide_core::{
     ListOptions, RuntimeBackend, WatchOptions,
-    manager::{LogOptions, RemoveOptions, StopOptions},
+    manager::{AttachOptions, ExecOptions, LogOptions, RemoveOptions, StopOptions},
 };
 
 use super::{lifecycle, ok};
@@ -96,6 +96,31 @@ async fn drop_each(
         times + 1,
     )
     .await;
+    if let Some(exec) = backend.exec() {
+        // A session as well: it is dropped in the middle of its output.
+        for command in h.commands(1 << 20) {
+            let options = ExecOptions::default().with_argv(command.argv);
+            poll_times(
+                async {
+                    let mut session = exec.exec(id, options).await.ok()?;
+                    for _ in 0..times {
+                        let _ = session.output.next().await?.ok()?;
+                    }
+                    let _ = session.control.wait().await;
+                    Some(())
+                },
+                times,
+            )
+            .await;
+        }
+        if backend.capabilities().exec_attach.is_yes() {
+            let attached = async {
+                let mut session = exec.attach(id, AttachOptions::default()).await.ok()?;
+                session.output.next().await
+            };
+            poll_times(attached, times).await;
+        }
+    }
     if let Some(provision) = backend.provision() {
         let spec = h.spec(&format!("dropped-{times}"), &Workload::Idle)?;
         poll_times(provision.create(&spec), times).await;

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use runtide_core::{
     ErrorKind, ExitCause,
-    manager::{ExecOptions, LogOptions, LogSource, LogStream},
+    manager::{AttachOptions, ByteWriter, ExecControl, ExecManager, ExecOptions, LogOptions, LogSource, LogStream},
 };
+use tokio::io::AsyncWriteExt;
 
 use super::{lifecycle, ok};
 use crate::{
-    Harness, Law, LawResult, Verdict, Violation, Workload, ensure,
+    Harness, Law, LawResult, Output, Verdict, Violation, Workload, ensure,
     laws::{backend, done, running},
 };
 
@@ -17,7 +18,8 @@ use crate::{
 const BOUND: u64 = 48 << 20;
 
 /// **M4 output.** Logs and exec keep stdout and stderr apart, lose no byte, and follow to the end. 100 MB arrive with the
-/// right digest, and in bounded memory, which is measured where the runtime is not in this process.
+/// right digest, and in bounded memory, which is measured where the runtime is not in this process. A command's input arrives
+/// whole, with its end; a session that begins before the start misses nothing.
 pub async fn m4_output(h: &dyn Harness) -> LawResult {
     let mut without = Vec::new();
     let backend = backend(h).await?;
@@ -73,26 +75,82 @@ pub async fn m4_output(h: &dyn Harness) -> LawResult {
     let tail = ok(Law::M4, "a tail", logs.logs(&id, LogOptions::default().with_tail(Some(0))).await)?;
     compare("an empty tail", &[Digest::of_bytes(b""), Digest::of_bytes(b"")], &read(h, tail, &mut most).await?)?;
 
-    match backend.exec().filter(|_| can.exec_run.is_yes()) {
+    match backend.exec() {
         None => without.push("exec: not supported".to_owned()),
         Some(exec) => {
-            let host = running(h, "host").await?;
-            for command in h.commands(bytes) {
-                let what = format!("exec of {:?}", command.argv);
-                let session = exec.exec(&host, ExecOptions::default().with_argv(command.argv)).await;
-                let session = ok(Law::M4, &what, session)?;
-                let said = read(h, session.output, &mut most).await?;
-                compare(&what, &[Digest::of(command.stdout), Digest::of(command.stderr)], &said)?;
-                let Ok(exit) = tokio::time::timeout(h.timing().timeout, session.control.wait()).await else {
-                    return Err(Violation::of(Law::M4, format!("an end of the {what}"), "none"));
-                };
-                let exit = ok(Law::M4, "the end of an exec", exit)?;
-                let right = exit.is_some_and(|exit| exit.end == ExitCause::Code(command.code));
-                ensure!(right, M4, format!("code {} of the {what}", command.code), format!("{exit:?}"));
+            if can.exec_run.is_yes() {
+                commands(h, exec, bytes, &mut most).await?;
+            }
+            if can.exec_attach.is_yes() {
+                greeting(h, exec, &mut most, &mut without).await?;
             }
         }
     }
     Verdict::kept_without(without)
+}
+
+/// Each command inside an idle instance: its input, its output on either side, its exit.
+async fn commands(h: &dyn Harness, exec: &dyn ExecManager, bytes: u64, most: &mut u64) -> Result<(), Violation> {
+    let host = running(h, "host").await?;
+    for command in h.commands(bytes) {
+        let what = format!("exec of {:?}", command.argv);
+        let mut options = ExecOptions::default().with_argv(command.argv.clone());
+        options.stdin = command.stdin.is_some();
+        let mut session = ok(Law::M4, &what, exec.exec(&host, options.clone()).await)?;
+        let fed = feed(session.stdin.take(), command.stdin);
+        let (said, fed) = tokio::join!(read(h, session.output, most), fed);
+        compare(&what, &[Digest::of(command.stdout), Digest::of(command.stderr)], &said?)?;
+        if let Err(error) = fed {
+            return Err(Violation::of(Law::M4, format!("the input of the {what} to be taken"), error.to_string()));
+        }
+        ends_with(h, &what, &*session.control, command.code).await?;
+        if !options.stdin {
+            let what = format!("detached {what}");
+            let control = ok(Law::M4, &what, exec.exec_detached(&host, options).await)?;
+            ends_with(h, &what, &*control, command.code).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Bytes that an instance writes as soon as it is started.
+const GREETING: u64 = 64 << 10;
+
+/// None of the first output is missed by a session that begins before the start.
+async fn greeting(
+    h: &dyn Harness,
+    exec: &dyn ExecManager,
+    most: &mut u64,
+    without: &mut Vec<String>,
+) -> Result<(), Violation> {
+    let work = Workload::Greet { bytes: GREETING };
+    let Some(id) = done("an attach before the start", h.create("greeter", &work).await, without)? else {
+        return Ok(());
+    };
+    let what = "start_attached";
+    let session = ok(Law::M4, what, exec.start_attached(&id, AttachOptions::default()).await)?;
+    let expected = [Digest::of(h.output(LogSource::Stdout, GREETING)), Digest::of_bytes(b"")];
+    compare(what, &expected, &read(h, session.output, most).await?)?;
+    ends_with(h, what, &*session.control, 0).await
+}
+
+async fn ends_with(h: &dyn Harness, what: &str, control: &dyn ExecControl, code: i32) -> Result<(), Violation> {
+    let Ok(exit) = tokio::time::timeout(h.timing().timeout, control.wait()).await else {
+        return Err(Violation::of(Law::M4, format!("an end of the {what}"), "none"));
+    };
+    let exit = ok(Law::M4, "the end of a process", exit)?;
+    let right = exit.is_some_and(|exit| exit.end == ExitCause::Code(code));
+    ensure!(right, M4, format!("code {code} of the {what}"), format!("{exit:?}"));
+    Ok(())
+}
+
+/// Writes the input, and ends it.
+async fn feed(stdin: Option<ByteWriter>, input: Option<Output>) -> std::io::Result<()> {
+    let (Some(mut stdin), Some(input)) = (stdin, input) else { return Ok(()) };
+    for piece in input {
+        stdin.write_all(&piece).await?;
+    }
+    stdin.shutdown().await
 }
 
 /// Number of bytes, and their BLAKE3 hash.

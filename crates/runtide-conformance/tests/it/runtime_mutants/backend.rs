@@ -198,7 +198,7 @@ impl RuntimeBackend for Broken {
                 if let Ok(listed) = self.inner.list_instances(all).await {
                     let inner = self.inner.watch(options).await?;
                     let spoilt = Spoilt::new(self.how, inner, &self.inner, &self.shared);
-                    return Ok(spoilt.listed_first(&listed.instances).into_stream());
+                    return Ok(spoilt.listed_first(&listed).into_stream());
                 }
             }
             _ => {}
@@ -234,7 +234,7 @@ impl RuntimeBackend for Broken {
     }
 
     fn exec(&self) -> Option<&dyn ExecManager> {
-        self.inner.exec()
+        Some(&self.verbs)
     }
 
     fn images(&self) -> Option<&dyn ImageManager> {

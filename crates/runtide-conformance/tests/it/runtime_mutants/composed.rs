@@ -69,7 +69,7 @@ impl SidecarManager for Composed {
         let mut network = None;
         if let Some(wanted) = &spec.network {
             let made = self.networks().create(wanted).await?;
-            instance.networks.push(made.clone());
+            instance.networks.push(made.clone().into());
             network = Some(made);
         }
         let id = self.inner.provision().expect("the memory runtime creates").create(&instance).await?;

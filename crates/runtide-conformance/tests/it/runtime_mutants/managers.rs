@@ -10,11 +10,13 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures_util::StreamExt as _;
 use runtide_core::{
     Error, ErrorKind, ExitStatus, InstanceId, Result, RuntimeBackend, UnixSignal,
     manager::{
-        Effect, InstanceSpec, LifecycleManager, LogManager, LogOptions, LogSource, LogStream, ProvisionManager,
-        RemoveOptions, StopOptions,
+        AttachOptions, ByteWriter, Effect, ExecControl, ExecManager, ExecOptions, ExecSession, InstanceSpec,
+        LifecycleManager, LogManager, LogOptions, LogSource, LogStream, ProvisionManager, RemoveOptions, StopOptions,
+        TtySize,
     },
 };
 use runtide_memory::MemoryBackend;
@@ -37,6 +39,10 @@ impl Verbs {
 
     fn verbs(&self) -> &dyn LifecycleManager {
         self.inner.lifecycle().expect("the memory runtime has verbs")
+    }
+
+    fn processes(&self) -> &dyn ExecManager {
+        self.inner.exec().expect("the memory runtime runs processes")
     }
 
     /// Takes the part after the last slash as the id.
@@ -121,6 +127,10 @@ impl LifecycleManager for Verbs {
         end
     }
 
+    async fn rename(&self, id: &InstanceId, name: &str) -> Result<Effect> {
+        self.effect(self.call(self.verbs().rename(&self.id(id), name)).await)
+    }
+
     async fn remove(&self, id: &InstanceId, options: RemoveOptions) -> Result<Effect> {
         self.effect(self.call(self.verbs().remove(&self.id(id), options)).await)
     }
@@ -150,6 +160,78 @@ impl LogManager for Verbs {
             }
             _ => stream,
         })
+    }
+}
+
+#[async_trait]
+impl ExecManager for Verbs {
+    async fn exec(&self, id: &InstanceId, mut options: ExecOptions) -> Result<ExecSession> {
+        if self.how == Mutant::PastesNames {
+            // It takes the words as a shell would split them.
+            options.argv =
+                options.argv.iter().flat_map(|word| word.split([' ', '\n', ';'])).map(str::to_owned).collect();
+        }
+        let mut session = self.call(self.processes().exec(&self.id(id), options)).await?;
+        match self.how {
+            Mutant::LosesTheEndOfAnExec => {
+                let (output, control) = (session.output, Arc::clone(&session.control));
+                let end = Box::pin(async move { drop(control.wait().await) });
+                session.output = LogStream::new(output.take_until(end));
+            }
+            Mutant::InputWithoutEnd => {
+                session.stdin = session.stdin.map(|inner| Box::pin(Endless { inner }) as ByteWriter);
+            }
+            _ => {}
+        }
+        Ok(session)
+    }
+
+    async fn exec_detached(&self, id: &InstanceId, options: ExecOptions) -> Result<Arc<dyn ExecControl>> {
+        self.call(self.processes().exec_detached(&self.id(id), options)).await
+    }
+
+    async fn attach(&self, id: &InstanceId, options: AttachOptions) -> Result<ExecSession> {
+        self.call(self.processes().attach(&self.id(id), options)).await
+    }
+
+    async fn start_attached(&self, id: &InstanceId, options: AttachOptions) -> Result<ExecSession> {
+        if self.how == Mutant::StartsThenAttaches {
+            let _ = self.verbs().start(id).await?;
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            return self.processes().attach(id, options).await;
+        }
+        self.call(self.processes().start_attached(&self.id(id), options)).await
+    }
+
+    async fn resize(&self, id: &InstanceId, size: TtySize) -> Result<()> {
+        self.call(self.processes().resize(&self.id(id), size)).await
+    }
+}
+
+/// Input whose end the process never sees.
+struct Endless {
+    inner: ByteWriter,
+}
+
+impl tokio::io::AsyncWrite for Endless {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+        self.inner.as_mut().poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        self.inner.as_mut().poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for Endless {
+    fn drop(&mut self) {
+        // The pipe itself would be an end.
+        let inner = std::mem::replace(&mut self.inner, Box::pin(tokio::io::sink()));
+        std::mem::forget(inner);
     }
 }
 

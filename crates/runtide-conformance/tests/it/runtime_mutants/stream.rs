@@ -9,8 +9,8 @@ use std::{
 
 use futures_util::StreamExt;
 use runtide_core::{
-    Cursor, Error, ErrorKind, EventStream, ExitStatus, Gap, Incarnation, Instance, InstanceId, InstanceState,
-    RuntimeBackend, RuntimeEvent, RuntimeEventKind as Kind,
+    Completeness, Cursor, Error, ErrorKind, EventStream, ExitStatus, Gap, Incarnation, Instance, InstanceId,
+    InstanceState, Listing, RuntimeBackend, RuntimeEvent, RuntimeEventKind as Kind,
     event::{Continuity, Epoch, FieldSet},
 };
 use runtide_memory::{FactKind, MemoryBackend, MemoryRuntime};
@@ -45,6 +45,8 @@ pub(crate) struct Spoilt {
     /// The backend that `HotLoop` dials without a pause while the link is down.
     wire: Arc<MemoryBackend>,
     down: bool,
+    /// `true` if `PretendsToHaveResumed` has claimed a replay, and not its end.
+    pretends: bool,
     /// Time at which the link broke, for `BacksOffUnheard`.
     down_since: Instant,
     /// Number of facts that `read_raw` has read.
@@ -107,6 +109,7 @@ impl Spoilt {
             in_vain: 0,
             wire: Arc::clone(wire),
             down: false,
+            pretends: false,
             down_since: Instant::now(),
             read,
             ended: false,
@@ -117,10 +120,11 @@ impl Spoilt {
 
     /// Lists before it subscribes: the rows of that list are its first resync, and the one that belongs to the subscription is
     /// dropped, as if there had been none.
-    pub(crate) fn listed_first(mut self, rows: &[Arc<Instance>]) -> Self {
+    pub(crate) fn listed_first(mut self, listed: &Listing) -> Self {
+        let rows = &listed.instances;
         let backend = rows.first().map_or_else(|| "memory:test".into(), |row| row.backend.clone());
-        let event = RuntimeEvent::new(backend, Cursor::new("x".into(), 0, None), SystemTime::now(), Kind::ResyncEnd);
-        self.emit_resync(&event, Gap::Initial, rows);
+        let event = RuntimeEvent::new(backend, Cursor::new("x".into(), 0, None), SystemTime::now(), Kind::Bookmark);
+        self.emit_resync(&event, Gap::Initial, rows, listed.completeness.clone());
         self.listed = true;
         self
     }
@@ -217,13 +221,13 @@ impl Spoilt {
         self.out.push_back(Ok(Arc::new(event)));
     }
 
-    fn emit_resync(&mut self, like: &RuntimeEvent, gap: Gap, rows: &[Arc<Instance>]) {
+    fn emit_resync(&mut self, like: &RuntimeEvent, gap: Gap, rows: &[Arc<Instance>], completeness: Completeness) {
         self.rows.clear();
         self.emit(like, Kind::ResyncBegin { gap });
         for row in rows {
             self.emit(like, Kind::Present(Arc::clone(row)));
         }
-        self.emit(like, Kind::ResyncEnd);
+        self.emit(like, Kind::ResyncEnd(completeness));
     }
 
     fn spoil(&mut self, event: &Arc<RuntimeEvent>) {
@@ -240,15 +244,21 @@ impl Spoilt {
                     rows.push(row);
                 }
             }
-            Kind::ResyncEnd => {
+            Kind::ResyncEnd(completeness) => {
                 let Some((gap, rows)) = self.resync.take() else { return };
-                self.spoil_resync(event, gap, rows);
+                self.spoil_resync(event, gap, rows, completeness.clone());
             }
             kind => self.spoil_event(event, kind.clone()),
         }
     }
 
-    fn spoil_resync(&mut self, event: &RuntimeEvent, gap: Gap, mut rows: Vec<Arc<Instance>>) {
+    fn spoil_resync(
+        &mut self,
+        event: &RuntimeEvent,
+        gap: Gap,
+        mut rows: Vec<Arc<Instance>>,
+        mut completeness: Completeness,
+    ) {
         let first = std::mem::take(&mut self.first);
         match self.how {
             Mutant::ListsFirst if first && self.listed => return,
@@ -273,6 +283,9 @@ impl Spoilt {
                         self.emit(event, Kind::Updated { instance: row, changed });
                     }
                 }
+                if std::mem::take(&mut self.pretends) {
+                    self.emit(event, Kind::CaughtUp);
+                }
                 return;
             }
             Mutant::PartialListIsTheTruth => {
@@ -280,17 +293,25 @@ impl Spoilt {
                 let cut = faults.truncate_list.unwrap_or(usize::MAX);
                 rows.sort_by(|a, b| a.id.cmp(&b.id));
                 rows = rows.into_iter().take(cut).filter(|row| !faults.bad_items.contains(&row.id)).collect();
+                completeness = Completeness::Complete;
             }
+            Mutant::CallsEveryResyncComplete => completeness = Completeness::Complete,
             _ => {}
         }
-        self.emit_resync(event, gap, &rows);
+        self.emit_resync(event, gap, &rows, completeness);
     }
 
     fn spoil_event(&mut self, event: &Arc<RuntimeEvent>, kind: Kind) {
         let kind = self.renamed(kind);
         match (self.how, &kind) {
             (Mutant::SkipsNumbers, Kind::Stopped(_)) => self.numbers.seq += 1,
+            (Mutant::CaughtUpAtOnce, Kind::BackendReconnected { continuity: Continuity::Resumed }) => {
+                self.emit(event, kind);
+                return self.emit(event, Kind::CaughtUp);
+            }
+            (Mutant::CaughtUpAtOnce, Kind::CaughtUp) => return,
             (Mutant::PretendsToHaveResumed, Kind::BackendReconnected { .. }) => {
+                self.pretends = matches!(kind, Kind::BackendReconnected { continuity: Continuity::Lost });
                 return self.emit(event, Kind::BackendReconnected { continuity: Continuity::Resumed });
             }
             (Mutant::ReplaysDuplicates, Kind::BackendReconnected { .. }) => {

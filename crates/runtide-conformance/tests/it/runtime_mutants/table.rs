@@ -13,7 +13,7 @@ mutants! { runtide_conformance::Law;
     /// Nothing is wrong with it, but its stream goes through the same code as the others'.
     Sound [];
     /// It lists, then subscribes: an event in between is lost.
-    ListsFirst [R1 R3 R4 R5 R6 R9 R12 R19 R21 R22];
+    ListsFirst [R1 R3 R4 R5 R6 R9 R12 R13 R14 R19 R21 R22];
     /// It emits the instances before it begins a resync.
     EventsBeforeTheBracket [R1 R2 R3 R4 R5 R6 R7 R8 R9 R10 R11 R12 R13 R14 R15 R17 R19 R20 R21 R22 R23 R24 M5];
     /// It skips numbers.
@@ -22,8 +22,8 @@ mutants! { runtide_conformance::Law;
     ForgetsDeletesOverAGap [R8 R9];
     /// It never reports removals.
     ForgetsRemovals [R3 R4 R6 R7 R8 R9 R13 R14 R19 R21 R24];
-    /// It makes no resync after an outage, and claims that it resumed.
-    PretendsToHaveResumed [R1 R7 R8 R9 R12 R17];
+    /// It makes no resync after an outage, nor any other but the first, and claims that it resumed.
+    PretendsToHaveResumed [R1 R7 R8 R9 R12 R13 R14 R17];
     /// After a reconnect it emits the last event again, as the runtime does.
     ReplaysDuplicates [R1 R2 R5 R7 R8 R9 R10 R13];
     /// Two tasks read, and one of them is slower.
@@ -62,6 +62,10 @@ mutants! { runtide_conformance::Law;
     BadItemBlinds [R13];
     /// It takes an instance that is missing from a partial listing for removed.
     PartialListIsTheTruth [R13 R14];
+    /// Each of its resyncs ends as if the listing had been complete.
+    CallsEveryResyncComplete [R13 R14];
+    /// It says that the missed edges have been delivered as soon as the link is back.
+    CaughtUpAtOnce [R7];
     /// It forgets a stream that it should close.
     LeaksConnections [R7 R8 R15 R24];
     /// It claims every capability.
@@ -94,12 +98,18 @@ mutants! { runtide_conformance::Law;
     MergesOutputs [M4];
     /// It loses a byte at a seam.
     LosesBytes [M4];
+    /// It takes the end of a process for the end of its output, and loses what is still on the way.
+    LosesTheEndOfAnExec [M4 M8];
+    /// It starts the instance, then attaches.
+    StartsThenAttaches [M4];
+    /// It never ends the input of a process.
+    InputWithoutEnd [M4];
     /// A call that is dropped leaves its lock held.
     PoisonedByCancel [M5 M6];
     /// Its calls have no deadline.
     NoDeadline [M6];
     /// Names are pasted into paths and shells.
-    PastesNames [M8];
+    PastesNames [M4 M8];
     /// A network keeps no labels: its owner is unknown.
     NetworksWithoutLabels [M7];
     /// It answers `Resumed` to any token, and reports what the runtime still remembers.
@@ -139,6 +149,9 @@ impl Mutant {
                 | Self::InventsTheExit
                 | Self::MergesOutputs
                 | Self::LosesBytes
+                | Self::LosesTheEndOfAnExec
+                | Self::StartsThenAttaches
+                | Self::InputWithoutEnd
                 | Self::PoisonedByCancel
                 | Self::NoDeadline
                 | Self::PastesNames

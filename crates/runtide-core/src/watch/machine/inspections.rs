@@ -56,7 +56,7 @@ impl Machine {
             }
             Ok(snapshot) => relist.answered(snapshot, now, settle),
             Err(error) if relist.purpose() == Purpose::Confirm => {
-                tracing::warn!(backend = %self.backend, %error, "the listing failed");
+                tracing::warn!(backend = %self.backend, error = format_args!("{error:#}"), "the listing failed");
                 relist.failed(now);
             }
             Err(error) => self.disconnect(now, Some(&error)),
@@ -77,7 +77,7 @@ impl Machine {
         let answers = match answer {
             Ok(answers) => answers,
             Err(error) => {
-                tracing::warn!(backend = %self.backend, %error, "the inspection failed");
+                tracing::warn!(backend = %self.backend, error = format_args!("{error:#}"), "the inspection failed");
                 Vec::new()
             }
         };
@@ -162,7 +162,8 @@ impl Machine {
     }
 
     /// Replaces the rows by the listing, and shows them to every subscriber.
-    fn resync(&mut self, now: Instant, gap: Gap, relist: Relist) {
+    fn resync(&mut self, now: Instant, gap: Gap, mut relist: Relist) {
+        let missed = relist.take_missed();
         let outcome = relist.into_outcome(&self.backend);
         let mut rows = outcome.rows;
         rows.join_mut(&self.cache, |seen, before| {
@@ -174,7 +175,8 @@ impl Machine {
             }
         });
         self.unconfirmed.clear();
-        if !outcome.complete {
+        let is_complete = outcome.completeness.is_complete();
+        if !is_complete {
             tracing::warn!(backend = %self.backend, "the listing was not complete");
             for (before, _) in self.cache.join(&rows.view()).filter(|(_, seen)| seen.is_none()) {
                 self.unconfirmed.insert(before.id.clone());
@@ -182,10 +184,16 @@ impl Machine {
             }
         }
         self.cache = rows;
+        self.completeness = outcome.completeness;
+        self.was_partial = !is_complete;
         self.full = outcome.detail == Detail::Full;
         self.has_baseline = true;
         self.reconnected(Continuity::Lost); // with the old token: a consumer that resumes from it has not seen the resync
-        self.token = self.next_token.take();
+        // A consumer resumes from before the reports that were missed during the listing.
+        self.token = match &missed {
+            Some(missed) => missed.reached.clone(),
+            None => self.next_token.take(),
+        };
         self.show(now, gap);
         self.go_live(now);
         for (id, reported) in outcome.open {
@@ -193,7 +201,9 @@ impl Machine {
             let undescribed = matches!(reported, Reported::Edge(_)) && self.cache.get(&id).is_none();
             self.inspect_queue.hint(&id, now, undescribed);
         }
-        if !outcome.complete {
+        if let Some(missed) = missed {
+            self.lost(now, missed.gap);
+        } else if !is_complete {
             self.relist = Some(Relist::later(now));
         }
     }
@@ -208,6 +218,7 @@ impl Machine {
             observed_at: self.wall,
             view: Some(self.cache.view()),
             full: self.full,
+            completeness: self.completeness.clone(),
         };
         self.last_resync = Some(now);
         self.seq += 1;
@@ -215,8 +226,11 @@ impl Machine {
     }
 
     /// Compares the rows with the listing. Instances that were reported during it are left to the stream.
+    ///
+    /// If the listing changes what is known of the rows' completeness, a resync says so, though no row may differ.
     fn confirm(&mut self, now: Instant, relist: Relist) {
         let outcome = relist.into_outcome(&self.backend);
+        let is_complete = outcome.completeness.is_complete();
         let left = |id: &InstanceId| outcome.open.contains_key(id) || self.inspect_queue.is_wanted(id);
         let (mut missing, mut changed, mut contradicted, mut met) = (Vec::new(), Vec::new(), false, 0);
         for (seen, known) in outcome.rows.join(&self.cache) {
@@ -231,11 +245,22 @@ impl Machine {
                 changed.push(Arc::clone(seen));
             }
         }
-        if outcome.complete && met < self.cache.len() {
+        if is_complete && met < self.cache.len() {
             let unseen = self.cache.join(&outcome.rows).filter(|(known, seen)| seen.is_none() && !left(&known.id));
             missing.extend(unseen.map(|(known, _)| known.id.clone()));
         }
         self.unconfirmed.retain(|id| outcome.rows.get(id).is_none() || left(id));
+        let is_news = match (self.completeness.is_complete(), is_complete) {
+            (false, true) => true,
+            // Rows that are complete stay so where the stream reports what comes. Elsewhere only a listing shows it; one that is
+            // partial alone may have met an item that was being written.
+            (true, false) => !self.reports_edges && self.was_partial,
+            _ => false,
+        };
+        self.was_partial = !is_complete;
+        if is_news || !self.completeness.is_complete() {
+            self.completeness = outcome.completeness;
+        }
         if self.reports_edges && (contradicted || !missing.is_empty()) {
             tracing::info!(backend = %self.backend, "the reports and the listing differ");
             for id in missing {
@@ -250,7 +275,7 @@ impl Machine {
                 self.cache.insert(Arc::new(after));
             }
             self.full = outcome.detail == Detail::Full;
-            self.show(now, Gap::Disconnected);
+            self.show(now, if is_news { Gap::PartialListing } else { Gap::Disconnected });
         } else {
             for id in missing {
                 self.gone(&id, None, None);
@@ -259,11 +284,14 @@ impl Machine {
                 self.take_answer(&instance);
             }
             self.full |= outcome.detail == Detail::Full;
+            if is_news {
+                self.show(now, Gap::PartialListing);
+            }
         }
         for id in outcome.open.keys() {
             self.inspect_queue.hint(id, now, false);
         }
-        if !outcome.complete {
+        if !is_complete {
             self.relist = Some(Relist::later(now));
         }
     }

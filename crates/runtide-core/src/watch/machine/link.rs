@@ -177,6 +177,7 @@ impl Machine {
         }
         if self.has_baseline {
             self.go_live(now);
+            self.emit(RuntimeEventKind::CaughtUp, None, None, None);
             self.relist = Some(Relist::new(Purpose::Confirm, now));
         } else {
             self.lost(now, Gap::Disconnected); // without the consumer's rows, only a resync shows all

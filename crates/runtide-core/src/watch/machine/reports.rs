@@ -41,6 +41,12 @@ impl Machine {
             _ => {}
         }
         let listing = matches!(self.phase, Phase::Open { mode: Mode::Listing, .. });
+        if listing && let SignalBody::Lost(gap) = signal.body {
+            let reached = self.next_token.clone();
+            if self.relist.as_mut().is_some_and(|relist| relist.lost(gap, reached, now)) {
+                self.commands.push(Command::Abandon); // the answer may be older than the missed reports
+            }
+        }
         let token =
             if listing || matches!(signal.body, SignalBody::Lost(_)) { &mut self.next_token } else { &mut self.token };
         if signal.token.is_some() {
@@ -65,12 +71,7 @@ impl Machine {
                 self.commands.push(Command::Abandon);
                 self.relisted(now, Ok(snapshot));
             }
-            SignalBody::Lost(_) => {
-                // An answer that is under way may be older than the missed reports.
-                self.commands.push(Command::Abandon);
-                relist.restart(now);
-            }
-            SignalBody::Alive | SignalBody::CaughtUp => {}
+            SignalBody::Lost(_) | SignalBody::Alive | SignalBody::CaughtUp => {}
         }
     }
 

@@ -79,6 +79,7 @@ async fn an_inspection_that_no_report_explains_opens_the_stream_again() {
         "disconnected broken",
         "reconnected Resumed",
         "stopped a",
+        "caught_up",
         "resync_begin Disconnected",
         "present a",
         "resync_end",
@@ -169,7 +170,9 @@ async fn a_hint_is_inspected_in_full_detail_if_only_that_shows_the_incarnation()
 async fn a_comparison_inspects_in_full_detail_if_only_that_shows_the_incarnation() {
     let events = unreported_run(|w| w.reported.push_back(Reported::Close)).await;
     let seen: Vec<String> = events.iter().map(|e| brief(e)).collect();
-    assert_eq!(seen[..4], ["disconnected closed", "reconnected Resumed", "started b", "resync_begin Disconnected"]);
+    let expected =
+        ["disconnected closed", "reconnected Resumed", "started b", "caught_up", "resync_begin Disconnected"];
+    assert_eq!(seen[..5], expected);
     let last = events.iter().rev().filter_map(|e| e.instance()).find(|i| i.name == "a").unwrap();
     assert_eq!(last.incarnation, Some(Incarnation::new("2")));
 }
@@ -244,5 +247,5 @@ async fn a_slow_listing_brings_back_no_removed_instance() {
         }));
     });
     let seen = briefs(&mut stream, QUIET * 10).await;
-    assert_eq!(seen, ["disconnected closed", "reconnected Resumed", "removed a"]);
+    assert_eq!(seen, ["disconnected closed", "reconnected Resumed", "caught_up", "removed a"]);
 }

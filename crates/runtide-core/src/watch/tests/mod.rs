@@ -1,5 +1,6 @@
 //! The driver against a world that each test scripts. Time is paused, nothing sleeps for real.
 
+mod completeness;
 mod dials;
 mod gaps;
 mod inspections;

@@ -4,6 +4,7 @@ use std::{num::NonZeroUsize, time::Duration};
 
 use super::world::*;
 use crate::{
+    completeness::Completeness,
     error::{Error, ErrorKind, Result},
     event::Gap,
     filter::InstanceFilter,
@@ -39,7 +40,10 @@ async fn a_runtime_without_instances_is_complete_and_empty() {
     let driver = world.driver();
     let mut changes = open(&driver, &WatchOptions::default());
     assert_eq!(freshness(&changes), None);
-    assert_eq!(changes.next().await.unwrap().unwrap(), Change::Synced { gap: Some(Gap::Initial) });
+    assert_eq!(
+        changes.next().await.unwrap().unwrap(),
+        Change::Synced { gap: Some(Gap::Initial), completeness: Completeness::Complete }
+    );
     assert!(changes.table().is_empty());
     assert_eq!(freshness(&changes), Some(Freshness::Live));
     world.change(|w| w.start("a"));
@@ -107,7 +111,7 @@ async fn an_outage_ends_in_its_net_effects_and_synced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_that_the_history_covers_is_synced_at_once_and_its_steps_follow() {
+async fn an_outage_that_the_history_covers_is_synced_after_its_steps() {
     let world = World::default();
     world.change(|w| w.put(instance("a", S::Running)));
     let driver = world.driver();
@@ -125,10 +129,11 @@ async fn an_outage_that_the_history_covers_is_synced_at_once_and_its_steps_follo
         "+ b is running",
         "! offline: the runtime closed the stream",
         "! online: the missed steps follow",
-        "= complete (nothing was missed)",
         "~ b is stopped",
+        "= complete (nothing was missed)",
     ];
     assert_eq!(seen, expected);
+    assert_eq!(freshness(&changes), Some(Freshness::Live));
 }
 
 #[tokio::test(start_paused = true)]
@@ -198,19 +203,70 @@ async fn a_subscriber_that_goes_on_during_a_replay_or_through_a_layer_has_a_firs
         w.reported.push_back(Reported::Close); // and the replay has no end yet
     });
     let nothing_missed = "= complete (nothing was missed)";
-    assert_eq!(lines(&mut kept, QUIET).await.last().unwrap(), nothing_missed);
+    assert_eq!(lines(&mut kept, QUIET).await.last().unwrap(), "! online: the missed steps follow");
+    assert_eq!(freshness(&kept), Some(Freshness::Replaying));
+    world.change(|w| w.start("b"));
+    assert_eq!(lines(&mut kept, QUIET).await, ["+ b is running"]);
+    assert_eq!(freshness(&kept), Some(Freshness::Replaying), "until the replay is through");
     let position = kept.table().position(&"test".into()).unwrap().0.clone();
     let options = WatchOptions::default().with_from(position).with_known(kept.table().clone());
     let mut resumed = open(&driver, &options);
     let mut layered = TransitionStream::new(driver.watch(options.clone()).unwrap().layered(|events| events), &options);
     for changes in [&mut resumed, &mut layered] {
-        assert_eq!(freshness(changes), Some(Freshness::Live));
-        assert_eq!(lines(changes, QUIET).await, [nothing_missed]);
+        assert_eq!(freshness(changes), Some(Freshness::Replaying));
+        assert_eq!(lines(changes, QUIET).await, [""; 0]);
     }
+    let mut behind = open(&driver, &options);
     world.change(|w| w.report(SignalBody::CaughtUp)); // the comparison finds nothing
-    for changes in [&mut kept, &mut resumed, &mut layered] {
-        assert_eq!(lines(changes, LONG).await, [""; 0]);
+    let mut late = open(&driver, &options); // the end is ahead of its position
+    for changes in [&mut kept, &mut resumed, &mut layered, &mut behind, &mut late] {
+        assert_eq!(lines(changes, LONG).await, [nothing_missed]);
+        assert_eq!(freshness(changes), Some(Freshness::Live));
     }
+    let position = kept.table().position(&"test".into()).unwrap().0.clone();
+    let options = WatchOptions::default().with_from(position).with_known(kept.table().clone());
+    let mut live = TransitionStream::new(driver.watch(options.clone()).unwrap().layered(|events| events), &options);
+    assert_eq!(freshness(&live), Some(Freshness::Live));
+    assert_eq!(lines(&mut live, QUIET).await, [nothing_missed]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_that_breaks_off_or_loses_something_is_never_synced_by_itself() {
+    let world = World::default();
+    let driver = world.driver();
+    let mut changes = open(&driver, &WatchOptions::default());
+    lines(&mut changes, QUIET).await;
+    world.change(|w| w.start("a"));
+    lines(&mut changes, QUIET).await;
+    let position = changes.table().position(&"test".into()).unwrap().0.clone();
+    let options = WatchOptions::default().with_from(position).with_known(changes.table().clone());
+    world.change(|w| {
+        w.opens.extend([Ok(Opened::Resumed), Ok(Opened::Resumed)]);
+        w.reported.push_back(Reported::Close);
+    });
+    assert_eq!(lines(&mut changes, QUIET).await.last().unwrap(), "! online: the missed steps follow");
+    let in_replay = changes.table().position(&"test".into()).unwrap().0.clone();
+    let within = WatchOptions::default().with_from(in_replay).with_known(changes.table().clone());
+    world.change(|w| {
+        w.start("b");
+        w.reported.push_back(Reported::Break);
+        w.report(SignalBody::Lost(Gap::Undecodable));
+    });
+    let expected = ["+ b is running", "! offline: severed", "! online: the missed steps follow"];
+    let seen = lines(&mut changes, LONG).await;
+    assert_eq!(seen[..3], expected);
+    assert_eq!(seen[3..], ["= complete (a message could not be read)"]);
+
+    // Positions before the outage, and within the first replay: what the ring has says which of them was synced.
+    let mut before = open(&driver, &options);
+    assert_eq!(
+        lines(&mut before, QUIET).await[..2],
+        ["= complete (nothing was missed)", "! offline: the runtime closed the stream"]
+    );
+    let mut resumed = open(&driver, &within);
+    let again = lines(&mut resumed, QUIET).await;
+    assert_eq!(again[..3], expected, "no `Synced` before the replay that broke off");
+    assert!(again.len() == 4 && again[3].starts_with("= complete ("), "{again:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -291,7 +347,7 @@ fn an_event_of_the_link_without_a_token_keeps_the_position_that_can_be_resumed()
         RuntimeEvent::new("test".into(), cursor, std::time::SystemTime::now(), kind)
     };
     table.apply(&event(1, None, Kind::ResyncBegin { gap: Gap::Initial }));
-    table.apply(&event(2, Some("t"), Kind::ResyncEnd));
+    table.apply(&event(2, Some("t"), Kind::ResyncEnd(Completeness::Complete)));
     table.apply(&event(3, None, Kind::BackendDisconnected { cause: None }));
     let (position, fresh) = table.position(&"test".into()).unwrap();
     assert_eq!((position.seq, position.native.as_ref().map(ResumeToken::as_str)), (2, Some("t")));

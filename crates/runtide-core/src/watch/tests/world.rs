@@ -10,13 +10,14 @@ use async_trait::async_trait;
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
-    error::{Error, ErrorKind, Result},
+    completeness::Completeness,
+    error::{Error, ErrorKind, Failure, Result},
     event::{Gap, ResumeToken, RuntimeEvent, RuntimeEventKind},
     instance::{ExitStatus, Instance, InstanceId, InstanceKind, InstanceState},
     options::{Detail, WatchOptions},
     watch::{
-        Completeness, Driver, DriverOptions, Edge, EventStream, Flow, Inspection, Inspector, Listing, Opened, Signal,
-        SignalBody, Source,
+        Driver, DriverOptions, Edge, EventStream, Flow, Inspection, Inspector, Listing, Opened, Signal, SignalBody,
+        Source,
     },
 };
 
@@ -212,7 +213,8 @@ impl Inspector for World {
             }
             let mut snapshot = Listing::complete(state.there.values().map(|row| state.seen(row, detail)).collect());
             if state.partial {
-                snapshot.completeness = Completeness::Partial(Vec::new());
+                let failure = Failure::new(ErrorKind::Protocol, "test.list", "no number");
+                snapshot.completeness = Completeness::Partial(vec![failure]);
             }
             (snapshot, state.answer_takes)
         };
@@ -252,6 +254,8 @@ pub(super) fn brief(event: &RuntimeEvent) -> String {
     match (&event.kind, event.instance()) {
         (kind, Some(instance)) => format!("{} {}", kind.name(), instance.name),
         (RuntimeEventKind::ResyncBegin { gap }, _) => format!("resync_begin {gap:?}"),
+        (RuntimeEventKind::ResyncEnd(Completeness::Partial(_)), _) => "resync_end partial".to_owned(),
+        (RuntimeEventKind::ResyncEnd(Completeness::Unknown), _) => "resync_end unknown".to_owned(),
         (RuntimeEventKind::BackendReconnected { continuity }, _) => format!("reconnected {continuity:?}"),
         (RuntimeEventKind::BackendDisconnected { cause }, _) => {
             format!("disconnected {}", if cause.is_some() { "broken" } else { "closed" })
@@ -282,7 +286,7 @@ pub(super) fn check_order(events: &[Arc<RuntimeEvent>]) {
             let step = u64::from(!matches!(after.kind, RuntimeEventKind::Bookmark));
             assert_eq!(before.cursor.seq + step, after.cursor.seq, "{before:?} {after:?}");
         } else {
-            let edge = matches!(after.kind, RuntimeEventKind::ResyncBegin { .. } | RuntimeEventKind::ResyncEnd);
+            let edge = matches!(after.kind, RuntimeEventKind::ResyncBegin { .. } | RuntimeEventKind::ResyncEnd(_));
             assert!(edge, "the epoch changes at {after:?}");
         }
     }
@@ -290,7 +294,7 @@ pub(super) fn check_order(events: &[Arc<RuntimeEvent>]) {
     for event in events {
         match &event.kind {
             RuntimeEventKind::ResyncBegin { .. } => inside = true,
-            RuntimeEventKind::ResyncEnd => inside = false,
+            RuntimeEventKind::ResyncEnd(_) => inside = false,
             RuntimeEventKind::Present(_) => assert!(inside),
             kind => assert!(!inside, "{kind:?} in a resync"),
         }

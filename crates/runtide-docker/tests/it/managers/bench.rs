@@ -10,7 +10,10 @@ use std::{
 use runtide_conformance::{report, testbed::Turn};
 use runtide_core::{
     InstanceId, RuntimeBackend,
-    manager::{InstanceSpec, LifecycleManager, LogManager, ProvisionManager},
+    manager::{
+        ExecManager, ImageManager, InstanceSpec, LifecycleManager, LogManager, NetworkManager, ProvisionManager,
+        StatsManager, VolumeManager,
+    },
 };
 use runtide_docker::{Config, DockerBackend, Endpoint};
 use serde_json::Value;
@@ -32,7 +35,20 @@ impl Bench {
         Self::with(test, |config| config).await
     }
 
+    /// With the daemon for this test alone, which may kill it.
+    pub(crate) async fn alone(test: &str) -> Option<Self> {
+        Self::of(test, |config| config, async || Turn::on(known_as()).await).await
+    }
+
     pub(crate) async fn with(test: &str, configure: impl FnOnce(Config) -> Config) -> Option<Self> {
+        Self::of(test, configure, async || Turn::shared(known_as()).await).await
+    }
+
+    async fn of(
+        test: &str,
+        configure: impl FnOnce(Config) -> Config,
+        turn: impl AsyncFnOnce() -> std::io::Result<Turn>,
+    ) -> Option<Self> {
         let Ok(address) = std::env::var("RUNTIDE_TEST_DOCKER") else {
             report::skip("managers", "docker", "RUNTIDE_TEST_DOCKER is not set");
             return None;
@@ -42,7 +58,7 @@ impl Bench {
         let config = configure(Config::default().with_endpoint(Endpoint::unix(&socket)));
         let backend = DockerBackend::new(config).unwrap();
         let prefix = format!("runtide-managers-{test}-{}", std::process::id());
-        let turn = Turn::shared(known_as()).await.unwrap();
+        let turn = turn().await.unwrap();
         Some(Self { backend, prefix, socket, _turn: turn })
     }
 
@@ -56,6 +72,30 @@ impl Bench {
 
     pub(crate) fn logs(&self) -> &dyn LogManager {
         self.backend.logs().unwrap()
+    }
+
+    pub(crate) fn images(&self) -> &dyn ImageManager {
+        self.backend.images().unwrap()
+    }
+
+    pub(crate) fn exec(&self) -> &dyn ExecManager {
+        self.backend.exec().unwrap()
+    }
+
+    pub(crate) fn stats(&self) -> &dyn StatsManager {
+        self.backend.stats().unwrap()
+    }
+
+    pub(crate) fn networks(&self) -> &dyn NetworkManager {
+        self.backend.networks().unwrap()
+    }
+
+    pub(crate) fn volumes(&self) -> &dyn VolumeManager {
+        self.backend.volumes().unwrap()
+    }
+
+    pub(crate) fn socket(&self) -> &std::path::Path {
+        &self.socket
     }
 
     pub(crate) fn image() -> String {
@@ -91,13 +131,20 @@ impl Bench {
     }
 
     fn try_raw(&self, method: &str, path: &str, body: &str) -> std::io::Result<(u16, Vec<u8>)> {
+        self.raw_with(method, path, "Content-Type: application/json\r\n", body)
+    }
+
+    /// With these headers, each with its line end.
+    pub(crate) fn raw_with(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: &str,
+    ) -> std::io::Result<(u16, Vec<u8>)> {
         let mut stream = UnixStream::connect(&self.socket)?;
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-        write!(
-            stream,
-            "{method} {path} HTTP/1.0\r\nHost: d\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        )?;
+        write!(stream, "{method} {path} HTTP/1.0\r\nHost: d\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len())?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer)?;
         let head = answer.windows(4).position(|window| window == b"\r\n\r\n");

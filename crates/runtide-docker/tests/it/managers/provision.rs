@@ -7,7 +7,7 @@ use std::{
 
 use runtide_core::{
     ErrorKind, ImageRef, Port, Protocol, UnixSignal,
-    manager::{LogOptions, Mount, MountSource, NetworkId, RestartPolicy, VolumeId},
+    manager::{LogOptions, Mount, MountSource, RestartPolicy, VolumeId},
 };
 use serde_json::json;
 
@@ -34,7 +34,7 @@ async fn every_field_of_a_spec_reaches_the_container() {
         port(53, Protocol::Udp),
         port(99, Protocol::Sctp),
     ];
-    spec.networks = vec![NetworkId::from(first.as_str()), NetworkId::from(second.as_str())];
+    spec.networks = vec![first.as_str().into(), second.as_str().into()];
     spec.memory_bytes = NonZeroU64::new(32 << 20);
     spec.milli_cpus = NonZeroU32::new(250);
     spec.pids = NonZeroU32::new(40);
@@ -140,7 +140,7 @@ async fn missing_or_taken_parts_are_reported_and_nothing_is_left() {
         let mut spec = bench.spec(field, "exit 0");
         match field {
             "image" => spec.image = Some(ImageRef::from("runtide/no-such-image:0")),
-            "network" => spec.networks = vec![NetworkId::from("runtide-no-such-network")],
+            "network" => spec.networks = vec!["runtide-no-such-network".into()],
             _ => spec.mounts = vec![Mount::new(MountSource::Volume(VolumeId::from("runtide-no-such-volume")), "/v")],
         }
         spec

@@ -8,7 +8,10 @@ use std::{
 
 use runtide_core::{
     Error, ErrorKind, ExitStatus, InstanceId, Result, RuntimeBackend, UnixSignal,
-    manager::{Effect, InstanceSpec, LogLine, LogOptions, Mount, MountSource, NetworkId, RemoveOptions, StopOptions},
+    manager::{
+        Effect, HealthCheck, HealthTest, InstanceSpec, LogLine, LogOptions, Mount, MountSource, RemoveOptions,
+        StopOptions,
+    },
 };
 
 use crate::scripted_daemon::{Fake, Reply};
@@ -102,13 +105,19 @@ async fn a_spec_that_makes_no_sense_is_refused_before_anything_is_sent() {
 
 fn two_networks() -> InstanceSpec {
     let mut spec = InstanceSpec::of_image("i");
-    spec.networks = vec![NetworkId::from("n1"), NetworkId::from("n2")];
+    spec.networks = vec!["n1".into(), "n2".into()];
     spec
+}
+
+/// The network that is asked for.
+fn network(request: &str) -> Reply {
+    let name = request.strip_prefix("GET /networks/").unwrap_or_default();
+    Reply::ok(&format!(r#"{{"Id":"{name}","Name":"{name}"}}"#))
 }
 
 fn second_network(reply: impl Fn() -> Reply + Send + Sync + 'static) -> Fake {
     Fake::new(move |request| match request {
-        request if request.starts_with("GET /networks/") => Reply::ok("{}"),
+        request if request.starts_with("GET /networks/") => network(request),
         request if request.starts_with("POST /containers/create") => {
             Reply::Json(201, r#"{"Id":"made1","Warnings":[]}"#.to_owned())
         }
@@ -143,7 +152,7 @@ async fn an_unfinished_creation_is_undone() {
 #[tokio::test]
 async fn a_newer_daemon_gets_all_networks_at_once() {
     let fake = Fake::speaking("1.44", |request| match request {
-        request if request.starts_with("GET /networks/") => Reply::ok("{}"),
+        request if request.starts_with("GET /networks/") => network(request),
         _ => Reply::Json(201, r#"{"Id":"made1","Warnings":[]}"#.to_owned()),
     });
     let made = fake.backend.provision().unwrap().create(&two_networks()).await.unwrap();
@@ -158,6 +167,8 @@ async fn a_limit_that_the_server_discards_is_unsupported_and_undone() {
             Reply::Json(201, r#"{"Id":"made1","Warnings":["Limitation discarded."]}"#.to_owned())
         }
         request if request.starts_with("GET /containers/made1/json") => Reply::ok(r#"{"HostConfig":{"Memory":0}}"#),
+        // A server that does not report what its kernel can do.
+        "GET /info" => Reply::ok("{}"),
         _ => Reply::empty(),
     });
     let mut spec = InstanceSpec::of_image("i");
@@ -165,6 +176,38 @@ async fn a_limit_that_the_server_discards_is_unsupported_and_undone() {
     let error = fake.backend.provision().unwrap().create(&spec).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     fake.sees("DELETE /containers/made1?").await;
+}
+
+#[tokio::test]
+async fn a_limit_that_the_kernel_does_not_have_is_unsupported_before_anything_is_created() {
+    let fake = Fake::new(|_| Reply::ok(r#"{"MemoryLimit":false,"CpuCfsQuota":false,"PidsLimit":false}"#));
+    let create = async |limit: fn(&mut InstanceSpec)| {
+        let mut spec = InstanceSpec::of_image("i");
+        limit(&mut spec);
+        fake.backend.provision().unwrap().create(&spec).await.unwrap_err()
+    };
+    for (error, field) in [
+        (create(|spec| spec.memory_bytes = NonZeroU64::new(64 << 20)).await, "memory_bytes"),
+        (create(|spec| spec.milli_cpus = std::num::NonZeroU32::new(100)).await, "milli_cpus"),
+        (create(|spec| spec.pids = std::num::NonZeroU32::new(100)).await, "pids"),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        assert!(error.context().contains(&("feature".into(), field.to_owned())), "{error}");
+    }
+    assert_eq!(fake.seen(), ["GET /info"; 3]);
+}
+
+#[tokio::test]
+async fn a_field_that_an_older_server_drops_is_unsupported_before_anything_is_created() {
+    let check = HealthCheck::new(HealthTest::command(["true"])).with_start_interval(Duration::from_secs(1));
+    let spec = InstanceSpec::of_image("i").with_health_check(check);
+    let made = |_: &str| Reply::Json(201, r#"{"Id":"made1","Warnings":[]}"#.to_owned());
+    let old = Fake::speaking("1.43", made);
+    let error = old.backend.provision().unwrap().create(&spec).await.unwrap_err();
+    assert_eq!((error.kind(), old.seen()), (ErrorKind::Unsupported, vec![]), "{error}");
+    let new = Fake::speaking("1.44", made);
+    new.backend.provision().unwrap().create(&spec).await.unwrap();
+    assert_eq!(new.seen(), ["POST /containers/create?platform="]);
 }
 
 #[tokio::test]

@@ -5,7 +5,8 @@ use std::{collections::BTreeSet, sync::Arc};
 use futures_util::FutureExt;
 use runtide_conformance::StreamChecker;
 use runtide_core::{
-    Cursor, EventStream, Gap, InstanceTable, RuntimeEvent, RuntimeEventKind as Kind,
+    BackendId, Completeness, Cursor, EventStream, Freshness, Gap, InstanceTable, RuntimeEvent,
+    RuntimeEventKind as Kind,
     event::{Continuity, ResumeToken},
 };
 
@@ -60,7 +61,7 @@ impl Account {
                 self.close();
                 self.begins = false;
             }
-            Kind::ResyncEnd => {
+            Kind::ResyncEnd(_) => {
                 // Without a token the runtime had reported nothing yet: the span begins with its first report.
                 self.open = event.cursor.native.as_ref().map(|token| number(Some(token)));
                 self.last = self.open.unwrap_or(self.last);
@@ -169,6 +170,11 @@ impl Subscriber {
         }
         self.position = self.table.position(&event.backend).map(|(cursor, _)| cursor.clone());
         Ok(())
+    }
+
+    /// Completeness and freshness of the table.
+    pub(crate) fn knows(&self, backend: &BackendId) -> (&Completeness, Option<Freshness>) {
+        (self.table.completeness(backend), self.table.position(backend).map(|(_, fresh)| fresh))
     }
 
     /// The tokens that had to be reported and were not, if everything up to `head` was received.

@@ -5,8 +5,8 @@ use std::{num::NonZeroU16, num::NonZeroUsize, sync::Arc, time::Duration};
 use fastrand::Rng;
 use runtide_conformance::compare::differences;
 use runtide_core::{
-    Address, Detail, ExitStatus, Health, Instance, InstanceFilter, InstanceId, LabelMatch, Labels, Port, Protocol,
-    RuntimeBackend, UnixSignal, WatchOptions, watch::DriverOptions,
+    Address, Detail, ExitStatus, Freshness, Health, Instance, InstanceFilter, InstanceId, LabelMatch, Labels, Port,
+    Protocol, RuntimeBackend, UnixSignal, WatchOptions, watch::DriverOptions,
 };
 use runtide_memory::{
     Blueprint, Call, Config, Dialect, FactKind, Garble, MemoryBackend, MemoryRuntime, Reboot, RuntimeOptions,
@@ -426,6 +426,10 @@ impl World {
             );
             if !wrong.is_empty() {
                 return Err(format!("subscriber {}: {}", subscriber.name, wrong.join("; ")));
+            }
+            let (known, fresh) = subscriber.knows(self.backend.id());
+            if !known.is_complete() || fresh != Some(Freshness::Live) {
+                return Err(format!("subscriber {}: at rest its table is {known:?} and {fresh:?}", subscriber.name));
             }
             if subscriber.unfiltered && self.faithful && self.dialect == Dialect::Edges {
                 let head = tokens.last().copied().unwrap_or(0);

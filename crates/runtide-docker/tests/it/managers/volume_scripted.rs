@@ -1,0 +1,131 @@
+//! Transfers of volumes, on a daemon that breaks off, lies, stalls and loses the volume.
+
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use runtide_core::{ErrorKind, RuntimeBackend, manager::ByteReader};
+use tokio::io::AsyncReadExt;
+
+use crate::scripted_daemon::{Fake, Reply};
+
+const VOLUME: &str = r#"{"Name":"v","CreatedAt":"2024-01-01T00:00:00Z","Labels":{"runtide.owner":"shop"}}"#;
+const IMAGE: &str = r#"{"status":"sha256:0123"}"#;
+
+/// An archive without an entry.
+fn archive() -> Vec<u8> {
+    vec![0; 1024]
+}
+
+/// A daemon whose archive endpoint answers so, and that removes what it is asked to remove.
+fn with_archive(reply: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Fake {
+    Fake::new(move |request| match request {
+        "GET /volumes/v" => Reply::ok(VOLUME),
+        request if request.starts_with("POST /images/create") => Reply::ok(IMAGE),
+        request if request.starts_with("POST /containers/create") => Reply::Json(201, r#"{"Id":"h1"}"#.to_owned()),
+        request if request.contains("/containers/h1/archive") => reply(request),
+        request if request.starts_with("GET /containers/json?all=1&filters") => Reply::ok(r#"[{"Id":"h1"}]"#),
+        request if request.starts_with("GET /images/json?all=1&filters") => Reply::ok(r#"[{"Id":"sha256:0123"}]"#),
+        request if request.starts_with("DELETE ") => Reply::ok("[]"),
+        _ => Reply::message(404, "no such thing"),
+    })
+}
+
+async fn is_undone(fake: &Fake) {
+    fake.sees("DELETE /containers/h1?force=1&v=1").await;
+    fake.sees("DELETE /images/sha256:0123?force=1").await;
+}
+
+#[tokio::test]
+async fn an_export_ends_without_an_error_only_if_the_archive_is_whole() {
+    let json = br#"{"message":"the disk is gone"}"#;
+    for (bytes, whole, what) in [
+        (archive(), true, None),
+        (archive(), false, Some("the connection broke behind it")),
+        (archive()[..512].to_vec(), false, Some("it broke off")),
+        (vec![], true, Some("it is empty")),
+        ([archive(), json.to_vec()].concat(), true, Some("the daemon's error is behind it")),
+        (json.to_vec(), true, Some("the daemon's error is in its place")),
+    ] {
+        let reply = bytes.clone();
+        let fake = with_archive(move |_| Reply::Stream { bytes: reply.clone(), whole });
+        let mut export = fake.backend.volumes().unwrap().export(&"v".into()).await.unwrap();
+        let read = export.read_to_end(&mut Vec::new()).await;
+        assert_eq!(read.is_err(), what.is_some(), "{what:?}: {read:?}");
+        is_undone(&fake).await;
+        // The end comes when nothing is left.
+        let last = fake.seen().last().cloned().unwrap_or_default();
+        assert!(last.starts_with("DELETE /images/"), "{last}");
+    }
+}
+
+#[tokio::test]
+async fn a_helper_is_found_by_its_labels_and_mounts_nothing_else() {
+    let fake = with_archive(|_| Reply::Stream { bytes: archive(), whole: true });
+    let mut export = fake.backend.volumes().unwrap().export(&"v".into()).await.unwrap();
+    export.read_to_end(&mut Vec::new()).await.unwrap();
+    let bodies = fake.bodies();
+    let body = bodies.iter().find(|body| body.contains("Mounts")).unwrap();
+    let body: serde_json::Value = serde_json::from_str(body).unwrap();
+    assert_eq!(body["Labels"]["runtide.owner"], "shop", "the volume's own owner finds what its process leaves");
+    assert!(body["Labels"]["runtide.operation"].as_str().unwrap().starts_with("volume-transfer-"));
+    assert_eq!(body["HostConfig"]["Mounts"].as_array().unwrap().len(), 1);
+    assert_eq!(body["HostConfig"]["Mounts"][0]["VolumeOptions"]["NoCopy"], true);
+}
+
+#[tokio::test]
+async fn a_daemon_that_stalls_is_a_timeout_and_what_it_made_is_removed() {
+    let deadline = Duration::from_millis(500);
+    let fake = with_archive(|_| Reply::Open(vec![0; 512])).with_deadline(deadline);
+    let mut export = fake.backend.volumes().unwrap().export(&"v".into()).await.unwrap();
+    let error = export.read_to_end(&mut Vec::new()).await.unwrap_err();
+    assert!(error.to_string().contains("no answer within"), "{error}");
+    is_undone(&fake).await;
+
+    let fake = with_archive(|_| Reply::Stall).with_deadline(deadline);
+    let volumes = fake.backend.volumes().unwrap();
+    let error = volumes.export(&"v".into()).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    is_undone(&fake).await;
+    let error = volumes.import(&"v".into(), Box::pin(std::io::Cursor::new(archive()))).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+}
+
+#[tokio::test]
+async fn a_volume_that_the_daemon_made_again_is_not_taken_for_the_one_that_was_removed() {
+    let inspected = AtomicUsize::new(0);
+    let fake = Fake::new(move |request| match request {
+        "GET /volumes/v" if inspected.fetch_add(1, Ordering::SeqCst) == 0 => Reply::ok(VOLUME),
+        "GET /volumes/v" => Reply::ok(r#"{"Name":"v","CreatedAt":"2024-01-01T00:00:09Z","Labels":null}"#),
+        request if request.starts_with("POST /images/create") => Reply::ok(IMAGE),
+        request if request.starts_with("POST /containers/create") => Reply::Json(201, r#"{"Id":"h1"}"#.to_owned()),
+        request if request.starts_with("GET /containers/json?all=1&filters") => Reply::ok(r#"[{"Id":"h1"}]"#),
+        request if request.starts_with("GET /images/json?all=1&filters") => Reply::ok("[]"),
+        request if request.starts_with("DELETE ") => Reply::empty(),
+        _ => Reply::message(404, "no such thing"),
+    });
+    let error = fake.backend.volumes().unwrap().export(&"v".into()).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    fake.sees("DELETE /containers/h1?").await;
+    assert!(!fake.seen().iter().any(|request| request.starts_with("DELETE /volumes/")), "it may be another client's");
+}
+
+#[tokio::test]
+async fn a_reader_that_fails_is_the_callers_error_and_reaches_no_volume() {
+    struct Broken;
+    impl tokio::io::AsyncRead for Broken {
+        fn poll_read(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+            _: &mut tokio::io::ReadBuf<'_>,
+        ) -> std::task::Poll<std::io::Result<()>> {
+            std::task::Poll::Ready(Err(std::io::Error::other("the disk is gone")))
+        }
+    }
+    let fake = with_archive(|_| Reply::empty());
+    let archive: ByteReader = Box::pin(Broken);
+    let error = fake.backend.volumes().unwrap().import(&"v".into(), archive).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    assert_eq!(fake.seen(), ["GET /volumes/v"]);
+}
