@@ -9,7 +9,7 @@ mod ignore;
 mod reference;
 
 pub use self::{
-    archive::{ArchiveEnd, Checked},
+    archive::Checked,
     context::Context,
     credentials::{ClientConfig, RegistryAuth, config_header},
     reference::{Malformed, Name, Reference},

@@ -114,6 +114,10 @@ async fn file_in(client: &Client, operation: &'static str, container: &str, path
     let request = Request::get(format!("/containers/{container}/archive?path={}", segment(path)));
     let response = match client.open(operation, request).await {
         Ok(response) => response,
+        // Of a container that another client removed nothing is known, also not that it has no such file.
+        Err(error) if error.message().contains("No such container") => {
+            return Err(client.site(operation).error(ErrorKind::Conflict, error.message()));
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
