@@ -48,7 +48,7 @@ impl Completeness {
     }
 }
 
-/// What is not there is `Unknown`: for an adjacently tagged variant, serde offers a missing content to an option alone.
+/// A missing content is `Unknown`: for an adjacently tagged variant, serde offers it to an option alone.
 impl<'de> Deserialize<'de> for Completeness {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]

@@ -13,6 +13,7 @@ pub mod image;
 mod lenient;
 pub mod network;
 pub mod output;
+mod own_answer;
 pub mod progress;
 mod request;
 mod spool;
@@ -31,6 +32,7 @@ pub use self::{
     feed::Feed,
     hijack::{Hijacked, HijackedReader, HijackedWriter},
     lenient::{lenient, log_left_out, number},
+    own_answer::OwnAnswer,
     request::{Request, segment},
     spool::{SpoolReader, SpoolWriter, spool},
     ssh::Ssh,

@@ -1,17 +1,17 @@
 //! Progress of pulls, loads, pushes and builds: lines of JSON, the last of which may be an error inside a successful answer
 //! (trap D30).
 
+use std::{future::poll_fn, pin::Pin};
+
 use bytes::Bytes;
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use futures_core::Stream;
 use runtide_core::{ErrorKind, Result};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::{
-    client::Client,
     dialect::Dialect,
-    transport::as_io,
+    own_answer::OwnAnswer,
     values::{Framed, Values},
 };
 
@@ -133,17 +133,15 @@ impl Lines {
 /// The lines of one answer.
 #[derive(Debug)]
 pub struct ProgressBody<D: Dialect> {
-    client: Client<D>,
-    operation: &'static str,
-    body: Incoming,
+    answer: OwnAnswer<D>,
     lines: Lines,
     over: bool,
 }
 
 impl<D: Dialect> ProgressBody<D> {
-    /// The lines in the body of an answer that [`Client::open`] gave.
-    pub fn new(client: &Client<D>, operation: &'static str, body: Incoming) -> Self {
-        Self { client: client.clone(), operation, body, lines: Lines::default(), over: false }
+    /// The lines of an answer that [`Client::open_own`](crate::Client::open_own) gave.
+    pub fn new(answer: OwnAnswer<D>) -> Self {
+        Self { answer, lines: Lines::default(), over: false }
     }
 
     /// The next line; `None` at the end of the answer. A line with an error is returned as a line: its kind depends on what was
@@ -153,9 +151,8 @@ impl<D: Dialect> ProgressBody<D> {
     /// `Unavailable` for an answer that broke off, also within a line; `Protocol` for a line over 8 MiB.
     ///
     /// # Cancel safety
-    /// A dropped future loses no line. Dropping the body ends the request, and with it what it asked for, if the daemon notices.
+    /// A dropped future loses no line. Dropping the body closes the connection, and with it ends what was asked for.
     pub async fn next(&mut self) -> Result<Option<Progress>> {
-        let site = self.client.site(self.operation);
         loop {
             if let Some(line) = self.lines.next() {
                 return Ok(Some(line));
@@ -165,15 +162,17 @@ impl<D: Dialect> ProgressBody<D> {
                 if rest.iter().all(u8::is_ascii_whitespace) {
                     return Ok(None);
                 }
-                return Err(site.error(ErrorKind::Unavailable, "the answer broke off inside a line"));
+                return Err(self.answer.site().error(ErrorKind::Unavailable, "the answer broke off inside a line"));
             }
-            match self.body.frame().await {
+            match poll_fn(|cx| Pin::new(&mut self.answer).poll_next(cx)).await {
                 None => self.over = true,
-                Some(Err(error)) => return Err(self.client.broken(site, as_io(error))),
-                Some(Ok(frame)) => {
-                    let data: Bytes = frame.into_data().unwrap_or_default();
+                Some(chunk) => {
+                    let data: Bytes = chunk?;
                     if self.lines.unfinished().saturating_add(data.len()) > MAX_LINE {
-                        return Err(site.error(ErrorKind::Protocol, "a line of progress is longer than 8 MiB"));
+                        return Err(self
+                            .answer
+                            .site()
+                            .error(ErrorKind::Protocol, "a line of progress is longer than 8 MiB"));
                     }
                     self.lines.push(&data);
                 }

@@ -17,7 +17,7 @@ use crate::process::TICK;
 /// The engines of Debian 13, and what they start.
 const SUITE: &str = "trixie";
 const ENGINES: &str = "docker.io,docker-cli,podman,conmon,runc,netavark,aardvark-dns,catatonit,iptables,nftables,iproute2,mount,\
-                       util-linux,ca-certificates";
+                       util-linux,procps,ca-certificates";
 
 /// Says that the keeper has made everything.
 const READY: &str = "ready";

@@ -11,9 +11,22 @@ use runtide_conformance::report;
 pub(crate) fn docker(test: &str) -> Option<Command> {
     // The package's own, which is of the daemon's version, before any other one on the path.
     let program = if Path::new("/usr/bin/docker").exists() { "/usr/bin/docker" } else { "docker" };
+    let command = command(program);
+    if command.is_none() {
+        report::skip(test, "docker", "there is no docker command to compare with");
+    }
+    command
+}
+
+/// The command that a shell would run, which may be newer than the package's.
+#[allow(dead_code, reason = "the unit tests compare with the package's alone")]
+pub(crate) fn docker_on_path() -> Option<Command> {
+    command("docker")
+}
+
+fn command(program: &str) -> Option<Command> {
     let found = Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success());
     if !found {
-        report::skip(test, "docker", "there is no docker command to compare with");
         return None;
     }
     let mut command = Command::new(program);

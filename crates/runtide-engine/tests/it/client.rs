@@ -71,12 +71,38 @@ async fn a_body_is_sent_as_it_comes_and_progress_is_read_to_the_end() {
     let used = async {
         let chunks = ["first", "second"].map(|chunk| Ok(Bytes::from_static(chunk.as_bytes())));
         let request = Request::post("/images/load").with_body(futures_util::stream::iter(chunks), "application/x-tar");
-        let answer = client.open("demo.load", request).await.unwrap();
-        let mut progress = ProgressBody::new(&client, "demo.load", answer.into_body());
+        let mut progress = ProgressBody::new(client.open_own("demo.load", request, None).await.unwrap());
         assert_eq!(progress.next().await.unwrap().unwrap().status.as_deref(), Some("Loading"));
         assert_eq!(progress.next().await.unwrap().unwrap().error.as_deref(), Some("no space left"));
         let cut = progress.next().await.unwrap_err();
         assert_eq!(cut.kind(), ErrorKind::Unavailable, "a line that is cut off is no end");
+    };
+    tokio::select! { () = used => {}, () = serve => {} }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_dropped_closes_its_connection_though_the_daemon_is_silent() {
+    let daemon = Daemon::new();
+    let client = daemon.client(SECONDS);
+    let closed = std::rc::Rc::new(tokio::sync::Notify::new());
+    let serve = daemon.serve(|_, mut stream| {
+        let closed = closed.clone();
+        async move {
+            let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n14\r\n{\"status\":\"Waiting\"}\r\n";
+            stream.write_all(head.as_bytes()).await.unwrap();
+            assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0, "closed");
+            closed.notify_one();
+        }
+    });
+    let used = async {
+        let request = Request::post("/images/create");
+        let answer = client.open_own("demo.pull", request, Some(client.deadline())).await.unwrap();
+        let mut progress = ProgressBody::new(answer);
+        assert_eq!(progress.next().await.unwrap().unwrap().status.as_deref(), Some("Waiting"));
+        // It waits for the next line when it is dropped.
+        assert!(tokio::time::timeout(Duration::from_millis(1), progress.next()).await.is_err());
+        drop(progress);
+        closed.notified().await;
     };
     tokio::select! { () = used => {}, () = serve => {} }
 }

@@ -21,7 +21,7 @@ impl ImageManager for Client {
     }
 
     async fn exists(&self, image: &ImageRef) -> Result<bool> {
-        self.ask(Call::Images, |state| Ok(state.image(image).is_some())).await
+        self.ask(Call::Images, |state| state.has_image(image)).await
     }
 
     async fn inspect(&self, image: &ImageRef) -> Result<ImageInfo> {

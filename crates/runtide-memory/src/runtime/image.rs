@@ -46,6 +46,11 @@ impl State {
         self.images.here.get(wanted).or_else(|| self.images.here.values().find(|image| image.tags.contains(&name)))
     }
 
+    pub(crate) fn has_image(&self, wanted: &ImageRef) -> Result<bool> {
+        check_reference(wanted, Call::Images)?;
+        Ok(self.image(wanted).is_some())
+    }
+
     pub(crate) fn image_or_missing(&self, wanted: &ImageRef, call: Call) -> Result<ImageInfo> {
         check_reference(wanted, call)?;
         self.image(wanted).cloned().ok_or_else(|| missing(wanted, call))

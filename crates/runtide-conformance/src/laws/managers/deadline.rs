@@ -3,8 +3,8 @@
 use std::{future::Future, pin::Pin, task::Poll, time::Duration};
 
 use runtide_core::{
-    Error, ErrorKind, ListOptions, Result, UnixSignal,
-    manager::{AttachOptions, ExecOptions, LogOptions, RemoveOptions, StopOptions},
+    Error, ErrorKind, ImageRef, ListOptions, Result, UnixSignal,
+    manager::{AttachOptions, Credentials, ExecOptions, LogOptions, PullOptions, RemoveOptions, StopOptions},
 };
 use tokio::time::Instant;
 
@@ -29,6 +29,7 @@ pub async fn m6_deadlines(h: &dyn Harness) -> LawResult {
 
     let limit = timing.deadline;
     let spec = h.spec("stalled", &Workload::Idle);
+    let image = ImageRef::from("runtide-m6:1");
     // All at once: with no call answered, no call may wait for another.
     let mut calls: Vec<Call<'_>> = vec![
         Box::pin(ends(limit, "list", backend.list_instances(ListOptions::default()))),
@@ -76,6 +77,14 @@ pub async fn m6_deadlines(h: &dyn Harness) -> LawResult {
     }
     if let Some(images) = backend.images() {
         calls.push(Box::pin(ends(limit, "list images", images.list())));
+        calls.push(Box::pin(ends(limit, "exists of an image", images.exists(&image))));
+        calls.push(Box::pin(ends(limit, "inspect an image", images.inspect(&image))));
+        calls.push(Box::pin(ends(limit, "tag an image", images.tag(&image, &image))));
+        calls.push(Box::pin(ends(limit, "remove an image", images.remove(&image))));
+        if can.images_pull.is_yes() {
+            let anonymous = PullOptions::default().with_credentials(Credentials::Anonymous);
+            calls.push(Box::pin(ends(limit, "pull an image", images.pull(&image, anonymous))));
+        }
     }
     if let Some(stats) = backend.stats() {
         calls.push(Box::pin(ends(limit, "usage", stats.usage(&id))));

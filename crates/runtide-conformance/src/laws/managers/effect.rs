@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use runtide_core::{
-    ErrorKind, InstanceState, UnixSignal,
+    ErrorKind, ImageRef, InstanceState, UnixSignal,
     manager::{Effect, NetworkSpec, RemoveOptions, StopOptions, VolumeSpec},
 };
 
@@ -171,6 +171,33 @@ pub async fn m2_idempotent(h: &dyn Harness) -> LawResult {
                 "that it held already"
             );
             unchanged("removal of a volume that is gone", volumes.remove(&volume).await)?;
+        }
+    }
+    match backend.images().filter(|_| can.images_manage.is_yes()) {
+        None => without.push("images: not supported".to_owned()),
+        Some(images) => {
+            let name = ImageRef::from("runtide-m2:1");
+            let source = h.spec("imaged", &Workload::Idle).ok().and_then(|spec| spec.image);
+            let is_there = match &source {
+                Some(source) => ok(Law::M2, "exists of an image", images.exists(source).await)?,
+                None => false,
+            };
+            if let Some(source) = source.filter(|_| is_there) {
+                ok(Law::M2, "tag", images.tag(&source, &name).await)?;
+                ok(Law::M2, "tag of the tagged", images.tag(&source, &name).await)?;
+                let tagged = ok(Law::M2, "exists of the tagged", images.exists(&name).await)?;
+                ensure!(tagged, M2, "an image under the name that it was given", "none");
+                let first = ok(Law::M2, "remove an image's name", images.remove(&name).await)?;
+                ensure!(
+                    first == Effect::Changed,
+                    M2,
+                    "the first removal to say that it changed something",
+                    "that it held already"
+                );
+            }
+            unchanged("removal of an image that is gone", images.remove(&name).await)?;
+            let gone = !ok(Law::M2, "exists of the removed", images.exists(&name).await)?;
+            ensure!(gone, M2, "no image under the name that was removed", "one");
         }
     }
     Verdict::kept_without(without)

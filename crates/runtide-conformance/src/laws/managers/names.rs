@@ -1,8 +1,11 @@
 //! Hostile words: M8.
 
 use runtide_core::{
-    Error, ErrorKind, InstanceId, RuntimeBackend,
-    manager::{ExecManager, ExecOptions, InstanceSpec, RemoveOptions, StopOptions},
+    Error, ErrorKind, ImageRef, InstanceId, RuntimeBackend,
+    manager::{
+        Credentials, Effect, ExecManager, ExecOptions, ImageManager, InstanceSpec, PullOptions, RemoveOptions,
+        StopOptions,
+    },
 };
 
 use super::{lifecycle, ok, seen};
@@ -61,6 +64,9 @@ pub async fn m8_names(h: &dyn Harness) -> LawResult {
             }
         }
     }
+    if let Some(images) = backend.images().filter(|_| backend.capabilities().images_manage.is_yes()) {
+        hostile_images(images, backend.capabilities().images_pull.is_yes()).await?;
+    }
     if let Some(exec) = backend.exec().filter(|_| backend.capabilities().exec_run.is_yes()) {
         hostile_arguments(h, exec).await?;
     }
@@ -116,7 +122,7 @@ async fn hostile_ids(h: &dyn Harness, backend: &dyn RuntimeBackend) -> Result<()
         // An instance that is not there is removed already, unless the id is refused.
         let removed = verbs.remove(&id, RemoveOptions::default().with_kill()).await;
         let harmless = match &removed {
-            Ok(effect) => *effect == runtide_core::manager::Effect::Unchanged,
+            Ok(effect) => *effect == Effect::Unchanged,
             Err(error) => is_refused(error),
         };
         ensure!(harmless, M8, format!("a removal of {shown:?} to do nothing"), format!("{removed:?}"));
@@ -127,6 +133,39 @@ async fn hostile_ids(h: &dyn Harness, backend: &dyn RuntimeBackend) -> Result<()
             format!("verbs with the id {shown:?} to touch no other instance"),
             "that another instance ended"
         );
+    }
+    Ok(())
+}
+
+/// No image has a hostile name: it is refused, or there is none.
+async fn hostile_images(images: &dyn ImageManager, pulls: bool) -> Result<(), Violation> {
+    let missing = ImageRef::from("runtide-m8-missing:1");
+    for word in hostile() {
+        let shown: String = word.chars().take(40).collect();
+        let image = ImageRef::from(word);
+        let mut refusals = vec![
+            ("inspect", images.inspect(&image).await.map(drop)),
+            ("tag", images.tag(&image, &missing).await),
+            ("tag of a missing image", images.tag(&missing, &image).await),
+        ];
+        if pulls {
+            let anonymous = PullOptions::default().with_credentials(Credentials::Anonymous);
+            refusals.push(("pull", images.pull(&image, anonymous).await.map(drop)));
+        }
+        for (verb, result) in refusals {
+            let Err(error) = result else {
+                let expected = format!("{verb} of the image {shown:?} to be refused");
+                return Err(Violation::of(Law::M8, expected, "Ok"));
+            };
+            let expected = format!("{verb} of the image {shown:?} to be `invalid_input` or `not_found`");
+            ensure!(is_refused(&error), M8, expected, error.to_string());
+        }
+        let exists = images.exists(&image).await;
+        let harmless = exists.as_ref().map_or_else(is_refused, |exists| !exists);
+        ensure!(harmless, M8, format!("no image {shown:?}"), format!("{exists:?}"));
+        let removed = images.remove(&image).await;
+        let harmless = removed.as_ref().map_or_else(is_refused, |effect| *effect == Effect::Unchanged);
+        ensure!(harmless, M8, format!("a removal of the image {shown:?} to do nothing"), format!("{removed:?}"));
     }
     Ok(())
 }

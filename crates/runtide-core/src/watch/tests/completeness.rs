@@ -145,7 +145,7 @@ async fn a_table_that_is_resumed_brings_its_completeness_along() {
     };
     let resume: [(bool, fn(&mut State), &[&str]); 3] = [
         (false, |_| {}, &["= complete (nothing was missed)"]),
-        // What an earlier version stored is not known to be complete, and becomes so with the first listing that is.
+        // A table of an earlier version is not known to be complete, and becomes so with the first listing that is.
         (true, |_| {}, &["= perhaps partial (nothing was missed)", "= complete (a listing was partial)"]),
         (true, |w| w.partial = true, &["= perhaps partial (nothing was missed)"]),
     ];

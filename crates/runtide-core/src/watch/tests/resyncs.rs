@@ -299,7 +299,7 @@ async fn losses_that_come_faster_than_a_listing_takes_starve_no_resync() {
     }
 }
 
-/// What happened to one instance: the number of a change, and the token of the first report that lies behind it.
+/// Changes of each instance: the number of a change, and the token of the first report that lies behind it.
 type Changes = std::collections::BTreeMap<InstanceId, Vec<(u32, u64)>>;
 
 /// Changes, some of which are reported and some of which are lost, while listings take as long as they like.

@@ -33,6 +33,8 @@ const WORDS: &[(&str, ErrorKind)] = &[
     ("invalid tar header", ErrorKind::InvalidInput),
     ("unexpected EOF", ErrorKind::InvalidInput),
     ("invalid character", ErrorKind::InvalidInput),
+    ("invalid archive", ErrorKind::InvalidInput),
+    ("invalid manifest", ErrorKind::InvalidInput),
     ("invalid reference format", ErrorKind::InvalidInput),
     ("ockerfile parse error", ErrorKind::InvalidInput),
     ("failed to parse Dockerfile", ErrorKind::InvalidInput),
@@ -43,7 +45,13 @@ const WORDS: &[(&str, ErrorKind)] = &[
     ("not found", ErrorKind::NotFound),
 ];
 
+/// Folder of the daemon's where an archive is unpacked: what is missing there was missing in the archive.
+const UNPACKED: &str = "/docker-import-";
+
 fn kind_of(message: &str) -> ErrorKind {
+    if message.contains(UNPACKED) && message.contains("no such file or directory") {
+        return ErrorKind::InvalidInput;
+    }
     WORDS.iter().find(|(words, _)| message.contains(words)).map_or(ErrorKind::Unexpected, |(_, kind)| *kind)
 }
 
@@ -96,6 +104,10 @@ mod tests {
                 ErrorKind::Unavailable,
             ),
             ("the --mount option requires BuildKit.", ErrorKind::Unsupported),
+            (
+                "open /var/lib/docker/tmp/docker-import-1/repositories: no such file or directory",
+                ErrorKind::InvalidInput,
+            ),
             ("the disk is full of beans", ErrorKind::Unexpected),
         ] {
             assert_eq!(of_message(site, message).kind(), kind, "{message}");

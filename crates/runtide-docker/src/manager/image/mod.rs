@@ -8,11 +8,8 @@ mod home;
 mod progress;
 mod upload;
 
-use std::io;
-
 use async_trait::async_trait;
 use futures_util::{TryFutureExt, TryStreamExt, stream};
-use http_body_util::BodyExt;
 use runtide_core::{
     Error, ErrorKind, ImageRef, Result,
     manager::{
@@ -21,7 +18,7 @@ use runtide_core::{
     },
 };
 use runtide_engine::{
-    Request, as_io,
+    Request,
     image::{Checked, Name, Reference},
     segment,
 };
@@ -138,9 +135,10 @@ impl ImageManager for Images {
         if let Some(auth) = auth {
             request = request.with_header("X-Registry-Auth", auth.header().expose());
         }
-        let response = self.client.open(OPERATION, request).await;
-        let response = response.map_err(|error| failure::of_answer(site, error).with_context("image", &name))?;
-        Ok(stream_of(Running::new(&self.client, OPERATION, response, Goal::pull(name), None)))
+        let answer = self.client.open_own(OPERATION, request, Some(self.client.deadline())).await;
+        let answer = answer.map_err(|error| failure::of_answer(site, error).with_context("image", &name))?;
+        let running = Running::new(&self.client, OPERATION, answer, Goal::pull(name), None);
+        Ok(ImageStream::new(running.into_stream()))
     }
 
     async fn import(&self, archive: ByteReader) -> Result<ImageStream> {
@@ -169,14 +167,8 @@ impl ImageManager for Images {
         }
         // The daemon prepares all of the archive before it answers.
         let client = self.client.clone();
-        let opened = async move {
-            let response = client.open_unbounded(OPERATION, request).await.map_err(upload::as_read_error)?;
-            let bytes = response.into_body().into_data_stream();
-            io::Result::Ok(
-                bytes.map_err(move |error| upload::as_read_error(client.broken(client.site(OPERATION), as_io(error)))),
-            )
-        };
-        let bytes = stream::once(opened).try_flatten();
+        let opened = async move { client.open_own(OPERATION, request, None).await };
+        let bytes = stream::once(opened).try_flatten().map_err(upload::as_read_error);
         Ok(Box::pin(StreamReader::new(Checked::new(bytes))))
     }
 
@@ -238,8 +230,8 @@ impl Images {
     fn uploaded(&self, operation: &'static str, request: Request, upload: Upload, goal: Goal) -> ImageStream {
         let client = self.client.clone();
         let begun = async move {
-            match client.open_unbounded(operation, request).await {
-                Ok(response) => Ok(Running::new(&client, operation, response, goal, Some(upload))),
+            match client.open_own(operation, request, None).await {
+                Ok(answer) => Ok(Running::new(&client, operation, answer, goal, Some(upload))),
                 Err(error) => {
                     let site = client.site(operation);
                     Err(upload.failure(site).unwrap_or_else(|| failure::of_answer(site, error)))
@@ -248,10 +240,6 @@ impl Images {
         };
         ImageStream::new(begun.map_ok(Running::into_stream).try_flatten_stream())
     }
-}
-
-fn stream_of(running: Running) -> ImageStream {
-    ImageStream::new(running.into_stream())
 }
 
 /// A checked reference in a path. Its slashes separate the parts of a name, and the daemon takes them so.

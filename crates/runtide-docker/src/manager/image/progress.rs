@@ -5,18 +5,17 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use futures_core::Stream;
 use futures_util::stream;
-use hyper::{Response, body::Incoming};
 use runtide_core::{
     Error, ErrorKind, ImageRef, Result, RuntimeKind,
     manager::{ImageProgress, LayerStep},
 };
 use runtide_engine::{
-    Request,
+    OwnAnswer, Request,
     image::Name,
     progress::{Progress, ProgressBody},
 };
 
-use super::{failure, path_of, upload::Upload};
+use super::{description, failure, path_of, upload::Upload};
 use crate::client::{Client, Docker};
 
 /// What the daemon was asked for, and what it has said of the result.
@@ -104,11 +103,11 @@ impl Running {
     pub(super) fn new(
         client: &Client,
         operation: &'static str,
-        response: Response<Incoming>,
+        answer: OwnAnswer<Docker>,
         goal: Goal,
         upload: Option<Upload>,
     ) -> Self {
-        let body = ProgressBody::new(client, operation, response.into_body());
+        let body = ProgressBody::new(answer);
         Self { client: client.clone(), operation, body, goal, upload, ready: VecDeque::new(), over: false }
     }
 
@@ -156,15 +155,22 @@ impl Running {
     }
 
     /// The images, once the daemon has shown them: a success in words alone is none.
-    async fn finish(&self) -> Result<Vec<ImageRef>> {
+    async fn finish(&mut self) -> Result<Vec<ImageRef>> {
         let kind = self.client.last_server().map_or(RuntimeKind::Docker, |server| server.kind.clone());
         let results = self.goal.results(&kind).map_err(|(kind, why)| self.reason(|site| site.error(kind, why)))?;
-        for image in &results {
+        let mut found = Vec::new();
+        for image in results {
             let request = Request::get(format!("/images/{}/json", path_of(image.as_str())));
-            let found = self.client.call(self.operation, request, self.client.deadline()).await;
-            found.map_err(|error| error.with_context("image", image))?;
+            let json = self.client.call(self.operation, request, self.client.deadline()).await;
+            let json = json.map_err(|error| error.with_context("image", &image))?;
+            let id = description::Image::read(self.client.site(self.operation), &json)?.id().to_owned();
+            found.push((image, id));
         }
-        Ok(results)
+        // The daemon's list of ids may have those of the named images as well, or not, as the order of the archive falls.
+        let is_named = |id: &str| found.iter().any(|(image, other)| other == id && image.as_str() != id);
+        let repeated: Vec<bool> = found.iter().map(|(image, id)| image.as_str() == id && is_named(id)).collect();
+        let kept = found.into_iter().zip(repeated).filter(|(_, repeated)| !repeated);
+        Ok(kept.map(|((image, _), _)| image).collect())
     }
 }
 

@@ -26,7 +26,9 @@ impl Seen {
     pub(super) fn query(&self, key: &str) -> Option<String> {
         let (_, query) = self.request.split_once('?')?;
         let value = query.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='))?;
-        Some(percent_encoding::percent_decode_str(value).decode_utf8().unwrap().into_owned())
+        // The command writes a space as a plus.
+        let value = value.replace('+', " ");
+        Some(percent_encoding::percent_decode_str(&value).decode_utf8().unwrap().into_owned())
     }
 }
 

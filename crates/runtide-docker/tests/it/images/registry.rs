@@ -151,15 +151,15 @@ impl Drop for Dropped {
     }
 }
 
-/// A registry whose one layer never ends.
-struct Stalls {
+/// A registry whose one layer takes a quarter of an hour.
+struct Slow {
     asked: Notify,
     given_up: Arc<Notify>,
     blobs: Vec<(String, String)>,
     manifest: String,
 }
 
-impl Stalls {
+impl Slow {
     fn new() -> Self {
         let config = json!({"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": [of(b"x")]}});
         let config = config.to_string();
@@ -192,14 +192,14 @@ impl Stalls {
             return whole("application/octet-stream", blob);
         }
         if path.contains("/blobs/") {
+            // Drop by drop: a daemon that gave the layer up notices with the next one.
             let guard = Dropped(Arc::clone(&self.given_up));
-            let first = futures_util::stream::iter([Ok(Frame::data(Bytes::from_static(&[0; 1000])))]);
-            let rest = futures_util::stream::once(async move {
-                let _guard = guard;
-                std::future::pending::<Result<Frame<Bytes>, Infallible>>().await
+            let drops = futures_util::stream::unfold(guard, |guard| async {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                Some((Ok::<_, Infallible>(Frame::data(Bytes::from_static(&[0; 10]))), guard))
             });
             self.asked.notify_one();
-            let body = StreamBody::new(futures_util::StreamExt::chain(first, rest)).boxed_unsync();
+            let body = StreamBody::new(drops).boxed_unsync();
             return Response::builder().header("Content-Length", 1_000_000).body(body).unwrap();
         }
         whole("application/json", "{}")
@@ -216,7 +216,7 @@ async fn a_pull_that_is_dropped_is_cancelled() {
     let Some(bench) = Bench::new("pull-dropped").await else { return };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let registry = Arc::new(Stalls::new());
+    let registry = Arc::new(Slow::new());
     let serving = tokio::spawn({
         let registry = Arc::clone(&registry);
         async move {

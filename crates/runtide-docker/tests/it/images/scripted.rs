@@ -159,10 +159,65 @@ async fn an_error_inside_a_success_is_an_error() {
     let images = fake.backend.images().unwrap();
     let (items, error) = drained(images.pull(&ImageRef::from("a"), anonymous()).await).await;
     assert_eq!((items.len(), error.unwrap().kind()), (1, ErrorKind::Unauthenticated));
+    let daemon = Capture::start(|_| (200, String::from_utf8(FAILED.to_vec()).unwrap()));
+    let backend = daemon.backend();
+    let images = backend.images().unwrap();
     let (_, error) = drained(images.import(reader(b"x")).await).await;
     assert_eq!(error.unwrap().kind(), ErrorKind::Unauthenticated);
     let (_, error) = drained(images.build(BuildContext::Tar(reader(b"x")), BuildOptions::default()).await).await;
     assert_eq!(error.unwrap().kind(), ErrorKind::Unauthenticated);
+}
+
+const DESCRIBED: &str = r#"{"Id":"sha256:1","Os":"linux","Config":{"User":"web"}}"#;
+
+/// Names of the containers that were made, and of those that were removed.
+fn containers(seen: &[String]) -> [Vec<String>; 2] {
+    let named = |begin: &str| {
+        let names = seen.iter().filter_map(|request| request.strip_prefix(begin));
+        names.map(|rest| rest.split(['?', '&']).next().unwrap().to_owned()).collect()
+    };
+    [named("POST /containers/create?name="), named("DELETE /containers/")]
+}
+
+#[tokio::test]
+async fn an_inspection_that_fails_or_is_dropped_leaves_no_container() {
+    let fails = |status, message: &'static str| {
+        Fake::new(move |request| match request {
+            _ if request.starts_with("GET /images/") => Reply::ok(DESCRIBED),
+            _ if request.starts_with("POST /containers/create") => Reply::Json(201, r#"{"Id":"c1"}"#.to_owned()),
+            _ if request.starts_with("DELETE") => Reply::empty(),
+            _ => Reply::message(status, message),
+        })
+    };
+    let image = ImageRef::from("a");
+    // What cannot be read is not known, and no error.
+    for (status, message) in [(404, "Could not find the file /etc/passwd"), (403, "denied"), (500, "no such driver")] {
+        let fake = fails(status, message);
+        let info = fake.backend.images().unwrap().inspect(&image).await.unwrap();
+        assert_eq!((info.user.as_deref(), info.user_home), (Some("web"), None), "{message}");
+        let [made, removed] = containers(&fake.seen());
+        assert!(made.len() == 1 && made == removed, "{made:?} {removed:?}");
+    }
+    let forbids = Fake::new(|request| match request {
+        _ if request.starts_with("GET /images/") => Reply::ok(DESCRIBED),
+        _ if request.starts_with("POST") => Reply::message(403, "this proxy lets no container be made"),
+        _ => Reply::message(404, "No such container"),
+    });
+    assert_eq!(forbids.backend.images().unwrap().inspect(&image).await.unwrap().user_home, None);
+
+    let stalls = Fake::new(|request| match request {
+        _ if request.starts_with("GET /images/") => Reply::ok(DESCRIBED),
+        _ if request.starts_with("POST /containers/create") => Reply::Json(201, r#"{"Id":"c1"}"#.to_owned()),
+        _ if request.starts_with("DELETE") => Reply::empty(),
+        _ => Reply::Stall,
+    });
+    tokio::select! {
+        info = stalls.backend.images().unwrap().inspect(&image) => panic!("it cannot be done: {info:?}"),
+        () = stalls.sees("GET /containers/runtide-inspect-") => {}
+    }
+    stalls.sees("DELETE /containers/runtide-inspect-").await;
+    let [made, removed] = containers(&stalls.seen());
+    assert_eq!(made, removed);
 }
 
 #[tokio::test]
