@@ -1,7 +1,7 @@
 //! [`PodmanSource`]: the service's events as batches of signals.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     future::{Future, poll_fn},
     pin::Pin,
     sync::Arc,
@@ -37,6 +37,9 @@ const BEFORE: Duration = Duration::from_secs(1);
 /// Where a proxy replaces the service's clock, ours may be this far ahead of it.
 const SKEW: Duration = Duration::from_secs(24 * 3600);
 
+/// Time from the message about a health check to the inspection of its verdict, which Podman 4 writes down after the message.
+const VERDICT: Duration = Duration::from_secs(1);
+
 /// The event source of one service.
 pub(crate) struct PodmanSource {
     client: Client,
@@ -57,6 +60,9 @@ pub(crate) struct PodmanSource {
     replaying: Option<ResumeToken>,
     /// Signals to emit before any other.
     pending: VecDeque<SignalBody>,
+    /// Containers whose health was checked, each with the moment of its inspection.
+    checked: HashMap<InstanceId, Instant>,
+    verdict: Pin<Box<Sleep>>,
     /// Error to emit after every buffered signal.
     broken: Option<Error>,
     /// Time of the last message; the silence is counted from it.
@@ -96,6 +102,8 @@ impl PodmanSource {
             skip: None,
             replaying: None,
             pending: VecDeque::new(),
+            checked: HashMap::new(),
+            verdict: Box::pin(tokio::time::sleep(Duration::ZERO)),
             broken: None,
             heard: Instant::now(),
             alarm: Box::pin(tokio::time::sleep(Duration::ZERO)),
@@ -134,6 +142,12 @@ impl PodmanSource {
         loop {
             while let Some(body) = self.pending.pop_front() {
                 out.push(Signal::new(body).with_token(self.last.clone()));
+            }
+            if !self.checked.is_empty() {
+                let now = Instant::now();
+                for (id, _) in self.checked.extract_if(|_, due| *due <= now) {
+                    out.push(Signal::new(SignalBody::Hint(id)).with_token(self.last.clone()));
+                }
             }
             if let Some(asking) = &mut self.asking {
                 match asking.as_mut().poll(cx) {
@@ -187,6 +201,14 @@ impl PodmanSource {
                         self.hear();
                         return Poll::Ready(Ok(Flow::Open));
                     }
+                    if let Some(due) = self.checked.values().min().copied() {
+                        if self.verdict.deadline() != due {
+                            self.verdict.as_mut().reset(due);
+                        }
+                        if self.verdict.as_mut().poll(cx).is_ready() {
+                            continue;
+                        }
+                    }
                     ready!(self.poll_silence(cx))?;
                 }
             }
@@ -219,7 +241,13 @@ impl PodmanSource {
                         drained.unknown = Some(unknown);
                         break;
                     } else {
-                        translate(self.client.id(), &mut known, &event, token.as_ref(), out);
+                        if event.action() == Action::Checked && event.kind() == Kind::Container {
+                            if let Some(id) = event.container().filter(|id| known.is_infra(id) != Some(true)) {
+                                self.checked.insert(InstanceId::from(id), saturating_add(Instant::now(), VERDICT));
+                            }
+                        } else {
+                            translate(self.client.id(), &mut known, &event, token.as_ref(), out);
+                        }
                         self.last = token.clone().or(self.last.take());
                     }
                     if token.is_some() && token == self.replaying {
@@ -354,7 +382,7 @@ fn translate(
         return push(SignalBody::Hint(id));
     }
     let (state, exit) = match action {
-        Action::Nothing => return,
+        Action::Nothing | Action::Checked => return,
         Action::Remove => {
             known.forget(id);
             return push(SignalBody::Gone(InstanceId::from(id)));
@@ -402,6 +430,7 @@ impl Source for PodmanSource {
 
     async fn open(&mut self, resume: Option<&ResumeToken>) -> Result<Opened> {
         (self.feed, self.poller, self.asking) = (None, None, None);
+        self.checked.clear();
         self.pending.clear();
         self.broken = None;
         self.hear();

@@ -5,6 +5,7 @@
 //! container's state before and after, never from a message.
 
 mod container;
+mod kill;
 mod lifecycle;
 mod log;
 mod provision;

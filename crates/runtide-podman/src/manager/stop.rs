@@ -14,7 +14,7 @@ use runtide_engine::Request;
 
 use super::{
     container::{Call, Container},
-    lifecycle::kill,
+    kill::kill,
     wait,
 };
 

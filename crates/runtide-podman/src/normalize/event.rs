@@ -55,6 +55,8 @@ pub(crate) enum Action {
     Remove,
     Pause,
     Unpause,
+    /// A check was made. Podman 4 says so before it writes down the verdict.
+    Checked,
     /// No change of the container that any field shows, or one that another message reports.
     Nothing,
     /// The machine was booted: no container runs any more.
@@ -87,6 +89,7 @@ impl Event<'_> {
             "pause" => Action::Pause,
             "unpause" => Action::Unpause,
             "refresh" => Action::Refresh,
+            "health_status" => Action::Checked,
             "attach" | "cleanup" | "commit" | "copy" | "exec" | "exec_died" | "export" | "init" | "kill" | "mount"
             | "prune" | "restart" | "stop" | "sync" | "unmount" => Action::Nothing,
             _ => Action::Other,

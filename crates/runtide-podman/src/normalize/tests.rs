@@ -194,10 +194,11 @@ fn every_message_is_an_edge_a_hint_or_nothing() {
     for verb in ["init", "stop", "cleanup", "exec", "exec_died", "attach", "mount", "kill", "restart"] {
         assert_eq!(action(verb), Action::Nothing, "{verb}");
     }
-    for verb in
-        ["rename", "health_status", "health_status: healthy", "update", "checkpoint", "restore", "never heard of"]
-    {
+    for verb in ["rename", "update", "checkpoint", "restore", "never heard of"] {
         assert_eq!(action(verb), Action::Other, "{verb}");
+    }
+    for verb in ["health_status", "health_status: healthy"] {
+        assert_eq!(action(verb), Action::Checked, "{verb}");
     }
     let network = r#"{"Type":"network","Action":"connect","Actor":{"ID":"acd5"},"timeNano":1}"#;
     let connected: Event<'_> = serde_json::from_str(network).unwrap();
