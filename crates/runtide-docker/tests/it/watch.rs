@@ -489,7 +489,7 @@ async fn the_server_is_known_only_after_its_first_answer() {
     assert_eq!(capabilities.watch, WatchSupport::Resumable);
     assert!(capabilities.lifecycle_start.is_yes() && capabilities.logs_read.is_yes());
     assert!(capabilities.exec_run.is_yes() && capabilities.images_pull.is_yes());
-    assert!(capabilities.snapshots_manage.to_string().contains("not implemented"));
+    assert!(capabilities.snapshots_manage.to_string().contains("experimental"));
 }
 
 #[tokio::test]
