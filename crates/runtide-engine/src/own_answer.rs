@@ -7,6 +7,7 @@ use std::{
     fmt,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -22,6 +23,7 @@ use crate::{
     client::Client,
     connection::Driven,
     dialect::Dialect,
+    request::{Request, of_path},
     transport::{Body, Link, as_io},
 };
 
@@ -33,6 +35,34 @@ pub struct OwnAnswer<D: Dialect> {
     _sender: http1::SendRequest<Body>,
     connection: Driven<http1::Connection<TokioIo<Link>, Body>>,
     body: Incoming,
+}
+
+impl<D: Dialect> Client<D> {
+    /// As [`open`](Self::open), on a connection of its own that is closed when the answer is dropped: for what the daemon must stop
+    /// when it is no longer wanted. Without a deadline it is for an answer that begins only when the daemon has read all of the
+    /// request, or has prepared all of the answer.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call); without a deadline `Timeout` only of the negotiation and of the connection attempt.
+    ///
+    /// # Cancel safety
+    /// A dropped future closes the connection.
+    pub async fn open_own(
+        &self,
+        operation: &'static str,
+        request: Request,
+        deadline: Option<Duration>,
+    ) -> Result<OwnAnswer<D>> {
+        let site = self.site(operation);
+        let opened = async {
+            let request = of_path(self.write(site, request).await?);
+            OwnAnswer::open(self, site, operation, request).await
+        };
+        match deadline {
+            Some(deadline) => self.within(site, deadline, opened).await,
+            None => opened.await,
+        }
+    }
 }
 
 impl<D: Dialect> OwnAnswer<D> {
