@@ -313,7 +313,7 @@ mod tests {
 
     fn decoded(header: &Secret) -> Value {
         let text = header.expose();
-        assert!(!text.contains(['+', '/']) && text.len() % 4 == 0, "{text}");
+        assert!(!text.contains(['+', '/']) && text.len().is_multiple_of(4), "{text}");
         serde_json::from_slice(&URL_SAFE.decode(text).unwrap()).unwrap()
     }
 

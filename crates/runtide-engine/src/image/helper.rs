@@ -121,7 +121,8 @@ async fn run<T: DeserializeOwned>(
     Err(error(ErrorKind::Unauthenticated, message.trim_end_matches([':', ' ']).to_owned()))
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 

@@ -34,6 +34,24 @@ use crate::client::Client;
 
 const TAR: &str = "application/x-tar";
 
+/// Answer to a prune.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Reply {
+    #[serde(default)]
+    images_deleted: Option<Vec<Change>>,
+    #[serde(default)]
+    space_reclaimed: Option<u64>,
+}
+
+/// One image of a prune's answer, which lost a name or is gone.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Change {
+    #[serde(default)]
+    deleted: Option<String>,
+}
+
 /// The [`ImageManager`] of one daemon.
 #[derive(Debug)]
 pub(crate) struct Images {
@@ -204,20 +222,6 @@ impl ImageManager for Images {
         let filters = serde_json::json!({"dangling": [dangling], "label": labels});
         let request = Request::post("/images/prune").with_query("filters", filters);
         let bytes = self.client.call(OPERATION, request, self.client.deadline()).await?;
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Reply {
-            #[serde(default)]
-            images_deleted: Option<Vec<Change>>,
-            #[serde(default)]
-            space_reclaimed: Option<u64>,
-        }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Change {
-            #[serde(default)]
-            deleted: Option<String>,
-        }
         let reply: Reply =
             serde_json::from_slice(&bytes).map_err(|error| self.client.site(OPERATION).undecodable(error))?;
         let gone = reply.images_deleted.into_iter().flatten().filter_map(|change| change.deleted);

@@ -76,9 +76,9 @@ fn newest(test: &str) -> Option<(Command, u32)> {
     let packaged = docker(test)?;
     let on_path = docker_on_path();
     let version = |mut command: Command| {
-        let output = output(command.arg("--version"));
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        text.split("version ").nth(1)?.split('.').next()?.parse::<u32>().ok()
+        let printed = output(command.arg("--version")).stdout;
+        let printed = String::from_utf8_lossy(&printed).into_owned();
+        printed.split("version ").nth(1)?.split('.').next()?.parse::<u32>().ok()
     };
     let packaged_version = version(docker(test)?).unwrap_or_default();
     let other = on_path.and_then(|command| Some((command, version(docker_on_path()?)?)));
@@ -124,7 +124,7 @@ const NAMES: [&str; 12] =
     ["a", "b", "ab", "a.txt", "b.txt", ".hidden", "a b", "[x]", "dir", "é", "foo-bar", "Dockerfile"];
 
 fn tree(random: &mut Random, folder: &Path, depth: usize) {
-    for _ in 0..random.below(5) + 1 {
+    for _ in 0..=random.below(5) {
         let path = folder.join(random.pick(&NAMES));
         if path.symlink_metadata().is_ok() {
             continue;
@@ -142,7 +142,7 @@ fn tree(random: &mut Random, folder: &Path, depth: usize) {
 
 fn pattern(random: &mut Random) -> String {
     let mut parts = Vec::new();
-    for _ in 0..random.below(3) + 1 {
+    for _ in 0..=random.below(3) {
         parts.push(random.pick(&[
             "a", "b", "ab", "dir", "*", "**", "?", "a*", "*.txt", "**.txt", "[ab]", "[^a]*", "[a-c]?", "\\[x\\]",
             "a b", ".*", "é", "Docker*", "..", ".", "foo-bar", "**b", "dir**",
