@@ -21,7 +21,7 @@ const INDEX: &str = "https://index.docker.io/v1/";
 /// Largest configuration file that is read, in bytes.
 const LARGEST_FILE: u64 = 4 << 20;
 
-/// What authenticates at a registry.
+/// The proof of a user at a registry.
 #[derive(Clone, Default)]
 pub struct RegistryAuth {
     username: String,

@@ -18,7 +18,7 @@ use runtide_core::{
     },
 };
 use runtide_engine::{
-    Request,
+    OwnAnswer, Request,
     image::{Checked, Name, Reference},
     segment,
 };
@@ -153,7 +153,7 @@ impl ImageManager for Images {
         if let Some(auth) = auth {
             request = request.with_header("X-Registry-Auth", auth.header().expose());
         }
-        let answer = self.client.open_own(OPERATION, request, Some(self.client.deadline())).await;
+        let answer = OwnAnswer::open(&self.client, OPERATION, request, Some(self.client.deadline())).await;
         let answer = answer.map_err(|error| failure::of_answer(site, error).with_context("image", &name))?;
         let running = Running::new(&self.client, OPERATION, answer, Goal::pull(name), None);
         Ok(ImageStream::new(running.into_stream()))
@@ -185,7 +185,7 @@ impl ImageManager for Images {
         }
         // The daemon prepares all of the archive before it answers.
         let client = self.client.clone();
-        let opened = async move { client.open_own(OPERATION, request, None).await };
+        let opened = async move { OwnAnswer::open(&client, OPERATION, request, None).await };
         let bytes = stream::once(opened).try_flatten().map_err(upload::as_read_error);
         Ok(Box::pin(StreamReader::new(Checked::new(bytes))))
     }
@@ -234,7 +234,7 @@ impl Images {
     fn uploaded(&self, operation: &'static str, request: Request, upload: Upload, goal: Goal) -> ImageStream {
         let client = self.client.clone();
         let begun = async move {
-            match client.open_own(operation, request, None).await {
+            match OwnAnswer::open(&client, operation, request, None).await {
                 Ok(answer) => Ok(Running::new(&client, operation, answer, goal, Some(upload))),
                 Err(error) => {
                     let site = client.site(operation);

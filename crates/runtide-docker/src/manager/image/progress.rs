@@ -18,7 +18,7 @@ use runtide_engine::{
 use super::{description, failure, path_of, upload::Upload};
 use crate::client::{Client, Docker};
 
-/// What the daemon was asked for, and what it has said of the result.
+/// The request, and the daemon's words about its result so far.
 #[derive(Debug)]
 pub(super) enum Goal {
     Pull {

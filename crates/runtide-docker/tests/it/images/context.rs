@@ -1,4 +1,4 @@
-//! What a build sends of a directory, against what the `docker` command sends of it.
+//! The context that a build sends of a directory, against that of the `docker` command.
 
 use std::{
     collections::BTreeMap,
@@ -88,7 +88,7 @@ fn newest(test: &str) -> Option<(Command, u32)> {
 /// First version with today's matcher: before, `**.txt` did not match `a.txt`, and of the folders above a file not all counted.
 const TODAYS_MATCHER: u32 = 23;
 
-/// What the command sends; `None`: it refuses.
+/// The command's request; `None`: it refuses.
 async fn theirs(daemon: &Capture, root: &Path, arguments: &[&str]) -> Option<Seen> {
     let (mut command, _) = newest("context").unwrap();
     command.env("DOCKER_BUILDKIT", "0").env("DOCKER_HOST", format!("unix://{}", daemon.socket().display()));

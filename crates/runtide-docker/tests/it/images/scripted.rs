@@ -91,7 +91,7 @@ async fn every_verb_ends_within_its_deadline_when_the_daemon_stalls() {
     let begun = Instant::now();
     for (verb, result) in every_verb(images, &ImageRef::from("a:1")).await {
         match verb {
-            // What it sends goes with the stream, which has no limit.
+            // It sends with the stream, which has no limit.
             "build" => result.unwrap(),
             _ => assert_eq!(result.unwrap_err().kind(), ErrorKind::Timeout, "{verb}"),
         }
@@ -190,7 +190,7 @@ async fn an_inspection_that_fails_or_is_dropped_leaves_no_container() {
         })
     };
     let image = ImageRef::from("a");
-    // What cannot be read is not known, and no error.
+    // A file that cannot be read is not known, and no error.
     for (status, message) in [(404, "Could not find the file /etc/passwd"), (403, "denied"), (500, "no such driver")] {
         let fake = fails(status, message);
         let info = fake.backend.images().unwrap().inspect(&image).await.unwrap();

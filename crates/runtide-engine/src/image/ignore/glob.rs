@@ -226,7 +226,7 @@ fn member(rest: &mut &[char]) -> Result<Vec<(char, char)>, &'static str> {
     if set.negated { Err(UNKNOWN_ESCAPE) } else { Ok(set.ranges) }
 }
 
-/// What a backslash and the next character stand for.
+/// The characters that a backslash and the next character stand for.
 fn escaped(rest: &mut &[char]) -> Result<Set, &'static str> {
     const DIGITS: &[(char, char)] = &[('0', '9')];
     const SPACE: &[(char, char)] = &[('\t', '\n'), ('\u{c}', '\r'), (' ', ' ')];
