@@ -3,17 +3,16 @@
 use std::{
     io::{self, IsTerminal, Write},
     process::ExitCode,
-    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use anstream::adapter::strip_bytes;
 use clap::Parser;
 use runtide_core::{
-    Completeness, ErrorKind, Instance, ListOptions, RuntimeBackend,
+    ErrorKind,
     manager::{LogOptions, LogSource},
 };
-use runtide_examples::{Stop, Target, Until, ago, choose, duration, run};
+use runtide_examples::{Stop, Target, Until, ago, choose, duration, find, run};
 
 /// Print the output of an instance, its stdout on stdout and its stderr on stderr.
 ///
@@ -76,29 +75,4 @@ fn put(mut out: impl Write + IsTerminal, bytes: &[u8]) -> Result<(), Stop> {
         out.write_all(bytes)?;
     }
     Ok(out.flush()?)
-}
-
-/// The instance of this id, or else of this name; the inner error says why none is listed. A stopped instance has output
-/// too.
-async fn find(backend: &dyn RuntimeBackend, name: &str) -> Result<Result<Arc<Instance>, Stop>, Stop> {
-    let listing = backend.list_instances(ListOptions::default()).await?;
-    if let Some(one) = listing.instances.iter().find(|one| one.id.as_str() == name) {
-        return Ok(Ok(Arc::clone(one)));
-    }
-    let named: Vec<_> = listing.instances.iter().filter(|one| one.name == name).collect();
-    match named[..] {
-        [one] => Ok(Ok(Arc::clone(one))),
-        [] => Ok(Err(match listing.completeness {
-            Completeness::Partial(failures) => Stop::refused(format_args!(
-                "no readable instance has the name {name}, and {} could not be read: {}",
-                failures.len(),
-                failures.first().map(ToString::to_string).unwrap_or_default()
-            )),
-            _ => Stop::refused(format_args!("{} has no instance {name}; `ps --all` lists them", backend.id())),
-        })),
-        _ => {
-            let ids: Vec<_> = named.iter().map(|one| one.id.as_str()).collect();
-            Err(Stop::refused(format_args!("{name} is the name of several; give an id: {}", ids.join(", "))))
-        }
-    }
 }

@@ -3,6 +3,7 @@
 mod args;
 mod backend;
 mod duration;
+mod find;
 mod folder_churn;
 mod line;
 mod print;
@@ -12,6 +13,7 @@ mod show;
 mod stop;
 mod systemd;
 mod table;
+mod terminal;
 mod until;
 mod width;
 
@@ -19,12 +21,14 @@ pub use self::{
     args::{Choice, Output, Systemd, Target, Wanted},
     backend::{choose, choose_or_script},
     duration::{ago, parse as duration},
+    find::find,
     folder_churn::folder_churn,
     print::{events, events_after},
     progress::{Progress, log_files},
     run::{parse, run},
     stop::Stop,
     table::instances,
+    terminal::Terminal,
     until::Until,
 };
 

@@ -164,7 +164,7 @@ impl Lines {
     }
 }
 
-/// What the rows of a resync lack, if they lack anything.
+/// Text for the instances that the rows of a resync may lack.
 fn lacks(completeness: &Completeness) -> String {
     match completeness.failures() {
         _ if completeness.is_complete() => String::new(),

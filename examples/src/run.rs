@@ -57,6 +57,7 @@ pub fn run<A: Parser>(work: impl AsyncFnOnce(A) -> Result<(), Stop>) -> ExitCode
     });
     match done {
         Ok(()) | Err(Stop::Unread) => ExitCode::SUCCESS,
+        Err(Stop::Exit(code)) => ExitCode::from(code),
         Err(Stop::Refused(line)) => refuse(&line),
     }
 }

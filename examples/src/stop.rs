@@ -14,6 +14,8 @@ pub enum Stop {
     Refused(String),
     /// The output has no reader any more (`| head`), which is a regular end. Exit code 0.
     Unread,
+    /// The program that it ran elsewhere ended with this code, which is passed on.
+    Exit(u8),
 }
 
 impl Stop {

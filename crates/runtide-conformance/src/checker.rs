@@ -191,8 +191,9 @@ impl StreamChecker {
             (Kind::CaughtUp, Phase::Resuming) if self.is_same_run(event) => Ok(Phase::Live),
             (Kind::CaughtUp, _) => broken("one `CaughtUp`, after a `BackendReconnected` that resumed"),
             (Kind::Bookmark, Phase::Fresh) => broken("`ResyncBegin` or `BackendDisconnected` first"),
-            (Kind::Bookmark, phase) => Ok(phase.clone()),
-            (_, phase @ (Phase::Live | Phase::Replaying | Phase::InRing)) => Ok(phase.clone()),
+            (Kind::Bookmark, phase) | (_, phase @ (Phase::Live | Phase::Replaying | Phase::InRing)) => {
+                Ok(phase.clone())
+            }
             (_, Phase::Resuming) if self.is_same_run(event) => Ok(Phase::InRing),
             (_, Phase::Fresh | Phase::Resuming) => broken("no instance event before the first `ResyncBegin`"),
             (_, Phase::Down { .. }) => broken("no instance event while the link is down"),

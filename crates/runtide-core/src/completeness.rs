@@ -48,7 +48,7 @@ impl Completeness {
     }
 }
 
-/// What is not there is `Unknown`: for an adjacently tagged variant, serde offers a missing content to an option alone.
+/// A missing content is `Unknown`: for an adjacently tagged variant, serde offers it to an option alone.
 impl<'de> Deserialize<'de> for Completeness {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
@@ -79,15 +79,16 @@ mod tests {
         assert_eq!(Completeness::Complete.bounded(), Completeness::Complete);
     }
 
+    #[derive(Deserialize)]
+    struct Older {
+        completeness: Completeness,
+    }
+
     #[test]
     fn what_is_not_written_is_unknown() {
         for value in [Completeness::Complete, Completeness::Partial(vec![]), Completeness::Unknown] {
             let json = serde_json::to_string(&value).unwrap();
             assert_eq!(serde_json::from_str::<Completeness>(&json).unwrap(), value);
-        }
-        #[derive(Deserialize)]
-        struct Older {
-            completeness: Completeness,
         }
         assert_eq!(serde_json::from_str::<Older>("{}").unwrap().completeness, Completeness::Unknown);
         assert_eq!(serde_json::from_str::<Completeness>("null").unwrap(), Completeness::Unknown);

@@ -5,7 +5,10 @@ use std::{fmt, sync::Arc};
 use crate::{
     error::Result,
     instance::{ExitStatus, Instance, InstanceId, UnixSignal},
-    manager::{Effect, ExecOptions, ExecSession, LifecycleManager, LogOptions, LogStream, RemoveOptions, StopOptions},
+    manager::{
+        AttachOptions, Effect, ExecControl, ExecManager, ExecOptions, ExecSession, LifecycleManager, LogOptions,
+        LogStream, RemoveOptions, StopOptions,
+    },
     options::WatchOptions,
     runtime::{RuntimeBackend, RuntimeBackendExt},
     watch::{EventStream, TransitionStream},
@@ -55,6 +58,10 @@ impl InstanceHandle {
 
     fn lifecycle(&self, feature: &'static str) -> Result<&dyn LifecycleManager> {
         self.backend.lifecycle().ok_or_else(|| self.backend.unsupported(feature))
+    }
+
+    fn processes(&self, feature: &'static str) -> Result<&dyn ExecManager> {
+        self.backend.exec().ok_or_else(|| self.backend.unsupported(feature))
     }
 
     /// See [`RuntimeBackend::inspect`].
@@ -125,10 +132,24 @@ impl InstanceHandle {
         logs.logs(&self.id, options).await
     }
 
-    /// See [`ExecManager::exec`](crate::manager::ExecManager::exec).
+    /// See [`ExecManager::exec`].
     pub async fn exec(&self, options: ExecOptions) -> Result<ExecSession> {
-        let exec = self.backend.exec().ok_or_else(|| self.backend.unsupported("exec_run"))?;
-        exec.exec(&self.id, options).await
+        self.processes("exec_run")?.exec(&self.id, options).await
+    }
+
+    /// See [`ExecManager::exec_detached`].
+    pub async fn exec_detached(&self, options: ExecOptions) -> Result<Arc<dyn ExecControl>> {
+        self.processes("exec_run")?.exec_detached(&self.id, options).await
+    }
+
+    /// See [`ExecManager::attach`].
+    pub async fn attach(&self, options: AttachOptions) -> Result<ExecSession> {
+        self.processes("exec_attach")?.attach(&self.id, options).await
+    }
+
+    /// See [`ExecManager::start_attached`].
+    pub async fn start_attached(&self, options: AttachOptions) -> Result<ExecSession> {
+        self.processes("exec_attach")?.start_attached(&self.id, options).await
     }
 }
 

@@ -100,6 +100,10 @@ fn capabilities(server: Option<&Server>) -> Capabilities {
     let mut can = Capabilities::none("not implemented in this version");
     can.watch = WatchSupport::Resumable;
     for (verb, support) in can.verbs_mut() {
+        if verb.starts_with("snapshots_") {
+            *support =
+                Support::no("Docker has no snapshots, and its checkpoints need an experimental daemon with CRIU");
+        }
         if MANAGERS.iter().any(|manager| verb.starts_with(manager)) {
             *support = Support::Yes;
         }

@@ -93,6 +93,12 @@ impl Dialect for Docker {
         format!("/v{}", server.api)
     }
 
+    fn note(server: &Server) -> Option<String> {
+        let version = &server.version;
+        (server.kind == RuntimeKind::Podman)
+            .then(|| format!("Podman {version} on Docker's API: runtide-podman speaks its own"))
+    }
+
     fn describe(server: &Server) -> String {
         format!("{} {}", server.kind, server.version)
     }
@@ -138,7 +144,9 @@ impl Client {
         {
             self.forget();
         }
-        of_verb(self.site(operation), error)
+        let is_answer = matches!(error, bollard::errors::Error::DockerResponseServerError { .. });
+        let error = of_verb(self.site(operation), error);
+        if is_answer { self.noted(error) } else { error }
     }
 
     /// bollard on our connections (one pool and one TLS configuration), with the negotiated version. It has no deadline: callers set
@@ -203,6 +211,14 @@ mod tests {
         assert_eq!(understood(odd).unwrap(), "1.41");
         assert_eq!(understood(r#"{"ApiVersion":1.41}"#).unwrap_err().kind(), ErrorKind::Protocol);
         assert_eq!(understood(r#"{"ApiVersion":"1.99999"}"#).unwrap_err().kind(), ErrorKind::Protocol);
+    }
+
+    #[test]
+    fn a_podman_behind_dockers_socket_is_named_with_the_crate_for_it() {
+        let server = |kind| Server { kind, version: "4.3.1".to_owned(), api: ApiVersion::OLDEST, date: None };
+        let note = Docker::note(&server(RuntimeKind::Podman)).unwrap();
+        assert!(note.contains("Podman 4.3.1") && note.contains("runtide-podman"), "{note}");
+        assert_eq!(Docker::note(&server(RuntimeKind::Docker)), None);
     }
 
     #[test]

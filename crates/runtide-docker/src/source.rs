@@ -289,7 +289,10 @@ async fn probe(
     {
         let server = client.server().await?;
         let since = history(&server, Some(since)).unwrap_or_default();
-        let (subscription, proof) = EventSubscription::open_after(client, reported_state, &token, &since).await?;
+        let (mut subscription, proof) = EventSubscription::open_after(client, reported_state, &token, &since).await?;
+        if matches!(proof, Proof::Expired) {
+            subscription.await_history().await?;
+        }
         return Ok(Probed::Continued(subscription, proof));
     }
     let (subscription, server) = open_fresh(client).await?;
@@ -353,7 +356,10 @@ impl Source for DockerSource {
                 }
             },
         };
-        let (subscription, server) = open_fresh(&self.client).await?;
+        let (mut subscription, server) = open_fresh(&self.client).await?;
+        if gap == Gap::HistoryExpired {
+            subscription.await_history().await?;
+        }
         self.reported_state.lock().forget();
         self.reported_state.lock().go_live();
         self.adopt_fresh(subscription, &server);

@@ -111,6 +111,24 @@ impl EventSubscription {
         Ok((subscription, proof))
     }
 
+    /// Waits until the daemon's history has arrived, of which nothing is consumed: it is written in one go, and followed by silence
+    /// or by what is live.
+    ///
+    /// A listing can be answered before all of it has come (Docker 26 does that more often than not): what it says of an instance
+    /// that the listing lacks would then seem to have happened after the listing.
+    pub(crate) async fn await_history(&mut self) -> Result<()> {
+        let latest = Instant::now() + LONGEST;
+        let mut timeout = NOTHING;
+        loop {
+            let more = poll_fn(|cx| self.poll_more(cx));
+            match tokio::time::timeout_at(latest.min(Instant::now() + timeout), more).await {
+                Ok(Ok(true)) => timeout = UNPROVEN,
+                Ok(Err(error)) => return Err(error),
+                Ok(Ok(false)) | Err(_) => return Ok(()),
+            }
+        }
+    }
+
     /// Bytes that arrived and were not consumed.
     pub(crate) fn unread(&self) -> &[u8] {
         self.0.unread()

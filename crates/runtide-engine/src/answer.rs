@@ -25,7 +25,7 @@ pub(crate) fn date_of_daemon(headers: &HeaderMap) -> Option<SystemTime> {
     http_date(headers)
 }
 
-/// The date of an answer, like "Wed, 21 Oct 2015 07:28:00 GMT", whoever wrote it.
+/// The date of an answer, like "Wed, 21 Oct 2015 07:28:00 GMT", the daemon's or a proxy's.
 pub fn http_date(headers: &HeaderMap) -> Option<SystemTime> {
     parsed(headers.get(header::DATE)?.to_str().ok()?)
 }

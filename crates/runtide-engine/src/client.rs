@@ -4,7 +4,7 @@ use std::{fmt, future::Future, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Collected, LengthLimitError, Limited};
-use hyper::{Response, body::Incoming, client::conn::http1};
+use hyper::{Response, StatusCode, body::Incoming, client::conn::http1, upgrade};
 use hyper_util::rt::TokioIo;
 use runtide_core::{
     BackendId, Error, ErrorKind, Result,
@@ -14,10 +14,11 @@ use serde::Deserialize;
 
 use crate::{
     answer::{Answer, date_of_daemon},
+    connection::Driven,
     dialect::Dialect,
     endpoint::{Endpoint, Tls},
     error::{is_version_mismatch, of_answer, of_io},
-    hijack::Hijacked,
+    hijack::{self, Hijacked},
     request::{Request, of_path},
     tls,
     transport::{Body, Connector, Link, Pool, as_io},
@@ -274,8 +275,22 @@ impl<D: Dialect> Client<D> {
     pub async fn hijack(&self, operation: &'static str, request: Request) -> Result<Hijacked> {
         let site = self.site(operation);
         let opened = async {
-            let request = of_path(self.write(site, request).await?);
-            Hijacked::open(self, site, request).await
+            let mut request = of_path(self.write(site, request).await?);
+            hijack::ask(&mut request);
+            let broken = |error| self.broken(site, as_io(error));
+            let (mut sender, connection) = self.shake(site).await?;
+            let mut connection = Driven::new(connection.with_upgrades());
+            let response = connection.drive(sender.send_request(request)).await.map_err(broken)?;
+            if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                // The body of an error needs the connection driven while it is read.
+                connection.drive(self.succeeded(site, response)).await?;
+                let why = "the daemon did not upgrade the connection (is a proxy in between?)";
+                return Err(site.error(ErrorKind::Protocol, why));
+            }
+            let content_type = hijack::content_type(response.headers());
+            let upgraded = connection.drive(upgrade::on(response)).await.map_err(broken)?;
+            Hijacked::new(content_type, upgraded)
+                .ok_or_else(|| site.error(ErrorKind::Unexpected, "the upgraded connection is another one"))
         };
         self.within(site, self.0.deadline, opened).await
     }
@@ -339,7 +354,15 @@ impl<D: Dialect> Client<D> {
         if status == 400 && is_version_mismatch(&message) {
             self.forget();
         }
-        Err(of_answer(site, &D::ADVICE, status.as_u16(), &message))
+        Err(self.noted(of_answer(site, &D::ADVICE, status.as_u16(), &message)))
+    }
+
+    /// The error of an answer, with what its user should know of the server.
+    pub fn noted(&self, error: Error) -> Error {
+        match self.last_server().and_then(|server| D::note(&server)) {
+            Some(note) => error.with_context("server", note),
+            None => error,
+        }
     }
 
     /// Classifies a broken connection. The server behind the next one may be another, so it is negotiated again.

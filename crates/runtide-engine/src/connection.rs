@@ -1,4 +1,4 @@
-//! [`Driven`]: a connection of its own, driven by whoever waits for what is on it. No task, no hand-over, and closed when dropped.
+//! [`Driven`]: a connection of its own, driven by the task that waits for what is on it. No task, no hand-over, and closed when dropped.
 
 use std::{
     future::{Future, poll_fn},

@@ -35,6 +35,13 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// What a user should know of this server whenever it refuses something, for the context of the error: that another engine
+    /// answers, and which crate is for it.
+    fn note(server: &Self::Server) -> Option<String> {
+        let _ = server;
+        None
+    }
+
     /// Kind and version of the server, for the log. Another one than before: another server answers.
     fn describe(server: &Self::Server) -> String;
 }

@@ -88,6 +88,8 @@ pub fn of_status(status: u16, message: &str) -> ErrorKind {
         409 if message.contains("is already in use by") => ErrorKind::AlreadyExists,
         409 | 412 => ErrorKind::Conflict,
         429 => ErrorKind::RateLimited,
+        // Podman has no status of its own for what is removed while the request is under way.
+        500 if is_gone(message) => ErrorKind::NotFound,
         502 | 503 => ErrorKind::Unavailable,
         _ => ErrorKind::Unexpected,
     }
@@ -141,6 +143,11 @@ fn of_tls(error: &io::Error, advice: &Advice) -> Option<(ErrorKind, String)> {
     })
 }
 
+/// "container a1 does not exist in database: no such container", and "container a1 is not valid: container has already been removed".
+fn is_gone(message: &str) -> bool {
+    ["no such container", "no such pod", "has already been removed"].iter().any(|end| message.ends_with(end))
+}
+
 /// The answers of Go's and of nginx's TLS listeners to plain http.
 fn wants_tls(message: &str) -> bool {
     message.contains("HTTP request") && message.contains("to an HTTPS server")
@@ -180,6 +187,7 @@ mod tests {
             (409, "container is paused", ErrorKind::Conflict),
             (429, "", ErrorKind::RateLimited),
             (500, "", ErrorKind::Unexpected),
+            (500, "container a1 does not exist in database: no such container", ErrorKind::NotFound),
             (501, "", ErrorKind::Unsupported),
             (502, "", ErrorKind::Unavailable),
             (503, "", ErrorKind::Unavailable),

@@ -8,20 +8,14 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use hyper::{
-    StatusCode,
+    HeaderMap,
     header::{self, HeaderValue},
-    upgrade,
+    upgrade::Upgraded,
 };
 use hyper_util::rt::TokioIo;
-use runtide_core::{ErrorKind, Result, backend::CallSite};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, ReadHalf, WriteHalf};
 
-use crate::{
-    client::Client,
-    connection::Driven,
-    dialect::Dialect,
-    transport::{Body, Link, as_io},
-};
+use crate::transport::{Body, Link};
 
 /// An upgraded connection. Both halves dropped, it is closed.
 #[derive(Debug)]
@@ -36,34 +30,24 @@ pub struct Hijacked {
     pub writer: HijackedWriter,
 }
 
+/// Asks for an upgraded connection.
+pub(crate) fn ask(request: &mut hyper::Request<Body>) {
+    let headers = request.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("tcp"));
+}
+
+/// The content type of the answer, as the daemon wrote it.
+pub(crate) fn content_type(headers: &HeaderMap) -> Option<String> {
+    headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_owned)
+}
+
 impl Hijacked {
-    pub(crate) async fn open<D: Dialect>(
-        client: &Client<D>,
-        site: CallSite<'_>,
-        mut request: hyper::Request<Body>,
-    ) -> Result<Self> {
-        let headers = request.headers_mut();
-        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(header::UPGRADE, HeaderValue::from_static("tcp"));
-        let broken = |error| client.broken(site, as_io(error));
-        let (mut sender, connection) = client.shake(site).await?;
-        let mut connection = Driven::new(connection.with_upgrades());
-        let response = connection.drive(sender.send_request(request)).await.map_err(broken)?;
-        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            // The body of an error needs the connection driven while it is read.
-            connection.drive(client.succeeded(site, response)).await?;
-            return Err(
-                site.error(ErrorKind::Protocol, "the daemon did not upgrade the connection (is a proxy in between?)")
-            );
-        }
-        let content_type = response.headers().get(header::CONTENT_TYPE);
-        let content_type = content_type.and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let upgraded = connection.drive(upgrade::on(response)).await.map_err(broken)?;
-        let Ok(parts) = upgraded.downcast::<TokioIo<Link>>() else {
-            return Err(site.error(ErrorKind::Unexpected, "the upgraded connection is another one"));
-        };
+    /// `None`: it is no connection of ours.
+    pub(crate) fn new(content_type: Option<String>, upgraded: Upgraded) -> Option<Self> {
+        let parts = upgraded.downcast::<TokioIo<Link>>().ok()?;
         let (reader, writer) = tokio::io::split(parts.io.into_inner());
-        Ok(Self {
+        Some(Self {
             content_type,
             reader: HijackedReader { first: parts.read_buf, link: reader },
             writer: HijackedWriter { link: writer },

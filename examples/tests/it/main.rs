@@ -15,6 +15,8 @@ mod cli;
 #[allow(dead_code, reason = "the harness of the laws uses all of it")]
 mod daemon;
 #[cfg(unix)]
+mod exec;
+#[cfg(unix)]
 mod killed;
 mod store;
 mod usage;

@@ -12,11 +12,12 @@ use runtide_core::wal::{RecordKind, Wal, WalOptions};
 use crate::cli::{example, refused, run, text};
 
 /// Every program and command, as words before `--help`.
-const COMMANDS: [&[&str]; 21] = [
+const COMMANDS: [&[&str]; 22] = [
     &["changes"],
     &["watch"],
     &["ps"],
     &["logs"],
+    &["exec"],
     &["journal"],
     &["custom_backend"],
     &["wal"],
@@ -44,6 +45,8 @@ fn split<'a>(words: &[&'a str]) -> (&'a str, Vec<&'a str>) {
 fn each_missing_argument_is_named() {
     for (words, missing) in [
         (&["logs"][..], "missing: <NAME>"),
+        (&["exec"], "missing: <NAME>, <COMMAND>..."),
+        (&["exec", "web"], "missing: <COMMAND>..."),
         (&["journal"], "missing: --dir <FOLDER>"),
         (&["wal", "dump"], "missing: <DIR>"),
         (&["wal", "tail"], "missing: <DIR>"),
@@ -83,6 +86,9 @@ fn an_option_without_its_value_is_named() {
         &["ps", "--bus"],
         &["logs", "x", "--since"],
         &["logs", "x", "--tail"],
+        &["exec", "--env"],
+        &["exec", "--user"],
+        &["exec", "--workdir"],
         &["journal", "--dir"],
         &["journal", "--dir", "x", "--verify"],
         &["custom_backend", "--folder"],
@@ -185,6 +191,7 @@ fn a_pipe_that_nothing_reads_is_an_end_for_every_program() {
         &["ps", "--backend", "memory", "--all"],
         &["ps", "--backend", "memory", "--json"],
         &["logs", "--backend", "memory", "shop-web-1"],
+        &["exec", "--backend", "memory", "shop-web-1", "emit", "1000000", "7"],
         &["journal", "--backend", "memory", "--dir", "J", "--for", "60s"],
         &["custom_backend", "--for", "60s"],
         &["wal", "dump", "log"],

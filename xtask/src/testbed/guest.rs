@@ -17,7 +17,7 @@ use crate::process::TICK;
 /// The engines of Debian 13, and what they start.
 const SUITE: &str = "trixie";
 const ENGINES: &str = "docker.io,docker-cli,podman,conmon,runc,netavark,aardvark-dns,catatonit,iptables,nftables,iproute2,mount,\
-                       util-linux,ca-certificates";
+                       util-linux,procps,ca-certificates";
 
 /// Says that the keeper has made everything.
 const READY: &str = "ready";
@@ -26,7 +26,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 const DIE: Duration = Duration::from_secs(10);
 
 /// Makes the file system in its own mount namespace, over `/mnt`, which exists everywhere: the files of the suite with a layer in
-/// memory above them. The engine's folder has the same path inside as outside. It then waits without a child, so that killing it
+/// memory above them. The engine's folder and `/tmp` have the same path inside as outside. It then waits without a child, so that killing it
 /// ends all of it.
 const KEEPER: &str = r#"
 set -e
@@ -42,7 +42,7 @@ mount -t sysfs sysfs sys
 mount --rbind /sys/fs/cgroup sys/fs/cgroup
 mount --rbind /dev dev
 mount -t tmpfs -o mode=1777 tmpfs dev/shm
-mount -t tmpfs -o mode=1777 tmpfs tmp
+mount --rbind /tmp tmp
 mount -t tmpfs -o mode=755 tmpfs run
 mkdir -p ".$folder" run/old
 mount --bind "$folder" ".$folder"

@@ -379,7 +379,8 @@ fn containers_conf(networks: &Path) -> String {
     // It lowers its own to this number.
     let processes = most(Resource::Nproc).into_iter().chain(most_pids).min().unwrap_or(1 << 15);
     format!(
-        "[engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\nruntime = \"runc\"\n\n\
+        "[engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\n\
+         events_logfile_max_size = \"262144\"\nruntime = \"runc\"\n\n\
          [containers]\nlog_driver = \"k8s-file\"\n\
          default_ulimits = [\"nofile={files}:{files}\", \"nproc={processes}:{processes}\"]\n\n\
          [network]\nnetwork_backend = \"netavark\"\nnetwork_config_dir = \"{}\"\n",

@@ -18,11 +18,14 @@ const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// Makes sure that the files of `suite`, with these packages, are at `folder`.
 pub(super) fn ensure(suite: &str, with: &str, folder: &Path) -> Outcome<()> {
-    if folder.join("etc/debian_version").exists() {
+    // In a file beside it: an earlier checkout may have asked for fewer.
+    let packages = folder.with_extension("packages");
+    if folder.join("etc/debian_version").exists() && fs::read_to_string(&packages).is_ok_and(|made| made == with) {
         return Ok(());
     }
     let new = folder.with_extension("new");
     remove(&new)?;
+    remove(folder)?;
     let shown = workspace::relative(folder);
     complain!("testbed: making the files of Debian {suite} in {shown}");
     let mut command = packages::command("unshare");
@@ -48,7 +51,7 @@ pub(super) fn ensure(suite: &str, with: &str, folder: &Path) -> Outcome<()> {
         remove(&new)?;
         return Err(Failure::refused(format_args!("Debian {suite} cannot be had: {}", said.complaint())));
     }
-    fs::rename(&new, folder).doing(format_args!("cannot make {shown}"))
+    fs::rename(&new, folder).and_then(|()| fs::write(&packages, with)).doing(format_args!("cannot make {shown}"))
 }
 
 fn remove(folder: &Path) -> Outcome<()> {

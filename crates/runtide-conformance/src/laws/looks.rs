@@ -99,7 +99,7 @@ async fn begin_while_cut(h: &dyn Harness, hidden: &InstanceId) -> Result<[Subscr
     let backend = backend(h).await?;
     let open = async || -> Result<Subscriber, Violation> {
         let mut begun = Subscriber::open(&backend, WatchOptions::default()).await?;
-        // Where a cut listing is one that failed, there is an outage.
+        // A cut listing may be one that failed: there is an outage then.
         let is_there = |one: &Subscriber| one.checker.is_live() || one.counts(0).contains_key("backend_disconnected");
         begun.until(h, Law::R14, "a resync or an outage", is_there).await?;
         let honest = !begun.completeness().is_complete() || begun.get(hidden).is_some();

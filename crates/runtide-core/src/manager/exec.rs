@@ -65,7 +65,8 @@ pub trait ExecManager: fmt::Debug + Send + Sync {
 ///   stops holds the process back.
 /// * The output ends without an error only if the process ended as well. A connection that breaks, or a runtime that no longer knows
 ///   the process, is an `Err`.
-/// * Dropping the session detaches. What becomes of the process is the runtime's matter; it is not blocked by the missing reader.
+/// * Dropping the session detaches. A process that goes on without its session, as on most runtimes, is not blocked by the missing
+///   reader; the backend's documentation says whether it goes on.
 pub struct ExecSession {
     /// Standard input; `None` unless the options asked for it. Shutting it down, or dropping it where there is no terminal, is the
     /// end of the input. With a terminal the end is the character that a user types for it (Ctrl-D).

@@ -176,8 +176,9 @@ pub(crate) async fn first_match(
                 let cause = cause.as_ref().map_or_else(clean, |cause| cause.message.clone());
                 *why = Some(format!("the runtime is not reachable: {cause}"));
             }
-            RuntimeEventKind::BackendReconnected { .. } => *why = None,
-            RuntimeEventKind::ResyncEnd(Completeness::Complete) => *why = None,
+            RuntimeEventKind::BackendReconnected { .. } | RuntimeEventKind::ResyncEnd(Completeness::Complete) => {
+                *why = None;
+            }
             RuntimeEventKind::ResyncEnd(known) if table.get(&event.backend, id).is_none() => {
                 let first =
                     known.failures().first().map(|failure| format!(": {}", failure.message)).unwrap_or_default();
@@ -192,7 +193,7 @@ pub(crate) async fn first_match(
             }
         };
         let gone = match &event.kind {
-            // What a partial listing does not show may be there.
+            // An instance that a partial listing does not show may be there.
             RuntimeEventKind::ResyncEnd(completeness) => now.is_none() && completeness.is_complete(),
             RuntimeEventKind::Removed(instance) => instance.id == *id,
             _ => false,

@@ -48,7 +48,7 @@ pub(super) enum Beginning {
     Down(Option<Failure>),
 }
 
-/// What an entry of the ring says of the link.
+/// Meaning of an entry of the ring for the state of the link.
 enum News {
     Down,
     Up,
@@ -180,7 +180,6 @@ impl Subscription {
         let (live, replaying) =
             (|| Some(Beginning::Live(self.backend.clone())), || Some(Beginning::Replaying(self.backend.clone())));
         match (state.ring.from(self.next).find_map(News::of), state.machine.outage()) {
-            (Some(News::Resync | News::Up), _) => None,
             (Some(News::CaughtUp), _) => replaying(),
             // The link was up here, and what the ring has from before says if the replay was through. If it has nothing, the
             // outage says all.
@@ -192,7 +191,8 @@ impl Subscription {
             (None, Some(cause)) => Some(Beginning::Down(cause.clone())),
             (None, None) if state.machine.is_live(Detail::Summary) => live(),
             (None, None) if state.machine.is_replaying() => replaying(),
-            (None, None) => None, // a resync is going to say it
+            // A resync or the end of an outage is going to say it.
+            (Some(News::Resync | News::Up) | None, _) => None,
         }
     }
 

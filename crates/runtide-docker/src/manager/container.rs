@@ -219,6 +219,20 @@ pub(super) struct HostConfig {
     pub(super) nano_cpus: Option<i64>,
     pub(super) pids_limit: Option<i64>,
     pub(super) log_config: LogConfig,
+    pub(super) restart_policy: RestartPolicy,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct RestartPolicy {
+    name: String,
+}
+
+impl RestartPolicy {
+    /// `true` if another run may begin by itself.
+    pub(super) fn restarts(&self) -> bool {
+        !matches!(self.name.as_str(), "" | "no")
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -1,9 +1,10 @@
 //! Stop and restart, with the caller's signal and timeout.
 //!
 //! * The daemon counts whole seconds: a timeout is rounded up, so that no container gets less time than the caller gave it.
-//! * The caller's signal is a parameter since API 1.42, and silently ignored before. There the signal is sent first, the
-//!   end is awaited for the caller's timeout (whole seconds as well), and then the daemon's own stop without grace makes it
-//!   final: it also ends another run, if a restart policy began one after the bare signal.
+//! * The caller's signal is a parameter since API 1.42, and silently ignored before. There the signal is sent first, and the
+//!   end is awaited for the caller's timeout (whole seconds as well).
+//! * In either case the daemon takes a signal that is not the container's own for no stop, so that a restart policy begins
+//!   another run. The daemon's own stop without grace, which also ends that run, makes it final.
 
 use std::time::Duration;
 
@@ -30,21 +31,26 @@ pub(super) async fn stop(call: Call<'_>, options: &StopOptions) -> Result<Effect
     let grace = grace(options, &before);
     call.within(limit(call, grace), async {
         let docker = call.docker().await?;
-        let stopped = match options.signal {
-            Some(signal) if !speaks(&docker, SIGNALS_SINCE) => {
+        let t = options.timeout.map(whole_seconds);
+        let is_old = !speaks(&docker, SIGNALS_SINCE);
+        let mut stopped = match options.signal {
+            Some(signal) if is_old => {
                 end_by_signal(call, signal, grace).await?;
-                match docker.stop_container(call.id, Some(StopContainerOptions { t: Some(0), signal: None })).await {
-                    // The signal ended it, and the container removes itself at its end.
-                    Err(refusal) if is_status(&refusal, 404) => Ok(()),
-                    stopped => stopped,
-                }
+                Ok(())
             }
             signal => {
-                let t = options.timeout.map(whole_seconds);
                 let signal = signal.map(|signal| signal.number().to_string());
                 docker.stop_container(call.id, Some(StopContainerOptions { t, signal })).await
             }
         };
+        if stopped.is_ok() && options.signal.is_some() && (is_old || before.host_config.restart_policy.restarts()) {
+            let at_once = StopContainerOptions { t: Some(0), signal: None };
+            stopped = match docker.stop_container(call.id, Some(at_once)).await {
+                // The signal ended it, and the container removes itself at its end.
+                Err(refusal) if is_status(&refusal, 404) => Ok(()),
+                stopped => stopped,
+            };
+        }
         match stopped {
             Ok(()) => Ok(Effect::Changed),
             Err(refusal) => call.settle(refusal, |now| (!now.running).then_some(Effect::Changed), |_| false).await,

@@ -49,6 +49,8 @@ pub(crate) struct State {
     pub(crate) stalled: bool,
     /// Answer each inspection with an error.
     pub(crate) refuses_inspections: bool,
+    /// The second half of the history comes so much later than the first, once; then this is zero.
+    pub(crate) history_takes: Duration,
 }
 
 static CLOCK: AtomicU64 = AtomicU64::new(0);
@@ -80,6 +82,7 @@ impl Fake {
             requests: Vec::new(),
             stalled: false,
             refuses_inspections: false,
+            history_takes: Duration::ZERO,
         }));
         let server = Self::serve(&folder.path().join("docker.sock"), &state);
         Self { folder, state, server }
@@ -250,6 +253,7 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<
     }
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
     let path = if path.starts_with("/v1.") { &path[path[1..].find('/').unwrap() + 1..] } else { path };
+    let shared = Arc::clone(&state);
     let mut state = state.lock().unwrap();
     Ok(match path {
         "/_ping" => full(200, "OK"),
@@ -279,8 +283,20 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<
                 return Ok(full(200, past.map(|(_, text)| text.as_str()).collect::<String>()));
             }
             let (tx, rx) = mpsc::unbounded_channel();
-            for (_, text) in state.history.iter().filter(|(at, _)| *at >= since) {
+            let asked: Vec<_> = state.history.iter().filter(|(at, _)| *at >= since).collect();
+            let prompt = if state.history_takes.is_zero() { asked.len() } else { asked.len() / 2 };
+            let (first, rest) = asked.split_at(prompt);
+            for (_, text) in first {
                 tx.send(Bytes::from(text.clone())).unwrap();
+            }
+            if !rest.is_empty() {
+                let rest = rest.iter().map(|(_, text)| text.clone()).collect::<String>();
+                let (tx, later, shared) = (tx.clone(), state.history_takes, Arc::clone(&shared));
+                tokio::spawn(async move {
+                    tokio::time::sleep(later).await;
+                    drop(tx.send(Bytes::from(rest)));
+                    shared.lock().unwrap().history_takes = Duration::ZERO;
+                });
             }
             state.streams.push(tx);
             let frames = futures_util::stream::unfold(rx, |mut rx| async move {

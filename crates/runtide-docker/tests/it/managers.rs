@@ -12,6 +12,7 @@ mod log_against_docker;
 mod network;
 mod network_scripted;
 mod provision;
+mod provision_against_docker;
 mod rename;
 mod scripted;
 mod stats;

@@ -161,12 +161,11 @@ async fn a_gap_that_the_history_covers_is_replayed() {
         state.die(&id(1), "one", 3);
         state.run(&id(2), "two");
     }
-    let mut events = until(&mut stream, "backend_reconnected").await;
-    events.extend(until(&mut stream, "started").await);
-    assert_eq!(lines(&events), ["backend_disconnected", "reconnected Resumed", "stopped one Code(3)", "started two"]);
+    let events = until(&mut stream, "caught_up").await;
+    let expected = ["backend_disconnected", "reconnected Resumed", "stopped one Code(3)", "started two", "caught_up"];
+    assert_eq!(lines(&events), expected);
     fake.state().die(&id(2), "two", 0);
-    let expected = ["caught_up", "stopped two Code(0)"];
-    assert_eq!(lines(&until(&mut stream, "stopped").await), expected, "nothing is reported twice");
+    assert_eq!(lines(&until(&mut stream, "stopped").await), ["stopped two Code(0)"], "nothing is reported twice");
 }
 
 #[tokio::test]
@@ -205,6 +204,38 @@ async fn a_gap_longer_than_the_history_is_a_resync() {
         drop(table.apply(event));
     }
     assert_eq!(table.len(), 190);
+}
+
+#[tokio::test]
+async fn a_history_that_comes_after_the_listing_brings_no_removed_instance_back() {
+    let fake = Fake::start();
+    let (_backend, mut stream) = watched(&fake).await;
+    fake.state().run(&id(1), "one");
+    let mut events = until(&mut stream, "started").await;
+    {
+        let mut state = fake.state();
+        state.history_takes = Duration::from_millis(100);
+        state.sever();
+        for n in 10..200 {
+            state.run(&id(n), "many");
+        }
+        state.die(&id(1), "one", 3);
+        state.remove(&id(1));
+        state.tell("destroy", &id(1), &json!({"image": "busybox", "name": "one"}));
+    }
+    events.extend(until(&mut stream, "resync_end").await);
+    while !fake.state().history_takes.is_zero() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // Behind the rest of the history.
+    fake.state().run(&id(2), "last");
+    while !events.last().is_some_and(|event| line(event) == "started last") {
+        events.push(next(&mut stream).await);
+    }
+    let mut table = InstanceTable::default();
+    let steps: Vec<_> = events.iter().flat_map(|event| table.apply(event)).collect();
+    let of_it = steps.iter().filter(|step| step.before.as_ref().is_some_and(|before| before.name == "one"));
+    assert_eq!(of_it.filter(|step| step.after.is_none()).count(), 1, "{:?}", lines(&events));
 }
 
 #[tokio::test]
@@ -457,7 +488,8 @@ async fn the_server_is_known_only_after_its_first_answer() {
     let capabilities = backend.capabilities();
     assert_eq!(capabilities.watch, WatchSupport::Resumable);
     assert!(capabilities.lifecycle_start.is_yes() && capabilities.logs_read.is_yes());
-    assert!(capabilities.exec_run.to_string().contains("not implemented"));
+    assert!(capabilities.exec_run.is_yes() && capabilities.images_pull.is_yes());
+    assert!(capabilities.snapshots_manage.to_string().contains("not implemented"));
 }
 
 #[tokio::test]

@@ -71,6 +71,7 @@ fn shard_of(hash: u32) -> usize {
 ///
 /// A get of a large store waits for memory and for nothing else, so that each dependent access more would cost a quarter of it:
 /// the resource and its reference are here as well as in its slot. With the hash, the table grows without reading either.
+#[derive(Debug)]
 struct Indexed {
     reference: ResourceRef,
     resource: Arc<Resource>,
@@ -93,6 +94,41 @@ impl Indexed {
     }
 }
 
+/// Fills an empty index with resources that all differ.
+///
+/// One after the other in the order of their names, each would wait for the memory of another shard. So they are sorted by shard
+/// first, and then each shard is filled while it is in the cache.
+#[derive(Debug)]
+pub(super) struct Filling {
+    index: Index,
+    parts: Vec<Vec<Indexed>>,
+}
+
+impl Filling {
+    pub(super) fn new(index: Index) -> Self {
+        Self { index, parts: (0..SHARDS).map(|_| Vec::new()).collect() }
+    }
+
+    pub(super) fn push(&mut self, resource: &Arc<Resource>, slot: Slot) {
+        let Key { hash, .. } = self.index.key(resource.reference.as_str());
+        if let Some(part) = self.parts.get_mut(shard_of(hash)) {
+            let (reference, resource) = (resource.reference.clone(), Arc::clone(resource));
+            part.push(Indexed { reference, resource, slot, hash });
+        }
+    }
+
+    pub(super) fn done(mut self) -> Index {
+        for (shard, part) in self.index.shards.iter_mut().zip(self.parts) {
+            let table = shard.table();
+            table.reserve(part.len(), Indexed::spread);
+            for entry in part {
+                table.insert_unique(entry.spread(), entry, Indexed::spread);
+            }
+        }
+        self.index
+    }
+}
+
 impl fmt::Debug for Index {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Index").finish_non_exhaustive()
@@ -110,15 +146,9 @@ impl Index {
         Self { hasher, shards: Box::new(array::from_fn(|_| Shard::default())) }
     }
 
-    /// An empty index with the same hashes, which can replace this one, with memory for about so many resources.
-    pub(super) fn like(&self, count: usize) -> Self {
-        let mut new = Self::hashed_by(self.hasher.clone());
-        // The shards are not equally full: few of them have an eighth more than their share.
-        let share = count / SHARDS;
-        for shard in &mut *new.shards {
-            shard.table().reserve(share + share / 8, Indexed::spread);
-        }
-        new
+    /// An empty index with the same hashes, which can replace this one.
+    pub(super) fn like(&self) -> Self {
+        Self::hashed_by(self.hasher.clone())
     }
 
     pub(super) fn key<'a>(&self, text: &'a str) -> Key<'a> {
@@ -130,22 +160,6 @@ impl Index {
     fn shard(&self, key: Key<'_>) -> &RwLock<HashTable<Indexed>> {
         let [first, ..] = &*self.shards;
         &self.shards.get(shard_of(key.hash)).unwrap_or(first).0
-    }
-
-    /// Inserts the resource of the next slot into an index that is not shared yet; returns false if there is one of that reference,
-    /// which stays.
-    pub(super) fn grow(&mut self, resource: &Arc<Resource>, slot: Slot) -> bool {
-        let key = self.key(resource.reference.as_str());
-        let (hash, spread) = (key.hash, key.spread());
-        let Some(shard) = self.shards.get_mut(shard_of(hash)) else { return false };
-        match shard.table().entry(spread, |entry| entry.is(key), Indexed::spread) {
-            Entry::Occupied(_) => false,
-            Entry::Vacant(nothing) => {
-                let (reference, resource) = (resource.reference.clone(), Arc::clone(resource));
-                nothing.insert(Indexed { reference, resource, slot, hash });
-                true
-            }
-        }
     }
 
     fn write<T>(&self, key: Key<'_>, write: impl FnOnce(&mut HashTable<Indexed>) -> T) -> T {

@@ -41,9 +41,6 @@ const LIST: &str = "store.list";
 /// Default number of writes that the history keeps.
 const HISTORY: usize = 10_000;
 
-/// Resources of a snapshot for which memory is taken before they were read: the count in its header may be wrong.
-const MOST_EXPECTED: usize = 1 << 17;
-
 /// Resources in memory. Clones share them.
 ///
 /// # Behavior
@@ -202,9 +199,7 @@ impl StoreBackend for MemoryStore {
     async fn restore(&self, from: &mut (dyn AsyncRead + Send + Unpin)) -> Result<Revision> {
         let mut reader = StoreSnapshotReader::begin(from).await?;
         let guess = self.inner.guess();
-        // The count is not verified yet.
-        let count = usize::try_from(reader.count()).unwrap_or(usize::MAX).min(MOST_EXPECTED);
-        let mut fresh = Growing::new(self.inner.index.like(count));
+        let mut fresh = Growing::new(&self.inner.index);
         while let Some(mut resource) = reader.next().await? {
             // Stamped here, while the resource is still in the L1 cache.
             Arc::make_mut(&mut resource).revision = guess;

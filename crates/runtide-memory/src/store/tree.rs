@@ -11,7 +11,7 @@ use runtide_core::store::{Resource, ResourceRef, Selector};
 
 use super::{
     collection::Collection,
-    index::{Index, Slot},
+    index::{Filling, Index, Slot},
 };
 
 /// The scopes that have resources, by [`ResourceRef::scope`].
@@ -80,25 +80,24 @@ impl Scope {
     }
 }
 
-/// Builds a tree and its index from resources that come in the order of their references.
+/// Builds a tree and its index from resources that come in the order of their references, each once.
 #[derive(Debug)]
 pub(super) struct Growing {
     tree: Tree,
-    index: Index,
+    index: Filling,
     /// The resources of the present scope, until the next one begins, by slot.
     same: Vec<Option<Arc<Resource>>>,
     count: u64,
 }
 
 impl Growing {
-    /// `index`: an empty one.
-    pub(super) fn new(index: Index) -> Self {
-        Self { tree: Tree::default(), index, same: Vec::new(), count: 0 }
+    /// `index`: the one that is to be replaced.
+    pub(super) fn new(index: &Index) -> Self {
+        Self { tree: Tree::default(), index: Filling::new(index.like()), same: Vec::new(), count: 0 }
     }
 
-    /// `index`: the one that is to be replaced.
     pub(super) fn of(index: &Index, resources: Vec<Arc<Resource>>) -> Self {
-        let mut growing = Self::new(index.like(resources.len()));
+        let mut growing = Self::new(index);
         for resource in resources {
             growing.push(resource);
         }
@@ -116,11 +115,10 @@ impl Growing {
         }
         // The memory for more slots than that is used up long before.
         let slot = Slot::try_from(self.same.len()).unwrap_or(Slot::MAX);
-        // The index gets it while it is in the L1 cache.
-        if self.index.grow(&resource, slot) {
-            self.count += 1;
-            self.same.push(Some(resource));
-        }
+        // While it is in the L1 cache.
+        self.index.push(&resource, slot);
+        self.count += 1;
+        self.same.push(Some(resource));
     }
 
     fn finish_scope(&mut self) {
@@ -137,7 +135,7 @@ impl Growing {
 
     pub(super) fn done(mut self) -> (Tree, Index) {
         self.finish_scope();
-        (self.tree, self.index)
+        (self.tree, self.index.done())
     }
 }
 

@@ -4,7 +4,10 @@ use std::{future::Future, pin::Pin, task::Poll, time::Duration};
 
 use runtide_core::{
     Error, ErrorKind, ImageRef, ListOptions, Result, UnixSignal,
-    manager::{AttachOptions, Credentials, ExecOptions, LogOptions, PullOptions, RemoveOptions, StopOptions},
+    manager::{
+        AttachOptions, ConnectOptions, Credentials, ExecOptions, LogOptions, NetworkId, NetworkSpec, PullOptions,
+        RemoveOptions, StopOptions, VolumeId, VolumeSpec,
+    },
 };
 use tokio::time::Instant;
 
@@ -30,6 +33,8 @@ pub async fn m6_deadlines(h: &dyn Harness) -> LawResult {
     let limit = timing.deadline;
     let spec = h.spec("stalled", &Workload::Idle);
     let image = ImageRef::from("runtide-m6:1");
+    let (network, network_id) = (NetworkSpec::named("runtide-m6"), NetworkId::from("runtide-m6"));
+    let (volume, volume_id) = (VolumeSpec::named("runtide-m6"), VolumeId::from("runtide-m6"));
     // All at once: with no call answered, no call may wait for another.
     let mut calls: Vec<Call<'_>> = vec![
         Box::pin(ends(limit, "list", backend.list_instances(ListOptions::default()))),
@@ -71,9 +76,16 @@ pub async fn m6_deadlines(h: &dyn Harness) -> LawResult {
     }
     if let Some(networks) = backend.networks() {
         calls.push(Box::pin(ends(limit, "list networks", networks.list())));
+        calls.push(Box::pin(ends(limit, "create a network", networks.create(&network))));
+        calls.push(Box::pin(ends(limit, "remove a network", networks.remove(&network_id))));
+        let connect = networks.connect(&network_id, &id, ConnectOptions::default());
+        calls.push(Box::pin(ends(limit, "connect", connect)));
     }
     if let Some(volumes) = backend.volumes() {
         calls.push(Box::pin(ends(limit, "list volumes", volumes.list())));
+        calls.push(Box::pin(ends(limit, "create a volume", volumes.create(&volume))));
+        calls.push(Box::pin(ends(limit, "remove a volume", volumes.remove(&volume_id))));
+        calls.push(Box::pin(ends(limit, "export", async { volumes.export(&volume_id).await.map(drop) })));
     }
     if let Some(images) = backend.images() {
         calls.push(Box::pin(ends(limit, "list images", images.list())));

@@ -7,7 +7,11 @@ use runtide_core::{
     manager::{Effect, NetworkSpec, RemoveOptions, StopOptions, VolumeSpec},
 };
 
-use super::{lifecycle, ok, runs_of, seen, state};
+use super::{
+    lifecycle,
+    objects::{networks_take_effect, volumes_take_effect},
+    ok, runs_of, seen, state,
+};
 use crate::{Harness, Law, LawResult, Verdict, Violation, Workload, ensure, laws::backend};
 
 /// **M1 effect.** `Ok` means that the effect is there: the harness checks it from outside as soon as the verb returns.
@@ -38,6 +42,14 @@ pub async fn m1_effect(h: &dyn Harness) -> LawResult {
         ensure!(before.is_none() || before != after, M1, "a restart to begin another run", format!("{after:?} again"));
         let runs = runs_of(h, Law::M1, &id, begun.saturating_add(1)).await?;
         ensure!(runs == begun.saturating_add(1), M1, "a restart to begin one run", format!("{runs} after {begun}"));
+    }
+    if can.lifecycle_rename.is_yes() {
+        for (name, expected) in [("runtide-m1-renamed", Effect::Changed), ("runtide-m1-renamed", Effect::Unchanged)] {
+            let effect = ok(Law::M1, "rename", verbs.rename(&id, name).await)?;
+            ensure!(effect == expected, M1, format!("the rename to be {expected:?}"), format!("{effect:?}"));
+            let seen = seen(h, &id).await?.map(|instance| instance.name);
+            ensure!(seen.as_deref() == Some(name), M1, format!("the name '{name}'"), format!("{seen:?}"));
+        }
     }
     ok(Law::M1, "stop", verbs.stop(&id, StopOptions::default()).await).and_then(|effect| changed("stop", effect))?;
     expect_ended(h, &id, "stop").await?;
@@ -85,6 +97,8 @@ pub async fn m1_effect(h: &dyn Harness) -> LawResult {
             );
         }
     }
+    networks_take_effect(h, &*backend, &mut without).await?;
+    volumes_take_effect(&*backend, &mut without).await?;
     Verdict::kept_without(without)
 }
 

@@ -5,6 +5,7 @@ pub mod deadline;
 pub mod effect;
 pub mod exit;
 pub mod names;
+mod objects;
 pub mod output;
 pub mod undone;
 

@@ -8,7 +8,7 @@ use runtide_core::{
     },
 };
 
-use super::{lifecycle, ok, seen};
+use super::{lifecycle, objects::hostile_objects, ok, seen};
 use crate::{
     Harness, Law, LawResult, Obstacle, Verdict, Violation, Workload, ensure,
     laws::{backend, running},
@@ -70,12 +70,15 @@ pub async fn m8_names(h: &dyn Harness) -> LawResult {
     if let Some(exec) = backend.exec().filter(|_| backend.capabilities().exec_run.is_yes()) {
         hostile_arguments(h, exec).await?;
     }
+    for word in hostile() {
+        hostile_objects(&*backend, &word).await?;
+    }
     let after = seen(h, &bystander).await?;
     ensure!(before == after, M8, format!("a bystander to be left alone: {before:?}"), format!("{after:?}"));
     Verdict::kept_without(without)
 }
 
-fn is_refused(error: &Error) -> bool {
+pub(super) fn is_refused(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::NotFound | ErrorKind::Unsupported)
 }
 
@@ -103,6 +106,7 @@ async fn hostile_ids(h: &dyn Harness, backend: &dyn RuntimeBackend) -> Result<()
             ("start", verbs.start(&id).await.map(drop)),
             ("stop", verbs.stop(&id, StopOptions::default()).await.map(drop)),
             ("wait", verbs.wait(&id).await.map(drop)),
+            ("rename", verbs.rename(&id, "runtide-m8").await.map(drop)),
         ];
         for (verb, result) in refusals {
             match result {

@@ -309,7 +309,6 @@ impl Spoilt {
                 self.emit(event, kind);
                 return self.emit(event, Kind::CaughtUp);
             }
-            (Mutant::CaughtUpAtOnce, Kind::CaughtUp) => return,
             (Mutant::PretendsToHaveResumed, Kind::BackendReconnected { .. }) => {
                 self.pretends = matches!(kind, Kind::BackendReconnected { continuity: Continuity::Lost });
                 return self.emit(event, Kind::BackendReconnected { continuity: Continuity::Resumed });
@@ -348,7 +347,7 @@ impl Spoilt {
             {
                 return;
             }
-            (Mutant::ForgetsRemovals, Kind::Removed(_)) => return,
+            (Mutant::ForgetsRemovals, Kind::Removed(_)) | (Mutant::CaughtUpAtOnce, Kind::CaughtUp) => return,
             (Mutant::OneEventPerAttempt, Kind::BackendDisconnected { cause }) => {
                 for _ in 0..10 {
                     self.emit(event, Kind::BackendDisconnected { cause: cause.clone() });

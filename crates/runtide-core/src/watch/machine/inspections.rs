@@ -189,7 +189,7 @@ impl Machine {
         self.full = outcome.detail == Detail::Full;
         self.has_baseline = true;
         self.reconnected(Continuity::Lost); // with the old token: a consumer that resumes from it has not seen the resync
-        // Where reports were missed during the listing, a consumer resumes from before them.
+        // A consumer resumes from before the reports that were missed during the listing.
         self.token = match &missed {
             Some(missed) => missed.reached.clone(),
             None => self.next_token.take(),

@@ -288,7 +288,7 @@ async fn losses_that_come_faster_than_a_listing_takes_starve_no_resync() {
                 events.iter().filter(|e| matches!(e.kind, RuntimeEventKind::ResyncEnd(_))).map(|_| began.elapsed()),
             );
         }
-        let longest = ends.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+        let longest = ends.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).max().unwrap();
         assert!(ends[0] < Duration::from_secs(4) && longest < Duration::from_secs(4), "{:?}, {longest:?}", ends[0]);
         let mut table = InstanceTable::default();
         for event in until_quiet(&mut stream, QUIET * 4).await {
@@ -299,7 +299,7 @@ async fn losses_that_come_faster_than_a_listing_takes_starve_no_resync() {
     }
 }
 
-/// What happened to one instance: the number of a change, and the token of the first report that lies behind it.
+/// Changes of each instance: the number of a change, and the token of the first report that lies behind it.
 type Changes = std::collections::BTreeMap<InstanceId, Vec<(u32, u64)>>;
 
 /// Changes, some of which are reported and some of which are lost, while listings take as long as they like.
@@ -314,10 +314,10 @@ async fn a_history_of_losses(seed: u64) -> Result<usize, String> {
         let lost = rng.u8(0..3) == 0;
         if rng.u8(0..3) > 0 {
             number += 1;
-            let changed = Instance { restarts: Some(number), ..instance(&name, S::Running) };
+            let row = Instance { restarts: Some(number), ..instance(&name, S::Running) };
             world.change(|w| {
-                w.put(changed.clone());
-                w.report(if lost { SignalBody::Lost(Gap::Undecodable) } else { SignalBody::State(changed.into()) });
+                w.put(row.clone());
+                w.report(if lost { SignalBody::Lost(Gap::Undecodable) } else { SignalBody::State(row.into()) });
                 changes.entry(InstanceId::from(name.as_str())).or_default().push((number, w.token));
             });
         }

@@ -219,6 +219,17 @@ async fn a_stop_with_a_signal_is_one_request_since_1_42() {
     assert_eq!(effect, Effect::Changed);
     assert_eq!(fake.seen(), ["GET /containers/c1/json", "POST /containers/c1/stop?signal=10&t=1"]);
 
+    // Only a policy begins another run after a signal that is not the container's own.
+    let policy = RUNS.replace(r#""HostConfig":{}"#, r#""HostConfig":{"RestartPolicy":{"Name":"always"}}"#);
+    let always = Fake::speaking(
+        "1.42",
+        move |request| {
+            if request.ends_with("/json") { Reply::ok(&policy) } else { Reply::empty() }
+        },
+    );
+    let _ = always.backend.lifecycle().unwrap().stop(&id(), options.clone()).await.unwrap();
+    assert_eq!(always.seen()[1..], ["POST /containers/c1/stop?signal=10&t=1", "POST /containers/c1/stop?t=0"]);
+
     let old = Fake::new(script);
     let _ = old.backend.lifecycle().unwrap().stop(&id(), options).await.unwrap();
     let seen = old.seen();

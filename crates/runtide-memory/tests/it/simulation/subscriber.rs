@@ -172,7 +172,7 @@ impl Subscriber {
         Ok(())
     }
 
-    /// What the table says of itself.
+    /// Completeness and freshness of the table.
     pub(crate) fn knows(&self, backend: &BackendId) -> (&Completeness, Option<Freshness>) {
         (self.table.completeness(backend), self.table.position(backend).map(|(_, fresh)| fresh))
     }

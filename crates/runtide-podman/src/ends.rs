@@ -1,0 +1,77 @@
+//! [`Ends`]: the ends of one container's runs, as the service's log of events has them.
+//!
+//! The exit code of `died` is the only one that is never written over (trap P1): an inspection has that of the last run, 0 as soon
+//! as the next one is made ready, and nothing once the container is removed.
+
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    time::{Duration, SystemTime},
+};
+
+use jiff::Timestamp;
+use runtide_core::{ExitStatus, Result};
+use runtide_engine::{Feed, Framed, Request, Values};
+
+use crate::{
+    client::{Client, Podman},
+    normalize::{Action, Event},
+};
+
+/// Time for which the head of a stream is awaited. Some versions send it with the first message.
+const HEAD: Duration = Duration::from_millis(500);
+
+/// One end of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct End {
+    /// Time of the message, after the end itself.
+    pub(crate) at: SystemTime,
+    /// The exit in the message.
+    pub(crate) exit: Option<ExitStatus>,
+}
+
+/// A response of `/events` with the `died` messages of one container.
+#[derive(Debug)]
+pub(crate) struct Ends {
+    id: String,
+    feed: Feed<Podman>,
+    read: VecDeque<End>,
+}
+
+impl Ends {
+    /// Subscribes to the ends after `begin`, by the service's clock, also those that are still to come.
+    pub(crate) async fn open(client: &Client, operation: &'static str, id: &str, begin: SystemTime) -> Result<Self> {
+        let filters = serde_json::json!({ "type": ["container"], "event": ["died"], "container": [id] });
+        let since = Timestamp::try_from(begin).unwrap_or_default();
+        let request = Request::get("/events").with_query("filters", filters).with_query("since", since);
+        let feed = Feed::open_patiently(client, operation, request, HEAD.min(client.deadline())).await?;
+        Ok(Self { id: id.to_owned(), feed, read: VecDeque::new() })
+    }
+
+    /// The next end; `None`: the response ended, broke off, or was refused.
+    ///
+    /// # Cancel safety
+    /// A dropped future loses no message.
+    pub(crate) async fn next(&mut self) -> Option<End> {
+        loop {
+            if let Some(end) = self.read.pop_front() {
+                return Some(end);
+            }
+            if !poll_fn(|cx| self.feed.poll_more(cx)).await.ok()? {
+                return None;
+            }
+            let mut values = Values::<Event<'_>>::of(self.feed.unread());
+            for framed in values.by_ref() {
+                if let Framed::Value(event) = framed
+                    && event.action() == Action::Died
+                    && event.container() == Some(&self.id)
+                    && let Some(at) = event.at()
+                {
+                    self.read.push_back(End { at, exit: event.exit_code().map(ExitStatus::code) });
+                }
+            }
+            let used = values.read();
+            self.feed.consume(used);
+        }
+    }
+}

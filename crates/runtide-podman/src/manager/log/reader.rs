@@ -1,0 +1,285 @@
+//! [`Reader`]: requests the log, drops the lines that the options leave out, and finds the end of the run that is followed.
+
+use std::time::{Duration, SystemTime};
+
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use runtide_core::{Error, ErrorKind, InstanceId, Result, manager::LogLine};
+use runtide_engine::{
+    as_io,
+    output::{Decoder, Malformed, Origin, Piece, timestamp},
+};
+
+use super::plan::{OPERATION, Plan};
+use crate::{client::EventLogger, ends::Ends, manager::container::Call};
+
+/// Pause before a follow is opened again that Podman ended though the run goes on: it does so at once while it is paused.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// The lines of one container.
+#[derive(Debug)]
+pub(super) struct Reader {
+    client: crate::client::Client,
+    id: InstanceId,
+    plan: Plan,
+    response: Option<Response>,
+    /// Reports the end of the run that is followed; `None`: nothing is followed, or nothing reports it.
+    ends: Option<Ends>,
+    /// Begin of the run that is followed.
+    follows: Option<SystemTime>,
+    /// Lines before the tail that are still to be skipped.
+    before_tail: u64,
+    position: Position,
+    /// Frames of the present response that were emitted by the one before.
+    seen: u64,
+    /// The frame at hand belongs to those.
+    is_skipped: bool,
+    at: Option<SystemTime>,
+}
+
+/// Second of the last frame, and the number of frames in it. Podman's times are no more exact.
+#[derive(Debug, Default, Clone, Copy)]
+struct Position {
+    second: Option<SystemTime>,
+    frames: u64,
+}
+
+/// One answer to a request for the log.
+#[derive(Debug)]
+struct Response {
+    body: Incoming,
+    decoder: Decoder,
+    is_followed: bool,
+}
+
+/// One step of a follow.
+enum Step {
+    Piece(Piece),
+    /// Podman ended the response.
+    Closed,
+    /// The run ended before this moment.
+    Ended(SystemTime),
+    /// The ends cannot be read any more.
+    Deaf,
+}
+
+impl Reader {
+    pub(super) async fn open(client: crate::client::Client, id: InstanceId, plan: Plan) -> Result<Self> {
+        let follows = plan.follows;
+        let mut reader = Self {
+            client,
+            id,
+            plan,
+            response: None,
+            ends: None,
+            follows,
+            before_tail: 0,
+            position: Position::default(),
+            seen: 0,
+            is_skipped: false,
+            at: None,
+        };
+        if let Some(begin) = follows {
+            reader.subscribe(begin).await?;
+        }
+        if let Some(tail) = reader.plan.tail {
+            reader.before_tail = reader.count().await?.saturating_sub(tail);
+        }
+        reader.request(reader.follows.is_some(), reader.plan.since, reader.plan.until).await?;
+        Ok(reader)
+    }
+
+    fn call(&self) -> Call<'_> {
+        Call { client: &self.client, operation: OPERATION, id: self.id.as_str() }
+    }
+
+    /// Subscribes to the end of the run, if the service reports any.
+    async fn subscribe(&mut self, begin: SystemTime) -> Result<()> {
+        let located = |error: Error| error.with_context("instance", &self.id);
+        if self.client.logger().await.map_err(located)? != EventLogger::None {
+            self.ends = Some(Ends::open(&self.client, OPERATION, &self.plan.container, begin).await.map_err(located)?);
+        }
+        Ok(())
+    }
+
+    async fn request(&mut self, follow: bool, since: Option<SystemTime>, until: Option<SystemTime>) -> Result<()> {
+        let answer = self.client.open(OPERATION, self.plan.request(follow, since, until)).await;
+        let answer = answer.map_err(|error| self.call().located(error))?;
+        self.response = Some(Response { body: answer.into_body(), decoder: Decoder::framed(), is_followed: follow });
+        Ok(())
+    }
+
+    /// Number of lines that exist.
+    async fn count(&mut self) -> Result<u64> {
+        self.request(false, self.plan.since, self.plan.until).await?;
+        let (mut lines, mut is_open) = (0, false);
+        while let Step::Piece(piece) = self.step().await? {
+            is_open = piece.bytes.last() != Some(&b'\n');
+            lines += u64::from(!is_open);
+        }
+        self.response = None;
+        Ok(lines + u64::from(is_open))
+    }
+
+    /// The next line, or a part of a long one; `None`: the output is read.
+    pub(super) async fn line(&mut self) -> Result<Option<LogLine>> {
+        loop {
+            match self.step().await? {
+                Step::Piece(piece) => {
+                    if let Some(line) = self.take(piece) {
+                        return Ok(Some(line));
+                    }
+                }
+                Step::Ended(at) => {
+                    // The rest of the run, and nothing of the next one.
+                    (self.follows, self.ends) = (None, None);
+                    let until = self.plan.until.map_or(at, |until| until.min(at));
+                    self.go_on(false, Some(until)).await?;
+                }
+                Step::Deaf => {
+                    self.ends = None;
+                    tokio::time::sleep(AGAIN).await;
+                    if let Some(begin) = self.follows {
+                        self.subscribe(begin).await?;
+                    }
+                }
+                Step::Closed => {
+                    let Some(begin) = self.follows else { return Ok(None) };
+                    if self.plan.until.is_some_and(|until| until <= SystemTime::now()) {
+                        return Ok(None);
+                    }
+                    tokio::time::sleep(AGAIN).await;
+                    let now = self.call().inspect_if_present().await?;
+                    match now {
+                        Some(now) if now.state.is_alive() && now.began() == Some(begin) => {
+                            self.go_on(true, self.plan.until).await?;
+                        }
+                        // The end is reported soon; where nothing reports it, the log is read up to the next run.
+                        Some(now) => match self.reported().await {
+                            Some(at) => {
+                                (self.follows, self.ends) = (None, None);
+                                let until = self.plan.until.map_or(at, |until| until.min(at));
+                                self.go_on(false, Some(until)).await?;
+                            }
+                            None => {
+                                self.follows = None;
+                                let next = now.began().filter(|next| *next > begin);
+                                let until = [self.plan.until, next].into_iter().flatten().min();
+                                self.go_on(false, until).await?;
+                            }
+                        },
+                        // It is gone, and its log with it.
+                        None => return Ok(None),
+                    }
+                }
+            }
+        }
+    }
+
+    /// The end of the run, which an inspection has shown.
+    async fn reported(&mut self) -> Option<SystemTime> {
+        let end = tokio::time::timeout(2 * AGAIN, self.ends.as_mut()?.next()).await.ok().flatten()?;
+        Some(end.at)
+    }
+
+    /// Requests the log from the second of the last frame on, whose frames were emitted.
+    async fn go_on(&mut self, follow: bool, until: Option<SystemTime>) -> Result<()> {
+        let since = self.position.second.or(self.plan.since);
+        self.seen = self.position.frames;
+        self.request(follow, since, until).await
+    }
+
+    async fn step(&mut self) -> Result<Step> {
+        loop {
+            let Some(response) = &mut self.response else { return Ok(Step::Closed) };
+            match response.decoder.next() {
+                Ok(Some(piece)) => return Ok(Step::Piece(piece)),
+                Ok(None) => {}
+                Err(malformed) => return Err(broken_frame(self.call(), &malformed)),
+            }
+            let (is_followed, deadline) = (response.is_followed, self.client.deadline());
+            let body = &mut response.body;
+            // Stored lines may arrive slowly, but silence for the whole deadline is a stall.
+            let frame = async {
+                if is_followed { Ok(body.frame().await) } else { tokio::time::timeout(deadline, body.frame()).await }
+            };
+            let frame = tokio::select! {
+                biased;
+                frame = frame => match frame {
+                    Ok(frame) => frame,
+                    Err(_) => return Err(self.call().error(ErrorKind::Timeout, "the service stopped sending")),
+                },
+                end = next(&mut self.ends), if is_followed => match end {
+                    Some(at) => return Ok(Step::Ended(at)),
+                    None => return Ok(Step::Deaf),
+                },
+            };
+            match frame {
+                None => {
+                    response.decoder.end();
+                    let rest = response.decoder.next();
+                    self.response = None;
+                    match rest {
+                        Ok(Some(piece)) => return Ok(Step::Piece(piece)),
+                        Ok(None) => {}
+                        Err(malformed) => return Err(broken_frame(self.call(), &malformed)),
+                    }
+                }
+                Some(Ok(frame)) => {
+                    if let Ok(bytes) = frame.into_data() {
+                        response.decoder.push(bytes);
+                    }
+                }
+                Some(Err(error)) => {
+                    let error = as_io(error);
+                    let call = self.call();
+                    return Err(call
+                        .error(ErrorKind::Unavailable, "the output broke off: this is not its end")
+                        .with_source(error));
+                }
+            }
+        }
+    }
+
+    /// The line of a piece, unless the options leave it out, or it was emitted before.
+    fn take(&mut self, piece: Piece) -> Option<LogLine> {
+        let Origin::Output(source) = piece.origin else { return None };
+        let mut bytes = piece.bytes;
+        if piece.starts {
+            self.at = timestamp::split(&mut bytes);
+            if self.at == self.position.second {
+                self.is_skipped = self.seen > 0;
+                self.seen = self.seen.saturating_sub(1);
+                self.position.frames += u64::from(!self.is_skipped);
+            } else {
+                (self.is_skipped, self.seen) = (false, 0);
+                self.position = Position { second: self.at, frames: 1 };
+            }
+        }
+        if self.is_skipped {
+            return None;
+        }
+        if self.before_tail > 0 {
+            self.before_tail -= u64::from(bytes.last() == Some(&b'\n'));
+            return None;
+        }
+        Some(LogLine::new(self.plan.source(source), self.at.filter(|_| self.plan.shows_time), bytes))
+    }
+}
+
+/// The next end; never ready if nothing reports it.
+async fn next(ends: &mut Option<Ends>) -> Option<SystemTime> {
+    match ends {
+        Some(ends) => ends.next().await.map(|end| end.at),
+        None => std::future::pending().await,
+    }
+}
+
+fn broken_frame(call: Call<'_>, malformed: &Malformed) -> Error {
+    match malformed {
+        Malformed::Truncated => call.error(ErrorKind::Unavailable, "the output broke off inside a line"),
+        Malformed::Head(head) => call
+            .error(ErrorKind::Protocol, "the output is not framed as it should be")
+            .with_context("head", head.escape_ascii()),
+    }
+}

@@ -1,0 +1,17 @@
+//! The managers: the verbs on containers, by libpod's own requests. Observation is the [`source`](crate::source)'s and the
+//! inspector's.
+//!
+//! Podman answers many refusals with 500, and its texts differ from version to version, so the effect of a verb is derived from the
+//! container's state before and after, never from a message.
+
+mod container;
+mod kill;
+mod lifecycle;
+mod log;
+mod provision;
+mod remove;
+mod spec;
+mod stop;
+mod wait;
+
+pub(crate) use self::{container::is_name, lifecycle::Lifecycle, log::Logs, provision::Provision};

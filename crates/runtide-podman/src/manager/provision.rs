@@ -1,0 +1,139 @@
+//! [`Provision`]: create a container from a spec.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use runtide_core::{
+    Error, ErrorKind, InstanceId, Result,
+    backend::CreateGuard,
+    manager::{InstanceSpec, ProvisionManager},
+};
+use runtide_engine::{Request, segment};
+use serde::Deserialize;
+
+use super::spec::{self, Refused};
+use crate::client::Client;
+
+const OPERATION: &str = "podman.create";
+
+/// The [`ProvisionManager`] of one service.
+#[derive(Debug, Clone)]
+pub(crate) struct Provision {
+    client: Client,
+}
+
+impl Provision {
+    pub(crate) fn new(client: Client) -> Self {
+        Self { client }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Created {
+    id: String,
+    #[serde(default)]
+    warnings: Option<Vec<String>>,
+}
+
+#[async_trait]
+impl ProvisionManager for Provision {
+    async fn create(&self, spec: &InstanceSpec) -> Result<InstanceId> {
+        let request = spec::Request::new(spec).map_err(|Refused { kind, field, message }| {
+            let error =
+                Error::new(kind, OPERATION, format!("{field}: {message}")).with_context("backend", self.client.id());
+            match kind {
+                ErrorKind::Unsupported => error.with_context("feature", field).with_context("reason", message),
+                _ => error.with_context("field", field),
+            }
+        })?;
+        let site = self.client.site(OPERATION);
+        let made = Box::pin(create(&self.client, request));
+        self.client.within(site, self.client.deadline(), made).await
+    }
+}
+
+async fn create(client: &Client, request: spec::Request) -> Result<InstanceId> {
+    must_exist(client, "network", "networks", &request.networks).await?;
+    must_exist(client, "volume", "volumes", &request.volumes).await?;
+    if let Some(name) = &request.name
+        && exists(client, "containers", name).await?
+    {
+        return Err(taken(client, name));
+    }
+    // A request without an answer may have been carried out. Without a name there is nothing to remove it by.
+    let guard = request.name.clone().map(|name| {
+        let owner = client.clone();
+        CreateGuard::new(client.site(OPERATION), &name.clone(), client.deadline(), move || {
+            let (client, name) = (owner.clone(), name.clone());
+            async move { remove(&client, &name).await }
+        })
+    });
+    let sent = call(client, Request::post("/containers/create").with_json(&request.body)).await;
+    let made = match (sent, guard) {
+        (Ok(body), guard) => {
+            if let Some(guard) = guard {
+                guard.keep();
+            }
+            serde_json::from_slice::<Created>(&body).map_err(|error| client.site(OPERATION).undecodable(error))?
+        }
+        (Err(refusal), guard) => {
+            let answered = super::container::is_answer(&refusal);
+            if let Some(guard) = guard {
+                // An answer says that nothing was created: what has this name is another's.
+                if answered { guard.keep() } else { guard.undo().await }
+            }
+            if let (true, Some(name)) = (answered, &request.name)
+                && exists(client, "containers", name).await?
+            {
+                return Err(taken(client, name));
+            }
+            // Podman 4 has no status for it either.
+            if answered && !exists(client, "images", &segment(&request.image).to_string()).await? {
+                let error = client.site(OPERATION).error(ErrorKind::NotFound, "there is no such image here: pull it");
+                return Err(error.with_context("image", request.image));
+            }
+            return Err(refusal);
+        }
+    };
+    let warnings = made.warnings.unwrap_or_default();
+    if !warnings.is_empty() {
+        tracing::warn!(backend = %client.id(), instance = made.id, ?warnings, "created, with warnings");
+    }
+    Ok(InstanceId::from(made.id))
+}
+
+fn taken(client: &Client, name: &str) -> Error {
+    client.site(OPERATION).error(ErrorKind::AlreadyExists, "another container has this name").with_context("name", name)
+}
+
+async fn call(client: &Client, request: Request) -> Result<Bytes> {
+    Box::pin(client.call(OPERATION, request, client.deadline())).await
+}
+
+/// Fails unless each of these exists; the names are checked already.
+async fn must_exist(client: &Client, what: &'static str, kind: &str, names: &[String]) -> Result<()> {
+    for name in names {
+        if !exists(client, kind, name).await? {
+            let error = client.site(OPERATION).error(ErrorKind::NotFound, format!("there is no such {what}"));
+            return Err(error.with_context(what, name));
+        }
+    }
+    Ok(())
+}
+
+async fn exists(client: &Client, kind: &str, name: &str) -> Result<bool> {
+    match call(client, Request::get(format!("/{kind}/{name}/exists"))).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes the container and its anonymous volumes; a missing one is no error.
+async fn remove(client: &Client, name: &str) -> Result<()> {
+    let request = Request::delete(format!("/containers/{name}")).with_query("force", true).with_query("volumes", true);
+    match call(client, request.with_query("timeout", 0)).await {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

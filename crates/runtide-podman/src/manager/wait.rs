@@ -1,0 +1,154 @@
+//! Wait for the end of a run. An exit status is returned only if Podman reported it of that very run.
+//!
+//! Podman's own wait answers 0 also where it failed, and holds back the head of its answer until the end (trap P6). So the messages of
+//! the container's ends are subscribed to first, from the run's start on, and then the container is inspected: the first `died` after
+//! the start is that of this run, also if the container is gone by then.
+
+use std::time::Duration;
+
+use runtide_core::{Error, ErrorKind, ExitStatus, Result, Retry};
+use tokio::time::Instant;
+
+use super::container::{Call, Container};
+use crate::{client::EventLogger, ends::Ends};
+
+/// Longest absence of the service before the wait fails. Containers live on without it.
+const ABSENCE_TIMEOUT: Duration = Duration::from_secs(120);
+/// Shortest and longest pause between two attempts.
+const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// Interval of the inspections where no event is reported.
+const POLL: Duration = Duration::from_millis(250);
+
+/// Time for which the message of an end is awaited that an inspection has shown: an inspection may be the first to notice it.
+const REPORTED_WITHIN: Duration = Duration::from_secs(5);
+
+pub(super) async fn wait(call: Call<'_>) -> Result<Option<ExitStatus>> {
+    let first = call.inspect().await?;
+    if first.state.incarnation().is_none() {
+        let message = "the container never ran";
+        return Err(call.error(ErrorKind::Conflict, message).with_context("state", &first.state.status));
+    }
+    end_of_run(call, &first).await
+}
+
+/// The end of the run that this inspection shows.
+pub(super) async fn end_of_run(call: Call<'_>, first: &Container) -> Result<Option<ExitStatus>> {
+    if !first.state.is_alive()
+        && let Some(exit) = first.state.exit()
+    {
+        return Ok(Some(exit));
+    }
+    let (mut away_since, mut pause) = (None, RETRY_AFTER.0);
+    loop {
+        let error = match end_of(call, first).await {
+            Ok(exit) => return Ok(exit),
+            Err(Lost::Link) => {
+                (away_since, pause) = (None, RETRY_AFTER.0);
+                None
+            }
+            Err(Lost::Service(error)) => Some(error),
+            Err(Lost::Final(error)) => return Err(error),
+        };
+        let retry = error.as_ref().map(Error::retry);
+        let since = *away_since.get_or_insert_with(Instant::now);
+        if let Some(error) = error.filter(|_| since.elapsed() >= ABSENCE_TIMEOUT) {
+            return Err(error);
+        }
+        tracing::debug!(backend = %call.client.id(), instance = call.id, "the wait broke off: opening it again");
+        if let Some(Retry::Poll(interval)) = retry {
+            tokio::time::sleep(interval).await; // nothing listens: no service is spared by a longer pause
+            continue;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(RETRY_AFTER.1);
+    }
+}
+
+/// The reason why a wait returned without an end.
+enum Lost {
+    /// The service answers and the run goes on; only this wait's connection broke.
+    Link,
+    /// The service does not answer; another attempt may succeed.
+    Service(Error),
+    /// Another attempt cannot succeed.
+    Final(Error),
+}
+
+impl From<Error> for Lost {
+    fn from(error: Error) -> Self {
+        match error.kind() {
+            ErrorKind::Unavailable | ErrorKind::Timeout => Self::Service(error),
+            _ => Self::Final(error),
+        }
+    }
+}
+
+/// The state of one run, by an inspection.
+enum Seen {
+    /// The run goes on.
+    Alive,
+    /// The run is over; `None`: the next one has begun, or is about to.
+    Over(Option<ExitStatus>),
+    /// The container does not exist any more.
+    Gone(Error),
+}
+
+async fn end_of(call: Call<'_>, first: &Container) -> Result<Option<ExitStatus>, Lost> {
+    let logger = call.client.logger().await.map_err(|error| Lost::from(call.located(error)))?;
+    let mut ends = match first.began().filter(|_| logger != EventLogger::None) {
+        Some(begin) => Some(
+            Ends::open(call.client, call.operation, &first.id, begin)
+                .await
+                .map_err(|error| Lost::from(call.located(error)))?,
+        ),
+        None => None,
+    };
+    let interval = if ends.is_some() { call.client.config().max_silence } else { POLL };
+    loop {
+        match observe(call, first).await? {
+            Seen::Alive => {}
+            Seen::Over(Some(exit)) => return Ok(Some(exit)),
+            seen @ (Seen::Over(None) | Seen::Gone(_)) => {
+                let reported = match &mut ends {
+                    Some(ends) => tokio::time::timeout(REPORTED_WITHIN, ends.next()).await.ok().flatten(),
+                    None => None,
+                };
+                return match (reported, seen) {
+                    (Some(end), _) => Ok(end.exit),
+                    (None, Seen::Gone(gone)) => Err(Lost::Final(gone)),
+                    (None, _) => Ok(None),
+                };
+            }
+        }
+        let end = match &mut ends {
+            // A half-open connection stays silent: inspect on another one.
+            Some(ends) => match tokio::time::timeout(interval, ends.next()).await {
+                Ok(Some(end)) => end,
+                Ok(None) => return Err(Lost::Link),
+                Err(_) => continue,
+            },
+            None => {
+                tokio::time::sleep(interval).await;
+                continue;
+            }
+        };
+        // An inspection also knows if it ran out of memory.
+        return match observe(call, first).await {
+            Ok(Seen::Over(Some(exit))) if end.exit.is_none_or(|reported| reported.end == exit.end) => Ok(Some(exit)),
+            Ok(_) | Err(Lost::Service(_) | Lost::Link) => Ok(end.exit),
+            Err(lost) => Err(lost),
+        };
+    }
+}
+
+async fn observe(call: Call<'_>, first: &Container) -> Result<Seen, Lost> {
+    match call.inspect().await {
+        Ok(Container { state, .. }) if state.incarnation() == first.state.incarnation() => {
+            Ok(if state.is_alive() { Seen::Alive } else { Seen::Over(state.exit()) })
+        }
+        Ok(_) => Ok(Seen::Over(None)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Seen::Gone(error)),
+        Err(error) => Err(error.into()),
+    }
+}

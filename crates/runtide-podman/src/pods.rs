@@ -1,0 +1,266 @@
+//! [`Pods`]: Podman's pods, which are groups of instances and no instances themselves.
+
+use std::time::Duration;
+
+use runtide_core::{Error, ErrorKind, Labels, Result, manager::Effect};
+use runtide_engine::{Request, lenient};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::{client::Client, manager::is_name};
+
+/// The pods of one service.
+///
+/// A pod's containers are instances, with the pod as their [`group`](runtide_core::Instance::group). The container that holds a pod
+/// together (its infra container) is none: it is in no listing and in no watch, and its verbs are the pod's.
+///
+/// Errors are those of the managers: `NotFound` for a pod that does not exist, `InvalidInput` for a name that is none.
+///
+/// ```no_run
+/// # async fn example(podman: &runtide_podman::PodmanBackend) -> runtide_core::Result<()> {
+/// let pods = podman.pods();
+/// let id = pods.create("shop", &[]).await?;
+/// // Containers join it by the native key `pod` of their spec.
+/// pods.start(&id).await?;
+/// pods.remove(&id, true).await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Pods {
+    client: Client,
+}
+
+/// One pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Pod {
+    /// Podman's id of it.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// State of its containers together.
+    pub state: PodState,
+    /// Ids of its containers, without its infra container.
+    pub instances: Vec<runtide_core::InstanceId>,
+    /// Its labels.
+    pub labels: Labels,
+}
+
+/// State of a pod, which follows from those of its containers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PodState {
+    /// None of its containers ran.
+    Created,
+    /// All of its containers run.
+    Running,
+    /// Some of its containers run, and others do not.
+    Degraded,
+    /// All of its containers are paused.
+    Paused,
+    /// Its containers were stopped.
+    Stopped,
+    /// All of its containers ended by themselves.
+    Exited,
+    /// A word that this version does not know.
+    Unknown,
+}
+
+impl PodState {
+    fn of(text: &str) -> Self {
+        match text {
+            "Created" => Self::Created,
+            "Running" => Self::Running,
+            "Degraded" => Self::Degraded,
+            "Paused" => Self::Paused,
+            "Stopped" => Self::Stopped,
+            "Exited" => Self::Exited,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Listed {
+    id: String,
+    name: String,
+    status: String,
+    infra_id: String,
+    containers: Option<Vec<Member>>,
+    labels: Option<std::collections::BTreeMap<String, String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Member {
+    id: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Named {
+    id: String,
+    state: String,
+}
+
+impl Pods {
+    pub(crate) fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// Every pod.
+    ///
+    /// # Errors
+    /// Those of a call; `Protocol` for an answer that cannot be read.
+    pub async fn list(&self) -> Result<Vec<Pod>> {
+        const OPERATION: &str = "podman.pod_list";
+        let body = self.client.call(OPERATION, Request::get("/pods/json"), self.client.deadline()).await?;
+        let (listed, _): (Option<Vec<Listed>>, _) =
+            lenient(&String::from_utf8_lossy(&body), |json| serde_json::from_str(json))
+                .map_err(|error| self.client.site(OPERATION).undecodable(error))?;
+        let pods = listed.unwrap_or_default().into_iter().map(|pod| Pod {
+            instances: pod
+                .containers
+                .into_iter()
+                .flatten()
+                .filter(|member| !member.id.is_empty() && member.id != pod.infra_id)
+                .map(|member| member.id.into())
+                .collect(),
+            id: pod.id,
+            name: pod.name,
+            state: PodState::of(&pod.status),
+            labels: pod.labels.unwrap_or_default().into_iter().collect(),
+        });
+        Ok(pods.collect())
+    }
+
+    /// Creates a pod with an infra container, and the ports `(host's address, port inside)` that it publishes over TCP. It does not
+    /// start it. Returns its id.
+    ///
+    /// # Errors
+    /// `AlreadyExists` for a name that a pod or a container has.
+    ///
+    /// # Cancel safety
+    /// A dropped future may leave the pod behind.
+    pub async fn create(&self, name: &str, ports: &[(std::net::SocketAddr, std::num::NonZeroU16)]) -> Result<String> {
+        const OPERATION: &str = "podman.pod_create";
+        self.check(OPERATION, name)?;
+        if self.exists(OPERATION, name).await? {
+            let site = self.client.site(OPERATION);
+            return Err(site.error(ErrorKind::AlreadyExists, "another pod has this name").with_context("pod", name));
+        }
+        let ports: Vec<_> = ports
+            .iter()
+            .map(|(outside, inside)| {
+                json!({"container_port": inside, "host_port": outside.port(), "host_ip": outside.ip(), "protocol": "tcp"})
+            })
+            .collect();
+        let mut spec = json!({ "name": name });
+        if !ports.is_empty() {
+            spec["portmappings"] = json!(ports);
+        }
+        let body = self.send(OPERATION, Request::post("/pods/create").with_json(&spec), name).await?;
+        Ok(body.id)
+    }
+
+    /// Starts every container of the pod; `Unchanged` if all of them run.
+    ///
+    /// # Errors
+    /// `Unexpected`, in Podman's words, if one of them cannot be started: others may run then.
+    pub async fn start(&self, pod: &str) -> Result<Effect> {
+        self.verb("podman.pod_start", pod, "start", None, self.client.deadline(), "Running").await
+    }
+
+    /// Stops every container of the pod, each with this time to end; Podman counts whole seconds, rounded up.
+    ///
+    /// # Errors
+    /// `Timeout` if they are not stopped within the client's deadline after that time.
+    pub async fn stop(&self, pod: &str, timeout: Duration) -> Result<Effect> {
+        let seconds = timeout.as_secs().saturating_add(u64::from(timeout.subsec_nanos() > 0)).min(i32::MAX as u64);
+        let limit = self.client.deadline().saturating_add(Duration::from_secs(seconds));
+        self.verb("podman.pod_stop", pod, "stop", Some(seconds), limit, "Exited").await
+    }
+
+    /// Removes the pod and its containers; `Unchanged` if it is already gone.
+    ///
+    /// # Errors
+    /// `Conflict` if a container of it runs, and `kill` is not set.
+    pub async fn remove(&self, pod: &str, kill: bool) -> Result<Effect> {
+        const OPERATION: &str = "podman.pod_remove";
+        self.check(OPERATION, pod)?;
+        let state = match self.inspect(OPERATION, pod).await {
+            Ok(found) => found.state,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Effect::Unchanged),
+            Err(error) => return Err(error),
+        };
+        if !kill && matches!(PodState::of(&state), PodState::Running | PodState::Degraded | PodState::Paused) {
+            let why = "a container of the pod runs, and the call does not ask to kill it";
+            return Err(self.client.site(OPERATION).error(ErrorKind::Conflict, why).with_context("pod", pod));
+        }
+        // Also a pod that runs nothing has members to be removed, which Podman does not do without force.
+        let request = Request::delete(format!("/pods/{pod}")).with_query("force", true).with_query("timeout", 0);
+        match self.client.call(OPERATION, request, self.client.deadline()).await {
+            Ok(_) => Ok(Effect::Changed),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Effect::Unchanged),
+            Err(error) => Err(error.with_context("pod", pod)),
+        }
+    }
+
+    async fn verb(
+        &self,
+        operation: &'static str,
+        pod: &str,
+        verb: &str,
+        timeout: Option<u64>,
+        limit: Duration,
+        settled: &str,
+    ) -> Result<Effect> {
+        self.check(operation, pod)?;
+        if self.inspect(operation, pod).await?.state == settled {
+            return Ok(Effect::Unchanged);
+        }
+        let mut request = Request::post(format!("/pods/{pod}/{verb}"));
+        if let Some(seconds) = timeout {
+            request = request.with_query("t", seconds);
+        }
+        match self.client.call(operation, request, limit).await {
+            Ok(_) => Ok(Effect::Changed),
+            // 304: every container was in that state already.
+            Err(error) if error.context().iter().any(|(key, value)| key == "status" && value == "304") => {
+                Ok(Effect::Unchanged)
+            }
+            Err(error) => Err(error.with_context("pod", pod)),
+        }
+    }
+
+    fn check(&self, operation: &'static str, pod: &str) -> Result<()> {
+        if is_name(pod) {
+            return Ok(());
+        }
+        let why = "not the id or name of a pod: expected letters, digits, '_', '.', '-', the first a letter or digit";
+        Err(Error::new(ErrorKind::InvalidInput, operation, why)
+            .with_context("backend", self.client.id())
+            .with_context("pod", pod.escape_debug()))
+    }
+
+    async fn exists(&self, operation: &'static str, pod: &str) -> Result<bool> {
+        match self.client.call(operation, Request::get(format!("/pods/{pod}/exists")), self.client.deadline()).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn inspect(&self, operation: &'static str, pod: &str) -> Result<Named> {
+        self.send(operation, Request::get(format!("/pods/{pod}/json")), pod).await
+    }
+
+    async fn send(&self, operation: &'static str, request: Request, pod: &str) -> Result<Named> {
+        let body = self.client.call(operation, request, self.client.deadline()).await;
+        let body = body.map_err(|error| error.with_context("pod", pod))?;
+        lenient(&String::from_utf8_lossy(&body), |json| serde_json::from_str(json))
+            .map(|(found, _)| found)
+            .map_err(|error| self.client.site(operation).undecodable(error))
+    }
+}

@@ -1,0 +1,483 @@
+//! [`PodmanSource`]: the service's events as batches of signals.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::{Duration, SystemTime},
+};
+
+use async_trait::async_trait;
+use runtide_core::{
+    BackendId, Detail, Error, ErrorKind, ExitStatus, Gap, Instance, InstanceId, InstanceState, Listing, Result,
+    backend::saturating_add,
+    event::ResumeToken,
+    watch::{Edge, Flow, Inspector, Opened, Signal, SignalBody, Source},
+};
+use runtide_engine::{Feed, Framed, Values};
+use tokio::time::{Instant, Sleep};
+
+use crate::{
+    client::{Client, EventLogger, Podman},
+    infra::{self, Known, has_infra_name},
+    inspector::PodmanInspector,
+    normalize::{self, Action, Event, Kind},
+    polled::Poller,
+    subscription::{self, Connection, DISORDER, Subscription},
+};
+
+/// Most signals in one batch.
+const BATCH: usize = 256;
+
+/// The service's clock is in whole seconds; a stream that begins this much before it begins in the past.
+const BEFORE: Duration = Duration::from_secs(1);
+
+/// Where a proxy replaces the service's clock, ours may be this far ahead of it.
+const SKEW: Duration = Duration::from_secs(24 * 3600);
+
+/// Time from the message about a health check to the inspection of its verdict, which Podman 4 writes down after the message.
+const VERDICT: Duration = Duration::from_secs(1);
+
+/// The event source of one service.
+pub(crate) struct PodmanSource {
+    client: Client,
+    known: infra::Shared,
+    inspector: Arc<PodmanInspector>,
+    feed: Option<Feed<Podman>>,
+    /// In place of a stream, for a service that reports no events.
+    poller: Option<Poller>,
+    /// The polling was known when the watch began: then a listing is the news, and not a contradiction to the stream.
+    reports_edges: bool,
+    /// Token of the last message, emitted or skipped: the watch resumes there.
+    last: Option<ResumeToken>,
+    /// Begin of the stream, as long as no message came.
+    began: Option<Duration>,
+    /// Messages up to and with this one are no news.
+    skip: Option<ResumeToken>,
+    /// A replay is under way, up to and with this message.
+    replaying: Option<ResumeToken>,
+    /// Signals to emit before any other.
+    pending: VecDeque<SignalBody>,
+    /// Containers whose health was checked, each with the moment of its inspection.
+    checked: HashMap<InstanceId, Instant>,
+    verdict: Pin<Box<Sleep>>,
+    /// Error to emit after every buffered signal.
+    broken: Option<Error>,
+    /// Time of the last message; the silence is counted from it.
+    heard: Instant,
+    alarm: Pin<Box<Sleep>>,
+    probe: Option<Pin<Box<dyn Future<Output = Result<Probed>> + Send>>>,
+    /// Asks if a container holds a pod together; the messages wait for the answer.
+    asking: Option<Pin<Box<dyn Future<Output = (InstanceId, Result<bool>)> + Send>>>,
+}
+
+/// A second stream, opened after the first one fell silent, and a listing made after that.
+struct Probed {
+    subscription: Subscription,
+    listing: Listing,
+}
+
+/// The messages that were decoded.
+#[derive(Default)]
+struct Drained {
+    read: usize,
+    /// The next message is about a container of a pod that is not known, which may be its infra container; true if its name says so.
+    unknown: Option<(InstanceId, bool)>,
+}
+
+impl PodmanSource {
+    pub(crate) fn new(client: Client, known: infra::Shared) -> Self {
+        let inspector = Arc::new(PodmanInspector::new(client.clone(), known.clone()));
+        Self {
+            reports_edges: client.known_logger() != Some(EventLogger::None),
+            client,
+            known,
+            inspector,
+            feed: None,
+            poller: None,
+            last: None,
+            began: None,
+            skip: None,
+            replaying: None,
+            pending: VecDeque::new(),
+            checked: HashMap::new(),
+            verdict: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            broken: None,
+            heard: Instant::now(),
+            alarm: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            probe: None,
+            asking: None,
+        }
+    }
+
+    fn adopt(&mut self, subscription: Subscription) {
+        let Subscription { feed, skip, newest, .. } = subscription;
+        self.feed = Some(feed);
+        self.last = skip.clone().or(self.last.take());
+        self.replaying = newest.filter(|newest| self.skip_is_behind(skip.as_ref(), newest));
+        self.skip = skip;
+        self.asking = None;
+        self.hear();
+    }
+
+    fn skip_is_behind(&self, skip: Option<&ResumeToken>, newest: &ResumeToken) -> bool {
+        skip.is_some_and(|skip| skip != newest)
+    }
+
+    fn hear(&mut self) {
+        self.heard = Instant::now();
+        self.probe = None;
+    }
+
+    fn poll_batch(&mut self, cx: &mut Context<'_>, out: &mut Vec<Signal>) -> Poll<Result<Flow>> {
+        if let Some(poller) = &mut self.poller {
+            let listing = ready!(poller.poll(cx))?;
+            out.push(Signal::new(SignalBody::Full(listing)));
+            return Poll::Ready(Ok(Flow::Open));
+        }
+        let before = out.len();
+        let mut noise = false;
+        loop {
+            while let Some(body) = self.pending.pop_front() {
+                out.push(Signal::new(body).with_token(self.last.clone()));
+            }
+            if !self.checked.is_empty() {
+                let now = Instant::now();
+                for (id, _) in self.checked.extract_if(|_, due| *due <= now) {
+                    out.push(Signal::new(SignalBody::Hint(id)).with_token(self.last.clone()));
+                }
+            }
+            if let Some(asking) = &mut self.asking {
+                match asking.as_mut().poll(cx) {
+                    Poll::Ready((id, answer)) => {
+                        self.asking = None;
+                        match answer {
+                            Ok(is_infra) => self.known.lock().learn(id.as_str(), is_infra),
+                            // The messages stay unread, and are read again by the next stream.
+                            Err(error) => (self.feed, self.broken) = (None, Some(error)),
+                        }
+                    }
+                    Poll::Pending if out.len() > before => return Poll::Ready(Ok(Flow::Open)),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            let Drained { read, unknown } = self.drain(out);
+            noise |= read > 0;
+            if let Some((id, by_name)) = unknown {
+                let inspector = Arc::clone(&self.inspector);
+                self.asking = Some(Box::pin(async move {
+                    let answer = inspector.is_infra(id.clone(), by_name).await;
+                    (id, answer)
+                }));
+                continue;
+            }
+            if read == BATCH && out.len() - before < BATCH {
+                continue;
+            }
+            let Some(feed) = &mut self.feed else {
+                return Poll::Ready(match self.broken.take() {
+                    Some(error) if out.len() == before => Err(error),
+                    later => {
+                        self.broken = later;
+                        Ok(if self.broken.is_some() { Flow::Open } else { Flow::Closed })
+                    }
+                });
+            };
+            let more = if out.len() - before < BATCH { feed.poll_more(cx) } else { Poll::Pending };
+            match more {
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(ended) => {
+                    self.feed = None;
+                    self.broken = ended.err();
+                }
+                Poll::Pending => {
+                    if noise && out.len() == before {
+                        // The messages gave no signal, but their token moves the position.
+                        out.push(Signal::new(SignalBody::Alive).with_token(self.last.clone()));
+                    }
+                    if out.len() > before {
+                        self.hear();
+                        return Poll::Ready(Ok(Flow::Open));
+                    }
+                    if let Some(due) = self.checked.values().min().copied() {
+                        if self.verdict.deadline() != due {
+                            self.verdict.as_mut().reset(due);
+                        }
+                        if self.verdict.as_mut().poll(cx).is_ready() {
+                            continue;
+                        }
+                    }
+                    ready!(self.poll_silence(cx))?;
+                }
+            }
+        }
+    }
+
+    /// Decodes at most a batch of the buffered messages.
+    fn drain(&mut self, out: &mut Vec<Signal>) -> Drained {
+        let Some(feed) = &mut self.feed else { return Drained::default() };
+        let (mut drained, mut used) = (Drained::default(), 0);
+        let mut known = self.known.lock();
+        let mut values = Values::<Event<'_>>::of(feed.unread());
+        while drained.read < BATCH
+            && let Some(framed) = values.next()
+        {
+            match framed {
+                Framed::Value(event) => {
+                    let token = event.token();
+                    if let Some(skip) = &self.skip {
+                        if token.as_ref() == Some(skip) {
+                            self.skip = None;
+                        } else if is_beyond(&event, skip) {
+                            // The log was cut in between: what was skipped may have been news.
+                            self.skip = None;
+                            self.replaying = None;
+                            out.push(Signal::new(SignalBody::Lost(Gap::HistoryExpired)));
+                            continue;
+                        }
+                    } else if let Some(unknown) = unknown_member(&known, &event) {
+                        drained.unknown = Some(unknown);
+                        break;
+                    } else {
+                        if event.action() == Action::Checked && event.kind() == Kind::Container {
+                            if let Some(id) = event.container().filter(|id| known.is_infra(id) != Some(true)) {
+                                self.checked.insert(InstanceId::from(id), saturating_add(Instant::now(), VERDICT));
+                            }
+                        } else {
+                            translate(self.client.id(), &mut known, &event, token.as_ref(), out);
+                        }
+                        self.last = token.clone().or(self.last.take());
+                    }
+                    if token.is_some() && token == self.replaying {
+                        self.replaying = None;
+                        out.push(Signal::new(SignalBody::CaughtUp).with_token(self.last.clone()));
+                    }
+                }
+                Framed::Unreadable(bytes) => {
+                    let body = subject(bytes).map_or(SignalBody::Lost(Gap::Undecodable), SignalBody::Hint);
+                    tracing::warn!(backend = %self.client.id(), signal = ?body, "a message cannot be read");
+                    out.push(Signal::new(body));
+                }
+            }
+            drained.read += 1;
+            used = values.read();
+        }
+        drop(known);
+        feed.consume(used);
+        drained
+    }
+
+    fn arm(&mut self, due: Instant) -> &mut Pin<Box<Sleep>> {
+        if self.alarm.deadline() != due {
+            self.alarm.as_mut().reset(due);
+        }
+        &mut self.alarm
+    }
+
+    /// After half of the longest silence, opens a second stream, which reports what the first one missed, and lists everything: a
+    /// journal that keeps no messages of Podman's looks like a service at which nothing happens (trap P4).
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        loop {
+            if let Some(probe) = &mut self.probe {
+                return match ready!(probe.as_mut().poll(cx)) {
+                    Err(error) => {
+                        self.feed = None;
+                        self.probe = None;
+                        Poll::Ready(Err(error))
+                    }
+                    Ok(Probed { subscription, listing }) => {
+                        let body = if subscription.continues {
+                            SignalBody::Full(listing)
+                        } else {
+                            SignalBody::Lost(Gap::HistoryExpired)
+                        };
+                        self.adopt(subscription);
+                        self.replaying = None;
+                        self.pending.push_back(body);
+                        Poll::Ready(Ok(()))
+                    }
+                };
+            }
+            let due = saturating_add(self.heard, self.client.config().max_silence / 2);
+            ready!(self.arm(due).as_mut().poll(cx));
+            tracing::debug!(backend = %self.client.id(), "the event stream is silent: proving it");
+            let (client, inspector) = (self.client.clone(), Arc::clone(&self.inspector));
+            let (last, began) = (self.last.clone(), self.began);
+            self.probe = Some(Box::pin(async move {
+                let subscription =
+                    match (last.as_ref().and_then(|last| Some((last, subscription::time_of(last)?))), began) {
+                        (Some((token, at)), _) => subscription::open_after(&client, Connection::New, token, at).await?,
+                        (None, Some(since)) => subscription::open_since(&client, since).await?,
+                        (None, None) => {
+                            let site = client.site(subscription::OPERATION);
+                            return Err(site.error(ErrorKind::Unexpected, "the stream has no position"));
+                        }
+                    };
+                Ok(Probed { subscription, listing: inspector.list(Detail::Summary).await? })
+            }));
+        }
+    }
+}
+
+/// A time before now, by the service's clock.
+fn past(date: Option<SystemTime>) -> Duration {
+    let since = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    date.map_or_else(|| since(SystemTime::now()).saturating_sub(SKEW), |date| since(date).saturating_sub(BEFORE))
+}
+
+/// The message is so much later than the one that is looked for that this one cannot come any more.
+fn is_beyond(event: &Event<'_>, skip: &ResumeToken) -> bool {
+    let looked_for = subscription::time_of(skip).map(|at| at + DISORDER);
+    looked_for.zip(event.nanoseconds()).is_some_and(|(latest, at)| Duration::from_nanos(at) > latest)
+}
+
+/// The container of this message, if it may be an infra container and is not known; true if its name says so.
+fn unknown_member(known: &Known, event: &Event<'_>) -> Option<(InstanceId, bool)> {
+    let id = event.container()?;
+    if event.kind() != Kind::Container || event.action() == Action::Nothing || known.is_infra(id).is_some() {
+        return None;
+    }
+    // `died` of Podman 4 does not name the pod, so a container that is met by its end alone may be in one.
+    if event.pod().is_none() && event.action() != Action::Died {
+        return None;
+    }
+    let name = event.name().unwrap_or_default();
+    let by_name = match event.pod() {
+        Some(pod) => has_infra_name(name, pod),
+        None => name.len() == "123456789012-infra".len() && name.ends_with("-infra"),
+    };
+    Some((InstanceId::from(id), by_name))
+}
+
+/// Translates a message into signals; none for one that is about no container.
+fn translate(
+    backend: &BackendId,
+    known: &mut Known,
+    event: &Event<'_>,
+    token: Option<&ResumeToken>,
+    out: &mut Vec<Signal>,
+) {
+    let at = event.at();
+    let mut push = |body| out.push(Signal::new(body).with_token(token.cloned()).with_at(at));
+    let action = event.action();
+    if event.kind() == Kind::System {
+        if action == Action::Refresh {
+            push(SignalBody::Lost(Gap::RuntimeRestarted));
+        }
+        return;
+    }
+    let Some(id) = event.container() else { return };
+    if known.is_infra(id) == Some(true) {
+        if event.kind() == Kind::Container && action == Action::Remove {
+            known.forget(id);
+            event.pod().into_iter().for_each(|pod| known.forget_pod(pod));
+        }
+        return;
+    }
+    if event.kind() == Kind::Network {
+        let id = InstanceId::from(id);
+        known.rewire(&id);
+        return push(SignalBody::Hint(id));
+    }
+    let (state, exit) = match action {
+        Action::Nothing | Action::Checked => return,
+        Action::Remove => {
+            known.forget(id);
+            return push(SignalBody::Gone(InstanceId::from(id)));
+        }
+        Action::Refresh | Action::Other => return push(SignalBody::Hint(InstanceId::from(id))),
+        Action::Create => (InstanceState::Created, None),
+        Action::Start | Action::Unpause => (InstanceState::Running, None),
+        Action::Pause => (InstanceState::Paused, None),
+        Action::Died => (InstanceState::Stopped, event.exit_code().map(ExitStatus::code)),
+    };
+    known.learn(id, false);
+    if action == Action::Start {
+        known.begins(id);
+    }
+    let described = normalize::described(backend, event, state).map(|mut instance| {
+        if let Some(name) = event.pod().and_then(|pod| known.pod(pod)) {
+            instance.group = Some(normalize::pod(name));
+        }
+        Arc::new(instance)
+    });
+    let id = InstanceId::from(id);
+    let is_frozen = matches!(action, Action::Pause | Action::Unpause);
+    let described = described.filter(|_| !is_frozen);
+    push(SignalBody::Edge(Edge { id: id.clone(), incarnation: None, state, exit, described }));
+    if !is_frozen {
+        push(SignalBody::Hint(id));
+    }
+}
+
+/// The container that an unreadable message is about.
+fn subject(bytes: &[u8]) -> Option<InstanceId> {
+    let message: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+    let id = message.get("Actor").and_then(|actor| actor.get("ID")).or_else(|| message.get("id"))?;
+    id.as_str().filter(|id| !id.is_empty()).map(InstanceId::from)
+}
+
+#[async_trait]
+impl Source for PodmanSource {
+    fn learn(&mut self, known: &[Arc<Instance>]) {
+        let mut shared = self.known.lock();
+        for row in known {
+            shared.learn(row.id.as_str(), false);
+        }
+    }
+
+    async fn open(&mut self, resume: Option<&ResumeToken>) -> Result<Opened> {
+        (self.feed, self.poller, self.asking) = (None, None, None);
+        self.checked.clear();
+        self.pending.clear();
+        self.broken = None;
+        self.hear();
+        let server = self.client.negotiate().await?;
+        if self.client.logger().await? == EventLogger::None {
+            tracing::warn!(backend = %self.client.id(), "the service keeps no events (events_logger=none): polling it");
+            self.poller = Some(Poller::new(Arc::clone(&self.inspector), self.client.config().poll_interval));
+            self.last = None;
+            return Ok(Opened::Fresh(if resume.is_some() { Gap::HistoryExpired } else { Gap::Initial }));
+        }
+        let gap = match resume.map(|token| (token, subscription::time_of(token))) {
+            None => Gap::Initial,
+            Some((_, None)) => Gap::ForeignCursor,
+            Some((token, Some(at))) => {
+                let subscription = subscription::open_after(&self.client, Connection::Pooled, token, at).await?;
+                if subscription.continues {
+                    self.adopt(subscription);
+                    if self.replaying.is_none() {
+                        self.pending.push_back(SignalBody::CaughtUp);
+                    }
+                    return Ok(Opened::Resumed);
+                }
+                if subscription.newest.is_some() { Gap::HistoryExpired } else { Gap::RuntimeRestarted }
+            }
+        };
+        let since = past(server.date);
+        let subscription = subscription::open_fresh(&self.client, since).await?;
+        self.last = None;
+        self.began = Some(since);
+        self.adopt(subscription);
+        self.replaying = None;
+        Ok(Opened::Fresh(gap))
+    }
+
+    async fn next_batch(&mut self, out: &mut Vec<Signal>) -> Result<Flow> {
+        poll_fn(|cx| self.poll_batch(cx, out)).await
+    }
+
+    fn inspector(&self) -> Arc<dyn Inspector> {
+        self.inspector.clone()
+    }
+
+    fn max_silence(&self) -> Option<Duration> {
+        Some(self.client.config().max_silence)
+    }
+
+    fn reports_edges(&self) -> bool {
+        self.reports_edges
+    }
+}

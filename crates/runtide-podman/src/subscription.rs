@@ -1,0 +1,162 @@
+//! A subscription to `/events`: opened in the past, and proven to continue where another one ended.
+//!
+//! * Podman reads its log of events, a file or the journal, which outlives the service. A stream that is opened with a `since`
+//!   misses nothing after that time, whenever the service gets to read it; so the head of the response need not be awaited (trap P2).
+//! * A second response with `stream=false` ends at the log's end. It is requested after the stream was opened, so that its last message
+//!   separates what happened before from what is new, exactly and without waiting for a silence.
+
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use jiff::Timestamp;
+use runtide_core::{ErrorKind, Result, event::ResumeToken};
+use runtide_engine::{Feed, Framed, Request, Values, as_io};
+
+use crate::{
+    client::{Client, Podman},
+    normalize::Event,
+};
+
+pub(crate) const OPERATION: &str = "podman.events";
+
+/// Time for which the head of a stream is awaited, so that a refusal is seen at once. Some versions send it with the first message.
+const HEAD: Duration = Duration::from_millis(500);
+
+/// Bytes of a message, at most.
+const LONGEST: usize = 8 * 1024 * 1024;
+
+/// A message is stamped before it is written, by any of several processes, so that two neighbours may be in the wrong order.
+pub(crate) const DISORDER: Duration = Duration::from_secs(5);
+
+/// A stream and its position in the log.
+pub(crate) struct Subscription {
+    pub(crate) feed: Feed<Podman>,
+    /// Messages up to and with this one are no news; `None`: every message is.
+    pub(crate) skip: Option<ResumeToken>,
+    /// The last message that was in the log when the stream had been opened.
+    pub(crate) newest: Option<ResumeToken>,
+    /// The looked-up message is in the log: nothing after it is missing.
+    pub(crate) continues: bool,
+}
+
+/// The connection on which the log is read to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Connection {
+    /// One of those that are there: a daemon that comes back is dialled no more often than necessary.
+    Pooled,
+    /// Another one: those that are there may be as deaf as the stream is taken to be.
+    New,
+}
+
+/// Subscribes to everything that happens from now on. `since` is older than the request, by the service's clock.
+pub(crate) async fn open_fresh(client: &Client, since: Duration) -> Result<Subscription> {
+    let feed = open(client, since).await?;
+    let newest = history(client, Connection::Pooled, since, |_| {}).await?;
+    Ok(Subscription { feed, skip: newest.clone(), newest, continues: false })
+}
+
+/// Subscribes to everything that happened since this time.
+pub(crate) async fn open_since(client: &Client, since: Duration) -> Result<Subscription> {
+    let feed = open(client, since).await?;
+    Ok(Subscription { feed, skip: None, newest: None, continues: true })
+}
+
+/// Continues after `token`, if the log proves that it can: the token's own message must still be in it.
+pub(crate) async fn open_after(
+    client: &Client,
+    connection: Connection,
+    token: &ResumeToken,
+    at: Duration,
+) -> Result<Subscription> {
+    let since = at.saturating_sub(DISORDER);
+    let feed = open(client, since).await?;
+    let mut continues = false;
+    let newest = history(client, connection, since, |message| continues |= message == token).await?;
+    let skip = if continues { Some(token.clone()) } else { newest.clone() };
+    Ok(Subscription { feed, skip, newest, continues })
+}
+
+async fn open(client: &Client, since: Duration) -> Result<Feed<Podman>> {
+    Feed::open_patiently(client, OPERATION, request(since), HEAD.min(client.deadline())).await
+}
+
+/// Reads the log from this time to its end; returns the last message's token.
+async fn history(
+    client: &Client,
+    connection: Connection,
+    since: Duration,
+    mut each: impl FnMut(&ResumeToken),
+) -> Result<Option<ResumeToken>> {
+    let site = client.site(OPERATION);
+    let read = async {
+        let request = request(since).with_query("stream", false);
+        let answer = match connection {
+            Connection::Pooled => client.open(OPERATION, request).await?,
+            Connection::New => client.open_apart(OPERATION, request).await?,
+        };
+        let (mut body, mut newest, mut unread) = (answer.into_body(), None, Vec::new());
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| client.broken(site, as_io(error)))?;
+            let Ok(data) = frame.into_data() else { continue };
+            unread.extend_from_slice(&data);
+            let mut values = Values::<Event<'_>>::of(&unread);
+            for framed in values.by_ref() {
+                if let Framed::Value(event) = framed
+                    && let Some(token) = event.token()
+                {
+                    each(&token);
+                    newest = Some(token);
+                }
+            }
+            let used = values.read();
+            unread.drain(..used);
+            if unread.len() > LONGEST {
+                return Err(site.error(ErrorKind::Protocol, "a message is longer than 8 MiB"));
+            }
+        }
+        Ok(newest)
+    };
+    client.within(site, client.deadline(), read).await
+}
+
+/// Containers, networks (an address changes with a network's message alone), and Podman as a whole.
+fn request(since: Duration) -> Request {
+    Request::get("/events")
+        .with_query("filters", r#"{"type":["container","network","system"]}"#)
+        .with_query("since", stamp(since))
+}
+
+/// The time in the form of which Podman loses no nanosecond: a number would become a float.
+fn stamp(at: Duration) -> String {
+    let seconds = i64::try_from(at.as_secs()).unwrap_or(i64::MAX);
+    let nanos = i32::try_from(at.subsec_nanos()).unwrap_or(0);
+    Timestamp::new(seconds, nanos).unwrap_or(Timestamp::MAX).to_string()
+}
+
+/// The time in a token; `None`: it is another source's.
+pub(crate) fn time_of(token: &ResumeToken) -> Option<Duration> {
+    let (time, _) = token.as_str().split_once(' ')?;
+    let (seconds, nanos) = time.split_once('.')?;
+    if nanos.len() != 9 || !nanos.bytes().chain(seconds.bytes()).all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    Some(Duration::new(seconds.parse().ok()?, nanos.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_derived_from_a_token_of_this_source_only_and_keeps_every_nanosecond() {
+        let stamped = |token: &str| time_of(&ResumeToken::from(token)).map(stamp);
+        assert_eq!(
+            stamped("1796052116.552073644 create acd5d78c938f").as_deref(),
+            Some("2026-11-30T15:21:56.552073644Z")
+        );
+        assert_eq!(stamped("0.000000001 died x").as_deref(), Some("1970-01-01T00:00:00.000000001Z"));
+        for foreign in ["", "42", "s=1;i=2", "1796052116 start x", "1796052116.1 start x", "+1.000000000 a b"] {
+            assert_eq!(stamped(foreign), None, "{foreign}");
+        }
+    }
+}

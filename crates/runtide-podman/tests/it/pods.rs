@@ -1,0 +1,51 @@
+//! Pods on a real Podman.
+
+use std::time::Duration;
+
+use runtide_core::{ErrorKind, GroupKind, ListOptions, RuntimeBackend, manager::Effect};
+use runtide_podman::PodState;
+
+use crate::bench::Bench;
+
+#[tokio::test]
+async fn a_pod_is_a_group_whose_members_are_instances() {
+    let Some(bench) = Bench::new("pod").await else { return };
+    let (pods, name) = (bench.backend.pods(), format!("{}-shop", bench.prefix));
+    let _ = pods.remove(&name, true).await;
+    let id = pods.create(&name, &[]).await.unwrap();
+    assert_eq!(pods.create(&name, &[]).await.unwrap_err().kind(), ErrorKind::AlreadyExists);
+
+    let spec = bench.spec("member", "sleep 1000").with_native([("pod", name.as_str())]);
+    let member = bench.provision().create(&spec).await.unwrap();
+    assert_eq!(pods.start(&id).await.unwrap(), Effect::Changed);
+    assert_eq!(pods.start(&id).await.unwrap(), Effect::Unchanged);
+
+    let listed = pods.list().await.unwrap().into_iter().find(|pod| pod.id == id).unwrap();
+    assert_eq!(
+        (listed.name.as_str(), listed.state, &listed.instances[..]),
+        (&*name, PodState::Running, &[member.clone()][..])
+    );
+    let instances = bench.backend.list_instances(ListOptions::default()).await.unwrap().instances;
+    let of_pod: Vec<_> =
+        instances.iter().filter(|one| one.group.as_ref().is_some_and(|group| group.name == name)).collect();
+    assert_eq!(of_pod.len(), 1, "the infra container is no instance");
+    let full = bench.backend.inspect(&member).await.unwrap();
+    let group = full.group.as_ref().unwrap();
+    assert_eq!((group.kind, &group.name), (GroupKind::Pod, &name), "an inspection says the same");
+    assert!(full.state.is_alive());
+
+    assert_eq!(pods.remove(&name, false).await.unwrap_err().kind(), ErrorKind::Conflict);
+    pods.stop(&name, Duration::from_millis(1)).await.unwrap();
+    assert!(!bench.backend.inspect(&member).await.unwrap().state.is_alive());
+    assert_eq!(pods.remove(&name, true).await.unwrap(), Effect::Changed);
+    assert_eq!(pods.remove(&name, true).await.unwrap(), Effect::Unchanged);
+    assert_eq!(bench.backend.inspect(&member).await.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn a_name_that_is_more_than_a_name_is_refused() {
+    let Some(bench) = Bench::new("hostile").await else { return };
+    for name in ["", "../x", "a b", "a?x=1", "-a"] {
+        assert_eq!(bench.backend.pods().start(name).await.unwrap_err().kind(), ErrorKind::InvalidInput, "{name}");
+    }
+}

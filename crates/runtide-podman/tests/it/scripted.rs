@@ -1,0 +1,131 @@
+//! A Podman service that answers with what a test wrote down.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use runtide_podman::{Config, Endpoint, PodmanBackend};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{UnixListener, UnixStream},
+    sync::Notify,
+    task::JoinHandle,
+};
+
+/// The headers of a Podman 4.3.1.
+pub(crate) const PODMAN: &str = "Api-Version: 1.41\r\nLibpod-Api-Version: 4.3.1\r\nServer: Libpod/4.3.1 (linux)\r\nDate: Mon, 30 Nov 2026 15:21:56 GMT\r\n";
+
+/// What a request is answered with.
+#[derive(Clone, Debug)]
+pub(crate) enum Reply {
+    /// Status, and a whole body.
+    Whole(u16, String),
+    /// A head, and these lines once a test says so.
+    Open(Arc<Notify>, String),
+    /// Not even a head.
+    Silent,
+}
+
+impl Reply {
+    pub(crate) fn ok(body: impl Into<String>) -> Self {
+        Self::Whole(200, body.into())
+    }
+}
+
+type Answer = dyn Fn(&str) -> Reply + Send + Sync;
+
+pub(crate) struct Service {
+    _folder: tempfile::TempDir,
+    socket: PathBuf,
+    asked: Arc<Mutex<Vec<String>>>,
+    serving: JoinHandle<()>,
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+impl Service {
+    /// A service that answers a request, as `GET /containers/json?all=true` without its version, in this way.
+    pub(crate) fn new(headers: &'static str, answer: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("podman.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let asked = Arc::<Mutex<Vec<String>>>::default();
+        let (log, answer): (_, Arc<Answer>) = (Arc::clone(&asked), Arc::new(answer));
+        let serving = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, headers, Arc::clone(&answer), Arc::clone(&log)));
+            }
+        });
+        Self { _folder: folder, socket, asked, serving }
+    }
+
+    pub(crate) fn config(&self) -> Config {
+        Config::default().with_endpoint(Endpoint::unix(&self.socket)).with_deadline(Duration::from_secs(60))
+    }
+
+    pub(crate) fn backend(&self) -> PodmanBackend {
+        PodmanBackend::new(self.config()).unwrap()
+    }
+
+    /// The requests so far.
+    pub(crate) fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+async fn serve(mut stream: UnixStream, headers: &str, answer: Arc<Answer>, log: Arc<Mutex<Vec<String>>>) -> Option<()> {
+    loop {
+        let (mut head, mut one) = (Vec::new(), [0]);
+        while !head.ends_with(b"\r\n\r\n") {
+            if stream.read(&mut one).await.ok()? == 0 {
+                return None;
+            }
+            head.push(one[0]);
+        }
+        let head = String::from_utf8(head).unwrap();
+        let line = head.lines().next().unwrap_or_default();
+        let request = line.trim_end_matches(" HTTP/1.1").replacen("/v4.0.0/libpod", "", 1);
+        log.lock().unwrap().push(request.clone());
+        let reply = if request == "GET /_ping" { Reply::ok("OK") } else { answer(&request) };
+        match reply {
+            Reply::Whole(status, body) => {
+                let length = body.len();
+                let text = format!("HTTP/1.1 {status} Word\r\n{headers}Content-Length: {length}\r\n\r\n{body}");
+                stream.write_all(text.as_bytes()).await.ok()?;
+            }
+            Reply::Open(said, lines) => {
+                let text = format!("HTTP/1.1 200 OK\r\n{headers}Transfer-Encoding: chunked\r\n\r\n");
+                stream.write_all(text.as_bytes()).await.ok()?;
+                said.notified().await;
+                stream.write_all(format!("{:x}\r\n{lines}\r\n", lines.len()).as_bytes()).await.ok()?;
+                stream.read(&mut one).await.ok()?;
+                return None;
+            }
+            Reply::Silent => {
+                stream.read(&mut one).await.ok()?;
+                return None;
+            }
+        }
+    }
+}
+
+/// An item of the list.
+pub(crate) fn item(id: &str, state: &str) -> String {
+    format!(
+        r#"{{"Id":"{id}","Names":["{id}"],"Image":"localhost/a:1","State":"{state}","Exited":{},"ExitCode":3,"StartedAt":1796052116,"IsInfra":false,"Labels":null,"Networks":["podman"],"Ports":null,"Created":"2026-11-30T15:21:56Z"}}"#,
+        state == "exited"
+    )
+}
+
+/// A message about a container.
+pub(crate) fn message(id: &str, action: &str, nanos: u32, more: &str) -> String {
+    format!(
+        r#"{{"Type":"container","Action":"{action}","Actor":{{"ID":"{id}","Attributes":{{"name":"{id}","image":"localhost/a:1","containerExitCode":"3"{more}}}}},"timeNano":1796052116{nanos:09}}}"#
+    ) + "\n"
+}
