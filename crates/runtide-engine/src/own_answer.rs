@@ -27,7 +27,7 @@ use crate::{
     transport::{Body, Link, as_io},
 };
 
-/// The body of an answer on a connection of its own, which is driven as it is read. The request's body is sent meanwhile.
+/// The body of an answer on a connection of its own, which is driven as it is read. The request's body is sent at the same time.
 pub struct OwnAnswer<D: Dialect> {
     client: Client<D>,
     operation: &'static str,
@@ -66,19 +66,37 @@ impl<D: Dialect> Client<D> {
 }
 
 impl<D: Dialect> OwnAnswer<D> {
-    pub(crate) async fn open(
+    /// Sends a request on a connection of its own, and waits for the head of the answer: for what the daemon must stop when it is no
+    /// longer wanted. Without a deadline it is for an answer that begins only when the daemon has read all of the request, or has
+    /// prepared all of the answer.
+    ///
+    /// # Errors
+    /// As [`Client::call`]; without a deadline `Timeout` only of the negotiation and of the connection attempt.
+    ///
+    /// # Cancel safety
+    /// A dropped future closes the connection.
+    pub async fn open(
         client: &Client<D>,
-        site: CallSite<'_>,
         operation: &'static str,
-        request: hyper::Request<Body>,
+        request: Request,
+        deadline: Option<Duration>,
     ) -> Result<Self> {
-        let (mut sender, connection) = client.shake(site).await?;
-        let mut connection = Driven::new(connection);
-        let response = connection.drive(sender.send_request(request)).await;
-        let response = response.map_err(|error| client.broken(site, as_io(error)))?;
-        // The body of an error needs the connection driven while it is read.
-        let response = connection.drive(client.succeeded(site, response)).await?;
-        Ok(Self { client: client.clone(), operation, _sender: sender, connection, body: response.into_body() })
+        let site = client.site(operation);
+        let opened = async {
+            let request = of_path(client.write(site, request).await?);
+            let (mut sender, connection) = client.shake(site).await?;
+            let mut connection = Driven::new(connection);
+            let response = connection.drive(sender.send_request(request)).await;
+            let response = response.map_err(|error| client.broken(site, as_io(error)))?;
+            // The body of an error needs the connection driven while it is read.
+            let response = connection.drive(client.succeeded(site, response)).await?;
+            let body = response.into_body();
+            Ok(Self { client: client.clone(), operation, _sender: sender, connection, body })
+        };
+        match deadline {
+            Some(deadline) => client.within(site, deadline, opened).await,
+            None => opened.await,
+        }
     }
 
     /// The client that opened it.

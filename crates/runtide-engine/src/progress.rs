@@ -139,7 +139,7 @@ pub struct ProgressBody<D: Dialect> {
 }
 
 impl<D: Dialect> ProgressBody<D> {
-    /// The lines of an answer that [`Client::open_own`](crate::Client::open_own) gave.
+    /// The lines of an answer on a connection of its own.
     pub fn new(answer: OwnAnswer<D>) -> Self {
         Self { answer, lines: Lines::default(), over: false }
     }

@@ -49,7 +49,7 @@ async fn done(stream: Result<ImageStream>) -> Vec<String> {
     found
 }
 
-/// What the daemon printed.
+/// The daemon's output.
 fn printed(items: &[ImageProgress]) -> String {
     let of = |item: &ImageProgress| match item {
         ImageProgress::Output(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),

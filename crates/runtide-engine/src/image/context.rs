@@ -232,34 +232,27 @@ fn open(given: &Path, dockerfile: Option<&Path>) -> std::result::Result<Context,
     patterns.keep(IGNORE_FILE);
     let dockerfile = find_dockerfile(&root, dockerfile)?;
     let mut extra = Vec::new();
-    let name = match dockerfile.strip_prefix(&root) {
-        Ok(within) => {
-            let name = String::from_utf8(archive_name(within));
-            name.map_err(|_| Unfit::because(&dockerfile, "the path of the Dockerfile is not UTF-8"))?
-        }
-        Err(_) => {
-            // As the client does: under a name that cannot be in the directory, and that the engine takes out of the context.
-            let name = format!(".dockerfile.{}", uuid::Uuid::new_v4().simple());
-            extra.push((name.clone(), read(&dockerfile).map_err(|error| Unfit::new(&dockerfile, error))?));
-            let mut ignore = ignore.unwrap_or_else(|| IGNORE_FILE.as_bytes().to_vec());
-            ignore.extend_from_slice(format!("\n{name}\n").as_bytes());
-            extra.push((IGNORE_FILE.to_owned(), ignore));
-            name
-        }
+    let name = if let Ok(within) = dockerfile.strip_prefix(&root) {
+        let name = String::from_utf8(archive_name(within));
+        name.map_err(|_| Unfit::because(&dockerfile, "the path of the Dockerfile is not UTF-8"))?
+    } else {
+        // As the client does: under a name that cannot be in the directory, and that the engine takes out of the context.
+        let name = format!(".dockerfile.{}", uuid::Uuid::new_v4().simple());
+        extra.push((name.clone(), read(&dockerfile).map_err(|error| Unfit::new(&dockerfile, error))?));
+        let mut ignore = ignore.unwrap_or_else(|| IGNORE_FILE.as_bytes().to_vec());
+        ignore.extend_from_slice(format!("\n{name}\n").as_bytes());
+        extra.push((IGNORE_FILE.to_owned(), ignore));
+        name
     };
     patterns.keep(&name);
     Ok(Context { root, patterns, dockerfile: name, extra })
 }
 
 fn find_dockerfile(root: &Path, named: Option<&Path>) -> std::result::Result<PathBuf, Unfit> {
-    let path = match named {
-        Some(named) => root.join(named),
-        None => {
-            let usual = root.join(DOCKERFILE);
-            let small = root.join(DOCKERFILE.to_lowercase());
-            if usual.symlink_metadata().is_err() && small.symlink_metadata().is_ok() { small } else { usual }
-        }
-    };
+    let path = root.join(named.unwrap_or(Path::new(DOCKERFILE)));
+    let small = root.join(DOCKERFILE.to_lowercase());
+    let is_small = named.is_none() && path.symlink_metadata().is_err() && small.symlink_metadata().is_ok();
+    let path = if is_small { small } else { path };
     let found = path.canonicalize().map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Unfit::because(&path, format!("there is no Dockerfile '{}'", path.display())),
         _ => Unfit::new(&path, error),

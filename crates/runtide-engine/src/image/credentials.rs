@@ -21,7 +21,7 @@ const INDEX: &str = "https://index.docker.io/v1/";
 /// Largest configuration file that is read, in bytes.
 const LARGEST_FILE: u64 = 4 << 20;
 
-/// What authenticates at a registry.
+/// The proof of a user at a registry.
 #[derive(Clone, Default)]
 pub struct RegistryAuth {
     username: String,
@@ -313,7 +313,7 @@ mod tests {
 
     fn decoded(header: &Secret) -> Value {
         let text = header.expose();
-        assert!(!text.contains(['+', '/']) && text.len() % 4 == 0, "{text}");
+        assert!(!text.contains(['+', '/']) && text.len().is_multiple_of(4), "{text}");
         serde_json::from_slice(&URL_SAFE.decode(text).unwrap()).unwrap()
     }
 

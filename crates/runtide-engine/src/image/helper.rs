@@ -19,7 +19,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const LARGEST: u64 = 1 << 20;
 /// Begin of an answer that is shown in an error, in characters.
 const SHOWN: usize = 200;
-/// What each helper prints, with exit code 1, where it has nothing.
+/// Text that each helper prints, with exit code 1, if it has nothing.
 const NOT_FOUND: &str = "credentials not found in native keychain";
 
 /// A helper's answer.
@@ -121,7 +121,8 @@ async fn run<T: DeserializeOwned>(
     Err(error(ErrorKind::Unauthenticated, message.trim_end_matches([':', ' ']).to_owned()))
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 

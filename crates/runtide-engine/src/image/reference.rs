@@ -15,7 +15,7 @@ const LONGEST_TAG: usize = 128;
 /// Algorithms of a digest, and the number of their hexadecimal digits.
 const DIGESTS: [(&str, usize); 3] = [("sha256", 64), ("sha384", 96), ("sha512", 128)];
 
-/// An image, by its whole id or by a name. A shortened id cannot be told from a name, and counts as one.
+/// An image, by its whole id or by a name. A shortened id cannot be distinguished from a name, and counts as one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reference {
     /// A whole id, as `sha256:` and 64 digits.

@@ -2,7 +2,7 @@ use std::{cell::RefCell, time::Duration};
 
 use bytes::Bytes;
 use runtide_core::ErrorKind;
-use runtide_engine::{Request, progress::ProgressBody};
+use runtide_engine::{OwnAnswer, Request, progress::ProgressBody};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::scripted::Daemon;
@@ -71,7 +71,7 @@ async fn a_body_is_sent_as_it_comes_and_progress_is_read_to_the_end() {
     let used = async {
         let chunks = ["first", "second"].map(|chunk| Ok(Bytes::from_static(chunk.as_bytes())));
         let request = Request::post("/images/load").with_body(futures_util::stream::iter(chunks), "application/x-tar");
-        let mut progress = ProgressBody::new(client.open_own("demo.load", request, None).await.unwrap());
+        let mut progress = ProgressBody::new(OwnAnswer::open(&client, "demo.load", request, None).await.unwrap());
         assert_eq!(progress.next().await.unwrap().unwrap().status.as_deref(), Some("Loading"));
         assert_eq!(progress.next().await.unwrap().unwrap().error.as_deref(), Some("no space left"));
         let cut = progress.next().await.unwrap_err();
@@ -96,7 +96,7 @@ async fn an_answer_that_is_dropped_closes_its_connection_though_the_daemon_is_si
     });
     let used = async {
         let request = Request::post("/images/create");
-        let answer = client.open_own("demo.pull", request, Some(client.deadline())).await.unwrap();
+        let answer = OwnAnswer::open(&client, "demo.pull", request, Some(client.deadline())).await.unwrap();
         let mut progress = ProgressBody::new(answer);
         assert_eq!(progress.next().await.unwrap().unwrap().status.as_deref(), Some("Waiting"));
         // It waits for the next line when it is dropped.

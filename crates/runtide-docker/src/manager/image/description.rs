@@ -1,4 +1,4 @@
-//! What the daemon reports of images, as [`ImageInfo`]: pure.
+//! The daemon's reports of images, as [`ImageInfo`]: pure.
 
 use std::{
     collections::BTreeMap,

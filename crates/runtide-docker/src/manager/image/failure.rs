@@ -59,7 +59,7 @@ fn kind_of(message: &str) -> ErrorKind {
 pub(super) fn of_message(site: CallSite<'_>, message: &str) -> Error {
     const EXIT: &str = "returned a non-zero code: ";
     let text = message.trim();
-    // What a step of a build printed is not what the daemon says.
+    // A step of a build prints words of its own, which are not the daemon's.
     let exit = text.rsplit_once(EXIT).map(|(_, code)| code.trim_end_matches(|last: char| !last.is_ascii_digit()));
     match exit {
         Some(code) => site.error(ErrorKind::Unexpected, text).with_context("exit_code", code),

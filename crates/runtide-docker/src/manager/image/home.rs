@@ -185,7 +185,7 @@ mod tests {
             ("1000", Some("/srv/w e b")),
             ("root2", Some("/other")),
             ("1001", None),
-            ("nobody", None),
+            ("other", None),
             ("7", None),
             ("no", None),
         ] {

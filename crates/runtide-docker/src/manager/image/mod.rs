@@ -18,7 +18,7 @@ use runtide_core::{
     },
 };
 use runtide_engine::{
-    Request,
+    OwnAnswer, Request,
     image::{Checked, Name, Reference},
     segment,
 };
@@ -33,6 +33,24 @@ use self::{
 use crate::client::Client;
 
 const TAR: &str = "application/x-tar";
+
+/// Answer to a prune.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Reply {
+    #[serde(default)]
+    images_deleted: Option<Vec<Change>>,
+    #[serde(default)]
+    space_reclaimed: Option<u64>,
+}
+
+/// One image of a prune's answer, which lost a name or is gone.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Change {
+    #[serde(default)]
+    deleted: Option<String>,
+}
 
 /// The [`ImageManager`] of one daemon.
 #[derive(Debug)]
@@ -135,7 +153,7 @@ impl ImageManager for Images {
         if let Some(auth) = auth {
             request = request.with_header("X-Registry-Auth", auth.header().expose());
         }
-        let answer = self.client.open_own(OPERATION, request, Some(self.client.deadline())).await;
+        let answer = OwnAnswer::open(&self.client, OPERATION, request, Some(self.client.deadline())).await;
         let answer = answer.map_err(|error| failure::of_answer(site, error).with_context("image", &name))?;
         let running = Running::new(&self.client, OPERATION, answer, Goal::pull(name), None);
         Ok(ImageStream::new(running.into_stream()))
@@ -167,7 +185,7 @@ impl ImageManager for Images {
         }
         // The daemon prepares all of the archive before it answers.
         let client = self.client.clone();
-        let opened = async move { client.open_own(OPERATION, request, None).await };
+        let opened = async move { OwnAnswer::open(&client, OPERATION, request, None).await };
         let bytes = stream::once(opened).try_flatten().map_err(upload::as_read_error);
         Ok(Box::pin(StreamReader::new(Checked::new(bytes))))
     }
@@ -204,20 +222,6 @@ impl ImageManager for Images {
         let filters = serde_json::json!({"dangling": [dangling], "label": labels});
         let request = Request::post("/images/prune").with_query("filters", filters);
         let bytes = self.client.call(OPERATION, request, self.client.deadline()).await?;
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Reply {
-            #[serde(default)]
-            images_deleted: Option<Vec<Change>>,
-            #[serde(default)]
-            space_reclaimed: Option<u64>,
-        }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Change {
-            #[serde(default)]
-            deleted: Option<String>,
-        }
         let reply: Reply =
             serde_json::from_slice(&bytes).map_err(|error| self.client.site(OPERATION).undecodable(error))?;
         let gone = reply.images_deleted.into_iter().flatten().filter_map(|change| change.deleted);
@@ -230,7 +234,7 @@ impl Images {
     fn uploaded(&self, operation: &'static str, request: Request, upload: Upload, goal: Goal) -> ImageStream {
         let client = self.client.clone();
         let begun = async move {
-            match client.open_own(operation, request, None).await {
+            match OwnAnswer::open(&client, operation, request, None).await {
                 Ok(answer) => Ok(Running::new(&client, operation, answer, goal, Some(upload))),
                 Err(error) => {
                     let site = client.site(operation);

@@ -18,7 +18,7 @@ use runtide_engine::{
 use super::{description, failure, path_of, upload::Upload};
 use crate::client::{Client, Docker};
 
-/// What the daemon was asked for, and what it has said of the result.
+/// The request, and the daemon's words about its result so far.
 #[derive(Debug)]
 pub(super) enum Goal {
     Pull {
@@ -128,13 +128,13 @@ impl Running {
                 return Ok(None);
             }
             match self.body.next().await {
-                Ok(Some(line)) => match &line.error {
-                    Some(message) => return Err(self.reason(|site| failure::of_message(site, message))),
-                    None => {
-                        self.goal.note(&line);
-                        self.ready.extend(steps(line));
+                Ok(Some(line)) => {
+                    if let Some(message) = &line.error {
+                        return Err(self.reason(|site| failure::of_message(site, message)));
                     }
-                },
+                    self.goal.note(&line);
+                    self.ready.extend(steps(line));
+                }
                 Ok(None) => {
                     self.over = true;
                     self.ready = self.finish().await?.into_iter().map(ImageProgress::Done).collect();

@@ -1,4 +1,4 @@
-//! What a build sends of a directory, against what the `docker` command sends of it.
+//! The context that a build sends of a directory, against that of the `docker` command.
 
 use std::{
     collections::BTreeMap,
@@ -76,9 +76,9 @@ fn newest(test: &str) -> Option<(Command, u32)> {
     let packaged = docker(test)?;
     let on_path = docker_on_path();
     let version = |mut command: Command| {
-        let output = output(command.arg("--version"));
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        text.split("version ").nth(1)?.split('.').next()?.parse::<u32>().ok()
+        let printed = output(command.arg("--version")).stdout;
+        let printed = String::from_utf8_lossy(&printed).into_owned();
+        printed.split("version ").nth(1)?.split('.').next()?.parse::<u32>().ok()
     };
     let packaged_version = version(docker(test)?).unwrap_or_default();
     let other = on_path.and_then(|command| Some((command, version(docker_on_path()?)?)));
@@ -88,7 +88,7 @@ fn newest(test: &str) -> Option<(Command, u32)> {
 /// First version with today's matcher: before, `**.txt` did not match `a.txt`, and of the folders above a file not all counted.
 const TODAYS_MATCHER: u32 = 23;
 
-/// What the command sends; `None`: it refuses.
+/// The command's request; `None`: it refuses.
 async fn theirs(daemon: &Capture, root: &Path, arguments: &[&str]) -> Option<Seen> {
     let (mut command, _) = newest("context").unwrap();
     command.env("DOCKER_BUILDKIT", "0").env("DOCKER_HOST", format!("unix://{}", daemon.socket().display()));
@@ -124,7 +124,7 @@ const NAMES: [&str; 12] =
     ["a", "b", "ab", "a.txt", "b.txt", ".hidden", "a b", "[x]", "dir", "é", "foo-bar", "Dockerfile"];
 
 fn tree(random: &mut Random, folder: &Path, depth: usize) {
-    for _ in 0..random.below(5) + 1 {
+    for _ in 0..=random.below(5) {
         let path = folder.join(random.pick(&NAMES));
         if path.symlink_metadata().is_ok() {
             continue;
@@ -142,7 +142,7 @@ fn tree(random: &mut Random, folder: &Path, depth: usize) {
 
 fn pattern(random: &mut Random) -> String {
     let mut parts = Vec::new();
-    for _ in 0..random.below(3) + 1 {
+    for _ in 0..=random.below(3) {
         parts.push(random.pick(&[
             "a", "b", "ab", "dir", "*", "**", "?", "a*", "*.txt", "**.txt", "[ab]", "[^a]*", "[a-c]?", "\\[x\\]",
             "a b", ".*", "é", "Docker*", "..", ".", "foo-bar", "**b", "dir**",

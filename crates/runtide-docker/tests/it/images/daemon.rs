@@ -129,7 +129,7 @@ async fn saved_images_come_back_with_their_names() {
         assert_eq!(images.remove(image).await.unwrap(), Effect::Changed);
     }
     let mut loaded = done(images.import(Box::pin(Cursor::new(archive.clone()))).await).await;
-    // Whether the daemon lists an image without a name beside others depends on its place in the archive.
+    // The daemon lists an image without a name beside others only as its place in the archive falls.
     loaded.retain(|image| image != unnamed.as_str());
     loaded.sort_unstable();
     assert_eq!(loaded, names);

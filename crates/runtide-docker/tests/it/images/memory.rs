@@ -64,12 +64,12 @@ impl Meter {
         Self { what, before: now, most: now, begun: Instant::now() }
     }
 
-    fn look(&mut self) {
+    fn sample(&mut self) {
         self.most = self.most.max(resident());
     }
 
     fn check(mut self) {
-        self.look();
+        self.sample();
         let grown = self.most - self.before;
         eprintln!("100 MB {}: {:?}, memory grew by {} KiB", self.what, self.begun.elapsed(), grown / 1024);
         assert!(grown < MOST, "{}: memory grew by {} KiB", self.what, grown / 1024);
@@ -113,7 +113,7 @@ async fn measured() {
     let Some(bench) = Bench::new("image-100mb").await else { return };
     let images = bench.images();
     let name = ImageRef::from(format!("{}:1", bench.prefix));
-    // What only the first call costs is not what these cost.
+    // The first call has costs that later ones do not have.
     let small = built(&bench, &[("Dockerfile", "FROM scratch\nCOPY a /\n"), ("a", "a")], &[]).await;
     images.save(std::slice::from_ref(&small)).await.unwrap().read_to_end(&mut Vec::new()).await.unwrap();
 
@@ -122,7 +122,7 @@ async fn measured() {
         images.build(BuildContext::Tar(context()), options(&bench).with_tags([name.clone()])).await.unwrap();
     while let Some(item) = stream.next().await {
         item.unwrap();
-        meter.look();
+        meter.sample();
     }
     meter.check();
     let id = images.inspect(&name).await.unwrap().id;
@@ -140,7 +140,7 @@ async fn measured() {
         saved.update(&buffer[..count]);
         std::io::Write::write_all(&mut output, &buffer[..count]).unwrap();
         size += count;
-        meter.look();
+        meter.sample();
     }
     std::io::Write::flush(&mut output).unwrap();
     meter.check();
@@ -160,7 +160,7 @@ async fn measured() {
     let mut last = None;
     while let Some(item) = stream.next().await {
         last = Some(item.unwrap());
-        meter.look();
+        meter.sample();
     }
     meter.check();
     assert_eq!(last, Some(ImageProgress::Done(name.clone())));

@@ -142,7 +142,7 @@ async fn a_registry_with_a_password_is_open_to_those_who_have_it() {
     assert_eq!(images.remove(&name).await.unwrap(), Effect::Changed);
 }
 
-/// Told when it is dropped.
+/// Notifies when it is dropped.
 struct Dropped(Arc<Notify>);
 
 impl Drop for Dropped {

@@ -91,7 +91,7 @@ async fn every_verb_ends_within_its_deadline_when_the_daemon_stalls() {
     let begun = Instant::now();
     for (verb, result) in every_verb(images, &ImageRef::from("a:1")).await {
         match verb {
-            // What it sends goes with the stream, which has no limit.
+            // It sends with the stream, which has no limit.
             "build" => result.unwrap(),
             _ => assert_eq!(result.unwrap_err().kind(), ErrorKind::Timeout, "{verb}"),
         }
@@ -190,7 +190,7 @@ async fn an_inspection_that_fails_or_is_dropped_leaves_no_container() {
         })
     };
     let image = ImageRef::from("a");
-    // What cannot be read is not known, and no error.
+    // A file that cannot be read is not known, and no error.
     for (status, message) in [(404, "Could not find the file /etc/passwd"), (403, "denied"), (500, "no such driver")] {
         let fake = fails(status, message);
         let info = fake.backend.images().unwrap().inspect(&image).await.unwrap();
@@ -266,10 +266,9 @@ async fn an_archive_that_is_not_whole_ends_with_an_error() {
         let mut tar = tar::Builder::new(Vec::new());
         let mut header = tar::Header::new_gnu();
         header.set_size(2000);
-        tar.append_data(&mut header, "a", std::io::repeat(7).take(2000)).unwrap();
+        tar.append_data(&mut header, "a", std::io::Read::take(std::io::repeat(7), 2000)).unwrap();
         tar.into_inner().unwrap()
     };
-    use std::io::Read as _;
     let error = br#"{"errorDetail":{"message":"no space left"},"error":"no space left"}"#;
     let read = async |bytes: Vec<u8>, whole| {
         let fake = Fake::new(move |request| match request {
@@ -287,7 +286,7 @@ async fn an_archive_that_is_not_whole_ends_with_an_error() {
     assert!(ended.unwrap_err().to_string().contains("no space left"));
     let (ended, _) = read([&whole[..512], &error[..]].concat(), true).await;
     ended.unwrap_err();
-    for (cut, is_whole) in [(whole.len() - 1, true), (700, true), (0, true), (700, false)] {
+    for (cut, is_whole) in [(whole.len() - 1024, true), (700, true), (0, true), (700, false)] {
         assert!(read(whole[..cut].to_vec(), is_whole).await.0.is_err(), "{cut}");
     }
 }

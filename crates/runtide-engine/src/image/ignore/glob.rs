@@ -226,14 +226,14 @@ fn member(rest: &mut &[char]) -> Result<Vec<(char, char)>, &'static str> {
     if set.negated { Err(UNKNOWN_ESCAPE) } else { Ok(set.ranges) }
 }
 
-/// What a backslash and the next character stand for.
+/// The characters that a backslash and the next character stand for.
 fn escaped(rest: &mut &[char]) -> Result<Set, &'static str> {
-    let Some((letter, after)) = rest.split_first() else { return Err("a backslash ends it") };
-    *rest = after;
-    let class = |ranges: &[(char, char)], negated| Set { negated, ranges: ranges.to_vec() };
     const DIGITS: &[(char, char)] = &[('0', '9')];
     const SPACE: &[(char, char)] = &[('\t', '\n'), ('\u{c}', '\r'), (' ', ' ')];
     const WORD: &[(char, char)] = &[('0', '9'), ('A', 'Z'), ('_', '_'), ('a', 'z')];
+    let Some((letter, after)) = rest.split_first() else { return Err("a backslash ends it") };
+    *rest = after;
+    let class = |ranges: &[(char, char)], negated| Set { negated, ranges: ranges.to_vec() };
     Ok(match letter {
         'd' | 'D' => class(DIGITS, *letter == 'D'),
         's' | 'S' => class(SPACE, *letter == 'S'),
