@@ -4,7 +4,7 @@ use std::{fmt, path::PathBuf, str::FromStr};
 
 use runtide_core::{Error, ErrorKind, Result};
 
-use crate::ssh::Ssh;
+use crate::{port::port_of, ssh::Ssh};
 
 /// Operation in the errors of an address that cannot be read.
 const OPERATION: &str = "endpoint";
@@ -103,12 +103,6 @@ impl Endpoint {
         };
         Ok(Self::Tcp { host: host.to_owned(), port, tls })
     }
-}
-
-/// Reads a port, whose number has digits alone.
-pub(crate) fn port_of(text: &str) -> std::result::Result<u16, String> {
-    let number = text.parse::<u16>().ok().filter(|number| *number != 0 && !text.starts_with('+'));
-    number.ok_or_else(|| "the port is not a number from 1 to 65535".to_owned())
 }
 
 impl Default for Endpoint {

@@ -14,6 +14,7 @@ mod lenient;
 pub mod network;
 pub mod output;
 mod own_answer;
+mod port;
 pub mod progress;
 mod request;
 mod spool;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::home::Log;
+use super::log::Log;
 use super::{packages, procfs, suite};
 use crate::failure::{Doing, Failure, Outcome};
 use crate::process::TICK;

@@ -2,13 +2,14 @@
 //! that is kept apart from it.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::before::Before;
 use super::guest::Guest;
+use super::log::Log;
 use super::network::Owner;
 use super::places::in_run;
 use super::{folder, mounts, packages, procfs};
@@ -26,13 +27,6 @@ pub(super) struct Home {
     name: &'static str,
     /// Of an engine that is not in the machine's own network.
     guest: Option<Guest>,
-}
-
-/// The log of a start.
-pub(super) struct Log {
-    path: PathBuf,
-    /// Length of the file before this start, in bytes.
-    begin: u64,
 }
 
 impl Home {
@@ -137,12 +131,7 @@ impl Home {
 
     /// Opens the log, which stays after a teardown so that a failure can be diagnosed, twice: for stdout and for stderr.
     pub(super) fn log(&self) -> Outcome<(File, File, Log)> {
-        let path = self.folder.join(self.log_name());
-        let doing = format!("cannot write {}", path.display());
-        let out = OpenOptions::new().create(true).append(true).open(&path).doing(&doing)?;
-        let err = out.try_clone().doing(&doing)?;
-        let begin = out.metadata().map_or(0, |metadata| metadata.len());
-        Ok((out, err, Log { path, begin }))
+        Log::open(self.folder.join(self.log_name()))
     }
 
     fn log_name(&self) -> &'static str {
@@ -168,19 +157,6 @@ impl Home {
             let _ = fs::remove_file(&self.short);
         }
         folder::clear(&self.folder)
-    }
-}
-
-impl Log {
-    /// The last line of this start that `tells` why it failed.
-    pub(super) fn last_line(&self, tells: impl Fn(&str) -> bool) -> Option<String> {
-        use std::io::{Read, Seek, SeekFrom};
-        let mut file = File::open(&self.path).ok()?;
-        file.seek(SeekFrom::Start(self.begin)).ok()?;
-        let mut text = String::new();
-        file.take(1 << 20).read_to_string(&mut text).ok()?;
-        let line = text.lines().rev().filter(|line| !line.trim().is_empty()).find(|line| tells(line))?;
-        Some(line.trim().to_owned())
     }
 }
 

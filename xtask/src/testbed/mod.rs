@@ -9,6 +9,7 @@ mod guest;
 mod home;
 mod http;
 mod image;
+mod log;
 mod mounts;
 mod network;
 mod packages;

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Signal, getrlimit};
 
 use super::guest::Guest;
-use super::home::{Home, Log, put_back_after_the_dead};
+use super::home::{Home, put_back_after_the_dead};
+use super::log::Log;
 use super::network::Owner;
 use super::procfs::{self, Process};
 use super::service::Service;

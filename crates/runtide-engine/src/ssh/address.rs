@@ -150,7 +150,7 @@ fn host_and_port(text: &str) -> Result<(String, Option<u16>), String> {
     };
     let port = match port {
         None | Some("") => None,
-        Some(text) => Some(crate::endpoint::port_of(text)?),
+        Some(text) => Some(crate::port::port_of(text)?),
     };
     Ok((host, port))
 }

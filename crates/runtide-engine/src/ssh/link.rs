@@ -65,10 +65,10 @@ impl SshConnector {
             return Err(io::Error::from(io::ErrorKind::BrokenPipe));
         };
         let (in_use, dropped) = oneshot::channel();
-        let (heard, hears) = oneshot::channel();
+        let (heard, first_byte) = oneshot::channel();
         let (exited, exit) = oneshot::channel();
         tokio::spawn(guard(Guarded { child, stderr, dropped, exited }));
-        tokio::spawn(release(login, hears, connect_deadline));
+        tokio::spawn(release(login, first_byte, connect_deadline));
         Ok(SshLink {
             stdin: Some(stdin),
             stdout,
