@@ -13,7 +13,7 @@ use runtide_core::{
 };
 
 use crate::{
-    call::Call,
+    call::{Call, Fate},
     client::positive,
     error::Recovery,
     keys::new_generation,
@@ -34,16 +34,6 @@ pub(crate) struct Stored {
     pub(crate) created: u64,
     document: Document,
     pub(crate) id: WriteId,
-}
-
-/// Outcome of an attempt that got no response.
-pub(crate) enum Fate {
-    /// The attempt landed, at this revision.
-    Landed(u64),
-    /// The attempt has not landed, and cannot land any more.
-    Dead,
-    /// The outcome cannot be found out.
-    Unknown,
 }
 
 /// Next transaction of an apply.

@@ -1,4 +1,4 @@
-//! One call of the store's API, with all its attempts: [`Call`].
+//! One call of the store's API, with all its attempts: [`Call`]; and the [`Fate`] of one of them.
 
 use std::time::Duration;
 
@@ -10,6 +10,19 @@ use crate::error::Fault;
 /// Pause after the first failure; it doubles with each further one.
 const BASE: Duration = Duration::from_millis(25);
 const LONGEST: Duration = Duration::from_millis(800);
+
+/// Most receipts of later deletes that are read back to find out what a write without an answer did.
+pub(crate) const MAX_RECEIPTS: usize = 64;
+
+/// Outcome of an attempt that got no response.
+pub(crate) enum Fate {
+    /// The attempt landed, at this revision.
+    Landed(u64),
+    /// The attempt has not landed, and cannot land any more.
+    Dead,
+    /// The outcome cannot be found out.
+    Unknown,
+}
 
 /// Deadline of a call, and the uncertainty that its attempts left.
 #[derive(Debug)]

@@ -9,8 +9,8 @@ use runtide_core::{
 };
 
 use crate::{
-    apply::{Fate, holds},
-    call::Call,
+    apply::holds,
+    call::{Call, Fate, MAX_RECEIPTS},
     client::positive,
     error::Recovery,
     shared::Shared,
@@ -20,9 +20,6 @@ use crate::{
 };
 
 const OPERATION: &str = "etcd.delete";
-
-/// Most receipts of later deletes that are read back to find out what a write without an answer did.
-pub(crate) const MAX_RECEIPTS: usize = 64;
 
 impl Shared {
     pub(crate) async fn delete(&self, reference: &ResourceRef, precondition: Precondition) -> Result<Option<Revision>> {

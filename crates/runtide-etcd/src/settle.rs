@@ -8,10 +8,8 @@
 use runtide_core::Result;
 
 use crate::{
-    apply::Fate,
-    call::Call,
+    call::{Call, Fate, MAX_RECEIPTS},
     client::positive,
-    delete::MAX_RECEIPTS,
     shared::Shared,
     value::WriteId,
     view::signed,
