@@ -106,7 +106,7 @@ async fn follow(session: ExecSession, mut terminal: Option<Terminal>) -> Result<
     match exit.map(|exit| exit.end) {
         Some(ExitCause::Code(0)) => Ok(()),
         Some(ExitCause::Code(code)) => Err(Stop::Exit(u8::try_from(code).unwrap_or(u8::MAX))),
-        Some(ExitCause::Signal(signal)) => Err(Stop::Exit(u8::try_from(128 + signal.number()).unwrap_or(u8::MAX))),
+        Some(ExitCause::Signal(signal)) => Err(Stop::Exit(128_u8.saturating_add(signal.number()))),
         _ => Err(Stop::refused("how the command ended is not known")),
     }
 }

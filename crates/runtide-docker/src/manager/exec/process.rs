@@ -135,13 +135,13 @@ impl Process {
         if record.running.is_none() { Err(unreadable()) } else { Ok(Some(record)) }
     }
 
-    /// The end in the record; `None`: the process is not over.
-    fn end_in(&self, record: &Record) -> Option<Option<ExitStatus>> {
+    /// The state in the record: over, or alive as far as it says.
+    fn state_in(&self, record: &Record) -> Seen {
         match (record.running, record.exit_code) {
-            (Some(false), Some(code)) => Some(exit_of(code).filter(|_| code >= 0)),
+            (Some(false), Some(code)) => Seen::Over(exit_of(code).filter(|_| code >= 0)),
             // Between the start's answer and the mark in the record. Later: an engine that does not record the exit.
-            (Some(false), None) if self.created.elapsed() > SETTLES_WITHIN => Some(None),
-            _ => None,
+            (Some(false), None) if self.created.elapsed() > SETTLES_WITHIN => Seen::Over(None),
+            _ => Seen::Alive,
         }
     }
 
@@ -190,7 +190,7 @@ impl Subject for Process {
         let deadline = Instant::now() + SETTLES_WITHIN;
         loop {
             let record = self.record().await?;
-            if let Some(exit) = record.as_ref().and_then(|record| self.end_in(record)) {
+            if let Some(Seen::Over(exit)) = record.as_ref().map(|record| self.state_in(record)) {
                 return Ok(self.over(exit));
             }
             match (record, self.container_runs().await?) {

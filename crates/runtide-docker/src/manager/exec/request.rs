@@ -13,6 +13,7 @@ pub(super) const DETACH_KEYS: &str =
 /// Body of `POST /containers/{id}/exec`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
+#[allow(clippy::struct_excessive_bools, reason = "the form is the daemon's")]
 pub(super) struct Create<'a> {
     attach_stdin: bool,
     attach_stdout: bool,

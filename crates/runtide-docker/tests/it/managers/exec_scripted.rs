@@ -187,10 +187,12 @@ async fn a_server_that_does_not_upgrade_and_one_that_names_another_process_are_r
         assert_eq!(exec(&fake).exec(&id(), argv(&["true"])).await.unwrap_err().kind(), kind);
     }
     for answer in [r#"{"Id":"../containers/c1"}"#, r#"{"Id":""}"#, "{}", "[", r#"{"Id":7}"#] {
-        let fake = Fake::new(move |request| match request.ends_with("/exec") {
-            true => Reply::Json(201, answer.to_owned()),
-            false => Reply::ok(RUNS),
-        });
+        let fake =
+            Fake::new(
+                move |request| {
+                    if request.ends_with("/exec") { Reply::Json(201, answer.to_owned()) } else { Reply::ok(RUNS) }
+                },
+            );
         let error = exec(&fake).exec(&id(), argv(&["true"])).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Protocol, "{answer}");
         assert!(!fake.seen().iter().any(|request| request.contains("start")), "{:?}", fake.seen());
@@ -238,10 +240,7 @@ async fn a_daemon_that_is_gone_ends_the_output_at_once_and_a_wait_goes_over_its_
     let script = Script::new(frame(1, b"a"), Some(RUNNING)).staying();
     let is_down = Arc::new(AtomicBool::new(false));
     let (down, inner) = (Arc::clone(&is_down), script.clone());
-    let fake = Fake::new(move |request| match down.load(Ordering::SeqCst) {
-        true => Reply::Hangup,
-        false => inner.reply(request),
-    });
+    let fake = Fake::new(move |request| if down.load(Ordering::SeqCst) { Reply::Hangup } else { inner.reply(request) });
     let open = session(&fake).await;
     let control = open.control.clone();
     let waited = tokio::spawn(async move { control.wait().await });
