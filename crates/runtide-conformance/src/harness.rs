@@ -257,7 +257,7 @@ pub enum Workload {
         /// Bytes on each of stdout and stderr.
         bytes: u64,
     },
-    /// Writes this many bytes of [`Harness::output`] to its standard output at once, whoever starts it, and exits with 0.
+    /// Writes this many bytes of [`Harness::output`] to its standard output at once, and exits with 0.
     Greet {
         /// Bytes on stdout, at most 1 MiB.
         bytes: u64,

@@ -104,7 +104,7 @@ enum At {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ArchiveFlaw {
-    /// They are no tar archive at all, or one that is damaged.
+    /// They are no tar archive at all, or a corrupt one.
     NotAnArchive(&'static str),
     /// They end before the archive does.
     BreaksOff,

@@ -31,7 +31,7 @@ const ERROR_BODY: usize = 64 * 1024;
 /// more memory.
 const WHOLE_ANSWER: usize = 1024 * 1024 * 1024;
 
-/// What a client is made of.
+/// The parts of a client.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Name of the backend, in errors.

@@ -14,7 +14,7 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
 
     /// Operation of the negotiation, as `docker.negotiate`.
     const NEGOTIATE: &'static str;
-    /// What is asked to negotiate, outside of any version: `/version`, or `/_ping` where its headers say enough.
+    /// The path of the request that negotiates, outside of any version: `/version`, or `/_ping` where its headers say enough.
     const PROBE: &'static str;
     /// Remedies in the words of this engine.
     const ADVICE: Advice;
@@ -35,7 +35,7 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
         None
     }
 
-    /// What a user should know of this server whenever it refuses something, for the context of the error: that another engine
+    /// A fact that a user should know of this server whenever it refuses something, for the context of the error: that another engine
     /// answers, and which crate is for it.
     fn note(server: &Self::Server) -> Option<String> {
         let _ = server;

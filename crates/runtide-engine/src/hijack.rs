@@ -20,7 +20,7 @@ use crate::transport::{Body, Link};
 /// An upgraded connection. Both halves dropped, it is closed.
 #[derive(Debug)]
 pub struct Hijacked {
-    /// What the daemon says of its bytes, as `application/vnd.docker.multiplexed-stream`; `None` where it says nothing. Not every
+    /// The content type that the daemon gave its bytes, as `application/vnd.docker.multiplexed-stream`; `None` where it says nothing. Not every
     /// daemon says it, and not every one says what is true.
     pub content_type: Option<String>,
     /// Bytes from the daemon.

@@ -11,7 +11,7 @@ use std::{
 
 use runtide_core::{Instance, InstanceId, Listing, backend::lock};
 
-/// What one backend's inspector and its source share.
+/// State that one backend's inspector and its source share.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Shared(Arc<Mutex<Known>>);
 

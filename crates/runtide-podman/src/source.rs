@@ -34,7 +34,7 @@ const BATCH: usize = 256;
 /// The service's clock is in whole seconds; a stream that begins this much before it begins in the past.
 const BEFORE: Duration = Duration::from_secs(1);
 
-/// Where a proxy replaces the service's clock, ours may be this far ahead of it.
+/// With a proxy that replaces the service's clock, ours may be this far ahead of it.
 const SKEW: Duration = Duration::from_secs(24 * 3600);
 
 /// Time from the message about a health check to the inspection of its verdict, which Podman 4 writes down after the message.

@@ -19,7 +19,7 @@ const SUITE: &str = "trixie";
 const ENGINES: &str = "docker.io,docker-cli,podman,conmon,runc,netavark,aardvark-dns,catatonit,iptables,nftables,iproute2,mount,\
                        util-linux,procps,ca-certificates";
 
-/// Says that the keeper has made everything.
+/// Says that the holder has made everything.
 const READY: &str = "ready";
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -70,19 +70,19 @@ impl Guest {
         Self { files: testbed.join("trixie-engines"), folder: folder.to_owned(), short: short.to_owned() }
     }
 
-    /// The argument that distinguishes the keeper from any other process.
+    /// The argument that distinguishes the holder from any other process.
     fn mark(&self) -> String {
         format!("runtide-testbed={}", self.folder.display())
     }
 
-    fn keeper(&self) -> Option<i32> {
+    fn holder(&self) -> Option<i32> {
         let mark = self.mark();
         procfs::processes().into_iter().find(|process| process.has_argument(&mark)).map(|process| process.pid)
     }
 
-    /// The keeper, once it has made everything.
+    /// The holder, once it has made everything.
     pub(super) fn pid(&self) -> Option<i32> {
-        self.keeper().filter(|_| self.folder.join(READY).exists())
+        self.holder().filter(|_| self.folder.join(READY).exists())
     }
 
     /// Installs what the machine needs to make it, and makes the files of its Debian.
@@ -92,7 +92,7 @@ impl Guest {
         suite::ensure(SUITE, ENGINES, &self.files)
     }
 
-    /// Starts the keeper.
+    /// Starts the holder.
     pub(super) fn keep(&self, out: fs::File, err: fs::File, log: &Log) -> Outcome<()> {
         if self.pid().is_some() {
             return Ok(());
@@ -127,7 +127,7 @@ impl Guest {
 
     /// A command among its files and in its network.
     pub(super) fn command(&self, program: &str) -> Outcome<Command> {
-        let Some(pid) = self.pid() else { return Err(Failure::failed("the keeper of its files does not run")) };
+        let Some(pid) = self.pid() else { return Err(Failure::failed("the holder of its files does not run")) };
         let mut command = packages::command("nsenter");
         command.args(["--target", &pid.to_string(), "--mount", "--net", "--", program]);
         Ok(command)
@@ -138,11 +138,11 @@ impl Guest {
         self.pid().map(|pid| format!("/proc/{pid}/ns/net"))
     }
 
-    /// Ends the keeper and every process among its files or in its network; `false` if one is left.
+    /// Ends the holder and every process among its files or in its network; `false` if one is left.
     pub(super) fn end(&self) -> bool {
-        let Some(keeper) = self.keeper() else { return true };
-        let mut pids = procfs::sharing(keeper, &["mnt", "net"]);
-        pids.push(keeper);
+        let Some(holder) = self.holder() else { return true };
+        let mut pids = procfs::sharing(holder, &["mnt", "net"]);
+        pids.push(holder);
         for pid in &pids {
             procfs::send(*pid, Signal::KILL);
         }

@@ -20,7 +20,7 @@ mod tests {
 
     #[test]
     fn each_folder_has_a_name_of_its_own_which_leaves_room_for_a_socket() {
-        let far = Path::new("/home/somebody/with/a/long/name/and/many/folders/runtide/target/testbed/systemd");
+        let far = Path::new("/home/user/with/a/long/name/and/many/folders/runtide/target/testbed/systemd");
         assert_eq!(in_run(far), in_run(far));
         assert_ne!(in_run(far), in_run(&far.with_file_name("systemd2")));
         assert!(in_run(far).join("root/run/dbus/system_bus_socket").as_os_str().len() < 108);

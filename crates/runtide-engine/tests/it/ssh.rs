@@ -110,7 +110,7 @@ async fn the_end_of_ssh_is_the_error() {
     let long = Request::post("/x").with_json(&"x".repeat(1 << 20)).unversioned();
     let error = client.call("demo.post", long, SECONDS).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error}");
-    let error = version(&Script::new("demo-of-nobody").client("ssh://h", SECONDS)).await.unwrap_err();
+    let error = version(&Script::new("demo-of-none").client("ssh://h", SECONDS)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     assert!(error.message().contains("demo dial"), "{error}");
     let killed = "printf 'HTTP/1.1 200 OK\\r\\nContent-Length: 9\\r\\n\\r\\n1.'; kill -9 $$";

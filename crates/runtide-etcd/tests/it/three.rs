@@ -299,7 +299,7 @@ async fn a_create_of_which_the_answer_is_lost_does_not_bring_back_what_others_de
     store.apply(&named("first"), json("0"), Precondition::None).await.unwrap();
     let mut watch = other.watch(&Selector::all(), StoreWatchOptions::default()).await.unwrap();
     next(&mut watch).await;
-    // What others do with it before the creator hears of it: delete it; replace and delete it; delete it, and create their own.
+    // Others act before the creator gets its answer: they delete it; replace and delete it; delete it, and create their own.
     for (n, others) in ["delete", "replace", "create"].into_iter().enumerate() {
         let what = named(&format!("a{n}"));
         proxy.add(Rule::all(Action::Delay(Duration::from_secs(20))));

@@ -35,7 +35,7 @@ struct Actor<'a> {
     attributes: Option<BTreeMap<Text<'a>, Text<'a>>>,
 }
 
-/// What a message is about.
+/// The object of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Container,

@@ -17,7 +17,7 @@ use tokio::{
 /// The headers of a Podman 4.3.1.
 pub(crate) const PODMAN: &str = "Api-Version: 1.41\r\nLibpod-Api-Version: 4.3.1\r\nServer: Libpod/4.3.1 (linux)\r\nDate: Mon, 30 Nov 2026 15:21:56 GMT\r\n";
 
-/// What a request is answered with.
+/// The answer to a request.
 #[derive(Clone, Debug)]
 pub(crate) enum Reply {
     /// Status, and a whole body.

@@ -11,7 +11,7 @@ pub mod undone;
 
 use std::time::Duration;
 
-use runtide_core::{Error, Instance, InstanceId, InstanceState, RuntimeBackend, manager::LifecycleManager};
+use runtide_core::{Error, ErrorKind, Instance, InstanceId, InstanceState, RuntimeBackend, manager::LifecycleManager};
 use tokio::time::Instant;
 
 use crate::{Done, Fact, Happened, Harness, Law, Obstacle, Violation};
@@ -24,6 +24,11 @@ fn lifecycle(backend: &dyn RuntimeBackend, law: Law) -> Result<&dyn LifecycleMan
 /// The verb's value; an error breaks the law.
 fn ok<T>(law: Law, what: &str, result: Result<T, Error>) -> Result<T, Violation> {
     result.map_err(|error| Violation::of(law, format!("{what} to succeed"), error.to_string()))
+}
+
+/// True for an answer to hostile input that does no harm.
+fn is_refused(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::NotFound | ErrorKind::Unsupported)
 }
 
 /// One instance, inspected from outside.

@@ -1,14 +1,14 @@
 //! Hostile words: M8.
 
 use runtide_core::{
-    Error, ErrorKind, ImageRef, InstanceId, RuntimeBackend,
+    ErrorKind, ImageRef, InstanceId, RuntimeBackend,
     manager::{
         Credentials, Effect, ExecManager, ExecOptions, ImageManager, InstanceSpec, PullOptions, RemoveOptions,
         StopOptions,
     },
 };
 
-use super::{lifecycle, objects::hostile_objects, ok, seen};
+use super::{is_refused, lifecycle, objects::hostile_objects, ok, seen};
 use crate::{
     Harness, Law, LawResult, Obstacle, Verdict, Violation, Workload, ensure,
     laws::{backend, running},
@@ -76,10 +76,6 @@ pub async fn m8_names(h: &dyn Harness) -> LawResult {
     let after = seen(h, &bystander).await?;
     ensure!(before == after, M8, format!("a bystander to be left alone: {before:?}"), format!("{after:?}"));
     Verdict::kept_without(without)
-}
-
-pub(super) fn is_refused(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::NotFound | ErrorKind::Unsupported)
 }
 
 /// An id reaches only the instance with that very id.

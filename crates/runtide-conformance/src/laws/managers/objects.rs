@@ -184,7 +184,7 @@ pub(super) async fn hostile_objects(backend: &dyn RuntimeBackend, word: &str) ->
 fn harmless(word: &str, verb: &str, removed: runtide_core::Result<Effect>) -> Result<(), Violation> {
     let is_harmless = match &removed {
         Ok(effect) => *effect == Effect::Unchanged,
-        Err(error) => super::names::is_refused(error),
+        Err(error) => super::is_refused(error),
     };
     ensure!(is_harmless, M8, format!("{verb} of {word:?} to do nothing"), format!("{removed:?}"));
     Ok(())
@@ -192,12 +192,9 @@ fn harmless(word: &str, verb: &str, removed: runtide_core::Result<Effect>) -> Re
 
 async fn hostile_network(networks: &dyn NetworkManager, spec: &NetworkSpec, word: &str) -> Result<(), Violation> {
     match networks.create(spec).await {
-        Err(error) => ensure!(
-            super::names::is_refused(&error),
-            M8,
-            format!("a network with {word:?} to be refused"),
-            error.to_string()
-        ),
+        Err(error) => {
+            ensure!(super::is_refused(&error), M8, format!("a network with {word:?} to be refused"), error.to_string())
+        }
         Ok(id) => {
             let info = networks.inspect(&id).await;
             let removed = networks.remove(&id).await;
@@ -216,12 +213,9 @@ async fn hostile_network(networks: &dyn NetworkManager, spec: &NetworkSpec, word
 
 async fn hostile_volume(volumes: &dyn VolumeManager, spec: &VolumeSpec, word: &str) -> Result<(), Violation> {
     match volumes.create(spec).await {
-        Err(error) => ensure!(
-            super::names::is_refused(&error),
-            M8,
-            format!("a volume with {word:?} to be refused"),
-            error.to_string()
-        ),
+        Err(error) => {
+            ensure!(super::is_refused(&error), M8, format!("a volume with {word:?} to be refused"), error.to_string())
+        }
         Ok(id) => {
             let info = volumes.inspect(&id).await;
             let removed = volumes.remove(&id).await;

@@ -37,7 +37,7 @@ async fn helper(on: On<'_>) -> Result<Helper> {
         Ok(true) => Ok(helper),
         Ok(false) => {
             helper.guard.undo().await;
-            // What has the name now stays: if it is not the daemon's, made for the helper, it is another client's.
+            // A volume that has the name now stays: if the daemon did not make it for the helper, it is another client's.
             Err(on.error(ErrorKind::NotFound, "the volume was removed as its transfer began"))
         }
         Err(error) => helper.guard.settle(Err(error)).await,

@@ -119,7 +119,7 @@ async fn a_terminal_has_its_size_its_changes_and_a_typed_end() {
 async fn a_program_that_cannot_run_is_an_exit_with_the_daemons_reason() {
     let Some(bench) = Bench::new("exec-missing").await else { return };
     let id = bench.run("a", "sleep 600").await;
-    for options in [argv(&["no-such-program"]), argv(&["/tmp"]), argv(&["true"]).with_user("nobody-here".to_owned())] {
+    for options in [argv(&["no-such-program"]), argv(&["/tmp"]), argv(&["true"]).with_user("no-such-user".to_owned())] {
         let session = bench.exec().exec(&id, options.clone()).await.unwrap();
         let control = session.control.clone();
         let said = all(session.output).await.unwrap();

@@ -240,7 +240,7 @@ fn comparable(container: &Value, short_id: &str) -> Value {
     if config.get("Hostname").is_some_and(|name| name == short_id) {
         config.remove("Hostname");
     }
-    // What they have inside is there in any case.
+    // Their content is there in any case.
     let exposed =
         config.get("ExposedPorts").and_then(Value::as_object).map(|ports| ports.keys().cloned().collect::<Vec<_>>());
     let mounts: Vec<Value> = container["Mounts"]
