@@ -158,7 +158,7 @@ impl Pods {
             .collect();
         let mut spec = json!({ "name": name });
         if !ports.is_empty() {
-            spec["portmappings"] = json!(ports);
+            spec = json!({ "name": name, "portmappings": ports });
         }
         let body = self.send(OPERATION, Request::post("/pods/create").with_json(&spec), name).await?;
         Ok(body.id)

@@ -70,8 +70,10 @@ pub(crate) struct PodmanSource {
     alarm: Pin<Box<Sleep>>,
     probe: Option<Pin<Box<dyn Future<Output = Result<Probed>> + Send>>>,
     /// Asks if a container holds a pod together; the messages wait for the answer.
-    asking: Option<Pin<Box<dyn Future<Output = (InstanceId, Result<bool>)> + Send>>>,
+    asking: Option<Pin<Box<Asking>>>,
 }
+
+type Asking = dyn Future<Output = (InstanceId, Result<bool>)> + Send;
 
 /// A second stream, opened after the first one fell silent, and a listing made after that.
 struct Probed {
@@ -116,14 +118,10 @@ impl PodmanSource {
         let Subscription { feed, skip, newest, .. } = subscription;
         self.feed = Some(feed);
         self.last = skip.clone().or(self.last.take());
-        self.replaying = newest.filter(|newest| self.skip_is_behind(skip.as_ref(), newest));
+        self.replaying = newest.filter(|newest| skip.as_ref().is_some_and(|skip| skip != newest));
         self.skip = skip;
         self.asking = None;
         self.hear();
-    }
-
-    fn skip_is_behind(&self, skip: Option<&ResumeToken>, newest: &ResumeToken) -> bool {
-        skip.is_some_and(|skip| skip != newest)
     }
 
     fn hear(&mut self) {

@@ -63,7 +63,7 @@ async fn create(client: &Client, request: spec::Request) -> Result<InstanceId> {
     // A request without an answer may have been carried out. Without a name there is nothing to remove it by.
     let guard = request.name.clone().map(|name| {
         let owner = client.clone();
-        CreateGuard::new(client.site(OPERATION), &name.clone(), client.deadline(), move || {
+        CreateGuard::new(client.site(OPERATION), name.clone(), client.deadline(), move || {
             let (client, name) = (owner.clone(), name.clone());
             async move { remove(&client, &name).await }
         })

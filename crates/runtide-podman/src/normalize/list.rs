@@ -46,6 +46,7 @@ struct Item<'a> {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
+#[expect(clippy::struct_field_names, reason = "the names are libpod's")]
 struct Port<'a> {
     #[serde(borrow)]
     host_ip: Text<'a>,

@@ -15,6 +15,7 @@ pub(super) const OPERATION: &str = "podman.logs";
 
 /// The query that Podman gets, and the part of the options that is applied on this side.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a parameter of its own; all combinations occur")]
 pub(super) struct Plan {
     stdout: bool,
     stderr: bool,
