@@ -1,5 +1,7 @@
 //! [`Provision`]: create a container from a spec.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use runtide_core::{
@@ -9,6 +11,7 @@ use runtide_core::{
 };
 use runtide_engine::{Request, segment};
 use serde::Deserialize;
+use uuid::Uuid;
 
 use super::spec::{self, Refused};
 use crate::client::Client;
@@ -35,6 +38,23 @@ struct Created {
     warnings: Option<Vec<String>>,
 }
 
+/// The annotation by which a container is known as the one of a request that got no answer.
+const MARK: &str = "runtide.create";
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Marked {
+    id: String,
+    config: MarkedConfig,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct MarkedConfig {
+    #[serde(default)]
+    annotations: Option<BTreeMap<String, String>>,
+}
+
 #[async_trait]
 impl ProvisionManager for Provision {
     async fn create(&self, spec: &InstanceSpec) -> Result<InstanceId> {
@@ -52,7 +72,7 @@ impl ProvisionManager for Provision {
     }
 }
 
-async fn create(client: &Client, request: spec::Request) -> Result<InstanceId> {
+async fn create(client: &Client, mut request: spec::Request) -> Result<InstanceId> {
     must_exist(client, "network", "networks", &request.networks).await?;
     must_exist(client, "volume", "volumes", &request.volumes).await?;
     if let Some(name) = &request.name
@@ -60,21 +80,27 @@ async fn create(client: &Client, request: spec::Request) -> Result<InstanceId> {
     {
         return Err(taken(client, name));
     }
-    // A request without an answer may have been carried out. Without a name there is nothing to remove it by.
-    let guard = request.name.clone().map(|name| {
+    // A request without an answer may have been carried out. Without a name there is nothing to remove it by; and what has the name
+    // may be another client's, so that the mark decides.
+    let mark = Uuid::new_v4().to_string();
+    let is_marked = request.mark(MARK, &mark);
+    let guard = request.name.clone().filter(|_| is_marked).map(|name| {
         let owner = client.clone();
         CreateGuard::new(client.site(OPERATION), name.clone(), client.deadline(), move || {
-            let (client, name) = (owner.clone(), name.clone());
-            async move { remove(&client, &name).await }
+            let (client, name, mark) = (owner.clone(), name.clone(), mark.clone());
+            async move { remove(&client, &name, &mark).await }
         })
     });
     let sent = call(client, Request::post("/containers/create").with_json(&request.body)).await;
     let made = match (sent, guard) {
         (Ok(body), guard) => {
-            if let Some(guard) = guard {
-                guard.keep();
+            let made = serde_json::from_slice::<Created>(&body);
+            match (guard, &made) {
+                (Some(guard), Ok(_)) => guard.keep(),
+                (Some(guard), Err(_)) => guard.undo().await,
+                (None, _) => {}
             }
-            serde_json::from_slice::<Created>(&body).map_err(|error| client.site(OPERATION).undecodable(error))?
+            made.map_err(|error| client.site(OPERATION).undecodable(error))?
         }
         (Err(refusal), guard) => {
             let answered = super::container::is_answer(&refusal);
@@ -129,9 +155,19 @@ async fn exists(client: &Client, kind: &str, name: &str) -> Result<bool> {
     }
 }
 
-/// Removes the container and its anonymous volumes; a missing one is no error.
-async fn remove(client: &Client, name: &str) -> Result<()> {
-    let request = Request::delete(format!("/containers/{name}")).with_query("force", true).with_query("volumes", true);
+/// Removes the container of this name and its anonymous volumes, if it has this mark; a missing one is no error.
+async fn remove(client: &Client, name: &str, mark: &str) -> Result<()> {
+    let body = match call(client, Request::get(format!("/containers/{name}/json"))).await {
+        Ok(body) => body,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let there: Marked = serde_json::from_slice(&body).map_err(|error| client.site(OPERATION).undecodable(error))?;
+    if there.config.annotations.and_then(|mut all| all.remove(MARK)).is_none_or(|found| found != mark) {
+        return Ok(());
+    }
+    let path = format!("/containers/{}", there.id);
+    let request = Request::delete(path).with_query("force", true).with_query("volumes", true);
     match call(client, request.with_query("timeout", 0)).await {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => Ok(()),

@@ -36,6 +36,17 @@ pub(super) struct Request {
     pub(super) volumes: Vec<String>,
 }
 
+impl Request {
+    /// Adds an annotation; false if the caller's own are no object.
+    pub(super) fn mark(&mut self, key: &str, value: &str) -> bool {
+        let Some(body) = self.body.as_object_mut() else { return false };
+        let annotations = body.entry("annotations").or_insert_with(|| Value::Object(serde_json::Map::new()));
+        let Some(annotations) = annotations.as_object_mut() else { return false };
+        annotations.insert(key.to_owned(), Value::String(value.to_owned()));
+        true
+    }
+}
+
 /// A field of the spec that is refused, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refused {

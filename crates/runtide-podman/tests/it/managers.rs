@@ -2,10 +2,13 @@
 
 use runtide_core::{
     ErrorKind, ExitStatus, RuntimeBackend,
-    manager::{Effect, LogOptions, LogSource, RemoveOptions, StopOptions},
+    manager::{Effect, InstanceSpec, LogOptions, LogSource, RemoveOptions, StopOptions},
 };
 
-use crate::bench::Bench;
+use crate::{
+    bench::Bench,
+    scripted::{PODMAN, Reply, Service},
+};
 
 /// The whole output of a stream, by source.
 async fn read(bench: &Bench, id: &runtide_core::InstanceId, options: LogOptions) -> (String, String) {
@@ -110,4 +113,34 @@ async fn what_depends_on_something_missing_is_refused_before_it_is_created() {
     let error = bench.provision().create(&bench.spec("a", "true")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
     assert_eq!(bench.lifecycle().remove(&id, RemoveOptions::default()).await.unwrap(), Effect::Changed);
+}
+
+#[tokio::test]
+async fn a_restart_without_a_timeout_leaves_the_container_its_own() {
+    let Some(bench) = Bench::new("restart-grace").await else { return };
+    let command = "trap 'echo ended in time; exit 0' TERM; echo up; while :; do sleep 0.1; done";
+    let id = bench.run("trap", command).await;
+    while !read(&bench, &id, LogOptions::default()).await.0.contains("up") {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    bench.lifecycle().restart(&id, StopOptions::default()).await.unwrap();
+    let (out, _) = read(&bench, &id, LogOptions::default()).await;
+    assert!(out.contains("ended in time"), "{out}");
+}
+
+#[tokio::test]
+async fn a_create_without_an_answer_removes_no_container_of_another_client() {
+    let service = Service::new(PODMAN, |request| match request {
+        "POST /containers/create" => Reply::Silent,
+        "GET /containers/web/exists" => Reply::Whole(404, "{}".to_owned()),
+        "GET /containers/web/json" => {
+            Reply::ok(r#"{"Id":"theirs","Config":{"Annotations":{"runtide.create":"another client's"}}}"#)
+        }
+        other => panic!("{other}"),
+    });
+    let spec = InstanceSpec::of_image("localhost/a:1").with_name("web");
+    service.backend().provision().unwrap().create(&spec).await.unwrap_err();
+    let asked = service.asked();
+    assert!(asked.iter().any(|request| request == "GET /containers/web/json"), "{asked:?}");
+    assert!(asked.iter().all(|request| !request.starts_with("DELETE")), "{asked:?}");
 }
