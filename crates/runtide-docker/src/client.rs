@@ -66,7 +66,7 @@ impl Dialect for Docker {
                         field = "MinAPIVersion",
                         value = text,
                         "left out: it is no version"
-                    )
+                    );
                 })
                 .ok()
         });

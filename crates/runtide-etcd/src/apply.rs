@@ -75,25 +75,9 @@ impl Shared {
                 None => (new_generation().into(), true),
             };
             let key = self.keys.resource(&generation, reference);
-            let get = || [self.get_pointer(), RequestOp::get(key.clone())];
             // A revision that the cluster had reached before the attempt was sent.
             let base = self.client.seen();
-            let txn = match step {
-                Step::Read => TxnRequest::of(get()),
-                Step::Keep(at) => TxnRequest::when([self.is_live(&view), last_written(key.clone(), at)]).or_else(get()),
-                Step::Put(at) => {
-                    let mut puts = Vec::with_capacity(2);
-                    if is_new {
-                        puts.push(RequestOp::put(self.keys.pointer(), generation.as_bytes()));
-                    }
-                    puts.push(RequestOp::put(key.clone(), value.clone()));
-                    let mut when = vec![self.is_live(&view), last_written(key.clone(), at)];
-                    if at == 0 {
-                        when.push(not_written_after(self.keys.settled(), base));
-                    }
-                    TxnRequest::when(when).and_then(puts).or_else(get())
-                }
-            };
+            let txn = self.attempt(&step, &view, is_new.then_some(&*generation), (&key, &value), base);
             let put = if let Step::Put(at) = step { Some(at) } else { None };
             (call.writes, call.once) = (put.is_some(), put == Some(0));
             let tried = self.client.try_txn(&mut call, txn).await;
@@ -167,6 +151,31 @@ impl Shared {
                 return Err(refusal);
             }
             step = Step::Put(current.unwrap_or(0));
+        }
+    }
+
+    /// The transaction of a step. `new`: the generation that it makes the first one of the store.
+    fn attempt(
+        &self,
+        step: &Step,
+        view: &View,
+        new: Option<&str>,
+        (key, value): (&[u8], &[u8]),
+        base: u64,
+    ) -> TxnRequest {
+        let get = || [self.get_pointer(), RequestOp::get(key)];
+        match *step {
+            Step::Read => TxnRequest::of(get()),
+            Step::Keep(at) => TxnRequest::when([self.is_live(view), last_written(key, at)]).or_else(get()),
+            Step::Put(at) => {
+                let pointer = new.map(|generation| RequestOp::put(self.keys.pointer(), generation.as_bytes()));
+                let puts: Vec<RequestOp> = pointer.into_iter().chain([RequestOp::put(key, value)]).collect();
+                let mut when = vec![self.is_live(view), last_written(key, at)];
+                if at == 0 {
+                    when.push(not_written_after(self.keys.settled(), base));
+                }
+                TxnRequest::when(when).and_then(puts).or_else(get())
+            }
         }
     }
 

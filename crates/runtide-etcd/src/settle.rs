@@ -71,10 +71,10 @@ impl Shared {
         let mut life = there;
         let mut receipt = newest;
         for _ in 0..MAX_RECEIPTS {
-            if let Some(kv) = life {
-                if let Some(fate) = self.fate_in(call, sent, kv).await? {
-                    return Ok(fate);
-                }
+            if let Some(kv) = life
+                && let Some(fate) = self.fate_in(call, sent, kv).await?
+            {
+                return Ok(fate);
             }
             let Some(delete) = receipt.map(|kv| positive(kv.mod_revision)).filter(|delete| *delete > sent.base) else {
                 return Ok(Fate::Dead);

@@ -57,12 +57,11 @@ impl Environment {
 
     fn connections(&self) -> Result<Connections> {
         let user = self.user_folder();
-        let toml = match self.path("CONTAINERS_CONF") {
-            Some(named) => vec![named],
-            None => {
-                let of_user = user.as_ref().map(|folder| folder.join("containers.conf"));
-                [Some(PathBuf::from("/etc/containers/containers.conf")), of_user].into_iter().flatten().collect()
-            }
+        let toml = if let Some(named) = self.path("CONTAINERS_CONF") {
+            vec![named]
+        } else {
+            let of_user = user.as_ref().map(|folder| folder.join("containers.conf"));
+            [Some(PathBuf::from("/etc/containers/containers.conf")), of_user].into_iter().flatten().collect()
         };
         let json = self.path("PODMAN_CONNECTIONS_CONF").or_else(|| Some(user?.join("podman-connections.json")));
         Connections::read(&toml, json.as_deref())

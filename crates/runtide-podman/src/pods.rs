@@ -186,9 +186,9 @@ impl Pods {
     /// # Errors
     /// `Conflict` for a paused container; `Timeout` if they are not stopped within the client's deadline after that time.
     pub async fn stop(&self, pod: &str, timeout: Duration) -> Result<Effect> {
+        const OPERATION: &str = "podman.pod_stop";
         let seconds = timeout.as_secs().saturating_add(u64::from(timeout.subsec_nanos() > 0)).min(i32::MAX as u64);
         let limit = self.client.deadline().saturating_add(Duration::from_secs(seconds));
-        const OPERATION: &str = "podman.pod_stop";
         // Podman takes zero for no time given.
         if seconds > 0 && self.verb(OPERATION, pod, "stop", Some(seconds), limit, "Exited").await? == Effect::Changed {
             return Ok(Effect::Changed);

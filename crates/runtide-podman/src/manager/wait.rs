@@ -121,17 +121,15 @@ async fn end_of(call: Call<'_>, first: &Container) -> Result<Option<ExitStatus>,
                 };
             }
         }
-        let end = match &mut ends {
+        let Some(ends) = &mut ends else {
+            tokio::time::sleep(interval).await;
+            continue;
+        };
+        let end = match tokio::time::timeout(interval, ends.next()).await {
+            Ok(Some(end)) => end,
+            Ok(None) => return Err(Lost::Link),
             // A half-open connection stays silent: inspect on another one.
-            Some(ends) => match tokio::time::timeout(interval, ends.next()).await {
-                Ok(Some(end)) => end,
-                Ok(None) => return Err(Lost::Link),
-                Err(_) => continue,
-            },
-            None => {
-                tokio::time::sleep(interval).await;
-                continue;
-            }
+            Err(_) => continue,
         };
         // An inspection also knows if it ran out of memory.
         return match observe(call, first).await {

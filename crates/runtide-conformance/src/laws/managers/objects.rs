@@ -194,7 +194,7 @@ fn harmless(word: &str, verb: &str, removed: &runtide_core::Result<Effect>) -> R
 async fn hostile_network(networks: &dyn NetworkManager, spec: &NetworkSpec, word: &str) -> Result<(), Violation> {
     match networks.create(spec).await {
         Err(error) => {
-            ensure!(super::is_refused(&error), M8, format!("a network with {word:?} to be refused"), error.to_string())
+            ensure!(super::is_refused(&error), M8, format!("a network with {word:?} to be refused"), error.to_string());
         }
         Ok(id) => {
             let info = networks.inspect(&id).await;
@@ -215,7 +215,7 @@ async fn hostile_network(networks: &dyn NetworkManager, spec: &NetworkSpec, word
 async fn hostile_volume(volumes: &dyn VolumeManager, spec: &VolumeSpec, word: &str) -> Result<(), Violation> {
     match volumes.create(spec).await {
         Err(error) => {
-            ensure!(super::is_refused(&error), M8, format!("a volume with {word:?} to be refused"), error.to_string())
+            ensure!(super::is_refused(&error), M8, format!("a volume with {word:?} to be refused"), error.to_string());
         }
         Ok(id) => {
             let info = volumes.inspect(&id).await;

@@ -155,19 +155,18 @@ impl Reader {
                             self.go_on(true, self.plan.until).await?;
                         }
                         // The end is reported soon; where nothing reports it, the log is read up to the next run.
-                        Some(now) => match self.reported().await {
-                            Some(at) => {
+                        Some(now) => {
+                            if let Some(at) = self.reported().await {
                                 (self.follows, self.ends) = (None, None);
                                 let until = self.plan.until.map_or(at, |until| until.min(at));
                                 self.go_on(false, Some(until)).await?;
-                            }
-                            None => {
+                            } else {
                                 self.follows = None;
                                 let next = now.began().filter(|next| *next > begin);
                                 let until = [self.plan.until, next].into_iter().flatten().min();
                                 self.go_on(false, until).await?;
                             }
-                        },
+                        }
                         // It is gone, and its log with it.
                         None => return Ok(None),
                     }
