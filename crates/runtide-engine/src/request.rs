@@ -52,9 +52,10 @@ pub struct Request {
 }
 
 impl fmt::Debug for Request {
-    /// Without headers and body, which may hold credentials.
+    /// Without query, headers and body, which may hold credentials, as a build's arguments do.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Request").field("method", &self.method).field("path", &self.path).finish_non_exhaustive()
+        let path = self.path.split('?').next().unwrap_or_default();
+        f.debug_struct("Request").field("method", &self.method).field("path", &path).finish_non_exhaustive()
     }
 }
 
@@ -249,7 +250,11 @@ mod tests {
             .with_query("all", true)
             .with_header("X-Registry-Auth", "e30=")
             .with_json(&[1, 2]);
-        assert!(!format!("{request:?}").contains("e30="), "no credential is shown");
+        let shown = format!("{request:?}");
+        assert!(
+            shown.contains("\"/images/create\"") && !shown.contains("e30=") && !shown.contains("fromImage"),
+            "{shown}"
+        );
         let written = written(request).unwrap();
         assert_eq!(written.uri().path_and_query().unwrap(), "/v1.41/images/create?fromImage=a%20b%26c%3Dd&all=true");
         assert_eq!(written.headers()["content-type"], "application/json");

@@ -49,7 +49,7 @@ pub(super) struct Committer {
     pub(super) durability: Durability,
     pub(super) disk: Arc<dyn Disk>,
     pub(super) dir: PathBuf,
-    /// Held by a retention, so that there is one at a time.
+    /// Held by a retention, so that there is one at a time and none after closing; taken before the queue's lock.
     pub(super) retention: Mutex<()>,
     pub(super) hooked: Hooked,
 }
@@ -394,9 +394,12 @@ impl Committer {
         }
     }
 
-    /// Has the commit thread commit every accepted request, and then end. Later calls are refused.
+    /// Has the commit thread commit every accepted request, and then end. Later calls are refused; a retention under way is waited
+    /// for, since the lock of the folder is released next.
     pub(super) fn close(&self) {
+        let retention = lock(&self.retention);
         lock(&self.queue).closing = true;
+        drop(retention);
         self.work.notify_one();
     }
 }

@@ -12,7 +12,7 @@ use super::{
     segment::Segment,
     writer::Wal,
 };
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
 const RETAIN: &str = "wal.retain";
 
@@ -24,9 +24,9 @@ impl Wal {
     /// Appends go on at the same time. Open readers are not disturbed.
     ///
     /// # Errors
-    /// [`Corrupt`](crate::error::ErrorKind::Corrupt) if a segment's header is corrupt; after a failed write or sync of the log
-    /// that failure again; the errors of the disk. The log stays usable if the error came before the drop began; a failure of the
-    /// drop itself is a failure of the log.
+    /// [`Corrupt`](ErrorKind::Corrupt) if a segment's header is corrupt; [`Cancelled`](ErrorKind::Cancelled) if the log was
+    /// closed; after a failed write or sync of the log that failure again; the errors of the disk. The log stays usable if the
+    /// error came before the drop began; a failure of the drop itself is a failure of the log.
     ///
     /// ```
     /// use runtide_core::wal::{RecordKind, Retention, Seq, Wal, WalOptions};
@@ -47,11 +47,15 @@ impl Wal {
 impl Committer {
     /// As [`Wal::retain`].
     pub(super) fn drop_old(&self, policy: &Retention) -> Result<Retained> {
+        let (disk, dir) = (&*self.disk, &*self.dir);
+        let one_at_a_time = lock(&self.retention);
         if let Some(failed) = self.published.failed() {
             return Err(failed.error());
         }
-        let (disk, dir) = (&*self.disk, &*self.dir);
-        let _one_at_a_time = lock(&self.retention);
+        // Closing waits for the retention under way; a later one would change a folder that another may have open.
+        if lock(&self.queue).closing {
+            return Err(Error::new(ErrorKind::Cancelled, RETAIN, "the log was closed"));
+        }
         let mut layout = Layout::read(disk, dir).map_err(|error| disk_error(RETAIN, dir, error))?;
         let mut sizes = Vec::new();
         for (_, path) in &layout.segments {
@@ -81,13 +85,16 @@ impl Committer {
         let kept = layout.segments.split_off(dropped);
         let first = kept.first().map_or(1, |(first, _)| *first);
         if dropped > 0 {
-            self.drop_segments(&layout.segments, first)?;
+            let done = self.drop_segments(&layout.segments, first);
+            // A failure wakes the followers, and what a waker drops may close the log.
+            drop(one_at_a_time);
+            done.map_err(|error| self.poison(error))?;
         }
         Ok(Retained { segments: dropped as u64, bytes, first: Seq(first) })
     }
 
-    /// Makes `first` the log's first record, and removes the segments before it. A failure poisons the log: after a failed sync
-    /// the state of the disk is unknown, so the sync is not retried.
+    /// Makes `first` the log's first record, and removes the segments before it. A failure must poison the log: after a failed
+    /// sync the state of the disk is unknown, so the sync is not retried.
     fn drop_segments(&self, dropped: &[(u64, PathBuf)], first: u64) -> Result<()> {
         let (disk, dir) = (&*self.disk, &*self.dir);
         let drop_all = || {
@@ -96,7 +103,7 @@ impl Committer {
             dropped.iter().try_for_each(|(_, path)| disk.remove(path))?;
             disk.sync_dir(dir)
         };
-        drop_all().map_err(|error| self.poison(disk_error(RETAIN, dir, error)))
+        drop_all().map_err(|error| disk_error(RETAIN, dir, error))
     }
 }
 

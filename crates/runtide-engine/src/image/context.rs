@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fs, io,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -37,10 +37,11 @@ pub struct Context {
 
 impl Context {
     /// Reads the ignore file and finds the Dockerfile: `Dockerfile`, else `dockerfile`, if none is named. A named one is relative to
-    /// the directory; one from outside of it is sent along.
+    /// the directory; one that is outside of it by its path is sent along.
     ///
     /// # Errors
-    /// `InvalidInput` for a directory or a Dockerfile that is not there, or a pattern that cannot be read; `PermissionDenied`.
+    /// `InvalidInput` for a directory or a Dockerfile that is not there, a Dockerfile or an ignore file that is not a file or leads
+    /// out of the directory by a link, or a pattern that cannot be read; `PermissionDenied`.
     pub async fn open(site: CallSite<'_>, root: &Path, dockerfile: Option<&Path>) -> Result<Self> {
         let (root, dockerfile) = (root.to_owned(), dockerfile.map(Path::to_owned));
         let opened = tokio::task::spawn_blocking(move || open(&root, dockerfile.as_deref())).await;
@@ -61,7 +62,7 @@ impl Context {
     pub fn into_stream(self) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
         let (sender, mut receiver) = mpsc::channel(CHUNKS);
         tokio::task::spawn_blocking(move || {
-            let mut output = Output { sender, buffer: BytesMut::new() };
+            let mut output = Output::new(sender);
             if let Err(error) = self.write(&mut output) {
                 // Without a receiver there is no one to report it to.
                 let _ = output.sender.blocking_send(Err(error));
@@ -72,9 +73,10 @@ impl Context {
 
     fn write(&self, output: &mut Output) -> io::Result<()> {
         let mut walk = Walk { context: self, tar: tar::Builder::new(output), seen: HashMap::new() };
-        walk.folder(&self.root, "".as_ref(), None)?;
-        for (name, contents) in &self.extra {
-            Entry::file(name, contents.len() as u64).write(&mut walk.tar, contents.as_slice())?;
+        if let Err(error) = walk.whole() {
+            // The builder writes the archive's end when it is dropped.
+            walk.tar.get_mut().failed = true;
+            return Err(error);
         }
         walk.tar.into_inner()?.flush_rest()
     }
@@ -89,6 +91,13 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
+    fn whole(&mut self) -> io::Result<()> {
+        self.folder(&self.context.root, "".as_ref(), None)?;
+        self.context.extra.iter().try_for_each(|(name, contents)| {
+            Entry::file(name, contents.len() as u64).write(&mut self.tar, contents.as_slice())
+        })
+    }
+
     /// `name` is the folder's in the archive.
     fn folder(&mut self, folder: &Path, name: &Path, above: Option<&Matched>) -> io::Result<()> {
         let at = |error: io::Error, path: &Path| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
@@ -121,23 +130,25 @@ impl Walk<'_> {
 
     fn add(&mut self, path: &Path, name: &[u8], metadata: &fs::Metadata) -> io::Result<()> {
         let Some(mut entry) = Entry::of(path, name, metadata)? else { return Ok(()) };
-        if let Some(inode) = entry.shared_inode {
-            match self.seen.get(&inode) {
-                Some(first) => {
-                    entry.become_link(first);
-                    return entry.write(&mut self.tar, io::empty());
-                }
-                None => drop(self.seen.insert(inode, name.to_vec())),
-            }
-        }
-        if !entry.has_contents() {
+        let inode = entry.shared_inode;
+        if let Some(first) = inode.and_then(|inode| self.seen.get(&inode)) {
+            entry.become_link(first);
             return entry.write(&mut self.tar, io::empty());
         }
-        match fs::File::open(path) {
-            Ok(file) => entry.write(&mut self.tar, file),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
+        if entry.is_file() {
+            match open_file(path) {
+                Ok(file) => entry.write(&mut self.tar, file)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        } else {
+            entry.write(&mut self.tar, io::empty())?;
         }
+        // Further names link to this one, which is in the archive only now.
+        if let Some(inode) = inode {
+            self.seen.insert(inode, name.to_vec());
+        }
+        Ok(())
     }
 }
 
@@ -154,9 +165,15 @@ fn archive_name(name: &Path) -> Vec<u8> {
 struct Output {
     sender: mpsc::Sender<io::Result<Bytes>>,
     buffer: BytesMut,
+    /// Takes no more bytes.
+    failed: bool,
 }
 
 impl Output {
+    fn new(sender: mpsc::Sender<io::Result<Bytes>>) -> Self {
+        Self { sender, buffer: BytesMut::new(), failed: false }
+    }
+
     fn send(&mut self) -> io::Result<()> {
         let chunk = self.buffer.split().freeze();
         self.sender.blocking_send(Ok(chunk)).map_err(|_| io::ErrorKind::BrokenPipe.into())
@@ -169,6 +186,9 @@ impl Output {
 
 impl io::Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.failed {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         let room = CHUNK.saturating_sub(self.buffer.len()).max(1);
         let taken = bytes.get(..room).unwrap_or(bytes);
         self.buffer.extend_from_slice(taken);
@@ -199,6 +219,10 @@ impl Unfit {
         Self { path: path.to_owned(), message: Some(message.into()), cause: None }
     }
 
+    fn leads_out(path: &Path) -> Self {
+        Self::because(path, format!("'{}' leads out of the build's context by a link", path.display()))
+    }
+
     fn located(self, site: CallSite<'_>) -> Error {
         let kind = match self.cause.as_ref().map(io::Error::kind) {
             Some(io::ErrorKind::PermissionDenied) => ErrorKind::PermissionDenied,
@@ -219,8 +243,9 @@ fn open(given: &Path, dockerfile: Option<&Path>) -> std::result::Result<Context,
         return Err(Unfit::because(&root, "the context of a build is a directory"));
     }
     let path = root.join(IGNORE_FILE);
-    let ignore = match fs::metadata(&path).and_then(|_| read(&path)) {
-        Ok(bytes) => Some(bytes),
+    let ignore = match path.canonicalize() {
+        Ok(found) if !found.starts_with(&root) => return Err(Unfit::leads_out(&path)),
+        Ok(found) => Some(read(&found).map_err(|error| Unfit::new(&path, error))?),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(Unfit::new(&path, error)),
     };
@@ -230,7 +255,7 @@ fn open(given: &Path, dockerfile: Option<&Path>) -> std::result::Result<Context,
         Unfit::because(&path, message)
     })?;
     patterns.keep(IGNORE_FILE);
-    let dockerfile = find_dockerfile(&root, dockerfile)?;
+    let dockerfile = find_dockerfile(given, &root, dockerfile)?;
     let mut extra = Vec::new();
     let name = if let Ok(within) = dockerfile.strip_prefix(&root) {
         let name = String::from_utf8(archive_name(within));
@@ -248,24 +273,196 @@ fn open(given: &Path, dockerfile: Option<&Path>) -> std::result::Result<Context,
     Ok(Context { root, patterns, dockerfile: name, extra })
 }
 
-fn find_dockerfile(root: &Path, named: Option<&Path>) -> std::result::Result<PathBuf, Unfit> {
+fn find_dockerfile(given: &Path, root: &Path, named: Option<&Path>) -> std::result::Result<PathBuf, Unfit> {
     let path = root.join(named.unwrap_or(Path::new(DOCKERFILE)));
     let small = root.join(DOCKERFILE.to_lowercase());
     let is_small = named.is_none() && path.symlink_metadata().is_err() && small.symlink_metadata().is_ok();
     let path = if is_small { small } else { path };
-    let found = path.canonicalize().map_err(|error| match error.kind() {
+    let given = std::path::absolute(given).map_err(|error| Unfit::new(given, error))?;
+    let is_below = |path: &Path| path.starts_with(root) || path.starts_with(&given);
+    // `..` after a link of the directory would be wherever that leads to.
+    let path = if is_below(&path) { without_dots(&path) } else { path };
+    let unfound = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => Unfit::because(&path, format!("there is no Dockerfile '{}'", path.display())),
         _ => Unfit::new(&path, error),
-    })?;
+    };
+    let found = path.canonicalize().map_err(unfound)?;
+    // The caller may name any file; a link in the directory, which may be a stranger's, may not.
+    let folder = path.parent().unwrap_or(&path).canonicalize().map_err(unfound)?;
+    if (is_below(&path) || folder.starts_with(root)) && !found.starts_with(root) {
+        return Err(Unfit::leads_out(&path));
+    }
     if found.is_file() { Ok(found) } else { Err(Unfit::because(&found, "the Dockerfile is not a file")) }
+}
+
+/// The path without `.` and `..`, by its text alone.
+fn without_dots(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::ParentDir => drop(clean.pop()),
+            Component::CurDir => {}
+            _ => clean.push(component),
+        }
+    }
+    clean
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     use io::Read;
     let mut bytes = Vec::new();
-    fs::File::open(path)?.take(LARGEST_FILE + 1).read_to_end(&mut bytes)?;
+    open_file(path)?.take(LARGEST_FILE + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > LARGEST_FILE {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "it is larger than 4 MiB"));
     }
     Ok(bytes)
+}
+
+/// Opens a regular file, and no link. Neither this nor a read waits for another process, as on a pipe or a terminal.
+fn open_file(path: &Path) -> io::Result<fs::File> {
+    #[cfg(unix)]
+    let file = {
+        use rustix::fs::{Mode, OFlags};
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        fs::File::from(rustix::io::retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty()))?)
+    };
+    #[cfg(not(unix))]
+    let file = fs::File::open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"))
+    }
+}
+
+#[cfg(test)]
+#[cfg(unix)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use futures_util::StreamExt;
+    use runtide_core::BackendId;
+
+    use super::*;
+
+    fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, contents) in files {
+            fs::write(folder.path().join(name), contents).unwrap();
+        }
+        folder
+    }
+
+    async fn open_at(root: &Path, dockerfile: Option<&Path>) -> Result<Context> {
+        Context::open(CallSite::new("engine.build", &BackendId::from("engine:test")), root, dockerfile).await
+    }
+
+    async fn assert_refused(root: &Path, dockerfile: Option<&Path>) {
+        let error = open_at(root, dockerfile).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn a_link_out_of_the_directory_is_refused_and_a_named_path_outside_is_not() {
+        let outside = folder(&[("secret", b"secret")]);
+        let secret = outside.path().join("secret");
+        let context = folder(&[("other", b"FROM scratch")]);
+        let root = context.path();
+        symlink(&secret, root.join("Dockerfile")).unwrap();
+        symlink(outside.path(), root.join("sub")).unwrap();
+        symlink(root, outside.path().join("alias")).unwrap();
+        let alias = outside.path().join("alias");
+        for named in ["Dockerfile", "./Dockerfile", "sub/secret", "other/../Dockerfile"] {
+            assert_refused(root, Some(Path::new(named))).await;
+            assert_refused(root, Some(&root.join(named))).await;
+            assert_refused(&alias, Some(&alias.join(named))).await;
+            assert_refused(root, Some(&alias.join("Dockerfile"))).await;
+        }
+        assert_refused(root, None).await;
+        // The parent of `sub` is the directory, not that of its target.
+        assert_refused(root, Some(Path::new("sub/../Dockerfile"))).await;
+        let inside = open_at(root, Some(Path::new("sub/../other"))).await.unwrap();
+        assert!(inside.dockerfile() == "other" && inside.extra.is_empty());
+        let named = open_at(root, Some(&secret)).await.unwrap();
+        assert_eq!(named.extra.first().unwrap().1, b"secret");
+
+        fs::remove_file(root.join("Dockerfile")).unwrap();
+        symlink(&secret, root.join("dockerfile")).unwrap();
+        assert_refused(root, None).await;
+        symlink(&secret, root.join(IGNORE_FILE)).unwrap();
+        assert_refused(root, Some(Path::new("other"))).await;
+    }
+
+    #[tokio::test]
+    async fn an_ignore_file_that_is_a_pipe_or_a_device_is_refused() {
+        let context = folder(&[("Dockerfile", b"FROM scratch")]);
+        let ignore = context.path().join(IGNORE_FILE);
+        let made = std::process::Command::new("mkfifo").arg(&ignore).status().unwrap();
+        assert!(made.success());
+        assert_refused(context.path(), None).await;
+        fs::remove_file(&ignore).unwrap();
+        symlink("/dev/tty", &ignore).unwrap();
+        assert_refused(context.path(), None).await;
+        let pipe = context.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        assert_eq!(open_file(&pipe).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        symlink("Dockerfile", context.path().join("link")).unwrap();
+        assert!(open_file(&context.path().join("link")).is_err(), "a file that became a link is not followed");
+    }
+
+    /// The bytes and the error of a stream whose file `a` gets another size while it is read.
+    async fn resized(from: usize, to: usize) -> (Vec<u8>, io::Error) {
+        let context = folder(&[("Dockerfile", b""), ("a", &vec![1; from])]);
+        let mut opened = open_at(context.path(), None).await.unwrap();
+        // Of the other files none is sent, so that `a` is the first.
+        opened.patterns = Patterns::parse(b"**\n!a\n").ok().unwrap();
+        let mut stream = std::pin::pin!(opened.into_stream());
+        // From here on the walk is at most some chunks further, far from the end of the file.
+        let mut bytes = stream.next().await.unwrap().unwrap().to_vec();
+        let file = fs::OpenOptions::new().write(true).open(context.path().join("a")).unwrap();
+        file.set_len(to as u64).unwrap();
+        let mut error = None;
+        while let Some(chunk) = stream.next().await {
+            match chunk {
+                Ok(chunk) => bytes.extend_from_slice(&chunk),
+                Err(cause) => error = Some(cause),
+            }
+        }
+        (bytes, error.expect("the stream has no error"))
+    }
+
+    #[tokio::test]
+    async fn a_file_that_changes_its_size_is_an_error_and_the_archive_has_no_end() {
+        let (_, error) = resized(20 * CHUNK, 21 * CHUNK).await;
+        assert!(error.to_string().contains("longer"), "{error}");
+        // Header and contents leave room for less than the archive's end in the last chunk.
+        let (bytes, error) = resized(20 * CHUNK, 15 * CHUNK - 1024).await;
+        assert!(error.to_string().contains("shorter"), "{error}");
+        assert!(bytes.len() > 512 && bytes.iter().skip(512).all(|byte| *byte == 1), "the archive's end was sent");
+    }
+
+    #[tokio::test]
+    async fn a_further_name_of_a_file_that_is_gone_is_the_file() {
+        let files = folder(&[("Dockerfile", b""), ("a", b"contents")]);
+        let (a, b) = (files.path().join("a"), files.path().join("b"));
+        fs::hard_link(&a, &b).unwrap();
+        let metadata = fs::symlink_metadata(&a).unwrap();
+        let context = open_at(files.path(), None).await.unwrap();
+        fs::remove_file(&a).unwrap();
+        let (sender, mut receiver) = mpsc::channel(CHUNKS);
+        let walked = tokio::task::spawn_blocking(move || {
+            let mut output = Output::new(sender);
+            let mut walk = Walk { context: &context, tar: tar::Builder::new(&mut output), seen: HashMap::new() };
+            walk.add(&a, b"a", &metadata)?;
+            walk.add(&b, b"b", &metadata)?;
+            walk.tar.into_inner()?.flush_rest()
+        });
+        walked.await.unwrap().unwrap();
+        let bytes = receiver.recv().await.unwrap().unwrap();
+        let mut archive = tar::Archive::new(&*bytes);
+        let entries: Vec<_> = archive.entries().unwrap().collect::<io::Result<_>>().unwrap();
+        assert_eq!(entries.len(), 1);
+        let entry = entries.first().unwrap();
+        assert!(entry.header().entry_type().is_file() && entry.path_bytes() == b"b".as_slice());
+    }
 }

@@ -61,8 +61,8 @@ impl Entry {
         self.link = first.to_vec();
     }
 
-    pub(super) fn has_contents(&self) -> bool {
-        self.header.entry_type().is_file() && self.header.size().is_ok_and(|size| size > 0)
+    pub(super) fn is_file(&self) -> bool {
+        self.header.entry_type().is_file()
     }
 
     /// Writes the entry. Contents of another size than the header's are an error, since everything behind them would be out of place.
@@ -97,7 +97,7 @@ fn put(field: &mut [u8; LONGEST_NAME], name: &[u8]) -> bool {
     name.len() <= LONGEST_NAME
 }
 
-/// A reader that has this many bytes, or fails.
+/// A reader that has exactly this many bytes, or fails.
 struct Exactly<R> {
     contents: R,
     left: u64,
@@ -106,7 +106,10 @@ struct Exactly<R> {
 impl<R: io::Read> io::Read for Exactly<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.left == 0 {
-            return Ok(0);
+            return match self.contents.read(&mut [0])? {
+                0 => Ok(0),
+                _ => Err(io::Error::new(io::ErrorKind::InvalidData, "the file became longer while it was read")),
+            };
         }
         let room = usize::try_from(self.left).map_or(buffer.len(), |left| left.min(buffer.len()));
         let count = self.contents.read(buffer.get_mut(..room).unwrap_or_default())?;
@@ -182,4 +185,20 @@ fn capability(path: &Path) -> io::Result<Option<Vec<u8>>> {
 #[cfg(not(target_os = "linux"))]
 fn capability(_: &Path) -> io::Result<Option<Vec<u8>>> {
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contents_of_another_size_are_an_error() {
+        let write = |size, contents: &[u8]| Entry::file("a", size).write(&mut tar::Builder::new(Vec::new()), contents);
+        for (size, contents) in [(0, &b""[..]), (3, b"abc")] {
+            write(size, contents).unwrap();
+        }
+        for (size, contents, says) in [(0, &b"a"[..], "longer"), (3, b"abcd", "longer"), (3, b"ab", "shorter")] {
+            assert!(write(size, contents).unwrap_err().to_string().contains(says));
+        }
+    }
 }

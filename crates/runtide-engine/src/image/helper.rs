@@ -43,7 +43,7 @@ pub(super) async fn get(
         #[serde(default)]
         secret: String,
     }
-    let answer: Option<Answer> = run(site, folder, name, "get", address).await?;
+    let answer: Option<Answer> = run(site, folder, name, "get", address, DEADLINE).await?;
     // Some helpers answer with nothing in place of the text.
     let answer = answer.filter(|answer| !answer.username.is_empty() || !answer.secret.is_empty());
     Ok(answer.map(|answer| Credentials { username: answer.username, secret: Secret::new(answer.secret) }))
@@ -51,7 +51,8 @@ pub(super) async fn get(
 
 /// The addresses of which the helper has credentials.
 pub(super) async fn list(site: CallSite<'_>, folder: Option<&Path>, name: &str) -> Result<Vec<String>> {
-    let answer: Option<std::collections::BTreeMap<String, String>> = run(site, folder, name, "list", "unused").await?;
+    let answer: Option<std::collections::BTreeMap<String, String>> =
+        run(site, folder, name, "list", "unused", DEADLINE).await?;
     Ok(answer.into_iter().flatten().map(|(address, _)| address).collect())
 }
 
@@ -62,6 +63,7 @@ async fn run<T: DeserializeOwned>(
     name: &str,
     verb: &str,
     input: &str,
+    deadline: Duration,
 ) -> Result<Option<T>> {
     let program = format!("docker-credential-{name}");
     let error = |kind, message: String| site.error(kind, message).with_context("helper", &program);
@@ -97,9 +99,9 @@ async fn run<T: DeserializeOwned>(
         let ((), output) = tokio::join!(write, read);
         Ok((output?, child.wait().await?))
     };
-    let ended: std::io::Result<_> = match tokio::time::timeout(DEADLINE, work).await {
+    let ended: std::io::Result<_> = match tokio::time::timeout(deadline, work).await {
         Ok(ended) => ended,
-        Err(_) => return Err(error(ErrorKind::Timeout, format!("{program} did not answer within {DEADLINE:?}"))),
+        Err(_) => return Err(error(ErrorKind::Timeout, format!("{program} did not answer within {deadline:?}"))),
     };
     let (output, status) = ended.map_err(|cause| {
         error(ErrorKind::Unexpected, format!("the answer of {program} cannot be read")).with_source(cause)
@@ -181,8 +183,33 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_helper_that_does_not_answer_is_ended() {
-        assert_eq!(got("exec sleep 1000").await.unwrap_err().kind(), ErrorKind::Timeout);
+        let (folder, id) = (
+            helper(r#"echo $$ > "${0%/*}/pid.new" && mv "${0%/*}/pid.new" "${0%/*}/pid"; exec sleep 1000"#),
+            BackendId::from("engine:test"),
+        );
+        let (site, pid) = (CallSite::new("engine.pull", &id), folder.path().join("pid"));
+        let ask = async |deadline| -> ErrorKind {
+            run::<serde_json::Value>(site, Some(folder.path()), "fake", "get", "x", deadline).await.unwrap_err().kind()
+        };
+        // A loaded machine may need longer than the deadline to start the script.
+        let mut deadline = Duration::from_millis(200);
+        while !pid.exists() {
+            assert_eq!(ask(deadline).await, ErrorKind::Timeout);
+            deadline *= 2;
+        }
+        let pid = std::fs::read_to_string(pid).unwrap();
+        let is_there = || {
+            let found = std::process::Command::new("ps").args(["-o", "stat=", "-p", pid.trim()]).output().unwrap();
+            let state = String::from_utf8_lossy(&found.stdout).trim().to_owned();
+            !state.is_empty() && !state.starts_with('Z')
+        };
+        let ended = async {
+            while is_there() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), ended).await.expect("the helper runs on");
     }
 }

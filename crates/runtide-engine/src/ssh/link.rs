@@ -5,11 +5,12 @@ use std::{
     io,
     pin::Pin,
     process::{ExitStatus, Stdio},
-    sync::Arc,
-    task::{Context, Poll, ready},
+    sync::{Arc, Mutex},
+    task::{Context, Poll, Wake, Waker, ready},
     time::Duration,
 };
 
+use runtide_core::backend::lock;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
     process::{Child, ChildStderr, ChildStdin, ChildStdout, Command},
@@ -74,6 +75,7 @@ impl SshConnector {
             stdout,
             heard: Some(heard),
             exit: Exit::Awaited { exit, limit: None },
+            waiting: Arc::default(),
             command: Arc::clone(&self.command),
             _in_use: in_use,
         })
@@ -130,6 +132,7 @@ pub(crate) struct SshLink {
     stdout: ChildStdout,
     heard: Option<oneshot::Sender<()>>,
     exit: Exit,
+    waiting: Arc<Waiting>,
     command: Arc<str>,
     _in_use: oneshot::Sender<Infallible>,
 }
@@ -141,9 +144,30 @@ enum Exit {
     Failed(Failure),
 }
 
+/// The tasks that wait for the end of `ssh`. The two directions may be two tasks, and a future keeps one waker: this one wakes both.
+#[derive(Debug, Default)]
+struct Waiting {
+    reader: Mutex<Option<Waker>>,
+    writer: Mutex<Option<Waker>>,
+}
+
+impl Wake for Waiting {
+    fn wake(self: Arc<Self>) {
+        for waiting in [&self.reader, &self.writer] {
+            let waker = lock(waiting).take();
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+    }
+}
+
 impl SshLink {
-    /// The verdict on the end of `ssh`: that of a connection that the daemon closed is a good one.
-    fn poll_exit(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// The verdict on the end of `ssh`: that of a connection that the daemon closed is a good one. The direction's waker is in
+    /// `waiting` by now.
+    fn poll_exit(&mut self) -> Poll<io::Result<()>> {
+        let waker = Waker::from(Arc::clone(&self.waiting));
+        let cx = &mut Context::from_waker(&waker);
         if let Exit::Awaited { exit, limit } = &mut self.exit {
             let limit = limit.get_or_insert_with(|| Box::pin(tokio::time::sleep(TO_EXIT)));
             self.exit = match Pin::new(exit).poll(cx) {
@@ -168,7 +192,8 @@ impl AsyncRead for SshLink {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stdout).poll_read(cx, buf))?;
         if buf.filled().len() == before && buf.remaining() > 0 {
-            return self.poll_exit(cx);
+            *lock(&self.waiting.reader) = Some(cx.waker().clone());
+            return self.poll_exit();
         }
         if let Some(heard) = self.heard.take() {
             let _ = heard.send(());
@@ -183,7 +208,8 @@ impl AsyncWrite for SshLink {
         match ready!(Pin::new(stdin).poll_write(cx, buf)) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 // `ssh` has ended, and says why by its end.
-                ready!(self.poll_exit(cx))?;
+                *lock(&self.waiting.writer) = Some(cx.waker().clone());
+                ready!(self.poll_exit())?;
                 Poll::Ready(Err(error))
             }
             written => Poll::Ready(written),
@@ -202,5 +228,60 @@ impl AsyncWrite for SshLink {
         ready!(self.as_mut().poll_flush(cx))?;
         self.stdin = None;
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+#[cfg(unix)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    /// The link of an `ssh` that closed its ends, and the sender of its end.
+    async fn link() -> (SshLink, oneshot::Sender<(io::Result<ExitStatus>, String)>) {
+        let mut child = Command::new("true").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (stdin, stdout) = (child.stdin.take(), child.stdout.take().unwrap());
+        child.wait().await.unwrap();
+        let (exited, exit) = oneshot::channel();
+        let exit = Exit::Awaited { exit, limit: None };
+        let (waiting, in_use) = (Arc::default(), oneshot::channel().0);
+        (SshLink { stdin, stdout, heard: None, exit, waiting, command: "".into(), _in_use: in_use }, exited)
+    }
+
+    #[tokio::test]
+    async fn the_end_of_ssh_wakes_the_reader_and_the_writer() {
+        for reader_first in [true, false] {
+            let (link, exited) = link().await;
+            let waiting = Arc::clone(&link.waiting);
+            let (mut reader, mut writer) = tokio::io::split(link);
+            let begins = async |waits: &Mutex<Option<Waker>>| {
+                while lock(waits).is_none() {
+                    tokio::task::yield_now().await;
+                }
+            };
+            let read = async move { reader.read(&mut [0]).await.map(drop) };
+            let write = async move { writer.write_all(b"x").await };
+            let (read, write) = if reader_first {
+                let read = tokio::spawn(read);
+                begins(&waiting.reader).await;
+                let write = tokio::spawn(write);
+                begins(&waiting.writer).await;
+                (read, write)
+            } else {
+                let write = tokio::spawn(write);
+                begins(&waiting.writer).await;
+                let read = tokio::spawn(read);
+                begins(&waiting.reader).await;
+                (read, write)
+            };
+            exited.send((Ok(ExitStatus::from_raw(255 << 8)), "gone".to_owned())).unwrap();
+            for direction in [read, write] {
+                let ended = tokio::time::timeout(Duration::from_secs(60), direction).await;
+                assert!(ended.expect("it was not woken").unwrap().unwrap_err().to_string().contains("gone"));
+            }
+        }
     }
 }

@@ -37,6 +37,7 @@ use runtide_core::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{Notify, OnceCell, mpsc, oneshot},
+    task::{JoinError, JoinHandle},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -131,6 +132,8 @@ struct Inner<S> {
     disk: Arc<dyn Disk>,
     names: Arc<dyn Names>,
     writer: OnceCell<mpsc::Sender<Ask>>,
+    /// The record that is being opened, which goes on when the call that began it is dropped. Locked by the writer's initialiser.
+    opening: tokio::sync::Mutex<Option<JoinHandle<Result<Record>>>>,
     closed: CancellationToken,
     /// Cancelled when the folder that was opened is released.
     released: Mutex<Option<CancellationToken>>,
@@ -175,6 +178,7 @@ impl<S: LocalStore> UnitStore<S> {
             disk,
             names,
             writer: OnceCell::new(),
+            opening: tokio::sync::Mutex::default(),
             closed: CancellationToken::new(),
             released: Mutex::default(),
             listening: Mutex::default(),
@@ -193,7 +197,16 @@ impl<S: LocalStore> UnitStore<S> {
             listening.abort();
         }
         // An opening under way comes to its end first.
-        let _ = self.inner.writer.get_or_try_init(|| async { Err(closed(OPEN)) }).await;
+        let last = self.inner.writer.get_or_try_init(|| async {
+            let mut opening = self.inner.opening.lock().await;
+            if let Some(record) = &mut *opening {
+                // Its record is dropped, and the lock with it.
+                drop(record.await);
+                *opening = None;
+            }
+            Err(closed(OPEN))
+        });
+        let _ = last.await;
         let released = lock(&self.inner.released).clone();
         if let Some(released) = released {
             released.cancelled().await;
@@ -253,7 +266,11 @@ impl<S: LocalStore> UnitStore<S> {
         if self.inner.closed.is_cancelled() {
             return Err(closed(OPEN));
         }
-        self.inner.writer.get_or_try_init(|| self.open()).await
+        let open = || async {
+            // It may have been closed while an earlier opening was waited for.
+            if self.inner.closed.is_cancelled() { Err(closed(OPEN)) } else { self.open().await }
+        };
+        self.inner.writer.get_or_try_init(open).await
     }
 
     async fn open(&self) -> Result<mpsc::Sender<Ask>> {
@@ -267,9 +284,7 @@ impl<S: LocalStore> UnitStore<S> {
         self.plain(&folder.path)?;
         let until = Instant::now() + HANDOVER;
         let record = loop {
-            let (disk, path) = (Arc::clone(&inner.disk), inner.config.record());
-            let opened = tokio::task::spawn_blocking(move || Record::open(disk, &path)).await;
-            match opened.map_err(|error| closed(OPEN).with_source(error))? {
+            match self.record().await.map_err(|error| closed(OPEN).with_source(error))? {
                 // A store that was dropped just now finishes its current write.
                 Err(error) if error.kind() == ErrorKind::Conflict && Instant::now() < until => {
                     tokio::time::sleep(Duration::from_millis(10)).await;
@@ -293,6 +308,18 @@ impl<S: LocalStore> UnitStore<S> {
             }
         });
         Ok(ask)
+    }
+
+    /// Opens the record, or waits for the opening that a dropped call began.
+    async fn record(&self) -> std::result::Result<Result<Record>, JoinError> {
+        let mut opening = self.inner.opening.lock().await;
+        let begin = || {
+            let (disk, path) = (Arc::clone(&self.inner.disk), self.inner.config.record());
+            tokio::task::spawn_blocking(move || Record::open(disk, &path))
+        };
+        let opened = opening.get_or_insert_with(begin).await;
+        *opening = None;
+        opened
     }
 
     /// With another root no part of the path may be a link: it would be followed from this process's root.

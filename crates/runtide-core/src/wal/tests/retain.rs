@@ -1,11 +1,20 @@
 //! Retention.
 
-use std::time::Duration;
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, mpsc},
+    time::Duration,
+};
 
 use super::{KIND, assert_records, log_of, payload, segments, small};
 use crate::{
     error::ErrorKind,
-    wal::{OnCorruption, ReadFrom, Retention, Seq, Wal, WalReader, verify},
+    wal::{
+        OnCorruption, ReadFrom, Retention, Seq, Wal, WalOptions, WalReader,
+        fs::{Disk, File, OsDisk},
+        verify,
+    },
 };
 
 #[test]
@@ -86,4 +95,81 @@ fn a_corrupt_begin_file_is_reported_as_corruption() {
     }
     let refused = Wal::open(dir.path(), small().with_on_corruption(OnCorruption::Continue)).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Corrupt);
+}
+
+#[test]
+fn a_closed_log_drops_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    log_of(dir.path(), small(), 300);
+    let wal = Wal::open(dir.path(), small()).unwrap();
+    wal.close().unwrap();
+    let before = segments(dir.path());
+    let error = wal.retain(Retention::default().with_max_bytes(0)).unwrap_err();
+    assert_eq!((error.kind(), segments(dir.path())), (ErrorKind::Cancelled, before));
+}
+
+/// A disk whose first removal tells that it began, and waits a while for the log to be closed; then it tells if it was.
+#[derive(Debug)]
+struct Slow {
+    disk: OsDisk,
+    turn: Mutex<Option<(mpsc::Sender<()>, mpsc::Receiver<()>)>>,
+    was_closed: Mutex<Option<bool>>,
+}
+
+impl Disk for Slow {
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.disk.create_dir(path)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn File>> {
+        self.disk.create(path)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn File>> {
+        self.disk.open(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        if let Some((begun, closed)) = self.turn.lock().unwrap().take() {
+            begun.send(()).unwrap();
+            let was_closed = closed.recv_timeout(Duration::from_millis(300)).is_ok();
+            *self.was_closed.lock().unwrap() = Some(was_closed);
+        }
+        self.disk.remove(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
+        self.disk.list(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.disk.sync_dir(dir)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn File>> {
+        self.disk.lock(path)
+    }
+}
+
+#[test]
+fn closing_waits_for_the_retention_under_way() {
+    let dir = tempfile::tempdir().unwrap();
+    log_of(dir.path(), small(), 300);
+    let ((begun, begins), (closed, closes)) = (mpsc::channel(), mpsc::channel());
+    let disk = Arc::new(Slow { disk: OsDisk, turn: Mutex::new(Some((begun, closes))), was_closed: Mutex::new(None) });
+    let wal = Wal::open(dir.path(), WalOptions { disk: Some(Arc::clone(&disk) as Arc<dyn Disk>), ..small() }).unwrap();
+    std::thread::scope(|scope| {
+        let retained = scope.spawn(|| wal.retain(Retention::default().with_max_bytes(0)));
+        begins.recv().unwrap();
+        wal.close().unwrap();
+        // The removal may have waited its while already.
+        let _ = closed.send(());
+        assert!(retained.join().unwrap().unwrap().segments > 0);
+    });
+    assert_eq!(*disk.was_closed.lock().unwrap(), Some(false), "the lock was free before the end of the retention");
+    assert_eq!(segments(dir.path()).len(), 1);
 }
