@@ -37,34 +37,6 @@ pub struct OwnAnswer<D: Dialect> {
     body: Incoming,
 }
 
-impl<D: Dialect> Client<D> {
-    /// As [`open`](Self::open), on a connection of its own that is closed when the answer is dropped: for what the daemon must stop
-    /// when it is no longer wanted. Without a deadline it is for an answer that begins only when the daemon has read all of the
-    /// request, or has prepared all of the answer.
-    ///
-    /// # Errors
-    /// As [`call`](Self::call); without a deadline `Timeout` only of the negotiation and of the connection attempt.
-    ///
-    /// # Cancel safety
-    /// A dropped future closes the connection.
-    pub async fn open_own(
-        &self,
-        operation: &'static str,
-        request: Request,
-        deadline: Option<Duration>,
-    ) -> Result<OwnAnswer<D>> {
-        let site = self.site(operation);
-        let opened = async {
-            let request = of_path(self.write(site, request).await?);
-            OwnAnswer::open(self, site, operation, request).await
-        };
-        match deadline {
-            Some(deadline) => self.within(site, deadline, opened).await,
-            None => opened.await,
-        }
-    }
-}
-
 impl<D: Dialect> OwnAnswer<D> {
     /// Sends a request on a connection of its own, and waits for the head of the answer: for what the daemon must stop when it is no
     /// longer wanted. Without a deadline it is for an answer that begins only when the daemon has read all of the request, or has
