@@ -122,13 +122,18 @@ impl Run {
             if let Some(exit) = opened.as_mut().and_then(wait::Opened::exit_by_now) {
                 return Ok(Which::Over(Some(exit)));
             }
-            let first = now.filter(|now| now.restart_count == 0);
-            if let Some(incarnation) = first.and_then(|now| now.state.incarnation().map(str::to_owned)) {
-                return Ok(Which::Run(incarnation));
+            let run = now
+                .as_ref()
+                .and_then(|now| now.state.incarnation().map(|incarnation| Which::Run(incarnation.to_owned())));
+            let is_first = run.is_some() && now.is_some_and(|now| now.restart_count == 0);
+            let Some(opened) = opened.as_mut().filter(|_| !is_first) else {
+                return Ok(run.unwrap_or(Which::Over(None)));
+            };
+            match tokio::time::timeout(self.client.deadline(), opened.exit()).await {
+                Ok(exit) => Ok(Which::Over(exit)),
+                // An engine that counts otherwise.
+                Err(_) => Ok(run.unwrap_or(Which::Over(None))),
             }
-            let Some(opened) = opened.as_mut() else { return Ok(Which::Over(None)) };
-            let exit = tokio::time::timeout(self.client.deadline(), opened.exit()).await;
-            Ok(Which::Over(exit.ok().flatten()))
         });
         found.await
     }
