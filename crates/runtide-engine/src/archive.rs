@@ -184,10 +184,10 @@ impl ArchiveCheck {
     fn is_plain(&self, bytes: &[u8]) -> Result<(), ArchiveFlaw> {
         const COMPRESSED: [&[u8]; 4] = [b"\x1f\x8b\x08", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"];
         let is_first = matches!(self.at, At::Header) && self.block.is_empty() && !self.has_begun;
-        match is_first && COMPRESSED.iter().any(|magic| bytes.starts_with(magic)) {
-            true => Err(ArchiveFlaw::NotAnArchive("it is compressed, and must be unpacked first")),
-            false => Ok(()),
+        if is_first && COMPRESSED.iter().any(|magic| bytes.starts_with(magic)) {
+            return Err(ArchiveFlaw::NotAnArchive("it is compressed, and must be unpacked first"));
         }
+        Ok(())
     }
 
     /// The place behind a whole header or map.

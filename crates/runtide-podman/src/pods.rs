@@ -93,15 +93,24 @@ struct Listed {
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-struct Member {
-    id: String,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
 struct Named {
     id: String,
     state: String,
+    containers: Option<Vec<Member>>,
+}
+
+/// A container of a pod, its infra container included; a list does not say its state.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Member {
+    id: String,
+    state: String,
+}
+
+impl Member {
+    fn is_alive(&self) -> bool {
+        matches!(self.state.as_str(), "running" | "paused" | "stopping")
+    }
 }
 
 impl Pods {
@@ -175,11 +184,30 @@ impl Pods {
     /// Stops every container of the pod, each with this time to end; Podman counts whole seconds, rounded up.
     ///
     /// # Errors
-    /// `Timeout` if they are not stopped within the client's deadline after that time.
+    /// `Conflict` for a paused container; `Timeout` if they are not stopped within the client's deadline after that time.
     pub async fn stop(&self, pod: &str, timeout: Duration) -> Result<Effect> {
         let seconds = timeout.as_secs().saturating_add(u64::from(timeout.subsec_nanos() > 0)).min(i32::MAX as u64);
         let limit = self.client.deadline().saturating_add(Duration::from_secs(seconds));
-        self.verb("podman.pod_stop", pod, "stop", Some(seconds), limit, "Exited").await
+        const OPERATION: &str = "podman.pod_stop";
+        // Podman takes zero for no time given.
+        if seconds > 0 && self.verb(OPERATION, pod, "stop", Some(seconds), limit, "Exited").await? == Effect::Changed {
+            return Ok(Effect::Changed);
+        }
+        // It stops a pod only while all of its containers run, and answers for any other that there is nothing to do.
+        self.check(OPERATION, pod)?;
+        let mut effect = Effect::Unchanged;
+        let members = self.inspect(OPERATION, pod).await?.containers.unwrap_or_default();
+        for member in members.iter().filter(|member| member.is_alive()) {
+            let request = Request::post(format!("/containers/{}/stop", member.id)).with_query("timeout", seconds);
+            match self.client.call(OPERATION, request, limit).await {
+                Ok(_) => {}
+                // It ended by itself.
+                Err(error) if error.kind() == ErrorKind::NotFound || is_unmodified(&error) => {}
+                Err(error) => return Err(error.with_context("pod", pod).with_context("container", &member.id)),
+            }
+            effect = Effect::Changed;
+        }
+        Ok(effect)
     }
 
     /// Removes the pod and its containers; `Unchanged` if it is already gone.
@@ -198,12 +226,26 @@ impl Pods {
             let why = "a container of the pod runs, and the call does not ask to kill it";
             return Err(self.client.site(OPERATION).error(ErrorKind::Conflict, why).with_context("pod", pod));
         }
-        // Also a pod that runs nothing has members to be removed, which Podman does not do without force.
-        let request = Request::delete(format!("/pods/{pod}")).with_query("force", true).with_query("timeout", 0);
+        let mut request = Request::delete(format!("/pods/{pod}")).with_query("force", kill);
+        if kill {
+            request = request.with_query("timeout", 0);
+        }
         match self.client.call(OPERATION, request, self.client.deadline()).await {
             Ok(_) => Ok(Effect::Changed),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Effect::Unchanged),
-            Err(error) => Err(error.with_context("pod", pod)),
+            Err(refusal) => {
+                let is_alive = match self.inspect(OPERATION, pod).await {
+                    Ok(now) => !kill && now.containers.iter().flatten().any(Member::is_alive),
+                    Err(_) => false,
+                };
+                let error = if is_alive {
+                    let why = "a container of the pod is alive, and the call does not ask to kill it";
+                    self.client.site(OPERATION).error(ErrorKind::Conflict, why).with_source(refusal)
+                } else {
+                    refusal
+                };
+                Err(error.with_context("pod", pod))
+            }
         }
     }
 
@@ -227,9 +269,7 @@ impl Pods {
         match self.client.call(operation, request, limit).await {
             Ok(_) => Ok(Effect::Changed),
             // 304: every container was in that state already.
-            Err(error) if error.context().iter().any(|(key, value)| key == "status" && value == "304") => {
-                Ok(Effect::Unchanged)
-            }
+            Err(error) if is_unmodified(&error) => Ok(Effect::Unchanged),
             Err(error) => Err(error.with_context("pod", pod)),
         }
     }
@@ -263,4 +303,9 @@ impl Pods {
             .map(|(found, _)| found)
             .map_err(|error| self.client.site(operation).undecodable(error))
     }
+}
+
+/// True for an answer that there is nothing to do.
+fn is_unmodified(error: &Error) -> bool {
+    error.context().iter().any(|(key, value)| key == "status" && value == "304")
 }

@@ -330,10 +330,10 @@ pub(super) async fn attach(
     let request = Request::post(format!("/networks/{network}/connect")).with_json(&body);
     client.call(operation, request, client.deadline()).await.map(drop).map_err(|error| {
         // "Address already in use", with a status that differs between versions.
-        match error.message().to_ascii_lowercase().contains("address already in use") {
-            true => client.site(operation).error(ErrorKind::Conflict, error.message()),
-            false => error,
+        if error.message().to_ascii_lowercase().contains("address already in use") {
+            return client.site(operation).error(ErrorKind::Conflict, error.message());
         }
+        error
     })
 }
 
@@ -414,7 +414,7 @@ pub(super) struct Endpoint {
     network_id: String,
     /// Empty while the container does not run, and after a connection that failed.
     #[serde(rename = "EndpointID")]
-    endpoint_id: String,
+    id: String,
     gateway: String,
     aliases: Vec<String>,
     #[serde(rename = "IPAMConfig")]

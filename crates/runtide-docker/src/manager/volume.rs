@@ -186,13 +186,11 @@ impl Volume {
     }
 
     fn is_taken(&self, on: On<'_>, spec: &VolumeSpec) -> Error {
-        match self.is_as(spec) {
-            true => on.error(ErrorKind::AlreadyExists, "this name is taken"),
-            false => on.error(
-                ErrorKind::Conflict,
-                "this name is taken, by a volume with another driver, other options or other labels",
-            ),
+        if self.is_as(spec) {
+            return on.error(ErrorKind::AlreadyExists, "this name is taken");
         }
+        let message = "this name is taken, by a volume with another driver, other options or other labels";
+        on.error(ErrorKind::Conflict, message)
     }
 
     fn info(self) -> VolumeInfo {

@@ -39,8 +39,7 @@ const ID: &str = "docker:conformance";
 const LINE: u64 = 1_024;
 
 /// Laws that do not apply to Docker.
-pub(crate) const SKIPS: &[(Law, &str)] =
-    &[(Law::M7, "operations are composed of networks and images, which this backend does not manage yet")];
+pub(crate) const SKIPS: &[(Law, &str)] = &[];
 
 /// One test's share of the daemon.
 pub(crate) struct DockerHarness {

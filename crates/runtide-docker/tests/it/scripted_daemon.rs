@@ -45,10 +45,13 @@ impl Reply {
     }
 }
 
+/// Requests, or their bodies, in order.
+type Kept = Arc<Mutex<Vec<String>>>;
+
 pub(crate) struct Fake {
     pub(crate) backend: DockerBackend,
-    seen: Arc<Mutex<Vec<String>>>,
-    bodies: Arc<Mutex<Vec<String>>>,
+    seen: Kept,
+    bodies: Kept,
     serving: JoinHandle<()>,
     severed: watch::Sender<u32>,
     folder: tempfile::TempDir,
@@ -133,7 +136,7 @@ impl Drop for Fake {
 async fn serve(
     mut stream: UnixStream,
     api: &'static str,
-    (seen, bodies): (Arc<Mutex<Vec<String>>>, Arc<Mutex<Vec<String>>>),
+    (seen, bodies): (Kept, Kept),
     script: Arc<impl Fn(&str) -> Reply + Send + Sync + 'static>,
 ) {
     let mut buffer = Vec::new();

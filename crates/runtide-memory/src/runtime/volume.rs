@@ -43,9 +43,10 @@ impl State {
             }
         };
         if let Some(there) = self.volumes.get(&id) {
-            let (kind, taken) = match there.labels == spec.labels {
-                true => (ErrorKind::AlreadyExists, "this name is taken"),
-                false => (ErrorKind::Conflict, "this name is taken, by a volume with other labels"),
+            let (kind, taken) = if there.labels == spec.labels {
+                (ErrorKind::AlreadyExists, "this name is taken")
+            } else {
+                (ErrorKind::Conflict, "this name is taken, by a volume with other labels")
             };
             return Err(Error::new(kind, Call::Volumes.operation(), taken).with_context("volume", id));
         }

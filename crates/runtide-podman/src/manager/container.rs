@@ -209,7 +209,7 @@ impl State {
     /// Exit of the last run. One that was made ready for the next has none, though the code is 0.
     pub(super) fn exit(&self) -> Option<ExitStatus> {
         normalize::has_ended(&self.status).then_some(())?;
-        Some(normalize::exit(self.exit_code?, self.oom_killed))
+        normalize::exit(self.exit_code?, self.oom_killed)
     }
 }
 

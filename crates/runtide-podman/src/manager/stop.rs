@@ -46,7 +46,8 @@ pub(super) async fn restart(call: Call<'_>, options: &StopOptions) -> Result<()>
     refuse_paused(call, &before)?;
     let grace = grace(options, &before);
     call.within(limit(call, grace), async {
-        let mut timeout = options.timeout.map(whole_seconds);
+        // Without one Podman's restart would kill at once, and not take the container's own as its stop does.
+        let mut timeout = Some(whole_seconds(grace));
         if let Some(signal) = options.signal.filter(|_| before.state.is_alive()) {
             if before.host_config.auto_remove {
                 let reason = "the caller's signal ends the container first, and this one would then be removed instead of \

@@ -117,9 +117,10 @@ impl Event<'_> {
         self.get("podId").filter(|pod| !pod.is_empty())
     }
 
-    /// The exit code, which only `died` has: any other message says 0.
+    /// The exit code, which only `died` has: any other message says 0. One of -1 says that Podman found none.
     pub(crate) fn exit_code(&self) -> Option<i32> {
-        (self.action() == Action::Died).then(|| number(self.get("containerExitCode")?, "containerExitCode"))?
+        let code = || number(self.get("containerExitCode")?, "containerExitCode");
+        (self.action() == Action::Died).then(code)?.filter(|code| *code >= 0)
     }
 
     pub(crate) fn nanoseconds(&self) -> Option<u64> {

@@ -142,7 +142,7 @@ fn instance(backend: &BackendId, found: &Container<'_>) -> Inspected {
         && let Some(ended) = time(&of_state.finished_at)
     {
         instance.finished_at = Some(ended);
-        instance.exit = of_state.exit_code.map(|code| exit(code, of_state.oom_killed));
+        instance.exit = of_state.exit_code.and_then(|code| exit(code, of_state.oom_killed));
     }
     Inspected { instance, is_infra: found.is_infra == Some(true), pod }
 }
@@ -152,8 +152,14 @@ const KILLED: i32 = 137;
 
 /// The exit of a run. Podman 4 never takes the mark of a run out of memory back, so that it may be an earlier run's: it counts
 /// with the code that the kernel leaves. Nor does it always set it, so that a killed run without it may have been out of memory.
-pub(crate) fn exit(code: i32, oom_killed: Option<bool>) -> ExitStatus {
-    ExitStatus::code(code).with_oom_killed(oom_killed.filter(|killed| *killed == (code == KILLED)))
+pub(crate) fn exit(code: i32, oom_killed: Option<bool>) -> Option<ExitStatus> {
+    let exit = seen(code)?;
+    Some(exit.with_oom_killed(oom_killed.filter(|killed| *killed == (code == KILLED))))
+}
+
+/// The exit of a code; `None` for -1, which Podman writes where it found no code: the process that waits for the container died.
+pub(crate) fn seen(code: i32) -> Option<ExitStatus> {
+    (code >= 0).then(|| ExitStatus::code(code))
 }
 
 /// A time as Podman writes it; `None` also for Go's zero time, `0001-01-01T00:00:00Z`.

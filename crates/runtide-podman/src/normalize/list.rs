@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use runtide_core::{BackendId, ErrorKind, ExitStatus, Failure, Instance, InstanceId, InstanceKind, InstanceState};
+use runtide_core::{BackendId, ErrorKind, Failure, Instance, InstanceId, InstanceKind, InstanceState};
 use runtide_engine::{
     Text, lenient, log_left_out,
     network::{Table, published},
@@ -10,7 +10,11 @@ use runtide_engine::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{container, has_ended, inspect::time, state};
+use super::{
+    container, has_ended,
+    inspect::{seen, time},
+    state,
+};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -105,7 +109,7 @@ fn instance(backend: &BackendId, item: &Item<'_>) -> Listed {
         let has_network = item.networks.as_ref().is_some_and(|networks| !networks.is_empty());
         instance.ports = (item.pod.is_empty() && (has_network || !ports.is_empty())).then_some(ports);
     } else if has_ended(&item.state) && item.exited == Some(true) {
-        instance.exit = item.exit_code.map(ExitStatus::code);
+        instance.exit = item.exit_code.and_then(seen);
     }
     instance.image = container::image(&item.image);
     let labels = container::labels(item.labels.as_ref());

@@ -119,10 +119,11 @@ fn a_run_that_was_made_ready_again_has_no_exit() {
 
 #[test]
 fn want_of_memory_counts_only_with_the_kernels_code() {
-    assert_eq!(exit(137, Some(true)).oom_killed, Some(true));
-    assert_eq!(exit(137, Some(false)).oom_killed, None, "Podman does not always notice");
-    assert_eq!(exit(0, Some(true)).oom_killed, None, "the mark may be of an earlier run");
-    assert_eq!(exit(3, Some(false)).oom_killed, Some(false));
+    assert_eq!(exit(137, Some(true)).unwrap().oom_killed, Some(true));
+    assert_eq!(exit(137, Some(false)).unwrap().oom_killed, None, "Podman does not always notice");
+    assert_eq!(exit(0, Some(true)).unwrap().oom_killed, None, "the mark may be of an earlier run");
+    assert_eq!(exit(3, Some(false)).unwrap().oom_killed, Some(false));
+    assert_eq!(exit(-1, Some(false)), None, "Podman found no code");
 }
 
 #[test]

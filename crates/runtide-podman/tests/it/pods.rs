@@ -43,6 +43,29 @@ async fn a_pod_is_a_group_whose_members_are_instances() {
 }
 
 #[tokio::test]
+async fn a_pod_is_stopped_also_while_one_of_its_members_has_ended() {
+    let Some(bench) = Bench::new("degraded").await else { return };
+    let (pods, name) = (bench.backend.pods(), format!("{}-degraded", bench.prefix));
+    let _ = pods.remove(&name, true).await;
+    let id = pods.create(&name, &[]).await.unwrap();
+    let create = async |part: &str, command: &str| {
+        let spec = bench.spec(part, command).with_native([("pod", name.as_str())]);
+        bench.provision().create(&spec).await.unwrap()
+    };
+    let (server, job) = (create("server", "sleep 1000").await, create("job", "true").await);
+    pods.start(&id).await.unwrap();
+    while bench.backend.inspect(&job).await.unwrap().state.is_alive() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(pods.remove(&name, false).await.unwrap_err().kind(), ErrorKind::Conflict);
+    assert!(bench.backend.inspect(&server).await.unwrap().state.is_alive(), "a refused removal ends nothing");
+    assert_eq!(pods.stop(&name, Duration::ZERO).await.unwrap(), Effect::Changed);
+    assert!(!bench.backend.inspect(&server).await.unwrap().state.is_alive());
+    assert_eq!(pods.stop(&name, Duration::ZERO).await.unwrap(), Effect::Unchanged);
+    assert_eq!(pods.remove(&name, false).await.unwrap(), Effect::Changed);
+}
+
+#[tokio::test]
 async fn a_name_that_is_more_than_a_name_is_refused() {
     let Some(bench) = Bench::new("hostile").await else { return };
     for name in ["", "../x", "a b", "a?x=1", "-a"] {

@@ -44,9 +44,10 @@ pub(super) async fn networks_take_effect(
         if can.networks_connect.is_yes() {
             for (verb, is_member) in [("connect", true), ("disconnect", false)] {
                 for expected in [Effect::Changed, Effect::Unchanged] {
-                    let done = match is_member {
-                        true => networks.connect(&network, &instance, ConnectOptions::default()).await,
-                        false => networks.disconnect(&network, &instance).await,
+                    let done = if is_member {
+                        networks.connect(&network, &instance, ConnectOptions::default()).await
+                    } else {
+                        networks.disconnect(&network, &instance).await
                     };
                     let effect = ok(Law::M1, verb, done)?;
                     ensure!(effect == expected, M1, format!("{verb} to be {expected:?}"), format!("{effect:?}"));
@@ -169,20 +170,20 @@ pub(super) async fn hostile_objects(backend: &dyn RuntimeBackend, word: &str) ->
         for spec in [NetworkSpec::named(word), labelled] {
             hostile_network(networks, &spec, &shown).await?;
         }
-        harmless(&shown, "a network's removal", networks.remove(&NetworkId::from(word)).await)?;
+        harmless(&shown, "a network's removal", &networks.remove(&NetworkId::from(word)).await)?;
     }
     if let Some(volumes) = backend.volumes().filter(|_| can.volumes_manage.is_yes()) {
         let labelled = VolumeSpec::named("runtide-m8").with_label(word, "value").with_label("word", word);
         for spec in [VolumeSpec::named(word), labelled] {
             hostile_volume(volumes, &spec, &shown).await?;
         }
-        harmless(&shown, "a volume's removal", volumes.remove(&VolumeId::from(word)).await)?;
+        harmless(&shown, "a volume's removal", &volumes.remove(&VolumeId::from(word)).await)?;
     }
     Ok(())
 }
 
-fn harmless(word: &str, verb: &str, removed: runtide_core::Result<Effect>) -> Result<(), Violation> {
-    let is_harmless = match &removed {
+fn harmless(word: &str, verb: &str, removed: &runtide_core::Result<Effect>) -> Result<(), Violation> {
+    let is_harmless = match removed {
         Ok(effect) => *effect == Effect::Unchanged,
         Err(error) => super::is_refused(error),
     };

@@ -89,9 +89,9 @@ mutants! { runtide_conformance::Law;
     /// Pausing succeeds, and does nothing.
     OkWithoutEffect [M1 M2 M6];
     /// A verb towards the present state is an error.
-    NotIdempotent [M2 M5 M8];
+    NotIdempotent [M1 M2 M5 M8];
     /// It always reports that it changed something.
-    AlwaysChanged [M2 M8];
+    AlwaysChanged [M1 M2 M8];
     /// It reports an unknown end as a success.
     InventsTheExit [R18 M3 M8];
     /// It merges stdout and stderr.
@@ -111,7 +111,7 @@ mutants! { runtide_conformance::Law;
     /// Names are pasted into paths and shells.
     PastesNames [M4 M8];
     /// A network keeps no labels: its owner is unknown.
-    NetworksWithoutLabels [M7];
+    NetworksWithoutLabels [M1 M7 M8];
     /// It answers `Resumed` to any token, and reports what the runtime still remembers.
     ResumesWithoutProof [R7 R8 R24];
     /// The same, but only after a restart of the runtime: it keeps its position, and the runtime has forgotten it.

@@ -64,7 +64,7 @@ impl HealthCheck {
     }
 }
 
-/// The command of a [`HealthCheck`]; an exit code other than 0 is a failure.
+/// The program of a [`HealthCheck`]; an exit code other than 0 is a failure.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

@@ -94,8 +94,8 @@ impl Network {
     /// The side of this network among a container's networks. A container that never ran has the network's name alone.
     pub(super) fn endpoint_of<'a>(&self, endpoints: &'a Endpoints, is_running: bool) -> Option<&'a Endpoint> {
         let of_this = |(name, endpoint): &(&String, &Endpoint)| match endpoint.network_id.as_str() {
-            // A connection that failed leaves a part in a running container, which is none.
-            _ if is_running && endpoint.endpoint_id.is_empty() => false,
+            // An entry that a failed connection left in a running container is none.
+            _ if is_running && endpoint.id.is_empty() => false,
             "" => **name == self.name || **name == self.id,
             id => id == self.id,
         };

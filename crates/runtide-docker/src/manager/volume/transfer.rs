@@ -41,7 +41,7 @@ async fn helper(on: On<'_>) -> Result<Helper> {
         Ok(true) => Ok(helper),
         Ok(false) => {
             helper.guard.undo().await;
-            // A volume that has the name now stays: if the daemon did not make it for the helper, it is another client's.
+            // The volume that has the name now stays: if it is not the daemon's, made for the helper, it is another client's.
             Err(on.error(ErrorKind::NotFound, "the volume was removed as its transfer began"))
         }
         Err(error) => helper.guard.settle(Err(error)).await,
@@ -154,10 +154,11 @@ async fn send(client: &Client, operation: &'static str, request: Request) -> Res
     // Without a limit of its own: how long it takes depends on the archive.
     client.call(operation, request, Duration::MAX).await.map(drop).map_err(|error| {
         // The daemon has one status for all that fails as it unpacks; a name or link that leads out of the volume is the archive's.
-        match ["is outside of", "invalid symlink", "invalid hardlink"].iter().any(|why| error.message().contains(why)) {
-            true => client.site(operation).error(ErrorKind::InvalidInput, error.message()),
-            false => error,
+        let leads_out = ["is outside of", "invalid symlink", "invalid hardlink"];
+        if leads_out.iter().any(|why| error.message().contains(why)) {
+            return client.site(operation).error(ErrorKind::InvalidInput, error.message());
         }
+        error
     })
 }
 

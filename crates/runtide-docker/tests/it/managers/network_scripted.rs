@@ -130,7 +130,9 @@ async fn a_verb_that_was_carried_out_by_another_client_is_unchanged() {
     let in_lan = r#"{"Id":"c1","State":{"Running":true},"NetworkSettings":{"Networks":{"lan":{"NetworkID":"1","EndpointID":"e"}}}}"#;
     let fake = Fake::new(move |request| match request {
         "GET /networks/lan" => Reply::ok(r#"{"Id":"1","Name":"lan"}"#),
-        "GET /containers/c1/json" if asked.fetch_add(1, Ordering::SeqCst) % 2 == 0 => Reply::ok(r#"{"Id":"c1"}"#),
+        "GET /containers/c1/json" if asked.fetch_add(1, Ordering::SeqCst).is_multiple_of(2) => {
+            Reply::ok(r#"{"Id":"c1"}"#)
+        }
         "GET /containers/c1/json" => Reply::ok(in_lan),
         _ => Reply::message(403, "endpoint with name c1 already exists in network lan"),
     });

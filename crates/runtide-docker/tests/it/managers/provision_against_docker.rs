@@ -27,6 +27,7 @@ fn port(number: u16, protocol: Protocol) -> Port {
     Port::new(NonZeroU16::new(number).unwrap(), protocol)
 }
 
+#[expect(clippy::too_many_lines, reason = "one row for each option")]
 fn cases(volume: &str, network: &str) -> Vec<Case> {
     let (own_volume, front) = (volume.to_owned(), network.to_owned());
     let only_front = front.clone();
@@ -240,7 +241,7 @@ fn comparable(container: &Value, short_id: &str) -> Value {
     if config.get("Hostname").is_some_and(|name| name == short_id) {
         config.remove("Hostname");
     }
-    // Their content is there in any case.
+    // Ports that are exposed alone have an empty value.
     let exposed =
         config.get("ExposedPorts").and_then(Value::as_object).map(|ports| ports.keys().cloned().collect::<Vec<_>>());
     let mounts: Vec<Value> = container["Mounts"]
