@@ -9,7 +9,7 @@ use std::{
     task::{Context, Poll, Waker, ready},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use futures_core::Stream;
 use runtide_core::backend::lock;
 use tokio::{
@@ -23,6 +23,9 @@ const IN_MEMORY: usize = 4 * 1024 * 1024;
 
 /// Bytes that are read from the file at a time, at most.
 const READ: u64 = 256 * 1024;
+
+/// Smallest buffer of those that wait in memory.
+const CHUNK: usize = 64 * 1024;
 
 /// A pipe for bytes of which the writer may not be held back, as an archive that a daemon reads under a lock: up to 4 MiB that the
 /// reader has not taken wait in memory, the rest in a file without a name, in the folder for temporary files. The file is no longer
@@ -46,7 +49,7 @@ pub fn spool() -> (SpoolWriter, SpoolReader) {
 /// Bytes in the order in which they are read: those of the queue, then those of the file.
 #[derive(Debug, Default)]
 struct State {
-    queue: VecDeque<Bytes>,
+    queue: VecDeque<BytesMut>,
     queued: usize,
     file: Option<Arc<File>>,
     /// Bytes of the file that were written, and of these those that were read.
@@ -58,6 +61,18 @@ struct State {
 }
 
 impl State {
+    /// Copies: small pieces would each keep the buffer alive into which they were read.
+    fn enqueue(&mut self, bytes: &[u8]) {
+        match self.queue.back_mut() {
+            Some(last) if last.capacity() - last.len() >= bytes.len() => last.extend_from_slice(bytes),
+            _ => {
+                let mut chunk = BytesMut::with_capacity(bytes.len().max(CHUNK));
+                chunk.extend_from_slice(bytes);
+                self.queue.push_back(chunk);
+            }
+        }
+    }
+
     fn wake(&mut self) {
         if let Some(waker) = self.waiting.take() {
             waker.wake();
@@ -89,7 +104,7 @@ impl SpoolWriter {
             let is_file_read = state.read == state.written;
             if is_file_read && state.queued.saturating_add(bytes.len()) <= IN_MEMORY {
                 state.queued += bytes.len();
-                state.queue.push_back(bytes);
+                state.enqueue(&bytes);
                 state.wake();
                 return Ok(());
             }
@@ -181,7 +196,7 @@ impl SpoolReader {
                 if bytes.is_empty() {
                     continue;
                 }
-                return Poll::Ready(Some(Ok(bytes)));
+                return Poll::Ready(Some(Ok(bytes.freeze())));
             }
             if state.read < state.written
                 && let (Some(file), Some(runtime)) = (state.file.clone(), &self.runtime)
@@ -333,6 +348,29 @@ mod tests {
         }
         let length = lock(&writer.shared).file.as_ref().unwrap().metadata().unwrap().len();
         assert!(length <= 3 << 20, "{length}");
+    }
+
+    #[tokio::test]
+    async fn small_pieces_of_large_buffers_take_no_more_memory_than_large_ones() {
+        for length in [64, 512, CHUNK / 2 + 1] {
+            let (mut writer, mut reader) = spool();
+            let mut sent = 0;
+            while sent + length <= IN_MEMORY {
+                let mut piece = BytesMut::with_capacity(CHUNK);
+                piece.extend_from_slice(&pattern(sent as u64, length));
+                writer.write(piece.freeze()).await.unwrap();
+                sent += length;
+            }
+            let (held, pieces) = {
+                let state = lock(&writer.shared);
+                (state.queue.iter().map(BytesMut::capacity).sum::<usize>(), state.queue.len())
+            };
+            assert!(held <= 2 * IN_MEMORY && pieces <= 2 * IN_MEMORY / CHUNK, "{held} bytes in {pieces}");
+            writer.finish(Ok(()));
+            let mut read = Vec::new();
+            reader.read_to_end(&mut read).await.unwrap();
+            assert!(read == pattern(0, sent));
+        }
     }
 
     #[tokio::test]

@@ -179,6 +179,8 @@ pub(super) struct Container {
     pub(super) id: String,
     pub(super) name: String,
     pub(super) created: String,
+    /// Starts by the restart policy since the last one by a client.
+    pub(super) restart_count: u64,
     pub(super) state: State,
     pub(super) config: Config,
     pub(super) host_config: HostConfig,

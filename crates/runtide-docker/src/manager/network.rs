@@ -22,6 +22,7 @@ pub(super) use self::reply::{Network, Settings};
 use super::{
     container::{Call, Container, is_name},
     items,
+    late::{self, LATEST_ANSWER},
     spec::{NO_ENDPOINT_OPTIONS, PREDEFINED, is_host_name, shown},
 };
 use crate::client::Client;
@@ -178,16 +179,13 @@ async fn members(client: &Client, operation: &'static str) -> Result<Vec<Member>
 /// The daemon allows two networks of one name, and compares names only as the create begins: what was made is taken back if another
 /// client was as fast.
 async fn create(client: &Client, operation: &'static str, body: &spec::Body<'_>) -> Result<NetworkId> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Made {
-        id: String,
-    }
     let site = client.site(operation);
     let taken = || site.error(ErrorKind::AlreadyExists, "this name is taken").with_context("network", body.name());
     for attempt in 0..ATTEMPTS {
         let request = Request::post("/networks/create").with_json(body);
-        let made = client.call(operation, request, client.deadline()).await.map_err(|error| match error.kind() {
+        let made = make(client.clone(), operation, request, body.name().to_owned());
+        let made = late::seen_through(client, operation, made).await;
+        let (id, guard) = made.map_err(|error| match error.kind() {
             ErrorKind::Conflict => taken(),
             ErrorKind::PermissionDenied if PREDEFINED.contains(&body.name()) => taken(),
             _ if error.message().contains("IPv6 address pool") => {
@@ -201,14 +199,6 @@ async fn create(client: &Client, operation: &'static str, body: &spec::Body<'_>)
             }
             _ => error.with_context("network", body.name()),
         })?;
-        let Made { id } = serde_json::from_slice(&made).map_err(|error| site.undecodable(error))?;
-        let guard = CreateGuard::new(site, body.name(), client.deadline(), {
-            let (client, id) = (client.clone(), id.clone());
-            move || {
-                let (client, id) = (client.clone(), id.clone());
-                async move { delete(&client, operation, &id).await.map(drop) }
-            }
-        });
         let others = async {
             let filters = serde_json::json!({ "name": [body.name()] });
             let request = Request::get("/networks").with_query("filters", filters);
@@ -229,6 +219,31 @@ async fn create(client: &Client, operation: &'static str, body: &spec::Body<'_>)
         tokio::time::sleep(longest.mul_f64(fastrand::f64())).await;
     }
     Err(taken())
+}
+
+/// Makes a network. A connection that broke before the answer leaves it, since only the answer names it.
+async fn make(
+    client: Client,
+    operation: &'static str,
+    request: Request,
+    name: String,
+) -> Result<(String, CreateGuard)> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Made {
+        id: String,
+    }
+    let site = client.site(operation);
+    let made = client.call(operation, request, LATEST_ANSWER).await?;
+    let Made { id } = serde_json::from_slice(&made).map_err(|error| site.undecodable(error))?;
+    let guard = CreateGuard::new(site, name, client.deadline(), {
+        let (client, id) = (client.clone(), id.clone());
+        move || {
+            let (client, id) = (client.clone(), id.clone());
+            async move { delete(&client, operation, &id).await.map(drop) }
+        }
+    });
+    Ok((id, guard))
 }
 
 /// Removes the network with this id; `Unchanged` if it is gone.

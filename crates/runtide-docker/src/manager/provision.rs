@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use bollard::{
-    models::HostConfig,
+    models::{ContainerCreateBody, ContainerCreateResponse, HostConfig},
     query_parameters::{CreateContainerOptions, RemoveContainerOptions},
 };
 use runtide_core::{
@@ -15,6 +15,7 @@ use serde::Deserialize;
 
 use super::{
     container::{Call, is_status, speaks},
+    late::{self, LATEST_ANSWER},
     network::{self, Network},
     spec::{Refused, Request},
 };
@@ -64,19 +65,8 @@ async fn create(client: &Client, mut request: Request) -> Result<InstanceId> {
     let later = request.join(speaks(&docker, NETWORKS_SINCE));
     let named = request.name.is_some();
     let options = CreateContainerOptions { name: request.name, platform: String::new() };
-    let made = docker.create_container(Some(options), request.body).await.map_err(|refusal| {
-        let taken = named && is_status(&refusal, 409);
-        let error = client.error(OPERATION, refusal);
-        if taken { error_as(client, ErrorKind::AlreadyExists, &error) } else { error }
-    })?;
-    // The container exists from here on, and only this call knows its id.
-    let guard = CreateGuard::new(client.site(OPERATION), &made.id, client.deadline(), {
-        let (client, id) = (client.clone(), made.id.clone());
-        move || {
-            let (client, id) = (client.clone(), id.clone());
-            async move { remove(&client, &id).await }
-        }
-    });
+    let making = make(client.clone(), docker, options, request.body, named);
+    let (made, guard) = Box::pin(late::seen_through(client, OPERATION, making)).await?;
     let finished = async {
         let call = Call { client, operation: OPERATION, id: &made.id };
         if !made.warnings.is_empty() {
@@ -110,6 +100,31 @@ async fn create(client: &Client, mut request: Request) -> Result<InstanceId> {
         Ok(())
     };
     guard.settle(finished.await).await.map(|()| InstanceId::from(made.id))
+}
+
+/// Makes the container. A connection that broke before the answer leaves it, since only the answer names it.
+async fn make(
+    client: Client,
+    docker: bollard::Docker,
+    options: CreateContainerOptions,
+    body: ContainerCreateBody,
+    named: bool,
+) -> Result<(ContainerCreateResponse, CreateGuard)> {
+    let made = tokio::time::timeout(LATEST_ANSWER, docker.create_container(Some(options), body)).await;
+    let made = made.map_err(|_| client.site(OPERATION).timeout(LATEST_ANSWER))?.map_err(|refusal| {
+        let taken = named && is_status(&refusal, 409);
+        let error = client.error(OPERATION, refusal);
+        if taken { error_as(&client, ErrorKind::AlreadyExists, &error) } else { error }
+    })?;
+    // The container exists from here on, and only this call knows its id.
+    let guard = CreateGuard::new(client.site(OPERATION), &made.id, client.deadline(), {
+        let (client, id) = (client.clone(), made.id.clone());
+        move || {
+            let (client, id) = (client.clone(), id.clone());
+            async move { remove(&client, &id).await }
+        }
+    });
+    Ok((made, guard))
 }
 
 fn error_as(client: &Client, kind: ErrorKind, error: &Error) -> Error {

@@ -97,6 +97,9 @@ async fn absent(call: Call<'_>) -> Error {
 
 type End = Pin<Box<dyn Future<Output = Result<Option<ExitStatus>>> + Send>>;
 
+/// Longest time between two readings: a year. The clock cannot add any longer ones.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// An opened stream of readings of one run.
 struct Readings {
     client: Client,
@@ -115,7 +118,7 @@ impl Readings {
         let (Some(first), Some(incarnation)) = (first, container.state.incarnation()) else {
             return Err(absent(call).await);
         };
-        let mut ticks = tokio::time::interval(every);
+        let mut ticks = tokio::time::interval(every.min(LONGEST));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (client, id) = (call.client.clone(), container.id_or(call.id).to_owned());
         let (owner, of, run) = (client.clone(), id.clone(), incarnation.to_owned());

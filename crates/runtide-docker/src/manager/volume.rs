@@ -138,7 +138,8 @@ struct Body<'a> {
     labels: BTreeMap<&'a str, &'a str>,
 }
 
-/// Asked for a name that is taken, the daemon answers 201 with the volume that is there, whatever its options and labels are.
+/// Asked for a name that is taken, the daemon answers 201 with the volume that is there, whatever its options and labels are. So of two
+/// clients that create the same volume at the same moment both may be told that they did: the daemon keeps nothing to tell them apart.
 async fn create(on: On<'_>, spec: &VolumeSpec) -> Result<VolumeId> {
     if spec.name.is_some() {
         match on.volume().await {

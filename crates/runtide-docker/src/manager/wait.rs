@@ -5,8 +5,9 @@
 //! its own number over the exit. So the wait is opened first, then the container is inspected, and the inspection decides, as
 //! long as it is still of the same incarnation and no start failed; else the daemon's history of events does.
 
-use std::time::Duration;
+use std::{pin::Pin, time::Duration};
 
+use futures_util::FutureExt;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use runtide_core::{Error, ErrorKind, ExitStatus, Result, Retry};
@@ -106,21 +107,19 @@ async fn end_of(call: Call<'_>, incarnation: &str, opened: Option<Opened>) -> Re
         },
     };
     // The wait is open: if the inspection finds the run alive, the daemon answers its end.
-    let answer = match (observe(call, incarnation).await?, answer) {
+    let mut answer = match (observe(call, incarnation).await?, answer) {
         (Seen::Alive, Some(answer)) => answer,
         (Seen::Alive, None) => return Err(Lost::Link),
         (Seen::Over(exit), _) => return Ok(exit),
         (Seen::Gone(gone), None) => return Err(Lost::Final(gone)),
-        (Seen::Gone(gone), Some(answer)) => {
-            let exit = tokio::time::timeout(call.client.deadline(), answered(answer)).await.ok().flatten();
+        (Seen::Gone(gone), Some(mut answer)) => {
+            let exit = tokio::time::timeout(call.client.deadline(), answer.exit()).await.ok().flatten();
             return exit.map(Some).ok_or(Lost::Final(gone));
         }
     };
-    let answer = answered(answer);
-    tokio::pin!(answer);
     let answered = loop {
         tokio::select! {
-            exit = &mut answer => break exit,
+            exit = answer.exit() => break exit,
             // A half-open connection stays silent: inspect on another one.
             () = tokio::time::sleep(call.client.config().max_silence) => match observe(call, incarnation).await? {
                 Seen::Alive => {}
@@ -152,22 +151,44 @@ async fn observe(call: Call<'_>, incarnation: &str) -> Result<Seen, Lost> {
 pub(super) async fn open(call: Call<'_>, condition: &str) -> Result<Opened> {
     let request = Request::post(format!("/containers/{}/wait", call.id)).with_query("condition", condition);
     let answer = Box::pin(call.client.open_apart(call.operation, request)).await;
-    answer.map(|answer| Opened(answer.into_body())).map_err(|error| call.located(error))
+    answer.map(|answer| Opened::new(answer.into_body())).map_err(|error| call.located(error))
 }
 
 /// A wait that the daemon has registered.
-pub(super) struct Opened(Incoming);
+pub(super) struct Opened {
+    /// `None`: it came.
+    answer: Option<Pin<Box<dyn Future<Output = Option<ExitStatus>> + Send>>>,
+}
+
+impl Opened {
+    fn new(body: Incoming) -> Self {
+        let answer = async move {
+            let body = Limited::new(body, ANSWER).collect().await.ok()?.to_bytes();
+            exit_in(&body)
+        };
+        Self { answer: Some(Box::pin(answer)) }
+    }
+
+    /// The exit status in the answer. `None`: the answer broke off or has no status (the caller inspects then), or it came already.
+    ///
+    /// # Cancel safety
+    /// Sound: another call goes on.
+    pub(super) async fn exit(&mut self) -> Option<ExitStatus> {
+        let exit = self.answer.as_mut()?.await;
+        self.answer = None;
+        exit
+    }
+
+    /// The exit status, if the answer with it is there already.
+    pub(super) fn exit_by_now(&mut self) -> Option<ExitStatus> {
+        self.exit().now_or_never().flatten()
+    }
+}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Answer {
     status_code: i64,
-}
-
-/// The exit status in the answer. `None`: the answer broke off or has no status; the caller inspects then.
-pub(super) async fn answered(Opened(answer): Opened) -> Option<ExitStatus> {
-    let body = Limited::new(answer, ANSWER).collect().await.ok()?.to_bytes();
-    exit_in(&body)
 }
 
 fn exit_in(body: &[u8]) -> Option<ExitStatus> {

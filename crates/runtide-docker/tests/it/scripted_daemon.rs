@@ -9,7 +9,7 @@ use runtide_docker::{Config, DockerBackend, Endpoint};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{UnixListener, UnixStream},
-    sync::watch,
+    sync::{Notify, watch},
     task::JoinHandle,
 };
 
@@ -19,6 +19,8 @@ pub(crate) enum Reply {
     Json(u16, String),
     /// Nothing, ever.
     Stall,
+    /// Worked out once the daemon is let to, whether or not the client still waits; one that is gone gets no answer.
+    Late(Arc<Notify>, Box<dyn FnOnce() -> Reply + Send>),
     /// The connection is closed without an answer.
     Hangup,
     /// A stream of these bytes, ended as it should be, or broken off.
@@ -176,7 +178,16 @@ async fn serve(
             seen.lock().unwrap_or_else(PoisonError::into_inner).push(request.clone());
             script(&request)
         };
+        let reply = match reply {
+            Reply::Late(gate, reply) => {
+                gate.notified().await;
+                reply()
+            }
+            reply => reply,
+        };
         let (answer, go_on) = match reply {
+            // A late answer is not late again.
+            Reply::Late(..) => return,
             Reply::Json(204, _) => (b"HTTP/1.1 204 No Content\r\n\r\n".to_vec(), true),
             Reply::Json(status, body) => {
                 (format!("HTTP/1.1 {status} S\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes(), true)

@@ -1,13 +1,17 @@
 //! [`Main`]: the main process of a container, as an attached session has it.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use runtide_core::{
     ErrorKind, ExitStatus, Result,
     manager::{ExecControl, TtySize},
 };
-use tokio::{sync::Mutex, task::JoinHandle};
+use tokio::{
+    sync::{Mutex, OnceCell},
+    task::JoinHandle,
+    time::Instant,
+};
 
 use super::{
     output::{Seen, Subject},
@@ -20,6 +24,12 @@ use crate::{
         wait,
     },
 };
+
+/// Longest time for which the inspections of a run that was started may fail.
+const ABSENCE: Duration = Duration::from_secs(30);
+
+/// Pause between two of them.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// The main process in one run. Its end is awaited from the begin of the session, for a container that removes itself takes its exit
 /// with it.
@@ -34,9 +44,27 @@ struct Run {
     client: Client,
     operation: &'static str,
     container: String,
-    /// `None`: the run was started, and the container was gone before it could be inspected.
-    incarnation: Option<String>,
+    /// Unset before an inspection succeeded.
+    which: OnceCell<Which>,
+    /// A wait for its end that was opened before it began.
+    opened: Mutex<Option<wait::Opened>>,
     tty: bool,
+}
+
+/// The begin of a run, as the session has it.
+pub(super) enum Begun {
+    /// Before the session, in this incarnation.
+    Before(Option<String>),
+    /// Just now, by this session: no inspection has seen it yet.
+    Started,
+}
+
+/// The run, as far as it is known.
+enum Which {
+    /// Of this incarnation.
+    Run(String),
+    /// It was over before an inspection saw it: the container is gone, or has the next run.
+    Over(Option<ExitStatus>),
 }
 
 enum End {
@@ -53,21 +81,22 @@ impl fmt::Debug for Main {
 }
 
 impl Main {
-    pub(super) fn new(
-        call: Call<'_>,
-        container: &Container,
-        incarnation: Option<String>,
-        opened: Option<wait::Opened>,
-    ) -> Self {
+    pub(super) fn new(call: Call<'_>, container: &Container, begun: Begun, opened: Option<wait::Opened>) -> Self {
         let subject = Arc::new(Run {
             client: call.client.clone(),
             operation: call.operation,
             container: container.id_or(call.id).to_owned(),
-            incarnation,
+            which: match begun {
+                Begun::Before(incarnation) => {
+                    OnceCell::new_with(Some(incarnation.map_or(Which::Over(None), Which::Run)))
+                }
+                Begun::Started => OnceCell::new(),
+            },
+            opened: Mutex::new(opened),
             tty: container.config.tty,
         });
         let awaited = Arc::clone(&subject);
-        let task = tokio::spawn(async move { awaited.end(opened).await });
+        let task = tokio::spawn(async move { awaited.end().await });
         Self { subject, task: task.abort_handle(), end: Mutex::new(End::Awaited(task)) }
     }
 }
@@ -84,14 +113,53 @@ impl Run {
         Call { client: &self.client, operation: self.operation, id: &self.container }
     }
 
+    /// The run, from the first inspection that succeeds.
+    async fn which(&self) -> Result<&Which> {
+        let found = self.which.get_or_try_init(|| async {
+            let now = self.call().inspect_if_present().await?;
+            let mut opened = self.opened.lock().await;
+            // Under a restart policy the next run may be there already: then the wait has its answer, or the daemon counts a restart.
+            if let Some(exit) = opened.as_mut().and_then(wait::Opened::exit_by_now) {
+                return Ok(Which::Over(Some(exit)));
+            }
+            let run = now
+                .as_ref()
+                .and_then(|now| now.state.incarnation().map(|incarnation| Which::Run(incarnation.to_owned())));
+            let is_first = run.is_some() && now.is_some_and(|now| now.restart_count == 0);
+            let Some(opened) = opened.as_mut().filter(|_| !is_first) else {
+                return Ok(run.unwrap_or(Which::Over(None)));
+            };
+            match tokio::time::timeout(self.client.deadline(), opened.exit()).await {
+                Ok(exit) => Ok(Which::Over(exit)),
+                // An engine that counts otherwise.
+                Err(_) => Ok(run.unwrap_or(Which::Over(None))),
+            }
+        });
+        found.await
+    }
+
+    /// The same, as long as the daemon may be back. A failed inspection is no end.
+    async fn found(&self) -> Result<&Which> {
+        let begun = Instant::now();
+        loop {
+            match self.which().await {
+                Err(error) if error.kind() != ErrorKind::Cancelled && begun.elapsed() < ABSENCE => {
+                    tracing::debug!(%error, instance = self.container, "inspecting it again");
+                    tokio::time::sleep(PAUSE).await;
+                }
+                found => return found,
+            }
+        }
+    }
+
     /// Waits for its end. `None` also if the container is gone, and its exit with it.
-    async fn end(&self, opened: Option<wait::Opened>) -> Result<Option<ExitStatus>> {
-        let ended = match (&self.incarnation, opened) {
-            (Some(incarnation), opened) => wait::over(self.call(), incarnation, opened).await,
-            (None, Some(opened)) => Ok(wait::answered(opened).await),
-            (None, None) => Ok(None),
+    async fn end(&self) -> Result<Option<ExitStatus>> {
+        let incarnation = match self.found().await? {
+            Which::Run(incarnation) => incarnation,
+            Which::Over(exit) => return Ok(*exit),
         };
-        match ended {
+        let opened = self.opened.lock().await.take();
+        match wait::over(self.call(), incarnation, opened).await {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             ended => ended,
         }
@@ -105,8 +173,11 @@ impl Subject for Main {
     }
 
     async fn observe(&self) -> Result<Seen> {
+        let incarnation = match self.subject.which().await? {
+            Which::Run(incarnation) => Some(incarnation.as_str()),
+            Which::Over(exit) => return Ok(Seen::Over(*exit)),
+        };
         let now = self.subject.call().inspect_if_present().await?;
-        let incarnation = self.subject.incarnation.as_deref();
         let runs = now.is_some_and(|now| now.state.is_alive() && now.state.incarnation() == incarnation);
         Ok(if runs { Seen::Alive } else { Seen::Over(None) })
     }
@@ -126,7 +197,7 @@ impl ExecControl for Main {
         let mut end = self.end.lock().await;
         let ended = match &mut *end {
             End::Known(exit) => return Ok(*exit),
-            End::Failed => self.subject.end(None).await,
+            End::Failed => self.subject.end().await,
             End::Awaited(task) => tokio::select! {
                 ended = task => ended.unwrap_or_else(|_| {
                     let message = "the runtime of the session's tasks has ended";

@@ -13,7 +13,7 @@ mod output;
 mod process;
 mod request;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use runtide_core::{
@@ -23,7 +23,7 @@ use runtide_core::{
 use runtide_engine::{Hijacked, Request};
 
 use self::{
-    attached::Main,
+    attached::{Begun, Main},
     input::{End, Input},
     output::Output,
     process::Process,
@@ -37,6 +37,9 @@ use crate::{client::Client, version::ApiVersion};
 
 /// The first API version that takes the terminal's size when the process is created.
 const CONSOLE_SIZE_SINCE: ApiVersion = ApiVersion::new(1, 42);
+
+/// Longest time to set the size of a terminal whose process runs already.
+const SIZED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Said of bytes in frames, from API 1.42 on.
 const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";
@@ -115,7 +118,7 @@ async fn takes_size(call: Call<'_>) -> Result<bool> {
 async fn exec(call: Call<'_>, options: &ExecOptions) -> Result<ExecSession> {
     let process = Arc::new(create(call, options, true).await?);
     let link = hijack(call, start(&process, options, false)).await?;
-    size_at_start(call, &process, options).await?;
+    size_at_start(call, &process, options).await;
     let end = if options.tty.is_some() { End::Typed } else { End::HalfClose };
     let is_framed = is_framed(&link, options.tty.is_some());
     let Hijacked { reader, writer, .. } = link;
@@ -129,7 +132,7 @@ async fn exec(call: Call<'_>, options: &ExecOptions) -> Result<ExecSession> {
 async fn exec_detached(call: Call<'_>, options: &ExecOptions) -> Result<Arc<dyn ExecControl>> {
     let process = create(call, options, false).await?;
     call.send(start(&process, options, true)).await?;
-    size_at_start(call, &process, options).await?;
+    size_at_start(call, &process, options).await;
     Ok(Arc::new(process))
 }
 
@@ -137,11 +140,19 @@ fn start(process: &Process, options: &ExecOptions, detach: bool) -> Request {
     Request::post(format!("/exec/{}/start", process.id())).with_json(&Start { detach, tty: options.tty.is_some() })
 }
 
-/// Older servers take the terminal's size only of a process that has begun.
-async fn size_at_start(call: Call<'_>, process: &Process, options: &ExecOptions) -> Result<()> {
-    match options.tty {
-        Some(size) if !takes_size(call).await? => process.size_at_start(call, size).await,
-        _ => Ok(()),
+/// Older servers take the terminal's size only of a process that has begun. It runs then: what fails is the size, and not the call.
+async fn size_at_start(call: Call<'_>, process: &Process, options: &ExecOptions) {
+    let Some(size) = options.tty else { return };
+    let sized = async {
+        match takes_size(call).await? {
+            true => Ok(()),
+            false => process.size_at_start(call, size).await,
+        }
+    };
+    let limit = SIZED_WITHIN.min(call.client.deadline() / 4);
+    let sized = tokio::time::timeout(limit, sized).await;
+    if let Err(error) = sized.unwrap_or_else(|_| Err(call.error(ErrorKind::Timeout, "the daemon did not answer"))) {
+        tracing::warn!(%error, instance = call.id, "the terminal of a process that runs has not the size that was asked for");
     }
 }
 
@@ -154,7 +165,7 @@ async fn attach(call: Call<'_>, options: &AttachOptions) -> Result<ExecSession> 
     if !now.is_alive() || now.incarnation() != incarnation.as_deref() {
         return Err(call.error(ErrorKind::Conflict, "it ended just now").with_context("state", &now.status));
     }
-    Ok(attached(call, &container, options, link, incarnation, None))
+    Ok(attached(call, &container, options, link, Begun::Before(incarnation), None))
 }
 
 async fn start_attached(call: Call<'_>, options: &AttachOptions) -> Result<ExecSession> {
@@ -170,8 +181,7 @@ async fn start_attached(call: Call<'_>, options: &AttachOptions) -> Result<ExecS
         return Err(call.error(ErrorKind::Conflict, "another client started it first"));
     }
     // From here on the session is there, whatever an inspection says.
-    let incarnation = call.inspect().await.ok().and_then(|now| now.state.incarnation().map(str::to_owned));
-    Ok(attached(call, &container, options, link, incarnation, Some(end)))
+    Ok(attached(call, &container, options, link, Begun::Started, Some(end)))
 }
 
 /// A connection to the streams of the main process. The daemon has attached before it upgrades the connection.
@@ -194,12 +204,12 @@ fn attached(
     container: &Container,
     options: &AttachOptions,
     link: Hijacked,
-    incarnation: Option<String>,
+    begun: Begun,
     end: Option<wait::Opened>,
 ) -> ExecSession {
     let config = &container.config;
     let (is_framed, input_end) = (is_framed(&link, config.tty), End::of_main(config.tty, config.stdin_once));
-    let main = Arc::new(Main::new(call, container, incarnation, end));
+    let main = Arc::new(Main::new(call, container, begun, end));
     let Hijacked { reader, writer, .. } = link;
     ExecSession {
         stdin: options.stdin.then(|| Box::pin(Input::new(writer, input_end)) as ByteWriter),

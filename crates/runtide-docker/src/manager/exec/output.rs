@@ -9,7 +9,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use runtide_core::{
     Error, ErrorKind, ExitStatus, Result,
@@ -135,7 +135,10 @@ impl<S: Subject> Output<S> {
             }
             Ok(Ok(_)) => {
                 (self.failures, self.is_late) = (0, false);
-                self.decoder.push(self.buffer.split().freeze());
+                let read = self.buffer.split();
+                // A subscriber that keeps small pieces does not keep a whole chunk for each.
+                let is_small = read.len() < CHUNK / 4;
+                self.decoder.push(if is_small { Bytes::copy_from_slice(&read) } else { read.freeze() });
             }
             Ok(Err(error)) => {
                 let message = "the connection broke: this is not the end of the output";

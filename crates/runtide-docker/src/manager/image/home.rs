@@ -13,7 +13,10 @@ use runtide_core::{
 use runtide_engine::{Request, as_io, segment};
 
 use super::description::Image;
-use crate::client::Client;
+use crate::{
+    client::Client,
+    manager::late::{self, LATEST_ANSWER},
+};
 
 /// Owner of the container, by its label, so that one that a killed process left behind is found.
 const OWNER: (&str, &str) = ("runtide.owner", "docker.inspect_image");
@@ -73,22 +76,9 @@ async fn read_passwd(client: &Client, operation: &'static str, image: &str) -> R
     let body = serde_json::json!({
         "Image": image, "Entrypoint": ["/"], "Labels": {OWNER.0: OWNER.1}, "NetworkDisabled": true,
     });
-    let guard = CreateGuard::new(client.site(operation), &name, client.deadline(), {
-        let (client, name) = (client.clone(), name.clone());
-        move || {
-            let (client, name) = (client.clone(), name.clone());
-            async move {
-                let request = Request::delete(format!("/containers/{name}?force=1&v=1"));
-                match client.call(operation, request, client.deadline()).await {
-                    Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-                    _ => Ok(()),
-                }
-            }
-        }
-    });
+    let create = create(client.clone(), operation, name.clone(), body);
+    let guard = late::seen_through(client, operation, create).await?;
     let read = async {
-        let request = Request::post("/containers/create").with_query("name", &name).with_json(&body);
-        client.call(operation, request, client.deadline()).await?;
         let mut path = PASSWD.to_owned();
         for _ in 0..LINKS {
             match file_in(client, operation, &name, &path).await? {
@@ -102,6 +92,35 @@ async fn read_passwd(client: &Client, operation: &'static str, image: &str) -> R
     let read = read.await;
     guard.undo().await;
     read
+}
+
+/// Makes the container.
+async fn create(client: Client, operation: &'static str, name: String, body: serde_json::Value) -> Result<CreateGuard> {
+    let request = Request::post("/containers/create").with_query("name", &name).with_json(&body);
+    let of = client.clone();
+    let guard = move || {
+        CreateGuard::new(of.site(operation), &name, of.deadline(), {
+            let (client, name) = (of.clone(), name.clone());
+            move || remove(client.clone(), operation, name.clone())
+        })
+    };
+    let first = guard();
+    match client.call(operation, request, LATEST_ANSWER).await {
+        Ok(_) => Ok(first),
+        Err(error) => {
+            first.keep();
+            late::undo(&error, guard).await;
+            Err(error)
+        }
+    }
+}
+
+async fn remove(client: Client, operation: &'static str, name: String) -> Result<()> {
+    let request = Request::delete(format!("/containers/{name}?force=1&v=1"));
+    match client.call(operation, request, client.deadline()).await {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 enum Found {

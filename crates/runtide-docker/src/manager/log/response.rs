@@ -89,6 +89,13 @@ impl LogResponse {
     }
 
     async fn chunk(&mut self, call: Call<'_>) -> Result<Chunk> {
+        tokio::select! {
+            chunk = self.received(call) => chunk,
+            () = call.client.closed() => Err(call.located(call.client.site(OPERATION).closed())),
+        }
+    }
+
+    async fn received(&mut self, call: Call<'_>) -> Result<Chunk> {
         loop {
             let frame = match (self.follow, self.ends_at) {
                 (true, None) => self.body.frame().await,

@@ -17,7 +17,10 @@ use serde_json::json;
 use super::{On, Volume};
 use crate::{
     client::Client,
-    manager::{item, items},
+    manager::{
+        item, items,
+        late::{self, LATEST_ANSWER},
+    },
 };
 
 const OWNER: &str = "runtide.owner";
@@ -43,22 +46,42 @@ impl Helper {
     /// Makes the helper of a volume that exists.
     ///
     /// # Cancel safety
-    /// A dropped future removes in a task what was made.
+    /// A dropped future removes in a task what was made, also by a request whose answer comes later.
     pub(super) async fn make(on: On<'_>, volume: &Volume) -> Result<Self> {
         let own = volume.labels.as_ref().and_then(|labels| labels.get(OWNER));
         let operation = format!("volume-transfer-{:032x}", fastrand::u128(..));
         let labels = json!({ OWNER: own.map_or("runtide", String::as_str), OPERATION: operation });
-        let site = on.client.site(on.operation);
-        let guard = CreateGuard::new(site, &operation, on.client.deadline(), {
-            let (client, call, operation) = (on.client.clone(), on.operation, operation.clone());
-            move || {
-                let (client, operation) = (client.clone(), operation.clone());
-                async move { remove(&client, call, &operation).await }
+        let made = Self::made(on.client.clone(), on.operation, operation, on.name.to_owned(), labels);
+        let made = on.bounded(late::seen_through(on.client, on.operation, made)).await;
+        made.map_err(|error| on.located(error))
+    }
+
+    async fn made(
+        client: Client,
+        call: &'static str,
+        operation: String,
+        volume: String,
+        labels: serde_json::Value,
+    ) -> Result<Self> {
+        let (of, label) = (client.clone(), operation.clone());
+        let guard = move || {
+            CreateGuard::new(of.site(call), &label, of.deadline(), {
+                let (client, operation) = (of.clone(), label.clone());
+                move || {
+                    let (client, operation) = (client.clone(), operation.clone());
+                    async move { remove(&client, call, &operation).await }
+                }
+            })
+        };
+        let first = guard();
+        let on = On { client: &client, operation: call, name: &volume };
+        match make(on, &operation, &labels).await {
+            Ok(container) => Ok(Self { container, guard: first }),
+            Err(error) => {
+                first.keep();
+                late::undo(&error, guard).await;
+                Err(error)
             }
-        });
-        match on.bounded(make(on, &operation, &labels)).await {
-            Ok(container) => Ok(Self { container, guard }),
-            Err(error) => guard.settle(Err(on.located(error))).await,
         }
     }
 
@@ -95,7 +118,7 @@ async fn make(on: On<'_>, operation: &str, labels: &serde_json::Value) -> Result
     });
     let request =
         Request::post("/containers/create").with_query("name", format!("runtide-{operation}")).with_json(&body);
-    let made = client.call(call, request, client.deadline()).await?;
+    let made = client.call(call, request, LATEST_ANSWER).await?;
     let Made { id } = serde_json::from_slice(&made).map_err(|error| client.site(call).undecodable(error))?;
     // The container keeps what it needs of it. What is refused here, the guard removes.
     let removal = Request::delete(format!("/images/{image}?force=1"));
@@ -117,7 +140,7 @@ async fn image(client: &Client, call: &'static str, operation: &str) -> Result<S
     let empty = futures_util::stream::iter([Ok(bytes::Bytes::from_static(&EMPTY))]);
     let request = Request::post("/images/create?fromSrc=-").with_query("changes", label);
     let request = request.with_body(empty, "application/x-tar");
-    let progress = client.call(call, request, client.deadline()).await?;
+    let progress = client.call(call, request, LATEST_ANSWER).await?;
     let mut id = None;
     for progress in serde_json::Deserializer::from_slice(&progress).into_iter::<Progress>() {
         let progress = progress.map_err(|error| client.site(call).undecodable(error))?;

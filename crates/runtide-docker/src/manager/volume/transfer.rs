@@ -16,7 +16,11 @@ use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 use http_body_util::BodyExt;
 use hyper::{Response, body::Incoming};
-use runtide_core::{Error, ErrorKind, Result, backend::lock, manager::ByteReader};
+use runtide_core::{
+    Error, ErrorKind, Result,
+    backend::{lock, saturating_add},
+    manager::ByteReader,
+};
 use runtide_engine::{ArchiveCheck, ArchiveFlaw, Folder, Request, SpoolReader, SpoolWriter, as_io, spool};
 use tokio::{io::AsyncReadExt, time::Instant};
 
@@ -133,7 +137,7 @@ async fn upload(on: On<'_>, path: String, archive: SpoolReader) -> Result<()> {
     let sent = send(on.client, on.operation, Request::put(path).with_body(body, "application/x-tar"));
     let stalled = async {
         loop {
-            let until = *lock(&last) + deadline;
+            let until = saturating_add(*lock(&last), deadline);
             if until <= Instant::now() {
                 return;
             }

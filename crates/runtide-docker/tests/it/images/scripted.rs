@@ -2,6 +2,7 @@
 
 use std::{
     io::Cursor,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -13,7 +14,7 @@ use runtide_core::{
     },
 };
 use serde_json::json;
-use tokio::io::AsyncReadExt;
+use tokio::{io::AsyncReadExt, sync::Notify};
 
 use super::{capture::Capture, done, drained};
 use crate::scripted_daemon::{Fake, Reply};
@@ -218,6 +219,30 @@ async fn an_inspection_that_fails_or_is_dropped_leaves_no_container() {
     stalls.sees("DELETE /containers/runtide-inspect-").await;
     let [made, removed] = containers(&stalls.seen());
     assert_eq!(made, removed);
+}
+
+#[tokio::test]
+async fn an_inspection_that_is_dropped_before_its_container_is_made_leaves_none() {
+    let gate = Arc::new(Notify::new());
+    let late = gate.clone();
+    let fake = Fake::new(move |request| match request {
+        _ if request.starts_with("GET /images/") => Reply::ok(DESCRIBED),
+        _ if request.starts_with("POST /containers/create") => {
+            Reply::Late(late.clone(), Box::new(|| Reply::Json(201, r#"{"Id":"c1"}"#.to_owned())))
+        }
+        _ if request.starts_with("DELETE") => Reply::empty(),
+        _ => Reply::Stall,
+    });
+    let image = ImageRef::from("a");
+    tokio::select! {
+        info = fake.backend.images().unwrap().inspect(&image) => panic!("there is no answer yet: {info:?}"),
+        () = fake.sees("POST /containers/create") => {}
+    }
+    // An undo that does not wait for the answer has run by then, and found nothing.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(containers(&fake.seen())[1], Vec::<String>::new(), "nothing is there to be removed");
+    gate.notify_one();
+    fake.sees("DELETE /containers/runtide-inspect-").await;
 }
 
 #[tokio::test]

@@ -280,6 +280,73 @@ async fn an_attach_to_a_container_that_ends_meanwhile_does_not_hang() {
     assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
 }
 
+/// A container that is started with a session. Behind the start its inspection and the wait for its end answer so.
+fn started(inspected: fn() -> Reply, waited: fn() -> Reply) -> Fake {
+    let is_started = AtomicBool::new(false);
+    let script = Script::new(frame(1, b"a"), None);
+    Fake::new(move |request| {
+        if request.ends_with("/start") {
+            is_started.store(true, Ordering::SeqCst);
+            return Reply::empty();
+        }
+        match request {
+            "GET /containers/c1/json" if is_started.load(Ordering::SeqCst) => inspected(),
+            "GET /containers/c1/json" => Reply::ok(ENDED),
+            _ if request.contains("/wait?") => waited(),
+            _ => script.reply(request),
+        }
+    })
+}
+
+#[tokio::test]
+async fn a_failed_inspection_of_a_run_that_was_started_is_no_end_of_it() {
+    let fake = started(|| Reply::message(500, "the disk is busy"), || Reply::Open(Vec::new()));
+    let open = exec(&fake).start_attached(&id(), AttachOptions::default()).await.unwrap();
+    let control = open.control.clone();
+    let (lines, end) = read(open).await;
+    assert_eq!(lines.len(), 1);
+    end.unwrap_err();
+    let early = tokio::time::timeout(Duration::from_secs(1), control.wait()).await;
+    assert!(early.is_err(), "nothing says that it ended: {early:?}");
+}
+
+#[tokio::test]
+async fn the_next_run_under_a_restart_policy_is_not_taken_for_the_one_that_was_started() {
+    const NEXT: &str = r#"{"Id":"c1","State":{"Status":"running","Running":true,"StartedAt":"2024-01-01T00:00:09Z"}}"#;
+    const COUNTED: &str = r#"{"Id":"c1","RestartCount":1,"State":{"Status":"running","Running":true,"StartedAt":"2024-01-01T00:00:09Z"}}"#;
+    for inspected in [(|| Reply::ok(NEXT)) as fn() -> Reply, || Reply::ok(COUNTED)] {
+        let fake = started(inspected, || Reply::ok(r#"{"StatusCode":5}"#));
+        let open = exec(&fake).start_attached(&id(), AttachOptions::default()).await.unwrap();
+        let control = open.control.clone();
+        read(open).await.1.unwrap();
+        let exit = tokio::time::timeout(LIMIT, control.wait()).await.expect("it is over").unwrap();
+        assert_eq!(exit, Some(ExitStatus::code(5)));
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_runs_is_returned_whatever_becomes_of_its_terminals_size() {
+    let script = Script::new(b"$ ".to_vec(), Some(RUNNING)).staying();
+    for reply in [(|| Reply::message(500, "no")) as fn() -> Reply, || Reply::Stall] {
+        let inner = script.clone();
+        let fake = Fake::new(move |request| match request {
+            _ if request.contains("/resize?") => reply(),
+            "POST /exec/e1/start" if inner.bytes.is_empty() => Reply::empty(),
+            _ => inner.reply(request),
+        })
+        .with_deadline(Duration::from_secs(4));
+        exec(&fake).exec(&id(), argv(&["sh"]).with_tty(size(80, 24))).await.unwrap();
+        let detached = script.clone();
+        let fake = Fake::new(move |request| match request {
+            _ if request.contains("/resize?") => reply(),
+            "POST /exec/e1/start" => Reply::empty(),
+            _ => detached.reply(request),
+        })
+        .with_deadline(Duration::from_secs(4));
+        exec(&fake).exec_detached(&id(), argv(&["sh"]).with_tty(size(80, 24))).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_terminals_main_process_is_attached_to_with_other_keys_to_detach() {
     const TERMINAL: &str = r#"{"Id":"c1","State":{"Status":"running","Running":true,"StartedAt":"2024-01-01T00:00:00.1Z"},"Config":{"Tty":true,"OpenStdin":true},"HostConfig":{}}"#;

@@ -1,11 +1,16 @@
 //! Networks, on a daemon that makes two of one name, and on one that changes its mind.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use runtide_core::{
     ErrorKind, RuntimeBackend,
     manager::{ConnectOptions, Effect, NetworkSpec},
 };
+
+use tokio::sync::Notify;
 
 use crate::scripted_daemon::{Fake, Reply};
 
@@ -30,6 +35,24 @@ async fn a_network_is_taken_back_if_another_client_was_as_fast() {
         fake.seen().iter().map(|request| request.split(['?', ' ']).take(2).collect::<Vec<_>>().join(" ")).collect();
     let once = ["POST /networks/create", "GET /networks"];
     assert_eq!(verbs, [&once[..], &["DELETE /networks/ours"], &once].concat());
+}
+
+#[tokio::test]
+async fn a_network_whose_create_is_answered_after_the_caller_gave_up_is_taken_back() {
+    let gate = Arc::new(Notify::new());
+    let late = gate.clone();
+    let fake = Fake::new(move |request| match request {
+        "POST /networks/create" => Reply::Late(late.clone(), Box::new(|| Reply::Json(201, MADE.to_owned()))),
+        "DELETE /networks/ours" => Reply::empty(),
+        _ => Reply::message(404, "no such thing"),
+    });
+    let spec = NetworkSpec::named("lan");
+    tokio::select! {
+        _ = fake.backend.networks().unwrap().create(&spec) => panic!("there is no answer yet"),
+        () = fake.sees("POST /networks/create") => {}
+    }
+    gate.notify_one();
+    fake.sees("DELETE /networks/ours").await;
 }
 
 #[tokio::test]

@@ -2,7 +2,10 @@
 
 use std::{
     num::NonZeroU64,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -13,6 +16,7 @@ use runtide_core::{
         StopOptions,
     },
 };
+use tokio::sync::Notify;
 
 use crate::scripted_daemon::{Fake, Reply};
 
@@ -125,6 +129,54 @@ fn second_network(reply: impl Fn() -> Reply + Send + Sync + 'static) -> Fake {
         request if request.starts_with("DELETE /containers/made1") => Reply::empty(),
         _ => Reply::message(404, "no such thing"),
     })
+}
+
+#[tokio::test]
+async fn a_creation_that_is_answered_after_the_caller_gave_up_is_undone() {
+    let gate = Arc::new(Notify::new());
+    let late = gate.clone();
+    let fake = Fake::new(move |request| match request {
+        request if request.starts_with("POST /containers/create") => {
+            let made = || Reply::Json(201, r#"{"Id":"made1","Warnings":[]}"#.to_owned());
+            Reply::Late(late.clone(), Box::new(made))
+        }
+        request if request.starts_with("DELETE /containers/made1") => Reply::empty(),
+        _ => Reply::message(404, "no such thing"),
+    });
+    let spec = InstanceSpec::of_image("i");
+    tokio::select! {
+        _ = fake.backend.provision().unwrap().create(&spec) => panic!("there is no answer yet"),
+        () = fake.sees("POST /containers/create") => {}
+    }
+    gate.notify_one();
+    fake.sees("DELETE /containers/made1?").await;
+}
+
+#[tokio::test]
+async fn a_followed_log_ends_when_its_backend_is_closed() {
+    let fake = Fake::new(|request| match request {
+        request if request.contains("/logs?") => Reply::Open(Vec::new()),
+        request if request.starts_with("GET /events") || request.contains("/wait?") => Reply::Open(Vec::new()),
+        _ => Reply::ok(RUNS),
+    });
+    let mut log = fake.backend.logs().unwrap().logs(&id(), LogOptions::default().with_follow()).await.unwrap();
+    fake.backend.close().await.unwrap();
+    let end = tokio::time::timeout(Duration::from_secs(60), log.next()).await.expect("it ends").unwrap();
+    assert_eq!(end.unwrap_err().kind(), ErrorKind::Cancelled);
+    assert!(log.next().await.is_none());
+}
+
+#[tokio::test]
+async fn readings_may_be_as_far_apart_as_a_caller_says() {
+    let fake = Fake::new(|request| match request {
+        request if request.contains("/stats?") => Reply::ok(r#"{"read":"2024-01-01T00:00:01Z"}"#),
+        request if request.starts_with("GET /events") || request.contains("/wait?") => Reply::Open(Vec::new()),
+        _ => Reply::ok(RUNS),
+    });
+    let mut readings = fake.backend.stats().unwrap().usage_stream(&id(), Duration::MAX).await.unwrap();
+    readings.next().await.unwrap().unwrap();
+    let next = tokio::time::timeout(Duration::from_millis(200), readings.next()).await;
+    assert!(next.is_err(), "{next:?}");
 }
 
 #[tokio::test]

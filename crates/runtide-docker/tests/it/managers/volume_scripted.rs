@@ -1,12 +1,15 @@
 //! Transfers of volumes, on a daemon that breaks off, lies, stalls and loses the volume.
 
 use std::{
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use runtide_core::{ErrorKind, RuntimeBackend, manager::ByteReader};
-use tokio::io::AsyncReadExt;
+use tokio::{io::AsyncReadExt, sync::Notify};
 
 use crate::scripted_daemon::{Fake, Reply};
 
@@ -92,6 +95,72 @@ async fn a_daemon_that_stalls_is_a_timeout_and_what_it_made_is_removed() {
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
 }
 
+/// A daemon that has the helper only once it is let to answer its create.
+fn late(gate: &Arc<Notify>, is_there: &Arc<AtomicBool>, answer: fn() -> Reply) -> Fake {
+    let (gate, is_there) = (gate.clone(), is_there.clone());
+    Fake::new(move |request| match request {
+        "GET /volumes/v" => Reply::ok(VOLUME),
+        request if request.starts_with("POST /images/create") => Reply::ok(IMAGE),
+        request if request.starts_with("POST /containers/create") => {
+            let is_there = is_there.clone();
+            let answered = move || {
+                is_there.store(true, Ordering::SeqCst);
+                answer()
+            };
+            Reply::Late(gate.clone(), Box::new(answered))
+        }
+        request if request.starts_with("GET /containers/json?all=1&filters") => {
+            Reply::ok(if is_there.load(Ordering::SeqCst) { r#"[{"Id":"h1"}]"# } else { "[]" })
+        }
+        request if request.starts_with("GET /images/json?all=1&filters") => Reply::ok("[]"),
+        request if request.starts_with("DELETE ") => Reply::ok("[]"),
+        _ => Reply::message(404, "no such thing"),
+    })
+}
+
+#[tokio::test]
+async fn a_helper_whose_create_is_answered_after_the_caller_gave_up_is_removed() {
+    let made = || Reply::Json(201, r#"{"Id":"h1"}"#.to_owned());
+    let (gate, is_there) = <(Arc<Notify>, Arc<AtomicBool>)>::default();
+    let fake = late(&gate, &is_there, made);
+    let (volumes, volume) = (fake.backend.volumes().unwrap(), "v".into());
+    tokio::select! {
+        _ = volumes.export(&volume) => panic!("there is no answer yet"),
+        () = fake.sees("POST /containers/create") => {}
+    }
+    // An undo that does not wait for the answer has run by then.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    gate.notify_one();
+    fake.sees("DELETE /containers/h1?force=1&v=1").await;
+
+    let fake = late(&gate, &is_there, made).with_deadline(Duration::from_millis(300));
+    is_there.store(false, Ordering::SeqCst);
+    let error = fake.backend.volumes().unwrap().export(&"v".into()).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    gate.notify_one();
+    fake.sees("DELETE /containers/h1?force=1&v=1").await;
+}
+
+#[tokio::test]
+async fn a_helper_whose_create_got_no_answer_is_looked_for_again() {
+    let looks = AtomicUsize::new(0);
+    let fake = Fake::new(move |request| match request {
+        "GET /volumes/v" => Reply::ok(VOLUME),
+        request if request.starts_with("POST /images/create") => Reply::ok(IMAGE),
+        request if request.starts_with("POST /containers/create") => Reply::Hangup,
+        // The daemon is still at it when it is asked first.
+        request if request.starts_with("GET /containers/json?all=1&filters") => {
+            Reply::ok(if looks.fetch_add(1, Ordering::SeqCst) == 0 { "[]" } else { r#"[{"Id":"h1"}]"# })
+        }
+        request if request.starts_with("GET /images/json?all=1&filters") => Reply::ok("[]"),
+        request if request.starts_with("DELETE ") => Reply::ok("[]"),
+        _ => Reply::message(404, "no such thing"),
+    });
+    let error = fake.backend.volumes().unwrap().export(&"v".into()).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    fake.sees("DELETE /containers/h1?force=1&v=1").await;
+}
+
 #[tokio::test]
 async fn a_volume_that_the_daemon_made_again_is_not_taken_for_the_one_that_was_removed() {
     let inspected = AtomicUsize::new(0);
@@ -109,6 +178,14 @@ async fn a_volume_that_the_daemon_made_again_is_not_taken_for_the_one_that_was_r
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
     fake.sees("DELETE /containers/h1?").await;
     assert!(!fake.seen().iter().any(|request| request.starts_with("DELETE /volumes/")), "it may be another client's");
+}
+
+#[tokio::test]
+async fn a_deadline_that_the_clock_cannot_add_is_none() {
+    let fake = with_archive(|_| Reply::ok("")).with_deadline(Duration::MAX);
+    let volumes = fake.backend.volumes().unwrap();
+    volumes.import(&"v".into(), Box::pin(std::io::Cursor::new(archive()))).await.unwrap();
+    is_undone(&fake).await;
 }
 
 #[tokio::test]

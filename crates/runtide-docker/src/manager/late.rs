@@ -1,0 +1,47 @@
+//! Creates whose answer comes late, or never.
+//!
+//! The daemon enters an object into its tables at the end of a create. An undo that runs before that finds nothing, and the object is
+//! there afterwards. So a create is a task of its own, which goes on when its call has given up, and undoes after the answer.
+
+use std::time::Duration;
+
+use runtide_core::{Error, ErrorKind, Result, backend::CreateGuard};
+
+use crate::client::Client;
+
+/// Longest wait for the answer to a create, whoever waits for it.
+pub(super) const LATEST_ANSWER: Duration = Duration::from_secs(300);
+
+/// Pauses before the looks for what a create without an answer made.
+const PAUSES: [Duration; 4] =
+    [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(30), Duration::from_secs(120)];
+
+/// Runs a create to its end, also if this future is dropped. What it made is then dropped: its guard removes it.
+///
+/// # Cancel safety
+/// Sound; see above.
+pub(super) async fn seen_through<T: Send + 'static>(
+    client: &Client,
+    operation: &'static str,
+    create: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    let (answer, answered) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move { answer.send(create.await) });
+    answered.await.unwrap_or_else(|_| {
+        let message = "the runtime of the create's task has ended";
+        Err(client.site(operation).error(ErrorKind::Cancelled, message))
+    })
+}
+
+/// Removes what a failed create made. If its answer did not come, the daemon may still be at it: a task looks again later.
+pub(super) async fn undo(error: &Error, guard: impl Fn() -> CreateGuard + Send + 'static) {
+    guard().undo().await;
+    if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Protocol) {
+        tokio::spawn(async move {
+            for pause in PAUSES {
+                tokio::time::sleep(pause).await;
+                guard().undo().await;
+            }
+        });
+    }
+}
