@@ -106,7 +106,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
 }
 
 /// How the variables begin that name daemons to the tests.
-const OF_DAEMONS: [&str; 4] = ["RUNTIDE_TEST", "RUNTIDE_PODMAN", "RUNTIDE_REGISTRY", "RUNTIDE_SSH"];
+const OF_DAEMONS: [&str; 4] = ["RUNTIDE_TEST", "RUNTIDE_TEST_PODMAN", "RUNTIDE_TEST_REGISTRY", "RUNTIDE_TEST_SSH"];
 
 fn list(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
@@ -131,14 +131,8 @@ fn is_of_the_daemon(target: &str) -> bool {
 
 /// The variable with a daemon's address.
 fn variable(daemon: &str) -> String {
-    match daemon {
-        "registry" => "RUNTIDE_REGISTRY".to_owned(),
-        "sshd" => "RUNTIDE_SSH".to_owned(),
-        _ => {
-            let name = daemon.to_uppercase().replace('-', "_");
-            if daemon.starts_with("podman") { format!("RUNTIDE_{name}") } else { format!("RUNTIDE_TEST_{name}") }
-        }
-    }
+    let name = if daemon == "sshd" { "ssh" } else { daemon };
+    format!("RUNTIDE_TEST_{}", name.to_uppercase().replace('-', "_"))
 }
 
 fn alone() -> Outcome<File> {
@@ -430,7 +424,7 @@ mod tests {
     #[test]
     fn each_daemon_has_its_variable_and_its_backend() {
         assert_eq!(variable("etcd"), "RUNTIDE_TEST_ETCD");
-        assert_eq!(variable("podman5"), "RUNTIDE_PODMAN5");
+        assert_eq!(variable("podman5"), "RUNTIDE_TEST_PODMAN5");
         assert_eq!((backend("podman5"), backend("docker26"), backend("etcd")), ("podman", "docker", "etcd"));
         assert_eq!(variable("systemd-user"), "RUNTIDE_TEST_SYSTEMD_USER");
         let required = list("docker,systemd");

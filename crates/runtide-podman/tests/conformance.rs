@@ -1,5 +1,5 @@
-//! The laws, on a real Podman service: `RUNTIDE_PODMAN` is its address, `RUNTIDE_TESTBED` the tool that kills it, and
-//! `RUNTIDE_PODMAN_IS` its name, if it is not `podman`.
+//! The laws, on a real Podman service: `RUNTIDE_TEST_PODMAN` is its address, `RUNTIDE_TESTBED` the tool that kills it, and
+//! `RUNTIDE_TEST_PODMAN_IS` its name, if it is not `podman`.
 //!
 //! Without the address each law reports itself as skipped; with `RUNTIDE_REQUIRE_REAL=podman` that is a failure. One law runs
 //! at a time, with any number of test threads, since some of them kill the service.

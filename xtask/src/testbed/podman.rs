@@ -46,13 +46,13 @@ pub(super) struct Podman {
 
 impl Podman {
     pub(super) fn below(testbed: &Path) -> Self {
-        let variables = ["RUNTIDE_PODMAN", "RUNTIDE_PODMAN_DIR", "RUNTIDE_PODMAN_NET"];
+        let variables = ["RUNTIDE_TEST_PODMAN", "RUNTIDE_TEST_PODMAN_DIR", "RUNTIDE_TEST_PODMAN_NET"];
         Self { home: Home::below(testbed, "podman", Owner::Podman, LONGEST), variables }
     }
 
     /// Of a newer Debian than the machine's may be.
     pub(super) fn newer(testbed: &Path) -> Self {
-        let variables = ["RUNTIDE_PODMAN5", "RUNTIDE_PODMAN5_DIR", "RUNTIDE_PODMAN5_NET"];
+        let variables = ["RUNTIDE_TEST_PODMAN5", "RUNTIDE_TEST_PODMAN5_DIR", "RUNTIDE_TEST_PODMAN5_NET"];
         Self { home: Home::of_guest(testbed, "podman5", Owner::Podman, LONGEST), variables }
     }
 }

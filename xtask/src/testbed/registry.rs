@@ -203,9 +203,9 @@ impl Service for Registry {
         let Some([open, locked]) = self.addresses() else { return BTreeMap::new() };
         let password = fs::read_to_string(self.folder.join(PASSWORD)).unwrap_or_default();
         BTreeMap::from([
-            ("RUNTIDE_REGISTRY", open.to_string()),
-            ("RUNTIDE_REGISTRY_AUTH", locked.to_string()),
-            ("RUNTIDE_REGISTRY_PASSWORD", password),
+            ("RUNTIDE_TEST_REGISTRY", open.to_string()),
+            ("RUNTIDE_TEST_REGISTRY_AUTH", locked.to_string()),
+            ("RUNTIDE_TEST_REGISTRY_PASSWORD", password),
         ])
     }
 }

@@ -213,8 +213,8 @@ impl Service for Sshd {
     fn environment(&self) -> BTreeMap<&'static str, String> {
         let Some(port) = self.port() else { return BTreeMap::new() };
         BTreeMap::from([
-            ("RUNTIDE_SSH", format!("ssh://root@127.0.0.1:{port}")),
-            ("RUNTIDE_SSH_PROGRAM", self.file("bin/ssh")),
+            ("RUNTIDE_TEST_SSH", format!("ssh://root@127.0.0.1:{port}")),
+            ("RUNTIDE_TEST_SSH_PROGRAM", self.file("bin/ssh")),
         ])
     }
 }

@@ -9,7 +9,7 @@ use runtide_core::{Error, ErrorKind, Result, backend::CreateGuard};
 
 use crate::client::Client;
 
-/// Longest wait for the answer to a create, whoever waits for it.
+/// Longest wait for the answer to a create, also where no caller waits for it any more.
 pub(super) const LATEST_ANSWER: Duration = Duration::from_secs(300);
 
 /// Pauses before the looks for what a create without an answer made.

@@ -1,7 +1,7 @@
 //! Images: on daemons whose every answer is written here, and on a real one, with registries where the testbed names them.
 //!
-//! `RUNTIDE_REGISTRY` is the `host:port` of a registry without a password, `RUNTIDE_REGISTRY_AUTH` of one for the user `runtide`
-//! with the password in `RUNTIDE_REGISTRY_PASSWORD`.
+//! `RUNTIDE_TEST_REGISTRY` is the `host:port` of a registry without a password, `RUNTIDE_TEST_REGISTRY_AUTH` of one for the user `runtide`
+//! with the password in `RUNTIDE_TEST_REGISTRY_PASSWORD`.
 
 mod build;
 mod capture;

@@ -186,8 +186,6 @@ async fn serve(
             reply => reply,
         };
         let (answer, go_on) = match reply {
-            // A late answer is not late again.
-            Reply::Late(..) => return,
             Reply::Json(204, _) => (b"HTTP/1.1 204 No Content\r\n\r\n".to_vec(), true),
             Reply::Json(status, body) => {
                 (format!("HTTP/1.1 {status} S\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes(), true)
@@ -197,7 +195,8 @@ async fn serve(
                 let _ = stream.read(&mut [0; 1]).await;
                 return;
             }
-            Reply::Hangup => return,
+            // A late answer is not late again.
+            Reply::Late(..) | Reply::Hangup => return,
             Reply::Open(bytes) => {
                 if stream.write_all(&chunked(&bytes)).await.is_ok() {
                     let _ = stream.read(&mut [0; 1]).await;

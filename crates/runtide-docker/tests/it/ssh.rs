@@ -1,4 +1,4 @@
-//! The daemon through a real sshd on loopback, which the testbed starts: `RUNTIDE_SSH` is its address, `RUNTIDE_SSH_PROGRAM` an
+//! The daemon through a real sshd on loopback, which the testbed starts: `RUNTIDE_TEST_SSH` is its address, `RUNTIDE_TEST_SSH_PROGRAM` an
 //! `ssh` that has the key for it.
 
 use std::{
@@ -38,8 +38,9 @@ impl Remote {
     /// `None` without an sshd or a daemon, with a line in the report. The sshd is exclusive to a test that ends it.
     async fn new(test: &str, is_exclusive: bool) -> Option<Self> {
         let variable = |name: &str| std::env::var(name).ok();
-        let (Some(address), Some(program)) = (variable("RUNTIDE_SSH"), variable("RUNTIDE_SSH_PROGRAM")) else {
-            report::skip("managers", "docker", "RUNTIDE_SSH or RUNTIDE_SSH_PROGRAM is not set");
+        let (Some(address), Some(program)) = (variable("RUNTIDE_TEST_SSH"), variable("RUNTIDE_TEST_SSH_PROGRAM"))
+        else {
+            report::skip("managers", "docker", "RUNTIDE_TEST_SSH or RUNTIDE_TEST_SSH_PROGRAM is not set");
             return None;
         };
         // This turn first, in each test: that of the daemon is had with the bench.
@@ -66,18 +67,18 @@ impl Remote {
         path
     }
 
-    fn config(&self, address: &str, program: &std::path::Path) -> Config {
+    fn config(address: &str, program: &std::path::Path) -> Config {
         let Endpoint::Ssh(ssh) = address.parse().unwrap() else { panic!("{address}") };
         Config::default().with_endpoint(Endpoint::Ssh(ssh.with_program(program)))
     }
 
-    fn backend(&self, address: &str, program: &std::path::Path) -> DockerBackend {
-        DockerBackend::new(self.config(address, program)).unwrap()
+    fn backend(address: &str, program: &std::path::Path) -> DockerBackend {
+        DockerBackend::new(Self::config(address, program)).unwrap()
     }
 
     /// The error of a first call.
-    async fn error(&self, address: &str, program: &std::path::Path) -> runtide_core::Error {
-        self.backend(address, program).connect().await.unwrap_err()
+    async fn error(address: &str, program: &std::path::Path) -> runtide_core::Error {
+        Self::backend(address, program).connect().await.unwrap_err()
     }
 }
 
@@ -110,14 +111,14 @@ async fn it_is_the_same_daemon_through_ssh() {
     let socket = std::env::var("RUNTIDE_TEST_DOCKER").unwrap();
     let with_path = format!("{}{}", remote.address, socket.strip_prefix("unix://").unwrap());
     for address in [&remote.address, &with_path] {
-        let backend = remote.backend(address, &remote.program);
+        let backend = Remote::backend(address, &remote.program);
         let listed = backend.list_instances(ListOptions::default()).await.unwrap();
         assert!(listed.instances.iter().any(|instance| instance.id == id), "{address}");
         let mut logs = backend.logs().unwrap().logs(&id, LogOptions::default()).await.unwrap();
         let line = logs.next().await.unwrap().unwrap();
         assert!(format!("{line:?}").contains("through ssh"), "{line:?}");
     }
-    let backend = remote.backend(&remote.address, &remote.program);
+    let backend = Remote::backend(&remote.address, &remote.program);
     let _ = backend
         .lifecycle()
         .unwrap()
@@ -134,7 +135,7 @@ async fn a_watch_survives_killed_connections_and_a_machine_that_goes_away() {
     let Some(remote) = Remote::new("ssh-watch", true).await else { return };
     let bench = &remote.bench;
     let program = remote.script("ssh", "echo $$ >> $at/pids\nexec $ssh \"$@\"");
-    let backend = remote.backend(&remote.address, &program);
+    let backend = Remote::backend(&remote.address, &program);
     let mut stream = backend.watch(WatchOptions::default()).await.unwrap();
     until(&mut stream, |event| matches!(event.kind, RuntimeEventKind::ResyncEnd(_))).await;
     let name = |number: u32| format!("{}-{number}", bench.prefix);
@@ -161,12 +162,12 @@ async fn every_failure_on_the_way_has_its_kind() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let closed = format!("ssh://root@127.0.0.1:{}", listener.local_addr().unwrap().port());
     drop(listener);
-    let error = remote.error(&closed, &remote.program).await;
+    let error = Remote::error(&closed, &remote.program).await;
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     assert!(error.message().contains("Connection refused"), "{error}");
 
     let stranger = remote.script("stranger", "exec ssh -F /dev/null -o UserKnownHostsFile=/dev/null \"$@\"");
-    let error = remote.error(&remote.address, &stranger).await;
+    let error = Remote::error(&remote.address, &stranger).await;
     assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error}");
     assert!(error.message().contains("Host key verification failed"), "{error}");
 
@@ -175,18 +176,18 @@ async fn every_failure_on_the_way_has_its_kind() {
         "no-key",
         &no_key.replace("$ssh", "ssh -F /dev/null -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"),
     );
-    let error = remote.error(&remote.address, &no_key).await;
+    let error = Remote::error(&remote.address, &no_key).await;
     assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error}");
     assert!(error.message().contains("Permission denied"), "{error}");
 
     // The same command by a name that the machine does not have.
     let no_docker = "n=$#; i=1; for a; do [ $i -lt $n ] && set -- \"$@\" \"$a\"; i=$((i+1)); done; shift $n\n\
                      exec $ssh \"$@\" 'no-such-docker system dial-stdio'";
-    let error = remote.error(&remote.address, &remote.script("no-docker", no_docker)).await;
+    let error = Remote::error(&remote.address, &remote.script("no-docker", no_docker)).await;
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     assert!(error.message().contains("docker system dial-stdio"), "{error}");
 
-    let error = remote.error(&format!("{}/nonexistent/docker.sock", remote.address), &remote.program).await;
+    let error = Remote::error(&format!("{}/nonexistent/docker.sock", remote.address), &remote.program).await;
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     assert!(error.message().contains("/nonexistent/docker.sock"), "{error}");
 }

@@ -229,7 +229,7 @@ async fn a_history_that_comes_after_the_listing_brings_no_removed_instance_back(
     }
     // Behind the rest of the history.
     fake.state().run(&id(2), "last");
-    while !events.last().is_some_and(|event| line(event) == "started last") {
+    while events.last().is_none_or(|event| line(event) != "started last") {
         events.push(next(&mut stream).await);
     }
     let mut table = InstanceTable::default();

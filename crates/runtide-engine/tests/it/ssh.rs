@@ -150,31 +150,31 @@ async fn a_missed_deadline_kills_ssh() {
     assert_eq!(version(&client).await.unwrap_err().kind(), ErrorKind::Timeout);
 }
 
+/// An engine without such a command.
+#[derive(Debug)]
+struct Bare;
+impl Dialect for Bare {
+    type Server = ();
+    const NEGOTIATE: &'static str = "bare.negotiate";
+    const PROBE: &'static str = "/version";
+    const ADVICE: Advice = Demo::ADVICE;
+    fn understand(&self, _: CallSite<'_>, _: &Answer) -> Result<()> {
+        Ok(())
+    }
+    fn prefix((): &()) -> String {
+        String::new()
+    }
+    fn describe((): &()) -> String {
+        String::new()
+    }
+}
+
 #[tokio::test]
 async fn no_process_without_a_program_and_no_client_without_a_command() {
     let client = Client::new(Demo, settings(Path::new("/nonexistent/ssh"), "ssh://h", SECONDS)).unwrap();
     let error = version(&client).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     assert!(error.message().contains("/nonexistent/ssh"), "{error}");
-
-    /// An engine without such a command.
-    #[derive(Debug)]
-    struct Bare;
-    impl Dialect for Bare {
-        type Server = ();
-        const NEGOTIATE: &'static str = "bare.negotiate";
-        const PROBE: &'static str = "/version";
-        const ADVICE: Advice = Demo::ADVICE;
-        fn understand(&self, _: CallSite<'_>, _: &Answer) -> Result<()> {
-            Ok(())
-        }
-        fn prefix((): &()) -> String {
-            String::new()
-        }
-        fn describe((): &()) -> String {
-            String::new()
-        }
-    }
     let error = Client::new(Bare, settings(Path::new("ssh"), "ssh://h", SECONDS)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
 }
@@ -211,12 +211,12 @@ printf ' and the end'
 #[tokio::test]
 async fn few_logins_are_under_way_at_once() {
     // Each counts those that have not answered yet, itself included.
-    let counts = r#"
+    let counts = r"
 mkdir -p $at/running && touch $at/running/$$
 ls $at/running | wc -l >> $at/counts
 sleep 0.2
 rm $at/running/$$
-"#;
+";
     let script = Script::new(&format!("{counts}{ANSWERS}"));
     let client = script.client("ssh://h", SECONDS);
     let pings = (0..12).map(|_| {

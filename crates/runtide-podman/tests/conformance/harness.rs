@@ -71,11 +71,11 @@ fn done<T>(result: Result<T, String>) -> Done<T> {
 
 impl PodmanHarness {
     pub(crate) async fn start() -> Result<Self, Absent> {
-        let Ok(address) = std::env::var("RUNTIDE_PODMAN") else {
-            return Err(Absent::unset(known_as(), "RUNTIDE_PODMAN is not set: cargo xtask testbed up podman"));
+        let Ok(address) = std::env::var("RUNTIDE_TEST_PODMAN") else {
+            return Err(Absent::unset(known_as(), "RUNTIDE_TEST_PODMAN is not set: cargo xtask testbed up podman"));
         };
         let Some(socket) = address.strip_prefix("unix://") else {
-            return Err(broken(format!("RUNTIDE_PODMAN is '{address}', expected unix://…")));
+            return Err(broken(format!("RUNTIDE_TEST_PODMAN is '{address}', expected unix://…")));
         };
         let turn = Turn::on(known_as()).await.map_err(|error| broken(format!("the lock: {error}")))?;
         let daemon = Daemon::at(PathBuf::from(socket));

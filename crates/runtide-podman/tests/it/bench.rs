@@ -21,12 +21,12 @@ const LABEL: &str = "runtide.test";
 impl Bench {
     /// `None` without a service, with a line in the report.
     pub(crate) async fn new(test: &str) -> Option<Self> {
-        let Ok(address) = std::env::var("RUNTIDE_PODMAN") else {
-            report::skip("managers", "podman", "RUNTIDE_PODMAN is not set");
+        let Ok(address) = std::env::var("RUNTIDE_TEST_PODMAN") else {
+            report::skip("managers", "podman", "RUNTIDE_TEST_PODMAN is not set");
             return None;
         };
         let socket = address.strip_prefix("unix://").map(PathBuf::from);
-        let socket = socket.unwrap_or_else(|| panic!("RUNTIDE_PODMAN is '{address}', expected unix://…"));
+        let socket = socket.unwrap_or_else(|| panic!("RUNTIDE_TEST_PODMAN is '{address}', expected unix://…"));
         let backend = PodmanBackend::new(Config::default().with_endpoint(Endpoint::unix(socket))).unwrap();
         let prefix = format!("rt-{test}-{}", std::process::id());
         let bench = Self { backend, prefix, _turn: Turn::shared("podman").await.unwrap() };

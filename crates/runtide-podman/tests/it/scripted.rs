@@ -104,11 +104,11 @@ async fn serve(mut stream: UnixStream, headers: &str, answer: Arc<Answer>, log: 
                 stream.write_all(text.as_bytes()).await.ok()?;
                 said.notified().await;
                 stream.write_all(format!("{:x}\r\n{lines}\r\n", lines.len()).as_bytes()).await.ok()?;
-                stream.read(&mut one).await.ok()?;
+                let _until_it_goes = stream.read(&mut one).await.ok()?;
                 return None;
             }
             Reply::Silent => {
-                stream.read(&mut one).await.ok()?;
+                let _until_it_goes = stream.read(&mut one).await.ok()?;
                 return None;
             }
         }

@@ -37,9 +37,8 @@ async fn changes(backend: &PodmanBackend, say: &Notify, is_last: impl Fn(&str) -
             }
         }
     };
-    if tokio::time::timeout(Duration::from_secs(60), read).await.is_err() {
-        panic!("it never came: {lines:#?}");
-    }
+    let read = tokio::time::timeout(Duration::from_secs(60), read).await;
+    assert!(read.is_ok(), "it never came: {lines:#?}");
     lines
 }
 

@@ -159,15 +159,15 @@ impl Disk for Slow {
 fn closing_waits_for_the_retention_under_way() {
     let dir = tempfile::tempdir().unwrap();
     log_of(dir.path(), small(), 300);
-    let ((begun, begins), (closed, closes)) = (mpsc::channel(), mpsc::channel());
-    let disk = Arc::new(Slow { disk: OsDisk, turn: Mutex::new(Some((begun, closes))), was_closed: Mutex::new(None) });
+    let ((begun, begins), (released, waits)) = (mpsc::channel(), mpsc::channel());
+    let disk = Arc::new(Slow { disk: OsDisk, turn: Mutex::new(Some((begun, waits))), was_closed: Mutex::new(None) });
     let wal = Wal::open(dir.path(), WalOptions { disk: Some(Arc::clone(&disk) as Arc<dyn Disk>), ..small() }).unwrap();
     std::thread::scope(|scope| {
         let retained = scope.spawn(|| wal.retain(Retention::default().with_max_bytes(0)));
         begins.recv().unwrap();
         wal.close().unwrap();
         // The removal may have waited its while already.
-        let _ = closed.send(());
+        let _ = released.send(());
         assert!(retained.join().unwrap().unwrap().segments > 0);
     });
     assert_eq!(*disk.was_closed.lock().unwrap(), Some(false), "the lock was free before the end of the retention");

@@ -120,7 +120,7 @@ impl Run {
             let mut opened = self.opened.lock().await;
             // Under a restart policy the next run may be there already: then the wait has its answer, or the daemon counts a restart.
             if let Some(exit) = opened.as_mut().and_then(wait::Opened::exit_by_now) {
-                return Ok(Which::Over(Some(exit)));
+                return Ok(Which::Over(self.certain(Some(exit)).await?));
             }
             let run = now
                 .as_ref()
@@ -130,12 +130,22 @@ impl Run {
                 return Ok(run.unwrap_or(Which::Over(None)));
             };
             match tokio::time::timeout(self.client.deadline(), opened.exit()).await {
-                Ok(exit) => Ok(Which::Over(exit)),
+                Ok(exit) => Ok(Which::Over(self.certain(exit).await?)),
                 // An engine that counts otherwise.
                 Err(_) => Ok(run.unwrap_or(Which::Over(None))),
             }
         });
         found.await
+    }
+
+    /// The exit that a wait gave. The daemon reads the code as it answers, and a next run that has begun by then has set it to 0:
+    /// with one, a 0 is not known to be the run's.
+    async fn certain(&self, exit: Option<ExitStatus>) -> Result<Option<ExitStatus>> {
+        if exit != Some(ExitStatus::code(0)) {
+            return Ok(exit);
+        }
+        let now = self.call().inspect_if_present().await?;
+        Ok(exit.filter(|_| now.is_none_or(|now| now.restart_count == 0)))
     }
 
     /// The same, as long as the daemon may be back. A failed inspection is no end.

@@ -143,12 +143,7 @@ fn start(process: &Process, options: &ExecOptions, detach: bool) -> Request {
 /// Older servers take the terminal's size only of a process that has begun. It runs then: what fails is the size, and not the call.
 async fn size_at_start(call: Call<'_>, process: &Process, options: &ExecOptions) {
     let Some(size) = options.tty else { return };
-    let sized = async {
-        match takes_size(call).await? {
-            true => Ok(()),
-            false => process.size_at_start(call, size).await,
-        }
-    };
+    let sized = async { if takes_size(call).await? { Ok(()) } else { process.size_at_start(call, size).await } };
     let limit = SIZED_WITHIN.min(call.client.deadline() / 4);
     let sized = tokio::time::timeout(limit, sized).await;
     if let Err(error) = sized.unwrap_or_else(|_| Err(call.error(ErrorKind::Timeout, "the daemon did not answer"))) {

@@ -77,7 +77,7 @@ fn with(credentials: Credentials) -> PullOptions {
 
 #[tokio::test]
 async fn an_image_is_pulled_by_its_name_and_by_its_digest() {
-    let Some(registry) = variable("RUNTIDE_REGISTRY") else { return };
+    let Some(registry) = variable("RUNTIDE_TEST_REGISTRY") else { return };
     let Some(bench) = Bench::new("pull").await else { return };
     let images = bench.images();
     let name = published(&bench, &registry, "").await;
@@ -106,7 +106,8 @@ async fn an_image_is_pulled_by_its_name_and_by_its_digest() {
 
 #[tokio::test]
 async fn a_registry_with_a_password_is_open_to_those_who_have_it() {
-    let (Some(registry), Some(password)) = (variable("RUNTIDE_REGISTRY_AUTH"), variable("RUNTIDE_REGISTRY_PASSWORD"))
+    let (Some(registry), Some(password)) =
+        (variable("RUNTIDE_TEST_REGISTRY_AUTH"), variable("RUNTIDE_TEST_REGISTRY_PASSWORD"))
     else {
         return;
     };

@@ -141,5 +141,5 @@ async fn under_a_restart_policy_a_session_is_of_one_run() {
     let control = session.control.clone();
     assert_eq!(all(session.output).await.unwrap()["Stdout"], "run\n");
     let exit = tokio::time::timeout(LIMIT, control.wait()).await.unwrap().unwrap();
-    assert_eq!(exit.map(|exit| exit.end), Some(ExitStatus::code(3).end));
+    assert!(exit.is_none_or(|exit| exit.end == ExitStatus::code(3).end), "{exit:?}");
 }
