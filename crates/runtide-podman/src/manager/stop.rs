@@ -35,7 +35,14 @@ pub(super) async fn stop(call: Call<'_>, options: &StopOptions) -> Result<Effect
             Ok(_) => Ok(Effect::Changed),
             // It ended, and the container removes itself at its end.
             Err(refusal) if refusal.kind() == ErrorKind::NotFound => Ok(Effect::Changed),
-            Err(refusal) => call.settle(refusal, |now| (!now.is_alive()).then_some(Effect::Changed), |_| false).await,
+            Err(refusal) => {
+                let settled = call.settle(refusal, |now| (!now.is_alive()).then_some(Effect::Changed), |_| false).await;
+                match settled {
+                    // It removed itself before that inspection.
+                    Err(gone) if gone.kind() == ErrorKind::NotFound => Ok(Effect::Changed),
+                    settled => settled,
+                }
+            }
         }
     })
     .await

@@ -32,8 +32,19 @@ pub(super) async fn wait(call: Call<'_>) -> Result<Option<ExitStatus>> {
     end_of_run(call, &first).await
 }
 
-/// The end of the run that this inspection shows.
+/// The end of the run that this inspection shows; `Cancelled` once the backend is closed.
 pub(super) async fn end_of_run(call: Call<'_>, first: &Container) -> Result<Option<ExitStatus>> {
+    tokio::select! {
+        biased;
+        ended = end_with_retries(call, first) => ended,
+        () = call.client.closed() => {
+            let closed = call.client.check_open(call.operation);
+            Err(closed.err().unwrap_or_else(|| call.error(ErrorKind::Cancelled, "the backend was closed")))
+        }
+    }
+}
+
+async fn end_with_retries(call: Call<'_>, first: &Container) -> Result<Option<ExitStatus>> {
     if !first.state.is_alive()
         && let Some(exit) = first.state.exit()
     {

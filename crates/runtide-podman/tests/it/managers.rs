@@ -22,6 +22,13 @@ async fn read(bench: &Bench, id: &runtide_core::InstanceId, options: LogOptions)
     (out, err)
 }
 
+/// Until the container has printed this: the signal that a test sends would come too early.
+async fn prints(bench: &Bench, id: &runtide_core::InstanceId, text: &str) {
+    while !read(bench, id, LogOptions::default()).await.0.contains(text) {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
 #[tokio::test]
 async fn a_follow_goes_to_the_last_line_and_a_tail_counts_lines() {
     let Some(bench) = Bench::new("logs").await else { return };
@@ -68,7 +75,8 @@ async fn the_exit_of_a_container_that_removes_itself_is_known() {
 #[tokio::test]
 async fn a_stop_by_the_callers_signal_ends_the_run() {
     let Some(bench) = Bench::new("signal").await else { return };
-    let id = bench.run("trap", "trap 'exit 5' USR1; sleep 1000 & wait").await;
+    let id = bench.run("trap", "trap 'exit 5' USR1; echo up; sleep 1000 & wait").await;
+    prints(&bench, &id, "up").await;
     let options =
         StopOptions::default().with_signal("USR1".parse().ok()).with_timeout(Some(std::time::Duration::from_secs(20)));
     assert_eq!(bench.lifecycle().stop(&id, options).await.unwrap(), Effect::Changed);
@@ -120,12 +128,39 @@ async fn a_restart_without_a_timeout_leaves_the_container_its_own() {
     let Some(bench) = Bench::new("restart-grace").await else { return };
     let command = "trap 'echo ended in time; exit 0' TERM; echo up; while :; do sleep 0.1; done";
     let id = bench.run("trap", command).await;
-    while !read(&bench, &id, LogOptions::default()).await.0.contains("up") {
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    prints(&bench, &id, "up").await;
     bench.lifecycle().restart(&id, StopOptions::default()).await.unwrap();
     let (out, _) = read(&bench, &id, LogOptions::default()).await;
     assert!(out.contains("ended in time"), "{out}");
+}
+
+#[tokio::test]
+async fn a_follow_ends_at_its_time_though_the_container_runs_on() {
+    let Some(bench) = Bench::new("until").await else { return };
+    let id = bench.run("talk", "while :; do echo line; sleep 0.2; done").await;
+    let until = std::time::SystemTime::now() + std::time::Duration::from_secs(2);
+    let options = LogOptions::default().with_follow().with_until(Some(until));
+    let (out, _) = tokio::time::timeout(std::time::Duration::from_secs(60), read(&bench, &id, options)).await.unwrap();
+    assert!(out.starts_with("line\n"), "{out}");
+    assert!(bench.backend.inspect(&id).await.unwrap().state.is_alive());
+}
+
+#[tokio::test]
+async fn follows_and_waits_end_when_their_backend_is_closed() {
+    let Some(bench) = Bench::new("closed").await else { return };
+    let id = bench.run("sleep", "echo up; sleep 1000").await;
+    let mut lines = bench.logs().logs(&id, LogOptions::default().with_follow()).await.unwrap();
+    assert_eq!(&lines.next().await.unwrap().unwrap().bytes[..], b"up\n");
+    let limit = std::time::Duration::from_secs(30);
+    let ends = async { tokio::time::timeout(limit, bench.lifecycle().wait(&id)).await.expect("it ends") };
+    let closes = async {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        bench.backend.close().await.unwrap();
+    };
+    let (waited, ()) = tokio::join!(ends, closes);
+    assert_eq!(waited.unwrap_err().kind(), ErrorKind::Cancelled);
+    let followed = tokio::time::timeout(limit, lines.next()).await.expect("it ends").unwrap();
+    assert_eq!(followed.unwrap_err().kind(), ErrorKind::Cancelled);
 }
 
 #[tokio::test]

@@ -16,6 +16,9 @@ use crate::{client::EventLogger, ends::Ends, manager::container::Call};
 /// Pause before a follow is opened again that Podman ended though the run goes on: it does so at once while it is paused.
 const AGAIN: Duration = Duration::from_millis(250);
 
+/// Time after `until` for which lines from before it may still arrive.
+const LATE: Duration = Duration::from_secs(1);
+
 /// The lines of one container.
 #[derive(Debug)]
 pub(super) struct Reader {
@@ -183,7 +186,8 @@ impl Reader {
 
     /// Requests the log from the second of the last frame on, whose frames were emitted.
     async fn go_on(&mut self, follow: bool, until: Option<SystemTime>) -> Result<()> {
-        let since = self.position.second.or(self.plan.since);
+        // Podman leaves out what is older than `since` itself: the frames that were counted begin there.
+        let since = self.position.second.max(self.plan.since);
         self.seen = self.position.frames;
         self.request(follow, since, until).await
     }
@@ -197,6 +201,7 @@ impl Reader {
                 Err(malformed) => return Err(broken_frame(self.call(), &malformed)),
             }
             let (is_followed, deadline) = (response.is_followed, self.client.deadline());
+            let (client, until) = (self.client.clone(), self.plan.until.filter(|_| is_followed));
             let body = &mut response.body;
             // Stored lines may arrive slowly, but silence for the whole deadline is a stall.
             let frame = async {
@@ -212,6 +217,15 @@ impl Reader {
                     Some(at) => return Ok(Step::Ended(at)),
                     None => return Ok(Step::Deaf),
                 },
+                // Podman leaves out what is later, and keeps the answer open to the end of the run.
+                () = past(until) => {
+                    self.response = None;
+                    return Ok(Step::Closed);
+                }
+                () = client.closed() => {
+                    client.check_open(OPERATION)?;
+                    continue;
+                }
             };
             match frame {
                 None => {
@@ -263,6 +277,17 @@ impl Reader {
             return None;
         }
         Some(LogLine::new(self.plan.source(source), self.at.filter(|_| self.plan.shows_time), bytes))
+    }
+}
+
+/// Waits until this moment is past; without one, forever.
+async fn past(until: Option<SystemTime>) {
+    match until {
+        Some(until) => {
+            let left = until.duration_since(SystemTime::now()).unwrap_or_default();
+            tokio::time::sleep(left.saturating_add(LATE)).await;
+        }
+        None => std::future::pending().await,
     }
 }
 
