@@ -33,7 +33,7 @@ use self::disk::{Fail, Watched};
 use super::{KIND, payload};
 use crate::{
     error::{ErrorKind, Result},
-    wal::{Durability, ReadFrom, Seq, Wal, WalOptions, WalReader},
+    wal::{Durability, ReadFrom, Retention, Seq, Wal, WalOptions, WalReader},
 };
 
 const DIR: &str = "/log";
@@ -285,6 +285,24 @@ fn callers_that_find_a_full_group_get_space_in_a_later_one() {
         let numbers = work.into_iter().map(|thread| thread.join().unwrap().0);
         assert_eq!(assert_gapless(numbers.map(|seq| seq..=seq)), 3);
         wal.close().unwrap();
+    });
+}
+
+#[test]
+fn a_retention_has_the_lock_to_its_end_or_drops_nothing() {
+    check(|| {
+        let disk = Watched::default();
+        let wal = open(&disk, Durability::Commit);
+        for _ in 0..3 {
+            wal.append_blocking(KIND, &[0; 5000]).unwrap();
+        }
+        let threaded = wal.clone();
+        let retains = thread::spawn(move || threaded.retain(Retention::default().with_max_bytes(0)));
+        wal.close().unwrap();
+        match retains.join().unwrap() {
+            Ok(retained) => assert!(retained.segments > 0),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Cancelled),
+        }
     });
 }
 

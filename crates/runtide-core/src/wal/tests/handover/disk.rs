@@ -97,6 +97,8 @@ impl Disk for Watched {
     }
 
     fn remove(&self, path: &Path) -> Result<()> {
+        yield_now();
+        assert!(self.0.locked.load(Ordering::Relaxed), "a file is removed, and the lock is free");
         self.names().remove(path).map(drop).ok_or_else(|| ErrorKind::NotFound.into())
     }
 
