@@ -242,7 +242,7 @@ fn a_daemon_that_does_not_answer_is_one_clear_line() {
     };
     for (variable, value, advice) in [
         ("DOCKER_HOST", "gopher://h", "expected unix:///path"),
-        ("DOCKER_HOST", "ssh://me:hunter2@h", "forward the socket"),
+        ("DOCKER_HOST", "ssh://me:hunter2@h", "give ssh a key"),
         ("DOCKER_HOST", "tcp://me:hunter2@h:1", "no credentials"),
         ("DOCKER_HOST", "tcp://127.0.0.1:1", "start the daemon"),
         ("DOCKER_HOST", "tcp://no-such-host.invalid", "is its name right"),

@@ -76,10 +76,10 @@ fn a_precondition_that_fails_changes_nothing() {
         ("one.json", r#"{"apiVersion":"v1","kind":"Node","metadata":{"name":"n1"}}"#),
     ]);
     folder.said("apply two.yaml");
-    assert!(folder.refused("apply --if-absent one.json").contains("revision 2"));
-    assert!(folder.refused("apply --if-revision 1 one.json").contains("revision 2"));
+    assert!(folder.refused("apply --if-absent one.json").contains("revision=2"));
+    assert!(folder.refused("apply --if-revision 1 one.json").contains("revision=2"));
     assert!(folder.refused("apply --if-revision 1 two.yaml").contains("several"));
-    assert!(folder.refused("delete --if-revision 1 /Node//n1").contains("revision 2"));
+    assert!(folder.refused("delete --if-revision 1 /Node//n1").contains("revision=2"));
     let changed = folder.said("apply --if-revision 2 one.json");
     assert!(changed.starts_with("changed    /Node//n1 at 3\n  --- yaml at 2\n  +++ json at 3\n"), "{changed}");
     assert_eq!(folder.said("delete --if-revision 3 /Node//n1"), "deleted    /Node//n1 at 4\n");
