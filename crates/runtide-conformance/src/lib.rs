@@ -3,6 +3,8 @@
 mod check;
 mod checker;
 pub mod compare;
+#[cfg(unix)]
+pub mod daemon;
 pub mod errors;
 mod harness;
 mod law;

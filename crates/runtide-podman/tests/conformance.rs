@@ -12,8 +12,6 @@
 )]
 #![cfg(unix)]
 
-#[path = "conformance/daemon.rs"]
-mod daemon;
 #[path = "conformance/harness.rs"]
 mod harness;
 #[path = "conformance/name.rs"]

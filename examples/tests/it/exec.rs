@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use runtide_conformance::daemon::Daemon;
 use runtide_conformance::{report, testbed::Turn};
 use rustix::{
     fs::{Mode, OFlags},
@@ -18,10 +19,7 @@ use rustix::{
 };
 use serde_json::json;
 
-use crate::{
-    cli::{example, refused, run, text},
-    daemon::Daemon,
-};
+use crate::cli::{example, refused, run, text};
 
 /// Deadline of any step.
 const LIMIT: Duration = Duration::from_secs(60);

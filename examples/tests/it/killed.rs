@@ -22,7 +22,7 @@ use runtide_core::{
 use runtide_journal::{JournalOptions, RuntimeJournal};
 use serde_json::Value;
 
-use crate::daemon::Daemon;
+use runtide_conformance::daemon::Daemon;
 
 const KILLS: u32 = 5;
 

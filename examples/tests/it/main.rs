@@ -11,10 +11,6 @@
 
 mod cli;
 #[cfg(unix)]
-#[path = "../../../crates/runtide-docker/tests/conformance/daemon.rs"]
-#[allow(dead_code, reason = "the harness of the laws uses all of it")]
-mod daemon;
-#[cfg(unix)]
 mod exec;
 #[cfg(unix)]
 mod killed;

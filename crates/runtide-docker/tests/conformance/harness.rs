@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use runtide_conformance::{
     Absent, Change, Command, Dialect, Done, Fact, Fault, Harness, Held, Law, Life, Obstacle, Output, Supported, Timing,
     Tuning, Workload,
+    daemon::Daemon,
     proxy::{Action, Endpoint as Socket, Proxy, Rule},
     testbed::{Testbed, Turn},
 };
@@ -25,7 +26,6 @@ use runtide_docker::{Config, DockerBackend, Endpoint};
 use serde_json::{Value, json};
 
 use super::{
-    daemon::Daemon,
     name::known_as,
     observe::{Observer, instance},
 };

@@ -8,7 +8,7 @@ use runtide_core::{Address, ExitStatus, Health, Instance, InstanceId, InstanceKi
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
-use super::daemon::Daemon;
+use runtide_conformance::daemon::Daemon;
 
 /// Reads the daemon's events on its own connection.
 pub(crate) struct Observer {

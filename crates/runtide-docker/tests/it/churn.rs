@@ -13,6 +13,7 @@ use std::{
 };
 
 use runtide_conformance::{
+    daemon::Daemon,
     report,
     testbed::{Testbed, Turn},
 };
@@ -22,7 +23,7 @@ use runtide_core::{
 use runtide_docker::{Config, DockerBackend, Endpoint};
 use serde_json::{Value, json};
 
-use crate::{daemon::Daemon, name::known_as};
+use crate::name::known_as;
 
 const KILLS: u32 = 5;
 const PREFIX: &str = "rt-churn-";

@@ -18,9 +18,6 @@
 )]
 
 mod churn;
-#[path = "../conformance/daemon.rs"]
-#[allow(dead_code, reason = "the harness of the laws uses all of it")]
-mod daemon;
 mod docker_command;
 mod fake_daemon;
 mod images;

@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use runtide_conformance::{
     Absent, Change, Dialect, Done, Fact, Fault, Harness, Held, Law, Life, Obstacle, Output, Supported, Timing, Tuning,
     Workload,
+    daemon::Daemon,
     proxy::{Action, Endpoint as Socket, Proxy, Rule},
     testbed::{Testbed, Turn},
 };
@@ -25,7 +26,6 @@ use runtide_podman::{Config, Endpoint, PodmanBackend};
 use serde_json::{Value, json};
 
 use super::{
-    daemon::Daemon,
     name::known_as,
     observe::{Observer, instance},
 };
@@ -78,7 +78,7 @@ impl PodmanHarness {
             return Err(broken(format!("RUNTIDE_TEST_PODMAN is '{address}', expected unix://…")));
         };
         let turn = Turn::on(known_as()).await.map_err(|error| broken(format!("the lock: {error}")))?;
-        let daemon = Daemon::at(PathBuf::from(socket));
+        let daemon = Daemon::at(PathBuf::from(socket)).below("/v4.0.0/libpod");
         let version = daemon.ask("GET", "/version", &Value::Null).await.and_then(|answer| answer.json());
         let version = version.map_err(|error| broken(format!("{address} does not answer: {error}")))?;
         let version = version["Components"][0]["Version"].as_str().map(str::to_owned);

@@ -12,7 +12,7 @@ use std::{
 use serde_json::{Value, json};
 use tokio::{runtime::Runtime, task::JoinHandle};
 
-use crate::daemon::Daemon;
+use runtide_conformance::daemon::Daemon;
 
 const PREFIX: &str = "rt-killed-";
 

@@ -1,4 +1,4 @@
-//! Plain HTTP on the daemon's own socket: no code of the backend under test is between the harness and the daemon.
+//! Plain HTTP on a daemon's own socket, for harnesses: no code of the backend under test is between the harness and the daemon.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -10,44 +10,62 @@ use tokio::{
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The daemon.
+/// A daemon that speaks HTTP on a socket file.
 #[derive(Clone, Debug)]
-pub(crate) struct Daemon {
+pub struct Daemon {
     socket: PathBuf,
+    /// Part of every path, before it.
+    prefix: String,
 }
 
-/// An answer of the daemon.
+/// An answer of a daemon.
 #[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) body: Vec<u8>,
+#[non_exhaustive]
+pub struct Answer {
+    /// The status of HTTP.
+    pub status: u16,
+    /// The whole body.
+    pub body: Vec<u8>,
 }
 
 impl Answer {
-    pub(crate) fn json(&self) -> Result<Value, String> {
+    /// The body as JSON.
+    ///
+    /// # Errors
+    /// The reason, with the begin of the body.
+    pub fn json(&self) -> Result<Value, String> {
         serde_json::from_slice(&self.body).map_err(|error| format!("{error} in {}", self.text()))
     }
 
-    pub(crate) fn text(&self) -> String {
+    /// The first 300 characters of the body.
+    pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).chars().take(300).collect()
     }
 }
 
 impl Daemon {
-    pub(crate) fn at(socket: PathBuf) -> Self {
-        Self { socket }
+    /// The daemon at this socket. Nothing is connected: each request has a connection of its own.
+    pub fn at(socket: PathBuf) -> Self {
+        Self { socket, prefix: String::new() }
     }
 
-    pub(crate) fn socket(&self) -> &PathBuf {
+    /// The same, with this before every path, as `/v4.0.0/libpod`.
+    #[must_use]
+    pub fn below(self, prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned(), ..self }
+    }
+
+    /// The socket file.
+    pub fn socket(&self) -> &PathBuf {
         &self.socket
     }
 
     /// Sends a request; HTTP/1.0, so that the end of the connection is the end of the answer.
     async fn send(&self, method: &str, path: &str, body: &str) -> std::io::Result<BufReader<UnixStream>> {
         let mut stream = UnixStream::connect(&self.socket).await?;
-        let length = body.len();
+        let (prefix, length) = (&self.prefix, body.len());
         let head = format!(
-            "{method} /v4.0.0/libpod{path} HTTP/1.0\r\nHost: d\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+            "{method} {prefix}{path} HTTP/1.0\r\nHost: d\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
         );
         stream.write_all(head.as_bytes()).await?;
         stream.write_all(body.as_bytes()).await?;
@@ -62,8 +80,14 @@ impl Daemon {
         Ok(Answer { status, body })
     }
 
-    /// Sends a request and returns the answer, with any status.
-    pub(crate) async fn try_ask(&self, method: &str, path: &str, body: &Value) -> Result<Answer, String> {
+    /// Sends a request and returns the answer, with any status; `Value::Null` is no body.
+    ///
+    /// # Errors
+    /// The reason why there is no answer within a minute.
+    ///
+    /// # Cancel safety
+    /// A dropped call closes its connection.
+    pub async fn try_ask(&self, method: &str, path: &str, body: &Value) -> Result<Answer, String> {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         match tokio::time::timeout(LIMIT, self.ask_once(method, path, &body)).await {
             Ok(answer) => answer.map_err(|error| format!("{method} {path}: {error}")),
@@ -72,7 +96,13 @@ impl Daemon {
     }
 
     /// Sends a request; any status but success (or 304, which counts as success) is an error.
-    pub(crate) async fn ask(&self, method: &str, path: &str, body: &Value) -> Result<Answer, String> {
+    ///
+    /// # Errors
+    /// As [`try_ask`](Self::try_ask), and the answer.
+    ///
+    /// # Cancel safety
+    /// A dropped call closes its connection.
+    pub async fn ask(&self, method: &str, path: &str, body: &Value) -> Result<Answer, String> {
         let answer = self.try_ask(method, path, body).await?;
         if (200..300).contains(&answer.status) || answer.status == 304 {
             return Ok(answer);
@@ -80,8 +110,14 @@ impl Daemon {
         Err(format!("{method} {path}: {} {}", answer.status, answer.text()))
     }
 
-    /// Reads the events from a time on, until the daemon ends the stream or the reader has enough.
-    pub(crate) async fn events(&self, since: &str, mut each: impl FnMut(Value)) -> Result<(), String> {
+    /// Reads the events from a time on, until the daemon ends the stream. It has no limit: the caller drops it.
+    ///
+    /// # Errors
+    /// The reason why the events cannot be read.
+    ///
+    /// # Cancel safety
+    /// A dropped call closes its connection; `each` has had the events so far.
+    pub async fn events(&self, since: &str, mut each: impl FnMut(Value)) -> Result<(), String> {
         let path = format!("/events?since={since}");
         let said = async {
             let mut stream = self.send("GET", &path, "").await?;
